@@ -1,0 +1,8 @@
+//! What the extension says, as plain data: the JSON reports and ages in words.
+//! Pure code, never linked to PostgreSQL.
+
+mod age;
+mod report;
+
+pub use age::age_in_words;
+pub use report::{CleanupDetail, EmergencyReport, RecipeFailures, RegularReport, StatusReport, recipe_id};

@@ -1,0 +1,11 @@
+-- Nobody but the owner calls anything until an administrator grants it.
+REVOKE ALL ON FUNCTION backlog_cleanup_failed_generations(text, text, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backlog_cleanup_emergency(text, text, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backlog_cleanup_index_sql(text) FROM PUBLIC;
+
+COMMENT ON FUNCTION backlog_cleanup_failed_generations(text, text, text, boolean) IS
+    'removes the expired failed rows beyond the newest of each recipe; returns a report';
+COMMENT ON FUNCTION backlog_cleanup_emergency(text, text, text, boolean) IS
+    'removes every failed row of the account, whatever its age; returns a report';
+COMMENT ON FUNCTION backlog_cleanup_index_sql(text) IS
+    'the statement that builds the partial index of a target, for \gexec';

@@ -1,0 +1,69 @@
+use pgrx::prelude::*;
+
+use crate::error::{Result, spi};
+use crate::owner::acting_as;
+use crate::sweep::{Selection, Swept};
+use crate::target::{Target, state};
+
+/// Writes the run, its recipes and the ledger in the transaction that removed; returns the run's id.
+pub fn write(target: &Target, mode: &str, selection: &Selection, swept: &[Swept], caller: &str) -> Result<Option<i64>> {
+    let removed: i64 = swept.iter().map(|recipe| recipe.removed).sum();
+    let failed: i64 = swept.iter().map(|recipe| recipe.failed).sum();
+    let run_id = state(|| {
+        let run_id = Spi::get_one_with_args::<i64>(
+            "INSERT INTO backlog_cleanup.run (target, mode, requested_by, recipe_id, failure_type, cutoff,
+                                              total_failed, removed, recipes_affected, started_at, finished_at)
+             VALUES ($1, $2, $3::pg_catalog.name, $4, $5, $6::pg_catalog.timestamptz, $7, $8, $9,
+                     pg_catalog.now(), pg_catalog.clock_timestamp())
+             RETURNING id",
+            &[
+                target.name.as_str().into(),
+                mode.into(),
+                caller.into(),
+                selection.recipe_id.into(),
+                selection.failure_type.into(),
+                selection.policy.map(|policy| policy.cutoff.as_str()).into(),
+                failed.into(),
+                removed.into(),
+                (swept.len() as i64).into(),
+            ],
+        )
+        .map_err(spi)?;
+        let ids: Vec<Option<String>> = swept.iter().map(|recipe| recipe.recipe_id.clone()).collect();
+        let failed: Vec<i64> = swept.iter().map(|recipe| recipe.failed).collect();
+        let removed: Vec<i64> = swept.iter().map(|recipe| recipe.removed).collect();
+        Spi::run_with_args(
+            "INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
+             SELECT $1, recipe.id, recipe.failed, recipe.cleaned
+             FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4))
+                  AS recipe (id, failed, cleaned)",
+            &[run_id.into(), ids.into(), failed.into(), removed.into()],
+        )
+        .map_err(spi)?;
+        Ok(run_id)
+    })?;
+    let Some(ledger) = &target.ledger else {
+        return Ok(run_id);
+    };
+    acting_as(ledger.owner, &ledger.search_path, || {
+        Spi::run_with_args(
+            &format!(
+                "INSERT INTO {} (user_id, amount, type, description, created_at)
+                 VALUES ($1, $2, 'backlog_cleanup', $3, pg_catalog.timezone($4, pg_catalog.now()))",
+                ledger.name
+            ),
+            &[
+                target.account.as_str().into(),
+                removed.into(),
+                format!(
+                    "{mode} backlog cleanup, run {}: removed {removed} failed rows",
+                    run_id.unwrap_or_default()
+                )
+                .into(),
+                target.time_zone.as_str().into(),
+            ],
+        )
+        .map_err(spi)
+    })?;
+    Ok(run_id)
+}

@@ -1,0 +1,19 @@
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+/// What every step returns: its value, or an error that PostgreSQL raises as it is.
+pub type Result<T> = std::result::Result<T, ErrorReport>;
+
+/// An error with its SQLSTATE, what is wrong, and the command that mends it.
+pub fn error(sqlstate: PgSqlErrorCode, message: String, hint: String) -> ErrorReport {
+    ErrorReport::new(sqlstate, message, "backlog_cleanup").set_hint(hint)
+}
+
+/// A failure of SPI itself, which no input should be able to cause.
+pub fn spi(failure: spi::Error) -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        failure.to_string(),
+        "backlog_cleanup",
+    )
+}

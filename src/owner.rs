@@ -1,0 +1,47 @@
+use std::ffi::CString;
+
+use pgrx::prelude::*;
+
+use crate::error::{Result, spi};
+
+/// Does `work` as `owner` inside a security-restricted operation, as VACUUM and REINDEX do, so that nothing it sets
+/// off runs as the caller. An error restores the context by itself, with the transaction.
+pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // Deferred triggers that the caller queued fire as the caller, those of the work at once and as the owner.
+    if !unsafe { pg_sys::RecoveryInProgress() } {
+        Spi::run("SET CONSTRAINTS ALL IMMEDIATE").map_err(spi)?;
+    }
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    let restricted = (pg_sys::SECURITY_RESTRICTED_OPERATION | pg_sys::SECURITY_LOCAL_USERID_CHANGE) as i32;
+    let nest = unsafe {
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        pg_sys::SetUserIdAndSecContext(owner, context | restricted);
+        pg_sys::NewGUCNestLevel()
+    };
+    set_local("search_path", search_path);
+    set_local("row_security", "off");
+    let done = work();
+    unsafe {
+        pg_sys::AtEOXact_GUC(false, nest);
+        pg_sys::SetUserIdAndSecContext(user, context);
+    }
+    done
+}
+
+/// Sets a configuration parameter until the nest level of `acting_as` ends.
+fn set_local(name: &str, value: &str) {
+    let name = CString::new(name).unwrap_or_default();
+    let value = CString::new(value).unwrap_or_default();
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+    }
+}

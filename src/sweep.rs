@@ -1,0 +1,141 @@
+use backlog_cleanup_report::recipe_id;
+use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+
+use crate::error::{Result, spi};
+use crate::owner::acting_as;
+use crate::target::{Column, Target};
+
+/// Which rows a run removes.
+pub struct Selection<'a> {
+    /// How old and how many to keep; `None` removes whatever the age.
+    pub policy: Option<&'a Policy>,
+    pub recipe_id: Option<&'a str>,
+    pub failure_type: Option<&'a str>,
+}
+
+/// The target's default policy, its age already an instant.
+pub struct Policy {
+    /// Failed rows before this instant are old: a `timestamptz` in ISO 8601, UTC.
+    pub cutoff: String,
+    pub keep: i32,
+}
+
+/// A recipe of the target and its failed rows before the run, and those that the run removed.
+pub struct Swept {
+    pub recipe_id: Option<String>,
+    pub failed: i64,
+    pub removed: i64,
+}
+
+impl Swept {
+    /// The recipe's id as JSON: a number where the column is one.
+    pub fn json_id(&self, recipe: &Column) -> serde_json::Value {
+        let is_number = matches!(recipe.sql_type.as_str(), "smallint" | "integer" | "bigint" | "numeric");
+        recipe_id(self.recipe_id.as_deref(), is_number)
+    }
+}
+
+/// Removes the selected rows as the table's owner, or only counts them in a dry run; one row per recipe that has
+/// failed rows, most removed first. The removing statement repeats account, status and age, so that a row that
+/// another session retries while this one waits for it survives.
+pub fn sweep(target: &Target, selection: &Selection, dry_run: bool) -> Result<Vec<Swept>> {
+    let statement = statement(target, selection, dry_run);
+    acting_as(target.table.owner, &target.table.search_path, || {
+        Spi::connect_mut(|client| {
+            client
+                .update(statement.as_str(), None, &[])?
+                .map(|row| {
+                    Ok(Swept {
+                        recipe_id: row.get(1)?,
+                        failed: row.get(2)?.unwrap_or(0),
+                        removed: row.get(3)?.unwrap_or(0),
+                    })
+                })
+                .collect::<spi::Result<Vec<_>>>()
+        })
+        .map_err(spi)
+    })
+}
+
+fn statement(target: &Target, selection: &Selection, dry_run: bool) -> String {
+    let Target {
+        table,
+        id,
+        recipe,
+        failed_at,
+        account_column,
+        status,
+        failure_type,
+        ..
+    } = target;
+    let (table, id, recipe_column, at) = (&table.name, &id.name, &recipe.name, &failed_at.name);
+    let is = |column: &Column, value: &str| {
+        format!(
+            "g.{} OPERATOR(pg_catalog.=) {}::{}",
+            column.name,
+            quote_literal(value),
+            column.sql_type
+        )
+    };
+    let failed = format!(
+        "{} AND {}",
+        is(account_column, &target.account),
+        is(status, &target.failed_status)
+    );
+    let mut selected = failed.clone();
+    if let Some(recipe_id) = selection.recipe_id {
+        selected += &format!(" AND {}", is(recipe, recipe_id));
+    }
+    if let Some(wanted) = selection.failure_type {
+        selected += &format!(" AND {}", is(failure_type, wanted));
+    }
+    let (mut cutoff, mut from, mut join) = (String::new(), "", "");
+    if let Some(policy) = selection.policy {
+        let instant = match failed_at.sql_type.as_str() {
+            "timestamp with time zone" => format!("timestamptz {}", quote_literal(&policy.cutoff)),
+            _ => format!(
+                "pg_catalog.timezone({}, timestamptz {})",
+                quote_literal(&target.time_zone),
+                quote_literal(&policy.cutoff)
+            ),
+        };
+        let expired = format!("g.{at} OPERATOR(pg_catalog.<) {instant}");
+        let rank = policy.keep + 1;
+        // The newest row beyond those kept: it goes, and all that is older.
+        cutoff = format!(
+            "cutoff AS MATERIALIZED (
+                 SELECT recipe, at, id
+                 FROM (SELECT g.{recipe_column} AS recipe, g.{at} AS at, g.{id} AS id,
+                              pg_catalog.row_number() OVER (PARTITION BY g.{recipe_column} ORDER BY g.{at} DESC, g.{id} DESC) AS rank
+                       FROM {table} g WHERE {failed} AND {expired}) ranked
+                 WHERE rank OPERATOR(pg_catalog.=) {rank}::bigint),"
+        );
+        selected += &format!(" AND {expired}");
+        from = ", cutoff c";
+        // An array equals another where both hold NULL: NULL is a recipe of its own.
+        join = " AND ARRAY[g.@recipe] OPERATOR(pg_catalog.=) ARRAY[c.recipe]
+                 AND (g.@at OPERATOR(pg_catalog.<) c.at
+                      OR g.@at OPERATOR(pg_catalog.=) c.at AND g.@id OPERATOR(pg_catalog.<=) c.id)";
+    }
+    let join = join
+        .replace("@recipe", recipe_column)
+        .replace("@at", at)
+        .replace("@id", id);
+    let gone = if dry_run {
+        format!("SELECT g.{recipe_column} AS recipe FROM {table} g{from} WHERE {selected}{join}")
+    } else {
+        let using = from.replacen(',', " USING", 1);
+        format!("DELETE FROM {table} g{using} WHERE {selected}{join} RETURNING g.{recipe_column} AS recipe")
+    };
+    format!(
+        "WITH {cutoff}
+         gone AS ({gone}),
+         failed AS (SELECT g.{recipe_column} AS recipe, pg_catalog.count(*) AS rows
+                    FROM {table} g WHERE {failed} GROUP BY g.{recipe_column}),
+         removed AS (SELECT recipe, pg_catalog.count(*) AS rows FROM gone GROUP BY recipe)
+         SELECT f.recipe::pg_catalog.text, f.rows, r.rows
+         FROM failed f LEFT JOIN removed r ON ARRAY[r.recipe] OPERATOR(pg_catalog.=) ARRAY[f.recipe] AND r.rows IS NOT NULL
+         ORDER BY r.rows DESC NULLS LAST, f.rows DESC, f.recipe"
+    )
+}
