@@ -1,7 +1,7 @@
 -- The nightly run and the emergency run on the platform's tables.
 \set SHOW_CONTEXT never
 SET client_min_messages = warning;
-\ir ../../../demo/platform.sql
+\i demo/platform.sql
 CREATE EXTENSION backlog_cleanup;
 
 INSERT INTO recipes (name, slug, description, prompt, category, credit_cost)
