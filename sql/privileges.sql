@@ -2,6 +2,7 @@
 REVOKE ALL ON FUNCTION backlog_cleanup_failed_generations(text, text, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_emergency(text, text, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_index_sql(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backlog_cleanup_status(text) FROM PUBLIC;
 
 COMMENT ON FUNCTION backlog_cleanup_failed_generations(text, text, text, boolean) IS
     'removes the expired failed rows beyond the newest of each recipe; returns a report';
@@ -9,3 +10,5 @@ COMMENT ON FUNCTION backlog_cleanup_emergency(text, text, text, boolean) IS
     'removes every failed row of the account, whatever its age; returns a report';
 COMMENT ON FUNCTION backlog_cleanup_index_sql(text) IS
     'the statement that builds the partial index of a target, for \gexec';
+COMMENT ON FUNCTION backlog_cleanup_status(text) IS
+    'the rows of the account by recipe and status, most failures first';

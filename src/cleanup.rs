@@ -44,10 +44,7 @@ fn backlog_cleanup_failed_generations(
             .iter()
             .map(|recipe| CleanupDetail {
                 recipe_id: recipe.json_id(&target.recipe),
-                recipe_name: match &recipe.recipe_id {
-                    None => "No recipe".into(),
-                    Some(id) => names.get(id).cloned().unwrap_or_else(|| "Unknown Recipe".into()),
-                },
+                recipe_name: recipe_name(&names, recipe.recipe_id.as_deref()),
                 failed_count: recipe.failed,
                 cleaned_count: recipe.removed,
                 kept_count: recipe.failed - recipe.removed,
@@ -131,7 +128,7 @@ fn report(report: &impl serde::Serialize) -> Result<JsonB> {
 }
 
 /// The default policy of a target, its cutoff counted in UTC and never in the future.
-fn default_policy(target: &Target) -> Result<Policy> {
+pub fn default_policy(target: &Target) -> Result<Policy> {
     let row = state(|| {
         Spi::connect(|client| -> spi::Result<_> {
             let rows = client.select(
@@ -188,7 +185,7 @@ fn account_exists(target: &Target) -> Result<()> {
 }
 
 /// The recipes' names by their ids as text.
-fn recipe_names(target: &Target) -> Result<HashMap<String, String>> {
+pub fn recipe_names(target: &Target) -> Result<HashMap<String, String>> {
     let Some(recipes) = &target.recipes else {
         return Ok(HashMap::new());
     };
@@ -208,4 +205,12 @@ fn recipe_names(target: &Target) -> Result<HashMap<String, String>> {
         })
         .map_err(spi)
     })
+}
+
+/// A recipe's name as reports have it.
+pub fn recipe_name(names: &HashMap<String, String>, id: Option<&str>) -> String {
+    match id {
+        None => "No recipe".into(),
+        Some(id) => names.get(id).cloned().unwrap_or_else(|| "Unknown Recipe".into()),
+    }
 }

@@ -13,6 +13,9 @@ pub struct Target {
     pub ledger: Option<Table>,
     pub account: String,
     pub failed_status: String,
+    pub completed_status: String,
+    pub pending_status: String,
+    pub processing_status: String,
     pub time_zone: String,
     pub id: Column,
     pub account_column: Column,
@@ -97,6 +100,9 @@ impl Target {
             ledger: optional("ledger_table")?,
             account: must("account"),
             failed_status: must("failed_status"),
+            completed_status: must("completed_status"),
+            pending_status: must("pending_status"),
+            processing_status: must("processing_status"),
             time_zone: must("time_zone"),
             id: column("id_column")?,
             account_column: column("account_column")?,
@@ -108,6 +114,17 @@ impl Target {
             failed_at,
             table,
         })
+    }
+
+    /// The `timestamptz` that a failed-at expression means: a `timestamp` is read in the target's time zone.
+    pub fn instant(&self, failed_at: &str) -> String {
+        match self.failed_at.sql_type.as_str() {
+            "timestamp with time zone" => failed_at.to_owned(),
+            _ => format!(
+                "pg_catalog.timezone({}, {failed_at})",
+                pgrx::spi::quote_literal(&self.time_zone)
+            ),
+        }
     }
 }
 

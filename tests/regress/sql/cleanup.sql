@@ -28,6 +28,9 @@ SELECT fail('system_backlog', NULL, '25 hours', 12), fail('system_backlog', NULL
 SELECT fail('system_backlog', 2, '23 hours 59 minutes', 50), fail('system_backlog', 3, '-1 day', 30);
 SELECT fail('system_backlog', 3, NULL, 30), fail('user-1', 1, '3 days', 20);
 COMMIT;
+SELECT recipe_id, recipe_name, total_count, completed_count, failed_count, pending_count, processing_count, removable_count,
+       oldest_failed_age
+FROM backlog_cleanup_status();
 SELECT jsonb_pretty(steady(backlog_cleanup_failed_generations(dry_run => true)));
 SELECT * FROM left_over;
 SELECT jsonb_pretty(steady(backlog_cleanup_failed_generations()));
