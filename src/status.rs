@@ -8,6 +8,7 @@ use crate::owner::acting_as;
 use crate::target::{Column, Target};
 
 /// The account's rows by recipe and status, most failures first. Reads only: works on a standby.
+#[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
 #[pg_extern(stable)]
 fn backlog_cleanup_status(
     target: default!(Option<&str>, "'generations'"),
