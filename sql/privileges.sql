@@ -3,6 +3,8 @@ REVOKE ALL ON FUNCTION backlog_cleanup_failed_generations(text, text, text, bool
 REVOKE ALL ON FUNCTION backlog_cleanup_emergency(text, text, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_index_sql(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_status(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backlog_cleanup_schedule(text, boolean, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backlog_cleanup_unschedule(text) FROM PUBLIC;
 
 COMMENT ON FUNCTION backlog_cleanup_failed_generations(text, text, text, boolean) IS
     'removes the expired failed rows beyond the newest of each recipe; returns a report';
@@ -12,3 +14,7 @@ COMMENT ON FUNCTION backlog_cleanup_index_sql(text) IS
     'the statement that builds the partial index of a target, for \gexec';
 COMMENT ON FUNCTION backlog_cleanup_status(text) IS
     'the rows of the account by recipe and status, most failures first';
+COMMENT ON FUNCTION backlog_cleanup_schedule(text, boolean, text, text) IS
+    'registers the nightly pg_cron job, or changes the one that is there; returns its id';
+COMMENT ON FUNCTION backlog_cleanup_unschedule(text) IS
+    'removes the pg_cron job of that name; false where there is none';

@@ -6,7 +6,7 @@ use pgrx::JsonB;
 use pgrx::prelude::*;
 
 use crate::books;
-use crate::error::{Result, error, spi};
+use crate::error::{Result, error, required, spi};
 use crate::owner::acting_as;
 use crate::sweep::{Policy, Selection, Swept, sweep};
 use crate::target::{Target, state};
@@ -20,7 +20,7 @@ fn backlog_cleanup_failed_generations(
     dry_run: default!(Option<bool>, "false"),
 ) -> Result<JsonB> {
     let started = Instant::now();
-    let dry_run = checked(dry_run)?;
+    let dry_run = required(dry_run, "dry_run", "dry_run => true")?;
     let target = Target::load(target, !dry_run)?;
     let policy = default_policy(&target)?;
     let selection = Selection {
@@ -64,7 +64,7 @@ fn backlog_cleanup_emergency(
     dry_run: default!(Option<bool>, "false"),
 ) -> Result<JsonB> {
     let started = Instant::now();
-    let dry_run = checked(dry_run)?;
+    let dry_run = required(dry_run, "dry_run", "dry_run => true")?;
     let target = Target::load(target, !dry_run)?;
     let selection = Selection {
         policy: None,
@@ -97,16 +97,6 @@ fn run(target: &Target, mode: &str, selection: &Selection, dry_run: bool) -> Res
         books::write(target, mode, selection, &swept, &caller)?
     };
     Ok((run_id, swept))
-}
-
-fn checked(dry_run: Option<bool>) -> Result<bool> {
-    dry_run.ok_or_else(|| {
-        error(
-            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            "dry_run must not be NULL".into(),
-            "dry_run => true".into(),
-        )
-    })
 }
 
 fn message(done: &str, dry_run: bool) -> String {

@@ -17,3 +17,14 @@ pub fn spi(failure: spi::Error) -> ErrorReport {
         "backlog_cleanup",
     )
 }
+
+/// An argument that must not be NULL.
+pub fn required<T>(value: Option<T>, argument: &str, hint: &str) -> Result<T> {
+    value.ok_or_else(|| {
+        error(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            format!("argument \"{argument}\" must not be NULL"),
+            hint.into(),
+        )
+    })
+}

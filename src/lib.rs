@@ -10,9 +10,22 @@ mod cleanup;
 mod error;
 mod index;
 mod owner;
+mod schedule;
 mod status;
 mod sweep;
 mod target;
 
 extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
-extension_sql_file!("../sql/privileges.sql", name = "privileges", finalize);
+extension_sql_file!(
+    "../sql/privileges.sql",
+    name = "privileges",
+    requires = [
+        cleanup::backlog_cleanup_failed_generations,
+        cleanup::backlog_cleanup_emergency,
+        status::backlog_cleanup_status,
+        schedule::backlog_cleanup_schedule,
+        schedule::backlog_cleanup_unschedule,
+        index::backlog_cleanup_index_sql,
+    ]
+);
+extension_sql_file!("../sql/register.sql", name = "register", finalize);

@@ -1,7 +1,7 @@
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier as quote;
 
-use crate::error::{Result, error, spi};
+use crate::error::{Result, error, required, spi};
 use crate::owner::acting_as;
 
 /// One table to look after: a row of `backlog_cleanup.target`, checked against the catalog.
@@ -48,35 +48,7 @@ impl Target {
     /// Reads the row `name`, locks it against a second run where `lock`, and checks what it names.
     /// Errors: 22004, 42704, 55P03, 42P01, 42703, 42804.
     pub fn load(name: Option<&str>, lock: bool) -> Result<Target> {
-        let Some(name) = name else {
-            return Err(error(
-                PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-                "target must not be NULL".into(),
-                "SELECT name FROM backlog_cleanup.target".into(),
-            ));
-        };
-        let row = state(|| {
-            let lock = if lock { " FOR NO KEY UPDATE SKIP LOCKED" } else { "" };
-            let read = |lock: &str| {
-                Spi::get_one_with_args::<pgrx::JsonB>(
-                    &format!("SELECT to_jsonb(t) FROM (SELECT * FROM backlog_cleanup.target WHERE name = $1{lock}) t"),
-                    &[name.into()],
-                )
-            };
-            match read(lock) {
-                Ok(Some(row)) => Ok(row.0),
-                _ if matches!(read(""), Ok(Some(_))) => Err(error(
-                    PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
-                    format!("a run on target \"{name}\" is in progress"),
-                    "SELECT * FROM pg_stat_activity WHERE query LIKE '%backlog_cleanup%'".into(),
-                )),
-                _ => Err(error(
-                    PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-                    format!("target \"{name}\" does not exist"),
-                    "SELECT name FROM backlog_cleanup.target".into(),
-                )),
-            }
-        })?;
+        let (name, row) = row(name, lock)?;
         let text = |key: &str| row[key].as_str().map(str::to_owned);
         let must = |key: &str| text(key).unwrap_or_default();
         let optional = |key: &str| text(key).map(|table| Table::find(&table, Some(key))).transpose();
@@ -211,4 +183,42 @@ pub fn state<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     .map_err(spi)?
     .unwrap_or(pg_sys::InvalidOid);
     acting_as(owner, "pg_catalog, pg_temp", work)
+}
+
+/// The name of a target that exists, its tables there or not.
+pub fn exists(name: Option<&str>) -> Result<&str> {
+    row(name, false).map(|(name, _)| name)
+}
+
+/// The row of a target as JSON, locked until the transaction ends where `lock`.
+fn row(name: Option<&str>, lock: bool) -> Result<(&str, serde_json::Value)> {
+    let name = required(name, "target", "SELECT name FROM backlog_cleanup.target")?;
+    let read = |lock: &str| {
+        Spi::get_one_with_args::<pgrx::JsonB>(
+            &format!(
+                "SELECT (SELECT pg_catalog.to_jsonb(t) FROM (SELECT * FROM backlog_cleanup.target
+                         WHERE name OPERATOR(pg_catalog.=) $1{lock}) t)"
+            ),
+            &[name.into()],
+        )
+        .map_err(spi)
+    };
+    let unlocked = state(|| read(""))?.ok_or_else(|| {
+        error(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("target \"{name}\" does not exist"),
+            "SELECT name FROM backlog_cleanup.target".into(),
+        )
+    })?;
+    if !lock {
+        return Ok((name, unlocked.0));
+    }
+    let locked = state(|| read(" FOR NO KEY UPDATE SKIP LOCKED"))?.ok_or_else(|| {
+        error(
+            PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            format!("target \"{name}\" is locked: another run on it is in progress"),
+            "SELECT pid, usename, xact_start, query FROM pg_stat_activity WHERE state <> 'idle'".into(),
+        )
+    })?;
+    Ok((name, locked.0))
 }
