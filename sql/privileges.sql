@@ -3,6 +3,7 @@ REVOKE ALL ON FUNCTION backlog_cleanup_failed_generations(text, text, text, bool
 REVOKE ALL ON FUNCTION backlog_cleanup_emergency(text, text, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_index_sql(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_status(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backlog_cleanup_status_json(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_schedule(text, boolean, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_unschedule(text) FROM PUBLIC;
 
@@ -18,3 +19,5 @@ COMMENT ON FUNCTION backlog_cleanup_schedule(text, boolean, text, text) IS
     'registers the nightly pg_cron job, or changes the one that is there; returns its id';
 COMMENT ON FUNCTION backlog_cleanup_unschedule(text) IS
     'removes the pg_cron job of that name; false where there is none';
+COMMENT ON FUNCTION backlog_cleanup_status_json(text) IS
+    'the status as one document, with the pg_cron job and the last run';

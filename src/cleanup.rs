@@ -43,7 +43,7 @@ fn backlog_cleanup_failed_generations(
         cleanup_details: swept
             .iter()
             .map(|recipe| CleanupDetail {
-                recipe_id: recipe.json_id(&target.recipe),
+                recipe_id: target.json_recipe_id(recipe.recipe_id.as_deref()),
                 recipe_name: recipe_name(&names, recipe.recipe_id.as_deref()),
                 failed_count: recipe.failed,
                 cleaned_count: recipe.removed,
@@ -107,7 +107,8 @@ fn message(done: &str, dry_run: bool) -> String {
     }
 }
 
-fn report(report: &impl serde::Serialize) -> Result<JsonB> {
+/// A report as SQL returns it.
+pub fn report(report: &impl serde::Serialize) -> Result<JsonB> {
     serde_json::to_value(report).map(JsonB).map_err(|failure| {
         error(
             PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,

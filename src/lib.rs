@@ -23,6 +23,7 @@ extension_sql_file!(
         cleanup::backlog_cleanup_failed_generations,
         cleanup::backlog_cleanup_emergency,
         status::backlog_cleanup_status,
+        status::backlog_cleanup_status_json,
         schedule::backlog_cleanup_schedule,
         schedule::backlog_cleanup_unschedule,
         index::backlog_cleanup_index_sql,

@@ -1,11 +1,13 @@
-use backlog_cleanup_report::age_in_words;
+use backlog_cleanup_report::{RecipeFailures, StatusReport, age_in_words};
+use pgrx::JsonB;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
-use crate::cleanup::{default_policy, recipe_name, recipe_names};
+use crate::cleanup::{default_policy, recipe_name, recipe_names, report};
 use crate::error::{Result, spi};
 use crate::owner::acting_as;
 use crate::target::{Column, Target};
+use crate::{books, schedule};
 
 /// The account's rows by recipe and status, most failures first. Reads only: works on a standby.
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
@@ -29,35 +31,99 @@ fn backlog_cleanup_status(
         ),
     >,
 > {
+    let rows = counts(&Target::load(target, false)?)?.into_iter().map(|recipe| {
+        (
+            recipe.id,
+            recipe.name,
+            recipe.total,
+            recipe.completed,
+            recipe.failed,
+            recipe.pending,
+            recipe.processing,
+            recipe.removable,
+            recipe.oldest_failed_at,
+            recipe.oldest_failed_age,
+        )
+    });
+    Ok(TableIterator::new(rows))
+}
+
+/// The same as one `StatusReport`, with the job that runs the target and its last run.
+#[pg_extern(stable)]
+fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) -> Result<JsonB> {
     let target = Target::load(target, false)?;
-    let policy = default_policy(&target)?;
-    let names = recipe_names(&target)?;
-    let counts = statement(&target, &policy.cutoff, policy.keep);
-    let rows = acting_as(target.table.owner, &target.table.search_path, || {
+    let counts = counts(&target)?;
+    let sum = |count: fn(&RecipeStatus) -> i64| counts.iter().map(count).sum();
+    report(&StatusReport {
+        success: true,
+        total_generations: sum(|recipe| recipe.total),
+        completed_generations: sum(|recipe| recipe.completed),
+        failed_generations: sum(|recipe| recipe.failed),
+        pending_generations: sum(|recipe| recipe.pending),
+        processing_generations: sum(|recipe| recipe.processing),
+        removable_generations: sum(|recipe| recipe.removable),
+        recipes_with_failed_generations: counts
+            .into_iter()
+            .filter(|recipe| recipe.failed > 0)
+            .map(|recipe| RecipeFailures {
+                recipe_id: target.json_recipe_id(recipe.id.as_deref()),
+                recipe_name: recipe.name,
+                failed_count: recipe.failed,
+                removable_count: recipe.removable,
+                oldest_failed_at: recipe.oldest_failed_iso,
+                oldest_failed_age: recipe.oldest_failed_age,
+            })
+            .collect(),
+        schedule: schedule::job_of(&target.name)?,
+        last_run: books::last_run(&target.name)?,
+    })
+}
+
+/// The account's rows of one recipe.
+struct RecipeStatus {
+    id: Option<String>,
+    name: String,
+    total: i64,
+    completed: i64,
+    failed: i64,
+    pending: i64,
+    processing: i64,
+    removable: i64,
+    oldest_failed_at: Option<TimestampWithTimeZone>,
+    /// The same instant in ISO 8601, UTC.
+    oldest_failed_iso: Option<String>,
+    oldest_failed_age: Option<String>,
+}
+
+fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
+    let policy = default_policy(target)?;
+    let names = recipe_names(target)?;
+    let statement = statement(target, &policy.cutoff, policy.keep);
+    acting_as(target.table.owner, &target.table.search_path, || {
         Spi::connect(|client| {
             client
-                .select(counts.as_str(), None, &[])?
+                .select(statement.as_str(), None, &[])?
                 .map(|row| {
                     let count = |column| Ok::<_, spi::Error>(row.get::<i64>(column)?.unwrap_or(0));
                     let id: Option<String> = row.get(1)?;
-                    Ok((
-                        id.clone(),
-                        recipe_name(&names, id.as_deref()),
-                        count(2)?,
-                        count(3)?,
-                        count(4)?,
-                        count(5)?,
-                        count(6)?,
-                        count(7)?,
-                        row.get(8)?,
-                        row.get::<i64>(9)?.map(age_in_words),
-                    ))
+                    Ok(RecipeStatus {
+                        name: recipe_name(&names, id.as_deref()),
+                        id,
+                        total: count(2)?,
+                        completed: count(3)?,
+                        failed: count(4)?,
+                        pending: count(5)?,
+                        processing: count(6)?,
+                        removable: count(7)?,
+                        oldest_failed_at: row.get(8)?,
+                        oldest_failed_iso: row.get(9)?,
+                        oldest_failed_age: row.get::<i64>(10)?.map(age_in_words),
+                    })
                 })
                 .collect::<spi::Result<Vec<_>>>()
         })
         .map_err(spi)
-    })?;
-    Ok(TableIterator::new(rows))
+    })
 }
 
 /// One pass over the account's rows.
@@ -82,8 +148,9 @@ fn statement(target: &Target, cutoff: &str, keep: i32) -> String {
     let at = target.instant(&format!("g.{}", failed_at.name));
     let failed = is(status, &target.failed_status);
     format!(
-        "SELECT recipe::pg_catalog.text, total, completed, failed, pending, processing,
+        r#"SELECT recipe::pg_catalog.text, total, completed, failed, pending, processing,
                 GREATEST(expired OPERATOR(pg_catalog.-) {keep}::bigint, 0), oldest,
+                pg_catalog.to_char(pg_catalog.timezone('UTC', oldest), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                 EXTRACT(epoch FROM pg_catalog.now() OPERATOR(pg_catalog.-) oldest)::bigint
          FROM (SELECT g.{recipe} AS recipe, pg_catalog.count(*) AS total, {completed} AS completed,
                       {failures} AS failed, {pending} AS pending, {processing} AS processing,
@@ -91,7 +158,7 @@ fn statement(target: &Target, cutoff: &str, keep: i32) -> String {
                           AS expired,
                       pg_catalog.min({at}) FILTER (WHERE {failed}) AS oldest
                FROM {table} g WHERE {account} GROUP BY g.{recipe}) counts
-         ORDER BY failed DESC, recipe",
+         ORDER BY failed DESC, recipe"#,
         recipe = recipe.name,
         completed = with_status(&target.completed_status),
         failures = with_status(&target.failed_status),

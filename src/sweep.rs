@@ -1,4 +1,3 @@
-use backlog_cleanup_report::recipe_id;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
@@ -26,14 +25,6 @@ pub struct Swept {
     pub recipe_id: Option<String>,
     pub failed: i64,
     pub removed: i64,
-}
-
-impl Swept {
-    /// The recipe's id as JSON: a number where the column is one.
-    pub fn json_id(&self, recipe: &Column) -> serde_json::Value {
-        let is_number = matches!(recipe.sql_type.as_str(), "smallint" | "integer" | "bigint" | "numeric");
-        recipe_id(self.recipe_id.as_deref(), is_number)
-    }
 }
 
 /// Removes the selected rows as the table's owner, or only counts them in a dry run; one row per recipe that has

@@ -88,6 +88,15 @@ impl Target {
         })
     }
 
+    /// A recipe's id as JSON: a number where the column is one.
+    pub fn json_recipe_id(&self, id: Option<&str>) -> serde_json::Value {
+        let is_number = matches!(
+            self.recipe.sql_type.as_str(),
+            "smallint" | "integer" | "bigint" | "numeric"
+        );
+        backlog_cleanup_report::recipe_id(id, is_number)
+    }
+
     /// The `timestamptz` that a failed-at expression means: a `timestamp` is read in the target's time zone.
     pub fn instant(&self, failed_at: &str) -> String {
         match self.failed_at.sql_type.as_str() {

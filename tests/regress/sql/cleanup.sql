@@ -36,6 +36,10 @@ SELECT * FROM left_over;
 SELECT jsonb_pretty(steady(backlog_cleanup_failed_generations()));
 SELECT * FROM left_over;
 SELECT * FROM books;
+SELECT jsonb_pretty(jsonb_set(backlog_cleanup_status_json() #- '{lastRun,startedAt}' #- '{lastRun,finishedAt}',
+                              '{recipesWithFailedGenerations}',
+                              (SELECT jsonb_agg(r - 'oldestFailedAt')
+                               FROM jsonb_array_elements(backlog_cleanup_status_json() -> 'recipesWithFailedGenerations') r)));
 
 -- The newest by id stay where failed-at is the same.
 SELECT min(id), max(id) FROM generations WHERE recipe_id = 1 AND user_id = 'system_backlog';
