@@ -2,6 +2,7 @@ use pgrx::prelude::*;
 
 use crate::error::{Result, spi};
 use crate::owner::acting_as;
+use crate::read::read_one;
 use crate::sweep::{Selection, Swept};
 use crate::target::{Target, state};
 
@@ -71,16 +72,15 @@ pub fn write(target: &Target, mode: &str, selection: &Selection, swept: &[Swept]
 /// The newest run of a target, as JSON; null before the first.
 pub fn last_run(target: &str) -> Result<serde_json::Value> {
     let run = state(|| {
-        Spi::get_one_with_args::<pgrx::JsonB>(
-            "SELECT (SELECT pg_catalog.jsonb_build_object('runId', id, 'mode', mode, 'removed', removed,
-                                                          'requestedBy', requested_by,
-                                                          'startedAt', started_at, 'finishedAt', finished_at)
-                     FROM backlog_cleanup.run
-                     WHERE target OPERATOR(pg_catalog.=) $1
-                     ORDER BY id DESC LIMIT 1)",
+        read_one::<pgrx::JsonB>(
+            "SELECT pg_catalog.jsonb_build_object('runId', id, 'mode', mode, 'removed', removed,
+                                                  'requestedBy', requested_by,
+                                                  'startedAt', started_at, 'finishedAt', finished_at)
+             FROM backlog_cleanup.run
+             WHERE target OPERATOR(pg_catalog.=) $1
+             ORDER BY id DESC",
             &[target.into()],
         )
-        .map_err(spi)
     })?;
     Ok(run.map_or(serde_json::Value::Null, |run| run.0))
 }

@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 use crate::books;
 use crate::error::{Result, error, required, spi};
 use crate::owner::acting_as;
+use crate::read::read_one;
 use crate::sweep::{Policy, Selection, Swept, sweep};
 use crate::target::{Target, state};
 
@@ -86,10 +87,13 @@ fn backlog_cleanup_emergency(
 }
 
 fn run(target: &Target, mode: &str, selection: &Selection, dry_run: bool) -> Result<(Option<i64>, Vec<Swept>)> {
-    let caller = Spi::get_one::<String>("SELECT CURRENT_USER::pg_catalog.text")
-        .map_err(spi)?
-        .unwrap_or_default();
+    let caller = read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[])?.unwrap_or_default();
     account_exists(target)?;
+    if !dry_run {
+        // Deferred triggers that the caller has queued fire now and as the caller; those of the run fire at once, as
+        // the owner, and not at commit as the caller.
+        Spi::run("SET CONSTRAINTS ALL IMMEDIATE").map_err(spi)?;
+    }
     let swept = sweep(target, selection, dry_run)?;
     let run_id = if dry_run {
         None
@@ -156,14 +160,13 @@ pub fn default_policy(target: &Target) -> Result<Policy> {
 fn account_exists(target: &Target) -> Result<()> {
     let Some(users) = &target.users else { return Ok(()) };
     let found = acting_as(users.owner, &users.search_path, || {
-        Spi::get_one_with_args::<bool>(
+        read_one::<bool>(
             &format!(
                 "SELECT EXISTS (SELECT FROM {} u WHERE u.id::pg_catalog.text OPERATOR(pg_catalog.=) $1)",
                 users.name
             ),
             &[target.account.as_str().into()],
         )
-        .map_err(spi)
     })?;
     if found == Some(true) {
         return Ok(());

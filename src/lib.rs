@@ -10,6 +10,7 @@ mod cleanup;
 mod error;
 mod index;
 mod owner;
+mod read;
 mod schedule;
 mod status;
 mod sweep;

@@ -2,15 +2,11 @@ use std::ffi::CString;
 
 use pgrx::prelude::*;
 
-use crate::error::{Result, spi};
+use crate::error::Result;
 
 /// Does `work` as `owner` inside a security-restricted operation, as VACUUM and REINDEX do, so that nothing it sets
 /// off runs as the caller. An error restores the context by itself, with the transaction.
 pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    // Deferred triggers that the caller queued fire as the caller, those of the work at once and as the owner.
-    if !unsafe { pg_sys::RecoveryInProgress() } {
-        Spi::run("SET CONSTRAINTS ALL IMMEDIATE").map_err(spi)?;
-    }
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
     let restricted = (pg_sys::SECURITY_RESTRICTED_OPERATION | pg_sys::SECURITY_LOCAL_USERID_CHANGE) as i32;
     let nest = unsafe {

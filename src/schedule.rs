@@ -2,6 +2,7 @@ use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::error::{Result, error, required, spi};
+use crate::read::{read_one, refuse_read_only};
 use crate::target::{self, state};
 
 /// Registers the nightly job with pg_cron, or changes the job of that name that is there; returns the job's id.
@@ -30,6 +31,7 @@ fn backlog_cleanup_schedule(
     if !pg_cron_is_here()? {
         return Err(pg_cron_is_absent(schedule, &command, job_name)?);
     }
+    refuse_read_only("schedule a job")?;
     warn_of_time_zone()?;
     let job = match job_named(job_name)? {
         // Somebody else's job: pg_cron lets a superuser change it, and tells others why not.
@@ -61,6 +63,7 @@ fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup
             format!("SELECT cron.unschedule({});", quote_literal(job_name)),
         ));
     }
+    refuse_read_only("remove a job")?;
     let Some(job) = job_named(job_name)? else {
         return Ok(false);
     };
@@ -76,16 +79,15 @@ pub fn job_of(target: &str) -> Result<serde_json::Value> {
     }
     let command = command(target)?;
     let job = state(|| {
-        Spi::get_one_with_args::<pgrx::JsonB>(
-            "SELECT (SELECT pg_catalog.jsonb_build_object('jobId', jobid, 'jobName', jobname, 'schedule', schedule,
-                                                          'command', command, 'username', username, 'active', active)
-                     FROM cron.job
-                     WHERE command OPERATOR(pg_catalog.=) $1
-                       AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text
-                     ORDER BY jobid LIMIT 1)",
+        read_one::<pgrx::JsonB>(
+            "SELECT pg_catalog.jsonb_build_object('jobId', jobid, 'jobName', jobname, 'schedule', schedule,
+                                                  'command', command, 'username', username, 'active', active)
+             FROM cron.job
+             WHERE command OPERATOR(pg_catalog.=) $1
+               AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text
+             ORDER BY jobid",
             &[command.into()],
         )
-        .map_err(spi)
     })?;
     Ok(job.map_or(serde_json::Value::Null, |job| job.0))
 }
@@ -97,7 +99,7 @@ struct Job {
 
 /// The job of that name in this database, whoever it belongs to.
 fn job_named(job_name: &str) -> Result<Option<Job>> {
-    let caller = Spi::get_one::<String>("SELECT CURRENT_USER::pg_catalog.text").map_err(spi)?;
+    let caller = read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[])?;
     let jobs = state(|| {
         Spi::connect(|client| {
             client
@@ -166,31 +168,29 @@ fn command(target: &str) -> Result<String> {
 
 /// The extension's own schema, quoted.
 fn schema() -> Result<String> {
-    Spi::get_one::<String>(
+    read_one::<String>(
         "SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_extension e
          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace
          WHERE e.extname OPERATOR(pg_catalog.=) 'backlog_cleanup'",
+        &[],
     )
     .map(|schema| quote_identifier(schema.unwrap_or_default()))
-    .map_err(spi)
 }
 
 fn database() -> Result<String> {
-    Spi::get_one::<String>("SELECT pg_catalog.current_database()::pg_catalog.text")
-        .map(Option::unwrap_or_default)
-        .map_err(spi)
+    read_one::<String>("SELECT pg_catalog.current_database()::pg_catalog.text", &[]).map(Option::unwrap_or_default)
 }
 
 fn setting(name: &str) -> Result<Option<String>> {
-    Spi::get_one_with_args::<String>("SELECT pg_catalog.current_setting($1, true)", &[name.into()]).map_err(spi)
+    read_one::<String>("SELECT pg_catalog.current_setting($1, true)", &[name.into()])
 }
 
 fn pg_cron_is_here() -> Result<bool> {
-    Spi::get_one::<bool>(
+    read_one::<bool>(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_cron')",
+        &[],
     )
     .map(|here| here == Some(true))
-    .map_err(spi)
 }
 
 /// The error where pg_cron is not installed here; its hint is the statement to run, here or where pg_cron lives.

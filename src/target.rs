@@ -3,6 +3,7 @@ use pgrx::spi::quote_identifier as quote;
 
 use crate::error::{Result, error, required, spi};
 use crate::owner::acting_as;
+use crate::read::{read_one, refuse_read_only};
 
 /// One table to look after: a row of `backlog_cleanup.target`, checked against the catalog.
 pub struct Target {
@@ -154,21 +155,12 @@ impl Table {
 
 impl Column {
     fn find(table: &Table, name: &str) -> Result<Column> {
-        let sql_type = Spi::connect(|client| -> spi::Result<Option<String>> {
-            let found = client.select(
-                "SELECT pg_catalog.format_type(atttypid, NULL) FROM pg_catalog.pg_attribute
-                 WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname OPERATOR(pg_catalog.=) $2::pg_catalog.name
-                   AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
-                Some(1),
-                &[table.oid.into(), name.into()],
-            )?;
-            if found.is_empty() {
-                Ok(None)
-            } else {
-                found.first().get::<String>(1)
-            }
-        })
-        .map_err(spi)?;
+        let sql_type = read_one::<String>(
+            "SELECT pg_catalog.format_type(atttypid, NULL) FROM pg_catalog.pg_attribute
+             WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname OPERATOR(pg_catalog.=) $2::pg_catalog.name
+               AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
+            &[table.oid.into(), name.into()],
+        )?;
         sql_type
             .map(|sql_type| Column {
                 name: quote(name),
@@ -186,10 +178,10 @@ impl Column {
 
 /// Does `work` on the extension's own tables, as their owner.
 pub fn state<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let owner = Spi::get_one::<pg_sys::Oid>(
+    let owner = read_one::<pg_sys::Oid>(
         "SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) 'backlog_cleanup'",
-    )
-    .map_err(spi)?
+        &[],
+    )?
     .unwrap_or(pg_sys::InvalidOid);
     acting_as(owner, "pg_catalog, pg_temp", work)
 }
@@ -202,17 +194,9 @@ pub fn exists(name: Option<&str>) -> Result<&str> {
 /// The row of a target as JSON, locked until the transaction ends where `lock`.
 fn row(name: Option<&str>, lock: bool) -> Result<(&str, serde_json::Value)> {
     let name = required(name, "target", "SELECT name FROM backlog_cleanup.target")?;
-    let read = |lock: &str| {
-        Spi::get_one_with_args::<pgrx::JsonB>(
-            &format!(
-                "SELECT (SELECT pg_catalog.to_jsonb(t) FROM (SELECT * FROM backlog_cleanup.target
-                         WHERE name OPERATOR(pg_catalog.=) $1{lock}) t)"
-            ),
-            &[name.into()],
-        )
-        .map_err(spi)
-    };
-    let unlocked = state(|| read(""))?.ok_or_else(|| {
+    const ROW: &str =
+        "SELECT pg_catalog.to_jsonb(t) FROM backlog_cleanup.target t WHERE t.name OPERATOR(pg_catalog.=) $1";
+    let unlocked = state(|| read_one::<pgrx::JsonB>(ROW, &[name.into()]))?.ok_or_else(|| {
         error(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("target \"{name}\" does not exist"),
@@ -222,7 +206,20 @@ fn row(name: Option<&str>, lock: bool) -> Result<(&str, serde_json::Value)> {
     if !lock {
         return Ok((name, unlocked.0));
     }
-    let locked = state(|| read(" FOR NO KEY UPDATE SKIP LOCKED"))?.ok_or_else(|| {
+    refuse_read_only("remove rows")?;
+    let lock = format!("{ROW} FOR NO KEY UPDATE SKIP LOCKED");
+    let locked = state(|| {
+        Spi::connect_mut(|client| {
+            let rows = client.update(lock.as_str(), Some(1), &[name.into()])?;
+            if rows.is_empty() {
+                Ok(None)
+            } else {
+                rows.first().get_one::<pgrx::JsonB>()
+            }
+        })
+        .map_err(spi)
+    })?
+    .ok_or_else(|| {
         error(
             PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             format!("target \"{name}\" is locked: another run on it is in progress"),

@@ -1,0 +1,149 @@
+//! The nightly job, with the real pg_cron.
+
+mod cluster;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cluster::{Cluster, refused};
+
+const JOBS: &str = "SELECT jobname, schedule, command FROM cron.job ORDER BY jobid";
+
+fn jobs(client: &mut postgres::Client) -> Vec<(String, String, String)> {
+    client
+        .query(JOBS, &[])
+        .unwrap()
+        .iter()
+        .map(|job| (job.get(0), job.get(1), job.get(2)))
+        .collect()
+}
+
+fn nightly(schedule: &str) -> Vec<(String, String, String)> {
+    let command = "SELECT public.backlog_cleanup_failed_generations()";
+    vec![("backlog-cleanup-daily".into(), schedule.into(), command.into())]
+}
+
+#[test]
+fn the_job_is_registered_changed_and_fires() {
+    let cluster = Cluster::start_with_pg_cron();
+    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    let mut client = cluster.platform();
+    assert_eq!(jobs(&mut client), nightly("0 2 * * *"));
+
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days'
+             FROM generate_series(1, 15)",
+        )
+        .unwrap();
+    client
+        .batch_execute("SELECT backlog_cleanup_schedule('* * * * *')")
+        .unwrap();
+    assert_eq!(jobs(&mut client), nightly("* * * * *"));
+    let scheduled = client
+        .query_one("SELECT backlog_cleanup_status_json() -> 'schedule' ->> 'schedule'", &[])
+        .unwrap();
+    assert_eq!(scheduled.get::<_, String>(0), "* * * * *");
+
+    let (sqlstate, message, hint) = refused(client.batch_execute("SELECT backlog_cleanup_schedule('every night')"));
+    assert_eq!(sqlstate, "22023");
+    assert!(
+        message.contains("\"every night\"") && hint.contains("0 2 * * *"),
+        "{message} {hint}"
+    );
+    assert_eq!(jobs(&mut client), nightly("* * * * *"));
+
+    let deadline = Instant::now() + Duration::from_secs(130);
+    let ledger = "SELECT sum(amount)::bigint FROM credit_transactions WHERE type = 'backlog_cleanup'";
+    while client
+        .query_one(ledger, &[])
+        .unwrap()
+        .get::<_, Option<i64>>(0)
+        .is_none()
+    {
+        assert!(Instant::now() < deadline, "the job did not fire");
+        thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(client.query_one(ledger, &[]).unwrap().get::<_, Option<i64>>(0), Some(5));
+    assert_eq!(
+        client
+            .query_one("SELECT count(*) FROM generations", &[])
+            .unwrap()
+            .get::<_, i64>(0),
+        10
+    );
+
+    assert!(
+        client
+            .query_one("SELECT backlog_cleanup_unschedule()", &[])
+            .unwrap()
+            .get::<_, bool>(0)
+    );
+    assert!(
+        !client
+            .query_one("SELECT backlog_cleanup_unschedule()", &[])
+            .unwrap()
+            .get::<_, bool>(0)
+    );
+    assert!(jobs(&mut client).is_empty());
+}
+
+#[test]
+fn where_pg_cron_lives_elsewhere_the_hint_is_the_call_to_type_there() {
+    let cluster = Cluster::start_with_pg_cron();
+    let mut home = cluster.connect();
+    home.batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    home.batch_execute("CREATE DATABASE app").unwrap();
+    let mut app = cluster.connect_to("app");
+    app.batch_execute("CREATE EXTENSION backlog_cleanup").unwrap();
+    let (sqlstate, _, hint) = refused(app.batch_execute("SELECT backlog_cleanup_schedule()"));
+    assert_eq!(sqlstate, "55000");
+    home.batch_execute(&hint).unwrap();
+    assert_eq!(jobs(&mut home), nightly("0 2 * * *"));
+}
+
+#[test]
+fn a_dump_with_the_job_restores_without_an_error_and_with_one_job() {
+    let cluster = Cluster::start_with_pg_cron();
+    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET ledger_table = NULL, batch_size = 7;
+             INSERT INTO backlog_cleanup.target (name, generations_table) VALUES ('second', 'public.generations');
+             UPDATE backlog_cleanup.policy SET keep = 3 WHERE target = 'generations';
+             SELECT backlog_cleanup_failed_generations()",
+        )
+        .unwrap();
+    let dump = cluster.program("pg_dump", &["postgres"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, &dump).unwrap();
+    // pg_cron is there already in some restores, and comes with the dump in others.
+    for pg_cron_first in [false, true] {
+        let restored = Cluster::start_with_pg_cron();
+        if pg_cron_first {
+            restored.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+        }
+        restored.program(
+            "psql",
+            &[
+                "-q",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-f",
+                file.path().to_str().unwrap(),
+                "postgres",
+            ],
+        );
+        let mut client = restored.connect();
+        assert_eq!(jobs(&mut client), nightly("0 2 * * *"));
+        let again = restored.program("pg_dump", &["postgres"]);
+        assert_eq!(settled(&again), settled(&dump), "a second dump differs");
+    }
+}
+
+/// A dump without the lines that differ from one dump to the next.
+fn settled(dump: &str) -> Vec<&str> {
+    dump.lines().filter(|line| !line.contains("restrict ")).collect()
+}
