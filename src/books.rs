@@ -56,11 +56,8 @@ pub fn write(target: &Target, mode: &str, selection: &Selection, swept: &[Swept]
             &[
                 target.account.as_str().into(),
                 removed.into(),
-                format!(
-                    "{mode} backlog cleanup, run {}: removed {removed} failed rows",
-                    run_id.unwrap_or_default()
-                )
-                .into(),
+                format!("{mode} backlog cleanup, run {}: removed {removed} failed rows", run_id.unwrap_or_default())
+                    .into(),
                 target.time_zone.as_str().into(),
             ],
         )

@@ -24,11 +24,7 @@ fn backlog_cleanup_failed_generations(
     let dry_run = required(dry_run, "dry_run", "dry_run => true")?;
     let target = Target::load(target, !dry_run)?;
     let policy = default_policy(&target)?;
-    let selection = Selection {
-        policy: Some(&policy),
-        recipe_id,
-        failure_type,
-    };
+    let selection = Selection { policy: Some(&policy), recipe_id, failure_type };
     let (run_id, swept) = run(&target, "regular", &selection, dry_run)?;
     let names = recipe_names(&target)?;
     report(&RegularReport {
@@ -67,11 +63,7 @@ fn backlog_cleanup_emergency(
     let started = Instant::now();
     let dry_run = required(dry_run, "dry_run", "dry_run => true")?;
     let target = Target::load(target, !dry_run)?;
-    let selection = Selection {
-        policy: None,
-        recipe_id,
-        failure_type,
-    };
+    let selection = Selection { policy: None, recipe_id, failure_type };
     let (run_id, swept) = run(&target, "emergency", &selection, dry_run)?;
     report(&EmergencyReport {
         success: true,
@@ -95,30 +87,18 @@ fn run(target: &Target, mode: &str, selection: &Selection, dry_run: bool) -> Res
         Spi::run("SET CONSTRAINTS ALL IMMEDIATE").map_err(spi)?;
     }
     let swept = sweep(target, selection, dry_run)?;
-    let run_id = if dry_run {
-        None
-    } else {
-        books::write(target, mode, selection, &swept, &caller)?
-    };
+    let run_id = if dry_run { None } else { books::write(target, mode, selection, &swept, &caller)? };
     Ok((run_id, swept))
 }
 
 fn message(done: &str, dry_run: bool) -> String {
-    if dry_run {
-        "Dry run: nothing was removed".into()
-    } else {
-        done.into()
-    }
+    if dry_run { "Dry run: nothing was removed".into() } else { done.into() }
 }
 
 /// A report as SQL returns it.
 pub fn report(report: &impl serde::Serialize) -> Result<JsonB> {
     serde_json::to_value(report).map(JsonB).map_err(|failure| {
-        error(
-            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            failure.to_string(),
-            "report this as a bug".into(),
-        )
+        error(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, failure.to_string(), "report this as a bug".into())
     })
 }
 
@@ -136,11 +116,7 @@ pub fn default_policy(target: &Target) -> Result<Policy> {
                 Some(1),
                 &[target.name.as_str().into()],
             )?;
-            if rows.is_empty() {
-                Ok(None)
-            } else {
-                rows.first().get_two::<String, i32>().map(Some)
-            }
+            if rows.is_empty() { Ok(None) } else { rows.first().get_two::<String, i32>().map(Some) }
         })
         .map_err(spi)
     })?;
@@ -149,10 +125,7 @@ pub fn default_policy(target: &Target) -> Result<Policy> {
         _ => Err(error(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("target \"{}\" has no enabled default policy", target.name),
-            format!(
-                "INSERT INTO backlog_cleanup.policy (target) VALUES ({})",
-                spi::quote_literal(&target.name)
-            ),
+            format!("INSERT INTO backlog_cleanup.policy (target) VALUES ({})", spi::quote_literal(&target.name)),
         )),
     }
 }

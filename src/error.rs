@@ -11,11 +11,7 @@ pub fn error(sqlstate: PgSqlErrorCode, message: String, hint: String) -> ErrorRe
 
 /// A failure of SPI itself, which no input should be able to cause.
 pub fn spi(failure: spi::Error) -> ErrorReport {
-    ErrorReport::new(
-        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-        failure.to_string(),
-        "backlog_cleanup",
-    )
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, failure.to_string(), "backlog_cleanup")
 }
 
 /// An argument that must not be NULL.

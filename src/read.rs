@@ -8,11 +8,7 @@ use crate::error::{Result, error, spi};
 pub fn read_one<T: FromDatum + IntoDatum>(query: &str, arguments: &[DatumWithOid]) -> Result<Option<T>> {
     Spi::connect(|client| {
         let rows = client.select(query, Some(1), arguments)?;
-        if rows.is_empty() {
-            Ok(None)
-        } else {
-            rows.first().get_one()
-        }
+        if rows.is_empty() { Ok(None) } else { rows.first().get_one() }
     })
     .map_err(spi)
 }
@@ -28,9 +24,5 @@ pub fn refuse_read_only(action: &str) -> Result<()> {
         false => "ROLLBACK; BEGIN READ WRITE",
     };
     let message = format!("cannot {action} in a read-only transaction");
-    Err(error(
-        PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
-        message,
-        hint.into(),
-    ))
+    Err(error(PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION, message, hint.into()))
 }

@@ -155,15 +155,8 @@ where
 
 /// What the job runs.
 fn command(target: &str) -> Result<String> {
-    let argument = if target == "generations" {
-        String::new()
-    } else {
-        quote_literal(target)
-    };
-    Ok(format!(
-        "SELECT {}.backlog_cleanup_failed_generations({argument})",
-        schema()?
-    ))
+    let argument = if target == "generations" { String::new() } else { quote_literal(target) };
+    Ok(format!("SELECT {}.backlog_cleanup_failed_generations({argument})", schema()?))
 }
 
 /// The extension's own schema, quoted.
@@ -212,11 +205,7 @@ fn pg_cron_is_absent(schedule: &str, command: &str, job_name: &str) -> Result<pg
         ),
         None => {
             let schema = schema()?;
-            let qualifier = if schema == "public" {
-                String::new()
-            } else {
-                format!("{schema}.")
-            };
+            let qualifier = if schema == "public" { String::new() } else { format!("{schema}.") };
             error(
                 state,
                 format!("extension \"pg_cron\" is not installed in database \"{here}\""),

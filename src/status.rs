@@ -128,21 +128,9 @@ fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
 
 /// One pass over the account's rows.
 fn statement(target: &Target, cutoff: &str, keep: i32) -> String {
-    let Target {
-        table,
-        recipe,
-        failed_at,
-        account_column,
-        status,
-        ..
-    } = target;
+    let Target { table, recipe, failed_at, account_column, status, .. } = target;
     let is = |column: &Column, value: &str| {
-        format!(
-            "g.{} OPERATOR(pg_catalog.=) {}::{}",
-            column.name,
-            quote_literal(value),
-            column.sql_type
-        )
+        format!("g.{} OPERATOR(pg_catalog.=) {}::{}", column.name, quote_literal(value), column.sql_type)
     };
     let with_status = |value: &str| format!("pg_catalog.count(*) FILTER (WHERE {})", is(status, value));
     let at = target.instant(&format!("g.{}", failed_at.name));

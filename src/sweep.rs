@@ -50,30 +50,12 @@ pub fn sweep(target: &Target, selection: &Selection, dry_run: bool) -> Result<Ve
 }
 
 fn statement(target: &Target, selection: &Selection, dry_run: bool) -> String {
-    let Target {
-        table,
-        id,
-        recipe,
-        failed_at,
-        account_column,
-        status,
-        failure_type,
-        ..
-    } = target;
+    let Target { table, id, recipe, failed_at, account_column, status, failure_type, .. } = target;
     let (table, id, recipe_column, at) = (&table.name, &id.name, &recipe.name, &failed_at.name);
     let is = |column: &Column, value: &str| {
-        format!(
-            "g.{} OPERATOR(pg_catalog.=) {}::{}",
-            column.name,
-            quote_literal(value),
-            column.sql_type
-        )
+        format!("g.{} OPERATOR(pg_catalog.=) {}::{}", column.name, quote_literal(value), column.sql_type)
     };
-    let failed = format!(
-        "{} AND {}",
-        is(account_column, &target.account),
-        is(status, &target.failed_status)
-    );
+    let failed = format!("{} AND {}", is(account_column, &target.account), is(status, &target.failed_status));
     let mut selected = failed.clone();
     if let Some(recipe_id) = selection.recipe_id {
         selected += &format!(" AND {}", is(recipe, recipe_id));
@@ -109,10 +91,7 @@ fn statement(target: &Target, selection: &Selection, dry_run: bool) -> String {
                  AND (g.@at OPERATOR(pg_catalog.<) c.at
                       OR g.@at OPERATOR(pg_catalog.=) c.at AND g.@id OPERATOR(pg_catalog.<=) c.id)";
     }
-    let join = join
-        .replace("@recipe", recipe_column)
-        .replace("@at", at)
-        .replace("@id", id);
+    let join = join.replace("@recipe", recipe_column).replace("@at", at).replace("@id", id);
     let gone = if dry_run {
         format!("SELECT g.{recipe_column} AS recipe FROM {table} g{from} WHERE {selected}{join}")
     } else {

@@ -59,10 +59,7 @@ impl Target {
         if !failed_at.sql_type.starts_with("timestamp") {
             return Err(error(
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                format!(
-                    "column {} of {} has type {}",
-                    failed_at.name, table.name, failed_at.sql_type
-                ),
+                format!("column {} of {} has type {}", failed_at.name, table.name, failed_at.sql_type),
                 "name a timestamp or timestamptz column in failed_at_column of backlog_cleanup.target".into(),
             ));
         }
@@ -91,10 +88,7 @@ impl Target {
 
     /// A recipe's id as JSON: a number where the column is one.
     pub fn json_recipe_id(&self, id: Option<&str>) -> serde_json::Value {
-        let is_number = matches!(
-            self.recipe.sql_type.as_str(),
-            "smallint" | "integer" | "bigint" | "numeric"
-        );
+        let is_number = matches!(self.recipe.sql_type.as_str(), "smallint" | "integer" | "bigint" | "numeric");
         backlog_cleanup_report::recipe_id(id, is_number)
     }
 
@@ -102,10 +96,7 @@ impl Target {
     pub fn instant(&self, failed_at: &str) -> String {
         match self.failed_at.sql_type.as_str() {
             "timestamp with time zone" => failed_at.to_owned(),
-            _ => format!(
-                "pg_catalog.timezone({}, {failed_at})",
-                pgrx::spi::quote_literal(&self.time_zone)
-            ),
+            _ => format!("pg_catalog.timezone({}, {failed_at})", pgrx::spi::quote_literal(&self.time_zone)),
         }
     }
 }
@@ -161,18 +152,13 @@ impl Column {
                AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
             &[table.oid.into(), name.into()],
         )?;
-        sql_type
-            .map(|sql_type| Column {
-                name: quote(name),
-                sql_type,
-            })
-            .ok_or_else(|| {
-                error(
-                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-                    format!("column \"{name}\" of {} does not exist", table.name),
-                    "name the table's own columns in backlog_cleanup.target".into(),
-                )
-            })
+        sql_type.map(|sql_type| Column { name: quote(name), sql_type }).ok_or_else(|| {
+            error(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                format!("column \"{name}\" of {} does not exist", table.name),
+                "name the table's own columns in backlog_cleanup.target".into(),
+            )
+        })
     }
 }
 
@@ -211,11 +197,7 @@ fn row(name: Option<&str>, lock: bool) -> Result<(&str, serde_json::Value)> {
     let locked = state(|| {
         Spi::connect_mut(|client| {
             let rows = client.update(lock.as_str(), Some(1), &[name.into()])?;
-            if rows.is_empty() {
-                Ok(None)
-            } else {
-                rows.first().get_one::<pgrx::JsonB>()
-            }
+            if rows.is_empty() { Ok(None) } else { rows.first().get_one::<pgrx::JsonB>() }
         })
         .map_err(spi)
     })?

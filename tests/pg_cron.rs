@@ -10,12 +10,7 @@ use cluster::{Cluster, refused};
 const JOBS: &str = "SELECT jobname, schedule, command FROM cron.job ORDER BY jobid";
 
 fn jobs(client: &mut postgres::Client) -> Vec<(String, String, String)> {
-    client
-        .query(JOBS, &[])
-        .unwrap()
-        .iter()
-        .map(|job| (job.get(0), job.get(1), job.get(2)))
-        .collect()
+    client.query(JOBS, &[]).unwrap().iter().map(|job| (job.get(0), job.get(1), job.get(2))).collect()
 }
 
 fn nightly(schedule: &str) -> Vec<(String, String, String)> {
@@ -37,55 +32,27 @@ fn the_job_is_registered_changed_and_fires() {
              FROM generate_series(1, 15)",
         )
         .unwrap();
-    client
-        .batch_execute("SELECT backlog_cleanup_schedule('* * * * *')")
-        .unwrap();
+    client.batch_execute("SELECT backlog_cleanup_schedule('* * * * *')").unwrap();
     assert_eq!(jobs(&mut client), nightly("* * * * *"));
-    let scheduled = client
-        .query_one("SELECT backlog_cleanup_status_json() -> 'schedule' ->> 'schedule'", &[])
-        .unwrap();
+    let scheduled = client.query_one("SELECT backlog_cleanup_status_json() -> 'schedule' ->> 'schedule'", &[]).unwrap();
     assert_eq!(scheduled.get::<_, String>(0), "* * * * *");
 
     let (sqlstate, message, hint) = refused(client.batch_execute("SELECT backlog_cleanup_schedule('every night')"));
     assert_eq!(sqlstate, "22023");
-    assert!(
-        message.contains("\"every night\"") && hint.contains("0 2 * * *"),
-        "{message} {hint}"
-    );
+    assert!(message.contains("\"every night\"") && hint.contains("0 2 * * *"), "{message} {hint}");
     assert_eq!(jobs(&mut client), nightly("* * * * *"));
 
     let deadline = Instant::now() + Duration::from_secs(130);
     let ledger = "SELECT sum(amount)::bigint FROM credit_transactions WHERE type = 'backlog_cleanup'";
-    while client
-        .query_one(ledger, &[])
-        .unwrap()
-        .get::<_, Option<i64>>(0)
-        .is_none()
-    {
+    while client.query_one(ledger, &[]).unwrap().get::<_, Option<i64>>(0).is_none() {
         assert!(Instant::now() < deadline, "the job did not fire");
         thread::sleep(Duration::from_millis(200));
     }
     assert_eq!(client.query_one(ledger, &[]).unwrap().get::<_, Option<i64>>(0), Some(5));
-    assert_eq!(
-        client
-            .query_one("SELECT count(*) FROM generations", &[])
-            .unwrap()
-            .get::<_, i64>(0),
-        10
-    );
+    assert_eq!(client.query_one("SELECT count(*) FROM generations", &[]).unwrap().get::<_, i64>(0), 10);
 
-    assert!(
-        client
-            .query_one("SELECT backlog_cleanup_unschedule()", &[])
-            .unwrap()
-            .get::<_, bool>(0)
-    );
-    assert!(
-        !client
-            .query_one("SELECT backlog_cleanup_unschedule()", &[])
-            .unwrap()
-            .get::<_, bool>(0)
-    );
+    assert!(client.query_one("SELECT backlog_cleanup_unschedule()", &[]).unwrap().get::<_, bool>(0));
+    assert!(!client.query_one("SELECT backlog_cleanup_unschedule()", &[]).unwrap().get::<_, bool>(0));
     assert!(jobs(&mut client).is_empty());
 }
 
@@ -125,17 +92,7 @@ fn a_dump_with_the_job_restores_without_an_error_and_with_one_job() {
         if pg_cron_first {
             restored.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
         }
-        restored.program(
-            "psql",
-            &[
-                "-q",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-f",
-                file.path().to_str().unwrap(),
-                "postgres",
-            ],
-        );
+        restored.program("psql", &["-q", "-v", "ON_ERROR_STOP=1", "-f", file.path().to_str().unwrap(), "postgres"]);
         let mut client = restored.connect();
         assert_eq!(jobs(&mut client), nightly("0 2 * * *"));
         let again = restored.program("pg_dump", &["postgres"]);

@@ -15,38 +15,25 @@ fn a_second_run_is_refused_at_once() {
     let cluster = Cluster::start("");
     let mut first = cluster.platform();
     let mut second = cluster.connect();
-    first
-        .batch_execute("BEGIN; SELECT backlog_cleanup_failed_generations()")
-        .unwrap();
+    first.batch_execute("BEGIN; SELECT backlog_cleanup_failed_generations()").unwrap();
     let (sqlstate, message, _) = refused(second.batch_execute("SELECT backlog_cleanup_emergency()"));
     assert_eq!(sqlstate, "55P03");
     assert!(message.contains("\"generations\""), "{message}");
-    second
-        .batch_execute("SELECT backlog_cleanup_emergency(dry_run => true)")
-        .unwrap();
+    second.batch_execute("SELECT backlog_cleanup_emergency(dry_run => true)").unwrap();
     first.batch_execute("ROLLBACK").unwrap();
     second.batch_execute("SELECT backlog_cleanup_emergency()").unwrap();
 }
 
 #[test]
 fn a_row_that_is_retried_while_the_run_waits_survives() {
-    for change in [
-        "status = 'pending'",
-        "user_id = 'somebody'",
-        "updated_at = now() AT TIME ZONE 'UTC'",
-    ] {
+    for change in ["status = 'pending'", "user_id = 'somebody'", "updated_at = now() AT TIME ZONE 'UTC'"] {
         let cluster = Cluster::start("");
         let mut platform = cluster.platform();
         platform.batch_execute(FAIL).unwrap();
-        platform
-            .batch_execute(&format!("BEGIN; UPDATE generations SET {change} WHERE id = 1"))
-            .unwrap();
+        platform.batch_execute(&format!("BEGIN; UPDATE generations SET {change} WHERE id = 1")).unwrap();
         let mut runner = cluster.connect();
         let run = thread::spawn(move || {
-            let row = runner.query_one(
-                "SELECT backlog_cleanup_failed_generations() ->> 'cleanedUpGenerations'",
-                &[],
-            );
+            let row = runner.query_one("SELECT backlog_cleanup_failed_generations() ->> 'cleanedUpGenerations'", &[]);
             row.unwrap().get::<_, String>(0)
         });
         let mut watcher = cluster.connect();
@@ -56,9 +43,7 @@ fn a_row_that_is_retried_while_the_run_waits_survives() {
         }
         platform.batch_execute("COMMIT").unwrap();
         assert_eq!(run.join().unwrap(), "4", "{change}");
-        let survivors = watcher
-            .query_one("SELECT count(*) FROM generations WHERE id = 1", &[])
-            .unwrap();
+        let survivors = watcher.query_one("SELECT count(*) FROM generations WHERE id = 1", &[]).unwrap();
         assert_eq!(survivors.get::<_, i64>(0), 1, "{change}");
     }
 }
@@ -73,8 +58,5 @@ fn status_works_on_a_standby_and_a_run_is_refused_there() {
     let status = client.query_one(failed, &[]).unwrap();
     assert_eq!((status.get::<_, i64>(0), status.get::<_, i64>(1)), (15, 5));
     client.batch_execute("SELECT backlog_cleanup_status_json()").unwrap();
-    assert_eq!(
-        refused(client.batch_execute("SELECT backlog_cleanup_failed_generations()")).0,
-        "25006"
-    );
+    assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_failed_generations()")).0, "25006");
 }

@@ -20,15 +20,8 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a server whose configuration gets these lines.
     pub fn start(settings: &str) -> Cluster {
-        let cluster = Cluster {
-            bin: bin(),
-            dir: directory(),
-            settings: settings.to_owned(),
-        };
-        cluster.run(
-            "initdb",
-            &["-U", "postgres", "-A", "trust", "--locale=C", "-E", "UTF8", "--no-sync"],
-        );
+        let cluster = Cluster { bin: bin(), dir: directory(), settings: settings.to_owned() };
+        cluster.run("initdb", &["-U", "postgres", "-A", "trust", "--locale=C", "-E", "UTF8", "--no-sync"]);
         cluster.configure();
         cluster.pg_ctl(&["start"]);
         cluster
@@ -43,25 +36,15 @@ impl Cluster {
 
     /// Starts a hot standby of this server.
     pub fn standby(&self) -> Cluster {
-        let standby = Cluster {
-            bin: self.bin.clone(),
-            dir: directory(),
-            settings: self.settings.clone(),
-        };
-        standby.run(
-            "pg_basebackup",
-            &["-h", self.socket(), "-U", "postgres", "-R", "-c", "fast"],
-        );
+        let standby = Cluster { bin: self.bin.clone(), dir: directory(), settings: self.settings.clone() };
+        standby.run("pg_basebackup", &["-h", self.socket(), "-U", "postgres", "-R", "-c", "fast"]);
         standby.configure();
         standby.pg_ctl(&["start"]);
         standby
     }
 
     pub fn socket(&self) -> &str {
-        self.dir
-            .path()
-            .to_str()
-            .expect("a temporary directory has a plain name")
+        self.dir.path().to_str().expect("a temporary directory has a plain name")
     }
 
     pub fn connect(&self) -> Client {
@@ -69,20 +52,14 @@ impl Cluster {
     }
 
     pub fn connect_to(&self, database: &str) -> Client {
-        Client::connect(
-            &format!("host={} user=postgres dbname={database}", self.socket()),
-            NoTls,
-        )
-        .expect("connects")
+        Client::connect(&format!("host={} user=postgres dbname={database}", self.socket()), NoTls).expect("connects")
     }
 
     /// The platform's tables, empty, and the extension, in the database `postgres`.
     pub fn platform(&self) -> Client {
         let mut client = self.connect();
         client.batch_execute(PLATFORM).expect("the platform's tables");
-        client
-            .batch_execute("CREATE EXTENSION backlog_cleanup")
-            .expect("the extension");
+        client.batch_execute("CREATE EXTENSION backlog_cleanup").expect("the extension");
         client
     }
 
@@ -115,10 +92,7 @@ impl Cluster {
 
     fn pg_ctl(&self, arguments: &[&str]) {
         let log = self.dir.path().join("log");
-        self.run(
-            "pg_ctl",
-            &[&["-w", "-l", log.to_str().expect("UTF-8")], arguments].concat(),
-        );
+        self.run("pg_ctl", &[&["-w", "-l", log.to_str().expect("UTF-8")], arguments].concat());
     }
 
     /// Runs a program on the data directory, as a user who is not root.
@@ -156,42 +130,25 @@ impl Drop for Cluster {
 
 fn bin() -> PathBuf {
     let pg_config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin/pg_config".into());
-    Path::new(&pg_config)
-        .parent()
-        .expect("pg_config is in a directory")
-        .to_owned()
+    let output = Command::new(pg_config).arg("--bindir").output().expect("pg_config starts");
+    PathBuf::from(String::from_utf8(output.stdout).expect("UTF-8").trim_end())
 }
 
 fn directory() -> TempDir {
     let dir = TempDir::with_prefix("backlog_cleanup-").expect("a temporary directory");
     if is_root() {
-        assert!(
-            Command::new("chown")
-                .arg("postgres")
-                .arg(dir.path())
-                .status()
-                .expect("chown starts")
-                .success()
-        );
+        assert!(Command::new("chown").arg("postgres").arg(dir.path()).status().expect("chown starts").success());
     }
     dir
 }
 
 fn is_root() -> bool {
-    std::fs::metadata("/proc/self")
-        .map(|process| std::os::unix::fs::MetadataExt::uid(&process) == 0)
-        .unwrap_or(false)
+    std::fs::metadata("/proc/self").map(|process| std::os::unix::fs::MetadataExt::uid(&process) == 0).unwrap_or(false)
 }
 
 /// The SQLSTATE, message and hint of a refused statement.
 pub fn refused(result: Result<(), postgres::Error>) -> (String, String, String) {
     let failure = result.expect_err("refused");
-    let error = failure
-        .as_db_error()
-        .unwrap_or_else(|| panic!("an error of the server: {failure}"));
-    (
-        error.code().code().to_owned(),
-        error.message().to_owned(),
-        error.hint().unwrap_or_default().to_owned(),
-    )
+    let error = failure.as_db_error().unwrap_or_else(|| panic!("an error of the server: {failure}"));
+    (error.code().code().to_owned(), error.message().to_owned(), error.hint().unwrap_or_default().to_owned())
 }
