@@ -156,13 +156,13 @@ pub fn recipe_names(target: &Target) -> Result<HashMap<String, String>> {
     let Some(recipes) = &target.recipes else {
         return Ok(HashMap::new());
     };
-    acting_as(recipes.owner, &recipes.search_path, || {
+    acting_as(recipes.table.owner, &recipes.table.search_path, || {
         Spi::connect(|client| {
             client
                 .select(
                     &format!(
                         "SELECT r.{}::pg_catalog.text, r.{}::pg_catalog.text FROM {} r",
-                        target.recipe_key, target.recipe_name, recipes.name
+                        recipes.key, recipes.name, recipes.table.name
                     ),
                     None,
                     &[],

@@ -6,7 +6,8 @@ use pgrx::spi::quote_literal;
 use crate::cleanup::{default_policy, recipe_name, recipe_names, report};
 use crate::error::{Result, spi};
 use crate::owner::acting_as;
-use crate::target::{Column, Target};
+use crate::table::Column;
+use crate::target::Target;
 use crate::{books, schedule};
 
 /// The account's rows by recipe and status, most failures first. Reads only: works on a standby.

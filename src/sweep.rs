@@ -3,7 +3,8 @@ use pgrx::spi::quote_literal;
 
 use crate::error::{Result, spi};
 use crate::owner::acting_as;
-use crate::target::{Column, Target};
+use crate::table::Column;
+use crate::target::Target;
 
 /// Which rows a run removes.
 pub struct Selection<'a> {

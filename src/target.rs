@@ -1,16 +1,36 @@
 use pgrx::prelude::*;
-use pgrx::spi::quote_identifier as quote;
+use pgrx::spi::quote_literal;
 
 use crate::error::{Result, error, required, spi};
 use crate::owner::acting_as;
 use crate::read::{read_one, refuse_read_only};
+use crate::table::{Column, Table};
+
+/// Checks that what a target names is there and can be used. Errors: those of `Target::load`, 22023 (time zone).
+#[pg_extern(stable)]
+fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
+    let time_zone = Target::load(target, false)?.time_zone;
+    let hint = "SELECT name FROM pg_timezone_names";
+    PgTryBuilder::new(|| {
+        read_one::<TimestampWithTimeZone>(
+            "SELECT pg_catalog.timezone($1, timestamp '2000-01-01')",
+            &[time_zone.as_str().into()],
+        )
+        .map(drop)
+    })
+    .catch_when(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, |_| {
+        let message = format!("time zone \"{time_zone}\" is not known");
+        Err(error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, hint.into()))
+    })
+    .execute()
+}
 
 /// One table to look after: a row of `backlog_cleanup.target`, checked against the catalog.
 pub struct Target {
     pub name: String,
     pub table: Table,
     pub users: Option<Table>,
-    pub recipes: Option<Table>,
+    pub recipes: Option<Recipes>,
     pub ledger: Option<Table>,
     pub account: String,
     pub failed_status: String,
@@ -24,49 +44,75 @@ pub struct Target {
     pub status: Column,
     pub failed_at: Column,
     pub failure_type: Column,
-    /// The quoted columns of `recipes`: key and name.
-    pub recipe_key: String,
-    pub recipe_name: String,
 }
 
-/// A table as the catalog has it.
-pub struct Table {
-    pub oid: pg_sys::Oid,
-    pub owner: pg_sys::Oid,
-    /// Schema-qualified and quoted.
+/// Where the recipes' names are; `key` and `name` are quoted columns.
+pub struct Recipes {
+    pub table: Table,
+    pub key: String,
     pub name: String,
-    /// `pg_catalog`, the table's own schema, `pg_temp`: an application's ordinary triggers work.
-    pub search_path: String,
-}
-
-/// A column of the target's table: its quoted name and its type as SQL.
-pub struct Column {
-    pub name: String,
-    pub sql_type: String,
 }
 
 impl Target {
     /// Reads the row `name`, locks it against a second run where `lock`, and checks what it names.
-    /// Errors: 22004, 42704, 55P03, 42P01, 42703, 42804.
+    /// Errors: 22004, 42704, 55P03, 42P01, 42809, 42703, 42804.
     pub fn load(name: Option<&str>, lock: bool) -> Result<Target> {
         let (name, row) = row(name, lock)?;
+        // With the search path of `state`, names and types come out qualified.
+        state(|| Target::check(name, &row))
+    }
+
+    fn check(name: &str, row: &serde_json::Value) -> Result<Target> {
         let text = |key: &str| row[key].as_str().map(str::to_owned);
         let must = |key: &str| text(key).unwrap_or_default();
-        let optional = |key: &str| text(key).map(|table| Table::find(&table, Some(key))).transpose();
-        let table = Table::find(&must("generations_table"), None)?;
-        let column = |key: &str| Column::find(&table, &must(key));
-        let failed_at = column("failed_at_column")?;
-        if !failed_at.sql_type.starts_with("timestamp") {
+        let set = |key: &str, value: &str| {
+            format!("UPDATE backlog_cleanup.target SET {key} = {value} WHERE name = {}", quote_literal(name))
+        };
+        let find = |key: &str, mend: &str| {
+            let table = must(key);
+            Table::find(&table)?.ok_or_else(|| {
+                let message = format!("table \"{table}\" does not exist");
+                error(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, message, set(key, mend))
+            })
+        };
+        let optional = |key: &str| text(key).map(|_| find(key, "NULL")).transpose();
+        let table = find("generations_table", "'schema.table'")?;
+        if !matches!(table.kind as u8, b'r' | b'p' | b'f') {
             return Err(error(
-                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                format!("column {} of {} has type {}", failed_at.name, table.name, failed_at.sql_type),
-                "name a timestamp or timestamptz column in failed_at_column of backlog_cleanup.target".into(),
+                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                format!("\"{}\" is not a table", must("generations_table")),
+                set("generations_table", "'schema.table'"),
             ));
         }
+        let column_of = |table: &Table, key: &str| {
+            let column = must(key);
+            table.column(&column)?.ok_or_else(|| {
+                let message = format!("column \"{column}\" of {} does not exist", table.name);
+                error(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, message, set(key, "'column'"))
+            })
+        };
+        let column = |key: &str| column_of(&table, key);
+        let failed_at = column("failed_at_column")?;
+        if !matches!(failed_at.sql_type.as_str(), "timestamp without time zone" | "timestamp with time zone") {
+            let key = "failed_at_column";
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!("column \"{}\" of {} has type {}", must(key), table.name, failed_at.sql_type),
+                set(key, "'a timestamp or timestamptz column'"),
+            ));
+        }
+        let recipes = match optional("recipes_table")? {
+            None => None,
+            Some(table) => Some(Recipes {
+                key: column_of(&table, "recipe_key_column")?.name,
+                name: column_of(&table, "recipe_name_column")?.name,
+                table,
+            }),
+        };
         Ok(Target {
             name: name.to_owned(),
             users: optional("users_table")?,
-            recipes: optional("recipes_table")?,
+            recipes,
             ledger: optional("ledger_table")?,
             account: must("account"),
             failed_status: must("failed_status"),
@@ -79,8 +125,6 @@ impl Target {
             recipe: column("recipe_column")?,
             status: column("status_column")?,
             failure_type: column("failure_type_column")?,
-            recipe_key: quote(must("recipe_key_column")),
-            recipe_name: quote(must("recipe_name_column")),
             failed_at,
             table,
         })
@@ -96,69 +140,8 @@ impl Target {
     pub fn instant(&self, failed_at: &str) -> String {
         match self.failed_at.sql_type.as_str() {
             "timestamp with time zone" => failed_at.to_owned(),
-            _ => format!("pg_catalog.timezone({}, {failed_at})", pgrx::spi::quote_literal(&self.time_zone)),
+            _ => format!("pg_catalog.timezone({}, {failed_at})", quote_literal(&self.time_zone)),
         }
-    }
-}
-
-impl Table {
-    /// Finds a table by its name in SQL; `nullable` is the column of `target` that may be set to NULL instead.
-    fn find(name: &str, nullable: Option<&str>) -> Result<Table> {
-        let (oid, owner, schema, relation) = Spi::connect(|client| -> spi::Result<_> {
-            let found = client
-                .select(
-                    "SELECT c.oid, c.relowner, n.nspname::pg_catalog.text, c.relname::pg_catalog.text
-                     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-                     WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)::pg_catalog.oid",
-                    Some(1),
-                    &[name.into()],
-                )?;
-            if found.is_empty() {
-                return Ok((None, None, None, None));
-            }
-            let found = found.first();
-            Ok((
-                found.get::<pg_sys::Oid>(1)?,
-                found.get::<pg_sys::Oid>(2)?,
-                found.get::<String>(3)?,
-                found.get::<String>(4)?,
-            ))
-        })
-        .map_err(spi)?;
-        match (oid, owner, schema, relation) {
-            (Some(oid), Some(owner), Some(schema), Some(relation)) => Ok(Table {
-                oid,
-                owner,
-                name: format!("{}.{}", quote(&schema), quote(&relation)),
-                search_path: format!("pg_catalog, {}, pg_temp", quote(&schema)),
-            }),
-            _ => Err(error(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-                format!("table \"{name}\" does not exist"),
-                match nullable {
-                    Some(column) => format!("UPDATE backlog_cleanup.target SET {column} = NULL"),
-                    None => "UPDATE backlog_cleanup.target SET generations_table = 'schema.table'".into(),
-                },
-            )),
-        }
-    }
-}
-
-impl Column {
-    fn find(table: &Table, name: &str) -> Result<Column> {
-        let sql_type = read_one::<String>(
-            "SELECT pg_catalog.format_type(atttypid, NULL) FROM pg_catalog.pg_attribute
-             WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname OPERATOR(pg_catalog.=) $2::pg_catalog.name
-               AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
-            &[table.oid.into(), name.into()],
-        )?;
-        sql_type.map(|sql_type| Column { name: quote(name), sql_type }).ok_or_else(|| {
-            error(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-                format!("column \"{name}\" of {} does not exist", table.name),
-                "name the table's own columns in backlog_cleanup.target".into(),
-            )
-        })
     }
 }
 

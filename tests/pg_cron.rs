@@ -97,6 +97,11 @@ fn a_dump_with_the_job_restores_without_an_error_and_with_one_job() {
         assert_eq!(jobs(&mut client), nightly("0 2 * * *"));
         let again = restored.program("pg_dump", &["postgres"]);
         assert_eq!(settled(&again), settled(&dump), "a second dump differs");
+        let kept = "SELECT t.batch_size, p.keep FROM backlog_cleanup.target t JOIN backlog_cleanup.policy p
+                    ON p.target = t.name WHERE t.name = 'generations'";
+        let kept = client.query_one(kept, &[]).unwrap();
+        assert_eq!((kept.get::<_, i32>(0), kept.get::<_, i32>(1)), (7, 3));
+        client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
     }
 }
 

@@ -94,23 +94,28 @@ UPDATE backlog_cleanup.policy SET max_age = '0';
 \echo :LAST_ERROR_SQLSTATE
 UPDATE backlog_cleanup.target SET batch_size = 0;
 \echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET time_zone = 'Mars/Olympus';
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET generations_table = 'missing';
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET ledger_table = 'missing';
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET failed_at_column = 'missing';
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET failed_at_column = 'prompt';
+\echo :LAST_ERROR_SQLSTATE
 BEGIN;
 UPDATE backlog_cleanup.target SET account = 'nobody';
 SELECT backlog_cleanup_emergency();
 \echo :LAST_ERROR_SQLSTATE
 ROLLBACK;
 BEGIN;
-UPDATE backlog_cleanup.target SET ledger_table = 'public.missing';
+ALTER TABLE credit_transactions RENAME TO elsewhere;
 SELECT backlog_cleanup_emergency();
 \echo :LAST_ERROR_SQLSTATE
 ROLLBACK;
 BEGIN;
-UPDATE backlog_cleanup.target SET failed_at_column = 'missing';
-SELECT backlog_cleanup_emergency();
-\echo :LAST_ERROR_SQLSTATE
-ROLLBACK;
-BEGIN;
-UPDATE backlog_cleanup.target SET failed_at_column = 'prompt';
+ALTER TABLE generations RENAME updated_at TO failed_at;
 SELECT backlog_cleanup_emergency();
 \echo :LAST_ERROR_SQLSTATE
 ROLLBACK;

@@ -1,0 +1,31 @@
+-- All configuration is rows: a dump carries them, and a restore puts them over those that CREATE EXTENSION has made.
+CREATE FUNCTION backlog_cleanup.restoring() RETURNS boolean LANGUAGE sql STABLE
+AS $$
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_settings
+                   WHERE name OPERATOR(pg_catalog.=) 'xmloption' AND source OPERATOR(pg_catalog.=) 'session')
+$$;
+COMMENT ON FUNCTION backlog_cleanup.restoring() IS
+    'whether this session restores a dump: pg_dump sets xmloption in each that does, and nobody else has a reason to';
+REVOKE ALL ON FUNCTION backlog_cleanup.restoring() FROM PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.target', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.policy', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_recipe', '');
+
+CREATE FUNCTION backlog_cleanup.give_way_to_dump() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF backlog_cleanup.restoring() THEN
+        DELETE FROM backlog_cleanup.target WHERE name = NEW.name;
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.give_way_to_dump() IS 'makes way for the rows of a dump that is being restored';
+REVOKE ALL ON FUNCTION backlog_cleanup.give_way_to_dump() FROM PUBLIC;
+CREATE TRIGGER give_way_to_dump BEFORE INSERT ON backlog_cleanup.target
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dump();
+COMMENT ON TRIGGER give_way_to_dump ON backlog_cleanup.target IS 'a restored target replaces the one of that name';

@@ -1,0 +1,63 @@
+use pgrx::prelude::*;
+use pgrx::spi::quote_identifier as quote;
+
+use crate::error::{Result, spi};
+use crate::read::read_one;
+
+/// A table as the catalog has it.
+pub struct Table {
+    pub oid: pg_sys::Oid,
+    pub owner: pg_sys::Oid,
+    /// `pg_class.relkind`: `r`, `p`, `f`, `v` ...
+    pub kind: i8,
+    /// Schema-qualified and quoted.
+    pub name: String,
+    /// `pg_catalog`, the table's own schema, `pg_temp`: an application's ordinary triggers work.
+    pub search_path: String,
+}
+
+/// A column of a table: its quoted name and its type as SQL, qualified where it is not in `pg_catalog`.
+pub struct Column {
+    pub name: String,
+    pub sql_type: String,
+}
+
+impl Table {
+    /// Finds a table by its schema-qualified name in SQL.
+    pub fn find(name: &str) -> Result<Option<Table>> {
+        Spi::connect(|client| {
+            let rows = client.select(
+                "SELECT c.oid, c.relowner, c.relkind, n.nspname::pg_catalog.text, c.relname::pg_catalog.text
+                 FROM pg_catalog.pg_class c
+                 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+                 WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)::pg_catalog.oid",
+                Some(1),
+                &[name.into()],
+            )?;
+            let mut tables = rows.map(|row| -> spi::Result<Table> {
+                let schema = quote(row.get::<String>(4)?.unwrap_or_default());
+                let relation = quote(row.get::<String>(5)?.unwrap_or_default());
+                Ok(Table {
+                    oid: row.get(1)?.unwrap_or(pg_sys::InvalidOid),
+                    owner: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
+                    kind: row.get(3)?.unwrap_or_default(),
+                    name: format!("{schema}.{relation}"),
+                    search_path: format!("pg_catalog, {schema}, pg_temp"),
+                })
+            });
+            tables.next().transpose()
+        })
+        .map_err(spi)
+    }
+
+    /// Finds a column by its name, without quotes.
+    pub fn column(&self, name: &str) -> Result<Option<Column>> {
+        let sql_type = read_one::<String>(
+            "SELECT pg_catalog.format_type(atttypid, NULL) FROM pg_catalog.pg_attribute
+             WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname OPERATOR(pg_catalog.=) $2::pg_catalog.name
+               AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
+            &[self.oid.into(), name.into()],
+        )?;
+        Ok(sql_type.map(|sql_type| Column { name: quote(name), sql_type }))
+    }
+}
