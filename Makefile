@@ -1,11 +1,12 @@
 # Every command that a person types. `make` alone lists them.
 PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
 FEATURE := pg15
+SUDO := $(if $(filter-out 0,$(shell id -u)),--sudo)
 export PG_CONFIG
 # Servers and their clients show no backtraces.
 unexport RUST_BACKTRACE
 
-.PHONY: help setup install lint test
+.PHONY: help setup install demo demo-stop lint test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,7 +15,13 @@ setup: ## install what is missing: Debian packages, cargo-pgrx, its configuratio
 	@scripts/setup
 
 install: setup ## build the extension and install it into the server of PG_CONFIG
-	cargo pgrx install --release --no-default-features --features $(FEATURE) --pg-config $(PG_CONFIG)
+	cargo pgrx install $(SUDO) --release --no-default-features --features $(FEATURE) --pg-config $(PG_CONFIG)
+
+demo: install ## a throwaway server with an outage: status, cleanup, ledger, job; everything from nothing
+	@demo/start
+
+demo-stop: ## remove the demo's server
+	@demo/stop
 
 lint: setup ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
