@@ -46,19 +46,19 @@ pub fn write(target: &Target, mode: &str, selection: &Selection, swept: &[Swept]
     let Some(ledger) = &target.ledger else {
         return Ok(run_id);
     };
-    acting_as(ledger.owner, &ledger.search_path, || {
+    acting_as(ledger.table.owner, &ledger.table.search_path, || {
         Spi::run_with_args(
             &format!(
                 "INSERT INTO {} (user_id, amount, type, description, created_at)
-                 VALUES ($1, $2, 'backlog_cleanup', $3, pg_catalog.timezone($4, pg_catalog.now()))",
-                ledger.name
+                 VALUES ($1, $2, 'backlog_cleanup', $3, {})",
+                ledger.table.name,
+                target.in_time_zone(&ledger.created_at, "pg_catalog.now()")
             ),
             &[
                 target.account.as_str().into(),
                 removed.into(),
                 format!("{mode} backlog cleanup, run {}: removed {removed} failed rows", run_id.unwrap_or_default())
                     .into(),
-                target.time_zone.as_str().into(),
             ],
         )
         .map_err(spi)

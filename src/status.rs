@@ -3,12 +3,12 @@ use pgrx::JsonB;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
-use crate::cleanup::{default_policy, recipe_name, recipe_names, report};
+use crate::cleanup::report;
 use crate::error::{Result, spi};
 use crate::owner::acting_as;
-use crate::table::Column;
+use crate::policy::Policy;
 use crate::target::Target;
-use crate::{books, schedule};
+use crate::{books, recipe, schedule};
 
 /// The account's rows by recipe and status, most failures first. Reads only: works on a standby.
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
@@ -97,8 +97,9 @@ struct RecipeStatus {
 }
 
 fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
-    let policy = default_policy(target)?;
-    let names = recipe_names(target)?;
+    target.account_exists()?;
+    let policy = Policy::of(target)?;
+    let names = recipe::names(target)?;
     let statement = statement(target, &policy.cutoff, policy.keep);
     acting_as(target.table.owner, &target.table.search_path, || {
         Spi::connect(|client| {
@@ -108,7 +109,7 @@ fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
                     let count = |column| Ok::<_, spi::Error>(row.get::<i64>(column)?.unwrap_or(0));
                     let id: Option<String> = row.get(1)?;
                     Ok(RecipeStatus {
-                        name: recipe_name(&names, id.as_deref()),
+                        name: recipe::name(&names, id.as_deref()),
                         id,
                         total: count(2)?,
                         completed: count(3)?,
@@ -130,12 +131,9 @@ fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
 /// One pass over the account's rows.
 fn statement(target: &Target, cutoff: &str, keep: i32) -> String {
     let Target { table, recipe, failed_at, account_column, status, .. } = target;
-    let is = |column: &Column, value: &str| {
-        format!("g.{} OPERATOR(pg_catalog.=) {}::{}", column.name, quote_literal(value), column.sql_type)
-    };
-    let with_status = |value: &str| format!("pg_catalog.count(*) FILTER (WHERE {})", is(status, value));
+    let with_status = |value: &str| format!("pg_catalog.count(*) FILTER (WHERE {})", status.is(value));
     let at = target.instant(&format!("g.{}", failed_at.name));
-    let failed = is(status, &target.failed_status);
+    let failed = status.is(&target.failed_status);
     format!(
         r#"SELECT recipe::pg_catalog.text, total, completed, failed, pending, processing,
                 GREATEST(expired OPERATOR(pg_catalog.-) {keep}::bigint, 0), oldest,
@@ -155,6 +153,6 @@ fn statement(target: &Target, cutoff: &str, keep: i32) -> String {
         processing = with_status(&target.processing_status),
         cutoff = quote_literal(cutoff),
         table = table.name,
-        account = is(account_column, &target.account),
+        account = account_column.is(&target.account),
     )
 }

@@ -1,9 +1,8 @@
 use pgrx::prelude::*;
-use pgrx::spi::quote_literal;
 
 use crate::error::{Result, spi};
 use crate::owner::acting_as;
-use crate::table::Column;
+use crate::policy::Policy;
 use crate::target::Target;
 
 /// Which rows a run removes.
@@ -12,13 +11,6 @@ pub struct Selection<'a> {
     pub policy: Option<&'a Policy>,
     pub recipe_id: Option<&'a str>,
     pub failure_type: Option<&'a str>,
-}
-
-/// The target's default policy, its age already an instant.
-pub struct Policy {
-    /// Failed rows before this instant are old: a `timestamptz` in ISO 8601, UTC.
-    pub cutoff: String,
-    pub keep: i32,
 }
 
 /// A recipe of the target and its failed rows before the run, and those that the run removed.
@@ -53,27 +45,17 @@ pub fn sweep(target: &Target, selection: &Selection, dry_run: bool) -> Result<Ve
 fn statement(target: &Target, selection: &Selection, dry_run: bool) -> String {
     let Target { table, id, recipe, failed_at, account_column, status, failure_type, .. } = target;
     let (table, id, recipe_column, at) = (&table.name, &id.name, &recipe.name, &failed_at.name);
-    let is = |column: &Column, value: &str| {
-        format!("g.{} OPERATOR(pg_catalog.=) {}::{}", column.name, quote_literal(value), column.sql_type)
-    };
-    let failed = format!("{} AND {}", is(account_column, &target.account), is(status, &target.failed_status));
+    let failed = format!("{} AND {}", account_column.is(&target.account), status.is(&target.failed_status));
     let mut selected = failed.clone();
     if let Some(recipe_id) = selection.recipe_id {
-        selected += &format!(" AND {}", is(recipe, recipe_id));
+        selected += &format!(" AND {}", recipe.is(recipe_id));
     }
     if let Some(wanted) = selection.failure_type {
-        selected += &format!(" AND {}", is(failure_type, wanted));
+        selected += &format!(" AND {}", failure_type.is(wanted));
     }
     let (mut cutoff, mut from, mut join) = (String::new(), "", "");
     if let Some(policy) = selection.policy {
-        let instant = match failed_at.sql_type.as_str() {
-            "timestamp with time zone" => format!("timestamptz {}", quote_literal(&policy.cutoff)),
-            _ => format!(
-                "pg_catalog.timezone({}, timestamptz {})",
-                quote_literal(&target.time_zone),
-                quote_literal(&policy.cutoff)
-            ),
-        };
+        let instant = target.as_failed_at(&policy.cutoff);
         let expired = format!("g.{at} OPERATOR(pg_catalog.<) {instant}");
         let rank = policy.keep + 1;
         // The newest row beyond those kept: it goes, and all that is older.

@@ -1,5 +1,5 @@
 use pgrx::prelude::*;
-use pgrx::spi::quote_identifier as quote;
+use pgrx::spi::{quote_identifier as quote, quote_literal};
 
 use crate::error::{Result, spi};
 use crate::read::read_one;
@@ -59,5 +59,12 @@ impl Table {
             &[self.oid.into(), name.into()],
         )?;
         Ok(sql_type.map(|sql_type| Column { name: quote(name), sql_type }))
+    }
+}
+
+impl Column {
+    /// The condition that this column of `g` has a value, compared by `pg_catalog`'s operator whatever else there is.
+    pub fn is(&self, value: &str) -> String {
+        format!("g.{} OPERATOR(pg_catalog.=) {}::{}", self.name, quote_literal(value), self.sql_type)
     }
 }

@@ -29,9 +29,9 @@ fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
 pub struct Target {
     pub name: String,
     pub table: Table,
-    pub users: Option<Table>,
+    pub users: Option<Users>,
     pub recipes: Option<Recipes>,
-    pub ledger: Option<Table>,
+    pub ledger: Option<Ledger>,
     pub account: String,
     pub failed_status: String,
     pub completed_status: String,
@@ -51,6 +51,18 @@ pub struct Recipes {
     pub table: Table,
     pub key: String,
     pub name: String,
+}
+
+/// Where the account is; `key` is a quoted column.
+pub struct Users {
+    pub table: Table,
+    pub key: String,
+}
+
+/// The platform's audit table.
+pub struct Ledger {
+    pub table: Table,
+    pub created_at: Column,
 }
 
 impl Target {
@@ -92,6 +104,13 @@ impl Target {
             })
         };
         let column = |key: &str| column_of(&table, key);
+        // The platform's own names, which `target` has no columns for.
+        let fixed = |table: &Table, key: &str, column: &str| {
+            table.column(column)?.ok_or_else(|| {
+                let message = format!("column \"{column}\" of {} does not exist", table.name);
+                error(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, message, set(key, "NULL"))
+            })
+        };
         let failed_at = column("failed_at_column")?;
         if !matches!(failed_at.sql_type.as_str(), "timestamp without time zone" | "timestamp with time zone") {
             let key = "failed_at_column";
@@ -109,11 +128,24 @@ impl Target {
                 table,
             }),
         };
+        let users = match optional("users_table")? {
+            None => None,
+            Some(table) => Some(Users { key: fixed(&table, "users_table", "id")?.name, table }),
+        };
+        let ledger = match optional("ledger_table")? {
+            None => None,
+            Some(table) => {
+                for column in ["user_id", "amount", "type", "description"] {
+                    fixed(&table, "ledger_table", column)?;
+                }
+                Some(Ledger { created_at: fixed(&table, "ledger_table", "created_at")?, table })
+            }
+        };
         Ok(Target {
             name: name.to_owned(),
-            users: optional("users_table")?,
+            users,
             recipes,
-            ledger: optional("ledger_table")?,
+            ledger,
             account: must("account"),
             failed_status: must("failed_status"),
             completed_status: must("completed_status"),
@@ -130,17 +162,52 @@ impl Target {
         })
     }
 
+    /// Errors: 42704 where the target's account is not among the users.
+    pub fn account_exists(&self) -> Result<()> {
+        let Some(users) = &self.users else { return Ok(()) };
+        let found = acting_as(users.table.owner, &users.table.search_path, || {
+            read_one::<bool>(
+                &format!(
+                    "SELECT EXISTS (SELECT FROM {} u WHERE u.{}::pg_catalog.text OPERATOR(pg_catalog.=) $1)",
+                    users.table.name, users.key
+                ),
+                &[self.account.as_str().into()],
+            )
+        })?;
+        if found == Some(true) {
+            return Ok(());
+        }
+        Err(error(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("account \"{}\" does not exist in {}", self.account, users.table.name),
+            format!("UPDATE backlog_cleanup.target SET account = '...' WHERE name = {}", quote_literal(&self.name)),
+        ))
+    }
+
     /// A recipe's id as JSON: a number where the column is one.
     pub fn json_recipe_id(&self, id: Option<&str>) -> serde_json::Value {
         let is_number = matches!(self.recipe.sql_type.as_str(), "smallint" | "integer" | "bigint" | "numeric");
         backlog_cleanup_report::recipe_id(id, is_number)
     }
 
+    /// An instant (`timestamptz` as text) as a constant of the failed-at column's type.
+    pub fn as_failed_at(&self, instant: &str) -> String {
+        let instant = format!("timestamptz {}", quote_literal(instant));
+        self.in_time_zone(&self.failed_at, &instant)
+    }
+
     /// The `timestamptz` that a failed-at expression means: a `timestamp` is read in the target's time zone.
     pub fn instant(&self, failed_at: &str) -> String {
-        match self.failed_at.sql_type.as_str() {
-            "timestamp with time zone" => failed_at.to_owned(),
-            _ => format!("pg_catalog.timezone({}, {failed_at})", quote_literal(&self.time_zone)),
+        self.in_time_zone(&self.failed_at, failed_at)
+    }
+
+    /// From `timestamptz` to the type of `column`, and back: `timezone` goes both ways.
+    pub fn in_time_zone(&self, column: &Column, expression: &str) -> String {
+        match column.sql_type.as_str() {
+            "timestamp without time zone" => {
+                format!("pg_catalog.timezone({}, {expression})", quote_literal(&self.time_zone))
+            }
+            _ => expression.to_owned(),
         }
     }
 }
