@@ -25,9 +25,30 @@ CREATE TABLE backlog_cleanup.target (
     batch_size          integer NOT NULL DEFAULT 10000
         CONSTRAINT batch_size_is_from_1_to_1000000 CHECK (batch_size BETWEEN 1 AND 1000000),
     lock_timeout        interval NOT NULL DEFAULT '5 seconds'
-        CONSTRAINT lock_timeout_is_not_negative CHECK (lock_timeout >= interval '0')
+        CONSTRAINT lock_timeout_is_from_0_to_1_day CHECK (lock_timeout BETWEEN interval '0' AND interval '1 day')
 );
 COMMENT ON TABLE backlog_cleanup.target IS 'one row per table to look after, with how to read it';
+COMMENT ON COLUMN backlog_cleanup.target.name IS 'what functions and policies call this target';
+COMMENT ON COLUMN backlog_cleanup.target.generations_table IS 'the table of job attempts, schema-qualified as in SQL';
+COMMENT ON COLUMN backlog_cleanup.target.recipes_table IS 'the table that names the recipes, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.users_table IS 'the table that has the account in its column id, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.ledger_table IS 'the table that gets a row of type backlog_cleanup per run, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.id_column IS 'the row''s unique id: any ordered type';
+COMMENT ON COLUMN backlog_cleanup.target.account_column IS 'whose the row is';
+COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS 'the group that keeps its newest failures; NULL is a group';
+COMMENT ON COLUMN backlog_cleanup.target.status_column IS 'the status';
+COMMENT ON COLUMN backlog_cleanup.target.failed_at_column IS 'when the row became failed: timestamp or timestamptz';
+COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'what selective runs call the failure type';
+COMMENT ON COLUMN backlog_cleanup.target.recipe_key_column IS 'the column of recipes_table that recipe_column refers to';
+COMMENT ON COLUMN backlog_cleanup.target.recipe_name_column IS 'the column of recipes_table that reports show';
+COMMENT ON COLUMN backlog_cleanup.target.account IS 'only rows of this account are ever removed';
+COMMENT ON COLUMN backlog_cleanup.target.failed_status IS 'only rows of this status are ever removed';
+COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'counted by status';
+COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'counted by status';
+COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'counted by status';
+COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'how a timestamp without time zone is read';
+COMMENT ON COLUMN backlog_cleanup.target.batch_size IS 'rows per batch of a batched run';
+COMMENT ON COLUMN backlog_cleanup.target.lock_timeout IS 'how long a run waits for a lock; 0 is without end';
 
 CREATE TABLE backlog_cleanup.policy (
     target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
@@ -42,6 +63,13 @@ CREATE TABLE backlog_cleanup.policy (
     UNIQUE NULLS NOT DISTINCT (target, recipe_id, failure_type)
 );
 COMMENT ON TABLE backlog_cleanup.policy IS 'how old and how many: the row with NULL recipe_id and failure_type is the default';
+COMMENT ON COLUMN backlog_cleanup.policy.target IS 'the target that it is for';
+COMMENT ON COLUMN backlog_cleanup.policy.recipe_id IS 'the recipe, as text; NULL is any';
+COMMENT ON COLUMN backlog_cleanup.policy.failure_type IS 'the failure type; NULL is any';
+COMMENT ON COLUMN backlog_cleanup.policy.max_age IS 'a failed row older than this is expired; days are of 24 hours, in UTC';
+COMMENT ON COLUMN backlog_cleanup.policy.keep IS 'how many of the newest expired rows of a recipe stay';
+COMMENT ON COLUMN backlog_cleanup.policy.enabled IS 'false: a regular run removes nothing';
+COMMENT ON COLUMN backlog_cleanup.policy.note IS 'for people';
 
 CREATE TABLE backlog_cleanup.run (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -58,6 +86,18 @@ CREATE TABLE backlog_cleanup.run (
     finished_at      timestamptz NOT NULL
 );
 COMMENT ON TABLE backlog_cleanup.run IS 'history: one row per run, written in the transaction that removes';
+COMMENT ON COLUMN backlog_cleanup.run.id IS 'the run, as in reports and the ledger';
+COMMENT ON COLUMN backlog_cleanup.run.target IS 'the target''s name at that time';
+COMMENT ON COLUMN backlog_cleanup.run.mode IS 'regular or emergency';
+COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that called';
+COMMENT ON COLUMN backlog_cleanup.run.recipe_id IS 'the recipe that was selected, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.failure_type IS 'the failure type that was selected, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were old; NULL in an emergency run';
+COMMENT ON COLUMN backlog_cleanup.run.total_failed IS 'failed rows before the run';
+COMMENT ON COLUMN backlog_cleanup.run.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
+COMMENT ON COLUMN backlog_cleanup.run.started_at IS 'start of the transaction';
+COMMENT ON COLUMN backlog_cleanup.run.finished_at IS 'when the rows were gone';
 
 CREATE TABLE backlog_cleanup.run_recipe (
     run_id        bigint NOT NULL REFERENCES backlog_cleanup.run ON DELETE CASCADE,
@@ -67,6 +107,10 @@ CREATE TABLE backlog_cleanup.run_recipe (
     UNIQUE NULLS NOT DISTINCT (run_id, recipe_id)
 );
 COMMENT ON TABLE backlog_cleanup.run_recipe IS 'history: failed and removed rows per run and recipe';
+COMMENT ON COLUMN backlog_cleanup.run_recipe.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_recipe.recipe_id IS 'the recipe, as text';
+COMMENT ON COLUMN backlog_cleanup.run_recipe.failed_count IS 'its failed rows before the run';
+COMMENT ON COLUMN backlog_cleanup.run_recipe.cleaned_count IS 'its rows removed';
 
 INSERT INTO backlog_cleanup.target (name) VALUES ('generations');
 INSERT INTO backlog_cleanup.policy (target) VALUES ('generations');

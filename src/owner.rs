@@ -25,7 +25,7 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
 }
 
 /// Sets a configuration parameter until the nest level of `acting_as` ends.
-fn set_local(name: &str, value: &str) {
+pub fn set_local(name: &str, value: &str) {
     let name = CString::new(name).unwrap_or_default();
     let value = CString::new(value).unwrap_or_default();
     unsafe {

@@ -1,7 +1,10 @@
-use pgrx::prelude::*;
+use std::panic::AssertUnwindSafe;
 
-use crate::error::{Result, spi};
-use crate::owner::acting_as;
+use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+
+use crate::error::{Result, error, spi};
+use crate::owner::{acting_as, set_local};
 use crate::policy::Policy;
 use crate::target::Target;
 
@@ -23,23 +26,35 @@ pub struct Swept {
 /// Removes the selected rows as the table's owner, or only counts them in a dry run; one row per recipe that has
 /// failed rows, most removed first. The removing statement repeats account, status and age, so that a row that
 /// another session retries while this one waits for it survives.
+/// Errors: 22P02 (a selected value that its column cannot have), 55P03 (a lock that is held for too long).
 pub fn sweep(target: &Target, selection: &Selection, dry_run: bool) -> Result<Vec<Swept>> {
+    selection.recipe_id.map_or(Ok(()), |recipe_id| target.recipe.accepts(recipe_id))?;
+    selection.failure_type.map_or(Ok(()), |failure_type| target.failure_type.accepts(failure_type))?;
     let statement = statement(target, selection, dry_run);
     acting_as(target.table.owner, &target.table.search_path, || {
-        Spi::connect_mut(|client| {
-            client
-                .update(statement.as_str(), None, &[])?
-                .map(|row| {
-                    Ok(Swept {
-                        recipe_id: row.get(1)?,
-                        failed: row.get(2)?.unwrap_or(0),
-                        removed: row.get(3)?.unwrap_or(0),
-                    })
-                })
-                .collect::<spi::Result<Vec<_>>>()
+        if dry_run {
+            return Spi::connect(|client| collect(client.select(statement.as_str(), None, &[])?)).map_err(spi);
+        }
+        set_local("lock_timeout", &target.lock_timeout.to_string());
+        PgTryBuilder::new(AssertUnwindSafe(|| {
+            Spi::connect_mut(|client| collect(client.update(statement.as_str(), None, &[])?)).map_err(spi)
+        }))
+        .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, |_| {
+            Err(error(
+                PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+                format!("target \"{}\": another session has held a lock for longer than lock_timeout", target.name),
+                format!("SELECT * FROM pg_locks WHERE relation = {}::regclass", quote_literal(&target.table.name)),
+            ))
         })
-        .map_err(spi)
+        .execute()
     })
+}
+
+fn collect(rows: spi::SpiTupleTable) -> spi::Result<Vec<Swept>> {
+    rows.map(|row| {
+        Ok(Swept { recipe_id: row.get(1)?, failed: row.get(2)?.unwrap_or(0), removed: row.get(3)?.unwrap_or(0) })
+    })
+    .collect()
 }
 
 fn statement(target: &Target, selection: &Selection, dry_run: bool) -> String {

@@ -1,7 +1,9 @@
+use std::panic::AssertUnwindSafe;
+
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier as quote, quote_literal};
 
-use crate::error::{Result, spi};
+use crate::error::{Result, error, spi};
 use crate::read::read_one;
 
 /// A table as the catalog has it.
@@ -66,5 +68,25 @@ impl Column {
     /// The condition that this column of `g` has a value, compared by `pg_catalog`'s operator whatever else there is.
     pub fn is(&self, value: &str) -> String {
         format!("g.{} OPERATOR(pg_catalog.=) {}::{}", self.name, quote_literal(value), self.sql_type)
+    }
+
+    /// Checks that a value can be read as this column's type and compared with it. Errors: 22P02, 42804.
+    pub fn accepts(&self, value: &str) -> Result<()> {
+        let unreadable = || {
+            let message = format!("\"{value}\" cannot be read as {}, the type of column {}", self.sql_type, self.name);
+            let hint = "give a value as the column has it".into();
+            Err(error(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, message, hint))
+        };
+        let (literal, sql_type) = (quote_literal(value), &self.sql_type);
+        let compare = format!("SELECT {literal}::{sql_type} OPERATOR(pg_catalog.=) {literal}::{sql_type}");
+        PgTryBuilder::new(AssertUnwindSafe(|| read_one::<bool>(&compare, &[]).map(drop)))
+            .catch_when(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, move |_| unreadable())
+            .catch_when(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, move |_| unreadable())
+            .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, move |_| {
+                let message = format!("column {} has type {sql_type}, which has no equality", self.name);
+                let hint = "SELECT * FROM backlog_cleanup.target".into();
+                Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, hint))
+            })
+            .execute()
     }
 }

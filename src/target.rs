@@ -6,10 +6,15 @@ use crate::owner::acting_as;
 use crate::read::{read_one, refuse_read_only};
 use crate::table::{Column, Table};
 
-/// Checks that what a target names is there and can be used. Errors: those of `Target::load`, 22023 (time zone).
+/// Checks that what a target names is there and can be used. Errors: those of `Target::load`, 22P02 (a value that its
+/// column cannot have), 22023 (time zone).
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
-    let time_zone = Target::load(target, false)?.time_zone;
+    let target = Target::load(target, false)?;
+    let statuses = [&target.failed_status, &target.completed_status, &target.pending_status, &target.processing_status];
+    target.account_column.accepts(&target.account)?;
+    statuses.iter().try_for_each(|status| target.status.accepts(status))?;
+    let time_zone = target.time_zone;
     let hint = "SELECT name FROM pg_timezone_names";
     PgTryBuilder::new(|| {
         read_one::<TimestampWithTimeZone>(
@@ -38,6 +43,8 @@ pub struct Target {
     pub pending_status: String,
     pub processing_status: String,
     pub time_zone: String,
+    /// How long a run waits for a lock, in milliseconds; 0 is without end.
+    pub lock_timeout: i64,
     pub id: Column,
     pub account_column: Column,
     pub recipe: Column,
@@ -152,6 +159,7 @@ impl Target {
             pending_status: must("pending_status"),
             processing_status: must("processing_status"),
             time_zone: must("time_zone"),
+            lock_timeout: row["lock_timeout_ms"].as_i64().unwrap_or_default(),
             id: column("id_column")?,
             account_column: column("account_column")?,
             recipe: column("recipe_column")?,
@@ -230,8 +238,10 @@ pub fn exists(name: Option<&str>) -> Result<&str> {
 /// The row of a target as JSON, locked until the transaction ends where `lock`.
 fn row(name: Option<&str>, lock: bool) -> Result<(&str, serde_json::Value)> {
     let name = required(name, "target", "SELECT name FROM backlog_cleanup.target")?;
-    const ROW: &str =
-        "SELECT pg_catalog.to_jsonb(t) FROM backlog_cleanup.target t WHERE t.name OPERATOR(pg_catalog.=) $1";
+    const ROW: &str = "SELECT pg_catalog.to_jsonb(t) OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object(
+                    'lock_timeout_ms', pg_catalog.ceil(EXTRACT(epoch FROM t.lock_timeout)
+                                                       OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8)
+         FROM backlog_cleanup.target t WHERE t.name OPERATOR(pg_catalog.=) $1";
     let unlocked = state(|| read_one::<pgrx::JsonB>(ROW, &[name.into()]))?.ok_or_else(|| {
         error(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,

@@ -49,6 +49,23 @@ fn a_row_that_is_retried_while_the_run_waits_survives() {
 }
 
 #[test]
+fn a_run_waits_no_longer_than_lock_timeout_and_changes_nothing() {
+    let cluster = Cluster::start("");
+    let mut platform = cluster.platform();
+    platform.batch_execute(FAIL).unwrap();
+    platform.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '100 ms'").unwrap();
+    platform.batch_execute("BEGIN; UPDATE generations SET status = 'pending' WHERE id = 1").unwrap();
+    let mut runner = cluster.connect();
+    let (sqlstate, message, _) = refused(runner.batch_execute("SELECT backlog_cleanup_emergency()"));
+    assert_eq!(sqlstate, "55P03");
+    assert!(message.contains("\"generations\""), "{message}");
+    let books = "SELECT (SELECT count(*) FROM generations), (SELECT count(*) FROM backlog_cleanup.run),
+                        (SELECT count(*) FROM credit_transactions)";
+    let books = runner.query_one(books, &[]).unwrap();
+    assert_eq!([0, 1, 2].map(|column| books.get::<_, i64>(column)), [15, 0, 0]);
+}
+
+#[test]
 fn status_works_on_a_standby_and_a_run_is_refused_there() {
     let cluster = Cluster::start("");
     cluster.platform().batch_execute(FAIL).unwrap();
@@ -58,5 +75,6 @@ fn status_works_on_a_standby_and_a_run_is_refused_there() {
     let status = client.query_one(failed, &[]).unwrap();
     assert_eq!((status.get::<_, i64>(0), status.get::<_, i64>(1)), (15, 5));
     client.batch_execute("SELECT backlog_cleanup_status_json()").unwrap();
+    client.batch_execute("SELECT backlog_cleanup_failed_generations(dry_run => true)").unwrap();
     assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_failed_generations()")).0, "25006");
 }

@@ -84,6 +84,12 @@ SELECT backlog_cleanup_failed_generations(dry_run => NULL);
 \echo :LAST_ERROR_SQLSTATE
 SELECT backlog_cleanup_failed_generations(recipe_id => 'abc');
 \echo :LAST_ERROR_SQLSTATE
+SELECT backlog_cleanup_failed_generations(recipe_id => '99999999999');
+\echo :LAST_ERROR_SQLSTATE
+SELECT backlog_cleanup_schedule();
+\echo :LAST_ERROR_SQLSTATE
+SELECT backlog_cleanup_schedule(batched => NULL);
+\echo :LAST_ERROR_SQLSTATE
 BEGIN READ ONLY;
 SELECT backlog_cleanup_failed_generations();
 \echo :LAST_ERROR_SQLSTATE
@@ -93,6 +99,12 @@ UPDATE backlog_cleanup.policy SET keep = -1;
 UPDATE backlog_cleanup.policy SET max_age = '0';
 \echo :LAST_ERROR_SQLSTATE
 UPDATE backlog_cleanup.target SET batch_size = 0;
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET status_column = 'metadata';
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET status_column = 'is_public';
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET generations_table = 'public.left_over';
 \echo :LAST_ERROR_SQLSTATE
 UPDATE backlog_cleanup.target SET time_zone = 'Mars/Olympus';
 \echo :LAST_ERROR_SQLSTATE
@@ -120,3 +132,28 @@ SELECT backlog_cleanup_emergency();
 \echo :LAST_ERROR_SQLSTATE
 ROLLBACK;
 SELECT * FROM books;
+
+-- A disabled policy removes nothing, and says so.
+BEGIN;
+UPDATE backlog_cleanup.policy SET enabled = false;
+SELECT fail('system_backlog', 1, '3 days', 15);
+SELECT backlog_cleanup_failed_generations() - '{runId,cleanupDetails,durationMs}'::text[];
+ROLLBACK;
+
+-- Every object that the extension makes has a comment, and nobody but the owner may use it.
+SELECT pg_describe_object(classid, objid, 0) AS without_comment
+FROM pg_depend
+WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
+  AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'backlog_cleanup')
+  AND coalesce(obj_description(objid, classid::regclass::name), '') = ''
+  AND NOT (classid = 'pg_class'::regclass AND (SELECT relkind FROM pg_class WHERE oid = objid) IN ('S', 'i'))
+  AND classid <> 'pg_type'::regclass;
+SELECT attrelid::regclass, attname AS without_comment FROM pg_attribute
+WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'backlog_cleanup'::regnamespace AND relkind = 'r')
+  AND attnum > 0 AND col_description(attrelid, attnum) IS NULL;
+SELECT objid::regprocedure AS open_to_public
+FROM pg_depend JOIN pg_proc ON pg_proc.oid = objid
+WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND classid = 'pg_proc'::regclass
+  AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'backlog_cleanup')
+  AND has_function_privilege('regress_operator', objid, 'EXECUTE')
+  AND proname <> 'backlog_cleanup_failed_generations';
