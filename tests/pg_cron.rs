@@ -57,6 +57,44 @@ fn the_job_is_registered_changed_and_fires() {
 }
 
 #[test]
+fn a_time_zone_of_pg_cron_that_is_not_utc_is_said() {
+    let cluster = Cluster::start_with_pg_cron();
+    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    cluster.platform();
+    let (sender, notices) = std::sync::mpsc::channel();
+    let mut client = cluster.connect_with_notices(sender);
+    client.batch_execute("SELECT backlog_cleanup_schedule()").unwrap();
+    assert_eq!(notices.try_iter().collect::<Vec<_>>(), Vec::<String>::new());
+    client.batch_execute("SET cron.timezone = 'Europe/Berlin'; SELECT backlog_cleanup_schedule()").unwrap();
+    let said = notices.try_iter().collect::<Vec<_>>();
+    assert_eq!(said, ["pg_cron reads the schedule in time zone \"Europe/Berlin\", not in UTC"]);
+}
+
+#[test]
+fn somebody_elses_job_is_changed_by_a_superuser_only() {
+    let cluster = Cluster::start_with_pg_cron();
+    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "CREATE ROLE scheduler;
+             GRANT USAGE ON SCHEMA cron TO scheduler;
+             GRANT EXECUTE ON FUNCTION backlog_cleanup_schedule, backlog_cleanup_unschedule TO scheduler;
+             SET ROLE scheduler",
+        )
+        .unwrap();
+    assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_schedule('0 3 * * *')")).0, "42501");
+    client.batch_execute("SELECT backlog_cleanup_schedule('0 4 * * *', job_name => 'mine'); RESET ROLE").unwrap();
+    let mut mine = nightly("0 4 * * *").remove(0);
+    mine.0 = "mine".into();
+    assert_eq!(jobs(&mut client), [nightly("0 2 * * *").remove(0), mine.clone()]);
+
+    client.batch_execute("SELECT backlog_cleanup_schedule('0 5 * * *', job_name => 'mine')").unwrap();
+    mine.1 = "0 5 * * *".into();
+    assert_eq!(jobs(&mut client), [nightly("0 2 * * *").remove(0), mine]);
+}
+
+#[test]
 fn where_pg_cron_lives_elsewhere_the_hint_is_the_call_to_type_there() {
     let cluster = Cluster::start_with_pg_cron();
     let mut home = cluster.connect();

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::Sender;
 
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
@@ -53,6 +54,17 @@ impl Cluster {
 
     pub fn connect_to(&self, database: &str) -> Client {
         Client::connect(&format!("host={} user=postgres dbname={database}", self.socket()), NoTls).expect("connects")
+    }
+
+    /// A connection whose notices and warnings are sent on.
+    pub fn connect_with_notices(&self, notices: Sender<String>) -> Client {
+        postgres::Config::new()
+            .host(self.socket())
+            .user("postgres")
+            .dbname("postgres")
+            .notice_callback(move |notice| notices.send(notice.message().to_owned()).unwrap_or_default())
+            .connect(NoTls)
+            .expect("connects")
     }
 
     /// The platform's tables, empty, and the extension, in the database `postgres`.
