@@ -6,7 +6,7 @@ export PG_CONFIG
 # Servers and their clients show no backtraces.
 unexport RUST_BACKTRACE
 
-.PHONY: help setup install demo demo-stop lint test
+.PHONY: help setup install demo demo-stop lint test bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,3 +30,6 @@ lint: setup ## formatting and clippy, warnings are errors
 test: install ## run every test
 	cargo test --release --workspace
 	scripts/regress
+
+bench: install ## the runs beside their peers, as ratios (ROWS, RECIPES, ROUNDS change the size)
+	cargo bench --bench speed

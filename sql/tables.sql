@@ -93,7 +93,7 @@ COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that called';
 COMMENT ON COLUMN backlog_cleanup.run.recipe_id IS 'the recipe that was selected, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.failure_type IS 'the failure type that was selected, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were old; NULL in an emergency run';
-COMMENT ON COLUMN backlog_cleanup.run.total_failed IS 'failed rows before the run';
+COMMENT ON COLUMN backlog_cleanup.run.total_failed IS 'failed rows before the run; in an emergency run those that it was to remove';
 COMMENT ON COLUMN backlog_cleanup.run.removed IS 'rows removed';
 COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run.started_at IS 'start of the transaction';

@@ -2,12 +2,21 @@ use pgrx::prelude::*;
 
 use crate::error::{Result, spi};
 use crate::owner::acting_as;
+use crate::policy::Policy;
 use crate::read::read_one;
-use crate::sweep::{Selection, Swept};
+use crate::recipe::Swept;
+use crate::selection::Selection;
 use crate::target::{Target, state};
 
 /// Writes the run, its recipes and the ledger in the transaction that removed; returns the run's id.
-pub fn write(target: &Target, mode: &str, selection: &Selection, swept: &[Swept], caller: &str) -> Result<Option<i64>> {
+pub fn write(
+    target: &Target,
+    policy: Option<&Policy>,
+    selection: &Selection,
+    swept: &[Swept],
+    caller: &str,
+) -> Result<Option<i64>> {
+    let mode = if policy.is_some() { "regular" } else { "emergency" };
     let removed: i64 = swept.iter().map(|recipe| recipe.removed).sum();
     let failed: i64 = swept.iter().map(|recipe| recipe.failed).sum();
     let run_id = state(|| {
@@ -23,7 +32,7 @@ pub fn write(target: &Target, mode: &str, selection: &Selection, swept: &[Swept]
                 caller.into(),
                 selection.recipe_id.into(),
                 selection.failure_type.into(),
-                selection.policy.map(|policy| policy.cutoff.as_str()).into(),
+                policy.map(|policy| policy.cutoff.as_str()).into(),
                 failed.into(),
                 removed.into(),
                 (swept.len() as i64).into(),

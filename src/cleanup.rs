@@ -7,9 +7,10 @@ use pgrx::prelude::*;
 use crate::error::{Result, error, required, spi};
 use crate::policy::Policy;
 use crate::read::read_one;
-use crate::sweep::{Selection, Swept, sweep};
+use crate::recipe::Swept;
+use crate::selection::Selection;
 use crate::target::Target;
-use crate::{books, recipe};
+use crate::{books, recipe, sweep};
 
 /// Removes the expired failed rows beyond the newest of each recipe. Returns a `RegularReport`.
 #[pg_extern]
@@ -23,8 +24,8 @@ fn backlog_cleanup_failed_generations(
     let dry_run = required(dry_run, "dry_run", "dry_run => true")?;
     let target = Target::load(target, !dry_run)?;
     let policy = Policy::of(&target)?;
-    let selection = Selection { policy: Some(&policy), recipe_id, failure_type };
-    let (run_id, swept) = run(&target, "regular", &selection, dry_run)?;
+    let selection = Selection { recipe_id, failure_type };
+    let (run_id, swept) = run(&target, Some(&policy), &selection, dry_run)?;
     let names = recipe::names(&target)?;
     report(&RegularReport {
         success: true,
@@ -65,8 +66,8 @@ fn backlog_cleanup_emergency(
     let started = Instant::now();
     let dry_run = required(dry_run, "dry_run", "dry_run => true")?;
     let target = Target::load(target, !dry_run)?;
-    let selection = Selection { policy: None, recipe_id, failure_type };
-    let (run_id, swept) = run(&target, "emergency", &selection, dry_run)?;
+    let selection = Selection { recipe_id, failure_type };
+    let (run_id, swept) = run(&target, None, &selection, dry_run)?;
     report(&EmergencyReport {
         success: true,
         message: message("Emergency backlog cleanup completed successfully", dry_run),
@@ -80,16 +81,26 @@ fn backlog_cleanup_emergency(
     })
 }
 
-fn run(target: &Target, mode: &str, selection: &Selection, dry_run: bool) -> Result<(Option<i64>, Vec<Swept>)> {
+/// A regular run by a policy, or an emergency run; the id is that in the books, where a dry run has no place.
+fn run(
+    target: &Target,
+    policy: Option<&Policy>,
+    selection: &Selection,
+    dry_run: bool,
+) -> Result<(Option<i64>, Vec<Swept>)> {
     let caller = read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[])?.unwrap_or_default();
     target.account_exists()?;
+    selection.check(target)?;
     if !dry_run {
         // Deferred triggers that the caller has queued fire now and as the caller; those of the run fire at once, as
         // the owner, and not at commit as the caller.
         Spi::run("SET CONSTRAINTS ALL IMMEDIATE").map_err(spi)?;
     }
-    let swept = sweep(target, selection, dry_run)?;
-    let run_id = if dry_run { None } else { books::write(target, mode, selection, &swept, &caller)? };
+    let swept = match policy {
+        Some(policy) => sweep::regular(target, policy, selection, dry_run)?,
+        None => sweep::emergency(target, selection, dry_run)?,
+    };
+    let run_id = if dry_run { None } else { books::write(target, policy, selection, &swept, &caller)? };
     Ok((run_id, swept))
 }
 

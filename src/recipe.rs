@@ -4,6 +4,8 @@ use pgrx::prelude::*;
 
 use crate::error::{Result, spi};
 use crate::owner::acting_as;
+use crate::stream::Row;
+use crate::table::Column;
 use crate::target::Target;
 
 /// The recipes' names by their ids as text.
@@ -34,5 +36,82 @@ pub fn name(names: &HashMap<String, String>, id: Option<&str>) -> String {
     match id {
         None => "No recipe".into(),
         Some(id) => names.get(id).cloned().unwrap_or_else(|| "Unknown Recipe".into()),
+    }
+}
+
+/// A recipe that has failed rows: how many before the run, and how many the run removes.
+#[derive(Default)]
+pub struct Swept {
+    /// As text; `None` for rows without a recipe.
+    pub recipe_id: Option<String>,
+    pub failed: i64,
+    pub removed: i64,
+}
+
+/// Counts per recipe, while rows stream by.
+pub struct Recipes {
+    pub list: Vec<Swept>,
+    is_number: bool,
+    by_number: HashMap<i64, usize>,
+    by_text: HashMap<String, usize>,
+    without: Option<usize>,
+}
+
+impl Recipes {
+    pub fn of(recipe: &Column) -> Recipes {
+        let (by_number, by_text) = (HashMap::new(), HashMap::new());
+        Recipes { list: Vec::new(), is_number: recipe.is_integer(), by_number, by_text, without: None }
+    }
+
+    /// The recipe that a column made by `Column::as_key` has; a new one is put into the list.
+    pub fn of_row(&mut self, row: &Row, column: usize) -> usize {
+        match row.datum(column) {
+            None => self.without(),
+            Some(number) if self.is_number => self.numbered(number.value() as i64),
+            Some(text) => self.named(unsafe { <&str>::from_datum(text, false) }.unwrap_or_default()),
+        }
+    }
+
+    /// The recipe of an id as text.
+    pub fn of_id(&mut self, id: Option<&str>) -> usize {
+        match id {
+            None => self.without(),
+            Some(id) if self.is_number => self.numbered(id.parse().unwrap_or_default()),
+            Some(id) => self.named(id),
+        }
+    }
+
+    fn without(&mut self) -> usize {
+        let next = self.list.len();
+        let place = *self.without.get_or_insert(next);
+        self.put(place, || None)
+    }
+
+    fn numbered(&mut self, id: i64) -> usize {
+        let next = self.list.len();
+        let place = *self.by_number.entry(id).or_insert(next);
+        self.put(place, || Some(id.to_string()))
+    }
+
+    fn named(&mut self, id: &str) -> usize {
+        let place = match self.by_text.get(id) {
+            Some(place) => *place,
+            None => *self.by_text.entry(id.to_owned()).or_insert(self.list.len()),
+        };
+        self.put(place, || Some(id.to_owned()))
+    }
+
+    fn put(&mut self, place: usize, recipe_id: impl FnOnce() -> Option<String>) -> usize {
+        if place == self.list.len() {
+            self.list.push(Swept { recipe_id: recipe_id(), ..Swept::default() });
+        }
+        place
+    }
+
+    /// Most removed first, then most failed.
+    pub fn into_sorted(self) -> Vec<Swept> {
+        let mut list = self.list;
+        list.sort_by(|a, b| (b.removed, b.failed, &a.recipe_id).cmp(&(a.removed, a.failed, &b.recipe_id)));
+        list
     }
 }

@@ -1,109 +1,110 @@
 use std::panic::AssertUnwindSafe;
 
+use pgrx::itemptr::u64_to_item_pointer;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::error::{Result, error, spi};
 use crate::owner::{acting_as, set_local};
 use crate::policy::Policy;
+use crate::rank::{Ranked, rank};
+use crate::recipe::{Recipes, Swept};
+use crate::selection::Selection;
+use crate::stream::{stream, stream_returning};
+use crate::table::Table;
 use crate::target::Target;
 
-/// Which rows a run removes.
-pub struct Selection<'a> {
-    /// How old and how many to keep; `None` removes whatever the age.
-    pub policy: Option<&'a Policy>,
-    pub recipe_id: Option<&'a str>,
-    pub failure_type: Option<&'a str>,
-}
+/// Rows per statement: few enough that what a statement keeps is small, many enough that its start costs nothing.
+const CHUNK: usize = 50_000;
 
-/// A recipe of the target and its failed rows before the run, and those that the run removed.
-pub struct Swept {
-    pub recipe_id: Option<String>,
-    pub failed: i64,
-    pub removed: i64,
-}
-
-/// Removes the selected rows as the table's owner, or only counts them in a dry run; one row per recipe that has
-/// failed rows, most removed first. The removing statement repeats account, status and age, so that a row that
-/// another session retries while this one waits for it survives.
-/// Errors: 22P02 (a selected value that its column cannot have), 55P03 (a lock that is held for too long).
-pub fn sweep(target: &Target, selection: &Selection, dry_run: bool) -> Result<Vec<Swept>> {
-    selection.recipe_id.map_or(Ok(()), |recipe_id| target.recipe.accepts(recipe_id))?;
-    selection.failure_type.map_or(Ok(()), |failure_type| target.failure_type.accepts(failure_type))?;
-    let statement = statement(target, selection, dry_run);
-    acting_as(target.table.owner, &target.table.search_path, || {
-        if dry_run {
-            return Spi::connect(|client| collect(client.select(statement.as_str(), None, &[])?)).map_err(spi);
-        }
-        set_local("lock_timeout", &target.lock_timeout.to_string());
-        PgTryBuilder::new(AssertUnwindSafe(|| {
-            Spi::connect_mut(|client| collect(client.update(statement.as_str(), None, &[])?)).map_err(spi)
-        }))
-        .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, |_| {
-            Err(error(
-                PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
-                format!("target \"{}\": another session has held a lock for longer than lock_timeout", target.name),
-                format!("SELECT * FROM pg_locks WHERE relation = {}::regclass", quote_literal(&target.table.name)),
-            ))
-        })
-        .execute()
-    })
-}
-
-fn collect(rows: spi::SpiTupleTable) -> spi::Result<Vec<Swept>> {
-    rows.map(|row| {
-        Ok(Swept { recipe_id: row.get(1)?, failed: row.get(2)?.unwrap_or(0), removed: row.get(3)?.unwrap_or(0) })
-    })
-    .collect()
-}
-
-fn statement(target: &Target, selection: &Selection, dry_run: bool) -> String {
-    let Target { table, id, recipe, failed_at, account_column, status, failure_type, .. } = target;
-    let (table, id, recipe_column, at) = (&table.name, &id.name, &recipe.name, &failed_at.name);
-    let failed = format!("{} AND {}", account_column.is(&target.account), status.is(&target.failed_status));
-    let mut selected = failed.clone();
-    if let Some(recipe_id) = selection.recipe_id {
-        selected += &format!(" AND {}", recipe.is(recipe_id));
+/// Removes what a policy lets go, or only counts it in a dry run; one entry per recipe that has failed rows.
+pub fn regular(target: &Target, policy: &Policy, selection: &Selection, dry_run: bool) -> Result<Vec<Swept>> {
+    let Table { owner, search_path, .. } = &target.table;
+    let Ranked { mut recipes, removable } = acting_as(*owner, search_path, || rank(target, policy, selection))?;
+    if dry_run {
+        return Ok(recipes.into_sorted());
     }
-    if let Some(wanted) = selection.failure_type {
-        selected += &format!(" AND {}", failure_type.is(wanted));
-    }
-    let (mut cutoff, mut from, mut join) = (String::new(), "", "");
-    if let Some(policy) = selection.policy {
-        let instant = target.as_failed_at(&policy.cutoff);
-        let expired = format!("g.{at} OPERATOR(pg_catalog.<) {instant}");
-        let rank = policy.keep + 1;
-        // The newest row beyond those kept: it goes, and all that is older.
-        cutoff = format!(
-            "cutoff AS MATERIALIZED (
-                 SELECT recipe, at, id
-                 FROM (SELECT g.{recipe_column} AS recipe, g.{at} AS at, g.{id} AS id,
-                              pg_catalog.row_number() OVER (PARTITION BY g.{recipe_column} ORDER BY g.{at} DESC, g.{id} DESC) AS rank
-                       FROM {table} g WHERE {failed} AND {expired}) ranked
-                 WHERE rank OPERATOR(pg_catalog.=) {rank}::bigint),"
+    recipes.list.iter_mut().for_each(|recipe| recipe.removed = 0);
+    for (leaf, mut positions) in removable {
+        let Some(leaf) = Table::of(pg_sys::Oid::from(leaf))? else { continue };
+        positions.sort_unstable();
+        let condition = format!(
+            "{} AND {} AND {}",
+            target.is_failed(),
+            target.failed_before(&policy.cutoff),
+            selection.matches(target)
         );
-        selected += &format!(" AND {expired}");
-        from = ", cutoff c";
-        // An array equals another where both hold NULL: NULL is a recipe of its own.
-        join = " AND ARRAY[g.@recipe] OPERATOR(pg_catalog.=) ARRAY[c.recipe]
-                 AND (g.@at OPERATOR(pg_catalog.<) c.at
-                      OR g.@at OPERATOR(pg_catalog.=) c.at AND g.@id OPERATOR(pg_catalog.<=) c.id)";
+        removing(target, &leaf, || {
+            positions.chunks(CHUNK).try_for_each(|chunk| remove(target, &leaf, &condition, chunk, &mut recipes))
+        })?;
     }
-    let join = join.replace("@recipe", recipe_column).replace("@at", at).replace("@id", id);
-    let gone = if dry_run {
-        format!("SELECT g.{recipe_column} AS recipe FROM {table} g{from} WHERE {selected}{join}")
-    } else {
-        let using = from.replacen(',', " USING", 1);
-        format!("DELETE FROM {table} g{using} WHERE {selected}{join} RETURNING g.{recipe_column} AS recipe")
+    Ok(recipes.into_sorted())
+}
+
+/// Removes every failed row that is selected, or only counts it in a dry run; one entry per recipe that has any.
+pub fn emergency(target: &Target, selection: &Selection, dry_run: bool) -> Result<Vec<Swept>> {
+    let condition = format!("{} AND {}", target.is_failed(), selection.matches(target));
+    let (table, key) = (&target.table.name, target.recipe.as_key());
+    let mut recipes = Recipes::of(&target.recipe);
+    let count = |row: &_| {
+        let recipe = recipes.of_row(row, 0);
+        recipes.list[recipe].failed += 1;
+        recipes.list[recipe].removed += 1;
     };
-    format!(
-        "WITH {cutoff}
-         gone AS ({gone}),
-         failed AS (SELECT g.{recipe_column} AS recipe, pg_catalog.count(*) AS rows
-                    FROM {table} g WHERE {failed} GROUP BY g.{recipe_column}),
-         removed AS (SELECT recipe, pg_catalog.count(*) AS rows FROM gone GROUP BY recipe)
-         SELECT f.recipe::pg_catalog.text, f.rows, r.rows
-         FROM failed f LEFT JOIN removed r ON ARRAY[r.recipe] OPERATOR(pg_catalog.=) ARRAY[f.recipe] AND r.rows IS NOT NULL
-         ORDER BY r.rows DESC NULLS LAST, f.rows DESC, f.recipe"
-    )
+    if dry_run {
+        acting_as(target.table.owner, &target.table.search_path, || {
+            stream(&format!("SELECT {key} FROM {table} g WHERE {condition}"), count)
+        })?;
+    } else {
+        removing(target, &target.table, || {
+            stream_returning(&format!("DELETE FROM {table} g WHERE {condition} RETURNING {key}"), count)
+        })?;
+    }
+    Ok(recipes.into_sorted())
+}
+
+/// Removes rows by their positions in one leaf table. The statement repeats what made them removable, so that a row that
+/// another session retries, claims or touches while this one waits for it survives.
+fn remove(target: &Target, leaf: &Table, condition: &str, positions: &[u64], recipes: &mut Recipes) -> Result<()> {
+    let tids: Vec<pg_sys::ItemPointerData> = positions
+        .iter()
+        .map(|position| {
+            let mut tid = pg_sys::ItemPointerData::default();
+            u64_to_item_pointer(*position, &mut tid);
+            tid
+        })
+        .collect();
+    // The array behind a subquery makes a TID scan whatever the planner believes of the table.
+    let statement = format!(
+        "WITH gone AS (DELETE FROM ONLY {} g
+                       WHERE g.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.unnest($1))) AND {condition}
+                       RETURNING {} AS recipe)
+         SELECT recipe::pg_catalog.text, pg_catalog.count(*) FROM gone GROUP BY recipe",
+        leaf.name,
+        target.recipe.as_key()
+    );
+    Spi::connect_mut(|client| {
+        for row in client.update(statement.as_str(), None, &[tids.into()])? {
+            let recipe = recipes.of_id(row.get::<&str>(1)?);
+            recipes.list[recipe].removed += row.get::<i64>(2)?.unwrap_or_default();
+        }
+        Ok(())
+    })
+    .map_err(spi)
+}
+
+/// Does `work`, which removes rows of `table`, as its owner. Errors: 55P03 (a lock that is held for too long).
+fn removing(target: &Target, table: &Table, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    acting_as(table.owner, &table.search_path, || {
+        set_local("lock_timeout", &target.lock_timeout.to_string());
+        PgTryBuilder::new(AssertUnwindSafe(work))
+            .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, |_| {
+                Err(error(
+                    PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+                    format!("target \"{}\": another session has held a lock for longer than lock_timeout", target.name),
+                    format!("SELECT * FROM pg_locks WHERE relation = {}::regclass", quote_literal(&table.name)),
+                ))
+            })
+            .execute()
+    })
 }

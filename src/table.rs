@@ -1,5 +1,6 @@
 use std::panic::AssertUnwindSafe;
 
+use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier as quote, quote_literal};
 
@@ -22,20 +23,30 @@ pub struct Table {
 pub struct Column {
     pub name: String,
     pub sql_type: String,
+    pub type_oid: pg_sys::Oid,
+    pub collation: pg_sys::Oid,
 }
 
 impl Table {
     /// Finds a table by its schema-qualified name in SQL.
     pub fn find(name: &str) -> Result<Option<Table>> {
+        Table::read("pg_catalog.to_regclass($1)::pg_catalog.oid", name.into())
+    }
+
+    /// Finds a table by its oid.
+    pub fn of(oid: pg_sys::Oid) -> Result<Option<Table>> {
+        Table::read("$1", oid.into())
+    }
+
+    fn read(oid: &str, argument: DatumWithOid) -> Result<Option<Table>> {
+        let query = format!(
+            "SELECT c.oid, c.relowner, c.relkind, n.nspname::pg_catalog.text, c.relname::pg_catalog.text
+             FROM pg_catalog.pg_class c
+             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+             WHERE c.oid OPERATOR(pg_catalog.=) {oid}"
+        );
         Spi::connect(|client| {
-            let rows = client.select(
-                "SELECT c.oid, c.relowner, c.relkind, n.nspname::pg_catalog.text, c.relname::pg_catalog.text
-                 FROM pg_catalog.pg_class c
-                 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-                 WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)::pg_catalog.oid",
-                Some(1),
-                &[name.into()],
-            )?;
+            let rows = client.select(query.as_str(), Some(1), &[argument])?;
             let mut tables = rows.map(|row| -> spi::Result<Table> {
                 let schema = quote(row.get::<String>(4)?.unwrap_or_default());
                 let relation = quote(row.get::<String>(5)?.unwrap_or_default());
@@ -54,13 +65,25 @@ impl Table {
 
     /// Finds a column by its name, without quotes.
     pub fn column(&self, name: &str) -> Result<Option<Column>> {
-        let sql_type = read_one::<String>(
-            "SELECT pg_catalog.format_type(atttypid, NULL) FROM pg_catalog.pg_attribute
-             WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname OPERATOR(pg_catalog.=) $2::pg_catalog.name
-               AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
-            &[self.oid.into(), name.into()],
-        )?;
-        Ok(sql_type.map(|sql_type| Column { name: quote(name), sql_type }))
+        Spi::connect(|client| {
+            let rows = client.select(
+                "SELECT pg_catalog.format_type(atttypid, NULL), atttypid, attcollation FROM pg_catalog.pg_attribute
+                 WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname OPERATOR(pg_catalog.=) $2::pg_catalog.name
+                   AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
+                Some(1),
+                &[self.oid.into(), name.into()],
+            )?;
+            let mut columns = rows.map(|row| -> spi::Result<Column> {
+                Ok(Column {
+                    name: quote(name),
+                    sql_type: row.get(1)?.unwrap_or_default(),
+                    type_oid: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
+                    collation: row.get(3)?.unwrap_or(pg_sys::InvalidOid),
+                })
+            });
+            columns.next().transpose()
+        })
+        .map_err(spi)
     }
 }
 
@@ -68,6 +91,16 @@ impl Column {
     /// The condition that this column of `g` has a value, compared by `pg_catalog`'s operator whatever else there is.
     pub fn is(&self, value: &str) -> String {
         format!("g.{} OPERATOR(pg_catalog.=) {}::{}", self.name, quote_literal(value), self.sql_type)
+    }
+
+    pub fn is_integer(&self) -> bool {
+        matches!(self.sql_type.as_str(), "smallint" | "integer" | "bigint")
+    }
+
+    /// This column of `g` as what rows are grouped by: a bigint or a text.
+    pub fn as_key(&self) -> String {
+        let key = if self.is_integer() { "bigint" } else { "pg_catalog.text" };
+        format!("g.{}::{key}", self.name)
     }
 
     /// Checks that a value can be read as this column's type and compared with it. Errors: 22P02, 42804.

@@ -96,7 +96,7 @@ impl Target {
         };
         let optional = |key: &str| text(key).map(|_| find(key, "NULL")).transpose();
         let table = find("generations_table", "'schema.table'")?;
-        if !matches!(table.kind as u8, b'r' | b'p' | b'f') {
+        if !matches!(table.kind as u8, b'r' | b'p') {
             return Err(error(
                 PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
                 format!("\"{}\" is not a table", must("generations_table")),
@@ -192,10 +192,19 @@ impl Target {
         ))
     }
 
+    /// The condition on a row `g` that it is a failed row: the account's, with the failed status.
+    pub fn is_failed(&self) -> String {
+        format!("{} AND {}", self.account_column.is(&self.account), self.status.is(&self.failed_status))
+    }
+
+    /// The condition on a row `g` that it failed before an instant.
+    pub fn failed_before(&self, instant: &str) -> String {
+        format!("g.{} OPERATOR(pg_catalog.<) {}", self.failed_at.name, self.as_failed_at(instant))
+    }
+
     /// A recipe's id as JSON: a number where the column is one.
     pub fn json_recipe_id(&self, id: Option<&str>) -> serde_json::Value {
-        let is_number = matches!(self.recipe.sql_type.as_str(), "smallint" | "integer" | "bigint" | "numeric");
-        backlog_cleanup_report::recipe_id(id, is_number)
+        backlog_cleanup_report::recipe_id(id, self.recipe.is_integer() || self.recipe.sql_type == "numeric")
     }
 
     /// An instant (`timestamptz` as text) as a constant of the failed-at column's type.

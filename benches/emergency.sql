@@ -1,0 +1,1 @@
+SELECT backlog_cleanup_emergency();

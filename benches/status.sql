@@ -1,0 +1,1 @@
+SELECT count(*) FROM backlog_cleanup_status();
