@@ -18,6 +18,7 @@ mod schedule;
 mod selection;
 mod status;
 mod stream;
+mod subtransaction;
 mod sweep;
 mod table;
 mod target;

@@ -1,7 +1,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
 
-use pgrx::itemptr::item_pointer_to_u64;
+use pgrx::itemptr::{item_pointer_get_both, item_pointer_set_all};
 use pgrx::prelude::*;
 
 use crate::error::Result;
@@ -17,8 +17,8 @@ use crate::target::Target;
 pub struct Ranked {
     /// Every recipe that has failed rows; `removed` counts those that a run would remove.
     pub recipes: Recipes,
-    /// Where the removable rows are: per leaf table's oid their positions, as `position` packs them.
-    pub removable: BTreeMap<u32, Vec<u64>>,
+    /// The removable rows per leaf table's oid.
+    pub removable: BTreeMap<u32, Vec<Removable>>,
 }
 
 /// Ranks the expired failed rows of a target, newest first by failed-at, then by id. Takes 8 bytes per removable row and
@@ -32,7 +32,7 @@ pub fn rank(target: &Target, policy: &Policy, selection: &Selection) -> Result<R
     let keep = usize::try_from(policy.keep).unwrap_or_default();
     let mut recipes = Recipes::of(&target.recipe);
     let mut newest: Vec<BinaryHeap<Reverse<Expired>>> = Vec::new();
-    let mut removable: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+    let mut removable: BTreeMap<u32, Vec<Removable>> = BTreeMap::new();
     stream(&statement(target, selection), |row| {
         let recipe = recipes.of_row(row, 0);
         recipes.list[recipe].failed += 1;
@@ -41,7 +41,7 @@ pub fn rank(target: &Target, policy: &Policy, selection: &Selection) -> Result<R
         let mut row = Expired {
             at,
             id: row.datum(2).unwrap_or(pg_sys::Datum::null()),
-            position: position(row, 3),
+            tid: row.datum(3).map_or_else(Default::default, |tid| unsafe { *tid.cast_mut_ptr() }),
             leaf: row.datum(4).map_or(0, |leaf| leaf.value() as u32),
             is_selected: row.datum(5).is_some_and(|selected| selected.value() != 0),
             order: &order,
@@ -59,7 +59,7 @@ pub fn rank(target: &Target, policy: &Policy, selection: &Selection) -> Result<R
             }
             if row.is_selected {
                 recipes.list[recipe].removed += 1;
-                removable.entry(row.leaf).or_default().push(row.position);
+                removable.entry(row.leaf).or_default().push(Removable::new(row.tid, recipe));
             }
         } else {
             row.id = order.copy(row.id);
@@ -82,11 +82,43 @@ fn statement(target: &Target, selection: &Selection) -> String {
     )
 }
 
+/// A removable row in 8 bytes that sort in heap order: block (32 bits), offset (11: 32 kB pages have at most 1,164
+/// tuples, `MaxHeapTuplesPerPage` in access/htup_details.h), recipe (21).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Removable(u64);
+
+impl Removable {
+    const RECIPE_BITS: u32 = 21;
+    const OFFSET_BITS: u32 = 11;
+    /// Stands for all recipes whose number is too large.
+    const SOME_RECIPE: u64 = (1 << Self::RECIPE_BITS) - 1;
+
+    fn new(tid: pg_sys::ItemPointerData, recipe: usize) -> Removable {
+        let (block, offset) = item_pointer_get_both(tid);
+        let position = u64::from(block) << Self::OFFSET_BITS | u64::from(offset);
+        Removable(position << Self::RECIPE_BITS | (recipe as u64).min(Self::SOME_RECIPE))
+    }
+
+    pub fn tid(&self) -> pg_sys::ItemPointerData {
+        let position = self.0 >> Self::RECIPE_BITS;
+        let (block, offset) = (position >> Self::OFFSET_BITS, position & ((1 << Self::OFFSET_BITS) - 1));
+        let mut tid = pg_sys::ItemPointerData::default();
+        item_pointer_set_all(&mut tid, block as u32, offset as u16);
+        tid
+    }
+
+    /// The recipe's place in the list, where it fits in.
+    pub fn recipe(&self) -> Option<usize> {
+        let recipe = self.0 & Self::SOME_RECIPE;
+        (recipe != Self::SOME_RECIPE).then_some(recipe as usize)
+    }
+}
+
 /// An expired row, ordered by age: the greater, the newer.
 struct Expired<'a> {
     at: i64,
     id: pg_sys::Datum,
-    position: u64,
+    tid: pg_sys::ItemPointerData,
     leaf: u32,
     is_selected: bool,
     order: &'a Order,
@@ -163,9 +195,4 @@ impl Order {
 /// Microseconds since 2000, as both timestamp types have them.
 fn instant(row: &Row, column: usize) -> Option<i64> {
     row.datum(column).map(|at| at.value() as i64)
-}
-
-/// Where a row is, as a number that sorts in heap order.
-fn position(row: &Row, column: usize) -> u64 {
-    row.datum(column).map_or(0, |tid| item_pointer_to_u64(unsafe { *tid.cast_mut_ptr::<pg_sys::ItemPointerData>() }))
 }

@@ -1,7 +1,6 @@
 use backlog_cleanup_report::{RecipeFailures, StatusReport, age_in_words};
 use pgrx::JsonB;
 use pgrx::prelude::*;
-use pgrx::spi::quote_literal;
 
 use crate::cleanup::report;
 use crate::error::{Result, spi};
@@ -100,7 +99,7 @@ fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
     target.account_exists()?;
     let policy = Policy::of(target)?;
     let names = recipe::names(target)?;
-    let statement = statement(target, &policy.cutoff, policy.keep);
+    let statement = statement(target, &policy);
     acting_as(target.table.owner, &target.table.search_path, || {
         Spi::connect(|client| {
             client
@@ -128,31 +127,39 @@ fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
     })
 }
 
-/// One pass over the account's rows.
-fn statement(target: &Target, cutoff: &str, keep: i32) -> String {
+/// One pass over the account's rows: counted per recipe and status, and only then put side by side.
+fn statement(target: &Target, policy: &Policy) -> String {
     let Target { table, recipe, failed_at, account_column, status, .. } = target;
-    let with_status = |value: &str| format!("pg_catalog.count(*) FILTER (WHERE {})", status.is(value));
-    let at = target.instant(&format!("g.{}", failed_at.name));
-    let failed = status.is(&target.failed_status);
+    let sum = |column: &str, value: &str| {
+        let is_status = status.is(value);
+        format!("COALESCE(pg_catalog.sum(g.{column}) FILTER (WHERE {is_status}), 0)::bigint")
+    };
     format!(
         r#"SELECT recipe::pg_catalog.text, total, completed, failed, pending, processing,
                 GREATEST(expired OPERATOR(pg_catalog.-) {keep}::bigint, 0), oldest,
                 pg_catalog.to_char(pg_catalog.timezone('UTC', oldest), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                 EXTRACT(epoch FROM pg_catalog.now() OPERATOR(pg_catalog.-) oldest)::bigint
-         FROM (SELECT g.{recipe} AS recipe, pg_catalog.count(*) AS total, {completed} AS completed,
-                      {failures} AS failed, {pending} AS pending, {processing} AS processing,
-                      pg_catalog.count(*) FILTER (WHERE {failed} AND {at} OPERATOR(pg_catalog.<) timestamptz {cutoff})
-                          AS expired,
-                      pg_catalog.min({at}) FILTER (WHERE {failed}) AS oldest
-               FROM {table} g WHERE {account} GROUP BY g.{recipe}) counts
+         FROM (SELECT g.recipe, pg_catalog.sum(g.rows)::bigint AS total, {completed} AS completed, {failed} AS failed,
+                      {pending} AS pending, {processing} AS processing, {expired} AS expired,
+                      {oldest} AS oldest
+               FROM (SELECT g.{recipe} AS recipe, g.{status}, pg_catalog.count(*) AS rows,
+                            pg_catalog.count(*) FILTER (WHERE {is_old}) AS old, pg_catalog.min(g.{at}) AS oldest
+                     FROM {table} g WHERE {is_accounts} GROUP BY g.{recipe}, g.{status}) g
+               GROUP BY g.recipe) counts
          ORDER BY failed DESC, recipe"#,
+        keep = policy.keep,
+        completed = sum("rows", &target.completed_status),
+        failed = sum("rows", &target.failed_status),
+        pending = sum("rows", &target.pending_status),
+        processing = sum("rows", &target.processing_status),
+        expired = sum("old", &target.failed_status),
+        oldest =
+            target.instant(&format!("pg_catalog.min(g.oldest) FILTER (WHERE {})", status.is(&target.failed_status))),
+        is_old = target.failed_before(&policy.cutoff),
+        is_accounts = account_column.is(&target.account),
         recipe = recipe.name,
-        completed = with_status(&target.completed_status),
-        failures = with_status(&target.failed_status),
-        pending = with_status(&target.pending_status),
-        processing = with_status(&target.processing_status),
-        cutoff = quote_literal(cutoff),
+        status = status.name,
+        at = failed_at.name,
         table = table.name,
-        account = account_column.is(&target.account),
     )
 }

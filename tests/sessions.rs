@@ -1,4 +1,4 @@
-//! What needs several sessions: two runs, a retry while a run waits, a standby.
+//! What needs several sessions or many rows: two runs, a retry while a run waits, a standby, a veto among thousands.
 
 mod cluster;
 
@@ -77,4 +77,36 @@ fn status_works_on_a_standby_and_a_run_is_refused_there() {
     client.batch_execute("SELECT backlog_cleanup_status_json()").unwrap();
     client.batch_execute("SELECT backlog_cleanup_failed_generations(dry_run => true)").unwrap();
     assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_failed_generations()")).0, "25006");
+}
+
+#[test]
+fn a_vetoed_row_among_thousands_is_kept_and_counted_as_kept() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', i % 3, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days'
+             FROM generate_series(1, 120000) i;
+             CREATE FUNCTION veto() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+             CREATE TRIGGER veto BEFORE DELETE ON generations FOR EACH ROW WHEN (OLD.id = 60001)
+             EXECUTE FUNCTION veto()",
+        )
+        .unwrap();
+    let report =
+        "SELECT (detail ->> 'recipeId')::int, (detail ->> 'failedCount')::int, (detail ->> 'cleanedCount')::int
+                  FROM jsonb_array_elements(backlog_cleanup_failed_generations() -> 'cleanupDetails') detail
+                  ORDER BY 1";
+    let report = client.query(report, &[]).unwrap();
+    let report: Vec<[i32; 3]> = report.iter().map(|row| [row.get(0), row.get(1), row.get(2)]).collect();
+    assert_eq!(
+        report,
+        [[0, 40000, 39990], [1, 40000, 39990], [2, 40000, 39990]].map(|[recipe, failed, cleaned]| {
+            [recipe, failed, if recipe == 60001 % 3 { cleaned - 1 } else { cleaned }]
+        })
+    );
+    let left = client.query_one("SELECT count(*), count(*) FILTER (WHERE id = 60001) FROM generations", &[]).unwrap();
+    assert_eq!((left.get::<_, i64>(0), left.get::<_, i64>(1)), (31, 1));
+    let ledger = client.query_one("SELECT sum(amount) FROM credit_transactions", &[]).unwrap();
+    assert_eq!(ledger.get::<_, i64>(0), 119969);
 }
