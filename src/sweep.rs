@@ -67,10 +67,12 @@ pub fn emergency(target: &Target, selection: &Selection, dry_run: bool) -> Resul
 /// another session retries, claims or touches while this one waits for it survives.
 fn remove(target: &Target, leaf: &Table, condition: &str, rows: &[Removable], recipes: &mut Recipes) -> Result<()> {
     let tids: Vec<pg_sys::ItemPointerData> = rows.iter().map(Removable::tid).collect();
-    // The array behind a subquery makes a TID scan whatever the planner believes of the table.
+    // A TID scan whatever the planner believes of the table: the array's length is hidden from it by the subquery, and the
+    // conditions, which an index could serve, by IS TRUE.
     let delete = format!(
         "DELETE FROM ONLY {} g
-         WHERE g.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.unnest($1))) AND {condition}",
+         WHERE g.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.unnest($1)))
+           AND ({condition}) IS TRUE",
         leaf.name
     );
     // Where all of them go, the ranking knows whose they were, and RETURNING would cost a fifth more.
