@@ -43,7 +43,7 @@ fn main() {
     let number = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
     let (rows, recipes) = (number("ROWS", "1000000"), number("RECIPES", "2000"));
     let rounds: usize = number("ROUNDS", "5").parse().expect("ROUNDS is a number");
-    let cluster = Cluster::start("shared_buffers = 2GB\nmax_wal_size = 16GB\nautovacuum = off\n");
+    let cluster = Cluster::start("shared_buffers = 2GB\nmax_wal_size = 16GB\nautovacuum = off\nfsync = on\n");
     load(&cluster, &rows, &recipes);
 
     let mut report = format!("{rows} rows, {recipes} recipes, median of {rounds} rounds\n");

@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::error::{Result, error, spi};
+use crate::index;
 use crate::owner::{acting_as, set_local};
 use crate::policy::Policy;
 use crate::rank::{Ranked, Removable, rank};
@@ -20,7 +21,13 @@ const CHUNK: usize = 50_000;
 /// Removes what a policy lets go, or only counts it in a dry run; one entry per recipe that has failed rows.
 pub fn regular(target: &Target, policy: &Policy, selection: &Selection, dry_run: bool) -> Result<Vec<Swept>> {
     let Table { owner, search_path, .. } = &target.table;
-    let Ranked { mut recipes, removable } = acting_as(*owner, search_path, || rank(target, policy, selection))?;
+    let Ranked { mut recipes, removable } = acting_as(*owner, search_path, || {
+        if index::exists(target)? {
+            // It has just the failed rows, in whatever number the planner believes there are.
+            set_local("enable_seqscan", "off");
+        }
+        rank(target, policy, selection)
+    })?;
     if dry_run {
         return Ok(recipes.into_sorted());
     }

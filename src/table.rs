@@ -23,6 +23,8 @@ pub struct Table {
 pub struct Column {
     pub name: String,
     pub sql_type: String,
+    /// Its `attnum` in the table.
+    pub number: i16,
     pub type_oid: pg_sys::Oid,
     pub collation: pg_sys::Oid,
 }
@@ -67,7 +69,8 @@ impl Table {
     pub fn column(&self, name: &str) -> Result<Option<Column>> {
         Spi::connect(|client| {
             let rows = client.select(
-                "SELECT pg_catalog.format_type(atttypid, NULL), atttypid, attcollation FROM pg_catalog.pg_attribute
+                "SELECT pg_catalog.format_type(atttypid, NULL), attnum, atttypid, attcollation
+                 FROM pg_catalog.pg_attribute
                  WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname OPERATOR(pg_catalog.=) $2::pg_catalog.name
                    AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
                 Some(1),
@@ -77,8 +80,9 @@ impl Table {
                 Ok(Column {
                     name: quote(name),
                     sql_type: row.get(1)?.unwrap_or_default(),
-                    type_oid: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
-                    collation: row.get(3)?.unwrap_or(pg_sys::InvalidOid),
+                    number: row.get(2)?.unwrap_or_default(),
+                    type_oid: row.get(3)?.unwrap_or(pg_sys::InvalidOid),
+                    collation: row.get(4)?.unwrap_or(pg_sys::InvalidOid),
                 })
             });
             columns.next().transpose()
