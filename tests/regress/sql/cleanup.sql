@@ -49,6 +49,9 @@ SELECT amount, type, description FROM credit_transactions ORDER BY id;
 
 -- Selective, with the index, and emergency.
 SELECT backlog_cleanup_index_sql() \gexec
+SELECT backlog_cleanup_failed_generations(dry_run => true) -> 'cleanedUpGenerations' AS removable;
+SELECT pg_stat_force_next_flush();
+SELECT indexrelname, idx_scan > 0 AS is_used FROM pg_stat_user_indexes WHERE indexrelname ~ '^generations_recipe_id';
 SELECT steady(backlog_cleanup_emergency(recipe_id => '2', failure_type => 'timeout'));
 SELECT steady(backlog_cleanup_emergency(dry_run => true));
 SELECT steady(backlog_cleanup_emergency());
