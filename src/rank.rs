@@ -40,7 +40,7 @@ pub fn rank(target: &Target, policy: &Policy, selection: &Selection) -> Result<R
         let Some(at) = instant(row, 1).filter(|at| *at < cutoff) else { return };
         let mut row = Expired {
             at,
-            id: row.datum(2).unwrap_or(pg_sys::Datum::null()),
+            id: row.datum(2),
             tid: row.datum(3).map_or_else(Default::default, |tid| unsafe { *tid.cast_mut_ptr() }),
             leaf: row.datum(4).map_or(0, |leaf| leaf.value() as u32),
             is_selected: row.datum(5).is_some_and(|selected| selected.value() != 0),
@@ -117,7 +117,7 @@ impl Removable {
 /// An expired row, ordered by age: the greater, the newer.
 struct Expired<'a> {
     at: i64,
-    id: pg_sys::Datum,
+    id: Option<pg_sys::Datum>,
     tid: pg_sys::ItemPointerData,
     leaf: u32,
     is_selected: bool,
@@ -165,28 +165,35 @@ impl Order {
         }
     }
 
-    fn compare(&self, a: pg_sys::Datum, b: pg_sys::Datum) -> Ordering {
-        let compared = unsafe { pg_sys::FunctionCall2Coll(self.compare, self.collation, a, b) };
-        (compared.value() as i32).cmp(&0)
+    /// NULL is the newest, as in ORDER BY ... DESC.
+    fn compare(&self, a: Option<pg_sys::Datum>, b: Option<pg_sys::Datum>) -> Ordering {
+        match (a, b) {
+            (Some(a), Some(b)) => {
+                let compared = unsafe { pg_sys::FunctionCall2Coll(self.compare, self.collation, a, b) };
+                (compared.value() as i32).cmp(&0)
+            }
+            _ => a.is_none().cmp(&b.is_none()),
+        }
     }
 
-    fn copy(&self, value: pg_sys::Datum) -> pg_sys::Datum {
+    fn copy(&self, value: Option<pg_sys::Datum>) -> Option<pg_sys::Datum> {
+        let value = value?;
         if self.is_by_value {
-            return value;
+            return Some(value);
         }
         unsafe {
             if self.length < 0 {
-                return pg_sys::Datum::from(pg_sys::pg_detoast_datum_copy(value.cast_mut_ptr()));
+                return Some(pg_sys::Datum::from(pg_sys::pg_detoast_datum_copy(value.cast_mut_ptr())));
             }
             let length = self.length.unsigned_abs() as usize;
             let copy = pg_sys::palloc(length);
             std::ptr::copy_nonoverlapping(value.cast_mut_ptr::<u8>(), copy.cast::<u8>(), length);
-            pg_sys::Datum::from(copy)
+            Some(pg_sys::Datum::from(copy))
         }
     }
 
-    fn free(&self, value: pg_sys::Datum) {
-        if !self.is_by_value {
+    fn free(&self, value: Option<pg_sys::Datum>) {
+        if let Some(value) = value.filter(|_| !self.is_by_value) {
             unsafe { pg_sys::pfree(value.cast_mut_ptr()) };
         }
     }

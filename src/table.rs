@@ -101,6 +101,11 @@ impl Column {
         matches!(self.sql_type.as_str(), "smallint" | "integer" | "bigint")
     }
 
+    /// Whether its type has an order (a default btree operator class).
+    pub fn is_ordered(&self) -> bool {
+        unsafe { (*pg_sys::lookup_type_cache(self.type_oid, pg_sys::TYPECACHE_CMP_PROC as i32)).cmp_proc.to_u32() != 0 }
+    }
+
     /// This column of `g` as what rows are grouped by: a bigint or a text.
     pub fn as_key(&self) -> String {
         let key = if self.is_integer() { "bigint" } else { "pg_catalog.text" };

@@ -127,6 +127,19 @@ impl Target {
                 set(key, "'a timestamp or timestamptz column'"),
             ));
         }
+        let id = column("id_column")?;
+        if !id.is_ordered() {
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!(
+                    "column \"{}\" of {} has type {}, which has no order",
+                    must("id_column"),
+                    table.name,
+                    id.sql_type
+                ),
+                set("id_column", "'column'"),
+            ));
+        }
         let recipes = match optional("recipes_table")? {
             None => None,
             Some(table) => Some(Recipes {
@@ -160,7 +173,7 @@ impl Target {
             processing_status: must("processing_status"),
             time_zone: must("time_zone"),
             lock_timeout: row["lock_timeout_ms"].as_i64().unwrap_or_default(),
-            id: column("id_column")?,
+            id,
             account_column: column("account_column")?,
             recipe: column("recipe_column")?,
             status: column("status_column")?,

@@ -109,6 +109,9 @@ UPDATE backlog_cleanup.target SET status_column = 'is_public';
 \echo :LAST_ERROR_SQLSTATE
 UPDATE backlog_cleanup.target SET generations_table = 'public.left_over';
 \echo :LAST_ERROR_SQLSTATE
+ALTER TABLE generations ADD COLUMN place point;
+UPDATE backlog_cleanup.target SET id_column = 'place';
+\echo :LAST_ERROR_SQLSTATE
 UPDATE backlog_cleanup.target SET time_zone = 'Mars/Olympus';
 \echo :LAST_ERROR_SQLSTATE
 UPDATE backlog_cleanup.target SET generations_table = 'missing';
@@ -135,6 +138,13 @@ SELECT backlog_cleanup_emergency();
 \echo :LAST_ERROR_SQLSTATE
 ROLLBACK;
 SELECT * FROM books;
+
+-- An id that is NULL is no crash, and ranks as the newest.
+BEGIN;
+UPDATE backlog_cleanup.target SET id_column = 'metadata';
+SELECT fail('system_backlog', 5, '3 days', 15);
+SELECT backlog_cleanup_failed_generations(recipe_id => '5') -> 'cleanedUpGenerations' AS removed;
+ROLLBACK;
 
 -- A disabled policy removes nothing, and says so.
 BEGIN;
