@@ -146,7 +146,7 @@ fn statement(target: &Target, policy: &Policy) -> String {
                             pg_catalog.count(*) FILTER (WHERE {is_old}) AS old, pg_catalog.min(g.{at}) AS oldest
                      FROM {table} g WHERE {is_accounts} GROUP BY g.{recipe}, g.{status}) g
                GROUP BY g.recipe) counts
-         ORDER BY failed DESC, recipe"#,
+         ORDER BY counts.failed DESC, counts.recipe"#,
         keep = policy.keep,
         completed = sum("rows", &target.completed_status),
         failed = sum("rows", &target.failed_status),
