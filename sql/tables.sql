@@ -25,7 +25,12 @@ CREATE TABLE backlog_cleanup.target (
     batch_size          integer NOT NULL DEFAULT 10000
         CONSTRAINT batch_size_is_from_1_to_1000000 CHECK (batch_size BETWEEN 1 AND 1000000),
     lock_timeout        interval NOT NULL DEFAULT '5 seconds'
-        CONSTRAINT lock_timeout_is_from_0_to_1_day CHECK (lock_timeout BETWEEN interval '0' AND interval '1 day')
+        CONSTRAINT lock_timeout_is_from_0_to_1_day CHECK (lock_timeout BETWEEN interval '0' AND interval '1 day'),
+    max_replica_lag     interval CONSTRAINT max_replica_lag_is_positive CHECK (max_replica_lag > interval '0'),
+    max_transaction_age interval CONSTRAINT max_transaction_age_is_positive CHECK (max_transaction_age > interval '0'),
+    yield_to_autovacuum boolean NOT NULL DEFAULT false,
+    max_wal_rate        bigint CONSTRAINT max_wal_rate_is_positive CHECK (max_wal_rate > 0),
+    throttle_query      text
 );
 COMMENT ON TABLE backlog_cleanup.target IS 'one row per table to look after, with how to read it';
 COMMENT ON COLUMN backlog_cleanup.target.name IS 'what functions and policies call this target';
@@ -49,6 +54,15 @@ COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'counted by status
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'how a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.batch_size IS 'rows per batch of a batched run';
 COMMENT ON COLUMN backlog_cleanup.target.lock_timeout IS 'how long a run waits for a lock; 0 is without end';
+COMMENT ON COLUMN backlog_cleanup.target.max_replica_lag IS
+    'a batched run waits while a streaming standby replays later than this; NULL is off, as in the next four';
+COMMENT ON COLUMN backlog_cleanup.target.max_transaction_age IS
+    'a batched run waits while a transaction with a snapshot is older than this, and its dead rows could not be reclaimed';
+COMMENT ON COLUMN backlog_cleanup.target.yield_to_autovacuum IS 'a batched run waits while autovacuum works on the table';
+COMMENT ON COLUMN backlog_cleanup.target.max_wal_rate IS
+    'a batched run waits while the server has written more bytes of WAL per second than this since its last batch';
+COMMENT ON COLUMN backlog_cleanup.target.throttle_query IS
+    'a query, run as the table''s owner, that returns a reason to wait, or NULL';
 
 CREATE TABLE backlog_cleanup.policy (
     target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
@@ -75,29 +89,53 @@ CREATE TABLE backlog_cleanup.run (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     target           text NOT NULL,
     mode             text NOT NULL CHECK (mode IN ('regular', 'emergency')),
+    state            text NOT NULL DEFAULT 'completed'
+        CHECK (state IN ('running', 'completed', 'stopped', 'interrupted')),
     requested_by     name NOT NULL,
     recipe_id        text,
     failure_type     text,
     cutoff           timestamptz,
     total_failed     bigint NOT NULL,
     removed          bigint NOT NULL,
+    skipped          bigint NOT NULL DEFAULT 0,
+    kept_back        bigint NOT NULL DEFAULT 0,
     recipes_affected bigint NOT NULL,
+    batches          bigint NOT NULL DEFAULT 0,
+    batch_size       integer,
+    pause            interval,
+    max_duration     interval,
+    max_rows         bigint,
+    workers          integer,
+    waiting_for      text,
     started_at       timestamptz NOT NULL,
-    finished_at      timestamptz NOT NULL
+    finished_at      timestamptz
 );
-COMMENT ON TABLE backlog_cleanup.run IS 'history: one row per run, written in the transaction that removes';
+CREATE INDEX run_target_id_idx ON backlog_cleanup.run (target, id DESC);
+COMMENT ON TABLE backlog_cleanup.run IS 'history: one row per run, written in the transactions that remove';
 COMMENT ON COLUMN backlog_cleanup.run.id IS 'the run, as in reports and the ledger';
 COMMENT ON COLUMN backlog_cleanup.run.target IS 'the target''s name at that time';
 COMMENT ON COLUMN backlog_cleanup.run.mode IS 'regular or emergency';
+COMMENT ON COLUMN backlog_cleanup.run.state IS
+    'running, completed, stopped (by max_duration or max_rows), or interrupted (by a crash, a cancel or an error)';
 COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that called';
 COMMENT ON COLUMN backlog_cleanup.run.recipe_id IS 'the recipe that was selected, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.failure_type IS 'the failure type that was selected, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were old; NULL in an emergency run';
 COMMENT ON COLUMN backlog_cleanup.run.total_failed IS 'failed rows before the run; in an emergency run those that it was to remove';
 COMMENT ON COLUMN backlog_cleanup.run.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows that a batched run went round, as somebody else had locked them';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back IS 'rows that a trigger, a rule or a foreign key did not let go in a batched run';
 COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
-COMMENT ON COLUMN backlog_cleanup.run.started_at IS 'start of the transaction';
-COMMENT ON COLUMN backlog_cleanup.run.finished_at IS 'when the rows were gone';
+COMMENT ON COLUMN backlog_cleanup.run.batches IS 'committed batches that removed rows; 0 for a run in one transaction';
+COMMENT ON COLUMN backlog_cleanup.run.batch_size IS 'rows per batch; NULL for a run in one transaction, as the next four';
+COMMENT ON COLUMN backlog_cleanup.run.pause IS 'how long it sleeps between batches';
+COMMENT ON COLUMN backlog_cleanup.run.max_duration IS 'after how long it stops, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.max_rows IS 'after how many removed rows it stops, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.workers IS 'how many background workers it got; 0 is the session itself';
+COMMENT ON COLUMN backlog_cleanup.run.waiting_for IS 'why a running run waits, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.started_at IS 'start of the (first) transaction';
+COMMENT ON COLUMN backlog_cleanup.run.finished_at IS
+    'when the rows were gone; of an interrupted run, when its last batch was; NULL while it is running';
 
 CREATE TABLE backlog_cleanup.run_recipe (
     run_id        bigint NOT NULL REFERENCES backlog_cleanup.run ON DELETE CASCADE,
@@ -111,6 +149,66 @@ COMMENT ON COLUMN backlog_cleanup.run_recipe.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.recipe_id IS 'the recipe, as text';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.failed_count IS 'its failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.cleaned_count IS 'its rows removed';
+
+-- The working state of batched runs: what a crash must not lose between two batches, gone when the run is over.
+CREATE TABLE backlog_cleanup.run_cutoff (
+    run_id    bigint NOT NULL REFERENCES backlog_cleanup.run ON DELETE CASCADE,
+    place     integer NOT NULL,
+    recipe_id text,
+    failed    bigint NOT NULL,
+    failed_at timestamp,
+    id        text,
+    PRIMARY KEY (run_id, place)
+);
+COMMENT ON TABLE backlog_cleanup.run_cutoff IS 'running regular runs: one row per recipe, the position before which its failed rows go';
+COMMENT ON COLUMN backlog_cleanup.run_cutoff.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_cutoff.place IS 'counts the recipes of the run, from 0';
+COMMENT ON COLUMN backlog_cleanup.run_cutoff.recipe_id IS 'the recipe, as text';
+COMMENT ON COLUMN backlog_cleanup.run_cutoff.failed IS 'its failed rows before the run';
+COMMENT ON COLUMN backlog_cleanup.run_cutoff.failed_at IS
+    'failed-at of the oldest expired row that stays, as the column has it (timestamptz in UTC); NULL where nothing goes';
+COMMENT ON COLUMN backlog_cleanup.run_cutoff.id IS 'the id of that row, as text';
+
+CREATE TABLE backlog_cleanup.run_part (
+    run_id      bigint NOT NULL REFERENCES backlog_cleanup.run ON DELETE CASCADE,
+    part        integer NOT NULL,
+    leaf        oid NOT NULL,
+    first_block bigint,
+    tids        tid[],
+    steps       bigint NOT NULL,
+    steps_done  bigint NOT NULL DEFAULT 0,
+    next_offset integer NOT NULL DEFAULT 0,
+    attempts    integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (run_id, part)
+);
+COMMENT ON TABLE backlog_cleanup.run_part IS
+    'running runs: what is left to do, per leaf table a range of blocks, a list of positions, or else its recipes';
+COMMENT ON COLUMN backlog_cleanup.run_part.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_part.part IS 'counts the parts of the run, from 0';
+COMMENT ON COLUMN backlog_cleanup.run_part.leaf IS 'the table';
+COMMENT ON COLUMN backlog_cleanup.run_part.first_block IS 'where a range of blocks starts, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run_part.tids IS 'the list of positions, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run_part.steps IS 'how many blocks, positions or recipes there are';
+COMMENT ON COLUMN backlog_cleanup.run_part.steps_done IS 'how many of them have been looked at';
+COMMENT ON COLUMN backlog_cleanup.run_part.next_offset IS 'up to where in the next block the rows have been looked at';
+COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS 'how often in a row a batch was rolled back by a deadlock or the like';
+
+CREATE TABLE backlog_cleanup.run_batch (
+    run_id       bigint NOT NULL REFERENCES backlog_cleanup.run ON DELETE CASCADE,
+    batch        bigint NOT NULL,
+    recipe_ids   text[] NOT NULL,
+    removed      bigint[] NOT NULL,
+    milliseconds double precision NOT NULL,
+    finished_at  timestamptz NOT NULL,
+    PRIMARY KEY (run_id, batch)
+);
+COMMENT ON TABLE backlog_cleanup.run_batch IS 'running runs: what each committed batch removed; run_recipe has the sums when the run is over';
+COMMENT ON COLUMN backlog_cleanup.run_batch.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_batch.batch IS 'counts the batches of the run, from 1';
+COMMENT ON COLUMN backlog_cleanup.run_batch.recipe_ids IS 'the recipes that lost rows';
+COMMENT ON COLUMN backlog_cleanup.run_batch.removed IS 'how many rows of each';
+COMMENT ON COLUMN backlog_cleanup.run_batch.milliseconds IS 'how long the batch held its locks, from the search for its rows on';
+COMMENT ON COLUMN backlog_cleanup.run_batch.finished_at IS 'just before its commit';
 
 INSERT INTO backlog_cleanup.target (name) VALUES ('generations');
 INSERT INTO backlog_cleanup.policy (target) VALUES ('generations');

@@ -1,6 +1,7 @@
 use pgrx::prelude::*;
 
 use crate::error::{Result, spi};
+use crate::lock;
 use crate::owner::acting_as;
 use crate::policy::Policy;
 use crate::read::read_one;
@@ -52,9 +53,14 @@ pub fn write(
         .map_err(spi)?;
         Ok(run_id)
     })?;
-    let Some(ledger) = &target.ledger else {
-        return Ok(run_id);
-    };
+    ledger(target, mode, run_id.unwrap_or_default(), None, removed)?;
+    Ok(run_id)
+}
+
+/// Writes one row into the platform's ledger, where the target has one: of a whole run, or of one of its batches.
+pub fn ledger(target: &Target, mode: &str, run_id: i64, batch: Option<i64>, removed: i64) -> Result<()> {
+    let Some(ledger) = &target.ledger else { return Ok(()) };
+    let batch = batch.map_or(String::new(), |batch| format!(", batch {batch}"));
     acting_as(ledger.table.owner, &ledger.table.search_path, || {
         Spi::run_with_args(
             &format!(
@@ -66,26 +72,28 @@ pub fn write(
             &[
                 target.account.as_str().into(),
                 removed.into(),
-                format!("{mode} backlog cleanup, run {}: removed {removed} failed rows", run_id.unwrap_or_default())
-                    .into(),
+                format!("{mode} backlog cleanup, run {run_id}{batch}: removed {removed} failed rows").into(),
             ],
         )
         .map_err(spi)
-    })?;
-    Ok(run_id)
+    })
 }
 
-/// The newest run of a target, as JSON; null before the first.
+/// The newest run of a target, as JSON; null before the first. A run that is not at work any more is told from one that is
+/// by the lock, since this only reads.
 pub fn last_run(target: &str) -> Result<serde_json::Value> {
+    let is_running = lock::holder(target)?.is_some();
     let run = state(|| {
         read_one::<pgrx::JsonB>(
             "SELECT pg_catalog.jsonb_build_object('runId', id, 'mode', mode, 'removed', removed,
+                                                  'state', CASE WHEN state OPERATOR(pg_catalog.=) 'running' AND NOT $2
+                                                                THEN 'interrupted' ELSE state END,
                                                   'requestedBy', requested_by,
                                                   'startedAt', started_at, 'finishedAt', finished_at)
              FROM backlog_cleanup.run
              WHERE target OPERATOR(pg_catalog.=) $1
              ORDER BY id DESC",
-            &[target.into()],
+            &[target.into(), is_running.into()],
         )
     })?;
     Ok(run.map_or(serde_json::Value::Null, |run| run.0))

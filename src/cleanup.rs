@@ -5,12 +5,12 @@ use pgrx::JsonB;
 use pgrx::prelude::*;
 
 use crate::error::{Result, error, required, spi};
+use crate::lock::Span;
 use crate::policy::Policy;
-use crate::read::read_one;
 use crate::recipe::Swept;
 use crate::selection::Selection;
 use crate::target::Target;
-use crate::{books, recipe, sweep};
+use crate::{books, recipe, run, sweep};
 
 /// Removes the expired failed rows beyond the newest of each recipe. Returns a `RegularReport`.
 #[pg_extern]
@@ -22,11 +22,10 @@ fn backlog_cleanup_failed_generations(
 ) -> Result<JsonB> {
     let started = Instant::now();
     let dry_run = required(dry_run, "dry_run", "dry_run => true")?;
-    let target = Target::load(target, !dry_run)?;
+    let target = if dry_run { Target::load(target)? } else { run::begin(target, Span::Transaction)? };
     let policy = Policy::of(&target)?;
     let selection = Selection { recipe_id, failure_type };
-    let (run_id, swept) = run(&target, Some(&policy), &selection, dry_run)?;
-    let names = recipe::names(&target)?;
+    let (run_id, swept) = sweep(&target, Some(&policy), &selection, dry_run)?;
     report(&RegularReport {
         success: true,
         message: match policy.is_enabled() {
@@ -40,16 +39,7 @@ fn backlog_cleanup_failed_generations(
         total_failed_generations: swept.iter().map(|recipe| recipe.failed).sum(),
         cleaned_up_generations: swept.iter().map(|recipe| recipe.removed).sum(),
         recipes_affected: swept.len() as i64,
-        cleanup_details: swept
-            .iter()
-            .map(|recipe| CleanupDetail {
-                recipe_id: target.json_recipe_id(recipe.recipe_id.as_deref()),
-                recipe_name: recipe::name(&names, recipe.recipe_id.as_deref()),
-                failed_count: recipe.failed,
-                cleaned_count: recipe.removed,
-                kept_count: recipe.failed - recipe.removed,
-            })
-            .collect(),
+        cleanup_details: details(&target, &swept)?,
         duration_ms: started.elapsed().as_millis() as i64,
         target: target.name,
     })
@@ -65,9 +55,9 @@ fn backlog_cleanup_emergency(
 ) -> Result<JsonB> {
     let started = Instant::now();
     let dry_run = required(dry_run, "dry_run", "dry_run => true")?;
-    let target = Target::load(target, !dry_run)?;
+    let target = if dry_run { Target::load(target)? } else { run::begin(target, Span::Transaction)? };
     let selection = Selection { recipe_id, failure_type };
-    let (run_id, swept) = run(&target, None, &selection, dry_run)?;
+    let (run_id, swept) = sweep(&target, None, &selection, dry_run)?;
     report(&EmergencyReport {
         success: true,
         message: message("Emergency backlog cleanup completed successfully", dry_run),
@@ -82,13 +72,13 @@ fn backlog_cleanup_emergency(
 }
 
 /// A regular run by a policy, or an emergency run; the id is that in the books, where a dry run has no place.
-fn run(
+fn sweep(
     target: &Target,
     policy: Option<&Policy>,
     selection: &Selection,
     dry_run: bool,
 ) -> Result<(Option<i64>, Vec<Swept>)> {
-    let caller = read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[])?.unwrap_or_default();
+    let caller = run::caller()?;
     target.account_exists()?;
     selection.check(target)?;
     if !dry_run {
@@ -102,6 +92,19 @@ fn run(
     };
     let run_id = if dry_run { None } else { books::write(target, policy, selection, &swept, &caller)? };
     Ok((run_id, swept))
+}
+
+/// What a regular run did per recipe.
+pub fn details(target: &Target, swept: &[Swept]) -> Result<Vec<CleanupDetail>> {
+    let names = recipe::names(target)?;
+    let detail = |recipe: &Swept| CleanupDetail {
+        recipe_id: target.json_recipe_id(recipe.recipe_id.as_deref()),
+        recipe_name: recipe::name(&names, recipe.recipe_id.as_deref()),
+        failed_count: recipe.failed,
+        cleaned_count: recipe.removed,
+        kept_count: recipe.failed - recipe.removed,
+    };
+    Ok(swept.iter().map(detail).collect())
 }
 
 fn message(done: &str, dry_run: bool) -> String {

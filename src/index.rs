@@ -2,14 +2,16 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::error::Result;
+use crate::leaf::{Leaf, Reach};
 use crate::read::read_one;
+use crate::selection::Selection;
 use crate::target::Target;
 
 /// The exact statement that builds the partial index of a target, for `\gexec`.
 #[pg_extern(stable)]
 fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")) -> Result<String> {
     let Target { table, recipe, failed_at, id, account_column, status, account, failed_status, .. } =
-        Target::load(target, false)?;
+        Target::load(target)?;
     Ok(format!(
         "CREATE INDEX CONCURRENTLY ON {} ({}, {} DESC, {} DESC) WHERE {} = {} AND {} = {}",
         table.name,
@@ -23,14 +25,22 @@ fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")) ->
     ))
 }
 
-/// Whether a target has its partial index, by the columns.
-pub fn exists(target: &Target) -> Result<bool> {
+/// Whether the partial index alone tells of the failed rows: it is there, it has all that is asked for, and three pages
+/// of the heap in four are known to be visible to all, so that it need not visit them row by row.
+pub fn serves(target: &Target, selection: &Selection, leaves: &[Leaf]) -> Result<bool> {
+    if selection.failure_type.is_some() || leaves.iter().any(|leaf| leaf.reach == Reach::Key) {
+        return Ok(false);
+    }
     let columns = [&target.recipe, &target.failed_at, &target.id].map(|column| i32::from(column.number)).to_vec();
+    let tables: Vec<pg_sys::Oid> = leaves.iter().map(|leaf| leaf.table.oid).collect();
+    let pages: i64 = leaves.iter().map(|leaf| i64::from(leaf.pages)).sum();
     read_one::<bool>(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_index
                         WHERE indrelid OPERATOR(pg_catalog.=) $1 AND indisvalid AND indpred IS NOT NULL
-                          AND ARRAY(SELECT pg_catalog.unnest(indkey)::pg_catalog.int4) OPERATOR(pg_catalog.=) $2)",
-        &[target.table.oid.into(), columns.into()],
+                          AND ARRAY(SELECT pg_catalog.unnest(indkey)::pg_catalog.int4) OPERATOR(pg_catalog.=) $2)
+            AND (SELECT pg_catalog.sum(relallvisible) FROM pg_catalog.pg_class
+                 WHERE oid OPERATOR(pg_catalog.=) ANY ($3)) OPERATOR(pg_catalog.>=) $4",
+        &[target.table.oid.into(), columns.into(), tables.into(), (pages / 4 * 3).into()],
     )
-    .map(|exists| exists == Some(true))
+    .map(|serves| serves == Some(true))
 }

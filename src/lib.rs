@@ -5,15 +5,28 @@ use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
 
+mod batch;
 mod books;
 mod cleanup;
+mod cutoff;
 mod error;
+mod find;
+mod governor;
+mod history;
 mod index;
+mod keys;
+mod leaf;
+mod lock;
 mod owner;
+mod part;
 mod policy;
+mod position;
 mod rank;
 mod read;
 mod recipe;
+mod removable;
+mod remove;
+mod run;
 mod schedule;
 mod selection;
 mod status;
@@ -22,6 +35,8 @@ mod subtransaction;
 mod sweep;
 mod table;
 mod target;
+mod wait;
+mod worker;
 
 extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
 extension_sql_file!("../sql/dump.sql", name = "dump", requires = ["tables"]);
@@ -39,4 +54,5 @@ extension_sql_file!(
         index::backlog_cleanup_index_sql,
     ]
 );
+extension_sql_file!("../sql/run.sql", name = "run", requires = ["tables"]);
 extension_sql_file!("../sql/register.sql", name = "register", finalize);

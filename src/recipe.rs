@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 
 use crate::error::{Result, spi};
 use crate::owner::acting_as;
+use crate::position::Position;
 use crate::stream::Row;
 use crate::table::Column;
 use crate::target::Target;
@@ -46,6 +47,8 @@ pub struct Swept {
     pub recipe_id: Option<String>,
     pub failed: i64,
     pub removed: i64,
+    /// The oldest expired row that stays; all older ones go. `None` where nothing goes.
+    pub cutoff: Option<Position>,
 }
 
 /// Counts per recipe, while rows stream by.
@@ -106,6 +109,18 @@ impl Recipes {
             self.list.push(Swept { recipe_id: recipe_id(), ..Swept::default() });
         }
         place
+    }
+
+    /// Counts a row that an emergency run removes; its first column is made by `Column::as_key`.
+    pub fn count_removed(&mut self, row: &Row) {
+        let recipe = self.of_row(row, 0);
+        self.list[recipe].failed += 1;
+        self.list[recipe].removed += 1;
+    }
+
+    /// How many rows a run removes, or has removed, of all of them.
+    pub fn removed(&self) -> i64 {
+        self.list.iter().map(|recipe| recipe.removed).sum()
     }
 
     /// Most removed first, then most failed.

@@ -31,7 +31,7 @@ fn backlog_cleanup_status(
         ),
     >,
 > {
-    let rows = counts(&Target::load(target, false)?)?.into_iter().map(|recipe| {
+    let rows = counts(&Target::load(target)?)?.into_iter().map(|recipe| {
         (
             recipe.id,
             recipe.name,
@@ -51,7 +51,7 @@ fn backlog_cleanup_status(
 /// The same as one `StatusReport`, with the job that runs the target and its last run.
 #[pg_extern(stable)]
 fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) -> Result<JsonB> {
-    let target = Target::load(target, false)?;
+    let target = Target::load(target)?;
     let counts = counts(&target)?;
     let sum = |count: fn(&RecipeStatus) -> i64| counts.iter().map(count).sum();
     report(&StatusReport {

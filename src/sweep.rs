@@ -3,15 +3,19 @@ use std::panic::AssertUnwindSafe;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
-use crate::error::{Result, error, spi};
+use crate::error::{Result, error};
+use crate::find::{Place, condition, find};
 use crate::index;
+use crate::keys;
+use crate::leaf::{Leaf, Reach, leaves};
 use crate::owner::{acting_as, set_local};
 use crate::policy::Policy;
-use crate::rank::{Ranked, Removable, rank};
+use crate::rank::{Ranked, Source, rank};
 use crate::recipe::{Recipes, Swept};
+use crate::removable::PerLeaf;
+use crate::remove::remove;
 use crate::selection::Selection;
 use crate::stream::{stream, stream_returning};
-use crate::subtransaction::attempt;
 use crate::table::Table;
 use crate::target::Target;
 
@@ -20,99 +24,136 @@ const CHUNK: usize = 50_000;
 
 /// Removes what a policy lets go, or only counts it in a dry run; one entry per recipe that has failed rows.
 pub fn regular(target: &Target, policy: &Policy, selection: &Selection, dry_run: bool) -> Result<Vec<Swept>> {
-    let Table { owner, search_path, .. } = &target.table;
-    let Ranked { mut recipes, removable } = acting_as(*owner, search_path, || {
-        if index::exists(target)? {
-            // It has just the failed rows, in whatever number the planner believes there are.
-            set_local("enable_seqscan", "off");
-        }
-        rank(target, policy, selection)
-    })?;
-    if dry_run {
+    let leaves = leaves(target)?;
+    let Ranked { mut recipes, mut positions } = survey(target, policy, selection, &leaves, true)?;
+    if dry_run || recipes.removed() == 0 {
         return Ok(recipes.into_sorted());
     }
     recipes.list.iter_mut().for_each(|recipe| recipe.removed = 0);
-    for (leaf, mut rows) in removable {
-        let Some(leaf) = Table::of(pg_sys::Oid::from(leaf))? else { continue };
-        rows.sort_unstable();
-        let condition = format!(
-            "{} AND {} AND {}",
-            target.is_failed(),
-            target.failed_before(&policy.cutoff),
-            selection.matches(target)
-        );
-        removing(target, &leaf, || {
-            rows.chunks(CHUNK).try_for_each(|chunk| remove(target, &leaf, &condition, chunk, &mut recipes))
+    let condition = condition(target, Some(policy), selection);
+    let places = 0..recipes.list.len();
+    for leaf in &leaves {
+        removing(target, &leaf.table, || match (leaf.reach, &mut positions) {
+            (Reach::Key, _) => {
+                keys::remove(target, leaf, policy, selection, places.clone(), usize::MAX, &mut recipes).map(drop)
+            }
+            (Reach::Position, Some(positions)) => positions
+                .remove(&leaf.table.oid.to_u32())
+                .unwrap_or_default()
+                .chunks(CHUNK)
+                .try_for_each(|chunk| remove(target, leaf, &condition, chunk, &mut recipes).map(drop)),
+            (Reach::Position, None) => walk(target, leaf, policy, selection, &condition, &mut recipes),
         })?;
     }
     Ok(recipes.into_sorted())
+}
+
+/// Ranks the failed rows, through the partial index alone where it can tell, in one pass over the table otherwise. Says
+/// where the removable rows are where they are few, and where `with_positions` is asked for also where they are many.
+pub fn survey(
+    target: &Target,
+    policy: &Policy,
+    selection: &Selection,
+    leaves: &[Leaf],
+    with_positions: bool,
+) -> Result<Ranked> {
+    let pages: i64 = leaves.iter().map(|leaf| i64::from(leaf.pages)).sum();
+    let Table { owner, search_path, .. } = &target.table;
+    if index::serves(target, selection, leaves)? {
+        let mut ranked = acting_as(*owner, search_path, || {
+            set_local("enable_seqscan", "off");
+            set_local("enable_bitmapscan", "off");
+            rank(target, policy, selection, Source::Index)
+        })?;
+        let are_few = ranked.recipes.removed() < pages;
+        if are_few {
+            ranked.positions = Some(probe(target, policy, selection, leaves, &mut ranked.recipes)?);
+        }
+        if are_few || !with_positions {
+            return Ok(ranked);
+        }
+    }
+    acting_as(*owner, search_path, || {
+        // Half a million rows that a worker passes on cost less than the planner thinks.
+        set_local("parallel_setup_cost", "0");
+        set_local("parallel_tuple_cost", "0");
+        rank(target, policy, selection, Source::Heap)
+    })
+    .map(|mut ranked| {
+        ranked.positions = ranked.positions.filter(|_| with_positions || ranked.recipes.removed() < pages);
+        ranked
+    })
+}
+
+/// Finds the few removable rows of ranked recipes through the partial index.
+fn probe(
+    target: &Target,
+    policy: &Policy,
+    selection: &Selection,
+    leaves: &[Leaf],
+    recipes: &mut Recipes,
+) -> Result<PerLeaf> {
+    let mut positions = PerLeaf::new();
+    if recipes.removed() == 0 {
+        return Ok(positions);
+    }
+    for leaf in leaves {
+        let mut rows = acting_as(leaf.table.owner, &leaf.table.search_path, || {
+            set_local("enable_seqscan", "off");
+            find(target, leaf, Some(policy), selection, Place::Recipes, usize::MAX, recipes)
+        })?;
+        rows.sort_unstable();
+        positions.insert(leaf.table.oid.to_u32(), rows);
+    }
+    Ok(positions)
+}
+
+/// Removes what is behind the cutoffs, page by page, where there is more than positions are kept of.
+fn walk(
+    target: &Target,
+    leaf: &Leaf,
+    policy: &Policy,
+    selection: &Selection,
+    condition: &str,
+    recipes: &mut Recipes,
+) -> Result<()> {
+    let mut after = (0, 0);
+    loop {
+        let place = Place::Blocks { after, end: leaf.pages };
+        let rows = find(target, leaf, Some(policy), selection, place, CHUNK, recipes)?;
+        remove(target, leaf, condition, &rows, recipes)?;
+        match rows.last() {
+            Some(last) if rows.len() == CHUNK => after = (last.block(), last.offset()),
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// Removes every failed row that is selected, or only counts it in a dry run; one entry per recipe that has any.
 pub fn emergency(target: &Target, selection: &Selection, dry_run: bool) -> Result<Vec<Swept>> {
-    let condition = format!("{} AND {}", target.is_failed(), selection.matches(target));
-    let (table, key) = (&target.table.name, target.recipe.as_key());
     let mut recipes = Recipes::of(&target.recipe);
-    let count = |row: &_| {
-        let recipe = recipes.of_row(row, 0);
-        recipes.list[recipe].failed += 1;
-        recipes.list[recipe].removed += 1;
-    };
     if dry_run {
-        acting_as(target.table.owner, &target.table.search_path, || {
-            stream(&format!("SELECT {key} FROM {table} g WHERE {condition}"), count)
-        })?;
+        let (table, key) = (&target.table.name, target.recipe.as_key());
+        let count = format!("SELECT {key} FROM {table} g WHERE {}", condition(target, None, selection));
+        acting_as(target.table.owner, &target.table.search_path, || stream(&count, |row| recipes.count_removed(row)))?;
     } else {
-        removing(target, &target.table, || {
-            stream_returning(&format!("DELETE FROM {table} g WHERE {condition} RETURNING {key}"), count)
-        })?;
+        for leaf in leaves(target)? {
+            removing(target, &leaf.table, || remove_failed(target, &leaf, selection, &mut recipes))?;
+        }
     }
     Ok(recipes.into_sorted())
 }
 
-/// Removes rows of one leaf table by their positions. The statement repeats what made them removable, so that a row that
-/// another session retries, claims or touches while this one waits for it survives.
-fn remove(target: &Target, leaf: &Table, condition: &str, rows: &[Removable], recipes: &mut Recipes) -> Result<()> {
-    let tids: Vec<pg_sys::ItemPointerData> = rows.iter().map(Removable::tid).collect();
-    // A TID scan whatever the planner believes of the table: the array's length is hidden from it by the subquery, and the
-    // conditions, which an index could serve, by IS TRUE.
-    let delete = format!(
-        "DELETE FROM ONLY {} g
-         WHERE g.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.unnest($1)))
-           AND ({condition}) IS TRUE",
-        leaf.name
-    );
-    // Where all of them go, the ranking knows whose they were, and RETURNING would cost a fifth more.
-    if let Some(recipe_of_each) = rows.iter().map(Removable::recipe).collect::<Option<Vec<_>>>() {
-        let all_went = attempt(|| {
-            Spi::connect_mut(|client| {
-                client.update(delete.as_str(), None, &[tids.clone().into()])?;
-                Ok(unsafe { pg_sys::SPI_processed } == rows.len() as u64)
-            })
-            .map_err(spi)
-        })?;
-        if all_went {
-            recipe_of_each.into_iter().for_each(|recipe| recipes.list[recipe].removed += 1);
-            return Ok(());
-        }
-    }
-    let counted = format!(
-        "WITH gone AS ({delete} RETURNING {} AS recipe)
-         SELECT recipe::pg_catalog.text, pg_catalog.count(*) FROM gone GROUP BY recipe",
-        target.recipe.as_key()
-    );
-    Spi::connect_mut(|client| {
-        for row in client.update(counted.as_str(), None, &[tids.into()])? {
-            let recipe = recipes.of_id(row.get::<&str>(1)?);
-            recipes.list[recipe].removed += row.get::<i64>(2)?.unwrap_or_default();
-        }
-        Ok(())
-    })
-    .map_err(spi)
+/// Removes every failed row of a leaf that is selected.
+pub fn remove_failed(target: &Target, leaf: &Leaf, selection: &Selection, recipes: &mut Recipes) -> Result<()> {
+    let only = if leaf.reach == Reach::Position { "ONLY" } else { "" };
+    let (table, key) = (&leaf.table.name, target.recipe.as_key());
+    let delete = format!("DELETE FROM {only} {table} g WHERE {} RETURNING {key}", condition(target, None, selection));
+    stream_returning(&delete, |row| recipes.count_removed(row))
 }
 
 /// Does `work`, which removes rows of `table`, as its owner. Errors: 55P03 (a lock that is held for too long).
-fn removing(target: &Target, table: &Table, work: impl FnOnce() -> Result<()>) -> Result<()> {
+pub fn removing<T>(target: &Target, table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
     acting_as(table.owner, &table.search_path, || {
         set_local("lock_timeout", &target.lock_timeout.to_string());
         PgTryBuilder::new(AssertUnwindSafe(work))

@@ -13,6 +13,8 @@ pub struct Table {
     pub owner: pg_sys::Oid,
     /// `pg_class.relkind`: `r`, `p`, `f`, `v` ...
     pub kind: i8,
+    /// Seen by its own session only.
+    pub is_temporary: bool,
     /// Schema-qualified and quoted.
     pub name: String,
     /// `pg_catalog`, the table's own schema, `pg_temp`: an application's ordinary triggers work.
@@ -42,7 +44,8 @@ impl Table {
 
     fn read(oid: &str, argument: DatumWithOid) -> Result<Option<Table>> {
         let query = format!(
-            "SELECT c.oid, c.relowner, c.relkind, n.nspname::pg_catalog.text, c.relname::pg_catalog.text
+            "SELECT c.oid, c.relowner, c.relkind, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
+                    c.relpersistence OPERATOR(pg_catalog.=) 't'
              FROM pg_catalog.pg_class c
              JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
              WHERE c.oid OPERATOR(pg_catalog.=) {oid}"
@@ -56,6 +59,7 @@ impl Table {
                     oid: row.get(1)?.unwrap_or(pg_sys::InvalidOid),
                     owner: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
                     kind: row.get(3)?.unwrap_or_default(),
+                    is_temporary: row.get(6)?.unwrap_or_default(),
                     name: format!("{schema}.{relation}"),
                     search_path: format!("pg_catalog, {schema}, pg_temp"),
                 })

@@ -1,16 +1,16 @@
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
-use crate::error::{Result, error, required, spi};
+use crate::error::{Result, error, required};
 use crate::owner::acting_as;
-use crate::read::{read_one, refuse_read_only};
+use crate::read::read_one;
 use crate::table::{Column, Table};
 
 /// Checks that what a target names is there and can be used. Errors: those of `Target::load`, 22P02 (a value that its
 /// column cannot have), 22023 (time zone).
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
-    let target = Target::load(target, false)?;
+    let target = Target::load(target)?;
     let statuses = [&target.failed_status, &target.completed_status, &target.pending_status, &target.processing_status];
     target.account_column.accepts(&target.account)?;
     statuses.iter().try_for_each(|status| target.status.accepts(status))?;
@@ -45,6 +45,11 @@ pub struct Target {
     pub time_zone: String,
     /// How long a run waits for a lock, in milliseconds; 0 is without end.
     pub lock_timeout: i64,
+    /// Rows per batch.
+    pub batch_size: i64,
+    /// Bytes per second.
+    pub max_wal_rate: Option<i64>,
+    pub throttle_query: Option<String>,
     pub id: Column,
     pub account_column: Column,
     pub recipe: Column,
@@ -73,10 +78,10 @@ pub struct Ledger {
 }
 
 impl Target {
-    /// Reads the row `name`, locks it against a second run where `lock`, and checks what it names.
-    /// Errors: 22004, 42704, 55P03, 42P01, 42809, 42703, 42804.
-    pub fn load(name: Option<&str>, lock: bool) -> Result<Target> {
-        let (name, row) = row(name, lock)?;
+    /// Reads the row `name` and checks what it names.
+    /// Errors: 22004, 42704, 42P01, 42809, 42703, 42804.
+    pub fn load(name: Option<&str>) -> Result<Target> {
+        let (name, row) = row(name)?;
         // With the search path of `state`, names and types come out qualified.
         state(|| Target::check(name, &row))
     }
@@ -96,7 +101,7 @@ impl Target {
         };
         let optional = |key: &str| text(key).map(|_| find(key, "NULL")).transpose();
         let table = find("generations_table", "'schema.table'")?;
-        if !matches!(table.kind as u8, b'r' | b'p') {
+        if !matches!(table.kind as u8, b'r' | b'p' | b'f') {
             return Err(error(
                 PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
                 format!("\"{}\" is not a table", must("generations_table")),
@@ -173,6 +178,9 @@ impl Target {
             processing_status: must("processing_status"),
             time_zone: must("time_zone"),
             lock_timeout: row["lock_timeout_ms"].as_i64().unwrap_or_default(),
+            batch_size: row["batch_size"].as_i64().unwrap_or_default(),
+            max_wal_rate: row["max_wal_rate"].as_i64(),
+            throttle_query: text("throttle_query"),
             id,
             account_column: column("account_column")?,
             recipe: column("recipe_column")?,
@@ -254,41 +262,22 @@ pub fn state<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// The name of a target that exists, its tables there or not.
 pub fn exists(name: Option<&str>) -> Result<&str> {
-    row(name, false).map(|(name, _)| name)
+    row(name).map(|(name, _)| name)
 }
 
-/// The row of a target as JSON, locked until the transaction ends where `lock`.
-fn row(name: Option<&str>, lock: bool) -> Result<(&str, serde_json::Value)> {
+/// The row of a target as JSON.
+fn row(name: Option<&str>) -> Result<(&str, serde_json::Value)> {
     let name = required(name, "target", "SELECT name FROM backlog_cleanup.target")?;
     const ROW: &str = "SELECT pg_catalog.to_jsonb(t) OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object(
                     'lock_timeout_ms', pg_catalog.ceil(EXTRACT(epoch FROM t.lock_timeout)
                                                        OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8)
          FROM backlog_cleanup.target t WHERE t.name OPERATOR(pg_catalog.=) $1";
-    let unlocked = state(|| read_one::<pgrx::JsonB>(ROW, &[name.into()]))?.ok_or_else(|| {
+    let row = state(|| read_one::<pgrx::JsonB>(ROW, &[name.into()]))?.ok_or_else(|| {
         error(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("target \"{name}\" does not exist"),
             "SELECT name FROM backlog_cleanup.target".into(),
         )
     })?;
-    if !lock {
-        return Ok((name, unlocked.0));
-    }
-    refuse_read_only("remove rows")?;
-    let lock = format!("{ROW} FOR NO KEY UPDATE SKIP LOCKED");
-    let locked = state(|| {
-        Spi::connect_mut(|client| {
-            let rows = client.update(lock.as_str(), Some(1), &[name.into()])?;
-            if rows.is_empty() { Ok(None) } else { rows.first().get_one::<pgrx::JsonB>() }
-        })
-        .map_err(spi)
-    })?
-    .ok_or_else(|| {
-        error(
-            PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
-            format!("target \"{name}\" is locked: another run on it is in progress"),
-            "SELECT pid, usename, xact_start, query FROM pg_stat_activity WHERE state <> 'idle'".into(),
-        )
-    })?;
-    Ok((name, locked.0))
+    Ok((name, row.0))
 }

@@ -5,4 +5,6 @@ mod age;
 mod report;
 
 pub use age::age_in_words;
-pub use report::{CleanupDetail, EmergencyReport, RecipeFailures, RegularReport, StatusReport, recipe_id};
+pub use report::{
+    BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, RecipeFailures, RegularReport, StatusReport, recipe_id,
+};

@@ -47,6 +47,33 @@ pub struct EmergencyReport {
     pub duration_ms: i64,
 }
 
+/// What a batched run did: the report of its mode, and how it went.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Batched<Report> {
+    #[serde(flatten)]
+    pub report: Report,
+    /// `completed`, or `stopped` by `max_duration` or `max_rows`.
+    pub state: String,
+    /// Committed batches that removed rows.
+    pub batches: i64,
+    /// Background workers that it got; 0 where the session did all itself.
+    pub workers: i64,
+    /// Rows that somebody else had locked.
+    pub skipped_count: i64,
+    /// Rows that a trigger, a rule or a foreign key did not let go.
+    pub kept_back_count: i64,
+    pub batch_milliseconds: BatchMilliseconds,
+}
+
+/// How long the batches of a run held their locks; 0 where there were none.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct BatchMilliseconds {
+    pub median: f64,
+    pub p99: f64,
+    pub max: f64,
+}
+
 /// The state of a target: the account's rows by status, and the recipes that have failures.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

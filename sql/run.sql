@@ -1,0 +1,96 @@
+-- The batched run: a thin procedure that commits, around functions in Rust.
+CREATE FUNCTION backlog_cleanup.start_run(
+    target text, mode text, batch_size integer, pause interval, max_duration interval, max_rows bigint, workers integer,
+    recipe_id text, failure_type text) RETURNS bigint LANGUAGE c AS 'MODULE_PATHNAME', 'start_run_wrapper';
+CREATE FUNCTION backlog_cleanup.next_batch(run_id bigint) RETURNS double precision
+    LANGUAGE c AS 'MODULE_PATHNAME', 'next_batch_wrapper';
+CREATE FUNCTION backlog_cleanup.finish_run(run_id bigint) RETURNS jsonb
+    LANGUAGE c AS 'MODULE_PATHNAME', 'finish_run_wrapper';
+CREATE PROCEDURE backlog_cleanup.wait(seconds double precision) LANGUAGE c AS 'MODULE_PATHNAME', 'wait_wrapper';
+
+-- It has no SET clause and is no SECURITY DEFINER, since neither could commit.
+CREATE PROCEDURE backlog_cleanup_run(
+    target       text DEFAULT 'generations',
+    mode         text DEFAULT 'regular',
+    batch_size   integer DEFAULT NULL,
+    pause        interval DEFAULT '0',
+    max_duration interval DEFAULT NULL,
+    max_rows     bigint DEFAULT NULL,
+    workers      integer DEFAULT 1,
+    recipe_id    text DEFAULT NULL,
+    failure_type text DEFAULT NULL,
+    INOUT report jsonb DEFAULT NULL)
+LANGUAGE plpgsql AS $$
+DECLARE
+    run     bigint;
+    seconds double precision := 0;
+BEGIN
+    -- An error here, and not after the first batch, where nothing can be committed.
+    CALL backlog_cleanup.wait(seconds);
+    run := backlog_cleanup.start_run(target, mode, batch_size, pause, max_duration, max_rows, workers, recipe_id, failure_type);
+    LOOP
+        COMMIT;
+        -- Right behind the COMMIT, so that no snapshot is held.
+        CALL backlog_cleanup.wait(seconds);
+        seconds := backlog_cleanup.next_batch(run);
+        EXIT WHEN seconds IS NULL;
+    END LOOP;
+    report := backlog_cleanup.finish_run(run);
+END
+$$;
+COMMENT ON PROCEDURE backlog_cleanup_run(text, text, integer, interval, interval, bigint, integer, text, text, jsonb) IS
+    'removes what a regular or an emergency run does, in batches, with a commit after each';
+REVOKE ALL ON PROCEDURE backlog_cleanup_run(text, text, integer, interval, interval, bigint, integer, text, text, jsonb)
+    FROM PUBLIC;
+COMMENT ON PROCEDURE backlog_cleanup.wait(double precision) IS 'a part of backlog_cleanup_run: sleeps, and holds no snapshot';
+REVOKE ALL ON PROCEDURE backlog_cleanup.wait(double precision) FROM PUBLIC;
+COMMENT ON FUNCTION backlog_cleanup.start_run(text, text, integer, interval, interval, bigint, integer, text, text) IS
+    'a part of backlog_cleanup_run: holds the target, fixes the cutoffs, divides the work; returns the run''s id';
+REVOKE ALL ON FUNCTION backlog_cleanup.start_run(text, text, integer, interval, interval, bigint, integer, text, text)
+    FROM PUBLIC;
+COMMENT ON FUNCTION backlog_cleanup.next_batch(bigint) IS
+    'a part of backlog_cleanup_run: removes a batch; returns the seconds to wait, or NULL at the end';
+REVOKE ALL ON FUNCTION backlog_cleanup.next_batch(bigint) FROM PUBLIC;
+COMMENT ON FUNCTION backlog_cleanup.finish_run(bigint) IS
+    'a part of backlog_cleanup_run: sums the batches up and gives the target back; returns the report';
+REVOKE ALL ON FUNCTION backlog_cleanup.finish_run(bigint) FROM PUBLIC;
+
+CREATE VIEW backlog_cleanup.progress AS
+    SELECT r.id AS run_id, r.target, r.mode,
+           CASE WHEN held.pid IS NULL THEN 'interrupted' ELSE r.state END AS state,
+           held.pid, r.started_at, r.batches, r.removed, r.skipped, r.kept_back,
+           done.share AS share_done,
+           r.removed OPERATOR(pg_catalog./) spent.seconds AS rows_per_second,
+           pg_catalog.make_interval(secs => (spent.seconds OPERATOR(pg_catalog.*) (1::double precision OPERATOR(pg_catalog.-) done.share))
+                                            OPERATOR(pg_catalog./) NULLIF(done.share, 0::double precision)) AS time_left,
+           r.waiting_for
+    FROM backlog_cleanup.run r
+    LEFT JOIN pg_catalog.pg_locks held
+           ON held.locktype OPERATOR(pg_catalog.=) 'object' AND held.granted
+          AND held.database OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database
+                                                    WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+          AND held.classid OPERATOR(pg_catalog.=) 'backlog_cleanup.target'::pg_catalog.regclass::pg_catalog.oid
+          AND held.objid OPERATOR(pg_catalog.=)
+              (pg_catalog.hashtext(r.target)::bigint OPERATOR(pg_catalog.&) 4294967295)::pg_catalog.oid
+          AND held.objsubid OPERATOR(pg_catalog.=) 1::smallint,
+    LATERAL (SELECT COALESCE(pg_catalog.sum(p.steps_done)::double precision OPERATOR(pg_catalog./)
+                             NULLIF(pg_catalog.sum(p.steps), 0::numeric)::double precision, 1::double precision) AS share
+             FROM backlog_cleanup.run_part p WHERE p.run_id OPERATOR(pg_catalog.=) r.id) done,
+    LATERAL (SELECT GREATEST(EXTRACT(epoch FROM (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.started_at)),
+                             0.001)::double precision AS seconds) spent
+    WHERE r.state OPERATOR(pg_catalog.=) 'running';
+COMMENT ON VIEW backlog_cleanup.progress IS 'batched runs that are at work, or were until they were interrupted';
+COMMENT ON COLUMN backlog_cleanup.progress.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.progress.target IS 'its target';
+COMMENT ON COLUMN backlog_cleanup.progress.mode IS 'regular or emergency';
+COMMENT ON COLUMN backlog_cleanup.progress.state IS 'running; interrupted where nobody works on it any more';
+COMMENT ON COLUMN backlog_cleanup.progress.pid IS 'the process that runs it, or NULL';
+COMMENT ON COLUMN backlog_cleanup.progress.started_at IS 'when it started';
+COMMENT ON COLUMN backlog_cleanup.progress.batches IS 'committed batches';
+COMMENT ON COLUMN backlog_cleanup.progress.removed IS 'rows removed so far';
+COMMENT ON COLUMN backlog_cleanup.progress.skipped IS 'rows locked by somebody else so far';
+COMMENT ON COLUMN backlog_cleanup.progress.kept_back IS 'rows that a trigger, a rule or a foreign key held so far';
+COMMENT ON COLUMN backlog_cleanup.progress.share_done IS 'how much of the table it has looked at, from 0 to 1';
+COMMENT ON COLUMN backlog_cleanup.progress.rows_per_second IS 'rows removed per second since it started';
+COMMENT ON COLUMN backlog_cleanup.progress.time_left IS 'at this rate; NULL before the first batch';
+COMMENT ON COLUMN backlog_cleanup.progress.waiting_for IS 'why it waits, or NULL';

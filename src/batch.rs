@@ -1,0 +1,154 @@
+use std::time::Instant;
+
+use pgrx::prelude::*;
+
+use crate::error::{Result, spi};
+use crate::find::{Place, condition, find};
+use crate::leaf::{Leaf, Reach};
+use crate::part::{Part, Task};
+use crate::policy::Policy;
+use crate::recipe::Recipes;
+use crate::remove::{Left, remove_around};
+use crate::run::Run;
+use crate::selection::Selection;
+use crate::subtransaction::{attempt, sqlstate};
+use crate::sweep::{remove_failed, removing};
+use crate::table::Table;
+use crate::target::{Target, state};
+use crate::{books, cutoff, governor, keys};
+
+/// How often a batch is tried again that a deadlock, a serialization failure or a locked table has rolled back.
+const ATTEMPTS: i32 = 5;
+/// Blocks that a batch looks at where it finds too few rows: 128 MB.
+const BLOCKS: i64 = 16_384;
+
+/// Works on a run for one batch, all in the caller's transaction: removes, counts, and writes the books. Returns the
+/// seconds to wait before the next; `None` where there is nothing left to take.
+pub fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
+    let Some(part) = Part::take(run.id)? else { return Ok(None) };
+    let Some(table) = Table::of(part.leaf)? else {
+        // The leaf was dropped, and its rows with it.
+        part.advance(part.steps, 0)?;
+        return Ok(Some(0.0));
+    };
+    let reach = if matches!(part.task, Task::Keys) { Reach::Key } else { Reach::Position };
+    let leaf = Leaf { table, reach, pages: 0 };
+    let started = Instant::now();
+    let done = attempt(|| {
+        cutoff::with(target, run.id, |recipes| {
+            let (next, left) = remove_next(run, target, &leaf, &part, recipes)?;
+            part.advance(next.0, next.1)?;
+            write(run, target, recipes, left, started)?;
+            Ok(Some(()))
+        })
+    });
+    if let Err(failure) = done {
+        let again = matches!(
+            sqlstate(&failure),
+            PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
+                | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
+                | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
+        );
+        if !again || part.attempts == ATTEMPTS {
+            failure.rethrow();
+        }
+        part.failed_once_more()?;
+        return Ok(Some(0.1 * f64::from(part.attempts + 1)));
+    }
+    governor::batch_is_done();
+    Ok(Some(run.pause))
+}
+
+/// Removes up to a batch of rows, and says where to go on: the steps done, and the offset in the next block.
+fn remove_next(
+    run: &Run,
+    target: &Target,
+    leaf: &Leaf,
+    part: &Part,
+    recipes: &mut Recipes,
+) -> Result<((i64, u16), Left)> {
+    let policy = run.policy();
+    let selection = Selection { recipe_id: run.recipe_id.as_deref(), failure_type: run.failure_type.as_deref() };
+    let limit = run.rows_left().unwrap_or(run.batch_size).min(run.batch_size) as usize;
+    removing(target, &leaf.table, || {
+        let place = match &part.task {
+            Task::Keys => return remove_keys(target, leaf, policy.as_ref(), &selection, part, limit, recipes),
+            Task::Positions(tids) => Place::Positions(&tids[part.steps_done as usize..]),
+            Task::Blocks { first, next_offset } => {
+                let next = first + part.steps_done;
+                let end = (next + BLOCKS).min(first + part.steps);
+                Place::Blocks { after: (next as u32, *next_offset), end: end as u32 }
+            }
+        };
+        let end = if let Place::Blocks { end, .. } = place { i64::from(end) } else { 0 };
+        let rows = find(target, leaf, policy.as_ref(), &selection, place, limit, recipes)?;
+        let left = remove_around(target, leaf, &condition(target, policy.as_ref(), &selection), &rows, recipes)?;
+        let next = match (&part.task, rows.last()) {
+            (Task::Blocks { first, .. }, Some(last)) if rows.len() == limit => {
+                (i64::from(last.block()) - first, last.offset())
+            }
+            (Task::Blocks { first, .. }, _) => (end - first, 0),
+            _ => (part.steps, 0),
+        };
+        Ok((next, left))
+    })
+}
+
+fn remove_keys(
+    target: &Target,
+    leaf: &Leaf,
+    policy: Option<&Policy>,
+    selection: &Selection,
+    part: &Part,
+    limit: usize,
+    recipes: &mut Recipes,
+) -> Result<((i64, u16), Left)> {
+    let next = match policy {
+        Some(policy) => {
+            let places = part.steps_done as usize..part.steps as usize;
+            keys::remove(target, leaf, policy, selection, places, limit, recipes)? as i64
+        }
+        None => remove_failed(target, leaf, selection, recipes).map(|()| part.steps)?,
+    };
+    Ok(((next, 0), Left::default()))
+}
+
+/// Writes what a batch has removed into the run, the ledger and the list of batches.
+fn write(run: &Run, target: &Target, recipes: &Recipes, left: Left, started: Instant) -> Result<()> {
+    let removed = recipes.removed();
+    let batch = state(|| {
+        Spi::get_one_with_args::<i64>(
+            "UPDATE backlog_cleanup.run
+             SET removed = removed OPERATOR(pg_catalog.+) $2,
+                 skipped = skipped OPERATOR(pg_catalog.+) $3,
+                 kept_back = kept_back OPERATOR(pg_catalog.+) $4,
+                 batches = batches OPERATOR(pg_catalog.+) CASE WHEN $2 OPERATOR(pg_catalog.>) 0 THEN 1 ELSE 0 END,
+                 waiting_for = NULL
+             WHERE id OPERATOR(pg_catalog.=) $1
+             RETURNING batches",
+            &[run.id.into(), removed.into(), left.skipped.into(), left.kept_back.into()],
+        )
+        .map_err(spi)
+    })?;
+    if removed == 0 {
+        return Ok(());
+    }
+    let lost: Vec<_> = recipes.list.iter().filter(|recipe| recipe.removed > 0).collect();
+    let recipe_ids: Vec<Option<String>> = lost.iter().map(|recipe| recipe.recipe_id.clone()).collect();
+    let counts: Vec<i64> = lost.iter().map(|recipe| recipe.removed).collect();
+    books::ledger(target, &run.mode, run.id, batch, removed)?;
+    state(|| {
+        Spi::run_with_args(
+            "INSERT INTO backlog_cleanup.run_batch (run_id, batch, recipe_ids, removed, milliseconds, finished_at)
+             VALUES ($1, $2, $3, $4, $5, pg_catalog.clock_timestamp())",
+            &[
+                run.id.into(),
+                batch.into(),
+                recipe_ids.into(),
+                counts.into(),
+                (started.elapsed().as_secs_f64() * 1000.0).into(),
+            ],
+        )
+        .map_err(spi)
+    })
+}

@@ -1,0 +1,101 @@
+use std::ops::ControlFlow;
+
+use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+
+use crate::error::Result;
+use crate::leaf::Leaf;
+use crate::policy::Policy;
+use crate::position::{Order, Position};
+use crate::recipe::Recipes;
+use crate::removable::Removable;
+use crate::selection::Selection;
+use crate::stream::stream_until;
+use crate::target::Target;
+
+/// Where in a leaf to look for removable rows.
+pub enum Place<'a> {
+    /// In heap order, behind a position (block, offset) and before a block.
+    Blocks { after: (u32, u16), end: u32 },
+    /// At these positions.
+    Positions(&'a [pg_sys::ItemPointerData]),
+    /// Among the rows of the recipes that lose any, through the partial index.
+    Recipes,
+}
+
+/// The condition on a row `g` of what a run removes: regular by a policy, or emergency.
+pub fn condition(target: &Target, policy: Option<&Policy>, selection: &Selection) -> String {
+    let is_old = policy.map_or("true".into(), |policy| target.failed_before(&policy.cutoff));
+    format!("{} AND {is_old} AND {}", target.is_failed(), selection.matches(target))
+}
+
+/// Finds up to `limit` rows of a leaf that a run removes: in a regular run those behind the cutoff of their recipe.
+pub fn find(
+    target: &Target,
+    leaf: &Leaf,
+    policy: Option<&Policy>,
+    selection: &Selection,
+    place: Place,
+    limit: usize,
+    recipes: &mut Recipes,
+) -> Result<Vec<Removable>> {
+    let order = Order::of(&target.id);
+    let mut found = Vec::new();
+    let condition = condition(target, policy, selection);
+    stream_until(&statement(target, leaf, &condition, &place, recipes), |row| {
+        let recipe = recipes.of_row(row, 0);
+        let goes = match (row.instant(1), recipes.list[recipe].cutoff) {
+            _ if policy.is_none() => true,
+            (Some(at), Some(cutoff)) => order.compare(Position { at, id: row.datum(2) }, cutoff).is_lt(),
+            _ => false,
+        };
+        if goes {
+            found.push(Removable::new(row.tid(3), recipe));
+        }
+        if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(found)
+}
+
+fn statement(target: &Target, leaf: &Leaf, condition: &str, place: &Place, recipes: &Recipes) -> String {
+    // IS TRUE hides a condition from every index, so that the place alone decides how the rows are reached.
+    let place = match place {
+        Place::Blocks { after: (block, offset), end } => format!(
+            "g.ctid OPERATOR(pg_catalog.>) '({block},{offset})'::tid AND g.ctid OPERATOR(pg_catalog.<) '({end},0)'::tid
+             AND ({condition}) IS TRUE"
+        ),
+        Place::Positions(tids) => {
+            let tids: Vec<String> = tids
+                .iter()
+                .map(|tid| pgrx::itemptr::item_pointer_get_both(*tid))
+                .map(|(block, offset)| format!("\"({block},{offset})\""))
+                .collect();
+            format!("g.ctid OPERATOR(pg_catalog.=) ANY ('{{{}}}'::tid[]) AND ({condition}) IS TRUE", tids.join(","))
+        }
+        Place::Recipes => {
+            let losing = recipes.list.iter().filter(|recipe| recipe.removed > 0);
+            let named: Vec<String> = losing
+                .clone()
+                .filter_map(|recipe| recipe.recipe_id.as_deref())
+                .map(|id| format!("{}::{}", quote_literal(id), target.recipe.sql_type))
+                .collect();
+            let mut of_them = format!(
+                "g.{} OPERATOR(pg_catalog.=) ANY (ARRAY[{}]::{}[])",
+                target.recipe.name,
+                named.join(", "),
+                target.recipe.sql_type
+            );
+            if losing.into_iter().any(|recipe| recipe.recipe_id.is_none()) {
+                of_them = format!("({of_them} OR g.{} IS NULL)", target.recipe.name);
+            }
+            format!("{of_them} AND {condition}")
+        }
+    };
+    format!(
+        "SELECT {}, g.{}, g.{}, g.ctid FROM ONLY {} g WHERE {place}",
+        target.recipe.as_key(),
+        target.failed_at.name,
+        target.id.name,
+        leaf.table.name
+    )
+}

@@ -1,0 +1,78 @@
+use pgrx::prelude::*;
+
+use crate::error::{Result, spi};
+use crate::read::read_one;
+use crate::table::Table;
+use crate::target::Target;
+
+/// A table that has rows of the target in itself: a plain table, a partition, a child.
+pub struct Leaf {
+    pub table: Table,
+    pub reach: Reach,
+    /// The heap's size in blocks.
+    pub pages: u32,
+}
+
+/// How the rows of a leaf are named.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Reach {
+    /// By their positions in the heap.
+    Position,
+    /// By their recipe, failed-at and id: where the rows are elsewhere a position means nothing.
+    Key,
+}
+
+/// The leaves of a target. A table that is distributed by Citus looks like a plain one, but a position means a row in
+/// each of its shards.
+pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
+    if is_distributed(&target.table)? {
+        let table = Table::of(target.table.oid)?;
+        return Ok(table.map(|table| Leaf { table, reach: Reach::Key, pages: 0 }).into_iter().collect());
+    }
+    let found = Spi::connect(|client| {
+        client
+            .select(
+                "WITH RECURSIVE leaf (oid) AS (
+                     SELECT $1
+                     UNION
+                     SELECT i.inhrelid FROM pg_catalog.pg_inherits i
+                     JOIN leaf ON i.inhparent OPERATOR(pg_catalog.=) leaf.oid)
+                 SELECT c.oid, COALESCE(pg_catalog.pg_relation_size(c.oid), 0)
+                               OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8
+                 FROM leaf
+                 JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) leaf.oid
+                 WHERE c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{r,f}')
+                 ORDER BY c.oid",
+                None,
+                &[target.table.oid.into()],
+            )?
+            .map(|row| {
+                let oid = row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid);
+                Ok((oid, row.get::<i64>(2)?.unwrap_or_default()))
+            })
+            .collect::<spi::Result<Vec<_>>>()
+    })
+    .map_err(spi)?;
+    let mut leaves = Vec::new();
+    for (oid, pages) in found {
+        if let Some(table) = Table::of(oid)? {
+            let reach = if table.kind as u8 == b'f' { Reach::Key } else { Reach::Position };
+            leaves.push(Leaf { table, reach, pages: u32::try_from(pages).unwrap_or(u32::MAX) });
+        }
+    }
+    Ok(leaves)
+}
+
+/// Whether Citus spreads the table over shards.
+pub fn is_distributed(table: &Table) -> Result<bool> {
+    let catalog = "SELECT pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL";
+    if read_one::<bool>(catalog, &[])? != Some(true) {
+        return Ok(false);
+    }
+    read_one::<bool>(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition
+                        WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1)",
+        &[table.oid.into()],
+    )
+    .map(|found| found == Some(true))
+}

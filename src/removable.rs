@@ -1,0 +1,46 @@
+use std::collections::BTreeMap;
+
+use pgrx::itemptr::{item_pointer_get_both, item_pointer_set_all};
+use pgrx::pg_sys;
+
+/// A removable row in 8 bytes that sort in heap order: block (32 bits), offset (11: 32 kB pages have at most 1,164
+/// tuples, `MaxHeapTuplesPerPage` in access/htup_details.h), recipe (21).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Removable(u64);
+
+/// The removable rows per leaf table's oid.
+pub type PerLeaf = BTreeMap<u32, Vec<Removable>>;
+
+impl Removable {
+    const RECIPE_BITS: u32 = 21;
+    const OFFSET_BITS: u32 = 11;
+    /// Stands for all recipes whose place is too large.
+    const SOME_RECIPE: u64 = (1 << Self::RECIPE_BITS) - 1;
+
+    /// `recipe` is the recipe's place in its list.
+    pub fn new(tid: pg_sys::ItemPointerData, recipe: usize) -> Removable {
+        let (block, offset) = item_pointer_get_both(tid);
+        let position = u64::from(block) << Self::OFFSET_BITS | u64::from(offset);
+        Removable(position << Self::RECIPE_BITS | (recipe as u64).min(Self::SOME_RECIPE))
+    }
+
+    pub fn block(&self) -> u32 {
+        (self.0 >> (Self::RECIPE_BITS + Self::OFFSET_BITS)) as u32
+    }
+
+    pub fn offset(&self) -> u16 {
+        (self.0 >> Self::RECIPE_BITS & ((1 << Self::OFFSET_BITS) - 1)) as u16
+    }
+
+    pub fn tid(&self) -> pg_sys::ItemPointerData {
+        let mut tid = pg_sys::ItemPointerData::default();
+        item_pointer_set_all(&mut tid, self.block(), self.offset());
+        tid
+    }
+
+    /// The recipe's place in the list, where it fits in.
+    pub fn recipe(&self) -> Option<usize> {
+        let recipe = self.0 & Self::SOME_RECIPE;
+        (recipe != Self::SOME_RECIPE).then_some(recipe as usize)
+    }
+}

@@ -1,0 +1,42 @@
+use std::time::{Duration, Instant};
+
+use pgrx::prelude::*;
+
+use crate::error::{Result, error};
+
+/// Sleeps. As a procedure that is called in no transaction block it holds no snapshot meanwhile, so that vacuum may
+/// reclaim what the last batch has removed. Errors: 25001 where its caller could not commit.
+#[pg_extern(sql = false)]
+fn wait(seconds: f64, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
+    let can_commit = unsafe {
+        let context = (*fcinfo).context;
+        pgrx::is_a(context, pg_sys::NodeTag::T_CallContext) && !(*context.cast::<pg_sys::CallContext>()).atomic
+    };
+    if !can_commit {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            "backlog_cleanup_run commits after each batch, and cannot run inside a transaction block or a function"
+                .into(),
+            "COMMIT; CALL backlog_cleanup_run(); or in one transaction: SELECT backlog_cleanup_failed_generations()"
+                .into(),
+        ));
+    }
+    let until = Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0));
+    loop {
+        pg_sys::check_for_interrupts!();
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+        unsafe {
+            pg_sys::WaitLatch(
+                pg_sys::MyLatch,
+                events as i32,
+                left.as_millis().max(1) as i64,
+                pg_sys::PG_WAIT_EXTENSION,
+            );
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+        }
+    }
+}
