@@ -68,8 +68,9 @@ impl Table {
     /// Finds a column by its name, without quotes.
     pub fn column(&self, name: &str) -> Result<Option<Column>> {
         Spi::connect(|client| {
+            // The typmod -1 stands for any length: 'character' without one would be character(1) and cut values off.
             let rows = client.select(
-                "SELECT pg_catalog.format_type(atttypid, NULL), attnum, atttypid, attcollation
+                "SELECT pg_catalog.format_type(atttypid, -1), attnum, atttypid, attcollation
                  FROM pg_catalog.pg_attribute
                  WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname OPERATOR(pg_catalog.=) $2::pg_catalog.name
                    AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",

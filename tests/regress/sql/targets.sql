@@ -1,0 +1,25 @@
+-- What a target may name, how its values are read, and as whom.
+\set SHOW_CONTEXT never
+SET client_min_messages = error;
+CREATE DATABASE regress_targets ENCODING 'UTF8' TEMPLATE template0;
+\c regress_targets
+SET client_min_messages = error;
+\set ECHO none
+\i demo/platform.sql
+\set ECHO all
+CREATE SCHEMA "My jobs";
+CREATE EXTENSION backlog_cleanup SCHEMA "My jobs";
+SET search_path = public, "My jobs";
+CREATE TABLE job (id integer, owner char(20), queue text, state char(10), at timestamp, error date);
+CREATE VIEW jobs_left AS SELECT owner, state, count(*) FROM job GROUP BY 1, 2 ORDER BY 1, 2;
+INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                                    recipe_column, status_column, failed_at_column, failure_type_column)
+VALUES ('job', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error');
+
+-- A value of type char(n) is compared whole.
+INSERT INTO job SELECT i, 'system_backlog', 'a', 'failed', '2020-01-01' FROM generate_series(1, 12) i;
+INSERT INTO job SELECT i, 's', 'a', 'f', '2020-01-01' FROM generate_series(1, 12) i;
+SELECT backlog_cleanup_failed_generations('job') -> 'cleanedUpGenerations' AS removed;
+SELECT * FROM jobs_left;
+SELECT backlog_cleanup_emergency('job') -> 'removedCount' AS removed;
+SELECT * FROM jobs_left;
