@@ -23,3 +23,20 @@ SELECT backlog_cleanup_failed_generations('job') -> 'cleanedUpGenerations' AS re
 SELECT * FROM jobs_left;
 SELECT backlog_cleanup_emergency('job') -> 'removedCount' AS removed;
 SELECT * FROM jobs_left;
+
+-- A local time in an hour that the time zone repeats is that of the second pass, whichever pass the cutoff is in.
+TRUNCATE job;
+UPDATE backlog_cleanup.target SET time_zone = 'America/New_York' WHERE name = 'job';
+BEGIN;
+UPDATE backlog_cleanup.policy
+SET keep = 0, max_age = now() AT TIME ZONE 'UTC' - timestamp '2025-11-02 05:30' WHERE target = 'job';
+INSERT INTO job SELECT i, 'system_backlog', NULL, 'failed', '2025-11-02 00:50'::timestamp + i * interval '10 minutes'
+FROM generate_series(0, 8) i;
+SELECT removable_count FROM backlog_cleanup_status('job');
+SELECT backlog_cleanup_failed_generations('job') ->> 'cutoff' AS cutoff;
+SELECT min(at) FROM job;
+UPDATE backlog_cleanup.policy
+SET max_age = now() AT TIME ZONE 'UTC' - timestamp '2025-11-02 06:30' WHERE target = 'job';
+SELECT backlog_cleanup_failed_generations('job') ->> 'cutoff' AS cutoff;
+SELECT min(at) FROM job;
+ROLLBACK;
