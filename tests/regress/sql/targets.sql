@@ -40,3 +40,11 @@ SET max_age = now() AT TIME ZONE 'UTC' - timestamp '2025-11-02 06:30' WHERE targ
 SELECT backlog_cleanup_failed_generations('job') ->> 'cutoff' AS cutoff;
 SELECT min(at) FROM job;
 ROLLBACK;
+
+-- A time without end has no age, and the past one is expired.
+INSERT INTO job SELECT i, 'system_backlog', at::text, 'failed', at
+FROM generate_series(1, 12) i, unnest(ARRAY['-infinity', 'infinity']::timestamp[]) at;
+SELECT recipe_id, failed_count, removable_count, oldest_failed_at, oldest_failed_age FROM backlog_cleanup_status('job')
+ORDER BY 1;
+SELECT backlog_cleanup_status_json('job') -> 'recipesWithFailedGenerations' AS recipes;
+SELECT backlog_cleanup_failed_generations('job') -> 'cleanedUpGenerations' AS removed;
