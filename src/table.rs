@@ -102,6 +102,10 @@ impl Column {
         matches!(self.sql_type.as_str(), "smallint" | "integer" | "bigint")
     }
 
+    pub fn is_number(&self) -> bool {
+        self.is_integer() || matches!(self.sql_type.as_str(), "numeric" | "real" | "double precision")
+    }
+
     /// Whether its type has an order (a default btree operator class).
     pub fn is_ordered(&self) -> bool {
         unsafe { (*pg_sys::lookup_type_cache(self.type_oid, pg_sys::TYPECACHE_CMP_PROC as i32)).cmp_proc.to_u32() != 0 }
@@ -113,11 +117,12 @@ impl Column {
         format!("g.{}::{key}", self.name)
     }
 
-    /// Checks that a value can be read as this column's type and compared with it. Errors: 22P02, 42804.
-    pub fn accepts(&self, value: &str) -> Result<()> {
+    /// Checks that a value can be read as this column's type and compared with it; the type's own code runs as whoever
+    /// asks. Errors: 22P02, 42804.
+    pub fn accepts(&self, value: &str, table: &Table) -> Result<()> {
         let unreadable = || {
             let message = format!("\"{value}\" cannot be read as {}, the type of column {}", self.sql_type, self.name);
-            let hint = "give a value as the column has it".into();
+            let hint = format!("SELECT DISTINCT {} FROM {}", self.name, table.name);
             Err(error(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, message, hint))
         };
         let (literal, sql_type) = (quote_literal(value), &self.sql_type);

@@ -12,8 +12,8 @@ use crate::table::{Column, Table};
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
     let target = Target::load(target, false)?;
     let statuses = [&target.failed_status, &target.completed_status, &target.pending_status, &target.processing_status];
-    target.account_column.accepts(&target.account)?;
-    statuses.iter().try_for_each(|status| target.status.accepts(status))?;
+    target.accepts(&target.account_column, &target.account)?;
+    statuses.iter().try_for_each(|status| target.accepts(&target.status, status))?;
     let time_zone = target.time_zone;
     let hint = "SELECT name FROM pg_timezone_names";
     PgTryBuilder::new(|| {
@@ -203,6 +203,12 @@ impl Target {
             format!("account \"{}\" does not exist in {}", self.account, users.table.name),
             format!("UPDATE backlog_cleanup.target SET account = '...' WHERE name = {}", quote_literal(&self.name)),
         ))
+    }
+
+    /// Checks a value of a column of the table as the table's owner, whose types may run code of his. Errors: 22P02,
+    /// 42804.
+    pub fn accepts(&self, column: &Column, value: &str) -> Result<()> {
+        acting_as(self.table.owner, &self.table.search_path, || column.accepts(value, &self.table))
     }
 
     /// The condition on a row `g` that it is a failed row: the account's, with the failed status.

@@ -48,3 +48,28 @@ SELECT recipe_id, failed_count, removable_count, oldest_failed_at, oldest_failed
 ORDER BY 1;
 SELECT backlog_cleanup_status_json('job') -> 'recipesWithFailedGenerations' AS recipes;
 SELECT backlog_cleanup_failed_generations('job') -> 'cleanedUpGenerations' AS removed;
+
+-- Whoever may write targets needs no more; the code of a column's type runs as the table's owner, whoever asks.
+CREATE ROLE regress_configurer;
+CREATE ROLE regress_job_owner;
+GRANT USAGE ON SCHEMA backlog_cleanup TO regress_configurer;
+GRANT SELECT, INSERT, UPDATE ON backlog_cleanup.target, backlog_cleanup.policy TO regress_configurer;
+CREATE TABLE seen (who name);
+ALTER TABLE seen OWNER TO regress_job_owner;
+GRANT INSERT ON seen TO PUBLIC;
+CREATE FUNCTION see(text) RETURNS boolean LANGUAGE sql AS 'INSERT INTO public.seen VALUES (current_user) RETURNING true';
+CREATE DOMAIN watched AS text CHECK (see(value));
+CREATE TABLE watched_job (LIKE job);
+ALTER TABLE watched_job ALTER owner TYPE watched, ALTER queue TYPE watched, ALTER state TYPE watched;
+ALTER TABLE watched_job OWNER TO regress_job_owner;
+SET ROLE regress_configurer;
+INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                                    recipe_column, status_column, failed_at_column, failure_type_column)
+VALUES ('watched', 'public.watched_job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error');
+UPDATE backlog_cleanup.target SET status_column = 'missing' WHERE name = 'watched';
+RESET ROLE;
+SELECT target, max_age, keep FROM backlog_cleanup.policy ORDER BY target;
+SELECT backlog_cleanup_failed_generations('watched', recipe_id => 'a') -> 'cleanedUpGenerations' AS removed;
+SELECT backlog_cleanup_emergency('watched', recipe_id => 'a') -> 'removedCount' AS removed;
+SELECT count(*) AS statuses FROM backlog_cleanup_status('watched');
+SELECT DISTINCT who FROM seen;
