@@ -30,9 +30,13 @@ pub struct Column {
 }
 
 impl Table {
-    /// Finds a table by its schema-qualified name in SQL.
+    /// Finds a table by its schema-qualified name in SQL; what is no such name is not there.
     pub fn find(name: &str) -> Result<Option<Table>> {
-        Table::read("pg_catalog.to_regclass($1)::pg_catalog.oid", name.into())
+        PgTryBuilder::new(|| Table::read("pg_catalog.to_regclass($1)::pg_catalog.oid", name.into()))
+            .catch_when(PgSqlErrorCode::ERRCODE_INVALID_NAME, |_| Ok(None))
+            .catch_when(PgSqlErrorCode::ERRCODE_SYNTAX_ERROR, |_| Ok(None))
+            .catch_when(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, |_| Ok(None))
+            .execute()
     }
 
     /// Finds a table by its oid.
@@ -130,6 +134,9 @@ impl Column {
         PgTryBuilder::new(AssertUnwindSafe(|| read_one::<bool>(&compare, &[]).map(drop)))
             .catch_when(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, move |_| unreadable())
             .catch_when(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, move |_| unreadable())
+            .catch_when(PgSqlErrorCode::ERRCODE_INVALID_DATETIME_FORMAT, move |_| unreadable())
+            .catch_when(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, move |_| unreadable())
+            .catch_when(PgSqlErrorCode::ERRCODE_CHECK_VIOLATION, move |_| unreadable())
             .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, move |_| {
                 let message = format!("column {} has type {sql_type}, which has no equality", self.name);
                 let hint = "SELECT * FROM backlog_cleanup.target".into();

@@ -49,6 +49,26 @@ ORDER BY 1;
 SELECT backlog_cleanup_status_json('job') -> 'recipesWithFailedGenerations' AS recipes;
 SELECT backlog_cleanup_failed_generations('job') -> 'cleanedUpGenerations' AS removed;
 
+-- What is no name of a table is refused as a table that is not there.
+UPDATE backlog_cleanup.target SET generations_table = '' WHERE name = 'job';
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET generations_table = 'job' WHERE name = 'job';
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET generations_table = 'public.job; DROP TABLE job' WHERE name = 'job';
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET recipes_table = 'a.b.c' WHERE name = 'job';
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET users_table = 'a.b.c.d' WHERE name = 'job';
+\echo :LAST_ERROR_SQLSTATE
+SELECT backlog_cleanup_emergency('job', failure_type => 'abc');
+\echo :LAST_ERROR_SQLSTATE
+SELECT backlog_cleanup_emergency(dry_run => NULL);
+\echo :LAST_ERROR_SQLSTATE
+SELECT backlog_cleanup_schedule('0 2 * * *', job_name => NULL);
+\echo :LAST_ERROR_SQLSTATE
+SELECT backlog_cleanup_schedule();
+\echo :LAST_ERROR_SQLSTATE
+
 -- Whoever may write targets needs no more; the code of a column's type runs as the table's owner, whoever asks.
 CREATE ROLE regress_configurer;
 CREATE ROLE regress_job_owner;
