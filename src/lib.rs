@@ -24,6 +24,7 @@ mod table;
 mod target;
 
 extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
+extension_sql_file!("../sql/encoding.sql", name = "encoding", requires = ["tables"]);
 extension_sql_file!("../sql/dump.sql", name = "dump", requires = ["tables"]);
 extension_sql_file!("../sql/checks.sql", name = "checks", requires = ["dump", target::backlog_cleanup_check]);
 extension_sql_file!(

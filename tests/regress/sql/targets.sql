@@ -93,3 +93,9 @@ SELECT backlog_cleanup_failed_generations('watched', recipe_id => 'a') -> 'clean
 SELECT backlog_cleanup_emergency('watched', recipe_id => 'a') -> 'removedCount' AS removed;
 SELECT count(*) AS statuses FROM backlog_cleanup_status('watched');
 SELECT DISTINCT who FROM seen;
+
+-- A database in another encoding is refused at once.
+CREATE DATABASE regress_latin ENCODING 'LATIN1' TEMPLATE template0;
+\c regress_latin
+CREATE EXTENSION backlog_cleanup;
+\echo :LAST_ERROR_SQLSTATE
