@@ -25,7 +25,9 @@ CREATE TABLE backlog_cleanup.target (
     batch_size          integer NOT NULL DEFAULT 10000
         CONSTRAINT batch_size_is_from_1_to_1000000 CHECK (batch_size BETWEEN 1 AND 1000000),
     lock_timeout        interval NOT NULL DEFAULT '5 seconds'
-        CONSTRAINT lock_timeout_is_from_0_to_1_day CHECK (lock_timeout BETWEEN interval '0' AND interval '1 day')
+        CONSTRAINT lock_timeout_is_from_0_to_1_day CHECK (lock_timeout BETWEEN interval '0' AND interval '1 day'),
+    CONSTRAINT failed_status_is_none_of_the_others
+        CHECK (failed_status NOT IN (completed_status, pending_status, processing_status))
 );
 COMMENT ON TABLE backlog_cleanup.target IS 'one row per table to look after, with how to read it';
 COMMENT ON COLUMN backlog_cleanup.target.name IS 'what functions and policies call this target';

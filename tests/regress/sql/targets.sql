@@ -69,6 +69,17 @@ SELECT backlog_cleanup_schedule('0 2 * * *', job_name => NULL);
 SELECT backlog_cleanup_schedule();
 \echo :LAST_ERROR_SQLSTATE
 
+-- Values that would remove what did not fail, or nothing, or for ever, cannot be written.
+\set VERBOSITY terse
+UPDATE backlog_cleanup.target SET failed_status = 'completed';
+UPDATE backlog_cleanup.target SET batch_size = 1000001;
+UPDATE backlog_cleanup.target SET lock_timeout = '-1 ms';
+UPDATE backlog_cleanup.target SET time_zone = '';
+UPDATE backlog_cleanup.policy SET max_age = '178000000 years';
+UPDATE backlog_cleanup.policy SET max_age = '-1 day';
+INSERT INTO backlog_cleanup.policy (target) VALUES ('job');
+\set VERBOSITY default
+
 -- Whoever may write targets needs no more; the code of a column's type runs as the table's owner, whoever asks.
 CREATE ROLE regress_configurer;
 CREATE ROLE regress_job_owner;
