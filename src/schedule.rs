@@ -30,7 +30,10 @@ fn backlog_cleanup_schedule(
     }
     let command = command(target)?;
     if !pg_cron_is_here()? {
-        return Err(pg_cron_is_absent(schedule, &command, job_name)?);
+        let here = format!("CREATE EXTENSION pg_cron; {};", call("schedule()")?);
+        let [name, schedule, command, database] = [job_name, schedule, &command, &database()?].map(quote_literal);
+        let there = format!("SELECT cron.schedule_in_database({name}, {schedule}, {command}, {database});");
+        return Err(pg_cron_is_absent(&here, &there)?);
     }
     refuse_read_only("schedule a job")?;
     may_use_pg_cron()?;
@@ -65,11 +68,8 @@ fn backlog_cleanup_schedule(
 fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup-daily'")) -> Result<bool> {
     let job_name = checked(job_name, "unschedule()")?;
     if !pg_cron_is_here()? {
-        return Err(error(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("extension \"pg_cron\" is not installed in database \"{}\"", database()?),
-            format!("SELECT cron.unschedule({});", quote_literal(job_name)),
-        ));
+        let there = format!("SELECT cron.unschedule({});", quote_literal(job_name));
+        return Err(pg_cron_is_absent("CREATE EXTENSION pg_cron;", &there)?);
     }
     refuse_read_only("remove a job")?;
     may_use_pg_cron()?;
@@ -202,20 +202,37 @@ fn database() -> Result<String> {
     read_one::<String>("SELECT pg_catalog.current_database()::pg_catalog.text", &[]).map(Option::unwrap_or_default)
 }
 
+/// A setting, which only superusers may look at.
 fn setting(name: &str) -> Result<Option<String>> {
-    read_one::<String>("SELECT pg_catalog.current_setting($1, true)", &[name.into()])
+    state(|| read_one::<String>("SELECT pg_catalog.current_setting($1, true)", &[name.into()]))
 }
 
+/// The one database whose jobs pg_cron runs.
+fn pg_cron_home() -> Result<Option<String>> {
+    setting("cron.database_name")
+}
+
+/// Whether pg_cron is installed here, and not left behind when its database became another one.
 fn pg_cron_is_here() -> Result<bool> {
-    read_one::<bool>(
+    let is_installed = read_one::<bool>(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_cron')",
         &[],
-    )
-    .map(|here| here == Some(true))
+    )?;
+    let here = database()?;
+    Ok(is_installed == Some(true) && pg_cron_home()?.is_none_or(|home| home == here))
 }
 
-/// Errors: 42501 where the caller may not even look into pg_cron's schema.
+/// Errors: 55000 where the server has not loaded pg_cron, 42501 where the caller may not even look into its schema.
 fn may_use_pg_cron() -> Result<()> {
+    let loaded = setting("shared_preload_libraries")?.unwrap_or_default();
+    if !loaded.split(',').any(|library| library.trim().trim_matches('"').ends_with("pg_cron")) {
+        let libraries = if loaded.is_empty() { "pg_cron".to_owned() } else { format!("{loaded}, pg_cron") };
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "library \"pg_cron\" is not loaded".into(),
+            format!("ALTER SYSTEM SET shared_preload_libraries = {libraries}; then restart the server"),
+        ));
+    }
     let caller = read_one::<String>(
         "SELECT CURRENT_USER::pg_catalog.text WHERE NOT pg_catalog.has_schema_privilege('cron', 'USAGE')",
         &[],
@@ -241,29 +258,14 @@ fn warn_of_pause(job: i64, job_name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The error where pg_cron is not installed here; its hint is the statement to run, here or where pg_cron lives.
-fn pg_cron_is_absent(schedule: &str, command: &str, job_name: &str) -> Result<ErrorReport> {
-    let here = database()?;
-    let state = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
-    let home = setting("cron.database_name")?.filter(|home| *home != here);
-    Ok(match home {
-        Some(home) => error(
-            state,
-            format!("pg_cron lives in database \"{home}\", not in \"{here}\""),
-            format!(
-                "SELECT cron.schedule_in_database({}, {}, {}, {});",
-                quote_literal(job_name),
-                quote_literal(schedule),
-                quote_literal(command),
-                quote_literal(&here)
-            ),
-        ),
-        None => error(
-            state,
-            format!("extension \"pg_cron\" is not installed in database \"{here}\""),
-            format!("CREATE EXTENSION pg_cron; {};", call("schedule()")?),
-        ),
-    })
+/// The error where pg_cron is not here: what to type here, or in the database where pg_cron lives.
+fn pg_cron_is_absent(here: &str, there: &str) -> Result<ErrorReport> {
+    let database = database()?;
+    let (message, hint) = match pg_cron_home()?.filter(|home| *home != database) {
+        Some(home) => (format!("pg_cron lives in database \"{home}\", not in \"{database}\""), there),
+        None => (format!("extension \"pg_cron\" is not installed in database \"{database}\""), here),
+    };
+    Ok(error(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message, hint.into()))
 }
 
 /// Says so where pg_cron (1.5 and later) reads schedules in another time zone than UTC.

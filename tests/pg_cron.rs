@@ -141,6 +141,43 @@ fn where_pg_cron_lives_elsewhere_the_hint_is_the_call_to_type_there() {
 }
 
 #[test]
+fn a_pg_cron_that_runs_no_jobs_here_is_refused() {
+    let cluster = Cluster::start_with_pg_cron();
+    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "CREATE ROLE scheduler LOGIN; GRANT USAGE ON SCHEMA cron TO scheduler;
+             GRANT EXECUTE ON FUNCTION backlog_cleanup_schedule TO scheduler",
+        )
+        .unwrap();
+    client.batch_execute("ALTER SYSTEM SET cron.database_name = 'app'").unwrap();
+    cluster.restart();
+    let mut client = cluster.connect();
+    client.batch_execute("SET ROLE scheduler").unwrap();
+    let (sqlstate, message, _) = refused(client.batch_execute("SELECT backlog_cleanup_schedule()"));
+    assert_eq!(
+        (sqlstate.as_str(), message.as_str()),
+        ("55000", "pg_cron lives in database \"app\", not in \"postgres\"")
+    );
+
+    client.batch_execute("RESET ROLE").unwrap();
+    client.batch_execute("ALTER SYSTEM SET cron.database_name = 'postgres'").unwrap();
+    client.batch_execute("ALTER SYSTEM SET shared_preload_libraries = 'auto_explain'").unwrap();
+    cluster.restart();
+    let mut client = cluster.connect();
+    for call in ["SELECT backlog_cleanup_schedule()", "SELECT backlog_cleanup_unschedule()"] {
+        let (sqlstate, message, hint) = refused(client.batch_execute(call));
+        assert_eq!((sqlstate.as_str(), message.as_str()), ("55000", "library \"pg_cron\" is not loaded"));
+        client.batch_execute(hint.split(';').next().unwrap()).unwrap();
+    }
+    cluster.restart();
+    let mut client = cluster.connect();
+    client.batch_execute("SELECT backlog_cleanup_schedule('0 3 * * *')").unwrap();
+    assert_eq!(jobs(&mut client), nightly("0 3 * * *"));
+}
+
+#[test]
 fn a_dump_with_the_job_restores_without_an_error_and_with_one_job() {
     let cluster = Cluster::start_with_pg_cron();
     cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();

@@ -44,6 +44,16 @@ impl Cluster {
         standby
     }
 
+    /// Stops the server, whoever is connected, and starts it again.
+    pub fn restart(&self) {
+        self.pg_ctl(&["restart", "-m", "fast"]);
+    }
+
+    /// Stops the server as a power failure would, and starts it again.
+    pub fn crash(&self) {
+        self.pg_ctl(&["restart", "-m", "immediate"]);
+    }
+
     pub fn socket(&self) -> &str {
         self.dir.path().to_str().expect("a temporary directory has a plain name")
     }
