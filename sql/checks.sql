@@ -1,7 +1,8 @@
 -- Values are checked when they are written, by the code that a run checks them with; a dump is taken as it is, since a
 -- table that it names may be gone.
 CREATE FUNCTION backlog_cleanup.check_target() RETURNS trigger LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
+-- A role that may write targets needs no privilege on what checks them.
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF backlog_cleanup.restoring() THEN

@@ -15,7 +15,7 @@ SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_recipe', '');
 
 CREATE FUNCTION backlog_cleanup.give_way_to_dump() RETURNS trigger LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF backlog_cleanup.restoring() THEN

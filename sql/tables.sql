@@ -30,7 +30,9 @@ CREATE TABLE backlog_cleanup.target (
     max_transaction_age interval CONSTRAINT max_transaction_age_is_positive CHECK (max_transaction_age > interval '0'),
     yield_to_autovacuum boolean NOT NULL DEFAULT false,
     max_wal_rate        bigint CONSTRAINT max_wal_rate_is_positive CHECK (max_wal_rate > 0),
-    throttle_query      text
+    throttle_query      text,
+    CONSTRAINT failed_status_is_none_of_the_others
+        CHECK (failed_status NOT IN (completed_status, pending_status, processing_status))
 );
 COMMENT ON TABLE backlog_cleanup.target IS 'one row per table to look after, with how to read it';
 COMMENT ON COLUMN backlog_cleanup.target.name IS 'what functions and policies call this target';

@@ -21,7 +21,7 @@ fn backlog_cleanup_failed_generations(
     dry_run: default!(Option<bool>, "false"),
 ) -> Result<JsonB> {
     let started = Instant::now();
-    let dry_run = required(dry_run, "dry_run", "dry_run => true")?;
+    let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_failed_generations(dry_run => true)")?;
     let target = if dry_run { Target::load(target)? } else { run::begin(target, Span::Transaction)? };
     let policy = Policy::of(&target)?;
     let selection = Selection { recipe_id, failure_type };
@@ -54,7 +54,7 @@ fn backlog_cleanup_emergency(
     dry_run: default!(Option<bool>, "false"),
 ) -> Result<JsonB> {
     let started = Instant::now();
-    let dry_run = required(dry_run, "dry_run", "dry_run => true")?;
+    let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_emergency(dry_run => true)")?;
     let target = if dry_run { Target::load(target)? } else { run::begin(target, Span::Transaction)? };
     let selection = Selection { recipe_id, failure_type };
     let (run_id, swept) = sweep(&target, None, &selection, dry_run)?;

@@ -39,6 +39,7 @@ mod wait;
 mod worker;
 
 extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
+extension_sql_file!("../sql/encoding.sql", name = "encoding", requires = ["tables"]);
 extension_sql_file!("../sql/dump.sql", name = "dump", requires = ["tables"]);
 extension_sql_file!("../sql/checks.sql", name = "checks", requires = ["dump", target::backlog_cleanup_check]);
 extension_sql_file!(

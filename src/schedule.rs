@@ -1,3 +1,4 @@
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
@@ -7,8 +8,8 @@ use crate::target::{self, state};
 
 /// Registers the nightly job with pg_cron, or changes the job of that name that is there; returns the job's id.
 /// The job belongs to the caller; its times are pg_cron's, which reads them in UTC unless `cron.timezone` says else.
-/// Errors: 22004, 22023 (a bad cron expression), 42704 (unknown target), 42710 (the name is taken in another
-/// database), 55000 (pg_cron is not here).
+/// Errors: 22004, 22023 (a bad cron expression or job name), 42501 (no privilege on pg_cron), 42704 (unknown target),
+/// 42710 (the name is taken in another database), 55000 (pg_cron is not here).
 #[pg_extern]
 fn backlog_cleanup_schedule(
     schedule: default!(Option<&str>, "'0 2 * * *'"),
@@ -16,22 +17,30 @@ fn backlog_cleanup_schedule(
     target: default!(Option<&str>, "'generations'"),
     job_name: default!(Option<&str>, "'backlog-cleanup-daily'"),
 ) -> Result<i64> {
-    let schedule = required(schedule, "schedule", "SELECT backlog_cleanup_schedule('0 2 * * *')")?;
-    let batched = required(batched, "batched", "SELECT backlog_cleanup_schedule(batched => false)")?;
-    let job_name = required(job_name, "job_name", "SELECT backlog_cleanup_schedule()")?;
+    let schedule = required(schedule, "schedule", &call("schedule('0 2 * * *')")?)?;
+    let batched = required(batched, "batched", &call("schedule(batched => false)")?)?;
+    let job_name = checked(job_name, "schedule()")?;
     let target = target::exists(target)?;
     if batched {
         return Err(error(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             "batched runs are not supported yet".into(),
-            "SELECT backlog_cleanup_schedule(batched => false)".into(),
+            call("schedule(batched => false)")?,
         ));
     }
     let command = command(target)?;
     if !pg_cron_is_here()? {
-        return Err(pg_cron_is_absent(schedule, &command, job_name)?);
+        let here = format!("CREATE EXTENSION pg_cron; {};", call("schedule()")?);
+        let [name, schedule, command, database] = [job_name, schedule, &command, &database()?].map(quote_literal);
+        let there = format!("SELECT cron.schedule_in_database({name}, {schedule}, {command}, {database});");
+        return Err(pg_cron_is_absent(&here, &there)?);
     }
     refuse_read_only("schedule a job")?;
+    may_use_pg_cron()?;
+    // pg_cron ignores what follows the fifth field, and would take a leading field of seconds for the minutes.
+    if schedule.split_whitespace().count() > 5 {
+        return Err(not_a_schedule(schedule, &call("schedule('0 2 * * *')")?));
+    }
     warn_of_time_zone()?;
     let job = match job_named(job_name)? {
         // Somebody else's job: pg_cron lets a superuser change it, and tells others why not.
@@ -49,21 +58,21 @@ fn backlog_cleanup_schedule(
             )
         })?,
     };
-    Ok(job.unwrap_or_default())
+    let job = job.unwrap_or_default();
+    warn_of_pause(job, job_name)?;
+    Ok(job)
 }
 
 /// Removes the job of that name; false where there is none.
 #[pg_extern]
 fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup-daily'")) -> Result<bool> {
-    let job_name = required(job_name, "job_name", "SELECT backlog_cleanup_unschedule()")?;
+    let job_name = checked(job_name, "unschedule()")?;
     if !pg_cron_is_here()? {
-        return Err(error(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("extension \"pg_cron\" is not installed in database \"{}\"", database()?),
-            format!("SELECT cron.unschedule({});", quote_literal(job_name)),
-        ));
+        let there = format!("SELECT cron.unschedule({});", quote_literal(job_name));
+        return Err(pg_cron_is_absent("CREATE EXTENSION pg_cron;", &there)?);
     }
     refuse_read_only("remove a job")?;
+    may_use_pg_cron()?;
     let Some(job) = job_named(job_name)? else {
         return Ok(false);
     };
@@ -124,10 +133,7 @@ fn job_named(job_name: &str) -> Result<Option<Job>> {
                 return Err(error(
                     PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
                     format!("job \"{job_name}\" exists already, for database \"{database}\""),
-                    format!(
-                        "SELECT backlog_cleanup_schedule(job_name => {});",
-                        quote_literal(format!("{job_name}-{here}"))
-                    ),
+                    call(&format!("schedule(job_name => {})", quote_literal(format!("{job_name}-{here}"))))?,
                 ));
             }
             _ => {}
@@ -137,26 +143,48 @@ fn job_named(job_name: &str) -> Result<Option<Job>> {
 }
 
 /// Calls pg_cron; its complaint about the schedule gets a hint with the valid form.
-fn register<T>(schedule: &str, call: impl FnOnce() -> spi::Result<T> + std::panic::UnwindSafe) -> Result<T>
+fn register<T>(schedule: &str, work: impl FnOnce() -> spi::Result<T> + std::panic::UnwindSafe) -> Result<T>
 where
     T: std::panic::UnwindSafe,
 {
-    let schedule = schedule.to_owned();
-    PgTryBuilder::new(move || call().map_err(spi))
-        .catch_when(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, move |_| {
-            Err(error(
-                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                format!("schedule \"{schedule}\" is not a cron expression"),
-                "minute hour day month weekday: SELECT backlog_cleanup_schedule('0 2 * * *');".into(),
-            ))
-        })
+    let (schedule, valid) = (schedule.to_owned(), call("schedule('0 2 * * *')")?);
+    PgTryBuilder::new(move || work().map_err(spi))
+        .catch_when(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, move |_| Err(not_a_schedule(&schedule, &valid)))
         .execute()
+}
+
+fn not_a_schedule(schedule: &str, valid: &str) -> ErrorReport {
+    error(
+        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        format!("schedule \"{schedule}\" is not a cron expression"),
+        format!("minute hour day month weekday: {valid};"),
+    )
+}
+
+/// A job's name as pg_cron stores it; a longer one it would cut off, and not find again. Errors: 22004, 22023.
+fn checked<'a>(job_name: Option<&'a str>, instead: &str) -> Result<&'a str> {
+    let job_name = required(job_name, "job_name", &call(instead)?)?;
+    if matches!(job_name.len(), 1..=63) {
+        return Ok(job_name);
+    }
+    Err(error(
+        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        format!("job name \"{job_name}\" is not 1 to 63 bytes long"),
+        call(instead)?,
+    ))
 }
 
 /// What the job runs.
 fn command(target: &str) -> Result<String> {
     let argument = if target == "generations" { String::new() } else { quote_literal(target) };
     Ok(format!("SELECT {}.backlog_cleanup_failed_generations({argument})", schema()?))
+}
+
+/// The statement to type that calls `backlog_cleanup_` + `function`, found without a search path where it must be.
+fn call(function: &str) -> Result<String> {
+    let schema = schema()?;
+    let qualifier = if schema == "public" { String::new() } else { format!("{schema}.") };
+    Ok(format!("SELECT {qualifier}backlog_cleanup_{function}"))
 }
 
 /// The extension's own schema, quoted.
@@ -174,45 +202,70 @@ fn database() -> Result<String> {
     read_one::<String>("SELECT pg_catalog.current_database()::pg_catalog.text", &[]).map(Option::unwrap_or_default)
 }
 
+/// A setting, which only superusers may look at.
 fn setting(name: &str) -> Result<Option<String>> {
-    read_one::<String>("SELECT pg_catalog.current_setting($1, true)", &[name.into()])
+    state(|| read_one::<String>("SELECT pg_catalog.current_setting($1, true)", &[name.into()]))
 }
 
+/// The one database whose jobs pg_cron runs.
+fn pg_cron_home() -> Result<Option<String>> {
+    setting("cron.database_name")
+}
+
+/// Whether pg_cron is installed here, and not left behind when its database became another one.
 fn pg_cron_is_here() -> Result<bool> {
-    read_one::<bool>(
+    let is_installed = read_one::<bool>(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_cron')",
         &[],
-    )
-    .map(|here| here == Some(true))
+    )?;
+    let here = database()?;
+    Ok(is_installed == Some(true) && pg_cron_home()?.is_none_or(|home| home == here))
 }
 
-/// The error where pg_cron is not installed here; its hint is the statement to run, here or where pg_cron lives.
-fn pg_cron_is_absent(schedule: &str, command: &str, job_name: &str) -> Result<pgrx::pg_sys::panic::ErrorReport> {
-    let here = database()?;
-    let state = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
-    let home = setting("cron.database_name")?.filter(|home| *home != here);
-    Ok(match home {
-        Some(home) => error(
-            state,
-            format!("pg_cron lives in database \"{home}\", not in \"{here}\""),
-            format!(
-                "SELECT cron.schedule_in_database({}, {}, {}, {});",
-                quote_literal(job_name),
-                quote_literal(schedule),
-                quote_literal(command),
-                quote_literal(&here)
-            ),
-        ),
-        None => {
-            let schema = schema()?;
-            let qualifier = if schema == "public" { String::new() } else { format!("{schema}.") };
-            error(
-                state,
-                format!("extension \"pg_cron\" is not installed in database \"{here}\""),
-                format!("CREATE EXTENSION pg_cron; SELECT {qualifier}backlog_cleanup_schedule();"),
-            )
-        }
-    })
+/// Errors: 55000 where the server has not loaded pg_cron, 42501 where the caller may not even look into its schema.
+fn may_use_pg_cron() -> Result<()> {
+    let loaded = setting("shared_preload_libraries")?.unwrap_or_default();
+    if !loaded.split(',').any(|library| library.trim().trim_matches('"').ends_with("pg_cron")) {
+        let libraries = if loaded.is_empty() { "pg_cron".to_owned() } else { format!("{loaded}, pg_cron") };
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "library \"pg_cron\" is not loaded".into(),
+            format!("ALTER SYSTEM SET shared_preload_libraries = {libraries}; then restart the server"),
+        ));
+    }
+    let caller = read_one::<String>(
+        "SELECT CURRENT_USER::pg_catalog.text WHERE NOT pg_catalog.has_schema_privilege('cron', 'USAGE')",
+        &[],
+    )?;
+    let Some(caller) = caller else { return Ok(()) };
+    Err(error(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("role \"{caller}\" may not use schema \"cron\""),
+        format!("GRANT USAGE ON SCHEMA cron TO {}", quote_identifier(caller)),
+    ))
+}
+
+/// Says so where the job is there and does not run.
+fn warn_of_pause(job: i64, job_name: &str) -> Result<()> {
+    let paused = state(|| {
+        read_one::<bool>("SELECT NOT active FROM cron.job WHERE jobid OPERATOR(pg_catalog.=) $1", &[job.into()])
+    })?;
+    if paused == Some(true) {
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, format!("job \"{job_name}\" is paused"), "backlog_cleanup")
+            .set_hint(format!("SELECT cron.alter_job({job}, active => true)"))
+            .report(PgLogLevel::WARNING);
+    }
+    Ok(())
+}
+
+/// The error where pg_cron is not here: what to type here, or in the database where pg_cron lives.
+fn pg_cron_is_absent(here: &str, there: &str) -> Result<ErrorReport> {
+    let database = database()?;
+    let (message, hint) = match pg_cron_home()?.filter(|home| *home != database) {
+        Some(home) => (format!("pg_cron lives in database \"{home}\", not in \"{database}\""), there),
+        None => (format!("extension \"pg_cron\" is not installed in database \"{database}\""), here),
+    };
+    Ok(error(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message, hint.into()))
 }
 
 /// Says so where pg_cron (1.5 and later) reads schedules in another time zone than UTC.

@@ -10,8 +10,8 @@ pub struct Selection<'a> {
 impl Selection<'_> {
     /// Errors: 22P02 where a value is not one that its column can have.
     pub fn check(&self, target: &Target) -> Result<()> {
-        self.recipe_id.map_or(Ok(()), |recipe_id| target.recipe.accepts(recipe_id))?;
-        self.failure_type.map_or(Ok(()), |failure_type| target.failure_type.accepts(failure_type))
+        self.recipe_id.map_or(Ok(()), |recipe_id| target.accepts(&target.recipe, recipe_id))?;
+        self.failure_type.map_or(Ok(()), |failure_type| target.accepts(&target.failure_type, failure_type))
     }
 
     /// The condition on a row `g` that it is selected; never NULL.

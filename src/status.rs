@@ -138,7 +138,8 @@ fn statement(target: &Target, policy: &Policy) -> String {
         r#"SELECT recipe::pg_catalog.text, total, completed, failed, pending, processing,
                 GREATEST(expired OPERATOR(pg_catalog.-) {keep}::bigint, 0), oldest,
                 pg_catalog.to_char(pg_catalog.timezone('UTC', oldest), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-                EXTRACT(epoch FROM pg_catalog.now() OPERATOR(pg_catalog.-) oldest)::bigint
+                CASE WHEN pg_catalog.isfinite(oldest)
+                     THEN EXTRACT(epoch FROM pg_catalog.now() OPERATOR(pg_catalog.-) oldest)::bigint END
          FROM (SELECT g.recipe, pg_catalog.sum(g.rows)::bigint AS total, {completed} AS completed, {failed} AS failed,
                       {pending} AS pending, {processing} AS processing, {expired} AS expired,
                       {oldest} AS oldest

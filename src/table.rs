@@ -32,9 +32,13 @@ pub struct Column {
 }
 
 impl Table {
-    /// Finds a table by its schema-qualified name in SQL.
+    /// Finds a table by its schema-qualified name in SQL; what is no such name is not there.
     pub fn find(name: &str) -> Result<Option<Table>> {
-        Table::read("pg_catalog.to_regclass($1)::pg_catalog.oid", name.into())
+        PgTryBuilder::new(|| Table::read("pg_catalog.to_regclass($1)::pg_catalog.oid", name.into()))
+            .catch_when(PgSqlErrorCode::ERRCODE_INVALID_NAME, |_| Ok(None))
+            .catch_when(PgSqlErrorCode::ERRCODE_SYNTAX_ERROR, |_| Ok(None))
+            .catch_when(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, |_| Ok(None))
+            .execute()
     }
 
     /// Finds a table by its oid.
@@ -72,8 +76,9 @@ impl Table {
     /// Finds a column by its name, without quotes.
     pub fn column(&self, name: &str) -> Result<Option<Column>> {
         Spi::connect(|client| {
+            // The typmod -1 stands for any length: 'character' without one would be character(1) and cut values off.
             let rows = client.select(
-                "SELECT pg_catalog.format_type(atttypid, NULL), attnum, atttypid, attcollation
+                "SELECT pg_catalog.format_type(atttypid, -1), attnum, atttypid, attcollation
                  FROM pg_catalog.pg_attribute
                  WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname OPERATOR(pg_catalog.=) $2::pg_catalog.name
                    AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
@@ -105,6 +110,10 @@ impl Column {
         matches!(self.sql_type.as_str(), "smallint" | "integer" | "bigint")
     }
 
+    pub fn is_number(&self) -> bool {
+        self.is_integer() || matches!(self.sql_type.as_str(), "numeric" | "real" | "double precision")
+    }
+
     /// Whether its type has an order (a default btree operator class).
     pub fn is_ordered(&self) -> bool {
         unsafe { (*pg_sys::lookup_type_cache(self.type_oid, pg_sys::TYPECACHE_CMP_PROC as i32)).cmp_proc.to_u32() != 0 }
@@ -116,11 +125,12 @@ impl Column {
         format!("g.{}::{key}", self.name)
     }
 
-    /// Checks that a value can be read as this column's type and compared with it. Errors: 22P02, 42804.
-    pub fn accepts(&self, value: &str) -> Result<()> {
+    /// Checks that a value can be read as this column's type and compared with it; the type's own code runs as whoever
+    /// asks. Errors: 22P02, 42804.
+    pub fn accepts(&self, value: &str, table: &Table) -> Result<()> {
         let unreadable = || {
             let message = format!("\"{value}\" cannot be read as {}, the type of column {}", self.sql_type, self.name);
-            let hint = "give a value as the column has it".into();
+            let hint = format!("SELECT DISTINCT {} FROM {}", self.name, table.name);
             Err(error(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, message, hint))
         };
         let (literal, sql_type) = (quote_literal(value), &self.sql_type);
@@ -128,6 +138,9 @@ impl Column {
         PgTryBuilder::new(AssertUnwindSafe(|| read_one::<bool>(&compare, &[]).map(drop)))
             .catch_when(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, move |_| unreadable())
             .catch_when(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, move |_| unreadable())
+            .catch_when(PgSqlErrorCode::ERRCODE_INVALID_DATETIME_FORMAT, move |_| unreadable())
+            .catch_when(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, move |_| unreadable())
+            .catch_when(PgSqlErrorCode::ERRCODE_CHECK_VIOLATION, move |_| unreadable())
             .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, move |_| {
                 let message = format!("column {} has type {sql_type}, which has no equality", self.name);
                 let hint = "SELECT * FROM backlog_cleanup.target".into();

@@ -12,8 +12,8 @@ use crate::table::{Column, Table};
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
     let target = Target::load(target)?;
     let statuses = [&target.failed_status, &target.completed_status, &target.pending_status, &target.processing_status];
-    target.account_column.accepts(&target.account)?;
-    statuses.iter().try_for_each(|status| target.status.accepts(status))?;
+    target.accepts(&target.account_column, &target.account)?;
+    statuses.iter().try_for_each(|status| target.accepts(&target.status, status))?;
     let time_zone = target.time_zone;
     let hint = "SELECT name FROM pg_timezone_names";
     PgTryBuilder::new(|| {
@@ -213,6 +213,12 @@ impl Target {
         ))
     }
 
+    /// Checks a value of a column of the table as the table's owner, whose types may run code of his. Errors: 22P02,
+    /// 42804.
+    pub fn accepts(&self, column: &Column, value: &str) -> Result<()> {
+        acting_as(self.table.owner, &self.table.search_path, || column.accepts(value, &self.table))
+    }
+
     /// The condition on a row `g` that it is a failed row: the account's, with the failed status.
     pub fn is_failed(&self) -> String {
         format!("{} AND {}", self.account_column.is(&self.account), self.status.is(&self.failed_status))
@@ -220,18 +226,35 @@ impl Target {
 
     /// The condition on a row `g` that it failed before an instant.
     pub fn failed_before(&self, instant: &str) -> String {
-        format!("g.{} OPERATOR(pg_catalog.<) {}", self.failed_at.name, self.as_failed_at(instant))
+        format!("g.{} OPERATOR(pg_catalog.<) ({})", self.failed_at.name, self.as_failed_at(instant))
     }
 
     /// A recipe's id as JSON: a number where the column is one.
     pub fn json_recipe_id(&self, id: Option<&str>) -> serde_json::Value {
-        backlog_cleanup_report::recipe_id(id, self.recipe.is_integer() || self.recipe.sql_type == "numeric")
+        backlog_cleanup_report::recipe_id(id, self.recipe.is_number())
     }
 
-    /// An instant (`timestamptz` as text) as a constant of the failed-at column's type.
+    /// An instant (`timestamptz` as text) as a constant of the failed-at column's type: what is before the constant is
+    /// before the instant.
     pub fn as_failed_at(&self, instant: &str) -> String {
         let instant = format!("timestamptz {}", quote_literal(instant));
-        self.in_time_zone(&self.failed_at, &instant)
+        let local = self.in_time_zone(&self.failed_at, &instant);
+        if local == instant {
+            return instant;
+        }
+        // Clocks that go back pass an hour twice, and its times mean the second pass: in the first, the constant is the
+        // minute in which that hour starts.
+        format!(
+            "CASE WHEN {} OPERATOR(pg_catalog.>) {instant}
+             THEN (SELECT pg_catalog.min(minute)
+                   FROM pg_catalog.generate_series(
+                       pg_catalog.date_trunc('minute', {local}) OPERATOR(pg_catalog.-) interval '3 hours', {local},
+                       interval '1 minute') AS minute
+                   WHERE {} OPERATOR(pg_catalog.>) {instant})
+             ELSE {local} END",
+            self.instant(&local),
+            self.instant("minute"),
+        )
     }
 
     /// The `timestamptz` that a failed-at expression means: a `timestamp` is read in the target's time zone.

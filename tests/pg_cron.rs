@@ -37,9 +37,18 @@ fn the_job_is_registered_changed_and_fires() {
     let scheduled = client.query_one("SELECT backlog_cleanup_status_json() -> 'schedule' ->> 'schedule'", &[]).unwrap();
     assert_eq!(scheduled.get::<_, String>(0), "* * * * *");
 
-    let (sqlstate, message, hint) = refused(client.batch_execute("SELECT backlog_cleanup_schedule('every night')"));
-    assert_eq!(sqlstate, "22023");
-    assert!(message.contains("\"every night\"") && hint.contains("0 2 * * *"), "{message} {hint}");
+    for wrong in ["every night", "", "60 * * * *", "*/10 0 2 * * *", "10 minutes"] {
+        let call = format!("SELECT backlog_cleanup_schedule('{wrong}')");
+        let (sqlstate, message, hint) = refused(client.batch_execute(&call));
+        assert_eq!(sqlstate, "22023");
+        assert!(message.contains(&format!("\"{wrong}\"")) && hint.contains("0 2 * * *"), "{message} {hint}");
+    }
+    for wrong in ["", &"x".repeat(64)] {
+        let call = format!("SELECT backlog_cleanup_schedule(job_name => '{wrong}')");
+        let (sqlstate, message, _) = refused(client.batch_execute(&call));
+        assert_eq!(sqlstate, "22023");
+        assert!(message.contains(&format!("\"{wrong}\"")), "{message}");
+    }
     assert_eq!(jobs(&mut client), nightly("* * * * *"));
 
     let deadline = Instant::now() + Duration::from_secs(130);
@@ -64,10 +73,25 @@ fn a_time_zone_of_pg_cron_that_is_not_utc_is_said() {
     let (sender, notices) = std::sync::mpsc::channel();
     let mut client = cluster.connect_with_notices(sender);
     client.batch_execute("SELECT backlog_cleanup_schedule()").unwrap();
-    assert_eq!(notices.try_iter().collect::<Vec<_>>(), Vec::<String>::new());
+    assert_eq!(notices.try_iter().count(), 0);
     client.batch_execute("SET cron.timezone = 'Europe/Berlin'; SELECT backlog_cleanup_schedule()").unwrap();
-    let said = notices.try_iter().collect::<Vec<_>>();
+    let said = notices.try_iter().map(|(message, _)| message).collect::<Vec<_>>();
     assert_eq!(said, ["pg_cron reads the schedule in time zone \"Europe/Berlin\", not in UTC"]);
+}
+
+#[test]
+fn a_paused_job_is_said_and_stays_paused_until_the_hint_is_typed() {
+    let cluster = Cluster::start_with_pg_cron();
+    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    cluster.platform();
+    let (sender, notices) = std::sync::mpsc::channel();
+    let mut client = cluster.connect_with_notices(sender);
+    client.batch_execute("SELECT cron.alter_job(1, active => false); SELECT backlog_cleanup_schedule()").unwrap();
+    let (said, hint): (Vec<_>, Vec<_>) = notices.try_iter().unzip();
+    assert_eq!(said, ["job \"backlog-cleanup-daily\" is paused"]);
+    client.batch_execute(&hint.concat()).unwrap();
+    client.batch_execute("SELECT backlog_cleanup_schedule()").unwrap();
+    assert_eq!(notices.try_iter().count(), 0);
 }
 
 #[test]
@@ -77,11 +101,19 @@ fn somebody_elses_job_is_changed_by_a_superuser_only() {
     let mut client = cluster.platform();
     client
         .batch_execute(
-            "CREATE ROLE scheduler;
-             GRANT USAGE ON SCHEMA cron TO scheduler;
-             GRANT EXECUTE ON FUNCTION backlog_cleanup_schedule, backlog_cleanup_unschedule TO scheduler;
-             SET ROLE scheduler",
+            "CREATE ROLE \"The scheduler\";
+             GRANT EXECUTE ON FUNCTION backlog_cleanup_schedule, backlog_cleanup_unschedule TO \"The scheduler\";
+             SET ROLE \"The scheduler\"",
         )
+        .unwrap();
+    for call in ["SELECT backlog_cleanup_schedule()", "SELECT backlog_cleanup_unschedule()"] {
+        let (sqlstate, message, hint) = refused(client.batch_execute(call));
+        assert_eq!(sqlstate, "42501");
+        assert_eq!(message, "role \"The scheduler\" may not use schema \"cron\"");
+        assert_eq!(hint, "GRANT USAGE ON SCHEMA cron TO \"The scheduler\"");
+    }
+    client
+        .batch_execute("RESET ROLE; GRANT USAGE ON SCHEMA cron TO \"The scheduler\"; SET ROLE \"The scheduler\"")
         .unwrap();
     assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_schedule('0 3 * * *')")).0, "42501");
     client.batch_execute("SELECT backlog_cleanup_schedule('0 4 * * *', job_name => 'mine'); RESET ROLE").unwrap();
@@ -106,6 +138,43 @@ fn where_pg_cron_lives_elsewhere_the_hint_is_the_call_to_type_there() {
     assert_eq!(sqlstate, "55000");
     home.batch_execute(&hint).unwrap();
     assert_eq!(jobs(&mut home), nightly("0 2 * * *"));
+}
+
+#[test]
+fn a_pg_cron_that_runs_no_jobs_here_is_refused() {
+    let cluster = Cluster::start_with_pg_cron();
+    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "CREATE ROLE scheduler LOGIN; GRANT USAGE ON SCHEMA cron TO scheduler;
+             GRANT EXECUTE ON FUNCTION backlog_cleanup_schedule TO scheduler",
+        )
+        .unwrap();
+    client.batch_execute("ALTER SYSTEM SET cron.database_name = 'app'").unwrap();
+    cluster.restart();
+    let mut client = cluster.connect();
+    client.batch_execute("SET ROLE scheduler").unwrap();
+    let (sqlstate, message, _) = refused(client.batch_execute("SELECT backlog_cleanup_schedule()"));
+    assert_eq!(
+        (sqlstate.as_str(), message.as_str()),
+        ("55000", "pg_cron lives in database \"app\", not in \"postgres\"")
+    );
+
+    client.batch_execute("RESET ROLE").unwrap();
+    client.batch_execute("ALTER SYSTEM SET cron.database_name = 'postgres'").unwrap();
+    client.batch_execute("ALTER SYSTEM SET shared_preload_libraries = 'auto_explain'").unwrap();
+    cluster.restart();
+    let mut client = cluster.connect();
+    for call in ["SELECT backlog_cleanup_schedule()", "SELECT backlog_cleanup_unschedule()"] {
+        let (sqlstate, message, hint) = refused(client.batch_execute(call));
+        assert_eq!((sqlstate.as_str(), message.as_str()), ("55000", "library \"pg_cron\" is not loaded"));
+        client.batch_execute(hint.split(';').next().unwrap()).unwrap();
+    }
+    cluster.restart();
+    let mut client = cluster.connect();
+    client.batch_execute("SELECT backlog_cleanup_schedule('0 3 * * *')").unwrap();
+    assert_eq!(jobs(&mut client), nightly("0 3 * * *"));
 }
 
 #[test]

@@ -59,10 +59,47 @@ fn a_run_waits_no_longer_than_lock_timeout_and_changes_nothing() {
     let (sqlstate, message, _) = refused(runner.batch_execute("SELECT backlog_cleanup_emergency()"));
     assert_eq!(sqlstate, "55P03");
     assert!(message.contains("\"generations\""), "{message}");
+    assert_eq!(books(&mut runner), [15, 0, 0]);
+}
+
+/// Rows of the table, runs in the history, and the ledger's sum.
+fn books(client: &mut postgres::Client) -> [i64; 3] {
     let books = "SELECT (SELECT count(*) FROM generations), (SELECT count(*) FROM backlog_cleanup.run),
-                        (SELECT count(*) FROM credit_transactions)";
-    let books = runner.query_one(books, &[]).unwrap();
-    assert_eq!([0, 1, 2].map(|column| books.get::<_, i64>(column)), [15, 0, 0]);
+                        (SELECT coalesce(sum(amount), 0)::bigint FROM credit_transactions)";
+    let books = client.query_one(books, &[]).unwrap();
+    [0, 1, 2].map(|column| books.get(column))
+}
+
+#[test]
+fn a_run_that_is_cancelled_while_it_waits_stops_at_once_and_changes_nothing() {
+    let cluster = Cluster::start("");
+    let mut platform = cluster.platform();
+    platform.batch_execute(FAIL).unwrap();
+    platform.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '0'").unwrap();
+    platform.batch_execute("BEGIN; UPDATE generations SET status = 'pending' WHERE id = 1").unwrap();
+    let mut runner = cluster.connect();
+    let run = thread::spawn(move || refused(runner.batch_execute("SELECT backlog_cleanup_emergency()")).0);
+    let mut watcher = cluster.connect();
+    let cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_locks WHERE NOT granted";
+    while watcher.query_one(cancel, &[]).unwrap().get::<_, i64>(0) == 0 {
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(run.join().unwrap(), "57014");
+    assert_eq!(books(&mut watcher), [15, 0, 0]);
+}
+
+#[test]
+fn the_books_balance_after_a_crash() {
+    let cluster = Cluster::start("fsync = on\n");
+    let mut client = cluster.platform();
+    client.batch_execute(FAIL).unwrap();
+    client.batch_execute("BEGIN; SELECT backlog_cleanup_emergency()").unwrap();
+    cluster.crash();
+    let mut client = cluster.connect();
+    assert_eq!(books(&mut client), [15, 0, 0]);
+    client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+    cluster.crash();
+    assert_eq!(books(&mut cluster.connect()), [10, 1, 5]);
 }
 
 #[test]

@@ -44,6 +44,16 @@ impl Cluster {
         standby
     }
 
+    /// Stops the server, whoever is connected, and starts it again.
+    pub fn restart(&self) {
+        self.pg_ctl(&["restart", "-m", "fast"]);
+    }
+
+    /// Stops the server as a power failure would, and starts it again.
+    pub fn crash(&self) {
+        self.pg_ctl(&["restart", "-m", "immediate"]);
+    }
+
     pub fn socket(&self) -> &str {
         self.dir.path().to_str().expect("a temporary directory has a plain name")
     }
@@ -56,13 +66,16 @@ impl Cluster {
         Client::connect(&format!("host={} user=postgres dbname={database}", self.socket()), NoTls).expect("connects")
     }
 
-    /// A connection whose notices and warnings are sent on.
-    pub fn connect_with_notices(&self, notices: Sender<String>) -> Client {
+    /// A connection whose notices and warnings are sent on, each with its hint.
+    pub fn connect_with_notices(&self, notices: Sender<(String, String)>) -> Client {
         postgres::Config::new()
             .host(self.socket())
             .user("postgres")
             .dbname("postgres")
-            .notice_callback(move |notice| notices.send(notice.message().to_owned()).unwrap_or_default())
+            .notice_callback(move |notice| {
+                let hint = notice.hint().unwrap_or_default().to_owned();
+                notices.send((notice.message().to_owned(), hint)).unwrap_or_default()
+            })
             .connect(NoTls)
             .expect("connects")
     }

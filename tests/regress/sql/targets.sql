@@ -1,0 +1,112 @@
+-- What a target may name, how its values are read, and as whom.
+\set SHOW_CONTEXT never
+SET client_min_messages = error;
+CREATE DATABASE regress_targets ENCODING 'UTF8' TEMPLATE template0;
+\c regress_targets
+SET client_min_messages = error;
+\set ECHO none
+\i demo/platform.sql
+\set ECHO all
+CREATE SCHEMA "My jobs";
+CREATE EXTENSION backlog_cleanup SCHEMA "My jobs";
+SET search_path = public, "My jobs";
+CREATE TABLE job (id integer, owner char(20), queue text, state char(10), at timestamp, error date);
+CREATE VIEW jobs_left AS SELECT owner, state, count(*) FROM job GROUP BY 1, 2 ORDER BY 1, 2;
+INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                                    recipe_column, status_column, failed_at_column, failure_type_column)
+VALUES ('job', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error');
+
+-- A value of type char(n) is compared whole.
+INSERT INTO job SELECT i, 'system_backlog', 'a', 'failed', '2020-01-01' FROM generate_series(1, 12) i;
+INSERT INTO job SELECT i, 's', 'a', 'f', '2020-01-01' FROM generate_series(1, 12) i;
+SELECT backlog_cleanup_failed_generations('job') -> 'cleanedUpGenerations' AS removed;
+SELECT * FROM jobs_left;
+SELECT backlog_cleanup_emergency('job') -> 'removedCount' AS removed;
+SELECT * FROM jobs_left;
+
+-- A local time in an hour that the time zone repeats is that of the second pass, whichever pass the cutoff is in.
+TRUNCATE job;
+UPDATE backlog_cleanup.target SET time_zone = 'America/New_York' WHERE name = 'job';
+BEGIN;
+UPDATE backlog_cleanup.policy
+SET keep = 0, max_age = now() AT TIME ZONE 'UTC' - timestamp '2025-11-02 05:30' WHERE target = 'job';
+INSERT INTO job SELECT i, 'system_backlog', NULL, 'failed', '2025-11-02 00:50'::timestamp + i * interval '10 minutes'
+FROM generate_series(0, 8) i;
+SELECT removable_count FROM backlog_cleanup_status('job');
+SELECT backlog_cleanup_failed_generations('job') ->> 'cutoff' AS cutoff;
+SELECT min(at) FROM job;
+UPDATE backlog_cleanup.policy
+SET max_age = now() AT TIME ZONE 'UTC' - timestamp '2025-11-02 06:30' WHERE target = 'job';
+SELECT backlog_cleanup_failed_generations('job') ->> 'cutoff' AS cutoff;
+SELECT min(at) FROM job;
+ROLLBACK;
+
+-- A time without end has no age, and the past one is expired.
+INSERT INTO job SELECT i, 'system_backlog', at::text, 'failed', at
+FROM generate_series(1, 12) i, unnest(ARRAY['-infinity', 'infinity']::timestamp[]) at;
+SELECT recipe_id, failed_count, removable_count, oldest_failed_at, oldest_failed_age FROM backlog_cleanup_status('job')
+ORDER BY 1;
+SELECT backlog_cleanup_status_json('job') -> 'recipesWithFailedGenerations' AS recipes;
+SELECT backlog_cleanup_failed_generations('job') -> 'cleanedUpGenerations' AS removed;
+
+-- What is no name of a table is refused as a table that is not there.
+UPDATE backlog_cleanup.target SET generations_table = '' WHERE name = 'job';
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET generations_table = 'job' WHERE name = 'job';
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET generations_table = 'public.job; DROP TABLE job' WHERE name = 'job';
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET recipes_table = 'a.b.c' WHERE name = 'job';
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET users_table = 'a.b.c.d' WHERE name = 'job';
+\echo :LAST_ERROR_SQLSTATE
+SELECT backlog_cleanup_emergency('job', failure_type => 'abc');
+\echo :LAST_ERROR_SQLSTATE
+SELECT backlog_cleanup_emergency(dry_run => NULL);
+\echo :LAST_ERROR_SQLSTATE
+SELECT backlog_cleanup_schedule('0 2 * * *', job_name => NULL);
+\echo :LAST_ERROR_SQLSTATE
+SELECT backlog_cleanup_schedule();
+\echo :LAST_ERROR_SQLSTATE
+
+-- Values that would remove what did not fail, or nothing, or for ever, cannot be written.
+\set VERBOSITY terse
+UPDATE backlog_cleanup.target SET failed_status = 'completed';
+UPDATE backlog_cleanup.target SET batch_size = 1000001;
+UPDATE backlog_cleanup.target SET lock_timeout = '-1 ms';
+UPDATE backlog_cleanup.target SET time_zone = '';
+UPDATE backlog_cleanup.policy SET max_age = '178000000 years';
+UPDATE backlog_cleanup.policy SET max_age = '-1 day';
+INSERT INTO backlog_cleanup.policy (target) VALUES ('job');
+\set VERBOSITY default
+
+-- Whoever may write targets needs no more; the code of a column's type runs as the table's owner, whoever asks.
+CREATE ROLE regress_configurer;
+CREATE ROLE regress_job_owner;
+GRANT USAGE ON SCHEMA backlog_cleanup TO regress_configurer;
+GRANT SELECT, INSERT, UPDATE ON backlog_cleanup.target, backlog_cleanup.policy TO regress_configurer;
+CREATE TABLE seen (who name);
+ALTER TABLE seen OWNER TO regress_job_owner;
+GRANT INSERT ON seen TO PUBLIC;
+CREATE FUNCTION see(text) RETURNS boolean LANGUAGE sql AS 'INSERT INTO public.seen VALUES (current_user) RETURNING true';
+CREATE DOMAIN watched AS text CHECK (see(value));
+CREATE TABLE watched_job (LIKE job);
+ALTER TABLE watched_job ALTER owner TYPE watched, ALTER queue TYPE watched, ALTER state TYPE watched;
+ALTER TABLE watched_job OWNER TO regress_job_owner;
+SET ROLE regress_configurer;
+INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                                    recipe_column, status_column, failed_at_column, failure_type_column)
+VALUES ('watched', 'public.watched_job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error');
+UPDATE backlog_cleanup.target SET status_column = 'missing' WHERE name = 'watched';
+RESET ROLE;
+SELECT target, max_age, keep FROM backlog_cleanup.policy ORDER BY target;
+SELECT backlog_cleanup_failed_generations('watched', recipe_id => 'a') -> 'cleanedUpGenerations' AS removed;
+SELECT backlog_cleanup_emergency('watched', recipe_id => 'a') -> 'removedCount' AS removed;
+SELECT count(*) AS statuses FROM backlog_cleanup_status('watched');
+SELECT DISTINCT who FROM seen;
+
+-- A database in another encoding is refused at once.
+CREATE DATABASE regress_latin ENCODING 'LATIN1' TEMPLATE template0;
+\c regress_latin
+CREATE EXTENSION backlog_cleanup;
+\echo :LAST_ERROR_SQLSTATE
