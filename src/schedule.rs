@@ -21,14 +21,7 @@ fn backlog_cleanup_schedule(
     let batched = required(batched, "batched", &call("schedule(batched => false)")?)?;
     let job_name = checked(job_name, "schedule()")?;
     let target = target::exists(target)?;
-    if batched {
-        return Err(error(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            "batched runs are not supported yet".into(),
-            call("schedule(batched => false)")?,
-        ));
-    }
-    let command = command(target)?;
+    let command = command(target, batched)?;
     if !pg_cron_is_here()? {
         let here = format!("CREATE EXTENSION pg_cron; {};", call("schedule()")?);
         let [name, schedule, command, database] = [job_name, schedule, &command, &database()?].map(quote_literal);
@@ -86,16 +79,16 @@ pub fn job_of(target: &str) -> Result<serde_json::Value> {
     if !pg_cron_is_here()? {
         return Ok(serde_json::Value::Null);
     }
-    let command = command(target)?;
+    let commands = vec![command(target, false)?, command(target, true)?];
     let job = state(|| {
         read_one::<pgrx::JsonB>(
             "SELECT pg_catalog.jsonb_build_object('jobId', jobid, 'jobName', jobname, 'schedule', schedule,
                                                   'command', command, 'username', username, 'active', active)
              FROM cron.job
-             WHERE command OPERATOR(pg_catalog.=) $1
+             WHERE command OPERATOR(pg_catalog.=) ANY ($1)
                AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text
              ORDER BY jobid",
-            &[command.into()],
+            &[commands.into()],
         )
     })?;
     Ok(job.map_or(serde_json::Value::Null, |job| job.0))
@@ -175,9 +168,11 @@ fn checked<'a>(job_name: Option<&'a str>, instead: &str) -> Result<&'a str> {
 }
 
 /// What the job runs.
-fn command(target: &str) -> Result<String> {
+fn command(target: &str, batched: bool) -> Result<String> {
     let argument = if target == "generations" { String::new() } else { quote_literal(target) };
-    Ok(format!("SELECT {}.backlog_cleanup_failed_generations({argument})", schema()?))
+    let run = if batched { "CALL" } else { "SELECT" };
+    let name = if batched { "run" } else { "failed_generations" };
+    Ok(format!("{run} {}.backlog_cleanup_{name}({argument})", schema()?))
 }
 
 /// The statement to type that calls `backlog_cleanup_` + `function`, found without a search path where it must be.
