@@ -1,13 +1,16 @@
 use backlog_cleanup_report::{RecipeFailures, StatusReport, age_in_words};
 use pgrx::JsonB;
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::cleanup::report;
 use crate::error::{Result, spi};
+use crate::leaf::leaves;
 use crate::owner::acting_as;
 use crate::policy::Policy;
+use crate::selection::Selection;
 use crate::target::Target;
-use crate::{books, recipe, schedule};
+use crate::{books, index, recipe, schedule};
 
 /// The account's rows by recipe and status, most failures first. Reads only: works on a standby.
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
@@ -99,7 +102,9 @@ fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
     target.account_exists()?;
     let policy = Policy::of(target)?;
     let names = recipe::names(target)?;
-    let statement = statement(target, &policy);
+    let everything = Selection { recipe_id: None, failure_type: None };
+    let through_index = index::serves(target, &everything, &leaves(target)?)?;
+    let statement = statement(target, &policy, through_index);
     acting_as(target.table.owner, &target.table.search_path, || {
         Spi::connect(|client| {
             client
@@ -127,9 +132,9 @@ fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
     })
 }
 
-/// One pass over the account's rows: counted per recipe and status, and only then put side by side.
-fn statement(target: &Target, policy: &Policy) -> String {
-    let Target { table, recipe, failed_at, account_column, status, .. } = target;
+/// The account's rows, counted per recipe and status, and only then put side by side.
+fn statement(target: &Target, policy: &Policy, through_index: bool) -> String {
+    let status = &target.status;
     let sum = |column: &str, value: &str| {
         let is_status = status.is(value);
         format!("COALESCE(pg_catalog.sum(g.{column}) FILTER (WHERE {is_status}), 0)::bigint")
@@ -143,9 +148,7 @@ fn statement(target: &Target, policy: &Policy) -> String {
          FROM (SELECT g.recipe, pg_catalog.sum(g.rows)::bigint AS total, {completed} AS completed, {failed} AS failed,
                       {pending} AS pending, {processing} AS processing, {expired} AS expired,
                       {oldest} AS oldest
-               FROM (SELECT g.{recipe} AS recipe, g.{status}, pg_catalog.count(*) AS rows,
-                            pg_catalog.count(*) FILTER (WHERE {is_old}) AS old, pg_catalog.min(g.{at}) AS oldest
-                     FROM {table} g WHERE {is_accounts} GROUP BY g.{recipe}, g.{status}) g
+               FROM ({counted}) g
                GROUP BY g.recipe) counts
          ORDER BY counts.failed DESC, counts.recipe"#,
         keep = policy.keep,
@@ -156,11 +159,38 @@ fn statement(target: &Target, policy: &Policy) -> String {
         expired = sum("old", &target.failed_status),
         oldest =
             target.instant(&format!("pg_catalog.min(g.oldest) FILTER (WHERE {})", status.is(&target.failed_status))),
-        is_old = target.failed_before(&policy.cutoff),
-        is_accounts = account_column.is(&target.account),
-        recipe = recipe.name,
+        counted = counted(target, policy, through_index),
+    )
+}
+
+/// Rows per recipe and status: in one pass over the table, or the failed ones from the partial index alone and only the
+/// others from the table.
+fn counted(target: &Target, policy: &Policy, through_index: bool) -> String {
+    let Target { table, recipe, failed_at, account_column, status, .. } = target;
+    let (recipe, at, table) = (&recipe.name, &failed_at.name, &table.name);
+    let is_accounts = account_column.is(&target.account);
+    let is_old = target.failed_before(&policy.cutoff);
+    let figures = format!(
+        "pg_catalog.count(*) AS rows, pg_catalog.count(*) FILTER (WHERE {is_old}) AS old, pg_catalog.min(g.{at}) AS oldest"
+    );
+    if !through_index {
+        return format!(
+            "SELECT g.{recipe} AS recipe, g.{status}, {figures} FROM {table} g
+             WHERE {is_accounts} GROUP BY g.{recipe}, g.{status}",
+            status = status.name
+        );
+    }
+    let failed = format!("{}::{}", quote_literal(&target.failed_status), status.sql_type);
+    format!(
+        "SELECT g.{recipe} AS recipe, {failed} AS {status}, {figures} FROM {table} g
+         WHERE {is_failed} GROUP BY g.{recipe}
+         UNION ALL
+         SELECT g.{recipe}, g.{status}, pg_catalog.count(*), 0, NULL FROM {table} g
+         WHERE {is_accounts}
+           AND (g.{status} OPERATOR(pg_catalog.<) {failed} OR g.{status} OPERATOR(pg_catalog.>) {failed}
+                OR g.{status} IS NULL)
+         GROUP BY g.{recipe}, g.{status}",
         status = status.name,
-        at = failed_at.name,
-        table = table.name,
+        is_failed = target.is_failed(),
     )
 }
