@@ -31,5 +31,5 @@ test: install ## run every test
 	cargo test --release --workspace
 	scripts/regress
 
-bench: install ## the runs beside their peers, as ratios (ROWS, RECIPES, ROUNDS change the size)
-	cargo bench --bench speed
+bench: install ## the runs beside their peers, as ratios, into target/bench (CHAPTERS="runs quiet scale batches load")
+	cargo bench --bench speed -- $(CHAPTERS)

@@ -8,4 +8,3 @@ CREATE TABLE removable AS
         WHERE user_id = 'system_backlog' AND status = 'failed'
           AND updated_at < (now() AT TIME ZONE 'UTC') - interval '24 hours') ranked
     WHERE rank > 10 ORDER BY tid;
-VACUUM ANALYZE;

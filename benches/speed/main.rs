@@ -1,0 +1,52 @@
+//! `make bench`: the runs beside their peers and the floor, on the same outage, each from the same state.
+//!
+//! Every measurement starts from a fresh copy of one database, read into memory, after a CHECKPOINT, so that full-page
+//! images count for everybody. Tables show medians, and ratios of medians of one session. `fsync` is off where statements
+//! are compared: the disk's flush is the same for all of them, and drowns the rest.
+//!
+//! Arguments name the chapters to run (`runs quiet scale batches load`; all without). ROWS, RECIPES and ROUNDS change the
+//! size. Tables go to target/bench as Markdown and JSON, the curve as SVG.
+
+#[path = "../../tests/cluster/mod.rs"]
+mod cluster;
+
+mod batches;
+mod load;
+mod outage;
+mod quiet;
+mod report;
+mod runs;
+mod scale;
+
+use report::Table;
+
+/// A chapter's measurements.
+type Measure = fn() -> Vec<Table>;
+
+/// The chapters by their names on the command line.
+const CHAPTERS: &[(&str, Measure)] = &[
+    ("runs", runs::measure),
+    ("quiet", quiet::measure),
+    ("scale", scale::measure),
+    ("batches", batches::measure),
+    ("load", load::measure),
+];
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    for (name, measure) in CHAPTERS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            report::write(name, &measure());
+        }
+    }
+}
+
+/// A size from the environment.
+fn size(name: &str, default: i64) -> i64 {
+    std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

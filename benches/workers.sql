@@ -1,0 +1,1 @@
+CALL backlog_cleanup_run(workers => 2);
