@@ -140,7 +140,7 @@ COMMENT ON COLUMN backlog_cleanup.run.finished_at IS
     'when the rows were gone; of an interrupted run, when its last batch was; NULL while it is running';
 
 CREATE TABLE backlog_cleanup.run_recipe (
-    run_id        bigint NOT NULL REFERENCES backlog_cleanup.run ON DELETE CASCADE,
+    run_id        bigint NOT NULL,
     recipe_id     text,
     failed_count  bigint NOT NULL,
     cleaned_count bigint NOT NULL,
@@ -154,7 +154,7 @@ COMMENT ON COLUMN backlog_cleanup.run_recipe.cleaned_count IS 'its rows removed'
 
 -- The working state of batched runs: what a crash must not lose between two batches, gone when the run is over.
 CREATE TABLE backlog_cleanup.run_cutoff (
-    run_id    bigint NOT NULL REFERENCES backlog_cleanup.run ON DELETE CASCADE,
+    run_id    bigint NOT NULL,
     place     integer NOT NULL,
     recipe_id text,
     failed    bigint NOT NULL,
@@ -172,7 +172,7 @@ COMMENT ON COLUMN backlog_cleanup.run_cutoff.failed_at IS
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.id IS 'the id of that row, as text';
 
 CREATE TABLE backlog_cleanup.run_part (
-    run_id      bigint NOT NULL REFERENCES backlog_cleanup.run ON DELETE CASCADE,
+    run_id      bigint NOT NULL,
     part        integer NOT NULL,
     leaf        oid NOT NULL,
     first_block bigint,
@@ -183,6 +183,7 @@ CREATE TABLE backlog_cleanup.run_part (
     attempts    integer NOT NULL DEFAULT 0,
     PRIMARY KEY (run_id, part)
 );
+ALTER TABLE backlog_cleanup.run_part ALTER COLUMN tids SET STORAGE EXTERNAL;
 COMMENT ON TABLE backlog_cleanup.run_part IS
     'running runs: what is left to do, per leaf table a range of blocks, a list of positions, or else its recipes';
 COMMENT ON COLUMN backlog_cleanup.run_part.run_id IS 'the run';
@@ -196,7 +197,7 @@ COMMENT ON COLUMN backlog_cleanup.run_part.next_offset IS 'up to where in the ne
 COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS 'how often in a row a batch was rolled back by a deadlock or the like';
 
 CREATE TABLE backlog_cleanup.run_batch (
-    run_id       bigint NOT NULL REFERENCES backlog_cleanup.run ON DELETE CASCADE,
+    run_id       bigint NOT NULL,
     batch        bigint NOT NULL,
     recipe_ids   text[] NOT NULL,
     removed      bigint[] NOT NULL,
@@ -204,6 +205,8 @@ CREATE TABLE backlog_cleanup.run_batch (
     finished_at  timestamptz NOT NULL,
     PRIMARY KEY (run_id, batch)
 );
+ALTER TABLE backlog_cleanup.run_batch
+    ALTER COLUMN recipe_ids SET STORAGE EXTERNAL, ALTER COLUMN removed SET STORAGE EXTERNAL;
 COMMENT ON TABLE backlog_cleanup.run_batch IS 'running runs: what each committed batch removed; run_recipe has the sums when the run is over';
 COMMENT ON COLUMN backlog_cleanup.run_batch.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_batch.batch IS 'counts the batches of the run, from 1';
@@ -211,6 +214,24 @@ COMMENT ON COLUMN backlog_cleanup.run_batch.recipe_ids IS 'the recipes that lost
 COMMENT ON COLUMN backlog_cleanup.run_batch.removed IS 'how many rows of each';
 COMMENT ON COLUMN backlog_cleanup.run_batch.milliseconds IS 'how long the batch held its locks, from the search for its rows on';
 COMMENT ON COLUMN backlog_cleanup.run_batch.finished_at IS 'just before its commit';
+
+-- Not a foreign key: two thousand checks that a run is there, which has just been written, cost a tenth of a run.
+CREATE FUNCTION backlog_cleanup.forget_runs() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM backlog_cleanup.run_recipe WHERE run_id IN (SELECT id FROM gone);
+    DELETE FROM backlog_cleanup.run_cutoff WHERE run_id IN (SELECT id FROM gone);
+    DELETE FROM backlog_cleanup.run_part WHERE run_id IN (SELECT id FROM gone);
+    DELETE FROM backlog_cleanup.run_batch WHERE run_id IN (SELECT id FROM gone);
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.forget_runs() IS 'removes what belongs to runs that are removed from the history';
+REVOKE ALL ON FUNCTION backlog_cleanup.forget_runs() FROM PUBLIC;
+CREATE TRIGGER forget_runs AFTER DELETE ON backlog_cleanup.run REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION backlog_cleanup.forget_runs();
+COMMENT ON TRIGGER forget_runs ON backlog_cleanup.run IS 'what belongs to a run goes with it';
 
 INSERT INTO backlog_cleanup.target (name) VALUES ('generations');
 INSERT INTO backlog_cleanup.policy (target) VALUES ('generations');

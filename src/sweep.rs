@@ -48,8 +48,9 @@ pub fn regular(target: &Target, policy: &Policy, selection: &Selection, dry_run:
     Ok(recipes.into_sorted())
 }
 
-/// Ranks the failed rows, through the partial index alone where it can tell, in one pass over the table otherwise. Says
-/// where the removable rows are where they are few, and where `with_positions` is asked for also where they are many.
+/// Ranks the failed rows, through the partial index alone where it can tell, in one pass over the table otherwise, which
+/// also says where the removable rows are. The index says so where they are few; where they are many, a pass over the table
+/// says it if `with_positions` is asked for.
 pub fn survey(
     target: &Target,
     policy: &Policy,
@@ -78,10 +79,6 @@ pub fn survey(
         set_local("parallel_setup_cost", "0");
         set_local("parallel_tuple_cost", "0");
         rank(target, policy, selection, Source::Heap)
-    })
-    .map(|mut ranked| {
-        ranked.positions = ranked.positions.filter(|_| with_positions || ranked.recipes.removed() < pages);
-        ranked
     })
 }
 

@@ -1,4 +1,6 @@
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::OnceLock;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
@@ -19,9 +21,11 @@ pub struct Table {
     pub name: String,
     /// `pg_catalog`, the table's own schema, `pg_temp`: an application's ordinary triggers work.
     pub search_path: String,
+    columns: OnceLock<HashMap<String, Column>>,
 }
 
 /// A column of a table: its quoted name and its type as SQL, qualified where it is not in `pg_catalog`.
+#[derive(Clone)]
 pub struct Column {
     pub name: String,
     pub sql_type: String,
@@ -66,6 +70,7 @@ impl Table {
                     is_temporary: row.get(6)?.unwrap_or_default(),
                     name: format!("{schema}.{relation}"),
                     search_path: format!("pg_catalog, {schema}, pg_temp"),
+                    columns: OnceLock::new(),
                 })
             });
             tables.next().transpose()
@@ -74,27 +79,36 @@ impl Table {
     }
 
     /// Finds a column by its name, without quotes.
-    pub fn column(&self, name: &str) -> Result<Option<Column>> {
+    pub fn column(&self, name: &str) -> Result<Option<&Column>> {
+        if self.columns.get().is_none() {
+            self.columns.set(self.read_columns()?).ok();
+        }
+        Ok(self.columns.get().and_then(|columns| columns.get(name)))
+    }
+
+    fn read_columns(&self) -> Result<HashMap<String, Column>> {
         Spi::connect(|client| {
             // The typmod -1 stands for any length: 'character' without one would be character(1) and cut values off.
-            let rows = client.select(
-                "SELECT pg_catalog.format_type(atttypid, -1), attnum, atttypid, attcollation
-                 FROM pg_catalog.pg_attribute
-                 WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname OPERATOR(pg_catalog.=) $2::pg_catalog.name
-                   AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
-                Some(1),
-                &[self.oid.into(), name.into()],
-            )?;
-            let mut columns = rows.map(|row| -> spi::Result<Column> {
-                Ok(Column {
-                    name: quote(name),
-                    sql_type: row.get(1)?.unwrap_or_default(),
-                    number: row.get(2)?.unwrap_or_default(),
-                    type_oid: row.get(3)?.unwrap_or(pg_sys::InvalidOid),
-                    collation: row.get(4)?.unwrap_or(pg_sys::InvalidOid),
+            client
+                .select(
+                    "SELECT attname::pg_catalog.text, pg_catalog.format_type(atttypid, -1), attnum, atttypid, attcollation
+                     FROM pg_catalog.pg_attribute
+                     WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
+                    None,
+                    &[self.oid.into()],
+                )?
+                .map(|row| {
+                    let name: String = row.get(1)?.unwrap_or_default();
+                    let column = Column {
+                        name: quote(&name),
+                        sql_type: row.get(2)?.unwrap_or_default(),
+                        number: row.get(3)?.unwrap_or_default(),
+                        type_oid: row.get(4)?.unwrap_or(pg_sys::InvalidOid),
+                        collation: row.get(5)?.unwrap_or(pg_sys::InvalidOid),
+                    };
+                    Ok((name, column))
                 })
-            });
-            columns.next().transpose()
+                .collect::<spi::Result<_>>()
         })
         .map_err(spi)
     }

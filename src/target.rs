@@ -110,7 +110,7 @@ impl Target {
         }
         let column_of = |table: &Table, key: &str| {
             let column = must(key);
-            table.column(&column)?.ok_or_else(|| {
+            table.column(&column)?.cloned().ok_or_else(|| {
                 let message = format!("column \"{column}\" of {} does not exist", table.name);
                 error(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, message, set(key, "'column'"))
             })
@@ -118,7 +118,7 @@ impl Target {
         let column = |key: &str| column_of(&table, key);
         // The platform's own names, which `target` has no columns for.
         let fixed = |table: &Table, key: &str, column: &str| {
-            table.column(column)?.ok_or_else(|| {
+            table.column(column)?.cloned().ok_or_else(|| {
                 let message = format!("column \"{column}\" of {} does not exist", table.name);
                 error(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, message, set(key, "NULL"))
             })
