@@ -22,6 +22,7 @@ CREATE TABLE backlog_cleanup.target (
     pending_status      text NOT NULL DEFAULT 'pending',
     processing_status   text NOT NULL DEFAULT 'processing',
     time_zone           text NOT NULL DEFAULT 'UTC',
+    search_path         text,
     batch_size          integer NOT NULL DEFAULT 10000
         CONSTRAINT batch_size_is_from_1_to_1000000 CHECK (batch_size BETWEEN 1 AND 1000000),
     lock_timeout        interval NOT NULL DEFAULT '5 seconds'
@@ -54,6 +55,8 @@ COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'counted by status'
 COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'counted by status';
 COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'counted by status';
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'how a timestamp without time zone is read';
+COMMENT ON COLUMN backlog_cleanup.target.search_path IS
+    'the search path of the triggers that a removal sets off; NULL is pg_catalog, the table''s own schema, pg_temp';
 COMMENT ON COLUMN backlog_cleanup.target.batch_size IS 'rows per batch of a batched run';
 COMMENT ON COLUMN backlog_cleanup.target.lock_timeout IS 'how long a run waits for a lock; 0 is without end';
 COMMENT ON COLUMN backlog_cleanup.target.max_replica_lag IS

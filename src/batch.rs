@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 use crate::error::{Result, spi};
 use crate::find::{Place, condition, find};
 use crate::leaf::{Leaf, Reach};
+use crate::owner::defer_nothing;
 use crate::part::{Part, Task};
 use crate::policy::Policy;
 use crate::recipe::Recipes;
@@ -26,11 +27,13 @@ const BLOCKS: i64 = 16_384;
 /// seconds to wait before the next; `None` where there is nothing left to take.
 pub fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     let Some(part) = Part::take(run.id)? else { return Ok(None) };
-    let Some(table) = Table::of(part.leaf)? else {
+    defer_nothing()?;
+    let Some(mut table) = Table::of(part.leaf)? else {
         // The leaf was dropped, and its rows with it.
         part.advance(part.steps, 0)?;
         return Ok(Some(0.0));
     };
+    table.search_path = target.search_path.clone().unwrap_or(table.search_path);
     let reach = if matches!(part.task, Task::Keys) { Reach::Key } else { Reach::Position };
     let leaf = Leaf { table, reach, pages: 0 };
     let started = Instant::now();

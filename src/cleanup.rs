@@ -4,8 +4,9 @@ use backlog_cleanup_report::{CleanupDetail, EmergencyReport, RegularReport};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 
-use crate::error::{Result, error, required, spi};
+use crate::error::{Result, error, required};
 use crate::lock::Span;
+use crate::owner::defer_nothing;
 use crate::policy::Policy;
 use crate::recipe::Swept;
 use crate::selection::Selection;
@@ -82,9 +83,7 @@ fn sweep(
     target.account_exists()?;
     selection.check(target)?;
     if !dry_run {
-        // Deferred triggers that the caller has queued fire now and as the caller; those of the run fire at once, as
-        // the owner, and not at commit as the caller.
-        Spi::run("SET CONSTRAINTS ALL IMMEDIATE").map_err(spi)?;
+        defer_nothing()?;
     }
     let swept = match policy {
         Some(policy) => sweep::regular(target, policy, selection, dry_run)?,

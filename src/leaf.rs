@@ -55,7 +55,8 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     .map_err(spi)?;
     let mut leaves = Vec::new();
     for (oid, pages) in found {
-        if let Some(table) = Table::of(oid)? {
+        if let Some(mut table) = Table::of(oid)? {
+            table.search_path = target.search_path.clone().unwrap_or(table.search_path);
             let reach = if table.kind as u8 == b'f' { Reach::Key } else { Reach::Position };
             leaves.push(Leaf { table, reach, pages: u32::try_from(pages).unwrap_or(u32::MAX) });
         }

@@ -2,7 +2,7 @@ use std::ffi::CString;
 
 use pgrx::prelude::*;
 
-use crate::error::Result;
+use crate::error::{Result, spi};
 
 /// Does `work` as `owner` inside a security-restricted operation, as VACUUM and REINDEX do, so that nothing it sets
 /// off runs as the caller. An error restores the context by itself, with the transaction.
@@ -22,6 +22,12 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
         pg_sys::SetUserIdAndSecContext(user, context);
     }
     done
+}
+
+/// Until the transaction ends, deferred triggers fire at once: those that the caller has queued now and as the caller, those
+/// of a run with its statements, as the owner, and not at commit as the caller.
+pub fn defer_nothing() -> Result<()> {
+    Spi::run("SET CONSTRAINTS ALL IMMEDIATE").map_err(spi)
 }
 
 /// Sets a configuration parameter until the nest level of `acting_as` ends.

@@ -43,6 +43,8 @@ pub struct Target {
     pub pending_status: String,
     pub processing_status: String,
     pub time_zone: String,
+    /// What triggers find instead of what is in the table's own schema.
+    pub search_path: Option<String>,
     /// How long a run waits for a lock, in milliseconds; 0 is without end.
     pub lock_timeout: i64,
     /// Rows per batch.
@@ -100,7 +102,9 @@ impl Target {
             })
         };
         let optional = |key: &str| text(key).map(|_| find(key, "NULL")).transpose();
-        let table = find("generations_table", "'schema.table'")?;
+        let mut table = find("generations_table", "'schema.table'")?;
+        let search_path = text("search_path");
+        table.search_path = search_path.clone().unwrap_or(table.search_path);
         if !matches!(table.kind as u8, b'r' | b'p' | b'f') {
             return Err(error(
                 PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
@@ -177,6 +181,7 @@ impl Target {
             pending_status: must("pending_status"),
             processing_status: must("processing_status"),
             time_zone: must("time_zone"),
+            search_path,
             lock_timeout: row["lock_timeout_ms"].as_i64().unwrap_or_default(),
             batch_size: row["batch_size"].as_i64().unwrap_or_default(),
             max_wal_rate: row["max_wal_rate"].as_i64(),
