@@ -1,5 +1,5 @@
 -- Nobody but the owner calls anything until an administrator grants it.
-REVOKE ALL ON FUNCTION backlog_cleanup_failed_generations(text, text, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backlog_cleanup_failed_generations(text, text, text, boolean, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_emergency(text, text, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_index_sql(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_status(text) FROM PUBLIC;
@@ -7,7 +7,7 @@ REVOKE ALL ON FUNCTION backlog_cleanup_status_json(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_schedule(text, boolean, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_unschedule(text) FROM PUBLIC;
 
-COMMENT ON FUNCTION backlog_cleanup_failed_generations(text, text, text, boolean) IS
+COMMENT ON FUNCTION backlog_cleanup_failed_generations(text, text, text, boolean, boolean) IS
     'removes the expired failed rows beyond the newest of each recipe; returns a report';
 COMMENT ON FUNCTION backlog_cleanup_emergency(text, text, text, boolean) IS
     'removes every failed row of the account, whatever its age; returns a report';

@@ -1,7 +1,7 @@
 -- The batched run: a thin procedure that commits, around functions in Rust.
 CREATE FUNCTION backlog_cleanup.start_run(
     target text, mode text, batch_size integer, pause interval, max_duration interval, max_rows bigint, workers integer,
-    recipe_id text, failure_type text) RETURNS bigint LANGUAGE c AS 'MODULE_PATHNAME', 'start_run_wrapper';
+    recipe_id text, failure_type text, force boolean) RETURNS bigint LANGUAGE c AS 'MODULE_PATHNAME', 'start_run_wrapper';
 CREATE FUNCTION backlog_cleanup.next_batch(run_id bigint) RETURNS double precision
     LANGUAGE c AS 'MODULE_PATHNAME', 'next_batch_wrapper';
 CREATE FUNCTION backlog_cleanup.finish_run(run_id bigint) RETURNS jsonb
@@ -19,6 +19,7 @@ CREATE PROCEDURE backlog_cleanup_run(
     workers      integer DEFAULT 1,
     recipe_id    text DEFAULT NULL,
     failure_type text DEFAULT NULL,
+    force        boolean DEFAULT false,
     INOUT report jsonb DEFAULT NULL)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -27,7 +28,8 @@ DECLARE
 BEGIN
     -- An error here, and not after the first batch, where nothing can be committed.
     CALL backlog_cleanup.wait(seconds);
-    run := backlog_cleanup.start_run(target, mode, batch_size, pause, max_duration, max_rows, workers, recipe_id, failure_type);
+    run := backlog_cleanup.start_run(target, mode, batch_size, pause, max_duration, max_rows, workers, recipe_id, failure_type,
+                                     force);
     LOOP
         COMMIT;
         -- Right behind the COMMIT, so that no snapshot is held.
@@ -38,15 +40,15 @@ BEGIN
     report := backlog_cleanup.finish_run(run);
 END
 $$;
-COMMENT ON PROCEDURE backlog_cleanup_run(text, text, integer, interval, interval, bigint, integer, text, text, jsonb) IS
+COMMENT ON PROCEDURE backlog_cleanup_run(text, text, integer, interval, interval, bigint, integer, text, text, boolean, jsonb) IS
     'removes what a regular or an emergency run does, in batches, with a commit after each';
-REVOKE ALL ON PROCEDURE backlog_cleanup_run(text, text, integer, interval, interval, bigint, integer, text, text, jsonb)
+REVOKE ALL ON PROCEDURE backlog_cleanup_run(text, text, integer, interval, interval, bigint, integer, text, text, boolean, jsonb)
     FROM PUBLIC;
 COMMENT ON PROCEDURE backlog_cleanup.wait(double precision) IS 'a part of backlog_cleanup_run: sleeps, and holds no snapshot';
 REVOKE ALL ON PROCEDURE backlog_cleanup.wait(double precision) FROM PUBLIC;
-COMMENT ON FUNCTION backlog_cleanup.start_run(text, text, integer, interval, interval, bigint, integer, text, text) IS
+COMMENT ON FUNCTION backlog_cleanup.start_run(text, text, integer, interval, interval, bigint, integer, text, text, boolean) IS
     'a part of backlog_cleanup_run: holds the target, fixes the cutoffs, divides the work; returns the run''s id';
-REVOKE ALL ON FUNCTION backlog_cleanup.start_run(text, text, integer, interval, interval, bigint, integer, text, text)
+REVOKE ALL ON FUNCTION backlog_cleanup.start_run(text, text, integer, interval, interval, bigint, integer, text, text, boolean)
     FROM PUBLIC;
 COMMENT ON FUNCTION backlog_cleanup.next_batch(bigint) IS
     'a part of backlog_cleanup_run: removes a batch; returns the seconds to wait, or NULL at the end';

@@ -27,6 +27,9 @@ CREATE TABLE backlog_cleanup.target (
         CONSTRAINT batch_size_is_from_1_to_1000000 CHECK (batch_size BETWEEN 1 AND 1000000),
     lock_timeout        interval NOT NULL DEFAULT '5 seconds'
         CONSTRAINT lock_timeout_is_from_0_to_1_day CHECK (lock_timeout BETWEEN interval '0' AND interval '1 day'),
+    max_share           double precision NOT NULL DEFAULT 100
+        CONSTRAINT max_share_is_from_0_to_100 CHECK (max_share BETWEEN 0 AND 100),
+    max_rows_per_run    bigint CONSTRAINT max_rows_per_run_is_positive CHECK (max_rows_per_run > 0),
     max_replica_lag     interval CONSTRAINT max_replica_lag_is_positive CHECK (max_replica_lag > interval '0'),
     max_transaction_age interval CONSTRAINT max_transaction_age_is_positive CHECK (max_transaction_age > interval '0'),
     yield_to_autovacuum boolean NOT NULL DEFAULT false,
@@ -59,8 +62,12 @@ COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of the triggers that a removal sets off; NULL is pg_catalog, the table''s own schema, pg_temp';
 COMMENT ON COLUMN backlog_cleanup.target.batch_size IS 'rows per batch of a batched run';
 COMMENT ON COLUMN backlog_cleanup.target.lock_timeout IS 'how long a run waits for a lock; 0 is without end';
+COMMENT ON COLUMN backlog_cleanup.target.max_share IS
+    'a regular run that would remove more than this share of the failed rows, in percent, is refused; 100 is off';
+COMMENT ON COLUMN backlog_cleanup.target.max_rows_per_run IS
+    'a regular run that would remove more rows than this is refused; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.max_replica_lag IS
-    'a batched run waits while a streaming standby replays later than this; NULL is off, as in the next four';
+    'a batched run waits while a streaming standby replays later than this; NULL is off, as in the next ones';
 COMMENT ON COLUMN backlog_cleanup.target.max_transaction_age IS
     'a batched run waits while a transaction with a snapshot is older than this, and its dead rows could not be reclaimed';
 COMMENT ON COLUMN backlog_cleanup.target.yield_to_autovacuum IS 'a batched run waits while autovacuum works on the table';

@@ -11,27 +11,31 @@ use crate::policy::Policy;
 use crate::recipe::Swept;
 use crate::selection::Selection;
 use crate::target::Target;
-use crate::{books, recipe, run, sweep};
+use crate::{books, breaker, recipe, run, sweep};
 
-/// Removes the expired failed rows beyond the newest of each recipe. Returns a `RegularReport`.
+/// Removes the expired failed rows beyond the newest of each recipe. Returns a `RegularReport`. Errors: those of
+/// `run::begin` and `Policy::of`, 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
 #[pg_extern]
 fn backlog_cleanup_failed_generations(
     target: default!(Option<&str>, "'generations'"),
     recipe_id: default!(Option<&str>, "NULL"),
     failure_type: default!(Option<&str>, "NULL"),
     dry_run: default!(Option<bool>, "false"),
+    force: default!(Option<bool>, "false"),
 ) -> Result<JsonB> {
     let started = Instant::now();
     let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_failed_generations(dry_run => true)")?;
+    let force = required(force, "force", "SELECT backlog_cleanup_failed_generations(force => true)")?;
     let target = if dry_run { Target::load(target)? } else { run::begin(target, Span::Transaction)? };
     let policy = Policy::of(&target)?;
     let selection = Selection { recipe_id, failure_type };
-    let (run_id, swept) = sweep(&target, Some(&policy), &selection, dry_run)?;
+    let (run_id, swept) = sweep(&target, Some(&policy), &selection, dry_run, force)?;
     report(&RegularReport {
         success: true,
-        message: match policy.is_enabled() {
-            true => message("Backlog cleanup completed successfully", dry_run),
-            false => format!("The policy of target \"{}\" is disabled: nothing was removed", target.name),
+        message: match breaker::reason(&target, &swept).filter(|_| dry_run && !force) {
+            Some(reason) => format!("Dry run: nothing was removed, and a real run would be refused: {reason}"),
+            None if policy.is_enabled() => message("Backlog cleanup completed successfully", dry_run),
+            None => format!("The policy of target \"{}\" is disabled: nothing was removed", target.name),
         },
         run_id,
         mode: "regular".into(),
@@ -58,7 +62,7 @@ fn backlog_cleanup_emergency(
     let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_emergency(dry_run => true)")?;
     let target = if dry_run { Target::load(target)? } else { run::begin(target, Span::Transaction)? };
     let selection = Selection { recipe_id, failure_type };
-    let (run_id, swept) = sweep(&target, None, &selection, dry_run)?;
+    let (run_id, swept) = sweep(&target, None, &selection, dry_run, true)?;
     report(&EmergencyReport {
         success: true,
         message: message("Emergency backlog cleanup completed successfully", dry_run),
@@ -78,6 +82,7 @@ fn sweep(
     policy: Option<&Policy>,
     selection: &Selection,
     dry_run: bool,
+    force: bool,
 ) -> Result<(Option<i64>, Vec<Swept>)> {
     let caller = run::caller()?;
     target.account_exists()?;
@@ -86,7 +91,7 @@ fn sweep(
         defer_nothing()?;
     }
     let swept = match policy {
-        Some(policy) => sweep::regular(target, policy, selection, dry_run)?,
+        Some(policy) => sweep::regular(target, policy, selection, dry_run, force)?,
         None => sweep::emergency(target, selection, dry_run)?,
     };
     let run_id = if dry_run { None } else { books::write(target, policy, selection, &swept, &caller)? };

@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 
 mod batch;
 mod books;
+mod breaker;
 mod cleanup;
 mod cutoff;
 mod error;

@@ -13,13 +13,14 @@ use crate::recipe::Recipes;
 use crate::removable::PerLeaf;
 use crate::selection::Selection;
 use crate::target::{self, Target, state};
-use crate::{batch, books, cutoff, governor, history, part, sweep, worker};
+use crate::{batch, books, breaker, cutoff, governor, history, part, sweep, worker};
 
 /// How long a run waits that the governor has stopped, in seconds, before it asks again.
 const PATIENCE: f64 = 1.0;
 
 /// Starts a batched run: holds its target, fixes the cutoffs and divides the work. Returns its id. The target is held
-/// until `finish_run`, an error, or the session's end. Errors: those of a run, 22004 and 22023 (arguments).
+/// until `finish_run`, an error, or the session's end. Errors: those of a run, 54000 (the breaker,
+/// unless `force`), 22004 and 22023 (arguments).
 #[allow(clippy::too_many_arguments)] // those of backlog_cleanup_run
 #[pg_extern(sql = false)]
 fn start_run(
@@ -32,8 +33,10 @@ fn start_run(
     workers: Option<i32>,
     recipe_id: Option<&str>,
     failure_type: Option<&str>,
+    force: Option<bool>,
 ) -> Result<i64> {
     let mode = required(mode, "mode", "CALL backlog_cleanup_run(mode => 'regular')")?;
+    let force = required(force, "force", "CALL backlog_cleanup_run(force => true)")?;
     let pause = required(pause, "pause", "CALL backlog_cleanup_run(pause => '0')")?;
     let workers = required(workers, "workers", "CALL backlog_cleanup_run(workers => 1)")?;
     let positive = "0 seconds or longer, and finite: CALL backlog_cleanup_run(pause => '100 ms')";
@@ -58,6 +61,7 @@ fn start_run(
     let (recipes, positions) = match &policy {
         Some(policy) => {
             let Ranked { recipes, positions } = sweep::survey(&target, policy, &selection, &leaves, false)?;
+            breaker::check(&target, &recipes.list, force)?;
             (recipes, positions)
         }
         None => (Recipes::of(&target.recipe), None),

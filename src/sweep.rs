@@ -3,6 +3,7 @@ use std::panic::AssertUnwindSafe;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
+use crate::breaker;
 use crate::error::{Result, error};
 use crate::find::{Place, condition, find};
 use crate::index;
@@ -22,13 +23,21 @@ use crate::target::Target;
 /// Rows per statement: few enough that what a statement keeps is small, many enough that its start costs nothing.
 const CHUNK: usize = 50_000;
 
-/// Removes what a policy lets go, or only counts it in a dry run; one entry per recipe that has failed rows.
-pub fn regular(target: &Target, policy: &Policy, selection: &Selection, dry_run: bool) -> Result<Vec<Swept>> {
+/// Removes what a policy lets go, or only counts it in a dry run; one entry per recipe that has failed rows. Errors: those
+/// of `breaker::check`, unless `force`.
+pub fn regular(
+    target: &Target,
+    policy: &Policy,
+    selection: &Selection,
+    dry_run: bool,
+    force: bool,
+) -> Result<Vec<Swept>> {
     let leaves = leaves(target)?;
     let Ranked { mut recipes, mut positions } = survey(target, policy, selection, &leaves, true)?;
     if dry_run || recipes.removed() == 0 {
         return Ok(recipes.into_sorted());
     }
+    breaker::check(target, &recipes.list, force)?;
     recipes.list.iter_mut().for_each(|recipe| recipe.removed = 0);
     let condition = condition(target, Some(policy), selection);
     let places = 0..recipes.list.len();

@@ -49,6 +49,9 @@ pub struct Target {
     pub lock_timeout: i64,
     /// Rows per batch.
     pub batch_size: i64,
+    /// Percent of the failed rows that one regular run may remove.
+    pub max_share: f64,
+    pub max_rows_per_run: Option<i64>,
     /// Bytes per second.
     pub max_wal_rate: Option<i64>,
     pub throttle_query: Option<String>,
@@ -184,6 +187,8 @@ impl Target {
             search_path,
             lock_timeout: row["lock_timeout_ms"].as_i64().unwrap_or_default(),
             batch_size: row["batch_size"].as_i64().unwrap_or_default(),
+            max_share: row["max_share"].as_f64().unwrap_or_default(),
+            max_rows_per_run: row["max_rows_per_run"].as_i64(),
             max_wal_rate: row["max_wal_rate"].as_i64(),
             throttle_query: text("throttle_query"),
             id,
