@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier as quote, quote_literal};
 
 use crate::error::{Result, error, spi};
+use crate::owner::acting_as;
 use crate::read::read_one;
 
 /// A table as the catalog has it.
@@ -27,6 +28,8 @@ pub struct Column {
     pub number: i16,
     pub type_oid: pg_sys::Oid,
     pub collation: pg_sys::Oid,
+    /// The table's.
+    owner: pg_sys::Oid,
 }
 
 impl Table {
@@ -83,6 +86,7 @@ impl Table {
                     number: row.get(2)?.unwrap_or_default(),
                     type_oid: row.get(3)?.unwrap_or(pg_sys::InvalidOid),
                     collation: row.get(4)?.unwrap_or(pg_sys::InvalidOid),
+                    owner: self.owner,
                 })
             });
             columns.next().transpose()
@@ -112,7 +116,8 @@ impl Column {
         format!("g.{}::{key}", self.name)
     }
 
-    /// Checks that a value can be read as this column's type and compared with it. Errors: 22P02, 42804.
+    /// Checks that a value can be read as this column's type and compared with it, as the table's owner: the type may be
+    /// a domain with a function of theirs. Errors: 22P02, 42804.
     pub fn accepts(&self, value: &str) -> Result<()> {
         let unreadable = || {
             let message = format!("\"{value}\" cannot be read as {}, the type of column {}", self.sql_type, self.name);
@@ -121,14 +126,16 @@ impl Column {
         };
         let (literal, sql_type) = (quote_literal(value), &self.sql_type);
         let compare = format!("SELECT {literal}::{sql_type} OPERATOR(pg_catalog.=) {literal}::{sql_type}");
-        PgTryBuilder::new(AssertUnwindSafe(|| read_one::<bool>(&compare, &[]).map(drop)))
-            .catch_when(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, move |_| unreadable())
-            .catch_when(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, move |_| unreadable())
-            .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, move |_| {
-                let message = format!("column {} has type {sql_type}, which has no equality", self.name);
-                let hint = "SELECT * FROM backlog_cleanup.target".into();
-                Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, hint))
-            })
-            .execute()
+        acting_as(self.owner, "pg_catalog, pg_temp", || {
+            PgTryBuilder::new(AssertUnwindSafe(|| read_one::<bool>(&compare, &[]).map(drop)))
+                .catch_when(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, move |_| unreadable())
+                .catch_when(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, move |_| unreadable())
+                .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, move |_| {
+                    let message = format!("column {} has type {sql_type}, which has no equality", self.name);
+                    let hint = "SELECT * FROM backlog_cleanup.target".into();
+                    Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, hint))
+                })
+                .execute()
+        })
     }
 }
