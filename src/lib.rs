@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 mod books;
 mod cleanup;
 mod error;
+mod grant;
 mod index;
 mod owner;
 mod policy;
@@ -37,6 +38,8 @@ extension_sql_file!(
         schedule::backlog_cleanup_schedule,
         schedule::backlog_cleanup_unschedule,
         index::backlog_cleanup_index_sql,
+        grant::backlog_cleanup_grant,
+        grant::backlog_cleanup_revoke,
     ]
 );
 extension_sql_file!("../sql/register.sql", name = "register", finalize);

@@ -160,7 +160,7 @@ fn command(target: &str) -> Result<String> {
 }
 
 /// The extension's own schema, quoted.
-fn schema() -> Result<String> {
+pub fn schema() -> Result<String> {
     read_one::<String>(
         "SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_extension e
          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace
@@ -178,7 +178,8 @@ fn setting(name: &str) -> Result<Option<String>> {
     read_one::<String>("SELECT pg_catalog.current_setting($1, true)", &[name.into()])
 }
 
-fn pg_cron_is_here() -> Result<bool> {
+/// Whether this database has pg_cron.
+pub fn pg_cron_is_here() -> Result<bool> {
     read_one::<bool>(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_cron')",
         &[],
