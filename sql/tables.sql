@@ -23,9 +23,12 @@ CREATE TABLE backlog_cleanup.target (
     processing_status   text NOT NULL DEFAULT 'processing',
     time_zone           text NOT NULL DEFAULT 'UTC',
     batch_size          integer NOT NULL DEFAULT 10000
-        CONSTRAINT batch_size_is_from_1_to_1000000 CHECK (batch_size BETWEEN 1 AND 1000000),
+        CONSTRAINT batch_size_is_from_1_to_1000000
+        CHECK (batch_size OPERATOR(pg_catalog.>=) 1 AND batch_size OPERATOR(pg_catalog.<=) 1000000),
     lock_timeout        interval NOT NULL DEFAULT '5 seconds'
-        CONSTRAINT lock_timeout_is_from_0_to_1_day CHECK (lock_timeout BETWEEN interval '0' AND interval '1 day')
+        CONSTRAINT lock_timeout_is_from_0_to_1_day
+        CHECK (lock_timeout OPERATOR(pg_catalog.>=) interval '0'
+               AND lock_timeout OPERATOR(pg_catalog.<=) interval '1 day')
 );
 COMMENT ON TABLE backlog_cleanup.target IS 'one row per table to look after, with how to read it';
 COMMENT ON COLUMN backlog_cleanup.target.name IS 'what functions and policies call this target';
@@ -56,8 +59,8 @@ CREATE TABLE backlog_cleanup.policy (
     failure_type text,
     max_age      interval NOT NULL DEFAULT '24 hours'
         CONSTRAINT max_age_is_positive_and_finite
-        CHECK (max_age > interval '0' AND max_age <= interval '1000 years'),
-    keep         integer NOT NULL DEFAULT 10 CONSTRAINT keep_is_not_negative CHECK (keep >= 0),
+        CHECK (max_age OPERATOR(pg_catalog.>) interval '0' AND max_age OPERATOR(pg_catalog.<=) interval '1000 years'),
+    keep         integer NOT NULL DEFAULT 10 CONSTRAINT keep_is_not_negative CHECK (keep OPERATOR(pg_catalog.>=) 0),
     enabled      boolean NOT NULL DEFAULT true,
     note         text,
     UNIQUE NULLS NOT DISTINCT (target, recipe_id, failure_type)
@@ -74,7 +77,7 @@ COMMENT ON COLUMN backlog_cleanup.policy.note IS 'for people';
 CREATE TABLE backlog_cleanup.run (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     target           text NOT NULL,
-    mode             text NOT NULL CHECK (mode IN ('regular', 'emergency')),
+    mode             text NOT NULL CHECK (mode OPERATOR(pg_catalog.=) ANY (ARRAY['regular', 'emergency'])),
     requested_by     name NOT NULL,
     recipe_id        text,
     failure_type     text,

@@ -42,4 +42,5 @@ extension_sql_file!(
         grant::backlog_cleanup_revoke,
     ]
 );
+extension_sql_file!("../sql/strangers.sql", name = "strangers", requires = ["privileges"]);
 extension_sql_file!("../sql/register.sql", name = "register", finalize);
