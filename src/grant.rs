@@ -31,7 +31,7 @@ impl Level {
 
 /// Every privilege with the lowest level that has it. What is not here is for the extension's owner alone:
 /// `tests/regress/sql/levels.sql` names it.
-const PRIVILEGES: [(Level, &str); 16] = [
+const PRIVILEGES: [(Level, &str); 17] = [
     (Monitor, "USAGE ON SCHEMA backlog_cleanup"),
     (Monitor, "SELECT ON backlog_cleanup.target"),
     (Monitor, "SELECT ON backlog_cleanup.policy"),
@@ -39,6 +39,7 @@ const PRIVILEGES: [(Level, &str); 16] = [
     (Monitor, "SELECT ON backlog_cleanup.run_recipe"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_status"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_status_json"),
+    (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_doctor"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_index_sql"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_failed_generations"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_emergency"),

@@ -7,7 +7,7 @@ use crate::target::Target;
 
 /// The exact statement that builds the partial index of a target, for `\gexec`.
 #[pg_extern(stable)]
-fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")) -> Result<String> {
+pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")) -> Result<String> {
     let Target { table, recipe, failed_at, id, account_column, status, account, failed_status, .. } =
         Target::load(target, false)?;
     Ok(format!(

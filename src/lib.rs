@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 
 mod books;
 mod cleanup;
+mod doctor;
 mod error;
 mod grant;
 mod index;
@@ -40,6 +41,7 @@ extension_sql_file!(
         index::backlog_cleanup_index_sql,
         grant::backlog_cleanup_grant,
         grant::backlog_cleanup_revoke,
+        doctor::backlog_cleanup_doctor,
     ]
 );
 extension_sql_file!("../sql/strangers.sql", name = "strangers", requires = ["privileges"]);

@@ -154,7 +154,7 @@ where
 }
 
 /// What the job runs.
-fn command(target: &str) -> Result<String> {
+pub fn command(target: &str) -> Result<String> {
     let argument = if target == "generations" { String::new() } else { quote_literal(target) };
     Ok(format!("SELECT {}.backlog_cleanup_failed_generations({argument})", schema()?))
 }
@@ -188,7 +188,7 @@ pub fn pg_cron_is_here() -> Result<bool> {
 }
 
 /// The error where pg_cron is not installed here; its hint is the statement to run, here or where pg_cron lives.
-fn pg_cron_is_absent(schedule: &str, command: &str, job_name: &str) -> Result<pgrx::pg_sys::panic::ErrorReport> {
+pub fn pg_cron_is_absent(schedule: &str, command: &str, job_name: &str) -> Result<pgrx::pg_sys::panic::ErrorReport> {
     let here = database()?;
     let state = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
     let home = setting("cron.database_name")?.filter(|home| *home != here);
