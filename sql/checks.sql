@@ -29,11 +29,13 @@ BEGIN
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.check_target() IS 'checks a written target and whose tables it names, and gives a new one the default policy';
+COMMENT ON FUNCTION backlog_cleanup.check_target() IS
+    'checks a written target and whose tables it names, and gives a new one the default policy';
 REVOKE ALL ON FUNCTION backlog_cleanup.check_target() FROM PUBLIC;
 CREATE TRIGGER check_target AFTER INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_target();
-COMMENT ON TRIGGER check_target ON backlog_cleanup.target IS 'refuses a table, a column or a time zone that is not there, and tables of others';
+COMMENT ON TRIGGER check_target ON backlog_cleanup.target IS
+    'refuses a table, a column or a time zone that is not there, and tables of others';
 
 REVOKE ALL ON FUNCTION backlog_cleanup_check(text) FROM PUBLIC;
 COMMENT ON FUNCTION backlog_cleanup_check(text) IS

@@ -6,7 +6,7 @@ AS $$
        AND (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
 $$;
 COMMENT ON FUNCTION backlog_cleanup.restoring() IS
-    'whether a superuser restores a dump: pg_dump sets xmloption in each session that does, and nobody else has a reason to';
+    'whether a superuser restores a dump: pg_dump sets xmloption where it does, and nobody else has a reason to';
 REVOKE ALL ON FUNCTION backlog_cleanup.restoring() FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.target', '');

@@ -31,7 +31,7 @@ impl Level {
 
 /// Every privilege with the lowest level that has it. What is not here is for the extension's owner alone:
 /// `tests/regress/sql/levels.sql` names it.
-const PRIVILEGES: [(Level, &str); 17] = [
+const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "USAGE ON SCHEMA backlog_cleanup"),
     (Monitor, "SELECT ON backlog_cleanup.target"),
     (Monitor, "SELECT ON backlog_cleanup.policy"),

@@ -15,17 +15,18 @@ const INVALID: &str = "
 
 /// Whether the partial index is there, and serves the ranking as a run asks for it.
 pub fn partial(target: &Target) -> Result<Vec<Problem>> {
-    let mut found = problems(&on_tables(INVALID), &[vec![target.table.oid].into()])?;
-    let without = if !index::exists(target)? {
+    let invalid = problems(&on_tables(INVALID), &[vec![target.table.oid].into()])?;
+    let without = if !invalid.is_empty() {
+        return Ok(invalid);
+    } else if !index::exists(target)? {
         "a run reads the whole table: its partial index is not there"
     } else if !serves(target)? {
         "the partial index is there and does not serve the failed rows"
     } else {
-        return Ok(found);
+        return Ok(Vec::new());
     };
     let fix = Some(index::backlog_cleanup_index_sql(Some(&target.name))?);
-    found.push(Problem { status: Status::Warn, detail: without.into(), fix });
-    Ok(found)
+    Ok(vec![Problem { status: Status::Warn, detail: without.into(), fix }])
 }
 
 /// Whether the planner finds the failed rows by an index with a predicate, sequential scans set aside as in a run.

@@ -42,6 +42,11 @@ BEGIN;
 DROP INDEX generations_recipe_id_updated_at_id_idx;
 SELECT * FROM ill;
 ROLLBACK;
+-- As a CREATE INDEX CONCURRENTLY that was cancelled leaves it.
+BEGIN;
+UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'generations_recipe_id_updated_at_id_idx'::regclass;
+SELECT * FROM ill;
+ROLLBACK;
 BEGIN;
 UPDATE backlog_cleanup.target SET failed_status = 'error';
 SELECT * FROM ill;
