@@ -23,9 +23,10 @@ demo: install ## a throwaway server with an outage: status, cleanup, ledger, job
 demo-stop: ## remove the demo's server
 	@demo/stop
 
-lint: setup ## formatting and clippy, warnings are errors
+lint: setup ## formatting, clippy and the install script; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	scripts/lint-sql
 
 test: install ## run every test
 	cargo test --release --workspace

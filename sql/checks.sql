@@ -1,10 +1,28 @@
 -- Values are checked when they are written, by the code that a run checks them with; a dump is taken as it is, since a
 -- table that it names may be gone.
 CREATE FUNCTION backlog_cleanup.check_target() RETURNS trigger LANGUAGE plpgsql
--- A role that may write targets needs no privilege on what checks them.
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    stranger regclass;
+    owner    regrole;
 BEGIN
+    -- Whoever names a table lets runs remove its rows, read it and write to it as its owner.
+    SELECT c.oid::regclass, c.relowner::regrole INTO stranger, owner
+    FROM ROWS FROM (unnest(ARRAY[NEW.generations_table, NEW.recipes_table, NEW.users_table, NEW.ledger_table]),
+                    unnest(ARRAY[OLD.generations_table, OLD.recipes_table, OLD.users_table, OLD.ledger_table]))
+         AS written (is_now, was)
+    JOIN pg_class c ON c.oid = to_regclass(written.is_now)
+    WHERE (written.is_now IS DISTINCT FROM written.was
+           -- These two are what runs as the owner of the target's table.
+           OR written.is_now = NEW.generations_table
+              AND (NEW.throttle_query, NEW.search_path) IS DISTINCT FROM (OLD.throttle_query, OLD.search_path))
+      AND NOT pg_has_role(c.relowner, 'USAGE');
+    IF FOUND THEN
+        RAISE EXCEPTION 'must be owner of table "%" to make target "%" use it', stranger, NEW.name
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = format('a superuser or a member of role %s must do this', owner);
+    END IF;
     IF backlog_cleanup.restoring() THEN
         RETURN NULL;
     END IF;
@@ -15,11 +33,13 @@ BEGIN
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.check_target() IS 'checks a written target, and gives a new one the default policy';
+COMMENT ON FUNCTION backlog_cleanup.check_target() IS
+    'checks a written target and whose tables it names, and gives a new one the default policy';
 REVOKE ALL ON FUNCTION backlog_cleanup.check_target() FROM PUBLIC;
 CREATE TRIGGER check_target AFTER INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_target();
-COMMENT ON TRIGGER check_target ON backlog_cleanup.target IS 'refuses a table, a column or a time zone that is not there';
+COMMENT ON TRIGGER check_target ON backlog_cleanup.target IS
+    'refuses a table, a column or a time zone that is not there, and tables of others';
 
 REVOKE ALL ON FUNCTION backlog_cleanup_check(text) FROM PUBLIC;
 COMMENT ON FUNCTION backlog_cleanup_check(text) IS

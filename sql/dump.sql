@@ -1,11 +1,12 @@
 -- All configuration is rows: a dump carries them, and a restore puts them over those that CREATE EXTENSION has made.
 CREATE FUNCTION backlog_cleanup.restoring() RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT EXISTS (SELECT FROM pg_catalog.pg_settings
-                   WHERE name OPERATOR(pg_catalog.=) 'xmloption' AND source OPERATOR(pg_catalog.=) 'session')
+    SELECT EXISTS (SELECT FROM pg_settings WHERE name = 'xmloption' AND source = 'session')
+       AND (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
 $$;
 COMMENT ON FUNCTION backlog_cleanup.restoring() IS
-    'whether this session restores a dump: pg_dump sets xmloption in each that does, and nobody else has a reason to';
+    'whether a superuser restores a dump: pg_dump sets xmloption where it does, and nobody else has a reason to';
 REVOKE ALL ON FUNCTION backlog_cleanup.restoring() FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.target', '');
@@ -15,7 +16,7 @@ SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_recipe', '');
 
 CREATE FUNCTION backlog_cleanup.give_way_to_dump() RETURNS trigger LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF backlog_cleanup.restoring() THEN

@@ -1,4 +1,4 @@
--- Nobody but the owner calls anything until an administrator grants it.
+-- Nobody but the owner calls anything until backlog_cleanup_grant(role_name, level) has given a level.
 REVOKE ALL ON FUNCTION backlog_cleanup_failed_generations(text, text, text, boolean, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_emergency(text, text, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_index_sql(text) FROM PUBLIC;
@@ -6,6 +6,9 @@ REVOKE ALL ON FUNCTION backlog_cleanup_status(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_status_json(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_schedule(text, boolean, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_unschedule(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backlog_cleanup_doctor(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backlog_cleanup_grant(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backlog_cleanup_revoke(text) FROM PUBLIC;
 
 COMMENT ON FUNCTION backlog_cleanup_failed_generations(text, text, text, boolean, boolean) IS
     'removes the expired failed rows beyond the newest of each recipe; returns a report';
@@ -21,3 +24,8 @@ COMMENT ON FUNCTION backlog_cleanup_unschedule(text) IS
     'removes the pg_cron job of that name; false where there is none';
 COMMENT ON FUNCTION backlog_cleanup_status_json(text) IS
     'the status as one document, with the pg_cron job and the last run';
+COMMENT ON FUNCTION backlog_cleanup_doctor(text) IS
+    'what is wrong with a target and around it, one row per check, each with the statement to run';
+COMMENT ON FUNCTION backlog_cleanup_grant(text, text) IS
+    'gives a role a level: monitor (status, history), operator (also runs) or admin (also targets, policies, the job)';
+COMMENT ON FUNCTION backlog_cleanup_revoke(text) IS 'takes all levels from a role';

@@ -24,7 +24,7 @@ CREATE PROCEDURE backlog_cleanup_run(
 LANGUAGE plpgsql AS $$
 DECLARE
     run     bigint;
-    seconds double precision := 0;
+    seconds double precision := double precision '0';
 BEGIN
     -- An error here, and not after the first batch, where nothing can be committed.
     CALL backlog_cleanup.wait(seconds);
@@ -63,8 +63,10 @@ CREATE VIEW backlog_cleanup.progress AS
            held.pid, r.started_at, r.batches, r.removed, r.skipped, r.kept_back,
            done.share AS share_done,
            r.removed OPERATOR(pg_catalog./) spent.seconds AS rows_per_second,
-           pg_catalog.make_interval(secs => (spent.seconds OPERATOR(pg_catalog.*) (1::double precision OPERATOR(pg_catalog.-) done.share))
-                                            OPERATOR(pg_catalog./) NULLIF(done.share, 0::double precision)) AS time_left,
+           CASE WHEN done.share OPERATOR(pg_catalog.>) double precision '0' THEN
+               pg_catalog.make_interval(secs => spent.seconds
+                                                OPERATOR(pg_catalog.*) (double precision '1' OPERATOR(pg_catalog.-) done.share)
+                                                OPERATOR(pg_catalog./) done.share) END AS time_left,
            r.waiting_for
     FROM backlog_cleanup.run r
     LEFT JOIN pg_catalog.pg_locks held
@@ -75,8 +77,9 @@ CREATE VIEW backlog_cleanup.progress AS
           AND held.objid OPERATOR(pg_catalog.=)
               (pg_catalog.hashtext(r.target)::bigint OPERATOR(pg_catalog.&) 4294967295)::pg_catalog.oid
           AND held.objsubid OPERATOR(pg_catalog.=) 1::smallint,
-    LATERAL (SELECT COALESCE(pg_catalog.sum(p.steps_done)::double precision OPERATOR(pg_catalog./)
-                             NULLIF(pg_catalog.sum(p.steps), 0::numeric)::double precision, 1::double precision) AS share
+    LATERAL (SELECT CASE WHEN pg_catalog.sum(p.steps) OPERATOR(pg_catalog.>) numeric '0' THEN
+                        (pg_catalog.sum(p.steps_done) OPERATOR(pg_catalog./) pg_catalog.sum(p.steps))::double precision
+                    ELSE double precision '1' END AS share
              FROM backlog_cleanup.run_part p WHERE p.run_id OPERATOR(pg_catalog.=) r.id) done,
     LATERAL (SELECT GREATEST(EXTRACT(epoch FROM (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.started_at)),
                              0.001)::double precision AS seconds) spent

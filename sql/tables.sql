@@ -24,19 +24,27 @@ CREATE TABLE backlog_cleanup.target (
     time_zone           text NOT NULL DEFAULT 'UTC',
     search_path         text,
     batch_size          integer NOT NULL DEFAULT 10000
-        CONSTRAINT batch_size_is_from_1_to_1000000 CHECK (batch_size BETWEEN 1 AND 1000000),
+        CONSTRAINT batch_size_is_from_1_to_1000000
+        CHECK (batch_size OPERATOR(pg_catalog.>=) 1 AND batch_size OPERATOR(pg_catalog.<=) 1000000),
     lock_timeout        interval NOT NULL DEFAULT '5 seconds'
-        CONSTRAINT lock_timeout_is_from_0_to_1_day CHECK (lock_timeout BETWEEN interval '0' AND interval '1 day'),
+        CONSTRAINT lock_timeout_is_from_0_to_1_day
+        CHECK (lock_timeout OPERATOR(pg_catalog.>=) interval '0'
+               AND lock_timeout OPERATOR(pg_catalog.<=) interval '1 day'),
     max_share           double precision NOT NULL DEFAULT 100
-        CONSTRAINT max_share_is_from_0_to_100 CHECK (max_share BETWEEN 0 AND 100),
-    max_rows_per_run    bigint CONSTRAINT max_rows_per_run_is_positive CHECK (max_rows_per_run > 0),
-    max_replica_lag     interval CONSTRAINT max_replica_lag_is_positive CHECK (max_replica_lag > interval '0'),
-    max_transaction_age interval CONSTRAINT max_transaction_age_is_positive CHECK (max_transaction_age > interval '0'),
+        CONSTRAINT max_share_is_from_0_to_100
+        CHECK (max_share OPERATOR(pg_catalog.>=) 0::double precision
+               AND max_share OPERATOR(pg_catalog.<=) 100::double precision),
+    max_rows_per_run    bigint
+        CONSTRAINT max_rows_per_run_is_positive CHECK (max_rows_per_run OPERATOR(pg_catalog.>) 0),
+    max_replica_lag     interval
+        CONSTRAINT max_replica_lag_is_positive CHECK (max_replica_lag OPERATOR(pg_catalog.>) interval '0'),
+    max_transaction_age interval
+        CONSTRAINT max_transaction_age_is_positive CHECK (max_transaction_age OPERATOR(pg_catalog.>) interval '0'),
     yield_to_autovacuum boolean NOT NULL DEFAULT false,
-    max_wal_rate        bigint CONSTRAINT max_wal_rate_is_positive CHECK (max_wal_rate > 0),
+    max_wal_rate        bigint CONSTRAINT max_wal_rate_is_positive CHECK (max_wal_rate OPERATOR(pg_catalog.>) 0),
     throttle_query      text,
     CONSTRAINT failed_status_is_none_of_the_others
-        CHECK (failed_status NOT IN (completed_status, pending_status, processing_status))
+        CHECK (failed_status OPERATOR(pg_catalog.<>) ALL (ARRAY[completed_status, pending_status, processing_status]))
 );
 COMMENT ON TABLE backlog_cleanup.target IS 'one row per table to look after, with how to read it';
 COMMENT ON COLUMN backlog_cleanup.target.name IS 'what functions and policies call this target';
@@ -82,8 +90,8 @@ CREATE TABLE backlog_cleanup.policy (
     failure_type text,
     max_age      interval NOT NULL DEFAULT '24 hours'
         CONSTRAINT max_age_is_positive_and_finite
-        CHECK (max_age > interval '0' AND max_age <= interval '1000 years'),
-    keep         integer NOT NULL DEFAULT 10 CONSTRAINT keep_is_not_negative CHECK (keep >= 0),
+        CHECK (max_age OPERATOR(pg_catalog.>) interval '0' AND max_age OPERATOR(pg_catalog.<=) interval '1000 years'),
+    keep         integer NOT NULL DEFAULT 10 CONSTRAINT keep_is_not_negative CHECK (keep OPERATOR(pg_catalog.>=) 0),
     enabled      boolean NOT NULL DEFAULT true,
     note         text,
     UNIQUE NULLS NOT DISTINCT (target, recipe_id, failure_type)
@@ -100,9 +108,9 @@ COMMENT ON COLUMN backlog_cleanup.policy.note IS 'for people';
 CREATE TABLE backlog_cleanup.run (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     target           text NOT NULL,
-    mode             text NOT NULL CHECK (mode IN ('regular', 'emergency')),
+    mode             text NOT NULL CHECK (mode OPERATOR(pg_catalog.=) ANY (ARRAY['regular', 'emergency'])),
     state            text NOT NULL DEFAULT 'completed'
-        CHECK (state IN ('running', 'completed', 'stopped', 'interrupted')),
+        CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['running', 'completed', 'stopped', 'interrupted'])),
     requested_by     name NOT NULL,
     recipe_id        text,
     failure_type     text,
@@ -226,22 +234,22 @@ COMMENT ON COLUMN backlog_cleanup.run_batch.milliseconds IS 'how long the batch 
 COMMENT ON COLUMN backlog_cleanup.run_batch.finished_at IS 'just before its commit';
 
 -- Not a foreign key: two thousand checks that a run is there, which has just been written, cost a tenth of a run.
-CREATE FUNCTION backlog_cleanup.forget_runs() RETURNS trigger LANGUAGE plpgsql
+CREATE FUNCTION backlog_cleanup.forget_run() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    DELETE FROM backlog_cleanup.run_recipe WHERE run_id IN (SELECT id FROM gone);
-    DELETE FROM backlog_cleanup.run_cutoff WHERE run_id IN (SELECT id FROM gone);
-    DELETE FROM backlog_cleanup.run_part WHERE run_id IN (SELECT id FROM gone);
-    DELETE FROM backlog_cleanup.run_batch WHERE run_id IN (SELECT id FROM gone);
+    DELETE FROM backlog_cleanup.run_recipe WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_part WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_batch WHERE run_id = OLD.id;
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.forget_runs() IS 'removes what belongs to runs that are removed from the history';
-REVOKE ALL ON FUNCTION backlog_cleanup.forget_runs() FROM PUBLIC;
-CREATE TRIGGER forget_runs AFTER DELETE ON backlog_cleanup.run REFERENCING OLD TABLE AS gone
-    FOR EACH STATEMENT EXECUTE FUNCTION backlog_cleanup.forget_runs();
-COMMENT ON TRIGGER forget_runs ON backlog_cleanup.run IS 'what belongs to a run goes with it';
+COMMENT ON FUNCTION backlog_cleanup.forget_run() IS 'removes what belongs to a run that is removed from the history';
+REVOKE ALL ON FUNCTION backlog_cleanup.forget_run() FROM PUBLIC;
+CREATE TRIGGER forget_run AFTER DELETE ON backlog_cleanup.run
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.forget_run();
+COMMENT ON TRIGGER forget_run ON backlog_cleanup.run IS 'what belongs to a run goes with it';
 
 INSERT INTO backlog_cleanup.target (name) VALUES ('generations');
 INSERT INTO backlog_cleanup.policy (target) VALUES ('generations');

@@ -10,9 +10,11 @@ mod books;
 mod breaker;
 mod cleanup;
 mod cutoff;
+mod doctor;
 mod error;
 mod find;
 mod governor;
+mod grant;
 mod history;
 mod index;
 mod keys;
@@ -54,7 +56,11 @@ extension_sql_file!(
         schedule::backlog_cleanup_schedule,
         schedule::backlog_cleanup_unschedule,
         index::backlog_cleanup_index_sql,
+        grant::backlog_cleanup_grant,
+        grant::backlog_cleanup_revoke,
+        doctor::backlog_cleanup_doctor,
     ]
 );
 extension_sql_file!("../sql/run.sql", name = "run", requires = ["tables"]);
+extension_sql_file!("../sql/strangers.sql", name = "strangers", requires = ["privileges"]);
 extension_sql_file!("../sql/register.sql", name = "register", finalize);

@@ -23,10 +23,7 @@ fn backlog_cleanup_schedule(
     let target = target::exists(target)?;
     let command = command(target, batched)?;
     if !pg_cron_is_here()? {
-        let here = format!("CREATE EXTENSION pg_cron; {};", call("schedule()")?);
-        let [name, schedule, command, database] = [job_name, schedule, &command, &database()?].map(quote_literal);
-        let there = format!("SELECT cron.schedule_in_database({name}, {schedule}, {command}, {database});");
-        return Err(pg_cron_is_absent(&here, &there)?);
+        return Err(cannot_schedule(schedule, &command, job_name)?);
     }
     refuse_read_only("schedule a job")?;
     may_use_pg_cron()?;
@@ -168,7 +165,7 @@ fn checked<'a>(job_name: Option<&'a str>, instead: &str) -> Result<&'a str> {
 }
 
 /// What the job runs.
-fn command(target: &str, batched: bool) -> Result<String> {
+pub fn command(target: &str, batched: bool) -> Result<String> {
     let argument = if target == "generations" { String::new() } else { quote_literal(target) };
     let run = if batched { "CALL" } else { "SELECT" };
     let name = if batched { "run" } else { "failed_generations" };
@@ -183,7 +180,7 @@ fn call(function: &str) -> Result<String> {
 }
 
 /// The extension's own schema, quoted.
-fn schema() -> Result<String> {
+pub fn schema() -> Result<String> {
     read_one::<String>(
         "SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_extension e
          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace
@@ -208,7 +205,7 @@ fn pg_cron_home() -> Result<Option<String>> {
 }
 
 /// Whether pg_cron is installed here, and not left behind when its database became another one.
-fn pg_cron_is_here() -> Result<bool> {
+pub fn pg_cron_is_here() -> Result<bool> {
     let is_installed = read_one::<bool>(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_cron')",
         &[],
@@ -251,6 +248,14 @@ fn warn_of_pause(job: i64, job_name: &str) -> Result<()> {
             .report(PgLogLevel::WARNING);
     }
     Ok(())
+}
+
+/// The error where a job cannot be registered from here: what to type instead.
+pub fn cannot_schedule(schedule: &str, command: &str, job_name: &str) -> Result<ErrorReport> {
+    let here = format!("CREATE EXTENSION pg_cron; {};", call("schedule()")?);
+    let [name, schedule, command, database] = [job_name, schedule, command, &database()?].map(quote_literal);
+    let there = format!("SELECT cron.schedule_in_database({name}, {schedule}, {command}, {database});");
+    pg_cron_is_absent(&here, &there)
 }
 
 /// The error where pg_cron is not here: what to type here, or in the database where pg_cron lives.

@@ -216,3 +216,21 @@ fn a_dump_with_the_job_restores_without_an_error_and_with_one_job() {
 fn settled(dump: &str) -> Vec<&str> {
     dump.lines().filter(|line| !line.contains("restrict ")).collect()
 }
+
+#[test]
+fn an_admin_registers_a_job_that_runs_as_the_admin() {
+    let cluster = Cluster::start_with_pg_cron();
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "CREATE EXTENSION pg_cron;
+             CREATE ROLE admin;
+             SELECT backlog_cleanup_grant('admin', 'admin');
+             SET ROLE admin;
+             SELECT backlog_cleanup_schedule()",
+        )
+        .unwrap();
+    assert_eq!(jobs(&mut client), nightly("0 2 * * *"));
+    client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+    assert!(client.query_one("SELECT backlog_cleanup_unschedule()", &[]).unwrap().get::<_, bool>(0));
+}

@@ -83,8 +83,8 @@ INSERT INTO backlog_cleanup.policy (target) VALUES ('job');
 -- Whoever may write targets needs no more; the code of a column's type runs as the table's owner, whoever asks.
 CREATE ROLE regress_configurer;
 CREATE ROLE regress_job_owner;
-GRANT USAGE ON SCHEMA backlog_cleanup TO regress_configurer;
-GRANT SELECT, INSERT, UPDATE ON backlog_cleanup.target, backlog_cleanup.policy TO regress_configurer;
+SELECT backlog_cleanup_grant('regress_configurer', 'admin');
+GRANT regress_job_owner TO regress_configurer;
 CREATE TABLE seen (who name);
 ALTER TABLE seen OWNER TO regress_job_owner;
 GRANT INSERT ON seen TO PUBLIC;

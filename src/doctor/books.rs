@@ -1,0 +1,66 @@
+use backlog_cleanup_report::longest_gap;
+use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+
+use super::{Problem, Status, problems};
+use crate::error::{Result, spi};
+use crate::owner::acting_as;
+use crate::read::read_one;
+use crate::schedule::{job_of, schema};
+use crate::target::{Target, state};
+
+/// Whether the rows that the ledger has for the accounts of all targets that share it are those of their runs.
+pub fn ledger(target: &Target) -> Result<Vec<Problem>> {
+    let Some(ledger) = &target.ledger else {
+        return Ok(vec![Problem { status: Status::Ok, detail: "the target has no ledger".into(), fix: None }]);
+    };
+    let (removed, accounts) = state(|| {
+        Spi::connect(|client| {
+            let rows = client.select(
+                "SELECT coalesce(sum(r.removed), 0)::bigint, array_agg(DISTINCT t.account)
+                 FROM backlog_cleanup.target t LEFT JOIN backlog_cleanup.run r ON r.target = t.name
+                 WHERE to_regclass(t.ledger_table) = $1",
+                Some(1),
+                &[ledger.table.oid.into()],
+            )?;
+            rows.first().get_two::<i64, Vec<String>>()
+        })
+        .map_err(spi)
+    })?;
+    let amount = acting_as(ledger.table.owner, &ledger.table.search_path, || {
+        read_one::<i64>(
+            &format!(
+                "SELECT pg_catalog.sum(l.amount)::bigint FROM {} l
+                 WHERE l.user_id::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1)
+                   AND l.type::pg_catalog.text OPERATOR(pg_catalog.=) 'backlog_cleanup'",
+                ledger.table.name
+            ),
+            &[accounts.into()],
+        )
+    })?;
+    let (removed, amount) = (removed.unwrap_or_default(), amount.unwrap_or_default());
+    if removed == amount {
+        return Ok(Vec::new());
+    }
+    let detail = format!("the ledger has {amount} removed rows, the history {removed}");
+    let fix = Some("SELECT * FROM backlog_cleanup.run ORDER BY id DESC".into());
+    Ok(vec![Problem { status: Status::Fail, detail, fix }])
+}
+
+const OVERDUE: &str = "
+    SELECT CASE WHEN last.finished_at IS NULL THEN 'warn' ELSE 'fail' END,
+           CASE WHEN last.finished_at IS NULL THEN 'there was no regular run yet'
+                ELSE format('the last regular run was on %s',
+                            to_char(last.finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')) END,
+           $3
+    FROM (SELECT max(finished_at) AS finished_at FROM backlog_cleanup.run
+          WHERE target = $1 AND mode = 'regular' AND state = 'completed' AND recipe_id IS NULL AND failure_type IS NULL) last
+    WHERE coalesce(last.finished_at < now() - make_interval(days => $2, hours => 1), true)";
+
+/// Whether the last regular run of everything is older than the schedule's longest gap, an hour allowed for the run.
+pub fn overdue(target: &Target) -> Result<Vec<Problem>> {
+    let job = job_of(&target.name)?;
+    let days = job["schedule"].as_str().map_or(1, longest_gap);
+    let run = format!("SELECT {}.backlog_cleanup_failed_generations({})", schema()?, quote_literal(&target.name));
+    problems(OVERDUE, &[target.name.as_str().into(), days.into(), run.into()])
+}

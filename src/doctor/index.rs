@@ -1,0 +1,82 @@
+use pgrx::prelude::*;
+
+use super::{Problem, Status, on_tables, problems};
+use crate::error::Result;
+use crate::index;
+use crate::owner::{acting_as, set_local};
+use crate::stream::stream_returning;
+use crate::target::Target;
+
+const INVALID: &str = "
+    SELECT 'warn', format('index %s is invalid', indexrelid::regclass),
+           format('REINDEX INDEX CONCURRENTLY %s', indexrelid::regclass)
+    FROM pg_index JOIN used ON indrelid = used.oid
+    WHERE NOT indisvalid";
+
+/// Whether the partial index is there, and serves the ranking as a run asks for it.
+pub fn partial(target: &Target) -> Result<Vec<Problem>> {
+    let invalid = problems(&on_tables(INVALID), &[vec![target.table.oid].into()])?;
+    let without = if !invalid.is_empty() {
+        return Ok(invalid);
+    } else if !index::exists(target)? {
+        "a run reads the whole table: its partial index is not there"
+    } else if !serves(target)? {
+        "the partial index is there and does not serve the failed rows"
+    } else {
+        return Ok(Vec::new());
+    };
+    let fix = Some(index::backlog_cleanup_index_sql(Some(&target.name))?);
+    Ok(vec![Problem { status: Status::Warn, detail: without.into(), fix }])
+}
+
+/// Whether the planner finds the failed rows by an index with a predicate, sequential scans set aside as in a run.
+fn serves(target: &Target) -> Result<bool> {
+    let Target { table, recipe, failed_at, id, .. } = target;
+    let explain = format!(
+        "EXPLAIN (FORMAT JSON) SELECT g.{}, g.{}, g.{} FROM {} g WHERE {}",
+        recipe.name,
+        failed_at.name,
+        id.name,
+        table.name,
+        target.is_failed()
+    );
+    let mut plan = String::new();
+    acting_as(table.owner, &table.search_path, || {
+        set_local("enable_seqscan", "off");
+        stream_returning(&explain, |row| {
+            plan = row.datum(0).and_then(|plan| unsafe { String::from_datum(plan, false) }).unwrap_or_default();
+        })
+    })?;
+    let served = on_tables(
+        "SELECT 'ok', relname::text, NULL
+         FROM pg_index JOIN used ON indrelid = used.oid JOIN pg_class ON pg_class.oid = indexrelid
+         WHERE indpred IS NOT NULL",
+    );
+    let indexes = problems(&served, &[vec![table.oid].into()])?;
+    Ok(indexes.iter().any(|index| plan.contains(&format!("\"Index Name\": {}", serde_json::json!(index.detail)))))
+}
+
+const REFERENCES: &str = "
+    SELECT 'warn', format('%s (%s) references %s and has no index', c.conrelid::regclass, key.columns, c.confrelid::regclass),
+           format('CREATE INDEX %sON %s (%s)', CASE WHEN r.relkind = 'p' THEN '' ELSE 'CONCURRENTLY ' END,
+                  c.conrelid::regclass, key.columns)
+    FROM pg_constraint c
+    JOIN used ON c.confrelid = used.oid
+    JOIN pg_class r ON r.oid = c.conrelid
+    CROSS JOIN LATERAL (
+        SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.place) AS columns
+        FROM unnest(c.conkey) WITH ORDINALITY AS k (number, place)
+        JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.number
+    ) key
+    WHERE c.contype = 'f' AND c.conparentid = 0
+      AND NOT EXISTS (
+          SELECT FROM pg_index i
+          WHERE i.indrelid = c.conrelid AND i.indisvalid AND i.indpred IS NULL
+            AND (i.indkey::int2[])[0:cardinality(c.conkey) - 1] @> c.conkey
+      )
+    ORDER BY 2";
+
+/// Every removed row is looked up in the tables that reference it.
+pub fn references(target: &Target) -> Result<Vec<Problem>> {
+    problems(&on_tables(REFERENCES), &[vec![target.table.oid].into()])
+}

@@ -1,0 +1,110 @@
+use pgrx::spi::quote_literal;
+
+use super::{Problem, Status, problems};
+use crate::error::Result;
+use crate::schedule::{self, job_of, pg_cron_is_here};
+
+const PG_CRON: &str = "
+    SELECT CASE WHEN home IS NULL THEN 'fail' ELSE 'warn' END,
+           CASE WHEN home IS NULL THEN 'pg_cron is not loaded'
+                ELSE format('pg_cron runs the jobs of database %I, not of %I', home, current_database()) END,
+           CASE WHEN home IS NULL
+                THEN format('ALTER SYSTEM SET shared_preload_libraries = %s; -- and restart the server',
+                            concat_ws(', ', nullif(current_setting('shared_preload_libraries'), ''), 'pg_cron'))
+                ELSE 'DROP EXTENSION pg_cron' END
+    FROM current_setting('cron.database_name', true) AS home
+    WHERE home IS DISTINCT FROM current_database()";
+
+/// Whether pg_cron is here and loaded.
+pub fn pg_cron(target: &str) -> Result<Vec<Problem>> {
+    if pg_cron_is_here()? { problems(PG_CRON, &[]) } else { absent(target) }
+}
+
+/// Whether a job runs the target, and is active.
+pub fn job(target: &str) -> Result<Vec<Problem>> {
+    if !pg_cron_is_here()? {
+        return absent(target);
+    }
+    let job = job_of(target)?;
+    let problem = |detail: String, fix: String| vec![Problem { status: Status::Warn, detail, fix: Some(fix) }];
+    Ok(match (job["jobId"].as_i64(), job["active"].as_bool()) {
+        (None, _) => problem(format!("no job runs target \"{target}\""), schedule_call(target)?),
+        (Some(id), Some(false)) => problem(
+            format!("job {} is not active", job["jobName"]),
+            format!("SELECT cron.alter_job({id}, active => true)"),
+        ),
+        _ => Vec::new(),
+    })
+}
+
+const USER: &str = "
+    SELECT 'fail',
+           CASE WHEN r.oid IS NULL THEN format('role %I, as whom job %s runs, does not exist', j.username, j.jobid)
+                ELSE format('role %I, as whom job %s runs, may not run it', j.username, j.jobid) END,
+           CASE WHEN r.oid IS NULL THEN format('CREATE ROLE %I LOGIN', j.username)
+                ELSE format('SELECT %s.backlog_cleanup_grant(%L, ''operator'')', e.extnamespace::regnamespace, j.username)
+           END
+    FROM cron.job j
+    JOIN pg_extension e ON e.extname = 'backlog_cleanup'
+    JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'backlog_cleanup_failed_generations'
+    LEFT JOIN pg_roles r ON r.rolname = j.username
+    WHERE j.jobid = $1 AND (r.oid IS NULL OR NOT has_function_privilege(r.oid, p.oid, 'EXECUTE'))";
+
+pub fn user(target: &str) -> Result<Vec<Problem>> {
+    of_job(target, USER)
+}
+
+const RUNS: &str = "
+    SELECT CASE WHEN last.place = 1 THEN 'fail' ELSE 'warn' END,
+           format('the run of %s failed: %s', to_char(last.start_time AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC'),
+                  last.return_message),
+           format('SELECT * FROM cron.job_run_details WHERE jobid = %s ORDER BY runid DESC LIMIT 5', $1)
+    FROM (SELECT row_number() OVER (ORDER BY runid DESC) AS place, status, start_time, return_message
+          FROM cron.job_run_details
+          WHERE jobid = $1 AND status IN ('succeeded', 'failed')
+          ORDER BY runid DESC LIMIT 5) last
+    WHERE last.status = 'failed'
+    ORDER BY last.place
+    LIMIT 1";
+
+/// The newest failure among the last five runs.
+pub fn runs(target: &str) -> Result<Vec<Problem>> {
+    of_job(target, RUNS)
+}
+
+const TIME_ZONE: &str = "
+    SELECT 'warn', format('pg_cron reads schedules in time zone %I, not in UTC', zone),
+           'ALTER SYSTEM SET cron.timezone = ''GMT''; -- and restart the server'
+    FROM current_setting('cron.timezone', true) AS zone
+    WHERE zone NOT IN ('', 'GMT', 'UTC')";
+
+pub fn time_zone(_target: &str) -> Result<Vec<Problem>> {
+    problems(TIME_ZONE, &[])
+}
+
+/// The problems that a statement finds in the target's job, whose id is `$1`.
+fn of_job(target: &str, statement: &str) -> Result<Vec<Problem>> {
+    match job_of(target)?["jobId"].as_i64() {
+        Some(id) => problems(statement, &[id.into()]),
+        None => Ok(vec![Problem { status: Status::Ok, detail: "there is no job".into(), fix: None }]),
+    }
+}
+
+/// What is said where pg_cron is not installed here: the same as by `backlog_cleanup_schedule`.
+fn absent(target: &str) -> Result<Vec<Problem>> {
+    let absent = schedule::cannot_schedule("0 2 * * *", &schedule::command(target, false)?, &job_name(target))?;
+    let (detail, fix) = (absent.message().to_owned(), absent.hint().map(str::to_owned));
+    Ok(vec![Problem { status: Status::Warn, detail, fix }])
+}
+
+fn schedule_call(target: &str) -> Result<String> {
+    let arguments = match target {
+        "generations" => String::new(),
+        _ => format!("target => {}, job_name => {}", quote_literal(target), quote_literal(job_name(target))),
+    };
+    Ok(format!("SELECT {}.backlog_cleanup_schedule({arguments})", schedule::schema()?))
+}
+
+fn job_name(target: &str) -> String {
+    if target == "generations" { "backlog-cleanup-daily".into() } else { format!("backlog-cleanup-{target}") }
+}

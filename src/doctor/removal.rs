@@ -1,0 +1,37 @@
+use super::{Problem, on_tables, problems};
+use crate::error::Result;
+use crate::target::Target;
+
+const TRIGGERS: &str = "
+    SELECT 'warn', format('trigger %I on %s fires for every removal', t.tgname, t.tgrelid::regclass),
+           format('SELECT pg_get_triggerdef(%s)', t.oid)
+    FROM pg_trigger t JOIN used ON t.tgrelid = used.oid
+    WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgparentid = 0
+      AND t.tgtype & 8 <> 0 -- TRIGGER_TYPE_DELETE
+    UNION ALL
+    SELECT CASE WHEN r.is_instead THEN 'fail' ELSE 'warn' END,
+           format('rule %I on %s %s a removal', r.rulename, r.ev_class::regclass,
+                  CASE WHEN r.is_instead THEN 'replaces' ELSE 'adds to' END),
+           CASE WHEN r.is_instead THEN format('DROP RULE %I ON %s', r.rulename, r.ev_class::regclass)
+                ELSE format('SELECT pg_get_ruledef(%s)', r.oid) END
+    FROM pg_rewrite r JOIN used ON r.ev_class = used.oid
+    WHERE r.ev_type = '4' AND r.ev_enabled <> 'D'
+    ORDER BY 2";
+
+/// What removals set off costs time, and may keep rows back.
+pub fn triggers(target: &Target) -> Result<Vec<Problem>> {
+    problems(&on_tables(TRIGGERS), &[vec![target.table.oid].into()])
+}
+
+const DEFERRED_CONSTRAINTS: &str = "
+    SELECT 'warn', format('constraint %I on %s is deferred, and a run checks it at once', c.conname, c.conrelid::regclass),
+           CASE c.contype WHEN 'f' THEN format('ALTER TABLE %s ALTER CONSTRAINT %I NOT DEFERRABLE', c.conrelid::regclass,
+                                               c.conname)
+                          ELSE format('SELECT pg_get_constraintdef(%s)', c.oid) END
+    FROM pg_constraint c JOIN used ON CASE c.contype WHEN 'f' THEN c.confrelid WHEN 't' THEN c.conrelid END = used.oid
+    WHERE c.condeferred AND c.conparentid = 0
+    ORDER BY 2";
+
+pub fn deferred_constraints(target: &Target) -> Result<Vec<Problem>> {
+    problems(&on_tables(DEFERRED_CONSTRAINTS), &[vec![target.table.oid].into()])
+}

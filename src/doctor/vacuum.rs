@@ -1,0 +1,61 @@
+use super::{Problem, on_tables, problems};
+use crate::error::Result;
+use crate::target::Target;
+
+const DEAD_ROWS: &str = "
+    SELECT 'warn', format('%s has %s dead and %s live rows', used.oid::regclass, s.n_dead_tup, s.n_live_tup),
+           format('VACUUM (ANALYZE) %s', used.oid::regclass)
+    FROM used JOIN pg_stat_all_tables s ON s.relid = used.oid
+    WHERE s.n_dead_tup > 10000 AND s.n_dead_tup > s.n_live_tup / 2
+    ORDER BY 2";
+
+/// Dead rows that are many, and more than half of the live ones: autovacuum starts at a fifth.
+pub fn dead_rows(target: &Target) -> Result<Vec<Problem>> {
+    problems(&on_tables(DEAD_ROWS), &[vec![target.table.oid].into()])
+}
+
+const AUTOVACUUM: &str = "
+    SELECT 'warn', format('%s is off', name), format('ALTER SYSTEM SET %s = on; SELECT pg_reload_conf()', name)
+    FROM pg_settings
+    WHERE name IN ('autovacuum', 'track_counts') AND setting = 'off'
+    UNION ALL
+    SELECT 'warn', format('autovacuum of %s is off', used.oid::regclass),
+           format('ALTER TABLE %s RESET (autovacuum_enabled)', used.oid::regclass)
+    FROM used JOIN pg_class c ON c.oid = used.oid, pg_options_to_table(c.reloptions) o
+    WHERE o.option_name = 'autovacuum_enabled' AND NOT o.option_value::boolean
+    ORDER BY 2";
+
+pub fn autovacuum(target: &Target) -> Result<Vec<Problem>> {
+    problems(&on_tables(AUTOVACUUM), &[vec![target.table.oid].into()])
+}
+
+const TRANSACTIONS: &str = "
+    SELECT 'warn', format('session %s of %I is in a transaction since %s', pid, usename,
+                          to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')),
+           format('SELECT pg_terminate_backend(%s)', pid)
+    FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND xact_start < clock_timestamp() - interval '1 hour'
+      AND pid <> pg_backend_pid()
+    UNION ALL
+    SELECT 'warn', format('prepared transaction %s is open since %s', gid,
+                          to_char(prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')),
+           format('ROLLBACK PREPARED %L', gid)
+    FROM pg_prepared_xacts
+    WHERE prepared < clock_timestamp() - interval '1 hour'
+    ORDER BY 2";
+
+/// Transactions of any database that are old enough to keep removed rows on disk.
+pub fn transactions(_target: &str) -> Result<Vec<Problem>> {
+    problems(TRANSACTIONS, &[])
+}
+
+const REPLICATION_SLOTS: &str = "
+    SELECT 'warn', format('replication slot %I is not in use and holds back vacuum', slot_name),
+           format('SELECT pg_drop_replication_slot(%L)', slot_name)
+    FROM pg_replication_slots
+    WHERE NOT active AND (xmin IS NOT NULL OR catalog_xmin IS NOT NULL)
+    ORDER BY 2";
+
+pub fn replication_slots(_target: &str) -> Result<Vec<Problem>> {
+    problems(REPLICATION_SLOTS, &[])
+}

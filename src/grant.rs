@@ -1,0 +1,133 @@
+use pgrx::prelude::*;
+use pgrx::spi::quote_identifier;
+
+use crate::error::{Result, error, required, spi};
+use crate::read::{read_one, refuse_read_only};
+use crate::schedule::{pg_cron_is_here, schema};
+use crate::target::state;
+
+/// Who may do what; each level has what those before it have.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Monitor,
+    Operator,
+    Admin,
+}
+use Level::{Admin, Monitor, Operator};
+
+impl Level {
+    const NAMES: [(&str, Level); 3] = [("monitor", Monitor), ("operator", Operator), ("admin", Admin)];
+
+    fn named(name: &str) -> Result<Level> {
+        Level::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, level)| level).ok_or_else(|| {
+            error(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("level \"{name}\" does not exist"),
+                format!("the levels are {}", Level::NAMES.map(|(known, _)| known).join(", ")),
+            )
+        })
+    }
+}
+
+/// Every privilege with the lowest level that has it. What is not here is for the extension's owner alone:
+/// `tests/regress/sql/levels.sql` names it.
+const PRIVILEGES: &[(Level, &str)] = &[
+    (Monitor, "USAGE ON SCHEMA backlog_cleanup"),
+    (Monitor, "SELECT ON backlog_cleanup.target"),
+    (Monitor, "SELECT ON backlog_cleanup.policy"),
+    (Monitor, "SELECT ON backlog_cleanup.run"),
+    (Monitor, "SELECT ON backlog_cleanup.run_recipe"),
+    (Monitor, "SELECT ON backlog_cleanup.progress"),
+    (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_status"),
+    (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_status_json"),
+    (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_doctor"),
+    (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_index_sql"),
+    (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_failed_generations"),
+    (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_emergency"),
+    (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_run"),
+    // What the procedure consists of, it calls as whoever calls it.
+    (Operator, "EXECUTE ON ROUTINE backlog_cleanup.wait"),
+    (Operator, "EXECUTE ON ROUTINE backlog_cleanup.start_run"),
+    (Operator, "EXECUTE ON ROUTINE backlog_cleanup.next_batch"),
+    (Operator, "EXECUTE ON ROUTINE backlog_cleanup.finish_run"),
+    (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_schedule"),
+    (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_unschedule"),
+    (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.target"),
+    (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.policy"),
+    // The triggers of `target` call these as whoever writes.
+    (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_check"),
+    (Admin, "EXECUTE ON ROUTINE backlog_cleanup.restoring"),
+];
+
+/// Gives a role a level, beside those that it has; where they are missing also USAGE of the extension's own schema and,
+/// to an admin, of pg_cron's. Errors: 22004, 22023 (unknown level), 42501 (the caller is not the extension's owner),
+/// 42704 (unknown role).
+#[pg_extern]
+fn backlog_cleanup_grant(role_name: Option<&str>, level: Option<&str>) -> Result<()> {
+    let role_name = required(role_name, "role_name", "SELECT backlog_cleanup_grant('role', 'monitor')")?;
+    let level = required(level, "level", "SELECT backlog_cleanup_grant('role', 'monitor')")?;
+    let level = Level::named(level)?;
+    let schema = schema()?;
+    let mut schemas = vec![schema.clone()];
+    if level >= Admin && pg_cron_is_here()? {
+        schemas.push("cron".into());
+    }
+    as_owner(role_name, |role| {
+        for (_, privilege) in PRIVILEGES.iter().filter(|(lowest, _)| *lowest <= level) {
+            run(&format!("GRANT {} TO {role}", privilege.replace("@extschema@", &schema)))?;
+        }
+        for schema in &schemas {
+            let has = "SELECT has_schema_privilege($1::name, to_regnamespace($2)::oid, 'USAGE')";
+            if read_one::<bool>(has, &[role_name.into(), schema.as_str().into()])? != Some(true) {
+                run(&format!("GRANT USAGE ON SCHEMA {schema} TO {role}"))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Takes all levels from a role. USAGE of the extension's own schema and of pg_cron's, which other things may need,
+/// stays. Errors: 22004, 42501 (the caller is not the extension's owner), 42704 (unknown role).
+#[pg_extern]
+fn backlog_cleanup_revoke(role_name: Option<&str>) -> Result<()> {
+    let role_name = required(role_name, "role_name", "SELECT backlog_cleanup_revoke('role')")?;
+    let schema = schema()?;
+    as_owner(role_name, |role| {
+        PRIVILEGES.iter().try_for_each(|(_, privilege)| {
+            run(&format!("REVOKE {} FROM {role}", privilege.replace("@extschema@", &schema)))
+        })
+    })
+}
+
+/// Does `work` for a role that exists, its name quoted, as the extension's owner, for a caller who is that or a superuser.
+fn as_owner(role_name: &str, work: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+    refuse_read_only("change privileges")?;
+    let owner = read_one::<String>(
+        "SELECT pg_catalog.pg_get_userbyid(extowner)::pg_catalog.text FROM pg_catalog.pg_extension
+         WHERE extname OPERATOR(pg_catalog.=) 'backlog_cleanup'
+           AND NOT pg_catalog.pg_has_role(extowner, 'USAGE')",
+        &[],
+    )?;
+    if let Some(owner) = owner {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            "must be owner of extension \"backlog_cleanup\"".into(),
+            format!("SET ROLE {}", quote_identifier(owner)),
+        ));
+    }
+    state(|| {
+        let role = "SELECT rolname::text FROM pg_roles WHERE rolname::text = $1";
+        if read_one::<String>(role, &[role_name.into()])?.is_none() {
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("role \"{role_name}\" does not exist"),
+                format!("CREATE ROLE {}", quote_identifier(role_name)),
+            ));
+        }
+        work(&quote_identifier(role_name))
+    })
+}
+
+fn run(statement: &str) -> Result<()> {
+    Spi::run(statement).map_err(spi)
+}
