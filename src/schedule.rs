@@ -174,8 +174,9 @@ fn database() -> Result<String> {
     read_one::<String>("SELECT pg_catalog.current_database()::pg_catalog.text", &[]).map(Option::unwrap_or_default)
 }
 
+/// A setting of pg_cron's, which not every caller may read.
 fn setting(name: &str) -> Result<Option<String>> {
-    read_one::<String>("SELECT pg_catalog.current_setting($1, true)", &[name.into()])
+    state(|| read_one::<String>("SELECT pg_catalog.current_setting($1, true)", &[name.into()]))
 }
 
 fn pg_cron_is_here() -> Result<bool> {
