@@ -1,5 +1,6 @@
 # Every command that a person types. `make` alone lists them.
 PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
+MAJORS ?= 15 16 17 18
 # Expanded late: `make setup` may install that server.
 FEATURES = --no-default-features --features pg$(shell $(PG_CONFIG) --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
 SUDO := $(if $(filter-out 0,$(shell id -u)),--sudo)
@@ -7,7 +8,7 @@ export PG_CONFIG
 # Servers and their clients show no backtraces.
 unexport RUST_BACKTRACE
 
-.PHONY: help setup install demo demo-stop lint test bench
+.PHONY: help setup install demo demo-stop lint test test-matrix bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +32,9 @@ lint: setup ## formatting and clippy, warnings are errors
 test: install ## run every test
 	cargo test --release --workspace $(FEATURES)
 	scripts/regress
+
+test-matrix: ## run every test on every supported PostgreSQL (MAJORS); see CONTRIBUTING.md
+	scripts/matrix/run $(MAJORS)
 
 bench: install ## the runs beside their peers, as ratios (ROWS, RECIPES, ROUNDS change the size)
 	cargo bench $(FEATURES) --bench speed
