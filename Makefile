@@ -1,21 +1,23 @@
 # Every command that a person types. `make` alone lists them.
 PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
-FEATURE := pg15
+MAJORS ?= 15 16 17 18
+# Expanded late: `make setup` may install that server.
+FEATURES = --no-default-features --features pg$(shell $(PG_CONFIG) --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
 SUDO := $(if $(filter-out 0,$(shell id -u)),--sudo)
 export PG_CONFIG
 # Servers and their clients show no backtraces.
 unexport RUST_BACKTRACE
 
-.PHONY: help setup install demo demo-stop lint test bench
+.PHONY: help setup install demo demo-stop lint test test-matrix bench
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: Debian packages, cargo-pgrx, its configuration
 	@scripts/setup
 
 install: setup ## build the extension and install it into the server of PG_CONFIG
-	cargo pgrx install $(SUDO) --release --no-default-features --features $(FEATURE) --pg-config $(PG_CONFIG)
+	cargo pgrx install $(SUDO) --release $(FEATURES) --pg-config $(PG_CONFIG)
 
 demo: install ## a throwaway server with an outage: status, cleanup, ledger, job; everything from nothing
 	@demo/start
@@ -25,12 +27,15 @@ demo-stop: ## remove the demo's server
 
 lint: setup ## formatting, clippy and the install script; warnings are errors
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
 	scripts/lint-sql
 
 test: install ## run every test
-	cargo test --release --workspace
+	cargo test --release --workspace $(FEATURES)
 	scripts/regress
 
+test-matrix: ## run every test on every supported PostgreSQL (MAJORS); see CONTRIBUTING.md
+	scripts/matrix/run $(MAJORS)
+
 bench: install ## the runs beside their peers, as ratios, into target/bench (CHAPTERS="runs quiet scale batches load")
-	cargo bench --bench speed -- $(CHAPTERS)
+	cargo bench $(FEATURES) --bench speed -- $(CHAPTERS)

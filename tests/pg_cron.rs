@@ -5,7 +5,7 @@ mod cluster;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, refused};
+use cluster::{Cluster, PG_CRON, refused};
 
 const JOBS: &str = "SELECT jobname, schedule, command FROM cron.job ORDER BY jobid";
 
@@ -67,16 +67,17 @@ fn the_job_is_registered_changed_and_fires() {
 
 #[test]
 fn a_time_zone_of_pg_cron_that_is_not_utc_is_said() {
-    let cluster = Cluster::start_with_pg_cron();
-    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
-    cluster.platform();
-    let (sender, notices) = std::sync::mpsc::channel();
-    let mut client = cluster.connect_with_notices(sender);
-    client.batch_execute("SELECT backlog_cleanup_schedule()").unwrap();
-    assert_eq!(notices.try_iter().count(), 0);
-    client.batch_execute("SET cron.timezone = 'Europe/Berlin'; SELECT backlog_cleanup_schedule()").unwrap();
-    let said = notices.try_iter().map(|(message, _)| message).collect::<Vec<_>>();
-    assert_eq!(said, ["pg_cron reads the schedule in time zone \"Europe/Berlin\", not in UTC"]);
+    let said = |settings: &str| {
+        let cluster = Cluster::start(&format!("{PG_CRON}{settings}"));
+        cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+        cluster.platform();
+        let (sender, notices) = std::sync::mpsc::channel();
+        cluster.connect_with_notices(sender).batch_execute("SELECT backlog_cleanup_schedule()").unwrap();
+        notices.try_iter().map(|(message, _)| message).collect::<Vec<_>>()
+    };
+    assert_eq!(said(""), Vec::<String>::new());
+    let elsewhere = said("cron.timezone = 'Europe/Berlin'\n");
+    assert_eq!(elsewhere, ["pg_cron reads the schedule in time zone \"Europe/Berlin\", not in UTC"]);
 }
 
 #[test]
@@ -133,7 +134,13 @@ fn where_pg_cron_lives_elsewhere_the_hint_is_the_call_to_type_there() {
     home.batch_execute("CREATE EXTENSION pg_cron").unwrap();
     home.batch_execute("CREATE DATABASE app").unwrap();
     let mut app = cluster.connect_to("app");
-    app.batch_execute("CREATE EXTENSION backlog_cleanup").unwrap();
+    app.batch_execute(
+        "CREATE EXTENSION backlog_cleanup;
+         CREATE ROLE scheduler;
+         GRANT EXECUTE ON FUNCTION backlog_cleanup_schedule TO scheduler;
+         SET ROLE scheduler",
+    )
+    .unwrap();
     let (sqlstate, _, hint) = refused(app.batch_execute("SELECT backlog_cleanup_schedule()"));
     assert_eq!(sqlstate, "55000");
     home.batch_execute(&hint).unwrap();

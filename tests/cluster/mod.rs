@@ -10,6 +10,10 @@ use tempfile::TempDir;
 
 const PLATFORM: &str = include_str!("../../demo/platform.sql");
 
+/// The settings that run pg_cron in the database `postgres`.
+pub const PG_CRON: &str =
+    "shared_preload_libraries = 'pg_cron'\ncron.database_name = 'postgres'\ncron.use_background_workers = on\n";
+
 /// A running server; dropping it stops it at once and removes its directory.
 pub struct Cluster {
     bin: PathBuf,
@@ -30,9 +34,7 @@ impl Cluster {
 
     /// Starts a server that runs pg_cron in the database `postgres`.
     pub fn start_with_pg_cron() -> Cluster {
-        Cluster::start(
-            "shared_preload_libraries = 'pg_cron'\ncron.database_name = 'postgres'\ncron.use_background_workers = on\n",
-        )
+        Cluster::start(PG_CRON)
     }
 
     /// Starts a hot standby of this server.
