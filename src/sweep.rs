@@ -85,7 +85,6 @@ pub fn survey(
     }
     acting_as(*owner, search_path, || {
         // Half a million rows that a worker passes on cost less than the planner thinks.
-        set_local("parallel_setup_cost", "0");
         set_local("parallel_tuple_cost", "0");
         rank(target, policy, selection, Source::Heap)
     })

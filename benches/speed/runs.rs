@@ -17,6 +17,7 @@ const REGULAR: &[(&str, &str)] = &[
     ("one statement with row_number()", include_str!("../window.sql")),
     LOOP,
 ];
+const STALE: &[(&str, &str)] = &[REGULAR[0], REGULAR[1], REGULAR[2]];
 const EMERGENCY: &[(&str, &str)] = &[
     ("backlog_cleanup_emergency()", include_str!("../emergency.sql")),
     ("plain DELETE ... WHERE (the floor)", include_str!("../emergency_floor.sql")),
@@ -28,7 +29,8 @@ const STATUS: &[(&str, &str)] = &[
 const COMPARISONS: &[Comparison] = &[
     Comparison { title: "Regular run, no index of ours", database: "plain", variants: REGULAR },
     Comparison { title: "Regular run, with our index on our side", database: "indexed", variants: REGULAR },
-    Comparison { title: "Regular run, statistics from before the flood", database: "stale", variants: REGULAR },
+    // The loop is left out, which the planner then gives a sequential scan per recipe: two minutes for 100,000 rows.
+    Comparison { title: "Regular run, statistics from before the flood", database: "stale", variants: STALE },
     Comparison { title: "Emergency run", database: "plain", variants: EMERGENCY },
     Comparison { title: "Status, after the flood, before a VACUUM", database: "flooded", variants: STATUS },
     Comparison { title: "Status, no index of ours", database: "plain", variants: STATUS },
