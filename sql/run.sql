@@ -30,7 +30,8 @@ BEGIN
     run := backlog_cleanup.start_run(target, mode, batch_size, pause, max_duration, max_rows, workers, recipe_id, failure_type);
     LOOP
         COMMIT;
-        -- Right behind the COMMIT, so that no snapshot is held.
+        -- So that a row that changes meanwhile is looked at again, and that waiting holds no snapshot.
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
         CALL backlog_cleanup.wait(seconds);
         seconds := backlog_cleanup.next_batch(run);
         EXIT WHEN seconds IS NULL;
@@ -42,18 +43,15 @@ COMMENT ON PROCEDURE backlog_cleanup_run(text, text, integer, interval, interval
     'removes what a regular or an emergency run does, in batches, with a commit after each';
 REVOKE ALL ON PROCEDURE backlog_cleanup_run(text, text, integer, interval, interval, bigint, integer, text, text, jsonb)
     FROM PUBLIC;
+-- Its caller calls its parts. They ask for the privilege on the procedure, and the schema has no other object for PUBLIC.
+GRANT USAGE ON SCHEMA backlog_cleanup TO PUBLIC;
 COMMENT ON PROCEDURE backlog_cleanup.wait(double precision) IS 'a part of backlog_cleanup_run: sleeps, and holds no snapshot';
-REVOKE ALL ON PROCEDURE backlog_cleanup.wait(double precision) FROM PUBLIC;
 COMMENT ON FUNCTION backlog_cleanup.start_run(text, text, integer, interval, interval, bigint, integer, text, text) IS
     'a part of backlog_cleanup_run: holds the target, fixes the cutoffs, divides the work; returns the run''s id';
-REVOKE ALL ON FUNCTION backlog_cleanup.start_run(text, text, integer, interval, interval, bigint, integer, text, text)
-    FROM PUBLIC;
 COMMENT ON FUNCTION backlog_cleanup.next_batch(bigint) IS
     'a part of backlog_cleanup_run: removes a batch; returns the seconds to wait, or NULL at the end';
-REVOKE ALL ON FUNCTION backlog_cleanup.next_batch(bigint) FROM PUBLIC;
 COMMENT ON FUNCTION backlog_cleanup.finish_run(bigint) IS
     'a part of backlog_cleanup_run: sums the batches up and gives the target back; returns the report';
-REVOKE ALL ON FUNCTION backlog_cleanup.finish_run(bigint) FROM PUBLIC;
 
 CREATE VIEW backlog_cleanup.progress AS
     SELECT r.id AS run_id, r.target, r.mode,

@@ -15,24 +15,27 @@ use crate::subtransaction::{attempt, sqlstate};
 use crate::sweep::{remove_failed, removing};
 use crate::table::Table;
 use crate::target::{Target, state};
-use crate::{books, cutoff, governor, keys};
+use crate::{books, cutoff, keys, leaf, part};
 
 /// How often a batch is tried again that a deadlock, a serialization failure or a locked table has rolled back.
 const ATTEMPTS: i32 = 5;
-/// Blocks that a batch looks at where it finds too few rows: 128 MB.
+/// Blocks that a batch looks at where it finds too few rows: 128 MB, if they are still in shared_buffers when it removes.
 const BLOCKS: i64 = 16_384;
 
 /// Works on a run for one batch, all in the caller's transaction: removes, counts, and writes the books. Returns the
 /// seconds to wait before the next; `None` where there is nothing left to take.
 pub fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     let Some(part) = Part::take(run.id)? else { return Ok(None) };
-    let Some(table) = Table::of(part.leaf)? else {
-        // The leaf was dropped, and its rows with it.
+    let table = if leaf::belongs(part.leaf, target)? { Table::of(part.leaf)? } else { None };
+    let Some(table) = table else {
+        // The leaf was dropped or detached, and its rows with it.
         part.advance(part.steps, 0)?;
         return Ok(Some(0.0));
     };
     let reach = if matches!(part.task, Task::Keys) { Reach::Key } else { Reach::Position };
     let leaf = Leaf { table, reach, pages: 0 };
+    // Deferred triggers fire now, as the table's owner, and not at commit as the caller.
+    Spi::run("SET CONSTRAINTS ALL IMMEDIATE").map_err(spi)?;
     let started = Instant::now();
     let done = attempt(|| {
         cutoff::with(target, run.id, |recipes| {
@@ -55,8 +58,7 @@ pub fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
         part.failed_once_more()?;
         return Ok(Some(0.1 * f64::from(part.attempts + 1)));
     }
-    governor::batch_is_done();
-    Ok(Some(run.pause))
+    Ok(if part::are_left(run.id)? { Some(run.in_time(run.pause)) } else { None })
 }
 
 /// Removes up to a batch of rows, and says where to go on: the steps done, and the offset in the next block.
@@ -76,7 +78,8 @@ fn remove_next(
             Task::Positions(tids) => Place::Positions(&tids[part.steps_done as usize..]),
             Task::Blocks { first, next_offset } => {
                 let next = first + part.steps_done;
-                let end = (next + BLOCKS).min(first + part.steps);
+                let blocks = BLOCKS.min(i64::from(unsafe { pg_sys::NBuffers }) / 4);
+                let end = (next + blocks).min(first + part.steps);
                 Place::Blocks { after: (next as u32, *next_offset), end: end as u32 }
             }
         };

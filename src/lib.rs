@@ -24,6 +24,7 @@ mod position;
 mod rank;
 mod read;
 mod recipe;
+mod reference;
 mod removable;
 mod remove;
 mod run;

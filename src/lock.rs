@@ -14,7 +14,7 @@ use crate::worker;
 pub enum Span {
     /// Until the transaction ends.
     Transaction,
-    /// Until `release`, an error, or the session's end: a batched run, over its transactions.
+    /// Until `hand_over`, an error, or the session's end: a batched run, over its transactions.
     Session,
 }
 
@@ -57,8 +57,17 @@ pub fn acquire(target: &str, span: Span) -> Result<()> {
     ))
 }
 
+/// Leaves what `acquire` has begun for the session to this transaction, whose end ends it: what it has written of the run
+/// is seen by then.
+pub fn hand_over() {
+    if let Some(tag) = HELD.get() {
+        unsafe { pg_sys::LockAcquire(&tag, EXCLUSIVE, false, true) };
+        release();
+    }
+}
+
 /// Ends what `acquire` has begun for the session.
-pub fn release() {
+fn release() {
     if let Some(tag) = HELD.take() {
         unsafe { pg_sys::LockRelease(&tag, EXCLUSIVE, true) };
     }

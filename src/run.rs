@@ -1,10 +1,11 @@
 use pgrx::JsonB;
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
+use pgrx::spi::quote_identifier;
 use serde::Deserialize;
 
 use crate::error::{Result, error, required, spi};
-use crate::leaf::leaves;
+use crate::leaf::{Reach, leaves};
 use crate::lock::{self, Span};
 use crate::policy::Policy;
 use crate::rank::Ranked;
@@ -33,6 +34,7 @@ fn start_run(
     recipe_id: Option<&str>,
     failure_type: Option<&str>,
 ) -> Result<i64> {
+    may_run()?;
     let mode = required(mode, "mode", "CALL backlog_cleanup_run(mode => 'regular')")?;
     let pause = required(pause, "pause", "CALL backlog_cleanup_run(pause => '0')")?;
     let workers = required(workers, "workers", "CALL backlog_cleanup_run(workers => 1)")?;
@@ -55,6 +57,13 @@ fn start_run(
     selection.check(&target)?;
     let policy = if mode == "regular" { Some(Policy::of(&target)?) } else { None };
     let leaves = leaves(&target)?;
+    if let Some(leaf) = leaves.iter().find(|leaf| max_rows.is_some() && leaf.reach == Reach::Key) {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("max_rows cannot be kept on {}, whose rows go by ranges of keys", leaf.table.name),
+            "CALL backlog_cleanup_run(max_duration => '1 hour')".into(),
+        ));
+    }
     let (recipes, positions) = match &policy {
         Some(policy) => {
             let Ranked { recipes, positions } = sweep::survey(&target, policy, &selection, &leaves, false)?;
@@ -65,6 +74,7 @@ fn start_run(
     // A temporary table is seen by its own session only.
     let workers = if leaves.iter().any(|leaf| leaf.table.is_temporary) { 1 } else { workers };
     let batch_size = batch_size.map_or(target.batch_size, i64::from);
+    let caller = caller()?;
     let run_id = state(|| {
         Spi::get_one_with_args::<i64>(
             "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,
@@ -76,7 +86,7 @@ fn start_run(
             &[
                 target.name.as_str().into(),
                 mode.into(),
-                caller()?.into(),
+                caller.as_str().into(),
                 recipe_id.into(),
                 failure_type.into(),
                 policy.as_ref().map(|policy| policy.cutoff.as_str()).into(),
@@ -86,7 +96,7 @@ fn start_run(
                 pause.into(),
                 max_duration.into(),
                 max_rows.into(),
-                workers.into(),
+                (if workers > 1 { workers } else { 0 }).into(),
             ],
         )
         .map_err(spi)
@@ -105,14 +115,7 @@ fn start_run(
 /// call, in no transaction; NULL where the run has nothing left to do.
 #[pg_extern(sql = false)]
 fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
-    let run = Run::load(run_id)?;
-    if !lock::is_held() {
-        return Err(error(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("run {} is not one of this session", run.id),
-            "CALL backlog_cleanup_run()".into(),
-        ));
-    }
+    let run = Run::of_session(run_id)?;
     if run.workers > 1 && worker::are_to_start(run.id) {
         worker::start(&run)?;
     }
@@ -132,21 +135,22 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
     let target = Target::load(Some(&run.target))?;
     if let Some(reason) = governor::reason(&target)? {
         history::waiting(run.id, &reason)?;
-        return Ok(Some(run.seconds_left.map_or(PATIENCE, |left| left.clamp(0.0, PATIENCE))));
+        return Ok(Some(run.in_time(PATIENCE)));
     }
+    governor::batch_starts();
     batch::work(run, &target)
 }
 
 /// Ends a run of this session: sums up its batches, and gives the target back. Returns its report.
 #[pg_extern(sql = false)]
 fn finish_run(run_id: Option<i64>) -> Result<JsonB> {
-    let run = Run::load(run_id)?;
+    let run = Run::of_session(run_id)?;
     let target = Target::load(Some(&run.target))?;
     if run.batches == 0 {
         books::ledger(&target, &run.mode, run.id, None, 0)?;
     }
     let report = history::report(&run, &target)?;
-    lock::release();
+    lock::hand_over();
     cutoff::forget();
     Ok(report)
 }
@@ -173,6 +177,19 @@ pub struct Run {
 }
 
 impl Run {
+    /// Errors: those of `load`, 55000 where this session has no batched run.
+    fn of_session(run_id: Option<i64>) -> Result<Run> {
+        let run = Run::load(run_id)?;
+        if lock::is_held() {
+            return Ok(run);
+        }
+        Err(error(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("run {} is not one of this session", run.id),
+            "CALL backlog_cleanup_run()".into(),
+        ))
+    }
+
     /// Errors: 22004, 42704 (no batched run has this id).
     pub fn load(run_id: Option<i64>) -> Result<Run> {
         let run_id = required(run_id, "run_id", "SELECT id FROM backlog_cleanup.run WHERE state = 'running'")?;
@@ -207,6 +224,11 @@ impl Run {
         self.max_rows.map(|rows| rows - self.removed)
     }
 
+    /// So many seconds, or as many as the run has left.
+    pub fn in_time(&self, seconds: f64) -> f64 {
+        self.seconds_left.map_or(seconds, |left| seconds.min(left.max(0.0)))
+    }
+
     fn is_over(&self) -> bool {
         self.seconds_left.is_some_and(|left| left <= 0.0) || self.rows_left().is_some_and(|rows| rows <= 0)
     }
@@ -220,6 +242,26 @@ pub fn begin(target: Option<&str>, span: Span) -> Result<Target> {
     lock::acquire(name, span)?;
     history::interrupt(name)?;
     Target::load(Some(name))
+}
+
+/// The parts of `backlog_cleanup_run` are called as its caller, who needs a privilege on nothing else. Errors: 42501.
+fn may_run() -> Result<()> {
+    let procedure = read_one::<String>(
+        "SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
+         FROM pg_catalog.pg_extension e
+         JOIN pg_catalog.pg_proc p ON p.pronamespace OPERATOR(pg_catalog.=) e.extnamespace
+         WHERE e.extname OPERATOR(pg_catalog.=) 'backlog_cleanup'
+           AND p.proname OPERATOR(pg_catalog.=) 'backlog_cleanup_run'
+           AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')",
+        &[],
+    )?;
+    procedure.map_or(Ok(()), |procedure| {
+        Err(error(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            "permission denied for procedure backlog_cleanup_run".into(),
+            format!("GRANT EXECUTE ON PROCEDURE {procedure} TO {}", quote_identifier(caller()?)),
+        ))
+    })
 }
 
 /// The role that calls.

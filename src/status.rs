@@ -10,7 +10,7 @@ use crate::owner::acting_as;
 use crate::policy::Policy;
 use crate::selection::Selection;
 use crate::target::Target;
-use crate::{books, index, recipe, schedule};
+use crate::{books, index, recipe, reference, schedule};
 
 /// The account's rows by recipe and status, most failures first. Reads only: works on a standby.
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
@@ -79,6 +79,7 @@ fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) 
             .collect(),
         schedule: schedule::job_of(&target.name)?,
         last_run: books::last_run(&target.name)?,
+        warnings: reference::without_index(&target)?,
     })
 }
 

@@ -5,9 +5,9 @@ use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, DynamicBackgrou
 use pgrx::prelude::*;
 
 use crate::error::{Result, error, spi};
-use crate::lock;
 use crate::run::{Run, step};
 use crate::target::state;
+use crate::{lock, part};
 
 /// How often the leader looks at its workers, in seconds.
 const LOOK: f64 = 0.1;
@@ -80,15 +80,7 @@ pub fn wait(run: &Run) -> Result<Option<Option<f64>>> {
         return Ok(Some(Some(LOOK)));
     }
     WORKERS.set(None);
-    let left = state(|| {
-        Spi::get_one_with_args::<bool>(
-            "SELECT EXISTS (SELECT FROM backlog_cleanup.run_part
-                            WHERE run_id OPERATOR(pg_catalog.=) $1 AND steps_done OPERATOR(pg_catalog.<) steps)",
-            &[run.id.into()],
-        )
-        .map_err(spi)
-    })?;
-    if left == Some(true) && run.state == "running" {
+    if run.state == "running" && part::are_left(run.id)? {
         return Err(error(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("a worker of run {} has failed", run.id),
@@ -124,6 +116,11 @@ pub extern "C-unwind" fn backlog_cleanup_worker(_argument: pg_sys::Datum) {
     let [database, session_user, user, run_id] = arguments[..] else { return };
     let oid = |number: i64| pg_sys::Oid::from(number as u32);
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(oid(database)), Some(oid(session_user)));
+    // As its leader has it.
+    unsafe {
+        pg_sys::DefaultXactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
+        pg_sys::DefaultXactReadOnly = false;
+    }
     while let Some(wait) = BackgroundWorker::transaction(|| {
         unsafe { pg_sys::SetUserIdAndSecContext(oid(user), 0) };
         one_step(run_id).unwrap_or_else(|failure| {

@@ -6,5 +6,6 @@ mod report;
 
 pub use age::age_in_words;
 pub use report::{
-    BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, RecipeFailures, RegularReport, StatusReport, recipe_id,
+    BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, RecipeFailures, RegularReport, StatusReport, Warning,
+    recipe_id,
 };
