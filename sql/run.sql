@@ -32,7 +32,8 @@ BEGIN
                                      force);
     LOOP
         COMMIT;
-        -- Right behind the COMMIT, so that no snapshot is held.
+        -- So that a row that changes meanwhile is looked at again, and that waiting holds no snapshot.
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
         CALL backlog_cleanup.wait(seconds);
         seconds := backlog_cleanup.next_batch(run);
         EXIT WHEN seconds IS NULL;

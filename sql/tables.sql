@@ -80,7 +80,7 @@ COMMENT ON COLUMN backlog_cleanup.target.max_transaction_age IS
     'a batched run waits while a transaction with a snapshot is older than this, and its dead rows could not be reclaimed';
 COMMENT ON COLUMN backlog_cleanup.target.yield_to_autovacuum IS 'a batched run waits while autovacuum works on the table';
 COMMENT ON COLUMN backlog_cleanup.target.max_wal_rate IS
-    'a batched run waits while the server has written more bytes of WAL per second than this since its last batch';
+    'a batched run waits until the server has written no more bytes of WAL per second than this since its last batch started';
 COMMENT ON COLUMN backlog_cleanup.target.throttle_query IS
     'a query, run as the table''s owner, that returns a reason to wait, or NULL';
 

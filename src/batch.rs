@@ -16,20 +16,39 @@ use crate::subtransaction::{attempt, sqlstate};
 use crate::sweep::{remove_failed, removing};
 use crate::table::Table;
 use crate::target::{Target, state};
-use crate::{books, cutoff, governor, keys};
+use crate::{books, cutoff, governor, history, keys, leaf, part};
 
 /// How often a batch is tried again that a deadlock, a serialization failure or a locked table has rolled back.
 const ATTEMPTS: i32 = 5;
-/// Blocks that a batch looks at where it finds too few rows: 128 MB.
+/// Blocks that a batch looks at where it finds too few rows: 128 MB, if they are still in shared_buffers when it removes.
 const BLOCKS: i64 = 16_384;
+/// How long a run waits that the governor has stopped, in seconds, before it asks again.
+const PATIENCE: f64 = 1.0;
+
+/// One step of whoever works on a run: stops it where it has had its time or its rows, waits where the governor says so,
+/// and else removes a batch.
+pub fn step(run: &Run) -> Result<Option<f64>> {
+    if run.state != "running" || run.is_over() {
+        history::stop(run.id)?;
+        return Ok(None);
+    }
+    let target = Target::load(Some(&run.target))?;
+    if let Some(reason) = governor::reason(&target)? {
+        history::waiting(run.id, &reason)?;
+        return Ok(Some(run.in_time(PATIENCE)));
+    }
+    governor::batch_starts();
+    work(run, &target)
+}
 
 /// Works on a run for one batch, all in the caller's transaction: removes, counts, and writes the books. Returns the
 /// seconds to wait before the next; `None` where there is nothing left to take.
-pub fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
+fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     let Some(part) = Part::take(run.id)? else { return Ok(None) };
     defer_nothing()?;
-    let Some(mut table) = Table::of(part.leaf)? else {
-        // The leaf was dropped, and its rows with it.
+    let table = if leaf::belongs(part.leaf, target)? { Table::of(part.leaf)? } else { None };
+    let Some(mut table) = table else {
+        // The leaf was dropped or detached, and its rows with it.
         part.advance(part.steps, 0)?;
         return Ok(Some(0.0));
     };
@@ -58,8 +77,7 @@ pub fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
         part.failed_once_more()?;
         return Ok(Some(0.1 * f64::from(part.attempts + 1)));
     }
-    governor::batch_is_done();
-    Ok(Some(run.pause))
+    Ok(if part::are_left(run.id)? { Some(run.in_time(run.pause)) } else { None })
 }
 
 /// Removes up to a batch of rows, and says where to go on: the steps done, and the offset in the next block.
@@ -79,7 +97,8 @@ fn remove_next(
             Task::Positions(tids) => Place::Positions(&tids[part.steps_done as usize..]),
             Task::Blocks { first, next_offset } => {
                 let next = first + part.steps_done;
-                let end = (next + BLOCKS).min(first + part.steps);
+                let blocks = BLOCKS.min(i64::from(unsafe { pg_sys::NBuffers }) / 4);
+                let end = (next + blocks).min(first + part.steps);
                 Place::Blocks { after: (next as u32, *next_offset), end: end as u32 }
             }
         };

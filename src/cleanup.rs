@@ -1,17 +1,19 @@
 use std::time::Instant;
 
-use backlog_cleanup_report::{CleanupDetail, EmergencyReport, RegularReport};
+use backlog_cleanup_report::{EmergencyReport, RegularReport};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 
-use crate::error::{Result, error, required};
+use crate::begin::{begin, caller};
+use crate::error::{Result, required};
 use crate::lock::Span;
 use crate::owner::defer_nothing;
 use crate::policy::Policy;
 use crate::recipe::Swept;
+use crate::report::{as_json, details};
 use crate::selection::Selection;
 use crate::target::Target;
-use crate::{books, breaker, recipe, run, sweep};
+use crate::{books, breaker, sweep};
 
 /// Removes the expired failed rows beyond the newest of each recipe. Returns a `RegularReport`. Errors: those of
 /// `run::begin` and `Policy::of`, 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
@@ -26,11 +28,11 @@ fn backlog_cleanup_failed_generations(
     let started = Instant::now();
     let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_failed_generations(dry_run => true)")?;
     let force = required(force, "force", "SELECT backlog_cleanup_failed_generations(force => true)")?;
-    let target = if dry_run { Target::load(target)? } else { run::begin(target, Span::Transaction)? };
+    let target = if dry_run { Target::load(target)? } else { begin(target, Span::Transaction)? };
     let policy = Policy::of(&target)?;
     let selection = Selection { recipe_id, failure_type };
     let (run_id, swept) = sweep(&target, Some(&policy), &selection, dry_run, force)?;
-    report(&RegularReport {
+    as_json(&RegularReport {
         success: true,
         message: match breaker::reason(&target, &swept).filter(|_| dry_run && !force) {
             Some(reason) => format!("Dry run: nothing was removed, and a real run would be refused: {reason}"),
@@ -60,10 +62,10 @@ fn backlog_cleanup_emergency(
 ) -> Result<JsonB> {
     let started = Instant::now();
     let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_emergency(dry_run => true)")?;
-    let target = if dry_run { Target::load(target)? } else { run::begin(target, Span::Transaction)? };
+    let target = if dry_run { Target::load(target)? } else { begin(target, Span::Transaction)? };
     let selection = Selection { recipe_id, failure_type };
     let (run_id, swept) = sweep(&target, None, &selection, dry_run, true)?;
-    report(&EmergencyReport {
+    as_json(&EmergencyReport {
         success: true,
         message: message("Emergency backlog cleanup completed successfully", dry_run),
         run_id,
@@ -84,7 +86,7 @@ fn sweep(
     dry_run: bool,
     force: bool,
 ) -> Result<(Option<i64>, Vec<Swept>)> {
-    let caller = run::caller()?;
+    let caller = caller()?;
     target.account_exists()?;
     selection.check(target)?;
     if !dry_run {
@@ -98,26 +100,6 @@ fn sweep(
     Ok((run_id, swept))
 }
 
-/// What a regular run did per recipe.
-pub fn details(target: &Target, swept: &[Swept]) -> Result<Vec<CleanupDetail>> {
-    let names = recipe::names(target)?;
-    let detail = |recipe: &Swept| CleanupDetail {
-        recipe_id: target.json_recipe_id(recipe.recipe_id.as_deref()),
-        recipe_name: recipe::name(&names, recipe.recipe_id.as_deref()),
-        failed_count: recipe.failed,
-        cleaned_count: recipe.removed,
-        kept_count: recipe.failed - recipe.removed,
-    };
-    Ok(swept.iter().map(detail).collect())
-}
-
 fn message(done: &str, dry_run: bool) -> String {
     if dry_run { "Dry run: nothing was removed".into() } else { done.into() }
-}
-
-/// A report as SQL returns it.
-pub fn report(report: &impl serde::Serialize) -> Result<JsonB> {
-    serde_json::to_value(report).map(JsonB).map_err(|failure| {
-        error(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, failure.to_string(), "report this as a bug".into())
-    })
 }

@@ -15,17 +15,14 @@ use crate::target::{Target, state};
 pub fn save(target: &Target, run_id: i64, recipes: &Recipes) -> Result<()> {
     let ids: Vec<Option<String>> = recipes.list.iter().map(|recipe| recipe.recipe_id.clone()).collect();
     let failed: Vec<i64> = recipes.list.iter().map(|recipe| recipe.failed).collect();
-    let at: Vec<Option<String>> = recipes
-        .list
-        .iter()
-        .map(|recipe| recipe.cutoff.map(|cutoff| text_of(cutoff.at.into(), pg_sys::TIMESTAMPOID)))
-        .collect();
-    let cutoff_ids: Vec<Option<String>> = recipes
-        .list
-        .iter()
-        .map(|recipe| recipe.cutoff.and_then(|cutoff| cutoff.id).map(|id| text_of(id, target.id.type_oid)))
-        .collect();
+    let cutoffs = || recipes.list.iter().map(|recipe| recipe.cutoff);
+    forget();
     state(|| {
+        let at: Vec<Option<String>> =
+            cutoffs().map(|cutoff| cutoff.map(|cutoff| text_of(cutoff.at.into(), pg_sys::TIMESTAMPOID))).collect();
+        let cutoff_ids: Vec<Option<String>> = cutoffs()
+            .map(|cutoff| cutoff.and_then(|cutoff| cutoff.id).map(|id| text_of(id, target.id.type_oid)))
+            .collect();
         Spi::run_with_args(
             "INSERT INTO backlog_cleanup.run_cutoff (run_id, place, recipe_id, failed, failed_at, id)
              SELECT $1, place OPERATOR(pg_catalog.-) 1, recipe_id, failed, failed_at::timestamp, id
@@ -37,21 +34,25 @@ pub fn save(target: &Target, run_id: i64, recipes: &Recipes) -> Result<()> {
     })
 }
 
+/// A run, and the types of id and recipe, by which values in memory are read.
+type Key = (i64, pg_sys::Oid, pg_sys::Oid);
+
 thread_local! {
     /// The cutoffs of the batched run that this process last worked on; their ids are in the context.
-    static LOADED: RefCell<Option<(i64, Recipes)>> = const { RefCell::new(None) };
+    static LOADED: RefCell<Option<(Key, Recipes)>> = const { RefCell::new(None) };
     static CONTEXT: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
 }
 
 /// Does `work` with the recipes of a run and their cutoffs; nothing is counted yet.
 pub fn with<T>(target: &Target, run_id: i64, work: impl FnOnce(&mut Recipes) -> Result<T>) -> Result<T> {
+    let key = (run_id, target.id.type_oid, target.recipe.type_oid);
     let mut recipes = match LOADED.take() {
-        Some((run, recipes)) if run == run_id => recipes,
+        Some((loaded, recipes)) if loaded == key => recipes,
         _ => load(target, run_id)?,
     };
     recipes.list.iter_mut().for_each(|recipe| recipe.removed = 0);
     let done = work(&mut recipes);
-    LOADED.set(Some((run_id, recipes)));
+    LOADED.set(Some((key, recipes)));
     done
 }
 

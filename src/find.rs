@@ -5,6 +5,7 @@ use pgrx::spi::quote_literal;
 
 use crate::error::Result;
 use crate::leaf::Leaf;
+use crate::owner::{acting_as, set_local};
 use crate::policy::Policy;
 use crate::position::{Order, Position};
 use crate::recipe::Recipes;
@@ -42,17 +43,22 @@ pub fn find(
     let order = Order::of(&target.id);
     let mut found = Vec::new();
     let condition = condition(target, policy, selection);
-    stream_until(&statement(target, leaf, &condition, &place, recipes), |row| {
-        let recipe = recipes.of_row(row, 0);
-        let goes = match (row.instant(1), recipes.list[recipe].cutoff) {
-            _ if policy.is_none() => true,
-            (Some(at), Some(cutoff)) => order.compare(Position { at, id: row.datum(2) }, cutoff).is_lt(),
-            _ => false,
-        };
-        if goes {
-            found.push(Removable::new(row.tid(3), recipe));
-        }
-        if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    let statement = statement(target, leaf, &condition, &place, recipes);
+    acting_as(leaf.table.owner, &leaf.table.search_path, || {
+        // The place alone decides: a sequential scan may start in the middle, and a parallel one knows no order.
+        set_local("enable_seqscan", "off");
+        stream_until(&statement, |row| {
+            let recipe = recipes.of_row(row, 0);
+            let goes = match (row.instant(1), recipes.list[recipe].cutoff) {
+                _ if policy.is_none() => true,
+                (Some(at), Some(cutoff)) => order.compare(Position { at, id: row.datum(2) }, cutoff).is_lt(),
+                _ => false,
+            };
+            if goes {
+                found.push(Removable::new(row.tid(3), recipe));
+            }
+            if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
     })?;
     Ok(found)
 }

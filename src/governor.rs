@@ -9,7 +9,7 @@ use crate::read::read_one;
 use crate::target::{Target, state};
 
 thread_local! {
-    /// Where the server's WAL stood after the last batch, and when.
+    /// Where the server's WAL stood before the last batch, and when.
     static WAL: Cell<Option<(u64, Instant)>> = const { Cell::new(None) };
 }
 
@@ -20,17 +20,19 @@ pub fn reason(target: &Target) -> Result<Option<String>> {
         return Ok(Some(reason));
     }
     let observed = state(|| read_one::<String>(OBSERVED, &[target.name.as_str().into(), target.table.oid.into()]))?;
-    match (observed, &target.throttle_query) {
-        (Some(reason), _) => Ok(Some(reason)),
-        (None, Some(query)) => {
-            acting_as(target.table.owner, &target.table.search_path, || read_one::<String>(query, &[]))
-        }
-        (None, None) => Ok(None),
-    }
+    observed.map_or_else(|| throttle(target), |reason| Ok(Some(reason)))
 }
 
-/// Remembers where the WAL stands when a batch is done.
-pub fn batch_is_done() {
+/// What the target's own query says.
+pub fn throttle(target: &Target) -> Result<Option<String>> {
+    let Some(query) = &target.throttle_query else { return Ok(None) };
+    acting_as(target.table.owner, &target.table.search_path, || {
+        read_one::<String>(&format!("SELECT (\n{query}\n)::pg_catalog.text"), &[])
+    })
+}
+
+/// Remembers where the WAL stands when a batch starts.
+pub fn batch_starts() {
     WAL.set(Some((unsafe { pg_sys::GetXLogInsertRecPtr() }, Instant::now())));
 }
 

@@ -2,9 +2,9 @@ use backlog_cleanup_report::{BatchMilliseconds, Batched, EmergencyReport, Regula
 use pgrx::JsonB;
 use pgrx::prelude::*;
 
-use crate::cleanup::{details, report as as_json};
 use crate::error::{Result, spi};
 use crate::recipe::Swept;
+use crate::report::{as_json, details};
 use crate::run::Run;
 use crate::target::{Target, state};
 
@@ -33,7 +33,7 @@ pub fn interrupt(target: &str) -> Result<()> {
 
 /// Sums up the batches of a run per recipe, and clears its working state.
 fn sum_up(run_id: i64) -> Result<()> {
-    const STEPS: [&str; 4] = [
+    const STEPS: [&str; 5] = [
         "INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
          SELECT $1, recipe_id, GREATEST(pg_catalog.sum(failed), pg_catalog.sum(removed)), pg_catalog.sum(removed)
          FROM (SELECT recipe_id, failed, 0 AS removed FROM backlog_cleanup.run_cutoff
@@ -44,6 +44,10 @@ fn sum_up(run_id: i64) -> Result<()> {
                                                                    pg_catalog.unnest(b.removed)) lost (recipe_id, removed)
                WHERE b.run_id OPERATOR(pg_catalog.=) $1) counted
          GROUP BY recipe_id",
+        "UPDATE backlog_cleanup.run SET total_failed = counted.failed, recipes_affected = counted.recipes
+         FROM (SELECT COALESCE(pg_catalog.sum(failed_count), 0)::pg_catalog.int8 AS failed, pg_catalog.count(*) AS recipes
+               FROM backlog_cleanup.run_recipe WHERE run_id OPERATOR(pg_catalog.=) $1) counted
+         WHERE id OPERATOR(pg_catalog.=) $1",
         "DELETE FROM backlog_cleanup.run_cutoff WHERE run_id OPERATOR(pg_catalog.=) $1",
         "DELETE FROM backlog_cleanup.run_part WHERE run_id OPERATOR(pg_catalog.=) $1",
         "DELETE FROM backlog_cleanup.run_batch WHERE run_id OPERATOR(pg_catalog.=) $1",
@@ -83,15 +87,14 @@ pub fn report(run: &Run, target: &Target) -> Result<JsonB> {
         Spi::get_one_with_args::<JsonB>(
             "UPDATE backlog_cleanup.run
              SET state = CASE state WHEN 'running' THEN 'completed' ELSE state END,
-                 waiting_for = NULL, finished_at = pg_catalog.clock_timestamp(),
-                 total_failed = $2, recipes_affected = $3
+                 waiting_for = NULL, finished_at = pg_catalog.clock_timestamp()
              WHERE id OPERATOR(pg_catalog.=) $1
              RETURNING pg_catalog.jsonb_build_object(
                  'state', state, 'batches', batches, 'skipped', skipped, 'keptBack', kept_back, 'workers', workers,
                  'removed', removed,
                  'milliseconds', (EXTRACT(epoch FROM (finished_at OPERATOR(pg_catalog.-) started_at))
                                   OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8)",
-            &[run.id.into(), swept.iter().map(|recipe| recipe.failed).sum::<i64>().into(), (swept.len() as i64).into()],
+            &[run.id.into()],
         )
         .map_err(spi)
     })?;

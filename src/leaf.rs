@@ -64,6 +64,19 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     Ok(leaves)
 }
 
+/// Whether a table is the target's or still one of those under it.
+pub fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
+    read_one::<bool>(
+        "WITH RECURSIVE above (oid) AS (
+             SELECT $1
+             UNION
+             SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN above ON i.inhrelid OPERATOR(pg_catalog.=) above.oid)
+         SELECT EXISTS (SELECT FROM above WHERE oid OPERATOR(pg_catalog.=) $2)",
+        &[leaf.into(), target.table.oid.into()],
+    )
+    .map(|belongs| belongs == Some(true))
+}
+
 /// Whether Citus spreads the table over shards.
 pub fn is_distributed(table: &Table) -> Result<bool> {
     let catalog = "SELECT pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL";

@@ -6,6 +6,8 @@ use pgrx::prelude::*;
 ::pgrx::pg_module_magic!(name, version);
 
 mod batch;
+mod batched;
+mod begin;
 mod books;
 mod breaker;
 mod cleanup;
@@ -29,6 +31,7 @@ mod read;
 mod recipe;
 mod removable;
 mod remove;
+mod report;
 mod run;
 mod schedule;
 mod selection;

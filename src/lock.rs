@@ -7,14 +7,13 @@ use pgrx::prelude::*;
 use crate::error::{Result, error, spi};
 use crate::read::read_one;
 use crate::target::state;
-use crate::worker;
 
 /// How long a run holds its target.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Span {
     /// Until the transaction ends.
     Transaction,
-    /// Until `release`, an error, or the session's end: a batched run, over its transactions.
+    /// Until `hand_over`, an error, or the session's end: a batched run, over its transactions.
     Session,
 }
 
@@ -57,8 +56,17 @@ pub fn acquire(target: &str, span: Span) -> Result<()> {
     ))
 }
 
+/// Leaves what `acquire` has begun for the session to this transaction, whose end ends it: what it has written of the run
+/// is seen by then.
+pub fn hand_over() {
+    if let Some(tag) = HELD.get() {
+        unsafe { pg_sys::LockAcquire(&tag, EXCLUSIVE, false, true) };
+        release();
+    }
+}
+
 /// Ends what `acquire` has begun for the session.
-pub fn release() {
+fn release() {
     if let Some(tag) = HELD.take() {
         unsafe { pg_sys::LockRelease(&tag, EXCLUSIVE, true) };
     }
@@ -117,10 +125,9 @@ fn give_back_on_abort() {
     ONCE.call_once(|| unsafe { pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut()) });
 }
 
-/// An error between two commits ends a batched run: its workers stop, and the next run may start.
+/// An error between two commits ends a batched run, and the next may start.
 unsafe extern "C-unwind" fn at_transaction_end(event: XactEvent::Type, _: *mut core::ffi::c_void) {
-    if event == XactEvent::XACT_EVENT_ABORT && is_held() {
-        worker::stop();
+    if event == XactEvent::XACT_EVENT_ABORT {
         release();
     }
 }

@@ -16,6 +16,9 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
     };
     set_local("search_path", search_path);
     set_local("row_security", "off");
+    // A value as text means the same in every process that works on a run, and on another server.
+    set_local("DateStyle", "ISO");
+    set_local("extra_float_digits", "1");
     let done = work();
     unsafe {
         pg_sys::AtEOXact_GUC(false, nest);

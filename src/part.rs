@@ -73,6 +73,19 @@ pub fn save(
     })
 }
 
+/// Whether a run has parts that are not finished.
+pub fn are_left(run_id: i64) -> Result<bool> {
+    state(|| {
+        Spi::get_one_with_args::<bool>(
+            "SELECT EXISTS (SELECT FROM backlog_cleanup.run_part
+                            WHERE run_id OPERATOR(pg_catalog.=) $1 AND steps_done OPERATOR(pg_catalog.<) steps)",
+            &[run_id.into()],
+        )
+        .map_err(spi)
+    })
+    .map(|left| left == Some(true))
+}
+
 impl Part {
     /// Takes a part of the run that is not finished and that nobody else works on, until the transaction ends.
     pub fn take(run_id: i64) -> Result<Option<Part>> {

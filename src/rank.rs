@@ -18,7 +18,7 @@ const POSITIONS: i64 = 6_000_000;
 pub enum Source {
     /// The table itself: one pass finds the positions of the removable rows, too.
     Heap,
-    /// The partial index alone, without a visit of the table.
+    /// The partial index alone, without a visit of the table; or tables whose rows have no positions.
     Index,
 }
 

@@ -1,159 +1,11 @@
 use pgrx::JsonB;
-use pgrx::datum::Interval;
 use pgrx::prelude::*;
 use serde::Deserialize;
 
-use crate::error::{Result, error, required, spi};
-use crate::leaf::leaves;
-use crate::lock::{self, Span};
+use crate::error::{Result, error, required};
 use crate::policy::Policy;
-use crate::rank::Ranked;
-use crate::read::{read_one, refuse_read_only};
-use crate::recipe::Recipes;
-use crate::removable::PerLeaf;
-use crate::selection::Selection;
-use crate::target::{self, Target, state};
-use crate::{batch, books, breaker, cutoff, governor, history, part, sweep, worker};
-
-/// How long a run waits that the governor has stopped, in seconds, before it asks again.
-const PATIENCE: f64 = 1.0;
-
-/// Starts a batched run: holds its target, fixes the cutoffs and divides the work. Returns its id. The target is held
-/// until `finish_run`, an error, or the session's end. Errors: those of a run, 54000 (the breaker,
-/// unless `force`), 22004 and 22023 (arguments).
-#[allow(clippy::too_many_arguments)] // those of backlog_cleanup_run
-#[pg_extern(sql = false)]
-fn start_run(
-    target: Option<&str>,
-    mode: Option<&str>,
-    batch_size: Option<i32>,
-    pause: Option<Interval>,
-    max_duration: Option<Interval>,
-    max_rows: Option<i64>,
-    workers: Option<i32>,
-    recipe_id: Option<&str>,
-    failure_type: Option<&str>,
-    force: Option<bool>,
-) -> Result<i64> {
-    let mode = required(mode, "mode", "CALL backlog_cleanup_run(mode => 'regular')")?;
-    let force = required(force, "force", "CALL backlog_cleanup_run(force => true)")?;
-    let pause = required(pause, "pause", "CALL backlog_cleanup_run(pause => '0')")?;
-    let workers = required(workers, "workers", "CALL backlog_cleanup_run(workers => 1)")?;
-    let positive = "0 seconds or longer, and finite: CALL backlog_cleanup_run(pause => '100 ms')";
-    check(seconds(Some(pause))?.is_some_and(|pause| (0.0..=86_400.0).contains(&pause)), "pause", positive)?;
-    let longer = "longer than 0 seconds: CALL backlog_cleanup_run(max_duration => '1 hour')";
-    check(seconds(max_duration)?.is_none_or(|duration| duration > 0.0), "max_duration", longer)?;
-    check(max_rows.is_none_or(|rows| rows > 0), "max_rows", "above 0: CALL backlog_cleanup_run(max_rows => 100000)")?;
-    let size = "from 1 to 1000000: CALL backlog_cleanup_run(batch_size => 10000)";
-    check(batch_size.is_none_or(|size| (1..=1_000_000).contains(&size)), "batch_size", size)?;
-    check((1..=64).contains(&workers), "workers", "from 1 to 64: CALL backlog_cleanup_run(workers => 2)")?;
-    let together = "1 where max_rows is given: CALL backlog_cleanup_run(max_rows => 100000, workers => 1)";
-    check(workers == 1 || max_rows.is_none(), "workers", together)?;
-    let modes = "'regular' or 'emergency': CALL backlog_cleanup_run(mode => 'regular')";
-    check(matches!(mode, "regular" | "emergency"), "mode", modes)?;
-
-    let target = begin(target, Span::Session)?;
-    target.account_exists()?;
-    let selection = Selection { recipe_id, failure_type };
-    selection.check(&target)?;
-    let policy = if mode == "regular" { Some(Policy::of(&target)?) } else { None };
-    let leaves = leaves(&target)?;
-    let (recipes, positions) = match &policy {
-        Some(policy) => {
-            let Ranked { recipes, positions } = sweep::survey(&target, policy, &selection, &leaves, false)?;
-            breaker::check(&target, &recipes.list, force)?;
-            (recipes, positions)
-        }
-        None => (Recipes::of(&target.recipe), None),
-    };
-    // A temporary table is seen by its own session only.
-    let workers = if leaves.iter().any(|leaf| leaf.table.is_temporary) { 1 } else { workers };
-    let batch_size = batch_size.map_or(target.batch_size, i64::from);
-    let run_id = state(|| {
-        Spi::get_one_with_args::<i64>(
-            "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,
-                                              total_failed, removed, recipes_affected, batch_size, pause, max_duration,
-                                              max_rows, workers, started_at)
-             VALUES ($1, $2, 'running', $3::pg_catalog.name, $4, $5, $6::pg_catalog.timestamptz, $7, 0, $8, $9, $10,
-                     $11, $12, $13, pg_catalog.clock_timestamp())
-             RETURNING id",
-            &[
-                target.name.as_str().into(),
-                mode.into(),
-                caller()?.into(),
-                recipe_id.into(),
-                failure_type.into(),
-                policy.as_ref().map(|policy| policy.cutoff.as_str()).into(),
-                recipes.list.iter().map(|recipe| recipe.failed).sum::<i64>().into(),
-                (recipes.list.len() as i64).into(),
-                (batch_size as i32).into(),
-                pause.into(),
-                max_duration.into(),
-                max_rows.into(),
-                workers.into(),
-            ],
-        )
-        .map_err(spi)
-    })?
-    .unwrap_or_default();
-    cutoff::save(&target, run_id, &recipes)?;
-    // With nothing to remove there is nothing to do.
-    let none = PerLeaf::new();
-    let positions = if policy.is_some() && recipes.removed() == 0 { Some(&none) } else { positions.as_ref() };
-    let steps = if policy.is_some() { recipes.list.len() } else { 1 };
-    part::save(run_id, &leaves, positions, steps, batch_size as usize, workers as u32)?;
-    Ok(run_id)
-}
-
-/// Works on a run of this session for one batch, in the caller's transaction. Returns the seconds to wait before the next
-/// call, in no transaction; NULL where the run has nothing left to do.
-#[pg_extern(sql = false)]
-fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
-    let run = Run::load(run_id)?;
-    if !lock::is_held() {
-        return Err(error(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("run {} is not one of this session", run.id),
-            "CALL backlog_cleanup_run()".into(),
-        ));
-    }
-    if run.workers > 1 && worker::are_to_start(run.id) {
-        worker::start(&run)?;
-    }
-    match worker::wait(&run)? {
-        Some(wait) => Ok(wait),
-        None => step(&run),
-    }
-}
-
-/// One step of whoever works on a run: stops it where it has had its time or its rows, waits where the governor says so,
-/// and else removes a batch.
-pub fn step(run: &Run) -> Result<Option<f64>> {
-    if run.state != "running" || run.is_over() {
-        history::stop(run.id)?;
-        return Ok(None);
-    }
-    let target = Target::load(Some(&run.target))?;
-    if let Some(reason) = governor::reason(&target)? {
-        history::waiting(run.id, &reason)?;
-        return Ok(Some(run.seconds_left.map_or(PATIENCE, |left| left.clamp(0.0, PATIENCE))));
-    }
-    batch::work(run, &target)
-}
-
-/// Ends a run of this session: sums up its batches, and gives the target back. Returns its report.
-#[pg_extern(sql = false)]
-fn finish_run(run_id: Option<i64>) -> Result<JsonB> {
-    let run = Run::load(run_id)?;
-    let target = Target::load(Some(&run.target))?;
-    if run.batches == 0 {
-        books::ledger(&target, &run.mode, run.id, None, 0)?;
-    }
-    let report = history::report(&run, &target)?;
-    lock::release();
-    cutoff::forget();
-    Ok(report)
-}
+use crate::read::read_one;
+use crate::target::state;
 
 /// A batched run as its row has it.
 #[derive(Deserialize)]
@@ -211,37 +63,13 @@ impl Run {
         self.max_rows.map(|rows| rows - self.removed)
     }
 
-    fn is_over(&self) -> bool {
+    /// So many seconds, or as many as the run has left.
+    pub fn in_time(&self, seconds: f64) -> f64 {
+        self.seconds_left.map_or(seconds, |left| seconds.min(left.max(0.0)))
+    }
+
+    /// Whether it has had its time or its rows.
+    pub fn is_over(&self) -> bool {
         self.seconds_left.is_some_and(|left| left <= 0.0) || self.rows_left().is_some_and(|rows| rows <= 0)
     }
-}
-
-/// Holds a target for a run, and marks as interrupted what an earlier one has left. Errors: 22004, 42704, 25006, 55P03, and
-/// those of `Target::load`.
-pub fn begin(target: Option<&str>, span: Span) -> Result<Target> {
-    let name = target::exists(target)?;
-    refuse_read_only("remove rows")?;
-    lock::acquire(name, span)?;
-    history::interrupt(name)?;
-    Target::load(Some(name))
-}
-
-/// The role that calls.
-pub fn caller() -> Result<String> {
-    read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[]).map(Option::unwrap_or_default)
-}
-
-fn seconds(interval: Option<Interval>) -> Result<Option<f64>> {
-    read_one::<f64>("SELECT EXTRACT(epoch FROM $1)::pg_catalog.float8", &[interval.into()])
-}
-
-fn check(is_valid: bool, argument: &str, valid: &str) -> Result<()> {
-    if is_valid {
-        return Ok(());
-    }
-    Err(error(
-        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-        format!("argument \"{argument}\" is out of range"),
-        valid.into(),
-    ))
 }

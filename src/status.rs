@@ -1,16 +1,16 @@
-use backlog_cleanup_report::{RecipeFailures, StatusReport, age_in_words};
+use backlog_cleanup_report::{RecipeFailures, StatusReport, Warning, age_in_words};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
-use crate::cleanup::report;
 use crate::error::{Result, spi};
 use crate::leaf::leaves;
 use crate::owner::acting_as;
 use crate::policy::Policy;
+use crate::report::as_json;
 use crate::selection::Selection;
 use crate::target::Target;
-use crate::{books, index, recipe, schedule};
+use crate::{books, doctor, index, recipe, schedule};
 
 /// The account's rows by recipe and status, most failures first. Reads only: works on a standby.
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
@@ -57,7 +57,7 @@ fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) 
     let target = Target::load(target)?;
     let counts = counts(&target)?;
     let sum = |count: fn(&RecipeStatus) -> i64| counts.iter().map(count).sum();
-    report(&StatusReport {
+    as_json(&StatusReport {
         success: true,
         total_generations: sum(|recipe| recipe.total),
         completed_generations: sum(|recipe| recipe.completed),
@@ -79,6 +79,10 @@ fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) 
             .collect(),
         schedule: schedule::job_of(&target.name)?,
         last_run: books::last_run(&target.name)?,
+        warnings: doctor::references(&target)?
+            .into_iter()
+            .map(|problem| Warning { message: problem.detail, hint: problem.fix.unwrap_or_default() })
+            .collect(),
     })
 }
 

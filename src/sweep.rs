@@ -83,10 +83,12 @@ pub fn survey(
             return Ok(ranked);
         }
     }
+    // A row that another server keeps has no position here.
+    let source = if leaves.iter().all(|leaf| leaf.reach == Reach::Key) { Source::Index } else { Source::Heap };
     acting_as(*owner, search_path, || {
         // Half a million rows that a worker passes on cost less than the planner thinks.
         set_local("parallel_tuple_cost", "0");
-        rank(target, policy, selection, Source::Heap)
+        rank(target, policy, selection, source)
     })
 }
 
@@ -103,10 +105,7 @@ fn probe(
         return Ok(positions);
     }
     for leaf in leaves {
-        let mut rows = acting_as(leaf.table.owner, &leaf.table.search_path, || {
-            set_local("enable_seqscan", "off");
-            find(target, leaf, Some(policy), selection, Place::Recipes, usize::MAX, recipes)
-        })?;
+        let mut rows = find(target, leaf, Some(policy), selection, Place::Recipes, usize::MAX, recipes)?;
         rows.sort_unstable();
         positions.insert(leaf.table.oid.to_u32(), rows);
     }

@@ -2,18 +2,20 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::error::{Result, error, required};
+use crate::governor;
 use crate::owner::acting_as;
 use crate::read::read_one;
 use crate::table::{Column, Table};
 
 /// Checks that what a target names is there and can be used. Errors: those of `Target::load`, 22P02 (a value that its
-/// column cannot have), 22023 (time zone).
+/// column cannot have), 22023 (time zone), what its throttle query raises.
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
     let target = Target::load(target)?;
     let statuses = [&target.failed_status, &target.completed_status, &target.pending_status, &target.processing_status];
     target.accepts(&target.account_column, &target.account)?;
     statuses.iter().try_for_each(|status| target.accepts(&target.status, status))?;
+    governor::throttle(&target)?;
     let time_zone = target.time_zone;
     let hint = "SELECT name FROM pg_timezone_names";
     PgTryBuilder::new(|| {

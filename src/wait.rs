@@ -10,12 +10,14 @@ use crate::error::{Result, error};
 fn wait(seconds: f64, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     let can_commit = unsafe {
         let context = (*fcinfo).context;
-        pgrx::is_a(context, pg_sys::NodeTag::T_CallContext) && !(*context.cast::<pg_sys::CallContext>()).atomic
+        pgrx::is_a(context, pg_sys::NodeTag::T_CallContext)
+            && !(*context.cast::<pg_sys::CallContext>()).atomic
+            && !pg_sys::IsSubTransaction()
     };
     if !can_commit {
         return Err(error(
             PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
-            "backlog_cleanup_run commits after each batch, and cannot run inside a transaction block or a function"
+            "backlog_cleanup_run commits after each batch, and cannot run inside a transaction block, a function or a block with EXCEPTION"
                 .into(),
             "COMMIT; CALL backlog_cleanup_run(); or in one transaction: SELECT backlog_cleanup_failed_generations()"
                 .into(),

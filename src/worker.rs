@@ -1,13 +1,16 @@
 use std::cell::RefCell;
+use std::sync::Once;
 use std::time::Duration;
 
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, DynamicBackgroundWorker};
+use pgrx::pg_sys::XactEvent;
 use pgrx::prelude::*;
 
+use crate::batch::step;
 use crate::error::{Result, error, spi};
-use crate::lock;
-use crate::run::{Run, step};
+use crate::run::Run;
 use crate::target::state;
+use crate::{lock, part};
 
 /// How often the leader looks at its workers, in seconds.
 const LOOK: f64 = 0.1;
@@ -27,6 +30,8 @@ pub fn start(run: &Run) -> Result<()> {
     let (database, session_user, user) =
         unsafe { (pg_sys::MyDatabaseId, pg_sys::GetAuthenticatedUserId(), pg_sys::GetUserId()) };
     let arguments = format!("{} {} {} {}", database.to_u32(), session_user.to_u32(), user.to_u32(), run.id);
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| unsafe { pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut()) });
     // Their handles outlive this transaction.
     let before = unsafe { pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext) };
     let workers: Vec<DynamicBackgroundWorker> = (0..run.workers)
@@ -80,15 +85,7 @@ pub fn wait(run: &Run) -> Result<Option<Option<f64>>> {
         return Ok(Some(Some(LOOK)));
     }
     WORKERS.set(None);
-    let left = state(|| {
-        Spi::get_one_with_args::<bool>(
-            "SELECT EXISTS (SELECT FROM backlog_cleanup.run_part
-                            WHERE run_id OPERATOR(pg_catalog.=) $1 AND steps_done OPERATOR(pg_catalog.<) steps)",
-            &[run.id.into()],
-        )
-        .map_err(spi)
-    })?;
-    if left == Some(true) && run.state == "running" {
+    if run.state == "running" && part::are_left(run.id)? {
         return Err(error(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("a worker of run {} has failed", run.id),
@@ -98,8 +95,11 @@ pub fn wait(run: &Run) -> Result<Option<Option<f64>>> {
     Ok(Some(None))
 }
 
-/// Stops the workers of this session's run.
-pub fn stop() {
+/// An error of the leader, between two commits or while it waits, stops the workers of its run.
+unsafe extern "C-unwind" fn at_transaction_end(event: XactEvent::Type, _: *mut core::ffi::c_void) {
+    if event != XactEvent::XACT_EVENT_ABORT {
+        return;
+    }
     if let Some((_, workers)) = WORKERS.take() {
         for worker in workers {
             worker.terminate();
@@ -124,6 +124,11 @@ pub extern "C-unwind" fn backlog_cleanup_worker(_argument: pg_sys::Datum) {
     let [database, session_user, user, run_id] = arguments[..] else { return };
     let oid = |number: i64| pg_sys::Oid::from(number as u32);
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(oid(database)), Some(oid(session_user)));
+    // As its leader has it.
+    unsafe {
+        pg_sys::DefaultXactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
+        pg_sys::DefaultXactReadOnly = false;
+    }
     while let Some(wait) = BackgroundWorker::transaction(|| {
         unsafe { pg_sys::SetUserIdAndSecContext(oid(user), 0) };
         one_step(run_id).unwrap_or_else(|failure| {

@@ -71,7 +71,8 @@ const REFERENCES: &str = "
     WHERE c.contype = 'f' AND c.conparentid = 0
       AND NOT EXISTS (
           SELECT FROM pg_index i
-          WHERE i.indrelid = c.conrelid AND i.indisvalid AND i.indpred IS NULL
+          WHERE i.indrelid = c.conrelid AND i.indisvalid
+            AND (i.indpred IS NULL OR pg_get_expr(i.indpred, i.indrelid) = format('(%s IS NOT NULL)', key.columns))
             AND (i.indkey::int2[])[0:cardinality(c.conkey) - 1] @> c.conkey
       )
     ORDER BY 2";

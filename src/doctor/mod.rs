@@ -14,6 +14,8 @@ mod removal;
 mod server;
 mod vacuum;
 
+pub use index::references;
+
 /// What is looked at in a target whose tables and columns are there: name, question, and what a healthy one answers.
 const OF_TARGET: [Check<Target>; 12] = [
     ("account", account, "the account is among the users, where there are any"),
@@ -47,7 +49,7 @@ const AROUND: [Check<str>; 10] = [
 type Check<T> = (&'static str, fn(&T) -> Result<Vec<Problem>>, &'static str);
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Status {
+pub enum Status {
     Ok,
     Warn,
     Fail,
@@ -64,10 +66,10 @@ impl Status {
 }
 
 /// What is wrong, and the statement that mends it. With `Status::Ok` it is a remark.
-struct Problem {
+pub struct Problem {
     status: Status,
-    detail: String,
-    fix: Option<String>,
+    pub detail: String,
+    pub fix: Option<String>,
 }
 
 /// One row of the answer: check, status, detail, fix.

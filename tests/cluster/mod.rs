@@ -56,6 +56,16 @@ impl Cluster {
         self.pg_ctl(&["restart", "-m", "immediate"]);
     }
 
+    /// Ends a process of this server with no chance to clean up.
+    pub fn kill(&self, pid: i32) {
+        assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill starts").success());
+    }
+
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).expect("the log")
+    }
+
     pub fn socket(&self) -> &str {
         self.dir.path().to_str().expect("a temporary directory has a plain name")
     }
@@ -171,6 +181,19 @@ fn directory() -> TempDir {
 
 fn is_root() -> bool {
     std::fs::metadata("/proc/self").map(|process| std::os::unix::fs::MetadataExt::uid(&process) == 0).unwrap_or(false)
+}
+
+/// Waits until a query returns true, also over a restart of the server.
+pub fn until(cluster: &Cluster, query: &str) {
+    for _ in 0..1200 {
+        let config = format!("host={} user=postgres dbname=postgres", cluster.socket());
+        let answer = Client::connect(&config, NoTls).and_then(|mut client| client.query_one(query, &[]));
+        if answer.is_ok_and(|row| row.get::<_, Option<bool>>(0) == Some(true)) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("never true: {query}");
 }
 
 /// The SQLSTATE, message and hint of a refused statement.

@@ -7,6 +7,7 @@ mod schedule;
 
 pub use age::age_in_words;
 pub use report::{
-    BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, RecipeFailures, RegularReport, StatusReport, recipe_id,
+    BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, RecipeFailures, RegularReport, StatusReport, Warning,
+    recipe_id,
 };
 pub use schedule::longest_gap;

@@ -88,6 +88,14 @@ pub struct StatusReport {
     pub recipes_with_failed_generations: Vec<RecipeFailures>,
     pub schedule: Value,
     pub last_run: Value,
+    pub warnings: Vec<Warning>,
+}
+
+/// What makes runs slow, and the statement that mends it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Warning {
+    pub message: String,
+    pub hint: String,
 }
 
 /// One recipe that has failed rows.

@@ -1,0 +1,20 @@
+use crate::error::Result;
+use crate::history;
+use crate::lock::{self, Span};
+use crate::read::{read_one, refuse_read_only};
+use crate::target::{self, Target};
+
+/// Holds a target for a run, and marks as interrupted what an earlier one has left. Errors: 22004, 42704, 25006, 55P03, and
+/// those of `Target::load`.
+pub fn begin(target: Option<&str>, span: Span) -> Result<Target> {
+    let name = target::exists(target)?;
+    refuse_read_only("remove rows")?;
+    lock::acquire(name, span)?;
+    history::interrupt(name)?;
+    Target::load(Some(name))
+}
+
+/// The role that calls.
+pub fn caller() -> Result<String> {
+    read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[]).map(Option::unwrap_or_default)
+}
