@@ -31,10 +31,10 @@ BEGIN
     run := backlog_cleanup.start_run(target, mode, batch_size, pause, max_duration, max_rows, workers, recipe_id, failure_type,
                                      force);
     LOOP
-        COMMIT;
-        -- So that a row that changes meanwhile is looked at again, and that waiting holds no snapshot.
-        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+        -- Commits.
         CALL backlog_cleanup.wait(seconds);
+        -- A row that changes while a batch waits for it is looked at again.
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
         seconds := backlog_cleanup.next_batch(run);
         EXIT WHEN seconds IS NULL;
     END LOOP;
@@ -45,7 +45,7 @@ COMMENT ON PROCEDURE backlog_cleanup_run(text, text, integer, interval, interval
     'removes what a regular or an emergency run does, in batches, with a commit after each';
 REVOKE ALL ON PROCEDURE backlog_cleanup_run(text, text, integer, interval, interval, bigint, integer, text, text, boolean, jsonb)
     FROM PUBLIC;
-COMMENT ON PROCEDURE backlog_cleanup.wait(double precision) IS 'a part of backlog_cleanup_run: sleeps, and holds no snapshot';
+COMMENT ON PROCEDURE backlog_cleanup.wait(double precision) IS 'a part of backlog_cleanup_run: commits, and sleeps without a snapshot';
 REVOKE ALL ON PROCEDURE backlog_cleanup.wait(double precision) FROM PUBLIC;
 COMMENT ON FUNCTION backlog_cleanup.start_run(text, text, integer, interval, interval, bigint, integer, text, text, boolean) IS
     'a part of backlog_cleanup_run: holds the target, fixes the cutoffs, divides the work; returns the run''s id';

@@ -4,8 +4,8 @@ use pgrx::prelude::*;
 
 use crate::error::{Result, error};
 
-/// Sleeps. As a procedure that is called in no transaction block it holds no snapshot meanwhile, so that vacuum may
-/// reclaim what the last batch has removed. Errors: 25001 where its caller could not commit.
+/// Commits, and sleeps. A procedure in PL/pgSQL that calls another holds a snapshot meanwhile, which this gives back with
+/// its commit, so that vacuum may reclaim what the last batch has removed. Errors: 25001 where its caller cannot commit.
 #[pg_extern(sql = false)]
 fn wait(seconds: f64, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     let can_commit = unsafe {
@@ -17,18 +17,30 @@ fn wait(seconds: f64, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     if !can_commit {
         return Err(error(
             PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
-            "backlog_cleanup_run commits after each batch, and cannot run inside a transaction block, a function or a block with EXCEPTION"
+            "backlog_cleanup_run commits after each batch, and cannot run inside a transaction block, a function or a block \
+             with EXCEPTION"
                 .into(),
             "COMMIT; CALL backlog_cleanup_run(); or in one transaction: SELECT backlog_cleanup_failed_generations()"
                 .into(),
         ));
     }
+    unsafe {
+        pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32);
+        pg_sys::SPI_commit();
+        sleep(seconds);
+        pg_sys::SPI_finish();
+    }
+    Ok(())
+}
+
+/// Sleeps for so many seconds, whatever wakes the process meanwhile; a cancel ends it.
+pub fn sleep(seconds: f64) {
     let until = Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0));
     loop {
         pg_sys::check_for_interrupts!();
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(());
+            return;
         }
         let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
         unsafe {

@@ -1,6 +1,5 @@
 use std::cell::RefCell;
 use std::sync::Once;
-use std::time::Duration;
 
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, DynamicBackgroundWorker};
 use pgrx::pg_sys::XactEvent;
@@ -10,6 +9,7 @@ use crate::batch::step;
 use crate::error::{Result, error, spi};
 use crate::run::Run;
 use crate::target::state;
+use crate::wait::sleep;
 use crate::{lock, part};
 
 /// How often the leader looks at its workers, in seconds.
@@ -136,8 +136,7 @@ pub extern "C-unwind" fn backlog_cleanup_worker(_argument: pg_sys::Datum) {
             None
         })
     }) {
-        BackgroundWorker::wait_latch(Some(Duration::from_secs_f64(wait)));
-        pg_sys::check_for_interrupts!();
+        sleep(wait);
     }
 }
 
