@@ -4,10 +4,10 @@ use pgrx::prelude::*;
 
 use crate::error::{Result, error};
 
-/// Sleeps. As a procedure that is called in no transaction block it holds no snapshot meanwhile, so that vacuum may
-/// reclaim what the last batch has removed. Errors: 25001 where its caller could not commit.
+/// Commits, and sleeps before it returns into the next transaction, with no snapshot, so that vacuum may reclaim what the
+/// last batch has removed. Errors: 25001 where its caller could not commit.
 #[pg_extern(sql = false)]
-fn wait(seconds: f64, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
+fn commit_and_wait(seconds: f64, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     let can_commit = unsafe {
         let context = (*fcinfo).context;
         pgrx::is_a(context, pg_sys::NodeTag::T_CallContext)
@@ -23,12 +23,25 @@ fn wait(seconds: f64, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
                 .into(),
         ));
     }
+    unsafe {
+        pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32);
+        pg_sys::SPI_commit();
+        // A row that changes meanwhile is looked at again.
+        pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
+    }
+    sleep(seconds);
+    unsafe { pg_sys::SPI_finish() };
+    Ok(())
+}
+
+/// Sleeps for so many seconds, whatever sets the latch meanwhile; an interrupt ends it.
+pub fn sleep(seconds: f64) {
     let until = Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0));
     loop {
         pg_sys::check_for_interrupts!();
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(());
+            return;
         }
         let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
         unsafe {

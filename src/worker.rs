@@ -1,5 +1,4 @@
 use std::cell::RefCell;
-use std::time::Duration;
 
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, DynamicBackgroundWorker};
 use pgrx::prelude::*;
@@ -7,6 +6,7 @@ use pgrx::prelude::*;
 use crate::error::{Result, error, spi};
 use crate::run::{Run, step};
 use crate::target::state;
+use crate::wait::sleep;
 use crate::{lock, part};
 
 /// How often the leader looks at its workers, in seconds.
@@ -128,8 +128,7 @@ pub extern "C-unwind" fn backlog_cleanup_worker(_argument: pg_sys::Datum) {
             None
         })
     }) {
-        BackgroundWorker::wait_latch(Some(Duration::from_secs_f64(wait)));
-        pg_sys::check_for_interrupts!();
+        sleep(wait);
     }
 }
 

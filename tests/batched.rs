@@ -175,13 +175,14 @@ fn wherever_it_is_interrupted_the_books_balance_and_the_next_run_finishes_the_jo
                      INSERT INTO generations TABLE saved",
                 )
                 .unwrap();
-            let timeout = if interruption == "timeout" { "2s" } else { "0" };
             if interruption == "timeout" {
                 client.batch_execute("ALTER DATABASE postgres SET statement_timeout = '2s'").unwrap();
             }
             let run = start(
                 &cluster,
-                &format!("CALL backlog_cleanup_run(mode => 'emergency', batch_size => 10, pause => '1 hour', workers => {workers})"),
+                &format!(
+                    "CALL backlog_cleanup_run(mode => 'emergency', batch_size => 10, pause => '1 hour', workers => {workers})"
+                ),
             );
             client.batch_execute("ALTER DATABASE postgres RESET statement_timeout").unwrap();
             if interruption != "timeout" {
@@ -527,8 +528,10 @@ fn what_changes_while_it_pauses_is_looked_at_again() {
             client.batch_execute("ALTER TABLE elsewhere RENAME TO generations").unwrap();
         }
         let rows = number(&mut client, "SELECT count(*) FROM generations");
-        assert!(rows >= left && rows <= left + 5, "{change}: {rows}");
+        assert!(rows >= left && rows <= left + 10, "{change}: {rows}");
         client.batch_execute("CALL backlog_cleanup_run()").unwrap();
+        let settled = if state == "42P01" { 0 } else { left / 45 * 50 };
+        assert!(number(&mut client, "SELECT count(*) FROM generations") <= settled, "{change}");
         if change.contains("TYPE") {
             client.batch_execute("ALTER TABLE generations ALTER id TYPE int USING id::int").unwrap();
         }
@@ -539,11 +542,11 @@ fn what_changes_while_it_pauses_is_looked_at_again() {
 fn each_page_of_a_large_table_is_read_once() {
     let cluster = Cluster::start("shared_buffers = 2MB\nautovacuum = off\n");
     let mut client = cluster.platform();
-    // One failed row on each page in the middle, all gone in batches of a tenth of the table.
+    // Failed rows on each page, which go in batches of more pages than shared_buffers has.
     client
         .batch_execute(
             "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
-             SELECT 'system_backlog', 1, repeat('x', 700), CASE WHEN i % 10 = 0 THEN 'failed' ELSE 'completed' END,
+             SELECT 'system_backlog', 1, repeat('x', 700), CASE WHEN i % 4 = 0 THEN 'failed' ELSE 'completed' END,
                     now() AT TIME ZONE 'UTC' - interval '2 days' - interval '1 second' * i
              FROM generate_series(1, 15000) i",
         )
@@ -553,20 +556,24 @@ fn each_page_of_a_large_table_is_read_once() {
     client.batch_execute(&index).unwrap();
     let pages = number(&mut client, "SELECT pg_relation_size('generations') / 8192");
     assert!(pages > 5 * 256, "several times shared_buffers");
-    let read = "SELECT heap_blks_read FROM pg_statio_user_tables WHERE relname = 'generations'";
+    drop(client);
     for mode in ["regular", "emergency"] {
-        client.batch_execute("UPDATE backlog_cleanup.policy SET keep = 700; SELECT pg_stat_reset()").unwrap();
-        let mut runner = cluster.connect();
-        report(&mut runner, &format!("mode => '{mode}', batch_size => 1000"));
-        drop(runner);
-        until(
-            &cluster,
-            "SELECT count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'CALL%' AND pid <> pg_backend_pid()",
+        // A session's counts are in the statistics at its end.
+        let alone = "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'client backend'";
+        until(&cluster, alone);
+        cluster
+            .connect()
+            .batch_execute("UPDATE backlog_cleanup.policy SET keep = 700; SELECT pg_stat_reset()")
+            .unwrap();
+        report(&mut cluster.connect(), &format!("mode => '{mode}', batch_size => 1000"));
+        until(&cluster, alone);
+        let counts = "SELECT heap_blks_read, idx_blks_read FROM pg_statio_user_tables WHERE relname = 'generations'";
+        let counts = cluster.connect().query_one(counts, &[]).unwrap();
+        let (heap, index): (i64, i64) = (counts.get(0), counts.get(1));
+        assert!(
+            heap >= pages * 9 / 10 && heap <= pages + 50,
+            "{mode}: {heap} reads of {pages} pages, {index} of indexes"
         );
-        let read = number(&mut client, read);
-        println!("{mode}: {read} of {pages}");
-        assert!(read <= pages + pages / 20, "{mode}: {read} reads of {pages} pages");
-        assert!(read > 0, "{mode}");
     }
 }
 
