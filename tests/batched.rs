@@ -20,7 +20,7 @@ fn fail(client: &mut Client, rows: i32) {
         .unwrap();
 }
 
-/// Removes all failed rows, as ids that are left.
+/// The rows that are left.
 fn ids(client: &mut Client) -> Vec<i32> {
     client.query("SELECT id FROM generations ORDER BY id", &[]).unwrap().iter().map(|row| row.get(0)).collect()
 }
@@ -614,4 +614,24 @@ fn whoever_may_execute_it_needs_nothing_else() {
     assert_eq!(balance(&mut client, 400), 400);
     assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run WHERE requested_by = 'operator'"), 2);
     assert_eq!(refused(person.batch_execute("SELECT * FROM backlog_cleanup.run")).0, "42501");
+}
+
+#[test]
+fn status_warns_of_a_referencing_column_without_an_index_until_the_hint_is_typed() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "CREATE TABLE comments (\"Generation\" int REFERENCES generations, other int REFERENCES generations);
+             CREATE INDEX ON comments (other) WHERE other IS NOT NULL",
+        )
+        .unwrap();
+    let warnings = "SELECT warning ->> 'message', warning ->> 'hint'
+                    FROM jsonb_array_elements(backlog_cleanup_status_json() -> 'warnings') warning";
+    let rows = client.query(warnings, &[]).unwrap();
+    assert_eq!(rows.len(), 1);
+    let (message, hint): (String, String) = (rows[0].get(0), rows[0].get(1));
+    assert_eq!(message, "public.comments (\"Generation\") refers to public.generations and has no index");
+    client.batch_execute(&hint).unwrap();
+    assert!(client.query(warnings, &[]).unwrap().is_empty());
 }
