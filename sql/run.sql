@@ -6,7 +6,8 @@ CREATE FUNCTION backlog_cleanup.next_batch(run_id bigint) RETURNS double precisi
     LANGUAGE c AS 'MODULE_PATHNAME', 'next_batch_wrapper';
 CREATE FUNCTION backlog_cleanup.finish_run(run_id bigint) RETURNS jsonb
     LANGUAGE c AS 'MODULE_PATHNAME', 'finish_run_wrapper';
-CREATE PROCEDURE backlog_cleanup.wait(seconds double precision) LANGUAGE c AS 'MODULE_PATHNAME', 'wait_wrapper';
+CREATE PROCEDURE backlog_cleanup.commit_and_wait(seconds double precision)
+    LANGUAGE c AS 'MODULE_PATHNAME', 'commit_and_wait_wrapper';
 
 -- It has no SET clause and is no SECURITY DEFINER, since neither could commit.
 CREATE PROCEDURE backlog_cleanup_run(
@@ -27,14 +28,11 @@ DECLARE
     seconds double precision := double precision '0';
 BEGIN
     -- An error here, and not after the first batch, where nothing can be committed.
-    CALL backlog_cleanup.wait(seconds);
+    CALL backlog_cleanup.commit_and_wait(seconds);
     run := backlog_cleanup.start_run(target, mode, batch_size, pause, max_duration, max_rows, workers, recipe_id, failure_type,
                                      force);
     LOOP
-        -- Commits.
-        CALL backlog_cleanup.wait(seconds);
-        -- A row that changes while a batch waits for it is looked at again.
-        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+        CALL backlog_cleanup.commit_and_wait(seconds);
         seconds := backlog_cleanup.next_batch(run);
         EXIT WHEN seconds IS NULL;
     END LOOP;
@@ -45,8 +43,9 @@ COMMENT ON PROCEDURE backlog_cleanup_run(text, text, integer, interval, interval
     'removes what a regular or an emergency run does, in batches, with a commit after each';
 REVOKE ALL ON PROCEDURE backlog_cleanup_run(text, text, integer, interval, interval, bigint, integer, text, text, boolean, jsonb)
     FROM PUBLIC;
-COMMENT ON PROCEDURE backlog_cleanup.wait(double precision) IS 'a part of backlog_cleanup_run: commits, and sleeps without a snapshot';
-REVOKE ALL ON PROCEDURE backlog_cleanup.wait(double precision) FROM PUBLIC;
+COMMENT ON PROCEDURE backlog_cleanup.commit_and_wait(double precision) IS
+    'a part of backlog_cleanup_run: commits, and sleeps without a snapshot';
+REVOKE ALL ON PROCEDURE backlog_cleanup.commit_and_wait(double precision) FROM PUBLIC;
 COMMENT ON FUNCTION backlog_cleanup.start_run(text, text, integer, interval, interval, bigint, integer, text, text, boolean) IS
     'a part of backlog_cleanup_run: holds the target, fixes the cutoffs, divides the work; returns the run''s id';
 REVOKE ALL ON FUNCTION backlog_cleanup.start_run(text, text, integer, interval, interval, bigint, integer, text, text, boolean)

@@ -193,6 +193,7 @@ CREATE TABLE backlog_cleanup.run_part (
     run_id      bigint NOT NULL,
     part        integer NOT NULL,
     leaf        oid NOT NULL,
+    filenode    oid,
     first_block bigint,
     tids        tid[],
     steps       bigint NOT NULL,
@@ -207,6 +208,8 @@ COMMENT ON TABLE backlog_cleanup.run_part IS
 COMMENT ON COLUMN backlog_cleanup.run_part.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_part.part IS 'counts the parts of the run, from 0';
 COMMENT ON COLUMN backlog_cleanup.run_part.leaf IS 'the table';
+COMMENT ON COLUMN backlog_cleanup.run_part.filenode IS
+    'its file: where it is another one, the table was rewritten, and positions mean other rows; NULL where it has none';
 COMMENT ON COLUMN backlog_cleanup.run_part.first_block IS 'where a range of blocks starts, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run_part.tids IS 'the list of positions, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run_part.steps IS 'how many blocks, positions or recipes there are';

@@ -57,6 +57,10 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     let leaf = Leaf { table, reach, pages: 0 };
     let started = Instant::now();
     let done = attempt(|| {
+        lock(target, &leaf)?;
+        if part.restart_if_rewritten()? {
+            return Ok(Some(()));
+        }
         cutoff::with(target, run.id, |recipes| {
             let (next, left) = remove_next(run, target, &leaf, &part, recipes)?;
             part.advance(next.0, next.1)?;
@@ -78,6 +82,14 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
         return Ok(Some(0.1 * f64::from(part.attempts + 1)));
     }
     Ok(if part::are_left(run.id)? { Some(run.in_time(run.pause)) } else { None })
+}
+
+/// Locks a leaf as its rows' removal does, so that it is not rewritten meanwhile. Errors: 55P03.
+fn lock(target: &Target, leaf: &Leaf) -> Result<()> {
+    removing(target, &leaf.table, || {
+        unsafe { pg_sys::LockRelationOid(leaf.table.oid, pg_sys::RowExclusiveLock as i32) };
+        Ok(())
+    })
 }
 
 /// Removes up to a batch of rows, and says where to go on: the steps done, and the offset in the next block.

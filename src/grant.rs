@@ -46,7 +46,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_emergency"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_run"),
     // What the procedure consists of, it calls as whoever calls it.
-    (Operator, "EXECUTE ON ROUTINE backlog_cleanup.wait"),
+    (Operator, "EXECUTE ON ROUTINE backlog_cleanup.commit_and_wait"),
     (Operator, "EXECUTE ON ROUTINE backlog_cleanup.start_run"),
     (Operator, "EXECUTE ON ROUTINE backlog_cleanup.next_batch"),
     (Operator, "EXECUTE ON ROUTINE backlog_cleanup.finish_run"),

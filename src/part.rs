@@ -42,8 +42,8 @@ pub fn save(
     let mut part = 0;
     let mut insert = |leaf: &Leaf, first_block: Option<i64>, tids: Option<Vec<pg_sys::ItemPointerData>>, steps: i64| {
         Spi::run_with_args(
-            "INSERT INTO backlog_cleanup.run_part (run_id, part, leaf, first_block, tids, steps)
-             VALUES ($1, $2, $3, $4, $5, $6)",
+            "INSERT INTO backlog_cleanup.run_part (run_id, part, leaf, filenode, first_block, tids, steps)
+             VALUES ($1, $2, $3, pg_catalog.pg_relation_filenode($3), $4, $5, $6)",
             &[run_id.into(), part.into(), leaf.table.oid.into(), first_block.into(), tids.into(), steps.into()],
         )
         .map_err(spi)?;
@@ -120,6 +120,29 @@ impl Part {
                     })
                 });
                 parts.next().transpose()
+            })
+            .map_err(spi)
+        })
+    }
+
+    /// Starts the part over from the leaf's first block where the table was rewritten, since its rows are elsewhere now;
+    /// false where it was not. The caller has locked the leaf.
+    pub fn restart_if_rewritten(&self) -> Result<bool> {
+        state(|| {
+            Spi::connect_mut(|client| {
+                let rows = client.update(
+                    "UPDATE backlog_cleanup.run_part
+                 SET filenode = pg_catalog.pg_relation_filenode(leaf), first_block = 0, tids = NULL, next_offset = 0,
+                     steps = pg_catalog.pg_relation_size(leaf)
+                             OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8,
+                     steps_done = 0
+                 WHERE run_id OPERATOR(pg_catalog.=) $1 AND part OPERATOR(pg_catalog.=) $2
+                   AND filenode OPERATOR(pg_catalog.<>) pg_catalog.pg_relation_filenode(leaf)
+                 RETURNING part",
+                    None,
+                    &[self.run_id.into(), self.part.into()],
+                )?;
+                Ok(!rows.is_empty())
             })
             .map_err(spi)
         })

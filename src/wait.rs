@@ -4,10 +4,10 @@ use pgrx::prelude::*;
 
 use crate::error::{Result, error};
 
-/// Commits, and sleeps. A procedure in PL/pgSQL that calls another holds a snapshot meanwhile, which this gives back with
-/// its commit, so that vacuum may reclaim what the last batch has removed. Errors: 25001 where its caller cannot commit.
+/// Commits, and sleeps before it returns into the next transaction, with no snapshot, so that vacuum may reclaim what the
+/// last batch has removed. Errors: 25001 where its caller could not commit.
 #[pg_extern(sql = false)]
-fn wait(seconds: f64, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
+fn commit_and_wait(seconds: f64, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     let can_commit = unsafe {
         let context = (*fcinfo).context;
         pgrx::is_a(context, pg_sys::NodeTag::T_CallContext)
@@ -17,8 +17,7 @@ fn wait(seconds: f64, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     if !can_commit {
         return Err(error(
             PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
-            "backlog_cleanup_run commits after each batch, and cannot run inside a transaction block, a function or a block \
-             with EXCEPTION"
+            "backlog_cleanup_run commits after each batch, and cannot run inside a transaction block, a function or a block with EXCEPTION"
                 .into(),
             "COMMIT; CALL backlog_cleanup_run(); or in one transaction: SELECT backlog_cleanup_failed_generations()"
                 .into(),
@@ -27,13 +26,15 @@ fn wait(seconds: f64, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     unsafe {
         pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32);
         pg_sys::SPI_commit();
-        sleep(seconds);
-        pg_sys::SPI_finish();
+        // A row that changes meanwhile is looked at again.
+        pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
     }
+    sleep(seconds);
+    unsafe { pg_sys::SPI_finish() };
     Ok(())
 }
 
-/// Sleeps for so many seconds, whatever wakes the process meanwhile; a cancel ends it.
+/// Sleeps for so many seconds, whatever sets the latch meanwhile; an interrupt ends it.
 pub fn sleep(seconds: f64) {
     let until = Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0));
     loop {

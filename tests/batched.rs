@@ -20,7 +20,7 @@ fn fail(client: &mut Client, rows: i32) {
         .unwrap();
 }
 
-/// Removes all failed rows, as ids that are left.
+/// The rows that are left.
 fn ids(client: &mut Client) -> Vec<i32> {
     client.query("SELECT id FROM generations ORDER BY id", &[]).unwrap().iter().map(|row| row.get(0)).collect()
 }
@@ -528,8 +528,10 @@ fn what_changes_while_it_pauses_is_looked_at_again() {
             client.batch_execute("ALTER TABLE elsewhere RENAME TO generations").unwrap();
         }
         let rows = number(&mut client, "SELECT count(*) FROM generations");
-        assert!(rows >= left && rows <= left + 5, "{change}: {rows}");
+        assert!(rows >= left && rows <= left + 10, "{change}: {rows}");
         client.batch_execute("CALL backlog_cleanup_run()").unwrap();
+        let settled = if state == "42P01" { 0 } else { left / 45 * 50 };
+        assert!(number(&mut client, "SELECT count(*) FROM generations") <= settled, "{change}");
         if change.contains("TYPE") {
             client.batch_execute("ALTER TABLE generations ALTER id TYPE int USING id::int").unwrap();
         }
@@ -540,11 +542,11 @@ fn what_changes_while_it_pauses_is_looked_at_again() {
 fn each_page_of_a_large_table_is_read_once() {
     let cluster = Cluster::start("shared_buffers = 2MB\nautovacuum = off\n");
     let mut client = cluster.platform();
-    // One failed row on each page in the middle, all gone in batches of a tenth of the table.
+    // Failed rows on each page, which go in batches of more pages than shared_buffers has.
     client
         .batch_execute(
             "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
-             SELECT 'system_backlog', 1, repeat('x', 700), CASE WHEN i % 10 = 0 THEN 'failed' ELSE 'completed' END,
+             SELECT 'system_backlog', 1, repeat('x', 700), CASE WHEN i % 4 = 0 THEN 'failed' ELSE 'completed' END,
                     now() AT TIME ZONE 'UTC' - interval '2 days' - interval '1 second' * i
              FROM generate_series(1, 15000) i",
         )
@@ -554,20 +556,24 @@ fn each_page_of_a_large_table_is_read_once() {
     client.batch_execute(&index).unwrap();
     let pages = number(&mut client, "SELECT pg_relation_size('generations') / 8192");
     assert!(pages > 5 * 256, "several times shared_buffers");
-    let read = "SELECT heap_blks_read FROM pg_statio_user_tables WHERE relname = 'generations'";
+    drop(client);
     for mode in ["regular", "emergency"] {
-        client.batch_execute("UPDATE backlog_cleanup.policy SET keep = 700; SELECT pg_stat_reset()").unwrap();
-        let mut runner = cluster.connect();
-        report(&mut runner, &format!("mode => '{mode}', batch_size => 1000"));
-        drop(runner);
-        until(
-            &cluster,
-            "SELECT count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'CALL%' AND pid <> pg_backend_pid()",
+        // A session's counts are in the statistics at its end.
+        let alone = "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'client backend'";
+        until(&cluster, alone);
+        cluster
+            .connect()
+            .batch_execute("UPDATE backlog_cleanup.policy SET keep = 700; SELECT pg_stat_reset()")
+            .unwrap();
+        report(&mut cluster.connect(), &format!("mode => '{mode}', batch_size => 1000"));
+        until(&cluster, alone);
+        let counts = "SELECT heap_blks_read, idx_blks_read FROM pg_statio_user_tables WHERE relname = 'generations'";
+        let counts = cluster.connect().query_one(counts, &[]).unwrap();
+        let (heap, index): (i64, i64) = (counts.get(0), counts.get(1));
+        assert!(
+            heap >= pages * 9 / 10 && heap <= pages + 50,
+            "{mode}: {heap} reads of {pages} pages, {index} of indexes"
         );
-        let read = number(&mut client, read);
-        println!("{mode}: {read} of {pages}");
-        assert!(read <= pages + pages / 20, "{mode}: {read} reads of {pages} pages");
-        assert!(read > 0, "{mode}");
     }
 }
 
@@ -588,7 +594,7 @@ fn with_too_few_workers_it_carries_on_and_says_so() {
 }
 
 #[test]
-fn whoever_may_execute_it_needs_nothing_else() {
+fn an_operator_needs_nothing_on_the_platforms_tables() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let mut client = cluster.platform();
     fail(&mut client, 400);
@@ -598,14 +604,30 @@ fn whoever_may_execute_it_needs_nothing_else() {
     let mut person = person.connect(postgres::NoTls).unwrap();
     person.batch_execute("SET ROLE operator").unwrap();
     assert_eq!(refused(person.batch_execute("CALL backlog_cleanup_run()")).0, "42501");
-    let part = "SELECT backlog_cleanup.start_run('generations', 'regular', NULL, '0', NULL, NULL, 1, NULL, NULL)";
-    let (sqlstate, _, hint) = refused(person.batch_execute(part));
-    assert_eq!(sqlstate, "42501");
-    client.batch_execute(&hint).unwrap();
+    client.batch_execute("SELECT backlog_cleanup_grant('operator', 'operator')").unwrap();
     for arguments in ["batch_size => 10", "mode => 'emergency', batch_size => 10, workers => 2"] {
         person.batch_execute(&format!("CALL backlog_cleanup_run({arguments})")).unwrap();
     }
     assert_eq!(balance(&mut client, 400), 400);
     assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run WHERE requested_by = 'operator'"), 2);
-    assert_eq!(refused(person.batch_execute("SELECT * FROM backlog_cleanup.run")).0, "42501");
+}
+
+#[test]
+fn status_warns_of_a_referencing_column_without_an_index_until_the_hint_is_typed() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "CREATE TABLE comments (\"Generation\" int REFERENCES generations, other int REFERENCES generations);
+             CREATE INDEX ON comments (other) WHERE other IS NOT NULL",
+        )
+        .unwrap();
+    let warnings = "SELECT warning ->> 'message', warning ->> 'hint'
+                    FROM jsonb_array_elements(backlog_cleanup_status_json() -> 'warnings') warning";
+    let rows = client.query(warnings, &[]).unwrap();
+    assert_eq!(rows.len(), 1);
+    let (message, hint): (String, String) = (rows[0].get(0), rows[0].get(1));
+    assert_eq!(message, "public.comments (\"Generation\") references public.generations and has no index");
+    client.batch_execute(&hint).unwrap();
+    assert!(client.query(warnings, &[]).unwrap().is_empty());
 }

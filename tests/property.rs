@@ -36,7 +36,11 @@ struct Case {
     hostile: bool,
     index: bool,
     time_zone: &'static str,
+    partitioned: bool,
 }
+
+/// How a batched run goes; none is one transaction.
+type Batches = Option<(i32, i32)>;
 
 fn row() -> impl Strategy<Value = Row> {
     let age = prop_oneof![
@@ -62,6 +66,7 @@ fn case() -> impl Strategy<Value = Case> {
         any::<bool>(),
         any::<bool>(),
         prop::sample::select(vec!["UTC", "America/New_York", "Pacific/Kiritimati"]),
+        any::<bool>(),
     );
     let run = (
         0..4usize,
@@ -73,7 +78,7 @@ fn case() -> impl Strategy<Value = Case> {
         |(
             rows,
             (keep, emergency, only_recipe, only_type),
-            (id_type, recipe_type, time_type, hostile, index, time_zone),
+            (id_type, recipe_type, time_type, hostile, index, time_zone, partitioned),
         )| Case {
             rows,
             keep,
@@ -86,6 +91,7 @@ fn case() -> impl Strategy<Value = Case> {
             hostile,
             index,
             time_zone,
+            partitioned,
         },
     )
 }
@@ -128,7 +134,11 @@ fn literal(text: Option<String>) -> String {
     text.map_or("NULL".into(), |text| format!("'{}'", text.replace('\'', "''")))
 }
 
-fn survivors(client: &mut Client, case: &Case) -> Result<(BTreeSet<usize>, i64, i64), postgres::Error> {
+fn survivors(
+    client: &mut Client,
+    case: &Case,
+    batches: Batches,
+) -> Result<(BTreeSet<usize>, i64, i64), postgres::Error> {
     let (table, [id, account, recipe, status, at, kind]) = if case.hostile {
         (r#""My ""Schema"."Gen;erations"" x""#, [r#"i"d"#, "ac'count", "re;cipe", "Status", "updated at", "-- kind"])
     } else {
@@ -138,9 +148,9 @@ fn survivors(client: &mut Client, case: &Case) -> Result<(BTreeSet<usize>, i64, 
     let columns = [id, account, recipe, status, at, kind];
     let [id_q, account_q, recipe_q, status_q, at_q, kind_q] = columns.map(quote);
     let mut sql = format!(
-        "SET LOCAL TimeZone = '{}';
+        "SET TimeZone = '{}';
          CREATE SCHEMA \"My \"\"Schema\";
-         CREATE TABLE {table} ({id_q} {}, {account_q} varchar, {recipe_q} {}, {status_q} text, {at_q} {}, {kind_q} text);
+         CREATE TABLE {table} ({id_q} {}, {account_q} varchar, {recipe_q} {}, {status_q} text, {at_q} {}, {kind_q} text) {};
          INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, id_column,
              account_column, recipe_column, status_column, failed_at_column, failure_type_column)
          VALUES ('case', {}, NULL, NULL, 'public.credit_transactions', {});
@@ -149,10 +159,18 @@ fn survivors(client: &mut Client, case: &Case) -> Result<(BTreeSet<usize>, i64, 
         case.id_type,
         case.recipe_type,
         case.time_type,
+        if case.partitioned { format!("PARTITION BY HASH ({id_q})") } else { String::new() },
         literal(Some(table.into())),
         columns.map(|column| literal(Some(column.into()))).join(", "),
         case.keep,
     );
+    if case.partitioned {
+        sql += &format!(
+            "CREATE TABLE half PARTITION OF {table} FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+             CREATE TABLE other PARTITION OF {table} FOR VALUES WITH (MODULUS 2, REMAINDER 1) PARTITION BY LIST ({recipe_q});
+             CREATE TABLE others PARTITION OF other DEFAULT;\n"
+        );
+    }
     for (place, row) in case.rows.iter().enumerate() {
         let now = if case.time_type == "timestamp" { "now() AT TIME ZONE 'UTC'" } else { "now()" };
         sql += &format!(
@@ -182,7 +200,18 @@ fn survivors(client: &mut Client, case: &Case) -> Result<(BTreeSet<usize>, i64, 
         literal(case.only_type.map(|kind| kind.to_string())),
     );
     let dry: i64 = client.query_one(&run, &[&true])?.get(0);
-    let removed: i64 = client.query_one(&run, &[&false])?.get(0);
+    let removed: i64 = match batches {
+        None => client.query_one(&run, &[&false])?.get(0),
+        Some((batch_size, workers)) => {
+            client.batch_execute(&format!(
+                "CALL backlog_cleanup_run('case', '{}', {batch_size}, workers => {workers}, recipe_id => {}, failure_type => {})",
+                if case.emergency { "emergency" } else { "regular" },
+                literal(case.only_recipe.map(|recipe| value(case.recipe_type, recipe.into()))),
+                literal(case.only_type.map(|kind| kind.to_string())),
+            ))?;
+            client.query_one("SELECT removed FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1", &[])?.get(0)
+        }
+    };
     assert_eq!(dry, removed, "a dry run reports what a real one does");
     let again: i64 = client.query_one(&run, &[&false])?.get(0);
     assert_eq!(again, 0, "a second run removes nothing");
@@ -205,8 +234,41 @@ fn exactly_the_removable_rows_go() {
         .run(&case(), |case| {
             let client = &mut *client.borrow_mut();
             client.batch_execute("BEGIN").unwrap();
-            let result = survivors(client, &case);
+            let result = survivors(client, &case, None);
             client.batch_execute("ROLLBACK").unwrap();
+            let (left, removed, ledger) =
+                result.map_err(|failure| TestCaseError::fail(format!("{:?}", failure.as_db_error())))?;
+            let expected = oracle(&case);
+            prop_assert_eq!(removed as usize, case.rows.len() - expected.len());
+            prop_assert_eq!(ledger, removed);
+            prop_assert_eq!(left, expected);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn exactly_the_removable_rows_go_in_batches() {
+    const HOUR: i64 = DAY / 24;
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let client = RefCell::new(cluster.platform());
+    let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, ..Config::default() });
+    runner
+        .run(&(case(), 1..20i32, 1..=2i32), |(mut case, batch_size, workers)| {
+            // Here time goes by between the rows and the run.
+            for age in case.rows.iter_mut().filter_map(|row| row.age.as_mut()) {
+                if (*age - DAY).abs() < HOUR {
+                    *age = if *age > DAY { DAY + HOUR } else { DAY - HOUR };
+                }
+            }
+            let client = &mut *client.borrow_mut();
+            let result = survivors(client, &case, Some((batch_size, workers)));
+            client
+                .batch_execute(
+                    "DELETE FROM backlog_cleanup.target WHERE name = 'case'; TRUNCATE credit_transactions;
+                     DROP SCHEMA \"My \"\"Schema\" CASCADE; DROP TABLE IF EXISTS public.plain",
+                )
+                .unwrap();
             let (left, removed, ledger) =
                 result.map_err(|failure| TestCaseError::fail(format!("{:?}", failure.as_db_error())))?;
             let expected = oracle(&case);

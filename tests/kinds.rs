@@ -1,0 +1,202 @@
+//! Every kind of table, in one transaction and in batches: partitions, children, foreign partitions, distributed tables.
+
+mod cluster;
+
+use cluster::{Cluster, refused};
+use postgres::Client;
+
+/// What a test calls, with the field that counts.
+const CALLS: [(&str, &str); 4] = [
+    ("SELECT backlog_cleanup_failed_generations('kind')", "cleanedUpGenerations"),
+    ("CALL backlog_cleanup_run('kind', batch_size => 7)", "cleanedUpGenerations"),
+    ("SELECT backlog_cleanup_emergency('kind')", "removedCount"),
+    ("CALL backlog_cleanup_run('kind', 'emergency', batch_size => 7, workers => 2)", "removedCount"),
+];
+
+const COLUMNS: &str = "id int NOT NULL, user_id text NOT NULL, recipe_id int NOT NULL, status text NOT NULL,
+    updated_at timestamptz NOT NULL, failure_reason text";
+
+/// 240 rows of four recipes, a quarter of them not failed or not old.
+const FILL: &str = "INSERT INTO kind
+    SELECT i, 'system_backlog', i % 4, CASE WHEN i % 8 = 5 THEN 'pending' ELSE 'failed' END,
+           now() - interval '1 hour' * (i * 7 % 240), NULL
+    FROM generate_series(1, 240) i";
+
+/// The rows that a run leaves, by a window.
+const LEFT: &str = "SELECT id FROM (
+        SELECT id, status, updated_at, row_number() OVER (
+            PARTITION BY recipe_id, status = 'failed' AND updated_at < now() - interval '24 hours'
+            ORDER BY updated_at DESC, id DESC) AS rank FROM kind) r
+    WHERE NOT (status = 'failed' AND ($1 OR updated_at < now() - interval '24 hours' AND rank > 10)) ORDER BY id";
+
+fn ids(client: &mut Client, query: &str, arguments: &[&(dyn postgres::types::ToSql + Sync)]) -> Vec<i32> {
+    client.query(query, arguments).unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+fn target(client: &mut Client) {
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table)
+             VALUES ('kind', 'public.kind', NULL)",
+        )
+        .unwrap();
+}
+
+/// Fills the table and runs each call on it; exactly the right rows go, and the books say so.
+fn exactly_the_right_rows_go(client: &mut Client, kind: &str) {
+    for (call, _) in CALLS {
+        client.batch_execute("DELETE FROM kind; TRUNCATE credit_transactions").unwrap();
+        client.batch_execute(FILL).unwrap();
+        let expected = ids(client, LEFT, &[&call.contains("emergency")]);
+        client.batch_execute(call).unwrap_or_else(|failure| panic!("{kind}, {call}: {:?}", failure.as_db_error()));
+        assert_eq!(ids(client, "SELECT id FROM kind ORDER BY id", &[]), expected, "{kind}, {call}");
+        let ledger = "SELECT sum(amount)::int FROM credit_transactions";
+        assert_eq!(ids(client, ledger, &[]), [240 - expected.len() as i32], "{kind}, {call}");
+    }
+}
+
+#[test]
+fn partitions_children_unlogged_and_temporary_tables_work() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    for (kind, create) in [
+        (
+            "partitions of three levels",
+            "CREATE TABLE kind (COLUMNS) PARTITION BY LIST (recipe_id);
+             CREATE TABLE few PARTITION OF kind FOR VALUES IN (0, 1) PARTITION BY HASH (id);
+             CREATE TABLE few_0 PARTITION OF few FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+             CREATE TABLE few_1 PARTITION OF few FOR VALUES WITH (MODULUS 2, REMAINDER 1) PARTITION BY RANGE (updated_at);
+             CREATE TABLE few_1_old PARTITION OF few_1 DEFAULT;
+             CREATE TABLE rest (failure_reason text, gone int, updated_at timestamptz NOT NULL, status text NOT NULL,
+                                recipe_id int NOT NULL, user_id text NOT NULL, id int NOT NULL);
+             ALTER TABLE rest DROP gone; ALTER TABLE kind ATTACH PARTITION rest DEFAULT",
+        ),
+        (
+            "children",
+            "CREATE TABLE kind (COLUMNS); CREATE TABLE child (more int) INHERITS (kind);
+             CREATE TABLE grandchild () INHERITS (child);
+             CREATE RULE child AS ON INSERT TO kind WHERE NEW.id % 3 = 1 DO INSTEAD INSERT INTO child VALUES (NEW.*);
+             CREATE RULE grandchild AS ON INSERT TO kind WHERE NEW.id % 3 = 2 DO INSTEAD INSERT INTO grandchild VALUES (NEW.*)",
+        ),
+        ("unlogged", "CREATE UNLOGGED TABLE kind (COLUMNS)"),
+        ("temporary", "CREATE TEMPORARY TABLE kind (COLUMNS)"),
+    ] {
+        client.batch_execute("DELETE FROM backlog_cleanup.target WHERE name = 'kind'; DROP TABLE IF EXISTS kind CASCADE").unwrap();
+        client.batch_execute(&create.replace("COLUMNS", COLUMNS)).unwrap();
+        if kind == "temporary" {
+            client
+                .batch_execute(
+                    "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table)
+                     VALUES ('kind', 'pg_temp.kind', NULL)",
+                )
+                .unwrap();
+        } else {
+            target(&mut client);
+        }
+        exactly_the_right_rows_go(&mut client, kind);
+    }
+}
+
+#[test]
+fn views_are_refused() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    for create in ["CREATE VIEW kind AS TABLE generations", "CREATE MATERIALIZED VIEW kind AS TABLE generations"] {
+        client.batch_execute(&format!("BEGIN; {create}")).unwrap();
+        let insert = "INSERT INTO backlog_cleanup.target (name, generations_table) VALUES ('kind', 'public.kind')";
+        let (sqlstate, message, _) = refused(client.batch_execute(insert));
+        assert_eq!((sqlstate.as_str(), message.as_str()), ("42809", "\"public.kind\" is not a table"));
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+    client.batch_execute("ALTER TABLE generations RENAME TO old; CREATE VIEW generations AS TABLE old").unwrap();
+    for call in ["SELECT backlog_cleanup_failed_generations()", "CALL backlog_cleanup_run()"] {
+        assert_eq!(refused(client.batch_execute(call)).0, "42809");
+    }
+}
+
+#[test]
+fn a_partitions_triggers_run_as_its_own_owner() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            &"CREATE ROLE one; CREATE ROLE two; GRANT ALL ON SCHEMA public TO one, two;
+             CREATE TABLE kind (COLUMNS) PARTITION BY LIST (recipe_id);
+             CREATE TABLE left_one PARTITION OF kind FOR VALUES IN (0, 1); CREATE TABLE other PARTITION OF kind DEFAULT;
+             ALTER TABLE kind OWNER TO one; ALTER TABLE left_one OWNER TO one; ALTER TABLE other OWNER TO two;
+             GRANT ALL ON left_one, other TO one, two;
+             CREATE TABLE seen (who name); GRANT INSERT ON seen TO PUBLIC;
+             CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN INSERT INTO public.seen VALUES (current_user); RETURN OLD; END';
+             CREATE TRIGGER see BEFORE DELETE ON other FOR EACH ROW EXECUTE FUNCTION see()"
+                .replace("COLUMNS", COLUMNS),
+        )
+        .unwrap();
+    target(&mut client);
+    for (call, _) in CALLS {
+        client.batch_execute("DELETE FROM kind; DELETE FROM seen").unwrap();
+        client.batch_execute(FILL).unwrap();
+        client.batch_execute("DELETE FROM seen").unwrap();
+        client.batch_execute(call).unwrap();
+        assert_eq!(ids(&mut client, "SELECT 1 FROM seen WHERE who <> 'two' LIMIT 1", &[]), [0; 0], "{call}");
+        assert_eq!(ids(&mut client, "SELECT (count(*) > 0)::int FROM seen", &[]), [1]);
+    }
+}
+
+#[test]
+fn foreign_partitions_lose_exactly_the_right_rows_by_one_pushed_down_delete_per_recipe() {
+    let remote = Cluster::start("log_statement = all\n");
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    remote.connect().batch_execute(&format!("CREATE TABLE far ({COLUMNS})")).unwrap();
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            &format!(
+                "CREATE EXTENSION postgres_fdw;
+                 CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'postgres');
+                 CREATE USER MAPPING FOR postgres SERVER remote OPTIONS (user 'postgres');
+                 CREATE TABLE kind (COLUMNS) PARTITION BY LIST (recipe_id);
+                 CREATE TABLE near PARTITION OF kind FOR VALUES IN (0, 1);
+                 CREATE FOREIGN TABLE far PARTITION OF kind FOR VALUES IN (2, 3) SERVER remote;
+                 SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Asia/Kolkata'",
+                remote.socket()
+            )
+            .replace("COLUMNS", COLUMNS),
+        )
+        .unwrap();
+    target(&mut client);
+    exactly_the_right_rows_go(&mut client, "foreign");
+    let log = remote.log();
+    let deletes: Vec<&str> = log.lines().filter(|line| line.contains("DELETE FROM public.far")).collect();
+    let pushed = deletes.iter().filter(|delete| delete.contains("recipe_id = ") && !delete.contains("ctid")).count();
+    // Four recipes, two regular runs.
+    assert_eq!(pushed, 8, "{deletes:#?}");
+    assert!(!log.contains("ctid ="), "{deletes:#?}");
+    let (sqlstate, ..) = refused(client.batch_execute("CALL backlog_cleanup_run('kind', max_rows => 1)"));
+    assert_eq!(sqlstate, "0A000");
+}
+
+#[test]
+fn a_distributed_table_goes_by_keys_and_no_statement_names_a_ctid() {
+    let cluster = Cluster::start(
+        "allow_system_table_mods = on\nmax_worker_processes = 16\nsession_preload_libraries = 'auto_explain'
+         auto_explain.log_min_duration = 0\nauto_explain.log_nested_statements = on\n"
+            .replace("         ", "")
+            .as_str(),
+    );
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            &"CREATE TABLE kind (COLUMNS);
+              CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass);
+              INSERT INTO pg_catalog.pg_dist_partition VALUES ('public.kind')"
+                .replace("COLUMNS", COLUMNS),
+        )
+        .unwrap();
+    target(&mut client);
+    exactly_the_right_rows_go(&mut client, "distributed");
+    let log = cluster.log();
+    assert!(log.contains("DELETE FROM public.kind g USING (VALUES"), "the statements are logged");
+    let of_ctid: Vec<&str> = log.lines().filter(|line| line.contains("ctid")).collect();
+    assert_eq!(of_ctid, [""; 0]);
+}
