@@ -2,7 +2,7 @@
 
 mod cluster;
 
-use cluster::{Cluster, refused};
+use cluster::{Cluster, refused, until};
 use postgres::Client;
 
 /// What a test calls, with the field that counts.
@@ -199,4 +199,28 @@ fn a_distributed_table_goes_by_keys_and_no_statement_names_a_ctid() {
     assert!(log.contains("DELETE FROM public.kind g USING (VALUES"), "the statements are logged");
     let of_ctid: Vec<&str> = log.lines().filter(|line| line.contains("ctid")).collect();
     assert_eq!(of_ctid, [""; 0]);
+}
+
+#[test]
+fn a_partition_that_is_detached_while_a_run_pauses_keeps_its_rows() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            &"CREATE TABLE kind (COLUMNS) PARTITION BY LIST (recipe_id);
+              CREATE TABLE first PARTITION OF kind FOR VALUES IN (0, 1); CREATE TABLE second PARTITION OF kind DEFAULT"
+                .replace("COLUMNS", COLUMNS),
+        )
+        .unwrap();
+    target(&mut client);
+    client.batch_execute(FILL).unwrap();
+    let mut runner = cluster.connect();
+    let run = std::thread::spawn(move || {
+        runner.batch_execute("CALL backlog_cleanup_run('kind', 'emergency', batch_size => 50, pause => '1 s')")
+    });
+    until(&cluster, "SELECT removed = 50 FROM backlog_cleanup.progress");
+    client.batch_execute("ALTER TABLE kind DETACH PARTITION second").unwrap();
+    run.join().unwrap().unwrap();
+    assert_eq!(ids(&mut client, "SELECT count(*)::int FROM second", &[]), [120]);
+    assert_eq!(ids(&mut client, "SELECT count(*)::int FROM first WHERE status = 'failed'", &[]), [0]);
 }
