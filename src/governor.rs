@@ -4,7 +4,7 @@ use std::time::Instant;
 use pgrx::prelude::*;
 
 use crate::error::Result;
-use crate::owner::acting_as;
+use crate::owner::as_owner_of;
 use crate::read::read_one;
 use crate::target::{Target, state};
 
@@ -22,11 +22,15 @@ pub fn reason(target: &Target) -> Result<Option<String>> {
     let observed = state(|| read_one::<String>(OBSERVED, &[target.name.as_str().into(), target.table.oid.into()]))?;
     match (observed, &target.throttle_query) {
         (Some(reason), _) => Ok(Some(reason)),
-        (None, Some(query)) => {
-            acting_as(target.table.owner, &target.table.search_path, || read_one::<String>(query, &[]))
-        }
+        (None, Some(query)) => as_owner_of(&target.table, || read_one::<String>(&throttle(query), &[])),
         (None, None) => Ok(None),
     }
+}
+
+/// The throttle query's first value as text, whatever its type.
+fn throttle(query: &str) -> String {
+    let query = query.trim_end().trim_end_matches(';');
+    format!("SELECT throttle.reason::pg_catalog.text FROM (\n{query}\n) throttle (reason)")
 }
 
 /// Remembers where the WAL stands when a batch is done.
