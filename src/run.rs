@@ -109,14 +109,7 @@ fn start_run(
 /// call, in no transaction; NULL where the run has nothing left to do.
 #[pg_extern(sql = false)]
 fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
-    let run = Run::load(run_id)?;
-    if !lock::is_held() {
-        return Err(error(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("run {} is not one of this session", run.id),
-            "CALL backlog_cleanup_run()".into(),
-        ));
-    }
+    let run = Run::of_session(run_id)?;
     if run.workers > 1 && worker::are_to_start(run.id) {
         worker::start(&run)?;
     }
@@ -144,7 +137,7 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
 /// Ends a run of this session: sums up its batches, and gives the target back. Returns its report.
 #[pg_extern(sql = false)]
 fn finish_run(run_id: Option<i64>) -> Result<JsonB> {
-    let run = Run::load(run_id)?;
+    let run = Run::of_session(run_id)?;
     let target = Target::load(Some(&run.target))?;
     if run.batches == 0 {
         books::ledger(&target, &run.mode, run.id, None, 0)?;
@@ -174,6 +167,7 @@ pub struct Run {
     pub seconds_left: Option<f64>,
     pub max_rows: Option<i64>,
     pub workers: i32,
+    finished_at: Option<String>,
 }
 
 impl Run {
@@ -200,6 +194,19 @@ impl Run {
                 "SELECT id FROM backlog_cleanup.run WHERE state = 'running'".into(),
             )
         })
+    }
+
+    /// The run that this session is at work on. Errors: those of `load`, 55000 (it is over, or another session's).
+    fn of_session(run_id: Option<i64>) -> Result<Run> {
+        let run = Run::load(run_id)?;
+        if run.finished_at.is_none() && lock::is_held(&run.target)? {
+            return Ok(run);
+        }
+        Err(error(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("run {} is not one that this session is at work on", run.id),
+            "CALL backlog_cleanup_run()".into(),
+        ))
     }
 
     /// What makes a row old in this run; `None` in an emergency run. Who is kept is in the cutoffs.

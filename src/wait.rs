@@ -2,12 +2,12 @@ use std::time::{Duration, Instant};
 
 use pgrx::prelude::*;
 
-use crate::error::{Result, error};
+use crate::error::{Result, error, required};
 
 /// Sleeps. As a procedure that is called in no transaction block it holds no snapshot meanwhile, so that vacuum may
-/// reclaim what the last batch has removed. Errors: 25001 where its caller could not commit.
+/// reclaim what the last batch has removed. Errors: 25001 where its caller could not commit, 22004, 22023.
 #[pg_extern(sql = false)]
-fn wait(seconds: f64, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
+fn wait(seconds: Option<f64>, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     let can_commit = unsafe {
         let context = (*fcinfo).context;
         pgrx::is_a(context, pg_sys::NodeTag::T_CallContext) && !(*context.cast::<pg_sys::CallContext>()).atomic
@@ -21,7 +21,15 @@ fn wait(seconds: f64, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
                 .into(),
         ));
     }
-    let until = Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0));
+    let seconds = required(seconds, "seconds", "CALL backlog_cleanup.wait(1)")?;
+    if !(0.0..=86_400.0).contains(&seconds) {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "argument \"seconds\" is out of range".into(),
+            "from 0 to 86400: CALL backlog_cleanup.wait(1)".into(),
+        ));
+    }
+    let until = Instant::now() + Duration::from_secs_f64(seconds);
     loop {
         pg_sys::check_for_interrupts!();
         let left = until.saturating_duration_since(Instant::now());
