@@ -6,6 +6,7 @@ use crate::begin::{begin, caller};
 use crate::error::{Result, error, required, spi};
 use crate::leaf::{Reach, leaves};
 use crate::lock::{self, Span};
+use crate::owner::defer_nothing;
 use crate::policy::Policy;
 use crate::rank::Ranked;
 use crate::read::read_one;
@@ -131,6 +132,7 @@ fn finish_run(run_id: Option<i64>) -> Result<JsonB> {
     let run = of_session(run_id)?;
     let target = Target::load(Some(&run.target))?;
     if run.batches == 0 {
+        defer_nothing()?;
         books::ledger(&target, &run.mode, run.id, None, 0)?;
     }
     let report = history::report(&run, &target)?;
@@ -139,15 +141,15 @@ fn finish_run(run_id: Option<i64>) -> Result<JsonB> {
     Ok(report)
 }
 
-/// A run of this session. Errors: those of `Run::load`, 55000 where this session has no batched run.
+/// The run that this session is at work on. Errors: those of `Run::load`, 55000 (it is over, or another session's).
 fn of_session(run_id: Option<i64>) -> Result<Run> {
     let run = Run::load(run_id)?;
-    if lock::is_held() {
+    if run.finished_at.is_none() && lock::is_held(&run.target)? {
         return Ok(run);
     }
     Err(error(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("run {} is not one of this session", run.id),
+        format!("run {} is not one that this session is at work on", run.id),
         "CALL backlog_cleanup_run()".into(),
     ))
 }

@@ -2,7 +2,7 @@ use pgrx::prelude::*;
 
 use crate::error::{Result, spi};
 use crate::lock;
-use crate::owner::acting_as;
+use crate::owner::as_owner_of;
 use crate::policy::Policy;
 use crate::read::read_one;
 use crate::recipe::Swept;
@@ -61,7 +61,7 @@ pub fn write(
 pub fn ledger(target: &Target, mode: &str, run_id: i64, batch: Option<i64>, removed: i64) -> Result<()> {
     let Some(ledger) = &target.ledger else { return Ok(()) };
     let batch = batch.map_or(String::new(), |batch| format!(", batch {batch}"));
-    acting_as(ledger.table.owner, &ledger.table.search_path, || {
+    as_owner_of(&ledger.table, || {
         Spi::run_with_args(
             &format!(
                 "INSERT INTO {} (user_id, amount, type, description, created_at)

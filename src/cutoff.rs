@@ -5,7 +5,7 @@ use pgrx::spi::quote_literal;
 
 use crate::error::{Result, spi};
 use crate::keys::text_of;
-use crate::owner::acting_as;
+use crate::owner::as_owner_of;
 use crate::position::{Order, Position};
 use crate::recipe::Recipes;
 use crate::stream::stream;
@@ -13,6 +13,8 @@ use crate::target::{Target, state};
 
 /// Keeps the cutoffs of a run where a crash cannot lose them.
 pub fn save(target: &Target, run_id: i64, recipes: &Recipes) -> Result<()> {
+    // An earlier run of this session may have had the same id, in another life of the extension.
+    forget();
     let ids: Vec<Option<String>> = recipes.list.iter().map(|recipe| recipe.recipe_id.clone()).collect();
     let failed: Vec<i64> = recipes.list.iter().map(|recipe| recipe.failed).collect();
     let cutoffs = || recipes.list.iter().map(|recipe| recipe.cutoff);
@@ -102,7 +104,7 @@ fn load(target: &Target, run_id: i64) -> Result<Recipes> {
         ids.join(", ")
     );
     let mut place = 0;
-    acting_as(target.table.owner, &target.table.search_path, || {
+    as_owner_of(&target.table, || {
         stream(&parsed, |row| {
             if let Some(cutoff) = &mut recipes.list[place].cutoff {
                 *cutoff = order.keep(Position { id: row.datum(0), ..*cutoff });

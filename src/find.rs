@@ -5,7 +5,7 @@ use pgrx::spi::quote_literal;
 
 use crate::error::Result;
 use crate::leaf::Leaf;
-use crate::owner::{acting_as, set_local};
+use crate::owner::{as_owner_of, set_local};
 use crate::policy::Policy;
 use crate::position::{Order, Position};
 use crate::recipe::Recipes;
@@ -44,7 +44,7 @@ pub fn find(
     let mut found = Vec::new();
     let condition = condition(target, policy, selection);
     let statement = statement(target, leaf, &condition, &place, recipes);
-    acting_as(leaf.table.owner, &leaf.table.search_path, || {
+    as_owner_of(&leaf.table, || {
         // The place alone decides: a sequential scan may start in the middle, and a parallel one knows no order.
         set_local("enable_seqscan", "off");
         stream_until(&statement, |row| {

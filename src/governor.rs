@@ -4,7 +4,7 @@ use std::time::Instant;
 use pgrx::prelude::*;
 
 use crate::error::Result;
-use crate::owner::acting_as;
+use crate::owner::as_owner_of;
 use crate::read::read_one;
 use crate::target::{Target, state};
 
@@ -23,11 +23,15 @@ pub fn reason(target: &Target) -> Result<Option<String>> {
     observed.map_or_else(|| throttle(target), |reason| Ok(Some(reason)))
 }
 
-/// What the target's own query says.
+/// What the target's own query says: its first value as text, whatever its type.
 pub fn throttle(target: &Target) -> Result<Option<String>> {
     let Some(query) = &target.throttle_query else { return Ok(None) };
-    acting_as(target.table.owner, &target.table.search_path, || {
-        read_one::<String>(&format!("SELECT (\n{query}\n)::pg_catalog.text"), &[])
+    let query = query.trim_end().trim_end_matches(';');
+    as_owner_of(&target.table, || {
+        read_one::<String>(
+            &format!("SELECT throttle.reason::pg_catalog.text FROM (\n{query}\n) throttle (reason)"),
+            &[],
+        )
     })
 }
 

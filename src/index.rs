@@ -15,7 +15,8 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
         Target::load(target)?;
     let concurrently = if table.kind as u8 == b'p' { "" } else { " CONCURRENTLY" };
     Ok(format!(
-        "CREATE INDEX{concurrently} ON {} ({}, {} DESC, {} DESC) WHERE {} = {} AND {} = {}",
+        "CREATE INDEX{concurrently} ON {} ({}, {} DESC, {} DESC) \
+         WHERE {} OPERATOR(pg_catalog.=) {} AND {} OPERATOR(pg_catalog.=) {}",
         table.name,
         recipe.name,
         failed_at.name,

@@ -13,6 +13,16 @@ pub struct Leaf {
     pub pages: u32,
 }
 
+impl Leaf {
+    /// The leaf in a FROM clause: its own rows, those of its children being theirs.
+    pub fn rows(&self) -> String {
+        match self.reach {
+            Reach::Position => format!("ONLY {}", self.table.name),
+            Reach::Key => self.table.name.clone(),
+        }
+    }
+}
+
 /// How the rows of a leaf are named.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Reach {

@@ -30,13 +30,16 @@ thread_local! {
     static HELD: Cell<Option<LOCKTAG>> = const { Cell::new(None) };
 }
 
-/// One at a time: holds a target against another run, or says so at once (55P03).
+/// One at a time: holds a target against another run, or says so at once (55P03). A session works on one batched run only.
 pub fn acquire(target: &str, span: Span) -> Result<()> {
     let (run, batch) = (tag(target, RUN)?, tag(target, BATCH)?);
     let is_session = span == Span::Session;
-    let free = unsafe {
-        pg_sys::LockAcquire(&run, EXCLUSIVE, is_session, true) != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
-    };
+    // The lock itself lets its holder in again.
+    let is_ours = HELD.get().is_some_and(|held| is_session || is_same(&held, &run));
+    let free = !is_ours
+        && unsafe {
+            pg_sys::LockAcquire(&run, EXCLUSIVE, is_session, true) != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+        };
     if is_session && free {
         give_back_on_abort();
         HELD.set(Some(run));
@@ -72,9 +75,15 @@ fn release() {
     }
 }
 
-/// Whether a batched run is this session's.
-pub fn is_held() -> bool {
-    HELD.get().is_some()
+/// Whether the batched run on a target is this session's.
+pub fn is_held(target: &str) -> Result<bool> {
+    let run = tag(target, RUN)?;
+    Ok(HELD.get().is_some_and(|held| is_same(&held, &run)))
+}
+
+/// Whether two locks of this file are on the same target.
+fn is_same(a: &LOCKTAG, b: &LOCKTAG) -> bool {
+    (a.locktag_field2, a.locktag_field3) == (b.locktag_field2, b.locktag_field3)
 }
 
 /// Held by a worker until its batch is committed; false where a new run has the target already.

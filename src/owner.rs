@@ -3,6 +3,13 @@ use std::ffi::CString;
 use pgrx::prelude::*;
 
 use crate::error::{Result, spi};
+use crate::table::Table;
+
+/// Does `work` on a table as its owner. The table is locked first, so that it stays theirs, and statements that name it mean
+/// it. Errors: 40001 (somebody has changed or dropped it since it was looked up).
+pub fn as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    acting_as(table.owner, &table.search_path, || table.hold().and_then(|()| work()))
+}
 
 /// Does `work` as `owner` inside a security-restricted operation, as VACUUM and REINDEX do, so that nothing it sets
 /// off runs as the caller. An error restores the context by itself, with the transaction.

@@ -2,6 +2,8 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use crate::error::Result;
+use crate::leaf::{Leaf, Reach};
+use crate::owner::{as_owner_of, set_local};
 use crate::policy::Policy;
 use crate::position::{Order, Position};
 use crate::recipe::Recipes;
@@ -31,24 +33,45 @@ pub struct Ranked {
     pub positions: Option<PerLeaf>,
 }
 
+impl Source {
+    fn prepare(self) {
+        match self {
+            Source::Index => {
+                set_local("enable_seqscan", "off");
+                set_local("enable_bitmapscan", "off");
+            }
+            // Half a million rows that a worker passes on cost less than the planner thinks.
+            Source::Heap => set_local("parallel_tuple_cost", "0"),
+        }
+    }
+}
+
 /// Ranks the expired failed rows of a target, newest first by failed-at, then by id. Takes `keep` entries per recipe, and
-/// 8 bytes per position.
-pub fn rank(target: &Target, policy: &Policy, selection: &Selection, source: Source) -> Result<Ranked> {
+/// 8 bytes per position. Reads each leaf as its owner, whose functions the planner calls where an index or a check has any.
+pub fn rank(
+    target: &Target,
+    policy: &Policy,
+    selection: &Selection,
+    leaves: &[Leaf],
+    source: Source,
+) -> Result<Ranked> {
     let mut cutoff = i64::MIN;
-    stream(&format!("SELECT {}", target.as_failed_at(&policy.cutoff)), |row| {
-        cutoff = row.instant(0).unwrap_or(cutoff)
+    as_owner_of(&target.table, || {
+        stream(&format!("SELECT {}", target.as_failed_at(&policy.cutoff)), |row| {
+            cutoff = row.instant(0).unwrap_or(cutoff)
+        })
     })?;
     let order = Order::of(&target.id);
     let keep = usize::try_from(policy.keep).unwrap_or_default();
     let mut recipes = Recipes::of(&target.recipe);
     let mut newest: Vec<BinaryHeap<Reverse<Expired>>> = Vec::new();
     let (mut positions, mut found) = ((source == Source::Heap).then(PerLeaf::new), 0);
-    stream(&statement(target, selection, source), |row| {
+    let mut each = |leaf: &Leaf, row: &Row| {
         let recipe = recipes.of_row(row, 0);
         recipes.list[recipe].failed += 1;
         newest.resize_with(recipes.list.len(), BinaryHeap::new);
         let Some(at) = row.instant(1).filter(|at| *at < cutoff) else { return };
-        let mut expired = Expired::of(row, at, &order);
+        let mut expired = Expired::of(leaf, row, at, &order);
         let heap = &mut newest[recipe];
         if heap.len() < keep {
             expired.position = order.keep(expired.position);
@@ -73,7 +96,13 @@ pub fn rank(target: &Target, policy: &Policy, selection: &Selection, source: Sou
                 positions.entry(expired.leaf).or_default().push(Removable::new(expired.tid, recipe));
             }
         }
-    })?;
+    };
+    for leaf in leaves {
+        as_owner_of(&leaf.table, || {
+            source.prepare();
+            stream(&statement(target, selection, leaf, source), |row| each(leaf, row))
+        })?;
+    }
     for (recipe, heap) in recipes.list.iter_mut().zip(&newest) {
         recipe.cutoff = match heap.peek() {
             None if keep == 0 => Some(Position::NEWEST),
@@ -85,18 +114,19 @@ pub fn rank(target: &Target, policy: &Policy, selection: &Selection, source: Sou
     Ok(Ranked { recipes, positions })
 }
 
-fn statement(target: &Target, selection: &Selection, source: Source) -> String {
-    let Target { table, id, recipe, failed_at, .. } = target;
-    let place = match source {
-        Source::Heap => format!("g.ctid, g.tableoid, {}", selection.matches(target)),
-        Source::Index => format!("NULL::tid, NULL::oid, {}", selection.matches(target)),
+fn statement(target: &Target, selection: &Selection, leaf: &Leaf, source: Source) -> String {
+    let Target { id, recipe, failed_at, .. } = target;
+    let tid = match (source, leaf.reach) {
+        (Source::Heap, Reach::Position) => "g.ctid",
+        _ => "NULL::tid",
     };
     format!(
-        "SELECT {}, g.{}, g.{}, {place} FROM {} g WHERE {}",
+        "SELECT {}, g.{}, g.{}, {tid}, {} FROM {} g WHERE {}",
         recipe.as_key(),
         failed_at.name,
         id.name,
-        table.name,
+        selection.matches(target),
+        leaf.rows(),
         target.is_failed()
     )
 }
@@ -111,12 +141,12 @@ struct Expired<'a> {
 }
 
 impl<'a> Expired<'a> {
-    fn of(row: &Row, at: i64, order: &'a Order) -> Expired<'a> {
+    fn of(leaf: &Leaf, row: &Row, at: i64, order: &'a Order) -> Expired<'a> {
         Expired {
             position: Position { at, id: row.datum(2) },
             tid: row.tid(3),
-            leaf: row.datum(4).map_or(0, |leaf| leaf.value() as u32),
-            is_selected: row.datum(5).is_some_and(|selected| selected.value() != 0),
+            leaf: leaf.table.oid.to_u32(),
+            is_selected: row.datum(4).is_some_and(|selected| selected.value() != 0),
             order,
         }
     }

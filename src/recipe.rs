@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use pgrx::prelude::*;
 
 use crate::error::{Result, spi};
-use crate::owner::acting_as;
+use crate::owner::as_owner_of;
 use crate::position::Position;
 use crate::stream::Row;
 use crate::table::Column;
@@ -14,7 +14,7 @@ pub fn names(target: &Target) -> Result<HashMap<String, String>> {
     let Some(recipes) = &target.recipes else {
         return Ok(HashMap::new());
     };
-    acting_as(recipes.table.owner, &recipes.table.search_path, || {
+    as_owner_of(&recipes.table, || {
         Spi::connect(|client| {
             client
                 .select(

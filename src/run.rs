@@ -26,6 +26,7 @@ pub struct Run {
     pub seconds_left: Option<f64>,
     pub max_rows: Option<i64>,
     pub workers: i32,
+    pub finished_at: Option<String>,
 }
 
 impl Run {

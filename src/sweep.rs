@@ -9,7 +9,7 @@ use crate::find::{Place, condition, find};
 use crate::index;
 use crate::keys;
 use crate::leaf::{Leaf, Reach, leaves};
-use crate::owner::{acting_as, set_local};
+use crate::owner::{acting_as, as_owner_of, set_local};
 use crate::policy::Policy;
 use crate::rank::{Ranked, Source, rank};
 use crate::recipe::{Recipes, Swept};
@@ -68,13 +68,8 @@ pub fn survey(
     with_positions: bool,
 ) -> Result<Ranked> {
     let pages: i64 = leaves.iter().map(|leaf| i64::from(leaf.pages)).sum();
-    let Table { owner, search_path, .. } = &target.table;
     if index::serves(target, selection, leaves)? {
-        let mut ranked = acting_as(*owner, search_path, || {
-            set_local("enable_seqscan", "off");
-            set_local("enable_bitmapscan", "off");
-            rank(target, policy, selection, Source::Index)
-        })?;
+        let mut ranked = rank(target, policy, selection, leaves, Source::Index)?;
         let are_few = ranked.recipes.removed() < pages;
         if are_few {
             ranked.positions = Some(probe(target, policy, selection, leaves, &mut ranked.recipes)?);
@@ -83,13 +78,7 @@ pub fn survey(
             return Ok(ranked);
         }
     }
-    // A row that another server keeps has no position here.
-    let source = if leaves.iter().all(|leaf| leaf.reach == Reach::Key) { Source::Index } else { Source::Heap };
-    acting_as(*owner, search_path, || {
-        // Half a million rows that a worker passes on cost less than the planner thinks.
-        set_local("parallel_tuple_cost", "0");
-        rank(target, policy, selection, source)
-    })
+    rank(target, policy, selection, leaves, Source::Heap)
 }
 
 /// Finds the few removable rows of ranked recipes through the partial index.
@@ -136,12 +125,12 @@ fn walk(
 /// Removes every failed row that is selected, or only counts it in a dry run; one entry per recipe that has any.
 pub fn emergency(target: &Target, selection: &Selection, dry_run: bool) -> Result<Vec<Swept>> {
     let mut recipes = Recipes::of(&target.recipe);
-    if dry_run {
-        let (table, key) = (&target.table.name, target.recipe.as_key());
-        let count = format!("SELECT {key} FROM {table} g WHERE {}", condition(target, None, selection));
-        acting_as(target.table.owner, &target.table.search_path, || stream(&count, |row| recipes.count_removed(row)))?;
-    } else {
-        for leaf in leaves(target)? {
+    for leaf in leaves(target)? {
+        if dry_run {
+            let condition = condition(target, None, selection);
+            let count = format!("SELECT {} FROM {} g WHERE {condition}", target.recipe.as_key(), leaf.rows());
+            as_owner_of(&leaf.table, || stream(&count, |row| recipes.count_removed(row)))?;
+        } else {
             removing(target, &leaf.table, || remove_failed(target, &leaf, selection, &mut recipes))?;
         }
     }
@@ -150,9 +139,8 @@ pub fn emergency(target: &Target, selection: &Selection, dry_run: bool) -> Resul
 
 /// Removes every failed row of a leaf that is selected.
 pub fn remove_failed(target: &Target, leaf: &Leaf, selection: &Selection, recipes: &mut Recipes) -> Result<()> {
-    let only = if leaf.reach == Reach::Position { "ONLY" } else { "" };
-    let (table, key) = (&leaf.table.name, target.recipe.as_key());
-    let delete = format!("DELETE FROM {only} {table} g WHERE {} RETURNING {key}", condition(target, None, selection));
+    let (rows, key) = (leaf.rows(), target.recipe.as_key());
+    let delete = format!("DELETE FROM {rows} g WHERE {} RETURNING {key}", condition(target, None, selection));
     stream_returning(&delete, |row| recipes.count_removed(row))
 }
 
@@ -160,7 +148,7 @@ pub fn remove_failed(target: &Target, leaf: &Leaf, selection: &Selection, recipe
 pub fn removing<T>(target: &Target, table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
     acting_as(table.owner, &table.search_path, || {
         set_local("lock_timeout", &target.lock_timeout.to_string());
-        PgTryBuilder::new(AssertUnwindSafe(work))
+        PgTryBuilder::new(AssertUnwindSafe(|| as_owner_of(table, work)))
             .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, |_| {
                 Err(error(
                     PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,

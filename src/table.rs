@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::panic::AssertUnwindSafe;
 use std::sync::OnceLock;
 
@@ -61,21 +62,69 @@ impl Table {
         Spi::connect(|client| {
             let rows = client.select(query.as_str(), Some(1), &[argument])?;
             let mut tables = rows.map(|row| -> spi::Result<Table> {
-                let schema = quote(row.get::<String>(4)?.unwrap_or_default());
-                let relation = quote(row.get::<String>(5)?.unwrap_or_default());
+                let (schema, relation): (String, String) =
+                    (row.get(4)?.unwrap_or_default(), row.get(5)?.unwrap_or_default());
                 Ok(Table {
                     oid: row.get(1)?.unwrap_or(pg_sys::InvalidOid),
                     owner: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
                     kind: row.get(3)?.unwrap_or_default(),
                     is_temporary: row.get(6)?.unwrap_or_default(),
-                    name: format!("{schema}.{relation}"),
-                    search_path: format!("pg_catalog, {schema}, pg_temp"),
+                    search_path: format!("pg_catalog, {}, pg_temp", quote(&schema)),
+                    name: qualified(schema, relation),
                     columns: OnceLock::new(),
                 })
             });
             tables.next().transpose()
         })
         .map_err(spi)
+    }
+
+    /// Refuses partitions and children that belong to somebody else: a statement on this table would run their code as its
+    /// owner. Errors: 55000.
+    pub fn is_of_one_owner(&self) -> Result<()> {
+        let of_another = read_one::<String>(
+            "WITH RECURSIVE leaf (oid) AS (
+                 SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent OPERATOR(pg_catalog.=) $1
+                 UNION
+                 SELECT i.inhrelid FROM pg_catalog.pg_inherits i
+                 JOIN leaf ON i.inhparent OPERATOR(pg_catalog.=) leaf.oid)
+             SELECT c.oid::pg_catalog.regclass::pg_catalog.text
+             FROM leaf JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) leaf.oid
+             WHERE c.relowner OPERATOR(pg_catalog.<>) $2
+             ORDER BY c.oid",
+            &[self.oid.into(), self.owner.into()],
+        )?;
+        let Some(leaf) = of_another else { return Ok(()) };
+        let owner = read_one::<String>("SELECT $1::pg_catalog.regrole::pg_catalog.text", &[self.owner.into()])?;
+        Err(error(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("\"{leaf}\", a part of {}, belongs to another role", self.name),
+            format!("ALTER TABLE {leaf} OWNER TO {}", owner.unwrap_or_default()),
+        ))
+    }
+
+    /// Keeps the table as it is until the transaction ends. Errors: 40001.
+    pub fn hold(&self) -> Result<()> {
+        let is_same = unsafe {
+            let relation = pg_sys::try_relation_open(self.oid, pg_sys::AccessShareLock as i32);
+            !relation.is_null() && {
+                let class = (*relation).rd_rel;
+                let schema = pg_sys::get_namespace_name((*class).relnamespace);
+                let is_same = (*class).relowner == self.owner
+                    && !schema.is_null()
+                    && qualified(text(schema), text((*class).relname.data.as_ptr())) == self.name;
+                pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+                is_same
+            }
+        };
+        if is_same {
+            return Ok(());
+        }
+        Err(error(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!("table \"{}\" has been changed or dropped by another session", self.name),
+            "ROLLBACK; then try again".into(),
+        ))
     }
 
     /// Finds a column by its name, without quotes.
@@ -112,6 +161,17 @@ impl Table {
         })
         .map_err(spi)
     }
+}
+
+fn qualified(schema: String, relation: String) -> String {
+    format!("{}.{}", quote(schema), quote(relation))
+}
+
+/// # Safety
+///
+/// `name` is a string in C.
+unsafe fn text(name: *const core::ffi::c_char) -> String {
+    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
 }
 
 impl Column {

@@ -1,9 +1,10 @@
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::error::{Result, error, required};
 use crate::governor;
-use crate::owner::acting_as;
+use crate::owner::{acting_as, as_owner_of};
 use crate::read::read_one;
 use crate::table::{Column, Table};
 
@@ -86,7 +87,8 @@ pub struct Ledger {
 
 impl Target {
     /// Reads the row `name` and checks what it names.
-    /// Errors: 22004, 42704, 42P01, 42809, 42703, 42804.
+    /// Errors: 22004, 42704, 42P01, 42809, 42703, 42804, 55000 (a partition of another owner where rows are not reached leaf
+    /// by leaf).
     pub fn load(name: Option<&str>) -> Result<Target> {
         let (name, row) = row(name)?;
         // With the search path of `state`, names and types come out qualified.
@@ -106,7 +108,11 @@ impl Target {
                 error(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, message, set(key, mend))
             })
         };
-        let optional = |key: &str| text(key).map(|_| find(key, "NULL")).transpose();
+        let optional = |key: &str| {
+            let table = text(key).map(|_| find(key, "NULL")).transpose()?;
+            table.as_ref().map_or(Ok(()), Table::is_of_one_owner)?;
+            Ok::<_, ErrorReport>(table)
+        };
         let mut table = find("generations_table", "'schema.table'")?;
         let search_path = text("search_path");
         table.search_path = search_path.clone().unwrap_or(table.search_path);
@@ -206,7 +212,7 @@ impl Target {
     /// Errors: 42704 where the target's account is not among the users.
     pub fn account_exists(&self) -> Result<()> {
         let Some(users) = &self.users else { return Ok(()) };
-        let found = acting_as(users.table.owner, &users.table.search_path, || {
+        let found = as_owner_of(&users.table, || {
             read_one::<bool>(
                 &format!(
                     "SELECT EXISTS (SELECT FROM {} u WHERE u.{}::pg_catalog.text OPERATOR(pg_catalog.=) $1)",
@@ -228,7 +234,7 @@ impl Target {
     /// Checks a value of a column of the table as the table's owner, whose types may run code of his. Errors: 22P02,
     /// 42804.
     pub fn accepts(&self, column: &Column, value: &str) -> Result<()> {
-        acting_as(self.table.owner, &self.table.search_path, || column.accepts(value, &self.table))
+        as_owner_of(&self.table, || column.accepts(value, &self.table))
     }
 
     /// The condition on a row `g` that it is a failed row: the account's, with the failed status.

@@ -2,12 +2,13 @@ use std::time::{Duration, Instant};
 
 use pgrx::prelude::*;
 
-use crate::error::{Result, error};
+use crate::error::{Result, error, required};
 
 /// Commits, and sleeps before it returns into the next transaction, with no snapshot, so that vacuum may reclaim what the
-/// last batch has removed. Errors: 25001 where its caller could not commit.
+/// last batch has removed. Errors: 25001 where its caller could not commit,
+/// 22004, 22023.
 #[pg_extern(sql = false)]
-fn commit_and_wait(seconds: f64, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
+fn commit_and_wait(seconds: Option<f64>, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     let can_commit = unsafe {
         let context = (*fcinfo).context;
         pgrx::is_a(context, pg_sys::NodeTag::T_CallContext)
@@ -21,6 +22,14 @@ fn commit_and_wait(seconds: f64, fcinfo: pg_sys::FunctionCallInfo) -> Result<()>
                 .into(),
             "COMMIT; CALL backlog_cleanup_run(); or in one transaction: SELECT backlog_cleanup_failed_generations()"
                 .into(),
+        ));
+    }
+    let seconds = required(seconds, "seconds", "CALL backlog_cleanup.commit_and_wait(1)")?;
+    if !(0.0..=86_400.0).contains(&seconds) {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "argument \"seconds\" is out of range".into(),
+            "from 0 to 86400: CALL backlog_cleanup.commit_and_wait(1)".into(),
         ));
     }
     unsafe {

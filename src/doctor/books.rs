@@ -4,7 +4,7 @@ use pgrx::spi::quote_literal;
 
 use super::{Problem, Status, problems};
 use crate::error::{Result, spi};
-use crate::owner::acting_as;
+use crate::owner::as_owner_of;
 use crate::read::read_one;
 use crate::schedule::{job_of, schema};
 use crate::target::{Target, state};
@@ -27,7 +27,7 @@ pub fn ledger(target: &Target) -> Result<Vec<Problem>> {
         })
         .map_err(spi)
     })?;
-    let amount = acting_as(ledger.table.owner, &ledger.table.search_path, || {
+    let amount = as_owner_of(&ledger.table, || {
         read_one::<i64>(
             &format!(
                 "SELECT pg_catalog.sum(l.amount)::bigint FROM {} l

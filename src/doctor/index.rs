@@ -3,7 +3,8 @@ use pgrx::prelude::*;
 use super::{Problem, Status, on_tables, problems};
 use crate::error::Result;
 use crate::index;
-use crate::owner::{acting_as, set_local};
+use crate::leaf::{Leaf, leaves};
+use crate::owner::{as_owner_of, set_local};
 use crate::stream::stream_returning;
 use crate::target::Target;
 
@@ -29,31 +30,44 @@ pub fn partial(target: &Target) -> Result<Vec<Problem>> {
     Ok(vec![Problem { status: Status::Warn, detail: without.into(), fix }])
 }
 
-/// Whether the planner finds the failed rows by an index with a predicate, sequential scans set aside as in a run.
+/// Whether the planner finds the failed rows of each leaf by an index with a predicate, sequential scans set aside as in a
+/// run.
 fn serves(target: &Target) -> Result<bool> {
-    let Target { table, recipe, failed_at, id, .. } = target;
+    let partial = on_tables(
+        "SELECT 'ok', relname::text, NULL
+         FROM pg_index JOIN used ON indrelid = used.oid JOIN pg_class ON pg_class.oid = indexrelid
+         WHERE indpred IS NOT NULL",
+    );
+    let indexes = problems(&partial, &[vec![target.table.oid].into()])?;
+    let names: Vec<String> = indexes.iter().map(|index| serde_json::json!(index.detail).to_string()).collect();
+    for leaf in leaves(target)? {
+        let plan = plan(target, &leaf)?;
+        if !names.iter().any(|name| plan.contains(&format!("\"Index Name\": {name}"))) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The plan of the ranking of a leaf, as JSON; its owner's functions may run meanwhile.
+fn plan(target: &Target, leaf: &Leaf) -> Result<String> {
+    let Target { recipe, failed_at, id, .. } = target;
     let explain = format!(
         "EXPLAIN (FORMAT JSON) SELECT g.{}, g.{}, g.{} FROM {} g WHERE {}",
         recipe.name,
         failed_at.name,
         id.name,
-        table.name,
+        leaf.rows(),
         target.is_failed()
     );
     let mut plan = String::new();
-    acting_as(table.owner, &table.search_path, || {
+    as_owner_of(&leaf.table, || {
         set_local("enable_seqscan", "off");
         stream_returning(&explain, |row| {
             plan = row.datum(0).and_then(|plan| unsafe { String::from_datum(plan, false) }).unwrap_or_default();
         })
     })?;
-    let served = on_tables(
-        "SELECT 'ok', relname::text, NULL
-         FROM pg_index JOIN used ON indrelid = used.oid JOIN pg_class ON pg_class.oid = indexrelid
-         WHERE indpred IS NOT NULL",
-    );
-    let indexes = problems(&served, &[vec![table.oid].into()])?;
-    Ok(indexes.iter().any(|index| plan.contains(&format!("\"Index Name\": {}", serde_json::json!(index.detail)))))
+    Ok(plan)
 }
 
 const REFERENCES: &str = "
