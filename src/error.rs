@@ -4,6 +4,12 @@ use pgrx::prelude::*;
 /// What every step returns: its value, or an error that PostgreSQL raises as it is.
 pub type Result<T> = std::result::Result<T, ErrorReport>;
 
+/// Backtraces, which pgrx would put into the detail of errors, are not for clients, whatever the server's environment says.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
+}
+
 /// An error with its SQLSTATE, what is wrong, and the command that mends it.
 pub fn error(sqlstate: PgSqlErrorCode, message: String, hint: String) -> ErrorReport {
     ErrorReport::new(sqlstate, message, "backlog_cleanup").set_hint(hint)

@@ -62,6 +62,28 @@ fn a_run_waits_no_longer_than_lock_timeout_and_changes_nothing() {
     assert_eq!(books(&mut runner), [15, 0, 0]);
 }
 
+#[test]
+fn a_table_that_changes_hands_while_a_run_waits_is_not_used_as_its_old_owner() {
+    let cluster = Cluster::start("");
+    let mut platform = cluster.platform();
+    platform.batch_execute(FAIL).unwrap();
+    platform.batch_execute("CREATE ROLE mallory; BEGIN; ALTER TABLE generations OWNER TO mallory").unwrap();
+    for call in ["SELECT backlog_cleanup_failed_generations()", "SELECT backlog_cleanup_status_json()"] {
+        let mut runner = cluster.connect();
+        let run = thread::spawn(move || refused(runner.batch_execute(call)).0);
+        let mut watcher = cluster.connect();
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+        while watcher.query_one(waiting, &[]).unwrap().get::<_, i64>(0) == 0 {
+            thread::sleep(Duration::from_millis(10));
+        }
+        platform.batch_execute("COMMIT").unwrap();
+        assert_eq!(run.join().unwrap(), "40001", "{call}");
+        platform.batch_execute("BEGIN; ALTER TABLE generations OWNER TO postgres").unwrap();
+    }
+    platform.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(books(&mut cluster.connect()), [15, 0, 0]);
+}
+
 /// Rows of the table, runs in the history, and the ledger's sum.
 fn books(client: &mut postgres::Client) -> [i64; 3] {
     let books = "SELECT (SELECT count(*) FROM generations), (SELECT count(*) FROM backlog_cleanup.run),

@@ -20,12 +20,23 @@ pub struct Cluster {
     dir: TempDir,
     /// Whether pg_cron is loaded, its database `postgres`.
     settings: String,
+    /// What `RUST_BACKTRACE` is in the server's environment.
+    backtrace: &'static str,
 }
 
 impl Cluster {
     /// Starts a server whose configuration gets these lines.
     pub fn start(settings: &str) -> Cluster {
-        let cluster = Cluster { bin: bin(), dir: directory(), settings: settings.to_owned() };
+        Cluster { bin: bin(), dir: directory(), settings: settings.to_owned(), backtrace: "0" }.initialized()
+    }
+
+    /// Starts a server that was told to show the backtraces of panics in Rust.
+    pub fn start_with_backtraces() -> Cluster {
+        Cluster { bin: bin(), dir: directory(), settings: String::new(), backtrace: "full" }.initialized()
+    }
+
+    fn initialized(self) -> Cluster {
+        let cluster = self;
         cluster.run("initdb", &["-U", "postgres", "-A", "trust", "--locale=C", "-E", "UTF8", "--no-sync"]);
         cluster.configure();
         cluster.pg_ctl(&["start"]);
@@ -39,7 +50,12 @@ impl Cluster {
 
     /// Starts a hot standby of this server.
     pub fn standby(&self) -> Cluster {
-        let standby = Cluster { bin: self.bin.clone(), dir: directory(), settings: self.settings.clone() };
+        let standby = Cluster {
+            bin: self.bin.clone(),
+            dir: directory(),
+            settings: self.settings.clone(),
+            backtrace: self.backtrace,
+        };
         standby.run("pg_basebackup", &["-h", self.socket(), "-U", "postgres", "-R", "-c", "fast"]);
         standby.configure();
         standby.pg_ctl(&["start"]);
@@ -151,7 +167,7 @@ impl Cluster {
             .args(arguments)
             .arg("-D")
             .arg(self.data())
-            .env_remove("RUST_BACKTRACE")
+            .env("RUST_BACKTRACE", self.backtrace)
             .current_dir("/")
             .stdout(Stdio::null());
         command
