@@ -30,3 +30,21 @@ REVOKE ALL ON FUNCTION backlog_cleanup.give_way_to_dump() FROM PUBLIC;
 CREATE TRIGGER give_way_to_dump BEFORE INSERT ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dump();
 COMMENT ON TRIGGER give_way_to_dump ON backlog_cleanup.target IS 'a restored target replaces the one of that name';
+
+CREATE FUNCTION backlog_cleanup.interrupt_restored() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF backlog_cleanup.restoring() THEN
+        NEW.state := 'interrupted';
+        NEW.waiting_for := NULL;
+        NEW.finished_at := NEW.started_at;
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.interrupt_restored() IS 'a run that was at work when a dump was taken is not at work where it is restored';
+REVOKE ALL ON FUNCTION backlog_cleanup.interrupt_restored() FROM PUBLIC;
+CREATE TRIGGER interrupt_restored BEFORE INSERT ON backlog_cleanup.run
+    FOR EACH ROW WHEN (NEW.state OPERATOR(pg_catalog.=) 'running') EXECUTE FUNCTION backlog_cleanup.interrupt_restored();
+COMMENT ON TRIGGER interrupt_restored ON backlog_cleanup.run IS 'a restored run is not running for ever';

@@ -1,0 +1,105 @@
+//! Dump and restore in every format, and what DROP EXTENSION leaves behind.
+
+mod cluster;
+
+use cluster::{Cluster, PG_CRON, refused};
+
+const FAIL: &str = "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+    SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' FROM generate_series(1, 15)";
+
+fn with_pg_cron() -> (Cluster, postgres::Client) {
+    let cluster = Cluster::start(PG_CRON);
+    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    let client = cluster.platform();
+    (cluster, client)
+}
+
+#[test]
+fn every_format_carries_everything_and_a_run_that_was_at_work_is_interrupted() {
+    let (cluster, mut client) = with_pg_cron();
+    client.batch_execute(FAIL).unwrap();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.policy SET keep = 3, note = 'kept';
+             SELECT backlog_cleanup_failed_generations(recipe_id => '1');
+             UPDATE backlog_cleanup.policy SET keep = 0;
+             SELECT backlog_cleanup.start_run('generations', 'regular', 2, '0', NULL, NULL, 1, NULL, NULL, false)",
+        )
+        .unwrap();
+    client.batch_execute("SELECT backlog_cleanup.next_batch(2)").unwrap();
+    let dump = cluster.program("pg_dump", &["postgres"]);
+    let dir = tempfile::tempdir().unwrap();
+    for format in [&["-Fc"][..], &["-Fd", "-j2"]] {
+        let file = dir.path().join(format[0]);
+        let file = file.to_str().unwrap();
+        cluster.program("pg_dump", &[format, &["-f", file, "postgres"]].concat());
+        let restored = Cluster::start(PG_CRON);
+        let jobs: &[&str] = if format.len() == 2 { &["-j2"] } else { &[] };
+        restored.program("pg_restore", &[jobs, &["-e", "-d", "postgres", file]].concat());
+        let again = restored.program("pg_dump", &["postgres"]);
+        let lines = |dump: &str| -> Vec<String> {
+            // In the order of the rows, which a parallel restore may change, there is nothing.
+            let mut lines: Vec<String> =
+                dump.lines().filter(|line| !line.contains("restrict ")).map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        let (before, after) = (lines(&dump), lines(&again));
+        let changed: Vec<&String> = after.iter().filter(|line| before.binary_search(line).is_err()).collect();
+        assert!(matches!(changed[..], [run] if run.contains("\tinterrupted\t")), "{format:?}: {changed:?}");
+        assert_eq!(before.len(), after.len(), "{format:?}");
+
+        let mut client = restored.connect();
+        let books = "SELECT (SELECT sum(amount) FROM credit_transactions), (SELECT sum(removed)::bigint FROM backlog_cleanup.run),
+                            (SELECT 15 - count(*) FROM generations), (SELECT count(*) FROM cron.job)";
+        let before = client.query_one(books, &[]).unwrap();
+        assert_eq!([0, 1, 2, 3].map(|column| before.get::<_, i64>(column)), [14, 14, 14, 1]);
+        client.batch_execute("CALL backlog_cleanup_run()").unwrap();
+        let after = client.query_one(books, &[]).unwrap();
+        assert_eq!([0, 1, 2, 3].map(|column| after.get::<_, i64>(column)), [15, 15, 15, 1]);
+    }
+}
+
+/// How many rows each catalog has.
+const CATALOGS: &str = "
+    SELECT format('%s %s', c.relname, query_to_xml(format('SELECT count(*) FROM %s', c.oid::regclass), false, true, ''))
+    FROM pg_class c
+    WHERE (c.relnamespace = 'pg_catalog'::regnamespace AND c.relkind = 'r' AND c.relname NOT IN ('pg_statistic', 'pg_largeobject')
+           OR c.oid = 'cron.job'::regclass)
+    ORDER BY 1";
+
+#[test]
+fn drop_extension_behind_unschedule_leaves_nothing_behind() {
+    let (_cluster, mut client) = with_pg_cron();
+    client
+        .batch_execute("SELECT backlog_cleanup_unschedule(); DROP EXTENSION backlog_cleanup; CREATE ROLE monitor")
+        .unwrap();
+    client.batch_execute(FAIL).unwrap();
+    let catalogs = |client: &mut postgres::Client| -> Vec<String> {
+        client.query(CATALOGS, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    let before = catalogs(&mut client);
+    client
+        .batch_execute(
+            "CREATE EXTENSION backlog_cleanup;
+             SELECT backlog_cleanup_grant('monitor', 'monitor'), backlog_cleanup_failed_generations()",
+        )
+        .unwrap();
+    client.batch_execute("CALL backlog_cleanup_run(workers => 2)").unwrap();
+    assert_ne!(catalogs(&mut client), before);
+    client.batch_execute("SELECT backlog_cleanup_unschedule(); DROP EXTENSION backlog_cleanup").unwrap();
+    assert_eq!(catalogs(&mut client), before);
+
+    // A job that is left behind says what it misses.
+    client.batch_execute("CREATE EXTENSION backlog_cleanup; DROP EXTENSION backlog_cleanup").unwrap();
+    let command: String = client.query_one("SELECT command FROM cron.job", &[]).unwrap().get(0);
+    let (sqlstate, message, _) = refused(client.batch_execute(&command));
+    assert_eq!(
+        (sqlstate.as_str(), message.as_str()),
+        ("42883", "function public.backlog_cleanup_failed_generations() does not exist")
+    );
+    // A new extension takes it over.
+    client.batch_execute("CREATE EXTENSION backlog_cleanup").unwrap();
+    assert_eq!(client.query_one("SELECT count(*) FROM cron.job", &[]).unwrap().get::<_, i64>(0), 1);
+    client.batch_execute(&command).unwrap();
+}
