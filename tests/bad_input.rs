@@ -160,9 +160,9 @@ fn the_parts_of_a_batched_run_are_refused_out_of_their_order() {
         ("SELECT backlog_cleanup.finish_run(NULL)", "22004"),
         ("SELECT backlog_cleanup.next_batch(42)", "42704"),
         ("SELECT backlog_cleanup.finish_run(-1)", "42704"),
-        ("CALL backlog_cleanup.wait(NULL)", "22004"),
-        ("CALL backlog_cleanup.wait('NaN')", "22023"),
-        ("BEGIN; CALL backlog_cleanup.wait(0)", "25001"),
+        ("CALL backlog_cleanup.commit_and_wait(NULL)", "22004"),
+        ("CALL backlog_cleanup.commit_and_wait('NaN')", "22023"),
+        ("BEGIN; CALL backlog_cleanup.commit_and_wait(0)", "25001"),
         ("ROLLBACK; SELECT 1 / 0", "22012"),
     ] {
         assert_eq!(sqlstate(&mut mine, call), expected, "{call}");
