@@ -32,6 +32,22 @@ fn the_job_is_registered_changed_and_fires() {
              FROM generate_series(1, 15)",
         )
         .unwrap();
+    // What the job, which is a superuser's, sets off runs as the tables' owners.
+    client
+        .batch_execute(
+            "CREATE ROLE platform;
+             CREATE TABLE seen (who name);
+             GRANT INSERT ON seen TO PUBLIC;
+             CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN INSERT INTO seen VALUES (current_user); RETURN coalesce(OLD, NEW); END';
+             CREATE TRIGGER before BEFORE DELETE ON generations FOR EACH ROW EXECUTE FUNCTION see();
+             CREATE CONSTRAINT TRIGGER deferred AFTER DELETE ON generations DEFERRABLE INITIALLY DEFERRED
+                 FOR EACH ROW EXECUTE FUNCTION see();
+             CREATE TRIGGER before BEFORE INSERT ON credit_transactions FOR EACH ROW EXECUTE FUNCTION see();
+             ALTER TABLE generations OWNER TO platform;
+             ALTER TABLE credit_transactions OWNER TO platform",
+        )
+        .unwrap();
     client.batch_execute("SELECT backlog_cleanup_schedule('* * * * *')").unwrap();
     assert_eq!(jobs(&mut client), nightly("* * * * *"));
     let scheduled = client.query_one("SELECT backlog_cleanup_status_json() -> 'schedule' ->> 'schedule'", &[]).unwrap();
@@ -73,6 +89,9 @@ fn the_job_is_registered_changed_and_fires() {
     }
     client.batch_execute("SELECT backlog_cleanup_unschedule('batched')").unwrap();
     assert_eq!(client.query_one("SELECT count(*) FROM generations", &[]).unwrap().get::<_, i64>(0), 10);
+    let seen = "SELECT string_agg(DISTINCT who, ', '), count(*) FROM seen";
+    let seen = client.query_one(seen, &[]).unwrap();
+    assert_eq!((seen.get::<_, &str>(0), seen.get::<_, i64>(1)), ("platform", 11));
 
     assert!(client.query_one("SELECT backlog_cleanup_unschedule()", &[]).unwrap().get::<_, bool>(0));
     assert!(!client.query_one("SELECT backlog_cleanup_unschedule()", &[]).unwrap().get::<_, bool>(0));
