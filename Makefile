@@ -8,7 +8,7 @@ export PG_CONFIG
 # Servers and their clients show no backtraces.
 unexport RUST_BACKTRACE
 
-.PHONY: help setup install demo demo-stop lint test test-matrix bench
+.PHONY: help setup install demo demo-stop lint release test test-matrix bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,7 @@ setup: ## install what is missing: Debian packages, cargo-pgrx, its configuratio
 
 install: setup ## build the extension and install it into the server of PG_CONFIG
 	cargo pgrx install $(SUDO) --release $(FEATURES) --pg-config $(PG_CONFIG)
+	@$(if $(SUDO),sudo PG_CONFIG=$(PG_CONFIG)) scripts/release install
 
 demo: install ## a throwaway server with an outage: status, cleanup, ledger, job; everything from nothing
 	@demo/start
@@ -29,6 +30,10 @@ lint: setup ## formatting, clippy and the install script; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
 	scripts/lint-sql
+	scripts/release check
+
+release: setup ## freeze this version's install script in sql/released, to be committed and tagged v<version>
+	scripts/release freeze
 
 test: install ## run every test
 	cargo test --release --workspace $(FEATURES)

@@ -91,7 +91,7 @@ fn the_job_is_registered_changed_and_fires() {
     assert_eq!(client.query_one("SELECT count(*) FROM generations", &[]).unwrap().get::<_, i64>(0), 10);
     let seen = "SELECT string_agg(DISTINCT who, ', '), count(*) FROM seen";
     let seen = client.query_one(seen, &[]).unwrap();
-    assert_eq!((seen.get::<_, &str>(0), seen.get::<_, i64>(1)), ("platform", 11));
+    assert_eq!((seen.get::<_, &str>(0), seen.get::<_, i64>(1)), ("platform", 12));
 
     assert!(client.query_one("SELECT backlog_cleanup_unschedule()", &[]).unwrap().get::<_, bool>(0));
     assert!(!client.query_one("SELECT backlog_cleanup_unschedule()", &[]).unwrap().get::<_, bool>(0));
