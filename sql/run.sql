@@ -59,7 +59,7 @@ REVOKE ALL ON FUNCTION backlog_cleanup.finish_run(bigint) FROM PUBLIC;
 
 CREATE VIEW backlog_cleanup.progress AS
     SELECT r.id AS run_id, r.target, r.mode,
-           CASE WHEN held.pid IS NULL THEN 'interrupted' ELSE r.state END AS state,
+           CASE WHEN held.pid IS NULL AND NOT pg_catalog.pg_is_in_recovery() THEN 'interrupted' ELSE r.state END AS state,
            held.pid, r.started_at, r.batches, r.removed, r.skipped, r.kept_back,
            done.share AS share_done,
            r.removed OPERATOR(pg_catalog./) spent.seconds AS rows_per_second,
@@ -88,7 +88,7 @@ COMMENT ON VIEW backlog_cleanup.progress IS 'batched runs that are at work, or w
 COMMENT ON COLUMN backlog_cleanup.progress.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.progress.target IS 'its target';
 COMMENT ON COLUMN backlog_cleanup.progress.mode IS 'regular or emergency';
-COMMENT ON COLUMN backlog_cleanup.progress.state IS 'running; interrupted where nobody works on it any more';
+COMMENT ON COLUMN backlog_cleanup.progress.state IS 'running; interrupted where nobody works on it any more, which a standby cannot tell';
 COMMENT ON COLUMN backlog_cleanup.progress.pid IS 'the process that runs it, or NULL';
 COMMENT ON COLUMN backlog_cleanup.progress.started_at IS 'when it started';
 COMMENT ON COLUMN backlog_cleanup.progress.batches IS 'committed batches';

@@ -5,15 +5,16 @@ use pgrx::prelude::*;
 use crate::error::{Result, spi};
 use crate::find::{Place, condition, find};
 use crate::leaf::{Leaf, Reach};
-use crate::owner::defer_nothing;
+use crate::owner::{as_owner_of, defer_nothing};
 use crate::part::{Part, Task};
 use crate::policy::Policy;
 use crate::recipe::Recipes;
 use crate::remove::{Left, remove_around};
 use crate::run::Run;
 use crate::selection::Selection;
+use crate::steady::steady;
 use crate::subtransaction::{attempt, sqlstate};
-use crate::sweep::{remove_failed, removing};
+use crate::sweep::remove_failed;
 use crate::table::Table;
 use crate::target::{Target, state};
 use crate::{books, cutoff, governor, history, keys, leaf, part};
@@ -32,13 +33,14 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
         history::stop(run.id)?;
         return Ok(None);
     }
-    let target = Target::load(Some(&run.target))?;
-    if let Some(reason) = governor::reason(&target)? {
-        history::waiting(run.id, &reason)?;
-        return Ok(Some(run.in_time(PATIENCE)));
-    }
-    governor::batch_starts();
-    work(run, &target)
+    steady(Some(&run.target), |target| {
+        if let Some(reason) = governor::reason(target)? {
+            history::waiting(run.id, &reason)?;
+            return Ok(Some(run.in_time(PATIENCE)));
+        }
+        governor::batch_starts();
+        work(run, target)
+    })
 }
 
 /// Works on a run for one batch, all in the caller's transaction: removes, counts, and writes the books. Returns the
@@ -46,9 +48,8 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
 fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     let Some(part) = Part::take(run.id)? else { return Ok(None) };
     defer_nothing()?;
-    let table = if leaf::belongs(part.leaf, target)? { Table::of(part.leaf)? } else { None };
-    let Some(mut table) = table else {
-        // The leaf was dropped or detached, and its rows with it.
+    let Some(mut table) = Table::of(part.leaf)? else {
+        // The leaf was dropped, and its rows with it.
         part.advance(part.steps, 0)?;
         return Ok(Some(0.0));
     };
@@ -57,11 +58,16 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     let leaf = Leaf { table, reach, pages: 0 };
     let started = Instant::now();
     let done = attempt(|| {
-        lock(target, &leaf)?;
-        if part.restart_if_rewritten()? {
+        // Whoever takes it out of the target, or rewrites it, has done so by now, or waits until the batch is committed.
+        unsafe { pg_sys::LockRelationOid(part.leaf, pg_sys::RowExclusiveLock as i32) };
+        if !leaf::belongs(part.leaf, target)? {
+            part.advance(part.steps, 0)?;
             return Ok(Some(()));
         }
         cutoff::with(target, run.id, |recipes| {
+            if part.restart_if_rewritten()? {
+                return Ok(Some(()));
+            }
             let (next, left) = remove_next(run, target, &leaf, &part, recipes)?;
             part.advance(next.0, next.1)?;
             write(run, target, recipes, left, started)?;
@@ -84,14 +90,6 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     Ok(if part::are_left(run.id)? { Some(run.in_time(run.pause)) } else { None })
 }
 
-/// Locks a leaf as its rows' removal does, so that it is not rewritten meanwhile. Errors: 55P03.
-fn lock(target: &Target, leaf: &Leaf) -> Result<()> {
-    removing(target, &leaf.table, || {
-        unsafe { pg_sys::LockRelationOid(leaf.table.oid, pg_sys::RowExclusiveLock as i32) };
-        Ok(())
-    })
-}
-
 /// Removes up to a batch of rows, and says where to go on: the steps done, and the offset in the next block.
 fn remove_next(
     run: &Run,
@@ -103,7 +101,7 @@ fn remove_next(
     let policy = run.policy();
     let selection = Selection { recipe_id: run.recipe_id.as_deref(), failure_type: run.failure_type.as_deref() };
     let limit = run.rows_left().unwrap_or(run.batch_size).min(run.batch_size) as usize;
-    removing(target, &leaf.table, || {
+    as_owner_of(&leaf.table, || {
         let place = match &part.task {
             Task::Keys => return remove_keys(target, leaf, policy.as_ref(), &selection, part, limit, recipes),
             Task::Positions(tids) => Place::Positions(&tids[part.steps_done as usize..]),

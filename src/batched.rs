@@ -14,7 +14,8 @@ use crate::recipe::Recipes;
 use crate::removable::PerLeaf;
 use crate::run::Run;
 use crate::selection::Selection;
-use crate::target::{Target, state};
+use crate::steady::steady;
+use crate::target::state;
 use crate::{batch, books, breaker, cutoff, history, part, sweep, worker};
 
 /// Starts a batched run: holds its target, fixes the cutoffs and divides the work. Returns its id. The target is held
@@ -51,65 +52,67 @@ fn start_run(
     let modes = "'regular' or 'emergency': CALL backlog_cleanup_run(mode => 'regular')";
     check(matches!(mode, "regular" | "emergency"), "mode", modes)?;
 
-    let target = begin(target, Span::Session)?;
-    target.account_exists()?;
-    let selection = Selection { recipe_id, failure_type };
-    selection.check(&target)?;
-    let policy = if mode == "regular" { Some(Policy::of(&target)?) } else { None };
-    let leaves = leaves(&target)?;
-    if let Some(leaf) = leaves.iter().find(|leaf| max_rows.is_some() && leaf.reach == Reach::Key) {
-        return Err(error(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("max_rows cannot be kept on {}, whose rows go by ranges of keys", leaf.table.name),
-            "CALL backlog_cleanup_run(max_duration => '1 hour')".into(),
-        ));
-    }
-    let (recipes, positions) = match &policy {
-        Some(policy) => {
-            let Ranked { recipes, positions } = sweep::survey(&target, policy, &selection, &leaves, false)?;
-            breaker::check(&target, &recipes.list, force)?;
-            (recipes, positions)
-        }
-        None => (Recipes::of(&target.recipe), None),
-    };
-    // A temporary table is seen by its own session only.
-    let workers = if leaves.iter().any(|leaf| leaf.table.is_temporary) { 1 } else { workers };
-    let batch_size = batch_size.map_or(target.batch_size, i64::from);
     let caller = caller()?;
-    let run_id = state(|| {
-        Spi::get_one_with_args::<i64>(
-            "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,
+    begin(target, Span::Session)?;
+    steady(target, |target| {
+        target.account_exists()?;
+        let selection = Selection { recipe_id, failure_type };
+        selection.check(target)?;
+        let policy = if mode == "regular" { Some(Policy::of(target)?) } else { None };
+        let leaves = leaves(target)?;
+        if let Some(leaf) = leaves.iter().find(|leaf| max_rows.is_some() && leaf.reach == Reach::Key) {
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("max_rows cannot be kept on {}, whose rows go by ranges of keys", leaf.table.name),
+                "CALL backlog_cleanup_run(max_duration => '1 hour')".into(),
+            ));
+        }
+        let (recipes, positions) = match &policy {
+            Some(policy) => {
+                let Ranked { recipes, positions } = sweep::survey(target, policy, &selection, &leaves, false)?;
+                breaker::check(target, &recipes.list, force)?;
+                (recipes, positions)
+            }
+            None => (Recipes::of(&target.recipe), None),
+        };
+        // A temporary table is seen by its own session only.
+        let workers = if leaves.iter().any(|leaf| leaf.table.is_temporary) { 1 } else { workers };
+        let batch_size = batch_size.map_or(target.batch_size, i64::from);
+        let run_id = state(|| {
+            Spi::get_one_with_args::<i64>(
+                "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,
                                               total_failed, removed, recipes_affected, batch_size, pause, max_duration,
                                               max_rows, workers, started_at)
              VALUES ($1, $2, 'running', $3::pg_catalog.name, $4, $5, $6::pg_catalog.timestamptz, $7, 0, $8, $9, $10,
                      $11, $12, $13, pg_catalog.clock_timestamp())
              RETURNING id",
-            &[
-                target.name.as_str().into(),
-                mode.into(),
-                caller.as_str().into(),
-                recipe_id.into(),
-                failure_type.into(),
-                policy.as_ref().map(|policy| policy.cutoff.as_str()).into(),
-                recipes.list.iter().map(|recipe| recipe.failed).sum::<i64>().into(),
-                (recipes.list.len() as i64).into(),
-                (batch_size as i32).into(),
-                pause.into(),
-                max_duration.into(),
-                max_rows.into(),
-                (if workers > 1 { workers } else { 0 }).into(),
-            ],
-        )
-        .map_err(spi)
-    })?
-    .unwrap_or_default();
-    cutoff::save(&target, run_id, &recipes)?;
-    // With nothing to remove there is nothing to do.
-    let none = PerLeaf::new();
-    let positions = if policy.is_some() && recipes.removed() == 0 { Some(&none) } else { positions.as_ref() };
-    let steps = if policy.is_some() { recipes.list.len() } else { 1 };
-    part::save(run_id, &leaves, positions, steps, batch_size as usize, workers as u32)?;
-    Ok(run_id)
+                &[
+                    target.name.as_str().into(),
+                    mode.into(),
+                    caller.as_str().into(),
+                    recipe_id.into(),
+                    failure_type.into(),
+                    policy.as_ref().map(|policy| policy.cutoff.as_str()).into(),
+                    recipes.list.iter().map(|recipe| recipe.failed).sum::<i64>().into(),
+                    (recipes.list.len() as i64).into(),
+                    (batch_size as i32).into(),
+                    pause.into(),
+                    max_duration.into(),
+                    max_rows.into(),
+                    (if workers > 1 { workers } else { 0 }).into(),
+                ],
+            )
+            .map_err(spi)
+        })?
+        .unwrap_or_default();
+        cutoff::save(target, run_id, &recipes)?;
+        // With nothing to remove there is nothing to do.
+        let none = PerLeaf::new();
+        let positions = if policy.is_some() && recipes.removed() == 0 { Some(&none) } else { positions.as_ref() };
+        let steps = if policy.is_some() { recipes.list.len() } else { 1 };
+        part::save(run_id, &leaves, positions, steps, batch_size as usize, workers as u32)?;
+        Ok(run_id)
+    })
 }
 
 /// Works on a run of this session for one batch, in the caller's transaction. Returns the seconds to wait before the next
@@ -130,12 +133,13 @@ fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
 #[pg_extern(sql = false)]
 fn finish_run(run_id: Option<i64>) -> Result<JsonB> {
     let run = of_session(run_id)?;
-    let target = Target::load(Some(&run.target))?;
-    if run.batches == 0 {
-        defer_nothing()?;
-        books::ledger(&target, &run.mode, run.id, None, 0)?;
-    }
-    let report = history::report(&run, &target)?;
+    let report = steady(Some(&run.target), |target| {
+        if run.batches == 0 {
+            defer_nothing()?;
+            books::ledger(target, &run.mode, run.id, None, 0)?;
+        }
+        history::report(&run, target)
+    })?;
     lock::hand_over();
     cutoff::forget();
     Ok(report)

@@ -2,16 +2,14 @@ use crate::error::Result;
 use crate::history;
 use crate::lock::{self, Span};
 use crate::read::{read_one, refuse_read_only};
-use crate::target::{self, Target};
+use crate::target;
 
-/// Holds a target for a run, and marks as interrupted what an earlier one has left. Errors: 22004, 42704, 25006, 55P03, and
-/// those of `Target::load`.
-pub fn begin(target: Option<&str>, span: Span) -> Result<Target> {
+/// Holds a target for a run, and marks as interrupted what an earlier one has left. Errors: 22004, 42704, 25006, 55P03.
+pub fn begin(target: Option<&str>, span: Span) -> Result<()> {
     let name = target::exists(target)?;
     refuse_read_only("remove rows")?;
     lock::acquire(name, span)?;
-    history::interrupt(name)?;
-    Target::load(Some(name))
+    history::interrupt(name)
 }
 
 /// The role that calls.

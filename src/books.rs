@@ -80,9 +80,9 @@ pub fn ledger(target: &Target, mode: &str, run_id: i64, batch: Option<i64>, remo
 }
 
 /// The newest run of a target, as JSON; null before the first. A run that is not at work any more is told from one that is
-/// by the lock, since this only reads.
+/// by the lock, since this only reads; a standby, which does not see the lock, believes the row.
 pub fn last_run(target: &str) -> Result<serde_json::Value> {
-    let is_running = lock::holder(target)?.is_some();
+    let is_running = lock::holder(target)?.is_some() || unsafe { pg_sys::RecoveryInProgress() };
     let run = state(|| {
         read_one::<pgrx::JsonB>(
             "SELECT pg_catalog.jsonb_build_object('runId', id, 'mode', mode, 'removed', removed,

@@ -12,6 +12,7 @@ use crate::policy::Policy;
 use crate::recipe::Swept;
 use crate::report::{as_json, details};
 use crate::selection::Selection;
+use crate::steady::steady;
 use crate::target::Target;
 use crate::{books, breaker, sweep};
 
@@ -28,27 +29,31 @@ fn backlog_cleanup_failed_generations(
     let started = Instant::now();
     let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_failed_generations(dry_run => true)")?;
     let force = required(force, "force", "SELECT backlog_cleanup_failed_generations(force => true)")?;
-    let target = if dry_run { Target::load(target)? } else { begin(target, Span::Transaction)? };
-    let policy = Policy::of(&target)?;
     let selection = Selection { recipe_id, failure_type };
-    let (run_id, swept) = sweep(&target, Some(&policy), &selection, dry_run, force)?;
-    as_json(&RegularReport {
-        success: true,
-        message: match breaker::reason(&target, &swept).filter(|_| dry_run && !force) {
-            Some(reason) => format!("Dry run: nothing was removed, and a real run would be refused: {reason}"),
-            None if policy.is_enabled() => message("Backlog cleanup completed successfully", dry_run),
-            None => format!("The policy of target \"{}\" is disabled: nothing was removed", target.name),
-        },
-        run_id,
-        mode: "regular".into(),
-        dry_run,
-        cutoff: policy.is_enabled().then_some(policy.cutoff),
-        total_failed_generations: swept.iter().map(|recipe| recipe.failed).sum(),
-        cleaned_up_generations: swept.iter().map(|recipe| recipe.removed).sum(),
-        recipes_affected: swept.len() as i64,
-        cleanup_details: details(&target, &swept)?,
-        duration_ms: started.elapsed().as_millis() as i64,
-        target: target.name,
+    if !dry_run {
+        begin(target, Span::Transaction)?;
+    }
+    steady(target, |target| {
+        let policy = Policy::of(target)?;
+        let (run_id, swept) = sweep(target, Some(&policy), &selection, dry_run, force)?;
+        as_json(&RegularReport {
+            success: true,
+            message: match breaker::reason(target, &swept).filter(|_| dry_run && !force) {
+                Some(reason) => format!("Dry run: nothing was removed, and a real run would be refused: {reason}"),
+                None if policy.is_enabled() => message("Backlog cleanup completed successfully", dry_run),
+                None => format!("The policy of target \"{}\" is disabled: nothing was removed", target.name),
+            },
+            run_id,
+            mode: "regular".into(),
+            dry_run,
+            cutoff: policy.is_enabled().then_some(policy.cutoff),
+            total_failed_generations: swept.iter().map(|recipe| recipe.failed).sum(),
+            cleaned_up_generations: swept.iter().map(|recipe| recipe.removed).sum(),
+            recipes_affected: swept.len() as i64,
+            cleanup_details: details(target, &swept)?,
+            duration_ms: started.elapsed().as_millis() as i64,
+            target: target.name.clone(),
+        })
     })
 }
 
@@ -62,19 +67,23 @@ fn backlog_cleanup_emergency(
 ) -> Result<JsonB> {
     let started = Instant::now();
     let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_emergency(dry_run => true)")?;
-    let target = if dry_run { Target::load(target)? } else { begin(target, Span::Transaction)? };
     let selection = Selection { recipe_id, failure_type };
-    let (run_id, swept) = sweep(&target, None, &selection, dry_run, true)?;
-    as_json(&EmergencyReport {
-        success: true,
-        message: message("Emergency backlog cleanup completed successfully", dry_run),
-        run_id,
-        target: target.name,
-        mode: "emergency".into(),
-        dry_run,
-        removed_count: swept.iter().map(|recipe| recipe.removed).sum(),
-        recipes_affected: swept.iter().filter(|recipe| recipe.removed > 0).count() as i64,
-        duration_ms: started.elapsed().as_millis() as i64,
+    if !dry_run {
+        begin(target, Span::Transaction)?;
+    }
+    steady(target, |target| {
+        let (run_id, swept) = sweep(target, None, &selection, dry_run, true)?;
+        as_json(&EmergencyReport {
+            success: true,
+            message: message("Emergency backlog cleanup completed successfully", dry_run),
+            run_id,
+            target: target.name.clone(),
+            mode: "emergency".into(),
+            dry_run,
+            removed_count: swept.iter().map(|recipe| recipe.removed).sum(),
+            recipes_affected: swept.iter().filter(|recipe| recipe.removed > 0).count() as i64,
+            duration_ms: started.elapsed().as_millis() as i64,
+        })
     })
 }
 

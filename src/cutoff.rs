@@ -3,7 +3,7 @@ use std::cell::{Cell, RefCell};
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
-use crate::error::{Result, spi};
+use crate::error::{Result, error, spi};
 use crate::keys::text_of;
 use crate::owner::as_owner_of;
 use crate::position::{Order, Position};
@@ -36,25 +36,44 @@ pub fn save(target: &Target, run_id: i64, recipes: &Recipes) -> Result<()> {
     })
 }
 
-/// A run, and the types of id and recipe, by which values in memory are read.
-type Key = (i64, pg_sys::Oid, pg_sys::Oid);
-
 thread_local! {
     /// The cutoffs of the batched run that this process last worked on; their ids are in the context.
-    static LOADED: RefCell<Option<(Key, Recipes)>> = const { RefCell::new(None) };
+    static LOADED: RefCell<Option<(i64, Reading, Recipes)>> = const { RefCell::new(None) };
     static CONTEXT: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// Does `work` with the recipes of a run and their cutoffs; nothing is counted yet.
+/// What a cutoff's meaning hangs on: the names and types of the columns, and the time zone.
+#[derive(PartialEq)]
+struct Reading([(String, pg_sys::Oid); 3], String);
+
+impl Reading {
+    fn of(target: &Target) -> Reading {
+        let columns = [&target.recipe, &target.failed_at, &target.id];
+        Reading(columns.map(|column| (column.name.clone(), column.type_oid)), target.time_zone.clone())
+    }
+}
+
+/// Does `work` with the recipes of a run and their cutoffs; nothing is counted yet. Errors: 55000 where the target is read in
+/// another way than when they were loaded.
 pub fn with<T>(target: &Target, run_id: i64, work: impl FnOnce(&mut Recipes) -> Result<T>) -> Result<T> {
-    let key = (run_id, target.id.type_oid, target.recipe.type_oid);
+    let reading = Reading::of(target);
     let mut recipes = match LOADED.take() {
-        Some((loaded, recipes)) if loaded == key => recipes,
+        Some((run, before, _)) if run == run_id && before != reading => {
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!(
+                    "target \"{}\": its columns or its time zone have changed since run {run_id} started",
+                    target.name
+                ),
+                "CALL backlog_cleanup_run()".into(),
+            ));
+        }
+        Some((run, _, recipes)) if run == run_id => recipes,
         _ => load(target, run_id)?,
     };
     recipes.list.iter_mut().for_each(|recipe| recipe.removed = 0);
     let done = work(&mut recipes);
-    LOADED.set(Some((key, recipes)));
+    LOADED.set(Some((run_id, reading, recipes)));
     done
 }
 

@@ -98,10 +98,10 @@ fn statement(target: &Target, leaf: &Leaf, condition: &str, place: &Place, recip
         }
     };
     format!(
-        "SELECT {}, g.{}, g.{}, g.ctid FROM ONLY {} g WHERE {place}",
+        "SELECT {}, {}, {}, g.ctid FROM ONLY {} g WHERE {place}",
         target.recipe.as_key(),
-        target.failed_at.name,
-        target.id.name,
+        target.failed_at.as_itself(),
+        target.id.as_itself(),
         leaf.table.name
     )
 }

@@ -74,9 +74,9 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     Ok(leaves)
 }
 
-/// Whether a table is the target's or still one of those under it.
+/// Whether a table is the target's or one of those under it now, whenever the caller's snapshot was taken.
 pub fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
-    read_one::<bool>(
+    Spi::get_one_with_args::<bool>(
         "WITH RECURSIVE above (oid) AS (
              SELECT $1
              UNION
@@ -85,6 +85,7 @@ pub fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
         &[leaf.into(), target.table.oid.into()],
     )
     .map(|belongs| belongs == Some(true))
+    .map_err(spi)
 }
 
 /// Whether Citus spreads the table over shards.

@@ -36,6 +36,7 @@ mod run;
 mod schedule;
 mod selection;
 mod status;
+mod steady;
 mod stream;
 mod subtransaction;
 mod sweep;

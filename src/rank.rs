@@ -121,10 +121,10 @@ fn statement(target: &Target, selection: &Selection, leaf: &Leaf, source: Source
         _ => "NULL::tid",
     };
     format!(
-        "SELECT {}, g.{}, g.{}, {tid}, {} FROM {} g WHERE {}",
+        "SELECT {}, {}, {}, {tid}, {} FROM {} g WHERE {}",
         recipe.as_key(),
-        failed_at.name,
-        id.name,
+        failed_at.as_itself(),
+        id.as_itself(),
         selection.matches(target),
         leaf.rows(),
         target.is_failed()

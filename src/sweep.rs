@@ -1,15 +1,10 @@
-use std::panic::AssertUnwindSafe;
-
-use pgrx::prelude::*;
-use pgrx::spi::quote_literal;
-
 use crate::breaker;
-use crate::error::{Result, error};
+use crate::error::Result;
 use crate::find::{Place, condition, find};
 use crate::index;
 use crate::keys;
 use crate::leaf::{Leaf, Reach, leaves};
-use crate::owner::{acting_as, as_owner_of, set_local};
+use crate::owner::as_owner_of;
 use crate::policy::Policy;
 use crate::rank::{Ranked, Source, rank};
 use crate::recipe::{Recipes, Swept};
@@ -17,7 +12,6 @@ use crate::removable::PerLeaf;
 use crate::remove::remove;
 use crate::selection::Selection;
 use crate::stream::{stream, stream_returning};
-use crate::table::Table;
 use crate::target::Target;
 
 /// Rows per statement: few enough that what a statement keeps is small, many enough that its start costs nothing.
@@ -42,7 +36,7 @@ pub fn regular(
     let condition = condition(target, Some(policy), selection);
     let places = 0..recipes.list.len();
     for leaf in &leaves {
-        removing(target, &leaf.table, || match (leaf.reach, &mut positions) {
+        as_owner_of(&leaf.table, || match (leaf.reach, &mut positions) {
             (Reach::Key, _) => {
                 keys::remove(target, leaf, policy, selection, places.clone(), usize::MAX, &mut recipes).map(drop)
             }
@@ -131,7 +125,7 @@ pub fn emergency(target: &Target, selection: &Selection, dry_run: bool) -> Resul
             let count = format!("SELECT {} FROM {} g WHERE {condition}", target.recipe.as_key(), leaf.rows());
             as_owner_of(&leaf.table, || stream(&count, |row| recipes.count_removed(row)))?;
         } else {
-            removing(target, &leaf.table, || remove_failed(target, &leaf, selection, &mut recipes))?;
+            as_owner_of(&leaf.table, || remove_failed(target, &leaf, selection, &mut recipes))?;
         }
     }
     Ok(recipes.into_sorted())
@@ -142,20 +136,4 @@ pub fn remove_failed(target: &Target, leaf: &Leaf, selection: &Selection, recipe
     let (rows, key) = (leaf.rows(), target.recipe.as_key());
     let delete = format!("DELETE FROM {rows} g WHERE {} RETURNING {key}", condition(target, None, selection));
     stream_returning(&delete, |row| recipes.count_removed(row))
-}
-
-/// Does `work`, which removes rows of `table`, as its owner. Errors: 55P03 (a lock that is held for too long).
-pub fn removing<T>(target: &Target, table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    acting_as(table.owner, &table.search_path, || {
-        set_local("lock_timeout", &target.lock_timeout.to_string());
-        PgTryBuilder::new(AssertUnwindSafe(|| as_owner_of(table, work)))
-            .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, |_| {
-                Err(error(
-                    PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
-                    format!("target \"{}\": another session has held a lock for longer than lock_timeout", target.name),
-                    format!("SELECT * FROM pg_locks WHERE relation = {}::regclass", quote_literal(&table.name)),
-                ))
-            })
-            .execute()
-    })
 }

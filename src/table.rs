@@ -199,6 +199,11 @@ impl Column {
         format!("g.{}::{key}", self.name)
     }
 
+    /// This column of `g` as the type that it has been found to have, for code that takes its bytes.
+    pub fn as_itself(&self) -> String {
+        format!("g.{}::{}", self.name, self.sql_type)
+    }
+
     /// Checks that a value can be read as this column's type and compared with it; the type's own code runs as whoever
     /// asks. Errors: 22P02, 42804.
     pub fn accepts(&self, value: &str, table: &Table) -> Result<()> {

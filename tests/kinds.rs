@@ -166,7 +166,7 @@ fn foreign_partitions_lose_exactly_the_right_rows_by_one_pushed_down_delete_per_
         .unwrap();
     target(&mut client);
     exactly_the_right_rows_go(&mut client, "foreign");
-    let log = remote.log();
+    let log = remote.logged();
     let deletes: Vec<&str> = log.lines().filter(|line| line.contains("DELETE FROM public.far")).collect();
     let pushed = deletes.iter().filter(|delete| delete.contains("recipe_id = ") && !delete.contains("ctid")).count();
     // Four recipes, two regular runs.
@@ -195,7 +195,7 @@ fn a_distributed_table_goes_by_keys_and_no_statement_names_a_ctid() {
         .unwrap();
     target(&mut client);
     exactly_the_right_rows_go(&mut client, "distributed");
-    let log = cluster.log();
+    let log = cluster.logged();
     assert!(log.contains("DELETE FROM public.kind g USING (VALUES"), "the statements are logged");
     let of_ctid: Vec<&str> = log.lines().filter(|line| line.contains("ctid")).collect();
     assert_eq!(of_ctid, [""; 0]);

@@ -67,21 +67,34 @@ fn a_table_that_changes_hands_while_a_run_waits_is_not_used_as_its_old_owner() {
     let cluster = Cluster::start("");
     let mut platform = cluster.platform();
     platform.batch_execute(FAIL).unwrap();
-    platform.batch_execute("CREATE ROLE mallory; BEGIN; ALTER TABLE generations OWNER TO mallory").unwrap();
-    for call in ["SELECT backlog_cleanup_failed_generations()", "SELECT backlog_cleanup_status_json()"] {
+    platform
+        .batch_execute(
+            "CREATE ROLE heir; GRANT ALL ON SCHEMA public TO heir;
+             CREATE TABLE seen (who name); GRANT INSERT ON seen TO heir;
+             CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN INSERT INTO seen VALUES (current_user); RETURN OLD; END';
+             CREATE TRIGGER see BEFORE DELETE ON generations FOR EACH ROW EXECUTE FUNCTION see()",
+        )
+        .unwrap();
+    // A run reads the target again; the status, which would be out of date, says so.
+    for (call, expected) in
+        [("SELECT backlog_cleanup_failed_generations()", "done"), ("SELECT backlog_cleanup_status_json()", "40001")]
+    {
+        platform.batch_execute("ALTER TABLE generations OWNER TO postgres").unwrap();
+        platform.batch_execute("BEGIN; ALTER TABLE generations OWNER TO heir").unwrap();
         let mut runner = cluster.connect();
-        let run = thread::spawn(move || refused(runner.batch_execute(call)).0);
+        let run = thread::spawn(move || runner.batch_execute(call));
         let mut watcher = cluster.connect();
         let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
         while watcher.query_one(waiting, &[]).unwrap().get::<_, i64>(0) == 0 {
             thread::sleep(Duration::from_millis(10));
         }
         platform.batch_execute("COMMIT").unwrap();
-        assert_eq!(run.join().unwrap(), "40001", "{call}");
-        platform.batch_execute("BEGIN; ALTER TABLE generations OWNER TO postgres").unwrap();
+        let done = run.join().unwrap().map_or_else(|failure| refused(Err(failure)).0, |()| "done".into());
+        assert_eq!(done, expected, "{call}");
     }
-    platform.batch_execute("ROLLBACK").unwrap();
-    assert_eq!(books(&mut cluster.connect()), [15, 0, 0]);
+    let seen = platform.query("SELECT DISTINCT who::text FROM seen", &[]).unwrap();
+    assert_eq!(seen.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>(), ["heir"]);
 }
 
 /// Rows of the table, runs in the history, and the ledger's sum.

@@ -1,9 +1,12 @@
 //! A throwaway PostgreSQL server per test: its own directory, its own socket, never root, gone at the end.
 #![allow(dead_code)] // each test file uses its part
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, Weak};
+use std::thread;
+use std::time::Duration;
 
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
@@ -48,6 +51,17 @@ impl Cluster {
         Cluster::start(PG_CRON)
     }
 
+    /// A server that the tests of one file share, each in a database of its own; the last of them stops it.
+    pub fn shared(settings: &str) -> Arc<Cluster> {
+        static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        shared.upgrade().unwrap_or_else(|| {
+            let cluster = Arc::new(Cluster::start(settings));
+            *shared = Arc::downgrade(&cluster);
+            cluster
+        })
+    }
+
     /// Starts a hot standby of this server.
     pub fn standby(&self) -> Cluster {
         let standby = Cluster {
@@ -67,6 +81,13 @@ impl Cluster {
         self.pg_ctl(&["restart", "-m", "fast"]);
     }
 
+    /// The same with an environment of its own.
+    pub fn restart_with(&self, environment: &[(&str, &str)]) {
+        let arguments = ["restart", "-m", "fast", "-w", "-l", &self.log()];
+        let mut restart = self.command("pg_ctl", &arguments);
+        assert!(restart.envs(environment.iter().copied()).status().expect("pg_ctl starts").success());
+    }
+
     /// Stops the server as a power failure would, and starts it again.
     pub fn crash(&self) {
         self.pg_ctl(&["restart", "-m", "immediate"]);
@@ -77,9 +98,61 @@ impl Cluster {
         assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill starts").success());
     }
 
+    /// Stops the server as a power failure would.
+    pub fn stop(&self) {
+        self.pg_ctl(&["stop", "-m", "immediate"]);
+    }
+
+    /// Starts a server that was killed, as soon as the last of its processes is gone, unless it has come back by itself.
+    pub fn start_again(&self) {
+        let log = self.log();
+        until_holds(|| {
+            self.configuration("postgres").connect(NoTls).is_ok()
+                || self
+                    .command("pg_ctl", &["-w", "-l", &log, "start"])
+                    .stderr(Stdio::null())
+                    .status()
+                    .unwrap()
+                    .success()
+        });
+    }
+
+    /// Adds a line to the configuration, for the next start.
+    pub fn set(&self, line: &str) {
+        let file = self.data().join("postgresql.auto.conf");
+        let kept = std::fs::read_to_string(&file).expect("the configuration");
+        std::fs::write(&file, format!("{kept}\n{line}\n")).expect("the configuration");
+    }
+
+    /// Makes a directory that is the server's.
+    pub fn make_directory(&self, path: &Path) {
+        std::fs::create_dir(path).expect("a directory");
+        give_to_server(path);
+    }
+
+    /// Moves the write-ahead log to another file system.
+    pub fn move_log_to(&self, path: &Path) {
+        self.stop();
+        let log = self.data().join("pg_wal");
+        assert!(Command::new("mv").arg(&log).arg(path).status().expect("mv starts").success());
+        std::os::unix::fs::symlink(path, &log).expect("a link");
+        self.pg_ctl(&["start"]);
+    }
+
+    /// Makes a standby a primary.
+    pub fn promote(&self) {
+        self.pg_ctl(&["promote"]);
+    }
+
+    /// The process id of the postmaster.
+    pub fn postmaster(&self) -> i32 {
+        let file = std::fs::read_to_string(self.data().join("postmaster.pid")).expect("a server that runs");
+        file.lines().next().expect("a process id").parse().expect("a number")
+    }
+
     /// What the server has logged.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).expect("the log")
+    pub fn logged(&self) -> String {
+        std::fs::read_to_string(self.log()).expect("the log")
     }
 
     pub fn socket(&self) -> &str {
@@ -91,15 +164,28 @@ impl Cluster {
     }
 
     pub fn connect_to(&self, database: &str) -> Client {
-        Client::connect(&format!("host={} user=postgres dbname={database}", self.socket()), NoTls).expect("connects")
+        self.configuration(database).connect(NoTls).expect("connects")
+    }
+
+    fn configuration(&self, database: &str) -> postgres::Config {
+        let mut configuration = postgres::Config::new();
+        configuration.host(self.socket()).user("postgres").dbname(database);
+        configuration
+    }
+
+    /// A connection, as soon as the server takes one again.
+    pub fn reconnect(&self) -> Client {
+        let mut connection = None;
+        until_holds(|| {
+            connection = self.configuration("postgres").connect(NoTls).ok();
+            connection.is_some()
+        });
+        connection.expect("connects")
     }
 
     /// A connection whose notices and warnings are sent on, each with its hint.
     pub fn connect_with_notices(&self, notices: Sender<(String, String)>) -> Client {
-        postgres::Config::new()
-            .host(self.socket())
-            .user("postgres")
-            .dbname("postgres")
+        self.configuration("postgres")
             .notice_callback(move |notice| {
                 let hint = notice.hint().unwrap_or_default().to_owned();
                 notices.send((notice.message().to_owned(), hint)).unwrap_or_default()
@@ -110,10 +196,13 @@ impl Cluster {
 
     /// The platform's tables, empty, and the extension, in the database `postgres`.
     pub fn platform(&self) -> Client {
-        let mut client = self.connect();
-        client.batch_execute(PLATFORM).expect("the platform's tables");
-        client.batch_execute("CREATE EXTENSION backlog_cleanup").expect("the extension");
-        client
+        platform(self.connect())
+    }
+
+    /// The same in a database of that name, which it creates.
+    pub fn platform_in(&self, database: &str) -> Client {
+        self.connect().batch_execute(&format!("CREATE DATABASE {database}")).expect("the database");
+        platform(self.connect_to(database))
     }
 
     /// Runs one of the server's programs on it and returns what it printed.
@@ -144,8 +233,11 @@ impl Cluster {
     }
 
     fn pg_ctl(&self, arguments: &[&str]) {
-        let log = self.dir.path().join("log");
-        self.run("pg_ctl", &[&["-w", "-l", log.to_str().expect("UTF-8")], arguments].concat());
+        self.run("pg_ctl", &[&["-w", "-l", &self.log()], arguments].concat());
+    }
+
+    fn log(&self) -> String {
+        format!("{}/log", self.socket())
     }
 
     /// Runs a program on the data directory, as a user who is not root.
@@ -181,6 +273,55 @@ impl Drop for Cluster {
     }
 }
 
+fn platform(mut client: Client) -> Client {
+    client.batch_execute(PLATFORM).expect("the platform's tables");
+    client.batch_execute("CREATE EXTENSION backlog_cleanup").expect("the extension");
+    client
+}
+
+/// Waits until a condition holds.
+pub fn until_holds(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Waits until a statement that returns a truth says so.
+pub fn until_true(client: &mut Client, condition: &str) {
+    until_holds(|| {
+        client.query_one(condition, &[]).unwrap_or_else(|failure| panic!("{condition}: {failure:?}")).get(0)
+    });
+}
+
+/// Kills a process of a server, which has no time to do anything about it; false where there is none.
+pub fn kill(process: i32) -> bool {
+    Command::new("kill")
+        .args(["-9", &process.to_string()])
+        .stderr(Stdio::null())
+        .status()
+        .expect("kill starts")
+        .success()
+}
+
+/// Random numbers that a seed repeats (SplitMix64).
+pub struct Random(pub u64);
+
+impl Random {
+    /// From 0 to `limit`, without it.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}
+
+/// A number from the environment.
+pub fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
 fn bin() -> PathBuf {
     let pg_config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin/pg_config".into());
     let output = Command::new(pg_config).arg("--bindir").output().expect("pg_config starts");
@@ -189,10 +330,14 @@ fn bin() -> PathBuf {
 
 fn directory() -> TempDir {
     let dir = TempDir::with_prefix("backlog_cleanup-").expect("a temporary directory");
-    if is_root() {
-        assert!(Command::new("chown").arg("postgres").arg(dir.path()).status().expect("chown starts").success());
-    }
+    give_to_server(dir.path());
     dir
+}
+
+fn give_to_server(path: &Path) {
+    if is_root() {
+        assert!(Command::new("chown").arg("postgres").arg(path).status().expect("chown starts").success());
+    }
 }
 
 fn is_root() -> bool {
