@@ -8,7 +8,7 @@ export PG_CONFIG
 # Servers and their clients show no backtraces.
 unexport RUST_BACKTRACE
 
-.PHONY: help setup install demo demo-stop lint release test test-matrix bench
+.PHONY: help setup install demo demo-stop lint release test test-chaos test-soak test-matrix bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ release: setup ## freeze this version's install script in sql/released, to be co
 test: install ## run every test
 	cargo test --release --workspace $(FEATURES)
 	scripts/regress
+
+test-chaos: install ## kill processes at random moments of runs, 200 times (ROUNDS, SEED)
+	ROUNDS=$(or $(ROUNDS),200) cargo test --release $(FEATURES) --test chaos -- --nocapture
+
+test-soak: install ## runs of all kinds beside a load for five minutes (SECONDS, SEED), and a replay of its history
+	SECONDS=$(or $(SECONDS),300) cargo test --release $(FEATURES) --test soak -- --nocapture
 
 test-matrix: ## run every test on every supported PostgreSQL (MAJORS); see CONTRIBUTING.md
 	scripts/matrix/run $(MAJORS)
