@@ -11,16 +11,12 @@ use crate::error::{Result, error, required};
 fn commit_and_wait(seconds: Option<f64>, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     let can_commit = unsafe {
         let context = (*fcinfo).context;
-        pgrx::is_a(context, pg_sys::NodeTag::T_CallContext)
-            && !(*context.cast::<pg_sys::CallContext>()).atomic
-            // A block that catches errors is a subtransaction.
-            && pg_sys::GetCurrentTransactionNestLevel() == 1
+        pgrx::is_a(context, pg_sys::NodeTag::T_CallContext) && !(*context.cast::<pg_sys::CallContext>()).atomic
     };
     if !can_commit {
         return Err(error(
             PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
-            "backlog_cleanup_run commits after each batch, and cannot run inside a transaction block, a function or a \
-             block that catches errors"
+            "backlog_cleanup_run commits after each batch, and cannot run inside a transaction block or a function"
                 .into(),
             "COMMIT; CALL backlog_cleanup_run(); or in one transaction: SELECT backlog_cleanup_failed_generations()"
                 .into(),
