@@ -7,7 +7,7 @@ use crate::owner::{as_owner_of, set_local};
 use crate::policy::Policy;
 use crate::position::{Order, Position};
 use crate::recipe::Recipes;
-use crate::removable::{PerLeaf, Removable};
+use crate::removable::{PerLeaf, Removable, push};
 use crate::selection::Selection;
 use crate::stream::{Row, stream};
 use crate::target::Target;
@@ -93,7 +93,7 @@ pub fn rank(
                 positions = None;
             }
             if let Some(positions) = &mut positions {
-                positions.entry(expired.leaf).or_default().push(Removable::new(expired.tid, recipe));
+                push(positions.entry(expired.leaf).or_default(), Removable::new(expired.tid, recipe));
             }
         }
     };
