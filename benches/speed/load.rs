@@ -21,6 +21,10 @@ pub fn measure() -> Vec<Table> {
             "load beside the run, batches of 2,000 with a pause of 20 ms",
             Some("CALL backlog_cleanup_run(mode => 'emergency', batch_size => 2000, pause => '20 ms')"),
         ),
+        (
+            "load beside the run, batches of 500 with a pause of 100 ms",
+            Some("CALL backlog_cleanup_run(mode => 'emergency', batch_size => 500, pause => '100 ms')"),
+        ),
     ];
     let mut rows = Vec::new();
     let mut alone = None;

@@ -91,6 +91,7 @@ fn draw(points: &[(i64, f64, u64)]) {
     let mut chart = ChartBuilder::on(&root)
         .caption("Cost of a run per removed row", ("sans-serif", 18))
         .margin(12)
+        .margin_right(36)
         .x_label_area_size(40)
         .y_label_area_size(50)
         .build_cartesian_2d((50_000.0..10_000_000.0).log_scale(), 0.0..top)
@@ -99,7 +100,11 @@ fn draw(points: &[(i64, f64, u64)]) {
         .configure_mesh()
         .x_desc("rows removed")
         .y_desc("µs per row")
-        .x_label_formatter(&|rows| format!("{:.0}k", rows / 1000.0))
+        .light_line_style(TRANSPARENT)
+        .x_label_formatter(&|rows| match rows / 1e6 {
+            millions if millions >= 1.0 => format!("{millions:.0}M"),
+            millions => format!("{:.0}k", millions * 1000.0),
+        })
         .y_label_formatter(&|cost| format!("{cost:.1}"))
         .draw()
         .expect("drawn");
