@@ -7,7 +7,7 @@ The ordering of items is not stable, it is driven by a dependency graph.
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/lib.rs:47
+-- src/lib.rs:48
 -- bootstrap
 -- The state of the extension. Plain CREATE: an existing schema of this name is refused, not adopted.
 CREATE SCHEMA backlog_cleanup;
@@ -270,7 +270,7 @@ INSERT INTO backlog_cleanup.policy (target) VALUES ('generations');
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/lib.rs:48
+-- src/lib.rs:49
 -- requires:
 --   tables
 
@@ -288,64 +288,7 @@ $encoding$;
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/lib.rs:49
--- requires:
---   tables
-
--- All configuration is rows: a dump carries them, and a restore puts them over those that CREATE EXTENSION has made.
-CREATE FUNCTION backlog_cleanup.restoring() RETURNS boolean LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT EXISTS (SELECT FROM pg_settings WHERE name = 'xmloption' AND source = 'session')
-       AND (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
-$$;
-COMMENT ON FUNCTION backlog_cleanup.restoring() IS
-    'whether a superuser restores a dump: pg_dump sets xmloption where it does, and nobody else has a reason to';
-REVOKE ALL ON FUNCTION backlog_cleanup.restoring() FROM PUBLIC;
-
-SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.target', '');
-SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.policy', '');
-SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run', '');
-SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_recipe', '');
-
-CREATE FUNCTION backlog_cleanup.give_way_to_dump() RETURNS trigger LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF backlog_cleanup.restoring() THEN
-        DELETE FROM backlog_cleanup.target WHERE name = NEW.name;
-    END IF;
-    RETURN NEW;
-END
-$$;
-COMMENT ON FUNCTION backlog_cleanup.give_way_to_dump() IS 'makes way for the rows of a dump that is being restored';
-REVOKE ALL ON FUNCTION backlog_cleanup.give_way_to_dump() FROM PUBLIC;
-CREATE TRIGGER give_way_to_dump BEFORE INSERT ON backlog_cleanup.target
-    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dump();
-COMMENT ON TRIGGER give_way_to_dump ON backlog_cleanup.target IS 'a restored target replaces the one of that name';
-
-CREATE FUNCTION backlog_cleanup.interrupt_restored() RETURNS trigger LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF backlog_cleanup.restoring() THEN
-        NEW.state := 'interrupted';
-        NEW.waiting_for := NULL;
-        NEW.finished_at := NEW.started_at;
-    END IF;
-    RETURN NEW;
-END
-$$;
-COMMENT ON FUNCTION backlog_cleanup.interrupt_restored() IS 'a run that was at work when a dump was taken is not at work where it is restored';
-REVOKE ALL ON FUNCTION backlog_cleanup.interrupt_restored() FROM PUBLIC;
-CREATE TRIGGER interrupt_restored BEFORE INSERT ON backlog_cleanup.run
-    FOR EACH ROW WHEN (NEW.state OPERATOR(pg_catalog.=) 'running') EXECUTE FUNCTION backlog_cleanup.interrupt_restored();
-COMMENT ON TRIGGER interrupt_restored ON backlog_cleanup.run IS 'a restored run is not running for ever';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/lib.rs:67
+-- src/lib.rs:68
 -- requires:
 --   tables
 
@@ -410,7 +353,7 @@ REVOKE ALL ON FUNCTION backlog_cleanup.finish_run(bigint) FROM PUBLIC;
 
 CREATE VIEW backlog_cleanup.progress AS
     SELECT r.id AS run_id, r.target, r.mode,
-           CASE WHEN held.pid IS NULL THEN 'interrupted' ELSE r.state END AS state,
+           CASE WHEN held.pid IS NULL AND NOT pg_catalog.pg_is_in_recovery() THEN 'interrupted' ELSE r.state END AS state,
            held.pid, r.started_at, r.batches, r.removed, r.skipped, r.kept_back,
            done.share AS share_done,
            r.removed OPERATOR(pg_catalog./) spent.seconds AS rows_per_second,
@@ -439,7 +382,7 @@ COMMENT ON VIEW backlog_cleanup.progress IS 'batched runs that are at work, or w
 COMMENT ON COLUMN backlog_cleanup.progress.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.progress.target IS 'its target';
 COMMENT ON COLUMN backlog_cleanup.progress.mode IS 'regular or emergency';
-COMMENT ON COLUMN backlog_cleanup.progress.state IS 'running; interrupted where nobody works on it any more';
+COMMENT ON COLUMN backlog_cleanup.progress.state IS 'running; interrupted where nobody works on it any more, which a standby cannot tell';
 COMMENT ON COLUMN backlog_cleanup.progress.pid IS 'the process that runs it, or NULL';
 COMMENT ON COLUMN backlog_cleanup.progress.started_at IS 'when it started';
 COMMENT ON COLUMN backlog_cleanup.progress.batches IS 'committed batches';
@@ -450,6 +393,63 @@ COMMENT ON COLUMN backlog_cleanup.progress.share_done IS 'how much of the table 
 COMMENT ON COLUMN backlog_cleanup.progress.rows_per_second IS 'rows removed per second since it started';
 COMMENT ON COLUMN backlog_cleanup.progress.time_left IS 'at this rate; NULL before the first batch';
 COMMENT ON COLUMN backlog_cleanup.progress.waiting_for IS 'why it waits, or NULL';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/lib.rs:50
+-- requires:
+--   tables
+
+-- All configuration is rows: a dump carries them, and a restore puts them over those that CREATE EXTENSION has made.
+CREATE FUNCTION backlog_cleanup.restoring() RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pg_settings WHERE name = 'xmloption' AND source = 'session')
+       AND (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
+$$;
+COMMENT ON FUNCTION backlog_cleanup.restoring() IS
+    'whether a superuser restores a dump: pg_dump sets xmloption where it does, and nobody else has a reason to';
+REVOKE ALL ON FUNCTION backlog_cleanup.restoring() FROM PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.target', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.policy', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_recipe', '');
+
+CREATE FUNCTION backlog_cleanup.give_way_to_dump() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF backlog_cleanup.restoring() THEN
+        DELETE FROM backlog_cleanup.target WHERE name = NEW.name;
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.give_way_to_dump() IS 'makes way for the rows of a dump that is being restored';
+REVOKE ALL ON FUNCTION backlog_cleanup.give_way_to_dump() FROM PUBLIC;
+CREATE TRIGGER give_way_to_dump BEFORE INSERT ON backlog_cleanup.target
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dump();
+COMMENT ON TRIGGER give_way_to_dump ON backlog_cleanup.target IS 'a restored target replaces the one of that name';
+
+CREATE FUNCTION backlog_cleanup.interrupt_restored() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF backlog_cleanup.restoring() THEN
+        NEW.state := 'interrupted';
+        NEW.waiting_for := NULL;
+        NEW.finished_at := NEW.started_at;
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.interrupt_restored() IS 'a run that was at work when a dump was taken is not at work where it is restored';
+REVOKE ALL ON FUNCTION backlog_cleanup.interrupt_restored() FROM PUBLIC;
+CREATE TRIGGER interrupt_restored BEFORE INSERT ON backlog_cleanup.run
+    FOR EACH ROW WHEN (NEW.state OPERATOR(pg_catalog.=) 'running') EXECUTE FUNCTION backlog_cleanup.interrupt_restored();
+COMMENT ON TRIGGER interrupt_restored ON backlog_cleanup.run IS 'a restored run is not running for ever';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -464,7 +464,7 @@ AS 'MODULE_PATHNAME', 'backlog_cleanup_check_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/lib.rs:50
+-- src/lib.rs:51
 -- requires:
 --   dump
 --   target::backlog_cleanup_check
@@ -534,7 +534,7 @@ AS 'MODULE_PATHNAME', 'backlog_cleanup_doctor_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/cleanup.rs:56
+-- src/cleanup.rs:61
 -- backlog_cleanup::cleanup::backlog_cleanup_emergency
 CREATE  FUNCTION "backlog_cleanup_emergency"(
 	"target" TEXT DEFAULT 'generations', /* Option < & str > */
@@ -547,7 +547,7 @@ AS 'MODULE_PATHNAME', 'backlog_cleanup_emergency_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/cleanup.rs:20
+-- src/cleanup.rs:21
 -- backlog_cleanup::cleanup::backlog_cleanup_failed_generations
 CREATE  FUNCTION "backlog_cleanup_failed_generations"(
 	"target" TEXT DEFAULT 'generations', /* Option < & str > */
@@ -649,7 +649,7 @@ AS 'MODULE_PATHNAME', 'backlog_cleanup_unschedule_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/lib.rs:51
+-- src/lib.rs:52
 -- requires:
 --   cleanup::backlog_cleanup_failed_generations
 --   cleanup::backlog_cleanup_emergency
@@ -696,7 +696,7 @@ COMMENT ON FUNCTION backlog_cleanup_revoke(text) IS 'takes all levels from a rol
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/lib.rs:68
+-- src/lib.rs:69
 -- requires:
 --   privileges
 
@@ -726,31 +726,31 @@ $strangers$;
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/wait.rs:9
+-- src/wait.rs:10
 -- backlog_cleanup::wait::commit_and_wait
 -- Skipped due to `#[pgrx(sql = false)]`
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/batched.rs:129
+-- src/batched.rs:133
 -- backlog_cleanup::batched::finish_run
 -- Skipped due to `#[pgrx(sql = false)]`
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/batched.rs:116
+-- src/batched.rs:120
 -- backlog_cleanup::batched::next_batch
 -- Skipped due to `#[pgrx(sql = false)]`
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/batched.rs:23
+-- src/batched.rs:25
 -- backlog_cleanup::batched::start_run
 -- Skipped due to `#[pgrx(sql = false)]`
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/lib.rs:69
+-- src/lib.rs:70
 -- finalize
 -- Registers the nightly job, last of all. A dump brings the job in pg_cron's own table, where a second one would break
 -- the restore.
