@@ -55,6 +55,7 @@ pub fn measure() -> Vec<Table> {
         Comparison {
             title: "Nothing due, a fifth of the rows that are not failed",
             database: "small",
+            without_index: "small",
             variants: ALONE,
         },
     ]
