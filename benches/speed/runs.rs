@@ -78,9 +78,7 @@ pub fn compare(cluster: &Cluster, comparison: &Comparison) -> Table {
     let mut times = vec![Vec::new(); comparison.variants.len()];
     for _ in 0..rounds {
         for ((name, statements), times) in comparison.variants.iter().zip(&mut times) {
-            // The peer has no index of ours, on whichever side it runs.
-            let database =
-                if *name == LOOP.0 && comparison.database == "indexed" { "plain" } else { comparison.database };
+            let database = if *name == LOOP.0 { comparison.without_index } else { comparison.database };
             times.push(time(&mut fresh(cluster, database), statements));
         }
     }
