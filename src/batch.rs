@@ -1,5 +1,6 @@
 use std::time::Instant;
 
+use pgrx::itemptr::item_pointer_get_both;
 use pgrx::prelude::*;
 
 use crate::error::{Result, spi};
@@ -15,7 +16,6 @@ use crate::selection::Selection;
 use crate::steady::steady;
 use crate::subtransaction::{attempt, sqlstate};
 use crate::sweep::remove_failed;
-use crate::table::Table;
 use crate::target::{Target, state};
 use crate::{books, cutoff, governor, history, keys, leaf, part};
 
@@ -48,12 +48,11 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
 fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     let Some(part) = Part::take(run.id)? else { return Ok(None) };
     defer_nothing()?;
-    let Some(mut table) = Table::of(part.leaf)? else {
+    let Some(table) = leaf::table(part.leaf, target)? else {
         // The leaf was dropped, and its rows with it.
         part.advance(part.steps, 0)?;
         return Ok(Some(0.0));
     };
-    table.search_path = target.search_path.clone().unwrap_or(table.search_path);
     let reach = if matches!(part.task, Task::Keys) { Reach::Key } else { Reach::Position };
     let leaf = Leaf { table, reach, pages: 0 };
     let started = Instant::now();
@@ -120,6 +119,10 @@ fn remove_next(
                 (i64::from(last.block()) - first, last.offset())
             }
             (Task::Blocks { first, .. }, _) => (end - first, 0),
+            // They are in heap order, and so are those that were found.
+            (Task::Positions(tids), Some(last)) if rows.len() == limit => {
+                (tids.partition_point(|tid| item_pointer_get_both(*tid) <= (last.block(), last.offset())) as i64, 0)
+            }
             _ => (part.steps, 0),
         };
         Ok((next, left))

@@ -57,25 +57,15 @@ fn sum_up(run_id: i64) -> Result<()> {
 
 /// Marks a run as stopped before its end.
 pub fn stop(run_id: i64) -> Result<()> {
-    change(
-        run_id,
-        "UPDATE backlog_cleanup.run SET state = 'stopped' WHERE id OPERATOR(pg_catalog.=) $1 AND $2 IS NULL",
-        None,
-    )
+    let stop = "UPDATE backlog_cleanup.run SET state = 'stopped' WHERE id OPERATOR(pg_catalog.=) $1";
+    state(|| Spi::run_with_args(stop, &[run_id.into()]).map_err(spi))
 }
 
 /// Says what a run waits for.
 pub fn waiting(run_id: i64, reason: &str) -> Result<()> {
-    change(
-        run_id,
-        "UPDATE backlog_cleanup.run SET waiting_for = $2
-         WHERE id OPERATOR(pg_catalog.=) $1 AND waiting_for IS DISTINCT FROM $2",
-        Some(reason),
-    )
-}
-
-fn change(run_id: i64, update: &str, text: Option<&str>) -> Result<()> {
-    state(|| Spi::run_with_args(update, &[run_id.into(), text.into()]).map_err(spi))
+    let wait = "UPDATE backlog_cleanup.run SET waiting_for = $2
+                WHERE id OPERATOR(pg_catalog.=) $1 AND waiting_for IS DISTINCT FROM $2";
+    state(|| Spi::run_with_args(wait, &[run_id.into(), reason.into()]).map_err(spi))
 }
 
 /// Closes a run that has come to its end, and returns its report.

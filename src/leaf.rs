@@ -36,7 +36,7 @@ pub enum Reach {
 /// each of its shards.
 pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     if is_distributed(&target.table)? {
-        let table = Table::of(target.table.oid)?;
+        let table = table(target.table.oid, target)?;
         return Ok(table.map(|table| Leaf { table, reach: Reach::Key, pages: 0 }).into_iter().collect());
     }
     let found = Spi::connect(|client| {
@@ -65,13 +65,21 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     .map_err(spi)?;
     let mut leaves = Vec::new();
     for (oid, pages) in found {
-        if let Some(mut table) = Table::of(oid)? {
-            table.search_path = target.search_path.clone().unwrap_or(table.search_path);
+        if let Some(table) = table(oid, target)? {
             let reach = if table.kind as u8 == b'f' { Reach::Key } else { Reach::Position };
             leaves.push(Leaf { table, reach, pages: u32::try_from(pages).unwrap_or(u32::MAX) });
         }
     }
     Ok(leaves)
+}
+
+/// A table of a target, whose triggers find what the target says.
+pub fn table(oid: pg_sys::Oid, target: &Target) -> Result<Option<Table>> {
+    let mut table = Table::of(oid)?;
+    if let (Some(table), Some(search_path)) = (&mut table, &target.search_path) {
+        table.search_path = search_path.clone();
+    }
+    Ok(table)
 }
 
 /// Whether a table is the target's or one of those under it now, whenever the caller's snapshot was taken.

@@ -29,7 +29,7 @@ pub enum Task {
     Keys,
 }
 
-/// Divides the work of a run: the few positions that are known, else each leaf's blocks, in `ranges` of equal length;
+/// Divides the work of a run: the positions, where they are known, else each leaf's blocks, in `ranges` of equal length;
 /// where positions mean nothing, the recipes.
 pub fn save(
     run_id: i64,

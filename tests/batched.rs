@@ -395,6 +395,12 @@ fn limits_are_exact_and_arguments_are_checked() {
     assert_eq!(field(&mut client, &stopped, "state"), "stopped");
     assert_eq!(field(&mut client, &stopped, "removedCount"), "100");
     assert_eq!(balance(&mut client, 400), 100);
+    // Of 300 rows that are ranked in one pass, the first ten.
+    client.batch_execute("UPDATE backlog_cleanup.policy SET keep = 0").unwrap();
+    let stopped = report(&mut client, "max_rows => 10");
+    assert_eq!(field(&mut client, &stopped, "state"), "stopped");
+    assert_eq!(field(&mut client, &stopped, "cleanedUpGenerations"), "10");
+    assert_eq!(balance(&mut client, 400), 110);
 
     let stopped =
         report(&mut client, "mode => 'emergency', batch_size => 30, max_duration => '1 s', pause => '1 hour'");
@@ -402,7 +408,7 @@ fn limits_are_exact_and_arguments_are_checked() {
     client.batch_execute("UPDATE backlog_cleanup.target SET throttle_query = 'SELECT 1'").unwrap();
     let stopped = report(&mut client, "mode => 'emergency', batch_size => 30, max_duration => '1 s'");
     assert_eq!(field(&mut client, &stopped, "removedCount"), "0");
-    assert_eq!(balance(&mut client, 400), 130);
+    assert_eq!(balance(&mut client, 400), 140);
 
     client.batch_execute("UPDATE backlog_cleanup.target SET throttle_query = NULL").unwrap();
     let completed = report(&mut client, "mode => 'emergency', batch_size => 1000, pause => '1 hour'");
