@@ -1,0 +1,1 @@
+-- 0.2.0 is faster where the partial index is there; nothing of what is in the database changes.
