@@ -1,0 +1,70 @@
+use std::process::ExitCode;
+
+use sqlx::postgres::PgDatabaseError;
+
+pub type Result<T> = std::result::Result<T, Failure>;
+
+/// How a command ends, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    Error = 1,
+    Usage = 2,
+    /// Another run is at work, the breaker held, or the server is read-only.
+    Blocked = 3,
+    /// What doctor or `status --check` found.
+    Unhealthy = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// What could not be done, in PostgreSQL's words where it said so.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    pub exit: Exit,
+    /// Of an error of the database.
+    pub sqlstate: Option<String>,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    pub fn error(message: impl Into<String>) -> Failure {
+        Failure { exit: Exit::Error, sqlstate: None, message: message.into(), detail: None, hint: None }
+    }
+
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure { exit: Exit::Usage, ..Failure::error(message) }
+    }
+
+    pub fn hint(self, hint: impl Into<String>) -> Failure {
+        Failure { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Failure {
+        match error.as_database_error().map(|error| error.downcast_ref::<PgDatabaseError>()) {
+            Some(error) => Failure {
+                // breaker (program_limit_exceeded), run in progress (lock_not_available), standby (read_only_sql_transaction)
+                exit: if ["54000", "55P03", "25006"].contains(&error.code()) { Exit::Blocked } else { Exit::Error },
+                sqlstate: Some(error.code().into()),
+                message: error.message().into(),
+                detail: error.detail().map(Into::into),
+                hint: error.hint().map(Into::into),
+            },
+            None => Failure::error(format!("could not talk to the database: {error}")),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure::error(error.to_string())
+    }
+}

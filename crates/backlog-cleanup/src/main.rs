@@ -1,0 +1,42 @@
+//! `backlog-cleanup`: the extension's SQL interface for people, programs and eyes. It adds no logic of its own.
+
+mod command;
+mod connect;
+mod failure;
+mod output;
+mod serve;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+use command::Command;
+use connect::Server;
+use output::{Output, OutputArguments};
+
+/// Keeps a table of job attempts from filling up with failures: the tools beside the extension backlog_cleanup.
+///
+/// Exit codes: 0 done, 1 error, 2 usage, 3 blocked (another run, the breaker, a read-only server), 4 unhealthy (doctor,
+/// status --check).
+#[derive(Parser)]
+#[command(name = "backlog-cleanup", version, max_term_width = 100)]
+pub struct Arguments {
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    output: OutputArguments,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Arguments { server, output, command } = Arguments::parse();
+    let output = Output::new(output);
+    match command.run(&server, &output).await {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
