@@ -69,7 +69,7 @@ fn start_run(
         }
         let (recipes, positions) = match &policy {
             Some(policy) => {
-                let Ranked { recipes, positions } = sweep::survey(target, policy, &selection, &leaves, false)?;
+                let Ranked { recipes, positions } = sweep::survey(target, policy, &selection, &leaves)?;
                 breaker::check(target, &recipes.list, force)?;
                 (recipes, positions)
             }

@@ -1,7 +1,6 @@
 use std::ops::ControlFlow;
 
 use pgrx::prelude::*;
-use pgrx::spi::quote_literal;
 
 use crate::error::Result;
 use crate::leaf::Leaf;
@@ -20,8 +19,6 @@ pub enum Place<'a> {
     Blocks { after: (u32, u16), end: u32 },
     /// At these positions.
     Positions(&'a [pg_sys::ItemPointerData]),
-    /// Among the rows of the recipes that lose any, through the partial index.
-    Recipes,
 }
 
 /// The condition on a row `g` of what a run removes: regular by a policy, or emergency.
@@ -43,7 +40,7 @@ pub fn find(
     let order = Order::of(&target.id);
     let mut found = Vec::new();
     let condition = condition(target, policy, selection);
-    let statement = statement(target, leaf, &condition, &place, recipes);
+    let statement = statement(target, leaf, &condition, &place);
     as_owner_of(&leaf.table, || {
         // The place alone decides: a sequential scan may start in the middle, and a parallel one knows no order.
         set_local("enable_seqscan", "off");
@@ -63,7 +60,7 @@ pub fn find(
     Ok(found)
 }
 
-fn statement(target: &Target, leaf: &Leaf, condition: &str, place: &Place, recipes: &Recipes) -> String {
+fn statement(target: &Target, leaf: &Leaf, condition: &str, place: &Place) -> String {
     // IS TRUE hides a condition from every index, so that the place alone decides how the rows are reached.
     let place = match place {
         Place::Blocks { after: (block, offset), end } => format!(
@@ -77,24 +74,6 @@ fn statement(target: &Target, leaf: &Leaf, condition: &str, place: &Place, recip
                 .map(|(block, offset)| format!("\"({block},{offset})\""))
                 .collect();
             format!("g.ctid OPERATOR(pg_catalog.=) ANY ('{{{}}}'::tid[]) AND ({condition}) IS TRUE", tids.join(","))
-        }
-        Place::Recipes => {
-            let losing = recipes.list.iter().filter(|recipe| recipe.removed > 0);
-            let named: Vec<String> = losing
-                .clone()
-                .filter_map(|recipe| recipe.recipe_id.as_deref())
-                .map(|id| format!("{}::{}", quote_literal(id), target.recipe.sql_type))
-                .collect();
-            let mut of_them = format!(
-                "g.{} OPERATOR(pg_catalog.=) ANY (ARRAY[{}]::{}[])",
-                target.recipe.name,
-                named.join(", "),
-                target.recipe.sql_type
-            );
-            if losing.into_iter().any(|recipe| recipe.recipe_id.is_none()) {
-                of_them = format!("({of_them} OR g.{} IS NULL)", target.recipe.name);
-            }
-            format!("{of_them} AND {condition}")
         }
     };
     format!(

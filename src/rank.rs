@@ -9,51 +9,29 @@ use crate::position::{Order, Position};
 use crate::recipe::Recipes;
 use crate::removable::{PerLeaf, Removable, push};
 use crate::selection::Selection;
-use crate::stream::{Row, stream};
+use crate::stream::{Row, stream, stream_index};
 use crate::target::Target;
 
 /// How many positions are kept, in 48 MB; what is beyond is found again, page by page.
 const POSITIONS: i64 = 6_000_000;
-
-/// Where the failed rows are read.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Source {
-    /// The table itself: one pass finds the positions of the removable rows, too.
-    Heap,
-    /// The partial index alone, without a visit of the table; or tables whose rows have no positions.
-    Index,
-}
 
 /// What one pass over the failed rows finds, without a sort: a row that `keep` newer ones of its recipe push out is
 /// removable, whatever comes after it.
 pub struct Ranked {
     /// Every recipe that has failed rows; `removed` counts those that a run would remove.
     pub recipes: Recipes,
-    /// Where the removable rows are; `None` where the source does not tell, or there are too many to keep.
+    /// Where the removable rows are; `None` where there are too many to keep.
     pub positions: Option<PerLeaf>,
 }
 
-impl Source {
-    fn prepare(self) {
-        match self {
-            Source::Index => {
-                set_local("enable_seqscan", "off");
-                set_local("enable_bitmapscan", "off");
-            }
-            // Half a million rows that a worker passes on cost less than the planner thinks.
-            Source::Heap => set_local("parallel_tuple_cost", "0"),
-        }
-    }
-}
-
 /// Ranks the expired failed rows of a target, newest first by failed-at, then by id. Takes `keep` entries per recipe, and
-/// 8 bytes per position. Reads each leaf as its owner, whose functions the planner calls where an index or a check has any.
+/// 8 bytes per position. Reads the partial index alone where it is told to and the planner can, else the table, in one pass.
 pub fn rank(
     target: &Target,
     policy: &Policy,
     selection: &Selection,
     leaves: &[Leaf],
-    source: Source,
+    through_index: bool,
 ) -> Result<Ranked> {
     let mut cutoff = i64::MIN;
     as_owner_of(&target.table, || {
@@ -65,7 +43,7 @@ pub fn rank(
     let keep = usize::try_from(policy.keep).unwrap_or_default();
     let mut recipes = Recipes::of(&target.recipe);
     let mut newest: Vec<BinaryHeap<Reverse<Expired>>> = Vec::new();
-    let (mut positions, mut found) = ((source == Source::Heap).then(PerLeaf::new), 0);
+    let (mut positions, mut found) = (Some(PerLeaf::new()), 0);
     let mut each = |leaf: &Leaf, row: &Row| {
         let recipe = recipes.of_row(row, 0);
         recipes.list[recipe].failed += 1;
@@ -98,10 +76,7 @@ pub fn rank(
         }
     };
     for leaf in leaves {
-        as_owner_of(&leaf.table, || {
-            source.prepare();
-            stream(&statement(target, selection, leaf, source), |row| each(leaf, row))
-        })?;
+        read(target, selection, leaf, through_index, |row| each(leaf, row))?;
     }
     for (recipe, heap) in recipes.list.iter_mut().zip(&newest) {
         recipe.cutoff = match heap.peek() {
@@ -114,21 +89,43 @@ pub fn rank(
     Ok(Ranked { recipes, positions })
 }
 
-fn statement(target: &Target, selection: &Selection, leaf: &Leaf, source: Source) -> String {
+/// Reads the failed rows of a leaf: recipe, failed-at, id, position, whether it is selected. As its owner, whose functions
+/// the planner calls where an index or a check has any.
+fn read(
+    target: &Target,
+    selection: &Selection,
+    leaf: &Leaf,
+    through_index: bool,
+    mut each: impl FnMut(&Row),
+) -> Result<()> {
     let Target { id, recipe, failed_at, .. } = target;
-    let tid = match (source, leaf.reach) {
-        (Source::Heap, Reach::Position) => "g.ctid",
-        _ => "NULL::tid",
+    let statement = |position: &str| {
+        format!(
+            "SELECT {}, {}, {}, {position}, {} FROM {} g WHERE {}",
+            recipe.as_key(),
+            failed_at.as_itself(),
+            id.as_itself(),
+            selection.matches(target),
+            leaf.rows(),
+            target.is_failed()
+        )
     };
-    format!(
-        "SELECT {}, {}, {}, {tid}, {} FROM {} g WHERE {}",
-        recipe.as_key(),
-        failed_at.as_itself(),
-        id.as_itself(),
-        selection.matches(target),
-        leaf.rows(),
-        target.is_failed()
-    )
+    let is_read = through_index
+        && as_owner_of(&leaf.table, || {
+            for path in ["seqscan", "bitmapscan"] {
+                set_local(&format!("enable_{path}"), "off");
+            }
+            set_local("max_parallel_workers_per_gather", "0");
+            Ok(stream_index(&statement("NULL::tid"), &mut each))
+        })?;
+    if is_read {
+        return Ok(());
+    }
+    as_owner_of(&leaf.table, || {
+        // Half a million rows that a worker passes on cost less than the planner thinks.
+        set_local("parallel_tuple_cost", "0");
+        stream(&statement(if leaf.reach == Reach::Position { "g.ctid" } else { "NULL::tid" }), each)
+    })
 }
 
 /// An expired row, ordered by age: the greater, the newer.

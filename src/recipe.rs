@@ -56,6 +56,8 @@ pub struct Recipes {
     pub list: Vec<Swept>,
     is_number: bool,
     by_number: HashMap<i64, usize>,
+    /// What was asked last: an index has a recipe's rows one after the other.
+    last: Option<(i64, usize)>,
     by_text: HashMap<String, usize>,
     without: Option<usize>,
 }
@@ -63,7 +65,7 @@ pub struct Recipes {
 impl Recipes {
     pub fn of(recipe: &Column) -> Recipes {
         let (by_number, by_text) = (HashMap::new(), HashMap::new());
-        Recipes { list: Vec::new(), is_number: recipe.is_integer(), by_number, by_text, without: None }
+        Recipes { list: Vec::new(), is_number: recipe.is_integer(), by_number, last: None, by_text, without: None }
     }
 
     /// The recipe that a column made by `Column::as_key` has; a new one is put into the list.
@@ -91,9 +93,15 @@ impl Recipes {
     }
 
     fn numbered(&mut self, id: i64) -> usize {
-        let next = self.list.len();
-        let place = *self.by_number.entry(id).or_insert(next);
-        self.put(place, || Some(id.to_string()))
+        match self.last {
+            Some((last, place)) if last == id => place,
+            _ => {
+                let next = self.list.len();
+                let place = *self.by_number.entry(id).or_insert(next);
+                self.last = Some((id, place));
+                self.put(place, || Some(id.to_string()))
+            }
+        }
     }
 
     fn named(&mut self, id: &str) -> usize {

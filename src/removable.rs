@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use pgrx::datum::DatumWithOid;
 use pgrx::itemptr::{item_pointer_get_both, item_pointer_set_all};
 use pgrx::pg_sys;
 
@@ -17,6 +18,23 @@ pub fn push(rows: &mut Vec<Removable>, row: Removable) {
         rows.reserve_exact((rows.len() / 8).max(65_536));
     }
     rows.push(row);
+}
+
+/// Positions as a value of type `tid[]`, which points to them.
+pub fn array(tids: &[pg_sys::ItemPointerData]) -> DatumWithOid<'_> {
+    let mut pointers: Vec<pg_sys::Datum> = tids.iter().map(|tid| pg_sys::Datum::from(&raw const *tid)).collect();
+    let length = size_of::<pg_sys::ItemPointerData>() as i32;
+    unsafe {
+        let array = pg_sys::construct_array(
+            pointers.as_mut_ptr(),
+            pointers.len() as i32,
+            pg_sys::TIDOID,
+            length,
+            false,
+            pg_sys::TYPALIGN_SHORT as core::ffi::c_char,
+        );
+        DatumWithOid::new(pg_sys::Datum::from(array), pg_sys::TIDARRAYOID)
+    }
 }
 
 impl Removable {

@@ -6,7 +6,7 @@ use crate::error::{Result, spi};
 use crate::leaf::Leaf;
 use crate::owner::set_local;
 use crate::recipe::Recipes;
-use crate::removable::Removable;
+use crate::removable::{Removable, array};
 use crate::subtransaction::{attempt, sqlstate};
 use crate::target::Target;
 
@@ -20,12 +20,12 @@ pub fn remove(
     rows: &[Removable],
     recipes: &mut Recipes,
 ) -> Result<usize> {
-    let tids: Vec<pg_sys::ItemPointerData> = rows.iter().map(Removable::tid).collect();
+    let mut tids: Vec<pg_sys::ItemPointerData> = rows.iter().map(Removable::tid).collect();
     // A TID scan whatever the planner believes of the table: the array's length is hidden from it by the subquery, and the
     // conditions, which an index could serve, by IS TRUE.
     let delete = format!(
         "DELETE FROM ONLY {} g
-         WHERE g.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.unnest($1)))
+         WHERE g.ctid OPERATOR(pg_catalog.=) ANY ((SELECT $1)::pg_catalog.tid[])
            AND ({condition}) IS TRUE",
         leaf.table.name
     );
@@ -33,7 +33,7 @@ pub fn remove(
     if let Some(recipe_of_each) = rows.iter().map(Removable::recipe).collect::<Option<Vec<_>>>() {
         let all_went = attempt(|| {
             Spi::connect_mut(|client| {
-                client.update(delete.as_str(), None, &[tids.clone().into()])?;
+                client.update(delete.as_str(), None, &[array(&tids)])?;
                 Ok((unsafe { pg_sys::SPI_processed } == rows.len() as u64).then_some(()))
             })
             .map_err(spi)
@@ -43,6 +43,7 @@ pub fn remove(
             return Ok(rows.len());
         }
     }
+    leaf.follow(&mut tids);
     let counted = format!(
         "WITH gone AS ({delete} RETURNING {} AS recipe)
          SELECT recipe::pg_catalog.text, pg_catalog.count(*) FROM gone GROUP BY recipe",
@@ -50,7 +51,7 @@ pub fn remove(
     );
     let gone: HashMap<Option<String>, i64> = Spi::connect_mut(|client| {
         client
-            .update(counted.as_str(), None, &[tids.into()])?
+            .update(counted.as_str(), None, &[array(&tids)])?
             .map(|row| Ok((row.get(1)?, row.get(2)?.unwrap_or_default())))
             .collect::<spi::Result<_>>()
     })
@@ -125,13 +126,13 @@ fn lock(leaf: &Leaf, condition: &str, rows: &[Removable]) -> Result<Vec<Removabl
     let tids: Vec<pg_sys::ItemPointerData> = rows.iter().map(Removable::tid).collect();
     let lock = format!(
         "SELECT g.ctid FROM ONLY {} g
-         WHERE g.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.unnest($1))) AND ({condition}) IS TRUE
+         WHERE g.ctid OPERATOR(pg_catalog.=) ANY ((SELECT $1)::pg_catalog.tid[]) AND ({condition}) IS TRUE
          FOR UPDATE SKIP LOCKED",
         leaf.table.name
     );
     let locked: HashSet<(u32, u16)> = Spi::connect_mut(|client| {
         client
-            .update(lock.as_str(), None, &[tids.into()])?
+            .update(lock.as_str(), None, &[array(&tids)])?
             .filter_map(|row| row.get::<pg_sys::ItemPointerData>(1).transpose())
             .map(|tid| tid.map(pgrx::itemptr::item_pointer_get_both))
             .collect::<spi::Result<_>>()
@@ -145,11 +146,11 @@ fn still_there(leaf: &Leaf, condition: &str, rows: &[Removable]) -> Result<i64> 
     let tids: Vec<pg_sys::ItemPointerData> = rows.iter().map(Removable::tid).collect();
     let count = format!(
         "SELECT pg_catalog.count(*) FROM ONLY {} g
-         WHERE g.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.unnest($1))) AND ({condition}) IS TRUE",
+         WHERE g.ctid OPERATOR(pg_catalog.=) ANY ((SELECT $1)::pg_catalog.tid[]) AND ({condition}) IS TRUE",
         leaf.table.name
     );
     // A statement that may write sees what this transaction has done.
-    Spi::connect_mut(|client| client.update(count.as_str(), Some(1), &[tids.into()])?.first().get_one::<i64>())
+    Spi::connect_mut(|client| client.update(count.as_str(), Some(1), &[array(&tids)])?.first().get_one::<i64>())
         .map(Option::unwrap_or_default)
         .map_err(spi)
 }

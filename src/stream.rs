@@ -8,6 +8,7 @@ use crate::error::{Result, error};
 /// One row of a running statement; its values live until the next.
 pub struct Row {
     slot: *mut pg_sys::TupleTableSlot,
+    scan: *mut pg_sys::IndexOnlyScanState,
 }
 
 impl Row {
@@ -16,9 +17,12 @@ impl Row {
         self.datum(column).map(|at| at.value() as i64)
     }
 
-    /// The position of the row in its table, from a column of type `tid`.
+    /// The position of the row in its table: what its index says, else a column of type `tid`.
     pub fn tid(&self, column: usize) -> pg_sys::ItemPointerData {
-        self.datum(column).map_or_else(Default::default, |tid| unsafe { *tid.cast_mut_ptr() })
+        match unsafe { self.scan.as_ref() } {
+            Some(scan) => unsafe { (*scan.ioss_ScanDesc).xs_heaptid },
+            None => self.datum(column).map_or_else(Default::default, |tid| unsafe { *tid.cast_mut_ptr() }),
+        }
     }
 
     /// The value of a column, counted from 0, as PostgreSQL passes it; `None` for NULL.
@@ -31,6 +35,23 @@ impl Row {
 struct Receiver<'a> {
     base: pg_sys::DestReceiver,
     each: &'a mut dyn FnMut(&Row) -> ControlFlow<()>,
+    scan: *mut pg_sys::IndexOnlyScanState,
+}
+
+impl<'a> Receiver<'a> {
+    fn new(each: &'a mut dyn FnMut(&Row) -> ControlFlow<()>) -> Receiver<'a> {
+        Receiver {
+            base: pg_sys::DestReceiver {
+                receiveSlot: Some(receive),
+                rStartup: Some(startup),
+                rShutdown: Some(shutdown),
+                rDestroy: Some(shutdown),
+                mydest: pg_sys::CommandDest::DestNone,
+            },
+            each,
+            scan: std::ptr::null_mut(),
+        }
+    }
 }
 
 /// Runs a statement that only reads and hands over each row as the executor makes it, keeping none: a million rows
@@ -57,16 +78,7 @@ pub fn stream_returning(query: &str, mut each: impl FnMut(&Row)) -> Result<()> {
 
 fn execute(query: &str, read_only: bool, mut each: impl FnMut(&Row) -> ControlFlow<()>) -> Result<()> {
     let query = CString::new(query).unwrap_or_default();
-    let mut receiver = Receiver {
-        base: pg_sys::DestReceiver {
-            receiveSlot: Some(receive),
-            rStartup: Some(startup),
-            rShutdown: Some(shutdown),
-            rDestroy: Some(shutdown),
-            mydest: pg_sys::CommandDest::DestNone,
-        },
-        each: &mut each,
-    };
+    let mut receiver = Receiver::new(&mut each);
     let options = pg_sys::SPIExecuteOptions {
         read_only,
         dest: (&raw mut receiver).cast(),
@@ -80,11 +92,54 @@ fn execute(query: &str, read_only: bool, mut each: impl FnMut(&Row) -> ControlFl
     Ok(())
 }
 
+/// Runs a statement that the planner makes a scan of one index alone of, whose rows then know their positions, which no
+/// SQL can ask an index for; false, and no row, where it makes something else of it. A position is where the index leads
+/// to: `leaf.follow` goes from there to the row.
+pub fn stream_index(query: &str, mut each: impl FnMut(&Row)) -> bool {
+    let query = CString::new(query).unwrap_or_default();
+    let mut each = |row: &Row| {
+        each(row);
+        ControlFlow::Continue(())
+    };
+    let mut receiver = Receiver::new(&mut each);
+    Spi::connect(|_| unsafe {
+        let prepared = pg_sys::SPI_prepare(query.as_ptr(), 0, std::ptr::null_mut());
+        let cached = pg_sys::SPI_plan_get_cached_plan(prepared);
+        let running = pg_sys::CreateQueryDesc(
+            (*(*(*cached).stmt_list).elements).ptr_value.cast(),
+            query.as_ptr(),
+            pg_sys::GetActiveSnapshot(),
+            std::ptr::null_mut(),
+            (&raw mut receiver).cast(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            0,
+        );
+        pg_sys::ExecutorStart(running, 0);
+        let is_index_alone = (*(*running).planstate).type_ == pg_sys::NodeTag::T_IndexOnlyScanState;
+        if is_index_alone {
+            receiver.scan = (*running).planstate.cast();
+            let direction = pg_sys::ScanDirection::ForwardScanDirection;
+            #[cfg(not(feature = "pg18"))]
+            pg_sys::ExecutorRun(running, direction, 0, true);
+            #[cfg(feature = "pg18")]
+            pg_sys::ExecutorRun(running, direction, 0);
+        }
+        pg_sys::ExecutorFinish(running);
+        pg_sys::ExecutorEnd(running);
+        pg_sys::FreeQueryDesc(running);
+        // A plan that is not saved belongs to no resource owner.
+        pg_sys::ReleaseCachedPlan(cached, std::ptr::null_mut());
+        is_index_alone
+    })
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn receive(slot: *mut pg_sys::TupleTableSlot, this: *mut pg_sys::DestReceiver) -> bool {
     unsafe {
         pg_sys::slot_getallattrs(slot);
-        ((*this.cast::<Receiver>()).each)(&Row { slot }).is_continue()
+        let receiver = this.cast::<Receiver>();
+        ((*receiver).each)(&Row { slot, scan: (*receiver).scan }).is_continue()
     }
 }
 

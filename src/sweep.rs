@@ -6,9 +6,8 @@ use crate::keys;
 use crate::leaf::{Leaf, Reach, leaves};
 use crate::owner::as_owner_of;
 use crate::policy::Policy;
-use crate::rank::{Ranked, Source, rank};
+use crate::rank::{Ranked, rank};
 use crate::recipe::{Recipes, Swept};
-use crate::removable::PerLeaf;
 use crate::remove::remove;
 use crate::selection::Selection;
 use crate::stream::{stream, stream_returning};
@@ -27,7 +26,7 @@ pub fn regular(
     force: bool,
 ) -> Result<Vec<Swept>> {
     let leaves = leaves(target)?;
-    let Ranked { mut recipes, mut positions } = survey(target, policy, selection, &leaves, true)?;
+    let Ranked { mut recipes, mut positions } = survey(target, policy, selection, &leaves)?;
     if dry_run || recipes.removed() == 0 {
         return Ok(recipes.into_sorted());
     }
@@ -51,48 +50,9 @@ pub fn regular(
     Ok(recipes.into_sorted())
 }
 
-/// Ranks the failed rows, through the partial index alone where it can tell, in one pass over the table otherwise, which
-/// also says where the removable rows are. The index says so where they are few; where they are many, a pass over the table
-/// says it if `with_positions` is asked for.
-pub fn survey(
-    target: &Target,
-    policy: &Policy,
-    selection: &Selection,
-    leaves: &[Leaf],
-    with_positions: bool,
-) -> Result<Ranked> {
-    let pages: i64 = leaves.iter().map(|leaf| i64::from(leaf.pages)).sum();
-    if index::serves(target, selection, leaves)? {
-        let mut ranked = rank(target, policy, selection, leaves, Source::Index)?;
-        let are_few = ranked.recipes.removed() < pages;
-        if are_few {
-            ranked.positions = Some(probe(target, policy, selection, leaves, &mut ranked.recipes)?);
-        }
-        if are_few || !with_positions {
-            return Ok(ranked);
-        }
-    }
-    rank(target, policy, selection, leaves, Source::Heap)
-}
-
-/// Finds the few removable rows of ranked recipes through the partial index.
-fn probe(
-    target: &Target,
-    policy: &Policy,
-    selection: &Selection,
-    leaves: &[Leaf],
-    recipes: &mut Recipes,
-) -> Result<PerLeaf> {
-    let mut positions = PerLeaf::new();
-    if recipes.removed() == 0 {
-        return Ok(positions);
-    }
-    for leaf in leaves {
-        let mut rows = find(target, leaf, Some(policy), selection, Place::Recipes, usize::MAX, recipes)?;
-        rows.sort_unstable();
-        positions.insert(leaf.table.oid.to_u32(), rows);
-    }
-    Ok(positions)
+/// Ranks the failed rows, through the partial index alone where it can tell.
+pub fn survey(target: &Target, policy: &Policy, selection: &Selection, leaves: &[Leaf]) -> Result<Ranked> {
+    rank(target, policy, selection, leaves, index::serves(target, selection, leaves)?)
 }
 
 /// Removes what is behind the cutoffs, page by page, where there is more than positions are kept of.
