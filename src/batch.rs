@@ -3,6 +3,7 @@ use std::time::Instant;
 use pgrx::itemptr::item_pointer_get_both;
 use pgrx::prelude::*;
 
+use crate::emergency::remove_failed;
 use crate::error::{Result, spi};
 use crate::find::{Place, condition, find};
 use crate::leaf::{Leaf, Reach};
@@ -15,7 +16,6 @@ use crate::run::Run;
 use crate::selection::Selection;
 use crate::steady::steady;
 use crate::subtransaction::{attempt, sqlstate};
-use crate::sweep::remove_failed;
 use crate::target::{Target, state};
 use crate::{books, cutoff, governor, history, keys, leaf, part};
 

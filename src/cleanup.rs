@@ -5,6 +5,7 @@ use pgrx::JsonB;
 use pgrx::prelude::*;
 
 use crate::begin::{begin, caller};
+use crate::emergency::emergency;
 use crate::error::{Result, required};
 use crate::lock::Span;
 use crate::owner::defer_nothing;
@@ -103,7 +104,7 @@ fn sweep(
     }
     let swept = match policy {
         Some(policy) => sweep::regular(target, policy, selection, dry_run, force)?,
-        None => sweep::emergency(target, selection, dry_run)?,
+        None => emergency(target, selection, dry_run)?,
     };
     let run_id = if dry_run { None } else { books::write(target, policy, selection, &swept, &caller)? };
     Ok((run_id, swept))

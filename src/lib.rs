@@ -13,6 +13,7 @@ mod breaker;
 mod cleanup;
 mod cutoff;
 mod doctor;
+mod emergency;
 mod error;
 mod find;
 mod governor;

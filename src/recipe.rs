@@ -119,11 +119,12 @@ impl Recipes {
         place
     }
 
-    /// Counts a row that an emergency run removes; its first column is made by `Column::as_key`.
+    /// Counts rows that an emergency run removes: a recipe made by `Column::as_key`, and how many.
     pub fn count_removed(&mut self, row: &Row) {
+        let count = row.datum(1).map_or(0, |count| count.value() as i64);
         let recipe = self.of_row(row, 0);
-        self.list[recipe].failed += 1;
-        self.list[recipe].removed += 1;
+        self.list[recipe].failed += count;
+        self.list[recipe].removed += count;
     }
 
     /// How many rows a run removes, or has removed, of all of them.

@@ -10,7 +10,6 @@ use crate::rank::{Ranked, rank};
 use crate::recipe::{Recipes, Swept};
 use crate::remove::remove;
 use crate::selection::Selection;
-use crate::stream::{stream, stream_returning};
 use crate::target::Target;
 
 /// Rows per statement: few enough that what a statement keeps is small, many enough that its start costs nothing.
@@ -74,26 +73,4 @@ fn walk(
             _ => return Ok(()),
         }
     }
-}
-
-/// Removes every failed row that is selected, or only counts it in a dry run; one entry per recipe that has any.
-pub fn emergency(target: &Target, selection: &Selection, dry_run: bool) -> Result<Vec<Swept>> {
-    let mut recipes = Recipes::of(&target.recipe);
-    for leaf in leaves(target)? {
-        if dry_run {
-            let condition = condition(target, None, selection);
-            let count = format!("SELECT {} FROM {} g WHERE {condition}", target.recipe.as_key(), leaf.rows());
-            as_owner_of(&leaf.table, || stream(&count, |row| recipes.count_removed(row)))?;
-        } else {
-            as_owner_of(&leaf.table, || remove_failed(target, &leaf, selection, &mut recipes))?;
-        }
-    }
-    Ok(recipes.into_sorted())
-}
-
-/// Removes every failed row of a leaf that is selected.
-pub fn remove_failed(target: &Target, leaf: &Leaf, selection: &Selection, recipes: &mut Recipes) -> Result<()> {
-    let (rows, key) = (leaf.rows(), target.recipe.as_key());
-    let delete = format!("DELETE FROM {rows} g WHERE {} RETURNING {key}", condition(target, None, selection));
-    stream_returning(&delete, |row| recipes.count_removed(row))
 }
