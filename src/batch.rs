@@ -21,8 +21,6 @@ use crate::{books, cutoff, governor, history, keys, leaf, part};
 
 /// How often a batch is tried again that a deadlock, a serialization failure or a locked table has rolled back.
 const ATTEMPTS: i32 = 5;
-/// Blocks that a batch looks at where it finds too few rows: 128 MB, if they are still in shared_buffers when it removes.
-const BLOCKS: i64 = 16_384;
 /// How long a run waits that the governor has stopped, in seconds, before it asks again.
 const PATIENCE: f64 = 1.0;
 
@@ -106,8 +104,7 @@ fn remove_next(
             Task::Positions(tids) => Place::Positions(&tids[part.steps_done as usize..]),
             Task::Blocks { first, next_offset } => {
                 let next = first + part.steps_done;
-                let blocks = BLOCKS.min(i64::from(unsafe { pg_sys::NBuffers }) / 4);
-                let end = (next + blocks).min(first + part.steps);
+                let end = (next + part::blocks_at_once() as i64).min(first + part.steps);
                 Place::Blocks { after: (next as u32, *next_offset), end: end as u32 }
             }
         };

@@ -8,7 +8,7 @@ use crate::owner::{as_owner_of, set_local};
 use crate::policy::Policy;
 use crate::position::{Order, Position};
 use crate::recipe::Recipes;
-use crate::removable::Removable;
+use crate::removable::{Removable, array};
 use crate::selection::Selection;
 use crate::stream::stream_until;
 use crate::target::Target;
@@ -37,14 +37,33 @@ pub fn find(
     limit: usize,
     recipes: &mut Recipes,
 ) -> Result<Vec<Removable>> {
+    let mut look = |place| look(target, leaf, policy, selection, place, limit, recipes);
+    let Place::Positions(tids) = place else { return look(place) };
+    let found = look(Place::Positions(tids))?;
+    if found.len() >= tids.len().min(limit) {
+        return Ok(found);
+    }
+    // An index may have led to where some of them were.
+    look(Place::Positions(&leaf.follow(tids)))
+}
+
+fn look(
+    target: &Target,
+    leaf: &Leaf,
+    policy: Option<&Policy>,
+    selection: &Selection,
+    place: Place,
+    limit: usize,
+    recipes: &mut Recipes,
+) -> Result<Vec<Removable>> {
     let order = Order::of(&target.id);
     let mut found = Vec::new();
-    let condition = condition(target, policy, selection);
-    let statement = statement(target, leaf, &condition, &place);
+    let statement = statement(target, leaf, &condition(target, policy, selection), &place);
+    let tids = if let Place::Positions(tids) = place { Some(array(tids)) } else { None };
     as_owner_of(&leaf.table, || {
         // The place alone decides: a sequential scan may start in the middle, and a parallel one knows no order.
         set_local("enable_seqscan", "off");
-        stream_until(&statement, |row| {
+        stream_until(&statement, tids, |row| {
             let recipe = recipes.of_row(row, 0);
             let goes = match (row.instant(1), recipes.list[recipe].cutoff) {
                 _ if policy.is_none() => true,
@@ -67,13 +86,8 @@ fn statement(target: &Target, leaf: &Leaf, condition: &str, place: &Place) -> St
             "g.ctid OPERATOR(pg_catalog.>) '({block},{offset})'::tid AND g.ctid OPERATOR(pg_catalog.<) '({end},0)'::tid
              AND ({condition}) IS TRUE"
         ),
-        Place::Positions(tids) => {
-            let tids: Vec<String> = tids
-                .iter()
-                .map(|tid| pgrx::itemptr::item_pointer_get_both(*tid))
-                .map(|(block, offset)| format!("\"({block},{offset})\""))
-                .collect();
-            format!("g.ctid OPERATOR(pg_catalog.=) ANY ('{{{}}}'::tid[]) AND ({condition}) IS TRUE", tids.join(","))
+        Place::Positions(_) => {
+            format!("g.ctid OPERATOR(pg_catalog.=) ANY ((SELECT $1)::pg_catalog.tid[]) AND ({condition}) IS TRUE")
         }
     };
     format!(

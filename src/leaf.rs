@@ -24,14 +24,16 @@ impl Leaf {
 
     /// Follows positions that an index leads to, as a scan of it does, to where the rows are: a page that was updated and
     /// pruned has them elsewhere.
-    pub fn follow(&self, tids: &mut [pg_sys::ItemPointerData]) {
+    pub fn follow(&self, tids: &[pg_sys::ItemPointerData]) -> Vec<pg_sys::ItemPointerData> {
+        let mut followed = tids.to_vec();
         unsafe {
             let heap = pg_sys::table_open(self.table.oid, pg_sys::NoLock as i32);
-            for tid in tids {
+            for tid in &mut followed {
                 pg_sys::table_index_fetch_tuple_check(heap, tid, pg_sys::GetActiveSnapshot(), std::ptr::null_mut());
             }
             pg_sys::table_close(heap, pg_sys::NoLock as i32);
         }
+        followed
     }
 }
 

@@ -56,7 +56,7 @@ pub fn save(
                 (Reach::Key, _) => insert(leaf, None, None, recipes as i64)?,
                 (Reach::Position, Some(positions)) => {
                     let rows = positions.get(&leaf.table.oid.to_u32()).map(Vec::as_slice).unwrap_or_default();
-                    for chunk in rows.chunks(batch_size) {
+                    for chunk in chunks(rows, batch_size) {
                         let tids: Vec<_> = chunk.iter().map(Removable::tid).collect();
                         insert(leaf, None, Some(tids), chunk.len() as i64)?;
                     }
@@ -70,6 +70,25 @@ pub fn save(
             }
         }
         Ok(())
+    })
+}
+
+/// How many blocks a batch looks at: no more than are still in shared_buffers when it removes, or 128 MB.
+pub fn blocks_at_once() -> usize {
+    (unsafe { pg_sys::NBuffers } as usize / 4).min(16_384)
+}
+
+/// Rows in heap order, in chunks of a batch at most.
+fn chunks(rows: &[Removable], batch_size: usize) -> impl Iterator<Item = &[Removable]> {
+    let (mut length, mut blocks, mut last) = (0, 0, None);
+    rows.chunk_by(move |_, next| {
+        let is_new = last.replace(next.block()) != Some(next.block());
+        (length, blocks) = (length + 1, blocks + usize::from(is_new));
+        let fits = length < batch_size && blocks < blocks_at_once();
+        if !fits {
+            (length, blocks) = (0, 0);
+        }
+        fits
     })
 }
 

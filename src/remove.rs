@@ -20,7 +20,7 @@ pub fn remove(
     rows: &[Removable],
     recipes: &mut Recipes,
 ) -> Result<usize> {
-    let mut tids: Vec<pg_sys::ItemPointerData> = rows.iter().map(Removable::tid).collect();
+    let tids: Vec<pg_sys::ItemPointerData> = rows.iter().map(Removable::tid).collect();
     // A TID scan whatever the planner believes of the table: the array's length is hidden from it by the subquery, and the
     // conditions, which an index could serve, by IS TRUE.
     let delete = format!(
@@ -43,7 +43,7 @@ pub fn remove(
             return Ok(rows.len());
         }
     }
-    leaf.follow(&mut tids);
+    let tids = leaf.follow(&tids);
     let counted = format!(
         "WITH gone AS ({delete} RETURNING {} AS recipe)
          SELECT recipe::pg_catalog.text, pg_catalog.count(*) FROM gone GROUP BY recipe",

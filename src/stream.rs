@@ -1,6 +1,7 @@
 use std::ffi::CString;
 use std::ops::ControlFlow;
 
+use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
 use crate::error::{Result, error};
@@ -57,29 +58,39 @@ impl<'a> Receiver<'a> {
 /// Runs a statement that only reads and hands over each row as the executor makes it, keeping none: a million rows
 /// take no memory and no copies.
 pub fn stream(query: &str, mut each: impl FnMut(&Row)) -> Result<()> {
-    stream_until(query, |row| {
+    execute(query, None, true, |row| {
         each(row);
         ControlFlow::Continue(())
     })
 }
 
-/// The same until `each` breaks off.
-pub fn stream_until(query: &str, each: impl FnMut(&Row) -> ControlFlow<()>) -> Result<()> {
-    execute(query, true, each)
+/// The same with a value for `$1`, until `each` breaks off.
+pub fn stream_until(
+    query: &str,
+    argument: Option<DatumWithOid>,
+    each: impl FnMut(&Row) -> ControlFlow<()>,
+) -> Result<()> {
+    execute(query, argument, true, each)
 }
 
 /// The same for a statement that writes and has a RETURNING list.
 pub fn stream_returning(query: &str, mut each: impl FnMut(&Row)) -> Result<()> {
-    execute(query, false, |row| {
+    execute(query, None, false, |row| {
         each(row);
         ControlFlow::Continue(())
     })
 }
 
-fn execute(query: &str, read_only: bool, mut each: impl FnMut(&Row) -> ControlFlow<()>) -> Result<()> {
+fn execute(
+    query: &str,
+    argument: Option<DatumWithOid>,
+    read_only: bool,
+    mut each: impl FnMut(&Row) -> ControlFlow<()>,
+) -> Result<()> {
     let query = CString::new(query).unwrap_or_default();
     let mut receiver = Receiver::new(&mut each);
     let options = pg_sys::SPIExecuteOptions {
+        params: argument.map_or(std::ptr::null_mut(), params),
         read_only,
         dest: (&raw mut receiver).cast(),
         ..pg_sys::SPIExecuteOptions::default()
@@ -90,6 +101,21 @@ fn execute(query: &str, read_only: bool, mut each: impl FnMut(&Row) -> ControlFl
         return Err(error(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message, "report this as a bug".into()));
     }
     Ok(())
+}
+
+/// The list of one value, for `$1`.
+fn params(argument: DatumWithOid) -> pg_sys::ParamListInfo {
+    unsafe {
+        let list = pg_sys::makeParamList(1);
+        let value = argument.datum().map(|value| value.sans_lifetime());
+        *(*list).params.as_mut_ptr() = pg_sys::ParamExternData {
+            value: value.unwrap_or(pg_sys::Datum::null()),
+            isnull: value.is_none(),
+            pflags: pg_sys::PARAM_FLAG_CONST as u16,
+            ptype: argument.oid(),
+        };
+        list
+    }
 }
 
 /// Runs a statement that the planner makes a scan of one index alone of, whose rows then know their positions, which no
