@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::StatusCode;
+use axum::http::header;
 use axum::http::request::Parts;
-use axum_extra::TypedHeader;
-use axum_extra::headers::Authorization;
-use axum_extra::headers::authorization::Bearer;
+use axum_extra::extract::CookieJar;
 use subtle::ConstantTimeEq;
 
 use super::Problem;
+use super::log::Who;
 use super::state::{Access, App};
 use super::tokens::{self, Token};
 
@@ -23,7 +23,7 @@ pub enum Level {
 }
 
 impl Level {
-    pub const ALL: [Level; 3] = [Level::Monitor, Level::Operator, Level::Admin];
+    const ALL: [Level; 3] = [Level::Monitor, Level::Operator, Level::Admin];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -44,6 +44,8 @@ impl Level {
 pub struct Caller {
     access: Arc<Access>,
     pub peer: SocketAddr,
+    /// The cookies of a session, which may end.
+    session: Option<CookieJar>,
 }
 
 impl Deref for Caller {
@@ -54,6 +56,22 @@ impl Deref for Caller {
     }
 }
 
+impl Caller {
+    /// Refuses what is above the caller's level before the database does. Errors: 403.
+    pub fn at_least(&self, level: Level) -> Result<(), Problem> {
+        if self.level >= level {
+            return Ok(());
+        }
+        let detail = format!("this needs level {}, and the token has {}", level.name(), self.level.name());
+        Err(Problem::forbidden(detail))
+    }
+
+    /// Whether the session has not ended since.
+    pub fn is_still_in(&self, app: &App) -> bool {
+        self.session.as_ref().is_none_or(|cookies| app.sessions.find(cookies).is_some())
+    }
+}
+
 impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Problem;
 
@@ -61,23 +79,29 @@ impl FromRequestParts<Arc<App>> for Caller {
         let ConnectInfo(peer) = ConnectInfo::<SocketAddr>::from_request_parts(parts, app)
             .await
             .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the connection has no address"))?;
-        let access = match (app.everybody(), bearer(parts, app).await) {
-            (Some(access), _) => Arc::clone(access),
-            (None, Some(token)) => {
-                let token = find(&app.tokens, &token);
-                token
-                    .map(|token| Arc::clone(&token.access))
-                    .ok_or_else(|| Problem::unauthorized("the token is unknown"))?
-            }
-            (None, None) => return Err(Problem::unauthorized("a token is needed")),
+        let cookies = CookieJar::from_headers(&parts.headers);
+        let mut session = None;
+        let access = if let Some(access) = app.everybody() {
+            Arc::clone(access)
+        } else if let Some(authorization) = parts.headers.get(header::AUTHORIZATION) {
+            let token = authorization.to_str().ok().and_then(bearer).and_then(|token| find(&app.tokens, token));
+            let token = token.ok_or_else(|| app.limits.failed_login(peer.ip()))?;
+            Arc::clone(&token.access)
+        } else {
+            let access = app.sessions.find(&cookies);
+            session = Some(cookies);
+            access.ok_or_else(|| Problem::unauthorized("a token is needed"))?
         };
-        Ok(Caller { access, peer })
+        if let Some(Who(who)) = parts.extensions.get() {
+            who.get_or_init(|| access.who().to_owned());
+        }
+        Ok(Caller { access, peer, session })
     }
 }
 
-async fn bearer(parts: &mut Parts, app: &Arc<App>) -> Option<String> {
-    let header = TypedHeader::<Authorization<Bearer>>::from_request_parts(parts, app).await;
-    header.ok().map(|TypedHeader(authorization)| authorization.token().to_owned())
+fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 /// The token of this text. Compares digests, all of them and each to its last byte, so that the time says nothing.

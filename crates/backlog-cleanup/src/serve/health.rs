@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -11,16 +12,28 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// The process is alive.
-#[utoipa::path(get, path = "/healthz", responses((status = 200, content_type = "text/plain", body = String)))]
+#[utoipa::path(get, path = "/healthz", tag = "health", security(()),
+    responses((status = 200, content_type = "text/plain", body = String),
+              (status = "4XX", content_type = "application/problem+json", body = Problem)))]
 async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The database answers.
-#[utoipa::path(get, path = "/readyz", responses(
-    (status = 200, content_type = "text/plain", body = String),
-    (status = 503, content_type = "application/problem+json", body = Problem)))]
+/// The database answers, and the server is not about to stop.
+#[utoipa::path(get, path = "/readyz", tag = "health", security(()),
+    responses((status = 200, content_type = "text/plain", body = String),
+              (status = "4XX", content_type = "application/problem+json", body = Problem),
+              (status = 503, content_type = "application/problem+json", body = Problem)))]
 async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
-    sqlx::query("SELECT 1").execute(&app.lowest().pool).await?;
+    if app.shutdown.is_cancelled() {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is about to stop"));
+    }
+    let access = Arc::clone(app.lowest());
+    let question = (access.role.clone(), "ready", String::new());
+    let ask = async move {
+        sqlx::query("SELECT 1").execute(&access.pool).await?;
+        Ok(Default::default())
+    };
+    app.flights.join(question, ask).await?;
     Ok("ok\n")
 }

@@ -1,18 +1,34 @@
 //! The HTTP server: one file a concept, each route beside its handler in a `routes()` of its file.
 
-pub mod auth;
+mod auth;
+mod cleanup;
+mod doctor;
+mod flight;
+mod guard;
+mod headers;
 mod health;
+mod idempotency;
+mod job;
+mod limit;
+mod listen;
+mod log;
+mod openapi;
 mod problem;
+mod progress;
+mod runs;
+mod session;
+mod settings;
 mod state;
 mod status;
 mod tokens;
 
-use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use clap::Args;
+use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::connect::Server;
@@ -20,49 +36,52 @@ use crate::failure::Result;
 
 pub use auth::{Caller, Level};
 pub use problem::Problem;
+pub use settings::Settings;
 pub use state::App;
-
-/// What the server is told on its command line.
-#[derive(Args, Clone)]
-pub struct Settings {
-    /// Address to listen on
-    #[arg(long, default_value = "127.0.0.1:8642")]
-    pub listen: SocketAddr,
-    /// File of tokens, one a line: level, role, and the token or sha256:<its SHA-256 in hex>
-    #[arg(long, value_name = "FILE", env = "BACKLOG_CLEANUP_TOKENS", required_unless_present = "insecure_no_auth")]
-    pub tokens: Option<PathBuf>,
-    /// Let everybody on this machine do everything, as the role that the server itself connects as
-    #[arg(long, conflicts_with = "tokens")]
-    pub insecure_no_auth: bool,
-    /// How long a request may take; a run goes on in batches, and its client polls
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
-    pub request_timeout: Duration,
-    /// Connections to the database per role
-    #[arg(long, value_name = "CONNECTIONS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=100))]
-    pub pool_size: u32,
-}
-
-fn seconds(text: &str) -> std::result::Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds) if (1.0..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("from 1 to 86400 seconds".into()),
-    }
-}
 
 /// What `/api/openapi.json` describes.
 fn api() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().merge(health::routes()).merge(status::routes())
+    OpenApiRouter::with_openapi(openapi::Base::openapi())
+        .merge(status::routes())
+        .merge(cleanup::routes())
+        .merge(runs::routes())
+        .merge(progress::routes())
+        .merge(doctor::routes())
+        .merge(session::routes())
+        .merge(health::routes())
+        .merge(openapi::routes())
 }
 
-/// Serves until the process is told to stop.
+/// All routes, and around them what each request passes; the last is the first that it meets.
+fn router(app: &Arc<App>) -> Router {
+    let (routes, document) = api().split_for_parts();
+    openapi::DOCUMENT.get_or_init(|| document.to_json().expect("a document is JSON"));
+    routes
+        .fallback(|| async { Problem::not_found("there is nothing at this address") })
+        .layer(from_fn_with_state(Arc::clone(app), limit::limit))
+        .layer(from_fn_with_state(Arc::clone(app), guard::guard))
+        .layer(CatchPanicLayer::custom(|_| {
+            axum::response::IntoResponse::into_response(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a panic"))
+        }))
+        .layer(map_response(problem::as_problem))
+        .layer(map_response(headers::headers))
+        .layer(from_fn(log::log))
+        .with_state(Arc::clone(app))
+}
+
+/// Serves until the process is told to stop, and has finished what it was at. Errors: settings, the address, and a
+/// database that is there and has not what is needed.
 pub async fn serve(settings: Settings, server: &Server) -> Result<()> {
-    let app = Arc::new(App::new(settings.clone(), server)?);
-    let listener = TcpListener::bind(settings.listen)?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    let (api, _document) = api().split_for_parts();
-    let router = api.with_state(app).into_make_service_with_connect_info::<SocketAddr>();
-    eprintln!("backlog-cleanup: listening on http://{address}");
-    axum_server::from_tcp(listener)?.serve(router).await?;
-    Ok(())
+    log::start(settings.log_json);
+    let app = Arc::new(App::new(settings, server)?);
+    for access in &app.accesses {
+        match access.check().await {
+            // It comes back.
+            Err(failure) if failure.sqlstate.as_deref() == Some("08006") => {
+                tracing::warn!(role = access.role, "the database is away: {}", failure.message);
+            }
+            checked => checked?,
+        }
+    }
+    listen::listen(&app, router(&app)).await
 }
