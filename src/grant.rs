@@ -45,6 +45,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_failed_generations"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_emergency"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_run"),
+    (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_stop"),
     // What the procedure consists of, it calls as whoever calls it.
     (Operator, "EXECUTE ON ROUTINE backlog_cleanup.commit_and_wait"),
     (Operator, "EXECUTE ON ROUTINE backlog_cleanup.start_run"),

@@ -91,7 +91,7 @@ pub fn report(run: &Run, target: &Target) -> Result<JsonB> {
     let closed = closed.map_or(serde_json::Value::Null, |closed| closed.0);
     let number = |key: &str| closed[key].as_i64().unwrap_or_default();
     let is_complete = closed["state"] == "completed";
-    let message = |done: &str| if is_complete { done.into() } else { "Stopped at max_duration or max_rows".into() };
+    let message = |done: &str| if is_complete { done.into() } else { "Stopped before its end".into() };
     macro_rules! batched {
         ($report:expr) => {
             as_json(&Batched {

@@ -38,6 +38,7 @@ mod schedule;
 mod selection;
 mod status;
 mod steady;
+mod stop;
 mod stream;
 mod subtransaction;
 mod sweep;
@@ -64,6 +65,7 @@ extension_sql_file!(
         grant::backlog_cleanup_grant,
         grant::backlog_cleanup_revoke,
         doctor::backlog_cleanup_doctor,
+        stop::backlog_cleanup_stop,
     ]
 );
 extension_sql_file!("../sql/run.sql", name = "run", requires = ["tables"]);

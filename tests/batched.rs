@@ -637,3 +637,27 @@ fn status_warns_of_a_referencing_column_without_an_index_until_the_hint_is_typed
     client.batch_execute(&hint).unwrap();
     assert!(client.query(warnings, &[]).unwrap().is_empty());
 }
+
+#[test]
+fn a_run_that_is_asked_to_stop_ends_between_two_batches_and_the_next_finishes_the_job() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    fail(&mut client, 400);
+    for workers in [1, 2] {
+        let call = format!(
+            "CALL backlog_cleanup_run(mode => 'emergency', batch_size => 5, pause => '0.2 s', workers => {workers})"
+        );
+        let run = start(&cluster, &call);
+        until(&cluster, "SELECT batches > 0 FROM backlog_cleanup.progress");
+        assert!(truth(&mut client, "SELECT backlog_cleanup_stop(run_id) FROM backlog_cleanup.progress"));
+        run.join().unwrap().1.expect("it ends as a run does");
+        let last = "SELECT state = 'stopped' AND finished_at IS NOT NULL AND removed BETWEEN 5 AND 350
+                    FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
+        assert!(truth(&mut client, last), "{workers} workers");
+    }
+    assert!(!truth(&mut client, "SELECT backlog_cleanup_stop(max(id)) FROM backlog_cleanup.run"));
+    assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_stop(0)")).0, "42704");
+    assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_stop(NULL)")).0, "22004");
+    report(&mut client, "mode => 'emergency'");
+    assert_eq!(balance(&mut client, 400), 400);
+}

@@ -34,6 +34,11 @@ const FIND_EXTENSION: &str = "
     WHERE e.extname = 'backlog_cleanup'";
 
 impl Server {
+    /// The same server, for another role.
+    pub fn as_role(&self, role: &str) -> Server {
+        Server { username: Some(role.into()), ..self.clone() }
+    }
+
     /// The options of a connection; errors: an address that is none, or that holds a password.
     pub fn options(&self) -> Result<PgConnectOptions> {
         let mut options = match (&self.dbname, std::env::var("DATABASE_URL")) {

@@ -58,7 +58,15 @@ impl From<sqlx::Error> for Failure {
                 detail: error.detail().map(Into::into),
                 hint: error.hint().map(Into::into),
             },
-            None => Failure::error(format!("could not talk to the database: {error}")),
+            None => {
+                use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed};
+                let is_away = matches!(error, Io(_) | Tls(_) | Protocol(_) | PoolTimedOut | PoolClosed | WorkerCrashed);
+                Failure {
+                    // connection_failure
+                    sqlstate: is_away.then(|| "08006".into()),
+                    ..Failure::error(format!("could not talk to the database: {error}"))
+                }
+            }
         }
     }
 }

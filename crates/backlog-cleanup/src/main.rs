@@ -3,6 +3,7 @@
 mod command;
 mod connect;
 mod failure;
+mod history;
 mod output;
 mod serve;
 

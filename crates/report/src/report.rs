@@ -3,6 +3,7 @@ use serde_json::Value;
 
 /// What a regular run did, or in a dry run would do.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RegularReport {
     pub success: bool,
@@ -23,6 +24,7 @@ pub struct RegularReport {
 
 /// One recipe of a regular run; failed = cleaned + kept.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CleanupDetail {
     pub recipe_id: Value,
@@ -34,6 +36,7 @@ pub struct CleanupDetail {
 
 /// What an emergency run did, or in a dry run would do.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EmergencyReport {
     pub success: bool,
@@ -49,11 +52,12 @@ pub struct EmergencyReport {
 
 /// What a batched run did: the report of its mode, and how it went.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Batched<Report> {
     #[serde(flatten)]
     pub report: Report,
-    /// `completed`, or `stopped` by `max_duration` or `max_rows`.
+    /// `completed`, or `stopped` by `max_duration`, `max_rows` or `backlog_cleanup_stop`.
     pub state: String,
     /// Committed batches that removed rows.
     pub batches: i64,
@@ -68,6 +72,7 @@ pub struct Batched<Report> {
 
 /// How long the batches of a run held their locks; 0 where there were none.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchMilliseconds {
     pub median: f64,
     pub p99: f64,
@@ -76,6 +81,7 @@ pub struct BatchMilliseconds {
 
 /// The state of a target: the account's rows by status, and the recipes that have failures.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StatusReport {
     pub success: bool,
@@ -93,6 +99,7 @@ pub struct StatusReport {
 
 /// What makes runs slow, and the statement that mends it.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Warning {
     pub message: String,
     pub hint: String,
@@ -100,6 +107,7 @@ pub struct Warning {
 
 /// One recipe that has failed rows.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RecipeFailures {
     pub recipe_id: Value,

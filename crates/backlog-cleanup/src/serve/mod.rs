@@ -1,17 +1,87 @@
-//! The HTTP server: one file a concept, one route each beside its handler.
+//! The HTTP server: one file a concept, each route beside its handler in a `routes()` of its file.
 
-use std::net::SocketAddr;
+mod auth;
+mod cleanup;
+mod doctor;
+mod flight;
+mod guard;
+mod headers;
+mod health;
+mod idempotency;
+mod job;
+mod limit;
+mod listen;
+mod log;
+mod openapi;
+mod problem;
+mod progress;
+mod runs;
+mod session;
+mod settings;
+mod state;
+mod status;
+mod tokens;
+
+use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::get;
-use tokio::net::TcpListener;
+use axum::http::StatusCode;
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::connect::Server;
 use crate::failure::Result;
 
-/// Serves until the process is told to stop.
-pub async fn serve(listen: SocketAddr, _server: Server) -> Result<()> {
-    let router = Router::new().route("/healthz", get(|| async { "ok\n" }));
-    axum::serve(TcpListener::bind(listen).await?, router).await?;
-    Ok(())
+pub use auth::{Caller, Level};
+pub use problem::Problem;
+pub use settings::Settings;
+pub use state::App;
+
+/// What `/api/openapi.json` describes.
+fn api() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(openapi::Base::openapi())
+        .merge(status::routes())
+        .merge(cleanup::routes())
+        .merge(runs::routes())
+        .merge(progress::routes())
+        .merge(doctor::routes())
+        .merge(session::routes())
+        .merge(health::routes())
+        .merge(openapi::routes())
+}
+
+/// All routes, and around them what each request passes; the last is the first that it meets.
+fn router(app: &Arc<App>) -> Router {
+    let (routes, document) = api().split_for_parts();
+    openapi::DOCUMENT.get_or_init(|| document.to_json().expect("a document is JSON"));
+    routes
+        .fallback(|| async { Problem::not_found("there is nothing at this address") })
+        .layer(from_fn_with_state(Arc::clone(app), limit::limit))
+        .layer(from_fn_with_state(Arc::clone(app), guard::guard))
+        .layer(CatchPanicLayer::custom(|_| {
+            axum::response::IntoResponse::into_response(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a panic"))
+        }))
+        .layer(map_response(problem::as_problem))
+        .layer(map_response(headers::headers))
+        .layer(from_fn(log::log))
+        .with_state(Arc::clone(app))
+}
+
+/// Serves until the process is told to stop, and has finished what it was at. Errors: settings, the address, and a
+/// database that is there and has not what is needed.
+pub async fn serve(settings: Settings, server: &Server) -> Result<()> {
+    log::start(settings.log_json);
+    let app = Arc::new(App::new(settings, server)?);
+    for access in &app.accesses {
+        match access.check().await {
+            // It comes back.
+            Err(failure) if failure.sqlstate.as_deref() == Some("08006") => {
+                tracing::warn!(role = access.role, "the database is away: {}", failure.message);
+            }
+            checked => checked?,
+        }
+    }
+    listen::listen(&app, router(&app)).await
 }

@@ -1,0 +1,100 @@
+//! The history as its tables have it.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::{FromRow, PgPool};
+use utoipa::ToSchema;
+
+/// A run, and how far it is while it is at work.
+#[derive(Debug, Serialize, FromRow, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    pub id: i64,
+    pub target: String,
+    /// regular, emergency
+    pub mode: String,
+    /// running, completed, stopped, interrupted
+    pub state: String,
+    /// The role that asked for it
+    pub requested_by: String,
+    /// As text
+    pub recipe_id: Option<String>,
+    pub failure_type: Option<String>,
+    pub cutoff: Option<DateTime<Utc>>,
+    pub total_failed: i64,
+    pub removed: i64,
+    /// Rows that somebody else had locked
+    pub skipped: i64,
+    /// Rows that a trigger, a rule or a foreign key did not let go
+    pub kept_back: i64,
+    pub recipes_affected: i64,
+    pub batches: i64,
+    pub started_at: DateTime<Utc>,
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Until now, where it is at work
+    pub duration_ms: Option<i64>,
+    /// From 0 to 1, while it is at work
+    pub share_done: Option<f64>,
+    pub rows_per_second: Option<f64>,
+    pub seconds_left: Option<f64>,
+    /// Why it waits
+    pub waiting_for: Option<String>,
+}
+
+/// What a run did to a recipe.
+#[derive(Debug, Serialize, FromRow, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunRecipe {
+    /// As text
+    pub recipe_id: Option<String>,
+    pub failed_count: i64,
+    pub cleaned_count: i64,
+}
+
+/// A run with its progress; `finished_at` of one that is at work is NULL.
+macro_rules! runs {
+    ($rest:literal) => {
+        concat!(
+            "SELECT r.id, r.target, r.mode, COALESCE(p.state, r.state) AS state, r.requested_by::text AS requested_by,
+                    r.recipe_id, r.failure_type,
+                    CASE WHEN isfinite(r.cutoff) THEN r.cutoff END AS cutoff,
+                    r.total_failed, r.removed, r.skipped, r.kept_back, r.recipes_affected, r.batches,
+                    r.started_at, r.finished_at,
+                    (EXTRACT(epoch FROM COALESCE(r.finished_at, clock_timestamp()) - r.started_at) * 1000)::bigint
+                        AS duration_ms,
+                    p.share_done, p.rows_per_second, EXTRACT(epoch FROM p.time_left)::float8 AS seconds_left,
+                    p.waiting_for
+             FROM backlog_cleanup.run r LEFT JOIN backlog_cleanup.progress p ON p.run_id = r.id
+             ",
+            $rest
+        )
+    };
+}
+
+/// Up to `limit` runs, newest first: of one target or of all, and before a run or to the last.
+pub async fn runs(pool: &PgPool, target: Option<&str>, before: Option<i64>, limit: i64) -> sqlx::Result<Vec<Run>> {
+    sqlx::query_as(runs!(
+        "WHERE ($1::text IS NULL OR r.target = $1) AND ($2::bigint IS NULL OR r.id < $2) ORDER BY r.id DESC LIMIT $3"
+    ))
+    .bind(target)
+    .bind(before)
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+}
+
+/// One run, if it is there.
+pub async fn run(pool: &PgPool, id: i64) -> sqlx::Result<Option<Run>> {
+    sqlx::query_as(runs!("WHERE r.id = $1")).bind(id).fetch_optional(pool).await
+}
+
+/// What a run did, per recipe, most removed first; nothing while it is at work.
+pub async fn recipes(pool: &PgPool, run_id: i64) -> sqlx::Result<Vec<RunRecipe>> {
+    sqlx::query_as(
+        "SELECT recipe_id, failed_count, cleaned_count FROM backlog_cleanup.run_recipe WHERE run_id = $1
+         ORDER BY cleaned_count DESC, failed_count DESC, recipe_id",
+    )
+    .bind(run_id)
+    .fetch_all(pool)
+    .await
+}

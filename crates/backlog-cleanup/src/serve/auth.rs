@@ -1,0 +1,111 @@
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::StatusCode;
+use axum::http::header;
+use axum::http::request::Parts;
+use axum_extra::extract::CookieJar;
+use subtle::ConstantTimeEq;
+
+use super::Problem;
+use super::log::Who;
+use super::state::{Access, App};
+use super::tokens::{self, Token};
+
+/// Who may do what; each level has what those before it have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Monitor,
+    Operator,
+    Admin,
+}
+
+impl Level {
+    const ALL: [Level; 3] = [Level::Monitor, Level::Operator, Level::Admin];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Monitor => "monitor",
+            Level::Operator => "operator",
+            Level::Admin => "admin",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Level> {
+        Level::ALL.into_iter().find(|level| level.name() == name)
+    }
+}
+
+/// Who calls: an argument of every handler that shows or does something. It has the `level`, `role` and `pool` of an
+/// `Access`. Refused with 401 where there is neither a token nor a session; `Result<Caller, Problem>` as an argument lets
+/// the handler answer instead.
+pub struct Caller {
+    access: Arc<Access>,
+    pub peer: SocketAddr,
+    /// The cookies of a session, which may end.
+    session: Option<CookieJar>,
+}
+
+impl Deref for Caller {
+    type Target = Arc<Access>;
+
+    fn deref(&self) -> &Arc<Access> {
+        &self.access
+    }
+}
+
+impl Caller {
+    /// Refuses what is above the caller's level before the database does. Errors: 403.
+    pub fn at_least(&self, level: Level) -> Result<(), Problem> {
+        if self.level >= level {
+            return Ok(());
+        }
+        let detail = format!("this needs level {}, and the token has {}", level.name(), self.level.name());
+        Err(Problem::forbidden(detail))
+    }
+
+    /// Whether the session has not ended since.
+    pub fn is_still_in(&self, app: &App) -> bool {
+        self.session.as_ref().is_none_or(|cookies| app.sessions.find(cookies).is_some())
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Caller, Problem> {
+        let ConnectInfo(peer) = ConnectInfo::<SocketAddr>::from_request_parts(parts, app)
+            .await
+            .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the connection has no address"))?;
+        let cookies = CookieJar::from_headers(&parts.headers);
+        let mut session = None;
+        let access = if let Some(access) = app.everybody() {
+            Arc::clone(access)
+        } else if let Some(authorization) = parts.headers.get(header::AUTHORIZATION) {
+            let token = authorization.to_str().ok().and_then(bearer).and_then(|token| find(&app.tokens, token));
+            let token = token.ok_or_else(|| app.limits.failed_login(peer.ip()))?;
+            Arc::clone(&token.access)
+        } else {
+            let access = app.sessions.find(&cookies);
+            session = Some(cookies);
+            access.ok_or_else(|| Problem::unauthorized("a token is needed"))?
+        };
+        if let Some(Who(who)) = parts.extensions.get() {
+            who.get_or_init(|| access.who().to_owned());
+        }
+        Ok(Caller { access, peer, session })
+    }
+}
+
+fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// The token of this text. Compares digests, all of them and each to its last byte, so that the time says nothing.
+pub fn find<'a>(tokens: &'a [Token], secret: &str) -> Option<&'a Token> {
+    let hash = tokens::hash(secret);
+    tokens.iter().fold(None, |found, token| if token.hash.ct_eq(&hash).into() { Some(token) } else { found })
+}

@@ -1,0 +1,57 @@
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::openapi::Problems;
+use super::status::{Target, json};
+use super::{App, Caller, Problem};
+
+pub fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(doctor))
+}
+
+#[derive(Serialize, sqlx::FromRow, ToSchema)]
+struct Check {
+    check: String,
+    /// ok, warn, fail
+    status: String,
+    detail: String,
+    /// The statement that mends it
+    fix: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Doctor {
+    success: bool,
+    /// No check warns or fails
+    healthy: bool,
+    checks: Vec<Check>,
+}
+
+/// What is wrong with a target, its table, its job and its server, each with the statement that mends it.
+#[utoipa::path(get, path = "/api/admin/backlog-cleanup/doctor", tag = "status", params(Target),
+    responses((status = 200, body = Doctor), Problems))]
+async fn doctor(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Query(Target { target }): Query<Target>,
+) -> Result<Response, Problem> {
+    let pool = caller.pool.clone();
+    let question = (caller.role.clone(), "doctor", target.clone());
+    let answer = app.flights.join(question, async move {
+        let checks: Vec<Check> = sqlx::query_as(
+            r#"SELECT check_name AS "check", status, detail, fix FROM backlog_cleanup_doctor($1::text)"#,
+        )
+        .bind(target)
+        .fetch_all(&pool)
+        .await?;
+        let healthy = checks.iter().all(|check| check.status == "ok");
+        Ok(serde_json::to_vec(&Doctor { success: true, healthy, checks }).expect("texts are JSON").into())
+    });
+    Ok(json(answer.await?))
+}

@@ -1,0 +1,151 @@
+use axum::Json;
+use axum::body::to_bytes;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::failure::Failure;
+
+/// What could not be done, as RFC 9457 has it: `application/problem+json`.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Problem {
+    /// The status in words.
+    title: String,
+    /// The HTTP status.
+    #[serde(serialize_with = "code")]
+    #[schema(value_type = u16)]
+    status: StatusCode,
+    /// What is wrong.
+    detail: String,
+    /// PostgreSQL's code, where the database said it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sqlstate: Option<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+    #[serde(flatten)]
+    members: Map<String, Value>,
+}
+
+fn code<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
+        let title = status.canonical_reason().unwrap_or("Error").to_owned();
+        Problem { title, status, detail: detail.into(), sqlstate: None, hint: None, members: Map::new() }
+    }
+
+    pub fn bad_request(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    pub fn unauthorized(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::UNAUTHORIZED, detail).hint("Authorization: Bearer <token>")
+    }
+
+    pub fn forbidden(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::FORBIDDEN, detail)
+    }
+
+    pub fn not_found(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    pub fn hint(self, hint: impl Into<String>) -> Problem {
+        Problem { hint: Some(hint.into()), ..self }
+    }
+
+    /// A further member, for programs.
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Problem {
+        self.members.insert(name.into(), value.into());
+        self
+    }
+
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+}
+
+/// The status of an error of the database.
+fn status(sqlstate: &str) -> StatusCode {
+    match sqlstate {
+        // undefined_object: a target, a run
+        "42704" => StatusCode::NOT_FOUND,
+        // insufficient_privilege: the level does not have it
+        "42501" => StatusCode::FORBIDDEN,
+        // lock_not_available: another run is in progress; deadlock_detected, serialization_failure
+        "55P03" | "40P01" | "40001" => StatusCode::CONFLICT,
+        // program_limit_exceeded: the breaker
+        "54000" => StatusCode::UNPROCESSABLE_ENTITY,
+        // query_canceled: statement_timeout
+        "57014" => StatusCode::GATEWAY_TIMEOUT,
+        // read_only_sql_transaction: a standby
+        "25006" => StatusCode::SERVICE_UNAVAILABLE,
+        _ => match &sqlstate[..2] {
+            // data_exception
+            "22" => StatusCode::BAD_REQUEST,
+            // connection_exception, invalid_authorization, insufficient_resources, operator_intervention
+            "08" | "28" | "53" | "57" => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        },
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Problem {
+        let status = failure.sqlstate.as_deref().map_or(StatusCode::INTERNAL_SERVER_ERROR, status);
+        let detail = match failure.detail {
+            Some(detail) => format!("{}: {detail}", failure.message),
+            None => failure.message,
+        };
+        Problem { sqlstate: failure.sqlstate, hint: failure.hint, ..Problem::new(status, detail) }
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Problem {
+        Failure::from(error).into()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(&self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self.status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            _ => (),
+        }
+        response
+    }
+}
+
+/// What a library answers in plain text, as a problem, too.
+pub async fn as_problem(response: Response) -> Response {
+    let (status, kind) = (response.status(), response.headers().get(header::CONTENT_TYPE));
+    let is_plain = kind.is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !(status.is_client_error() || status.is_server_error()) || !is_plain {
+        return response;
+    }
+    let allow = response.headers().get(header::ALLOW).cloned();
+    let text = to_bytes(response.into_body(), 64 * 1024).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    let detail = if text.is_empty() { status.canonical_reason().unwrap_or("Error").to_lowercase() } else { text };
+    // What serde could not read is bad input as any other.
+    let status = if status == StatusCode::UNPROCESSABLE_ENTITY { StatusCode::BAD_REQUEST } else { status };
+    let mut problem = Problem::new(status, detail).into_response();
+    if let Some(allow) = allow {
+        problem.headers_mut().insert(header::ALLOW, allow);
+    }
+    problem
+}

@@ -1,0 +1,85 @@
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures::{Stream, StreamExt, stream};
+use serde::Deserialize;
+use tokio::time::{MissedTickBehavior, interval};
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::openapi::Problems;
+use super::{App, Caller, Problem};
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The runs that are at work, as JSON.
+const PROGRESS: &str = "
+    SELECT COALESCE(jsonb_agg(jsonb_build_object(
+               'runId', run_id, 'target', target, 'mode', mode, 'state', state, 'batches', batches, 'removed', removed,
+               'skipped', skipped, 'keptBack', kept_back, 'shareDone', share_done, 'rowsPerSecond', rows_per_second,
+               'secondsLeft', EXTRACT(epoch FROM time_left)::float8, 'waitingFor', waiting_for) ORDER BY run_id), '[]')::text
+    FROM backlog_cleanup.progress WHERE target = $1 OR $1 = ''";
+
+pub fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(progress))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Which {
+    /// Only runs of this target
+    #[serde(default)]
+    #[param(required = false)]
+    target: String,
+}
+
+/// The runs that are at work, whenever something has changed: server-sent events `progress` with a list of runs, and
+/// `problem` while the database is away.
+#[utoipa::path(get, path = "/api/admin/backlog-cleanup/progress", tag = "cleanup", params(Which),
+    responses((status = 200, content_type = "text/event-stream", body = String), Problems))]
+async fn progress(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Query(Which { target }): Query<Which>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let Ok(permit) = Arc::clone(&app.streams).try_acquire_owned() else {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many streams of events at a time"));
+    };
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let shutdown = app.shutdown.clone().cancelled_owned();
+    let looks = stream::unfold((app, caller, ticks, String::new(), permit), move |mut state| {
+        let target = target.clone();
+        async move {
+            let (app, caller, ticks, last, _) = &mut state;
+            loop {
+                ticks.tick().await;
+                if !caller.is_still_in(app) {
+                    return None;
+                }
+                let pool = caller.pool.clone();
+                let question = (caller.role.clone(), "progress", target.clone());
+                let target = target.clone();
+                let look = app.flights.join(question, async move {
+                    Ok(sqlx::query_scalar::<_, String>(PROGRESS).bind(target).fetch_one(&pool).await?.into())
+                });
+                let (name, data) = match look.await {
+                    Ok(runs) => ("progress", String::from_utf8_lossy(&runs).into_owned()),
+                    Err(problem) => ("problem", serde_json::to_string(&problem).unwrap_or_default()),
+                };
+                if data != *last {
+                    last.clone_from(&data);
+                    return Some((Ok(Event::default().event(name).data(data)), state));
+                }
+            }
+        }
+    });
+    Ok(Sse::new(looks.take_until(shutdown)).keep_alive(KeepAlive::default()))
+}

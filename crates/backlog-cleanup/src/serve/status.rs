@@ -1,0 +1,60 @@
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use backlog_cleanup_report::StatusReport;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::openapi::Problems;
+use super::{App, Caller, Problem};
+
+pub fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(status))
+}
+
+/// The table that is meant.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Target {
+    /// A row of backlog_cleanup.target
+    #[serde(default = "generations")]
+    #[param(required = false)]
+    pub target: String,
+}
+
+pub fn generations() -> String {
+    "generations".into()
+}
+
+/// How many rows there are by status, and which recipes have failures.
+#[utoipa::path(get, path = "/api/admin/backlog-cleanup/status", tag = "status", params(Target),
+    responses((status = 200, body = StatusReport), Problems))]
+async fn status(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Query(Target { target }): Query<Target>,
+) -> Result<Response, Problem> {
+    Ok(json(report(&app, &caller, target).await?))
+}
+
+/// The status report, as the database writes it; all who ask at a time share one query.
+pub async fn report(app: &Arc<App>, caller: &Caller, target: String) -> Result<Bytes, Problem> {
+    let pool = caller.pool.clone();
+    let question = (caller.role.clone(), "status", target.clone());
+    let query = async move {
+        let report = sqlx::query_scalar::<_, String>("SELECT backlog_cleanup_status_json($1::text)::text");
+        Ok(report.bind(target).fetch_one(&pool).await?.into())
+    };
+    app.flights.join(question, query).await
+}
+
+/// JSON as the database wrote it.
+pub fn json(body: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
