@@ -1,1 +1,8 @@
--- 0.2.0 is faster where the partial index is there; nothing of what is in the database changes.
+-- 0.2.0 is faster where the partial index is there, and has the functions that the companion asks for.
+CREATE FUNCTION backlog_cleanup_failures(
+    target text DEFAULT 'generations', since interval DEFAULT '2 days', types integer DEFAULT 8)
+RETURNS TABLE (hour timestamptz, failure_type text, failed_count bigint)
+STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'backlog_cleanup_failures_wrapper';
+REVOKE ALL ON FUNCTION backlog_cleanup_failures(text, interval, integer) FROM PUBLIC;
+COMMENT ON FUNCTION backlog_cleanup_failures(text, interval, integer) IS
+    'the failed rows that are there by hour and failure type, oldest hour first';

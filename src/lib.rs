@@ -14,6 +14,7 @@ mod cleanup;
 mod cutoff;
 mod doctor;
 mod error;
+mod failures;
 mod find;
 mod governor;
 mod grant;
@@ -63,6 +64,7 @@ extension_sql_file!(
         grant::backlog_cleanup_grant,
         grant::backlog_cleanup_revoke,
         doctor::backlog_cleanup_doctor,
+        failures::backlog_cleanup_failures,
     ]
 );
 extension_sql_file!("../sql/run.sql", name = "run", requires = ["tables"]);
