@@ -11,3 +11,8 @@ STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'backlog_cleanup_failures_wrapper';
 REVOKE ALL ON FUNCTION backlog_cleanup_failures(text, interval, integer) FROM PUBLIC;
 COMMENT ON FUNCTION backlog_cleanup_failures(text, interval, integer) IS
     'the failed rows that are there by hour and failure type, oldest hour first';
+ALTER TABLE backlog_cleanup.run_part ADD COLUMN places integer[], ADD COLUMN lsn pg_lsn;
+ALTER TABLE backlog_cleanup.run_part ALTER COLUMN places SET STORAGE EXTERNAL;
+COMMENT ON COLUMN backlog_cleanup.run_part.places IS 'the recipe of each position: its place in run_cutoff';
+COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
+    'where the write-ahead log was when the positions were read: what is on a page that is older is still what was read';

@@ -200,9 +200,11 @@ CREATE TABLE backlog_cleanup.run_part (
     steps_done  bigint NOT NULL DEFAULT 0,
     next_offset integer NOT NULL DEFAULT 0,
     attempts    integer NOT NULL DEFAULT 0,
+    places      integer[],
+    lsn         pg_lsn,
     PRIMARY KEY (run_id, part)
 );
-ALTER TABLE backlog_cleanup.run_part ALTER COLUMN tids SET STORAGE EXTERNAL;
+ALTER TABLE backlog_cleanup.run_part ALTER COLUMN tids SET STORAGE EXTERNAL, ALTER COLUMN places SET STORAGE EXTERNAL;
 COMMENT ON TABLE backlog_cleanup.run_part IS
     'running runs: what is left to do, per leaf table a range of blocks, a list of positions, or else its recipes';
 COMMENT ON COLUMN backlog_cleanup.run_part.run_id IS 'the run';
@@ -216,6 +218,9 @@ COMMENT ON COLUMN backlog_cleanup.run_part.steps IS 'how many blocks, positions 
 COMMENT ON COLUMN backlog_cleanup.run_part.steps_done IS 'how many of them have been looked at';
 COMMENT ON COLUMN backlog_cleanup.run_part.next_offset IS 'up to where in the next block the rows have been looked at';
 COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS 'how often in a row a batch was rolled back by a deadlock or the like';
+COMMENT ON COLUMN backlog_cleanup.run_part.places IS 'the recipe of each position: its place in run_cutoff';
+COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
+    'where the write-ahead log was when the positions were read: what is on a page that is older is still what was read';
 
 CREATE TABLE backlog_cleanup.run_batch (
     run_id       bigint NOT NULL,

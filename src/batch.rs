@@ -1,23 +1,23 @@
 use std::time::Instant;
 
-use pgrx::itemptr::item_pointer_get_both;
 use pgrx::prelude::*;
 
 use crate::emergency::remove_failed;
-use crate::error::{Result, spi};
+use crate::error::Result;
 use crate::find::{Place, condition, find};
 use crate::leaf::{Leaf, Reach};
 use crate::owner::{as_owner_of, defer_nothing};
 use crate::part::{Part, Task};
 use crate::policy::Policy;
 use crate::recipe::Recipes;
+use crate::removable::Removable;
 use crate::remove::{Left, remove_around};
 use crate::run::Run;
 use crate::selection::Selection;
 use crate::steady::steady;
 use crate::subtransaction::{attempt, sqlstate};
 use crate::target::{Target, state};
-use crate::{books, cutoff, governor, history, keys, leaf, part};
+use crate::{books, cutoff, governor, history, keys, leaf, part, prepared};
 
 /// How often a batch is tried again that a deadlock, a serialization failure or a locked table has rolled back.
 const ATTEMPTS: i32 = 5;
@@ -101,7 +101,12 @@ fn remove_next(
     as_owner_of(&leaf.table, || {
         let place = match &part.task {
             Task::Keys => return remove_keys(target, leaf, policy.as_ref(), &selection, part, limit, recipes),
-            Task::Positions(tids) => Place::Positions(&tids[part.steps_done as usize..]),
+            Task::Positions { rows, lsn } => {
+                let rows = &rows[part.steps_done as usize..];
+                let rows = &rows[..rows.len().min(limit)];
+                return remove_known(target, leaf, policy.as_ref(), &selection, (rows, *lsn), recipes)
+                    .map(|left| ((part.steps_done + rows.len() as i64, 0), left));
+            }
             Task::Blocks { first, next_offset } => {
                 let next = first + part.steps_done;
                 let end = (next + part::blocks_at_once() as i64).min(first + part.steps);
@@ -116,14 +121,28 @@ fn remove_next(
                 (i64::from(last.block()) - first, last.offset())
             }
             (Task::Blocks { first, .. }, _) => (end - first, 0),
-            // They are in heap order, and so are those that were found.
-            (Task::Positions(tids), Some(last)) if rows.len() == limit => {
-                (tids.partition_point(|tid| item_pointer_get_both(*tid) <= (last.block(), last.offset())) as i64, 0)
-            }
             _ => (part.steps, 0),
         };
         Ok((next, left))
     })
+}
+
+/// Removes rows that were removable when the write-ahead log was at `lsn`, and looks at those again whose pages have changed.
+fn remove_known(
+    target: &Target,
+    leaf: &Leaf,
+    policy: Option<&Policy>,
+    selection: &Selection,
+    (rows, lsn): (&[Removable], u64),
+    recipes: &mut Recipes,
+) -> Result<Left> {
+    let (mut known, others) = leaf.unchanged_since(lsn, rows);
+    if !others.is_empty() {
+        let others: Vec<_> = others.iter().map(Removable::tid).collect();
+        known.extend(find(target, leaf, policy, selection, Place::Positions(&others), usize::MAX, recipes)?);
+        known.sort_unstable();
+    }
+    remove_around(target, leaf, &condition(target, policy, selection), &known, recipes)
 }
 
 fn remove_keys(
@@ -149,7 +168,7 @@ fn remove_keys(
 fn write(run: &Run, target: &Target, recipes: &Recipes, left: Left, started: Instant) -> Result<()> {
     let removed = recipes.removed();
     let batch = state(|| {
-        Spi::get_one_with_args::<i64>(
+        prepared::get_one::<i64>(
             "UPDATE backlog_cleanup.run
              SET removed = removed OPERATOR(pg_catalog.+) $2,
                  skipped = skipped OPERATOR(pg_catalog.+) $3,
@@ -160,7 +179,6 @@ fn write(run: &Run, target: &Target, recipes: &Recipes, left: Left, started: Ins
              RETURNING batches",
             &[run.id.into(), removed.into(), left.skipped.into(), left.kept_back.into()],
         )
-        .map_err(spi)
     })?;
     if removed == 0 {
         return Ok(());
@@ -170,7 +188,7 @@ fn write(run: &Run, target: &Target, recipes: &Recipes, left: Left, started: Ins
     let counts: Vec<i64> = lost.iter().map(|recipe| recipe.removed).collect();
     books::ledger(target, &run.mode, run.id, batch, removed)?;
     state(|| {
-        Spi::run_with_args(
+        prepared::run(
             "INSERT INTO backlog_cleanup.run_batch (run_id, batch, recipe_ids, removed, milliseconds, finished_at)
              VALUES ($1, $2, $3, $4, $5, pg_catalog.clock_timestamp())",
             &[
@@ -181,6 +199,5 @@ fn write(run: &Run, target: &Target, recipes: &Recipes, left: Left, started: Ins
                 (started.elapsed().as_secs_f64() * 1000.0).into(),
             ],
         )
-        .map_err(spi)
     })
 }

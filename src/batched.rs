@@ -11,7 +11,6 @@ use crate::policy::Policy;
 use crate::rank::Ranked;
 use crate::read::read_one;
 use crate::recipe::Recipes;
-use crate::removable::PerLeaf;
 use crate::run::Run;
 use crate::selection::Selection;
 use crate::steady::steady;
@@ -67,13 +66,13 @@ fn start_run(
                 "CALL backlog_cleanup_run(max_duration => '1 hour')".into(),
             ));
         }
-        let (recipes, positions) = match &policy {
+        let Ranked { recipes, positions, lsn } = match &policy {
             Some(policy) => {
-                let Ranked { recipes, positions } = sweep::survey(target, policy, &selection, &leaves)?;
-                breaker::check(target, &recipes.list, force)?;
-                (recipes, positions)
+                let ranked = sweep::survey(target, policy, &selection, &leaves)?;
+                breaker::check(target, &ranked.recipes.list, force)?;
+                ranked
             }
-            None => (Recipes::of(&target.recipe), None),
+            None => Ranked { recipes: Recipes::of(&target.recipe), positions: None, lsn: 0 },
         };
         // A temporary table is seen by its own session only.
         let workers = if leaves.iter().any(|leaf| leaf.table.is_temporary) { 1 } else { workers };
@@ -106,10 +105,8 @@ fn start_run(
         })?
         .unwrap_or_default();
         cutoff::save(target, run_id, &recipes)?;
-        // With nothing to remove there is nothing to do.
-        let none = PerLeaf::new();
-        let positions = if policy.is_some() && recipes.removed() == 0 { Some(&none) } else { positions.as_ref() };
         let steps = if policy.is_some() { recipes.list.len() } else { 1 };
+        let positions = positions.as_ref().map(|positions| (positions, lsn));
         part::save(run_id, &leaves, positions, steps, batch_size as usize, workers as u32)?;
         Ok(run_id)
     })

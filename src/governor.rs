@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use crate::error::Result;
 use crate::owner::as_owner_of;
-use crate::read::read_one;
+use crate::read::{read_one, read_prepared};
 use crate::target::{Target, state};
 
 thread_local! {
@@ -19,7 +19,8 @@ pub fn reason(target: &Target) -> Result<Option<String>> {
     if let Some(reason) = wal_rate(target) {
         return Ok(Some(reason));
     }
-    let observed = state(|| read_one::<String>(OBSERVED, &[target.name.as_str().into(), target.table.oid.into()]))?;
+    let observed =
+        state(|| read_prepared::<String>(OBSERVED, &[target.name.as_str().into(), target.table.oid.into()]))?;
     observed.map_or_else(|| throttle(target), |reason| Ok(Some(reason)))
 }
 

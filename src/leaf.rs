@@ -1,7 +1,9 @@
 use pgrx::prelude::*;
 
 use crate::error::{Result, spi};
+use crate::prepared;
 use crate::read::read_one;
+use crate::removable::Removable;
 use crate::table::Table;
 use crate::target::Target;
 
@@ -34,6 +36,30 @@ impl Leaf {
             pg_sys::table_close(heap, pg_sys::NoLock as i32);
         }
         followed
+    }
+
+    /// Splits rows in heap order: those on pages that nobody has changed since the write-ahead log was at `lsn`, where each
+    /// row is still the one that it was, and the others. nbtree tells in the same way whether it may kill what it has read
+    /// (`_bt_killitems` in nbtree/README). A page of a table that is not logged tells nothing.
+    pub fn unchanged_since(&self, lsn: u64, rows: &[Removable]) -> (Vec<Removable>, Vec<Removable>) {
+        let (mut same, mut others) = (Vec::with_capacity(rows.len()), Vec::new());
+        unsafe {
+            let heap = pg_sys::table_open(self.table.oid, pg_sys::NoLock as i32);
+            let is_logged = (*(*heap).rd_rel).relpersistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT;
+            let pages = pg_sys::RelationGetNumberOfBlocksInFork(heap, pg_sys::ForkNumber::MAIN_FORKNUM);
+            for page in rows.chunk_by(|row, next| row.block() == next.block()) {
+                let block = page[0].block();
+                let is_same = is_logged && block < pages && {
+                    let buffer = pg_sys::ReadBuffer(heap, block);
+                    let changed_at = pg_sys::BufferGetLSNAtomic(buffer);
+                    pg_sys::ReleaseBuffer(buffer);
+                    changed_at <= lsn
+                };
+                if is_same { &mut same } else { &mut others }.extend_from_slice(page);
+            }
+            pg_sys::table_close(heap, pg_sys::NoLock as i32);
+        }
+        (same, others)
     }
 }
 
@@ -98,7 +124,7 @@ pub fn table(oid: pg_sys::Oid, target: &Target) -> Result<Option<Table>> {
 
 /// Whether a table is the target's or one of those under it now, whenever the caller's snapshot was taken.
 pub fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
-    Spi::get_one_with_args::<bool>(
+    prepared::get_one::<bool>(
         "WITH RECURSIVE above (oid) AS (
              SELECT $1
              UNION
@@ -107,7 +133,6 @@ pub fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
         &[leaf.into(), target.table.oid.into()],
     )
     .map(|belongs| belongs == Some(true))
-    .map_err(spi)
 }
 
 /// Whether Citus spreads the table over shards.

@@ -28,6 +28,7 @@ mod owner;
 mod part;
 mod policy;
 mod position;
+mod prepared;
 mod rank;
 mod read;
 mod recipe;

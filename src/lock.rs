@@ -5,6 +5,7 @@ use pgrx::pg_sys::{LOCKTAG, XactEvent};
 use pgrx::prelude::*;
 
 use crate::error::{Result, error, spi};
+use crate::prepared::prepared;
 use crate::read::read_one;
 use crate::target::state;
 
@@ -106,14 +107,12 @@ pub fn holder(target: &str) -> Result<Option<i32>> {
 }
 
 fn tag(target: &str, part: u16) -> Result<LOCKTAG> {
+    const TAG: &str = "SELECT 'backlog_cleanup.target'::regclass::oid, pg_catalog.hashtext($1)";
     let (table, number) = state(|| {
         Spi::connect(|client| {
+            let arguments = [target.into()];
             client
-                .select(
-                    "SELECT 'backlog_cleanup.target'::regclass::oid, pg_catalog.hashtext($1)",
-                    Some(1),
-                    &[target.into()],
-                )?
+                .select(prepared(client, TAG, &arguments)?, Some(1), &arguments)?
                 .first()
                 .get_two::<pg_sys::Oid, i32>()
         })

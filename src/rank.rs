@@ -1,6 +1,8 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
+use pgrx::pg_sys;
+
 use crate::error::Result;
 use crate::leaf::{Leaf, Reach};
 use crate::owner::{as_owner_of, set_local};
@@ -22,6 +24,8 @@ pub struct Ranked {
     pub recipes: Recipes,
     /// Where the removable rows are; `None` where there are too many to keep.
     pub positions: Option<PerLeaf>,
+    /// Where the write-ahead log was before they were read.
+    pub lsn: u64,
 }
 
 /// Ranks the expired failed rows of a target, newest first by failed-at, then by id. Takes `keep` entries per recipe, and
@@ -39,6 +43,7 @@ pub fn rank(
             cutoff = row.instant(0).unwrap_or(cutoff)
         })
     })?;
+    let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
     let order = Order::of(&target.id);
     let keep = usize::try_from(policy.keep).unwrap_or_default();
     let mut recipes = Recipes::of(&target.recipe);
@@ -86,7 +91,7 @@ pub fn rank(
         };
     }
     positions.iter_mut().flat_map(PerLeaf::values_mut).for_each(|rows| rows.sort_unstable());
-    Ok(Ranked { recipes, positions })
+    Ok(Ranked { recipes, positions, lsn })
 }
 
 /// Reads the failed rows of a leaf: recipe, failed-at, id, position, whether it is selected. As its owner, whose functions
@@ -131,7 +136,7 @@ fn read(
 /// An expired row, ordered by age: the greater, the newer.
 struct Expired<'a> {
     position: Position,
-    tid: pgrx::pg_sys::ItemPointerData,
+    tid: pg_sys::ItemPointerData,
     leaf: u32,
     is_selected: bool,
     order: &'a Order,

@@ -2,12 +2,22 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
 use crate::error::{Result, error, spi};
+use crate::prepared::prepared;
 
 /// The first column of the first row of a statement that only reads; `None` for NULL and for no row. Unlike
 /// `Spi::get_one` it takes no transaction id, so that it works on a standby.
 pub fn read_one<T: FromDatum + IntoDatum>(query: &str, arguments: &[DatumWithOid]) -> Result<Option<T>> {
     Spi::connect(|client| {
         let rows = client.select(query, Some(1), arguments)?;
+        if rows.is_empty() { Ok(None) } else { rows.first().get_one() }
+    })
+    .map_err(spi)
+}
+
+/// The same of a statement that this session prepares once.
+pub fn read_prepared<T: FromDatum + IntoDatum>(query: &'static str, arguments: &[DatumWithOid]) -> Result<Option<T>> {
+    Spi::connect(|client| {
+        let rows = client.select(prepared(client, query, arguments)?, Some(1), arguments)?;
         if rows.is_empty() { Ok(None) } else { rows.first().get_one() }
     })
     .map_err(spi)

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::error::{Result, error, required};
 use crate::policy::Policy;
-use crate::read::read_one;
+use crate::read::read_prepared;
 use crate::target::state;
 
 /// A batched run as its row has it.
@@ -34,7 +34,7 @@ impl Run {
     pub fn load(run_id: Option<i64>) -> Result<Run> {
         let run_id = required(run_id, "run_id", "SELECT id FROM backlog_cleanup.run WHERE state = 'running'")?;
         let row = state(|| {
-            read_one::<JsonB>(
+            read_prepared::<JsonB>(
                 r#"SELECT pg_catalog.to_jsonb(r) OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object(
                        'pause', EXTRACT(epoch FROM pause),
                        'cutoff_utc', COALESCE(pg_catalog.to_char(pg_catalog.timezone('UTC', cutoff),

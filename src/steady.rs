@@ -5,29 +5,29 @@ use pgrx::spi::quote_literal;
 
 use crate::error::{Result, error};
 use crate::owner::set_local;
-use crate::target::Target;
+use crate::target::{self, Target};
 
 /// Does `work` on a target whose table nobody rebuilds meanwhile, and waits for locks no longer than the target's
 /// `lock_timeout`. Whoever rebuilds the table now is waited for, and what he has made of it is what `work` sees. Errors: those
 /// of `Target::load`, 55P03 (a lock that is held for too long).
 pub fn steady<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
-    let mut target = Target::load(name)?;
+    let (mut table, lock_timeout) = target::table(name)?;
     let nest = unsafe { pg_sys::NewGUCNestLevel() };
-    set_local("lock_timeout", &target.lock_timeout.to_string());
-    let (label, table) = (target.name.clone(), target.table.name.clone());
+    set_local("lock_timeout", &lock_timeout.to_string());
+    let table_name = table.name.clone();
     let done = PgTryBuilder::new(AssertUnwindSafe(|| {
-        loop {
-            let oid = target.table.oid;
+        let target = loop {
             unsafe {
-                pg_sys::LockRelationOid(oid, pg_sys::AccessShareLock as i32);
+                pg_sys::LockRelationOid(table.oid, pg_sys::AccessShareLock as i32);
                 pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
             }
-            target = Target::load(name)?;
-            if target.table.oid == oid {
-                break;
+            let target = Target::load(name)?;
+            if target.table.oid == table.oid {
+                break target;
             }
             unsafe { pg_sys::PopActiveSnapshot() };
-        }
+            table = target.table;
+        };
         let done = work(&target);
         unsafe { pg_sys::PopActiveSnapshot() };
         done
@@ -35,8 +35,11 @@ pub fn steady<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) ->
     .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, |_| {
         Err(error(
             PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
-            format!("target \"{label}\": another session has held a lock for longer than lock_timeout"),
-            format!("SELECT * FROM pg_locks WHERE relation = {}::regclass", quote_literal(&table)),
+            format!(
+                "target \"{}\": another session has held a lock for longer than lock_timeout",
+                name.unwrap_or_default()
+            ),
+            format!("SELECT * FROM pg_locks WHERE relation = {}::regclass", quote_literal(&table_name)),
         ))
     })
     .execute();

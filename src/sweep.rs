@@ -25,7 +25,7 @@ pub fn regular(
     force: bool,
 ) -> Result<Vec<Swept>> {
     let leaves = leaves(target)?;
-    let Ranked { mut recipes, mut positions } = survey(target, policy, selection, &leaves)?;
+    let Ranked { mut recipes, mut positions, .. } = survey(target, policy, selection, &leaves)?;
     if dry_run || recipes.removed() == 0 {
         return Ok(recipes.into_sorted());
     }

@@ -3,11 +3,12 @@ use std::ffi::CStr;
 use std::panic::AssertUnwindSafe;
 use std::sync::OnceLock;
 
-use pgrx::datum::DatumWithOid;
+use pgrx::direct_function_call;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier as quote, quote_literal};
 
 use crate::error::{Result, error, spi};
+use crate::prepared::prepared;
 use crate::read::read_one;
 
 /// A table as the catalog has it.
@@ -18,6 +19,8 @@ pub struct Table {
     pub kind: i8,
     /// Seen by its own session only.
     pub is_temporary: bool,
+    /// Has or has had partitions or children.
+    has_parts: bool,
     /// Schema-qualified and quoted.
     pub name: String,
     /// `pg_catalog`, the table's own schema, `pg_temp`: an application's ordinary triggers work.
@@ -39,28 +42,26 @@ pub struct Column {
 impl Table {
     /// Finds a table by its schema-qualified name in SQL; what is no such name is not there.
     pub fn find(name: &str) -> Result<Option<Table>> {
-        PgTryBuilder::new(|| Table::read("pg_catalog.to_regclass($1)::pg_catalog.oid", name.into()))
-            .catch_when(PgSqlErrorCode::ERRCODE_INVALID_NAME, |_| Ok(None))
-            .catch_when(PgSqlErrorCode::ERRCODE_SYNTAX_ERROR, |_| Ok(None))
-            .catch_when(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, |_| Ok(None))
-            .execute()
+        let oid: Option<pg_sys::Oid> =
+            PgTryBuilder::new(|| unsafe { direct_function_call(pg_sys::to_regclass, &[name.into_datum()]) })
+                .catch_when(PgSqlErrorCode::ERRCODE_INVALID_NAME, |_| None)
+                .catch_when(PgSqlErrorCode::ERRCODE_SYNTAX_ERROR, |_| None)
+                .catch_when(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, |_| None)
+                .execute();
+        oid.map_or(Ok(None), Table::of)
     }
 
     /// Finds a table by its oid.
     pub fn of(oid: pg_sys::Oid) -> Result<Option<Table>> {
-        Table::read("$1", oid.into())
-    }
-
-    fn read(oid: &str, argument: DatumWithOid) -> Result<Option<Table>> {
-        let query = format!(
-            "SELECT c.oid, c.relowner, c.relkind, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
-                    c.relpersistence OPERATOR(pg_catalog.=) 't'
-             FROM pg_catalog.pg_class c
-             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-             WHERE c.oid OPERATOR(pg_catalog.=) {oid}"
-        );
+        const TABLE: &str = "
+            SELECT c.oid, c.relowner, c.relkind, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
+                   c.relpersistence OPERATOR(pg_catalog.=) 't', c.relhassubclass
+            FROM pg_catalog.pg_class c
+            JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+            WHERE c.oid OPERATOR(pg_catalog.=) $1";
         Spi::connect(|client| {
-            let rows = client.select(query.as_str(), Some(1), &[argument])?;
+            let arguments = [oid.into()];
+            let rows = client.select(prepared(client, TABLE, &arguments)?, Some(1), &arguments)?;
             let mut tables = rows.map(|row| -> spi::Result<Table> {
                 let (schema, relation): (String, String) =
                     (row.get(4)?.unwrap_or_default(), row.get(5)?.unwrap_or_default());
@@ -69,6 +70,7 @@ impl Table {
                     owner: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
                     kind: row.get(3)?.unwrap_or_default(),
                     is_temporary: row.get(6)?.unwrap_or_default(),
+                    has_parts: row.get(7)?.unwrap_or_default(),
                     search_path: format!("pg_catalog, {}, pg_temp", quote(&schema)),
                     name: qualified(schema, relation),
                     columns: OnceLock::new(),
@@ -82,6 +84,9 @@ impl Table {
     /// Refuses partitions and children that belong to somebody else: a statement on this table would run their code as its
     /// owner. Errors: 55000.
     pub fn is_of_one_owner(&self) -> Result<()> {
+        if !self.has_parts {
+            return Ok(());
+        }
         let of_another = read_one::<String>(
             "WITH RECURSIVE leaf (oid) AS (
                  SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent OPERATOR(pg_catalog.=) $1
@@ -136,16 +141,15 @@ impl Table {
     }
 
     fn read_columns(&self) -> Result<HashMap<String, Column>> {
+        // The typmod -1 stands for any length: 'character' without one would be character(1) and cut values off.
+        const COLUMNS: &str = "
+            SELECT attname::pg_catalog.text, pg_catalog.format_type(atttypid, -1), attnum, atttypid, attcollation
+            FROM pg_catalog.pg_attribute
+            WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped";
         Spi::connect(|client| {
-            // The typmod -1 stands for any length: 'character' without one would be character(1) and cut values off.
+            let arguments = [self.oid.into()];
             client
-                .select(
-                    "SELECT attname::pg_catalog.text, pg_catalog.format_type(atttypid, -1), attnum, atttypid, attcollation
-                     FROM pg_catalog.pg_attribute
-                     WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
-                    None,
-                    &[self.oid.into()],
-                )?
+                .select(prepared(client, COLUMNS, &arguments)?, None, &arguments)?
                 .map(|row| {
                     let name: String = row.get(1)?.unwrap_or_default();
                     let column = Column {

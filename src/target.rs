@@ -5,7 +5,7 @@ use pgrx::spi::quote_literal;
 use crate::error::{Result, error, required};
 use crate::governor;
 use crate::owner::{acting_as, as_owner_of};
-use crate::read::read_one;
+use crate::read::{read_one, read_prepared};
 use crate::table::{Column, Table};
 
 /// Checks that what a target names is there and can be used. Errors: those of `Target::load`, 22P02 (a value that its
@@ -48,8 +48,6 @@ pub struct Target {
     pub time_zone: String,
     /// What triggers find instead of what is in the table's own schema.
     pub search_path: Option<String>,
-    /// How long a run waits for a lock, in milliseconds; 0 is without end.
-    pub lock_timeout: i64,
     /// Rows per batch.
     pub batch_size: i64,
     /// Percent of the failed rows that one regular run may remove.
@@ -98,16 +96,8 @@ impl Target {
     fn check(name: &str, row: &serde_json::Value) -> Result<Target> {
         let text = |key: &str| row[key].as_str().map(str::to_owned);
         let must = |key: &str| text(key).unwrap_or_default();
-        let set = |key: &str, value: &str| {
-            format!("UPDATE backlog_cleanup.target SET {key} = {value} WHERE name = {}", quote_literal(name))
-        };
-        let find = |key: &str, mend: &str| {
-            let table = must(key);
-            Table::find(&table)?.ok_or_else(|| {
-                let message = format!("table \"{table}\" does not exist");
-                error(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, message, set(key, mend))
-            })
-        };
+        let set = |key: &str, value: &str| set(name, key, value);
+        let find = |key: &str, mend: &str| find(name, row, key, mend);
         let optional = |key: &str| {
             let table = text(key).map(|_| find(key, "NULL")).transpose()?;
             table.as_ref().map_or(Ok(()), Table::is_of_one_owner)?;
@@ -193,7 +183,6 @@ impl Target {
             processing_status: must("processing_status"),
             time_zone: must("time_zone"),
             search_path,
-            lock_timeout: row["lock_timeout_ms"].as_i64().unwrap_or_default(),
             batch_size: row["batch_size"].as_i64().unwrap_or_default(),
             max_share: row["max_share"].as_f64().unwrap_or_default(),
             max_rows_per_run: row["max_rows_per_run"].as_i64(),
@@ -293,12 +282,38 @@ impl Target {
 
 /// Does `work` on the extension's own tables, as their owner.
 pub fn state<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let owner = read_one::<pg_sys::Oid>(
-        "SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) 'backlog_cleanup'",
-        &[],
-    )?
-    .unwrap_or(pg_sys::InvalidOid);
+    let owner = unsafe {
+        let schema = pg_sys::get_namespace_oid(c"backlog_cleanup".as_ptr(), false);
+        let row = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::NAMESPACEOID as i32, schema.into());
+        let owner = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_namespace>()).nspowner;
+        pg_sys::ReleaseSysCache(row);
+        owner
+    };
     acting_as(owner, "pg_catalog, pg_temp", work)
+}
+
+/// The table of a target, and its `lock_timeout` in milliseconds; nothing else is checked. Errors: 22004, 42704, 42P01.
+pub fn table(name: Option<&str>) -> Result<(Table, i64)> {
+    let (name, row) = row(name)?;
+    let table = state(|| find(name, &row, "generations_table", "'schema.table'"))?;
+    Ok((table, row["lock_timeout_ms"].as_i64().unwrap_or_default()))
+}
+
+/// The table that the column `key` of a target names; the hint sets it to `mend`.
+fn find(name: &str, row: &serde_json::Value, key: &str, mend: &str) -> Result<Table> {
+    let table = row[key].as_str().unwrap_or_default();
+    Table::find(table)?.ok_or_else(|| {
+        error(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+            format!("table \"{table}\" does not exist"),
+            set(name, key, mend),
+        )
+    })
+}
+
+/// The statement that mends a column of a target.
+fn set(name: &str, key: &str, value: &str) -> String {
+    format!("UPDATE backlog_cleanup.target SET {key} = {value} WHERE name = {}", quote_literal(name))
 }
 
 /// The name of a target that exists, its tables there or not.
@@ -313,7 +328,7 @@ fn row(name: Option<&str>) -> Result<(&str, serde_json::Value)> {
                     'lock_timeout_ms', pg_catalog.ceil(EXTRACT(epoch FROM t.lock_timeout)
                                                        OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8)
          FROM backlog_cleanup.target t WHERE t.name OPERATOR(pg_catalog.=) $1";
-    let row = state(|| read_one::<pgrx::JsonB>(ROW, &[name.into()]))?.ok_or_else(|| {
+    let row = state(|| read_prepared::<pgrx::JsonB>(ROW, &[name.into()]))?.ok_or_else(|| {
         error(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("target \"{name}\" does not exist"),
