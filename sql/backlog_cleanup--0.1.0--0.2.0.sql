@@ -1,6 +1,13 @@
--- 0.2.0 is faster where the partial index is there, and a batched run can be asked to stop.
+-- 0.2.0 is faster where the partial index is there, and has what the companion binary asks for.
 CREATE FUNCTION backlog_cleanup_stop(run_id bigint) RETURNS boolean
     LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_stop_wrapper';
 REVOKE ALL ON FUNCTION backlog_cleanup_stop(bigint) FROM PUBLIC;
 COMMENT ON FUNCTION backlog_cleanup_stop(bigint) IS
     'asks a batched run to stop after the batch that it is at work on; false where it is over';
+CREATE FUNCTION backlog_cleanup_failures(
+    target text DEFAULT 'generations', since interval DEFAULT '2 days', types integer DEFAULT 8)
+RETURNS TABLE (hour timestamptz, failure_type text, failed_count bigint)
+STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'backlog_cleanup_failures_wrapper';
+REVOKE ALL ON FUNCTION backlog_cleanup_failures(text, interval, integer) FROM PUBLIC;
+COMMENT ON FUNCTION backlog_cleanup_failures(text, interval, integer) IS
+    'the failed rows that are there by hour and failure type, oldest hour first';

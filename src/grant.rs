@@ -40,6 +40,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "SELECT ON backlog_cleanup.progress"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_status"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_status_json"),
+    (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_failures"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_doctor"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_index_sql"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_failed_generations"),

@@ -14,6 +14,7 @@ mod cleanup;
 mod cutoff;
 mod doctor;
 mod error;
+mod failures;
 mod find;
 mod governor;
 mod grant;
@@ -65,6 +66,7 @@ extension_sql_file!(
         grant::backlog_cleanup_revoke,
         doctor::backlog_cleanup_doctor,
         stop::backlog_cleanup_stop,
+        failures::backlog_cleanup_failures,
     ]
 );
 extension_sql_file!("../sql/run.sql", name = "run", requires = ["tables"]);

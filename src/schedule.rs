@@ -71,7 +71,8 @@ fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup
         .map_err(spi)
 }
 
-/// The job that runs this target here, as JSON; null where there is none.
+/// The job that runs this target here, as JSON, with the time zone in which pg_cron reads its schedule; null where there is
+/// none.
 pub fn job_of(target: &str) -> Result<serde_json::Value> {
     if !pg_cron_is_here()? {
         return Ok(serde_json::Value::Null);
@@ -80,7 +81,9 @@ pub fn job_of(target: &str) -> Result<serde_json::Value> {
     let job = state(|| {
         read_one::<pgrx::JsonB>(
             "SELECT pg_catalog.jsonb_build_object('jobId', jobid, 'jobName', jobname, 'schedule', schedule,
-                                                  'command', command, 'username', username, 'active', active)
+                                                  'command', command, 'username', username, 'active', active,
+                                                  'timeZone', COALESCE(pg_catalog.current_setting('cron.timezone', true),
+                                                                       'GMT'))
              FROM cron.job
              WHERE command OPERATOR(pg_catalog.=) ANY ($1)
                AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text
