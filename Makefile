@@ -8,7 +8,7 @@ export PG_CONFIG
 # Servers and their clients show no backtraces.
 unexport RUST_BACKTRACE
 
-.PHONY: help setup install demo demo-stop lint release test test-chaos test-soak test-matrix bench
+.PHONY: help setup install package demo demo-stop lint release test test-chaos test-soak test-package test-matrix bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,10 @@ setup: ## install what is missing: Debian packages, cargo-pgrx, its configuratio
 install: setup ## build the extension and install it into the server of PG_CONFIG
 	cargo pgrx install $(SUDO) --release $(FEATURES) --pg-config $(PG_CONFIG)
 	@$(if $(SUDO),sudo PG_CONFIG=$(PG_CONFIG)) scripts/release install
+
+package: ## build the Debian packages of the extension and of the binary into target/package
+	@scripts/setup debhelper lintian
+	scripts/package
 
 demo: install ## a throwaway server with an outage: status, cleanup, ledger, job; everything from nothing
 	@demo/start
@@ -44,6 +48,9 @@ test-chaos: install ## kill processes at random moments of runs, 200 times (ROUN
 
 test-soak: install ## runs of all kinds beside a load for five minutes (SECONDS, SEED), and a replay of its history
 	SECONDS=$(or $(SECONDS),300) cargo test --release $(FEATURES) --test soak -- --nocapture
+
+test-package: package ## install the packages in a clean Debian, use them and remove them; needs root
+	scripts/package-test
 
 test-matrix: ## run every test on every supported PostgreSQL (MAJORS); see CONTRIBUTING.md
 	scripts/matrix/run $(MAJORS)

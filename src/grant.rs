@@ -38,6 +38,10 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "SELECT ON backlog_cleanup.run"),
     (Monitor, "SELECT ON backlog_cleanup.run_recipe"),
     (Monitor, "SELECT ON backlog_cleanup.progress"),
+    (Monitor, "SELECT ON backlog_cleanup.total"),
+    // The view calls it as whoever reads it.
+    (Monitor, "EXECUTE ON ROUTINE backlog_cleanup.duration_bound"),
+    (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_books"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_status"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_status_json"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_failures"),

@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
 
+mod balance;
 mod batch;
 mod batched;
 mod begin;
@@ -46,6 +47,7 @@ mod subtransaction;
 mod sweep;
 mod table;
 mod target;
+mod total;
 mod wait;
 mod worker;
 
@@ -69,8 +71,10 @@ extension_sql_file!(
         doctor::backlog_cleanup_doctor,
         stop::backlog_cleanup_stop,
         failures::backlog_cleanup_failures,
+        balance::backlog_cleanup_books,
     ]
 );
 extension_sql_file!("../sql/run.sql", name = "run", requires = ["tables"]);
+extension_sql_file!("../sql/total.sql", name = "total", requires = ["tables"]);
 extension_sql_file!("../sql/strangers.sql", name = "strangers", requires = ["privileges"]);
 extension_sql_file!("../sql/register.sql", name = "register", finalize);

@@ -1,48 +1,21 @@
 use backlog_cleanup_report::longest_gap;
-use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use super::{Problem, Status, problems};
-use crate::error::{Result, spi};
-use crate::owner::as_owner_of;
-use crate::read::read_one;
+use crate::balance::{Balance, balance};
+use crate::error::Result;
 use crate::schedule::{job_of, schema};
-use crate::target::{Target, state};
+use crate::target::Target;
 
 /// Whether the rows that the ledger has for the accounts of all targets that share it are those of their runs.
 pub fn ledger(target: &Target) -> Result<Vec<Problem>> {
-    let Some(ledger) = &target.ledger else {
+    let Some(Balance { ledger, runs }) = balance(target)? else {
         return Ok(vec![Problem { status: Status::Ok, detail: "the target has no ledger".into(), fix: None }]);
     };
-    let (removed, accounts) = state(|| {
-        Spi::connect(|client| {
-            let rows = client.select(
-                "SELECT coalesce(sum(r.removed), 0)::bigint, array_agg(DISTINCT t.account)
-                 FROM backlog_cleanup.target t LEFT JOIN backlog_cleanup.run r ON r.target = t.name
-                 WHERE to_regclass(t.ledger_table) = $1",
-                Some(1),
-                &[ledger.table.oid.into()],
-            )?;
-            rows.first().get_two::<i64, Vec<String>>()
-        })
-        .map_err(spi)
-    })?;
-    let amount = as_owner_of(&ledger.table, || {
-        read_one::<i64>(
-            &format!(
-                "SELECT pg_catalog.sum(l.amount)::bigint FROM {} l
-                 WHERE l.user_id::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1)
-                   AND l.type::pg_catalog.text OPERATOR(pg_catalog.=) 'backlog_cleanup'",
-                ledger.table.name
-            ),
-            &[accounts.into()],
-        )
-    })?;
-    let (removed, amount) = (removed.unwrap_or_default(), amount.unwrap_or_default());
-    if removed == amount {
+    if ledger == runs {
         return Ok(Vec::new());
     }
-    let detail = format!("the ledger has {amount} removed rows, the history {removed}");
+    let detail = format!("the ledger has {ledger} removed rows, the history {runs}");
     let fix = Some("SELECT * FROM backlog_cleanup.run ORDER BY id DESC".into());
     Ok(vec![Problem { status: Status::Fail, detail, fix }])
 }

@@ -2,10 +2,12 @@
 //! Pure code, never linked to PostgreSQL.
 
 mod age;
+mod duration;
 mod report;
 mod schedule;
 
 pub use age::age_in_words;
+pub use duration::DURATION_BOUNDS;
 pub use report::{
     BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, RecipeFailures, RegularReport, StatusReport, Warning,
     recipe_id,

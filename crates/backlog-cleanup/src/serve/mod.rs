@@ -12,6 +12,7 @@ mod job;
 mod limit;
 mod listen;
 mod log;
+mod metrics;
 mod openapi;
 mod problem;
 mod progress;
@@ -48,6 +49,7 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .merge(progress::routes())
         .merge(doctor::routes())
         .merge(session::routes())
+        .merge(metrics::routes())
         .merge(health::routes())
         .merge(openapi::routes())
 }
@@ -83,5 +85,6 @@ pub async fn serve(settings: Settings, server: &Server) -> Result<()> {
             checked => checked?,
         }
     }
+    tokio::spawn(metrics::count(Arc::clone(&app)));
     listen::listen(&app, router(&app)).await
 }

@@ -32,6 +32,9 @@ pub struct Settings {
     /// Connections to the database per role
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=100))]
     pub pool_size: u32,
+    /// How often the rows are counted for /metrics
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub count_interval: Duration,
     /// Requests per second from one address
     #[arg(long, value_name = "REQUESTS", default_value = "1000")]
     pub rate_limit: NonZeroU32,

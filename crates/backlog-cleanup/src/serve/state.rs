@@ -16,6 +16,7 @@ use super::auth::Level;
 use super::flight::Flights;
 use super::idempotency::Keys;
 use super::limit::Limits;
+use super::metrics::Metrics;
 use super::session::Sessions;
 use super::tokens::{self, Token};
 
@@ -42,6 +43,7 @@ pub struct App {
     pub accesses: Vec<Arc<Access>>,
     pub sessions: Sessions,
     pub limits: Limits,
+    pub metrics: Metrics,
     pub streams: Arc<Semaphore>,
     pub flights: Arc<Flights>,
     pub keys: Arc<Keys>,
@@ -59,6 +61,7 @@ impl App {
             accesses: Vec::new(),
             sessions: Sessions::default(),
             limits: Limits::new(settings.rate_limit),
+            metrics: Metrics::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
             flights: Arc::default(),
             keys: Arc::default(),

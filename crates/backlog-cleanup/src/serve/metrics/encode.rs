@@ -1,0 +1,194 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use backlog_cleanup_report::DURATION_BOUNDS;
+use chrono::Utc;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, prometheus_text, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::count::{Counted, Figures};
+use super::history::{History, Total};
+
+const MODES: [&str; 2] = ["regular", "emergency"];
+const RESULTS: [&str; 3] = ["completed", "stopped", "interrupted"];
+
+/// The metrics as text, with their content type.
+pub fn encode(
+    history: Arc<History>,
+    counted: Arc<BTreeMap<String, Counted>>,
+    openmetrics: bool,
+) -> (&'static str, String) {
+    let mut registry = Registry::with_prefix("backlog_cleanup");
+    registry.register_collector(Box::new(Shown { history, counted }));
+    let mut buffer = String::new();
+    let (content_type, encoded) = if openmetrics {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", text::encode(&mut buffer, &registry))
+    } else {
+        (prometheus_text::CONTENT_TYPE, prometheus_text::encode(&mut buffer, &registry))
+    };
+    encoded.expect("a string takes everything");
+    (content_type, buffer)
+}
+
+#[derive(Debug)]
+struct Shown {
+    history: Arc<History>,
+    counted: Arc<BTreeMap<String, Counted>>,
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+impl Collector for Shown {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let to = &mut encoder;
+        self.server(to)?;
+        self.rows(to)?;
+        self.runs(to)?;
+        self.counts(to)
+    }
+}
+
+impl Shown {
+    fn server(&self, to: &mut DescriptorEncoder) -> fmt::Result {
+        let build = Info::new([
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("extension_version", self.history.extension.clone().unwrap_or_default()),
+        ]);
+        family(to, "build", "Version of this server, and of the extension in the database.", vec![(vec![], build)])?;
+        let up = ConstGauge::new(i64::from(self.history.up));
+        family(to, "up", "Whether the database answered this scrape.", vec![(vec![], up)])
+    }
+
+    /// What the tables hold.
+    fn rows(&self, to: &mut DescriptorEncoder) -> fmt::Result {
+        let rows = self.each(|figures| figures.rows.map(|(status, rows)| (label("status", status), rows)).to_vec());
+        family(to, "rows", "Rows of the account, by status.", rows)?;
+        let removable = self.each(|figures| vec![(vec![], figures.removable)]);
+        family(to, "removable_rows", "Failed rows that a regular run would remove.", removable)?;
+        let types = self.each(|figures| {
+            figures.failure_types.iter().map(|(name, rows)| (label("failure_type", name), *rows)).collect()
+        });
+        let help = "Failed rows by failure type: the 20 with most of them, (other), and (none) without one.";
+        family(to, "failed_rows", help, types)?;
+        let age = self.each(|figures| {
+            let age = figures.oldest_failed_at.map(|at| (Utc::now() - at).as_seconds_f64().max(0.0));
+            age.map(|age| (vec![], age)).into_iter().collect()
+        });
+        family(to, "oldest_failure_age_seconds", "Age of the oldest failed row.", age)?;
+        let books =
+            self.each(|figures| figures.books_difference.map(|difference| (vec![], difference)).into_iter().collect());
+        family(to, "books_difference_rows", "Removed rows of the ledger less those of the runs.", books)
+    }
+
+    /// What the runs did: of every target that is there, also where it is nothing yet.
+    fn runs(&self, to: &mut DescriptorEncoder) -> fmt::Result {
+        let sum = |is_meant: &dyn Fn(&Total) -> bool, figure: fn(&Total) -> i64| {
+            ConstCounter::new(self.history.totals.iter().filter(|t| is_meant(t)).map(figure).sum::<i64>() as u64)
+        };
+        let (mut removed, mut runs, mut durations) = (Vec::new(), Vec::new(), Vec::new());
+        for target in self.history.last_success.keys() {
+            for mode in MODES {
+                let labels = vec![("target", target.clone()), ("mode", mode.to_owned())];
+                let is_mode = |total: &Total| total.target == *target && total.mode == mode;
+                removed.push((labels.clone(), sum(&is_mode, |total| total.removed)));
+                for result in RESULTS {
+                    let labels = [labels.clone(), label("result", result)].concat();
+                    runs.push((labels, sum(&|total| is_mode(total) && total.state == result, |total| total.runs)));
+                }
+                durations.push((labels, Durations::of(self.history.totals.iter().filter(|total| is_mode(total)))));
+            }
+        }
+        family(to, "removed_rows", "Rows removed by all runs, by mode.", removed)?;
+        family(to, "runs", "Runs that have ended, by mode and result.", runs)?;
+        family(to, "run_duration_seconds", "How long the runs that have ended took.", durations)?;
+        let success = self.history.last_success.iter();
+        let success =
+            success.filter_map(|(target, at)| Some((label("target", target), ConstGauge::new((*at)?)))).collect();
+        let help = "When the last regular run of everything was completed.";
+        family(to, "last_success_timestamp_seconds", help, success)?;
+        let period = self.each(|figures| vec![(vec![], f64::from(figures.period_days) * 86_400.0)]);
+        let help = "Longest time between two runs that the schedule allows; a day without one.";
+        family(to, "schedule_period_seconds", help, period)
+    }
+
+    /// How fresh the figures of the tables are.
+    fn counts(&self, to: &mut DescriptorEncoder) -> fmt::Result {
+        let success = self.counted.iter();
+        let success = success
+            .map(|(target, counted)| (label("target", target), ConstGauge::new(i64::from(counted.success))))
+            .collect();
+        family(to, "count_success", "Whether the last count of the target's tables came to its end.", success)?;
+        let at = self.each(|figures| vec![(vec![], figures.at.timestamp_micros() as f64 / 1e6)]);
+        family(to, "count_timestamp_seconds", "When the target's tables were last counted.", at)?;
+        let took = self.each(|figures| vec![(vec![], figures.seconds)]);
+        family(to, "count_duration_seconds", "How long the last count of the target's tables took.", took)
+    }
+
+    /// A gauge, of every target that has been counted.
+    fn each<N>(&self, figures: impl Fn(&Figures) -> Vec<(Labels, N)>) -> Vec<(Labels, ConstGauge<N>)> {
+        let mut all = Vec::new();
+        for (target, counted) in self.counted.iter() {
+            for (labels, number) in counted.figures.iter().flat_map(&figures) {
+                all.push(([label("target", target), labels].concat(), ConstGauge::new(number)));
+            }
+        }
+        all
+    }
+}
+
+fn label(name: &'static str, value: impl Into<String>) -> Labels {
+    vec![(name, value.into())]
+}
+
+fn family<M: EncodeMetric>(
+    to: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    metrics: Vec<(Labels, M)>,
+) -> fmt::Result {
+    let Some((_, first)) = metrics.first() else { return Ok(()) };
+    let mut family = to.encode_descriptor(name, help, None, first.metric_type())?;
+    for (labels, metric) in &metrics {
+        metric.encode(family.encode_family(labels)?)?;
+    }
+    Ok(())
+}
+
+/// A histogram that the database has made.
+struct Durations {
+    seconds: f64,
+    runs: u64,
+    buckets: Vec<(f64, u64)>,
+}
+
+impl Durations {
+    fn of<'a>(totals: impl Iterator<Item = &'a Total>) -> Durations {
+        let mut durations =
+            Durations { seconds: 0.0, runs: 0, buckets: DURATION_BOUNDS.into_iter().map(|bound| (bound, 0)).collect() };
+        for total in totals {
+            let Some(seconds_up_to) = total.seconds_up_to else { continue };
+            durations.seconds += total.seconds.unwrap_or_default();
+            durations.runs += total.runs as u64;
+            for (_, runs) in durations.buckets.iter_mut().filter(|(bound, _)| *bound == seconds_up_to) {
+                *runs += total.runs as u64;
+            }
+        }
+        durations
+    }
+}
+
+impl EncodeMetric for Durations {
+    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
+        encoder.encode_histogram::<NoLabelSet>(self.seconds, self.runs, &self.buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}

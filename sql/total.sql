@@ -1,0 +1,68 @@
+-- What all runs add up to. A run that is removed from the history stays in the sums, which never fall.
+CREATE FUNCTION backlog_cleanup.duration_bound(seconds double precision) RETURNS double precision
+    IMMUTABLE STRICT PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'duration_bound_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.duration_bound(double precision) IS
+    'the lowest bound of the histogram of durations, in seconds, that is not below this one';
+REVOKE ALL ON FUNCTION backlog_cleanup.duration_bound(double precision) FROM PUBLIC;
+
+CREATE TABLE backlog_cleanup.forgotten (
+    target        text NOT NULL,
+    mode          text NOT NULL,
+    state         text NOT NULL,
+    seconds_up_to double precision NOT NULL,
+    runs          bigint NOT NULL,
+    removed       bigint NOT NULL,
+    seconds       double precision NOT NULL,
+    PRIMARY KEY (target, mode, state, seconds_up_to)
+);
+COMMENT ON TABLE backlog_cleanup.forgotten IS 'sums of the runs that have been removed from the history';
+COMMENT ON COLUMN backlog_cleanup.forgotten.target IS 'the target''s name at that time';
+COMMENT ON COLUMN backlog_cleanup.forgotten.mode IS 'regular or emergency';
+COMMENT ON COLUMN backlog_cleanup.forgotten.state IS 'how they ended';
+COMMENT ON COLUMN backlog_cleanup.forgotten.seconds_up_to IS 'how long each took at most; longer than the next lower bound';
+COMMENT ON COLUMN backlog_cleanup.forgotten.runs IS 'how many they were';
+COMMENT ON COLUMN backlog_cleanup.forgotten.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.forgotten.seconds IS 'how long they took together';
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.forgotten', '');
+
+CREATE FUNCTION backlog_cleanup.remember_run() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    took double precision := EXTRACT(epoch FROM coalesce(OLD.finished_at, OLD.started_at) - OLD.started_at)::double precision;
+BEGIN
+    INSERT INTO backlog_cleanup.forgotten AS f (target, mode, state, seconds_up_to, runs, removed, seconds)
+    VALUES (OLD.target, OLD.mode, CASE OLD.state WHEN 'running' THEN 'interrupted' ELSE OLD.state END,
+            backlog_cleanup.duration_bound(took), 1, OLD.removed, took)
+    ON CONFLICT (target, mode, state, seconds_up_to) DO UPDATE
+        SET runs = f.runs + excluded.runs, removed = f.removed + excluded.removed, seconds = f.seconds + excluded.seconds;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.remember_run() IS 'keeps the figures of a run that is removed from the history in the sums';
+REVOKE ALL ON FUNCTION backlog_cleanup.remember_run() FROM PUBLIC;
+CREATE TRIGGER remember_run AFTER DELETE ON backlog_cleanup.run
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.remember_run();
+COMMENT ON TRIGGER remember_run ON backlog_cleanup.run IS 'the sums of all runs never fall';
+
+CREATE VIEW backlog_cleanup.total AS
+    SELECT target, mode, state, seconds_up_to,
+           pg_catalog.sum(runs)::bigint AS runs, pg_catalog.sum(removed)::bigint AS removed, pg_catalog.sum(seconds) AS seconds
+    FROM (SELECT r.target, r.mode, r.state, backlog_cleanup.duration_bound(took.seconds), 1, r.removed, took.seconds
+          FROM backlog_cleanup.run r,
+               LATERAL (SELECT EXTRACT(epoch FROM r.finished_at OPERATOR(pg_catalog.-) r.started_at)::double precision
+                        AS seconds) took
+          UNION ALL
+          SELECT target, mode, state, seconds_up_to, runs, removed, seconds FROM backlog_cleanup.forgotten)
+         ran (target, mode, state, seconds_up_to, runs, removed, seconds)
+    GROUP BY target, mode, state, seconds_up_to;
+COMMENT ON VIEW backlog_cleanup.total IS
+    'what all runs add up to, those that have been removed from the history too: the sums never fall';
+COMMENT ON COLUMN backlog_cleanup.total.target IS 'the target''s name at that time';
+COMMENT ON COLUMN backlog_cleanup.total.mode IS 'regular or emergency';
+COMMENT ON COLUMN backlog_cleanup.total.state IS 'how they ended; running, whose figures will still grow';
+COMMENT ON COLUMN backlog_cleanup.total.seconds_up_to IS
+    'how long each took at most, longer than the next lower bound; NULL while running';
+COMMENT ON COLUMN backlog_cleanup.total.runs IS 'how many they are';
+COMMENT ON COLUMN backlog_cleanup.total.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.total.seconds IS 'how long they took together; NULL while running';

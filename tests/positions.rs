@@ -1,0 +1,44 @@
+//! A batched run remembers where the rows are that it is to remove; what is there when it comes to it may be another row.
+
+mod cluster;
+
+use cluster::{Cluster, until};
+
+const RUN: &str = "CALL backlog_cleanup_run(batch_size => 10, pause => '2 s')";
+
+#[test]
+fn a_row_that_has_taken_the_place_of_another_survives() {
+    let cluster = Cluster::start("autovacuum = off\n");
+    let mut client = cluster.platform();
+    for logged in ["LOGGED", "UNLOGGED"] {
+        client
+            .batch_execute(&format!(
+                "TRUNCATE generations RESTART IDENTITY CASCADE;
+                 ALTER TABLE generations SET {logged};
+                 INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+                 SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' - interval '1 second' * i
+                 FROM generate_series(1, 45) i;
+                 TRUNCATE credit_transactions"
+            ))
+            .unwrap();
+        let mut runner = cluster.connect();
+        let run = std::thread::spawn(move || runner.batch_execute(RUN));
+        until(&cluster, "SELECT removed = 10 FROM backlog_cleanup.progress");
+        // Row 45 would have gone in the last batch; row 1 is the newest, and stays.
+        let place: String = client.query_one("SELECT ctid::text FROM generations WHERE id = 45", &[]).unwrap().get(0);
+        client.batch_execute("DELETE FROM generations WHERE id = 45").unwrap();
+        // Free are the places of the first batch and this one; the others are filled.
+        client.batch_execute("VACUUM generations").unwrap();
+        let moved = "UPDATE generations SET like_count = like_count + 1 WHERE id = 1 RETURNING ctid::text";
+        while client.query_one(moved, &[]).unwrap().get::<_, String>(0) != place {
+            client
+                .batch_execute("INSERT INTO generations (user_id, prompt, status) VALUES ('user-1', '', 'pending')")
+                .unwrap();
+        }
+        run.join().unwrap().unwrap();
+        let left = "SELECT count(*) = 10 AND bool_or(id = 1) FROM generations WHERE status = 'failed'";
+        assert!(client.query_one(left, &[]).unwrap().get::<_, bool>(0), "{logged}");
+        let removed = "SELECT sum(amount) = 34 FROM credit_transactions";
+        assert!(client.query_one(removed, &[]).unwrap().get::<_, bool>(0), "{logged}");
+    }
+}

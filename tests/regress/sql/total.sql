@@ -1,0 +1,51 @@
+-- The books, and what all runs add up to: sums that never fall.
+\set SHOW_CONTEXT never
+SET client_min_messages = warning;
+CREATE DATABASE regress_total;
+\c regress_total
+SET client_min_messages = warning;
+\i demo/platform.sql
+CREATE EXTENSION backlog_cleanup;
+CREATE ROLE regress_watcher;
+SELECT backlog_cleanup_grant('regress_watcher', 'monitor');
+INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' FROM generate_series(1, 15);
+SELECT backlog_cleanup_failed_generations() -> 'cleanedUpGenerations' AS removed;
+SELECT backlog_cleanup_failed_generations() -> 'cleanedUpGenerations' AS removed;
+CALL backlog_cleanup_run(mode => 'emergency', batch_size => 3, max_rows => 6) \gset
+-- Times that the histogram tells apart, also at a bound itself.
+UPDATE backlog_cleanup.run SET finished_at = started_at + (ARRAY[interval '0.1 s', interval '30 s', interval '5 h'])[id];
+SET ROLE regress_watcher;
+SELECT * FROM backlog_cleanup.total ORDER BY mode, state, seconds_up_to;
+SELECT * FROM backlog_cleanup_books();
+SELECT backlog_cleanup.duration_bound(0), backlog_cleanup.duration_bound(0.1), backlog_cleanup.duration_bound(1e9),
+       backlog_cleanup.duration_bound(NULL);
+RESET ROLE;
+
+-- A history that is cut off leaves the sums and the balance as they are.
+CREATE TABLE before AS SELECT * FROM backlog_cleanup.total;
+DELETE FROM backlog_cleanup.run WHERE id < 3;
+TABLE before EXCEPT TABLE backlog_cleanup.total;
+SELECT * FROM backlog_cleanup_books();
+DELETE FROM backlog_cleanup.run;
+TABLE before EXCEPT TABLE backlog_cleanup.total;
+SELECT count(*) FROM backlog_cleanup.total;
+-- A run that was said to be running ended as one that was interrupted.
+INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, total_failed, removed, recipes_affected, started_at)
+VALUES ('generations', 'regular', 'running', 'me', 1, 1, 1, now());
+SELECT state, seconds_up_to, runs, removed, seconds FROM backlog_cleanup.total WHERE state IN ('running', 'interrupted');
+DELETE FROM backlog_cleanup.run;
+SELECT state, seconds_up_to, runs, removed, seconds FROM backlog_cleanup.total WHERE state IN ('running', 'interrupted');
+
+-- Books out of balance, targets that share a ledger, and a target that has none.
+SELECT * FROM backlog_cleanup_books();
+INSERT INTO credit_transactions (user_id, amount, type, description) VALUES ('system_backlog', 1, 'backlog_cleanup', '');
+SELECT * FROM backlog_cleanup_books();
+INSERT INTO backlog_cleanup.target (name, ledger_table) VALUES ('second', DEFAULT), ('unbooked', NULL);
+SELECT * FROM backlog_cleanup_books('second');
+SELECT * FROM backlog_cleanup_books('unbooked');
+SELECT * FROM backlog_cleanup_books('x');
+SELECT * FROM backlog_cleanup_books(NULL);
+\c regression
+DROP DATABASE regress_total;
+DROP ROLE regress_watcher;
