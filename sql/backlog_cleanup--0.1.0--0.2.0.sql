@@ -11,3 +11,8 @@ STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'backlog_cleanup_failures_wrapper';
 REVOKE ALL ON FUNCTION backlog_cleanup_failures(text, interval, integer) FROM PUBLIC;
 COMMENT ON FUNCTION backlog_cleanup_failures(text, interval, integer) IS
     'the failed rows that are there by hour and failure type, oldest hour first';
+CREATE FUNCTION backlog_cleanup_run_details(run_id bigint) RETURNS jsonb
+STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'backlog_cleanup_run_details_wrapper';
+REVOKE ALL ON FUNCTION backlog_cleanup_run_details(bigint) FROM PUBLIC;
+COMMENT ON FUNCTION backlog_cleanup_run_details(bigint) IS
+    'what a run of the history did per recipe, most removed first';

@@ -9,6 +9,7 @@ REVOKE ALL ON FUNCTION backlog_cleanup_unschedule(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_doctor(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_stop(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_failures(text, interval, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backlog_cleanup_run_details(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_grant(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_revoke(text) FROM PUBLIC;
 
@@ -32,6 +33,8 @@ COMMENT ON FUNCTION backlog_cleanup_stop(bigint) IS
     'asks a batched run to stop after the batch that it is at work on; false where it is over';
 COMMENT ON FUNCTION backlog_cleanup_failures(text, interval, integer) IS
     'the failed rows that are there by hour and failure type, oldest hour first';
+COMMENT ON FUNCTION backlog_cleanup_run_details(bigint) IS
+    'what a run of the history did per recipe, most removed first';
 COMMENT ON FUNCTION backlog_cleanup_grant(text, text) IS
     'gives a role a level: monitor (status, history), operator (also runs) or admin (also targets, policies, the job)';
 COMMENT ON FUNCTION backlog_cleanup_revoke(text) IS 'takes all levels from a role';

@@ -35,6 +35,7 @@ mod removable;
 mod remove;
 mod report;
 mod run;
+mod run_details;
 mod schedule;
 mod selection;
 mod status;
@@ -68,6 +69,7 @@ extension_sql_file!(
         doctor::backlog_cleanup_doctor,
         stop::backlog_cleanup_stop,
         failures::backlog_cleanup_failures,
+        run_details::backlog_cleanup_run_details,
     ]
 );
 extension_sql_file!("../sql/run.sql", name = "run", requires = ["tables"]);
