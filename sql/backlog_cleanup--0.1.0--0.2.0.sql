@@ -92,3 +92,8 @@ STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'backlog_cleanup_books_wrapper';
 REVOKE ALL ON FUNCTION backlog_cleanup_books(text) FROM PUBLIC;
 COMMENT ON FUNCTION backlog_cleanup_books(text) IS
     'the removed rows that the ledger has for the accounts of all targets that share it, those that their runs have, and the difference; no row without a ledger';
+CREATE FUNCTION backlog_cleanup_run_details(run_id bigint) RETURNS jsonb
+STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'backlog_cleanup_run_details_wrapper';
+REVOKE ALL ON FUNCTION backlog_cleanup_run_details(bigint) FROM PUBLIC;
+COMMENT ON FUNCTION backlog_cleanup_run_details(bigint) IS
+    'what a run of the history did per recipe, most removed first';

@@ -10,6 +10,7 @@ REVOKE ALL ON FUNCTION backlog_cleanup_doctor(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_stop(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_failures(text, interval, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_books(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backlog_cleanup_run_details(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_grant(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backlog_cleanup_revoke(text) FROM PUBLIC;
 
@@ -35,6 +36,8 @@ COMMENT ON FUNCTION backlog_cleanup_failures(text, interval, integer) IS
     'the failed rows that are there by hour and failure type, oldest hour first';
 COMMENT ON FUNCTION backlog_cleanup_books(text) IS
     'the removed rows that the ledger has for the accounts of all targets that share it, those that their runs have, and the difference; no row without a ledger';
+COMMENT ON FUNCTION backlog_cleanup_run_details(bigint) IS
+    'what a run of the history did per recipe, most removed first';
 COMMENT ON FUNCTION backlog_cleanup_grant(text, text) IS
     'gives a role a level: monitor (status, history), operator (also runs) or admin (also targets, policies, the job)';
 COMMENT ON FUNCTION backlog_cleanup_revoke(text) IS 'takes all levels from a role';

@@ -83,6 +83,7 @@ fn backlog_cleanup_emergency(
             dry_run,
             removed_count: swept.iter().map(|recipe| recipe.removed).sum(),
             recipes_affected: swept.iter().filter(|recipe| recipe.removed > 0).count() as i64,
+            cleanup_details: details(target, &swept)?,
             duration_ms: started.elapsed().as_millis() as i64,
         })
     })

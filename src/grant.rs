@@ -46,6 +46,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_status_json"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_failures"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_doctor"),
+    (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_run_details"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_index_sql"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_failed_generations"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_emergency"),

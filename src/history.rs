@@ -31,19 +31,26 @@ pub fn interrupt(target: &str) -> Result<()> {
     runs.into_iter().try_for_each(sum_up)
 }
 
+/// What the committed batches of a run `$1` have removed per recipe, as long as it is not summed up.
+const COUNTED: &str = "
+    SELECT recipe_id, GREATEST(pg_catalog.sum(failed), pg_catalog.sum(removed))::pg_catalog.int8 AS failed_count,
+           pg_catalog.sum(removed)::pg_catalog.int8 AS cleaned_count
+    FROM (SELECT recipe_id, failed, 0 AS removed FROM backlog_cleanup.run_cutoff
+          WHERE run_id OPERATOR(pg_catalog.=) $1
+          UNION ALL
+          SELECT lost.recipe_id, 0, lost.removed
+          FROM backlog_cleanup.run_batch b, LATERAL ROWS FROM (pg_catalog.unnest(b.recipe_ids),
+                                                              pg_catalog.unnest(b.removed)) lost (recipe_id, removed)
+          WHERE b.run_id OPERATOR(pg_catalog.=) $1) counted
+    GROUP BY recipe_id";
+
 /// Sums up the batches of a run per recipe, and clears its working state.
 fn sum_up(run_id: i64) -> Result<()> {
-    const STEPS: [&str; 5] = [
-        "INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
-         SELECT $1, recipe_id, GREATEST(pg_catalog.sum(failed), pg_catalog.sum(removed)), pg_catalog.sum(removed)
-         FROM (SELECT recipe_id, failed, 0 AS removed FROM backlog_cleanup.run_cutoff
-               WHERE run_id OPERATOR(pg_catalog.=) $1
-               UNION ALL
-               SELECT lost.recipe_id, 0, lost.removed
-               FROM backlog_cleanup.run_batch b, LATERAL ROWS FROM (pg_catalog.unnest(b.recipe_ids),
-                                                                   pg_catalog.unnest(b.removed)) lost (recipe_id, removed)
-               WHERE b.run_id OPERATOR(pg_catalog.=) $1) counted
-         GROUP BY recipe_id",
+    let steps: [&str; 5] = [
+        &format!(
+            "INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
+             SELECT $1, counted.* FROM ({COUNTED}) counted"
+        ),
         "UPDATE backlog_cleanup.run SET total_failed = counted.failed, recipes_affected = counted.recipes
          FROM (SELECT COALESCE(pg_catalog.sum(failed_count), 0)::pg_catalog.int8 AS failed, pg_catalog.count(*) AS recipes
                FROM backlog_cleanup.run_recipe WHERE run_id OPERATOR(pg_catalog.=) $1) counted
@@ -52,7 +59,7 @@ fn sum_up(run_id: i64) -> Result<()> {
         "DELETE FROM backlog_cleanup.run_part WHERE run_id OPERATOR(pg_catalog.=) $1",
         "DELETE FROM backlog_cleanup.run_batch WHERE run_id OPERATOR(pg_catalog.=) $1",
     ];
-    state(|| STEPS.iter().try_for_each(|step| Spi::run_with_args(step, &[run_id.into()]).map_err(spi)))
+    state(|| steps.iter().try_for_each(|step| Spi::run_with_args(step, &[run_id.into()]).map_err(spi)))
 }
 
 /// Marks a run as stopped before its end.
@@ -129,22 +136,24 @@ pub fn report(run: &Run, target: &Target) -> Result<JsonB> {
             dry_run: false,
             removed_count: number("removed"),
             recipes_affected: swept.len() as i64,
+            cleanup_details: details(target, &swept)?,
             duration_ms: number("milliseconds"),
         }),
     }
 }
 
-fn recipes(run_id: i64) -> Result<Vec<Swept>> {
+/// What a run has removed so far per recipe, most first.
+pub fn recipes(run_id: i64) -> Result<Vec<Swept>> {
+    let recipes = format!(
+        "SELECT recipe_id, failed_count, cleaned_count FROM backlog_cleanup.run_recipe
+         WHERE run_id OPERATOR(pg_catalog.=) $1
+         UNION ALL {COUNTED}
+         ORDER BY cleaned_count DESC, failed_count DESC, recipe_id"
+    );
     state(|| {
-        Spi::connect_mut(|client| {
+        Spi::connect(|client| {
             client
-                .update(
-                    "SELECT recipe_id, failed_count, cleaned_count FROM backlog_cleanup.run_recipe
-                     WHERE run_id OPERATOR(pg_catalog.=) $1
-                     ORDER BY cleaned_count DESC, failed_count DESC, recipe_id",
-                    None,
-                    &[run_id.into()],
-                )?
+                .select(recipes.as_str(), None, &[run_id.into()])?
                 .map(|row| {
                     Ok(Swept {
                         recipe_id: row.get(1)?,

@@ -37,6 +37,7 @@ mod removable;
 mod remove;
 mod report;
 mod run;
+mod run_details;
 mod schedule;
 mod selection;
 mod status;
@@ -72,6 +73,7 @@ extension_sql_file!(
         stop::backlog_cleanup_stop,
         failures::backlog_cleanup_failures,
         balance::backlog_cleanup_books,
+        run_details::backlog_cleanup_run_details,
     ]
 );
 extension_sql_file!("../sql/run.sql", name = "run", requires = ["tables"]);

@@ -6,7 +6,7 @@ use crate::error::{Result, error};
 use crate::recipe::{self, Swept};
 use crate::target::Target;
 
-/// What a regular run did per recipe.
+/// What a run did per recipe.
 pub fn details(target: &Target, swept: &[Swept]) -> Result<Vec<CleanupDetail>> {
     let names = recipe::names(target)?;
     let detail = |recipe: &Swept| CleanupDetail {

@@ -1,8 +1,11 @@
-use std::str::FromStr;
+use std::env;
+use std::time::Duration;
 
 use clap::Args;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions, Executor};
+use tokio::time::timeout;
+use url::Url;
 
 use crate::failure::{Failure, Result};
 
@@ -33,38 +36,87 @@ const FIND_EXTENSION: &str = "
     FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
     WHERE e.extname = 'backlog_cleanup'";
 
+/// What libpq reads and sqlx does not: to go on without it would connect elsewhere, or less safely, than was asked for.
+/// The second is the value that asks for nothing.
+const NOT_UNDERSTOOD: [(&str, &str); 6] = [
+    ("PGSERVICE", ""),
+    ("PGTARGETSESSIONATTRS", "any"),
+    ("PGCHANNELBINDING", "prefer"),
+    ("PGREQUIREPEER", ""),
+    ("PGREQUIREAUTH", ""),
+    ("PGSSLCRL", ""),
+];
+
 impl Server {
     /// The same server, for another role.
     pub fn as_role(&self, role: &str) -> Server {
         Server { username: Some(role.into()), ..self.clone() }
     }
 
-    /// The options of a connection; errors: an address that is none, or that holds a password.
+    /// The options of a connection. Errors: an address that is none or holds a password, and what cannot be kept of the
+    /// environment.
     pub fn options(&self) -> Result<PgConnectOptions> {
-        let mut options = match (&self.dbname, std::env::var("DATABASE_URL")) {
-            (Some(url), _) if url.contains("://") => address(url)?,
-            (None, Ok(url)) => PgConnectOptions::from_str(&url)?,
-            _ => PgConnectOptions::new(),
+        check_environment()?;
+        let options = self.address(None)?;
+        // Where no database is named it is the role's, also in .pgpass.
+        let options = match options.get_database() {
+            Some(_) => options,
+            None => self.address(Some(options.get_username()))?,
         };
-        if let Some(name) = self.dbname.as_ref().filter(|name| !name.contains("://")) {
-            options = options.database(name);
-        }
-        if let Some(host) = &self.host {
-            options = if host.starts_with('/') { options.socket(host) } else { options.host(host) };
-        }
-        if let Some(port) = self.port {
-            options = options.port(port);
-        }
-        if let Some(username) = &self.username {
-            options = options.username(username);
+        if options.get_host().contains(',') {
+            let message = format!("several hosts are not supported: \"{}\"", options.get_host());
+            return Err(Failure::usage(message).hint("name the primary"));
         }
         Ok(options.application_name("backlog-cleanup").disable_statement_logging())
     }
 
+    /// All as one address: sqlx looks the password up in .pgpass by what an address says, not by what is changed later.
+    fn address(&self, database: Option<&str>) -> Result<PgConnectOptions> {
+        let (name, address) = match &self.dbname {
+            Some(address) if address.contains("://") => (None, Some(address.clone())),
+            name => (name.as_deref(), env::var("DATABASE_URL").ok()),
+        };
+        let mut address = match Url::parse(address.as_deref().unwrap_or("postgres://")) {
+            Ok(address) if ["postgres", "postgresql"].contains(&address.scheme()) => address,
+            // It may hold a password: nothing of it is shown.
+            _ => return Err(Failure::usage("not an address of a database").hint("postgres://user@host:5432/database")),
+        };
+        if name.is_none() && self.dbname.is_some() && has_password(&address) {
+            return Err(Failure::usage("an argument is no place for a password: others on this machine can read it")
+                .hint("put it into ~/.pgpass, PGPASSWORD or DATABASE_URL"));
+        }
+        let port = self.port.map(|port| port.to_string());
+        let arguments = [
+            ("dbname", name.or(database)),
+            ("host", self.host.as_deref()),
+            ("port", port.as_deref()),
+            ("user", self.username.as_deref()),
+        ];
+        for (key, value) in arguments.into_iter().filter_map(|(key, value)| Some((key, value?))) {
+            address.query_pairs_mut().append_pair(key, value);
+        }
+        PgConnectOptions::from_url(&address).map_err(|error| Failure::usage(error.to_string()))
+    }
+
     /// A connection to a database that has the extension.
     pub async fn connect(&self) -> Result<PgConnection> {
-        let mut connection = self.options()?.connect().await?;
+        let mut connection = self.connect_without_extension().await?;
         use_extension(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// A connection whose search_path is pg_catalog.
+    pub async fn connect_without_extension(&self) -> Result<PgConnection> {
+        let options = self.options()?;
+        let seconds = env::var("PGCONNECT_TIMEOUT").ok().and_then(|seconds| seconds.trim().parse().ok());
+        let opened = match seconds.filter(|seconds| *seconds > 0) {
+            Some(seconds) => timeout(Duration::from_secs(seconds), options.connect())
+                .await
+                .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))),
+            None => options.connect().await,
+        };
+        let mut connection = opened.map_err(|error| not_connected(error, &options))?;
+        connection.execute("SET search_path = pg_catalog, pg_temp").await?;
         Ok(connection)
     }
 }
@@ -80,13 +132,37 @@ pub async fn use_extension(connection: &mut PgConnection) -> Result<()> {
     }
 }
 
-fn address(url: &str) -> Result<PgConnectOptions> {
-    // user:password@host, as others on the machine could read in the list of processes.
-    let authority = url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
-    if authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) || url.contains("password=") {
-        return Err(
-            Failure::usage("an argument is no place for a password").hint("put it into PGPASSWORD or ~/.pgpass")
-        );
+fn check_environment() -> Result<()> {
+    for (name, nothing) in NOT_UNDERSTOOD {
+        if env::var(name).is_ok_and(|value| !value.is_empty() && value != nothing) {
+            return Err(Failure::usage(format!("{name} is not supported")).hint(format!("unset {name}")));
+        }
     }
-    Ok(PgConnectOptions::from_str(url)?)
+    // sqlx would take the default, which verifies nothing.
+    for (name, is_valid) in [
+        ("PGSSLMODE", (|value| value.parse::<PgSslMode>().is_ok()) as fn(&str) -> bool),
+        ("PGPORT", |value| value.parse::<u16>().is_ok()),
+        ("PGCONNECT_TIMEOUT", |value| value.trim().parse::<u64>().is_ok()),
+    ] {
+        if let Some(value) = env::var(name).ok().filter(|value| !is_valid(value)) {
+            return Err(Failure::usage(format!("{name} is not valid: \"{value}\"")));
+        }
+    }
+    Ok(())
+}
+
+fn has_password(address: &Url) -> bool {
+    address.password().is_some() || address.query_pairs().any(|(key, _)| key == "password")
+}
+
+fn not_connected(error: sqlx::Error, options: &PgConnectOptions) -> Failure {
+    let what = match &error {
+        sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::Tls(error) => error.to_string(),
+        _ => return error.into(),
+    };
+    let host = options.get_socket().map_or(options.get_host().into(), |socket| socket.to_string_lossy());
+    let message = format!("could not connect to \"{host}\", port {}: {what}", options.get_port());
+    Failure { sqlstate: Some("08006".into()), ..Failure::error(message) }
+        .hint("--host and --port, PGHOST and PGPORT, or DATABASE_URL say where the server is")
 }

@@ -1,5 +1,6 @@
 use std::process::ExitCode;
 
+use serde::{Serialize, Serializer};
 use sqlx::postgres::PgDatabaseError;
 
 pub type Result<T> = std::result::Result<T, Failure>;
@@ -22,9 +23,17 @@ impl From<Exit> for ExitCode {
     }
 }
 
+impl Serialize for Exit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_u8(*self as u8)
+    }
+}
+
 /// What could not be done, in PostgreSQL's words where it said so.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Failure {
+    #[serde(rename = "exitCode")]
     pub exit: Exit,
     /// Of an error of the database.
     pub sqlstate: Option<String>,
@@ -40,6 +49,11 @@ impl Failure {
 
     pub fn usage(message: impl Into<String>) -> Failure {
         Failure { exit: Exit::Usage, ..Failure::error(message) }
+    }
+
+    /// A hint where there is none.
+    pub fn or_hint(self, hint: impl Into<String>) -> Failure {
+        if self.hint.is_some() { self } else { self.hint(hint) }
     }
 
     pub fn hint(self, hint: impl Into<String>) -> Failure {

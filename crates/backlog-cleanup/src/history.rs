@@ -1,8 +1,10 @@
 //! The history as its tables have it.
 
+use backlog_cleanup_report::CleanupDetail;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{FromRow, PgPool};
+use sqlx::types::Json;
+use sqlx::{FromRow, PgExecutor};
 use utoipa::ToSchema;
 
 /// A run, and how far it is while it is at work.
@@ -28,7 +30,11 @@ pub struct Run {
     /// Rows that a trigger, a rule or a foreign key did not let go
     pub kept_back: i64,
     pub recipes_affected: i64,
+    /// 0 for a run in one transaction
     pub batches: i64,
+    pub batch_size: Option<i32>,
+    /// Background workers that it got
+    pub workers: Option<i32>,
     pub started_at: DateTime<Utc>,
     pub finished_at: Option<DateTime<Utc>>,
     /// Until now, where it is at work
@@ -41,16 +47,6 @@ pub struct Run {
     pub waiting_for: Option<String>,
 }
 
-/// What a run did to a recipe.
-#[derive(Debug, Serialize, FromRow, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RunRecipe {
-    /// As text
-    pub recipe_id: Option<String>,
-    pub failed_count: i64,
-    pub cleaned_count: i64,
-}
-
 /// A run with its progress; `finished_at` of one that is at work is NULL.
 macro_rules! runs {
     ($rest:literal) => {
@@ -59,9 +55,10 @@ macro_rules! runs {
                     r.recipe_id, r.failure_type,
                     CASE WHEN isfinite(r.cutoff) THEN r.cutoff END AS cutoff,
                     r.total_failed, r.removed, r.skipped, r.kept_back, r.recipes_affected, r.batches,
+                    r.batch_size, r.workers,
                     r.started_at, r.finished_at,
-                    (EXTRACT(epoch FROM COALESCE(r.finished_at, clock_timestamp()) - r.started_at) * 1000)::bigint
-                        AS duration_ms,
+                    (EXTRACT(epoch FROM COALESCE(r.finished_at, CASE WHEN p.state = 'running' THEN clock_timestamp() END)
+                                        - r.started_at) * 1000)::bigint AS duration_ms,
                     p.share_done, p.rows_per_second, EXTRACT(epoch FROM p.time_left)::float8 AS seconds_left,
                     p.waiting_for
              FROM backlog_cleanup.run r LEFT JOIN backlog_cleanup.progress p ON p.run_id = r.id
@@ -72,29 +69,40 @@ macro_rules! runs {
 }
 
 /// Up to `limit` runs, newest first: of one target or of all, and before a run or to the last.
-pub async fn runs(pool: &PgPool, target: Option<&str>, before: Option<i64>, limit: i64) -> sqlx::Result<Vec<Run>> {
+pub async fn runs(
+    database: impl PgExecutor<'_>,
+    target: Option<&str>,
+    before: Option<i64>,
+    limit: i64,
+) -> sqlx::Result<Vec<Run>> {
     sqlx::query_as(runs!(
         "WHERE ($1::text IS NULL OR r.target = $1) AND ($2::bigint IS NULL OR r.id < $2) ORDER BY r.id DESC LIMIT $3"
     ))
     .bind(target)
     .bind(before)
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(database)
     .await
 }
 
 /// One run, if it is there.
-pub async fn run(pool: &PgPool, id: i64) -> sqlx::Result<Option<Run>> {
-    sqlx::query_as(runs!("WHERE r.id = $1")).bind(id).fetch_optional(pool).await
+pub async fn run(database: impl PgExecutor<'_>, id: i64) -> sqlx::Result<Option<Run>> {
+    sqlx::query_as(runs!("WHERE r.id = $1")).bind(id).fetch_optional(database).await
 }
 
-/// What a run did, per recipe, most removed first; nothing while it is at work.
-pub async fn recipes(pool: &PgPool, run_id: i64) -> sqlx::Result<Vec<RunRecipe>> {
-    sqlx::query_as(
-        "SELECT recipe_id, failed_count, cleaned_count FROM backlog_cleanup.run_recipe WHERE run_id = $1
-         ORDER BY cleaned_count DESC, failed_count DESC, recipe_id",
-    )
-    .bind(run_id)
-    .fetch_all(pool)
-    .await
+/// The batched runs that are at work.
+pub async fn running(database: impl PgExecutor<'_>) -> sqlx::Result<Vec<Run>> {
+    sqlx::query_as(runs!("WHERE p.state = 'running' ORDER BY r.id")).fetch_all(database).await
+}
+
+/// The batched run that a process of the server is at work on, as soon as it can be seen.
+pub async fn run_of(database: impl PgExecutor<'_>, pid: i32) -> sqlx::Result<Option<Run>> {
+    sqlx::query_as(runs!("WHERE p.pid = $1")).bind(pid).fetch_optional(database).await
+}
+
+/// What a run did per recipe, most removed first; of one that is at work, so far.
+pub async fn recipes(database: impl PgExecutor<'_>, run_id: i64) -> sqlx::Result<Vec<CleanupDetail>> {
+    let details = sqlx::query_scalar("SELECT backlog_cleanup_run_details($1)");
+    let Json(details) = details.bind(run_id).fetch_one(database).await?;
+    Ok(details)
 }

@@ -1,10 +1,14 @@
 //! `backlog-cleanup`: the extension's SQL interface for people, programs and eyes. It adds no logic of its own.
 
+mod bar;
 mod command;
 mod connect;
 mod failure;
 mod history;
+mod interrupt;
 mod output;
+mod report;
+mod screen;
 mod serve;
 
 use clap::Parser;
@@ -12,6 +16,7 @@ use std::process::ExitCode;
 
 use command::Command;
 use connect::Server;
+use failure::Failure;
 use output::{Output, OutputArguments};
 
 /// Keeps a table of job attempts from filling up with failures: the tools beside the extension backlog_cleanup.
@@ -31,8 +36,21 @@ pub struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { server, output, command } = Arguments::parse();
+    let Arguments { server, output, command } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() && std::env::args().any(|argument| argument == "--json") => {
+            let said = error.render().to_string();
+            let (message, rest) = said.split_once('\n').unwrap_or((&said, ""));
+            let failure = Failure::usage(message.trim_start_matches("error: ")).hint(rest.trim());
+            Output::for_programs().failure(&failure);
+            return failure.exit.into();
+        }
+        Err(error) => error.exit(),
+    };
     let output = Output::new(output);
+    if !matches!(command, Command::Serve(_)) {
+        output.warnings();
+    }
     match command.run(&server, &output).await {
         Ok(exit) => exit.into(),
         Err(failure) => {

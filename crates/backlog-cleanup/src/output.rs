@@ -1,69 +1,171 @@
-use std::io::IsTerminal;
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use indicatif::HumanCount;
 use serde::Serialize;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Result};
 
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArguments {
-    /// JSON for programs, on standard output
+    /// JSON for programs: results on standard output, errors on standard error
     #[arg(long, global = true)]
     json: bool,
     /// Colour; never without a terminal or with NO_COLOR
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
-    color: Color,
+    color: When,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Color {
+enum When {
     Auto,
     Always,
     Never,
 }
 
-/// Results go to standard output, errors and progress to standard error.
+/// Results go to standard output, errors and progress to standard error. What comes from the database cannot command the
+/// terminal.
 pub struct Output {
     pub json: bool,
     pub color: bool,
+    /// Where lines are collected instead.
+    page: Option<RefCell<String>>,
 }
 
 impl Output {
     pub fn new(arguments: OutputArguments) -> Output {
         let color = match arguments.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+            When::Always => true,
+            When::Never => false,
+            When::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
         };
-        Output { json: arguments.json, color }
+        Output { json: arguments.json, color, page: None }
+    }
+
+    /// What is used where the arguments are not understood.
+    pub fn for_programs() -> Output {
+        Output { json: true, color: false, page: None }
+    }
+
+    /// Warnings of the server and of the connection go to standard error.
+    pub fn warnings(&self) {
+        let warnings = tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .with_max_level(tracing::Level::WARN)
+            .with_target(false)
+            .with_ansi(false);
+        if self.json { warnings.json().flatten_event(true).init() } else { warnings.without_time().init() }
+    }
+
+    /// An output for people that collects its lines.
+    pub fn page(&self) -> Output {
+        Output { json: false, color: self.color, page: Some(RefCell::default()) }
+    }
+
+    /// The lines that it has collected.
+    pub fn into_text(self) -> String {
+        self.page.map(RefCell::into_inner).unwrap_or_default()
     }
 
     /// A result as a program reads it.
-    pub fn json(&self, result: &impl Serialize) {
-        println!("{}", serde_json::to_string_pretty(result).expect("reports are JSON"));
+    pub fn json(&self, result: &impl Serialize) -> Result<()> {
+        self.line(serde_json::to_string_pretty(result).expect("reports are JSON"))
     }
 
-    /// A table in the style of all commands, with its header.
+    /// A line of the result. That nobody reads on, as in `| head`, is no error; a full disk is.
+    pub fn line(&self, line: impl Display) -> Result<()> {
+        if let Some(page) = &self.page {
+            *page.borrow_mut() += &format!("{line}\n");
+            return Ok(());
+        }
+        match writeln!(std::io::stdout(), "{line}") {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// A line beside the result.
+    pub fn note(&self, line: impl Display) {
+        // Where nobody listens, nothing can be said.
+        writeln!(std::io::stderr(), "{line}").ok();
+    }
+
+    /// A table in the style of all commands, with its header, as wide as the terminal at most.
     pub fn table<const N: usize>(&self, header: [&str; N]) -> Table {
         let mut table = Table::new();
         table
-            .load_preset(presets::UTF8_BORDERS_ONLY)
+            .load_preset(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Dynamic)
-            .set_header(header);
-        if !self.color {
-            table.force_no_tty();
+            .set_header(header.map(|title| self.cell(title).add_attribute(comfy_table::Attribute::Bold)));
+        match self.color {
+            true => table.enforce_styling(),
+            false => table.force_no_tty(),
+        };
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        if let Some((width, _)) = crossterm::terminal::size().ok().filter(|_| std::io::stdout().is_terminal()) {
+            table.set_width(width);
         }
         table
     }
 
+    /// A cell of a table.
+    pub fn cell(&self, text: impl AsRef<str>) -> Cell {
+        Cell::new(printable(text.as_ref()))
+    }
+
+    /// A cell with a number, 1,234 at the right.
+    pub fn count(&self, count: i64) -> Cell {
+        Cell::new(self::count(count)).set_alignment(CellAlignment::Right)
+    }
+
+    /// A cell with the state of something: green, yellow or red where there is colour.
+    pub fn state(&self, state: &str) -> Cell {
+        let color = match state {
+            "ok" | "completed" => Color::Green,
+            "warn" | "running" | "stopped" => Color::Yellow,
+            _ => Color::Red,
+        };
+        self.cell(state).fg(color)
+    }
+
     pub fn failure(&self, failure: &Failure) {
-        eprintln!("backlog-cleanup: {}", failure.message);
+        if self.json {
+            return self.note(serde_json::to_string_pretty(failure).expect("a failure is JSON"));
+        }
+        self.note(format_args!("backlog-cleanup: {}", printable(&failure.message)));
         for (name, text) in [("DETAIL", &failure.detail), ("HINT", &failure.hint)] {
             if let Some(text) = text {
-                eprintln!("{name}:  {text}");
+                self.note(format_args!("{name}:  {}", printable(text)));
             }
         }
     }
+}
+
+/// 1,234
+pub fn count(count: i64) -> String {
+    HumanCount(count.max(0) as u64).to_string()
+}
+
+/// 1 row, 2 rows
+pub fn counted(count: i64, one: &str, many: &str) -> String {
+    format!("{} {}", self::count(count), if count == 1 { one } else { many })
+}
+
+/// Text from the database, whose control characters, and those that turn the direction of writing, become visible.
+pub fn printable(text: &str) -> String {
+    let commands = |char: char| {
+        char.is_control() || matches!(char, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars()
+        .flat_map(|char| match commands(char) && char != '\n' {
+            true => char.escape_default().collect::<Vec<_>>(),
+            false => vec![char],
+        })
+        .collect()
 }

@@ -22,7 +22,7 @@ pub struct RegularReport {
     pub duration_ms: i64,
 }
 
-/// One recipe of a regular run; failed = cleaned + kept.
+/// One recipe of a run; failed = cleaned + kept.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
@@ -47,6 +47,9 @@ pub struct EmergencyReport {
     pub dry_run: bool,
     pub removed_count: i64,
     pub recipes_affected: i64,
+    /// 0.1.0 did not have it.
+    #[serde(default)]
+    pub cleanup_details: Vec<CleanupDetail>,
     pub duration_ms: i64,
 }
 

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use backlog_cleanup_report::CleanupDetail;
 use serde::Deserialize;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
@@ -10,7 +11,7 @@ use utoipa_axum::routes;
 
 use super::openapi::Problems;
 use super::{App, Caller, Level, Problem, job};
-use crate::history::{self, Run, RunRecipe};
+use crate::history::{self, Run};
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(runs)).routes(routes!(run)).routes(routes!(stop))
@@ -46,7 +47,7 @@ struct OneRun {
     success: bool,
     #[serde(flatten)]
     run: Run,
-    recipes: Vec<RunRecipe>,
+    recipes: Vec<CleanupDetail>,
 }
 
 #[derive(Serialize, ToSchema)]

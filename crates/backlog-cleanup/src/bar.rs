@@ -1,0 +1,52 @@
+use std::io::{IsTerminal, stderr};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::history::Run;
+use crate::output::{count, printable};
+use crate::report::milliseconds;
+
+/// How far a batched run is, on standard error: a bar in a terminal, a line every ten seconds elsewhere.
+pub struct Bar {
+    bar: ProgressBar,
+    next_line: Instant,
+}
+
+const STEPS: f64 = 1000.0;
+const EVERY: Duration = Duration::from_secs(10);
+
+impl Bar {
+    pub fn new() -> Bar {
+        let bar = ProgressBar::new(STEPS as u64);
+        bar.set_style(ProgressStyle::with_template("{percent:>3} % {bar:30} {msg}").expect("a template"));
+        Bar { bar, next_line: Instant::now() + EVERY }
+    }
+
+    pub fn show(&mut self, run: &Run) {
+        let (line, done) = (line(run), run.share_done.unwrap_or_default());
+        if stderr().is_terminal() {
+            self.bar.set_position((done * STEPS) as u64);
+            self.bar.set_message(line);
+        } else if Instant::now() >= self.next_line {
+            self.next_line = Instant::now() + EVERY;
+            eprintln!("{:>3.0} %  {line}", done * 100.0);
+        }
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// 12,000 rows, 4,000/s, 3.2 s left
+pub fn line(run: &Run) -> String {
+    let mut line = format!("{} rows, {}/s", count(run.removed), count(run.rows_per_second.unwrap_or_default() as i64));
+    if let Some(seconds) = run.seconds_left {
+        line += &format!(", {} left", milliseconds((seconds * 1000.0) as i64));
+    }
+    if let Some(reason) = &run.waiting_for {
+        line += &format!(", waits: {}", printable(reason));
+    }
+    line
+}

@@ -1,0 +1,28 @@
+use clap::{Args, CommandFactory};
+use clap_complete::{Shell, generate};
+use serde_json::json;
+
+use crate::Arguments;
+use crate::failure::{Exit, Result};
+use crate::output::Output;
+
+/// The completions of a shell, on standard output
+#[derive(Args)]
+pub struct Completions {
+    #[arg(value_name = "SHELL")]
+    shell: Shell,
+}
+
+impl Completions {
+    pub fn run(self, output: &Output) -> Result<Exit> {
+        let mut script = Vec::new();
+        generate(self.shell, &mut Arguments::command(), "backlog-cleanup", &mut script);
+        let script = String::from_utf8_lossy(&script);
+        if output.json {
+            output.json(&json!({ "shell": self.shell.to_string(), "script": script }))?;
+        } else {
+            output.line(script.trim_end())?;
+        }
+        Ok(Exit::Done)
+    }
+}

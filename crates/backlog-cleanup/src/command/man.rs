@@ -1,0 +1,27 @@
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory};
+use serde_json::json;
+
+use crate::Arguments;
+use crate::failure::{Exit, Failure, Result};
+use crate::output::Output;
+
+/// Write the manual pages into a directory, one per command
+#[derive(Args)]
+pub struct Man {
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
+impl Man {
+    pub fn run(self, output: &Output) -> Result<Exit> {
+        let command = Arguments::command().disable_help_subcommand(true);
+        let written = clap_mangen::generate_to(command, &self.directory);
+        written.map_err(|error| Failure::error(format!("{}: {error}", self.directory.display())))?;
+        if output.json {
+            output.json(&json!({ "directory": self.directory }))?;
+        }
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,86 @@
+use indicatif::{ProgressBar, ProgressStyle};
+use sqlx::postgres::PgConnection;
+use sqlx::{Executor, FromRow};
+
+use super::{Setup, Step};
+use crate::command::doctor;
+use crate::connect::Server;
+use crate::failure::{Failure, Result};
+use crate::interrupt::{cancellable, pid};
+use crate::output::Output;
+
+/// Builds the partial index where doctor misses it.
+pub async fn set_up(setup: &Setup, server: &Server, output: &Output) -> Result<Step> {
+    let (mut first, mut second) = (server.connect().await?, server.connect().await?);
+    let findings = doctor::findings(&mut first, &setup.target.target).await?;
+    let Some(finding) = findings.iter().find(|finding| finding.check_name == "index") else {
+        // Without a target there is no index; doctor says why.
+        let why = findings.first().map(|finding| finding.detail.clone()).unwrap_or_default();
+        return Ok(Step::to_do("index", &Failure::error(why), Vec::new()));
+    };
+    let Some(statement) = finding.fix.as_deref().filter(|_| finding.status != "ok") else {
+        return Ok(Step::new("index", "kept", &finding.detail));
+    };
+    let question = "The index of a partitioned table is built while nobody can write to it. Build it?";
+    if !statement.contains("CONCURRENTLY") && !setup.agrees(question, output)? {
+        let why = Failure::error("nobody could write to the table while it is built");
+        return Ok(Step::to_do("index", &why, vec![statement.to_owned()]));
+    }
+    match build(statement, &mut first, &mut second, output).await {
+        Ok(()) => Ok(Step::new("index", "created", statement)),
+        Err(failure) if failure.sqlstate.as_deref() == Some("42501") => {
+            Ok(Step::to_do("index", &failure, vec![statement.to_owned()]))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// How far it is: a row of `pg_stat_progress_create_index`.
+#[derive(FromRow)]
+struct Progress {
+    phase: String,
+    /// Of the work of this phase, in blocks, rows or transactions to wait for.
+    done: i64,
+    total: i64,
+    /// The index, as soon as it is in the catalog.
+    index: Option<String>,
+}
+
+const PROGRESS: &str = "
+    SELECT phase,
+           CASE WHEN lockers_total > lockers_done THEN lockers_done WHEN tuples_total > 0 THEN tuples_done ELSE blocks_done END AS done,
+           CASE WHEN lockers_total > lockers_done THEN lockers_total WHEN tuples_total > 0 THEN tuples_total ELSE blocks_total END AS total,
+           (SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = index_relid) AS index
+    FROM pg_stat_progress_create_index WHERE pid = $1";
+
+async fn build(statement: &str, first: &mut PgConnection, second: &mut PgConnection, output: &Output) -> Result<()> {
+    let pid = pid(first).await?;
+    let bar = ProgressBar::new(0);
+    bar.set_style(ProgressStyle::with_template("{percent:>3} % {bar:30} {msg}").expect("a template"));
+    let mut index = None;
+    let work = async { Ok(first.execute(statement).await.map(|_| ())?) };
+    let built = cancellable(work, pid, second, output, async |second| {
+        let progress = sqlx::query_as::<_, Progress>(PROGRESS).bind(pid).fetch_optional(second).await;
+        if let Ok(Some(progress)) = progress {
+            bar.set_length(progress.total.max(0) as u64);
+            bar.set_position(progress.done.max(0) as u64);
+            bar.set_message(progress.phase);
+            index = progress.index.or(index.take());
+        }
+    })
+    .await;
+    bar.finish_and_clear();
+    if let (Err(_), Some(index)) = (&built, &index) {
+        remove_if_invalid(second, index).await?;
+    }
+    built
+}
+
+/// What a build that failed or was cancelled leaves behind costs every write.
+async fn remove_if_invalid(connection: &mut PgConnection, index: &str) -> Result<()> {
+    let is_invalid = "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)";
+    if sqlx::query_scalar(is_invalid).bind(index).fetch_optional(&mut *connection).await? == Some(true) {
+        connection.execute(format!("DROP INDEX CONCURRENTLY {index}").as_str()).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,60 @@
+use serde_json::Value;
+use sqlx::postgres::PgConnection;
+
+use super::{Setup, Step};
+use crate::command::schedule;
+use crate::failure::{Failure, Result};
+use crate::output::{Output, printable};
+
+/// Registers the nightly job; asks before it changes one that is there.
+pub async fn set_up(setup: &Setup, connection: &mut PgConnection, output: &Output) -> Result<Step> {
+    match registered(setup, connection, output).await {
+        Err(failure) if failure.sqlstate.is_some() => {
+            // What the extension raises has the statement for whoever may; what PostgreSQL raises needs a level.
+            let statement = match &failure.hint {
+                Some(statement) => statement.clone(),
+                None => level(connection).await?,
+            };
+            Ok(Step::to_do("job", &failure, vec![statement]))
+        }
+        step => step,
+    }
+}
+
+async fn registered(setup: &Setup, connection: &mut PgConnection, output: &Output) -> Result<Step> {
+    let target = &setup.target.target;
+    let ours = schedule::job(connection, target).await?;
+    let name = ours["jobName"].as_str().map_or_else(|| schedule::job_name(target), str::to_owned);
+    let is_wanted = !ours.is_null()
+        && setup.schedule.as_ref().is_none_or(|schedule| ours["schedule"] == **schedule)
+        && (!setup.batched || ours["command"].as_str().is_some_and(|command| command.starts_with("CALL")));
+    let there = if ours.is_null() { named(connection, &name).await? } else { Some(ours) };
+    if let Some(job) = &there {
+        let text = |key: &str| printable(job[key].as_str().unwrap_or_default());
+        let what = format!("{} at {}, {}", text("jobName"), text("schedule"), text("command"));
+        if is_wanted || !setup.agrees(&format!("There is a job {what}. Change it?"), output)? {
+            return Ok(Step::new("job", "kept", what));
+        }
+    }
+    let schedule = setup.schedule.as_deref().unwrap_or("0 2 * * *");
+    schedule::set(connection, schedule, setup.batched, target, &name).await?;
+    Ok(Step::new("job", if there.is_some() { "changed" } else { "created" }, format!("{name} at {schedule}")))
+}
+
+/// A job of that name that does something else, as far as this role can see one.
+async fn named(connection: &mut PgConnection, name: &str) -> Result<Option<Value>> {
+    let visible = "SELECT coalesce(has_schema_privilege(to_regnamespace('cron')::oid, 'USAGE')
+                                   AND has_table_privilege(to_regclass('cron.job')::oid, 'SELECT'), false)";
+    if !sqlx::query_scalar::<_, bool>(visible).fetch_one(&mut *connection).await? {
+        return Ok(None);
+    }
+    let job = "SELECT jsonb_build_object('jobName', jobname, 'schedule', schedule, 'command', command)
+               FROM cron.job WHERE jobname = $1 AND database = current_database()";
+    Ok(sqlx::query_scalar(job).bind(name).fetch_optional(connection).await?)
+}
+
+async fn level(connection: &mut PgConnection) -> Result<String> {
+    let level = "SELECT format('SELECT %I.backlog_cleanup_grant(%L, ''admin'')', n.nspname, current_user)
+                 FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'backlog_cleanup'";
+    sqlx::query_scalar(level).fetch_one(connection).await.map_err(Failure::from)
+}

@@ -1,0 +1,134 @@
+mod extension;
+mod index;
+mod job;
+
+use std::io::{IsTerminal, stdin};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::doctor::{self, Finding};
+use super::selection::Target;
+use crate::connect::{Server, use_extension};
+use crate::failure::{Exit, Failure, Result};
+use crate::output::{Output, printable};
+
+/// Create the extension, register the nightly job, build the index, and look whether all is well
+///
+/// What is there already stays as it is. What this role may not do is said as statements for somebody who may; exit code 1
+/// where there are any, 4 where a check of doctor fails.
+#[derive(Args)]
+pub struct Setup {
+    #[command(flatten)]
+    target: Target,
+    /// The schema of the extension, where it is created
+    #[arg(long, value_name = "NAME", default_value = "public")]
+    schema: String,
+    /// When the job runs: minute hour day month weekday, in UTC; 0 2 * * * where there is none
+    #[arg(long, value_name = "CRON")]
+    schedule: Option<String>,
+    /// The job runs in batches, with a commit after each
+    #[arg(long)]
+    batched: bool,
+    /// Change what is there without asking
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// What has become of a part of the set-up.
+#[derive(Serialize)]
+struct Step {
+    step: &'static str,
+    /// `created`, `changed`, `kept`, or `to do`.
+    outcome: &'static str,
+    detail: String,
+    /// For somebody who may, or to try again.
+    statements: Vec<String>,
+}
+
+impl Step {
+    fn new(step: &'static str, outcome: &'static str, detail: impl Into<String>) -> Step {
+        Step { step, outcome, detail: detail.into(), statements: Vec::new() }
+    }
+
+    fn to_do(step: &'static str, why: &Failure, statements: Vec<String>) -> Step {
+        Step { step, outcome: "to do", detail: why.message.clone(), statements }
+    }
+}
+
+#[derive(Serialize)]
+struct Done {
+    steps: Vec<Step>,
+    doctor: Vec<Finding>,
+}
+
+impl Setup {
+    pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
+        let mut connection = server.connect_without_extension().await?;
+        let mut done = Done { steps: Vec::new(), doctor: Vec::new() };
+        let extension = extension::set_up(&self, &mut connection).await?;
+        let is_there = extension.outcome != "to do";
+        done.say(output, extension)?;
+        if is_there {
+            use_extension(&mut connection).await?;
+            let job = job::set_up(&self, &mut connection, output).await?;
+            done.say(output, job)?;
+            let index = index::set_up(&self, server, output).await?;
+            done.say(output, index)?;
+            done.doctor = doctor::findings(&mut connection, &self.target.target).await?;
+        }
+        let (is_left, is_sick) = (
+            done.steps.iter().any(|step| step.outcome == "to do"),
+            done.doctor.iter().any(|finding| finding.status == "fail"),
+        );
+        match output.json {
+            true => output.json(&done)?,
+            false => done.show(output)?,
+        }
+        Ok(match (is_left, is_sick) {
+            (true, _) => Exit::Error,
+            (_, true) => Exit::Unhealthy,
+            _ => Exit::Done,
+        })
+    }
+
+    /// Whether a person agrees. Where nobody can be asked, nothing is changed.
+    fn agrees(&self, question: &str, output: &Output) -> Result<bool> {
+        if self.yes {
+            return Ok(true);
+        }
+        if !stdin().is_terminal() {
+            output.note(format_args!("{question} Not without --yes."));
+            return Ok(false);
+        }
+        output.note(format_args!("{question} [y/N]"));
+        let mut answer = String::new();
+        stdin().read_line(&mut answer)?;
+        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+}
+
+impl Done {
+    fn say(&mut self, output: &Output, step: Step) -> Result<()> {
+        if !output.json {
+            output.line(format_args!("{:<10} {:<8} {}", step.step, step.outcome, printable(&step.detail)))?;
+        }
+        self.steps.push(step);
+        Ok(())
+    }
+
+    fn show(&self, output: &Output) -> Result<()> {
+        let statements: Vec<_> = self.steps.iter().flat_map(|step| &step.statements).collect();
+        if !statements.is_empty() {
+            output.line("\nWhat this role may not do, to type in psql as one that may:")?;
+            for statement in statements {
+                output.line(format_args!("{};", printable(statement).trim_end_matches(';')))?;
+            }
+        }
+        if self.doctor.is_empty() {
+            return Ok(());
+        }
+        output.line("")?;
+        doctor::show(output, &self.doctor)
+    }
+}

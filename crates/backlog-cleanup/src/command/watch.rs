@@ -1,0 +1,128 @@
+use std::io::{IsTerminal, Write, stdin, stdout};
+use std::time::{Duration, Instant};
+
+use backlog_cleanup_report::StatusReport;
+use clap::Args;
+use serde::Serialize;
+use sqlx::postgres::PgConnection;
+use tokio::select;
+use tokio::time::sleep;
+
+use super::selection::Target;
+use super::{runs, status};
+use crate::bar;
+use crate::connect::Server;
+use crate::failure::{Exit, Failure, Result};
+use crate::history::{self, Run};
+use crate::output::{Output, printable};
+use crate::screen::Screen;
+
+/// A live view in the terminal: the counts, running runs and the last ones; q quits
+///
+/// With --json a line of JSON each time, until it is ended.
+#[derive(Args)]
+pub struct Watch {
+    #[command(flatten)]
+    target: Target,
+    /// Seconds between two looks; a slow server is looked at more rarely
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    interval: f64,
+}
+
+/// What is looked at.
+#[derive(Serialize)]
+struct View {
+    status: StatusReport,
+    running: Vec<Run>,
+    runs: Vec<Run>,
+}
+
+impl Watch {
+    pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
+        if !self.interval.is_finite() || self.interval < 0.1 {
+            return Err(Failure::usage("argument \"--interval\" is out of range").hint("--interval 2"));
+        }
+        let is_terminal = stdout().is_terminal() && stdin().is_terminal();
+        if !output.json && !is_terminal {
+            return Err(Failure::usage("watch needs a terminal").hint("backlog-cleanup watch --json"));
+        }
+        // What is wrong at the start ends it; what goes wrong later is shown, and tried again.
+        let mut connection = Some(server.connect().await?);
+        status::report(connection.as_mut().expect("connected"), &self.target.target).await?;
+        let mut screen = if output.json { None } else { Some(Screen::open()?) };
+        loop {
+            let begun = Instant::now();
+            let viewed = select! {
+                viewed = self.view(&mut connection, server) => viewed,
+                () = quits(&mut screen) => return Ok(Exit::Done),
+            };
+            let took = begun.elapsed();
+            match (&mut screen, viewed) {
+                (Some(screen), viewed) => screen.show(&self.page(output, screen.height(), viewed)?)?,
+                (None, Ok(view)) => {
+                    let line = serde_json::to_string(&view).expect("a view is JSON");
+                    if writeln!(stdout(), "{line}").is_err() {
+                        return Ok(Exit::Done);
+                    }
+                }
+                (None, Err(failure)) => output.failure(&failure),
+            }
+            // Looking takes a fifth of the server's time at most.
+            let pause = Duration::from_secs_f64(self.interval).max(took * 4);
+            select! {
+                () = sleep(pause) => {}
+                () = quits(&mut screen) => return Ok(Exit::Done),
+            }
+        }
+    }
+
+    /// Looks over the connection, or a new one where the last look has failed.
+    async fn view(&self, connection: &mut Option<PgConnection>, server: &Server) -> Result<View> {
+        let mut open = match connection.take() {
+            Some(open) => open,
+            None => server.connect().await?,
+        };
+        let target = &self.target.target;
+        let view = View {
+            status: status::report(&mut open, target).await?,
+            running: history::running(&mut open).await?,
+            runs: history::runs(&mut open, Some(target), None, 5).await?,
+        };
+        *connection = Some(open);
+        Ok(view)
+    }
+
+    fn page(&self, output: &Output, height: usize, viewed: Result<View>) -> Result<String> {
+        let page = output.page();
+        page.line(format_args!(
+            "{}   {} UTC   q quits\n",
+            printable(&self.target.target),
+            runs::time(chrono::Utc::now())
+        ))?;
+        match viewed {
+            Ok(view) => {
+                for run in &view.running {
+                    let done = run.share_done.unwrap_or_default() * 100.0;
+                    page.line(format_args!("run {} {done:.0} %: {}\n", run.id, bar::line(run)))?;
+                }
+                // The rest of the page is the recipes'.
+                let others = 13 + view.runs.len() + 2 * view.running.len() + view.status.warnings.len();
+                status::show(&page, &view.status, height.saturating_sub(others))?;
+                page.line("")?;
+                page.line(runs::table(&page, &view.runs).trim_fmt())?;
+            }
+            Err(failure) => {
+                page.line(printable(&failure.message))?;
+                page.line("\ntrying again")?;
+            }
+        }
+        Ok(page.into_text())
+    }
+}
+
+async fn quits(screen: &mut Option<Screen>) {
+    match screen {
+        Some(screen) => screen.quits().await,
+        None => std::future::pending().await,
+    }
+}

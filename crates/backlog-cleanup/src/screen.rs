@@ -1,0 +1,87 @@
+use std::io::{Write, stdout};
+
+use crossterm::cursor::{Hide, MoveTo, Show};
+use crossterm::event::{Event, EventStream, KeyCode, KeyModifiers};
+use crossterm::style::Print;
+use crossterm::terminal::{
+    self, BeginSynchronizedUpdate, Clear, ClearType, DisableLineWrap, EnableLineWrap, EndSynchronizedUpdate,
+    EnterAlternateScreen, LeaveAlternateScreen,
+};
+use crossterm::{execute, queue};
+use futures::StreamExt;
+use tokio::select;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::failure::Result;
+
+/// The terminal's other screen; when it is dropped, in whatever way, the terminal is as it was.
+pub struct Screen {
+    events: EventStream,
+    signals: [Signal; 3],
+    page: String,
+}
+
+impl Screen {
+    pub fn open() -> Result<Screen> {
+        let signals =
+            [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
+        terminal::enable_raw_mode()?;
+        let screen = Screen { events: EventStream::new(), signals, page: String::new() };
+        execute!(stdout(), EnterAlternateScreen, Hide, DisableLineWrap)?;
+        Ok(screen)
+    }
+
+    /// Its height in lines.
+    pub fn height(&self) -> usize {
+        terminal::size().map_or(24, |(_, height)| height.into())
+    }
+
+    /// Shows a page, as much of it as fits.
+    pub fn show(&mut self, page: &str) -> Result<()> {
+        self.page = page.to_owned();
+        self.draw()
+    }
+
+    fn draw(&self) -> Result<()> {
+        let mut out = stdout();
+        queue!(out, BeginSynchronizedUpdate, Clear(ClearType::All))?;
+        for (row, line) in self.page.lines().take(self.height()).enumerate() {
+            queue!(out, MoveTo(0, row as u16), Print(line))?;
+        }
+        queue!(out, EndSynchronizedUpdate)?;
+        Ok(out.flush()?)
+    }
+
+    /// Returns when a person or a signal says that it is enough.
+    pub async fn quits(&mut self) {
+        loop {
+            let [interrupt, terminate, hangup] = &mut self.signals;
+            let event = select! {
+                event = self.events.next() => event,
+                _ = interrupt.recv() => return,
+                _ = terminate.recv() => return,
+                _ = hangup.recv() => return,
+            };
+            match event {
+                Some(Ok(Event::Key(key))) => {
+                    let is_control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+                    if is_control_c || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) {
+                        return;
+                    }
+                }
+                // A terminal that takes nothing is found out at the next page.
+                Some(Ok(Event::Resize(..))) => self.draw().unwrap_or_default(),
+                Some(Ok(_)) => {}
+                // The terminal is gone.
+                Some(Err(_)) | None => return,
+            }
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        execute!(stdout(), EnableLineWrap, Show, LeaveAlternateScreen).ok();
+        terminal::disable_raw_mode().ok();
+    }
+}
