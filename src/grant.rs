@@ -81,7 +81,9 @@ fn backlog_cleanup_grant(role_name: Option<&str>, level: Option<&str>) -> Result
     }
     as_owner(role_name, |role| {
         for (_, privilege) in PRIVILEGES.iter().filter(|(lowest, _)| *lowest <= level) {
-            run(&format!("GRANT {} TO {role}", privilege.replace("@extschema@", &schema)))?;
+            if let Some(privilege) = existing(privilege, &schema)? {
+                run(&format!("GRANT {privilege} TO {role}"))?;
+            }
         }
         for schema in &schemas {
             let has = "SELECT has_schema_privilege($1::name, to_regnamespace($2)::oid, 'USAGE')";
@@ -100,8 +102,9 @@ fn backlog_cleanup_revoke(role_name: Option<&str>) -> Result<()> {
     let role_name = required(role_name, "role_name", "SELECT backlog_cleanup_revoke('role')")?;
     let schema = schema()?;
     as_owner(role_name, |role| {
-        PRIVILEGES.iter().try_for_each(|(_, privilege)| {
-            run(&format!("REVOKE {} FROM {role}", privilege.replace("@extschema@", &schema)))
+        PRIVILEGES.iter().try_for_each(|(_, privilege)| match existing(privilege, &schema)? {
+            Some(privilege) => run(&format!("REVOKE {privilege} FROM {role}")),
+            None => Ok(()),
         })
     })
 }
@@ -133,6 +136,21 @@ fn as_owner(role_name: &str, work: impl FnOnce(&str) -> Result<()>) -> Result<()
         }
         work(&quote_identifier(role_name))
     })
+}
+
+/// A privilege with its names qualified; `None` where its object is not there: the database has an earlier version of the
+/// extension than this library, until ALTER EXTENSION UPDATE.
+fn existing(privilege: &str, schema: &str) -> Result<Option<String>> {
+    let name = privilege.rsplit(' ').next().map(|name| name.replace("@extschema@", schema));
+    let exists = if privilege.contains(" ROUTINE ") {
+        "SELECT pg_catalog.to_regproc($1) IS NOT NULL"
+    } else if privilege.contains(" SCHEMA ") {
+        "SELECT pg_catalog.to_regnamespace($1) IS NOT NULL"
+    } else {
+        "SELECT pg_catalog.to_regclass($1) IS NOT NULL"
+    };
+    let privilege = privilege.replace("@extschema@", schema);
+    Ok((read_one::<bool>(exists, &[name.into()])? == Some(true)).then_some(privilege))
 }
 
 fn run(statement: &str) -> Result<()> {
