@@ -8,7 +8,7 @@ export PG_CONFIG
 # Servers and their clients show no backtraces.
 unexport RUST_BACKTRACE
 
-.PHONY: help setup install package demo demo-stop lint release test test-chaos test-soak test-package test-matrix bench
+.PHONY: help setup install package demo demo-stop lint release test test-chaos test-soak test-package test-matrix test-assert bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ release: setup ## freeze this version's install script in sql/released, to be co
 	scripts/release freeze
 
 test: install ## run every test
-	cargo test --release --workspace $(FEATURES)
+	cargo test --release --workspace --no-fail-fast $(FEATURES)
 	scripts/regress
 
 test-chaos: install ## kill processes at random moments of runs, 200 times (ROUNDS, SEED)
@@ -54,6 +54,9 @@ test-package: package ## install the packages in a clean Debian, use them and re
 
 test-matrix: ## run every test on every supported PostgreSQL (MAJORS); see CONTRIBUTING.md
 	scripts/matrix/run $(MAJORS)
+
+test-assert: ## run every test on a PostgreSQL with assertions; see CONTRIBUTING.md
+	scripts/matrix/assert
 
 bench: install ## the runs beside their peers, as ratios, into target/bench (CHAPTERS="runs quiet scale batches load")
 	cargo bench $(FEATURES) --bench speed -- $(CHAPTERS)

@@ -28,7 +28,8 @@ const PLACES: [&str; 7] = [
     "BEGIN; SELECT 1 / 0; SELECT {}",
     "BEGIN; SAVEPOINT s; SELECT {}; ROLLBACK TO s; SELECT {}; COMMIT",
     "DO $do$ BEGIN PERFORM {}; EXCEPTION WHEN raise_exception THEN NULL; END $do$",
-    "SET force_parallel_mode = on; SELECT {} FROM in_parallel; RESET force_parallel_mode",
+    "SELECT set_config(name, 'on', true) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
+     SELECT {} FROM in_parallel",
     "SELECT pg_temp.called($call$SELECT {}$call$)",
 ];
 

@@ -69,7 +69,10 @@ fn what_is_wrong_with_the_job_is_said_and_its_fix_mends_it() {
     client.batch_execute(&run("succeeded")).unwrap();
     assert_eq!(ill(&mut watcher)[0][1], "warn");
 
-    watcher.batch_execute("SET cron.timezone = 'Europe/Berlin'").unwrap();
+    cluster.set("cron.timezone = 'Europe/Berlin'");
+    cluster.restart();
+    let mut watcher = cluster.connect();
+    watcher.batch_execute("SET ROLE watcher").unwrap();
     assert!(ill(&mut watcher).iter().any(|[check, ..]| check == "job_time_zone"));
 }
 

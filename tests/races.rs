@@ -201,6 +201,8 @@ fn a_batched_run_ends_where_its_target_is_read_in_another_way() {
         assert_eq!(sqlstate, "55000", "{change}: {message}");
         assert!(message.contains("\"generations\""), "{message}");
         assert_eq!(race.rows(), 26, "{change}");
+        // An error is told before its transaction is over.
+        race.run.batch_execute("").unwrap();
         race.other.batch_execute(RUN).unwrap();
         assert_eq!(race.rows(), 20, "{change}");
     }

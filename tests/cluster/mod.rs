@@ -30,17 +30,27 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a server whose configuration gets these lines.
     pub fn start(settings: &str) -> Cluster {
-        Cluster { bin: bin(), dir: directory(), settings: settings.to_owned(), backtrace: "0" }.initialized()
+        Cluster::start_of(&pg_config(), settings)
+    }
+
+    /// The same with the server of another `pg_config`.
+    pub fn start_of(pg_config: &str, settings: &str) -> Cluster {
+        let bin = bin_of(pg_config);
+        Cluster { bin, dir: directory(), settings: settings.to_owned(), backtrace: "0" }.initialized()
     }
 
     /// Starts a server that was told to show the backtraces of panics in Rust.
     pub fn start_with_backtraces() -> Cluster {
-        Cluster { bin: bin(), dir: directory(), settings: String::new(), backtrace: "full" }.initialized()
+        Cluster { bin: bin_of(&pg_config()), dir: directory(), settings: String::new(), backtrace: "full" }
+            .initialized()
     }
 
     fn initialized(self) -> Cluster {
         let cluster = self;
-        cluster.run("initdb", &["-U", "postgres", "-A", "trust", "--locale=C", "-E", "UTF8", "--no-sync"]);
+        cluster.run(
+            "initdb",
+            &["-U", "postgres", "-A", "trust", "--locale=C", "-E", "UTF8", "--no-sync", "--data-checksums"],
+        );
         cluster.configure();
         cluster.pg_ctl(&["start"]);
         cluster
@@ -74,6 +84,16 @@ impl Cluster {
         standby.configure();
         standby.pg_ctl(&["start"]);
         standby
+    }
+
+    /// Takes over everything from a server of an earlier major, with pg_upgrade. That one stays stopped.
+    pub fn take_over(&self, old: &Cluster) {
+        for cluster in [old, self] {
+            cluster.pg_ctl(&["stop", "-m", "fast"]);
+        }
+        let (bin, data) = (old.bin.to_str().expect("a plain name"), old.data());
+        self.run("pg_upgrade", &["-U", "postgres", "-b", bin, "-d", data.to_str().expect("a plain name")]);
+        self.pg_ctl(&["start"]);
     }
 
     /// Stops the server, whoever is connected, and starts it again.
@@ -260,7 +280,8 @@ impl Cluster {
             .arg("-D")
             .arg(self.data())
             .env("RUST_BACKTRACE", self.backtrace)
-            .current_dir("/")
+            // pg_upgrade writes where it stands.
+            .current_dir(self.dir.path())
             .stdout(Stdio::null());
         command
     }
@@ -270,6 +291,9 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         // A server that did not start has nothing to stop, and its test has said so.
         self.command("pg_ctl", &["-m", "immediate", "stop"]).status().ok();
+        // Whoever waited for the process or not.
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        assert!(thread::panicking() || !log.contains("TRAP:"), "an assertion failed: {log}");
     }
 }
 
@@ -322,8 +346,12 @@ pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-fn bin() -> PathBuf {
-    let pg_config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin/pg_config".into());
+/// The `pg_config` of the server that is tested.
+pub fn pg_config() -> String {
+    std::env::var("PG_CONFIG").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin/pg_config".into())
+}
+
+fn bin_of(pg_config: &str) -> PathBuf {
     let output = Command::new(pg_config).arg("--bindir").output().expect("pg_config starts");
     PathBuf::from(String::from_utf8(output.stdout).expect("UTF-8").trim_end())
 }

@@ -4,6 +4,8 @@ SET client_min_messages = warning;
 CREATE DATABASE regress_owner;
 \c regress_owner
 SET client_min_messages = warning;
+-- PostgreSQL 16 has renamed it.
+SELECT name AS in_parallel FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query') \gset
 \i demo/platform.sql
 CREATE ROLE regress_of_generations;
 CREATE ROLE regress_of_leaf;
@@ -159,7 +161,7 @@ CALL fill();
 SELECT backlog_cleanup_index_sql('job') \gexec
 VACUUM ANALYZE job;
 SET min_parallel_table_scan_size = 0;
-SET force_parallel_mode = on;
+SET :in_parallel = on;
 SELECT backlog_cleanup_failed_generations('job', recipe_id => 'pending') OPERATOR(pg_catalog.->) 'cleanedUpGenerations' AS removed;
 SELECT recipe_id, total_count, failed_count, removable_count FROM backlog_cleanup_status('job');
 SELECT backlog_cleanup_status_json('job') OPERATOR(pg_catalog.->) 'failedGenerations' AS failed;
@@ -169,7 +171,7 @@ SELECT backlog_cleanup_emergency('job', dry_run => true) OPERATOR(pg_catalog.->)
 SELECT backlog_cleanup_emergency('job') OPERATOR(pg_catalog.->) 'removedCount' AS removed;
 CALL settle();
 SELECT * FROM ran ORDER BY place;
-RESET force_parallel_mode;
+RESET :in_parallel;
 -- In batches, in this session and in background workers.
 CALL fill();
 CALL backlog_cleanup_run('job', batch_size => 20, max_rows => 50) \gset
