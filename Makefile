@@ -42,6 +42,8 @@ release: setup ## freeze this version's install script in sql/released, to be co
 test: install ## run every test
 	cargo test --release --workspace $(FEATURES)
 	scripts/regress
+	cargo build --release -p backlog-cleanup
+	scripts/schemathesis
 
 test-chaos: install ## kill processes at random moments of runs, 200 times (ROUNDS, SEED)
 	ROUNDS=$(or $(ROUNDS),200) cargo test --release $(FEATURES) --test chaos -- --nocapture
@@ -55,5 +57,6 @@ test-package: package ## install the packages in a clean Debian, use them and re
 test-matrix: ## run every test on every supported PostgreSQL (MAJORS); see CONTRIBUTING.md
 	scripts/matrix/run $(MAJORS)
 
-bench: install ## the runs beside their peers, as ratios, into target/bench (CHAPTERS="runs quiet scale batches load")
+bench: install ## the runs beside their peers, as ratios, into target/bench (CHAPTERS="runs quiet scale batches load serve")
+	cargo build --release -p backlog-cleanup
 	cargo bench $(FEATURES) --bench speed -- $(CHAPTERS)

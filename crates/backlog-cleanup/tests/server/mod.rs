@@ -1,0 +1,194 @@
+//! The real binary, serving a throwaway cluster over real HTTP.
+#![allow(dead_code)] // each test file uses its part
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use postgres::Client;
+use serde_json::Value;
+use tempfile::TempDir;
+use ureq::http::{Request, Response};
+
+use crate::cluster::{Cluster, until_holds};
+
+/// The tokens of the three levels.
+pub const MONITOR: &str = "monitor-token-for-tests-0";
+pub const OPERATOR: &str = "operator-token-for-tests-";
+pub const ADMIN: &str = "admin-token-for-tests-000";
+
+/// A database with the platform's tables, and the role of each level.
+pub fn database(cluster: &Cluster, name: &str) -> Client {
+    let mut client = cluster.platform_in(name);
+    client
+        .batch_execute(
+            "SELECT pg_advisory_lock(1);
+             DO $$
+             BEGIN
+                 IF to_regrole('backlog_monitor') IS NULL THEN
+                     CREATE ROLE backlog_monitor LOGIN;
+                     CREATE ROLE backlog_operator LOGIN;
+                     CREATE ROLE backlog_admin LOGIN;
+                 END IF;
+             END $$;
+             SELECT pg_advisory_unlock(1);
+             SELECT backlog_cleanup_grant('backlog_' || level, level) FROM unnest('{monitor,operator,admin}'::text[]) AS level;
+             INSERT INTO recipes (id, name, slug, description, prompt, category, credit_cost)
+             VALUES (1, 'Bread', 'bread', '', '', '', 1), (2, 'Soup', 'soup', '', '', '', 1)",
+        )
+        .unwrap();
+    client
+}
+
+/// Failed rows of a recipe, two days old.
+pub fn fail(client: &mut Client, recipe: i32, rows: i32) {
+    client
+        .batch_execute(&format!(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', {recipe}, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days'
+             FROM generate_series(1, {rows})"
+        ))
+        .unwrap();
+}
+
+/// A running server; dropping it ends it.
+pub struct Server {
+    pub child: Child,
+    /// `http://127.0.0.1:port`
+    pub address: String,
+    log: Arc<Mutex<String>>,
+    files: TempDir,
+}
+
+/// What a request was answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: ureq::http::HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("JSON: {self:?}"))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+impl Server {
+    /// With a token for each level.
+    pub fn start(cluster: &Cluster, database: &str, arguments: &[&str]) -> Server {
+        Server::try_start(cluster, database, arguments).unwrap_or_else(|log| panic!("the server starts: {log}"))
+    }
+
+    /// The server, or what it said before it ended.
+    pub fn try_start(cluster: &Cluster, database: &str, arguments: &[&str]) -> Result<Server, String> {
+        let files = TempDir::new().unwrap();
+        let tokens = files.path().join("tokens");
+        let lines = format!(
+            "# level role token\nmonitor backlog_monitor {MONITOR}\noperator backlog_operator {OPERATOR}\n\
+             admin backlog_admin {ADMIN} # in the clear\n"
+        );
+        let file = std::fs::OpenOptions::new().write(true).create(true).mode(0o600).open(&tokens).unwrap();
+        std::io::Write::write_all(&mut &file, lines.as_bytes()).unwrap();
+        let mut command = command(cluster, database);
+        command.arg("serve");
+        if !arguments.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        if !arguments.iter().any(|it| ["--tokens", "--insecure-no-auth"].contains(it)) {
+            command.arg("--tokens").arg(&tokens);
+        }
+        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let lines = BufReader::new(child.stderr.take().unwrap());
+        thread::spawn({
+            let log = Arc::clone(&log);
+            move || {
+                for line in lines.lines().map_while(Result::ok) {
+                    log.lock().unwrap().push_str(&(line + "\n"));
+                }
+            }
+        });
+        let said = || log.lock().unwrap().clone();
+        until_holds(|| said().contains("listening on") || child.try_wait().unwrap().is_some());
+        let Some(address) =
+            said().split_once("listening on ").map(|(_, rest)| rest.split_whitespace().next().unwrap().to_owned())
+        else {
+            thread::sleep(std::time::Duration::from_millis(50));
+            return Err(said());
+        };
+        Ok(Server { child, address, log, files })
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn get(&self, token: &str, path: &str) -> Answer {
+        self.send("GET", path, &[("authorization", &format!("Bearer {token}"))], "")
+    }
+
+    pub fn post(&self, token: &str, path: &str, body: &str) -> Answer {
+        self.send(
+            "POST",
+            path,
+            &[("authorization", &format!("Bearer {token}")), ("content-type", "application/json")],
+            body,
+        )
+    }
+
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(agent().run(request.body(body.to_owned()).unwrap()).expect("an answer"))
+    }
+
+    /// Asks it to stop, as systemd does.
+    pub fn terminate(&self) {
+        let process = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &process]).status().expect("kill starts").success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// The real binary, for a database of a cluster.
+pub fn command(cluster: &Cluster, database: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backlog-cleanup"));
+    command
+        .env_remove("DATABASE_URL")
+        .env("PGHOST", cluster.socket())
+        .env("PGUSER", "postgres")
+        .env("PGDATABASE", database);
+    command
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .allow_non_standard_methods(true)
+        .build()
+        .into()
+}
+
+fn answer(mut response: Response<ureq::Body>) -> Answer {
+    Answer {
+        status: response.status().as_u16(),
+        headers: response.headers().clone(),
+        body: response.body_mut().read_to_string().expect("a body"),
+    }
+}
