@@ -216,7 +216,10 @@ fn the_history_has_a_page_and_a_run_its_recipes() {
     assert_eq!(runs(&format!("?before={}", all[0])), all[1..]);
     assert_eq!(runs("?target=other").len(), 0);
     let first = server.get(MONITOR, &format!("{BASE}/runs/{}", all[2])).json();
-    assert_eq!(first["recipes"], json!([{"recipeId": "1", "failedCount": 15, "cleanedCount": 5}]));
+    assert_eq!(
+        first["recipes"],
+        json!([{"recipeId": 1, "recipeName": "Bread", "failedCount": 15, "cleanedCount": 5, "keptCount": 10}])
+    );
     assert_eq!((&first["state"], &first["requestedBy"]), (&json!("completed"), &json!("backlog_operator")));
 }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cleanup::{Mode, Selection};
 use super::{App, Caller, Problem};
+use crate::history;
 
 /// How often it looks for the id of a run that has begun.
 const LOOK: Duration = Duration::from_millis(100);
@@ -125,12 +126,12 @@ impl Job {
     async fn id(&self, process: &mut watch::Receiver<Option<i32>>) -> i64 {
         let process = process.wait_for(Option::is_some).await.ok().and_then(|process| *process);
         loop {
-            let id =
-                sqlx::query_scalar("SELECT run_id FROM backlog_cleanup.progress WHERE pid = $1 AND state = 'running'");
-            match id.bind(process).fetch_optional(&self.caller.pool).await {
-                Ok(Some(id)) => return id,
-                _ => sleep(LOOK).await,
+            if let Some(process) = process
+                && let Ok(Some(run)) = history::run_of(&self.caller.pool, process).await
+            {
+                return run.id;
             }
+            sleep(LOOK).await;
         }
     }
 }
