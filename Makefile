@@ -42,6 +42,8 @@ release: setup ## freeze this version's install script in sql/released, to be co
 test: install ## run every test
 	cargo test --release --workspace --no-fail-fast $(FEATURES)
 	scripts/regress
+	cargo build --release -p backlog-cleanup
+	scripts/schemathesis
 
 test-chaos: install ## kill processes at random moments of runs, 200 times (ROUNDS, SEED)
 	ROUNDS=$(or $(ROUNDS),200) cargo test --release $(FEATURES) --test chaos -- --nocapture
@@ -59,4 +61,6 @@ test-assert: ## run every test on a PostgreSQL with assertions; see CONTRIBUTING
 	scripts/matrix/assert
 
 bench: install ## the runs beside their peers, as ratios, into target/bench (CHAPTERS="runs quiet scale batches load")
+bench: install ## the runs beside their peers, as ratios, into target/bench (CHAPTERS="runs quiet scale batches load serve")
+	cargo build --release -p backlog-cleanup
 	cargo bench $(FEATURES) --bench speed -- $(CHAPTERS)

@@ -4,7 +4,7 @@
 //! images count for everybody. Tables show medians, and ratios of medians of one session. `fsync` is off where statements
 //! are compared: the disk's flush is the same for all of them, and drowns the rest.
 //!
-//! Arguments name the chapters to run (`runs quiet scale batches load`; all without). ROWS, RECIPES and ROUNDS change the
+//! Arguments name the chapters to run (`runs quiet scale batches load serve`; all without). ROWS, RECIPES and ROUNDS change the
 //! size. Tables go to target/bench as Markdown and JSON, the curve as SVG.
 
 #[path = "../../tests/cluster/mod.rs"]
@@ -17,6 +17,7 @@ mod quiet;
 mod report;
 mod runs;
 mod scale;
+mod serve;
 
 use report::Table;
 
@@ -30,6 +31,7 @@ const CHAPTERS: &[(&str, Measure)] = &[
     ("scale", scale::measure),
     ("batches", batches::measure),
     ("load", load::measure),
+    ("serve", serve::measure),
 ];
 
 fn main() {

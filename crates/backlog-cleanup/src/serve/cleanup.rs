@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{Query, State};
@@ -8,12 +9,13 @@ use backlog_cleanup_report::{Batched, EmergencyReport, RegularReport};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::idempotency::{self, Answer, Begun};
-use super::job::{self, Done};
+use super::job::{Done, Job};
 use super::openapi::Problems;
 use super::status::generations;
 use super::{App, Caller, Level, Problem};
@@ -151,12 +153,15 @@ async fn remove(
         None => None,
     };
     let at_once = headers.get_all("prefer").iter().any(|it| it.to_str().is_ok_and(|it| it.contains("respond-async")));
+    let patience = if at_once { Duration::ZERO } else { app.settings.request_timeout };
+    let nobody_waits = CancellationToken::new();
+    let _waits = nobody_waits.clone().drop_guard();
     // It goes on when the client has gone, and a client that comes back with its key learns what happened.
     let work = tokio::spawn(async move {
         if confirmation.expected_count.is_some() {
             dry_run(mode, &caller, &selection, &confirmation).await?;
         }
-        let answer = match job::run(app, caller, mode, selection, at_once).await? {
+        let answer = match (Job { app, caller, mode, selection, nobody_waits }).run(patience).await? {
             Done::Report(report) => Answer { status: StatusCode::OK, location: None, body: report.into() },
             Done::GoesOn(run_id) => accepted(run_id),
         };

@@ -1,10 +1,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use tokio::time::timeout;
 
 use super::Problem;
 
@@ -15,8 +17,11 @@ type Flight = Shared<BoxFuture<'static, Answer>>;
 
 /// One query at a time per question. Whoever asks while one is at work shares the next with all others who do, so that
 /// requests never stack, and nobody gets an answer that is older than the question.
-#[derive(Default)]
-pub struct Flights(Mutex<HashMap<Question, Queue>>);
+pub struct Flights {
+    queues: Mutex<HashMap<Question, Queue>>,
+    /// How long a query may take, also where the database says nothing at all.
+    limit: Duration,
+}
 
 #[derive(Default)]
 struct Queue {
@@ -25,6 +30,10 @@ struct Queue {
 }
 
 impl Flights {
+    pub fn new(limit: Duration) -> Flights {
+        Flights { queues: Mutex::default(), limit }
+    }
+
     /// The answer to a question, by a query that starts after the call.
     pub async fn join(
         self: &Arc<Self>,
@@ -32,7 +41,7 @@ impl Flights {
         query: impl Future<Output = Answer> + Send + 'static,
     ) -> Answer {
         let flight = {
-            let mut queues = self.0.lock().expect("no panic holds it");
+            let mut queues = self.queues.lock().expect("no panic holds it");
             let queue = queues.entry(question.clone()).or_default();
             match &queue.next {
                 Some(next) => next.clone(),
@@ -54,11 +63,13 @@ impl Flights {
     ) -> Flight {
         let flight = tokio::spawn(async move {
             let turn = turn.lock_owned().await;
-            if let Some(queue) = self.0.lock().expect("no panic holds it").get_mut(&question) {
+            if let Some(queue) = self.queues.lock().expect("no panic holds it").get_mut(&question) {
                 queue.next = None;
             }
-            let answer = query.await;
-            let mut queues = self.0.lock().expect("no panic holds it");
+            let answer = timeout(self.limit, query)
+                .await
+                .unwrap_or_else(|_| Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "the database does not answer")));
+            let mut queues = self.queues.lock().expect("no panic holds it");
             if queues.get(&question).is_some_and(|queue| queue.next.is_none()) {
                 queues.remove(&question);
             }
@@ -75,7 +86,6 @@ impl Flights {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use futures::future::join_all;
 
@@ -83,7 +93,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_ask_while_a_query_is_at_work_share_the_next() {
-        let flights = Arc::new(Flights::default());
+        let flights = Arc::new(Flights::new(Duration::from_secs(60)));
         let started = Arc::new(AtomicUsize::new(0));
         let ask = || {
             let (flights, started) = (Arc::clone(&flights), Arc::clone(&started));
@@ -103,6 +113,6 @@ mod tests {
         let others = join_all((0..100).map(|_| ask())).await;
         assert_eq!(first.await.unwrap(), "0");
         assert!(others.into_iter().all(|answer| answer.unwrap() == "1"));
-        assert!(flights.0.lock().unwrap().is_empty());
+        assert!(flights.queues.lock().unwrap().is_empty());
     }
 }

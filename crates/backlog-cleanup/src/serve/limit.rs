@@ -20,8 +20,6 @@ const BODY: usize = 16 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// Requests that are worked on at a time; those that share a query are as cheap as they look.
 const IN_FLIGHT: usize = 1000;
-/// Wrong tokens per minute and address.
-const FAILED_LOGINS: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
 pub struct Limits {
     in_flight: Semaphore,
@@ -31,10 +29,11 @@ pub struct Limits {
 
 impl Limits {
     pub fn new(requests_per_second: NonZeroU32) -> Limits {
+        let failed_logins = NonZeroU32::new(requests_per_second.get() / 100).unwrap_or(NonZeroU32::MIN);
         Limits {
             in_flight: Semaphore::new(IN_FLIGHT),
             requests: RateLimiter::keyed(Quota::per_second(requests_per_second)),
-            failed_logins: RateLimiter::keyed(Quota::per_minute(FAILED_LOGINS)),
+            failed_logins: RateLimiter::keyed(Quota::per_minute(failed_logins)),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum_server::tls_rustls::RustlsConfig;
 use axum_server::{Handle, Server};
+use futures::future::join_all;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{interval, timeout};
 
@@ -48,8 +49,10 @@ pub async fn listen(app: &Arc<App>, router: Router) -> Result<()> {
     }
     app.runs.close();
     if timeout(LAST_BATCH, app.runs.wait()).await.is_err() {
-        tracing::error!("runs were at work for too long, and end with the server");
+        tracing::error!("a batch was at work for too long, and ends with the server");
     }
+    let pools = app.accesses.iter().map(|access| access.pool.close());
+    timeout(Duration::from_secs(1), join_all(pools)).await.ok();
     tracing::info!("stopped");
     Ok(())
 }

@@ -17,11 +17,11 @@ pub async fn log(mut request: Request, next: Next) -> Response {
     let who = Who::default();
     request.extensions_mut().insert(who.clone());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.to_string());
+    let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
     let response = next.run(request).await;
     tracing::info!(
         who = who.0.get().map_or("nobody", String::as_str),
-        from = from.unwrap_or_default(),
+        from = from.map(tracing::field::display),
         %method,
         path,
         status = response.status().as_u16(),

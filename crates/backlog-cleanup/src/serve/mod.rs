@@ -29,6 +29,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -60,6 +61,11 @@ fn router(app: &Arc<App>) -> Router {
     openapi::DOCUMENT.get_or_init(|| document.to_json().expect("a document is JSON"));
     routes
         .fallback(|| async { Problem::not_found("there is nothing at this address") })
+        // Whoever shares a query may have waited for the one before it; a run that is not known by then goes on.
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::GATEWAY_TIMEOUT,
+            2 * app.settings.request_timeout + 5 * state::PATIENCE,
+        ))
         .layer(from_fn_with_state(Arc::clone(app), limit::limit))
         .layer(from_fn_with_state(Arc::clone(app), guard::guard))
         .layer(CatchPanicLayer::custom(|_| {

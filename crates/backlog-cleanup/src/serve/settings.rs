@@ -35,7 +35,7 @@ pub struct Settings {
     /// How often the rows are counted for /metrics
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub count_interval: Duration,
-    /// Requests per second from one address
+    /// Requests per second from one address; of wrong tokens a hundredth of it, per minute
     #[arg(long, value_name = "REQUESTS", default_value = "1000")]
     pub rate_limit: NonZeroU32,
     /// Log in JSON

@@ -21,7 +21,7 @@ use super::session::Sessions;
 use super::tokens::{self, Token};
 
 /// How long a request waits for a connection.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub const PATIENCE: Duration = Duration::from_secs(3);
 /// Streams of events at a time.
 const STREAMS: usize = 200;
 
@@ -63,7 +63,7 @@ impl App {
             limits: Limits::new(settings.rate_limit),
             metrics: Metrics::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
-            flights: Arc::default(),
+            flights: Arc::new(Flights::new(settings.request_timeout + 2 * PATIENCE)),
             keys: Arc::default(),
             shutdown: CancellationToken::new(),
             runs: TaskTracker::new(),
