@@ -40,10 +40,9 @@ fn backlog_cleanup_failures(
     target.account_exists()?;
     let since = match since {
         None => None,
-        Some(since) => read_one::<String>(
-            "SELECT (pg_catalog.now() OPERATOR(pg_catalog.-) $1)::pg_catalog.text",
-            &[since.into()],
-        )?,
+        Some(since) => {
+            read_one::<String>("SELECT (pg_catalog.now() OPERATOR(pg_catalog.-) $1)::pg_catalog.text", &[since.into()])?
+        }
     };
     let mut counted: HashMap<(Option<TimestampWithTimeZone>, String), i64> = HashMap::new();
     for leaf in leaves(&target)? {
@@ -65,9 +64,8 @@ fn backlog_cleanup_failures(
 /// The failed rows of a leaf by hour and failure type. An hour is whole in UTC.
 fn statement(target: &Target, leaf: &Leaf, since: Option<&str>) -> String {
     let failed_at = format!("g.{}", target.failed_at.name);
-    let since = since.map_or("true".into(), |since| {
-        format!("{failed_at} OPERATOR(pg_catalog.>=) ({})", target.as_failed_at(since))
-    });
+    let since = since
+        .map_or("true".into(), |since| format!("{failed_at} OPERATOR(pg_catalog.>=) ({})", target.as_failed_at(since)));
     format!(
         "SELECT pg_catalog.date_trunc('hour', {hour}, 'UTC'),
                 COALESCE(pg_catalog.left(g.{failure_type}::pg_catalog.text, 100), '(none)'),

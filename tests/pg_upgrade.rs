@@ -6,15 +6,15 @@ mod cluster;
 use cluster::{Cluster, PG_CRON, pg_config, refused};
 use postgres::Client;
 
-/// A target as it is and one of other types, in partitions; levels; runs of each kind, the last of them interrupted.
+const ROLES: &str = "CREATE ROLE platform; CREATE ROLE watcher; CREATE ROLE runner; CREATE ROLE \"The Chief\"";
+
+/// A target as it is and one of other types, in partitions; levels; runs of each kind.
 const FILL: &str = "
-    CREATE ROLE platform;
     GRANT USAGE ON SCHEMA public TO platform;
     ALTER TABLE generations OWNER TO platform;
     ALTER TABLE recipes OWNER TO platform;
     ALTER TABLE users OWNER TO platform;
     ALTER TABLE credit_transactions OWNER TO platform;
-    CREATE ROLE watcher; CREATE ROLE runner; CREATE ROLE \"The Chief\";
     SELECT backlog_cleanup_grant('watcher', 'monitor'), backlog_cleanup_grant('runner', 'operator'),
            backlog_cleanup_grant('The Chief', 'admin');
 
@@ -72,19 +72,24 @@ fn ill(client: &mut Client, target: &str) -> Vec<[String; 2]> {
 fn what_was_there_before_is_there_afterwards_and_works() {
     let old = Cluster::start_of(&std::env::var("PG_UPGRADE_FROM").unwrap_or_else(|_| pg_config()), PG_CRON);
     let mut client = old.connect();
-    client.batch_execute("CREATE EXTENSION pg_cron").unwrap();
-    client.batch_execute(include_str!("../demo/platform.sql")).unwrap();
-    client.batch_execute("CREATE EXTENSION backlog_cleanup VERSION '0.1.0'").unwrap();
-    client.batch_execute(FILL).unwrap();
-    client.batch_execute("CALL backlog_cleanup_run(recipe_id => '3', batch_size => 4, workers => 2)").unwrap();
-    for target in ["generations", "jobs"] {
-        let index = "SELECT backlog_cleanup_index_sql($1)";
-        let index: String = client.query_one(index, &[&target]).unwrap().get(0);
-        client.batch_execute(&index).unwrap();
+    for statement in ["CREATE EXTENSION pg_cron", ROLES, "CREATE DATABASE released"] {
+        client.batch_execute(statement).unwrap();
     }
+    // The library of this version is there, but not its schema.
+    let mut released = old.connect_to("released");
+    for (client, version) in [(&mut client, ""), (&mut released, "VERSION '0.1.0'")] {
+        client.batch_execute(include_str!("../demo/platform.sql")).unwrap();
+        client.batch_execute(&format!("CREATE EXTENSION backlog_cleanup {version}")).unwrap();
+        client.batch_execute(FILL).unwrap();
+        for target in ["generations", "jobs"] {
+            let index: String = client.query_one("SELECT backlog_cleanup_index_sql($1)", &[&target]).unwrap().get(0);
+            client.batch_execute(&index).unwrap();
+        }
+    }
+    client.batch_execute("CALL backlog_cleanup_run(recipe_id => '3', batch_size => 4, workers => 2)").unwrap();
     let run: i64 = client.query_one(START, &[]).unwrap().get(0);
     client.execute("SELECT backlog_cleanup.next_batch($1)", &[&run]).unwrap();
-    drop(client);
+    drop((client, released));
 
     let new = Cluster::start(PG_CRON);
     let mut client = old.connect();
@@ -125,7 +130,18 @@ fn what_was_there_before_is_there_afterwards_and_works() {
     assert_eq!([ledger, removed, gone], [150 - 9 * 3; 3]);
     assert_eq!(books.get::<_, String>(3), "interrupted");
 
-    client.batch_execute("ALTER EXTENSION backlog_cleanup UPDATE").unwrap();
-    client.batch_execute("ANALYZE; SELECT backlog_cleanup_failed_generations()").unwrap();
+    client.batch_execute("ANALYZE").unwrap();
+    client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
     assert_eq!(ill(&mut client, "generations"), Vec::<[String; 2]>::new());
+
+    let mut released = new.connect_to("released");
+    released.batch_execute("ALTER EXTENSION backlog_cleanup UPDATE").unwrap();
+    released.batch_execute("CALL backlog_cleanup_run()").unwrap();
+    let books = "SELECT (SELECT sum(amount) FROM credit_transactions), 150 - (SELECT count(*) FROM generations)";
+    let books = released.query_one(books, &[]).unwrap();
+    // Ten rows stay of each recipe but the second.
+    assert_eq!([0, 1].map(|column| books.get::<_, i64>(column)), [150 - 9 * 10; 2]);
+    assert!(
+        !ill(&mut released, "generations").iter().any(|[check, _]| ["version", "ledger"].contains(&check.as_str()))
+    );
 }
