@@ -104,10 +104,15 @@ fn the_same_key_is_the_same_run() {
     }
     // While the first is at work, and after a failure that has removed nothing.
     client.batch_execute(SLOW).unwrap();
+    client.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '1 hour'").unwrap();
     client.batch_execute("BEGIN; LOCK generations IN ACCESS EXCLUSIVE MODE").unwrap();
     thread::scope(|scope| {
         let first = scope.spawn(|| emergency(&server, &[("idempotency-key", "two")]));
-        until_holds(|| emergency(&server, &[("idempotency-key", "two")]).status == 409);
+        until(
+            &cluster,
+            "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = 'keys' AND wait_event_type = 'Lock'",
+        );
+        assert_eq!(emergency(&server, &[("idempotency-key", "two")]).status, 409);
         client.batch_execute("COMMIT").unwrap();
         assert_eq!(first.join().unwrap().status, 200);
     });

@@ -21,11 +21,13 @@ pub const ADMIN: &str = "admin-token-for-tests-000";
 
 /// A database with the platform's tables, and the role of each level.
 pub fn database(cluster: &Cluster, name: &str) -> Client {
+    // The roles are the whole cluster's.
+    static ROLES: Mutex<()> = Mutex::new(());
     let mut client = cluster.platform_in(name);
+    let _roles = ROLES.lock().unwrap();
     client
         .batch_execute(
-            "SELECT pg_advisory_lock(1);
-             DO $$
+            "DO $$
              BEGIN
                  IF to_regrole('backlog_monitor') IS NULL THEN
                      CREATE ROLE backlog_monitor LOGIN;
@@ -33,7 +35,6 @@ pub fn database(cluster: &Cluster, name: &str) -> Client {
                      CREATE ROLE backlog_admin LOGIN;
                  END IF;
              END $$;
-             SELECT pg_advisory_unlock(1);
              SELECT backlog_cleanup_grant('backlog_' || level, level) FROM unnest('{monitor,operator,admin}'::text[]) AS level;
              INSERT INTO recipes (id, name, slug, description, prompt, category, credit_cost)
              VALUES (1, 'Bread', 'bread', '', '', '', 1), (2, 'Soup', 'soup', '', '', '', 1)",
