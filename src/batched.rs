@@ -51,6 +51,7 @@ fn start_run(
     let modes = "'regular' or 'emergency': CALL backlog_cleanup_run(mode => 'regular')";
     check(matches!(mode, "regular" | "emergency"), "mode", modes)?;
 
+    has_working_tables()?;
     let caller = caller()?;
     begin(target, Span::Session)?;
     steady(target, |target| {
@@ -153,6 +154,25 @@ fn of_session(run_id: Option<i64>) -> Result<Run> {
         format!("run {} is not one that this session is at work on", run.id),
         "CALL backlog_cleanup_run()".into(),
     ))
+}
+
+/// The tables that a batched run works in are those of this library's version. Errors: 55000.
+fn has_working_tables() -> Result<()> {
+    let version = read_one::<String>(
+        "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'backlog_cleanup'",
+        &[],
+    )?;
+    let library = env!("CARGO_PKG_VERSION");
+    match version {
+        Some(version) if version != library => Err(error(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "this database has version {version} of \"backlog_cleanup\", and the server's library is {library}"
+            ),
+            "ALTER EXTENSION backlog_cleanup UPDATE".into(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn seconds(interval: Option<Interval>) -> Result<Option<f64>> {

@@ -3,7 +3,7 @@
 
 mod cluster;
 
-use cluster::Cluster;
+use cluster::{Cluster, refused};
 use postgres::Client;
 
 /// Every object of the extension with its definition, its comment and who may use it.
@@ -93,6 +93,10 @@ fn every_released_version_upgrades_to_what_a_fresh_install_is() {
             ))
             .unwrap();
         upgraded.batch_execute(FILL).unwrap();
+        if version != current {
+            let (sqlstate, _, hint) = refused(upgraded.batch_execute("CALL backlog_cleanup_run()"));
+            assert_eq!((sqlstate.as_str(), hint.as_str()), ("55000", "ALTER EXTENSION backlog_cleanup UPDATE"));
+        }
         upgraded.batch_execute(&format!("ALTER EXTENSION backlog_cleanup UPDATE TO '{current}'")).unwrap();
         // As after any change of what a level has.
         upgraded.batch_execute("SELECT backlog_cleanup_grant('monitor', 'monitor')").unwrap();
