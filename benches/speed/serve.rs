@@ -92,7 +92,7 @@ impl Drop for Server {
 
 fn serve(cluster: &Cluster) -> (Server, String) {
     let tokens = PathBuf::from(cluster.socket()).join("tokens");
-    let file = std::fs::OpenOptions::new().write(true).create(true).mode(0o600).open(&tokens).expect("a file");
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&tokens).expect("a file");
     std::io::Write::write_all(&mut &file, format!("monitor monitor {TOKEN}\n").as_bytes()).expect("a token");
     // Beside the directory of this program.
     let binary = std::env::current_exe().expect("a program").with_file_name("../backlog-cleanup");

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
     /// The status in words.
-    title: String,
+    title: &'static str,
     /// The HTTP status.
     #[serde(serialize_with = "code")]
     #[schema(value_type = u16)]
@@ -35,7 +35,7 @@ fn code<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::O
 
 impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
-        let title = status.canonical_reason().unwrap_or("Error").to_owned();
+        let title = status.canonical_reason().unwrap_or("Error");
         Problem { title, status, detail: detail.into(), sqlstate: None, hint: None, members: Map::new() }
     }
 

@@ -95,7 +95,7 @@ impl Server {
             "# level role token\nmonitor backlog_monitor {MONITOR}\noperator backlog_operator {OPERATOR}\n\
              admin backlog_admin {ADMIN} # in the clear\n"
         );
-        let file = std::fs::OpenOptions::new().write(true).create(true).mode(0o600).open(&tokens).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&tokens).unwrap();
         std::io::Write::write_all(&mut &file, lines.as_bytes()).unwrap();
         let mut command = command(cluster, database);
         command.arg("serve");
