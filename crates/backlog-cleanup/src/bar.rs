@@ -1,10 +1,10 @@
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::history::Run;
-use crate::output::{count, printable};
+use crate::output::{Output, count, printable};
 use crate::report::milliseconds;
 
 /// How far a batched run is, on standard error: a bar in a terminal, a line every ten seconds elsewhere.
@@ -23,19 +23,25 @@ impl Bar {
         Bar { bar, next_line: Instant::now() + EVERY }
     }
 
-    pub fn show(&mut self, run: &Run) {
+    pub fn show(&mut self, run: &Run, output: &Output) {
         let (line, done) = (line(run), run.share_done.unwrap_or_default());
         if stderr().is_terminal() {
             self.bar.set_position((done * STEPS) as u64);
             self.bar.set_message(line);
         } else if Instant::now() >= self.next_line {
             self.next_line = Instant::now() + EVERY;
-            eprintln!("{:>3.0} %  {line}", done * 100.0);
+            output.note(format_args!("{:>3.0} %  {line}", done * 100.0));
         }
     }
 
-    pub fn finish(&self) {
-        self.bar.finish_and_clear();
+    /// Leaves the bar as it is, for who looks back; one that was never shown is not shown now.
+    pub fn finish(&self, is_done: bool, output: &Output) {
+        if is_done && self.bar.position() > 0 {
+            self.bar.finish();
+            output.note("");
+        } else {
+            self.bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
     }
 }
 

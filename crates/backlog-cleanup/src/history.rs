@@ -95,9 +95,13 @@ pub async fn running(database: impl PgExecutor<'_>) -> sqlx::Result<Vec<Run>> {
     sqlx::query_as(runs!("WHERE p.state = 'running' ORDER BY r.id")).fetch_all(database).await
 }
 
-/// The batched run that a process of the server is at work on, as soon as it can be seen.
+/// The batched run that a process of the server is at work on, as soon as it can be seen; before, an interrupted one of the
+/// same target looks as if it were that.
 pub async fn run_of(database: impl PgExecutor<'_>, pid: i32) -> sqlx::Result<Option<Run>> {
-    sqlx::query_as(runs!("WHERE p.pid = $1")).bind(pid).fetch_optional(database).await
+    sqlx::query_as(runs!("JOIN pg_stat_activity a ON a.pid = p.pid WHERE p.pid = $1 AND r.started_at >= a.query_start"))
+        .bind(pid)
+        .fetch_optional(database)
+        .await
 }
 
 /// What a run did per recipe, most removed first; of one that is at work, so far.

@@ -1,17 +1,17 @@
 use std::time::Duration;
 
-use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::QueryScalar;
 use sqlx::types::Json;
+use sqlx::{Connection, Postgres};
 use tokio::select;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::connect::Server;
-use crate::failure::{Failure, Result};
+use crate::failure::{Exit, Failure, Result};
 use crate::output::Output;
 use crate::report::Report;
+use crate::signals::Signals;
 
 /// A connection on which a statement removes rows, and a second one to look at it and to cancel it.
 pub struct Work {
@@ -41,42 +41,46 @@ impl Work {
         &mut self,
         statement: QueryScalar<'_, Postgres, Json<Report>, PgArguments>,
         output: &Output,
-        watch: impl AsyncFnMut(&mut PgConnection),
+        watch: impl AsyncFnMut(&mut PgConnection, bool),
     ) -> Result<Report> {
         let Work { first, second, pid } = self;
         let statement = async { Ok(statement.fetch_one(first).await?) };
-        let Json(report) = cancellable(statement, *pid, second, output, watch).await?;
-        Ok(report)
+        let done = cancellable(statement, *pid, second, output, watch).await;
+        if done.is_err() {
+            // The server says what is wrong before it has ended the transaction.
+            self.first.ping().await.ok();
+        }
+        done.map(|Json(report)| report)
     }
 }
 
 /// Waits for a statement that the connection of the process `pid` executes. Ctrl-C, SIGTERM and SIGHUP cancel it on the
-/// server, over the `second` connection, and it is waited for its end; a second one gives up waiting. Meanwhile, and once
-/// before it is cancelled, `watch` is called four times a second with the second connection.
+/// server, over the `second` connection, and it is waited for its end; a second one gives up waiting. Meanwhile `watch` is
+/// called four times a second with the second connection, and a last time, with true, before it is cancelled.
 pub async fn cancellable<T>(
     statement: impl Future<Output = Result<T>>,
     pid: i32,
     second: &mut PgConnection,
     output: &Output,
-    mut watch: impl AsyncFnMut(&mut PgConnection),
+    mut watch: impl AsyncFnMut(&mut PgConnection, bool),
 ) -> Result<T> {
     let mut statement = std::pin::pin!(statement);
     let mut ticks = interval(Duration::from_millis(250));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let [mut interrupt, mut terminate, mut hangup] =
-        [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
-    let [interrupt, terminate, hangup] = [interrupt.as_mut(), terminate.as_mut(), hangup.as_mut()];
-    let (Ok(interrupt), Ok(terminate), Ok(hangup)) = (interrupt, terminate, hangup) else {
-        return statement.await;
-    };
+    let mut signals = Signals::listen()?;
     let mut is_cancelled = false;
     loop {
         let stops = select! {
             biased;
-            done = &mut statement => return done,
-            _ = interrupt.recv() => true,
-            _ = terminate.recv() => true,
-            _ = hangup.recv() => true,
+            done = &mut statement => {
+                // From here on they end the program again.
+                tokio::spawn(async move {
+                    signals.next().await;
+                    std::process::exit(Exit::Error as i32);
+                });
+                return done;
+            }
+            () = signals.next() => true,
             _ = ticks.tick() => false,
         };
         if stops && is_cancelled {
@@ -84,23 +88,20 @@ pub async fn cancellable<T>(
                 .hint(format!("SELECT pg_terminate_backend({pid})")));
         }
         if !is_cancelled {
-            watch(second).await;
+            watch(second, stops).await;
         }
         if stops {
-            output.note("cancelling; what is committed stays");
+            // The terminal has shown ^C where the cursor was.
+            output.note("\ncancelling; what is committed stays");
         }
         is_cancelled |= stops;
         if is_cancelled {
             // Again and again, since it goes unnoticed between two statements.
-            cancel(pid, second, output).await;
+            let cancelled = sqlx::query("SELECT pg_cancel_backend($1)").bind(pid).execute(&mut *second).await;
+            if let (Err(error), true) = (cancelled, stops) {
+                output.failure(&error.into());
+            }
         }
-    }
-}
-
-async fn cancel(pid: i32, second: &mut PgConnection, output: &Output) {
-    let cancelled = sqlx::query("SELECT pg_cancel_backend($1)").bind(pid).execute(second).await;
-    if let Err(error) = cancelled {
-        output.failure(&error.into());
     }
 }
 

@@ -10,6 +10,7 @@ mod output;
 mod report;
 mod screen;
 mod serve;
+mod signals;
 
 use clap::Parser;
 use std::process::ExitCode;

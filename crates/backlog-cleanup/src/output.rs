@@ -127,9 +127,9 @@ impl Output {
     /// A cell with the state of something: green, yellow or red where there is colour.
     pub fn state(&self, state: &str) -> Cell {
         let color = match state {
-            "ok" | "completed" => Color::Green,
-            "warn" | "running" | "stopped" => Color::Yellow,
-            _ => Color::Red,
+            "ok" | "completed" => Color::DarkGreen,
+            "warn" | "running" | "stopped" => Color::DarkYellow,
+            _ => Color::DarkRed,
         };
         self.cell(state).fg(color)
     }

@@ -82,11 +82,13 @@ fn how_it_went<T>(output: &Output, batched: &Batched<T>) -> Result<()> {
         return Ok(());
     }
     let took = batched.batch_milliseconds;
+    let times = match batched.batches {
+        1 => format!("{:.0} ms", took.max),
+        _ => format!("half of them within {:.0} ms, the longest {:.0} ms", took.median, took.max),
+    };
     output.line(format_args!(
-        "{}, half of them within {:.0} ms, the longest {:.0} ms; {} skipped, {} kept back",
+        "{}, {times}; {} skipped, {} kept back",
         counted(batched.batches, "batch", "batches"),
-        took.median,
-        took.max,
         count(batched.skipped_count),
         count(batched.kept_back_count)
     ))

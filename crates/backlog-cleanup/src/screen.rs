@@ -10,21 +10,20 @@ use crossterm::terminal::{
 use crossterm::{execute, queue};
 use futures::StreamExt;
 use tokio::select;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Result;
+use crate::signals::Signals;
 
 /// The terminal's other screen; when it is dropped, in whatever way, the terminal is as it was.
 pub struct Screen {
     events: EventStream,
-    signals: [Signal; 3],
+    signals: Signals,
     page: String,
 }
 
 impl Screen {
     pub fn open() -> Result<Screen> {
-        let signals =
-            [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
+        let signals = Signals::listen()?;
         terminal::enable_raw_mode()?;
         let screen = Screen { events: EventStream::new(), signals, page: String::new() };
         execute!(stdout(), EnterAlternateScreen, Hide, DisableLineWrap)?;
@@ -55,12 +54,9 @@ impl Screen {
     /// Returns when a person or a signal says that it is enough.
     pub async fn quits(&mut self) {
         loop {
-            let [interrupt, terminate, hangup] = &mut self.signals;
             let event = select! {
                 event = self.events.next() => event,
-                _ = interrupt.recv() => return,
-                _ = terminate.recv() => return,
-                _ = hangup.recv() => return,
+                () = self.signals.next() => return,
             };
             match event {
                 Some(Ok(Event::Key(key))) => {

@@ -35,7 +35,7 @@ impl Cleanup {
             .bind(failure_type)
             .bind(self.dry_run)
             .bind(self.force);
-        let report = Work::start(server).await?.report(statement, output, async |_| ()).await?;
+        let report = Work::start(server).await?.report(statement, output, async |_, _| ()).await?;
         report.show(output, self.length.limit)?;
         Ok(Exit::Done)
     }

@@ -53,7 +53,7 @@ impl Confirmation {
         if !output.json {
             let preview = output.page();
             recipes(&preview, report.details(), limit)?;
-            output.note(preview.into_text());
+            output.note(format_args!("{}\n", preview.into_text().trim_end()));
         }
         if !stdin().is_terminal() {
             return Err(Failure::usage(format!("not confirmed: {rows} would go")).hint(named));

@@ -32,7 +32,7 @@ impl Emergency {
         let Selection { target, recipe_id, failure_type } = self.selection;
         let statement =
             sqlx::query_scalar(EMERGENCY).bind(target).bind(recipe_id).bind(failure_type).bind(self.dry_run);
-        let report = work.report(statement, output, async |_| ()).await?;
+        let report = work.report(statement, output, async |_, _| ()).await?;
         report.show(output, self.length.limit)?;
         Ok(Exit::Done)
     }

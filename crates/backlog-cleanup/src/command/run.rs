@@ -89,15 +89,17 @@ impl Run {
             .bind(self.force);
         let (pid, mut bar, mut run_id) = (work.pid(), Bar::new(), None);
         let done = work
-            .report(statement, output, async |second| {
+            .report(statement, output, async |second, stops| {
                 // What cannot be seen now is seen the next time.
                 if let Ok(Some(run)) = history::run_of(second, pid).await {
                     run_id = Some(run.id);
-                    bar.show(&run);
+                    if !stops {
+                        bar.show(&run, output);
+                    }
                 }
             })
             .await;
-        bar.finish();
+        bar.finish(done.is_ok(), output);
         match (done, run_id) {
             (Ok(report), _) => report.show(output, limit).map(|()| Exit::Done),
             (Err(failure), None) => Err(failure),

@@ -3,7 +3,6 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 
-use super::selection::Length;
 use crate::connect::Server;
 use crate::failure::{Exit, Failure, Result};
 use crate::history::{self, Run};
@@ -19,8 +18,9 @@ pub struct Runs {
     /// Only runs of this target
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
-    #[command(flatten)]
-    length: Length,
+    /// How many runs to show, or of one run how many recipes, of which JSON has all
+    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    limit: usize,
 }
 
 #[derive(Serialize)]
@@ -34,7 +34,7 @@ struct Detailed {
 impl Runs {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
         let mut connection = server.connect().await?;
-        let limit = self.length.limit;
+        let limit = self.limit;
         match self.id {
             Some(id) => {
                 let run = history::run(&mut connection, id)

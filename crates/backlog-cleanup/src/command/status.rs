@@ -84,7 +84,7 @@ pub fn show(output: &Output, report: &StatusReport, limit: usize) -> Result<()> 
     output.line(sums.trim_fmt())?;
     output.line("")?;
     let recipes = &report.recipes_with_failed_generations;
-    if !recipes.is_empty() {
+    if !recipes.is_empty() && limit > 0 {
         let mut table = output.table(["ID", "RECIPE", "FAILED", "REMOVABLE", "OLDEST"]);
         for recipe in recipes.iter().take(limit) {
             table.add_row([

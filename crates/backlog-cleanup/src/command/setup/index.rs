@@ -59,7 +59,7 @@ async fn build(statement: &str, first: &mut PgConnection, second: &mut PgConnect
     bar.set_style(ProgressStyle::with_template("{percent:>3} % {bar:30} {msg}").expect("a template"));
     let mut index = None;
     let work = async { Ok(first.execute(statement).await.map(|_| ())?) };
-    let built = cancellable(work, pid, second, output, async |second| {
+    let built = cancellable(work, pid, second, output, async |second, _| {
         let progress = sqlx::query_as::<_, Progress>(PROGRESS).bind(pid).fetch_optional(second).await;
         if let Ok(Some(progress)) = progress {
             bar.set_length(progress.total.max(0) as u64);

@@ -67,11 +67,15 @@ impl Setup {
         let mut connection = server.connect_without_extension().await?;
         let mut done = Done { steps: Vec::new(), doctor: Vec::new() };
         let extension = extension::set_up(&self, &mut connection).await?;
-        let is_there = extension.outcome != "to do";
+        let (is_there, is_new) = (extension.outcome != "to do", extension.outcome == "created");
         done.say(output, extension)?;
         if is_there {
             use_extension(&mut connection).await?;
-            let job = job::set_up(&self, &mut connection, output).await?;
+            let mut job = job::set_up(&self, &mut connection, output).await?;
+            if is_new && job.outcome == "kept" {
+                // The extension registers it when it is created.
+                job.outcome = "created";
+            }
             done.say(output, job)?;
             let index = index::set_up(&self, server, output).await?;
             done.say(output, index)?;

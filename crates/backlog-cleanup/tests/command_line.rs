@@ -1,0 +1,206 @@
+//! What the command line promises to people and to programs.
+
+mod cli;
+#[path = "../../../tests/cluster/mod.rs"]
+mod cluster;
+
+use std::io::Read;
+use std::process::Command;
+
+use cli::{FAILURES, Ran, number, run};
+use cluster::Cluster;
+use serde_json::Value;
+
+const FAILED: &str = "SELECT count(*) FROM generations WHERE status = 'failed'";
+
+#[test]
+fn what_is_shown_is_what_the_sql_interface_returns() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("shown");
+    client.batch_execute(FAILURES).unwrap();
+    let run = |arguments: &[&str]| run(&cluster, "shown", arguments);
+    let as_sql = |client: &mut postgres::Client, query: &str| -> Value {
+        let text: String = client.query_one(&format!("SELECT ({query})::text"), &[]).unwrap().get(0);
+        serde_json::from_str(&text).unwrap()
+    };
+    let status = run(&["status", "--json"]);
+    assert_eq!((status.code, status.json()), (0, as_sql(&mut client, "backlog_cleanup_status_json()")));
+    let people = run(&["status"]).stdout;
+    for shown in ["Cat Olympic Diving", "No recipe", "2 days ago", "last run   none", "schedule   none"] {
+        assert!(people.contains(shown), "{shown}: {people}");
+    }
+    let report = run(&["cleanup", "--recipe-id", "1", "--json"]).json();
+    assert_eq!((&report["runId"], &report["cleanedUpGenerations"]), (&1.into(), &5.into()));
+    let report = run(&["run", "--failure-type", "timeout", "--json"]).json();
+    assert_eq!((&report["runId"], &report["cleanedUpGenerations"]), (&2.into(), &2.into()));
+    assert_eq!(number(&mut client, FAILED), 23);
+    let runs = run(&["runs", "--json"]).json();
+    assert_eq!(runs.as_array().unwrap().iter().map(|run| run["removed"].as_i64().unwrap()).collect::<Vec<_>>(), [2, 5]);
+    let one = run(&["runs", "1", "--json"]).json();
+    assert_eq!(one["cleanupDetails"], as_sql(&mut client, "backlog_cleanup_run_details(1)"));
+    assert_eq!(one["cleanupDetails"][0]["recipeName"], "Cat Olympic Diving");
+    let doctor = run(&["doctor", "--json"]).json();
+    let checks = doctor.as_array().unwrap().len();
+    assert_eq!(checks as i64, number(&mut client, "SELECT count(*) FROM backlog_cleanup_doctor()"));
+    assert!(run(&["doctor"]).stdout.contains("CREATE INDEX CONCURRENTLY ON public.generations"));
+}
+
+#[test]
+fn the_exit_code_says_how_it_ended() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("codes");
+    client.batch_execute(FAILURES).unwrap();
+    let run = |arguments: &[&str]| run(&cluster, "codes", arguments);
+    let ended = |ran: Ran| (ran.code, ran.failure()["sqlstate"].clone());
+    assert_eq!(run(&["status"]).code, 0);
+    assert_eq!(ended(run(&["status", "--target", "none", "--json"])), (1, "42704".into()));
+    assert_eq!(ended(run(&["status", "--dbname", "none", "--json"])), (1, "3D000".into()));
+    assert_eq!(ended(run(&["cleanup", "--jason", "--json"])), (2, Value::Null));
+    assert_eq!(run(&["cleanup", "--jason"]).code, 2);
+    for removal in ["cleanup", "run"] {
+        // The breaker, another run, a server that is read-only.
+        client.batch_execute("UPDATE backlog_cleanup.target SET max_rows_per_run = 1").unwrap();
+        assert_eq!(ended(run(&[removal, "--json"])), (3, "54000".into()));
+        client.batch_execute("UPDATE backlog_cleanup.target SET max_rows_per_run = NULL").unwrap();
+        let mut transaction = client.transaction().unwrap();
+        transaction.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+        assert_eq!(ended(run(&[removal, "--json"])), (3, "55P03".into()));
+        transaction.rollback().unwrap();
+        let mut read_only = cli::command(&cluster, "codes", &[removal, "--json"]);
+        read_only.env("PGOPTIONS", "-c default_transaction_read_only=on");
+        assert_eq!(ended(read_only.output().unwrap().into()), (3, "25006".into()));
+    }
+    assert_eq!(run(&["status", "--check", "--max-failed", "30"]).code, 0);
+    let unhealthy = run(&["status", "--check", "--max-failed", "29", "--json"]);
+    assert_eq!((unhealthy.code, &unhealthy.json()["healthy"]), (4, &false.into()));
+    assert_eq!((run(&["doctor"]).code, run(&["doctor", "--strict"]).code), (0, 4));
+    client.batch_execute("ALTER TABLE generations RENAME TO gone").unwrap();
+    assert_eq!(run(&["doctor"]).code, 4);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM gone WHERE status = 'failed'"), 30);
+}
+
+#[test]
+fn a_dry_run_removes_nothing() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("dry");
+    client.batch_execute(FAILURES).unwrap();
+    for (arguments, field, rows) in [
+        (&["cleanup"][..], "cleanedUpGenerations", 7),
+        (&["run"], "cleanedUpGenerations", 7),
+        (&["emergency"], "removedCount", 30),
+        (&["run", "--mode", "emergency", "--recipe-id", "2"], "removedCount", 3),
+    ] {
+        let ran = run(&cluster, "dry", &[arguments, &["--dry-run", "--json"]].concat());
+        assert_eq!((ran.code, ran.json()["dryRun"].clone()), (0, true.into()));
+        assert_eq!(ran.json()[field], rows, "{arguments:?}");
+    }
+    let people = run(&cluster, "dry", &["emergency", "--dry-run"]);
+    assert!(people.stdout.contains("A run would remove 30 of 30 failed rows of 3 recipes"), "{people:?}");
+    assert_eq!(number(&mut client, FAILED), 30);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run"), 0);
+}
+
+#[test]
+fn everything_goes_only_where_the_account_is_named() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("emergency");
+    client.batch_execute(FAILURES).unwrap();
+    for emergency in [&["emergency"][..], &["run", "--mode", "emergency"]] {
+        let not = run(&cluster, "emergency", emergency);
+        assert_eq!(not.code, 2);
+        for shown in ["Cat Olympic Diving", "30 failed rows would go", "--confirm system_backlog"] {
+            assert!(not.stderr.contains(shown), "{not:?}");
+        }
+        let wrong = run(&cluster, "emergency", &[emergency, &["--confirm", "yes", "--json"]].concat());
+        assert_eq!((wrong.code, wrong.failure()["hint"].clone()), (2, "--confirm system_backlog".into()));
+    }
+    // Typed at a terminal, where it is also shown what would go.
+    for (typed, code, left) in [("system", 1, 30), ("system_backlog", 0, 27)] {
+        let template = cli::command(&cluster, "emergency", &[]);
+        let binary = env!("CARGO_BIN_EXE_backlog-cleanup");
+        let mut terminal = cli::Terminal::start(&template, &format!("{binary} emergency --recipe-id 2"), 100, 30);
+        assert!(terminal.until(|screen| screen.contains("Type the account's name")), "{}", terminal.text());
+        assert!(terminal.text().contains("Dog Chess"), "{}", terminal.text());
+        terminal.press(&format!("{typed}\n"));
+        assert_eq!(terminal.finish(), code, "{}", terminal.text());
+        assert_eq!(number(&mut client, FAILED), left);
+    }
+    assert_eq!(run(&cluster, "emergency", &["emergency", "--confirm", "system_backlog"]).code, 0);
+    assert_eq!(number(&mut client, FAILED), 0);
+}
+
+#[test]
+fn who_stops_reading_is_not_met_with_a_panic() {
+    let cluster = Cluster::shared("");
+    cluster.platform_in("pipes").batch_execute(FAILURES).unwrap();
+    let calls: [&[&str]; 6] =
+        [&["status"], &["status", "--json"], &["doctor"], &["completions", "zsh"], &["cleanup"], &["--help"]];
+    for arguments in calls {
+        let mut child = cli::spawn(cli::command(&cluster, "pipes", arguments));
+        drop(child.stdout.take());
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+    // A full disk is not silent.
+    let mut full = cli::command(&cluster, "pipes", &["status"]);
+    let full: Ran =
+        full.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap()).output().unwrap().into();
+    assert_eq!(full.code, 1, "{full:?}");
+}
+
+#[test]
+fn what_comes_from_the_database_does_not_command_the_terminal() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("escapes");
+    client.batch_execute(FAILURES).unwrap();
+    client.batch_execute(r"UPDATE recipes SET name = E'\x1b[2J\u202eeman\x07' WHERE id = 1").unwrap();
+    for arguments in [&["status"][..], &["cleanup", "--dry-run"], &["emergency"], &["cleanup"], &["runs", "1"]] {
+        let Ran { stdout, stderr, .. } = run(&cluster, "escapes", arguments);
+        let said = stdout + &stderr;
+        assert!(said.contains(r"\u{1b}[2J\u{202e}eman\u{7}"), "{arguments:?}: {said}");
+        assert!(!said.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{arguments:?}: {said}");
+    }
+    let unknown = run(&cluster, "escapes", &["status", "--target", "\u{1b}[2J"]);
+    assert!(unknown.stderr.contains(r"\u{1b}[2J") && !unknown.stderr.contains('\u{1b}'), "{unknown:?}");
+}
+
+#[test]
+fn colour_is_for_terminals_and_for_those_who_ask() {
+    let cluster = Cluster::shared("");
+    cluster.platform_in("colour");
+    let color = |command: &mut Command| command.output().unwrap().stdout.contains(&0x1b);
+    let command = |arguments: &[&str]| cli::command(&cluster, "colour", arguments);
+    assert!(!color(&mut command(&["doctor"])));
+    assert!(color(&mut command(&["doctor", "--color", "always"])));
+    let binary = env!("CARGO_BIN_EXE_backlog-cleanup");
+    for (shell, expected) in [
+        (format!("{binary} doctor"), true),
+        (format!("NO_COLOR=1 {binary} doctor"), false),
+        (format!("{binary} doctor --color never"), false),
+    ] {
+        let mut terminal = cli::Terminal::start(&command(&[]), &shell, 80, 80);
+        terminal.finish();
+        assert_eq!(terminal.sent.contains(&0x1b), expected, "{shell}");
+        // Whatever the colour, a table is as wide as the terminal at most.
+        assert!(
+            terminal.text().contains("target                ok      its tables and columns are there"),
+            "{}",
+            terminal.text()
+        );
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_are_there_for_every_command() {
+    let cluster = Cluster::shared("");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let completions = run(&cluster, "postgres", &["completions", shell]);
+        assert!(completions.code == 0 && completions.stdout.contains("emergency"), "{shell}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(run(&cluster, "postgres", &["man", directory.path().to_str().unwrap()]).code, 0);
+    for page in ["backlog-cleanup.1", "backlog-cleanup-run.1", "backlog-cleanup-schedule-set.1"] {
+        assert!(directory.path().join(page).exists(), "{page}");
+    }
+}

@@ -1,0 +1,127 @@
+//! From nothing to a night's job, by whoever is there.
+
+mod cli;
+#[path = "../../../tests/cluster/mod.rs"]
+mod cluster;
+
+use cli::{FAILURES, number, run};
+use cluster::{Cluster, until_true};
+use serde_json::Value;
+
+const PLATFORM: &str = include_str!("../../../demo/platform.sql");
+
+/// What has become of each step.
+fn outcomes(done: &Value) -> Vec<(&str, &str)> {
+    let steps = done["steps"].as_array().expect("steps");
+    steps.iter().map(|step| (step["step"].as_str().unwrap(), step["outcome"].as_str().unwrap())).collect()
+}
+
+#[test]
+fn one_command_sets_everything_up_and_a_second_changes_nothing() {
+    let cluster = Cluster::start_with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    client.batch_execute(PLATFORM).unwrap();
+    let setup = |more: &[&str]| run(&cluster, "postgres", &[&["setup", "--json"], more].concat());
+    let first = setup(&[]);
+    let created = [("extension", "created"), ("job", "created"), ("index", "created")];
+    assert_eq!((first.code, outcomes(&first.json())), (0, created.to_vec()), "{first:?}");
+    let index = first.json()["doctor"].as_array().unwrap().iter().find(|finding| finding["check"] == "index").cloned();
+    assert_eq!(index.unwrap()["status"], "ok");
+    let second = setup(&[]);
+    assert_eq!(outcomes(&second.json()), [("extension", "kept"), ("job", "kept"), ("index", "kept")], "{second:?}");
+    // A job that is there is changed by who says so.
+    let job = "SELECT schedule || ', ' || command FROM cron.job";
+    let mut job = || -> String { client.query_one(job, &[]).unwrap().get(0) };
+    let asked = setup(&["--schedule", "30 4 * * *"]);
+    assert!(asked.stderr.contains("0 2 * * *") && asked.stderr.contains("--yes"), "{asked:?}");
+    assert_eq!(job(), "0 2 * * *, SELECT public.backlog_cleanup_failed_generations()");
+    assert_eq!(outcomes(&setup(&["--schedule", "30 4 * * *", "--batched", "--yes"]).json())[1], ("job", "changed"));
+    assert_eq!(job(), "30 4 * * *, CALL public.backlog_cleanup_run()");
+    // One that does something else, too.
+    let schedule = |arguments: &[&str]| run(&cluster, "postgres", &[&["schedule"], arguments].concat());
+    assert_eq!(schedule(&["remove"]).code, 0);
+    client.batch_execute("SELECT cron.schedule('backlog-cleanup-daily', '0 1 * * *', 'SELECT 1')").unwrap();
+    assert_eq!(outcomes(&setup(&[]).json())[1], ("job", "kept"));
+    assert_eq!(outcomes(&setup(&["--yes"]).json())[1], ("job", "changed"));
+    // The schedule by itself; another target has a job of its own.
+    assert!(schedule(&["set", "15 3 * * *"]).stdout.contains("backlog-cleanup-daily"));
+    client.batch_execute("INSERT INTO backlog_cleanup.target (name) VALUES ('second')").unwrap();
+    assert!(schedule(&["set", "--target", "second"]).stdout.contains("backlog-cleanup-second"));
+    let shown = schedule(&["show"]).stdout;
+    assert!(shown.contains("15 3 * * *") && shown.contains("backlog-cleanup-daily"), "{shown}");
+    assert_eq!(schedule(&["set", "every night"]).code, 1);
+    assert!(schedule(&["remove", "--target", "second"]).stdout.contains("is removed"));
+    assert!(schedule(&["remove", "--target", "second"]).stdout.contains("was not there"));
+    assert_eq!(number(&mut client, "SELECT count(*) FROM cron.job"), 1);
+}
+
+#[test]
+fn what_a_role_may_not_do_is_said_as_statements_for_one_that_may() {
+    let cluster = Cluster::start_with_pg_cron();
+    let mut superuser = cluster.connect();
+    superuser
+        .batch_execute("CREATE ROLE \"Operator on duty\" LOGIN; CREATE ROLE owner; CREATE EXTENSION pg_cron")
+        .unwrap();
+    superuser.batch_execute(PLATFORM).unwrap();
+    superuser.batch_execute("ALTER TABLE generations OWNER TO owner").unwrap();
+    let setup = |more: &[&str]| {
+        let arguments = [&["setup", "--username", "Operator on duty", "--json"], more].concat();
+        run(&cluster, "postgres", &arguments)
+    };
+    let mut to_do = Vec::new();
+    // Typing what it says, as the superuser, comes to an end.
+    for _ in 0..3 {
+        let done = setup(&[]);
+        let steps = done.json()["steps"].as_array().unwrap().clone();
+        let statements: Vec<String> = steps
+            .iter()
+            .flat_map(|step| step["statements"].as_array().unwrap())
+            .map(|statement| statement.as_str().unwrap().to_owned())
+            .collect();
+        if statements.is_empty() {
+            break;
+        }
+        assert_eq!(done.code, 1, "{done:?}");
+        for statement in &statements {
+            superuser.batch_execute(statement).unwrap_or_else(|failure| panic!("{statement}: {failure:?}"));
+        }
+        to_do.extend(statements);
+    }
+    assert_eq!(to_do.len(), 3, "{to_do:?}");
+    assert_eq!(
+        to_do[..2],
+        [
+            "CREATE EXTENSION backlog_cleanup SCHEMA public",
+            "SELECT public.backlog_cleanup_grant('Operator on duty', 'admin')"
+        ]
+    );
+    assert!(to_do[2].starts_with("CREATE INDEX CONCURRENTLY ON public.generations"), "{to_do:?}");
+    let people = run(&cluster, "postgres", &["setup", "--username", "Operator on duty"]);
+    assert!(people.code == 0 && !people.stdout.contains("may not do"), "{people:?}");
+}
+
+#[test]
+fn a_cancelled_build_leaves_no_index_behind() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("index");
+    client.batch_execute(FAILURES).unwrap();
+    // The build waits for whoever has written before it.
+    let mut other = cluster.connect_to("index");
+    let mut writer = other.transaction().unwrap();
+    writer.batch_execute("UPDATE generations SET retry_count = 9").unwrap();
+    let child = cli::spawn(cli::command(&cluster, "index", &["setup"]));
+    until_true(&mut client, "SELECT EXISTS (SELECT FROM pg_index WHERE NOT indisvalid)");
+    until_true(&mut client, "SELECT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%')");
+    cli::signal(&child, "INT");
+    // The index that is left is dropped concurrently, which waits in its turn.
+    until_true(
+        &mut client,
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'DROP INDEX CONCURRENTLY %'
+                                            AND pid <> pg_backend_pid())",
+    );
+    writer.commit().unwrap();
+    let ran = cli::wait(child);
+    assert!(ran.code == 1 && ran.stderr.contains("canceling statement due to user request"), "{ran:?}");
+    assert_eq!(number(&mut client, "SELECT count(*) FROM pg_index WHERE NOT indisvalid"), 0);
+}
