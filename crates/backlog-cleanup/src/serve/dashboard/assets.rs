@@ -12,8 +12,19 @@ use crate::serve::App;
 const ASSETS: [(&str, &str, &str); 3] = [
     ("/assets/icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
     ("/assets/script.js", "text/javascript; charset=utf-8", include_str!("assets/script.js")),
-    ("/assets/style.css", "text/css; charset=utf-8", include_str!("assets/style.css")),
+    ("/assets/style.css", "text/css; charset=utf-8", STYLE),
 ];
+
+/// A later file may say otherwise.
+const STYLE: &str = concat!(
+    include_str!("assets/style/colors.css"),
+    include_str!("assets/style/page.css"),
+    include_str!("assets/style/health.css"),
+    include_str!("assets/style/chart.css"),
+    include_str!("assets/style/table.css"),
+    include_str!("assets/style/form.css"),
+    include_str!("assets/style/narrow.css"),
+);
 
 pub fn routes() -> Router<Arc<App>> {
     ASSETS.into_iter().fold(Router::new(), |router, (path, kind, text)| {
