@@ -24,7 +24,8 @@ package: ## build the Debian packages of the extension and of the binary into ta
 	@scripts/setup debhelper lintian
 	scripts/package
 
-demo: install ## a throwaway server with an outage: status, cleanup, ledger, job; everything from nothing
+demo: install ## a throwaway server with an outage: status, cleanup, ledger, job, dashboard; everything from nothing
+	cargo build --release --package backlog-cleanup
 	@demo/start
 
 demo-stop: ## remove the demo's server

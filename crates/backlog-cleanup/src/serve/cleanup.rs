@@ -63,8 +63,10 @@ struct Accepted {
     location: String,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
+    #[default]
     Regular,
     Emergency,
 }
@@ -139,27 +141,43 @@ async fn remove(
     selection: Selection,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    caller.at_least(Level::Operator)?;
-    let confirmation = confirmation(&headers, &body)?;
+    let Confirmation { expected_count } = confirmation(&headers, &body)?;
     if selection.dry_run {
-        let report = dry_run(mode, &caller, &selection, &confirmation).await?;
+        caller.at_least(Level::Operator)?;
+        let report = dry_run(mode, &caller, &selection, expected_count).await?;
         return Ok(([(header::CONTENT_TYPE, "application/json")], report).into_response());
     }
-    let first = match idempotency::key(&headers)? {
-        Some(key) => match app.keys.begin(&caller.role, key, fingerprint(mode, &selection, &body))? {
-            Begun::Again(answer) => return Ok(answer.into_response()),
+    let at_once = headers.get_all("prefer").iter().any(|it| it.to_str().is_ok_and(|it| it.contains("respond-async")));
+    let patience = if at_once { Duration::ZERO } else { app.settings.request_timeout };
+    let key = idempotency::key(&headers)?;
+    Ok(confirmed(mode, app, caller, selection, expected_count, key, patience).await?.into_response())
+}
+
+/// Removes what is asked for, once per key, if what would go is what was expected; waits for the end no longer than
+/// `patience`. Errors: 403, 409, and what the database refuses.
+pub async fn confirmed(
+    mode: Mode,
+    app: Arc<App>,
+    caller: Caller,
+    selection: Selection,
+    expected_count: Option<i64>,
+    key: Option<&str>,
+    patience: Duration,
+) -> Result<Answer, Problem> {
+    caller.at_least(Level::Operator)?;
+    let first = match key {
+        Some(key) => match app.keys.begin(&caller.role, key, fingerprint(mode, &selection, expected_count))? {
+            Begun::Again(answer) => return Ok(answer),
             Begun::First(first) => Some(first),
         },
         None => None,
     };
-    let at_once = headers.get_all("prefer").iter().any(|it| it.to_str().is_ok_and(|it| it.contains("respond-async")));
-    let patience = if at_once { Duration::ZERO } else { app.settings.request_timeout };
     let nobody_waits = CancellationToken::new();
     let _waits = nobody_waits.clone().drop_guard();
     // It goes on when the client has gone, and a client that comes back with its key learns what happened.
     let work = tokio::spawn(async move {
-        if confirmation.expected_count.is_some() {
-            dry_run(mode, &caller, &selection, &confirmation).await?;
+        if expected_count.is_some() {
+            dry_run(mode, &caller, &selection, expected_count).await?;
         }
         let answer = match (Job { app, caller, mode, selection, nobody_waits }).run(patience).await? {
             Done::Report(report) => Answer { status: StatusCode::OK, location: None, body: report.into() },
@@ -170,16 +188,15 @@ async fn remove(
         }
         Ok::<_, Problem>(answer)
     });
-    let answer = work.await.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the run was lost"))??;
-    Ok(answer.into_response())
+    work.await.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the run was lost"))?
 }
 
 /// What would go. Errors: 409 where it is not what was confirmed.
-async fn dry_run(
+pub async fn dry_run(
     mode: Mode,
     caller: &Caller,
     selection: &Selection,
-    confirmation: &Confirmation,
+    expected_count: Option<i64>,
 ) -> Result<String, Problem> {
     let report: String = sqlx::query_scalar(mode.dry_run())
         .bind(&selection.target)
@@ -187,7 +204,7 @@ async fn dry_run(
         .bind(&selection.failure_type)
         .fetch_one(&caller.pool)
         .await?;
-    if let Some(expected) = confirmation.expected_count {
+    if let Some(expected) = expected_count {
         let count = serde_json::from_str::<Value>(&report).ok().and_then(|report| report[mode.count()].as_i64());
         let count = count.unwrap_or_default();
         if count.abs_diff(expected) > expected.unsigned_abs() / 10 {
@@ -223,9 +240,9 @@ fn confirmation(headers: &HeaderMap, body: &[u8]) -> Result<Confirmation, Proble
     }
 }
 
-fn fingerprint(mode: Mode, selection: &Selection, body: &[u8]) -> [u8; 32] {
-    let selection = serde_json::to_vec(selection).expect("texts are JSON");
-    Sha256::new().chain_update(mode.name()).chain_update(selection).chain_update(body).finalize().into()
+fn fingerprint(mode: Mode, selection: &Selection, expected_count: Option<i64>) -> [u8; 32] {
+    let request = serde_json::to_vec(&(mode.name(), selection, expected_count)).expect("texts are JSON");
+    Sha256::digest(request).into()
 }
 
 fn accepted(run_id: i64) -> Answer {

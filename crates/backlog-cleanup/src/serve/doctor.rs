@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{Query, State};
 use axum::response::Response;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -15,22 +16,22 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(doctor))
 }
 
-#[derive(Serialize, sqlx::FromRow, ToSchema)]
-struct Check {
-    check: String,
+#[derive(Clone, Deserialize, Serialize, sqlx::FromRow, ToSchema)]
+pub struct Check {
+    pub check: String,
     /// ok, warn, fail
-    status: String,
-    detail: String,
+    pub status: String,
+    pub detail: String,
     /// The statement that mends it
-    fix: Option<String>,
+    pub fix: Option<String>,
 }
 
-#[derive(Serialize, ToSchema)]
-struct Doctor {
+#[derive(Deserialize, Serialize, ToSchema)]
+pub struct Doctor {
     success: bool,
     /// No check warns or fails
     healthy: bool,
-    checks: Vec<Check>,
+    pub checks: Vec<Check>,
 }
 
 /// What is wrong with a target, its table, its job and its server, each with the statement that mends it.
@@ -41,6 +42,11 @@ async fn doctor(
     caller: Caller,
     Query(Target { target }): Query<Target>,
 ) -> Result<Response, Problem> {
+    Ok(json(report(&app, &caller, target).await?))
+}
+
+/// What doctor finds, as JSON; all who ask at a time share one query.
+pub async fn report(app: &Arc<App>, caller: &Caller, target: String) -> Result<Bytes, Problem> {
     let pool = caller.pool.clone();
     let question = (caller.role.clone(), "doctor", target.clone());
     let answer = app.flights.join(question, async move {
@@ -53,5 +59,5 @@ async fn doctor(
         let healthy = checks.iter().all(|check| check.status == "ok");
         Ok(serde_json::to_vec(&Doctor { success: true, healthy, checks }).expect("texts are JSON").into())
     });
-    Ok(json(answer.await?))
+    answer.await
 }

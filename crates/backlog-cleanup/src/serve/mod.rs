@@ -2,6 +2,7 @@
 
 mod auth;
 mod cleanup;
+mod dashboard;
 mod doctor;
 mod flight;
 mod guard;
@@ -60,6 +61,7 @@ fn router(app: &Arc<App>) -> Router {
     let (routes, document) = api().split_for_parts();
     openapi::DOCUMENT.get_or_init(|| document.to_json().expect("a document is JSON"));
     routes
+        .merge(dashboard::routes())
         .fallback(|| async { Problem::not_found("there is nothing at this address") })
         // Whoever shares a query may have waited for the one before it; a run that is not known by then goes on.
         .layer(TimeoutLayer::with_status_code(
@@ -72,6 +74,7 @@ fn router(app: &Arc<App>) -> Router {
             axum::response::IntoResponse::into_response(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a panic"))
         }))
         .layer(map_response(problem::as_problem))
+        .layer(from_fn(dashboard::as_page))
         .layer(map_response(headers::headers))
         .layer(from_fn(log::log))
         .with_state(Arc::clone(app))

@@ -51,7 +51,7 @@ struct OneRun {
 }
 
 #[derive(Serialize, ToSchema)]
-struct Stopping {
+pub struct Stopping {
     success: bool,
     /// False where it is over already
     stopping: bool,
@@ -82,7 +82,7 @@ async fn run(caller: Caller, Path(id): Path<i64>) -> Result<Json<OneRun>, Proble
 /// Asks a run to stop between two batches.
 #[utoipa::path(post, path = "/api/admin/backlog-cleanup/runs/{id}/stop", tag = "cleanup", params(("id" = i64, Path)),
     responses((status = 200, body = Stopping), Problems))]
-async fn stop(State(_): State<Arc<App>>, caller: Caller, Path(id): Path<i64>) -> Result<Json<Stopping>, Problem> {
+pub async fn stop(State(_): State<Arc<App>>, caller: Caller, Path(id): Path<i64>) -> Result<Json<Stopping>, Problem> {
     caller.at_least(Level::Operator)?;
     let stopping = job::ask_to_stop(&caller, id).await?;
     tracing::info!(who = caller.who(), from = %caller.peer, run = id, stopping, "run is asked to stop");

@@ -1,0 +1,169 @@
+//! How many failed, and is it rising: failures by hour, stacked by failure type.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use maud::{Markup, html};
+
+use super::chart::{Bar, bars};
+use super::data::Data;
+use super::query::Span;
+use super::words;
+
+/// The hours of the chart with what failed in each, by failure type, the most frequent type first.
+struct Hours {
+    types: Vec<String>,
+    hours: Vec<(DateTime<Utc>, Vec<i64>)>,
+}
+
+impl Hours {
+    fn of(data: &Data) -> Hours {
+        let mut totals: HashMap<&str, i64> = HashMap::new();
+        for failures in &data.failures {
+            *totals.entry(&failures.failure_type).or_default() += failures.failed_count;
+        }
+        let mut types: Vec<(&str, i64)> = totals.into_iter().collect();
+        types.sort_by(|a, b| (a.0 == "(other)").cmp(&(b.0 == "(other)")).then((b.1, a.0).cmp(&(a.1, b.0))));
+        let types: Vec<String> = types.into_iter().map(|(name, _)| name.to_owned()).collect();
+        let this_hour = data.now.duration_trunc(TimeDelta::hours(1)).unwrap_or(data.now);
+        let hours = i64::from(data.query.span.hours());
+        let mut hours: Vec<(DateTime<Utc>, Vec<i64>)> =
+            (0..hours).map(|hour| (this_hour - TimeDelta::hours(hours - 1 - hour), vec![0; types.len()])).collect();
+        let first = hours.first().map_or(this_hour, |hour| hour.0);
+        for failures in &data.failures {
+            let place = usize::try_from((failures.hour - first).num_hours()).ok();
+            let kind = types.iter().position(|name| *name == failures.failure_type);
+            if let (Some((_, counts)), Some(kind)) = (place.and_then(|place| hours.get_mut(place)), kind) {
+                counts[kind] += failures.failed_count;
+            }
+        }
+        Hours { types, hours }
+    }
+
+    fn total(&self, back: usize) -> i64 {
+        self.hours.iter().rev().nth(back).map_or(0, |(_, counts)| counts.iter().sum())
+    }
+
+    /// The last full hour beside the mean of the 23 before it.
+    fn trend(&self) -> (i64, f64, &'static str) {
+        let last = self.total(1);
+        let mean = (2..25).map(|back| self.total(back)).sum::<i64>() as f64 / 23.0;
+        let word = match last as f64 {
+            last if last > mean * 1.5 && last >= mean + 3.0 => "rising",
+            last if last < mean / 1.5 && last <= mean - 3.0 => "falling",
+            _ => "steady",
+        };
+        (last, mean, word)
+    }
+}
+
+pub fn section(data: &Data) -> Markup {
+    let hours = Hours::of(data);
+    let (last, mean, trend) = hours.trend();
+    let shown: i64 = hours.hours.iter().flat_map(|(_, counts)| counts).sum();
+    let describe = format!(
+        "failures by hour in the last {}, {} in all, {} in the last full hour",
+        data.query.span.words(),
+        words::number(shown),
+        words::number(last)
+    );
+    html! {
+        section #failures .card aria-labelledby="failures-title" {
+            div .title {
+                h2 #failures-title { "Failures by hour" }
+                nav .choice aria-label="how far back" {
+                    @for span in Span::ALL {
+                        a href=(data.query.link(|query| query.span = span)) aria-current=[(span == data.query.span).then_some("true")] {
+                            (span.words())
+                        }
+                    }
+                }
+            }
+            p {
+                strong class={ "trend " (trend) } { (arrow(trend)) " " (trend) }
+                ": " (words::number(last)) " in the last full hour, "
+                (words::number(mean.round() as i64)) " an hour in the day before."
+            }
+            (bars("failures-chart", &describe, &drawn(&hours, data), ends(&hours)))
+            (legend(&hours))
+            p .note { "Failed rows that are still there. A dashed line is a run: what lies before it has lost what was old." }
+            details #failures-table { summary { "The same as a table" } (table(&hours)) }
+        }
+    }
+}
+
+fn arrow(trend: &str) -> &'static str {
+    match trend {
+        "rising" => "▲",
+        "falling" => "▼",
+        _ => "→",
+    }
+}
+
+fn drawn(hours: &Hours, data: &Data) -> Vec<Bar> {
+    let run_in = |hour: DateTime<Utc>| {
+        data.runs
+            .iter()
+            .find(|run| run.started_at >= hour && run.started_at < hour + TimeDelta::hours(1) && run.removed > 0)
+    };
+    hours
+        .hours
+        .iter()
+        .map(|(hour, counts)| {
+            let parts = hours.types.iter().zip(counts).filter(|(_, count)| **count > 0);
+            let told: Vec<String> = parts.map(|(name, count)| format!("{name} {}", words::number(*count))).collect();
+            Bar {
+                title: format!("{}: {}\n{}", words::utc(*hour), words::number(counts.iter().sum()), told.join("\n")),
+                parts: counts.iter().enumerate().map(|(kind, count)| (format!("series-{kind}"), *count)).collect(),
+                mark: run_in(*hour).map(|run| format!("run {} removed {}", run.id, words::number(run.removed))),
+            }
+        })
+        .collect()
+}
+
+fn ends(hours: &Hours) -> [&'static str; 3] {
+    match hours.hours.len() {
+        24 => ["24 h ago", "12 h ago", "now"],
+        48 => ["48 h ago", "24 h ago", "now"],
+        _ => ["7 days ago", "3½ days ago", "now"],
+    }
+}
+
+fn legend(hours: &Hours) -> Markup {
+    html! {
+        ul .legend aria-label="failure types" {
+            @for (kind, name) in hours.types.iter().enumerate() {
+                li {
+                    svg width="12" height="12" aria-hidden="true" { rect class={ "series-" (kind) } width="12" height="12" rx="2" {} }
+                    (name) " "
+                    span .muted { (words::number(hours.hours.iter().map(|(_, counts)| counts[kind]).sum())) }
+                }
+            }
+        }
+    }
+}
+
+fn table(hours: &Hours) -> Markup {
+    html! {
+        div .scroll tabindex="0" role="region" aria-label="failures by hour, the table" {
+            table {
+                thead {
+                    tr {
+                        th scope="col" { "hour" }
+                        th scope="col" .figure { "failed" }
+                        @for name in &hours.types { th scope="col" .figure { (name) } }
+                    }
+                }
+                tbody {
+                    @for (hour, counts) in hours.hours.iter().rev().filter(|(_, counts)| counts.iter().any(|count| *count > 0)) {
+                        tr {
+                            th scope="row" { (words::clock(*hour)) }
+                            td .figure { (words::number(counts.iter().sum())) }
+                            @for count in counts { td .figure { (words::number(*count)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

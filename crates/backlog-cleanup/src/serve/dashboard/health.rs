@@ -1,0 +1,165 @@
+//! Is it healthy: a traffic light with its reasons.
+
+use maud::{Markup, html};
+
+use super::data::Data;
+use super::{next, words};
+use crate::history::Run;
+use crate::serve::doctor::Check;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Light {
+    Green,
+    Amber,
+    Red,
+}
+
+/// The light, and what is not well, worst first. Doctor says what is wrong; a last run that was cut off is wrong too.
+pub fn judge(findings: &[Check], last_run: Option<&Run>) -> (Light, Vec<Check>) {
+    let mut reasons: Vec<Check> = findings.iter().filter(|finding| finding.status != "ok").cloned().collect();
+    if let Some(run) = last_run.filter(|run| run.state == "interrupted") {
+        reasons.push(Check {
+            check: "last_run".into(),
+            status: "fail".into(),
+            detail: format!("run {} was interrupted after {}", run.id, words::count(run.removed, "removed row")),
+            fix: None,
+        });
+    }
+    reasons.sort_by_key(|reason| reason.status != "fail");
+    let light = match reasons.first().map(|reason| reason.status.as_str()) {
+        None => Light::Green,
+        Some("warn") => Light::Amber,
+        Some(_) => Light::Red,
+    };
+    (light, reasons)
+}
+
+impl Light {
+    pub fn name(self) -> &'static str {
+        match self {
+            Light::Green => "green",
+            Light::Amber => "amber",
+            Light::Red => "red",
+        }
+    }
+}
+
+pub fn section(data: &Data) -> Markup {
+    let (light, reasons) = judge(&data.findings, data.runs.first());
+    let failing = reasons.iter().filter(|reason| reason.status == "fail").count() as i64;
+    let headline = match light {
+        Light::Green => "Healthy".to_owned(),
+        Light::Amber => format!("Works, with {}", words::count(reasons.len() as i64, "warning")),
+        Light::Red => words::count(failing, "problem"),
+    };
+    html! {
+        section #health class={ "card light-" (light.name()) } aria-labelledby="health-title" {
+            div .headline {
+                (sign(light))
+                div {
+                    h2 #health-title { (headline) }
+                    p .reason {
+                        @match reasons.first() {
+                            Some(reason) => (reason.detail),
+                            None => { "All " (data.findings.len()) " checks of the doctor are well." },
+                        }
+                    }
+                }
+            }
+            (figures(data))
+            @if !reasons.is_empty() {
+                details #reasons {
+                    summary { "What is wrong, and what mends it" }
+                    ul .reasons { @for reason in &reasons { (item(reason)) } }
+                }
+            }
+        }
+    }
+}
+
+fn item(reason: &Check) -> Markup {
+    html! {
+        li {
+            span class={ "tag " (reason.status) } { (reason.status) }
+            " " strong { (reason.check.replace('_', " ")) } ": " (reason.detail)
+            @if let Some(fix) = &reason.fix { pre { code { (fix) } } }
+        }
+    }
+}
+
+/// A form beside the colour, for those who do not see it.
+fn sign(light: Light) -> Markup {
+    html! {
+        svg .sign viewBox="0 0 48 48" width="48" height="48" role="img" aria-label={ "traffic light: " (light.name()) } {
+            @match light {
+                Light::Green => {
+                    circle .fill cx="24" cy="24" r="22" {}
+                    path .mark d="M13 25l8 8 15-17" {}
+                }
+                Light::Amber => {
+                    path .fill d="M24 3L46 43H2z" stroke-linejoin="round" {}
+                    path .mark d="M24 17v13M24 36v1" {}
+                }
+                Light::Red => {
+                    path .fill d="M15 2h18l13 13v18L33 46H15L2 33V15z" {}
+                    path .mark d="M16 16l16 16M32 16L16 32" {}
+                }
+            }
+        }
+    }
+}
+
+fn figures(data: &Data) -> Markup {
+    let oldest = data.status.recipes_with_failed_generations.iter().filter_map(|recipe| {
+        let at: chrono::DateTime<chrono::Utc> = recipe.oldest_failed_at.as_ref()?.parse().ok()?;
+        Some(at)
+    });
+    html! {
+        dl .figures {
+            div { dt { "failed" } dd #failed { (words::number(data.status.failed_generations)) } }
+            div { dt { "removable now" } dd #removable { (words::number(data.status.removable_generations)) } }
+            div {
+                dt { "oldest failure" }
+                dd { @match oldest.min() { Some(at) => (words::ago(at, data.now)), None => "none" } }
+            }
+            div {
+                dt { "last run" }
+                dd { @match data.runs.first() { Some(run) => (words::ago(run.started_at, data.now)), None => "none" } }
+            }
+            div {
+                dt { "next run" }
+                dd { @match next::run(&data.status.schedule, data.now) {
+                    Some(at) => { "in " (words::duration((at - data.now).num_milliseconds())) },
+                    None => "–",
+                } }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Check, Light, judge};
+
+    #[test]
+    fn the_light_is_that_of_the_worst_finding_which_comes_first() {
+        let findings = |statuses: &[&str]| -> Vec<Check> {
+            let finding = |status: &&str| Check {
+                check: (*status).into(),
+                status: (*status).into(),
+                detail: String::new(),
+                fix: None,
+            };
+            statuses.iter().map(finding).collect()
+        };
+        for (statuses, expected, first) in [
+            (&["ok", "ok"][..], Light::Green, None),
+            (&["ok", "warn"], Light::Amber, Some("warn")),
+            (&["warn", "fail", "ok"], Light::Red, Some("fail")),
+        ] {
+            let (light, reasons) = judge(&findings(statuses), None);
+            assert!(light == expected, "{statuses:?}");
+            assert_eq!(reasons.first().map(|reason| reason.check.as_str()), first);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The page for eyes, at `/`: one file a section, each a pure function of what the SQL interface has returned.
+
+mod actions;
+mod assets;
+mod chart;
+mod data;
+mod failures;
+mod health;
+mod login;
+mod next;
+mod page;
+mod preview;
+mod progress;
+mod query;
+mod recipes;
+mod refusal;
+mod removals;
+mod run;
+mod runs;
+mod stop;
+mod words;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::routing::{get, post};
+use maud::Markup;
+
+use super::{App, Caller, Problem};
+use data::Data;
+use page::Viewer;
+pub use refusal::as_page;
+
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/", get(dashboard))
+        .route("/preview", get(preview::preview))
+        .route("/run", post(run::run))
+        .route("/stop", post(stop::stop))
+        .route("/login", get(login::form))
+        .merge(assets::routes())
+}
+
+async fn dashboard(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Query(query): Query<query::Query>,
+) -> Result<Markup, Problem> {
+    let data = Data::read(&app, &caller, query).await?;
+    Ok(page::dashboard(&data, &Viewer::of(&app, &caller)))
+}

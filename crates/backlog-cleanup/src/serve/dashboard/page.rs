@@ -1,0 +1,114 @@
+//! What all pages have around them.
+
+use maud::{DOCTYPE, Markup, html};
+
+use super::data::Data;
+use super::{actions, failures, health, next, progress, recipes, removals, runs};
+use crate::serve::{App, Caller, Level};
+
+/// Who looks.
+pub struct Viewer {
+    /// `None` before the login.
+    level: Option<Level>,
+    /// Whether there is a session to end.
+    can_sign_out: bool,
+}
+
+impl Viewer {
+    pub fn of(app: &App, caller: &Caller) -> Viewer {
+        Viewer { level: Some(caller.level), can_sign_out: app.everybody().is_none() }
+    }
+
+    pub fn nobody() -> Viewer {
+        Viewer { level: None, can_sign_out: false }
+    }
+}
+
+/// An answer in HTML: the sections of `body` under the head that all pages share.
+pub fn document(title: &str, viewer: &Viewer, body: Markup) -> Markup {
+    with_head(title, viewer, html! {}, body)
+}
+
+fn with_head(title: &str, viewer: &Viewer, head: Markup, body: Markup) -> Markup {
+    let version = env!("CARGO_PKG_VERSION");
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) }
+                (head)
+                link rel="icon" href={ "/assets/icon.svg?" (version) } type="image/svg+xml";
+                link rel="stylesheet" href={ "/assets/style.css?" (version) };
+                script src={ "/assets/script.js?" (version) } defer {}
+            }
+            body {
+                a .skip href="#main" { "Skip to the content" }
+                header {
+                    a .name href="/" { "backlog cleanup" }
+                    @if let Some(level) = &viewer.level { span .muted { (level.name()) } }
+                    @if viewer.can_sign_out {
+                        form action="/logout" method="post" { button type="submit" { "Sign out" } }
+                    }
+                }
+                main #main { (body) }
+            }
+        }
+    }
+}
+
+/// The dashboard, in the order in which an operator asks.
+pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
+    let (light, _) = health::judge(&data.findings, data.runs.first());
+    let may_run = viewer.level >= Some(Level::Operator);
+    let title = format!("{} {} failed, {}", sign(light), data.status.failed_generations, data.query.target);
+    // The script follows a run by events; without it the page is loaded anew.
+    let head = html! { @if data.at_work().is_some() { noscript { meta http-equiv="refresh" content="3"; } } };
+    with_head(
+        &title,
+        viewer,
+        head,
+        html! {
+            h1 .hidden { "Backlog of " (data.query.target) }
+            p #stale .card .danger role="alert" hidden {}
+            (targets(data))
+            (health::section(data))
+            (runs::asked(data))
+            (progress::section(data.at_work(), &data.query.target, may_run))
+            div .columns {
+                (failures::section(data))
+                div .stack {
+                    (actions::section(data, may_run))
+                    (next::section(data))
+                }
+            }
+            (recipes::section(data))
+            (removals::section(data))
+            (runs::section(data))
+        },
+    )
+}
+
+/// In the title, so that the tab tells.
+fn sign(light: health::Light) -> &'static str {
+    match light {
+        health::Light::Green => "✓",
+        health::Light::Amber => "!",
+        health::Light::Red => "✕",
+    }
+}
+
+fn targets(data: &Data) -> Markup {
+    html! {
+        @if data.targets.len() > 1 {
+            nav .choice aria-label="targets" {
+                @for target in &data.targets {
+                    a href=(super::query::Query { target: target.clone(), ..Default::default() }.link(|_| ()))
+                        aria-current=[(*target == data.query.target).then_some("page")] { (target) }
+                }
+            }
+        }
+    }
+}

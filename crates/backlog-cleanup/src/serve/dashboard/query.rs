@@ -1,0 +1,147 @@
+use serde::{Deserialize, Serialize};
+
+use crate::serve::status::generations;
+
+/// What the page shows, in its address, so that it works without JavaScript, can be reloaded and sent to somebody.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Query {
+    /// A row of `backlog_cleanup.target`.
+    #[serde(skip_serializing_if = "is_generations")]
+    pub target: String,
+    /// How far back the chart goes.
+    #[serde(skip_serializing_if = "Span::is_default")]
+    pub span: Span,
+    /// What recipes have in their name or id.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub search: String,
+    #[serde(skip_serializing_if = "Sort::is_default")]
+    pub sort: Sort,
+    /// Of the recipes, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<usize>,
+    /// The run whose details are open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<i64>,
+    /// The run that was asked for here: when it has ended, that is said first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub enum Span {
+    #[serde(rename = "1d")]
+    Day,
+    #[default]
+    #[serde(rename = "2d")]
+    TwoDays,
+    #[serde(rename = "7d")]
+    Week,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sort {
+    #[default]
+    Failed,
+    Removable,
+    Oldest,
+    Name,
+}
+
+impl Default for Query {
+    fn default() -> Query {
+        Query {
+            target: generations(),
+            span: Span::default(),
+            search: String::new(),
+            sort: Sort::default(),
+            page: None,
+            run: None,
+            asked: None,
+        }
+    }
+}
+
+fn is_generations(target: &str) -> bool {
+    target == "generations"
+}
+
+impl Query {
+    pub fn open(&self) -> Option<i64> {
+        self.run.or(self.asked)
+    }
+
+    /// The address of the page with some of it changed.
+    pub fn link(&self, change: impl FnOnce(&mut Query)) -> String {
+        let mut query = self.clone();
+        change(&mut query);
+        match serde_urlencoded::to_string(&query) {
+            Ok(query) if !query.is_empty() => format!("/?{query}"),
+            _ => "/".into(),
+        }
+    }
+}
+
+impl Span {
+    pub const ALL: [Span; 3] = [Span::Day, Span::TwoDays, Span::Week];
+
+    pub fn hours(self) -> i32 {
+        match self {
+            Span::Day => 24,
+            Span::TwoDays => 48,
+            Span::Week => 168,
+        }
+    }
+
+    pub fn words(self) -> &'static str {
+        match self {
+            Span::Day => "24 hours",
+            Span::TwoDays => "48 hours",
+            Span::Week => "7 days",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Span::default()
+    }
+}
+
+impl Sort {
+    pub const ALL: [Sort; 4] = [Sort::Failed, Sort::Removable, Sort::Oldest, Sort::Name];
+
+    pub fn words(self) -> &'static str {
+        match self {
+            Sort::Failed => "most failed",
+            Sort::Removable => "most removable",
+            Sort::Oldest => "oldest failure",
+            Sort::Name => "name",
+        }
+    }
+
+    /// As in the address.
+    pub fn value(self) -> &'static str {
+        match self {
+            Sort::Failed => "failed",
+            Sort::Removable => "removable",
+            Sort::Oldest => "oldest",
+            Sort::Name => "name",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Sort::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Query, Sort};
+
+    #[test]
+    fn a_link_has_only_what_is_not_the_default_and_escapes_it() {
+        let query = Query { search: "cats & <dogs>".into(), ..Query::default() };
+        assert_eq!(query.link(|query| query.search.clear()), "/");
+        assert_eq!(query.link(|query| query.sort = Sort::Name), "/?search=cats+%26+%3Cdogs%3E&sort=name");
+    }
+}

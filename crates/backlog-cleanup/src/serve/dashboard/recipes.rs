@@ -1,0 +1,143 @@
+//! Which recipes: bars, sorted and searched on the server, a page at a time.
+
+use std::cmp::Reverse;
+
+use backlog_cleanup_report::RecipeFailures;
+use maud::{Markup, html};
+use serde_json::Value;
+
+use super::data::Data;
+use super::query::{Query, Sort};
+use super::words;
+
+/// Recipes on a page: what is below stays near.
+const PAGE: usize = 15;
+
+pub fn section(data: &Data) -> Markup {
+    let all = &data.status.recipes_with_failed_generations;
+    let found = found(all, &data.query);
+    let pages = found.len().div_ceil(PAGE).max(1);
+    let page = data.query.page.unwrap_or(1).clamp(1, pages);
+    let shown = &found[(page - 1) * PAGE..(page * PAGE).min(found.len())];
+    let most = all.iter().map(|recipe| recipe.failed_count).max().unwrap_or(1).max(1);
+    html! {
+        section #recipes .card aria-labelledby="recipes-title" {
+            div .title {
+                h2 #recipes-title { "Recipes with failures" }
+                (search(&data.query))
+            }
+            p role="status" {
+                @if data.query.search.is_empty() { (words::count(all.len() as i64, "recipe")) "." }
+                @else { (words::number(found.len() as i64)) " of " (words::count(all.len() as i64, "recipe")) " for “" (data.query.search) "”." }
+            }
+            @if !shown.is_empty() {
+                div .scroll tabindex="0" role="region" aria-label="recipes" { (table(shown, most, &data.query)) }
+            }
+            @if pages > 1 { (pager(&data.query, page, pages)) }
+        }
+    }
+}
+
+fn found<'a>(all: &'a [RecipeFailures], query: &Query) -> Vec<&'a RecipeFailures> {
+    let wanted = query.search.trim().to_lowercase();
+    let mut found: Vec<&RecipeFailures> = all
+        .iter()
+        .filter(|recipe| recipe.recipe_name.to_lowercase().contains(&wanted) || id(&recipe.recipe_id) == wanted)
+        .collect();
+    // The status has most failures first.
+    match query.sort {
+        Sort::Failed => {}
+        Sort::Removable => found.sort_by_key(|recipe| Reverse(recipe.removable_count)),
+        Sort::Oldest => found.sort_by(|a, b| {
+            (a.oldest_failed_at.is_none(), &a.oldest_failed_at)
+                .cmp(&(b.oldest_failed_at.is_none(), &b.oldest_failed_at))
+        }),
+        Sort::Name => found.sort_by_key(|recipe| recipe.recipe_name.to_lowercase()),
+    }
+    found
+}
+
+/// A recipe's id as text; empty for rows without a recipe.
+pub fn id(id: &Value) -> String {
+    match id {
+        Value::Null => String::new(),
+        Value::String(id) => id.clone(),
+        id => id.to_string(),
+    }
+}
+
+fn search(query: &Query) -> Markup {
+    html! {
+        form .search action="/" method="get" role="search" {
+            input type="hidden" name="target" value=(query.target);
+            label .hidden for="search" { "Search recipes by name or id" }
+            input #search type="search" name="search" value=(query.search) placeholder="name or id";
+            label .hidden for="sort" { "Sort by" }
+            select #sort name="sort" {
+                @for sort in Sort::ALL { option value=(sort.value()) selected[sort == query.sort] { (sort.words()) } }
+            }
+            button type="submit" { "Search" }
+        }
+    }
+}
+
+fn table(shown: &[&RecipeFailures], most: i64, query: &Query) -> Markup {
+    let heading = |sort: Sort, word: &str, class: &str| {
+        let sorted = (query.sort == sort).then_some(if sort == Sort::Name || sort == Sort::Oldest {
+            "ascending"
+        } else {
+            "descending"
+        });
+        html! {
+            th scope="col" class=(class) aria-sort=[sorted] {
+                a href=(query.link(|query| { query.sort = sort; query.page = None })) { (word) }
+            }
+        }
+    };
+    html! {
+        table .recipes {
+            thead {
+                tr {
+                    (heading(Sort::Name, "recipe", ""))
+                    (heading(Sort::Failed, "failed", "figure"))
+                    th scope="col" .bars { span .hidden { "share" } }
+                    (heading(Sort::Removable, "removable", "figure"))
+                    (heading(Sort::Oldest, "oldest failure", ""))
+                }
+            }
+            tbody {
+                @for recipe in shown {
+                    tr {
+                        th scope="row" { (recipe.recipe_name) " " span .muted { (id(&recipe.recipe_id)) } }
+                        td .figure { (words::number(recipe.failed_count)) }
+                        td .bars { (bar(recipe, most)) }
+                        td .figure { (words::number(recipe.removable_count)) }
+                        td { (recipe.oldest_failed_age.as_deref().unwrap_or("unknown")) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Failed rows beside the recipe with most; the removable ones are the darker part.
+fn bar(recipe: &RecipeFailures, most: i64) -> Markup {
+    let share = |figure: i64| format!("{:.2}%", figure as f64 * 100.0 / most as f64);
+    html! {
+        svg width="100%" height="10" aria-hidden="true" {
+            rect .failed width=(share(recipe.failed_count)) height="10" rx="2" {}
+            rect .removable width=(share(recipe.removable_count)) height="10" rx="2" {}
+        }
+    }
+}
+
+fn pager(query: &Query, page: usize, pages: usize) -> Markup {
+    let to = |page: usize| query.link(|query| query.page = Some(page).filter(|page| *page > 1)) + "#recipes";
+    html! {
+        nav .pager aria-label="pages of recipes" {
+            @if page > 1 { a href=(to(page - 1)) rel="prev" { "← before" } }
+            span { "page " (words::number(page as i64)) " of " (words::number(pages as i64)) }
+            @if page < pages { a href=(to(page + 1)) rel="next" { "next →" } }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What the last runs removed, as bars.
+
+use maud::{Markup, html};
+
+use super::chart::{Bar, bars};
+use super::data::Data;
+use super::words;
+
+const SHOWN: usize = 30;
+
+pub fn section(data: &Data) -> Markup {
+    let mut drawn: Vec<Bar> = data
+        .runs
+        .iter()
+        .take(SHOWN)
+        .rev()
+        .map(|run| Bar {
+            title: format!(
+                "run {}, {}, {}: removed {}",
+                run.id,
+                run.mode,
+                words::utc(run.started_at),
+                words::number(run.removed)
+            ),
+            parts: vec![(run.mode.clone(), run.removed)],
+            mark: None,
+        })
+        .collect();
+    let (oldest, newest) = (drawn.len(), data.runs.first());
+    while drawn.len() < SHOWN {
+        drawn.insert(0, Bar { title: String::new(), parts: Vec::new(), mark: None });
+    }
+    let total: i64 = data.runs.iter().take(SHOWN).map(|run| run.removed).sum();
+    let describe = format!(
+        "rows removed by each of the last {}, {} in all; the table of runs has the figures",
+        words::count(oldest as i64, "run"),
+        words::number(total)
+    );
+    html! {
+        section #removals .card aria-labelledby="removals-title" {
+            h2 #removals-title { "Removed by run" }
+            @match newest {
+                None => p .note { "There was no run yet." },
+                Some(run) => {
+                    p { (words::count(total, "row")) " in the last " (words::count(oldest as i64, "run")) "." }
+                    (bars("removals-chart", &describe, &drawn, ["", "", &format!("run {}", run.id)]))
+                    ul .legend aria-label="modes" {
+                        @for mode in ["regular", "emergency"] {
+                            li { svg width="12" height="12" aria-hidden="true" { rect class=(mode) width="12" height="12" rx="2" {} } (mode) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

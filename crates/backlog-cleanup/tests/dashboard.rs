@@ -1,0 +1,336 @@
+//! The dashboard in a real Chromium, in front of a real server and the real binary.
+
+#[path = "browser/mod.rs"]
+mod browser;
+#[path = "../../../tests/cluster/mod.rs"]
+mod cluster;
+#[path = "server/mod.rs"]
+mod server;
+
+use std::sync::Arc;
+use std::thread;
+
+use browser::Browser;
+use cluster::{Cluster, PG_CRON};
+use postgres::Client;
+use server::{MONITOR, OPERATOR, Server};
+
+/// A database with the platform's tables, the binary that serves it, and a browser.
+struct Stage {
+    browser: Browser,
+    server: Server,
+    database: Client,
+    cluster: Arc<Cluster>,
+}
+
+impl Stage {
+    /// Everything, in a database of that name, filled by `fill`.
+    fn set(name: &str, fill: &str) -> Stage {
+        let cluster = Cluster::shared("");
+        let mut database = server::database(&cluster, name);
+        database.batch_execute(fill).unwrap();
+        Stage::around(cluster, database, name)
+    }
+
+    fn around(cluster: Arc<Cluster>, database: Client, name: &str) -> Stage {
+        let browser = thread::spawn(Browser::start);
+        let server = Server::start(&cluster, name, &[]);
+        Stage { browser: browser.join().unwrap(), server, database, cluster }
+    }
+
+    /// The same, with an operator at the dashboard.
+    fn with_operator(name: &str, fill: &str) -> Stage {
+        let stage = Stage::set(name, fill);
+        stage.sign_in(OPERATOR);
+        stage
+    }
+
+    fn sign_in(&self, token: &str) {
+        self.open("/");
+        self.browser.type_into("#token", token);
+        self.browser.click("#login button");
+        self.browser.text("#health-title");
+    }
+
+    fn open(&self, path: &str) {
+        self.browser.open(&format!("{}{path}", self.server.address));
+    }
+
+    /// As soon as the run is over.
+    fn says_of_the_run(&self, text: &str) {
+        self.browser.until(&format!("document.querySelector('#asked')?.textContent.includes('{text}')"));
+    }
+
+    /// Nothing in the console, nothing from elsewhere.
+    fn is_clean(&self) {
+        assert_eq!(self.browser.complaints(&self.server.address), Vec::<String>::new());
+    }
+
+    fn count(&mut self, query: &str) -> i64 {
+        self.database.query_one(query, &[]).unwrap().get(0)
+    }
+
+    fn failed(&mut self) -> i64 {
+        self.count("SELECT count(*) FROM generations WHERE status = 'failed'")
+    }
+}
+
+/// Rows of two recipes that are old enough: of 30 and 15 go 20 and 5.
+const FAILURES: &str = "
+    INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at, failure_reason)
+    SELECT 'system_backlog', CASE WHEN i <= 30 THEN 1 ELSE 2 END, '', 'failed',
+           now() AT TIME ZONE 'UTC' - interval '30 hours', 'timeout'
+    FROM generate_series(1, 45) i;";
+
+#[test]
+fn the_light_says_what_is_wrong() {
+    let mut stage = Stage::with_operator("light", FAILURES);
+    assert!(stage.browser.text("#health-title").contains("warning"));
+    assert_eq!(stage.browser.text("#failed"), "45");
+    assert_eq!(stage.browser.text("#removable"), "25");
+    stage
+        .database
+        .batch_execute(
+            "INSERT INTO credit_transactions (user_id, amount, type, description)
+             VALUES ('system_backlog', 7, 'backlog_cleanup', 'by hand')",
+        )
+        .unwrap();
+    stage.open("/");
+    assert_eq!(stage.browser.text("#health-title"), "1 problem");
+    assert!(stage.browser.text("#health .reason").contains("the ledger has 7 removed rows"));
+    stage.is_clean();
+}
+
+#[test]
+fn what_was_previewed_is_what_is_removed() {
+    let mut stage = Stage::with_operator("preview", FAILURES);
+    stage.browser.click("#actions button[value=regular]");
+    assert_eq!(stage.browser.text("#confirm-title"), "Remove 25 old failed rows?");
+    assert!(stage.browser.text("#confirm table").contains("Bread"));
+    // What has grown by more than a tenth since is not what was confirmed.
+    stage.database.batch_execute(FAILURES).unwrap();
+    stage.browser.click("#confirm button");
+    assert!(stage.browser.text("#alert").contains("25 rows were confirmed, and 70 would go now"));
+    assert_eq!(stage.failed(), 90);
+    stage.open("/preview?target=generations&mode=regular&recipe=2");
+    assert_eq!(stage.browser.text("#confirm-title"), "Remove 20 old failed rows?");
+    stage.browser.click("#confirm button");
+    stage.says_of_the_run("completed: 20 rows removed");
+    assert_eq!(stage.failed(), 70);
+    assert_eq!(stage.count("SELECT count(*) FROM backlog_cleanup.run WHERE requested_by = 'backlog_operator'"), 1);
+    assert!(stage.browser.text("#runs .details").contains("Recipes that lost most"));
+}
+
+#[test]
+fn an_emergency_wants_the_accounts_name() {
+    let mut stage = Stage::with_operator("emergency", FAILURES);
+    stage.browser.click("#actions button[value=emergency]");
+    assert_eq!(stage.browser.text("#confirm-title"), "Emergency: remove all 45 failed rows?");
+    stage.browser.type_into("#account", "system-backlog");
+    stage.browser.click("#confirm button");
+    assert!(stage.browser.text("#alert").contains("not the account’s name"));
+    assert_eq!(stage.failed(), 45);
+    stage.browser.click("#alert .button");
+    stage.browser.click("#actions button[value=emergency]");
+    stage.browser.type_into("#account", "system_backlog");
+    stage.browser.click("#confirm button");
+    stage.says_of_the_run("45 rows removed");
+    assert_eq!(stage.failed(), 0);
+}
+
+#[test]
+fn a_run_at_work_is_followed_without_a_reload() {
+    let mut stage =
+        Stage::with_operator("progress", &format!("{FAILURES} UPDATE backlog_cleanup.target SET batch_size = 1"));
+    stage.browser.script("window.same = true");
+    let mut other = stage.cluster.connect_to("progress");
+    let run = thread::spawn(move || other.batch_execute("CALL backlog_cleanup_run(pause => '300 ms')").unwrap());
+    stage.browser.until("!document.querySelector('#progress').hidden");
+    let removed = "Number(document.querySelector('#progress-removed').textContent)";
+    stage.browser.until(&format!("{removed} >= 2"));
+    stage.browser.until(&format!("{removed} >= 5 && document.querySelector('#progress-bar').value > 0"));
+    run.join().unwrap();
+    // When it is over, the page says so by itself.
+    stage.browser.until("document.querySelector('#progress').hidden");
+    stage.browser.until("document.querySelector('#removable').textContent === '0'");
+    stage.browser.until("window.same === true");
+    assert_eq!(stage.failed(), 20);
+    stage.is_clean();
+}
+
+#[test]
+fn a_run_at_work_can_be_stopped() {
+    let mut stage =
+        Stage::with_operator("stopped", &format!("{FAILURES} UPDATE backlog_cleanup.target SET batch_size = 1"));
+    let mut other = stage.cluster.connect_to("stopped");
+    let run = thread::spawn(move || other.batch_execute("CALL backlog_cleanup_run(pause => '300 ms')").unwrap());
+    stage.browser.until("!document.querySelector('#progress').hidden");
+    stage.browser.click("#progress button");
+    run.join().unwrap();
+    stage.says_of_the_run("stopped");
+    assert!(stage.failed() > 20);
+    stage.is_clean();
+}
+
+#[test]
+fn a_monitor_sees_no_way_to_remove() {
+    let stage = Stage::set("looker", FAILURES);
+    stage.sign_in(MONITOR);
+    assert!(stage.browser.text("#actions").contains("You may look"));
+    stage.open("/preview?target=generations&mode=emergency");
+    assert!(stage.browser.text("#alert").contains("this needs level operator"));
+    stage.browser.click("#alert .button");
+    stage.browser.click("header button");
+    stage.browser.text("#login-title");
+    stage.browser.type_into("#token", "a-token-that-nobody-has-got");
+    stage.browser.click("#login button");
+    assert!(stage.browser.text("#alert").contains("the token is unknown"));
+}
+
+#[test]
+fn text_of_the_database_is_text() {
+    let evil = "<script>alert(1)</script>\"><img src=x onerror=alert(2)>";
+    let stage = Stage::with_operator(
+        "escaped",
+        &format!(
+            "UPDATE recipes SET name = '{evil}';
+             INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at, failure_reason)
+             SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '30 hours', '{evil}'
+             FROM generate_series(1, 15);
+             INSERT INTO backlog_cleanup.target (name) VALUES ('{evil}');"
+        ),
+    );
+    let escaped = |path: &str, element: &str| {
+        stage.open(path);
+        assert!(stage.browser.text(element).contains(evil), "{path} {element}");
+        let scripts = stage.browser.script("return document.scripts.length + document.images.length");
+        assert_eq!(scripts, 1, "{path}");
+        stage.is_clean();
+    };
+    let address: String = url::form_urlencoded::byte_serialize(evil.as_bytes()).collect();
+    escaped("/", "#recipes table");
+    escaped("/", "#failures .legend");
+    escaped("/", "nav[aria-label=targets]");
+    escaped(&format!("/?search={address}"), "#recipes");
+    escaped(&format!("/?target={address}"), "nav[aria-label=targets] [aria-current]");
+    escaped("/preview?target=generations&mode=regular", "#confirm table");
+    escaped(&format!("/preview?target=generations&mode=emergency&failure_type={address}"), "#confirm");
+    escaped(&format!("/preview?target={address}&mode=emergency"), "#confirm");
+}
+
+#[test]
+fn all_of_it_works_without_javascript() {
+    let mut stage = Stage::set("plain", FAILURES);
+    stage.browser.without_javascript();
+    stage.sign_in(OPERATOR);
+    stage.browser.type_into("#search", "soup\n");
+    assert!(stage.browser.text("#recipes").contains("1 of 2 recipes for “soup”"));
+    stage.browser.click("#reasons summary");
+    stage.browser.click("#actions button[value=regular]");
+    stage.browser.click("#confirm button");
+    stage.says_of_the_run("25 rows removed");
+    assert_eq!(stage.failed(), 20);
+    stage.is_clean();
+}
+
+#[test]
+fn a_keyboard_is_enough() {
+    let mut stage = Stage::with_operator("keyboard", FAILURES);
+    stage.browser.tab_to("document.activeElement.value === 'emergency'");
+    stage.browser.press("\u{e007}");
+    stage.browser.text("#confirm-title");
+    stage.browser.tab_to("document.activeElement.id === 'account'");
+    stage.browser.press("system_backlog\u{e007}");
+    stage.says_of_the_run("45 rows removed");
+    assert_eq!(stage.failed(), 0);
+    stage
+        .browser
+        .tab_to("document.activeElement.textContent.trim() === '1' && !!document.activeElement.closest('#runs')");
+}
+
+#[test]
+fn ten_thousand_recipes_are_shown_a_page_at_a_time() {
+    let stage = Stage::with_operator(
+        "many",
+        "TRUNCATE recipes;
+         INSERT INTO recipes (name, slug, description, prompt, category, credit_cost)
+         SELECT 'Recipe ' || i, 'recipe-' || i, '', '', '', 1 FROM generate_series(1, 10000) i;
+         INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+         SELECT 'system_backlog', i, '', 'failed', now() AT TIME ZONE 'UTC' - i * interval '1 minute'
+         FROM generate_series(1, 10000) i",
+    );
+    let rows = "return document.querySelectorAll('#recipes tbody tr').length";
+    assert_eq!(stage.browser.script(rows), 15);
+    assert!(stage.browser.script("return document.documentElement.outerHTML.length").as_i64().unwrap() < 200_000);
+    assert!(stage.browser.text("#recipes .pager").contains("page 1 of 667"));
+    stage.browser.click("#recipes [rel=next]");
+    stage.browser.click("#recipes thead th:last-child a");
+    assert!(stage.browser.text("#recipes tbody").starts_with("Recipe 10000"));
+    stage.browser.type_into("#search", "777\n");
+    assert!(stage.browser.text("#recipes p").contains("19 of 10,000 recipes"));
+    stage.is_clean();
+}
+
+/// The pages that there are, in dark and light and on a phone: none scrolls sideways, and axe-core finds nothing.
+#[test]
+fn every_page_is_for_everybody() {
+    let cluster = Arc::new(Cluster::start(&PG_CRON.replace("'postgres'", "'everybody'")));
+    let mut database = server::database(&cluster, "everybody");
+    outage(&mut database);
+    let stage = Stage::around(cluster, database, "everybody");
+    let look = |page: &str| {
+        for (width, scheme) in [("desk", "light"), ("desk", "dark"), ("phone", "light"), ("phone", "dark")] {
+            stage.browser.color_scheme(scheme);
+            match width {
+                "phone" => stage.browser.phone(),
+                _ => stage.browser.desk(),
+            }
+            let sideways = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+            assert_eq!(stage.browser.script(sideways), 0, "{page}, {width}");
+            assert_eq!(stage.browser.axe(), Vec::<String>::new(), "{page}, {width}, {scheme}");
+            stage.browser.picture(&format!("{page}-{width}-{scheme}"));
+        }
+        stage.browser.desk();
+    };
+    stage.open("/");
+    look("login");
+    stage.sign_in(OPERATOR);
+    look("dashboard");
+    stage.open("/?run=2&span=7d#run-2");
+    stage.browser.click("#reasons summary");
+    stage.browser.click("#failures-table summary");
+    stage.browser.click("#selection summary");
+    look("details");
+    stage.open("/preview?target=generations&mode=regular");
+    look("preview");
+    stage.open("/preview?target=generations&mode=emergency");
+    look("emergency");
+    stage.open("/preview?target=nothing&mode=regular");
+    look("refused");
+}
+
+/// The demo's outage, with the runs that the job would have made in the nights since.
+fn outage(database: &mut Client) {
+    let mut script = include_str!("../../../demo/outage.sql").to_owned();
+    for (name, value) in [("rows", "20000"), ("recipes", "200"), ("failed", "0.7"), ("days", "10")] {
+        script = script.replace(&format!(":{name}"), value);
+    }
+    let job = "CREATE EXTENSION pg_cron; SELECT backlog_cleanup_schedule()";
+    for statements in ["TRUNCATE recipes RESTART IDENTITY", &script, job] {
+        database.batch_execute(statements).unwrap();
+    }
+    for night in (1..=8).rev() {
+        for statement in [
+            format!("UPDATE backlog_cleanup.policy SET max_age = interval '{night} days' + interval '1 day'"),
+            "SELECT backlog_cleanup_failed_generations()".into(),
+            format!(
+                "UPDATE backlog_cleanup.run
+                 SET started_at = started_at - interval '{night} days', finished_at = finished_at - interval '{night} days'
+                 WHERE id = (SELECT max(id) FROM backlog_cleanup.run)"
+            ),
+        ] {
+            database.batch_execute(&statement).unwrap();
+        }
+    }
+    database.batch_execute("UPDATE backlog_cleanup.policy SET max_age = DEFAULT").unwrap();
+}
