@@ -122,10 +122,13 @@ impl Done {
     }
 
     fn show(&self, output: &Output) -> Result<()> {
-        let statements: Vec<_> = self.steps.iter().flat_map(|step| &step.statements).collect();
-        if !statements.is_empty() {
-            output.line("\nWhat this role may not do, to type in psql as one that may:")?;
-            for statement in statements {
+        let left: Vec<_> = self.steps.iter().filter(|step| !step.statements.is_empty()).collect();
+        if !left.is_empty() {
+            output.line("\nWhat is left, to type in psql as a role that may:")?;
+        }
+        for step in left {
+            output.line(format_args!("-- {}: {}", step.step, printable(&step.detail)))?;
+            for statement in &step.statements {
                 output.line(format_args!("{};", printable(statement).trim_end_matches(';')))?;
             }
         }
