@@ -53,7 +53,10 @@ pub async fn count(app: Arc<App>) {
     loop {
         let started = Instant::now();
         match app.lowest().targets().await {
-            Err(error) => tracing::warn!(%error, "the targets could not be read"),
+            Err(error) => {
+                tracing::warn!(%error, "the targets could not be read");
+                app.metrics.update(|counted| counted.values_mut().for_each(|counted| counted.success = false));
+            }
             Ok(targets) => {
                 for target in &targets {
                     let figures = figures(pool, target).await;
