@@ -1,6 +1,5 @@
 //! What `/metrics` says, and what in deploy/ is built on it.
 
-#[allow(dead_code)]
 #[path = "../../../tests/cluster/mod.rs"]
 mod cluster;
 
