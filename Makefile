@@ -43,7 +43,6 @@ release: setup ## freeze this version's install script in sql/released, to be co
 test: install ## run every test
 	cargo test --release --workspace --no-fail-fast $(FEATURES)
 	scripts/regress
-	cargo build --release -p backlog-cleanup
 	scripts/schemathesis
 
 test-chaos: install ## kill processes at random moments of runs, 200 times (ROUNDS, SEED)
