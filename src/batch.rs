@@ -98,32 +98,27 @@ fn remove_next(
     let policy = run.policy();
     let selection = Selection { recipe_id: run.recipe_id.as_deref(), failure_type: run.failure_type.as_deref() };
     let limit = run.rows_left().unwrap_or(run.batch_size).min(run.batch_size) as usize;
-    as_owner_of(&leaf.table, || {
-        let place = match &part.task {
-            Task::Keys => return remove_keys(target, leaf, policy.as_ref(), &selection, part, limit, recipes),
-            Task::Positions { rows, lsn } => {
-                let rows = &rows[part.steps_done as usize..];
-                let rows = &rows[..rows.len().min(limit)];
-                return remove_known(target, leaf, policy.as_ref(), &selection, (rows, *lsn), recipes)
-                    .map(|left| ((part.steps_done + rows.len() as i64, 0), left));
-            }
-            Task::Blocks { first, next_offset } => {
-                let next = first + part.steps_done;
-                let end = (next + part::blocks_at_once() as i64).min(first + part.steps);
-                Place::Blocks { after: (next as u32, *next_offset), end: end as u32 }
-            }
-        };
-        let end = if let Place::Blocks { end, .. } = place { i64::from(end) } else { 0 };
-        let rows = find(target, leaf, policy.as_ref(), &selection, place, limit, recipes)?;
-        let left = remove_around(target, leaf, &condition(target, policy.as_ref(), &selection), &rows, recipes)?;
-        let next = match (&part.task, rows.last()) {
-            (Task::Blocks { first, .. }, Some(last)) if rows.len() == limit => {
-                (i64::from(last.block()) - first, last.offset())
-            }
-            (Task::Blocks { first, .. }, _) => (end - first, 0),
-            _ => (part.steps, 0),
-        };
-        Ok((next, left))
+    as_owner_of(&leaf.table, || match &part.task {
+        Task::Keys => remove_keys(target, leaf, policy.as_ref(), &selection, part, limit, recipes),
+        Task::Positions { rows, lsn } => {
+            let rows = &rows[part.steps_done as usize..];
+            let rows = &rows[..rows.len().min(limit)];
+            let left = remove_known(target, leaf, policy.as_ref(), &selection, (rows, *lsn), recipes)?;
+            Ok(((part.steps_done + rows.len() as i64, 0), left))
+        }
+        Task::Blocks { first, next_offset } => {
+            let next = first + part.steps_done;
+            let end = (next + part::blocks_at_once() as i64).min(first + part.steps);
+            let place = Place::Blocks { after: (next as u32, *next_offset), end: end as u32 };
+            let rows = find(target, leaf, policy.as_ref(), &selection, place, limit, recipes)?;
+            let condition = condition(target, policy.as_ref(), &selection);
+            let left = remove_around(target, leaf, &condition, &rows, recipes)?;
+            let next = match rows.last() {
+                Some(last) if rows.len() == limit => (i64::from(last.block()) - first, last.offset()),
+                _ => (end - first, 0),
+            };
+            Ok((next, left))
+        }
     })
 }
 
@@ -138,7 +133,7 @@ fn remove_known(
 ) -> Result<Left> {
     let (mut known, others) = leaf.unchanged_since(lsn, rows);
     if !others.is_empty() {
-        let others: Vec<_> = others.iter().map(Removable::tid).collect();
+        let others: Vec<_> = leaf.follow(&others).iter().map(Removable::tid).collect();
         known.extend(find(target, leaf, policy, selection, Place::Positions(&others), usize::MAX, recipes)?);
         known.sort_unstable();
     }

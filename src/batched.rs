@@ -8,14 +8,14 @@ use crate::leaf::{Reach, leaves};
 use crate::lock::{self, Span};
 use crate::owner::defer_nothing;
 use crate::policy::Policy;
-use crate::rank::Ranked;
+use crate::rank::{Ranked, rank};
 use crate::read::read_one;
 use crate::recipe::Recipes;
 use crate::run::Run;
 use crate::selection::Selection;
 use crate::steady::steady;
 use crate::target::state;
-use crate::{batch, books, breaker, cutoff, history, part, sweep, worker};
+use crate::{batch, books, breaker, cutoff, history, part, worker};
 
 /// Starts a batched run: holds its target, fixes the cutoffs and divides the work. Returns its id. The target is held
 /// until `finish_run`, an error, or the session's end. Errors: those of a run, 54000 (the breaker,
@@ -69,7 +69,7 @@ fn start_run(
         }
         let Ranked { recipes, positions, lsn } = match &policy {
             Some(policy) => {
-                let ranked = sweep::survey(target, policy, &selection, &leaves)?;
+                let ranked = rank(target, policy, &selection, &leaves)?;
                 breaker::check(target, &ranked.recipes.list, force)?;
                 ranked
             }

@@ -18,7 +18,6 @@ pub fn save(target: &Target, run_id: i64, recipes: &Recipes) -> Result<()> {
     let ids: Vec<Option<String>> = recipes.list.iter().map(|recipe| recipe.recipe_id.clone()).collect();
     let failed: Vec<i64> = recipes.list.iter().map(|recipe| recipe.failed).collect();
     let cutoffs = || recipes.list.iter().map(|recipe| recipe.cutoff);
-    forget();
     state(|| {
         let at: Vec<Option<String>> =
             cutoffs().map(|cutoff| cutoff.map(|cutoff| text_of(cutoff.at.into(), pg_sys::TIMESTAMPOID))).collect();

@@ -37,25 +37,6 @@ pub fn find(
     limit: usize,
     recipes: &mut Recipes,
 ) -> Result<Vec<Removable>> {
-    let mut look = |place| look(target, leaf, policy, selection, place, limit, recipes);
-    let Place::Positions(tids) = place else { return look(place) };
-    let found = look(Place::Positions(tids))?;
-    if found.len() >= tids.len().min(limit) {
-        return Ok(found);
-    }
-    // An index may have led to where some of them were.
-    look(Place::Positions(&leaf.follow(tids)))
-}
-
-fn look(
-    target: &Target,
-    leaf: &Leaf,
-    policy: Option<&Policy>,
-    selection: &Selection,
-    place: Place,
-    limit: usize,
-    recipes: &mut Recipes,
-) -> Result<Vec<Removable>> {
     let order = Order::of(&target.id);
     let mut found = Vec::new();
     let statement = statement(target, leaf, &condition(target, policy, selection), &place);

@@ -26,16 +26,23 @@ impl Leaf {
 
     /// Follows positions that an index leads to, as a scan of it does, to where the rows are: a page that was updated and
     /// pruned has them elsewhere.
-    pub fn follow(&self, tids: &[pg_sys::ItemPointerData]) -> Vec<pg_sys::ItemPointerData> {
-        let mut followed = tids.to_vec();
+    pub fn follow(&self, rows: &[Removable]) -> Vec<Removable> {
         unsafe {
             let heap = pg_sys::table_open(self.table.oid, pg_sys::NoLock as i32);
-            for tid in &mut followed {
-                pg_sys::table_index_fetch_tuple_check(heap, tid, pg_sys::GetActiveSnapshot(), std::ptr::null_mut());
-            }
+            let follow = |row: &Removable| {
+                let mut tid = row.tid();
+                pg_sys::table_index_fetch_tuple_check(
+                    heap,
+                    &mut tid,
+                    pg_sys::GetActiveSnapshot(),
+                    std::ptr::null_mut(),
+                );
+                row.at(tid)
+            };
+            let followed = rows.iter().map(follow).collect();
             pg_sys::table_close(heap, pg_sys::NoLock as i32);
+            followed
         }
-        followed
     }
 
     /// Splits rows in heap order: those on pages that nobody has changed since the write-ahead log was at `lsn`, where each

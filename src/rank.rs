@@ -4,6 +4,7 @@ use std::collections::BinaryHeap;
 use pgrx::pg_sys;
 
 use crate::error::Result;
+use crate::index;
 use crate::leaf::{Leaf, Reach};
 use crate::owner::{as_owner_of, set_local};
 use crate::policy::Policy;
@@ -29,20 +30,15 @@ pub struct Ranked {
 }
 
 /// Ranks the expired failed rows of a target, newest first by failed-at, then by id. Takes `keep` entries per recipe, and
-/// 8 bytes per position. Reads the partial index alone where it is told to and the planner can, else the table, in one pass.
-pub fn rank(
-    target: &Target,
-    policy: &Policy,
-    selection: &Selection,
-    leaves: &[Leaf],
-    through_index: bool,
-) -> Result<Ranked> {
+/// 8 bytes per position. Reads the partial index alone where it can tell, else the table, in one pass.
+pub fn rank(target: &Target, policy: &Policy, selection: &Selection, leaves: &[Leaf]) -> Result<Ranked> {
     let mut cutoff = i64::MIN;
     as_owner_of(&target.table, || {
         stream(&format!("SELECT {}", target.as_failed_at(&policy.cutoff)), |row| {
             cutoff = row.instant(0).unwrap_or(cutoff)
         })
     })?;
+    let through_index = index::serves(target, selection, leaves)?;
     let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
     let order = Order::of(&target.id);
     let keep = usize::try_from(policy.keep).unwrap_or_default();

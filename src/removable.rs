@@ -50,6 +50,11 @@ impl Removable {
         Removable(position << Self::RECIPE_BITS | (recipe as u64).min(Self::SOME_RECIPE))
     }
 
+    /// The same row at another position.
+    pub fn at(&self, tid: pg_sys::ItemPointerData) -> Removable {
+        Removable::new(tid, self.recipe().unwrap_or(usize::MAX))
+    }
+
     pub fn block(&self) -> u32 {
         (self.0 >> (Self::RECIPE_BITS + Self::OFFSET_BITS)) as u32
     }

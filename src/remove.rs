@@ -43,7 +43,7 @@ pub fn remove(
             return Ok(rows.len());
         }
     }
-    let tids = leaf.follow(&tids);
+    let tids: Vec<pg_sys::ItemPointerData> = leaf.follow(rows).iter().map(Removable::tid).collect();
     let counted = format!(
         "WITH gone AS ({delete} RETURNING {} AS recipe)
          SELECT recipe::pg_catalog.text, pg_catalog.count(*) FROM gone GROUP BY recipe",
@@ -91,8 +91,12 @@ pub fn remove_around(
     if rows.is_empty() {
         return Ok(Left::default());
     }
-    let failure = match attempt(|| remove(target, leaf, condition, rows, recipes).map(Some)) {
-        Ok(removed) if removed == Some(rows.len()) => return Ok(Left::default()),
+    let removed = attempt(|| remove(target, leaf, condition, rows, recipes).map(Some));
+    if matches!(removed, Ok(removed) if removed == Some(rows.len())) {
+        return Ok(Left::default());
+    }
+    let rows = &leaf.follow(rows)[..];
+    let failure = match removed {
         Ok(_) => return Ok(Left { kept_back: still_there(leaf, condition, rows)?, ..Left::default() }),
         Err(failure) => failure,
     };

@@ -1,7 +1,6 @@
 use crate::breaker;
 use crate::error::Result;
 use crate::find::{Place, condition, find};
-use crate::index;
 use crate::keys;
 use crate::leaf::{Leaf, Reach, leaves};
 use crate::owner::as_owner_of;
@@ -25,7 +24,7 @@ pub fn regular(
     force: bool,
 ) -> Result<Vec<Swept>> {
     let leaves = leaves(target)?;
-    let Ranked { mut recipes, mut positions, .. } = survey(target, policy, selection, &leaves)?;
+    let Ranked { mut recipes, mut positions, .. } = rank(target, policy, selection, &leaves)?;
     if dry_run || recipes.removed() == 0 {
         return Ok(recipes.into_sorted());
     }
@@ -47,11 +46,6 @@ pub fn regular(
         })?;
     }
     Ok(recipes.into_sorted())
-}
-
-/// Ranks the failed rows, through the partial index alone where it can tell.
-pub fn survey(target: &Target, policy: &Policy, selection: &Selection, leaves: &[Leaf]) -> Result<Ranked> {
-    rank(target, policy, selection, leaves, index::serves(target, selection, leaves)?)
 }
 
 /// Removes what is behind the cutoffs, page by page, where there is more than positions are kept of.

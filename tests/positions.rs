@@ -42,3 +42,27 @@ fn a_row_that_has_taken_the_place_of_another_survives() {
         assert!(client.query_one(removed, &[]).unwrap().get::<_, bool>(0), "{logged}");
     }
 }
+
+#[test]
+fn rows_that_moved_within_their_page_go_beside_one_that_is_locked() {
+    let cluster = Cluster::start("autovacuum = off\n");
+    let mut client = cluster.platform();
+    let index: String = client.query_one("SELECT backlog_cleanup_index_sql()", &[]).unwrap().get(0);
+    client.batch_execute("ALTER TABLE generations SET (fillfactor = 40)").unwrap();
+    client.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '100 ms'").unwrap();
+    client.batch_execute(&index).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' - interval '1 second' * i
+             FROM generate_series(1, 45) i",
+        )
+        .unwrap();
+    client.batch_execute("UPDATE generations SET like_count = 1").unwrap();
+    client.batch_execute("VACUUM ANALYZE generations").unwrap();
+    let mut other = cluster.connect();
+    other.batch_execute("BEGIN; SELECT FROM generations WHERE id = 45 FOR UPDATE").unwrap();
+    client.batch_execute("CALL backlog_cleanup_run()").unwrap();
+    let run = client.query_one("SELECT removed, skipped FROM backlog_cleanup.run", &[]).unwrap();
+    assert_eq!((run.get::<_, i64>(0), run.get::<_, i64>(1)), (34, 1));
+}
