@@ -52,7 +52,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
         return Ok(Some(0.0));
     };
     let reach = if matches!(part.task, Task::Keys) { Reach::Key } else { Reach::Position };
-    let leaf = Leaf { table, reach, pages: 0 };
+    let leaf = Leaf { table, reach, pages: 0, is_stale: false };
     let started = Instant::now();
     let done = attempt(|| {
         // Whoever takes it out of the target, or rewrites it, has done so by now, or waits until the batch is committed.

@@ -1,10 +1,11 @@
 use pgrx::prelude::*;
 
 use crate::error::{Result, spi};
+use crate::owner::set_local;
 use crate::prepared;
 use crate::read::read_one;
 use crate::removable::Removable;
-use crate::table::Table;
+use crate::table::{Column, Table};
 use crate::target::Target;
 
 /// A table that has rows of the target in itself: a plain table, a partition, a child.
@@ -13,6 +14,9 @@ pub struct Leaf {
     pub reach: Reach,
     /// The heap's size in blocks.
     pub pages: u32,
+    /// Whether the planner's figures are those of another table than this has become: since they were taken it has grown
+    /// by a tenth, or a tenth of its rows have changed, which is when autovacuum takes them anew by default.
+    pub is_stale: bool,
 }
 
 impl Leaf {
@@ -21,6 +25,24 @@ impl Leaf {
         match self.reach {
             Reach::Position => format!("ONLY {}", self.table.name),
             Reach::Key => self.table.name.clone(),
+        }
+    }
+
+    /// Has the planner read the whole table, with workers, where its figures would have it believe in a few rows and an
+    /// index; until `acting_as` ends.
+    pub fn read_whole_if_stale(&self) {
+        if self.is_stale {
+            for path in ["bitmapscan", "indexscan", "indexonlyscan"] {
+                set_local(&format!("enable_{path}"), "off");
+            }
+        }
+    }
+
+    /// The `attnum` that a column of the target has here.
+    pub fn number_of(&self, column: &Column, target: &Target) -> i16 {
+        unsafe {
+            let name = pg_sys::get_attname(target.table.oid, column.number, false);
+            pg_sys::get_attnum(self.table.oid, name)
         }
     }
 
@@ -84,7 +106,10 @@ pub enum Reach {
 pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     if is_distributed(&target.table)? {
         let table = table(target.table.oid, target)?;
-        return Ok(table.map(|table| Leaf { table, reach: Reach::Key, pages: 0 }).into_iter().collect());
+        return Ok(table
+            .map(|table| Leaf { table, reach: Reach::Key, pages: 0, is_stale: false })
+            .into_iter()
+            .collect());
     }
     let found = Spi::connect(|client| {
         client
@@ -94,10 +119,14 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
                      UNION
                      SELECT i.inhrelid FROM pg_catalog.pg_inherits i
                      JOIN leaf ON i.inhparent OPERATOR(pg_catalog.=) leaf.oid)
-                 SELECT c.oid, COALESCE(pg_catalog.pg_relation_size(c.oid), 0)
-                               OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8
+                 SELECT c.oid, pages, pages OPERATOR(pg_catalog.>) (1.1 OPERATOR(pg_catalog.*) c.relpages)
+                     OR pg_catalog.pg_stat_get_mod_since_analyze(c.oid)
+                        OPERATOR(pg_catalog.>) (0.1 OPERATOR(pg_catalog.*) c.reltuples)
                  FROM leaf
                  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) leaf.oid
+                 CROSS JOIN LATERAL (
+                     SELECT COALESCE(pg_catalog.pg_relation_size(c.oid), 0)
+                            OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8) size (pages)
                  WHERE c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{r,f}')
                  ORDER BY c.oid",
                 None,
@@ -105,16 +134,16 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
             )?
             .map(|row| {
                 let oid = row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid);
-                Ok((oid, row.get::<i64>(2)?.unwrap_or_default()))
+                Ok((oid, row.get::<i64>(2)?.unwrap_or_default(), row.get::<bool>(3)?.unwrap_or_default()))
             })
             .collect::<spi::Result<Vec<_>>>()
     })
     .map_err(spi)?;
     let mut leaves = Vec::new();
-    for (oid, pages) in found {
+    for (oid, pages, is_stale) in found {
         if let Some(table) = table(oid, target)? {
             let reach = if table.kind as u8 == b'f' { Reach::Key } else { Reach::Position };
-            leaves.push(Leaf { table, reach, pages: u32::try_from(pages).unwrap_or(u32::MAX) });
+            leaves.push(Leaf { table, reach, pages: u32::try_from(pages).unwrap_or(u32::MAX), is_stale });
         }
     }
     Ok(leaves)

@@ -125,6 +125,7 @@ fn read(
     as_owner_of(&leaf.table, || {
         // Half a million rows that a worker passes on cost less than the planner thinks.
         set_local("parallel_tuple_cost", "0");
+        leaf.read_whole_if_stale();
         stream(&statement(if leaf.reach == Reach::Position { "g.ctid" } else { "NULL::tid" }), each)
     })
 }

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use pgrx::prelude::*;
 
@@ -55,16 +56,35 @@ pub struct Swept {
 pub struct Recipes {
     pub list: Vec<Swept>,
     is_number: bool,
-    by_number: HashMap<i64, usize>,
+    by_number: HashMap<i64, usize, BuildHasherDefault<Spread>>,
     /// What was asked last: an index has a recipe's rows one after the other.
     last: Option<(i64, usize)>,
     by_text: HashMap<String, usize>,
     without: Option<usize>,
 }
 
+/// Spreads the numbers of recipes over a table in one multiplication (Knuth's, by the golden ratio): a million are looked up
+/// in a run, where std's hash, which is safe against chosen keys, would cost more than the look.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_i64(i64::from(*byte)));
+    }
+
+    fn write_i64(&mut self, number: i64) {
+        self.0 = (self.0 ^ number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 impl Recipes {
     pub fn of(recipe: &Column) -> Recipes {
-        let (by_number, by_text) = (HashMap::new(), HashMap::new());
+        let (by_number, by_text) = (HashMap::default(), HashMap::new());
         Recipes { list: Vec::new(), is_number: recipe.is_integer(), by_number, last: None, by_text, without: None }
     }
 
@@ -125,6 +145,18 @@ impl Recipes {
         let recipe = self.of_row(row, 0);
         self.list[recipe].failed += count;
         self.list[recipe].removed += count;
+    }
+
+    /// The same by the numbers of their recipes, one per row.
+    pub fn count_numbers(&mut self, numbers: &mut Vec<Option<i64>>) {
+        for number in numbers.drain(..) {
+            let recipe = match number {
+                None => self.without(),
+                Some(number) => self.numbered(number),
+            };
+            self.list[recipe].failed += 1;
+            self.list[recipe].removed += 1;
+        }
     }
 
     /// How many rows a run removes, or has removed, of all of them.

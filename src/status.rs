@@ -117,6 +117,9 @@ fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
     for leaf in &leaves {
         let statement = statement(target, &policy, leaf, through_index);
         as_owner_of(&leaf.table, || {
+            if !through_index {
+                leaf.read_whole_if_stale();
+            }
             Spi::connect(|client| {
                 client.select(statement.as_str(), None, &[])?.try_for_each(|row| {
                     let id: Option<String> = row.get(1)?;

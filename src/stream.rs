@@ -5,6 +5,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
 use crate::error::{Result, error};
+use crate::executor::start;
 
 /// One row of a running statement; its values live until the next.
 pub struct Row {
@@ -13,6 +14,16 @@ pub struct Row {
 }
 
 impl Row {
+    /// What is in a slot, up to a column, counted from 1.
+    ///
+    /// # Safety
+    ///
+    /// The slot has that column, and keeps its row for as long as this is used.
+    pub unsafe fn of_slot(slot: *mut pg_sys::TupleTableSlot, up_to: i16) -> Row {
+        unsafe { pg_sys::slot_getsomeattrs(slot, up_to.into()) };
+        Row { slot, scan: std::ptr::null_mut() }
+    }
+
     /// Microseconds since 2000 from a column of either timestamp type.
     pub fn instant(&self, column: usize) -> Option<i64> {
         self.datum(column).map(|at| at.value() as i64)
@@ -122,42 +133,20 @@ fn params(argument: DatumWithOid) -> pg_sys::ParamListInfo {
 /// SQL can ask an index for; false, and no row, where it makes something else of it. A position is where the index leads
 /// to: `leaf.follow` goes from there to the row.
 pub fn stream_index(query: &str, mut each: impl FnMut(&Row)) -> bool {
-    let query = CString::new(query).unwrap_or_default();
     let mut each = |row: &Row| {
         each(row);
         ControlFlow::Continue(())
     };
     let mut receiver = Receiver::new(&mut each);
-    Spi::connect(|_| unsafe {
-        let prepared = pg_sys::SPI_prepare(query.as_ptr(), 0, std::ptr::null_mut());
-        let cached = pg_sys::SPI_plan_get_cached_plan(prepared);
-        let running = pg_sys::CreateQueryDesc(
-            (*(*(*cached).stmt_list).elements).ptr_value.cast(),
-            query.as_ptr(),
-            pg_sys::GetActiveSnapshot(),
-            std::ptr::null_mut(),
-            (&raw mut receiver).cast(),
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            0,
-        );
-        pg_sys::ExecutorStart(running, 0);
-        let is_index_alone = (*(*running).planstate).type_ == pg_sys::NodeTag::T_IndexOnlyScanState;
+    let is_index_alone = start(query, (&raw mut receiver).cast(), |started| unsafe {
+        let is_index_alone = (*started.plan()).type_ == pg_sys::NodeTag::T_IndexOnlyScanState;
         if is_index_alone {
-            receiver.scan = (*running).planstate.cast();
-            let direction = pg_sys::ScanDirection::ForwardScanDirection;
-            #[cfg(not(feature = "pg18"))]
-            pg_sys::ExecutorRun(running, direction, 0, true);
-            #[cfg(feature = "pg18")]
-            pg_sys::ExecutorRun(running, direction, 0);
+            receiver.scan = started.plan().cast();
+            started.run();
         }
-        pg_sys::ExecutorFinish(running);
-        pg_sys::ExecutorEnd(running);
-        pg_sys::FreeQueryDesc(running);
-        // A plan that is not saved belongs to no resource owner.
-        pg_sys::ReleaseCachedPlan(cached, std::ptr::null_mut());
         is_index_alone
-    })
+    });
+    is_index_alone == Some(true)
 }
 
 #[pg_guard]

@@ -57,6 +57,11 @@ fn exactly_the_right_rows_go_after(client: &mut Client, kind: &str, statements: 
         assert_eq!(ids(client, "SELECT id FROM kind ORDER BY id", &[]), expected, "{kind}, {call}");
         let ledger = "SELECT sum(amount)::int FROM credit_transactions";
         assert_eq!(ids(client, ledger, &[]), [240 - expected.len() as i32], "{kind}, {call}");
+        // There are 60 rows of each recipe.
+        let per_recipe = "SELECT count(*)::int FROM backlog_cleanup.run_recipe r
+            WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)
+              AND cleaned_count = 60 - (SELECT count(*) FROM kind k WHERE k.recipe_id::text = r.recipe_id)";
+        assert_eq!(ids(client, per_recipe, &[]), [4], "{kind}, {call}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! A batched run remembers where the rows are that it is to remove; what is there when it comes to it may be another row.
+//! How the rows are found that a run removes. A batched run remembers where they are; what is there when it comes to it may
+//! be another row.
 
 mod cluster;
 
@@ -65,4 +66,24 @@ fn rows_that_moved_within_their_page_go_beside_one_that_is_locked() {
     client.batch_execute("CALL backlog_cleanup_run()").unwrap();
     let run = client.query_one("SELECT removed, skipped FROM backlog_cleanup.run", &[]).unwrap();
     assert_eq!((run.get::<_, i64>(0), run.get::<_, i64>(1)), (34, 1));
+}
+
+#[test]
+fn right_after_a_flood_the_table_is_read_whole_whatever_its_statistics_say() {
+    let cluster = Cluster::start("autovacuum = off\n");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "ANALYZE generations;
+             INSERT INTO generations (user_id, recipe_id, prompt, status)
+             SELECT 'system_backlog', i % 3, '', 'failed' FROM generate_series(1, 20000) i;
+             SELECT backlog_cleanup_failed_generations(dry_run => true), count(*) FROM backlog_cleanup_status()",
+        )
+        .unwrap();
+    drop(client);
+    // Two reads of the whole table, and not one through an index that the planner takes for the shorter way to a few rows.
+    until(
+        &cluster,
+        "SELECT seq_tup_read = 40000 AND idx_scan = 0 FROM pg_stat_user_tables WHERE relname = 'generations'",
+    );
 }

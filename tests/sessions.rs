@@ -182,3 +182,34 @@ fn a_vetoed_row_among_thousands_is_kept_and_counted_as_kept() {
     let ledger = client.query_one("SELECT sum(amount) FROM credit_transactions", &[]).unwrap();
     assert_eq!(ledger.get::<_, i64>(0), 119969);
 }
+
+#[test]
+fn an_emergency_run_in_a_trigger_of_another_counts_its_own_rows() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "CREATE TABLE inner_generations (LIKE generations INCLUDING ALL);
+             INSERT INTO inner_generations (user_id, recipe_id, prompt, status)
+             SELECT 'system_backlog', 7, '', 'failed' FROM generate_series(1, 3);
+             INSERT INTO generations (user_id, recipe_id, prompt, status)
+             SELECT 'system_backlog', i % 2, '', 'failed' FROM generate_series(1, 10) i;
+             INSERT INTO backlog_cleanup.target (name, generations_table) VALUES ('inner', 'public.inner_generations');
+             CREATE FUNCTION clean() RETURNS trigger LANGUAGE plpgsql AS
+             $$BEGIN PERFORM backlog_cleanup_emergency('inner'); RETURN OLD; END$$;
+             CREATE TRIGGER clean BEFORE DELETE ON generations FOR EACH ROW WHEN (OLD.id = 5) EXECUTE FUNCTION clean()",
+        )
+        .unwrap();
+    let report = client.query_one("SELECT (backlog_cleanup_emergency() ->> 'removedCount')::int", &[]).unwrap();
+    assert_eq!(report.get::<_, i32>(0), 10);
+    let counts = client
+        .query(
+            "SELECT target, r.recipe_id::int, cleaned_count::int FROM backlog_cleanup.run
+                JOIN backlog_cleanup.run_recipe r ON run_id = run.id ORDER BY 1, 2",
+            &[],
+        )
+        .unwrap();
+    let counts: Vec<(String, i32, i32)> = counts.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    let expected = [("generations", 0, 5), ("generations", 1, 5), ("inner", 7, 3)];
+    assert_eq!(counts, expected.map(|(target, recipe, count)| (target.into(), recipe, count)));
+}
