@@ -1,4 +1,3 @@
-use pgrx::JsonB;
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
@@ -11,6 +10,7 @@ use crate::policy::Policy;
 use crate::rank::{Ranked, rank};
 use crate::read::read_one;
 use crate::recipe::Recipes;
+use crate::report::Report;
 use crate::run::Run;
 use crate::selection::Selection;
 use crate::steady::steady;
@@ -129,7 +129,7 @@ fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
 
 /// Ends a run of this session: sums up its batches, and gives the target back. Returns its report.
 #[pg_extern(sql = false)]
-fn finish_run(run_id: Option<i64>) -> Result<JsonB> {
+fn finish_run(run_id: Option<i64>) -> Result<Report> {
     let run = of_session(run_id)?;
     let report = steady(Some(&run.target), |target| {
         if run.batches == 0 {

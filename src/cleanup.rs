@@ -1,7 +1,6 @@
 use std::time::Instant;
 
 use backlog_cleanup_report::{EmergencyReport, RegularReport};
-use pgrx::JsonB;
 use pgrx::prelude::*;
 
 use crate::begin::{begin, caller};
@@ -11,7 +10,7 @@ use crate::lock::Span;
 use crate::owner::defer_nothing;
 use crate::policy::Policy;
 use crate::recipe::Swept;
-use crate::report::{as_json, details};
+use crate::report::{Report, as_json, details};
 use crate::selection::Selection;
 use crate::steady::steady;
 use crate::target::Target;
@@ -26,7 +25,7 @@ fn backlog_cleanup_failed_generations(
     failure_type: default!(Option<&str>, "NULL"),
     dry_run: default!(Option<bool>, "false"),
     force: default!(Option<bool>, "false"),
-) -> Result<JsonB> {
+) -> Result<Report> {
     let started = Instant::now();
     let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_failed_generations(dry_run => true)")?;
     let force = required(force, "force", "SELECT backlog_cleanup_failed_generations(force => true)")?;
@@ -65,7 +64,7 @@ fn backlog_cleanup_emergency(
     recipe_id: default!(Option<&str>, "NULL"),
     failure_type: default!(Option<&str>, "NULL"),
     dry_run: default!(Option<bool>, "false"),
-) -> Result<JsonB> {
+) -> Result<Report> {
     let started = Instant::now();
     let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_emergency(dry_run => true)")?;
     let selection = Selection { recipe_id, failure_type };

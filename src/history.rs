@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 
 use crate::error::{Result, spi};
 use crate::recipe::Swept;
-use crate::report::{as_json, details};
+use crate::report::{Report, as_json, details};
 use crate::run::Run;
 use crate::target::{Target, state};
 
@@ -76,7 +76,7 @@ pub fn waiting(run_id: i64, reason: &str) -> Result<()> {
 }
 
 /// Closes a run that has come to its end, and returns its report.
-pub fn report(run: &Run, target: &Target) -> Result<JsonB> {
+pub fn report(run: &Run, target: &Target) -> Result<Report> {
     let batch_milliseconds = batch_milliseconds(run.id)?;
     sum_up(run.id)?;
     let swept = recipes(run.id)?;

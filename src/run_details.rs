@@ -1,10 +1,9 @@
 use backlog_cleanup_report::{CleanupDetail, recipe_id};
-use pgrx::JsonB;
 use pgrx::prelude::*;
 
 use crate::error::{Result, error, required};
 use crate::read::read_one;
-use crate::report::{as_json, details};
+use crate::report::{Report, as_json, details};
 use crate::subtransaction::{attempt, sqlstate};
 use crate::target::{Target, state};
 use crate::{history, recipe};
@@ -13,7 +12,7 @@ use crate::{history, recipe};
 /// what its committed batches did. Returns an array of `CleanupDetail`. Where the run's target is no longer there, recipes
 /// have no names. Errors: 22004, 42704 (unknown run).
 #[pg_extern(stable)]
-fn backlog_cleanup_run_details(run_id: Option<i64>) -> Result<JsonB> {
+fn backlog_cleanup_run_details(run_id: Option<i64>) -> Result<Report> {
     let latest = "SELECT max(id) FROM backlog_cleanup.run";
     let run_id = required(run_id, "run_id", latest)?;
     let target = "SELECT target FROM backlog_cleanup.run WHERE id OPERATOR(pg_catalog.=) $1";

@@ -2,7 +2,6 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use backlog_cleanup_report::{RecipeFailures, StatusReport, Warning, age_in_words};
-use pgrx::JsonB;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
@@ -10,7 +9,7 @@ use crate::error::{Result, spi};
 use crate::leaf::{Leaf, leaves};
 use crate::owner::as_owner_of;
 use crate::policy::Policy;
-use crate::report::as_json;
+use crate::report::{Report, as_json};
 use crate::selection::Selection;
 use crate::target::Target;
 use crate::{books, doctor, index, recipe, schedule};
@@ -56,7 +55,7 @@ fn backlog_cleanup_status(
 
 /// The same as one `StatusReport`, with the job that runs the target and its last run.
 #[pg_extern(stable)]
-fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) -> Result<JsonB> {
+fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) -> Result<Report> {
     let target = Target::load(target)?;
     let counts = counts(&target)?;
     let sum = |count: fn(&RecipeStatus) -> i64| counts.iter().map(count).sum();

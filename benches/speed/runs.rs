@@ -43,7 +43,18 @@ const COMPARISONS: &[Comparison] = &[
         without_index: "stale",
         variants: STALE,
     },
-    Comparison { title: "Emergency run", database: "plain", without_index: "plain", variants: EMERGENCY },
+    Comparison {
+        title: "Emergency run, no index of ours",
+        database: "plain",
+        without_index: "plain",
+        variants: EMERGENCY,
+    },
+    Comparison {
+        title: "Emergency run, with our index on both sides",
+        database: "indexed",
+        without_index: "indexed",
+        variants: EMERGENCY,
+    },
     Comparison {
         title: "Status, after the flood, before a VACUUM",
         database: "flooded",
