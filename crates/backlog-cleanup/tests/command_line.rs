@@ -204,3 +204,27 @@ fn completions_and_manual_pages_are_there_for_every_command() {
         assert!(directory.path().join(page).exists(), "{page}");
     }
 }
+
+#[test]
+fn bash_completes_the_arguments_of_every_command() {
+    let completed = |typed: &str| {
+        let binary = env!("CARGO_BIN_EXE_backlog-cleanup");
+        let script = format!(
+            "source <({binary} completions bash)
+             COMP_WORDS=({typed} '') COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+             _backlog__cleanup backlog-cleanup '' \"${{COMP_WORDS[COMP_CWORD - 1]}}\"
+             echo \" ${{COMPREPLY[*]}} \""
+        );
+        let completed = Command::new("bash").args(["-c", &script]).output().expect("bash starts");
+        String::from_utf8(completed.stdout).expect("UTF-8")
+    };
+    for (typed, offered) in [
+        ("backlog-cleanup", " emergency "),
+        ("backlog-cleanup emergency", " --confirm "),
+        ("backlog-cleanup run --mode", " regular emergency "),
+        ("backlog-cleanup schedule", " remove "),
+        ("backlog-cleanup schedule set", " --batched "),
+    ] {
+        assert!(completed(typed).contains(offered), "{typed}: {}", completed(typed));
+    }
+}
