@@ -115,7 +115,7 @@ fn everything_goes_only_where_the_account_is_named() {
         assert_eq!((wrong.code, wrong.failure()["hint"].clone()), (2, "--confirm system_backlog".into()));
     }
     // Typed at a terminal, where it is also shown what would go.
-    for (typed, code, left) in [("system", 1, 30), ("system_backlog", 0, 27)] {
+    for (typed, code, left) in [("system", 2, 30), ("system_backlog", 0, 27)] {
         let template = cli::command(&cluster, "emergency", &[]);
         let binary = env!("CARGO_BIN_EXE_backlog-cleanup");
         let mut terminal = cli::Terminal::start(&template, &format!("{binary} emergency --recipe-id 2"), 100, 30);
