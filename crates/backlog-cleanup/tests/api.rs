@@ -37,7 +37,9 @@ fn assert_problem(answer: &Answer, status: u16) -> Value {
     assert_eq!(answer.header("content-type"), "application/problem+json");
     let problem = answer.json();
     assert_eq!(problem["status"], status);
-    assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
+    for member in ["title", "detail", "hint"] {
+        assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {problem}");
+    }
     problem
 }
 
@@ -157,6 +159,7 @@ fn each_level_has_what_the_database_gives_its_role() {
     for path in ["run", "emergency", "run?dryRun=true", "runs/1/stop"] {
         let problem = assert_problem(&server.post(OPERATOR, &format!("{BASE}/{path}"), ""), 403);
         assert_eq!(problem["sqlstate"], "42501");
+        assert!(problem["hint"].as_str().unwrap().contains("backlog_cleanup_grant"), "{problem}");
     }
     // A superuser is bound by no level.
     let file = cluster.socket().to_owned() + "/tokens-of-a-superuser";

@@ -55,6 +55,7 @@ fn the_exit_code_says_how_it_ended() {
     assert_eq!(run(&["status"]).code, 0);
     assert_eq!(ended(run(&["status", "--target", "none", "--json"])), (1, "42704".into()));
     assert_eq!(ended(run(&["status", "--dbname", "none", "--json"])), (1, "3D000".into()));
+    assert!(run(&["status", "--dbname", "none"]).stderr.contains("HINT:  --dbname and --username"));
     assert_eq!(ended(run(&["cleanup", "--jason", "--json"])), (2, Value::Null));
     assert_eq!(run(&["cleanup", "--jason"]).code, 2);
     for removal in ["cleanup", "run"] {
