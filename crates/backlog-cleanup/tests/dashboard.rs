@@ -126,6 +126,9 @@ fn an_emergency_wants_the_accounts_name() {
     let mut stage = Stage::with_operator("emergency", FAILURES);
     stage.browser.click("#actions button[value=emergency]");
     assert_eq!(stage.browser.text("#confirm-title"), "Emergency: remove all 45 failed rows?");
+    stage.open("/preview?target=generations&mode=emergency&failure_type=timeout");
+    assert!(stage.browser.text("#confirm table").contains("Bread"));
+    stage.open("/");
     stage.browser.type_into("#account", "system-backlog");
     stage.browser.click("#confirm button");
     assert!(stage.browser.text("#alert").contains("not the account’s name"));
