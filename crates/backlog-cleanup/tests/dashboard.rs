@@ -118,7 +118,9 @@ fn what_was_previewed_is_what_is_removed() {
     stage.says_of_the_run("completed: 20 rows removed");
     assert_eq!(stage.failed(), 70);
     assert_eq!(stage.count("SELECT count(*) FROM backlog_cleanup.run WHERE requested_by = 'backlog_operator'"), 1);
-    assert!(stage.browser.text("#runs .details").contains("Recipes that lost most"));
+    let details = stage.browser.text("#runs .details");
+    assert!(details.contains("Recipes that lost most") && details.contains("Soup"), "{details}");
+    assert!(!details.contains("Bread"), "it lost nothing: {details}");
 }
 
 #[test]
