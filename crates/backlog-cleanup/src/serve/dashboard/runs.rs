@@ -110,7 +110,7 @@ fn details(run: &Run, lost: &[CleanupDetail]) -> Markup {
                 tbody {
                     @for recipe in lost.iter().filter(|recipe| recipe.cleaned_count > 0).take(NAMED) {
                         tr {
-                            th scope="row" { (recipe.recipe_name) " " span .muted { (recipes::id(&recipe.recipe_id)) } }
+                            th scope="row" { bdi { (recipe.recipe_name) } " " span .muted { (recipes::id(&recipe.recipe_id)) } }
                             td .figure { (words::number(recipe.failed_count)) }
                             td .figure { (words::number(recipe.cleaned_count)) }
                         }
