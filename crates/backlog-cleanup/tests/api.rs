@@ -248,3 +248,25 @@ fn doctor_health_and_the_document_answer() {
         }
     }
 }
+
+#[test]
+fn a_dry_run_has_all_that_the_document_requires() {
+    /// What an object of that schema must have.
+    fn required(schemas: &Value, schema: &Value) -> Vec<String> {
+        let name = schema["$ref"].as_str().and_then(|it| it.rsplit('/').next());
+        let schema = name.map_or(schema, |name| &schemas[name]);
+        let parts = schema["allOf"].as_array().into_iter().flatten().flat_map(|part| required(schemas, part));
+        let own = schema["required"].as_array().into_iter().flatten().map(|name| name.as_str().unwrap().to_owned());
+        parts.chain(own).collect()
+    }
+    let (_cluster, _client, server) = start("required", &[]);
+    let document = server.send("GET", "/api/openapi.json", &[], "").json();
+    for path in ["run", "emergency"] {
+        let answers = &document["paths"][format!("{BASE}/{path}")]["post"]["responses"];
+        let schema = &answers["200"]["content"]["application/json"]["schema"];
+        let required = required(&document["components"]["schemas"], schema);
+        assert!(required.contains(&"recipesAffected".to_owned()), "{required:?}");
+        let answer = server.post(OPERATOR, &format!("{BASE}/{path}?dryRun=true"), "").json();
+        assert!(required.iter().all(|name| answer.get(name).is_some()), "{required:?}: {answer}");
+    }
+}
