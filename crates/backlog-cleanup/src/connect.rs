@@ -155,11 +155,15 @@ fn has_password(address: &Url) -> bool {
     address.password().is_some() || address.query_pairs().any(|(key, _)| key == "password")
 }
 
-fn not_connected(error: sqlx::Error, options: &PgConnectOptions) -> Failure {
+/// What is said of a connection that could not be opened.
+pub fn not_connected(error: sqlx::Error, options: &PgConnectOptions) -> Failure {
     let what = match &error {
         sqlx::Error::Io(error) => error.to_string(),
         sqlx::Error::Tls(error) => error.to_string(),
-        _ => return error.into(),
+        _ => {
+            return Failure::from(error)
+                .or_hint("--dbname and --username, PGDATABASE and PGUSER, or DATABASE_URL say what to connect to");
+        }
     };
     let host = options.get_socket().map_or(options.get_host().into(), |socket| socket.to_string_lossy());
     let message = format!("could not connect to \"{host}\", port {}: {what}", options.get_port());

@@ -70,7 +70,7 @@ impl From<sqlx::Error> for Failure {
                 sqlstate: Some(error.code().into()),
                 message: error.message().into(),
                 detail: error.detail().map(Into::into),
-                hint: error.hint().map(Into::into),
+                hint: error.hint().map(Into::into).or_else(|| level(error)),
             },
             None => {
                 use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed};
@@ -83,6 +83,12 @@ impl From<sqlx::Error> for Failure {
             }
         }
     }
+}
+
+/// What gives a role what PostgreSQL itself has refused, which says no hint.
+fn level(error: &PgDatabaseError) -> Option<String> {
+    (error.code() == "42501" && error.message().starts_with("permission denied"))
+        .then(|| "SELECT backlog_cleanup_grant('role_name', 'operator')".into())
 }
 
 impl From<std::io::Error> for Failure {

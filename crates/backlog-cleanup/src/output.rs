@@ -88,10 +88,10 @@ impl Output {
         }
     }
 
-    /// A line beside the result.
+    /// A line beside the result, in one piece: what is typed after a question does not come before its end.
     pub fn note(&self, line: impl Display) {
         // Where nobody listens, nothing can be said.
-        writeln!(std::io::stderr(), "{line}").ok();
+        std::io::stderr().write_all(format!("{line}\n").as_bytes()).ok();
     }
 
     /// A table in the style of all commands, with its header, as wide as the terminal at most.

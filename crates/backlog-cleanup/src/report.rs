@@ -96,7 +96,7 @@ fn how_it_went<T>(output: &Output, batched: &Batched<T>) -> Result<()> {
 
 /// A table of what a run did per recipe.
 pub fn recipes(output: &Output, details: &[CleanupDetail], limit: usize) -> Result<()> {
-    if details.is_empty() {
+    if details.is_empty() || limit == 0 {
         return Ok(());
     }
     let mut table = output.table(["ID", "RECIPE", "FAILED", "REMOVED", "KEPT"]);

@@ -37,7 +37,9 @@ fn assert_problem(answer: &Answer, status: u16) -> Value {
     assert_eq!(answer.header("content-type"), "application/problem+json");
     let problem = answer.json();
     assert_eq!(problem["status"], status);
-    assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
+    for member in ["title", "detail", "hint"] {
+        assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {problem}");
+    }
     problem
 }
 
@@ -157,6 +159,7 @@ fn each_level_has_what_the_database_gives_its_role() {
     for path in ["run", "emergency", "run?dryRun=true", "runs/1/stop"] {
         let problem = assert_problem(&server.post(OPERATOR, &format!("{BASE}/{path}"), ""), 403);
         assert_eq!(problem["sqlstate"], "42501");
+        assert!(problem["hint"].as_str().unwrap().contains("backlog_cleanup_grant"), "{problem}");
     }
     // A superuser is bound by no level.
     let file = cluster.socket().to_owned() + "/tokens-of-a-superuser";
@@ -243,5 +246,27 @@ fn doctor_health_and_the_document_answer() {
             let is_open = ["/healthz", "/readyz", "/api/openapi.json", "/login", "/logout"].contains(&path.as_str());
             assert!(answer.status == 401 || is_open && answer.status != 404, "{method} {path}: {answer:?}");
         }
+    }
+}
+
+#[test]
+fn a_dry_run_has_all_that_the_document_requires() {
+    /// What an object of that schema must have.
+    fn required(schemas: &Value, schema: &Value) -> Vec<String> {
+        let name = schema["$ref"].as_str().and_then(|it| it.rsplit('/').next());
+        let schema = name.map_or(schema, |name| &schemas[name]);
+        let parts = schema["allOf"].as_array().into_iter().flatten().flat_map(|part| required(schemas, part));
+        let own = schema["required"].as_array().into_iter().flatten().map(|name| name.as_str().unwrap().to_owned());
+        parts.chain(own).collect()
+    }
+    let (_cluster, _client, server) = start("required", &[]);
+    let document = server.send("GET", "/api/openapi.json", &[], "").json();
+    for path in ["run", "emergency"] {
+        let answers = &document["paths"][format!("{BASE}/{path}")]["post"]["responses"];
+        let schema = &answers["200"]["content"]["application/json"]["schema"];
+        let required = required(&document["components"]["schemas"], schema);
+        assert!(required.contains(&"recipesAffected".to_owned()), "{required:?}");
+        let answer = server.post(OPERATOR, &format!("{BASE}/{path}?dryRun=true"), "").json();
+        assert!(required.iter().all(|name| answer.get(name).is_some()), "{required:?}: {answer}");
     }
 }

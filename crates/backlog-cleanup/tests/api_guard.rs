@@ -24,7 +24,9 @@ fn start(name: &str, arguments: &[&str]) -> (Arc<Cluster>, Server) {
 }
 
 fn is_problem(answer: &Answer, status: u16) -> bool {
-    answer.status == status && answer.header("content-type") == "application/problem+json"
+    answer.status == status
+        && answer.header("content-type") == "application/problem+json"
+        && answer.json()["hint"].as_str().is_some_and(|hint| !hint.is_empty())
 }
 
 #[test]

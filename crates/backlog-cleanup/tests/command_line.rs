@@ -55,6 +55,7 @@ fn the_exit_code_says_how_it_ended() {
     assert_eq!(run(&["status"]).code, 0);
     assert_eq!(ended(run(&["status", "--target", "none", "--json"])), (1, "42704".into()));
     assert_eq!(ended(run(&["status", "--dbname", "none", "--json"])), (1, "3D000".into()));
+    assert!(run(&["status", "--dbname", "none"]).stderr.contains("HINT:  --dbname and --username"));
     assert_eq!(ended(run(&["cleanup", "--jason", "--json"])), (2, Value::Null));
     assert_eq!(run(&["cleanup", "--jason"]).code, 2);
     for removal in ["cleanup", "run"] {
@@ -115,7 +116,7 @@ fn everything_goes_only_where_the_account_is_named() {
         assert_eq!((wrong.code, wrong.failure()["hint"].clone()), (2, "--confirm system_backlog".into()));
     }
     // Typed at a terminal, where it is also shown what would go.
-    for (typed, code, left) in [("system", 1, 30), ("system_backlog", 0, 27)] {
+    for (typed, code, left) in [("system", 2, 30), ("system_backlog", 0, 27)] {
         let template = cli::command(&cluster, "emergency", &[]);
         let binary = env!("CARGO_BIN_EXE_backlog-cleanup");
         let mut terminal = cli::Terminal::start(&template, &format!("{binary} emergency --recipe-id 2"), 100, 30);
@@ -202,5 +203,29 @@ fn completions_and_manual_pages_are_there_for_every_command() {
     assert_eq!(run(&cluster, "postgres", &["man", directory.path().to_str().unwrap()]).code, 0);
     for page in ["backlog-cleanup.1", "backlog-cleanup-run.1", "backlog-cleanup-schedule-set.1"] {
         assert!(directory.path().join(page).exists(), "{page}");
+    }
+}
+
+#[test]
+fn bash_completes_the_arguments_of_every_command() {
+    let completed = |typed: &str| {
+        let binary = env!("CARGO_BIN_EXE_backlog-cleanup");
+        let script = format!(
+            "source <({binary} completions bash)
+             COMP_WORDS=({typed} '') COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+             _backlog__cleanup backlog-cleanup '' \"${{COMP_WORDS[COMP_CWORD - 1]}}\"
+             echo \" ${{COMPREPLY[*]}} \""
+        );
+        let completed = Command::new("bash").args(["-c", &script]).output().expect("bash starts");
+        String::from_utf8(completed.stdout).expect("UTF-8")
+    };
+    for (typed, offered) in [
+        ("backlog-cleanup", " emergency "),
+        ("backlog-cleanup emergency", " --confirm "),
+        ("backlog-cleanup run --mode", " regular emergency "),
+        ("backlog-cleanup schedule", " remove "),
+        ("backlog-cleanup schedule set", " --batched "),
+    ] {
+        assert!(completed(typed).contains(offered), "{typed}: {}", completed(typed));
     }
 }

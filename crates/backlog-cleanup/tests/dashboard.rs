@@ -118,12 +118,17 @@ fn what_was_previewed_is_what_is_removed() {
     stage.says_of_the_run("completed: 20 rows removed");
     assert_eq!(stage.failed(), 70);
     assert_eq!(stage.count("SELECT count(*) FROM backlog_cleanup.run WHERE requested_by = 'backlog_operator'"), 1);
-    assert!(stage.browser.text("#runs .details").contains("Recipes that lost most"));
+    let details = stage.browser.text("#runs .details");
+    assert!(details.contains("Recipes that lost most") && details.contains("Soup"), "{details}");
+    assert!(!details.contains("Bread"), "it lost nothing: {details}");
 }
 
 #[test]
 fn an_emergency_wants_the_accounts_name() {
     let mut stage = Stage::with_operator("emergency", FAILURES);
+    stage.open("/preview?target=generations&mode=emergency&failure_type=timeout");
+    assert!(stage.browser.text("#confirm table").contains("Bread"));
+    stage.open("/");
     stage.browser.click("#actions button[value=emergency]");
     assert_eq!(stage.browser.text("#confirm-title"), "Emergency: remove all 45 failed rows?");
     stage.browser.type_into("#account", "system-backlog");
@@ -209,6 +214,8 @@ fn text_of_the_database_is_text() {
     };
     let address: String = url::form_urlencoded::byte_serialize(evil.as_bytes()).collect();
     escaped("/", "#recipes table");
+    // One that turns the direction of writing turns nothing else.
+    assert_eq!(stage.browser.text("#recipes tbody bdi"), evil);
     escaped("/", "#failures .legend");
     escaped("/", "nav[aria-label=targets]");
     escaped(&format!("/?search={address}"), "#recipes");

@@ -223,3 +223,17 @@ fn the_alerts_and_the_dashboard_ask_for_metrics_that_are_there() {
         assert!(content, "{said}");
     }
 }
+
+#[test]
+fn prometheus_may_call_the_server_of_the_compose_file_by_its_name() {
+    let cluster = Cluster::shared("");
+    server::database(&cluster, "compose");
+    let compose = include_str!("../../../deploy/compose.yaml");
+    let after = |start: &str| compose.split_once(start).and_then(|(_, rest)| rest.lines().next()).expect(start);
+    let allowed = after("command: serve").split_once("--allowed-host ").and_then(|(_, rest)| rest.split(' ').next());
+    let server = Server::start(&cluster, "compose", &["--allowed-host", allowed.unwrap_or_default()]);
+    let host = after("targets: [\"").split('"').next().unwrap();
+    let authorization = format!("Bearer {MONITOR}");
+    let answer = server.send("GET", "/metrics", &[("host", host), ("authorization", &authorization)], "");
+    assert_eq!(answer.status, 200, "{answer:?}");
+}

@@ -53,7 +53,7 @@ pub struct EmergencyReport {
     pub duration_ms: i64,
 }
 
-/// What a batched run did: the report of its mode, and how it went.
+/// What a batched run did: the report of its mode, and how it went, which a dry run does not tell.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
@@ -61,15 +61,21 @@ pub struct Batched<Report> {
     #[serde(flatten)]
     pub report: Report,
     /// `completed`, or `stopped` by `max_duration`, `max_rows` or `backlog_cleanup_stop`.
+    #[cfg_attr(feature = "openapi", schema(required = false))]
     pub state: String,
     /// Committed batches that removed rows.
+    #[cfg_attr(feature = "openapi", schema(required = false))]
     pub batches: i64,
     /// Background workers that it got; 0 where the session did all itself.
+    #[cfg_attr(feature = "openapi", schema(required = false))]
     pub workers: i64,
     /// Rows that somebody else had locked.
+    #[cfg_attr(feature = "openapi", schema(required = false))]
     pub skipped_count: i64,
     /// Rows that a trigger, a rule or a foreign key did not let go.
+    #[cfg_attr(feature = "openapi", schema(required = false))]
     pub kept_back_count: i64,
+    #[cfg_attr(feature = "openapi", schema(required = false))]
     pub batch_milliseconds: BatchMilliseconds,
 }
 

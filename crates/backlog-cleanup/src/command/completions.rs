@@ -17,7 +17,8 @@ impl Completions {
     pub fn run(self, output: &Output) -> Result<Exit> {
         let mut script = Vec::new();
         generate(self.shell, &mut Arguments::command(), "backlog-cleanup", &mut script);
-        let script = String::from_utf8_lossy(&script);
+        // In bash, clap_complete names a command in two ways where the program's name has a hyphen (clap issue 6421).
+        let script = String::from_utf8_lossy(&script).replace("backlog__subcmd__cleanup", "backlog__cleanup");
         if output.json {
             output.json(&json!({ "shell": self.shell.to_string(), "script": script }))?;
         } else {

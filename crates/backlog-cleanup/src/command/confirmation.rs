@@ -67,6 +67,6 @@ impl Confirmation {
         if typed.trim() == account {
             return Ok(());
         }
-        Err(Failure::error("not confirmed: nothing was removed"))
+        Err(Failure::usage("not confirmed: nothing was removed").hint(named))
     }
 }

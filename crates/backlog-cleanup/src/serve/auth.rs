@@ -63,7 +63,7 @@ impl Caller {
             return Ok(());
         }
         let detail = format!("this needs level {}, and the token has {}", level.name(), self.level.name());
-        Err(Problem::forbidden(detail))
+        Err(Problem::forbidden(detail).hint(format!("a token of level {}", level.name())))
     }
 
     /// Whether the session has not ended since.

@@ -21,7 +21,8 @@ pub async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) ->
         .hint(format!("backlog-cleanup serve --allowed-host {}", host.host())));
     }
     if !request.method().is_safe() && !is_same_site(request.headers(), &host) {
-        return Err(Problem::forbidden("the request comes from another site's page"));
+        return Err(Problem::forbidden("the request comes from another site's page")
+            .hint("Authorization: Bearer <token>, without Origin, Sec-Fetch-Site and Cookie"));
     }
     Ok(next.run(request).await)
 }

@@ -23,8 +23,7 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     sqlstate: Option<String>,
     /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
+    hint: String,
     #[serde(flatten)]
     members: Map<String, Value>,
 }
@@ -36,7 +35,8 @@ fn code<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::O
 impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
         let title = status.canonical_reason().unwrap_or("Error");
-        Problem { title, status, detail: detail.into(), sqlstate: None, hint: None, members: Map::new() }
+        let hint = usual_hint(status).into();
+        Problem { title, status, detail: detail.into(), sqlstate: None, hint, members: Map::new() }
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Problem {
@@ -44,7 +44,7 @@ impl Problem {
     }
 
     pub fn unauthorized(detail: impl Into<String>) -> Problem {
-        Problem::new(StatusCode::UNAUTHORIZED, detail).hint("Authorization: Bearer <token>")
+        Problem::new(StatusCode::UNAUTHORIZED, detail)
     }
 
     pub fn forbidden(detail: impl Into<String>) -> Problem {
@@ -60,7 +60,7 @@ impl Problem {
     }
 
     pub fn hint(self, hint: impl Into<String>) -> Problem {
-        Problem { hint: Some(hint.into()), ..self }
+        Problem { hint: hint.into(), ..self }
     }
 
     /// A further member, for programs.
@@ -71,6 +71,21 @@ impl Problem {
 
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+}
+
+/// What to do where nobody knows better.
+fn usual_hint(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "Authorization: Bearer <token>",
+        StatusCode::FORBIDDEN => "a token of a higher level",
+        StatusCode::CONFLICT | StatusCode::REQUEST_TIMEOUT => "try again in a moment",
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            "try again after as many seconds as Retry-After says"
+        }
+        StatusCode::GATEWAY_TIMEOUT => "try again, or backlog-cleanup serve --request-timeout 60",
+        status if status.is_server_error() => "backlog-cleanup doctor, and the log of the server",
+        _ => "GET /api/openapi.json describes every request",
     }
 }
 
@@ -106,7 +121,11 @@ impl From<Failure> for Problem {
             Some(detail) => format!("{}: {detail}", failure.message),
             None => failure.message,
         };
-        Problem { sqlstate: failure.sqlstate, hint: failure.hint, ..Problem::new(status, detail) }
+        let problem = Problem { sqlstate: failure.sqlstate, ..Problem::new(status, detail) };
+        match failure.hint {
+            Some(hint) => problem.hint(hint),
+            None => problem,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connect::{Server, use_extension};
+use crate::connect::{Server, not_connected, use_extension};
 use crate::failure::{Failure, Result};
 
 use super::Settings;
@@ -123,7 +123,8 @@ impl Access {
 
     /// Looks whether the database is there, has the extension, and binds the role to its level. Errors: all three.
     pub async fn check(&self) -> Result<()> {
-        let mut connection = self.pool.connect_options().connect().await?;
+        let options = self.pool.connect_options();
+        let mut connection = options.connect().await.map_err(|error| not_connected(error, &options))?;
         use_extension(&mut connection).await?;
         let is_free: bool = sqlx::query_scalar("SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER")
             .fetch_one(&mut connection)

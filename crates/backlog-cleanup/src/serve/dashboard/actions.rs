@@ -147,7 +147,7 @@ fn recipes(preview: &Preview) -> Markup {
                     tbody {
                         @for (name, count) in preview.recipes.iter().take(NAMED) {
                             tr {
-                                th scope="row" { (name) }
+                                th scope="row" { bdi { (name) } }
                                 td .figure { (words::number(*count)) }
                                 td .bars {
                                     svg width="100%" height="10" aria-hidden="true" {

@@ -68,7 +68,7 @@ impl Data {
     }
 }
 
-pub async fn status(app: &Arc<App>, caller: &Caller, target: &str) -> Result<StatusReport, Problem> {
+async fn status(app: &Arc<App>, caller: &Caller, target: &str) -> Result<StatusReport, Problem> {
     parsed(&status::report(app, caller, target.to_owned()).await?)
 }
 

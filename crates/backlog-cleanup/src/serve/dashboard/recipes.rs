@@ -108,7 +108,7 @@ fn table(shown: &[&RecipeFailures], most: i64, query: &Query) -> Markup {
             tbody {
                 @for recipe in shown {
                     tr {
-                        th scope="row" { (recipe.recipe_name) " " span .muted { (id(&recipe.recipe_id)) } }
+                        th scope="row" { bdi { (recipe.recipe_name) } " " span .muted { (id(&recipe.recipe_id)) } }
                         td .figure { (words::number(recipe.failed_count)) }
                         td .bars { (bar(recipe, most)) }
                         td .figure { (words::number(recipe.removable_count)) }

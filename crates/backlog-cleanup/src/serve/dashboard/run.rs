@@ -43,11 +43,12 @@ pub async fn run(
     Form(confirmation): Form<Confirmation>,
 ) -> Result<Redirect, Problem> {
     let Confirmation { target, mode, recipe, failure_type, expected_count, idempotency_key, account } = confirmation;
-    if mode == Mode::Emergency && account.trim() != data::account(&caller.pool, &target).await? {
-        return Err(Problem::bad_request(format!(
-            "\"{}\" is not the account’s name; nothing was removed",
-            account.trim()
-        )));
+    if mode == Mode::Emergency {
+        let (typed, account) = (account.trim(), data::account(&caller.pool, &target).await?);
+        if typed != account {
+            let detail = format!("\"{typed}\" is not the account’s name; nothing was removed");
+            return Err(Problem::bad_request(detail).hint(account));
+        }
     }
     let selection = Asked { target: target.clone(), mode, recipe, failure_type }.selection();
     let answer =

@@ -101,16 +101,16 @@ fn details(run: &Run, lost: &[CleanupDetail]) -> Markup {
             @if run.skipped > 0 { div { dt { "locked by somebody" } dd { (words::number(run.skipped)) } } }
             @if run.kept_back > 0 { div { dt { "not let go" } dd { (words::number(run.kept_back)) } } }
         }
-        @if !lost.is_empty() {
+        @if lost.iter().any(|recipe| recipe.cleaned_count > 0) {
             table {
                 caption { "Recipes that lost most" }
                 thead {
                     tr { th scope="col" { "recipe" } th scope="col" .figure { "failed before" } th scope="col" .figure { "removed" } }
                 }
                 tbody {
-                    @for recipe in lost.iter().take(NAMED) {
+                    @for recipe in lost.iter().filter(|recipe| recipe.cleaned_count > 0).take(NAMED) {
                         tr {
-                            th scope="row" { (recipe.recipe_name) " " span .muted { (recipes::id(&recipe.recipe_id)) } }
+                            th scope="row" { bdi { (recipe.recipe_name) } " " span .muted { (recipes::id(&recipe.recipe_id)) } }
                             td .figure { (words::number(recipe.failed_count)) }
                             td .figure { (words::number(recipe.cleaned_count)) }
                         }
