@@ -214,7 +214,8 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         // With its Chromium, which is in the same group.
-        Command::new("kill").arg("--").arg(format!("-{}", self.driver.id())).status().expect("kill starts");
+        let group = format!("-{}", self.driver.id());
+        assert!(Command::new("kill").args(["-TERM", "--", &group]).status().expect("kill starts").success());
         self.driver.wait().expect("chromedriver ends");
     }
 }
