@@ -10,13 +10,10 @@ use crate::owner::{as_owner_of, set_local};
 use crate::policy::Policy;
 use crate::position::{Order, Position};
 use crate::recipe::Recipes;
-use crate::removable::{PerLeaf, Removable, push};
+use crate::removable::{POSITIONS, PerLeaf, Removable, push};
 use crate::selection::Selection;
 use crate::stream::{Row, stream, stream_index};
 use crate::target::Target;
-
-/// How many positions are kept, in 48 MB; what is beyond is found again, page by page.
-const POSITIONS: i64 = 6_000_000;
 
 /// What one pass over the failed rows finds, without a sort: a row that `keep` newer ones of its recipe push out is
 /// removable, whatever comes after it.

@@ -12,10 +12,14 @@ pub struct Removable(u64);
 /// The removable rows per leaf table's oid.
 pub type PerLeaf = BTreeMap<u32, Vec<Removable>>;
 
-/// Adds a row to millions: the list grows by an eighth, not to the double, which would take half of the memory for nothing.
+/// How many positions are kept, in 48 MB; what is beyond is found again, page by page.
+pub const POSITIONS: usize = 6_000_000;
+
+/// Adds a row to what may become millions. A list that has become long gets its last size at once, of which only what is
+/// filled takes memory: one that grows in steps leaves behind what it grew out of.
 pub fn push(rows: &mut Vec<Removable>, row: Removable) {
     if rows.len() == rows.capacity() {
-        rows.reserve_exact((rows.len() / 8).max(65_536));
+        rows.reserve_exact(if rows.len() < POSITIONS / 16 { rows.len().max(4_096) } else { POSITIONS - rows.len() });
     }
     rows.push(row);
 }

@@ -19,9 +19,8 @@ pub struct Problem {
     status: StatusCode,
     /// What is wrong.
     detail: String,
-    /// PostgreSQL's code, where the database said it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sqlstate: Option<String>,
+    /// PostgreSQL's code: what the database said, else the code that it has for such a thing.
+    sqlstate: String,
     /// What to do about it.
     hint: String,
     #[serde(flatten)]
@@ -35,8 +34,8 @@ fn code<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::O
 impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
         let title = status.canonical_reason().unwrap_or("Error");
-        let hint = usual_hint(status).into();
-        Problem { title, status, detail: detail.into(), sqlstate: None, hint, members: Map::new() }
+        let (sqlstate, hint) = (usual_sqlstate(status).into(), usual_hint(status).into());
+        Problem { title, status, detail: detail.into(), sqlstate, hint, members: Map::new() }
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Problem {
@@ -71,6 +70,30 @@ impl Problem {
 
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+}
+
+/// The code of what the database has not been asked about (PostgreSQL's documentation, Appendix A).
+fn usual_sqlstate(status: StatusCode) -> &'static str {
+    match status {
+        // invalid_authorization_specification, insufficient_privilege
+        StatusCode::UNAUTHORIZED => "28000",
+        StatusCode::FORBIDDEN => "42501",
+        // undefined_object
+        StatusCode::NOT_FOUND => "42704",
+        // object_not_in_prerequisite_state
+        StatusCode::CONFLICT => "55000",
+        // program_limit_exceeded, configuration_limit_exceeded
+        StatusCode::PAYLOAD_TOO_LARGE => "54000",
+        StatusCode::TOO_MANY_REQUESTS => "53400",
+        // query_canceled
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "57014",
+        // cannot_connect_now
+        StatusCode::SERVICE_UNAVAILABLE => "57P03",
+        // system_error: outside of PostgreSQL
+        status if status.is_server_error() => "58000",
+        // invalid_parameter_value
+        _ => "22023",
     }
 }
 
@@ -121,10 +144,11 @@ impl From<Failure> for Problem {
             Some(detail) => format!("{}: {detail}", failure.message),
             None => failure.message,
         };
-        let problem = Problem { sqlstate: failure.sqlstate, ..Problem::new(status, detail) };
-        match failure.hint {
-            Some(hint) => problem.hint(hint),
-            None => problem,
+        let problem = Problem::new(status, detail);
+        Problem {
+            sqlstate: failure.sqlstate.unwrap_or(problem.sqlstate),
+            hint: failure.hint.unwrap_or(problem.hint),
+            ..problem
         }
     }
 }
