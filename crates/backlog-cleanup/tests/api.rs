@@ -152,7 +152,7 @@ fn each_level_has_what_the_database_gives_its_role() {
     }
     for path in ["run", "emergency", "run?dryRun=true", "runs/1/stop"] {
         let problem = assert_problem(&server.post(MONITOR, &format!("{BASE}/{path}"), ""), 403);
-        assert_eq!((&problem["sqlstate"], &problem["hint"]), (&"42501".into(), &"a token of a higher level".into()));
+        assert_eq!((&problem["sqlstate"], &problem["hint"]), (&"42501".into(), &"a token of level operator".into()));
     }
     // A token of more than its role may do gets the database's own answer.
     client.batch_execute("SELECT backlog_cleanup_revoke('backlog_operator')").unwrap();
