@@ -35,7 +35,7 @@ pub fn remove_failed(target: &Target, leaf: &Leaf, selection: &Selection, recipe
         }
         let column = leaf.number_of(&target.recipe, target);
         let mut numbers = Vec::with_capacity(CHUNK);
-        let removed = delete_scanned(&delete, column, |row| {
+        let removed = delete_scanned(&delete, leaf.table.oid, column, |row| {
             numbers.push(row.datum(column as usize - 1).map(|number| number.value() as i64));
             if numbers.len() == CHUNK {
                 counted.count_numbers(&mut numbers);

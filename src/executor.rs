@@ -39,6 +39,7 @@ pub fn start<T>(
         let cached = pg_sys::SPI_plan_get_cached_plan(prepared);
         let statements = (*cached).stmt_list.as_ref();
         let alone = statements.filter(|list| list.length == 1).map(|list| (*list.elements).ptr_value);
+        let alone = alone.filter(|planned| (*planned.cast::<pg_sys::PlannedStmt>()).utilityStmt.is_null());
         let done = alone.map(|planned| {
             let mut started = Started(pg_sys::CreateQueryDesc(
                 planned.cast(),

@@ -213,3 +213,24 @@ fn an_emergency_run_in_a_trigger_of_another_counts_its_own_rows() {
     let expected = [("generations", 0, 5), ("generations", 1, 5), ("inner", 7, 3)];
     assert_eq!(counts, expected.map(|(target, recipe, count)| (target.into(), recipe, count)));
 }
+
+#[test]
+fn an_emergency_run_does_not_count_as_removed_what_a_rule_makes_something_else_of() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status)
+             SELECT 'system_backlog', 1, '', 'failed' FROM generate_series(1, 3)",
+        )
+        .unwrap();
+    for action in ["UPDATE generations SET status = 'hidden' WHERE id = OLD.id", "NOTIFY removed", "NOTHING"] {
+        client
+            .batch_execute(&format!("CREATE OR REPLACE RULE soft AS ON DELETE TO generations DO INSTEAD {action}"))
+            .unwrap();
+        let refused = refused(client.batch_execute("SELECT backlog_cleanup_emergency()"));
+        assert_eq!(refused.0, "0A000", "{action}: {refused:?}");
+        let left = client.query_one("SELECT count(*) FROM generations WHERE status = 'failed'", &[]).unwrap();
+        assert_eq!(left.get::<_, i64>(0), 3, "{action}");
+    }
+}
