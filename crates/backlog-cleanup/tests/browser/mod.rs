@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::http::Method;
 use fantoccini::elements::Element;
+use fantoccini::error::{CmdError, ErrorStatus};
 use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::{Value, json};
@@ -84,17 +85,40 @@ impl Browser {
         self.wait(self.client.wait().for_element(Locator::Css(css))).expect(css)
     }
 
+    /// Does something to an element, once more where a new page took it away in between.
+    fn on<T>(&self, css: &str, action: impl AsyncFn(&Element) -> Result<T, CmdError>) -> T {
+        loop {
+            match self.wait(action(&self.element(css))) {
+                Err(CmdError::Standard(gone)) if gone.error == ErrorStatus::StaleElementReference => {}
+                done => return done.expect(css),
+            }
+        }
+    }
+
     /// The text of an element, as it is seen.
     pub fn text(&self, css: &str) -> String {
-        self.wait(self.element(css).text()).expect(css)
+        self.on(css, Element::text)
+    }
+
+    /// Waits until an element says it, also while pages change.
+    pub fn says(&self, css: &str, part: &str) {
+        let mut text = String::new();
+        for _ in 0..600 {
+            text = self.text(css);
+            if text.contains(part) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{css} never says “{part}”, but: {text}");
     }
 
     pub fn click(&self, css: &str) {
-        self.wait(self.element(css).click()).expect(css);
+        self.on(css, Element::click);
     }
 
     pub fn type_into(&self, css: &str, text: &str) {
-        self.wait(self.element(css).send_keys(text)).expect(css);
+        self.on(css, async |element| element.send_keys(text).await);
     }
 
     /// What a script in the page returns.
