@@ -28,9 +28,10 @@ impl Leaf {
         }
     }
 
-    /// Has the planner read the whole table, with workers, where its figures would have it believe in a few rows and an
-    /// index; until `acting_as` ends.
-    pub fn read_whole_if_stale(&self) {
+    /// Until `acting_as` ends, has the planner expect rows by the million that workers pass on, each for less than it thinks,
+    /// and read the whole table where its figures would have it believe in a few rows and an index.
+    pub fn expect_most_rows(&self) {
+        set_local("parallel_tuple_cost", "0");
         if self.is_stale {
             for path in ["bitmapscan", "indexscan", "indexonlyscan"] {
                 set_local(&format!("enable_{path}"), "off");

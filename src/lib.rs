@@ -12,6 +12,7 @@ mod begin;
 mod books;
 mod breaker;
 mod cleanup;
+mod counts;
 mod cutoff;
 mod doctor;
 mod emergency;

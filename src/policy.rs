@@ -1,6 +1,8 @@
 use pgrx::prelude::*;
 
 use crate::error::{Result, error, spi};
+use crate::owner::as_owner_of;
+use crate::stream::stream;
 use crate::target::{Target, state};
 
 /// The cutoff before which nothing is: nothing is old.
@@ -44,6 +46,17 @@ impl Policy {
             ));
         };
         Ok(Policy { cutoff, keep })
+    }
+
+    /// The cutoff as a failed-at of the target: microseconds since 2000.
+    pub fn cutoff_of(&self, target: &Target) -> Result<i64> {
+        let mut cutoff = i64::MIN;
+        as_owner_of(&target.table, || {
+            stream(&format!("SELECT {}", target.as_failed_at(&self.cutoff)), |row| {
+                cutoff = row.instant(0).unwrap_or(cutoff)
+            })
+        })?;
+        Ok(cutoff)
     }
 
     pub fn is_enabled(&self) -> bool {

@@ -29,12 +29,7 @@ pub struct Ranked {
 /// Ranks the expired failed rows of a target, newest first by failed-at, then by id. Takes `keep` entries per recipe, and
 /// 8 bytes per position. Reads the partial index alone where it can tell, else the table, in one pass.
 pub fn rank(target: &Target, policy: &Policy, selection: &Selection, leaves: &[Leaf]) -> Result<Ranked> {
-    let mut cutoff = i64::MIN;
-    as_owner_of(&target.table, || {
-        stream(&format!("SELECT {}", target.as_failed_at(&policy.cutoff)), |row| {
-            cutoff = row.instant(0).unwrap_or(cutoff)
-        })
-    })?;
+    let cutoff = policy.cutoff_of(target)?;
     let through_index = index::serves(target, selection, leaves)?;
     let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
     let order = Order::of(&target.id);
@@ -120,9 +115,7 @@ fn read(
         return Ok(());
     }
     as_owner_of(&leaf.table, || {
-        // Half a million rows that a worker passes on cost less than the planner thinks.
-        set_local("parallel_tuple_cost", "0");
-        leaf.read_whole_if_stale();
+        leaf.expect_most_rows();
         stream(&statement(if leaf.reach == Reach::Position { "g.ctid" } else { "NULL::tid" }), each)
     })
 }

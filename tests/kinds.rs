@@ -42,7 +42,18 @@ fn target(client: &mut Client) {
         .unwrap();
 }
 
-/// Fills the table and runs each call on it; exactly the right rows go, and the books say so.
+/// How many recipes a status counts as this query does.
+const COUNTED: &str = "SELECT count(*)::int FROM backlog_cleanup_status('kind') s
+    JOIN (SELECT recipe_id::text, count(*), count(*) FILTER (WHERE status = 'failed') AS failed,
+                 count(*) FILTER (WHERE status = 'pending') AS pending,
+                 greatest(count(*) FILTER (WHERE status = 'failed' AND updated_at < now() - interval '24 hours') - 10, 0)
+                     AS removable,
+                 min(updated_at) FILTER (WHERE status = 'failed') AS oldest
+          FROM kind GROUP BY recipe_id) k USING (recipe_id)
+    WHERE (s.total_count, s.failed_count, s.pending_count, s.removable_count, s.oldest_failed_at)
+          = (k.count, k.failed, k.pending, k.removable, k.oldest)";
+
+/// Fills the table and runs each call on it; exactly the right rows go, and status and the books say so.
 fn exactly_the_right_rows_go(client: &mut Client, kind: &str) {
     exactly_the_right_rows_go_after(client, kind, &[]);
 }
@@ -52,6 +63,7 @@ fn exactly_the_right_rows_go_after(client: &mut Client, kind: &str, statements: 
         client.batch_execute("DELETE FROM kind; TRUNCATE credit_transactions").unwrap();
         client.batch_execute(FILL).unwrap();
         statements.iter().for_each(|statement| client.batch_execute(statement).unwrap());
+        assert_eq!(ids(client, COUNTED, &[]), [4], "{kind}");
         let expected = ids(client, LEFT, &[&call.contains("emergency")]);
         client.batch_execute(call).unwrap_or_else(|failure| panic!("{kind}, {call}: {:?}", failure.as_db_error()));
         assert_eq!(ids(client, "SELECT id FROM kind ORDER BY id", &[]), expected, "{kind}, {call}");
@@ -198,6 +210,10 @@ fn foreign_partitions_lose_exactly_the_right_rows_by_one_pushed_down_delete_per_
     // Four recipes, two regular runs.
     assert_eq!(pushed, 8, "{deletes:#?}");
     assert!(!log.contains("ctid ="), "{deletes:#?}");
+    assert!(
+        log.lines().any(|line| line.contains("count(*)") && line.contains("FROM public.far")),
+        "counted over there"
+    );
     let (sqlstate, ..) = refused(client.batch_execute("CALL backlog_cleanup_run('kind', max_rows => 1)"));
     assert_eq!(sqlstate, "0A000");
 }
