@@ -97,3 +97,35 @@ STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'backlog_cleanup_run_details_wrapper';
 REVOKE ALL ON FUNCTION backlog_cleanup_run_details(bigint) FROM PUBLIC;
 COMMENT ON FUNCTION backlog_cleanup_run_details(bigint) IS
     'what a run of the history did per recipe, most removed first';
+
+ALTER TABLE backlog_cleanup.target ADD COLUMN named_by name;
+COMMENT ON COLUMN backlog_cleanup.target.named_by IS
+    'the role that made the target use its tables, who must still be their owner; NULL is a superuser; kept by a trigger';
+-- A name means whatever table has it, and another one tomorrow: whose right it was is remembered, and asked for by each run.
+CREATE FUNCTION backlog_cleanup.remember_namer() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER) THEN
+        RETURN NEW;
+    END IF;
+    IF TG_OP = 'INSERT'
+       OR (NEW.throttle_query, NEW.search_path) IS DISTINCT FROM (OLD.throttle_query, OLD.search_path)
+       OR NEW.generations_table <> OLD.generations_table
+       OR NEW.recipes_table <> coalesce(OLD.recipes_table, '')
+       OR NEW.users_table <> coalesce(OLD.users_table, '')
+       OR NEW.ledger_table <> coalesce(OLD.ledger_table, '')
+    THEN
+        NEW.named_by := CURRENT_USER;
+    ELSE
+        NEW.named_by := OLD.named_by;
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.remember_namer() IS
+    'remembers who makes a target use tables, a search path or a throttle query';
+REVOKE ALL ON FUNCTION backlog_cleanup.remember_namer() FROM PUBLIC;
+CREATE TRIGGER remember_namer BEFORE INSERT OR UPDATE ON backlog_cleanup.target
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.remember_namer();
+COMMENT ON TRIGGER remember_namer ON backlog_cleanup.target IS 'a target uses only tables of whoever named them';

@@ -1,3 +1,32 @@
+-- A name means whatever table has it, and another one tomorrow: whose right it was is remembered, and asked for by each run.
+CREATE FUNCTION backlog_cleanup.remember_namer() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER) THEN
+        RETURN NEW;
+    END IF;
+    IF TG_OP = 'INSERT'
+       OR (NEW.throttle_query, NEW.search_path) IS DISTINCT FROM (OLD.throttle_query, OLD.search_path)
+       OR NEW.generations_table <> OLD.generations_table
+       OR NEW.recipes_table <> coalesce(OLD.recipes_table, '')
+       OR NEW.users_table <> coalesce(OLD.users_table, '')
+       OR NEW.ledger_table <> coalesce(OLD.ledger_table, '')
+    THEN
+        NEW.named_by := CURRENT_USER;
+    ELSE
+        NEW.named_by := OLD.named_by;
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.remember_namer() IS
+    'remembers who makes a target use tables, a search path or a throttle query';
+REVOKE ALL ON FUNCTION backlog_cleanup.remember_namer() FROM PUBLIC;
+CREATE TRIGGER remember_namer BEFORE INSERT OR UPDATE ON backlog_cleanup.target
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.remember_namer();
+COMMENT ON TRIGGER remember_namer ON backlog_cleanup.target IS 'a target uses only tables of whoever named them';
+
 -- Values are checked when they are written, by the code that a run checks them with; a dump is taken as it is, since a
 -- table that it names may be gone.
 CREATE FUNCTION backlog_cleanup.check_target() RETURNS trigger LANGUAGE plpgsql

@@ -43,6 +43,7 @@ CREATE TABLE backlog_cleanup.target (
     yield_to_autovacuum boolean NOT NULL DEFAULT false,
     max_wal_rate        bigint CONSTRAINT max_wal_rate_is_positive CHECK (max_wal_rate OPERATOR(pg_catalog.>) 0),
     throttle_query      text,
+    named_by            name,
     CONSTRAINT failed_status_is_none_of_the_others
         CHECK (failed_status OPERATOR(pg_catalog.<>) ALL (ARRAY[completed_status, pending_status, processing_status]))
 );
@@ -83,6 +84,8 @@ COMMENT ON COLUMN backlog_cleanup.target.max_wal_rate IS
     'a batched run waits until the server has written no more bytes of WAL per second than this since its last batch started';
 COMMENT ON COLUMN backlog_cleanup.target.throttle_query IS
     'a query, run as the table''s owner, that returns a reason to wait, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.named_by IS
+    'the role that made the target use its tables, who must still be their owner; NULL is a superuser; kept by a trigger';
 
 CREATE TABLE backlog_cleanup.policy (
     target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,

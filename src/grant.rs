@@ -138,19 +138,24 @@ fn as_owner(role_name: &str, work: impl FnOnce(&str) -> Result<()>) -> Result<()
     })
 }
 
-/// A privilege with its names qualified; `None` where its object is not there: the database has an earlier version of the
-/// extension than this library, until ALTER EXTENSION UPDATE.
+/// A privilege with its names qualified, a routine's with its arguments, since others may have made routines of that name;
+/// `None` where its object is not there: the database has an earlier version of the extension than this library, until
+/// ALTER EXTENSION UPDATE.
 fn existing(privilege: &str, schema: &str) -> Result<Option<String>> {
-    let name = privilege.rsplit(' ').next().map(|name| name.replace("@extschema@", schema));
-    let exists = if privilege.contains(" ROUTINE ") {
-        "SELECT pg_catalog.to_regproc($1) IS NOT NULL"
-    } else if privilege.contains(" SCHEMA ") {
-        "SELECT pg_catalog.to_regnamespace($1) IS NOT NULL"
-    } else {
-        "SELECT pg_catalog.to_regclass($1) IS NOT NULL"
+    const ROUTINE: &str = "
+        SELECT p.oid::regprocedure::text
+        FROM pg_depend d JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+        WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+          AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'backlog_cleanup')
+          AND format('%s.%I', p.pronamespace::regnamespace, p.proname) = $1";
+    let (what, name) = privilege.rsplit_once(' ').unwrap_or_default();
+    let qualified = match what.rsplit(' ').next() {
+        Some("ROUTINE") => ROUTINE,
+        Some("SCHEMA") => "SELECT to_regnamespace($1)::text",
+        _ => "SELECT to_regclass($1)::text",
     };
-    let privilege = privilege.replace("@extschema@", schema);
-    Ok((read_one::<bool>(exists, &[name.into()])? == Some(true)).then_some(privilege))
+    Ok(read_one::<String>(qualified, &[name.replace("@extschema@", schema).into()])?
+        .map(|name| format!("{what} {name}")))
 }
 
 fn run(statement: &str) -> Result<()> {

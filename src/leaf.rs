@@ -150,10 +150,13 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     Ok(leaves)
 }
 
-/// A table of a target, whose triggers find what the target says.
+/// A table of a target, whose triggers find what the target says; not where it belongs to somebody else, who has not agreed
+/// to that.
 pub fn table(oid: pg_sys::Oid, target: &Target) -> Result<Option<Table>> {
     let mut table = Table::of(oid)?;
-    if let (Some(table), Some(search_path)) = (&mut table, &target.search_path) {
+    if let (Some(table), Some(search_path)) = (&mut table, &target.search_path)
+        && table.owner == target.table.owner
+    {
         table.search_path = search_path.clone();
     }
     Ok(table)

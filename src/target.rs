@@ -85,8 +85,8 @@ pub struct Ledger {
 
 impl Target {
     /// Reads the row `name` and checks what it names.
-    /// Errors: 22004, 42704, 42P01, 42809, 42703, 42804, 55000 (a partition of another owner where rows are not reached leaf
-    /// by leaf).
+    /// Errors: 22004, 42704, 42P01, 42501 (a table that is not of whoever named it), 42809, 42703, 42804, 55000 (a partition
+    /// of another owner where rows are not reached leaf by leaf).
     pub fn load(name: Option<&str>) -> Result<Target> {
         let (name, row) = row(name)?;
         // With the search path of `state`, names and types come out qualified.
@@ -292,7 +292,7 @@ pub fn state<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     acting_as(owner, "pg_catalog, pg_temp", work)
 }
 
-/// The table of a target, and its `lock_timeout` in milliseconds; nothing else is checked. Errors: 22004, 42704, 42P01.
+/// The table of a target, and its `lock_timeout` in milliseconds; nothing else is checked. Errors: 22004, 42704, 42P01, 42501.
 pub fn table(name: Option<&str>) -> Result<(Table, i64)> {
     let (name, row) = row(name)?;
     let table = state(|| find(name, &row, "generations_table", "'schema.table'"))?;
@@ -302,13 +302,25 @@ pub fn table(name: Option<&str>) -> Result<(Table, i64)> {
 /// The table that the column `key` of a target names; the hint sets it to `mend`.
 fn find(name: &str, row: &serde_json::Value, key: &str, mend: &str) -> Result<Table> {
     let table = row[key].as_str().unwrap_or_default();
-    Table::find(table)?.ok_or_else(|| {
+    let found = Table::find(table)?.ok_or_else(|| {
         error(
             PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
             format!("table \"{table}\" does not exist"),
             set(name, key, mend),
         )
-    })
+    })?;
+    // The name may mean the table of somebody else by now: after a DROP and a CREATE, or where a schema was renamed.
+    let Some(named_by) = row["named_by"].as_str() else { return Ok(found) };
+    let may = "SELECT pg_has_role(oid, $2, 'USAGE') FROM pg_roles WHERE rolname::text = $1";
+    if read_one::<bool>(may, &[named_by.into(), found.owner.into()])? == Some(true) {
+        return Ok(found);
+    }
+    Err(error(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("table \"{table}\" is not one of role \"{named_by}\", who made target \"{name}\" use it"),
+        // For a superuser, who has looked at the table; what else they wrote goes with their right.
+        set(name, "named_by", "NULL, throttle_query = NULL, search_path = NULL"),
+    ))
 }
 
 /// The statement that mends a column of a target.

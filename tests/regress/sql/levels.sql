@@ -114,6 +114,35 @@ INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, user
 VALUES ('own', 'public.victim', NULL, NULL, NULL);
 SELECT backlog_cleanup_emergency('own') -> 'removedCount' AS removed;
 
+-- What a target's names mean later is theirs only where it is their table.
+RESET ROLE;
+CREATE SCHEMA regress_decoy AUTHORIZATION regress_admin;
+CREATE SCHEMA regress_of_admin AUTHORIZATION regress_admin;
+GRANT CREATE ON DATABASE regress_levels TO regress_admin;
+CREATE TABLE regress_of_admin.job (LIKE generations);
+SET ROLE regress_admin;
+CREATE TABLE regress_decoy.job (LIKE public.victim);
+INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, throttle_query)
+VALUES ('decoy', 'regress_decoy.job', NULL, NULL, NULL, 'SELECT NULL::text');
+UPDATE backlog_cleanup.target SET named_by = NULL WHERE name = 'decoy';
+ALTER SCHEMA regress_decoy RENAME TO regress_renamed;
+ALTER SCHEMA regress_of_admin RENAME TO regress_decoy;
+SELECT backlog_cleanup_emergency('decoy');
+\echo :LAST_ERROR_SQLSTATE
+SELECT backlog_cleanup_status('decoy');
+\echo :LAST_ERROR_SQLSTATE
+CALL backlog_cleanup_run('decoy');
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET named_by = NULL, batch_size = 1 WHERE name = 'decoy';
+\echo :LAST_ERROR_SQLSTATE
+RESET ROLE;
+SELECT status, detail, fix FROM backlog_cleanup_doctor('decoy') WHERE check_name = 'target';
+SELECT fix FROM backlog_cleanup_doctor('decoy') WHERE check_name = 'target' \gexec
+SELECT backlog_cleanup_emergency('decoy') -> 'removedCount' AS removed;
+DELETE FROM backlog_cleanup.target WHERE name = 'decoy';
+REVOKE CREATE ON DATABASE regress_levels FROM regress_admin;
+DROP SCHEMA regress_decoy, regress_renamed CASCADE;
+
 -- The function of a column's domain runs as the table's owner, whoever points a target there or selects.
 RESET ROLE;
 ALTER TABLE victim OWNER TO CURRENT_USER;
@@ -153,7 +182,10 @@ SELECT backlog_cleanup_revoke(NULL);
 SELECT backlog_cleanup_revoke('no "such" role');
 \echo :LAST_ERROR_SQLSTATE
 
--- A lower level takes nothing away; a revoke takes everything, also twice.
+-- A lower level takes nothing away; a revoke takes everything, also twice, and also where somebody has made functions of
+-- the extension's names.
+CREATE FUNCTION "Ops, too".backlog_cleanup_emergency(integer) RETURNS integer LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION "Ops, too".backlog_cleanup_status(integer) RETURNS integer LANGUAGE sql AS 'SELECT 1';
 SELECT backlog_cleanup_grant('regress_admin', 'monitor');
 SELECT count(*) FROM lowest_level WHERE admin <> '-';
 SELECT backlog_cleanup_revoke('regress_monitor'), backlog_cleanup_revoke('regress_Operator'),

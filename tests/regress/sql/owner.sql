@@ -232,6 +232,19 @@ UPDATE backlog_cleanup.target SET throttle_query = 'SELECT reason();', search_pa
 TRUNCATE seen;
 CALL backlog_cleanup_run('job', batch_size => 100, max_rows => 1) \gset
 SELECT * FROM ran WHERE place = 'throttle_query';
+-- The owner of a partition has not agreed to that search path, in which somebody else could put what is not theirs.
+GRANT USAGE ON SCHEMA ours TO regress_of_leaf;
+CREATE FUNCTION ours.whose() RETURNS text LANGUAGE sql AS $$ SELECT 'of another' $$;
+CREATE FUNCTION public.whose() RETURNS text LANGUAGE sql AS $$ SELECT 'its own' $$;
+CREATE FUNCTION public.find() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN PERFORM public.see(concat(TG_TABLE_NAME, ' finds what is ', whose())); RETURN NULL; END $$;
+CREATE TRIGGER find BEFORE DELETE ON job_0 FOR EACH STATEMENT EXECUTE FUNCTION find();
+CREATE TRIGGER find BEFORE DELETE ON job_1 FOR EACH STATEMENT EXECUTE FUNCTION find();
+CALL fill();
+SELECT backlog_cleanup_emergency('job') OPERATOR(pg_catalog.->) 'removedCount' AS removed;
+SELECT * FROM ran WHERE place OPERATOR(pg_catalog.~) 'finds' ORDER BY place;
+DROP TRIGGER find ON job_0;
+DROP TRIGGER find ON job_1;
 -- It is tried when it is written.
 UPDATE backlog_cleanup.target SET throttle_query = 'SELECT 1 / 0' WHERE name = 'job';
 \echo :LAST_ERROR_SQLSTATE
