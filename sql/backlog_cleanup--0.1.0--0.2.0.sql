@@ -129,3 +129,21 @@ REVOKE ALL ON FUNCTION backlog_cleanup.remember_namer() FROM PUBLIC;
 CREATE TRIGGER remember_namer BEFORE INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.remember_namer();
 COMMENT ON TRIGGER remember_namer ON backlog_cleanup.target IS 'a target uses only tables of whoever named them';
+
+-- A session that has set xmloption alone restores nothing, and a run that starts in one that restores is at work.
+DROP FUNCTION backlog_cleanup.restoring();
+CREATE FUNCTION backlog_cleanup.restoring() RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT (SELECT count(*) = 2 FROM pg_settings
+            WHERE (name, setting) IN (('xmloption', 'content'), ('check_function_bodies', 'off')) AND source = 'session')
+       AND (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
+$$;
+COMMENT ON FUNCTION backlog_cleanup.restoring() IS
+    'whether a superuser restores a dump: pg_dump sets xmloption and check_function_bodies, and nobody else has a reason to set both';
+REVOKE ALL ON FUNCTION backlog_cleanup.restoring() FROM PUBLIC;
+DROP TRIGGER interrupt_restored ON backlog_cleanup.run;
+CREATE TRIGGER interrupt_restored BEFORE INSERT ON backlog_cleanup.run
+    FOR EACH ROW WHEN (NEW.state OPERATOR(pg_catalog.=) 'running' AND NEW.started_at OPERATOR(pg_catalog.<) pg_catalog.now())
+    EXECUTE FUNCTION backlog_cleanup.interrupt_restored();
+COMMENT ON TRIGGER interrupt_restored ON backlog_cleanup.run IS 'a restored run is not running for ever';

@@ -2,11 +2,12 @@
 CREATE FUNCTION backlog_cleanup.restoring() RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT EXISTS (SELECT FROM pg_settings WHERE name = 'xmloption' AND source = 'session')
+    SELECT (SELECT count(*) = 2 FROM pg_settings
+            WHERE (name, setting) IN (('xmloption', 'content'), ('check_function_bodies', 'off')) AND source = 'session')
        AND (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
 $$;
 COMMENT ON FUNCTION backlog_cleanup.restoring() IS
-    'whether a superuser restores a dump: pg_dump sets xmloption where it does, and nobody else has a reason to';
+    'whether a superuser restores a dump: pg_dump sets xmloption and check_function_bodies, and nobody else has a reason to set both';
 REVOKE ALL ON FUNCTION backlog_cleanup.restoring() FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.target', '');
@@ -46,5 +47,6 @@ $$;
 COMMENT ON FUNCTION backlog_cleanup.interrupt_restored() IS 'a run that was at work when a dump was taken is not at work where it is restored';
 REVOKE ALL ON FUNCTION backlog_cleanup.interrupt_restored() FROM PUBLIC;
 CREATE TRIGGER interrupt_restored BEFORE INSERT ON backlog_cleanup.run
-    FOR EACH ROW WHEN (NEW.state OPERATOR(pg_catalog.=) 'running') EXECUTE FUNCTION backlog_cleanup.interrupt_restored();
+    FOR EACH ROW WHEN (NEW.state OPERATOR(pg_catalog.=) 'running' AND NEW.started_at OPERATOR(pg_catalog.<) pg_catalog.now())
+    EXECUTE FUNCTION backlog_cleanup.interrupt_restored();
 COMMENT ON TRIGGER interrupt_restored ON backlog_cleanup.run IS 'a restored run is not running for ever';

@@ -10,6 +10,7 @@ mod access;
 mod books;
 mod index;
 mod job;
+mod others;
 mod removal;
 mod server;
 mod vacuum;
@@ -17,7 +18,7 @@ mod vacuum;
 pub use index::references;
 
 /// What is looked at in a target whose tables and columns are there: name, question, and what a healthy one answers.
-const OF_TARGET: [Check<Target>; 12] = [
+const OF_TARGET: [Check<Target>; 13] = [
     ("account", account, "the account is among the users, where there are any"),
     ("index", index::partial, "the partial index is there and used"),
     ("references", index::references, "every column that references the table has an index"),
@@ -25,6 +26,7 @@ const OF_TARGET: [Check<Target>; 12] = [
     ("deferred_constraints", removal::deferred_constraints, "no constraint on removals is deferred"),
     ("row_security", access::row_security, "no policy hides rows from the owners"),
     ("owner", access::owner, "the tables belong to ordinary roles"),
+    ("others", others::code, "no code of others runs as the owners"),
     ("privileges", access::privileges, "the owners may do to their tables what a run does"),
     ("dead_rows", vacuum::dead_rows, "vacuum keeps up with the dead rows"),
     ("autovacuum", vacuum::autovacuum, "autovacuum looks after the table"),

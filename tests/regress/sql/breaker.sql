@@ -1,6 +1,9 @@
 -- A run that would remove more than its target allows is refused, with the numbers.
 \set SHOW_CONTEXT never
 SET client_min_messages = warning;
+CREATE DATABASE regress_breaker;
+\c regress_breaker
+SET client_min_messages = warning;
 \i demo/platform.sql
 CREATE EXTENSION backlog_cleanup;
 INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
@@ -28,3 +31,5 @@ UPDATE backlog_cleanup.target SET max_share = 101;
 \echo :LAST_ERROR_SQLSTATE
 UPDATE backlog_cleanup.target SET max_rows_per_run = 0;
 \echo :LAST_ERROR_SQLSTATE
+\c regression
+DROP DATABASE regress_breaker;

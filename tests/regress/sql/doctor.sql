@@ -75,6 +75,18 @@ REVOKE DELETE ON generations FROM regress_platform;
 REVOKE INSERT ON credit_transactions FROM regress_platform;
 SELECT * FROM ill;
 ROLLBACK;
+-- A view of one role over the table of another, and a table that a removal changes.
+BEGIN;
+CREATE ROLE regress_other;
+CREATE VIEW names AS SELECT id, name FROM recipes;
+CREATE VIEW all_recipes AS TABLE names;
+ALTER VIEW all_recipes OWNER TO regress_platform;
+ALTER TABLE recipes OWNER TO regress_other;
+UPDATE backlog_cleanup.target SET recipes_table = 'public.all_recipes';
+CREATE TABLE likes (generation_id integer PRIMARY KEY REFERENCES generations ON DELETE CASCADE);
+ALTER TABLE likes OWNER TO regress_other;
+SELECT * FROM ill;
+ROLLBACK;
 BEGIN;
 ALTER TABLE generations SET (autovacuum_enabled = false);
 SELECT * FROM ill;

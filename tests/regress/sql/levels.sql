@@ -49,9 +49,12 @@ WITH ours AS (
         ('UPDATE', format('UPDATE %s SET %I = NULL', c.oid::regclass,
                           (SELECT attname FROM pg_attribute WHERE attrelid = c.oid ORDER BY attnum DESC LIMIT 1))),
         ('DELETE', format('DELETE FROM %s', c.oid::regclass)),
-        ('TRUNCATE', format('TRUNCATE %s CASCADE', c.oid::regclass))
+        ('TRUNCATE', format('TRUNCATE %s CASCADE', c.oid::regclass)),
+        ('USAGE', format('SELECT nextval(%L)', c.oid::regclass))
     ) privilege
-    WHERE c.relkind = 'r' OR c.relkind = 'v' AND privilege.column1 = 'SELECT'
+    WHERE CASE c.relkind WHEN 'r' THEN privilege.column1 <> 'USAGE'
+                         WHEN 'v' THEN privilege.column1 = 'SELECT'
+                         WHEN 'S' THEN privilege.column1 IN ('SELECT', 'USAGE') END
 )
 SELECT object, kind,
        CASE WHEN may('regress_nobody', sql) THEN 'nobody' ELSE '-' END AS nobody,

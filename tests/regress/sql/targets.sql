@@ -105,6 +105,17 @@ SELECT backlog_cleanup_emergency('watched', recipe_id => 'a') -> 'removedCount' 
 SELECT count(*) AS statuses FROM backlog_cleanup_status('watched');
 SELECT DISTINCT who FROM seen;
 
+-- A session that has set what pg_dump sets, but not all of it, restores nothing: what it writes is checked.
+SET xmloption = 'content';
+INSERT INTO backlog_cleanup.target (name, generations_table) VALUES ('nowhere', 'nowhere.at_all');
+\echo :LAST_ERROR_SQLSTATE
+-- And one that restores can still run: what starts now is not what was at work when a dump was taken.
+SET check_function_bodies = off;
+CALL backlog_cleanup_run('watched') \gset
+SELECT :'report'::jsonb -> 'success' AS success;
+RESET xmloption;
+RESET check_function_bodies;
+
 -- A database in another encoding is refused at once.
 CREATE DATABASE regress_latin ENCODING 'LATIN1' TEMPLATE template0;
 \c regress_latin
