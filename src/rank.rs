@@ -26,9 +26,6 @@ pub struct Ranked {
     pub lsn: u64,
 }
 
-/// Entries that a recipe has room for at once: one that keeps few grows by no steps, which leave memory behind.
-const FIRST: usize = 32;
-
 /// Ranks the expired failed rows of a target, newest first by failed-at, then by id. Takes `keep` entries per recipe, and
 /// 8 bytes per position. Reads the partial index alone where it can tell, else the table, in one pass.
 pub fn rank(target: &Target, policy: &Policy, selection: &Selection, leaves: &[Leaf]) -> Result<Ranked> {
@@ -43,7 +40,7 @@ pub fn rank(target: &Target, policy: &Policy, selection: &Selection, leaves: &[L
     let mut each = |leaf: &Leaf, row: &Row| {
         let recipe = recipes.of_row(row, 0);
         recipes.list[recipe].failed += 1;
-        newest.resize_with(recipes.list.len(), || BinaryHeap::with_capacity(keep.min(FIRST)));
+        newest.resize_with(recipes.list.len(), BinaryHeap::new);
         let Some(at) = row.instant(1).filter(|at| *at < cutoff) else { return };
         let mut expired = Expired::of(leaf, row, at, &order);
         let heap = &mut newest[recipe];

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use cluster::{Cluster, refused, until, until_true};
+use cluster::{Cluster, refused, until_true};
 use postgres::Client;
 use tempfile::TempDir;
 
@@ -139,7 +139,7 @@ fn a_transition_table_that_is_too_large_costs_no_more_than_its_session() {
         session.batch_execute("").ok();
         drop(session);
         // A process that ends holds the target until it has.
-        until(&cluster, "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = 'transition_table'");
+        until_true(&mut client, "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = 'transition_table'");
         let books = "SELECT (SELECT count(*) FROM generations), (SELECT count(*) FROM credit_transactions)";
         let books = client.query_one(books, &[]).unwrap();
         assert_eq!([0, 1].map(|column| books.get::<_, i64>(column)), [5150, 0], "{run}");

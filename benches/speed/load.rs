@@ -16,7 +16,7 @@ pub fn measure() -> Vec<Table> {
     execute(&cluster, "plain", "VACUUM ANALYZE");
     let runs = [
         ("load alone", None),
-        ("load beside the run, no pause", Some("")),
+        ("load beside the run, no pause", Some("pause => '0'")),
         ("load beside the run, batches of 2,000 with a pause of 20 ms", Some("batch_size => 2000, pause => '20 ms'")),
         ("load beside the run, batches of 500 with a pause of 100 ms", Some("batch_size => 500, pause => '100 ms'")),
         ("load beside the run, batches of 100 with a pause of 20 ms", Some("batch_size => 100, pause => '20 ms'")),
@@ -34,8 +34,8 @@ pub fn measure() -> Vec<Table> {
             let load = scope.spawn(|| latencies(&cluster));
             if let Some(pace) = pace {
                 // The run goes on for as long as the load does, or until it is done.
-                let arguments = ["mode => 'emergency'", "max_duration => '59 seconds'", pace].join(", ");
-                let call = format!("CALL backlog_cleanup_run({})", arguments.trim_end_matches(", "));
+                let call =
+                    format!("CALL backlog_cleanup_run(mode => 'emergency', max_duration => '59 seconds', {pace})");
                 runner.batch_execute(&call).expect("the run runs");
             }
             load.join().expect("the load ends")
