@@ -128,7 +128,7 @@ impl Table {
         Err(error(
             PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
             format!("table \"{}\" has been changed or dropped by another session", self.name),
-            "ROLLBACK; then try again".into(),
+            "ROLLBACK".into(),
         ))
     }
 

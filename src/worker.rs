@@ -3,6 +3,7 @@ use std::sync::Once;
 
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, DynamicBackgroundWorker};
 use pgrx::pg_sys::XactEvent;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::batch::step;
@@ -50,12 +51,11 @@ pub fn start(run: &Run) -> Result<()> {
     let got = workers.len() as i32;
     if got < run.workers {
         let message = format!("run {} got {got} of {} background workers", run.id, run.workers);
-        ereport!(
-            PgLogLevel::NOTICE,
-            PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
-            message,
-            "see max_worker_processes"
-        );
+        let more = unsafe { pg_sys::max_worker_processes } + run.workers - got;
+        let hint = format!("ALTER SYSTEM SET max_worker_processes = {more}; -- and restart the server");
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, "backlog_cleanup")
+            .set_hint(hint)
+            .report(PgLogLevel::NOTICE);
     }
     WORKERS.set(Some((run.id, workers)));
     state(|| {

@@ -300,8 +300,9 @@ fn with_too_few_workers_it_carries_on_and_says_so() {
         let mut client = cluster.connect_with_notices(sender);
         let report = report(&mut client, "workers => 2, batch_size => 10");
         assert_eq!(field(&mut client, &report, "workers"), got.to_string());
-        let said: Vec<String> = notices.try_iter().map(|(message, _)| message).collect();
-        assert_eq!(said, [format!("run 1 got {got} of 2 background workers")]);
+        let said: Vec<(String, String)> = notices.try_iter().collect();
+        let more = format!("ALTER SYSTEM SET max_worker_processes = {}; -- and restart the server", slots + 2 - got);
+        assert_eq!(said, [(format!("run 1 got {got} of 2 background workers"), more)]);
         assert_eq!(balance(&mut client, 100), 60);
     }
 }
