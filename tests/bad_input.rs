@@ -81,8 +81,16 @@ fn argument(sql_type: &str) -> BoxedStrategy<String> {
     let quoted = |value: &'static str| format!("'{}'", value.replace('\'', "''"));
     let typed = sql_type.to_owned();
     let of_type = prop::sample::select(literals(sql_type)).prop_map(move |value| format!("{}::{typed}", quoted(value)));
-    let wrong =
-        prop::sample::select(vec!["true", "1", "1.5", "now()", "ARRAY[1]", "'x'::bytea", "repeat('x', 1000000)"]);
+    let wrong = prop::sample::select(vec![
+        "true",
+        "1",
+        "1.5",
+        "now()",
+        "ARRAY[1]",
+        "'x'::bytea",
+        "E'\\xff'",
+        "repeat('x', 1000000)",
+    ]);
     let null = Just(format!("NULL::{sql_type}"));
     prop_oneof![12 => of_type, 2 => null, 1 => wrong.prop_map(str::to_owned)].boxed()
 }

@@ -113,12 +113,24 @@ fn a_change_that_comes_second_finds_no_row_or_the_row_as_it_was() {
     let mut race = Race::in_database("change_second");
     for change in CHANGES {
         for (ending, is_saved) in [("COMMIT", false), ("ROLLBACK", true)] {
-            race.fill();
-            race.run.batch_execute(&format!("BEGIN; {RUN}")).unwrap();
-            let waiting = race.waiting(&format!("UPDATE generations SET {change} WHERE id = 1"));
-            race.run.batch_execute(ending).unwrap();
-            waiting.join().unwrap().unwrap();
-            assert_eq!((race.exists(1), race.rows()), (is_saved, if is_saved { 30 } else { 20 }), "{change} {ending}");
+            for (run, removed) in [(RUN, 10), (NEXT, 4)] {
+                race.fill();
+                if run == NEXT {
+                    race.run.batch_execute(START).unwrap();
+                }
+                race.run.batch_execute(&format!("BEGIN; {run}")).unwrap();
+                let waiting = race.waiting(&format!("UPDATE generations SET {change} WHERE id = 1"));
+                race.run.batch_execute(ending).unwrap();
+                waiting.join().unwrap().unwrap();
+                let rows = if is_saved { 30 } else { 30 - removed };
+                assert_eq!((race.exists(1), race.rows()), (is_saved, rows), "{change} {ending} {run}");
+                match (run, ending) {
+                    (NEXT, "COMMIT") => assert_eq!((race.finish(), race.rows()), ("completed".into(), 20)),
+                    // A batch that is rolled back ends its run.
+                    _ => race.run.batch_execute(RUN).unwrap(),
+                }
+                assert_eq!(race.exists(1), is_saved, "{change} {ending} {run}");
+            }
         }
     }
 }
@@ -265,6 +277,49 @@ fn a_run_that_has_waited_for_a_rebuild_finds_the_table_as_it_is_then() {
         if !matches!(rebuild, "DROP TABLE generations" | "TRUNCATE generations") {
             assert_eq!(race.rows(), if outcome(rebuild) == "completed" { 20 } else { 30 }, "{rebuild}");
         }
+    }
+}
+
+#[test]
+fn a_run_waits_for_vacuum_full_at_work_and_goes_on_beside_an_index_that_is_built_concurrently() {
+    let mut race = Race::in_database("at_work");
+    let mut gate = race.connect();
+    race.other
+        .batch_execute(
+            "CREATE FUNCTION gate(id integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql
+             AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN id; END';
+             CREATE INDEX gated ON generations (gate(id));
+             UPDATE backlog_cleanup.target SET lock_timeout = '100 ms'",
+        )
+        .unwrap();
+    let (close, open) = ("SELECT pg_advisory_lock(1)", "SELECT pg_advisory_unlock(1)");
+    gate.batch_execute(close).unwrap();
+    let rebuild = race.waiting("VACUUM FULL generations");
+    for run in [RUN, BATCHES] {
+        assert_eq!(refused(race.run.batch_execute(run)).0, "55P03", "{run}");
+    }
+    gate.batch_execute(open).unwrap();
+    rebuild.join().unwrap().unwrap();
+
+    race.other.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '0'").unwrap();
+    gate.batch_execute(close).unwrap();
+    let rebuild = race.waiting("VACUUM FULL generations");
+    let run = race.waiting(RUN);
+    gate.batch_execute(open).unwrap();
+    rebuild.join().unwrap().unwrap();
+    run.join().unwrap().unwrap();
+    assert_eq!(race.rows(), 20);
+
+    race.other.batch_execute("DROP INDEX gated").unwrap();
+    for run in [RUN, BATCHES] {
+        race.fill();
+        gate.batch_execute(close).unwrap();
+        let build = race.waiting("CREATE INDEX CONCURRENTLY gated ON generations (gate(id))");
+        race.run.batch_execute(run).unwrap();
+        gate.batch_execute(open).unwrap();
+        build.join().unwrap().unwrap();
+        assert_eq!(race.rows(), 20, "{run}");
+        race.other.batch_execute("DROP INDEX gated").unwrap();
     }
 }
 
