@@ -3,9 +3,11 @@ use std::cmp::Ordering;
 use backlog_cleanup_report::age_in_words;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::error::{Result, spi};
-use crate::leaf::{Leaf, Reach, leaves};
+use crate::keys::text_of;
+use crate::leaf::{Leaf, leaves};
 use crate::owner::as_owner_of;
 use crate::policy::Policy;
 use crate::recipe::{self, Recipes};
@@ -39,25 +41,25 @@ pub fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
     for leaf in leaves(target)? {
         as_owner_of(&leaf.table, || {
             leaf.expect_most_rows();
-            stream(&statement(target, &policy, &leaf), |row| {
+            stream(&statement(target, &leaf, cutoff), |row| {
                 let recipe = recipes.of_row(row, 0);
                 counted.resize_with(recipes.list.len(), Counted::default);
-                counted[recipe].add(row, cutoff);
+                counted[recipe].add(row);
             })
         })?;
     }
     let mut counts = Vec::new();
     for ((recipe, counted), oldest) in recipes.list.into_iter().zip(&counted).zip(oldest(target, &counted)?) {
-        let [failed, completed, pending, processing, _] = counted.rows;
+        let [total, completed, failed, pending, processing, expired] = counted.rows;
         counts.push(RecipeStatus {
             name: recipe::name(&names, recipe.recipe_id.as_deref()),
             id: recipe.recipe_id,
-            total: counted.rows.iter().sum(),
+            total,
             completed,
             failed,
             pending,
             processing,
-            removable: (counted.expired - i64::from(policy.keep)).max(0),
+            removable: (expired - i64::from(policy.keep)).max(0),
             oldest_failed_at: oldest.at,
             oldest_failed_iso: oldest.iso,
             oldest_failed_age: oldest.seconds.map(age_in_words),
@@ -71,58 +73,47 @@ pub fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
     Ok(counts)
 }
 
-/// The rows of a recipe, counted while they stream by.
+/// The rows of a recipe, over all leaves.
 #[derive(Default)]
 struct Counted {
-    /// Failed, completed, pending, processing, any other status.
-    rows: [i64; 5],
-    /// Failed rows that are old enough to go.
-    expired: i64,
+    /// All, completed, failed, pending, processing, and failed ones that are old enough to go.
+    rows: [i64; 6],
     /// The failed-at of the oldest failed row.
     oldest: Option<i64>,
 }
 
 impl Counted {
-    /// Adds what `statement` has found: rows of one status, failed ones with the oldest failed-at of theirs, and either all
-    /// of them expired or none.
-    fn add(&mut self, row: &Row, cutoff: i64) {
-        let status = row.datum(1).map_or(0, |status| status.value());
-        let count = row.datum(3).map_or(0, |count| count.value() as i64);
-        self.rows[status] += count;
-        if let Some(at) = row.instant(2) {
-            self.oldest = Some(self.oldest.map_or(at, |oldest| oldest.min(at)));
-            self.expired += if at < cutoff { count } else { 0 };
+    /// Adds a row of `statement`.
+    fn add(&mut self, row: &Row) {
+        for (column, rows) in (1..).zip(&mut self.rows) {
+            *rows += row.datum(column).map_or(0, |count| count.value() as i64);
         }
+        self.oldest = self.oldest.into_iter().chain(row.instant(7)).min();
     }
 }
 
-/// The account's rows of a leaf: recipe, place of the status in `Counted::rows`, failed-at of a failed one, how many. One by
-/// one where they are here, since PostgreSQL takes longer to group them than to pass them on; grouped where they come from
-/// afar.
-fn statement(target: &Target, policy: &Policy, leaf: &Leaf) -> String {
-    let Target { failed_status, completed_status, pending_status, processing_status, .. } = target;
-    let statuses = [failed_status, completed_status, pending_status, processing_status];
-    let status: String =
-        (0..).zip(statuses).map(|(place, status)| format!(" WHEN {} THEN {place}", target.status.is(status))).collect();
-    let rows = format!(
-        "SELECT {recipe} AS recipe, CASE{status} ELSE 4 END AS status,
-                CASE WHEN {is_failed} THEN {failed_at} END AS failed_at, 1::bigint AS rows
-         FROM {table} g WHERE {is_accounts}",
+/// The account's rows of a leaf by recipe, in the order of `Counted`.
+fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
+    let Target { completed_status, failed_status, pending_status, processing_status, failed_at, .. } = target;
+    let rows_of = |status: &String| format!("pg_catalog.count(*) FILTER (WHERE {})", target.status.is(status));
+    format!(
+        "SELECT {recipe}, pg_catalog.count(*), {completed}, {failed}, {pending}, {processing},
+                pg_catalog.count(*) FILTER (WHERE {is_failed} AND g.{at} OPERATOR(pg_catalog.<) {cutoff}::{type_of_at}),
+                pg_catalog.min({failed_at}) FILTER (WHERE {is_failed})
+         FROM {table} g WHERE {is_accounts} GROUP BY 1",
         recipe = target.recipe.as_key(),
+        completed = rows_of(completed_status),
+        failed = rows_of(failed_status),
+        pending = rows_of(pending_status),
+        processing = rows_of(processing_status),
         is_failed = target.status.is(failed_status),
-        failed_at = target.failed_at.as_itself(),
+        at = failed_at.name,
+        cutoff = quote_literal(text_of(pg_sys::Datum::from(cutoff), failed_at.type_oid)),
+        type_of_at = failed_at.sql_type,
+        failed_at = failed_at.as_itself(),
         table = leaf.rows(),
         is_accounts = target.account_column.is(&target.account),
-    );
-    match leaf.reach {
-        Reach::Position => rows,
-        Reach::Key => format!(
-            "SELECT recipe, status, pg_catalog.min(failed_at), pg_catalog.count(*)
-             FROM ({rows}) g
-             GROUP BY recipe, status, failed_at OPERATOR(pg_catalog.<) ({})",
-            target.as_failed_at(&policy.cutoff)
-        ),
-    }
+    )
 }
 
 /// An instant, the same in ISO 8601, and the seconds since then, which a time that is infinite has none of.
