@@ -19,7 +19,7 @@ use crate::{batch, books, breaker, cutoff, history, part, worker};
 
 /// Starts a batched run: holds its target, fixes the cutoffs and divides the work. Returns its id. The target is held
 /// until `finish_run`, an error, or the session's end. Errors: those of a run, 54000 (the breaker,
-/// unless `force`), 22004 and 22023 (arguments).
+/// unless `force`), 22004 and 22023 (arguments), 25001 (in a subtransaction).
 #[allow(clippy::too_many_arguments)] // those of backlog_cleanup_run
 #[pg_extern(sql = false)]
 fn start_run(
@@ -52,6 +52,14 @@ fn start_run(
     check(matches!(mode, "regular" | "emergency"), "mode", modes)?;
 
     has_working_tables()?;
+    // What is rolled back to a savepoint leaves the session, and what it holds, as it was.
+    if unsafe { pg_sys::GetCurrentTransactionNestLevel() } > 1 {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            "a batched run cannot start in a subtransaction".into(),
+            "COMMIT; CALL backlog_cleanup_run()".into(),
+        ));
+    }
     let caller = caller()?;
     begin(target, Span::Session)?;
     steady(target, |target| {

@@ -176,6 +176,8 @@ fn the_parts_of_a_batched_run_are_refused_out_of_their_order() {
     ] {
         assert_eq!(sqlstate(&mut mine, call), expected, "{call}");
     }
+    assert_eq!(sqlstate(&mut mine, &format!("BEGIN; SAVEPOINT s; {start}")), "25001");
+    mine.batch_execute("ROLLBACK TO s; COMMIT").unwrap();
     let run: i64 = mine.query_one(start, &[]).unwrap().get(0);
     let (next, finish) =
         (format!("SELECT backlog_cleanup.next_batch({run})"), format!("SELECT backlog_cleanup.finish_run({run})"));
