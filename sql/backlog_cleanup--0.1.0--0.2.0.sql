@@ -131,7 +131,7 @@ CREATE TRIGGER remember_namer BEFORE INSERT OR UPDATE ON backlog_cleanup.target
 COMMENT ON TRIGGER remember_namer ON backlog_cleanup.target IS 'a target uses only tables of whoever named them';
 
 -- A session that has set xmloption alone restores nothing, and a run that starts in one that restores is at work.
-DROP FUNCTION backlog_cleanup.restoring();
+ALTER FUNCTION backlog_cleanup.restoring() RENAME TO restoring_0_1_0;
 CREATE FUNCTION backlog_cleanup.restoring() RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -142,8 +142,48 @@ $$;
 COMMENT ON FUNCTION backlog_cleanup.restoring() IS
     'whether a superuser restores a dump: pg_dump sets xmloption and check_function_bodies, and nobody else has a reason to set both';
 REVOKE ALL ON FUNCTION backlog_cleanup.restoring() FROM PUBLIC;
+-- Admins keep their right to it.
+DO $admins$
+DECLARE
+    admin pg_catalog.regrole;
+BEGIN
+    FOR admin IN
+        SELECT held.grantee
+        FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) held
+        WHERE p.oid OPERATOR(pg_catalog.=) 'backlog_cleanup.restoring_0_1_0()'::pg_catalog.regprocedure
+          AND held.grantee OPERATOR(pg_catalog.<>) p.proowner
+    LOOP
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION backlog_cleanup.restoring() TO %s', admin);
+    END LOOP;
+END
+$admins$;
+DROP FUNCTION backlog_cleanup.restoring_0_1_0();
 DROP TRIGGER interrupt_restored ON backlog_cleanup.run;
 CREATE TRIGGER interrupt_restored BEFORE INSERT ON backlog_cleanup.run
     FOR EACH ROW WHEN (NEW.state OPERATOR(pg_catalog.=) 'running' AND NEW.started_at OPERATOR(pg_catalog.<) pg_catalog.now())
     EXECUTE FUNCTION backlog_cleanup.interrupt_restored();
 COMMENT ON TRIGGER interrupt_restored ON backlog_cleanup.run IS 'a restored run is not running for ever';
+
+-- A function of one of our names that is not ours could be called in its place, by the nightly job too: whatever its
+-- arguments, it is refused.
+DO $strangers$
+DECLARE
+    stranger text;
+BEGIN
+    SELECT p.oid::pg_catalog.regprocedure INTO stranger
+    FROM pg_catalog.pg_proc p
+    WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+      AND p.proname OPERATOR(pg_catalog.~) '^backlog_cleanup_'
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                      WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+                        AND d.objid OPERATOR(pg_catalog.=) p.oid
+                        AND d.deptype OPERATOR(pg_catalog.=) 'e'
+                        AND d.refobjid OPERATOR(pg_catalog.=)
+                            (SELECT e.oid FROM pg_catalog.pg_extension e
+                             WHERE e.extname OPERATOR(pg_catalog.=) 'backlog_cleanup'));
+    IF FOUND THEN
+        RAISE EXCEPTION 'function "%" exists already', stranger
+            USING ERRCODE = 'duplicate_function', HINT = pg_catalog.format('DROP FUNCTION %s', stranger);
+    END IF;
+END
+$strangers$;

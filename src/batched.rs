@@ -40,8 +40,12 @@ fn start_run(
     let workers = required(workers, "workers", "CALL backlog_cleanup_run(workers => 1)")?;
     let positive = "0 seconds or longer, and finite: CALL backlog_cleanup_run(pause => '100 ms')";
     check(seconds(Some(pause))?.is_some_and(|pause| (0.0..=86_400.0).contains(&pause)), "pause", positive)?;
-    let longer = "longer than 0 seconds: CALL backlog_cleanup_run(max_duration => '1 hour')";
-    check(seconds(max_duration)?.is_none_or(|duration| duration > 0.0), "max_duration", longer)?;
+    let longer = "longer than 0 seconds, and finite: CALL backlog_cleanup_run(max_duration => '1 hour')";
+    check(
+        seconds(max_duration)?.is_none_or(|duration| duration > 0.0 && duration.is_finite()),
+        "max_duration",
+        longer,
+    )?;
     check(max_rows.is_none_or(|rows| rows > 0), "max_rows", "above 0: CALL backlog_cleanup_run(max_rows => 100000)")?;
     let size = "from 1 to 1000000: CALL backlog_cleanup_run(batch_size => 10000)";
     check(batch_size.is_none_or(|size| (1..=1_000_000).contains(&size)), "batch_size", size)?;

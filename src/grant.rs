@@ -1,3 +1,4 @@
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 
@@ -96,16 +97,29 @@ fn backlog_cleanup_grant(role_name: Option<&str>, level: Option<&str>) -> Result
 }
 
 /// Takes all levels from a role. USAGE of the extension's own schema and of pg_cron's, which other things may need,
-/// stays. Errors: 22004, 42501 (the caller is not the extension's owner), 42704 (unknown role).
+/// stays, and a NOTICE says so. Errors: 22004, 42501 (the caller is not the extension's owner), 42704 (unknown role).
 #[pg_extern]
 fn backlog_cleanup_revoke(role_name: Option<&str>) -> Result<()> {
     let role_name = required(role_name, "role_name", "SELECT backlog_cleanup_revoke('role')")?;
     let schema = schema()?;
     as_owner(role_name, |role| {
-        PRIVILEGES.iter().try_for_each(|(_, privilege)| match existing(privilege, &schema)? {
-            Some(privilege) => run(&format!("REVOKE {privilege} FROM {role}")),
-            None => Ok(()),
-        })
+        for (_, privilege) in PRIVILEGES {
+            if let Some(privilege) = existing(privilege, &schema)? {
+                run(&format!("REVOKE {privilege} FROM {role}"))?;
+            }
+        }
+        const LEFT: &str = "
+            SELECT string_agg(format('REVOKE USAGE ON SCHEMA %s FROM %s', n.oid::regnamespace, $2::regrole), '; ')
+            FROM pg_namespace n, aclexplode(n.nspacl) held
+            WHERE n.oid IN (to_regnamespace($1), to_regnamespace('cron'))
+              AND held.grantee = $2::regrole AND held.privilege_type = 'USAGE'";
+        if let Some(take) = read_one::<String>(LEFT, &[schema.as_str().into(), role.into()])? {
+            let message = format!("role {role} still has USAGE of schemas that other things may need");
+            ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, "backlog_cleanup")
+                .set_hint(take)
+                .report(PgLogLevel::NOTICE);
+        }
+        Ok(())
     })
 }
 

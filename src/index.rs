@@ -1,18 +1,28 @@
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
-use crate::error::Result;
+use crate::error::{Result, error};
 use crate::leaf::{Leaf, Reach};
 use crate::read::read_one;
 use crate::selection::Selection;
 use crate::target::Target;
 
 /// The exact statement that builds the partial index of a target, for `\gexec`; on a partitioned table PostgreSQL builds
-/// none concurrently.
+/// none concurrently. Errors: those of `Target::load`, 42809 (a foreign table, whose own server has its indexes).
 #[pg_extern(stable)]
 pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")) -> Result<String> {
     let Target { table, recipe, failed_at, id, account_column, status, account, failed_status, .. } =
         Target::load(target)?;
+    if table.is_foreign() {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!("{} is a foreign table, whose own server has its indexes", table.name),
+            format!(
+                "SELECT srvoptions FROM pg_foreign_server s JOIN pg_foreign_table t ON t.ftserver = s.oid WHERE ftrelid = {}::regclass",
+                quote_literal(&table.name)
+            ),
+        ));
+    }
     let concurrently = if table.kind as u8 == b'p' { "" } else { " CONCURRENTLY" };
     Ok(format!(
         "CREATE INDEX{concurrently} ON {} ({}, {} DESC, {} DESC) \

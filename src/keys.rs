@@ -32,7 +32,7 @@ pub fn remove(
     let condition = condition(target, Some(policy), selection);
     let mut removed = 0;
     // One recipe per statement is what postgres_fdw can send as it is; Citus takes many at once.
-    let at_once = if leaf.table.kind as u8 == b'f' { 1 } else { MANY };
+    let at_once = if leaf.table.is_foreign() { 1 } else { MANY };
     let mut place = range.start;
     while place < range.end && removed < limit {
         let next = (place + at_once).min(range.end);

@@ -8,7 +8,7 @@ use crate::target::{self, state};
 
 /// Registers the nightly job with pg_cron, or changes the job of that name that is there; returns the job's id.
 /// The job belongs to the caller; its times are pg_cron's, which reads them in UTC unless `cron.timezone` says else.
-/// Errors: 22004, 22023 (a bad cron expression or job name), 42501 (no privilege on pg_cron), 42704 (unknown target),
+/// Errors: 22004, 22023 (a bad cron expression or job name), 42501 (no privilege on pg_cron; somebody else's job), 42704 (unknown target),
 /// 42710 (the name is taken in another database), 55000 (pg_cron is not here).
 #[pg_extern]
 fn backlog_cleanup_schedule(
@@ -33,7 +33,7 @@ fn backlog_cleanup_schedule(
     }
     warn_of_time_zone()?;
     let job = match job_named(job_name)? {
-        // Somebody else's job: pg_cron lets a superuser change it, and tells others why not.
+        // Somebody else's job, which pg_cron lets a superuser change.
         Some(job) if !job.is_callers => {
             let change = "SELECT cron.alter_job($1, schedule => $2, command => $3)";
             register(schedule, || {
@@ -99,7 +99,8 @@ struct Job {
     is_callers: bool,
 }
 
-/// The job of that name in this database, whoever it belongs to.
+/// The job of that name in this database, if the caller may change it: their own, or, for a superuser, anybody's. Errors:
+/// 42501, 42710.
 fn job_named(job_name: &str) -> Result<Option<Job>> {
     let caller = read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[])?;
     let jobs = state(|| {
@@ -121,6 +122,14 @@ fn job_named(job_name: &str) -> Result<Option<Job>> {
     for (id, username, database) in jobs {
         let is_callers = username == caller;
         match (id, database) {
+            (Some(_), Some(database)) if database == here && !is_callers && !unsafe { pg_sys::superuser() } => {
+                let owner = username.unwrap_or_default();
+                return Err(error(
+                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    format!("job \"{job_name}\" belongs to role \"{owner}\""),
+                    format!("SET ROLE {}", quote_identifier(owner)),
+                ));
+            }
             (Some(id), Some(database)) if database == here => return Ok(Some(Job { id, is_callers })),
             (Some(_), Some(database)) if is_callers => {
                 return Err(error(

@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 use crate::counts::{RecipeStatus, counts};
 use crate::error::Result;
 use crate::report::{Report, as_json};
+use crate::steady::steady;
 use crate::target::Target;
 use crate::{books, doctor, schedule};
 
@@ -29,7 +30,7 @@ fn backlog_cleanup_status(
         ),
     >,
 > {
-    let rows = counts(&Target::load(target)?)?.into_iter().map(|recipe| {
+    let rows = steady(target, counts)?.into_iter().map(|recipe| {
         (
             recipe.id,
             recipe.name,
@@ -49,8 +50,11 @@ fn backlog_cleanup_status(
 /// The same as one `StatusReport`, with the job that runs the target and its last run.
 #[pg_extern(stable)]
 fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) -> Result<Report> {
-    let target = Target::load(target)?;
-    let counts = counts(&target)?;
+    steady(target, report)
+}
+
+fn report(target: &Target) -> Result<Report> {
+    let counts = counts(target)?;
     let sum = |count: fn(&RecipeStatus) -> i64| counts.iter().map(count).sum();
     as_json(&StatusReport {
         success: true,
@@ -74,7 +78,7 @@ fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) 
             .collect(),
         schedule: schedule::job_of(&target.name)?,
         last_run: books::last_run(&target.name)?,
-        warnings: doctor::references(&target)?
+        warnings: doctor::references(target)?
             .into_iter()
             .map(|problem| Warning { message: problem.detail, hint: problem.fix.unwrap_or_default() })
             .collect(),

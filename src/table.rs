@@ -108,6 +108,10 @@ impl Table {
         ))
     }
 
+    pub fn is_foreign(&self) -> bool {
+        self.kind as u8 == b'f'
+    }
+
     /// Keeps the table as it is until the transaction ends. Errors: 40001.
     pub fn hold(&self) -> Result<()> {
         let is_same = unsafe {

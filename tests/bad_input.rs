@@ -70,6 +70,9 @@ fn literals(sql_type: &str) -> Vec<&'static str> {
             "2147483647 days",
             "9223372036854 seconds",
             "1 day",
+            // From PostgreSQL 17 on.
+            "infinity",
+            "-infinity",
         ],
         "jsonb" => vec!["null", "{}", "[1e400]"],
         _ => TEXTS.to_vec(),

@@ -2,7 +2,7 @@
 
 mod cluster;
 
-use cluster::Cluster;
+use cluster::{Cluster, refused};
 use postgres::Client;
 
 /// The checks of the target `generations` that are not `ok`: name, status, detail, fix.
@@ -45,6 +45,7 @@ fn what_is_wrong_with_the_job_is_said_and_its_fix_mends_it() {
         ("SELECT cron.alter_job(jobid, active => false) FROM cron.job", "job", "warn"),
         ("UPDATE cron.job SET username = 'gone'", "job_user", "fail"),
         ("UPDATE cron.job SET username = 'watcher'", "job_user", "fail"),
+        ("ALTER ROLE watcher NOLOGIN", "job_user", "fail"),
     ] {
         client.batch_execute(harm).unwrap();
         let [[found, how, _, fix]] = &ill(&mut watcher)[..] else { panic!("{harm}: {:?}", ill(&mut watcher)) };
@@ -111,4 +112,27 @@ fn an_ill_server_is_seen_and_a_standby_sees_the_same_state() {
     // A standby has statistics and slots of its own.
     assert!(there.iter().all(|check| found.contains(check)), "{there:?}");
     assert!(there.iter().any(|check| check == "autovacuum"), "{there:?}");
+}
+
+#[test]
+fn a_lock_is_said_and_not_waited_for() {
+    let cluster = Cluster::start("");
+    let mut client = healthy(&cluster);
+    client.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '100 ms'").unwrap();
+    for table in ["generations", "users", "credit_transactions"] {
+        let mut other = cluster.connect();
+        other.batch_execute(&format!("BEGIN; LOCK TABLE {table}")).unwrap();
+        // Where something waits without end, this ends it, as an error.
+        client.batch_execute("SET statement_timeout = '5s'").unwrap();
+        let found = ill(&mut client);
+        let is_said = |[_, status, detail, _]: &[String; 4]| status == "warn" && detail.contains("locked");
+        assert!(found.iter().any(is_said), "{table}: {found:?}");
+        let [_, _, _, fix] = found.iter().find(|finding| is_said(finding)).unwrap();
+        assert_eq!(client.query(fix, &[]).unwrap().len(), 1, "{table}: {fix}");
+        if table != "credit_transactions" {
+            for status in ["SELECT backlog_cleanup_status_json()", "SELECT count(*) FROM backlog_cleanup_status()"] {
+                assert_eq!(refused(client.batch_execute(status)).0, "55P03", "{table}");
+            }
+        }
+    }
 }

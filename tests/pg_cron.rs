@@ -169,7 +169,11 @@ fn somebody_elses_job_is_changed_by_a_superuser_only() {
     client
         .batch_execute("RESET ROLE; GRANT USAGE ON SCHEMA cron TO \"The scheduler\"; SET ROLE \"The scheduler\"")
         .unwrap();
-    assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_schedule('0 3 * * *')")).0, "42501");
+    for call in ["SELECT backlog_cleanup_schedule('0 3 * * *')", "SELECT backlog_cleanup_unschedule()"] {
+        let (sqlstate, message, hint) = refused(client.batch_execute(call));
+        assert_eq!((sqlstate.as_str(), hint.as_str()), ("42501", "SET ROLE postgres"));
+        assert_eq!(message, "job \"backlog-cleanup-daily\" belongs to role \"postgres\"");
+    }
     client.batch_execute("SELECT backlog_cleanup_schedule('0 4 * * *', job_name => 'mine'); RESET ROLE").unwrap();
     let mut mine = nightly("0 4 * * *").remove(0);
     mine.0 = "mine".into();

@@ -29,7 +29,9 @@ const OBJECTS: &str = "
     LEFT JOIN pg_class v ON v.oid = c.oid AND v.relkind = 'v'
     LEFT JOIN pg_trigger t ON o.classid = 'pg_trigger'::regclass AND t.oid = o.objid
     LEFT JOIN pg_namespace n ON o.classid = 'pg_namespace'::regclass AND n.oid = o.objid
-    CROSS JOIN LATERAL (SELECT coalesce(p.proacl, c.relacl, n.nspacl)::text AS acl) a
+    CROSS JOIN LATERAL (
+        SELECT array_agg(held::text ORDER BY held::text) AS acl FROM unnest(coalesce(p.proacl, c.relacl, n.nspacl)) held
+    ) a
     WHERE m.refclassid = 'pg_extension'::regclass AND m.deptype = 'e'
       AND m.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'backlog_cleanup')
     ORDER BY 1";
@@ -59,6 +61,10 @@ const FILL: &str = "
     SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' FROM generate_series(1, 15);
     SELECT backlog_cleanup_failed_generations()";
 
+/// A role of each level.
+const GRANT: &str = "SELECT backlog_cleanup_grant('monitor', 'monitor'), backlog_cleanup_grant('operator', 'operator'),
+                            backlog_cleanup_grant('admin', 'admin')";
+
 /// What the state tables hold, without the times.
 const DATA: &str = "
     SELECT to_jsonb(t)::text FROM backlog_cleanup.target t
@@ -75,7 +81,8 @@ fn lines(client: &mut Client, query: &str) -> Vec<String> {
 fn every_released_version_upgrades_to_what_a_fresh_install_is() {
     let cluster = Cluster::start("");
     let mut fresh = cluster.platform();
-    fresh.batch_execute("CREATE ROLE monitor; SELECT backlog_cleanup_grant('monitor', 'monitor')").unwrap();
+    fresh.batch_execute("CREATE ROLE monitor; CREATE ROLE operator; CREATE ROLE admin").unwrap();
+    fresh.batch_execute(GRANT).unwrap();
     fresh.batch_execute(FILL).unwrap();
     let current: String =
         fresh.query_one("SELECT extversion FROM pg_extension WHERE extname = 'backlog_cleanup'", &[]).unwrap().get(0);
@@ -86,20 +93,28 @@ fn every_released_version_upgrades_to_what_a_fresh_install_is() {
         fresh.batch_execute(&format!("CREATE DATABASE {database}")).unwrap();
         let mut upgraded = cluster.connect_to(&database);
         upgraded.batch_execute(include_str!("../demo/platform.sql")).unwrap();
-        upgraded
-            .batch_execute(&format!(
-                "CREATE EXTENSION backlog_cleanup VERSION '{version}';
-                 SELECT backlog_cleanup_grant('monitor', 'monitor')"
-            ))
-            .unwrap();
+        upgraded.batch_execute(&format!("CREATE EXTENSION backlog_cleanup VERSION '{version}'; {GRANT}")).unwrap();
         upgraded.batch_execute(FILL).unwrap();
         if version != current {
             let (sqlstate, _, hint) = refused(upgraded.batch_execute("CALL backlog_cleanup_run()"));
             assert_eq!((sqlstate.as_str(), hint.as_str()), ("55000", "ALTER EXTENSION backlog_cleanup UPDATE"));
         }
-        upgraded.batch_execute(&format!("ALTER EXTENSION backlog_cleanup UPDATE TO '{current}'")).unwrap();
-        // As after any change of what a level has.
-        upgraded.batch_execute("SELECT backlog_cleanup_grant('monitor', 'monitor')").unwrap();
+        let update = format!("ALTER EXTENSION backlog_cleanup UPDATE TO '{current}'");
+        upgraded
+            .batch_execute("CREATE FUNCTION backlog_cleanup_mine(integer) RETURNS int LANGUAGE sql AS 'SELECT 1'")
+            .unwrap();
+        if version != current {
+            let (sqlstate, _, hint) = refused(upgraded.batch_execute(&update));
+            assert_eq!((sqlstate.as_str(), &hint[..]), ("42723", "DROP FUNCTION backlog_cleanup_mine(integer)"));
+        }
+        upgraded.batch_execute("DROP FUNCTION backlog_cleanup_mine").unwrap();
+        upgraded.batch_execute(&update).unwrap();
+        // Nobody has lost a right; the new functions take a grant, as after any change of what a level has.
+        upgraded.batch_execute("SET ROLE admin; UPDATE backlog_cleanup.policy SET note = note; RESET ROLE").unwrap();
+        upgraded
+            .batch_execute("SET ROLE admin; UPDATE backlog_cleanup.target SET batch_size = batch_size; RESET ROLE")
+            .unwrap();
+        upgraded.batch_execute(GRANT).unwrap();
         for (what, query) in [("objects", OBJECTS), ("shapes", SHAPES), ("data", DATA)] {
             assert_eq!(lines(&mut upgraded, query), lines(&mut fresh, query), "{what} of {version}");
         }

@@ -40,15 +40,17 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
 const USER: &str = "
     SELECT 'fail',
            CASE WHEN r.oid IS NULL THEN format('role %I, as whom job %s runs, does not exist', j.username, j.jobid)
+                WHEN NOT r.rolcanlogin THEN format('role %I, as whom job %s runs, may not log in', j.username, j.jobid)
                 ELSE format('role %I, as whom job %s runs, may not run it', j.username, j.jobid) END,
            CASE WHEN r.oid IS NULL THEN format('CREATE ROLE %I LOGIN', j.username)
+                WHEN NOT r.rolcanlogin THEN format('ALTER ROLE %I LOGIN', j.username)
                 ELSE format('SELECT %s.backlog_cleanup_grant(%L, ''operator'')', e.extnamespace::regnamespace, j.username)
            END
     FROM cron.job j
     JOIN pg_extension e ON e.extname = 'backlog_cleanup'
     JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'backlog_cleanup_failed_generations'
     LEFT JOIN pg_roles r ON r.rolname = j.username
-    WHERE j.jobid = $1 AND (r.oid IS NULL OR NOT has_function_privilege(r.oid, p.oid, 'EXECUTE'))";
+    WHERE j.jobid = $1 AND (r.oid IS NULL OR NOT r.rolcanlogin OR NOT has_function_privilege(r.oid, p.oid, 'EXECUTE'))";
 
 pub fn user(target: &str) -> Result<Vec<Problem>> {
     of_job(target, USER)
@@ -105,6 +107,13 @@ fn schedule_call(target: &str) -> Result<String> {
     Ok(format!("SELECT {}.backlog_cleanup_schedule({arguments})", schedule::schema()?))
 }
 
+/// A name for the target's job, no longer than pg_cron stores.
 fn job_name(target: &str) -> String {
-    if target == "generations" { "backlog-cleanup-daily".into() } else { format!("backlog-cleanup-{target}") }
+    match target {
+        "generations" => "backlog-cleanup-daily".into(),
+        _ => {
+            let name = format!("backlog-cleanup-{target}");
+            name[..name.floor_char_boundary(63)].to_owned()
+        }
+    }
 }

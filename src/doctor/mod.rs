@@ -1,8 +1,11 @@
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::error::{Result, spi};
+use crate::owner::set_local;
+use crate::policy::Policy;
 use crate::subtransaction::{attempt, sqlstate};
 use crate::target::{self, Target, state};
 
@@ -18,8 +21,9 @@ mod vacuum;
 pub use index::references;
 
 /// What is looked at in a target whose tables and columns are there: name, question, and what a healthy one answers.
-const OF_TARGET: [Check<Target>; 13] = [
+const OF_TARGET: [Check<Target>; 14] = [
     ("account", account, "the account is among the users, where there are any"),
+    ("policy", policy, "its default policy is there and enabled"),
     ("index", index::partial, "the partial index is there and used"),
     ("references", index::references, "every column that references the table has an index"),
     ("triggers", removal::triggers, "a removal sets off no trigger and no rule"),
@@ -47,6 +51,11 @@ const AROUND: [Check<str>; 10] = [
     ("access", access::access, "nobody has what no level has given"),
     ("version", server::version, "the extension, its library and the files on disk are of one version"),
 ];
+
+/// How long a check waits for a lock: all of them together take less than a second.
+const PATIENCE: &str = "50ms";
+const LOCKS: &str = "SELECT pid, state, xact_start, query FROM pg_stat_activity \
+                     WHERE pid IN (SELECT pid FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted)";
 
 type Check<T> = (&'static str, fn(&T) -> Result<Vec<Problem>>, &'static str);
 
@@ -90,6 +99,8 @@ fn backlog_cleanup_doctor(
     >,
 > {
     let name = target::exists(target)?;
+    let nest = unsafe { pg_sys::NewGUCNestLevel() };
+    set_local("lock_timeout", PATIENCE);
     let mut loaded = None;
     let mut findings = vec![examine("target", "its tables and columns are there", || {
         loaded = Some(Target::load(target)?);
@@ -103,6 +114,7 @@ fn backlog_cleanup_doctor(
     for (check, examiner, healthy) in AROUND {
         findings.push(examine(check, healthy, || examiner(name)));
     }
+    unsafe { pg_sys::AtEOXact_GUC(false, nest) };
     Ok(TableIterator::new(findings))
 }
 
@@ -112,6 +124,10 @@ fn examine(check: &str, healthy: &str, work: impl FnOnce() -> Result<Vec<Problem
         Ok(found) => found.unwrap_or_default(),
         Err(caught) => match sqlstate(&caught) {
             PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN => caught.rethrow(),
+            PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
+                let detail = "another session has locked what this check looks at".into();
+                vec![Problem { status: Status::Warn, detail, fix: Some(LOCKS.into()) }]
+            }
             _ => vec![fault(caught)],
         },
     };
@@ -180,4 +196,17 @@ fn tables(target: &Target) -> Vec<pg_sys::Oid> {
 
 fn account(target: &Target) -> Result<Vec<Problem>> {
     target.account_exists().map(|()| Vec::new())
+}
+
+fn policy(target: &Target) -> Result<Vec<Problem>> {
+    if Policy::of(target)?.is_enabled() {
+        return Ok(Vec::new());
+    }
+    let detail = "its default policy is disabled: a regular run removes nothing".into();
+    let enable = format!(
+        "UPDATE backlog_cleanup.policy SET enabled = true \
+         WHERE target = {} AND recipe_id IS NULL AND failure_type IS NULL",
+        quote_literal(&target.name)
+    );
+    Ok(vec![Problem { status: Status::Warn, detail, fix: Some(enable) }])
 }

@@ -39,6 +39,12 @@ DELETE FROM users;
 SELECT * FROM ill;
 ROLLBACK;
 BEGIN;
+UPDATE backlog_cleanup.policy SET enabled = false;
+SELECT * FROM ill;
+DELETE FROM backlog_cleanup.policy;
+SELECT * FROM ill;
+ROLLBACK;
+BEGIN;
 DROP INDEX generations_recipe_id_updated_at_id_idx;
 SELECT * FROM ill;
 ROLLBACK;
@@ -118,6 +124,16 @@ CREATE TABLE jobs (LIKE generations) PARTITION BY LIST (status);
 CREATE TABLE jobs_failed PARTITION OF jobs FOR VALUES IN ('failed') WITH (autovacuum_enabled = false);
 UPDATE backlog_cleanup.target SET generations_table = 'public.jobs';
 SELECT * FROM ill;
+ROLLBACK;
+-- A table of another server, where its index is; a name that is too long for that of a job.
+BEGIN;
+CREATE FOREIGN DATA WRAPPER elsewhere;
+CREATE SERVER elsewhere FOREIGN DATA WRAPPER elsewhere;
+CREATE FOREIGN TABLE jobs (id integer, user_id text, recipe_id integer, status text, updated_at timestamp, failure_reason text)
+    SERVER elsewhere;
+UPDATE backlog_cleanup.target SET name = repeat('ä', 40), generations_table = 'public.jobs';
+SELECT check_name, detail, fix FROM backlog_cleanup_doctor(repeat('ä', 40)) WHERE check_name IN ('target', 'index', 'job');
+SELECT backlog_cleanup_index_sql(repeat('ä', 40));
 ROLLBACK;
 SELECT * FROM backlog_cleanup_doctor('x');
 \echo :LAST_ERROR_SQLSTATE
