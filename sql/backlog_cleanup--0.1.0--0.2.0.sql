@@ -91,7 +91,7 @@ RETURNS TABLE (ledger bigint, runs bigint, difference bigint)
 STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'backlog_cleanup_books_wrapper';
 REVOKE ALL ON FUNCTION backlog_cleanup_books(text) FROM PUBLIC;
 COMMENT ON FUNCTION backlog_cleanup_books(text) IS
-    'the removed rows that the ledger has for the accounts of all targets that share it, those that their runs have, and the difference; no row without a ledger';
+    'the removed rows that the ledger has of the runs in the history, those that the runs have, and the difference, of all targets that share the ledger; no row without one';
 CREATE FUNCTION backlog_cleanup_run_details(run_id bigint) RETURNS jsonb
 STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'backlog_cleanup_run_details_wrapper';
 REVOKE ALL ON FUNCTION backlog_cleanup_run_details(bigint) FROM PUBLIC;

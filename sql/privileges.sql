@@ -35,7 +35,7 @@ COMMENT ON FUNCTION backlog_cleanup_stop(bigint) IS
 COMMENT ON FUNCTION backlog_cleanup_failures(text, interval, integer) IS
     'the failed rows that are there by hour and failure type, oldest hour first';
 COMMENT ON FUNCTION backlog_cleanup_books(text) IS
-    'the removed rows that the ledger has for the accounts of all targets that share it, those that their runs have, and the difference; no row without a ledger';
+    'the removed rows that the ledger has of the runs in the history, those that the runs have, and the difference, of all targets that share the ledger; no row without one';
 COMMENT ON FUNCTION backlog_cleanup_run_details(bigint) IS
     'what a run of the history did per recipe, most removed first';
 COMMENT ON FUNCTION backlog_cleanup_grant(text, text) IS

@@ -5,7 +5,7 @@ use crate::owner::as_owner_of;
 use crate::read::read_one;
 use crate::target::{Target, state};
 
-/// Rows removed, as the ledger has them and as the runs do: of the accounts of all targets that share the ledger.
+/// Rows removed, as the ledger has them and as the runs do: of the runs in the history of all targets that share the ledger.
 pub struct Balance {
     pub ledger: i64,
     pub runs: i64,
@@ -22,34 +22,59 @@ fn backlog_cleanup_books(
     Ok(TableIterator::new(balance.map(|Balance { ledger, runs }| (ledger, runs, ledger - runs))))
 }
 
-/// `None` where the target has no ledger.
+/// `None` where the target has no ledger. What the ledger has of other runs, which the history has lost, or whose target has
+/// another name now, is in neither sum; what it has of none is in its own.
 pub fn balance(target: &Target) -> Result<Option<Balance>> {
     let Some(ledger) = &target.ledger else { return Ok(None) };
-    let (removed, accounts) = state(|| {
+    let mut runs = Runs::default();
+    state(|| {
         Spi::connect(|client| {
-            let rows = client.select(
-                "SELECT (SELECT sum(t.removed)::bigint FROM backlog_cleanup.total t
-                         WHERE t.target = ANY (array_agg(sharing.name))),
-                        array_agg(DISTINCT sharing.account)
-                 FROM backlog_cleanup.target sharing
+            let of_ledger = client.select(
+                "SELECT array_agg(DISTINCT sharing.account),
+                        coalesce(array_agg(r.id) FILTER (WHERE r.id IS NOT NULL), '{}'),
+                        coalesce(array_agg(r.started_at) FILTER (WHERE r.id IS NOT NULL), '{}'),
+                        coalesce(sum(r.removed), 0)::bigint
+                 FROM backlog_cleanup.target sharing LEFT JOIN backlog_cleanup.run r ON r.target = sharing.name
                  WHERE to_regclass(sharing.ledger_table) = $1",
                 Some(1),
                 &[ledger.table.oid.into()],
             )?;
-            rows.first().get_two::<i64, Vec<String>>()
+            let row = of_ledger.first();
+            runs = Runs { accounts: row.get(1)?, ids: row.get(2)?, started_at: row.get(3)?, removed: row.get(4)? };
+            Ok(())
         })
         .map_err(spi)
     })?;
     let amount = as_owner_of(&ledger.table, || {
         read_one::<i64>(
             &format!(
-                "SELECT pg_catalog.sum(l.amount)::bigint FROM {} l
-                 WHERE l.user_id::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1)
-                   AND l.type::pg_catalog.text OPERATOR(pg_catalog.=) 'backlog_cleanup'",
-                ledger.table.name
+                r"SELECT pg_catalog.sum(l.amount)::bigint
+                  FROM (SELECT amount, {created_at} AS created_at,
+                               pg_catalog.substring(description::pg_catalog.text, '{OF_RUN}')::bigint AS run_id
+                        FROM {ledger} written
+                        WHERE user_id::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1)
+                          AND type::pg_catalog.text OPERATOR(pg_catalog.=) 'backlog_cleanup') l
+                  LEFT JOIN ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) AS r (id, started_at)
+                         ON r.id OPERATOR(pg_catalog.=) l.run_id
+                  WHERE l.run_id IS NULL OR l.created_at OPERATOR(pg_catalog.>=) r.started_at",
+                created_at = target.in_time_zone(&ledger.created_at, "created_at"),
+                ledger = ledger.table.name,
             ),
-            &[accounts.into()],
+            &[runs.accounts.into(), runs.ids.into(), runs.started_at.into()],
         )
     })?;
-    Ok(Some(Balance { ledger: amount.unwrap_or_default(), runs: removed.unwrap_or_default() }))
+    Ok(Some(Balance { ledger: amount.unwrap_or_default(), runs: runs.removed.unwrap_or_default() }))
+}
+
+/// Where a description of `books::ledger` has the run's id. An extension that was created anew counts its runs anew, too:
+/// what is older than a run is of another.
+const OF_RUN: &str = r"^(?:regular|emergency) backlog cleanup, run (\d{1,18})[,:]";
+
+/// The runs of the targets that share a ledger.
+#[derive(Default)]
+struct Runs {
+    accounts: Option<Vec<String>>,
+    ids: Option<Vec<i64>>,
+    started_at: Option<Vec<TimestampWithTimeZone>>,
+    removed: Option<i64>,
 }

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::schedule::{job_of, schema};
 use crate::target::Target;
 
-/// Whether the rows that the ledger has for the accounts of all targets that share it are those of their runs.
+/// Whether the ledger has what the runs in the history say, of all targets that share it.
 pub fn ledger(target: &Target) -> Result<Vec<Problem>> {
     let Some(Balance { ledger, runs }) = balance(target)? else {
         return Ok(vec![Problem { status: Status::Ok, detail: "the target has no ledger".into(), fix: None }]);

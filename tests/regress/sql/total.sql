@@ -22,7 +22,7 @@ SELECT backlog_cleanup.duration_bound(0), backlog_cleanup.duration_bound(0.1), b
        backlog_cleanup.duration_bound(NULL);
 RESET ROLE;
 
--- A history that is cut off leaves the sums and the balance as they are.
+-- A history that is cut off leaves the sums as they are, and the balance.
 CREATE TABLE before AS SELECT * FROM backlog_cleanup.total;
 DELETE FROM backlog_cleanup.run WHERE id < 3;
 TABLE before EXCEPT TABLE backlog_cleanup.total;
@@ -46,6 +46,23 @@ SELECT * FROM backlog_cleanup_books('second');
 SELECT * FROM backlog_cleanup_books('unbooked');
 SELECT * FROM backlog_cleanup_books('x');
 SELECT * FROM backlog_cleanup_books(NULL);
+-- The ledger of runs that the history does not tell of any more is nobody's: a target was removed or renamed, the extension
+-- created anew, whose runs have the same numbers.
+TRUNCATE credit_transactions;
+SELECT backlog_cleanup_emergency('second') -> 'removedCount' AS removed;
+UPDATE backlog_cleanup.target SET name = 'third' WHERE name = 'second';
+SELECT * FROM backlog_cleanup_books();
+DELETE FROM backlog_cleanup.target WHERE name = 'third';
+SELECT * FROM backlog_cleanup_books();
+DROP EXTENSION backlog_cleanup;
+CREATE EXTENSION backlog_cleanup;
+UPDATE credit_transactions SET description = 'emergency backlog cleanup, run 1: removed 4 failed rows';
+INSERT INTO generations (user_id, prompt, status) VALUES ('system_backlog', '', 'failed');
+SELECT backlog_cleanup_emergency() -> 'removedCount' AS removed;
+SELECT * FROM backlog_cleanup_books();
+-- A run that the ledger tells otherwise of.
+UPDATE credit_transactions SET amount = 2 WHERE amount = 1;
+SELECT * FROM backlog_cleanup_books();
 \c regression
 DROP DATABASE regress_total;
 DROP ROLE regress_watcher;
