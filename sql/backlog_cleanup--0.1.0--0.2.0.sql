@@ -131,7 +131,9 @@ CREATE TRIGGER remember_namer BEFORE INSERT OR UPDATE ON backlog_cleanup.target
 COMMENT ON TRIGGER remember_namer ON backlog_cleanup.target IS 'a target uses only tables of whoever named them';
 
 -- A session that has set xmloption alone restores nothing, and a run that starts in one that restores is at work.
-ALTER FUNCTION backlog_cleanup.restoring() RENAME TO restoring_0_1_0;
+-- Admins are given it again with the new functions: a GRANT in here would be taken for the extension's own, which no dump
+-- carries.
+DROP FUNCTION backlog_cleanup.restoring();
 CREATE FUNCTION backlog_cleanup.restoring() RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -142,22 +144,6 @@ $$;
 COMMENT ON FUNCTION backlog_cleanup.restoring() IS
     'whether a superuser restores a dump: pg_dump sets xmloption and check_function_bodies, and nobody else has a reason to set both';
 REVOKE ALL ON FUNCTION backlog_cleanup.restoring() FROM PUBLIC;
--- Admins keep their right to it.
-DO $admins$
-DECLARE
-    admin pg_catalog.regrole;
-BEGIN
-    FOR admin IN
-        SELECT held.grantee
-        FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) held
-        WHERE p.oid OPERATOR(pg_catalog.=) 'backlog_cleanup.restoring_0_1_0()'::pg_catalog.regprocedure
-          AND held.grantee OPERATOR(pg_catalog.<>) p.proowner
-    LOOP
-        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION backlog_cleanup.restoring() TO %s', admin);
-    END LOOP;
-END
-$admins$;
-DROP FUNCTION backlog_cleanup.restoring_0_1_0();
 DROP TRIGGER interrupt_restored ON backlog_cleanup.run;
 CREATE TRIGGER interrupt_restored BEFORE INSERT ON backlog_cleanup.run
     FOR EACH ROW WHEN (NEW.state OPERATOR(pg_catalog.=) 'running' AND NEW.started_at OPERATOR(pg_catalog.<) pg_catalog.now())

@@ -3,6 +3,7 @@ use pgrx::prelude::*;
 use crate::error::{Result, spi};
 use crate::owner::as_owner_of;
 use crate::read::read_one;
+use crate::steady::steady;
 use crate::target::{Target, state};
 
 /// Rows removed, as the ledger has them and as the runs do: of the runs in the history of all targets that share the ledger.
@@ -18,7 +19,7 @@ pub struct Balance {
 fn backlog_cleanup_books(
     target: default!(Option<&str>, "'generations'"),
 ) -> Result<TableIterator<'static, (name!(ledger, i64), name!(runs, i64), name!(difference, i64))>> {
-    let balance = balance(&Target::load(target)?)?;
+    let balance = steady(target, balance)?;
     Ok(TableIterator::new(balance.map(|Balance { ledger, runs }| (ledger, runs, ledger - runs))))
 }
 
@@ -48,15 +49,15 @@ pub fn balance(target: &Target) -> Result<Option<Balance>> {
     let amount = as_owner_of(&ledger.table, || {
         read_one::<i64>(
             &format!(
-                r"SELECT pg_catalog.sum(l.amount)::bigint
+                r#"SELECT pg_catalog.sum(l.amount)::bigint
                   FROM (SELECT amount, {created_at} AS created_at,
-                               pg_catalog.substring(description::pg_catalog.text, '{OF_RUN}')::bigint AS run_id
+                               pg_catalog.substring(description::pg_catalog.text COLLATE pg_catalog."C", '{OF_RUN}')::bigint AS run_id
                         FROM {ledger} written
                         WHERE user_id::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1)
                           AND type::pg_catalog.text OPERATOR(pg_catalog.=) 'backlog_cleanup') l
                   LEFT JOIN ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) AS r (id, started_at)
                          ON r.id OPERATOR(pg_catalog.=) l.run_id
-                  WHERE l.run_id IS NULL OR l.created_at OPERATOR(pg_catalog.>=) r.started_at",
+                  WHERE l.run_id IS NULL OR l.created_at OPERATOR(pg_catalog.>) (r.started_at OPERATOR(pg_catalog.-) interval '2 days')"#,
                 created_at = target.in_time_zone(&ledger.created_at, "created_at"),
                 ledger = ledger.table.name,
             ),
@@ -67,8 +68,8 @@ pub fn balance(target: &Target) -> Result<Option<Balance>> {
 }
 
 /// Where a description of `books::ledger` has the run's id. An extension that was created anew counts its runs anew, too:
-/// what is older than a run is of another.
-const OF_RUN: &str = r"^(?:regular|emergency) backlog cleanup, run (\d{1,18})[,:]";
+/// what is older than a run, by more than a coarse column or another target's time zone makes, is of another.
+const OF_RUN: &str = "^(?:regular|emergency) backlog cleanup, run ([0-9]{1,18})[,:]";
 
 /// The runs of the targets that share a ledger.
 #[derive(Default)]

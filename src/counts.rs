@@ -30,7 +30,7 @@ pub struct RecipeStatus {
     pub oldest_failed_age: Option<String>,
 }
 
-/// Counts the account's rows by recipe and status, in one pass and without a sort; most failures first.
+/// Counts the account's rows by recipe and status, in one pass; most failures first.
 pub fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
     target.account_exists()?;
     let policy = Policy::of(target)?;
@@ -101,7 +101,7 @@ fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
                 pg_catalog.count(*) FILTER (WHERE {is_failed} AND g.{at} OPERATOR(pg_catalog.<) {cutoff}::{type_of_at}),
                 pg_catalog.min({failed_at}) FILTER (WHERE {is_failed})
          FROM {table} g WHERE {is_accounts} GROUP BY 1",
-        recipe = target.recipe.as_key(),
+        recipe = leaf.group_key(&target.recipe),
         completed = rows_of(completed_status),
         failed = rows_of(failed_status),
         pending = rows_of(pending_status),

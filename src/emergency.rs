@@ -59,7 +59,7 @@ pub fn remove_failed(target: &Target, leaf: &Leaf, selection: &Selection, recipe
 
 /// Counts the failed rows of a leaf that are selected, per recipe.
 fn count_failed(target: &Target, leaf: &Leaf, selection: &Selection, recipes: &mut Recipes) -> Result<()> {
-    let (key, condition) = (target.recipe.as_key(), condition(target, None, selection));
+    let (key, condition) = (leaf.group_key(&target.recipe), condition(target, None, selection));
     let count = format!("SELECT {key}, pg_catalog.count(*) FROM {} g WHERE {condition} GROUP BY 1", leaf.rows());
     stream(&count, |row| recipes.count_removed(row))
 }

@@ -7,6 +7,7 @@ use crate::error::{Result, error, required, spi};
 use crate::leaf::{Leaf, leaves};
 use crate::owner::as_owner_of;
 use crate::read::read_one;
+use crate::steady::steady;
 use crate::target::Target;
 
 const TYPES_HINT: &str = "SELECT * FROM backlog_cleanup_failures(types => 8)";
@@ -36,7 +37,14 @@ fn backlog_cleanup_failures(
         let message = format!("{types} failure types cannot be told apart");
         error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, TYPES_HINT.into())
     })?;
-    let target = Target::load(target)?;
+    let counted = steady(target, |target| count(target, since))?;
+    Ok(TableIterator::new(bounded(counted, types)))
+}
+
+/// Failed rows per hour and failure type.
+type Counted = HashMap<(Option<TimestampWithTimeZone>, String), i64>;
+
+fn count(target: &Target, since: Option<Interval>) -> Result<Counted> {
     target.account_exists()?;
     let since = match since {
         None => None,
@@ -44,9 +52,9 @@ fn backlog_cleanup_failures(
             read_one::<String>("SELECT (pg_catalog.now() OPERATOR(pg_catalog.-) $1)::pg_catalog.text", &[since.into()])?
         }
     };
-    let mut counted: HashMap<(Option<TimestampWithTimeZone>, String), i64> = HashMap::new();
-    for leaf in leaves(&target)? {
-        let statement = statement(&target, &leaf, since.as_deref());
+    let mut counted = Counted::new();
+    for leaf in leaves(target)? {
+        let statement = statement(target, &leaf, since.as_deref());
         as_owner_of(&leaf.table, || {
             Spi::connect(|client| {
                 client.select(statement.as_str(), None, &[])?.try_for_each(|row| {
@@ -58,7 +66,7 @@ fn backlog_cleanup_failures(
             .map_err(spi)
         })?;
     }
-    Ok(TableIterator::new(bounded(counted, types)))
+    Ok(counted)
 }
 
 /// The failed rows of a leaf by hour and failure type. An hour is whole in UTC.
@@ -81,7 +89,7 @@ fn statement(target: &Target, leaf: &Leaf, since: Option<&str>) -> String {
 }
 
 /// Puts together the failure types that have no row of their own.
-fn bounded(counted: HashMap<(Option<TimestampWithTimeZone>, String), i64>, types: usize) -> Vec<Failures> {
+fn bounded(counted: Counted, types: usize) -> Vec<Failures> {
     let mut totals: HashMap<&str, i64> = HashMap::new();
     for ((_, failure_type), failed) in &counted {
         *totals.entry(failure_type).or_default() += failed;

@@ -28,6 +28,12 @@ impl Leaf {
         }
     }
 
+    /// What rows are grouped by in here: the recipe, a text by its bytes, as runs tell recipes apart.
+    pub fn group_key(&self, recipe: &Column) -> String {
+        let collation = if self.reach == Reach::Key || recipe.is_integer() { "" } else { " COLLATE pg_catalog.\"C\"" };
+        format!("{}{collation}", recipe.as_key())
+    }
+
     /// Until `acting_as` ends, has the planner expect rows by the million that workers pass on, each for less than it thinks,
     /// and read the whole table where its figures would have it believe in a few rows and an index.
     pub fn expect_most_rows(&self) {

@@ -47,7 +47,7 @@ pub fn remove(
     let counted = format!(
         "WITH gone AS ({delete} RETURNING {} AS recipe)
          SELECT recipe::pg_catalog.text, pg_catalog.count(*) FROM gone GROUP BY recipe",
-        target.recipe.as_key()
+        leaf.group_key(&target.recipe)
     );
     let gone: HashMap<Option<String>, i64> = Spi::connect_mut(|client| {
         client

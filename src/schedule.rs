@@ -21,10 +21,10 @@ fn backlog_cleanup_schedule(
     let batched = required(batched, "batched", &call("schedule(batched => false)")?)?;
     let job_name = checked(job_name, "schedule()")?;
     let target = target::exists(target)?;
-    let command = command(target, batched)?;
     if !pg_cron_is_here()? {
-        return Err(cannot_schedule(schedule, &command, job_name)?);
+        return Err(cannot_schedule(schedule, batched, target, job_name)?);
     }
+    let command = command(target, batched)?;
     refuse_read_only("schedule a job")?;
     may_use_pg_cron()?;
     // pg_cron ignores what follows the fifth field, and would take a leading field of seconds for the minutes.
@@ -262,10 +262,29 @@ fn warn_of_pause(job: i64, job_name: &str) -> Result<()> {
     Ok(())
 }
 
+/// The call that registers a job.
+pub fn call_to_schedule(schedule: &str, batched: bool, target: &str, job_name: &str) -> Result<String> {
+    let mut arguments = Vec::new();
+    for (argument, value, default) in [
+        ("schedule", schedule, "0 2 * * *"),
+        ("target", target, "generations"),
+        ("job_name", job_name, "backlog-cleanup-daily"),
+    ] {
+        if value != default {
+            arguments.push(format!("{argument} => {}", quote_literal(value)));
+        }
+    }
+    if batched {
+        arguments.push("batched => true".into());
+    }
+    call(&format!("schedule({})", arguments.join(", ")))
+}
+
 /// The error where a job cannot be registered from here: what to type instead.
-pub fn cannot_schedule(schedule: &str, command: &str, job_name: &str) -> Result<ErrorReport> {
-    let here = format!("CREATE EXTENSION pg_cron; {};", call("schedule()")?);
-    let [name, schedule, command, database] = [job_name, schedule, command, &database()?].map(quote_literal);
+pub fn cannot_schedule(schedule: &str, batched: bool, target: &str, job_name: &str) -> Result<ErrorReport> {
+    let here = format!("CREATE EXTENSION pg_cron; {};", call_to_schedule(schedule, batched, target, job_name)?);
+    let command = command(target, batched)?;
+    let [name, schedule, command, database] = [job_name, schedule, &command, &database()?].map(quote_literal);
     let there = format!("SELECT cron.schedule_in_database({name}, {schedule}, {command}, {database});");
     pg_cron_is_absent(&here, &there)
 }

@@ -8,12 +8,14 @@ use crate::owner::set_local;
 use crate::target::{self, Target};
 
 /// Does `work` on a target whose table nobody rebuilds meanwhile, and waits for locks no longer than the target's
-/// `lock_timeout`. Whoever rebuilds the table now is waited for, and what he has made of it is what `work` sees. Errors: those
+/// `lock_timeout`, or the session's where that is shorter. Whoever rebuilds the table now is waited for, and what he has made of it is what `work` sees. Errors: those
 /// of `Target::load`, 55P03 (a lock that is held for too long).
 pub fn steady<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
     let (mut table, lock_timeout) = target::table(name)?;
     let nest = unsafe { pg_sys::NewGUCNestLevel() };
-    set_local("lock_timeout", &lock_timeout.to_string());
+    let of_session = i64::from(unsafe { pg_sys::LockTimeout });
+    let shorter = [lock_timeout, of_session].into_iter().filter(|timeout| *timeout > 0).min().unwrap_or(0);
+    set_local("lock_timeout", &shorter.to_string());
     let table_name = table.name.clone();
     let done = PgTryBuilder::new(AssertUnwindSafe(|| {
         let target = loop {

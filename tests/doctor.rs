@@ -57,6 +57,16 @@ fn what_is_wrong_with_the_job_is_said_and_its_fix_mends_it() {
         assert_eq!(ill(&mut watcher), Vec::<[String; 4]>::new(), "{harm}: {fix}");
     }
 
+    // A target whose name is longer than a job's may be.
+    let long = "a name that is as long as a sentence and longer than that of a job";
+    client.batch_execute(&format!("INSERT INTO backlog_cleanup.target (name) VALUES ('{long}')")).unwrap();
+    let job = format!("SELECT status, fix FROM backlog_cleanup_doctor('{long}') WHERE check_name = 'job'");
+    let fix: String = client.query_one(&job, &[]).unwrap().get(1);
+    client.batch_execute(&fix).unwrap();
+    assert_eq!(client.query_one(&job, &[]).unwrap().get::<_, String>(0), "ok", "{fix}");
+    client.batch_execute(&format!("DELETE FROM backlog_cleanup.target WHERE name = '{long}'")).unwrap();
+    client.batch_execute("SELECT cron.unschedule(max(jobid)) FROM cron.job").unwrap();
+
     let run = |status: &str| {
         format!(
             "INSERT INTO cron.job_run_details (jobid, runid, status, return_message, start_time)
@@ -129,10 +139,13 @@ fn a_lock_is_said_and_not_waited_for() {
         assert!(found.iter().any(is_said), "{table}: {found:?}");
         let [_, _, _, fix] = found.iter().find(|finding| is_said(finding)).unwrap();
         assert_eq!(client.query(fix, &[]).unwrap().len(), 1, "{table}: {fix}");
-        if table != "credit_transactions" {
-            for status in ["SELECT backlog_cleanup_status_json()", "SELECT count(*) FROM backlog_cleanup_status()"] {
-                assert_eq!(refused(client.batch_execute(status)).0, "55P03", "{table}");
-            }
+        let questions: &[&str] = match table {
+            "credit_transactions" => &["backlog_cleanup_books()"],
+            _ => &["backlog_cleanup_status_json()", "backlog_cleanup_status()", "backlog_cleanup_failures()"],
+        };
+        for question in questions {
+            assert_eq!(refused(client.batch_execute(&format!("SELECT {question}"))).0, "55P03", "{table} {question}");
         }
+        other.batch_execute("ROLLBACK").unwrap();
     }
 }

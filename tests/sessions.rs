@@ -76,12 +76,16 @@ fn a_table_that_changes_hands_while_a_run_waits_is_not_used_as_its_old_owner() {
              CREATE TRIGGER see BEFORE DELETE ON generations FOR EACH ROW EXECUTE FUNCTION see()",
         )
         .unwrap();
-    // A run reads the target again; the status, which would be out of date, says so.
-    for (call, expected) in
-        [("SELECT backlog_cleanup_failed_generations()", "done"), ("SELECT backlog_cleanup_status_json()", "40001")]
-    {
-        platform.batch_execute("ALTER TABLE generations OWNER TO postgres").unwrap();
-        platform.batch_execute("BEGIN; ALTER TABLE generations OWNER TO heir").unwrap();
+    // Whoever has waited for the table reads the target again; another table that has changed meanwhile is an error.
+    for (table, call, expected) in [
+        ("generations", "SELECT backlog_cleanup_failed_generations()", "done"),
+        ("generations", "SELECT backlog_cleanup_status_json()", "done"),
+        ("generations", "SELECT backlog_cleanup_failures()", "done"),
+        ("users", "SELECT backlog_cleanup_status_json()", "40001"),
+        ("credit_transactions", "SELECT backlog_cleanup_books()", "40001"),
+    ] {
+        platform.batch_execute(&format!("ALTER TABLE {table} OWNER TO postgres")).unwrap();
+        platform.batch_execute(&format!("BEGIN; ALTER TABLE {table} OWNER TO heir")).unwrap();
         let mut runner = cluster.connect();
         let run = thread::spawn(move || runner.batch_execute(call));
         let mut watcher = cluster.connect();
@@ -91,7 +95,7 @@ fn a_table_that_changes_hands_while_a_run_waits_is_not_used_as_its_old_owner() {
         }
         platform.batch_execute("COMMIT").unwrap();
         let done = run.join().unwrap().map_or_else(|failure| refused(Err(failure)).0, |()| "done".into());
-        assert_eq!(done, expected, "{call}");
+        assert_eq!(done, expected, "{table} {call}");
     }
     let seen = platform.query("SELECT DISTINCT who::text FROM seen", &[]).unwrap();
     assert_eq!(seen.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>(), ["heir"]);

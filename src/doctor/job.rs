@@ -1,7 +1,6 @@
-use pgrx::spi::quote_literal;
-
 use super::{Problem, Status, problems};
 use crate::error::Result;
+use crate::read::read_one;
 use crate::schedule::{self, job_of, pg_cron_is_here};
 
 const PG_CRON: &str = "
@@ -28,7 +27,10 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
     let job = job_of(target)?;
     let problem = |detail: String, fix: String| vec![Problem { status: Status::Warn, detail, fix: Some(fix) }];
     Ok(match (job["jobId"].as_i64(), job["active"].as_bool()) {
-        (None, _) => problem(format!("no job runs target \"{target}\""), schedule_call(target)?),
+        (None, _) => problem(
+            format!("no job runs target \"{target}\""),
+            schedule::call_to_schedule(NIGHTLY, false, target, &job_name(target)?)?,
+        ),
         (Some(id), Some(false)) => problem(
             format!("job {} is not active", job["jobName"]),
             format!("SELECT cron.alter_job({id}, active => true)"),
@@ -94,26 +96,22 @@ fn of_job(target: &str, statement: &str) -> Result<Vec<Problem>> {
 
 /// What is said where pg_cron is not installed here: the same as by `backlog_cleanup_schedule`.
 fn absent(target: &str) -> Result<Vec<Problem>> {
-    let absent = schedule::cannot_schedule("0 2 * * *", &schedule::command(target, false)?, &job_name(target))?;
+    let absent = schedule::cannot_schedule(NIGHTLY, false, target, &job_name(target)?)?;
     let (detail, fix) = (absent.message().to_owned(), absent.hint().map(str::to_owned));
     Ok(vec![Problem { status: Status::Warn, detail, fix }])
 }
 
-fn schedule_call(target: &str) -> Result<String> {
-    let arguments = match target {
-        "generations" => String::new(),
-        _ => format!("target => {}, job_name => {}", quote_literal(target), quote_literal(job_name(target))),
-    };
-    Ok(format!("SELECT {}.backlog_cleanup_schedule({arguments})", schedule::schema()?))
-}
+const NIGHTLY: &str = "0 2 * * *";
 
 /// A name for the target's job, no longer than pg_cron stores.
-fn job_name(target: &str) -> String {
-    match target {
+fn job_name(target: &str) -> Result<String> {
+    let name = match target {
         "generations" => "backlog-cleanup-daily".into(),
-        _ => {
-            let name = format!("backlog-cleanup-{target}");
-            name[..name.floor_char_boundary(63)].to_owned()
-        }
+        _ => format!("backlog-cleanup-{target}"),
+    };
+    if name.len() <= 63 {
+        return Ok(name);
     }
+    let hash = read_one::<String>("SELECT pg_catalog.to_hex(pg_catalog.hashtext($1))", &[target.into()])?;
+    Ok(format!("{}-{}", &name[..name.floor_char_boundary(54)], hash.unwrap_or_default()))
 }

@@ -230,7 +230,7 @@ fn limits_are_exact_and_arguments_are_checked() {
         ("target => NULL", "22004"),
         ("target => 'none'", "42704"),
         // Before PostgreSQL 17 no interval is infinite.
-        ("max_duration => 'infinity'", if version < "170000".to_owned() { "22007" } else { "22023" }),
+        ("max_duration => 'infinity'", if version.as_str() < "170000" { "22007" } else { "22023" }),
         ("mode => NULL", "22004"),
         ("mode => 'gentle'", "22023"),
         ("batch_size => 0", "22023"),

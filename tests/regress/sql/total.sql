@@ -56,7 +56,8 @@ DELETE FROM backlog_cleanup.target WHERE name = 'third';
 SELECT * FROM backlog_cleanup_books();
 DROP EXTENSION backlog_cleanup;
 CREATE EXTENSION backlog_cleanup;
-UPDATE credit_transactions SET description = 'emergency backlog cleanup, run 1: removed 4 failed rows';
+UPDATE credit_transactions SET description = 'emergency backlog cleanup, run 1: removed 4 failed rows',
+                               created_at = created_at - interval '3 days';
 INSERT INTO generations (user_id, prompt, status) VALUES ('system_backlog', '', 'failed');
 SELECT backlog_cleanup_emergency() -> 'removedCount' AS removed;
 SELECT * FROM backlog_cleanup_books();
