@@ -266,3 +266,42 @@ fn a_partition_that_is_detached_while_a_run_pauses_keeps_its_rows() {
     assert_eq!(ids(&mut client, "SELECT count(*)::int FROM second", &[]), [120]);
     assert_eq!(ids(&mut client, "SELECT count(*)::int FROM first WHERE status = 'failed'", &[]), [0]);
 }
+
+#[test]
+fn recipes_are_told_apart_by_their_bytes_whatever_their_collation() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    let collation = "CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
+    if let Err(failure) = client.batch_execute(collation) {
+        // A server without ICU.
+        return assert_eq!(failure.code().unwrap().code(), "0A000");
+    }
+    client
+        .batch_execute(
+            "CREATE TABLE kind (id int, user_id text, recipe_id text COLLATE any_case, status text, updated_at timestamptz,
+                                failure_reason text);
+             INSERT INTO kind SELECT i, 'system_backlog', CASE WHEN i <= 15 THEN 'A' ELSE 'a' END, 'failed',
+                                     now() - interval '1 day' - interval '1 hour' * i
+                              FROM generate_series(1, 30) i;
+             CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+             CREATE TRIGGER keep BEFORE DELETE ON kind FOR EACH ROW WHEN (OLD.id = 30) EXECUTE FUNCTION keep()",
+        )
+        .unwrap();
+    target(&mut client);
+    let mut pairs = |query: &str| -> Vec<(String, i64)> {
+        let rows = client.query(query, &[]).unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    };
+    let of_each = |upper, lower| vec![("A".to_owned(), upper), ("a".to_owned(), lower)];
+    let status =
+        "SELECT recipe_id, removable_count FROM backlog_cleanup_status('kind') ORDER BY recipe_id COLLATE \"C\"";
+    assert_eq!(pairs(status), of_each(5, 5));
+    let would = "SELECT d ->> 'recipeId', (d -> 'cleanedCount')::bigint
+        FROM jsonb_array_elements(backlog_cleanup_emergency('kind', dry_run => true) -> 'cleanupDetails') d
+        ORDER BY d ->> 'recipeId' COLLATE \"C\"";
+    assert_eq!(pairs(would), of_each(15, 15));
+    let removed = "SELECT d ->> 'recipeId', (d -> 'cleanedCount')::bigint
+        FROM jsonb_array_elements(backlog_cleanup_failed_generations('kind') -> 'cleanupDetails') d
+        ORDER BY d ->> 'recipeId' COLLATE \"C\"";
+    assert_eq!(pairs(removed), of_each(5, 4));
+}
