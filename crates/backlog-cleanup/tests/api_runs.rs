@@ -237,20 +237,24 @@ fn a_database_that_says_nothing_keeps_nobody_for_ever() {
     let status = format!("{BASE}/status");
     let server = Server::start(&cluster, "silent", &["--request-timeout", "1"]);
     assert_eq!(server.get(MONITOR, &status).status, 200);
-    let backends = |signal: &str| {
+    let signal = |signal: &str| {
+        let send = |pid: &str| std::process::Command::new("kill").args([signal, pid]).status().unwrap();
+        let postmaster = cluster.postmaster().to_string();
+        // First, so that no new backend comes between.
+        send(&postmaster);
         let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         for pid in pids {
             let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let parent = format!("PPid:\t{}", cluster.postmaster());
+            let parent = format!("PPid:\t{postmaster}\n");
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             if line.contains("backlog_monitor silent") && status.contains(&parent) {
-                std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
+                send(&pid);
             }
         }
     };
-    backends("-STOP");
+    signal("-STOP");
     let silent = server.get(MONITOR, &status);
+    signal("-CONT");
     assert!([503, 504].contains(&silent.status), "{silent:?}");
-    backends("-CONT");
     until_holds(|| server.get(MONITOR, &status).status == 200);
 }
