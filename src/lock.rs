@@ -42,7 +42,7 @@ pub fn acquire(target: &str, span: Span) -> Result<()> {
             pg_sys::LockAcquire(&run, EXCLUSIVE, is_session, true) != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
         };
     if is_session && free {
-        give_back_on_abort();
+        give_back_at_the_end();
         HELD.set(Some(run));
     }
     let quiet = free
@@ -128,9 +128,17 @@ fn tag(target: &str, part: u16) -> Result<LOCKTAG> {
     })
 }
 
-fn give_back_on_abort() {
+fn give_back_at_the_end() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| unsafe { pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut()) });
+    ONCE.call_once(|| unsafe {
+        pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut());
+        pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::null());
+    });
+}
+
+/// A session that ends between two transactions: PostgreSQL itself would leave the lock to the next process in its place.
+unsafe extern "C-unwind" fn at_exit(_: i32, _: pg_sys::Datum) {
+    release();
 }
 
 /// An error between two commits ends a batched run, and the next may start.

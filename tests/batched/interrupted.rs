@@ -140,3 +140,24 @@ fn a_run_that_is_asked_to_stop_ends_between_two_batches_and_the_next_finishes_th
     report(&mut client, "mode => 'emergency'");
     assert_eq!(balance(&mut client, 400), 400);
 }
+
+#[test]
+fn a_session_that_ends_with_a_run_open_gives_its_target_back() {
+    let cluster = Cluster::start("");
+    fail(&mut cluster.platform(), 100);
+    for ending in ["disconnect", "terminate"] {
+        let mut client = cluster.connect();
+        let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+        let start =
+            "SELECT backlog_cleanup.start_run('generations', 'regular', 4, '0', NULL, NULL, 1, NULL, NULL, false)";
+        client.batch_execute(start).unwrap();
+        if ending == "terminate" {
+            cluster.connect().batch_execute(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
+        }
+        drop(client);
+        until(&cluster, &format!("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})"));
+        let held = "SELECT EXISTS (SELECT FROM pg_locks WHERE classid = 'backlog_cleanup.target'::regclass)";
+        assert!(!truth(&mut cluster.connect(), held), "{ending}");
+        cluster.connect().batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+    }
+}
