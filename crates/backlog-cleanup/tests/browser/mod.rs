@@ -38,23 +38,26 @@ impl WebDriverCompatibleCommand for Chromium {
     }
 }
 
+/// Starts a chromedriver; returns it with its port.
+fn driver() -> Option<(Child, String)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("chromedriver, from Debian's chromium-driver");
+    let output = BufReader::new(driver.stdout.take().expect("its output"));
+    let port = output.lines().map_while(Result::ok).find_map(|line| {
+        line.split("started successfully on port ").nth(1).map(|port| port.trim_end_matches('.').to_owned())
+    });
+    port.map(|port| (driver, port))
+}
+
 impl Browser {
     pub fn start() -> Browser {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .process_group(0)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver, from Debian's chromium-driver");
-        let output = BufReader::new(driver.stdout.take().expect("its output"));
-        let port = output
-            .lines()
-            .map_while(Result::ok)
-            .find_map(|line| {
-                line.split("started successfully on port ").nth(1).map(|port| port.trim_end_matches('.').to_owned())
-            })
-            .expect("the port of chromedriver");
+        // It takes one port for IPv4 and for IPv6, and ends where the second is another's.
+        let (driver, port) = (0..5).find_map(|_| driver()).expect("a port for chromedriver");
         let capabilities = json!({
             // Containers and root have no sandbox.
             "goog:chromeOptions": { "args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
