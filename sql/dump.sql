@@ -16,21 +16,61 @@ SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_recipe', '');
 
+-- A parallel restore may bring policies before their targets, or both at a time.
 CREATE FUNCTION backlog_cleanup.give_way_to_dump() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF backlog_cleanup.restoring() THEN
-        DELETE FROM backlog_cleanup.target WHERE name = NEW.name;
+    IF NOT backlog_cleanup.restoring() THEN
+        RETURN NEW;
+    END IF;
+    PERFORM pg_advisory_xact_lock('backlog_cleanup.target'::regclass::oid::bigint);
+    -- The policies that CREATE EXTENSION has made, and not those that the dump has brought.
+    DELETE FROM backlog_cleanup.policy
+    WHERE target = NEW.name AND xmin = (SELECT e.xmin FROM pg_extension e WHERE e.extname = 'backlog_cleanup');
+    UPDATE backlog_cleanup.target
+    SET (name, generations_table, recipes_table, users_table, ledger_table, id_column, account_column, recipe_column,
+         status_column, failed_at_column, failure_type_column, recipe_key_column, recipe_name_column, account,
+         failed_status, completed_status, pending_status, processing_status, time_zone, search_path, batch_size,
+         lock_timeout, max_share, max_rows_per_run, max_replica_lag, max_transaction_age, yield_to_autovacuum,
+         max_wal_rate, throttle_query, named_by)
+        = ROW (NEW.*)
+    WHERE name = NEW.name;
+    IF FOUND THEN
+        RETURN NULL;
     END IF;
     RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.give_way_to_dump() IS 'makes way for the rows of a dump that is being restored';
+COMMENT ON FUNCTION backlog_cleanup.give_way_to_dump() IS 'makes way for the targets of a dump that is being restored';
 REVOKE ALL ON FUNCTION backlog_cleanup.give_way_to_dump() FROM PUBLIC;
 CREATE TRIGGER give_way_to_dump BEFORE INSERT ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dump();
 COMMENT ON TRIGGER give_way_to_dump ON backlog_cleanup.target IS 'a restored target replaces the one of that name';
+
+CREATE FUNCTION backlog_cleanup.give_way_to_dumped_policy() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT backlog_cleanup.restoring() THEN
+        RETURN NEW;
+    END IF;
+    PERFORM pg_advisory_xact_lock('backlog_cleanup.target'::regclass::oid::bigint);
+    PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
+    IF NOT FOUND THEN
+        INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
+    END IF;
+    DELETE FROM backlog_cleanup.policy
+    WHERE (target, recipe_id, failure_type) IS NOT DISTINCT FROM (NEW.target, NEW.recipe_id, NEW.failure_type);
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.give_way_to_dumped_policy() IS
+    'makes way for the policies of a dump that is being restored';
+REVOKE ALL ON FUNCTION backlog_cleanup.give_way_to_dumped_policy() FROM PUBLIC;
+CREATE TRIGGER give_way_to_dumped_policy BEFORE INSERT ON backlog_cleanup.policy
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dumped_policy();
+COMMENT ON TRIGGER give_way_to_dumped_policy ON backlog_cleanup.policy IS 'a restored policy replaces the one of its kind';
 
 CREATE FUNCTION backlog_cleanup.interrupt_restored() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

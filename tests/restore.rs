@@ -20,7 +20,9 @@ fn every_format_carries_everything_and_a_run_that_was_at_work_is_interrupted() {
     client.batch_execute(FAIL).unwrap();
     client
         .batch_execute(
-            "UPDATE backlog_cleanup.policy SET keep = 3, note = 'kept';
+            "INSERT INTO backlog_cleanup.target (name) VALUES ('second');
+             UPDATE backlog_cleanup.policy SET recipe_id = '1' WHERE target = 'second';
+             UPDATE backlog_cleanup.policy SET keep = 3, note = 'kept';
              SELECT backlog_cleanup_failed_generations(recipe_id => '1');
              UPDATE backlog_cleanup.policy SET keep = 0;
              SELECT backlog_cleanup.start_run('generations', 'regular', 2, '0', NULL, NULL, 1, NULL, NULL, false)",
@@ -29,12 +31,29 @@ fn every_format_carries_everything_and_a_run_that_was_at_work_is_interrupted() {
     client.batch_execute("SELECT backlog_cleanup.next_batch(2)").unwrap();
     let dump = cluster.program("pg_dump", &["postgres"]);
     let dir = tempfile::tempdir().unwrap();
-    for format in [&["-Fc"][..], &["-Fd", "-j2"]] {
-        let file = dir.path().join(format[0]);
+    for format in ["-Fc", "-Fd", "policies first"] {
+        let file = dir.path().join(format);
         let file = file.to_str().unwrap();
-        cluster.program("pg_dump", &[format, &["-f", file, "postgres"]].concat());
+        let how: &[&str] = if format == "-Fd" { &["-Fd", "-j2"] } else { &["-Fc"] };
+        cluster.program("pg_dump", &[how, &["-f", file, "postgres"]].concat());
         let restored = Cluster::start(PG_CRON);
-        let jobs: &[&str] = if format.len() == 2 { &["-j2"] } else { &[] };
+        let list = dir.path().join("list");
+        let jobs: &[&str] = match format {
+            "-Fd" => &["-j2"],
+            "policies first" => {
+                // As a parallel restore may have it.
+                let entries = restored.program("pg_restore", &["-l", file]);
+                let (policies, others): (Vec<&str>, Vec<&str>) =
+                    entries.lines().partition(|entry| entry.contains("TABLE DATA backlog_cleanup policy"));
+                let target =
+                    others.iter().position(|entry| entry.contains("TABLE DATA backlog_cleanup target")).unwrap();
+                let entries = [&others[..target], &policies[..], &others[target..]].concat();
+                assert_eq!(policies.len(), 1);
+                std::fs::write(&list, entries.join("\n")).unwrap();
+                &["-L", list.to_str().unwrap()]
+            }
+            _ => &[],
+        };
         restored.program("pg_restore", &[jobs, &["-e", "-d", "postgres", file]].concat());
         let again = restored.program("pg_dump", &["postgres"]);
         let lines = |dump: &str| -> Vec<String> {
