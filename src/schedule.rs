@@ -8,8 +8,8 @@ use crate::target::{self, state};
 
 /// Registers the nightly job with pg_cron, or changes the job of that name that is there; returns the job's id.
 /// The job belongs to the caller; its times are pg_cron's, which reads them in UTC unless `cron.timezone` says else.
-/// Errors: 22004, 22023 (a bad cron expression or job name), 42501 (no privilege on pg_cron; somebody else's job), 42704 (unknown target),
-/// 42710 (the name is taken in another database), 55000 (pg_cron is not here).
+/// Errors: 22004, 22023 (a bad cron expression or job name), 42501 (no privilege on pg_cron; somebody else's job),
+/// 42704 (unknown target), 42710 (the name is taken in another database), 55000 (pg_cron is not here).
 #[pg_extern]
 fn backlog_cleanup_schedule(
     schedule: default!(Option<&str>, "'0 2 * * *'"),

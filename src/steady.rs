@@ -8,8 +8,8 @@ use crate::owner::set_local;
 use crate::target::{self, Target};
 
 /// Does `work` on a target whose table nobody rebuilds meanwhile, and waits for locks no longer than the target's
-/// `lock_timeout`, or the session's where that is shorter. Whoever rebuilds the table now is waited for, and what he has made of it is what `work` sees. Errors: those
-/// of `Target::load`, 55P03 (a lock that is held for too long).
+/// `lock_timeout`, or the session's where that is shorter. Whoever rebuilds the table now is waited for, and what he has made
+/// of it is what `work` sees. Errors: those of `Target::load`, 55P03 (a lock that is held for too long).
 pub fn steady<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
     let (mut table, lock_timeout) = target::table(name)?;
     let nest = unsafe { pg_sys::NewGUCNestLevel() };

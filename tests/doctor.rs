@@ -128,8 +128,10 @@ fn an_ill_server_is_seen_and_a_standby_sees_the_same_state() {
 fn a_lock_is_said_and_not_waited_for() {
     let cluster = Cluster::start("");
     let mut client = healthy(&cluster);
-    client.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '100 ms'").unwrap();
-    for table in ["generations", "users", "credit_transactions"] {
+    let of_target = "UPDATE backlog_cleanup.target SET lock_timeout = '100 ms'";
+    let of_session = "UPDATE backlog_cleanup.target SET lock_timeout = '0'; SET lock_timeout = '100 ms'";
+    for (table, limit) in [("generations", of_target), ("users", of_session), ("credit_transactions", of_session)] {
+        client.batch_execute(limit).unwrap();
         let mut other = cluster.connect();
         other.batch_execute(&format!("BEGIN; LOCK TABLE {table}")).unwrap();
         // Where something waits without end, this ends it, as an error.

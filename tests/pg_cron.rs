@@ -297,4 +297,12 @@ fn an_admin_registers_a_job_that_runs_as_the_admin() {
     assert_eq!(jobs(&mut client), nightly("0 2 * * *"));
     client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
     assert!(client.query_one("SELECT backlog_cleanup_unschedule()", &[]).unwrap().get::<_, bool>(0));
+
+    // What a revoke leaves is said, and then the role can be dropped.
+    let (sender, notices) = std::sync::mpsc::channel();
+    let mut owner = cluster.connect_with_notices(sender);
+    owner.batch_execute("SELECT backlog_cleanup_revoke('admin')").unwrap();
+    let (_, hint) = notices.try_iter().last().unwrap();
+    assert_eq!(hint, "REVOKE USAGE ON SCHEMA cron FROM admin");
+    owner.batch_execute(&format!("{hint}; DROP ROLE admin")).unwrap();
 }
