@@ -27,8 +27,7 @@ fn backlog_cleanup_books(
 /// another name now, is in neither sum; what it has of none is in its own.
 pub fn balance(target: &Target) -> Result<Option<Balance>> {
     let Some(ledger) = &target.ledger else { return Ok(None) };
-    let mut runs = Runs::default();
-    state(|| {
+    let runs = state(|| {
         Spi::connect(|client| {
             let of_ledger = client.select(
                 "SELECT array_agg(DISTINCT sharing.account),
@@ -41,8 +40,7 @@ pub fn balance(target: &Target) -> Result<Option<Balance>> {
                 &[ledger.table.oid.into()],
             )?;
             let row = of_ledger.first();
-            runs = Runs { accounts: row.get(1)?, ids: row.get(2)?, started_at: row.get(3)?, removed: row.get(4)? };
-            Ok(())
+            Ok(Runs { accounts: row.get(1)?, ids: row.get(2)?, started_at: row.get(3)?, removed: row.get(4)? })
         })
         .map_err(spi)
     })?;
@@ -72,7 +70,6 @@ pub fn balance(target: &Target) -> Result<Option<Balance>> {
 const OF_RUN: &str = "^(?:regular|emergency) backlog cleanup, run ([0-9]{1,18})[,:]";
 
 /// The runs of the targets that share a ledger.
-#[derive(Default)]
 struct Runs {
     accounts: Option<Vec<String>>,
     ids: Option<Vec<i64>>,
