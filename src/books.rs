@@ -40,7 +40,10 @@ pub fn write(
             ],
         )
         .map_err(spi)?;
-        let ids: Vec<Option<String>> = swept.iter().map(|recipe| recipe.recipe_id.clone()).collect();
+        // In the order of the index, which then grows at its end.
+        let mut swept: Vec<&Swept> = swept.iter().collect();
+        swept.sort_unstable_by_key(|recipe| &recipe.recipe_id);
+        let ids: Vec<Option<&str>> = swept.iter().map(|recipe| recipe.recipe_id.as_deref()).collect();
         let failed: Vec<i64> = swept.iter().map(|recipe| recipe.failed).collect();
         let removed: Vec<i64> = swept.iter().map(|recipe| recipe.removed).collect();
         Spi::run_with_args(

@@ -7,7 +7,7 @@ use pgrx::spi::quote_literal;
 
 use crate::error::{Result, spi};
 use crate::keys::text_of;
-use crate::leaf::{Leaf, leaves};
+use crate::leaf::{Leaf, Reach, leaves};
 use crate::owner::as_owner_of;
 use crate::policy::Policy;
 use crate::recipe::{self, Recipes};
@@ -36,6 +36,7 @@ pub fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
     let policy = Policy::of(target)?;
     let names = recipe::names(target)?;
     let cutoff = policy.cutoff_of(target)?;
+    let statuses = statuses(target);
     let mut recipes = Recipes::of(&target.recipe);
     let mut counted: Vec<Counted> = Vec::new();
     for leaf in leaves(target)? {
@@ -43,23 +44,23 @@ pub fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
             leaf.expect_most_rows();
             stream(&statement(target, &leaf, cutoff), |row| {
                 let recipe = recipes.of_row(row, 0);
-                counted.resize_with(recipes.list.len(), Counted::default);
-                counted[recipe].add(row);
+                counted.resize_with(recipes.list.len().max(counted.len()), Counted::default);
+                counted[recipe].add(&Rows::of(&leaf, row, cutoff), &statuses);
             })
         })?;
     }
     let mut counts = Vec::new();
     for ((recipe, counted), oldest) in recipes.list.into_iter().zip(&counted).zip(oldest(target, &counted)?) {
-        let [total, completed, failed, pending, processing, expired] = counted.rows;
+        let [failed, completed, pending, processing] = counted.of_status;
         counts.push(RecipeStatus {
             name: recipe::name(&names, recipe.recipe_id.as_deref()),
             id: recipe.recipe_id,
-            total,
+            total: counted.total,
             completed,
             failed,
             pending,
             processing,
-            removable: (expired - i64::from(policy.keep)).max(0),
+            removable: (counted.expired - i64::from(policy.keep)).max(0),
             oldest_failed_at: oldest.at,
             oldest_failed_iso: oldest.iso,
             oldest_failed_age: oldest.seconds.map(age_in_words),
@@ -73,47 +74,82 @@ pub fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
     Ok(counts)
 }
 
+/// The values of the statuses that are counted, the failed one first.
+fn statuses(target: &Target) -> [&str; 4] {
+    let Target { failed_status, completed_status, pending_status, processing_status, .. } = target;
+    [failed_status, completed_status, pending_status, processing_status]
+}
+
 /// The rows of a recipe, over all leaves.
 #[derive(Default)]
 struct Counted {
-    /// All, completed, failed, pending, processing, and failed ones that are old enough to go.
-    rows: [i64; 6],
+    total: i64,
+    /// In the order of `statuses`.
+    of_status: [i64; 4],
+    /// Failed rows that are old enough to go.
+    expired: i64,
     /// The failed-at of the oldest failed row.
     oldest: Option<i64>,
 }
 
 impl Counted {
-    /// Adds a row of `statement`.
-    fn add(&mut self, row: &Row) {
-        for (column, rows) in (1..).zip(&mut self.rows) {
-            *rows += row.datum(column).map_or(0, |count| count.value() as i64);
+    fn add(&mut self, rows: &Rows, statuses: &[&str; 4]) {
+        self.total += rows.count;
+        let Some(status) = rows.status else { return };
+        for (count, other) in self.of_status.iter_mut().zip(statuses) {
+            // Two of them may be the same.
+            if *other == statuses[status] {
+                *count += rows.count;
+            }
         }
-        self.oldest = self.oldest.into_iter().chain(row.instant(7)).min();
+        if status == 0 {
+            self.expired += rows.expired;
+            self.oldest = self.oldest.into_iter().chain(rows.oldest).min();
+        }
     }
 }
 
-/// The account's rows of a leaf by recipe, in the order of `Counted`.
+/// Rows of one recipe and status, as `statement` has them.
+struct Rows {
+    count: i64,
+    /// The place in `statuses`; `None` where it is another one.
+    status: Option<usize>,
+    expired: i64,
+    oldest: Option<i64>,
+}
+
+impl Rows {
+    fn of(leaf: &Leaf, row: &Row, cutoff: i64) -> Rows {
+        let number = |column| row.datum(column).map(|number| number.value() as i64);
+        let (status, oldest) = (number(1).map(|status| status as usize), row.instant(2));
+        match leaf.reach {
+            Reach::Position => Rows { count: 1, status, expired: oldest.is_some_and(|at| at < cutoff).into(), oldest },
+            Reach::Key => {
+                Rows { count: number(3).unwrap_or_default(), status, expired: number(4).unwrap_or_default(), oldest }
+            }
+        }
+    }
+}
+
+/// The account's rows of a leaf: recipe, status, failed-at. They are counted here, which costs less than an aggregate does;
+/// those that are elsewhere are counted there: recipe, status, the oldest failed-at, how many, and how many of those expire.
 fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
-    let Target { completed_status, failed_status, pending_status, processing_status, failed_at, .. } = target;
-    let rows_of = |status: &String| format!("pg_catalog.count(*) FILTER (WHERE {})", target.status.is(status));
-    format!(
-        "SELECT {recipe}, pg_catalog.count(*), {completed}, {failed}, {pending}, {processing},
-                pg_catalog.count(*) FILTER (WHERE {is_failed} AND g.{at} OPERATOR(pg_catalog.<) {cutoff}::{type_of_at}),
-                pg_catalog.min({failed_at}) FILTER (WHERE {is_failed})
-         FROM {table} g WHERE {is_accounts} GROUP BY 1",
-        recipe = leaf.group_key(&target.recipe),
-        completed = rows_of(completed_status),
-        failed = rows_of(failed_status),
-        pending = rows_of(pending_status),
-        processing = rows_of(processing_status),
-        is_failed = target.status.is(failed_status),
-        at = failed_at.name,
-        cutoff = quote_literal(text_of(pg_sys::Datum::from(cutoff), failed_at.type_oid)),
-        type_of_at = failed_at.sql_type,
-        failed_at = failed_at.as_itself(),
-        table = leaf.rows(),
-        is_accounts = target.account_column.is(&target.account),
-    )
+    let statuses = statuses(target);
+    let status = |(place, value): (usize, &&str)| format!("WHEN {} THEN {place}", target.status.is(value));
+    let status = statuses.iter().enumerate().map(status).collect::<Vec<_>>().join(" ");
+    let (key, failed_at) = (leaf.group_key(&target.recipe), target.failed_at.as_itself());
+    let from = format!("FROM {} g WHERE {}", leaf.rows(), target.account_column.is(&target.account));
+    match leaf.reach {
+        Reach::Position => format!("SELECT {key}, CASE {status} END, {failed_at} {from}"),
+        Reach::Key => format!(
+            "SELECT {key}, CASE {status} END, pg_catalog.min({failed_at}), pg_catalog.count(*),
+                    pg_catalog.count(*) FILTER (WHERE g.{at} OPERATOR(pg_catalog.<) {cutoff}::{type_of_at})
+             {from} GROUP BY 1, 2",
+            at = target.failed_at.name,
+            cutoff = quote_literal(text_of(pg_sys::Datum::from(cutoff), target.failed_at.type_oid)),
+            type_of_at = target.failed_at.sql_type,
+        ),
+    }
 }
 
 /// An instant, the same in ISO 8601, and the seconds since then, which a time that is infinite has none of.

@@ -21,9 +21,6 @@ pub fn emergency(target: &Target, selection: &Selection, dry_run: bool) -> Resul
     Ok(recipes.into_sorted())
 }
 
-/// Rows that are counted in one go: between two rows of a DELETE the recipes leave the processor's cache.
-const CHUNK: usize = 4096;
-
 /// Removes every failed row of a leaf that is selected, and counts them per recipe: as the scan finds them, which costs
 /// little, and by a RETURNING list where some of those stayed, where a recipe is not a number, or where there is no scan.
 pub fn remove_failed(target: &Target, leaf: &Leaf, selection: &Selection, recipes: &mut Recipes) -> Result<()> {
@@ -34,14 +31,7 @@ pub fn remove_failed(target: &Target, leaf: &Leaf, selection: &Selection, recipe
             return Ok(None);
         }
         let column = leaf.number_of(&target.recipe, target);
-        let mut numbers = Vec::with_capacity(CHUNK);
-        let removed = delete_scanned(&delete, leaf.table.oid, column, |row| {
-            numbers.push(row.datum(column as usize - 1).map(|number| number.value() as i64));
-            if numbers.len() == CHUNK {
-                counted.count_numbers(&mut numbers);
-            }
-        });
-        counted.count_numbers(&mut numbers);
+        let removed = delete_scanned(&delete, leaf.table.oid, column, |numbers| counted.count_numbers(numbers));
         Ok((removed == Some(counted.removed() as u64)).then_some(()))
     });
     if all_went.unwrap_or_else(|failure| failure.rethrow()).is_some() {

@@ -1,3 +1,5 @@
+use std::thread::available_parallelism;
+
 use pgrx::prelude::*;
 
 use crate::error::{Result, spi};
@@ -38,6 +40,10 @@ impl Leaf {
     /// and read the whole table where its figures would have it believe in a few rows and an index.
     pub fn expect_most_rows(&self) {
         set_local("parallel_tuple_cost", "0");
+        // This process reads too: more of them than processors only take turns.
+        let others = available_parallelism().map_or(1, |processors| processors.get() - 1);
+        let allowed = unsafe { pg_sys::max_parallel_workers_per_gather } as usize;
+        set_local("max_parallel_workers_per_gather", &others.min(allowed).to_string());
         if self.is_stale {
             for path in ["bitmapscan", "indexscan", "indexonlyscan"] {
                 set_local(&format!("enable_{path}"), "off");

@@ -27,6 +27,7 @@ mod index;
 mod keys;
 mod leaf;
 mod lock;
+mod newest;
 mod owner;
 mod part;
 mod policy;

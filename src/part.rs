@@ -66,12 +66,11 @@ pub fn save(
         Ok(())
     };
     state(|| {
-        for leaf in leaves {
+        for (leaf, place) in leaves.iter().zip(0..) {
             match (leaf.reach, positions) {
                 (Reach::Key, _) => insert(leaf, Task::Keys, recipes as i64)?,
                 (Reach::Position, Some((positions, lsn))) => {
-                    let rows = positions.get(&leaf.table.oid.to_u32()).map(Vec::as_slice).unwrap_or_default();
-                    for chunk in chunks(rows, batch_size) {
+                    for chunk in chunks(&positions[place], batch_size) {
                         insert(leaf, Task::Positions { rows: chunk.to_vec(), lsn }, chunk.len() as i64)?;
                     }
                 }

@@ -42,6 +42,7 @@ impl Order {
         }
     }
 
+    #[inline]
     pub fn compare(&self, a: Position, b: Position) -> Ordering {
         a.at.cmp(&b.at).then_with(|| match (a.id, b.id) {
             (Some(a), Some(b)) => {

@@ -1,15 +1,13 @@
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
-
 use pgrx::pg_sys;
 
 use crate::error::Result;
 use crate::index;
 use crate::leaf::{Leaf, Reach};
+use crate::newest::{Expired, Newest};
 use crate::owner::{as_owner_of, set_local};
 use crate::policy::Policy;
 use crate::position::{Order, Position};
-use crate::recipe::Recipes;
+use crate::recipe::{Recipes, Swept};
 use crate::removable::{POSITIONS, PerLeaf, Removable, push};
 use crate::selection::Selection;
 use crate::stream::{Row, stream, stream_index};
@@ -26,8 +24,8 @@ pub struct Ranked {
     pub lsn: u64,
 }
 
-/// Ranks the expired failed rows of a target, newest first by failed-at, then by id. Takes `keep` entries per recipe, and
-/// 8 bytes per position. Reads the partial index alone where it can tell, else the table, in one pass.
+/// Ranks the expired failed rows of a target, newest first by failed-at, then by id. Takes twice `keep` entries per recipe,
+/// and 8 bytes per position. Reads the partial index alone where it can tell, else the table, in one pass.
 pub fn rank(target: &Target, policy: &Policy, selection: &Selection, leaves: &[Leaf]) -> Result<Ranked> {
     let cutoff = policy.cutoff_of(target)?;
     let through_index = index::serves(target, selection, leaves)?;
@@ -35,51 +33,53 @@ pub fn rank(target: &Target, policy: &Policy, selection: &Selection, leaves: &[L
     let order = Order::of(&target.id);
     let keep = usize::try_from(policy.keep).unwrap_or_default();
     let mut recipes = Recipes::of(&target.recipe);
-    let mut newest: Vec<BinaryHeap<Reverse<Expired>>> = Vec::new();
-    let (mut positions, mut found) = (Some(PerLeaf::new()), 0);
-    let mut each = |leaf: &Leaf, row: &Row| {
-        let recipe = recipes.of_row(row, 0);
-        recipes.list[recipe].failed += 1;
-        newest.resize_with(recipes.list.len(), BinaryHeap::new);
-        let Some(at) = row.instant(1).filter(|at| *at < cutoff) else { return };
-        let mut expired = Expired::of(leaf, row, at, &order);
-        let heap = &mut newest[recipe];
-        if heap.len() < keep {
-            expired.position = order.keep(expired.position);
-            return heap.push(Reverse(expired));
-        }
-        // The oldest of keep + 1 rows goes: this one, or the one that it pushes out.
-        match heap.peek_mut() {
-            Some(mut oldest) if oldest.0 < expired => {
-                expired.position = order.keep(expired.position);
-                std::mem::swap(&mut oldest.0, &mut expired);
-                order.free(expired.position);
+    let mut newest: Vec<Newest> = Vec::new();
+    let mut gone = Gone { positions: Some(leaves.iter().map(|_| Vec::new()).collect()), found: 0 };
+    for (leaf, place) in leaves.iter().zip(0..) {
+        read(target, selection, leaf, through_index, |row| {
+            let recipe = recipes.of_row(row, 0);
+            let counted = &mut recipes.list[recipe];
+            counted.failed += 1;
+            newest.resize_with(newest.len().max(recipe + 1), Newest::default);
+            if let Some(at) = row.instant(1).filter(|at| *at < cutoff) {
+                let expired = Expired {
+                    position: Position { at, id: row.datum(2) },
+                    tid: row.tid(3),
+                    leaf: place,
+                    is_selected: row.datum(4).is_some_and(|selected| selected.value() != 0),
+                };
+                newest[recipe].add(expired, keep, &order, |row| gone.add(row, recipe, counted));
             }
-            _ => {}
-        }
-        if expired.is_selected {
-            recipes.list[recipe].removed += 1;
-            found += 1;
-            if found > POSITIONS {
-                positions = None;
-            }
-            if let Some(positions) = &mut positions {
-                push(positions.entry(expired.leaf).or_default(), Removable::new(expired.tid, recipe));
-            }
-        }
-    };
-    for leaf in leaves {
-        read(target, selection, leaf, through_index, |row| each(leaf, row))?;
+        })?;
     }
-    for (recipe, heap) in recipes.list.iter_mut().zip(&newest) {
-        recipe.cutoff = match heap.peek() {
-            None if keep == 0 => Some(Position::NEWEST),
-            Some(oldest) if heap.len() == keep => Some(oldest.0.position),
-            _ => None,
-        };
+    newest.resize_with(recipes.list.len(), Newest::default);
+    for ((recipe, counted), newest) in recipes.list.iter_mut().enumerate().zip(&mut newest) {
+        counted.cutoff = newest.oldest(keep, &order, |row| gone.add(row, recipe, counted));
     }
-    positions.iter_mut().flat_map(PerLeaf::values_mut).for_each(|rows| rows.sort_unstable());
-    Ok(Ranked { recipes, positions, lsn })
+    gone.positions.iter_mut().flatten().for_each(|rows| rows.sort_unstable());
+    Ok(Ranked { recipes, positions: gone.positions, lsn })
+}
+
+/// The removable rows so far.
+struct Gone {
+    positions: Option<PerLeaf>,
+    found: usize,
+}
+
+impl Gone {
+    fn add(&mut self, row: Expired, recipe: usize, counted: &mut Swept) {
+        if !row.is_selected {
+            return;
+        }
+        counted.removed += 1;
+        self.found += 1;
+        if self.found > POSITIONS {
+            self.positions = None;
+        }
+        if let Some(positions) = &mut self.positions {
+            push(&mut positions[row.leaf as usize], Removable::new(row.tid, recipe));
+        }
+    }
 }
 
 /// Reads the failed rows of a leaf: recipe, failed-at, id, position, whether it is selected. As its owner, whose functions
@@ -119,44 +119,3 @@ fn read(
         stream(&statement(if leaf.reach == Reach::Position { "g.ctid" } else { "NULL::tid" }), each)
     })
 }
-
-/// An expired row, ordered by age: the greater, the newer.
-struct Expired<'a> {
-    position: Position,
-    tid: pg_sys::ItemPointerData,
-    leaf: u32,
-    is_selected: bool,
-    order: &'a Order,
-}
-
-impl<'a> Expired<'a> {
-    fn of(leaf: &Leaf, row: &Row, at: i64, order: &'a Order) -> Expired<'a> {
-        Expired {
-            position: Position { at, id: row.datum(2) },
-            tid: row.tid(3),
-            leaf: leaf.table.oid.to_u32(),
-            is_selected: row.datum(4).is_some_and(|selected| selected.value() != 0),
-            order,
-        }
-    }
-}
-
-impl Ord for Expired<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.order.compare(self.position, other.position)
-    }
-}
-
-impl PartialOrd for Expired<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Expired<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Expired<'_> {}

@@ -148,11 +148,11 @@ impl Recipes {
     }
 
     /// The same by the numbers of their recipes, one per row.
-    pub fn count_numbers(&mut self, numbers: &mut Vec<Option<i64>>) {
-        for number in numbers.drain(..) {
+    pub fn count_numbers(&mut self, numbers: &[Option<pg_sys::Datum>]) {
+        for number in numbers {
             let recipe = match number {
                 None => self.without(),
-                Some(number) => self.numbered(number),
+                Some(number) => self.numbered(number.value() as i64),
             };
             self.list[recipe].failed += 1;
             self.list[recipe].removed += 1;

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use pgrx::datum::DatumWithOid;
 use pgrx::itemptr::{item_pointer_get_both, item_pointer_set_all};
 use pgrx::pg_sys;
@@ -9,8 +7,8 @@ use pgrx::pg_sys;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Removable(u64);
 
-/// The removable rows per leaf table's oid.
-pub type PerLeaf = BTreeMap<u32, Vec<Removable>>;
+/// The removable rows of each leaf, in the order of the leaves.
+pub type PerLeaf = Vec<Vec<Removable>>;
 
 /// How many positions are kept, in 48 MB; what is beyond is found again, page by page.
 pub const POSITIONS: usize = 6_000_000;

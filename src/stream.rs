@@ -20,7 +20,7 @@ impl Row {
     ///
     /// The slot has that column, and keeps its row for as long as this is used.
     pub unsafe fn of_slot(slot: *mut pg_sys::TupleTableSlot, up_to: i16) -> Row {
-        unsafe { pg_sys::slot_getsomeattrs(slot, up_to.into()) };
+        unsafe { fetch_columns(slot, up_to) };
         Row { slot, scan: std::ptr::null_mut() }
     }
 
@@ -149,13 +149,31 @@ pub fn stream_index(query: &str, mut each: impl FnMut(&Row)) -> bool {
     is_index_alone == Some(true)
 }
 
-#[pg_guard]
+unsafe extern "C-unwind" {
+    /// Without the guard that pgrx puts around each of PostgreSQL's functions, which costs more than to fetch a column: an
+    /// error leaves by the frames of its callers, which must have nothing to drop.
+    fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, up_to: i32);
+}
+
+/// `slot_getsomeattrs` of executor/tuptable.h.
+unsafe fn fetch_columns(slot: *mut pg_sys::TupleTableSlot, up_to: i16) {
+    unsafe {
+        if (*slot).tts_nvalid < up_to {
+            slot_getsomeattrs_int(slot, up_to.into());
+        }
+    }
+}
+
 unsafe extern "C-unwind" fn receive(slot: *mut pg_sys::TupleTableSlot, this: *mut pg_sys::DestReceiver) -> bool {
     unsafe {
-        pg_sys::slot_getallattrs(slot);
-        let receiver = this.cast::<Receiver>();
-        ((*receiver).each)(&Row { slot, scan: (*receiver).scan }).is_continue()
+        fetch_columns(slot, (*(*slot).tts_tupleDescriptor).natts as i16);
+        hand_over(slot, this.cast())
     }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn hand_over(slot: *mut pg_sys::TupleTableSlot, receiver: *mut Receiver) -> bool {
+    unsafe { ((*receiver).each)(&Row { slot, scan: (*receiver).scan }).is_continue() }
 }
 
 unsafe extern "C-unwind" fn startup(_: *mut pg_sys::DestReceiver, _: i32, _: pg_sys::TupleDesc) {}

@@ -32,14 +32,12 @@ pub fn regular(
     recipes.list.iter_mut().for_each(|recipe| recipe.removed = 0);
     let condition = condition(target, Some(policy), selection);
     let places = 0..recipes.list.len();
-    for leaf in &leaves {
+    for (leaf, place) in leaves.iter().zip(0..) {
         as_owner_of(&leaf.table, || match (leaf.reach, &mut positions) {
             (Reach::Key, _) => {
                 keys::remove(target, leaf, policy, selection, places.clone(), usize::MAX, &mut recipes).map(drop)
             }
-            (Reach::Position, Some(positions)) => positions
-                .remove(&leaf.table.oid.to_u32())
-                .unwrap_or_default()
+            (Reach::Position, Some(positions)) => std::mem::take(&mut positions[place])
                 .chunks(CHUNK)
                 .try_for_each(|chunk| remove(target, leaf, &condition, chunk, &mut recipes).map(drop)),
             (Reach::Position, None) => walk(target, leaf, policy, selection, &condition, &mut recipes),

@@ -188,6 +188,39 @@ fn a_vetoed_row_among_thousands_is_kept_and_counted_as_kept() {
 }
 
 #[test]
+fn an_emergency_run_of_many_rows_counts_each_of_them() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status)
+             SELECT 'system_backlog', nullif(i % 3, 0), '', 'failed' FROM generate_series(1, 140000) i",
+        )
+        .unwrap();
+    let report = "SELECT (detail ->> 'recipeId')::int, (detail ->> 'cleanedCount')::int
+                  FROM jsonb_array_elements(backlog_cleanup_emergency() -> 'cleanupDetails') detail ORDER BY 1";
+    let report = client.query(report, &[]).unwrap();
+    let report: Vec<(Option<i32>, i32)> = report.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(report, [(Some(1), 46667), (Some(2), 46667), (None, 46666)]);
+}
+
+#[test]
+fn a_status_that_two_words_name_is_counted_by_both() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET processing_status = 'pending';
+             INSERT INTO generations (user_id, recipe_id, prompt, status)
+             VALUES ('system_backlog', 7, '', 'pending'), ('system_backlog', 7, '', 'processing')",
+        )
+        .unwrap();
+    let status = "SELECT total_count, pending_count, processing_count FROM backlog_cleanup_status()";
+    let status = client.query_one(status, &[]).unwrap();
+    assert_eq!([0, 1, 2].map(|column| status.get::<_, i64>(column)), [2, 1, 1]);
+}
+
+#[test]
 fn an_emergency_run_in_a_trigger_of_another_counts_its_own_rows() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();

@@ -27,6 +27,7 @@ const EMERGENCY: &[(&str, &str)] = &[
 const STATUS: &[(&str, &str)] = &[
     ("backlog_cleanup_status()", include_str!("../status.sql")),
     ("six separate counts", include_str!("../status_counts.sql")),
+    ("six separate counts per recipe", include_str!("../status_counts_per_recipe.sql")),
 ];
 const COMPARISONS: &[Comparison] = &[
     Comparison { title: "Regular run, no index of ours", database: "plain", without_index: "plain", variants: REGULAR },

@@ -131,7 +131,10 @@ pub struct RecipeFailures {
 pub fn recipe_id(id: Option<&str>, is_number: bool) -> Value {
     match id {
         None => Value::Null,
-        Some(id) if is_number => serde_json::from_str(id).unwrap_or_else(|_| id.into()),
+        Some(id) if is_number => match id.parse::<i64>() {
+            Ok(id) => id.into(),
+            Err(_) => serde_json::from_str(id).unwrap_or_else(|_| id.into()),
+        },
         Some(id) => id.into(),
     }
 }
