@@ -1,8 +1,10 @@
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use plotters::prelude::*;
+use postgres::Client;
 
 use crate::cluster::Cluster;
 use crate::outage::{Outage, SETTINGS, fresh, time};
@@ -23,14 +25,14 @@ pub fn measure() -> Vec<Table> {
         let (mut times, mut memory, mut went) = (Vec::new(), 0, 0_i64);
         let mut plain = Vec::new();
         for _ in 0..rounds {
-            let mut client = fresh(&cluster, &database);
+            let mut client = settled(&cluster, &database);
             let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).expect("a process").get(0);
             let peak = Peak::of(pid);
             times.push(time(&mut client, include_str!("../regular.sql")));
             memory = memory.max(peak.stop());
             went = client.query_one("SELECT removed FROM backlog_cleanup.run", &[]).expect("a run").get(0);
             drop(client);
-            let mut client = fresh(&cluster, &database);
+            let mut client = settled(&cluster, &database);
             let failed = "SELECT count(*) FROM generations WHERE user_id = 'system_backlog' AND status = 'failed'";
             let failed: i64 = client.query_one(failed, &[]).expect("a count").get(0);
             plain.push(time(&mut client, include_str!("../emergency_floor.sql")) * 1000.0 / failed as f64);
@@ -64,6 +66,13 @@ pub fn measure() -> Vec<Table> {
             })
             .collect(),
     }]
+}
+
+/// A fresh copy whose gigabytes are written to the disk: what is measured writes gigabytes of its own.
+fn settled(cluster: &Cluster, database: &str) -> Client {
+    let client = fresh(cluster, database);
+    assert!(Command::new("sync").status().expect("sync runs").success());
+    client
 }
 
 /// Watches the anonymous memory of a process.
