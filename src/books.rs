@@ -40,7 +40,7 @@ pub fn write(
             ],
         )
         .map_err(spi)?;
-        // In the order of the index, which then grows at its end.
+        // About in the order of the index, which then grows at its end.
         let mut swept: Vec<&Swept> = swept.iter().collect();
         swept.sort_unstable_by_key(|recipe| &recipe.recipe_id);
         let ids: Vec<Option<&str>> = swept.iter().map(|recipe| recipe.recipe_id.as_deref()).collect();

@@ -36,7 +36,6 @@ pub fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
     let policy = Policy::of(target)?;
     let names = recipe::names(target)?;
     let cutoff = policy.cutoff_of(target)?;
-    let statuses = statuses(target);
     let mut recipes = Recipes::of(&target.recipe);
     let mut counted: Vec<Counted> = Vec::new();
     for leaf in leaves(target)? {
@@ -44,8 +43,8 @@ pub fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
             leaf.expect_most_rows();
             stream(&statement(target, &leaf, cutoff), |row| {
                 let recipe = recipes.of_row(row, 0);
-                counted.resize_with(recipes.list.len().max(counted.len()), Counted::default);
-                counted[recipe].add(&Rows::of(&leaf, row, cutoff), &statuses);
+                counted.resize_with(recipes.list.len(), Counted::default);
+                counted[recipe].add(&Rows::of(&leaf, row, cutoff));
             })
         })?;
     }
@@ -93,16 +92,15 @@ struct Counted {
 }
 
 impl Counted {
-    fn add(&mut self, rows: &Rows, statuses: &[&str; 4]) {
+    fn add(&mut self, rows: &Rows) {
         self.total += rows.count;
-        let Some(status) = rows.status else { return };
-        for (count, other) in self.of_status.iter_mut().zip(statuses) {
-            // Two of them may be the same.
-            if *other == statuses[status] {
+        for (bit, count) in self.of_status.iter_mut().enumerate() {
+            // A status may be several of them, by their words or by the type.
+            if rows.statuses >> bit & 1 == 1 {
                 *count += rows.count;
             }
         }
-        if status == 0 {
+        if rows.statuses & 1 == 1 {
             self.expired += rows.expired;
             self.oldest = self.oldest.into_iter().chain(rows.oldest).min();
         }
@@ -112,21 +110,21 @@ impl Counted {
 /// Rows of one recipe and status, as `statement` has them.
 struct Rows {
     count: i64,
-    /// The place in `statuses`; `None` where it is another one.
-    status: Option<usize>,
+    /// A bit for each of `statuses` that it is.
+    statuses: i64,
     expired: i64,
     oldest: Option<i64>,
 }
 
 impl Rows {
     fn of(leaf: &Leaf, row: &Row, cutoff: i64) -> Rows {
-        let number = |column| row.datum(column).map(|number| number.value() as i64);
-        let (status, oldest) = (number(1).map(|status| status as usize), row.instant(2));
+        let number = |column| row.datum(column).map_or(0, |number| number.value() as i64);
+        let (statuses, oldest) = (number(1), row.instant(2));
         match leaf.reach {
-            Reach::Position => Rows { count: 1, status, expired: oldest.is_some_and(|at| at < cutoff).into(), oldest },
-            Reach::Key => {
-                Rows { count: number(3).unwrap_or_default(), status, expired: number(4).unwrap_or_default(), oldest }
+            Reach::Position => {
+                Rows { count: 1, statuses, expired: oldest.is_some_and(|at| at < cutoff).into(), oldest }
             }
+            Reach::Key => Rows { count: number(3), statuses, expired: number(4), oldest },
         }
     }
 }
@@ -134,15 +132,16 @@ impl Rows {
 /// The account's rows of a leaf: recipe, status, failed-at. They are counted here, which costs less than an aggregate does;
 /// those that are elsewhere are counted there: recipe, status, the oldest failed-at, how many, and how many of those expire.
 fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
-    let statuses = statuses(target);
-    let status = |(place, value): (usize, &&str)| format!("WHEN {} THEN {place}", target.status.is(value));
-    let status = statuses.iter().enumerate().map(status).collect::<Vec<_>>().join(" ");
+    let bit =
+        |(bit, value): (usize, &str)| format!("CASE WHEN {} THEN {} ELSE 0 END", target.status.is(value), 1_i64 << bit);
+    let statuses: Vec<String> = statuses(target).into_iter().enumerate().map(bit).collect();
+    let statuses = format!("({})::bigint", statuses.join(" OPERATOR(pg_catalog.|) "));
     let (key, failed_at) = (leaf.group_key(&target.recipe), target.failed_at.as_itself());
     let from = format!("FROM {} g WHERE {}", leaf.rows(), target.account_column.is(&target.account));
     match leaf.reach {
-        Reach::Position => format!("SELECT {key}, CASE {status} END, {failed_at} {from}"),
+        Reach::Position => format!("SELECT {key}, {statuses}, {failed_at} {from}"),
         Reach::Key => format!(
-            "SELECT {key}, CASE {status} END, pg_catalog.min({failed_at}), pg_catalog.count(*),
+            "SELECT {key}, {statuses}, pg_catalog.min({failed_at}), pg_catalog.count(*),
                     pg_catalog.count(*) FILTER (WHERE g.{at} OPERATOR(pg_catalog.<) {cutoff}::{type_of_at})
              {from} GROUP BY 1, 2",
             at = target.failed_at.name,

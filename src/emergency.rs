@@ -1,3 +1,5 @@
+use pgrx::pg_sys;
+
 use crate::error::Result;
 use crate::find::condition;
 use crate::leaf::{Leaf, Reach, leaves};
@@ -31,7 +33,8 @@ pub fn remove_failed(target: &Target, leaf: &Leaf, selection: &Selection, recipe
             return Ok(None);
         }
         let column = leaf.number_of(&target.recipe, target);
-        let removed = delete_scanned(&delete, leaf.table.oid, column, |numbers| counted.count_numbers(numbers));
+        let bytes = unsafe { pg_sys::get_typlen(target.recipe.type_oid) } as u32;
+        let removed = delete_scanned(&delete, leaf.table.oid, column, |numbers| counted.count_numbers(numbers, bytes));
         Ok((removed == Some(counted.removed() as u64)).then_some(()))
     });
     if all_went.unwrap_or_else(|failure| failure.rethrow()).is_some() {

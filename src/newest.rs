@@ -12,7 +12,7 @@ pub struct Expired {
 }
 
 /// The newest expired rows of a recipe, whatever order they come in: `keep` of them, the oldest of those last, and up to as
-/// many behind them that are newer than that one. To part them in one go costs less than to find each one's place.
+/// many behind them that are not older than that one. To part them in one go costs less than to find each one's place.
 #[derive(Default)]
 pub struct Newest(Vec<Expired>);
 

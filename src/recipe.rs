@@ -147,12 +147,14 @@ impl Recipes {
         self.list[recipe].removed += count;
     }
 
-    /// The same by the numbers of their recipes, one per row.
-    pub fn count_numbers(&mut self, numbers: &[Option<pg_sys::Datum>]) {
+    /// The same by the numbers of their recipes, one per row, of `bytes` bytes each: what is above them means nothing, since
+    /// code that PostgreSQL has compiled does not extend a sign.
+    pub fn count_numbers(&mut self, numbers: &[Option<pg_sys::Datum>], bytes: u32) {
+        let unused = 64 - 8 * bytes;
         for number in numbers {
             let recipe = match number {
                 None => self.without(),
-                Some(number) => self.numbered(number.value() as i64),
+                Some(number) => self.numbered((number.value() as i64) << unused >> unused),
             };
             self.list[recipe].failed += 1;
             self.list[recipe].removed += 1;

@@ -56,12 +56,14 @@ pub fn delete_scanned(
                 let removed = started.run();
                 drop(outer);
                 (watch.each)(&watch.values);
-                removed
+                // A row that changed while it was waited for is another than the scan found.
+                let modify = plan.cast::<pg_sys::ModifyTableState>();
+                (*modify).mt_epqstate.recheckestate.is_null().then_some(removed)
             })
         })
     };
     unsafe { pg_sys::PopActiveSnapshot() };
-    removed.flatten()
+    removed.flatten().flatten()
 }
 
 /// Gives the watch back to the statement around, also on an error.

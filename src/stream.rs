@@ -18,7 +18,8 @@ impl Row {
     ///
     /// # Safety
     ///
-    /// The slot has that column, and keeps its row for as long as this is used.
+    /// The slot has that column, and keeps its row for as long as this is used; an error leaves by the caller's frame, which has
+    /// nothing to drop.
     pub unsafe fn of_slot(slot: *mut pg_sys::TupleTableSlot, up_to: i16) -> Row {
         unsafe { fetch_columns(slot, up_to) };
         Row { slot, scan: std::ptr::null_mut() }

@@ -5,7 +5,7 @@ mod cluster;
 use std::thread;
 use std::time::Duration;
 
-use cluster::{Cluster, refused};
+use cluster::{Cluster, refused, until_true};
 
 const FAIL: &str = "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
     SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' FROM generate_series(1, 15)";
@@ -197,11 +197,46 @@ fn an_emergency_run_of_many_rows_counts_each_of_them() {
              SELECT 'system_backlog', nullif(i % 3, 0), '', 'failed' FROM generate_series(1, 140000) i",
         )
         .unwrap();
-    let report = "SELECT (detail ->> 'recipeId')::int, (detail ->> 'cleanedCount')::int
-                  FROM jsonb_array_elements(backlog_cleanup_emergency() -> 'cleanupDetails') detail ORDER BY 1";
-    let report = client.query(report, &[]).unwrap();
+    let report = client.query(REMOVED, &[]).unwrap();
     let report: Vec<(Option<i32>, i32)> = report.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(report, [(Some(1), 46667), (Some(2), 46667), (None, 46666)]);
+}
+
+/// What an emergency run of `generations` says to have removed of each recipe.
+const REMOVED: &str = "SELECT (detail ->> 'recipeId')::int, (detail ->> 'cleanedCount')::int
+                       FROM jsonb_array_elements(backlog_cleanup_emergency() -> 'cleanupDetails') detail ORDER BY 1";
+
+#[test]
+fn a_recipe_below_zero_is_told_as_it_is_by_compiled_code_too() {
+    let cluster = Cluster::start("jit = on\njit_above_cost = 0\n");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status) VALUES ('system_backlog', -5, '', 'failed')",
+        )
+        .unwrap();
+    let removed = client.query_one(REMOVED, &[]).unwrap();
+    assert_eq!((removed.get::<_, i32>(0), removed.get::<_, i32>(1)), (-5, 1));
+}
+
+#[test]
+fn a_row_whose_recipe_changes_while_an_emergency_run_waits_for_it_is_counted_as_it_went() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status) VALUES ('system_backlog', 1, '', 'failed');
+             UPDATE backlog_cleanup.target SET lock_timeout = '1 minute';
+             BEGIN; UPDATE generations SET recipe_id = 2",
+        )
+        .unwrap();
+    let removed = thread::scope(|scope| {
+        let run = scope.spawn(|| cluster.connect().query_one(REMOVED, &[]).map(|row| (row.get(0), row.get(1))));
+        until_true(&mut cluster.connect(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)");
+        client.batch_execute("COMMIT").unwrap();
+        run.join().unwrap()
+    });
+    assert_eq!(removed.unwrap(), (2, 1));
 }
 
 #[test]
