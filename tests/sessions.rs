@@ -226,10 +226,10 @@ fn a_row_whose_recipe_changes_while_an_emergency_run_waits_for_it_is_counted_as_
     client
         .batch_execute(
             "INSERT INTO generations (user_id, recipe_id, prompt, status) VALUES ('system_backlog', 1, '', 'failed');
-             UPDATE backlog_cleanup.target SET lock_timeout = '1 minute';
-             BEGIN; UPDATE generations SET recipe_id = 2",
+             UPDATE backlog_cleanup.target SET lock_timeout = '1 minute'",
         )
         .unwrap();
+    client.batch_execute("BEGIN; UPDATE generations SET recipe_id = 2").unwrap();
     let removed = thread::scope(|scope| {
         let run = scope.spawn(|| cluster.connect().query_one(REMOVED, &[]).map(|row| (row.get(0), row.get(1))));
         until_true(&mut cluster.connect(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)");
