@@ -22,8 +22,9 @@ static WATCH: AtomicPtr<Watch> = AtomicPtr::new(null_mut());
 
 /// Executes a DELETE of a table's rows as of now, and hands over what a column, whose values are passed by value, has in each
 /// row that its scan finds, in chunks: a RETURNING list would fetch every row a second time, for a fifth of the time of a
-/// run. Returns how many rows were removed, which are fewer than were found where another session or a trigger came between.
-/// `None`, and nothing is removed, where no simple scan finds the rows.
+/// run. Returns how many rows were removed, which are fewer than were found where a trigger kept some or another session
+/// removed them. `None` where no simple scan finds the rows, and nothing is removed, and where a row changed while it was
+/// waited for, which the caller rolls back: it may have gone from another recipe than it was found in.
 pub fn delete_scanned(
     delete: &str,
     table: pg_sys::Oid,
