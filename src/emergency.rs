@@ -24,7 +24,8 @@ pub fn emergency(target: &Target, selection: &Selection, dry_run: bool) -> Resul
 }
 
 /// Removes every failed row of a leaf that is selected, and counts them per recipe: as the scan finds them, which costs
-/// little, and by a RETURNING list where some of those stayed, where a recipe is not a number, or where there is no scan.
+/// little, and by a RETURNING list where some of those stayed, where a recipe is not a number that is stored, or where there is
+/// no scan.
 pub fn remove_failed(target: &Target, leaf: &Leaf, selection: &Selection, recipes: &mut Recipes) -> Result<()> {
     let delete = format!("DELETE FROM {} g WHERE {}", leaf.rows(), condition(target, None, selection));
     let mut counted = Recipes::of(&target.recipe);
@@ -32,7 +33,7 @@ pub fn remove_failed(target: &Target, leaf: &Leaf, selection: &Selection, recipe
         if leaf.reach == Reach::Key || !target.recipe.is_integer() {
             return Ok(None);
         }
-        let column = leaf.number_of(&target.recipe, target);
+        let Some(column) = leaf.stored_number_of(&target.recipe, target)? else { return Ok(None) };
         let bytes = unsafe { pg_sys::get_typlen(target.recipe.type_oid) } as u32;
         let removed = delete_scanned(&delete, leaf.table.oid, column, |numbers| counted.count_numbers(numbers, bytes));
         Ok((removed == Some(counted.removed() as u64)).then_some(()))

@@ -51,12 +51,17 @@ impl Leaf {
         }
     }
 
-    /// The `attnum` that a column of the target has here.
-    pub fn number_of(&self, column: &Column, target: &Target) -> i16 {
-        unsafe {
-            let name = pg_sys::get_attname(target.table.oid, column.number, false);
-            pg_sys::get_attnum(self.table.oid, name)
-        }
+    /// The `attnum` that a column of the target has here; `None` where its values are not stored with the rows, but
+    /// generated as they are read.
+    pub fn stored_number_of(&self, column: &Column, target: &Target) -> Result<Option<i16>> {
+        read_one::<i16>(
+            "SELECT here.attnum
+             FROM pg_catalog.pg_attribute there
+             JOIN pg_catalog.pg_attribute here ON here.attname OPERATOR(pg_catalog.=) there.attname
+             WHERE there.attrelid OPERATOR(pg_catalog.=) $1 AND there.attnum OPERATOR(pg_catalog.=) $2
+               AND here.attrelid OPERATOR(pg_catalog.=) $3 AND here.attgenerated OPERATOR(pg_catalog.<>) 'v'",
+            &[target.table.oid.into(), column.number.into(), self.table.oid.into()],
+        )
     }
 
     /// Follows positions that an index leads to, as a scan of it does, to where the rows are: a page that was updated and
