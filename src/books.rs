@@ -48,9 +48,7 @@ pub fn write(
         let removed: Vec<i64> = swept.iter().map(|recipe| recipe.removed).collect();
         Spi::run_with_args(
             "INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
-             SELECT $1, recipe.id, recipe.failed, recipe.cleaned
-             FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4))
-                  AS recipe (id, failed, cleaned)",
+             SELECT $1, pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)",
             &[run_id.into(), ids.into(), failed.into(), removed.into()],
         )
         .map_err(spi)?;
