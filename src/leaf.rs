@@ -40,6 +40,8 @@ impl Leaf {
     /// and read the whole table where its figures would have it believe in a few rows and an index.
     pub fn expect_most_rows(&self) {
         set_local("parallel_tuple_cost", "0");
+        // A compiler takes ten megabytes and more, and saves no time on a column or two.
+        set_local("jit", "off");
         // This process reads too: more of them than processors only take turns.
         let others = available_parallelism().map_or(1, |processors| processors.get() - 1);
         let allowed = unsafe { pg_sys::max_parallel_workers_per_gather } as usize;
