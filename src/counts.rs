@@ -132,10 +132,17 @@ impl Rows {
 /// The account's rows of a leaf: recipe, status, failed-at. They are counted here, which costs less than an aggregate does;
 /// those that are elsewhere are counted there: recipe, status, the oldest failed-at, how many, and how many of those expire.
 fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
-    let bit =
-        |(bit, value): (usize, &str)| format!("CASE WHEN {} THEN {} ELSE 0 END", target.status.is(value), 1_i64 << bit);
-    let statuses: Vec<String> = statuses(target).into_iter().enumerate().map(bit).collect();
-    let statuses = format!("({})::bigint", statuses.join(" OPERATOR(pg_catalog.|) "));
+    // A value that is several of them, as the column's collation has it, has the bits of all: constants to the planner.
+    let bits = |value: &str| {
+        let value = format!("CASE WHEN false THEN g.{} ELSE {} END", target.status.name, target.status.literal(value));
+        let bit = |(place, other): (usize, &str)| {
+            let other = target.status.literal(other);
+            format!("CASE WHEN ({value}) OPERATOR(pg_catalog.=) {other} THEN {} ELSE 0 END", 1_i64 << place)
+        };
+        statuses(target).into_iter().enumerate().map(bit).collect::<Vec<_>>().join(" OPERATOR(pg_catalog.|) ")
+    };
+    let cases = statuses(target).map(|value| format!("WHEN {} THEN {}", target.status.is(value), bits(value)));
+    let statuses = format!("(CASE {} ELSE 0 END)::bigint", cases.join(" "));
     let (key, failed_at) = (leaf.group_key(&target.recipe), target.failed_at.as_itself());
     let from = format!("FROM {} g WHERE {}", leaf.rows(), target.account_column.is(&target.account));
     match leaf.reach {

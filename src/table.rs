@@ -185,7 +185,12 @@ unsafe fn text(name: *const core::ffi::c_char) -> String {
 impl Column {
     /// The condition that this column of `g` has a value, compared by `pg_catalog`'s operator whatever else there is.
     pub fn is(&self, value: &str) -> String {
-        format!("g.{} OPERATOR(pg_catalog.=) {}::{}", self.name, quote_literal(value), self.sql_type)
+        format!("g.{} OPERATOR(pg_catalog.=) {}", self.name, self.literal(value))
+    }
+
+    /// A value of this column's type as SQL.
+    pub fn literal(&self, value: &str) -> String {
+        format!("{}::{}", quote_literal(value), self.sql_type)
     }
 
     pub fn is_integer(&self) -> bool {
@@ -220,8 +225,8 @@ impl Column {
             let hint = format!("SELECT DISTINCT {} FROM {}", self.name, table.name);
             Err(error(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, message, hint))
         };
-        let (literal, sql_type) = (quote_literal(value), &self.sql_type);
-        let compare = format!("SELECT {literal}::{sql_type} OPERATOR(pg_catalog.=) {literal}::{sql_type}");
+        let (literal, sql_type) = (self.literal(value), &self.sql_type);
+        let compare = format!("SELECT {literal} OPERATOR(pg_catalog.=) {literal}");
         PgTryBuilder::new(AssertUnwindSafe(|| read_one::<bool>(&compare, &[]).map(drop)))
             .catch_when(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, move |_| unreadable())
             .catch_when(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, move |_| unreadable())

@@ -249,8 +249,11 @@ fn a_status_that_two_words_name_is_counted_by_both() {
              VALUES ('system_backlog', 7, '', 'pending'), ('system_backlog', 7, '', 'processing')",
         )
         .unwrap();
-    // The second is another word, which the type takes for the same.
-    for (sql_type, word) in [("text", "pending"), ("character(10)", "pending ")] {
+    client
+        .batch_execute("CREATE COLLATION careless (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+        .unwrap();
+    // The others are another word, which the type or its collation takes for the same.
+    for (sql_type, word) in [("text", "pending"), ("character(10)", "pending "), ("text COLLATE careless", "PENDING")] {
         client
             .batch_execute(&format!(
                 "ALTER TABLE generations ALTER status TYPE {sql_type};
