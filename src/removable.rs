@@ -17,7 +17,7 @@ pub const POSITIONS: usize = 6_000_000;
 /// filled takes memory: one that grows in steps leaves behind what it grew out of.
 pub fn push(rows: &mut Vec<Removable>, row: Removable) {
     if rows.len() == rows.capacity() {
-        rows.reserve_exact(if rows.len() < POSITIONS / 32 { rows.len().max(4_096) } else { POSITIONS - rows.len() });
+        rows.reserve_exact(if rows.len() < POSITIONS / 16 { rows.len().max(4_096) } else { POSITIONS - rows.len() });
     }
     rows.push(row);
 }
