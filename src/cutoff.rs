@@ -108,11 +108,10 @@ fn load(target: &Target, run_id: i64) -> Result<Recipes> {
     );
     state(|| {
         stream(&rows, |row| {
-            let text = |column| row.datum(column).and_then(|text| unsafe { String::from_datum(text, false) });
-            let place = recipes.of_id(text(0).as_deref());
+            let place = recipes.of_id(row.text(0));
             recipes.list[place].failed = row.datum(1).map_or(0, |failed| failed.value() as i64);
             recipes.list[place].cutoff = row.instant(2).map(|at| Position { at, id: None });
-            ids.push(text(3).map_or("NULL".into(), quote_literal));
+            ids.push(row.text(3).map_or("NULL".into(), quote_literal));
         })
     })?;
     // The type's input is the table owner's business, as is all that reading it may set off.

@@ -3,10 +3,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use pgrx::prelude::*;
 
-use crate::error::{Result, spi};
+use crate::error::Result;
 use crate::owner::as_owner_of;
 use crate::position::Position;
-use crate::stream::Row;
+use crate::stream::{Row, stream};
 use crate::table::Column;
 use crate::target::Target;
 
@@ -15,22 +15,18 @@ pub fn names(target: &Target) -> Result<HashMap<String, String>> {
     let Some(recipes) = &target.recipes else {
         return Ok(HashMap::new());
     };
+    let read = format!(
+        "SELECT r.{}::pg_catalog.text, r.{}::pg_catalog.text FROM {} r",
+        recipes.key, recipes.name, recipes.table.name
+    );
+    let mut names = HashMap::new();
     as_owner_of(&recipes.table, || {
-        Spi::connect(|client| {
-            client
-                .select(
-                    &format!(
-                        "SELECT r.{}::pg_catalog.text, r.{}::pg_catalog.text FROM {} r",
-                        recipes.key, recipes.name, recipes.table.name
-                    ),
-                    None,
-                    &[],
-                )?
-                .map(|row| Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default())))
-                .collect::<spi::Result<_>>()
+        stream(&read, |row| {
+            let text = |column| row.text(column).unwrap_or_default().to_owned();
+            names.insert(text(0), text(1));
         })
-        .map_err(spi)
-    })
+    })?;
+    Ok(names)
 }
 
 /// A recipe's name as reports have it.
@@ -93,7 +89,7 @@ impl Recipes {
         match row.datum(column) {
             None => self.without(),
             Some(number) if self.is_number => self.numbered(number.value() as i64),
-            Some(text) => self.named(unsafe { <&str>::from_datum(text, false) }.unwrap_or_default()),
+            Some(_) => self.named(row.text(column).unwrap_or_default()),
         }
     }
 

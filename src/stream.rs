@@ -30,6 +30,11 @@ impl Row {
         self.datum(column).map(|at| at.value() as i64)
     }
 
+    /// The value of a column of type `text`.
+    pub fn text(&self, column: usize) -> Option<&str> {
+        self.datum(column).and_then(|text| unsafe { FromDatum::from_datum(text, false) })
+    }
+
     /// The position of the row in its table: what its index says, else a column of type `tid`.
     pub fn tid(&self, column: usize) -> pg_sys::ItemPointerData {
         match unsafe { self.scan.as_ref() } {

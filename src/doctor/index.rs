@@ -1,5 +1,3 @@
-use pgrx::prelude::*;
-
 use super::{Problem, Status, on_tables, problems};
 use crate::error::Result;
 use crate::index;
@@ -68,7 +66,7 @@ fn plan(target: &Target, leaf: &Leaf) -> Result<String> {
     as_owner_of(&leaf.table, || {
         set_local("enable_seqscan", "off");
         stream_returning(&explain, |row| {
-            plan = row.datum(0).and_then(|plan| unsafe { String::from_datum(plan, false) }).unwrap_or_default();
+            plan = row.text(0).unwrap_or_default().to_owned();
         })
     })?;
     Ok(plan)
