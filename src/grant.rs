@@ -2,8 +2,8 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 
-use crate::error::{Result, error, required, spi};
-use crate::read::{read_one, refuse_read_only};
+use crate::postgres::error::{Result, error, required, spi};
+use crate::postgres::read::{read_one, refuse_read_only};
 use crate::schedule::{pg_cron_is_here, schema};
 use crate::target::state;
 

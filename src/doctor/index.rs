@@ -1,10 +1,10 @@
 use super::{Problem, Status, on_tables, problems};
-use crate::error::Result;
-use crate::index;
-use crate::leaf::{Leaf, leaves};
-use crate::owner::{as_owner_of, set_local};
-use crate::stream::stream_returning;
+use crate::postgres::error::Result;
+use crate::postgres::owner::{as_owner_of, set_local};
+use crate::postgres::stream::stream_returning;
+use crate::rank::index;
 use crate::target::Target;
+use crate::target::leaf::{Leaf, leaves};
 
 const INVALID: &str = "
     SELECT 'warn', format('index %s is invalid', indexrelid::regclass),

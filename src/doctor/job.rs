@@ -1,6 +1,6 @@
 use super::{Problem, Status, problems};
-use crate::error::Result;
-use crate::read::read_one;
+use crate::postgres::error::Result;
+use crate::postgres::read::read_one;
 use crate::schedule::{self, job_of, pg_cron_is_here};
 
 const PG_CRON: &str = "

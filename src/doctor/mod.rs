@@ -3,14 +3,14 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
-use crate::error::{Result, spi};
-use crate::owner::set_local;
-use crate::policy::Policy;
-use crate::subtransaction::{attempt, sqlstate};
+use crate::postgres::error::{Result, spi};
+use crate::postgres::owner::set_local;
+use crate::postgres::subtransaction::{attempt, sqlstate};
+use crate::rules::policy::Policy;
 use crate::target::{self, Target, state};
 
 mod access;
-mod books;
+mod history;
 mod index;
 mod job;
 mod others;
@@ -34,8 +34,8 @@ const OF_TARGET: [Check<Target>; 14] = [
     ("privileges", access::privileges, "the owners may do to their tables what a run does"),
     ("dead_rows", vacuum::dead_rows, "vacuum keeps up with the dead rows"),
     ("autovacuum", vacuum::autovacuum, "autovacuum looks after the table"),
-    ("ledger", books::ledger, "the ledger equals the history"),
-    ("overdue", books::overdue, "the last regular run is as recent as the schedule wants it"),
+    ("ledger", history::ledger, "the ledger equals the history"),
+    ("overdue", history::overdue, "the last regular run is as recent as the schedule wants it"),
 ];
 
 /// What is looked at around it, whatever the target's state.

@@ -1,5 +1,5 @@
 use super::{Problem, on_tables, problems};
-use crate::error::Result;
+use crate::postgres::error::Result;
 use crate::target::Target;
 
 const TRIGGERS: &str = "
