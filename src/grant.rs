@@ -2,10 +2,10 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 
+use crate::extension::{self, schema};
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::{read_one, refuse_read_only};
-use crate::schedule::{pg_cron_is_here, schema};
-use crate::target::state;
+use crate::schedule::pg_cron_is_here;
 
 /// Who may do what; each level has what those before it have.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,7 +139,7 @@ fn as_owner(role_name: &str, work: impl FnOnce(&str) -> Result<()>) -> Result<()
             format!("SET ROLE {}", quote_identifier(owner)),
         ));
     }
-    state(|| {
+    extension::as_owner(|| {
         let role = "SELECT rolname::text FROM pg_roles WHERE rolname::text = $1";
         if read_one::<String>(role, &[role_name.into()])?.is_none() {
             return Err(error(

@@ -1,11 +1,14 @@
-//! Keeps a table of job attempts from filling up with failures. One direction:
-//! target, sweep, books, report.
+//! Keeps a table of job attempts from filling up with failures. The map of the house, from the ground up; README.md beside
+//! this file explains it.
 
 use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
 
+// From the ground up: postgres, extension, target, rules, schedule, rank, remove, plan, history, grant, run, doctor, status.
+// A file imports from its own storey and from those below (src/storeys; `make lint` checks it).
 mod doctor;
+mod extension;
 mod grant;
 mod history;
 mod plan;
@@ -18,10 +21,17 @@ mod schedule;
 mod status;
 mod target;
 
+/// Keeps pgrx from putting Rust backtraces into error details, whatever RUST_BACKTRACE is in the server's environment.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    // SAFETY: runs when the library is loaded, before this process has another thread.
+    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
+}
+
 extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
 extension_sql_file!("../sql/encoding.sql", name = "encoding", requires = ["tables"]);
 extension_sql_file!("../sql/dump.sql", name = "dump", requires = ["tables"]);
-extension_sql_file!("../sql/checks.sql", name = "checks", requires = ["dump", target::backlog_cleanup_check]);
+extension_sql_file!("../sql/checks.sql", name = "checks", requires = ["dump", target::check::backlog_cleanup_check]);
 extension_sql_file!(
     "../sql/privileges.sql",
     name = "privileges",

@@ -1,10 +1,11 @@
 use backlog_cleanup_report::longest_gap;
 use pgrx::spi::quote_literal;
 
-use super::{Problem, Status, problems};
+use crate::doctor::problem::{Problem, Status, problems};
+use crate::extension::schema;
 use crate::history::books::{Balance, balance};
 use crate::postgres::error::Result;
-use crate::schedule::{job_of, schema};
+use crate::schedule::job_of;
 use crate::target::Target;
 
 /// Whether the ledger has what the runs in the history say, of all targets that share it.

@@ -1,6 +1,8 @@
-use super::{Problem, Status, on_tables, problems};
+use crate::doctor::problem::{Problem, Status, problems};
+use crate::doctor::used::on_tables;
 use crate::postgres::error::Result;
-use crate::postgres::owner::{as_owner_of, set_local};
+use crate::postgres::owner::as_owner_of;
+use crate::postgres::settings::set_local;
 use crate::postgres::stream::stream_returning;
 use crate::rank::index;
 use crate::target::Target;
@@ -66,7 +68,8 @@ fn plan(target: &Target, leaf: &Leaf) -> Result<String> {
     as_owner_of(&leaf.table, || {
         set_local("enable_seqscan", "off");
         stream_returning(&explain, |row| {
-            plan = row.text(0).unwrap_or_default().to_owned();
+            // SAFETY: a json is stored as a text.
+            plan = unsafe { row.text(0) }.unwrap_or_default().to_owned();
         })
     })?;
     Ok(plan)

@@ -1,4 +1,4 @@
-use super::{Problem, Status, problems};
+use crate::doctor::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
 use crate::postgres::read::read_one;
 use crate::schedule::{self, job_of, pg_cron_is_here};

@@ -1,4 +1,4 @@
-use super::{Problem, problems};
+use crate::doctor::problem::{Problem, problems};
 use crate::postgres::error::Result;
 
 const WORKERS: &str = "

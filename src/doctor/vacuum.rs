@@ -1,4 +1,5 @@
-use super::{Problem, on_tables, problems};
+use crate::doctor::problem::{Problem, problems};
+use crate::doctor::used::on_tables;
 use crate::postgres::error::Result;
 use crate::target::Target;
 

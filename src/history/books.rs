@@ -1,19 +1,20 @@
 use pgrx::prelude::*;
 
+use crate::extension;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::owner::as_owner_of;
 use crate::postgres::read::read_one;
+use crate::target::Target;
 use crate::target::steady::steady;
-use crate::target::{Target, state};
 
-/// Rows removed, as the ledger has them and as the runs do: of the runs in the history of all targets that share the ledger.
+/// Rows removed by the runs in the history of all targets that share a ledger: as the ledger says, and as the runs say.
 pub struct Balance {
     pub ledger: i64,
     pub runs: i64,
 }
 
-/// The balance of a target's books; no row where it has no ledger. Reads only: works on a standby. Errors: those of
-/// `Target::load`.
+/// Compares the removed rows of ledger and history; no row if the target has no ledger. Reads only: works on a standby.
+/// Errors: those of `Target::load`.
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
 #[pg_extern(stable)]
 fn backlog_cleanup_books(
@@ -23,11 +24,11 @@ fn backlog_cleanup_books(
     Ok(TableIterator::new(balance.map(|Balance { ledger, runs }| (ledger, runs, ledger - runs))))
 }
 
-/// `None` where the target has no ledger. What the ledger has of other runs, which the history has lost, or whose target has
-/// another name now, is in neither sum; what it has of none is in its own.
+/// `None` if the target has no ledger. Ledger rows of runs that the history has lost, or whose target has another name now,
+/// are in neither sum. Ledger rows that name no run are in the ledger's.
 pub fn balance(target: &Target) -> Result<Option<Balance>> {
     let Some(ledger) = &target.ledger else { return Ok(None) };
-    let runs = state(|| {
+    let runs = extension::as_owner(|| {
         Spi::connect(|client| {
             let of_ledger = client.select(
                 "SELECT array_agg(DISTINCT sharing.account),
@@ -65,8 +66,8 @@ pub fn balance(target: &Target) -> Result<Option<Balance>> {
     Ok(Some(Balance { ledger: amount.unwrap_or_default(), runs: runs.removed.unwrap_or_default() }))
 }
 
-/// Where a description of `books::ledger` has the run's id. An extension that was created anew counts its runs anew, too:
-/// what is older than a run, by more than a coarse column or another target's time zone makes, is of another.
+/// Finds the run's id in a description of `ledger::write`. An extension that was created anew counts its runs anew: a ledger
+/// row older than the run, by more than a coarse column or another target's time zone explains, is another run's.
 const OF_RUN: &str = "^(?:regular|emergency) backlog cleanup, run ([0-9]{1,18})[,:]";
 
 /// The runs of the targets that share a ledger.

@@ -1,42 +1,36 @@
-use backlog_cleanup_report::{CleanupDetail, recipe_id};
 use pgrx::prelude::*;
 
+use crate::extension;
 use crate::history::batches;
-use crate::history::report::{Report, as_json, details};
+use crate::history::report::details;
 use crate::postgres::error::{Result, error, required};
+use crate::postgres::json::Json;
 use crate::postgres::read::read_one;
 use crate::postgres::subtransaction::{attempt, sqlstate};
-use crate::rank::tally;
-use crate::target::{Target, state};
+use crate::target::Target;
+use crate::target::recipes::RecipeNames;
 
-/// What a run of the history did per recipe, most removed first; of a batched run that is at work, or was interrupted,
-/// what its committed batches did. Returns an array of `CleanupDetail`. Where the run's target is no longer there, recipes
-/// have no names. Errors: 22004, 42704 (unknown run).
+/// Returns what a run of the history did per recipe, most removed first; of a batched run that is at work or was interrupted,
+/// what its committed batches did. An array of `CleanupDetail`. If the run's target is gone, recipes have no names.
+/// Errors: 22004, 42704 (unknown run).
 #[pg_extern(stable)]
-fn backlog_cleanup_run_details(run_id: Option<i64>) -> Result<Report> {
+fn backlog_cleanup_run_details(run_id: Option<i64>) -> Result<Json> {
     let latest = "SELECT max(id) FROM backlog_cleanup.run";
     let run_id = required(run_id, "run_id", latest)?;
-    let target = "SELECT target FROM backlog_cleanup.run WHERE id OPERATOR(pg_catalog.=) $1";
-    let target = state(|| read_one::<String>(target, &[run_id.into()]))?.ok_or_else(|| {
+    let target = "SELECT target FROM backlog_cleanup.run WHERE id = $1";
+    let target = extension::as_owner(|| read_one::<String>(target, &[run_id.into()]))?.ok_or_else(|| {
         error(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("run {run_id} does not exist"), latest.into())
     })?;
-    let swept = batches::recipes(run_id)?;
-    let named = attempt(|| details(&Target::load(Some(&target))?, &swept).map(Some));
-    let details = match named {
-        Ok(details) => details.unwrap_or_default(),
+    let named = attempt(|| {
+        let target = Target::load(Some(&target))?;
+        Ok(Some((RecipeNames::of(&target)?, target.recipe.is_number())))
+    });
+    let (names, is_number) = match named {
+        Ok(named) => named.unwrap_or_default(),
         Err(caught) => match sqlstate(&caught) {
             PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN => caught.rethrow(),
-            _ => swept
-                .iter()
-                .map(|swept| CleanupDetail {
-                    recipe_id: recipe_id(swept.recipe_id.as_deref(), false),
-                    recipe_name: tally::name(&Default::default(), swept.recipe_id.as_deref()),
-                    failed_count: swept.failed,
-                    cleaned_count: swept.removed,
-                    kept_count: swept.failed - swept.removed,
-                })
-                .collect(),
+            _ => Default::default(),
         },
     };
-    as_json(&details)
+    Json::of(&details(&names, is_number, &batches::recipes(run_id)?))
 }

@@ -1,33 +1,36 @@
 use std::cell::{Cell, RefCell};
 
+use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
+use crate::extension;
+use crate::postgres::datum::{instant_as_text, text_of};
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::owner::as_owner_of;
 use crate::postgres::stream::stream;
 use crate::rank::position::{Order, Position};
-use crate::rank::tally::Recipes;
-use crate::remove::keys::text_of;
-use crate::target::{Target, state};
+use crate::rank::tally::Tally;
+use crate::target::Target;
 
 /// Keeps the cutoffs of a run where a crash cannot lose them.
-pub fn save(target: &Target, run_id: i64, recipes: &Recipes) -> Result<()> {
+pub fn save(target: &Target, run_id: i64, tally: &Tally) -> Result<()> {
     // An earlier run of this session may have had the same id, in another life of the extension.
     forget();
-    let ids: Vec<Option<String>> = recipes.list.iter().map(|recipe| recipe.recipe_id.clone()).collect();
-    let failed: Vec<i64> = recipes.list.iter().map(|recipe| recipe.failed).collect();
-    let cutoffs = || recipes.list.iter().map(|recipe| recipe.cutoff);
-    state(|| {
+    let ids: Vec<Option<String>> = tally.list.iter().map(|recipe| recipe.recipe_id.clone()).collect();
+    let failed: Vec<i64> = tally.list.iter().map(|recipe| recipe.failed).collect();
+    let cutoffs = || tally.list.iter().map(|recipe| recipe.cutoff);
+    extension::as_owner(|| {
         let at: Vec<Option<String>> =
-            cutoffs().map(|cutoff| cutoff.map(|cutoff| text_of(cutoff.at.into(), pg_sys::TIMESTAMPOID))).collect();
-        let cutoff_ids: Vec<Option<String>> = cutoffs()
-            .map(|cutoff| cutoff.and_then(|cutoff| cutoff.id).map(|id| text_of(id, target.id.type_oid)))
-            .collect();
+            cutoffs().map(|cutoff| cutoff.map(|cutoff| instant_as_text(cutoff.at, pg_sys::TIMESTAMPOID))).collect();
+        // SAFETY: the id of a position is of the id column's type.
+        let text_of_id = |id| unsafe { text_of(id, target.id.type_oid) };
+        let cutoff_ids: Vec<Option<String>> =
+            cutoffs().map(|cutoff| cutoff.and_then(|cutoff| cutoff.id).map(text_of_id)).collect();
         Spi::run_with_args(
             "INSERT INTO backlog_cleanup.run_cutoff (run_id, place, recipe_id, failed, failed_at, id)
-             SELECT $1, place OPERATOR(pg_catalog.-) 1, recipe_id, failed, failed_at::timestamp, id
-             FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5))
+             SELECT $1, place - 1, recipe_id, failed, failed_at::timestamp, id
+             FROM ROWS FROM (unnest($2), unnest($3), unnest($4), unnest($5))
                   WITH ORDINALITY AS cutoff (recipe_id, failed, failed_at, id, place)",
             &[run_id.into(), ids.into(), failed.into(), at.into(), cutoff_ids.into()],
         )
@@ -36,8 +39,8 @@ pub fn save(target: &Target, run_id: i64, recipes: &Recipes) -> Result<()> {
 }
 
 thread_local! {
-    /// The cutoffs of the batched run that this process last worked on; their ids are in the context.
-    static LOADED: RefCell<Option<(i64, Reading, Recipes)>> = const { RefCell::new(None) };
+    /// The cutoffs of the batched run that this process last worked on. Their ids are in the context.
+    static LOADED: RefCell<Option<(i64, Reading, Tally)>> = const { RefCell::new(None) };
     static CONTEXT: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
 }
 
@@ -52,11 +55,11 @@ impl Reading {
     }
 }
 
-/// Does `work` with the recipes of a run and their cutoffs; nothing is counted yet. Errors: 55000 where the target is read in
-/// another way than when they were loaded.
-pub fn with<T>(target: &Target, run_id: i64, work: impl FnOnce(&mut Recipes) -> Result<T>) -> Result<T> {
+/// Does `work` with the recipes of a run and their cutoffs; nothing is counted yet. Errors: 55000 (the columns' mapping or the
+/// time zone has changed since they were loaded).
+pub fn with<T>(target: &Target, run_id: i64, work: impl FnOnce(&mut Tally) -> Result<T>) -> Result<T> {
     let reading = Reading::of(target);
-    let mut recipes = match LOADED.take() {
+    let mut tally = match LOADED.take() {
         Some((run, before, _)) if run == run_id && before != reading => {
             return Err(error(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -67,12 +70,12 @@ pub fn with<T>(target: &Target, run_id: i64, work: impl FnOnce(&mut Recipes) -> 
                 "CALL backlog_cleanup_run()".into(),
             ));
         }
-        Some((run, _, recipes)) if run == run_id => recipes,
+        Some((run, _, tally)) if run == run_id => tally,
         _ => load(target, run_id)?,
     };
-    recipes.list.iter_mut().for_each(|recipe| recipe.removed = 0);
-    let done = work(&mut recipes);
-    LOADED.set(Some((run_id, reading, recipes)));
+    tally.list.iter_mut().for_each(|recipe| recipe.removed = 0);
+    let done = work(&mut tally);
+    LOADED.set(Some((run_id, reading, tally)));
     done
 }
 
@@ -80,13 +83,15 @@ pub fn with<T>(target: &Target, run_id: i64, work: impl FnOnce(&mut Recipes) -> 
 pub fn forget() {
     LOADED.set(None);
     if !CONTEXT.get().is_null() {
+        // SAFETY: no position of this context is left.
         unsafe { pg_sys::MemoryContextReset(CONTEXT.get()) };
     }
 }
 
-fn load(target: &Target, run_id: i64) -> Result<Recipes> {
+fn load(target: &Target, run_id: i64) -> Result<Tally> {
     forget();
     if CONTEXT.get().is_null() {
+        // SAFETY: a context below one that lives as long as the process.
         CONTEXT.set(unsafe {
             pg_sys::AllocSetContextCreateInternal(
                 pg_sys::TopMemoryContext,
@@ -97,24 +102,25 @@ fn load(target: &Target, run_id: i64) -> Result<Recipes> {
             )
         });
     }
-    let before = unsafe { pg_sys::MemoryContextSwitchTo(CONTEXT.get()) };
-    let order = Order::of(&target.id);
-    unsafe { pg_sys::MemoryContextSwitchTo(before) };
-    let mut recipes = Recipes::of(&target.recipe);
+    // SAFETY: `Order::of` is called in the context that the ids are to live in.
+    let order = unsafe { PgMemoryContexts::For(CONTEXT.get()).switch_to(|_| Order::of(&target.id)) };
+    let mut tally = Tally::of(target.recipe.is_integer());
     let mut ids: Vec<String> = Vec::new();
     let rows = format!(
         "SELECT recipe_id, failed, failed_at, id FROM backlog_cleanup.run_cutoff
-         WHERE run_id OPERATOR(pg_catalog.=) {run_id} ORDER BY place"
+         WHERE run_id = {run_id} ORDER BY place"
     );
-    state(|| {
+    extension::as_owner(|| {
         stream(&rows, |row| {
-            let place = recipes.of_id(row.text(0));
-            recipes.list[place].failed = row.datum(1).map_or(0, |failed| failed.value() as i64);
-            recipes.list[place].cutoff = row.instant(2).map(|at| Position { at, id: None });
-            ids.push(row.text(3).map_or("NULL".into(), quote_literal));
+            // SAFETY: the first and the last column are texts.
+            let (recipe_id, id) = unsafe { (row.text(0), row.text(3)) };
+            let place = tally.of_id(recipe_id);
+            tally.list[place].failed = row.number(1).unwrap_or_default();
+            tally.list[place].cutoff = row.number(2).map(|at| Position { at, id: None });
+            ids.push(id.map_or("NULL".into(), quote_literal));
         })
     })?;
-    // The type's input is the table owner's business, as is all that reading it may set off.
+    // As the table's owner, whose type's input function may be anybody's.
     let parsed = format!(
         "SELECT kept.id::{} FROM pg_catalog.unnest(ARRAY[{}]::text[]) WITH ORDINALITY kept (id, place) ORDER BY place",
         target.id.sql_type,
@@ -123,11 +129,11 @@ fn load(target: &Target, run_id: i64) -> Result<Recipes> {
     let mut place = 0;
     as_owner_of(&target.table, || {
         stream(&parsed, |row| {
-            if let Some(cutoff) = &mut recipes.list[place].cutoff {
+            if let Some(cutoff) = &mut tally.list[place].cutoff {
                 *cutoff = order.keep(Position { id: row.datum(0), ..*cutoff });
             }
             place += 1;
         })
     })?;
-    Ok(recipes)
+    Ok(tally)
 }

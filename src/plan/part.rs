@@ -1,11 +1,12 @@
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
+use crate::extension;
+use crate::postgres::datum::tid_array;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::prepared::{self, prepared};
-use crate::rank::removable::{PerLeaf, Removable, array};
+use crate::rank::removable::{PerLeaf, Removable};
 use crate::target::leaf::{Leaf, Reach};
-use crate::target::state;
 
 /// A part of a batched run: what is left to do in a leaf. Any process that works on the run takes any part, for one
 /// batch; the row says where to go on.
@@ -29,8 +30,8 @@ pub enum Task {
     Keys,
 }
 
-/// Divides the work of a run: the positions, where they are known, as of their place in the write-ahead log, else each leaf's blocks, in `ranges` of equal length;
-/// where positions mean nothing, the recipes.
+/// Splits a run into parts and saves them. A part is a list of row positions (with the WAL position at which they were read);
+/// if there were too many to keep, a range of blocks, `ranges` per leaf; for a leaf reached by key, the run's recipes.
 pub fn save(
     run_id: i64,
     leaves: &[Leaf],
@@ -50,14 +51,15 @@ pub fn save(
         let place = |row: &Removable| row.recipe().map(|place| place as i32);
         prepared::run(
             "INSERT INTO backlog_cleanup.run_part (run_id, part, leaf, filenode, first_block, tids, places, lsn, steps)
-             VALUES ($1, $2, $3, pg_catalog.pg_relation_filenode($3), $4, $5, $6, $7, $8)",
+             VALUES ($1, $2, $3, pg_relation_filenode($3), $4, $5, $6, $7, $8)",
             &[
                 run_id.into(),
                 part.into(),
                 leaf.table.oid.into(),
                 first_block.into(),
-                tids.as_deref().map_or(DatumWithOid::null_oid(pg_sys::TIDARRAYOID), array),
+                tids.as_deref().map_or(DatumWithOid::null_oid(pg_sys::TIDARRAYOID), tid_array),
                 rows.map(|rows| rows.iter().map(place).collect::<Vec<_>>()).into(),
+                // SAFETY: a pg_lsn is these 64 bits.
                 unsafe { DatumWithOid::new(pg_sys::Datum::from(lsn), pg_sys::PG_LSNOID) },
                 steps.into(),
             ],
@@ -65,12 +67,12 @@ pub fn save(
         part += 1;
         Ok(())
     };
-    state(|| {
+    extension::as_owner(|| {
         for (leaf, place) in leaves.iter().zip(0..) {
             match (leaf.reach, positions) {
                 (Reach::Key, _) => insert(leaf, Task::Keys, recipes as i64)?,
                 (Reach::Position, Some((positions, lsn))) => {
-                    for chunk in chunks(&positions[place], batch_size) {
+                    for chunk in chunks(&positions[place], batch_size, blocks_at_once()) {
                         insert(leaf, Task::Positions { rows: chunk.to_vec(), lsn }, chunk.len() as i64)?;
                     }
                 }
@@ -89,19 +91,20 @@ pub fn save(
 
 /// How many blocks a batch looks at: no more than are still in shared_buffers when it removes, or 128 MB.
 pub fn blocks_at_once() -> usize {
+    // SAFETY: a setting, read by the one thread of a backend.
     (unsafe { pg_sys::NBuffers } as usize / 4).min(16_384)
 }
 
-/// Rows in heap order, in chunks of a batch at most, which end with a page where they can: what a batch has changed, the
-/// next need not look at again.
-fn chunks(mut rows: &[Removable], batch_size: usize) -> impl Iterator<Item = &[Removable]> {
+/// Splits rows in heap order into chunks of at most `batch_size` rows and `blocks` pages. A chunk ends with a page where it
+/// can: the next batch need not look again at a page that this one has changed.
+fn chunks(mut rows: &[Removable], batch_size: usize, blocks: usize) -> impl Iterator<Item = &[Removable]> {
     std::iter::from_fn(move || {
-        let (mut length, mut blocks) = (0, 0);
+        let (mut length, mut pages) = (0, 0);
         for page in rows.chunk_by(|row, next| row.block() == next.block()) {
-            if blocks == blocks_at_once() || length > 0 && length + page.len() > batch_size {
+            if pages == blocks || length > 0 && length + page.len() > batch_size {
                 break;
             }
-            (length, blocks) = (length + page.len(), blocks + 1);
+            (length, pages) = (length + page.len(), pages + 1);
         }
         let (chunk, rest) = rows.split_at(length.min(batch_size));
         rows = rest;
@@ -111,54 +114,56 @@ fn chunks(mut rows: &[Removable], batch_size: usize) -> impl Iterator<Item = &[R
 
 /// Whether a run has parts that are not finished.
 pub fn are_left(run_id: i64) -> Result<bool> {
-    state(|| {
+    extension::as_owner(|| {
         prepared::get_one::<bool>(
             "SELECT EXISTS (SELECT FROM backlog_cleanup.run_part
-                            WHERE run_id OPERATOR(pg_catalog.=) $1 AND steps_done OPERATOR(pg_catalog.<) steps)",
+                            WHERE run_id = $1 AND steps_done < steps)",
             &[run_id.into()],
         )
     })
     .map(|left| left == Some(true))
 }
 
+impl Task {
+    fn of(row: &spi::SpiHeapTupleData) -> spi::Result<Task> {
+        if let Some(first) = row.get_by_name::<i64, _>("first_block")? {
+            let next_offset = row.get_by_name::<i32, _>("next_offset")?.unwrap_or_default() as u16;
+            return Ok(Task::Blocks { first, next_offset });
+        }
+        let Some(tids) = row.get_by_name::<Vec<pg_sys::ItemPointerData>, _>("tids")? else { return Ok(Task::Keys) };
+        let places: Vec<Option<i32>> = row.get_by_name("places")?.unwrap_or_default();
+        let place = |place: Option<i32>| place.map_or(usize::MAX, |place| place as usize);
+        Ok(Task::Positions {
+            rows: tids.into_iter().zip(places).map(|(tid, p)| Removable::new(tid, place(p))).collect(),
+            lsn: row.get_by_name::<i64, _>("lsn")?.unwrap_or_default() as u64,
+        })
+    }
+}
+
 impl Part {
-    /// Takes a part of the run that is not finished and that nobody else works on, until the transaction ends.
+    /// Takes a part of the run that is not finished and that no other process works on, until the transaction ends.
     pub fn take(run_id: i64) -> Result<Option<Part>> {
         const NEXT: &str = "
-            SELECT part, leaf, first_block, next_offset, tids, places,
-                   (lsn OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn)::pg_catalog.int8,
+            SELECT part, leaf, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
                    steps, steps_done, attempts
             FROM backlog_cleanup.run_part
-            WHERE run_id OPERATOR(pg_catalog.=) $1 AND steps_done OPERATOR(pg_catalog.<) steps
+            WHERE run_id = $1 AND steps_done < steps
             ORDER BY part
             LIMIT 1
             FOR NO KEY UPDATE SKIP LOCKED";
-        state(|| {
+        extension::as_owner(|| {
             Spi::connect_mut(|client| {
                 let arguments = [run_id.into()];
                 let rows = client.update(prepared(client, NEXT, &arguments)?, None, &arguments)?;
                 let mut parts = rows.map(|row| -> spi::Result<Part> {
-                    let tids: Option<Vec<pg_sys::ItemPointerData>> = row.get(5)?;
-                    let task = match (row.get::<i64>(3)?, tids) {
-                        (Some(first), _) => {
-                            Task::Blocks { first, next_offset: row.get::<i32>(4)?.unwrap_or_default() as u16 }
-                        }
-                        (None, Some(tids)) => {
-                            let places: Vec<Option<i32>> = row.get(6)?.unwrap_or_default();
-                            let place = |place: Option<i32>| place.map_or(usize::MAX, |place| place as usize);
-                            let rows = tids.into_iter().zip(places).map(|(tid, p)| Removable::new(tid, place(p)));
-                            Task::Positions { rows: rows.collect(), lsn: row.get::<i64>(7)?.unwrap_or_default() as u64 }
-                        }
-                        (None, None) => Task::Keys,
-                    };
                     Ok(Part {
                         run_id,
-                        part: row.get(1)?.unwrap_or_default(),
-                        leaf: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
-                        task,
-                        steps: row.get(8)?.unwrap_or_default(),
-                        steps_done: row.get(9)?.unwrap_or_default(),
-                        attempts: row.get(10)?.unwrap_or_default(),
+                        part: row.get_by_name("part")?.unwrap_or_default(),
+                        leaf: row.get_by_name("leaf")?.unwrap_or(pg_sys::InvalidOid),
+                        task: Task::of(&row)?,
+                        steps: row.get_by_name("steps")?.unwrap_or_default(),
+                        steps_done: row.get_by_name("steps_done")?.unwrap_or_default(),
+                        attempts: row.get_by_name("attempts")?.unwrap_or_default(),
                     })
                 });
                 parts.next().transpose()
@@ -167,18 +172,15 @@ impl Part {
         })
     }
 
-    /// Starts the part over from the leaf's first block where the table was rewritten, since its rows are elsewhere now;
-    /// false where it was not. The caller has locked the leaf.
+    /// Starts the part over from the leaf's first block if the table was rewritten, since its rows are elsewhere now. Returns
+    /// false if it was not. The caller has locked the leaf.
     pub fn restart_if_rewritten(&self) -> Result<bool> {
-        state(|| {
+        extension::as_owner(|| {
             prepared::get_one::<i32>(
                 "UPDATE backlog_cleanup.run_part
-                 SET filenode = pg_catalog.pg_relation_filenode(leaf), first_block = 0, tids = NULL, next_offset = 0,
-                     steps = pg_catalog.pg_relation_size(leaf)
-                             OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8,
-                     steps_done = 0
-                 WHERE run_id OPERATOR(pg_catalog.=) $1 AND part OPERATOR(pg_catalog.=) $2
-                   AND filenode OPERATOR(pg_catalog.<>) pg_catalog.pg_relation_filenode(leaf)
+                 SET filenode = pg_relation_filenode(leaf), first_block = 0, tids = NULL, next_offset = 0,
+                     steps = pg_relation_size(leaf) / current_setting('block_size')::bigint, steps_done = 0
+                 WHERE run_id = $1 AND part = $2 AND filenode <> pg_relation_filenode(leaf)
                  RETURNING part",
                 &[self.run_id.into(), self.part.into()],
             )
@@ -198,10 +200,10 @@ impl Part {
     }
 
     fn update(&self, steps_done: i64, next_offset: u16, attempts: i32) -> Result<()> {
-        state(|| {
+        extension::as_owner(|| {
             prepared::run(
                 "UPDATE backlog_cleanup.run_part SET steps_done = $3, next_offset = $4, attempts = $5
-                 WHERE run_id OPERATOR(pg_catalog.=) $1 AND part OPERATOR(pg_catalog.=) $2",
+                 WHERE run_id = $1 AND part = $2",
                 &[
                     self.run_id.into(),
                     self.part.into(),
@@ -211,5 +213,35 @@ impl Part {
                 ],
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pgrx::itemptr::item_pointer_set_all;
+
+    use super::*;
+
+    /// Rows as (block, how many).
+    fn rows(pages: &[(u32, u16)]) -> Vec<Removable> {
+        let row = |block: u32, offset: u16| {
+            let mut tid = pg_sys::ItemPointerData::default();
+            item_pointer_set_all(&mut tid, block, offset);
+            Removable::new(tid, 0)
+        };
+        pages.iter().flat_map(|(block, count)| (1..=*count).map(move |offset| row(*block, offset))).collect()
+    }
+
+    fn lengths(pages: &[(u32, u16)], batch_size: usize, blocks: usize) -> Vec<usize> {
+        chunks(&rows(pages), batch_size, blocks).map(<[Removable]>::len).collect()
+    }
+
+    #[test]
+    fn a_chunk_ends_with_a_page_unless_one_page_is_too_much() {
+        assert_eq!(lengths(&[(0, 4), (1, 4), (2, 4)], 10, 100), [8, 4]);
+        assert_eq!(lengths(&[(0, 4), (9, 4)], 8, 100), [8]);
+        assert_eq!(lengths(&[(0, 25), (1, 1)], 10, 100), [10, 10, 6]);
+        assert_eq!(lengths(&[(0, 1), (1, 1), (2, 1)], 10, 2), [2, 1]);
+        assert_eq!(lengths(&[], 10, 2), [0; 0]);
     }
 }

@@ -1,16 +1,12 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-/// What every step returns: its value, or an error that PostgreSQL raises as it is.
+/// What every step returns. An `Err` always becomes an ERROR: it is returned up to the function that SQL called, or raised in
+/// a subtransaction (`subtransaction::attempt`). What PostgreSQL gives back itself at an abort (roles, settings, snapshots,
+/// locks, buffers) is therefore not given back on the way of an `Err`.
 pub type Result<T> = std::result::Result<T, ErrorReport>;
 
-/// Backtraces, which pgrx would put into the detail of errors, are not for clients, whatever the server's environment says.
-#[pg_guard]
-pub extern "C-unwind" fn _PG_init() {
-    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
-}
-
-/// An error with its SQLSTATE, what is wrong, and the command that mends it.
+/// An error with its SQLSTATE, what is wrong, and the statement that mends it.
 pub fn error(sqlstate: PgSqlErrorCode, message: String, hint: String) -> ErrorReport {
     ErrorReport::new(sqlstate, message, "backlog_cleanup").set_hint(hint)
 }
@@ -20,7 +16,7 @@ pub fn spi(failure: spi::Error) -> ErrorReport {
     ErrorReport::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, failure.to_string(), "backlog_cleanup")
 }
 
-/// An argument that must not be NULL.
+/// An argument that must not be NULL. Errors: 22004.
 pub fn required<T>(value: Option<T>, argument: &str, hint: &str) -> Result<T> {
     value.ok_or_else(|| {
         error(

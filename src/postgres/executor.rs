@@ -8,14 +8,16 @@ use pgrx::spi::Spi;
 pub struct Started(*mut pg_sys::QueryDesc);
 
 impl Started {
-    /// The top of its plan.
+    /// The top of its plan, for as long as `work` of `start` runs.
     pub fn plan(&self) -> *mut pg_sys::PlanState {
+        // SAFETY: `start` has made it and ends it after `work`.
         unsafe { (*self.0).planstate }
     }
 
     /// Runs it to its end, and returns how many rows it made or removed.
     pub fn run(&mut self) -> u64 {
         let direction = pg_sys::ScanDirection::ForwardScanDirection;
+        // SAFETY: as above.
         unsafe {
             #[cfg(not(feature = "pg18"))]
             pg_sys::ExecutorRun(self.0, direction, 0, true);
@@ -26,14 +28,21 @@ impl Started {
     }
 }
 
-/// Starts a statement in the active snapshot, and hands it over to be looked into and run, or not; its rows go to
-/// `receiver`. `None` where a rule has made something else of it than one statement.
-pub fn start<T>(
+/// Starts a statement in the active snapshot, and hands it over to be looked into and run, or not. Its rows go to `receiver`.
+/// `None` if a rule has made something else of it than one statement. An error in `work` skips ExecutorEnd and
+/// FreeQueryDesc: the abort of the (sub)transaction releases what they would.
+///
+/// # Safety
+///
+/// `receiver` outlives the call.
+pub unsafe fn start<T>(
     statement: &str,
     receiver: *mut pg_sys::DestReceiver,
     work: impl FnOnce(&mut Started) -> T,
 ) -> Option<T> {
     let statement = CString::new(statement).unwrap_or_default();
+    // SAFETY: SPI_prepare returns a plan or raises an ERROR; the list's length is asked before its element is taken; a plan
+    // that is not saved lives until Spi::connect ends.
     Spi::connect(|_| unsafe {
         let prepared = pg_sys::SPI_prepare(statement.as_ptr(), 0, null_mut());
         let cached = pg_sys::SPI_plan_get_cached_plan(prepared);

@@ -3,16 +3,16 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::read::read_one;
-use crate::rules::selection::Selection;
+use crate::rules::Rules;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach};
 
-/// The exact statement that builds the partial index of a target, for `\gexec`; on a partitioned table PostgreSQL builds
-/// none concurrently. Errors: those of `Target::load`, 42809 (a foreign table, whose own server has its indexes).
+/// Returns the statement that builds the partial index of a target, for `\gexec`. Not concurrently on a partitioned table,
+/// where PostgreSQL cannot. Errors: those of `Target::load`, 42809 (a foreign table, whose own server has its indexes).
 #[pg_extern(stable)]
 pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")) -> Result<String> {
-    let Target { table, recipe, failed_at, id, account_column, status, account, failed_status, .. } =
-        Target::load(target)?;
+    let target = Target::load(target)?;
+    let Target { table, recipe, failed_at, id, account_column, status, .. } = &target;
     if table.is_foreign() {
         return Err(error(
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
@@ -32,9 +32,9 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
         failed_at.name,
         id.name,
         account_column.name,
-        quote_literal(account),
+        quote_literal(&target.account),
         status.name,
-        quote_literal(failed_status),
+        quote_literal(&target.failed_status),
     ))
 }
 
@@ -50,10 +50,13 @@ pub fn exists(target: &Target) -> Result<bool> {
     .map(|exists| exists == Some(true))
 }
 
-/// Whether the partial index alone tells of the failed rows: it is there, it has all that is asked for, and three pages
-/// of the heap in four are known to be visible to all, so that it need not visit them row by row.
-pub fn serves(target: &Target, selection: &Selection, leaves: &[Leaf]) -> Result<bool> {
-    if selection.failure_type.is_some() || leaves.iter().any(|leaf| leaf.reach == Reach::Key) || !exists(target)? {
+/// Whether a run reads the partial index instead of the table: it is there, it has all that is asked for, and three heap pages
+/// in four are all-visible, so that the scan need not visit them row by row.
+pub fn serves(rules: &Rules, leaves: &[Leaf]) -> Result<bool> {
+    if rules.selection.failure_type.is_some()
+        || leaves.iter().any(|leaf| leaf.reach == Reach::Key)
+        || !exists(rules.target)?
+    {
         return Ok(false);
     }
     let tables: Vec<pg_sys::Oid> = leaves.iter().map(|leaf| leaf.table.oid).collect();

@@ -1,4 +1,3 @@
-use pgrx::datum::DatumWithOid;
 use pgrx::itemptr::{item_pointer_get_both, item_pointer_set_all};
 use pgrx::pg_sys;
 
@@ -10,33 +9,16 @@ pub struct Removable(u64);
 /// The removable rows of each leaf, in the order of the leaves.
 pub type PerLeaf = Vec<Vec<Removable>>;
 
-/// How many positions are kept, in 48 MB; what is beyond is found again, page by page.
+/// How many positions a run keeps, in 48 MB. With more it finds the rows again, page by page.
 pub const POSITIONS: usize = 6_000_000;
 
-/// Adds a row to what may become millions. A list that has become long gets its last size at once, of which only what is
-/// filled takes memory: one that grows in steps leaves behind what it grew out of.
+/// Adds a row to what may become millions. A long list gets its last size at once, of which only the filled part takes
+/// memory; a list that grows in steps leaves behind what it grew out of.
 pub fn push(rows: &mut Vec<Removable>, row: Removable) {
     if rows.len() == rows.capacity() {
         rows.reserve_exact(if rows.len() < POSITIONS / 16 { rows.len().max(4_096) } else { POSITIONS - rows.len() });
     }
     rows.push(row);
-}
-
-/// Positions as a value of type `tid[]`, which points to them.
-pub fn array(tids: &[pg_sys::ItemPointerData]) -> DatumWithOid<'_> {
-    let mut pointers: Vec<pg_sys::Datum> = tids.iter().map(|tid| pg_sys::Datum::from(&raw const *tid)).collect();
-    let length = size_of::<pg_sys::ItemPointerData>() as i32;
-    unsafe {
-        let array = pg_sys::construct_array(
-            pointers.as_mut_ptr(),
-            pointers.len() as i32,
-            pg_sys::TIDOID,
-            length,
-            false,
-            pg_sys::TYPALIGN_SHORT as core::ffi::c_char,
-        );
-        DatumWithOid::new(pg_sys::Datum::from(array), pg_sys::TIDARRAYOID)
-    }
 }
 
 impl Removable {
@@ -75,5 +57,45 @@ impl Removable {
     pub fn recipe(&self) -> Option<usize> {
         let recipe = self.0 & Self::SOME_RECIPE;
         (recipe != Self::SOME_RECIPE).then_some(recipe as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tid(block: u32, offset: u16) -> pg_sys::ItemPointerData {
+        let mut tid = pg_sys::ItemPointerData::default();
+        item_pointer_set_all(&mut tid, block, offset);
+        tid
+    }
+
+    #[test]
+    fn eight_bytes_hold_a_position_and_its_recipe() {
+        for block in [0, 1, 70_000, u32::MAX - 1] {
+            for offset in [1, 291, 1_164] {
+                for recipe in [0, 1, (1 << 21) - 2] {
+                    let row = Removable::new(tid(block, offset), recipe);
+                    assert_eq!((row.block(), row.offset(), row.recipe()), (block, offset, Some(recipe)));
+                    assert_eq!(item_pointer_get_both(row.tid()), (block, offset));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_recipe_beyond_two_million_is_not_known() {
+        for recipe in [(1 << 21) - 1, 1 << 21, usize::MAX] {
+            assert_eq!(Removable::new(tid(1, 1), recipe).recipe(), None);
+        }
+        assert_eq!(Removable::new(tid(1, 1), usize::MAX).at(tid(2, 2)).recipe(), None);
+    }
+
+    #[test]
+    fn rows_sort_in_heap_order_whatever_their_recipes() {
+        let mut rows = vec![Removable::new(tid(2, 1), 0), Removable::new(tid(1, 2), 9), Removable::new(tid(1, 1), 10)];
+        rows.sort_unstable();
+        let places: Vec<_> = rows.iter().map(|row| (row.block(), row.offset())).collect();
+        assert_eq!(places, [(1, 1), (1, 2), (2, 1)]);
     }
 }

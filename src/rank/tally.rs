@@ -3,43 +3,12 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use pgrx::prelude::*;
 
-use crate::postgres::error::Result;
-use crate::postgres::owner::as_owner_of;
-use crate::postgres::stream::{Row, stream};
-use crate::postgres::table::Column;
+use crate::postgres::stream::Row;
 use crate::rank::position::Position;
-use crate::target::Target;
 
-/// The recipes' names by their ids as text.
-pub fn names(target: &Target) -> Result<HashMap<String, String>> {
-    let Some(recipes) = &target.recipes else {
-        return Ok(HashMap::new());
-    };
-    let read = format!(
-        "SELECT r.{}::pg_catalog.text, r.{}::pg_catalog.text FROM {} r",
-        recipes.key, recipes.name, recipes.table.name
-    );
-    let mut names = HashMap::new();
-    as_owner_of(&recipes.table, || {
-        stream(&read, |row| {
-            let text = |column| row.text(column).unwrap_or_default().to_owned();
-            names.insert(text(0), text(1));
-        })
-    })?;
-    Ok(names)
-}
-
-/// A recipe's name as reports have it.
-pub fn name(names: &HashMap<String, String>, id: Option<&str>) -> String {
-    match id {
-        None => "No recipe".into(),
-        Some(id) => names.get(id).cloned().unwrap_or_else(|| "Unknown Recipe".into()),
-    }
-}
-
-/// A recipe that has failed rows: how many before the run, and how many the run removes.
+/// The failed rows of a recipe: how many there are before a run, and how many it removes.
 #[derive(Default)]
-pub struct Swept {
+pub struct RecipeCount {
     /// As text; `None` for rows without a recipe.
     pub recipe_id: Option<String>,
     pub failed: i64,
@@ -49,18 +18,18 @@ pub struct Swept {
 }
 
 /// Counts per recipe, while rows stream by.
-pub struct Recipes {
-    pub list: Vec<Swept>,
+pub struct Tally {
+    pub list: Vec<RecipeCount>,
     is_number: bool,
     by_number: HashMap<i64, usize, BuildHasherDefault<Spread>>,
-    /// What was asked last: an index has a recipe's rows one after the other.
+    /// The last one that was asked for: an index has a recipe's rows one after the other.
     last: Option<(i64, usize)>,
     by_text: HashMap<String, usize>,
     without: Option<usize>,
 }
 
-/// Spreads the numbers of recipes over a table in one multiplication (Knuth's, by the golden ratio): a million are looked up
-/// in a run, where std's hash, which is safe against chosen keys, would cost more than the look.
+/// Hashes a recipe's number with one multiplication (Knuth's, by the golden ratio). A run looks up a million of them, and std's
+/// hash costs more than the lookup.
 #[derive(Default)]
 struct Spread(u64);
 
@@ -78,22 +47,24 @@ impl Hasher for Spread {
     }
 }
 
-impl Recipes {
-    pub fn of(recipe: &Column) -> Recipes {
+impl Tally {
+    /// Recipes are told apart as bigints or as texts.
+    pub fn of(are_integers: bool) -> Tally {
         let (by_number, by_text) = (HashMap::default(), HashMap::new());
-        Recipes { list: Vec::new(), is_number: recipe.is_integer(), by_number, last: None, by_text, without: None }
+        Tally { list: Vec::new(), is_number: are_integers, by_number, last: None, by_text, without: None }
     }
 
-    /// The recipe that a column made by `Column::as_key` has; a new one is put into the list.
-    pub fn of_row(&mut self, row: &Row, column: usize) -> usize {
-        match row.datum(column) {
+    /// The place in the list of the recipe that the first column of a row has, made by `Column::as_key`. Adds a new recipe.
+    pub fn of_row(&mut self, row: &Row) -> usize {
+        match row.number(0) {
             None => self.without(),
-            Some(number) if self.is_number => self.numbered(number.value() as i64),
-            Some(_) => self.named(row.text(column).unwrap_or_default()),
+            Some(number) if self.is_number => self.numbered(number),
+            // SAFETY: a key that is no bigint is a text.
+            Some(_) => self.named(unsafe { row.text(0) }.unwrap_or_default()),
         }
     }
 
-    /// The recipe of an id as text.
+    /// The place of the recipe with this id as text.
     pub fn of_id(&mut self, id: Option<&str>) -> usize {
         match id {
             None => self.without(),
@@ -130,21 +101,21 @@ impl Recipes {
 
     fn put(&mut self, place: usize, recipe_id: impl FnOnce() -> Option<String>) -> usize {
         if place == self.list.len() {
-            self.list.push(Swept { recipe_id: recipe_id(), ..Swept::default() });
+            self.list.push(RecipeCount { recipe_id: recipe_id(), ..RecipeCount::default() });
         }
         place
     }
 
-    /// Counts rows that an emergency run removes: a recipe made by `Column::as_key`, and how many.
+    /// Counts rows that an emergency run removes: their recipe, and how many.
     pub fn count_removed(&mut self, row: &Row) {
-        let count = row.datum(1).map_or(0, |count| count.value() as i64);
-        let recipe = self.of_row(row, 0);
+        let count = row.number(1).unwrap_or_default();
+        let recipe = self.of_row(row);
         self.list[recipe].failed += count;
         self.list[recipe].removed += count;
     }
 
-    /// The same by the numbers of their recipes, one per row, of `bytes` bytes each: what is above them means nothing, since
-    /// code that PostgreSQL has compiled does not extend a sign.
+    /// The same by the numbers of their recipes, one per row, of `bytes` bytes each. The bytes above mean nothing: code that
+    /// PostgreSQL has compiled does not extend a sign.
     pub fn count_numbers(&mut self, numbers: &[Option<pg_sys::Datum>], bytes: u32) {
         let unused = 64 - 8 * bytes;
         for number in numbers {
@@ -157,13 +128,18 @@ impl Recipes {
         }
     }
 
-    /// How many rows a run removes, or has removed, of all of them.
+    /// Rows that were there before the run, of all recipes.
+    pub fn failed(&self) -> i64 {
+        self.list.iter().map(|recipe| recipe.failed).sum()
+    }
+
+    /// Rows that the run removes, or has removed, of all recipes.
     pub fn removed(&self) -> i64 {
         self.list.iter().map(|recipe| recipe.removed).sum()
     }
 
     /// Most removed first, then most failed.
-    pub fn into_sorted(self) -> Vec<Swept> {
+    pub fn into_sorted(self) -> Vec<RecipeCount> {
         let mut list = self.list;
         list.sort_by(|a, b| (b.removed, b.failed, &a.recipe_id).cmp(&(a.removed, a.failed, &b.recipe_id)));
         list

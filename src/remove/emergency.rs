@@ -5,55 +5,54 @@ use crate::postgres::error::Result;
 use crate::postgres::owner::as_owner_of;
 use crate::postgres::stream::{stream, stream_returning};
 use crate::postgres::subtransaction::attempt;
-use crate::rank::tally::{Recipes, Swept};
-use crate::remove::find::condition;
-use crate::rules::selection::Selection;
-use crate::target::Target;
+use crate::rank::tally::Tally;
+use crate::rules::Rules;
 use crate::target::leaf::{Leaf, Reach, leaves};
 
 /// Removes every failed row that is selected, or only counts it in a dry run; one entry per recipe that has any.
-pub fn emergency(target: &Target, selection: &Selection, dry_run: bool) -> Result<Vec<Swept>> {
-    let mut recipes = Recipes::of(&target.recipe);
-    for leaf in leaves(target)? {
+pub fn emergency(rules: &Rules, dry_run: bool) -> Result<Tally> {
+    let mut tally = Tally::of(rules.target.recipe.is_integer());
+    for leaf in leaves(rules.target)? {
         as_owner_of(&leaf.table, || match dry_run {
-            true => count_failed(target, &leaf, selection, &mut recipes),
-            false => remove_failed(target, &leaf, selection, &mut recipes),
+            true => count_failed(rules, &leaf, &mut tally),
+            false => remove_failed(rules, &leaf, &mut tally),
         })?;
     }
-    Ok(recipes.into_sorted())
+    Ok(tally)
 }
 
-/// Removes every failed row of a leaf that is selected, and counts them per recipe: as the scan finds them, which costs
-/// little, and by a RETURNING list where some of those stayed, where a recipe is not a number that is stored, or where there is
-/// no scan.
-pub fn remove_failed(target: &Target, leaf: &Leaf, selection: &Selection, recipes: &mut Recipes) -> Result<()> {
-    let delete = format!("DELETE FROM {} g WHERE {}", leaf.rows(), condition(target, None, selection));
-    let mut counted = Recipes::of(&target.recipe);
+/// Removes every failed row of a leaf that is selected, and counts them per recipe. Counts the recipe column as the DELETE
+/// scans, which is cheap; by RETURNING if a row stayed, if the recipe is not a stored integer, or if rows have no position.
+pub fn remove_failed(rules: &Rules, leaf: &Leaf, tally: &mut Tally) -> Result<()> {
+    let recipe = &rules.target.recipe;
+    let delete = format!("DELETE FROM {} g WHERE {}", leaf.rows(), rules.condition());
+    let mut counted = Tally::of(recipe.is_integer());
     let all_went = attempt(|| {
-        if leaf.reach == Reach::Key || !target.recipe.is_integer() {
+        if leaf.reach == Reach::Key || !recipe.is_integer() {
             return Ok(None);
         }
-        let Some(column) = leaf.stored_number_of(&target.recipe, target)? else { return Ok(None) };
-        let bytes = unsafe { pg_sys::get_typlen(target.recipe.type_oid) } as u32;
-        let removed = delete_scanned(&delete, leaf.table.oid, column, |numbers| counted.count_numbers(numbers, bytes));
+        let Some(column) = leaf.stored_number_of(recipe, rules.target)? else { return Ok(None) };
+        // SAFETY: the type exists; integers are passed by value.
+        let removed = unsafe {
+            let bytes = pg_sys::get_typlen(recipe.type_oid) as u32;
+            delete_scanned(&delete, leaf.table.oid, column, |numbers| counted.count_numbers(numbers, bytes))
+        };
         Ok((removed == Some(counted.removed() as u64)).then_some(()))
     });
     if all_went.unwrap_or_else(|failure| failure.rethrow()).is_some() {
         for counted in counted.list {
-            let recipe = recipes.of_id(counted.recipe_id.as_deref());
-            recipes.list[recipe].failed += counted.failed;
-            recipes.list[recipe].removed += counted.removed;
+            let recipe = tally.of_id(counted.recipe_id.as_deref());
+            tally.list[recipe].failed += counted.failed;
+            tally.list[recipe].removed += counted.removed;
         }
         return Ok(());
     }
-    stream_returning(&format!("{delete} RETURNING {}, 1::bigint", target.recipe.as_key()), |row| {
-        recipes.count_removed(row)
-    })
+    stream_returning(&format!("{delete} RETURNING {}, 1::bigint", recipe.as_key()), |row| tally.count_removed(row))
 }
 
 /// Counts the failed rows of a leaf that are selected, per recipe.
-fn count_failed(target: &Target, leaf: &Leaf, selection: &Selection, recipes: &mut Recipes) -> Result<()> {
-    let (key, condition) = (leaf.group_key(&target.recipe), condition(target, None, selection));
+fn count_failed(rules: &Rules, leaf: &Leaf, tally: &mut Tally) -> Result<()> {
+    let (key, condition) = (leaf.group_key(&rules.target.recipe), rules.condition());
     let count = format!("SELECT {key}, pg_catalog.count(*) FROM {} g WHERE {condition} GROUP BY 1", leaf.rows());
-    stream(&count, |row| recipes.count_removed(row))
+    stream(&count, |row| tally.count_removed(row))
 }

@@ -1,13 +1,12 @@
 use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error};
-use crate::rank::tally::Swept;
 use crate::target::Target;
 
-/// Refuses a regular run that would remove more than its target allows at once: a clock that is a year ahead makes
-/// everything old. `force` lets one run through. Errors: 54000 with the numbers.
-pub fn check(target: &Target, recipes: &[Swept], force: bool) -> Result<()> {
-    match reason(target, recipes) {
+/// Refuses a regular run that would remove more than its target allows: a clock that is a year ahead makes every row old.
+/// `force` lets one run through. Errors: 54000 with the numbers.
+pub fn check(target: &Target, removable: i64, failed: i64, force: bool) -> Result<()> {
+    match reason(target, removable, failed) {
         Some(reason) if !force => Err(error(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             reason,
@@ -17,10 +16,8 @@ pub fn check(target: &Target, recipes: &[Swept], force: bool) -> Result<()> {
     }
 }
 
-/// What a run would do that its target does not allow.
-pub fn reason(target: &Target, recipes: &[Swept]) -> Option<String> {
-    let removable: i64 = recipes.iter().map(|recipe| recipe.removed).sum();
-    let failed: i64 = recipes.iter().map(|recipe| recipe.failed).sum();
+/// Why a target does not allow a run that would remove `removable` of `failed` rows.
+pub fn reason(target: &Target, removable: i64, failed: i64) -> Option<String> {
     let share = removable as f64 * 100.0 / failed.max(1) as f64;
     let would = format!("target \"{}\": a run would remove {removable} of {failed} failed rows", target.name);
     if share > target.max_share {

@@ -2,6 +2,7 @@ use crate::postgres::error::Result;
 use crate::target::Target;
 
 /// What a selective run is limited to; nothing selected is everything.
+#[derive(Clone, Copy)]
 pub struct Selection<'a> {
     pub recipe_id: Option<&'a str>,
     pub failure_type: Option<&'a str>,

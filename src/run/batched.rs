@@ -1,68 +1,34 @@
-use pgrx::datum::Interval;
+use pgrx::JsonB;
 use pgrx::prelude::*;
 
-use crate::history;
-use crate::history::batches;
-use crate::history::report::Report;
-use crate::history::run::Run;
-use crate::plan::cutoff;
-use crate::plan::part;
-use crate::postgres::error::{Result, error, required, spi};
+use crate::extension;
+use crate::history::run::{self, Run};
+use crate::history::{ledger, report};
+use crate::plan::{cutoff, part};
+use crate::postgres::error::{Result, error};
+use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
-use crate::postgres::read::read_one;
-use crate::rank::tally::Recipes;
+use crate::rank::tally::Tally;
 use crate::rank::{Ranked, rank};
-use crate::rules::breaker;
 use crate::rules::policy::Policy;
-use crate::rules::selection::Selection;
+use crate::rules::{Rules, breaker};
+use crate::run::arguments::Arguments;
 use crate::run::batch;
 use crate::run::begin::{begin, caller};
 use crate::run::lock::{self, Span};
-use crate::run::worker;
-use crate::target::leaf::{Reach, leaves};
-use crate::target::state;
+use crate::run::worker::{self, Leader};
+use crate::target::leaf::{Leaf, Reach, leaves};
 use crate::target::steady::steady;
 
 /// Starts a batched run: holds its target, fixes the cutoffs and divides the work. Returns its id. The target is held
-/// until `finish_run`, an error, or the session's end. Errors: those of a run, 54000 (the breaker,
-/// unless `force`), 22004 and 22023 (arguments), 25001 (in a subtransaction).
-#[allow(clippy::too_many_arguments)] // those of backlog_cleanup_run
+/// until `finish_run`, an error, or the session's end. Errors: those of a run and of `Arguments::read`, 54000 (the breaker,
+/// unless `force`), 25001 (in a subtransaction).
 #[pg_extern(sql = false)]
-fn start_run(
-    target: Option<&str>,
-    mode: Option<&str>,
-    batch_size: Option<i32>,
-    pause: Option<Interval>,
-    max_duration: Option<Interval>,
-    max_rows: Option<i64>,
-    workers: Option<i32>,
-    recipe_id: Option<&str>,
-    failure_type: Option<&str>,
-    force: Option<bool>,
-) -> Result<i64> {
-    let mode = required(mode, "mode", "CALL backlog_cleanup_run(mode => 'regular')")?;
-    let force = required(force, "force", "CALL backlog_cleanup_run(force => true)")?;
-    let pause = required(pause, "pause", "CALL backlog_cleanup_run(pause => '0')")?;
-    let workers = required(workers, "workers", "CALL backlog_cleanup_run(workers => 1)")?;
-    let positive = "0 seconds or longer, and finite: CALL backlog_cleanup_run(pause => '100 ms')";
-    check(seconds(Some(pause))?.is_some_and(|pause| (0.0..=86_400.0).contains(&pause)), "pause", positive)?;
-    let longer = "longer than 0 seconds, and finite: CALL backlog_cleanup_run(max_duration => '1 hour')";
-    check(
-        seconds(max_duration)?.is_none_or(|duration| duration > 0.0 && duration.is_finite()),
-        "max_duration",
-        longer,
-    )?;
-    check(max_rows.is_none_or(|rows| rows > 0), "max_rows", "above 0: CALL backlog_cleanup_run(max_rows => 100000)")?;
-    let size = "from 1 to 1000000: CALL backlog_cleanup_run(batch_size => 10000)";
-    check(batch_size.is_none_or(|size| (1..=1_000_000).contains(&size)), "batch_size", size)?;
-    check((1..=64).contains(&workers), "workers", "from 1 to 64: CALL backlog_cleanup_run(workers => 2)")?;
-    let together = "1 where max_rows is given: CALL backlog_cleanup_run(max_rows => 100000, workers => 1)";
-    check(workers == 1 || max_rows.is_none(), "workers", together)?;
-    let modes = "'regular' or 'emergency': CALL backlog_cleanup_run(mode => 'regular')";
-    check(matches!(mode, "regular" | "emergency"), "mode", modes)?;
-
-    has_working_tables()?;
-    // What is rolled back to a savepoint leaves the session, and what it holds, as it was.
+fn start_run(arguments: Option<JsonB>) -> Result<i64> {
+    let arguments = Arguments::read(arguments)?;
+    extension::is_of_this_version()?;
+    // A rollback to a savepoint leaves the session, and what it holds, as it was.
+    // SAFETY: only reads the state of the transaction.
     if unsafe { pg_sys::GetCurrentTransactionNestLevel() } > 1 {
         return Err(error(
             PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
@@ -71,90 +37,74 @@ fn start_run(
         ));
     }
     let caller = caller()?;
-    begin(target, Span::Session)?;
-    steady(target, |target| {
+    begin(arguments.target.as_deref(), Span::Session)?;
+    steady(arguments.target.as_deref(), |target| {
         target.account_exists()?;
-        let selection = Selection { recipe_id, failure_type };
+        let selection = arguments.selection();
         selection.check(target)?;
-        let policy = if mode == "regular" { Some(Policy::of(target)?) } else { None };
         let leaves = leaves(target)?;
-        if let Some(leaf) = leaves.iter().find(|leaf| max_rows.is_some() && leaf.reach == Reach::Key) {
-            return Err(error(
-                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                format!("max_rows cannot be kept on {}, whose rows go by ranges of keys", leaf.table.name),
-                "CALL backlog_cleanup_run(max_duration => '1 hour')".into(),
-            ));
-        }
-        let Ranked { recipes, positions, lsn } = match &policy {
-            Some(policy) => {
-                let ranked = rank(target, policy, &selection, &leaves)?;
-                breaker::check(target, &ranked.recipes.list, force)?;
-                ranked
-            }
-            None => Ranked { recipes: Recipes::of(&target.recipe), positions: None, lsn: 0 },
+        may_limit_rows(&arguments, &leaves)?;
+        let (rules, ranked) = if arguments.is_regular() {
+            let Policy { cutoff, keep } = Policy::of(target)?;
+            let rules = Rules { target, selection, cutoff: Some(cutoff) };
+            let ranked = rank(&rules, keep, &leaves)?;
+            breaker::check(target, ranked.tally.removed(), ranked.tally.failed(), arguments.is_forced())?;
+            (rules, ranked)
+        } else {
+            let tally = Tally::of(target.recipe.is_integer());
+            (Rules { target, selection, cutoff: None }, Ranked { tally, positions: None, lsn: 0 })
         };
+        let Ranked { tally, positions, lsn } = ranked;
+        let mut pace = arguments.pace.clone();
+        let batch_size = *pace.batch_size.get_or_insert(target.batch_size);
         // A temporary table is seen by its own session only.
-        let workers = if leaves.iter().any(|leaf| leaf.table.is_temporary) { 1 } else { workers };
-        let batch_size = batch_size.map_or(target.batch_size, i64::from);
-        let run_id = state(|| {
-            Spi::get_one_with_args::<i64>(
-                "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,
-                                              total_failed, removed, recipes_affected, batch_size, pause, max_duration,
-                                              max_rows, workers, started_at)
-             VALUES ($1, $2, 'running', $3::pg_catalog.name, $4, $5, $6::pg_catalog.timestamptz, $7, 0, $8, $9, $10,
-                     $11, $12, $13, pg_catalog.clock_timestamp())
-             RETURNING id",
-                &[
-                    target.name.as_str().into(),
-                    mode.into(),
-                    caller.as_str().into(),
-                    recipe_id.into(),
-                    failure_type.into(),
-                    policy.as_ref().map(|policy| policy.cutoff.as_str()).into(),
-                    recipes.list.iter().map(|recipe| recipe.failed).sum::<i64>().into(),
-                    (recipes.list.len() as i64).into(),
-                    (batch_size as i32).into(),
-                    pause.into(),
-                    max_duration.into(),
-                    max_rows.into(),
-                    (if workers > 1 { workers } else { 0 }).into(),
-                ],
-            )
-            .map_err(spi)
-        })?
-        .unwrap_or_default();
-        cutoff::save(target, run_id, &recipes)?;
-        let steps = if policy.is_some() { recipes.list.len() } else { 1 };
+        let workers = pace.workers.filter(|_| leaves.iter().all(|leaf| !leaf.table.is_temporary)).unwrap_or(1);
+        pace.workers = Some(if workers > 1 { workers } else { 0 });
+        let run_id = run::start(&rules, &tally, &pace, &caller)?;
+        cutoff::save(target, run_id, &tally)?;
+        let steps = if arguments.is_regular() { tally.list.len() } else { 1 };
         let positions = positions.as_ref().map(|positions| (positions, lsn));
         part::save(run_id, &leaves, positions, steps, batch_size as usize, workers as u32)?;
         Ok(run_id)
     })
 }
 
+/// Errors: 0A000 (`max_rows` where rows go by ranges of keys).
+fn may_limit_rows(arguments: &Arguments, leaves: &[Leaf]) -> Result<()> {
+    let by_key = leaves.iter().find(|leaf| leaf.reach == Reach::Key).filter(|_| arguments.pace.max_rows.is_some());
+    let Some(leaf) = by_key else { return Ok(()) };
+    Err(error(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("max_rows cannot be kept on {}, whose rows go by ranges of keys", leaf.table.name),
+        "CALL backlog_cleanup_run(max_duration => '1 hour')".into(),
+    ))
+}
+
 /// Works on a run of this session for one batch, in the caller's transaction. Returns the seconds to wait before the next
-/// call, in no transaction; NULL where the run has nothing left to do.
+/// call, in no transaction; NULL if the run has nothing left to do.
 #[pg_extern(sql = false)]
 fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
     let run = of_session(run_id)?;
     if run.workers > 1 && worker::are_to_start(run.id) {
         worker::start(&run)?;
     }
-    match worker::wait(&run)? {
-        Some(wait) => Ok(wait),
-        None => batch::step(&run),
+    match worker::leader(&run)? {
+        Leader::Works => batch::step(&run),
+        Leader::Waits(seconds) => Ok(Some(seconds)),
+        Leader::Done => Ok(None),
     }
 }
 
 /// Ends a run of this session: sums up its batches, and gives the target back. Returns its report.
 #[pg_extern(sql = false)]
-fn finish_run(run_id: Option<i64>) -> Result<Report> {
+fn finish_run(run_id: Option<i64>) -> Result<Json> {
     let run = of_session(run_id)?;
     let report = steady(Some(&run.target), |target| {
         if run.batches == 0 {
             defer_nothing()?;
-            history::ledger(target, &run.mode, run.id, None, 0)?;
+            ledger::write(target, &run.mode, run.id, None, 0)?;
         }
-        batches::report(&run, target)
+        report::finish(&run, target)
     })?;
     lock::hand_over();
     cutoff::forget();
@@ -171,39 +121,5 @@ fn of_session(run_id: Option<i64>) -> Result<Run> {
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("run {} is not one that this session is at work on", run.id),
         "CALL backlog_cleanup_run()".into(),
-    ))
-}
-
-/// The tables that a batched run works in are those of this library's version. Errors: 55000.
-fn has_working_tables() -> Result<()> {
-    let version = read_one::<String>(
-        "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'backlog_cleanup'",
-        &[],
-    )?;
-    let library = env!("CARGO_PKG_VERSION");
-    match version {
-        Some(version) if version != library => Err(error(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!(
-                "this database has version {version} of \"backlog_cleanup\", and the server's library is {library}"
-            ),
-            "ALTER EXTENSION backlog_cleanup UPDATE".into(),
-        )),
-        _ => Ok(()),
-    }
-}
-
-fn seconds(interval: Option<Interval>) -> Result<Option<f64>> {
-    read_one::<f64>("SELECT EXTRACT(epoch FROM $1)::pg_catalog.float8", &[interval.into()])
-}
-
-fn check(is_valid: bool, argument: &str, valid: &str) -> Result<()> {
-    if is_valid {
-        return Ok(());
-    }
-    Err(error(
-        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-        format!("argument \"{argument}\" is out of range"),
-        valid.into(),
     ))
 }

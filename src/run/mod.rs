@@ -1,5 +1,6 @@
 //! Runs: in one transaction, in batches, by workers.
 
+pub mod arguments;
 pub mod batch;
 pub mod batched;
 pub mod begin;

@@ -1,25 +1,25 @@
 use std::time::Instant;
 
-use backlog_cleanup_report::{EmergencyReport, RegularReport};
 use pgrx::prelude::*;
 
-use crate::history;
-use crate::history::report::{Report, as_json, details};
+use crate::history::report::{done, report};
+use crate::history::run::record;
 use crate::postgres::error::{Result, required};
+use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
-use crate::rank::tally::Swept;
+use crate::rank::tally::Tally;
 use crate::remove::emergency::emergency;
-use crate::remove::regular;
-use crate::rules::breaker;
+use crate::remove::regular::regular;
 use crate::rules::policy::Policy;
 use crate::rules::selection::Selection;
+use crate::rules::{Rules, breaker};
 use crate::run::begin::{begin, caller};
 use crate::run::lock::Span;
 use crate::target::Target;
 use crate::target::steady::steady;
 
-/// Removes the expired failed rows beyond the newest of each recipe. Returns a `RegularReport`. Errors: those of
-/// `run::begin` and `Policy::of`, 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
+/// Removes the expired failed rows beyond the newest of each recipe. Returns a `RegularReport`. Errors: those of `begin` and
+/// `Policy::of`, 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
 #[pg_extern]
 fn backlog_cleanup_failed_generations(
     target: default!(Option<&str>, "'generations'"),
@@ -27,35 +27,15 @@ fn backlog_cleanup_failed_generations(
     failure_type: default!(Option<&str>, "NULL"),
     dry_run: default!(Option<bool>, "false"),
     force: default!(Option<bool>, "false"),
-) -> Result<Report> {
-    let started = Instant::now();
+) -> Result<Json> {
     let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_failed_generations(dry_run => true)")?;
     let force = required(force, "force", "SELECT backlog_cleanup_failed_generations(force => true)")?;
-    let selection = Selection { recipe_id, failure_type };
-    if !dry_run {
-        begin(target, Span::Transaction)?;
-    }
-    steady(target, |target| {
-        let policy = Policy::of(target)?;
-        let (run_id, swept) = sweep(target, Some(&policy), &selection, dry_run, force)?;
-        as_json(&RegularReport {
-            success: true,
-            message: match breaker::reason(target, &swept).filter(|_| dry_run && !force) {
-                Some(reason) => format!("Dry run: nothing was removed, and a real run would be refused: {reason}"),
-                None if policy.is_enabled() => message("Backlog cleanup completed successfully", dry_run),
-                None => format!("The policy of target \"{}\" is disabled: nothing was removed", target.name),
-            },
-            run_id,
-            mode: "regular".into(),
-            dry_run,
-            cutoff: policy.is_enabled().then_some(policy.cutoff),
-            total_failed_generations: swept.iter().map(|recipe| recipe.failed).sum(),
-            cleaned_up_generations: swept.iter().map(|recipe| recipe.removed).sum(),
-            recipes_affected: swept.len() as i64,
-            cleanup_details: details(target, &swept)?,
-            duration_ms: started.elapsed().as_millis() as i64,
-            target: target.name.clone(),
-        })
+    run(target, Selection { recipe_id, failure_type }, dry_run, |target, selection| {
+        let Policy { cutoff, keep } = Policy::of(target)?;
+        let rules = Rules { target, selection, cutoff: Some(cutoff) };
+        let tally = regular(&rules, keep, dry_run, force)?;
+        let refused = breaker::reason(target, tally.removed(), tally.failed()).filter(|_| dry_run && !force);
+        Ok((rules, tally, refused))
     })
 }
 
@@ -66,52 +46,40 @@ fn backlog_cleanup_emergency(
     recipe_id: default!(Option<&str>, "NULL"),
     failure_type: default!(Option<&str>, "NULL"),
     dry_run: default!(Option<bool>, "false"),
-) -> Result<Report> {
-    let started = Instant::now();
+) -> Result<Json> {
     let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_emergency(dry_run => true)")?;
-    let selection = Selection { recipe_id, failure_type };
+    run(target, Selection { recipe_id, failure_type }, dry_run, |target, selection| {
+        let rules = Rules { target, selection, cutoff: None };
+        let tally = emergency(&rules, dry_run)?;
+        Ok((rules, tally, None))
+    })
+}
+
+/// Does the `work` of a run, and records and reports it. `work` returns why a dry run would be refused if it were real.
+fn run(
+    target: Option<&str>,
+    selection: Selection,
+    dry_run: bool,
+    work: impl for<'t> FnOnce(&'t Target, Selection<'t>) -> Result<(Rules<'t>, Tally, Option<String>)>,
+) -> Result<Json> {
+    let started = Instant::now();
     if !dry_run {
         begin(target, Span::Transaction)?;
     }
     steady(target, |target| {
-        let (run_id, swept) = sweep(target, None, &selection, dry_run, true)?;
-        as_json(&EmergencyReport {
-            success: true,
-            message: message("Emergency backlog cleanup completed successfully", dry_run),
-            run_id,
-            target: target.name.clone(),
-            mode: "emergency".into(),
-            dry_run,
-            removed_count: swept.iter().map(|recipe| recipe.removed).sum(),
-            recipes_affected: swept.iter().filter(|recipe| recipe.removed > 0).count() as i64,
-            cleanup_details: details(target, &swept)?,
-            duration_ms: started.elapsed().as_millis() as i64,
-        })
+        let caller = caller()?;
+        target.account_exists()?;
+        selection.check(target)?;
+        if !dry_run {
+            defer_nothing()?;
+        }
+        let (rules, tally, refused) = work(target, selection)?;
+        let run_id = if dry_run { None } else { Some(record(&rules, &tally, &caller)?) };
+        let message = match refused {
+            Some(reason) => format!("Dry run: nothing was removed, and a real run would be refused: {reason}"),
+            None if dry_run && !rules.is_disabled() => "Dry run: nothing was removed".into(),
+            None => done(&rules),
+        };
+        Json::of(&report(&rules, run_id, message, &tally.into_sorted(), started.elapsed().as_millis() as i64)?)
     })
-}
-
-/// A regular run by a policy, or an emergency run; the id is that in the books, where a dry run has no place.
-fn sweep(
-    target: &Target,
-    policy: Option<&Policy>,
-    selection: &Selection,
-    dry_run: bool,
-    force: bool,
-) -> Result<(Option<i64>, Vec<Swept>)> {
-    let caller = caller()?;
-    target.account_exists()?;
-    selection.check(target)?;
-    if !dry_run {
-        defer_nothing()?;
-    }
-    let swept = match policy {
-        Some(policy) => regular::regular(target, policy, selection, dry_run, force)?,
-        None => emergency(target, selection, dry_run)?,
-    };
-    let run_id = if dry_run { None } else { history::write(target, policy, selection, &swept, &caller)? };
-    Ok((run_id, swept))
-}
-
-fn message(done: &str, dry_run: bool) -> String {
-    if dry_run { "Dry run: nothing was removed".into() } else { done.into() }
 }

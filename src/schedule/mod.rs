@@ -2,9 +2,10 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
+use crate::extension::{self, schema};
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::{read_one, refuse_read_only};
-use crate::target::{self, state};
+use crate::target::load::exists;
 
 /// Registers the nightly job with pg_cron, or changes the job of that name that is there; returns the job's id.
 /// The job belongs to the caller; its times are pg_cron's, which reads them in UTC unless `cron.timezone` says else.
@@ -20,11 +21,11 @@ fn backlog_cleanup_schedule(
     let schedule = required(schedule, "schedule", &call("schedule('0 2 * * *')")?)?;
     let batched = required(batched, "batched", &call("schedule(batched => false)")?)?;
     let job_name = checked(job_name, "schedule()")?;
-    let target = target::exists(target)?;
+    let target = exists(target)?;
     if !pg_cron_is_here()? {
-        return Err(cannot_schedule(schedule, batched, target, job_name)?);
+        return Err(cannot_schedule(schedule, batched, &target, job_name)?);
     }
-    let command = command(target, batched)?;
+    let command = command(&target, batched)?;
     refuse_read_only("schedule a job")?;
     may_use_pg_cron()?;
     // pg_cron ignores what follows the fifth field, and would take a leading field of seconds for the minutes.
@@ -78,7 +79,7 @@ pub fn job_of(target: &str) -> Result<serde_json::Value> {
         return Ok(serde_json::Value::Null);
     }
     let commands = vec![command(target, false)?, command(target, true)?];
-    let job = state(|| {
+    let job = extension::as_owner(|| {
         read_one::<pgrx::JsonB>(
             "SELECT pg_catalog.jsonb_build_object('jobId', jobid, 'jobName', jobname, 'schedule', schedule,
                                                   'command', command, 'username', username, 'active', active,
@@ -103,7 +104,7 @@ struct Job {
 /// 42501, 42710.
 fn job_named(job_name: &str) -> Result<Option<Job>> {
     let caller = read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[])?;
-    let jobs = state(|| {
+    let jobs = extension::as_owner(|| {
         Spi::connect(|client| {
             client
                 .select(
@@ -191,24 +192,13 @@ fn call(function: &str) -> Result<String> {
     Ok(format!("SELECT {qualifier}backlog_cleanup_{function}"))
 }
 
-/// The extension's own schema, quoted.
-pub fn schema() -> Result<String> {
-    read_one::<String>(
-        "SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_extension e
-         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace
-         WHERE e.extname OPERATOR(pg_catalog.=) 'backlog_cleanup'",
-        &[],
-    )
-    .map(|schema| quote_identifier(schema.unwrap_or_default()))
-}
-
 fn database() -> Result<String> {
     read_one::<String>("SELECT pg_catalog.current_database()::pg_catalog.text", &[]).map(Option::unwrap_or_default)
 }
 
 /// A setting, which only superusers may look at.
 fn setting(name: &str) -> Result<Option<String>> {
-    state(|| read_one::<String>("SELECT pg_catalog.current_setting($1, true)", &[name.into()]))
+    extension::as_owner(|| read_one::<String>("SELECT pg_catalog.current_setting($1, true)", &[name.into()]))
 }
 
 /// The one database whose jobs pg_cron runs.
@@ -251,7 +241,7 @@ fn may_use_pg_cron() -> Result<()> {
 
 /// Says so where the job is there and does not run.
 fn warn_of_pause(job: i64, job_name: &str) -> Result<()> {
-    let paused = state(|| {
+    let paused = extension::as_owner(|| {
         read_one::<bool>("SELECT NOT active FROM cron.job WHERE jobid OPERATOR(pg_catalog.=) $1", &[job.into()])
     })?;
     if paused == Some(true) {

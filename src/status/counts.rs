@@ -5,24 +5,23 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
+use crate::postgres::datum::instant_as_text;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::owner::as_owner_of;
 use crate::postgres::stream::{Row, stream};
-use crate::rank::tally::{self, Recipes};
-use crate::remove::keys::text_of;
+use crate::rank::tally::Tally;
 use crate::rules::policy::Policy;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach, leaves};
+use crate::target::recipes::RecipeNames;
 
 /// The account's rows of one recipe.
 pub struct RecipeStatus {
     pub id: Option<String>,
     pub name: String,
     pub total: i64,
-    pub completed: i64,
-    pub failed: i64,
-    pub pending: i64,
-    pub processing: i64,
+    /// In the order of `statuses` of the target, the failed ones first.
+    pub of_status: [i64; 4],
     pub removable: i64,
     pub oldest_failed_at: Option<TimestampWithTimeZone>,
     /// The same instant in ISO 8601, UTC.
@@ -34,15 +33,15 @@ pub struct RecipeStatus {
 pub fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
     target.account_exists()?;
     let policy = Policy::of(target)?;
-    let names = tally::names(target)?;
-    let cutoff = policy.cutoff_of(target)?;
-    let mut recipes = Recipes::of(&target.recipe);
+    let names = RecipeNames::of(target)?;
+    let cutoff = policy.cutoff.as_failed_at(target)?;
+    let mut recipes = Tally::of(target.recipe.is_integer());
     let mut counted: Vec<Counted> = Vec::new();
     for leaf in leaves(target)? {
         as_owner_of(&leaf.table, || {
             leaf.expect_most_rows();
             stream(&statement(target, &leaf, cutoff), |row| {
-                let recipe = recipes.of_row(row, 0);
+                let recipe = recipes.of_row(row);
                 counted.resize_with(recipes.list.len(), Counted::default);
                 counted[recipe].add(&Rows::of(&leaf, row, cutoff));
             })
@@ -50,16 +49,12 @@ pub fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
     }
     let mut counts = Vec::new();
     for ((recipe, counted), oldest) in recipes.list.into_iter().zip(&counted).zip(oldest(target, &counted)?) {
-        let [failed, completed, pending, processing] = counted.of_status;
         counts.push(RecipeStatus {
-            name: tally::name(&names, recipe.recipe_id.as_deref()),
+            name: names.name(recipe.recipe_id.as_deref()),
             id: recipe.recipe_id,
             total: counted.total,
-            completed,
-            failed,
-            pending,
-            processing,
-            removable: (counted.expired - i64::from(policy.keep)).max(0),
+            of_status: counted.of_status,
+            removable: (counted.expired - policy.keep as i64).max(0),
             oldest_failed_at: oldest.at,
             oldest_failed_iso: oldest.iso,
             oldest_failed_age: oldest.seconds.map(age_in_words),
@@ -68,22 +63,16 @@ pub fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
     let number = |recipe: &RecipeStatus| recipe.id.as_ref().filter(|_| target.recipe.is_number())?.parse::<f64>().ok();
     counts.sort_by(|a, b| {
         let by_id = || number(a).partial_cmp(&number(b)).unwrap_or(Ordering::Equal).then_with(|| a.id.cmp(&b.id));
-        b.failed.cmp(&a.failed).then(a.id.is_none().cmp(&b.id.is_none())).then_with(by_id)
+        b.of_status[0].cmp(&a.of_status[0]).then(a.id.is_none().cmp(&b.id.is_none())).then_with(by_id)
     });
     Ok(counts)
-}
-
-/// The values of the statuses that are counted, the failed one first.
-fn statuses(target: &Target) -> [&str; 4] {
-    let Target { failed_status, completed_status, pending_status, processing_status, .. } = target;
-    [failed_status, completed_status, pending_status, processing_status]
 }
 
 /// The rows of a recipe, over all leaves.
 #[derive(Default)]
 struct Counted {
     total: i64,
-    /// In the order of `statuses`.
+    /// In the order of `statuses` of the target.
     of_status: [i64; 4],
     /// Failed rows that are old enough to go.
     expired: i64,
@@ -118,8 +107,8 @@ struct Rows {
 
 impl Rows {
     fn of(leaf: &Leaf, row: &Row, cutoff: i64) -> Rows {
-        let number = |column| row.datum(column).map_or(0, |number| number.value() as i64);
-        let (statuses, oldest) = (number(1), row.instant(2));
+        let number = |column| row.number(column).unwrap_or_default();
+        let (statuses, oldest) = (number(1), row.number(2));
         match leaf.reach {
             Reach::Position => {
                 Rows { count: 1, statuses, expired: oldest.is_some_and(|at| at < cutoff).into(), oldest }
@@ -129,19 +118,21 @@ impl Rows {
     }
 }
 
-/// The account's rows of a leaf: recipe, status, failed-at. They are counted here, which costs less than an aggregate does;
-/// those that are elsewhere are counted there: recipe, status, the oldest failed-at, how many, and how many of those expire.
+/// The account's rows of a leaf: recipe, statuses, failed-at. Counting them here costs less than an aggregate. Rows on another
+/// server are counted there: recipe, statuses, the oldest failed-at, how many, and how many of those are expired.
 fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
-    // A value that is several of them, as the column's collation has it, has the bits of all: constants to the planner.
+    // Under the column's collation one value may equal several statuses; its mask then has all their bits. The planner folds
+    // these expressions to constants.
+    let statuses = target.statuses().map(|(_, value)| value);
     let bits = |value: &str| {
         let value = format!("CASE WHEN false THEN g.{} ELSE {} END", target.status.name, target.status.literal(value));
         let bit = |(place, other): (usize, &str)| {
             let other = target.status.literal(other);
             format!("CASE WHEN ({value}) OPERATOR(pg_catalog.=) {other} THEN {} ELSE 0 END", 1_i64 << place)
         };
-        statuses(target).into_iter().enumerate().map(bit).collect::<Vec<_>>().join(" OPERATOR(pg_catalog.|) ")
+        statuses.into_iter().enumerate().map(bit).collect::<Vec<_>>().join(" OPERATOR(pg_catalog.|) ")
     };
-    let cases = statuses(target).map(|value| format!("WHEN {} THEN {}", target.status.is(value), bits(value)));
+    let cases = statuses.map(|value| format!("WHEN {} THEN {}", target.status.is(value), bits(value)));
     let statuses = format!("(CASE {} ELSE 0 END)::bigint", cases.join(" "));
     let (key, failed_at) = (leaf.group_key(&target.recipe), target.failed_at.as_itself());
     let from = format!("FROM {} g WHERE {}", leaf.rows(), target.account_column.is(&target.account));
@@ -152,7 +143,7 @@ fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
                     pg_catalog.count(*) FILTER (WHERE g.{at} OPERATOR(pg_catalog.<) {cutoff}::{type_of_at})
              {from} GROUP BY 1, 2",
             at = target.failed_at.name,
-            cutoff = quote_literal(text_of(pg_sys::Datum::from(cutoff), target.failed_at.type_oid)),
+            cutoff = quote_literal(instant_as_text(cutoff, target.failed_at.type_oid)),
             type_of_at = target.failed_at.sql_type,
         ),
     }

@@ -1,19 +1,22 @@
+//! What people ask: how many rows, which failures, what ran last.
+
 pub mod counts;
 pub mod failures;
+pub mod last_run;
 
-use backlog_cleanup_report::{RecipeFailures, StatusReport, Warning};
+use backlog_cleanup_report::{RecipeFailures, StatusReport, Warning, recipe_id};
 use pgrx::prelude::*;
 
 use crate::doctor;
-use crate::history;
-use crate::history::report::{Report, as_json};
 use crate::postgres::error::Result;
+use crate::postgres::json::Json;
 use crate::schedule;
 use crate::status::counts::{RecipeStatus, counts};
+use crate::status::last_run::last_run;
 use crate::target::Target;
 use crate::target::steady::steady;
 
-/// The account's rows by recipe and status, most failures first. Reads only: works on a standby.
+/// Returns the account's rows by recipe and status, most failures first. Reads only: works on a standby.
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
 #[pg_extern(stable)]
 fn backlog_cleanup_status(
@@ -36,14 +39,15 @@ fn backlog_cleanup_status(
     >,
 > {
     let rows = steady(target, counts)?.into_iter().map(|recipe| {
+        let [failed, completed, pending, processing] = recipe.of_status;
         (
             recipe.id,
             recipe.name,
             recipe.total,
-            recipe.completed,
-            recipe.failed,
-            recipe.pending,
-            recipe.processing,
+            completed,
+            failed,
+            pending,
+            processing,
             recipe.removable,
             recipe.oldest_failed_at,
             recipe.oldest_failed_age,
@@ -52,37 +56,39 @@ fn backlog_cleanup_status(
     Ok(TableIterator::new(rows))
 }
 
-/// The same as one `StatusReport`, with the job that runs the target and its last run.
+/// Returns the same as one `StatusReport`, with the job that runs the target and its last run.
 #[pg_extern(stable)]
-fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) -> Result<Report> {
+fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) -> Result<Json> {
     steady(target, report)
 }
 
-fn report(target: &Target) -> Result<Report> {
+fn report(target: &Target) -> Result<Json> {
     let counts = counts(target)?;
     let sum = |count: fn(&RecipeStatus) -> i64| counts.iter().map(count).sum();
-    as_json(&StatusReport {
+    let [failed, completed, pending, processing] =
+        [0, 1, 2, 3].map(|place| counts.iter().map(|recipe| recipe.of_status[place]).sum());
+    Json::of(&StatusReport {
         success: true,
         total_generations: sum(|recipe| recipe.total),
-        completed_generations: sum(|recipe| recipe.completed),
-        failed_generations: sum(|recipe| recipe.failed),
-        pending_generations: sum(|recipe| recipe.pending),
-        processing_generations: sum(|recipe| recipe.processing),
+        completed_generations: completed,
+        failed_generations: failed,
+        pending_generations: pending,
+        processing_generations: processing,
         removable_generations: sum(|recipe| recipe.removable),
         recipes_with_failed_generations: counts
             .into_iter()
-            .filter(|recipe| recipe.failed > 0)
+            .filter(|recipe| recipe.of_status[0] > 0)
             .map(|recipe| RecipeFailures {
-                recipe_id: target.json_recipe_id(recipe.id.as_deref()),
+                recipe_id: recipe_id(recipe.id.as_deref(), target.recipe.is_number()),
                 recipe_name: recipe.name,
-                failed_count: recipe.failed,
+                failed_count: recipe.of_status[0],
                 removable_count: recipe.removable,
                 oldest_failed_at: recipe.oldest_failed_iso,
                 oldest_failed_age: recipe.oldest_failed_age,
             })
             .collect(),
         schedule: schedule::job_of(&target.name)?,
-        last_run: history::last_run(&target.name)?,
+        last_run: last_run(&target.name)?,
         warnings: doctor::references(target)?
             .into_iter()
             .map(|problem| Warning { message: problem.detail, hint: problem.fix.unwrap_or_default() })

@@ -3,11 +3,10 @@ use std::thread::available_parallelism;
 use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, spi};
-use crate::postgres::owner::set_local;
 use crate::postgres::prepared;
 use crate::postgres::read::read_one;
+use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
-use crate::rank::removable::Removable;
 use crate::target::Target;
 
 /// A table that has rows of the target in itself: a plain table, a partition, a child.
@@ -16,8 +15,8 @@ pub struct Leaf {
     pub reach: Reach,
     /// The heap's size in blocks.
     pub pages: u32,
-    /// Whether the planner's figures are those of another table than this has become: since they were taken it has grown
-    /// by a tenth, or a tenth of its rows have changed, which is when autovacuum takes them anew by default.
+    /// Whether the statistics are stale: since the last ANALYZE the heap has grown by a tenth, or a tenth of its rows have
+    /// changed (autovacuum's own threshold).
     pub is_stale: bool,
 }
 
@@ -30,20 +29,21 @@ impl Leaf {
         }
     }
 
-    /// What rows are grouped by in here: the recipe, a text by its bytes, as runs tell recipes apart.
+    /// What rows are grouped by: the recipe, a text by its bytes, as runs tell recipes apart.
     pub fn group_key(&self, recipe: &Column) -> String {
         let collation = if self.reach == Reach::Key || recipe.is_integer() { "" } else { " COLLATE pg_catalog.\"C\"" };
         format!("{}{collation}", recipe.as_key())
     }
 
-    /// Until `acting_as` ends, has the planner expect rows by the million that workers pass on, each for less than it thinks,
-    /// and read the whole table where its figures would have it believe in a few rows and an index.
+    /// Settings of the planner for a pass over most rows, until `acting_as` ends: passing tuples between workers costs nothing,
+    /// no JIT, and no index if the statistics are stale.
     pub fn expect_most_rows(&self) {
         set_local("parallel_tuple_cost", "0");
-        // A compiler takes ten megabytes and more, and saves no time on a column or two.
+        // JIT takes ten megabytes and more, and saves no time on a column or two.
         set_local("jit", "off");
-        // This process reads too: more of them than processors only take turns.
+        // This process reads too; more processes than processors take turns.
         let others = available_parallelism().map_or(1, |processors| processors.get() - 1);
+        // SAFETY: a setting, read by the one thread of a backend.
         let allowed = unsafe { pg_sys::max_parallel_workers_per_gather } as usize;
         set_local("max_parallel_workers_per_gather", &others.min(allowed).to_string());
         if self.is_stale {
@@ -53,8 +53,8 @@ impl Leaf {
         }
     }
 
-    /// The `attnum` that a column of the target has here; `None` where its values are not stored with the rows, but
-    /// generated as they are read.
+    /// The `attnum` of a column of the target in this leaf; `None` if its values are not stored but generated as they are
+    /// read.
     pub fn stored_number_of(&self, column: &Column, target: &Target) -> Result<Option<i16>> {
         read_one::<i16>(
             "SELECT here.attnum
@@ -65,51 +65,6 @@ impl Leaf {
             &[target.table.oid.into(), column.number.into(), self.table.oid.into()],
         )
     }
-
-    /// Follows positions that an index leads to, as a scan of it does, to where the rows are: a page that was updated and
-    /// pruned has them elsewhere.
-    pub fn follow(&self, rows: &[Removable]) -> Vec<Removable> {
-        unsafe {
-            let heap = pg_sys::table_open(self.table.oid, pg_sys::NoLock as i32);
-            let follow = |row: &Removable| {
-                let mut tid = row.tid();
-                pg_sys::table_index_fetch_tuple_check(
-                    heap,
-                    &mut tid,
-                    pg_sys::GetActiveSnapshot(),
-                    std::ptr::null_mut(),
-                );
-                row.at(tid)
-            };
-            let followed = rows.iter().map(follow).collect();
-            pg_sys::table_close(heap, pg_sys::NoLock as i32);
-            followed
-        }
-    }
-
-    /// Splits rows in heap order: those on pages that nobody has changed since the write-ahead log was at `lsn`, where each
-    /// row is still the one that it was, and the others. nbtree tells in the same way whether it may kill what it has read
-    /// (`_bt_killitems` in nbtree/README). A page of a table that is not logged tells nothing.
-    pub fn unchanged_since(&self, lsn: u64, rows: &[Removable]) -> (Vec<Removable>, Vec<Removable>) {
-        let (mut same, mut others) = (Vec::with_capacity(rows.len()), Vec::new());
-        unsafe {
-            let heap = pg_sys::table_open(self.table.oid, pg_sys::NoLock as i32);
-            let is_logged = (*(*heap).rd_rel).relpersistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT;
-            let pages = pg_sys::RelationGetNumberOfBlocksInFork(heap, pg_sys::ForkNumber::MAIN_FORKNUM);
-            for page in rows.chunk_by(|row, next| row.block() == next.block()) {
-                let block = page[0].block();
-                let is_same = is_logged && block < pages && {
-                    let buffer = pg_sys::ReadBuffer(heap, block);
-                    let changed_at = pg_sys::BufferGetLSNAtomic(buffer);
-                    pg_sys::ReleaseBuffer(buffer);
-                    changed_at <= lsn
-                };
-                if is_same { &mut same } else { &mut others }.extend_from_slice(page);
-            }
-            pg_sys::table_close(heap, pg_sys::NoLock as i32);
-        }
-        (same, others)
-    }
 }
 
 /// How the rows of a leaf are named.
@@ -117,7 +72,7 @@ impl Leaf {
 pub enum Reach {
     /// By their positions in the heap.
     Position,
-    /// By their recipe, failed-at and id: where the rows are elsewhere a position means nothing.
+    /// By their recipe, failed-at and id: the rows are on another server, where a position means nothing here.
     Key,
 }
 
@@ -169,8 +124,8 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     Ok(leaves)
 }
 
-/// A table of a target, whose triggers find what the target says; not where it belongs to somebody else, who has not agreed
-/// to that.
+/// A table of a target. Its triggers run with the target's search path, unless it belongs to another role, which has not
+/// agreed to that.
 pub fn table(oid: pg_sys::Oid, target: &Target) -> Result<Option<Table>> {
     let mut table = Table::of(oid)?;
     if let (Some(table), Some(search_path)) = (&mut table, &target.search_path)
@@ -181,7 +136,7 @@ pub fn table(oid: pg_sys::Oid, target: &Target) -> Result<Option<Table>> {
     Ok(table)
 }
 
-/// Whether a table is the target's or one of those under it now, whenever the caller's snapshot was taken.
+/// Whether a table is the target's or below it now, whenever the caller's snapshot was taken.
 pub fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
     prepared::get_one::<bool>(
         "WITH RECURSIVE above (oid) AS (
