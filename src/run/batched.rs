@@ -20,11 +20,17 @@ use crate::run::worker::{self, Leader};
 use crate::target::leaf::{Leaf, Reach, leaves};
 use crate::target::steady::steady;
 
+/// Refuses the call of an install script before 0.3.0, whose arguments this library does not read. Errors: 55000.
+#[pg_extern(sql = false)]
+fn start_run() -> Result<i64> {
+    extension::is_of_this_version().map(|()| 0)
+}
+
 /// Starts a batched run: holds its target, fixes the cutoffs and divides the work. Returns its id. The target is held
 /// until `finish_run`, an error, or the session's end. Errors: those of a run and of `Arguments::read`, 54000 (the breaker,
 /// unless `force`), 25001 (in a subtransaction).
 #[pg_extern(sql = false)]
-fn start_run(arguments: Option<JsonB>) -> Result<i64> {
+fn start_batched_run(arguments: Option<JsonB>) -> Result<i64> {
     let arguments = Arguments::read(arguments)?;
     extension::is_of_this_version()?;
     // A rollback to a savepoint leaves the session, and what it holds, as it was.
