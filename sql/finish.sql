@@ -1,4 +1,28 @@
 -- The last of the install script: what all functions have in common.
+-- A function of one of our names that is not ours could be called in its place, by the nightly job too: whatever its
+-- arguments, it is refused.
+DO $strangers$
+DECLARE
+    stranger text;
+BEGIN
+    SELECT p.oid::pg_catalog.regprocedure INTO stranger
+    FROM pg_catalog.pg_proc p
+    WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+      AND p.proname OPERATOR(pg_catalog.~) '^backlog_cleanup_'
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                      WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+                        AND d.objid OPERATOR(pg_catalog.=) p.oid
+                        AND d.deptype OPERATOR(pg_catalog.=) 'e'
+                        AND d.refobjid OPERATOR(pg_catalog.=)
+                            (SELECT e.oid FROM pg_catalog.pg_extension e
+                             WHERE e.extname OPERATOR(pg_catalog.=) 'backlog_cleanup'));
+    IF FOUND THEN
+        RAISE EXCEPTION 'function "%" exists already', stranger
+            USING ERRCODE = 'duplicate_function', HINT = pg_catalog.format('DROP FUNCTION %s', stranger);
+    END IF;
+END
+$strangers$;
+
 COMMENT ON FUNCTION backlog_cleanup_failed_generations IS
     'removes the expired failed rows beyond the newest of each recipe; returns a report';
 COMMENT ON FUNCTION backlog_cleanup_emergency IS
@@ -28,30 +52,6 @@ COMMENT ON FUNCTION backlog_cleanup_grant IS
 COMMENT ON FUNCTION backlog_cleanup_revoke IS 'takes all levels from a role';
 COMMENT ON FUNCTION backlog_cleanup_check IS
     'an error if a target names a table, a column or a time zone that cannot be used';
-
--- A function of one of our names that is not ours could be called in its place, by the nightly job too: whatever its
--- arguments, it is refused.
-DO $strangers$
-DECLARE
-    stranger text;
-BEGIN
-    SELECT p.oid::pg_catalog.regprocedure INTO stranger
-    FROM pg_catalog.pg_proc p
-    WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
-      AND p.proname OPERATOR(pg_catalog.~) '^backlog_cleanup_'
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-                      WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
-                        AND d.objid OPERATOR(pg_catalog.=) p.oid
-                        AND d.deptype OPERATOR(pg_catalog.=) 'e'
-                        AND d.refobjid OPERATOR(pg_catalog.=)
-                            (SELECT e.oid FROM pg_catalog.pg_extension e
-                             WHERE e.extname OPERATOR(pg_catalog.=) 'backlog_cleanup'));
-    IF FOUND THEN
-        RAISE EXCEPTION 'function "%" exists already', stranger
-            USING ERRCODE = 'duplicate_function', HINT = pg_catalog.format('DROP FUNCTION %s', stranger);
-    END IF;
-END
-$strangers$;
 
 -- Nobody but the owner calls anything until backlog_cleanup_grant(role_name, level) has given a level.
 DO $privileges$

@@ -29,6 +29,7 @@ pub fn refuse_read_only(action: &str) -> Result<()> {
     if read_only.as_deref() != Some("on") {
         return Ok(());
     }
+    // SAFETY: only reads what the server is.
     let hint = match unsafe { pg_sys::RecoveryInProgress() } {
         true => "this server is a standby: connect to the primary",
         false => "ROLLBACK; BEGIN READ WRITE",

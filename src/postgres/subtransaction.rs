@@ -5,31 +5,33 @@ use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
 
-/// Does `work` in a subtransaction, which stays where it returns `Some` and is rolled back where it returns `None` or
-/// fails. A failure is handed over with what it was.
+/// Does `work` in a subtransaction. Commits it if `work` returns `Some`; rolls it back if it returns `None` or fails, and
+/// returns the failure.
 pub fn attempt<T>(work: impl FnOnce() -> Result<Option<T>>) -> std::result::Result<Option<T>, CaughtError> {
-    let (context, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
-    let end = |stays: bool| unsafe {
-        if stays {
+    // SAFETY: as PL/pgSQL begins and ends a block with exceptions: memory context and resource owner are those of before.
+    let (context, owner) = unsafe {
+        let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::CurrentMemoryContext = before.0;
+        before
+    };
+    let done = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work().unwrap_or_else(|failure| raise(failure)))))
+        .catch_others(Err)
+        .execute();
+    // SAFETY: as above.
+    unsafe {
+        if matches!(done, Ok(Some(_))) {
             pg_sys::ReleaseCurrentSubTransaction();
         } else {
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
         }
         pg_sys::CurrentMemoryContext = context;
         pg_sys::CurrentResourceOwner = owner;
-    };
-    unsafe {
-        pg_sys::BeginInternalSubTransaction(std::ptr::null());
-        pg_sys::CurrentMemoryContext = context;
     }
-    let done = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work().unwrap_or_else(|failure| raise(failure)))))
-        .catch_others(Err)
-        .execute();
-    end(matches!(done, Ok(Some(_))));
     done
 }
 
-/// Raises an error as PostgreSQL does, so that whoever catches it sees one kind.
+/// Raises an error as PostgreSQL does, so that `attempt` catches one kind.
 fn raise(failure: pgrx::pg_sys::panic::ErrorReport) -> ! {
     failure.report(PgLogLevel::ERROR);
     unreachable!("an ERROR does not return")

@@ -42,6 +42,7 @@ impl Table {
     /// Finds a table by its schema-qualified name in SQL; what is no such name is not there.
     pub fn find(name: &str) -> Result<Option<Table>> {
         let oid: Option<pg_sys::Oid> =
+            // SAFETY: to_regclass takes a text.
             PgTryBuilder::new(|| unsafe { direct_function_call(pg_sys::to_regclass, &[name.into_datum()]) })
                 .catch_when(PgSqlErrorCode::ERRCODE_INVALID_NAME, |_| None)
                 .catch_when(PgSqlErrorCode::ERRCODE_SYNTAX_ERROR, |_| None)
@@ -113,6 +114,7 @@ impl Table {
 
     /// Keeps the table as it is until the transaction ends. Errors: 40001.
     pub fn hold(&self) -> Result<()> {
+        // SAFETY: the relation is closed here; its lock stays until the transaction ends.
         let is_same = unsafe {
             let relation = pg_sys::try_relation_open(self.oid, pg_sys::AccessShareLock as i32);
             !relation.is_null() && {
@@ -176,8 +178,9 @@ fn qualified(schema: String, relation: String) -> String {
 
 /// # Safety
 ///
-/// `name` is a string in C.
+/// `name` is a C string.
 unsafe fn text(name: *const core::ffi::c_char) -> String {
+    // SAFETY: the caller's.
     unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
 }
 
@@ -192,6 +195,7 @@ impl Column {
 
     /// Whether its type has an order (a default btree operator class).
     pub fn is_ordered(&self) -> bool {
+        // SAFETY: the type exists; the type cache drops no entry.
         unsafe { (*pg_sys::lookup_type_cache(self.type_oid, pg_sys::TYPECACHE_CMP_PROC as i32)).cmp_proc.to_u32() != 0 }
     }
 }

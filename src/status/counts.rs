@@ -186,6 +186,7 @@ fn oldest(target: &Target, counted: &[Counted]) -> Result<Vec<Oldest>> {
 }
 
 fn array<T: FromDatum + IntoDatum>(counted: &[Counted]) -> DatumWithOid<'static> {
+    // SAFETY: a timestamp of either type is these 64 bits.
     let instant = |at: i64| unsafe { T::from_datum(pg_sys::Datum::from(at), false) };
     counted.iter().map(|counted| counted.oldest.and_then(instant)).collect::<Vec<Option<T>>>().into()
 }

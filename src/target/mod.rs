@@ -16,7 +16,6 @@ use crate::postgres::error::{Result, error};
 use crate::postgres::owner::as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
-use crate::target::recipes::RecipeTable;
 
 /// A row of `backlog_cleanup.target` as it stands; the comments of its columns say what they mean.
 #[derive(Deserialize)]
@@ -66,6 +65,13 @@ pub struct Target {
     pub status: Column,
     pub failed_at: Column,
     pub failure_type: Column,
+}
+
+/// The table that names the recipes; `key` and `name` are quoted columns.
+pub struct RecipeTable {
+    pub table: Table,
+    pub key: String,
+    pub name: String,
 }
 
 /// Where the account is; `key` is a quoted column.
