@@ -112,8 +112,6 @@ fn whatever_hangs_on_the_tables_runs_as_their_owners_in_a_job_of_a_superuser() {
             ("job_1 deferred", "regress_of_leaf"),
             ("ledger check", "regress_of_ledger"),
             ("ledger default", "regress_of_ledger"),
-            ("seen_recipes", "regress_of_recipes"),
-            ("seen_users", "regress_of_users"),
         ]
     );
 }
