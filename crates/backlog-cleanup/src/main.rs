@@ -1,13 +1,20 @@
 //! `backlog-cleanup`: the extension's SQL interface for people, programs and eyes. It adds no logic of its own.
 
+#[path = "terminal/bar.rs"]
 mod bar;
 mod command;
+#[path = "client/connect.rs"]
 mod connect;
 mod failure;
+#[path = "client/history.rs"]
 mod history;
+#[path = "terminal/interrupt.rs"]
 mod interrupt;
+#[path = "terminal/output.rs"]
 mod output;
+#[path = "terminal/report.rs"]
 mod report;
+#[path = "terminal/screen.rs"]
 mod screen;
 mod serve;
 mod signals;

@@ -1,27 +1,46 @@
 //! The HTTP server: one file a concept, each route beside its handler in a `routes()` of its file.
 
+#[path = "middleware/caller.rs"]
 mod auth;
+#[path = "api/cleanup.rs"]
 mod cleanup;
 mod dashboard;
+#[path = "api/doctor.rs"]
 mod doctor;
+#[path = "shared/flights.rs"]
 mod flight;
+#[path = "middleware/guard.rs"]
 mod guard;
+#[path = "middleware/headers.rs"]
 mod headers;
+#[path = "api/health.rs"]
 mod health;
+#[path = "shared/idempotency.rs"]
 mod idempotency;
+#[path = "removal/job.rs"]
 mod job;
+#[path = "shared/limits.rs"]
 mod limit;
 mod listen;
+#[path = "middleware/log.rs"]
 mod log;
 mod metrics;
+#[path = "api/openapi.rs"]
 mod openapi;
+#[path = "response/problem.rs"]
 mod problem;
+#[path = "api/progress.rs"]
 mod progress;
+#[path = "api/runs.rs"]
 mod runs;
+#[path = "api/login.rs"]
 mod session;
 mod settings;
+#[path = "app.rs"]
 mod state;
+#[path = "api/status.rs"]
 mod status;
+#[path = "access/tokens.rs"]
 mod tokens;
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! Metrics for Prometheus. What the runs did is asked at each scrape; what has to be counted in the tables is counted
 //! beside, again and again, and a scrape shows what was counted last.
 
+#[path = "figures.rs"]
 mod count;
 mod encode;
 mod history;
