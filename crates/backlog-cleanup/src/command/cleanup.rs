@@ -1,10 +1,10 @@
 use clap::Args;
 
 use super::selection::{Length, Selection};
-use crate::connect::Server;
+use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
-use crate::interrupt::Work;
-use crate::output::Output;
+use crate::terminal::interrupt::Work;
+use crate::terminal::output::Output;
 
 /// Remove the old failed rows beyond the newest of each recipe, in one transaction
 ///

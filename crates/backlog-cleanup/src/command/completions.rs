@@ -2,9 +2,9 @@ use clap::{Args, CommandFactory};
 use clap_complete::{Shell, generate};
 use serde_json::json;
 
-use crate::Arguments;
+use super::Arguments;
 use crate::failure::{Exit, Result};
-use crate::output::Output;
+use crate::terminal::output::Output;
 
 /// The completions of a shell, on standard output
 #[derive(Args)]

@@ -6,8 +6,8 @@ use sqlx::types::Json;
 
 use super::selection::Selection;
 use crate::failure::{Failure, Result};
-use crate::output::{Output, counted, printable};
-use crate::report::{Report, recipes};
+use crate::terminal::output::{Output, counted, printable};
+use crate::terminal::report::{Report, recipes};
 
 /// That every failed row may go, whatever its age.
 #[derive(Args)]

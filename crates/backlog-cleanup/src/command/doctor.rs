@@ -4,9 +4,9 @@ use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
 
 use super::selection::Target;
-use crate::connect::Server;
+use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
-use crate::output::{Output, printable};
+use crate::terminal::output::{Output, printable};
 
 /// What is wrong with the target and around it, and the statement that mends it
 ///

@@ -2,10 +2,10 @@ use clap::Args;
 
 use super::confirmation::{Confirmation, EMERGENCY};
 use super::selection::{Length, Selection};
-use crate::connect::Server;
+use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
-use crate::interrupt::Work;
-use crate::output::Output;
+use crate::terminal::interrupt::Work;
+use crate::terminal::output::Output;
 
 /// Remove every failed row of the account, whatever its age, in one transaction
 ///

@@ -4,12 +4,12 @@ use super::cleanup::Cleanup;
 use super::confirmation::Confirmation;
 use super::emergency::Emergency;
 use super::selection::{Length, Selection};
-use crate::bar::Bar;
-use crate::connect::Server;
+use crate::client::connect::Server;
+use crate::client::history;
 use crate::failure::{Exit, Result};
-use crate::history;
-use crate::interrupt::Work;
-use crate::output::{Output, count, counted};
+use crate::terminal::bar::Bar;
+use crate::terminal::interrupt::Work;
+use crate::terminal::output::{Output, count, counted};
 
 /// Remove in batches, with a commit after each, and show how far it is
 ///

@@ -3,11 +3,11 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 
-use crate::connect::Server;
+use crate::client::connect::Server;
+use crate::client::history::{self, Run};
 use crate::failure::{Exit, Failure, Result};
-use crate::history::{self, Run};
-use crate::output::{Output, count, counted, printable};
-use crate::report::{milliseconds, recipes};
+use crate::terminal::output::{Output, count, counted, printable};
+use crate::terminal::report::{milliseconds, recipes};
 
 /// The history of runs, newest first, or one run with its recipes
 #[derive(Args)]

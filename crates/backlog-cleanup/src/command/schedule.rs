@@ -3,9 +3,9 @@ use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
 
 use super::selection::Target;
-use crate::connect::Server;
+use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
-use crate::output::{Output, printable};
+use crate::terminal::output::{Output, printable};
 
 /// The pg_cron job that runs the target every night: show, set or remove it
 #[derive(Args)]

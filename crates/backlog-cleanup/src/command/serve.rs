@@ -1,6 +1,6 @@
 use clap::Args;
 
-use crate::connect::Server;
+use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
 use crate::serve::{self, Settings};
 

@@ -6,10 +6,10 @@ use sqlx::types::Json;
 
 use super::doctor::{self, Finding};
 use super::selection::{Length, Target};
-use crate::connect::Server;
+use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
-use crate::output::{Output, count, counted, printable};
-use crate::report::{id, more};
+use crate::terminal::output::{Output, count, counted, printable};
+use crate::terminal::report::{id, more};
 
 /// How many rows there are, and which recipes have failures
 #[derive(Args)]

@@ -10,12 +10,12 @@ use tokio::time::sleep;
 
 use super::selection::Target;
 use super::{runs, status};
-use crate::bar;
-use crate::connect::Server;
+use crate::client::connect::Server;
+use crate::client::history::{self, Run};
 use crate::failure::{Exit, Failure, Result};
-use crate::history::{self, Run};
-use crate::output::{Output, printable};
-use crate::screen::Screen;
+use crate::terminal::bar;
+use crate::terminal::output::{Output, printable};
+use crate::terminal::screen::Screen;
 
 /// A live view in the terminal: the counts, running runs and the last ones; q quits
 ///

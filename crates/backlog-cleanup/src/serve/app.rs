@@ -1,39 +1,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Executor};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connect::{Server, not_connected, use_extension};
+use crate::client::connect::Server;
 use crate::failure::{Failure, Result};
+use crate::serve::access::sessions::Sessions;
+use crate::serve::access::tokens::{self, Token};
+use crate::serve::access::{Access, Level, PATIENCE};
+use crate::serve::metrics::Metrics;
+use crate::serve::settings::Settings;
+use crate::serve::shared::flights::Flights;
+use crate::serve::shared::idempotency::Keys;
+use crate::serve::shared::limits::Limits;
 
-use super::Settings;
-use super::auth::Level;
-use super::flight::Flights;
-use super::idempotency::Keys;
-use super::limit::Limits;
-use super::metrics::Metrics;
-use super::session::Sessions;
-use super::tokens::{self, Token};
-
-/// How long a request waits for a connection.
-pub const PATIENCE: Duration = Duration::from_secs(3);
 /// Streams of events at a time.
 const STREAMS: usize = 200;
-
-/// A role of the database, with the level that its tokens have. The database enforces the level: the pool logs in as the
-/// role itself, which has nothing to go back to.
-pub struct Access {
-    pub level: Level,
-    pub role: String,
-    pub pool: PgPool,
-    /// Runs at a time; each has a connection of the pool, and one is left for the others.
-    pub runs: Semaphore,
-}
 
 /// What all requests share.
 pub struct App {
@@ -108,61 +92,4 @@ impl App {
     pub fn everybody(&self) -> Option<&Arc<Access>> {
         self.settings.insecure_no_auth.then(|| self.lowest())
     }
-}
-
-impl Access {
-    fn new(level: Level, role: String, options: PgConnectOptions, settings: &Settings) -> Access {
-        let runs = Semaphore::new(settings.pool_size as usize - 1);
-        Access { level, role, pool: pool(options, settings), runs }
-    }
-
-    /// The caller, as the log and `run.requested_by` have it: the role.
-    pub fn who(&self) -> &str {
-        &self.role
-    }
-
-    /// Looks whether the database is there, has the extension, and binds the role to its level. Errors: all three.
-    pub async fn check(&self) -> Result<()> {
-        let options = self.pool.connect_options();
-        let mut connection = options.connect().await.map_err(|error| not_connected(error, &options))?;
-        use_extension(&mut connection).await?;
-        let is_free: bool = sqlx::query_scalar("SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER")
-            .fetch_one(&mut connection)
-            .await?;
-        if is_free && self.level < Level::Admin {
-            return Err(Failure::usage(format!(
-                "role \"{}\" of level {} is a superuser, whom no level binds",
-                self.role,
-                self.level.name()
-            ))
-            .hint(format!(
-                "CREATE ROLE backlog_{0} LOGIN; SELECT backlog_cleanup_grant('backlog_{0}', '{0}')",
-                self.level.name()
-            )));
-        }
-        Ok(())
-    }
-
-    /// The names of all targets, in their order.
-    pub async fn targets(&self) -> sqlx::Result<Vec<String>> {
-        sqlx::query_scalar("SELECT name FROM backlog_cleanup.target ORDER BY name").fetch_all(&self.pool).await
-    }
-}
-
-fn pool(options: PgConnectOptions, settings: &Settings) -> PgPool {
-    let timeout = settings.request_timeout.as_millis();
-    PgPoolOptions::new()
-        .max_connections(settings.pool_size)
-        .acquire_timeout(PATIENCE)
-        .idle_timeout(Duration::from_secs(300))
-        .after_connect(move |connection, _| {
-            Box::pin(async move {
-                use_extension(connection)
-                    .await
-                    .map_err(|failure| sqlx::Error::Configuration(failure.message.into()))?;
-                // A client that has gone leaves no query behind for longer.
-                connection.execute(&*format!("SET statement_timeout = {timeout}")).await.map(drop)
-            })
-        })
-        .connect_lazy_with(options.disable_statement_logging())
 }

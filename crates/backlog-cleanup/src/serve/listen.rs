@@ -11,7 +11,7 @@ use tokio::time::{interval, timeout};
 
 use crate::failure::{Failure, Result};
 
-use super::App;
+use crate::serve::app::App;
 
 /// How long the head of a request may take.
 const HEAD_TIME: Duration = Duration::from_secs(10);

@@ -3,9 +3,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::history::Run;
-use crate::output::{Output, count, printable};
-use crate::report::milliseconds;
+use crate::client::history::Run;
+use crate::terminal::output::{Output, count, printable};
+use crate::terminal::report::milliseconds;
 
 /// How far a batched run is, on standard error: a bar in a terminal, a line every ten seconds elsewhere.
 pub struct Bar {

@@ -7,11 +7,11 @@ use sqlx::{Connection, Postgres};
 use tokio::select;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::connect::Server;
+use crate::client::connect::Server;
 use crate::failure::{Exit, Failure, Result};
-use crate::output::Output;
-use crate::report::Report;
 use crate::signals::Signals;
+use crate::terminal::output::Output;
+use crate::terminal::report::Report;
 
 /// A connection on which a statement removes rows, and a second one to look at it and to cancel it.
 pub struct Work {

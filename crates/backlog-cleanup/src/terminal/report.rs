@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::failure::Result;
-use crate::output::{Output, count, counted};
+use crate::terminal::output::{Output, count, counted};
 
 /// What a run says that it did, or would do.
 #[derive(Serialize, Deserialize)]
@@ -64,7 +64,7 @@ impl Report {
         let failed = details.iter().map(|recipe| recipe.failed_count).sum();
         let of = format!("{} of {}", count(removed), counted(failed, "failed row", "failed rows"));
         let of = format!("{of} of {}", counted(details.len() as i64, "recipe", "recipes"));
-        output.line(crate::output::printable(message))?;
+        output.line(crate::terminal::output::printable(message))?;
         match run_id {
             Some(run) => output.line(format_args!("Run {run} removed {of}, in {}", milliseconds(duration_ms)))?,
             None => output.line(format_args!("A run would remove {of}"))?,

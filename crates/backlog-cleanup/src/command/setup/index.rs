@@ -3,11 +3,11 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Executor, FromRow};
 
 use super::{Setup, Step};
+use crate::client::connect::Server;
 use crate::command::doctor;
-use crate::connect::Server;
 use crate::failure::{Failure, Result};
-use crate::interrupt::{cancellable, pid};
-use crate::output::Output;
+use crate::terminal::interrupt::{cancellable, pid};
+use crate::terminal::output::Output;
 
 /// Builds the partial index where doctor misses it.
 pub async fn set_up(setup: &Setup, server: &Server, output: &Output) -> Result<Step> {

@@ -4,7 +4,7 @@ use sqlx::postgres::PgConnection;
 use super::{Setup, Step};
 use crate::command::schedule;
 use crate::failure::{Failure, Result};
-use crate::output::{Output, printable};
+use crate::terminal::output::{Output, printable};
 
 /// Registers the nightly job; asks before it changes one that is there.
 pub async fn set_up(setup: &Setup, connection: &mut PgConnection, output: &Output) -> Result<Step> {

@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use super::doctor::{self, Finding};
 use super::selection::Target;
-use crate::connect::{Server, use_extension};
+use crate::client::connect::{Server, use_extension};
 use crate::failure::{Exit, Failure, Result};
-use crate::output::{Output, printable};
+use crate::terminal::output::{Output, printable};
 
 /// Create the extension, register the nightly job, build the index, and look whether all is well
 ///

@@ -8,9 +8,10 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::openapi::Problems;
-use super::status::{Target, json};
-use super::{App, Caller, Problem};
+use super::status::Target;
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::response::{Problem, Problems, json};
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(doctor))

@@ -12,8 +12,9 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::openapi::Problems;
-use super::{App, Caller, Problem};
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::response::{Problem, Problems};
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_secs(1);

@@ -9,9 +9,12 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::openapi::Problems;
-use super::{App, Caller, Level, Problem, job};
-use crate::history::{self, Run};
+use crate::client::history::{self, Run};
+use crate::serve::access::Level;
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::removal::ask_to_stop;
+use crate::serve::response::{Problem, Problems};
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(runs)).routes(routes!(run)).routes(routes!(stop))
@@ -84,7 +87,7 @@ async fn run(caller: Caller, Path(id): Path<i64>) -> Result<Json<OneRun>, Proble
     responses((status = 200, body = Stopping), Problems))]
 pub async fn stop(State(_): State<Arc<App>>, caller: Caller, Path(id): Path<i64>) -> Result<Json<Stopping>, Problem> {
     caller.at_least(Level::Operator)?;
-    let stopping = job::ask_to_stop(&caller, id).await?;
+    let stopping = ask_to_stop(&caller, id).await?;
     tracing::info!(who = caller.who(), from = %caller.peer, run = id, stopping, "run is asked to stop");
     Ok(Json(Stopping { success: true, stopping }))
 }

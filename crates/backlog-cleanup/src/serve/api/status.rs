@@ -2,16 +2,17 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{Query, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use backlog_cleanup_report::StatusReport;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::openapi::Problems;
-use super::{App, Caller, Problem};
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::removal::default_target;
+use crate::serve::response::{Problem, Problems, json};
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(status))
@@ -23,13 +24,9 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 #[into_params(parameter_in = Query)]
 pub struct Target {
     /// A row of backlog_cleanup.target
-    #[serde(default = "generations")]
+    #[serde(default = "default_target")]
     #[param(required = false)]
     pub target: String,
-}
-
-pub fn generations() -> String {
-    "generations".into()
 }
 
 /// How many rows there are by status, and which recipes have failures.
@@ -52,9 +49,4 @@ pub async fn report(app: &Arc<App>, caller: &Caller, target: String) -> Result<B
         Ok(report.bind(target).fetch_one(&pool).await?.into())
     };
     app.flights.join(question, query).await
-}
-
-/// JSON as the database wrote it.
-pub fn json(body: Bytes) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }

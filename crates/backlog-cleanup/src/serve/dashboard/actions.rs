@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::data::Data;
 use super::query::Query;
 use super::words;
-use crate::serve::cleanup::{Mode, Selection};
+use crate::serve::removal::{Mode, Selection};
 
 /// What a form asks for; empty is any.
 #[derive(Clone, Deserialize)]

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::http::header;
 use axum::routing::get;
 
-use crate::serve::App;
+use crate::serve::app::App;
 
 /// Address, kind and text of each.
 const ASSETS: [(&str, &str, &str); 3] = [

@@ -7,9 +7,12 @@ use serde::de::DeserializeOwned;
 use sqlx::PgPool;
 
 use super::query::Query;
-use crate::history::{self, Run};
-use crate::serve::doctor::{self, Check, Doctor};
-use crate::serve::{App, Caller, Problem, status};
+use crate::client::history::{self, Run};
+use crate::serve::api::doctor::{self, Check, Doctor};
+use crate::serve::api::status;
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::response::Problem;
 
 /// Runs that the page shows: as many as a person looks through.
 const RUNS: i64 = 30;

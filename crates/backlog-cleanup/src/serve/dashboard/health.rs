@@ -4,8 +4,8 @@ use maud::{Markup, html};
 
 use super::data::Data;
 use super::{next, words};
-use crate::history::Run;
-use crate::serve::doctor::Check;
+use crate::client::history::Run;
+use crate::serve::api::doctor::Check;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Light {

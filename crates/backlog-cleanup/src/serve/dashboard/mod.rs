@@ -27,7 +27,9 @@ use axum::extract::{Query, State};
 use axum::routing::{get, post};
 use maud::Markup;
 
-use super::{App, Caller, Problem};
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::response::Problem;
 use data::Data;
 use page::Viewer;
 pub use refusal::as_page;

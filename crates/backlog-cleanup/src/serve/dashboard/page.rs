@@ -4,7 +4,9 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::data::Data;
 use super::{actions, failures, health, next, progress, recipes, removals, runs};
-use crate::serve::{App, Caller, Level};
+use crate::serve::access::Level;
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
 
 /// Who looks.
 pub struct Viewer {

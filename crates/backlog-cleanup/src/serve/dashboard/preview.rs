@@ -7,8 +7,11 @@ use maud::Markup;
 use super::actions::{self, Asked, Preview};
 use super::data;
 use super::page::{self, Viewer};
-use crate::serve::cleanup::{self, Mode};
-use crate::serve::{App, Caller, Level, Problem};
+use crate::serve::access::Level;
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::removal::{Mode, dry_run};
+use crate::serve::response::Problem;
 
 /// Shows what a run would remove, and asks for it to be confirmed.
 pub async fn preview(
@@ -23,7 +26,7 @@ pub async fn preview(
 /// A dry run of what is asked for.
 async fn look(caller: &Caller, asked: Asked) -> Result<Preview, Problem> {
     caller.at_least(Level::Operator)?;
-    let report = cleanup::dry_run(asked.mode, caller, &asked.selection(), None).await?;
+    let report = dry_run(asked.mode, caller, &asked.selection(), None).await?;
     let (count, total_failed, details) = match asked.mode {
         Mode::Regular => {
             let report: RegularReport = read(&report)?;

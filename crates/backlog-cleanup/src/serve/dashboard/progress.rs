@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::words;
-use crate::history::Run;
+use crate::client::history::Run;
 
 pub fn section(run: Option<&Run>, target: &str, may_run: bool) -> Markup {
     html! {

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::serve::status::generations;
+use crate::serve::removal::default_target;
 
 /// What the page shows, in its address, so that it works without JavaScript, can be reloaded and sent to somebody.
 #[derive(Clone, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ pub enum Sort {
 impl Default for Query {
     fn default() -> Query {
         Query {
-            target: generations(),
+            target: default_target(),
             span: Span::default(),
             search: String::new(),
             sort: Sort::default(),

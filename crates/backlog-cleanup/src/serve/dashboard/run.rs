@@ -9,8 +9,10 @@ use serde::Deserialize;
 use super::actions::Asked;
 use super::data;
 use super::query::Query;
-use crate::serve::cleanup::{Mode, confirmed};
-use crate::serve::{App, Caller, Problem};
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::removal::{Mode, confirmed};
+use crate::serve::response::Problem;
 
 /// How long it waits for the end of a run; of a longer one the page shows the progress.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::data::Data;
 use super::{recipes, words};
-use crate::history::Run;
+use crate::client::history::Run;
 
 /// Recipes that the details name.
 const NAMED: usize = 10;

@@ -6,7 +6,10 @@ use axum::response::Redirect;
 use serde::Deserialize;
 
 use super::query::Query;
-use crate::serve::{App, Caller, Problem, runs};
+use crate::serve::api::runs;
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::response::Problem;
 
 /// Which run is to stop.
 #[derive(Deserialize)]

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::count::{Counted, Figures};
+use super::figures::{Counted, Figures};
 use super::history::{History, Total};
 
 const MODES: [&str; 2] = ["regular", "emergency"];

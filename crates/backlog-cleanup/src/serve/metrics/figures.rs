@@ -1,16 +1,9 @@
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use backlog_cleanup_report::{StatusReport, longest_gap};
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
 use sqlx::types::Json;
-
-use super::App;
-
-/// Of its time, the counting takes no more than one part in so many.
-const REST: u32 = 10;
 
 /// So many failure types have a series of their own; `backlog_cleanup_failures` calls the others `(other)`.
 const TYPES: i32 = 20;
@@ -47,38 +40,9 @@ const FAILURE_TYPES: &str = "
 
 const BOOKS: &str = "SELECT difference FROM backlog_cleanup_books($1::text)";
 
-/// Counts every target's rows, one after the other, until the process ends.
-pub async fn count(app: Arc<App>) {
-    let pool = &app.lowest().pool;
-    loop {
-        let started = Instant::now();
-        match app.lowest().targets().await {
-            Err(error) => {
-                tracing::warn!(%error, "the targets could not be read");
-                app.metrics.update(|counted| counted.values_mut().for_each(|counted| counted.success = false));
-            }
-            Ok(targets) => {
-                for target in &targets {
-                    let figures = figures(pool, target).await;
-                    app.metrics.update(|counted| counted.entry(target.clone()).or_default().renew(target, figures));
-                }
-                app.metrics.update(|counted| counted.retain(|target, _| targets.contains(target)));
-            }
-        }
-        tokio::time::sleep(app.settings.count_interval.max(started.elapsed() * (REST - 1))).await;
-    }
-}
-
-impl super::Metrics {
-    fn update(&self, change: impl FnOnce(&mut BTreeMap<String, Counted>)) {
-        let mut counted = self.counted.write().expect("nobody panics with it");
-        change(Arc::make_mut(&mut counted));
-    }
-}
-
 impl Counted {
     /// Where a count fails, the figures of the last one stay, with their time.
-    fn renew(&mut self, target: &str, figures: sqlx::Result<Figures>) {
+    pub fn renew(&mut self, target: &str, figures: sqlx::Result<Figures>) {
         self.success = figures.is_ok();
         match figures {
             Ok(figures) => self.figures = Some(figures),
@@ -87,7 +51,7 @@ impl Counted {
     }
 }
 
-async fn figures(pool: &PgPool, target: &str) -> sqlx::Result<Figures> {
+pub async fn figures(pool: &PgPool, target: &str) -> sqlx::Result<Figures> {
     let started = Instant::now();
     let mut connection = pool.acquire().await?;
     let (at, Json(status)): (DateTime<Utc>, Json<StatusReport>) =

@@ -7,36 +7,11 @@ use axum::http::StatusCode;
 use axum::http::header;
 use axum::http::request::Parts;
 use axum_extra::extract::CookieJar;
-use subtle::ConstantTimeEq;
 
-use super::Problem;
-use super::log::Who;
-use super::state::{Access, App};
-use super::tokens::{self, Token};
-
-/// Who may do what; each level has what those before it have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    Monitor,
-    Operator,
-    Admin,
-}
-
-impl Level {
-    const ALL: [Level; 3] = [Level::Monitor, Level::Operator, Level::Admin];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Level::Monitor => "monitor",
-            Level::Operator => "operator",
-            Level::Admin => "admin",
-        }
-    }
-
-    pub fn named(name: &str) -> Option<Level> {
-        Level::ALL.into_iter().find(|level| level.name() == name)
-    }
-}
+use crate::serve::access::{Access, Level, tokens};
+use crate::serve::app::App;
+use crate::serve::middleware::log::Who;
+use crate::serve::response::Problem;
 
 /// Who calls: an argument of every handler that shows or does something. It has the `level`, `role` and `pool` of an
 /// `Access`. Refused with 401 where there is neither a token nor a session; `Result<Caller, Problem>` as an argument lets
@@ -84,7 +59,7 @@ impl FromRequestParts<Arc<App>> for Caller {
         let access = if let Some(access) = app.everybody() {
             Arc::clone(access)
         } else if let Some(authorization) = parts.headers.get(header::AUTHORIZATION) {
-            let token = authorization.to_str().ok().and_then(bearer).and_then(|token| find(&app.tokens, token));
+            let token = authorization.to_str().ok().and_then(bearer).and_then(|token| tokens::find(&app.tokens, token));
             let token = token.ok_or_else(|| app.limits.failed_login(peer.ip()))?;
             Arc::clone(&token.access)
         } else {
@@ -102,10 +77,4 @@ impl FromRequestParts<Arc<App>> for Caller {
 fn bearer(authorization: &str) -> Option<&str> {
     let (scheme, token) = authorization.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-}
-
-/// The token of this text. Compares digests, all of them and each to its last byte, so that the time says nothing.
-pub fn find<'a>(tokens: &'a [Token], secret: &str) -> Option<&'a Token> {
-    let hash = tokens::hash(secret);
-    tokens.iter().fold(None, |found, token| if token.hash.ct_eq(&hash).into() { Some(token) } else { found })
 }

@@ -6,7 +6,8 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::{App, Problem};
+use crate::serve::app::App;
+use crate::serve::response::Problem;
 
 /// Lets in only what is meant for this server: under a name that is its own, so that no other site's name can be pointed
 /// at it, and, where something may change, not from the page of another site.

@@ -9,9 +9,11 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::cleanup::{Mode, Selection};
-use super::{App, Caller, Problem};
-use crate::history;
+use super::{Mode, Selection};
+use crate::client::history;
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::response::Problem;
 
 /// How often it looks for the id of a run that has begun.
 const LOOK: Duration = Duration::from_millis(100);

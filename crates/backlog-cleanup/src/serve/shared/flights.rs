@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use tokio::time::timeout;
 
-use super::Problem;
+use crate::serve::response::Problem;
 
 /// What is asked, and as which role.
 type Question = (String, &'static str, String);

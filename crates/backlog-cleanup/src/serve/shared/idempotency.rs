@@ -3,10 +3,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 
-use super::Problem;
-use super::tokens::Hash;
+use crate::serve::response::Problem;
 
 pub const HEADER: &str = "idempotency-key";
 /// How long an answer is kept, unless there is no room.
@@ -15,6 +15,9 @@ const LIFE: Duration = Duration::from_secs(24 * 3600);
 const ROOM: usize = 64 * 1024 * 1024;
 /// Answers that are kept.
 const MOST: usize = 10_000;
+
+/// The SHA-256 of a request.
+pub type Fingerprint = [u8; 32];
 
 /// A key, and the role whose it is.
 type Name = (String, String);
@@ -27,8 +30,18 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], self.body).into_response();
+        if let Some(location) = self.location.and_then(|it| HeaderValue::try_from(it).ok()) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        response
+    }
+}
+
 struct Entry {
-    request: Hash,
+    request: Fingerprint,
     since: Instant,
     /// `None` while the first request is at work.
     answer: Option<Answer>,
@@ -60,7 +73,7 @@ pub fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 
 impl Keys {
     /// Begins a request. Errors: 422 where the key had another request, 409 where the first is at work.
-    pub fn begin(self: &Arc<Self>, role: &str, key: &str, request: Hash) -> Result<Begun, Problem> {
+    pub fn begin(self: &Arc<Self>, role: &str, key: &str, request: Fingerprint) -> Result<Begun, Problem> {
         let name = (role.to_owned(), key.to_owned());
         let mut entries = self.0.lock().expect("no panic holds it");
         entries.retain(|_, entry| entry.since.elapsed() < LIFE);

@@ -1,0 +1,4 @@
+//! The database: how to connect to it, and what to ask it. Knows neither terminal nor HTTP.
+
+pub mod connect;
+pub mod history;
