@@ -6,6 +6,7 @@ mod failure;
 mod serve;
 mod signals;
 mod terminal;
+mod words;
 
 use std::process::ExitCode;
 

@@ -9,9 +9,8 @@ use url::Url;
 
 use crate::failure::{Failure, Result};
 
-/// Where the database is, as psql has it: these arguments, else `DATABASE_URL`, else `PGHOST`, `PGPORT`, `PGUSER`,
-/// `PGDATABASE`, `PGSSLMODE` and the rest. Passwords come from `PGPASSWORD`, `DATABASE_URL` or `~/.pgpass`, never from an
-/// argument.
+/// Where the database is: these arguments, else `DATABASE_URL`, else libpq's variables `PGHOST`, `PGPORT` and so on.
+/// Passwords come from `PGPASSWORD`, `DATABASE_URL` or `~/.pgpass`, never from an argument.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Connection")]
 pub struct Server {
@@ -29,15 +28,14 @@ pub struct Server {
     username: Option<String>,
 }
 
-/// Puts the extension's schema behind pg_catalog, and nothing else but temporary objects; returns no row where the
-/// extension is missing.
+/// Sets the search path to pg_catalog, the extension's schema and pg_temp. Returns no row if the extension is missing.
 const FIND_EXTENSION: &str = "
     SELECT pg_catalog.set_config('search_path', 'pg_catalog, ' || pg_catalog.quote_ident(n.nspname) || ', pg_temp', false)
     FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
     WHERE e.extname = 'backlog_cleanup'";
 
-/// What libpq reads and sqlx does not: to go on without it would connect elsewhere, or less safely, than was asked for.
-/// The second is the value that asks for nothing.
+/// Variables that libpq reads and sqlx does not, each with the value that asks for nothing. They are refused, because
+/// ignoring them would connect to another server, or less safely.
 const NOT_UNDERSTOOD: [(&str, &str); 6] = [
     ("PGSERVICE", ""),
     ("PGTARGETSESSIONATTRS", "any"),
@@ -53,12 +51,12 @@ impl Server {
         Server { username: Some(role.into()), ..self.clone() }
     }
 
-    /// The options of a connection. Errors: an address that is none or holds a password, and what cannot be kept of the
-    /// environment.
+    /// The options of a connection. Errors: an address that is not valid or contains a password; an unsupported or invalid
+    /// variable.
     pub fn options(&self) -> Result<PgConnectOptions> {
         check_environment()?;
         let options = self.address(None)?;
-        // Where no database is named it is the role's, also in .pgpass.
+        // Without a name the database is named as the role; .pgpass is searched for that name.
         let options = match options.get_database() {
             Some(_) => options,
             None => self.address(Some(options.get_username()))?,
@@ -70,7 +68,7 @@ impl Server {
         Ok(options.application_name("backlog-cleanup").disable_statement_logging())
     }
 
-    /// All as one address: sqlx looks the password up in .pgpass by what an address says, not by what is changed later.
+    /// Puts everything into one address, because sqlx looks up .pgpass by the address, not by options that are set later.
     fn address(&self, database: Option<&str>) -> Result<PgConnectOptions> {
         let (name, address) = match &self.dbname {
             Some(address) if address.contains("://") => (None, Some(address.clone())),
@@ -78,11 +76,15 @@ impl Server {
         };
         let mut address = match Url::parse(address.as_deref().unwrap_or("postgres://")) {
             Ok(address) if ["postgres", "postgresql"].contains(&address.scheme()) => address,
-            // It may hold a password: nothing of it is shown.
-            _ => return Err(Failure::usage("not an address of a database").hint("postgres://user@host:5432/database")),
+            // It may contain a password, so it is not shown.
+            _ => {
+                return Err(
+                    Failure::usage("the database's address is not valid").hint("postgres://user@host:5432/database")
+                );
+            }
         };
         if name.is_none() && self.dbname.is_some() && has_password(&address) {
-            return Err(Failure::usage("an argument is no place for a password: others on this machine can read it")
+            return Err(Failure::usage("a password in an argument can be read by other users of this machine")
                 .hint("put it into ~/.pgpass, PGPASSWORD or DATABASE_URL"));
         }
         let port = self.port.map(|port| port.to_string());
@@ -121,14 +123,13 @@ impl Server {
     }
 }
 
-/// Sets the search_path of a new connection: the first thing that it does. Errors: the extension is missing.
+/// Sets the search path of a new connection, before any other statement. Errors: the extension is missing.
 pub async fn use_extension(connection: &mut PgConnection) -> Result<()> {
     connection.execute("SET search_path = pg_catalog, pg_temp").await?;
     match sqlx::query(FIND_EXTENSION).fetch_optional(connection).await? {
         Some(_) => Ok(()),
-        None => {
-            Err(Failure::error("extension \"backlog_cleanup\" is not in this database").hint("backlog-cleanup setup"))
-        }
+        None => Err(Failure::error("extension \"backlog_cleanup\" does not exist in this database")
+            .hint("backlog-cleanup setup")),
     }
 }
 
@@ -138,7 +139,7 @@ fn check_environment() -> Result<()> {
             return Err(Failure::usage(format!("{name} is not supported")).hint(format!("unset {name}")));
         }
     }
-    // sqlx would take the default, which verifies nothing.
+    // For a value that it cannot read sqlx uses the default, which verifies no certificate.
     for (name, is_valid) in [
         ("PGSSLMODE", (|value| value.parse::<PgSslMode>().is_ok()) as fn(&str) -> bool),
         ("PGPORT", |value| value.parse::<u16>().is_ok()),
@@ -155,18 +156,24 @@ fn has_password(address: &Url) -> bool {
     address.password().is_some() || address.query_pairs().any(|(key, _)| key == "password")
 }
 
-/// What is said of a connection that could not be opened.
+/// The error of a connection that could not be opened.
 pub fn not_connected(error: sqlx::Error, options: &PgConnectOptions) -> Failure {
     let what = match &error {
         sqlx::Error::Io(error) => error.to_string(),
         sqlx::Error::Tls(error) => error.to_string(),
         _ => {
-            return Failure::from(error)
-                .or_hint("--dbname and --username, PGDATABASE and PGUSER, or DATABASE_URL say what to connect to");
+            return Failure::from(error).or_hint(
+                "--dbname and --username, PGDATABASE and PGUSER, or DATABASE_URL choose the database and the role",
+            );
         }
     };
     let host = options.get_socket().map_or(options.get_host().into(), |socket| socket.to_string_lossy());
     let message = format!("could not connect to \"{host}\", port {}: {what}", options.get_port());
     Failure { sqlstate: Some("08006".into()), ..Failure::error(message) }
-        .hint("--host and --port, PGHOST and PGPORT, or DATABASE_URL say where the server is")
+        .hint("--host and --port, PGHOST and PGPORT, or DATABASE_URL choose the server")
+}
+
+/// The server process of a connection.
+pub async fn pid(connection: &mut PgConnection) -> sqlx::Result<i32> {
+    sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(connection).await
 }

@@ -1,22 +1,21 @@
-//! The history as its tables have it.
+//! The history of runs, and how far those are that are running.
 
-use backlog_cleanup_report::CleanupDetail;
+use backlog_cleanup_report::{Mode, State};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::types::Json;
 use sqlx::{FromRow, PgExecutor};
 use utoipa::ToSchema;
 
-/// A run, and how far it is while it is at work.
+/// A run; while it is running, with its progress.
 #[derive(Debug, Serialize, FromRow, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Run {
     pub id: i64,
     pub target: String,
-    /// regular, emergency
-    pub mode: String,
-    /// running, completed, stopped, interrupted
-    pub state: String,
+    #[sqlx(try_from = "String")]
+    pub mode: Mode,
+    #[sqlx(try_from = "String")]
+    pub state: State,
     /// The role that asked for it
     pub requested_by: String,
     /// As text
@@ -25,21 +24,21 @@ pub struct Run {
     pub cutoff: Option<DateTime<Utc>>,
     pub total_failed: i64,
     pub removed: i64,
-    /// Rows that somebody else had locked
+    /// Rows that another session had locked
     pub skipped: i64,
-    /// Rows that a trigger, a rule or a foreign key did not let go
+    /// Rows whose deletion a trigger, a rule or a foreign key prevented
     pub kept_back: i64,
     pub recipes_affected: i64,
     /// 0 for a run in one transaction
     pub batches: i64,
     pub batch_size: Option<i32>,
-    /// Background workers that it got
+    /// Background workers that it had
     pub workers: Option<i32>,
     pub started_at: DateTime<Utc>,
     pub finished_at: Option<DateTime<Utc>>,
-    /// Until now, where it is at work
+    /// Until now, while it is running
     pub duration_ms: Option<i64>,
-    /// From 0 to 1, while it is at work
+    /// From 0 to 1, while it is running
     pub share_done: Option<f64>,
     pub rows_per_second: Option<f64>,
     pub seconds_left: Option<f64>,
@@ -47,7 +46,7 @@ pub struct Run {
     pub waiting_for: Option<String>,
 }
 
-/// A run with its progress; `finished_at` of one that is at work is NULL.
+/// Selects runs with their progress; `finished_at` is NULL while a run is running.
 macro_rules! runs {
     ($rest:literal) => {
         concat!(
@@ -68,7 +67,7 @@ macro_rules! runs {
     };
 }
 
-/// Up to `limit` runs, newest first: of one target or of all, and before a run or to the last.
+/// Up to `limit` runs, newest first: of one target or of all, and only those before a run if one is given.
 pub async fn runs(
     database: impl PgExecutor<'_>,
     target: Option<&str>,
@@ -90,13 +89,13 @@ pub async fn run(database: impl PgExecutor<'_>, id: i64) -> sqlx::Result<Option<
     sqlx::query_as(runs!("WHERE r.id = $1")).bind(id).fetch_optional(database).await
 }
 
-/// The batched runs that are at work.
+/// The batched runs that are running.
 pub async fn running(database: impl PgExecutor<'_>) -> sqlx::Result<Vec<Run>> {
     sqlx::query_as(runs!("WHERE p.state = 'running' ORDER BY r.id")).fetch_all(database).await
 }
 
-/// The batched run that a process of the server is at work on, as soon as it can be seen; before, an interrupted one of the
-/// same target looks as if it were that.
+/// The batched run of a server process, once it is visible. Until then an interrupted run of the same target shows that
+/// process too, so start times are compared.
 pub async fn run_of(database: impl PgExecutor<'_>, pid: i32) -> sqlx::Result<Option<Run>> {
     sqlx::query_as(runs!("JOIN pg_stat_activity a ON a.pid = p.pid WHERE p.pid = $1 AND r.started_at >= a.query_start"))
         .bind(pid)
@@ -104,9 +103,14 @@ pub async fn run_of(database: impl PgExecutor<'_>, pid: i32) -> sqlx::Result<Opt
         .await
 }
 
-/// What a run did per recipe, most removed first; of one that is at work, so far.
-pub async fn recipes(database: impl PgExecutor<'_>, run_id: i64) -> sqlx::Result<Vec<CleanupDetail>> {
-    let details = sqlx::query_scalar("SELECT backlog_cleanup_run_details($1)");
-    let Json(details) = details.bind(run_id).fetch_one(database).await?;
-    Ok(details)
+/// The batched runs that are running, of one target or with `""` of all, as a list in JSON.
+pub async fn progress(database: impl PgExecutor<'_>, target: &str) -> sqlx::Result<String> {
+    let progress = "
+        SELECT COALESCE(jsonb_agg(jsonb_build_object(
+                   'runId', run_id, 'target', target, 'mode', mode, 'state', state, 'batches', batches,
+                   'removed', removed, 'skipped', skipped, 'keptBack', kept_back, 'shareDone', share_done,
+                   'rowsPerSecond', rows_per_second, 'secondsLeft', EXTRACT(epoch FROM time_left)::float8,
+                   'waitingFor', waiting_for) ORDER BY run_id), '[]')::text
+        FROM backlog_cleanup.progress WHERE target = $1 OR $1 = ''";
+    sqlx::query_scalar(progress).bind(target).fetch_one(database).await
 }

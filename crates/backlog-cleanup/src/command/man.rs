@@ -7,7 +7,7 @@ use super::Arguments;
 use crate::failure::{Exit, Failure, Result};
 use crate::terminal::output::Output;
 
-/// Write the manual pages into a directory, one per command
+/// Write a manual page for each command
 #[derive(Args)]
 pub struct Man {
     #[arg(value_name = "DIR")]

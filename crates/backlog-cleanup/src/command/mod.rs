@@ -1,4 +1,4 @@
-//! What is typed: one command a file, its arguments and what it does with them.
+//! The commands: each in a file of its name, with its arguments. Stands on all the rest, since one of them starts the server.
 
 mod cleanup;
 mod completions;
@@ -21,7 +21,7 @@ use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
 use crate::terminal::output::{Output, OutputArguments};
 
-/// Keeps a table of job attempts from filling up with failures: the tools beside the extension backlog_cleanup.
+/// Command line, admin API and dashboard of the PostgreSQL extension backlog_cleanup.
 ///
 /// Exit codes: 0 done, 1 error, 2 usage, 3 blocked (another run, the breaker, a read-only server), 4 unhealthy (doctor,
 /// status --check).

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use backlog_cleanup_report::Level;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -9,14 +10,14 @@ use crate::client::connect::Server;
 use crate::failure::{Failure, Result};
 use crate::serve::access::sessions::Sessions;
 use crate::serve::access::tokens::{self, Token};
-use crate::serve::access::{Access, Level, PATIENCE};
+use crate::serve::access::{Access, PATIENCE};
 use crate::serve::metrics::Metrics;
 use crate::serve::settings::Settings;
 use crate::serve::shared::flights::Flights;
 use crate::serve::shared::idempotency::Keys;
 use crate::serve::shared::limits::Limits;
 
-/// Streams of events at a time.
+/// Concurrent streams of events.
 const STREAMS: usize = 200;
 
 /// What all requests share.
@@ -31,14 +32,14 @@ pub struct App {
     pub streams: Arc<Semaphore>,
     pub flights: Arc<Flights>,
     pub keys: Arc<Keys>,
-    /// Cancelled when the server is to stop.
+    /// Cancelled when the server stops.
     pub shutdown: CancellationToken,
-    /// The runs that it waits for then.
+    /// The runs for which it then waits.
     pub runs: TaskTracker,
 }
 
 impl App {
-    /// Connects to nothing yet. Errors: the file of tokens; where there is none, an address that others reach.
+    /// Does not connect yet. Errors: the file of tokens; without one, an address that is not loopback.
     pub fn new(settings: Settings, server: &Server) -> Result<App> {
         let mut app = App {
             tokens: Vec::new(),
@@ -56,7 +57,7 @@ impl App {
         let Some(file) = &app.settings.tokens else {
             if !app.settings.listen.ip().is_loopback() {
                 let message =
-                    format!("without --tokens it listens on loopback only, and not on {}", app.settings.listen);
+                    format!("without --tokens the server listens on loopback only, not on {}", app.settings.listen);
                 return Err(
                     Failure::usage(message).hint("backlog-cleanup serve --listen 127.0.0.1:8642 --insecure-no-auth")
                 );
@@ -83,12 +84,12 @@ impl App {
         Ok(app)
     }
 
-    /// The access of the lowest level, for what the server asks on its own account: readiness, metrics.
+    /// The access with the lowest level, for the server's own queries: readiness, metrics.
     pub fn lowest(&self) -> &Arc<Access> {
         &self.accesses[0]
     }
 
-    /// The access of everybody, where there are no tokens.
+    /// The access of all callers, if there are no tokens.
     pub fn everybody(&self) -> Option<&Arc<Access>> {
         self.settings.insecure_no_auth.then(|| self.lowest())
     }

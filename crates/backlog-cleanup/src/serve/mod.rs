@@ -1,4 +1,4 @@
-//! The HTTP server: puts routes and layers together. Nothing below imports this file.
+//! The HTTP server: puts routes and layers together. Nothing in this folder imports this file.
 
 mod access;
 mod api;
@@ -16,6 +16,7 @@ mod shared;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::IntoResponse;
@@ -31,21 +32,22 @@ use crate::serve::response::{Problem, as_problem};
 
 pub use settings::Settings;
 
-/// All routes, and around them what each request passes; the last is the first that it meets.
+/// All routes, and the layers around them; a request passes the last one first.
 fn router(app: &Arc<App>) -> Router {
     let (routes, document) = api::routes().split_for_parts();
     api::openapi::DOCUMENT.get_or_init(|| document.to_json().expect("a document is JSON"));
     routes
         .merge(dashboard::routes())
-        .fallback(|| async { Problem::not_found("there is nothing at this address") })
-        // Whoever shares a query may have waited for the one before it; a run that is not known by then goes on.
+        .fallback(|| async { Problem::not_found("this address does not exist") })
+        // A shared query may have waited for the one before it. A run without an id by then continues.
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
             2 * app.settings.request_timeout + 5 * PATIENCE,
         ))
         .layer(from_fn_with_state(Arc::clone(app), limit::limit))
+        .layer(DefaultBodyLimit::max(limit::BODY))
         .layer(from_fn_with_state(Arc::clone(app), guard::guard))
-        .layer(CatchPanicLayer::custom(|_| Problem::internal("a panic").into_response()))
+        .layer(CatchPanicLayer::custom(|_| Problem::internal("the server panicked").into_response()))
         .layer(map_response(as_problem))
         .layer(from_fn(dashboard::as_page))
         .layer(map_response(headers::headers))
@@ -53,14 +55,14 @@ fn router(app: &Arc<App>) -> Router {
         .with_state(Arc::clone(app))
 }
 
-/// Serves until the process is told to stop, and has finished what it was at. Errors: settings, the address, and a
-/// database that is there and has not what is needed.
+/// Serves until a signal stops the process, and finishes running requests. Errors: the settings; the address; a database
+/// that answers, and lacks what is needed.
 pub async fn serve(settings: Settings, server: &Server) -> Result<()> {
     log::start(settings.log_json);
     let app = Arc::new(App::new(settings, server)?);
     for access in &app.accesses {
         match access.check().await {
-            // It comes back.
+            // The pool reconnects.
             Err(failure) if failure.sqlstate.as_deref() == Some("08006") => {
                 tracing::warn!(role = access.role, "the database is away: {}", failure.message);
             }

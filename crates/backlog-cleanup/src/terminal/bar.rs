@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::client::history::Run;
-use crate::terminal::output::{Output, count, printable};
-use crate::terminal::report::milliseconds;
+use crate::terminal::output::{Output, printable};
+use crate::words::{count, duration, number};
 
-/// How far a batched run is, on standard error: a bar in a terminal, a line every ten seconds elsewhere.
+/// Shows the progress of a batched run on standard error: a bar in a terminal, else a line every ten seconds.
 pub struct Bar {
     bar: ProgressBar,
     next_line: Instant,
@@ -34,7 +34,7 @@ impl Bar {
         }
     }
 
-    /// Leaves the bar as it is, for who looks back; one that was never shown is not shown now.
+    /// Leaves a bar that was shown on the screen.
     pub fn finish(&self, is_done: bool, output: &Output) {
         if is_done && self.bar.position() > 0 {
             self.bar.finish();
@@ -45,14 +45,15 @@ impl Bar {
     }
 }
 
-/// 12,000 rows, 4,000/s, 3.2 s left
+/// `12,000 rows, 4,000/s, 3.2 s left`
 pub fn line(run: &Run) -> String {
-    let mut line = format!("{} rows, {}/s", count(run.removed), count(run.rows_per_second.unwrap_or_default() as i64));
+    let mut line =
+        format!("{}, {}/s", count(run.removed, "row"), number(run.rows_per_second.unwrap_or_default() as i64));
     if let Some(seconds) = run.seconds_left {
-        line += &format!(", {} left", milliseconds((seconds * 1000.0) as i64));
+        line += &format!(", {} left", duration((seconds * 1000.0) as i64));
     }
     if let Some(reason) = &run.waiting_for {
-        line += &format!(", waits: {}", printable(reason));
+        line += &format!(", waiting: {}", printable(reason));
     }
     line
 }

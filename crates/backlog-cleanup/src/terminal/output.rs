@@ -4,18 +4,18 @@ use std::io::{ErrorKind, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
-use indicatif::HumanCount;
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
+use crate::words::number;
 
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArguments {
-    /// JSON for programs: results on standard output, errors on standard error
+    /// Print JSON: results on standard output, errors on standard error
     #[arg(long, global = true)]
     json: bool,
-    /// Colour; never without a terminal or with NO_COLOR
+    /// Use colour; by default only in a terminal, and not with NO_COLOR
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     color: When,
 }
@@ -27,12 +27,12 @@ enum When {
     Never,
 }
 
-/// Results go to standard output, errors and progress to standard error. What comes from the database cannot command the
-/// terminal.
+/// Writes results to standard output, and errors and progress to standard error. Escapes what comes from the database, so
+/// that it cannot control the terminal.
 pub struct Output {
     pub json: bool,
     pub color: bool,
-    /// Where lines are collected instead.
+    /// Collects the lines instead of printing them.
     page: Option<RefCell<String>>,
 }
 
@@ -46,12 +46,12 @@ impl Output {
         Output { json: arguments.json, color, page: None }
     }
 
-    /// What is used where the arguments are not understood.
+    /// For errors in the arguments themselves.
     pub fn for_programs() -> Output {
         Output { json: true, color: false, page: None }
     }
 
-    /// Warnings of the server and of the connection go to standard error.
+    /// Sends warnings of the server and of the connection to standard error.
     pub fn warnings(&self) {
         let warnings = tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
@@ -66,17 +66,17 @@ impl Output {
         Output { json: false, color: self.color, page: Some(RefCell::default()) }
     }
 
-    /// The lines that it has collected.
+    /// The collected lines.
     pub fn into_text(self) -> String {
         self.page.map(RefCell::into_inner).unwrap_or_default()
     }
 
-    /// A result as a program reads it.
+    /// Prints a result as JSON.
     pub fn json(&self, result: &impl Serialize) -> Result<()> {
         self.line(serde_json::to_string_pretty(result).expect("reports are JSON"))
     }
 
-    /// A line of the result. That nobody reads on, as in `| head`, is no error; a full disk is.
+    /// Prints a line of the result. A closed pipe, as in `| head`, is no error; a full disk is.
     pub fn line(&self, line: impl Display) -> Result<()> {
         if let Some(page) = &self.page {
             *page.borrow_mut() += &format!("{line}\n");
@@ -88,13 +88,13 @@ impl Output {
         }
     }
 
-    /// A line beside the result, in one piece: what is typed after a question does not come before its end.
+    /// Prints a line on standard error, with one write, so that an answer cannot appear before the end of its question.
     pub fn note(&self, line: impl Display) {
-        // Where nobody listens, nothing can be said.
+        // There is nowhere to report that standard error is closed.
         std::io::stderr().write_all(format!("{line}\n").as_bytes()).ok();
     }
 
-    /// A table in the style of all commands, with its header, as wide as the terminal at most.
+    /// A table with its header, no wider than the terminal.
     pub fn table<const N: usize>(&self, header: [&str; N]) -> Table {
         let mut table = Table::new();
         table
@@ -119,12 +119,12 @@ impl Output {
         Cell::new(printable(text.as_ref()))
     }
 
-    /// A cell with a number, 1,234 at the right.
+    /// A cell with a number: 1,234, right-aligned.
     pub fn count(&self, count: i64) -> Cell {
-        Cell::new(self::count(count)).set_alignment(CellAlignment::Right)
+        Cell::new(number(count)).set_alignment(CellAlignment::Right)
     }
 
-    /// A cell with the state of something: green, yellow or red where there is colour.
+    /// A cell with a state, in green, yellow or red if there is colour.
     pub fn state(&self, state: &str) -> Cell {
         let color = match state {
             "ok" | "completed" => Color::DarkGreen,
@@ -147,17 +147,7 @@ impl Output {
     }
 }
 
-/// 1,234
-pub fn count(count: i64) -> String {
-    HumanCount(count.max(0) as u64).to_string()
-}
-
-/// 1 row, 2 rows
-pub fn counted(count: i64, one: &str, many: &str) -> String {
-    format!("{} {}", self::count(count), if count == 1 { one } else { many })
-}
-
-/// Text from the database, whose control characters, and those that turn the direction of writing, become visible.
+/// Escapes control characters, and those that change the direction of writing.
 pub fn printable(text: &str) -> String {
     let commands = |char: char| {
         char.is_control() || matches!(char, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,11 +1,11 @@
 use backlog_cleanup_report::{Batched, CleanupDetail, EmergencyReport, RegularReport};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::failure::Result;
-use crate::terminal::output::{Output, count, counted};
+use crate::terminal::output::{Output, printable};
+use crate::words::{count, duration, number, recipe_id};
 
-/// What a run says that it did, or would do.
+/// The report of a run or of a dry run.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Report {
@@ -25,14 +25,9 @@ struct Common<'a> {
 }
 
 impl Report {
-    /// How many rows it removed, or would remove.
+    /// Rows that it removed, or would remove.
     pub fn removed(&self) -> i64 {
         self.common().removed
-    }
-
-    /// What it did per recipe.
-    pub fn details(&self) -> &[CleanupDetail] {
-        self.common().details
     }
 
     fn common(&self) -> Common<'_> {
@@ -54,55 +49,62 @@ impl Report {
         }
     }
 
-    /// The recipes, at most `limit` of them, and the sum.
+    /// Prints the recipes, at most `limit` of them, and the sum.
     pub fn show(&self, output: &Output, limit: usize) -> Result<()> {
         if output.json {
             return output.json(self);
         }
         let Common { message, run_id, removed, duration_ms, details } = self.common();
-        recipes(output, details, limit)?;
+        self.show_recipes(output, limit)?;
         let failed = details.iter().map(|recipe| recipe.failed_count).sum();
-        let of = format!("{} of {}", count(removed), counted(failed, "failed row", "failed rows"));
-        let of = format!("{of} of {}", counted(details.len() as i64, "recipe", "recipes"));
-        output.line(crate::terminal::output::printable(message))?;
+        let of = format!("{} of {}", number(removed), count(failed, "failed row"));
+        let of = format!("{of} of {}", count(details.len() as i64, "recipe"));
+        output.line(printable(message))?;
         match run_id {
-            Some(run) => output.line(format_args!("Run {run} removed {of}, in {}", milliseconds(duration_ms)))?,
+            Some(run) => output.line(format_args!("Run {run} removed {of}, in {}", duration(duration_ms)))?,
             None => output.line(format_args!("A run would remove {of}"))?,
         }
         match self {
-            Report::BatchedRegular(batched) => how_it_went(output, batched),
-            Report::BatchedEmergency(batched) => how_it_went(output, batched),
+            Report::BatchedRegular(batched) => show_batches(output, batched),
+            Report::BatchedEmergency(batched) => show_batches(output, batched),
             _ => Ok(()),
         }
     }
+
+    /// Prints the recipes, at most `limit` of them.
+    pub fn show_recipes(&self, output: &Output, limit: usize) -> Result<()> {
+        let Common { run_id, details, .. } = self.common();
+        show_recipes(output, details, limit, run_id.is_none())
+    }
 }
 
-fn how_it_went<T>(output: &Output, batched: &Batched<T>) -> Result<()> {
+fn show_batches<T>(output: &Output, batched: &Batched<T>) -> Result<()> {
     if batched.batches == 0 {
         return Ok(());
     }
     let took = batched.batch_milliseconds;
     let times = match batched.batches {
         1 => format!("{:.0} ms", took.max),
-        _ => format!("half of them within {:.0} ms, the longest {:.0} ms", took.median, took.max),
+        _ => format!("median {:.0} ms, longest {:.0} ms", took.median, took.max),
     };
     output.line(format_args!(
         "{}, {times}; {} skipped, {} kept back",
-        counted(batched.batches, "batch", "batches"),
-        count(batched.skipped_count),
-        count(batched.kept_back_count)
+        count(batched.batches, "batch"),
+        number(batched.skipped_count),
+        number(batched.kept_back_count)
     ))
 }
 
-/// A table of what a run did per recipe.
-pub fn recipes(output: &Output, details: &[CleanupDetail], limit: usize) -> Result<()> {
+/// Prints what a run did to each recipe, or in a dry run would do.
+pub fn show_recipes(output: &Output, details: &[CleanupDetail], limit: usize, is_dry: bool) -> Result<()> {
     if details.is_empty() || limit == 0 {
         return Ok(());
     }
-    let mut table = output.table(["ID", "RECIPE", "FAILED", "REMOVED", "KEPT"]);
+    let [removed, kept] = if is_dry { ["WOULD REMOVE", "WOULD KEEP"] } else { ["REMOVED", "KEPT"] };
+    let mut table = output.table(["ID", "RECIPE", "FAILED", removed, kept]);
     for recipe in details.iter().take(limit) {
         table.add_row([
-            output.cell(id(&recipe.recipe_id)),
+            output.cell(recipe_id(&recipe.recipe_id)),
             output.cell(&recipe.recipe_name),
             output.count(recipe.failed_count),
             output.count(recipe.cleaned_count),
@@ -113,30 +115,10 @@ pub fn recipes(output: &Output, details: &[CleanupDetail], limit: usize) -> Resu
     more(output, details.len(), limit)
 }
 
-/// Says how many recipes were not shown.
+/// Says how many recipes were left out.
 pub fn more(output: &Output, all: usize, limit: usize) -> Result<()> {
     match all.saturating_sub(limit) {
         0 => output.line(""),
-        hidden => output
-            .line(format_args!(" … and {}: --limit {all}\n", counted(hidden as i64, "more recipe", "more recipes"))),
-    }
-}
-
-/// A recipe's id for a person; nothing for rows without a recipe.
-pub fn id(id: &Value) -> String {
-    match id {
-        Value::Null => String::new(),
-        Value::String(id) => id.clone(),
-        id => id.to_string(),
-    }
-}
-
-/// 32 ms, 4.2 s, 3:20:01
-pub fn milliseconds(milliseconds: i64) -> String {
-    let seconds = milliseconds / 1000;
-    match milliseconds {
-        ..1_000 => format!("{milliseconds} ms"),
-        1_000..60_000 => format!("{:.1} s", milliseconds as f64 / 1000.0),
-        _ => format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
+        hidden => output.line(format_args!(" … and {}: --limit {all}\n", count(hidden as i64, "more recipe"))),
     }
 }

@@ -14,7 +14,7 @@ use tokio::select;
 use crate::failure::Result;
 use crate::signals::Signals;
 
-/// The terminal's other screen; when it is dropped, in whatever way, the terminal is as it was.
+/// The terminal's alternate screen. Dropping it restores the terminal.
 pub struct Screen {
     events: EventStream,
     signals: Signals,
@@ -30,12 +30,12 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Its height in lines.
+    /// The height in lines.
     pub fn height(&self) -> usize {
         terminal::size().map_or(24, |(_, height)| height.into())
     }
 
-    /// Shows a page, as much of it as fits.
+    /// Shows as much of a page as fits.
     pub fn show(&mut self, page: &str) -> Result<()> {
         self.page = page.to_owned();
         self.draw()
@@ -51,7 +51,7 @@ impl Screen {
         Ok(out.flush()?)
     }
 
-    /// Returns when a person or a signal says that it is enough.
+    /// Returns when q, Esc, Ctrl-C or a signal ends it.
     pub async fn quits(&mut self) {
         loop {
             let event = select! {
@@ -65,10 +65,10 @@ impl Screen {
                         return;
                     }
                 }
-                // A terminal that takes nothing is found out at the next page.
+                // The next page reports a terminal that cannot be written to.
                 Some(Ok(Event::Resize(..))) => self.draw().unwrap_or_default(),
                 Some(Ok(_)) => {}
-                // The terminal is gone.
+                // The terminal is closed.
                 Some(Err(_)) | None => return,
             }
         }

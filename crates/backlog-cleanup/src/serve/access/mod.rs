@@ -1,11 +1,11 @@
-//! Who may do what: the roles of the database that tokens and sessions stand for. Knows no request.
+//! The database roles that tokens and sessions stand for, each with its pool. Knows no request.
 
-mod level;
 pub mod sessions;
 pub mod tokens;
 
 use std::time::Duration;
 
+use backlog_cleanup_report::Level;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor};
 use tokio::sync::Semaphore;
@@ -14,17 +14,15 @@ use crate::client::connect::{not_connected, use_extension};
 use crate::failure::{Failure, Result};
 use crate::serve::settings::Settings;
 
-pub use level::Level;
-
 /// How long a request waits for a connection.
 pub const PATIENCE: Duration = Duration::from_secs(3);
-/// A role of the database, with the level that its tokens have. The database enforces the level: the pool logs in as the
-/// role itself, which has nothing to go back to.
+/// A database role with the level of its tokens. The database enforces the level: the pool logs in as the role itself, so
+/// there is no more privileged role to return to.
 pub struct Access {
     pub level: Level,
     pub role: String,
     pub pool: PgPool,
-    /// Runs at a time; each has a connection of the pool, and one is left for the others.
+    /// Permits for concurrent runs: all connections of the pool but one, which is left for other requests.
     pub runs: Semaphore,
 }
 
@@ -34,36 +32,31 @@ impl Access {
         Access { level, role, pool: pool(options, settings), runs }
     }
 
-    /// The caller, as the log and `run.requested_by` have it: the role.
+    /// The caller's name in the log and in `run.requested_by`.
     pub fn who(&self) -> &str {
         &self.role
     }
 
-    /// Looks whether the database is there, has the extension, and binds the role to its level. Errors: all three.
+    /// Connects once. Errors: the database is away; it does not have the extension; the role is a superuser, which bypasses
+    /// levels.
     pub async fn check(&self) -> Result<()> {
         let options = self.pool.connect_options();
         let mut connection = options.connect().await.map_err(|error| not_connected(error, &options))?;
         use_extension(&mut connection).await?;
-        let is_free: bool = sqlx::query_scalar("SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER")
+        let is_superuser: bool = sqlx::query_scalar("SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER")
             .fetch_one(&mut connection)
             .await?;
-        if is_free && self.level < Level::Admin {
+        if is_superuser && self.level < Level::Admin {
             return Err(Failure::usage(format!(
-                "role \"{}\" of level {} is a superuser, whom no level binds",
-                self.role,
-                self.level.name()
+                "role \"{}\" of level {} is a superuser, and superusers bypass levels",
+                self.role, self.level
             ))
             .hint(format!(
                 "CREATE ROLE backlog_{0} LOGIN; SELECT backlog_cleanup_grant('backlog_{0}', '{0}')",
-                self.level.name()
+                self.level
             )));
         }
         Ok(())
-    }
-
-    /// The names of all targets, in their order.
-    pub async fn targets(&self) -> sqlx::Result<Vec<String>> {
-        sqlx::query_scalar("SELECT name FROM backlog_cleanup.target ORDER BY name").fetch_all(&self.pool).await
     }
 }
 
@@ -78,7 +71,7 @@ fn pool(options: PgConnectOptions, settings: &Settings) -> PgPool {
                 use_extension(connection)
                     .await
                     .map_err(|failure| sqlx::Error::Configuration(failure.message.into()))?;
-                // A client that has gone leaves no query behind for longer.
+                // Ends the query of a client that has disconnected.
                 connection.execute(&*format!("SET statement_timeout = {timeout}")).await.map(drop)
             })
         })

@@ -9,6 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::status::Target;
+use crate::client::calls::{self, Finding};
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::{Problem, Problems, json};
@@ -17,25 +18,15 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(doctor))
 }
 
-#[derive(Clone, Deserialize, Serialize, sqlx::FromRow, ToSchema)]
-pub struct Check {
-    pub check: String,
-    /// ok, warn, fail
-    pub status: String,
-    pub detail: String,
-    /// The statement that mends it
-    pub fix: Option<String>,
-}
-
 #[derive(Deserialize, Serialize, ToSchema)]
 pub struct Doctor {
     success: bool,
-    /// No check warns or fails
+    /// True if no check warns or fails
     healthy: bool,
-    pub checks: Vec<Check>,
+    pub checks: Vec<Finding>,
 }
 
-/// What is wrong with a target, its table, its job and its server, each with the statement that mends it.
+/// Checks a target, its table, its job and its server; has the statements that fix what is wrong.
 #[utoipa::path(get, path = "/api/admin/backlog-cleanup/doctor", tag = "status", params(Target),
     responses((status = 200, body = Doctor), Problems))]
 async fn doctor(
@@ -46,19 +37,14 @@ async fn doctor(
     Ok(json(report(&app, &caller, target).await?))
 }
 
-/// What doctor finds, as JSON; all who ask at a time share one query.
+/// The checks as JSON; concurrent requests share a query.
 pub async fn report(app: &Arc<App>, caller: &Caller, target: String) -> Result<Bytes, Problem> {
     let pool = caller.pool.clone();
     let question = (caller.role.clone(), "doctor", target.clone());
-    let answer = app.flights.join(question, async move {
-        let checks: Vec<Check> = sqlx::query_as(
-            r#"SELECT check_name AS "check", status, detail, fix FROM backlog_cleanup_doctor($1::text)"#,
-        )
-        .bind(target)
-        .fetch_all(&pool)
-        .await?;
+    let checks = async move {
+        let checks = calls::doctor(&pool, &target).await?;
         let healthy = checks.iter().all(|check| check.status == "ok");
         Ok(serde_json::to_vec(&Doctor { success: true, healthy, checks }).expect("texts are JSON").into())
-    });
-    answer.await
+    };
+    app.flights.join(question, checks).await
 }

@@ -12,7 +12,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(readyz))
 }
 
-/// The process is alive.
+/// The process answers.
 #[utoipa::path(get, path = "/healthz", tag = "health", security(()),
     responses((status = 200, content_type = "text/plain", body = String),
               (status = "4XX", content_type = "application/problem+json", body = Problem)))]
@@ -20,14 +20,14 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The database answers, and the server is not about to stop.
+/// The database answers, and the server is not stopping.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()),
     responses((status = 200, content_type = "text/plain", body = String),
               (status = "4XX", content_type = "application/problem+json", body = Problem),
               (status = 503, content_type = "application/problem+json", body = Problem)))]
 async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
     if app.shutdown.is_cancelled() {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is about to stop"));
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"));
     }
     let access = Arc::clone(app.lowest());
     let question = (access.role.clone(), "ready", String::new());

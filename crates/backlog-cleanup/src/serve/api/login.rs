@@ -27,7 +27,7 @@ struct Login {
     token: String,
 }
 
-/// Begins a browser's session: a cookie for a token.
+/// Begins a session of a browser: returns a cookie for a token.
 #[utoipa::path(post, path = "/login", request_body(content = Login, content_type = "application/x-www-form-urlencoded"),
     responses((status = 303, description = "The session has begun: the dashboard"), Problems), security(()))]
 async fn login(
@@ -48,14 +48,14 @@ async fn login(
         .path("/")
         .http_only(true)
         .same_site(SameSite::Strict)
-        // Also where a proxy has taken TLS off.
+        // Also behind a TLS-terminating proxy.
         .secure(app.settings.tls_cert.is_some() || headers.get("x-forwarded-proto").is_some_and(|it| it == "https"))
         .max_age(LIFE.try_into().expect("a short time"));
     Ok((cookies.add(cookie), Redirect::to("/")).into_response())
 }
 
-/// Ends a browser's session.
-#[utoipa::path(post, path = "/logout", responses((status = 303, description = "The session is over"), Problems), security(()))]
+/// Ends a session of a browser.
+#[utoipa::path(post, path = "/logout", responses((status = 303, description = "The session has ended"), Problems), security(()))]
 async fn logout(State(app): State<Arc<App>>, cookies: CookieJar) -> Response {
     app.sessions.end(&cookies);
     (cookies.remove(Cookie::build(COOKIE).path("/")), Redirect::to("/")).into_response()

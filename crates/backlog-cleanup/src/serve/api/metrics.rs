@@ -16,7 +16,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(metrics))
 }
 
-/// Rows, runs and books of every target: OpenMetrics for who accepts it, else Prometheus' text format.
+/// Rows, runs and books of every target, in OpenMetrics if the client accepts it, else in Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", tag = "health", responses(
     (status = 200, content((String = "text/plain"), (String = "application/openmetrics-text"))), Problems))]
 async fn metrics(_caller: Caller, State(app): State<Arc<App>>, headers: HeaderMap) -> Response {

@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::serve::app::App;
 
-/// What `/api/openapi.json` describes.
+/// The routes that `/api/openapi.json` describes.
 pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(openapi::Base::openapi())
         .merge(status::routes())

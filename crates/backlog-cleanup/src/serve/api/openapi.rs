@@ -6,17 +6,18 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::serve::access::sessions::COOKIE;
 use crate::serve::app::App;
 use crate::serve::response::{Problem, Problems, json};
 
-/// The document, as soon as the router is complete.
+/// The document, set once the router is complete.
 pub static DOCUMENT: OnceLock<String> = OnceLock::new();
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "backlog-cleanup",
-        description = "Keeps a table of job attempts from filling up with failures: the admin API of the PostgreSQL extension backlog_cleanup."
+        description = "The admin API of the PostgreSQL extension backlog_cleanup, which removes old failures from a table of jobs."
     ),
     components(schemas(Problem)),
     modifiers(&Credentials),
@@ -31,7 +32,7 @@ impl Modify for Credentials {
         if let Some(components) = &mut document.components {
             let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
             components.add_security_scheme("token", SecurityScheme::Http(token));
-            let session = ApiKey::Cookie(ApiKeyValue::new("backlog_cleanup_session"));
+            let session = ApiKey::Cookie(ApiKeyValue::new(COOKIE));
             components.add_security_scheme("session", SecurityScheme::ApiKey(session));
         }
     }

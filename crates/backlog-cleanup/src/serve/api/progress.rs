@@ -12,20 +12,13 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::client::history;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::{Problem, Problems};
 
-/// How often it looks.
+/// How often to look.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// The runs that are at work, as JSON.
-const PROGRESS: &str = "
-    SELECT COALESCE(jsonb_agg(jsonb_build_object(
-               'runId', run_id, 'target', target, 'mode', mode, 'state', state, 'batches', batches, 'removed', removed,
-               'skipped', skipped, 'keptBack', kept_back, 'shareDone', share_done, 'rowsPerSecond', rows_per_second,
-               'secondsLeft', EXTRACT(epoch FROM time_left)::float8, 'waitingFor', waiting_for) ORDER BY run_id), '[]')::text
-    FROM backlog_cleanup.progress WHERE target = $1 OR $1 = ''";
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(progress))
@@ -41,8 +34,8 @@ struct Which {
     target: String,
 }
 
-/// The runs that are at work, whenever something has changed: server-sent events `progress` with a list of runs, and
-/// `problem` while the database is away.
+/// The running runs as server-sent events: `progress` with a list of runs after each change, `problem` while the database is
+/// away.
 #[utoipa::path(get, path = "/api/admin/backlog-cleanup/progress", tag = "cleanup", params(Which),
     responses((status = 200, content_type = "text/event-stream", body = String), Problems))]
 async fn progress(
@@ -51,7 +44,7 @@ async fn progress(
     Query(Which { target }): Query<Which>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let Ok(permit) = Arc::clone(&app.streams).try_acquire_owned() else {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many streams of events at a time"));
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent streams of events"));
     };
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -68,9 +61,8 @@ async fn progress(
                 let pool = caller.pool.clone();
                 let question = (caller.role.clone(), "progress", target.clone());
                 let target = target.clone();
-                let look = app.flights.join(question, async move {
-                    Ok(sqlx::query_scalar::<_, String>(PROGRESS).bind(target).fetch_one(&pool).await?.into())
-                });
+                let look =
+                    app.flights.join(question, async move { Ok(history::progress(&pool, &target).await?.into()) });
                 let (name, data) = match look.await {
                     Ok(runs) => ("progress", String::from_utf8_lossy(&runs).into_owned()),
                     Err(problem) => ("problem", serde_json::to_string(&problem).unwrap_or_default()),

@@ -9,27 +9,27 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::client::calls;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::removal::default_target;
-use crate::serve::response::{Problem, Problems, json};
+use crate::serve::response::{Problem, Problems, bytes, json};
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(status))
 }
 
-/// The table that is meant.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Target {
-    /// A row of backlog_cleanup.target
+    /// Name of the target: a row of backlog_cleanup.target
     #[serde(default = "default_target")]
     #[param(required = false)]
     pub target: String,
 }
 
-/// How many rows there are by status, and which recipes have failures.
+/// The rows by status, and the recipes with failures.
 #[utoipa::path(get, path = "/api/admin/backlog-cleanup/status", tag = "status", params(Target),
     responses((status = 200, body = StatusReport), Problems))]
 async fn status(
@@ -40,13 +40,9 @@ async fn status(
     Ok(json(report(&app, &caller, target).await?))
 }
 
-/// The status report, as the database writes it; all who ask at a time share one query.
+/// The status report as the database wrote it; concurrent requests share a query.
 pub async fn report(app: &Arc<App>, caller: &Caller, target: String) -> Result<Bytes, Problem> {
     let pool = caller.pool.clone();
     let question = (caller.role.clone(), "status", target.clone());
-    let query = async move {
-        let report = sqlx::query_scalar::<_, String>("SELECT backlog_cleanup_status_json($1::text)::text");
-        Ok(report.bind(target).fetch_one(&pool).await?.into())
-    };
-    app.flights.join(question, query).await
+    app.flights.join(question, async move { Ok(bytes(calls::status(&pool, &target).await?)) }).await
 }

@@ -1,14 +1,16 @@
 use std::time::Instant;
 
-use backlog_cleanup_report::{StatusReport, longest_gap};
+use backlog_cleanup_report::{STATUSES, StatusReport};
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgPool;
-use sqlx::types::Json;
 
-/// So many failure types have a series of their own; `backlog_cleanup_failures` calls the others `(other)`.
-const TYPES: i32 = 20;
+use crate::client::calls;
+use crate::serve::shared::cron::longest_gap;
 
-/// What a target's tables hold, and whether the last count came to its end.
+/// The number of failure types that have a series of their own; the others share `(other)`.
+pub const TYPES: i32 = 20;
+
+/// The last count of a target, and whether there was an error since.
 #[derive(Debug, Clone, Default)]
 pub struct Counted {
     pub success: bool,
@@ -21,27 +23,19 @@ pub struct Figures {
     pub at: DateTime<Utc>,
     /// How long it took.
     pub seconds: f64,
-    /// By status, with the failed ones among them.
-    pub rows: [(&'static str, i64); 5],
+    /// By status; `other` are those of none that is counted.
+    pub rows: Vec<(&'static str, i64)>,
     pub removable: i64,
     pub oldest_failed_at: Option<DateTime<Utc>>,
-    /// The longest time between two runs that the schedule allows, as the doctor reckons it.
-    pub period_days: i32,
+    /// The longest time between two runs of the schedule.
+    pub period_days: i64,
     pub failure_types: Vec<(String, i64)>,
-    /// The ledger's removed rows less those of the runs; `None` without a ledger.
+    /// The removed rows of the ledger less those of the runs; `None` without a ledger.
     pub books_difference: Option<i64>,
 }
 
-const STATUS: &str = "SELECT now(), backlog_cleanup_status_json($1::text)";
-
-const FAILURE_TYPES: &str = "
-    SELECT failure_type, sum(failed_count)::bigint FROM backlog_cleanup_failures($1::text, NULL, $2)
-    GROUP BY failure_type ORDER BY failure_type";
-
-const BOOKS: &str = "SELECT difference FROM backlog_cleanup_books($1::text)";
-
 impl Counted {
-    /// Where a count fails, the figures of the last one stay, with their time.
+    /// Renews the figures; keeps the last ones, with their time, if the count failed.
     pub fn renew(&mut self, target: &str, figures: sqlx::Result<Figures>) {
         self.success = figures.is_ok();
         match figures {
@@ -54,16 +48,16 @@ impl Counted {
 pub async fn figures(pool: &PgPool, target: &str) -> sqlx::Result<Figures> {
     let started = Instant::now();
     let mut connection = pool.acquire().await?;
-    let (at, Json(status)): (DateTime<Utc>, Json<StatusReport>) =
-        sqlx::query_as(STATUS).bind(target).fetch_one(&mut *connection).await?;
-    let failure_types = sqlx::query_as(FAILURE_TYPES).bind(target).bind(TYPES).fetch_all(&mut *connection).await?;
-    let books_difference = sqlx::query_scalar(BOOKS).bind(target).fetch_optional(&mut *connection).await?;
+    let at = sqlx::query_scalar("SELECT now()").fetch_one(&mut *connection).await?;
+    let status: StatusReport = calls::status(&mut *connection, target).await?;
+    let failure_types = calls::failure_types(&mut *connection, target, TYPES).await?;
+    let books_difference = calls::books_difference(&mut *connection, target).await?;
     Ok(Figures {
         at,
         seconds: started.elapsed().as_secs_f64(),
         rows: rows(&status),
         removable: status.removable_generations,
-        // An infinite failed-at is no time.
+        // An infinite time cannot be parsed, and is left out.
         oldest_failed_at: status
             .recipes_with_failed_generations
             .iter()
@@ -75,15 +69,9 @@ pub async fn figures(pool: &PgPool, target: &str) -> sqlx::Result<Figures> {
     })
 }
 
-fn rows(status: &StatusReport) -> [(&'static str, i64); 5] {
-    let StatusReport {
-        total_generations: total,
-        completed_generations: completed,
-        failed_generations: failed,
-        pending_generations: pending,
-        processing_generations: processing,
-        ..
-    } = *status;
-    let other = total - completed - failed - pending - processing;
-    [("completed", completed), ("failed", failed), ("pending", pending), ("processing", processing), ("other", other)]
+fn rows(status: &StatusReport) -> Vec<(&'static str, i64)> {
+    let mut rows = STATUSES.map(|name| (name, status.statuses.of(name))).to_vec();
+    let counted: i64 = rows.iter().map(|(_, count)| count).sum();
+    rows.push(("other", status.total_generations - counted));
+    rows
 }

@@ -1,31 +1,32 @@
-//! Metrics for Prometheus: what is known, and how it is written. What the runs did is asked at each scrape; what has to be
-//! counted in the tables is counted beside, and a scrape shows what was counted last. Knows no request.
+//! Metrics for Prometheus. A scrape reads what the runs did, and shows the last count of the tables, which is made at an
+//! interval. Knows no request.
 
 mod encode;
 mod figures;
 mod history;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use sqlx::postgres::PgPool;
 
 pub use figures::{Counted, figures};
 use history::History;
 
-/// What the metrics show.
+/// What the last scrape and the last count have read.
 #[derive(Default)]
 pub struct Metrics {
-    /// Held while the database is asked, so that scrapes do not pile up behind one that has to wait.
+    /// Held by the scrape that reads, so that others do not queue behind it.
     asking: tokio::sync::Mutex<()>,
     history: RwLock<Arc<History>>,
     counted: RwLock<Arc<BTreeMap<String, Counted>>>,
 }
 
 impl Metrics {
-    /// Changes what was counted.
+    /// Changes the counts.
     pub fn update(&self, change: impl FnOnce(&mut BTreeMap<String, Counted>)) {
-        let mut counted = self.counted.write().expect("nobody panics with it");
+        let mut counted = self.counted.write();
         change(Arc::make_mut(&mut counted));
     }
 
@@ -33,14 +34,14 @@ impl Metrics {
     pub async fn scrape(&self, pool: &PgPool, openmetrics: bool) -> (&'static str, String) {
         if let Ok(_asking) = self.asking.try_lock() {
             let now = history::ask(pool).await;
-            let mut history = self.history.write().expect("nobody panics with it");
+            let mut history = self.history.write();
             *history = Arc::new(now.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the history of runs could not be read");
                 history.unreachable()
             }));
         }
-        let history = Arc::clone(&self.history.read().expect("nobody panics with it"));
-        let counted = Arc::clone(&self.counted.read().expect("nobody panics with it"));
+        let history = Arc::clone(&self.history.read());
+        let counted = Arc::clone(&self.counted.read());
         encode::encode(history, counted, openmetrics)
     }
 }

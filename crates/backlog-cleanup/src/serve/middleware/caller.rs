@@ -7,19 +7,19 @@ use axum::http::StatusCode;
 use axum::http::header;
 use axum::http::request::Parts;
 use axum_extra::extract::CookieJar;
+use backlog_cleanup_report::Level;
 
-use crate::serve::access::{Access, Level, tokens};
+use crate::serve::access::{Access, tokens};
 use crate::serve::app::App;
 use crate::serve::middleware::log::Who;
 use crate::serve::response::Problem;
 
-/// Who calls: an argument of every handler that shows or does something. It has the `level`, `role` and `pool` of an
-/// `Access`. Refused with 401 where there is neither a token nor a session; `Result<Caller, Problem>` as an argument lets
-/// the handler answer instead.
+/// The caller, an argument of every handler that is not public. Derefs to its [`Access`]: level, role and pool. Rejects the
+/// request with 401 if it has neither a token nor a session; a handler with `Result<Caller, Problem>` answers itself.
 pub struct Caller {
     access: Arc<Access>,
     pub peer: SocketAddr,
-    /// The cookies of a session, which may end.
+    /// The cookies, if the caller has a session.
     session: Option<CookieJar>,
 }
 
@@ -32,16 +32,16 @@ impl Deref for Caller {
 }
 
 impl Caller {
-    /// Refuses what is above the caller's level before the database does. Errors: 403.
+    /// Checks the level before the database does. Errors: 403.
     pub fn at_least(&self, level: Level) -> Result<(), Problem> {
         if self.level >= level {
             return Ok(());
         }
-        let detail = format!("this needs level {}, and the token has {}", level.name(), self.level.name());
-        Err(Problem::forbidden(detail).hint(format!("a token of level {}", level.name())))
+        let detail = format!("this needs level {level}; the token has level {}", self.level);
+        Err(Problem::forbidden(detail).hint(format!("a token of level {level}")))
     }
 
-    /// Whether the session has not ended since.
+    /// Whether the session, if any, has not ended.
     pub fn is_still_in(&self, app: &App) -> bool {
         self.session.as_ref().is_none_or(|cookies| app.sessions.find(cookies).is_some())
     }
@@ -65,7 +65,7 @@ impl FromRequestParts<Arc<App>> for Caller {
         } else {
             let access = app.sessions.find(&cookies);
             session = Some(cookies);
-            access.ok_or_else(|| Problem::unauthorized("a token is needed"))?
+            access.ok_or_else(|| Problem::unauthorized("a token or a session is needed"))?
         };
         if let Some(Who(who)) = parts.extensions.get() {
             who.get_or_init(|| access.who().to_owned());

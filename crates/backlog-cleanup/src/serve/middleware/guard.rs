@@ -9,26 +9,26 @@ use axum::response::Response;
 use crate::serve::app::App;
 use crate::serve::response::Problem;
 
-/// Lets in only what is meant for this server: under a name that is its own, so that no other site's name can be pointed
-/// at it, and, where something may change, not from the page of another site.
+/// Rejects requests for other hosts, which DNS rebinding could point here, and requests that change something from the
+/// pages of other sites.
 pub async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Problem> {
     let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
     let host = host(&request)?;
     if !is_probe && !is_allowed(&app, &host) {
         return Err(Problem::new(
             StatusCode::MISDIRECTED_REQUEST,
-            format!("host \"{}\" is not one of this server's", host.host()),
+            format!("host \"{}\" is not a name of this server", host.host()),
         )
         .hint(format!("backlog-cleanup serve --allowed-host {}", host.host())));
     }
     if !request.method().is_safe() && !is_same_site(request.headers(), &host) {
-        return Err(Problem::forbidden("the request comes from another site's page")
+        return Err(Problem::forbidden("the request comes from a page of another site")
             .hint("Authorization: Bearer <token>, without Origin, Sec-Fetch-Site and Cookie"));
     }
     Ok(next.run(request).await)
 }
 
-/// The name under which the server was called.
+/// The host that the request names.
 fn host(request: &Request) -> Result<Authority, Problem> {
     if let Some(authority) = request.uri().authority() {
         return Ok(authority.clone());
@@ -36,7 +36,7 @@ fn host(request: &Request) -> Result<Authority, Problem> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     match (hosts.next().and_then(|host| host.to_str().ok()).map(str::parse), hosts.next()) {
         (Some(Ok(host)), None) => Ok(host),
-        _ => Err(Problem::bad_request("the request has no host, or more than one")),
+        _ => Err(Problem::bad_request("the request must have exactly one host")),
     }
 }
 
@@ -48,8 +48,7 @@ fn is_allowed(app: &App, host: &Authority) -> bool {
         || app.settings.allowed_host.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
 }
 
-/// Browsers say where a request comes from by Sec-Fetch-Site, older ones by Origin; other programs say neither, and have
-/// no session.
+/// Browsers send Sec-Fetch-Site, older ones Origin; other programs send neither, and have no cookie.
 fn is_same_site(headers: &HeaderMap, host: &Authority) -> bool {
     let text = |name| headers.get(name).map(|value: &header::HeaderValue| value.to_str().unwrap_or_default());
     match (text(header::HeaderName::from_static("sec-fetch-site")), text(header::ORIGIN)) {

@@ -7,11 +7,11 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tracing_subscriber::EnvFilter;
 
-/// Who calls, as soon as it is known: role and level.
+/// The caller's name, once it is known.
 #[derive(Clone, Default)]
 pub struct Who(pub Arc<OnceLock<String>>);
 
-/// One line a request: who, what, from where, and how it ended. What is removed has its own lines.
+/// Logs a line for each request. Runs have lines of their own.
 pub async fn log(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let who = Who::default();
@@ -31,7 +31,7 @@ pub async fn log(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// To standard error, as `RUST_LOG` has it; without it, all but what the libraries tell.
+/// Logs to standard error, by default everything of this program and the warnings of its libraries; `RUST_LOG` overrides it.
 pub fn start(json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,backlog_cleanup=info"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);

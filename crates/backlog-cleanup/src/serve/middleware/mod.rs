@@ -1,4 +1,4 @@
-//! What every request passes before a handler sees it, and who sends it. Knows no route.
+//! The layers around all handlers, and the caller of a request. Knows no route.
 
 mod caller;
 pub mod guard;

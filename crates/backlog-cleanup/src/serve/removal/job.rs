@@ -2,66 +2,67 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use serde_json::value::RawValue;
+use backlog_cleanup_report::Mode;
 use sqlx::Executor;
-use sqlx::types::Json;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Mode, Selection};
+use super::Selection;
+use crate::client::calls::{self, Pace, Raw};
+use crate::client::connect::pid;
 use crate::client::history;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::Problem;
 
-/// How often it looks for the id of a run that has begun.
+/// How often to look for the id of a run that has begun.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How a run stands when its request is to be answered.
+/// What a run has to answer its request with.
 pub enum Done {
     /// The report, as the database wrote it.
-    Report(String),
-    /// The id of a run that goes on in batches.
-    GoesOn(i64),
+    Report(Raw),
+    /// The id of a run that continues in batches.
+    Continues(i64),
 }
 
-/// A run to be done.
+/// A run that a request starts.
 pub struct Job {
     pub app: Arc<App>,
     pub caller: Caller,
     pub mode: Mode,
     pub selection: Selection,
-    /// Cancelled when nobody waits for the answer any more.
+    /// Cancelled when the request no longer waits.
     pub nobody_waits: CancellationToken,
 }
 
 impl Job {
-    /// Runs in batches, and waits for the end for so long. When the server is to stop, a run that somebody waits for
-    /// finishes, and another is asked to stop.
+    /// Runs in batches, and waits for the end at most for `patience`. When the server stops, a run finishes if its request
+    /// waits for it, and else is asked to stop.
     pub async fn run(self, patience: Duration) -> Result<Done, Problem> {
         let job = Arc::new(self);
         let (tell, mut process) = watch::channel(None);
         let mut work = job.app.runs.spawn(Arc::clone(&job).supervise(tell, process.clone()));
-        let lost = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the run was lost");
+        let lost = |_| Problem::internal("the run's task panicked");
         tokio::select! {
             report = &mut work => return report.map_err(lost)?.map(Done::Report),
             () = sleep(patience) => (),
         }
         tokio::select! {
             report = &mut work => report.map_err(lost)?.map(Done::Report),
-            id = job.id(&mut process) => Ok(Done::GoesOn(id)),
+            id = job.id(&mut process) => Ok(Done::Continues(id)),
         }
     }
 
-    /// Tells the log who removes what, and how it ended; asks a run that nobody waits for to stop when the server does.
+    /// Logs the run's begin and end. Asks it to stop if the server stops and no request waits.
     async fn supervise(
         self: Arc<Self>,
         tell: watch::Sender<Option<i32>>,
         mut process: watch::Receiver<Option<i32>>,
-    ) -> Result<String, Problem> {
+    ) -> Result<Raw, Problem> {
         let Job { app, caller, mode, selection, nobody_waits } = &*self;
-        let (who, from, mode) = (caller.who(), caller.peer, mode.name());
+        let (who, from, mode) = (caller.who(), caller.peer, mode.as_str());
         tracing::info!(
             who,
             %from,
@@ -81,17 +82,17 @@ impl Job {
         let report = tokio::select! {
             report = &mut call => report,
             run = stop => {
-                tracing::info!(run, "the server stops, and asks the run to stop");
-                if let Err(problem) = ask_to_stop(caller, run).await {
-                    tracing::error!(run, problem = problem.detail(), "the run could not be asked to stop");
+                tracing::info!(run, "the server is stopping; the run is asked to stop");
+                if let Err(error) = calls::stop(&caller.pool, run).await {
+                    tracing::error!(run, %error, "the run could not be asked to stop");
                 }
                 call.await
             }
         };
         match &report {
             Ok(report) => {
-                // Without its recipes.
-                let mut figures: serde_json::Value = serde_json::from_str(report).unwrap_or_default();
+                // All but the recipes.
+                let mut figures: serde_json::Value = serde_json::from_str(report.get()).unwrap_or_default();
                 figures.as_object_mut().map(|figures| figures.remove("cleanupDetails"));
                 tracing::info!(who, %from, mode, report = %figures, "run ends");
             }
@@ -100,31 +101,22 @@ impl Job {
         report
     }
 
-    async fn call(&self, tell: watch::Sender<Option<i32>>) -> Result<String, Problem> {
-        // One connection stays for those who look.
+    async fn call(&self, tell: watch::Sender<Option<i32>>) -> Result<Raw, Problem> {
+        // One connection is left for requests that read.
         let Ok(_permit) = self.caller.runs.try_acquire() else {
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many runs at a time")
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent runs")
                 .hint("backlog-cleanup serve --pool-size 10"));
         };
         let mut connection = self.caller.pool.acquire().await?;
-        // Closed at the end, and not given back: it has no timeout any more.
+        // It loses its timeout, so it does not return to the pool.
         connection.close_on_drop();
         connection.execute("SET statement_timeout = 0").await?;
-        tell.send_replace(Some(sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection).await?));
-        let Json(report): Json<Box<RawValue>> = sqlx::query_scalar(
-            "CALL backlog_cleanup_run(target => $1::text, mode => $2::text, recipe_id => $3::text,
-                                      failure_type => $4::text)",
-        )
-        .bind(&self.selection.target)
-        .bind(self.mode.name())
-        .bind(&self.selection.recipe_id)
-        .bind(&self.selection.failure_type)
-        .fetch_one(&mut *connection)
-        .await?;
-        Ok(report.get().to_owned())
+        tell.send_replace(Some(pid(&mut connection).await?));
+        let selection = self.selection.as_call();
+        Ok(calls::run(&mut *connection, self.mode, selection, &Pace::default()).await?)
     }
 
-    /// The id of the run that a process has begun. Its first step, which fixes what goes, may still be at work.
+    /// Waits for the id of the run of a server process, which is visible after the first step of the run.
     async fn id(&self, process: &mut watch::Receiver<Option<i32>>) -> i64 {
         let process = process.wait_for(Option::is_some).await.ok().and_then(|process| *process);
         loop {
@@ -136,10 +128,4 @@ impl Job {
             sleep(LOOK).await;
         }
     }
-}
-
-/// Asks a run to stop between two batches; false where it is over.
-pub async fn ask_to_stop(caller: &Caller, run_id: i64) -> Result<bool, Problem> {
-    let stop = sqlx::query_scalar("SELECT backlog_cleanup_stop($1::bigint)").bind(run_id);
-    Ok(stop.fetch_one(&caller.pool).await?)
 }

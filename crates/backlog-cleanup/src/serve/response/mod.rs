@@ -1,9 +1,9 @@
-//! What every handler answers with. Knows no route, no role and no database.
+//! What handlers answer: JSON and problems. Knows no route and no role.
 
 mod json;
 mod problem;
 mod problems;
 
-pub use json::json;
+pub use json::{bytes, json, read};
 pub use problem::{Problem, as_problem};
 pub use problems::Problems;

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::failure::Failure;
 
-/// What could not be done, as RFC 9457 has it: `application/problem+json`.
+/// An error as in RFC 9457, `application/problem+json`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
     /// The status in words.
@@ -19,7 +19,7 @@ pub struct Problem {
     status: StatusCode,
     /// What is wrong.
     detail: String,
-    /// PostgreSQL's code: what the database said, else the code that it has for such a thing.
+    /// The SQLSTATE that the database raised, or that PostgreSQL has for such an error.
     sqlstate: String,
     /// What to do about it.
     hint: String,
@@ -62,7 +62,7 @@ impl Problem {
         Problem { hint: hint.into(), ..self }
     }
 
-    /// A further member, for programs.
+    /// Adds a member for programs.
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Problem {
         self.members.insert(name.into(), value.into());
         self
@@ -73,7 +73,7 @@ impl Problem {
     }
 }
 
-/// The code of what the database has not been asked about (PostgreSQL's documentation, Appendix A).
+/// The SQLSTATE of an error of this server (PostgreSQL's documentation, Appendix A).
 fn usual_sqlstate(status: StatusCode) -> &'static str {
     match status {
         // invalid_authorization_specification, insufficient_privilege
@@ -97,27 +97,25 @@ fn usual_sqlstate(status: StatusCode) -> &'static str {
     }
 }
 
-/// What to do where nobody knows better.
+/// The hint of an error without one of its own.
 fn usual_hint(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "Authorization: Bearer <token>",
         StatusCode::FORBIDDEN => "a token of a higher level",
         StatusCode::CONFLICT | StatusCode::REQUEST_TIMEOUT => "try again in a moment",
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            "try again after as many seconds as Retry-After says"
-        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => "try again after the seconds in Retry-After",
         StatusCode::GATEWAY_TIMEOUT => "try again, or backlog-cleanup serve --request-timeout 60",
         status if status.is_server_error() => "backlog-cleanup doctor, and the log of the server",
         _ => "GET /api/openapi.json describes every request",
     }
 }
 
-/// The status of an error of the database.
+/// The HTTP status of an error of the database.
 fn status(sqlstate: &str) -> StatusCode {
     match sqlstate {
         // undefined_object: a target, a run
         "42704" => StatusCode::NOT_FOUND,
-        // insufficient_privilege: the level does not have it
+        // insufficient_privilege
         "42501" => StatusCode::FORBIDDEN,
         // lock_not_available: another run is in progress; deadlock_detected, serialization_failure
         "55P03" | "40P01" | "40001" => StatusCode::CONFLICT,
@@ -177,7 +175,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// What a library answers in plain text, as a problem, too.
+/// Turns the plain-text errors of libraries into problems.
 pub async fn as_problem(response: Response) -> Response {
     let (status, kind) = (response.status(), response.headers().get(header::CONTENT_TYPE));
     let is_plain = kind.is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
@@ -188,7 +186,7 @@ pub async fn as_problem(response: Response) -> Response {
     let text = to_bytes(response.into_body(), 64 * 1024).await.unwrap_or_default();
     let text = String::from_utf8_lossy(&text).trim().to_owned();
     let detail = if text.is_empty() { status.canonical_reason().unwrap_or("Error").to_lowercase() } else { text };
-    // What serde could not read is bad input as any other.
+    // axum answers 422 to what serde cannot read; here that is bad input.
     let status = if status == StatusCode::UNPROCESSABLE_ENTITY { StatusCode::BAD_REQUEST } else { status };
     let mut problem = Problem::new(status, detail).into_response();
     if let Some(allow) = allow {

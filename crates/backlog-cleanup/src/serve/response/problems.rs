@@ -3,23 +3,23 @@ use std::collections::BTreeMap;
 use utoipa::IntoResponses;
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 
-/// What any request may be answered instead.
+/// The problems with which any request may be answered.
 pub struct Problems;
 
 const PROBLEMS: [(&str, &str); 14] = [
     ("400", "Bad input"),
     ("401", "Neither a token nor a session"),
-    ("403", "Not allowed at this level, or from another site's page"),
-    ("404", "There is no such target or run"),
-    ("405", "Another method"),
-    ("408", "The body did not come in time"),
-    ("409", "Another run is in progress, or what was confirmed is not what would go"),
+    ("403", "Not allowed at this level, or sent by a page of another site"),
+    ("404", "No such target or run"),
+    ("405", "Wrong method"),
+    ("408", "The body took too long"),
+    ("409", "Another run is in progress, or the confirmed number of rows has changed"),
     ("413", "The body is too long"),
     ("415", "The body is not JSON"),
-    ("421", "Not one of this server's hosts"),
-    ("422", "The breaker holds, or the Idempotency-Key is another request's"),
+    ("421", "The host is not a name of this server"),
+    ("422", "The breaker refused the run, or the Idempotency-Key was used for another request"),
     ("429", "Too many requests"),
-    ("503", "The database is away; it reconnects"),
+    ("503", "The database is away, the server stops, or it is busy"),
     ("504", "It took longer than --request-timeout"),
 ];
 

@@ -1,25 +1,26 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use crate::serve::response::Problem;
 
-/// What is asked, and as which role.
+/// A role, what it asks, and of which target.
 type Question = (String, &'static str, String);
 type Answer = Result<Bytes, Problem>;
 type Flight = Shared<BoxFuture<'static, Answer>>;
 
-/// One query at a time per question. Whoever asks while one is at work shares the next with all others who do, so that
-/// requests never stack, and nobody gets an answer that is older than the question.
+/// Runs one query at a time per question. Requests that come while a query runs share the next one: queries do not pile up,
+/// and no answer is older than its request.
 pub struct Flights {
     queues: Mutex<HashMap<Question, Queue>>,
-    /// How long a query may take, also where the database says nothing at all.
+    /// The longest time for a query, even if the database does not answer.
     limit: Duration,
 }
 
@@ -34,19 +35,19 @@ impl Flights {
         Flights { queues: Mutex::default(), limit }
     }
 
-    /// The answer to a question, by a query that starts after the call.
+    /// Answers a question by a query that starts after the call.
     pub async fn join(
         self: &Arc<Self>,
         question: Question,
         query: impl Future<Output = Answer> + Send + 'static,
     ) -> Answer {
         let flight = {
-            let mut queues = self.queues.lock().expect("no panic holds it");
+            let mut queues = self.queues.lock();
             let queue = queues.entry(question.clone()).or_default();
             match &queue.next {
                 Some(next) => next.clone(),
                 None => {
-                    let flight = Arc::clone(self).fly(question, Arc::clone(&queue.turn), query);
+                    let flight = Arc::clone(self).start(question, Arc::clone(&queue.turn), query);
                     queue.next.insert(flight).clone()
                 }
             }
@@ -54,8 +55,8 @@ impl Flights {
         flight.await
     }
 
-    /// Goes on when all who wait for it have gone: the query would go on, too.
-    fn fly(
+    /// Runs the query in a task of its own: without waiting requests it would still run in the database.
+    fn start(
         self: Arc<Self>,
         question: Question,
         turn: Arc<tokio::sync::Mutex<()>>,
@@ -63,13 +64,13 @@ impl Flights {
     ) -> Flight {
         let flight = tokio::spawn(async move {
             let turn = turn.lock_owned().await;
-            if let Some(queue) = self.queues.lock().expect("no panic holds it").get_mut(&question) {
+            if let Some(queue) = self.queues.lock().get_mut(&question) {
                 queue.next = None;
             }
             let answer = timeout(self.limit, query)
                 .await
                 .unwrap_or_else(|_| Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "the database does not answer")));
-            let mut queues = self.queues.lock().expect("no panic holds it");
+            let mut queues = self.queues.lock();
             if queues.get(&question).is_some_and(|queue| queue.next.is_none()) {
                 queues.remove(&question);
             }
@@ -77,7 +78,7 @@ impl Flights {
             answer
         });
         let answer = flight.map(|done| {
-            done.unwrap_or_else(|_| Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the query was lost")))
+            done.unwrap_or_else(|_| Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the query's task panicked")))
         });
         answer.boxed().shared()
     }
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn those_who_ask_while_a_query_is_at_work_share_the_next() {
+    async fn requests_during_a_query_share_the_next_one() {
         let flights = Arc::new(Flights::new(Duration::from_secs(60)));
         let started = Arc::new(AtomicUsize::new(0));
         let ask = || {
@@ -113,6 +114,6 @@ mod tests {
         let others = join_all((0..100).map(|_| ask())).await;
         assert_eq!(first.await.unwrap(), "0");
         assert!(others.into_iter().all(|answer| answer.unwrap() == "1"));
-        assert!(flights.queues.lock().unwrap().is_empty());
+        assert!(flights.queues.lock().is_empty());
     }
 }

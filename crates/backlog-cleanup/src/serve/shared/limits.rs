@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::serve::response::Problem;
 
-/// Requests that are worked on at a time; those that share a query are as cheap as they look.
+/// Concurrent requests; most of them share a query and cost little.
 const IN_FLIGHT: usize = 1000;
 
 pub struct Limits {
@@ -26,17 +26,17 @@ impl Limits {
         }
     }
 
-    /// Lets a request in until the permit is dropped. Errors: 429 where its address has sent too many, 503 where all have.
+    /// Admits a request until the permit is dropped. Errors: 429 for too many from its address, 503 for too many at all.
     pub fn admit(&self, address: Option<IpAddr>) -> Result<SemaphorePermit<'_>, Problem> {
         if address.is_some_and(|address| self.requests.check_key(&network(address)).is_err()) {
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address"));
         }
         self.in_flight
             .try_acquire()
-            .map_err(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests at a time"))
+            .map_err(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent requests"))
     }
 
-    /// Counts a wrong token: 401, and 429 after too many of them. The right one is never refused.
+    /// Counts a wrong token: 401, or 429 after too many. A right token is never refused.
     pub fn failed_login(&self, address: IpAddr) -> Problem {
         match self.failed_logins.check_key(&network(address)) {
             Ok(()) => Problem::unauthorized("the token is unknown"),
@@ -44,14 +44,14 @@ impl Limits {
         }
     }
 
-    /// Forgets addresses that have not been here for a while.
+    /// Forgets addresses without recent requests.
     pub fn forget(&self) {
         self.requests.retain_recent();
         self.failed_logins.retain_recent();
     }
 }
 
-/// An IPv6 host has all addresses of its network.
+/// The /64 network of an IPv6 address, since a host has all of its addresses.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(address) if address.to_ipv4_mapped().is_none() => {
