@@ -144,7 +144,10 @@ fn passwords_come_from_the_environment_and_from_pgpass_and_never_from_an_argumen
     for argument in [url, format!("postgres://{host}/postgres?user=on+duty&password=sec:ret")] {
         let refused = status(&[], &["--dbname", &argument]);
         assert_eq!(refused.code, 2);
-        assert!(refused.stderr.contains("a password in an argument") && !refused.stderr.contains("ret@"), "{refused:?}");
+        assert!(
+            refused.stderr.contains("a password in an argument") && !refused.stderr.contains("ret@"),
+            "{refused:?}"
+        );
     }
 }
 

@@ -82,7 +82,10 @@ fn how_far_a_run_is_can_be_seen_in_a_terminal() {
     terminal.press("\u{3}");
     terminal.finish();
     let text = terminal.text();
-    assert!(text.contains("cancelling; committed batches are permanent") && text.contains("Run 1 did not finish"), "{text}");
+    assert!(
+        text.contains("cancelling; committed batches are permanent") && text.contains("Run 1 did not finish"),
+        "{text}"
+    );
     let left = number(&mut client, FAILED);
     assert!(0 < left && left < 3030, "{left}");
 }
