@@ -1,11 +1,9 @@
 //! Random tables of every kind, cleaned up, and compared with an oracle that knows nothing of SQL.
 
-mod cluster;
-
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use cluster::Cluster;
+use cluster::{Cluster, column, number};
 use postgres::Client;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -122,129 +120,141 @@ fn oracle(case: &Case) -> BTreeSet<usize> {
 }
 
 /// A value of one of the id types, in the order of its number.
-fn value(sql_type: &str, number: usize) -> String {
+fn literal_of(sql_type: &str, number: usize) -> String {
     match sql_type {
-        "uuid" => format!("00000000-0000-0000-0000-{number:012}"),
-        "integer" | "bigint" => number.to_string(),
-        _ => format!("'it''s {number:05}'").trim_matches('\'').replace("''", "'"),
+        "uuid" => literal(&format!("00000000-0000-0000-0000-{number:012}")),
+        "integer" | "bigint" => literal(&number.to_string()),
+        _ => literal(&format!("it's {number:05}")),
     }
 }
 
-fn literal(text: Option<String>) -> String {
-    text.map_or("NULL".into(), |text| format!("'{}'", text.replace('\'', "''")))
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
-fn survivors(
-    client: &mut Client,
-    case: &Case,
-    batches: Batches,
-) -> Result<(BTreeSet<usize>, i64, i64), postgres::Error> {
-    let (table, [id, account, recipe, status, at, kind]) = if case.hostile {
+fn or_null(literal: Option<String>) -> String {
+    literal.unwrap_or_else(|| "NULL".into())
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The table and its columns id, account, recipe, status, time and failure type.
+fn names(case: &Case) -> (&'static str, [&'static str; 6]) {
+    if case.hostile {
         (r#""My ""Schema"."Gen;erations"" x""#, [r#"i"d"#, "ac'count", "re;cipe", "Status", "updated at", "-- kind"])
     } else {
         ("public.plain", ["id", "account", "recipe", "status", "at", "kind"])
-    };
-    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let columns = [id, account, recipe, status, at, kind];
-    let [id_q, account_q, recipe_q, status_q, at_q, kind_q] = columns.map(quote);
+    }
+}
+
+/// The statements that make the table, its target and its rows.
+fn setup(case: &Case) -> String {
+    let (table, columns) = names(case);
+    let [id, account, recipe, status, at, kind] = columns.map(quoted);
+    let Case { id_type, recipe_type, time_type, time_zone, keep, .. } = case;
+    let partitioning = if case.partitioned { format!("PARTITION BY HASH ({id})") } else { String::new() };
     let mut sql = format!(
-        "SET TimeZone = '{}';
+        "SET TimeZone = '{time_zone}';
          CREATE SCHEMA \"My \"\"Schema\";
-         CREATE TABLE {table} ({id_q} {}, {account_q} varchar, {recipe_q} {}, {status_q} text, {at_q} {}, {kind_q} text) {};
+         CREATE TABLE {table} ({id} {id_type}, {account} varchar, {recipe} {recipe_type}, {status} text, {at} {time_type},
+                               {kind} text) {partitioning};
          INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, id_column,
              account_column, recipe_column, status_column, failed_at_column, failure_type_column)
          VALUES ('case', {}, NULL, NULL, 'public.credit_transactions', {});
-         UPDATE backlog_cleanup.policy SET keep = {} WHERE target = 'case';\n",
-        case.time_zone,
-        case.id_type,
-        case.recipe_type,
-        case.time_type,
-        if case.partitioned { format!("PARTITION BY HASH ({id_q})") } else { String::new() },
-        literal(Some(table.into())),
-        columns.map(|column| literal(Some(column.into()))).join(", "),
-        case.keep,
+         UPDATE backlog_cleanup.policy SET keep = {keep} WHERE target = 'case';\n",
+        literal(table),
+        columns.map(literal).join(", "),
     );
     if case.partitioned {
         sql += &format!(
             "CREATE TABLE half PARTITION OF {table} FOR VALUES WITH (MODULUS 2, REMAINDER 0);
-             CREATE TABLE other PARTITION OF {table} FOR VALUES WITH (MODULUS 2, REMAINDER 1) PARTITION BY LIST ({recipe_q});
+             CREATE TABLE other PARTITION OF {table} FOR VALUES WITH (MODULUS 2, REMAINDER 1) PARTITION BY LIST ({recipe});
              CREATE TABLE others PARTITION OF other DEFAULT;\n"
         );
     }
+    let now = if *time_type == "timestamp" { "now() AT TIME ZONE 'UTC'" } else { "now()" };
     for (place, row) in case.rows.iter().enumerate() {
-        let now = if case.time_type == "timestamp" { "now() AT TIME ZONE 'UTC'" } else { "now()" };
         sql += &format!(
             "INSERT INTO {table} VALUES ({}, '{}', {}, '{}', {}, {});\n",
-            literal(Some(value(case.id_type, place))),
+            literal_of(id_type, place),
             if row.ours { "system_backlog" } else { "somebody" },
-            literal(row.recipe.map(|recipe| value(case.recipe_type, recipe.into()))),
+            or_null(row.recipe.map(|recipe| literal_of(recipe_type, recipe.into()))),
             if row.failed { "failed" } else { "pending" },
-            row.age.map_or("NULL".into(), |age| format!("{now} - interval '{age} microseconds'")),
-            literal(row.failure_type.map(|kind| kind.to_string())),
+            or_null(row.age.map(|age| format!("{now} - interval '{age} microseconds'"))),
+            or_null(row.failure_type.map(|kind| literal(&kind.to_string()))),
         );
     }
-    if case.index {
-        let create: String = {
-            client.batch_execute(&std::mem::take(&mut sql))?;
-            client.query_one("SELECT backlog_cleanup_index_sql('case')", &[])?.get(0)
-        };
-        sql += &create.replace(" CONCURRENTLY", "");
-    }
-    client.batch_execute(&sql)?;
+    sql
+}
 
-    let run = format!(
-        "SELECT coalesce(report ->> 'cleanedUpGenerations', report ->> 'removedCount')::bigint FROM backlog_cleanup_{}(
-             'case', {}, {}, dry_run => $1) AS report",
-        if case.emergency { "emergency" } else { "failed_generations" },
-        literal(case.only_recipe.map(|recipe| value(case.recipe_type, recipe.into()))),
-        literal(case.only_type.map(|kind| kind.to_string())),
-    );
-    let dry: i64 = client.query_one(&run, &[&true])?.get(0);
-    let removed: i64 = match batches {
-        None => client.query_one(&run, &[&false])?.get(0),
+/// What a run has left and how many rows it says to have removed, as the ledger does.
+struct Outcome {
+    left: BTreeSet<usize>,
+    removed: usize,
+}
+
+fn outcome(client: &mut Client, case: &Case, batches: Batches) -> Result<Outcome, postgres::Error> {
+    client.batch_execute(&setup(case))?;
+    if case.index {
+        let create: String = client.query_one("SELECT backlog_cleanup_index_sql('case')", &[])?.get(0);
+        client.batch_execute(&create.replace(" CONCURRENTLY", ""))?;
+    }
+    let (function, mode) = if case.emergency { ("emergency", "emergency") } else { ("failed_generations", "regular") };
+    let only_recipe = or_null(case.only_recipe.map(|recipe| literal_of(case.recipe_type, recipe.into())));
+    let only_type = or_null(case.only_type.map(|kind| literal(&kind.to_string())));
+    let run = |client: &mut Client, is_dry: bool| -> Result<i64, postgres::Error> {
+        let run = format!(
+            "SELECT coalesce(report ->> 'cleanedUpGenerations', report ->> 'removedCount')::bigint
+             FROM backlog_cleanup_{function}('case', {only_recipe}, {only_type}, dry_run => {is_dry}) AS report"
+        );
+        Ok(client.query_one(&run, &[])?.get(0))
+    };
+    let would_remove = run(client, true)?;
+    let removed = match batches {
+        None => run(client, false)?,
         Some((batch_size, workers)) => {
             client.batch_execute(&format!(
-                "CALL backlog_cleanup_run('case', '{}', {batch_size}, workers => {workers}, recipe_id => {}, failure_type => {})",
-                if case.emergency { "emergency" } else { "regular" },
-                literal(case.only_recipe.map(|recipe| value(case.recipe_type, recipe.into()))),
-                literal(case.only_type.map(|kind| kind.to_string())),
+                "CALL backlog_cleanup_run('case', '{mode}', {batch_size}, workers => {workers},
+                                          recipe_id => {only_recipe}, failure_type => {only_type})"
             ))?;
-            client.query_one("SELECT removed FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1", &[])?.get(0)
+            number(client, "SELECT removed FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1")
         }
     };
-    assert_eq!(dry, removed, "a dry run reports what a real one does");
-    let again: i64 = client.query_one(&run, &[&false])?.get(0);
-    assert_eq!(again, 0, "a second run removes nothing");
-    let ledger = "SELECT sum(amount)::bigint FROM credit_transactions";
-    let ledger: i64 = client.query_one(ledger, &[])?.get(0);
-    let left = client.query(&format!("SELECT {id_q}::text FROM {table}"), &[])?;
-    let left = left.iter().map(|row| {
-        let text: String = row.get(0);
-        text[text.len().saturating_sub(5)..].parse::<usize>().expect("a number")
-    });
-    Ok((left.collect(), removed, ledger))
+    assert_eq!(would_remove, removed, "a dry run reports what a real one does");
+    assert_eq!(run(client, false)?, 0, "a second run removes nothing");
+    assert_eq!(number(client, "SELECT sum(amount) FROM credit_transactions"), removed, "the ledger");
+    let (table, [id, ..]) = names(case);
+    let left: Vec<String> = column(client, &format!("SELECT {}::text FROM {table}", quoted(id)));
+    let place = |id: &String| id[id.len().saturating_sub(5)..].parse().expect("a number");
+    Ok(Outcome { left: left.iter().map(place).collect(), removed: removed as usize })
+}
+
+fn must_be_exact(case: &Case, outcome: Result<Outcome, postgres::Error>) -> Result<(), TestCaseError> {
+    let outcome = outcome.map_err(|failure| TestCaseError::fail(format!("{:?}", failure.as_db_error())))?;
+    let expected = oracle(case);
+    prop_assert_eq!(outcome.removed, case.rows.len() - expected.len());
+    prop_assert_eq!(outcome.left, expected);
+    Ok(())
+}
+
+fn runner(cases: u32) -> TestRunner {
+    TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() })
 }
 
 #[test]
 fn exactly_the_removable_rows_go() {
     let cluster = Cluster::start("");
     let client = RefCell::new(cluster.platform());
-    let mut runner = TestRunner::new(Config { cases: 150, failure_persistence: None, ..Config::default() });
-    runner
-        .run(&case(), |case| {
-            let client = &mut *client.borrow_mut();
-            client.batch_execute("BEGIN").unwrap();
-            let result = survivors(client, &case, None);
-            client.batch_execute("ROLLBACK").unwrap();
-            let (left, removed, ledger) =
-                result.map_err(|failure| TestCaseError::fail(format!("{:?}", failure.as_db_error())))?;
-            let expected = oracle(&case);
-            prop_assert_eq!(removed as usize, case.rows.len() - expected.len());
-            prop_assert_eq!(ledger, removed);
-            prop_assert_eq!(left, expected);
-            Ok(())
-        })
-        .unwrap();
+    let each = |case| {
+        let client = &mut *client.borrow_mut();
+        client.batch_execute("BEGIN").unwrap();
+        let outcome = outcome(client, &case, None);
+        client.batch_execute("ROLLBACK").unwrap();
+        must_be_exact(&case, outcome)
+    };
+    runner(150).run(&case(), each).unwrap();
 }
 
 #[test]
@@ -252,30 +262,22 @@ fn exactly_the_removable_rows_go_in_batches() {
     const HOUR: i64 = DAY / 24;
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let client = RefCell::new(cluster.platform());
-    let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, ..Config::default() });
-    runner
-        .run(&(case(), 1..20i32, 1..=2i32), |(mut case, batch_size, workers)| {
-            // Here time goes by between the rows and the run.
-            for age in case.rows.iter_mut().filter_map(|row| row.age.as_mut()) {
-                if (*age - DAY).abs() < HOUR {
-                    *age = if *age > DAY { DAY + HOUR } else { DAY - HOUR };
-                }
+    let each = |(mut case, batch_size, workers): (Case, i32, i32)| {
+        // Here time goes by between the rows and the run.
+        for age in case.rows.iter_mut().filter_map(|row| row.age.as_mut()) {
+            if (*age - DAY).abs() < HOUR {
+                *age = if *age > DAY { DAY + HOUR } else { DAY - HOUR };
             }
-            let client = &mut *client.borrow_mut();
-            let result = survivors(client, &case, Some((batch_size, workers)));
-            client
-                .batch_execute(
-                    "DELETE FROM backlog_cleanup.target WHERE name = 'case'; TRUNCATE credit_transactions;
-                     DROP SCHEMA \"My \"\"Schema\" CASCADE; DROP TABLE IF EXISTS public.plain",
-                )
-                .unwrap();
-            let (left, removed, ledger) =
-                result.map_err(|failure| TestCaseError::fail(format!("{:?}", failure.as_db_error())))?;
-            let expected = oracle(&case);
-            prop_assert_eq!(removed as usize, case.rows.len() - expected.len());
-            prop_assert_eq!(ledger, removed);
-            prop_assert_eq!(left, expected);
-            Ok(())
-        })
-        .unwrap();
+        }
+        let client = &mut *client.borrow_mut();
+        let outcome = outcome(client, &case, Some((batch_size, workers)));
+        client
+            .batch_execute(
+                "DELETE FROM backlog_cleanup.target WHERE name = 'case'; TRUNCATE credit_transactions;
+                 DROP SCHEMA \"My \"\"Schema\" CASCADE; DROP TABLE IF EXISTS public.plain",
+            )
+            .unwrap();
+        must_be_exact(&case, outcome)
+    };
+    runner(40).run(&(case(), 1..20i32, 1..=2i32), each).unwrap();
 }
