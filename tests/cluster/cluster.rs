@@ -251,6 +251,7 @@ impl Cluster {
     pub fn program(&self, name: &str, arguments: &[&str]) -> String {
         let output = Command::new(self.bin.join(name))
             .args(["-h", self.socket(), "-U", "postgres"])
+            .env_remove("PGPORT")
             .args(arguments)
             .output()
             .expect("the program starts");
@@ -302,6 +303,8 @@ impl Cluster {
             .arg("-D")
             .arg(self.data())
             .env("RUST_BACKTRACE", self.backtrace)
+            // The name of the socket has it.
+            .env_remove("PGPORT")
             // pg_upgrade writes where it stands.
             .current_dir(self.dir.path())
             .stdout(Stdio::null());
