@@ -1,7 +1,5 @@
 //! The admin API over HTTP: the platform's endpoints and what is beside them.
 
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 mod server;
 
 use std::sync::Arc;

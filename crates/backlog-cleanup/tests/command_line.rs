@@ -1,8 +1,6 @@
 //! What the command line promises to people and to programs.
 
 mod cli;
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 
 use std::io::Read;
 use std::process::Command;

@@ -1,8 +1,6 @@
 //! Where the database is, and whether it is that one: what psql reads is read, and what cannot be kept is refused.
 
 mod cli;
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,6 @@
 //! A run that is interrupted is cancelled on the server, and what it did is said.
 
 mod cli;
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 
 use cli::{FAILURES, number};
 use cluster::{Cluster, until_true};

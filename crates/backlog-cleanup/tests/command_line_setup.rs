@@ -1,8 +1,6 @@
 //! From nothing to a night's job, by whoever is there.
 
 mod cli;
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 
 use cli::{FAILURES, number, run};
 use cluster::{Cluster, until_true};

@@ -1,11 +1,13 @@
 //! A run that is cut off, asked to stop, or finds the table changed after a pause.
 
-use super::*;
+use cluster::{Cluster, fail, fail_in_any_order, last_state, number, refused, start_run, truth, until, value};
+
+use crate::batched::{balance, report};
 
 #[test]
 fn wherever_it_is_interrupted_the_books_balance_and_the_next_run_finishes_the_job() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
-    fail(&mut cluster.platform(), 400);
+    fail_in_any_order(&mut cluster.platform(), 400);
     let mut client = cluster.connect();
     client.batch_execute("CREATE TABLE saved AS TABLE generations").unwrap();
     let pid = "SELECT pid FROM backlog_cleanup.progress WHERE state = 'running'";
@@ -25,12 +27,9 @@ fn wherever_it_is_interrupted_the_books_balance_and_the_next_run_finishes_the_jo
             if interruption == "timeout" {
                 client.batch_execute("ALTER DATABASE postgres SET statement_timeout = '2s'").unwrap();
             }
-            let run = start(
-                &cluster,
-                &format!(
-                    "CALL backlog_cleanup_run(mode => 'emergency', batch_size => 10, pause => '1 hour', workers => {workers})"
-                ),
-            );
+            let run = cluster.in_background(&format!(
+                "CALL backlog_cleanup_run(mode => 'emergency', batch_size => 10, pause => '1 hour', workers => {workers})"
+            ));
             client.batch_execute("ALTER DATABASE postgres RESET statement_timeout").unwrap();
             if interruption != "timeout" {
                 until(&cluster, &format!("SELECT removed = 10 * {workers} FROM backlog_cleanup.progress"));
@@ -45,7 +44,7 @@ fn wherever_it_is_interrupted_the_books_balance_and_the_next_run_finishes_the_jo
                          WHERE backend_type LIKE 'backlog_cleanup%'",
                     )
                     .unwrap(),
-                "kill" => cluster.kill(client.query_one(pid, &[]).unwrap().get(0)),
+                "kill" => assert!(cluster.kill(value(&mut client, pid))),
                 "crash" => cluster.crash(),
                 _ => {}
             }
@@ -53,8 +52,7 @@ fn wherever_it_is_interrupted_the_books_balance_and_the_next_run_finishes_the_jo
             let failure = done.expect_err("interrupted");
             until(&cluster, "SELECT state = 'interrupted' AND pid IS NULL FROM backlog_cleanup.progress");
             let mut client = cluster.connect();
-            let last = "SELECT backlog_cleanup_status_json() -> 'lastRun' ->> 'state' = 'interrupted'";
-            assert!(truth(&mut client, last), "{case}");
+            assert_eq!(last_state(&mut client).as_deref(), Some("interrupted"), "{case}");
             let removed = balance(&mut client, 400);
             if interruption != "timeout" {
                 assert_eq!(removed, 10 * workers, "{case}");
@@ -84,21 +82,25 @@ fn wherever_it_is_interrupted_the_books_balance_and_the_next_run_finishes_the_jo
 fn what_changes_while_it_pauses_is_looked_at_again() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();
-    client.batch_execute("CREATE FUNCTION load() RETURNS text LANGUAGE sql AS 'SELECT NULL'").unwrap();
-    client.batch_execute("UPDATE backlog_cleanup.target SET throttle_query = 'SELECT public.load()'").unwrap();
-    for (change, left, state) in [
-        ("UPDATE generations SET status = 'pending' WHERE id % 2 = 0", 45, "completed"),
-        ("UPDATE generations SET updated_at = now() AT TIME ZONE 'UTC' WHERE id % 2 = 0", 45, "completed"),
-        ("TRUNCATE generations", 0, "completed"),
-        ("ALTER TABLE generations ALTER id TYPE text USING id::text", 90, "55000"),
-        ("ALTER TABLE generations RENAME TO elsewhere", 90, "42P01"),
+    client
+        .batch_execute(
+            "CREATE FUNCTION load() RETURNS text LANGUAGE sql AS 'SELECT NULL';
+             UPDATE backlog_cleanup.target SET throttle_query = 'SELECT public.load()';
+             UPDATE backlog_cleanup.policy SET keep = 0",
+        )
+        .unwrap();
+    // The change, the rows that the run leaves, what becomes of it, and the rows that the next one leaves.
+    for (change, left, state, settled) in [
+        ("UPDATE generations SET status = 'pending' WHERE id % 2 = 0", 25, "completed", 25),
+        ("UPDATE generations SET updated_at = now() AT TIME ZONE 'UTC' WHERE id % 2 = 0", 25, "completed", 25),
+        ("TRUNCATE generations", 0, "completed", 0),
+        ("ALTER TABLE generations ALTER id TYPE text USING id::text", 50, "55000", 0),
+        ("ALTER TABLE generations RENAME TO elsewhere", 50, "42P01", 0),
     ] {
-        client
-            .batch_execute("TRUNCATE generations RESTART IDENTITY; UPDATE backlog_cleanup.policy SET keep = 0")
-            .unwrap();
-        fail(&mut client, 100);
-        let run = start(&cluster, "CALL backlog_cleanup_run(batch_size => 10, pause => '1 s')");
-        until(&cluster, "SELECT removed = 10 FROM backlog_cleanup.progress");
+        client.batch_execute("TRUNCATE generations RESTART IDENTITY").unwrap();
+        fail_in_any_order(&mut client, 100);
+        let run = cluster.in_background("CALL backlog_cleanup_run(batch_size => 50, pause => '1 s')");
+        until(&cluster, "SELECT removed = 50 FROM backlog_cleanup.progress");
         client.batch_execute(change).unwrap();
         let (_, done) = run.join().unwrap();
         let became = done.map_or_else(|failure| refused(Err(failure)).0, |()| "completed".to_owned());
@@ -106,11 +108,9 @@ fn what_changes_while_it_pauses_is_looked_at_again() {
         if change.contains("RENAME") {
             client.batch_execute("ALTER TABLE elsewhere RENAME TO generations").unwrap();
         }
-        let rows = number(&mut client, "SELECT count(*) FROM generations");
-        assert!(rows >= left && rows <= left + 10, "{change}: {rows}");
+        assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), left, "{change}");
         client.batch_execute("CALL backlog_cleanup_run()").unwrap();
-        let settled = if state == "42P01" { 0 } else { left / 45 * 50 };
-        assert!(number(&mut client, "SELECT count(*) FROM generations") <= settled, "{change}");
+        assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), settled, "{change}");
         if change.contains("TYPE") {
             client.batch_execute("ALTER TABLE generations ALTER id TYPE int USING id::int").unwrap();
         }
@@ -121,12 +121,12 @@ fn what_changes_while_it_pauses_is_looked_at_again() {
 fn a_run_that_is_asked_to_stop_ends_between_two_batches_and_the_next_finishes_the_job() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let mut client = cluster.platform();
-    fail(&mut client, 400);
+    fail_in_any_order(&mut client, 400);
     for workers in [1, 2] {
         let call = format!(
             "CALL backlog_cleanup_run(mode => 'emergency', batch_size => 5, pause => '0.2 s', workers => {workers})"
         );
-        let run = start(&cluster, &call);
+        let run = cluster.in_background(&call);
         until(&cluster, "SELECT batches > 0 FROM backlog_cleanup.progress");
         assert!(truth(&mut client, "SELECT backlog_cleanup_stop(run_id) FROM backlog_cleanup.progress"));
         run.join().unwrap().1.expect("it ends as a run does");
@@ -144,13 +144,11 @@ fn a_run_that_is_asked_to_stop_ends_between_two_batches_and_the_next_finishes_th
 #[test]
 fn a_session_that_ends_with_a_run_open_gives_its_target_back() {
     let cluster = Cluster::start("");
-    fail(&mut cluster.platform(), 100);
+    fail_in_any_order(&mut cluster.platform(), 100);
     for ending in ["disconnect", "terminate"] {
         let mut client = cluster.connect();
-        let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
-        let start =
-            "SELECT backlog_cleanup.start_run('generations', 'regular', 4, '0', NULL, NULL, 1, NULL, NULL, false)";
-        client.batch_execute(start).unwrap();
+        let pid: i32 = value(&mut client, "SELECT pg_backend_pid()");
+        client.batch_execute(&start_run(4)).unwrap();
         if ending == "terminate" {
             cluster.connect().batch_execute(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
         }
@@ -160,4 +158,32 @@ fn a_session_that_ends_with_a_run_open_gives_its_target_back() {
         assert!(!truth(&mut cluster.connect(), held), "{ending}");
         cluster.connect().batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
     }
+}
+
+#[test]
+fn a_run_in_one_transaction_that_is_cancelled_while_it_waits_changes_nothing() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 15);
+    client.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '0'").unwrap();
+    client.batch_execute("BEGIN; UPDATE generations SET status = 'pending' WHERE id = 1").unwrap();
+    let run = cluster.in_background("SELECT backlog_cleanup_emergency()");
+    until(&cluster, "SELECT count(pg_cancel_backend(pid)) > 0 FROM pg_locks WHERE NOT granted");
+    assert_eq!(refused(run.join().unwrap().1).0, "57014");
+    client.batch_execute("COMMIT").unwrap();
+    assert_eq!(balance(&mut client, 15), 0);
+}
+
+#[test]
+fn a_run_in_one_transaction_is_all_there_or_not_at_all_after_a_crash() {
+    let cluster = Cluster::start("fsync = on\n");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 15);
+    client.batch_execute("BEGIN; SELECT backlog_cleanup_emergency()").unwrap();
+    cluster.crash();
+    let mut client = cluster.connect();
+    assert_eq!(balance(&mut client, 15), 0);
+    client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+    cluster.crash();
+    assert_eq!(balance(&mut cluster.connect(), 15), 5);
 }

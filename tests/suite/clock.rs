@@ -1,8 +1,6 @@
 //! Clocks that are wrong: times in the future stay, and a server whose clock is a year ahead does not empty the table.
 
-mod cluster;
-
-use cluster::{Cluster, refused};
+use cluster::{Cluster, number, refused, truth};
 
 #[test]
 fn a_time_in_the_future_is_never_removed() {
@@ -19,8 +17,7 @@ fn a_time_in_the_future_is_never_removed() {
         .unwrap();
     for run in ["SELECT backlog_cleanup_failed_generations()", "CALL backlog_cleanup_run()"] {
         client.batch_execute(run).unwrap();
-        let left: i64 = client.query_one("SELECT count(*) FROM generations", &[]).unwrap().get(0);
-        assert_eq!(left, 4, "{run}");
+        assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 4, "{run}");
     }
 }
 
@@ -44,7 +41,7 @@ fn a_clock_that_is_a_year_ahead_does_not_empty_a_table_that_has_a_breaker() {
     cluster.restart_with(&[("LD_PRELOAD", &library), ("FAKETIME", "+365d"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
     let mut client = cluster.connect();
     let year = "SELECT now() - max(updated_at) AT TIME ZONE 'UTC' > interval '364 days' FROM generations";
-    assert!(client.query_one(year, &[]).unwrap().get::<_, bool>(0), "the clock is ahead");
+    assert!(truth(&mut client, year), "the clock is ahead");
     for run in ["SELECT backlog_cleanup_failed_generations()", "CALL backlog_cleanup_run()"] {
         let (sqlstate, message, _) = refused(client.batch_execute(run));
         assert_eq!(sqlstate, "54000", "{message}");
@@ -55,7 +52,7 @@ fn a_clock_that_is_a_year_ahead_does_not_empty_a_table_that_has_a_breaker() {
     cluster.restart();
     let mut client = cluster.connect();
     client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
-    let left: i64 = client.query_one("SELECT count(*) FROM generations", &[]).unwrap().get(0);
+    let left = number(&mut client, "SELECT count(*) FROM generations");
     assert!((150..160).contains(&left), "{left}");
 }
 

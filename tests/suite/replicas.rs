@@ -1,49 +1,57 @@
 //! A run and the servers that follow: a standby that takes over in the middle of it, and a subscriber.
 
-mod cluster;
+use cluster::{Cluster, balance, fail, last_state, numbers, refused, until_true, value};
+use postgres::Client;
 
-use cluster::{Cluster, until_true};
-
-const FILL: &str = "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
-    SELECT 'system_backlog', i % 10, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' FROM generate_series(1, 500) i";
-const STATE: &str = "SELECT backlog_cleanup_status_json() #>> '{lastRun,state}'";
+/// 500 rows of ten recipes.
+fn fill(client: &mut Client) {
+    for recipe in 0..10 {
+        fail(client, recipe, 50);
+    }
+}
 
 #[test]
 fn a_standby_that_takes_over_in_the_middle_of_a_run_has_the_books_right_and_finishes() {
     let primary = Cluster::start("");
-    primary.platform().batch_execute(FILL).unwrap();
+    fill(&mut primary.platform());
     let standby = primary.standby();
-    let mut session = primary.connect();
-    let run = "CALL backlog_cleanup_run(mode => 'emergency', batch_size => 100, pause => '1 hour')";
-    let run = std::thread::spawn(move || session.batch_execute(run));
+    let run =
+        primary.in_background("CALL backlog_cleanup_run(mode => 'emergency', batch_size => 100, pause => '1 hour')");
     let mut client = standby.connect();
     until_true(&mut client, "SELECT count(*) = 400 FROM generations");
     // A standby does not see who is at work.
-    assert_eq!(client.query_one(STATE, &[]).unwrap().get::<_, String>(0), "running");
-    let progress = "SELECT state FROM backlog_cleanup.progress";
-    assert_eq!(client.query_one(progress, &[]).unwrap().get::<_, String>(0), "running");
+    assert_eq!(last_state(&mut client).as_deref(), Some("running"));
+    assert_eq!(value::<String>(&mut client, "SELECT state FROM backlog_cleanup.progress"), "running");
     primary.stop();
-    assert!(run.join().unwrap().is_err());
+    assert!(run.join().unwrap().1.is_err());
     standby.promote();
     until_true(&mut client, "SELECT NOT pg_is_in_recovery()");
-    let books = "SELECT 500 - (SELECT count(*) FROM generations), (SELECT sum(amount) FROM credit_transactions),
-                        (SELECT sum(removed)::bigint FROM backlog_cleanup.run)";
-    let books = |client: &mut postgres::Client| {
-        let row = client.query_one(books, &[]).unwrap();
-        [0, 1, 2].map(|column| row.get::<_, i64>(column))
-    };
-    assert_eq!(books(&mut client), [100; 3]);
-    assert_eq!(client.query_one(STATE, &[]).unwrap().get::<_, String>(0), "interrupted");
+    assert_eq!(balance(&mut client, 500), 100);
+    assert_eq!(last_state(&mut client).as_deref(), Some("interrupted"));
     client.batch_execute("CALL backlog_cleanup_run(mode => 'emergency')").unwrap();
-    assert_eq!(books(&mut client), [500; 3]);
-    assert_eq!(client.query_one(STATE, &[]).unwrap().get::<_, String>(0), "completed");
+    assert_eq!(balance(&mut client, 500), 500);
+    assert_eq!(last_state(&mut client).as_deref(), Some("completed"));
+}
+
+#[test]
+fn a_standby_answers_status_and_dry_runs_and_refuses_a_run() {
+    let cluster = Cluster::start("");
+    fail(&mut cluster.platform(), 1, 15);
+    let standby = cluster.standby();
+    let mut client = standby.connect();
+    let failed = "SELECT failed_count, removable_count FROM backlog_cleanup_status()";
+    assert_eq!(numbers(&mut client, failed), [15, 5]);
+    client.batch_execute("SELECT backlog_cleanup_status_json()").unwrap();
+    client.batch_execute("SELECT backlog_cleanup_failed_generations(dry_run => true)").unwrap();
+    assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_failed_generations()")).0, "25006");
 }
 
 #[test]
 fn a_subscriber_ends_equal_to_the_publisher() {
     let publisher = Cluster::start("wal_level = logical\n");
     let mut client = publisher.platform();
-    client.batch_execute(&format!("{FILL}; CREATE PUBLICATION p FOR TABLE generations, credit_transactions")).unwrap();
+    fill(&mut client);
+    client.batch_execute("CREATE PUBLICATION p FOR TABLE generations, credit_transactions").unwrap();
     let subscriber = Cluster::start("wal_level = logical\n");
     let mut copy = subscriber.platform();
     let subscribe =
@@ -51,10 +59,10 @@ fn a_subscriber_ends_equal_to_the_publisher() {
     copy.batch_execute(&subscribe).unwrap();
     until_true(&mut copy, "SELECT count(*) = 500 FROM generations");
     client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
-    client.batch_execute(FILL).unwrap();
+    fill(&mut client);
     client.batch_execute("CALL backlog_cleanup_run(batch_size => 100)").unwrap();
     client.batch_execute("SELECT backlog_cleanup_emergency(recipe_id => '3')").unwrap();
-    let end: String = client.query_one("SELECT pg_current_wal_lsn()::text", &[]).unwrap().get(0);
+    let end: String = value(&mut client, "SELECT pg_current_wal_lsn()::text");
     until_true(
         &mut client,
         &format!("SELECT confirmed_flush_lsn >= '{end}' FROM pg_replication_slots WHERE slot_name = 's'"),

@@ -1,15 +1,12 @@
 //! Every SQL example of the README runs, in its order, on the platform's tables.
 
-mod cluster;
-
-use cluster::Cluster;
+use cluster::with_pg_cron;
 
 #[test]
 fn every_sql_example_runs() {
-    let cluster = Cluster::start_with_pg_cron();
-    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    let cluster = with_pg_cron();
     cluster.platform();
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let examples: Vec<&str> =
         readme.split("```sql\n").skip(1).map(|rest| rest.split("```").next().expect("an end")).collect();
     assert!(examples.len() >= 10, "the README has lost its examples");

@@ -1,33 +1,23 @@
 //! Dump and restore in every format, and what DROP EXTENSION leaves behind.
 
-mod cluster;
-
-use cluster::{Cluster, PG_CRON, refused};
-
-const FAIL: &str = "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
-    SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' FROM generate_series(1, 15)";
-
-fn with_pg_cron() -> (Cluster, postgres::Client) {
-    let cluster = Cluster::start(PG_CRON);
-    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
-    let client = cluster.platform();
-    (cluster, client)
-}
+use cluster::{Cluster, PG_CRON, balance, column, fail, number, refused, start_run, value, with_pg_cron};
+use postgres::Client;
 
 #[test]
 fn every_format_carries_everything_and_a_run_that_was_at_work_is_interrupted() {
-    let (cluster, mut client) = with_pg_cron();
-    client.batch_execute(FAIL).unwrap();
+    let cluster = with_pg_cron();
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 15);
     client
         .batch_execute(
             "INSERT INTO backlog_cleanup.target (name) VALUES ('second');
              UPDATE backlog_cleanup.policy SET recipe_id = '1' WHERE target = 'second';
              UPDATE backlog_cleanup.policy SET keep = 3, note = 'kept';
              SELECT backlog_cleanup_failed_generations(recipe_id => '1');
-             UPDATE backlog_cleanup.policy SET keep = 0;
-             SELECT backlog_cleanup.start_run('generations', 'regular', 2, '0', NULL, NULL, 1, NULL, NULL, false)",
+             UPDATE backlog_cleanup.policy SET keep = 0",
         )
         .unwrap();
+    client.batch_execute(&start_run(2)).unwrap();
     client.batch_execute("SELECT backlog_cleanup.next_batch(2)").unwrap();
     let dump = cluster.program("pg_dump", &["postgres"]);
     let dir = tempfile::tempdir().unwrap();
@@ -69,13 +59,10 @@ fn every_format_carries_everything_and_a_run_that_was_at_work_is_interrupted() {
         assert_eq!(before.len(), after.len(), "{format:?}");
 
         let mut client = restored.connect();
-        let books = "SELECT (SELECT sum(amount) FROM credit_transactions), (SELECT sum(removed)::bigint FROM backlog_cleanup.run),
-                            (SELECT 15 - count(*) FROM generations), (SELECT count(*) FROM cron.job)";
-        let before = client.query_one(books, &[]).unwrap();
-        assert_eq!([0, 1, 2, 3].map(|column| before.get::<_, i64>(column)), [14, 14, 14, 1]);
+        assert_eq!(balance(&mut client, 15), 14);
         client.batch_execute("CALL backlog_cleanup_run()").unwrap();
-        let after = client.query_one(books, &[]).unwrap();
-        assert_eq!([0, 1, 2, 3].map(|column| after.get::<_, i64>(column)), [15, 15, 15, 1]);
+        assert_eq!(balance(&mut client, 15), 15);
+        assert_eq!(number(&mut client, "SELECT count(*) FROM cron.job"), 1);
     }
 }
 
@@ -89,14 +76,13 @@ const CATALOGS: &str = "
 
 #[test]
 fn drop_extension_behind_unschedule_leaves_nothing_behind() {
-    let (_cluster, mut client) = with_pg_cron();
+    let cluster = with_pg_cron();
+    let mut client = cluster.platform();
     client
         .batch_execute("SELECT backlog_cleanup_unschedule(); DROP EXTENSION backlog_cleanup; CREATE ROLE monitor")
         .unwrap();
-    client.batch_execute(FAIL).unwrap();
-    let catalogs = |client: &mut postgres::Client| -> Vec<String> {
-        client.query(CATALOGS, &[]).unwrap().iter().map(|row| row.get(0)).collect()
-    };
+    fail(&mut client, 1, 15);
+    let catalogs = |client: &mut Client| column::<String>(client, CATALOGS);
     let before = catalogs(&mut client);
     client
         .batch_execute(
@@ -111,7 +97,7 @@ fn drop_extension_behind_unschedule_leaves_nothing_behind() {
 
     // A job that is left behind says what it misses.
     client.batch_execute("CREATE EXTENSION backlog_cleanup; DROP EXTENSION backlog_cleanup").unwrap();
-    let command: String = client.query_one("SELECT command FROM cron.job", &[]).unwrap().get(0);
+    let command: String = value(&mut client, "SELECT command FROM cron.job");
     let (sqlstate, message, _) = refused(client.batch_execute(&command));
     assert_eq!(
         (sqlstate.as_str(), message.as_str()),
@@ -119,6 +105,6 @@ fn drop_extension_behind_unschedule_leaves_nothing_behind() {
     );
     // A new extension takes it over.
     client.batch_execute("CREATE EXTENSION backlog_cleanup").unwrap();
-    assert_eq!(client.query_one("SELECT count(*) FROM cron.job", &[]).unwrap().get::<_, i64>(0), 1);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM cron.job"), 1);
     client.batch_execute(&command).unwrap();
 }

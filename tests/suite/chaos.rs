@@ -1,13 +1,13 @@
 //! Processes that die at random moments of a run: afterwards the books balance, nothing that must stay is gone, and the next
 //! run finishes the job. ROUNDS says how many there are, SEED which.
 
-mod cluster;
-
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, Random, kill, setting, until_holds};
+use cluster::{Cluster, balance, last_state, number, numbers, until_holds, value};
 use postgres::Client;
+
+use crate::random::{Random, setting};
 
 /// 5,000 rows of every kind, and apart from the extension which of them a run has to leave.
 const FILL: &str = "TRUNCATE generations, credit_transactions, keeper; DELETE FROM backlog_cleanup.run;
@@ -81,7 +81,7 @@ impl Round {
     fn play(&self, cluster: &Cluster, share: u64, usual: Duration) -> bool {
         let mut session = cluster.connect();
         let mut watcher = cluster.connect();
-        let backend: i32 = session.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+        let backend: i32 = value(&mut session, "SELECT pg_backend_pid()");
         let postmaster = cluster.postmaster();
         let statement = self.statement();
         let run = thread::spawn(move || session.batch_execute(&statement).map(|()| session));
@@ -101,7 +101,7 @@ impl Round {
         let mut is_dead = true;
         match self.victim {
             Victim::Everybody => cluster.stop(),
-            _ => is_dead = victim != 0 && kill(victim),
+            _ => is_dead = victim != 0 && cluster.kill(victim),
         }
         let done = run.join().unwrap();
         let is_cut_off = done.is_err();
@@ -129,15 +129,13 @@ struct Books {
 
 /// Reads the books, which must balance: all rows that are gone, those gone that had to stay, and those left that had to go.
 fn books(client: &mut Client, mode: &str) -> Books {
-    let books = "SELECT 5000 - (SELECT count(*) FROM generations),
-            (SELECT coalesce(sum(amount), 0)::bigint FROM credit_transactions),
-            (SELECT coalesce(sum(removed), 0)::bigint FROM backlog_cleanup.run),
-            (SELECT count(*) FROM keeper k WHERE k.mode = $1 AND NOT EXISTS (SELECT FROM generations g WHERE g.id = k.id)),
-            (SELECT count(*) FROM generations g
-             WHERE NOT EXISTS (SELECT FROM keeper k WHERE k.mode = $1 AND k.id = g.id))";
-    let row = client.query_one(books, &[&mode]).unwrap();
-    let [gone, ledger, removed, lost, left]: [i64; 5] = [0, 1, 2, 3, 4].map(|column| row.get(column));
-    assert_eq!((ledger, removed), (gone, gone), "the books");
+    let gone = balance(client, 5000);
+    let sets = format!(
+        "WITH kept AS (SELECT id FROM keeper WHERE mode = '{mode}')
+         SELECT (SELECT count(*) FROM (TABLE kept EXCEPT SELECT id FROM generations) lost),
+                (SELECT count(*) FROM (SELECT id FROM generations EXCEPT TABLE kept) remaining)"
+    );
+    let [lost, left] = numbers(client, &sets);
     Books { gone, lost, left }
 }
 
@@ -154,12 +152,12 @@ fn the_books_balance_and_the_next_run_finishes_whatever_dies_and_whenever() {
     drop(client);
     let mut random = Random(seed);
     let (mut cut_off, mut in_between) = (0, 0);
-    for number in 0..rounds {
-        let (form, victim) = KINDS[number as usize % KINDS.len()];
+    for round_number in 0..rounds {
+        let (form, victim) = KINDS[round_number as usize % KINDS.len()];
         let mode = if random.below(2) == 0 { "regular" } else { "emergency" };
         let round = Round { form, mode, victim };
         let moment = random.below(1000);
-        println!("round {number} of seed {seed}: {round:?}, {moment} thousandths of {usual:?}");
+        println!("round {round_number} of seed {seed}: {round:?}, {moment} thousandths of {usual:?}");
         cluster.reconnect().batch_execute(FILL).unwrap();
         cut_off += i32::from(round.play(&cluster, moment, usual));
         let mut client = cluster.reconnect();
@@ -167,15 +165,13 @@ fn the_books_balance_and_the_next_run_finishes_whatever_dies_and_whenever() {
         assert_eq!(lost, 0, "nothing that must stay is gone");
         assert!(form != Form::Function || gone == 0 || left == 0, "one transaction does all or nothing");
         in_between += i32::from(gone > 0 && left > 0);
-        let state = "SELECT backlog_cleanup_status_json() #>> '{lastRun,state}'";
-        let state: Option<String> = client.query_one(state, &[]).unwrap().get(0);
+        let state = last_state(&mut client);
         let is_known = state.as_deref().is_none_or(|state| state == if left > 0 { "interrupted" } else { "completed" });
         assert!(is_known || left == 0 && state.as_deref() == Some("interrupted"), "{state:?} with {left} rows left");
         client.batch_execute(&round.statement()).unwrap();
         let Books { lost, left, .. } = books(&mut client, mode);
         assert_eq!((lost, left), (0, 0), "the next run finishes");
-        let running = "SELECT count(*) FROM backlog_cleanup.run WHERE state = 'running'";
-        assert_eq!(client.query_one(running, &[]).unwrap().get::<_, i64>(0), 0);
+        assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run WHERE state = 'running'"), 0);
     }
     println!("{rounds} rounds: {cut_off} runs were cut off, {in_between} of them between two batches");
 }

@@ -1,10 +1,7 @@
 //! A released version, filled and upgraded, is the same as a fresh install. `make install` puts the scripts of earlier
 //! releases beside the server's.
 
-mod cluster;
-
-use cluster::{Cluster, refused};
-use postgres::Client;
+use cluster::{Cluster, column, refused, value};
 
 /// Every object of the extension with its definition, its comment and who may use it.
 const OBJECTS: &str = "
@@ -73,10 +70,6 @@ const DATA: &str = "
     UNION ALL SELECT to_jsonb(r)::text FROM backlog_cleanup.run_recipe r
     ORDER BY 1";
 
-fn lines(client: &mut Client, query: &str) -> Vec<String> {
-    client.query(query, &[]).unwrap().iter().map(|row| row.get(0)).collect()
-}
-
 #[test]
 fn every_released_version_upgrades_to_what_a_fresh_install_is() {
     let cluster = Cluster::start("");
@@ -84,15 +77,14 @@ fn every_released_version_upgrades_to_what_a_fresh_install_is() {
     fresh.batch_execute("CREATE ROLE monitor; CREATE ROLE operator; CREATE ROLE admin").unwrap();
     fresh.batch_execute(GRANT).unwrap();
     fresh.batch_execute(FILL).unwrap();
-    let current: String =
-        fresh.query_one("SELECT extversion FROM pg_extension WHERE extname = 'backlog_cleanup'", &[]).unwrap().get(0);
-    for script in std::fs::read_dir("sql/released").unwrap() {
+    let current: String = value(&mut fresh, "SELECT extversion FROM pg_extension WHERE extname = 'backlog_cleanup'");
+    for script in std::fs::read_dir("../sql/released").unwrap() {
         let name = script.unwrap().file_name().into_string().unwrap();
         let version = name.trim_start_matches("backlog_cleanup--").trim_end_matches(".sql").to_owned();
         let database = format!("from_{}", version.replace('.', "_"));
         fresh.batch_execute(&format!("CREATE DATABASE {database}")).unwrap();
         let mut upgraded = cluster.connect_to(&database);
-        upgraded.batch_execute(include_str!("../demo/platform.sql")).unwrap();
+        upgraded.batch_execute(include_str!("../../demo/platform.sql")).unwrap();
         upgraded.batch_execute(&format!("CREATE EXTENSION backlog_cleanup VERSION '{version}'; {GRANT}")).unwrap();
         upgraded.batch_execute(FILL).unwrap();
         if version != current {
@@ -115,7 +107,11 @@ fn every_released_version_upgrades_to_what_a_fresh_install_is() {
             .batch_execute("SET ROLE admin; UPDATE backlog_cleanup.target SET batch_size = batch_size; RESET ROLE")
             .unwrap();
         for (what, query) in [("objects", OBJECTS), ("shapes", SHAPES), ("data", DATA)] {
-            assert_eq!(lines(&mut upgraded, query), lines(&mut fresh, query), "{what} of {version}");
+            assert_eq!(
+                column::<String>(&mut upgraded, query),
+                column::<String>(&mut fresh, query),
+                "{what} of {version}"
+            );
         }
         upgraded.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
     }

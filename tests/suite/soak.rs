@@ -1,14 +1,14 @@
 //! Runs of all kinds beside a load that fails, retries and claims, for SECONDS. Triggers record every change; at the end a
 //! checker that shares nothing with the extension replays the history.
 
-mod cluster;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, Random, setting};
+use cluster::{Cluster, start_run};
 use postgres::{Client, IsolationLevel};
+
+use crate::random::{Random, setting};
 
 const KEEP: usize = 3;
 
@@ -106,8 +106,7 @@ fn run(session: &mut Client, kind: u64) -> Result<(), postgres::Error> {
             return in_one_snapshot(session, run).map(drop);
         }
         _ => {
-            let start = "backlog_cleanup.start_run('generations', 'regular', 5, '0', NULL, NULL, 1, NULL, NULL, false)";
-            let id = in_one_snapshot(session, start)?;
+            let id = in_one_snapshot(session, &format!("({})", start_run(5)))?;
             let next = "SELECT backlog_cleanup.next_batch($1) IS NULL";
             while !session.query_one(next, &[&id])?.get::<_, bool>(0) {}
             return session.execute("SELECT backlog_cleanup.finish_run($1)", &[&id]).map(drop);

@@ -1,11 +1,21 @@
 //! How the rows are found that a run removes. A batched run remembers where they are; what is there when it comes to it may
 //! be another row.
 
-mod cluster;
+use cluster::{Cluster, create_index, number, numbers, truth, until, value};
+use postgres::Client;
 
-use cluster::{Cluster, until};
+const RUN: &str = "CALL backlog_cleanup_run(batch_size => 18, pause => '2 s')";
 
-const RUN: &str = "CALL backlog_cleanup_run(batch_size => 10, pause => '2 s')";
+/// Failed rows of one recipe, each older than the one before.
+fn fill(client: &mut Client) {
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' - interval '1 second' * i
+             FROM generate_series(1, 45) i",
+        )
+        .unwrap();
+}
 
 #[test]
 fn a_row_that_has_taken_the_place_of_another_survives() {
@@ -14,33 +24,28 @@ fn a_row_that_has_taken_the_place_of_another_survives() {
     for logged in ["LOGGED", "UNLOGGED"] {
         client
             .batch_execute(&format!(
-                "TRUNCATE generations RESTART IDENTITY CASCADE;
-                 ALTER TABLE generations SET {logged};
-                 INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
-                 SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' - interval '1 second' * i
-                 FROM generate_series(1, 45) i;
-                 TRUNCATE credit_transactions"
+                "TRUNCATE generations RESTART IDENTITY CASCADE; TRUNCATE credit_transactions;
+                 ALTER TABLE generations SET {logged}"
             ))
             .unwrap();
-        let mut runner = cluster.connect();
-        let run = std::thread::spawn(move || runner.batch_execute(RUN));
-        until(&cluster, "SELECT removed = 10 FROM backlog_cleanup.progress");
+        fill(&mut client);
+        let run = cluster.in_background(RUN);
+        until(&cluster, "SELECT removed = 18 FROM backlog_cleanup.progress");
         // Row 45 would have gone in the last batch; row 1 is the newest, and stays.
-        let place: String = client.query_one("SELECT ctid::text FROM generations WHERE id = 45", &[]).unwrap().get(0);
+        let place: String = value(&mut client, "SELECT ctid::text FROM generations WHERE id = 45");
         client.batch_execute("DELETE FROM generations WHERE id = 45").unwrap();
         // Free are the places of the first batch and this one; the others are filled.
         client.batch_execute("VACUUM generations").unwrap();
         let moved = "UPDATE generations SET like_count = like_count + 1 WHERE id = 1 RETURNING ctid::text";
-        while client.query_one(moved, &[]).unwrap().get::<_, String>(0) != place {
+        while value::<String>(&mut client, moved) != place {
             client
                 .batch_execute("INSERT INTO generations (user_id, prompt, status) VALUES ('user-1', '', 'pending')")
                 .unwrap();
         }
-        run.join().unwrap().unwrap();
+        run.join().unwrap().1.unwrap();
         let left = "SELECT count(*) = 10 AND bool_or(id = 1) FROM generations WHERE status = 'failed'";
-        assert!(client.query_one(left, &[]).unwrap().get::<_, bool>(0), "{logged}");
-        let removed = "SELECT sum(amount) = 34 FROM credit_transactions";
-        assert!(client.query_one(removed, &[]).unwrap().get::<_, bool>(0), "{logged}");
+        assert!(truth(&mut client, left), "{logged}");
+        assert_eq!(number(&mut client, "SELECT sum(amount) FROM credit_transactions"), 34, "{logged}");
     }
 }
 
@@ -48,24 +53,16 @@ fn a_row_that_has_taken_the_place_of_another_survives() {
 fn rows_that_moved_within_their_page_go_beside_one_that_is_locked() {
     let cluster = Cluster::start("autovacuum = off\n");
     let mut client = cluster.platform();
-    let index: String = client.query_one("SELECT backlog_cleanup_index_sql()", &[]).unwrap().get(0);
     client.batch_execute("ALTER TABLE generations SET (fillfactor = 40)").unwrap();
     client.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '100 ms'").unwrap();
-    client.batch_execute(&index).unwrap();
-    client
-        .batch_execute(
-            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
-             SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' - interval '1 second' * i
-             FROM generate_series(1, 45) i",
-        )
-        .unwrap();
+    create_index(&mut client, "generations");
+    fill(&mut client);
     client.batch_execute("UPDATE generations SET like_count = 1").unwrap();
     client.batch_execute("VACUUM ANALYZE generations").unwrap();
     let mut other = cluster.connect();
     other.batch_execute("BEGIN; SELECT FROM generations WHERE id = 45 FOR UPDATE").unwrap();
     client.batch_execute("CALL backlog_cleanup_run()").unwrap();
-    let run = client.query_one("SELECT removed, skipped FROM backlog_cleanup.run", &[]).unwrap();
-    assert_eq!((run.get::<_, i64>(0), run.get::<_, i64>(1)), (34, 1));
+    assert_eq!(numbers(&mut client, "SELECT removed, skipped FROM backlog_cleanup.run"), [34, 1]);
 }
 
 #[test]

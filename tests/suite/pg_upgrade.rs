@@ -1,20 +1,13 @@
 //! pg_upgrade: nothing is lost, and everything works on. PG_UPGRADE_FROM is the `pg_config` of an earlier major; without
 //! it, it goes from this major to this one.
 
-mod cluster;
-
-use cluster::{Cluster, PG_CRON, pg_config, refused};
+use cluster::{Cluster, PG_CRON, balance, create_index, own_by, pg_config, refused, start_run, value};
 use postgres::Client;
 
 const ROLES: &str = "CREATE ROLE platform; CREATE ROLE watcher; CREATE ROLE runner; CREATE ROLE \"The Chief\"";
 
 /// A target as it is and one of other types, in partitions; levels; runs of each kind.
 const FILL: &str = "
-    GRANT USAGE ON SCHEMA public TO platform;
-    ALTER TABLE generations OWNER TO platform;
-    ALTER TABLE recipes OWNER TO platform;
-    ALTER TABLE users OWNER TO platform;
-    ALTER TABLE credit_transactions OWNER TO platform;
     SELECT backlog_cleanup_grant('watcher', 'monitor'), backlog_cleanup_grant('runner', 'operator'),
            backlog_cleanup_grant('The Chief', 'admin');
 
@@ -38,10 +31,6 @@ const FILL: &str = "
     FROM generate_series(1, 10) recipe, generate_series(1, 15);
     SELECT backlog_cleanup_failed_generations(recipe_id => '1'), backlog_cleanup_emergency(recipe_id => '2'),
            backlog_cleanup_failed_generations('jobs', recipe_id => 'fax')";
-
-/// A batched run that is at work; `CALL` in a session of its own would be over.
-const START: &str =
-    "SELECT backlog_cleanup.start_run('generations', 'regular', 7, '0', NULL, NULL, 1, NULL, NULL, false)";
 
 /// What there is of both targets and the books, and of the state that no dump carries.
 const ROWS: &str = "
@@ -78,16 +67,17 @@ fn what_was_there_before_is_there_afterwards_and_works() {
     // The library of this version is there, but not its schema.
     let mut released = old.connect_to("released");
     for (client, version) in [(&mut client, ""), (&mut released, "VERSION '0.1.0'")] {
-        client.batch_execute(include_str!("../demo/platform.sql")).unwrap();
+        client.batch_execute(include_str!("../../demo/platform.sql")).unwrap();
         client.batch_execute(&format!("CREATE EXTENSION backlog_cleanup {version}")).unwrap();
+        own_by(client, "platform");
         client.batch_execute(FILL).unwrap();
         for target in ["generations", "jobs"] {
-            let index: String = client.query_one("SELECT backlog_cleanup_index_sql($1)", &[&target]).unwrap().get(0);
-            client.batch_execute(&index).unwrap();
+            create_index(client, target);
         }
     }
     client.batch_execute("CALL backlog_cleanup_run(recipe_id => '3', batch_size => 4, workers => 2)").unwrap();
-    let run: i64 = client.query_one(START, &[]).unwrap().get(0);
+    // At work still: `CALL` in a session of its own would be over.
+    let run: i64 = value(&mut client, &start_run(7));
     client.execute("SELECT backlog_cleanup.next_batch($1)", &[&run]).unwrap();
     drop((client, released));
 
@@ -121,14 +111,10 @@ fn what_was_there_before_is_there_afterwards_and_works() {
         }
         client.batch_execute("RESET ROLE").unwrap();
     }
-    let books = "SELECT (SELECT sum(amount) FROM credit_transactions),
-                        (SELECT sum(removed)::bigint FROM backlog_cleanup.run WHERE target = 'generations'),
-                        (SELECT 150 - count(*) FROM generations), (SELECT state FROM backlog_cleanup.run WHERE id = $1)";
-    let books = client.query_one(books, &[&run]).unwrap();
-    let [ledger, removed, gone]: [i64; 3] = [0, 1, 2].map(|column| books.get(column));
     // Three rows stay of each recipe but the second, which was an emergency.
-    assert_eq!([ledger, removed, gone], [150 - 9 * 3; 3]);
-    assert_eq!(books.get::<_, String>(3), "interrupted");
+    assert_eq!(balance(&mut client, 150), 150 - 9 * 3);
+    let state: String = value(&mut client, &format!("SELECT state FROM backlog_cleanup.run WHERE id = {run}"));
+    assert_eq!(state, "interrupted");
 
     client.batch_execute("ANALYZE").unwrap();
     client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
@@ -137,10 +123,8 @@ fn what_was_there_before_is_there_afterwards_and_works() {
     let mut released = new.connect_to("released");
     released.batch_execute("ALTER EXTENSION backlog_cleanup UPDATE").unwrap();
     released.batch_execute("CALL backlog_cleanup_run()").unwrap();
-    let books = "SELECT (SELECT sum(amount) FROM credit_transactions), 150 - (SELECT count(*) FROM generations)";
-    let books = released.query_one(books, &[]).unwrap();
     // Ten rows stay of each recipe but the second.
-    assert_eq!([0, 1].map(|column| books.get::<_, i64>(column)), [150 - 9 * 10; 2]);
+    assert_eq!(balance(&mut released, 150), 150 - 9 * 10);
     assert!(
         !ill(&mut released, "generations").iter().any(|[check, _]| ["version", "ledger"].contains(&check.as_str()))
     );

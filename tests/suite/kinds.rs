@@ -1,8 +1,6 @@
 //! Every kind of table, in one transaction and in batches: partitions, children, foreign partitions, distributed tables.
 
-mod cluster;
-
-use cluster::{Cluster, refused, until};
+use cluster::{Cluster, SEE, column, create_index, number, refused, until, veto};
 use postgres::Client;
 
 /// What a test calls, with the field that counts.
@@ -22,15 +20,17 @@ const FILL: &str = "INSERT INTO kind
            now() - interval '1 hour' * (i * 7 % 240), NULL
     FROM generate_series(1, 240) i";
 
-/// The rows that a run leaves, by a window.
-const LEFT: &str = "SELECT id FROM (
-        SELECT id, status, updated_at, row_number() OVER (
-            PARTITION BY recipe_id, status = 'failed' AND updated_at < now() - interval '24 hours'
-            ORDER BY updated_at DESC, id DESC) AS rank FROM kind) r
-    WHERE NOT (status = 'failed' AND ($1 OR updated_at < now() - interval '24 hours' AND rank > 10)) ORDER BY id";
-
-fn ids(client: &mut Client, query: &str, arguments: &[&(dyn postgres::types::ToSql + Sync)]) -> Vec<i32> {
-    client.query(query, arguments).unwrap().iter().map(|row| row.get(0)).collect()
+/// The rows that a run has to leave, by a window.
+fn kept(client: &mut Client, is_emergency: bool) -> Vec<i32> {
+    let kept = format!(
+        "SELECT id FROM (
+             SELECT id, status, updated_at, row_number() OVER (
+                 PARTITION BY recipe_id, status = 'failed' AND updated_at < now() - interval '24 hours'
+                 ORDER BY updated_at DESC, id DESC) AS rank FROM kind) r
+         WHERE NOT (status = 'failed' AND ({is_emergency} OR updated_at < now() - interval '24 hours' AND rank > 10))
+         ORDER BY id"
+    );
+    column(client, &kept)
 }
 
 fn target(client: &mut Client) {
@@ -43,7 +43,7 @@ fn target(client: &mut Client) {
 }
 
 /// How many recipes a status counts as this query does.
-const COUNTED: &str = "SELECT count(*)::int FROM backlog_cleanup_status('kind') s
+const COUNTED: &str = "SELECT count(*) FROM backlog_cleanup_status('kind') s
     JOIN (SELECT recipe_id::text, count(*), count(*) FILTER (WHERE status = 'failed') AS failed,
                  count(*) FILTER (WHERE status = 'pending') AS pending,
                  greatest(count(*) FILTER (WHERE status = 'failed' AND updated_at < now() - interval '24 hours') - 10, 0)
@@ -63,17 +63,17 @@ fn exactly_the_right_rows_go_after(client: &mut Client, kind: &str, statements: 
         client.batch_execute("DELETE FROM kind; TRUNCATE credit_transactions").unwrap();
         client.batch_execute(FILL).unwrap();
         statements.iter().for_each(|statement| client.batch_execute(statement).unwrap());
-        assert_eq!(ids(client, COUNTED, &[]), [4], "{kind}");
-        let expected = ids(client, LEFT, &[&call.contains("emergency")]);
+        assert_eq!(number(client, COUNTED), 4, "{kind}");
+        let expected = kept(client, call.contains("emergency"));
         client.batch_execute(call).unwrap_or_else(|failure| panic!("{kind}, {call}: {:?}", failure.as_db_error()));
-        assert_eq!(ids(client, "SELECT id FROM kind ORDER BY id", &[]), expected, "{kind}, {call}");
-        let ledger = "SELECT sum(amount)::int FROM credit_transactions";
-        assert_eq!(ids(client, ledger, &[]), [240 - expected.len() as i32], "{kind}, {call}");
+        assert_eq!(column::<i32>(client, "SELECT id FROM kind ORDER BY id"), expected, "{kind}, {call}");
+        let ledger = number(client, "SELECT sum(amount) FROM credit_transactions");
+        assert_eq!(ledger, 240 - expected.len() as i64, "{kind}, {call}");
         // There are 60 rows of each recipe.
-        let per_recipe = "SELECT count(*)::int FROM backlog_cleanup.run_recipe r
+        let per_recipe = "SELECT count(*) FROM backlog_cleanup.run_recipe r
             WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)
               AND cleaned_count = 60 - (SELECT count(*) FROM kind k WHERE k.recipe_id::text = r.recipe_id)";
-        assert_eq!(ids(client, per_recipe, &[]), [4], "{kind}, {call}");
+        assert_eq!(number(client, per_recipe), 4, "{kind}, {call}");
     }
 }
 
@@ -81,9 +81,9 @@ fn exactly_the_right_rows_go_after(client: &mut Client, kind: &str, statements: 
 fn partitions_children_unlogged_and_temporary_tables_work() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let mut client = cluster.platform();
-    let version: String = client.query_one("SHOW server_version_num", &[]).unwrap().get(0);
+    let version = number(&mut client, "SELECT current_setting('server_version_num')");
     // Before PostgreSQL 18 all that is generated is stored.
-    let generated = if version.as_str() < "180000" { "STORED" } else { "VIRTUAL" };
+    let generated = if version < 180_000 { "STORED" } else { "VIRTUAL" };
     for (kind, create) in [
         (
             "partitions of three levels",
@@ -133,8 +133,7 @@ fn rows_that_updates_moved_within_their_pages_are_found_through_the_index() {
     let mut client = cluster.platform();
     client.batch_execute(&format!("CREATE TABLE kind ({COLUMNS}) WITH (fillfactor = 40)")).unwrap();
     target(&mut client);
-    let index: String = client.query_one("SELECT backlog_cleanup_index_sql('kind')", &[]).unwrap().get(0);
-    client.batch_execute(&index).unwrap();
+    create_index(&mut client, "kind");
     // An entry of the index then leads to a line pointer that redirects, on a page that a scan of the index does not visit.
     let updated = ["UPDATE kind SET failure_reason = 'again'", "VACUUM ANALYZE kind"];
     exactly_the_right_rows_go_after(&mut client, "updated", &updated);
@@ -164,6 +163,7 @@ fn views_are_refused() {
 fn a_partitions_triggers_run_as_its_own_owner() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();
+    client.batch_execute(SEE).unwrap();
     client
         .batch_execute(
             &"CREATE ROLE one; CREATE ROLE two; GRANT ALL ON SCHEMA public TO one, two;
@@ -171,9 +171,6 @@ fn a_partitions_triggers_run_as_its_own_owner() {
              CREATE TABLE left_one PARTITION OF kind FOR VALUES IN (0, 1); CREATE TABLE other PARTITION OF kind DEFAULT;
              ALTER TABLE kind OWNER TO one; ALTER TABLE left_one OWNER TO one; ALTER TABLE other OWNER TO two;
              GRANT ALL ON left_one, other TO one, two;
-             CREATE TABLE seen (who name); GRANT INSERT ON seen TO PUBLIC;
-             CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS
-                 'BEGIN INSERT INTO public.seen VALUES (current_user); RETURN OLD; END';
              CREATE TRIGGER see BEFORE DELETE ON other FOR EACH ROW EXECUTE FUNCTION see()"
                 .replace("COLUMNS", COLUMNS),
         )
@@ -184,8 +181,7 @@ fn a_partitions_triggers_run_as_its_own_owner() {
         client.batch_execute(FILL).unwrap();
         client.batch_execute("DELETE FROM seen").unwrap();
         client.batch_execute(call).unwrap();
-        assert_eq!(ids(&mut client, "SELECT 1 FROM seen WHERE who <> 'two' LIMIT 1", &[]), [0; 0], "{call}");
-        assert_eq!(ids(&mut client, "SELECT (count(*) > 0)::int FROM seen", &[]), [1]);
+        assert_eq!(column::<String>(&mut client, "SELECT DISTINCT who::text FROM seen"), ["two"], "{call}");
     }
 }
 
@@ -264,15 +260,12 @@ fn a_partition_that_is_detached_while_a_run_pauses_keeps_its_rows() {
         .unwrap();
     target(&mut client);
     client.batch_execute(FILL).unwrap();
-    let mut runner = cluster.connect();
-    let run = std::thread::spawn(move || {
-        runner.batch_execute("CALL backlog_cleanup_run('kind', 'emergency', batch_size => 50, pause => '1 s')")
-    });
+    let run = cluster.in_background("CALL backlog_cleanup_run('kind', 'emergency', batch_size => 50, pause => '1 s')");
     until(&cluster, "SELECT removed = 50 FROM backlog_cleanup.progress");
     client.batch_execute("ALTER TABLE kind DETACH PARTITION second").unwrap();
-    run.join().unwrap().unwrap();
-    assert_eq!(ids(&mut client, "SELECT count(*)::int FROM second", &[]), [120]);
-    assert_eq!(ids(&mut client, "SELECT count(*)::int FROM first WHERE status = 'failed'", &[]), [0]);
+    run.join().unwrap().1.unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM second"), 120);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM first WHERE status = 'failed'"), 0);
 }
 
 #[test]
@@ -290,11 +283,10 @@ fn recipes_are_told_apart_by_their_bytes_whatever_their_collation() {
                                 failure_reason text);
              INSERT INTO kind SELECT i, 'system_backlog', CASE WHEN i <= 15 THEN 'A' ELSE 'a' END, 'failed',
                                      now() - interval '1 day' - interval '1 hour' * i
-                              FROM generate_series(1, 30) i;
-             CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-             CREATE TRIGGER keep BEFORE DELETE ON kind FOR EACH ROW WHEN (OLD.id = 30) EXECUTE FUNCTION keep()",
+                              FROM generate_series(1, 30) i",
         )
         .unwrap();
+    veto(&mut client, "kind", "OLD.id = 30");
     target(&mut client);
     let mut pairs = |query: &str| -> Vec<(String, i64)> {
         let rows = client.query(query, &[]).unwrap();

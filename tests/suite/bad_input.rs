@@ -1,8 +1,6 @@
 //! Whatever the functions are called with and wherever: an answer or an error with a SQLSTATE, never a crash, never a panic.
 
-mod cluster;
-
-use cluster::{Cluster, refused};
+use cluster::{Cluster, balance, fail, refused, start_run, value};
 use postgres::Client;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -109,12 +107,11 @@ fn must_be_told(call: &str, outcome: Result<(), postgres::Error>) {
 
 fn platform(cluster: &Cluster) -> Client {
     let mut client = cluster.platform();
+    fail(&mut client, 1, 50);
+    fail(&mut client, 2, 50);
     client
         .batch_execute(
-            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
-             SELECT 'system_backlog', i % 3, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days'
-             FROM generate_series(1, 100) i;
-             CREATE ROLE nobody;
+            "CREATE ROLE nobody;
              CREATE TABLE in_parallel AS SELECT 1 AS one;
              CREATE FUNCTION pg_temp.called(call text) RETURNS void LANGUAGE plpgsql PARALLEL SAFE AS 'BEGIN EXECUTE call; END';
              SET statement_timeout = '3s'",
@@ -165,7 +162,7 @@ fn whatever_a_function_is_called_with_is_answered_or_refused_with_a_sqlstate() {
 fn the_parts_of_a_batched_run_are_refused_out_of_their_order() {
     let cluster = Cluster::start("");
     let (mut mine, mut other) = (platform(&cluster), cluster.connect());
-    let start = "SELECT backlog_cleanup.start_run('generations', 'regular', 10, '0', NULL, NULL, 1, NULL, NULL, false)";
+    let start = &start_run(10);
     let sqlstate = |client: &mut Client, call: &str| refused(client.batch_execute(call)).0;
     for (call, expected) in [
         ("SELECT backlog_cleanup.next_batch(NULL)", "22004"),
@@ -181,7 +178,7 @@ fn the_parts_of_a_batched_run_are_refused_out_of_their_order() {
     }
     assert_eq!(sqlstate(&mut mine, &format!("BEGIN; SAVEPOINT s; {start}")), "25001");
     mine.batch_execute("ROLLBACK TO s; COMMIT").unwrap();
-    let run: i64 = mine.query_one(start, &[]).unwrap().get(0);
+    let run: i64 = value(&mut mine, start);
     let (next, finish) =
         (format!("SELECT backlog_cleanup.next_batch({run})"), format!("SELECT backlog_cleanup.finish_run({run})"));
     mine.batch_execute(&next).unwrap();
@@ -200,9 +197,5 @@ fn the_parts_of_a_batched_run_are_refused_out_of_their_order() {
         mine.batch_execute("SELECT 1").unwrap();
         other.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
     }
-    let books =
-        "SELECT (SELECT sum(amount) FROM credit_transactions), (SELECT sum(removed)::bigint FROM backlog_cleanup.run),
-                        (SELECT 100 - count(*) FROM generations)";
-    let books = mine.query_one(books, &[]).unwrap();
-    assert_eq!([0, 1, 2].map(|column| books.get::<_, i64>(column)), [70, 70, 70]);
+    assert_eq!(balance(&mut mine, 100), 80);
 }

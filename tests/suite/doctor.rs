@@ -1,8 +1,6 @@
 //! The doctor where it needs a server of its own: the job of the real pg_cron, a standby, a server that is ill.
 
-mod cluster;
-
-use cluster::{Cluster, refused};
+use cluster::{Cluster, create_index, own_by, refused, value, with_pg_cron};
 use postgres::Client;
 
 /// The checks of the target `generations` that are not `ok`: name, status, detail, fix.
@@ -14,27 +12,18 @@ fn ill(client: &mut Client) -> Vec<[String; 4]> {
 /// The platform, owned by an ordinary role, with the index and a run.
 fn healthy(cluster: &Cluster) -> Client {
     let mut client = cluster.platform();
+    client.batch_execute("CREATE ROLE platform; CREATE ROLE watcher LOGIN").unwrap();
+    own_by(&mut client, "platform");
     client
-        .batch_execute(
-            "CREATE ROLE platform;
-             GRANT USAGE ON SCHEMA public TO platform;
-             ALTER TABLE generations OWNER TO platform;
-             ALTER TABLE recipes OWNER TO platform;
-             ALTER TABLE users OWNER TO platform;
-             ALTER TABLE credit_transactions OWNER TO platform;
-             CREATE ROLE watcher LOGIN;
-             SELECT backlog_cleanup_grant('watcher', 'monitor'), backlog_cleanup_failed_generations()",
-        )
+        .batch_execute("SELECT backlog_cleanup_grant('watcher', 'monitor'), backlog_cleanup_failed_generations()")
         .unwrap();
-    let index: String = client.query_one("SELECT backlog_cleanup_index_sql()", &[]).unwrap().get(0);
-    client.batch_execute(&index).unwrap();
+    create_index(&mut client, "generations");
     client
 }
 
 #[test]
 fn what_is_wrong_with_the_job_is_said_and_its_fix_mends_it() {
-    let cluster = Cluster::start_with_pg_cron();
-    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    let cluster = with_pg_cron();
     let mut client = healthy(&cluster);
     let mut watcher = cluster.connect();
     watcher.batch_execute("SET ROLE watcher").unwrap();
@@ -60,10 +49,10 @@ fn what_is_wrong_with_the_job_is_said_and_its_fix_mends_it() {
     // A target whose name is longer than a job's may be.
     let long = "a name that is as long as a sentence and longer than that of a job";
     client.batch_execute(&format!("INSERT INTO backlog_cleanup.target (name) VALUES ('{long}')")).unwrap();
-    let job = format!("SELECT status, fix FROM backlog_cleanup_doctor('{long}') WHERE check_name = 'job'");
-    let fix: String = client.query_one(&job, &[]).unwrap().get(1);
+    let job = |column: &str| format!("SELECT {column} FROM backlog_cleanup_doctor('{long}') WHERE check_name = 'job'");
+    let fix: String = value(&mut client, &job("fix"));
     client.batch_execute(&fix).unwrap();
-    assert_eq!(client.query_one(&job, &[]).unwrap().get::<_, String>(0), "ok", "{fix}");
+    assert_eq!(value::<String>(&mut client, &job("status")), "ok", "{fix}");
     client.batch_execute(&format!("DELETE FROM backlog_cleanup.target WHERE name = '{long}'")).unwrap();
     client.batch_execute("SELECT cron.unschedule(max(jobid)) FROM cron.job").unwrap();
 
@@ -89,9 +78,8 @@ fn what_is_wrong_with_the_job_is_said_and_its_fix_mends_it() {
 
 #[test]
 fn a_pg_cron_that_lives_elsewhere_is_said_with_the_call_to_type_there() {
-    let cluster = Cluster::start_with_pg_cron();
+    let cluster = with_pg_cron();
     let mut home = cluster.connect();
-    home.batch_execute("CREATE EXTENSION pg_cron").unwrap();
     home.batch_execute("CREATE DATABASE app").unwrap();
     let mut app = cluster.connect_to("app");
     app.batch_execute("CREATE EXTENSION backlog_cleanup").unwrap();

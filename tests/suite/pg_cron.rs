@@ -1,11 +1,10 @@
 //! The nightly job, with the real pg_cron.
 
-mod cluster;
-
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, PG_CRON, refused};
+use cluster::{Cluster, PG_CRON, fail, number, numbers, refused, truth, value, with_pg_cron};
 
 const JOBS: &str = "SELECT jobname, schedule, command FROM cron.job ORDER BY jobid";
 
@@ -21,7 +20,7 @@ fn nightly(schedule: &str) -> Vec<(String, String, String)> {
 /// Waits for what a count finds: jobs fire every minute.
 fn until_there_is(client: &mut postgres::Client, count: &str) {
     let deadline = Instant::now() + Duration::from_secs(130);
-    while client.query_one(count, &[]).unwrap().get::<_, i64>(0) == 0 {
+    while number(client, count) == 0 {
         assert!(Instant::now() < deadline, "the job did not fire: {count}");
         thread::sleep(Duration::from_millis(200));
     }
@@ -29,22 +28,15 @@ fn until_there_is(client: &mut postgres::Client, count: &str) {
 
 #[test]
 fn the_job_is_registered_changed_and_fires() {
-    let cluster = Cluster::start_with_pg_cron();
-    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    let cluster = with_pg_cron();
     let mut client = cluster.platform();
     assert_eq!(jobs(&mut client), nightly("0 2 * * *"));
 
-    client
-        .batch_execute(
-            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
-             SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days'
-             FROM generate_series(1, 15)",
-        )
-        .unwrap();
+    fail(&mut client, 1, 15);
     client.batch_execute("SELECT backlog_cleanup_schedule('* * * * *')").unwrap();
     assert_eq!(jobs(&mut client), nightly("* * * * *"));
-    let scheduled = client.query_one("SELECT backlog_cleanup_status_json() -> 'schedule' ->> 'schedule'", &[]).unwrap();
-    assert_eq!(scheduled.get::<_, String>(0), "* * * * *");
+    let scheduled: String = value(&mut client, "SELECT backlog_cleanup_status_json() #>> '{schedule,schedule}'");
+    assert_eq!(scheduled, "* * * * *");
 
     for wrong in ["every night", "", "60 * * * *", "*/10 0 2 * * *", "10 minutes"] {
         let call = format!("SELECT backlog_cleanup_schedule('{wrong}')");
@@ -73,18 +65,17 @@ fn the_job_is_registered_changed_and_fires() {
                    WHERE target = 'second' AND state = 'completed' AND removed = 5 AND batches = 1";
     until_there_is(&mut client, batched);
     client.batch_execute("SELECT backlog_cleanup_unschedule('batched')").unwrap();
-    assert_eq!(client.query_one("SELECT count(*) FROM generations", &[]).unwrap().get::<_, i64>(0), 10);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 10);
 
-    assert!(client.query_one("SELECT backlog_cleanup_unschedule()", &[]).unwrap().get::<_, bool>(0));
-    assert!(!client.query_one("SELECT backlog_cleanup_unschedule()", &[]).unwrap().get::<_, bool>(0));
+    assert!(truth(&mut client, "SELECT backlog_cleanup_unschedule()"));
+    assert!(!truth(&mut client, "SELECT backlog_cleanup_unschedule()"));
     assert!(jobs(&mut client).is_empty());
 }
 
 #[test]
 fn whatever_hangs_on_the_tables_runs_as_their_owners_in_a_job_of_a_superuser() {
-    let cluster = Cluster::start_with_pg_cron();
-    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
-    for file in ["demo/platform.sql", "tests/hostile.sql"] {
+    let cluster = with_pg_cron();
+    for file in ["../demo/platform.sql", "hostile.sql"] {
         cluster.program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", file]);
     }
     let mut client = cluster.connect();
@@ -122,7 +113,7 @@ fn a_time_zone_of_pg_cron_that_is_not_utc_is_said() {
         let cluster = Cluster::start(&format!("{PG_CRON}{settings}"));
         cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
         cluster.platform();
-        let (sender, notices) = std::sync::mpsc::channel();
+        let (sender, notices) = mpsc::channel();
         cluster.connect_with_notices(sender).batch_execute("SELECT backlog_cleanup_schedule()").unwrap();
         notices.try_iter().map(|(message, _)| message).collect::<Vec<_>>()
     };
@@ -133,10 +124,9 @@ fn a_time_zone_of_pg_cron_that_is_not_utc_is_said() {
 
 #[test]
 fn a_paused_job_is_said_and_stays_paused_until_the_hint_is_typed() {
-    let cluster = Cluster::start_with_pg_cron();
-    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    let cluster = with_pg_cron();
     cluster.platform();
-    let (sender, notices) = std::sync::mpsc::channel();
+    let (sender, notices) = mpsc::channel();
     let mut client = cluster.connect_with_notices(sender);
     client.batch_execute("SELECT cron.alter_job(1, active => false); SELECT backlog_cleanup_schedule()").unwrap();
     let (said, hint): (Vec<_>, Vec<_>) = notices.try_iter().unzip();
@@ -148,8 +138,7 @@ fn a_paused_job_is_said_and_stays_paused_until_the_hint_is_typed() {
 
 #[test]
 fn somebody_elses_job_is_changed_by_a_superuser_only() {
-    let cluster = Cluster::start_with_pg_cron();
-    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    let cluster = with_pg_cron();
     let mut client = cluster.platform();
     client
         .batch_execute(
@@ -184,9 +173,8 @@ fn somebody_elses_job_is_changed_by_a_superuser_only() {
 
 #[test]
 fn where_pg_cron_lives_elsewhere_the_hint_is_the_call_to_type_there() {
-    let cluster = Cluster::start_with_pg_cron();
+    let cluster = with_pg_cron();
     let mut home = cluster.connect();
-    home.batch_execute("CREATE EXTENSION pg_cron").unwrap();
     home.batch_execute("CREATE DATABASE app").unwrap();
     let mut app = cluster.connect_to("app");
     app.batch_execute(
@@ -204,8 +192,7 @@ fn where_pg_cron_lives_elsewhere_the_hint_is_the_call_to_type_there() {
 
 #[test]
 fn a_pg_cron_that_runs_no_jobs_here_is_refused() {
-    let cluster = Cluster::start_with_pg_cron();
-    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    let cluster = with_pg_cron();
     let mut client = cluster.platform();
     client
         .batch_execute(
@@ -241,8 +228,7 @@ fn a_pg_cron_that_runs_no_jobs_here_is_refused() {
 
 #[test]
 fn a_dump_with_the_job_restores_without_an_error_and_with_one_job() {
-    let cluster = Cluster::start_with_pg_cron();
-    cluster.connect().batch_execute("CREATE EXTENSION pg_cron").unwrap();
+    let cluster = with_pg_cron();
     let mut client = cluster.platform();
     client
         .batch_execute(
@@ -266,10 +252,10 @@ fn a_dump_with_the_job_restores_without_an_error_and_with_one_job() {
         assert_eq!(jobs(&mut client), nightly("0 2 * * *"));
         let again = restored.program("pg_dump", &["postgres"]);
         assert_eq!(settled(&again), settled(&dump), "a second dump differs");
-        let kept = "SELECT t.batch_size, p.keep FROM backlog_cleanup.target t JOIN backlog_cleanup.policy p
+        let kept =
+            "SELECT t.batch_size::bigint, p.keep::bigint FROM backlog_cleanup.target t JOIN backlog_cleanup.policy p
                     ON p.target = t.name WHERE t.name = 'generations'";
-        let kept = client.query_one(kept, &[]).unwrap();
-        assert_eq!((kept.get::<_, i32>(0), kept.get::<_, i32>(1)), (7, 3));
+        assert_eq!(numbers(&mut client, kept), [7, 3]);
         client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
     }
 }
@@ -294,10 +280,10 @@ fn an_admin_registers_a_job_that_runs_as_the_admin() {
         .unwrap();
     assert_eq!(jobs(&mut client), nightly("0 2 * * *"));
     client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
-    assert!(client.query_one("SELECT backlog_cleanup_unschedule()", &[]).unwrap().get::<_, bool>(0));
+    assert!(truth(&mut client, "SELECT backlog_cleanup_unschedule()"));
 
     // What a revoke leaves is said, and then the role can be dropped.
-    let (sender, notices) = std::sync::mpsc::channel();
+    let (sender, notices) = mpsc::channel();
     let mut owner = cluster.connect_with_notices(sender);
     owner.batch_execute("SELECT backlog_cleanup_revoke('admin')").unwrap();
     let (_, hint) = notices.try_iter().last().unwrap();

@@ -1,86 +1,31 @@
 //! Batched runs: what is committed stays and balances, whatever happens, and nobody is kept waiting.
 
-#[path = "../cluster/mod.rs"]
-mod cluster;
-mod in_the_way;
-mod interrupted;
+use std::sync::mpsc;
 
-use std::thread::{self, JoinHandle};
+use cluster::{Cluster, column, create_index, fail_in_any_order, number, numbers, refused, until, value};
+use postgres::Client;
+use serde_json::Value;
 
-use cluster::{Cluster, refused, until};
-use postgres::{Client, Error};
-
-/// Old failures of the recipes 0 to 2 and of none, one in two seconds, in a random order of age.
-fn fail(client: &mut Client, rows: i32) {
-    client
-        .execute(
-            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
-             SELECT 'system_backlog', nullif(i % 4, 3), '', 'failed',
-                    now() AT TIME ZONE 'UTC' - interval '2 days' - interval '1 second' * (i * 7919 % $1)
-             FROM generate_series(1, $1) i",
-            &[&rows],
-        )
-        .unwrap();
+/// Runs a batched run in a session; returns its report.
+pub fn report(client: &mut Client, arguments: &str) -> Value {
+    client.query_one(&format!("CALL backlog_cleanup_run({arguments})"), &[]).unwrap().get(0)
 }
 
-/// The rows that are left.
-fn ids(client: &mut Client) -> Vec<i32> {
-    client.query("SELECT id FROM generations ORDER BY id", &[]).unwrap().iter().map(|row| row.get(0)).collect()
+/// A field of a report, as text without quotes.
+pub fn field(report: &Value, name: &str) -> String {
+    let field = &report[name];
+    field.as_str().map_or_else(|| field.to_string(), str::to_owned)
 }
 
-/// A call in a session of its own, which is handed back with what became of the call.
-fn start(cluster: &Cluster, call: &str) -> JoinHandle<(Client, Result<(), Error>)> {
-    let mut client = cluster.connect();
-    let call = call.to_owned();
-    thread::spawn(move || {
-        let done = client.batch_execute(&call);
-        (client, done)
-    })
-}
-
-fn number(client: &mut Client, query: &str) -> i64 {
-    client.query_one(&format!("SELECT ({query})::bigint"), &[]).unwrap().get(0)
-}
-
-fn truth(client: &mut Client, query: &str) -> bool {
-    client.query_one(query, &[]).unwrap().get(0)
-}
-
-fn report(client: &mut Client, arguments: &str) -> String {
-    client.query_one(&format!("CALL backlog_cleanup_run({arguments})"), &[]).unwrap().get::<_, Report>(0).0
-}
-
-/// A jsonb as its text.
-struct Report(String);
-
-impl<'a> postgres::types::FromSql<'a> for Report {
-    fn from_sql(_: &postgres::types::Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Report(String::from_utf8(raw[1..].to_vec())?))
-    }
-
-    fn accepts(sql_type: &postgres::types::Type) -> bool {
-        *sql_type == postgres::types::Type::JSONB
-    }
-}
-
-/// A field of a report, as text.
-fn field(client: &mut Client, report: &str, name: &str) -> String {
-    client.query_one("SELECT $1::text::jsonb ->> $2", &[&report, &name]).unwrap().get(0)
-}
-
-/// The rows that are gone of `rows` are those of the ledger, of the runs and, where these are over, of their recipes.
-fn balance(client: &mut Client, rows: i64) -> i64 {
-    let gone = rows - number(client, "SELECT count(*) FROM generations");
-    assert_eq!(number(client, "SELECT coalesce(sum(amount), 0) FROM credit_transactions"), gone);
-    assert_eq!(number(client, "SELECT coalesce(sum(removed), 0) FROM backlog_cleanup.run"), gone);
+/// As `cluster::balance`; the recipes of runs that are over say the same, too.
+pub fn balance(client: &mut Client, rows: i64) -> i64 {
     let of_recipes = "SELECT bool_and(removed = cleaned AND total_failed = failed AND recipes_affected = recipes)
         FROM backlog_cleanup.run, LATERAL (
             SELECT coalesce(sum(cleaned_count), 0) AS cleaned, coalesce(sum(failed_count), 0) AS failed, count(*) AS recipes
             FROM backlog_cleanup.run_recipe WHERE run_id = id) r
         WHERE state <> 'running'";
-    let balanced = client.query_one(of_recipes, &[]).unwrap().get::<_, Option<bool>>(0);
-    assert_ne!(balanced, Some(false), "run and run_recipe");
-    gone
+    assert_ne!(value::<Option<bool>>(client, of_recipes), Some(false), "a run and its recipes");
+    cluster::balance(client, rows)
 }
 
 #[test]
@@ -90,7 +35,7 @@ fn it_removes_exactly_what_one_transaction_would_with_a_ledger_row_per_batch() {
         "max_worker_processes = 16\nmin_parallel_table_scan_size = 0\nparallel_setup_cost = 0\nparallel_tuple_cost = 0\n",
     );
     let mut client = cluster.platform();
-    fail(&mut client, 6000);
+    fail_in_any_order(&mut client, 6000);
     client
         .batch_execute(
             "UPDATE generations SET status = 'pending' WHERE id % 7 = 0;
@@ -100,7 +45,7 @@ fn it_removes_exactly_what_one_transaction_would_with_a_ledger_row_per_batch() {
         .unwrap();
     for (mode, one_transaction) in [("regular", "failed_generations"), ("emergency", "emergency")] {
         client.batch_execute(&format!("BEGIN; SELECT backlog_cleanup_{one_transaction}()")).unwrap();
-        let expected = ids(&mut client);
+        let expected = column::<i32>(&mut client, "SELECT id FROM generations ORDER BY id");
         client.batch_execute("ROLLBACK").unwrap();
         for workers in [1, 2, 4] {
             client
@@ -110,32 +55,33 @@ fn it_removes_exactly_what_one_transaction_would_with_a_ledger_row_per_batch() {
                 )
                 .unwrap();
             let report = report(&mut client, &format!("mode => '{mode}', batch_size => 70, workers => {workers}"));
-            assert_eq!(ids(&mut client), expected, "{mode}, {workers}");
+            assert_eq!(
+                column::<i32>(&mut client, "SELECT id FROM generations ORDER BY id"),
+                expected,
+                "{mode}, {workers}"
+            );
             let removed = balance(&mut client, 6000);
             let count = if mode == "regular" { "cleanedUpGenerations" } else { "removedCount" };
-            assert_eq!(field(&mut client, &report, count), removed.to_string());
-            assert_eq!(field(&mut client, &report, "state"), "completed");
+            assert_eq!(field(&report, count), removed.to_string());
+            assert_eq!(field(&report, "state"), "completed");
             let batches = number(&mut client, "SELECT count(*) FROM credit_transactions WHERE amount BETWEEN 1 AND 70");
-            assert_eq!(field(&mut client, &report, "batches"), batches.to_string());
+            assert_eq!(field(&report, "batches"), batches.to_string());
             assert!(
                 batches >= removed / 70 && batches == number(&mut client, "SELECT count(*) FROM credit_transactions")
             );
-            assert_eq!(
-                field(&mut client, &report, "workers"),
-                if workers == 1 { "0".into() } else { workers.to_string() }
-            );
+            assert_eq!(field(&report, "workers"), if workers == 1 { "0".into() } else { workers.to_string() });
             assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run"), 1);
         }
     }
     let again = report(&mut client, "mode => 'emergency'");
-    assert_eq!(field(&mut client, &again, "removedCount"), "0");
+    assert_eq!(field(&again, "removedCount"), "0");
 }
 
 #[test]
 fn it_is_refused_where_it_cannot_commit_and_leaves_nothing() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();
-    fail(&mut client, 100);
+    fail_in_any_order(&mut client, 100);
     client
         .batch_execute(
             "CREATE FUNCTION within() RETURNS void LANGUAGE plpgsql AS 'DECLARE r jsonb; BEGIN CALL backlog_cleanup_run(report => r); END'",
@@ -162,14 +108,11 @@ fn it_is_refused_where_it_cannot_commit_and_leaves_nothing() {
 fn while_it_pauses_it_shows_its_progress_holds_nothing_and_keeps_others_out() {
     let cluster = Cluster::start("default_transaction_isolation = 'repeatable read'\nmax_worker_processes = 16\n");
     let mut client = cluster.platform();
-    fail(&mut client, 400);
+    fail_in_any_order(&mut client, 400);
     for workers in [1, 2] {
-        let run = start(
-            &cluster,
-            &format!(
-                "CALL backlog_cleanup_run(mode => 'emergency', batch_size => 10, pause => '1 hour', workers => {workers})"
-            ),
-        );
+        let run = cluster.in_background(&format!(
+            "CALL backlog_cleanup_run(mode => 'emergency', batch_size => 10, pause => '1 hour', workers => {workers})"
+        ));
         until(
             &cluster,
             &format!(
@@ -201,36 +144,36 @@ fn while_it_pauses_it_shows_its_progress_holds_nothing_and_keeps_others_out() {
 fn limits_are_exact_and_arguments_are_checked() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();
-    fail(&mut client, 400);
+    fail_in_any_order(&mut client, 400);
     let stopped = report(&mut client, "mode => 'emergency', batch_size => 30, max_rows => 100");
-    assert_eq!(field(&mut client, &stopped, "state"), "stopped");
-    assert_eq!(field(&mut client, &stopped, "removedCount"), "100");
+    assert_eq!(field(&stopped, "state"), "stopped");
+    assert_eq!(field(&stopped, "removedCount"), "100");
     assert_eq!(balance(&mut client, 400), 100);
     // Of 300 rows that are ranked in one pass, the first ten.
     client.batch_execute("UPDATE backlog_cleanup.policy SET keep = 0").unwrap();
     let stopped = report(&mut client, "max_rows => 10");
-    assert_eq!(field(&mut client, &stopped, "state"), "stopped");
-    assert_eq!(field(&mut client, &stopped, "cleanedUpGenerations"), "10");
+    assert_eq!(field(&stopped, "state"), "stopped");
+    assert_eq!(field(&stopped, "cleanedUpGenerations"), "10");
     assert_eq!(balance(&mut client, 400), 110);
 
     let stopped =
         report(&mut client, "mode => 'emergency', batch_size => 30, max_duration => '1 s', pause => '1 hour'");
-    assert_eq!(field(&mut client, &stopped, "state"), "stopped");
+    assert_eq!(field(&stopped, "state"), "stopped");
     client.batch_execute("UPDATE backlog_cleanup.target SET throttle_query = 'SELECT 1'").unwrap();
     let stopped = report(&mut client, "mode => 'emergency', batch_size => 30, max_duration => '1 s'");
-    assert_eq!(field(&mut client, &stopped, "removedCount"), "0");
+    assert_eq!(field(&stopped, "removedCount"), "0");
     assert_eq!(balance(&mut client, 400), 140);
 
     client.batch_execute("UPDATE backlog_cleanup.target SET throttle_query = NULL").unwrap();
     let completed = report(&mut client, "mode => 'emergency', batch_size => 1000, pause => '1 hour'");
-    assert_eq!(field(&mut client, &completed, "state"), "completed");
+    assert_eq!(field(&completed, "state"), "completed");
 
-    let version: String = client.query_one("SHOW server_version_num", &[]).unwrap().get(0);
+    let version = number(&mut client, "SELECT current_setting('server_version_num')");
     for (arguments, expected) in [
         ("target => NULL", "22004"),
         ("target => 'none'", "42704"),
         // Before PostgreSQL 17 no interval is infinite.
-        ("max_duration => 'infinity'", if version.as_str() < "170000" { "22007" } else { "22023" }),
+        ("max_duration => 'infinity'", if version < 170_000 { "22007" } else { "22023" }),
         ("mode => NULL", "22004"),
         ("mode => 'gentle'", "22023"),
         ("batch_size => 0", "22023"),
@@ -268,8 +211,7 @@ fn each_page_of_a_large_table_is_read_once() {
         )
         .unwrap();
     client.batch_execute("VACUUM ANALYZE generations").unwrap();
-    let index: String = client.query_one("SELECT backlog_cleanup_index_sql()", &[]).unwrap().get(0);
-    client.batch_execute(&index).unwrap();
+    create_index(&mut client, "generations");
     let pages = number(&mut client, "SELECT pg_relation_size('generations') / 8192");
     assert!(pages > 5 * 256, "several times shared_buffers");
     drop(client);
@@ -284,8 +226,7 @@ fn each_page_of_a_large_table_is_read_once() {
         report(&mut cluster.connect(), &format!("mode => '{mode}', batch_size => 1000"));
         until(&cluster, alone);
         let counts = "SELECT heap_blks_read, idx_blks_read FROM pg_statio_user_tables WHERE relname = 'generations'";
-        let counts = cluster.connect().query_one(counts, &[]).unwrap();
-        let (heap, index): (i64, i64) = (counts.get(0), counts.get(1));
+        let [heap, index] = numbers(&mut cluster.connect(), counts);
         assert!(
             heap >= pages * 3 / 4 && heap <= pages + 50,
             "{mode}: {heap} reads of {pages} pages, {index} of indexes"
@@ -298,11 +239,11 @@ fn with_too_few_workers_it_carries_on_and_says_so() {
     // One slot is the logical replication launcher's.
     for (slots, got) in [(0, 0), (2, 1)] {
         let cluster = Cluster::start(&format!("max_worker_processes = {slots}\n"));
-        fail(&mut cluster.platform(), 100);
-        let (sender, notices) = std::sync::mpsc::channel();
+        fail_in_any_order(&mut cluster.platform(), 100);
+        let (sender, notices) = mpsc::channel();
         let mut client = cluster.connect_with_notices(sender);
         let report = report(&mut client, "workers => 2, batch_size => 10");
-        assert_eq!(field(&mut client, &report, "workers"), got.to_string());
+        assert_eq!(field(&report, "workers"), got.to_string());
         let said: Vec<(String, String)> = notices.try_iter().collect();
         let more = format!("ALTER SYSTEM SET max_worker_processes = {}; -- and restart the server", slots + 2 - got);
         assert_eq!(said, [(format!("run 1 got {got} of 2 background workers"), more)]);
@@ -314,7 +255,7 @@ fn with_too_few_workers_it_carries_on_and_says_so() {
 fn an_operator_needs_nothing_on_the_platforms_tables() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let mut client = cluster.platform();
-    fail(&mut client, 400);
+    fail_in_any_order(&mut client, 400);
     client.batch_execute("CREATE ROLE operator; CREATE ROLE person LOGIN IN ROLE operator").unwrap();
     let mut person = postgres::Config::new();
     person.host(cluster.socket()).user("person").dbname("postgres");
@@ -327,24 +268,4 @@ fn an_operator_needs_nothing_on_the_platforms_tables() {
     }
     assert_eq!(balance(&mut client, 400), 400);
     assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run WHERE requested_by = 'operator'"), 2);
-}
-
-#[test]
-fn status_warns_of_a_referencing_column_without_an_index_until_the_hint_is_typed() {
-    let cluster = Cluster::start("");
-    let mut client = cluster.platform();
-    client
-        .batch_execute(
-            "CREATE TABLE comments (\"Generation\" int REFERENCES generations, other int REFERENCES generations);
-             CREATE INDEX ON comments (other) WHERE other IS NOT NULL",
-        )
-        .unwrap();
-    let warnings = "SELECT warning ->> 'message', warning ->> 'hint'
-                    FROM jsonb_array_elements(backlog_cleanup_status_json() -> 'warnings') warning";
-    let rows = client.query(warnings, &[]).unwrap();
-    assert_eq!(rows.len(), 1);
-    let (message, hint): (String, String) = (rows[0].get(0), rows[0].get(1));
-    assert_eq!(message, "public.comments (\"Generation\") references public.generations and has no index");
-    client.batch_execute(&hint).unwrap();
-    assert!(client.query(warnings, &[]).unwrap().is_empty());
 }

@@ -1,26 +1,15 @@
 //! A run and another session, each race both ways round: who comes first, and whether it commits.
 
-mod cluster;
-
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use cluster::{Cluster, refused, until_true};
+use cluster::{Cluster, SEE, balance, column, fail, number, refused, start_run, truth, until_true, value};
 use postgres::Client;
 
 const RUN: &str = "SELECT backlog_cleanup_failed_generations()";
 const BATCHES: &str = "CALL backlog_cleanup_run()";
-/// A batched run by hand, so that what happens between two batches happens there.
-const START: &str =
-    "SELECT backlog_cleanup.start_run('generations', 'regular', 4, '0', NULL, NULL, 1, NULL, NULL, false)";
 const NEXT: &str = "SELECT backlog_cleanup.next_batch(max(id)) IS NULL FROM backlog_cleanup.run";
 const FINISH: &str = "SELECT backlog_cleanup.finish_run(max(id)) ->> 'state' FROM backlog_cleanup.run";
-
-/// Thirty failed rows of two recipes, all expired: ten of each stay, and ids 1 to 5 and 16 to 20 go.
-const FILL: &str = "TRUNCATE generations, credit_transactions RESTART IDENTITY; DELETE FROM backlog_cleanup.run;
-    INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
-    SELECT 'system_backlog', recipe, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days'
-    FROM generate_series(1, 2) recipe, generate_series(1, 15)";
 
 /// What else may happen to a row that a run is about to remove: retried, claimed, failed once more.
 const CHANGES: [&str; 3] =
@@ -36,15 +25,22 @@ struct Race {
 impl Race {
     fn in_database(database: &'static str) -> Race {
         let cluster = Cluster::shared("max_prepared_transactions = 10\ndeadlock_timeout = 10ms\n");
-        let mut other = cluster.platform_in(database);
-        other.batch_execute(FILL).unwrap();
+        let other = cluster.platform_in(database);
         let run = cluster.connect_to(database);
-        Race { cluster, database, other, run }
+        let mut race = Race { cluster, database, other, run };
+        race.fill();
+        race
     }
 
-    /// In a transaction of its own.
+    /// Thirty failed rows of two recipes, all expired: ten of each stay, and ids 1 to 5 and 16 to 20 go.
     fn fill(&mut self) {
-        self.other.batch_execute(FILL).unwrap();
+        self.other
+            .batch_execute(
+                "TRUNCATE generations, credit_transactions RESTART IDENTITY; DELETE FROM backlog_cleanup.run",
+            )
+            .unwrap();
+        fail(&mut self.other, 1, 15);
+        fail(&mut self.other, 2, 15);
     }
 
     fn connect(&self) -> Client {
@@ -54,7 +50,7 @@ impl Race {
     /// Lets a session of its own run a statement that has to wait, and returns when it does.
     fn waiting(&self, statement: &str) -> JoinHandle<Result<(), postgres::Error>> {
         let mut session = self.connect();
-        let process: i32 = session.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+        let process: i32 = value(&mut session, "SELECT pg_backend_pid()");
         let statement = statement.to_owned();
         let work = thread::spawn(move || session.batch_execute(&statement));
         until_true(&mut self.connect(), &format!("SELECT cardinality(pg_blocking_pids({process})) > 0"));
@@ -63,27 +59,21 @@ impl Race {
 
     /// The rows that are there. All others are in the books.
     fn rows(&self) -> i64 {
-        let books = "SELECT (SELECT count(*) FROM generations), (SELECT coalesce(sum(removed), 0)::bigint FROM backlog_cleanup.run),
-                            (SELECT coalesce(sum(amount), 0)::bigint FROM credit_transactions)";
-        let books = self.connect().query_one(books, &[]).unwrap();
-        let [rows, removed, ledger]: [i64; 3] = [0, 1, 2].map(|column| books.get(column));
-        assert_eq!((removed, ledger), (30 - rows, 30 - rows), "{}", self.database);
-        rows
+        30 - balance(&mut self.connect(), 30)
     }
 
     fn exists(&self, id: i32) -> bool {
-        let found = "SELECT EXISTS (SELECT FROM generations WHERE id = $1)";
-        self.connect().query_one(found, &[&id]).unwrap().get(0)
+        truth(&mut self.connect(), &format!("SELECT EXISTS (SELECT FROM generations WHERE id = {id})"))
     }
 
     fn start(&mut self) {
-        self.run.query_one(START, &[]).unwrap();
-        self.run.query_one(NEXT, &[]).unwrap();
+        self.run.batch_execute(&start_run(4)).unwrap();
+        self.run.batch_execute(NEXT).unwrap();
     }
 
     fn finish(&mut self) -> String {
         until_true(&mut self.run, NEXT);
-        self.run.query_one(FINISH, &[]).unwrap().get(0)
+        value(&mut self.run, FINISH)
     }
 }
 
@@ -116,7 +106,7 @@ fn a_change_that_comes_second_finds_no_row_or_the_row_as_it_was() {
             for (run, removed) in [(RUN, 10), (NEXT, 4)] {
                 race.fill();
                 if run == NEXT {
-                    race.run.batch_execute(START).unwrap();
+                    race.run.batch_execute(&start_run(4)).unwrap();
                 }
                 race.run.batch_execute(&format!("BEGIN; {run}")).unwrap();
                 let waiting = race.waiting(&format!("UPDATE generations SET {change} WHERE id = 1"));
@@ -136,12 +126,42 @@ fn a_change_that_comes_second_finds_no_row_or_the_row_as_it_was() {
 }
 
 #[test]
+fn a_table_that_changes_hands_while_a_run_waits_is_not_used_as_its_old_owner() {
+    let mut race = Race::in_database("owner");
+    race.other.batch_execute(SEE).unwrap();
+    race.other
+        .batch_execute(
+            "CREATE ROLE heir; GRANT ALL ON SCHEMA public TO heir;
+             CREATE TRIGGER see BEFORE DELETE ON generations FOR EACH ROW EXECUTE FUNCTION see()",
+        )
+        .unwrap();
+    // Whoever has waited for the table reads the target again; another table that has changed meanwhile is an error.
+    for (table, call, expected) in [
+        ("generations", RUN, "completed"),
+        ("generations", "SELECT backlog_cleanup_status_json()", "completed"),
+        ("generations", "SELECT backlog_cleanup_failures()", "completed"),
+        ("users", "SELECT backlog_cleanup_status_json()", "40001"),
+        ("credit_transactions", "SELECT backlog_cleanup_books()", "40001"),
+    ] {
+        race.other.batch_execute(&format!("ALTER TABLE {table} OWNER TO postgres")).unwrap();
+        race.other.batch_execute(&format!("BEGIN; ALTER TABLE {table} OWNER TO heir")).unwrap();
+        let waiting = race.waiting(call);
+        race.other.batch_execute("COMMIT").unwrap();
+        assert_eq!(ending(waiting.join().unwrap()), expected, "{table} {call}");
+    }
+    assert_eq!(column::<String>(&mut race.other, "SELECT DISTINCT who::text FROM seen"), ["heir"]);
+}
+
+#[test]
 fn of_two_runs_the_second_is_refused_in_either_form_until_the_first_is_over() {
     let mut race = Race::in_database("two_runs");
     let is_refused = |second: &mut Client| {
         for run in [RUN, BATCHES, "SELECT backlog_cleanup_emergency()"] {
-            assert_eq!(refused(second.batch_execute(run)).0, "55P03", "{run}");
+            let (sqlstate, message, _) = refused(second.batch_execute(run));
+            assert_eq!(sqlstate, "55P03", "{run}");
+            assert!(message.contains("\"generations\""), "{message}");
         }
+        second.batch_execute("SELECT backlog_cleanup_emergency(dry_run => true)").unwrap();
     };
     race.start();
     is_refused(&mut race.other);
@@ -435,8 +455,7 @@ fn a_prepared_transaction_that_holds_a_row_is_gone_round_or_waited_for() {
         assert_eq!(race.rows(), 30);
         race.run.batch_execute(BATCHES).unwrap();
         assert_eq!(race.rows(), 21);
-        let skipped = "SELECT sum(skipped)::bigint FROM backlog_cleanup.run";
-        assert_eq!(race.run.query_one(skipped, &[]).unwrap().get::<_, i64>(0), 1);
+        assert_eq!(number(&mut race.run, "SELECT sum(skipped) FROM backlog_cleanup.run"), 1);
         race.other.batch_execute(&format!("{end} PREPARED 'held'")).unwrap();
         race.run.batch_execute(RUN).unwrap();
         assert_eq!(race.rows(), 20 + saved, "{end}");
@@ -455,7 +474,7 @@ fn in_a_deadlock_either_side_may_lose_and_a_run_that_does_changes_nothing() {
             session.batch_execute(&format!("SET deadlock_timeout = '{timeout}'")).unwrap();
         }
         race.other.batch_execute("BEGIN; UPDATE generations SET prompt = 'held' WHERE id = 20").unwrap();
-        let process: i32 = run.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+        let process: i32 = value(&mut run, "SELECT pg_backend_pid()");
         let run = thread::spawn(move || run.batch_execute(RUN));
         let blocked = format!("SELECT cardinality(pg_blocking_pids({process})) > 0");
         until_true(&mut race.connect(), &blocked);

@@ -1,38 +1,28 @@
 //! What a server has only so much of: time, locks, disk. A run that meets the end of it says so, nothing is lost, and the
 //! next one works.
 
-mod cluster;
-
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use cluster::{Cluster, refused, until_true};
+use cluster::{Cluster, balance, fail, last_state, number, refused, until_true, value};
 use postgres::Client;
 use tempfile::TempDir;
 
 const RUN: &str = "SELECT backlog_cleanup_failed_generations()";
 
 /// Fifteen expired failed rows in each of ten recipes, of which fifty go.
-const FILL: &str = "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
-    SELECT 'system_backlog', recipe, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days'
-    FROM generate_series(1, 10) recipe, generate_series(1, 15)";
+fn fill(client: &mut Client) {
+    for recipe in 1..=10 {
+        fail(client, recipe, 15);
+    }
+}
 
 fn filled(database: &str) -> (Arc<Cluster>, Client) {
     let cluster = Cluster::shared("");
     let mut client = cluster.platform_in(database);
-    client.batch_execute(FILL).unwrap();
+    fill(&mut client);
     (cluster, client)
-}
-
-/// The rows that are there. All others are in the books.
-fn rows(client: &mut Client) -> i64 {
-    let books = "SELECT (SELECT count(*) FROM generations), (SELECT coalesce(sum(removed), 0)::bigint FROM backlog_cleanup.run),
-                        (SELECT coalesce(sum(amount), 0)::bigint FROM credit_transactions)";
-    let books = client.query_one(books, &[]).unwrap();
-    let [rows, removed, ledger]: [i64; 3] = [0, 1, 2].map(|column| books.get(column));
-    assert_eq!((removed, ledger), (150 - rows, 150 - rows));
-    rows
 }
 
 /// A run is refused with this SQLSTATE and this in its message, and has done nothing.
@@ -40,7 +30,7 @@ fn fails(client: &mut Client, run: &str, sqlstate: &str, said: &str) {
     let (code, message, _) = refused(client.batch_execute(run));
     assert!(code == sqlstate && message.contains(said), "{run}: {code} {message}");
     client.batch_execute("ROLLBACK").unwrap();
-    assert_eq!(rows(client), 150, "{run}");
+    assert_eq!(balance(client, 150), 0, "{run}");
 }
 
 #[test]
@@ -56,12 +46,11 @@ fn a_statement_timeout_ends_a_run_and_its_committed_batches_stay() {
     client.batch_execute("SET statement_timeout = '1 s'").unwrap();
     let slow = "CALL backlog_cleanup_run(batch_size => 5, pause => '1 hour')";
     assert_eq!(refused(client.batch_execute(slow)).0, "57014");
-    assert!(rows(&mut client) >= 145);
+    assert!(balance(&mut client, 150) <= 5);
     client.batch_execute("RESET statement_timeout").unwrap();
-    let state = "SELECT backlog_cleanup_status_json() #>> '{lastRun,state}'";
-    assert_eq!(client.query_one(state, &[]).unwrap().get::<_, String>(0), "interrupted");
+    assert_eq!(last_state(&mut client).as_deref(), Some("interrupted"));
     client.batch_execute(RUN).unwrap();
-    assert_eq!(rows(&mut client), 100);
+    assert_eq!(balance(&mut client, 150), 50);
 }
 
 #[test]
@@ -77,12 +66,16 @@ fn no_lock_is_waited_for_longer_than_lock_timeout() {
             assert!(message.contains("\"generations\""), "{message}");
         }
         other.batch_execute("ROLLBACK").unwrap();
-        assert_eq!(rows(&mut client), 150, "{table}");
+        assert_eq!(balance(&mut client, 150), 0, "{table}");
     }
+    other.batch_execute("BEGIN; UPDATE generations SET status = 'pending' WHERE id = 1").unwrap();
+    for run in [RUN, "SELECT backlog_cleanup_emergency()"] {
+        fails(&mut client, run, "55P03", "\"generations\"");
+    }
+    other.batch_execute("ROLLBACK").unwrap();
     client.batch_execute(RUN).unwrap();
-    assert_eq!(rows(&mut client), 100);
-    let timeout = "SHOW lock_timeout";
-    assert_eq!(client.query_one(timeout, &[]).unwrap().get::<_, String>(0), "0", "the session's own is as it was");
+    assert_eq!(balance(&mut client, 150), 50);
+    assert_eq!(value::<String>(&mut client, "SHOW lock_timeout"), "0", "the session's own is as it was");
 }
 
 #[test]
@@ -92,10 +85,10 @@ fn a_caller_that_idles_in_its_transaction_loses_it_and_a_pause_is_not_idling() {
     idle.batch_execute(&format!("SET idle_in_transaction_session_timeout = '100 ms'; BEGIN; {RUN}")).unwrap();
     let others = "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'idle' AND pid <> pg_backend_pid()";
     until_true(&mut client, others);
-    assert_eq!(rows(&mut client), 150);
+    assert_eq!(balance(&mut client, 150), 0);
     client.batch_execute("SET idle_in_transaction_session_timeout = '10 ms'").unwrap();
     client.batch_execute("CALL backlog_cleanup_run(batch_size => 25, pause => '50 ms')").unwrap();
-    assert_eq!(rows(&mut client), 100);
+    assert_eq!(balance(&mut client, 150), 50);
 }
 
 #[test]
@@ -113,7 +106,7 @@ fn a_run_needs_no_temporary_files_and_says_so_where_a_trigger_does() {
     fails(&mut client, "CALL backlog_cleanup_run()", "53400", "temp_file_limit");
     client.batch_execute("DROP TRIGGER sort ON generations").unwrap();
     client.batch_execute(RUN).unwrap();
-    assert_eq!(rows(&mut client), 100);
+    assert_eq!(balance(&mut client, 150), 50);
 }
 
 /// PostgreSQL writes such a table out once more where it gives it up: what meets the limit in a subtransaction, as in a
@@ -121,11 +114,10 @@ fn a_run_needs_no_temporary_files_and_says_so_where_a_trigger_does() {
 #[test]
 fn a_transition_table_that_is_too_large_costs_no_more_than_its_session() {
     let (cluster, mut client) = filled("transition_table");
+    fail(&mut client, 11, 5000);
     client
         .batch_execute(
-            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
-             SELECT 'system_backlog', 11, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' FROM generate_series(1, 5000);
-             CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS
+            "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS
                  'BEGIN PERFORM FROM old_rows; RETURN NULL; END';
              CREATE TRIGGER look AFTER DELETE ON generations REFERENCING OLD TABLE AS old_rows
                  FOR EACH STATEMENT EXECUTE FUNCTION look()",
@@ -140,12 +132,10 @@ fn a_transition_table_that_is_too_large_costs_no_more_than_its_session() {
         drop(session);
         // A process that ends holds the target until it has.
         until_true(&mut client, "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = 'transition_table'");
-        let books = "SELECT (SELECT count(*) FROM generations), (SELECT count(*) FROM credit_transactions)";
-        let books = client.query_one(books, &[]).unwrap();
-        assert_eq!([0, 1].map(|column| books.get::<_, i64>(column)), [5150, 0], "{run}");
+        assert_eq!(balance(&mut client, 5150), 0, "{run}");
     }
     client.batch_execute(RUN).unwrap();
-    assert_eq!(client.query_one("SELECT count(*) FROM generations", &[]).unwrap().get::<_, i64>(0), 110);
+    assert_eq!(balance(&mut client, 5150), 5040);
 }
 
 #[test]
@@ -176,24 +166,21 @@ fn a_table_of_more_partitions_than_the_server_has_locks_for_is_refused() {
             ))
             .unwrap();
     }
-    client.batch_execute(FILL).unwrap();
+    fill(&mut client);
     for run in [RUN, "SELECT backlog_cleanup_emergency()", "CALL backlog_cleanup_run()"] {
         let (sqlstate, message, hint) = refused(client.batch_execute(run));
         assert_eq!(sqlstate, "53200", "{run}: {message}");
         assert!(hint.contains("max_locks_per_transaction"), "{hint}");
         // A count of them all would fail itself.
-        let rows: i64 = (1..=10)
-            .map(|recipe| {
-                client.query_one(&format!("SELECT count(*) FROM part_{recipe}"), &[]).unwrap().get::<_, i64>(0)
-            })
-            .sum();
+        let rows: i64 =
+            (1..=10).map(|recipe| number(&mut client, &format!("SELECT count(*) FROM part_{recipe}"))).sum();
         assert_eq!(rows, 150, "{run}");
     }
     cluster.set("max_locks_per_transaction = 1000");
     cluster.restart();
     let mut client = cluster.connect();
     client.batch_execute(RUN).unwrap();
-    assert_eq!(rows(&mut client), 100);
+    assert_eq!(balance(&mut client, 150), 50);
 }
 
 /// A file system of its own, gone at the end.
@@ -248,7 +235,7 @@ fn a_full_disk_under_the_ledger_undoes_the_run() {
     let Some(disk) = Disk::of(20) else { return };
     let cluster = Cluster::start("");
     let mut client = cluster.platform();
-    client.batch_execute(FILL).unwrap();
+    fill(&mut client);
     let space = disk.path().join("space");
     cluster.make_directory(&space);
     client.batch_execute(&format!("CREATE TABLESPACE small LOCATION '{}'", space.display())).unwrap();
@@ -259,7 +246,7 @@ fn a_full_disk_under_the_ledger_undoes_the_run() {
     }
     disk.empty();
     client.batch_execute(RUN).unwrap();
-    assert_eq!(rows(&mut client), 100);
+    assert_eq!(balance(&mut client, 150), 50);
     drop(cluster);
 }
 
@@ -288,13 +275,8 @@ fn a_disk_too_full_for_the_log_stops_the_server_and_nothing_is_lost() {
     disk.empty();
     cluster.start_again();
     let mut client = cluster.reconnect();
-    let books =
-        "SELECT 40000 - (SELECT count(*) FROM generations), (SELECT sum(removed)::bigint FROM backlog_cleanup.run),
-                        (SELECT coalesce(sum(amount), 0)::bigint FROM credit_transactions)";
-    let row = client.query_one(books, &[]).unwrap();
-    let [gone, removed, ledger]: [i64; 3] = [0, 1, 2].map(|column| row.get(column));
-    assert_eq!((removed, ledger), (gone, gone));
+    let gone = balance(&mut client, 40_000);
     println!("the log was full after {gone} rows");
     client.batch_execute("CALL backlog_cleanup_run()").unwrap();
-    assert_eq!(client.query_one("SELECT count(*) FROM generations", &[]).unwrap().get::<_, i64>(0), 100);
+    assert_eq!(balance(&mut client, 40_000), 39_900);
 }
