@@ -1,7 +1,7 @@
 -- 0.3.0: the arguments of a batched run stand once, and a new column of target needs no list of columns.
 DROP PROCEDURE backlog_cleanup_run;
 DROP FUNCTION backlog_cleanup.start_run;
-CREATE FUNCTION backlog_cleanup.start_run(arguments jsonb) RETURNS bigint
+CREATE FUNCTION backlog_cleanup.start_run(arguments json) RETURNS bigint
     LANGUAGE c AS 'MODULE_PATHNAME', 'start_batched_run_wrapper';
 -- It has no SET clause and is no SECURITY DEFINER, since neither could commit.
 CREATE PROCEDURE backlog_cleanup_run(
@@ -23,7 +23,7 @@ DECLARE
 BEGIN
     -- An error here, and not after the first batch, where nothing can be committed.
     CALL backlog_cleanup.commit_and_wait(seconds);
-    run := backlog_cleanup.start_run(pg_catalog.jsonb_build_object(
+    run := backlog_cleanup.start_run(pg_catalog.json_build_object(
         'target', target, 'mode', mode, 'batch_size', batch_size, 'pause', pause, 'max_duration', max_duration,
         'max_rows', max_rows, 'workers', workers, 'recipe_id', recipe_id, 'failure_type', failure_type, 'force', force));
     LOOP

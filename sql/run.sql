@@ -1,5 +1,5 @@
 -- The batched run: a thin procedure that commits, around functions in Rust.
-CREATE FUNCTION backlog_cleanup.start_run(arguments jsonb) RETURNS bigint
+CREATE FUNCTION backlog_cleanup.start_run(arguments json) RETURNS bigint
     LANGUAGE c AS 'MODULE_PATHNAME', 'start_batched_run_wrapper';
 CREATE FUNCTION backlog_cleanup.next_batch(run_id bigint) RETURNS double precision
     LANGUAGE c AS 'MODULE_PATHNAME', 'next_batch_wrapper';
@@ -28,7 +28,7 @@ DECLARE
 BEGIN
     -- An error here, and not after the first batch, where nothing can be committed.
     CALL backlog_cleanup.commit_and_wait(seconds);
-    run := backlog_cleanup.start_run(pg_catalog.jsonb_build_object(
+    run := backlog_cleanup.start_run(pg_catalog.json_build_object(
         'target', target, 'mode', mode, 'batch_size', batch_size, 'pause', pause, 'max_duration', max_duration,
         'max_rows', max_rows, 'workers', workers, 'recipe_id', recipe_id, 'failure_type', failure_type, 'force', force));
     LOOP

@@ -1,5 +1,4 @@
 use backlog_cleanup_report::Mode;
-use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::Deserialize;
 
@@ -21,11 +20,11 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Errors: 22004, 22023.
-    pub fn read(arguments: Option<JsonB>) -> Result<Arguments> {
+    /// From a `json`. Errors: 22004, 22023.
+    pub fn read(arguments: Option<&str>) -> Result<Arguments> {
         let call = "CALL backlog_cleanup_run()";
         let arguments: Arguments =
-            serde_json::from_value(required(arguments, "arguments", call)?.0).map_err(|failure| {
+            serde_json::from_str(required(arguments, "arguments", call)?).map_err(|failure| {
                 let message = format!("argument \"arguments\" cannot be read: {failure}");
                 error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, call.into())
             })?;

@@ -1,4 +1,3 @@
-use pgrx::JsonB;
 use pgrx::prelude::*;
 
 use crate::extension;
@@ -28,9 +27,9 @@ fn start_run() -> Result<i64> {
 
 /// Starts a batched run: holds its target, fixes the cutoffs and divides the work. Returns its id. The target is held
 /// until `finish_run`, an error, or the session's end. Errors: those of a run and of `Arguments::read`, 54000 (the breaker,
-/// unless `force`), 25001 (in a subtransaction).
+/// unless `force`), 25001 (in a subtransaction). Its argument is a `json`, which PostgreSQL stores as a text.
 #[pg_extern(sql = false)]
-fn start_batched_run(arguments: Option<JsonB>) -> Result<i64> {
+fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     let arguments = Arguments::read(arguments)?;
     extension::is_of_this_version()?;
     // A rollback to a savepoint leaves the session, and what it holds, as it was.

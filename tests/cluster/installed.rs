@@ -27,8 +27,13 @@ fn wrong(pg_config: &str) -> Option<String> {
 /// The file that was changed last, with its time.
 fn newest(path: PathBuf) -> (SystemTime, PathBuf) {
     if path.is_dir() {
-        let files = path.read_dir().expect("a directory").map(|file| newest(file.expect("a file").path()));
-        return files.max().expect("a file");
+        let files = path.read_dir().expect("a directory").map(|file| file.expect("a file").path());
+        return files.filter(|file| file.is_dir() || !is_for_people(file)).map(newest).max().expect("a file");
     }
     (path.metadata().and_then(|file| file.modified()).expect("a file"), path)
+}
+
+/// What no build reads.
+fn is_for_people(file: &Path) -> bool {
+    file.extension().is_none_or(|extension| extension == "md")
 }
