@@ -10,8 +10,8 @@ pub fn as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result
     acting_as(table.owner, &table.search_path, || table.hold().and_then(|()| work()))
 }
 
-/// Does `work` as `owner` inside a security-restricted operation, as VACUUM and REINDEX do, so that nothing that it sets
-/// off runs as the caller. After an ERROR PostgreSQL restores the role itself, with the (sub)transaction.
+/// Does `work` as `owner` inside a security-restricted operation, as VACUUM and REINDEX do, so that triggers and functions
+/// do not run as the caller. After an ERROR PostgreSQL restores the role itself, with the (sub)transaction.
 pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
     let restricted = (pg_sys::SECURITY_RESTRICTED_OPERATION | pg_sys::SECURITY_LOCAL_USERID_CHANGE) as i32;
@@ -23,7 +23,7 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
     let done = with_settings(|| {
         set_local("search_path", search_path);
         set_local("row_security", "off");
-        // A value as text means the same in every process that works on a run, and on another server.
+        // Dates go as text between the processes of a run, and to other servers: they must read the same everywhere.
         set_local("DateStyle", "ISO");
         set_local("extra_float_digits", "1");
         work()
