@@ -7,7 +7,7 @@ use pgrx::spi::quote_literal;
 use crate::extension;
 use crate::postgres::datum::{instant_as_text, text_of};
 use crate::postgres::error::{Result, error, spi};
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::stream;
 use crate::rank::position::{Order, Position};
 use crate::rank::tally::Tally;
@@ -127,7 +127,7 @@ fn load(target: &Target, run_id: i64) -> Result<Tally> {
         ids.join(", ")
     );
     let mut place = 0;
-    as_owner_of(&target.table, || {
+    reading_as_owner_of(&target.table, || {
         stream(&parsed, |row| {
             if let Some(cutoff) = &mut tally.list[place].cutoff {
                 *cutoff = order.keep(Position { id: row.datum(0), ..*cutoff });

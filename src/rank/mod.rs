@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 use pgrx::pg_sys;
 
 use crate::postgres::error::Result;
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::settings::set_local;
 use crate::postgres::stream::{Row, stream, stream_index};
 use crate::rank::newest::{Newest, Ranks};
@@ -134,7 +134,7 @@ fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&R
         )
     };
     let is_read = through_index
-        && as_owner_of(&leaf.table, || {
+        && reading_as_owner_of(&leaf.table, || {
             for path in ["seqscan", "bitmapscan"] {
                 set_local(&format!("enable_{path}"), "off");
             }
@@ -144,7 +144,7 @@ fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&R
     if is_read {
         return Ok(());
     }
-    as_owner_of(&leaf.table, || {
+    reading_as_owner_of(&leaf.table, || {
         leaf.expect_most_rows();
         stream(&statement(if leaf.reach == Reach::Position { "g.ctid" } else { "NULL::tid" }), each)
     })

@@ -2,7 +2,7 @@ use pgrx::pg_sys;
 
 use crate::postgres::delete::delete_scanned;
 use crate::postgres::error::Result;
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::{as_owner_of, reading_as_owner_of};
 use crate::postgres::stream::{stream, stream_returning};
 use crate::postgres::subtransaction::attempt;
 use crate::rank::tally::Tally;
@@ -13,10 +13,10 @@ use crate::target::leaf::{Leaf, Reach, leaves};
 pub fn emergency(rules: &Rules, dry_run: bool) -> Result<Tally> {
     let mut tally = Tally::of(rules.target.recipe.is_integer());
     for leaf in leaves(rules.target)? {
-        as_owner_of(&leaf.table, || match dry_run {
-            true => count_failed(rules, &leaf, &mut tally),
-            false => remove_failed(rules, &leaf, &mut tally),
-        })?;
+        match dry_run {
+            true => reading_as_owner_of(&leaf.table, || count_failed(rules, &leaf, &mut tally)),
+            false => as_owner_of(&leaf.table, || remove_failed(rules, &leaf, &mut tally)),
+        }?;
     }
     Ok(tally)
 }

@@ -4,7 +4,7 @@ use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error, required, spi};
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, leaves};
@@ -54,7 +54,7 @@ fn count(target: &Target, since: Option<Interval>) -> Result<Counted> {
     let mut counted = Counted::new();
     for leaf in leaves(target)? {
         let statement = statement(target, &leaf, since.as_deref());
-        as_owner_of(&leaf.table, || {
+        reading_as_owner_of(&leaf.table, || {
             Spi::connect(|client| {
                 client.select(statement.as_str(), None, &[])?.try_for_each(|row| {
                     let hour = (row.get(1)?, row.get(2)?.unwrap_or_default());
