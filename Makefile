@@ -31,9 +31,10 @@ demo: install ## a throwaway server with an outage: status, cleanup, ledger, job
 demo-stop: ## remove the demo's server
 	@demo/stop
 
-lint: setup ## formatting, clippy and the install script; warnings are errors
+lint: setup ## formatting, clippy, storeys and the install script; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
+	scripts/lint-storeys src crates/backlog-cleanup/src
 	scripts/lint-sql
 	scripts/release check
 

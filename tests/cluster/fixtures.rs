@@ -74,7 +74,8 @@ pub fn create_index(client: &mut Client, target: &str) {
 /// The start of a batched run by hand, so that what happens between two batches happens there; returns its id.
 pub fn start_run(batch_size: i32) -> String {
     format!(
-        "SELECT backlog_cleanup.start_run('generations', 'regular', {batch_size}, '0', NULL, NULL, 1, NULL, NULL, false)"
+        r#"SELECT backlog_cleanup.start_run('{{"target": "generations", "mode": "regular", "batch_size": {batch_size},
+                                              "pause": "0", "workers": 1, "force": false}}')"#
     )
 }
 

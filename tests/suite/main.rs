@@ -19,6 +19,7 @@ mod random;
 mod readme;
 mod replicas;
 mod restore;
+mod session;
 mod soak;
 mod status;
 mod upgrade;
