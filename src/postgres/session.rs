@@ -82,7 +82,7 @@ impl Session {
 
     /// Closes what the owner's code has left open in the session. Runs as the owner. Errors: 42501 (it cannot be closed).
     pub fn clean(&self) -> Result<()> {
-        // PostgreSQL has refused triggers that were deferred, but not the mode, which would stay.
+        // PostgreSQL refuses to defer triggers here, but SET CONSTRAINTS itself would last.
         Spi::run("SET CONSTRAINTS ALL IMMEDIATE").map_err(spi)?;
         for portal in cursors()? {
             if self.portals.iter().all(|(callers, _)| *callers != portal) {

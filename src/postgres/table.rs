@@ -10,7 +10,7 @@ use crate::postgres::error::{Result, error, spi};
 use crate::postgres::prepared::prepared;
 use crate::postgres::read::read_one;
 
-/// A table as the catalog has it.
+/// A table, read from the catalog.
 pub struct Table {
     pub oid: pg_sys::Oid,
     pub owner: pg_sys::Oid,

@@ -8,7 +8,8 @@ use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach};
 
 /// Returns the statement that builds the partial index of a target, for `\gexec`. Not CONCURRENTLY on a partitioned table,
-/// where PostgreSQL does not support it. Errors: those of `Target::load`, 42809 (a foreign table, whose own server has its indexes).
+/// which PostgreSQL does not support. Errors: those of `Target::load`, 42809 (a foreign table: its own server has its
+/// indexes).
 #[pg_extern(stable)]
 pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")) -> Result<String> {
     let target = Target::load(target)?;

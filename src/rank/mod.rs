@@ -63,7 +63,7 @@ pub fn rank(rules: &Rules, keep: usize, leaves: &[Leaf]) -> Result<Ranked> {
     let target = rules.target;
     let cutoff = rules.cutoff.as_ref().map_or(Ok(i64::MAX), |cutoff| cutoff.as_failed_at(target))?;
     let through_index = index::serves(rules, leaves)?;
-    // SAFETY: only reads where the server is.
+    // SAFETY: only reads the WAL position.
     let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
     let order = Order::of(&target.id);
     let mut tally = Tally::of(target.recipe.is_integer());

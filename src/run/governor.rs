@@ -27,7 +27,7 @@ pub fn reason(target: &Target) -> Result<Option<String>> {
 
 /// Remembers the WAL position when a batch starts.
 pub fn batch_starts() {
-    // SAFETY: only reads where the server is.
+    // SAFETY: only reads the WAL position.
     WAL.set(Some((unsafe { pg_sys::GetXLogInsertRecPtr() }, Instant::now())));
 }
 

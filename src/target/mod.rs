@@ -17,7 +17,7 @@ use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
 
-/// A row of `backlog_cleanup.target` as it stands; the comments of its columns say what they mean.
+/// A row of `backlog_cleanup.target`, not checked. The comments on its columns explain them.
 #[derive(Deserialize)]
 pub struct TargetRow {
     pub name: String,
