@@ -1,5 +1,5 @@
-//! Keeps a table of job attempts from filling up with failures. The map of the house, from the ground up; README.md beside
-//! this file explains it.
+//! Keeps a table of job attempts from filling up with failures. This file is the map: the storeys, and the order of the
+//! install script. README.md beside it explains them.
 
 use pgrx::prelude::*;
 

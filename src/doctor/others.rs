@@ -11,16 +11,16 @@ const VIEWS: &str = ", below (view, oid) AS (
         JOIN pg_rewrite r ON r.ev_class = below.oid
         JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
     )
-    SELECT 'warn', format('%s, which is below view %s, belongs to %I, whose code there runs as %I',
-                          c.oid::regclass, v.oid::regclass, c.relowner::regrole::name, v.relowner::regrole::name),
+    SELECT 'warn', format('view %s reads %s of role %s, whose code there runs as role %s',
+                          v.oid::regclass, c.oid::regclass, c.relowner::regrole, v.relowner::regrole),
            format('ALTER VIEW %s OWNER TO %I', v.oid::regclass, c.relowner::regrole::name)
     FROM below JOIN pg_class v ON v.oid = below.view JOIN pg_class c ON c.oid = below.oid
     WHERE NOT pg_has_role(c.relowner, v.relowner, 'USAGE')
     ORDER BY 2";
 
 const CASCADES: &str = "
-    SELECT 'warn', format('a removal changes rows of %s, which belongs to %I, whose triggers there run as %I',
-                          c.oid::regclass, c.relowner::regrole::name, t.relowner::regrole::name),
+    SELECT 'warn', format('a removal changes %s of role %s, whose triggers there run as role %s',
+                          c.oid::regclass, c.relowner::regrole, t.relowner::regrole),
            format('ALTER TABLE %s OWNER TO %I', c.oid::regclass, t.relowner::regrole::name)
     FROM pg_constraint f
     JOIN used ON used.oid = f.confrelid
@@ -30,7 +30,7 @@ const CASCADES: &str = "
       AND NOT pg_has_role(c.relowner, t.relowner, 'USAGE')
     ORDER BY 2";
 
-/// Where PostgreSQL itself runs code of one role as another: below a view, and after a foreign key's action.
+/// Finds code that PostgreSQL runs with another role's privileges: below a view, and after a foreign key's action.
 pub fn code(target: &Target) -> Result<Vec<Problem>> {
     let mut found = problems(&on_tables(VIEWS), &[tables(target).into()])?;
     found.extend(problems(&on_tables(CASCADES), &[vec![target.table.oid].into()])?);

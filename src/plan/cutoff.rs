@@ -13,9 +13,9 @@ use crate::rank::position::{Order, Position};
 use crate::rank::tally::Tally;
 use crate::target::Target;
 
-/// Keeps the cutoffs of a run where a crash cannot lose them.
+/// Saves the cutoffs of a run in a table, so that they survive a crash.
 pub fn save(target: &Target, run_id: i64, tally: &Tally) -> Result<()> {
-    // An earlier run of this session may have had the same id, in another life of the extension.
+    // An earlier run of this session has the same id if the extension was dropped and created again in between.
     forget();
     let ids: Vec<Option<String>> = tally.list.iter().map(|recipe| recipe.recipe_id.clone()).collect();
     let failed: Vec<i64> = tally.list.iter().map(|recipe| recipe.failed).collect();
@@ -39,12 +39,12 @@ pub fn save(target: &Target, run_id: i64, tally: &Tally) -> Result<()> {
 }
 
 thread_local! {
-    /// The cutoffs of the batched run that this process last worked on. Their ids are in the context.
+    /// The cutoffs of the batched run that this process last worked on. Their ids live in `CONTEXT`.
     static LOADED: RefCell<Option<(i64, Reading, Tally)>> = const { RefCell::new(None) };
     static CONTEXT: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// What a cutoff's meaning hangs on: the names and types of the columns, and the time zone.
+/// What a cutoff's meaning depends on: the names and types of the columns, and the time zone.
 #[derive(PartialEq)]
 struct Reading([(String, pg_sys::Oid); 3], String);
 
@@ -120,7 +120,7 @@ fn load(target: &Target, run_id: i64) -> Result<Tally> {
             ids.push(id.map_or("NULL".into(), quote_literal));
         })
     })?;
-    // As the table's owner, whose type's input function may be anybody's.
+    // As the table's owner: the id type's input function may be any role's code.
     let parsed = format!(
         "SELECT kept.id::{} FROM pg_catalog.unnest(ARRAY[{}]::text[]) WITH ORDINALITY kept (id, place) ORDER BY place",
         target.id.sql_type,

@@ -11,7 +11,7 @@ pub fn attempt<T>(work: impl FnOnce() -> Result<Option<T>>) -> std::result::Resu
     within(work, |done| matches!(done, Ok(Some(_))))
 }
 
-/// Does `work` in a subtransaction that is rolled back, and returns what it returns. A failure is raised again.
+/// Does `work` in a subtransaction, rolls it back, and returns the result. A failure is raised again.
 pub fn look<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     within(work, |_| false).map_or_else(|failure| failure.rethrow(), Ok)
 }

@@ -10,7 +10,7 @@ use crate::postgres::error::{Result, error, spi};
 use crate::postgres::prepared::prepared;
 use crate::postgres::read::read_one;
 
-/// A table as the catalog has it.
+/// A table, read from the catalog.
 pub struct Table {
     pub oid: pg_sys::Oid,
     pub owner: pg_sys::Oid,
@@ -22,12 +22,12 @@ pub struct Table {
     has_parts: bool,
     /// Schema-qualified and quoted.
     pub name: String,
-    /// `pg_catalog`, the table's own schema, `pg_temp`: an application's ordinary triggers work.
+    /// `pg_catalog`, the table's own schema, `pg_temp`: enough for an application's ordinary triggers.
     pub search_path: String,
     columns: OnceLock<HashMap<String, Column>>,
 }
 
-/// A column of a table: its quoted name and its type as SQL, qualified where it is not in `pg_catalog`.
+/// A column of a table: its quoted name, and its type as SQL, qualified if it is not in `pg_catalog`.
 #[derive(Clone)]
 pub struct Column {
     pub name: String,
@@ -39,7 +39,7 @@ pub struct Column {
 }
 
 impl Table {
-    /// Finds a table by its schema-qualified name in SQL; what is no such name is not there.
+    /// Finds a table by its name, schema-qualified as in SQL. `None` also if the name is malformed.
     pub fn find(name: &str) -> Result<Option<Table>> {
         let oid: Option<pg_sys::Oid> =
             // SAFETY: to_regclass takes a text.
@@ -81,7 +81,7 @@ impl Table {
         .map_err(spi)
     }
 
-    /// Refuses partitions and children that belong to somebody else: a statement on this table would run their code as its
+    /// Refuses partitions and children of another owner: a statement on this table would run their code as this table's
     /// owner. Errors: 55000.
     pub fn is_of_one_owner(&self) -> Result<()> {
         if !self.has_parts {
@@ -112,7 +112,7 @@ impl Table {
         self.kind as u8 == b'f'
     }
 
-    /// Keeps the table as it is until the transaction ends. Errors: 40001.
+    /// Locks the table against changes until the transaction ends. Errors: 40001 (it has been changed or dropped).
     pub fn hold(&self) -> Result<()> {
         // SAFETY: the relation is closed here; its lock stays until the transaction ends.
         let is_same = unsafe {

@@ -5,8 +5,8 @@ use pgrx::prelude::*;
 
 use crate::postgres::table::Column;
 
-/// Where a failed row stands among those of its recipe: by failed-at, then by id. The greater, the newer. Borrows its id: from
-/// the row that it was read from, or from the memory context of the `Order` that has kept it.
+/// The rank of a failed row within its recipe: by failed-at, then by id. The greater, the newer. Borrows its id from the row
+/// that it was read from, or from the memory context of the `Order` that has kept it.
 #[derive(Clone, Copy)]
 pub struct Position {
     /// Microseconds since 2000, as both timestamp types have them.
@@ -20,7 +20,7 @@ impl Position {
     pub const NEWEST: Position = Position { at: i64::MAX, id: None };
 }
 
-/// How positions compare, by the order of the id column's type, and where their ids are kept.
+/// Compares positions by the order of the id column's type, and keeps their ids.
 pub struct Order {
     /// Lives in the type cache, which drops no entry.
     compare: *mut pg_sys::FmgrInfo,

@@ -14,12 +14,11 @@ use crate::target::leaf::Leaf;
 /// Recipes per statement on a distributed table.
 const MANY: usize = 500;
 
-/// Removes rows of a leaf where a position in the heap means nothing: of the recipes in `range` (places in the list) what
-/// is older than their cutoffs. Returns the place behind the last recipe that it came to, having removed `limit` rows or
-/// more, or the range's end.
+/// Removes rows of a leaf that has no usable positions: for each recipe in `range` (indexes in the tally), the rows older
+/// than its cutoff. Stops once it has removed `limit` rows. Returns the index of the next recipe, or the range's end.
 pub fn remove(rules: &Rules, leaf: &Leaf, range: Range<usize>, limit: usize, tally: &mut Tally) -> Result<usize> {
     let mut removed = 0;
-    // One recipe per statement is what postgres_fdw can send as it is; Citus takes many at once.
+    // postgres_fdw can send a statement for one recipe as it is; Citus takes many at once.
     let at_once = if leaf.table.is_foreign() { 1 } else { MANY };
     let mut place = range.start;
     while place < range.end && removed < limit {
@@ -45,7 +44,7 @@ pub fn remove(rules: &Rules, leaf: &Leaf, range: Range<usize>, limit: usize, tal
     Ok(place)
 }
 
-/// Removes by ranges of keys. Has only constants beside the columns, so that another server can take the statement.
+/// The DELETE by ranges of keys. It has nothing but columns and constants, so that another server can run it.
 fn statement(rules: &Rules, leaf: &Leaf, recipes: &[&RecipeCount]) -> String {
     let Target { id: id_column, failed_at, recipe, .. } = rules.target;
     let row = |counted: &&RecipeCount| {

@@ -45,19 +45,19 @@ impl Arguments {
             let out_of_range = || error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, valid.into());
             what.then_some(()).ok_or_else(out_of_range)
         };
-        let valid = "0 seconds or longer, and finite: CALL backlog_cleanup_run(pause => '100 ms')";
+        let valid = "CALL backlog_cleanup_run(pause => '100 ms'); -- from 0 to 1 day";
         is_within((0.0..=86_400.0).contains(&pause), "pause", valid)?;
-        let valid = "longer than 0 seconds, and finite: CALL backlog_cleanup_run(max_duration => '1 hour')";
+        let valid = "CALL backlog_cleanup_run(max_duration => '1 hour'); -- above 0, and finite";
         is_within(duration.is_none_or(|seconds| seconds > 0.0 && seconds.is_finite()), "max_duration", valid)?;
-        let valid = "above 0: CALL backlog_cleanup_run(max_rows => 100000)";
+        let valid = "CALL backlog_cleanup_run(max_rows => 100000); -- above 0";
         is_within(max_rows.is_none_or(|rows| rows > 0), "max_rows", valid)?;
-        let valid = "from 1 to 1000000: CALL backlog_cleanup_run(batch_size => 10000)";
+        let valid = "CALL backlog_cleanup_run(batch_size => 10000); -- from 1 to 1000000";
         is_within(batch_size.is_none_or(|size| (1..=1_000_000).contains(&size)), "batch_size", valid)?;
-        let valid = "from 1 to 64: CALL backlog_cleanup_run(workers => 2)";
+        let valid = "CALL backlog_cleanup_run(workers => 2); -- from 1 to 64";
         is_within((1..=64).contains(&workers), "workers", valid)?;
-        let valid = "1 where max_rows is given: CALL backlog_cleanup_run(max_rows => 100000, workers => 1)";
+        let valid = "CALL backlog_cleanup_run(max_rows => 100000, workers => 1); -- max_rows needs workers => 1";
         is_within(workers == 1 || max_rows.is_none(), "workers", valid)?;
-        let valid = "'regular' or 'emergency': CALL backlog_cleanup_run(mode => 'regular')";
+        let valid = "CALL backlog_cleanup_run(mode => 'regular'); -- or 'emergency'";
         is_within(mode.parse::<Mode>().is_ok(), "mode", valid)
     }
 

@@ -22,13 +22,13 @@ use crate::target::Target;
 use crate::target::leaf::{self, Leaf, Reach};
 use crate::target::steady::steady;
 
-/// How often a batch is tried again that a deadlock, a serialization failure or a locked table has rolled back.
+/// How often a batch is retried after a deadlock, a serialization failure or a locked table has rolled it back.
 const ATTEMPTS: i32 = 5;
-/// Seconds until a run that the governor has stopped asks again.
+/// Seconds between two questions to the governor while a run waits.
 const PATIENCE: f64 = 1.0;
 
-/// One step of a process that works on a run: stops the run if it has had its time or its rows, waits if the governor says
-/// so, and else removes a batch. Returns the seconds to wait before the next step; `None` if there is none.
+/// Does one step of a run: stops the run if it has reached `max_duration` or `max_rows`, waits if the governor says so, and
+/// otherwise removes a batch. Returns the seconds to wait before the next step; `None` if there is none.
 pub fn step(run: &Run) -> Result<Option<f64>> {
     if run.state != State::Running || run.is_over() {
         batches::stop(run.id)?;
@@ -57,7 +57,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     let leaf = Leaf { table, reach, pages: 0, is_stale: false };
     let started = Instant::now();
     let done = attempt(|| {
-        // A session that takes the leaf out of the target, or rewrites it, has done so by now, or waits for this batch.
+        // With this lock no session can detach or rewrite the leaf until the batch is committed.
         // SAFETY: the lock is released with the transaction.
         unsafe { pg_sys::LockRelationOid(part.leaf, pg_sys::RowExclusiveLock as i32) };
         if !leaf::belongs(part.leaf, target)? {
@@ -90,7 +90,8 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     Ok(if part::are_left(run.id)? { Some(run.in_time(run.pause)) } else { None })
 }
 
-/// Removes up to a batch of rows, and says where to go on: the steps done, and the offset in the next block.
+/// Removes up to a batch of rows. Returns where to continue (the steps done, the offset in the next block), and the rows
+/// that are left.
 fn remove_next(run: &Run, target: &Target, leaf: &Leaf, part: &Part, tally: &mut Tally) -> Result<((i64, u16), Left)> {
     let rules = run.rules(target);
     let limit = run.rows_left().unwrap_or(run.batch_size).min(run.batch_size) as usize;
@@ -125,7 +126,7 @@ fn remove_next(run: &Run, target: &Target, leaf: &Leaf, part: &Part, tally: &mut
     })
 }
 
-/// Removes rows that were removable when the write-ahead log was at `lsn`. Looks again at those whose pages have changed since.
+/// Removes rows that were removable when the WAL was at `lsn`. Rechecks those whose pages have changed since.
 fn remove_known(rules: &Rules, leaf: &Leaf, rows: &[Removable], lsn: u64, tally: &mut Tally) -> Result<Left> {
     let (mut known, others) = unchanged_since(leaf, lsn, rows);
     if !others.is_empty() {

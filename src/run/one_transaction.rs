@@ -18,7 +18,7 @@ use crate::run::lock::Span;
 use crate::target::Target;
 use crate::target::steady::steady;
 
-/// Removes the expired failed rows beyond the newest of each recipe. Returns a `RegularReport`. Errors: those of `begin` and
+/// Removes the expired failed rows of each recipe but the newest. Returns a `RegularReport`. Errors: those of `begin` and
 /// `Policy::of`, 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
 #[pg_extern]
 fn backlog_cleanup_failed_generations(

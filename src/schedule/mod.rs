@@ -1,4 +1,4 @@
-//! The nightly job in pg_cron. Knows nothing of runs but what a job calls.
+//! The nightly job in pg_cron. Of runs it knows only what a job calls.
 
 mod home;
 mod pg_cron;
@@ -19,10 +19,10 @@ use crate::target::load::exists;
 pub use home::pg_cron_is_here;
 pub use statement::{call_to_schedule, cannot_schedule};
 
-/// Registers the nightly job with pg_cron, or changes the job of that name that is there; returns the job's id.
-/// The job belongs to the caller; its times are pg_cron's, which reads them in UTC unless `cron.timezone` says else.
-/// Errors: 22004, 22023 (a bad cron expression or job name), 42501 (no privilege on pg_cron; somebody else's job),
-/// 42704 (unknown target), 42710 (the name is taken in another database), 55000 (pg_cron is not here).
+/// Registers the nightly job with pg_cron, or changes the existing job of that name. Returns the job's id.
+/// The job belongs to the caller. pg_cron reads its schedule in UTC unless `cron.timezone` names another time zone.
+/// Errors: 22004, 22023 (a bad cron expression or job name), 42501 (no privilege on pg_cron; another role's job),
+/// 42704 (unknown target), 42710 (the name is taken in another database), 55000 (pg_cron is not in this database).
 #[pg_extern]
 fn backlog_cleanup_schedule(
     schedule: default!(Option<&str>, "'0 2 * * *'"),
@@ -40,13 +40,13 @@ fn backlog_cleanup_schedule(
     let command = command(&target, batched)?;
     refuse_read_only("schedule a job")?;
     may_use_pg_cron()?;
-    // pg_cron ignores what follows the fifth field, and would take a leading field of seconds for the minutes.
+    // pg_cron ignores what follows the fifth field, and would read a leading field of seconds as the minutes.
     if schedule.split_whitespace().count() > 5 {
         return Err(not_a_schedule(schedule, &call("schedule('0 2 * * *')")?));
     }
     warn_of_time_zone()?;
     let job = match job_named(job_name)? {
-        // Somebody else's job, which pg_cron lets a superuser change.
+        // Another role's job: pg_cron lets a superuser change it.
         Some(job) if !job.is_callers => {
             let change = "SELECT cron.alter_job($1, schedule => $2, command => $3)";
             register(schedule, || {
@@ -66,7 +66,7 @@ fn backlog_cleanup_schedule(
     Ok(job)
 }
 
-/// Removes the job of that name; false where there is none.
+/// Removes the job of that name. Returns false if there is none.
 #[pg_extern]
 fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup-daily'")) -> Result<bool> {
     let job_name = checked(job_name, "unschedule()")?;
@@ -84,8 +84,7 @@ fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup
         .map_err(spi)
 }
 
-/// The job that runs this target here, as JSON, with the time zone in which pg_cron reads its schedule; null where there is
-/// none.
+/// The job that runs this target in this database, as JSON, with the time zone of its schedule; null if there is none.
 pub fn job_of(target: &str) -> Result<serde_json::Value> {
     if !pg_cron_is_here()? {
         return Ok(serde_json::Value::Null);
@@ -107,7 +106,7 @@ pub fn job_of(target: &str) -> Result<serde_json::Value> {
     Ok(job.map_or(serde_json::Value::Null, |job| job.0))
 }
 
-/// A job's name as pg_cron stores it; a longer one it would cut off, and not find again. Errors: 22004, 22023.
+/// Checks the length of a job's name: pg_cron would truncate a longer one, and not find it again. Errors: 22004, 22023.
 fn checked<'a>(job_name: Option<&'a str>, instead: &str) -> Result<&'a str> {
     let job_name = required(job_name, "job_name", &call(instead)?)?;
     if matches!(job_name.len(), 1..=63) {

@@ -13,8 +13,8 @@ pub struct Job {
     pub is_callers: bool,
 }
 
-/// The job of that name in this database, if the caller may change it: their own, or, for a superuser, anybody's. Errors:
-/// 42501, 42710.
+/// The job of that name in this database. Errors: 42501 (another role's job, and the caller is no superuser), 42710 (a job of
+/// another database has the name).
 pub fn job_named(job_name: &str) -> Result<Option<Job>> {
     let caller = read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[])?;
     let jobs = extension::as_owner(|| {
@@ -60,7 +60,7 @@ pub fn job_named(job_name: &str) -> Result<Option<Job>> {
     Ok(None)
 }
 
-/// Calls pg_cron; its complaint about the schedule gets a hint with the valid form.
+/// Calls pg_cron. If it rejects the schedule, the error gets a hint with a valid one.
 pub fn register<T>(schedule: &str, work: impl FnOnce() -> spi::Result<T> + std::panic::UnwindSafe) -> Result<T>
 where
     T: std::panic::UnwindSafe,
@@ -75,11 +75,11 @@ pub fn not_a_schedule(schedule: &str, valid: &str) -> ErrorReport {
     error(
         PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
         format!("schedule \"{schedule}\" is not a cron expression"),
-        format!("minute hour day month weekday: {valid};"),
+        format!("{valid}; -- minute hour day month weekday"),
     )
 }
 
-/// Errors: 55000 where the server has not loaded pg_cron, 42501 where the caller may not even look into its schema.
+/// Errors: 55000 (the server has not loaded pg_cron), 42501 (the caller has no USAGE on schema cron).
 pub fn may_use_pg_cron() -> Result<()> {
     let loaded = setting("shared_preload_libraries")?.unwrap_or_default();
     if !loaded.split(',').any(|library| library.trim().trim_matches('"').ends_with("pg_cron")) {
@@ -87,7 +87,7 @@ pub fn may_use_pg_cron() -> Result<()> {
         return Err(error(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             "library \"pg_cron\" is not loaded".into(),
-            format!("ALTER SYSTEM SET shared_preload_libraries = {libraries}; then restart the server"),
+            format!("ALTER SYSTEM SET shared_preload_libraries = {libraries}; -- and restart the server"),
         ));
     }
     let caller = read_one::<String>(
@@ -102,7 +102,7 @@ pub fn may_use_pg_cron() -> Result<()> {
     ))
 }
 
-/// Says so where the job is there and does not run.
+/// Warns if the job exists but is paused.
 pub fn warn_of_pause(job: i64, job_name: &str) -> Result<()> {
     let paused =
         extension::as_owner(|| read_one::<bool>("SELECT NOT active FROM cron.job WHERE jobid = $1", &[job.into()]))?;
@@ -114,7 +114,7 @@ pub fn warn_of_pause(job: i64, job_name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Says so where pg_cron (1.5 and later) reads schedules in another time zone than UTC.
+/// Warns if pg_cron (1.5 and later) reads schedules in another time zone than UTC.
 pub fn warn_of_time_zone() -> Result<()> {
     if let Some(zone) = setting("cron.timezone")?.filter(|zone| !matches!(zone.as_str(), "" | "GMT" | "UTC")) {
         ereport!(

@@ -9,7 +9,7 @@ use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
 use crate::target::Target;
 
-/// A table that has rows of the target in itself: a plain table, a partition, a child.
+/// A table that stores rows of the target: a plain table, a partition, a child.
 pub struct Leaf {
     pub table: Table,
     pub reach: Reach,
@@ -21,7 +21,7 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// The leaf in a FROM clause: its own rows, those of its children being theirs.
+    /// The leaf in a FROM clause, without its children.
     pub fn rows(&self) -> String {
         match self.reach {
             Reach::Position => format!("ONLY {}", self.table.name),
@@ -29,7 +29,7 @@ impl Leaf {
         }
     }
 
-    /// What rows are grouped by: the recipe, a text by its bytes, as runs tell recipes apart.
+    /// What rows are grouped by: the recipe. Texts are compared by their bytes, as runs compare them.
     pub fn group_key(&self, recipe: &Column) -> String {
         let collation = if self.reach == Reach::Key || recipe.is_integer() { "" } else { " COLLATE pg_catalog.\"C\"" };
         format!("{}{collation}", recipe.as_key())
@@ -41,7 +41,7 @@ impl Leaf {
         set_local("parallel_tuple_cost", "0");
         // JIT takes ten megabytes and more, and saves no time on a column or two.
         set_local("jit", "off");
-        // This process reads too; more processes than processors take turns.
+        // The leader reads too. More processes than processors would only take turns.
         let others = available_parallelism().map_or(1, |processors| processors.get() - 1);
         // SAFETY: a setting, read by the one thread of a backend.
         let allowed = unsafe { pg_sys::max_parallel_workers_per_gather } as usize;
@@ -53,8 +53,7 @@ impl Leaf {
         }
     }
 
-    /// The `attnum` of a column of the target in this leaf; `None` if its values are not stored but generated as they are
-    /// read.
+    /// The `attnum` of a column of the target in this leaf; `None` if it is a virtual generated column.
     pub fn stored_number_of(&self, column: &Column, target: &Target) -> Result<Option<i16>> {
         read_one::<i16>(
             "SELECT here.attnum
@@ -67,17 +66,17 @@ impl Leaf {
     }
 }
 
-/// How the rows of a leaf are named.
+/// How the rows of a leaf are addressed.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Reach {
     /// By their positions in the heap.
     Position,
-    /// By their recipe, failed-at and id: the rows are on another server, where a position means nothing here.
+    /// By their recipe, failed-at and id: the rows are on another server, whose positions mean nothing here.
     Key,
 }
 
-/// The leaves of a target. A table that is distributed by Citus looks like a plain one, but a position means a row in
-/// each of its shards.
+/// The leaves of a target. A table that Citus distributes looks like a plain one, but a position means a row in each
+/// of its shards.
 pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     if is_distributed(&target.table)? {
         let table = table(target.table.oid, target)?;
@@ -124,8 +123,8 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     Ok(leaves)
 }
 
-/// A table of a target. Its triggers run with the target's search path, unless it belongs to another role, which has not
-/// agreed to that.
+/// A table of a target. Its triggers run with the target's search path, unless it belongs to another role: that role has not
+/// agreed to the search path.
 pub fn table(oid: pg_sys::Oid, target: &Target) -> Result<Option<Table>> {
     let mut table = Table::of(oid)?;
     if let (Some(table), Some(search_path)) = (&mut table, &target.search_path)
@@ -136,7 +135,7 @@ pub fn table(oid: pg_sys::Oid, target: &Target) -> Result<Option<Table>> {
     Ok(table)
 }
 
-/// Whether a table is the target's or below it now, whenever the caller's snapshot was taken.
+/// Whether a table is now the target's or one of its descendants, whatever the caller's snapshot shows.
 pub fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
     prepared::get_one::<bool>(
         "WITH RECURSIVE above (oid) AS (

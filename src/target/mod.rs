@@ -17,7 +17,7 @@ use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
 
-/// A row of `backlog_cleanup.target` as it stands; the comments of its columns say what they mean.
+/// A row of `backlog_cleanup.target`, not checked. The comments on its columns explain them.
 #[derive(Deserialize)]
 pub struct TargetRow {
     pub name: String,
@@ -52,7 +52,7 @@ pub struct TargetRow {
     pub named_by: Option<String>,
 }
 
-/// One table to look after. Its row's fields are its own.
+/// A target with its tables and columns. The fields of its row can be read from it directly.
 pub struct Target {
     row: TargetRow,
     pub table: Table,
@@ -134,8 +134,7 @@ impl Target {
         ))
     }
 
-    /// Checks a value of a column of the table as the table's owner, whose types may run code of theirs. Errors: 22P02,
-    /// 42804.
+    /// Checks a value for a column of the table, as the table's owner: the type may run code. Errors: 22P02, 42804.
     pub fn accepts(&self, column: &Column, value: &str) -> Result<()> {
         reading_as_owner_of(&self.table, || column.accepts(value, &self.table))
     }
