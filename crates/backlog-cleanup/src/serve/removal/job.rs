@@ -108,7 +108,7 @@ impl Job {
                 .hint("backlog-cleanup serve --pool-size 10"));
         };
         let mut connection = self.caller.pool.acquire().await?;
-        // It loses its timeout, so it does not return to the pool.
+        // It does not return to the pool, because it loses its timeout.
         connection.close_on_drop();
         connection.execute("SET statement_timeout = 0").await?;
         tell.send_replace(Some(pid(&mut connection).await?));
