@@ -6,9 +6,8 @@ AS $$
             WHERE (name, setting) IN (('xmloption', 'content'), ('check_function_bodies', 'off')) AND source = 'session')
        AND (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
 $$;
-COMMENT ON FUNCTION backlog_cleanup.restoring() IS
+COMMENT ON FUNCTION backlog_cleanup.restoring IS
     'whether a superuser restores a dump: pg_dump sets xmloption and check_function_bodies, and nobody else has a reason to set both';
-REVOKE ALL ON FUNCTION backlog_cleanup.restoring() FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.target', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.policy', '');
@@ -20,6 +19,8 @@ SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_recipe', '');
 CREATE FUNCTION backlog_cleanup.give_way_to_dump() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    columns text;
 BEGIN
     IF NOT backlog_cleanup.restoring() THEN
         RETURN NEW;
@@ -28,22 +29,19 @@ BEGIN
     -- The policies that CREATE EXTENSION has made, and not those that the dump has brought.
     DELETE FROM backlog_cleanup.policy
     WHERE target = NEW.name AND xmin = (SELECT e.xmin FROM pg_extension e WHERE e.extname = 'backlog_cleanup');
-    UPDATE backlog_cleanup.target
-    SET (name, generations_table, recipes_table, users_table, ledger_table, id_column, account_column, recipe_column,
-         status_column, failed_at_column, failure_type_column, recipe_key_column, recipe_name_column, account,
-         failed_status, completed_status, pending_status, processing_status, time_zone, search_path, batch_size,
-         lock_timeout, max_share, max_rows_per_run, max_replica_lag, max_transaction_age, yield_to_autovacuum,
-         max_wal_rate, throttle_query, named_by)
-        = ROW (NEW.*)
-    WHERE name = NEW.name;
+    PERFORM FROM backlog_cleanup.target WHERE name = NEW.name;
     IF FOUND THEN
+        SELECT string_agg(quote_ident(attname), ', ') INTO columns
+        FROM pg_attribute
+        WHERE attrelid = 'backlog_cleanup.target'::regclass AND attnum > 0 AND NOT attisdropped;
+        EXECUTE format('UPDATE backlog_cleanup.target SET (%1$s) = (SELECT %1$s FROM (SELECT ($1).*) dumped) WHERE name = ($1).name',
+                       columns) USING NEW;
         RETURN NULL;
     END IF;
     RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.give_way_to_dump() IS 'makes way for the targets of a dump that is being restored';
-REVOKE ALL ON FUNCTION backlog_cleanup.give_way_to_dump() FROM PUBLIC;
+COMMENT ON FUNCTION backlog_cleanup.give_way_to_dump IS 'makes way for the targets of a dump that is being restored';
 CREATE TRIGGER give_way_to_dump BEFORE INSERT ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dump();
 COMMENT ON TRIGGER give_way_to_dump ON backlog_cleanup.target IS 'a restored target replaces the one of that name';
@@ -65,9 +63,8 @@ BEGIN
     RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.give_way_to_dumped_policy() IS
+COMMENT ON FUNCTION backlog_cleanup.give_way_to_dumped_policy IS
     'makes way for the policies of a dump that is being restored';
-REVOKE ALL ON FUNCTION backlog_cleanup.give_way_to_dumped_policy() FROM PUBLIC;
 CREATE TRIGGER give_way_to_dumped_policy BEFORE INSERT ON backlog_cleanup.policy
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dumped_policy();
 COMMENT ON TRIGGER give_way_to_dumped_policy ON backlog_cleanup.policy IS 'a restored policy replaces the one of its kind';
@@ -84,8 +81,7 @@ BEGIN
     RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.interrupt_restored() IS 'a run that was at work when a dump was taken is not at work where it is restored';
-REVOKE ALL ON FUNCTION backlog_cleanup.interrupt_restored() FROM PUBLIC;
+COMMENT ON FUNCTION backlog_cleanup.interrupt_restored IS 'a run that was at work when a dump was taken is not at work where it is restored';
 CREATE TRIGGER interrupt_restored BEFORE INSERT ON backlog_cleanup.run
     FOR EACH ROW WHEN (NEW.state OPERATOR(pg_catalog.=) 'running' AND NEW.started_at OPERATOR(pg_catalog.<) pg_catalog.now())
     EXECUTE FUNCTION backlog_cleanup.interrupt_restored();

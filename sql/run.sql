@@ -1,7 +1,6 @@
 -- The batched run: a thin procedure that commits, around functions in Rust.
-CREATE FUNCTION backlog_cleanup.start_run(
-    target text, mode text, batch_size integer, pause interval, max_duration interval, max_rows bigint, workers integer,
-    recipe_id text, failure_type text, force boolean) RETURNS bigint LANGUAGE c AS 'MODULE_PATHNAME', 'start_run_wrapper';
+CREATE FUNCTION backlog_cleanup.start_run(arguments jsonb) RETURNS bigint
+    LANGUAGE c AS 'MODULE_PATHNAME', 'start_batched_run_wrapper';
 CREATE FUNCTION backlog_cleanup.next_batch(run_id bigint) RETURNS double precision
     LANGUAGE c AS 'MODULE_PATHNAME', 'next_batch_wrapper';
 CREATE FUNCTION backlog_cleanup.finish_run(run_id bigint) RETURNS jsonb
@@ -29,8 +28,9 @@ DECLARE
 BEGIN
     -- An error here, and not after the first batch, where nothing can be committed.
     CALL backlog_cleanup.commit_and_wait(seconds);
-    run := backlog_cleanup.start_run(target, mode, batch_size, pause, max_duration, max_rows, workers, recipe_id, failure_type,
-                                     force);
+    run := backlog_cleanup.start_run(pg_catalog.jsonb_build_object(
+        'target', target, 'mode', mode, 'batch_size', batch_size, 'pause', pause, 'max_duration', max_duration,
+        'max_rows', max_rows, 'workers', workers, 'recipe_id', recipe_id, 'failure_type', failure_type, 'force', force));
     LOOP
         CALL backlog_cleanup.commit_and_wait(seconds);
         seconds := backlog_cleanup.next_batch(run);
@@ -39,23 +39,16 @@ BEGIN
     report := backlog_cleanup.finish_run(run);
 END
 $$;
-COMMENT ON PROCEDURE backlog_cleanup_run(text, text, integer, interval, interval, bigint, integer, text, text, boolean, jsonb) IS
-    'removes what a regular or an emergency run does, in batches, with a commit after each';
-REVOKE ALL ON PROCEDURE backlog_cleanup_run(text, text, integer, interval, interval, bigint, integer, text, text, boolean, jsonb)
-    FROM PUBLIC;
-COMMENT ON PROCEDURE backlog_cleanup.commit_and_wait(double precision) IS
+COMMENT ON PROCEDURE backlog_cleanup_run IS
+    'removes what a regular or an emergency run removes, in batches, with a commit after each';
+COMMENT ON PROCEDURE backlog_cleanup.commit_and_wait IS
     'a part of backlog_cleanup_run: commits, and sleeps without a snapshot';
-REVOKE ALL ON PROCEDURE backlog_cleanup.commit_and_wait(double precision) FROM PUBLIC;
-COMMENT ON FUNCTION backlog_cleanup.start_run(text, text, integer, interval, interval, bigint, integer, text, text, boolean) IS
+COMMENT ON FUNCTION backlog_cleanup.start_run IS
     'a part of backlog_cleanup_run: holds the target, fixes the cutoffs, divides the work; returns the run''s id';
-REVOKE ALL ON FUNCTION backlog_cleanup.start_run(text, text, integer, interval, interval, bigint, integer, text, text, boolean)
-    FROM PUBLIC;
-COMMENT ON FUNCTION backlog_cleanup.next_batch(bigint) IS
+COMMENT ON FUNCTION backlog_cleanup.next_batch IS
     'a part of backlog_cleanup_run: removes a batch; returns the seconds to wait, or NULL at the end';
-REVOKE ALL ON FUNCTION backlog_cleanup.next_batch(bigint) FROM PUBLIC;
-COMMENT ON FUNCTION backlog_cleanup.finish_run(bigint) IS
+COMMENT ON FUNCTION backlog_cleanup.finish_run IS
     'a part of backlog_cleanup_run: sums the batches up and gives the target back; returns the report';
-REVOKE ALL ON FUNCTION backlog_cleanup.finish_run(bigint) FROM PUBLIC;
 
 CREATE VIEW backlog_cleanup.progress AS
     SELECT r.id AS run_id, r.target, r.mode,

@@ -256,8 +256,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.forget_run() IS 'removes what belongs to a run that is removed from the history';
-REVOKE ALL ON FUNCTION backlog_cleanup.forget_run() FROM PUBLIC;
+COMMENT ON FUNCTION backlog_cleanup.forget_run IS 'removes what belongs to a run that is removed from the history';
 CREATE TRIGGER forget_run AFTER DELETE ON backlog_cleanup.run
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.forget_run();
 COMMENT ON TRIGGER forget_run ON backlog_cleanup.run IS 'what belongs to a run goes with it';

@@ -1,9 +1,8 @@
 -- What all runs add up to. A run that is removed from the history stays in the sums, which never fall.
 CREATE FUNCTION backlog_cleanup.duration_bound(seconds double precision) RETURNS double precision
     IMMUTABLE STRICT PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'duration_bound_wrapper';
-COMMENT ON FUNCTION backlog_cleanup.duration_bound(double precision) IS
+COMMENT ON FUNCTION backlog_cleanup.duration_bound IS
     'the lowest bound of the histogram of durations, in seconds, that is not below this one';
-REVOKE ALL ON FUNCTION backlog_cleanup.duration_bound(double precision) FROM PUBLIC;
 
 CREATE TABLE backlog_cleanup.forgotten (
     target        text NOT NULL,
@@ -39,8 +38,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.remember_run() IS 'keeps the figures of a run that is removed from the history in the sums';
-REVOKE ALL ON FUNCTION backlog_cleanup.remember_run() FROM PUBLIC;
+COMMENT ON FUNCTION backlog_cleanup.remember_run IS 'keeps the figures of a run that is removed from the history in the sums';
 CREATE TRIGGER remember_run AFTER DELETE ON backlog_cleanup.run
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.remember_run();
 COMMENT ON TRIGGER remember_run ON backlog_cleanup.run IS 'the sums of all runs never fall';

@@ -1,5 +1,6 @@
-use super::{Problem, on_tables, problems, tables};
-use crate::error::Result;
+use crate::doctor::problem::{Problem, problems};
+use crate::doctor::used::{on_tables, tables};
+use crate::postgres::error::Result;
 use crate::target::Target;
 
 const ROW_SECURITY: &str = "
@@ -40,7 +41,7 @@ const PRIVILEGES: &str = "
 
 /// Owners can lose privileges on their own tables.
 pub fn privileges(target: &Target) -> Result<Vec<Problem>> {
-    let reads = |table: &crate::table::Table| (table.oid, "SELECT");
+    let reads = |table: &crate::postgres::table::Table| (table.oid, "SELECT");
     let mut needs = vec![reads(&target.table), (target.table.oid, "DELETE")];
     needs.extend(target.users.as_ref().map(|users| reads(&users.table)));
     needs.extend(target.recipes.as_ref().map(|recipes| reads(&recipes.table)));

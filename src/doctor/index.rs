@@ -1,10 +1,12 @@
-use super::{Problem, Status, on_tables, problems};
-use crate::error::Result;
-use crate::index;
-use crate::leaf::{Leaf, leaves};
-use crate::owner::{as_owner_of, set_local};
-use crate::stream::stream_returning;
+use crate::doctor::problem::{Problem, Status, problems};
+use crate::doctor::used::on_tables;
+use crate::postgres::error::Result;
+use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::settings::set_local;
+use crate::postgres::stream::stream_returning;
+use crate::rank::index;
 use crate::target::Target;
+use crate::target::leaf::{Leaf, leaves};
 
 const INVALID: &str = "
     SELECT 'warn', format('index %s is invalid', indexrelid::regclass),
@@ -63,10 +65,11 @@ fn plan(target: &Target, leaf: &Leaf) -> Result<String> {
         target.is_failed()
     );
     let mut plan = String::new();
-    as_owner_of(&leaf.table, || {
+    reading_as_owner_of(&leaf.table, || {
         set_local("enable_seqscan", "off");
         stream_returning(&explain, |row| {
-            plan = row.text(0).unwrap_or_default().to_owned();
+            // SAFETY: a json is stored as a text.
+            plan = unsafe { row.text(0) }.unwrap_or_default().to_owned();
         })
     })?;
     Ok(plan)

@@ -1,29 +1,37 @@
-use pgrx::datum::DatumWithOid;
-use pgrx::pg_sys::panic::CaughtError;
-use pgrx::prelude::*;
-use pgrx::spi::quote_literal;
-
-use crate::error::{Result, spi};
-use crate::owner::set_local;
-use crate::policy::Policy;
-use crate::subtransaction::{attempt, sqlstate};
-use crate::target::{self, Target, state};
+//! What is wrong with a target and around it, and the statement that mends it. A file per theme; knows nothing of who asks.
 
 mod access;
-mod books;
+mod history;
 mod index;
 mod job;
 mod others;
+mod policy;
+pub mod problem;
 mod removal;
 mod server;
+mod used;
 mod vacuum;
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::prelude::*;
+
+use crate::doctor::problem::{Problem, Status};
+use crate::postgres::error::Result;
+use crate::postgres::settings::{set_local, with_settings};
+use crate::postgres::subtransaction::{attempt, sqlstate};
+use crate::target::Target;
+use crate::target::load::exists;
 
 pub use index::references;
 
-/// What is looked at in a target whose tables and columns are there: name, question, and what a healthy one answers.
+/// The checks of a target whose tables and columns are there: name, check, and the detail if nothing is wrong.
 const OF_TARGET: [Check<Target>; 14] = [
-    ("account", account, "the account is among the users, where there are any"),
-    ("policy", policy, "its default policy is there and enabled"),
+    (
+        "account",
+        |target| target.account_exists().map(|()| Vec::new()),
+        "the account is among the users, where there are any",
+    ),
+    ("policy", policy::default_policy, "its default policy is there and enabled"),
     ("index", index::partial, "the partial index is there and used"),
     ("references", index::references, "every column that references the table has an index"),
     ("triggers", removal::triggers, "a removal sets off no trigger and no rule"),
@@ -34,11 +42,11 @@ const OF_TARGET: [Check<Target>; 14] = [
     ("privileges", access::privileges, "the owners may do to their tables what a run does"),
     ("dead_rows", vacuum::dead_rows, "vacuum keeps up with the dead rows"),
     ("autovacuum", vacuum::autovacuum, "autovacuum looks after the table"),
-    ("ledger", books::ledger, "the ledger equals the history"),
-    ("overdue", books::overdue, "the last regular run is as recent as the schedule wants it"),
+    ("ledger", history::ledger, "the ledger equals the history"),
+    ("overdue", history::overdue, "the last regular run is as recent as the schedule wants it"),
 ];
 
-/// What is looked at around it, whatever the target's state.
+/// The checks of what is around it, whatever the target's state.
 const AROUND: [Check<str>; 10] = [
     ("pg_cron", job::pg_cron, "pg_cron runs the jobs of this database"),
     ("job", job::job, "a job runs the target"),
@@ -59,35 +67,11 @@ const LOCKS: &str = "SELECT pid, state, xact_start, query FROM pg_stat_activity 
 
 type Check<T> = (&'static str, fn(&T) -> Result<Vec<Problem>>, &'static str);
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Status {
-    Ok,
-    Warn,
-    Fail,
-}
-
-impl Status {
-    fn name(self) -> &'static str {
-        match self {
-            Status::Ok => "ok",
-            Status::Warn => "warn",
-            Status::Fail => "fail",
-        }
-    }
-}
-
-/// What is wrong, and the statement that mends it. With `Status::Ok` it is a remark.
-pub struct Problem {
-    status: Status,
-    pub detail: String,
-    pub fix: Option<String>,
-}
-
 /// One row of the answer: check, status, detail, fix.
 type Finding = (String, String, String, Option<String>);
 
-/// Looks at a target and what is around it, one row per check: `ok`, `warn` (it may hurt) or `fail` (it does), with the
-/// statement to run. Reads only: works on a standby. Errors: 22004, 42704 (unknown target).
+/// Checks a target and what is around it, one row per check: `ok`, `warn` (it may hurt) or `fail` (it does), with the
+/// statement that mends it. Reads only: works on a standby. Errors: 22004, 42704 (unknown target).
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
 #[pg_extern(stable)]
 fn backlog_cleanup_doctor(
@@ -98,27 +82,25 @@ fn backlog_cleanup_doctor(
         (name!(check_name, String), name!(status, String), name!(detail, String), name!(fix, Option<String>)),
     >,
 > {
-    let name = target::exists(target)?;
-    let nest = unsafe { pg_sys::NewGUCNestLevel() };
-    set_local("lock_timeout", PATIENCE);
-    let mut loaded = None;
-    let mut findings = vec![examine("target", "its tables and columns are there", || {
-        loaded = Some(Target::load(target)?);
-        Ok(Vec::new())
-    })];
-    if let Some(target) = &loaded {
-        for (check, examiner, healthy) in OF_TARGET {
-            findings.push(examine(check, healthy, || examiner(target)));
+    let name = exists(target)?;
+    let findings = with_settings(|| {
+        set_local("lock_timeout", PATIENCE);
+        let mut loaded = None;
+        let mut findings = vec![examine("target", "its tables and columns are there", || {
+            loaded = Some(Target::load(target)?);
+            Ok(Vec::new())
+        })];
+        if let Some(target) = &loaded {
+            let of_target = OF_TARGET.map(|(check, examiner, healthy)| examine(check, healthy, || examiner(target)));
+            findings.extend(of_target);
         }
-    }
-    for (check, examiner, healthy) in AROUND {
-        findings.push(examine(check, healthy, || examiner(name)));
-    }
-    unsafe { pg_sys::AtEOXact_GUC(false, nest) };
+        findings.extend(AROUND.map(|(check, examiner, healthy)| examine(check, healthy, || examiner(&name))));
+        findings
+    });
     Ok(TableIterator::new(findings))
 }
 
-/// Makes one finding of all problems that a check has found. An error is one of them.
+/// Makes one finding of all problems that a check finds. An error is one of them.
 fn examine(check: &str, healthy: &str, work: impl FnOnce() -> Result<Vec<Problem>>) -> Finding {
     let found = match attempt(|| work().map(Some)) {
         Ok(found) => found.unwrap_or_default(),
@@ -150,63 +132,4 @@ fn fault(caught: CaughtError) -> Problem {
         panic => panic.rethrow(),
     };
     Problem { status: Status::Fail, detail, fix }
-}
-
-/// The problems that a statement on catalogs and the extension's own tables finds: rows of `status, detail, fix text`.
-fn problems(statement: &str, arguments: &[DatumWithOid]) -> Result<Vec<Problem>> {
-    state(|| {
-        Spi::connect(|client| {
-            client
-                .select(statement, None, arguments)?
-                .map(|row| {
-                    let status = match row.get::<&str>(1)? {
-                        Some("ok") => Status::Ok,
-                        Some("warn") => Status::Warn,
-                        _ => Status::Fail,
-                    };
-                    Ok(Problem { status, detail: row.get(2)?.unwrap_or_default(), fix: row.get(3)? })
-                })
-                .collect::<spi::Result<_>>()
-        })
-        .map_err(spi)
-    })
-}
-
-/// A statement on `used (oid)`: the tables of `$1` (`oid[]`), their partitions and children.
-fn on_tables(statement: &str) -> String {
-    format!(
-        "WITH RECURSIVE used (oid) AS (
-             SELECT unnest($1)
-             UNION SELECT i.inhrelid FROM used JOIN pg_inherits i ON i.inhparent = used.oid
-         )
-         {statement}"
-    )
-}
-
-/// All tables that a target names.
-fn tables(target: &Target) -> Vec<pg_sys::Oid> {
-    let Target { table, users, recipes, ledger, .. } = target;
-    let others = [
-        users.as_ref().map(|users| users.table.oid),
-        recipes.as_ref().map(|recipes| recipes.table.oid),
-        ledger.as_ref().map(|ledger| ledger.table.oid),
-    ];
-    std::iter::once(table.oid).chain(others.into_iter().flatten()).collect()
-}
-
-fn account(target: &Target) -> Result<Vec<Problem>> {
-    target.account_exists().map(|()| Vec::new())
-}
-
-fn policy(target: &Target) -> Result<Vec<Problem>> {
-    if Policy::of(target)?.is_enabled() {
-        return Ok(Vec::new());
-    }
-    let detail = "its default policy is disabled: a regular run removes nothing".into();
-    let enable = format!(
-        "UPDATE backlog_cleanup.policy SET enabled = true \
-         WHERE target = {} AND recipe_id IS NULL AND failure_type IS NULL",
-        quote_literal(&target.name)
-    );
-    Ok(vec![Problem { status: Status::Warn, detail, fix: Some(enable) }])
 }

@@ -1,5 +1,6 @@
-use super::{Problem, on_tables, problems, tables};
-use crate::error::Result;
+use crate::doctor::problem::{Problem, problems};
+use crate::doctor::used::{on_tables, tables};
+use crate::postgres::error::Result;
 use crate::target::Target;
 
 const VIEWS: &str = ", below (view, oid) AS (

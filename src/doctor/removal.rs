@@ -1,5 +1,6 @@
-use super::{Problem, on_tables, problems};
-use crate::error::Result;
+use crate::doctor::problem::{Problem, problems};
+use crate::doctor::used::on_tables;
+use crate::postgres::error::Result;
 use crate::target::Target;
 
 const TRIGGERS: &str = "

@@ -1,5 +1,5 @@
-use super::{Problem, problems};
-use crate::error::Result;
+use crate::doctor::problem::{Problem, problems};
+use crate::postgres::error::Result;
 
 const WORKERS: &str = "
     SELECT 'warn', format('all %s background workers are in use, and pg_cron may need one', slots),

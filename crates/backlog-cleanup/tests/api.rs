@@ -1,7 +1,5 @@
 //! The admin API over HTTP: the platform's endpoints, and all others.
 
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 mod server;
 
 use serde_json::{Value, json};

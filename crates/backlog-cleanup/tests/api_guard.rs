@@ -1,7 +1,5 @@
 //! Who is let in: tokens, sessions, hosts, other sites' pages, limits, TLS.
 
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 mod server;
 
 use std::io::{ErrorKind, Read, Write};

@@ -1,7 +1,5 @@
 //! Runs that take longer than their request, that are requested twice, or during which the server or the database stops.
 
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 mod server;
 
 use std::io::{BufRead, BufReader, Write};

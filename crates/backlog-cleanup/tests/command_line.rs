@@ -1,8 +1,6 @@
 //! Output, exit codes and confirmation of the command line.
 
 mod cli;
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 
 use std::io::Read;
 use std::process::Command;

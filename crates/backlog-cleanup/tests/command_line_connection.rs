@@ -1,8 +1,6 @@
 //! How the command line finds the database and verifies the server, like psql; what it does not support it refuses.
 
 mod cli;
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -2,8 +2,6 @@
 //! times and speeds. `REGENERATE=1 cargo test -p backlog-cleanup --test command_line_docs` rewrites it.
 
 mod cli;
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 
 use std::path::Path;
 use std::process::Command;

@@ -1,8 +1,6 @@
 //! Signals cancel a run on the server; the command line prints what the run did.
 
 mod cli;
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 
 use cli::{FAILURES, number};
 use cluster::{Cluster, until_true};

@@ -1,8 +1,6 @@
 //! `setup` by a superuser and by others, and the job's schedule.
 
 mod cli;
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 
 use cli::{FAILURES, number, run};
 use cluster::{Cluster, until_true};

@@ -2,8 +2,6 @@
 
 #[path = "browser/mod.rs"]
 mod browser;
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 #[path = "server/mod.rs"]
 mod server;
 

@@ -1,8 +1,5 @@
 //! `/metrics`, and the alerts and dashboard in deploy/ that use it.
 
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
-
 mod server;
 
 use std::io::Write;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use postgres::Client;
 use serde_json::Value;
 
-use crate::cluster::Cluster;
+use cluster::Cluster;
 
 /// Failed rows: 15 expired of recipe 1, 3 fresh of recipe 2, 12 expired without a recipe.
 pub const FAILURES: &str = "

@@ -1,0 +1,89 @@
+-- The last of the install script: what all functions have in common.
+-- A function of one of our names that is not ours could be called in its place, by the nightly job too: whatever its
+-- arguments, it is refused.
+DO $strangers$
+DECLARE
+    stranger text;
+BEGIN
+    SELECT p.oid::pg_catalog.regprocedure INTO stranger
+    FROM pg_catalog.pg_proc p
+    WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+      AND p.proname OPERATOR(pg_catalog.~) '^backlog_cleanup_'
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                      WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+                        AND d.objid OPERATOR(pg_catalog.=) p.oid
+                        AND d.deptype OPERATOR(pg_catalog.=) 'e'
+                        AND d.refobjid OPERATOR(pg_catalog.=)
+                            (SELECT e.oid FROM pg_catalog.pg_extension e
+                             WHERE e.extname OPERATOR(pg_catalog.=) 'backlog_cleanup'));
+    IF FOUND THEN
+        RAISE EXCEPTION 'function "%" exists already', stranger
+            USING ERRCODE = 'duplicate_function', HINT = pg_catalog.format('DROP FUNCTION %s', stranger);
+    END IF;
+END
+$strangers$;
+
+COMMENT ON FUNCTION backlog_cleanup_failed_generations IS
+    'removes the expired failed rows beyond the newest of each recipe; returns a report';
+COMMENT ON FUNCTION backlog_cleanup_emergency IS
+    'removes every failed row of the account, whatever its age; returns a report';
+COMMENT ON FUNCTION backlog_cleanup_index_sql IS
+    'the statement that builds the partial index of a target, for \gexec';
+COMMENT ON FUNCTION backlog_cleanup_status IS
+    'the rows of the account by recipe and status, most failures first';
+COMMENT ON FUNCTION backlog_cleanup_schedule IS
+    'registers the nightly pg_cron job, or changes the one that is there; returns its id';
+COMMENT ON FUNCTION backlog_cleanup_unschedule IS
+    'removes the pg_cron job of that name; false where there is none';
+COMMENT ON FUNCTION backlog_cleanup_status_json IS
+    'the status as one document, with the pg_cron job and the last run';
+COMMENT ON FUNCTION backlog_cleanup_doctor IS
+    'what is wrong with a target and around it, one row per check, each with the statement to run';
+COMMENT ON FUNCTION backlog_cleanup_stop IS
+    'asks a batched run to stop after the batch that it is at work on; false where it is over';
+COMMENT ON FUNCTION backlog_cleanup_failures IS
+    'the failed rows that are there by hour and failure type, oldest hour first';
+COMMENT ON FUNCTION backlog_cleanup_books IS
+    'the removed rows that the ledger has of the runs in the history, those that the runs have, and the difference, of all targets that share the ledger; no row without one';
+COMMENT ON FUNCTION backlog_cleanup_run_details IS
+    'what a run of the history did per recipe, most removed first';
+COMMENT ON FUNCTION backlog_cleanup_grant IS
+    'gives a role a level: monitor (status, history), operator (also runs) or admin (also targets, policies, the job)';
+COMMENT ON FUNCTION backlog_cleanup_revoke IS 'takes all levels from a role';
+COMMENT ON FUNCTION backlog_cleanup_check IS
+    'an error if a target names a table, a column or a time zone that cannot be used';
+
+-- Nobody but the owner calls anything until backlog_cleanup_grant(role_name, level) has given a level.
+DO $privileges$
+DECLARE
+    ours pg_catalog.regprocedure;
+BEGIN
+    FOR ours IN
+        SELECT d.objid FROM pg_catalog.pg_depend d
+        WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+          AND d.deptype OPERATOR(pg_catalog.=) 'e'
+          AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+          AND d.refobjid OPERATOR(pg_catalog.=) (SELECT e.oid FROM pg_catalog.pg_extension e
+                                                 WHERE e.extname OPERATOR(pg_catalog.=) 'backlog_cleanup')
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', ours);
+    END LOOP;
+END
+$privileges$;
+
+-- Registers the nightly job, last of all. A dump brings the job in pg_cron's own table, where a second one would break
+-- the restore.
+DO $register$
+DECLARE
+    problem text;
+    remedy  text;
+BEGIN
+    IF backlog_cleanup.restoring() THEN
+        RETURN;
+    END IF;
+    PERFORM @extschema@.backlog_cleanup_schedule();
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT, remedy = PG_EXCEPTION_HINT;
+    RAISE WARNING 'the nightly job is not scheduled: %', problem USING HINT = remedy;
+END
+$register$;

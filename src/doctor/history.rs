@@ -1,0 +1,40 @@
+use backlog_cleanup_report::longest_gap;
+use pgrx::spi::quote_literal;
+
+use crate::doctor::problem::{Problem, Status, problems};
+use crate::extension::schema;
+use crate::history::books::{Balance, balance};
+use crate::postgres::error::Result;
+use crate::schedule::job_of;
+use crate::target::Target;
+
+/// Whether the ledger has what the runs in the history say, of all targets that share it.
+pub fn ledger(target: &Target) -> Result<Vec<Problem>> {
+    let Some(Balance { ledger, runs }) = balance(target)? else {
+        return Ok(vec![Problem { status: Status::Ok, detail: "the target has no ledger".into(), fix: None }]);
+    };
+    if ledger == runs {
+        return Ok(Vec::new());
+    }
+    let detail = format!("the ledger has {ledger} removed rows, the history {runs}");
+    let fix = Some("SELECT * FROM backlog_cleanup.run ORDER BY id DESC".into());
+    Ok(vec![Problem { status: Status::Fail, detail, fix }])
+}
+
+const OVERDUE: &str = "
+    SELECT CASE WHEN last.finished_at IS NULL THEN 'warn' ELSE 'fail' END,
+           CASE WHEN last.finished_at IS NULL THEN 'there was no regular run yet'
+                ELSE format('the last regular run was on %s',
+                            to_char(last.finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')) END,
+           $3
+    FROM (SELECT max(finished_at) AS finished_at FROM backlog_cleanup.run
+          WHERE target = $1 AND mode = 'regular' AND state = 'completed' AND recipe_id IS NULL AND failure_type IS NULL) last
+    WHERE coalesce(last.finished_at < now() - make_interval(days => $2, hours => 1), true)";
+
+/// Whether the last regular run of everything is older than the schedule's longest gap, an hour allowed for the run.
+pub fn overdue(target: &Target) -> Result<Vec<Problem>> {
+    let job = job_of(&target.name)?;
+    let days = job["schedule"].as_str().map_or(1, longest_gap);
+    let run = format!("SELECT {}.backlog_cleanup_failed_generations({})", schema()?, quote_literal(&target.name));
+    problems(OVERDUE, &[target.name.as_str().into(), days.into(), run.into()])
+}

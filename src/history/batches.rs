@@ -1,0 +1,151 @@
+use std::time::Duration;
+
+use backlog_cleanup_report::BatchMilliseconds;
+use pgrx::prelude::*;
+
+use crate::extension;
+use crate::history::ledger;
+use crate::history::run::Run;
+use crate::postgres::error::{Result, spi};
+use crate::postgres::prepared;
+use crate::rank::tally::{RecipeCount, Tally};
+use crate::remove::Left;
+use crate::target::Target;
+
+/// Marks the `running` runs of a target as interrupted. The caller holds the target, so nobody is at work on them.
+pub fn interrupt(target: &str) -> Result<()> {
+    let runs = extension::as_owner(|| {
+        Spi::connect_mut(|client| {
+            client
+                .update(
+                    "UPDATE backlog_cleanup.run
+                     SET state = 'interrupted',
+                         finished_at = coalesce((SELECT max(b.finished_at) FROM backlog_cleanup.run_batch b
+                                                 WHERE b.run_id = run.id), started_at)
+                     WHERE target = $1 AND state = 'running'
+                     RETURNING id",
+                    None,
+                    &[target.into()],
+                )?
+                .filter_map(|row| row.get::<i64>(1).transpose())
+                .collect::<spi::Result<Vec<_>>>()
+        })
+        .map_err(spi)
+    })?;
+    runs.into_iter().try_for_each(sum_up)
+}
+
+/// What the committed batches of a run `$1` have removed per recipe, as long as it is not summed up.
+const COUNTED: &str = "
+    SELECT recipe_id, greatest(sum(failed), sum(removed))::bigint AS failed_count,
+           sum(removed)::bigint AS cleaned_count
+    FROM (SELECT recipe_id, failed, 0 AS removed FROM backlog_cleanup.run_cutoff
+          WHERE run_id = $1
+          UNION ALL
+          SELECT lost.recipe_id, 0, lost.removed
+          FROM backlog_cleanup.run_batch b, LATERAL ROWS FROM (unnest(b.recipe_ids),
+                                                              unnest(b.removed)) lost (recipe_id, removed)
+          WHERE b.run_id = $1) counted
+    GROUP BY recipe_id";
+
+/// Sums up the batches of a run per recipe, and clears its working state.
+pub fn sum_up(run_id: i64) -> Result<()> {
+    let steps: [&str; 5] = [
+        &format!(
+            "INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
+             SELECT $1, counted.* FROM ({COUNTED}) counted"
+        ),
+        "UPDATE backlog_cleanup.run SET total_failed = counted.failed, recipes_affected = counted.recipes
+         FROM (SELECT coalesce(sum(failed_count), 0)::bigint AS failed, count(*) AS recipes
+               FROM backlog_cleanup.run_recipe WHERE run_id = $1) counted
+         WHERE id = $1",
+        "DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = $1",
+        "DELETE FROM backlog_cleanup.run_part WHERE run_id = $1",
+        "DELETE FROM backlog_cleanup.run_batch WHERE run_id = $1",
+    ];
+    extension::as_owner(|| steps.iter().try_for_each(|step| Spi::run_with_args(step, &[run_id.into()]).map_err(spi)))
+}
+
+/// Marks a run as stopped before its end.
+pub fn stop(run_id: i64) -> Result<()> {
+    let stop = "UPDATE backlog_cleanup.run SET state = 'stopped' WHERE id = $1";
+    extension::as_owner(|| Spi::run_with_args(stop, &[run_id.into()]).map_err(spi))
+}
+
+/// Says what a run waits for.
+pub fn waiting(run_id: i64, reason: &str) -> Result<()> {
+    let wait = "UPDATE backlog_cleanup.run SET waiting_for = $2
+                WHERE id = $1 AND waiting_for IS DISTINCT FROM $2";
+    extension::as_owner(|| Spi::run_with_args(wait, &[run_id.into(), reason.into()]).map_err(spi))
+}
+
+/// What a run has removed so far per recipe, most first.
+pub fn recipes(run_id: i64) -> Result<Vec<RecipeCount>> {
+    let recipes = format!(
+        "SELECT recipe_id, failed_count, cleaned_count FROM backlog_cleanup.run_recipe
+         WHERE run_id = $1
+         UNION ALL {COUNTED}
+         ORDER BY cleaned_count DESC, failed_count DESC, recipe_id"
+    );
+    extension::as_owner(|| {
+        Spi::connect(|client| {
+            client
+                .select(recipes.as_str(), None, &[run_id.into()])?
+                .map(|row| {
+                    Ok(RecipeCount {
+                        recipe_id: row.get(1)?,
+                        failed: row.get(2)?.unwrap_or_default(),
+                        removed: row.get(3)?.unwrap_or_default(),
+                        cutoff: None,
+                    })
+                })
+                .collect::<spi::Result<_>>()
+        })
+        .map_err(spi)
+    })
+}
+
+/// How long the batches of a run held their locks.
+pub fn milliseconds(run_id: i64) -> Result<BatchMilliseconds> {
+    let figures = extension::as_owner(|| {
+        Spi::get_one_with_args::<Vec<f64>>(
+            "SELECT percentile_disc(ARRAY[0.5, 0.99, 1]::float8[]) WITHIN GROUP (ORDER BY milliseconds)
+             FROM backlog_cleanup.run_batch WHERE run_id = $1",
+            &[run_id.into()],
+        )
+        .map_err(spi)
+    })?
+    .unwrap_or_default();
+    let figure = |place: usize| figures.get(place).copied().unwrap_or_default();
+    Ok(BatchMilliseconds { median: figure(0), p99: figure(1), max: figure(2) })
+}
+
+/// Records a batch in the transaction that removed its rows: in the run, the ledger and the list of batches.
+pub fn write(run: &Run, target: &Target, tally: &Tally, left: Left, took: Duration) -> Result<()> {
+    let removed = tally.removed();
+    let batch = extension::as_owner(|| {
+        prepared::get_one::<i64>(
+            "UPDATE backlog_cleanup.run
+             SET removed = removed + $2, skipped = skipped + $3, kept_back = kept_back + $4,
+                 batches = batches + CASE WHEN $2 > 0 THEN 1 ELSE 0 END,
+                 waiting_for = NULL
+             WHERE id = $1
+             RETURNING batches",
+            &[run.id.into(), removed.into(), left.skipped.into(), left.kept_back.into()],
+        )
+    })?;
+    if removed == 0 {
+        return Ok(());
+    }
+    let lost: Vec<_> = tally.list.iter().filter(|recipe| recipe.removed > 0).collect();
+    let recipe_ids: Vec<Option<String>> = lost.iter().map(|recipe| recipe.recipe_id.clone()).collect();
+    let counts: Vec<i64> = lost.iter().map(|recipe| recipe.removed).collect();
+    ledger::write(target, run.mode, run.id, batch, removed)?;
+    extension::as_owner(|| {
+        prepared::run(
+            "INSERT INTO backlog_cleanup.run_batch (run_id, batch, recipe_ids, removed, milliseconds, finished_at)
+             VALUES ($1, $2, $3, $4, $5, clock_timestamp())",
+            &[run.id.into(), batch.into(), recipe_ids.into(), counts.into(), (took.as_secs_f64() * 1000.0).into()],
+        )
+    })
+}

@@ -1,0 +1,36 @@
+use pgrx::prelude::*;
+
+use crate::extension;
+use crate::history::batches;
+use crate::history::report::details;
+use crate::postgres::error::{Result, error, required};
+use crate::postgres::json::Json;
+use crate::postgres::read::read_one;
+use crate::postgres::subtransaction::{attempt, sqlstate};
+use crate::target::Target;
+use crate::target::recipes::RecipeNames;
+
+/// Returns what a run of the history did per recipe, most removed first; of a batched run that is at work or was interrupted,
+/// what its committed batches did. An array of `CleanupDetail`. If the run's target is gone, recipes have no names.
+/// Errors: 22004, 42704 (unknown run).
+#[pg_extern(stable)]
+fn backlog_cleanup_run_details(run_id: Option<i64>) -> Result<Json> {
+    let latest = "SELECT max(id) FROM backlog_cleanup.run";
+    let run_id = required(run_id, "run_id", latest)?;
+    let target = "SELECT target FROM backlog_cleanup.run WHERE id = $1";
+    let target = extension::as_owner(|| read_one::<String>(target, &[run_id.into()]))?.ok_or_else(|| {
+        error(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("run {run_id} does not exist"), latest.into())
+    })?;
+    let named = attempt(|| {
+        let target = Target::load(Some(&target))?;
+        Ok(Some((RecipeNames::of(&target)?, target.recipe.is_number())))
+    });
+    let (names, is_number) = match named {
+        Ok(named) => named.unwrap_or_default(),
+        Err(caught) => match sqlstate(&caught) {
+            PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN => caught.rethrow(),
+            _ => Default::default(),
+        },
+    };
+    Json::of(&details(&names, is_number, &batches::recipes(run_id)?))
+}

@@ -1,0 +1,9 @@
+//! What a run writes: its row, its batches, the ledger, its report. Knows nothing of who runs.
+
+pub mod batches;
+pub mod books;
+pub mod details;
+pub mod ledger;
+pub mod report;
+pub mod run;
+pub mod total;

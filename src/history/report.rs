@@ -1,0 +1,120 @@
+use backlog_cleanup_report::{Batched, CleanupDetail, EmergencyReport, RegularReport, State, recipe_id};
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use serde::Serialize;
+
+use crate::extension;
+use crate::history::batches;
+use crate::history::run::Run;
+use crate::postgres::error::{Result, spi};
+use crate::postgres::json::Json;
+use crate::rank::tally::RecipeCount;
+use crate::rules::Rules;
+use crate::target::Target;
+use crate::target::recipes::RecipeNames;
+
+/// The report of a run of either mode.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum RunReport {
+    Regular(RegularReport),
+    Emergency(EmergencyReport),
+}
+
+/// Makes the report of a run; one without an id is a dry run. `recipes` in the order in which the report has them.
+pub fn report(
+    rules: &Rules,
+    run_id: Option<i64>,
+    message: String,
+    recipes: &[RecipeCount],
+    duration_ms: i64,
+) -> Result<RunReport> {
+    let (target, mode) = (rules.target.name.clone(), rules.mode());
+    let dry_run = run_id.is_none();
+    let cleanup_details = details(&RecipeNames::of(rules.target)?, rules.target.recipe.is_number(), recipes);
+    let removed = recipes.iter().map(|recipe| recipe.removed).sum();
+    Ok(match &rules.cutoff {
+        Some(cutoff) => RunReport::Regular(RegularReport {
+            success: true,
+            message,
+            run_id,
+            target,
+            mode,
+            dry_run,
+            cutoff: cutoff.instant().map(str::to_owned),
+            total_failed_generations: recipes.iter().map(|recipe| recipe.failed).sum(),
+            cleaned_up_generations: removed,
+            recipes_affected: recipes.len() as i64,
+            cleanup_details,
+            duration_ms,
+        }),
+        None => RunReport::Emergency(EmergencyReport {
+            success: true,
+            message,
+            run_id,
+            target,
+            mode,
+            dry_run,
+            removed_count: removed,
+            recipes_affected: recipes.iter().filter(|recipe| recipe.removed > 0).count() as i64,
+            cleanup_details,
+            duration_ms,
+        }),
+    })
+}
+
+/// What a run did per recipe.
+pub fn details(names: &RecipeNames, is_number: bool, recipes: &[RecipeCount]) -> Vec<CleanupDetail> {
+    let detail = |recipe: &RecipeCount| CleanupDetail {
+        recipe_id: recipe_id(recipe.recipe_id.as_deref(), is_number),
+        recipe_name: names.name(recipe.recipe_id.as_deref()),
+        failed_count: recipe.failed,
+        cleaned_count: recipe.removed,
+        kept_count: recipe.failed - recipe.removed,
+    };
+    recipes.iter().map(detail).collect()
+}
+
+/// The message of a run that has come to its end.
+pub fn done(rules: &Rules) -> String {
+    match rules.cutoff {
+        _ if rules.is_disabled() => {
+            format!("The policy of target \"{}\" is disabled: nothing was removed", rules.target.name)
+        }
+        Some(_) => "Backlog cleanup completed successfully".into(),
+        None => "Emergency backlog cleanup completed successfully".into(),
+    }
+}
+
+/// Closes a batched run, and returns its report.
+pub fn finish(run: &Run, target: &Target) -> Result<Json> {
+    let batch_milliseconds = batches::milliseconds(run.id)?;
+    batches::sum_up(run.id)?;
+    let recipes = batches::recipes(run.id)?;
+    let closed = extension::as_owner(|| {
+        Spi::get_one_with_args::<JsonB>(
+            "UPDATE backlog_cleanup.run
+             SET state = CASE state WHEN 'running' THEN 'completed' ELSE state END,
+                 waiting_for = NULL, finished_at = clock_timestamp()
+             WHERE id = $1
+             RETURNING to_jsonb(run) || jsonb_build_object(
+                 'milliseconds', (extract(epoch FROM finished_at - started_at) * 1000)::bigint)",
+            &[run.id.into()],
+        )
+        .map_err(spi)
+    })?;
+    let closed = closed.map_or(serde_json::Value::Null, |closed| closed.0);
+    let number = |key: &str| closed[key].as_i64().unwrap_or_default();
+    let state = closed["state"].as_str().and_then(|state| state.parse().ok()).unwrap_or(State::Stopped);
+    let rules = run.rules(target);
+    let message = if state == State::Completed { done(&rules) } else { "Stopped before its end".into() };
+    Json::of(&Batched {
+        report: report(&rules, Some(run.id), message, &recipes, number("milliseconds"))?,
+        state,
+        batches: number("batches"),
+        workers: number("workers"),
+        skipped_count: number("skipped"),
+        kept_back_count: number("kept_back"),
+        batch_milliseconds,
+    })
+}

@@ -1,0 +1,163 @@
+use backlog_cleanup_report::{Mode, State};
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::extension;
+use crate::history::ledger;
+use crate::postgres::error::{Result, error, required, spi};
+use crate::postgres::read::read_prepared;
+use crate::rank::tally::{RecipeCount, Tally};
+use crate::rules::Rules;
+use crate::rules::policy::Cutoff;
+use crate::rules::selection::Selection;
+use crate::target::Target;
+
+/// How a batched run goes, by its arguments and columns of `backlog_cleanup.run`. Intervals as text.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Pace {
+    pub batch_size: Option<i64>,
+    pub pause: Option<String>,
+    pub max_duration: Option<String>,
+    pub max_rows: Option<i64>,
+    pub workers: Option<i32>,
+}
+
+/// A batched run as its row has it.
+#[derive(Deserialize)]
+pub struct Run {
+    pub id: i64,
+    pub target: String,
+    pub mode: Mode,
+    pub state: State,
+    pub recipe_id: Option<String>,
+    pub failure_type: Option<String>,
+    /// ISO 8601, UTC, or `-infinity`; means nothing in an emergency run.
+    pub cutoff_utc: String,
+    pub removed: i64,
+    pub batches: i64,
+    pub batch_size: i64,
+    /// Seconds.
+    pub pause: f64,
+    pub seconds_left: Option<f64>,
+    pub max_rows: Option<i64>,
+    pub workers: i32,
+    pub finished_at: Option<String>,
+}
+
+impl Run {
+    /// Errors: 22004, 42704 (no batched run has this id).
+    pub fn load(run_id: Option<i64>) -> Result<Run> {
+        let run_id = required(run_id, "run_id", "SELECT id FROM backlog_cleanup.run WHERE state = 'running'")?;
+        let row = extension::as_owner(|| {
+            read_prepared::<JsonB>(
+                r#"SELECT to_jsonb(r) || jsonb_build_object(
+                       'pause', extract(epoch FROM pause),
+                       'cutoff_utc', coalesce(to_char(timezone('UTC', cutoff), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), '-infinity'),
+                       'seconds_left', extract(epoch FROM max_duration) - extract(epoch FROM clock_timestamp() - started_at))
+                   FROM backlog_cleanup.run r
+                   WHERE id = $1 AND batch_size IS NOT NULL"#,
+                &[run_id.into()],
+            )
+        })?;
+        row.and_then(|row| serde_json::from_value(row.0).ok()).ok_or_else(|| {
+            error(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("batched run {run_id} does not exist"),
+                "SELECT id FROM backlog_cleanup.run WHERE state = 'running'".into(),
+            )
+        })
+    }
+
+    pub fn rules<'a>(&'a self, target: &'a Target) -> Rules<'a> {
+        Rules {
+            target,
+            selection: Selection { recipe_id: self.recipe_id.as_deref(), failure_type: self.failure_type.as_deref() },
+            cutoff: (self.mode == Mode::Regular).then(|| Cutoff(self.cutoff_utc.clone())),
+        }
+    }
+
+    pub fn rows_left(&self) -> Option<i64> {
+        self.max_rows.map(|rows| rows - self.removed)
+    }
+
+    /// So many seconds, or as many as the run has left.
+    pub fn in_time(&self, seconds: f64) -> f64 {
+        self.seconds_left.map_or(seconds, |left| seconds.min(left.max(0.0)))
+    }
+
+    /// Whether it has had its time or its rows.
+    pub fn is_over(&self) -> bool {
+        self.seconds_left.is_some_and(|left| left <= 0.0) || self.rows_left().is_some_and(|rows| rows <= 0)
+    }
+}
+
+/// Records that a batched run starts. Returns its id.
+pub fn start(rules: &Rules, tally: &Tally, pace: &Pace, caller: &str) -> Result<i64> {
+    let pace = serde_json::to_value(pace).map_or(serde_json::Value::Null, |pace| pace);
+    extension::as_owner(|| {
+        Spi::get_one_with_args::<i64>(
+            "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,
+                                              total_failed, removed, recipes_affected, batch_size, pause, max_duration,
+                                              max_rows, workers, started_at)
+             SELECT $1, $2, 'running', $3::name, $4, $5, $6::timestamptz, $7, 0, $8, p.batch_size, p.pause, p.max_duration,
+                    p.max_rows, p.workers, clock_timestamp()
+             FROM jsonb_populate_record(NULL::backlog_cleanup.run, $9) p
+             RETURNING id",
+            &[
+                rules.target.name.as_str().into(),
+                rules.mode().as_str().into(),
+                caller.into(),
+                rules.selection.recipe_id.into(),
+                rules.selection.failure_type.into(),
+                rules.cutoff.as_ref().map(Cutoff::as_str).into(),
+                tally.failed().into(),
+                (tally.list.len() as i64).into(),
+                JsonB(pace).into(),
+            ],
+        )
+        .map_err(spi)
+    })
+    .map(Option::unwrap_or_default)
+}
+
+/// Records a run of one transaction, its recipes and its ledger row, in the transaction that removed. Returns the run's id.
+pub fn record(rules: &Rules, tally: &Tally, caller: &str) -> Result<i64> {
+    let removed = tally.removed();
+    let run_id = extension::as_owner(|| {
+        let run_id = Spi::get_one_with_args::<i64>(
+            "INSERT INTO backlog_cleanup.run (target, mode, requested_by, recipe_id, failure_type, cutoff,
+                                              total_failed, removed, recipes_affected, started_at, finished_at)
+             VALUES ($1, $2, $3::name, $4, $5, $6::timestamptz, $7, $8, $9, now(), clock_timestamp())
+             RETURNING id",
+            &[
+                rules.target.name.as_str().into(),
+                rules.mode().as_str().into(),
+                caller.into(),
+                rules.selection.recipe_id.into(),
+                rules.selection.failure_type.into(),
+                rules.cutoff.as_ref().map(Cutoff::as_str).into(),
+                tally.failed().into(),
+                removed.into(),
+                (tally.list.len() as i64).into(),
+            ],
+        )
+        .map_err(spi)?
+        .unwrap_or_default();
+        // About in the order of the index, which then grows at its end.
+        let mut recipes: Vec<&RecipeCount> = tally.list.iter().collect();
+        recipes.sort_unstable_by_key(|recipe| &recipe.recipe_id);
+        let ids: Vec<Option<&str>> = recipes.iter().map(|recipe| recipe.recipe_id.as_deref()).collect();
+        let failed: Vec<i64> = recipes.iter().map(|recipe| recipe.failed).collect();
+        let cleaned: Vec<i64> = recipes.iter().map(|recipe| recipe.removed).collect();
+        Spi::run_with_args(
+            "INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
+             SELECT $1, unnest($2), unnest($3), unnest($4)",
+            &[run_id.into(), ids.into(), failed.into(), cleaned.into()],
+        )
+        .map_err(spi)?;
+        Ok(run_id)
+    })?;
+    ledger::write(rules.target, rules.mode(), run_id, None, removed)?;
+    Ok(run_id)
+}

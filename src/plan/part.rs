@@ -1,0 +1,247 @@
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+
+use crate::extension;
+use crate::postgres::datum::tid_array;
+use crate::postgres::error::{Result, spi};
+use crate::postgres::prepared::{self, prepared};
+use crate::rank::removable::{PerLeaf, Removable};
+use crate::target::leaf::{Leaf, Reach};
+
+/// A part of a batched run: what is left to do in a leaf. Any process that works on the run takes any part, for one
+/// batch; the row says where to go on.
+pub struct Part {
+    pub run_id: i64,
+    pub part: i32,
+    pub leaf: pg_sys::Oid,
+    pub task: Task,
+    /// Blocks, positions or recipes.
+    pub steps: i64,
+    pub steps_done: i64,
+    pub attempts: i32,
+}
+
+pub enum Task {
+    /// The blocks from `first` on; of the next, the rows up to `next_offset` have been looked at.
+    Blocks { first: i64, next_offset: u16 },
+    /// Rows in heap order, as they were when the write-ahead log was at `lsn`.
+    Positions { rows: Vec<Removable>, lsn: u64 },
+    /// The recipes of the run.
+    Keys,
+}
+
+/// Splits a run into parts and saves them. A part is a list of row positions (with the WAL position at which they were read);
+/// if there were too many to keep, a range of blocks, `ranges` per leaf; for a leaf reached by key, the run's recipes.
+pub fn save(
+    run_id: i64,
+    leaves: &[Leaf],
+    positions: Option<(&PerLeaf, u64)>,
+    recipes: usize,
+    batch_size: usize,
+    ranges: u32,
+) -> Result<()> {
+    let mut part = 0;
+    let mut insert = |leaf: &Leaf, task: Task, steps: i64| {
+        let (first_block, rows, lsn) = match task {
+            Task::Blocks { first, .. } => (Some(first), None, 0),
+            Task::Positions { rows, lsn } => (None, Some(rows), lsn),
+            Task::Keys => (None, None, 0),
+        };
+        let tids = rows.as_ref().map(|rows| rows.iter().map(Removable::tid).collect::<Vec<_>>());
+        let place = |row: &Removable| row.recipe().map(|place| place as i32);
+        prepared::run(
+            "INSERT INTO backlog_cleanup.run_part (run_id, part, leaf, filenode, first_block, tids, places, lsn, steps)
+             VALUES ($1, $2, $3, pg_relation_filenode($3), $4, $5, $6, $7, $8)",
+            &[
+                run_id.into(),
+                part.into(),
+                leaf.table.oid.into(),
+                first_block.into(),
+                tids.as_deref().map_or(DatumWithOid::null_oid(pg_sys::TIDARRAYOID), tid_array),
+                rows.map(|rows| rows.iter().map(place).collect::<Vec<_>>()).into(),
+                // SAFETY: a pg_lsn is these 64 bits.
+                unsafe { DatumWithOid::new(pg_sys::Datum::from(lsn), pg_sys::PG_LSNOID) },
+                steps.into(),
+            ],
+        )?;
+        part += 1;
+        Ok(())
+    };
+    extension::as_owner(|| {
+        for (leaf, place) in leaves.iter().zip(0..) {
+            match (leaf.reach, positions) {
+                (Reach::Key, _) => insert(leaf, Task::Keys, recipes as i64)?,
+                (Reach::Position, Some((positions, lsn))) => {
+                    for chunk in chunks(&positions[place], batch_size, blocks_at_once()) {
+                        insert(leaf, Task::Positions { rows: chunk.to_vec(), lsn }, chunk.len() as i64)?;
+                    }
+                }
+                (Reach::Position, None) => {
+                    let length = leaf.pages.div_ceil(ranges).max(1);
+                    for first in (0..leaf.pages).step_by(length as usize) {
+                        let task = Task::Blocks { first: first.into(), next_offset: 0 };
+                        insert(leaf, task, length.min(leaf.pages - first).into())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// How many blocks a batch looks at: no more than are still in shared_buffers when it removes, or 128 MB.
+pub fn blocks_at_once() -> usize {
+    // SAFETY: a setting, read by the one thread of a backend.
+    (unsafe { pg_sys::NBuffers } as usize / 4).min(16_384)
+}
+
+/// Splits rows in heap order into chunks of at most `batch_size` rows and `blocks` pages. A chunk ends with a page where it
+/// can: the next batch need not look again at a page that this one has changed.
+fn chunks(mut rows: &[Removable], batch_size: usize, blocks: usize) -> impl Iterator<Item = &[Removable]> {
+    std::iter::from_fn(move || {
+        let (mut length, mut pages) = (0, 0);
+        for page in rows.chunk_by(|row, next| row.block() == next.block()) {
+            if pages == blocks || length > 0 && length + page.len() > batch_size {
+                break;
+            }
+            (length, pages) = (length + page.len(), pages + 1);
+        }
+        let (chunk, rest) = rows.split_at(length.min(batch_size));
+        rows = rest;
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
+/// Whether a run has parts that are not finished.
+pub fn are_left(run_id: i64) -> Result<bool> {
+    extension::as_owner(|| {
+        prepared::get_one::<bool>(
+            "SELECT EXISTS (SELECT FROM backlog_cleanup.run_part
+                            WHERE run_id = $1 AND steps_done < steps)",
+            &[run_id.into()],
+        )
+    })
+    .map(|left| left == Some(true))
+}
+
+impl Task {
+    fn of(row: &spi::SpiHeapTupleData) -> spi::Result<Task> {
+        if let Some(first) = row.get_by_name::<i64, _>("first_block")? {
+            let next_offset = row.get_by_name::<i32, _>("next_offset")?.unwrap_or_default() as u16;
+            return Ok(Task::Blocks { first, next_offset });
+        }
+        let Some(tids) = row.get_by_name::<Vec<pg_sys::ItemPointerData>, _>("tids")? else { return Ok(Task::Keys) };
+        let places: Vec<Option<i32>> = row.get_by_name("places")?.unwrap_or_default();
+        let place = |place: Option<i32>| place.map_or(usize::MAX, |place| place as usize);
+        Ok(Task::Positions {
+            rows: tids.into_iter().zip(places).map(|(tid, p)| Removable::new(tid, place(p))).collect(),
+            lsn: row.get_by_name::<i64, _>("lsn")?.unwrap_or_default() as u64,
+        })
+    }
+}
+
+impl Part {
+    /// Takes a part of the run that is not finished and that no other process works on, until the transaction ends.
+    pub fn take(run_id: i64) -> Result<Option<Part>> {
+        const NEXT: &str = "
+            SELECT part, leaf, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
+                   steps, steps_done, attempts
+            FROM backlog_cleanup.run_part
+            WHERE run_id = $1 AND steps_done < steps
+            ORDER BY part
+            LIMIT 1
+            FOR NO KEY UPDATE SKIP LOCKED";
+        extension::as_owner(|| {
+            Spi::connect_mut(|client| {
+                let arguments = [run_id.into()];
+                let rows = client.update(prepared(client, NEXT, &arguments)?, None, &arguments)?;
+                let mut parts = rows.map(|row| -> spi::Result<Part> {
+                    Ok(Part {
+                        run_id,
+                        part: row.get_by_name("part")?.unwrap_or_default(),
+                        leaf: row.get_by_name("leaf")?.unwrap_or(pg_sys::InvalidOid),
+                        task: Task::of(&row)?,
+                        steps: row.get_by_name("steps")?.unwrap_or_default(),
+                        steps_done: row.get_by_name("steps_done")?.unwrap_or_default(),
+                        attempts: row.get_by_name("attempts")?.unwrap_or_default(),
+                    })
+                });
+                parts.next().transpose()
+            })
+            .map_err(spi)
+        })
+    }
+
+    /// Starts the part over from the leaf's first block if the table was rewritten, since its rows are elsewhere now. Returns
+    /// false if it was not. The caller has locked the leaf.
+    pub fn restart_if_rewritten(&self) -> Result<bool> {
+        extension::as_owner(|| {
+            prepared::get_one::<i32>(
+                "UPDATE backlog_cleanup.run_part
+                 SET filenode = pg_relation_filenode(leaf), first_block = 0, tids = NULL, next_offset = 0,
+                     steps = pg_relation_size(leaf) / current_setting('block_size')::bigint, steps_done = 0
+                 WHERE run_id = $1 AND part = $2 AND filenode <> pg_relation_filenode(leaf)
+                 RETURNING part",
+                &[self.run_id.into(), self.part.into()],
+            )
+            .map(|part| part.is_some())
+        })
+    }
+
+    /// Remembers where to go on.
+    pub fn advance(&self, steps_done: i64, next_offset: u16) -> Result<()> {
+        self.update(steps_done, next_offset, 0)
+    }
+
+    /// Remembers that a batch was rolled back and is to be tried again.
+    pub fn failed_once_more(&self) -> Result<()> {
+        let next_offset = if let Task::Blocks { next_offset, .. } = self.task { next_offset } else { 0 };
+        self.update(self.steps_done, next_offset, self.attempts + 1)
+    }
+
+    fn update(&self, steps_done: i64, next_offset: u16, attempts: i32) -> Result<()> {
+        extension::as_owner(|| {
+            prepared::run(
+                "UPDATE backlog_cleanup.run_part SET steps_done = $3, next_offset = $4, attempts = $5
+                 WHERE run_id = $1 AND part = $2",
+                &[
+                    self.run_id.into(),
+                    self.part.into(),
+                    steps_done.into(),
+                    i32::from(next_offset).into(),
+                    attempts.into(),
+                ],
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pgrx::itemptr::item_pointer_set_all;
+
+    use super::*;
+
+    /// Rows as (block, how many).
+    fn rows(pages: &[(u32, u16)]) -> Vec<Removable> {
+        let row = |block: u32, offset: u16| {
+            let mut tid = pg_sys::ItemPointerData::default();
+            item_pointer_set_all(&mut tid, block, offset);
+            Removable::new(tid, 0)
+        };
+        pages.iter().flat_map(|(block, count)| (1..=*count).map(move |offset| row(*block, offset))).collect()
+    }
+
+    fn lengths(pages: &[(u32, u16)], batch_size: usize, blocks: usize) -> Vec<usize> {
+        chunks(&rows(pages), batch_size, blocks).map(<[Removable]>::len).collect()
+    }
+
+    #[test]
+    fn a_chunk_ends_with_a_page_unless_one_page_is_too_much() {
+        assert_eq!(lengths(&[(0, 4), (1, 4), (2, 4)], 10, 100), [8, 4]);
+        assert_eq!(lengths(&[(0, 4), (9, 4)], 8, 100), [8]);
+        assert_eq!(lengths(&[(0, 25), (1, 1)], 10, 100), [10, 10, 6]);
+        assert_eq!(lengths(&[(0, 1), (1, 1), (2, 1)], 10, 2), [2, 1]);
+        assert_eq!(lengths(&[], 10, 2), [0; 0]);
+    }
+}

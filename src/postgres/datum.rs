@@ -1,0 +1,43 @@
+use std::ffi::CStr;
+
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys;
+
+/// A value as its type's output function writes it.
+///
+/// # Safety
+///
+/// `value` is of type `type_oid`, and not NULL.
+pub unsafe fn text_of(value: pg_sys::Datum, type_oid: pg_sys::Oid) -> String {
+    // SAFETY: the caller's; an output function returns a C string.
+    unsafe {
+        let (mut output, mut is_varlena) = (pg_sys::InvalidOid, false);
+        pg_sys::getTypeOutputInfo(type_oid, &mut output, &mut is_varlena);
+        CStr::from_ptr(pg_sys::OidOutputFunctionCall(output, value)).to_string_lossy().into_owned()
+    }
+}
+
+/// Microseconds since 2000 as a `timestamp` or `timestamptz` writes them.
+pub fn instant_as_text(at: i64, type_oid: pg_sys::Oid) -> String {
+    debug_assert!(matches!(type_oid, pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID));
+    // SAFETY: both types are the 64 bits of such a number.
+    unsafe { text_of(pg_sys::Datum::from(at), type_oid) }
+}
+
+/// Positions as a value of type `tid[]`. The array is a copy; the lifetime keeps it no longer than its source for all that.
+pub fn tid_array(tids: &[pg_sys::ItemPointerData]) -> DatumWithOid<'_> {
+    let mut pointers: Vec<pg_sys::Datum> = tids.iter().map(|tid| pg_sys::Datum::from(&raw const *tid)).collect();
+    let length = size_of::<pg_sys::ItemPointerData>() as i32;
+    // SAFETY: each element points to a `tid`, which has this length and alignment; construct_array copies them.
+    unsafe {
+        let array = pg_sys::construct_array(
+            pointers.as_mut_ptr(),
+            pointers.len() as i32,
+            pg_sys::TIDOID,
+            length,
+            false,
+            pg_sys::TYPALIGN_SHORT as core::ffi::c_char,
+        );
+        DatumWithOid::new(pg_sys::Datum::from(array), pg_sys::TIDARRAYOID)
+    }
+}

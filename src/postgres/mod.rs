@@ -1,0 +1,15 @@
+//! What PostgreSQL gives: errors, statements, tables, roles, subtransactions. Knows nothing of this extension's tables.
+
+pub mod datum;
+pub mod delete;
+pub mod error;
+pub mod executor;
+pub mod json;
+pub mod owner;
+pub mod prepared;
+pub mod read;
+pub mod session;
+pub mod settings;
+pub mod stream;
+pub mod subtransaction;
+pub mod table;

@@ -1,0 +1,33 @@
+use std::ffi::CString;
+
+use pgrx::pg_sys;
+
+/// Does `work`, and takes back what it has set with `set_local`. After an ERROR PostgreSQL takes it back itself, with the
+/// (sub)transaction.
+pub fn with_settings<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: the nest level that is ended is the one that was begun.
+    let nest = unsafe { pg_sys::NewGUCNestLevel() };
+    let done = work();
+    // SAFETY: see above.
+    unsafe { pg_sys::AtEOXact_GUC(false, nest) };
+    done
+}
+
+/// Sets a configuration parameter until the innermost `with_settings` ends.
+pub fn set_local(name: &str, value: &str) {
+    let name = CString::new(name).unwrap_or_default();
+    let value = CString::new(value).unwrap_or_default();
+    // SAFETY: both strings end with a zero and outlive the call, which copies them.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+    }
+}

@@ -1,0 +1,58 @@
+use std::panic::AssertUnwindSafe;
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::prelude::*;
+
+use crate::postgres::error::Result;
+
+/// Does `work` in a subtransaction. Commits it if `work` returns `Some`; rolls it back if it returns `None` or fails, and
+/// returns the failure.
+pub fn attempt<T>(work: impl FnOnce() -> Result<Option<T>>) -> std::result::Result<Option<T>, CaughtError> {
+    within(work, |done| matches!(done, Ok(Some(_))))
+}
+
+/// Does `work` in a subtransaction that is rolled back, and returns what it returns. A failure is raised again.
+pub fn look<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    within(work, |_| false).map_or_else(|failure| failure.rethrow(), Ok)
+}
+
+fn within<T>(
+    work: impl FnOnce() -> Result<T>,
+    is_to_stay: impl FnOnce(&std::result::Result<T, CaughtError>) -> bool,
+) -> std::result::Result<T, CaughtError> {
+    // SAFETY: as PL/pgSQL begins and ends a block with exceptions: memory context and resource owner are those of before.
+    let (context, owner) = unsafe {
+        let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::CurrentMemoryContext = before.0;
+        before
+    };
+    let done = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work().unwrap_or_else(|failure| raise(failure)))))
+        .catch_others(Err)
+        .execute();
+    // SAFETY: as above.
+    unsafe {
+        if is_to_stay(&done) {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        pg_sys::CurrentMemoryContext = context;
+        pg_sys::CurrentResourceOwner = owner;
+    }
+    done
+}
+
+/// Raises an error as PostgreSQL does, so that `attempt` catches one kind.
+fn raise(failure: pgrx::pg_sys::panic::ErrorReport) -> ! {
+    failure.report(PgLogLevel::ERROR);
+    unreachable!("an ERROR does not return")
+}
+
+/// The SQLSTATE of a failure.
+pub fn sqlstate(failure: &CaughtError) -> PgSqlErrorCode {
+    match failure {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report.sql_error_code(),
+        CaughtError::RustPanic { ereport, .. } => ereport.sql_error_code(),
+    }
+}

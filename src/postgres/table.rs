@@ -1,0 +1,201 @@
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::sync::OnceLock;
+
+use pgrx::direct_function_call;
+use pgrx::prelude::*;
+use pgrx::spi::quote_identifier as quote;
+
+use crate::postgres::error::{Result, error, spi};
+use crate::postgres::prepared::prepared;
+use crate::postgres::read::read_one;
+
+/// A table as the catalog has it.
+pub struct Table {
+    pub oid: pg_sys::Oid,
+    pub owner: pg_sys::Oid,
+    /// `pg_class.relkind`: `r`, `p`, `f`, `v` ...
+    pub kind: i8,
+    /// Seen by its own session only.
+    pub is_temporary: bool,
+    /// Has or has had partitions or children.
+    has_parts: bool,
+    /// Schema-qualified and quoted.
+    pub name: String,
+    /// `pg_catalog`, the table's own schema, `pg_temp`: an application's ordinary triggers work.
+    pub search_path: String,
+    columns: OnceLock<HashMap<String, Column>>,
+}
+
+/// A column of a table: its quoted name and its type as SQL, qualified where it is not in `pg_catalog`.
+#[derive(Clone)]
+pub struct Column {
+    pub name: String,
+    pub sql_type: String,
+    /// Its `attnum` in the table.
+    pub number: i16,
+    pub type_oid: pg_sys::Oid,
+    pub collation: pg_sys::Oid,
+}
+
+impl Table {
+    /// Finds a table by its schema-qualified name in SQL; what is no such name is not there.
+    pub fn find(name: &str) -> Result<Option<Table>> {
+        let oid: Option<pg_sys::Oid> =
+            // SAFETY: to_regclass takes a text.
+            PgTryBuilder::new(|| unsafe { direct_function_call(pg_sys::to_regclass, &[name.into_datum()]) })
+                .catch_when(PgSqlErrorCode::ERRCODE_INVALID_NAME, |_| None)
+                .catch_when(PgSqlErrorCode::ERRCODE_SYNTAX_ERROR, |_| None)
+                .catch_when(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, |_| None)
+                .execute();
+        oid.map_or(Ok(None), Table::of)
+    }
+
+    /// Finds a table by its oid.
+    pub fn of(oid: pg_sys::Oid) -> Result<Option<Table>> {
+        const TABLE: &str = "
+            SELECT c.oid, c.relowner, c.relkind, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
+                   c.relpersistence OPERATOR(pg_catalog.=) 't', c.relhassubclass
+            FROM pg_catalog.pg_class c
+            JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+            WHERE c.oid OPERATOR(pg_catalog.=) $1";
+        Spi::connect(|client| {
+            let arguments = [oid.into()];
+            let rows = client.select(prepared(client, TABLE, &arguments)?, Some(1), &arguments)?;
+            let mut tables = rows.map(|row| -> spi::Result<Table> {
+                let (schema, relation): (String, String) =
+                    (row.get(4)?.unwrap_or_default(), row.get(5)?.unwrap_or_default());
+                Ok(Table {
+                    oid: row.get(1)?.unwrap_or(pg_sys::InvalidOid),
+                    owner: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
+                    kind: row.get(3)?.unwrap_or_default(),
+                    is_temporary: row.get(6)?.unwrap_or_default(),
+                    has_parts: row.get(7)?.unwrap_or_default(),
+                    search_path: format!("pg_catalog, {}, pg_temp", quote(&schema)),
+                    name: qualified(schema, relation),
+                    columns: OnceLock::new(),
+                })
+            });
+            tables.next().transpose()
+        })
+        .map_err(spi)
+    }
+
+    /// Refuses partitions and children that belong to somebody else: a statement on this table would run their code as its
+    /// owner. Errors: 55000.
+    pub fn is_of_one_owner(&self) -> Result<()> {
+        if !self.has_parts {
+            return Ok(());
+        }
+        let of_another = read_one::<String>(
+            "WITH RECURSIVE leaf (oid) AS (
+                 SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent OPERATOR(pg_catalog.=) $1
+                 UNION
+                 SELECT i.inhrelid FROM pg_catalog.pg_inherits i
+                 JOIN leaf ON i.inhparent OPERATOR(pg_catalog.=) leaf.oid)
+             SELECT c.oid::pg_catalog.regclass::pg_catalog.text
+             FROM leaf JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) leaf.oid
+             WHERE c.relowner OPERATOR(pg_catalog.<>) $2
+             ORDER BY c.oid",
+            &[self.oid.into(), self.owner.into()],
+        )?;
+        let Some(leaf) = of_another else { return Ok(()) };
+        let owner = read_one::<String>("SELECT $1::pg_catalog.regrole::pg_catalog.text", &[self.owner.into()])?;
+        Err(error(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("\"{leaf}\", a part of {}, belongs to another role", self.name),
+            format!("ALTER TABLE {leaf} OWNER TO {}", owner.unwrap_or_default()),
+        ))
+    }
+
+    pub fn is_foreign(&self) -> bool {
+        self.kind as u8 == b'f'
+    }
+
+    /// Keeps the table as it is until the transaction ends. Errors: 40001.
+    pub fn hold(&self) -> Result<()> {
+        // SAFETY: the relation is closed here; its lock stays until the transaction ends.
+        let is_same = unsafe {
+            let relation = pg_sys::try_relation_open(self.oid, pg_sys::AccessShareLock as i32);
+            !relation.is_null() && {
+                let class = (*relation).rd_rel;
+                let schema = pg_sys::get_namespace_name((*class).relnamespace);
+                let is_same = (*class).relowner == self.owner
+                    && !schema.is_null()
+                    && qualified(text(schema), text((*class).relname.data.as_ptr())) == self.name;
+                pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+                is_same
+            }
+        };
+        if is_same {
+            return Ok(());
+        }
+        Err(error(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!("table \"{}\" has been changed or dropped by another session", self.name),
+            "ROLLBACK".into(),
+        ))
+    }
+
+    /// Finds a column by its name, without quotes.
+    pub fn column(&self, name: &str) -> Result<Option<&Column>> {
+        if self.columns.get().is_none() {
+            self.columns.set(self.read_columns()?).ok();
+        }
+        Ok(self.columns.get().and_then(|columns| columns.get(name)))
+    }
+
+    fn read_columns(&self) -> Result<HashMap<String, Column>> {
+        // The typmod -1 stands for any length: 'character' without one would be character(1) and cut values off.
+        const COLUMNS: &str = "
+            SELECT attname::pg_catalog.text, pg_catalog.format_type(atttypid, -1), attnum, atttypid, attcollation
+            FROM pg_catalog.pg_attribute
+            WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped";
+        Spi::connect(|client| {
+            let arguments = [self.oid.into()];
+            client
+                .select(prepared(client, COLUMNS, &arguments)?, None, &arguments)?
+                .map(|row| {
+                    let name: String = row.get(1)?.unwrap_or_default();
+                    let column = Column {
+                        name: quote(&name),
+                        sql_type: row.get(2)?.unwrap_or_default(),
+                        number: row.get(3)?.unwrap_or_default(),
+                        type_oid: row.get(4)?.unwrap_or(pg_sys::InvalidOid),
+                        collation: row.get(5)?.unwrap_or(pg_sys::InvalidOid),
+                    };
+                    Ok((name, column))
+                })
+                .collect::<spi::Result<_>>()
+        })
+        .map_err(spi)
+    }
+}
+
+fn qualified(schema: String, relation: String) -> String {
+    format!("{}.{}", quote(schema), quote(relation))
+}
+
+/// # Safety
+///
+/// `name` is a C string.
+unsafe fn text(name: *const core::ffi::c_char) -> String {
+    // SAFETY: the caller's.
+    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+}
+
+impl Column {
+    pub fn is_integer(&self) -> bool {
+        matches!(self.sql_type.as_str(), "smallint" | "integer" | "bigint")
+    }
+
+    pub fn is_number(&self) -> bool {
+        self.is_integer() || matches!(self.sql_type.as_str(), "numeric" | "real" | "double precision")
+    }
+
+    /// Whether its type has an order (a default btree operator class).
+    pub fn is_ordered(&self) -> bool {
+        // SAFETY: the type exists; the type cache drops no entry.
+        unsafe { (*pg_sys::lookup_type_cache(self.type_oid, pg_sys::TYPECACHE_CMP_PROC as i32)).cmp_proc.to_u32() != 0 }
+    }
+}

@@ -1,0 +1,70 @@
+use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+
+use crate::postgres::error::{Result, error};
+use crate::postgres::read::read_one;
+use crate::rules::Rules;
+use crate::target::Target;
+use crate::target::leaf::{Leaf, Reach};
+
+/// Returns the statement that builds the partial index of a target, for `\gexec`. Not concurrently on a partitioned table,
+/// where PostgreSQL cannot. Errors: those of `Target::load`, 42809 (a foreign table, whose own server has its indexes).
+#[pg_extern(stable)]
+pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")) -> Result<String> {
+    let target = Target::load(target)?;
+    let Target { table, recipe, failed_at, id, account_column, status, .. } = &target;
+    if table.is_foreign() {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!("{} is a foreign table, whose own server has its indexes", table.name),
+            format!(
+                "SELECT srvoptions FROM pg_foreign_server s JOIN pg_foreign_table t ON t.ftserver = s.oid WHERE ftrelid = {}::regclass",
+                quote_literal(&table.name)
+            ),
+        ));
+    }
+    let concurrently = if table.kind as u8 == b'p' { "" } else { " CONCURRENTLY" };
+    Ok(format!(
+        "CREATE INDEX{concurrently} ON {} ({}, {} DESC, {} DESC) \
+         WHERE {} OPERATOR(pg_catalog.=) {} AND {} OPERATOR(pg_catalog.=) {}",
+        table.name,
+        recipe.name,
+        failed_at.name,
+        id.name,
+        account_column.name,
+        quote_literal(&target.account),
+        status.name,
+        quote_literal(&target.failed_status),
+    ))
+}
+
+/// Whether a target has its partial index, by the columns.
+pub fn exists(target: &Target) -> Result<bool> {
+    let columns = [&target.recipe, &target.failed_at, &target.id].map(|column| i32::from(column.number)).to_vec();
+    read_one::<bool>(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_index
+                        WHERE indrelid OPERATOR(pg_catalog.=) $1 AND indisvalid AND indpred IS NOT NULL
+                          AND ARRAY(SELECT pg_catalog.unnest(indkey)::pg_catalog.int4) OPERATOR(pg_catalog.=) $2)",
+        &[target.table.oid.into(), columns.into()],
+    )
+    .map(|exists| exists == Some(true))
+}
+
+/// Whether a run reads the partial index instead of the table: it is there, it has all that is asked for, and three heap pages
+/// in four are all-visible, so that the scan need not visit them row by row.
+pub fn serves(rules: &Rules, leaves: &[Leaf]) -> Result<bool> {
+    if rules.selection.failure_type.is_some()
+        || leaves.iter().any(|leaf| leaf.reach == Reach::Key)
+        || !exists(rules.target)?
+    {
+        return Ok(false);
+    }
+    let tables: Vec<pg_sys::Oid> = leaves.iter().map(|leaf| leaf.table.oid).collect();
+    let pages: i64 = leaves.iter().map(|leaf| i64::from(leaf.pages)).sum();
+    read_one::<bool>(
+        "SELECT pg_catalog.sum(relallvisible) OPERATOR(pg_catalog.>=) $2 FROM pg_catalog.pg_class
+         WHERE oid OPERATOR(pg_catalog.=) ANY ($1)",
+        &[tables.into(), (pages / 4 * 3).into()],
+    )
+    .map(|serves| serves == Some(true))
+}

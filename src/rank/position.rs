@@ -1,0 +1,96 @@
+use std::cmp::Ordering;
+
+use pgrx::PgMemoryContexts;
+use pgrx::prelude::*;
+
+use crate::postgres::table::Column;
+
+/// Where a failed row stands among those of its recipe: by failed-at, then by id. The greater, the newer. Borrows its id: from
+/// the row that it was read from, or from the memory context of the `Order` that has kept it.
+#[derive(Clone, Copy)]
+pub struct Position {
+    /// Microseconds since 2000, as both timestamp types have them.
+    pub at: i64,
+    /// NULL is the newest, as in ORDER BY ... DESC.
+    pub id: Option<pg_sys::Datum>,
+}
+
+impl Position {
+    /// Newer than every row that expires: a cutoff that lets all of them go.
+    pub const NEWEST: Position = Position { at: i64::MAX, id: None };
+}
+
+/// How positions compare, by the order of the id column's type, and where their ids are kept.
+pub struct Order {
+    /// Lives in the type cache, which drops no entry.
+    compare: *mut pg_sys::FmgrInfo,
+    collation: pg_sys::Oid,
+    is_by_value: bool,
+    length: i32,
+    context: pg_sys::MemoryContext,
+}
+
+impl Order {
+    /// Keeps ids in the memory context that is current now; they live as long as it does.
+    pub fn of(id: &Column) -> Order {
+        // SAFETY: the type has an order, which `Target::load` has checked.
+        unsafe {
+            let entry = pg_sys::lookup_type_cache(id.type_oid, pg_sys::TYPECACHE_CMP_PROC_FINFO as i32);
+            Order {
+                compare: &raw mut (*entry).cmp_proc_finfo,
+                collation: id.collation,
+                is_by_value: (*entry).typbyval,
+                length: (*entry).typlen.into(),
+                context: pg_sys::CurrentMemoryContext,
+            }
+        }
+    }
+
+    #[inline]
+    pub fn compare(&self, a: Position, b: Position) -> Ordering {
+        a.at.cmp(&b.at).then_with(|| match (a.id, b.id) {
+            (Some(a), Some(b)) => {
+                // SAFETY: both are of the type whose comparison this is.
+                let compared = unsafe { pg_sys::FunctionCall2Coll(self.compare, self.collation, a, b) };
+                (compared.value() as i32).cmp(&0)
+            }
+            _ => a.id.is_none().cmp(&b.id.is_none()),
+        })
+    }
+
+    /// The position with a copy of its id, which outlives the row that it came from.
+    pub fn keep(&self, position: Position) -> Position {
+        Position { id: position.id.map(|id| self.copy(id)), ..position }
+    }
+
+    fn copy(&self, id: pg_sys::Datum) -> pg_sys::Datum {
+        if self.is_by_value {
+            return id;
+        }
+        // SAFETY: the context outlives the order. A value that is not passed by value is a pointer to as many bytes as the
+        // type's length says, or to a varlena where that is negative.
+        unsafe {
+            PgMemoryContexts::For(self.context).switch_to(|_| {
+                if self.length < 0 {
+                    return pg_sys::Datum::from(pg_sys::pg_detoast_datum_copy(id.cast_mut_ptr()));
+                }
+                let length = self.length.unsigned_abs() as usize;
+                let copy = pg_sys::palloc(length).cast::<u8>();
+                std::ptr::copy_nonoverlapping(id.cast_mut_ptr::<u8>(), copy, length);
+                pg_sys::Datum::from(copy)
+            })
+        }
+    }
+
+    /// Frees the id that `keep` has copied.
+    ///
+    /// # Safety
+    ///
+    /// The position comes from `keep` of this order, and no copy of it is used again.
+    pub unsafe fn free(&self, position: Position) {
+        if let Some(id) = position.id.filter(|_| !self.is_by_value) {
+            // SAFETY: `copy` has allocated it.
+            unsafe { pg_sys::pfree(id.cast_mut_ptr()) };
+        }
+    }
+}

@@ -1,0 +1,147 @@
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use pgrx::prelude::*;
+
+use crate::postgres::stream::Row;
+use crate::rank::position::Position;
+
+/// The failed rows of a recipe: how many there are before a run, and how many it removes.
+#[derive(Default)]
+pub struct RecipeCount {
+    /// As text; `None` for rows without a recipe.
+    pub recipe_id: Option<String>,
+    pub failed: i64,
+    pub removed: i64,
+    /// The oldest expired row that stays; all older ones go. `None` where nothing goes.
+    pub cutoff: Option<Position>,
+}
+
+/// Counts per recipe, while rows stream by.
+pub struct Tally {
+    pub list: Vec<RecipeCount>,
+    is_number: bool,
+    by_number: HashMap<i64, usize, BuildHasherDefault<Spread>>,
+    /// The last one that was asked for: an index has a recipe's rows one after the other.
+    last: Option<(i64, usize)>,
+    by_text: HashMap<String, usize>,
+    without: Option<usize>,
+}
+
+/// Hashes a recipe's number with one multiplication (Knuth's, by the golden ratio). A run looks up a million of them, and std's
+/// hash costs more than the lookup.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_i64(i64::from(*byte)));
+    }
+
+    fn write_i64(&mut self, number: i64) {
+        self.0 = (self.0 ^ number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl Tally {
+    /// Recipes are told apart as bigints or as texts.
+    pub fn of(are_integers: bool) -> Tally {
+        let (by_number, by_text) = (HashMap::default(), HashMap::new());
+        Tally { list: Vec::new(), is_number: are_integers, by_number, last: None, by_text, without: None }
+    }
+
+    /// The place in the list of the recipe that the first column of a row has, made by `Column::as_key`. Adds a new recipe.
+    pub fn of_row(&mut self, row: &Row) -> usize {
+        match row.number(0) {
+            None => self.without(),
+            Some(number) if self.is_number => self.numbered(number),
+            // SAFETY: a key that is no bigint is a text.
+            Some(_) => self.named(unsafe { row.text(0) }.unwrap_or_default()),
+        }
+    }
+
+    /// The place of the recipe with this id as text.
+    pub fn of_id(&mut self, id: Option<&str>) -> usize {
+        match id {
+            None => self.without(),
+            Some(id) if self.is_number => self.numbered(id.parse().unwrap_or_default()),
+            Some(id) => self.named(id),
+        }
+    }
+
+    fn without(&mut self) -> usize {
+        let next = self.list.len();
+        let place = *self.without.get_or_insert(next);
+        self.put(place, || None)
+    }
+
+    fn numbered(&mut self, id: i64) -> usize {
+        match self.last {
+            Some((last, place)) if last == id => place,
+            _ => {
+                let next = self.list.len();
+                let place = *self.by_number.entry(id).or_insert(next);
+                self.last = Some((id, place));
+                self.put(place, || Some(id.to_string()))
+            }
+        }
+    }
+
+    fn named(&mut self, id: &str) -> usize {
+        let place = match self.by_text.get(id) {
+            Some(place) => *place,
+            None => *self.by_text.entry(id.to_owned()).or_insert(self.list.len()),
+        };
+        self.put(place, || Some(id.to_owned()))
+    }
+
+    fn put(&mut self, place: usize, recipe_id: impl FnOnce() -> Option<String>) -> usize {
+        if place == self.list.len() {
+            self.list.push(RecipeCount { recipe_id: recipe_id(), ..RecipeCount::default() });
+        }
+        place
+    }
+
+    /// Counts rows that an emergency run removes: their recipe, and how many.
+    pub fn count_removed(&mut self, row: &Row) {
+        let count = row.number(1).unwrap_or_default();
+        let recipe = self.of_row(row);
+        self.list[recipe].failed += count;
+        self.list[recipe].removed += count;
+    }
+
+    /// The same by the numbers of their recipes, one per row, of `bytes` bytes each. The bytes above mean nothing: code that
+    /// PostgreSQL has compiled does not extend a sign.
+    pub fn count_numbers(&mut self, numbers: &[Option<pg_sys::Datum>], bytes: u32) {
+        let unused = 64 - 8 * bytes;
+        for number in numbers {
+            let recipe = match number {
+                None => self.without(),
+                Some(number) => self.numbered((number.value() as i64) << unused >> unused),
+            };
+            self.list[recipe].failed += 1;
+            self.list[recipe].removed += 1;
+        }
+    }
+
+    /// Rows that were there before the run, of all recipes.
+    pub fn failed(&self) -> i64 {
+        self.list.iter().map(|recipe| recipe.failed).sum()
+    }
+
+    /// Rows that the run removes, or has removed, of all recipes.
+    pub fn removed(&self) -> i64 {
+        self.list.iter().map(|recipe| recipe.removed).sum()
+    }
+
+    /// Most removed first, then most failed.
+    pub fn into_sorted(self) -> Vec<RecipeCount> {
+        let mut list = self.list;
+        list.sort_by(|a, b| (b.removed, b.failed, &a.recipe_id).cmp(&(a.removed, a.failed, &b.recipe_id)));
+        list
+    }
+}

@@ -1,0 +1,67 @@
+use std::ops::ControlFlow;
+
+use pgrx::prelude::*;
+
+use crate::postgres::datum::tid_array;
+use crate::postgres::error::Result;
+use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::settings::set_local;
+use crate::postgres::stream::stream_until;
+use crate::rank::position::{Order, Position};
+use crate::rank::removable::Removable;
+use crate::rank::tally::Tally;
+use crate::remove::at_positions;
+use crate::rules::Rules;
+use crate::target::leaf::Leaf;
+
+/// Where in a leaf to look for removable rows.
+pub enum Place<'a> {
+    /// In heap order, behind a position (block, offset) and before a block.
+    Blocks { after: (u32, u16), end: u32 },
+    /// At these positions.
+    Positions(&'a [pg_sys::ItemPointerData]),
+}
+
+/// Finds up to `limit` rows of a leaf that a run removes: in a regular run those older than the cutoff of their recipe.
+pub fn find(rules: &Rules, leaf: &Leaf, place: Place, limit: usize, tally: &mut Tally) -> Result<Vec<Removable>> {
+    let order = Order::of(&rules.target.id);
+    let mut found = Vec::new();
+    let statement = statement(rules, leaf, &place);
+    let tids = if let Place::Positions(tids) = place { Some(tid_array(tids)) } else { None };
+    reading_as_owner_of(&leaf.table, || {
+        // The place alone decides: a sequential scan may start in the middle, and a parallel one knows no order.
+        set_local("enable_seqscan", "off");
+        stream_until(&statement, tids, |row| {
+            let recipe = tally.of_row(row);
+            let goes = match (row.number(1), tally.list[recipe].cutoff) {
+                _ if rules.cutoff.is_none() => true,
+                (Some(at), Some(cutoff)) => order.compare(Position { at, id: row.datum(2) }, cutoff).is_lt(),
+                _ => false,
+            };
+            if goes {
+                // SAFETY: the fourth column of the statement is a tid.
+                found.push(Removable::new(unsafe { row.tid(3) }, recipe));
+            }
+            if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+    })?;
+    Ok(found)
+}
+
+fn statement(rules: &Rules, leaf: &Leaf, place: &Place) -> String {
+    let place = match place {
+        Place::Blocks { after: (block, offset), end } => format!(
+            "g.ctid OPERATOR(pg_catalog.>) '({block},{offset})'::tid AND g.ctid OPERATOR(pg_catalog.<) '({end},0)'::tid
+             AND ({}) IS TRUE",
+            rules.condition()
+        ),
+        Place::Positions(_) => at_positions(rules),
+    };
+    format!(
+        "SELECT {}, {}, {}, g.ctid FROM ONLY {} g WHERE {place}",
+        rules.target.recipe.as_key(),
+        rules.target.failed_at.as_itself(),
+        rules.target.id.as_itself(),
+        leaf.table.name
+    )
+}

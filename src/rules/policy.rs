@@ -1,0 +1,71 @@
+use pgrx::prelude::*;
+
+use crate::extension;
+use crate::postgres::error::{Result, error, spi};
+use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::stream::stream;
+use crate::target::Target;
+
+/// Failed rows before this instant are expired: a `timestamptz` in ISO 8601, UTC, or `-infinity`, before which nothing is.
+#[derive(Clone)]
+pub struct Cutoff(pub String);
+
+/// How old and how many, the age already an instant.
+pub struct Policy {
+    pub cutoff: Cutoff,
+    pub keep: usize,
+}
+
+impl Cutoff {
+    const NEVER: &str = "-infinity";
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The instant, unless the policy is disabled and nothing expires.
+    pub fn instant(&self) -> Option<&str> {
+        (self.0 != Cutoff::NEVER).then_some(&self.0)
+    }
+
+    /// As the failed-at column has it: microseconds since 2000.
+    pub fn as_failed_at(&self, target: &Target) -> Result<i64> {
+        let mut cutoff = i64::MIN;
+        reading_as_owner_of(&target.table, || {
+            stream(&format!("SELECT {}", target.as_failed_at(&self.0)), |row| cutoff = row.number(0).unwrap_or(cutoff))
+        })?;
+        Ok(cutoff)
+    }
+}
+
+impl Policy {
+    /// The default policy of a target. Its cutoff is counted in UTC and never in the future; a disabled policy's is never.
+    /// Errors: 42704 (there is none).
+    pub fn of(target: &Target) -> Result<Policy> {
+        let row = extension::as_owner(|| {
+            Spi::connect(|client| -> spi::Result<_> {
+                let rows = client.select(
+                    r#"SELECT CASE WHEN enabled THEN
+                                  to_char(least(timezone('UTC', now()) - max_age, timezone('UTC', now())),
+                                          'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+                              ELSE $2 END,
+                              keep
+                       FROM backlog_cleanup.policy
+                       WHERE target = $1 AND recipe_id IS NULL AND failure_type IS NULL"#,
+                    Some(1),
+                    &[target.name.as_str().into(), Cutoff::NEVER.into()],
+                )?;
+                if rows.is_empty() { Ok((None, None)) } else { rows.first().get_two::<String, i32>() }
+            })
+            .map_err(spi)
+        })?;
+        let (Some(cutoff), Some(keep)) = row else {
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("target \"{}\" has no default policy", target.name),
+                format!("INSERT INTO backlog_cleanup.policy (target) VALUES ({})", spi::quote_literal(&target.name)),
+            ));
+        };
+        Ok(Policy { cutoff: Cutoff(cutoff), keep: usize::try_from(keep).unwrap_or_default() })
+    }
+}

@@ -1,0 +1,28 @@
+use crate::postgres::error::Result;
+use crate::target::Target;
+
+/// What a selective run is limited to; nothing selected is everything.
+#[derive(Clone, Copy)]
+pub struct Selection<'a> {
+    pub recipe_id: Option<&'a str>,
+    pub failure_type: Option<&'a str>,
+}
+
+impl Selection<'_> {
+    /// Errors: 22P02 where a value is not one that its column can have.
+    pub fn check(&self, target: &Target) -> Result<()> {
+        self.recipe_id.map_or(Ok(()), |recipe_id| target.accepts(&target.recipe, recipe_id))?;
+        self.failure_type.map_or(Ok(()), |failure_type| target.accepts(&target.failure_type, failure_type))
+    }
+
+    /// The condition on a row `g` that it is selected; never NULL.
+    pub fn matches(&self, target: &Target) -> String {
+        let recipe = self.recipe_id.map(|recipe_id| target.recipe.is(recipe_id));
+        let failure_type = self.failure_type.map(|failure_type| target.failure_type.is(failure_type));
+        let conditions: Vec<String> = recipe.into_iter().chain(failure_type).collect();
+        match conditions.is_empty() {
+            true => "true".to_owned(),
+            false => format!("({}) IS TRUE", conditions.join(" AND ")),
+        }
+    }
+}

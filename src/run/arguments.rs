@@ -1,0 +1,81 @@
+use backlog_cleanup_report::Mode;
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use serde::Deserialize;
+
+use crate::history::run::Pace;
+use crate::postgres::error::{Result, error, required};
+use crate::postgres::read::read_one;
+use crate::rules::selection::Selection;
+
+/// The arguments of `backlog_cleanup_run`, as its procedure passes them on.
+#[derive(Deserialize)]
+pub struct Arguments {
+    pub target: Option<String>,
+    mode: Option<String>,
+    recipe_id: Option<String>,
+    failure_type: Option<String>,
+    force: Option<bool>,
+    #[serde(flatten)]
+    pub pace: Pace,
+}
+
+impl Arguments {
+    /// Errors: 22004, 22023.
+    pub fn read(arguments: Option<JsonB>) -> Result<Arguments> {
+        let call = "CALL backlog_cleanup_run()";
+        let arguments: Arguments =
+            serde_json::from_value(required(arguments, "arguments", call)?.0).map_err(|failure| {
+                let message = format!("argument \"arguments\" cannot be read: {failure}");
+                error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, call.into())
+            })?;
+        arguments.check()?;
+        Ok(arguments)
+    }
+
+    fn check(&self) -> Result<()> {
+        let mode = required(self.mode.as_deref(), "mode", "CALL backlog_cleanup_run(mode => 'regular')")?;
+        required(self.force, "force", "CALL backlog_cleanup_run(force => true)")?;
+        let Pace { batch_size, pause, max_duration, max_rows, workers } = &self.pace;
+        let pause = required(pause.as_deref(), "pause", "CALL backlog_cleanup_run(pause => '0')")?;
+        let workers = required(*workers, "workers", "CALL backlog_cleanup_run(workers => 1)")?;
+        let pause = seconds(pause)?;
+        let duration = max_duration.as_deref().map(seconds).transpose()?;
+        let is_within = |what: bool, argument: &str, valid: &str| {
+            let message = format!("argument \"{argument}\" is out of range");
+            let out_of_range = || error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, valid.into());
+            what.then_some(()).ok_or_else(out_of_range)
+        };
+        let valid = "0 seconds or longer, and finite: CALL backlog_cleanup_run(pause => '100 ms')";
+        is_within((0.0..=86_400.0).contains(&pause), "pause", valid)?;
+        let valid = "longer than 0 seconds, and finite: CALL backlog_cleanup_run(max_duration => '1 hour')";
+        is_within(duration.is_none_or(|seconds| seconds > 0.0 && seconds.is_finite()), "max_duration", valid)?;
+        let valid = "above 0: CALL backlog_cleanup_run(max_rows => 100000)";
+        is_within(max_rows.is_none_or(|rows| rows > 0), "max_rows", valid)?;
+        let valid = "from 1 to 1000000: CALL backlog_cleanup_run(batch_size => 10000)";
+        is_within(batch_size.is_none_or(|size| (1..=1_000_000).contains(&size)), "batch_size", valid)?;
+        let valid = "from 1 to 64: CALL backlog_cleanup_run(workers => 2)";
+        is_within((1..=64).contains(&workers), "workers", valid)?;
+        let valid = "1 where max_rows is given: CALL backlog_cleanup_run(max_rows => 100000, workers => 1)";
+        is_within(workers == 1 || max_rows.is_none(), "workers", valid)?;
+        let valid = "'regular' or 'emergency': CALL backlog_cleanup_run(mode => 'regular')";
+        is_within(mode.parse::<Mode>().is_ok(), "mode", valid)
+    }
+
+    pub fn is_regular(&self) -> bool {
+        self.mode.as_deref() == Some(Mode::Regular.as_str())
+    }
+
+    pub fn is_forced(&self) -> bool {
+        self.force == Some(true)
+    }
+
+    pub fn selection(&self) -> Selection<'_> {
+        Selection { recipe_id: self.recipe_id.as_deref(), failure_type: self.failure_type.as_deref() }
+    }
+}
+
+fn seconds(interval: &str) -> Result<f64> {
+    let seconds = "SELECT EXTRACT(epoch FROM $1::pg_catalog.interval)::pg_catalog.float8";
+    read_one::<f64>(seconds, &[interval.into()]).map(Option::unwrap_or_default)
+}

@@ -1,0 +1,12 @@
+//! Runs: in one transaction, in batches, by workers.
+
+pub mod arguments;
+pub mod batch;
+pub mod batched;
+pub mod begin;
+pub mod governor;
+pub mod lock;
+pub mod one_transaction;
+pub mod stop;
+pub mod wait;
+pub mod worker;

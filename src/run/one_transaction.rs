@@ -1,0 +1,85 @@
+use std::time::Instant;
+
+use pgrx::prelude::*;
+
+use crate::history::report::{done, report};
+use crate::history::run::record;
+use crate::postgres::error::{Result, required};
+use crate::postgres::json::Json;
+use crate::postgres::owner::defer_nothing;
+use crate::rank::tally::Tally;
+use crate::remove::emergency::emergency;
+use crate::remove::regular::regular;
+use crate::rules::policy::Policy;
+use crate::rules::selection::Selection;
+use crate::rules::{Rules, breaker};
+use crate::run::begin::{begin, caller};
+use crate::run::lock::Span;
+use crate::target::Target;
+use crate::target::steady::steady;
+
+/// Removes the expired failed rows beyond the newest of each recipe. Returns a `RegularReport`. Errors: those of `begin` and
+/// `Policy::of`, 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
+#[pg_extern]
+fn backlog_cleanup_failed_generations(
+    target: default!(Option<&str>, "'generations'"),
+    recipe_id: default!(Option<&str>, "NULL"),
+    failure_type: default!(Option<&str>, "NULL"),
+    dry_run: default!(Option<bool>, "false"),
+    force: default!(Option<bool>, "false"),
+) -> Result<Json> {
+    let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_failed_generations(dry_run => true)")?;
+    let force = required(force, "force", "SELECT backlog_cleanup_failed_generations(force => true)")?;
+    run(target, Selection { recipe_id, failure_type }, dry_run, |target, selection| {
+        let Policy { cutoff, keep } = Policy::of(target)?;
+        let rules = Rules { target, selection, cutoff: Some(cutoff) };
+        let tally = regular(&rules, keep, dry_run, force)?;
+        let refused = breaker::reason(target, tally.removed(), tally.failed()).filter(|_| dry_run && !force);
+        Ok((rules, tally, refused))
+    })
+}
+
+/// Removes every failed row of the account, whatever its age. Returns an `EmergencyReport`.
+#[pg_extern]
+fn backlog_cleanup_emergency(
+    target: default!(Option<&str>, "'generations'"),
+    recipe_id: default!(Option<&str>, "NULL"),
+    failure_type: default!(Option<&str>, "NULL"),
+    dry_run: default!(Option<bool>, "false"),
+) -> Result<Json> {
+    let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_emergency(dry_run => true)")?;
+    run(target, Selection { recipe_id, failure_type }, dry_run, |target, selection| {
+        let rules = Rules { target, selection, cutoff: None };
+        let tally = emergency(&rules, dry_run)?;
+        Ok((rules, tally, None))
+    })
+}
+
+/// Does the `work` of a run, and records and reports it. `work` returns why a dry run would be refused if it were real.
+fn run(
+    target: Option<&str>,
+    selection: Selection,
+    dry_run: bool,
+    work: impl for<'t> FnOnce(&'t Target, Selection<'t>) -> Result<(Rules<'t>, Tally, Option<String>)>,
+) -> Result<Json> {
+    let started = Instant::now();
+    if !dry_run {
+        begin(target, Span::Transaction)?;
+    }
+    steady(target, |target| {
+        let caller = caller()?;
+        target.account_exists()?;
+        selection.check(target)?;
+        if !dry_run {
+            defer_nothing()?;
+        }
+        let (rules, tally, refused) = work(target, selection)?;
+        let run_id = if dry_run { None } else { Some(record(&rules, &tally, &caller)?) };
+        let message = match refused {
+            Some(reason) => format!("Dry run: nothing was removed, and a real run would be refused: {reason}"),
+            None if dry_run && !rules.is_disabled() => "Dry run: nothing was removed".into(),
+            None => done(&rules),
+        };
+        Json::of(&report(&rules, run_id, message, &tally.into_sorted(), started.elapsed().as_millis() as i64)?)
+    })
+}

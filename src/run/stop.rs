@@ -1,0 +1,26 @@
+use pgrx::prelude::*;
+
+use crate::extension;
+use crate::postgres::error::{Result, error, required, spi};
+use crate::postgres::read::{read_one, refuse_read_only};
+
+/// Stops a batched run after its current batch or pause; committed batches are permanent. Returns false if it has ended. Errors: 22004, 25006, 42704 (no run has this id).
+#[pg_extern]
+fn backlog_cleanup_stop(run_id: Option<i64>) -> Result<bool> {
+    let hint = "SELECT run_id FROM backlog_cleanup.progress";
+    let run_id = required(run_id, "run_id", hint)?;
+    refuse_read_only("stop a run")?;
+    let running = "SELECT state = 'running' FROM backlog_cleanup.run WHERE id = $1";
+    // Its time is up: the run marks itself as stopped, in the transaction that ends it.
+    let stop = "UPDATE backlog_cleanup.run
+                SET max_duration = least(max_duration, clock_timestamp() - started_at)
+                WHERE id = $1 AND state = 'running'
+                RETURNING true";
+    extension::as_owner(|| match read_one::<bool>(running, &[run_id.into()])? {
+        Some(true) => Ok(Spi::get_one_with_args::<bool>(stop, &[run_id.into()]).map_err(spi)?.is_some()),
+        Some(false) => Ok(false),
+        None => {
+            Err(error(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("run {run_id} does not exist"), hint.into()))
+        }
+    })
+}

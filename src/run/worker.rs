@@ -1,0 +1,176 @@
+use std::cell::RefCell;
+use std::sync::Once;
+
+use backlog_cleanup_report::State;
+use pgrx::PgMemoryContexts;
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, DynamicBackgroundWorker};
+use pgrx::pg_sys::XactEvent;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::extension;
+use crate::history::run::Run;
+use crate::plan::part;
+use crate::postgres::error::{Result, error, spi};
+use crate::run::batch::step;
+use crate::run::lock;
+use crate::run::wait::sleep;
+
+/// How often the leader looks at its workers, in seconds.
+const LOOK: f64 = 0.1;
+
+thread_local! {
+    /// The workers of this session's run, and the run.
+    static WORKERS: RefCell<Option<(i64, Vec<DynamicBackgroundWorker>)>> = const { RefCell::new(None) };
+}
+
+/// Whether the workers of a run of this session have not been started yet.
+pub fn are_to_start(run_id: i64) -> bool {
+    WORKERS.with_borrow(|workers| workers.as_ref().is_none_or(|(run, _)| *run != run_id))
+}
+
+/// Starts the workers of a run. A NOTICE says so if the server has slots for fewer.
+pub fn start(run: &Run) -> Result<()> {
+    // SAFETY: only read who the session is.
+    let (database, session_user, user) =
+        unsafe { (pg_sys::MyDatabaseId, pg_sys::GetAuthenticatedUserId(), pg_sys::GetUserId()) };
+    let arguments = format!("{} {} {} {}", database.to_u32(), session_user.to_u32(), user.to_u32(), run.id);
+    static ONCE: Once = Once::new();
+    // SAFETY: the callback lives as long as the library, which is never unloaded.
+    ONCE.call_once(|| unsafe { pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut()) });
+    // Their handles outlive this transaction.
+    // SAFETY: the context lives as long as the process.
+    let workers: Vec<DynamicBackgroundWorker> = unsafe {
+        PgMemoryContexts::TopMemoryContext.switch_to(|_| (0..run.workers).map_while(|_| begin(&arguments)).collect())
+    };
+    let got = workers.len() as i32;
+    if got < run.workers {
+        let message = format!("run {} got {got} of {} background workers", run.id, run.workers);
+        // SAFETY: a setting, read by the one thread of a backend.
+        let more = unsafe { pg_sys::max_worker_processes } + run.workers - got;
+        let hint = format!("ALTER SYSTEM SET max_worker_processes = {more}; -- and restart the server");
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, "backlog_cleanup")
+            .set_hint(hint)
+            .report(PgLogLevel::NOTICE);
+    }
+    WORKERS.set(Some((run.id, workers)));
+    extension::as_owner(|| {
+        Spi::run_with_args("UPDATE backlog_cleanup.run SET workers = $2 WHERE id = $1", &[run.id.into(), got.into()])
+            .map_err(spi)
+    })
+}
+
+/// Starts a worker; `None` if the server has no slot for it.
+fn begin(arguments: &str) -> Option<DynamicBackgroundWorker> {
+    BackgroundWorkerBuilder::new("backlog_cleanup worker")
+        .set_library("backlog_cleanup")
+        .set_function("backlog_cleanup_worker")
+        .set_extra(arguments)
+        // SAFETY: set once when the backend starts.
+        .set_notify_pid(unsafe { pg_sys::MyProcPid })
+        .enable_spi_access()
+        .load_dynamic()
+        .ok()
+}
+
+/// What the process that leads a run does.
+pub enum Leader {
+    /// It has no workers.
+    Works,
+    /// For so many seconds, since its workers are at work.
+    Waits(f64),
+    /// Its workers have ended.
+    Done,
+}
+
+/// Errors: 55000 (a worker has failed).
+pub fn leader(run: &Run) -> Result<Leader> {
+    let (started, at_work) = WORKERS.with_borrow(|workers| match workers {
+        Some((run_id, workers)) if *run_id == run.id => {
+            use pgrx::bgworkers::BackgroundWorkerStatus::Stopped;
+            let is_at_work = |worker: &&DynamicBackgroundWorker| !matches!(worker.pid(), Err(Stopped));
+            (workers.len(), workers.iter().filter(is_at_work).count())
+        }
+        _ => (0, 0),
+    });
+    if started == 0 {
+        return Ok(Leader::Works);
+    }
+    if at_work > 0 {
+        return Ok(Leader::Waits(LOOK));
+    }
+    WORKERS.set(None);
+    if run.state == State::Running && part::are_left(run.id)? {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("a worker of run {} has failed", run.id),
+            "the server's log says why; CALL backlog_cleanup_run() finishes the job".into(),
+        ));
+    }
+    Ok(Leader::Done)
+}
+
+/// Stops the workers of a run whose leader fails, between two commits or while it waits.
+unsafe extern "C-unwind" fn at_transaction_end(event: XactEvent::Type, _: *mut core::ffi::c_void) {
+    if event != XactEvent::XACT_EVENT_ABORT {
+        return;
+    }
+    if let Some((_, workers)) = WORKERS.take() {
+        for worker in workers {
+            worker.terminate();
+        }
+    }
+}
+
+/// Runs a worker, which commits its own batches until the run has nothing left for it.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn backlog_cleanup_worker(_argument: pg_sys::Datum) {
+    // SAFETY: as parallel workers do, before they unblock signals.
+    unsafe {
+        // A SIGTERM ends the statement at its next check for interrupts.
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(die));
+        #[cfg(feature = "pg18")]
+        pg_sys::pqsignal_be(pg_sys::SIGTERM as i32, Some(die));
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+    let arguments: Vec<i64> =
+        BackgroundWorker::get_extra().split(' ').filter_map(|argument| argument.parse().ok()).collect();
+    let [database, session_user, user, run_id] = arguments[..] else { return };
+    let oid = |number: i64| pg_sys::Oid::from(number as u32);
+    BackgroundWorker::connect_worker_to_spi_by_oid(Some(oid(database)), Some(oid(session_user)));
+    // As its leader has it.
+    // SAFETY: settings, written by the one thread of a backend.
+    unsafe {
+        pg_sys::DefaultXactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
+        pg_sys::DefaultXactReadOnly = false;
+    }
+    while let Some(wait) = BackgroundWorker::transaction(|| {
+        // SAFETY: at the start of a transaction; its end sets the role back.
+        unsafe { pg_sys::SetUserIdAndSecContext(oid(user), 0) };
+        one_step(run_id).unwrap_or_else(|failure| {
+            failure.report(PgLogLevel::ERROR);
+            None
+        })
+    }) {
+        sleep(wait);
+    }
+}
+
+/// Does a step of a worker, unless its leader has gone.
+fn one_step(run_id: i64) -> Result<Option<f64>> {
+    let run = Run::load(Some(run_id))?;
+    if run.state != State::Running || lock::holder(&run.target)?.is_none() || !lock::share(&run.target)? {
+        return Ok(None);
+    }
+    step(&run)
+}
+
+/// # Safety
+///
+/// A signal handler.
+unsafe extern "C-unwind" fn die(signal: i32) {
+    // SAFETY: PostgreSQL's own handler.
+    unsafe { pg_sys::die(signal) };
+}

@@ -1,0 +1,27 @@
+use crate::extension;
+use crate::postgres::error::Result;
+use crate::postgres::read::read_one;
+
+pub fn database() -> Result<String> {
+    read_one::<String>("SELECT pg_catalog.current_database()::pg_catalog.text", &[]).map(Option::unwrap_or_default)
+}
+
+/// A setting, which only superusers may look at.
+pub fn setting(name: &str) -> Result<Option<String>> {
+    extension::as_owner(|| read_one::<String>("SELECT pg_catalog.current_setting($1, true)", &[name.into()]))
+}
+
+/// The one database whose jobs pg_cron runs.
+pub fn pg_cron_home() -> Result<Option<String>> {
+    setting("cron.database_name")
+}
+
+/// Whether pg_cron is installed here, and not left behind when its database became another one.
+pub fn pg_cron_is_here() -> Result<bool> {
+    let is_installed = read_one::<bool>(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_cron')",
+        &[],
+    )?;
+    let here = database()?;
+    Ok(is_installed == Some(true) && pg_cron_home()?.is_none_or(|home| home == here))
+}

@@ -1,0 +1,127 @@
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::spi::{quote_identifier, quote_literal};
+
+use crate::extension;
+use crate::postgres::error::{Result, error, spi};
+use crate::postgres::read::read_one;
+use crate::schedule::home::{database, setting};
+use crate::schedule::statement::call;
+
+pub struct Job {
+    pub id: i64,
+    pub is_callers: bool,
+}
+
+/// The job of that name in this database, if the caller may change it: their own, or, for a superuser, anybody's. Errors:
+/// 42501, 42710.
+pub fn job_named(job_name: &str) -> Result<Option<Job>> {
+    let caller = read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[])?;
+    let jobs = extension::as_owner(|| {
+        Spi::connect(|client| {
+            client
+                .select(
+                    "SELECT jobid, username, database FROM cron.job
+                     WHERE jobname::pg_catalog.text OPERATOR(pg_catalog.=) $1
+                     ORDER BY username OPERATOR(pg_catalog.=) $2 DESC, jobid",
+                    None,
+                    &[job_name.into(), caller.clone().into()],
+                )?
+                .map(|row| Ok((row.get::<i64>(1)?, row.get::<String>(2)?, row.get::<String>(3)?)))
+                .collect::<spi::Result<Vec<_>>>()
+        })
+        .map_err(spi)
+    })?;
+    let here = database()?;
+    // SAFETY: only reads who the caller is.
+    let is_superuser = unsafe { pg_sys::superuser() };
+    for (id, username, database) in jobs {
+        let is_callers = username == caller;
+        match (id, database) {
+            (Some(_), Some(database)) if database == here && !is_callers && !is_superuser => {
+                let owner = username.unwrap_or_default();
+                return Err(error(
+                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    format!("job \"{job_name}\" belongs to role \"{owner}\""),
+                    format!("SET ROLE {}", quote_identifier(owner)),
+                ));
+            }
+            (Some(id), Some(database)) if database == here => return Ok(Some(Job { id, is_callers })),
+            (Some(_), Some(database)) if is_callers => {
+                return Err(error(
+                    PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+                    format!("job \"{job_name}\" exists already, for database \"{database}\""),
+                    call(&format!("schedule(job_name => {})", quote_literal(format!("{job_name}-{here}"))))?,
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Calls pg_cron; its complaint about the schedule gets a hint with the valid form.
+pub fn register<T>(schedule: &str, work: impl FnOnce() -> spi::Result<T> + std::panic::UnwindSafe) -> Result<T>
+where
+    T: std::panic::UnwindSafe,
+{
+    let (schedule, valid) = (schedule.to_owned(), call("schedule('0 2 * * *')")?);
+    PgTryBuilder::new(move || work().map_err(spi))
+        .catch_when(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, move |_| Err(not_a_schedule(&schedule, &valid)))
+        .execute()
+}
+
+pub fn not_a_schedule(schedule: &str, valid: &str) -> ErrorReport {
+    error(
+        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        format!("schedule \"{schedule}\" is not a cron expression"),
+        format!("minute hour day month weekday: {valid};"),
+    )
+}
+
+/// Errors: 55000 where the server has not loaded pg_cron, 42501 where the caller may not even look into its schema.
+pub fn may_use_pg_cron() -> Result<()> {
+    let loaded = setting("shared_preload_libraries")?.unwrap_or_default();
+    if !loaded.split(',').any(|library| library.trim().trim_matches('"').ends_with("pg_cron")) {
+        let libraries = if loaded.is_empty() { "pg_cron".to_owned() } else { format!("{loaded}, pg_cron") };
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "library \"pg_cron\" is not loaded".into(),
+            format!("ALTER SYSTEM SET shared_preload_libraries = {libraries}; then restart the server"),
+        ));
+    }
+    let caller = read_one::<String>(
+        "SELECT CURRENT_USER::pg_catalog.text WHERE NOT pg_catalog.has_schema_privilege('cron', 'USAGE')",
+        &[],
+    )?;
+    let Some(caller) = caller else { return Ok(()) };
+    Err(error(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("role \"{caller}\" may not use schema \"cron\""),
+        format!("GRANT USAGE ON SCHEMA cron TO {}", quote_identifier(caller)),
+    ))
+}
+
+/// Says so where the job is there and does not run.
+pub fn warn_of_pause(job: i64, job_name: &str) -> Result<()> {
+    let paused =
+        extension::as_owner(|| read_one::<bool>("SELECT NOT active FROM cron.job WHERE jobid = $1", &[job.into()]))?;
+    if paused == Some(true) {
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, format!("job \"{job_name}\" is paused"), "backlog_cleanup")
+            .set_hint(format!("SELECT cron.alter_job({job}, active => true)"))
+            .report(PgLogLevel::WARNING);
+    }
+    Ok(())
+}
+
+/// Says so where pg_cron (1.5 and later) reads schedules in another time zone than UTC.
+pub fn warn_of_time_zone() -> Result<()> {
+    if let Some(zone) = setting("cron.timezone")?.filter(|zone| !matches!(zone.as_str(), "" | "GMT" | "UTC")) {
+        ereport!(
+            PgLogLevel::WARNING,
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!("pg_cron reads the schedule in time zone \"{zone}\", not in UTC")
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,60 @@
+use backlog_cleanup_report::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+
+use crate::extension::schema;
+use crate::postgres::error::{Result, error};
+use crate::schedule::home::{database, pg_cron_home};
+
+/// What the job runs.
+pub fn command(target: &str, batched: bool) -> Result<String> {
+    let argument = if target == DEFAULT_TARGET { String::new() } else { quote_literal(target) };
+    let run = if batched { "CALL" } else { "SELECT" };
+    let name = if batched { "run" } else { "failed_generations" };
+    Ok(format!("{run} {}.backlog_cleanup_{name}({argument})", schema()?))
+}
+
+/// The statement to type that calls `backlog_cleanup_` + `function`, found without a search path where it must be.
+pub fn call(function: &str) -> Result<String> {
+    let schema = schema()?;
+    let qualifier = if schema == "public" { String::new() } else { format!("{schema}.") };
+    Ok(format!("SELECT {qualifier}backlog_cleanup_{function}"))
+}
+
+/// The call that registers a job.
+pub fn call_to_schedule(schedule: &str, batched: bool, target: &str, job_name: &str) -> Result<String> {
+    let mut arguments = Vec::new();
+    for (argument, value, default) in [
+        ("schedule", schedule, DEFAULT_SCHEDULE),
+        ("target", target, DEFAULT_TARGET),
+        ("job_name", job_name, DEFAULT_JOB),
+    ] {
+        if value != default {
+            arguments.push(format!("{argument} => {}", quote_literal(value)));
+        }
+    }
+    if batched {
+        arguments.push("batched => true".into());
+    }
+    call(&format!("schedule({})", arguments.join(", ")))
+}
+
+/// The error where a job cannot be registered from here: what to type instead.
+pub fn cannot_schedule(schedule: &str, batched: bool, target: &str, job_name: &str) -> Result<ErrorReport> {
+    let here = format!("CREATE EXTENSION pg_cron; {};", call_to_schedule(schedule, batched, target, job_name)?);
+    let command = command(target, batched)?;
+    let [name, schedule, command, database] = [job_name, schedule, &command, &database()?].map(quote_literal);
+    let there = format!("SELECT cron.schedule_in_database({name}, {schedule}, {command}, {database});");
+    pg_cron_is_absent(&here, &there)
+}
+
+/// The error where pg_cron is not here: what to type here, or in the database where pg_cron lives.
+pub fn pg_cron_is_absent(here: &str, there: &str) -> Result<ErrorReport> {
+    let database = database()?;
+    let (message, hint) = match pg_cron_home()?.filter(|home| *home != database) {
+        Some(home) => (format!("pg_cron lives in database \"{home}\", not in \"{database}\""), there),
+        None => (format!("extension \"pg_cron\" is not installed in database \"{database}\""), here),
+    };
+    Ok(error(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message, hint.into()))
+}

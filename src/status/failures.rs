@@ -1,0 +1,106 @@
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use pgrx::datum::Interval;
+use pgrx::prelude::*;
+
+use crate::postgres::error::{Result, error, required, spi};
+use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::read::read_one;
+use crate::target::Target;
+use crate::target::leaf::{Leaf, leaves};
+use crate::target::steady::steady;
+
+const TYPES_HINT: &str = "SELECT * FROM backlog_cleanup_failures(types => 8)";
+
+/// Failed rows of one hour and one failure type.
+type Failures = (Option<TimestampWithTimeZone>, String, i64);
+
+/// The failed rows that are there, by hour of failed-at (UTC; NULL where it is NULL) and failure type, oldest hour first;
+/// `since` limits them to those that failed less than so long ago, NULL is all. No more than `types` failure types have
+/// rows of their own, those with most failures, by their first 100 characters; the others are `(other)` together, rows
+/// without a failure type are `(none)`. Reads only: works on a standby. Errors: 22004, 22023
+/// (`types` below 0), those of `Target::load`.
+#[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
+#[pg_extern(stable)]
+fn backlog_cleanup_failures(
+    target: default!(Option<&str>, "'generations'"),
+    since: default!(Option<Interval>, "'2 days'"),
+    types: default!(Option<i32>, "8"),
+) -> Result<
+    TableIterator<
+        'static,
+        (name!(hour, Option<TimestampWithTimeZone>), name!(failure_type, String), name!(failed_count, i64)),
+    >,
+> {
+    let types = required(types, "types", TYPES_HINT)?;
+    let types = usize::try_from(types).map_err(|_| {
+        let message = format!("{types} failure types cannot be told apart");
+        error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, TYPES_HINT.into())
+    })?;
+    let counted = steady(target, |target| count(target, since))?;
+    Ok(TableIterator::new(bounded(counted, types)))
+}
+
+/// Failed rows per hour and failure type.
+type Counted = HashMap<(Option<TimestampWithTimeZone>, String), i64>;
+
+fn count(target: &Target, since: Option<Interval>) -> Result<Counted> {
+    target.account_exists()?;
+    let since = match since {
+        None => None,
+        Some(since) => {
+            read_one::<String>("SELECT (pg_catalog.now() OPERATOR(pg_catalog.-) $1)::pg_catalog.text", &[since.into()])?
+        }
+    };
+    let mut counted = Counted::new();
+    for leaf in leaves(target)? {
+        let statement = statement(target, &leaf, since.as_deref());
+        reading_as_owner_of(&leaf.table, || {
+            Spi::connect(|client| {
+                client.select(statement.as_str(), None, &[])?.try_for_each(|row| {
+                    let hour = (row.get(1)?, row.get(2)?.unwrap_or_default());
+                    *counted.entry(hour).or_default() += row.get::<i64>(3)?.unwrap_or_default();
+                    Ok(())
+                })
+            })
+            .map_err(spi)
+        })?;
+    }
+    Ok(counted)
+}
+
+/// The failed rows of a leaf by hour and failure type. An hour is whole in UTC.
+fn statement(target: &Target, leaf: &Leaf, since: Option<&str>) -> String {
+    let failed_at = format!("g.{}", target.failed_at.name);
+    let since = since
+        .map_or("true".into(), |since| format!("{failed_at} OPERATOR(pg_catalog.>=) ({})", target.as_failed_at(since)));
+    format!(
+        "SELECT pg_catalog.date_trunc('hour', {hour}, 'UTC'),
+                COALESCE(pg_catalog.left(g.{failure_type}::pg_catalog.text, 100), '(none)'),
+                pg_catalog.count(*)
+         FROM {table} g
+         WHERE {is_failed} AND {since}
+         GROUP BY 1, 2",
+        hour = target.instant(&failed_at),
+        failure_type = target.failure_type.name,
+        table = leaf.rows(),
+        is_failed = target.is_failed(),
+    )
+}
+
+/// Puts together the failure types that have no row of their own.
+fn bounded(counted: Counted, types: usize) -> Vec<Failures> {
+    let mut totals: HashMap<&str, i64> = HashMap::new();
+    for ((_, failure_type), failed) in &counted {
+        *totals.entry(failure_type).or_default() += failed;
+    }
+    let mut most: Vec<(&str, i64)> = totals.into_iter().collect();
+    most.sort_by(|a, b| (b.1, a.0).cmp(&(a.1, b.0)));
+    let own: HashSet<String> = most.into_iter().take(types).map(|(failure_type, _)| failure_type.to_owned()).collect();
+    let mut failures: BTreeMap<(Option<TimestampWithTimeZone>, String), i64> = BTreeMap::new();
+    for ((hour, failure_type), failed) in counted {
+        let failure_type = if own.contains(&failure_type) { failure_type } else { "(other)".into() };
+        *failures.entry((hour, failure_type)).or_default() += failed;
+    }
+    failures.into_iter().map(|((hour, failure_type), failed)| (hour, failure_type, failed)).collect()
+}

@@ -1,0 +1,159 @@
+//! What is looked after: a row of `backlog_cleanup.target`, checked against the catalog. Knows nothing of policies.
+
+pub mod check;
+pub mod column;
+pub mod leaf;
+pub mod load;
+pub mod recipes;
+pub mod steady;
+pub mod time;
+
+use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+use serde::Deserialize;
+
+use crate::postgres::error::{Result, error};
+use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::read::read_one;
+use crate::postgres::table::{Column, Table};
+
+/// A row of `backlog_cleanup.target` as it stands; the comments of its columns say what they mean.
+#[derive(Deserialize)]
+pub struct TargetRow {
+    pub name: String,
+    pub generations_table: String,
+    pub recipes_table: Option<String>,
+    pub users_table: Option<String>,
+    pub ledger_table: Option<String>,
+    pub id_column: String,
+    pub account_column: String,
+    pub recipe_column: String,
+    pub status_column: String,
+    pub failed_at_column: String,
+    pub failure_type_column: String,
+    pub recipe_key_column: String,
+    pub recipe_name_column: String,
+    pub account: String,
+    pub failed_status: String,
+    pub completed_status: String,
+    pub pending_status: String,
+    pub processing_status: String,
+    pub time_zone: String,
+    pub search_path: Option<String>,
+    pub batch_size: i64,
+    /// Milliseconds.
+    pub lock_timeout: i64,
+    /// Percent.
+    pub max_share: f64,
+    pub max_rows_per_run: Option<i64>,
+    /// Bytes per second.
+    pub max_wal_rate: Option<i64>,
+    pub throttle_query: Option<String>,
+    pub named_by: Option<String>,
+}
+
+/// One table to look after. Its row's fields are its own.
+pub struct Target {
+    row: TargetRow,
+    pub table: Table,
+    pub users: Option<Users>,
+    pub recipes: Option<RecipeTable>,
+    pub ledger: Option<Ledger>,
+    pub id: Column,
+    pub account_column: Column,
+    pub recipe: Column,
+    pub status: Column,
+    pub failed_at: Column,
+    pub failure_type: Column,
+}
+
+/// The table that names the recipes; `key` and `name` are quoted columns.
+pub struct RecipeTable {
+    pub table: Table,
+    pub key: String,
+    pub name: String,
+}
+
+/// Where the account is; `key` is a quoted column.
+pub struct Users {
+    pub table: Table,
+    pub key: String,
+}
+
+/// The platform's audit table.
+pub struct Ledger {
+    pub table: Table,
+    pub created_at: Column,
+}
+
+impl std::ops::Deref for Target {
+    type Target = TargetRow;
+
+    fn deref(&self) -> &TargetRow {
+        &self.row
+    }
+}
+
+impl TargetRow {
+    /// The statement that sets a column of this row.
+    pub fn set(&self, column: &str, value: &str) -> String {
+        format!("UPDATE backlog_cleanup.target SET {column} = {value} WHERE name = {}", quote_literal(&self.name))
+    }
+
+    /// The statuses that reports count, by their names in `target`, the failed one first.
+    pub fn statuses(&self) -> [(&'static str, &str); 4] {
+        [
+            ("failed", &self.failed_status),
+            ("completed", &self.completed_status),
+            ("pending", &self.pending_status),
+            ("processing", &self.processing_status),
+        ]
+    }
+}
+
+impl Target {
+    /// Errors: 42704 (the account is not among the users).
+    pub fn account_exists(&self) -> Result<()> {
+        let Some(users) = &self.users else { return Ok(()) };
+        let found = reading_as_owner_of(&users.table, || {
+            read_one::<bool>(
+                &format!(
+                    "SELECT EXISTS (SELECT FROM {} u WHERE u.{}::pg_catalog.text OPERATOR(pg_catalog.=) $1)",
+                    users.table.name, users.key
+                ),
+                &[self.account.as_str().into()],
+            )
+        })?;
+        if found == Some(true) {
+            return Ok(());
+        }
+        Err(error(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("account \"{}\" does not exist in {}", self.account, users.table.name),
+            self.set("account", "'...'"),
+        ))
+    }
+
+    /// Checks a value of a column of the table as the table's owner, whose types may run code of theirs. Errors: 22P02,
+    /// 42804.
+    pub fn accepts(&self, column: &Column, value: &str) -> Result<()> {
+        reading_as_owner_of(&self.table, || column.accepts(value, &self.table))
+    }
+
+    /// The condition on a row `g` that it is a failed row of the account.
+    pub fn is_failed(&self) -> String {
+        format!("{} AND {}", self.account_column.is(&self.account), self.status.is(&self.failed_status))
+    }
+
+    /// Runs the target's throttle query. Returns its first value as text, whatever its type: the reason to wait.
+    pub fn throttle(&self) -> Result<Option<String>> {
+        let Some(query) = &self.throttle_query else { return Ok(None) };
+        let query = query.trim_end().trim_end_matches(';');
+        reading_as_owner_of(&self.table, || {
+            read_one::<String>(
+                &format!("SELECT throttle.reason::pg_catalog.text FROM (\n{query}\n) throttle (reason)"),
+                &[],
+            )
+        })
+    }
+}
