@@ -2,8 +2,9 @@
 
 mod server;
 
+use cluster::{column, fail, number};
 use serde_json::{Value, json};
-use server::{ADMIN, Answer, BASE, MONITOR, OPERATOR, Server, bearer, fail, start};
+use server::{ADMIN, Answer, BASE, MONITOR, OPERATOR, Server, bearer, start};
 
 /// Whether a document has all members of a sample, with the same types.
 fn has_shape(document: &Value, sample: &Value) -> bool {
@@ -67,12 +68,7 @@ fn the_three_endpoints_answer_as_the_platform_has_them() {
     assert_eq!(emergency.json()["message"], "Emergency backlog cleanup completed successfully");
     assert_eq!(emergency.json()["removedCount"], 13);
 
-    let by: Vec<String> = client
-        .query("SELECT requested_by::text FROM backlog_cleanup.run ORDER BY id", &[])
-        .unwrap()
-        .iter()
-        .map(|row| row.get(0))
-        .collect();
+    let by: Vec<String> = column(&mut client, "SELECT requested_by::text FROM backlog_cleanup.run ORDER BY id");
     assert_eq!(by, ["backlog_operator", "backlog_operator"]);
     let log = server.log();
     assert!(log.contains("run begins who=\"backlog_operator\" from=127.0.0.1:"), "{log}");
@@ -90,7 +86,7 @@ fn selections_and_dry_runs_go_through_and_a_mistyped_one_is_refused() {
     assert_eq!(run("dryRun=true&failureType=timeout")["cleanedUpGenerations"], 0);
     let emergency = server.post(OPERATOR, &format!("{BASE}/emergency?dryRun=true&recipeId=1"), "").json();
     assert_eq!((&emergency["dryRun"], &emergency["removedCount"]), (&json!(true), &json!(15)));
-    assert_eq!(client.query_one("SELECT count(*) FROM generations", &[]).unwrap().get::<_, i64>(0), 27);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 27);
     for (path, body) in [
         ("run?dryrun=true", ""),
         ("run?dryRun=yes", ""),
@@ -103,7 +99,7 @@ fn selections_and_dry_runs_go_through_and_a_mistyped_one_is_refused() {
     ] {
         assert_problem(&server.post(OPERATOR, &format!("{BASE}/{path}"), body), 400);
     }
-    assert_eq!(client.query_one("SELECT count(*) FROM generations", &[]).unwrap().get::<_, i64>(0), 27);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 27);
     let plain = [("authorization", bearer(OPERATOR)), ("content-type", "text/plain".into())];
     let plain = plain.each_ref().map(|(name, value)| (*name, value.as_str()));
     assert_problem(&server.send("POST", &format!("{BASE}/run"), &plain, "{\"expectedCount\": 1}"), 415);

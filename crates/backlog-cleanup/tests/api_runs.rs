@@ -6,8 +6,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::thread;
 
-use cluster::{Cluster, until, until_holds};
-use server::{BASE, MONITOR, OPERATOR, Server, bearer, database, fail};
+use cluster::{Cluster, fail, truth, until, until_holds};
+use server::{BASE, MONITOR, OPERATOR, Server, bearer, database};
 
 /// Makes batches small and slow.
 const SLOW: &str = "
@@ -166,10 +166,10 @@ fn it_stops_as_soon_as_requests_are_answered_and_runs_are_between_two_batches() 
     assert!(server.child.wait().unwrap().success(), "{}", server.log());
     let last = "SELECT state = 'stopped' AND finished_at IS NOT NULL AND removed < 1000
                 FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
-    assert!(client.query_one(last, &[]).unwrap().get::<_, bool>(0));
+    assert!(truth(&mut client, last));
     let books = "SELECT (SELECT sum(removed) FROM backlog_cleanup.run)
                         = (SELECT sum(amount) FROM credit_transactions WHERE type = 'backlog_cleanup')";
-    assert!(client.query_one(books, &[]).unwrap().get::<_, bool>(0));
+    assert!(truth(&mut client, books));
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn a_run_that_the_databases_restart_cuts_off_loses_nothing() {
     let books = "SELECT count(*) = 0 AND (SELECT sum(removed) FROM backlog_cleanup.run) = 50
                         AND (SELECT sum(amount) FROM credit_transactions WHERE type = 'backlog_cleanup') = 50
                  FROM generations";
-    assert!(client.query_one(books, &[]).unwrap().get::<_, bool>(0));
+    assert!(truth(&mut client, books));
 }
 
 #[test]

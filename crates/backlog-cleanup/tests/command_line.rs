@@ -5,8 +5,8 @@ mod cli;
 use std::io::Read;
 use std::process::Command;
 
-use cli::{FAILURES, Ran, number, run};
-use cluster::Cluster;
+use cli::{FAILURES, Ran, run};
+use cluster::{Cluster, number, value};
 use serde_json::Value;
 
 const FAILED: &str = "SELECT count(*) FROM generations WHERE status = 'failed'";
@@ -18,7 +18,7 @@ fn what_is_shown_is_what_the_sql_interface_returns() {
     client.batch_execute(FAILURES).unwrap();
     let run = |arguments: &[&str]| run(&cluster, "shown", arguments);
     let as_sql = |client: &mut postgres::Client, query: &str| -> Value {
-        let text: String = client.query_one(&format!("SELECT ({query})::text"), &[]).unwrap().get(0);
+        let text: String = value(client, &format!("SELECT ({query})::text"));
         serde_json::from_str(&text).unwrap()
     };
     let status = run(&["status", "--json"]);

@@ -2,8 +2,8 @@
 
 mod cli;
 
-use cli::{FAILURES, number};
-use cluster::{Cluster, until_true};
+use cli::FAILURES;
+use cluster::{Cluster, number, until_true};
 
 const FAILED: &str = "SELECT count(*) FROM generations WHERE status = 'failed'";
 /// Whether the last run has committed batches.

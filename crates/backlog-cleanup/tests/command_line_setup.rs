@@ -2,8 +2,8 @@
 
 mod cli;
 
-use cli::{FAILURES, number, run};
-use cluster::{Cluster, until_true};
+use cli::{FAILURES, run};
+use cluster::{Cluster, number, until_true, value};
 use serde_json::Value;
 
 const PLATFORM: &str = include_str!("../../../demo/platform.sql");
@@ -30,7 +30,7 @@ fn one_command_sets_everything_up_and_a_second_changes_nothing() {
     assert_eq!(outcomes(&second.json()), [("extension", "kept"), ("job", "kept"), ("index", "kept")], "{second:?}");
     // An existing job is changed only with --yes.
     let job = "SELECT schedule || ', ' || command FROM cron.job";
-    let mut job = || -> String { client.query_one(job, &[]).unwrap().get(0) };
+    let mut job = || -> String { value(&mut client, job) };
     let asked = setup(&["--schedule", "30 4 * * *"]);
     assert!(asked.stderr.contains("0 2 * * *") && asked.stderr.contains("--yes"), "{asked:?}");
     assert_eq!(job(), "0 2 * * *, SELECT public.backlog_cleanup_failed_generations()");

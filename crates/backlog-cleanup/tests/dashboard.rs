@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use browser::Browser;
-use cluster::{Cluster, PG_CRON};
+use cluster::{Cluster, PG_CRON, number};
 use postgres::Client;
 use server::{MONITOR, OPERATOR, Server};
 
@@ -65,7 +65,7 @@ impl Stage {
     }
 
     fn count(&mut self, query: &str) -> i64 {
-        self.database.query_one(query, &[]).unwrap().get(0)
+        number(&mut self.database, query)
     }
 
     fn failed(&mut self) -> i64 {

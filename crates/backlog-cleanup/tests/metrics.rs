@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use cluster::{Cluster, until_holds};
+use cluster::{Cluster, number, until_holds};
 use postgres::Client;
 use server::{MONITOR, Server};
 
@@ -168,7 +168,7 @@ fn a_scrape_answers_while_the_database_is_away_or_hangs() {
         until_holds(|| {
             let waiting =
                 "SELECT count(*) FROM pg_stat_activity WHERE usename = 'backlog_monitor' AND wait_event_type = 'Lock'";
-            let waiting: i64 = client.query_one(waiting, &[]).unwrap().get(0);
+            let waiting = number(&mut client, waiting);
             // One query of a scrape and one of the count.
             assert!(waiting <= 2, "{waiting} queries wait");
             waiting > 0

@@ -4,7 +4,6 @@
 use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
 
-use postgres::Client;
 use serde_json::Value;
 
 use cluster::Cluster;
@@ -132,8 +131,4 @@ impl Terminal {
     pub fn text(&self) -> String {
         self.screen.screen().contents()
     }
-}
-
-pub fn number(client: &mut Client, query: &str) -> i64 {
-    client.query_one(query, &[]).unwrap_or_else(|failure| panic!("{query}: {failure:?}")).get(0)
 }

@@ -59,17 +59,6 @@ pub fn database(cluster: &Cluster, name: &str) -> Client {
     client
 }
 
-/// Failed rows of a recipe, two days old.
-pub fn fail(client: &mut Client, recipe: i32, rows: i32) {
-    client
-        .batch_execute(&format!(
-            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
-             SELECT 'system_backlog', {recipe}, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days'
-             FROM generate_series(1, {rows})"
-        ))
-        .unwrap();
-}
-
 /// A running server; dropping it ends it.
 pub struct Server {
     pub child: Child,
