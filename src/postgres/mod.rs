@@ -9,6 +9,7 @@ pub mod owner;
 pub mod prepared;
 pub mod read;
 pub mod settings;
+pub mod snapshot;
 pub mod stream;
 pub mod subtransaction;
 pub mod table;

@@ -4,12 +4,13 @@ use crate::extension;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::read::{read_one, read_prepared};
 use crate::postgres::table::{Column, Table};
+use crate::target::leaf::is_not_distributed;
 use crate::target::{Ledger, RecipeTable, Target, TargetRow, Users};
 
 impl Target {
     /// Reads the row `name` and checks what it names.
     /// Errors: 22004, 42704, 42P01, 42501 (a table that does not belong to the role that named it), 42809, 42703, 42804,
-    /// 55000 (a partition of another owner where rows are not reached leaf by leaf).
+    /// 0A000 (a table that Citus distributes), 55000 (a partition of another owner where rows are not reached leaf by leaf).
     pub fn load(name: Option<&str>) -> Result<Target> {
         let row = row(name)?;
         // With this search path names and types come out qualified.
@@ -25,6 +26,7 @@ impl Target {
                 row.set("generations_table", "'schema.table'"),
             ));
         }
+        is_not_distributed(&table)?;
         if let Some(search_path) = &row.search_path {
             table.search_path = search_path.clone();
         }
