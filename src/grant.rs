@@ -1,34 +1,13 @@
+use backlog_cleanup_report::Level::{self, Admin, Monitor, Operator};
+use backlog_cleanup_report::UnknownWord;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::spi::quote_identifier;
+use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::extension::{self, schema};
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::{read_one, refuse_read_only};
 use crate::schedule::pg_cron_is_here;
-
-/// Who may do what; each level has what those before it have.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    Monitor,
-    Operator,
-    Admin,
-}
-use Level::{Admin, Monitor, Operator};
-
-impl Level {
-    const NAMES: [(&str, Level); 3] = [("monitor", Monitor), ("operator", Operator), ("admin", Admin)];
-
-    fn named(name: &str) -> Result<Level> {
-        Level::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, level)| level).ok_or_else(|| {
-            error(
-                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                format!("level \"{name}\" does not exist"),
-                format!("the levels are {}", Level::NAMES.map(|(known, _)| known).join(", ")),
-            )
-        })
-    }
-}
 
 /// Every privilege with the lowest level that has it. What is not here is for the extension's owner alone:
 /// `tests/regress/sql/levels.sql` names it.
@@ -74,7 +53,10 @@ const PRIVILEGES: &[(Level, &str)] = &[
 fn backlog_cleanup_grant(role_name: Option<&str>, level: Option<&str>) -> Result<()> {
     let role_name = required(role_name, "role_name", "SELECT backlog_cleanup_grant('role', 'monitor')")?;
     let level = required(level, "level", "SELECT backlog_cleanup_grant('role', 'monitor')")?;
-    let level = Level::named(level)?;
+    let level: Level = level.parse().map_err(|unknown: UnknownWord| {
+        let hint = format!("SELECT backlog_cleanup_grant({}, 'monitor')", quote_literal(role_name));
+        error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, unknown.to_string(), hint)
+    })?;
     let schema = schema()?;
     let mut schemas = vec![schema.clone()];
     if level >= Admin && pg_cron_is_here()? {

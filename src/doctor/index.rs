@@ -1,7 +1,7 @@
 use crate::doctor::problem::{Problem, Status, problems};
 use crate::doctor::used::on_tables;
 use crate::postgres::error::Result;
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::settings::set_local;
 use crate::postgres::stream::stream_returning;
 use crate::rank::index;
@@ -65,7 +65,7 @@ fn plan(target: &Target, leaf: &Leaf) -> Result<String> {
         target.is_failed()
     );
     let mut plan = String::new();
-    as_owner_of(&leaf.table, || {
+    reading_as_owner_of(&leaf.table, || {
         set_local("enable_seqscan", "off");
         stream_returning(&explain, |row| {
             // SAFETY: a json is stored as a text.

@@ -1,6 +1,7 @@
+use backlog_cleanup_report::{DEFAULT_SCHEDULE, job_name};
+
 use crate::doctor::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
-use crate::postgres::read::read_one;
 use crate::schedule::{self, job_of, pg_cron_is_here};
 
 const PG_CRON: &str = "
@@ -29,7 +30,7 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
     Ok(match (job["jobId"].as_i64(), job["active"].as_bool()) {
         (None, _) => problem(
             format!("no job runs target \"{target}\""),
-            schedule::call_to_schedule(NIGHTLY, false, target, &job_name(target)?)?,
+            schedule::call_to_schedule(DEFAULT_SCHEDULE, false, target, &job_name(target))?,
         ),
         (Some(id), Some(false)) => problem(
             format!("job {} is not active", job["jobName"]),
@@ -96,22 +97,7 @@ fn of_job(target: &str, statement: &str) -> Result<Vec<Problem>> {
 
 /// What is said where pg_cron is not installed here: the same as by `backlog_cleanup_schedule`.
 fn absent(target: &str) -> Result<Vec<Problem>> {
-    let absent = schedule::cannot_schedule(NIGHTLY, false, target, &job_name(target)?)?;
+    let absent = schedule::cannot_schedule(DEFAULT_SCHEDULE, false, target, &job_name(target))?;
     let (detail, fix) = (absent.message().to_owned(), absent.hint().map(str::to_owned));
     Ok(vec![Problem { status: Status::Warn, detail, fix }])
-}
-
-const NIGHTLY: &str = "0 2 * * *";
-
-/// A name for the target's job, no longer than pg_cron stores.
-fn job_name(target: &str) -> Result<String> {
-    let name = match target {
-        "generations" => "backlog-cleanup-daily".into(),
-        _ => format!("backlog-cleanup-{target}"),
-    };
-    if name.len() <= 63 {
-        return Ok(name);
-    }
-    let hash = read_one::<String>("SELECT pg_catalog.to_hex(pg_catalog.hashtext($1))", &[target.into()])?;
-    Ok(format!("{}-{}", &name[..name.floor_char_boundary(54)], hash.unwrap_or_default()))
 }

@@ -143,7 +143,7 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, left: Left, took
     let lost: Vec<_> = cutoffs.tally.list.iter().filter(|recipe| recipe.removed > 0).collect();
     let recipe_ids: Vec<Option<String>> = lost.iter().map(|recipe| recipe.recipe_id.clone()).collect();
     let counts: Vec<i64> = lost.iter().map(|recipe| recipe.removed).collect();
-    ledger::write(target, &run.mode, run.id, batch, removed)?;
+    ledger::write(target, run.mode, run.id, batch, removed)?;
     extension::as_owner(|| {
         prepared::run(
             "INSERT INTO backlog_cleanup.run_batch (run_id, batch, recipe_ids, removed, milliseconds, finished_at)

@@ -2,7 +2,7 @@ use pgrx::prelude::*;
 
 use crate::extension;
 use crate::postgres::error::{Result, spi};
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::target::Target;
 use crate::target::steady::steady;
@@ -45,7 +45,7 @@ pub fn balance(target: &Target) -> Result<Option<Balance>> {
         })
         .map_err(spi)
     })?;
-    let amount = as_owner_of(&ledger.table, || {
+    let amount = reading_as_owner_of(&ledger.table, || {
         read_one::<i64>(
             &format!(
                 r#"SELECT pg_catalog.sum(l.amount)::bigint

@@ -1,3 +1,4 @@
+use backlog_cleanup_report::{Mode, State};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -28,8 +29,8 @@ pub struct Pace {
 pub struct Run {
     pub id: i64,
     pub target: String,
-    pub mode: String,
-    pub state: String,
+    pub mode: Mode,
+    pub state: State,
     pub recipe_id: Option<String>,
     pub failure_type: Option<String>,
     /// ISO 8601, UTC, or `-infinity`; means nothing in an emergency run.
@@ -75,7 +76,7 @@ impl Run {
         Rules {
             target,
             selection: Selection { recipe_id: self.recipe_id.as_deref(), failure_type: self.failure_type.as_deref() },
-            cutoff: (self.mode == "regular").then(|| Cutoff(self.cutoff_utc.clone())),
+            cutoff: (self.mode == Mode::Regular).then(|| Cutoff(self.cutoff_utc.clone())),
         }
     }
 
@@ -109,7 +110,7 @@ pub fn start(rules: &Rules, tally: &Tally, pace: &Pace, caller: &str) -> Result<
              RETURNING id",
             &[
                 rules.target.name.as_str().into(),
-                rules.mode().into(),
+                rules.mode().as_str().into(),
                 caller.into(),
                 rules.selection.recipe_id.into(),
                 rules.selection.failure_type.into(),
@@ -136,7 +137,7 @@ pub fn record(rules: &Rules, tally: &Tally, caller: &str) -> Result<i64> {
              RETURNING id",
             &[
                 rules.target.name.as_str().into(),
-                rules.mode().into(),
+                rules.mode().as_str().into(),
                 caller.into(),
                 rules.selection.recipe_id.into(),
                 rules.selection.failure_type.into(),

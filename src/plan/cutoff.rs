@@ -8,7 +8,7 @@ use pgrx::spi::quote_literal;
 use crate::extension;
 use crate::postgres::datum::{instant_as_text, text_of};
 use crate::postgres::error::{Result, error, spi};
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::prepared::prepared;
 use crate::postgres::snapshot::by_now;
 use crate::postgres::stream::stream;
@@ -30,7 +30,7 @@ pub fn save(target: &Target, run_id: i64, tally: &Tally) -> Result<()> {
     // SAFETY: the id of a position is of the id column's type.
     let text_of_id = |id| unsafe { text_of(id, target.id.type_oid) };
     // As the table's owner, whose type's output function may be anybody's.
-    let cutoff_ids: Vec<Option<String>> = as_owner_of(&target.table, || {
+    let cutoff_ids: Vec<Option<String>> = reading_as_owner_of(&target.table, || {
         Ok(cutoffs().map(|cutoff| cutoff.and_then(|cutoff| cutoff.id).map(text_of_id)).collect())
     })?;
     extension::as_owner(|| {
@@ -187,7 +187,7 @@ fn load(target: &Target, run_id: i64) -> Result<Cutoffs> {
         ids.join(", ")
     );
     let mut place = 0;
-    as_owner_of(&target.table, || {
+    reading_as_owner_of(&target.table, || {
         stream(&parsed, |row| {
             if let Some(cutoff) = &mut tally.list[place].cutoff {
                 *cutoff = order.keep(Position { id: row.datum(0), ..*cutoff });

@@ -8,6 +8,7 @@ pub mod json;
 pub mod owner;
 pub mod prepared;
 pub mod read;
+pub mod session;
 pub mod settings;
 pub mod snapshot;
 pub mod stream;

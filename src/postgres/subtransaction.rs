@@ -8,6 +8,18 @@ use crate::postgres::error::Result;
 /// Does `work` in a subtransaction. Commits it if `work` returns `Some`; rolls it back if it returns `None` or fails, and
 /// returns the failure.
 pub fn attempt<T>(work: impl FnOnce() -> Result<Option<T>>) -> std::result::Result<Option<T>, CaughtError> {
+    within(work, |done| matches!(done, Ok(Some(_))))
+}
+
+/// Does `work` in a subtransaction that is rolled back, and returns what it returns. A failure is raised again.
+pub fn look<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    within(work, |_| false).map_or_else(|failure| failure.rethrow(), Ok)
+}
+
+fn within<T>(
+    work: impl FnOnce() -> Result<T>,
+    is_to_stay: impl FnOnce(&std::result::Result<T, CaughtError>) -> bool,
+) -> std::result::Result<T, CaughtError> {
     // SAFETY: as PL/pgSQL begins and ends a block with exceptions: memory context and resource owner are those of before.
     let (context, owner) = unsafe {
         let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
@@ -20,7 +32,7 @@ pub fn attempt<T>(work: impl FnOnce() -> Result<Option<T>>) -> std::result::Resu
         .execute();
     // SAFETY: as above.
     unsafe {
-        if matches!(done, Ok(Some(_))) {
+        if is_to_stay(&done) {
             pg_sys::ReleaseCurrentSubTransaction();
         } else {
             pg_sys::RollbackAndReleaseCurrentSubTransaction();

@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 use pgrx::pg_sys;
 
 use crate::postgres::error::Result;
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::settings::set_local;
 use crate::postgres::stream::{Row, stream, stream_index};
 use crate::rank::newest::{Newest, Ranks};
@@ -90,7 +90,7 @@ pub fn rank(rules: &Rules, keep: usize, leaves: &[Leaf]) -> Result<Ranked> {
     }
     newest.resize_with(tally.list.len(), Newest::default);
     // The comparison of ids may be the code of their type's owner.
-    as_owner_of(&target.table, || {
+    reading_as_owner_of(&target.table, || {
         for ((recipe, counted), newest) in tally.list.iter_mut().enumerate().zip(&mut newest) {
             let oldest =
                 newest.oldest(keep, &order, |row| gone.add(row, recipe, counted)).map(|oldest| oldest.position);
@@ -140,7 +140,7 @@ fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&R
         )
     };
     let is_read = through_index
-        && leaf.as_owner(rules.target, || {
+        && leaf.reading_as_owner(rules.target, || {
             for path in ["seqscan", "bitmapscan"] {
                 set_local(&format!("enable_{path}"), "off");
             }
@@ -150,7 +150,7 @@ fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&R
     if is_read {
         return Ok(());
     }
-    leaf.as_owner(rules.target, || {
+    leaf.reading_as_owner(rules.target, || {
         leaf.expect_most_rows();
         stream(&statement(if leaf.reach == Reach::Position { "g.ctid" } else { "NULL::tid" }), each)
     })

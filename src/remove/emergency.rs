@@ -12,10 +12,10 @@ use crate::target::leaf::{Leaf, Reach};
 pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<Tally> {
     let mut tally = Tally::of(rules.target.recipe.is_integer());
     for leaf in leaves {
-        leaf.as_owner(rules.target, || match dry_run {
-            true => count_failed(rules, leaf, &mut tally),
-            false => remove_failed(rules, leaf, &mut tally),
-        })?;
+        match dry_run {
+            true => leaf.reading_as_owner(rules.target, || count_failed(rules, leaf, &mut tally)),
+            false => leaf.as_owner(rules.target, || remove_failed(rules, leaf, &mut tally)),
+        }?;
     }
     Ok(tally)
 }

@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 
 use crate::postgres::datum::tid_array;
 use crate::postgres::error::Result;
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::settings::set_local;
 use crate::postgres::stream::stream_until;
 use crate::rank::position::{Order, Position};
@@ -28,7 +28,7 @@ pub fn find(rules: &Rules, leaf: &Leaf, place: Place, limit: usize, tally: &mut 
     let mut found = Vec::new();
     let statement = statement(rules, leaf, &place);
     let tids = if let Place::Positions(tids) = place { Some(tid_array(tids)) } else { None };
-    as_owner_of(&leaf.table, || {
+    reading_as_owner_of(&leaf.table, || {
         // The place alone decides: a sequential scan may start in the middle, and a parallel one knows no order.
         set_local("enable_seqscan", "off");
         stream_until(&statement, tids, |row| {

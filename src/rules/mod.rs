@@ -4,6 +4,8 @@ pub mod breaker;
 pub mod policy;
 pub mod selection;
 
+use backlog_cleanup_report::Mode;
+
 use crate::rules::policy::Cutoff;
 use crate::rules::selection::Selection;
 use crate::target::Target;
@@ -17,8 +19,8 @@ pub struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    pub fn mode(&self) -> &'static str {
-        if self.cutoff.is_some() { "regular" } else { "emergency" }
+    pub fn mode(&self) -> Mode {
+        if self.cutoff.is_some() { Mode::Regular } else { Mode::Emergency }
     }
 
     /// Whether the default policy is disabled: the run removes nothing.

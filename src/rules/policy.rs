@@ -2,7 +2,7 @@ use pgrx::prelude::*;
 
 use crate::extension;
 use crate::postgres::error::{Result, error, spi};
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::snapshot::by_now;
 use crate::postgres::stream::stream;
 use crate::target::Target;
@@ -32,7 +32,7 @@ impl Cutoff {
     /// As the failed-at column has it: microseconds since 2000.
     pub fn as_failed_at(&self, target: &Target) -> Result<i64> {
         let mut cutoff = i64::MIN;
-        as_owner_of(&target.table, || {
+        reading_as_owner_of(&target.table, || {
             stream(&format!("SELECT {}", target.as_failed_at(&self.0)), |row| cutoff = row.number(0).unwrap_or(cutoff))
         })?;
         Ok(cutoff)

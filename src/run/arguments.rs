@@ -1,3 +1,4 @@
+use backlog_cleanup_report::Mode;
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::Deserialize;
@@ -58,11 +59,11 @@ impl Arguments {
         let valid = "1 where max_rows is given: CALL backlog_cleanup_run(max_rows => 100000, workers => 1)";
         is_within(workers == 1 || max_rows.is_none(), "workers", valid)?;
         let valid = "'regular' or 'emergency': CALL backlog_cleanup_run(mode => 'regular')";
-        is_within(matches!(mode, "regular" | "emergency"), "mode", valid)
+        is_within(mode.parse::<Mode>().is_ok(), "mode", valid)
     }
 
     pub fn is_regular(&self) -> bool {
-        self.mode.as_deref() == Some("regular")
+        self.mode.as_deref() == Some(Mode::Regular.as_str())
     }
 
     pub fn is_forced(&self) -> bool {

@@ -1,5 +1,6 @@
 use std::time::Instant;
 
+use backlog_cleanup_report::State;
 use pgrx::prelude::*;
 
 use crate::history::batches;
@@ -29,7 +30,7 @@ const PATIENCE: f64 = 1.0;
 /// One step of a process that works on a run: stops the run if it has had its time or its rows, waits if the governor says
 /// so, and else removes a batch. Returns the seconds to wait before the next step; `None` if there is none.
 pub fn step(run: &Run) -> Result<Option<f64>> {
-    if run.state != "running" || run.is_over() {
+    if run.state != State::Running || run.is_over() {
         batches::stop(run.id)?;
         return Ok(None);
     }

@@ -109,7 +109,7 @@ fn finish_run(run_id: Option<i64>) -> Result<Json> {
     let report = steady(Some(&run.target), |target| {
         if run.batches == 0 {
             defer_nothing()?;
-            ledger::write(target, &run.mode, run.id, None, 0)?;
+            ledger::write(target, run.mode, run.id, None, 0)?;
         }
         report::finish(&run, target)
     })?;

@@ -1,6 +1,7 @@
 use std::cell::RefCell;
 use std::sync::Once;
 
+use backlog_cleanup_report::State;
 use pgrx::PgMemoryContexts;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, DynamicBackgroundWorker};
 use pgrx::pg_sys::XactEvent;
@@ -99,7 +100,7 @@ pub fn leader(run: &Run) -> Result<Leader> {
         return Ok(Leader::Waits(LOOK));
     }
     WORKERS.set(None);
-    if run.state == "running" && part::are_left(run.id)? {
+    if run.state == State::Running && part::are_left(run.id)? {
         return Err(error(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("a worker of run {} has failed", run.id),
@@ -160,7 +161,7 @@ pub extern "C-unwind" fn backlog_cleanup_worker(_argument: pg_sys::Datum) {
 /// Does a step of a worker, unless its leader has gone.
 fn one_step(run_id: i64) -> Result<Option<f64>> {
     let run = Run::load(Some(run_id))?;
-    if run.state != "running" || lock::holder(&run.target)?.is_none() || !lock::share(&run.target)? {
+    if run.state != State::Running || lock::holder(&run.target)?.is_none() || !lock::share(&run.target)? {
         return Ok(None);
     }
     step(&run)

@@ -1,3 +1,4 @@
+use backlog_cleanup_report::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
@@ -8,7 +9,7 @@ use crate::schedule::home::{database, pg_cron_home};
 
 /// What the job runs.
 pub fn command(target: &str, batched: bool) -> Result<String> {
-    let argument = if target == "generations" { String::new() } else { quote_literal(target) };
+    let argument = if target == DEFAULT_TARGET { String::new() } else { quote_literal(target) };
     let run = if batched { "CALL" } else { "SELECT" };
     let name = if batched { "run" } else { "failed_generations" };
     Ok(format!("{run} {}.backlog_cleanup_{name}({argument})", schema()?))
@@ -25,9 +26,9 @@ pub fn call(function: &str) -> Result<String> {
 pub fn call_to_schedule(schedule: &str, batched: bool, target: &str, job_name: &str) -> Result<String> {
     let mut arguments = Vec::new();
     for (argument, value, default) in [
-        ("schedule", schedule, "0 2 * * *"),
-        ("target", target, "generations"),
-        ("job_name", job_name, "backlog-cleanup-daily"),
+        ("schedule", schedule, DEFAULT_SCHEDULE),
+        ("target", target, DEFAULT_TARGET),
+        ("job_name", job_name, DEFAULT_JOB),
     ] {
         if value != default {
             arguments.push(format!("{argument} => {}", quote_literal(value)));

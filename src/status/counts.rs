@@ -7,7 +7,7 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::datum::instant_as_text;
 use crate::postgres::error::{Result, spi};
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::{Row, stream};
 use crate::rank::tally::Tally;
 use crate::rules::policy::Policy;
@@ -38,7 +38,7 @@ pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Vec<RecipeStatus>> {
     let mut recipes = Tally::of(target.recipe.is_integer());
     let mut counted: Vec<Counted> = Vec::new();
     for leaf in leaves {
-        leaf.as_owner(target, || {
+        leaf.reading_as_owner(target, || {
             leaf.expect_most_rows();
             stream(&statement(target, leaf, cutoff), |row| {
                 let recipe = recipes.of_row(row);
@@ -162,7 +162,7 @@ fn oldest(target: &Target, counted: &[Counted]) -> Result<Vec<Oldest>> {
         pg_sys::TIMESTAMPTZOID => array::<TimestampWithTimeZone>(counted),
         _ => array::<Timestamp>(counted),
     };
-    as_owner_of(&target.table, || {
+    reading_as_owner_of(&target.table, || {
         Spi::connect(|client| {
             client
                 .select(

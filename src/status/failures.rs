@@ -54,7 +54,7 @@ fn count(target: &Target, leaves: &[Leaf], since: Option<Interval>) -> Result<Co
     let mut counted = Counted::new();
     for leaf in leaves {
         let statement = statement(target, leaf, since.as_deref());
-        leaf.as_owner(target, || {
+        leaf.reading_as_owner(target, || {
             Spi::connect(|client| {
                 client.select(statement.as_str(), None, &[])?.try_for_each(|row| {
                     let hour = (row.get(1)?, row.get(2)?.unwrap_or_default());

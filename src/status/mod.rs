@@ -4,7 +4,7 @@ pub mod counts;
 pub mod failures;
 pub mod last_run;
 
-use backlog_cleanup_report::{RecipeFailures, StatusReport, Warning, recipe_id};
+use backlog_cleanup_report::{RecipeFailures, StatusCount, StatusCounts, StatusReport, Warning, recipe_id};
 use pgrx::prelude::*;
 
 use crate::doctor;
@@ -66,15 +66,15 @@ fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) 
 fn report(target: &Target, leaves: &[Leaf]) -> Result<Json> {
     let counts = counts(target, leaves)?;
     let sum = |count: fn(&RecipeStatus) -> i64| counts.iter().map(count).sum();
-    let [failed, completed, pending, processing] =
-        [0, 1, 2, 3].map(|place| counts.iter().map(|recipe| recipe.of_status[place]).sum());
+    let statuses = target.statuses().into_iter().enumerate().map(|(place, (name, _))| StatusCount {
+        name: name.to_owned(),
+        count: counts.iter().map(|recipe| recipe.of_status[place]).sum(),
+    });
+    let statuses = StatusCounts(statuses.collect());
     Json::of(&StatusReport {
         success: true,
         total_generations: sum(|recipe| recipe.total),
-        completed_generations: completed,
-        failed_generations: failed,
-        pending_generations: pending,
-        processing_generations: processing,
+        statuses,
         removable_generations: sum(|recipe| recipe.removable),
         recipes_with_failed_generations: counts
             .into_iter()

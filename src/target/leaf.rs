@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error, spi};
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::{as_owner_of, reading_as_owner_of};
 use crate::postgres::read::{read_one, read_prepared};
 use crate::postgres::settings::set_local;
 use crate::postgres::snapshot::by_now;
@@ -40,19 +40,27 @@ impl Leaf {
         by_now(|| if belongs(oid, target)? { Leaf::of(oid, target) } else { Ok(None) })
     }
 
-    /// Does `work` on the leaf as its owner. A trigger of another leaf may have changed this one, whoever has locked it: asks
-    /// first whether it is the target's by now, and has the target's columns. Errors: 40001.
+    /// Removes rows of the leaf as its owner. Errors: those of `as_owner_of`, 40001 (a trigger of another leaf has changed it).
     pub fn as_owner<T>(&self, target: &Target, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        as_owner_of(&self.table, || {
-            if !by_now(|| Ok(belongs(self.table.oid, target)? && self.has_columns_of(target)?))? {
-                return Err(error(
-                    PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-                    format!("table \"{}\" has been changed while a run was at work on it", self.table.name),
-                    "ROLLBACK".into(),
-                ));
-            }
-            work()
-        })
+        as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()))
+    }
+
+    /// Reads the leaf as its owner. Errors: the same.
+    pub fn reading_as_owner<T>(&self, target: &Target, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        reading_as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()))
+    }
+
+    /// Checks that it is the target's by now, and has the target's columns. Its lock does not keep a trigger of another leaf
+    /// from changing it, in this same transaction. Errors: 40001.
+    fn is_still_of(&self, target: &Target) -> Result<()> {
+        if by_now(|| Ok(belongs(self.table.oid, target)? && self.has_columns_of(target)?))? {
+            return Ok(());
+        }
+        Err(error(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!("table \"{}\" has been changed while a run was at work on its target", self.table.name),
+            "ROLLBACK".into(),
+        ))
     }
 
     /// Whether it has the columns of the target, of the same types.

@@ -14,7 +14,7 @@ use pgrx::spi::quote_literal;
 use serde::Deserialize;
 
 use crate::postgres::error::{Result, error};
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
 
@@ -141,7 +141,7 @@ impl Target {
     /// Errors: 42704 (the account is not among the users).
     pub fn account_exists(&self) -> Result<()> {
         let Some(users) = &self.users else { return Ok(()) };
-        let found = as_owner_of(&users.table, || {
+        let found = reading_as_owner_of(&users.table, || {
             read_one::<bool>(
                 &format!(
                     "SELECT EXISTS (SELECT FROM {} u WHERE u.{}::pg_catalog.text OPERATOR(pg_catalog.=) $1)",
@@ -163,7 +163,7 @@ impl Target {
     /// Checks a value of a column of the table as the table's owner, whose types may run code of theirs. Errors: 22P02,
     /// 42804.
     pub fn accepts(&self, column: &Column, value: &str) -> Result<()> {
-        as_owner_of(&self.table, || column.accepts(value, &self.table))
+        reading_as_owner_of(&self.table, || column.accepts(value, &self.table))
     }
 
     /// The condition on a row `g` that it is a failed row of the account.
@@ -175,7 +175,7 @@ impl Target {
     pub fn throttle(&self) -> Result<Option<String>> {
         let Some(query) = &self.throttle_query else { return Ok(None) };
         let query = query.trim_end().trim_end_matches(';');
-        as_owner_of(&self.table, || {
+        reading_as_owner_of(&self.table, || {
             read_one::<String>(
                 &format!("SELECT throttle.reason::pg_catalog.text FROM (\n{query}\n) throttle (reason)"),
                 &[],

@@ -1,7 +1,5 @@
 //! Who is let in: tokens, sessions, hosts, other sites' pages, limits, TLS.
 
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 mod server;
 
 use std::io::{ErrorKind, Read, Write};
@@ -62,12 +60,12 @@ fn a_token_file_is_read_by_its_owner_only_and_says_what_is_wrong_with_it() {
         assert!(said(&right, mode).contains("HINT:  chmod 600"), "{mode:o}");
     }
     for (lines, what) in [
-        ("", "has none"),
+        ("", "has no tokens"),
         ("monitor backlog_monitor\n", "line 1"),
         ("\n# a comment\nboss backlog_monitor x\n", "line 3 of the file of tokens"),
         ("monitor backlog_monitor short\n", "shorter than"),
-        ("monitor backlog_monitor sha256:12\n", "64 digits"),
-        (&format!("{right}admin backlog_admin {MONITOR}\n"), "an earlier line has"),
+        ("monitor backlog_monitor sha256:12\n", "64 hex digits"),
+        (&format!("{right}admin backlog_admin {MONITOR}\n"), "an earlier line"),
     ] {
         let said = said(lines, 0o600);
         assert!(said.contains(what), "{lines}: {said}");

@@ -1,7 +1,5 @@
 //! Runs that outlast their request, that are asked twice, that meet a stop of the server or of the database.
 
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 mod server;
 
 use std::io::{BufRead, BufReader, Write};

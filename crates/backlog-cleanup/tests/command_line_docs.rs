@@ -2,8 +2,6 @@
 //! speeds differ from run to run; `REGENERATE=1 cargo test -p backlog-cleanup --test command_line_docs` writes it anew.
 
 mod cli;
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 
 use std::path::Path;
 use std::process::Command;

@@ -1,8 +1,6 @@
 //! A run that is interrupted is cancelled on the server, and what it did is said.
 
 mod cli;
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 
 use cli::{FAILURES, number};
 use cluster::{Cluster, until_true};
@@ -82,7 +80,10 @@ fn how_far_a_run_is_can_be_seen_in_a_terminal() {
     terminal.press("\u{3}");
     terminal.finish();
     let text = terminal.text();
-    assert!(text.contains("cancelling; what is committed stays") && text.contains("Run 1 had removed"), "{text}");
+    assert!(
+        text.contains("cancelling; committed batches are permanent") && text.contains("Run 1 did not finish"),
+        "{text}"
+    );
     let left = number(&mut client, FAILED);
     assert!(0 < left && left < 3030, "{left}");
 }

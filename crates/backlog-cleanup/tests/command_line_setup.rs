@@ -1,8 +1,6 @@
 //! From nothing to a night's job, by whoever is there.
 
 mod cli;
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 
 use cli::{FAILURES, number, run};
 use cluster::{Cluster, until_true};
@@ -51,9 +49,16 @@ fn one_command_sets_everything_up_and_a_second_changes_nothing() {
     let shown = schedule(&["show"]).stdout;
     assert!(shown.contains("15 3 * * *") && shown.contains("backlog-cleanup-daily"), "{shown}");
     assert_eq!(schedule(&["set", "every night"]).code, 1);
-    assert!(schedule(&["remove", "--target", "second"]).stdout.contains("is removed"));
-    assert!(schedule(&["remove", "--target", "second"]).stdout.contains("was not there"));
+    assert!(schedule(&["remove", "--target", "second"]).stdout.contains("was removed"));
+    assert!(schedule(&["remove", "--target", "second"]).stdout.contains("does not exist"));
     assert_eq!(number(&mut client, "SELECT count(*) FROM cron.job"), 1);
+    // pg_cron stores 63 bytes of a name.
+    let long = "a_target_with_a_name_that_says_what_its_rows_are_for";
+    client.execute("INSERT INTO backlog_cleanup.target (name) VALUES ($1)", &[&long]).unwrap();
+    for arguments in [["set", "--target", long], ["remove", "--target", long]] {
+        let done = schedule(&arguments);
+        assert!(done.code == 0 && done.stdout.contains("backlog-cleanup-a_target_with"), "{done:?}");
+    }
 }
 
 #[test]
@@ -98,7 +103,7 @@ fn what_a_role_may_not_do_is_said_as_statements_for_one_that_may() {
     );
     assert!(to_do[2].starts_with("CREATE INDEX CONCURRENTLY ON public.generations"), "{to_do:?}");
     let people = run(&cluster, "postgres", &["setup", "--username", "Operator on duty"]);
-    assert!(people.code == 0 && !people.stdout.contains("What is left"), "{people:?}");
+    assert!(people.code == 0 && !people.stdout.contains("To be run by"), "{people:?}");
 }
 
 #[test]

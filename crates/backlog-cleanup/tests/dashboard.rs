@@ -2,8 +2,6 @@
 
 #[path = "browser/mod.rs"]
 mod browser;
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
 #[path = "server/mod.rs"]
 mod server;
 
@@ -105,21 +103,21 @@ fn the_light_says_what_is_wrong() {
 fn what_was_previewed_is_what_is_removed() {
     let mut stage = Stage::with_operator("preview", FAILURES);
     stage.browser.click("#actions button[value=regular]");
-    assert_eq!(stage.browser.text("#confirm-title"), "Remove 25 old failed rows?");
+    assert_eq!(stage.browser.text("#confirm-title"), "Remove 25 removable rows?");
     stage.browser.says("#confirm table", "Bread");
     // What has grown by more than a tenth since is not what was confirmed.
     stage.database.batch_execute(FAILURES).unwrap();
     stage.browser.click("#confirm button");
-    stage.browser.says("#alert", "25 rows were confirmed, and 70 would go now");
+    stage.browser.says("#alert", "25 rows were confirmed, but 70 would be removed now");
     assert_eq!(stage.failed(), 90);
     stage.open("/preview?target=generations&mode=regular&recipe=2");
-    assert_eq!(stage.browser.text("#confirm-title"), "Remove 20 old failed rows?");
+    assert_eq!(stage.browser.text("#confirm-title"), "Remove 20 removable rows?");
     stage.browser.click("#confirm button");
     stage.says_of_the_run("completed: 20 rows removed");
     assert_eq!(stage.failed(), 70);
     assert_eq!(stage.count("SELECT count(*) FROM backlog_cleanup.run WHERE requested_by = 'backlog_operator'"), 1);
     let details = stage.browser.text("#runs .details");
-    assert!(details.contains("Recipes that lost most") && details.contains("Soup"), "{details}");
+    assert!(details.contains("Recipes with most removed rows") && details.contains("Soup"), "{details}");
     assert!(!details.contains("Bread"), "it lost nothing: {details}");
 }
 
@@ -181,7 +179,7 @@ fn a_run_at_work_can_be_stopped() {
 fn a_monitor_sees_no_way_to_remove() {
     let stage = Stage::set("looker", FAILURES);
     stage.sign_in(MONITOR);
-    stage.browser.says("#actions", "You may look");
+    stage.browser.says("#actions", "Read only");
     stage.open("/preview?target=generations&mode=emergency");
     stage.browser.says("#alert", "this needs level operator");
     stage.browser.click("#alert .button");

@@ -1,8 +1,5 @@
 //! What `/metrics` says, and what in deploy/ is built on it.
 
-#[path = "../../../tests/cluster/mod.rs"]
-mod cluster;
-
 mod server;
 
 use std::io::Write;

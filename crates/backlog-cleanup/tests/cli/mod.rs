@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use postgres::Client;
 use serde_json::Value;
 
-use crate::cluster::Cluster;
+use cluster::Cluster;
 
 /// Rows of three recipes: 15 that expired, 3 that did not, and 12 without a recipe that expired.
 pub const FAILURES: &str = "

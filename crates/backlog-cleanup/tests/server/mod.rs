@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use ureq::http::{Request, Response};
 
-use crate::cluster::{Cluster, until_holds};
+use cluster::{Cluster, until_holds};
 
 /// The tokens of the three levels.
 pub const MONITOR: &str = "monitor-token-for-tests-0";
