@@ -1,5 +1,11 @@
--- 0.3.0: the arguments of a batched run stand once, a new column of target needs no list of columns, and comments are
--- reworded.
+-- 0.3.0: the arguments of a batched run stand once, and a new column of target needs no list of columns. A batched run
+-- remembers how its target was read, and how many rows it may remove.
+ALTER TABLE backlog_cleanup.run ADD COLUMN reading jsonb;
+COMMENT ON COLUMN backlog_cleanup.run.reading IS
+    'the account, status, columns and time zone by which a batched run was ranked; if they change, its next batch is refused';
+ALTER TABLE backlog_cleanup.run_cutoff ADD COLUMN removable bigint;
+COMMENT ON COLUMN backlog_cleanup.run_cutoff.removable IS 'how many of its failed rows the run may remove';
+
 DROP PROCEDURE backlog_cleanup_run;
 DROP FUNCTION backlog_cleanup.start_run;
 CREATE FUNCTION backlog_cleanup.start_run(arguments json) RETURNS bigint

@@ -134,7 +134,8 @@ CREATE TABLE backlog_cleanup.run (
     workers          integer,
     waiting_for      text,
     started_at       timestamptz NOT NULL,
-    finished_at      timestamptz
+    finished_at      timestamptz,
+    reading          jsonb
 );
 CREATE INDEX run_target_id_idx ON backlog_cleanup.run (target, id DESC);
 COMMENT ON TABLE backlog_cleanup.run IS 'history: one row per run, written in the transactions that remove';
@@ -165,6 +166,8 @@ COMMENT ON COLUMN backlog_cleanup.run.waiting_for IS 'why a running run waits, o
 COMMENT ON COLUMN backlog_cleanup.run.started_at IS 'start of the (first) transaction';
 COMMENT ON COLUMN backlog_cleanup.run.finished_at IS
     'when it finished; for an interrupted run, when its last batch did; NULL while it is running';
+COMMENT ON COLUMN backlog_cleanup.run.reading IS
+    'the account, status, columns and time zone by which a batched run was ranked; if they change, its next batch is refused';
 
 CREATE TABLE backlog_cleanup.run_recipe (
     run_id        bigint NOT NULL,
@@ -187,6 +190,7 @@ CREATE TABLE backlog_cleanup.run_cutoff (
     failed    bigint NOT NULL,
     failed_at timestamp,
     id        text,
+    removable bigint,
     PRIMARY KEY (run_id, place)
 );
 COMMENT ON TABLE backlog_cleanup.run_cutoff IS
@@ -198,6 +202,7 @@ COMMENT ON COLUMN backlog_cleanup.run_cutoff.failed IS 'its failed rows before t
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.failed_at IS
     'failed-at of that row, as the column has it (timestamptz in UTC); NULL if no row of the recipe goes';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.id IS 'the id of that row, as text';
+COMMENT ON COLUMN backlog_cleanup.run_cutoff.removable IS 'how many of its failed rows the run may remove';
 
 CREATE TABLE backlog_cleanup.run_part (
     run_id      bigint NOT NULL,

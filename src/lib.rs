@@ -21,6 +21,16 @@ mod schedule;
 mod status;
 mod target;
 
+/// What `cargo pgrx test` asks of a crate.
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        Vec::new()
+    }
+}
+
 /// Keeps pgrx from putting Rust backtraces into error details, whatever RUST_BACKTRACE is in the server's environment.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {

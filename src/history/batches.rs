@@ -6,9 +6,10 @@ use pgrx::prelude::*;
 use crate::extension;
 use crate::history::ledger;
 use crate::history::run::Run;
+use crate::plan::cutoff::Cutoffs;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::prepared;
-use crate::rank::tally::{RecipeCount, Tally};
+use crate::rank::tally::RecipeCount;
 use crate::remove::Left;
 use crate::target::Target;
 
@@ -120,9 +121,10 @@ pub fn milliseconds(run_id: i64) -> Result<BatchMilliseconds> {
     Ok(BatchMilliseconds { median: figure(0), p99: figure(1), max: figure(2) })
 }
 
-/// Records a batch in the transaction that removed its rows: in the run, the ledger and the list of batches.
-pub fn write(run: &Run, target: &Target, tally: &Tally, left: Left, took: Duration) -> Result<()> {
-    let removed = tally.removed();
+/// Records a batch in the transaction that removed its rows: in the run, the ledger and the list of batches. Errors: 40001
+/// (with it the run would have removed more than were ranked).
+pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, left: Left, took: Duration) -> Result<()> {
+    let removed = cutoffs.tally.removed();
     let batch = extension::as_owner(|| {
         prepared::get_one::<i64>(
             "UPDATE backlog_cleanup.run
@@ -137,7 +139,8 @@ pub fn write(run: &Run, target: &Target, tally: &Tally, left: Left, took: Durati
     if removed == 0 {
         return Ok(());
     }
-    let lost: Vec<_> = tally.list.iter().filter(|recipe| recipe.removed > 0).collect();
+    cutoffs.check()?;
+    let lost: Vec<_> = cutoffs.tally.list.iter().filter(|recipe| recipe.removed > 0).collect();
     let recipe_ids: Vec<Option<String>> = lost.iter().map(|recipe| recipe.recipe_id.clone()).collect();
     let counts: Vec<i64> = lost.iter().map(|recipe| recipe.removed).collect();
     ledger::write(target, run.mode, run.id, batch, removed)?;

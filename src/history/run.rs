@@ -12,6 +12,7 @@ use crate::rules::Rules;
 use crate::rules::policy::Cutoff;
 use crate::rules::selection::Selection;
 use crate::target::Target;
+use crate::target::reading::Reading;
 
 /// The pace of a batched run: arguments that are also columns of `backlog_cleanup.run`. Intervals are text.
 #[derive(Clone, Serialize, Deserialize)]
@@ -34,6 +35,8 @@ pub struct Run {
     pub failure_type: Option<String>,
     /// ISO 8601, UTC, or `-infinity`; unused in an emergency run.
     pub cutoff_utc: String,
+    /// How the target was read when the run started.
+    pub reading: Option<Reading>,
     pub removed: i64,
     pub batches: i64,
     pub batch_size: i64,
@@ -94,14 +97,15 @@ impl Run {
 
 /// Records that a batched run starts. Returns its id.
 pub fn start(rules: &Rules, tally: &Tally, pace: &Pace, caller: &str) -> Result<i64> {
-    let pace = serde_json::to_value(pace).map_or(serde_json::Value::Null, |pace| pace);
+    let pace = serde_json::to_value(pace).unwrap_or_default();
+    let reading = serde_json::to_value(Reading::of(rules.target)).unwrap_or_default();
     extension::as_owner(|| {
         Spi::get_one_with_args::<i64>(
             "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,
                                               total_failed, removed, recipes_affected, batch_size, pause, max_duration,
-                                              max_rows, workers, started_at)
+                                              max_rows, workers, reading, started_at)
              SELECT $1, $2, 'running', $3::name, $4, $5, $6::timestamptz, $7, 0, $8, p.batch_size, p.pause, p.max_duration,
-                    p.max_rows, p.workers, clock_timestamp()
+                    p.max_rows, p.workers, $10, clock_timestamp()
              FROM jsonb_populate_record(NULL::backlog_cleanup.run, $9) p
              RETURNING id",
             &[
@@ -114,6 +118,7 @@ pub fn start(rules: &Rules, tally: &Tally, pace: &Pace, caller: &str) -> Result<
                 tally.failed().into(),
                 (tally.list.len() as i64).into(),
                 JsonB(pace).into(),
+                JsonB(reading).into(),
             ],
         )
         .map_err(spi)

@@ -20,6 +20,15 @@ struct Watch<'a> {
 /// The innermost watch; `delete_scanned` sets it while its statement runs. A backend has one thread.
 static WATCH: AtomicPtr<Watch> = AtomicPtr::new(null_mut());
 
+/// The column that `delete_scanned` reads.
+#[derive(Clone, Copy)]
+pub struct Scanned {
+    pub table: pg_sys::Oid,
+    /// Its `attnum` in the table.
+    pub number: i16,
+    pub type_oid: pg_sys::Oid,
+}
+
 /// Runs a DELETE and calls `each` with the value of one column of every row that its scan returns, in chunks. (RETURNING
 /// would fetch each row twice, a fifth of a run's time.) Returns the number of rows removed, which is less than scanned if a
 /// trigger or another session kept some. `None`, with nothing removed, if the plan has no plain scan; also `None` if
@@ -27,11 +36,10 @@ static WATCH: AtomicPtr<Watch> = AtomicPtr::new(null_mut());
 ///
 /// # Safety
 ///
-/// `column` is the number of a column of `table` whose type is passed by value.
+/// The column's type is passed by value.
 pub unsafe fn delete_scanned(
     delete: &str,
-    table: pg_sys::Oid,
-    column: i16,
+    column: Scanned,
     mut each: impl FnMut(&[Option<pg_sys::Datum>]),
 ) -> Option<u64> {
     // SAFETY: a snapshot is active; the one that is pushed here is popped below, or by the abort. Nodes are cast to what
@@ -46,17 +54,17 @@ pub unsafe fn delete_scanned(
             let is_delete = (*plan).type_ == pg_sys::NodeTag::T_ModifyTableState && {
                 let modify = plan.cast::<pg_sys::ModifyTableState>();
                 (*modify).operation == pg_sys::CmdType::CMD_DELETE
-                    && (*(*(*modify).resultRelInfo).ri_RelationDesc).rd_id == table
+                    && (*(*(*modify).resultRelInfo).ri_RelationDesc).rd_id == column.table
             };
             let scan = if is_delete { (*plan).lefttree } else { null_mut() };
             let is_simple = scan.as_ref().is_some_and(|scan| {
                 use pg_sys::NodeTag::*;
-                matches!(scan.type_, T_SeqScanState | T_IndexScanState | T_BitmapHeapScanState)
+                matches!(scan.type_, T_SeqScanState | T_IndexScanState | T_BitmapHeapScanState) && column.is_in(scan)
             });
             let next_of_scan = if is_simple { (*scan).ExecProcNodeReal } else { None };
             next_of_scan.map(|next_of_scan| {
                 let values = Vec::with_capacity(CHUNK);
-                let mut watch = Watch { next: next_of_scan, column, values, each: &mut each };
+                let mut watch = Watch { next: next_of_scan, column: column.number, values, each: &mut each };
                 pg_sys::ExecSetExecProcNode(scan, Some(next));
                 // A trigger may run another `delete_scanned`.
                 let outer = Restore(WATCH.swap((&raw mut watch).cast(), Ordering::Relaxed));
@@ -72,7 +80,22 @@ pub unsafe fn delete_scanned(
     }
 }
 
-/// Restores the watch of the outer statement, also after an error.
+impl Scanned {
+    /// Whether the rows of a scan have the column, of its type.
+    ///
+    /// # Safety
+    ///
+    /// The scan is one of a relation, and started.
+    unsafe fn is_in(&self, scan: *const pg_sys::PlanState) -> bool {
+        // SAFETY: the caller's.
+        unsafe {
+            let slot = (*scan.cast::<pg_sys::ScanState>()).ss_ScanTupleSlot;
+            pg_sys::SPI_gettypeid((*slot).tts_tupleDescriptor, self.number.into()) == self.type_oid
+        }
+    }
+}
+
+/// Gives the watch back to the statement around, also on an error.
 struct Restore(*mut Watch<'static>);
 
 impl Drop for Restore {

@@ -10,6 +10,7 @@ pub mod prepared;
 pub mod read;
 pub mod session;
 pub mod settings;
+pub mod snapshot;
 pub mod stream;
 pub mod subtransaction;
 pub mod table;

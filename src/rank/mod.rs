@@ -4,6 +4,7 @@ pub mod index;
 pub mod newest;
 pub mod position;
 pub mod removable;
+pub mod spread;
 pub mod tally;
 
 use std::cmp::Ordering;
@@ -88,10 +89,15 @@ pub fn rank(rules: &Rules, keep: usize, leaves: &[Leaf]) -> Result<Ranked> {
         })?;
     }
     newest.resize_with(tally.list.len(), Newest::default);
-    for ((recipe, counted), newest) in tally.list.iter_mut().enumerate().zip(&mut newest) {
-        let oldest = newest.oldest(keep, &order, |row| gone.add(row, recipe, counted)).map(|oldest| oldest.position);
-        counted.cutoff = if keep == 0 { Some(Position::NEWEST) } else { oldest };
-    }
+    // The comparison of ids may be the code of their type's owner.
+    reading_as_owner_of(&target.table, || {
+        for ((recipe, counted), newest) in tally.list.iter_mut().enumerate().zip(&mut newest) {
+            let oldest =
+                newest.oldest(keep, &order, |row| gone.add(row, recipe, counted)).map(|oldest| oldest.position);
+            counted.cutoff = if keep == 0 { Some(Position::NEWEST) } else { oldest };
+        }
+        Ok(())
+    })?;
     gone.positions.iter_mut().flatten().for_each(|rows| rows.sort_unstable());
     Ok(Ranked { tally, positions: gone.positions, lsn })
 }
@@ -134,7 +140,7 @@ fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&R
         )
     };
     let is_read = through_index
-        && reading_as_owner_of(&leaf.table, || {
+        && leaf.reading_as_owner(rules.target, || {
             for path in ["seqscan", "bitmapscan"] {
                 set_local(&format!("enable_{path}"), "off");
             }
@@ -144,7 +150,7 @@ fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&R
     if is_read {
         return Ok(());
     }
-    reading_as_owner_of(&leaf.table, || {
+    leaf.reading_as_owner(rules.target, || {
         leaf.expect_most_rows();
         stream(&statement(if leaf.reach == Reach::Position { "g.ctid" } else { "NULL::tid" }), each)
     })

@@ -1,10 +1,10 @@
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 use pgrx::prelude::*;
 
 use crate::postgres::stream::Row;
 use crate::rank::position::Position;
+use crate::rank::spread::Spread;
 
 /// The failed rows of a recipe: how many there are before a run, and how many it removes.
 #[derive(Default)]
@@ -21,30 +21,11 @@ pub struct RecipeCount {
 pub struct Tally {
     pub list: Vec<RecipeCount>,
     is_number: bool,
-    by_number: HashMap<i64, usize, BuildHasherDefault<Spread>>,
-    /// The last recipe looked up: an index returns a recipe's rows one after the other.
+    by_number: HashMap<i64, usize, Spread>,
+    /// The last one that was asked for: an index has a recipe's rows one after the other.
     last: Option<(i64, usize)>,
     by_text: HashMap<String, usize>,
     without: Option<usize>,
-}
-
-/// Hashes a recipe's number with one multiplication (Knuth's, by the golden ratio). A run looks up a million of them, and std's
-/// hash costs more than the lookup.
-#[derive(Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_i64(i64::from(*byte)));
-    }
-
-    fn write_i64(&mut self, number: i64) {
-        self.0 = (self.0 ^ number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 impl Tally {

@@ -3,6 +3,7 @@ use pgrx::prelude::*;
 use crate::extension;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::snapshot::by_now;
 use crate::postgres::stream::stream;
 use crate::target::Target;
 
@@ -42,7 +43,7 @@ impl Policy {
     /// The default policy of a target. Its cutoff is computed in UTC, and is never in the future; a disabled policy's is
     /// `NEVER`. Errors: 42704 (there is none).
     pub fn of(target: &Target) -> Result<Policy> {
-        let row = extension::as_owner(|| {
+        let read = || {
             Spi::connect(|client| -> spi::Result<_> {
                 let rows = client.select(
                     r#"SELECT CASE WHEN enabled THEN
@@ -58,7 +59,8 @@ impl Policy {
                 if rows.is_empty() { Ok((None, None)) } else { rows.first().get_two::<String, i32>() }
             })
             .map_err(spi)
-        })?;
+        };
+        let row = extension::as_owner(|| by_now(read))?;
         let (Some(cutoff), Some(keep)) = row else {
             return Err(error(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,

@@ -14,10 +14,11 @@ use crate::rules::{Rules, breaker};
 use crate::run::arguments::Arguments;
 use crate::run::batch;
 use crate::run::begin::{begin, caller};
+use crate::run::ground;
 use crate::run::lock::{self, Span};
 use crate::run::worker::{self, Leader};
-use crate::target::leaf::{Leaf, Reach, leaves};
-use crate::target::steady::steady;
+use crate::target::leaf::{Leaf, Reach};
+use crate::target::steady::{Lock, steady, steady_leaves};
 
 /// Refuses a call from the SQL of a version before 0.3.0, whose arguments this library does not read. Errors: 55000.
 #[pg_extern(sql = false)]
@@ -44,16 +45,16 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     }
     let caller = caller()?;
     begin(arguments.target.as_deref(), Span::Session)?;
-    steady(arguments.target.as_deref(), |target| {
+    steady_leaves(arguments.target.as_deref(), Lock::Read, |target, leaves| {
+        ground::is_that_of_the_snapshot(target)?;
         target.account_exists()?;
         let selection = arguments.selection();
         selection.check(target)?;
-        let leaves = leaves(target)?;
-        may_limit_rows(&arguments, &leaves)?;
+        may_limit_rows(&arguments, leaves)?;
         let (rules, ranked) = if arguments.is_regular() {
             let Policy { cutoff, keep } = Policy::of(target)?;
             let rules = Rules { target, selection, cutoff: Some(cutoff) };
-            let ranked = rank(&rules, keep, &leaves)?;
+            let ranked = rank(&rules, keep, leaves)?;
             breaker::check(target, ranked.tally.removed(), ranked.tally.failed(), arguments.is_forced())?;
             (rules, ranked)
         } else {
@@ -70,7 +71,7 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         cutoff::save(target, run_id, &tally)?;
         let steps = if arguments.is_regular() { tally.list.len() } else { 1 };
         let positions = positions.as_ref().map(|positions| (positions, lsn));
-        part::save(run_id, &leaves, positions, steps, batch_size as usize, workers as u32)?;
+        part::save(run_id, leaves, positions, steps, batch_size as usize, workers as u32)?;
         Ok(run_id)
     })
 }

@@ -12,7 +12,7 @@ use crate::postgres::stream::{Row, stream};
 use crate::rank::tally::Tally;
 use crate::rules::policy::Policy;
 use crate::target::Target;
-use crate::target::leaf::{Leaf, Reach, leaves};
+use crate::target::leaf::{Leaf, Reach};
 use crate::target::recipes::RecipeNames;
 
 /// The account's rows of one recipe.
@@ -30,20 +30,20 @@ pub struct RecipeStatus {
 }
 
 /// Counts the account's rows by recipe and status, in one pass; most failures first.
-pub fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
+pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Vec<RecipeStatus>> {
     target.account_exists()?;
     let policy = Policy::of(target)?;
     let names = RecipeNames::of(target)?;
     let cutoff = policy.cutoff.as_failed_at(target)?;
     let mut recipes = Tally::of(target.recipe.is_integer());
     let mut counted: Vec<Counted> = Vec::new();
-    for leaf in leaves(target)? {
-        reading_as_owner_of(&leaf.table, || {
+    for leaf in leaves {
+        leaf.reading_as_owner(target, || {
             leaf.expect_most_rows();
-            stream(&statement(target, &leaf, cutoff), |row| {
+            stream(&statement(target, leaf, cutoff), |row| {
                 let recipe = recipes.of_row(row);
                 counted.resize_with(recipes.list.len(), Counted::default);
-                counted[recipe].add(&Rows::of(&leaf, row, cutoff));
+                counted[recipe].add(&Rows::of(leaf, row, cutoff));
             })
         })?;
     }

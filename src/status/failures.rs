@@ -4,11 +4,10 @@ use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error, required, spi};
-use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::target::Target;
-use crate::target::leaf::{Leaf, leaves};
-use crate::target::steady::steady;
+use crate::target::leaf::Leaf;
+use crate::target::steady::{Lock, steady_leaves};
 
 const TYPES_HINT: &str = "SELECT * FROM backlog_cleanup_failures(types => 8)";
 
@@ -36,14 +35,14 @@ fn backlog_cleanup_failures(
         let message = "argument \"types\" must not be negative".into();
         error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, TYPES_HINT.into())
     })?;
-    let counted = steady(target, |target| count(target, since))?;
+    let counted = steady_leaves(target, Lock::Read, |target, leaves| count(target, leaves, since))?;
     Ok(TableIterator::new(bounded(counted, types)))
 }
 
 /// Failed rows per hour and failure type.
 type Counted = HashMap<(Option<TimestampWithTimeZone>, String), i64>;
 
-fn count(target: &Target, since: Option<Interval>) -> Result<Counted> {
+fn count(target: &Target, leaves: &[Leaf], since: Option<Interval>) -> Result<Counted> {
     target.account_exists()?;
     let since = match since {
         None => None,
@@ -52,9 +51,9 @@ fn count(target: &Target, since: Option<Interval>) -> Result<Counted> {
         }
     };
     let mut counted = Counted::new();
-    for leaf in leaves(target)? {
-        let statement = statement(target, &leaf, since.as_deref());
-        reading_as_owner_of(&leaf.table, || {
+    for leaf in leaves {
+        let statement = statement(target, leaf, since.as_deref());
+        leaf.reading_as_owner(target, || {
             Spi::connect(|client| {
                 client.select(statement.as_str(), None, &[])?.try_for_each(|row| {
                     let hour = (row.get(1)?, row.get(2)?.unwrap_or_default());

@@ -14,7 +14,8 @@ use crate::schedule;
 use crate::status::counts::{RecipeStatus, counts};
 use crate::status::last_run::last_run;
 use crate::target::Target;
-use crate::target::steady::steady;
+use crate::target::leaf::Leaf;
+use crate::target::steady::{Lock, steady_leaves};
 
 /// Returns the account's rows by recipe and status, most failures first. Reads only: works on a standby.
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
@@ -38,7 +39,7 @@ fn backlog_cleanup_status(
         ),
     >,
 > {
-    let rows = steady(target, counts)?.into_iter().map(|recipe| {
+    let rows = steady_leaves(target, Lock::Read, counts)?.into_iter().map(|recipe| {
         let [failed, completed, pending, processing] = recipe.of_status;
         (
             recipe.id,
@@ -59,11 +60,11 @@ fn backlog_cleanup_status(
 /// Returns the same as one `StatusReport`, with the job that runs the target and its last run.
 #[pg_extern(stable)]
 fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) -> Result<Json> {
-    steady(target, report)
+    steady_leaves(target, Lock::Read, report)
 }
 
-fn report(target: &Target) -> Result<Json> {
-    let counts = counts(target)?;
+fn report(target: &Target, leaves: &[Leaf]) -> Result<Json> {
+    let counts = counts(target, leaves)?;
     let sum = |count: fn(&RecipeStatus) -> i64| counts.iter().map(count).sum();
     let statuses = target.statuses().into_iter().enumerate().map(|(place, (name, _))| StatusCount {
         name: name.to_owned(),

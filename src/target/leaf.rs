@@ -1,11 +1,13 @@
 use std::thread::available_parallelism;
 
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
-use crate::postgres::error::{Result, spi};
-use crate::postgres::prepared;
-use crate::postgres::read::read_one;
+use crate::postgres::error::{Result, error, spi};
+use crate::postgres::owner::{as_owner_of, reading_as_owner_of};
+use crate::postgres::read::{read_one, read_prepared};
 use crate::postgres::settings::set_local;
+use crate::postgres::snapshot::by_now;
 use crate::postgres::table::{Column, Table};
 use crate::target::Target;
 
@@ -21,7 +23,62 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// The leaf in a FROM clause, without its children.
+    /// A table of the target as a leaf. Its triggers run with the target's search path, unless it belongs to another role,
+    /// which has not agreed to that. Errors: 0A000.
+    fn of(oid: pg_sys::Oid, target: &Target) -> Result<Option<Leaf>> {
+        let Some(mut table) = Table::of(oid)? else { return Ok(None) };
+        is_not_distributed(&table)?;
+        if let Some(search_path) = target.search_path.as_ref().filter(|_| table.owner == target.table.owner) {
+            table.search_path = search_path.clone();
+        }
+        let reach = if table.is_foreign() { Reach::Key } else { Reach::Position };
+        Ok(Some(Leaf { table, reach, pages: 0, is_stale: false }))
+    }
+
+    /// The leaf of this oid, which the caller has locked; `None` if it is gone, or has left the target, by now.
+    pub fn still_of(oid: pg_sys::Oid, target: &Target) -> Result<Option<Leaf>> {
+        by_now(|| if belongs(oid, target)? { Leaf::of(oid, target) } else { Ok(None) })
+    }
+
+    /// Removes rows of the leaf as its owner. Errors: those of `as_owner_of`, 40001 (a trigger of another leaf has changed it).
+    pub fn as_owner<T>(&self, target: &Target, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()))
+    }
+
+    /// Reads the leaf as its owner. Errors: the same.
+    pub fn reading_as_owner<T>(&self, target: &Target, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        reading_as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()))
+    }
+
+    /// Checks that it is the target's by now, and has the target's columns. Its lock does not keep a trigger of another leaf
+    /// from changing it, in this same transaction. Errors: 40001.
+    fn is_still_of(&self, target: &Target) -> Result<()> {
+        if by_now(|| Ok(belongs(self.table.oid, target)? && self.has_columns_of(target)?))? {
+            return Ok(());
+        }
+        Err(error(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!("table \"{}\" has been changed while a run was at work on its target", self.table.name),
+            "ROLLBACK".into(),
+        ))
+    }
+
+    /// Whether it has the columns of the target, of the same types.
+    fn has_columns_of(&self, target: &Target) -> Result<bool> {
+        let (names, types): (Vec<_>, Vec<_>) =
+            target.columns().map(|(name, column)| (name, column.type_oid)).into_iter().unzip();
+        read_prepared::<bool>(
+            "SELECT pg_catalog.bool_and(EXISTS (
+                 SELECT FROM pg_catalog.pg_attribute
+                 WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname::pg_catalog.text OPERATOR(pg_catalog.=) name
+                   AND atttypid OPERATOR(pg_catalog.=) type AND NOT attisdropped))
+             FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) AS needed (name, type)",
+            &[self.table.oid.into(), names.into(), types.into()],
+        )
+        .map(|has| has == Some(true))
+    }
+
+    /// The leaf in a FROM clause: its own rows, those of its children being theirs.
     pub fn rows(&self) -> String {
         match self.reach {
             Reach::Position => format!("ONLY {}", self.table.name),
@@ -55,14 +112,17 @@ impl Leaf {
 
     /// The `attnum` of a column of the target in this leaf; `None` if it is a virtual generated column.
     pub fn stored_number_of(&self, column: &Column, target: &Target) -> Result<Option<i16>> {
-        read_one::<i16>(
-            "SELECT here.attnum
+        let number = || {
+            read_one::<i16>(
+                "SELECT here.attnum
              FROM pg_catalog.pg_attribute there
              JOIN pg_catalog.pg_attribute here ON here.attname OPERATOR(pg_catalog.=) there.attname
              WHERE there.attrelid OPERATOR(pg_catalog.=) $1 AND there.attnum OPERATOR(pg_catalog.=) $2
                AND here.attrelid OPERATOR(pg_catalog.=) $3 AND here.attgenerated OPERATOR(pg_catalog.<>) 'v'",
-            &[target.table.oid.into(), column.number.into(), self.table.oid.into()],
-        )
+                &[target.table.oid.into(), column.number.into(), self.table.oid.into()],
+            )
+        };
+        by_now(number)
     }
 }
 
@@ -78,13 +138,6 @@ pub enum Reach {
 /// The leaves of a target. A table that Citus distributes looks like a plain one, but a position means a row in each
 /// of its shards.
 pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
-    if is_distributed(&target.table)? {
-        let table = table(target.table.oid, target)?;
-        return Ok(table
-            .map(|table| Leaf { table, reach: Reach::Key, pages: 0, is_stale: false })
-            .into_iter()
-            .collect());
-    }
     let found = Spi::connect(|client| {
         client
             .select(
@@ -92,7 +145,8 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
                      SELECT $1
                      UNION
                      SELECT i.inhrelid FROM pg_catalog.pg_inherits i
-                     JOIN leaf ON i.inhparent OPERATOR(pg_catalog.=) leaf.oid)
+                     JOIN leaf ON i.inhparent OPERATOR(pg_catalog.=) leaf.oid
+                     WHERE NOT i.inhdetachpending)
                  SELECT c.oid, pages, pages OPERATOR(pg_catalog.>) (1.1 OPERATOR(pg_catalog.*) c.relpages)
                      OR pg_catalog.pg_stat_get_mod_since_analyze(c.oid)
                         OPERATOR(pg_catalog.>) (0.1 OPERATOR(pg_catalog.*) c.reltuples)
@@ -115,49 +169,52 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     .map_err(spi)?;
     let mut leaves = Vec::new();
     for (oid, pages, is_stale) in found {
-        if let Some(table) = table(oid, target)? {
-            let reach = if table.kind as u8 == b'f' { Reach::Key } else { Reach::Position };
-            leaves.push(Leaf { table, reach, pages: u32::try_from(pages).unwrap_or(u32::MAX), is_stale });
+        if let Some(leaf) = Leaf::of(oid, target)? {
+            leaves.push(Leaf { pages: u32::try_from(pages).unwrap_or(u32::MAX), is_stale, ..leaf });
         }
     }
     Ok(leaves)
 }
 
-/// A table of a target. Its triggers run with the target's search path, unless it belongs to another role: that role has not
-/// agreed to the search path.
-pub fn table(oid: pg_sys::Oid, target: &Target) -> Result<Option<Table>> {
-    let mut table = Table::of(oid)?;
-    if let (Some(table), Some(search_path)) = (&mut table, &target.search_path)
-        && table.owner == target.table.owner
-    {
-        table.search_path = search_path.clone();
-    }
-    Ok(table)
-}
-
-/// Whether a table is now the target's or one of its descendants, whatever the caller's snapshot shows.
-pub fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
-    prepared::get_one::<bool>(
+/// Whether a table is the target's or below it in the active snapshot, with no detach pending on the way.
+fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
+    read_prepared::<bool>(
         "WITH RECURSIVE above (oid) AS (
              SELECT $1
              UNION
-             SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN above ON i.inhrelid OPERATOR(pg_catalog.=) above.oid)
+             SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN above ON i.inhrelid OPERATOR(pg_catalog.=) above.oid
+             WHERE NOT i.inhdetachpending)
          SELECT EXISTS (SELECT FROM above WHERE oid OPERATOR(pg_catalog.=) $2)",
         &[leaf.into(), target.table.oid.into()],
     )
     .map(|belongs| belongs == Some(true))
 }
 
-/// Whether Citus spreads the table over shards.
-pub fn is_distributed(table: &Table) -> Result<bool> {
-    let catalog = "SELECT pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL";
-    if read_one::<bool>(catalog, &[])? != Some(true) {
-        return Ok(false);
+/// Refuses a table that Citus spreads over shards: it looks like a plain one, but its rows are elsewhere, and a position means
+/// a row in each shard. Errors: 0A000.
+pub fn is_not_distributed(table: &Table) -> Result<()> {
+    // SAFETY: a look-up in the system cache.
+    let catalog =
+        unsafe { pg_sys::get_relname_relid(c"pg_dist_partition".as_ptr(), pg_sys::PG_CATALOG_NAMESPACE.into()) };
+    if catalog == pg_sys::InvalidOid {
+        return Ok(());
     }
-    read_one::<bool>(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition
-                        WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1)",
-        &[table.oid.into()],
-    )
-    .map(|found| found == Some(true))
+    let is_distributed = by_now(|| {
+        read_one::<bool>(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition
+                            WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1)",
+            &[table.oid.into()],
+        )
+    })?;
+    if is_distributed != Some(true) {
+        return Ok(());
+    }
+    Err(error(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!(
+            "table \"{}\" is distributed by Citus, and its rows cannot be told apart by their positions",
+            table.name
+        ),
+        format!("SELECT undistribute_table({})", quote_literal(&table.name)),
+    ))
 }

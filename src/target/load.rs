@@ -4,6 +4,7 @@ use crate::extension;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::read::{read_one, read_prepared};
 use crate::postgres::table::{Column, Table};
+use crate::target::leaf::is_not_distributed;
 use crate::target::{Ledger, RecipeTable, Target, TargetRow, Users};
 
 impl Target {
@@ -25,6 +26,7 @@ impl Target {
                 row.set("generations_table", "'schema.table'"),
             ));
         }
+        is_not_distributed(&table)?;
         if let Some(search_path) = &row.search_path {
             table.search_path = search_path.clone();
         }

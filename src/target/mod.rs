@@ -4,6 +4,7 @@ pub mod check;
 pub mod column;
 pub mod leaf;
 pub mod load;
+pub mod reading;
 pub mod recipes;
 pub mod steady;
 pub mod time;
@@ -95,6 +96,18 @@ impl std::ops::Deref for Target {
 }
 
 impl TargetRow {
+    /// The names of the columns that runs read, as the row has them.
+    pub fn column_names(&self) -> [&str; 6] {
+        [
+            &self.id_column,
+            &self.account_column,
+            &self.recipe_column,
+            &self.status_column,
+            &self.failed_at_column,
+            &self.failure_type_column,
+        ]
+    }
+
     /// The statement that sets a column of this row.
     pub fn set(&self, column: &str, value: &str) -> String {
         format!("UPDATE backlog_cleanup.target SET {column} = {value} WHERE name = {}", quote_literal(&self.name))
@@ -112,6 +125,19 @@ impl TargetRow {
 }
 
 impl Target {
+    /// The columns that runs read, with their names as the row has them.
+    pub fn columns(&self) -> [(&str, &Column); 6] {
+        let [id, account, recipe, status, failed_at, failure_type] = self.column_names();
+        [
+            (id, &self.id),
+            (account, &self.account_column),
+            (recipe, &self.recipe),
+            (status, &self.status),
+            (failed_at, &self.failed_at),
+            (failure_type, &self.failure_type),
+        ]
+    }
+
     /// Errors: 42704 (the account is not among the users).
     pub fn account_exists(&self) -> Result<()> {
         let Some(users) = &self.users else { return Ok(()) };

@@ -5,36 +5,69 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::settings::{set_local, with_settings};
+use crate::postgres::snapshot::by_now;
 use crate::target::Target;
+use crate::target::leaf::{Leaf, leaves};
 use crate::target::load::table;
 
-/// Locks the target's table (ACCESS SHARE) before taking the snapshot, loads the target under that lock, and does `work`.
-/// While it waits, `lock_timeout` is the shorter of the target's and the session's. Errors: those of `Target::load`, 55P03 (a
-/// lock is held for too long).
+/// How a table is locked.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Lock {
+    /// Keeps a table that is read as it is.
+    Read = pg_sys::AccessShareLock as isize,
+    /// The same for a table that loses rows.
+    Remove = pg_sys::RowExclusiveLock as isize,
+}
+
+/// Locks the target's table (ACCESS SHARE), loads the target under that lock in a snapshot of now, takes the transaction's
+/// snapshot, and does `work`. While it waits, `lock_timeout` is the shorter of the target's and the session's. Errors: those of
+/// `Target::load`, 55P03 (a lock is held for too long).
 pub fn steady<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
-    let (mut table, lock_timeout) = table(name)?;
-    let table_name = table.name.clone();
+    hold(name, |_| Ok(Vec::new()), Lock::Read, |target, _| work(target))
+}
+
+/// The same with all leaves of the target locked: until `work` ends, none leaves the target, and none is rebuilt.
+pub fn steady_leaves<T>(name: Option<&str>, lock: Lock, work: impl FnOnce(&Target, &[Leaf]) -> Result<T>) -> Result<T> {
+    hold(name, leaves, lock, work)
+}
+
+fn hold<T>(
+    name: Option<&str>,
+    leaves: impl Fn(&Target) -> Result<Vec<Leaf>>,
+    lock: Lock,
+    work: impl FnOnce(&Target, &[Leaf]) -> Result<T>,
+) -> Result<T> {
+    let (table, lock_timeout) = table(name)?;
     with_settings(|| {
         // SAFETY: a setting, read by the one thread of a backend.
         let of_session = i64::from(unsafe { pg_sys::LockTimeout });
         let shorter = [lock_timeout, of_session].into_iter().filter(|timeout| *timeout > 0).min().unwrap_or(0);
         set_local("lock_timeout", &shorter.to_string());
         PgTryBuilder::new(AssertUnwindSafe(|| {
-            let target = loop {
-                // SAFETY: the lock is released with the transaction, the snapshot below or by an abort.
-                unsafe {
-                    pg_sys::LockRelationOid(table.oid, pg_sys::AccessShareLock as i32);
-                    pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            let mut to_lock = vec![(table.oid, Lock::Read)];
+            let mut locked = Vec::new();
+            // While one lock is waited for, what it protects may become another table, and another leaf may come or go.
+            let (target, leaves) = loop {
+                for (oid, lock) in to_lock {
+                    // SAFETY: the lock is released with the transaction.
+                    unsafe { pg_sys::LockRelationOid(oid, lock as i32) };
+                    locked.push((oid, lock));
                 }
-                let target = Target::load(name)?;
-                if target.table.oid == table.oid {
-                    break target;
+                let (target, leaves) = by_now(|| {
+                    let target = Target::load(name)?;
+                    let leaves = leaves(&target)?;
+                    Ok((target, leaves))
+                })?;
+                let named = leaves.iter().map(|leaf| (leaf.table.oid, lock));
+                to_lock = std::iter::once((target.table.oid, Lock::Read)).chain(named).collect();
+                to_lock.retain(|needed| !locked.contains(needed));
+                if to_lock.is_empty() {
+                    break (target, leaves);
                 }
-                // SAFETY: pushed above.
-                unsafe { pg_sys::PopActiveSnapshot() };
-                table = target.table;
             };
-            let done = work(&target);
+            // SAFETY: popped below or by an abort.
+            unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+            let done = work(&target, &leaves);
             // SAFETY: pushed above.
             unsafe { pg_sys::PopActiveSnapshot() };
             done
@@ -46,7 +79,7 @@ pub fn steady<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) ->
                     "target \"{}\": another session has held a lock for longer than lock_timeout",
                     name.unwrap_or_default()
                 ),
-                format!("SELECT * FROM pg_locks WHERE relation = {}::regclass", quote_literal(&table_name)),
+                format!("SELECT * FROM pg_locks WHERE relation = {}::regclass", quote_literal(&table.name)),
             ))
         })
         .execute()

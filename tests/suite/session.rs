@@ -157,7 +157,8 @@ fn large_object_descriptors_of_the_session_are_closed_or_refused() {
     let cluster = Cluster::start("");
     let mut client = hostile(&cluster, "PERFORM lo_open(7, 262144)");
     client.batch_execute("SELECT lo_from_bytea(7, 'left'), lo_from_bytea(8, 'secret')").unwrap();
-    client.batch_execute("ALTER LARGE OBJECT 7 OWNER TO app; BEGIN; SELECT lo_open(8, 262144)").unwrap();
+    client.batch_execute("ALTER LARGE OBJECT 7 OWNER TO app").unwrap();
+    client.batch_execute("BEGIN; SELECT lo_open(8, 262144)").unwrap();
     let (sqlstate, _, hint) = refused(client.batch_execute(RUNS[0]));
     assert_eq!((sqlstate.as_str(), hint.as_str()), ("42501", "SELECT lo_close(0)"));
     client.batch_execute("ROLLBACK; BEGIN").unwrap();

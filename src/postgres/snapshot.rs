@@ -1,0 +1,14 @@
+use pgrx::pg_sys;
+
+use crate::postgres::error::Result;
+
+/// Does `work` in a snapshot of now, whatever the caller's isolation level: what it reads is what other sessions have
+/// committed, and what this transaction has done. For catalogs and configuration; rows are the caller's snapshot's.
+pub fn by_now<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: the snapshot is popped below, or by an abort.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+    let done = work()?;
+    // SAFETY: pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    Ok(done)
+}
