@@ -29,7 +29,7 @@ pub fn save(target: &Target, run_id: i64, tally: &Tally) -> Result<()> {
         cutoffs().map(|cutoff| cutoff.map(|cutoff| instant_as_text(cutoff.at, pg_sys::TIMESTAMPOID))).collect();
     // SAFETY: the id of a position is of the id column's type.
     let text_of_id = |id| unsafe { text_of(id, target.id.type_oid) };
-    // As the table's owner, whose type's output function may be anybody's.
+    // As the table's owner: the id type's output function may be any role's code.
     let cutoff_ids: Vec<Option<String>> = reading_as_owner_of(&target.table, || {
         Ok(cutoffs().map(|cutoff| cutoff.and_then(|cutoff| cutoff.id).map(text_of_id)).collect())
     })?;
@@ -46,19 +46,19 @@ pub fn save(target: &Target, run_id: i64, tally: &Tally) -> Result<()> {
 }
 
 thread_local! {
-    /// The cutoffs of the batched run that this process last worked on. Their ids are in the context.
+    /// The cutoffs of the batched run that this process last worked on. Their ids live in `CONTEXT`.
     static LOADED: RefCell<Option<Cutoffs>> = const { RefCell::new(None) };
     static CONTEXT: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// The recipes of a batched run with their cutoffs, and how many rows of each it may still remove: rows that were written since
-/// it was ranked may be as old, and were not among those that the breaker has let through.
+/// The recipes of a batched run with their cutoffs, and how many rows of each it may still remove. The limit is needed because
+/// rows written since the ranking may be older than the cutoff, and the breaker has not counted them.
 pub struct Cutoffs {
     run_id: i64,
     pub tally: Tally,
-    /// In the order of the recipes; an emergency run, which ranks nothing, has none.
+    /// In the order of the recipes; empty in an emergency run, which ranks nothing.
     left: Vec<i64>,
-    /// The last batch, of any process, that has been taken off `left`.
+    /// The last batch, of any process, that has been subtracted from `left`.
     batch: i64,
 }
 
@@ -76,7 +76,7 @@ pub fn with<T>(target: &Target, run_id: i64, work: impl FnOnce(&mut Cutoffs) -> 
 }
 
 impl Cutoffs {
-    /// Leaves out rows of recipes that have lost as many as were ranked.
+    /// Drops rows of recipes that have lost as many rows as were ranked.
     pub fn limit(&self, rows: &mut Vec<Removable>) {
         let mut found: HashMap<usize, i64> = HashMap::new();
         rows.retain(|row| {
@@ -89,8 +89,8 @@ impl Cutoffs {
         });
     }
 
-    /// Checks that the rows that this batch has removed, and those of every batch before it, are no more than were ranked. The
-    /// caller has numbered the batch, so that those before it are committed. Errors: 40001.
+    /// Checks that this batch and all batches before it have removed no more rows than were ranked. The caller has numbered
+    /// the batch, so that those before it are committed. Errors: 40001.
     pub fn check(&mut self) -> Result<()> {
         self.catch_up()?;
         let recipes = self.tally.list.iter().zip(&self.left);
@@ -104,7 +104,7 @@ impl Cutoffs {
         ))
     }
 
-    /// Takes off what committed batches have removed since the last time.
+    /// Subtracts what committed batches have removed since the last call.
     fn catch_up(&mut self) -> Result<()> {
         const REMOVED: &str = "
             SELECT recipe_ids, removed, batch FROM backlog_cleanup.run_batch WHERE run_id = $1 AND batch > $2

@@ -95,7 +95,7 @@ impl Scanned {
     }
 }
 
-/// Gives the watch back to the statement around, also on an error.
+/// Restores the watch of the outer statement, also after an error.
 struct Restore(*mut Watch<'static>);
 
 impl Drop for Restore {

@@ -22,7 +22,7 @@ pub struct Tally {
     pub list: Vec<RecipeCount>,
     is_number: bool,
     by_number: HashMap<i64, usize, Spread>,
-    /// The last one that was asked for: an index has a recipe's rows one after the other.
+    /// The last recipe looked up: an index returns a recipe's rows one after the other.
     last: Option<(i64, usize)>,
     by_text: HashMap<String, usize>,
     without: Option<usize>,

@@ -85,7 +85,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     Ok(if part::are_left(run.id)? { Some(run.in_time(run.pause)) } else { None })
 }
 
-/// Errors: 55000 (the cutoffs of the run are those of other rows).
+/// Errors: 55000 (the run's cutoffs no longer fit the target).
 fn is_read_as_before(run: &Run, target: &Target) -> Result<()> {
     if run.reading.as_ref() == Some(&Reading::of(target)) {
         return Ok(());
@@ -100,7 +100,8 @@ fn is_read_as_before(run: &Run, target: &Target) -> Result<()> {
     ))
 }
 
-/// Removes up to a batch of rows, and says where to go on: the steps done, and the offset in the next block.
+/// Removes up to a batch of rows. Returns where to continue (the steps done, the offset in the next block), and the rows
+/// that are left.
 fn remove_next(
     run: &Run,
     target: &Target,
@@ -142,7 +143,7 @@ fn remove_next(
     })
 }
 
-/// Removes rows that were removable when the write-ahead log was at `lsn`. Looks again at those whose pages have changed since.
+/// Removes rows that were removable when the WAL was at `lsn`. Rechecks those whose pages have changed since.
 fn remove_known(rules: &Rules, leaf: &Leaf, rows: &[Removable], lsn: u64, cutoffs: &mut Cutoffs) -> Result<Left> {
     let (mut known, others) = unchanged_since(leaf, lsn, rows);
     if !others.is_empty() {

@@ -126,7 +126,7 @@ fn of_session(run_id: Option<i64>) -> Result<Run> {
     }
     Err(error(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("run {} is not one that this session is at work on", run.id),
+        format!("run {} is not in progress in this session", run.id),
         "CALL backlog_cleanup_run()".into(),
     ))
 }

@@ -23,8 +23,8 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// A table of the target as a leaf. Its triggers run with the target's search path, unless it belongs to another role,
-    /// which has not agreed to that. Errors: 0A000.
+    /// A table of the target as a leaf. Its triggers run with the target's search path, unless it belongs to another role: that
+    /// role has not agreed to the search path. Errors: 0A000.
     fn of(oid: pg_sys::Oid, target: &Target) -> Result<Option<Leaf>> {
         let Some(mut table) = Table::of(oid)? else { return Ok(None) };
         is_not_distributed(&table)?;
@@ -35,7 +35,7 @@ impl Leaf {
         Ok(Some(Leaf { table, reach, pages: 0, is_stale: false }))
     }
 
-    /// The leaf of this oid, which the caller has locked; `None` if it is gone, or has left the target, by now.
+    /// The leaf of this oid; `None` if it no longer exists or no longer belongs to the target. The caller has locked it.
     pub fn still_of(oid: pg_sys::Oid, target: &Target) -> Result<Option<Leaf>> {
         by_now(|| if belongs(oid, target)? { Leaf::of(oid, target) } else { Ok(None) })
     }
@@ -50,20 +50,20 @@ impl Leaf {
         reading_as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()))
     }
 
-    /// Checks that it is the target's by now, and has the target's columns. Its lock does not keep a trigger of another leaf
-    /// from changing it, in this same transaction. Errors: 40001.
+    /// Checks that it still belongs to the target, and has the target's columns. A trigger of another leaf can change it in spite
+    /// of its lock, since it runs in the same transaction. Errors: 40001.
     fn is_still_of(&self, target: &Target) -> Result<()> {
         if by_now(|| Ok(belongs(self.table.oid, target)? && self.has_columns_of(target)?))? {
             return Ok(());
         }
         Err(error(
             PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-            format!("table \"{}\" has been changed while a run was at work on its target", self.table.name),
+            format!("table \"{}\" has been changed during a run on its target", self.table.name),
             "ROLLBACK".into(),
         ))
     }
 
-    /// Whether it has the columns of the target, of the same types.
+    /// Whether it has the target's columns, with the same types.
     fn has_columns_of(&self, target: &Target) -> Result<bool> {
         let (names, types): (Vec<_>, Vec<_>) =
             target.columns().map(|(name, column)| (name, column.type_oid)).into_iter().unzip();
@@ -78,7 +78,7 @@ impl Leaf {
         .map(|has| has == Some(true))
     }
 
-    /// The leaf in a FROM clause: its own rows, those of its children being theirs.
+    /// The leaf in a FROM clause, without its children.
     pub fn rows(&self) -> String {
         match self.reach {
             Reach::Position => format!("ONLY {}", self.table.name),
@@ -176,7 +176,7 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     Ok(leaves)
 }
 
-/// Whether a table is the target's or below it in the active snapshot, with no detach pending on the way.
+/// Whether a table is the target's or one of its descendants in the active snapshot, without a pending detach in between.
 fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
     read_prepared::<bool>(
         "WITH RECURSIVE above (oid) AS (
@@ -190,8 +190,8 @@ fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
     .map(|belongs| belongs == Some(true))
 }
 
-/// Refuses a table that Citus spreads over shards: it looks like a plain one, but its rows are elsewhere, and a position means
-/// a row in each shard. Errors: 0A000.
+/// Refuses a table that Citus distributes: it looks like a plain one, but a position means a row in each of its shards. Errors:
+/// 0A000.
 pub fn is_not_distributed(table: &Table) -> Result<()> {
     // SAFETY: a look-up in the system cache.
     let catalog =

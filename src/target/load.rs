@@ -10,7 +10,7 @@ use crate::target::{Ledger, RecipeTable, Target, TargetRow, Users};
 impl Target {
     /// Reads the row `name` and checks what it names.
     /// Errors: 22004, 42704, 42P01, 42501 (a table that does not belong to the role that named it), 42809, 42703, 42804,
-    /// 55000 (a partition of another owner where rows are not reached leaf by leaf).
+    /// 55000 (a partition of another owner, in a table that is not read leaf by leaf).
     pub fn load(name: Option<&str>) -> Result<Target> {
         let row = row(name)?;
         // With this search path names and types come out qualified.
@@ -49,7 +49,7 @@ impl Target {
 }
 
 impl TargetRow {
-    /// Finds the table `name`, which the column `key` has; the hint of an error sets it to `mend`.
+    /// Finds the table `name`, the value of column `key`. The hint of an error sets that column to `mend`.
     fn find(&self, key: &str, name: &str, mend: &str) -> Result<Table> {
         let found = Table::find(name)?.ok_or_else(|| {
             error(
@@ -58,7 +58,7 @@ impl TargetRow {
                 self.set(key, mend),
             )
         })?;
-        // After a DROP and a CREATE, or where a schema was renamed, the name means another table.
+        // After DROP and CREATE, or if a schema was renamed, the name means another table.
         let Some(named_by) = &self.named_by else { return Ok(found) };
         let may = "SELECT pg_has_role(oid, $2, 'USAGE') FROM pg_roles WHERE rolname::text = $1";
         if read_one::<bool>(may, &[named_by.as_str().into(), found.owner.into()])? == Some(true) {
@@ -66,13 +66,16 @@ impl TargetRow {
         }
         Err(error(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("table \"{name}\" is not one of role \"{named_by}\", who made target \"{}\" use it", self.name),
-            // For a superuser, who has looked at the table. What else the role wrote goes with its right.
+            format!(
+                "table \"{name}\" does not belong to role \"{named_by}\", which made target \"{}\" use it",
+                self.name
+            ),
+            // For a superuser, after a look at the table. What else the role wrote was allowed by the same right.
             self.set("named_by", "NULL, throttle_query = NULL, search_path = NULL"),
         ))
     }
 
-    /// A table that a target may do without. Its rows are not reached leaf by leaf: it has one owner.
+    /// Finds an optional table. It is not read leaf by leaf, so all its parts must have one owner.
     fn optional(&self, key: &str, name: &Option<String>) -> Result<Option<Table>> {
         let Some(name) = name else { return Ok(None) };
         let table = self.find(key, name, "NULL")?;
@@ -134,7 +137,7 @@ impl TargetRow {
     }
 }
 
-/// The row of a target, its tables there or not. Errors: 22004, 42704.
+/// The row of a target, whether its tables exist or not. Errors: 22004, 42704.
 pub fn row(name: Option<&str>) -> Result<TargetRow> {
     let name = required(name, "target", "SELECT name FROM backlog_cleanup.target")?;
     const ROW: &str = "

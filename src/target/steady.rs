@@ -13,20 +13,20 @@ use crate::target::load::table;
 /// How a table is locked.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Lock {
-    /// Keeps a table that is read as it is.
+    /// Against changes of a table that is read.
     Read = pg_sys::AccessShareLock as isize,
-    /// The same for a table that loses rows.
+    /// Against changes of a table whose rows are removed.
     Remove = pg_sys::RowExclusiveLock as isize,
 }
 
-/// Locks the target's table (ACCESS SHARE), loads the target under that lock in a snapshot of now, takes the transaction's
+/// Locks the target's table (ACCESS SHARE), loads the target under that lock in a new snapshot, takes the transaction's
 /// snapshot, and does `work`. While it waits, `lock_timeout` is the shorter of the target's and the session's. Errors: those of
 /// `Target::load`, 55P03 (a lock is held for too long).
 pub fn steady<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
     hold(name, |_| Ok(Vec::new()), Lock::Read, |target, _| work(target))
 }
 
-/// The same with all leaves of the target locked: until `work` ends, none leaves the target, and none is rebuilt.
+/// The same with all leaves of the target locked: until `work` ends, none is detached or rewritten.
 pub fn steady_leaves<T>(name: Option<&str>, lock: Lock, work: impl FnOnce(&Target, &[Leaf]) -> Result<T>) -> Result<T> {
     hold(name, leaves, lock, work)
 }
@@ -46,7 +46,7 @@ fn hold<T>(
         PgTryBuilder::new(AssertUnwindSafe(|| {
             let mut to_lock = vec![(table.oid, Lock::Read)];
             let mut locked = Vec::new();
-            // While one lock is waited for, what it protects may become another table, and another leaf may come or go.
+            // During a wait for one lock, the name may come to mean another table, and leaves may come or go.
             let (target, leaves) = loop {
                 for (oid, lock) in to_lock {
                     // SAFETY: the lock is released with the transaction.

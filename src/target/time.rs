@@ -9,7 +9,7 @@ impl Target {
         format!("g.{} OPERATOR(pg_catalog.<) ({})", self.failed_at.name, self.as_failed_at(instant))
     }
 
-    /// An instant (`timestamptz` as text) as a constant of the failed-at column's type: what is before the constant is
+    /// An instant (`timestamptz` as text) as a constant of the failed-at column's type. Every time before the constant is
     /// before the instant.
     pub fn as_failed_at(&self, instant: &str) -> String {
         let instant = format!("timestamptz {}", quote_literal(instant));
@@ -17,8 +17,8 @@ impl Target {
         if local == instant {
             return instant;
         }
-        // When clocks go back, an hour's times come twice, and PostgreSQL reads them as of the second pass. During the first,
-        // the constant is the minute in which that hour starts.
+        // When clocks go back, the times of one hour come twice, and PostgreSQL reads them as of the second pass. During the
+        // first pass the constant is the minute in which that hour starts.
         format!(
             "CASE WHEN {} OPERATOR(pg_catalog.>) {instant}
              THEN (SELECT pg_catalog.min(minute)
