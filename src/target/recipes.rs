@@ -1,0 +1,36 @@
+use std::collections::HashMap;
+
+use crate::postgres::error::Result;
+use crate::postgres::owner::as_owner_of;
+use crate::postgres::stream::stream;
+use crate::target::{RecipeTable, Target};
+
+/// The recipes' names by their ids as text.
+#[derive(Default)]
+pub struct RecipeNames(HashMap<String, String>);
+
+impl RecipeNames {
+    pub fn of(target: &Target) -> Result<RecipeNames> {
+        let Some(RecipeTable { table, key, name }) = &target.recipes else {
+            return Ok(RecipeNames::default());
+        };
+        let read = format!("SELECT r.{key}::pg_catalog.text, r.{name}::pg_catalog.text FROM {} r", table.name);
+        let mut names = HashMap::new();
+        as_owner_of(table, || {
+            stream(&read, |row| {
+                // SAFETY: both columns are cast to text.
+                let text = |column| unsafe { row.text(column) }.unwrap_or_default().to_owned();
+                names.insert(text(0), text(1));
+            })
+        })?;
+        Ok(RecipeNames(names))
+    }
+
+    /// A recipe's name as reports have it.
+    pub fn name(&self, id: Option<&str>) -> String {
+        match id {
+            None => "No recipe".into(),
+            Some(id) => self.0.get(id).cloned().unwrap_or_else(|| "Unknown Recipe".into()),
+        }
+    }
+}
