@@ -122,7 +122,7 @@ fn load(target: &Target, run_id: i64) -> Result<Tally> {
     })?;
     // As the table's owner, whose type's input function may be anybody's.
     let parsed = format!(
-        "SELECT kept.id::{} FROM pg_catalog.unnest(ARRAY[{}]::text[]) WITH ORDINALITY kept (id, place) ORDER BY place",
+        "SELECT kept.id::{} FROM pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[]) WITH ORDINALITY kept (id, place) ORDER BY place",
         target.id.sql_type,
         ids.join(", ")
     );

@@ -2,12 +2,14 @@
 
 pub mod datum;
 pub mod delete;
+pub mod discretion;
 pub mod error;
 pub mod executor;
 pub mod json;
 pub mod owner;
 pub mod prepared;
 pub mod read;
+pub mod search_path;
 pub mod settings;
 pub mod stream;
 pub mod subtransaction;

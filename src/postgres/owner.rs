@@ -1,5 +1,6 @@
 use pgrx::prelude::*;
 
+use crate::postgres::discretion::discreetly;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::table::Table;
@@ -7,7 +8,7 @@ use crate::postgres::table::Table;
 /// Does `work` on a table as its owner. Locks the table first, so that it keeps its owner and its name. Errors: 40001 (another
 /// session has changed or dropped it since it was looked up).
 pub fn as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    acting_as(table.owner, &table.search_path, || table.hold().and_then(|()| work()))
+    discreetly(table.owner, || acting_as(table.owner, &table.search_path, || table.hold().and_then(|()| work())))
 }
 
 /// Does `work` as `owner` inside a security-restricted operation, as VACUUM and REINDEX do, so that nothing that it sets

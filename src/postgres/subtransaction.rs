@@ -8,6 +8,19 @@ use crate::postgres::error::Result;
 /// Does `work` in a subtransaction. Commits it if `work` returns `Some`; rolls it back if it returns `None` or fails, and
 /// returns the failure.
 pub fn attempt<T>(work: impl FnOnce() -> Result<Option<T>>) -> std::result::Result<Option<T>, CaughtError> {
+    within(work, Option::is_some)
+}
+
+/// Does `work` that only reads, in a subtransaction that is rolled back: no lock that it takes outlives it.
+pub fn briefly<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, CaughtError> {
+    within(work, |_| false)
+}
+
+/// Does `work` in a subtransaction. Commits it if `work` succeeds and what it returns is to be kept.
+fn within<T>(
+    work: impl FnOnce() -> Result<T>,
+    is_kept: impl FnOnce(&T) -> bool,
+) -> std::result::Result<T, CaughtError> {
     // SAFETY: as PL/pgSQL begins and ends a block with exceptions: memory context and resource owner are those of before.
     let (context, owner) = unsafe {
         let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
@@ -20,7 +33,7 @@ pub fn attempt<T>(work: impl FnOnce() -> Result<Option<T>>) -> std::result::Resu
         .execute();
     // SAFETY: as above.
     unsafe {
-        if matches!(done, Ok(Some(_))) {
+        if done.as_ref().is_ok_and(is_kept) {
             pg_sys::ReleaseCurrentSubTransaction();
         } else {
             pg_sys::RollbackAndReleaseCurrentSubTransaction();

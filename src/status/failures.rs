@@ -8,7 +8,7 @@ use crate::postgres::owner::as_owner_of;
 use crate::postgres::read::read_one;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, leaves};
-use crate::target::steady::steady;
+use crate::target::steady::glance;
 
 const TYPES_HINT: &str = "SELECT * FROM backlog_cleanup_failures(types => 8)";
 
@@ -37,7 +37,7 @@ fn backlog_cleanup_failures(
         let message = format!("{types} failure types cannot be told apart");
         error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, TYPES_HINT.into())
     })?;
-    let counted = steady(target, |target| count(target, since))?;
+    let counted = glance(target, |target| count(target, since))?;
     Ok(TableIterator::new(bounded(counted, types)))
 }
 

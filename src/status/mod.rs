@@ -14,7 +14,7 @@ use crate::schedule;
 use crate::status::counts::{RecipeStatus, counts};
 use crate::status::last_run::last_run;
 use crate::target::Target;
-use crate::target::steady::steady;
+use crate::target::steady::glance;
 
 /// Returns the account's rows by recipe and status, most failures first. Reads only: works on a standby.
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
@@ -38,7 +38,7 @@ fn backlog_cleanup_status(
         ),
     >,
 > {
-    let rows = steady(target, counts)?.into_iter().map(|recipe| {
+    let rows = glance(target, counts)?.into_iter().map(|recipe| {
         let [failed, completed, pending, processing] = recipe.of_status;
         (
             recipe.id,
@@ -59,7 +59,7 @@ fn backlog_cleanup_status(
 /// Returns the same as one `StatusReport`, with the job that runs the target and its last run.
 #[pg_extern(stable)]
 fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) -> Result<Json> {
-    steady(target, report)
+    glance(target, report)
 }
 
 fn report(target: &Target) -> Result<Json> {

@@ -2,6 +2,7 @@ use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::read::read_one;
+use crate::postgres::subtransaction::briefly;
 use crate::target::Target;
 
 /// Checks that what a target names is there and can be used. Errors: those of `Target::load`, 22P02 (a value that its
@@ -9,9 +10,12 @@ use crate::target::Target;
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
     let target = Target::load(target)?;
-    target.accepts(&target.account_column, &target.account)?;
-    target.statuses().iter().try_for_each(|(_, value)| target.accepts(&target.status, value))?;
-    target.throttle()?;
+    let work = || {
+        target.accepts(&target.account_column, &target.account)?;
+        target.statuses().iter().try_for_each(|(_, value)| target.accepts(&target.status, value))?;
+        target.throttle().map(drop)
+    };
+    briefly(work).unwrap_or_else(|failure| failure.rethrow());
     time_zone(&target.time_zone)
 }
 

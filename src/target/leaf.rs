@@ -128,10 +128,11 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
 /// agreed to that.
 pub fn table(oid: pg_sys::Oid, target: &Target) -> Result<Option<Table>> {
     let mut table = Table::of(oid)?;
-    if let (Some(table), Some(search_path)) = (&mut table, &target.search_path)
+    if let Some(table) = &mut table
+        && target.search_path.is_some()
         && table.owner == target.table.owner
     {
-        table.search_path = search_path.clone();
+        table.search_path = target.table.search_path.clone();
     }
     Ok(table)
 }

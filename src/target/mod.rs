@@ -7,6 +7,7 @@ pub mod load;
 pub mod recipes;
 pub mod steady;
 pub mod time;
+pub mod trust;
 
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
@@ -112,6 +113,17 @@ impl TargetRow {
 }
 
 impl Target {
+    /// All tables that it names.
+    pub fn tables(&self) -> Vec<pg_sys::Oid> {
+        let Target { table, users, recipes, ledger, .. } = self;
+        let others = [
+            users.as_ref().map(|users| users.table.oid),
+            recipes.as_ref().map(|recipes| recipes.table.oid),
+            ledger.as_ref().map(|ledger| ledger.table.oid),
+        ];
+        std::iter::once(table.oid).chain(others.into_iter().flatten()).collect()
+    }
+
     /// Errors: 42704 (the account is not among the users).
     pub fn account_exists(&self) -> Result<()> {
         let Some(users) = &self.users else { return Ok(()) };

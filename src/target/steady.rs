@@ -5,6 +5,7 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::settings::{set_local, with_settings};
+use crate::postgres::subtransaction::briefly;
 use crate::target::Target;
 use crate::target::load::table;
 
@@ -51,4 +52,9 @@ pub fn steady<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) ->
         })
         .execute()
     })
+}
+
+/// The same for `work` that only reads: a caller who may not lock the tables keeps none of them locked.
+pub fn glance<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
+    Ok(briefly(|| steady(name, work)).unwrap_or_else(|failure| failure.rethrow()))
 }
