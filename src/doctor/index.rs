@@ -100,3 +100,27 @@ const REFERENCES: &str = "
 pub fn references(target: &Target) -> Result<Vec<Problem>> {
     problems(&on_tables(REFERENCES), &[vec![target.table.oid].into()])
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests {
+    use pgrx::prelude::*;
+
+    use super::serves;
+    use crate::rank::index::backlog_cleanup_index_sql;
+    use crate::target::Target;
+
+    #[pg_test]
+    fn the_partial_index_is_what_the_planner_ranks_by() {
+        Spi::run(include_str!("../../demo/platform.sql")).expect("the platform's tables");
+        let target = Target::load(Some("generations")).expect("a target");
+        assert!(!serves(&target).expect("a plan"));
+        let index = backlog_cleanup_index_sql(Some("generations")).expect("a statement");
+        Spi::run(&index.replace(" CONCURRENTLY", "")).expect("the index");
+        assert!(serves(&target).expect("a plan"));
+        // An index with another predicate serves other rows.
+        Spi::run("UPDATE backlog_cleanup.target SET account = 'another'").expect("an account");
+        let target = Target::load(Some("generations")).expect("a target");
+        assert!(!serves(&target).expect("a plan"));
+    }
+}

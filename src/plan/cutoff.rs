@@ -8,9 +8,8 @@ use pgrx::spi::quote_literal;
 use crate::extension;
 use crate::postgres::datum::{instant_as_text, text_of};
 use crate::postgres::error::{Result, error, spi};
+use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
-use crate::postgres::prepared::prepared;
-use crate::postgres::snapshot::by_now;
 use crate::postgres::stream::stream;
 use crate::rank::position::{Order, Position};
 use crate::rank::removable::Removable;
@@ -113,16 +112,12 @@ impl Cutoffs {
             return Ok(());
         }
         let arguments = [self.run_id.into(), self.batch.into()];
-        let read = || {
-            Spi::connect(|client| {
-                client
-                    .select(prepared(client, REMOVED, &arguments)?, None, &arguments)?
-                    .map(|row| Ok((row.get(1)?, row.get(2)?, row.get(3)?)))
-                    .collect::<spi::Result<Vec<Batch>>>()
+        let batches = extension::as_owner(|| {
+            rows_now(REMOVED, &arguments, |row| {
+                Ok((row.get::<Vec<Option<String>>>(1)?, row.get::<Vec<i64>>(2)?, row.get::<i64>(3)?))
             })
-            .map_err(spi)
-        };
-        for (recipe_ids, removed, batch) in extension::as_owner(|| by_now(read))? {
+        })?;
+        for (recipe_ids, removed, batch) in batches {
             for (recipe_id, removed) in recipe_ids.iter().flatten().zip(removed.iter().flatten()) {
                 let recipe = self.tally.of_id(recipe_id.as_deref());
                 if let Some(left) = self.left.get_mut(recipe) {
@@ -134,9 +129,6 @@ impl Cutoffs {
         Ok(())
     }
 }
-
-/// The recipes of a batch, how many rows each has lost, and its number.
-type Batch = (Option<Vec<Option<String>>>, Option<Vec<i64>>, Option<i64>);
 
 /// Forgets the cutoffs that this process has loaded.
 pub fn forget() {

@@ -94,3 +94,36 @@ impl Order {
         }
     }
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests {
+    use pgrx::prelude::*;
+
+    use super::{Order, Position};
+    use crate::postgres::table::Table;
+
+    #[pg_test]
+    fn a_position_is_newer_by_time_then_by_id_and_null_is_the_newest_id() {
+        Spi::run("CREATE TABLE public.named (id text COLLATE \"C\")").expect("a table");
+        let table = Table::find("public.named").expect("no error").expect("the table");
+        let id = table.column("id").expect("no error").expect("the column");
+        let order = Order::of(id);
+        let position = |at, id: Option<&str>| Position { at, id: id.and_then(IntoDatum::into_datum) };
+        let sorted = [
+            position(i64::MIN, None),
+            position(1, Some("B")),
+            position(1, Some("a")),
+            position(1, Some("aa")),
+            position(1, None),
+            position(2, Some("A")),
+            Position::NEWEST,
+        ];
+        for (place, one) in sorted.into_iter().enumerate() {
+            for (other_place, other) in sorted.into_iter().enumerate() {
+                assert_eq!(order.compare(one, other), place.cmp(&other_place), "{place} and {other_place}");
+                assert_eq!(order.compare(order.keep(one), other), place.cmp(&other_place), "a copy of {place}");
+            }
+        }
+    }
+}

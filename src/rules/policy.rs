@@ -1,9 +1,9 @@
 use pgrx::prelude::*;
 
 use crate::extension;
-use crate::postgres::error::{Result, error, spi};
+use crate::postgres::error::{Result, error};
+use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
-use crate::postgres::snapshot::by_now;
 use crate::postgres::stream::stream;
 use crate::target::Target;
 
@@ -43,25 +43,19 @@ impl Policy {
     /// The default policy of a target. Its cutoff is computed in UTC, and is never in the future; a disabled policy's is
     /// `NEVER`. Errors: 42704 (there is none).
     pub fn of(target: &Target) -> Result<Policy> {
-        let read = || {
-            Spi::connect(|client| -> spi::Result<_> {
-                let rows = client.select(
-                    r#"SELECT CASE WHEN enabled THEN
-                                  to_char(least(timezone('UTC', now()) - max_age, timezone('UTC', now())),
-                                          'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-                              ELSE $2 END,
-                              keep
-                       FROM backlog_cleanup.policy
-                       WHERE target = $1 AND recipe_id IS NULL AND failure_type IS NULL"#,
-                    Some(1),
-                    &[target.name.as_str().into(), Cutoff::NEVER.into()],
-                )?;
-                if rows.is_empty() { Ok((None, None)) } else { rows.first().get_two::<String, i32>() }
+        const POLICY: &str = r#"SELECT CASE WHEN enabled THEN
+                      to_char(least(timezone('UTC', now()) - max_age, timezone('UTC', now())),
+                              'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+                  ELSE $2 END,
+                  keep
+           FROM backlog_cleanup.policy
+           WHERE target = $1 AND recipe_id IS NULL AND failure_type IS NULL"#;
+        let row = extension::as_owner(|| {
+            rows_now(POLICY, &[target.name.as_str().into(), Cutoff::NEVER.into()], |row| {
+                Ok((row.get::<String>(1)?, row.get::<i32>(2)?))
             })
-            .map_err(spi)
-        };
-        let row = extension::as_owner(|| by_now(read))?;
-        let (Some(cutoff), Some(keep)) = row else {
+        })?;
+        let Some((Some(cutoff), Some(keep))) = row.into_iter().next() else {
             return Err(error(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
                 format!("target \"{}\" has no default policy", target.name),

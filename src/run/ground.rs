@@ -2,8 +2,8 @@ use pgrx::prelude::*;
 
 use crate::extension;
 use crate::postgres::error::{Result, error};
+use crate::postgres::now::one_now;
 use crate::postgres::read::read_prepared;
-use crate::postgres::snapshot::by_now;
 use crate::target::Target;
 
 /// Refuses to remove rows by an old snapshot (REPEATABLE READ, SERIALIZABLE) if the target, its policies, its leaves or their
@@ -15,9 +15,11 @@ pub fn is_that_of_the_snapshot(target: &Target) -> Result<()> {
         return Ok(());
     }
     let columns = || target.column_names().map(str::to_owned).to_vec();
-    let ground =
-        || read_prepared::<String>(GROUND, &[target.name.as_str().into(), target.table.oid.into(), columns().into()]);
-    if extension::as_owner(|| Ok(ground()? == by_now(ground)?))? {
+    let arguments = || [target.name.as_str().into(), target.table.oid.into(), columns().into()];
+    let is_same = extension::as_owner(|| {
+        Ok(read_prepared::<String>(GROUND, &arguments())? == one_now::<String>(GROUND, &arguments())?)
+    })?;
+    if is_same {
         return Ok(());
     }
     Err(error(

@@ -3,11 +3,10 @@ use std::thread::available_parallelism;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
-use crate::postgres::error::{Result, error, spi};
+use crate::postgres::error::{Result, error};
+use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::owner::{as_owner_of, reading_as_owner_of};
-use crate::postgres::read::{read_one, read_prepared};
 use crate::postgres::settings::set_local;
-use crate::postgres::snapshot::by_now;
 use crate::postgres::table::{Column, Table};
 use crate::target::Target;
 
@@ -37,7 +36,7 @@ impl Leaf {
 
     /// The leaf of this oid; `None` if it no longer exists or no longer belongs to the target. The caller has locked it.
     pub fn still_of(oid: pg_sys::Oid, target: &Target) -> Result<Option<Leaf>> {
-        by_now(|| if belongs(oid, target)? { Leaf::of(oid, target) } else { Ok(None) })
+        if belongs(oid, target)? { Leaf::of(oid, target) } else { Ok(None) }
     }
 
     /// Removes rows of the leaf as its owner. Errors: those of `as_owner_of`, 40001 (a trigger of another leaf has changed it).
@@ -53,7 +52,7 @@ impl Leaf {
     /// Checks that it still belongs to the target, and has the target's columns. A trigger of another leaf can change it in spite
     /// of its lock, since it runs in the same transaction. Errors: 40001.
     fn is_still_of(&self, target: &Target) -> Result<()> {
-        if by_now(|| Ok(belongs(self.table.oid, target)? && self.has_columns_of(target)?))? {
+        if belongs(self.table.oid, target)? && self.has_columns_of(target)? {
             return Ok(());
         }
         Err(error(
@@ -67,7 +66,7 @@ impl Leaf {
     fn has_columns_of(&self, target: &Target) -> Result<bool> {
         let (names, types): (Vec<_>, Vec<_>) =
             target.columns().map(|(name, column)| (name, column.type_oid)).into_iter().unzip();
-        read_prepared::<bool>(
+        one_now::<bool>(
             "SELECT pg_catalog.bool_and(EXISTS (
                  SELECT FROM pg_catalog.pg_attribute
                  WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname::pg_catalog.text OPERATOR(pg_catalog.=) name
@@ -112,17 +111,14 @@ impl Leaf {
 
     /// The `attnum` of a column of the target in this leaf; `None` if it is a virtual generated column.
     pub fn stored_number_of(&self, column: &Column, target: &Target) -> Result<Option<i16>> {
-        let number = || {
-            read_one::<i16>(
-                "SELECT here.attnum
+        one_now::<i16>(
+            "SELECT here.attnum
              FROM pg_catalog.pg_attribute there
              JOIN pg_catalog.pg_attribute here ON here.attname OPERATOR(pg_catalog.=) there.attname
              WHERE there.attrelid OPERATOR(pg_catalog.=) $1 AND there.attnum OPERATOR(pg_catalog.=) $2
                AND here.attrelid OPERATOR(pg_catalog.=) $3 AND here.attgenerated OPERATOR(pg_catalog.<>) 'v'",
-                &[target.table.oid.into(), column.number.into(), self.table.oid.into()],
-            )
-        };
-        by_now(number)
+            &[target.table.oid.into(), column.number.into(), self.table.oid.into()],
+        )
     }
 }
 
@@ -138,35 +134,29 @@ pub enum Reach {
 /// The leaves of a target. A table that Citus distributes looks like a plain one, but a position means a row in each
 /// of its shards.
 pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
-    let found = Spi::connect(|client| {
-        client
-            .select(
-                "WITH RECURSIVE leaf (oid) AS (
-                     SELECT $1
-                     UNION
-                     SELECT i.inhrelid FROM pg_catalog.pg_inherits i
-                     JOIN leaf ON i.inhparent OPERATOR(pg_catalog.=) leaf.oid
-                     WHERE NOT i.inhdetachpending)
-                 SELECT c.oid, pages, pages OPERATOR(pg_catalog.>) (1.1 OPERATOR(pg_catalog.*) c.relpages)
-                     OR pg_catalog.pg_stat_get_mod_since_analyze(c.oid)
-                        OPERATOR(pg_catalog.>) (0.1 OPERATOR(pg_catalog.*) c.reltuples)
-                 FROM leaf
-                 JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) leaf.oid
-                 CROSS JOIN LATERAL (
-                     SELECT COALESCE(pg_catalog.pg_relation_size(c.oid), 0)
-                            OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8) size (pages)
-                 WHERE c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{r,f}')
-                 ORDER BY c.oid",
-                None,
-                &[target.table.oid.into()],
-            )?
-            .map(|row| {
-                let oid = row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid);
-                Ok((oid, row.get::<i64>(2)?.unwrap_or_default(), row.get::<bool>(3)?.unwrap_or_default()))
-            })
-            .collect::<spi::Result<Vec<_>>>()
-    })
-    .map_err(spi)?;
+    let found = rows_now(
+        "WITH RECURSIVE leaf (oid) AS (
+             SELECT $1
+             UNION
+             SELECT i.inhrelid FROM pg_catalog.pg_inherits i
+             JOIN leaf ON i.inhparent OPERATOR(pg_catalog.=) leaf.oid
+             WHERE NOT i.inhdetachpending)
+         SELECT c.oid, pages, pages OPERATOR(pg_catalog.>) (1.1 OPERATOR(pg_catalog.*) c.relpages)
+             OR pg_catalog.pg_stat_get_mod_since_analyze(c.oid)
+                OPERATOR(pg_catalog.>) (0.1 OPERATOR(pg_catalog.*) c.reltuples)
+         FROM leaf
+         JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) leaf.oid
+         CROSS JOIN LATERAL (
+             SELECT COALESCE(pg_catalog.pg_relation_size(c.oid), 0)
+                    OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8) size (pages)
+         WHERE c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{r,f}')
+         ORDER BY c.oid",
+        &[target.table.oid.into()],
+        |row| {
+            let oid = row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid);
+            Ok((oid, row.get::<i64>(2)?.unwrap_or_default(), row.get::<bool>(3)?.unwrap_or_default()))
+        },
+    )?;
     let mut leaves = Vec::new();
     for (oid, pages, is_stale) in found {
         if let Some(leaf) = Leaf::of(oid, target)? {
@@ -176,9 +166,9 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     Ok(leaves)
 }
 
-/// Whether a table is the target's or one of its descendants in the active snapshot, without a pending detach in between.
+/// Whether a table is the target's or below it by now, with no detach pending on the way.
 fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
-    read_prepared::<bool>(
+    one_now::<bool>(
         "WITH RECURSIVE above (oid) AS (
              SELECT $1
              UNION
@@ -199,13 +189,11 @@ pub fn is_not_distributed(table: &Table) -> Result<()> {
     if catalog == pg_sys::InvalidOid {
         return Ok(());
     }
-    let is_distributed = by_now(|| {
-        read_one::<bool>(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition
-                            WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1)",
-            &[table.oid.into()],
-        )
-    })?;
+    let is_distributed = one_now::<bool>(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition
+                        WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1)",
+        &[table.oid.into()],
+    )?;
     if is_distributed != Some(true) {
         return Ok(());
     }

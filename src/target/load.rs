@@ -2,7 +2,7 @@ use pgrx::prelude::*;
 
 use crate::extension;
 use crate::postgres::error::{Result, error, required};
-use crate::postgres::read::{read_one, read_prepared};
+use crate::postgres::now::one_now;
 use crate::postgres::table::{Column, Table};
 use crate::target::leaf::is_not_distributed;
 use crate::target::{Ledger, RecipeTable, Target, TargetRow, Users};
@@ -61,7 +61,7 @@ impl TargetRow {
         // After DROP and CREATE, or if a schema was renamed, the name means another table.
         let Some(named_by) = &self.named_by else { return Ok(found) };
         let may = "SELECT pg_has_role(oid, $2, 'USAGE') FROM pg_roles WHERE rolname::text = $1";
-        if read_one::<bool>(may, &[named_by.as_str().into(), found.owner.into()])? == Some(true) {
+        if one_now::<bool>(may, &[named_by.as_str().into(), found.owner.into()])? == Some(true) {
             return Ok(found);
         }
         Err(error(
@@ -144,7 +144,7 @@ pub fn row(name: Option<&str>) -> Result<TargetRow> {
         SELECT to_jsonb(t) || jsonb_build_object(
                    'lock_timeout', ceil(extract(epoch FROM t.lock_timeout) * 1000)::bigint)
         FROM backlog_cleanup.target t WHERE t.name = $1";
-    let row = extension::as_owner(|| read_prepared::<pgrx::JsonB>(ROW, &[name.into()]))?.ok_or_else(|| {
+    let row = extension::as_owner(|| one_now::<pgrx::JsonB>(ROW, &[name.into()]))?.ok_or_else(|| {
         error(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("target \"{name}\" does not exist"),

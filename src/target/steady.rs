@@ -5,7 +5,6 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::settings::{set_local, with_settings};
-use crate::postgres::snapshot::by_now;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, leaves};
 use crate::target::load::table;
@@ -19,8 +18,8 @@ pub enum Lock {
     Remove = pg_sys::RowExclusiveLock as isize,
 }
 
-/// Locks the target's table (ACCESS SHARE), loads the target under that lock in a new snapshot, takes the transaction's
-/// snapshot, and does `work`. While it waits, `lock_timeout` is the shorter of the target's and the session's. Errors: those of
+/// Locks the target's table (ACCESS SHARE), loads the target under that lock, takes the transaction's snapshot, and does
+/// `work`. While it waits, `lock_timeout` is the shorter of the target's and the session's. Errors: those of
 /// `Target::load`, 55P03 (a lock is held for too long).
 pub fn steady<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
     hold(name, |_| Ok(Vec::new()), Lock::Read, |target, _| work(target))
@@ -53,11 +52,8 @@ fn hold<T>(
                     unsafe { pg_sys::LockRelationOid(oid, lock as i32) };
                     locked.push((oid, lock));
                 }
-                let (target, leaves) = by_now(|| {
-                    let target = Target::load(name)?;
-                    let leaves = leaves(&target)?;
-                    Ok((target, leaves))
-                })?;
+                let target = Target::load(name)?;
+                let leaves = leaves(&target)?;
                 let named = leaves.iter().map(|leaf| (leaf.table.oid, lock));
                 to_lock = std::iter::once((target.table.oid, Lock::Read)).chain(named).collect();
                 to_lock.retain(|needed| !locked.contains(needed));

@@ -47,3 +47,29 @@ impl Target {
         }
     }
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests {
+    use pgrx::prelude::*;
+
+    use crate::target::Target;
+
+    #[pg_test]
+    fn a_cutoff_in_the_hour_that_comes_twice_is_the_start_of_that_hour_in_its_first_pass() {
+        Spi::run(include_str!("../../demo/platform.sql")).expect("the platform's tables");
+        Spi::run("UPDATE backlog_cleanup.target SET time_zone = 'Europe/Berlin'").expect("a time zone");
+        let target = Target::load(Some("generations")).expect("a target");
+        for (instant, failed_at) in [
+            ("2026-10-24T23:59:00Z", "2026-10-25 01:59:00"),
+            ("2026-10-25T00:30:00Z", "2026-10-25 02:00:00"),
+            ("2026-10-25T01:30:00Z", "2026-10-25 02:30:00"),
+            ("2026-10-25T02:30:00Z", "2026-10-25 03:30:00"),
+            // An hour that does not come.
+            ("2026-03-29T01:30:00Z", "2026-03-29 03:30:00"),
+        ] {
+            let constant = format!("SELECT ({})::text", target.as_failed_at(instant));
+            assert_eq!(Spi::get_one::<String>(&constant), Ok(Some(failed_at.to_owned())), "{instant}");
+        }
+    }
+}

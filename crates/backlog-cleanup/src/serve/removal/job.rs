@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Selection;
 use crate::client::calls::{self, Pace, Raw};
-use crate::client::connect::pid;
+use crate::client::connect::{pid, settle};
 use crate::client::history;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
@@ -117,7 +117,11 @@ impl Job {
         connection.execute("SET statement_timeout = 0").await?;
         tell.send_replace(Some(pid(&mut connection).await?));
         let selection = self.selection.as_call();
-        Ok(calls::run(&mut *connection, self.mode, selection, &Pace::default()).await?)
+        let report = calls::run(&mut *connection, self.mode, selection, &Pace::default()).await;
+        if report.is_err() {
+            settle(&mut connection).await;
+        }
+        Ok(report?)
     }
 
     /// Waits for the id of the run of a server process, which is visible after the first step of the run.
