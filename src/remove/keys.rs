@@ -40,8 +40,8 @@ fn statement(rules: &Rules, leaf: &Leaf, recipe: &RecipeCount, cutoff: Position)
     // NULL is the newest id.
     let is_older = match cutoff.id {
         None => format!("g.{} IS NOT NULL", id_column.name),
-        // SAFETY: the id of a position is of the id column's type.
         Some(id) => {
+            // SAFETY: the id of a position is of the id column's type.
             let id = unsafe { text_of(id, id_column.type_oid) };
             format!("g.{} OPERATOR(pg_catalog.<) {}", id_column.name, id_column.literal(&id))
         }

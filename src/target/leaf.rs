@@ -166,7 +166,7 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     Ok(leaves)
 }
 
-/// Whether a table is the target's or below it by now, with no detach pending on the way.
+/// Whether a table is now the target's or one of its descendants, without a pending detach in between.
 fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
     one_now::<bool>(
         "WITH RECURSIVE above (oid) AS (
