@@ -97,7 +97,7 @@ pub fn recipes(run_id: i64) -> Result<Vec<RecipeCount>> {
                         recipe_id: row.get(1)?,
                         failed: row.get(2)?.unwrap_or_default(),
                         removed: row.get(3)?.unwrap_or_default(),
-                        cutoff: None,
+                        ..RecipeCount::default()
                     })
                 })
                 .collect::<spi::Result<_>>()

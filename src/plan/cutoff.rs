@@ -1,5 +1,4 @@
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 
 use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
@@ -12,7 +11,6 @@ use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::stream;
 use crate::rank::position::{Order, Position};
-use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
 use crate::target::Target;
 
@@ -67,27 +65,15 @@ pub fn with<T>(target: &Target, run_id: i64, work: impl FnOnce(&mut Cutoffs) -> 
         Some(loaded) => loaded,
         None => load(target, run_id)?,
     };
-    cutoffs.tally.list.iter_mut().for_each(|recipe| recipe.removed = 0);
     cutoffs.catch_up()?;
+    cutoffs.tally.list.iter_mut().for_each(|recipe| recipe.removed = 0);
+    cutoffs.tally.list.iter_mut().zip(&cutoffs.left).for_each(|(recipe, left)| recipe.left = Some(*left));
     let done = work(&mut cutoffs);
     LOADED.set(Some(cutoffs));
     done
 }
 
 impl Cutoffs {
-    /// Drops rows of recipes that have lost as many rows as were ranked.
-    pub fn limit(&self, rows: &mut Vec<Removable>) {
-        let mut found: HashMap<usize, i64> = HashMap::new();
-        rows.retain(|row| {
-            let Some((recipe, left)) = row.recipe().and_then(|recipe| Some((recipe, self.left.get(recipe)?))) else {
-                return true;
-            };
-            let found = found.entry(recipe).or_default();
-            *found += 1;
-            *found <= *left
-        });
-    }
-
     /// Checks that this batch and all batches before it have removed no more rows than were ranked. The caller has numbered
     /// the batch, so that those before it are committed. Errors: 40001.
     pub fn check(&mut self) -> Result<()> {

@@ -15,6 +15,17 @@ pub struct RecipeCount {
     pub removed: i64,
     /// The oldest expired row that stays; all older ones go. `None` if none go.
     pub cutoff: Option<Position>,
+    /// How many rows a batched run may still remove; `None` where nothing limits it.
+    pub left: Option<i64>,
+}
+
+impl RecipeCount {
+    /// Takes a row off those that are left; false if none is.
+    pub fn take(&mut self) -> bool {
+        let Some(left) = &mut self.left else { return true };
+        *left -= 1;
+        *left >= 0
+    }
 }
 
 /// Counts per recipe, while rows stream by.

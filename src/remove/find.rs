@@ -22,7 +22,8 @@ pub enum Place<'a> {
     Positions(&'a [pg_sys::ItemPointerData]),
 }
 
-/// Finds up to `limit` rows of a leaf that a run removes: in a regular run those older than the cutoff of their recipe.
+/// Finds up to `limit` rows of a leaf that a run removes: in a regular run those older than the cutoff of their recipe, and no
+/// more than its recipe has left.
 pub fn find(rules: &Rules, leaf: &Leaf, place: Place, limit: usize, tally: &mut Tally) -> Result<Vec<Removable>> {
     let order = Order::of(&rules.target.id);
     let mut found = Vec::new();
@@ -33,12 +34,13 @@ pub fn find(rules: &Rules, leaf: &Leaf, place: Place, limit: usize, tally: &mut 
         set_local("enable_seqscan", "off");
         stream_until(&statement, tids, |row| {
             let recipe = tally.of_row(row);
-            let goes = match (row.number(1), tally.list[recipe].cutoff) {
+            let counted = &mut tally.list[recipe];
+            let goes = match (row.number(1), counted.cutoff) {
                 _ if rules.cutoff.is_none() => true,
                 (Some(at), Some(cutoff)) => order.compare(Position { at, id: row.datum(2) }, cutoff).is_lt(),
                 _ => false,
             };
-            if goes {
+            if goes && counted.take() {
                 // SAFETY: the fourth column of the statement is a tid.
                 found.push(Removable::new(unsafe { row.tid(3) }, recipe));
             }

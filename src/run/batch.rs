@@ -132,13 +132,13 @@ fn remove_next(
             let next = first + part.steps_done;
             let end = (next + part::blocks_at_once() as i64).min(first + part.steps);
             let place = Place::Blocks { after: (next as u32, *next_offset), end: end as u32 };
-            let mut rows = find(&rules, leaf, place, limit, &mut cutoffs.tally)?;
+            let rows = find(&rules, leaf, place, limit, &mut cutoffs.tally)?;
+            let left = remove_around(&rules, leaf, &rows, &mut cutoffs.tally)?;
             let next = match rows.last() {
                 Some(last) if rows.len() == limit => (i64::from(last.block()) - first, last.offset()),
                 _ => (end - first, 0),
             };
-            cutoffs.limit(&mut rows);
-            Ok((next, remove_around(&rules, leaf, &rows, &mut cutoffs.tally)?))
+            Ok((next, left))
         }
     })
 }
@@ -146,10 +146,10 @@ fn remove_next(
 /// Removes rows that were removable when the WAL was at `lsn`. Rechecks those whose pages have changed since.
 fn remove_known(rules: &Rules, leaf: &Leaf, rows: &[Removable], lsn: u64, cutoffs: &mut Cutoffs) -> Result<Left> {
     let (mut known, others) = unchanged_since(leaf, lsn, rows);
+    known.retain(|row| row.recipe().is_none_or(|recipe| cutoffs.tally.list[recipe].take()));
     if !others.is_empty() {
         let others: Vec<_> = follow(leaf, &others).iter().map(Removable::tid).collect();
         known.extend(find(rules, leaf, Place::Positions(&others), usize::MAX, &mut cutoffs.tally)?);
-        cutoffs.limit(&mut known);
         known.sort_unstable();
     }
     remove_around(rules, leaf, &known, &mut cutoffs.tally)

@@ -1,6 +1,6 @@
-//! Every kind of table, in one transaction and in batches: partitions, children, foreign partitions, distributed tables.
+//! Every kind of table, in one transaction and in batches: partitions, children, foreign partitions; tables that Citus distributes are refused.
 
-use cluster::{Cluster, SEE, column, create_index, number, refused, until, veto};
+use cluster::{Cluster, SEE, column, create_index, number, refused, start_run, until, veto};
 use postgres::Client;
 
 /// What a test calls, with the field that counts.
@@ -223,28 +223,47 @@ fn foreign_partitions_lose_exactly_the_right_rows_by_one_pushed_down_delete_per_
 }
 
 #[test]
-fn a_distributed_table_goes_by_keys_and_no_statement_names_a_ctid() {
-    let cluster = Cluster::start(
-        "allow_system_table_mods = on\nmax_worker_processes = 16\nsession_preload_libraries = 'auto_explain'
-         auto_explain.log_min_duration = 0\nauto_explain.log_nested_statements = on\n"
-            .replace("         ", "")
-            .as_str(),
-    );
+fn a_table_that_citus_distributes_is_refused_also_where_it_becomes_so_between_two_batches() {
+    let cluster = Cluster::start("allow_system_table_mods = on\n");
     let mut client = cluster.platform();
     client
         .batch_execute(
-            &"CREATE TABLE kind (COLUMNS);
+            &"CREATE TABLE kind (COLUMNS) PARTITION BY LIST (recipe_id);
+              CREATE TABLE few PARTITION OF kind FOR VALUES IN (0, 1); CREATE TABLE rest PARTITION OF kind DEFAULT;
               CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass);
               INSERT INTO pg_catalog.pg_dist_partition VALUES ('public.kind')"
                 .replace("COLUMNS", COLUMNS),
         )
         .unwrap();
+    let write = "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table)
+                 VALUES ('kind', 'public.kind', NULL)";
+    let (sqlstate, message, hint) = refused(client.batch_execute(write));
+    assert_eq!(sqlstate, "0A000", "{message}");
+    assert!(message.contains("distributed by Citus") && hint.contains("undistribute_table('public.kind')"), "{hint}");
+    client.batch_execute("TRUNCATE pg_catalog.pg_dist_partition").unwrap();
     target(&mut client);
-    exactly_the_right_rows_go(&mut client, "distributed");
-    let log = cluster.logged();
-    assert!(log.contains("DELETE FROM public.kind g USING (VALUES"), "the statements are logged");
-    let of_ctid: Vec<&str> = log.lines().filter(|line| line.contains("ctid")).collect();
-    assert_eq!(of_ctid, [""; 0]);
+    client.batch_execute(FILL).unwrap();
+    for distributed in ["kind", "rest"] {
+        let distribute = format!("INSERT INTO pg_catalog.pg_dist_partition VALUES ('public.{distributed}')");
+        for (call, _) in CALLS {
+            // An old snapshot does not know of it.
+            client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM pg_class LIMIT 1").unwrap();
+            cluster.connect().batch_execute(&distribute).unwrap();
+            if call.starts_with("CALL") {
+                client.batch_execute("COMMIT").unwrap();
+            }
+            assert_eq!(refused(client.batch_execute(call)).0, "0A000", "{distributed}, {call}");
+            client.batch_execute("ROLLBACK; TRUNCATE pg_catalog.pg_dist_partition").unwrap();
+        }
+        client.batch_execute(&start_run(7).replace("generations", "kind").replace("regular", "emergency")).unwrap();
+        client.batch_execute(&distribute).unwrap();
+        let next = "SELECT backlog_cleanup.next_batch(max(id)) FROM backlog_cleanup.run";
+        let ended = (0..99).find_map(|_| client.batch_execute(next).err());
+        assert_eq!(refused(Err(ended.expect("refused"))).0, "0A000", "{distributed}");
+        client.batch_execute("TRUNCATE pg_catalog.pg_dist_partition").unwrap();
+        let rest = "SELECT count(*) FROM rest WHERE status = 'failed'";
+        assert_eq!(number(&mut client, rest), 90, "{distributed}");
+    }
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub enum Effect {
         keep: usize,
         max_age: i32,
     },
+    /// Rows that a run has removed are there again, and it may not remove more for them.
+    Again,
     /// Rows of each recipe that are older than all others: a run that has started may not remove more for them.
     Older(&'static str),
 }
@@ -36,7 +38,7 @@ pub enum Effect {
 impl Effect {
     pub fn apply(self, rules: &mut Rules, rows: &mut Vec<Row>) {
         match self {
-            Effect::Same => {}
+            Effect::Same | Effect::Again => {}
             Effect::Nothing => rules.leaves.clear(),
             Effect::Leaves(leaf) => rules.leaves.retain(|other| *other != leaf),
             Effect::Joins(leaf) => rules.leaves.push(leaf),
@@ -94,8 +96,10 @@ pub fn changes() -> Vec<Change> {
             "ALTER TABLE S.job ADD COLUMN recipe int; UPDATE S.job SET recipe = key / 100",
         ),
         same(Plain, "ALTER TABLE S.job RENAME COLUMN id TO ident", "ALTER TABLE S.job RENAME COLUMN ident TO id"),
-        same(
+        // Then all rows are of now.
+        with(
             Plain,
+            Effect::Policy { keep: 3, max_age: 9999 },
             "ALTER TABLE S.job RENAME COLUMN failed_at TO at; ALTER TABLE S.job ADD COLUMN failed_at timestamptz DEFAULT now()",
             "ALTER TABLE S.job DROP COLUMN failed_at; ALTER TABLE S.job RENAME COLUMN at TO failed_at",
         ),
@@ -168,7 +172,7 @@ pub fn changes() -> Vec<Change> {
         same(Plain, "DELETE FROM S.job WHERE key > 20; VACUUM S.job", ""),
         same(Plain, "VACUUM FULL S.job", ""),
         same(Plain, "TRUNCATE S.job", "{rows of job}"),
-        same(Plain, "TRUNCATE S.job; {rows of job}", ""),
+        with(Plain, Effect::Again, "TRUNCATE S.job; {rows of job}", ""),
         same(Plain, "REINDEX TABLE S.job", ""),
         same(Plain, "REINDEX TABLE CONCURRENTLY S.job", ""),
         same(Plain, "CREATE INDEX more ON S.job (extra)", "DROP INDEX S.more"),
@@ -326,10 +330,19 @@ pub fn changes() -> Vec<Change> {
             "ALTER FOREIGN TABLE S.job_2 OPTIONS (SET table_name 'far')",
         ),
         (Effect::Same, "ALTER TABLE S.far ALTER recipe TYPE bigint", "ALTER TABLE S.far ALTER recipe TYPE int"),
-        (Effect::Same, "ALTER TABLE S.far DROP COLUMN failed_at", "ALTER TABLE S.far ADD COLUMN failed_at timestamptz"),
+        (
+            Effect::Same,
+            "ALTER TABLE S.far DROP COLUMN failed_at",
+            "ALTER TABLE S.far ADD COLUMN failed_at timestamptz; TRUNCATE S.far; {rows of job_2}",
+        ),
         (Effect::Same, "TRUNCATE S.far", "{rows of job_2}"),
         (Effect::Same, "VACUUM FULL S.far", ""),
-        (Effect::Nothing, "UPDATE S.far SET status = 'pending'; UPDATE S.job_1 SET account = 'she'", ""),
+        (
+            Effect::Nothing,
+            "UPDATE S.far SET status = 'pending'; UPDATE S.job_1 SET account = 'she'",
+            "UPDATE S.far SET status = CASE WHEN key % 100 IN (14, 15) THEN 'pending' ELSE 'failed' END::S.status;
+             UPDATE S.job_1 SET account = CASE WHEN key % 100 < 16 THEN 'me' ELSE 'you' END",
+        ),
     ] {
         changes.push(with(Foreign, effect, change, undo));
     }

@@ -25,7 +25,7 @@ struct Stage {
 
 impl Stage {
     fn new(database: &str) -> Stage {
-        let cluster = Cluster::shared("max_worker_processes = 16\ndeadlock_timeout = 200ms\n");
+        let cluster = Cluster::shared("max_worker_processes = 16\ndeadlock_timeout = 200ms\nstatement_timeout = 20s\n");
         let mut other = cluster.platform_in(database);
         other
             .batch_execute(&format!(
@@ -98,21 +98,21 @@ impl Stage {
                 }
             }
             (_, Effect::Policy { .. }) => could_go.intersection(&after).copied().collect(),
-            (_, Effect::Older(_)) => can_go,
+            (_, Effect::Older(_) | Effect::Again) => can_go,
             _ => could_go.intersection(&can_go).copied().collect(),
         };
         if !gone.is_subset(&may_go) {
             wrong.push(format!("rows that must stay are gone: {:?}", gone.difference(&may_go).collect::<Vec<_>>()));
         }
-        let is_older = matches!(change.effect, Effect::Older(_));
-        if ending.is_ok() && !is_older && form != Form::Workers && gone != may_go {
+        let comes_back = matches!(change.effect, Effect::Older(_) | Effect::Again);
+        if ending.is_ok() && !comes_back && form != Form::Workers && gone != may_go {
             wrong.push(format!(
                 "rows that should be gone are there: {:?}",
                 may_go.difference(&gone).collect::<Vec<_>>()
             ));
         }
         let so_far = at_first.difference(&before).count();
-        if is_older && form.is_batched() && !emergency && so_far + gone.len() > could_go.len() {
+        if comes_back && form.is_batched() && !emergency && so_far + gone.len() > could_go.len() {
             wrong.push(format!("{} rows are gone of {} that were ranked", so_far + gone.len(), could_go.len()));
         }
 
@@ -167,7 +167,7 @@ impl Stage {
     }
 
     fn wait(&mut self, scene: &Scene, change: &Change, form: Form, run: Client) -> Played {
-        let before = scene.there(&mut self.watch);
+        let mut before = scene.there(&mut self.watch);
         let call = vec![form.call(&scene.name)];
         let (mut after, run, was_in_the_way) = if change.is_alone() {
             // Behind a third session, in this order.
@@ -182,9 +182,14 @@ impl Stage {
             (before.clone(), run, true)
         } else {
             self.other.batch_execute("BEGIN").unwrap();
-            let [_, after] = self.change(scene, change);
+            let [_, mut after] = self.change(scene, change);
             let run = UnderWay::start(run, call);
             let waits = run.waits(&mut self.watch);
+            if form.is_batched() && !waits {
+                // A batch has gone by before the change.
+                before = scene.there(&mut self.watch);
+                after = scene.there(&mut self.other);
+            }
             self.other.batch_execute("COMMIT").unwrap();
             (after, run, waits)
         };
@@ -227,7 +232,13 @@ fn described(failure: &Error) -> (String, String) {
 fn is_one(change: &Change, form: Form, moment: Moment) -> bool {
     // Another server's locks are not seen, and what is alone cannot tell what it left to the run.
     let is_seen = change.shape != Shape::Foreign && !(change.is_alone() && change.change.contains("DELETE"));
-    (moment != Moment::Wait || is_seen) && (form != Form::Workers || change.shape != Shape::Foreign)
+    // It would wait for the transaction that is to make the call.
+    let waits_for_snapshots = change.change.contains("CONCURRENTLY") && !change.change.contains("DETACH");
+    match moment {
+        Moment::Before => !waits_for_snapshots,
+        Moment::Wait => is_seen,
+        Moment::Between => form != Form::Workers || change.shape != Shape::Foreign,
+    }
 }
 
 fn every_change_around(database: &str, form: Form) {

@@ -77,7 +77,11 @@ impl Form {
         if !matches!(self, Form::Batched | Form::BatchedEmergency) {
             return Ok(());
         }
-        while session.query_one(&self.call(target), &[])?.get::<_, Option<f64>>(0).is_some() {}
+        let mut batches = 0;
+        while session.query_one(&self.call(target), &[])?.get::<_, Option<f64>>(0).is_some() {
+            batches += 1;
+            assert!(batches < 1000, "a run of {target} has no end");
+        }
         session.batch_execute(&format!(
             "SELECT backlog_cleanup.finish_run(max(id)) FROM backlog_cleanup.run WHERE target = '{target}'"
         ))

@@ -132,7 +132,13 @@ impl Scene {
             )
         };
         let values: Vec<String> = self.rows.iter().filter(|row| row.leaf == leaf).map(value).collect();
-        if values.is_empty() { String::new() } else { format!("INSERT INTO S.{table} VALUES {}", values.join(", ")) }
+        if values.is_empty() {
+            return String::new();
+        }
+        format!(
+            "INSERT INTO S.{table} (key, id, account, recipe, status, failed_at, failure_type, extra) VALUES {}",
+            values.join(", ")
+        )
     }
 
     pub fn run(&self, client: &mut Client, statement: &str) -> Result<(), postgres::Error> {
