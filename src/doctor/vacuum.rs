@@ -43,17 +43,9 @@ const TRANSACTIONS: &str = "
            format('ROLLBACK PREPARED %L', gid)
     FROM pg_prepared_xacts
     WHERE prepared < clock_timestamp() - interval '1 hour'
-    UNION ALL
-    SELECT 'fail', format('prepared transaction %s of %I holds a target: no run on it can start', gid, owner),
-           format('ROLLBACK PREPARED %L', gid)
-    FROM pg_prepared_xacts
-    JOIN pg_locks ON virtualtransaction = format('-1/%s', transaction)
-    WHERE locktype = 'object' AND classid = 'backlog_cleanup.target'::regclass AND pg_prepared_xacts.database = current_database()
-    GROUP BY gid, owner
     ORDER BY 2";
 
-/// Transactions of any database that are old enough to keep removed rows on disk, and prepared ones that keep runs from
-/// starting: runs before 0.3 could be prepared.
+/// Transactions of any database that are old enough to keep removed rows on disk.
 pub fn transactions(_target: &str) -> Result<Vec<Problem>> {
     problems(TRANSACTIONS, &[])
 }
