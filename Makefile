@@ -5,8 +5,8 @@ MAJORS ?= 15 16 17 18
 FEATURES = --no-default-features --features pg$(shell $(PG_CONFIG) --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
 SUDO := $(if $(filter-out 0,$(shell id -u)),--sudo)
 export PG_CONFIG
-# Servers and their clients show no backtraces.
-unexport RUST_BACKTRACE
+# Servers and their clients show no backtraces, and clients connect to whom they are told.
+unexport RUST_BACKTRACE PGHOST PGPORT PGUSER PGDATABASE
 
 .PHONY: help setup install package demo demo-stop lint release test test-chaos test-soak test-package test-matrix test-assert bench
 
@@ -31,25 +31,32 @@ demo: install ## a throwaway server with an outage: status, cleanup, ledger, job
 demo-stop: ## remove the demo's server
 	@demo/stop
 
-lint: setup ## formatting, clippy and the install script; warnings are errors
+lint: setup ## formatting, clippy, storeys and the install script; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
+	scripts/lint-storeys src crates/backlog-cleanup/src
 	scripts/lint-sql
 	scripts/release check
 
 release: setup ## freeze this version's install script in sql/released, to be committed and tagged v<version>
 	scripts/release freeze
 
-test: install ## run every test
-	cargo test --release --workspace --no-fail-fast $(FEATURES)
+test: setup ## run every test, or those that a name finds (ONLY)
+ifdef ONLY
+	@scripts/test-only "$(ONLY)"
+else
+	scripts/pg-test
+	@$(MAKE) --no-print-directory install
+	cargo test --release --workspace --exclude backlog_cleanup --no-fail-fast
 	scripts/regress
 	scripts/schemathesis
+endif
 
 test-chaos: install ## kill processes at random moments of runs, 200 times (ROUNDS, SEED)
-	ROUNDS=$(or $(ROUNDS),200) cargo test --release $(FEATURES) --test chaos -- --nocapture
+	ROUNDS=$(or $(ROUNDS),200) cargo test --release -p backlog_cleanup_tests -- chaos:: --nocapture
 
 test-soak: install ## runs of all kinds beside a load for five minutes (SECONDS, SEED), and a replay of its history
-	SECONDS=$(or $(SECONDS),300) cargo test --release $(FEATURES) --test soak -- --nocapture
+	SECONDS=$(or $(SECONDS),300) cargo test --release -p backlog_cleanup_tests -- soak:: --nocapture
 
 test-package: package ## install the packages in a clean Debian, use them and remove them; needs root
 	scripts/package-test

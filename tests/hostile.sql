@@ -12,6 +12,9 @@ CREATE TABLE seen (place text, who name);
 GRANT INSERT ON seen TO PUBLIC;
 CREATE FUNCTION see(place text) RETURNS boolean LANGUAGE sql AS
     'INSERT INTO public.seen VALUES (place, current_user) RETURNING true';
+-- What reads is rolled back: it can only say that it ran.
+CREATE FUNCTION see_reading(place text) RETURNS boolean LANGUAGE plpgsql AS
+    'BEGIN RAISE WARNING ''% is read as %'', place, current_user; RETURN true; END';
 CREATE FUNCTION code_of(VARIADIC owners name[]) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -68,8 +71,8 @@ CREATE RULE also AS ON DELETE TO job_0 DO ALSO SELECT see('job_0 rule');
 CREATE POLICY mine ON job_1 USING (see('job_1 policy'));
 ALTER TABLE job_1 ENABLE ROW LEVEL SECURITY;
 -- Who looks at users and recipes looks at views.
-CREATE VIEW seen_recipes AS SELECT 'm'::text AS id, 'Moody'::text AS name WHERE see('seen_recipes');
-CREATE VIEW seen_users AS SELECT id FROM users WHERE see('seen_users');
+CREATE VIEW seen_recipes AS SELECT 'm'::text AS id, 'Moody'::text AS name WHERE see_reading('seen_recipes');
+CREATE VIEW seen_users AS SELECT id FROM users WHERE see_reading('seen_users');
 ALTER TABLE users OWNER TO regress_of_users;
 ALTER TABLE seen_users OWNER TO regress_of_users;
 ALTER TABLE seen_recipes OWNER TO regress_of_recipes;

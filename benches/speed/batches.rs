@@ -2,10 +2,10 @@ use std::time::Instant;
 
 use postgres::SimpleQueryMessage;
 
-use crate::cluster::Cluster;
 use crate::outage::{Outage, SETTINGS, copy, execute, fresh, index};
 use crate::report::Table;
 use crate::{median, size};
+use cluster::Cluster;
 
 const VARIANTS: &[(&str, &str)] = &[
     ("one transaction", include_str!("../regular.sql")),

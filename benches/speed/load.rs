@@ -1,10 +1,10 @@
 use std::path::Path;
 use std::thread;
 
-use crate::cluster::Cluster;
 use crate::outage::{Outage, SETTINGS, copy, execute};
 use crate::report::Table;
 use crate::size;
+use cluster::Cluster;
 
 /// Seconds of load: long enough that a hundredth of its transactions is more than meet the first look at the table.
 const SECONDS: &str = "60";

@@ -7,9 +7,6 @@
 //! Arguments name the chapters to run (`runs quiet scale batches load serve`; all without). ROWS, RECIPES and ROUNDS change the
 //! size. Tables go to target/bench as Markdown and JSON, the curve as SVG.
 
-#[path = "../../tests/cluster/mod.rs"]
-mod cluster;
-
 mod batches;
 mod load;
 mod outage;

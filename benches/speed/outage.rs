@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use postgres::Client;
 
-use crate::cluster::Cluster;
+use cluster::Cluster;
 
 /// For statements that are compared; a table and its indexes fit into the buffers, those of 9,000,000 rows too.
 pub const SETTINGS: &str = "shared_buffers = 10GB\nmax_wal_size = 32GB\nautovacuum = off\nfsync = off\n";

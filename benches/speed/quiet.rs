@@ -1,8 +1,8 @@
-use crate::cluster::Cluster;
 use crate::outage::{Outage, SETTINGS, copy, execute, index};
 use crate::report::Table;
 use crate::runs::{Comparison, LOOP, compare};
 use crate::size;
+use cluster::Cluster;
 
 const NIGHTLY: &[(&str, &str)] = &[("backlog_cleanup_failed_generations()", include_str!("../regular.sql")), LOOP];
 const ALONE: &[(&str, &str)] = &[("backlog_cleanup_failed_generations()", include_str!("../regular.sql"))];

@@ -1,7 +1,7 @@
-use crate::cluster::Cluster;
 use crate::outage::{Outage, SETTINGS, copy, execute, fresh, index, time};
 use crate::report::Table;
 use crate::{median, size};
+use cluster::Cluster;
 
 /// Variants (name, statements) on one database; the first is ours.
 pub struct Comparison {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use plotters::prelude::*;
 use postgres::Client;
 
-use crate::cluster::Cluster;
 use crate::outage::{Outage, SETTINGS, fresh, time};
 use crate::report::{Table, file};
 use crate::{median, size};
+use cluster::Cluster;
 
 /// Cost per removed row, and memory, from 100,000 removed rows to 5,000,000; beside it what a plain DELETE costs, ten rows
 /// per recipe more.

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cluster::Cluster;
 use crate::outage::{Outage, SETTINGS, index};
 use crate::report::Table;
 use crate::size;
+use cluster::Cluster;
 
 const TOKEN: &str = "the-token-of-the-measured-monitor";
 

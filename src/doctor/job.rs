@@ -1,6 +1,7 @@
+use backlog_cleanup_report::{DEFAULT_SCHEDULE, job_name};
+
 use crate::doctor::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
-use crate::postgres::read::read_one;
 use crate::schedule::{self, job_of, pg_cron_is_here};
 
 const PG_CRON: &str = "
@@ -14,12 +15,12 @@ const PG_CRON: &str = "
     FROM current_setting('cron.database_name', true) AS home
     WHERE home IS DISTINCT FROM current_database()";
 
-/// Whether pg_cron is here and loaded.
+/// Checks that pg_cron is installed in this database, and loaded.
 pub fn pg_cron(target: &str) -> Result<Vec<Problem>> {
     if pg_cron_is_here()? { problems(PG_CRON, &[]) } else { absent(target) }
 }
 
-/// Whether a job runs the target, and is active.
+/// Checks that a job runs the target, and that it is active.
 pub fn job(target: &str) -> Result<Vec<Problem>> {
     if !pg_cron_is_here()? {
         return absent(target);
@@ -29,7 +30,7 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
     Ok(match (job["jobId"].as_i64(), job["active"].as_bool()) {
         (None, _) => problem(
             format!("no job runs target \"{target}\""),
-            schedule::call_to_schedule(NIGHTLY, false, target, &job_name(target)?)?,
+            schedule::call_to_schedule(DEFAULT_SCHEDULE, false, target, &job_name(target))?,
         ),
         (Some(id), Some(false)) => problem(
             format!("job {} is not active", job["jobName"]),
@@ -41,9 +42,9 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
 
 const USER: &str = "
     SELECT 'fail',
-           CASE WHEN r.oid IS NULL THEN format('role %I, as whom job %s runs, does not exist', j.username, j.jobid)
-                WHEN NOT r.rolcanlogin THEN format('role %I, as whom job %s runs, may not log in', j.username, j.jobid)
-                ELSE format('role %I, as whom job %s runs, may not run it', j.username, j.jobid) END,
+           CASE WHEN r.oid IS NULL THEN format('job %s runs as role \"%s\", which does not exist', j.jobid, j.username)
+                WHEN NOT r.rolcanlogin THEN format('job %s runs as role \"%s\", which may not log in', j.jobid, j.username)
+                ELSE format('job %s runs as role \"%s\", which may not run it', j.jobid, j.username) END,
            format('SELECT cron.unschedule(%s)', j.jobid)
     FROM cron.job j
     JOIN pg_extension e ON e.extname = 'backlog_cleanup'
@@ -55,7 +56,7 @@ const USER: &str = "
 pub fn user(target: &str) -> Result<Vec<Problem>> {
     let mut found = of_job(target, USER)?;
     for problem in found.iter_mut().filter(|problem| problem.status == Status::Fail) {
-        let own = schedule::call_to_schedule(NIGHTLY, false, target, &job_name(target)?)?;
+        let own = schedule::call_to_schedule(DEFAULT_SCHEDULE, false, target, &job_name(target))?;
         problem.fix = problem.fix.take().map(|remove| format!("{remove}; {own}"));
     }
     Ok(found)
@@ -74,7 +75,7 @@ const RUNS: &str = "
     ORDER BY last.place
     LIMIT 1";
 
-/// The newest failure among the last five runs.
+/// Finds the newest failure among the last five runs.
 pub fn runs(target: &str) -> Result<Vec<Problem>> {
     of_job(target, RUNS)
 }
@@ -89,7 +90,7 @@ pub fn time_zone(_target: &str) -> Result<Vec<Problem>> {
     problems(TIME_ZONE, &[])
 }
 
-/// The problems that a statement finds in the target's job, whose id is `$1`.
+/// Runs a statement that finds problems of the target's job; `$1` is the job's id.
 fn of_job(target: &str, statement: &str) -> Result<Vec<Problem>> {
     match job_of(target)?["jobId"].as_i64() {
         Some(id) => problems(statement, &[id.into()]),
@@ -97,24 +98,9 @@ fn of_job(target: &str, statement: &str) -> Result<Vec<Problem>> {
     }
 }
 
-/// What is said where pg_cron is not installed here: the same as by `backlog_cleanup_schedule`.
+/// The problem if pg_cron is not in this database: the error that `backlog_cleanup_schedule` would raise.
 fn absent(target: &str) -> Result<Vec<Problem>> {
-    let absent = schedule::cannot_schedule(NIGHTLY, false, target, &job_name(target)?)?;
+    let absent = schedule::cannot_schedule(DEFAULT_SCHEDULE, false, target, &job_name(target))?;
     let (detail, fix) = (absent.message().to_owned(), absent.hint().map(str::to_owned));
     Ok(vec![Problem { status: Status::Warn, detail, fix }])
-}
-
-const NIGHTLY: &str = "0 2 * * *";
-
-/// A name for the target's job, no longer than pg_cron stores.
-fn job_name(target: &str) -> Result<String> {
-    let name = match target {
-        "generations" => "backlog-cleanup-daily".into(),
-        _ => format!("backlog-cleanup-{target}"),
-    };
-    if name.len() <= 63 {
-        return Ok(name);
-    }
-    let hash = read_one::<String>("SELECT pg_catalog.to_hex(pg_catalog.hashtext($1))", &[target.into()])?;
-    Ok(format!("{}-{}", &name[..name.floor_char_boundary(54)], hash.unwrap_or_default()))
 }

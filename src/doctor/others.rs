@@ -11,15 +11,15 @@ const VIEWS: &str = ", below (view, oid) AS (
         JOIN pg_rewrite r ON r.ev_class = below.oid
         JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
     )
-    SELECT 'warn', format('%s, which is below view %s, belongs to %I, whose code there would run as %I: one of them should own both',
-                          c.oid::regclass, v.oid::regclass, c.relowner::regrole::name, v.relowner::regrole::name), NULL
+    SELECT 'warn', format('view %s reads %s of role %s, whose code there runs as role %s: one role should own both',
+                          v.oid::regclass, c.oid::regclass, c.relowner::regrole, v.relowner::regrole), NULL
     FROM below JOIN pg_class v ON v.oid = below.view JOIN pg_class c ON c.oid = below.oid
     WHERE NOT pg_has_role(c.relowner, v.relowner, 'USAGE')
     ORDER BY 2";
 
 const CASCADES: &str = "
-    SELECT 'warn', format('a removal changes rows of %s, which belongs to %I, whose triggers there run as %I: one of them should own both',
-                          c.oid::regclass, c.relowner::regrole::name, t.relowner::regrole::name), NULL
+    SELECT 'warn', format('a removal changes %s of role %s, whose triggers there run as role %s: one role should own both',
+                          c.oid::regclass, c.relowner::regrole, t.relowner::regrole), NULL
     FROM pg_constraint f
     JOIN used ON used.oid = f.confrelid
     JOIN pg_class t ON t.oid = used.oid

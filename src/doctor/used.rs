@@ -1,4 +1,4 @@
-/// A statement on `used (oid)`: the tables of `$1` (`oid[]`), their partitions and children.
+/// Puts `used (oid)` before a statement that reads it: the tables in `$1` (`oid[]`), their partitions and children.
 pub fn on_tables(statement: &str) -> String {
     format!(
         "WITH RECURSIVE used (oid) AS (

@@ -6,13 +6,14 @@ use pgrx::prelude::*;
 use crate::extension;
 use crate::history::ledger;
 use crate::history::run::Run;
+use crate::plan::cutoff::Cutoffs;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::prepared;
-use crate::rank::tally::{RecipeCount, Tally};
+use crate::rank::tally::RecipeCount;
 use crate::remove::Left;
 use crate::target::Target;
 
-/// Marks the `running` runs of a target as interrupted. The caller holds the target, so nobody is at work on them.
+/// Marks the `running` runs of a target as interrupted. The caller has locked the target, so no process works on them.
 pub fn interrupt(target: &str) -> Result<()> {
     let runs = extension::as_owner(|| {
         Spi::connect_mut(|client| {
@@ -35,7 +36,7 @@ pub fn interrupt(target: &str) -> Result<()> {
     runs.into_iter().try_for_each(sum_up)
 }
 
-/// What the committed batches of a run `$1` have removed per recipe, as long as it is not summed up.
+/// What the committed batches of run `$1` have removed per recipe, until `sum_up` clears them.
 const COUNTED: &str = "
     SELECT recipe_id, greatest(sum(failed), sum(removed))::bigint AS failed_count,
            sum(removed)::bigint AS cleaned_count
@@ -72,7 +73,7 @@ pub fn stop(run_id: i64) -> Result<()> {
     extension::as_owner(|| Spi::run_with_args(stop, &[run_id.into()]).map_err(spi))
 }
 
-/// Says what a run waits for.
+/// Records what a run waits for.
 pub fn waiting(run_id: i64, reason: &str) -> Result<()> {
     let wait = "UPDATE backlog_cleanup.run SET waiting_for = $2
                 WHERE id = $1 AND waiting_for IS DISTINCT FROM $2";
@@ -120,9 +121,10 @@ pub fn milliseconds(run_id: i64) -> Result<BatchMilliseconds> {
     Ok(BatchMilliseconds { median: figure(0), p99: figure(1), max: figure(2) })
 }
 
-/// Records a batch in the transaction that removed its rows: in the run, the ledger and the list of batches.
-pub fn write(run: &Run, target: &Target, tally: &Tally, left: Left, took: Duration) -> Result<()> {
-    let removed = tally.removed();
+/// Records a batch in the transaction that removed its rows: in the run, the ledger and the list of batches. Errors: 40001
+/// (with it the run would have removed more than were ranked).
+pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, left: Left, took: Duration) -> Result<()> {
+    let removed = cutoffs.tally.removed();
     let batch = extension::as_owner(|| {
         prepared::get_one::<i64>(
             "UPDATE backlog_cleanup.run
@@ -137,10 +139,11 @@ pub fn write(run: &Run, target: &Target, tally: &Tally, left: Left, took: Durati
     if removed == 0 {
         return Ok(());
     }
-    let lost: Vec<_> = tally.list.iter().filter(|recipe| recipe.removed > 0).collect();
+    cutoffs.check()?;
+    let lost: Vec<_> = cutoffs.tally.list.iter().filter(|recipe| recipe.removed > 0).collect();
     let recipe_ids: Vec<Option<String>> = lost.iter().map(|recipe| recipe.recipe_id.clone()).collect();
     let counts: Vec<i64> = lost.iter().map(|recipe| recipe.removed).collect();
-    ledger::write(target, &run.mode, run.id, batch, removed)?;
+    ledger::write(target, run.mode, run.id, batch, removed)?;
     extension::as_owner(|| {
         prepared::run(
             "INSERT INTO backlog_cleanup.run_batch (run_id, batch, recipe_ids, removed, milliseconds, finished_at)

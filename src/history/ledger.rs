@@ -1,3 +1,4 @@
+use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, spi};
@@ -5,7 +6,7 @@ use crate::postgres::owner::as_owner_of;
 use crate::target::Target;
 
 /// Writes one row into the platform's ledger, if the target has one: for a whole run, or for one of its batches.
-pub fn write(target: &Target, mode: &str, run_id: i64, batch: Option<i64>, removed: i64) -> Result<()> {
+pub fn write(target: &Target, mode: Mode, run_id: i64, batch: Option<i64>, removed: i64) -> Result<()> {
     let Some(ledger) = &target.ledger else { return Ok(()) };
     let batch = batch.map_or(String::new(), |batch| format!(", batch {batch}"));
     as_owner_of(&ledger.table, || {

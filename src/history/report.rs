@@ -1,4 +1,4 @@
-use backlog_cleanup_report::{Batched, CleanupDetail, EmergencyReport, RegularReport, recipe_id};
+use backlog_cleanup_report::{Batched, CleanupDetail, EmergencyReport, RegularReport, State, recipe_id};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::Serialize;
@@ -21,7 +21,7 @@ pub enum RunReport {
     Emergency(EmergencyReport),
 }
 
-/// Makes the report of a run; one without an id is a dry run. `recipes` in the order in which the report has them.
+/// Makes the report of a run. A run without an id is a dry run. The report keeps the order of `recipes`.
 pub fn report(
     rules: &Rules,
     run_id: Option<i64>,
@@ -29,7 +29,7 @@ pub fn report(
     recipes: &[RecipeCount],
     duration_ms: i64,
 ) -> Result<RunReport> {
-    let (target, mode) = (rules.target.name.clone(), rules.mode().into());
+    let (target, mode) = (rules.target.name.clone(), rules.mode());
     let dry_run = run_id.is_none();
     let cleanup_details = details(&RecipeNames::of(rules.target)?, rules.target.recipe.is_number(), recipes);
     let removed = recipes.iter().map(|recipe| recipe.removed).sum();
@@ -75,7 +75,7 @@ pub fn details(names: &RecipeNames, is_number: bool, recipes: &[RecipeCount]) ->
     recipes.iter().map(detail).collect()
 }
 
-/// The message of a run that has come to its end.
+/// The message of a completed run.
 pub fn done(rules: &Rules) -> String {
     match rules.cutoff {
         _ if rules.is_disabled() => {
@@ -105,12 +105,12 @@ pub fn finish(run: &Run, target: &Target) -> Result<Json> {
     })?;
     let closed = closed.map_or(serde_json::Value::Null, |closed| closed.0);
     let number = |key: &str| closed[key].as_i64().unwrap_or_default();
-    let state = closed["state"].as_str().unwrap_or_default();
+    let state = closed["state"].as_str().and_then(|state| state.parse().ok()).unwrap_or(State::Stopped);
     let rules = run.rules(target);
-    let message = if state == "completed" { done(&rules) } else { "Stopped before its end".into() };
+    let message = if state == State::Completed { done(&rules) } else { "Stopped before its end".into() };
     Json::of(&Batched {
         report: report(&rules, Some(run.id), message, &recipes, number("milliseconds"))?,
-        state: state.into(),
+        state,
         batches: number("batches"),
         workers: number("workers"),
         skipped_count: number("skipped"),

@@ -1,3 +1,4 @@
+use backlog_cleanup_report::{Mode, State};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -11,8 +12,9 @@ use crate::rules::Rules;
 use crate::rules::policy::Cutoff;
 use crate::rules::selection::Selection;
 use crate::target::Target;
+use crate::target::reading::Reading;
 
-/// How a batched run goes, by its arguments and columns of `backlog_cleanup.run`. Intervals as text.
+/// The pace of a batched run: arguments that are also columns of `backlog_cleanup.run`. Intervals are text.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Pace {
     pub batch_size: Option<i64>,
@@ -22,17 +24,19 @@ pub struct Pace {
     pub workers: Option<i32>,
 }
 
-/// A batched run as its row has it.
+/// A batched run, read from its row.
 #[derive(Deserialize)]
 pub struct Run {
     pub id: i64,
     pub target: String,
-    pub mode: String,
-    pub state: String,
+    pub mode: Mode,
+    pub state: State,
     pub recipe_id: Option<String>,
     pub failure_type: Option<String>,
-    /// ISO 8601, UTC, or `-infinity`; means nothing in an emergency run.
+    /// ISO 8601, UTC, or `-infinity`; unused in an emergency run.
     pub cutoff_utc: String,
+    /// How the target was read when the run started.
+    pub reading: Option<Reading>,
     pub removed: i64,
     pub batches: i64,
     pub batch_size: i64,
@@ -72,7 +76,7 @@ impl Run {
         Rules {
             target,
             selection: Selection { recipe_id: self.recipe_id.as_deref(), failure_type: self.failure_type.as_deref() },
-            cutoff: (self.mode == "regular").then(|| Cutoff(self.cutoff_utc.clone())),
+            cutoff: (self.mode == Mode::Regular).then(|| Cutoff(self.cutoff_utc.clone())),
         }
     }
 
@@ -80,12 +84,12 @@ impl Run {
         self.max_rows.map(|rows| rows - self.removed)
     }
 
-    /// So many seconds, or as many as the run has left.
+    /// The given seconds, or those that the run has left if they are fewer.
     pub fn in_time(&self, seconds: f64) -> f64 {
         self.seconds_left.map_or(seconds, |left| seconds.min(left.max(0.0)))
     }
 
-    /// Whether it has had its time or its rows.
+    /// Whether it has reached its `max_duration` or `max_rows`.
     pub fn is_over(&self) -> bool {
         self.seconds_left.is_some_and(|left| left <= 0.0) || self.rows_left().is_some_and(|rows| rows <= 0)
     }
@@ -93,19 +97,20 @@ impl Run {
 
 /// Records that a batched run starts. Returns its id.
 pub fn start(rules: &Rules, tally: &Tally, pace: &Pace, caller: &str) -> Result<i64> {
-    let pace = serde_json::to_value(pace).map_or(serde_json::Value::Null, |pace| pace);
+    let pace = serde_json::to_value(pace).unwrap_or_default();
+    let reading = serde_json::to_value(Reading::of(rules.target)).unwrap_or_default();
     extension::as_owner(|| {
         Spi::get_one_with_args::<i64>(
             "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,
                                               total_failed, removed, recipes_affected, batch_size, pause, max_duration,
-                                              max_rows, workers, started_at)
+                                              max_rows, workers, reading, started_at)
              SELECT $1, $2, 'running', $3::name, $4, $5, $6::timestamptz, $7, 0, $8, p.batch_size, p.pause, p.max_duration,
-                    p.max_rows, p.workers, clock_timestamp()
+                    p.max_rows, p.workers, $10, clock_timestamp()
              FROM jsonb_populate_record(NULL::backlog_cleanup.run, $9) p
              RETURNING id",
             &[
                 rules.target.name.as_str().into(),
-                rules.mode().into(),
+                rules.mode().as_str().into(),
                 caller.into(),
                 rules.selection.recipe_id.into(),
                 rules.selection.failure_type.into(),
@@ -113,6 +118,7 @@ pub fn start(rules: &Rules, tally: &Tally, pace: &Pace, caller: &str) -> Result<
                 tally.failed().into(),
                 (tally.list.len() as i64).into(),
                 JsonB(pace).into(),
+                JsonB(reading).into(),
             ],
         )
         .map_err(spi)
@@ -131,7 +137,7 @@ pub fn record(rules: &Rules, tally: &Tally, caller: &str) -> Result<i64> {
              RETURNING id",
             &[
                 rules.target.name.as_str().into(),
-                rules.mode().into(),
+                rules.mode().as_str().into(),
                 caller.into(),
                 rules.selection.recipe_id.into(),
                 rules.selection.failure_type.into(),
@@ -143,7 +149,7 @@ pub fn record(rules: &Rules, tally: &Tally, caller: &str) -> Result<i64> {
         )
         .map_err(spi)?
         .unwrap_or_default();
-        // About in the order of the index, which then grows at its end.
+        // Roughly in the order of the index, so that it grows at its end.
         let mut recipes: Vec<&RecipeCount> = tally.list.iter().collect();
         recipes.sort_unstable_by_key(|recipe| &recipe.recipe_id);
         let ids: Vec<Option<&str>> = recipes.iter().map(|recipe| recipe.recipe_id.as_deref()).collect();

@@ -1,4 +1,5 @@
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 
 use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
@@ -7,76 +8,126 @@ use pgrx::spi::quote_literal;
 use crate::extension;
 use crate::postgres::datum::{instant_as_text, text_of};
 use crate::postgres::error::{Result, error, spi};
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::now::rows_now;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::stream;
 use crate::rank::position::{Order, Position};
+use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
 use crate::target::Target;
 
-/// Keeps the cutoffs of a run where a crash cannot lose them.
+/// Saves the cutoffs of a run in a table, so that they survive a crash.
 pub fn save(target: &Target, run_id: i64, tally: &Tally) -> Result<()> {
-    // An earlier run of this session may have had the same id, in another life of the extension.
+    // An earlier run of this session has the same id if the extension was dropped and created again in between.
     forget();
     let ids: Vec<Option<String>> = tally.list.iter().map(|recipe| recipe.recipe_id.clone()).collect();
     let failed: Vec<i64> = tally.list.iter().map(|recipe| recipe.failed).collect();
+    let removable: Vec<i64> = tally.list.iter().map(|recipe| recipe.removed).collect();
     let cutoffs = || tally.list.iter().map(|recipe| recipe.cutoff);
+    let at: Vec<Option<String>> =
+        cutoffs().map(|cutoff| cutoff.map(|cutoff| instant_as_text(cutoff.at, pg_sys::TIMESTAMPOID))).collect();
+    // SAFETY: the id of a position is of the id column's type.
+    let text_of_id = |id| unsafe { text_of(id, target.id.type_oid) };
+    // As the table's owner: the id type's output function may be any role's code.
+    let cutoff_ids: Vec<Option<String>> = reading_as_owner_of(&target.table, || {
+        Ok(cutoffs().map(|cutoff| cutoff.and_then(|cutoff| cutoff.id).map(text_of_id)).collect())
+    })?;
     extension::as_owner(|| {
-        let at: Vec<Option<String>> =
-            cutoffs().map(|cutoff| cutoff.map(|cutoff| instant_as_text(cutoff.at, pg_sys::TIMESTAMPOID))).collect();
-        // SAFETY: the id of a position is of the id column's type.
-        let text_of_id = |id| unsafe { text_of(id, target.id.type_oid) };
-        let cutoff_ids: Vec<Option<String>> =
-            cutoffs().map(|cutoff| cutoff.and_then(|cutoff| cutoff.id).map(text_of_id)).collect();
         Spi::run_with_args(
-            "INSERT INTO backlog_cleanup.run_cutoff (run_id, place, recipe_id, failed, failed_at, id)
-             SELECT $1, place - 1, recipe_id, failed, failed_at::timestamp, id
-             FROM ROWS FROM (unnest($2), unnest($3), unnest($4), unnest($5))
-                  WITH ORDINALITY AS cutoff (recipe_id, failed, failed_at, id, place)",
-            &[run_id.into(), ids.into(), failed.into(), at.into(), cutoff_ids.into()],
+            "INSERT INTO backlog_cleanup.run_cutoff (run_id, place, recipe_id, failed, removable, failed_at, id)
+             SELECT $1, place - 1, recipe_id, failed, removable, failed_at::timestamp, id
+             FROM ROWS FROM (unnest($2), unnest($3), unnest($4), unnest($5), unnest($6))
+                  WITH ORDINALITY AS cutoff (recipe_id, failed, removable, failed_at, id, place)",
+            &[run_id.into(), ids.into(), failed.into(), removable.into(), at.into(), cutoff_ids.into()],
         )
         .map_err(spi)
     })
 }
 
 thread_local! {
-    /// The cutoffs of the batched run that this process last worked on. Their ids are in the context.
-    static LOADED: RefCell<Option<(i64, Reading, Tally)>> = const { RefCell::new(None) };
+    /// The cutoffs of the batched run that this process last worked on. Their ids live in `CONTEXT`.
+    static LOADED: RefCell<Option<Cutoffs>> = const { RefCell::new(None) };
     static CONTEXT: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// What a cutoff's meaning hangs on: the names and types of the columns, and the time zone.
-#[derive(PartialEq)]
-struct Reading([(String, pg_sys::Oid); 3], String);
-
-impl Reading {
-    fn of(target: &Target) -> Reading {
-        let columns = [&target.recipe, &target.failed_at, &target.id];
-        Reading(columns.map(|column| (column.name.clone(), column.type_oid)), target.time_zone.clone())
-    }
+/// The recipes of a batched run with their cutoffs, and how many rows of each it may still remove. The limit is needed because
+/// rows written since the ranking may be older than the cutoff, and the breaker has not counted them.
+pub struct Cutoffs {
+    run_id: i64,
+    pub tally: Tally,
+    /// In the order of the recipes; empty in an emergency run, which ranks nothing.
+    left: Vec<i64>,
+    /// The last batch, of any process, that has been subtracted from `left`.
+    batch: i64,
 }
 
-/// Does `work` with the recipes of a run and their cutoffs; nothing is counted yet. Errors: 55000 (the columns' mapping or the
-/// time zone has changed since they were loaded).
-pub fn with<T>(target: &Target, run_id: i64, work: impl FnOnce(&mut Tally) -> Result<T>) -> Result<T> {
-    let reading = Reading::of(target);
-    let mut tally = match LOADED.take() {
-        Some((run, before, _)) if run == run_id && before != reading => {
-            return Err(error(
-                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!(
-                    "target \"{}\": its columns or its time zone have changed since run {run_id} started",
-                    target.name
-                ),
-                "CALL backlog_cleanup_run()".into(),
-            ));
-        }
-        Some((run, _, tally)) if run == run_id => tally,
-        _ => load(target, run_id)?,
+/// Does `work` with the recipes of a run and their cutoffs; nothing is counted yet.
+pub fn with<T>(target: &Target, run_id: i64, work: impl FnOnce(&mut Cutoffs) -> Result<T>) -> Result<T> {
+    let mut cutoffs = match LOADED.take().filter(|loaded| loaded.run_id == run_id) {
+        Some(loaded) => loaded,
+        None => load(target, run_id)?,
     };
-    tally.list.iter_mut().for_each(|recipe| recipe.removed = 0);
-    let done = work(&mut tally);
-    LOADED.set(Some((run_id, reading, tally)));
+    cutoffs.tally.list.iter_mut().for_each(|recipe| recipe.removed = 0);
+    cutoffs.catch_up()?;
+    let done = work(&mut cutoffs);
+    LOADED.set(Some(cutoffs));
     done
+}
+
+impl Cutoffs {
+    /// Drops rows of recipes that have lost as many rows as were ranked.
+    pub fn limit(&self, rows: &mut Vec<Removable>) {
+        let mut found: HashMap<usize, i64> = HashMap::new();
+        rows.retain(|row| {
+            let Some((recipe, left)) = row.recipe().and_then(|recipe| Some((recipe, self.left.get(recipe)?))) else {
+                return true;
+            };
+            let found = found.entry(recipe).or_default();
+            *found += 1;
+            *found <= *left
+        });
+    }
+
+    /// Checks that this batch and all batches before it have removed no more rows than were ranked. The caller has numbered
+    /// the batch, so that those before it are committed. Errors: 40001.
+    pub fn check(&mut self) -> Result<()> {
+        self.catch_up()?;
+        let recipes = self.tally.list.iter().zip(&self.left);
+        if recipes.clone().all(|(recipe, left)| recipe.removed <= *left) {
+            return Ok(());
+        }
+        Err(error(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!("run {} would remove more rows than there were when it started", self.run_id),
+            "CALL backlog_cleanup_run()".into(),
+        ))
+    }
+
+    /// Subtracts what committed batches have removed since the last call.
+    fn catch_up(&mut self) -> Result<()> {
+        const REMOVED: &str = "
+            SELECT recipe_ids, removed, batch FROM backlog_cleanup.run_batch WHERE run_id = $1 AND batch > $2
+            ORDER BY batch";
+        if self.left.is_empty() {
+            return Ok(());
+        }
+        let arguments = [self.run_id.into(), self.batch.into()];
+        let batches = extension::as_owner(|| {
+            rows_now(REMOVED, &arguments, |row| {
+                Ok((row.get::<Vec<Option<String>>>(1)?, row.get::<Vec<i64>>(2)?, row.get::<i64>(3)?))
+            })
+        })?;
+        for (recipe_ids, removed, batch) in batches {
+            for (recipe_id, removed) in recipe_ids.iter().flatten().zip(removed.iter().flatten()) {
+                let recipe = self.tally.of_id(recipe_id.as_deref());
+                if let Some(left) = self.left.get_mut(recipe) {
+                    *left -= removed;
+                }
+            }
+            self.batch = batch.unwrap_or(self.batch);
+        }
+        Ok(())
+    }
 }
 
 /// Forgets the cutoffs that this process has loaded.
@@ -88,7 +139,7 @@ pub fn forget() {
     }
 }
 
-fn load(target: &Target, run_id: i64) -> Result<Tally> {
+fn load(target: &Target, run_id: i64) -> Result<Cutoffs> {
     forget();
     if CONTEXT.get().is_null() {
         // SAFETY: a context below one that lives as long as the process.
@@ -105,29 +156,30 @@ fn load(target: &Target, run_id: i64) -> Result<Tally> {
     // SAFETY: `Order::of` is called in the context that the ids are to live in.
     let order = unsafe { PgMemoryContexts::For(CONTEXT.get()).switch_to(|_| Order::of(&target.id)) };
     let mut tally = Tally::of(target.recipe.is_integer());
-    let mut ids: Vec<String> = Vec::new();
+    let (mut ids, mut left): (Vec<String>, Vec<i64>) = Default::default();
     let rows = format!(
-        "SELECT recipe_id, failed, failed_at, id FROM backlog_cleanup.run_cutoff
+        "SELECT recipe_id, failed, failed_at, id, removable FROM backlog_cleanup.run_cutoff
          WHERE run_id = {run_id} ORDER BY place"
     );
     extension::as_owner(|| {
         stream(&rows, |row| {
-            // SAFETY: the first and the last column are texts.
+            // SAFETY: both columns are texts.
             let (recipe_id, id) = unsafe { (row.text(0), row.text(3)) };
             let place = tally.of_id(recipe_id);
             tally.list[place].failed = row.number(1).unwrap_or_default();
             tally.list[place].cutoff = row.number(2).map(|at| Position { at, id: None });
+            left.push(row.number(4).unwrap_or_default());
             ids.push(id.map_or("NULL".into(), quote_literal));
         })
     })?;
-    // As the table's owner, whose type's input function may be anybody's.
+    // As the table's owner: the id type's input function may be any role's code.
     let parsed = format!(
         "SELECT kept.id::{} FROM pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[]) WITH ORDINALITY kept (id, place) ORDER BY place",
         target.id.sql_type,
         ids.join(", ")
     );
     let mut place = 0;
-    as_owner_of(&target.table, || {
+    reading_as_owner_of(&target.table, || {
         stream(&parsed, |row| {
             if let Some(cutoff) = &mut tally.list[place].cutoff {
                 *cutoff = order.keep(Position { id: row.datum(0), ..*cutoff });
@@ -135,5 +187,5 @@ fn load(target: &Target, run_id: i64) -> Result<Tally> {
             place += 1;
         })
     })?;
-    Ok(tally)
+    Ok(Cutoffs { run_id, tally, left, batch: 0 })
 }

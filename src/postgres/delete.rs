@@ -6,10 +6,10 @@ use pgrx::prelude::*;
 use crate::postgres::executor::start;
 use crate::postgres::stream::Row;
 
-/// Values that are handed over in one go: counting them between two rows of a DELETE would leave the processor's cache.
+/// Values per call of `each`: counting after every row would evict the DELETE from the processor's cache.
 const CHUNK: usize = 65_536;
 
-/// What watches the scan of the statement that runs.
+/// Collects the column's values while a DELETE scans.
 struct Watch<'a> {
     next: unsafe extern "C-unwind" fn(*mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot,
     column: i16,
@@ -17,21 +17,29 @@ struct Watch<'a> {
     each: &'a mut dyn FnMut(&[Option<pg_sys::Datum>]),
 }
 
-/// The innermost watch; `delete` sets it for as long as its statement runs. A backend has one thread.
+/// The innermost watch; `delete_scanned` sets it while its statement runs. A backend has one thread.
 static WATCH: AtomicPtr<Watch> = AtomicPtr::new(null_mut());
+
+/// The column that `delete_scanned` reads.
+#[derive(Clone, Copy)]
+pub struct Scanned {
+    pub table: pg_sys::Oid,
+    /// Its `attnum` in the table.
+    pub number: i16,
+    pub type_oid: pg_sys::Oid,
+}
 
 /// Runs a DELETE and calls `each` with the value of one column of every row that its scan returns, in chunks. (RETURNING
 /// would fetch each row twice, a fifth of a run's time.) Returns the number of rows removed, which is less than scanned if a
 /// trigger or another session kept some. `None`, with nothing removed, if the plan has no plain scan; also `None` if
-/// EvalPlanQual rechecked a row: it may have gone from another recipe than it was found in, and the caller must roll back.
+/// EvalPlanQual rechecked a row: another session may have changed its recipe since the scan, and the caller must roll back.
 ///
 /// # Safety
 ///
-/// `column` is the number of a column of `table` whose type is passed by value.
+/// The column's type is passed by value.
 pub unsafe fn delete_scanned(
     delete: &str,
-    table: pg_sys::Oid,
-    column: i16,
+    column: Scanned,
     mut each: impl FnMut(&[Option<pg_sys::Datum>]),
 ) -> Option<u64> {
     // SAFETY: a snapshot is active; the one that is pushed here is popped below, or by the abort. Nodes are cast to what
@@ -42,23 +50,23 @@ pub unsafe fn delete_scanned(
         pg_sys::UpdateActiveSnapshotCommandId();
         let removed = start(delete, pg_sys::CreateDestReceiver(pg_sys::CommandDest::DestNone), |started| {
             let plan = started.plan();
-            // A rule may have made an UPDATE of it, or a DELETE of another table's rows.
+            // A rule may have made it an UPDATE, or a DELETE from another table.
             let is_delete = (*plan).type_ == pg_sys::NodeTag::T_ModifyTableState && {
                 let modify = plan.cast::<pg_sys::ModifyTableState>();
                 (*modify).operation == pg_sys::CmdType::CMD_DELETE
-                    && (*(*(*modify).resultRelInfo).ri_RelationDesc).rd_id == table
+                    && (*(*(*modify).resultRelInfo).ri_RelationDesc).rd_id == column.table
             };
             let scan = if is_delete { (*plan).lefttree } else { null_mut() };
             let is_simple = scan.as_ref().is_some_and(|scan| {
                 use pg_sys::NodeTag::*;
-                matches!(scan.type_, T_SeqScanState | T_IndexScanState | T_BitmapHeapScanState)
+                matches!(scan.type_, T_SeqScanState | T_IndexScanState | T_BitmapHeapScanState) && column.is_in(scan)
             });
             let next_of_scan = if is_simple { (*scan).ExecProcNodeReal } else { None };
             next_of_scan.map(|next_of_scan| {
                 let values = Vec::with_capacity(CHUNK);
-                let mut watch = Watch { next: next_of_scan, column, values, each: &mut each };
+                let mut watch = Watch { next: next_of_scan, column: column.number, values, each: &mut each };
                 pg_sys::ExecSetExecProcNode(scan, Some(next));
-                // A trigger may run another of these.
+                // A trigger may run another `delete_scanned`.
                 let outer = Restore(WATCH.swap((&raw mut watch).cast(), Ordering::Relaxed));
                 let removed = started.run();
                 drop(outer);
@@ -72,7 +80,22 @@ pub unsafe fn delete_scanned(
     }
 }
 
-/// Gives the watch back to the statement around, also on an error.
+impl Scanned {
+    /// Whether the rows of a scan have the column, of its type.
+    ///
+    /// # Safety
+    ///
+    /// The scan is one of a relation, and started.
+    unsafe fn is_in(&self, scan: *const pg_sys::PlanState) -> bool {
+        // SAFETY: the caller's.
+        unsafe {
+            let slot = (*scan.cast::<pg_sys::ScanState>()).ss_ScanTupleSlot;
+            pg_sys::SPI_gettypeid((*slot).tts_tupleDescriptor, self.number.into()) == self.type_oid
+        }
+    }
+}
+
+/// Restores the watch of the outer statement, also after an error.
 struct Restore(*mut Watch<'static>);
 
 impl Drop for Restore {
@@ -81,8 +104,8 @@ impl Drop for Restore {
     }
 }
 
-/// Fetches the next row of the scan. An error of the scan leaves by this frame, which has nothing to drop: a guard around
-/// each row would cost more than to count it.
+/// Fetches the next row of the scan. An error in the scan jumps over this frame, which has nothing to drop: a guard around
+/// each row would cost more than counting it.
 ///
 /// # Safety
 ///

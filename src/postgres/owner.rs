@@ -1,30 +1,78 @@
+use std::panic::AssertUnwindSafe;
+
 use pgrx::prelude::*;
 
 use crate::postgres::discretion::discreetly;
 use crate::postgres::error::{Result, spi};
+use crate::postgres::session::Session;
 use crate::postgres::settings::{set_local, with_settings};
+use crate::postgres::subtransaction::look;
 use crate::postgres::table::Table;
 
-/// Does `work` on a table as its owner. Locks the table first, so that it keeps its owner and its name. Errors: 40001 (another
-/// session has changed or dropped it since it was looked up).
+/// Reads a table as its owner, in a subtransaction that is rolled back: code of the owner leaves nothing behind, and the
+/// table's lock is released. Errors: those of `as_owner_of`.
+pub fn reading_as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    protected(table, |table| look(|| switched(table, work)), Session::check)
+}
+
+/// Does `work` on a table as its owner. Locks the table first, so that it keeps its owner and its name. The caller's session
+/// is hidden from code of another owner, and unchanged afterwards. The caller has called `defer_nothing`. Errors: 40001
+/// (another session has changed or dropped the table since it was looked up), 42501 (something of the session cannot be
+/// hidden, or the owner's code has changed it).
 pub fn as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    protected(table, |table| switched(table, work), Session::clean)
+}
+
+/// Does `work` while the caller's session is hidden from code of the table's owner; then does `after` as the owner.
+fn protected<T>(
+    table: &Table,
+    work: impl FnOnce(&Table) -> Result<T>,
+    after: impl FnOnce(&Session) -> Result<()>,
+) -> Result<T> {
+    if is_at_home(table.owner) {
+        return work(table);
+    }
+    let session = Session::hide(table.owner)?;
+    PgTryBuilder::new(AssertUnwindSafe(|| {
+        let done = work(table)?;
+        acting_as(table.owner, &table.search_path, || after(&session))?;
+        Ok(done)
+    }))
+    .finally(|| session.show())
+    .execute()
+}
+
+fn switched<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
     discreetly(table.owner, || acting_as(table.owner, &table.search_path, || table.hold().and_then(|()| work())))
 }
 
-/// Does `work` as `owner` inside a security-restricted operation, as VACUUM and REINDEX do, so that nothing that it sets
-/// off runs as the caller. After an ERROR PostgreSQL restores the role itself, with the (sub)transaction.
-pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Whether code of `owner` already runs in the owner's session, or inside `as_owner_of`.
+fn is_at_home(owner: pg_sys::Oid) -> bool {
+    let (user, context) = who();
+    // SAFETY: only reads whose session it is.
+    let session_user = unsafe { pg_sys::GetSessionUserId() };
+    user == owner && (session_user == owner || context & pg_sys::SECURITY_RESTRICTED_OPERATION as i32 != 0)
+}
+
+/// The current role and security context.
+fn who() -> (pg_sys::Oid, i32) {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: both pointers are to variables of this frame.
+    unsafe { pg_sys::GetUserIdAndSecContext(&mut user, &mut context) };
+    (user, context)
+}
+
+/// Does `work` as `owner` inside a security-restricted operation, as VACUUM and REINDEX do, so that triggers and functions
+/// do not run as the caller. After an ERROR PostgreSQL restores the role itself, with the (sub)transaction.
+pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (user, context) = who();
     let restricted = (pg_sys::SECURITY_RESTRICTED_OPERATION | pg_sys::SECURITY_LOCAL_USERID_CHANGE) as i32;
-    // SAFETY: both pointers are to variables of this frame. An `Err` of `work` becomes an ERROR (see `Result`).
-    unsafe {
-        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-        pg_sys::SetUserIdAndSecContext(owner, context | restricted);
-    }
+    // SAFETY: an `Err` of `work` becomes an ERROR (see `Result`).
+    unsafe { pg_sys::SetUserIdAndSecContext(owner, context | restricted) };
     let done = with_settings(|| {
         set_local("search_path", search_path);
         set_local("row_security", "off");
-        // A value as text means the same in every process that works on a run, and on another server.
+        // Dates go as text between the processes of a run, and to other servers: they must read the same everywhere.
         set_local("DateStyle", "ISO");
         set_local("extra_float_digits", "1");
         work()

@@ -8,18 +8,22 @@ use crate::postgres::error::Result;
 /// Does `work` in a subtransaction. Commits it if `work` returns `Some`; rolls it back if it returns `None` or fails, and
 /// returns the failure.
 pub fn attempt<T>(work: impl FnOnce() -> Result<Option<T>>) -> std::result::Result<Option<T>, CaughtError> {
-    within(work, Option::is_some)
+    within(work, |done| matches!(done, Ok(Some(_))))
 }
 
-/// Does `work` that only reads, in a subtransaction that is rolled back: no lock that it takes outlives it.
+/// Does `work` in a subtransaction, rolls it back, and returns the result: no lock and nothing else outlives it.
 pub fn briefly<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, CaughtError> {
     within(work, |_| false)
 }
 
-/// Does `work` in a subtransaction. Commits it if `work` succeeds and what it returns is to be kept.
+/// The same. A failure is raised again.
+pub fn look<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    briefly(work).map_or_else(|failure| failure.rethrow(), Ok)
+}
+
 fn within<T>(
     work: impl FnOnce() -> Result<T>,
-    is_kept: impl FnOnce(&T) -> bool,
+    is_to_stay: impl FnOnce(&std::result::Result<T, CaughtError>) -> bool,
 ) -> std::result::Result<T, CaughtError> {
     // SAFETY: as PL/pgSQL begins and ends a block with exceptions: memory context and resource owner are those of before.
     let (context, owner) = unsafe {
@@ -33,7 +37,7 @@ fn within<T>(
         .execute();
     // SAFETY: as above.
     unsafe {
-        if done.as_ref().is_ok_and(is_kept) {
+        if is_to_stay(&done) {
             pg_sys::ReleaseCurrentSubTransaction();
         } else {
             pg_sys::RollbackAndReleaseCurrentSubTransaction();

@@ -6,11 +6,10 @@ use pgrx::direct_function_call;
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier as quote;
 
-use crate::postgres::error::{Result, error, spi};
-use crate::postgres::prepared::prepared;
-use crate::postgres::read::read_one;
+use crate::postgres::error::{Result, error};
+use crate::postgres::now::{one_now, rows_now};
 
-/// A table as the catalog has it.
+/// A table, read from the catalog.
 pub struct Table {
     pub oid: pg_sys::Oid,
     pub owner: pg_sys::Oid,
@@ -22,7 +21,7 @@ pub struct Table {
     has_parts: bool,
     /// Schema-qualified and quoted.
     pub name: String,
-    /// `pg_catalog`, the table's own schema, `pg_temp`: an application's ordinary triggers work.
+    /// `pg_catalog`, the table's own schema, `pg_temp`: enough for an application's ordinary triggers.
     pub search_path: String,
     columns: OnceLock<HashMap<String, Column>>,
 }
@@ -42,7 +41,7 @@ pub struct Column {
 }
 
 impl Table {
-    /// Finds a table by its schema-qualified name in SQL; what is no such name is not there.
+    /// Finds a table by its name, schema-qualified as in SQL. `None` also if the name is malformed.
     pub fn find(name: &str) -> Result<Option<Table>> {
         let oid: Option<pg_sys::Oid> =
             // SAFETY: to_regclass takes a text.
@@ -62,35 +61,30 @@ impl Table {
             FROM pg_catalog.pg_class c
             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
             WHERE c.oid OPERATOR(pg_catalog.=) $1";
-        Spi::connect(|client| {
-            let arguments = [oid.into()];
-            let rows = client.select(prepared(client, TABLE, &arguments)?, Some(1), &arguments)?;
-            let mut tables = rows.map(|row| -> spi::Result<Table> {
-                let (schema, relation): (String, String) =
-                    (row.get(4)?.unwrap_or_default(), row.get(5)?.unwrap_or_default());
-                Ok(Table {
-                    oid: row.get(1)?.unwrap_or(pg_sys::InvalidOid),
-                    owner: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
-                    kind: row.get(3)?.unwrap_or_default(),
-                    is_temporary: row.get(6)?.unwrap_or_default(),
-                    has_parts: row.get(7)?.unwrap_or_default(),
-                    search_path: format!("pg_catalog, {}, pg_temp", quote(&schema)),
-                    name: qualified(schema, relation),
-                    columns: OnceLock::new(),
-                })
-            });
-            tables.next().transpose()
-        })
-        .map_err(spi)
+        let tables = rows_now(TABLE, &[oid.into()], |row| {
+            let (schema, relation): (String, String) =
+                (row.get(4)?.unwrap_or_default(), row.get(5)?.unwrap_or_default());
+            Ok(Table {
+                oid: row.get(1)?.unwrap_or(pg_sys::InvalidOid),
+                owner: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
+                kind: row.get(3)?.unwrap_or_default(),
+                is_temporary: row.get(6)?.unwrap_or_default(),
+                has_parts: row.get(7)?.unwrap_or_default(),
+                search_path: format!("pg_catalog, {}, pg_temp", quote(&schema)),
+                name: qualified(schema, relation),
+                columns: OnceLock::new(),
+            })
+        })?;
+        Ok(tables.into_iter().next())
     }
 
-    /// Refuses partitions and children that belong to somebody else: a statement on this table would run their code as its
+    /// Refuses partitions and children of another owner: a statement on this table would run their code as this table's
     /// owner. Errors: 55000.
     pub fn is_of_one_owner(&self) -> Result<()> {
         if !self.has_parts {
             return Ok(());
         }
-        let of_another = read_one::<String>(
+        let of_another = one_now::<String>(
             "WITH RECURSIVE leaf (oid) AS (
                  SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent OPERATOR(pg_catalog.=) $1
                  UNION
@@ -103,7 +97,7 @@ impl Table {
             &[self.oid.into(), self.owner.into()],
         )?;
         let Some(leaf) = of_another else { return Ok(()) };
-        let owner = read_one::<String>("SELECT $1::pg_catalog.regrole::pg_catalog.text", &[self.owner.into()])?;
+        let owner = one_now::<String>("SELECT $1::pg_catalog.regrole::pg_catalog.text", &[self.owner.into()])?;
         Err(error(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("\"{leaf}\", a part of {}, belongs to another role", self.name),
@@ -115,7 +109,7 @@ impl Table {
         self.kind as u8 == b'f'
     }
 
-    /// Keeps the table as it is until the transaction ends. Errors: 40001.
+    /// Locks the table against changes until the transaction ends. Errors: 40001 (it has been changed or dropped).
     pub fn hold(&self) -> Result<()> {
         // SAFETY: the relation is closed here; its lock stays until the transaction ends.
         let is_same = unsafe {
@@ -157,25 +151,19 @@ impl Table {
             JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) atttypid
             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) typnamespace
             WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped";
-        Spi::connect(|client| {
-            let arguments = [self.oid.into()];
-            client
-                .select(prepared(client, COLUMNS, &arguments)?, None, &arguments)?
-                .map(|row| {
-                    let name: String = row.get(1)?.unwrap_or_default();
-                    let column = Column {
-                        name: quote(&name),
-                        sql_type: row.get(2)?.unwrap_or_default(),
-                        type_name: row.get(6)?.unwrap_or_default(),
-                        number: row.get(3)?.unwrap_or_default(),
-                        type_oid: row.get(4)?.unwrap_or(pg_sys::InvalidOid),
-                        collation: row.get(5)?.unwrap_or(pg_sys::InvalidOid),
-                    };
-                    Ok((name, column))
-                })
-                .collect::<spi::Result<_>>()
-        })
-        .map_err(spi)
+        let columns = rows_now(COLUMNS, &[self.oid.into()], |row| {
+            let name: String = row.get(1)?.unwrap_or_default();
+            let column = Column {
+                name: quote(&name),
+                sql_type: row.get(2)?.unwrap_or_default(),
+                type_name: row.get(6)?.unwrap_or_default(),
+                number: row.get(3)?.unwrap_or_default(),
+                type_oid: row.get(4)?.unwrap_or(pg_sys::InvalidOid),
+                collation: row.get(5)?.unwrap_or(pg_sys::InvalidOid),
+            };
+            Ok((name, column))
+        })?;
+        Ok(columns.into_iter().collect())
     }
 }
 

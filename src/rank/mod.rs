@@ -1,9 +1,10 @@
-//! One pass that says which rows go. Knows nothing of how they go.
+//! Finds in one pass which rows go. Knows nothing of how they are removed.
 
 pub mod index;
 pub mod newest;
 pub mod position;
 pub mod removable;
+pub mod spread;
 pub mod tally;
 
 use std::cmp::Ordering;
@@ -11,7 +12,7 @@ use std::cmp::Ordering;
 use pgrx::pg_sys;
 
 use crate::postgres::error::Result;
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::settings::set_local;
 use crate::postgres::stream::{Row, stream, stream_index};
 use crate::rank::newest::{Newest, Ranks};
@@ -26,17 +27,17 @@ use crate::target::leaf::{Leaf, Reach};
 pub struct Ranked {
     /// Every recipe that has failed rows; `removed` counts those that a run would remove.
     pub tally: Tally,
-    /// Where the removable rows are; `None` if there are too many to keep.
+    /// Positions of the removable rows; `None` if there are too many to keep.
     pub positions: Option<PerLeaf>,
-    /// Where the write-ahead log was before they were read.
+    /// The WAL position before they were read.
     pub lsn: u64,
 }
 
-/// An expired row: where it stands, and where it is.
+/// An expired row: its rank, and where it is stored.
 struct Expired {
     position: Position,
     tid: pg_sys::ItemPointerData,
-    /// The place of its leaf in the list of leaves.
+    /// The index of its leaf in the list of leaves.
     leaf: u32,
     is_selected: bool,
 }
@@ -57,13 +58,13 @@ impl Ranks<Expired> for Order {
 }
 
 /// Ranks the expired failed rows of a target, newest first by failed-at, then by id; the `keep` newest of each recipe stay.
-/// Takes twice `keep` entries per recipe, and 8 bytes per position. Reads the partial index alone if it has all that is
-/// needed, else the table, in one pass.
+/// Needs memory for 2 x `keep` rows per recipe, and 8 bytes per removable row. Reads only the partial index if that is
+/// enough, else the table, in one pass.
 pub fn rank(rules: &Rules, keep: usize, leaves: &[Leaf]) -> Result<Ranked> {
     let target = rules.target;
     let cutoff = rules.cutoff.as_ref().map_or(Ok(i64::MAX), |cutoff| cutoff.as_failed_at(target))?;
     let through_index = index::serves(rules, leaves)?;
-    // SAFETY: only reads where the server is.
+    // SAFETY: only reads the WAL position.
     let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
     let order = Order::of(&target.id);
     let mut tally = Tally::of(target.recipe.is_integer());
@@ -88,10 +89,15 @@ pub fn rank(rules: &Rules, keep: usize, leaves: &[Leaf]) -> Result<Ranked> {
         })?;
     }
     newest.resize_with(tally.list.len(), Newest::default);
-    for ((recipe, counted), newest) in tally.list.iter_mut().enumerate().zip(&mut newest) {
-        let oldest = newest.oldest(keep, &order, |row| gone.add(row, recipe, counted)).map(|oldest| oldest.position);
-        counted.cutoff = if keep == 0 { Some(Position::NEWEST) } else { oldest };
-    }
+    // The comparison of ids may be the code of their type's owner.
+    reading_as_owner_of(&target.table, || {
+        for ((recipe, counted), newest) in tally.list.iter_mut().enumerate().zip(&mut newest) {
+            let oldest =
+                newest.oldest(keep, &order, |row| gone.add(row, recipe, counted)).map(|oldest| oldest.position);
+            counted.cutoff = if keep == 0 { Some(Position::NEWEST) } else { oldest };
+        }
+        Ok(())
+    })?;
     gone.positions.iter_mut().flatten().for_each(|rows| rows.sort_unstable());
     Ok(Ranked { tally, positions: gone.positions, lsn })
 }
@@ -118,8 +124,8 @@ impl Gone {
     }
 }
 
-/// Reads the failed rows of a leaf: recipe, failed-at, id, position, whether it is selected. As the leaf's owner, since
-/// planning calls functions of indexes and checks.
+/// Reads the failed rows of a leaf: recipe, failed-at, id, position, whether it is selected. Runs as the leaf's owner,
+/// since planning may call functions of indexes and check constraints.
 fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&Row)) -> Result<()> {
     let Target { id, recipe, failed_at, .. } = rules.target;
     let statement = |position: &str| {
@@ -134,7 +140,7 @@ fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&R
         )
     };
     let is_read = through_index
-        && as_owner_of(&leaf.table, || {
+        && leaf.reading_as_owner(rules.target, || {
             for path in ["seqscan", "bitmapscan"] {
                 set_local(&format!("enable_{path}"), "off");
             }
@@ -144,7 +150,7 @@ fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&R
     if is_read {
         return Ok(());
     }
-    as_owner_of(&leaf.table, || {
+    leaf.reading_as_owner(rules.target, || {
         leaf.expect_most_rows();
         stream(&statement(if leaf.reach == Reach::Position { "g.ctid" } else { "NULL::pg_catalog.tid" }), each)
     })

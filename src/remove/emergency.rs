@@ -1,28 +1,27 @@
 use pgrx::pg_sys;
 
-use crate::postgres::delete::delete_scanned;
+use crate::postgres::delete::{Scanned, delete_scanned};
 use crate::postgres::error::Result;
-use crate::postgres::owner::as_owner_of;
 use crate::postgres::stream::{stream, stream_returning};
 use crate::postgres::subtransaction::attempt;
 use crate::rank::tally::Tally;
 use crate::rules::Rules;
-use crate::target::leaf::{Leaf, Reach, leaves};
+use crate::target::leaf::{Leaf, Reach};
 
 /// Removes every failed row that is selected, or only counts it in a dry run; one entry per recipe that has any.
-pub fn emergency(rules: &Rules, dry_run: bool) -> Result<Tally> {
+pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<Tally> {
     let mut tally = Tally::of(rules.target.recipe.is_integer());
-    for leaf in leaves(rules.target)? {
-        as_owner_of(&leaf.table, || match dry_run {
-            true => count_failed(rules, &leaf, &mut tally),
-            false => remove_failed(rules, &leaf, &mut tally),
-        })?;
+    for leaf in leaves {
+        match dry_run {
+            true => leaf.reading_as_owner(rules.target, || count_failed(rules, leaf, &mut tally)),
+            false => leaf.as_owner(rules.target, || remove_failed(rules, leaf, &mut tally)),
+        }?;
     }
     Ok(tally)
 }
 
 /// Removes every failed row of a leaf that is selected, and counts them per recipe. Counts the recipe column as the DELETE
-/// scans, which is cheap; by RETURNING if a row stayed, if the recipe is not a stored integer, or if rows have no position.
+/// scans, which is cheap. Uses RETURNING if a row stayed, if the recipe is not a stored integer, or if rows have no position.
 pub fn remove_failed(rules: &Rules, leaf: &Leaf, tally: &mut Tally) -> Result<()> {
     let recipe = &rules.target.recipe;
     let delete = format!("DELETE FROM {} g WHERE {}", leaf.rows(), rules.condition());
@@ -32,10 +31,11 @@ pub fn remove_failed(rules: &Rules, leaf: &Leaf, tally: &mut Tally) -> Result<()
             return Ok(None);
         }
         let Some(column) = leaf.stored_number_of(recipe, rules.target)? else { return Ok(None) };
+        let column = Scanned { table: leaf.table.oid, number: column, type_oid: recipe.type_oid };
         // SAFETY: the type exists; integers are passed by value.
         let removed = unsafe {
             let bytes = pg_sys::get_typlen(recipe.type_oid) as u32;
-            delete_scanned(&delete, leaf.table.oid, column, |numbers| counted.count_numbers(numbers, bytes))
+            delete_scanned(&delete, column, |numbers| counted.count_numbers(numbers, bytes))
         };
         Ok((removed == Some(counted.removed() as u64)).then_some(()))
     });

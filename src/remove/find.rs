@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 
 use crate::postgres::datum::tid_array;
 use crate::postgres::error::Result;
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::settings::set_local;
 use crate::postgres::stream::stream_until;
 use crate::rank::position::{Order, Position};
@@ -16,7 +16,7 @@ use crate::target::leaf::Leaf;
 
 /// Where in a leaf to look for removable rows.
 pub enum Place<'a> {
-    /// In heap order, behind a position (block, offset) and before a block.
+    /// In heap order, after a position (block, offset) and before a block.
     Blocks { after: (u32, u16), end: u32 },
     /// At these positions.
     Positions(&'a [pg_sys::ItemPointerData]),
@@ -28,8 +28,8 @@ pub fn find(rules: &Rules, leaf: &Leaf, place: Place, limit: usize, tally: &mut 
     let mut found = Vec::new();
     let statement = statement(rules, leaf, &place);
     let tids = if let Place::Positions(tids) = place { Some(tid_array(tids)) } else { None };
-    as_owner_of(&leaf.table, || {
-        // The place alone decides: a sequential scan may start in the middle, and a parallel one knows no order.
+    reading_as_owner_of(&leaf.table, || {
+        // Forces a TID scan: a sequential scan may start in the middle of the table, and a parallel one has no order.
         set_local("enable_seqscan", "off");
         stream_until(&statement, tids, |row| {
             let recipe = tally.of_row(row);

@@ -3,18 +3,19 @@ use pgrx::pg_sys;
 use crate::rank::removable::Removable;
 use crate::target::leaf::Leaf;
 
-/// Follows positions that an index leads to, as an index scan does, to where the rows are: a page that was updated and pruned
-/// has them elsewhere.
+/// Follows the positions in index entries to the rows, as an index scan does: after an update and pruning a row is elsewhere
+/// on its page.
 pub fn follow(leaf: &Leaf, rows: &[Removable]) -> Vec<Removable> {
     // SAFETY: the caller has locked the leaf and has an active snapshot.
     unsafe {
         let heap = pg_sys::table_open(leaf.table.oid, pg_sys::NoLock as i32);
+        let pages = blocks(heap);
         let follow = |row: &Removable| {
             let mut tid = row.tid();
             pg_sys::table_index_fetch_tuple_check(heap, &mut tid, pg_sys::GetActiveSnapshot(), std::ptr::null_mut());
             row.at(tid)
         };
-        let followed = rows.iter().map(follow).collect();
+        let followed = rows.iter().filter(|row| row.block() < pages).map(follow).collect();
         pg_sys::table_close(heap, pg_sys::NoLock as i32);
         followed
     }
@@ -29,7 +30,7 @@ pub fn unchanged_since(leaf: &Leaf, lsn: u64, rows: &[Removable]) -> (Vec<Remova
     unsafe {
         let heap = pg_sys::table_open(leaf.table.oid, pg_sys::NoLock as i32);
         let is_logged = (*(*heap).rd_rel).relpersistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT;
-        let pages = pg_sys::RelationGetNumberOfBlocksInFork(heap, pg_sys::ForkNumber::MAIN_FORKNUM);
+        let pages = blocks(heap);
         for page in rows.chunk_by(|row, next| row.block() == next.block()) {
             let block = page[0].block();
             let is_same = is_logged && block < pages && {
@@ -43,4 +44,12 @@ pub fn unchanged_since(leaf: &Leaf, lsn: u64, rows: &[Removable]) -> (Vec<Remova
         pg_sys::table_close(heap, pg_sys::NoLock as i32);
     }
     (same, others)
+}
+
+/// # Safety
+///
+/// The relation is open.
+unsafe fn blocks(heap: pg_sys::Relation) -> u32 {
+    // SAFETY: the caller's.
+    unsafe { pg_sys::RelationGetNumberOfBlocksInFork(heap, pg_sys::ForkNumber::MAIN_FORKNUM) }
 }

@@ -1,20 +1,18 @@
 use crate::postgres::error::Result;
-use crate::postgres::owner::as_owner_of;
 use crate::rank::tally::Tally;
 use crate::rank::{Ranked, rank};
 use crate::remove::find::{Place, find};
 use crate::remove::{keys, remove};
 use crate::rules::{Rules, breaker};
-use crate::target::leaf::{Leaf, Reach, leaves};
+use crate::target::leaf::{Leaf, Reach};
 
-/// Rows per statement: few enough that what a statement keeps is small, many enough that its start costs nothing.
+/// Rows per statement: few enough to need little memory, many enough that starting a statement costs nothing.
 const CHUNK: usize = 50_000;
 
 /// Removes the removable rows, or only counts them in a dry run; one entry per recipe that has failed rows. Errors: those of
 /// `breaker::check`, unless `force`.
-pub fn regular(rules: &Rules, keep: usize, dry_run: bool, force: bool) -> Result<Tally> {
-    let leaves = leaves(rules.target)?;
-    let Ranked { mut tally, mut positions, .. } = rank(rules, keep, &leaves)?;
+pub fn regular(rules: &Rules, leaves: &[Leaf], keep: usize, dry_run: bool, force: bool) -> Result<Tally> {
+    let Ranked { mut tally, mut positions, .. } = rank(rules, keep, leaves)?;
     if dry_run || tally.removed() == 0 {
         return Ok(tally);
     }
@@ -22,7 +20,7 @@ pub fn regular(rules: &Rules, keep: usize, dry_run: bool, force: bool) -> Result
     tally.list.iter_mut().for_each(|recipe| recipe.removed = 0);
     let places = 0..tally.list.len();
     for (leaf, place) in leaves.iter().zip(0..) {
-        as_owner_of(&leaf.table, || match (leaf.reach, &mut positions) {
+        leaf.as_owner(rules.target, || match (leaf.reach, &mut positions) {
             (Reach::Key, _) => keys::remove(rules, leaf, places.clone(), usize::MAX, &mut tally).map(drop),
             (Reach::Position, Some(positions)) => std::mem::take(&mut positions[place])
                 .chunks(CHUNK)
@@ -33,7 +31,7 @@ pub fn regular(rules: &Rules, keep: usize, dry_run: bool, force: bool) -> Result
     Ok(tally)
 }
 
-/// Removes page by page what is older than the cutoffs of the recipes: there are more rows than positions are kept of.
+/// Removes the rows older than their recipe's cutoff, page by page. Used if there are too many positions to keep.
 fn walk(rules: &Rules, leaf: &Leaf, tally: &mut Tally) -> Result<()> {
     let mut after = (0, 0);
     loop {

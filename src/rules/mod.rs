@@ -1,8 +1,10 @@
-//! What a row must be to go: policies, selections, and how much a run may remove. Knows nothing of ranks.
+//! Which rows a run may remove, and how many: policies, selections, the breaker. Knows nothing of ranks.
 
 pub mod breaker;
 pub mod policy;
 pub mod selection;
+
+use backlog_cleanup_report::Mode;
 
 use crate::rules::policy::Cutoff;
 use crate::rules::selection::Selection;
@@ -17,8 +19,8 @@ pub struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    pub fn mode(&self) -> &'static str {
-        if self.cutoff.is_some() { "regular" } else { "emergency" }
+    pub fn mode(&self) -> Mode {
+        if self.cutoff.is_some() { Mode::Regular } else { Mode::Emergency }
     }
 
     /// Whether the default policy is disabled: the run removes nothing.
@@ -26,8 +28,8 @@ impl Rules<'_> {
         self.cutoff.as_ref().is_some_and(|cutoff| cutoff.instant().is_none())
     }
 
-    /// The condition on a row `g` that the run may remove it: it is in scope, expired where the run is regular, and selected.
-    /// The rank among the rows of its recipe comes on top.
+    /// The condition on a row `g` that the run may remove it: it is in scope, selected, and in a regular run expired. A
+    /// regular run also needs the row's rank.
     pub fn condition(&self) -> String {
         let is_expired =
             self.cutoff.as_ref().map_or("true".into(), |cutoff| self.target.failed_before(cutoff.as_str()));

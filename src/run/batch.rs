@@ -1,35 +1,36 @@
 use std::time::Instant;
 
+use backlog_cleanup_report::State;
 use pgrx::prelude::*;
 
 use crate::history::batches;
 use crate::history::run::Run;
-use crate::plan::part::{Part, Task};
-use crate::plan::{cutoff, part};
-use crate::postgres::error::Result;
-use crate::postgres::owner::{as_owner_of, defer_nothing};
+use crate::plan::cutoff::{self, Cutoffs};
+use crate::plan::part::{self, Part, Task};
+use crate::postgres::error::{Result, error};
+use crate::postgres::owner::defer_nothing;
 use crate::postgres::subtransaction::{attempt, sqlstate};
 use crate::rank::removable::Removable;
-use crate::rank::tally::Tally;
 use crate::remove::emergency::remove_failed;
 use crate::remove::find::{Place, find};
 use crate::remove::heap::{follow, unchanged_since};
 use crate::remove::{Left, keys, remove_around};
 use crate::rules::Rules;
-use crate::run::governor;
+use crate::run::{governor, ground};
 use crate::target::Target;
-use crate::target::leaf::{self, Leaf, Reach};
+use crate::target::leaf::Leaf;
+use crate::target::reading::Reading;
 use crate::target::steady::steady;
 
-/// How often a batch is tried again that a deadlock, a serialization failure or a locked table has rolled back.
+/// How often a batch is retried after a deadlock, a serialization failure or a locked table has rolled it back.
 const ATTEMPTS: i32 = 5;
-/// Seconds until a run that the governor has stopped asks again.
+/// Seconds between two questions to the governor while a run waits.
 const PATIENCE: f64 = 1.0;
 
-/// One step of a process that works on a run: stops the run if it has had its time or its rows, waits if the governor says
-/// so, and else removes a batch. Returns the seconds to wait before the next step; `None` if there is none.
+/// Does one step of a run: stops the run if it has reached `max_duration` or `max_rows`, waits if the governor says so, and
+/// otherwise removes a batch. Returns the seconds to wait before the next step; `None` if there is none.
 pub fn step(run: &Run) -> Result<Option<f64>> {
-    if run.state != "running" || run.is_over() {
+    if run.state != State::Running || run.is_over() {
         batches::stop(run.id)?;
         return Ok(None);
     }
@@ -45,31 +46,26 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
 
 /// Removes a batch and records it, all in the caller's transaction. Returns as `step` does.
 fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
+    ground::is_that_of_the_snapshot(target)?;
+    is_read_as_before(run, target)?;
     let Some(part) = Part::take(run.id)? else { return Ok(None) };
     defer_nothing()?;
-    let Some(table) = leaf::table(part.leaf, target)? else {
-        // The leaf was dropped, and its rows with it.
-        part.advance(part.steps, 0)?;
-        return Ok(Some(0.0));
-    };
-    let reach = if matches!(part.task, Task::Keys) { Reach::Key } else { Reach::Position };
-    let leaf = Leaf { table, reach, pages: 0, is_stale: false };
     let started = Instant::now();
     let done = attempt(|| {
-        // A session that takes the leaf out of the target, or rewrites it, has done so by now, or waits for this batch.
+        // With this lock no session can detach or rewrite the leaf until the batch is committed.
         // SAFETY: the lock is released with the transaction.
         unsafe { pg_sys::LockRelationOid(part.leaf, pg_sys::RowExclusiveLock as i32) };
-        if !leaf::belongs(part.leaf, target)? {
+        let Some(leaf) = Leaf::still_of(part.leaf, target)? else {
             part.advance(part.steps, 0)?;
             return Ok(Some(()));
-        }
-        cutoff::with(target, run.id, |tally| {
+        };
+        cutoff::with(target, run.id, |cutoffs| {
             if part.restart_if_rewritten()? {
                 return Ok(Some(()));
             }
-            let (next, left) = remove_next(run, target, &leaf, &part, tally)?;
+            let (next, left) = remove_next(run, target, &leaf, &part, cutoffs)?;
             part.advance(next.0, next.1)?;
-            batches::write(run, target, tally, left, started.elapsed())?;
+            batches::write(run, target, cutoffs, left, started.elapsed())?;
             Ok(Some(()))
         })
     });
@@ -89,16 +85,39 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     Ok(if part::are_left(run.id)? { Some(run.in_time(run.pause)) } else { None })
 }
 
-/// Removes up to a batch of rows, and says where to go on: the steps done, and the offset in the next block.
-fn remove_next(run: &Run, target: &Target, leaf: &Leaf, part: &Part, tally: &mut Tally) -> Result<((i64, u16), Left)> {
+/// Errors: 55000 (the run's cutoffs no longer fit the target).
+fn is_read_as_before(run: &Run, target: &Target) -> Result<()> {
+    if run.reading.as_ref() == Some(&Reading::of(target)) {
+        return Ok(());
+    }
+    Err(error(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "target \"{}\": its account, its status, its columns or its time zone have changed since run {} started",
+            target.name, run.id
+        ),
+        "CALL backlog_cleanup_run()".into(),
+    ))
+}
+
+/// Removes up to a batch of rows. Returns where to continue (the steps done, the offset in the next block), and the rows
+/// that are left.
+fn remove_next(
+    run: &Run,
+    target: &Target,
+    leaf: &Leaf,
+    part: &Part,
+    cutoffs: &mut Cutoffs,
+) -> Result<((i64, u16), Left)> {
     let rules = run.rules(target);
     let limit = run.rows_left().unwrap_or(run.batch_size).min(run.batch_size) as usize;
-    as_owner_of(&leaf.table, || match &part.task {
+    leaf.as_owner(target, || match &part.task {
         Task::Keys => {
             let next = if rules.cutoff.is_some() {
-                keys::remove(&rules, leaf, part.steps_done as usize..part.steps as usize, limit, tally)? as i64
+                keys::remove(&rules, leaf, part.steps_done as usize..part.steps as usize, limit, &mut cutoffs.tally)?
+                    as i64
             } else {
-                remove_failed(&rules, leaf, tally)?;
+                remove_failed(&rules, leaf, &mut cutoffs.tally)?;
                 part.steps
             };
             Ok(((next, 0), Left::default()))
@@ -106,31 +125,32 @@ fn remove_next(run: &Run, target: &Target, leaf: &Leaf, part: &Part, tally: &mut
         Task::Positions { rows, lsn } => {
             let rows = &rows[part.steps_done as usize..];
             let rows = &rows[..rows.len().min(limit)];
-            let left = remove_known(&rules, leaf, rows, *lsn, tally)?;
+            let left = remove_known(&rules, leaf, rows, *lsn, cutoffs)?;
             Ok(((part.steps_done + rows.len() as i64, 0), left))
         }
         Task::Blocks { first, next_offset } => {
             let next = first + part.steps_done;
             let end = (next + part::blocks_at_once() as i64).min(first + part.steps);
             let place = Place::Blocks { after: (next as u32, *next_offset), end: end as u32 };
-            let rows = find(&rules, leaf, place, limit, tally)?;
-            let left = remove_around(&rules, leaf, &rows, tally)?;
+            let mut rows = find(&rules, leaf, place, limit, &mut cutoffs.tally)?;
             let next = match rows.last() {
                 Some(last) if rows.len() == limit => (i64::from(last.block()) - first, last.offset()),
                 _ => (end - first, 0),
             };
-            Ok((next, left))
+            cutoffs.limit(&mut rows);
+            Ok((next, remove_around(&rules, leaf, &rows, &mut cutoffs.tally)?))
         }
     })
 }
 
-/// Removes rows that were removable when the write-ahead log was at `lsn`. Looks again at those whose pages have changed since.
-fn remove_known(rules: &Rules, leaf: &Leaf, rows: &[Removable], lsn: u64, tally: &mut Tally) -> Result<Left> {
+/// Removes rows that were removable when the WAL was at `lsn`. Rechecks those whose pages have changed since.
+fn remove_known(rules: &Rules, leaf: &Leaf, rows: &[Removable], lsn: u64, cutoffs: &mut Cutoffs) -> Result<Left> {
     let (mut known, others) = unchanged_since(leaf, lsn, rows);
     if !others.is_empty() {
         let others: Vec<_> = follow(leaf, &others).iter().map(Removable::tid).collect();
-        known.extend(find(rules, leaf, Place::Positions(&others), usize::MAX, tally)?);
+        known.extend(find(rules, leaf, Place::Positions(&others), usize::MAX, &mut cutoffs.tally)?);
+        cutoffs.limit(&mut known);
         known.sort_unstable();
     }
-    remove_around(rules, leaf, &known, tally)
+    remove_around(rules, leaf, &known, &mut cutoffs.tally)
 }

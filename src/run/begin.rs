@@ -7,7 +7,7 @@ use crate::postgres::read::{read_one, refuse_read_only};
 use crate::run::lock::{self, Span};
 use crate::target::load::exists;
 
-/// Holds a target for a run, and marks runs that have not ended as interrupted. Errors: 22004, 42704, 25006, 55P03.
+/// Locks a target for a run, and marks its runs that have not ended as interrupted. Errors: 22004, 42704, 25006, 55P03.
 pub fn begin(target: Option<&str>, span: Span) -> Result<()> {
     let name = exists(target)?;
     refuse_read_only("remove rows")?;

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod batched;
 pub mod begin;
 pub mod governor;
+pub mod ground;
 pub mod lock;
 pub mod one_transaction;
 pub mod stop;

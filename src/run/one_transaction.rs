@@ -14,11 +14,13 @@ use crate::rules::policy::Policy;
 use crate::rules::selection::Selection;
 use crate::rules::{Rules, breaker};
 use crate::run::begin::{begin, caller};
+use crate::run::ground;
 use crate::run::lock::Span;
 use crate::target::Target;
-use crate::target::steady::steady;
+use crate::target::leaf::Leaf;
+use crate::target::steady::{Lock, steady_leaves};
 
-/// Removes the expired failed rows beyond the newest of each recipe. Returns a `RegularReport`. Errors: those of `begin` and
+/// Removes the expired failed rows of each recipe but the newest. Returns a `RegularReport`. Errors: those of `begin` and
 /// `Policy::of`, 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
 #[pg_extern]
 fn backlog_cleanup_failed_generations(
@@ -30,10 +32,10 @@ fn backlog_cleanup_failed_generations(
 ) -> Result<Json> {
     let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_failed_generations(dry_run => true)")?;
     let force = required(force, "force", "SELECT backlog_cleanup_failed_generations(force => true)")?;
-    run(target, Selection { recipe_id, failure_type }, dry_run, |target, selection| {
+    run(target, Selection { recipe_id, failure_type }, dry_run, |target, leaves, selection| {
         let Policy { cutoff, keep } = Policy::of(target)?;
         let rules = Rules { target, selection, cutoff: Some(cutoff) };
-        let tally = regular(&rules, keep, dry_run, force)?;
+        let tally = regular(&rules, leaves, keep, dry_run, force)?;
         let refused = breaker::reason(target, tally.removed(), tally.failed()).filter(|_| dry_run && !force);
         Ok((rules, tally, refused))
     })
@@ -48,9 +50,9 @@ fn backlog_cleanup_emergency(
     dry_run: default!(Option<bool>, "false"),
 ) -> Result<Json> {
     let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_emergency(dry_run => true)")?;
-    run(target, Selection { recipe_id, failure_type }, dry_run, |target, selection| {
+    run(target, Selection { recipe_id, failure_type }, dry_run, |target, leaves, selection| {
         let rules = Rules { target, selection, cutoff: None };
-        let tally = emergency(&rules, dry_run)?;
+        let tally = emergency(&rules, leaves, dry_run)?;
         Ok((rules, tally, None))
     })
 }
@@ -60,20 +62,22 @@ fn run(
     target: Option<&str>,
     selection: Selection,
     dry_run: bool,
-    work: impl for<'t> FnOnce(&'t Target, Selection<'t>) -> Result<(Rules<'t>, Tally, Option<String>)>,
+    work: impl for<'t> FnOnce(&'t Target, &[Leaf], Selection<'t>) -> Result<(Rules<'t>, Tally, Option<String>)>,
 ) -> Result<Json> {
     let started = Instant::now();
     if !dry_run {
         begin(target, Span::Transaction)?;
     }
-    steady(target, |target| {
+    let lock = if dry_run { Lock::Read } else { Lock::Remove };
+    steady_leaves(target, lock, |target, leaves| {
         let caller = caller()?;
         target.account_exists()?;
         selection.check(target)?;
         if !dry_run {
+            ground::is_that_of_the_snapshot(target)?;
             defer_nothing()?;
         }
-        let (rules, tally, refused) = work(target, selection)?;
+        let (rules, tally, refused) = work(target, leaves, selection)?;
         let run_id = if dry_run { None } else { Some(record(&rules, &tally, &caller)?) };
         let message = match refused {
             Some(reason) => format!("Dry run: nothing was removed, and a real run would be refused: {reason}"),

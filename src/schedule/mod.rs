@@ -1,4 +1,4 @@
-//! The nightly job in pg_cron. Knows nothing of runs but what a job calls.
+//! The nightly job in pg_cron. Of runs it knows only what a job calls.
 
 mod home;
 mod pg_cron;
@@ -20,10 +20,10 @@ use crate::target::load::exists;
 pub use home::pg_cron_is_here;
 pub use statement::{call_to_schedule, cannot_schedule};
 
-/// Registers the nightly job with pg_cron, or changes the caller's job of that name; returns the job's id. Jobs of other roles
-/// stay as they are, whoever calls. Its times are pg_cron's, which reads them in UTC unless `cron.timezone` says else.
-/// Errors: 22004, 22023 (a bad cron expression or job name), 42501 (no privilege on pg_cron),
-/// 42704 (unknown target), 42710 (the name is taken in another database), 55000 (pg_cron is not here).
+/// Registers the nightly job with pg_cron, or changes the existing job of that name. Returns the job's id.
+/// The job belongs to the caller. pg_cron reads its schedule in UTC unless `cron.timezone` names another time zone.
+/// Errors: 22004, 22023 (a bad cron expression or job name), 42501 (no privilege on pg_cron; another role's job),
+/// 42704 (unknown target), 42710 (the name is taken in another database), 55000 (pg_cron is not in this database).
 #[pg_extern]
 fn backlog_cleanup_schedule(
     schedule: default!(Option<&str>, "'0 2 * * *'"),
@@ -41,7 +41,7 @@ fn backlog_cleanup_schedule(
     let command = command(&target, batched)?;
     refuse_read_only("schedule a job")?;
     may_use_pg_cron()?;
-    // pg_cron ignores what follows the fifth field, and would take a leading field of seconds for the minutes.
+    // pg_cron ignores what follows the fifth field, and would read a leading field of seconds as the minutes.
     if schedule.split_whitespace().count() > 5 {
         return Err(not_a_schedule(schedule, &call("schedule('0 2 * * *')")?));
     }
@@ -59,7 +59,7 @@ fn backlog_cleanup_schedule(
     Ok(job)
 }
 
-/// Removes the caller's job of that name; false where nobody has one. Errors: 22004, 22023, 42501 (another role's job), 55000.
+/// Removes the job of that name. Returns false if there is none.
 #[pg_extern]
 fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup-daily'")) -> Result<bool> {
     let job_name = checked(job_name, "unschedule()")?;
@@ -82,8 +82,7 @@ fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup
         .map_err(spi)
 }
 
-/// The job that runs this target here, as JSON, with the time zone in which pg_cron reads its schedule; null where there is
-/// none. One whose role may log in and run it goes before those that anybody could have registered.
+/// The job that runs this target in this database, as JSON, with the time zone of its schedule; null if there is none.
 pub fn job_of(target: &str) -> Result<serde_json::Value> {
     if !pg_cron_is_here()? {
         return Ok(serde_json::Value::Null);
@@ -106,7 +105,7 @@ pub fn job_of(target: &str) -> Result<serde_json::Value> {
     Ok(job.map_or(serde_json::Value::Null, |job| job.0))
 }
 
-/// A job's name as pg_cron stores it; a longer one it would cut off, and not find again. Errors: 22004, 22023.
+/// Checks the length of a job's name: pg_cron would truncate a longer one, and not find it again. Errors: 22004, 22023.
 fn checked<'a>(job_name: Option<&'a str>, instead: &str) -> Result<&'a str> {
     let job_name = required(job_name, "job_name", &call(instead)?)?;
     if matches!(job_name.len(), 1..=63) {

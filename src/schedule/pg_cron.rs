@@ -46,7 +46,7 @@ pub fn job_of_another(job_name: &str) -> Result<Option<(i64, String)>> {
     .map(|(job, role)| job.zip(role))
 }
 
-/// Calls pg_cron; its complaint about the schedule gets a hint with the valid form.
+/// Calls pg_cron. If it rejects the schedule, the error gets a hint with a valid one.
 pub fn register<T>(schedule: &str, work: impl FnOnce() -> spi::Result<T> + std::panic::UnwindSafe) -> Result<T>
 where
     T: std::panic::UnwindSafe,
@@ -61,11 +61,11 @@ pub fn not_a_schedule(schedule: &str, valid: &str) -> ErrorReport {
     error(
         PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
         format!("schedule \"{schedule}\" is not a cron expression"),
-        format!("minute hour day month weekday: {valid};"),
+        format!("{valid}; -- minute hour day month weekday"),
     )
 }
 
-/// Errors: 55000 where the server has not loaded pg_cron, 42501 where the caller may not even look into its schema.
+/// Errors: 55000 (the server has not loaded pg_cron), 42501 (the caller has no USAGE on schema cron).
 pub fn may_use_pg_cron() -> Result<()> {
     let loaded = setting("shared_preload_libraries")?.unwrap_or_default();
     if !loaded.split(',').any(|library| library.trim().trim_matches('"').ends_with("pg_cron")) {
@@ -73,7 +73,7 @@ pub fn may_use_pg_cron() -> Result<()> {
         return Err(error(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             "library \"pg_cron\" is not loaded".into(),
-            format!("ALTER SYSTEM SET shared_preload_libraries = {libraries}; then restart the server"),
+            format!("ALTER SYSTEM SET shared_preload_libraries = {libraries}; -- and restart the server"),
         ));
     }
     let caller = read_one::<String>(
@@ -88,7 +88,7 @@ pub fn may_use_pg_cron() -> Result<()> {
     ))
 }
 
-/// Says so where the job is there and does not run.
+/// Warns if the job exists but is paused.
 pub fn warn_of_pause(job: i64, job_name: &str) -> Result<()> {
     let paused =
         extension::as_owner(|| read_one::<bool>("SELECT NOT active FROM cron.job WHERE jobid = $1", &[job.into()]))?;

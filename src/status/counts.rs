@@ -7,12 +7,12 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::datum::instant_as_text;
 use crate::postgres::error::{Result, spi};
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::{Row, stream};
 use crate::rank::tally::Tally;
 use crate::rules::policy::Policy;
 use crate::target::Target;
-use crate::target::leaf::{Leaf, Reach, leaves};
+use crate::target::leaf::{Leaf, Reach};
 use crate::target::recipes::RecipeNames;
 
 /// The account's rows of one recipe.
@@ -30,20 +30,20 @@ pub struct RecipeStatus {
 }
 
 /// Counts the account's rows by recipe and status, in one pass; most failures first.
-pub fn counts(target: &Target) -> Result<Vec<RecipeStatus>> {
+pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Vec<RecipeStatus>> {
     target.account_exists()?;
     let policy = Policy::of(target)?;
     let names = RecipeNames::of(target)?;
     let cutoff = policy.cutoff.as_failed_at(target)?;
     let mut recipes = Tally::of(target.recipe.is_integer());
     let mut counted: Vec<Counted> = Vec::new();
-    for leaf in leaves(target)? {
-        as_owner_of(&leaf.table, || {
+    for leaf in leaves {
+        leaf.reading_as_owner(target, || {
             leaf.expect_most_rows();
-            stream(&statement(target, &leaf, cutoff), |row| {
+            stream(&statement(target, leaf, cutoff), |row| {
                 let recipe = recipes.of_row(row);
                 counted.resize_with(recipes.list.len(), Counted::default);
-                counted[recipe].add(&Rows::of(&leaf, row, cutoff));
+                counted[recipe].add(&Rows::of(leaf, row, cutoff));
             })
         })?;
     }
@@ -74,7 +74,7 @@ struct Counted {
     total: i64,
     /// In the order of `statuses` of the target.
     of_status: [i64; 4],
-    /// Failed rows that are old enough to go.
+    /// Failed rows that are expired.
     expired: i64,
     /// The failed-at of the oldest failed row.
     oldest: Option<i64>,
@@ -84,7 +84,7 @@ impl Counted {
     fn add(&mut self, rows: &Rows) {
         self.total += rows.count;
         for (bit, count) in self.of_status.iter_mut().enumerate() {
-            // A status may be several of them, by their words or by the type.
+            // One value may equal several statuses.
             if rows.statuses >> bit & 1 == 1 {
                 *count += rows.count;
             }
@@ -99,7 +99,7 @@ impl Counted {
 /// Rows of one recipe and status, as `statement` has them.
 struct Rows {
     count: i64,
-    /// A bit for each of `statuses` that it is.
+    /// A bit for each of `statuses` that the rows' status equals.
     statuses: i64,
     expired: i64,
     oldest: Option<i64>,
@@ -149,7 +149,7 @@ fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
     }
 }
 
-/// An instant, the same in ISO 8601, and the seconds since then, which a time that is infinite has none of.
+/// An instant, the same in ISO 8601, and the seconds since then; an infinite time has none.
 struct Oldest {
     at: Option<TimestampWithTimeZone>,
     iso: Option<String>,
@@ -162,7 +162,7 @@ fn oldest(target: &Target, counted: &[Counted]) -> Result<Vec<Oldest>> {
         pg_sys::TIMESTAMPTZOID => array::<TimestampWithTimeZone>(counted),
         _ => array::<Timestamp>(counted),
     };
-    as_owner_of(&target.table, || {
+    reading_as_owner_of(&target.table, || {
         Spi::connect(|client| {
             client
                 .select(

@@ -4,22 +4,20 @@ use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error, required, spi};
-use crate::postgres::owner::as_owner_of;
 use crate::postgres::read::read_one;
 use crate::target::Target;
-use crate::target::leaf::{Leaf, leaves};
-use crate::target::steady::glance;
+use crate::target::leaf::Leaf;
+use crate::target::steady::glance_leaves;
 
 const TYPES_HINT: &str = "SELECT * FROM backlog_cleanup_failures(types => 8)";
 
 /// Failed rows of one hour and one failure type.
 type Failures = (Option<TimestampWithTimeZone>, String, i64);
 
-/// The failed rows that are there, by hour of failed-at (UTC; NULL where it is NULL) and failure type, oldest hour first;
-/// `since` limits them to those that failed less than so long ago, NULL is all. No more than `types` failure types have
-/// rows of their own, those with most failures, by their first 100 characters; the others are `(other)` together, rows
-/// without a failure type are `(none)`. Reads only: works on a standby. Errors: 22004, 22023
-/// (`types` below 0), those of `Target::load`.
+/// Returns the failed rows by hour of failed-at (UTC; NULL if it is NULL) and failure type, oldest hour first. `since` limits
+/// them to rows that failed less than so long ago; NULL is all. The `types` failure types with most failures have rows of
+/// their own, by their first 100 characters. The others are summed as `(other)`, rows without a failure type as `(none)`.
+/// Reads only: works on a standby. Errors: 22004, 22023 (`types` below 0), those of `Target::load`.
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
 #[pg_extern(stable)]
 fn backlog_cleanup_failures(
@@ -34,17 +32,17 @@ fn backlog_cleanup_failures(
 > {
     let types = required(types, "types", TYPES_HINT)?;
     let types = usize::try_from(types).map_err(|_| {
-        let message = format!("{types} failure types cannot be told apart");
+        let message = "argument \"types\" must not be negative".into();
         error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, TYPES_HINT.into())
     })?;
-    let counted = glance(target, |target| count(target, since))?;
+    let counted = glance_leaves(target, |target, leaves| count(target, leaves, since))?;
     Ok(TableIterator::new(bounded(counted, types)))
 }
 
 /// Failed rows per hour and failure type.
 type Counted = HashMap<(Option<TimestampWithTimeZone>, String), i64>;
 
-fn count(target: &Target, since: Option<Interval>) -> Result<Counted> {
+fn count(target: &Target, leaves: &[Leaf], since: Option<Interval>) -> Result<Counted> {
     target.account_exists()?;
     let since = match since {
         None => None,
@@ -53,9 +51,9 @@ fn count(target: &Target, since: Option<Interval>) -> Result<Counted> {
         }
     };
     let mut counted = Counted::new();
-    for leaf in leaves(target)? {
-        let statement = statement(target, &leaf, since.as_deref());
-        as_owner_of(&leaf.table, || {
+    for leaf in leaves {
+        let statement = statement(target, leaf, since.as_deref());
+        leaf.reading_as_owner(target, || {
             Spi::connect(|client| {
                 client.select(statement.as_str(), None, &[])?.try_for_each(|row| {
                     let hour = (row.get(1)?, row.get(2)?.unwrap_or_default());
@@ -88,7 +86,7 @@ fn statement(target: &Target, leaf: &Leaf, since: Option<&str>) -> String {
     )
 }
 
-/// Puts together the failure types that have no row of their own.
+/// Sums up the failure types that have no rows of their own.
 fn bounded(counted: Counted, types: usize) -> Vec<Failures> {
     let mut totals: HashMap<&str, i64> = HashMap::new();
     for ((_, failure_type), failed) in &counted {

@@ -1,10 +1,10 @@
-//! What people ask: how many rows, which failures, what ran last.
+//! What people ask: how many rows, which failures, what ran last. Knows nothing of the doctor.
 
 pub mod counts;
 pub mod failures;
 pub mod last_run;
 
-use backlog_cleanup_report::{RecipeFailures, StatusReport, Warning, recipe_id};
+use backlog_cleanup_report::{RecipeFailures, StatusCount, StatusCounts, StatusReport, Warning, recipe_id};
 use pgrx::prelude::*;
 
 use crate::doctor;
@@ -14,7 +14,8 @@ use crate::schedule;
 use crate::status::counts::{RecipeStatus, counts};
 use crate::status::last_run::last_run;
 use crate::target::Target;
-use crate::target::steady::glance;
+use crate::target::leaf::Leaf;
+use crate::target::steady::glance_leaves;
 
 /// Returns the account's rows by recipe and status, most failures first. Reads only: works on a standby.
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
@@ -38,7 +39,7 @@ fn backlog_cleanup_status(
         ),
     >,
 > {
-    let rows = glance(target, counts)?.into_iter().map(|recipe| {
+    let rows = glance_leaves(target, counts)?.into_iter().map(|recipe| {
         let [failed, completed, pending, processing] = recipe.of_status;
         (
             recipe.id,
@@ -59,21 +60,21 @@ fn backlog_cleanup_status(
 /// Returns the same as one `StatusReport`, with the job that runs the target and its last run.
 #[pg_extern(stable)]
 fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) -> Result<Json> {
-    glance(target, report)
+    glance_leaves(target, report)
 }
 
-fn report(target: &Target) -> Result<Json> {
-    let counts = counts(target)?;
+fn report(target: &Target, leaves: &[Leaf]) -> Result<Json> {
+    let counts = counts(target, leaves)?;
     let sum = |count: fn(&RecipeStatus) -> i64| counts.iter().map(count).sum();
-    let [failed, completed, pending, processing] =
-        [0, 1, 2, 3].map(|place| counts.iter().map(|recipe| recipe.of_status[place]).sum());
+    let statuses = target.statuses().into_iter().enumerate().map(|(place, (name, _))| StatusCount {
+        name: name.to_owned(),
+        count: counts.iter().map(|recipe| recipe.of_status[place]).sum(),
+    });
+    let statuses = StatusCounts(statuses.collect());
     Json::of(&StatusReport {
         success: true,
         total_generations: sum(|recipe| recipe.total),
-        completed_generations: completed,
-        failed_generations: failed,
-        pending_generations: pending,
-        processing_generations: processing,
+        statuses,
         removable_generations: sum(|recipe| recipe.removable),
         recipes_with_failed_generations: counts
             .into_iter()

@@ -2,20 +2,16 @@ use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::read::read_one;
-use crate::postgres::subtransaction::briefly;
 use crate::target::Target;
 
-/// Checks that what a target names is there and can be used. Errors: those of `Target::load`, 22P02 (a value that its
-/// column cannot have), 22023 (time zone), what its throttle query raises.
+/// Checks that the tables, columns and values that a target names exist and can be used. Errors: those of
+/// `Target::load`, 22P02 (a value that its column cannot have), 22023 (time zone), what its throttle query raises.
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
     let target = Target::load(target)?;
-    let work = || {
-        target.accepts(&target.account_column, &target.account)?;
-        target.statuses().iter().try_for_each(|(_, value)| target.accepts(&target.status, value))?;
-        target.throttle().map(drop)
-    };
-    briefly(work).unwrap_or_else(|failure| failure.rethrow());
+    target.accepts(&target.account_column, &target.account)?;
+    target.statuses().iter().try_for_each(|(_, value)| target.accepts(&target.status, value))?;
+    target.throttle()?;
     time_zone(&target.time_zone)
 }
 

@@ -9,7 +9,7 @@ use crate::postgres::table::{Column, Table};
 
 /// A column of the target's rows, which statements call `g`.
 impl Column {
-    /// The condition that this column of `g` has a value, compared by `pg_catalog`'s operator whatever else there is.
+    /// The condition that this column of `g` equals a value, by `pg_catalog`'s operator.
     pub fn is(&self, value: &str) -> String {
         format!("g.{} OPERATOR(pg_catalog.=) {}", self.name, self.literal(value))
     }
@@ -19,19 +19,19 @@ impl Column {
         format!("{}::{}", quote_literal(value), self.sql_type)
     }
 
-    /// This column of `g` as what rows are grouped by: a bigint or a text.
+    /// This column of `g` as a group key: a bigint or a text.
     pub fn as_key(&self) -> String {
         let key = if self.is_integer() { "bigint" } else { "pg_catalog.text" };
         format!("g.{}::{key}", self.name)
     }
 
-    /// This column of `g` as the type that it has been found to have, for code that takes its bytes.
+    /// This column of `g`, cast to the type that it had when it was checked, for code that reads its bytes.
     pub fn as_itself(&self) -> String {
         format!("g.{}::{}", self.name, self.sql_type)
     }
 
-    /// Checks that a value can be read as this column's type and compared with it; the type's own code runs as whoever
-    /// asks. Errors: 22P02, 42804.
+    /// Checks that a value can be read as this column's type and compared with it. The type's own code runs as the current
+    /// role. Errors: 22P02, 42804.
     pub fn accepts(&self, value: &str, table: &Table) -> Result<()> {
         let unreadable = || {
             let message = format!("\"{value}\" cannot be read as {}, the type of column {}", self.type_name, self.name);

@@ -1,15 +1,16 @@
 use std::thread::available_parallelism;
 
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
-use crate::postgres::error::{Result, spi};
-use crate::postgres::prepared;
-use crate::postgres::read::read_one;
+use crate::postgres::error::{Result, error};
+use crate::postgres::now::{one_now, rows_now};
+use crate::postgres::owner::{as_owner_of, reading_as_owner_of};
 use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
 use crate::target::Target;
 
-/// A table that has rows of the target in itself: a plain table, a partition, a child.
+/// A table that stores rows of the target: a plain table, a partition, a child.
 pub struct Leaf {
     pub table: Table,
     pub reach: Reach,
@@ -21,7 +22,62 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// The leaf in a FROM clause: its own rows, those of its children being theirs.
+    /// A table of the target as a leaf. Its triggers run with the target's search path, unless it belongs to another role: that
+    /// role has not agreed to the search path. Errors: 0A000.
+    fn of(oid: pg_sys::Oid, target: &Target) -> Result<Option<Leaf>> {
+        let Some(mut table) = Table::of(oid)? else { return Ok(None) };
+        is_not_distributed(&table)?;
+        if target.search_path.is_some() && table.owner == target.table.owner {
+            table.search_path = target.table.search_path.clone();
+        }
+        let reach = if table.is_foreign() { Reach::Key } else { Reach::Position };
+        Ok(Some(Leaf { table, reach, pages: 0, is_stale: false }))
+    }
+
+    /// The leaf of this oid; `None` if it no longer exists or no longer belongs to the target. The caller has locked it.
+    pub fn still_of(oid: pg_sys::Oid, target: &Target) -> Result<Option<Leaf>> {
+        if belongs(oid, target)? { Leaf::of(oid, target) } else { Ok(None) }
+    }
+
+    /// Removes rows of the leaf as its owner. Errors: those of `as_owner_of`, 40001 (a trigger of another leaf has changed it).
+    pub fn as_owner<T>(&self, target: &Target, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()))
+    }
+
+    /// Reads the leaf as its owner. Errors: the same.
+    pub fn reading_as_owner<T>(&self, target: &Target, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        reading_as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()))
+    }
+
+    /// Checks that it still belongs to the target, and has the target's columns. A trigger of another leaf can change it in spite
+    /// of its lock, since it runs in the same transaction. Errors: 40001.
+    fn is_still_of(&self, target: &Target) -> Result<()> {
+        if belongs(self.table.oid, target)? && self.has_columns_of(target)? {
+            return Ok(());
+        }
+        Err(error(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!("table \"{}\" has been changed during a run on its target", self.table.name),
+            "ROLLBACK".into(),
+        ))
+    }
+
+    /// Whether it has the target's columns, with the same types.
+    fn has_columns_of(&self, target: &Target) -> Result<bool> {
+        let (names, types): (Vec<_>, Vec<_>) =
+            target.columns().map(|(name, column)| (name, column.type_oid)).into_iter().unzip();
+        one_now::<bool>(
+            "SELECT pg_catalog.bool_and(EXISTS (
+                 SELECT FROM pg_catalog.pg_attribute
+                 WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname::pg_catalog.text OPERATOR(pg_catalog.=) name
+                   AND atttypid OPERATOR(pg_catalog.=) type AND NOT attisdropped))
+             FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) AS needed (name, type)",
+            &[self.table.oid.into(), names.into(), types.into()],
+        )
+        .map(|has| has == Some(true))
+    }
+
+    /// The leaf in a FROM clause, without its children.
     pub fn rows(&self) -> String {
         match self.reach {
             Reach::Position => format!("ONLY {}", self.table.name),
@@ -29,7 +85,7 @@ impl Leaf {
         }
     }
 
-    /// What rows are grouped by: the recipe, a text by its bytes, as runs tell recipes apart.
+    /// What rows are grouped by: the recipe. Texts are compared by their bytes, as runs compare them.
     pub fn group_key(&self, recipe: &Column) -> String {
         let collation = if self.reach == Reach::Key || recipe.is_integer() { "" } else { " COLLATE pg_catalog.\"C\"" };
         format!("{}{collation}", recipe.as_key())
@@ -41,7 +97,7 @@ impl Leaf {
         set_local("parallel_tuple_cost", "0");
         // JIT takes ten megabytes and more, and saves no time on a column or two.
         set_local("jit", "off");
-        // This process reads too; more processes than processors take turns.
+        // The leader reads too. More processes than processors would only take turns.
         let others = available_parallelism().map_or(1, |processors| processors.get() - 1);
         // SAFETY: a setting, read by the one thread of a backend.
         let allowed = unsafe { pg_sys::max_parallel_workers_per_gather } as usize;
@@ -53,10 +109,9 @@ impl Leaf {
         }
     }
 
-    /// The `attnum` of a column of the target in this leaf; `None` if its values are not stored but generated as they are
-    /// read.
+    /// The `attnum` of a column of the target in this leaf; `None` if it is a virtual generated column.
     pub fn stored_number_of(&self, column: &Column, target: &Target) -> Result<Option<i16>> {
-        read_one::<i16>(
+        one_now::<i16>(
             "SELECT here.attnum
              FROM pg_catalog.pg_attribute there
              JOIN pg_catalog.pg_attribute here ON here.attname OPERATOR(pg_catalog.=) there.attname
@@ -67,99 +122,87 @@ impl Leaf {
     }
 }
 
-/// How the rows of a leaf are named.
+/// How the rows of a leaf are addressed.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Reach {
     /// By their positions in the heap.
     Position,
-    /// By their recipe, failed-at and id: the rows are on another server, where a position means nothing here.
+    /// By their recipe, failed-at and id: the rows are on another server, whose positions mean nothing here.
     Key,
 }
 
-/// The leaves of a target. A table that is distributed by Citus looks like a plain one, but a position means a row in
-/// each of its shards.
+/// The leaves of a target. A table that Citus distributes looks like a plain one, but a position means a row in each
+/// of its shards.
 pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
-    if is_distributed(&target.table)? {
-        let table = table(target.table.oid, target)?;
-        return Ok(table
-            .map(|table| Leaf { table, reach: Reach::Key, pages: 0, is_stale: false })
-            .into_iter()
-            .collect());
-    }
-    let found = Spi::connect(|client| {
-        client
-            .select(
-                "WITH RECURSIVE leaf (oid) AS (
-                     SELECT $1
-                     UNION
-                     SELECT i.inhrelid FROM pg_catalog.pg_inherits i
-                     JOIN leaf ON i.inhparent OPERATOR(pg_catalog.=) leaf.oid)
-                 SELECT c.oid, pages, pages OPERATOR(pg_catalog.>) (1.1 OPERATOR(pg_catalog.*) c.relpages)
-                     OR pg_catalog.pg_stat_get_mod_since_analyze(c.oid)
-                        OPERATOR(pg_catalog.>) (0.1 OPERATOR(pg_catalog.*) c.reltuples)
-                 FROM leaf
-                 JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) leaf.oid
-                 CROSS JOIN LATERAL (
-                     SELECT COALESCE(pg_catalog.pg_relation_size(c.oid), 0)
-                            OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8) size (pages)
-                 WHERE c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{r,f}')
-                 ORDER BY c.oid",
-                None,
-                &[target.table.oid.into()],
-            )?
-            .map(|row| {
-                let oid = row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid);
-                Ok((oid, row.get::<i64>(2)?.unwrap_or_default(), row.get::<bool>(3)?.unwrap_or_default()))
-            })
-            .collect::<spi::Result<Vec<_>>>()
-    })
-    .map_err(spi)?;
+    let found = rows_now(
+        "WITH RECURSIVE leaf (oid) AS (
+             SELECT $1
+             UNION
+             SELECT i.inhrelid FROM pg_catalog.pg_inherits i
+             JOIN leaf ON i.inhparent OPERATOR(pg_catalog.=) leaf.oid
+             WHERE NOT i.inhdetachpending)
+         SELECT c.oid, pages, pages OPERATOR(pg_catalog.>) (1.1 OPERATOR(pg_catalog.*) c.relpages)
+             OR pg_catalog.pg_stat_get_mod_since_analyze(c.oid)
+                OPERATOR(pg_catalog.>) (0.1 OPERATOR(pg_catalog.*) c.reltuples)
+         FROM leaf
+         JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) leaf.oid
+         CROSS JOIN LATERAL (
+             SELECT COALESCE(pg_catalog.pg_relation_size(c.oid), 0)
+                    OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8) size (pages)
+         WHERE c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{r,f}')
+         ORDER BY c.oid",
+        &[target.table.oid.into()],
+        |row| {
+            let oid = row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid);
+            Ok((oid, row.get::<i64>(2)?.unwrap_or_default(), row.get::<bool>(3)?.unwrap_or_default()))
+        },
+    )?;
     let mut leaves = Vec::new();
     for (oid, pages, is_stale) in found {
-        if let Some(table) = table(oid, target)? {
-            let reach = if table.kind as u8 == b'f' { Reach::Key } else { Reach::Position };
-            leaves.push(Leaf { table, reach, pages: u32::try_from(pages).unwrap_or(u32::MAX), is_stale });
+        if let Some(leaf) = Leaf::of(oid, target)? {
+            leaves.push(Leaf { pages: u32::try_from(pages).unwrap_or(u32::MAX), is_stale, ..leaf });
         }
     }
     Ok(leaves)
 }
 
-/// A table of a target. Its triggers run with the target's search path, unless it belongs to another role, which has not
-/// agreed to that.
-pub fn table(oid: pg_sys::Oid, target: &Target) -> Result<Option<Table>> {
-    let mut table = Table::of(oid)?;
-    if let Some(table) = &mut table
-        && target.search_path.is_some()
-        && table.owner == target.table.owner
-    {
-        table.search_path = target.table.search_path.clone();
-    }
-    Ok(table)
-}
-
-/// Whether a table is the target's or below it now, whenever the caller's snapshot was taken.
-pub fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
-    prepared::get_one::<bool>(
+/// Whether a table is the target's or below it by now, with no detach pending on the way.
+fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
+    one_now::<bool>(
         "WITH RECURSIVE above (oid) AS (
              SELECT $1
              UNION
-             SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN above ON i.inhrelid OPERATOR(pg_catalog.=) above.oid)
+             SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN above ON i.inhrelid OPERATOR(pg_catalog.=) above.oid
+             WHERE NOT i.inhdetachpending)
          SELECT EXISTS (SELECT FROM above WHERE oid OPERATOR(pg_catalog.=) $2)",
         &[leaf.into(), target.table.oid.into()],
     )
     .map(|belongs| belongs == Some(true))
 }
 
-/// Whether Citus spreads the table over shards.
-pub fn is_distributed(table: &Table) -> Result<bool> {
-    let catalog = "SELECT pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL";
-    if read_one::<bool>(catalog, &[])? != Some(true) {
-        return Ok(false);
+/// Refuses a table that Citus distributes: it looks like a plain one, but a position means a row in each of its shards. Errors:
+/// 0A000.
+pub fn is_not_distributed(table: &Table) -> Result<()> {
+    // SAFETY: a look-up in the system cache.
+    let catalog =
+        unsafe { pg_sys::get_relname_relid(c"pg_dist_partition".as_ptr(), pg_sys::PG_CATALOG_NAMESPACE.into()) };
+    if catalog == pg_sys::InvalidOid {
+        return Ok(());
     }
-    read_one::<bool>(
+    let is_distributed = one_now::<bool>(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition
                         WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1)",
         &[table.oid.into()],
-    )
-    .map(|found| found == Some(true))
+    )?;
+    if is_distributed != Some(true) {
+        return Ok(());
+    }
+    Err(error(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!(
+            "table \"{}\" is distributed by Citus, and its rows cannot be told apart by their positions",
+            table.name
+        ),
+        format!("SELECT undistribute_table({})", quote_literal(&table.name)),
+    ))
 }

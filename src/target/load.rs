@@ -2,15 +2,16 @@ use pgrx::prelude::*;
 
 use crate::extension;
 use crate::postgres::error::{Result, error, required};
-use crate::postgres::read::{read_one, read_prepared};
+use crate::postgres::now::one_now;
 use crate::postgres::search_path::with_temporary_last;
 use crate::postgres::table::{Column, Table};
+use crate::target::leaf::is_not_distributed;
 use crate::target::{Ledger, RecipeTable, Target, TargetRow, Users, trust};
 
 impl Target {
     /// Reads the row `name` and checks what it names.
-    /// Errors: 22004, 42704, 42P01, 42501 (a table that does not belong to the role that named it; code of a role
-    /// that its owner does not trust), 42809, 42703, 42804, 22023 (search path), 55000 (a partition of another owner where rows are not reached leaf by leaf).
+    /// Errors: 22004, 42704, 42P01, 42501 (a table that does not belong to the role that named it), 42809, 42703, 42804,
+    /// 55000 (a partition of another owner, in a table that is not read leaf by leaf).
     pub fn load(name: Option<&str>) -> Result<Target> {
         let row = row(name)?;
         // With this search path names and types come out qualified.
@@ -26,6 +27,7 @@ impl Target {
                 row.set("generations_table", "'schema.table'"),
             ));
         }
+        is_not_distributed(&table)?;
         if let Some(search_path) = &row.search_path {
             table.search_path = with_temporary_last(search_path).ok_or_else(|| {
                 error(
@@ -56,7 +58,7 @@ impl Target {
 }
 
 impl TargetRow {
-    /// Finds the table `name`, which the column `key` has; the hint of an error sets it to `mend`.
+    /// Finds the table `name`, the value of column `key`. The hint of an error sets that column to `mend`.
     fn find(&self, key: &str, name: &str, mend: &str) -> Result<Table> {
         let found = Table::find(name)?.ok_or_else(|| {
             error(
@@ -65,21 +67,24 @@ impl TargetRow {
                 self.set(key, mend),
             )
         })?;
-        // After a DROP and a CREATE, or where a schema was renamed, the name means another table.
+        // After DROP and CREATE, or if a schema was renamed, the name means another table.
         let Some(named_by) = &self.named_by else { return Ok(found) };
         let may = "SELECT pg_has_role(oid, $2, 'USAGE') FROM pg_roles WHERE rolname::text = $1";
-        if read_one::<bool>(may, &[named_by.as_str().into(), found.owner.into()])? == Some(true) {
+        if one_now::<bool>(may, &[named_by.as_str().into(), found.owner.into()])? == Some(true) {
             return Ok(found);
         }
         Err(error(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("table \"{name}\" is not one of role \"{named_by}\", who made target \"{}\" use it", self.name),
-            // For a superuser, who has looked at the table. What else the role wrote goes with its right.
+            format!(
+                "table \"{name}\" does not belong to role \"{named_by}\", which made target \"{}\" use it",
+                self.name
+            ),
+            // For a superuser, after a look at the table. What else the role wrote was allowed by the same right.
             self.set("named_by", "NULL, throttle_query = NULL, search_path = NULL"),
         ))
     }
 
-    /// A table that a target may do without. Its rows are not reached leaf by leaf: it has one owner.
+    /// Finds an optional table. It is not read leaf by leaf, so all its parts must have one owner.
     fn optional(&self, key: &str, name: &Option<String>) -> Result<Option<Table>> {
         let Some(name) = name else { return Ok(None) };
         let table = self.find(key, name, "NULL")?;
@@ -143,14 +148,14 @@ impl TargetRow {
     }
 }
 
-/// The row of a target, its tables there or not. Errors: 22004, 42704.
+/// The row of a target, whether its tables exist or not. Errors: 22004, 42704.
 pub fn row(name: Option<&str>) -> Result<TargetRow> {
     let name = required(name, "target", "SELECT name FROM backlog_cleanup.target")?;
     const ROW: &str = "
         SELECT to_jsonb(t) || jsonb_build_object(
                    'lock_timeout', ceil(extract(epoch FROM t.lock_timeout) * 1000)::bigint)
         FROM backlog_cleanup.target t WHERE t.name = $1";
-    let row = extension::as_owner(|| read_prepared::<pgrx::JsonB>(ROW, &[name.into()]))?.ok_or_else(|| {
+    let row = extension::as_owner(|| one_now::<pgrx::JsonB>(ROW, &[name.into()]))?.ok_or_else(|| {
         error(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("target \"{name}\" does not exist"),

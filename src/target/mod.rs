@@ -4,6 +4,7 @@ pub mod check;
 pub mod column;
 pub mod leaf;
 pub mod load;
+pub mod reading;
 pub mod recipes;
 pub mod steady;
 pub mod time;
@@ -14,11 +15,11 @@ use pgrx::spi::quote_literal;
 use serde::Deserialize;
 
 use crate::postgres::error::{Result, error};
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
 
-/// A row of `backlog_cleanup.target` as it stands; the comments of its columns say what they mean.
+/// A row of `backlog_cleanup.target`, not checked. The comments on its columns explain them.
 #[derive(Deserialize)]
 pub struct TargetRow {
     pub name: String,
@@ -53,7 +54,7 @@ pub struct TargetRow {
     pub named_by: Option<String>,
 }
 
-/// One table to look after. Its row's fields are its own.
+/// A target with its tables and columns. The fields of its row can be read from it directly.
 pub struct Target {
     row: TargetRow,
     pub table: Table,
@@ -96,6 +97,18 @@ impl std::ops::Deref for Target {
 }
 
 impl TargetRow {
+    /// The names of the columns that runs read, as the row has them.
+    pub fn column_names(&self) -> [&str; 6] {
+        [
+            &self.id_column,
+            &self.account_column,
+            &self.recipe_column,
+            &self.status_column,
+            &self.failed_at_column,
+            &self.failure_type_column,
+        ]
+    }
+
     /// The statement that sets a column of this row.
     pub fn set(&self, column: &str, value: &str) -> String {
         format!("UPDATE backlog_cleanup.target SET {column} = {value} WHERE name = {}", quote_literal(&self.name))
@@ -113,6 +126,19 @@ impl TargetRow {
 }
 
 impl Target {
+    /// The columns that runs read, with their names as the row has them.
+    pub fn columns(&self) -> [(&str, &Column); 6] {
+        let [id, account, recipe, status, failed_at, failure_type] = self.column_names();
+        [
+            (id, &self.id),
+            (account, &self.account_column),
+            (recipe, &self.recipe),
+            (status, &self.status),
+            (failed_at, &self.failed_at),
+            (failure_type, &self.failure_type),
+        ]
+    }
+
     /// All tables that it names.
     pub fn tables(&self) -> Vec<pg_sys::Oid> {
         let Target { table, users, recipes, ledger, .. } = self;
@@ -127,7 +153,7 @@ impl Target {
     /// Errors: 42704 (the account is not among the users).
     pub fn account_exists(&self) -> Result<()> {
         let Some(users) = &self.users else { return Ok(()) };
-        let found = as_owner_of(&users.table, || {
+        let found = reading_as_owner_of(&users.table, || {
             read_one::<bool>(
                 &format!(
                     "SELECT EXISTS (SELECT FROM {} u WHERE u.{}::pg_catalog.text OPERATOR(pg_catalog.=) $1)",
@@ -146,10 +172,9 @@ impl Target {
         ))
     }
 
-    /// Checks a value of a column of the table as the table's owner, whose types may run code of theirs. Errors: 22P02,
-    /// 42804.
+    /// Checks a value for a column of the table, as the table's owner: the type may run code. Errors: 22P02, 42804.
     pub fn accepts(&self, column: &Column, value: &str) -> Result<()> {
-        as_owner_of(&self.table, || column.accepts(value, &self.table))
+        reading_as_owner_of(&self.table, || column.accepts(value, &self.table))
     }
 
     /// The condition on a row `g` that it is a failed row of the account.
@@ -161,7 +186,7 @@ impl Target {
     pub fn throttle(&self) -> Result<Option<String>> {
         let Some(query) = &self.throttle_query else { return Ok(None) };
         let query = query.trim_end().trim_end_matches(';');
-        as_owner_of(&self.table, || {
+        reading_as_owner_of(&self.table, || {
             read_one::<String>(
                 &format!("SELECT throttle.reason::pg_catalog.text FROM (\n{query}\n) throttle (reason)"),
                 &[],

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use crate::postgres::error::Result;
-use crate::postgres::owner::as_owner_of;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::stream;
 use crate::target::{RecipeTable, Target};
 
@@ -16,7 +16,7 @@ impl RecipeNames {
         };
         let read = format!("SELECT r.{key}::pg_catalog.text, r.{name}::pg_catalog.text FROM {} r", table.name);
         let mut names = HashMap::new();
-        as_owner_of(table, || {
+        reading_as_owner_of(table, || {
             stream(&read, |row| {
                 // SAFETY: both columns are cast to text.
                 let text = |column| unsafe { row.text(column) }.unwrap_or_default().to_owned();
@@ -26,7 +26,7 @@ impl RecipeNames {
         Ok(RecipeNames(names))
     }
 
-    /// A recipe's name as reports have it.
+    /// A recipe's name as reports show it.
     pub fn name(&self, id: Option<&str>) -> String {
         match id {
             None => "No recipe".into(),

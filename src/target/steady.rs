@@ -5,37 +5,66 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::settings::{set_local, with_settings};
-use crate::postgres::subtransaction::briefly;
+use crate::postgres::subtransaction::look;
 use crate::target::Target;
+use crate::target::leaf::{Leaf, leaves};
 use crate::target::load::table;
 
-/// Locks the target's table (ACCESS SHARE) before taking the snapshot, loads the target under that lock, and does `work`.
-/// While it waits, `lock_timeout` is the shorter of the target's and the session's. Errors: those of `Target::load`, 55P03 (a
-/// lock is held for too long).
+/// How a table is locked.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Lock {
+    /// Against changes of a table that is read.
+    Read = pg_sys::AccessShareLock as isize,
+    /// Against changes of a table whose rows are removed.
+    Remove = pg_sys::RowExclusiveLock as isize,
+}
+
+/// Locks the target's table (ACCESS SHARE), loads the target under that lock, takes the transaction's snapshot, and does
+/// `work`. While it waits, `lock_timeout` is the shorter of the target's and the session's. Errors: those of
+/// `Target::load`, 55P03 (a lock is held for too long).
 pub fn steady<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
-    let (mut table, lock_timeout) = table(name)?;
-    let table_name = table.name.clone();
+    hold(name, |_| Ok(Vec::new()), Lock::Read, |target, _| work(target))
+}
+
+/// The same with all leaves of the target locked: until `work` ends, none is detached or rewritten.
+pub fn steady_leaves<T>(name: Option<&str>, lock: Lock, work: impl FnOnce(&Target, &[Leaf]) -> Result<T>) -> Result<T> {
+    hold(name, leaves, lock, work)
+}
+
+fn hold<T>(
+    name: Option<&str>,
+    leaves: impl Fn(&Target) -> Result<Vec<Leaf>>,
+    lock: Lock,
+    work: impl FnOnce(&Target, &[Leaf]) -> Result<T>,
+) -> Result<T> {
+    let (table, lock_timeout) = table(name)?;
     with_settings(|| {
         // SAFETY: a setting, read by the one thread of a backend.
         let of_session = i64::from(unsafe { pg_sys::LockTimeout });
         let shorter = [lock_timeout, of_session].into_iter().filter(|timeout| *timeout > 0).min().unwrap_or(0);
         set_local("lock_timeout", &shorter.to_string());
         PgTryBuilder::new(AssertUnwindSafe(|| {
-            let target = loop {
-                // SAFETY: the lock is released with the transaction, the snapshot below or by an abort.
-                unsafe {
-                    pg_sys::LockRelationOid(table.oid, pg_sys::AccessShareLock as i32);
-                    pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            let mut to_lock = vec![(table.oid, Lock::Read)];
+            let mut locked = Vec::new();
+            // During a wait for one lock, the name may come to mean another table, and leaves may come or go.
+            let (target, leaves) = loop {
+                for (oid, lock) in to_lock {
+                    // SAFETY: the lock is released with the transaction.
+                    unsafe { pg_sys::LockRelationOid(oid, lock as i32) };
+                    locked.push((oid, lock));
                 }
                 let target = Target::load(name)?;
-                if target.table.oid == table.oid {
-                    break target;
+                let leaves = leaves(&target)?;
+                let named = leaves.iter().map(|leaf| (leaf.table.oid, lock));
+                to_lock = std::iter::once((target.table.oid, Lock::Read)).chain(named).collect();
+                to_lock.retain(|needed| !locked.contains(needed));
+                if to_lock.is_empty() {
+                    break (target, leaves);
                 }
-                // SAFETY: pushed above.
-                unsafe { pg_sys::PopActiveSnapshot() };
-                table = target.table;
             };
-            let done = work(&target);
+            // SAFETY: popped below or by an abort.
+            unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+            let done = work(&target, &leaves);
             // SAFETY: pushed above.
             unsafe { pg_sys::PopActiveSnapshot() };
             done
@@ -47,14 +76,19 @@ pub fn steady<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) ->
                     "target \"{}\": another session has held a lock for longer than lock_timeout",
                     name.unwrap_or_default()
                 ),
-                format!("SELECT * FROM pg_locks WHERE relation = {}::regclass", quote_literal(&table_name)),
+                format!("SELECT * FROM pg_locks WHERE relation = {}::regclass", quote_literal(&table.name)),
             ))
         })
         .execute()
     })
 }
 
-/// The same for `work` that only reads: a caller who may not lock the tables keeps none of them locked.
+/// The same for `work` that only reads, and keeps no lock: the caller may not have the right to lock the tables.
 pub fn glance<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
-    Ok(briefly(|| steady(name, work)).unwrap_or_else(|failure| failure.rethrow()))
+    look(|| steady(name, work))
+}
+
+/// The same with the leaves.
+pub fn glance_leaves<T>(name: Option<&str>, work: impl FnOnce(&Target, &[Leaf]) -> Result<T>) -> Result<T> {
+    look(|| steady_leaves(name, Lock::Read, work))
 }

@@ -5,15 +5,15 @@ use sqlx::postgres::PgDatabaseError;
 
 pub type Result<T> = std::result::Result<T, Failure>;
 
-/// How a command ends, for programs.
+/// The exit code of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Done = 0,
     Error = 1,
     Usage = 2,
-    /// Another run is at work, the breaker held, or the server is read-only.
+    /// Another run is in progress, the breaker refused the run, or the server is read-only.
     Blocked = 3,
-    /// What doctor or `status --check` found.
+    /// A check of doctor or of `status --check` failed.
     Unhealthy = 4,
 }
 
@@ -29,13 +29,13 @@ impl Serialize for Exit {
     }
 }
 
-/// What could not be done, in PostgreSQL's words where it said so.
+/// An error; where PostgreSQL raised it, in its words.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
     #[serde(rename = "exitCode")]
     pub exit: Exit,
-    /// Of an error of the database.
+    /// Only of errors that the database raised, and of lost connections.
     pub sqlstate: Option<String>,
     pub message: String,
     pub detail: Option<String>,
@@ -51,7 +51,7 @@ impl Failure {
         Failure { exit: Exit::Usage, ..Failure::error(message) }
     }
 
-    /// A hint where there is none.
+    /// Adds a hint if there is none.
     pub fn or_hint(self, hint: impl Into<String>) -> Failure {
         if self.hint.is_some() { self } else { self.hint(hint) }
     }
@@ -70,7 +70,7 @@ impl From<sqlx::Error> for Failure {
                 sqlstate: Some(error.code().into()),
                 message: error.message().into(),
                 detail: error.detail().map(Into::into),
-                hint: error.hint().map(Into::into).or_else(|| level(error)),
+                hint: error.hint().map(Into::into).or_else(|| grant_hint(error)),
             },
             None => {
                 use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed};
@@ -85,8 +85,8 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// What gives a role what PostgreSQL itself has refused, which says no hint.
-fn level(error: &PgDatabaseError) -> Option<String> {
+/// The hint for privileges that PostgreSQL itself refuses, without a hint of its own.
+fn grant_hint(error: &PgDatabaseError) -> Option<String> {
     (error.code() == "42501" && error.message().starts_with("permission denied"))
         .then(|| "SELECT backlog_cleanup_grant('role_name', 'operator')".into())
 }

@@ -1,39 +1,20 @@
 //! `backlog-cleanup`: the extension's SQL interface for people, programs and eyes. It adds no logic of its own.
 
-mod bar;
+mod client;
 mod command;
-mod connect;
 mod failure;
-mod history;
-mod interrupt;
-mod output;
-mod report;
-mod screen;
 mod serve;
 mod signals;
+mod terminal;
+mod words;
 
-use clap::Parser;
 use std::process::ExitCode;
 
-use command::Command;
-use connect::Server;
-use failure::Failure;
-use output::{Output, OutputArguments};
+use clap::Parser;
 
-/// Keeps a table of job attempts from filling up with failures: the tools beside the extension backlog_cleanup.
-///
-/// Exit codes: 0 done, 1 error, 2 usage, 3 blocked (another run, the breaker, a read-only server), 4 unhealthy (doctor,
-/// status --check).
-#[derive(Parser)]
-#[command(name = "backlog-cleanup", version, max_term_width = 100)]
-pub struct Arguments {
-    #[command(flatten)]
-    server: Server,
-    #[command(flatten)]
-    output: OutputArguments,
-    #[command(subcommand)]
-    command: Command,
-}
+use command::{Arguments, Command};
+use failure::Failure;
+use terminal::output::Output;
 
 #[tokio::main]
 async fn main() -> ExitCode {

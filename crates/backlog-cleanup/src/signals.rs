@@ -2,7 +2,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Result;
 
-/// Ctrl-C, SIGTERM, and a terminal that goes away; but not what whoever started this wants to be ignored, as nohup does.
+/// SIGINT, SIGTERM and SIGHUP, except those that the parent process has set to be ignored, as nohup does.
 pub struct Signals(Vec<Signal>);
 
 impl Signals {
@@ -23,7 +23,7 @@ impl Signals {
     }
 }
 
-/// A bit for each signal that this process ignores from its start; none where that cannot be known.
+/// A bit for each signal that this process ignored when it started; 0 if that is unknown.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,15 +1,27 @@
-//! What the extension says, as plain data: the JSON reports and ages in words; how often a schedule fires.
-//! Pure code, never linked to PostgreSQL.
+//! What the extension and its companion both know: the reports, the words and names that they use, how often a schedule
+//! fires. Plain data and pure code, never linked to PostgreSQL.
 
 mod age;
 mod duration;
+mod level;
+mod mode;
+mod names;
 mod report;
 mod schedule;
+mod state;
+mod statuses;
+mod word;
 
 pub use age::age_in_words;
 pub use duration::DURATION_BOUNDS;
+pub use level::Level;
+pub use mode::Mode;
+pub use names::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET, job_name};
 pub use report::{
     BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, RecipeFailures, RegularReport, StatusReport, Warning,
     recipe_id,
 };
 pub use schedule::longest_gap;
+pub use state::State;
+pub use statuses::{STATUSES, StatusCount, StatusCounts};
+pub use word::UnknownWord;

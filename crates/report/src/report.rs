@@ -1,6 +1,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::{Mode, State, StatusCounts};
+
 /// What a regular run did, or in a dry run would do.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -8,12 +10,12 @@ use serde_json::Value;
 pub struct RegularReport {
     pub success: bool,
     pub message: String,
-    /// NULL for a dry run, which is not recorded.
+    /// NULL for a dry run, which is not in the history.
     pub run_id: Option<i64>,
     pub target: String,
-    pub mode: String,
+    pub mode: Mode,
     pub dry_run: bool,
-    /// Failed rows before this instant are old; NULL where the policy is disabled.
+    /// Rows that failed before this instant are expired; NULL if the policy is disabled.
     pub cutoff: Option<String>,
     pub total_failed_generations: i64,
     pub cleaned_up_generations: i64,
@@ -22,7 +24,7 @@ pub struct RegularReport {
     pub duration_ms: i64,
 }
 
-/// One recipe of a run; failed = cleaned + kept.
+/// What a run did to one recipe: failed = cleaned + kept.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
@@ -43,43 +45,42 @@ pub struct EmergencyReport {
     pub message: String,
     pub run_id: Option<i64>,
     pub target: String,
-    pub mode: String,
+    pub mode: Mode,
     pub dry_run: bool,
     pub removed_count: i64,
     pub recipes_affected: i64,
-    /// 0.1.0 did not have it.
+    /// Version 0.1.0 did not write it.
     #[serde(default)]
     pub cleanup_details: Vec<CleanupDetail>,
     pub duration_ms: i64,
 }
 
-/// What a batched run did: the report of its mode, and how it went, which a dry run does not tell.
+/// What a batched run did: the report of its mode, and members that a dry run does not have.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Batched<Report> {
     #[serde(flatten)]
     pub report: Report,
-    /// `completed`, or `stopped` by `max_duration`, `max_rows` or `backlog_cleanup_stop`.
     #[cfg_attr(feature = "openapi", schema(required = false))]
-    pub state: String,
-    /// Committed batches that removed rows.
+    pub state: State,
+    /// Batches that removed rows, each committed.
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub batches: i64,
-    /// Background workers that it got; 0 where the session did all itself.
+    /// Background workers that it had; 0 if the session did the work itself.
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub workers: i64,
-    /// Rows that somebody else had locked.
+    /// Rows that another session had locked for longer than `lock_timeout`.
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub skipped_count: i64,
-    /// Rows that a trigger, a rule or a foreign key did not let go.
+    /// Rows whose deletion a trigger, a rule or a foreign key prevented.
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub kept_back_count: i64,
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub batch_milliseconds: BatchMilliseconds,
 }
 
-/// How long the batches of a run held their locks; 0 where there were none.
+/// How long the batches of a run held their locks; 0 without batches.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchMilliseconds {
@@ -88,17 +89,15 @@ pub struct BatchMilliseconds {
     pub max: f64,
 }
 
-/// The state of a target: the account's rows by status, and the recipes that have failures.
+/// The state of a target: its rows by status, and the recipes with failures.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StatusReport {
     pub success: bool,
     pub total_generations: i64,
-    pub completed_generations: i64,
-    pub failed_generations: i64,
-    pub pending_generations: i64,
-    pub processing_generations: i64,
+    #[serde(flatten)]
+    pub statuses: StatusCounts,
     pub removable_generations: i64,
     pub recipes_with_failed_generations: Vec<RecipeFailures>,
     pub schedule: Value,
@@ -106,7 +105,7 @@ pub struct StatusReport {
     pub warnings: Vec<Warning>,
 }
 
-/// What makes runs slow, and the statement that mends it.
+/// What makes runs slow, and the statement that fixes it.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Warning {
@@ -114,7 +113,7 @@ pub struct Warning {
     pub hint: String,
 }
 
-/// One recipe that has failed rows.
+/// A recipe with failures.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
@@ -127,7 +126,7 @@ pub struct RecipeFailures {
     pub oldest_failed_age: Option<String>,
 }
 
-/// A recipe's id as JSON: a number where the column is a number, a string elsewhere, null for NULL.
+/// A recipe's id as JSON: a number if the column is a number, else a string; null for NULL.
 pub fn recipe_id(id: Option<&str>, is_number: bool) -> Value {
     match id {
         None => Value::Null,
@@ -136,5 +135,22 @@ pub fn recipe_id(id: Option<&str>, is_number: bool) -> Value {
             Err(_) => serde_json::from_str(id).unwrap_or_else(|_| id.into()),
         },
         Some(id) => id.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::StatusReport;
+    use crate::statuses::STATUSES;
+
+    #[test]
+    fn the_statuses_of_a_report_are_members_of_it_in_their_order() {
+        let text = r#"{"success":true,"totalGenerations":9,"completedGenerations":1,"failedGenerations":2,"pendingGenerations":3,"processingGenerations":2,"removableGenerations":1,"recipesWithFailedGenerations":[],"schedule":null,"lastRun":null,"warnings":[]}"#;
+        let report: StatusReport = serde_json::from_str(text).unwrap();
+        assert_eq!(STATUSES.map(|name| report.statuses.of(name)), [1, 2, 3, 2]);
+        assert_eq!(serde_json::to_string(&report).unwrap(), text);
+        assert_eq!(json!(report)["failedGenerations"], 2);
     }
 }

@@ -1,12 +1,90 @@
-/// The longest time between two runs of a cron expression, in days, rounded up: 1 where it runs every day, else 7, 31 or
-/// 366, by the field that limits it.
+/// The longest time between two runs of a schedule of pg_cron, in days, rounded up: 1 for `0 2 * * *` and for `30 seconds`,
+/// 17 for `0 2 1,15 * *`. Minutes and hours only matter within a day. What is no schedule counts as a daily one.
 pub fn longest_gap(schedule: &str) -> i32 {
-    match schedule.split_whitespace().collect::<Vec<_>>()[..] {
-        [_, _, _, month, _] if month != "*" => 366,
-        [_, _, day, _, _] if day != "*" => 31,
-        [_, _, _, _, weekday] if weekday != "*" => 7,
-        _ => 1,
+    let Some(days) = Days::of(schedule) else { return 1 };
+    let (mut longest, mut since, mut weekday) = (1, 0, SATURDAY);
+    for year in YEARS {
+        for (month, length) in (1..).zip(months(year)) {
+            for day in 1..=length {
+                since += 1;
+                if days.has(month, day, day == length, weekday) {
+                    longest = longest.max(since);
+                    since = 0;
+                }
+                weekday = (weekday + 1) % 7;
+            }
+        }
     }
+    longest.max(since)
+}
+
+/// 28 years repeat leap days and weekdays; as many again hold every gap that begins in them. The first day is a Saturday.
+const YEARS: std::ops::Range<u32> = 2000..2056;
+const SATURDAY: u32 = 6;
+
+fn months(year: u32) -> [u32; 12] {
+    let february = if year.is_multiple_of(4) { 29 } else { 28 };
+    [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+}
+
+/// The days on which a schedule fires; a bit for each value of a field.
+struct Days {
+    days: u64,
+    /// pg_cron's `$`.
+    last_day: bool,
+    months: u64,
+    weekdays: u64,
+    /// Day and weekday are both restricted: then one of them is enough.
+    either: bool,
+}
+
+impl Days {
+    /// `None` for an interval of seconds, for `@daily` and `@hourly`, and for what is no schedule.
+    fn of(schedule: &str) -> Option<Days> {
+        let schedule = match schedule.trim() {
+            "@yearly" | "@annually" => "0 0 1 1 *",
+            "@monthly" => "0 0 1 * *",
+            "@weekly" => "0 0 * * 0",
+            other => other,
+        };
+        let [_, _, day, month, weekday] = schedule.split_whitespace().collect::<Vec<_>>()[..] else { return None };
+        let weekdays = values(weekday, 0..=7, "sun mon tue wed thu fri sat")?;
+        Some(Days {
+            days: if day == "$" { 0 } else { values(day, 1..=31, "")? },
+            last_day: day == "$",
+            months: values(month, 1..=12, "jan feb mar apr may jun jul aug sep oct nov dec")?,
+            // Sunday is 0 and 7.
+            weekdays: weekdays | weekdays >> 7,
+            either: !day.starts_with('*') && !weekday.starts_with('*'),
+        })
+    }
+
+    fn has(&self, month: u32, day: u32, is_last: bool, weekday: u32) -> bool {
+        let is_day = self.days >> day & 1 == 1 || self.last_day && is_last;
+        let is_weekday = self.weekdays >> weekday & 1 == 1;
+        self.months >> month & 1 == 1 && if self.either { is_day || is_weekday } else { is_day && is_weekday }
+    }
+}
+
+/// The values of a field: numbers, names, ranges and steps, in a list.
+fn values(field: &str, all: std::ops::RangeInclusive<u32>, names: &str) -> Option<u64> {
+    let number = |word: &str| {
+        let named = || names.split(' ').position(|name| !name.is_empty() && word.eq_ignore_ascii_case(name));
+        let number = word.parse().ok().or_else(|| Some(named()? as u32 + all.start()))?;
+        all.contains(&number).then_some(number)
+    };
+    let mut values = 0;
+    for part in field.split(',') {
+        let (range, step) = part.split_once('/').unwrap_or((part, "1"));
+        let range = match range.split_once('-') {
+            _ if range == "*" => all.clone(),
+            Some((first, last)) => number(first)?..=number(last)?,
+            None => number(range)?..=number(range)?,
+        };
+        let step = step.parse().ok().filter(|step| *step > 0)?;
+        values |= range.step_by(step).fold(0, |bits, value| bits | 1 << value);
+    }
+    Some(values)
 }
 
 #[cfg(test)]
@@ -14,17 +92,42 @@ mod tests {
     use super::longest_gap;
 
     #[test]
-    fn the_gap_is_that_of_the_field_that_limits_the_schedule() {
+    fn the_gap_is_the_longest_between_two_days_that_the_schedule_has() {
         for (schedule, days) in [
             ("0 2 * * *", 1),
             ("*/5 * * * *", 1),
+            ("0 0,12 * * *", 1),
             ("30 seconds", 1),
+            ("@hourly", 1),
+            ("@daily", 1),
+            ("@weekly", 7),
+            ("@monthly", 31),
+            ("@yearly", 366),
             ("0 2 * * 0", 7),
+            ("0 2 * * 7", 7),
+            ("0 2 * * 1-5", 3),
+            ("0 2 * * Mon,THU", 4),
             ("0 2 1 * *", 31),
-            ("0 2 1 * 0", 31),
+            ("0 2 $ * *", 31),
+            ("0 2 31 * *", 61),
+            ("0 2 1,15 * *", 17),
+            ("0 2 */2 * *", 2),
+            ("0 2 1-31/10 * *", 10),
+            ("0 2 1 jan,jul *", 184),
             ("0 2 1 6 *", 366),
+            ("0 2 29 2 *", 1461),
+            // One of both is enough, unless one of them is a star with a step.
+            ("0 2 1 * 0", 7),
+            ("0 2 1,15 * 1-5", 3),
+            ("0 2 */2 * 1", 21),
+            ("every night", 1),
         ] {
             assert_eq!(longest_gap(schedule), days, "{schedule}");
         }
+    }
+
+    #[test]
+    fn a_day_that_never_comes_is_far_away() {
+        assert!(longest_gap("0 2 30 2 *") > 20_000);
     }
 }

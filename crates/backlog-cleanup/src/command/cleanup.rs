@@ -1,42 +1,37 @@
 use clap::Args;
 
 use super::selection::{Length, Selection};
-use crate::connect::Server;
+use crate::client::calls;
+use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
-use crate::interrupt::Work;
-use crate::output::Output;
+use crate::terminal::interrupt::Connections;
+use crate::terminal::output::Output;
+use crate::terminal::report::Report;
 
-/// Remove the old failed rows beyond the newest of each recipe, in one transaction
+/// Remove the removable failed rows in one transaction
 ///
-/// All or nothing; locks are held to the end. On a large table, or beside others, see `run`.
+/// Removable are the expired rows beyond the newest of each recipe. The transaction is all or nothing and holds its locks
+/// to the end; for a large or busy table see `run`.
 #[derive(Args)]
 pub struct Cleanup {
     #[command(flatten)]
     pub selection: Selection,
-    /// Only count what would go
+    /// Count the rows, remove nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Let the run through though it would remove more than the target allows
+    /// Remove even more rows than the target's limits allow
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
     pub length: Length,
 }
 
-const CLEANUP: &str = "
-    SELECT backlog_cleanup_failed_generations(target => $1, recipe_id => $2, failure_type => $3, dry_run => $4, force => $5)";
-
 impl Cleanup {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
-        let Selection { target, recipe_id, failure_type } = self.selection;
-        let statement = sqlx::query_scalar(CLEANUP)
-            .bind(target)
-            .bind(recipe_id)
-            .bind(failure_type)
-            .bind(self.dry_run)
-            .bind(self.force);
-        let report = Work::start(server).await?.report(statement, output, async |_, _| ()).await?;
-        report.show(output, self.length.limit)?;
+        let Cleanup { selection, dry_run, force, length } = self;
+        let cleanup = async |database: &mut _| calls::cleanup(database, selection.as_call(), dry_run, force).await;
+        let report: Report = Connections::open(server).await?.cancellable(cleanup, output, async |_, _| ()).await?;
+        report.show(output, length.limit)?;
         Ok(Exit::Done)
     }
 }

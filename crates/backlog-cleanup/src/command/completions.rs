@@ -2,11 +2,11 @@ use clap::{Args, CommandFactory};
 use clap_complete::{Shell, generate};
 use serde_json::json;
 
-use crate::Arguments;
+use super::Arguments;
 use crate::failure::{Exit, Result};
-use crate::output::Output;
+use crate::terminal::output::Output;
 
-/// The completions of a shell, on standard output
+/// Print a completion script for a shell
 #[derive(Args)]
 pub struct Completions {
     #[arg(value_name = "SHELL")]
@@ -17,7 +17,7 @@ impl Completions {
     pub fn run(self, output: &Output) -> Result<Exit> {
         let mut script = Vec::new();
         generate(self.shell, &mut Arguments::command(), "backlog-cleanup", &mut script);
-        // In bash, clap_complete names a command in two ways where the program's name has a hyphen (clap issue 6421).
+        // clap_complete gives a command two names in bash if the program's name has a hyphen (clap issue 6421).
         let script = String::from_utf8_lossy(&script).replace("backlog__subcmd__cleanup", "backlog__cleanup");
         if output.json {
             output.json(&json!({ "shell": self.shell.to_string(), "script": script }))?;

@@ -2,26 +2,23 @@ use std::io::{IsTerminal, stdin};
 
 use clap::Args;
 use sqlx::postgres::PgConnection;
-use sqlx::types::Json;
 
 use super::selection::Selection;
+use crate::client::{calls, targets};
 use crate::failure::{Failure, Result};
-use crate::output::{Output, counted, printable};
-use crate::report::{Report, recipes};
+use crate::terminal::output::{Output, printable};
+use crate::terminal::report::Report;
+use crate::words::count;
 
-/// That every failed row may go, whatever its age.
 #[derive(Args)]
 pub struct Confirmation {
-    /// The account whose failed rows go, instead of typing it
+    /// Confirm with the account's name instead of typing it
     #[arg(long, value_name = "ACCOUNT")]
     confirm: Option<String>,
 }
 
-pub const EMERGENCY: &str =
-    "SELECT backlog_cleanup_emergency(target => $1, recipe_id => $2, failure_type => $3, dry_run => $4)";
-
 impl Confirmation {
-    /// Shows what an emergency run would remove, per recipe, and asks for the account's name. Errors: it is not that.
+    /// Shows what an emergency run would remove, and asks for the account's name. Errors: the answer is another name.
     pub async fn ask(
         &self,
         connection: &mut PgConnection,
@@ -29,11 +26,8 @@ impl Confirmation {
         output: &Output,
         limit: usize,
     ) -> Result<()> {
-        let account = "SELECT account FROM backlog_cleanup.target WHERE name = $1";
-        let account: Option<String> =
-            sqlx::query_scalar(account).bind(&selection.target).fetch_optional(&mut *connection).await?;
-        // The dry run says better than we that there is no such target.
-        let account = account.unwrap_or_default();
+        // An unknown target is reported by the dry run.
+        let account = targets::account(&mut *connection, &selection.target.name).await?.unwrap_or_default();
         let named = format!("--confirm {account}");
         match &self.confirm {
             Some(confirmed) if *confirmed == account => return Ok(()),
@@ -42,24 +36,18 @@ impl Confirmation {
             }
             None => {}
         }
-        let Json(report): Json<Report> = sqlx::query_scalar(EMERGENCY)
-            .bind(&selection.target)
-            .bind(&selection.recipe_id)
-            .bind(&selection.failure_type)
-            .bind(true)
-            .fetch_one(connection)
-            .await?;
-        let rows = counted(report.removed(), "failed row", "failed rows");
+        let report: Report = calls::emergency(connection, selection.as_call(), true).await?;
+        let rows = count(report.removed(), "failed row");
         if !output.json {
             let preview = output.page();
-            recipes(&preview, report.details(), limit)?;
+            report.show_recipes(&preview, limit)?;
             output.note(format_args!("{}\n", preview.into_text().trim_end()));
         }
         if !stdin().is_terminal() {
-            return Err(Failure::usage(format!("not confirmed: {rows} would go")).hint(named));
+            return Err(Failure::usage(format!("not confirmed: would remove {rows}")).hint(named));
         }
         output.note(format_args!(
-            "All {rows} of {} will be gone. Type the account's name to go on:",
+            "This removes {rows} of account {}. Type the account's name to continue:",
             printable(&account)
         ));
         let mut typed = String::new();

@@ -1,20 +1,22 @@
 use clap::Args;
 
-use super::confirmation::{Confirmation, EMERGENCY};
+use super::confirmation::Confirmation;
 use super::selection::{Length, Selection};
-use crate::connect::Server;
+use crate::client::calls;
+use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
-use crate::interrupt::Work;
-use crate::output::Output;
+use crate::terminal::interrupt::Connections;
+use crate::terminal::output::Output;
+use crate::terminal::report::Report;
 
-/// Remove every failed row of the account, whatever its age, in one transaction
+/// Remove all failed rows of the account, including recent ones, in one transaction
 ///
-/// Shows what would go, and goes on when the account's name is typed.
+/// Shows what would be removed, and asks for the account's name.
 #[derive(Args)]
 pub struct Emergency {
     #[command(flatten)]
     pub selection: Selection,
-    /// Only count what would go
+    /// Count the rows, remove nothing
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]
@@ -25,15 +27,14 @@ pub struct Emergency {
 
 impl Emergency {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
-        let mut work = Work::start(server).await?;
-        if !self.dry_run {
-            self.confirmation.ask(work.second(), &self.selection, output, self.length.limit).await?;
+        let Emergency { selection, dry_run, confirmation, length } = self;
+        let mut connections = Connections::open(server).await?;
+        if !dry_run {
+            confirmation.ask(connections.second(), &selection, output, length.limit).await?;
         }
-        let Selection { target, recipe_id, failure_type } = self.selection;
-        let statement =
-            sqlx::query_scalar(EMERGENCY).bind(target).bind(recipe_id).bind(failure_type).bind(self.dry_run);
-        let report = work.report(statement, output, async |_, _| ()).await?;
-        report.show(output, self.length.limit)?;
+        let emergency = async |database: &mut _| calls::emergency(database, selection.as_call(), dry_run).await;
+        let report: Report = connections.cancellable(emergency, output, async |_, _| ()).await?;
+        report.show(output, length.limit)?;
         Ok(Exit::Done)
     }
 }

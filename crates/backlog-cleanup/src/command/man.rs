@@ -3,11 +3,11 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory};
 use serde_json::json;
 
-use crate::Arguments;
+use super::Arguments;
 use crate::failure::{Exit, Failure, Result};
-use crate::output::Output;
+use crate::terminal::output::Output;
 
-/// Write the manual pages into a directory, one per command
+/// Write a manual page for each command
 #[derive(Args)]
 pub struct Man {
     #[arg(value_name = "DIR")]

@@ -1,3 +1,5 @@
+//! The commands: each in a file of its name, with its arguments. Stands on all the rest, since one of them starts the server.
+
 mod cleanup;
 mod completions;
 mod confirmation;
@@ -13,13 +15,27 @@ mod setup;
 mod status;
 mod watch;
 
-use clap::Subcommand;
+use clap::{Parser, Subcommand};
 
-use crate::connect::Server;
+use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
-use crate::output::Output;
+use crate::terminal::output::{Output, OutputArguments};
 
-/// One command each: its arguments, and what it does with them, in the file of its name.
+/// Command line, admin API and dashboard of the PostgreSQL extension backlog_cleanup.
+///
+/// Exit codes: 0 done, 1 error, 2 usage, 3 blocked (another run, the breaker, a read-only server), 4 unhealthy (doctor,
+/// status --check).
+#[derive(Parser)]
+#[command(name = "backlog-cleanup", version, max_term_width = 100)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub server: Server,
+    #[command(flatten)]
+    pub output: OutputArguments,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
 #[derive(Subcommand)]
 pub enum Command {
     Setup(setup::Setup),

@@ -1,24 +1,25 @@
 use backlog_cleanup_report::CleanupDetail;
-use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 
-use crate::connect::Server;
+use crate::client::calls;
+use crate::client::connect::Server;
+use crate::client::history::{self, Run};
 use crate::failure::{Exit, Failure, Result};
-use crate::history::{self, Run};
-use crate::output::{Output, count, counted, printable};
-use crate::report::{milliseconds, recipes};
+use crate::terminal::output::{Output, printable};
+use crate::terminal::report::show_recipes;
+use crate::words::{count, duration, number, time};
 
-/// The history of runs, newest first, or one run with its recipes
+/// Show the history of runs, newest first, or one run with its recipes
 #[derive(Args)]
 pub struct Runs {
-    /// The run to show
+    /// Id of the run to show
     #[arg(value_name = "RUN")]
     id: Option<i64>,
     /// Only runs of this target
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
-    /// How many runs to show, or of one run how many recipes, of which JSON has all
+    /// Number of runs to show, or of recipes of one run; of those JSON has all
     #[arg(long, value_name = "NUMBER", default_value_t = 20)]
     limit: usize,
 }
@@ -40,7 +41,7 @@ impl Runs {
                 let run = history::run(&mut connection, id)
                     .await?
                     .ok_or_else(|| Failure::error(format!("run {id} does not exist")).hint("backlog-cleanup runs"))?;
-                let cleanup_details = history::recipes(&mut connection, id).await?;
+                let cleanup_details = calls::run_details(&mut connection, id).await?;
                 detailed(output, Detailed { run, cleanup_details }, limit)?;
             }
             None => {
@@ -53,7 +54,7 @@ impl Runs {
     }
 }
 
-/// One line per run.
+/// A table with a line for each run.
 pub fn table(output: &Output, runs: &[Run]) -> comfy_table::Table {
     let mut table = output.table(["RUN", "STARTED (UTC)", "TARGET", "MODE", "STATE", "REMOVED", "TOOK", "BY"]);
     for run in runs {
@@ -61,10 +62,10 @@ pub fn table(output: &Output, runs: &[Run]) -> comfy_table::Table {
             output.cell(run.id.to_string()),
             output.cell(time(run.started_at)),
             output.cell(&run.target),
-            output.cell(&run.mode),
-            output.state(&run.state),
+            output.cell(run.mode.as_str()),
+            output.state(run.state.as_str()),
             output.count(run.removed),
-            output.cell(run.duration_ms.map(milliseconds).unwrap_or_default()),
+            output.cell(run.duration_ms.map(duration).unwrap_or_default()),
             output.cell(&run.requested_by),
         ]);
     }
@@ -81,25 +82,25 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
     let selected = selected.iter().filter_map(|(what, value)| Some(format!("{what} {}", value.as_ref()?)));
     let rows = [
         ("target", run.target.clone()),
-        ("mode", run.mode.clone()),
+        ("mode", run.mode.to_string()),
         ("selected", selected.collect::<Vec<_>>().join(", ")),
-        ("state", run.state.clone()),
-        ("waits for", run.waiting_for.clone().unwrap_or_default()),
+        ("state", run.state.to_string()),
+        ("waiting for", run.waiting_for.clone().unwrap_or_default()),
         ("requested by", run.requested_by.clone()),
         ("started", format!("{} UTC", time(run.started_at))),
         ("finished", run.finished_at.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
-        ("took", run.duration_ms.map(milliseconds).unwrap_or_default()),
-        ("old before", run.cutoff.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
-        ("removed", format!("{} of {}", count(run.removed), counted(run.total_failed, "failed row", "failed rows"))),
+        ("took", run.duration_ms.map(duration).unwrap_or_default()),
+        ("expired before", run.cutoff.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
+        ("removed", format!("{} of {}", number(run.removed), count(run.total_failed, "failed row"))),
         (
             "batches",
             run.batch_size
-                .map(|size| format!("{} of {} rows", count(run.batches), count(size.into())))
+                .map(|size| format!("{} of {}", number(run.batches), count(size.into(), "row")))
                 .unwrap_or_default(),
         ),
         ("workers", run.workers.filter(|workers| *workers > 0).map(|workers| workers.to_string()).unwrap_or_default()),
-        ("skipped", if run.skipped > 0 { count(run.skipped) } else { String::new() }),
-        ("kept back", if run.kept_back > 0 { count(run.kept_back) } else { String::new() }),
+        ("skipped", if run.skipped > 0 { number(run.skipped) } else { String::new() }),
+        ("kept back", if run.kept_back > 0 { number(run.kept_back) } else { String::new() }),
     ];
     for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
         table.add_row([
@@ -109,10 +110,5 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
     }
     output.line(table.trim_fmt())?;
     output.line("")?;
-    recipes(output, &cleanup_details, limit)
-}
-
-/// 2026-11-24 02:00:05
-pub fn time(at: DateTime<Utc>) -> String {
-    at.format("%Y-%m-%d %H:%M:%S").to_string()
+    show_recipes(output, &cleanup_details, limit, false)
 }

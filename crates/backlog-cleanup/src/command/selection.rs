@@ -1,31 +1,42 @@
+use backlog_cleanup_report::DEFAULT_TARGET;
 use clap::Args;
 
-/// What a command is about.
+use crate::client::calls;
+
 #[derive(Args)]
 pub struct Target {
-    /// The table to look after: a row of backlog_cleanup.target
-    #[arg(long, value_name = "NAME", default_value = "generations")]
-    pub target: String,
+    /// Name of the target: a row of backlog_cleanup.target
+    #[arg(long = "target", value_name = "NAME", default_value = DEFAULT_TARGET)]
+    pub name: String,
 }
 
-/// Which of its failed rows a run is about.
 #[derive(Args)]
 pub struct Selection {
-    /// The table to look after: a row of backlog_cleanup.target
-    #[arg(long, value_name = "NAME", default_value = "generations")]
-    pub target: String,
+    #[command(flatten)]
+    pub target: Target,
     /// Only rows of this recipe
     #[arg(long, value_name = "ID")]
-    pub recipe_id: Option<String>,
-    /// Only rows that failed for this reason
+    recipe_id: Option<String>,
+    /// Only rows of this failure type
     #[arg(long, value_name = "TYPE")]
-    pub failure_type: Option<String>,
+    failure_type: Option<String>,
 }
 
-/// How much a person is shown.
+impl Selection {
+    /// The selection as an argument of a call.
+    pub fn as_call(&self) -> calls::Selection<'_> {
+        let Selection { target, recipe_id, failure_type } = self;
+        calls::Selection {
+            target: &target.name,
+            recipe_id: recipe_id.as_deref(),
+            failure_type: failure_type.as_deref(),
+        }
+    }
+}
+
 #[derive(Args)]
 pub struct Length {
-    /// How many recipes to show; JSON has all
+    /// Number of recipes to show; JSON has all
     #[arg(long, value_name = "NUMBER", default_value_t = 20)]
     pub limit: usize,
 }

@@ -1,10 +1,10 @@
 use clap::Args;
 
-use crate::connect::Server;
+use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
 use crate::serve::{self, Settings};
 
-/// The admin API, metrics and dashboard over HTTP
+/// Serve the admin API, metrics and dashboard over HTTP
 #[derive(Args)]
 pub struct Serve {
     #[command(flatten)]

@@ -1,27 +1,26 @@
 use backlog_cleanup_report::StatusReport;
 use clap::Args;
 use serde::Serialize;
-use sqlx::postgres::PgConnection;
-use sqlx::types::Json;
 
-use super::doctor::{self, Finding};
 use super::selection::{Length, Target};
-use crate::connect::Server;
+use crate::client::calls::{self, Finding};
+use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
-use crate::output::{Output, count, counted, printable};
-use crate::report::{id, more};
+use crate::terminal::output::{Output, printable};
+use crate::terminal::report::more;
+use crate::words::{count, number, recipe_id, time};
 
-/// How many rows there are, and which recipes have failures
+/// Show the rows by status, and the recipes with failures
 #[derive(Args)]
 pub struct Status {
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
     length: Length,
-    /// Exit code 4 where a check of doctor fails
+    /// Exit with 4 if a check of doctor fails
     #[arg(long)]
     check: bool,
-    /// With --check, exit code 4 also where there are more failed rows than this
+    /// With --check, exit with 4 also if there are more failed rows than this
     #[arg(long, value_name = "ROWS", requires = "check")]
     max_failed: Option<i64>,
 }
@@ -37,15 +36,16 @@ struct Checked<'a> {
 impl Status {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
         let mut connection = server.connect().await?;
-        let report = report(&mut connection, &self.target.target).await?;
+        let report: StatusReport = calls::status(&mut connection, &self.target.name).await?;
         let mut problems = Vec::new();
         if self.check {
-            problems = doctor::findings(&mut connection, &self.target.target).await?;
+            problems = calls::doctor(&mut connection, &self.target.name).await?;
             problems.retain(|finding| finding.status == "fail");
-            problems.extend(self.max_failed.filter(|most| report.failed_generations > *most).map(|most| Finding {
-                check_name: "max_failed".into(),
+            let failed = report.statuses.of("failed");
+            problems.extend(self.max_failed.filter(|most| failed > *most).map(|most| Finding {
+                check: "max_failed".into(),
                 status: "fail".into(),
-                detail: format!("{} failed rows are more than {}", count(report.failed_generations), count(most)),
+                detail: format!("there are {}, more than {}", count(failed, "failed row"), number(most)),
                 fix: None,
             }));
         }
@@ -56,7 +56,7 @@ impl Status {
             (false, _) => {
                 show(output, &report, self.length.limit)?;
                 for problem in &problems {
-                    output.line(format_args!("fail: {}: {}", problem.check_name, printable(&problem.detail)))?;
+                    output.line(format_args!("fail: {}: {}", problem.check, printable(&problem.detail)))?;
                 }
             }
         }
@@ -64,21 +64,15 @@ impl Status {
     }
 }
 
-pub async fn report(connection: &mut PgConnection, target: &str) -> Result<StatusReport> {
-    let status = "SELECT backlog_cleanup_status_json($1)";
-    let Json(report) = sqlx::query_scalar(status).bind(target).fetch_one(connection).await?;
-    Ok(report)
-}
-
-/// The sums, the recipes with most failures, and what there is around them.
+/// Prints the sums, the recipes with most failures, the last run and the schedule.
 pub fn show(output: &Output, report: &StatusReport, limit: usize) -> Result<()> {
     let mut sums = output.table(["ROWS", "COMPLETED", "PENDING", "PROCESSING", "FAILED", "REMOVABLE"]);
     sums.add_row([
         output.count(report.total_generations),
-        output.count(report.completed_generations),
-        output.count(report.pending_generations),
-        output.count(report.processing_generations),
-        output.count(report.failed_generations),
+        output.count(report.statuses.of("completed")),
+        output.count(report.statuses.of("pending")),
+        output.count(report.statuses.of("processing")),
+        output.count(report.statuses.of("failed")),
         output.count(report.removable_generations),
     ]);
     output.line(sums.trim_fmt())?;
@@ -88,7 +82,7 @@ pub fn show(output: &Output, report: &StatusReport, limit: usize) -> Result<()> 
         let mut table = output.table(["ID", "RECIPE", "FAILED", "REMOVABLE", "OLDEST"]);
         for recipe in recipes.iter().take(limit) {
             table.add_row([
-                output.cell(id(&recipe.recipe_id)),
+                output.cell(recipe_id(&recipe.recipe_id)),
                 output.cell(&recipe.recipe_name),
                 output.count(recipe.failed_count),
                 output.count(recipe.removable_count),
@@ -101,7 +95,7 @@ pub fn show(output: &Output, report: &StatusReport, limit: usize) -> Result<()> 
     let text = |value: &serde_json::Value| printable(value.as_str().unwrap_or_default());
     match report.last_run["runId"].as_i64() {
         Some(run) => {
-            let removed = counted(report.last_run["removed"].as_i64().unwrap_or_default(), "row", "rows");
+            let removed = count(report.last_run["removed"].as_i64().unwrap_or_default(), "row");
             let (mode, state) = (text(&report.last_run["mode"]), text(&report.last_run["state"]));
             output.line(format_args!(
                 "last run   {run}, {mode}, {state}, removed {removed}, started {}",
@@ -125,9 +119,9 @@ pub fn show(output: &Output, report: &StatusReport, limit: usize) -> Result<()> 
     Ok(())
 }
 
-/// An instant as PostgreSQL writes it into JSON, to the second.
+/// Shortens an instant in ISO 8601 to seconds.
 fn at(instant: &str) -> String {
     chrono::DateTime::parse_from_rfc3339(instant)
-        .map(|at| format!("{} UTC", super::runs::time(at.into())))
+        .map(|at| format!("{} UTC", time(at.into())))
         .unwrap_or_else(|_| instant.into())
 }

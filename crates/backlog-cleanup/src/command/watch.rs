@@ -10,26 +10,27 @@ use tokio::time::sleep;
 
 use super::selection::Target;
 use super::{runs, status};
-use crate::bar;
-use crate::connect::Server;
+use crate::client::calls;
+use crate::client::connect::Server;
+use crate::client::history::{self, Run};
 use crate::failure::{Exit, Failure, Result};
-use crate::history::{self, Run};
-use crate::output::{Output, printable};
-use crate::screen::Screen;
+use crate::terminal::bar;
+use crate::terminal::output::{Output, printable};
+use crate::terminal::screen::Screen;
+use crate::words::time;
 
-/// A live view in the terminal: the counts, running runs and the last ones; q quits
+/// Show status, progress and the last runs, and refresh them; q quits
 ///
-/// With --json a line of JSON each time, until it is ended.
+/// With --json it prints a line of JSON at each refresh.
 #[derive(Args)]
 pub struct Watch {
     #[command(flatten)]
     target: Target,
-    /// Seconds between two looks; a slow server is looked at more rarely
+    /// Seconds between two refreshes; more if the server is slow
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     interval: f64,
 }
 
-/// What is looked at.
 #[derive(Serialize)]
 struct View {
     status: StatusReport,
@@ -46,9 +47,9 @@ impl Watch {
         if !output.json && !is_terminal {
             return Err(Failure::usage("watch needs a terminal").hint("backlog-cleanup watch --json"));
         }
-        // What is wrong at the start ends it; what goes wrong later is shown, and tried again.
+        // An error now ends the command; a later one is shown, and the refresh repeated.
         let mut connection = Some(server.connect().await?);
-        status::report(connection.as_mut().expect("connected"), &self.target.target).await?;
+        calls::status::<calls::Raw>(connection.as_mut().expect("connected"), &self.target.name).await?;
         let mut screen = if output.json { None } else { Some(Screen::open()?) };
         loop {
             let begun = Instant::now();
@@ -67,7 +68,7 @@ impl Watch {
                 }
                 (None, Err(failure)) => output.failure(&failure),
             }
-            // Looking takes a fifth of the server's time at most.
+            // A refresh takes a fifth of the time at most.
             let pause = Duration::from_secs_f64(self.interval).max(took * 4);
             select! {
                 () = sleep(pause) => {}
@@ -76,15 +77,15 @@ impl Watch {
         }
     }
 
-    /// Looks over the connection, or a new one where the last look has failed.
+    /// Reads what the page shows, over a new connection if the last read has failed.
     async fn view(&self, connection: &mut Option<PgConnection>, server: &Server) -> Result<View> {
         let mut open = match connection.take() {
             Some(open) => open,
             None => server.connect().await?,
         };
-        let target = &self.target.target;
+        let target = &self.target.name;
         let view = View {
-            status: status::report(&mut open, target).await?,
+            status: calls::status(&mut open, target).await?,
             running: history::running(&mut open).await?,
             runs: history::runs(&mut open, Some(target), None, 5).await?,
         };
@@ -94,18 +95,14 @@ impl Watch {
 
     fn page(&self, output: &Output, height: usize, viewed: Result<View>) -> Result<String> {
         let page = output.page();
-        page.line(format_args!(
-            "{}   {} UTC   q quits\n",
-            printable(&self.target.target),
-            runs::time(chrono::Utc::now())
-        ))?;
+        page.line(format_args!("{}   {} UTC   q quits\n", printable(&self.target.name), time(chrono::Utc::now())))?;
         match viewed {
             Ok(view) => {
                 for run in &view.running {
                     let done = run.share_done.unwrap_or_default() * 100.0;
                     page.line(format_args!("run {} {done:.0} %: {}\n", run.id, bar::line(run)))?;
                 }
-                // The rest of the page is the recipes'.
+                // The recipes get the lines that are left.
                 let others = 13 + view.runs.len() + 2 * view.running.len() + view.status.warnings.len();
                 status::show(&page, &view.status, height.saturating_sub(others))?;
                 page.line("")?;
@@ -113,7 +110,7 @@ impl Watch {
             }
             Err(failure) => {
                 page.line(printable(&failure.message))?;
-                page.line("\ntrying again")?;
+                page.line("\nretrying")?;
             }
         }
         Ok(page.into_text())

@@ -11,15 +11,15 @@ use tokio::time::{interval, timeout};
 
 use crate::failure::{Failure, Result};
 
-use super::App;
+use crate::serve::app::App;
 
-/// How long the head of a request may take.
+/// Longest time for the head of a request.
 const HEAD_TIME: Duration = Duration::from_secs(10);
-/// How long running requests and batches have, beside the time of a request, when the server is to stop.
+/// Longest time for a batch when the server stops, in addition to the time of a request.
 const LAST_BATCH: Duration = Duration::from_secs(30);
 
-/// Serves until SIGTERM or SIGINT; running requests finish, and runs that nobody waits for stop between two batches. A
-/// second signal ends it at once.
+/// Serves until SIGTERM or SIGINT. Running requests then finish, and runs for which no request waits stop after their current
+/// batch. A second signal ends the process at once.
 pub async fn listen(app: &Arc<App>, router: Router) -> Result<()> {
     let settings = &app.settings;
     let listener = TcpListener::bind(settings.listen)
@@ -31,7 +31,7 @@ pub async fn listen(app: &Arc<App>, router: Router) -> Result<()> {
     tokio::spawn(tidy(Arc::clone(app)));
     match (&settings.tls_cert, &settings.tls_key) {
         (Some(certificate), Some(key)) => {
-            // The only one that is linked.
+            // The only provider that is linked.
             rustls::crypto::ring::default_provider().install_default().ok();
             let config = RustlsConfig::from_pem_file(certificate, key)
                 .await
@@ -41,7 +41,9 @@ pub async fn listen(app: &Arc<App>, router: Router) -> Result<()> {
         }
         _ => {
             if !address.ip().is_loopback() {
-                tracing::warn!("without --tls-cert, tokens travel in the clear unless a proxy has taken TLS off");
+                tracing::warn!(
+                    "without --tls-cert, tokens are sent in clear text; use --tls-cert or a TLS-terminating proxy"
+                );
             }
             tracing::info!("listening on http://{address}");
             patient(axum_server::from_tcp(listener)?).handle(handle).serve(service).await?;
@@ -49,7 +51,7 @@ pub async fn listen(app: &Arc<App>, router: Router) -> Result<()> {
     }
     app.runs.close();
     if timeout(LAST_BATCH, app.runs.wait()).await.is_err() {
-        tracing::error!("a batch was at work for too long, and ends with the server");
+        tracing::error!("a batch took too long, and was ended with the server");
     }
     let pools = app.accesses.iter().map(|access| access.pool.close());
     timeout(Duration::from_secs(1), join_all(pools)).await.ok();
@@ -66,7 +68,7 @@ fn patient<Acceptor>(mut server: Server<SocketAddr, Acceptor>) -> Server<SocketA
 async fn stop(app: Arc<App>, handle: Handle<SocketAddr>) {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        return tracing::error!("the process takes no signals");
+        return tracing::error!("signals cannot be received");
     };
     let mut told = async || {
         tokio::select! {
@@ -75,7 +77,7 @@ async fn stop(app: Arc<App>, handle: Handle<SocketAddr>) {
         }
     };
     told().await;
-    tracing::info!("stopping: running requests finish, runs in batches stop between two of them");
+    tracing::info!("stopping: requests finish, runs stop after their current batch");
     app.shutdown.cancel();
     handle.graceful_shutdown(Some(app.settings.request_timeout + LAST_BATCH));
     told().await;
@@ -83,12 +85,11 @@ async fn stop(app: Arc<App>, handle: Handle<SocketAddr>) {
     std::process::exit(1);
 }
 
-/// Forgets what is over, once a minute.
+/// Frees the memory of unused rate limits, once a minute.
 async fn tidy(app: Arc<App>) {
     let mut minutes = interval(Duration::from_secs(60));
     loop {
         minutes.tick().await;
-        app.sessions.forget();
         app.limits.forget();
     }
 }

@@ -1,99 +1,74 @@
-//! The HTTP server: one file a concept, each route beside its handler in a `routes()` of its file.
+//! The HTTP server: puts routes and layers together. Nothing in this folder imports this file.
 
-mod auth;
-mod cleanup;
+mod access;
+mod api;
+mod app;
+mod counting;
 mod dashboard;
-mod doctor;
-mod flight;
-mod guard;
-mod headers;
-mod health;
-mod idempotency;
-mod job;
-mod limit;
 mod listen;
-mod log;
 mod metrics;
-mod openapi;
-mod problem;
-mod progress;
-mod runs;
-mod session;
+mod middleware;
+mod removal;
+mod response;
 mod settings;
-mod state;
-mod status;
-mod tokens;
+mod shared;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::response::IntoResponse;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
-use utoipa::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
 
-use crate::connect::Server;
+use crate::client::connect::Server;
 use crate::failure::Result;
+use crate::serve::access::PATIENCE;
+use crate::serve::app::App;
+use crate::serve::middleware::{guard, headers, limit, log};
+use crate::serve::response::{Problem, as_problem};
 
-pub use auth::{Caller, Level};
-pub use problem::Problem;
 pub use settings::Settings;
-pub use state::App;
 
-/// What `/api/openapi.json` describes.
-fn api() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(openapi::Base::openapi())
-        .merge(status::routes())
-        .merge(cleanup::routes())
-        .merge(runs::routes())
-        .merge(progress::routes())
-        .merge(doctor::routes())
-        .merge(session::routes())
-        .merge(metrics::routes())
-        .merge(health::routes())
-        .merge(openapi::routes())
-}
-
-/// All routes, and around them what each request passes; the last is the first that it meets.
+/// All routes, and the layers around them; a request passes the last one first.
 fn router(app: &Arc<App>) -> Router {
-    let (routes, document) = api().split_for_parts();
-    openapi::DOCUMENT.get_or_init(|| document.to_json().expect("a document is JSON"));
+    let (routes, document) = api::routes().split_for_parts();
+    api::openapi::DOCUMENT.get_or_init(|| document.to_json().expect("a document is JSON"));
     routes
         .merge(dashboard::routes())
-        .fallback(|| async { Problem::not_found("there is nothing at this address") })
-        // Whoever shares a query may have waited for the one before it; a run that is not known by then goes on.
+        .fallback(|| async { Problem::not_found("this address does not exist") })
+        // Long enough for a shared query that waits for the one before it. A run continues after its request has timed out.
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
-            2 * app.settings.request_timeout + 5 * state::PATIENCE,
+            2 * app.settings.request_timeout + 5 * PATIENCE,
         ))
         .layer(from_fn_with_state(Arc::clone(app), limit::limit))
+        .layer(DefaultBodyLimit::max(limit::BODY))
         .layer(from_fn_with_state(Arc::clone(app), guard::guard))
-        .layer(CatchPanicLayer::custom(|_| {
-            axum::response::IntoResponse::into_response(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a panic"))
-        }))
-        .layer(map_response(problem::as_problem))
+        .layer(CatchPanicLayer::custom(|_| Problem::internal("the server panicked").into_response()))
+        .layer(map_response(as_problem))
         .layer(from_fn(dashboard::as_page))
         .layer(map_response(headers::headers))
         .layer(from_fn(log::log))
         .with_state(Arc::clone(app))
 }
 
-/// Serves until the process is told to stop, and has finished what it was at. Errors: settings, the address, and a
-/// database that is there and has not what is needed.
+/// Serves until a signal stops the process, and finishes running requests. Errors: the settings; the address; a database
+/// that answers, and lacks what is needed.
 pub async fn serve(settings: Settings, server: &Server) -> Result<()> {
     log::start(settings.log_json);
     let app = Arc::new(App::new(settings, server)?);
     for access in &app.accesses {
         match access.check().await {
-            // It comes back.
+            // The pool reconnects.
             Err(failure) if failure.sqlstate.as_deref() == Some("08006") => {
                 tracing::warn!(role = access.role, "the database is away: {}", failure.message);
             }
             checked => checked?,
         }
     }
-    tokio::spawn(metrics::count(Arc::clone(&app)));
+    tokio::spawn(counting::count(Arc::clone(&app)));
     listen::listen(&app, router(&app)).await
 }

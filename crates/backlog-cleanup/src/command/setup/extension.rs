@@ -2,11 +2,12 @@ use sqlx::Executor;
 use sqlx::postgres::PgConnection;
 
 use super::{Setup, Step};
+use crate::client::targets::extension_version;
 use crate::failure::{Failure, Result};
 
-/// Creates the extension where it is missing, which wants a superuser.
+/// Creates the extension if it does not exist; only a superuser can.
 pub async fn set_up(setup: &Setup, connection: &mut PgConnection) -> Result<Step> {
-    if let Some(version) = version(connection).await? {
+    if let Some(version) = extension_version(&mut *connection).await? {
         return Ok(Step::new("extension", "kept", format!("version {version}")));
     }
     let names = "SELECT format('CREATE EXTENSION backlog_cleanup SCHEMA %I', $1),
@@ -15,7 +16,7 @@ pub async fn set_up(setup: &Setup, connection: &mut PgConnection) -> Result<Step
         sqlx::query_as(names).bind(&setup.schema).fetch_one(&mut *connection).await?;
     match connection.execute(create.as_str()).await.map_err(Failure::from) {
         Ok(_) => {
-            let version = version(connection).await?.unwrap_or_default();
+            let version = extension_version(&mut *connection).await?.unwrap_or_default();
             Ok(Step::new("extension", "created", format!("version {version}")))
         }
         Err(failure) if failure.sqlstate.as_deref() == Some("42501") => {
@@ -23,9 +24,4 @@ pub async fn set_up(setup: &Setup, connection: &mut PgConnection) -> Result<Step
         }
         Err(failure) => Err(failure),
     }
-}
-
-async fn version(connection: &mut PgConnection) -> Result<Option<String>> {
-    let version = "SELECT extversion FROM pg_extension WHERE extname = 'backlog_cleanup'";
-    Ok(sqlx::query_scalar(version).fetch_optional(connection).await?)
 }

@@ -3,30 +3,30 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Executor, FromRow};
 
 use super::{Setup, Step};
-use crate::command::doctor;
-use crate::connect::Server;
+use crate::client::calls;
+use crate::client::connect::Server;
 use crate::failure::{Failure, Result};
-use crate::interrupt::{cancellable, pid};
-use crate::output::Output;
+use crate::terminal::interrupt::Connections;
+use crate::terminal::output::Output;
 
-/// Builds the partial index where doctor misses it.
+/// Builds the partial index if doctor reports that it is missing.
 pub async fn set_up(setup: &Setup, server: &Server, output: &Output) -> Result<Step> {
-    let (mut first, mut second) = (server.connect().await?, server.connect().await?);
-    let findings = doctor::findings(&mut first, &setup.target.target).await?;
-    let Some(finding) = findings.iter().find(|finding| finding.check_name == "index") else {
-        // Without a target there is no index; doctor says why.
+    let mut connections = Connections::open(server).await?;
+    let findings = calls::doctor(connections.first(), &setup.target.name).await?;
+    let Some(finding) = findings.iter().find(|finding| finding.check == "index") else {
+        // There is no check of the index without a target; the first finding says what is wrong with it.
         let why = findings.first().map(|finding| finding.detail.clone()).unwrap_or_default();
         return Ok(Step::to_do("index", &Failure::error(why), Vec::new()));
     };
     let Some(statement) = finding.fix.as_deref().filter(|_| finding.status != "ok") else {
         return Ok(Step::new("index", "kept", &finding.detail));
     };
-    let question = "The index of a partitioned table is built while nobody can write to it. Build it?";
+    let question = "The index of a partitioned table blocks writes while it is built. Build it?";
     if !statement.contains("CONCURRENTLY") && !setup.agrees(question, output)? {
-        let why = Failure::error("nobody could write to the table while it is built");
+        let why = Failure::error("building it blocks writes to the table");
         return Ok(Step::to_do("index", &why, vec![statement.to_owned()]));
     }
-    match build(statement, &mut first, &mut second, output).await {
+    match build(statement, &mut connections, output).await {
         Ok(()) => Ok(Step::new("index", "created", statement)),
         Err(failure) if failure.sqlstate.as_deref() == Some("42501") => {
             Ok(Step::to_do("index", &failure, vec![statement.to_owned()]))
@@ -35,14 +35,14 @@ pub async fn set_up(setup: &Setup, server: &Server, output: &Output) -> Result<S
     }
 }
 
-/// How far it is: a row of `pg_stat_progress_create_index`.
+/// The progress of the build, from `pg_stat_progress_create_index`.
 #[derive(FromRow)]
 struct Progress {
     phase: String,
-    /// Of the work of this phase, in blocks, rows or transactions to wait for.
+    /// In blocks, rows or transactions to wait for, by the phase.
     done: i64,
     total: i64,
-    /// The index, as soon as it is in the catalog.
+    /// The index, once it is in the catalog.
     index: Option<String>,
 }
 
@@ -53,13 +53,13 @@ const PROGRESS: &str = "
            (SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = index_relid) AS index
     FROM pg_stat_progress_create_index WHERE pid = $1";
 
-async fn build(statement: &str, first: &mut PgConnection, second: &mut PgConnection, output: &Output) -> Result<()> {
-    let pid = pid(first).await?;
+async fn build(statement: &str, connections: &mut Connections, output: &Output) -> Result<()> {
+    let pid = connections.pid();
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template("{percent:>3} % {bar:30} {msg}").expect("a template"));
     let mut index = None;
-    let work = async { Ok(first.execute(statement).await.map(|_| ())?) };
-    let built = cancellable(work, pid, second, output, async |second, _| {
+    let build = async |first: &mut PgConnection| first.execute(statement).await.map(drop);
+    let watch = async |second: &mut PgConnection, _| {
         let progress = sqlx::query_as::<_, Progress>(PROGRESS).bind(pid).fetch_optional(second).await;
         if let Ok(Some(progress)) = progress {
             bar.set_length(progress.total.max(0) as u64);
@@ -67,16 +67,16 @@ async fn build(statement: &str, first: &mut PgConnection, second: &mut PgConnect
             bar.set_message(progress.phase);
             index = progress.index.or(index.take());
         }
-    })
-    .await;
+    };
+    let built = connections.cancellable(build, output, watch).await;
     bar.finish_and_clear();
     if let (Err(_), Some(index)) = (&built, &index) {
-        remove_if_invalid(second, index).await?;
+        remove_if_invalid(connections.second(), index).await?;
     }
     built
 }
 
-/// What a build that failed or was cancelled leaves behind costs every write.
+/// Drops the invalid index of a build that failed or was cancelled: it would slow down every write.
 async fn remove_if_invalid(connection: &mut PgConnection, index: &str) -> Result<()> {
     let is_invalid = "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)";
     if sqlx::query_scalar(is_invalid).bind(index).fetch_optional(&mut *connection).await? == Some(true) {

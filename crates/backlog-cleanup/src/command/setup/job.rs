@@ -1,19 +1,20 @@
+use backlog_cleanup_report::{DEFAULT_SCHEDULE, job_name};
 use serde_json::Value;
 use sqlx::postgres::PgConnection;
 
 use super::{Setup, Step};
-use crate::command::schedule;
+use crate::client::calls;
 use crate::failure::{Failure, Result};
-use crate::output::{Output, printable};
+use crate::terminal::output::{Output, printable};
 
-/// Registers the nightly job; asks before it changes one that is there.
+/// Registers the job; asks before it changes an existing one.
 pub async fn set_up(setup: &Setup, connection: &mut PgConnection, output: &Output) -> Result<Step> {
     match registered(setup, connection, output).await {
         Err(failure) if failure.sqlstate.is_some() => {
-            // What the extension raises has the statement for whoever may; what PostgreSQL raises needs a level.
+            // The hint of an error of the extension is a statement; PostgreSQL's own errors are about missing privileges.
             let statement = match &failure.hint {
                 Some(statement) => statement.clone(),
-                None => level(connection).await?,
+                None => grant_statement(connection).await?,
             };
             Ok(Step::to_do("job", &failure, vec![statement]))
         }
@@ -22,9 +23,9 @@ pub async fn set_up(setup: &Setup, connection: &mut PgConnection, output: &Outpu
 }
 
 async fn registered(setup: &Setup, connection: &mut PgConnection, output: &Output) -> Result<Step> {
-    let target = &setup.target.target;
-    let ours = schedule::job(connection, target).await?;
-    let name = ours["jobName"].as_str().map_or_else(|| schedule::job_name(target), str::to_owned);
+    let target = &setup.target.name;
+    let ours = calls::job(&mut *connection, target).await?;
+    let name = ours["jobName"].as_str().map_or_else(|| job_name(target), str::to_owned);
     let is_wanted = !ours.is_null()
         && setup.schedule.as_ref().is_none_or(|schedule| ours["schedule"] == **schedule)
         && (!setup.batched || ours["command"].as_str().is_some_and(|command| command.starts_with("CALL")));
@@ -32,16 +33,16 @@ async fn registered(setup: &Setup, connection: &mut PgConnection, output: &Outpu
     if let Some(job) = &there {
         let text = |key: &str| printable(job[key].as_str().unwrap_or_default());
         let what = format!("{} at {}, {}", text("jobName"), text("schedule"), text("command"));
-        if is_wanted || !setup.agrees(&format!("There is a job {what}. Change it?"), output)? {
+        if is_wanted || !setup.agrees(&format!("Change the existing job {what}?"), output)? {
             return Ok(Step::new("job", "kept", what));
         }
     }
-    let schedule = setup.schedule.as_deref().unwrap_or("0 2 * * *");
-    schedule::set(connection, schedule, setup.batched, target, &name).await?;
+    let schedule = setup.schedule.as_deref().unwrap_or(DEFAULT_SCHEDULE);
+    calls::schedule(connection, schedule, setup.batched, target, &name).await?;
     Ok(Step::new("job", if there.is_some() { "changed" } else { "created" }, format!("{name} at {schedule}")))
 }
 
-/// A job of that name that does something else, as far as this role can see one.
+/// A job of that name that runs something else, if this role can see it.
 async fn named(connection: &mut PgConnection, name: &str) -> Result<Option<Value>> {
     let visible = "SELECT coalesce(has_schema_privilege(to_regnamespace('cron')::oid, 'USAGE')
                                    AND has_table_privilege(to_regclass('cron.job')::oid, 'SELECT'), false)";
@@ -53,7 +54,7 @@ async fn named(connection: &mut PgConnection, name: &str) -> Result<Option<Value
     Ok(sqlx::query_scalar(job).bind(name).fetch_optional(connection).await?)
 }
 
-async fn level(connection: &mut PgConnection) -> Result<String> {
+async fn grant_statement(connection: &mut PgConnection) -> Result<String> {
     let level = "SELECT format('SELECT %I.backlog_cleanup_grant(%L, ''admin'')', n.nspname, current_user)
                  FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'backlog_cleanup'";
     sqlx::query_scalar(level).fetch_one(connection).await.map_err(Failure::from)

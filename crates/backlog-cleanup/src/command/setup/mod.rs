@@ -7,42 +7,43 @@ use std::io::{IsTerminal, stdin};
 use clap::Args;
 use serde::Serialize;
 
-use super::doctor::{self, Finding};
+use super::doctor;
 use super::selection::Target;
-use crate::connect::{Server, use_extension};
+use crate::client::calls::{self, Finding};
+use crate::client::connect::{Server, use_extension};
 use crate::failure::{Exit, Failure, Result};
-use crate::output::{Output, printable};
+use crate::terminal::output::{Output, printable};
 
-/// Create the extension, register the nightly job, build the index, and look whether all is well
+/// Create the extension, register the job, build the index, and check the result
 ///
-/// What is there already stays as it is. What this role may not do is said as statements for somebody who may; exit code 1
-/// where there are any, 4 where a check of doctor fails.
+/// Keeps what exists. Prints the SQL that a more privileged role must run. Exits with 1 if there is any, with 4 if a check
+/// of doctor fails.
 #[derive(Args)]
 pub struct Setup {
     #[command(flatten)]
     target: Target,
-    /// The schema of the extension, where it is created
+    /// Schema in which to create the extension
     #[arg(long, value_name = "NAME", default_value = "public")]
     schema: String,
-    /// When the job runs: minute hour day month weekday, in UTC; 0 2 * * * where there is none
+    /// Schedule of the job: minute, hour, day, month and weekday, in UTC [default of a new job: 0 2 * * *]
     #[arg(long, value_name = "CRON")]
     schedule: Option<String>,
-    /// The job runs in batches, with a commit after each
+    /// Run the job in batches, each committed
     #[arg(long)]
     batched: bool,
-    /// Change what is there without asking
+    /// Change what exists without asking
     #[arg(long, short)]
     yes: bool,
 }
 
-/// What has become of a part of the set-up.
+/// The outcome of one part of the setup.
 #[derive(Serialize)]
 struct Step {
     step: &'static str,
-    /// `created`, `changed`, `kept`, or `to do`.
+    /// `created`, `changed`, `kept` or `to do`.
     outcome: &'static str,
     detail: String,
-    /// For somebody who may, or to try again.
+    /// Statements for a more privileged role.
     statements: Vec<String>,
 }
 
@@ -79,7 +80,7 @@ impl Setup {
             done.say(output, job)?;
             let index = index::set_up(&self, server, output).await?;
             done.say(output, index)?;
-            done.doctor = doctor::findings(&mut connection, &self.target.target).await?;
+            done.doctor = calls::doctor(&mut connection, &self.target.name).await?;
         }
         let (is_left, is_sick) = (
             done.steps.iter().any(|step| step.outcome == "to do"),
@@ -96,13 +97,13 @@ impl Setup {
         })
     }
 
-    /// Whether a person agrees. Where nobody can be asked, nothing is changed.
+    /// Asks a yes-or-no question. Without a terminal the answer is no.
     fn agrees(&self, question: &str, output: &Output) -> Result<bool> {
         if self.yes {
             return Ok(true);
         }
         if !stdin().is_terminal() {
-            output.note(format_args!("{question} Not without --yes."));
+            output.note(format_args!("{question} Not changed; use --yes."));
             return Ok(false);
         }
         output.note(format_args!("{question} [y/N]"));
@@ -124,7 +125,7 @@ impl Done {
     fn show(&self, output: &Output) -> Result<()> {
         let left: Vec<_> = self.steps.iter().filter(|step| !step.statements.is_empty()).collect();
         if !left.is_empty() {
-            output.line("\nWhat is left, to type in psql as a role that may:")?;
+            output.line("\nTo be run by a more privileged role:")?;
         }
         for step in left {
             output.line(format_args!("-- {}: {}", step.step, printable(&step.detail)))?;

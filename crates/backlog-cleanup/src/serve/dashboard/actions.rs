@@ -1,14 +1,15 @@
-//! What may be done: preview, then confirm. The forms are plain HTML.
+//! Removing rows: preview, then confirm. The forms are plain HTML.
 
+use backlog_cleanup_report::Mode;
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::data::Data;
 use super::query::Query;
-use super::words;
-use crate::serve::cleanup::{Mode, Selection};
+use crate::serve::removal::Selection;
+use crate::words;
 
-/// What a form asks for; empty is any.
+/// The rows that a form asks for; an empty text is any.
 #[derive(Clone, Deserialize)]
 pub struct Asked {
     pub target: String,
@@ -31,24 +32,24 @@ impl Asked {
     }
 }
 
-/// What a dry run of it has found, to be confirmed.
+/// The result of a dry run, to be confirmed.
 pub struct Preview {
     pub asked: Asked,
-    /// Rows that would go: sent along, so that what was seen is what happens.
+    /// The rows that would be removed. The form sends it back, so that only what was seen is removed.
     pub count: i64,
     pub total_failed: i64,
-    /// Per recipe what would go, most first; only the first ones are named.
+    /// The rows of each recipe, most first.
     pub recipes: Vec<(String, i64)>,
-    /// Whose rows they are; to be typed before an emergency run.
+    /// To be typed before an emergency run.
     pub account: String,
-    /// A form that is sent twice removes once.
+    /// Makes a form that is sent twice remove once.
     pub idempotency_key: String,
 }
 
-/// Recipes that a preview names.
+/// The number of recipes that a preview lists.
 const NAMED: usize = 8;
 
-/// The way to a preview; `may_run` is whether who looks may do more than look.
+/// The form that leads to a preview; only for callers who may remove rows.
 pub fn section(data: &Data, may_run: bool) -> Markup {
     html! {
         section #actions .card aria-labelledby="actions-title" {
@@ -57,7 +58,7 @@ pub fn section(data: &Data, may_run: bool) -> Markup {
                 form action="/preview" method="get" {
                     input type="hidden" name="target" value=(data.query.target);
                     details #selection {
-                        summary { "Only a part of it" }
+                        summary { "Only some rows" }
                         label for="recipe" { "Recipe, by its id" }
                         input #recipe name="recipe" autocomplete="off" spellcheck="false";
                         label for="failure-type" { "Failure type" }
@@ -71,7 +72,7 @@ pub fn section(data: &Data, may_run: bool) -> Markup {
                 }
                 p .note { "A preview removes nothing." }
             } @else {
-                p .note { "You may look. To run, sign in with a token of the level operator or admin." }
+                p .note { "Read only. To remove rows, sign in with a token of level operator or admin." }
             }
         }
     }
@@ -81,12 +82,12 @@ fn failure_types(data: &Data) -> Vec<&str> {
     let mut types: Vec<&str> = data.failures.iter().map(|failures| failures.failure_type.as_str()).collect();
     types.sort_unstable();
     types.dedup();
-    // Those in brackets and those that were cut off are no failure type's own text.
+    // `(other)`, `(none)` and texts that were cut off are not failure types.
     types.retain(|name| !name.starts_with('(') && name.chars().count() < 100);
     types
 }
 
-/// Asks whether what a preview has found is to be removed.
+/// Asks for confirmation of a preview.
 pub fn confirm(preview: &Preview) -> Markup {
     let Preview { asked, count, total_failed, account, .. } = preview;
     let is_emergency = asked.mode == Mode::Emergency;
@@ -95,11 +96,11 @@ pub fn confirm(preview: &Preview) -> Markup {
             h1 #confirm-title tabindex="-1" {
                 @if *count == 0 { "Nothing to remove" }
                 @else if is_emergency { "Emergency: remove all " (words::count(*count, "failed row")) "?" }
-                @else { "Remove " (words::count(*count, "old failed row")) "?" }
+                @else { "Remove " (words::count(*count, "removable row")) "?" }
             }
             p {
-                @if is_emergency { "Whatever their age, nothing is kept for debugging. " }
-                @else { "Of " (words::number(*total_failed)) " failed rows " (words::number(total_failed - count)) " stay. " }
+                @if is_emergency { "Removes all failed rows, including recent ones. " }
+                @else { (words::number(total_failed - count)) " of " (words::count(*total_failed, "failed row")) " stay. " }
                 "Account " code { (account) } ", target " code { (asked.target) }
                 @if !asked.recipe.is_empty() { ", only recipe " code { (asked.recipe) } }
                 @if !asked.failure_type.is_empty() { ", only failure type " code { (asked.failure_type) } }
@@ -107,27 +108,36 @@ pub fn confirm(preview: &Preview) -> Markup {
             }
             @if *count > 0 {
                 (recipes(preview))
-                form action="/run" method="post" autocomplete="off" {
-                    input type="hidden" name="target" value=(asked.target);
-                    input type="hidden" name="mode" value=(asked.mode.name());
-                    input type="hidden" name="recipe" value=(asked.recipe);
-                    input type="hidden" name="failure_type" value=(asked.failure_type);
-                    input type="hidden" name="expected_count" value=(count);
-                    input type="hidden" name="idempotency_key" value=(preview.idempotency_key);
-                    @if is_emergency {
-                        label for="account" { "To go on, type the account’s name, " code { (account) } }
-                        input #account name="account" required spellcheck="false" autocapitalize="off" autocomplete="off";
-                    }
-                    div .buttons {
-                        button type="submit" class=(if is_emergency { "danger" } else { "primary" }) {
-                            "Remove " (words::count(*count, "row"))
-                        }
-                        a .button href=(back(asked)) { "Cancel" }
-                    }
-                }
-                p .note { "Refused if the number has moved by more than a tenth until then." }
+                (form(preview))
+                p .note { "If the number has changed by more than a tenth, nothing is removed." }
             } @else {
                 div .buttons { a .button href=(back(asked)) { "Back" } }
+            }
+        }
+    }
+}
+
+/// The form that removes what was previewed.
+fn form(preview: &Preview) -> Markup {
+    let Preview { asked, count, account, .. } = preview;
+    let is_emergency = asked.mode == Mode::Emergency;
+    html! {
+        form action="/run" method="post" autocomplete="off" {
+            input type="hidden" name="target" value=(asked.target);
+            input type="hidden" name="mode" value=(asked.mode.as_str());
+            input type="hidden" name="recipe" value=(asked.recipe);
+            input type="hidden" name="failure_type" value=(asked.failure_type);
+            input type="hidden" name="expected_count" value=(count);
+            input type="hidden" name="idempotency_key" value=(preview.idempotency_key);
+            @if is_emergency {
+                label for="account" { "To confirm, type the account’s name, " code { (account) } }
+                input #account name="account" required spellcheck="false" autocapitalize="off" autocomplete="off";
+            }
+            div .buttons {
+                button type="submit" class=(if is_emergency { "danger" } else { "primary" }) {
+                    "Remove " (words::count(*count, "row"))
+                }
+                a .button href=(back(asked)) { "Cancel" }
             }
         }
     }
@@ -141,9 +151,9 @@ fn recipes(preview: &Preview) -> Markup {
     let most = preview.recipes.first().map_or(1, |(_, count)| *count).max(1);
     html! {
         @if !preview.recipes.is_empty() {
-            div .scroll tabindex="0" role="region" aria-label="what would go, by recipe" {
+            div .scroll tabindex="0" role="region" aria-label="rows that would be removed, by recipe" {
                 table .recipes {
-                    thead { tr { th scope="col" { "recipe" } th scope="col" .figure { "would go" } th scope="col" .bars { span .hidden { "share" } } } }
+                    thead { tr { th scope="col" { "recipe" } th scope="col" .figure { "would remove" } th scope="col" .bars { span .hidden { "share" } } } }
                     tbody {
                         @for (name, count) in preview.recipes.iter().take(NAMED) {
                             tr {

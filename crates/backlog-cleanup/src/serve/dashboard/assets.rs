@@ -1,4 +1,4 @@
-//! The files of the page, as they are in `assets/`.
+//! The files in `assets/`.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use axum::Router;
 use axum::http::header;
 use axum::routing::get;
 
-use crate::serve::App;
+use crate::serve::app::App;
 
 /// Address, kind and text of each.
 const ASSETS: [(&str, &str, &str); 3] = [
@@ -15,7 +15,7 @@ const ASSETS: [(&str, &str, &str); 3] = [
     ("/assets/style.css", "text/css; charset=utf-8", STYLE),
 ];
 
-/// A later file may say otherwise.
+/// Later files override earlier ones.
 const STYLE: &str = concat!(
     include_str!("assets/style/colors.css"),
     include_str!("assets/style/page.css"),

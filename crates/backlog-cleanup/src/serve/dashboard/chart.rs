@@ -1,19 +1,18 @@
-//! Bars as SVG, drawn here: the shapes stretch with the page, words stay outside. Colours are classes of the style sheet.
+//! Bar charts as SVG. The shapes stretch with the page, so texts are outside of them. The style sheet has the colours.
 
+use crate::words;
 use maud::{Markup, html};
 
-use super::words;
-
-/// One place on the x axis: its parts are stacked from the bottom, each with the class that colours it.
+/// A bar: its parts from the bottom, each with its class in the style sheet.
 pub struct Bar {
-    /// What a mouse that rests on it shows.
+    /// The tool tip.
     pub title: String,
     pub parts: Vec<(String, i64)>,
-    /// A line at its left edge, with what it means.
+    /// A line at the left edge, with its tool tip.
     pub mark: Option<String>,
 }
 
-/// `describe` is what the picture says, for those who do not see it; `ends` are the words below its ends.
+/// `describe` is the text for screen readers; `ends` are the labels of the x axis.
 pub fn bars(id: &str, describe: &str, bars: &[Bar], ends: [&str; 3]) -> Markup {
     let top = ceiling(bars.iter().map(Bar::height).max().unwrap_or_default());
     let width = bars.len() * 10;
@@ -57,7 +56,7 @@ impl Bar {
     }
 }
 
-/// The next of 2, 4, 10, 20, 40, 100 ...: its half is whole too.
+/// The next of 2, 4, 6, 10, 20, 40 ..., whose half is whole too.
 fn ceiling(highest: i64) -> i64 {
     let mut power = 1;
     loop {

@@ -1,48 +1,41 @@
 use std::sync::Arc;
 
-use backlog_cleanup_report::{CleanupDetail, StatusReport};
+use backlog_cleanup_report::{CleanupDetail, State, StatusReport};
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use sqlx::PgPool;
 
 use super::query::Query;
-use crate::history::{self, Run};
-use crate::serve::doctor::{self, Check, Doctor};
-use crate::serve::{App, Caller, Problem, status};
+use crate::client::calls::{self, Failures, Finding};
+use crate::client::history::{self, Run};
+use crate::client::targets;
+use crate::serve::api::doctor::{self, Doctor};
+use crate::serve::api::status;
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::response::{Problem, read};
 
-/// Runs that the page shows: as many as a person looks through.
+/// The number of runs that the page shows.
 const RUNS: i64 = 30;
 
-/// What the page shows, as the SQL interface returns it.
+/// What the page shows.
 pub struct Data {
     pub query: Query,
     pub now: DateTime<Utc>,
     pub targets: Vec<String>,
     pub status: StatusReport,
-    pub findings: Vec<Check>,
+    pub findings: Vec<Finding>,
     pub failures: Vec<Failures>,
     /// Newest first.
     pub runs: Vec<Run>,
-    /// Of the run whose details are open, most removed first.
+    /// The recipes of the run whose details are open, most removed first.
     pub run_recipes: Vec<CleanupDetail>,
 }
 
-/// One row of `backlog_cleanup_failures`.
-#[derive(Deserialize)]
-pub struct Failures {
-    pub hour: DateTime<Utc>,
-    pub failure_type: String,
-    pub failed_count: i64,
-}
-
-/// As JSON, for all who ask at a time.
-const FAILURES: &str = "
-    SELECT COALESCE(jsonb_agg(f), '[]')::text FROM backlog_cleanup_failures($1::text, make_interval(hours => $2), types => 5) f
-    WHERE isfinite(hour)";
+/// The number of failure types in the chart; the others are `(other)`.
+const TYPES: i32 = 5;
 
 impl Data {
-    /// Reads all of it; what takes long at the same time.
+    /// Reads everything; the three slow queries run concurrently.
     pub async fn read(app: &Arc<App>, caller: &Caller, query: Query) -> Result<Data, Problem> {
         let (pool, target) = (&caller.pool, query.target.as_str());
         let (status, findings, failures) = tokio::try_join!(
@@ -53,27 +46,27 @@ impl Data {
         let mut runs = history::runs(pool, Some(target), None, RUNS).await?;
         let mut run_recipes = Vec::new();
         if let Some(id) = query.open() {
-            run_recipes = history::recipes(pool, id).await?;
+            run_recipes = calls::run_details(pool, id).await?;
             if runs.iter().all(|run| run.id != id) {
                 runs.extend(history::run(pool, id).await?.filter(|run| run.target == target));
             }
         }
-        let targets = caller.targets().await?;
+        let targets = targets::names(pool).await?;
         Ok(Data { now: Utc::now(), targets, status, findings, failures, runs, run_recipes, query })
     }
 
-    /// The run that is at work.
-    pub fn at_work(&self) -> Option<&Run> {
-        self.runs.iter().find(|run| run.state == "running")
+    /// The running run.
+    pub fn running(&self) -> Option<&Run> {
+        self.runs.iter().find(|run| run.state == State::Running)
     }
 }
 
 async fn status(app: &Arc<App>, caller: &Caller, target: &str) -> Result<StatusReport, Problem> {
-    parsed(&status::report(app, caller, target.to_owned()).await?)
+    read(&status::report(app, caller, target.to_owned()).await?)
 }
 
-async fn findings(app: &Arc<App>, caller: &Caller, target: &str) -> Result<Vec<Check>, Problem> {
-    let doctor: Doctor = parsed(&doctor::report(app, caller, target.to_owned()).await?)?;
+async fn findings(app: &Arc<App>, caller: &Caller, target: &str) -> Result<Vec<Finding>, Problem> {
+    let doctor: Doctor = read(&doctor::report(app, caller, target.to_owned()).await?)?;
     Ok(doctor.checks)
 }
 
@@ -81,19 +74,14 @@ async fn failures(app: &Arc<App>, caller: &Caller, query: &Query) -> Result<Vec<
     let (pool, target, span) = (caller.pool.clone(), query.target.clone(), query.span);
     let question = (caller.role.clone(), span.words(), target.clone());
     let failures = app.flights.join(question, async move {
-        let failures = sqlx::query_scalar::<_, String>(FAILURES);
-        Ok(failures.bind(target).bind(span.hours()).fetch_one(&pool).await?.into())
+        let failures = calls::failures(&pool, &target, span.hours(), TYPES).await?;
+        Ok(serde_json::to_vec(&failures).expect("texts are JSON").into())
     });
-    parsed(&failures.await?)
+    read(&failures.await?)
 }
 
-fn parsed<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(json)
-        .map_err(|error| Problem::internal(format!("the database's answer could not be read: {error}")))
-}
-
-/// Whose failed rows they are.
+/// The account of a target. Errors: 404.
 pub async fn account(pool: &PgPool, target: &str) -> Result<String, Problem> {
-    let account = sqlx::query_scalar("SELECT account FROM backlog_cleanup.target WHERE name = $1");
-    Ok(account.bind(target).fetch_one(pool).await?)
+    let account = targets::account(pool, target).await?;
+    account.ok_or_else(|| Problem::not_found(format!("target \"{target}\" does not exist")))
 }

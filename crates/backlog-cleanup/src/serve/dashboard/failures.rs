@@ -1,4 +1,4 @@
-//! How many failed, and is it rising: failures by hour, stacked by failure type.
+//! Failures by hour, stacked by failure type, and their trend.
 
 use std::collections::HashMap;
 
@@ -8,9 +8,10 @@ use maud::{Markup, html};
 use super::chart::{Bar, bars};
 use super::data::Data;
 use super::query::Span;
-use super::words;
+use super::times;
+use crate::words;
 
-/// The hours of the chart with what failed in each, by failure type, the most frequent type first.
+/// The failures of each hour of the chart by failure type, the most frequent type first.
 struct Hours {
     types: Vec<String>,
     hours: Vec<(DateTime<Utc>, Vec<i64>)>,
@@ -44,7 +45,7 @@ impl Hours {
         self.hours.iter().rev().nth(back).map_or(0, |(_, counts)| counts.iter().sum())
     }
 
-    /// The last full hour beside the mean of the 23 before it.
+    /// Compares the last full hour with the mean of the 23 hours before.
     fn trend(&self) -> (i64, f64, &'static str) {
         let last = self.total(1);
         let mean = (2..25).map(|back| self.total(back)).sum::<i64>() as f64 / 23.0;
@@ -86,7 +87,7 @@ pub fn section(data: &Data) -> Markup {
             }
             (bars("failures-chart", &describe, &drawn(&hours, data), ends(&hours)))
             (legend(&hours))
-            p .note { "Failed rows that are still there. A dashed line is a run: what lies before it has lost what was old." }
+            p .note { "Failed rows that were not removed. Dashed lines are runs; earlier bars exclude removed rows." }
             details #failures-table { summary { "The same as a table" } (table(&hours)) }
         }
     }
@@ -111,9 +112,9 @@ fn drawn(hours: &Hours, data: &Data) -> Vec<Bar> {
         .iter()
         .map(|(hour, counts)| {
             let parts = hours.types.iter().zip(counts).filter(|(_, count)| **count > 0);
-            let told: Vec<String> = parts.map(|(name, count)| format!("{name} {}", words::number(*count))).collect();
+            let listed: Vec<String> = parts.map(|(name, count)| format!("{name} {}", words::number(*count))).collect();
             Bar {
-                title: format!("{}: {}\n{}", words::utc(*hour), words::number(counts.iter().sum()), told.join("\n")),
+                title: format!("{}: {}\n{}", times::utc(*hour), words::number(counts.iter().sum()), listed.join("\n")),
                 parts: counts.iter().enumerate().map(|(kind, count)| (format!("series-{kind}"), *count)).collect(),
                 mark: run_in(*hour).map(|run| format!("run {} removed {}", run.id, words::number(run.removed))),
             }
@@ -157,7 +158,7 @@ fn table(hours: &Hours) -> Markup {
                 tbody {
                     @for (hour, counts) in hours.hours.iter().rev().filter(|(_, counts)| counts.iter().any(|count| *count > 0)) {
                         tr {
-                            th scope="row" { (words::clock(*hour)) }
+                            th scope="row" { (times::clock(*hour)) }
                             td .figure { (words::number(counts.iter().sum())) }
                             @for count in counts { td .figure { (words::number(*count)) } }
                         }
@@ -165,5 +166,23 @@ fn table(hours: &Hours) -> Markup {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_full_hour_is_compared_with_the_day_before_it() {
+        let trend = |last: i64, before: i64| {
+            let hour = |back: i64| (Utc::now() - TimeDelta::hours(back), vec![if back == 1 { last } else { before }]);
+            let hours = (0..48).rev().map(hour).collect();
+            Hours { types: vec!["timeout".into()], hours }.trend()
+        };
+        for (last, before, word) in [(16, 10, "rising"), (15, 10, "steady"), (6, 10, "falling"), (7, 10, "steady")] {
+            assert_eq!(trend(last, before), (last, before as f64, word));
+        }
+        assert_eq!(trend(2, 0).2, "steady", "few rows say nothing");
     }
 }

@@ -1,11 +1,14 @@
-//! Is it healthy: a traffic light with its reasons.
+//! Whether the target is healthy: a traffic light with its reasons.
 
+use backlog_cleanup_report::State;
 use maud::{Markup, html};
 
 use super::data::Data;
-use super::{next, words};
-use crate::history::Run;
-use crate::serve::doctor::Check;
+use super::next;
+use super::times;
+use crate::client::calls::Finding;
+use crate::client::history::Run;
+use crate::words;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Light {
@@ -14,11 +17,11 @@ pub enum Light {
     Red,
 }
 
-/// The light, and what is not well, worst first. Doctor says what is wrong; a last run that was cut off is wrong too.
-pub fn judge(findings: &[Check], last_run: Option<&Run>) -> (Light, Vec<Check>) {
-    let mut reasons: Vec<Check> = findings.iter().filter(|finding| finding.status != "ok").cloned().collect();
-    if let Some(run) = last_run.filter(|run| run.state == "interrupted") {
-        reasons.push(Check {
+/// The light, and its reasons, worst first: the checks of the doctor that do not pass, and a last run that was interrupted.
+pub fn judge(findings: &[Finding], last_run: Option<&Run>) -> (Light, Vec<Finding>) {
+    let mut reasons: Vec<Finding> = findings.iter().filter(|finding| finding.status != "ok").cloned().collect();
+    if let Some(run) = last_run.filter(|run| run.state == State::Interrupted) {
+        reasons.push(Finding {
             check: "last_run".into(),
             status: "fail".into(),
             detail: format!("run {} was interrupted after {}", run.id, words::count(run.removed, "removed row")),
@@ -61,7 +64,7 @@ pub fn section(data: &Data) -> Markup {
                     p .reason {
                         @match reasons.first() {
                             Some(reason) => (reason.detail),
-                            None => { "All " (data.findings.len()) " checks of the doctor are well." },
+                            None => { "All " (data.findings.len()) " checks of the doctor pass." },
                         }
                     }
                 }
@@ -69,7 +72,7 @@ pub fn section(data: &Data) -> Markup {
             (figures(data))
             @if !reasons.is_empty() {
                 details #reasons {
-                    summary { "What is wrong, and what mends it" }
+                    summary { "What is wrong, and how to fix it" }
                     ul .reasons { @for reason in &reasons { (item(reason)) } }
                 }
             }
@@ -77,7 +80,7 @@ pub fn section(data: &Data) -> Markup {
     }
 }
 
-fn item(reason: &Check) -> Markup {
+fn item(reason: &Finding) -> Markup {
     html! {
         li {
             span class={ "tag " (reason.status) } { (reason.status) }
@@ -87,7 +90,7 @@ fn item(reason: &Check) -> Markup {
     }
 }
 
-/// A form beside the colour, for those who do not see it.
+/// A sign with a shape of its own for each colour, for people who do not see colours.
 fn sign(light: Light) -> Markup {
     html! {
         svg .sign viewBox="0 0 48 48" width="48" height="48" role="img" aria-label={ "traffic light: " (light.name()) } {
@@ -116,15 +119,15 @@ fn figures(data: &Data) -> Markup {
     });
     html! {
         dl .figures {
-            div { dt { "failed" } dd #failed { (words::number(data.status.failed_generations)) } }
+            div { dt { "failed" } dd #failed { (words::number(data.status.statuses.of("failed"))) } }
             div { dt { "removable now" } dd #removable { (words::number(data.status.removable_generations)) } }
             div {
                 dt { "oldest failure" }
-                dd { @match oldest.min() { Some(at) => (words::ago(at, data.now)), None => "none" } }
+                dd { @match oldest.min() { Some(at) => (times::ago(at, data.now)), None => "none" } }
             }
             div {
                 dt { "last run" }
-                dd { @match data.runs.first() { Some(run) => (words::ago(run.started_at, data.now)), None => "none" } }
+                dd { @match data.runs.first() { Some(run) => (times::ago(run.started_at, data.now)), None => "none" } }
             }
             div {
                 dt { "next run" }
@@ -139,12 +142,12 @@ fn figures(data: &Data) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use super::{Check, Light, judge};
+    use super::{Finding, Light, judge};
 
     #[test]
     fn the_light_is_that_of_the_worst_finding_which_comes_first() {
-        let findings = |statuses: &[&str]| -> Vec<Check> {
-            let finding = |status: &&str| Check {
+        let findings = |statuses: &[&str]| -> Vec<Finding> {
+            let finding = |status: &&str| Finding {
                 check: (*status).into(),
                 status: (*status).into(),
                 detail: String::new(),

@@ -2,12 +2,12 @@ use maud::{Markup, html};
 
 use super::page::{self, Viewer};
 
-/// Asks for a token.
+/// The form for a token.
 pub async fn form() -> Markup {
     page(None)
 }
 
-/// The same, with what was wrong with the last one.
+/// The form, with what was wrong with the last token.
 pub fn page(refused: Option<&str>) -> Markup {
     let body = html! {
         section #login .card aria-labelledby="login-title" {
@@ -18,7 +18,7 @@ pub fn page(refused: Option<&str>) -> Markup {
                 input #token name="token" type="password" required autocomplete="current-password" autofocus;
                 div .buttons { button .primary type="submit" { "Sign in" } }
             }
-            p .note { "Whoever runs this server has the file of tokens." }
+            p .note { "Ask your administrator for a token." }
         }
     };
     page::document("Sign in", &Viewer::nobody(), body)

@@ -1,4 +1,4 @@
-//! The page for eyes, at `/`: one file a section, each a pure function of what the SQL interface has returned.
+//! The dashboard at `/`: a file for each section, each a pure function of [`Data`]. Knows nothing of the router around it.
 
 mod actions;
 mod assets;
@@ -18,7 +18,7 @@ mod removals;
 mod run;
 mod runs;
 mod stop;
-mod words;
+mod times;
 
 use std::sync::Arc;
 
@@ -27,7 +27,9 @@ use axum::extract::{Query, State};
 use axum::routing::{get, post};
 use maud::Markup;
 
-use super::{App, Caller, Problem};
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::response::Problem;
 use data::Data;
 use page::Viewer;
 pub use refusal::as_page;

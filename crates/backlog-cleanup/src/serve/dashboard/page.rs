@@ -1,16 +1,18 @@
-//! What all pages have around them.
+//! The frame of all pages, and the order of the sections.
 
+use backlog_cleanup_report::Level;
 use maud::{DOCTYPE, Markup, html};
 
 use super::data::Data;
 use super::{actions, failures, health, next, progress, recipes, removals, runs};
-use crate::serve::{App, Caller, Level};
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
 
-/// Who looks.
+/// Who looks at a page.
 pub struct Viewer {
     /// `None` before the login.
     level: Option<Level>,
-    /// Whether there is a session to end.
+    /// False if there is no session to end.
     can_sign_out: bool,
 }
 
@@ -24,7 +26,7 @@ impl Viewer {
     }
 }
 
-/// An answer in HTML: the sections of `body` under the head that all pages share.
+/// A page with the sections of `body`.
 pub fn document(title: &str, viewer: &Viewer, body: Markup) -> Markup {
     with_head(title, viewer, html! {}, body)
 }
@@ -48,7 +50,7 @@ fn with_head(title: &str, viewer: &Viewer, head: Markup, body: Markup) -> Markup
                 a .skip href="#main" { "Skip to the content" }
                 header {
                     a .name href="/" { "backlog cleanup" }
-                    @if let Some(level) = &viewer.level { span .muted { (level.name()) } }
+                    @if let Some(level) = &viewer.level { span .muted { (level.as_str()) } }
                     @if viewer.can_sign_out {
                         form action="/logout" method="post" { button type="submit" { "Sign out" } }
                     }
@@ -59,13 +61,13 @@ fn with_head(title: &str, viewer: &Viewer, head: Markup, body: Markup) -> Markup
     }
 }
 
-/// The dashboard, in the order in which an operator asks.
+/// The dashboard.
 pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
     let (light, _) = health::judge(&data.findings, data.runs.first());
     let may_run = viewer.level >= Some(Level::Operator);
-    let title = format!("{} {} failed, {}", sign(light), data.status.failed_generations, data.query.target);
-    // The script follows a run by events; without it the page is loaded anew.
-    let head = html! { @if data.at_work().is_some() { noscript { meta http-equiv="refresh" content="3"; } } };
+    let title = format!("{} {} failed, {}", sign(light), data.status.statuses.of("failed"), data.query.target);
+    // Without the script the page reloads while a run is running.
+    let head = html! { @if data.running().is_some() { noscript { meta http-equiv="refresh" content="3"; } } };
     with_head(
         &title,
         viewer,
@@ -76,7 +78,7 @@ pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
             (targets(data))
             (health::section(data))
             (runs::asked(data))
-            (progress::section(data.at_work(), &data.query.target, may_run))
+            (progress::section(data.running(), &data.query.target, may_run))
             div .columns {
                 (failures::section(data))
                 div .stack {
@@ -91,7 +93,7 @@ pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
     )
 }
 
-/// In the title, so that the tab tells.
+/// The light in the title, so that the tab shows it.
 fn sign(light: health::Light) -> &'static str {
     match light {
         health::Light::Green => "✓",

@@ -1,16 +1,18 @@
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
-use backlog_cleanup_report::{EmergencyReport, RegularReport};
+use backlog_cleanup_report::{EmergencyReport, Level, Mode, RegularReport};
 use maud::Markup;
 
 use super::actions::{self, Asked, Preview};
 use super::data;
 use super::page::{self, Viewer};
-use crate::serve::cleanup::{self, Mode};
-use crate::serve::{App, Caller, Level, Problem};
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::removal::dry_run;
+use crate::serve::response::{Problem, read};
 
-/// Shows what a run would remove, and asks for it to be confirmed.
+/// Shows what a run would remove, and asks for confirmation.
 pub async fn preview(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -20,17 +22,18 @@ pub async fn preview(
     Ok(page::document("Preview", &Viewer::of(&app, &caller), actions::confirm(&preview)))
 }
 
-/// A dry run of what is asked for.
+/// Makes a dry run.
 async fn look(caller: &Caller, asked: Asked) -> Result<Preview, Problem> {
     caller.at_least(Level::Operator)?;
-    let report = cleanup::dry_run(asked.mode, caller, &asked.selection(), None).await?;
+    let report = dry_run(asked.mode, caller, &asked.selection(), None).await?;
+    let report = report.get().as_bytes();
     let (count, total_failed, details) = match asked.mode {
         Mode::Regular => {
-            let report: RegularReport = read(&report)?;
+            let report: RegularReport = read(report)?;
             (report.cleaned_up_generations, report.total_failed_generations, report.cleanup_details)
         }
         Mode::Emergency => {
-            let report: EmergencyReport = read(&report)?;
+            let report: EmergencyReport = read(report)?;
             (report.removed_count, report.removed_count, report.cleanup_details)
         }
     };
@@ -40,11 +43,8 @@ async fn look(caller: &Caller, asked: Asked) -> Result<Preview, Problem> {
     Ok(Preview { asked, count, total_failed, recipes, account, idempotency_key: key()? })
 }
 
-fn read<'a, Report: serde::Deserialize<'a>>(report: &'a str) -> Result<Report, Problem> {
-    serde_json::from_str(report).map_err(|error| Problem::internal(format!("the report could not be read: {error}")))
-}
-
 fn key() -> Result<String, Problem> {
-    let random = getrandom::u64().map_err(|error| Problem::internal(format!("no random bytes: {error}")))?;
+    let random =
+        getrandom::u64().map_err(|error| Problem::internal(format!("no random bytes are available: {error}")))?;
     Ok(format!("page-{random:016x}"))
 }

@@ -1,22 +1,22 @@
-//! A batched run at work. The script moves it on by server-sent events; without it, a reload does.
+//! The progress of a batched run. The script updates it by server-sent events; without the script the page reloads.
 
 use maud::{Markup, html};
 
-use super::words;
-use crate::history::Run;
+use crate::client::history::Run;
+use crate::words;
 
 pub fn section(run: Option<&Run>, target: &str, may_run: bool) -> Markup {
     html! {
         section #progress .card data-target=(target) aria-labelledby="progress-title" hidden[run.is_none()] {
-            h2 #progress-title { "At work" }
+            h2 #progress-title { "Running" }
             p {
                 "Run " span #progress-run { (run.map_or(0, |run| run.id)) } ", "
-                span #progress-mode { (run.map_or("", |run| &run.mode)) } ": "
+                span #progress-mode { (run.map_or("", |run| run.mode.as_str())) } ": "
                 strong #progress-removed { (words::number(run.map_or(0, |run| run.removed))) } " rows removed, "
                 span #progress-rate { (words::number(run.and_then(|run| run.rows_per_second).unwrap_or_default() as i64)) }
                 " a second, " span #progress-left { (left(run.and_then(|run| run.seconds_left))) } "."
             }
-            p #progress-waiting .reason { @if let Some(reason) = run.and_then(|run| run.waiting_for.as_ref()) { "It waits: " (reason) } }
+            p #progress-waiting .reason { @if let Some(reason) = run.and_then(|run| run.waiting_for.as_ref()) { "Waiting: " (reason) } }
             progress #progress-bar max="1" value=(run.and_then(|run| run.share_done).unwrap_or_default()) aria-labelledby="progress-title" {}
             @if may_run {
                 form action="/stop" method="post" {

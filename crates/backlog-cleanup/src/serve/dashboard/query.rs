@@ -1,29 +1,30 @@
+use backlog_cleanup_report::DEFAULT_TARGET;
 use serde::{Deserialize, Serialize};
 
-use crate::serve::status::generations;
+use crate::serve::removal::default_target;
 
-/// What the page shows, in its address, so that it works without JavaScript, can be reloaded and sent to somebody.
+/// The state of the page, kept in its address: it works without JavaScript, and can be reloaded and shared.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Query {
     /// A row of `backlog_cleanup.target`.
-    #[serde(skip_serializing_if = "is_generations")]
+    #[serde(skip_serializing_if = "is_default_target")]
     pub target: String,
     /// How far back the chart goes.
     #[serde(skip_serializing_if = "Span::is_default")]
     pub span: Span,
-    /// What recipes have in their name or id.
+    /// A part of a recipe's name, or its id.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub search: String,
     #[serde(skip_serializing_if = "Sort::is_default")]
     pub sort: Sort,
-    /// Of the recipes, from 1.
+    /// The page of the recipes, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub page: Option<usize>,
     /// The run whose details are open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<i64>,
-    /// The run that was asked for here: when it has ended, that is said first.
+    /// The run that was started on this page; the page shows its outcome first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<i64>,
 }
@@ -52,7 +53,7 @@ pub enum Sort {
 impl Default for Query {
     fn default() -> Query {
         Query {
-            target: generations(),
+            target: default_target(),
             span: Span::default(),
             search: String::new(),
             sort: Sort::default(),
@@ -63,8 +64,8 @@ impl Default for Query {
     }
 }
 
-fn is_generations(target: &str) -> bool {
-    target == "generations"
+fn is_default_target(target: &str) -> bool {
+    target == DEFAULT_TARGET
 }
 
 impl Query {
@@ -72,7 +73,7 @@ impl Query {
         self.run.or(self.asked)
     }
 
-    /// The address of the page with some of it changed.
+    /// The address of the page after a change.
     pub fn link(&self, change: impl FnOnce(&mut Query)) -> String {
         let mut query = self.clone();
         change(&mut query);
@@ -119,7 +120,7 @@ impl Sort {
         }
     }
 
-    /// As in the address.
+    /// The value in the address.
     pub fn value(self) -> &'static str {
         match self {
             Sort::Failed => "failed",

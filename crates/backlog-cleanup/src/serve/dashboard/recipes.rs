@@ -1,16 +1,15 @@
-//! Which recipes: bars, sorted and searched on the server, a page at a time.
+//! The recipes with failures: bars, sorted and searched on the server, a page at a time.
 
 use std::cmp::Reverse;
 
 use backlog_cleanup_report::RecipeFailures;
 use maud::{Markup, html};
-use serde_json::Value;
 
 use super::data::Data;
 use super::query::{Query, Sort};
-use super::words;
+use crate::words;
 
-/// Recipes on a page: what is below stays near.
+/// The number of recipes on a page.
 const PAGE: usize = 15;
 
 pub fn section(data: &Data) -> Markup {
@@ -42,9 +41,11 @@ fn found<'a>(all: &'a [RecipeFailures], query: &Query) -> Vec<&'a RecipeFailures
     let wanted = query.search.trim().to_lowercase();
     let mut found: Vec<&RecipeFailures> = all
         .iter()
-        .filter(|recipe| recipe.recipe_name.to_lowercase().contains(&wanted) || id(&recipe.recipe_id) == wanted)
+        .filter(|recipe| {
+            recipe.recipe_name.to_lowercase().contains(&wanted) || words::recipe_id(&recipe.recipe_id) == wanted
+        })
         .collect();
-    // The status has most failures first.
+    // The status report has the recipes with most failures first.
     match query.sort {
         Sort::Failed => {}
         Sort::Removable => found.sort_by_key(|recipe| Reverse(recipe.removable_count)),
@@ -55,15 +56,6 @@ fn found<'a>(all: &'a [RecipeFailures], query: &Query) -> Vec<&'a RecipeFailures
         Sort::Name => found.sort_by_key(|recipe| recipe.recipe_name.to_lowercase()),
     }
     found
-}
-
-/// A recipe's id as text; empty for rows without a recipe.
-pub fn id(id: &Value) -> String {
-    match id {
-        Value::Null => String::new(),
-        Value::String(id) => id.clone(),
-        id => id.to_string(),
-    }
 }
 
 fn search(query: &Query) -> Markup {
@@ -108,7 +100,7 @@ fn table(shown: &[&RecipeFailures], most: i64, query: &Query) -> Markup {
             tbody {
                 @for recipe in shown {
                     tr {
-                        th scope="row" { bdi { (recipe.recipe_name) } " " span .muted { (id(&recipe.recipe_id)) } }
+                        th scope="row" { bdi { (recipe.recipe_name) } " " span .muted { (words::recipe_id(&recipe.recipe_id)) } }
                         td .figure { (words::number(recipe.failed_count)) }
                         td .bars { (bar(recipe, most)) }
                         td .figure { (words::number(recipe.removable_count)) }
@@ -120,7 +112,7 @@ fn table(shown: &[&RecipeFailures], most: i64, query: &Query) -> Markup {
     }
 }
 
-/// Failed rows beside the recipe with most; the removable ones are the darker part.
+/// The failed rows, relative to the recipe with most; the removable rows are the darker part.
 fn bar(recipe: &RecipeFailures, most: i64) -> Markup {
     let share = |figure: i64| format!("{:.2}%", figure as f64 * 100.0 / most as f64);
     html! {
@@ -135,7 +127,7 @@ fn pager(query: &Query, page: usize, pages: usize) -> Markup {
     let to = |page: usize| query.link(|query| query.page = Some(page).filter(|page| *page > 1)) + "#recipes";
     html! {
         nav .pager aria-label="pages of recipes" {
-            @if page > 1 { a href=(to(page - 1)) rel="prev" { "← before" } }
+            @if page > 1 { a href=(to(page - 1)) rel="prev" { "← previous" } }
             span { "page " (words::number(page as i64)) " of " (words::number(pages as i64)) }
             @if page < pages { a href=(to(page + 1)) rel="next" { "next →" } }
         }

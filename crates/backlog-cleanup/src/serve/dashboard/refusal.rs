@@ -1,4 +1,4 @@
-//! What could not be done, as a page for browsers; programs get it as JSON.
+//! Problems as pages for browsers; programs get them as JSON.
 
 use axum::body::to_bytes;
 use axum::extract::Request;
@@ -11,10 +11,10 @@ use serde_json::Value;
 use super::login;
 use super::page::{self, Viewer};
 
-/// The longest problem: the database's words.
+/// The longest body of a problem.
 const LONGEST: usize = 1024 * 1024;
 
-/// Answers a browser with a page where others get a problem; whoever is not signed in is asked to.
+/// Turns problems into pages for browsers, and sends those without a session to the login.
 pub async fn as_page(request: Request, next: Next) -> Response {
     let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let is_browser = accept.is_some_and(|accept| accept.contains("text/html"));
@@ -41,15 +41,15 @@ pub async fn as_page(request: Request, next: Next) -> Response {
     (status, page).into_response()
 }
 
-/// `is_away`: a page that is asked for again by itself.
+/// With `is_away` the page reloads by itself.
 fn words(problem: &Value, is_away: bool) -> Markup {
     html! {
-        section #alert .card .danger role="alert" tabindex="-1" data-again[is_away] {
+        section #alert .card .danger role="alert" tabindex="-1" data-reload[is_away] {
             h1 { "Not done" }
             p { strong { (problem["detail"].as_str().unwrap_or_default()) } }
             @if let Some(hint) = problem["hint"].as_str() { pre { code { (hint) } } }
             @if let Some(sqlstate) = problem["sqlstate"].as_str() { p .note { "SQLSTATE " (sqlstate) } }
-            @if is_away { p .note { "Asked again in a moment." } }
+            @if is_away { p .note { "The page reloads in a moment." } }
             div .buttons { a .button href="/" { "Back" } }
         }
     }

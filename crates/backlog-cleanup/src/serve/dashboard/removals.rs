@@ -1,10 +1,12 @@
-//! What the last runs removed, as bars.
+//! The rows that the last runs removed, as bars.
 
+use backlog_cleanup_report::Mode;
 use maud::{Markup, html};
 
 use super::chart::{Bar, bars};
 use super::data::Data;
-use super::words;
+use super::times;
+use crate::words;
 
 const SHOWN: usize = 30;
 
@@ -19,10 +21,10 @@ pub fn section(data: &Data) -> Markup {
                 "run {}, {}, {}: removed {}",
                 run.id,
                 run.mode,
-                words::utc(run.started_at),
+                times::utc(run.started_at),
                 words::number(run.removed)
             ),
-            parts: vec![(run.mode.clone(), run.removed)],
+            parts: vec![(run.mode.to_string(), run.removed)],
             mark: None,
         })
         .collect();
@@ -40,13 +42,13 @@ pub fn section(data: &Data) -> Markup {
         section #removals .card aria-labelledby="removals-title" {
             h2 #removals-title { "Removed by run" }
             @match newest {
-                None => p .note { "There was no run yet." },
+                None => p .note { "No run yet." },
                 Some(run) => {
                     p { (words::count(total, "row")) " in the last " (words::count(oldest as i64, "run")) "." }
                     (bars("removals-chart", &describe, &drawn, ["", "", &format!("run {}", run.id)]))
                     ul .legend aria-label="modes" {
-                        @for mode in ["regular", "emergency"] {
-                            li { svg width="12" height="12" aria-hidden="true" { rect class=(mode) width="12" height="12" rx="2" {} } (mode) }
+                        @for mode in Mode::ALL {
+                            li { svg width="12" height="12" aria-hidden="true" { rect class=(mode.as_str()) width="12" height="12" rx="2" {} } (mode.as_str()) }
                         }
                     }
                 }

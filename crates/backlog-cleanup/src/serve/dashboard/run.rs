@@ -4,18 +4,21 @@ use std::time::Duration;
 use axum::Form;
 use axum::extract::State;
 use axum::response::Redirect;
+use backlog_cleanup_report::Mode;
 use serde::Deserialize;
 
 use super::actions::Asked;
 use super::data;
 use super::query::Query;
-use crate::serve::cleanup::{Mode, confirmed};
-use crate::serve::{App, Caller, Problem};
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::removal::remove_once;
+use crate::serve::response::{Problem, read};
 
-/// How long it waits for the end of a run; of a longer one the page shows the progress.
+/// The longest wait for the end of a run; the page shows the progress of a longer one.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What the form of a preview sends.
+/// The form of a preview.
 #[derive(Deserialize)]
 pub struct Confirmation {
     target: String,
@@ -24,19 +27,19 @@ pub struct Confirmation {
     failure_type: String,
     expected_count: i64,
     idempotency_key: String,
-    /// What was typed before an emergency run.
+    /// Typed before an emergency run.
     #[serde(default)]
     account: String,
 }
 
-/// The report of a run that has ended, or what is said of one that goes on.
+/// The report of a run, or the answer for one that continues.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Begun {
     run_id: i64,
 }
 
-/// Removes what was previewed, and shows the run. Errors: those of the admin API; 400 where the account's name is wrong.
+/// Removes what was previewed, and shows the run. Errors: those of the admin API; 400 for another account's name.
 pub async fn run(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -52,8 +55,7 @@ pub async fn run(
     }
     let selection = Asked { target: target.clone(), mode, recipe, failure_type }.selection();
     let answer =
-        confirmed(mode, app, caller, selection, Some(expected_count), Some(&idempotency_key), PATIENCE).await?;
-    let begun: Begun = serde_json::from_slice(&answer.body)
-        .map_err(|error| Problem::internal(format!("the answer could not be read: {error}")))?;
+        remove_once(mode, app, caller, selection, Some(expected_count), Some(&idempotency_key), PATIENCE).await?;
+    let begun: Begun = read(&answer.body)?;
     Ok(Redirect::to(&Query { target, asked: Some(begun.run_id), ..Query::default() }.link(|_| ())))
 }

@@ -1,13 +1,14 @@
-//! What the last runs did: a table, and the details of the one whose address is open.
+//! The last runs: a table, with the details of one run.
 
-use backlog_cleanup_report::CleanupDetail;
+use backlog_cleanup_report::{CleanupDetail, State};
 use maud::{Markup, html};
 
 use super::data::Data;
-use super::{recipes, words};
-use crate::history::Run;
+use super::times;
+use crate::client::history::Run;
+use crate::words;
 
-/// Recipes that the details name.
+/// The number of recipes in the details.
 const NAMED: usize = 10;
 
 pub fn section(data: &Data) -> Markup {
@@ -15,7 +16,7 @@ pub fn section(data: &Data) -> Markup {
         section #runs .card aria-labelledby="runs-title" {
             h2 #runs-title { "Last runs" }
             @if data.runs.is_empty() {
-                p .note { "There was no run yet." }
+                p .note { "No run yet." }
             } @else {
                 div .scroll tabindex="0" role="region" aria-label="runs" { (table(data)) }
             }
@@ -23,9 +24,9 @@ pub fn section(data: &Data) -> Markup {
     }
 }
 
-/// What a run that was asked for here has done.
+/// The outcome of a run that was started on this page.
 pub fn asked(data: &Data) -> Markup {
-    let ended = |run: &&Run| Some(run.id) == data.query.asked && run.state != "running";
+    let ended = |run: &&Run| Some(run.id) == data.query.asked && run.state != State::Running;
     let run = data.runs.iter().find(ended);
     html! {
         section #asked .card role="status" hidden[run.is_none()] {
@@ -63,7 +64,7 @@ fn table(data: &Data) -> Markup {
                         }
                         td { span class={ "tag " (run.state) } { (run.state) } }
                         td { (run.mode) (selection(run)) }
-                        td { (words::ago(run.started_at, data.now)) }
+                        td { (times::ago(run.started_at, data.now)) }
                         td .figure { (took(run)) }
                         td .figure { (words::number(run.removed)) }
                         td { (run.requested_by) }
@@ -86,31 +87,31 @@ fn took(run: &Run) -> String {
     run.duration_ms.map_or("–".into(), words::duration)
 }
 
-fn details(run: &Run, lost: &[CleanupDetail]) -> Markup {
+fn details(run: &Run, recipes: &[CleanupDetail]) -> Markup {
     html! {
         dl .figures {
-            div { dt { "started" } dd { (words::clock(run.started_at)) } }
+            div { dt { "started" } dd { (times::clock(run.started_at)) } }
             div { dt { "took" } dd { (took(run)) } }
-            div { dt { "asked by" } dd { (run.requested_by) } }
+            div { dt { "requested by" } dd { (run.requested_by) } }
             div { dt { "mode" } dd { (run.mode) (selection(run)) } }
-            @if let Some(cutoff) = run.cutoff { div { dt { "removed what failed before" } dd { (words::clock(cutoff)) } } }
+            @if let Some(cutoff) = run.cutoff { div { dt { "expired before" } dd { (times::clock(cutoff)) } } }
             div { dt { "failed before the run" } dd { (words::number(run.total_failed)) } }
             div { dt { "removed" } dd { (words::number(run.removed)) } }
-            div { dt { "recipes" } dd { (words::number(run.recipes_affected)) } }
+            div { dt { "recipes with failures" } dd { (words::number(run.recipes_affected)) } }
             div { dt { "batches" } dd { @if run.batches == 0 { "one transaction" } @else { (words::number(run.batches)) } } }
-            @if run.skipped > 0 { div { dt { "locked by somebody" } dd { (words::number(run.skipped)) } } }
-            @if run.kept_back > 0 { div { dt { "not let go" } dd { (words::number(run.kept_back)) } } }
+            @if run.skipped > 0 { div { dt { "skipped, locked" } dd { (words::number(run.skipped)) } } }
+            @if run.kept_back > 0 { div { dt { "kept back" } dd { (words::number(run.kept_back)) } } }
         }
-        @if lost.iter().any(|recipe| recipe.cleaned_count > 0) {
+        @if recipes.iter().any(|recipe| recipe.cleaned_count > 0) {
             table {
-                caption { "Recipes that lost most" }
+                caption { "Recipes with most removed rows" }
                 thead {
                     tr { th scope="col" { "recipe" } th scope="col" .figure { "failed before" } th scope="col" .figure { "removed" } }
                 }
                 tbody {
-                    @for recipe in lost.iter().filter(|recipe| recipe.cleaned_count > 0).take(NAMED) {
+                    @for recipe in recipes.iter().filter(|recipe| recipe.cleaned_count > 0).take(NAMED) {
                         tr {
-                            th scope="row" { bdi { (recipe.recipe_name) } " " span .muted { (recipes::id(&recipe.recipe_id)) } }
+                            th scope="row" { bdi { (recipe.recipe_name) } " " span .muted { (words::recipe_id(&recipe.recipe_id)) } }
                             td .figure { (words::number(recipe.failed_count)) }
                             td .figure { (words::number(recipe.cleaned_count)) }
                         }

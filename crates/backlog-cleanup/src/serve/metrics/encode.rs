@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use backlog_cleanup_report::DURATION_BOUNDS;
+use backlog_cleanup_report::{DURATION_BOUNDS, Mode, State};
 use chrono::Utc;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, prometheus_text, text};
@@ -12,11 +12,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::count::{Counted, Figures};
+use super::figures::{Counted, Figures, TYPES};
 use super::history::{History, Total};
-
-const MODES: [&str; 2] = ["regular", "emergency"];
-const RESULTS: [&str; 3] = ["completed", "stopped", "interrupted"];
 
 /// The metrics as text, with their content type.
 pub fn encode(
@@ -65,17 +62,18 @@ impl Shown {
         family(to, "up", "Whether the database answered this scrape.", vec![(vec![], up)])
     }
 
-    /// What the tables hold.
+    /// What was counted in the tables.
     fn rows(&self, to: &mut DescriptorEncoder) -> fmt::Result {
-        let rows = self.each(|figures| figures.rows.map(|(status, rows)| (label("status", status), rows)).to_vec());
+        let rows =
+            self.each(|figures| figures.rows.iter().map(|(status, rows)| (label("status", *status), *rows)).collect());
         family(to, "rows", "Rows of the account, by status.", rows)?;
         let removable = self.each(|figures| vec![(vec![], figures.removable)]);
         family(to, "removable_rows", "Failed rows that a regular run would remove.", removable)?;
         let types = self.each(|figures| {
             figures.failure_types.iter().map(|(name, rows)| (label("failure_type", name), *rows)).collect()
         });
-        let help = "Failed rows by failure type: the 20 with most of them, (other), and (none) without one.";
-        family(to, "failed_rows", help, types)?;
+        let help = format!("Failed rows by failure type: the {TYPES} most frequent, (other), and (none) without one.");
+        family(to, "failed_rows", &help, types)?;
         let age = self.each(|figures| {
             let age = figures.oldest_failed_at.map(|at| (Utc::now() - at).as_seconds_f64().max(0.0));
             age.map(|age| (vec![], age)).into_iter().collect()
@@ -86,20 +84,20 @@ impl Shown {
         family(to, "books_difference_rows", "Removed rows of the ledger less those of the runs.", books)
     }
 
-    /// What the runs did: of every target that is there, also where it is nothing yet.
+    /// What the runs did, with a series for every target, mode and result even if it is 0.
     fn runs(&self, to: &mut DescriptorEncoder) -> fmt::Result {
         let sum = |is_meant: &dyn Fn(&Total) -> bool, figure: fn(&Total) -> i64| {
             ConstCounter::new(self.history.totals.iter().filter(|t| is_meant(t)).map(figure).sum::<i64>() as u64)
         };
         let (mut removed, mut runs, mut durations) = (Vec::new(), Vec::new(), Vec::new());
         for target in self.history.last_success.keys() {
-            for mode in MODES {
-                let labels = vec![("target", target.clone()), ("mode", mode.to_owned())];
-                let is_mode = |total: &Total| total.target == *target && total.mode == mode;
+            for mode in Mode::ALL {
+                let labels = vec![("target", target.clone()), ("mode", mode.to_string())];
+                let is_mode = |total: &Total| total.target == *target && total.mode == *mode;
                 removed.push((labels.clone(), sum(&is_mode, |total| total.removed)));
-                for result in RESULTS {
-                    let labels = [labels.clone(), label("result", result)].concat();
-                    runs.push((labels, sum(&|total| is_mode(total) && total.state == result, |total| total.runs)));
+                for result in State::ALL.iter().filter(|state| **state != State::Running) {
+                    let labels = [labels.clone(), label("result", result.as_str())].concat();
+                    runs.push((labels, sum(&|total| is_mode(total) && total.state == *result, |total| total.runs)));
                 }
                 durations.push((labels, Durations::of(self.history.totals.iter().filter(|total| is_mode(total)))));
             }
@@ -110,27 +108,27 @@ impl Shown {
         let success = self.history.last_success.iter();
         let success =
             success.filter_map(|(target, at)| Some((label("target", target), ConstGauge::new((*at)?)))).collect();
-        let help = "When the last regular run of everything was completed.";
+        let help = "When the last regular run without a selection was completed.";
         family(to, "last_success_timestamp_seconds", help, success)?;
-        let period = self.each(|figures| vec![(vec![], f64::from(figures.period_days) * 86_400.0)]);
-        let help = "Longest time between two runs that the schedule allows; a day without one.";
+        let period = self.each(|figures| vec![(vec![], figures.period_days as f64 * 86_400.0)]);
+        let help = "Longest time between two runs of the schedule; a day without one.";
         family(to, "schedule_period_seconds", help, period)
     }
 
-    /// How fresh the figures of the tables are.
+    /// When the tables were counted.
     fn counts(&self, to: &mut DescriptorEncoder) -> fmt::Result {
         let success = self.counted.iter();
         let success = success
             .map(|(target, counted)| (label("target", target), ConstGauge::new(i64::from(counted.success))))
             .collect();
-        family(to, "count_success", "Whether the last count of the target's tables came to its end.", success)?;
+        family(to, "count_success", "Whether the last count of the target's tables succeeded.", success)?;
         let at = self.each(|figures| vec![(vec![], figures.at.timestamp_micros() as f64 / 1e6)]);
         family(to, "count_timestamp_seconds", "When the target's tables were last counted.", at)?;
         let took = self.each(|figures| vec![(vec![], figures.seconds)]);
         family(to, "count_duration_seconds", "How long the last count of the target's tables took.", took)
     }
 
-    /// A gauge, of every target that has been counted.
+    /// A gauge for each target that was counted.
     fn each<N>(&self, figures: impl Fn(&Figures) -> Vec<(Labels, N)>) -> Vec<(Labels, ConstGauge<N>)> {
         let mut all = Vec::new();
         for (target, counted) in self.counted.iter() {
@@ -160,7 +158,7 @@ fn family<M: EncodeMetric>(
     Ok(())
 }
 
-/// A histogram that the database has made.
+/// A histogram, from the sums in `backlog_cleanup.total`.
 struct Durations {
     seconds: f64,
     runs: u64,

@@ -1,22 +1,25 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use backlog_cleanup_report::{Mode, State};
 use sqlx::Executor;
 use sqlx::postgres::PgPool;
 
-/// A query that the database has not answered by then, it ends itself: it leaves nothing behind that waits on.
+use crate::client::targets::extension_version;
+
+/// Lets the database end a query that takes too long, so that none is left waiting there.
 const END_QUERY: &str = "SET LOCAL statement_timeout = '2 s'";
 
-/// A scrape shows what was known before rather than wait longer for a database that does not even say so.
+/// If the database does not answer at all for this time, a scrape shows what the last one read.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the runs did, as of the last scrape that reached the database.
+/// What the runs did, as of the last scrape that could read it.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    /// Whether the last one did.
+    /// Whether the last scrape could.
     pub up: bool,
     pub extension: Option<String>,
-    /// When the last regular run of everything ended well, per target: seconds since 1970.
+    /// By target, when the last regular run without a selection was completed, in seconds since 1970.
     pub last_success: BTreeMap<String, Option<f64>>,
     pub totals: Vec<Total>,
 }
@@ -25,15 +28,15 @@ pub struct History {
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Total {
     pub target: String,
-    pub mode: String,
-    pub state: String,
+    #[sqlx(try_from = "String")]
+    pub mode: Mode,
+    #[sqlx(try_from = "String")]
+    pub state: State,
     pub seconds_up_to: Option<f64>,
     pub runs: i64,
     pub removed: i64,
     pub seconds: Option<f64>,
 }
-
-const EXTENSION: &str = "SELECT extversion FROM pg_extension WHERE extname = 'backlog_cleanup'";
 
 const LAST_SUCCESS: &str = "
     SELECT t.name, extract(epoch FROM max(r.finished_at))::float8
@@ -46,18 +49,18 @@ const LAST_SUCCESS: &str = "
 const TOTALS: &str = "SELECT target, mode, state, seconds_up_to, runs, removed, seconds FROM backlog_cleanup.total";
 
 impl History {
-    /// The same, as the database does not answer any more.
+    /// The same after a scrape that could not read it.
     pub fn unreachable(&self) -> History {
         History { up: false, ..self.clone() }
     }
 }
 
-/// Asks the database. Errors: it does not answer in time.
+/// Reads the history. Errors: the database does not answer in time.
 pub async fn ask(pool: &PgPool) -> sqlx::Result<History> {
     let asked = async {
         let mut transaction = pool.begin().await?;
         transaction.execute(END_QUERY).await?;
-        let extension = sqlx::query_scalar(EXTENSION).fetch_optional(&mut *transaction).await?;
+        let extension = extension_version(&mut *transaction).await?;
         let last_success: Vec<(String, Option<f64>)> =
             sqlx::query_as(LAST_SUCCESS).fetch_all(&mut *transaction).await?;
         let totals = sqlx::query_as(TOTALS).fetch_all(&mut *transaction).await?;

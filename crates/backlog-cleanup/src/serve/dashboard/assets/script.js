@@ -1,11 +1,11 @@
-// Moves a run's progress on and keeps the page fresh, without a reload. All of the page works without it.
+// Updates the progress of a run and refreshes the page, without a reload. The page also works without this script.
 "use strict";
 
 const REFRESH = 15000;
 
 const words = (number) => Math.round(number).toLocaleString("en-US");
 
-// How to find an element again in a newer page.
+// A selector that finds an element in a newer page.
 function place(element) {
   if (element.id) return `#${CSS.escape(element.id)}`;
   if (element.localName === "summary") return `#${CSS.escape(element.parentElement.id)} > summary`;
@@ -17,8 +17,8 @@ const isBeingFilledIn = (section) =>
   section.querySelector("input:focus, select:focus") ||
   [...section.querySelectorAll("input:not([type=hidden])")].some((input) => input.value !== input.defaultValue);
 
-// Takes over what a newer page has in a section; what is open and what has the focus stay so.
-function takeOver(old, fresh) {
+// Replaces a section by that of a newer page; keeps open details and the focus.
+function replace(old, fresh) {
   for (const open of old.querySelectorAll("details[id][open]")) {
     fresh.querySelector(`#${CSS.escape(open.id)}`)?.setAttribute("open", "");
   }
@@ -38,11 +38,11 @@ async function refresh() {
   document.title = page.title;
   for (const fresh of page.querySelectorAll("section[id]")) {
     const old = document.getElementById(fresh.id);
-    if (old) takeOver(old, fresh);
+    if (old) replace(old, fresh);
   }
 }
 
-// What is old must not pass for what is: says since when the page has not heard from the server.
+// Refreshes the page; without an answer it shows how old the page is.
 let heard = new Date();
 function keepFresh() {
   const note = document.getElementById("stale");
@@ -52,7 +52,7 @@ function keepFresh() {
       note.hidden = true;
     },
     () => {
-      note.textContent = `No answer from the server since ${heard.toLocaleTimeString()}: what is below is from then.`;
+      note.textContent = `No answer from the server since ${heard.toLocaleTimeString()}. The page shows the state of that time.`;
       note.hidden = false;
     },
   );
@@ -61,7 +61,8 @@ function keepFresh() {
 function left(seconds) {
   if (seconds === null) return "time left unknown";
   if (seconds < 60) return `${seconds.toFixed(1)} s left`;
-  return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s left`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s left`;
+  return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds / 60) % 60)} min left`;
 }
 
 function follow(section) {
@@ -71,10 +72,10 @@ function follow(section) {
   events.addEventListener("progress", (event) => {
     const run = JSON.parse(event.data).find((run) => run.state === "running");
     const shown = document.getElementById("progress");
-    const wasAtWork = !shown.hidden;
+    const wasRunning = !shown.hidden;
     shown.hidden = !run;
     if (!run) {
-      if (wasAtWork) keepFresh();
+      if (wasRunning) keepFresh();
       return;
     }
     put("progress-run", run.runId);
@@ -82,7 +83,7 @@ function follow(section) {
     put("progress-removed", words(run.removed));
     put("progress-rate", words(run.rowsPerSecond));
     put("progress-left", left(run.secondsLeft));
-    put("progress-waiting", run.waitingFor ? `It waits: ${run.waitingFor}` : "");
+    put("progress-waiting", run.waitingFor ? `Waiting: ${run.waitingFor}` : "");
     document.getElementById("progress-bar").value = run.shareDone;
     const stop = document.getElementById("progress-stop");
     if (stop) stop.value = run.runId;
@@ -95,5 +96,5 @@ if (progress) {
   setInterval(() => document.hidden || keepFresh(), REFRESH);
   document.addEventListener("visibilitychange", () => document.hidden || keepFresh());
 }
-if (document.querySelector("[data-again]")) setTimeout(() => location.reload(), 5000);
+if (document.querySelector("[data-reload]")) setTimeout(() => location.reload(), 5000);
 document.querySelector("#alert[tabindex], #confirm-title")?.focus();

@@ -1,0 +1,180 @@
+//! The extension's functions, each once: its arguments and what it returns. Reports come as the type that is asked for;
+//! [`Raw`] is JSON as the database wrote it.
+
+use backlog_cleanup_report::{CleanupDetail, Mode};
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use sqlx::types::Json;
+use sqlx::{FromRow, PgExecutor, Result};
+use utoipa::ToSchema;
+
+pub type Raw = Box<RawValue>;
+
+/// A type that a report can be read as.
+pub trait FromReport: DeserializeOwned + Send + Unpin + 'static {}
+impl<T: DeserializeOwned + Send + Unpin + 'static> FromReport for T {}
+
+/// The failed rows that a run is about.
+#[derive(Clone, Copy)]
+pub struct Selection<'a> {
+    pub target: &'a str,
+    pub recipe_id: Option<&'a str>,
+    pub failure_type: Option<&'a str>,
+}
+
+/// How a batched run goes about it.
+pub struct Pace {
+    /// Rows per batch; `None` is the target's.
+    pub batch_size: Option<i32>,
+    /// Intervals as PostgreSQL reads them.
+    pub pause: String,
+    pub max_duration: Option<String>,
+    pub max_rows: Option<i64>,
+    pub workers: i32,
+    /// Lets a regular run through that would remove more than the target allows.
+    pub force: bool,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { batch_size: None, pause: "0".into(), max_duration: None, max_rows: None, workers: 1, force: false }
+    }
+}
+
+/// A check of the doctor.
+#[derive(Clone, Serialize, Deserialize, FromRow, ToSchema)]
+pub struct Finding {
+    #[sqlx(rename = "check_name")]
+    pub check: String,
+    /// ok, warn, fail
+    pub status: String,
+    pub detail: String,
+    /// The statement that fixes it
+    pub fix: Option<String>,
+}
+
+/// The rows of a failure type that failed in an hour.
+#[derive(Serialize, Deserialize, FromRow)]
+pub struct Failures {
+    pub hour: DateTime<Utc>,
+    pub failure_type: String,
+    pub failed_count: i64,
+}
+
+/// Removes the removable rows in one transaction, or in a dry run counts them.
+pub async fn cleanup<T: FromReport>(
+    database: impl PgExecutor<'_>,
+    selection: Selection<'_>,
+    dry_run: bool,
+    force: bool,
+) -> Result<T> {
+    let call = "SELECT backlog_cleanup_failed_generations(target => $1, recipe_id => $2, failure_type => $3,
+                                                          dry_run => $4, force => $5)";
+    let call = sqlx::query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
+    let Json(report) = call.bind(dry_run).bind(force).fetch_one(database).await?;
+    Ok(report)
+}
+
+/// Removes every failed row in one transaction, or in a dry run counts them.
+pub async fn emergency<T: FromReport>(
+    database: impl PgExecutor<'_>,
+    selection: Selection<'_>,
+    dry_run: bool,
+) -> Result<T> {
+    let call = "SELECT backlog_cleanup_emergency(target => $1, recipe_id => $2, failure_type => $3, dry_run => $4)";
+    let call = sqlx::query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
+    let Json(report) = call.bind(dry_run).fetch_one(database).await?;
+    Ok(report)
+}
+
+/// Removes in batches what a run of that mode removes.
+pub async fn run<T: FromReport>(
+    database: impl PgExecutor<'_>,
+    mode: Mode,
+    selection: Selection<'_>,
+    pace: &Pace,
+) -> Result<T> {
+    let call =
+        "CALL backlog_cleanup_run(target => $1, recipe_id => $2, failure_type => $3, mode => $4, batch_size => $5,
+                                         pause => $6::interval, max_duration => $7::interval, max_rows => $8,
+                                         workers => $9, force => $10)";
+    let call = sqlx::query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
+    let call = call.bind(mode.as_str()).bind(pace.batch_size).bind(&pace.pause).bind(&pace.max_duration);
+    let call = call.bind(pace.max_rows).bind(pace.workers).bind(pace.force);
+    let Json(report) = call.fetch_one(database).await?;
+    Ok(report)
+}
+
+/// Asks a batched run to stop after its current batch; false if it has ended.
+pub async fn stop(database: impl PgExecutor<'_>, run_id: i64) -> Result<bool> {
+    sqlx::query_scalar("SELECT backlog_cleanup_stop(run_id => $1)").bind(run_id).fetch_one(database).await
+}
+
+/// The rows of a target by status, and its recipes with failures.
+pub async fn status<T: FromReport>(database: impl PgExecutor<'_>, target: &str) -> Result<T> {
+    let call = sqlx::query_scalar("SELECT backlog_cleanup_status_json(target => $1)");
+    let Json(report) = call.bind(target).fetch_one(database).await?;
+    Ok(report)
+}
+
+/// What is wrong with a target and around it.
+pub async fn doctor(database: impl PgExecutor<'_>, target: &str) -> Result<Vec<Finding>> {
+    let call = "SELECT check_name, status, detail, fix FROM backlog_cleanup_doctor(target => $1)";
+    sqlx::query_as(call).bind(target).fetch_all(database).await
+}
+
+/// The failed rows of the last `hours` by hour and failure type; beyond the most frequent `types` they are `(other)`.
+pub async fn failures(database: impl PgExecutor<'_>, target: &str, hours: i32, types: i32) -> Result<Vec<Failures>> {
+    let call = "SELECT hour, failure_type, failed_count
+                FROM backlog_cleanup_failures(target => $1, since => make_interval(hours => $2), types => $3)
+                WHERE isfinite(hour)";
+    sqlx::query_as(call).bind(target).bind(hours).bind(types).fetch_all(database).await
+}
+
+/// All failed rows by failure type; beyond the most frequent `types` they are `(other)`.
+pub async fn failure_types(database: impl PgExecutor<'_>, target: &str, types: i32) -> Result<Vec<(String, i64)>> {
+    let call = "SELECT failure_type, sum(failed_count)::bigint
+                FROM backlog_cleanup_failures(target => $1, since => NULL, types => $2)
+                GROUP BY failure_type ORDER BY failure_type";
+    sqlx::query_as(call).bind(target).bind(types).fetch_all(database).await
+}
+
+/// The removed rows of the ledger less those of the runs; `None` without a ledger.
+pub async fn books_difference(database: impl PgExecutor<'_>, target: &str) -> Result<Option<i64>> {
+    let call = "SELECT difference FROM backlog_cleanup_books(target => $1)";
+    sqlx::query_scalar(call).bind(target).fetch_optional(database).await
+}
+
+/// What a run did to each recipe, most removed first; so far, if it is running.
+pub async fn run_details(database: impl PgExecutor<'_>, run_id: i64) -> Result<Vec<CleanupDetail>> {
+    let call = sqlx::query_scalar("SELECT backlog_cleanup_run_details(run_id => $1)");
+    let Json(details) = call.bind(run_id).fetch_one(database).await?;
+    Ok(details)
+}
+
+/// Registers the job of a target, or changes it; returns its id.
+pub async fn schedule(
+    database: impl PgExecutor<'_>,
+    schedule: &str,
+    batched: bool,
+    target: &str,
+    job_name: &str,
+) -> Result<i64> {
+    let call = "SELECT backlog_cleanup_schedule(schedule => $1, batched => $2, target => $3, job_name => $4)";
+    sqlx::query_scalar(call).bind(schedule).bind(batched).bind(target).bind(job_name).fetch_one(database).await
+}
+
+/// Removes a job; false if there was none of that name.
+pub async fn unschedule(database: impl PgExecutor<'_>, job_name: &str) -> Result<bool> {
+    let call = "SELECT backlog_cleanup_unschedule(job_name => $1)";
+    sqlx::query_scalar(call).bind(job_name).fetch_one(database).await
+}
+
+/// The job that runs a target; null if there is none.
+pub async fn job(database: impl PgExecutor<'_>, target: &str) -> Result<Value> {
+    let call = "SELECT backlog_cleanup_status_json(target => $1) -> 'schedule'";
+    sqlx::query_scalar(call).bind(target).fetch_one(database).await
+}

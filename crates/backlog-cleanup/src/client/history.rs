@@ -1,0 +1,116 @@
+//! The history of runs, and how far those are that are running.
+
+use backlog_cleanup_report::{Mode, State};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::{FromRow, PgExecutor};
+use utoipa::ToSchema;
+
+/// A run; while it is running, with its progress.
+#[derive(Debug, Serialize, FromRow, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    pub id: i64,
+    pub target: String,
+    #[sqlx(try_from = "String")]
+    pub mode: Mode,
+    #[sqlx(try_from = "String")]
+    pub state: State,
+    /// The role that asked for it
+    pub requested_by: String,
+    /// As text
+    pub recipe_id: Option<String>,
+    pub failure_type: Option<String>,
+    pub cutoff: Option<DateTime<Utc>>,
+    pub total_failed: i64,
+    pub removed: i64,
+    /// Rows that another session had locked
+    pub skipped: i64,
+    /// Rows whose deletion a trigger, a rule or a foreign key prevented
+    pub kept_back: i64,
+    pub recipes_affected: i64,
+    /// 0 for a run in one transaction
+    pub batches: i64,
+    pub batch_size: Option<i32>,
+    /// Background workers that it had
+    pub workers: Option<i32>,
+    pub started_at: DateTime<Utc>,
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Until now, while it is running
+    pub duration_ms: Option<i64>,
+    /// From 0 to 1, while it is running
+    pub share_done: Option<f64>,
+    pub rows_per_second: Option<f64>,
+    pub seconds_left: Option<f64>,
+    /// Why it waits
+    pub waiting_for: Option<String>,
+}
+
+/// Selects runs with their progress; `finished_at` is NULL while a run is running.
+macro_rules! runs {
+    ($rest:literal) => {
+        concat!(
+            "SELECT r.id, r.target, r.mode, COALESCE(p.state, r.state) AS state, r.requested_by::text AS requested_by,
+                    r.recipe_id, r.failure_type,
+                    CASE WHEN isfinite(r.cutoff) THEN r.cutoff END AS cutoff,
+                    r.total_failed, r.removed, r.skipped, r.kept_back, r.recipes_affected, r.batches,
+                    r.batch_size, r.workers,
+                    r.started_at, r.finished_at,
+                    (EXTRACT(epoch FROM COALESCE(r.finished_at, CASE WHEN p.state = 'running' THEN clock_timestamp() END)
+                                        - r.started_at) * 1000)::bigint AS duration_ms,
+                    p.share_done, p.rows_per_second, EXTRACT(epoch FROM p.time_left)::float8 AS seconds_left,
+                    p.waiting_for
+             FROM backlog_cleanup.run r LEFT JOIN backlog_cleanup.progress p ON p.run_id = r.id
+             ",
+            $rest
+        )
+    };
+}
+
+/// Up to `limit` runs, newest first: of one target or of all, and only those before a run if one is given.
+pub async fn runs(
+    database: impl PgExecutor<'_>,
+    target: Option<&str>,
+    before: Option<i64>,
+    limit: i64,
+) -> sqlx::Result<Vec<Run>> {
+    sqlx::query_as(runs!(
+        "WHERE ($1::text IS NULL OR r.target = $1) AND ($2::bigint IS NULL OR r.id < $2) ORDER BY r.id DESC LIMIT $3"
+    ))
+    .bind(target)
+    .bind(before)
+    .bind(limit)
+    .fetch_all(database)
+    .await
+}
+
+/// One run, if it is there.
+pub async fn run(database: impl PgExecutor<'_>, id: i64) -> sqlx::Result<Option<Run>> {
+    sqlx::query_as(runs!("WHERE r.id = $1")).bind(id).fetch_optional(database).await
+}
+
+/// The batched runs that are running.
+pub async fn running(database: impl PgExecutor<'_>) -> sqlx::Result<Vec<Run>> {
+    sqlx::query_as(runs!("WHERE p.state = 'running' ORDER BY r.id")).fetch_all(database).await
+}
+
+/// The batched run of a server process, once it is visible. Until then an interrupted run of the same target shows that
+/// process too, so start times are compared.
+pub async fn run_of(database: impl PgExecutor<'_>, pid: i32) -> sqlx::Result<Option<Run>> {
+    sqlx::query_as(runs!("JOIN pg_stat_activity a ON a.pid = p.pid WHERE p.pid = $1 AND r.started_at >= a.query_start"))
+        .bind(pid)
+        .fetch_optional(database)
+        .await
+}
+
+/// The batched runs that are running, of one target or with `""` of all, as a list in JSON.
+pub async fn progress(database: impl PgExecutor<'_>, target: &str) -> sqlx::Result<String> {
+    let progress = "
+        SELECT COALESCE(jsonb_agg(jsonb_build_object(
+                   'runId', run_id, 'target', target, 'mode', mode, 'state', state, 'batches', batches,
+                   'removed', removed, 'skipped', skipped, 'keptBack', kept_back, 'shareDone', share_done,
+                   'rowsPerSecond', rows_per_second, 'secondsLeft', EXTRACT(epoch FROM time_left)::float8,
+                   'waitingFor', waiting_for) ORDER BY run_id), '[]')::text
+        FROM backlog_cleanup.progress WHERE target = $1 OR $1 = ''";
+    sqlx::query_scalar(progress).bind(target).fetch_one(database).await
+}

@@ -1,0 +1,6 @@
+//! The database: how to connect to it, and what to ask it. Knows neither terminal nor HTTP.
+
+pub mod calls;
+pub mod connect;
+pub mod history;
+pub mod targets;

@@ -1,0 +1,116 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use backlog_cleanup_report::{Batched, EmergencyReport, Level, Mode, RegularReport};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::removal::{Accepted, Selection, dry_run, remove_once};
+use crate::serve::response::{Problem, Problems, bytes, json};
+use crate::serve::shared::idempotency;
+
+pub fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(run)).routes(routes!(emergency))
+}
+
+/// What was confirmed.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Confirmation {
+    /// The confirmed number of rows; 409 if the run would remove a number that differs by more than a tenth
+    #[schema(minimum = 0)]
+    expected_count: Option<i64>,
+}
+
+/// The headers of a request that removes.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code)] // only described; the handlers read the headers themselves
+struct Headers {
+    /// The same request again is answered as the first was
+    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 255)]
+    idempotency_key: Option<String>,
+    /// respond-async: 202 as soon as the run has begun
+    #[param(rename = "Prefer")]
+    prefer: Option<String>,
+}
+
+/// Removes the removable rows: the expired ones beyond the newest of each recipe.
+#[utoipa::path(post, path = "/api/admin/backlog-cleanup/run", tag = "cleanup", params(Selection, Headers),
+    request_body(content = Option<Confirmation>, content_type = "application/json"),
+    responses((status = 200, body = Batched<RegularReport>), (status = 202, body = Accepted), Problems))]
+async fn run(
+    app: State<Arc<App>>,
+    caller: Caller,
+    headers: HeaderMap,
+    selection: Query<Selection>,
+    body: Bytes,
+) -> Answered {
+    remove(Mode::Regular, app, caller, headers, selection, body).await
+}
+
+/// Removes all failed rows of the account, including recent ones.
+#[utoipa::path(post, path = "/api/admin/backlog-cleanup/emergency", tag = "cleanup", params(Selection, Headers),
+    request_body(content = Option<Confirmation>, content_type = "application/json"),
+    responses((status = 200, body = Batched<EmergencyReport>), (status = 202, body = Accepted), Problems))]
+async fn emergency(
+    app: State<Arc<App>>,
+    caller: Caller,
+    headers: HeaderMap,
+    selection: Query<Selection>,
+    body: Bytes,
+) -> Answered {
+    remove(Mode::Emergency, app, caller, headers, selection, body).await
+}
+
+type Answered = Result<Response, Problem>;
+
+async fn remove(
+    mode: Mode,
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    headers: HeaderMap,
+    Query(selection): Query<Selection>,
+    body: Bytes,
+) -> Answered {
+    let Confirmation { expected_count } = confirmation(&headers, &body)?;
+    if selection.dry_run {
+        caller.at_least(Level::Operator)?;
+        let report = dry_run(mode, &caller, &selection, expected_count).await?;
+        return Ok(json(bytes(report)));
+    }
+    let at_once = headers.get_all("prefer").iter().any(|it| it.to_str().is_ok_and(|it| it.contains("respond-async")));
+    let patience = if at_once { Duration::ZERO } else { app.settings.request_timeout };
+    let key = idempotency::key(&headers)?;
+    Ok(remove_once(mode, app, caller, selection, expected_count, key, patience).await?.into_response())
+}
+
+fn confirmation(headers: &HeaderMap, body: &[u8]) -> Result<Confirmation, Problem> {
+    if body.trim_ascii().is_empty() {
+        return Ok(Confirmation::default());
+    }
+    let is_json = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|it| it.to_str().ok())
+        .is_some_and(|it| it.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json"));
+    if !is_json {
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json"));
+    }
+    let confirmation: Confirmation = serde_json::from_slice::<Option<Confirmation>>(body)
+        .map_err(|error| {
+            Problem::bad_request(format!("the body is not valid: {error}")).hint(r#"{"expectedCount": 100}"#)
+        })?
+        .unwrap_or_default();
+    match confirmation.expected_count {
+        Some(..0) => Err(Problem::bad_request("expectedCount must not be negative")),
+        _ => Ok(confirmation),
+    }
+}

@@ -1,0 +1,32 @@
+//! The HTTP API: one file a resource, each route beside its handler. Knows no page.
+
+mod cleanup;
+pub mod doctor;
+mod health;
+mod login;
+mod metrics;
+pub mod openapi;
+mod progress;
+pub mod runs;
+pub mod status;
+
+use std::sync::Arc;
+
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::serve::app::App;
+
+/// The routes that `/api/openapi.json` describes.
+pub fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(openapi::Base::openapi())
+        .merge(status::routes())
+        .merge(cleanup::routes())
+        .merge(runs::routes())
+        .merge(progress::routes())
+        .merge(doctor::routes())
+        .merge(login::routes())
+        .merge(metrics::routes())
+        .merge(health::routes())
+        .merge(openapi::routes())
+}

@@ -1,0 +1,91 @@
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query};
+use backlog_cleanup_report::{CleanupDetail, Level};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::client::calls;
+use crate::client::history::{self, Run};
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::response::{Problem, Problems};
+
+pub fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(runs)).routes(routes!(run)).routes(routes!(stop))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Page {
+    /// Only runs of this target
+    target: Option<String>,
+    /// Only runs before this one
+    before: Option<i64>,
+    /// Number of runs
+    #[serde(default = "page")]
+    #[param(required = false, minimum = 1, maximum = 1000, default = 50)]
+    limit: i64,
+}
+
+fn page() -> i64 {
+    50
+}
+
+#[derive(Serialize, ToSchema)]
+struct Runs {
+    success: bool,
+    /// Newest first
+    runs: Vec<Run>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct OneRun {
+    success: bool,
+    #[serde(flatten)]
+    run: Run,
+    recipes: Vec<CleanupDetail>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Stopping {
+    success: bool,
+    /// False if the run has ended
+    stopping: bool,
+}
+
+/// The history of runs, newest first.
+#[utoipa::path(get, path = "/api/admin/backlog-cleanup/runs", tag = "history", params(Page),
+    responses((status = 200, body = Runs), Problems))]
+async fn runs(caller: Caller, Query(page): Query<Page>) -> Result<Json<Runs>, Problem> {
+    if !(1..=1000).contains(&page.limit) {
+        return Err(Problem::bad_request("limit must be from 1 to 1000"));
+    }
+    let runs = history::runs(&caller.pool, page.target.as_deref(), page.before, page.limit).await?;
+    Ok(Json(Runs { success: true, runs }))
+}
+
+/// One run, what it removed of each recipe, and its progress.
+#[utoipa::path(get, path = "/api/admin/backlog-cleanup/runs/{id}", tag = "history", params(("id" = i64, Path)),
+    responses((status = 200, body = OneRun), Problems))]
+async fn run(caller: Caller, Path(id): Path<i64>) -> Result<Json<OneRun>, Problem> {
+    let Some(run) = history::run(&caller.pool, id).await? else {
+        return Err(Problem::not_found(format!("run {id} does not exist")).hint("/api/admin/backlog-cleanup/runs"));
+    };
+    let recipes = calls::run_details(&caller.pool, id).await?;
+    Ok(Json(OneRun { success: true, run, recipes }))
+}
+
+/// Asks a run to stop after its current batch.
+#[utoipa::path(post, path = "/api/admin/backlog-cleanup/runs/{id}/stop", tag = "cleanup", params(("id" = i64, Path)),
+    responses((status = 200, body = Stopping), Problems))]
+pub async fn stop(caller: Caller, Path(id): Path<i64>) -> Result<Json<Stopping>, Problem> {
+    caller.at_least(Level::Operator)?;
+    let stopping = calls::stop(&caller.pool, id).await?;
+    tracing::info!(who = caller.who(), from = %caller.peer, run = id, stopping, "run is asked to stop");
+    Ok(Json(Stopping { success: true, stopping }))
+}

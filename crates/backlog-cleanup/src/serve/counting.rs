@@ -1,0 +1,33 @@
+//! Counts the rows of all targets for the metrics, at an interval.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::client::targets;
+use crate::serve::app::App;
+use crate::serve::metrics::figures;
+
+/// Counting takes at most one part in so many of the time.
+const REST: u32 = 10;
+
+/// Counts one target after the other, until the process ends.
+pub async fn count(app: Arc<App>) {
+    let pool = &app.lowest().pool;
+    loop {
+        let started = Instant::now();
+        match targets::names(pool).await {
+            Err(error) => {
+                tracing::warn!(%error, "the targets could not be read");
+                app.metrics.update(|counted| counted.values_mut().for_each(|counted| counted.success = false));
+            }
+            Ok(names) => {
+                for target in &names {
+                    let figures = figures(pool, target).await;
+                    app.metrics.update(|counted| counted.entry(target.clone()).or_default().renew(target, figures));
+                }
+                app.metrics.update(|counted| counted.retain(|target, _| names.contains(target)));
+            }
+        }
+        tokio::time::sleep(app.settings.count_interval.max(started.elapsed() * (REST - 1))).await;
+    }
+}

@@ -1,0 +1,77 @@
+use std::time::Instant;
+
+use backlog_cleanup_report::{STATUSES, StatusReport};
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgPool;
+
+use crate::client::calls;
+use crate::serve::shared::cron::longest_gap;
+
+/// The number of failure types that have a series of their own; the others share `(other)`.
+pub const TYPES: i32 = 20;
+
+/// The last count of a target, and whether there was an error since.
+#[derive(Debug, Clone, Default)]
+pub struct Counted {
+    pub success: bool,
+    pub figures: Option<Figures>,
+}
+
+/// What was counted, and when.
+#[derive(Debug, Clone)]
+pub struct Figures {
+    pub at: DateTime<Utc>,
+    /// How long it took.
+    pub seconds: f64,
+    /// By status; `other` are those of none that is counted.
+    pub rows: Vec<(&'static str, i64)>,
+    pub removable: i64,
+    pub oldest_failed_at: Option<DateTime<Utc>>,
+    /// The longest time between two runs of the schedule.
+    pub period_days: i64,
+    pub failure_types: Vec<(String, i64)>,
+    /// The removed rows of the ledger less those of the runs; `None` without a ledger.
+    pub books_difference: Option<i64>,
+}
+
+impl Counted {
+    /// Renews the figures; keeps the last ones, with their time, if the count failed.
+    pub fn renew(&mut self, target: &str, figures: sqlx::Result<Figures>) {
+        self.success = figures.is_ok();
+        match figures {
+            Ok(figures) => self.figures = Some(figures),
+            Err(error) => tracing::warn!(target_name = target, %error, "the target could not be counted"),
+        }
+    }
+}
+
+pub async fn figures(pool: &PgPool, target: &str) -> sqlx::Result<Figures> {
+    let started = Instant::now();
+    let mut connection = pool.acquire().await?;
+    let at = sqlx::query_scalar("SELECT now()").fetch_one(&mut *connection).await?;
+    let status: StatusReport = calls::status(&mut *connection, target).await?;
+    let failure_types = calls::failure_types(&mut *connection, target, TYPES).await?;
+    let books_difference = calls::books_difference(&mut *connection, target).await?;
+    Ok(Figures {
+        at,
+        seconds: started.elapsed().as_secs_f64(),
+        rows: rows(&status),
+        removable: status.removable_generations,
+        // An infinite time cannot be parsed, and is left out.
+        oldest_failed_at: status
+            .recipes_with_failed_generations
+            .iter()
+            .filter_map(|recipe| recipe.oldest_failed_at.as_ref()?.parse().ok())
+            .min(),
+        period_days: status.schedule["schedule"].as_str().map_or(1, longest_gap),
+        failure_types,
+        books_difference,
+    })
+}
+
+fn rows(status: &StatusReport) -> Vec<(&'static str, i64)> {
+    let mut rows = STATUSES.map(|name| (name, status.statuses.of(name))).to_vec();
+    let counted: i64 = rows.iter().map(|(_, count)| count).sum();
+    rows.push(("other", status.total_generations - counted));
+    rows
+}

@@ -1,0 +1,39 @@
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use axum::extract::{ConnectInfo, Request};
+use axum::middleware::Next;
+use axum::response::Response;
+use tracing_subscriber::EnvFilter;
+
+/// The caller's name, once it is known.
+#[derive(Clone, Default)]
+pub struct Who(pub Arc<OnceLock<String>>);
+
+/// Logs a line for each request. Runs have lines of their own.
+pub async fn log(mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let who = Who::default();
+    request.extensions_mut().insert(who.clone());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
+    let response = next.run(request).await;
+    tracing::info!(
+        who = who.0.get().map_or("nobody", String::as_str),
+        from = from.map(tracing::field::display),
+        %method,
+        path,
+        status = response.status().as_u16(),
+        milliseconds = started.elapsed().as_millis() as u64,
+        "request"
+    );
+    response
+}
+
+/// Logs to standard error, by default everything of this program and the warnings of its libraries; `RUST_LOG` overrides it.
+pub fn start(json: bool) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,backlog_cleanup=info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    if json { lines.json().flatten_event(true).init() } else { lines.init() }
+}

@@ -1,0 +1,59 @@
+use std::io::{IsTerminal, stderr};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::client::history::Run;
+use crate::terminal::output::{Output, printable};
+use crate::words::{count, duration, number};
+
+/// Shows the progress of a batched run on standard error: a bar in a terminal, else a line every ten seconds.
+pub struct Bar {
+    bar: ProgressBar,
+    next_line: Instant,
+}
+
+const STEPS: f64 = 1000.0;
+const EVERY: Duration = Duration::from_secs(10);
+
+impl Bar {
+    pub fn new() -> Bar {
+        let bar = ProgressBar::new(STEPS as u64);
+        bar.set_style(ProgressStyle::with_template("{percent:>3} % {bar:30} {msg}").expect("a template"));
+        Bar { bar, next_line: Instant::now() + EVERY }
+    }
+
+    pub fn show(&mut self, run: &Run, output: &Output) {
+        let (line, done) = (line(run), run.share_done.unwrap_or_default());
+        if stderr().is_terminal() {
+            self.bar.set_position((done * STEPS) as u64);
+            self.bar.set_message(line);
+        } else if Instant::now() >= self.next_line {
+            self.next_line = Instant::now() + EVERY;
+            output.note(format_args!("{:>3.0} %  {line}", done * 100.0));
+        }
+    }
+
+    /// Leaves a bar that was shown on the screen.
+    pub fn finish(&self, is_done: bool, output: &Output) {
+        if is_done && self.bar.position() > 0 {
+            self.bar.finish();
+            output.note("");
+        } else {
+            self.bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+    }
+}
+
+/// `12,000 rows, 4,000/s, 3.2 s left`
+pub fn line(run: &Run) -> String {
+    let mut line =
+        format!("{}, {}/s", count(run.removed, "row"), number(run.rows_per_second.unwrap_or_default() as i64));
+    if let Some(seconds) = run.seconds_left {
+        line += &format!(", {} left", duration((seconds * 1000.0) as i64));
+    }
+    if let Some(reason) = &run.waiting_for {
+        line += &format!(", waiting: {}", printable(reason));
+    }
+    line
+}

@@ -1,0 +1,7 @@
+//! What a person sees and types: lines, tables, bars, Ctrl-C. Knows no command.
+
+pub mod bar;
+pub mod interrupt;
+pub mod output;
+pub mod report;
+pub mod screen;

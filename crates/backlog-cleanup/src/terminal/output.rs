@@ -1,0 +1,178 @@
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::io::{ErrorKind, IsTerminal, Write};
+
+use clap::{Args, ValueEnum};
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::failure::{Failure, Result};
+use crate::words::number;
+
+#[derive(Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArguments {
+    /// Print JSON: results on standard output, errors on standard error
+    #[arg(long, global = true)]
+    json: bool,
+    /// Use colour; by default only in a terminal, and not with NO_COLOR
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: When,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Writes results to standard output, and errors and progress to standard error. Escapes what comes from the database, so
+/// that it cannot control the terminal.
+pub struct Output {
+    pub json: bool,
+    pub color: bool,
+    /// Collects the lines instead of printing them.
+    page: Option<RefCell<String>>,
+}
+
+impl Output {
+    pub fn new(arguments: OutputArguments) -> Output {
+        let color = match arguments.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+        };
+        Output { json: arguments.json, color, page: None }
+    }
+
+    /// For errors in the arguments themselves.
+    pub fn for_programs() -> Output {
+        Output { json: true, color: false, page: None }
+    }
+
+    /// Sends warnings of the server and of the connection to standard error.
+    pub fn warnings(&self) {
+        let warnings = tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .with_max_level(tracing::Level::WARN)
+            .with_target(false)
+            .with_ansi(false);
+        if self.json { warnings.json().flatten_event(true).init() } else { warnings.without_time().init() }
+    }
+
+    /// An output for people that collects its lines.
+    pub fn page(&self) -> Output {
+        Output { json: false, color: self.color, page: Some(RefCell::default()) }
+    }
+
+    /// The collected lines.
+    pub fn into_text(self) -> String {
+        self.page.map(RefCell::into_inner).unwrap_or_default()
+    }
+
+    /// Prints a result as JSON.
+    pub fn json(&self, result: &impl Serialize) -> Result<()> {
+        self.line(serde_json::to_string_pretty(result).expect("reports are JSON"))
+    }
+
+    /// Prints a line of the result. A closed pipe, as in `| head`, is no error; a full disk is.
+    pub fn line(&self, line: impl Display) -> Result<()> {
+        if let Some(page) = &self.page {
+            *page.borrow_mut() += &format!("{line}\n");
+            return Ok(());
+        }
+        match writeln!(std::io::stdout(), "{line}") {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Prints a line on standard error, with one write, so that an answer cannot appear before the end of its question.
+    pub fn note(&self, line: impl Display) {
+        // There is nowhere to report that standard error is closed.
+        std::io::stderr().write_all(format!("{line}\n").as_bytes()).ok();
+    }
+
+    /// A table with its header, no wider than the terminal.
+    pub fn table<const N: usize>(&self, header: [&str; N]) -> Table {
+        let mut table = Table::new();
+        table
+            .load_preset(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_header(header.map(|title| self.cell(title).add_attribute(comfy_table::Attribute::Bold)));
+        match self.color {
+            true => table.enforce_styling(),
+            false => table.force_no_tty(),
+        };
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        if let Some((width, _)) = crossterm::terminal::size().ok().filter(|_| std::io::stdout().is_terminal()) {
+            table.set_width(width);
+        }
+        table
+    }
+
+    /// A cell of a table.
+    pub fn cell(&self, text: impl AsRef<str>) -> Cell {
+        Cell::new(printable(text.as_ref()))
+    }
+
+    /// A cell with a number: 1,234, right-aligned.
+    pub fn count(&self, count: i64) -> Cell {
+        Cell::new(number(count)).set_alignment(CellAlignment::Right)
+    }
+
+    /// A cell with a state, in green, yellow or red if there is colour.
+    pub fn state(&self, state: &str) -> Cell {
+        let color = match state {
+            "ok" | "completed" => Color::DarkGreen,
+            "warn" | "running" | "stopped" => Color::DarkYellow,
+            _ => Color::DarkRed,
+        };
+        self.cell(state).fg(color)
+    }
+
+    pub fn failure(&self, failure: &Failure) {
+        if self.json {
+            return self.note(serde_json::to_string_pretty(failure).expect("a failure is JSON"));
+        }
+        self.note(format_args!("backlog-cleanup: {}", printable(&failure.message)));
+        for (name, text) in [("DETAIL", &failure.detail), ("HINT", &failure.hint)] {
+            if let Some(text) = text {
+                self.note(format_args!("{name}:  {}", printable(text)));
+            }
+        }
+    }
+}
+
+/// Escapes control characters, and those that change the direction of writing.
+pub fn printable(text: &str) -> String {
+    let commands = |char: char| {
+        char.is_control() || matches!(char, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars()
+        .flat_map(|char| match commands(char) && char != '\n' {
+            true => char.escape_default().collect::<Vec<_>>(),
+            false => vec![char],
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn text_cannot_control_the_terminal() {
+        for (text, shown) in [
+            ("two\nlines", "two\nlines"),
+            ("\u{1b}[2J", r"\u{1b}[2J"),
+            ("\u{202e}dog", r"\u{202e}dog"),
+            ("über", "über"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+    }
+}

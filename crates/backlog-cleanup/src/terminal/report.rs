@@ -1,0 +1,124 @@
+use backlog_cleanup_report::{Batched, CleanupDetail, EmergencyReport, RegularReport};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Result;
+use crate::terminal::output::{Output, printable};
+use crate::words::{count, duration, number, recipe_id};
+
+/// The report of a run or of a dry run.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Report {
+    BatchedRegular(Batched<RegularReport>),
+    BatchedEmergency(Batched<EmergencyReport>),
+    Regular(RegularReport),
+    Emergency(EmergencyReport),
+}
+
+/// What all of them have.
+struct Common<'a> {
+    message: &'a str,
+    run_id: Option<i64>,
+    removed: i64,
+    duration_ms: i64,
+    details: &'a [CleanupDetail],
+}
+
+impl Report {
+    /// Rows that it removed, or would remove.
+    pub fn removed(&self) -> i64 {
+        self.common().removed
+    }
+
+    fn common(&self) -> Common<'_> {
+        match self {
+            Report::BatchedRegular(Batched { report, .. }) | Report::Regular(report) => Common {
+                message: &report.message,
+                run_id: report.run_id,
+                removed: report.cleaned_up_generations,
+                duration_ms: report.duration_ms,
+                details: &report.cleanup_details,
+            },
+            Report::BatchedEmergency(Batched { report, .. }) | Report::Emergency(report) => Common {
+                message: &report.message,
+                run_id: report.run_id,
+                removed: report.removed_count,
+                duration_ms: report.duration_ms,
+                details: &report.cleanup_details,
+            },
+        }
+    }
+
+    /// Prints the recipes, at most `limit` of them, and the sum.
+    pub fn show(&self, output: &Output, limit: usize) -> Result<()> {
+        if output.json {
+            return output.json(self);
+        }
+        let Common { message, run_id, removed, duration_ms, details } = self.common();
+        self.show_recipes(output, limit)?;
+        let failed = details.iter().map(|recipe| recipe.failed_count).sum();
+        let of = format!("{} of {}", number(removed), count(failed, "failed row"));
+        let of = format!("{of} of {}", count(details.len() as i64, "recipe"));
+        output.line(printable(message))?;
+        match run_id {
+            Some(run) => output.line(format_args!("Run {run} removed {of}, in {}", duration(duration_ms)))?,
+            None => output.line(format_args!("A run would remove {of}"))?,
+        }
+        match self {
+            Report::BatchedRegular(batched) => show_batches(output, batched),
+            Report::BatchedEmergency(batched) => show_batches(output, batched),
+            _ => Ok(()),
+        }
+    }
+
+    /// Prints the recipes, at most `limit` of them.
+    pub fn show_recipes(&self, output: &Output, limit: usize) -> Result<()> {
+        let Common { run_id, details, .. } = self.common();
+        show_recipes(output, details, limit, run_id.is_none())
+    }
+}
+
+fn show_batches<T>(output: &Output, batched: &Batched<T>) -> Result<()> {
+    if batched.batches == 0 {
+        return Ok(());
+    }
+    let took = batched.batch_milliseconds;
+    let times = match batched.batches {
+        1 => format!("{:.0} ms", took.max),
+        _ => format!("median {:.0} ms, longest {:.0} ms", took.median, took.max),
+    };
+    output.line(format_args!(
+        "{}, {times}; {} skipped, {} kept back",
+        count(batched.batches, "batch"),
+        number(batched.skipped_count),
+        number(batched.kept_back_count)
+    ))
+}
+
+/// Prints what a run did to each recipe, or in a dry run would do.
+pub fn show_recipes(output: &Output, details: &[CleanupDetail], limit: usize, is_dry: bool) -> Result<()> {
+    if details.is_empty() || limit == 0 {
+        return Ok(());
+    }
+    let [removed, kept] = if is_dry { ["WOULD REMOVE", "WOULD KEEP"] } else { ["REMOVED", "KEPT"] };
+    let mut table = output.table(["ID", "RECIPE", "FAILED", removed, kept]);
+    for recipe in details.iter().take(limit) {
+        table.add_row([
+            output.cell(recipe_id(&recipe.recipe_id)),
+            output.cell(&recipe.recipe_name),
+            output.count(recipe.failed_count),
+            output.count(recipe.cleaned_count),
+            output.count(recipe.kept_count),
+        ]);
+    }
+    output.line(table.trim_fmt())?;
+    more(output, details.len(), limit)
+}
+
+/// Says how many recipes were left out.
+pub fn more(output: &Output, all: usize, limit: usize) -> Result<()> {
+    match all.saturating_sub(limit) {
+        0 => output.line(""),
+        hidden => output.line(format_args!(" … and {}: --limit {all}\n", count(hidden as i64, "more recipe"))),
+    }
+}

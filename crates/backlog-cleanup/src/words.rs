@@ -1,0 +1,66 @@
+//! Numbers, times and ids as people read them, in the terminal and in the dashboard.
+
+use chrono::{DateTime, Utc};
+use indicatif::HumanCount;
+use serde_json::Value;
+
+/// `8389` as `8,389`.
+pub fn number(number: i64) -> String {
+    let sign = if number < 0 { "-" } else { "" };
+    format!("{sign}{}", HumanCount(number.unsigned_abs()))
+}
+
+/// `1 row`, `2 rows`, `2 batches`.
+pub fn count(many: i64, noun: &str) -> String {
+    let plural = match many {
+        1 => "",
+        _ if noun.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{} {noun}{plural}", number(many))
+}
+
+/// `32 ms`, `4.2 s`, `3 min 5 s`, `2 h 10 min`.
+pub fn duration(milliseconds: i64) -> String {
+    let seconds = milliseconds / 1000;
+    match milliseconds {
+        ..1000 => format!("{milliseconds} ms"),
+        1000..60_000 => format!("{:.1} s", milliseconds as f64 / 1000.0),
+        60_000..3_600_000 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// `2026-11-24 02:00:05`, in UTC.
+pub fn time(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// A recipe's id; empty for rows without a recipe.
+pub fn recipe_id(id: &Value) -> String {
+    match id {
+        Value::Null => String::new(),
+        Value::String(id) => id.clone(),
+        id => id.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{count, duration, number};
+
+    #[test]
+    fn numbers_and_durations_read_at_a_glance() {
+        for (figure, words) in [(0, "0"), (999, "999"), (1_000, "1,000"), (-1_234_567, "-1,234,567")] {
+            assert_eq!(number(figure), words);
+        }
+        for (many, noun, words) in [(1, "row", "1 row"), (0, "row", "0 rows"), (2_000, "batch", "2,000 batches")] {
+            assert_eq!(count(many, noun), words);
+        }
+        for (milliseconds, words) in
+            [(32, "32 ms"), (4_200, "4.2 s"), (185_000, "3 min 5 s"), (7_800_000, "2 h 10 min")]
+        {
+            assert_eq!(duration(milliseconds), words);
+        }
+    }
+}

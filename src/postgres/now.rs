@@ -1,0 +1,75 @@
+//! Reads catalogs and configuration as they are now, whatever the caller's snapshot. `Spi` reads in the transaction's, which at
+//! REPEATABLE READ is from before its first statement. Rows of a target are the transaction's business.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CString;
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::spi::SpiHeapTupleData;
+
+use crate::postgres::error::{Result, spi};
+
+thread_local! {
+    static PLANS: RefCell<HashMap<&'static str, pg_sys::SPIPlanPtr>> = RefCell::default();
+}
+
+/// The rows of a statement that only reads, each as `row` makes it, in a snapshot of now: with what others have committed, and
+/// what this transaction has done. The session prepares the statement once.
+pub fn rows_now<T>(
+    query: &'static str,
+    arguments: &[DatumWithOid],
+    mut row: impl FnMut(SpiHeapTupleData) -> spi::Result<T>,
+) -> Result<Vec<T>> {
+    let value = |argument: &DatumWithOid| argument.datum().map(|value| value.sans_lifetime());
+    let mut values: Vec<_> =
+        arguments.iter().map(|argument| value(argument).unwrap_or(pg_sys::Datum::null())).collect();
+    let nulls: Vec<_> = arguments.iter().map(|argument| if value(argument).is_none() { b'n' } else { b' ' }).collect();
+    // SAFETY: a plan that is kept lives as long as the process. Values and nulls, one per argument, outlive the call. The
+    // result lives until Spi::connect ends.
+    Spi::connect(|_| unsafe {
+        pg_sys::SPI_execute_snapshot(
+            plan(query, arguments),
+            values.as_mut_ptr(),
+            nulls.as_ptr().cast(),
+            pg_sys::GetLatestSnapshot(),
+            std::ptr::null_mut(),
+            true,
+            false,
+            0,
+        );
+        let found = pg_sys::SPI_tuptable;
+        (0..pg_sys::SPI_processed as usize)
+            .filter_map(|place| SpiHeapTupleData::new((*found).tupdesc, *(*found).vals.add(place)).transpose())
+            .map(|found| row(found?))
+            .collect::<spi::Result<Vec<T>>>()
+    })
+    .map_err(spi)
+}
+
+/// The first column of the first row of such a statement; `None` for NULL and for no row.
+pub fn one_now<T: FromDatum + IntoDatum>(query: &'static str, arguments: &[DatumWithOid]) -> Result<Option<T>> {
+    rows_now(query, arguments, |row| row.get::<T>(1)).map(|rows| rows.into_iter().next().flatten())
+}
+
+/// The plan of a statement, made at its first use; PostgreSQL makes it anew where what it names has changed.
+///
+/// # Safety
+///
+/// SPI is connected.
+unsafe fn plan(query: &'static str, arguments: &[DatumWithOid]) -> pg_sys::SPIPlanPtr {
+    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(query).copied()) {
+        return plan;
+    }
+    let text = CString::new(query).unwrap_or_default();
+    let mut types: Vec<pg_sys::Oid> = arguments.iter().map(DatumWithOid::oid).collect();
+    // SAFETY: text and types outlive the call, which returns a plan or raises an ERROR.
+    let plan = unsafe {
+        let plan = pg_sys::SPI_prepare(text.as_ptr(), types.len() as i32, types.as_mut_ptr());
+        pg_sys::SPI_keepplan(plan);
+        plan
+    };
+    PLANS.with_borrow_mut(|plans| plans.insert(query, plan));
+    plan
+}

@@ -1,0 +1,45 @@
+use pgrx::prelude::*;
+
+use crate::extension;
+use crate::postgres::error::{Result, error};
+use crate::postgres::now::one_now;
+use crate::postgres::read::read_prepared;
+use crate::target::Target;
+
+/// Refuses to remove rows by an old snapshot (REPEATABLE READ, SERIALIZABLE) if the target, its policies, its leaves or their
+/// columns have changed since: the snapshot's rows are not those of the present target, and a rewritten table looks empty to
+/// it. The caller has locked the leaves, or one of them. Errors: 40001.
+pub fn is_that_of_the_snapshot(target: &Target) -> Result<()> {
+    // SAFETY: a setting, read by the one thread of a backend.
+    if unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32 {
+        return Ok(());
+    }
+    let columns = || target.column_names().map(str::to_owned).to_vec();
+    let arguments = || [target.name.as_str().into(), target.table.oid.into(), columns().into()];
+    let is_same = extension::as_owner(|| {
+        Ok(read_prepared::<String>(GROUND, &arguments())? == one_now::<String>(GROUND, &arguments())?)
+    })?;
+    if is_same {
+        return Ok(());
+    }
+    Err(error(
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        format!("target \"{}\" has been changed since this transaction's snapshot was taken", target.name),
+        "ROLLBACK".into(),
+    ))
+}
+
+/// What a run relies on, as text: for target $1 on table $2 with the columns $3.
+const GROUND: &str = "
+    WITH RECURSIVE leaf (oid) AS (
+        SELECT $2
+        UNION
+        SELECT i.inhrelid FROM pg_inherits i JOIN leaf ON i.inhparent = leaf.oid WHERE NOT i.inhdetachpending)
+    SELECT jsonb_build_array(
+               (SELECT to_jsonb(t) FROM backlog_cleanup.target t WHERE name = $1),
+               (SELECT jsonb_agg(to_jsonb(p) ORDER BY recipe_id, failure_type) FROM backlog_cleanup.policy p WHERE target = $1),
+               (SELECT jsonb_agg(jsonb_build_array(oid, relname, relnamespace, relowner, relfilenode, relkind) ORDER BY oid)
+                FROM pg_class JOIN leaf USING (oid)),
+               (SELECT jsonb_agg(jsonb_build_array(attrelid, attname, attnum, atttypid, attcollation) ORDER BY attrelid, attnum)
+                FROM pg_attribute JOIN leaf ON attrelid = oid
+                WHERE attname::text = ANY ($3) AND attnum > 0 AND NOT attisdropped))::text";

@@ -1,0 +1,201 @@
+//! Whatever the functions are called with and wherever: an answer or an error with a SQLSTATE, never a crash, never a panic.
+
+use cluster::{Cluster, balance, fail, refused, start_run, value};
+use postgres::Client;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+/// The routines of the extension that can be called, with the types of their arguments.
+const ROUTINES: &str = "
+    SELECT p.oid::regproc::text, p.prokind = 'p', p.proargtypes::regtype[]::text[]
+    FROM pg_depend d JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+    WHERE d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass AND p.prorettype <> 'trigger'::regtype
+      AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'backlog_cleanup')
+    ORDER BY p.oid::regproc::text COLLATE \"C\"";
+
+struct Routine {
+    name: String,
+    is_procedure: bool,
+    types: Vec<String>,
+}
+
+/// Where a call is made; `{}` is the expression or, of a procedure, the arguments.
+const PLACES: [&str; 7] = [
+    "SELECT {}",
+    "BEGIN; SELECT {}; ROLLBACK",
+    "BEGIN; SELECT 1 / 0; SELECT {}",
+    "BEGIN; SAVEPOINT s; SELECT {}; ROLLBACK TO s; SELECT {}; COMMIT",
+    "DO $do$ BEGIN PERFORM {}; EXCEPTION WHEN raise_exception THEN NULL; END $do$",
+    "SELECT set_config(name, 'on', true) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
+     SELECT {} FROM in_parallel",
+    "SELECT pg_temp.called($call$SELECT {}$call$)",
+];
+
+/// Literals of what a type's values may look like, or not.
+fn literals(sql_type: &str) -> Vec<&'static str> {
+    const TEXTS: [&str; 18] = [
+        "generations",
+        "job",
+        "",
+        " ",
+        "1",
+        "-1",
+        "99999999999999999999",
+        "regular",
+        "emergency",
+        "monitor",
+        "admin",
+        "nobody",
+        "* * * * *",
+        "backlog-cleanup-daily",
+        "'; DROP TABLE generations; --",
+        "\u{1F4A9}\u{200B}\"",
+        "NaN",
+        "\\",
+    ];
+    match sql_type {
+        "boolean" => vec!["true", "false"],
+        "integer" => vec!["0", "1", "-1", "2147483647", "-2147483648", "64", "65", "1000000"],
+        "bigint" => vec!["0", "1", "2", "-1", "9223372036854775807", "-9223372036854775808"],
+        "double precision" => vec!["0", "-1", "NaN", "Infinity", "-Infinity", "1e308", "1e-308", "0.001"],
+        "interval" => vec![
+            "0",
+            "1 ms",
+            "-1 ms",
+            "178000000 years",
+            "-178000000 years",
+            "1 month -30 days",
+            "2147483647 days",
+            "9223372036854 seconds",
+            "1 day",
+            // From PostgreSQL 17 on.
+            "infinity",
+            "-infinity",
+        ],
+        "jsonb" => vec!["null", "{}", "[1e400]"],
+        _ => TEXTS.to_vec(),
+    }
+}
+
+/// One argument: a literal of its type, NULL, one megabyte, or the literal of another type.
+fn argument(sql_type: &str) -> BoxedStrategy<String> {
+    let quoted = |value: &'static str| format!("'{}'", value.replace('\'', "''"));
+    let typed = sql_type.to_owned();
+    let of_type = prop::sample::select(literals(sql_type)).prop_map(move |value| format!("{}::{typed}", quoted(value)));
+    let wrong = prop::sample::select(vec![
+        "true",
+        "1",
+        "1.5",
+        "now()",
+        "ARRAY[1]",
+        "'x'::bytea",
+        "E'\\xff'",
+        "repeat('x', 1000000)",
+    ]);
+    let null = Just(format!("NULL::{sql_type}"));
+    prop_oneof![12 => of_type, 2 => null, 1 => wrong.prop_map(str::to_owned)].boxed()
+}
+
+/// What a client must never see.
+fn must_be_told(call: &str, outcome: Result<(), postgres::Error>) {
+    let Err(failure) = outcome else { return };
+    let error = failure.as_db_error().unwrap_or_else(|| panic!("the server is gone after {call}: {failure}"));
+    let told = format!("{} {error} {:?} {:?}", error.code().code(), error.detail(), error.hint());
+    assert!(error.code().code() != "XX000", "{told}: {call}");
+    assert!(!told.contains("backtrace") && !told.contains(".rs:") && !told.contains("rust_"), "{told}: {call}");
+}
+
+fn platform(cluster: &Cluster) -> Client {
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 50);
+    fail(&mut client, 2, 50);
+    client
+        .batch_execute(
+            "CREATE ROLE nobody;
+             CREATE TABLE in_parallel AS SELECT 1 AS one;
+             CREATE FUNCTION pg_temp.called(call text) RETURNS void LANGUAGE plpgsql PARALLEL SAFE AS 'BEGIN EXECUTE call; END';
+             SET statement_timeout = '3s'",
+        )
+        .unwrap();
+    client
+}
+
+#[test]
+fn whatever_a_function_is_called_with_is_answered_or_refused_with_a_sqlstate() {
+    let cluster = Cluster::start_with_backtraces();
+    let mut client = platform(&cluster);
+    let routines: Vec<Routine> = client
+        .query(ROUTINES, &[])
+        .unwrap()
+        .iter()
+        .map(|row| Routine { name: row.get(0), is_procedure: row.get(1), types: row.get(2) })
+        .collect();
+    let call = prop::sample::select((0..routines.len()).collect::<Vec<_>>()).prop_flat_map(|routine| {
+        let arguments: Vec<_> = routines[routine].types.iter().map(|sql_type| argument(sql_type)).collect();
+        (Just(routine), arguments, 0..PLACES.len())
+    });
+    // The same calls every time.
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[4; 32]);
+    let config = Config { cases: 1500, failure_persistence: None, max_shrink_iters: 50, ..Config::default() };
+    let client = std::cell::RefCell::new(client);
+    TestRunner::new_with_rng(config, rng)
+        .run(&call, |(routine, arguments, place)| {
+            let client = &mut *client.borrow_mut();
+            let Routine { name, is_procedure, types } = &routines[routine];
+            // Trailing arguments are left out now and then, where they have defaults.
+            let many = if place == 0 { arguments.len() } else { arguments.len().min(types.len() - place % 2) };
+            let call = format!("{name}({})", arguments[..many].join(", "));
+            let statement = match is_procedure {
+                true => format!("CALL {call}"),
+                false => PLACES[place].replace("{}", &call),
+            };
+            must_be_told(&statement, client.batch_execute(&statement));
+            client.batch_execute("ROLLBACK; RESET ROLE").unwrap();
+            Ok(())
+        })
+        .unwrap();
+    let mut client = client.into_inner();
+    client.batch_execute("SET statement_timeout = 0; SELECT backlog_cleanup_failed_generations()").unwrap();
+}
+
+#[test]
+fn the_parts_of_a_batched_run_are_refused_out_of_their_order() {
+    let cluster = Cluster::start("");
+    let (mut mine, mut other) = (platform(&cluster), cluster.connect());
+    let start = &start_run(10);
+    let sqlstate = |client: &mut Client, call: &str| refused(client.batch_execute(call)).0;
+    for (call, expected) in [
+        ("SELECT backlog_cleanup.next_batch(NULL)", "22004"),
+        ("SELECT backlog_cleanup.finish_run(NULL)", "22004"),
+        ("SELECT backlog_cleanup.next_batch(42)", "42704"),
+        ("SELECT backlog_cleanup.finish_run(-1)", "42704"),
+        ("CALL backlog_cleanup.commit_and_wait(NULL)", "22004"),
+        ("CALL backlog_cleanup.commit_and_wait('NaN')", "22023"),
+        ("BEGIN; CALL backlog_cleanup.commit_and_wait(0)", "25001"),
+        ("ROLLBACK; SELECT 1 / 0", "22012"),
+    ] {
+        assert_eq!(sqlstate(&mut mine, call), expected, "{call}");
+    }
+    assert_eq!(sqlstate(&mut mine, &format!("BEGIN; SAVEPOINT s; {start}")), "25001");
+    mine.batch_execute("ROLLBACK TO s; COMMIT").unwrap();
+    let run: i64 = value(&mut mine, start);
+    let (next, finish) =
+        (format!("SELECT backlog_cleanup.next_batch({run})"), format!("SELECT backlog_cleanup.finish_run({run})"));
+    mine.batch_execute(&next).unwrap();
+    for call in [&next, &finish] {
+        assert_eq!(sqlstate(&mut other, call), "55000", "{call}");
+    }
+    mine.batch_execute(&finish).unwrap();
+    for call in [&next, &finish] {
+        assert_eq!(sqlstate(&mut mine, call), "55000", "{call}");
+    }
+    // A run that is open keeps out others of its own session, too; their error ends it.
+    for call in [start, "SELECT backlog_cleanup_emergency()", "CALL backlog_cleanup_run()"] {
+        mine.batch_execute(start).unwrap();
+        assert_eq!(sqlstate(&mut mine, call), "55P03", "{call}");
+        // The error is told before what it ends is given back.
+        mine.batch_execute("SELECT 1").unwrap();
+        other.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+    }
+    assert_eq!(balance(&mut mine, 100), 80);
+}

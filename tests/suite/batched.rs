@@ -1,0 +1,271 @@
+//! Batched runs: what is committed stays and balances, whatever happens, and nobody is kept waiting.
+
+use std::sync::mpsc;
+
+use cluster::{Cluster, column, create_index, fail_in_any_order, number, numbers, refused, until, value};
+use postgres::Client;
+use serde_json::Value;
+
+/// Runs a batched run in a session; returns its report.
+pub fn report(client: &mut Client, arguments: &str) -> Value {
+    client.query_one(&format!("CALL backlog_cleanup_run({arguments})"), &[]).unwrap().get(0)
+}
+
+/// A field of a report, as text without quotes.
+pub fn field(report: &Value, name: &str) -> String {
+    let field = &report[name];
+    field.as_str().map_or_else(|| field.to_string(), str::to_owned)
+}
+
+/// As `cluster::balance`; the recipes of runs that are over say the same, too.
+pub fn balance(client: &mut Client, rows: i64) -> i64 {
+    let of_recipes = "SELECT bool_and(removed = cleaned AND total_failed = failed AND recipes_affected = recipes)
+        FROM backlog_cleanup.run, LATERAL (
+            SELECT coalesce(sum(cleaned_count), 0) AS cleaned, coalesce(sum(failed_count), 0) AS failed, count(*) AS recipes
+            FROM backlog_cleanup.run_recipe WHERE run_id = id) r
+        WHERE state <> 'running'";
+    assert_ne!(value::<Option<bool>>(client, of_recipes), Some(false), "a run and its recipes");
+    cluster::balance(client, rows)
+}
+
+#[test]
+fn it_removes_exactly_what_one_transaction_would_with_a_ledger_row_per_batch() {
+    // Settings under which the planner would gladly read the table in parallel, in no order.
+    let cluster = Cluster::start(
+        "max_worker_processes = 16\nmin_parallel_table_scan_size = 0\nparallel_setup_cost = 0\nparallel_tuple_cost = 0\n",
+    );
+    let mut client = cluster.platform();
+    fail_in_any_order(&mut client, 6000);
+    client
+        .batch_execute(
+            "UPDATE generations SET status = 'pending' WHERE id % 7 = 0;
+             UPDATE generations SET updated_at = now() AT TIME ZONE 'UTC' WHERE id % 11 = 0;
+             CREATE TABLE saved AS TABLE generations; SET enable_indexscan = off; ANALYZE",
+        )
+        .unwrap();
+    for (mode, one_transaction) in [("regular", "failed_generations"), ("emergency", "emergency")] {
+        client.batch_execute(&format!("BEGIN; SELECT backlog_cleanup_{one_transaction}()")).unwrap();
+        let expected = column::<i32>(&mut client, "SELECT id FROM generations ORDER BY id");
+        client.batch_execute("ROLLBACK").unwrap();
+        for workers in [1, 2, 4] {
+            client
+                .batch_execute(
+                    "TRUNCATE generations, credit_transactions, backlog_cleanup.run CASCADE;
+                     INSERT INTO generations TABLE saved",
+                )
+                .unwrap();
+            let report = report(&mut client, &format!("mode => '{mode}', batch_size => 70, workers => {workers}"));
+            assert_eq!(
+                column::<i32>(&mut client, "SELECT id FROM generations ORDER BY id"),
+                expected,
+                "{mode}, {workers}"
+            );
+            let removed = balance(&mut client, 6000);
+            let count = if mode == "regular" { "cleanedUpGenerations" } else { "removedCount" };
+            assert_eq!(field(&report, count), removed.to_string());
+            assert_eq!(field(&report, "state"), "completed");
+            let batches = number(&mut client, "SELECT count(*) FROM credit_transactions WHERE amount BETWEEN 1 AND 70");
+            assert_eq!(field(&report, "batches"), batches.to_string());
+            assert!(
+                batches >= removed / 70 && batches == number(&mut client, "SELECT count(*) FROM credit_transactions")
+            );
+            assert_eq!(field(&report, "workers"), if workers == 1 { "0".into() } else { workers.to_string() });
+            assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run"), 1);
+        }
+    }
+    let again = report(&mut client, "mode => 'emergency'");
+    assert_eq!(field(&again, "removedCount"), "0");
+}
+
+#[test]
+fn it_is_refused_where_it_cannot_commit_and_leaves_nothing() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail_in_any_order(&mut client, 100);
+    client
+        .batch_execute(
+            "CREATE FUNCTION within() RETURNS void LANGUAGE plpgsql AS 'DECLARE r jsonb; BEGIN CALL backlog_cleanup_run(report => r); END'",
+        )
+        .unwrap();
+    for call in [
+        "BEGIN; CALL backlog_cleanup_run()",
+        "BEGIN; DO 'DECLARE r jsonb; BEGIN CALL backlog_cleanup_run(report => r); END'",
+        "SELECT within()",
+        "DO 'DECLARE r jsonb; BEGIN CALL backlog_cleanup_run(report => r); EXCEPTION WHEN division_by_zero THEN NULL; END'",
+    ] {
+        let (sqlstate, _, hint) = refused(client.batch_execute(call));
+        assert_eq!(sqlstate, "25001", "{call}");
+        assert!(hint.contains("CALL backlog_cleanup_run()"), "{hint}");
+        client.batch_execute("ROLLBACK").unwrap();
+        assert_eq!(number(&mut client, "SELECT count(*) FROM pg_locks WHERE locktype = 'object'"), 0, "{call}");
+        assert_eq!(balance(&mut client, 100), 0);
+    }
+    client.batch_execute("DO 'DECLARE r jsonb; BEGIN CALL backlog_cleanup_run(report => r); END'").unwrap();
+    assert_eq!(balance(&mut client, 100), 60);
+}
+
+#[test]
+fn while_it_pauses_it_shows_its_progress_holds_nothing_and_keeps_others_out() {
+    let cluster = Cluster::start("default_transaction_isolation = 'repeatable read'\nmax_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    fail_in_any_order(&mut client, 400);
+    for workers in [1, 2] {
+        let run = cluster.in_background(&format!(
+            "CALL backlog_cleanup_run(mode => 'emergency', batch_size => 10, pause => '1 hour', workers => {workers})"
+        ));
+        until(
+            &cluster,
+            &format!(
+                "SELECT state = 'running' AND pid IS NOT NULL AND removed = 10 * {workers} AND batches = {workers}
+                        AND share_done BETWEEN 0 AND 0.9 AND rows_per_second > 0 AND waiting_for IS NULL
+                 FROM backlog_cleanup.progress"
+            ),
+        );
+        until(
+            &cluster,
+            "SELECT count(*) > 0 AND bool_and(backend_xmin IS NULL AND backend_xid IS NULL) FROM pg_stat_activity
+             WHERE pid <> pg_backend_pid() AND (query LIKE 'CALL%' OR backend_type LIKE 'backlog_cleanup%')",
+        );
+        until(&cluster, "SELECT count(*) = 0 FROM pg_locks WHERE relation IS NOT NULL AND pid <> pg_backend_pid()");
+        for second in ["SELECT backlog_cleanup_failed_generations()", "CALL backlog_cleanup_run()"] {
+            let (sqlstate, message, _) = refused(client.batch_execute(second));
+            assert_eq!(sqlstate, "55P03");
+            assert!(message.contains("\"generations\""), "{message}");
+        }
+        client.batch_execute("SELECT pg_cancel_backend(pid) FROM backlog_cleanup.progress").unwrap();
+        assert_eq!(refused(run.join().unwrap().1).0, "57014");
+        until(&cluster, "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'backlog_cleanup%'");
+    }
+    report(&mut client, "mode => 'emergency', batch_size => 10, workers => 2");
+    assert_eq!(balance(&mut client, 400), 400);
+}
+
+#[test]
+fn limits_are_exact_and_arguments_are_checked() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail_in_any_order(&mut client, 400);
+    let stopped = report(&mut client, "mode => 'emergency', batch_size => 30, max_rows => 100");
+    assert_eq!(field(&stopped, "state"), "stopped");
+    assert_eq!(field(&stopped, "removedCount"), "100");
+    assert_eq!(balance(&mut client, 400), 100);
+    // Of 300 rows that are ranked in one pass, the first ten.
+    client.batch_execute("UPDATE backlog_cleanup.policy SET keep = 0").unwrap();
+    let stopped = report(&mut client, "max_rows => 10");
+    assert_eq!(field(&stopped, "state"), "stopped");
+    assert_eq!(field(&stopped, "cleanedUpGenerations"), "10");
+    assert_eq!(balance(&mut client, 400), 110);
+
+    let stopped =
+        report(&mut client, "mode => 'emergency', batch_size => 30, max_duration => '1 s', pause => '1 hour'");
+    assert_eq!(field(&stopped, "state"), "stopped");
+    client.batch_execute("UPDATE backlog_cleanup.target SET throttle_query = 'SELECT 1'").unwrap();
+    let stopped = report(&mut client, "mode => 'emergency', batch_size => 30, max_duration => '1 s'");
+    assert_eq!(field(&stopped, "removedCount"), "0");
+    assert_eq!(balance(&mut client, 400), 140);
+
+    client.batch_execute("UPDATE backlog_cleanup.target SET throttle_query = NULL").unwrap();
+    let completed = report(&mut client, "mode => 'emergency', batch_size => 1000, pause => '1 hour'");
+    assert_eq!(field(&completed, "state"), "completed");
+
+    let version = number(&mut client, "SELECT current_setting('server_version_num')");
+    for (arguments, expected) in [
+        ("target => NULL", "22004"),
+        ("target => 'none'", "42704"),
+        // Before PostgreSQL 17 no interval is infinite.
+        ("max_duration => 'infinity'", if version < 170_000 { "22007" } else { "22023" }),
+        ("mode => NULL", "22004"),
+        ("mode => 'gentle'", "22023"),
+        ("batch_size => 0", "22023"),
+        ("batch_size => 1000001", "22023"),
+        ("pause => NULL", "22004"),
+        ("pause => '-1 s'", "22023"),
+        ("pause => '2 days'", "22023"),
+        ("max_duration => '0'", "22023"),
+        ("max_rows => 0", "22023"),
+        ("workers => NULL", "22004"),
+        ("workers => 0", "22023"),
+        ("workers => 65", "22023"),
+        ("workers => 2, max_rows => 1", "22023"),
+        ("recipe_id => 'x'", "22P02"),
+    ] {
+        let (sqlstate, message, _) = refused(client.batch_execute(&format!("CALL backlog_cleanup_run({arguments})")));
+        assert_eq!(sqlstate, expected, "{arguments}: {message}");
+        assert!(!message.contains('\n'));
+    }
+    let throttle = "UPDATE backlog_cleanup.target SET throttle_query = 'SELECT nothing'";
+    assert_eq!(refused(client.batch_execute(throttle)).0, "42703");
+}
+
+#[test]
+fn each_page_of_a_large_table_is_read_once() {
+    let cluster = Cluster::start("shared_buffers = 2MB\nautovacuum = off\n");
+    let mut client = cluster.platform();
+    // Failed rows on each page, which go in batches of more pages than shared_buffers has.
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', 1, repeat('x', 700), CASE WHEN i % 4 = 0 THEN 'failed' ELSE 'completed' END,
+                    now() AT TIME ZONE 'UTC' - interval '2 days' - interval '1 second' * i
+             FROM generate_series(1, 15000) i",
+        )
+        .unwrap();
+    client.batch_execute("VACUUM ANALYZE generations").unwrap();
+    create_index(&mut client, "generations");
+    let pages = number(&mut client, "SELECT pg_relation_size('generations') / 8192");
+    assert!(pages > 5 * 256, "several times shared_buffers");
+    drop(client);
+    for mode in ["regular", "emergency"] {
+        // A session's counts are in the statistics at its end.
+        let alone = "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'client backend'";
+        until(&cluster, alone);
+        cluster
+            .connect()
+            .batch_execute("UPDATE backlog_cleanup.policy SET keep = 700; SELECT pg_stat_reset()")
+            .unwrap();
+        report(&mut cluster.connect(), &format!("mode => '{mode}', batch_size => 1000"));
+        until(&cluster, alone);
+        let counts = "SELECT heap_blks_read, idx_blks_read FROM pg_statio_user_tables WHERE relname = 'generations'";
+        let [heap, index] = numbers(&mut cluster.connect(), counts);
+        assert!(
+            heap >= pages * 3 / 4 && heap <= pages + 50,
+            "{mode}: {heap} reads of {pages} pages, {index} of indexes"
+        );
+    }
+}
+
+#[test]
+fn with_too_few_workers_it_carries_on_and_says_so() {
+    // One slot is the logical replication launcher's.
+    for (slots, got) in [(0, 0), (2, 1)] {
+        let cluster = Cluster::start(&format!("max_worker_processes = {slots}\n"));
+        fail_in_any_order(&mut cluster.platform(), 100);
+        let (sender, notices) = mpsc::channel();
+        let mut client = cluster.connect_with_notices(sender);
+        let report = report(&mut client, "workers => 2, batch_size => 10");
+        assert_eq!(field(&report, "workers"), got.to_string());
+        let said: Vec<(String, String)> = notices.try_iter().collect();
+        let more = format!("ALTER SYSTEM SET max_worker_processes = {}; -- and restart the server", slots + 2 - got);
+        assert_eq!(said, [(format!("run 1 got {got} of 2 background workers"), more)]);
+        assert_eq!(balance(&mut client, 100), 60);
+    }
+}
+
+#[test]
+fn an_operator_needs_nothing_on_the_platforms_tables() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    fail_in_any_order(&mut client, 400);
+    client.batch_execute("CREATE ROLE operator; CREATE ROLE person LOGIN IN ROLE operator").unwrap();
+    let mut person = postgres::Config::new();
+    person.host(cluster.socket()).user("person").dbname("postgres");
+    let mut person = person.connect(postgres::NoTls).unwrap();
+    person.batch_execute("SET ROLE operator").unwrap();
+    assert_eq!(refused(person.batch_execute("CALL backlog_cleanup_run()")).0, "42501");
+    client.batch_execute("SELECT backlog_cleanup_grant('operator', 'operator')").unwrap();
+    for arguments in ["batch_size => 10", "mode => 'emergency', batch_size => 10, workers => 2"] {
+        person.batch_execute(&format!("CALL backlog_cleanup_run({arguments})")).unwrap();
+    }
+    assert_eq!(balance(&mut client, 400), 400);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run WHERE requested_by = 'operator'"), 2);
+}

@@ -1,0 +1,138 @@
+//! The doctor where it needs a server of its own: the job of the real pg_cron, a standby, a server that is ill.
+
+use cluster::{Cluster, create_index, own_by, refused, value, with_pg_cron};
+use postgres::Client;
+
+/// The checks of the target `generations` that are not `ok`: name, status, detail, fix.
+fn ill(client: &mut Client) -> Vec<[String; 4]> {
+    let ill = "SELECT check_name, status, detail, coalesce(fix, '') FROM backlog_cleanup_doctor() WHERE status <> 'ok'";
+    client.query(ill, &[]).unwrap().iter().map(|row| [0, 1, 2, 3].map(|column| row.get(column))).collect()
+}
+
+/// The platform, owned by an ordinary role, with the index and a run.
+fn healthy(cluster: &Cluster) -> Client {
+    let mut client = cluster.platform();
+    client.batch_execute("CREATE ROLE platform; CREATE ROLE watcher LOGIN").unwrap();
+    own_by(&mut client, "platform");
+    client
+        .batch_execute("SELECT backlog_cleanup_grant('watcher', 'monitor'), backlog_cleanup_failed_generations()")
+        .unwrap();
+    create_index(&mut client, "generations");
+    client
+}
+
+#[test]
+fn what_is_wrong_with_the_job_is_said_and_its_fix_mends_it() {
+    let cluster = with_pg_cron();
+    let mut client = healthy(&cluster);
+    let mut watcher = cluster.connect();
+    watcher.batch_execute("SET ROLE watcher").unwrap();
+    assert_eq!(ill(&mut watcher), Vec::<[String; 4]>::new());
+
+    for (harm, check, status) in [
+        ("SELECT backlog_cleanup_unschedule()", "job", "warn"),
+        ("SELECT cron.alter_job(jobid, active => false) FROM cron.job", "job", "warn"),
+        ("UPDATE cron.job SET username = 'gone'", "job_user", "fail"),
+        ("UPDATE cron.job SET username = 'watcher'", "job_user", "fail"),
+        ("UPDATE cron.job SET username = 'watcher'; ALTER ROLE watcher NOLOGIN", "job_user", "fail"),
+    ] {
+        client.batch_execute(harm).unwrap();
+        let [[found, how, _, fix]] = &ill(&mut watcher)[..] else { panic!("{harm}: {:?}", ill(&mut watcher)) };
+        assert_eq!((found.as_str(), how.as_str()), (check, status), "{harm}");
+        client.batch_execute(fix).unwrap();
+        assert_eq!(ill(&mut watcher), Vec::<[String; 4]>::new(), "{harm}: {fix}");
+    }
+
+    // A target whose name is longer than a job's may be.
+    let long = "a name that is as long as a sentence and longer than that of a job";
+    client.batch_execute(&format!("INSERT INTO backlog_cleanup.target (name) VALUES ('{long}')")).unwrap();
+    let job = |column: &str| format!("SELECT {column} FROM backlog_cleanup_doctor('{long}') WHERE check_name = 'job'");
+    let fix: String = value(&mut client, &job("fix"));
+    client.batch_execute(&fix).unwrap();
+    assert_eq!(value::<String>(&mut client, &job("status")), "ok", "{fix}");
+    client.batch_execute(&format!("DELETE FROM backlog_cleanup.target WHERE name = '{long}'")).unwrap();
+    client.batch_execute("SELECT cron.unschedule(max(jobid)) FROM cron.job").unwrap();
+
+    let run = |status: &str| {
+        format!(
+            "INSERT INTO cron.job_run_details (jobid, runid, status, return_message, start_time)
+             SELECT jobid, nextval('cron.runid_seq'), '{status}', 'no such thing', '2026-01-02 03:04 UTC' FROM cron.job"
+        )
+    };
+    client.batch_execute(&run("failed")).unwrap();
+    let [check, status, detail, _] = &ill(&mut watcher)[0];
+    assert_eq!((check.as_str(), status.as_str()), ("job_runs", "fail"));
+    assert_eq!(detail, "the run of 2026-01-02 03:04 UTC failed: no such thing");
+    client.batch_execute(&run("succeeded")).unwrap();
+    assert_eq!(ill(&mut watcher)[0][1], "warn");
+
+    cluster.set("cron.timezone = 'Europe/Berlin'");
+    cluster.restart();
+    let mut watcher = cluster.connect();
+    watcher.batch_execute("SET ROLE watcher").unwrap();
+    assert!(ill(&mut watcher).iter().any(|[check, ..]| check == "job_time_zone"));
+}
+
+#[test]
+fn a_pg_cron_that_lives_elsewhere_is_said_with_the_call_to_type_there() {
+    let cluster = with_pg_cron();
+    let mut home = cluster.connect();
+    home.batch_execute("CREATE DATABASE app").unwrap();
+    let mut app = cluster.connect_to("app");
+    app.batch_execute("CREATE EXTENSION backlog_cleanup").unwrap();
+    let found = ill(&mut app);
+    let [_, status, detail, fix] = found.iter().find(|[check, ..]| check == "pg_cron").unwrap();
+    assert_eq!((status.as_str(), detail.as_str()), ("warn", "pg_cron lives in database \"postgres\", not in \"app\""));
+    home.batch_execute(fix).unwrap();
+}
+
+#[test]
+fn an_ill_server_is_seen_and_a_standby_sees_the_same_state() {
+    let cluster = Cluster::start("wal_level = logical\nmax_worker_processes = 1\nautovacuum = off\n");
+    let mut client = healthy(&cluster);
+    client
+        .batch_execute(
+            "SELECT pg_create_logical_replication_slot('abandoned', 'pgoutput');
+             INSERT INTO generations (user_id, prompt) SELECT 'someone', '' FROM generate_series(1, 20000);
+             DELETE FROM generations; SELECT pg_stat_force_next_flush()",
+        )
+        .unwrap();
+    let standby = cluster.standby();
+    let names = |ill: Vec<[String; 4]>| ill.into_iter().map(|[check, ..]| check).collect::<Vec<_>>();
+    let found = names(ill(&mut client));
+    assert_eq!(found, ["dead_rows", "autovacuum", "pg_cron", "job", "workers", "replication_slots"]);
+    let mut watcher = standby.connect();
+    watcher.batch_execute("SET ROLE watcher").unwrap();
+    let there = names(ill(&mut watcher));
+    // A standby has statistics and slots of its own.
+    assert!(there.iter().all(|check| found.contains(check)), "{there:?}");
+    assert!(there.iter().any(|check| check == "autovacuum"), "{there:?}");
+}
+
+#[test]
+fn a_lock_is_said_and_not_waited_for() {
+    let cluster = Cluster::start("");
+    let mut client = healthy(&cluster);
+    let of_target = "UPDATE backlog_cleanup.target SET lock_timeout = '100 ms'";
+    let of_session = "UPDATE backlog_cleanup.target SET lock_timeout = '0'; SET lock_timeout = '100 ms'";
+    for (table, limit) in [("generations", of_target), ("users", of_session), ("credit_transactions", of_session)] {
+        client.batch_execute(limit).unwrap();
+        let mut other = cluster.connect();
+        other.batch_execute(&format!("BEGIN; LOCK TABLE {table}")).unwrap();
+        // Where something waits without end, this ends it, as an error.
+        client.batch_execute("SET statement_timeout = '5s'").unwrap();
+        let found = ill(&mut client);
+        let is_said = |[_, status, detail, _]: &[String; 4]| status == "warn" && detail.contains("locked");
+        assert!(found.iter().any(is_said), "{table}: {found:?}");
+        let [_, _, _, fix] = found.iter().find(|finding| is_said(finding)).unwrap();
+        assert_eq!(client.query(fix, &[]).unwrap().len(), 1, "{table}: {fix}");
+        let questions: &[&str] = match table {
+            "credit_transactions" => &["backlog_cleanup_books()"],
+            _ => &["backlog_cleanup_status_json()", "backlog_cleanup_status()", "backlog_cleanup_failures()"],
+        };
+        for question in questions {
+            assert_eq!(refused(client.batch_execute(&format!("SELECT {question}"))).0, "55P03", "{table} {question}");
+        }
+        other.batch_execute("ROLLBACK").unwrap();
+    }
+}

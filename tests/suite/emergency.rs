@@ -1,0 +1,92 @@
+//! What an emergency run says to have removed: each row once, of the recipe that it had as it went.
+
+use std::thread;
+
+use cluster::{Cluster, number, refused, until_true};
+use postgres::Client;
+
+/// Runs it; the recipes with what was removed of each.
+fn removed(client: &mut Client) -> Vec<(Option<i32>, i32)> {
+    let details = "SELECT (detail ->> 'recipeId')::int, (detail ->> 'cleanedCount')::int
+                   FROM jsonb_array_elements(backlog_cleanup_emergency() -> 'cleanupDetails') detail ORDER BY 1";
+    client.query(details, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// Failed rows; `recipe` is an expression of their number.
+fn fail(client: &mut Client, recipe: &str, rows: i32) {
+    let insert = "INSERT INTO generations (user_id, recipe_id, prompt, status)";
+    client
+        .batch_execute(&format!(
+            "{insert} SELECT 'system_backlog', {recipe}, '', 'failed' FROM generate_series(1, {rows}) i"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn each_of_many_rows_is_counted() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, "nullif(i % 3, 0)", 140_000);
+    assert_eq!(removed(&mut client), [(Some(1), 46_667), (Some(2), 46_667), (None, 46_666)]);
+}
+
+#[test]
+fn a_recipe_below_zero_is_told_as_it_is_by_compiled_code_too() {
+    let cluster = Cluster::start("jit = on\njit_above_cost = 0\n");
+    let mut client = cluster.platform();
+    fail(&mut client, "-5", 1);
+    assert_eq!(removed(&mut client), [(Some(-5), 1)]);
+}
+
+#[test]
+fn a_row_whose_recipe_changes_while_the_run_waits_for_it_is_counted_as_it_went() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, "1", 1);
+    client.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '1 minute'").unwrap();
+    client.batch_execute("BEGIN; UPDATE generations SET recipe_id = 2").unwrap();
+    thread::scope(|scope| {
+        let run = scope.spawn(|| removed(&mut cluster.connect()));
+        until_true(&mut cluster.connect(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)");
+        client.batch_execute("COMMIT").unwrap();
+        assert_eq!(run.join().unwrap(), [(Some(2), 1)]);
+    });
+}
+
+#[test]
+fn a_run_in_a_trigger_of_another_counts_its_own_rows() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, "7", 3);
+    client
+        .batch_execute(
+            "CREATE TABLE inner_generations (LIKE generations INCLUDING ALL);
+             INSERT INTO inner_generations TABLE generations;
+             TRUNCATE generations RESTART IDENTITY;
+             INSERT INTO backlog_cleanup.target (name, generations_table) VALUES ('inner', 'public.inner_generations');
+             CREATE FUNCTION clean() RETURNS trigger LANGUAGE plpgsql AS
+             $$BEGIN PERFORM backlog_cleanup_emergency('inner'); RETURN OLD; END$$;
+             CREATE TRIGGER clean BEFORE DELETE ON generations FOR EACH ROW WHEN (OLD.id = 5) EXECUTE FUNCTION clean()",
+        )
+        .unwrap();
+    fail(&mut client, "i % 2", 10);
+    assert_eq!(removed(&mut client), [(Some(0), 5), (Some(1), 5)]);
+    let inner = "SELECT cleaned_count FROM backlog_cleanup.run JOIN backlog_cleanup.run_recipe ON run_id = id
+                 WHERE target = 'inner'";
+    assert_eq!(number(&mut client, inner), 3);
+}
+
+#[test]
+fn what_a_rule_makes_something_else_of_is_not_counted_as_removed() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, "1", 3);
+    for action in ["UPDATE generations SET status = 'hidden' WHERE id = OLD.id", "NOTIFY removed", "NOTHING"] {
+        client
+            .batch_execute(&format!("CREATE OR REPLACE RULE soft AS ON DELETE TO generations DO INSTEAD {action}"))
+            .unwrap();
+        let refused = refused(client.batch_execute("SELECT backlog_cleanup_emergency()"));
+        assert_eq!(refused.0, "0A000", "{action}: {refused:?}");
+        assert_eq!(number(&mut client, "SELECT count(*) FROM generations WHERE status = 'failed'"), 3, "{action}");
+    }
+}

@@ -1,0 +1,307 @@
+//! Every kind of table, in one transaction and in batches: partitions, children, foreign partitions, distributed tables.
+
+use cluster::{Cluster, SEE, column, create_index, number, refused, until, veto};
+use postgres::Client;
+
+/// What a test calls, with the field that counts.
+const CALLS: [(&str, &str); 4] = [
+    ("SELECT backlog_cleanup_failed_generations('kind')", "cleanedUpGenerations"),
+    ("CALL backlog_cleanup_run('kind', batch_size => 7)", "cleanedUpGenerations"),
+    ("SELECT backlog_cleanup_emergency('kind')", "removedCount"),
+    ("CALL backlog_cleanup_run('kind', 'emergency', batch_size => 7, workers => 2)", "removedCount"),
+];
+
+const COLUMNS: &str = "id int NOT NULL, user_id text NOT NULL, recipe_id int NOT NULL, status text NOT NULL,
+    updated_at timestamptz NOT NULL, failure_reason text";
+
+/// 240 rows of four recipes, a quarter of them not failed or not old.
+const FILL: &str = "INSERT INTO kind
+    SELECT i, 'system_backlog', i % 4, CASE WHEN i % 8 = 5 THEN 'pending' ELSE 'failed' END,
+           now() - interval '1 hour' * (i * 7 % 240), NULL
+    FROM generate_series(1, 240) i";
+
+/// The rows that a run has to leave, by a window.
+fn kept(client: &mut Client, is_emergency: bool) -> Vec<i32> {
+    let kept = format!(
+        "SELECT id FROM (
+             SELECT id, status, updated_at, row_number() OVER (
+                 PARTITION BY recipe_id, status = 'failed' AND updated_at < now() - interval '24 hours'
+                 ORDER BY updated_at DESC, id DESC) AS rank FROM kind) r
+         WHERE NOT (status = 'failed' AND ({is_emergency} OR updated_at < now() - interval '24 hours' AND rank > 10))
+         ORDER BY id"
+    );
+    column(client, &kept)
+}
+
+fn target(client: &mut Client) {
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table)
+             VALUES ('kind', 'public.kind', NULL)",
+        )
+        .unwrap();
+}
+
+/// How many recipes a status counts as this query does.
+const COUNTED: &str = "SELECT count(*) FROM backlog_cleanup_status('kind') s
+    JOIN (SELECT recipe_id::text, count(*), count(*) FILTER (WHERE status = 'failed') AS failed,
+                 count(*) FILTER (WHERE status = 'pending') AS pending,
+                 greatest(count(*) FILTER (WHERE status = 'failed' AND updated_at < now() - interval '24 hours') - 10, 0)
+                     AS removable,
+                 min(updated_at) FILTER (WHERE status = 'failed') AS oldest
+          FROM kind GROUP BY recipe_id) k USING (recipe_id)
+    WHERE (s.total_count, s.failed_count, s.pending_count, s.removable_count, s.oldest_failed_at)
+          = (k.count, k.failed, k.pending, k.removable, k.oldest)";
+
+/// Fills the table and runs each call on it; exactly the right rows go, and status and the books say so.
+fn exactly_the_right_rows_go(client: &mut Client, kind: &str) {
+    exactly_the_right_rows_go_after(client, kind, &[]);
+}
+
+fn exactly_the_right_rows_go_after(client: &mut Client, kind: &str, statements: &[&str]) {
+    for (call, _) in CALLS {
+        client.batch_execute("DELETE FROM kind; TRUNCATE credit_transactions").unwrap();
+        client.batch_execute(FILL).unwrap();
+        statements.iter().for_each(|statement| client.batch_execute(statement).unwrap());
+        assert_eq!(number(client, COUNTED), 4, "{kind}");
+        let expected = kept(client, call.contains("emergency"));
+        client.batch_execute(call).unwrap_or_else(|failure| panic!("{kind}, {call}: {:?}", failure.as_db_error()));
+        assert_eq!(column::<i32>(client, "SELECT id FROM kind ORDER BY id"), expected, "{kind}, {call}");
+        let ledger = number(client, "SELECT sum(amount) FROM credit_transactions");
+        assert_eq!(ledger, 240 - expected.len() as i64, "{kind}, {call}");
+        // There are 60 rows of each recipe.
+        let per_recipe = "SELECT count(*) FROM backlog_cleanup.run_recipe r
+            WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)
+              AND cleaned_count = 60 - (SELECT count(*) FROM kind k WHERE k.recipe_id::text = r.recipe_id)";
+        assert_eq!(number(client, per_recipe), 4, "{kind}, {call}");
+    }
+}
+
+#[test]
+fn partitions_children_unlogged_and_temporary_tables_work() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    let version = number(&mut client, "SELECT current_setting('server_version_num')");
+    // Before PostgreSQL 18 all that is generated is stored.
+    let generated = if version < 180_000 { "STORED" } else { "VIRTUAL" };
+    for (kind, create) in [
+        (
+            "partitions of three levels",
+            "CREATE TABLE kind (COLUMNS) PARTITION BY LIST (recipe_id);
+             CREATE TABLE few PARTITION OF kind FOR VALUES IN (0, 1) PARTITION BY HASH (id);
+             CREATE TABLE few_0 PARTITION OF few FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+             CREATE TABLE few_1 PARTITION OF few FOR VALUES WITH (MODULUS 2, REMAINDER 1) PARTITION BY RANGE (updated_at);
+             CREATE TABLE few_1_old PARTITION OF few_1 DEFAULT;
+             CREATE TABLE rest (failure_reason text, gone int, updated_at timestamptz NOT NULL, status text NOT NULL,
+                                recipe_id int NOT NULL, user_id text NOT NULL, id int NOT NULL);
+             ALTER TABLE rest DROP gone; ALTER TABLE kind ATTACH PARTITION rest DEFAULT",
+        ),
+        (
+            "children",
+            "CREATE TABLE kind (COLUMNS); CREATE TABLE child (more int) INHERITS (kind);
+             CREATE TABLE grandchild () INHERITS (child);
+             CREATE RULE child AS ON INSERT TO kind WHERE NEW.id % 3 = 1 DO INSTEAD INSERT INTO child VALUES (NEW.*);
+             CREATE RULE grandchild AS ON INSERT TO kind WHERE NEW.id % 3 = 2 DO INSTEAD INSERT INTO grandchild VALUES (NEW.*)",
+        ),
+        (
+            "a recipe that is generated as it is read",
+            "CREATE TABLE kind (id int, user_id text, number int, status text, updated_at timestamptz, failure_reason text,
+                                recipe_id int GENERATED ALWAYS AS (number) VIRTUAL)",
+        ),
+        ("unlogged", "CREATE UNLOGGED TABLE kind (COLUMNS)"),
+        ("temporary", "CREATE TEMPORARY TABLE kind (COLUMNS)"),
+    ] {
+        client.batch_execute("DELETE FROM backlog_cleanup.target WHERE name = 'kind'; DROP TABLE IF EXISTS kind CASCADE").unwrap();
+        client.batch_execute(&create.replace("COLUMNS", COLUMNS).replace("VIRTUAL", generated)).unwrap();
+        if kind == "temporary" {
+            client
+                .batch_execute(
+                    "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table)
+                     VALUES ('kind', 'pg_temp.kind', NULL)",
+                )
+                .unwrap();
+        } else {
+            target(&mut client);
+        }
+        exactly_the_right_rows_go(&mut client, kind);
+    }
+}
+
+#[test]
+fn rows_that_updates_moved_within_their_pages_are_found_through_the_index() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(&format!("CREATE TABLE kind ({COLUMNS}) WITH (fillfactor = 40)")).unwrap();
+    target(&mut client);
+    create_index(&mut client, "kind");
+    // An entry of the index then leads to a line pointer that redirects, on a page that a scan of the index does not visit.
+    let updated = ["UPDATE kind SET failure_reason = 'again'", "VACUUM ANALYZE kind"];
+    exactly_the_right_rows_go_after(&mut client, "updated", &updated);
+    let moved = "SELECT n_tup_hot_upd::int FROM pg_stat_user_tables WHERE relname = 'kind'";
+    drop(client);
+    until(&cluster, &format!("SELECT ({moved}) = 4 * 240"));
+}
+
+#[test]
+fn views_are_refused() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    for create in ["CREATE VIEW kind AS TABLE generations", "CREATE MATERIALIZED VIEW kind AS TABLE generations"] {
+        client.batch_execute(&format!("BEGIN; {create}")).unwrap();
+        let insert = "INSERT INTO backlog_cleanup.target (name, generations_table) VALUES ('kind', 'public.kind')";
+        let (sqlstate, message, _) = refused(client.batch_execute(insert));
+        assert_eq!((sqlstate.as_str(), message.as_str()), ("42809", "\"public.kind\" is not a table"));
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+    client.batch_execute("ALTER TABLE generations RENAME TO old; CREATE VIEW generations AS TABLE old").unwrap();
+    for call in ["SELECT backlog_cleanup_failed_generations()", "CALL backlog_cleanup_run()"] {
+        assert_eq!(refused(client.batch_execute(call)).0, "42809");
+    }
+}
+
+#[test]
+fn a_partitions_triggers_run_as_its_own_owner() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(SEE).unwrap();
+    client
+        .batch_execute(
+            &"CREATE ROLE one; CREATE ROLE two; GRANT ALL ON SCHEMA public TO one, two;
+             CREATE TABLE kind (COLUMNS) PARTITION BY LIST (recipe_id);
+             CREATE TABLE left_one PARTITION OF kind FOR VALUES IN (0, 1); CREATE TABLE other PARTITION OF kind DEFAULT;
+             ALTER TABLE kind OWNER TO one; ALTER TABLE left_one OWNER TO one; ALTER TABLE other OWNER TO two;
+             GRANT ALL ON left_one, other TO one, two;
+             CREATE TRIGGER see BEFORE DELETE ON other FOR EACH ROW EXECUTE FUNCTION see()"
+                .replace("COLUMNS", COLUMNS),
+        )
+        .unwrap();
+    target(&mut client);
+    for (call, _) in CALLS {
+        client.batch_execute("DELETE FROM kind; DELETE FROM seen").unwrap();
+        client.batch_execute(FILL).unwrap();
+        client.batch_execute("DELETE FROM seen").unwrap();
+        client.batch_execute(call).unwrap();
+        assert_eq!(column::<String>(&mut client, "SELECT DISTINCT who::text FROM seen"), ["two"], "{call}");
+    }
+}
+
+#[test]
+fn foreign_partitions_lose_exactly_the_right_rows_by_one_pushed_down_delete_per_recipe() {
+    let remote = Cluster::start("log_statement = all\n");
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    remote.connect().batch_execute(&format!("CREATE TABLE far ({COLUMNS})")).unwrap();
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            &format!(
+                "CREATE EXTENSION postgres_fdw;
+                 CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'postgres');
+                 CREATE USER MAPPING FOR postgres SERVER remote OPTIONS (user 'postgres');
+                 CREATE TABLE kind (COLUMNS) PARTITION BY LIST (recipe_id);
+                 CREATE TABLE near PARTITION OF kind FOR VALUES IN (0, 1);
+                 CREATE FOREIGN TABLE far PARTITION OF kind FOR VALUES IN (2, 3) SERVER remote;
+                 SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Asia/Kolkata'",
+                remote.socket()
+            )
+            .replace("COLUMNS", COLUMNS),
+        )
+        .unwrap();
+    target(&mut client);
+    exactly_the_right_rows_go(&mut client, "foreign");
+    let log = remote.logged();
+    let deletes: Vec<&str> = log.lines().filter(|line| line.contains("DELETE FROM public.far")).collect();
+    let pushed = deletes.iter().filter(|delete| delete.contains("recipe_id = ") && !delete.contains("ctid")).count();
+    // Four recipes, two regular runs.
+    assert_eq!(pushed, 8, "{deletes:#?}");
+    assert!(!log.contains("ctid ="), "{deletes:#?}");
+    assert!(
+        log.lines().any(|line| line.contains("count(*)") && line.contains("FROM public.far")),
+        "counted over there"
+    );
+    let (sqlstate, ..) = refused(client.batch_execute("CALL backlog_cleanup_run('kind', max_rows => 1)"));
+    assert_eq!(sqlstate, "0A000");
+}
+
+#[test]
+fn a_distributed_table_goes_by_keys_and_no_statement_names_a_ctid() {
+    let cluster = Cluster::start(
+        "allow_system_table_mods = on\nmax_worker_processes = 16\nsession_preload_libraries = 'auto_explain'
+         auto_explain.log_min_duration = 0\nauto_explain.log_nested_statements = on\n"
+            .replace("         ", "")
+            .as_str(),
+    );
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            &"CREATE TABLE kind (COLUMNS);
+              CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass);
+              INSERT INTO pg_catalog.pg_dist_partition VALUES ('public.kind')"
+                .replace("COLUMNS", COLUMNS),
+        )
+        .unwrap();
+    target(&mut client);
+    exactly_the_right_rows_go(&mut client, "distributed");
+    let log = cluster.logged();
+    assert!(log.contains("DELETE FROM public.kind g USING (VALUES"), "the statements are logged");
+    let of_ctid: Vec<&str> = log.lines().filter(|line| line.contains("ctid")).collect();
+    assert_eq!(of_ctid, [""; 0]);
+}
+
+#[test]
+fn a_partition_that_is_detached_while_a_run_pauses_keeps_its_rows() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            &"CREATE TABLE kind (COLUMNS) PARTITION BY LIST (recipe_id);
+              CREATE TABLE first PARTITION OF kind FOR VALUES IN (0, 1); CREATE TABLE second PARTITION OF kind DEFAULT"
+                .replace("COLUMNS", COLUMNS),
+        )
+        .unwrap();
+    target(&mut client);
+    client.batch_execute(FILL).unwrap();
+    let run = cluster.in_background("CALL backlog_cleanup_run('kind', 'emergency', batch_size => 50, pause => '1 s')");
+    until(&cluster, "SELECT removed = 50 FROM backlog_cleanup.progress");
+    client.batch_execute("ALTER TABLE kind DETACH PARTITION second").unwrap();
+    run.join().unwrap().1.unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM second"), 120);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM first WHERE status = 'failed'"), 0);
+}
+
+#[test]
+fn recipes_are_told_apart_by_their_bytes_whatever_their_collation() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    let collation = "CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
+    if let Err(failure) = client.batch_execute(collation) {
+        // A server without ICU.
+        return assert_eq!(failure.code().unwrap().code(), "0A000");
+    }
+    client
+        .batch_execute(
+            "CREATE TABLE kind (id int, user_id text, recipe_id text COLLATE any_case, status text, updated_at timestamptz,
+                                failure_reason text);
+             INSERT INTO kind SELECT i, 'system_backlog', CASE WHEN i <= 15 THEN 'A' ELSE 'a' END, 'failed',
+                                     now() - interval '1 day' - interval '1 hour' * i
+                              FROM generate_series(1, 30) i",
+        )
+        .unwrap();
+    veto(&mut client, "kind", "OLD.id = 30");
+    target(&mut client);
+    let mut pairs = |query: &str| -> Vec<(String, i64)> {
+        let rows = client.query(query, &[]).unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    };
+    let of_each = |upper, lower| vec![("A".to_owned(), upper), ("a".to_owned(), lower)];
+    let status =
+        "SELECT recipe_id, removable_count FROM backlog_cleanup_status('kind') ORDER BY recipe_id COLLATE \"C\"";
+    assert_eq!(pairs(status), of_each(5, 5));
+    let would = "SELECT d ->> 'recipeId', (d -> 'cleanedCount')::bigint
+        FROM jsonb_array_elements(backlog_cleanup_emergency('kind', dry_run => true) -> 'cleanupDetails') d
+        ORDER BY d ->> 'recipeId' COLLATE \"C\"";
+    assert_eq!(pairs(would), of_each(15, 15));
+    let removed = "SELECT d ->> 'recipeId', (d -> 'cleanedCount')::bigint
+        FROM jsonb_array_elements(backlog_cleanup_failed_generations('kind') -> 'cleanupDetails') d
+        ORDER BY d ->> 'recipeId' COLLATE \"C\"";
+    assert_eq!(pairs(removed), of_each(5, 4));
+}

@@ -1,0 +1,282 @@
+//! What a server has only so much of: time, locks, disk. A run that meets the end of it says so, nothing is lost, and the
+//! next one works.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use cluster::{Cluster, balance, fail, last_state, number, refused, until_true, value};
+use postgres::Client;
+use tempfile::TempDir;
+
+const RUN: &str = "SELECT backlog_cleanup_failed_generations()";
+
+/// Fifteen expired failed rows in each of ten recipes, of which fifty go.
+fn fill(client: &mut Client) {
+    for recipe in 1..=10 {
+        fail(client, recipe, 15);
+    }
+}
+
+fn filled(database: &str) -> (Arc<Cluster>, Client) {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in(database);
+    fill(&mut client);
+    (cluster, client)
+}
+
+/// A run is refused with this SQLSTATE and this in its message, and has done nothing.
+fn fails(client: &mut Client, run: &str, sqlstate: &str, said: &str) {
+    let (code, message, _) = refused(client.batch_execute(run));
+    assert!(code == sqlstate && message.contains(said), "{run}: {code} {message}");
+    client.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(balance(client, 150), 0, "{run}");
+}
+
+#[test]
+fn a_statement_timeout_ends_a_run_and_its_committed_batches_stay() {
+    let (cluster, mut client) = filled("statement_timeout");
+    let mut other = cluster.connect_to("statement_timeout");
+    other.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '0'").unwrap();
+    other.batch_execute("BEGIN; UPDATE generations SET prompt = '' WHERE id = 1").unwrap();
+    client.batch_execute("SET statement_timeout = '100 ms'").unwrap();
+    fails(&mut client, RUN, "57014", "statement timeout");
+    fails(&mut client, "CALL backlog_cleanup_run()", "57014", "statement timeout");
+    other.batch_execute("ROLLBACK").unwrap();
+    client.batch_execute("SET statement_timeout = '1 s'").unwrap();
+    let slow = "CALL backlog_cleanup_run(batch_size => 5, pause => '1 hour')";
+    assert_eq!(refused(client.batch_execute(slow)).0, "57014");
+    assert!(balance(&mut client, 150) <= 5);
+    client.batch_execute("RESET statement_timeout").unwrap();
+    assert_eq!(last_state(&mut client).as_deref(), Some("interrupted"));
+    client.batch_execute(RUN).unwrap();
+    assert_eq!(balance(&mut client, 150), 50);
+}
+
+#[test]
+fn no_lock_is_waited_for_longer_than_lock_timeout() {
+    let (cluster, mut client) = filled("lock_timeout");
+    let mut other = cluster.connect_to("lock_timeout");
+    other.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '100 ms'").unwrap();
+    for table in ["generations", "users", "credit_transactions"] {
+        other.batch_execute(&format!("BEGIN; LOCK TABLE {table}")).unwrap();
+        for run in [RUN, "SELECT backlog_cleanup_emergency()", "CALL backlog_cleanup_run()"] {
+            let (sqlstate, message, _) = refused(client.batch_execute(run));
+            assert_eq!(sqlstate, "55P03", "{table}, {run}: {message}");
+            assert!(message.contains("\"generations\""), "{message}");
+        }
+        other.batch_execute("ROLLBACK").unwrap();
+        assert_eq!(balance(&mut client, 150), 0, "{table}");
+    }
+    other.batch_execute("BEGIN; UPDATE generations SET status = 'pending' WHERE id = 1").unwrap();
+    for run in [RUN, "SELECT backlog_cleanup_emergency()"] {
+        fails(&mut client, run, "55P03", "\"generations\"");
+    }
+    other.batch_execute("ROLLBACK").unwrap();
+    client.batch_execute(RUN).unwrap();
+    assert_eq!(balance(&mut client, 150), 50);
+    assert_eq!(value::<String>(&mut client, "SHOW lock_timeout"), "0", "the session's own is as it was");
+}
+
+#[test]
+fn a_caller_that_idles_in_its_transaction_loses_it_and_a_pause_is_not_idling() {
+    let (cluster, mut client) = filled("idle");
+    let mut idle = cluster.connect_to("idle");
+    idle.batch_execute(&format!("SET idle_in_transaction_session_timeout = '100 ms'; BEGIN; {RUN}")).unwrap();
+    let others = "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'idle' AND pid <> pg_backend_pid()";
+    until_true(&mut client, others);
+    assert_eq!(balance(&mut client, 150), 0);
+    client.batch_execute("SET idle_in_transaction_session_timeout = '10 ms'").unwrap();
+    client.batch_execute("CALL backlog_cleanup_run(batch_size => 25, pause => '50 ms')").unwrap();
+    assert_eq!(balance(&mut client, 150), 50);
+}
+
+#[test]
+fn a_run_needs_no_temporary_files_and_says_so_where_a_trigger_does() {
+    let (_cluster, mut client) = filled("temp_files");
+    client
+        .batch_execute(
+            "CREATE FUNCTION sort() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN PERFORM count(*) FROM (SELECT i FROM generate_series(1, 50000) i ORDER BY md5(i::text)) x; RETURN NULL; END';
+             CREATE TRIGGER sort AFTER DELETE ON generations FOR EACH STATEMENT EXECUTE FUNCTION sort();
+             SET work_mem = '64 kB'; SET temp_file_limit = 0",
+        )
+        .unwrap();
+    fails(&mut client, RUN, "53400", "temp_file_limit");
+    fails(&mut client, "CALL backlog_cleanup_run()", "53400", "temp_file_limit");
+    client.batch_execute("DROP TRIGGER sort ON generations").unwrap();
+    client.batch_execute(RUN).unwrap();
+    assert_eq!(balance(&mut client, 150), 50);
+}
+
+/// PostgreSQL writes such a table out once more where it gives it up: what meets the limit in a subtransaction, as in a
+/// block with EXCEPTION, meets it again in the middle of the rollback, and the session may end with its next command.
+#[test]
+fn a_transition_table_that_is_too_large_costs_no_more_than_its_session() {
+    let (cluster, mut client) = filled("transition_table");
+    fail(&mut client, 11, 5000);
+    client
+        .batch_execute(
+            "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN PERFORM FROM old_rows; RETURN NULL; END';
+             CREATE TRIGGER look AFTER DELETE ON generations REFERENCING OLD TABLE AS old_rows
+                 FOR EACH STATEMENT EXECUTE FUNCTION look()",
+        )
+        .unwrap();
+    for run in [RUN, "SELECT backlog_cleanup_emergency()", "CALL backlog_cleanup_run()"] {
+        let mut session = cluster.connect_to("transition_table");
+        session.batch_execute("SET work_mem = '64 kB'; SET temp_file_limit = 64").unwrap();
+        assert_eq!(refused(session.batch_execute(run)).0, "53400", "{run}");
+        // An error is told before its transaction is over.
+        session.batch_execute("").ok();
+        drop(session);
+        // A process that ends holds the target until it has.
+        until_true(&mut client, "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = 'transition_table'");
+        assert_eq!(balance(&mut client, 5150), 0, "{run}");
+    }
+    client.batch_execute(RUN).unwrap();
+    assert_eq!(balance(&mut client, 5150), 5040);
+}
+
+#[test]
+fn a_table_of_more_partitions_than_the_server_has_locks_for_is_refused() {
+    // Every process that there may be adds to what is shared.
+    let cluster = Cluster::start(
+        "max_locks_per_transaction = 10\nmax_connections = 20\nmax_worker_processes = 0\nmax_wal_senders = 0\n\
+         autovacuum_max_workers = 1\n",
+    );
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "DO $$ BEGIN
+                 ALTER TABLE generations RENAME TO old;
+                 CREATE TABLE generations (LIKE old INCLUDING DEFAULTS) PARTITION BY LIST (recipe_id);
+             END $$",
+        )
+        .unwrap();
+    // More than the shared memory that is there for locks beyond what is promised.
+    for first in (1..=1000).step_by(20) {
+        client
+            .batch_execute(&format!(
+                "DO $$ BEGIN
+                     FOR recipe IN {first}..{first} + 19 LOOP
+                         EXECUTE format('CREATE TABLE part_%s PARTITION OF generations FOR VALUES IN (%s)', recipe, recipe);
+                     END LOOP;
+                 END $$"
+            ))
+            .unwrap();
+    }
+    fill(&mut client);
+    for run in [RUN, "SELECT backlog_cleanup_emergency()", "CALL backlog_cleanup_run()"] {
+        let (sqlstate, message, hint) = refused(client.batch_execute(run));
+        assert_eq!(sqlstate, "53200", "{run}: {message}");
+        assert!(hint.contains("max_locks_per_transaction"), "{hint}");
+        // A count of them all would fail itself.
+        let rows: i64 =
+            (1..=10).map(|recipe| number(&mut client, &format!("SELECT count(*) FROM part_{recipe}"))).sum();
+        assert_eq!(rows, 150, "{run}");
+    }
+    cluster.set("max_locks_per_transaction = 1000");
+    cluster.restart();
+    let mut client = cluster.connect();
+    client.batch_execute(RUN).unwrap();
+    assert_eq!(balance(&mut client, 150), 50);
+}
+
+/// A file system of its own, gone at the end.
+struct Disk(TempDir);
+
+impl Disk {
+    /// `None` where nothing can be mounted.
+    fn of(megabytes: u32) -> Option<Disk> {
+        let dir = TempDir::with_prefix("backlog_cleanup-disk-").expect("a temporary directory");
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m,mode=0777"), "tmpfs"])
+            .arg(dir.path())
+            .status();
+        if mount.is_ok_and(|status| status.success()) {
+            return Some(Disk(dir));
+        }
+        println!("skipped: no file system can be mounted here");
+        None
+    }
+
+    /// Leaves no room.
+    fn fill(&self) {
+        Command::new("dd")
+            .args(["if=/dev/zero", "bs=8k"])
+            .arg(format!("of={}", self.ballast().display()))
+            .stderr(std::process::Stdio::null())
+            .status()
+            .expect("dd starts");
+    }
+
+    fn empty(&self) {
+        std::fs::remove_file(self.ballast()).expect("the ballast");
+    }
+
+    fn ballast(&self) -> std::path::PathBuf {
+        self.path().join("ballast")
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        Command::new("umount").args(["-l"]).arg(self.path()).status().ok();
+    }
+}
+
+#[test]
+fn a_full_disk_under_the_ledger_undoes_the_run() {
+    let Some(disk) = Disk::of(20) else { return };
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fill(&mut client);
+    let space = disk.path().join("space");
+    cluster.make_directory(&space);
+    client.batch_execute(&format!("CREATE TABLESPACE small LOCATION '{}'", space.display())).unwrap();
+    client.batch_execute("ALTER TABLE credit_transactions SET TABLESPACE small").unwrap();
+    disk.fill();
+    for run in [RUN, "SELECT backlog_cleanup_emergency()", "CALL backlog_cleanup_run()"] {
+        fails(&mut client, run, "53100", "could not extend file");
+    }
+    disk.empty();
+    client.batch_execute(RUN).unwrap();
+    assert_eq!(balance(&mut client, 150), 50);
+    drop(cluster);
+}
+
+#[test]
+fn a_disk_too_full_for_the_log_stops_the_server_and_nothing_is_lost() {
+    let Some(disk) = Disk::of(200) else { return };
+    // Little enough is kept that the disk is full soon.
+    let cluster = Cluster::start("min_wal_size = 32MB\nmax_wal_size = 48MB\nwal_recycle = off\n");
+    cluster.platform();
+    cluster.move_log_to(&disk.path().join("wal"));
+    let mut client = cluster.connect();
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', i % 10, repeat(md5(i::text), 30), 'failed', now() AT TIME ZONE 'UTC' - interval '2 days'
+             FROM generate_series(1, 40000) i",
+        )
+        .unwrap();
+    // Where pages have checksums, the first one to read a new row writes to the log.
+    client.batch_execute("VACUUM generations").unwrap();
+    client.batch_execute("CHECKPOINT").unwrap();
+    disk.fill();
+    let failure = client.batch_execute("CALL backlog_cleanup_run(batch_size => 1000)").expect_err("no room");
+    assert!(failure.is_closed() || failure.code().is_some(), "{failure}");
+    drop(client);
+    disk.empty();
+    cluster.start_again();
+    let mut client = cluster.reconnect();
+    let gone = balance(&mut client, 40_000);
+    println!("the log was full after {gone} rows");
+    client.batch_execute("CALL backlog_cleanup_run()").unwrap();
+    assert_eq!(balance(&mut client, 40_000), 39_900);
+}

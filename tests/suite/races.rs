@@ -1,0 +1,492 @@
+//! A run and another session, each race both ways round: who comes first, and whether it commits.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use cluster::{Cluster, SEE, balance, column, fail, number, refused, start_run, truth, until_true, value};
+use postgres::Client;
+
+const RUN: &str = "SELECT backlog_cleanup_failed_generations()";
+const BATCHES: &str = "CALL backlog_cleanup_run()";
+const NEXT: &str = "SELECT backlog_cleanup.next_batch(max(id)) IS NULL FROM backlog_cleanup.run";
+const FINISH: &str = "SELECT backlog_cleanup.finish_run(max(id)) ->> 'state' FROM backlog_cleanup.run";
+
+/// What else may happen to a row that a run is about to remove: retried, claimed, failed once more.
+const CHANGES: [&str; 3] =
+    ["status = 'pending'", "user_id = 'somebody'", "updated_at = now() AT TIME ZONE 'UTC' - interval '1 minute'"];
+
+struct Race {
+    cluster: Arc<Cluster>,
+    database: &'static str,
+    other: Client,
+    run: Client,
+}
+
+impl Race {
+    fn in_database(database: &'static str) -> Race {
+        let cluster = Cluster::shared("max_prepared_transactions = 10\ndeadlock_timeout = 10ms\n");
+        let other = cluster.platform_in(database);
+        let run = cluster.connect_to(database);
+        let mut race = Race { cluster, database, other, run };
+        race.fill();
+        race
+    }
+
+    /// Thirty failed rows of two recipes, all expired: ten of each stay, and ids 1 to 5 and 16 to 20 go.
+    fn fill(&mut self) {
+        self.other
+            .batch_execute(
+                "TRUNCATE generations, credit_transactions RESTART IDENTITY; DELETE FROM backlog_cleanup.run",
+            )
+            .unwrap();
+        fail(&mut self.other, 1, 15);
+        fail(&mut self.other, 2, 15);
+    }
+
+    fn connect(&self) -> Client {
+        self.cluster.connect_to(self.database)
+    }
+
+    /// Lets a session of its own run a statement that has to wait, and returns when it does.
+    fn waiting(&self, statement: &str) -> JoinHandle<Result<(), postgres::Error>> {
+        let mut session = self.connect();
+        let process: i32 = value(&mut session, "SELECT pg_backend_pid()");
+        let statement = statement.to_owned();
+        let work = thread::spawn(move || session.batch_execute(&statement));
+        until_true(&mut self.connect(), &format!("SELECT cardinality(pg_blocking_pids({process})) > 0"));
+        work
+    }
+
+    /// The rows that are there. All others are in the books.
+    fn rows(&self) -> i64 {
+        30 - balance(&mut self.connect(), 30)
+    }
+
+    fn exists(&self, id: i32) -> bool {
+        truth(&mut self.connect(), &format!("SELECT EXISTS (SELECT FROM generations WHERE id = {id})"))
+    }
+
+    fn start(&mut self) {
+        self.run.batch_execute(&start_run(4)).unwrap();
+        self.run.batch_execute(NEXT).unwrap();
+    }
+
+    fn finish(&mut self) -> String {
+        until_true(&mut self.run, NEXT);
+        value(&mut self.run, FINISH)
+    }
+}
+
+#[test]
+fn a_change_that_comes_first_saves_its_row_if_it_commits() {
+    let mut race = Race::in_database("change_first");
+    for change in CHANGES {
+        for run in [RUN, BATCHES] {
+            for (ending, is_saved) in [("COMMIT", true), ("ROLLBACK", false)] {
+                race.fill();
+                race.other.batch_execute(&format!("BEGIN; UPDATE generations SET {change} WHERE id = 1")).unwrap();
+                let waiting = race.waiting(run);
+                race.other.batch_execute(ending).unwrap();
+                waiting.join().unwrap().unwrap();
+                assert_eq!(
+                    (race.exists(1), race.rows()),
+                    (is_saved, 20 + i64::from(is_saved)),
+                    "{change} {run} {ending}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_change_that_comes_second_finds_no_row_or_the_row_as_it_was() {
+    let mut race = Race::in_database("change_second");
+    for change in CHANGES {
+        for (ending, is_saved) in [("COMMIT", false), ("ROLLBACK", true)] {
+            for (run, removed) in [(RUN, 10), (NEXT, 4)] {
+                race.fill();
+                if run == NEXT {
+                    race.run.batch_execute(&start_run(4)).unwrap();
+                }
+                race.run.batch_execute(&format!("BEGIN; {run}")).unwrap();
+                let waiting = race.waiting(&format!("UPDATE generations SET {change} WHERE id = 1"));
+                race.run.batch_execute(ending).unwrap();
+                waiting.join().unwrap().unwrap();
+                let rows = if is_saved { 30 } else { 30 - removed };
+                assert_eq!((race.exists(1), race.rows()), (is_saved, rows), "{change} {ending} {run}");
+                match (run, ending) {
+                    (NEXT, "COMMIT") => assert_eq!((race.finish(), race.rows()), ("completed".into(), 20)),
+                    // A batch that is rolled back ends its run.
+                    _ => race.run.batch_execute(RUN).unwrap(),
+                }
+                assert_eq!(race.exists(1), is_saved, "{change} {ending} {run}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_table_that_changes_hands_while_a_run_waits_is_not_used_as_its_old_owner() {
+    let mut race = Race::in_database("owner");
+    race.other.batch_execute(SEE).unwrap();
+    race.other
+        .batch_execute(
+            "CREATE ROLE heir; GRANT ALL ON SCHEMA public TO heir;
+             CREATE TRIGGER see BEFORE DELETE ON generations FOR EACH ROW EXECUTE FUNCTION see()",
+        )
+        .unwrap();
+    // Whoever has waited for the table reads the target again; another table that has changed meanwhile is an error.
+    for (table, call, expected) in [
+        ("generations", RUN, "completed"),
+        ("generations", "SELECT backlog_cleanup_status_json()", "completed"),
+        ("generations", "SELECT backlog_cleanup_failures()", "completed"),
+        ("users", "SELECT backlog_cleanup_status_json()", "40001"),
+        ("credit_transactions", "SELECT backlog_cleanup_books()", "40001"),
+    ] {
+        race.other.batch_execute(&format!("ALTER TABLE {table} OWNER TO postgres")).unwrap();
+        race.other.batch_execute(&format!("BEGIN; ALTER TABLE {table} OWNER TO heir")).unwrap();
+        let waiting = race.waiting(call);
+        race.other.batch_execute("COMMIT").unwrap();
+        assert_eq!(ending(waiting.join().unwrap()), expected, "{table} {call}");
+    }
+    assert_eq!(column::<String>(&mut race.other, "SELECT DISTINCT who::text FROM seen"), ["heir"]);
+}
+
+#[test]
+fn of_two_runs_the_second_is_refused_in_either_form_until_the_first_is_over() {
+    let mut race = Race::in_database("two_runs");
+    let is_refused = |second: &mut Client| {
+        for run in [RUN, BATCHES, "SELECT backlog_cleanup_emergency()"] {
+            let (sqlstate, message, _) = refused(second.batch_execute(run));
+            assert_eq!(sqlstate, "55P03", "{run}");
+            assert!(message.contains("\"generations\""), "{message}");
+        }
+        second.batch_execute("SELECT backlog_cleanup_emergency(dry_run => true)").unwrap();
+    };
+    race.start();
+    is_refused(&mut race.other);
+    assert_eq!(race.finish(), "completed");
+    race.fill();
+    race.run.batch_execute(&format!("BEGIN; {RUN}; PREPARE TRANSACTION 'run'")).unwrap();
+    is_refused(&mut race.other);
+    race.other.batch_execute("ROLLBACK PREPARED 'run'").unwrap();
+    assert_eq!(race.rows(), 30);
+    race.run.batch_execute(&format!("BEGIN; {RUN}; PREPARE TRANSACTION 'run'")).unwrap();
+    race.other.batch_execute("COMMIT PREPARED 'run'").unwrap();
+    assert_eq!(race.rows(), 20);
+    race.other.batch_execute(BATCHES).unwrap();
+}
+
+#[test]
+fn a_batched_run_in_a_block_that_catches_errors_is_refused_and_holds_nothing() {
+    let mut race = Race::in_database("caught");
+    let call = "DO $$ BEGIN CALL backlog_cleanup_run(); EXCEPTION WHEN OTHERS THEN RAISE NOTICE '%', SQLERRM; END $$";
+    race.run.batch_execute(call).unwrap();
+    race.other.batch_execute(RUN).unwrap();
+    assert_eq!(race.rows(), 20);
+}
+
+#[test]
+fn a_run_keeps_the_rules_that_it_started_with() {
+    let mut race = Race::in_database("rules");
+    const CHANGE: &str = "UPDATE backlog_cleanup.policy SET keep = 0";
+    const BACK: &str = "UPDATE backlog_cleanup.policy SET keep = 10, enabled = true";
+    // Not committed yet: the run does not know of it. Meanwhile it is not in the way either.
+    race.other.batch_execute(&format!("BEGIN; {CHANGE}")).unwrap();
+    race.run.batch_execute(RUN).unwrap();
+    race.other.batch_execute("COMMIT").unwrap();
+    assert_eq!(race.rows(), 20);
+    for change in [CHANGE, "UPDATE backlog_cleanup.policy SET enabled = false"] {
+        race.other.batch_execute(BACK).unwrap();
+        race.fill();
+        race.start();
+        race.other.batch_execute(change).unwrap();
+        assert_eq!((race.finish().as_str(), race.rows()), ("completed", 20), "{change}");
+    }
+}
+
+#[test]
+fn a_batched_run_ends_where_its_target_is_read_in_another_way() {
+    let mut race = Race::in_database("target_changes");
+    for change in [
+        "ALTER TABLE generations ALTER id DROP DEFAULT, ALTER id TYPE text",
+        "ALTER TABLE generations ALTER id TYPE integer USING id::integer",
+        "ALTER TABLE generations ALTER recipe_id TYPE text",
+        "ALTER TABLE generations ALTER recipe_id TYPE integer USING recipe_id::integer",
+        "UPDATE backlog_cleanup.target SET failed_at_column = 'created_at'",
+        "UPDATE backlog_cleanup.target SET time_zone = 'Pacific/Kiritimati'",
+    ] {
+        // Literals, which every type takes; all of one age, so that the ids decide.
+        let rows: Vec<String> = (1..=30)
+            .map(|id| format!("('{id}', 'system_backlog', '{}', '', 'failed', '2020-01-01', '2020-01-01')", id % 2))
+            .collect();
+        race.other
+            .batch_execute(&format!(
+                "TRUNCATE generations, credit_transactions; DELETE FROM backlog_cleanup.run;
+                 INSERT INTO generations (id, user_id, recipe_id, prompt, status, updated_at, created_at) VALUES {}",
+                rows.join(", ")
+            ))
+            .unwrap();
+        race.start();
+        race.other.batch_execute(change).unwrap();
+        let (sqlstate, message, _) = refused(race.run.batch_execute(NEXT));
+        assert_eq!(sqlstate, "55000", "{change}: {message}");
+        assert!(message.contains("\"generations\""), "{message}");
+        assert_eq!(race.rows(), 26, "{change}");
+        // An error is told before its transaction is over.
+        race.run.batch_execute("").unwrap();
+        race.other.batch_execute(RUN).unwrap();
+        assert_eq!(race.rows(), 20, "{change}");
+    }
+}
+
+/// What changes the table as a whole.
+const REBUILDS: [&str; 7] = [
+    "DROP TABLE generations",
+    "ALTER TABLE generations DROP COLUMN failure_reason",
+    "ALTER TABLE generations ALTER id TYPE bigint",
+    "TRUNCATE generations",
+    "CREATE INDEX ON generations (failure_reason)",
+    // These are in no transaction of somebody else.
+    "VACUUM FULL generations",
+    "CREATE INDEX CONCURRENTLY ON generations (failure_reason)",
+];
+
+/// What a run is that finds the table rebuilt: its SQLSTATE, `completed` where it succeeds.
+fn outcome(rebuild: &str) -> &'static str {
+    match rebuild {
+        _ if rebuild.starts_with("DROP") => "42P01",
+        _ if rebuild.contains("DROP COLUMN") => "42703",
+        _ => "completed",
+    }
+}
+
+fn ending(result: Result<(), postgres::Error>) -> String {
+    if result.is_ok() { "completed".into() } else { refused(result).0 }
+}
+
+#[test]
+fn a_rebuild_that_comes_first_is_waited_for_no_longer_than_lock_timeout() {
+    let mut race = Race::in_database("rebuild_first");
+    for rebuild in &REBUILDS[..4] {
+        race.other.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '100 ms'").unwrap();
+        race.fill();
+        race.other.batch_execute(&format!("BEGIN; {rebuild}")).unwrap();
+        for run in [RUN, BATCHES, "SELECT backlog_cleanup_emergency()"] {
+            let (sqlstate, message, _) = refused(race.run.batch_execute(run));
+            assert_eq!(sqlstate, "55P03", "{rebuild}: {message}");
+            assert!(message.contains("\"generations\""), "{message}");
+        }
+        race.other.batch_execute("ROLLBACK; UPDATE backlog_cleanup.target SET lock_timeout = '0'").unwrap();
+        race.other.batch_execute(&format!("BEGIN; {rebuild}")).unwrap();
+        let waiting = race.waiting(RUN);
+        race.other.batch_execute("ROLLBACK").unwrap();
+        waiting.join().unwrap().unwrap();
+        assert_eq!(race.rows(), 20, "{rebuild}");
+    }
+}
+
+#[test]
+fn a_run_that_has_waited_for_a_rebuild_finds_the_table_as_it_is_then() {
+    for (database, rebuild) in ["waited_0", "waited_1", "waited_2", "waited_3", "waited_4"].into_iter().zip(REBUILDS) {
+        let mut race = Race::in_database(database);
+        race.other.batch_execute(&format!("BEGIN; {rebuild}")).unwrap();
+        let waiting = race.waiting(RUN);
+        race.other.batch_execute("COMMIT").unwrap();
+        assert_eq!(ending(waiting.join().unwrap()), outcome(rebuild), "{rebuild}");
+        if !matches!(rebuild, "DROP TABLE generations" | "TRUNCATE generations") {
+            assert_eq!(race.rows(), if outcome(rebuild) == "completed" { 20 } else { 30 }, "{rebuild}");
+        }
+    }
+}
+
+#[test]
+fn a_run_waits_for_vacuum_full_at_work_and_goes_on_beside_an_index_that_is_built_concurrently() {
+    let mut race = Race::in_database("at_work");
+    let mut gate = race.connect();
+    race.other
+        .batch_execute(
+            "CREATE FUNCTION gate(id integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql
+             AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN id; END';
+             CREATE INDEX gated ON generations (gate(id));
+             UPDATE backlog_cleanup.target SET lock_timeout = '100 ms'",
+        )
+        .unwrap();
+    let (close, open) = ("SELECT pg_advisory_lock(1)", "SELECT pg_advisory_unlock(1)");
+    gate.batch_execute(close).unwrap();
+    let rebuild = race.waiting("VACUUM FULL generations");
+    for run in [RUN, BATCHES] {
+        assert_eq!(refused(race.run.batch_execute(run)).0, "55P03", "{run}");
+    }
+    gate.batch_execute(open).unwrap();
+    rebuild.join().unwrap().unwrap();
+
+    race.other.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '0'").unwrap();
+    gate.batch_execute(close).unwrap();
+    let rebuild = race.waiting("VACUUM FULL generations");
+    let run = race.waiting(RUN);
+    gate.batch_execute(open).unwrap();
+    rebuild.join().unwrap().unwrap();
+    run.join().unwrap().unwrap();
+    assert_eq!(race.rows(), 20);
+
+    race.other.batch_execute("DROP INDEX gated").unwrap();
+    for run in [RUN, BATCHES] {
+        race.fill();
+        gate.batch_execute(close).unwrap();
+        let build = race.waiting("CREATE INDEX CONCURRENTLY gated ON generations (gate(id))");
+        race.run.batch_execute(run).unwrap();
+        gate.batch_execute(open).unwrap();
+        build.join().unwrap().unwrap();
+        assert_eq!(race.rows(), 20, "{run}");
+        race.other.batch_execute("DROP INDEX gated").unwrap();
+    }
+}
+
+#[test]
+fn a_rebuild_waits_for_a_run_in_a_transaction() {
+    let mut race = Race::in_database("rebuild_second");
+    for rebuild in REBUILDS {
+        for (end, rows) in [("ROLLBACK", 30), ("COMMIT", 20)] {
+            race.fill();
+            race.run.batch_execute(&format!("BEGIN; {RUN}")).unwrap();
+            let is_alone = rebuild.starts_with("VACUUM") || rebuild.contains("CONCURRENTLY");
+            let waiting = race.waiting(&if is_alone { rebuild.into() } else { format!("BEGIN; {rebuild}; ROLLBACK") });
+            race.run.batch_execute(end).unwrap();
+            waiting.join().unwrap().unwrap();
+            assert_eq!(race.rows(), rows, "{rebuild}");
+        }
+    }
+}
+
+#[test]
+fn a_rebuild_between_two_batches_leaves_the_books_right() {
+    let databases = ["between_0", "between_1", "between_2", "between_3", "between_4", "between_5", "between_6"];
+    for (database, rebuild) in databases.into_iter().zip(REBUILDS) {
+        let mut race = Race::in_database(database);
+        race.start();
+        race.other.batch_execute(rebuild).unwrap();
+        let is_retyped = rebuild.contains("TYPE");
+        if is_retyped || outcome(rebuild) != "completed" {
+            let expected = if is_retyped { "55000" } else { outcome(rebuild) };
+            assert_eq!(refused(race.run.batch_execute(NEXT)).0, expected, "{rebuild}");
+        } else {
+            assert_eq!(race.finish(), "completed", "{rebuild}");
+        }
+        assert_eq!(ending(race.run.batch_execute(RUN)), outcome(rebuild), "{rebuild}");
+        if !matches!(rebuild, "DROP TABLE generations" | "TRUNCATE generations") {
+            assert_eq!(race.rows(), if outcome(rebuild) == "completed" { 20 } else { 26 }, "{rebuild}");
+        }
+    }
+}
+
+#[test]
+fn what_leaves_the_target_between_two_batches_is_left_alone() {
+    let mut race = Race::in_database("leaves");
+    race.other
+        .batch_execute(
+            "ALTER TABLE generations RENAME TO old; CREATE TABLE generations (LIKE old) PARTITION BY LIST (recipe_id);
+             DELETE FROM old WHERE recipe_id = 2; ALTER TABLE generations ATTACH PARTITION old FOR VALUES IN (1);
+             CREATE TABLE two PARTITION OF generations FOR VALUES IN (2);
+             INSERT INTO generations (id, user_id, recipe_id, prompt, status, type, is_public, is_published, download_count,
+                                      like_count, credits_refunded, retry_count, max_retries, recovery_checked, updated_at)
+             SELECT id + 15, user_id, 2, prompt, status, type, is_public, is_published, download_count, like_count,
+                    credits_refunded, retry_count, max_retries, recovery_checked, updated_at FROM old",
+        )
+        .unwrap();
+    race.start();
+    assert_eq!(race.rows(), 26);
+    race.other
+        .batch_execute("ALTER TABLE generations DETACH PARTITION old; ALTER TABLE generations DETACH PARTITION two")
+        .unwrap();
+    assert_eq!(race.finish(), "completed");
+    race.other
+        .batch_execute(
+            "ALTER TABLE generations ATTACH PARTITION old FOR VALUES IN (1);
+             ALTER TABLE generations ATTACH PARTITION two FOR VALUES IN (2)",
+        )
+        .unwrap();
+    assert_eq!(race.rows(), 26);
+    race.run.batch_execute(BATCHES).unwrap();
+    assert_eq!(race.rows(), 20);
+}
+
+#[test]
+fn a_caller_whose_snapshot_is_older_than_a_change_fails_and_changes_nothing() {
+    let mut race = Race::in_database("isolation");
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        for change in CHANGES {
+            race.fill();
+            // The change comes first, and its row is in the snapshot of before.
+            race.run
+                .batch_execute(&format!("BEGIN ISOLATION LEVEL {level}; SELECT count(*) FROM generations"))
+                .unwrap();
+            race.other.batch_execute(&format!("UPDATE generations SET {change} WHERE id = 1")).unwrap();
+            assert_eq!(refused(race.run.batch_execute(RUN)).0, "40001", "{level}, {change}");
+            race.run.batch_execute("ROLLBACK").unwrap();
+            assert_eq!(race.rows(), 30);
+            // The run comes first, and the change of the same row fails.
+            race.fill();
+            race.other
+                .batch_execute(&format!("BEGIN ISOLATION LEVEL {level}; SELECT count(*) FROM generations"))
+                .unwrap();
+            race.run.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}; {RUN}; COMMIT")).unwrap();
+            let change = format!("UPDATE generations SET {change} WHERE id = 1");
+            assert_eq!(refused(race.other.batch_execute(&change)).0, "40001", "{level}, {change}");
+            race.other.batch_execute("ROLLBACK").unwrap();
+            assert_eq!(race.rows(), 20);
+        }
+        race.fill();
+        race.run.batch_execute(&format!("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {level}")).unwrap();
+        race.run.batch_execute("CALL backlog_cleanup_run(batch_size => 4)").unwrap();
+        assert_eq!(race.rows(), 20, "{level}");
+    }
+}
+
+#[test]
+fn a_prepared_transaction_that_holds_a_row_is_gone_round_or_waited_for() {
+    let mut race = Race::in_database("prepared");
+    race.other.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '100 ms'").unwrap();
+    for (end, saved) in [("COMMIT", 1), ("ROLLBACK", 0)] {
+        race.fill();
+        let hold = "BEGIN; UPDATE generations SET status = 'pending' WHERE id = 1; PREPARE TRANSACTION 'held'";
+        race.other.batch_execute(hold).unwrap();
+        assert_eq!(refused(race.run.batch_execute(RUN)).0, "55P03");
+        assert_eq!(race.rows(), 30);
+        race.run.batch_execute(BATCHES).unwrap();
+        assert_eq!(race.rows(), 21);
+        assert_eq!(number(&mut race.run, "SELECT sum(skipped) FROM backlog_cleanup.run"), 1);
+        race.other.batch_execute(&format!("{end} PREPARED 'held'")).unwrap();
+        race.run.batch_execute(RUN).unwrap();
+        assert_eq!(race.rows(), 20 + saved, "{end}");
+    }
+}
+
+#[test]
+fn in_a_deadlock_either_side_may_lose_and_a_run_that_does_changes_nothing() {
+    let mut race = Race::in_database("deadlock");
+    race.other.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '0'").unwrap();
+    for patient in ["other", "run"] {
+        race.fill();
+        let mut run = race.connect();
+        for (name, session) in [("other", &mut race.other), ("run", &mut run)] {
+            let timeout = if name == patient { "1min" } else { "1s" };
+            session.batch_execute(&format!("SET deadlock_timeout = '{timeout}'")).unwrap();
+        }
+        race.other.batch_execute("BEGIN; UPDATE generations SET prompt = 'held' WHERE id = 20").unwrap();
+        let process: i32 = value(&mut run, "SELECT pg_backend_pid()");
+        let run = thread::spawn(move || run.batch_execute(RUN));
+        let blocked = format!("SELECT cardinality(pg_blocking_pids({process})) > 0");
+        until_true(&mut race.connect(), &blocked);
+        // The run has removed row 1 by now and waits for row 20. Who looks for deadlocks only later loses none.
+        let other = race.other.batch_execute("UPDATE generations SET prompt = 'held' WHERE id = 1");
+        let other = ending(other);
+        race.other.batch_execute("COMMIT").unwrap();
+        let run = ending(run.join().unwrap());
+        match (other.as_str(), run.as_str()) {
+            ("40P01", "completed") => assert_eq!(race.rows(), 20),
+            ("completed", "40P01") => assert_eq!(race.rows(), 30),
+            endings => panic!("{endings:?}"),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Dump and restore in every format, and what DROP EXTENSION leaves behind.
+
+use cluster::{Cluster, PG_CRON, balance, column, fail, number, refused, start_run, value, with_pg_cron};
+use postgres::Client;
+
+#[test]
+fn every_format_carries_everything_and_a_run_that_was_at_work_is_interrupted() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 15);
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.target (name) VALUES ('second');
+             UPDATE backlog_cleanup.policy SET recipe_id = '1' WHERE target = 'second';
+             UPDATE backlog_cleanup.policy SET keep = 3, note = 'kept';
+             SELECT backlog_cleanup_failed_generations(recipe_id => '1');
+             UPDATE backlog_cleanup.policy SET keep = 0",
+        )
+        .unwrap();
+    client.batch_execute(&start_run(2)).unwrap();
+    client.batch_execute("SELECT backlog_cleanup.next_batch(2)").unwrap();
+    let dump = cluster.program("pg_dump", &["postgres"]);
+    let dir = tempfile::tempdir().unwrap();
+    for format in ["-Fc", "-Fd", "policies first"] {
+        let file = dir.path().join(format);
+        let file = file.to_str().unwrap();
+        let how: &[&str] = if format == "-Fd" { &["-Fd", "-j2"] } else { &["-Fc"] };
+        cluster.program("pg_dump", &[how, &["-f", file, "postgres"]].concat());
+        let restored = Cluster::start(PG_CRON);
+        let list = dir.path().join("list");
+        let jobs: &[&str] = match format {
+            "-Fd" => &["-j2"],
+            "policies first" => {
+                // As a parallel restore may have it.
+                let entries = restored.program("pg_restore", &["-l", file]);
+                let (policies, others): (Vec<&str>, Vec<&str>) =
+                    entries.lines().partition(|entry| entry.contains("TABLE DATA backlog_cleanup policy"));
+                let target =
+                    others.iter().position(|entry| entry.contains("TABLE DATA backlog_cleanup target")).unwrap();
+                let entries = [&others[..target], &policies[..], &others[target..]].concat();
+                assert_eq!(policies.len(), 1);
+                std::fs::write(&list, entries.join("\n")).unwrap();
+                &["-L", list.to_str().unwrap()]
+            }
+            _ => &[],
+        };
+        restored.program("pg_restore", &[jobs, &["-e", "-d", "postgres", file]].concat());
+        let again = restored.program("pg_dump", &["postgres"]);
+        let lines = |dump: &str| -> Vec<String> {
+            // In the order of the rows, which a parallel restore may change, there is nothing.
+            let mut lines: Vec<String> =
+                dump.lines().filter(|line| !line.contains("restrict ")).map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        let (before, after) = (lines(&dump), lines(&again));
+        let changed: Vec<&String> = after.iter().filter(|line| before.binary_search(line).is_err()).collect();
+        assert!(matches!(changed[..], [run] if run.contains("\tinterrupted\t")), "{format:?}: {changed:?}");
+        assert_eq!(before.len(), after.len(), "{format:?}");
+
+        let mut client = restored.connect();
+        assert_eq!(balance(&mut client, 15), 14);
+        client.batch_execute("CALL backlog_cleanup_run()").unwrap();
+        assert_eq!(balance(&mut client, 15), 15);
+        assert_eq!(number(&mut client, "SELECT count(*) FROM cron.job"), 1);
+    }
+}
+
+/// How many rows each catalog has.
+const CATALOGS: &str = "
+    SELECT format('%s %s', c.relname, query_to_xml(format('SELECT count(*) FROM %s', c.oid::regclass), false, true, ''))
+    FROM pg_class c
+    WHERE (c.relnamespace = 'pg_catalog'::regnamespace AND c.relkind = 'r' AND c.relname NOT IN ('pg_statistic', 'pg_largeobject')
+           OR c.oid = 'cron.job'::regclass)
+    ORDER BY 1";
+
+#[test]
+fn drop_extension_behind_unschedule_leaves_nothing_behind() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.platform();
+    client
+        .batch_execute("SELECT backlog_cleanup_unschedule(); DROP EXTENSION backlog_cleanup; CREATE ROLE monitor")
+        .unwrap();
+    fail(&mut client, 1, 15);
+    let catalogs = |client: &mut Client| column::<String>(client, CATALOGS);
+    let before = catalogs(&mut client);
+    client
+        .batch_execute(
+            "CREATE EXTENSION backlog_cleanup;
+             SELECT backlog_cleanup_grant('monitor', 'monitor'), backlog_cleanup_failed_generations()",
+        )
+        .unwrap();
+    client.batch_execute("CALL backlog_cleanup_run(workers => 2)").unwrap();
+    assert_ne!(catalogs(&mut client), before);
+    client.batch_execute("SELECT backlog_cleanup_unschedule(); DROP EXTENSION backlog_cleanup").unwrap();
+    assert_eq!(catalogs(&mut client), before);
+
+    // A job that is left behind says what it misses.
+    client.batch_execute("CREATE EXTENSION backlog_cleanup; DROP EXTENSION backlog_cleanup").unwrap();
+    let command: String = value(&mut client, "SELECT command FROM cron.job");
+    let (sqlstate, message, _) = refused(client.batch_execute(&command));
+    assert_eq!(
+        (sqlstate.as_str(), message.as_str()),
+        ("42883", "function public.backlog_cleanup_failed_generations() does not exist")
+    );
+    // A new extension takes it over.
+    client.batch_execute("CREATE EXTENSION backlog_cleanup").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM cron.job"), 1);
+    client.batch_execute(&command).unwrap();
+}

@@ -1,0 +1,192 @@
+//! Nothing of the caller's session is in reach of code that hangs on a table, and nothing of that code stays in it.
+
+use cluster::{Cluster, column, fail, number, own_by, refused, truth, value};
+use postgres::Client;
+
+/// The platform's tables belong to `app`, whose trigger does `what` in PL/pgSQL for each row that goes. `payload` makes a
+/// superuser of `app` where one calls it.
+fn hostile(cluster: &Cluster, what: &str) -> Client {
+    let mut client = cluster.platform();
+    client.batch_execute("CREATE ROLE app").unwrap();
+    own_by(&mut client, "app");
+    client
+        .batch_execute(&format!(
+            "CREATE SCHEMA app AUTHORIZATION app;
+             SET ROLE app;
+             CREATE FUNCTION app.payload() RETURNS integer LANGUAGE plpgsql AS $$
+             BEGIN
+                 IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN ALTER ROLE app SUPERUSER; END IF;
+                 RETURN 1;
+             END $$;
+             CREATE FUNCTION app.act() RETURNS trigger LANGUAGE plpgsql AS $$
+             DECLARE
+                 c refcursor := 'mine';
+             BEGIN
+                 {what};
+                 RETURN OLD;
+             END $$;
+             CREATE TRIGGER act BEFORE DELETE ON public.generations FOR EACH ROW EXECUTE FUNCTION app.act();
+             RESET ROLE"
+        ))
+        .unwrap();
+    fail(&mut client, 1, 15);
+    client
+}
+
+const RUNS: [&str; 2] = ["SELECT backlog_cleanup_failed_generations()", "SELECT backlog_cleanup_emergency()"];
+
+fn is_superuser(client: &mut Client) -> bool {
+    truth(client, "SELECT rolsuper FROM pg_roles WHERE rolname = 'app'")
+}
+
+#[test]
+fn a_cursor_of_a_trigger_does_not_outlive_the_run() {
+    let cluster = Cluster::start("");
+    let mut client = hostile(
+        &cluster,
+        "BEGIN OPEN c FOR EXECUTE 'SELECT app.payload() FROM generate_series(1, 3)'; EXCEPTION WHEN duplicate_cursor THEN END",
+    );
+    for run in RUNS {
+        let mut transaction = client.transaction().unwrap();
+        transaction.batch_execute(run).unwrap();
+        let open: i64 =
+            transaction.query_one("SELECT count(*) FROM pg_cursors WHERE name = 'mine'", &[]).unwrap().get(0);
+        assert_eq!(open, 0, "{run}");
+        assert_eq!(refused(transaction.batch_execute("FETCH mine")).0, "34000");
+    }
+    assert!(!is_superuser(&mut client));
+}
+
+#[test]
+fn a_pinned_cursor_does_not_run_at_the_commit_of_a_batch() {
+    let cluster = Cluster::start("");
+    let mut client = hostile(&cluster, "NULL");
+    client
+        .batch_execute(
+            "CREATE EXTENSION plperl;
+             CREATE FUNCTION app.pin() RETURNS trigger LANGUAGE plperl AS
+                 'spi_query(q{SELECT app.payload() FROM generate_series(1, 3)}); return;';
+             CREATE TRIGGER pin BEFORE DELETE ON generations FOR EACH ROW EXECUTE FUNCTION app.pin()",
+        )
+        .unwrap();
+    client.batch_execute("CALL backlog_cleanup_run(batch_size => 2)").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 10);
+    assert!(!is_superuser(&mut client));
+}
+
+#[test]
+fn a_cursor_of_the_caller_can_neither_be_read_nor_replaced() {
+    for (theft, sqlstate) in [
+        ("FETCH c INTO c", "55000"),
+        ("MOVE c", "55000"),
+        ("CLOSE c", "24000"),
+        ("CLOSE c; OPEN c FOR EXECUTE 'SELECT app.payload()'", "24000"),
+    ] {
+        let cluster = Cluster::start("");
+        let mut client = hostile(&cluster, theft);
+        let declare = "DECLARE mine CURSOR FOR SELECT 'secret ' || g FROM generate_series(1, 9) g";
+        client.batch_execute(&format!("BEGIN; {declare}; FETCH mine; SAVEPOINT before")).unwrap();
+        assert_eq!(refused(client.batch_execute(RUNS[1])).0, sqlstate, "{theft}");
+        client.batch_execute("ROLLBACK TO before").unwrap();
+        assert_eq!(value::<String>(&mut client, "FETCH mine"), "secret 2", "{theft}");
+        client.batch_execute("COMMIT").unwrap();
+        assert!(!is_superuser(&mut client));
+    }
+}
+
+#[test]
+fn a_cursor_of_the_caller_goes_on_after_a_run() {
+    let cluster = Cluster::start("");
+    let mut client = hostile(&cluster, "NULL");
+    client
+        .batch_execute(
+            "DO $$
+             DECLARE
+                 line record;
+                 lines integer := 0;
+             BEGIN
+                 FOR line IN SELECT g FROM generate_series(1, 100) g LOOP
+                     PERFORM backlog_cleanup_emergency(), count(*) FROM backlog_cleanup_status();
+                     lines := lines + 1;
+                 END LOOP;
+                 ASSERT lines = 100;
+             END $$",
+        )
+        .unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 0);
+}
+
+#[test]
+fn temporary_objects_of_the_session_are_not_found() {
+    let cluster = Cluster::start("");
+    let mut client = hostile(&cluster, "INSERT INTO audit_log VALUES (1)");
+    client
+        .batch_execute(
+            "CREATE TABLE app.audit_log (x integer); ALTER TABLE app.audit_log OWNER TO app;
+                        ALTER FUNCTION app.act() SET search_path = app",
+        )
+        .unwrap();
+    client.batch_execute("CREATE TEMP TABLE audit_log (x integer); GRANT ALL ON audit_log TO PUBLIC").unwrap();
+    for call in RUNS.into_iter().chain(["SELECT * FROM backlog_cleanup_status()", "CALL backlog_cleanup_run()"]) {
+        let (sqlstate, message, hint) = refused(client.batch_execute(call));
+        assert_eq!((sqlstate.as_str(), hint.as_str()), ("42501", "DISCARD TEMP"), "{call}");
+        assert!(message.contains("table audit_log"), "{message}");
+    }
+    client.batch_execute("DISCARD TEMP").unwrap();
+    client.batch_execute(RUNS[0]).unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM app.audit_log"), 5);
+}
+
+#[test]
+fn a_trigger_plants_nothing_in_the_temporary_schema() {
+    let cluster = Cluster::start("");
+    let mut client = hostile(
+        &cluster,
+        "CREATE OR REPLACE FUNCTION pg_temp.helper(integer) RETURNS integer LANGUAGE sql AS 'SELECT app.payload()'",
+    );
+    for run in RUNS.into_iter().chain(["CALL backlog_cleanup_run()"]) {
+        let (sqlstate, message, _) = refused(client.batch_execute(run));
+        assert_eq!(sqlstate, "42501", "{message}");
+    }
+    assert_eq!(refused(client.batch_execute("SELECT pg_temp.helper(1)")).0, "3F000");
+    assert!(!is_superuser(&mut client));
+}
+
+#[test]
+fn large_object_descriptors_of_the_session_are_closed_or_refused() {
+    let cluster = Cluster::start("");
+    let mut client = hostile(&cluster, "PERFORM lo_open(7, 262144)");
+    client.batch_execute("SELECT lo_from_bytea(7, 'left'), lo_from_bytea(8, 'secret')").unwrap();
+    client.batch_execute("ALTER LARGE OBJECT 7 OWNER TO app").unwrap();
+    client.batch_execute("BEGIN; SELECT lo_open(8, 262144)").unwrap();
+    let (sqlstate, _, hint) = refused(client.batch_execute(RUNS[0]));
+    assert_eq!((sqlstate.as_str(), hint.as_str()), ("42501", "SELECT lo_close(0)"));
+    client.batch_execute("ROLLBACK; BEGIN").unwrap();
+    client.batch_execute(RUNS[0]).unwrap();
+    assert_eq!(refused(client.batch_execute("SELECT loread(0, 4)")).0, "42704");
+    client.batch_execute("ROLLBACK").unwrap();
+}
+
+#[test]
+fn constraints_and_advisory_locks_stay_as_they_were() {
+    let cluster = Cluster::start("");
+    let mut client = hostile(&cluster, "SET CONSTRAINTS ALL DEFERRED");
+    client
+        .batch_execute(
+            "CREATE TABLE parent (id integer PRIMARY KEY);
+             CREATE TABLE child (id integer REFERENCES parent DEFERRABLE INITIALLY IMMEDIATE);
+             BEGIN",
+        )
+        .unwrap();
+    client.batch_execute(RUNS[0]).unwrap();
+    assert_eq!(refused(client.batch_execute("INSERT INTO child VALUES (1)")).0, "23503");
+    client.batch_execute("ROLLBACK").unwrap();
+    for what in ["PERFORM pg_advisory_unlock_all()", "PERFORM pg_advisory_lock(8)"] {
+        let cluster = Cluster::start("");
+        let mut client = hostile(&cluster, what);
+        client.batch_execute("SELECT pg_advisory_lock(7)").unwrap();
+        assert_eq!(refused(client.batch_execute(RUNS[0])).0, "42501", "{what}");
+        let held = "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory'";
+        assert!(column::<i64>(&mut client, held).len() <= 2);
+    }
+}

@@ -1,0 +1,118 @@
+//! A released version, filled and upgraded, is the same as a fresh install. `make install` puts the scripts of earlier
+//! releases beside the server's.
+
+use cluster::{Cluster, column, refused, value};
+
+/// Every object of the extension with its definition, its comment and who may use it.
+const OBJECTS: &str = "
+    SELECT format('%s | %s | %s | %s', i.identity, d.description, a.acl,
+                  coalesce(pg_get_functiondef(p.oid), pg_get_viewdef(v.oid), pg_get_triggerdef(t.oid)))
+    FROM pg_depend m
+    CROSS JOIN LATERAL (
+        SELECT m.classid, m.objid, 0 AS objsubid
+        UNION ALL SELECT 'pg_class'::regclass, attrelid, attnum FROM pg_attribute
+        WHERE m.classid = 'pg_class'::regclass AND attrelid = m.objid AND attnum > 0 AND NOT attisdropped
+        UNION ALL SELECT 'pg_trigger'::regclass, oid, 0 FROM pg_trigger
+        WHERE m.classid = 'pg_class'::regclass AND tgrelid = m.objid AND NOT tgisinternal
+        UNION ALL SELECT 'pg_constraint'::regclass, oid, 0 FROM pg_constraint
+        WHERE m.classid = 'pg_class'::regclass AND conrelid = m.objid
+        UNION ALL SELECT 'pg_class'::regclass, indexrelid, 0 FROM pg_index
+        WHERE m.classid = 'pg_class'::regclass AND indrelid = m.objid
+    ) o
+    CROSS JOIN LATERAL pg_identify_object(o.classid, o.objid, o.objsubid) i
+    LEFT JOIN pg_description d ON d.classoid = o.classid AND d.objoid = o.objid AND d.objsubid = o.objsubid
+    LEFT JOIN pg_proc p ON o.classid = 'pg_proc'::regclass AND p.oid = o.objid
+    LEFT JOIN pg_class c ON o.classid = 'pg_class'::regclass AND c.oid = o.objid AND o.objsubid = 0
+    LEFT JOIN pg_class v ON v.oid = c.oid AND v.relkind = 'v'
+    LEFT JOIN pg_trigger t ON o.classid = 'pg_trigger'::regclass AND t.oid = o.objid
+    LEFT JOIN pg_namespace n ON o.classid = 'pg_namespace'::regclass AND n.oid = o.objid
+    CROSS JOIN LATERAL (
+        SELECT array_agg(held::text ORDER BY held::text) AS acl FROM unnest(coalesce(p.proacl, c.relacl, n.nspacl)) held
+    ) a
+    WHERE m.refclassid = 'pg_extension'::regclass AND m.deptype = 'e'
+      AND m.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'backlog_cleanup')
+    ORDER BY 1";
+
+/// The shape of the tables, and which of them a dump carries.
+const SHAPES: &str = "
+    SELECT format('%s.%s %s %s %s %s %s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                  a.attidentity, a.attstorage, pg_get_expr(d.adbin, d.adrelid))
+    FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    WHERE a.attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'backlog_cleanup'::regnamespace)
+      AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT format('%s %s', conrelid::regclass, pg_get_constraintdef(oid)) FROM pg_constraint
+    WHERE connamespace = 'backlog_cleanup'::regnamespace
+    UNION ALL
+    SELECT pg_get_indexdef(indexrelid) FROM pg_index
+    WHERE indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'backlog_cleanup'::regnamespace)
+    UNION ALL
+    SELECT format('dumped %s %s', c.table_oid::regclass, c.condition)
+    FROM pg_extension, unnest(extconfig, extcondition) AS c (table_oid, condition) WHERE extname = 'backlog_cleanup'
+    ORDER BY 1";
+
+const FILL: &str = "
+    INSERT INTO backlog_cleanup.target (name, batch_size) VALUES ('second', 7);
+    UPDATE backlog_cleanup.policy SET keep = 3, note = 'kept';
+    INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+    SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' FROM generate_series(1, 15);
+    SELECT backlog_cleanup_failed_generations()";
+
+/// A role of each level.
+const GRANT: &str = "SELECT backlog_cleanup_grant('monitor', 'monitor'), backlog_cleanup_grant('operator', 'operator'),
+                            backlog_cleanup_grant('admin', 'admin')";
+
+/// What the state tables hold, without the times.
+const DATA: &str = "
+    SELECT to_jsonb(t)::text FROM backlog_cleanup.target t
+    UNION ALL SELECT to_jsonb(p)::text FROM backlog_cleanup.policy p
+    UNION ALL SELECT (to_jsonb(r) - 'cutoff' - 'started_at' - 'finished_at')::text FROM backlog_cleanup.run r
+    UNION ALL SELECT to_jsonb(r)::text FROM backlog_cleanup.run_recipe r
+    ORDER BY 1";
+
+#[test]
+fn every_released_version_upgrades_to_what_a_fresh_install_is() {
+    let cluster = Cluster::start("");
+    let mut fresh = cluster.platform();
+    fresh.batch_execute("CREATE ROLE monitor; CREATE ROLE operator; CREATE ROLE admin").unwrap();
+    fresh.batch_execute(GRANT).unwrap();
+    fresh.batch_execute(FILL).unwrap();
+    let current: String = value(&mut fresh, "SELECT extversion FROM pg_extension WHERE extname = 'backlog_cleanup'");
+    for script in std::fs::read_dir("../sql/released").unwrap() {
+        let name = script.unwrap().file_name().into_string().unwrap();
+        let version = name.trim_start_matches("backlog_cleanup--").trim_end_matches(".sql").to_owned();
+        let database = format!("from_{}", version.replace('.', "_"));
+        fresh.batch_execute(&format!("CREATE DATABASE {database}")).unwrap();
+        let mut upgraded = cluster.connect_to(&database);
+        upgraded.batch_execute(include_str!("../../demo/platform.sql")).unwrap();
+        upgraded.batch_execute(&format!("CREATE EXTENSION backlog_cleanup VERSION '{version}'; {GRANT}")).unwrap();
+        upgraded.batch_execute(FILL).unwrap();
+        if version != current {
+            let (sqlstate, _, hint) = refused(upgraded.batch_execute("CALL backlog_cleanup_run()"));
+            assert_eq!((sqlstate.as_str(), hint.as_str()), ("55000", "ALTER EXTENSION backlog_cleanup UPDATE"));
+        }
+        let update = format!("ALTER EXTENSION backlog_cleanup UPDATE TO '{current}'");
+        upgraded
+            .batch_execute("CREATE FUNCTION backlog_cleanup_mine(integer) RETURNS int LANGUAGE sql AS 'SELECT 1'")
+            .unwrap();
+        if version != current {
+            let (sqlstate, _, hint) = refused(upgraded.batch_execute(&update));
+            assert_eq!((sqlstate.as_str(), &hint[..]), ("42723", "DROP FUNCTION backlog_cleanup_mine(integer)"));
+        }
+        upgraded.batch_execute("DROP FUNCTION backlog_cleanup_mine").unwrap();
+        upgraded.batch_execute(&update).unwrap();
+        // As after any change of what a level has.
+        upgraded.batch_execute(GRANT).unwrap();
+        upgraded
+            .batch_execute("SET ROLE admin; UPDATE backlog_cleanup.target SET batch_size = batch_size; RESET ROLE")
+            .unwrap();
+        for (what, query) in [("objects", OBJECTS), ("shapes", SHAPES), ("data", DATA)] {
+            assert_eq!(
+                column::<String>(&mut upgraded, query),
+                column::<String>(&mut fresh, query),
+                "{what} of {version}"
+            );
+        }
+        upgraded.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+    }
+}
