@@ -1,10 +1,8 @@
 //! What one role has made does not run as another, and what a role may not see or hold stays so (SECURITY.md).
 
-mod cluster;
-
 use std::sync::Arc;
 
-use cluster::{Cluster, refused};
+use cluster::{Cluster, number as count, refused};
 use postgres::Client;
 
 /// A schema of `app` with a table of 100 old failures, its target `t`, and a role of each level.
@@ -40,10 +38,6 @@ fn database(name: &str) -> (Arc<Cluster>, Client) {
     let mut client = cluster.connect_to(name);
     client.batch_execute(PRELUDE).unwrap();
     (cluster, client)
-}
-
-fn count(client: &mut Client, query: &str) -> i64 {
-    client.query_one(query, &[]).unwrap().get(0)
 }
 
 /// The status, detail and fix of a check of the doctor.
