@@ -57,19 +57,29 @@ fn a_type_in_pg_temp_is_found_by_no_statement_of_ours() {
              CREATE TABLE public.stolen AS SELECT ''::name AS by WITH NO DATA; GRANT ALL ON stolen TO PUBLIC",
         )
         .unwrap();
-    let mut operator = cluster.connect_to("pg_temp_last");
+    // Its types are there in the session of a role with a level, whose call is refused, and in the owner's own.
+    client.batch_execute("SELECT backlog_cleanup_grant('app', 'operator')").unwrap();
+    let [mut operator, mut owner] = ["op", "app"].map(|role| {
+        let mut session = cluster.connect_to("pg_temp_last");
+        session.batch_execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
+        session
+            .batch_execute(
+                "CREATE FUNCTION pg_temp.steal() RETURNS boolean LANGUAGE sql
+                 AS 'INSERT INTO public.stolen VALUES (current_user) RETURNING true';
+                 DO $$
+                 DECLARE
+                     type text;
+                 BEGIN
+                     FOREACH type IN ARRAY '{text,int4,timestamptz,tid,_text,name,jsonb}'::text[] LOOP
+                         EXECUTE format('CREATE DOMAIN pg_temp.%I AS pg_catalog.%1$I CHECK (pg_temp.steal())', type);
+                     END LOOP;
+                 END $$",
+            )
+            .unwrap();
+        session
+    });
+    assert_eq!(refused(operator.batch_execute("SELECT * FROM backlog_cleanup_status('t')")).0, "42501");
     for statement in [
-        "SET ROLE op",
-        "CREATE FUNCTION pg_temp.steal() RETURNS boolean LANGUAGE sql
-         AS 'INSERT INTO public.stolen VALUES (current_user) RETURNING true'",
-        "DO $$
-         DECLARE
-             type text;
-         BEGIN
-             FOREACH type IN ARRAY '{text,int4,timestamptz,tid,_text,name,jsonb}'::text[] LOOP
-                 EXECUTE format('CREATE DOMAIN pg_temp.%I AS pg_catalog.%1$I CHECK (pg_temp.steal())', type);
-             END LOOP;
-         END $$",
         "SELECT * FROM backlog_cleanup_status('t')",
         "SELECT * FROM backlog_cleanup_failures('t')",
         "SELECT * FROM backlog_cleanup_doctor('t')",
@@ -77,7 +87,7 @@ fn a_type_in_pg_temp_is_found_by_no_statement_of_ours() {
         "CALL backlog_cleanup_run('t', batch_size => 7, max_rows => 50)",
         "SELECT backlog_cleanup_emergency('t', 'a')",
     ] {
-        operator.batch_execute(statement).unwrap();
+        owner.batch_execute(statement).unwrap_or_else(|failure| panic!("{statement}: {failure:?}"));
     }
     assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 0);
     assert_eq!(client.query("SELECT by FROM stolen", &[]).unwrap().len(), 0);
@@ -190,6 +200,23 @@ fn a_leaf_below_which_a_role_has_code_that_its_owner_does_not_trust_is_refused()
         // A role that could act as the owner anyway is trusted.
         client.batch_execute("GRANT victim TO evil; SELECT backlog_cleanup_emergency('t'); ROLLBACK").unwrap();
     }
+}
+
+#[test]
+fn whose_code_it_is_is_asked_as_of_now_in_a_transaction_with_an_old_snapshot() {
+    let (cluster, mut client) = database("as_of_now");
+    client
+        .batch_execute(
+            "CREATE FUNCTION chk(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+             ALTER TABLE job ADD CHECK (chk(state))",
+        )
+        .unwrap();
+    let mut operator = cluster.connect_to("as_of_now");
+    operator.batch_execute("SET ROLE op").unwrap();
+    operator.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").unwrap();
+    client.batch_execute("ALTER FUNCTION chk OWNER TO evil").unwrap();
+    let (sqlstate, _, _) = refused(operator.batch_execute("SELECT backlog_cleanup_emergency('t')"));
+    assert_eq!(sqlstate, "42501");
 }
 
 #[test]
