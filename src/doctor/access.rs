@@ -30,7 +30,6 @@ const OWNER: &str = "
 
 /// Whether a superuser's triggers run. A table of a catalog or an extension says, for others, what superusers do: a new owner
 /// of `cron.job` could write a job of a superuser.
-
 pub fn owner(target: &Target) -> Result<Vec<Problem>> {
     problems(&on_tables(OWNER), &[target.tables().into()])
 }

@@ -1,7 +1,7 @@
 use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error};
-use crate::postgres::read::read_prepared;
+use crate::postgres::now::one_now;
 use crate::postgres::settings::{set_local, with_settings};
 
 /// Walks from tables (`$1`), their partitions, children and ancestors down to all code that a statement on them may run: of
@@ -105,7 +105,7 @@ pub fn check(tables: &[pg_sys::Oid]) -> Result<()> {
             set_local(&format!("enable_{path}"), "off");
         }
         set_local("plan_cache_mode", "force_generic_plan");
-        read_prepared::<Vec<String>>(STRANGER, &[tables.to_vec().into()])
+        one_now::<Vec<String>>(STRANGER, &[tables.to_vec().into()])
     })?;
     let Some([object, owner, victim, table, hint]) = stranger.as_deref() else { return Ok(()) };
     Err(error(

@@ -47,39 +47,64 @@ fn found(client: &mut Client, check: &str) -> (String, String, Option<String>) {
     (row.get(0), row.get(1), row.get(2))
 }
 
-#[test]
-fn a_type_in_pg_temp_is_found_by_no_statement_of_ours() {
-    let (cluster, mut client) = database("pg_temp_last");
-    // Whatever the target's owner has written, and whatever the id's type is.
-    client
-        .batch_execute(
-            "UPDATE backlog_cleanup.target SET search_path = 'public' WHERE name = 't';
-             CREATE TABLE public.stolen AS SELECT ''::name AS by WITH NO DATA; GRANT ALL ON stolen TO PUBLIC",
-        )
-        .unwrap();
-    let mut operator = cluster.connect_to("pg_temp_last");
-    for statement in [
-        "SET ROLE op",
-        "CREATE FUNCTION pg_temp.steal() RETURNS boolean LANGUAGE sql
-         AS 'INSERT INTO public.stolen VALUES (current_user) RETURNING true'",
-        "DO $$
+/// Domains with the names of types of PostgreSQL in a schema; each runs `steal()` of that schema.
+fn namesakes(schema: &str) -> String {
+    format!(
+        "CREATE FUNCTION {schema}.steal() RETURNS boolean LANGUAGE sql
+         AS 'INSERT INTO public.stolen VALUES (current_user) RETURNING true';
+         DO $$
          DECLARE
              type text;
          BEGIN
-             FOREACH type IN ARRAY '{text,int4,timestamptz,tid,_text,name,jsonb}'::text[] LOOP
-                 EXECUTE format('CREATE DOMAIN pg_temp.%I AS pg_catalog.%1$I CHECK (pg_temp.steal())', type);
+             FOREACH type IN ARRAY '{{text,int4,timestamptz,tid,_text,name,jsonb}}'::text[] LOOP
+                 EXECUTE format('CREATE DOMAIN {schema}.%I AS pg_catalog.%1$I CHECK ({schema}.steal())', type);
              END LOOP;
-         END $$",
+         END $$"
+    )
+}
+
+#[test]
+fn no_statement_of_ours_finds_a_type_of_another_role_or_of_pg_temp() {
+    let (cluster, mut client) = database("namesakes");
+    // What the target's owner has written: others may create in that schema, and pg_temp would come first.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET search_path = 'public, pg_catalog' WHERE name = 't';
+             CREATE TABLE stolen AS SELECT ''::name AS by WITH NO DATA; GRANT ALL ON stolen TO PUBLIC;
+             CREATE TABLE audit_log (id int); ALTER TABLE audit_log OWNER TO app;
+             CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN INSERT INTO audit_log VALUES (OLD.id); RETURN NULL; END'; ALTER FUNCTION audit OWNER TO app;
+             CREATE TRIGGER audit AFTER DELETE ON job FOR EACH ROW EXECUTE FUNCTION audit();
+             SELECT backlog_cleanup_grant('app', 'operator'); SET ROLE evil",
+        )
+        .unwrap();
+    client.batch_execute(&namesakes("public")).unwrap();
+    client.batch_execute("RESET ROLE").unwrap();
+    let [mut operator, mut owner] = ["op", "app"].map(|role| {
+        let mut session = cluster.connect_to("namesakes");
+        session.batch_execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
+        session
+    });
+    let calls = [
         "SELECT * FROM backlog_cleanup_status('t')",
         "SELECT * FROM backlog_cleanup_failures('t')",
         "SELECT * FROM backlog_cleanup_doctor('t')",
         "SELECT backlog_cleanup_failed_generations('t', recipe_id => 'b')",
-        "CALL backlog_cleanup_run('t', batch_size => 7, max_rows => 50)",
-        "SELECT backlog_cleanup_emergency('t', 'a')",
-    ] {
-        operator.batch_execute(statement).unwrap();
-    }
+        "CALL backlog_cleanup_run('t', batch_size => 7, max_rows => 20)",
+        "SELECT backlog_cleanup_emergency('t', 'b')",
+    ];
+    calls.iter().for_each(|call| operator.batch_execute(call).unwrap_or_else(|failure| panic!("{call}: {failure:?}")));
+
+    // In the owner's own session its code may find temporary objects, behind all others.
+    operator.batch_execute(&namesakes("pg_temp")).unwrap();
+    assert_eq!(refused(operator.batch_execute(calls[0])).0, "42501");
+    owner.batch_execute(&namesakes("pg_temp")).unwrap();
+    owner.batch_execute("CREATE TEMP TABLE audit_log (id int)").unwrap();
+    calls.iter().for_each(|call| owner.batch_execute(call).unwrap_or_else(|failure| panic!("{call}: {failure:?}")));
+    owner.batch_execute("SELECT backlog_cleanup_emergency('t', 'a')").unwrap();
+
     assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 0);
+    assert_eq!(count(&mut client, "SELECT count(*) FROM audit_log"), 100);
     assert_eq!(client.query("SELECT by FROM stolen", &[]).unwrap().len(), 0);
 
     for path in ["pg_temp, public", "pg_temp_3, public", "public, pg_temp_3", "a b", ""] {
@@ -190,6 +215,23 @@ fn a_leaf_below_which_a_role_has_code_that_its_owner_does_not_trust_is_refused()
         // A role that could act as the owner anyway is trusted.
         client.batch_execute("GRANT victim TO evil; SELECT backlog_cleanup_emergency('t'); ROLLBACK").unwrap();
     }
+}
+
+#[test]
+fn whose_code_it_is_is_asked_as_of_now_in_a_transaction_with_an_old_snapshot() {
+    let (cluster, mut client) = database("as_of_now");
+    client
+        .batch_execute(
+            "CREATE FUNCTION chk(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+             ALTER TABLE job ADD CHECK (chk(state))",
+        )
+        .unwrap();
+    let mut operator = cluster.connect_to("as_of_now");
+    operator.batch_execute("SET ROLE op").unwrap();
+    operator.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").unwrap();
+    client.batch_execute("ALTER FUNCTION chk OWNER TO evil").unwrap();
+    let (sqlstate, _, _) = refused(operator.batch_execute("SELECT backlog_cleanup_emergency('t')"));
+    assert_eq!(sqlstate, "42501");
 }
 
 #[test]
