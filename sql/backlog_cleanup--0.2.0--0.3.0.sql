@@ -83,14 +83,19 @@ BEGIN
     SELECT c.oid::regclass, c.relowner::regrole INTO stranger, owner
     FROM jsonb_each_text(to_jsonb(NEW)) AS is_now
     LEFT JOIN jsonb_each_text(to_jsonb(OLD)) AS was USING (key)
-    JOIN pg_class c ON c.oid = CASE WHEN key LIKE '%\_table' THEN to_regclass(is_now.value) END
-    WHERE (is_now.value IS DISTINCT FROM was.value
+    CROSS JOIN LATERAL (VALUES (is_now.value), (CASE WHEN key <> 'generations_table' THEN was.value END)) AS named (name)
+    JOIN pg_class c ON c.oid = CASE WHEN key LIKE '%\_table' THEN to_regclass(named.name) END
+    WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
+      AND (is_now.value IS DISTINCT FROM was.value
            -- These two run as the owner of the target's table.
            OR key = 'generations_table'
-              AND (NEW.throttle_query, NEW.search_path) IS DISTINCT FROM (OLD.throttle_query, OLD.search_path))
-      AND NOT pg_has_role(c.relowner, 'USAGE');
+              AND (NEW.throttle_query, NEW.search_path) IS DISTINCT FROM (OLD.throttle_query, OLD.search_path)
+           OR key = 'ledger_table'
+              AND (NEW.account, NEW.account_column) IS DISTINCT FROM (OLD.account, OLD.account_column))
+      AND NOT pg_has_role(c.relowner, 'USAGE')
+    ORDER BY c.oid;
     IF FOUND THEN
-        RAISE EXCEPTION 'must be owner of table "%" to make target "%" use it', stranger, NEW.name
+        RAISE EXCEPTION 'must be owner of table "%" to change how target "%" uses it', stranger, NEW.name
             USING ERRCODE = 'insufficient_privilege',
                   HINT = format('a superuser or a member of role %s must do this', owner);
     END IF;
@@ -121,7 +126,8 @@ BEGIN
     IF NOT backlog_cleanup.restoring() THEN
         RETURN NEW;
     END IF;
-    PERFORM pg_advisory_xact_lock('backlog_cleanup.target'::regclass::oid::bigint);
+    -- Not an advisory lock, which anybody can hold.
+    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
     -- The policies that CREATE EXTENSION has made, and not those that the dump has brought.
     DELETE FROM backlog_cleanup.policy
     WHERE target = NEW.name AND xmin = (SELECT e.xmin FROM pg_extension e WHERE e.extname = 'backlog_cleanup');
@@ -142,6 +148,31 @@ COMMENT ON FUNCTION backlog_cleanup.give_way_to_dump IS
 CREATE TRIGGER give_way_to_dump BEFORE INSERT ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dump();
 COMMENT ON TRIGGER give_way_to_dump ON backlog_cleanup.target IS 'a restored target replaces the one of the same name';
+
+DROP FUNCTION backlog_cleanup.give_way_to_dumped_policy CASCADE;
+CREATE FUNCTION backlog_cleanup.give_way_to_dumped_policy() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT backlog_cleanup.restoring() THEN
+        RETURN NEW;
+    END IF;
+    -- Not an advisory lock, which anybody can hold.
+    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
+    PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
+    IF NOT FOUND THEN
+        INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
+    END IF;
+    DELETE FROM backlog_cleanup.policy
+    WHERE (target, recipe_id, failure_type) IS NOT DISTINCT FROM (NEW.target, NEW.recipe_id, NEW.failure_type);
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.give_way_to_dumped_policy IS
+    'makes way for the policies of a dump that is being restored';
+CREATE TRIGGER give_way_to_dumped_policy BEFORE INSERT ON backlog_cleanup.policy
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dumped_policy();
+COMMENT ON TRIGGER give_way_to_dumped_policy ON backlog_cleanup.policy IS 'a restored policy replaces the one of its kind';
 
 COMMENT ON FUNCTION backlog_cleanup_check IS
     'raises an error if a target names a table, a column or a time zone that cannot be used';

@@ -38,14 +38,19 @@ BEGIN
     SELECT c.oid::regclass, c.relowner::regrole INTO stranger, owner
     FROM jsonb_each_text(to_jsonb(NEW)) AS is_now
     LEFT JOIN jsonb_each_text(to_jsonb(OLD)) AS was USING (key)
-    JOIN pg_class c ON c.oid = CASE WHEN key LIKE '%\_table' THEN to_regclass(is_now.value) END
-    WHERE (is_now.value IS DISTINCT FROM was.value
+    CROSS JOIN LATERAL (VALUES (is_now.value), (CASE WHEN key <> 'generations_table' THEN was.value END)) AS named (name)
+    JOIN pg_class c ON c.oid = CASE WHEN key LIKE '%\_table' THEN to_regclass(named.name) END
+    WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
+      AND (is_now.value IS DISTINCT FROM was.value
            -- These two run as the owner of the target's table.
            OR key = 'generations_table'
-              AND (NEW.throttle_query, NEW.search_path) IS DISTINCT FROM (OLD.throttle_query, OLD.search_path))
-      AND NOT pg_has_role(c.relowner, 'USAGE');
+              AND (NEW.throttle_query, NEW.search_path) IS DISTINCT FROM (OLD.throttle_query, OLD.search_path)
+           OR key = 'ledger_table'
+              AND (NEW.account, NEW.account_column) IS DISTINCT FROM (OLD.account, OLD.account_column))
+      AND NOT pg_has_role(c.relowner, 'USAGE')
+    ORDER BY c.oid;
     IF FOUND THEN
-        RAISE EXCEPTION 'must be owner of table "%" to make target "%" use it', stranger, NEW.name
+        RAISE EXCEPTION 'must be owner of table "%" to change how target "%" uses it', stranger, NEW.name
             USING ERRCODE = 'insufficient_privilege',
                   HINT = format('a superuser or a member of role %s must do this', owner);
     END IF;

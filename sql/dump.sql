@@ -25,7 +25,8 @@ BEGIN
     IF NOT backlog_cleanup.restoring() THEN
         RETURN NEW;
     END IF;
-    PERFORM pg_advisory_xact_lock('backlog_cleanup.target'::regclass::oid::bigint);
+    -- Not an advisory lock, which anybody can hold.
+    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
     -- The policies that CREATE EXTENSION has made, and not those that the dump has brought.
     DELETE FROM backlog_cleanup.policy
     WHERE target = NEW.name AND xmin = (SELECT e.xmin FROM pg_extension e WHERE e.extname = 'backlog_cleanup');
@@ -54,7 +55,8 @@ BEGIN
     IF NOT backlog_cleanup.restoring() THEN
         RETURN NEW;
     END IF;
-    PERFORM pg_advisory_xact_lock('backlog_cleanup.target'::regclass::oid::bigint);
+    -- Not an advisory lock, which anybody can hold.
+    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
     PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
     IF NOT FOUND THEN
         INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);

@@ -1,5 +1,5 @@
 use crate::doctor::problem::{Problem, problems};
-use crate::doctor::used::{on_tables, tables};
+use crate::doctor::used::on_tables;
 use crate::postgres::error::Result;
 use crate::target::Target;
 
@@ -11,19 +11,28 @@ const ROW_SECURITY: &str = "
     ORDER BY 2";
 
 pub fn row_security(target: &Target) -> Result<Vec<Problem>> {
-    problems(&on_tables(ROW_SECURITY), &[tables(target).into()])
+    problems(&on_tables(ROW_SECURITY), &[target.tables().into()])
 }
 
 const OWNER: &str = "
-    SELECT 'warn', format('%s is owned by superuser \"%s\", so its triggers run with superuser privileges',
-                          used.oid::regclass, r.rolname),
-           format('ALTER TABLE %s OWNER TO role_name', used.oid::regclass)
+    SELECT 'warn',
+           format('%s is owned by superuser \"%s\", so its triggers run with superuser privileges%s', used.oid::regclass, r.rolname,
+                  CASE WHEN is_shipped THEN '; it is a part of PostgreSQL or of an extension, and must stay so' END),
+           CASE WHEN NOT is_shipped THEN format('ALTER TABLE %s OWNER TO role_name', used.oid::regclass) END
     FROM used JOIN pg_class c ON c.oid = used.oid JOIN pg_roles r ON r.oid = c.relowner
+    CROSS JOIN LATERAL (
+        SELECT c.oid < 16384 -- FirstNormalObjectId
+            OR EXISTS (SELECT FROM pg_depend
+                       WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+    ) made (is_shipped)
     WHERE r.rolsuper
     ORDER BY 2";
 
+/// Whether a superuser's triggers run. A table of a catalog or an extension says, for others, what superusers do: a new owner
+/// of `cron.job` could write a job of a superuser.
+
 pub fn owner(target: &Target) -> Result<Vec<Problem>> {
-    problems(&on_tables(OWNER), &[tables(target).into()])
+    problems(&on_tables(OWNER), &[target.tables().into()])
 }
 
 const PRIVILEGES: &str = "
@@ -33,8 +42,8 @@ const PRIVILEGES: &str = "
     JOIN pg_class c ON c.oid = needs.oid JOIN pg_roles r ON r.oid = c.relowner
     WHERE NOT has_table_privilege(r.oid, c.oid, needs.privilege)
     UNION
-    SELECT 'fail', format('owner \"%s\" of %s has no USAGE privilege on its schema', r.rolname, c.oid::regclass),
-           format('GRANT USAGE ON SCHEMA %s TO %I', c.relnamespace::regnamespace, r.rolname)
+    SELECT 'fail', format('owner \"%s\" of %s has no USAGE privilege on schema %I, whose owner has to decide about it', r.rolname,
+                          c.oid::regclass, c.relnamespace::regnamespace::name), NULL
     FROM unnest($1) AS needs (oid)
     JOIN pg_class c ON c.oid = needs.oid JOIN pg_roles r ON r.oid = c.relowner
     WHERE NOT has_schema_privilege(r.oid, c.relnamespace, 'USAGE')

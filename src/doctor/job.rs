@@ -45,18 +45,21 @@ const USER: &str = "
            CASE WHEN r.oid IS NULL THEN format('job %s runs as role \"%s\", which does not exist', j.jobid, j.username)
                 WHEN NOT r.rolcanlogin THEN format('job %s runs as role \"%s\", which may not log in', j.jobid, j.username)
                 ELSE format('job %s runs as role \"%s\", which may not run it', j.jobid, j.username) END,
-           CASE WHEN r.oid IS NULL THEN format('CREATE ROLE %I LOGIN', j.username)
-                WHEN NOT r.rolcanlogin THEN format('ALTER ROLE %I LOGIN', j.username)
-                ELSE format('SELECT %s.backlog_cleanup_grant(%L, ''operator'')', e.extnamespace::regnamespace, j.username)
-           END
+           format('SELECT cron.unschedule(%s)', j.jobid)
     FROM cron.job j
     JOIN pg_extension e ON e.extname = 'backlog_cleanup'
     JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'backlog_cleanup_failed_generations'
     LEFT JOIN pg_roles r ON r.rolname = j.username
     WHERE j.jobid = $1 AND (r.oid IS NULL OR NOT r.rolcanlogin OR NOT has_function_privilege(r.oid, p.oid, 'EXECUTE'))";
 
+/// Anybody could have registered the job: what mends it is a job of one's own, and not a right for its role.
 pub fn user(target: &str) -> Result<Vec<Problem>> {
-    of_job(target, USER)
+    let mut found = of_job(target, USER)?;
+    for problem in found.iter_mut().filter(|problem| problem.status == Status::Fail) {
+        let own = schedule::call_to_schedule(DEFAULT_SCHEDULE, false, target, &job_name(target))?;
+        problem.fix = problem.fix.take().map(|remove| format!("{remove}; {own}"));
+    }
+    Ok(found)
 }
 
 const RUNS: &str = "

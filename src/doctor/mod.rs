@@ -19,7 +19,7 @@ use pgrx::prelude::*;
 use crate::doctor::problem::{Problem, Status};
 use crate::postgres::error::Result;
 use crate::postgres::settings::{set_local, with_settings};
-use crate::postgres::subtransaction::{attempt, sqlstate};
+use crate::postgres::subtransaction::{briefly, sqlstate};
 use crate::target::Target;
 use crate::target::load::exists;
 
@@ -103,8 +103,8 @@ fn backlog_cleanup_doctor(
 
 /// Runs a check, and sums up its problems in one finding. An error counts as a problem.
 fn examine(check: &str, healthy: &str, work: impl FnOnce() -> Result<Vec<Problem>>) -> Finding {
-    let found = match attempt(|| work().map(Some)) {
-        Ok(found) => found.unwrap_or_default(),
+    let found = match briefly(work) {
+        Ok(found) => found,
         Err(caught) => match sqlstate(&caught) {
             PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN => caught.rethrow(),
             PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {

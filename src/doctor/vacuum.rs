@@ -43,6 +43,13 @@ const TRANSACTIONS: &str = "
            format('ROLLBACK PREPARED %L', gid)
     FROM pg_prepared_xacts
     WHERE prepared < clock_timestamp() - interval '1 hour'
+    UNION ALL
+    SELECT 'fail', format('prepared transaction %s of %I holds a target: no run on it can start', gid, owner),
+           format('ROLLBACK PREPARED %L', gid)
+    FROM pg_prepared_xacts
+    JOIN pg_locks ON virtualtransaction = format('-1/%s', transaction)
+    WHERE locktype = 'object' AND classid = 'backlog_cleanup.target'::regclass AND pg_prepared_xacts.database = current_database()
+    GROUP BY gid, owner
     ORDER BY 2";
 
 /// Finds transactions in any database that are old enough to keep removed rows on disk.

@@ -5,7 +5,7 @@ use crate::postgres::error::{Result, spi};
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::target::Target;
-use crate::target::steady::steady;
+use crate::target::steady::glance;
 
 /// Rows removed by the runs in the history, over all targets that share a ledger: by the ledger, and by the runs.
 pub struct Balance {
@@ -20,7 +20,7 @@ pub struct Balance {
 fn backlog_cleanup_books(
     target: default!(Option<&str>, "'generations'"),
 ) -> Result<TableIterator<'static, (name!(ledger, i64), name!(runs, i64), name!(difference, i64))>> {
-    let balance = steady(target, balance)?;
+    let balance = glance(target, balance)?;
     Ok(TableIterator::new(balance.map(|Balance { ledger, runs }| (ledger, runs, ledger - runs))))
 }
 

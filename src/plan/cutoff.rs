@@ -174,7 +174,7 @@ fn load(target: &Target, run_id: i64) -> Result<Cutoffs> {
     })?;
     // As the table's owner: the id type's input function may be any role's code.
     let parsed = format!(
-        "SELECT kept.id::{} FROM pg_catalog.unnest(ARRAY[{}]::text[]) WITH ORDINALITY kept (id, place) ORDER BY place",
+        "SELECT kept.id::{} FROM pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[]) WITH ORDINALITY kept (id, place) ORDER BY place",
         target.id.sql_type,
         ids.join(", ")
     );

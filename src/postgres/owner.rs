@@ -2,6 +2,7 @@ use std::panic::AssertUnwindSafe;
 
 use pgrx::prelude::*;
 
+use crate::postgres::discretion::discreetly;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::session::Session;
 use crate::postgres::settings::{set_local, with_settings};
@@ -42,7 +43,7 @@ fn protected<T>(
 }
 
 fn switched<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    acting_as(table.owner, &table.search_path, || table.hold().and_then(|()| work()))
+    discreetly(table.owner, || acting_as(table.owner, &table.search_path, || table.hold().and_then(|()| work())))
 }
 
 /// Whether code of `owner` already runs in the owner's session, or inside `as_owner_of`.

@@ -26,11 +26,14 @@ pub struct Table {
     columns: OnceLock<HashMap<String, Column>>,
 }
 
-/// A column of a table: its quoted name, and its type as SQL, qualified if it is not in `pg_catalog`.
+/// A column of a table; its name is quoted.
 #[derive(Clone)]
 pub struct Column {
     pub name: String,
+    /// Its type as SQL, qualified: the same in every search path.
     pub sql_type: String,
+    /// Its type as people write it.
+    pub type_name: String,
     /// Its `attnum` in the table.
     pub number: i16,
     pub type_oid: pg_sys::Oid,
@@ -140,16 +143,20 @@ impl Table {
     }
 
     fn read_columns(&self) -> Result<HashMap<String, Column>> {
-        // The typmod -1 stands for any length: 'character' without one would be character(1) and cut values off.
+        // A type by its own name has any length; `character` would be character(1) and cut values off.
         const COLUMNS: &str = "
-            SELECT attname::pg_catalog.text, pg_catalog.format_type(atttypid, -1), attnum, atttypid, attcollation
+            SELECT attname::pg_catalog.text, pg_catalog.format('%I.%I', nspname, typname), attnum, atttypid, attcollation,
+                   pg_catalog.format_type(atttypid, -1)
             FROM pg_catalog.pg_attribute
+            JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) atttypid
+            JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) typnamespace
             WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped";
         let columns = rows_now(COLUMNS, &[self.oid.into()], |row| {
             let name: String = row.get(1)?.unwrap_or_default();
             let column = Column {
                 name: quote(&name),
                 sql_type: row.get(2)?.unwrap_or_default(),
+                type_name: row.get(6)?.unwrap_or_default(),
                 number: row.get(3)?.unwrap_or_default(),
                 type_oid: row.get(4)?.unwrap_or(pg_sys::InvalidOid),
                 collation: row.get(5)?.unwrap_or(pg_sys::InvalidOid),
@@ -174,11 +181,11 @@ unsafe fn text(name: *const core::ffi::c_char) -> String {
 
 impl Column {
     pub fn is_integer(&self) -> bool {
-        matches!(self.sql_type.as_str(), "smallint" | "integer" | "bigint")
+        matches!(self.type_oid, pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID)
     }
 
     pub fn is_number(&self) -> bool {
-        self.is_integer() || matches!(self.sql_type.as_str(), "numeric" | "real" | "double precision")
+        self.is_integer() || matches!(self.type_oid, pg_sys::NUMERICOID | pg_sys::FLOAT4OID | pg_sys::FLOAT8OID)
     }
 
     /// Whether its type has an order (a default btree operator class).

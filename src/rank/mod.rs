@@ -145,13 +145,13 @@ fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&R
                 set_local(&format!("enable_{path}"), "off");
             }
             set_local("max_parallel_workers_per_gather", "0");
-            Ok(stream_index(&statement("NULL::tid"), &mut each))
+            Ok(stream_index(&statement("NULL::pg_catalog.tid"), &mut each))
         })?;
     if is_read {
         return Ok(());
     }
     leaf.reading_as_owner(rules.target, || {
         leaf.expect_most_rows();
-        stream(&statement(if leaf.reach == Reach::Position { "g.ctid" } else { "NULL::tid" }), each)
+        stream(&statement(if leaf.reach == Reach::Position { "g.ctid" } else { "NULL::pg_catalog.tid" }), each)
     })
 }

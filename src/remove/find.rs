@@ -51,7 +51,7 @@ pub fn find(rules: &Rules, leaf: &Leaf, place: Place, limit: usize, tally: &mut 
 fn statement(rules: &Rules, leaf: &Leaf, place: &Place) -> String {
     let place = match place {
         Place::Blocks { after: (block, offset), end } => format!(
-            "g.ctid OPERATOR(pg_catalog.>) '({block},{offset})'::tid AND g.ctid OPERATOR(pg_catalog.<) '({end},0)'::tid
+            "g.ctid OPERATOR(pg_catalog.>) '({block},{offset})'::pg_catalog.tid AND g.ctid OPERATOR(pg_catalog.<) '({end},0)'::pg_catalog.tid
              AND ({}) IS TRUE",
             rules.condition()
         ),

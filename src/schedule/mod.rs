@@ -5,13 +5,14 @@ mod pg_cron;
 mod statement;
 
 use pgrx::prelude::*;
-use pgrx::spi::quote_literal;
+use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::extension;
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::{read_one, refuse_read_only};
 use crate::schedule::pg_cron::{
-    job_named, may_use_pg_cron, not_a_schedule, register, warn_of_pause, warn_of_time_zone,
+    job_of_another, job_of_caller, may_use_pg_cron, not_a_schedule, register, warn_of_another, warn_of_pause,
+    warn_of_time_zone,
 };
 use crate::schedule::statement::{call, command, pg_cron_is_absent};
 use crate::target::load::exists;
@@ -45,22 +46,14 @@ fn backlog_cleanup_schedule(
         return Err(not_a_schedule(schedule, &call("schedule('0 2 * * *')")?));
     }
     warn_of_time_zone()?;
-    let job = match job_named(job_name)? {
-        // Another role's job: pg_cron lets a superuser change it.
-        Some(job) if !job.is_callers => {
-            let change = "SELECT cron.alter_job($1, schedule => $2, command => $3)";
-            register(schedule, || {
-                Spi::run_with_args(change, &[job.id.into(), schedule.into(), command.as_str().into()])
-            })?;
-            Some(job.id)
-        }
-        _ => register(schedule, || {
-            Spi::get_one_with_args::<i64>(
-                "SELECT cron.schedule($1, $2, $3)",
-                &[job_name.into(), schedule.into(), command.as_str().into()],
-            )
-        })?,
-    };
+    job_of_caller(job_name)?;
+    let job = register(schedule, || {
+        Spi::get_one_with_args::<i64>(
+            "SELECT cron.schedule($1, $2, $3)",
+            &[job_name.into(), schedule.into(), command.as_str().into()],
+        )
+    })?;
+    warn_of_another(job_name)?;
     let job = job.unwrap_or_default();
     warn_of_pause(job, job_name)?;
     Ok(job)
@@ -76,10 +69,15 @@ fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup
     }
     refuse_read_only("remove a job")?;
     may_use_pg_cron()?;
-    let Some(job) = job_named(job_name)? else {
-        return Ok(false);
+    let Some(job) = job_of_caller(job_name)? else {
+        let Some((_, role)) = job_of_another(job_name)? else { return Ok(false) };
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("job \"{job_name}\" belongs to role \"{role}\""),
+            format!("SET ROLE {}", quote_identifier(role)),
+        ));
     };
-    Spi::get_one_with_args::<bool>("SELECT cron.unschedule($1)", &[job.id.into()])
+    Spi::get_one_with_args::<bool>("SELECT cron.unschedule($1)", &[job.into()])
         .map(|removed| removed == Some(true))
         .map_err(spi)
 }
@@ -92,14 +90,15 @@ pub fn job_of(target: &str) -> Result<serde_json::Value> {
     let commands = vec![command(target, false)?, command(target, true)?];
     let job = extension::as_owner(|| {
         read_one::<pgrx::JsonB>(
-            "SELECT pg_catalog.jsonb_build_object('jobId', jobid, 'jobName', jobname, 'schedule', schedule,
-                                                  'command', command, 'username', username, 'active', active,
-                                                  'timeZone', COALESCE(pg_catalog.current_setting('cron.timezone', true),
-                                                                       'GMT'))
+            "SELECT jsonb_build_object('jobId', jobid, 'jobName', jobname, 'schedule', schedule, 'command', command,
+                                       'username', username, 'active', active,
+                                       'timeZone', coalesce(current_setting('cron.timezone', true), 'GMT'))
              FROM cron.job
-             WHERE command OPERATOR(pg_catalog.=) ANY ($1)
-               AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text
-             ORDER BY jobid",
+             JOIN pg_extension e ON e.extname = 'backlog_cleanup'
+             JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'backlog_cleanup_failed_generations'
+             LEFT JOIN pg_roles r ON r.rolname = username
+             WHERE command = ANY ($1) AND database = current_database()
+             ORDER BY (r.rolcanlogin AND has_function_privilege(r.oid, p.oid, 'EXECUTE')) IS TRUE DESC, active DESC, jobid",
             &[commands.into()],
         )
     })?;

@@ -8,56 +8,42 @@ use crate::postgres::read::read_one;
 use crate::schedule::home::{database, setting};
 use crate::schedule::statement::call;
 
-pub struct Job {
-    pub id: i64,
-    pub is_callers: bool,
-}
-
-/// The job of that name in this database. Errors: 42501 (another role's job, and the caller is no superuser), 42710 (a job of
-/// another database has the name).
-pub fn job_named(job_name: &str) -> Result<Option<Job>> {
+/// The caller's job of that name in this database: pg_cron tells jobs apart by name and role. Errors: 42710 (it is there, for
+/// another database).
+pub fn job_of_caller(job_name: &str) -> Result<Option<i64>> {
     let caller = read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[])?;
-    let jobs = extension::as_owner(|| {
+    let job = extension::as_owner(|| {
         Spi::connect(|client| {
-            client
-                .select(
-                    "SELECT jobid, username, database FROM cron.job
-                     WHERE jobname::pg_catalog.text OPERATOR(pg_catalog.=) $1
-                     ORDER BY username OPERATOR(pg_catalog.=) $2 DESC, jobid",
-                    None,
-                    &[job_name.into(), caller.clone().into()],
-                )?
-                .map(|row| Ok((row.get::<i64>(1)?, row.get::<String>(2)?, row.get::<String>(3)?)))
-                .collect::<spi::Result<Vec<_>>>()
+            let job = "SELECT jobid, database FROM cron.job WHERE jobname::text = $1 AND username = $2";
+            let rows = client.select(job, Some(1), &[job_name.into(), caller.into()])?;
+            if rows.is_empty() { Ok((None, None)) } else { rows.first().get_two::<i64, String>() }
         })
         .map_err(spi)
     })?;
     let here = database()?;
-    // SAFETY: only reads who the caller is.
-    let is_superuser = unsafe { pg_sys::superuser() };
-    for (id, username, database) in jobs {
-        let is_callers = username == caller;
-        match (id, database) {
-            (Some(_), Some(database)) if database == here && !is_callers && !is_superuser => {
-                let owner = username.unwrap_or_default();
-                return Err(error(
-                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                    format!("job \"{job_name}\" belongs to role \"{owner}\""),
-                    format!("SET ROLE {}", quote_identifier(owner)),
-                ));
-            }
-            (Some(id), Some(database)) if database == here => return Ok(Some(Job { id, is_callers })),
-            (Some(_), Some(database)) if is_callers => {
-                return Err(error(
-                    PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
-                    format!("job \"{job_name}\" exists already, for database \"{database}\""),
-                    call(&format!("schedule(job_name => {})", quote_literal(format!("{job_name}-{here}"))))?,
-                ));
-            }
-            _ => {}
-        }
+    match job {
+        (Some(_), Some(database)) if database != here => Err(error(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            format!("job \"{job_name}\" exists already, for database \"{database}\""),
+            call(&format!("schedule(job_name => {})", quote_literal(format!("{job_name}-{here}"))))?,
+        )),
+        (job, _) => Ok(job),
     }
-    Ok(None)
+}
+
+/// A job of that name that another role has in this database: its id and that role.
+pub fn job_of_another(job_name: &str) -> Result<Option<(i64, String)>> {
+    let caller = read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[])?;
+    extension::as_owner(|| {
+        Spi::connect(|client| {
+            let job = "SELECT jobid, username FROM cron.job
+                       WHERE jobname::text = $1 AND username <> $2 AND database = current_database() ORDER BY jobid";
+            let rows = client.select(job, Some(1), &[job_name.into(), caller.into()])?;
+            if rows.is_empty() { Ok((None, None)) } else { rows.first().get_two::<i64, String>() }
+        })
+        .map_err(spi)
+    })
+    .map(|(job, role)| job.zip(role))
 }
 
 /// Calls pg_cron. If it rejects the schedule, the error gets a hint with a valid one.
@@ -114,7 +100,18 @@ pub fn warn_of_pause(job: i64, job_name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Warns if pg_cron (1.5 and later) reads schedules in another time zone than UTC.
+/// Says so where another role has a job of that name, too: both run.
+pub fn warn_of_another(job_name: &str) -> Result<()> {
+    if let Some((job, role)) = job_of_another(job_name)? {
+        let message = format!("role \"{role}\" has a job \"{job_name}\", too");
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup")
+            .set_hint(format!("SELECT * FROM cron.job WHERE jobid = {job}"))
+            .report(PgLogLevel::WARNING);
+    }
+    Ok(())
+}
+
+/// Says so where pg_cron (1.5 and later) reads schedules in another time zone than UTC.
 pub fn warn_of_time_zone() -> Result<()> {
     if let Some(zone) = setting("cron.timezone")?.filter(|zone| !matches!(zone.as_str(), "" | "GMT" | "UTC")) {
         ereport!(

@@ -7,7 +7,7 @@ use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::read_one;
 use crate::target::Target;
 use crate::target::leaf::Leaf;
-use crate::target::steady::{Lock, steady_leaves};
+use crate::target::steady::glance_leaves;
 
 const TYPES_HINT: &str = "SELECT * FROM backlog_cleanup_failures(types => 8)";
 
@@ -35,7 +35,7 @@ fn backlog_cleanup_failures(
         let message = "argument \"types\" must not be negative".into();
         error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, TYPES_HINT.into())
     })?;
-    let counted = steady_leaves(target, Lock::Read, |target, leaves| count(target, leaves, since))?;
+    let counted = glance_leaves(target, |target, leaves| count(target, leaves, since))?;
     Ok(TableIterator::new(bounded(counted, types)))
 }
 

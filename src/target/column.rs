@@ -34,11 +34,11 @@ impl Column {
     /// role. Errors: 22P02, 42804.
     pub fn accepts(&self, value: &str, table: &Table) -> Result<()> {
         let unreadable = || {
-            let message = format!("\"{value}\" cannot be read as {}, the type of column {}", self.sql_type, self.name);
+            let message = format!("\"{value}\" cannot be read as {}, the type of column {}", self.type_name, self.name);
             let hint = format!("SELECT DISTINCT {} FROM {}", self.name, table.name);
             Err(error(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, message, hint))
         };
-        let (literal, sql_type) = (self.literal(value), &self.sql_type);
+        let (literal, type_name) = (self.literal(value), &self.type_name);
         let compare = format!("SELECT {literal} OPERATOR(pg_catalog.=) {literal}");
         PgTryBuilder::new(AssertUnwindSafe(|| read_one::<bool>(&compare, &[]).map(drop)))
             .catch_when(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, move |_| unreadable())
@@ -47,7 +47,7 @@ impl Column {
             .catch_when(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, move |_| unreadable())
             .catch_when(PgSqlErrorCode::ERRCODE_CHECK_VIOLATION, move |_| unreadable())
             .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, move |_| {
-                let message = format!("column {} has type {sql_type}, which has no equality", self.name);
+                let message = format!("column {} has type {type_name}, which has no equality", self.name);
                 let hint = "SELECT * FROM backlog_cleanup.target".into();
                 Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, hint))
             })

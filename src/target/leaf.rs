@@ -27,8 +27,8 @@ impl Leaf {
     fn of(oid: pg_sys::Oid, target: &Target) -> Result<Option<Leaf>> {
         let Some(mut table) = Table::of(oid)? else { return Ok(None) };
         is_not_distributed(&table)?;
-        if let Some(search_path) = target.search_path.as_ref().filter(|_| table.owner == target.table.owner) {
-            table.search_path = search_path.clone();
+        if target.search_path.is_some() && table.owner == target.table.owner {
+            table.search_path = target.table.search_path.clone();
         }
         let reach = if table.is_foreign() { Reach::Key } else { Reach::Position };
         Ok(Some(Leaf { table, reach, pages: 0, is_stale: false }))

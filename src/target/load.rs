@@ -3,9 +3,10 @@ use pgrx::prelude::*;
 use crate::extension;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::now::one_now;
+use crate::postgres::search_path::with_temporary_last;
 use crate::postgres::table::{Column, Table};
 use crate::target::leaf::is_not_distributed;
-use crate::target::{Ledger, RecipeTable, Target, TargetRow, Users};
+use crate::target::{Ledger, RecipeTable, Target, TargetRow, Users, trust};
 
 impl Target {
     /// Reads the row `name` and checks what it names.
@@ -28,11 +29,17 @@ impl Target {
         }
         is_not_distributed(&table)?;
         if let Some(search_path) = &row.search_path {
-            table.search_path = search_path.clone();
+            table.search_path = with_temporary_last(search_path).ok_or_else(|| {
+                error(
+                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    format!("search path \"{search_path}\" is not a list of schemas with pg_temp at its end"),
+                    row.set("search_path", "'schema, pg_temp'"),
+                )
+            })?;
         }
         let failed_at = row.failed_at(&table)?;
         let id = row.id(&table)?;
-        Ok(Target {
+        let target = Target {
             account_column: row.column(&table, "account_column", &row.account_column)?,
             recipe: row.column(&table, "recipe_column", &row.recipe_column)?,
             status: row.column(&table, "status_column", &row.status_column)?,
@@ -44,7 +51,9 @@ impl Target {
             failed_at,
             table,
             row,
-        })
+        };
+        trust::check(&target.tables())?;
+        Ok(target)
     }
 }
 
@@ -100,7 +109,7 @@ impl TargetRow {
         if matches!(column.type_oid, pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID) {
             return Ok(column);
         }
-        let message = format!("column \"{}\" of {} has type {}", self.failed_at_column, table.name, column.sql_type);
+        let message = format!("column \"{}\" of {} has type {}", self.failed_at_column, table.name, column.type_name);
         let hint = self.set("failed_at_column", "'a timestamp or timestamptz column'");
         Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, hint))
     }
@@ -110,8 +119,10 @@ impl TargetRow {
         if column.is_ordered() {
             return Ok(column);
         }
-        let message =
-            format!("column \"{}\" of {} has type {}, which has no order", self.id_column, table.name, column.sql_type);
+        let message = format!(
+            "column \"{}\" of {} has type {}, which has no order",
+            self.id_column, table.name, column.type_name
+        );
         Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, self.set("id_column", "'column'")))
     }
 

@@ -8,6 +8,7 @@ pub mod reading;
 pub mod recipes;
 pub mod steady;
 pub mod time;
+pub mod trust;
 
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
@@ -136,6 +137,17 @@ impl Target {
             (failed_at, &self.failed_at),
             (failure_type, &self.failure_type),
         ]
+    }
+
+    /// All tables that it names.
+    pub fn tables(&self) -> Vec<pg_sys::Oid> {
+        let Target { table, users, recipes, ledger, .. } = self;
+        let others = [
+            users.as_ref().map(|users| users.table.oid),
+            recipes.as_ref().map(|recipes| recipes.table.oid),
+            ledger.as_ref().map(|ledger| ledger.table.oid),
+        ];
+        std::iter::once(table.oid).chain(others.into_iter().flatten()).collect()
     }
 
     /// Errors: 42704 (the account is not among the users).

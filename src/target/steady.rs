@@ -5,6 +5,7 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::settings::{set_local, with_settings};
+use crate::postgres::subtransaction::look;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, leaves};
 use crate::target::load::table;
@@ -80,4 +81,14 @@ fn hold<T>(
         })
         .execute()
     })
+}
+
+/// The same for `work` that only reads, and keeps no lock: the caller may not have the right to lock the tables.
+pub fn glance<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
+    look(|| steady(name, work))
+}
+
+/// The same with the leaves.
+pub fn glance_leaves<T>(name: Option<&str>, work: impl FnOnce(&Target, &[Leaf]) -> Result<T>) -> Result<T> {
+    look(|| steady_leaves(name, Lock::Read, work))
 }

@@ -1,3 +1,4 @@
+use pgrx::pg_sys;
 use pgrx::spi::quote_literal;
 
 use crate::postgres::table::Column;
@@ -12,7 +13,7 @@ impl Target {
     /// An instant (`timestamptz` as text) as a constant of the failed-at column's type. Every time before the constant is
     /// before the instant.
     pub fn as_failed_at(&self, instant: &str) -> String {
-        let instant = format!("timestamptz {}", quote_literal(instant));
+        let instant = format!("pg_catalog.timestamptz {}", quote_literal(instant));
         let local = self.in_time_zone(&self.failed_at, &instant);
         if local == instant {
             return instant;
@@ -39,8 +40,8 @@ impl Target {
 
     /// Converts between `timestamptz` and the type of `column`, either way.
     pub fn in_time_zone(&self, column: &Column, expression: &str) -> String {
-        match column.sql_type.as_str() {
-            "timestamp without time zone" => {
+        match column.type_oid {
+            pg_sys::TIMESTAMPOID => {
                 format!("pg_catalog.timezone({}, {expression})", quote_literal(&self.time_zone))
             }
             _ => expression.to_owned(),
