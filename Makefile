@@ -41,11 +41,13 @@ lint: setup ## formatting, clippy, storeys and the install script; warnings are 
 release: setup ## freeze this version's install script in sql/released, to be committed and tagged v<version>
 	scripts/release freeze
 
-test: install ## run every test, or those that a name finds (ONLY)
+test: setup ## run every test, or those that a name finds (ONLY)
 ifdef ONLY
 	@scripts/test-only "$(ONLY)"
 else
-	cargo test --release --workspace --no-fail-fast $(FEATURES)
+	scripts/pg-test
+	@$(MAKE) --no-print-directory install
+	cargo test --release --workspace --exclude backlog_cleanup --no-fail-fast
 	scripts/regress
 	scripts/schemathesis
 endif

@@ -8,7 +8,7 @@ COMMENT ON COLUMN backlog_cleanup.run_cutoff.removable IS 'how many of its faile
 
 DROP PROCEDURE backlog_cleanup_run;
 DROP FUNCTION backlog_cleanup.start_run;
-CREATE FUNCTION backlog_cleanup.start_run(arguments jsonb) RETURNS bigint
+CREATE FUNCTION backlog_cleanup.start_run(arguments json) RETURNS bigint
     LANGUAGE c AS 'MODULE_PATHNAME', 'start_batched_run_wrapper';
 -- It has no SET clause and is no SECURITY DEFINER, since neither could commit.
 CREATE PROCEDURE backlog_cleanup_run(
@@ -28,9 +28,9 @@ DECLARE
     run     bigint;
     seconds double precision := double precision '0';
 BEGIN
-    -- An error here, and not after the first batch, where nothing can be committed.
+    -- If the caller cannot commit, fails here and not after the first batch.
     CALL backlog_cleanup.commit_and_wait(seconds);
-    run := backlog_cleanup.start_run(pg_catalog.jsonb_build_object(
+    run := backlog_cleanup.start_run(pg_catalog.json_build_object(
         'target', target, 'mode', mode, 'batch_size', batch_size, 'pause', pause, 'max_duration', max_duration,
         'max_rows', max_rows, 'workers', workers, 'recipe_id', recipe_id, 'failure_type', failure_type, 'force', force));
     LOOP
@@ -41,10 +41,9 @@ BEGIN
     report := backlog_cleanup.finish_run(run);
 END
 $$;
-COMMENT ON PROCEDURE backlog_cleanup_run IS
-    'removes what a regular or an emergency run removes, in batches, with a commit after each';
+COMMENT ON PROCEDURE backlog_cleanup_run IS 'does a regular or an emergency run in batches, with a commit after each';
 COMMENT ON FUNCTION backlog_cleanup.start_run IS
-    'a part of backlog_cleanup_run: holds the target, fixes the cutoffs, divides the work; returns the run''s id';
+    'a part of backlog_cleanup_run: locks the target, fixes the cutoffs, divides the work; returns the run''s id';
 
 DROP FUNCTION backlog_cleanup.remember_namer CASCADE;
 CREATE FUNCTION backlog_cleanup.remember_namer() RETURNS trigger LANGUAGE plpgsql
@@ -67,7 +66,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION backlog_cleanup.remember_namer IS
-    'remembers who makes a target use tables, a search path or a throttle query';
+    'remembers the role that makes a target use tables, a search path or a throttle query';
 CREATE TRIGGER remember_namer BEFORE INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.remember_namer();
 COMMENT ON TRIGGER remember_namer ON backlog_cleanup.target IS 'a target uses only tables of the role that named them';
@@ -80,18 +79,23 @@ DECLARE
     stranger regclass;
     owner    regrole;
 BEGIN
-    -- A role that names a table lets runs remove its rows, read it and write to it as its owner.
+    -- To name a table is to let runs read it, write to it and remove its rows as its owner.
     SELECT c.oid::regclass, c.relowner::regrole INTO stranger, owner
     FROM jsonb_each_text(to_jsonb(NEW)) AS is_now
     LEFT JOIN jsonb_each_text(to_jsonb(OLD)) AS was USING (key)
-    JOIN pg_class c ON c.oid = CASE WHEN key LIKE '%\_table' THEN to_regclass(is_now.value) END
-    WHERE (is_now.value IS DISTINCT FROM was.value
+    CROSS JOIN LATERAL (VALUES (is_now.value), (CASE WHEN key <> 'generations_table' THEN was.value END)) AS named (name)
+    JOIN pg_class c ON c.oid = CASE WHEN key LIKE '%\_table' THEN to_regclass(named.name) END
+    WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
+      AND (is_now.value IS DISTINCT FROM was.value
            -- These two run as the owner of the target's table.
            OR key = 'generations_table'
-              AND (NEW.throttle_query, NEW.search_path) IS DISTINCT FROM (OLD.throttle_query, OLD.search_path))
-      AND NOT pg_has_role(c.relowner, 'USAGE');
+              AND (NEW.throttle_query, NEW.search_path) IS DISTINCT FROM (OLD.throttle_query, OLD.search_path)
+           OR key = 'ledger_table'
+              AND (NEW.account, NEW.account_column) IS DISTINCT FROM (OLD.account, OLD.account_column))
+      AND NOT pg_has_role(c.relowner, 'USAGE')
+    ORDER BY c.oid;
     IF FOUND THEN
-        RAISE EXCEPTION 'must be owner of table "%" to make target "%" use it', stranger, NEW.name
+        RAISE EXCEPTION 'must be owner of table "%" to change how target "%" uses it', stranger, NEW.name
             USING ERRCODE = 'insufficient_privilege',
                   HINT = format('a superuser or a member of role %s must do this', owner);
     END IF;
@@ -106,11 +110,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION backlog_cleanup.check_target IS
-    'checks a written target and whose tables it names, and gives a new one the default policy';
+    'checks a written target and the right to use its tables, and gives a new target the default policy';
 CREATE TRIGGER check_target AFTER INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_target();
 COMMENT ON TRIGGER check_target ON backlog_cleanup.target IS
-    'refuses a table, a column or a time zone that is not there, and tables of others';
+    'refuses a table, a column or a time zone that does not exist, and tables of other roles';
 
 DROP FUNCTION backlog_cleanup.give_way_to_dump CASCADE;
 CREATE FUNCTION backlog_cleanup.give_way_to_dump() RETURNS trigger LANGUAGE plpgsql
@@ -122,7 +126,8 @@ BEGIN
     IF NOT backlog_cleanup.restoring() THEN
         RETURN NEW;
     END IF;
-    PERFORM pg_advisory_xact_lock('backlog_cleanup.target'::regclass::oid::bigint);
+    -- Not an advisory lock, which anybody can hold.
+    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
     -- The policies that CREATE EXTENSION has made, and not those that the dump has brought.
     DELETE FROM backlog_cleanup.policy
     WHERE target = NEW.name AND xmin = (SELECT e.xmin FROM pg_extension e WHERE e.extname = 'backlog_cleanup');
@@ -138,16 +143,143 @@ BEGIN
     RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.give_way_to_dump IS 'makes way for the targets of a dump that is being restored';
+COMMENT ON FUNCTION backlog_cleanup.give_way_to_dump IS
+    'replaces an existing target by the one of a dump that is being restored';
 CREATE TRIGGER give_way_to_dump BEFORE INSERT ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dump();
-COMMENT ON TRIGGER give_way_to_dump ON backlog_cleanup.target IS 'a restored target replaces the one of that name';
+COMMENT ON TRIGGER give_way_to_dump ON backlog_cleanup.target IS 'a restored target replaces the one of the same name';
+
+DROP FUNCTION backlog_cleanup.give_way_to_dumped_policy CASCADE;
+CREATE FUNCTION backlog_cleanup.give_way_to_dumped_policy() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT backlog_cleanup.restoring() THEN
+        RETURN NEW;
+    END IF;
+    -- Not an advisory lock, which anybody can hold.
+    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
+    PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
+    IF NOT FOUND THEN
+        INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
+    END IF;
+    DELETE FROM backlog_cleanup.policy
+    WHERE (target, recipe_id, failure_type) IS NOT DISTINCT FROM (NEW.target, NEW.recipe_id, NEW.failure_type);
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.give_way_to_dumped_policy IS
+    'makes way for the policies of a dump that is being restored';
+CREATE TRIGGER give_way_to_dumped_policy BEFORE INSERT ON backlog_cleanup.policy
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dumped_policy();
+COMMENT ON TRIGGER give_way_to_dumped_policy ON backlog_cleanup.policy IS 'a restored policy replaces the one of its kind';
 
 COMMENT ON FUNCTION backlog_cleanup_check IS
-    'an error if a target names a table, a column or a time zone that cannot be used';
+    'raises an error if a target names a table, a column or a time zone that cannot be used';
 
--- A function of one of our names that is not ours could be called in its place, by the nightly job too: whatever its
--- arguments, it is refused.
+COMMENT ON COLUMN backlog_cleanup.target.name IS 'the target''s name in functions and policies';
+COMMENT ON COLUMN backlog_cleanup.target.ledger_table IS
+    'the table that gets a row of type backlog_cleanup per run or batch, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.account_column IS 'the account that the row belongs to';
+COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS
+    'the recipe: the group whose newest failures are kept; NULL is a group of its own';
+COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'the failure type';
+COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed';
+COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending';
+COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing';
+COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
+COMMENT ON COLUMN backlog_cleanup.target.search_path IS
+    'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';
+COMMENT ON COLUMN backlog_cleanup.target.lock_timeout IS 'how long a run waits for a lock; 0 is without limit';
+COMMENT ON COLUMN backlog_cleanup.target.max_share IS
+    'refuses a regular run that would remove more than this percentage of the failed rows; 100 is off';
+COMMENT ON COLUMN backlog_cleanup.target.max_rows_per_run IS
+    'refuses a regular run that would remove more rows than this; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.target.max_replica_lag IS
+    'a batched run waits while a streaming standby replays later than this; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.target.max_transaction_age IS
+    'a batched run waits while a transaction with a snapshot is older than this: vacuum could not reclaim the removed rows; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.target.max_wal_rate IS
+    'a batched run waits while the server has written more bytes of WAL per second than this since the last batch; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.target.throttle_query IS
+    'a query that returns a reason for a batched run to wait, or NULL; it runs as the table''s owner';
+COMMENT ON COLUMN backlog_cleanup.target.named_by IS
+    'the role that made the target use its tables, and that must still be their owner; NULL is a superuser; set by a trigger';
+COMMENT ON TABLE backlog_cleanup.policy IS
+    'which failed rows are removable; the row with NULL recipe_id and failure_type is the default policy';
+COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that started it';
+COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were expired; NULL in an emergency run';
+COMMENT ON COLUMN backlog_cleanup.run.total_failed IS
+    'failed rows before the run; in an emergency run, only those that it was to remove';
+COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows that a batched run skipped because other sessions had locked them';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back IS
+    'rows whose deletion in a batched run was prevented by a trigger, a rule or a foreign key';
+COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
+    'rows per batch; NULL for a run in one transaction, as are pause, max_duration, max_rows and workers';
+COMMENT ON COLUMN backlog_cleanup.run.finished_at IS
+    'when it finished; for an interrupted run, when its last batch did; NULL while it is running';
+COMMENT ON TABLE backlog_cleanup.run_cutoff IS
+    'running regular runs: per recipe, the oldest expired row that stays; older ones are removed';
+COMMENT ON COLUMN backlog_cleanup.run_cutoff.failed_at IS
+    'failed-at of that row, as the column has it (timestamptz in UTC); NULL if no row of the recipe goes';
+COMMENT ON TABLE backlog_cleanup.run_part IS
+    'running runs: what is left to do; a part is a range of blocks, a list of positions, or the recipes of a leaf table';
+COMMENT ON COLUMN backlog_cleanup.run_part.filenode IS
+    'its filenode: if it has changed, the table was rewritten and positions mean other rows; NULL if it has none';
+COMMENT ON COLUMN backlog_cleanup.run_part.steps_done IS 'how many of them are done';
+COMMENT ON COLUMN backlog_cleanup.run_part.next_offset IS 'rows of the next block up to this offset are done';
+COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS
+    'how many times in a row a batch was rolled back, by a deadlock or the like';
+COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
+    'the WAL position when the positions were read; on a page that is older they still mean the same rows';
+COMMENT ON FUNCTION backlog_cleanup.forget_run IS 'removes the rows of a run that is deleted from the history';
+COMMENT ON FUNCTION backlog_cleanup.finish_run IS
+    'a part of backlog_cleanup_run: sums up the batches and releases the target; returns the report';
+COMMENT ON VIEW backlog_cleanup.progress IS 'batched runs that are running or were interrupted';
+COMMENT ON COLUMN backlog_cleanup.progress.state IS
+    'running; interrupted if its process has ended (not detectable on a standby)';
+COMMENT ON COLUMN backlog_cleanup.progress.skipped IS 'rows skipped so far because other sessions had locked them';
+COMMENT ON COLUMN backlog_cleanup.progress.kept_back IS
+    'rows so far whose deletion was prevented by a trigger, a rule or a foreign key';
+COMMENT ON COLUMN backlog_cleanup.progress.share_done IS 'share of the work that is done, from 0 to 1';
+COMMENT ON COLUMN backlog_cleanup.progress.time_left IS 'estimated at this rate; NULL before the first batch';
+COMMENT ON FUNCTION backlog_cleanup.duration_bound IS
+    'the lowest bound, in seconds, of the histogram of durations that is at least this duration';
+COMMENT ON TABLE backlog_cleanup.forgotten IS 'sums of the runs that have been deleted from the history';
+COMMENT ON COLUMN backlog_cleanup.forgotten.seconds_up_to IS
+    'the bound of their durations; each is above the next lower bound';
+COMMENT ON COLUMN backlog_cleanup.forgotten.runs IS 'number of runs';
+COMMENT ON COLUMN backlog_cleanup.forgotten.seconds IS 'sum of their durations';
+COMMENT ON FUNCTION backlog_cleanup.remember_run IS 'keeps a run that is deleted from the history in the sums';
+COMMENT ON VIEW backlog_cleanup.total IS 'sums of all runs, including those deleted from the history; they never fall';
+COMMENT ON COLUMN backlog_cleanup.total.state IS 'how they ended, or running';
+COMMENT ON COLUMN backlog_cleanup.total.seconds_up_to IS
+    'the bound of their durations; each is above the next lower bound; NULL while running';
+COMMENT ON COLUMN backlog_cleanup.total.runs IS 'number of runs';
+COMMENT ON COLUMN backlog_cleanup.total.seconds IS 'sum of their durations; NULL while running';
+COMMENT ON FUNCTION backlog_cleanup_failed_generations IS
+    'removes the expired failed rows of each recipe but the newest; returns a report';
+COMMENT ON FUNCTION backlog_cleanup_schedule IS
+    'registers the nightly pg_cron job, or changes the existing one; returns its id';
+COMMENT ON FUNCTION backlog_cleanup_unschedule IS 'removes the pg_cron job of that name; returns false if there is none';
+COMMENT ON FUNCTION backlog_cleanup_doctor IS
+    'checks a target and its surroundings, one row per check, with the statement that fixes it';
+COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run after its current batch; returns false if it has ended';
+COMMENT ON FUNCTION backlog_cleanup_failures IS 'the failed rows by hour and failure type, oldest hour first';
+COMMENT ON FUNCTION backlog_cleanup_books IS
+    'compares the removed-row counts in ledger and history, of all targets that share the ledger; no row without a ledger';
+COMMENT ON FUNCTION backlog_cleanup_revoke IS 'revokes all levels from a role';
+COMMENT ON FUNCTION backlog_cleanup.restoring IS
+    'whether a superuser restores a dump, which sets both xmloption and check_function_bodies';
+COMMENT ON FUNCTION backlog_cleanup.give_way_to_dumped_policy IS
+    'replaces an existing policy by the one of a dump that is being restored';
+COMMENT ON TRIGGER give_way_to_dumped_policy ON backlog_cleanup.policy IS
+    'a restored policy replaces the one for the same recipe and failure type';
+COMMENT ON FUNCTION backlog_cleanup.interrupt_restored IS
+    'marks a restored run as interrupted if it was running when the dump was taken';
+
+-- Refuses other functions with the extension's names, whatever their arguments: they could be called instead of the
+-- extension's, also by the nightly job.
 DO $strangers$
 DECLARE
     stranger text;
@@ -170,7 +302,7 @@ BEGIN
 END
 $strangers$;
 
--- Nobody but the owner calls anything until backlog_cleanup_grant(role_name, level) has given a level.
+-- Only the owner may call anything until backlog_cleanup_grant(role_name, level) has given a level.
 DO $privileges$
 DECLARE
     ours pg_catalog.regprocedure;

@@ -1,4 +1,5 @@
--- Tomorrow a name may mean another table. The role that wrote the name is remembered, and each run asks for its right.
+-- A name may mean another table tomorrow. The target remembers the role that wrote the name, and each run checks that role's
+-- right.
 CREATE FUNCTION backlog_cleanup.remember_namer() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -19,12 +20,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION backlog_cleanup.remember_namer IS
-    'remembers who makes a target use tables, a search path or a throttle query';
+    'remembers the role that makes a target use tables, a search path or a throttle query';
 CREATE TRIGGER remember_namer BEFORE INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.remember_namer();
 COMMENT ON TRIGGER remember_namer ON backlog_cleanup.target IS 'a target uses only tables of the role that named them';
 
--- The code of a run checks the values when they are written. A dump is taken as it is, since a table that it names may be
+-- Checks a written target with the code of a run. A restored target is not checked, since a table that it names may be
 -- gone.
 CREATE FUNCTION backlog_cleanup.check_target() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -33,18 +34,23 @@ DECLARE
     stranger regclass;
     owner    regrole;
 BEGIN
-    -- A role that names a table lets runs remove its rows, read it and write to it as its owner.
+    -- To name a table is to let runs read it, write to it and remove its rows as its owner.
     SELECT c.oid::regclass, c.relowner::regrole INTO stranger, owner
     FROM jsonb_each_text(to_jsonb(NEW)) AS is_now
     LEFT JOIN jsonb_each_text(to_jsonb(OLD)) AS was USING (key)
-    JOIN pg_class c ON c.oid = CASE WHEN key LIKE '%\_table' THEN to_regclass(is_now.value) END
-    WHERE (is_now.value IS DISTINCT FROM was.value
+    CROSS JOIN LATERAL (VALUES (is_now.value), (CASE WHEN key <> 'generations_table' THEN was.value END)) AS named (name)
+    JOIN pg_class c ON c.oid = CASE WHEN key LIKE '%\_table' THEN to_regclass(named.name) END
+    WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
+      AND (is_now.value IS DISTINCT FROM was.value
            -- These two run as the owner of the target's table.
            OR key = 'generations_table'
-              AND (NEW.throttle_query, NEW.search_path) IS DISTINCT FROM (OLD.throttle_query, OLD.search_path))
-      AND NOT pg_has_role(c.relowner, 'USAGE');
+              AND (NEW.throttle_query, NEW.search_path) IS DISTINCT FROM (OLD.throttle_query, OLD.search_path)
+           OR key = 'ledger_table'
+              AND (NEW.account, NEW.account_column) IS DISTINCT FROM (OLD.account, OLD.account_column))
+      AND NOT pg_has_role(c.relowner, 'USAGE')
+    ORDER BY c.oid;
     IF FOUND THEN
-        RAISE EXCEPTION 'must be owner of table "%" to make target "%" use it', stranger, NEW.name
+        RAISE EXCEPTION 'must be owner of table "%" to change how target "%" uses it', stranger, NEW.name
             USING ERRCODE = 'insufficient_privilege',
                   HINT = format('a superuser or a member of role %s must do this', owner);
     END IF;
@@ -59,8 +65,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION backlog_cleanup.check_target IS
-    'checks a written target and whose tables it names, and gives a new one the default policy';
+    'checks a written target and the right to use its tables, and gives a new target the default policy';
 CREATE TRIGGER check_target AFTER INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_target();
 COMMENT ON TRIGGER check_target ON backlog_cleanup.target IS
-    'refuses a table, a column or a time zone that is not there, and tables of others';
+    'refuses a table, a column or a time zone that does not exist, and tables of other roles';

@@ -1,4 +1,4 @@
--- All configuration is rows: a dump carries them, and a restore puts them over those that CREATE EXTENSION has made.
+-- All configuration is rows: a dump carries them, and a restore replaces those that CREATE EXTENSION has made.
 CREATE FUNCTION backlog_cleanup.restoring() RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -7,7 +7,7 @@ AS $$
        AND (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
 $$;
 COMMENT ON FUNCTION backlog_cleanup.restoring IS
-    'whether a superuser restores a dump: pg_dump sets xmloption and check_function_bodies, and nobody else has a reason to set both';
+    'whether a superuser restores a dump, which sets both xmloption and check_function_bodies';
 
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.target', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.policy', '');
@@ -15,7 +15,7 @@ SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_recipe', '');
 
--- A parallel restore may bring policies before their targets, or both at a time.
+-- A parallel restore may bring policies before their targets, or both at the same time.
 CREATE FUNCTION backlog_cleanup.give_way_to_dump() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -25,7 +25,8 @@ BEGIN
     IF NOT backlog_cleanup.restoring() THEN
         RETURN NEW;
     END IF;
-    PERFORM pg_advisory_xact_lock('backlog_cleanup.target'::regclass::oid::bigint);
+    -- Not an advisory lock, which anybody can hold.
+    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
     -- The policies that CREATE EXTENSION has made, and not those that the dump has brought.
     DELETE FROM backlog_cleanup.policy
     WHERE target = NEW.name AND xmin = (SELECT e.xmin FROM pg_extension e WHERE e.extname = 'backlog_cleanup');
@@ -41,10 +42,11 @@ BEGIN
     RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.give_way_to_dump IS 'makes way for the targets of a dump that is being restored';
+COMMENT ON FUNCTION backlog_cleanup.give_way_to_dump IS
+    'replaces an existing target by the one of a dump that is being restored';
 CREATE TRIGGER give_way_to_dump BEFORE INSERT ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dump();
-COMMENT ON TRIGGER give_way_to_dump ON backlog_cleanup.target IS 'a restored target replaces the one of that name';
+COMMENT ON TRIGGER give_way_to_dump ON backlog_cleanup.target IS 'a restored target replaces the one of the same name';
 
 CREATE FUNCTION backlog_cleanup.give_way_to_dumped_policy() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -53,7 +55,8 @@ BEGIN
     IF NOT backlog_cleanup.restoring() THEN
         RETURN NEW;
     END IF;
-    PERFORM pg_advisory_xact_lock('backlog_cleanup.target'::regclass::oid::bigint);
+    -- Not an advisory lock, which anybody can hold.
+    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
     PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
     IF NOT FOUND THEN
         INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
@@ -64,10 +67,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION backlog_cleanup.give_way_to_dumped_policy IS
-    'makes way for the policies of a dump that is being restored';
+    'replaces an existing policy by the one of a dump that is being restored';
 CREATE TRIGGER give_way_to_dumped_policy BEFORE INSERT ON backlog_cleanup.policy
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dumped_policy();
-COMMENT ON TRIGGER give_way_to_dumped_policy ON backlog_cleanup.policy IS 'a restored policy replaces the one of its kind';
+COMMENT ON TRIGGER give_way_to_dumped_policy ON backlog_cleanup.policy IS
+    'a restored policy replaces the one for the same recipe and failure type';
 
 CREATE FUNCTION backlog_cleanup.interrupt_restored() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -81,7 +85,8 @@ BEGIN
     RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.interrupt_restored IS 'a run that was at work when a dump was taken is not at work where it is restored';
+COMMENT ON FUNCTION backlog_cleanup.interrupt_restored IS
+    'marks a restored run as interrupted if it was running when the dump was taken';
 CREATE TRIGGER interrupt_restored BEFORE INSERT ON backlog_cleanup.run
     FOR EACH ROW WHEN (NEW.state OPERATOR(pg_catalog.=) 'running' AND NEW.started_at OPERATOR(pg_catalog.<) pg_catalog.now())
     EXECUTE FUNCTION backlog_cleanup.interrupt_restored();

@@ -1,4 +1,4 @@
--- What the extension reads is UTF-8: names in another encoding would be errors in the middle of a night.
+-- The extension reads text as UTF-8. Names in another encoding would raise errors in the middle of a night.
 DO $encoding$
 BEGIN
     IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN

@@ -1,6 +1,6 @@
 -- The last of the install script: what all functions have in common.
--- A function of one of our names that is not ours could be called in its place, by the nightly job too: whatever its
--- arguments, it is refused.
+-- Refuses other functions with the extension's names, whatever their arguments: they could be called instead of the
+-- extension's, also by the nightly job.
 DO $strangers$
 DECLARE
     stranger text;
@@ -24,7 +24,7 @@ END
 $strangers$;
 
 COMMENT ON FUNCTION backlog_cleanup_failed_generations IS
-    'removes the expired failed rows beyond the newest of each recipe; returns a report';
+    'removes the expired failed rows of each recipe but the newest; returns a report';
 COMMENT ON FUNCTION backlog_cleanup_emergency IS
     'removes every failed row of the account, whatever its age; returns a report';
 COMMENT ON FUNCTION backlog_cleanup_index_sql IS
@@ -32,28 +32,25 @@ COMMENT ON FUNCTION backlog_cleanup_index_sql IS
 COMMENT ON FUNCTION backlog_cleanup_status IS
     'the rows of the account by recipe and status, most failures first';
 COMMENT ON FUNCTION backlog_cleanup_schedule IS
-    'registers the nightly pg_cron job, or changes the one that is there; returns its id';
-COMMENT ON FUNCTION backlog_cleanup_unschedule IS
-    'removes the pg_cron job of that name; false where there is none';
+    'registers the nightly pg_cron job, or changes the existing one; returns its id';
+COMMENT ON FUNCTION backlog_cleanup_unschedule IS 'removes the pg_cron job of that name; returns false if there is none';
 COMMENT ON FUNCTION backlog_cleanup_status_json IS
     'the status as one document, with the pg_cron job and the last run';
 COMMENT ON FUNCTION backlog_cleanup_doctor IS
-    'what is wrong with a target and around it, one row per check, each with the statement to run';
-COMMENT ON FUNCTION backlog_cleanup_stop IS
-    'asks a batched run to stop after the batch that it is at work on; false where it is over';
-COMMENT ON FUNCTION backlog_cleanup_failures IS
-    'the failed rows that are there by hour and failure type, oldest hour first';
+    'checks a target and its surroundings, one row per check, with the statement that fixes it';
+COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run after its current batch; returns false if it has ended';
+COMMENT ON FUNCTION backlog_cleanup_failures IS 'the failed rows by hour and failure type, oldest hour first';
 COMMENT ON FUNCTION backlog_cleanup_books IS
-    'the removed rows that the ledger has of the runs in the history, those that the runs have, and the difference, of all targets that share the ledger; no row without one';
+    'compares the removed-row counts in ledger and history, of all targets that share the ledger; no row without a ledger';
 COMMENT ON FUNCTION backlog_cleanup_run_details IS
     'what a run of the history did per recipe, most removed first';
 COMMENT ON FUNCTION backlog_cleanup_grant IS
     'gives a role a level: monitor (status, history), operator (also runs) or admin (also targets, policies, the job)';
-COMMENT ON FUNCTION backlog_cleanup_revoke IS 'takes all levels from a role';
+COMMENT ON FUNCTION backlog_cleanup_revoke IS 'revokes all levels from a role';
 COMMENT ON FUNCTION backlog_cleanup_check IS
-    'an error if a target names a table, a column or a time zone that cannot be used';
+    'raises an error if a target names a table, a column or a time zone that cannot be used';
 
--- Nobody but the owner calls anything until backlog_cleanup_grant(role_name, level) has given a level.
+-- Only the owner may call anything until backlog_cleanup_grant(role_name, level) has given a level.
 DO $privileges$
 DECLARE
     ours pg_catalog.regprocedure;
@@ -71,8 +68,8 @@ BEGIN
 END
 $privileges$;
 
--- Registers the nightly job, last of all. A dump brings the job in pg_cron's own table, where a second one would break
--- the restore.
+-- Registers the nightly job, but not in a restore: the dump brings the job in pg_cron's own table, where a second one
+-- would be an error.
 DO $register$
 DECLARE
     problem text;

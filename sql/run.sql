@@ -1,5 +1,5 @@
 -- The batched run: a thin procedure that commits, around functions in Rust.
-CREATE FUNCTION backlog_cleanup.start_run(arguments jsonb) RETURNS bigint
+CREATE FUNCTION backlog_cleanup.start_run(arguments json) RETURNS bigint
     LANGUAGE c AS 'MODULE_PATHNAME', 'start_batched_run_wrapper';
 CREATE FUNCTION backlog_cleanup.next_batch(run_id bigint) RETURNS double precision
     LANGUAGE c AS 'MODULE_PATHNAME', 'next_batch_wrapper';
@@ -26,9 +26,9 @@ DECLARE
     run     bigint;
     seconds double precision := double precision '0';
 BEGIN
-    -- An error here, and not after the first batch, where nothing can be committed.
+    -- If the caller cannot commit, fails here and not after the first batch.
     CALL backlog_cleanup.commit_and_wait(seconds);
-    run := backlog_cleanup.start_run(pg_catalog.jsonb_build_object(
+    run := backlog_cleanup.start_run(pg_catalog.json_build_object(
         'target', target, 'mode', mode, 'batch_size', batch_size, 'pause', pause, 'max_duration', max_duration,
         'max_rows', max_rows, 'workers', workers, 'recipe_id', recipe_id, 'failure_type', failure_type, 'force', force));
     LOOP
@@ -39,16 +39,15 @@ BEGIN
     report := backlog_cleanup.finish_run(run);
 END
 $$;
-COMMENT ON PROCEDURE backlog_cleanup_run IS
-    'removes what a regular or an emergency run removes, in batches, with a commit after each';
+COMMENT ON PROCEDURE backlog_cleanup_run IS 'does a regular or an emergency run in batches, with a commit after each';
 COMMENT ON PROCEDURE backlog_cleanup.commit_and_wait IS
     'a part of backlog_cleanup_run: commits, and sleeps without a snapshot';
 COMMENT ON FUNCTION backlog_cleanup.start_run IS
-    'a part of backlog_cleanup_run: holds the target, fixes the cutoffs, divides the work; returns the run''s id';
+    'a part of backlog_cleanup_run: locks the target, fixes the cutoffs, divides the work; returns the run''s id';
 COMMENT ON FUNCTION backlog_cleanup.next_batch IS
     'a part of backlog_cleanup_run: removes a batch; returns the seconds to wait, or NULL at the end';
 COMMENT ON FUNCTION backlog_cleanup.finish_run IS
-    'a part of backlog_cleanup_run: sums the batches up and gives the target back; returns the report';
+    'a part of backlog_cleanup_run: sums up the batches and releases the target; returns the report';
 
 CREATE VIEW backlog_cleanup.progress AS
     SELECT r.id AS run_id, r.target, r.mode,
@@ -77,18 +76,20 @@ CREATE VIEW backlog_cleanup.progress AS
     LATERAL (SELECT GREATEST(EXTRACT(epoch FROM (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.started_at)),
                              0.001)::double precision AS seconds) spent
     WHERE r.state OPERATOR(pg_catalog.=) 'running';
-COMMENT ON VIEW backlog_cleanup.progress IS 'batched runs that are at work, or were until they were interrupted';
+COMMENT ON VIEW backlog_cleanup.progress IS 'batched runs that are running or were interrupted';
 COMMENT ON COLUMN backlog_cleanup.progress.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.progress.target IS 'its target';
 COMMENT ON COLUMN backlog_cleanup.progress.mode IS 'regular or emergency';
-COMMENT ON COLUMN backlog_cleanup.progress.state IS 'running; interrupted where nobody works on it any more, which a standby cannot tell';
+COMMENT ON COLUMN backlog_cleanup.progress.state IS
+    'running; interrupted if its process has ended (not detectable on a standby)';
 COMMENT ON COLUMN backlog_cleanup.progress.pid IS 'the process that runs it, or NULL';
 COMMENT ON COLUMN backlog_cleanup.progress.started_at IS 'when it started';
 COMMENT ON COLUMN backlog_cleanup.progress.batches IS 'committed batches';
 COMMENT ON COLUMN backlog_cleanup.progress.removed IS 'rows removed so far';
-COMMENT ON COLUMN backlog_cleanup.progress.skipped IS 'rows locked by somebody else so far';
-COMMENT ON COLUMN backlog_cleanup.progress.kept_back IS 'rows that a trigger, a rule or a foreign key held so far';
-COMMENT ON COLUMN backlog_cleanup.progress.share_done IS 'how much of the table it has looked at, from 0 to 1';
+COMMENT ON COLUMN backlog_cleanup.progress.skipped IS 'rows skipped so far because other sessions had locked them';
+COMMENT ON COLUMN backlog_cleanup.progress.kept_back IS
+    'rows so far whose deletion was prevented by a trigger, a rule or a foreign key';
+COMMENT ON COLUMN backlog_cleanup.progress.share_done IS 'share of the work that is done, from 0 to 1';
 COMMENT ON COLUMN backlog_cleanup.progress.rows_per_second IS 'rows removed per second since it started';
-COMMENT ON COLUMN backlog_cleanup.progress.time_left IS 'at this rate; NULL before the first batch';
+COMMENT ON COLUMN backlog_cleanup.progress.time_left IS 'estimated at this rate; NULL before the first batch';
 COMMENT ON COLUMN backlog_cleanup.progress.waiting_for IS 'why it waits, or NULL';

@@ -48,44 +48,46 @@ CREATE TABLE backlog_cleanup.target (
         CHECK (failed_status OPERATOR(pg_catalog.<>) ALL (ARRAY[completed_status, pending_status, processing_status]))
 );
 COMMENT ON TABLE backlog_cleanup.target IS 'one row per table to look after, with how to read it';
-COMMENT ON COLUMN backlog_cleanup.target.name IS 'what functions and policies call this target';
+COMMENT ON COLUMN backlog_cleanup.target.name IS 'the target''s name in functions and policies';
 COMMENT ON COLUMN backlog_cleanup.target.generations_table IS 'the table of job attempts, schema-qualified as in SQL';
 COMMENT ON COLUMN backlog_cleanup.target.recipes_table IS 'the table that names the recipes, or NULL';
 COMMENT ON COLUMN backlog_cleanup.target.users_table IS 'the table that has the account in its column id, or NULL';
-COMMENT ON COLUMN backlog_cleanup.target.ledger_table IS 'the table that gets a row of type backlog_cleanup per run, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.ledger_table IS
+    'the table that gets a row of type backlog_cleanup per run or batch, or NULL';
 COMMENT ON COLUMN backlog_cleanup.target.id_column IS 'the row''s unique id: any ordered type';
-COMMENT ON COLUMN backlog_cleanup.target.account_column IS 'whose the row is';
-COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS 'the group that keeps its newest failures; NULL is a group';
+COMMENT ON COLUMN backlog_cleanup.target.account_column IS 'the account that the row belongs to';
+COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS
+    'the recipe: the group whose newest failures are kept; NULL is a group of its own';
 COMMENT ON COLUMN backlog_cleanup.target.status_column IS 'the status';
 COMMENT ON COLUMN backlog_cleanup.target.failed_at_column IS 'when the row became failed: timestamp or timestamptz';
-COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'what selective runs call the failure type';
+COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'the failure type';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_key_column IS 'the column of recipes_table that recipe_column refers to';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_name_column IS 'the column of recipes_table that reports show';
 COMMENT ON COLUMN backlog_cleanup.target.account IS 'only rows of this account are ever removed';
 COMMENT ON COLUMN backlog_cleanup.target.failed_status IS 'only rows of this status are ever removed';
-COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'counted by status';
-COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'counted by status';
-COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'counted by status';
-COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'how a timestamp without time zone is read';
+COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed';
+COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending';
+COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing';
+COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
-    'the search path of the triggers that a removal sets off; NULL is pg_catalog, the table''s own schema, pg_temp';
+    'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';
 COMMENT ON COLUMN backlog_cleanup.target.batch_size IS 'rows per batch of a batched run';
-COMMENT ON COLUMN backlog_cleanup.target.lock_timeout IS 'how long a run waits for a lock; 0 is without end';
+COMMENT ON COLUMN backlog_cleanup.target.lock_timeout IS 'how long a run waits for a lock; 0 is without limit';
 COMMENT ON COLUMN backlog_cleanup.target.max_share IS
-    'a regular run that would remove more than this share of the failed rows, in percent, is refused; 100 is off';
+    'refuses a regular run that would remove more than this percentage of the failed rows; 100 is off';
 COMMENT ON COLUMN backlog_cleanup.target.max_rows_per_run IS
-    'a regular run that would remove more rows than this is refused; NULL is off';
+    'refuses a regular run that would remove more rows than this; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.max_replica_lag IS
-    'a batched run waits while a streaming standby replays later than this; NULL is off, as in the next ones';
+    'a batched run waits while a streaming standby replays later than this; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.max_transaction_age IS
-    'a batched run waits while a transaction with a snapshot is older than this, and its dead rows could not be reclaimed';
+    'a batched run waits while a transaction with a snapshot is older than this: vacuum could not reclaim the removed rows; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.yield_to_autovacuum IS 'a batched run waits while autovacuum works on the table';
 COMMENT ON COLUMN backlog_cleanup.target.max_wal_rate IS
-    'a batched run waits until the server has written no more bytes of WAL per second than this since its last batch started';
+    'a batched run waits while the server has written more bytes of WAL per second than this since the last batch; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.throttle_query IS
-    'a query, run as the table''s owner, that returns a reason to wait, or NULL';
+    'a query that returns a reason for a batched run to wait, or NULL; it runs as the table''s owner';
 COMMENT ON COLUMN backlog_cleanup.target.named_by IS
-    'the role that made the target use its tables, who must still be their owner; NULL is a superuser; kept by a trigger';
+    'the role that made the target use its tables, and that must still be their owner; NULL is a superuser; set by a trigger';
 
 CREATE TABLE backlog_cleanup.policy (
     target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
@@ -99,7 +101,8 @@ CREATE TABLE backlog_cleanup.policy (
     note         text,
     UNIQUE NULLS NOT DISTINCT (target, recipe_id, failure_type)
 );
-COMMENT ON TABLE backlog_cleanup.policy IS 'how old and how many: the row with NULL recipe_id and failure_type is the default';
+COMMENT ON TABLE backlog_cleanup.policy IS
+    'which failed rows are removable; the row with NULL recipe_id and failure_type is the default policy';
 COMMENT ON COLUMN backlog_cleanup.policy.target IS 'the target that it is for';
 COMMENT ON COLUMN backlog_cleanup.policy.recipe_id IS 'the recipe, as text; NULL is any';
 COMMENT ON COLUMN backlog_cleanup.policy.failure_type IS 'the failure type; NULL is any';
@@ -141,17 +144,20 @@ COMMENT ON COLUMN backlog_cleanup.run.target IS 'the target''s name at that time
 COMMENT ON COLUMN backlog_cleanup.run.mode IS 'regular or emergency';
 COMMENT ON COLUMN backlog_cleanup.run.state IS
     'running, completed, stopped (by max_duration or max_rows), or interrupted (by a crash, a cancel or an error)';
-COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that called';
+COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that started it';
 COMMENT ON COLUMN backlog_cleanup.run.recipe_id IS 'the recipe that was selected, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.failure_type IS 'the failure type that was selected, or NULL';
-COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were old; NULL in an emergency run';
-COMMENT ON COLUMN backlog_cleanup.run.total_failed IS 'failed rows before the run; in an emergency run those that it was to remove';
+COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were expired; NULL in an emergency run';
+COMMENT ON COLUMN backlog_cleanup.run.total_failed IS
+    'failed rows before the run; in an emergency run, only those that it was to remove';
 COMMENT ON COLUMN backlog_cleanup.run.removed IS 'rows removed';
-COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows that a batched run went round, as somebody else had locked them';
-COMMENT ON COLUMN backlog_cleanup.run.kept_back IS 'rows that a trigger, a rule or a foreign key did not let go in a batched run';
+COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows that a batched run skipped because other sessions had locked them';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back IS
+    'rows whose deletion in a batched run was prevented by a trigger, a rule or a foreign key';
 COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run.batches IS 'committed batches that removed rows; 0 for a run in one transaction';
-COMMENT ON COLUMN backlog_cleanup.run.batch_size IS 'rows per batch; NULL for a run in one transaction, as the next four';
+COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
+    'rows per batch; NULL for a run in one transaction, as are pause, max_duration, max_rows and workers';
 COMMENT ON COLUMN backlog_cleanup.run.pause IS 'how long it sleeps between batches';
 COMMENT ON COLUMN backlog_cleanup.run.max_duration IS 'after how long it stops, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.max_rows IS 'after how many removed rows it stops, or NULL';
@@ -159,7 +165,7 @@ COMMENT ON COLUMN backlog_cleanup.run.workers IS 'how many background workers it
 COMMENT ON COLUMN backlog_cleanup.run.waiting_for IS 'why a running run waits, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.started_at IS 'start of the (first) transaction';
 COMMENT ON COLUMN backlog_cleanup.run.finished_at IS
-    'when the rows were gone; of an interrupted run, when its last batch was; NULL while it is running';
+    'when it finished; for an interrupted run, when its last batch did; NULL while it is running';
 COMMENT ON COLUMN backlog_cleanup.run.reading IS
     'the account, status, columns and time zone by which a batched run was ranked; if they change, its next batch is refused';
 
@@ -176,7 +182,7 @@ COMMENT ON COLUMN backlog_cleanup.run_recipe.recipe_id IS 'the recipe, as text';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.failed_count IS 'its failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.cleaned_count IS 'its rows removed';
 
--- The working state of batched runs: what a crash must not lose between two batches, gone when the run is over.
+-- The working state of batched runs. It survives a crash between two batches, and is removed when the run ends.
 CREATE TABLE backlog_cleanup.run_cutoff (
     run_id    bigint NOT NULL,
     place     integer NOT NULL,
@@ -187,13 +193,14 @@ CREATE TABLE backlog_cleanup.run_cutoff (
     removable bigint,
     PRIMARY KEY (run_id, place)
 );
-COMMENT ON TABLE backlog_cleanup.run_cutoff IS 'running regular runs: one row per recipe, the position before which its failed rows go';
+COMMENT ON TABLE backlog_cleanup.run_cutoff IS
+    'running regular runs: per recipe, the oldest expired row that stays; older ones are removed';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.place IS 'counts the recipes of the run, from 0';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.recipe_id IS 'the recipe, as text';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.failed IS 'its failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.failed_at IS
-    'failed-at of the oldest expired row that stays, as the column has it (timestamptz in UTC); NULL where nothing goes';
+    'failed-at of that row, as the column has it (timestamptz in UTC); NULL if no row of the recipe goes';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.id IS 'the id of that row, as text';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.removable IS 'how many of its failed rows the run may remove';
 
@@ -214,21 +221,22 @@ CREATE TABLE backlog_cleanup.run_part (
 );
 ALTER TABLE backlog_cleanup.run_part ALTER COLUMN tids SET STORAGE EXTERNAL, ALTER COLUMN places SET STORAGE EXTERNAL;
 COMMENT ON TABLE backlog_cleanup.run_part IS
-    'running runs: what is left to do, per leaf table a range of blocks, a list of positions, or else its recipes';
+    'running runs: what is left to do; a part is a range of blocks, a list of positions, or the recipes of a leaf table';
 COMMENT ON COLUMN backlog_cleanup.run_part.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_part.part IS 'counts the parts of the run, from 0';
 COMMENT ON COLUMN backlog_cleanup.run_part.leaf IS 'the table';
 COMMENT ON COLUMN backlog_cleanup.run_part.filenode IS
-    'its file: where it is another one, the table was rewritten, and positions mean other rows; NULL where it has none';
+    'its filenode: if it has changed, the table was rewritten and positions mean other rows; NULL if it has none';
 COMMENT ON COLUMN backlog_cleanup.run_part.first_block IS 'where a range of blocks starts, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run_part.tids IS 'the list of positions, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run_part.steps IS 'how many blocks, positions or recipes there are';
-COMMENT ON COLUMN backlog_cleanup.run_part.steps_done IS 'how many of them have been looked at';
-COMMENT ON COLUMN backlog_cleanup.run_part.next_offset IS 'up to where in the next block the rows have been looked at';
-COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS 'how often in a row a batch was rolled back by a deadlock or the like';
+COMMENT ON COLUMN backlog_cleanup.run_part.steps_done IS 'how many of them are done';
+COMMENT ON COLUMN backlog_cleanup.run_part.next_offset IS 'rows of the next block up to this offset are done';
+COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS
+    'how many times in a row a batch was rolled back, by a deadlock or the like';
 COMMENT ON COLUMN backlog_cleanup.run_part.places IS 'the recipe of each position: its place in run_cutoff';
 COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
-    'where the write-ahead log was when the positions were read: what is on a page that is older is still what was read';
+    'the WAL position when the positions were read; on a page that is older they still mean the same rows';
 
 CREATE TABLE backlog_cleanup.run_batch (
     run_id       bigint NOT NULL,
@@ -249,7 +257,7 @@ COMMENT ON COLUMN backlog_cleanup.run_batch.removed IS 'how many rows of each';
 COMMENT ON COLUMN backlog_cleanup.run_batch.milliseconds IS 'how long the batch held its locks, from the search for its rows on';
 COMMENT ON COLUMN backlog_cleanup.run_batch.finished_at IS 'just before its commit';
 
--- Not a foreign key: two thousand checks that a run is there, which has just been written, cost a tenth of a run.
+-- Not a foreign key: checking for each of two thousand recipes that the run exists would cost a tenth of a run.
 CREATE FUNCTION backlog_cleanup.forget_run() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -261,7 +269,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.forget_run IS 'removes what belongs to a run that is removed from the history';
+COMMENT ON FUNCTION backlog_cleanup.forget_run IS 'removes the rows of a run that is deleted from the history';
 CREATE TRIGGER forget_run AFTER DELETE ON backlog_cleanup.run
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.forget_run();
 COMMENT ON TRIGGER forget_run ON backlog_cleanup.run IS 'what belongs to a run goes with it';

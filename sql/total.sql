@@ -1,8 +1,8 @@
--- What all runs add up to. A run that is removed from the history stays in the sums, which never fall.
+-- The sums of all runs. A run that is deleted from the history stays in the sums, which never fall.
 CREATE FUNCTION backlog_cleanup.duration_bound(seconds double precision) RETURNS double precision
     IMMUTABLE STRICT PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'duration_bound_wrapper';
 COMMENT ON FUNCTION backlog_cleanup.duration_bound IS
-    'the lowest bound of the histogram of durations, in seconds, that is not below this one';
+    'the lowest bound, in seconds, of the histogram of durations that is at least this duration';
 
 CREATE TABLE backlog_cleanup.forgotten (
     target        text NOT NULL,
@@ -14,14 +14,15 @@ CREATE TABLE backlog_cleanup.forgotten (
     seconds       double precision NOT NULL,
     PRIMARY KEY (target, mode, state, seconds_up_to)
 );
-COMMENT ON TABLE backlog_cleanup.forgotten IS 'sums of the runs that have been removed from the history';
+COMMENT ON TABLE backlog_cleanup.forgotten IS 'sums of the runs that have been deleted from the history';
 COMMENT ON COLUMN backlog_cleanup.forgotten.target IS 'the target''s name at that time';
 COMMENT ON COLUMN backlog_cleanup.forgotten.mode IS 'regular or emergency';
 COMMENT ON COLUMN backlog_cleanup.forgotten.state IS 'how they ended';
-COMMENT ON COLUMN backlog_cleanup.forgotten.seconds_up_to IS 'how long each took at most; longer than the next lower bound';
-COMMENT ON COLUMN backlog_cleanup.forgotten.runs IS 'how many they were';
+COMMENT ON COLUMN backlog_cleanup.forgotten.seconds_up_to IS
+    'the bound of their durations; each is above the next lower bound';
+COMMENT ON COLUMN backlog_cleanup.forgotten.runs IS 'number of runs';
 COMMENT ON COLUMN backlog_cleanup.forgotten.removed IS 'rows removed';
-COMMENT ON COLUMN backlog_cleanup.forgotten.seconds IS 'how long they took together';
+COMMENT ON COLUMN backlog_cleanup.forgotten.seconds IS 'sum of their durations';
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.forgotten', '');
 
 CREATE FUNCTION backlog_cleanup.remember_run() RETURNS trigger LANGUAGE plpgsql
@@ -38,7 +39,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.remember_run IS 'keeps the figures of a run that is removed from the history in the sums';
+COMMENT ON FUNCTION backlog_cleanup.remember_run IS 'keeps a run that is deleted from the history in the sums';
 CREATE TRIGGER remember_run AFTER DELETE ON backlog_cleanup.run
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.remember_run();
 COMMENT ON TRIGGER remember_run ON backlog_cleanup.run IS 'the sums of all runs never fall';
@@ -54,13 +55,12 @@ CREATE VIEW backlog_cleanup.total AS
           SELECT target, mode, state, seconds_up_to, runs, removed, seconds FROM backlog_cleanup.forgotten)
          ran (target, mode, state, seconds_up_to, runs, removed, seconds)
     GROUP BY target, mode, state, seconds_up_to;
-COMMENT ON VIEW backlog_cleanup.total IS
-    'what all runs add up to, those that have been removed from the history too: the sums never fall';
+COMMENT ON VIEW backlog_cleanup.total IS 'sums of all runs, including those deleted from the history; they never fall';
 COMMENT ON COLUMN backlog_cleanup.total.target IS 'the target''s name at that time';
 COMMENT ON COLUMN backlog_cleanup.total.mode IS 'regular or emergency';
-COMMENT ON COLUMN backlog_cleanup.total.state IS 'how they ended; running, whose figures will still grow';
+COMMENT ON COLUMN backlog_cleanup.total.state IS 'how they ended, or running';
 COMMENT ON COLUMN backlog_cleanup.total.seconds_up_to IS
-    'how long each took at most, longer than the next lower bound; NULL while running';
-COMMENT ON COLUMN backlog_cleanup.total.runs IS 'how many they are';
+    'the bound of their durations; each is above the next lower bound; NULL while running';
+COMMENT ON COLUMN backlog_cleanup.total.runs IS 'number of runs';
 COMMENT ON COLUMN backlog_cleanup.total.removed IS 'rows removed';
-COMMENT ON COLUMN backlog_cleanup.total.seconds IS 'how long they took together; NULL while running';
+COMMENT ON COLUMN backlog_cleanup.total.seconds IS 'sum of their durations; NULL while running';

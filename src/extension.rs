@@ -33,7 +33,7 @@ pub fn schema() -> Result<String> {
     Ok(quote_identifier(schema.unwrap_or_default()))
 }
 
-/// Refuses to work in tables of another version than this library's. Errors: 55000.
+/// Refuses to work if the database has another version of the extension than this library. Errors: 55000.
 pub fn is_of_this_version() -> Result<()> {
     let library = env!("CARGO_PKG_VERSION");
     let version =

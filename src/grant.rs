@@ -9,8 +9,8 @@ use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::{read_one, refuse_read_only};
 use crate::schedule::pg_cron_is_here;
 
-/// Every privilege with the lowest level that has it. What is not here is for the extension's owner alone:
-/// `tests/regress/sql/levels.sql` names it.
+/// Each privilege with the lowest level that has it. Other objects are for the extension's owner alone;
+/// `tests/regress/sql/levels.sql` lists them.
 const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "USAGE ON SCHEMA backlog_cleanup"),
     (Monitor, "SELECT ON backlog_cleanup.target"),
@@ -19,7 +19,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "SELECT ON backlog_cleanup.run_recipe"),
     (Monitor, "SELECT ON backlog_cleanup.progress"),
     (Monitor, "SELECT ON backlog_cleanup.total"),
-    // The view calls it as whoever reads it.
+    // The view `total` calls it with the reader's privileges.
     (Monitor, "EXECUTE ON ROUTINE backlog_cleanup.duration_bound"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_books"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_status"),
@@ -32,7 +32,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_emergency"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_run"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_stop"),
-    // What the procedure consists of, it calls as whoever calls it.
+    // The procedure calls these with its caller's privileges.
     (Operator, "EXECUTE ON ROUTINE backlog_cleanup.commit_and_wait"),
     (Operator, "EXECUTE ON ROUTINE backlog_cleanup.start_run"),
     (Operator, "EXECUTE ON ROUTINE backlog_cleanup.next_batch"),
@@ -41,13 +41,13 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_unschedule"),
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.target"),
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.policy"),
-    // The triggers of `target` call these as whoever writes.
+    // The triggers of `target` call these with the writer's privileges.
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_check"),
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.restoring"),
 ];
 
-/// Gives a role a level, beside those that it has; where they are missing also USAGE of the extension's own schema and,
-/// to an admin, of pg_cron's. Errors: 22004, 22023 (unknown level), 42501 (the caller is not the extension's owner),
+/// Gives a role a level, in addition to those that it has. Also grants USAGE on the extension's schema, and to an admin on
+/// pg_cron's, if the role lacks it. Errors: 22004, 22023 (unknown level), 42501 (the caller is not the extension's owner),
 /// 42704 (unknown role).
 #[pg_extern]
 fn backlog_cleanup_grant(role_name: Option<&str>, level: Option<&str>) -> Result<()> {
@@ -78,8 +78,9 @@ fn backlog_cleanup_grant(role_name: Option<&str>, level: Option<&str>) -> Result
     })
 }
 
-/// Takes all levels from a role. USAGE of the extension's own schema and of pg_cron's, which other things may need,
-/// stays, and a NOTICE says so. Errors: 22004, 42501 (the caller is not the extension's owner), 42704 (unknown role).
+/// Revokes all levels from a role. USAGE on the extension's schema and on pg_cron's stays, since the role may need it for
+/// something else; a NOTICE gives the statements that revoke it. Errors: 22004, 42501 (the caller is not the extension's
+/// owner), 42704 (unknown role).
 #[pg_extern]
 fn backlog_cleanup_revoke(role_name: Option<&str>) -> Result<()> {
     let role_name = required(role_name, "role_name", "SELECT backlog_cleanup_revoke('role')")?;
@@ -96,7 +97,7 @@ fn backlog_cleanup_revoke(role_name: Option<&str>) -> Result<()> {
             WHERE n.oid IN (to_regnamespace($1), to_regnamespace('cron'))
               AND held.grantee = $2::regrole AND held.privilege_type = 'USAGE'";
         if let Some(take) = read_one::<String>(LEFT, &[schema.as_str().into(), role.into()])? {
-            let message = format!("role {role} still has USAGE of schemas that other things may need");
+            let message = format!("role \"{role_name}\" keeps USAGE on schemas, in case something else needs it");
             ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, "backlog_cleanup")
                 .set_hint(take)
                 .report(PgLogLevel::NOTICE);
@@ -105,7 +106,8 @@ fn backlog_cleanup_revoke(role_name: Option<&str>) -> Result<()> {
     })
 }
 
-/// Does `work` for a role that exists, its name quoted, as the extension's owner, for a caller who is that or a superuser.
+/// Does `work` as the extension's owner, with the role's quoted name. Refuses a caller that is neither the owner nor a
+/// superuser, and a role that does not exist.
 fn as_owner(role_name: &str, work: impl FnOnce(&str) -> Result<()>) -> Result<()> {
     refuse_read_only("change privileges")?;
     let owner = read_one::<String>(
@@ -134,9 +136,9 @@ fn as_owner(role_name: &str, work: impl FnOnce(&str) -> Result<()>) -> Result<()
     })
 }
 
-/// A privilege with its names qualified, a routine's with its arguments, since others may have made routines of that name;
-/// `None` where its object is not there: the database has an earlier version of the extension than this library, until
-/// ALTER EXTENSION UPDATE.
+/// Qualifies the names in a privilege. A routine also gets its arguments, since other routines may have its name. Returns
+/// `None` if the object does not exist: until ALTER EXTENSION UPDATE the database may have an earlier version of the
+/// extension than this library.
 fn existing(privilege: &str, schema: &str) -> Result<Option<String>> {
     const ROUTINE: &str = "
         SELECT p.oid::regprocedure::text

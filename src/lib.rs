@@ -1,5 +1,5 @@
-//! Keeps a table of job attempts from filling up with failures. The map of the house, from the ground up; README.md beside
-//! this file explains it.
+//! Keeps a table of job attempts from filling up with failures. This file is the map: the storeys, and the order of the
+//! install script. README.md beside it explains them.
 
 use pgrx::prelude::*;
 
@@ -20,6 +20,16 @@ mod run;
 mod schedule;
 mod status;
 mod target;
+
+/// What `cargo pgrx test` asks of a crate.
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        Vec::new()
+    }
+}
 
 /// Keeps pgrx from putting Rust backtraces into error details, whatever RUST_BACKTRACE is in the server's environment.
 #[pg_guard]

@@ -1,39 +1,48 @@
 use crate::doctor::problem::{Problem, problems};
-use crate::doctor::used::{on_tables, tables};
+use crate::doctor::used::on_tables;
 use crate::postgres::error::Result;
 use crate::target::Target;
 
 const ROW_SECURITY: &str = "
-    SELECT 'fail', format('row security of %s is forced on its owner, which makes a run an error', used.oid::regclass),
+    SELECT 'fail', format('row security of %s is forced on its owner, so that runs fail', used.oid::regclass),
            format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', used.oid::regclass)
     FROM used JOIN pg_class c ON c.oid = used.oid JOIN pg_roles r ON r.oid = c.relowner
     WHERE c.relrowsecurity AND c.relforcerowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
     ORDER BY 2";
 
 pub fn row_security(target: &Target) -> Result<Vec<Problem>> {
-    problems(&on_tables(ROW_SECURITY), &[tables(target).into()])
+    problems(&on_tables(ROW_SECURITY), &[target.tables().into()])
 }
 
 const OWNER: &str = "
-    SELECT 'warn', format('%s belongs to superuser %I, as whom its triggers run', used.oid::regclass, r.rolname),
-           format('ALTER TABLE %s OWNER TO role_name', used.oid::regclass)
+    SELECT 'warn',
+           format('%s is owned by superuser \"%s\", so its triggers run with superuser privileges%s', used.oid::regclass, r.rolname,
+                  CASE WHEN is_shipped THEN '; it is a part of PostgreSQL or of an extension, and must stay so' END),
+           CASE WHEN NOT is_shipped THEN format('ALTER TABLE %s OWNER TO role_name', used.oid::regclass) END
     FROM used JOIN pg_class c ON c.oid = used.oid JOIN pg_roles r ON r.oid = c.relowner
+    CROSS JOIN LATERAL (
+        SELECT c.oid < 16384 -- FirstNormalObjectId
+            OR EXISTS (SELECT FROM pg_depend
+                       WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+    ) made (is_shipped)
     WHERE r.rolsuper
     ORDER BY 2";
 
+/// Whether a superuser's triggers run. A table of a catalog or an extension says, for others, what superusers do: a new owner
+/// of `cron.job` could write a job of a superuser.
 pub fn owner(target: &Target) -> Result<Vec<Problem>> {
-    problems(&on_tables(OWNER), &[tables(target).into()])
+    problems(&on_tables(OWNER), &[target.tables().into()])
 }
 
 const PRIVILEGES: &str = "
-    SELECT 'fail', format('%I, who owns %s, has no %s privilege on it', r.rolname, needs.oid::regclass, needs.privilege),
+    SELECT 'fail', format('owner \"%s\" of %s has no %s privilege on it', r.rolname, needs.oid::regclass, needs.privilege),
            format('GRANT %s ON %s TO %I', needs.privilege, needs.oid::regclass, r.rolname)
     FROM ROWS FROM (unnest($1), unnest($2)) AS needs (oid, privilege)
     JOIN pg_class c ON c.oid = needs.oid JOIN pg_roles r ON r.oid = c.relowner
     WHERE NOT has_table_privilege(r.oid, c.oid, needs.privilege)
     UNION
-    SELECT 'fail', format('%I, who owns %s, has no USAGE privilege on its schema', r.rolname, c.oid::regclass),
-           format('GRANT USAGE ON SCHEMA %s TO %I', c.relnamespace::regnamespace, r.rolname)
+    SELECT 'fail', format('owner \"%s\" of %s has no USAGE privilege on schema %I, whose owner has to decide about it', r.rolname,
+                          c.oid::regclass, c.relnamespace::regnamespace::name), NULL
     FROM unnest($1) AS needs (oid)
     JOIN pg_class c ON c.oid = needs.oid JOIN pg_roles r ON r.oid = c.relowner
     WHERE NOT has_schema_privilege(r.oid, c.relnamespace, 'USAGE')
@@ -66,21 +75,21 @@ const ACCESS: &str = "
     FROM pg_class c JOIN ours ON classid = 'pg_class'::regclass AND objid = c.oid, aclexplode(c.relacl) acl
     WHERE acl.grantee = 0
     UNION ALL
-    SELECT 'fail', format('function %s may be called in place of the extension''s', p.oid::regprocedure),
+    SELECT 'fail', format('function %s could be called instead of the extension''s', p.oid::regprocedure),
            format('DROP ROUTINE %s', p.oid::regprocedure)
     FROM pg_extension e JOIN pg_proc p ON p.pronamespace = e.extnamespace
     WHERE e.extname = 'backlog_cleanup'
       AND p.proname IN (SELECT proname FROM pg_proc JOIN ours ON classid = 'pg_proc'::regclass AND objid = pg_proc.oid)
       AND NOT EXISTS (SELECT FROM ours WHERE classid = 'pg_proc'::regclass AND objid = p.oid)
     UNION ALL
-    SELECT 'warn', format('everybody may create functions in schema %I, also ones that are called in place of the extension''s',
+    SELECT 'warn', format('PUBLIC may create functions in schema %I, which could be called instead of the extension''s',
                           n.nspname),
            format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', n.nspname)
     FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace, aclexplode(n.nspacl) acl
     WHERE e.extname = 'backlog_cleanup' AND acl.grantee = 0 AND acl.privilege_type = 'CREATE'
     ORDER BY 2";
 
-/// Who may use the extension without having been given a level, and what could pass for it.
+/// Finds privileges that no level gives, and functions that could be called instead of the extension's.
 pub fn access(_target: &str) -> Result<Vec<Problem>> {
     problems(ACCESS, &[])
 }

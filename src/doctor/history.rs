@@ -8,7 +8,7 @@ use crate::postgres::error::Result;
 use crate::schedule::job_of;
 use crate::target::Target;
 
-/// Whether the ledger has what the runs in the history say, of all targets that share it.
+/// Compares the removed rows in the ledger with those in the history, over all targets that share the ledger.
 pub fn ledger(target: &Target) -> Result<Vec<Problem>> {
     let Some(Balance { ledger, runs }) = balance(target)? else {
         return Ok(vec![Problem { status: Status::Ok, detail: "the target has no ledger".into(), fix: None }]);
@@ -31,7 +31,8 @@ const OVERDUE: &str = "
           WHERE target = $1 AND mode = 'regular' AND state = 'completed' AND recipe_id IS NULL AND failure_type IS NULL) last
     WHERE coalesce(last.finished_at < now() - make_interval(days => $2, hours => 1), true)";
 
-/// Whether the last regular run of everything is older than the schedule's longest gap, an hour allowed for the run.
+/// Checks that the last regular run without a selection is no older than the schedule's longest gap, plus an hour for the
+/// run itself.
 pub fn overdue(target: &Target) -> Result<Vec<Problem>> {
     let job = job_of(&target.name)?;
     let days = job["schedule"].as_str().map_or(1, longest_gap);

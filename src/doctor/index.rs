@@ -14,7 +14,7 @@ const INVALID: &str = "
     FROM pg_index JOIN used ON indrelid = used.oid
     WHERE NOT indisvalid";
 
-/// Whether the partial index is there, and serves the ranking as a run asks for it.
+/// Checks that the partial index exists, and that the planner uses it for the ranking.
 pub fn partial(target: &Target) -> Result<Vec<Problem>> {
     if target.table.is_foreign() {
         let detail = "the table's own server has its indexes".into();
@@ -24,9 +24,9 @@ pub fn partial(target: &Target) -> Result<Vec<Problem>> {
     let without = if !invalid.is_empty() {
         return Ok(invalid);
     } else if !index::exists(target)? {
-        "a run reads the whole table: its partial index is not there"
+        "partial index is missing; each run scans the whole table"
     } else if !serves(target)? {
-        "the partial index is there and does not serve the failed rows"
+        "the partial index exists, but the planner does not use it for the failed rows"
     } else {
         return Ok(Vec::new());
     };
@@ -34,7 +34,7 @@ pub fn partial(target: &Target) -> Result<Vec<Problem>> {
     Ok(vec![Problem { status: Status::Warn, detail: without.into(), fix }])
 }
 
-/// Whether the planner finds the failed rows of each leaf by an index with a predicate, sequential scans set aside as in a
+/// Whether the planner finds the failed rows of each leaf through a partial index, with sequential scans disabled as in a
 /// run.
 fn serves(target: &Target) -> Result<bool> {
     let partial = on_tables(
@@ -53,7 +53,7 @@ fn serves(target: &Target) -> Result<bool> {
     Ok(true)
 }
 
-/// The plan of the ranking of a leaf, as JSON; its owner's functions may run meanwhile.
+/// The plan for ranking a leaf, as JSON. Runs as the leaf's owner, since planning may call functions of the table.
 fn plan(target: &Target, leaf: &Leaf) -> Result<String> {
     let Target { recipe, failed_at, id, .. } = target;
     let explain = format!(
@@ -96,7 +96,31 @@ const REFERENCES: &str = "
       )
     ORDER BY 2";
 
-/// Every removed row is looked up in the tables that reference it.
+/// Finds references without an index: PostgreSQL searches the referencing table for every removed row.
 pub fn references(target: &Target) -> Result<Vec<Problem>> {
     problems(&on_tables(REFERENCES), &[vec![target.table.oid].into()])
+}
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests {
+    use pgrx::prelude::*;
+
+    use super::serves;
+    use crate::rank::index::backlog_cleanup_index_sql;
+    use crate::target::Target;
+
+    #[pg_test]
+    fn the_partial_index_is_what_the_planner_ranks_by() {
+        Spi::run(include_str!("../../demo/platform.sql")).expect("the platform's tables");
+        let target = Target::load(Some("generations")).expect("a target");
+        assert!(!serves(&target).expect("a plan"));
+        let index = backlog_cleanup_index_sql(Some("generations")).expect("a statement");
+        Spi::run(&index.replace(" CONCURRENTLY", "")).expect("the index");
+        assert!(serves(&target).expect("a plan"));
+        // An index with another predicate serves other rows.
+        Spi::run("UPDATE backlog_cleanup.target SET account = 'another'").expect("an account");
+        let target = Target::load(Some("generations")).expect("a target");
+        assert!(!serves(&target).expect("a plan"));
+    }
 }

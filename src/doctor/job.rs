@@ -15,12 +15,12 @@ const PG_CRON: &str = "
     FROM current_setting('cron.database_name', true) AS home
     WHERE home IS DISTINCT FROM current_database()";
 
-/// Whether pg_cron is here and loaded.
+/// Checks that pg_cron is installed in this database, and loaded.
 pub fn pg_cron(target: &str) -> Result<Vec<Problem>> {
     if pg_cron_is_here()? { problems(PG_CRON, &[]) } else { absent(target) }
 }
 
-/// Whether a job runs the target, and is active.
+/// Checks that a job runs the target, and that it is active.
 pub fn job(target: &str) -> Result<Vec<Problem>> {
     if !pg_cron_is_here()? {
         return absent(target);
@@ -42,21 +42,24 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
 
 const USER: &str = "
     SELECT 'fail',
-           CASE WHEN r.oid IS NULL THEN format('role %I, as whom job %s runs, does not exist', j.username, j.jobid)
-                WHEN NOT r.rolcanlogin THEN format('role %I, as whom job %s runs, may not log in', j.username, j.jobid)
-                ELSE format('role %I, as whom job %s runs, may not run it', j.username, j.jobid) END,
-           CASE WHEN r.oid IS NULL THEN format('CREATE ROLE %I LOGIN', j.username)
-                WHEN NOT r.rolcanlogin THEN format('ALTER ROLE %I LOGIN', j.username)
-                ELSE format('SELECT %s.backlog_cleanup_grant(%L, ''operator'')', e.extnamespace::regnamespace, j.username)
-           END
+           CASE WHEN r.oid IS NULL THEN format('job %s runs as role \"%s\", which does not exist', j.jobid, j.username)
+                WHEN NOT r.rolcanlogin THEN format('job %s runs as role \"%s\", which may not log in', j.jobid, j.username)
+                ELSE format('job %s runs as role \"%s\", which may not run it', j.jobid, j.username) END,
+           format('SELECT cron.unschedule(%s)', j.jobid)
     FROM cron.job j
     JOIN pg_extension e ON e.extname = 'backlog_cleanup'
     JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'backlog_cleanup_failed_generations'
     LEFT JOIN pg_roles r ON r.rolname = j.username
     WHERE j.jobid = $1 AND (r.oid IS NULL OR NOT r.rolcanlogin OR NOT has_function_privilege(r.oid, p.oid, 'EXECUTE'))";
 
+/// Anybody could have registered the job: what mends it is a job of one's own, and not a right for its role.
 pub fn user(target: &str) -> Result<Vec<Problem>> {
-    of_job(target, USER)
+    let mut found = of_job(target, USER)?;
+    for problem in found.iter_mut().filter(|problem| problem.status == Status::Fail) {
+        let own = schedule::call_to_schedule(DEFAULT_SCHEDULE, false, target, &job_name(target))?;
+        problem.fix = problem.fix.take().map(|remove| format!("{remove}; {own}"));
+    }
+    Ok(found)
 }
 
 const RUNS: &str = "
@@ -72,7 +75,7 @@ const RUNS: &str = "
     ORDER BY last.place
     LIMIT 1";
 
-/// The newest failure among the last five runs.
+/// Finds the newest failure among the last five runs.
 pub fn runs(target: &str) -> Result<Vec<Problem>> {
     of_job(target, RUNS)
 }
@@ -87,7 +90,7 @@ pub fn time_zone(_target: &str) -> Result<Vec<Problem>> {
     problems(TIME_ZONE, &[])
 }
 
-/// The problems that a statement finds in the target's job, whose id is `$1`.
+/// Runs a statement that finds problems of the target's job; `$1` is the job's id.
 fn of_job(target: &str, statement: &str) -> Result<Vec<Problem>> {
     match job_of(target)?["jobId"].as_i64() {
         Some(id) => problems(statement, &[id.into()]),
@@ -95,7 +98,7 @@ fn of_job(target: &str, statement: &str) -> Result<Vec<Problem>> {
     }
 }
 
-/// What is said where pg_cron is not installed here: the same as by `backlog_cleanup_schedule`.
+/// The problem if pg_cron is not in this database: the error that `backlog_cleanup_schedule` would raise.
 fn absent(target: &str) -> Result<Vec<Problem>> {
     let absent = schedule::cannot_schedule(DEFAULT_SCHEDULE, false, target, &job_name(target))?;
     let (detail, fix) = (absent.message().to_owned(), absent.hint().map(str::to_owned));

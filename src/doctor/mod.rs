@@ -1,4 +1,5 @@
-//! What is wrong with a target and around it, and the statement that mends it. A file per theme; knows nothing of who asks.
+//! Finds what is wrong with a target and its surroundings, with the statement that fixes it. One file per theme. Knows
+//! nothing of its callers.
 
 mod access;
 mod history;
@@ -18,35 +19,35 @@ use pgrx::prelude::*;
 use crate::doctor::problem::{Problem, Status};
 use crate::postgres::error::Result;
 use crate::postgres::settings::{set_local, with_settings};
-use crate::postgres::subtransaction::{attempt, sqlstate};
+use crate::postgres::subtransaction::{briefly, sqlstate};
 use crate::target::Target;
 use crate::target::load::exists;
 
 pub use index::references;
 
-/// The checks of a target whose tables and columns are there: name, check, and the detail if nothing is wrong.
+/// The checks that need the target's tables and columns: name, check, and the detail if nothing is wrong.
 const OF_TARGET: [Check<Target>; 14] = [
     (
         "account",
         |target| target.account_exists().map(|()| Vec::new()),
-        "the account is among the users, where there are any",
+        "the account is in the users table, if there is one",
     ),
-    ("policy", policy::default_policy, "its default policy is there and enabled"),
-    ("index", index::partial, "the partial index is there and used"),
+    ("policy", policy::default_policy, "the default policy exists and is enabled"),
+    ("index", index::partial, "the partial index exists and is used"),
     ("references", index::references, "every column that references the table has an index"),
-    ("triggers", removal::triggers, "a removal sets off no trigger and no rule"),
+    ("triggers", removal::triggers, "no trigger or rule fires for a removal"),
     ("deferred_constraints", removal::deferred_constraints, "no constraint on removals is deferred"),
-    ("row_security", access::row_security, "no policy hides rows from the owners"),
-    ("owner", access::owner, "the tables belong to ordinary roles"),
-    ("others", others::code, "no code of others runs as the owners"),
-    ("privileges", access::privileges, "the owners may do to their tables what a run does"),
+    ("row_security", access::row_security, "row security is not forced on the owners"),
+    ("owner", access::owner, "no table is owned by a superuser"),
+    ("others", others::code, "no other role's code runs with the owners' privileges"),
+    ("privileges", access::privileges, "the owners have the privileges that a run needs"),
     ("dead_rows", vacuum::dead_rows, "vacuum keeps up with the dead rows"),
-    ("autovacuum", vacuum::autovacuum, "autovacuum looks after the table"),
-    ("ledger", history::ledger, "the ledger equals the history"),
-    ("overdue", history::overdue, "the last regular run is as recent as the schedule wants it"),
+    ("autovacuum", vacuum::autovacuum, "autovacuum is on for the table"),
+    ("ledger", history::ledger, "the ledger matches the history"),
+    ("overdue", history::overdue, "the last regular run is no older than the schedule allows"),
 ];
 
-/// The checks of what is around it, whatever the target's state.
+/// The checks of the surroundings. They run even if the target cannot be loaded.
 const AROUND: [Check<str>; 10] = [
     ("pg_cron", job::pg_cron, "pg_cron runs the jobs of this database"),
     ("job", job::job, "a job runs the target"),
@@ -56,11 +57,11 @@ const AROUND: [Check<str>; 10] = [
     ("workers", server::workers, "background workers are free"),
     ("transactions", vacuum::transactions, "no transaction is open for more than an hour"),
     ("replication_slots", vacuum::replication_slots, "no abandoned replication slot holds back vacuum"),
-    ("access", access::access, "nobody has what no level has given"),
-    ("version", server::version, "the extension, its library and the files on disk are of one version"),
+    ("access", access::access, "no role has privileges beyond its level"),
+    ("version", server::version, "the extension, its library and the files on disk have the same version"),
 ];
 
-/// How long a check waits for a lock: all of them together take less than a second.
+/// How long a check waits for a lock: short, so that all checks together take less than a second.
 const PATIENCE: &str = "50ms";
 const LOCKS: &str = "SELECT pid, state, xact_start, query FROM pg_stat_activity \
                      WHERE pid IN (SELECT pid FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted)";
@@ -70,8 +71,8 @@ type Check<T> = (&'static str, fn(&T) -> Result<Vec<Problem>>, &'static str);
 /// One row of the answer: check, status, detail, fix.
 type Finding = (String, String, String, Option<String>);
 
-/// Checks a target and what is around it, one row per check: `ok`, `warn` (it may hurt) or `fail` (it does), with the
-/// statement that mends it. Reads only: works on a standby. Errors: 22004, 42704 (unknown target).
+/// Checks a target and its surroundings, one row per check: `ok`, `warn` (it may do harm) or `fail` (it does), with the
+/// statement that fixes it. Reads only: works on a standby. Errors: 22004, 42704 (unknown target).
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
 #[pg_extern(stable)]
 fn backlog_cleanup_doctor(
@@ -86,7 +87,7 @@ fn backlog_cleanup_doctor(
     let findings = with_settings(|| {
         set_local("lock_timeout", PATIENCE);
         let mut loaded = None;
-        let mut findings = vec![examine("target", "its tables and columns are there", || {
+        let mut findings = vec![examine("target", "its tables and columns exist", || {
             loaded = Some(Target::load(target)?);
             Ok(Vec::new())
         })];
@@ -100,10 +101,10 @@ fn backlog_cleanup_doctor(
     Ok(TableIterator::new(findings))
 }
 
-/// Makes one finding of all problems that a check finds. An error is one of them.
+/// Runs a check, and sums up its problems in one finding. An error counts as a problem.
 fn examine(check: &str, healthy: &str, work: impl FnOnce() -> Result<Vec<Problem>>) -> Finding {
-    let found = match attempt(|| work().map(Some)) {
-        Ok(found) => found.unwrap_or_default(),
+    let found = match briefly(work) {
+        Ok(found) => found,
         Err(caught) => match sqlstate(&caught) {
             PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN => caught.rethrow(),
             PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
@@ -124,7 +125,7 @@ fn examine(check: &str, healthy: &str, work: impl FnOnce() -> Result<Vec<Problem
     )
 }
 
-/// An error as a problem; PostgreSQL's own hints are prose, and nothing to type.
+/// Turns an error into a problem. PostgreSQL's own hints are dropped: they are prose, not statements to type.
 fn fault(caught: CaughtError) -> Problem {
     let (detail, fix) = match caught {
         CaughtError::ErrorReport(failure) => (failure.message().to_owned(), failure.hint().map(str::to_owned)),

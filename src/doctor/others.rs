@@ -1,5 +1,5 @@
 use crate::doctor::problem::{Problem, problems};
-use crate::doctor::used::{on_tables, tables};
+use crate::doctor::used::on_tables;
 use crate::postgres::error::Result;
 use crate::target::Target;
 
@@ -11,17 +11,15 @@ const VIEWS: &str = ", below (view, oid) AS (
         JOIN pg_rewrite r ON r.ev_class = below.oid
         JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
     )
-    SELECT 'warn', format('%s, which is below view %s, belongs to %I, whose code there runs as %I',
-                          c.oid::regclass, v.oid::regclass, c.relowner::regrole::name, v.relowner::regrole::name),
-           format('ALTER VIEW %s OWNER TO %I', v.oid::regclass, c.relowner::regrole::name)
+    SELECT 'warn', format('view %s reads %s of role %s, whose code there runs as role %s: one role should own both',
+                          v.oid::regclass, c.oid::regclass, c.relowner::regrole, v.relowner::regrole), NULL
     FROM below JOIN pg_class v ON v.oid = below.view JOIN pg_class c ON c.oid = below.oid
     WHERE NOT pg_has_role(c.relowner, v.relowner, 'USAGE')
     ORDER BY 2";
 
 const CASCADES: &str = "
-    SELECT 'warn', format('a removal changes rows of %s, which belongs to %I, whose triggers there run as %I',
-                          c.oid::regclass, c.relowner::regrole::name, t.relowner::regrole::name),
-           format('ALTER TABLE %s OWNER TO %I', c.oid::regclass, t.relowner::regrole::name)
+    SELECT 'warn', format('a removal changes %s of role %s, whose triggers there run as role %s: one role should own both',
+                          c.oid::regclass, c.relowner::regrole, t.relowner::regrole), NULL
     FROM pg_constraint f
     JOIN used ON used.oid = f.confrelid
     JOIN pg_class t ON t.oid = used.oid
@@ -30,9 +28,25 @@ const CASCADES: &str = "
       AND NOT pg_has_role(c.relowner, t.relowner, 'USAGE')
     ORDER BY 2";
 
-/// Where PostgreSQL itself runs code of one role as another: below a view, and after a foreign key's action.
+const TRIGGERS: &str = "
+    SELECT 'warn', format('trigger %I on %s calls %s, which belongs to %I and runs as %I', t.tgname, c.oid::regclass,
+                          p.oid::regprocedure, p.proowner::regrole::name, c.relowner::regrole::name),
+           format('DROP TRIGGER %I ON %s; -- and REVOKE TRIGGER ON %2$s, unless the owner wants it', t.tgname, c.oid::regclass)
+    FROM pg_trigger t
+    JOIN used ON used.oid = t.tgrelid
+    JOIN pg_class c ON c.oid = t.tgrelid
+    JOIN pg_depend d ON d.classid = 'pg_trigger'::regclass AND d.objid = t.oid AND d.refclassid = 'pg_proc'::regclass
+    JOIN pg_proc p ON p.oid = d.refobjid
+    WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
+      AND t.tgtype & (4 | 8) <> 0 -- TRIGGER_TYPE_INSERT, as into a ledger, and TRIGGER_TYPE_DELETE
+      AND NOT pg_has_role(p.proowner, c.relowner, 'USAGE')
+    ORDER BY 2";
+
+/// Where PostgreSQL itself runs code of one role as another: below a view, after a foreign key's action, and in a trigger, which
+/// the TRIGGER privilege is enough to make.
 pub fn code(target: &Target) -> Result<Vec<Problem>> {
-    let mut found = problems(&on_tables(VIEWS), &[tables(target).into()])?;
+    let mut found = problems(&on_tables(VIEWS), &[target.tables().into()])?;
     found.extend(problems(&on_tables(CASCADES), &[vec![target.table.oid].into()])?);
+    found.extend(problems(&on_tables(TRIGGERS), &[target.tables().into()])?);
     Ok(found)
 }

@@ -21,14 +21,14 @@ impl Status {
     }
 }
 
-/// What is wrong, and the statement that mends it. A remark if its status is `Ok`.
+/// What is wrong, and the statement that fixes it. With status `Ok` it is only a remark.
 pub struct Problem {
     pub status: Status,
     pub detail: String,
     pub fix: Option<String>,
 }
 
-/// Runs a statement on catalogs and the extension's own tables, whose rows are problems: `status, detail, fix text`.
+/// Runs a statement on the catalogs and the extension's own tables that returns problems: `status, detail, fix`.
 pub fn problems(statement: &str, arguments: &[DatumWithOid]) -> Result<Vec<Problem>> {
     extension::as_owner(|| {
         Spi::connect(|client| {

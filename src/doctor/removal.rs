@@ -19,13 +19,13 @@ const TRIGGERS: &str = "
     WHERE r.ev_type = '4' AND r.ev_enabled <> 'D'
     ORDER BY 2";
 
-/// What removals set off costs time, and may keep rows back.
+/// Finds triggers and rules that fire for a removal. They cost time, and may keep rows back.
 pub fn triggers(target: &Target) -> Result<Vec<Problem>> {
     problems(&on_tables(TRIGGERS), &[vec![target.table.oid].into()])
 }
 
 const DEFERRED_CONSTRAINTS: &str = "
-    SELECT 'warn', format('constraint %I on %s is deferred, and a run checks it at once', c.conname, c.conrelid::regclass),
+    SELECT 'warn', format('constraint %I on %s is deferred, but a run checks it immediately', c.conname, c.conrelid::regclass),
            CASE c.contype WHEN 'f' THEN format('ALTER TABLE %s ALTER CONSTRAINT %I NOT DEFERRABLE', c.conrelid::regclass,
                                                c.conname)
                           ELSE format('SELECT pg_get_constraintdef(%s)', c.oid) END

@@ -10,7 +10,7 @@ const DEAD_ROWS: &str = "
     WHERE s.n_dead_tup > 10000 AND s.n_dead_tup > s.n_live_tup / 2
     ORDER BY 2";
 
-/// Dead rows that are many, and more than half of the live ones: autovacuum starts at a fifth.
+/// Finds tables with many dead rows, more than half as many as live ones. Autovacuum starts at a fifth.
 pub fn dead_rows(target: &Target) -> Result<Vec<Problem>> {
     problems(&on_tables(DEAD_ROWS), &[vec![target.table.oid].into()])
 }
@@ -31,21 +31,21 @@ pub fn autovacuum(target: &Target) -> Result<Vec<Problem>> {
 }
 
 const TRANSACTIONS: &str = "
-    SELECT 'warn', format('session %s of %I is in a transaction since %s', pid, usename,
+    SELECT 'warn', format('session %s of %I has been in a transaction since %s', pid, usename,
                           to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')),
            format('SELECT pg_terminate_backend(%s)', pid)
     FROM pg_stat_activity
     WHERE backend_type = 'client backend' AND xact_start < clock_timestamp() - interval '1 hour'
       AND pid <> pg_backend_pid()
     UNION ALL
-    SELECT 'warn', format('prepared transaction %s is open since %s', gid,
+    SELECT 'warn', format('prepared transaction %s has been open since %s', gid,
                           to_char(prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')),
            format('ROLLBACK PREPARED %L', gid)
     FROM pg_prepared_xacts
     WHERE prepared < clock_timestamp() - interval '1 hour'
     ORDER BY 2";
 
-/// Transactions of any database that are old enough to keep removed rows on disk.
+/// Finds transactions in any database that are old enough to keep removed rows on disk.
 pub fn transactions(_target: &str) -> Result<Vec<Problem>> {
     problems(TRANSACTIONS, &[])
 }

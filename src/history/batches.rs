@@ -13,7 +13,7 @@ use crate::rank::tally::RecipeCount;
 use crate::remove::Left;
 use crate::target::Target;
 
-/// Marks the `running` runs of a target as interrupted. The caller holds the target, so nobody is at work on them.
+/// Marks the `running` runs of a target as interrupted. The caller has locked the target, so no process works on them.
 pub fn interrupt(target: &str) -> Result<()> {
     let runs = extension::as_owner(|| {
         Spi::connect_mut(|client| {
@@ -36,7 +36,7 @@ pub fn interrupt(target: &str) -> Result<()> {
     runs.into_iter().try_for_each(sum_up)
 }
 
-/// What the committed batches of a run `$1` have removed per recipe, as long as it is not summed up.
+/// What the committed batches of run `$1` have removed per recipe, until `sum_up` clears them.
 const COUNTED: &str = "
     SELECT recipe_id, greatest(sum(failed), sum(removed))::bigint AS failed_count,
            sum(removed)::bigint AS cleaned_count
@@ -73,7 +73,7 @@ pub fn stop(run_id: i64) -> Result<()> {
     extension::as_owner(|| Spi::run_with_args(stop, &[run_id.into()]).map_err(spi))
 }
 
-/// Says what a run waits for.
+/// Records what a run waits for.
 pub fn waiting(run_id: i64, reason: &str) -> Result<()> {
     let wait = "UPDATE backlog_cleanup.run SET waiting_for = $2
                 WHERE id = $1 AND waiting_for IS DISTINCT FROM $2";

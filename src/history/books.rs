@@ -5,9 +5,9 @@ use crate::postgres::error::{Result, spi};
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::target::Target;
-use crate::target::steady::steady;
+use crate::target::steady::glance;
 
-/// Rows removed by the runs in the history of all targets that share a ledger: as the ledger says, and as the runs say.
+/// Rows removed by the runs in the history, over all targets that share a ledger: by the ledger, and by the runs.
 pub struct Balance {
     pub ledger: i64,
     pub runs: i64,
@@ -20,12 +20,12 @@ pub struct Balance {
 fn backlog_cleanup_books(
     target: default!(Option<&str>, "'generations'"),
 ) -> Result<TableIterator<'static, (name!(ledger, i64), name!(runs, i64), name!(difference, i64))>> {
-    let balance = steady(target, balance)?;
+    let balance = glance(target, balance)?;
     Ok(TableIterator::new(balance.map(|Balance { ledger, runs }| (ledger, runs, ledger - runs))))
 }
 
-/// `None` if the target has no ledger. Ledger rows of runs that the history has lost, or whose target has another name now,
-/// are in neither sum. Ledger rows that name no run are in the ledger's.
+/// `None` if the target has no ledger. Ledger rows of runs that are no longer in the history, or whose target has been
+/// renamed, are in neither sum. Ledger rows that name no run count for the ledger.
 pub fn balance(target: &Target) -> Result<Option<Balance>> {
     let Some(ledger) = &target.ledger else { return Ok(None) };
     let runs = extension::as_owner(|| {
@@ -66,8 +66,9 @@ pub fn balance(target: &Target) -> Result<Option<Balance>> {
     Ok(Some(Balance { ledger: amount.unwrap_or_default(), runs: runs.removed.unwrap_or_default() }))
 }
 
-/// Finds the run's id in a description of `ledger::write`. An extension that was created anew counts its runs anew: a ledger
-/// row older than the run, by more than a coarse column or another target's time zone explains, is another run's.
+/// Finds the run's id in a description that `ledger::write` has written. After DROP and CREATE EXTENSION ids start again at
+/// 1, so a ledger row that is older than the run belongs to an earlier run of that id. Two days are allowed for a `date`
+/// column and for time zones.
 const OF_RUN: &str = "^(?:regular|emergency) backlog cleanup, run ([0-9]{1,18})[,:]";
 
 /// The runs of the targets that share a ledger.

@@ -6,12 +6,12 @@ use crate::history::report::details;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::json::Json;
 use crate::postgres::read::read_one;
-use crate::postgres::subtransaction::{attempt, sqlstate};
+use crate::postgres::subtransaction::{briefly, sqlstate};
 use crate::target::Target;
 use crate::target::recipes::RecipeNames;
 
-/// Returns what a run of the history did per recipe, most removed first; of a batched run that is at work or was interrupted,
-/// what its committed batches did. An array of `CleanupDetail`. If the run's target is gone, recipes have no names.
+/// Returns what a run of the history did per recipe, most removed first, as an array of `CleanupDetail`. Of a batched run
+/// that is running or was interrupted, the committed batches count. If the run's target is gone, recipes have no names.
 /// Errors: 22004, 42704 (unknown run).
 #[pg_extern(stable)]
 fn backlog_cleanup_run_details(run_id: Option<i64>) -> Result<Json> {
@@ -21,12 +21,12 @@ fn backlog_cleanup_run_details(run_id: Option<i64>) -> Result<Json> {
     let target = extension::as_owner(|| read_one::<String>(target, &[run_id.into()]))?.ok_or_else(|| {
         error(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("run {run_id} does not exist"), latest.into())
     })?;
-    let named = attempt(|| {
+    let named = briefly(|| {
         let target = Target::load(Some(&target))?;
-        Ok(Some((RecipeNames::of(&target)?, target.recipe.is_number())))
+        Ok((RecipeNames::of(&target)?, target.recipe.is_number()))
     });
     let (names, is_number) = match named {
-        Ok(named) => named.unwrap_or_default(),
+        Ok(named) => named,
         Err(caught) => match sqlstate(&caught) {
             PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN => caught.rethrow(),
             _ => Default::default(),

@@ -1,4 +1,4 @@
-//! What a run writes: its row, its batches, the ledger, its report. Knows nothing of who runs.
+//! What a run writes: its row, its batches, the ledger, its report. Knows nothing of locks and workers.
 
 pub mod batches;
 pub mod books;

@@ -21,7 +21,7 @@ pub enum RunReport {
     Emergency(EmergencyReport),
 }
 
-/// Makes the report of a run; one without an id is a dry run. `recipes` in the order in which the report has them.
+/// Makes the report of a run. A run without an id is a dry run. The report keeps the order of `recipes`.
 pub fn report(
     rules: &Rules,
     run_id: Option<i64>,
@@ -75,7 +75,7 @@ pub fn details(names: &RecipeNames, is_number: bool, recipes: &[RecipeCount]) ->
     recipes.iter().map(detail).collect()
 }
 
-/// The message of a run that has come to its end.
+/// The message of a completed run.
 pub fn done(rules: &Rules) -> String {
     match rules.cutoff {
         _ if rules.is_disabled() => {

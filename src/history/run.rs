@@ -14,7 +14,7 @@ use crate::rules::selection::Selection;
 use crate::target::Target;
 use crate::target::reading::Reading;
 
-/// How a batched run goes, by its arguments and columns of `backlog_cleanup.run`. Intervals as text.
+/// The pace of a batched run: arguments that are also columns of `backlog_cleanup.run`. Intervals are text.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Pace {
     pub batch_size: Option<i64>,
@@ -24,7 +24,7 @@ pub struct Pace {
     pub workers: Option<i32>,
 }
 
-/// A batched run as its row has it.
+/// A batched run, read from its row.
 #[derive(Deserialize)]
 pub struct Run {
     pub id: i64,
@@ -33,7 +33,7 @@ pub struct Run {
     pub state: State,
     pub recipe_id: Option<String>,
     pub failure_type: Option<String>,
-    /// ISO 8601, UTC, or `-infinity`; means nothing in an emergency run.
+    /// ISO 8601, UTC, or `-infinity`; unused in an emergency run.
     pub cutoff_utc: String,
     /// How the target was read when the run started.
     pub reading: Option<Reading>,
@@ -84,12 +84,12 @@ impl Run {
         self.max_rows.map(|rows| rows - self.removed)
     }
 
-    /// So many seconds, or as many as the run has left.
+    /// The given seconds, or those that the run has left if they are fewer.
     pub fn in_time(&self, seconds: f64) -> f64 {
         self.seconds_left.map_or(seconds, |left| seconds.min(left.max(0.0)))
     }
 
-    /// Whether it has had its time or its rows.
+    /// Whether it has reached its `max_duration` or `max_rows`.
     pub fn is_over(&self) -> bool {
         self.seconds_left.is_some_and(|left| left <= 0.0) || self.rows_left().is_some_and(|rows| rows <= 0)
     }
@@ -149,7 +149,7 @@ pub fn record(rules: &Rules, tally: &Tally, caller: &str) -> Result<i64> {
         )
         .map_err(spi)?
         .unwrap_or_default();
-        // About in the order of the index, which then grows at its end.
+        // Roughly in the order of the index, so that it grows at its end.
         let mut recipes: Vec<&RecipeCount> = tally.list.iter().collect();
         recipes.sort_unstable_by_key(|recipe| &recipe.recipe_id);
         let ids: Vec<Option<&str>> = recipes.iter().map(|recipe| recipe.recipe_id.as_deref()).collect();

@@ -14,9 +14,9 @@ use crate::rank::position::{Order, Position};
 use crate::rank::tally::Tally;
 use crate::target::Target;
 
-/// Keeps the cutoffs of a run, and how many rows it may remove, where a crash cannot lose them.
+/// Saves the cutoffs of a run in a table, so that they survive a crash.
 pub fn save(target: &Target, run_id: i64, tally: &Tally) -> Result<()> {
-    // An earlier run of this session may have had the same id, in another life of the extension.
+    // An earlier run of this session has the same id if the extension was dropped and created again in between.
     forget();
     let ids: Vec<Option<String>> = tally.list.iter().map(|recipe| recipe.recipe_id.clone()).collect();
     let failed: Vec<i64> = tally.list.iter().map(|recipe| recipe.failed).collect();
@@ -26,7 +26,7 @@ pub fn save(target: &Target, run_id: i64, tally: &Tally) -> Result<()> {
         cutoffs().map(|cutoff| cutoff.map(|cutoff| instant_as_text(cutoff.at, pg_sys::TIMESTAMPOID))).collect();
     // SAFETY: the id of a position is of the id column's type.
     let text_of_id = |id| unsafe { text_of(id, target.id.type_oid) };
-    // As the table's owner, whose type's output function may be anybody's.
+    // As the table's owner: the id type's output function may be any role's code.
     let cutoff_ids: Vec<Option<String>> = reading_as_owner_of(&target.table, || {
         Ok(cutoffs().map(|cutoff| cutoff.and_then(|cutoff| cutoff.id).map(text_of_id)).collect())
     })?;
@@ -43,19 +43,19 @@ pub fn save(target: &Target, run_id: i64, tally: &Tally) -> Result<()> {
 }
 
 thread_local! {
-    /// The cutoffs of the batched run that this process last worked on. Their ids are in the context.
+    /// The cutoffs of the batched run that this process last worked on. Their ids live in `CONTEXT`.
     static LOADED: RefCell<Option<Cutoffs>> = const { RefCell::new(None) };
     static CONTEXT: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// The recipes of a batched run with their cutoffs, and how many rows of each it may still remove: rows that were written since
-/// it was ranked may be as old, and were not among those that the breaker has let through.
+/// The recipes of a batched run with their cutoffs, and how many rows of each it may still remove. The limit is needed because
+/// rows written since the ranking may be older than the cutoff, and the breaker has not counted them.
 pub struct Cutoffs {
     run_id: i64,
     pub tally: Tally,
-    /// In the order of the recipes; an emergency run, which ranks nothing, has none.
+    /// In the order of the recipes; empty in an emergency run, which ranks nothing.
     left: Vec<i64>,
-    /// The last batch, of any process, that has been taken off `left`.
+    /// The last batch, of any process, that has been subtracted from `left`.
     batch: i64,
 }
 
@@ -74,8 +74,8 @@ pub fn with<T>(target: &Target, run_id: i64, work: impl FnOnce(&mut Cutoffs) -> 
 }
 
 impl Cutoffs {
-    /// Checks that the rows that this batch has removed, and those of every batch before it, are no more than were ranked. The
-    /// caller has numbered the batch, so that those before it are committed. Errors: 40001.
+    /// Checks that this batch and all batches before it have removed no more rows than were ranked. The caller has numbered
+    /// the batch, so that those before it are committed. Errors: 40001.
     pub fn check(&mut self) -> Result<()> {
         self.catch_up()?;
         let recipes = self.tally.list.iter().zip(&self.left);
@@ -89,7 +89,7 @@ impl Cutoffs {
         ))
     }
 
-    /// Takes off what committed batches have removed since the last time.
+    /// Subtracts what committed batches have removed since the last call.
     fn catch_up(&mut self) -> Result<()> {
         const REMOVED: &str = "
             SELECT recipe_ids, removed, batch FROM backlog_cleanup.run_batch WHERE run_id = $1 AND batch > $2
@@ -158,9 +158,9 @@ fn load(target: &Target, run_id: i64) -> Result<Cutoffs> {
             ids.push(id.map_or("NULL".into(), quote_literal));
         })
     })?;
-    // As the table's owner, whose type's input function may be anybody's.
+    // As the table's owner: the id type's input function may be any role's code.
     let parsed = format!(
-        "SELECT kept.id::{} FROM pg_catalog.unnest(ARRAY[{}]::text[]) WITH ORDINALITY kept (id, place) ORDER BY place",
+        "SELECT kept.id::{} FROM pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[]) WITH ORDINALITY kept (id, place) ORDER BY place",
         target.id.sql_type,
         ids.join(", ")
     );

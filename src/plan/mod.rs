@@ -1,4 +1,4 @@
-//! What a batched run has to do, saved where a crash cannot lose it. Knows nothing of workers.
+//! What a batched run has to do, saved in tables that survive a crash. Knows nothing of workers.
 
 pub mod cutoff;
 pub mod part;

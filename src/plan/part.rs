@@ -8,8 +8,8 @@ use crate::postgres::prepared::{self, prepared};
 use crate::rank::removable::{PerLeaf, Removable};
 use crate::target::leaf::{Leaf, Reach};
 
-/// A part of a batched run: what is left to do in a leaf. Any process that works on the run takes any part, for one
-/// batch; the row says where to go on.
+/// A part of a batched run: what is left to do in a leaf. A process that works on the run takes any part for one batch;
+/// the part's row says where the next batch continues.
 pub struct Part {
     pub run_id: i64,
     pub part: i32,
@@ -22,9 +22,9 @@ pub struct Part {
 }
 
 pub enum Task {
-    /// The blocks from `first` on; of the next, the rows up to `next_offset` have been looked at.
+    /// A range of blocks from `first` on. In the next block, the rows up to `next_offset` are done.
     Blocks { first: i64, next_offset: u16 },
-    /// Rows in heap order, as they were when the write-ahead log was at `lsn`.
+    /// Rows in heap order, read when the WAL was at `lsn`.
     Positions { rows: Vec<Removable>, lsn: u64 },
     /// The recipes of the run.
     Keys,
@@ -89,14 +89,15 @@ pub fn save(
     })
 }
 
-/// How many blocks a batch looks at: no more than are still in shared_buffers when it removes, or 128 MB.
+/// How many blocks a batch reads: a quarter of shared_buffers, so that they are still cached when it removes, and at most
+/// 128 MB.
 pub fn blocks_at_once() -> usize {
     // SAFETY: a setting, read by the one thread of a backend.
     (unsafe { pg_sys::NBuffers } as usize / 4).min(16_384)
 }
 
-/// Splits rows in heap order into chunks of at most `batch_size` rows and `blocks` pages. A chunk ends with a page where it
-/// can: the next batch need not look again at a page that this one has changed.
+/// Splits rows in heap order into chunks of at most `batch_size` rows and `blocks` pages. A chunk ends at the end of a page
+/// if it can: then the next batch need not recheck a page that this one has changed.
 fn chunks(mut rows: &[Removable], batch_size: usize, blocks: usize) -> impl Iterator<Item = &[Removable]> {
     std::iter::from_fn(move || {
         let (mut length, mut pages) = (0, 0);
@@ -141,7 +142,7 @@ impl Task {
 }
 
 impl Part {
-    /// Takes a part of the run that is not finished and that no other process works on, until the transaction ends.
+    /// Locks an unfinished part of the run that no other process works on, until the transaction ends.
     pub fn take(run_id: i64) -> Result<Option<Part>> {
         const NEXT: &str = "
             SELECT part, leaf, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
@@ -172,7 +173,7 @@ impl Part {
         })
     }
 
-    /// Starts the part over from the leaf's first block if the table was rewritten, since its rows are elsewhere now. Returns
+    /// Starts the part over at the leaf's first block if the table was rewritten, since its rows are elsewhere now. Returns
     /// false if it was not. The caller has locked the leaf.
     pub fn restart_if_rewritten(&self) -> Result<bool> {
         extension::as_owner(|| {
@@ -188,12 +189,12 @@ impl Part {
         })
     }
 
-    /// Remembers where to go on.
+    /// Saves where the next batch continues.
     pub fn advance(&self, steps_done: i64, next_offset: u16) -> Result<()> {
         self.update(steps_done, next_offset, 0)
     }
 
-    /// Remembers that a batch was rolled back and is to be tried again.
+    /// Records that a batch was rolled back and will be retried.
     pub fn failed_once_more(&self) -> Result<()> {
         let next_offset = if let Task::Blocks { next_offset, .. } = self.task { next_offset } else { 0 };
         self.update(self.steps_done, next_offset, self.attempts + 1)
@@ -222,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    /// Rows as (block, how many).
+    /// Makes rows from (block, number of rows).
     fn rows(pages: &[(u32, u16)]) -> Vec<Removable> {
         let row = |block: u32, offset: u16| {
             let mut tid = pg_sys::ItemPointerData::default();

@@ -17,14 +17,14 @@ pub unsafe fn text_of(value: pg_sys::Datum, type_oid: pg_sys::Oid) -> String {
     }
 }
 
-/// Microseconds since 2000 as a `timestamp` or `timestamptz` writes them.
+/// Microseconds since 2000, written as a `timestamp` or `timestamptz`.
 pub fn instant_as_text(at: i64, type_oid: pg_sys::Oid) -> String {
     debug_assert!(matches!(type_oid, pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID));
     // SAFETY: both types are the 64 bits of such a number.
     unsafe { text_of(pg_sys::Datum::from(at), type_oid) }
 }
 
-/// Positions as a value of type `tid[]`. The array is a copy; the lifetime keeps it no longer than its source for all that.
+/// Positions as a value of type `tid[]`. The array is a copy, so the lifetime is stricter than it need be.
 pub fn tid_array(tids: &[pg_sys::ItemPointerData]) -> DatumWithOid<'_> {
     let mut pointers: Vec<pg_sys::Datum> = tids.iter().map(|tid| pg_sys::Datum::from(&raw const *tid)).collect();
     let length = size_of::<pg_sys::ItemPointerData>() as i32;

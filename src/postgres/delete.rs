@@ -6,10 +6,10 @@ use pgrx::prelude::*;
 use crate::postgres::executor::start;
 use crate::postgres::stream::Row;
 
-/// Values that are handed over in one go: counting them between two rows of a DELETE would leave the processor's cache.
+/// Values per call of `each`: counting after every row would evict the DELETE from the processor's cache.
 const CHUNK: usize = 65_536;
 
-/// What watches the scan of the statement that runs.
+/// Collects the column's values while a DELETE scans.
 struct Watch<'a> {
     next: unsafe extern "C-unwind" fn(*mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot,
     column: i16,
@@ -17,7 +17,7 @@ struct Watch<'a> {
     each: &'a mut dyn FnMut(&[Option<pg_sys::Datum>]),
 }
 
-/// The innermost watch; `delete` sets it for as long as its statement runs. A backend has one thread.
+/// The innermost watch; `delete_scanned` sets it while its statement runs. A backend has one thread.
 static WATCH: AtomicPtr<Watch> = AtomicPtr::new(null_mut());
 
 /// The column that `delete_scanned` reads.
@@ -31,8 +31,8 @@ pub struct Scanned {
 
 /// Runs a DELETE and calls `each` with the value of one column of every row that its scan returns, in chunks. (RETURNING
 /// would fetch each row twice, a fifth of a run's time.) Returns the number of rows removed, which is less than scanned if a
-/// trigger or another session kept some. `None`, with nothing removed, if the plan has no plain scan or the column another
-/// type by now; also `None` if EvalPlanQual rechecked a row: it may have gone from another recipe than it was found in, and the caller must roll back.
+/// trigger or another session kept some. `None`, with nothing removed, if the plan has no plain scan; also `None` if
+/// EvalPlanQual rechecked a row: another session may have changed its recipe since the scan, and the caller must roll back.
 ///
 /// # Safety
 ///
@@ -50,7 +50,7 @@ pub unsafe fn delete_scanned(
         pg_sys::UpdateActiveSnapshotCommandId();
         let removed = start(delete, pg_sys::CreateDestReceiver(pg_sys::CommandDest::DestNone), |started| {
             let plan = started.plan();
-            // A rule may have made an UPDATE of it, or a DELETE of another table's rows.
+            // A rule may have made it an UPDATE, or a DELETE from another table.
             let is_delete = (*plan).type_ == pg_sys::NodeTag::T_ModifyTableState && {
                 let modify = plan.cast::<pg_sys::ModifyTableState>();
                 (*modify).operation == pg_sys::CmdType::CMD_DELETE
@@ -66,7 +66,7 @@ pub unsafe fn delete_scanned(
                 let values = Vec::with_capacity(CHUNK);
                 let mut watch = Watch { next: next_of_scan, column: column.number, values, each: &mut each };
                 pg_sys::ExecSetExecProcNode(scan, Some(next));
-                // A trigger may run another of these.
+                // A trigger may run another `delete_scanned`.
                 let outer = Restore(WATCH.swap((&raw mut watch).cast(), Ordering::Relaxed));
                 let removed = started.run();
                 drop(outer);
@@ -95,7 +95,7 @@ impl Scanned {
     }
 }
 
-/// Gives the watch back to the statement around, also on an error.
+/// Restores the watch of the outer statement, also after an error.
 struct Restore(*mut Watch<'static>);
 
 impl Drop for Restore {
@@ -104,8 +104,8 @@ impl Drop for Restore {
     }
 }
 
-/// Fetches the next row of the scan. An error of the scan leaves by this frame, which has nothing to drop: a guard around
-/// each row would cost more than to count it.
+/// Fetches the next row of the scan. An error in the scan jumps over this frame, which has nothing to drop: a guard around
+/// each row would cost more than counting it.
 ///
 /// # Safety
 ///

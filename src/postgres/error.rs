@@ -2,11 +2,11 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 /// What every step returns. An `Err` always becomes an ERROR: it is returned up to the function that SQL called, or raised in
-/// a subtransaction (`subtransaction::attempt`). What PostgreSQL gives back itself at an abort (roles, settings, snapshots,
-/// locks, buffers) is therefore not given back on the way of an `Err`.
+/// a subtransaction (`subtransaction::attempt`). The abort resets roles, settings, snapshots, locks and buffers, so code that
+/// returns an `Err` does not.
 pub type Result<T> = std::result::Result<T, ErrorReport>;
 
-/// An error with its SQLSTATE, what is wrong, and the statement that mends it.
+/// Makes an error from its SQLSTATE, what is wrong, and the statement that fixes it.
 pub fn error(sqlstate: PgSqlErrorCode, message: String, hint: String) -> ErrorReport {
     ErrorReport::new(sqlstate, message, "backlog_cleanup").set_hint(hint)
 }

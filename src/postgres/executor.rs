@@ -14,7 +14,7 @@ impl Started {
         unsafe { (*self.0).planstate }
     }
 
-    /// Runs it to its end, and returns how many rows it made or removed.
+    /// Runs it to its end. Returns the number of rows that it returned or removed.
     pub fn run(&mut self) -> u64 {
         let direction = pg_sys::ScanDirection::ForwardScanDirection;
         // SAFETY: as above.
@@ -28,9 +28,9 @@ impl Started {
     }
 }
 
-/// Starts a statement in the active snapshot, and hands it over to be looked into and run, or not. Its rows go to `receiver`.
-/// `None` if a rule has made something else of it than one statement. An error in `work` skips ExecutorEnd and
-/// FreeQueryDesc: the abort of the (sub)transaction releases what they would.
+/// Starts a statement in the active snapshot and passes it to `work`, which may inspect its plan and run it. Its rows go to
+/// `receiver`. Returns `None` if a rule has rewritten it into anything but one statement. An error in `work` skips
+/// ExecutorEnd and FreeQueryDesc: the abort of the (sub)transaction releases what they would.
 ///
 /// # Safety
 ///

@@ -10,8 +10,8 @@ use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error};
 
-/// A `jsonb` that a function returns, as the text that PostgreSQL reads it from. `pgrx::JsonB` wants a tree of values, which
-/// for 20,000 recipes costs as much as finding their rows.
+/// A `jsonb` that a function returns, passed to PostgreSQL as text. `pgrx::JsonB` needs a tree of values, which for 20,000
+/// recipes costs as much as finding their rows.
 pub struct Json(String);
 
 impl Json {

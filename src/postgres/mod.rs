@@ -2,6 +2,7 @@
 
 pub mod datum;
 pub mod delete;
+pub mod discretion;
 pub mod error;
 pub mod executor;
 pub mod json;
@@ -9,6 +10,7 @@ pub mod now;
 pub mod owner;
 pub mod prepared;
 pub mod read;
+pub mod search_path;
 pub mod session;
 pub mod settings;
 pub mod stream;

@@ -1,5 +1,5 @@
-//! Reads catalogs and configuration as they are now, whatever the caller's snapshot. `Spi` reads in the transaction's, which at
-//! REPEATABLE READ is from before its first statement. Rows of a target are the transaction's business.
+//! Reads catalogs and configuration in a new snapshot. `Spi` reads in the transaction's snapshot, which in REPEATABLE READ is as
+//! old as the transaction's first statement. Rows of a target are read in the transaction's snapshot.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,8 +15,8 @@ thread_local! {
     static PLANS: RefCell<HashMap<&'static str, pg_sys::SPIPlanPtr>> = RefCell::default();
 }
 
-/// The rows of a statement that only reads, each as `row` makes it, in a snapshot of now: with what others have committed, and
-/// what this transaction has done. The session prepares the statement once.
+/// Runs a read-only statement in a new snapshot and returns its rows, converted by `row`. It sees what other sessions have
+/// committed and what this transaction has done. The session prepares the statement once.
 pub fn rows_now<T>(
     query: &'static str,
     arguments: &[DatumWithOid],
@@ -53,7 +53,7 @@ pub fn one_now<T: FromDatum + IntoDatum>(query: &'static str, arguments: &[Datum
     rows_now(query, arguments, |row| row.get::<T>(1)).map(|rows| rows.into_iter().next().flatten())
 }
 
-/// The plan of a statement, made at its first use; PostgreSQL makes it anew where what it names has changed.
+/// The plan of a statement, made at its first use. PostgreSQL plans it again if an object that it names has changed.
 ///
 /// # Safety
 ///

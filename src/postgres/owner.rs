@@ -2,6 +2,7 @@ use std::panic::AssertUnwindSafe;
 
 use pgrx::prelude::*;
 
+use crate::postgres::discretion::discreetly;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::session::Session;
 use crate::postgres::settings::{set_local, with_settings};
@@ -15,15 +16,14 @@ pub fn reading_as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -
 }
 
 /// Does `work` on a table as its owner. Locks the table first, so that it keeps its owner and its name. The caller's session
-/// is hidden from code of another owner, and as it was afterwards. The caller has called `defer_nothing`. Errors: 40001
+/// is hidden from code of another owner, and unchanged afterwards. The caller has called `defer_nothing`. Errors: 40001
 /// (another session has changed or dropped the table since it was looked up), 42501 (something of the session cannot be
 /// hidden, or the owner's code has changed it).
 pub fn as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
     protected(table, |table| switched(table, work), Session::clean)
 }
 
-/// Does `work` while the caller's session is hidden from code of the table's owner, and what is to be done `after` it as the
-/// owner.
+/// Does `work` while the caller's session is hidden from code of the table's owner; then does `after` as the owner.
 fn protected<T>(
     table: &Table,
     work: impl FnOnce(&Table) -> Result<T>,
@@ -43,10 +43,10 @@ fn protected<T>(
 }
 
 fn switched<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    acting_as(table.owner, &table.search_path, || table.hold().and_then(|()| work()))
+    discreetly(table.owner, || acting_as(table.owner, &table.search_path, || table.hold().and_then(|()| work())))
 }
 
-/// Whether code of `owner` runs in a session of theirs, or inside `as_owner_of` already.
+/// Whether code of `owner` already runs in the owner's session, or inside `as_owner_of`.
 fn is_at_home(owner: pg_sys::Oid) -> bool {
     let (user, context) = who();
     // SAFETY: only reads whose session it is.
@@ -62,8 +62,8 @@ fn who() -> (pg_sys::Oid, i32) {
     (user, context)
 }
 
-/// Does `work` as `owner` inside a security-restricted operation, as VACUUM and REINDEX do, so that nothing that it sets
-/// off runs as the caller. After an ERROR PostgreSQL restores the role itself, with the (sub)transaction.
+/// Does `work` as `owner` inside a security-restricted operation, as VACUUM and REINDEX do, so that triggers and functions
+/// do not run as the caller. After an ERROR PostgreSQL restores the role itself, with the (sub)transaction.
 pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let (user, context) = who();
     let restricted = (pg_sys::SECURITY_RESTRICTED_OPERATION | pg_sys::SECURITY_LOCAL_USERID_CHANGE) as i32;
@@ -72,7 +72,7 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
     let done = with_settings(|| {
         set_local("search_path", search_path);
         set_local("row_security", "off");
-        // A value as text means the same in every process that works on a run, and on another server.
+        // Dates go as text between the processes of a run, and to other servers: they must read the same everywhere.
         set_local("DateStyle", "ISO");
         set_local("extra_float_digits", "1");
         work()

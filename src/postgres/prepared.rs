@@ -11,8 +11,8 @@ thread_local! {
     static STATEMENTS: RefCell<HashMap<&'static str, &'static OwnedPreparedStatement>> = RefCell::default();
 }
 
-/// A statement that this session parses and plans once: for what every batch asks. It is planned anew where the search
-/// path is another one, or what it names has changed.
+/// Prepares a statement once per session, for what every batch asks. PostgreSQL plans it again if the search path or an
+/// object that it names has changed.
 pub fn prepared(
     client: &SpiClient,
     query: &'static str,
@@ -33,7 +33,7 @@ pub fn run(query: &'static str, arguments: &[DatumWithOid]) -> Result<()> {
         .map_err(spi)
 }
 
-/// The first column of the first row of a prepared statement that may write, and that sees what others have committed.
+/// The first column of the first row of a prepared statement. It may write, and sees what other sessions have committed.
 pub fn get_one<T: FromDatum + IntoDatum>(query: &'static str, arguments: &[DatumWithOid]) -> Result<Option<T>> {
     Spi::connect_mut(|client| {
         let rows = client.update(prepared(client, query, arguments)?, None, arguments)?;

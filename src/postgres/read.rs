@@ -5,7 +5,7 @@ use crate::postgres::error::{Result, error, spi};
 use crate::postgres::prepared::prepared;
 
 /// The first column of the first row of a statement that only reads; `None` for NULL and for no row. Unlike
-/// `Spi::get_one` it takes no transaction id, so that it works on a standby.
+/// `Spi::get_one` it assigns no transaction id, so that it works on a standby.
 pub fn read_one<T: FromDatum + IntoDatum>(query: &str, arguments: &[DatumWithOid]) -> Result<Option<T>> {
     Spi::connect(|client| {
         let rows = client.select(query, Some(1), arguments)?;

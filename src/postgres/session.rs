@@ -7,7 +7,7 @@ use crate::postgres::error::{Result, error, spi};
 use crate::postgres::prepared::prepared;
 use crate::postgres::read::read_prepared;
 
-/// What of the caller's session code of another role could use, change or leave behind: cursors, large object descriptors,
+/// The state of the caller's session that code of another role could use or change: cursors, large object descriptors,
 /// temporary objects, advisory locks, modes of constraints. SECURITY.md has the table.
 pub struct Session {
     /// The role whose code runs.
@@ -17,7 +17,7 @@ pub struct Session {
     advisory_locks: Option<Vec<String>>,
 }
 
-/// Large object descriptors that are looked at. A transaction rarely has more than a few.
+/// How many large object descriptors are checked. A transaction rarely has more than a few.
 const DESCRIPTORS: i32 = 256;
 
 const CURSORS: &str = "SELECT name FROM pg_catalog.pg_cursors";
@@ -80,9 +80,9 @@ impl Session {
         Err(self.refusal("has taken or released advisory locks".into()))
     }
 
-    /// Ends what code of the owner has left in the session, still as the owner. Errors: 42501 (what cannot be ended).
+    /// Closes what the owner's code has left open in the session. Runs as the owner. Errors: 42501 (it cannot be closed).
     pub fn clean(&self) -> Result<()> {
-        // What a trigger has deferred, PostgreSQL has refused already; the mode would stay.
+        // PostgreSQL refuses to defer triggers here, but SET CONSTRAINTS itself would last.
         Spi::run("SET CONSTRAINTS ALL IMMEDIATE").map_err(spi)?;
         for portal in cursors()? {
             if self.portals.iter().all(|(callers, _)| *callers != portal) {
@@ -124,7 +124,7 @@ fn name(role: pg_sys::Oid) -> String {
     format!("\"{name}\"")
 }
 
-/// The cursors of this session, those aside that run: nobody can use them meanwhile.
+/// The cursors of this session, except running ones, which cannot be used meanwhile.
 fn cursors() -> Result<Vec<pg_sys::Portal>> {
     let names: Vec<String> = Spi::connect(|client| {
         client

@@ -2,7 +2,7 @@ use std::ffi::CString;
 
 use pgrx::pg_sys;
 
-/// Does `work`, and takes back what it has set with `set_local`. After an ERROR PostgreSQL takes it back itself, with the
+/// Does `work`, and resets what it has set with `set_local`. After an ERROR PostgreSQL resets it itself, with the
 /// (sub)transaction.
 pub fn with_settings<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: the nest level that is ended is the one that was begun.

@@ -8,11 +8,11 @@ use pgrx::prelude::*;
 use crate::postgres::error::{Result, error};
 use crate::postgres::executor::start;
 
-/// One row of a running statement. Its values live until the next.
+/// One row of a running statement. Its values live until the next row.
 pub struct Row<'a> {
     values: &'a [pg_sys::Datum],
     nulls: &'a [bool],
-    /// Where the index leads to, in `stream_index`.
+    /// The position in the index entry, in `stream_index`.
     position: Option<pg_sys::ItemPointerData>,
 }
 
@@ -21,8 +21,8 @@ impl Row<'_> {
     ///
     /// # Safety
     ///
-    /// The slot has that many columns, and keeps its row for as long as this is used. An error leaves by the caller's frame,
-    /// which has nothing to drop.
+    /// The slot has that many columns, and keeps its row for as long as this is used. An error jumps over the caller's
+    /// frame, which has nothing to drop.
     pub unsafe fn of_slot<'a>(slot: *mut pg_sys::TupleTableSlot, columns: i16) -> Row<'a> {
         // SAFETY: the caller's; both arrays have an entry for each column of the slot.
         unsafe {
@@ -90,8 +90,8 @@ impl<'a> Receiver<'a> {
     }
 }
 
-/// Runs a statement that only reads, and hands over each row as the executor makes it. Keeps none: a million rows take no
-/// memory and no copies.
+/// Runs a statement that only reads, and calls `each` with every row as the executor returns it. Keeps no rows: a million
+/// take no memory and no copies.
 pub fn stream(query: &str, mut each: impl FnMut(&Row)) -> Result<()> {
     execute(query, None, true, |row| {
         each(row);
@@ -99,7 +99,7 @@ pub fn stream(query: &str, mut each: impl FnMut(&Row)) -> Result<()> {
     })
 }
 
-/// The same with a value for `$1`, until `each` breaks off.
+/// The same with a value for `$1`, until `each` breaks.
 pub fn stream_until(
     query: &str,
     argument: Option<DatumWithOid>,
@@ -155,9 +155,8 @@ fn params(argument: DatumWithOid) -> pg_sys::ParamListInfo {
     }
 }
 
-/// Runs a statement whose plan is an index-only scan and nothing else. Its rows know their positions, which no SQL can ask an
-/// index for. Returns false, without a row, if the plan is another one. A position is where the index leads to:
-/// `remove::heap::follow` goes from there to the row.
+/// Runs a statement if its plan is an index-only scan and nothing else; returns false, without a row, if it is not. Each row
+/// has the position in its index entry, which SQL cannot return. `remove::heap::follow` leads from there to the row.
 pub fn stream_index(query: &str, mut each: impl FnMut(&Row)) -> bool {
     let mut each = |row: &Row| {
         each(row);
@@ -179,8 +178,8 @@ pub fn stream_index(query: &str, mut each: impl FnMut(&Row)) -> bool {
 }
 
 unsafe extern "C-unwind" {
-    /// Without the guard that pgrx puts around each of PostgreSQL's functions, which costs more than to fetch a column: an
-    /// error leaves by the frames of its callers, which must have nothing to drop.
+    /// Declared without pgrx's guard, which costs more than fetching a column. An error jumps over the callers' frames, which
+    /// must have nothing to drop.
     fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, up_to: i32);
 }
 
@@ -214,7 +213,7 @@ unsafe extern "C-unwind" fn receive(slot: *mut pg_sys::TupleTableSlot, this: *mu
 /// As `receive`, with all columns of the slot fetched.
 #[pg_guard]
 unsafe extern "C-unwind" fn hand_over(slot: *mut pg_sys::TupleTableSlot, receiver: *mut Receiver) -> bool {
-    // SAFETY: the caller's; where there is a scan, it is the one that made this row.
+    // SAFETY: the caller's; the scan, if there is one, has returned this row.
     unsafe {
         let row = Row::of_slot(slot, (*(*slot).tts_tupleDescriptor).natts as i16);
         let position = (*receiver).scan.as_ref().map(|scan| (*scan.ioss_ScanDesc).xs_heaptid);

@@ -11,9 +11,14 @@ pub fn attempt<T>(work: impl FnOnce() -> Result<Option<T>>) -> std::result::Resu
     within(work, |done| matches!(done, Ok(Some(_))))
 }
 
-/// Does `work` in a subtransaction that is rolled back, and returns what it returns. A failure is raised again.
+/// Does `work` in a subtransaction, rolls it back, and returns the result: no lock and nothing else outlives it.
+pub fn briefly<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, CaughtError> {
+    within(work, |_| false)
+}
+
+/// The same. A failure is raised again.
 pub fn look<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    within(work, |_| false).map_or_else(|failure| failure.rethrow(), Ok)
+    briefly(work).map_or_else(|failure| failure.rethrow(), Ok)
 }
 
 fn within<T>(

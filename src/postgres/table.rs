@@ -9,7 +9,7 @@ use pgrx::spi::quote_identifier as quote;
 use crate::postgres::error::{Result, error};
 use crate::postgres::now::{one_now, rows_now};
 
-/// A table as the catalog has it.
+/// A table, read from the catalog.
 pub struct Table {
     pub oid: pg_sys::Oid,
     pub owner: pg_sys::Oid,
@@ -21,16 +21,19 @@ pub struct Table {
     has_parts: bool,
     /// Schema-qualified and quoted.
     pub name: String,
-    /// `pg_catalog`, the table's own schema, `pg_temp`: an application's ordinary triggers work.
+    /// `pg_catalog`, the table's own schema, `pg_temp`: enough for an application's ordinary triggers.
     pub search_path: String,
     columns: OnceLock<HashMap<String, Column>>,
 }
 
-/// A column of a table: its quoted name and its type as SQL, qualified where it is not in `pg_catalog`.
+/// A column of a table; its name is quoted.
 #[derive(Clone)]
 pub struct Column {
     pub name: String,
+    /// Its type as SQL, qualified: the same in every search path.
     pub sql_type: String,
+    /// Its type as people write it.
+    pub type_name: String,
     /// Its `attnum` in the table.
     pub number: i16,
     pub type_oid: pg_sys::Oid,
@@ -38,7 +41,7 @@ pub struct Column {
 }
 
 impl Table {
-    /// Finds a table by its schema-qualified name in SQL; what is no such name is not there.
+    /// Finds a table by its name, schema-qualified as in SQL. `None` also if the name is malformed.
     pub fn find(name: &str) -> Result<Option<Table>> {
         let oid: Option<pg_sys::Oid> =
             // SAFETY: to_regclass takes a text.
@@ -75,7 +78,7 @@ impl Table {
         Ok(tables.into_iter().next())
     }
 
-    /// Refuses partitions and children that belong to somebody else: a statement on this table would run their code as its
+    /// Refuses partitions and children of another owner: a statement on this table would run their code as this table's
     /// owner. Errors: 55000.
     pub fn is_of_one_owner(&self) -> Result<()> {
         if !self.has_parts {
@@ -106,7 +109,7 @@ impl Table {
         self.kind as u8 == b'f'
     }
 
-    /// Keeps the table as it is until the transaction ends. Errors: 40001.
+    /// Locks the table against changes until the transaction ends. Errors: 40001 (it has been changed or dropped).
     pub fn hold(&self) -> Result<()> {
         // SAFETY: the relation is closed here; its lock stays until the transaction ends.
         let is_same = unsafe {
@@ -140,16 +143,20 @@ impl Table {
     }
 
     fn read_columns(&self) -> Result<HashMap<String, Column>> {
-        // The typmod -1 stands for any length: 'character' without one would be character(1) and cut values off.
+        // A type by its own name has any length; `character` would be character(1) and cut values off.
         const COLUMNS: &str = "
-            SELECT attname::pg_catalog.text, pg_catalog.format_type(atttypid, -1), attnum, atttypid, attcollation
+            SELECT attname::pg_catalog.text, pg_catalog.format('%I.%I', nspname, typname), attnum, atttypid, attcollation,
+                   pg_catalog.format_type(atttypid, -1)
             FROM pg_catalog.pg_attribute
+            JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) atttypid
+            JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) typnamespace
             WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped";
         let columns = rows_now(COLUMNS, &[self.oid.into()], |row| {
             let name: String = row.get(1)?.unwrap_or_default();
             let column = Column {
                 name: quote(&name),
                 sql_type: row.get(2)?.unwrap_or_default(),
+                type_name: row.get(6)?.unwrap_or_default(),
                 number: row.get(3)?.unwrap_or_default(),
                 type_oid: row.get(4)?.unwrap_or(pg_sys::InvalidOid),
                 collation: row.get(5)?.unwrap_or(pg_sys::InvalidOid),
@@ -174,11 +181,11 @@ unsafe fn text(name: *const core::ffi::c_char) -> String {
 
 impl Column {
     pub fn is_integer(&self) -> bool {
-        matches!(self.sql_type.as_str(), "smallint" | "integer" | "bigint")
+        matches!(self.type_oid, pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID)
     }
 
     pub fn is_number(&self) -> bool {
-        self.is_integer() || matches!(self.sql_type.as_str(), "numeric" | "real" | "double precision")
+        self.is_integer() || matches!(self.type_oid, pg_sys::NUMERICOID | pg_sys::FLOAT4OID | pg_sys::FLOAT8OID)
     }
 
     /// Whether its type has an order (a default btree operator class).

@@ -7,8 +7,9 @@ use crate::rules::Rules;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach};
 
-/// Returns the statement that builds the partial index of a target, for `\gexec`. Not concurrently on a partitioned table,
-/// where PostgreSQL cannot. Errors: those of `Target::load`, 42809 (a foreign table, whose own server has its indexes).
+/// Returns the statement that builds the partial index of a target, for `\gexec`. Not CONCURRENTLY on a partitioned table,
+/// which PostgreSQL does not support. Errors: those of `Target::load`, 42809 (a foreign table: its own server has its
+/// indexes).
 #[pg_extern(stable)]
 pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")) -> Result<String> {
     let target = Target::load(target)?;
@@ -38,7 +39,7 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
     ))
 }
 
-/// Whether a target has its partial index, by the columns.
+/// Whether the target's table has a valid partial index on recipe, failed-at and id.
 pub fn exists(target: &Target) -> Result<bool> {
     let columns = [&target.recipe, &target.failed_at, &target.id].map(|column| i32::from(column.number)).to_vec();
     read_one::<bool>(
@@ -50,8 +51,8 @@ pub fn exists(target: &Target) -> Result<bool> {
     .map(|exists| exists == Some(true))
 }
 
-/// Whether a run reads the partial index instead of the table: it is there, it has all that is asked for, and three heap pages
-/// in four are all-visible, so that the scan need not visit them row by row.
+/// Whether a run reads the partial index instead of the table: the index exists and has every column that the run needs, and
+/// three heap pages in four are all-visible, so that an index-only scan seldom visits the heap.
 pub fn serves(rules: &Rules, leaves: &[Leaf]) -> Result<bool> {
     if rules.selection.failure_type.is_some()
         || leaves.iter().any(|leaf| leaf.reach == Reach::Key)

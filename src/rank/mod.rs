@@ -1,4 +1,4 @@
-//! One pass that says which rows go. Knows nothing of how they go.
+//! Finds in one pass which rows go. Knows nothing of how they are removed.
 
 pub mod index;
 pub mod newest;
@@ -27,17 +27,17 @@ use crate::target::leaf::{Leaf, Reach};
 pub struct Ranked {
     /// Every recipe that has failed rows; `removed` counts those that a run would remove.
     pub tally: Tally,
-    /// Where the removable rows are; `None` if there are too many to keep.
+    /// Positions of the removable rows; `None` if there are too many to keep.
     pub positions: Option<PerLeaf>,
-    /// Where the write-ahead log was before they were read.
+    /// The WAL position before they were read.
     pub lsn: u64,
 }
 
-/// An expired row: where it stands, and where it is.
+/// An expired row: its rank, and where it is stored.
 struct Expired {
     position: Position,
     tid: pg_sys::ItemPointerData,
-    /// The place of its leaf in the list of leaves.
+    /// The index of its leaf in the list of leaves.
     leaf: u32,
     is_selected: bool,
 }
@@ -58,13 +58,13 @@ impl Ranks<Expired> for Order {
 }
 
 /// Ranks the expired failed rows of a target, newest first by failed-at, then by id; the `keep` newest of each recipe stay.
-/// Takes twice `keep` entries per recipe, and 8 bytes per position. Reads the partial index alone if it has all that is
-/// needed, else the table, in one pass.
+/// Needs memory for 2 x `keep` rows per recipe, and 8 bytes per removable row. Reads only the partial index if that is
+/// enough, else the table, in one pass.
 pub fn rank(rules: &Rules, keep: usize, leaves: &[Leaf]) -> Result<Ranked> {
     let target = rules.target;
     let cutoff = rules.cutoff.as_ref().map_or(Ok(i64::MAX), |cutoff| cutoff.as_failed_at(target))?;
     let through_index = index::serves(rules, leaves)?;
-    // SAFETY: only reads where the server is.
+    // SAFETY: only reads the WAL position.
     let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
     let order = Order::of(&target.id);
     let mut tally = Tally::of(target.recipe.is_integer());
@@ -124,8 +124,8 @@ impl Gone {
     }
 }
 
-/// Reads the failed rows of a leaf: recipe, failed-at, id, position, whether it is selected. As the leaf's owner, since
-/// planning calls functions of indexes and checks.
+/// Reads the failed rows of a leaf: recipe, failed-at, id, position, whether it is selected. Runs as the leaf's owner,
+/// since planning may call functions of indexes and check constraints.
 fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&Row)) -> Result<()> {
     let Target { id, recipe, failed_at, .. } = rules.target;
     let statement = |position: &str| {
@@ -145,13 +145,13 @@ fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&R
                 set_local(&format!("enable_{path}"), "off");
             }
             set_local("max_parallel_workers_per_gather", "0");
-            Ok(stream_index(&statement("NULL::tid"), &mut each))
+            Ok(stream_index(&statement("NULL::pg_catalog.tid"), &mut each))
         })?;
     if is_read {
         return Ok(());
     }
     leaf.reading_as_owner(rules.target, || {
         leaf.expect_most_rows();
-        stream(&statement(if leaf.reach == Reach::Position { "g.ctid" } else { "NULL::tid" }), each)
+        stream(&statement(if leaf.reach == Reach::Position { "g.ctid" } else { "NULL::pg_catalog.tid" }), each)
     })
 }

@@ -8,7 +8,7 @@ pub trait Ranks<Row> {
     /// Makes a row outlive the scan that it came from.
     fn keep(&self, row: Row) -> Row;
 
-    /// Gives back what `keep` took.
+    /// Frees what `keep` has allocated.
     fn release(&self, row: Row);
 }
 
@@ -40,7 +40,7 @@ impl<Row> Newest<Row> {
         }
     }
 
-    /// Ends the adding. Returns the oldest of the newest `keep`, or `None` if there are fewer.
+    /// Called once all rows are added. Returns the oldest of the `keep` newest, or `None` if there are fewer.
     pub fn oldest(&mut self, keep: usize, ranks: &impl Ranks<Row>, goes: impl FnMut(&Row)) -> Option<&Row> {
         if self.0.len() > keep {
             self.part(keep, ranks, goes);
@@ -48,7 +48,7 @@ impl<Row> Newest<Row> {
         self.0.get(keep.checked_sub(1)?)
     }
 
-    /// Lets all but the newest go.
+    /// Passes all rows but the `keep` newest to `goes`, and forgets them.
     fn part(&mut self, keep: usize, ranks: &impl Ranks<Row>, mut goes: impl FnMut(&Row)) {
         self.0.select_nth_unstable_by(keep - 1, |a, b| ranks.compare(b, a));
         for row in self.0.drain(keep..) {

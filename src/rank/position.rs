@@ -5,8 +5,8 @@ use pgrx::prelude::*;
 
 use crate::postgres::table::Column;
 
-/// Where a failed row stands among those of its recipe: by failed-at, then by id. The greater, the newer. Borrows its id: from
-/// the row that it was read from, or from the memory context of the `Order` that has kept it.
+/// The rank of a failed row within its recipe: by failed-at, then by id. The greater, the newer. Borrows its id from the row
+/// that it was read from, or from the memory context of the `Order` that has kept it.
 #[derive(Clone, Copy)]
 pub struct Position {
     /// Microseconds since 2000, as both timestamp types have them.
@@ -20,7 +20,7 @@ impl Position {
     pub const NEWEST: Position = Position { at: i64::MAX, id: None };
 }
 
-/// How positions compare, by the order of the id column's type, and where their ids are kept.
+/// Compares positions by the order of the id column's type, and keeps their ids.
 pub struct Order {
     /// Lives in the type cache, which drops no entry.
     compare: *mut pg_sys::FmgrInfo,
@@ -91,6 +91,39 @@ impl Order {
         if let Some(id) = position.id.filter(|_| !self.is_by_value) {
             // SAFETY: `copy` has allocated it.
             unsafe { pg_sys::pfree(id.cast_mut_ptr()) };
+        }
+    }
+}
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests {
+    use pgrx::prelude::*;
+
+    use super::{Order, Position};
+    use crate::postgres::table::Table;
+
+    #[pg_test]
+    fn a_position_is_newer_by_time_then_by_id_and_null_is_the_newest_id() {
+        Spi::run("CREATE TABLE public.named (id text COLLATE \"C\")").expect("a table");
+        let table = Table::find("public.named").expect("no error").expect("the table");
+        let id = table.column("id").expect("no error").expect("the column");
+        let order = Order::of(id);
+        let position = |at, id: Option<&str>| Position { at, id: id.and_then(IntoDatum::into_datum) };
+        let sorted = [
+            position(i64::MIN, None),
+            position(1, Some("B")),
+            position(1, Some("a")),
+            position(1, Some("aa")),
+            position(1, None),
+            position(2, Some("A")),
+            Position::NEWEST,
+        ];
+        for (place, one) in sorted.into_iter().enumerate() {
+            for (other_place, other) in sorted.into_iter().enumerate() {
+                assert_eq!(order.compare(one, other), place.cmp(&other_place), "{place} and {other_place}");
+                assert_eq!(order.compare(order.keep(one), other), place.cmp(&other_place), "a copy of {place}");
+            }
         }
     }
 }

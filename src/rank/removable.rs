@@ -9,11 +9,11 @@ pub struct Removable(u64);
 /// The removable rows of each leaf, in the order of the leaves.
 pub type PerLeaf = Vec<Vec<Removable>>;
 
-/// How many positions a run keeps, in 48 MB. With more it finds the rows again, page by page.
+/// How many positions a run keeps, in 48 MB. If there are more rows, it finds them again, page by page.
 pub const POSITIONS: usize = 6_000_000;
 
-/// Adds a row to what may become millions. A long list gets its last size at once, of which only the filled part takes
-/// memory; a list that grows in steps leaves behind what it grew out of.
+/// Adds a row to a list that may reach millions. A long list gets its final capacity at once: only the filled part takes
+/// memory, and growing in steps would leave freed copies behind.
 pub fn push(rows: &mut Vec<Removable>, row: Removable) {
     if rows.len() == rows.capacity() {
         rows.reserve_exact(if rows.len() < POSITIONS / 16 { rows.len().max(4_096) } else { POSITIONS - rows.len() });
@@ -24,10 +24,10 @@ pub fn push(rows: &mut Vec<Removable>, row: Removable) {
 impl Removable {
     const RECIPE_BITS: u32 = 21;
     const OFFSET_BITS: u32 = 11;
-    /// Stands for all recipes whose place is too large.
+    /// Stands for all recipes whose index is too large.
     const SOME_RECIPE: u64 = (1 << Self::RECIPE_BITS) - 1;
 
-    /// `recipe` is the recipe's place in its list.
+    /// `recipe` is the recipe's index in the tally.
     pub fn new(tid: pg_sys::ItemPointerData, recipe: usize) -> Removable {
         let (block, offset) = item_pointer_get_both(tid);
         let position = u64::from(block) << Self::OFFSET_BITS | u64::from(offset);
@@ -53,7 +53,7 @@ impl Removable {
         tid
     }
 
-    /// The recipe's place in the list, where it fits in.
+    /// The recipe's index in the tally; `None` if it was too large.
     pub fn recipe(&self) -> Option<usize> {
         let recipe = self.0 & Self::SOME_RECIPE;
         (recipe != Self::SOME_RECIPE).then_some(recipe as usize)

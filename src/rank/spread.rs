@@ -2,8 +2,8 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::OnceLock;
 
-/// Builds hashes of recipes' numbers. A run looks up a million of them, and std's hash costs more than the lookup. Numbers that
-/// somebody chose to collide must not: the hash is seeded once per process.
+/// Hashes recipes' numbers. A run looks up a million of them, and std's hash costs more than the lookup. The hash is seeded once
+/// per process, so that numbers cannot be chosen to collide.
 #[derive(Clone, Copy)]
 pub struct Spread {
     seed: u64,

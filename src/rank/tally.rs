@@ -13,7 +13,7 @@ pub struct RecipeCount {
     pub recipe_id: Option<String>,
     pub failed: i64,
     pub removed: i64,
-    /// The oldest expired row that stays; all older ones go. `None` where nothing goes.
+    /// The oldest expired row that stays; all older ones go. `None` if none go.
     pub cutoff: Option<Position>,
     /// How many rows a batched run may still remove; `None` where nothing limits it.
     pub left: Option<i64>,
@@ -33,7 +33,7 @@ pub struct Tally {
     pub list: Vec<RecipeCount>,
     is_number: bool,
     by_number: HashMap<i64, usize, Spread>,
-    /// The last one that was asked for: an index has a recipe's rows one after the other.
+    /// The last recipe looked up: an index returns a recipe's rows one after the other.
     last: Option<(i64, usize)>,
     by_text: HashMap<String, usize>,
     without: Option<usize>,
@@ -46,7 +46,7 @@ impl Tally {
         Tally { list: Vec::new(), is_number: are_integers, by_number, last: None, by_text, without: None }
     }
 
-    /// The place in the list of the recipe that the first column of a row has, made by `Column::as_key`. Adds a new recipe.
+    /// The index of a row's recipe in the list. Adds a new recipe. The row's first column is made by `Column::as_key`.
     pub fn of_row(&mut self, row: &Row) -> usize {
         match row.number(0) {
             None => self.without(),
@@ -56,7 +56,7 @@ impl Tally {
         }
     }
 
-    /// The place of the recipe with this id as text.
+    /// The index of the recipe with this id as text. Adds a new recipe.
     pub fn of_id(&mut self, id: Option<&str>) -> usize {
         match id {
             None => self.without(),
@@ -106,8 +106,8 @@ impl Tally {
         self.list[recipe].removed += count;
     }
 
-    /// The same by the numbers of their recipes, one per row, of `bytes` bytes each. The bytes above mean nothing: code that
-    /// PostgreSQL has compiled does not extend a sign.
+    /// The same for one row per number: its recipe, an integer of `bytes` bytes. The upper bytes of the Datum mean nothing:
+    /// code compiled by JIT does not extend the sign.
     pub fn count_numbers(&mut self, numbers: &[Option<pg_sys::Datum>], bytes: u32) {
         let unused = 64 - 8 * bytes;
         for number in numbers {

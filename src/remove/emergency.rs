@@ -21,7 +21,7 @@ pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<Tally>
 }
 
 /// Removes every failed row of a leaf that is selected, and counts them per recipe. Counts the recipe column as the DELETE
-/// scans, which is cheap; by RETURNING if a row stayed, if the recipe is not a stored integer, or if rows have no position.
+/// scans, which is cheap. Uses RETURNING if a row stayed, if the recipe is not a stored integer, or if rows have no position.
 pub fn remove_failed(rules: &Rules, leaf: &Leaf, tally: &mut Tally) -> Result<()> {
     let recipe = &rules.target.recipe;
     let delete = format!("DELETE FROM {} g WHERE {}", leaf.rows(), rules.condition());

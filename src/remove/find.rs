@@ -16,7 +16,7 @@ use crate::target::leaf::Leaf;
 
 /// Where in a leaf to look for removable rows.
 pub enum Place<'a> {
-    /// In heap order, behind a position (block, offset) and before a block.
+    /// In heap order, after a position (block, offset) and before a block.
     Blocks { after: (u32, u16), end: u32 },
     /// At these positions.
     Positions(&'a [pg_sys::ItemPointerData]),
@@ -30,7 +30,7 @@ pub fn find(rules: &Rules, leaf: &Leaf, place: Place, limit: usize, tally: &mut 
     let statement = statement(rules, leaf, &place);
     let tids = if let Place::Positions(tids) = place { Some(tid_array(tids)) } else { None };
     reading_as_owner_of(&leaf.table, || {
-        // The place alone decides: a sequential scan may start in the middle, and a parallel one knows no order.
+        // Forces a TID scan: a sequential scan may start in the middle of the table, and a parallel one has no order.
         set_local("enable_seqscan", "off");
         stream_until(&statement, tids, |row| {
             let recipe = tally.of_row(row);
@@ -53,7 +53,7 @@ pub fn find(rules: &Rules, leaf: &Leaf, place: Place, limit: usize, tally: &mut 
 fn statement(rules: &Rules, leaf: &Leaf, place: &Place) -> String {
     let place = match place {
         Place::Blocks { after: (block, offset), end } => format!(
-            "g.ctid OPERATOR(pg_catalog.>) '({block},{offset})'::tid AND g.ctid OPERATOR(pg_catalog.<) '({end},0)'::tid
+            "g.ctid OPERATOR(pg_catalog.>) '({block},{offset})'::pg_catalog.tid AND g.ctid OPERATOR(pg_catalog.<) '({end},0)'::pg_catalog.tid
              AND ({}) IS TRUE",
             rules.condition()
         ),

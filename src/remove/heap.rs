@@ -3,8 +3,8 @@ use pgrx::pg_sys;
 use crate::rank::removable::Removable;
 use crate::target::leaf::Leaf;
 
-/// Follows positions that an index leads to, as an index scan does, to where the rows are: a page that was updated and pruned
-/// has them elsewhere. Those beyond the end of the heap, which vacuum has cut off since, are gone.
+/// Follows the positions in index entries to the rows, as an index scan does: after an update and pruning a row is elsewhere
+/// on its page.
 pub fn follow(leaf: &Leaf, rows: &[Removable]) -> Vec<Removable> {
     // SAFETY: the caller has locked the leaf and has an active snapshot.
     unsafe {

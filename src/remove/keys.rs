@@ -11,9 +11,8 @@ use crate::rules::Rules;
 use crate::target::Target;
 use crate::target::leaf::Leaf;
 
-/// Removes rows of a leaf where a position in the heap means nothing: of the recipes in `range` (places in the list) what
-/// is older than their cutoffs. Returns the place behind the last recipe that it came to, having removed `limit` rows or
-/// more, or the range's end.
+/// Removes rows of a leaf that has no usable positions: for each recipe in `range` (indexes in the tally), the rows older
+/// than its cutoff. Stops once it has removed `limit` rows. Returns the index of the next recipe, or the range's end.
 pub fn remove(rules: &Rules, leaf: &Leaf, range: Range<usize>, limit: usize, tally: &mut Tally) -> Result<usize> {
     let mut removed = 0;
     let mut place = range.start;
@@ -30,8 +29,7 @@ pub fn remove(rules: &Rules, leaf: &Leaf, range: Range<usize>, limit: usize, tal
     Ok(place)
 }
 
-/// Removes a recipe's rows before a cutoff. Has only constants beside the columns, so that another server can take the
-/// statement.
+/// The DELETE of a recipe's rows before a cutoff. It has only columns and constants, so that another server can run it.
 fn statement(rules: &Rules, leaf: &Leaf, recipe: &RecipeCount, cutoff: Position) -> String {
     let Target { id: id_column, failed_at, recipe: recipe_column, .. } = rules.target;
     let is_its = match &recipe.recipe_id {
@@ -42,8 +40,8 @@ fn statement(rules: &Rules, leaf: &Leaf, recipe: &RecipeCount, cutoff: Position)
     // NULL is the newest id.
     let is_older = match cutoff.id {
         None => format!("g.{} IS NOT NULL", id_column.name),
-        // SAFETY: the id of a position is of the id column's type.
         Some(id) => {
+            // SAFETY: the id of a position is of the id column's type.
             let id = unsafe { text_of(id, id_column.type_oid) };
             format!("g.{} OPERATOR(pg_catalog.<) {}", id_column.name, id_column.literal(&id))
         }

@@ -1,4 +1,4 @@
-//! Rows go: by position, by key, or by one DELETE; round those that may not go. Knows nothing of batches.
+//! Removes rows: by position, by key, or by one DELETE; leaves those that cannot go. Knows nothing of batches.
 
 pub mod emergency;
 pub mod find;
@@ -20,19 +20,18 @@ use crate::remove::heap::follow;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
 
-/// The condition on a row `g` that it is at one of the positions `$1` and the run may remove it. A TID scan whatever the
-/// planner believes of the table: the subquery hides the array's length from it, and IS TRUE the conditions, which an index
-/// could serve.
+/// The condition on a row `g` that it is at one of the positions `$1` and the run may remove it. Forces a TID scan, whatever
+/// the statistics: the subquery hides the array's length from the planner, and IS TRUE hides conditions that an index could
+/// serve.
 fn at_positions(rules: &Rules) -> String {
     format!("g.ctid OPERATOR(pg_catalog.=) ANY ((SELECT $1)::pg_catalog.tid[]) AND ({}) IS TRUE", rules.condition())
 }
 
-/// Removes rows of a leaf by their positions, counts them per recipe, and returns how many went. The statement repeats
-/// what made them removable, so that a row that another session retries, claims or touches while this one waits for it
-/// survives.
+/// Removes rows of a leaf by their positions, counts them per recipe, and returns how many went. The statement repeats the
+/// run's condition: a row survives if another session retries, claims or touches it while this one waits for it.
 pub fn remove(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally) -> Result<usize> {
     let delete = format!("DELETE FROM ONLY {} g WHERE {}", leaf.table.name, at_positions(rules));
-    // If all of them go, the positions tell whose they were; RETURNING would cost a fifth more.
+    // If all of them go, their recipes are known; RETURNING would cost a fifth more.
     if let Some(recipe_of_each) = rows.iter().map(Removable::recipe).collect::<Option<Vec<_>>>() {
         let all_went = attempt(|| {
             Spi::connect_mut(|client| {
@@ -66,7 +65,7 @@ pub fn remove(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally)
     Ok(gone.values().sum::<i64>() as usize)
 }
 
-/// Rows that a run was to remove and that are still there.
+/// Rows that a run should have removed and could not.
 #[derive(Default, Clone, Copy)]
 pub struct Left {
     /// Locked by other sessions.
@@ -82,8 +81,8 @@ impl std::ops::AddAssign for Left {
     }
 }
 
-/// Removes what goes and leaves the rest: rows that stay locked for longer than `lock_timeout`, and rows that a foreign key
-/// holds.
+/// Removes the rows that can go. Leaves and counts those that stay locked for longer than `lock_timeout`, and those that a
+/// trigger, a rule or a foreign key holds.
 pub fn remove_around(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally) -> Result<Left> {
     if rows.is_empty() {
         return Ok(Left::default());
@@ -105,7 +104,7 @@ pub fn remove_around(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut
     let mut left = Left::default();
     let mut free = rows.to_vec();
     if is_locked {
-        // It has waited once for the whole batch.
+        // The statement above has waited for the whole batch.
         set_local("lock_timeout", "1");
         free = lock(rules, leaf, rows)?;
         left.skipped += (rows.len() - free.len()) as i64;
@@ -137,10 +136,10 @@ fn lock(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<Vec<Removable>
     Ok(rows.iter().copied().filter(|row| locked.contains(&(row.block(), row.offset()))).collect())
 }
 
-/// Counts the rows that are still as they were.
+/// Counts the rows that are still there, and still removable.
 fn still_there(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<i64> {
     let count = format!("SELECT pg_catalog.count(*) FROM ONLY {} g WHERE {}", leaf.table.name, at_positions(rules));
-    // A statement that may write sees what this transaction has done.
+    // Only a statement that may write sees what this transaction has done.
     Spi::connect_mut(|client| {
         client.update(count.as_str(), Some(1), &[tid_array(&tids(rows))])?.first().get_one::<i64>()
     })

@@ -6,7 +6,7 @@ use crate::remove::{keys, remove};
 use crate::rules::{Rules, breaker};
 use crate::target::leaf::{Leaf, Reach};
 
-/// Rows per statement: few enough that what a statement keeps is small, many enough that its start costs nothing.
+/// Rows per statement: few enough to need little memory, many enough that starting a statement costs nothing.
 const CHUNK: usize = 50_000;
 
 /// Removes the removable rows, or only counts them in a dry run; one entry per recipe that has failed rows. Errors: those of
@@ -31,7 +31,7 @@ pub fn regular(rules: &Rules, leaves: &[Leaf], keep: usize, dry_run: bool, force
     Ok(tally)
 }
 
-/// Removes page by page what is older than the cutoffs of the recipes: there are more rows than positions are kept of.
+/// Removes the rows older than their recipe's cutoff, page by page. Used if there are too many positions to keep.
 fn walk(rules: &Rules, leaf: &Leaf, tally: &mut Tally) -> Result<()> {
     let mut after = (0, 0);
     loop {

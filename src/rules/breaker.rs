@@ -1,16 +1,20 @@
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::target::Target;
 
-/// Refuses a regular run that would remove more than its target allows: a clock that is a year ahead makes every row old.
+/// Refuses a regular run that would remove more than its target allows: if the clock is a year ahead, every row is expired.
 /// `force` lets one run through. Errors: 54000 with the numbers.
 pub fn check(target: &Target, removable: i64, failed: i64, force: bool) -> Result<()> {
     match reason(target, removable, failed) {
         Some(reason) if !force => Err(error(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             reason,
-            "look at a dry run; force => true lets one run through".into(),
+            format!(
+                "SELECT backlog_cleanup_failed_generations({}, dry_run => true); -- force => true allows one run",
+                quote_literal(&target.name)
+            ),
         )),
         _ => Ok(()),
     }

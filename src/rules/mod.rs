@@ -1,4 +1,4 @@
-//! What a row must be to go: policies, selections, and how much a run may remove. Knows nothing of ranks.
+//! Which rows a run may remove, and how many: policies, selections, the breaker. Knows nothing of ranks.
 
 pub mod breaker;
 pub mod policy;
@@ -28,8 +28,8 @@ impl Rules<'_> {
         self.cutoff.as_ref().is_some_and(|cutoff| cutoff.instant().is_none())
     }
 
-    /// The condition on a row `g` that the run may remove it: it is in scope, expired where the run is regular, and selected.
-    /// The rank among the rows of its recipe comes on top.
+    /// The condition on a row `g` that the run may remove it: it is in scope, selected, and in a regular run expired. A
+    /// regular run also needs the row's rank.
     pub fn condition(&self) -> String {
         let is_expired =
             self.cutoff.as_ref().map_or("true".into(), |cutoff| self.target.failed_before(cutoff.as_str()));

@@ -7,11 +7,11 @@ use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::stream;
 use crate::target::Target;
 
-/// Failed rows before this instant are expired: a `timestamptz` in ISO 8601, UTC, or `-infinity`, before which nothing is.
+/// Failed rows before this instant are expired: a `timestamptz` in ISO 8601, UTC, or `-infinity` if nothing expires.
 #[derive(Clone)]
 pub struct Cutoff(pub String);
 
-/// How old and how many, the age already an instant.
+/// How old and how many: `max_age` is already resolved to a cutoff.
 pub struct Policy {
     pub cutoff: Cutoff,
     pub keep: usize,
@@ -40,8 +40,8 @@ impl Cutoff {
 }
 
 impl Policy {
-    /// The default policy of a target by now. Its cutoff is counted in UTC and never in the future; a disabled policy's is never.
-    /// Errors: 42704 (there is none).
+    /// The default policy of a target. Its cutoff is computed in UTC, and is never in the future; a disabled policy's is
+    /// `NEVER`. Errors: 42704 (there is none).
     pub fn of(target: &Target) -> Result<Policy> {
         const POLICY: &str = r#"SELECT CASE WHEN enabled THEN
                       to_char(least(timezone('UTC', now()) - max_age, timezone('UTC', now())),

@@ -1,7 +1,7 @@
 use crate::postgres::error::Result;
 use crate::target::Target;
 
-/// What a selective run is limited to; nothing selected is everything.
+/// What a selective run is limited to; no selection means everything.
 #[derive(Clone, Copy)]
 pub struct Selection<'a> {
     pub recipe_id: Option<&'a str>,
@@ -9,7 +9,7 @@ pub struct Selection<'a> {
 }
 
 impl Selection<'_> {
-    /// Errors: 22P02 where a value is not one that its column can have.
+    /// Errors: 22P02 (a value is not valid for its column).
     pub fn check(&self, target: &Target) -> Result<()> {
         self.recipe_id.map_or(Ok(()), |recipe_id| target.accepts(&target.recipe, recipe_id))?;
         self.failure_type.map_or(Ok(()), |failure_type| target.accepts(&target.failure_type, failure_type))

@@ -1,5 +1,4 @@
 use backlog_cleanup_report::Mode;
-use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::Deserialize;
 
@@ -21,11 +20,11 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Errors: 22004, 22023.
-    pub fn read(arguments: Option<JsonB>) -> Result<Arguments> {
+    /// From a `json`. Errors: 22004, 22023.
+    pub fn read(arguments: Option<&str>) -> Result<Arguments> {
         let call = "CALL backlog_cleanup_run()";
         let arguments: Arguments =
-            serde_json::from_value(required(arguments, "arguments", call)?.0).map_err(|failure| {
+            serde_json::from_str(required(arguments, "arguments", call)?).map_err(|failure| {
                 let message = format!("argument \"arguments\" cannot be read: {failure}");
                 error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, call.into())
             })?;
@@ -46,19 +45,19 @@ impl Arguments {
             let out_of_range = || error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, valid.into());
             what.then_some(()).ok_or_else(out_of_range)
         };
-        let valid = "0 seconds or longer, and finite: CALL backlog_cleanup_run(pause => '100 ms')";
+        let valid = "CALL backlog_cleanup_run(pause => '100 ms'); -- from 0 to 1 day";
         is_within((0.0..=86_400.0).contains(&pause), "pause", valid)?;
-        let valid = "longer than 0 seconds, and finite: CALL backlog_cleanup_run(max_duration => '1 hour')";
+        let valid = "CALL backlog_cleanup_run(max_duration => '1 hour'); -- above 0, and finite";
         is_within(duration.is_none_or(|seconds| seconds > 0.0 && seconds.is_finite()), "max_duration", valid)?;
-        let valid = "above 0: CALL backlog_cleanup_run(max_rows => 100000)";
+        let valid = "CALL backlog_cleanup_run(max_rows => 100000); -- above 0";
         is_within(max_rows.is_none_or(|rows| rows > 0), "max_rows", valid)?;
-        let valid = "from 1 to 1000000: CALL backlog_cleanup_run(batch_size => 10000)";
+        let valid = "CALL backlog_cleanup_run(batch_size => 10000); -- from 1 to 1000000";
         is_within(batch_size.is_none_or(|size| (1..=1_000_000).contains(&size)), "batch_size", valid)?;
-        let valid = "from 1 to 64: CALL backlog_cleanup_run(workers => 2)";
+        let valid = "CALL backlog_cleanup_run(workers => 2); -- from 1 to 64";
         is_within((1..=64).contains(&workers), "workers", valid)?;
-        let valid = "1 where max_rows is given: CALL backlog_cleanup_run(max_rows => 100000, workers => 1)";
+        let valid = "CALL backlog_cleanup_run(max_rows => 100000, workers => 1); -- max_rows needs workers => 1";
         is_within(workers == 1 || max_rows.is_none(), "workers", valid)?;
-        let valid = "'regular' or 'emergency': CALL backlog_cleanup_run(mode => 'regular')";
+        let valid = "CALL backlog_cleanup_run(mode => 'regular'); -- or 'emergency'";
         is_within(mode.parse::<Mode>().is_ok(), "mode", valid)
     }
 

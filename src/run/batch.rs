@@ -22,13 +22,13 @@ use crate::target::leaf::Leaf;
 use crate::target::reading::Reading;
 use crate::target::steady::steady;
 
-/// How often a batch is tried again that a deadlock, a serialization failure or a locked table has rolled back.
+/// How often a batch is retried after a deadlock, a serialization failure or a locked table has rolled it back.
 const ATTEMPTS: i32 = 5;
-/// Seconds until a run that the governor has stopped asks again.
+/// Seconds between two questions to the governor while a run waits.
 const PATIENCE: f64 = 1.0;
 
-/// One step of a process that works on a run: stops the run if it has had its time or its rows, waits if the governor says
-/// so, and else removes a batch. Returns the seconds to wait before the next step; `None` if there is none.
+/// Does one step of a run: stops the run if it has reached `max_duration` or `max_rows`, waits if the governor says so, and
+/// otherwise removes a batch. Returns the seconds to wait before the next step; `None` if there is none.
 pub fn step(run: &Run) -> Result<Option<f64>> {
     if run.state != State::Running || run.is_over() {
         batches::stop(run.id)?;
@@ -52,7 +52,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     defer_nothing()?;
     let started = Instant::now();
     let done = attempt(|| {
-        // A session that takes the leaf out of the target, or rewrites it, has done so by now, or waits for this batch.
+        // With this lock no session can detach or rewrite the leaf until the batch is committed.
         // SAFETY: the lock is released with the transaction.
         unsafe { pg_sys::LockRelationOid(part.leaf, pg_sys::RowExclusiveLock as i32) };
         let Some(leaf) = Leaf::still_of(part.leaf, target)? else {
@@ -85,7 +85,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     Ok(if part::are_left(run.id)? { Some(run.in_time(run.pause)) } else { None })
 }
 
-/// Errors: 55000 (the cutoffs of the run are those of other rows).
+/// Errors: 55000 (the run's cutoffs no longer fit the target).
 fn is_read_as_before(run: &Run, target: &Target) -> Result<()> {
     if run.reading.as_ref() == Some(&Reading::of(target)) {
         return Ok(());
@@ -100,7 +100,8 @@ fn is_read_as_before(run: &Run, target: &Target) -> Result<()> {
     ))
 }
 
-/// Removes up to a batch of rows, and says where to go on: the steps done, and the offset in the next block.
+/// Removes up to a batch of rows. Returns where to continue (the steps done, the offset in the next block), and the rows
+/// that are left.
 fn remove_next(
     run: &Run,
     target: &Target,
@@ -142,7 +143,7 @@ fn remove_next(
     })
 }
 
-/// Removes rows that were removable when the write-ahead log was at `lsn`. Looks again at those whose pages have changed since.
+/// Removes rows that were removable when the WAL was at `lsn`. Rechecks those whose pages have changed since.
 fn remove_known(rules: &Rules, leaf: &Leaf, rows: &[Removable], lsn: u64, cutoffs: &mut Cutoffs) -> Result<Left> {
     let (mut known, others) = unchanged_since(leaf, lsn, rows);
     known.retain(|row| row.recipe().is_none_or(|recipe| cutoffs.tally.list[recipe].take()));

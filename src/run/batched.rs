@@ -1,4 +1,3 @@
-use pgrx::JsonB;
 use pgrx::prelude::*;
 
 use crate::extension;
@@ -21,20 +20,21 @@ use crate::run::worker::{self, Leader};
 use crate::target::leaf::{Leaf, Reach};
 use crate::target::steady::{Lock, steady, steady_leaves};
 
-/// Refuses the call of an install script before 0.3.0, whose arguments this library does not read. Errors: 55000.
+/// Refuses a call from the SQL of a version before 0.3.0, whose arguments this library does not read. Errors: 55000.
 #[pg_extern(sql = false)]
 fn start_run() -> Result<i64> {
     extension::is_of_this_version().map(|()| 0)
 }
 
-/// Starts a batched run: holds its target, fixes the cutoffs and divides the work. Returns its id. The target is held
-/// until `finish_run`, an error, or the session's end. Errors: those of a run and of `Arguments::read`, 54000 (the breaker,
+/// Starts a batched run: locks its target, fixes the cutoffs and divides the work. Returns its id. The lock is held until
+/// `finish_run`, an error, or the session's end. Errors: those of a run and of `Arguments::read`, 54000 (the breaker,
 /// unless `force`), 25001 (in a subtransaction).
+/// Its argument is a `json`, which PostgreSQL stores as a text.
 #[pg_extern(sql = false)]
-fn start_batched_run(arguments: Option<JsonB>) -> Result<i64> {
+fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     let arguments = Arguments::read(arguments)?;
     extension::is_of_this_version()?;
-    // A rollback to a savepoint leaves the session, and what it holds, as it was.
+    // ROLLBACK TO SAVEPOINT would undo the run, but not release the session's lock.
     // SAFETY: only reads the state of the transaction.
     if unsafe { pg_sys::GetCurrentTransactionNestLevel() } > 1 {
         return Err(error(
@@ -76,19 +76,19 @@ fn start_batched_run(arguments: Option<JsonB>) -> Result<i64> {
     })
 }
 
-/// Errors: 0A000 (`max_rows` where rows go by ranges of keys).
+/// Errors: 0A000 (`max_rows`, and rows are removed by key).
 fn may_limit_rows(arguments: &Arguments, leaves: &[Leaf]) -> Result<()> {
     let by_key = leaves.iter().find(|leaf| leaf.reach == Reach::Key).filter(|_| arguments.pace.max_rows.is_some());
     let Some(leaf) = by_key else { return Ok(()) };
     Err(error(
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-        format!("max_rows cannot be kept on {}, whose rows go by ranges of keys", leaf.table.name),
+        format!("max_rows is not supported on {}, whose rows are removed by key", leaf.table.name),
         "CALL backlog_cleanup_run(max_duration => '1 hour')".into(),
     ))
 }
 
-/// Works on a run of this session for one batch, in the caller's transaction. Returns the seconds to wait before the next
-/// call, in no transaction; NULL if the run has nothing left to do.
+/// Removes a batch of a run of this session, in the caller's transaction. Returns the seconds to wait, outside of a
+/// transaction, before the next call; NULL if the run has nothing left to do.
 #[pg_extern(sql = false)]
 fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
     let run = of_session(run_id)?;
@@ -102,7 +102,7 @@ fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
     }
 }
 
-/// Ends a run of this session: sums up its batches, and gives the target back. Returns its report.
+/// Ends a run of this session: sums up its batches, and releases the target. Returns its report.
 #[pg_extern(sql = false)]
 fn finish_run(run_id: Option<i64>) -> Result<Json> {
     let run = of_session(run_id)?;
@@ -118,7 +118,7 @@ fn finish_run(run_id: Option<i64>) -> Result<Json> {
     Ok(report)
 }
 
-/// The run that this session is at work on. Errors: those of `Run::load`, 55000 (it is over, or another session's).
+/// Loads a run of this session. Errors: those of `Run::load`, 55000 (it is over, or another session's).
 fn of_session(run_id: Option<i64>) -> Result<Run> {
     let run = Run::load(run_id)?;
     if run.finished_at.is_none() && lock::is_held(&run.target)? {
@@ -126,7 +126,7 @@ fn of_session(run_id: Option<i64>) -> Result<Run> {
     }
     Err(error(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("run {} is not one that this session is at work on", run.id),
+        format!("run {} is not in progress in this session", run.id),
         "CALL backlog_cleanup_run()".into(),
     ))
 }

@@ -9,12 +9,12 @@ use crate::postgres::read::read_prepared;
 use crate::target::Target;
 
 thread_local! {
-    /// Where the server's WAL stood before the last batch, and when.
+    /// The WAL position at the start of the last batch, and when that was.
     static WAL: Cell<Option<(u64, Instant)>> = const { Cell::new(None) };
 }
 
-/// Why a batched run waits before its next batch: the server exceeds what the target allows. One reason is enough; the cheap
-/// ones are asked first.
+/// Returns the first reason why a batched run has to wait before its next batch: the server exceeds a limit of the target.
+/// Asks for the cheap ones first.
 pub fn reason(target: &Target) -> Result<Option<String>> {
     if let Some(reason) = wal_rate(target) {
         return Ok(Some(reason));
@@ -25,9 +25,9 @@ pub fn reason(target: &Target) -> Result<Option<String>> {
     observed.map_or_else(|| target.throttle(), |reason| Ok(Some(reason)))
 }
 
-/// Remembers where the WAL stands when a batch starts.
+/// Remembers the WAL position when a batch starts.
 pub fn batch_starts() {
-    // SAFETY: only reads where the server is.
+    // SAFETY: only reads the WAL position.
     WAL.set(Some((unsafe { pg_sys::GetXLogInsertRecPtr() }, Instant::now())));
 }
 
@@ -40,7 +40,7 @@ fn wal_rate(target: &Target) -> Option<String> {
     (rate > allowed as f64).then(|| format!("the server writes {rate:.0} bytes of WAL per second"))
 }
 
-/// The first reason that the server's own views give, for target $1 on table $2.
+/// The first reason in PostgreSQL's statistics views, for target $1 on table $2.
 const OBSERVED: &str = "
     SELECT reason FROM backlog_cleanup.target t, LATERAL (
         SELECT format('standby \"%s\" replays %s late', application_name, replay_lag)

@@ -6,9 +6,9 @@ use crate::postgres::now::one_now;
 use crate::postgres::read::read_prepared;
 use crate::target::Target;
 
-/// Refuses to remove rows of an old snapshot (REPEATABLE READ, SERIALIZABLE) if the target, its policies, its leaves or their
-/// columns are others by now: the rows were never those of what is there now, and a table that was rewritten since shows the
-/// snapshot none. The caller has locked the leaves, or one of them. Errors: 40001.
+/// Refuses to remove rows by an old snapshot (REPEATABLE READ, SERIALIZABLE) if the target, its policies, its leaves or their
+/// columns have changed since: the snapshot's rows are not those of the present target, and a rewritten table looks empty to
+/// it. The caller has locked the leaves, or one of them. Errors: 40001.
 pub fn is_that_of_the_snapshot(target: &Target) -> Result<()> {
     // SAFETY: a setting, read by the one thread of a backend.
     if unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32 {
@@ -29,7 +29,7 @@ pub fn is_that_of_the_snapshot(target: &Target) -> Result<()> {
     ))
 }
 
-/// What a run believes in, as text: for target $1 on table $2 with the columns $3.
+/// What a run relies on, as text: for target $1 on table $2 with the columns $3.
 const GROUND: &str = "
     WITH RECURSIVE leaf (oid) AS (
         SELECT $2

@@ -9,33 +9,33 @@ use crate::postgres::error::{Result, error, spi};
 use crate::postgres::prepared::prepared;
 use crate::postgres::read::read_one;
 
-/// How long a run holds its target.
+/// How long a run keeps its target locked.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Span {
     /// Until the transaction ends.
     Transaction,
-    /// Until `hand_over`, an error, or the session's end: a batched run, over its transactions.
+    /// Until `hand_over`, an error, or the session's end: a batched run has many transactions.
     Session,
 }
 
 /// In `pg_locks` the lock is on an object of the table `backlog_cleanup.target`, numbered by the hash of the target's name.
-/// Two names of one hash exclude each other, which does no harm.
+/// Two names with the same hash exclude each other, which does no harm.
 const RUN: u16 = 1;
-/// Held by each worker for each batch, so that no run starts before the last batch of a run whose leader has gone.
+/// Held by a worker during each batch. If its leader is gone, no run starts before the worker's batch has ended.
 const BATCH: u16 = 2;
 const EXCLUSIVE: i32 = pg_sys::ExclusiveLock as i32;
 const SHARE: i32 = pg_sys::ShareLock as i32;
 
 thread_local! {
-    /// What a batched run of this session holds.
+    /// The lock of this session's batched run.
     static HELD: Cell<Option<LOCKTAG>> = const { Cell::new(None) };
 }
 
-/// Holds a target against other runs, or fails at once (55P03). A session works on one batched run only.
+/// Locks a target against other runs, or fails at once (55P03). A session has one batched run at a time.
 pub fn acquire(target: &str, span: Span) -> Result<()> {
     let (run, batch) = (tag(target, RUN)?, tag(target, BATCH)?);
     let is_session = span == Span::Session;
-    // PostgreSQL grants a lock to its holder again.
+    // PostgreSQL would grant the lock to its holder again.
     let is_ours = HELD.get().is_some_and(|held| is_session || is_same(&held, &run));
     let free = !is_ours
         // SAFETY: LockAcquire copies the tag; without waiting it either holds the lock or does nothing.
@@ -80,7 +80,7 @@ fn release() {
     }
 }
 
-/// Whether this session holds the target for a batched run.
+/// Whether this session has locked the target for a batched run.
 pub fn is_held(target: &str) -> Result<bool> {
     let run = tag(target, RUN)?;
     Ok(HELD.get().is_some_and(|held| is_same(&held, &run)))
@@ -91,7 +91,7 @@ fn is_same(a: &LOCKTAG, b: &LOCKTAG) -> bool {
     (a.locktag_field2, a.locktag_field3) == (b.locktag_field2, b.locktag_field3)
 }
 
-/// Holds a target for a worker until its batch is committed. Returns false if a new run has the target already.
+/// Locks a target for a worker until its batch is committed. Returns false if a new run has the target already.
 pub fn share(target: &str) -> Result<bool> {
     let tag = tag(target, BATCH)?;
     // SAFETY: LockAcquire copies the tag, and does not wait.

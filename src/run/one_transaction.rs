@@ -20,7 +20,7 @@ use crate::target::Target;
 use crate::target::leaf::Leaf;
 use crate::target::steady::{Lock, steady_leaves};
 
-/// Removes the expired failed rows beyond the newest of each recipe. Returns a `RegularReport`. Errors: those of `begin` and
+/// Removes the expired failed rows of each recipe but the newest. Returns a `RegularReport`. Errors: those of `begin` and
 /// `Policy::of`, 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
 #[pg_extern]
 fn backlog_cleanup_failed_generations(

@@ -4,14 +4,15 @@ use crate::extension;
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::{read_one, refuse_read_only};
 
-/// Stops a batched run after its current batch or pause; committed batches are permanent. Returns false if it has ended. Errors: 22004, 25006, 42704 (no run has this id).
+/// Stops a batched run after its current batch or pause; committed batches are permanent. Returns false if it has ended.
+/// Errors: 22004, 25006, 42704 (no run has this id).
 #[pg_extern]
 fn backlog_cleanup_stop(run_id: Option<i64>) -> Result<bool> {
     let hint = "SELECT run_id FROM backlog_cleanup.progress";
     let run_id = required(run_id, "run_id", hint)?;
     refuse_read_only("stop a run")?;
     let running = "SELECT state = 'running' FROM backlog_cleanup.run WHERE id = $1";
-    // Its time is up: the run marks itself as stopped, in the transaction that ends it.
+    // Ends its max_duration: the run then marks itself as stopped, in the transaction that ends it.
     let stop = "UPDATE backlog_cleanup.run
                 SET max_duration = least(max_duration, clock_timestamp() - started_at)
                 WHERE id = $1 AND state = 'running'

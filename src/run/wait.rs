@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error, required};
 
-/// Commits, and sleeps before it returns into the next transaction, with no snapshot, so that vacuum may reclaim what the
+/// Commits, sleeps, and returns in the next transaction. It sleeps without a snapshot, so that vacuum can reclaim what the
 /// last batch has removed. Errors: 25001 (its caller cannot commit), 22004, 22023.
 #[pg_extern(sql = false)]
 fn commit_and_wait(seconds: Option<f64>, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
@@ -34,7 +34,7 @@ fn commit_and_wait(seconds: Option<f64>, fcinfo: pg_sys::FunctionCallInfo) -> Re
     unsafe {
         pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32);
         pg_sys::SPI_commit();
-        // A row that changes meanwhile is looked at again.
+        // Rows that another session changes while a statement waits for them are rechecked.
         pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
     }
     sleep(seconds);
@@ -43,7 +43,7 @@ fn commit_and_wait(seconds: Option<f64>, fcinfo: pg_sys::FunctionCallInfo) -> Re
     Ok(())
 }
 
-/// Sleeps for so many seconds, also if the latch is set meanwhile. An interrupt ends it.
+/// Sleeps for so many seconds, even if the latch is set meanwhile. An interrupt ends it.
 pub fn sleep(seconds: f64) {
     let until = Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0));
     loop {

@@ -7,6 +7,7 @@ use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, DynamicBackgrou
 use pgrx::pg_sys::XactEvent;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::extension;
 use crate::history::run::Run;
@@ -20,7 +21,7 @@ use crate::run::wait::sleep;
 const LOOK: f64 = 0.1;
 
 thread_local! {
-    /// The workers of this session's run, and the run.
+    /// This session's run, and its workers.
     static WORKERS: RefCell<Option<(i64, Vec<DynamicBackgroundWorker>)>> = const { RefCell::new(None) };
 }
 
@@ -29,7 +30,7 @@ pub fn are_to_start(run_id: i64) -> bool {
     WORKERS.with_borrow(|workers| workers.as_ref().is_none_or(|(run, _)| *run != run_id))
 }
 
-/// Starts the workers of a run. A NOTICE says so if the server has slots for fewer.
+/// Starts the workers of a run. Raises a NOTICE if the server has slots for fewer.
 pub fn start(run: &Run) -> Result<()> {
     // SAFETY: only read who the session is.
     let (database, session_user, user) =
@@ -73,11 +74,11 @@ fn begin(arguments: &str) -> Option<DynamicBackgroundWorker> {
         .ok()
 }
 
-/// What the process that leads a run does.
+/// What the leader of a run does next.
 pub enum Leader {
-    /// It has no workers.
+    /// Removes batches itself: it has no workers.
     Works,
-    /// For so many seconds, since its workers are at work.
+    /// Waits so many seconds for its workers.
     Waits(f64),
     /// Its workers have ended.
     Done,
@@ -104,7 +105,10 @@ pub fn leader(run: &Run) -> Result<Leader> {
         return Err(error(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("a worker of run {} has failed", run.id),
-            "the server's log says why; CALL backlog_cleanup_run() finishes the job".into(),
+            format!(
+                "CALL backlog_cleanup_run({}); -- the server log has the worker's error",
+                quote_literal(&run.target)
+            ),
         ));
     }
     Ok(Leader::Done)
@@ -122,7 +126,7 @@ unsafe extern "C-unwind" fn at_transaction_end(event: XactEvent::Type, _: *mut c
     }
 }
 
-/// Runs a worker, which commits its own batches until the run has nothing left for it.
+/// Runs a worker: commits its own batches until the run has nothing left for it.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn backlog_cleanup_worker(_argument: pg_sys::Datum) {
@@ -140,7 +144,7 @@ pub extern "C-unwind" fn backlog_cleanup_worker(_argument: pg_sys::Datum) {
     let [database, session_user, user, run_id] = arguments[..] else { return };
     let oid = |number: i64| pg_sys::Oid::from(number as u32);
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(oid(database)), Some(oid(session_user)));
-    // As its leader has it.
+    // The leader's settings.
     // SAFETY: settings, written by the one thread of a backend.
     unsafe {
         pg_sys::DefaultXactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;

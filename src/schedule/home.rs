@@ -6,7 +6,7 @@ pub fn database() -> Result<String> {
     read_one::<String>("SELECT pg_catalog.current_database()::pg_catalog.text", &[]).map(Option::unwrap_or_default)
 }
 
-/// A setting, which only superusers may look at.
+/// A setting that only superusers may read.
 pub fn setting(name: &str) -> Result<Option<String>> {
     extension::as_owner(|| read_one::<String>("SELECT pg_catalog.current_setting($1, true)", &[name.into()]))
 }
@@ -16,7 +16,7 @@ pub fn pg_cron_home() -> Result<Option<String>> {
     setting("cron.database_name")
 }
 
-/// Whether pg_cron is installed here, and not left behind when its database became another one.
+/// Whether pg_cron is installed in this database, and not left over from before `cron.database_name` changed.
 pub fn pg_cron_is_here() -> Result<bool> {
     let is_installed = read_one::<bool>(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_cron')",

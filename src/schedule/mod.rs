@@ -1,17 +1,18 @@
-//! The nightly job in pg_cron. Knows nothing of runs but what a job calls.
+//! The nightly job in pg_cron. Of runs it knows only what a job calls.
 
 mod home;
 mod pg_cron;
 mod statement;
 
 use pgrx::prelude::*;
-use pgrx::spi::quote_literal;
+use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::extension;
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::{read_one, refuse_read_only};
 use crate::schedule::pg_cron::{
-    job_named, may_use_pg_cron, not_a_schedule, register, warn_of_pause, warn_of_time_zone,
+    job_of_another, job_of_caller, may_use_pg_cron, not_a_schedule, register, warn_of_another, warn_of_pause,
+    warn_of_time_zone,
 };
 use crate::schedule::statement::{call, command, pg_cron_is_absent};
 use crate::target::load::exists;
@@ -19,10 +20,10 @@ use crate::target::load::exists;
 pub use home::pg_cron_is_here;
 pub use statement::{call_to_schedule, cannot_schedule};
 
-/// Registers the nightly job with pg_cron, or changes the job of that name that is there; returns the job's id.
-/// The job belongs to the caller; its times are pg_cron's, which reads them in UTC unless `cron.timezone` says else.
-/// Errors: 22004, 22023 (a bad cron expression or job name), 42501 (no privilege on pg_cron; somebody else's job),
-/// 42704 (unknown target), 42710 (the name is taken in another database), 55000 (pg_cron is not here).
+/// Registers the nightly job with pg_cron, or changes the existing job of that name. Returns the job's id.
+/// The job belongs to the caller. pg_cron reads its schedule in UTC unless `cron.timezone` names another time zone.
+/// Errors: 22004, 22023 (a bad cron expression or job name), 42501 (no privilege on pg_cron; another role's job),
+/// 42704 (unknown target), 42710 (the name is taken in another database), 55000 (pg_cron is not in this database).
 #[pg_extern]
 fn backlog_cleanup_schedule(
     schedule: default!(Option<&str>, "'0 2 * * *'"),
@@ -40,33 +41,25 @@ fn backlog_cleanup_schedule(
     let command = command(&target, batched)?;
     refuse_read_only("schedule a job")?;
     may_use_pg_cron()?;
-    // pg_cron ignores what follows the fifth field, and would take a leading field of seconds for the minutes.
+    // pg_cron ignores what follows the fifth field, and would read a leading field of seconds as the minutes.
     if schedule.split_whitespace().count() > 5 {
         return Err(not_a_schedule(schedule, &call("schedule('0 2 * * *')")?));
     }
     warn_of_time_zone()?;
-    let job = match job_named(job_name)? {
-        // Somebody else's job, which pg_cron lets a superuser change.
-        Some(job) if !job.is_callers => {
-            let change = "SELECT cron.alter_job($1, schedule => $2, command => $3)";
-            register(schedule, || {
-                Spi::run_with_args(change, &[job.id.into(), schedule.into(), command.as_str().into()])
-            })?;
-            Some(job.id)
-        }
-        _ => register(schedule, || {
-            Spi::get_one_with_args::<i64>(
-                "SELECT cron.schedule($1, $2, $3)",
-                &[job_name.into(), schedule.into(), command.as_str().into()],
-            )
-        })?,
-    };
+    job_of_caller(job_name)?;
+    let job = register(schedule, || {
+        Spi::get_one_with_args::<i64>(
+            "SELECT cron.schedule($1, $2, $3)",
+            &[job_name.into(), schedule.into(), command.as_str().into()],
+        )
+    })?;
+    warn_of_another(job_name)?;
     let job = job.unwrap_or_default();
     warn_of_pause(job, job_name)?;
     Ok(job)
 }
 
-/// Removes the job of that name; false where there is none.
+/// Removes the job of that name. Returns false if there is none.
 #[pg_extern]
 fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup-daily'")) -> Result<bool> {
     let job_name = checked(job_name, "unschedule()")?;
@@ -76,16 +69,20 @@ fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup
     }
     refuse_read_only("remove a job")?;
     may_use_pg_cron()?;
-    let Some(job) = job_named(job_name)? else {
-        return Ok(false);
+    let Some(job) = job_of_caller(job_name)? else {
+        let Some((_, role)) = job_of_another(job_name)? else { return Ok(false) };
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("job \"{job_name}\" belongs to role \"{role}\""),
+            format!("SET ROLE {}", quote_identifier(role)),
+        ));
     };
-    Spi::get_one_with_args::<bool>("SELECT cron.unschedule($1)", &[job.id.into()])
+    Spi::get_one_with_args::<bool>("SELECT cron.unschedule($1)", &[job.into()])
         .map(|removed| removed == Some(true))
         .map_err(spi)
 }
 
-/// The job that runs this target here, as JSON, with the time zone in which pg_cron reads its schedule; null where there is
-/// none.
+/// The job that runs this target in this database, as JSON, with the time zone of its schedule; null if there is none.
 pub fn job_of(target: &str) -> Result<serde_json::Value> {
     if !pg_cron_is_here()? {
         return Ok(serde_json::Value::Null);
@@ -93,21 +90,22 @@ pub fn job_of(target: &str) -> Result<serde_json::Value> {
     let commands = vec![command(target, false)?, command(target, true)?];
     let job = extension::as_owner(|| {
         read_one::<pgrx::JsonB>(
-            "SELECT pg_catalog.jsonb_build_object('jobId', jobid, 'jobName', jobname, 'schedule', schedule,
-                                                  'command', command, 'username', username, 'active', active,
-                                                  'timeZone', COALESCE(pg_catalog.current_setting('cron.timezone', true),
-                                                                       'GMT'))
+            "SELECT jsonb_build_object('jobId', jobid, 'jobName', jobname, 'schedule', schedule, 'command', command,
+                                       'username', username, 'active', active,
+                                       'timeZone', coalesce(current_setting('cron.timezone', true), 'GMT'))
              FROM cron.job
-             WHERE command OPERATOR(pg_catalog.=) ANY ($1)
-               AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text
-             ORDER BY jobid",
+             JOIN pg_extension e ON e.extname = 'backlog_cleanup'
+             JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'backlog_cleanup_failed_generations'
+             LEFT JOIN pg_roles r ON r.rolname = username
+             WHERE command = ANY ($1) AND database = current_database()
+             ORDER BY (r.rolcanlogin AND has_function_privilege(r.oid, p.oid, 'EXECUTE')) IS TRUE DESC, active DESC, jobid",
             &[commands.into()],
         )
     })?;
     Ok(job.map_or(serde_json::Value::Null, |job| job.0))
 }
 
-/// A job's name as pg_cron stores it; a longer one it would cut off, and not find again. Errors: 22004, 22023.
+/// Checks the length of a job's name: pg_cron would truncate a longer one, and not find it again. Errors: 22004, 22023.
 fn checked<'a>(job_name: Option<&'a str>, instead: &str) -> Result<&'a str> {
     let job_name = required(job_name, "job_name", &call(instead)?)?;
     if matches!(job_name.len(), 1..=63) {

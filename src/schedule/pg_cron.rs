@@ -8,59 +8,45 @@ use crate::postgres::read::read_one;
 use crate::schedule::home::{database, setting};
 use crate::schedule::statement::call;
 
-pub struct Job {
-    pub id: i64,
-    pub is_callers: bool,
-}
-
-/// The job of that name in this database, if the caller may change it: their own, or, for a superuser, anybody's. Errors:
-/// 42501, 42710.
-pub fn job_named(job_name: &str) -> Result<Option<Job>> {
+/// The caller's job of that name in this database: pg_cron tells jobs apart by name and role. Errors: 42710 (it is there, for
+/// another database).
+pub fn job_of_caller(job_name: &str) -> Result<Option<i64>> {
     let caller = read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[])?;
-    let jobs = extension::as_owner(|| {
+    let job = extension::as_owner(|| {
         Spi::connect(|client| {
-            client
-                .select(
-                    "SELECT jobid, username, database FROM cron.job
-                     WHERE jobname::pg_catalog.text OPERATOR(pg_catalog.=) $1
-                     ORDER BY username OPERATOR(pg_catalog.=) $2 DESC, jobid",
-                    None,
-                    &[job_name.into(), caller.clone().into()],
-                )?
-                .map(|row| Ok((row.get::<i64>(1)?, row.get::<String>(2)?, row.get::<String>(3)?)))
-                .collect::<spi::Result<Vec<_>>>()
+            let job = "SELECT jobid, database FROM cron.job WHERE jobname::text = $1 AND username = $2";
+            let rows = client.select(job, Some(1), &[job_name.into(), caller.into()])?;
+            if rows.is_empty() { Ok((None, None)) } else { rows.first().get_two::<i64, String>() }
         })
         .map_err(spi)
     })?;
     let here = database()?;
-    // SAFETY: only reads who the caller is.
-    let is_superuser = unsafe { pg_sys::superuser() };
-    for (id, username, database) in jobs {
-        let is_callers = username == caller;
-        match (id, database) {
-            (Some(_), Some(database)) if database == here && !is_callers && !is_superuser => {
-                let owner = username.unwrap_or_default();
-                return Err(error(
-                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                    format!("job \"{job_name}\" belongs to role \"{owner}\""),
-                    format!("SET ROLE {}", quote_identifier(owner)),
-                ));
-            }
-            (Some(id), Some(database)) if database == here => return Ok(Some(Job { id, is_callers })),
-            (Some(_), Some(database)) if is_callers => {
-                return Err(error(
-                    PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
-                    format!("job \"{job_name}\" exists already, for database \"{database}\""),
-                    call(&format!("schedule(job_name => {})", quote_literal(format!("{job_name}-{here}"))))?,
-                ));
-            }
-            _ => {}
-        }
+    match job {
+        (Some(_), Some(database)) if database != here => Err(error(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            format!("job \"{job_name}\" exists already, for database \"{database}\""),
+            call(&format!("schedule(job_name => {})", quote_literal(format!("{job_name}-{here}"))))?,
+        )),
+        (job, _) => Ok(job),
     }
-    Ok(None)
 }
 
-/// Calls pg_cron; its complaint about the schedule gets a hint with the valid form.
+/// A job of that name that another role has in this database: its id and that role.
+pub fn job_of_another(job_name: &str) -> Result<Option<(i64, String)>> {
+    let caller = read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[])?;
+    extension::as_owner(|| {
+        Spi::connect(|client| {
+            let job = "SELECT jobid, username FROM cron.job
+                       WHERE jobname::text = $1 AND username <> $2 AND database = current_database() ORDER BY jobid";
+            let rows = client.select(job, Some(1), &[job_name.into(), caller.into()])?;
+            if rows.is_empty() { Ok((None, None)) } else { rows.first().get_two::<i64, String>() }
+        })
+        .map_err(spi)
+    })
+    .map(|(job, role)| job.zip(role))
+}
+
+/// Calls pg_cron. If it rejects the schedule, the error gets a hint with a valid one.
 pub fn register<T>(schedule: &str, work: impl FnOnce() -> spi::Result<T> + std::panic::UnwindSafe) -> Result<T>
 where
     T: std::panic::UnwindSafe,
@@ -75,11 +61,11 @@ pub fn not_a_schedule(schedule: &str, valid: &str) -> ErrorReport {
     error(
         PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
         format!("schedule \"{schedule}\" is not a cron expression"),
-        format!("minute hour day month weekday: {valid};"),
+        format!("{valid}; -- minute hour day month weekday"),
     )
 }
 
-/// Errors: 55000 where the server has not loaded pg_cron, 42501 where the caller may not even look into its schema.
+/// Errors: 55000 (the server has not loaded pg_cron), 42501 (the caller has no USAGE on schema cron).
 pub fn may_use_pg_cron() -> Result<()> {
     let loaded = setting("shared_preload_libraries")?.unwrap_or_default();
     if !loaded.split(',').any(|library| library.trim().trim_matches('"').ends_with("pg_cron")) {
@@ -87,7 +73,7 @@ pub fn may_use_pg_cron() -> Result<()> {
         return Err(error(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             "library \"pg_cron\" is not loaded".into(),
-            format!("ALTER SYSTEM SET shared_preload_libraries = {libraries}; then restart the server"),
+            format!("ALTER SYSTEM SET shared_preload_libraries = {libraries}; -- and restart the server"),
         ));
     }
     let caller = read_one::<String>(
@@ -102,13 +88,24 @@ pub fn may_use_pg_cron() -> Result<()> {
     ))
 }
 
-/// Says so where the job is there and does not run.
+/// Warns if the job exists but is paused.
 pub fn warn_of_pause(job: i64, job_name: &str) -> Result<()> {
     let paused =
         extension::as_owner(|| read_one::<bool>("SELECT NOT active FROM cron.job WHERE jobid = $1", &[job.into()]))?;
     if paused == Some(true) {
         ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, format!("job \"{job_name}\" is paused"), "backlog_cleanup")
             .set_hint(format!("SELECT cron.alter_job({job}, active => true)"))
+            .report(PgLogLevel::WARNING);
+    }
+    Ok(())
+}
+
+/// Says so where another role has a job of that name, too: both run.
+pub fn warn_of_another(job_name: &str) -> Result<()> {
+    if let Some((job, role)) = job_of_another(job_name)? {
+        let message = format!("role \"{role}\" has a job \"{job_name}\", too");
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup")
+            .set_hint(format!("SELECT * FROM cron.job WHERE jobid = {job}"))
             .report(PgLogLevel::WARNING);
     }
     Ok(())

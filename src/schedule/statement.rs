@@ -7,7 +7,7 @@ use crate::extension::schema;
 use crate::postgres::error::{Result, error};
 use crate::schedule::home::{database, pg_cron_home};
 
-/// What the job runs.
+/// The statement that the job runs.
 pub fn command(target: &str, batched: bool) -> Result<String> {
     let argument = if target == DEFAULT_TARGET { String::new() } else { quote_literal(target) };
     let run = if batched { "CALL" } else { "SELECT" };
@@ -15,7 +15,7 @@ pub fn command(target: &str, batched: bool) -> Result<String> {
     Ok(format!("{run} {}.backlog_cleanup_{name}({argument})", schema()?))
 }
 
-/// The statement to type that calls `backlog_cleanup_` + `function`, found without a search path where it must be.
+/// The statement to type that calls `backlog_cleanup_` + `function`, schema-qualified unless the schema is `public`.
 pub fn call(function: &str) -> Result<String> {
     let schema = schema()?;
     let qualifier = if schema == "public" { String::new() } else { format!("{schema}.") };
@@ -40,7 +40,7 @@ pub fn call_to_schedule(schedule: &str, batched: bool, target: &str, job_name: &
     call(&format!("schedule({})", arguments.join(", ")))
 }
 
-/// The error where a job cannot be registered from here: what to type instead.
+/// The error if a job cannot be registered from this database. Its hint is what to type instead.
 pub fn cannot_schedule(schedule: &str, batched: bool, target: &str, job_name: &str) -> Result<ErrorReport> {
     let here = format!("CREATE EXTENSION pg_cron; {};", call_to_schedule(schedule, batched, target, job_name)?);
     let command = command(target, batched)?;
@@ -49,7 +49,7 @@ pub fn cannot_schedule(schedule: &str, batched: bool, target: &str, job_name: &s
     pg_cron_is_absent(&here, &there)
 }
 
-/// The error where pg_cron is not here: what to type here, or in the database where pg_cron lives.
+/// The error if pg_cron is not in this database. Its hint is what to type here, or in the database that has pg_cron.
 pub fn pg_cron_is_absent(here: &str, there: &str) -> Result<ErrorReport> {
     let database = database()?;
     let (message, hint) = match pg_cron_home()?.filter(|home| *home != database) {

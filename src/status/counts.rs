@@ -74,7 +74,7 @@ struct Counted {
     total: i64,
     /// In the order of `statuses` of the target.
     of_status: [i64; 4],
-    /// Failed rows that are old enough to go.
+    /// Failed rows that are expired.
     expired: i64,
     /// The failed-at of the oldest failed row.
     oldest: Option<i64>,
@@ -84,7 +84,7 @@ impl Counted {
     fn add(&mut self, rows: &Rows) {
         self.total += rows.count;
         for (bit, count) in self.of_status.iter_mut().enumerate() {
-            // A status may be several of them, by their words or by the type.
+            // One value may equal several statuses.
             if rows.statuses >> bit & 1 == 1 {
                 *count += rows.count;
             }
@@ -99,7 +99,7 @@ impl Counted {
 /// Rows of one recipe and status, as `statement` has them.
 struct Rows {
     count: i64,
-    /// A bit for each of `statuses` that it is.
+    /// A bit for each of `statuses` that the rows' status equals.
     statuses: i64,
     expired: i64,
     oldest: Option<i64>,
@@ -149,7 +149,7 @@ fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
     }
 }
 
-/// An instant, the same in ISO 8601, and the seconds since then, which a time that is infinite has none of.
+/// An instant, the same in ISO 8601, and the seconds since then; an infinite time has none.
 struct Oldest {
     at: Option<TimestampWithTimeZone>,
     iso: Option<String>,

@@ -7,18 +7,17 @@ use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::read_one;
 use crate::target::Target;
 use crate::target::leaf::Leaf;
-use crate::target::steady::{Lock, steady_leaves};
+use crate::target::steady::glance_leaves;
 
 const TYPES_HINT: &str = "SELECT * FROM backlog_cleanup_failures(types => 8)";
 
 /// Failed rows of one hour and one failure type.
 type Failures = (Option<TimestampWithTimeZone>, String, i64);
 
-/// The failed rows that are there, by hour of failed-at (UTC; NULL where it is NULL) and failure type, oldest hour first;
-/// `since` limits them to those that failed less than so long ago, NULL is all. No more than `types` failure types have
-/// rows of their own, those with most failures, by their first 100 characters; the others are `(other)` together, rows
-/// without a failure type are `(none)`. Reads only: works on a standby. Errors: 22004, 22023
-/// (`types` below 0), those of `Target::load`.
+/// Returns the failed rows by hour of failed-at (UTC; NULL if it is NULL) and failure type, oldest hour first. `since` limits
+/// them to rows that failed less than so long ago; NULL is all. The `types` failure types with most failures have rows of
+/// their own, by their first 100 characters. The others are summed as `(other)`, rows without a failure type as `(none)`.
+/// Reads only: works on a standby. Errors: 22004, 22023 (`types` below 0), those of `Target::load`.
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
 #[pg_extern(stable)]
 fn backlog_cleanup_failures(
@@ -33,10 +32,10 @@ fn backlog_cleanup_failures(
 > {
     let types = required(types, "types", TYPES_HINT)?;
     let types = usize::try_from(types).map_err(|_| {
-        let message = format!("{types} failure types cannot be told apart");
+        let message = "argument \"types\" must not be negative".into();
         error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, TYPES_HINT.into())
     })?;
-    let counted = steady_leaves(target, Lock::Read, |target, leaves| count(target, leaves, since))?;
+    let counted = glance_leaves(target, |target, leaves| count(target, leaves, since))?;
     Ok(TableIterator::new(bounded(counted, types)))
 }
 
@@ -87,7 +86,7 @@ fn statement(target: &Target, leaf: &Leaf, since: Option<&str>) -> String {
     )
 }
 
-/// Puts together the failure types that have no row of their own.
+/// Sums up the failure types that have no rows of their own.
 fn bounded(counted: Counted, types: usize) -> Vec<Failures> {
     let mut totals: HashMap<&str, i64> = HashMap::new();
     for ((_, failure_type), failed) in &counted {

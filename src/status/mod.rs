@@ -1,4 +1,4 @@
-//! What people ask: how many rows, which failures, what ran last.
+//! What people ask: how many rows, which failures, what ran last. Knows nothing of the doctor.
 
 pub mod counts;
 pub mod failures;
@@ -15,7 +15,7 @@ use crate::status::counts::{RecipeStatus, counts};
 use crate::status::last_run::last_run;
 use crate::target::Target;
 use crate::target::leaf::Leaf;
-use crate::target::steady::{Lock, steady_leaves};
+use crate::target::steady::glance_leaves;
 
 /// Returns the account's rows by recipe and status, most failures first. Reads only: works on a standby.
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
@@ -39,7 +39,7 @@ fn backlog_cleanup_status(
         ),
     >,
 > {
-    let rows = steady_leaves(target, Lock::Read, counts)?.into_iter().map(|recipe| {
+    let rows = glance_leaves(target, counts)?.into_iter().map(|recipe| {
         let [failed, completed, pending, processing] = recipe.of_status;
         (
             recipe.id,
@@ -60,7 +60,7 @@ fn backlog_cleanup_status(
 /// Returns the same as one `StatusReport`, with the job that runs the target and its last run.
 #[pg_extern(stable)]
 fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) -> Result<Json> {
-    steady_leaves(target, Lock::Read, report)
+    glance_leaves(target, report)
 }
 
 fn report(target: &Target, leaves: &[Leaf]) -> Result<Json> {

@@ -4,8 +4,8 @@ use crate::postgres::error::{Result, error};
 use crate::postgres::read::read_one;
 use crate::target::Target;
 
-/// Checks that what a target names is there and can be used. Errors: those of `Target::load`, 22P02 (a value that its
-/// column cannot have), 22023 (time zone), what its throttle query raises.
+/// Checks that the tables, columns and values that a target names exist and can be used. Errors: those of
+/// `Target::load`, 22P02 (a value that its column cannot have), 22023 (time zone), what its throttle query raises.
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
     let target = Target::load(target)?;

@@ -9,7 +9,7 @@ use crate::postgres::table::{Column, Table};
 
 /// A column of the target's rows, which statements call `g`.
 impl Column {
-    /// The condition that this column of `g` has a value, compared by `pg_catalog`'s operator whatever else there is.
+    /// The condition that this column of `g` equals a value, by `pg_catalog`'s operator.
     pub fn is(&self, value: &str) -> String {
         format!("g.{} OPERATOR(pg_catalog.=) {}", self.name, self.literal(value))
     }
@@ -19,26 +19,26 @@ impl Column {
         format!("{}::{}", quote_literal(value), self.sql_type)
     }
 
-    /// This column of `g` as what rows are grouped by: a bigint or a text.
+    /// This column of `g` as a group key: a bigint or a text.
     pub fn as_key(&self) -> String {
         let key = if self.is_integer() { "bigint" } else { "pg_catalog.text" };
         format!("g.{}::{key}", self.name)
     }
 
-    /// This column of `g` as the type that it has been found to have, for code that takes its bytes.
+    /// This column of `g`, cast to the type that it had when it was checked, for code that reads its bytes.
     pub fn as_itself(&self) -> String {
         format!("g.{}::{}", self.name, self.sql_type)
     }
 
-    /// Checks that a value can be read as this column's type and compared with it; the type's own code runs as whoever
-    /// asks. Errors: 22P02, 42804.
+    /// Checks that a value can be read as this column's type and compared with it. The type's own code runs as the current
+    /// role. Errors: 22P02, 42804.
     pub fn accepts(&self, value: &str, table: &Table) -> Result<()> {
         let unreadable = || {
-            let message = format!("\"{value}\" cannot be read as {}, the type of column {}", self.sql_type, self.name);
+            let message = format!("\"{value}\" cannot be read as {}, the type of column {}", self.type_name, self.name);
             let hint = format!("SELECT DISTINCT {} FROM {}", self.name, table.name);
             Err(error(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, message, hint))
         };
-        let (literal, sql_type) = (self.literal(value), &self.sql_type);
+        let (literal, type_name) = (self.literal(value), &self.type_name);
         let compare = format!("SELECT {literal} OPERATOR(pg_catalog.=) {literal}");
         PgTryBuilder::new(AssertUnwindSafe(|| read_one::<bool>(&compare, &[]).map(drop)))
             .catch_when(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, move |_| unreadable())
@@ -47,7 +47,7 @@ impl Column {
             .catch_when(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, move |_| unreadable())
             .catch_when(PgSqlErrorCode::ERRCODE_CHECK_VIOLATION, move |_| unreadable())
             .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, move |_| {
-                let message = format!("column {} has type {sql_type}, which has no equality", self.name);
+                let message = format!("column {} has type {type_name}, which has no equality", self.name);
                 let hint = "SELECT * FROM backlog_cleanup.target".into();
                 Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, hint))
             })

@@ -10,7 +10,7 @@ use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
 use crate::target::Target;
 
-/// A table that has rows of the target in itself: a plain table, a partition, a child.
+/// A table that stores rows of the target: a plain table, a partition, a child.
 pub struct Leaf {
     pub table: Table,
     pub reach: Reach,
@@ -22,19 +22,19 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// A table of the target as a leaf. Its triggers run with the target's search path, unless it belongs to another role,
-    /// which has not agreed to that. Errors: 0A000.
+    /// A table of the target as a leaf. Its triggers run with the target's search path, unless it belongs to another role: that
+    /// role has not agreed to the search path. Errors: 0A000.
     fn of(oid: pg_sys::Oid, target: &Target) -> Result<Option<Leaf>> {
         let Some(mut table) = Table::of(oid)? else { return Ok(None) };
         is_not_distributed(&table)?;
-        if let Some(search_path) = target.search_path.as_ref().filter(|_| table.owner == target.table.owner) {
-            table.search_path = search_path.clone();
+        if target.search_path.is_some() && table.owner == target.table.owner {
+            table.search_path = target.table.search_path.clone();
         }
         let reach = if table.is_foreign() { Reach::Key } else { Reach::Position };
         Ok(Some(Leaf { table, reach, pages: 0, is_stale: false }))
     }
 
-    /// The leaf of this oid, which the caller has locked; `None` if it is gone, or has left the target, by now.
+    /// The leaf of this oid; `None` if it no longer exists or no longer belongs to the target. The caller has locked it.
     pub fn still_of(oid: pg_sys::Oid, target: &Target) -> Result<Option<Leaf>> {
         if belongs(oid, target)? { Leaf::of(oid, target) } else { Ok(None) }
     }
@@ -49,20 +49,20 @@ impl Leaf {
         reading_as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()))
     }
 
-    /// Checks that it is the target's by now, and has the target's columns. Its lock does not keep a trigger of another leaf
-    /// from changing it, in this same transaction. Errors: 40001.
+    /// Checks that it still belongs to the target, and has the target's columns. A trigger of another leaf can change it in spite
+    /// of its lock, since it runs in the same transaction. Errors: 40001.
     fn is_still_of(&self, target: &Target) -> Result<()> {
         if belongs(self.table.oid, target)? && self.has_columns_of(target)? {
             return Ok(());
         }
         Err(error(
             PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-            format!("table \"{}\" has been changed while a run was at work on its target", self.table.name),
+            format!("table \"{}\" has been changed during a run on its target", self.table.name),
             "ROLLBACK".into(),
         ))
     }
 
-    /// Whether it has the columns of the target, of the same types.
+    /// Whether it has the target's columns, with the same types.
     fn has_columns_of(&self, target: &Target) -> Result<bool> {
         let (names, types): (Vec<_>, Vec<_>) =
             target.columns().map(|(name, column)| (name, column.type_oid)).into_iter().unzip();
@@ -77,7 +77,7 @@ impl Leaf {
         .map(|has| has == Some(true))
     }
 
-    /// The leaf in a FROM clause: its own rows, those of its children being theirs.
+    /// The leaf in a FROM clause, without its children.
     pub fn rows(&self) -> String {
         match self.reach {
             Reach::Position => format!("ONLY {}", self.table.name),
@@ -85,7 +85,7 @@ impl Leaf {
         }
     }
 
-    /// What rows are grouped by: the recipe, a text by its bytes, as runs tell recipes apart.
+    /// What rows are grouped by: the recipe. Texts are compared by their bytes, as runs compare them.
     pub fn group_key(&self, recipe: &Column) -> String {
         let collation = if self.reach == Reach::Key || recipe.is_integer() { "" } else { " COLLATE pg_catalog.\"C\"" };
         format!("{}{collation}", recipe.as_key())
@@ -97,7 +97,7 @@ impl Leaf {
         set_local("parallel_tuple_cost", "0");
         // JIT takes ten megabytes and more, and saves no time on a column or two.
         set_local("jit", "off");
-        // This process reads too; more processes than processors take turns.
+        // The leader reads too. More processes than processors would only take turns.
         let others = available_parallelism().map_or(1, |processors| processors.get() - 1);
         // SAFETY: a setting, read by the one thread of a backend.
         let allowed = unsafe { pg_sys::max_parallel_workers_per_gather } as usize;
@@ -109,8 +109,7 @@ impl Leaf {
         }
     }
 
-    /// The `attnum` of a column of the target in this leaf; `None` if its values are not stored but generated as they are
-    /// read.
+    /// The `attnum` of a column of the target in this leaf; `None` if it is a virtual generated column.
     pub fn stored_number_of(&self, column: &Column, target: &Target) -> Result<Option<i16>> {
         one_now::<i16>(
             "SELECT here.attnum
@@ -123,17 +122,17 @@ impl Leaf {
     }
 }
 
-/// How the rows of a leaf are named.
+/// How the rows of a leaf are addressed.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Reach {
     /// By their positions in the heap.
     Position,
-    /// By their recipe, failed-at and id: the rows are on another server, where a position means nothing here.
+    /// By their recipe, failed-at and id: the rows are on another server, whose positions mean nothing here.
     Key,
 }
 
-/// The leaves of a target: what a SELECT on its table shows rows of. A partition whose detach is pending is none. Errors: 0A000
-/// (a leaf that Citus distributes).
+/// The leaves of a target. A table that Citus distributes looks like a plain one, but a position means a row in each
+/// of its shards.
 pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     let found = rows_now(
         "WITH RECURSIVE leaf (oid) AS (
@@ -167,7 +166,7 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     Ok(leaves)
 }
 
-/// Whether a table is the target's or below it by now, with no detach pending on the way.
+/// Whether a table is now the target's or one of its descendants, without a pending detach in between.
 fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
     one_now::<bool>(
         "WITH RECURSIVE above (oid) AS (
@@ -181,8 +180,8 @@ fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
     .map(|belongs| belongs == Some(true))
 }
 
-/// Refuses a table that Citus spreads over shards: it looks like a plain one, but its rows are elsewhere, and a position means
-/// a row in each shard. Errors: 0A000.
+/// Refuses a table that Citus distributes: it looks like a plain one, but a position means a row in each of its shards. Errors:
+/// 0A000.
 pub fn is_not_distributed(table: &Table) -> Result<()> {
     // SAFETY: a look-up in the system cache.
     let catalog =

@@ -3,14 +3,15 @@ use pgrx::prelude::*;
 use crate::extension;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::now::one_now;
+use crate::postgres::search_path::with_temporary_last;
 use crate::postgres::table::{Column, Table};
 use crate::target::leaf::is_not_distributed;
-use crate::target::{Ledger, RecipeTable, Target, TargetRow, Users};
+use crate::target::{Ledger, RecipeTable, Target, TargetRow, Users, trust};
 
 impl Target {
     /// Reads the row `name` and checks what it names.
     /// Errors: 22004, 42704, 42P01, 42501 (a table that does not belong to the role that named it), 42809, 42703, 42804,
-    /// 0A000 (a table that Citus distributes), 55000 (a partition of another owner where rows are not reached leaf by leaf).
+    /// 55000 (a partition of another owner, in a table that is not read leaf by leaf).
     pub fn load(name: Option<&str>) -> Result<Target> {
         let row = row(name)?;
         // With this search path names and types come out qualified.
@@ -28,11 +29,17 @@ impl Target {
         }
         is_not_distributed(&table)?;
         if let Some(search_path) = &row.search_path {
-            table.search_path = search_path.clone();
+            table.search_path = with_temporary_last(search_path).ok_or_else(|| {
+                error(
+                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    format!("search path \"{search_path}\" is not a list of schemas with pg_temp at its end"),
+                    row.set("search_path", "'schema, pg_temp'"),
+                )
+            })?;
         }
         let failed_at = row.failed_at(&table)?;
         let id = row.id(&table)?;
-        Ok(Target {
+        let target = Target {
             account_column: row.column(&table, "account_column", &row.account_column)?,
             recipe: row.column(&table, "recipe_column", &row.recipe_column)?,
             status: row.column(&table, "status_column", &row.status_column)?,
@@ -44,12 +51,14 @@ impl Target {
             failed_at,
             table,
             row,
-        })
+        };
+        trust::check(&target.tables())?;
+        Ok(target)
     }
 }
 
 impl TargetRow {
-    /// Finds the table `name`, which the column `key` has; the hint of an error sets it to `mend`.
+    /// Finds the table `name`, the value of column `key`. The hint of an error sets that column to `mend`.
     fn find(&self, key: &str, name: &str, mend: &str) -> Result<Table> {
         let found = Table::find(name)?.ok_or_else(|| {
             error(
@@ -58,7 +67,7 @@ impl TargetRow {
                 self.set(key, mend),
             )
         })?;
-        // After a DROP and a CREATE, or where a schema was renamed, the name means another table.
+        // After DROP and CREATE, or if a schema was renamed, the name means another table.
         let Some(named_by) = &self.named_by else { return Ok(found) };
         let may = "SELECT pg_has_role(oid, $2, 'USAGE') FROM pg_roles WHERE rolname::text = $1";
         if one_now::<bool>(may, &[named_by.as_str().into(), found.owner.into()])? == Some(true) {
@@ -66,13 +75,16 @@ impl TargetRow {
         }
         Err(error(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("table \"{name}\" is not one of role \"{named_by}\", who made target \"{}\" use it", self.name),
-            // For a superuser, who has looked at the table. What else the role wrote goes with its right.
+            format!(
+                "table \"{name}\" does not belong to role \"{named_by}\", which made target \"{}\" use it",
+                self.name
+            ),
+            // For a superuser, after a look at the table. What else the role wrote was allowed by the same right.
             self.set("named_by", "NULL, throttle_query = NULL, search_path = NULL"),
         ))
     }
 
-    /// A table that a target may do without. Its rows are not reached leaf by leaf: it has one owner.
+    /// Finds an optional table. It is not read leaf by leaf, so all its parts must have one owner.
     fn optional(&self, key: &str, name: &Option<String>) -> Result<Option<Table>> {
         let Some(name) = name else { return Ok(None) };
         let table = self.find(key, name, "NULL")?;
@@ -97,7 +109,7 @@ impl TargetRow {
         if matches!(column.type_oid, pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID) {
             return Ok(column);
         }
-        let message = format!("column \"{}\" of {} has type {}", self.failed_at_column, table.name, column.sql_type);
+        let message = format!("column \"{}\" of {} has type {}", self.failed_at_column, table.name, column.type_name);
         let hint = self.set("failed_at_column", "'a timestamp or timestamptz column'");
         Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, hint))
     }
@@ -107,8 +119,10 @@ impl TargetRow {
         if column.is_ordered() {
             return Ok(column);
         }
-        let message =
-            format!("column \"{}\" of {} has type {}, which has no order", self.id_column, table.name, column.sql_type);
+        let message = format!(
+            "column \"{}\" of {} has type {}, which has no order",
+            self.id_column, table.name, column.type_name
+        );
         Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, self.set("id_column", "'column'")))
     }
 
@@ -134,7 +148,7 @@ impl TargetRow {
     }
 }
 
-/// The row of a target, its tables there or not. Errors: 22004, 42704.
+/// The row of a target, whether its tables exist or not. Errors: 22004, 42704.
 pub fn row(name: Option<&str>) -> Result<TargetRow> {
     let name = required(name, "target", "SELECT name FROM backlog_cleanup.target")?;
     const ROW: &str = "

@@ -8,6 +8,7 @@ pub mod reading;
 pub mod recipes;
 pub mod steady;
 pub mod time;
+pub mod trust;
 
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
@@ -18,7 +19,7 @@ use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
 
-/// A row of `backlog_cleanup.target` as it stands; the comments of its columns say what they mean.
+/// A row of `backlog_cleanup.target`, not checked. The comments on its columns explain them.
 #[derive(Deserialize)]
 pub struct TargetRow {
     pub name: String,
@@ -53,7 +54,7 @@ pub struct TargetRow {
     pub named_by: Option<String>,
 }
 
-/// One table to look after. Its row's fields are its own.
+/// A target with its tables and columns. The fields of its row can be read from it directly.
 pub struct Target {
     row: TargetRow,
     pub table: Table,
@@ -138,6 +139,17 @@ impl Target {
         ]
     }
 
+    /// All tables that it names.
+    pub fn tables(&self) -> Vec<pg_sys::Oid> {
+        let Target { table, users, recipes, ledger, .. } = self;
+        let others = [
+            users.as_ref().map(|users| users.table.oid),
+            recipes.as_ref().map(|recipes| recipes.table.oid),
+            ledger.as_ref().map(|ledger| ledger.table.oid),
+        ];
+        std::iter::once(table.oid).chain(others.into_iter().flatten()).collect()
+    }
+
     /// Errors: 42704 (the account is not among the users).
     pub fn account_exists(&self) -> Result<()> {
         let Some(users) = &self.users else { return Ok(()) };
@@ -160,8 +172,7 @@ impl Target {
         ))
     }
 
-    /// Checks a value of a column of the table as the table's owner, whose types may run code of theirs. Errors: 22P02,
-    /// 42804.
+    /// Checks a value for a column of the table, as the table's owner: the type may run code. Errors: 22P02, 42804.
     pub fn accepts(&self, column: &Column, value: &str) -> Result<()> {
         reading_as_owner_of(&self.table, || column.accepts(value, &self.table))
     }

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use crate::postgres::table::Column;
 use crate::target::Target;
 
-/// How the rows of a target are read: what the saved ranks of a run hang on. With another account, status, column or time zone
-/// they would be those of other rows.
+/// How the rows of a target are read. The saved ranks of a run depend on it: with another account, status, column or time zone
+/// they would belong to other rows.
 #[derive(PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     table: u32,

@@ -26,7 +26,7 @@ impl RecipeNames {
         Ok(RecipeNames(names))
     }
 
-    /// A recipe's name as reports have it.
+    /// A recipe's name as reports show it.
     pub fn name(&self, id: Option<&str>) -> String {
         match id {
             None => "No recipe".into(),

@@ -5,6 +5,7 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::settings::{set_local, with_settings};
+use crate::postgres::subtransaction::look;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, leaves};
 use crate::target::load::table;
@@ -12,9 +13,9 @@ use crate::target::load::table;
 /// How a table is locked.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Lock {
-    /// Keeps a table that is read as it is.
+    /// Against changes of a table that is read.
     Read = pg_sys::AccessShareLock as isize,
-    /// The same for a table that loses rows.
+    /// Against changes of a table whose rows are removed.
     Remove = pg_sys::RowExclusiveLock as isize,
 }
 
@@ -25,7 +26,7 @@ pub fn steady<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) ->
     hold(name, |_| Ok(Vec::new()), Lock::Read, |target, _| work(target))
 }
 
-/// The same with all leaves of the target locked: until `work` ends, none leaves the target, and none is rebuilt.
+/// The same with all leaves of the target locked: until `work` ends, none is detached or rewritten.
 pub fn steady_leaves<T>(name: Option<&str>, lock: Lock, work: impl FnOnce(&Target, &[Leaf]) -> Result<T>) -> Result<T> {
     hold(name, leaves, lock, work)
 }
@@ -45,7 +46,7 @@ fn hold<T>(
         PgTryBuilder::new(AssertUnwindSafe(|| {
             let mut to_lock = vec![(table.oid, Lock::Read)];
             let mut locked = Vec::new();
-            // While one lock is waited for, what it protects may become another table, and another leaf may come or go.
+            // During a wait for one lock, the name may come to mean another table, and leaves may come or go.
             let (target, leaves) = loop {
                 for (oid, lock) in to_lock {
                     // SAFETY: the lock is released with the transaction.
@@ -80,4 +81,14 @@ fn hold<T>(
         })
         .execute()
     })
+}
+
+/// The same for `work` that only reads, and keeps no lock: the caller may not have the right to lock the tables.
+pub fn glance<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
+    look(|| steady(name, work))
+}
+
+/// The same with the leaves.
+pub fn glance_leaves<T>(name: Option<&str>, work: impl FnOnce(&Target, &[Leaf]) -> Result<T>) -> Result<T> {
+    look(|| steady_leaves(name, Lock::Read, work))
 }

@@ -1,3 +1,4 @@
+use pgrx::pg_sys;
 use pgrx::spi::quote_literal;
 
 use crate::postgres::table::Column;
@@ -9,16 +10,16 @@ impl Target {
         format!("g.{} OPERATOR(pg_catalog.<) ({})", self.failed_at.name, self.as_failed_at(instant))
     }
 
-    /// An instant (`timestamptz` as text) as a constant of the failed-at column's type: what is before the constant is
+    /// An instant (`timestamptz` as text) as a constant of the failed-at column's type. Every time before the constant is
     /// before the instant.
     pub fn as_failed_at(&self, instant: &str) -> String {
-        let instant = format!("timestamptz {}", quote_literal(instant));
+        let instant = format!("pg_catalog.timestamptz {}", quote_literal(instant));
         let local = self.in_time_zone(&self.failed_at, &instant);
         if local == instant {
             return instant;
         }
-        // When clocks go back, an hour's times come twice, and PostgreSQL reads them as of the second pass. During the first,
-        // the constant is the minute in which that hour starts.
+        // When clocks go back, the times of one hour come twice, and PostgreSQL reads them as of the second pass. During the
+        // first pass the constant is the minute in which that hour starts.
         format!(
             "CASE WHEN {} OPERATOR(pg_catalog.>) {instant}
              THEN (SELECT pg_catalog.min(minute)
@@ -39,11 +40,37 @@ impl Target {
 
     /// Converts between `timestamptz` and the type of `column`, either way.
     pub fn in_time_zone(&self, column: &Column, expression: &str) -> String {
-        match column.sql_type.as_str() {
-            "timestamp without time zone" => {
+        match column.type_oid {
+            pg_sys::TIMESTAMPOID => {
                 format!("pg_catalog.timezone({}, {expression})", quote_literal(&self.time_zone))
             }
             _ => expression.to_owned(),
+        }
+    }
+}
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests {
+    use pgrx::prelude::*;
+
+    use crate::target::Target;
+
+    #[pg_test]
+    fn a_cutoff_in_the_hour_that_comes_twice_is_the_start_of_that_hour_in_its_first_pass() {
+        Spi::run(include_str!("../../demo/platform.sql")).expect("the platform's tables");
+        Spi::run("UPDATE backlog_cleanup.target SET time_zone = 'Europe/Berlin'").expect("a time zone");
+        let target = Target::load(Some("generations")).expect("a target");
+        for (instant, failed_at) in [
+            ("2026-10-24T23:59:00Z", "2026-10-25 01:59:00"),
+            ("2026-10-25T00:30:00Z", "2026-10-25 02:00:00"),
+            ("2026-10-25T01:30:00Z", "2026-10-25 02:30:00"),
+            ("2026-10-25T02:30:00Z", "2026-10-25 03:30:00"),
+            // An hour that does not come.
+            ("2026-03-29T01:30:00Z", "2026-03-29 03:30:00"),
+        ] {
+            let constant = format!("SELECT ({})::text", target.as_failed_at(instant));
+            assert_eq!(Spi::get_one::<String>(&constant), Ok(Some(failed_at.to_owned())), "{instant}");
         }
     }
 }

@@ -23,5 +23,6 @@ mod restore;
 mod session;
 mod soak;
 mod status;
+mod trust;
 mod units;
 mod upgrade;

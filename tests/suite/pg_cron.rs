@@ -137,7 +137,7 @@ fn a_paused_job_is_said_and_stays_paused_until_the_hint_is_typed() {
 }
 
 #[test]
-fn somebody_elses_job_is_changed_by_a_superuser_only() {
+fn a_job_of_another_role_is_left_as_it_is() {
     let cluster = with_pg_cron();
     let mut client = cluster.platform();
     client
@@ -156,19 +156,54 @@ fn somebody_elses_job_is_changed_by_a_superuser_only() {
     client
         .batch_execute("RESET ROLE; GRANT USAGE ON SCHEMA cron TO \"The scheduler\"; SET ROLE \"The scheduler\"")
         .unwrap();
-    for call in ["SELECT backlog_cleanup_schedule('0 3 * * *')", "SELECT backlog_cleanup_unschedule()"] {
-        let (sqlstate, message, hint) = refused(client.batch_execute(call));
-        assert_eq!((sqlstate.as_str(), hint.as_str()), ("42501", "SET ROLE postgres"));
-        assert_eq!(message, "job \"backlog-cleanup-daily\" belongs to role \"postgres\"");
-    }
-    client.batch_execute("SELECT backlog_cleanup_schedule('0 4 * * *', job_name => 'mine'); RESET ROLE").unwrap();
-    let mut mine = nightly("0 4 * * *").remove(0);
-    mine.0 = "mine".into();
-    assert_eq!(jobs(&mut client), [nightly("0 2 * * *").remove(0), mine.clone()]);
+    let (sqlstate, message, hint) = refused(client.batch_execute("SELECT backlog_cleanup_unschedule()"));
+    assert_eq!((sqlstate.as_str(), hint.as_str()), ("42501", "SET ROLE postgres"));
+    assert_eq!(message, "job \"backlog-cleanup-daily\" belongs to role \"postgres\"");
+    // Each has a job of that name, and changes and removes their own.
+    client.batch_execute("SELECT backlog_cleanup_schedule('0 4 * * *'); RESET ROLE").unwrap();
+    let both =
+        |client: &mut postgres::Client| jobs(client).into_iter().map(|(_, schedule, _)| schedule).collect::<Vec<_>>();
+    assert_eq!(both(&mut client), ["0 2 * * *", "0 4 * * *"]);
+    client.batch_execute("SELECT backlog_cleanup_schedule('0 5 * * *')").unwrap();
+    assert_eq!(both(&mut client), ["0 5 * * *", "0 4 * * *"]);
+    assert!(client.query_one("SELECT backlog_cleanup_unschedule()", &[]).unwrap().get::<_, bool>(0));
+    assert_eq!(both(&mut client), ["0 4 * * *"]);
+    let (sqlstate, _, hint) = refused(client.batch_execute("SELECT backlog_cleanup_unschedule()"));
+    assert_eq!(sqlstate, "42501");
+    client.batch_execute(&format!("{hint}; SELECT backlog_cleanup_unschedule()")).unwrap();
+    assert_eq!(both(&mut client), [""; 0]);
+}
 
-    client.batch_execute("SELECT backlog_cleanup_schedule('0 5 * * *', job_name => 'mine')").unwrap();
-    mine.1 = "0 5 * * *".into();
-    assert_eq!(jobs(&mut client), [nightly("0 2 * * *").remove(0), mine]);
+#[test]
+fn a_role_that_has_taken_the_jobs_name_first_gets_neither_the_job_nor_a_right() {
+    let cluster = Cluster::start_with_pg_cron();
+    let mut client = cluster.connect();
+    client
+        .batch_execute(
+            "CREATE EXTENSION pg_cron; CREATE ROLE evil LOGIN; GRANT USAGE ON SCHEMA cron TO evil; SET ROLE evil;
+             SELECT cron.schedule('backlog-cleanup-daily', '* * * * *',
+                                  'SELECT public.backlog_cleanup_failed_generations()'); RESET ROLE",
+        )
+        .unwrap();
+    let (sender, notices) = mpsc::channel();
+    cluster.platform();
+    cluster.connect_with_notices(sender).batch_execute("SELECT backlog_cleanup_schedule()").unwrap();
+    let said: Vec<String> = notices.try_iter().map(|(message, _)| message).collect();
+    assert_eq!(said, ["role \"evil\" has a job \"backlog-cleanup-daily\", too"]);
+    let users = "SELECT string_agg(username || ' ' || schedule, ', ' ORDER BY jobid) FROM cron.job";
+    let users: String = client.query_one(users, &[]).unwrap().get(0);
+    assert_eq!(users, "evil * * * * *, postgres 0 2 * * *");
+
+    // The job that is shown is the one that runs; where none does, what mends it is a job of one's own.
+    let user = "SELECT status, fix FROM backlog_cleanup_doctor() WHERE check_name = 'job_user'";
+    assert_eq!(client.query_one(user, &[]).unwrap().get::<_, String>(0), "ok");
+    client.batch_execute("SELECT backlog_cleanup_unschedule()").unwrap();
+    let found = client.query_one(user, &[]).unwrap();
+    assert_eq!(found.get::<_, String>(0), "fail");
+    assert_eq!(found.get::<_, String>(1), "SELECT cron.unschedule(1); SELECT backlog_cleanup_schedule()");
+    client.batch_execute(found.get(1)).unwrap();
+    assert_eq!(client.query_one(user, &[]).unwrap().get::<_, String>(0), "ok");
+    assert_eq!(jobs(&mut client), nightly("0 2 * * *"));
 }
 
 #[test]

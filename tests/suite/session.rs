@@ -49,7 +49,8 @@ fn a_cursor_of_a_trigger_does_not_outlive_the_run() {
     for run in RUNS {
         let mut transaction = client.transaction().unwrap();
         transaction.batch_execute(run).unwrap();
-        let open: i64 = transaction.query_one("SELECT count(*) FROM pg_cursors", &[]).unwrap().get(0);
+        let open: i64 =
+            transaction.query_one("SELECT count(*) FROM pg_cursors WHERE name = 'mine'", &[]).unwrap().get(0);
         assert_eq!(open, 0, "{run}");
         assert_eq!(refused(transaction.batch_execute("FETCH mine")).0, "34000");
     }
@@ -65,10 +66,10 @@ fn a_pinned_cursor_does_not_run_at_the_commit_of_a_batch() {
             "CREATE EXTENSION plperl;
              CREATE FUNCTION app.pin() RETURNS trigger LANGUAGE plperl AS
                  'spi_query(q{SELECT app.payload() FROM generate_series(1, 3)}); return;';
-             CREATE TRIGGER pin BEFORE DELETE ON generations FOR EACH ROW EXECUTE FUNCTION app.pin();
-             CALL backlog_cleanup_run(batch_size => 2)",
+             CREATE TRIGGER pin BEFORE DELETE ON generations FOR EACH ROW EXECUTE FUNCTION app.pin()",
         )
         .unwrap();
+    client.batch_execute("CALL backlog_cleanup_run(batch_size => 2)").unwrap();
     assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 10);
     assert!(!is_superuser(&mut client));
 }
@@ -141,7 +142,7 @@ fn a_trigger_plants_nothing_in_the_temporary_schema() {
     let cluster = Cluster::start("");
     let mut client = hostile(
         &cluster,
-        "CREATE FUNCTION pg_temp.helper(integer) RETURNS integer LANGUAGE sql AS 'SELECT app.payload()'",
+        "CREATE OR REPLACE FUNCTION pg_temp.helper(integer) RETURNS integer LANGUAGE sql AS 'SELECT app.payload()'",
     );
     for run in RUNS.into_iter().chain(["CALL backlog_cleanup_run()"]) {
         let (sqlstate, message, _) = refused(client.batch_execute(run));
@@ -154,8 +155,10 @@ fn a_trigger_plants_nothing_in_the_temporary_schema() {
 #[test]
 fn large_object_descriptors_of_the_session_are_closed_or_refused() {
     let cluster = Cluster::start("");
-    let mut client = hostile(&cluster, "PERFORM lo_open(lo_from_bytea(0, 'left'), 262144)");
-    client.batch_execute("BEGIN; SELECT lo_open(lo_from_bytea(0, 'secret'), 262144)").unwrap();
+    let mut client = hostile(&cluster, "PERFORM lo_open(7, 262144)");
+    client.batch_execute("SELECT lo_from_bytea(7, 'left'), lo_from_bytea(8, 'secret')").unwrap();
+    client.batch_execute("ALTER LARGE OBJECT 7 OWNER TO app").unwrap();
+    client.batch_execute("BEGIN; SELECT lo_open(8, 262144)").unwrap();
     let (sqlstate, _, hint) = refused(client.batch_execute(RUNS[0]));
     assert_eq!((sqlstate.as_str(), hint.as_str()), ("42501", "SELECT lo_close(0)"));
     client.batch_execute("ROLLBACK; BEGIN").unwrap();

@@ -1,23 +1,12 @@
-//! The admin API over HTTP: the platform's endpoints and what is beside them.
+//! The admin API over HTTP: the platform's endpoints, and all others.
 
 mod server;
 
-use std::sync::Arc;
-
-use cluster::Cluster;
+use cluster::{column, fail, number};
 use serde_json::{Value, json};
-use server::{ADMIN, Answer, MONITOR, OPERATOR, Server, database, fail};
+use server::{ADMIN, Answer, BASE, MONITOR, OPERATOR, Server, bearer, start};
 
-const BASE: &str = "/api/admin/backlog-cleanup";
-
-fn start(name: &str, arguments: &[&str]) -> (Arc<Cluster>, postgres::Client, Server) {
-    let cluster = Cluster::shared("");
-    let client = database(&cluster, name);
-    let server = Server::start(&cluster, name, arguments);
-    (cluster, client, server)
-}
-
-/// Whether a document has all that a sample has, each of the same type.
+/// Whether a document has all members of a sample, with the same types.
 fn has_shape(document: &Value, sample: &Value) -> bool {
     match (document, sample) {
         (Value::Object(document), Value::Object(sample)) => {
@@ -59,8 +48,8 @@ fn the_three_endpoints_answer_as_the_platform_has_them() {
     assert_eq!(status.json()["recipesWithFailedGenerations"][0]["recipeName"], "Bread");
     assert_eq!(status.json()["recipesWithFailedGenerations"][0]["oldestFailedAge"], "2 days ago");
 
-    // As the platform's backend calls it: no body, no type.
-    let run = server.send("POST", &format!("{BASE}/run"), &[("authorization", &format!("Bearer {OPERATOR}"))], "");
+    // As the platform's backend calls it, without a body and a type.
+    let run = server.send("POST", &format!("{BASE}/run"), &[("authorization", &bearer(OPERATOR))], "");
     let sample = json!({
         "success": true, "message": "", "totalFailedGenerations": 1, "cleanedUpGenerations": 1, "recipesAffected": 1,
         "cleanupDetails": [{"recipeId": 1, "recipeName": "", "failedCount": 1, "cleanedCount": 1, "keptCount": 1}]
@@ -79,12 +68,7 @@ fn the_three_endpoints_answer_as_the_platform_has_them() {
     assert_eq!(emergency.json()["message"], "Emergency backlog cleanup completed successfully");
     assert_eq!(emergency.json()["removedCount"], 13);
 
-    let by: Vec<String> = client
-        .query("SELECT requested_by::text FROM backlog_cleanup.run ORDER BY id", &[])
-        .unwrap()
-        .iter()
-        .map(|row| row.get(0))
-        .collect();
+    let by: Vec<String> = column(&mut client, "SELECT requested_by::text FROM backlog_cleanup.run ORDER BY id");
     assert_eq!(by, ["backlog_operator", "backlog_operator"]);
     let log = server.log();
     assert!(log.contains("run begins who=\"backlog_operator\" from=127.0.0.1:"), "{log}");
@@ -102,7 +86,7 @@ fn selections_and_dry_runs_go_through_and_a_mistyped_one_is_refused() {
     assert_eq!(run("dryRun=true&failureType=timeout")["cleanedUpGenerations"], 0);
     let emergency = server.post(OPERATOR, &format!("{BASE}/emergency?dryRun=true&recipeId=1"), "").json();
     assert_eq!((&emergency["dryRun"], &emergency["removedCount"]), (&json!(true), &json!(15)));
-    assert_eq!(client.query_one("SELECT count(*) FROM generations", &[]).unwrap().get::<_, i64>(0), 27);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 27);
     for (path, body) in [
         ("run?dryrun=true", ""),
         ("run?dryRun=yes", ""),
@@ -115,8 +99,8 @@ fn selections_and_dry_runs_go_through_and_a_mistyped_one_is_refused() {
     ] {
         assert_problem(&server.post(OPERATOR, &format!("{BASE}/{path}"), body), 400);
     }
-    assert_eq!(client.query_one("SELECT count(*) FROM generations", &[]).unwrap().get::<_, i64>(0), 27);
-    let plain = [("authorization", format!("Bearer {OPERATOR}")), ("content-type", "text/plain".into())];
+    assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 27);
+    let plain = [("authorization", bearer(OPERATOR)), ("content-type", "text/plain".into())];
     let plain = plain.each_ref().map(|(name, value)| (*name, value.as_str()));
     assert_problem(&server.send("POST", &format!("{BASE}/run"), &plain, "{\"expectedCount\": 1}"), 415);
     assert_eq!(run("recipeId=2")["cleanedUpGenerations"], 2);
@@ -152,7 +136,7 @@ fn each_level_has_what_the_database_gives_its_role() {
         let problem = assert_problem(&server.post(MONITOR, &format!("{BASE}/{path}"), ""), 403);
         assert_eq!((&problem["sqlstate"], &problem["hint"]), (&"42501".into(), &"a token of level operator".into()));
     }
-    // A token of more than its role may do gets the database's own answer.
+    // The database refuses what the role of a token may not do.
     client.batch_execute("SELECT backlog_cleanup_revoke('backlog_operator')").unwrap();
     client.batch_execute("SELECT backlog_cleanup_grant('backlog_operator', 'monitor')").unwrap();
     for path in ["run", "emergency", "run?dryRun=true", "runs/1/stop"] {
@@ -160,7 +144,7 @@ fn each_level_has_what_the_database_gives_its_role() {
         assert_eq!(problem["sqlstate"], "42501");
         assert!(problem["hint"].as_str().unwrap().contains("backlog_cleanup_grant"), "{problem}");
     }
-    // A superuser is bound by no level.
+    // Superusers bypass levels.
     let file = cluster.socket().to_owned() + "/tokens-of-a-superuser";
     std::fs::write(&file, format!("operator postgres {OPERATOR}\n")).unwrap();
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -238,7 +222,7 @@ fn doctor_health_and_the_document_answer() {
     let document = server.send("GET", "/api/openapi.json", &[], "").json();
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
     assert!(paths.len() >= 12, "{paths:?}");
-    // Every address of the document is one of the router, which asks for a token.
+    // Every path of the document exists, and needs a token.
     for (path, methods) in document["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {
             let answer = server.send(&method.to_uppercase(), &path.replace("{id}", "1"), &[], "");
@@ -250,7 +234,7 @@ fn doctor_health_and_the_document_answer() {
 
 #[test]
 fn a_dry_run_has_all_that_the_document_requires() {
-    /// What an object of that schema must have.
+    /// The required members of a schema.
     fn required(schemas: &Value, schema: &Value) -> Vec<String> {
         let name = schema["$ref"].as_str().and_then(|it| it.rsplit('/').next());
         let schema = name.map_or(schema, |name| &schemas[name]);

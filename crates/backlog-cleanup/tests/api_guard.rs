@@ -6,20 +6,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::Cluster;
-use server::{ADMIN, Answer, MONITOR, OPERATOR, Server, database};
-
-const BASE: &str = "/api/admin/backlog-cleanup";
-
-fn start(name: &str, arguments: &[&str]) -> (Arc<Cluster>, Server) {
-    let cluster = Cluster::shared("");
-    database(&cluster, name);
-    let server = Server::start(&cluster, name, arguments);
-    (cluster, server)
-}
+use server::{ADMIN, Answer, BASE, MONITOR, OPERATOR, Server, bearer, database, start};
 
 fn is_problem(answer: &Answer, status: u16) -> bool {
     answer.status == status
@@ -29,7 +19,7 @@ fn is_problem(answer: &Answer, status: u16) -> bool {
 
 #[test]
 fn nobody_comes_in_without_a_token_and_wrong_ones_are_counted() {
-    let (_cluster, server) = start("tokens", &[]);
+    let (_cluster, _client, server) = start("tokens", &[]);
     let status = format!("{BASE}/status");
     let with = |value: &str| server.send("GET", &status, &[("authorization", value)], "");
     let without = server.send("GET", &status, &[], "");
@@ -99,14 +89,14 @@ fn without_tokens_it_listens_on_loopback_only_and_only_when_told_so() {
     assert!(String::from_utf8_lossy(&serve.stderr).contains("--tokens"));
     let server = Server::start(&cluster, "no_tokens", &["--insecure-no-auth"]);
     assert_eq!(server.send("POST", &format!("{BASE}/run"), &[], "").status, 200);
-    // Nobody's credentials are needed, so that every page that a person opens could try.
+    // Without credentials, any page that a person opens could send such a request.
     let evil = [("origin", "http://evil.example")];
     assert!(is_problem(&server.send("POST", &format!("{BASE}/run"), &evil, ""), 403));
 }
 
 #[test]
 fn a_session_lasts_from_login_to_logout_and_is_for_this_servers_pages_only() {
-    let (_cluster, server) = start("sessions", &[]);
+    let (_cluster, _client, server) = start("sessions", &[]);
     let form = ("content-type", "application/x-www-form-urlencoded");
     let own = ("sec-fetch-site", "same-origin");
     assert!(is_problem(&server.send("POST", "/login", &[form, own], "token=wrong"), 401));
@@ -142,7 +132,7 @@ fn a_session_lasts_from_login_to_logout_and_is_for_this_servers_pages_only() {
         &[("origin", "null")],
         &[("origin", "http://127.0.0.1:1")],
         &[("origin", &format!("http://127.0.0.1:{port}.evil.example"))],
-        // A browser says one or the other.
+        // A browser sends at least one of the two headers.
         &[],
     ] {
         assert!(is_problem(&post(evil), 403), "{evil:?}");
@@ -156,11 +146,10 @@ fn a_session_lasts_from_login_to_logout_and_is_for_this_servers_pages_only() {
 
 #[test]
 fn it_answers_to_its_own_names_only() {
-    let (_cluster, server) = start("hosts", &["--allowed-host", "ops.example,Backlog.Example"]);
+    let (_cluster, _client, server) = start("hosts", &["--allowed-host", "ops.example,Backlog.Example"]);
     let port = server.address.rsplit(':').next().unwrap().to_owned();
     let ask = |host: &str| {
-        let authorization = format!("Bearer {MONITOR}");
-        server.send("GET", &format!("{BASE}/runs"), &[("host", host), ("authorization", &authorization)], "")
+        server.send("GET", &format!("{BASE}/runs"), &[("host", host), ("authorization", &bearer(MONITOR))], "")
     };
     for host in
         ["localhost", "127.0.0.1", "[::1]:80", &format!("localhost:{port}"), "ops.example", "backlog.example:443"]
@@ -178,7 +167,7 @@ fn it_answers_to_its_own_names_only() {
 
 #[test]
 fn every_answer_tells_browsers_to_be_strict() {
-    let (_cluster, server) = start("headers", &[]);
+    let (_cluster, _client, server) = start("headers", &[]);
     for (method, path) in [("GET", format!("{BASE}/status")), ("GET", "/nothing".into()), ("POST", "/login".into())] {
         let answer = server.send(method, &path, &[], "");
         let policy = answer.header("content-security-policy");
@@ -192,10 +181,10 @@ fn every_answer_tells_browsers_to_be_strict() {
 
 #[test]
 fn what_is_too_long_too_slow_or_too_much_is_refused() {
-    let (_cluster, server) = start("limits", &["--rate-limit", "30"]);
+    let (_cluster, _client, server) = start("limits", &["--rate-limit", "30"]);
     let long = "x".repeat(20_000);
     assert!(is_problem(&server.post(OPERATOR, &format!("{BASE}/run"), &long), 413));
-    // A slow head and a slow body, side by side; the others are served meanwhile.
+    // A slow head and a slow body do not delay other requests.
     let half_a_head = open(&server, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ");
     let nothing = open(&server, "");
     let half_a_body = open(
@@ -251,7 +240,7 @@ fn open(server: &Server, text: &str) -> TcpStream {
     stream
 }
 
-/// All that comes until the server closes.
+/// Reads until the server closes the connection.
 fn rest(mut stream: TcpStream) -> String {
     let mut all = Vec::new();
     match stream.read_to_end(&mut all) {

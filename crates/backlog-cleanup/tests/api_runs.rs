@@ -1,4 +1,4 @@
-//! Runs that outlast their request, that are asked twice, that meet a stop of the server or of the database.
+//! Runs that take longer than their request, that are requested twice, or during which the server or the database stops.
 
 mod server;
 
@@ -6,23 +6,17 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::thread;
 
-use cluster::{Cluster, until, until_holds};
-use server::{MONITOR, OPERATOR, Server, database, fail};
+use cluster::{Cluster, fail, truth, until, until_holds};
+use server::{BASE, MONITOR, OPERATOR, Server, bearer, database};
 
-const BASE: &str = "/api/admin/backlog-cleanup";
-
-/// A target whose batches are small, and each of which takes a while.
+/// Makes batches small and slow.
 const SLOW: &str = "
     CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN NULL; END $$;
     CREATE TRIGGER slow AFTER DELETE ON generations FOR EACH STATEMENT EXECUTE FUNCTION slow();
     UPDATE backlog_cleanup.target SET batch_size = 5";
 
-fn authorization(token: &str) -> String {
-    format!("Bearer {token}")
-}
-
 fn emergency(server: &Server, headers: &[(&str, &str)]) -> server::Answer {
-    let authorization = authorization(OPERATOR);
+    let authorization = bearer(OPERATOR);
     server.send("POST", &format!("{BASE}/emergency"), &[&[("authorization", &*authorization)], headers].concat(), "")
 }
 
@@ -46,7 +40,7 @@ fn a_run_that_outlasts_its_request_goes_on_in_batches_and_is_followed() {
     until_holds(|| server.get(MONITOR, &location).json()["state"] != "running");
     let over = server.get(MONITOR, &location).json();
     assert_eq!((&over["state"], over["removed"].as_i64()), (&"completed".into(), Some(100)), "{over}");
-    // What has been followed meanwhile, up to the moment when nothing was at work any more.
+    // The events up to the one without a run.
     let mut seen = Vec::new();
     for line in BufReader::new(events).lines().map_while(Result::ok) {
         if let Some(data) = line.strip_prefix("data: ") {
@@ -89,18 +83,18 @@ fn the_same_key_is_the_same_run() {
     fail(&mut client, 1, 15);
     let again = emergency(&server, &[("idempotency-key", "one")]);
     assert_eq!((again.status, &again.body), (200, &first.body));
-    // Another caller's key is another key; another request is not what the key is for.
+    // Another role's key is another key; another request with the same key is refused.
     let key = ("idempotency-key", "one");
-    let admin = authorization(server::ADMIN);
+    let admin = bearer(server::ADMIN);
     let other = server.send("POST", &format!("{BASE}/run"), &[("authorization", &admin), key], "");
     assert_eq!((other.status, &other.json()["cleanedUpGenerations"]), (200, &5.into()), "{other:?}");
-    let operator = authorization(OPERATOR);
+    let operator = bearer(OPERATOR);
     let reused = server.send("POST", &format!("{BASE}/run"), &[("authorization", &operator), key], "");
     assert_eq!(reused.status, 422, "{reused:?}");
     for bad in ["", &"k".repeat(256)] {
         assert_eq!(emergency(&server, &[("idempotency-key", bad)]).status, 400);
     }
-    // While the first is at work, and after a failure that has removed nothing.
+    // The key of an unanswered request, and of a request that failed.
     client.batch_execute(SLOW).unwrap();
     client.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '1 hour'").unwrap();
     client.batch_execute("BEGIN; LOCK generations IN ACCESS EXCLUSIVE MODE").unwrap();
@@ -172,10 +166,10 @@ fn it_stops_as_soon_as_requests_are_answered_and_runs_are_between_two_batches() 
     assert!(server.child.wait().unwrap().success(), "{}", server.log());
     let last = "SELECT state = 'stopped' AND finished_at IS NOT NULL AND removed < 1000
                 FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
-    assert!(client.query_one(last, &[]).unwrap().get::<_, bool>(0));
+    assert!(truth(&mut client, last));
     let books = "SELECT (SELECT sum(removed) FROM backlog_cleanup.run)
                         = (SELECT sum(amount) FROM credit_transactions WHERE type = 'backlog_cleanup')";
-    assert!(client.query_one(books, &[]).unwrap().get::<_, bool>(0));
+    assert!(truth(&mut client, books));
 }
 
 #[test]
@@ -188,7 +182,7 @@ fn it_starts_and_waits_without_the_database_and_is_there_again_with_it() {
     let server = Server::start(&cluster, "away", &[]);
     assert_eq!(server.get(MONITOR, &status).status, 200);
     cluster.restart();
-    // Its connections are gone; nobody sees it.
+    // The pool replaces its lost connections unnoticed.
     assert_eq!(server.get(MONITOR, &status).status, 200);
     cluster.stop();
     for path in [&*status, "/readyz"] {
@@ -225,7 +219,7 @@ fn a_run_that_the_databases_restart_cuts_off_loses_nothing() {
     let books = "SELECT count(*) = 0 AND (SELECT sum(removed) FROM backlog_cleanup.run) = 50
                         AND (SELECT sum(amount) FROM credit_transactions WHERE type = 'backlog_cleanup') = 50
                  FROM generations";
-    assert!(client.query_one(books, &[]).unwrap().get::<_, bool>(0));
+    assert!(truth(&mut client, books));
 }
 
 #[test]
@@ -238,7 +232,7 @@ fn a_database_that_says_nothing_keeps_nobody_for_ever() {
     let signal = |signal: &str| {
         let send = |pid: &str| std::process::Command::new("kill").args([signal, pid]).status().unwrap();
         let postmaster = cluster.postmaster().to_string();
-        // First, so that no new backend comes between.
+        // The postmaster first, so that it starts no new backend.
         send(&postmaster);
         let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         for pid in pids {

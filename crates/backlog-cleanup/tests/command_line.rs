@@ -1,12 +1,12 @@
-//! What the command line promises to people and to programs.
+//! Output, exit codes and confirmation of the command line.
 
 mod cli;
 
 use std::io::Read;
 use std::process::Command;
 
-use cli::{FAILURES, Ran, number, run};
-use cluster::Cluster;
+use cli::{FAILURES, Ran, run};
+use cluster::{Cluster, number, value};
 use serde_json::Value;
 
 const FAILED: &str = "SELECT count(*) FROM generations WHERE status = 'failed'";
@@ -18,7 +18,7 @@ fn what_is_shown_is_what_the_sql_interface_returns() {
     client.batch_execute(FAILURES).unwrap();
     let run = |arguments: &[&str]| run(&cluster, "shown", arguments);
     let as_sql = |client: &mut postgres::Client, query: &str| -> Value {
-        let text: String = client.query_one(&format!("SELECT ({query})::text"), &[]).unwrap().get(0);
+        let text: String = value(client, &format!("SELECT ({query})::text"));
         serde_json::from_str(&text).unwrap()
     };
     let status = run(&["status", "--json"]);
@@ -113,7 +113,7 @@ fn everything_goes_only_where_the_account_is_named() {
         let wrong = run(&cluster, "emergency", &[emergency, &["--confirm", "yes", "--json"]].concat());
         assert_eq!((wrong.code, wrong.failure()["hint"].clone()), (2, "--confirm system_backlog".into()));
     }
-    // Typed at a terminal, where it is also shown what would go.
+    // In a terminal, which also shows what would be removed.
     for (typed, code, left) in [("system", 2, 30), ("system_backlog", 0, 27)] {
         let template = cli::command(&cluster, "emergency", &[]);
         let binary = env!("CARGO_BIN_EXE_backlog-cleanup");
@@ -141,7 +141,7 @@ fn who_stops_reading_is_not_met_with_a_panic() {
         child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
         assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""), "{arguments:?}");
     }
-    // A full disk is not silent.
+    // A full disk is an error.
     let mut full = cli::command(&cluster, "pipes", &["status"]);
     let full: Ran =
         full.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap()).output().unwrap().into();
@@ -181,7 +181,7 @@ fn colour_is_for_terminals_and_for_those_who_ask() {
         let mut terminal = cli::Terminal::start(&command(&[]), &shell, 80, 80);
         terminal.finish();
         assert_eq!(terminal.sent.contains(&0x1b), expected, "{shell}");
-        // Whatever the colour, a table is as wide as the terminal at most.
+        // With or without colour, a table is no wider than the terminal.
         assert!(
             terminal.text().contains("target                ok      its tables and columns are there"),
             "{}",

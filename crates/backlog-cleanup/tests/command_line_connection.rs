@@ -1,4 +1,4 @@
-//! Where the database is, and whether it is that one: what psql reads is read, and what cannot be kept is refused.
+//! How the command line finds the database and verifies the server, like psql; what it does not support it refuses.
 
 mod cli;
 
@@ -22,7 +22,7 @@ fn ended(mut command: Command) -> Ran {
     command.output().expect("the binary starts").into()
 }
 
-/// A file of the server's.
+/// Writes a file that belongs to the server's user.
 fn give(cluster: &Cluster, name: &str, content: &str) -> PathBuf {
     let path = Path::new(cluster.socket()).join(name);
     std::fs::write(&path, content).unwrap();
@@ -32,8 +32,8 @@ fn give(cluster: &Cluster, name: &str, content: &str) -> PathBuf {
     path
 }
 
-/// A server that wants a password and offers TLS, its address, and the certificate of the authority that says that it is
-/// of this name, or else of this address.
+/// A server with passwords and TLS, its address, and the certificate of the authority. The server's certificate is for a
+/// name, or else for its address.
 fn secured(name: Option<&str>) -> (Cluster, String, String) {
     let address = address();
     let cluster = Cluster::start("");
@@ -79,11 +79,11 @@ fn the_server_must_be_the_one_that_its_certificate_names() {
     };
     let root = root.to_str().unwrap();
     assert_eq!(status(&[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", root)]).code, 0);
-    // Nobody vouches for it.
+    // The authority is unknown.
     let unknown = status(&[("PGSSLMODE", "verify-full")]);
     assert!(unknown.code == 1 && unknown.stderr.contains("UnknownIssuer"), "{unknown:?}");
     assert_eq!(status(&[("PGSSLMODE", "require")]).code, 0);
-    // It is another one.
+    // The certificate is for another name.
     let (cluster, address, authority) = secured(Some("elsewhere.example"));
     std::fs::write(root, authority).unwrap();
     let status = |mode: &str| {
@@ -94,7 +94,7 @@ fn the_server_must_be_the_one_that_its_certificate_names() {
     };
     let other = status("verify-full");
     assert!(other.code == 1 && other.stderr.contains("not valid for name"), "{other:?}");
-    // sqlx 0.8.6 looks for the name here, too: the docs say so.
+    // sqlx 0.8.6 checks the name here as well, as documented.
     assert_eq!(status("verify-ca").code, 1);
 }
 
@@ -118,7 +118,7 @@ fn passwords_come_from_the_environment_and_from_pgpass_and_never_from_an_argumen
     assert_eq!(status(&[], &here).failure()["sqlstate"], "28P01");
     write(&line("postgres"), 0o600);
     assert_eq!(status(&[], &here).code, 0, "by what the arguments say, not by what they replace");
-    // Where no database is named, it is the role's.
+    // The default database is named as the role.
     cluster.connect().batch_execute("CREATE DATABASE \"on duty\"").unwrap();
     write(&line("on duty"), 0o600);
     let unnamed = status(&[("DATABASE_URL", &format!("postgres://on%20duty@{host}"))], &[]);
@@ -127,7 +127,7 @@ fn passwords_come_from_the_environment_and_from_pgpass_and_never_from_an_argumen
     unnamed.env_remove("PGDATABASE").env("HOME", home.path()).args(here);
     let unnamed = ended(unnamed);
     assert!(unnamed.stderr.contains("backlog-cleanup setup"), "{unnamed:?}");
-    // A file that others can read is none, and it is said why.
+    // A file that others can read is ignored, with a warning.
     write(&line("*"), 0o644);
     let open = status(&[], &here);
     assert!(open.code == 1 && open.stderr.contains("Permissions are not strict enough"), "{open:?}");
@@ -171,7 +171,7 @@ fn what_cannot_be_kept_is_refused() {
         let refused = status(name, value);
         assert_eq!((refused.code, refused.stderr.contains("secret")), (2, false), "{name}: {refused:?}");
     }
-    // A server that says nothing is not waited for without end.
+    // Waiting for a server that does not answer ends.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port().to_string();
     let mut command = cli::command(&cluster, "postgres", &["status", "--host", "127.0.0.1", "--port", &port]);

@@ -1,5 +1,5 @@
-//! docs/command-line.md shows what is really printed: its commands run here, in their order, in a terminal. Times and
-//! speeds differ from run to run; `REGENERATE=1 cargo test -p backlog-cleanup --test command_line_docs` writes it anew.
+//! docs/command-line.md shows the real output: its commands run here in their order, in a terminal, and are compared but for
+//! times and speeds. `REGENERATE=1 cargo test -p backlog-cleanup --test command_line_docs` rewrites it.
 
 mod cli;
 
@@ -24,12 +24,11 @@ fn outage() -> Cluster {
     cluster
 }
 
-/// What a person sees of a command of the docs in a terminal of 110 columns. What the person types is in the docs, too:
-/// `^C` and `q` alone on a line are keys that are pressed when there is something to see.
+/// The output of a command in a terminal of 110 columns. `keys` are pressed once a text is on the screen.
 fn shown(cluster: &Cluster, line: &str, keys: Option<(&str, &str)>) -> String {
     let mut template = cli::command(cluster, "postgres", &[]);
     let path = Path::new(env!("CARGO_BIN_EXE_backlog-cleanup")).parent().unwrap().display().to_string();
-    // Files that an example writes.
+    // Examples write files here.
     let directory = tempfile::tempdir().unwrap();
     let line = format!("cd {}; {line}", directory.path().display());
     template.env("PATH", format!("{path}:{}", std::env::var("PATH").unwrap())).env("NO_COLOR", "1");
@@ -46,15 +45,14 @@ fn shown(cluster: &Cluster, line: &str, keys: Option<(&str, &str)>) -> String {
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n").trim_end().to_owned()
 }
 
-/// What is typed or pressed, and what has been seen before: a comment before the example.
+/// Reads the comment before an example: after which text to press which keys.
 fn keys(before: &str) -> Option<(String, String)> {
     let comment = before.trim_end().strip_suffix("-->")?.rsplit_once("<!-- at ")?.1;
     let (when, keys) = comment.split_once(" type ")?;
     Some((when.trim().to_owned(), keys.trim().replace("^C", "\u{3}").replace("Enter", "\n").replace(' ', "")))
 }
 
-/// Digits, what they are of, and which recipe they are about say nothing about whether the docs are right; nor does the bar
-/// of a run, which may be too quick to be seen.
+/// Leaves out what differs from run to run: numbers, their units, a recipe's name, and the bar, which may be too quick.
 fn without_figures(text: &str) -> String {
     let lines = text.lines().filter(|line| !line.contains(['█', '░']));
     let text = lines.collect::<Vec<_>>().join("\n").replace("Cat Olympic Diving", "Recipe 16").replace("days", "day");

@@ -1,9 +1,9 @@
-//! A run that is interrupted is cancelled on the server, and what it did is said.
+//! Signals cancel a run on the server; the command line prints what the run did.
 
 mod cli;
 
-use cli::{FAILURES, number};
-use cluster::{Cluster, until_true};
+use cli::FAILURES;
+use cluster::{Cluster, number, until_true};
 
 const FAILED: &str = "SELECT count(*) FROM generations WHERE status = 'failed'";
 /// Whether the last run has committed batches.
@@ -34,7 +34,7 @@ fn ctrl_c_cancels_a_run_in_batches_and_tells_what_it_did() {
         let booked = "SELECT sum(amount) FROM credit_transactions WHERE type = 'backlog_cleanup'";
         assert_eq!(30 - left, number(&mut client, booked));
     }
-    // The next run goes on with the rest.
+    // The next run continues.
     let rest = cli::run(&cluster, "batches", &["run", "--mode", "emergency", "--confirm", "system_backlog"]);
     assert!(rest.code == 0 && rest.stdout.contains("removed 26 of 26 failed rows"), "{rest:?}");
     assert_eq!(number(&mut client, FAILED), 0);
@@ -94,7 +94,7 @@ fn watch_gives_the_terminal_back_however_it_ends() {
     let mut client = cluster.platform_in("watched");
     client.batch_execute(FAILURES).unwrap();
     let binary = env!("CARGO_BIN_EXE_backlog-cleanup");
-    // Quits by a key; the shell then says how it finds the terminal.
+    // After it has quit, the shell prints the state of the terminal.
     for (end, code) in [("q", 0), ("\u{3}", 0), ("TERM", 0)] {
         let pid = tempfile::NamedTempFile::new().unwrap();
         let watch = format!("echo $$ >{}; exec {binary} watch --interval 0.2", pid.path().display());
@@ -106,7 +106,7 @@ fn watch_gives_the_terminal_back_however_it_ends() {
         assert!(terminal.until(|screen| screen.contains("Cat Olympic Diving!")), "{}", terminal.text());
         assert!(terminal.screen.screen().alternate_screen());
         if end == "TERM" {
-            // The shell has written down which process it became.
+            // The shell has written the id of the process.
             let pid = std::fs::read_to_string(pid.path()).unwrap();
             assert!(std::process::Command::new("kill").args(["-TERM", pid.trim()]).status().unwrap().success());
         } else {
@@ -119,7 +119,7 @@ fn watch_gives_the_terminal_back_however_it_ends() {
         assert!(text.contains("isig icanon iexten echo "), "{text}");
         client.batch_execute("UPDATE recipes SET name = 'Cat Olympic Diving' WHERE id = 1").unwrap();
     }
-    // Elsewhere it is a line of JSON each time.
+    // Without a terminal it needs --json.
     let no_terminal = cli::run(&cluster, "watched", &["watch"]);
     assert!(no_terminal.code == 2 && no_terminal.stderr.contains("watch --json"), "{no_terminal:?}");
 }

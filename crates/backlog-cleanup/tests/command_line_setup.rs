@@ -1,14 +1,14 @@
-//! From nothing to a night's job, by whoever is there.
+//! `setup` by a superuser and by others, and the job's schedule.
 
 mod cli;
 
-use cli::{FAILURES, number, run};
-use cluster::{Cluster, until_true};
+use cli::{FAILURES, run};
+use cluster::{Cluster, number, until_true, value};
 use serde_json::Value;
 
 const PLATFORM: &str = include_str!("../../../demo/platform.sql");
 
-/// What has become of each step.
+/// The outcome of each step.
 fn outcomes(done: &Value) -> Vec<(&str, &str)> {
     let steps = done["steps"].as_array().expect("steps");
     steps.iter().map(|step| (step["step"].as_str().unwrap(), step["outcome"].as_str().unwrap())).collect()
@@ -28,21 +28,21 @@ fn one_command_sets_everything_up_and_a_second_changes_nothing() {
     assert_eq!(index.unwrap()["status"], "ok");
     let second = setup(&[]);
     assert_eq!(outcomes(&second.json()), [("extension", "kept"), ("job", "kept"), ("index", "kept")], "{second:?}");
-    // A job that is there is changed by who says so.
+    // An existing job is changed only with --yes.
     let job = "SELECT schedule || ', ' || command FROM cron.job";
-    let mut job = || -> String { client.query_one(job, &[]).unwrap().get(0) };
+    let mut job = || -> String { value(&mut client, job) };
     let asked = setup(&["--schedule", "30 4 * * *"]);
     assert!(asked.stderr.contains("0 2 * * *") && asked.stderr.contains("--yes"), "{asked:?}");
     assert_eq!(job(), "0 2 * * *, SELECT public.backlog_cleanup_failed_generations()");
     assert_eq!(outcomes(&setup(&["--schedule", "30 4 * * *", "--batched", "--yes"]).json())[1], ("job", "changed"));
     assert_eq!(job(), "30 4 * * *, CALL public.backlog_cleanup_run()");
-    // One that does something else, too.
+    // So is a job that runs something else.
     let schedule = |arguments: &[&str]| run(&cluster, "postgres", &[&["schedule"], arguments].concat());
     assert_eq!(schedule(&["remove"]).code, 0);
     client.batch_execute("SELECT cron.schedule('backlog-cleanup-daily', '0 1 * * *', 'SELECT 1')").unwrap();
     assert_eq!(outcomes(&setup(&[]).json())[1], ("job", "kept"));
     assert_eq!(outcomes(&setup(&["--yes"]).json())[1], ("job", "changed"));
-    // The schedule by itself; another target has a job of its own.
+    // The command `schedule`; another target has a job of its own.
     assert!(schedule(&["set", "15 3 * * *"]).stdout.contains("backlog-cleanup-daily"));
     client.batch_execute("INSERT INTO backlog_cleanup.target (name) VALUES ('second')").unwrap();
     assert!(schedule(&["set", "--target", "second"]).stdout.contains("backlog-cleanup-second"));
@@ -75,7 +75,7 @@ fn what_a_role_may_not_do_is_said_as_statements_for_one_that_may() {
         run(&cluster, "postgres", &arguments)
     };
     let mut to_do = Vec::new();
-    // Typing what it says, as the superuser, comes to an end.
+    // A superuser runs the statements that it prints, until there are none.
     for _ in 0..3 {
         let done = setup(&[]);
         let steps = done.json()["steps"].as_array().unwrap().clone();
@@ -111,7 +111,7 @@ fn a_cancelled_build_leaves_no_index_behind() {
     let cluster = Cluster::shared("");
     let mut client = cluster.platform_in("index");
     client.batch_execute(FAILURES).unwrap();
-    // The build waits for whoever has written before it.
+    // The build waits for earlier writers.
     let mut other = cluster.connect_to("index");
     let mut writer = other.transaction().unwrap();
     writer.batch_execute("UPDATE generations SET retry_count = 9").unwrap();
@@ -119,7 +119,7 @@ fn a_cancelled_build_leaves_no_index_behind() {
     until_true(&mut client, "SELECT EXISTS (SELECT FROM pg_index WHERE NOT indisvalid)");
     until_true(&mut client, "SELECT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%')");
     cli::signal(&child, "INT");
-    // The index that is left is dropped concurrently, which waits in its turn.
+    // Dropping the invalid index concurrently waits as well.
     until_true(
         &mut client,
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'DROP INDEX CONCURRENTLY %'

@@ -1,4 +1,4 @@
-//! The dashboard in a real Chromium, in front of a real server and the real binary.
+//! The dashboard in Chromium, with the real binary and a real server.
 
 #[path = "browser/mod.rs"]
 mod browser;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use browser::Browser;
-use cluster::{Cluster, PG_CRON};
+use cluster::{Cluster, PG_CRON, number};
 use postgres::Client;
 use server::{MONITOR, OPERATOR, Server};
 
@@ -22,7 +22,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Everything, in a database of that name, filled by `fill`.
+    /// Sets the stage in a database of that name, filled by `fill`.
     fn set(name: &str, fill: &str) -> Stage {
         let cluster = Cluster::shared("");
         let mut database = server::database(&cluster, name);
@@ -54,18 +54,18 @@ impl Stage {
         self.browser.open(&format!("{}{path}", self.server.address));
     }
 
-    /// As soon as the run is over.
+    /// Waits until the page shows a text about the run that has ended.
     fn says_of_the_run(&self, text: &str) {
         self.browser.until(&format!("document.querySelector('#asked')?.textContent.includes('{text}')"));
     }
 
-    /// Nothing in the console, nothing from elsewhere.
+    /// No error in the console, and no request to another host.
     fn is_clean(&self) {
         assert_eq!(self.browser.complaints(&self.server.address), Vec::<String>::new());
     }
 
     fn count(&mut self, query: &str) -> i64 {
-        self.database.query_one(query, &[]).unwrap().get(0)
+        number(&mut self.database, query)
     }
 
     fn failed(&mut self) -> i64 {
@@ -73,7 +73,7 @@ impl Stage {
     }
 }
 
-/// Rows of two recipes that are old enough: of 30 and 15 go 20 and 5.
+/// Expired rows of two recipes: 30 and 15, of which 20 and 5 are removable.
 const FAILURES: &str = "
     INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at, failure_reason)
     SELECT 'system_backlog', CASE WHEN i <= 30 THEN 1 ELSE 2 END, '', 'failed',
@@ -105,7 +105,7 @@ fn what_was_previewed_is_what_is_removed() {
     stage.browser.click("#actions button[value=regular]");
     assert_eq!(stage.browser.text("#confirm-title"), "Remove 25 removable rows?");
     stage.browser.says("#confirm table", "Bread");
-    // What has grown by more than a tenth since is not what was confirmed.
+    // The number has grown by more than a tenth since it was shown.
     stage.database.batch_execute(FAILURES).unwrap();
     stage.browser.click("#confirm button");
     stage.browser.says("#alert", "25 rows were confirmed, but 70 would be removed now");
@@ -153,7 +153,7 @@ fn a_run_at_work_is_followed_without_a_reload() {
     stage.browser.until(&format!("{removed} >= 2"));
     stage.browser.until(&format!("{removed} >= 5 && document.querySelector('#progress-bar').value > 0"));
     run.join().unwrap();
-    // When it is over, the page says so by itself.
+    // The page shows the end of the run by itself.
     stage.browser.until("document.querySelector('#progress').hidden");
     stage.browser.until("document.querySelector('#removable').textContent === '0'");
     stage.browser.until("window.same === true");
@@ -212,7 +212,7 @@ fn text_of_the_database_is_text() {
     };
     let address: String = url::form_urlencoded::byte_serialize(evil.as_bytes()).collect();
     escaped("/", "#recipes table");
-    // One that turns the direction of writing turns nothing else.
+    // A name that changes the direction of writing does so for itself only.
     assert_eq!(stage.browser.text("#recipes tbody bdi"), evil);
     escaped("/", "#failures .legend");
     escaped("/", "nav[aria-label=targets]");
@@ -277,7 +277,7 @@ fn ten_thousand_recipes_are_shown_a_page_at_a_time() {
     stage.is_clean();
 }
 
-/// The pages that there are, in dark and light and on a phone: none scrolls sideways, and axe-core finds nothing.
+/// All pages, dark and light, on a desktop and on a phone: none scrolls sideways, and axe-core finds no violation.
 #[test]
 fn every_page_is_for_everybody() {
     let cluster = Arc::new(Cluster::start(&PG_CRON.replace("'postgres'", "'everybody'")));
@@ -315,7 +315,7 @@ fn every_page_is_for_everybody() {
     look("refused");
 }
 
-/// The demo's outage, with the runs that the job would have made in the nights since.
+/// The demo's outage, with the runs of the following nights.
 fn outage(database: &mut Client) {
     let mut script = include_str!("../../../demo/outage.sql").to_owned();
     for (name, value) in [("rows", "20000"), ("recipes", "200"), ("failed", "0.7"), ("days", "10")] {

@@ -1,4 +1,4 @@
-//! What `/metrics` says, and what in deploy/ is built on it.
+//! `/metrics`, and the alerts and dashboard in deploy/ that use it.
 
 mod server;
 
@@ -6,11 +6,11 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use cluster::{Cluster, until_holds};
+use cluster::{Cluster, number, until_holds};
 use postgres::Client;
 use server::{MONITOR, Server};
 
-/// The platform with failures of 25 types, and a role of level monitor.
+/// Failures of 25 types, and rows of other statuses and accounts.
 const OUTAGE: &str = "
     INSERT INTO generations (user_id, recipe_id, prompt, status, failure_reason, updated_at)
     SELECT 'system_backlog', 1, '', 'failed', 'type ' || i, now() AT TIME ZONE 'UTC' - interval '2 days'
@@ -20,7 +20,7 @@ const OUTAGE: &str = "
            ('system_backlog', 2, '', 'failed', NULL), ('somebody', 2, '', 'failed', NULL);
     SELECT backlog_cleanup_failed_generations(recipe_id => '2')";
 
-/// A cluster with the outage, and a server that counts it every second.
+/// A cluster with the outage, and a server that counts its rows every second.
 fn outage() -> (Cluster, Client, Server) {
     let cluster = Cluster::start("");
     let mut client = server::database(&cluster, "outage");
@@ -53,7 +53,7 @@ fn value<'a>(scrape: &'a str, series: &str) -> Option<&'a str> {
     scrape.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
 }
 
-/// What promtool says about its input, and whether it is content.
+/// Whether promtool accepts its input, and its output.
 fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
     let mut promtool = Command::new("promtool")
         .args(arguments)
@@ -68,7 +68,7 @@ fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
-/// The metrics of ours that a text names.
+/// The names of our metrics in a text.
 fn names(text: &str) -> Vec<&str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter(|word| word.starts_with("backlog_cleanup_") && *word != "backlog_cleanup_books")
@@ -91,7 +91,7 @@ fn a_scrape_says_what_the_tables_hold_and_the_runs_did() {
         ("backlog_cleanup_removed_rows_total{target=\"generations\",mode=\"emergency\"}", "0"),
         ("backlog_cleanup_runs_total{target=\"generations\",mode=\"regular\",result=\"completed\"}", "1"),
         ("backlog_cleanup_schedule_period_seconds{target=\"generations\"}", "86400"),
-        // A selective run is none of everything.
+        // A run with a selection does not count.
         ("backlog_cleanup_last_success_timestamp_seconds{target=\"generations\"}", "absent"),
     ] {
         assert_eq!(value(&counted, series).unwrap_or("absent").trim_end_matches(".0"), expected, "{series}\n{counted}");
@@ -123,7 +123,7 @@ fn a_scrape_says_what_the_tables_hold_and_the_runs_did() {
     assert!(value(&removed, "backlog_cleanup_last_success_timestamp_seconds{target=\"generations\"}").is_some());
     assert_eq!(promtool(&["check", "metrics"], &removed), (true, String::new()), "{removed}");
 
-    // A history that is cut off, and a server that starts anew, take nothing from the counters.
+    // Counters survive deletions from the history and a restart of the server.
     client.batch_execute("DELETE FROM backlog_cleanup.run").unwrap();
     drop(server);
     let server = serve(&cluster);
@@ -139,8 +139,8 @@ fn who_scrapes_has_a_token_and_the_format_that_it_accepts() {
     let (_cluster, _client, server) = outage();
     assert_eq!(server.send("GET", "/metrics", &[], "").status, 401);
     assert_eq!(server.get("another-token-of-some-length", "/metrics").status, 401);
-    let authorization = format!("Bearer {MONITOR}");
-    // Prometheus' own header.
+    let authorization = server::bearer(MONITOR);
+    // The header that Prometheus sends.
     let accept = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                   text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
     let answer = server.send("GET", "/metrics", &[("authorization", &authorization), ("accept", accept)], "");
@@ -158,7 +158,7 @@ fn a_scrape_answers_while_the_database_is_away_or_hangs() {
     let failed = "backlog_cleanup_rows{target=\"generations\",status=\"failed\"}";
     scrape_until(&server, failed, "326");
 
-    // Behind a lock one scrape waits, and not for long; the others are answered at once with what was known.
+    // During a lock one scrape waits, for a limited time; others get the last figures at once.
     let mut holder = cluster.connect_to("outage");
     holder.batch_execute("BEGIN; LOCK backlog_cleanup.run").unwrap();
     thread::scope(|scope| {
@@ -168,8 +168,8 @@ fn a_scrape_answers_while_the_database_is_away_or_hangs() {
         until_holds(|| {
             let waiting =
                 "SELECT count(*) FROM pg_stat_activity WHERE usename = 'backlog_monitor' AND wait_event_type = 'Lock'";
-            let waiting: i64 = client.query_one(waiting, &[]).unwrap().get(0);
-            // The scrape's query, and the count's.
+            let waiting = number(&mut client, waiting);
+            // One query of a scrape and one of the count.
             assert!(waiting <= 2, "{waiting} queries wait");
             waiting > 0
         });
@@ -230,7 +230,7 @@ fn prometheus_may_call_the_server_of_the_compose_file_by_its_name() {
     let allowed = after("command: serve").split_once("--allowed-host ").and_then(|(_, rest)| rest.split(' ').next());
     let server = Server::start(&cluster, "compose", &["--allowed-host", allowed.unwrap_or_default()]);
     let host = after("targets: [\"").split('"').next().unwrap();
-    let authorization = format!("Bearer {MONITOR}");
+    let authorization = server::bearer(MONITOR);
     let answer = server.send("GET", "/metrics", &[("host", host), ("authorization", &authorization)], "");
     assert_eq!(answer.status, 200, "{answer:?}");
 }

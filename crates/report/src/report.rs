@@ -126,7 +126,7 @@ pub struct RecipeFailures {
     pub oldest_failed_age: Option<String>,
 }
 
-/// A recipe's id as JSON: a number where the column is a number, a string elsewhere, null for NULL.
+/// A recipe's id as JSON: a number if the column is a number, else a string; null for NULL.
 pub fn recipe_id(id: Option<&str>, is_number: bool) -> Value {
     match id {
         None => Value::Null,

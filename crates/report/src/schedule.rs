@@ -1,5 +1,5 @@
 /// The longest time between two runs of a schedule of pg_cron, in days, rounded up: 1 for `0 2 * * *` and for `30 seconds`,
-/// 17 for `0 2 1,15 * *`. Minutes and hours only matter within a day. A schedule that is none counts as a daily one.
+/// 17 for `0 2 1,15 * *`. Minutes and hours only matter within a day. What is no schedule counts as a daily one.
 pub fn longest_gap(schedule: &str) -> i32 {
     let Some(days) = Days::of(schedule) else { return 1 };
     let (mut longest, mut since, mut weekday) = (1, 0, SATURDAY);
@@ -39,7 +39,7 @@ struct Days {
 }
 
 impl Days {
-    /// `None` where it fires every day, by the second, or is no schedule.
+    /// `None` for an interval of seconds, for `@daily` and `@hourly`, and for what is no schedule.
     fn of(schedule: &str) -> Option<Days> {
         let schedule = match schedule.trim() {
             "@yearly" | "@annually" => "0 0 1 1 *",

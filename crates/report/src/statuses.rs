@@ -21,7 +21,7 @@ pub struct StatusCount {
 const SUFFIX: &str = "Generations";
 
 impl StatusCounts {
-    /// The rows of a status; 0 where it is not counted.
+    /// The rows of a status; 0 if it is not counted.
     pub fn of(&self, name: &str) -> i64 {
         self.0.iter().find(|status| status.name == name).map_or(0, |status| status.count)
     }

@@ -110,6 +110,7 @@ UPDATE backlog_cleanup.target SET generations_table = 'public.not_there_yet';
 \echo :LAST_ERROR_SQLSTATE
 RESET xmloption;
 UPDATE backlog_cleanup.target SET recipes_table = NULL, users_table = NULL, ledger_table = NULL;
+\echo :LAST_ERROR_SQLSTATE
 RESET ROLE;
 GRANT regress_owner_of_victim TO regress_admin;
 SET ROLE regress_admin;

@@ -47,7 +47,6 @@ impl Default for Pace {
 /// A check of the doctor.
 #[derive(Clone, Serialize, Deserialize, FromRow, ToSchema)]
 pub struct Finding {
-    #[serde(rename = "check")]
     #[sqlx(rename = "check_name")]
     pub check: String,
     /// ok, warn, fail

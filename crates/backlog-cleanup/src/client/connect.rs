@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use clap::Args;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
-use sqlx::{ConnectOptions, Executor};
+use sqlx::{ConnectOptions, Connection, Executor};
 use tokio::time::timeout;
 use url::Url;
 
@@ -176,4 +176,10 @@ pub fn not_connected(error: sqlx::Error, options: &PgConnectOptions) -> Failure 
 /// The server process of a connection.
 pub async fn pid(connection: &mut PgConnection) -> sqlx::Result<i32> {
     sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(connection).await
+}
+
+/// Waits until the server has ended the transaction of a failed statement, and released its locks: it reports the error
+/// before that.
+pub async fn settle(connection: &mut PgConnection) {
+    connection.ping().await.ok();
 }

@@ -23,7 +23,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// As an argument of a call.
+    /// The selection as an argument of a call.
     pub fn as_call(&self) -> calls::Selection<'_> {
         let Selection { target, recipe_id, failure_type } = self;
         calls::Selection {

@@ -39,7 +39,7 @@ fn router(app: &Arc<App>) -> Router {
     routes
         .merge(dashboard::routes())
         .fallback(|| async { Problem::not_found("this address does not exist") })
-        // A shared query may have waited for the one before it. A run without an id by then continues.
+        // Long enough for a shared query that waits for the one before it. A run continues after its request has timed out.
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
             2 * app.settings.request_timeout + 5 * PATIENCE,

@@ -1,11 +1,10 @@
 use std::time::Duration;
 
-use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tokio::select;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::client::connect::{Server, pid};
+use crate::client::connect::{Server, pid, settle};
 use crate::failure::{Exit, Failure, Result};
 use crate::signals::Signals;
 use crate::terminal::output::Output;
@@ -47,8 +46,7 @@ impl Connections {
         let Connections { first, second, pid } = self;
         let done = wait_for(statement(first), *pid, second, output, watch).await?;
         if done.is_err() {
-            // The server reports the error before it has ended the transaction.
-            self.first.ping().await.ok();
+            settle(&mut self.first).await;
         }
         Ok(done?)
     }

@@ -159,3 +159,20 @@ pub fn printable(text: &str) -> String {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn text_cannot_control_the_terminal() {
+        for (text, shown) in [
+            ("two\nlines", "two\nlines"),
+            ("\u{1b}[2J", r"\u{1b}[2J"),
+            ("\u{202e}dog", r"\u{202e}dog"),
+            ("über", "über"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+    }
+}

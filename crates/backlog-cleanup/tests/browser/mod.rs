@@ -56,10 +56,10 @@ fn driver() -> Option<(Child, String)> {
 
 impl Browser {
     pub fn start() -> Browser {
-        // It takes one port for IPv4 and for IPv6, and ends where the second is another's.
+        // It ends if its port is free for IPv4 and taken for IPv6.
         let (driver, port) = (0..5).find_map(|_| driver()).expect("a port for chromedriver");
         let capabilities = json!({
-            // Containers and root have no sandbox.
+            // There is no sandbox in containers and for root.
             "goog:chromeOptions": { "args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
                                              "--disable-dev-shm-usage", "--window-size=1280,900"] },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
@@ -88,7 +88,7 @@ impl Browser {
         self.wait(self.client.wait().for_element(Locator::Css(css))).expect(css)
     }
 
-    /// Does something to an element, once more where a new page took it away in between.
+    /// Does something to an element; repeats it if a new page replaced the element meanwhile.
     fn on<T>(&self, css: &str, action: impl AsyncFn(&Element) -> Result<T, CmdError>) -> T {
         loop {
             match self.wait(action(&self.element(css))) {
@@ -98,12 +98,12 @@ impl Browser {
         }
     }
 
-    /// The text of an element, as it is seen.
+    /// The visible text of an element.
     pub fn text(&self, css: &str) -> String {
         self.on(css, Element::text)
     }
 
-    /// Waits until an element says it, also while pages change.
+    /// Waits until an element contains a text, even if the page changes.
     pub fn says(&self, css: &str, part: &str) {
         let mut text = String::new();
         for _ in 0..600 {
@@ -124,12 +124,12 @@ impl Browser {
         self.on(css, async |element| element.send_keys(text).await);
     }
 
-    /// What a script in the page returns.
+    /// The value that a script in the page returns.
     pub fn script(&self, script: &str) -> Value {
         self.wait(self.client.execute(script, Vec::new())).expect(script)
     }
 
-    /// Waits until a script returns true, also while pages change.
+    /// Waits until a script returns true, even if the page changes.
     pub fn until(&self, condition: &str) {
         for _ in 0..600 {
             let holds = self.wait(self.client.execute(&format!("return {condition}"), Vec::new()));
@@ -151,24 +151,24 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", feature);
     }
 
-    /// As large as a small phone.
+    /// The size of a small phone.
     pub fn phone(&self) {
         let metrics = json!({ "width": 360, "height": 780, "deviceScaleFactor": 2, "mobile": true });
         self.devtools("Emulation.setDeviceMetricsOverride", metrics);
     }
 
-    /// As large as a window on a desk.
+    /// The size of a window on a desktop.
     pub fn desk(&self) {
         let metrics = json!({ "width": 1280, "height": 1000, "deviceScaleFactor": 1, "mobile": false });
         self.devtools("Emulation.setDeviceMetricsOverride", metrics);
     }
 
-    /// Keys to what has the focus.
+    /// Sends keys to the focused element.
     pub fn press(&self, keys: &str) {
         self.wait(self.wait(self.client.active_element()).expect("a focus").send_keys(keys)).expect("a focus");
     }
 
-    /// Presses the tabulator until a script returns true.
+    /// Presses Tab until a script returns true.
     pub fn tab_to(&self, condition: &str) {
         for _ in 0..200 {
             self.press("\u{e004}");
@@ -183,7 +183,7 @@ impl Browser {
         self.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": true }));
     }
 
-    /// The page as two pictures, `target/dashboard/<name>.png` with what is in the window and `<name>-whole.png`.
+    /// Writes two pictures: `target/dashboard/<name>.png` of the window and `<name>-whole.png` of the page.
     pub fn picture(&self, name: &str) {
         use base64::Engine;
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/dashboard");
@@ -197,7 +197,7 @@ impl Browser {
         }
     }
 
-    /// What axe-core finds wrong in the page that is open.
+    /// The violations that axe-core finds in the page.
     pub fn axe(&self) -> Vec<String> {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/axe-core/axe.min.js");
         let axe = std::fs::read_to_string(&file).expect("axe-core, from scripts/setup");
@@ -213,7 +213,7 @@ impl Browser {
         serde_json::from_value(found).expect("a list")
     }
 
-    /// What the console says that is an error, and what was asked of another host than `address`'s.
+    /// Errors in the console, and requests to other hosts than that of `address`.
     pub fn complaints(&self, address: &str) -> Vec<String> {
         let mut complaints = Vec::new();
         for entry in self.log("browser") {
@@ -240,7 +240,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // With its Chromium, which is in the same group.
+        // Chromium is in the same process group.
         let group = format!("-{}", self.driver.id());
         assert!(Command::new("kill").args(["-TERM", "--", &group]).status().expect("kill starts").success());
         self.driver.wait().expect("chromedriver ends");

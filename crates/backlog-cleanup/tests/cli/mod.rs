@@ -1,15 +1,14 @@
-//! The real binary, beside a throwaway server.
+//! The real binary, with a throwaway server.
 #![allow(dead_code)] // each test file uses its part
 
 use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
 
-use postgres::Client;
 use serde_json::Value;
 
 use cluster::Cluster;
 
-/// Rows of three recipes: 15 that expired, 3 that did not, and 12 without a recipe that expired.
+/// Failed rows: 15 expired of recipe 1, 3 fresh of recipe 2, 12 expired without a recipe.
 pub const FAILURES: &str = "
     INSERT INTO recipes (id, name, slug, description, prompt, category, credit_cost)
     VALUES (1, 'Cat Olympic Diving', 'one', '', '', '', 1), (2, 'Dog Chess', 'two', '', '', '', 1);
@@ -17,7 +16,7 @@ pub const FAILURES: &str = "
     SELECT 'system_backlog', recipe, '', 'failed', 'timeout', now() AT TIME ZONE 'UTC' - age * interval '1 hour'
     FROM (VALUES (1, 15, 48), (2, 3, 1), (NULL, 12, 72)) r (recipe, rows, age), generate_series(1, rows);";
 
-/// The binary, as the superuser of a cluster, with nothing else in its environment that has to do with connections.
+/// The binary, connecting as the superuser of a cluster; its environment has no other variables about connections.
 pub fn command(cluster: &Cluster, database: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_backlog-cleanup"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG") || name == "DATABASE_URL") {
@@ -31,7 +30,7 @@ pub fn command(cluster: &Cluster, database: &str, arguments: &[&str]) -> Command
     command
 }
 
-/// How it ended, and what it said.
+/// The exit code and the output.
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
@@ -55,7 +54,7 @@ impl Ran {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The error that a program reads.
+    /// The error of `--json`.
     pub fn failure(&self) -> Value {
         serde_json::from_str(&self.stderr).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -65,7 +64,7 @@ pub fn run(cluster: &Cluster, database: &str, arguments: &[&str]) -> Ran {
     command(cluster, database, arguments).output().expect("the binary starts").into()
 }
 
-/// Starts it, with pipes.
+/// Starts a command with pipes.
 pub fn spawn(mut command: Command) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts")
 }
@@ -79,16 +78,16 @@ pub fn wait(child: Child) -> Ran {
     child.wait_with_output().expect("an end").into()
 }
 
-/// A program in a terminal of that size, and what a person sees of it.
+/// A program in a terminal, and its screen.
 pub struct Terminal {
     script: Child,
     pub screen: vt100::Parser,
-    /// All that was sent, for what is not to be seen.
+    /// All bytes, also those that are not visible.
     pub sent: Vec<u8>,
 }
 
 impl Terminal {
-    /// Starts a command of the shell; `script` comes with every Debian.
+    /// Runs a shell command in a terminal; `script` is part of every Debian.
     pub fn start(template: &Command, shell: &str, columns: u16, rows: u16) -> Terminal {
         let mut script = Command::new("script");
         script.args(["-qefc", &format!("stty cols {columns} rows {rows}; {shell}"), "/dev/null"]);
@@ -103,7 +102,7 @@ impl Terminal {
         Terminal { script, screen: vt100::Parser::new(rows, columns, 0), sent: Vec::new() }
     }
 
-    /// Reads on until what can be seen satisfies a condition; false where it ends before.
+    /// Reads until the screen satisfies a condition; false if the program ends before.
     pub fn until(&mut self, condition: impl Fn(&str) -> bool) -> bool {
         use std::io::Read;
         let mut bytes = [0; 4096];
@@ -132,8 +131,4 @@ impl Terminal {
     pub fn text(&self) -> String {
         self.screen.screen().contents()
     }
-}
-
-pub fn number(client: &mut Client, query: &str) -> i64 {
-    client.query_one(query, &[]).unwrap_or_else(|failure| panic!("{query}: {failure:?}")).get(0)
 }

@@ -19,9 +19,25 @@ pub const MONITOR: &str = "monitor-token-for-tests-0";
 pub const OPERATOR: &str = "operator-token-for-tests-";
 pub const ADMIN: &str = "admin-token-for-tests-000";
 
+/// The path of the admin API.
+pub const BASE: &str = "/api/admin/backlog-cleanup";
+
+/// The value of the header `authorization`.
+pub fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}
+
+/// A database of that name in the shared cluster, and a server for it.
+pub fn start(name: &str, arguments: &[&str]) -> (Arc<Cluster>, Client, Server) {
+    let cluster = Cluster::shared("");
+    let client = database(&cluster, name);
+    let server = Server::start(&cluster, name, arguments);
+    (cluster, client, server)
+}
+
 /// A database with the platform's tables, and the role of each level.
 pub fn database(cluster: &Cluster, name: &str) -> Client {
-    // The roles are the whole cluster's.
+    // Roles are shared by the cluster.
     static ROLES: Mutex<()> = Mutex::new(());
     let mut client = cluster.platform_in(name);
     let _roles = ROLES.lock().unwrap();
@@ -43,17 +59,6 @@ pub fn database(cluster: &Cluster, name: &str) -> Client {
     client
 }
 
-/// Failed rows of a recipe, two days old.
-pub fn fail(client: &mut Client, recipe: i32, rows: i32) {
-    client
-        .batch_execute(&format!(
-            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
-             SELECT 'system_backlog', {recipe}, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days'
-             FROM generate_series(1, {rows})"
-        ))
-        .unwrap();
-}
-
 /// A running server; dropping it ends it.
 pub struct Server {
     pub child: Child,
@@ -63,7 +68,7 @@ pub struct Server {
     files: TempDir,
 }
 
-/// What a request was answered.
+/// The answer to a request.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -82,12 +87,12 @@ impl Answer {
 }
 
 impl Server {
-    /// With a token for each level.
+    /// Starts a server with a token for each level.
     pub fn start(cluster: &Cluster, database: &str, arguments: &[&str]) -> Server {
         Server::try_start(cluster, database, arguments).unwrap_or_else(|log| panic!("the server starts: {log}"))
     }
 
-    /// The server, or what it said before it ended.
+    /// The server, or its log if it ended.
     pub fn try_start(cluster: &Cluster, database: &str, arguments: &[&str]) -> Result<Server, String> {
         let files = TempDir::new().unwrap();
         let tokens = files.path().join("tokens");
@@ -132,16 +137,11 @@ impl Server {
     }
 
     pub fn get(&self, token: &str, path: &str) -> Answer {
-        self.send("GET", path, &[("authorization", &format!("Bearer {token}"))], "")
+        self.send("GET", path, &[("authorization", &bearer(token))], "")
     }
 
     pub fn post(&self, token: &str, path: &str, body: &str) -> Answer {
-        self.send(
-            "POST",
-            path,
-            &[("authorization", &format!("Bearer {token}")), ("content-type", "application/json")],
-            body,
-        )
+        self.send("POST", path, &[("authorization", &bearer(token)), ("content-type", "application/json")], body)
     }
 
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
@@ -152,7 +152,7 @@ impl Server {
         answer(agent().run(request.body(body.to_owned()).unwrap()).expect("an answer"))
     }
 
-    /// Asks it to stop, as systemd does.
+    /// Sends SIGTERM, as systemd does.
     pub fn terminate(&self) {
         let process = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &process]).status().expect("kill starts").success());
@@ -166,7 +166,7 @@ impl Drop for Server {
     }
 }
 
-/// The real binary, for a database of a cluster.
+/// The command of the binary, for a database of a cluster.
 pub fn command(cluster: &Cluster, database: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_backlog-cleanup"));
     command

@@ -3,6 +3,9 @@
 pub mod sessions;
 pub mod tokens;
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
 use std::time::Duration;
 
 use backlog_cleanup_report::Level;
@@ -10,7 +13,8 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor};
 use tokio::sync::Semaphore;
 
-use crate::client::connect::{not_connected, use_extension};
+use self::tokens::Token;
+use crate::client::connect::{Server, not_connected, use_extension};
 use crate::failure::{Failure, Result};
 use crate::serve::settings::Settings;
 
@@ -26,8 +30,38 @@ pub struct Access {
     pub runs: Semaphore,
 }
 
+/// The tokens, and the accesses that they stand for, lowest level first. Without a file of tokens there is one access, that of
+/// the server's own role. Errors: the file; without one, an address that is not loopback.
+pub fn load(settings: &Settings, server: &Server) -> Result<(Vec<Token>, Vec<Arc<Access>>)> {
+    let Some(file) = &settings.tokens else {
+        if !settings.listen.ip().is_loopback() {
+            let message = format!("without --tokens the server listens on loopback only, not on {}", settings.listen);
+            return Err(
+                Failure::usage(message).hint("backlog-cleanup serve --listen 127.0.0.1:8642 --insecure-no-auth")
+            );
+        }
+        let options = server.options()?;
+        let role = options.get_username().to_owned();
+        return Ok((Vec::new(), vec![Arc::new(Access::new(Level::Admin, role, options, settings))]));
+    };
+    let mut tokens = Vec::new();
+    let mut accesses: BTreeMap<(Level, String), Arc<Access>> = BTreeMap::new();
+    for (level, role, hash) in tokens::read(file)? {
+        let access = match accesses.entry((level, role)) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(unknown) => {
+                let role = unknown.key().1.clone();
+                let options = server.as_role(&role).options()?;
+                Arc::clone(unknown.insert(Arc::new(Access::new(level, role, options, settings))))
+            }
+        };
+        tokens.push(Token { hash, access });
+    }
+    Ok((tokens, accesses.into_values().collect()))
+}
+
 impl Access {
-    pub fn new(level: Level, role: String, options: PgConnectOptions, settings: &Settings) -> Access {
+    fn new(level: Level, role: String, options: PgConnectOptions, settings: &Settings) -> Access {
         let runs = Semaphore::new(settings.pool_size as usize - 1);
         Access { level, role, pool: pool(options, settings), runs }
     }

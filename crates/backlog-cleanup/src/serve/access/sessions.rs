@@ -12,7 +12,7 @@ use crate::serve::response::Problem;
 /// A session ends after this time, even if it is in use.
 pub const LIFE: Duration = Duration::from_secs(12 * 3600);
 pub const COOKIE: &str = "backlog_cleanup_session";
-/// Beyond that the session that was not used for longest ends.
+/// Beyond that the least recently used session ends.
 const MOST: u64 = 1000;
 
 /// The sessions of browsers, by the hash of their cookie. They end with the process.

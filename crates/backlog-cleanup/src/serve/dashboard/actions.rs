@@ -108,27 +108,36 @@ pub fn confirm(preview: &Preview) -> Markup {
             }
             @if *count > 0 {
                 (recipes(preview))
-                form action="/run" method="post" autocomplete="off" {
-                    input type="hidden" name="target" value=(asked.target);
-                    input type="hidden" name="mode" value=(asked.mode.as_str());
-                    input type="hidden" name="recipe" value=(asked.recipe);
-                    input type="hidden" name="failure_type" value=(asked.failure_type);
-                    input type="hidden" name="expected_count" value=(count);
-                    input type="hidden" name="idempotency_key" value=(preview.idempotency_key);
-                    @if is_emergency {
-                        label for="account" { "To confirm, type the account’s name, " code { (account) } }
-                        input #account name="account" required spellcheck="false" autocapitalize="off" autocomplete="off";
-                    }
-                    div .buttons {
-                        button type="submit" class=(if is_emergency { "danger" } else { "primary" }) {
-                            "Remove " (words::count(*count, "row"))
-                        }
-                        a .button href=(back(asked)) { "Cancel" }
-                    }
-                }
+                (form(preview))
                 p .note { "If the number has changed by more than a tenth, nothing is removed." }
             } @else {
                 div .buttons { a .button href=(back(asked)) { "Back" } }
+            }
+        }
+    }
+}
+
+/// The form that removes what was previewed.
+fn form(preview: &Preview) -> Markup {
+    let Preview { asked, count, account, .. } = preview;
+    let is_emergency = asked.mode == Mode::Emergency;
+    html! {
+        form action="/run" method="post" autocomplete="off" {
+            input type="hidden" name="target" value=(asked.target);
+            input type="hidden" name="mode" value=(asked.mode.as_str());
+            input type="hidden" name="recipe" value=(asked.recipe);
+            input type="hidden" name="failure_type" value=(asked.failure_type);
+            input type="hidden" name="expected_count" value=(count);
+            input type="hidden" name="idempotency_key" value=(preview.idempotency_key);
+            @if is_emergency {
+                label for="account" { "To confirm, type the account’s name, " code { (account) } }
+                input #account name="account" required spellcheck="false" autocapitalize="off" autocomplete="off";
+            }
+            div .buttons {
+                button type="submit" class=(if is_emergency { "danger" } else { "primary" }) {
+                    "Remove " (words::count(*count, "row"))
+                }
+                a .button href=(back(asked)) { "Cancel" }
             }
         }
     }

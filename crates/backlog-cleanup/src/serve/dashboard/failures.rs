@@ -168,3 +168,21 @@ fn table(hours: &Hours) -> Markup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_full_hour_is_compared_with_the_day_before_it() {
+        let trend = |last: i64, before: i64| {
+            let hour = |back: i64| (Utc::now() - TimeDelta::hours(back), vec![if back == 1 { last } else { before }]);
+            let hours = (0..48).rev().map(hour).collect();
+            Hours { types: vec!["timeout".into()], hours }.trend()
+        };
+        for (last, before, word) in [(16, 10, "rising"), (15, 10, "steady"), (6, 10, "falling"), (7, 10, "steady")] {
+            assert_eq!(trend(last, before), (last, before as f64, word));
+        }
+        assert_eq!(trend(2, 0).2, "steady", "few rows say nothing");
+    }
+}

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Selection;
 use crate::client::calls::{self, Pace, Raw};
-use crate::client::connect::pid;
+use crate::client::connect::{pid, settle};
 use crate::client::history;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
@@ -55,18 +55,17 @@ impl Job {
         }
     }
 
-    /// Logs the run's begin and end. Asks it to stop if the server stops and no request waits.
+    /// Logs the begin and the end of the run. Asks it to stop if the server stops and no request waits.
     async fn supervise(
         self: Arc<Self>,
         tell: watch::Sender<Option<i32>>,
         mut process: watch::Receiver<Option<i32>>,
     ) -> Result<Raw, Problem> {
         let Job { app, caller, mode, selection, nobody_waits } = &*self;
-        let (who, from, mode) = (caller.who(), caller.peer, mode.as_str());
         tracing::info!(
-            who,
-            %from,
-            mode,
+            who = caller.who(),
+            from = %caller.peer,
+            mode = mode.as_str(),
             target = selection.target,
             recipe_id = selection.recipe_id,
             failure_type = selection.failure_type,
@@ -89,16 +88,21 @@ impl Job {
                 call.await
             }
         };
-        match &report {
+        self.log_end(&report);
+        report
+    }
+
+    /// Logs the report without the recipes.
+    fn log_end(&self, report: &Result<Raw, Problem>) {
+        let (who, from, mode) = (self.caller.who(), self.caller.peer, self.mode.as_str());
+        match report {
             Ok(report) => {
-                // All but the recipes.
-                let mut figures: serde_json::Value = serde_json::from_str(report.get()).unwrap_or_default();
-                figures.as_object_mut().map(|figures| figures.remove("cleanupDetails"));
-                tracing::info!(who, %from, mode, report = %figures, "run ends");
+                let mut report: serde_json::Value = serde_json::from_str(report.get()).unwrap_or_default();
+                report.as_object_mut().map(|report| report.remove("cleanupDetails"));
+                tracing::info!(who, %from, mode, %report, "run ends");
             }
             Err(problem) => tracing::warn!(who, %from, mode, problem = problem.detail(), "run fails"),
         }
-        report
     }
 
     async fn call(&self, tell: watch::Sender<Option<i32>>) -> Result<Raw, Problem> {
@@ -108,12 +112,16 @@ impl Job {
                 .hint("backlog-cleanup serve --pool-size 10"));
         };
         let mut connection = self.caller.pool.acquire().await?;
-        // It loses its timeout, so it does not return to the pool.
+        // It does not return to the pool, because it loses its timeout.
         connection.close_on_drop();
         connection.execute("SET statement_timeout = 0").await?;
         tell.send_replace(Some(pid(&mut connection).await?));
         let selection = self.selection.as_call();
-        Ok(calls::run(&mut *connection, self.mode, selection, &Pace::default()).await?)
+        let report = calls::run(&mut *connection, self.mode, selection, &Pace::default()).await;
+        if report.is_err() {
+            settle(&mut connection).await;
+        }
+        Ok(report?)
     }
 
     /// Waits for the id of the run of a server process, which is visible after the first step of the run.

@@ -28,7 +28,7 @@ pub fn default_target() -> String {
 }
 
 impl Selection {
-    /// As an argument of a call.
+    /// The selection as an argument of a call.
     pub fn as_call(&self) -> calls::Selection<'_> {
         calls::Selection {
             target: &self.target,

@@ -53,9 +53,9 @@ mod tests {
         }
     }
 
-    /// The extension has no croner, and reckons by itself.
+    /// The extension, which does not have croner, has code of its own.
     #[test]
-    fn the_extension_reckons_the_same_gaps() {
+    fn the_extension_has_the_same_gaps() {
         for schedule in [
             "* * * * *",
             "*/5 * * * *",

@@ -14,7 +14,7 @@ use crate::serve::response::{Problem, json};
 pub const HEADER: &str = "idempotency-key";
 /// How long an answer is kept.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
-/// Bytes of answers that are kept; beyond that those that were not used for longest go.
+/// Bytes of answers that are kept; beyond that the least recently used ones go.
 const ROOM: u64 = 64 * 1024 * 1024;
 /// Bytes of an entry beside its body, about.
 const ENTRY: u32 = 1024;
@@ -46,7 +46,7 @@ impl IntoResponse for Answer {
 /// The answers to requests with an idempotency key. They are forgotten when the process ends.
 pub struct Keys {
     /// Requests that have no answer yet.
-    at_work: Mutex<HashMap<Name, Fingerprint>>,
+    unanswered: Mutex<HashMap<Name, Fingerprint>>,
     answers: Cache<Name, (Fingerprint, Answer)>,
 }
 
@@ -78,7 +78,7 @@ impl Default for Keys {
         };
         let answers = Cache::builder().max_capacity(ROOM).weigher(weight);
         let answers = answers.eviction_policy(EvictionPolicy::lru()).time_to_live(LIFE);
-        Keys { at_work: Mutex::default(), answers: answers.build() }
+        Keys { unanswered: Mutex::default(), answers: answers.build() }
     }
 }
 
@@ -86,10 +86,10 @@ impl Keys {
     /// Begins a request. Errors: 422 if the key was used for another request, 409 if the first has no answer yet.
     pub fn begin(self: &Arc<Self>, role: &str, key: &str, request: Fingerprint) -> Result<Begun, Problem> {
         let name = (role.to_owned(), key.to_owned());
-        // An answer is kept before its request leaves `at_work`: under the lock a request is in one of both.
-        let mut at_work = self.at_work.lock();
+        // A request leaves `unanswered` only after its answer was kept, so under the lock it is found in one of the two.
+        let mut unanswered = self.unanswered.lock();
         let answered = self.answers.get(&name);
-        match at_work.get(&name).or(answered.as_ref().map(|(first, _)| first)) {
+        match unanswered.get(&name).or(answered.as_ref().map(|(first, _)| first)) {
             Some(first) if *first != request => {
                 Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "Idempotency-Key was used for another request")
                     .hint("a new key for a new request"))
@@ -102,7 +102,7 @@ impl Keys {
                 }
             },
             None => {
-                at_work.insert(name.clone(), request);
+                unanswered.insert(name.clone(), request);
                 Ok(Begun::First(First { keys: Arc::clone(self), name, request }))
             }
         }
@@ -118,7 +118,7 @@ impl First {
 
 impl Drop for First {
     fn drop(&mut self) {
-        self.keys.at_work.lock().remove(&self.name);
+        self.keys.unanswered.lock().remove(&self.name);
     }
 }
 

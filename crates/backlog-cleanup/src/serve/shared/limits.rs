@@ -60,3 +60,18 @@ fn network(address: IpAddr) -> IpAddr {
         address => address.to_canonical(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_network_share_a_limit() {
+        for (address, same) in [("2001:db8::1", "2001:db8::ffff:2"), ("::ffff:192.0.2.1", "192.0.2.1")] {
+            assert_eq!(network(address.parse().unwrap()), network(same.parse().unwrap()), "{address}");
+        }
+        for (address, other) in [("2001:db8::1", "2001:db8:0:1::1"), ("192.0.2.1", "192.0.2.2")] {
+            assert_ne!(network(address.parse().unwrap()), network(other.parse().unwrap()), "{address}");
+        }
+    }
+}

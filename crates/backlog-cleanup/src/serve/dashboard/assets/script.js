@@ -18,7 +18,7 @@ const isBeingFilledIn = (section) =>
   [...section.querySelectorAll("input:not([type=hidden])")].some((input) => input.value !== input.defaultValue);
 
 // Replaces a section by that of a newer page; keeps open details and the focus.
-function takeOver(old, fresh) {
+function replace(old, fresh) {
   for (const open of old.querySelectorAll("details[id][open]")) {
     fresh.querySelector(`#${CSS.escape(open.id)}`)?.setAttribute("open", "");
   }
@@ -38,7 +38,7 @@ async function refresh() {
   document.title = page.title;
   for (const fresh of page.querySelectorAll("section[id]")) {
     const old = document.getElementById(fresh.id);
-    if (old) takeOver(old, fresh);
+    if (old) replace(old, fresh);
   }
 }
 

@@ -1,0 +1,447 @@
+//! What one role has made does not run as another, and what a role may not see or hold stays so (SECURITY.md).
+
+use std::sync::Arc;
+
+use cluster::{Cluster, number as count, refused};
+use postgres::Client;
+
+/// A schema of `app` with a table of 100 old failures, its target `t`, and a role of each level.
+const PRELUDE: &str = "
+    DO $$
+    DECLARE
+        name text;
+    BEGIN
+        FOREACH name IN ARRAY '{app,evil,victim,mon,op,adm}'::text[] LOOP
+            BEGIN
+                EXECUTE format('CREATE ROLE %I LOGIN', name);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN -- of the test beside this one
+            END;
+        END LOOP;
+    END $$;
+    CREATE EXTENSION backlog_cleanup;
+    SELECT backlog_cleanup_grant('mon', 'monitor'), backlog_cleanup_grant('op', 'operator'),
+           backlog_cleanup_grant('adm', 'admin');
+    GRANT CREATE ON SCHEMA public TO evil, app;
+    CREATE TABLE job (id int PRIMARY KEY, owner text DEFAULT 'w', queue text DEFAULT 'a', state text DEFAULT 'failed',
+                      at timestamptz DEFAULT now() - interval '9 days', error text);
+    CREATE TABLE ledger (user_id text, amount int, type text, description text, created_at timestamptz);
+    INSERT INTO job (id) SELECT generate_series(1, 100);
+    ALTER TABLE job OWNER TO app;
+    INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                                        recipe_column, status_column, failed_at_column, failure_type_column, account)
+    VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w')";
+
+/// A database of that name with the prelude, and a superuser's session in it.
+fn database(name: &str) -> (Arc<Cluster>, Client) {
+    let cluster = Cluster::shared("max_prepared_transactions = 4\n");
+    cluster.connect().batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
+    let mut client = cluster.connect_to(name);
+    client.batch_execute(PRELUDE).unwrap();
+    (cluster, client)
+}
+
+/// The status, detail and fix of a check of the doctor.
+fn found(client: &mut Client, check: &str) -> (String, String, Option<String>) {
+    let row = "SELECT status, detail, fix FROM backlog_cleanup_doctor('t') WHERE check_name = $1";
+    let row = client.query_one(row, &[&check]).unwrap();
+    (row.get(0), row.get(1), row.get(2))
+}
+
+/// Domains with the names of types of PostgreSQL in a schema; each runs `steal()` of that schema.
+fn namesakes(schema: &str) -> String {
+    format!(
+        "CREATE FUNCTION {schema}.steal() RETURNS boolean LANGUAGE sql
+         AS 'INSERT INTO public.stolen VALUES (current_user) RETURNING true';
+         DO $$
+         DECLARE
+             type text;
+         BEGIN
+             FOREACH type IN ARRAY '{{text,int4,timestamptz,tid,_text,name,jsonb}}'::text[] LOOP
+                 EXECUTE format('CREATE DOMAIN {schema}.%I AS pg_catalog.%1$I CHECK ({schema}.steal())', type);
+             END LOOP;
+         END $$"
+    )
+}
+
+#[test]
+fn no_statement_of_ours_finds_a_type_of_another_role_or_of_pg_temp() {
+    let (cluster, mut client) = database("namesakes");
+    // What the target's owner has written: others may create in that schema, and pg_temp would come first.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET search_path = 'public, pg_catalog' WHERE name = 't';
+             CREATE TABLE stolen AS SELECT ''::name AS by WITH NO DATA; GRANT ALL ON stolen TO PUBLIC;
+             CREATE TABLE audit_log (id int); ALTER TABLE audit_log OWNER TO app;
+             CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN INSERT INTO audit_log VALUES (OLD.id); RETURN NULL; END'; ALTER FUNCTION audit OWNER TO app;
+             CREATE TRIGGER audit AFTER DELETE ON job FOR EACH ROW EXECUTE FUNCTION audit();
+             SELECT backlog_cleanup_grant('app', 'operator'); SET ROLE evil",
+        )
+        .unwrap();
+    client.batch_execute(&namesakes("public")).unwrap();
+    client.batch_execute("RESET ROLE").unwrap();
+    let [mut operator, mut owner] = ["op", "app"].map(|role| {
+        let mut session = cluster.connect_to("namesakes");
+        session.batch_execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
+        session
+    });
+    let calls = [
+        "SELECT * FROM backlog_cleanup_status('t')",
+        "SELECT * FROM backlog_cleanup_failures('t')",
+        "SELECT * FROM backlog_cleanup_doctor('t')",
+        "SELECT backlog_cleanup_failed_generations('t', recipe_id => 'b')",
+        "CALL backlog_cleanup_run('t', batch_size => 7, max_rows => 20)",
+        "SELECT backlog_cleanup_emergency('t', 'b')",
+    ];
+    calls.iter().for_each(|call| operator.batch_execute(call).unwrap_or_else(|failure| panic!("{call}: {failure:?}")));
+
+    // In the owner's own session its code may find temporary objects, behind all others.
+    operator.batch_execute(&namesakes("pg_temp")).unwrap();
+    assert_eq!(refused(operator.batch_execute(calls[0])).0, "42501");
+    owner.batch_execute(&namesakes("pg_temp")).unwrap();
+    owner.batch_execute("CREATE TEMP TABLE audit_log (id int)").unwrap();
+    calls.iter().for_each(|call| owner.batch_execute(call).unwrap_or_else(|failure| panic!("{call}: {failure:?}")));
+    owner.batch_execute("SELECT backlog_cleanup_emergency('t', 'a')").unwrap();
+
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 0);
+    assert_eq!(count(&mut client, "SELECT count(*) FROM audit_log"), 100);
+    assert_eq!(client.query("SELECT by FROM stolen", &[]).unwrap().len(), 0);
+
+    for path in ["pg_temp, public", "pg_temp_3, public", "public, pg_temp_3", "a b", ""] {
+        let write = format!("UPDATE backlog_cleanup.target SET search_path = '{path}' WHERE name = 't'");
+        let (sqlstate, message, hint) = refused(client.batch_execute(&write));
+        assert_eq!((sqlstate.as_str(), message.contains(path)), ("22023", true), "{message}");
+        client.batch_execute(&hint.replace("'schema, ", "'public, ")).unwrap();
+    }
+}
+
+#[test]
+fn qualified_types_cut_no_value_off() {
+    let (_cluster, mut client) = database("types");
+    client
+        .batch_execute(
+            "ALTER TABLE job ALTER queue TYPE char(3), ALTER error TYPE bit(4) USING NULL, ALTER owner TYPE varchar(2);
+             UPDATE job SET queue = 'abc' WHERE id <= 50",
+        )
+        .unwrap();
+    let run = "SELECT (backlog_cleanup_emergency('t', recipe_id => 'abc') -> 'removedCount')::bigint";
+    assert_eq!(count(&mut client, run), 50);
+    let wrong = "SELECT backlog_cleanup_failed_generations('t', failure_type => 'y')";
+    let (sqlstate, message, _) = refused(client.batch_execute(wrong));
+    assert_eq!(
+        (sqlstate.as_str(), message.as_str()),
+        ("22P02", "\"y\" cannot be read as \"bit\", the type of column error")
+    );
+}
+
+/// Ways in which `evil` has code below `evil.child`, which belongs to `victim`: what the refusal names, how it is made before
+/// and after the child is given away.
+const CODE: [(&str, &str, &str); 9] = [
+    ("type evil.st", "CREATE DOMAIN evil.st AS text; ALTER TABLE evil.root ALTER state TYPE evil.st", ""),
+    (
+        "type evil.st",
+        "CREATE DOMAIN evil.st AS text; CREATE TYPE evil.pair AS (a evil.st);
+         ALTER TABLE evil.child ADD pairs evil.pair[]",
+        "",
+    ),
+    (
+        "function evil.chk(text)",
+        "CREATE DOMAIN evil.st AS text CHECK (evil.chk(VALUE)); ALTER TABLE evil.child ADD st evil.st",
+        "ALTER DOMAIN evil.st OWNER TO victim",
+    ),
+    ("function evil.chk(text)", "ALTER TABLE evil.root ADD CHECK (evil.chk(state))", ""),
+    ("function evil.chk(text)", "CREATE INDEX ON evil.child (evil.chk(state))", ""),
+    ("function evil.chk(text)", "CREATE INDEX ON evil.child (id) WHERE evil.chk(state)", ""),
+    ("function evil.chk(text)", "ALTER TABLE evil.child ADD d boolean DEFAULT evil.chk('')", ""),
+    (
+        "function evil.chk(text)",
+        "ALTER TABLE evil.child ADD g boolean GENERATED ALWAYS AS (evil.chk(error)) STORED",
+        "",
+    ),
+    (
+        "operator evil.=(text,text)",
+        "",
+        "SET ROLE evil; CREATE FUNCTION evil.eq(text, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+         CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.eq);
+         RESET ROLE; ALTER FUNCTION evil.eq OWNER TO victim;
+         ALTER TABLE evil.child ADD CHECK (state OPERATOR(evil.=) queue)",
+    ),
+];
+
+#[test]
+fn a_leaf_below_which_a_role_has_code_that_its_owner_does_not_trust_is_refused() {
+    let (_cluster, mut client) = database("code_below");
+    client
+        .batch_execute(
+            "CREATE SCHEMA evil AUTHORIZATION evil; GRANT ALL ON SCHEMA evil TO victim;
+             CREATE FUNCTION evil.chk(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+             ALTER FUNCTION evil.chk OWNER TO evil;
+             CREATE TABLE evil.root (LIKE job INCLUDING DEFAULTS); CREATE TABLE evil.child () INHERITS (evil.root);
+             ALTER TABLE evil.root OWNER TO evil; ALTER TABLE evil.child OWNER TO evil;
+             INSERT INTO evil.child SELECT * FROM job",
+        )
+        .unwrap();
+    let write = "UPDATE backlog_cleanup.target SET generations_table = 'evil.root' WHERE name = 't'";
+    for (object, before, after) in CODE {
+        client.batch_execute("BEGIN").unwrap();
+        if !before.is_empty() {
+            client.batch_execute(before).unwrap();
+            for types in ["st", "pair"] {
+                // What was made as a superuser is evil's, unless it was given away.
+                client
+                    .batch_execute(&format!(
+                        "DO $$ BEGIN IF to_regtype('evil.{types}') IN (SELECT oid FROM pg_type WHERE typowner = 10)
+                         THEN ALTER TYPE evil.{types} OWNER TO evil; END IF; END $$"
+                    ))
+                    .unwrap();
+            }
+        }
+        client.batch_execute(write).unwrap_or_else(|failure| panic!("evil may: {before} {failure:?}"));
+        client.batch_execute("ALTER TABLE evil.child OWNER TO victim").unwrap();
+        client.batch_execute(after).unwrap_or_else(|failure| panic!("{after} {failure:?}"));
+        for call in ["SELECT * FROM backlog_cleanup_status('t')", "SELECT backlog_cleanup_emergency('t')", write] {
+            client.batch_execute("SAVEPOINT here").unwrap();
+            let (sqlstate, message, hint) = refused(client.batch_execute(call));
+            client.batch_execute("ROLLBACK TO here").unwrap();
+            assert_eq!(sqlstate, "42501");
+            let expected =
+                format!("{object} belongs to role \"evil\", and would run as role \"victim\", who owns \"evil.child\"");
+            assert_eq!(message, expected, "{before} {after}");
+            client.batch_execute(&format!("SAVEPOINT here; {hint}")).unwrap();
+            client.batch_execute("ROLLBACK TO here").unwrap();
+        }
+        let (status, detail, _) = found(&mut client, "target");
+        assert!(status == "fail" && detail.starts_with(object), "{detail}");
+        // A role that could act as the owner anyway is trusted.
+        client.batch_execute("GRANT victim TO evil; SELECT backlog_cleanup_emergency('t'); ROLLBACK").unwrap();
+    }
+}
+
+#[test]
+fn whose_code_it_is_is_asked_as_of_now_in_a_transaction_with_an_old_snapshot() {
+    let (cluster, mut client) = database("as_of_now");
+    client
+        .batch_execute(
+            "CREATE FUNCTION chk(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+             ALTER TABLE job ADD CHECK (chk(state))",
+        )
+        .unwrap();
+    let mut operator = cluster.connect_to("as_of_now");
+    operator.batch_execute("SET ROLE op").unwrap();
+    operator.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").unwrap();
+    client.batch_execute("ALTER FUNCTION chk OWNER TO evil").unwrap();
+    let (sqlstate, _, _) = refused(operator.batch_execute("SELECT backlog_cleanup_emergency('t')"));
+    assert_eq!(sqlstate, "42501");
+}
+
+#[test]
+fn a_partition_whose_bounds_call_a_function_of_a_role_that_its_owner_does_not_trust_is_refused() {
+    let (_cluster, mut client) = database("partition_key");
+    client
+        .batch_execute(
+            "CREATE FUNCTION chk(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1'; ALTER FUNCTION chk OWNER TO evil;
+             CREATE TABLE parted (LIKE job INCLUDING DEFAULTS) PARTITION BY LIST (chk(state));
+             CREATE TABLE part PARTITION OF parted FOR VALUES IN ('failed');
+             ALTER TABLE parted OWNER TO evil; ALTER TABLE part OWNER TO victim",
+        )
+        .unwrap();
+    let write = "UPDATE backlog_cleanup.target SET generations_table = 'public.part' WHERE name = 't'";
+    let (sqlstate, message, _) = refused(client.batch_execute(write));
+    assert_eq!((sqlstate.as_str(), message.starts_with("function public.chk(text)")), ("42501", true), "{message}");
+}
+
+#[test]
+fn a_ledger_and_a_view_of_recipes_are_looked_at_like_the_table() {
+    let (_cluster, mut client) = database("ledger_code");
+    client
+        .batch_execute(
+            "CREATE FUNCTION chk(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true'; ALTER FUNCTION chk OWNER TO evil;
+             CREATE VIEW names AS SELECT 1 AS id, 'x'::text AS name WHERE chk('x'); ALTER VIEW names OWNER TO app;
+             CREATE VIEW inner_names AS SELECT 1 AS id, 'x'::text AS name; ALTER VIEW inner_names OWNER TO evil;
+             CREATE VIEW outer_names AS TABLE inner_names; ALTER VIEW outer_names OWNER TO app;
+             ALTER TABLE ledger ADD CHECK (chk(description)), OWNER TO app",
+        )
+        .unwrap();
+    for (table, object) in [
+        ("ledger_table = 'public.ledger'", "function public.chk(text)"),
+        ("recipes_table = 'public.names'", "function public.chk(text)"),
+        ("recipes_table = 'public.outer_names'", "view public.inner_names"),
+    ] {
+        let write = format!("UPDATE backlog_cleanup.target SET {table} WHERE name = 't'");
+        let (sqlstate, message, _) = refused(client.batch_execute(&write));
+        assert_eq!((sqlstate.as_str(), message.starts_with(object)), ("42501", true), "{message}");
+    }
+}
+
+#[test]
+fn a_trigger_of_a_role_that_only_has_the_trigger_privilege_is_named_by_the_doctor() {
+    let (_cluster, mut client) = database("others_trigger");
+    client
+        .batch_execute(
+            "GRANT TRIGGER ON job TO evil; SET ROLE evil;
+             CREATE FUNCTION steal() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+             CREATE TRIGGER theirs BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION steal(); RESET ROLE",
+        )
+        .unwrap();
+    let (status, detail, fix) = found(&mut client, "others");
+    assert_eq!(status, "warn");
+    assert_eq!(detail, "trigger theirs on public.job calls public.steal(), which belongs to evil and runs as app");
+    client.batch_execute(&fix.unwrap()).unwrap();
+    assert_eq!(found(&mut client, "others").0, "ok");
+    // The owner's own, and a superuser's, are theirs.
+    client
+        .batch_execute(
+            "ALTER FUNCTION steal OWNER TO app;
+             CREATE TRIGGER own BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION steal()",
+        )
+        .unwrap();
+    assert_eq!(found(&mut client, "others").0, "ok");
+}
+
+#[test]
+fn no_fix_of_the_doctor_gives_a_table_of_a_catalog_or_an_extension_away() {
+    let (_cluster, mut client) = database("catalog_table");
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET recipes_table = 'pg_catalog.pg_namespace', recipe_key_column = 'nspname',
+                    recipe_name_column = 'nspname' WHERE name = 't'",
+        )
+        .unwrap();
+    let (status, detail, fix) = found(&mut client, "owner");
+    assert_eq!((status.as_str(), fix), ("warn", None), "{detail}");
+    client
+        .batch_execute("UPDATE backlog_cleanup.target SET recipes_table = 'backlog_cleanup.target', recipe_key_column = 'name', recipe_name_column = 'name' WHERE name = 't'")
+        .unwrap();
+    assert_eq!(found(&mut client, "owner").2, None);
+}
+
+#[test]
+fn taking_the_ledger_from_a_target_wants_the_rights_that_naming_it_wants() {
+    let (_cluster, mut client) = database("without_ledger");
+    client.batch_execute("UPDATE backlog_cleanup.target SET ledger_table = 'public.ledger' WHERE name = 't'").unwrap();
+    let unseen =
+        ["ledger_table = NULL", "account = 'other'", "account_column = 'queue'", "ledger_table = 'public.own'"];
+    client.batch_execute("CREATE TABLE own (LIKE ledger); ALTER TABLE own OWNER TO adm; SET ROLE adm").unwrap();
+    for change in unseen {
+        let write = format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 't'");
+        let (sqlstate, message, _) = refused(client.batch_execute(&write));
+        assert_eq!(sqlstate, "42501");
+        assert_eq!(message, "must be owner of table \"public.ledger\" to change how target \"t\" uses it");
+    }
+    client.batch_execute("UPDATE backlog_cleanup.target SET batch_size = 5, account = 'w' WHERE name = 't'").unwrap();
+    client
+        .batch_execute(
+            "RESET ROLE; ALTER TABLE ledger OWNER TO app; BEGIN; GRANT app TO adm; SET ROLE adm;
+             UPDATE backlog_cleanup.target SET ledger_table = NULL WHERE name = 't'; ROLLBACK",
+        )
+        .unwrap();
+}
+
+#[test]
+fn a_transaction_that_has_run_a_cleanup_is_not_prepared() {
+    let (_cluster, mut client) = database("prepared");
+    for call in ["SELECT backlog_cleanup_emergency('t')", "SELECT backlog_cleanup_failed_generations('t')"] {
+        client.batch_execute(&format!("SET ROLE op; BEGIN; {call}")).unwrap();
+        let (sqlstate, message, _) = refused(client.batch_execute("PREPARE TRANSACTION 'mine'"));
+        assert_eq!(
+            (sqlstate.as_str(), message.as_str()),
+            ("0A000", "cannot PREPARE a transaction that has run a cleanup")
+        );
+        client.batch_execute("ROLLBACK; RESET ROLE").unwrap();
+    }
+    // One that only looked can be prepared.
+    for statement in [
+        "BEGIN",
+        "SELECT backlog_cleanup_emergency('t', dry_run => true)",
+        "PREPARE TRANSACTION 'looked'",
+        "ROLLBACK PREPARED 'looked'",
+    ] {
+        client.batch_execute(statement).unwrap();
+    }
+    client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 0);
+    assert_eq!(found(&mut client, "transactions").0, "ok");
+}
+
+#[test]
+fn a_restore_waits_for_no_advisory_lock() {
+    let (cluster, mut client) = database("stalled");
+    let mut stranger = cluster.connect_to("stalled");
+    stranger
+        .batch_execute("SET ROLE mon; SELECT pg_advisory_lock('backlog_cleanup.target'::regclass::oid::bigint)")
+        .unwrap();
+    client
+        .batch_execute(
+            "SET lock_timeout = '5 s'; SET xmloption = content; SET check_function_bodies = off;
+             INSERT INTO backlog_cleanup.target (name, generations_table) VALUES ('restored', 'public.not_there');
+             INSERT INTO backlog_cleanup.policy (target, keep) VALUES ('restored', 3)",
+        )
+        .unwrap();
+}
+
+#[test]
+fn an_error_shows_rows_to_those_only_who_have_the_rights_of_the_tables_owner() {
+    let (_cluster, mut client) = database("discreet");
+    client
+        .batch_execute(
+            "CREATE TABLE secret (job int REFERENCES job); INSERT INTO secret VALUES (77); ALTER TABLE secret OWNER TO app;
+             ALTER TABLE ledger ADD CHECK (amount < 5), OWNER TO app",
+        )
+        .unwrap();
+    let run = "SELECT backlog_cleanup_emergency('t')";
+    let detail_for = |client: &mut Client, role: &str| {
+        client.batch_execute(&format!("BEGIN; {role}")).unwrap();
+        let failure = client.batch_execute(run).unwrap_err();
+        client.batch_execute("ROLLBACK").unwrap();
+        let error = failure.as_db_error().unwrap().clone();
+        (error.code().code().to_owned(), error.message().to_owned(), error.detail().map(str::to_owned))
+    };
+    let (sqlstate, message, detail) = detail_for(&mut client, "SET LOCAL ROLE op");
+    assert_eq!((sqlstate.as_str(), message.contains("\"secret_job_fkey\"")), ("23503", true), "{message}");
+    assert_eq!(detail, None);
+    let (_, _, detail) = detail_for(&mut client, "RESET ROLE");
+    assert!(detail.unwrap().contains("77"));
+
+    client
+        .batch_execute(
+            "DROP TABLE secret; UPDATE backlog_cleanup.target SET ledger_table = 'public.ledger' WHERE name = 't'",
+        )
+        .unwrap();
+    assert_eq!(detail_for(&mut client, "SET LOCAL ROLE op").2, None);
+    assert!(detail_for(&mut client, "GRANT app TO op; SET LOCAL ROLE op").2.unwrap().contains("100"));
+}
+
+#[test]
+fn what_only_looks_holds_no_table_past_its_statement() {
+    let (_cluster, mut client) = database("let_go");
+    client
+        .batch_execute(
+            "CREATE TABLE users (id text); INSERT INTO users VALUES ('w');
+             CREATE TABLE recipes (id text, name text);
+             UPDATE backlog_cleanup.target SET ledger_table = 'public.ledger', users_table = 'public.users',
+                    recipes_table = 'public.recipes' WHERE name = 't';
+             SELECT backlog_cleanup_failed_generations('t')",
+        )
+        .unwrap();
+    client.batch_execute("SET ROLE mon; BEGIN").unwrap();
+    for call in [
+        "backlog_cleanup_status('t')",
+        "backlog_cleanup_status_json('t')",
+        "backlog_cleanup_failures('t')",
+        "backlog_cleanup_books('t')",
+        "backlog_cleanup_doctor('t')",
+        "backlog_cleanup_run_details((SELECT max(id) FROM backlog_cleanup.run))",
+        "backlog_cleanup_index_sql('t')",
+    ] {
+        client.batch_execute(&format!("SELECT * FROM {call}")).unwrap();
+        let held = "SELECT coalesce(string_agg(DISTINCT relation::regclass::text, ', '), '') FROM pg_locks
+                    JOIN pg_class c ON c.oid = relation
+                    WHERE pid = pg_backend_pid() AND c.relnamespace = 'public'::regnamespace";
+        assert_eq!(client.query_one(held, &[]).unwrap().get::<_, String>(0), "", "{call}");
+    }
+    // What an admin writes is checked, and let go.
+    client.batch_execute("ROLLBACK; RESET ROLE; SET ROLE adm; BEGIN").unwrap();
+    client.batch_execute("UPDATE backlog_cleanup.target SET batch_size = 9 WHERE name = 't'").unwrap();
+    let held = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'public.job'::regclass";
+    assert_eq!(count(&mut client, held), 0);
+}
