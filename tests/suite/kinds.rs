@@ -262,7 +262,7 @@ fn a_table_that_citus_distributes_is_refused_also_where_it_becomes_so_between_tw
         assert_eq!(refused(Err(ended.expect("refused"))).0, "0A000", "{distributed}");
         client.batch_execute("TRUNCATE pg_catalog.pg_dist_partition").unwrap();
         let rest = "SELECT count(*) FROM rest WHERE status = 'failed'";
-        assert_eq!(number(&mut client, rest), 90, "{distributed}");
+        assert_eq!(number(&mut client, rest), 120, "{distributed}");
     }
 }
 

@@ -187,8 +187,9 @@ impl Stage {
             let waits = run.waits(&mut self.watch);
             if form.is_batched() && !waits {
                 // A batch has gone by before the change.
-                before = scene.there(&mut self.watch);
-                after = scene.there(&mut self.other);
+                let there = scene.there(&mut self.other);
+                before.retain(|key| !after.contains(key) || there.contains(key));
+                after = there;
             }
             self.other.batch_execute("COMMIT").unwrap();
             (after, run, waits)
@@ -230,8 +231,10 @@ fn described(failure: &Error) -> (String, String) {
 
 /// Whether a case means something.
 fn is_one(change: &Change, form: Form, moment: Moment) -> bool {
-    // Another server's locks are not seen, and what is alone cannot tell what it left to the run.
-    let is_seen = change.shape != Shape::Foreign && !(change.is_alone() && change.change.contains("DELETE"));
+    // Another server's locks are not seen, what is alone cannot tell what it left to the run, and a run may come before a
+    // detach that waits beside it.
+    let is_seen = change.shape != Shape::Foreign
+        && !(change.is_alone() && (change.change.contains("DELETE") || change.change.contains("DETACH")));
     // It would wait for the transaction that is to make the call.
     let waits_for_snapshots = change.change.contains("CONCURRENTLY") && !change.change.contains("DETACH");
     match moment {
