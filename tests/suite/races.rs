@@ -167,13 +167,6 @@ fn of_two_runs_the_second_is_refused_in_either_form_until_the_first_is_over() {
     is_refused(&mut race.other);
     assert_eq!(race.finish(), "completed");
     race.fill();
-    race.run.batch_execute(&format!("BEGIN; {RUN}; PREPARE TRANSACTION 'run'")).unwrap();
-    is_refused(&mut race.other);
-    race.other.batch_execute("ROLLBACK PREPARED 'run'").unwrap();
-    assert_eq!(race.rows(), 30);
-    race.run.batch_execute(&format!("BEGIN; {RUN}; PREPARE TRANSACTION 'run'")).unwrap();
-    race.other.batch_execute("COMMIT PREPARED 'run'").unwrap();
-    assert_eq!(race.rows(), 20);
     race.other.batch_execute(BATCHES).unwrap();
 }
 
