@@ -24,5 +24,4 @@ mod session;
 mod soak;
 mod status;
 mod trust;
-mod units;
 mod upgrade;

@@ -136,8 +136,8 @@ fn a_leaf_that_a_trigger_of_another_changes_in_the_middle_of_a_run_is_not_misrea
 #[test]
 fn a_vacuum_that_cuts_the_table_off_between_two_batches_is_no_error() {
     let cluster = Cluster::start("autovacuum = off\n");
-    for (keeps_rows, tail) in [("true", "id > 2500"), ("false", "true")] {
-        let mut client = cluster.platform_in(&format!("vacuum_{keeps_rows}"));
+    for (database, tail) in [("vacuum_half", "id > 2500"), ("vacuum_all", "true")] {
+        let mut client = cluster.platform_in(database);
         client
             .batch_execute(
                 "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
@@ -152,7 +152,8 @@ fn a_vacuum_that_cuts_the_table_off_between_two_batches_is_no_error() {
         client.batch_execute("VACUUM generations").unwrap();
         let by_hand = left - number(&mut client, "SELECT count(*) FROM generations");
         finish(&mut client);
-        assert_eq!(balance(&mut client, 5000 - by_hand) + by_hand, if keeps_rows == "true" { 5000 } else { 5000 });
+        // The ten that were to stay are among the rows that are gone by hand.
+        assert_eq!(balance(&mut client, 5000 - by_hand), 5000 - by_hand, "DELETE ... WHERE {tail}");
     }
 }
 
