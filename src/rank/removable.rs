@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn rows_sort_in_heap_order_whatever_their_recipes() {
-        let mut rows = vec![Removable::new(tid(2, 1), 0), Removable::new(tid(1, 2), 9), Removable::new(tid(1, 1), 10)];
+        let mut rows = [Removable::new(tid(2, 1), 0), Removable::new(tid(1, 2), 9), Removable::new(tid(1, 1), 10)];
         rows.sort_unstable();
         let places: Vec<_> = rows.iter().map(|row| (row.block(), row.offset())).collect();
         assert_eq!(places, [(1, 1), (1, 2), (2, 1)]);
