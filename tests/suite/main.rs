@@ -6,6 +6,7 @@ mod chaos;
 mod clock;
 mod doctor;
 mod emergency;
+mod hostile;
 mod in_the_way;
 mod interrupted;
 mod kinds;
