@@ -35,15 +35,16 @@ fn act(
     step: &Step,
 ) -> Result<String, String> {
     let is_open = open.contains(&step.actor);
-    let word = step.sql.split_whitespace().next().unwrap_or_default();
-    let ends = ["COMMIT", "ROLLBACK"].contains(&step.sql.as_str()) || step.sql == "DISCARD ALL" && !is_open;
+    // What itself begins, ends or rewinds the transaction.
+    let is_control = ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT"].iter().any(|word| step.sql.starts_with(word));
+    let has_savepoint = is_open && !is_control;
     let is_guest = step.is_call() && step.actor.is_protected();
     if step.is_call() {
         invariants.allow(&mut database.checker, step);
     }
     let session = database.session(step.actor);
     let before = is_guest.then(|| Session::of(session));
-    if is_open && !ends {
+    if has_savepoint {
         session.batch_execute("SAVEPOINT step").map_err(|failure| failure.to_string())?;
     }
     let result = match &step.beside {
@@ -63,9 +64,11 @@ fn act(
     if session.is_closed() {
         return Err(format!("the session has ended: {result:?}"));
     }
-    if is_open && !ends && word != "SAVEPOINT" {
+    if has_savepoint {
         let back = if result.is_ok() { "RELEASE step" } else { "ROLLBACK TO step" };
-        session.batch_execute(back).ok();
+        session.batch_execute(back).map_err(|failure| failure.to_string())?;
+    } else if result.is_err() {
+        session.batch_execute("ROLLBACK").map_err(|failure| failure.to_string())?;
     }
     let told = match &result {
         Ok(()) => "OK".to_owned(),
@@ -76,9 +79,10 @@ fn act(
     if told.starts_with("XX") && (is_guest || step.actor == Actor::Superuser) {
         return Err(told);
     }
-    if ends {
+    let has_ended = result.is_err() && !has_savepoint || ["COMMIT", "ROLLBACK"].contains(&step.sql.as_str());
+    if has_ended {
         open.retain(|actor| *actor != step.actor);
-    } else if word == "BEGIN" && result.is_ok() && !is_open {
+    } else if step.sql.starts_with("BEGIN") && !is_open {
         open.push(step.actor);
     }
     if let Some(before) = before {
