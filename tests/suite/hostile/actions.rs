@@ -45,7 +45,7 @@ pub fn episode(random: &mut Random) -> Vec<Step> {
         for _ in 0..1 + random.below(3) {
             let mut step = Step::of(call(random));
             if random.below(3) == 0 {
-// Only who never has a transaction open.
+                // Only who never has a transaction open.
                 step.beside = Some(attack(random)).filter(|(actor, _)| *actor == Owner);
             }
             steps.push(step);

@@ -148,7 +148,7 @@ pub fn hung_on_a_table(random: &mut Random) -> String {
              'SELECT CASE WHEN @check(''x'') THEN ''failed'' END';
              CREATE CAST (app.mood AS varchar) WITH FUNCTION app.cast_@number(app.mood) AS ASSIGNMENT",
             "ALTER TABLE @table ADD CHECK (@check(user_id)) NOT VALID",
-            "CREATE STATISTICS ON (@check(user_id)), user_id FROM @table; ANALYZE @table",
+            "CREATE STATISTICS app.code_@number ON (@check(user_id)), user_id FROM @table; ANALYZE @table",
         ])
         .replace("@check", &check)
         .replace("@number", &number.to_string())
