@@ -55,7 +55,13 @@ impl Arena {
     /// Opens a copy of the database, with a session of each actor.
     pub fn open(&self) -> Database {
         let mut maker = self.cluster.connect();
-        for statement in ["DROP DATABASE IF EXISTS episode WITH (FORCE)", "CREATE DATABASE episode TEMPLATE stage"] {
+        for statement in [
+            // What an episode that was found out may have left.
+            "ALTER ROLE app NOSUPERUSER; ALTER ROLE adm NOSUPERUSER; ALTER ROLE op NOSUPERUSER; ALTER ROLE mon NOSUPERUSER",
+            "DROP ROLE IF EXISTS planted; REVOKE victim FROM app, adm, op, mon",
+            "DROP DATABASE IF EXISTS episode WITH (FORCE)",
+            "CREATE DATABASE episode TEMPLATE stage",
+        ] {
             maker.batch_execute(statement).expect("a database");
         }
         let (heard, warnings) = channel();
