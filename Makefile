@@ -8,7 +8,7 @@ export PG_CONFIG
 # Servers and their clients show no backtraces, and clients connect to whom they are told.
 unexport RUST_BACKTRACE PGHOST PGPORT PGUSER PGDATABASE
 
-.PHONY: help setup install package demo demo-stop lint release test test-chaos test-soak test-package test-matrix test-assert bench
+.PHONY: help setup install package demo demo-stop lint release test test-chaos test-soak test-hostile test-package test-matrix test-assert bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ test-chaos: install ## kill processes at random moments of runs, 200 times (ROUN
 
 test-soak: install ## runs of all kinds beside a load for five minutes (SECONDS, SEED), and a replay of its history
 	SECONDS=$(or $(SECONDS),300) cargo test --release -p backlog_cleanup_tests -- soak:: --nocapture
+
+test-hostile: install ## hostile roles around the runs of a superuser for ten minutes (SECONDS, SEED), by chance
+	SECONDS=$(or $(SECONDS),600) cargo test --release -p backlog_cleanup_tests -- hostile:: --nocapture
 
 test-package: package ## install the packages in a clean Debian, use them and remove them; needs root
 	scripts/package-test

@@ -12,7 +12,14 @@ use crate::postgres::table::Table;
 /// Reads a table as its owner, in a subtransaction that is rolled back: code of the owner leaves nothing behind, and the
 /// table's lock is released. Errors: those of `as_owner_of`.
 pub fn reading_as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    protected(table, |table| look(|| switched(table, work)), Session::check)
+    let reading = |table: &Table| {
+        look(|| {
+            // PostgreSQL forgets how to undo a SET CONSTRAINTS of an inner block, unless this subtransaction has one itself.
+            Spi::run("SET CONSTRAINTS ALL DEFERRED").map_err(spi)?;
+            switched(table, work)
+        })
+    };
+    protected(table, reading, Session::check)
 }
 
 /// Does `work` on a table as its owner. Locks the table first, so that it keeps its owner and its name. The caller's session

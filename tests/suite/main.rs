@@ -7,6 +7,7 @@ mod clock;
 mod doctor;
 mod emergency;
 mod ground;
+mod hostile;
 mod in_the_way;
 mod interrupted;
 mod kinds;

@@ -190,3 +190,30 @@ fn constraints_and_advisory_locks_stay_as_they_were() {
         assert!(column::<i64>(&mut client, held).len() <= 2);
     }
 }
+
+#[test]
+fn constraints_stay_as_they_were_when_a_block_of_a_view_defers_them() {
+    let cluster = Cluster::start("");
+    let mut client = hostile(&cluster, "NULL");
+    client
+        .batch_execute(
+            "CREATE FUNCTION app.defer(text) RETURNS boolean LANGUAGE plpgsql AS $$
+             BEGIN
+                 BEGIN SET CONSTRAINTS ALL DEFERRED; EXCEPTION WHEN division_by_zero THEN END;
+                 RETURN true;
+             END $$;
+             INSERT INTO recipes (id, name, slug, description, prompt, category, credit_cost) VALUES (1, '', '', '', '', '', 1);
+             CREATE VIEW app.recipes AS SELECT id, name FROM recipes WHERE app.defer(name);
+             ALTER VIEW app.recipes OWNER TO app;
+             UPDATE backlog_cleanup.target SET recipes_table = 'app.recipes';
+             CREATE TABLE parent (id integer PRIMARY KEY);
+             CREATE TABLE child (id integer REFERENCES parent DEFERRABLE INITIALLY IMMEDIATE)",
+        )
+        .unwrap();
+    for call in ["SELECT backlog_cleanup_status_json()", "SELECT backlog_cleanup_emergency(dry_run => true)"] {
+        client.batch_execute("BEGIN").unwrap();
+        client.batch_execute(call).unwrap();
+        assert_eq!(refused(client.batch_execute("INSERT INTO child VALUES (1)")).0, "23503", "{call}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+}
