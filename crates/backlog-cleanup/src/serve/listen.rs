@@ -150,13 +150,8 @@ async fn stop(app: Arc<App>, handle: Handle<SocketAddr>) {
     handle.graceful_shutdown(Some(app.settings.request_timeout + LAST_BATCH));
     tracing::info!("stopping: requests finish, runs stop after their current batch");
     told().await;
-    // Only then the log, which may be stuck.
-    std::thread::spawn(move || {
-        app.warn_of_runs();
-        tracing::warn!("stopped at once");
-        std::process::exit(1);
-    });
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    app.warn_of_runs();
+    tracing::warn!("stopped at once");
     std::process::exit(1);
 }
 
