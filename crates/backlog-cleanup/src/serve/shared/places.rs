@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 /// Connections at all; fewer than the 1,024 files that a process may usually open.
 const MOST: usize = 800;
 /// Connections of one address: nobody takes all of them.
-const MOST_OF_ONE: usize = 200;
+const MOST_OF_ONE: usize = 250;
 
 /// The places for connections, by address.
 #[derive(Default)]
