@@ -3,6 +3,7 @@
 mod client;
 mod command;
 mod failure;
+mod printable;
 mod serve;
 mod signals;
 mod terminal;

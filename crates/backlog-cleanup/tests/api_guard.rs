@@ -87,7 +87,7 @@ fn without_tokens_it_listens_on_loopback_only_and_only_when_told_so() {
     let serve = server::command(&cluster, "no_tokens").arg("serve").output().unwrap();
     assert_eq!(serve.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&serve.stderr).contains("--tokens"));
-    let server = Server::start(&cluster, "no_tokens", &["--insecure-no-auth"]);
+    let server = Server::start(&cluster, "no_tokens", &["--insecure-no-auth", "--username", "backlog_admin"]);
     assert_eq!(server.send("POST", &format!("{BASE}/run"), &[], "").status, 200);
     // Without credentials, any page that a person opens could send such a request.
     let evil = [("origin", "http://evil.example")];
@@ -195,7 +195,7 @@ fn what_is_too_long_too_slow_or_too_much_is_refused() {
         ),
     );
     assert_eq!(server.get(MONITOR, &format!("{BASE}/status")).status, 200);
-    let answers = (0..100).map(|_| server.send("GET", "/healthz", &[], "")).collect::<Vec<_>>();
+    let answers = (0..100).map(|_| server.send("GET", "/login", &[], "")).collect::<Vec<_>>();
     let refused = answers.iter().find(|answer| answer.status != 200).expect("a limit");
     assert!(is_problem(refused, 429) && !refused.header("retry-after").is_empty(), "{refused:?}");
     assert!(rest(half_a_body).starts_with("HTTP/1.1 408"));

@@ -183,7 +183,7 @@ fn colour_is_for_terminals_and_for_those_who_ask() {
         assert_eq!(terminal.sent.contains(&0x1b), expected, "{shell}");
         // With or without colour, a table is no wider than the terminal.
         assert!(
-            terminal.text().contains("target                ok      its tables and columns are there"),
+            terminal.text().contains("target                ok      its tables and columns exist"),
             "{}",
             terminal.text()
         );

@@ -130,7 +130,7 @@ pub async fn doctor(database: impl PgExecutor<'_>, target: &str) -> Result<Vec<F
 pub async fn failures(database: impl PgExecutor<'_>, target: &str, hours: i32, types: i32) -> Result<Vec<Failures>> {
     let call = "SELECT hour, failure_type, failed_count
                 FROM backlog_cleanup_failures(target => $1, since => make_interval(hours => $2), types => $3)
-                WHERE isfinite(hour)";
+                WHERE hour >= '0001-01-01 UTC' AND hour < '10000-01-01 UTC'";
     sqlx::query_as(call).bind(target).bind(hours).bind(types).fetch_all(database).await
 }
 

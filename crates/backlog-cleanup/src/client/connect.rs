@@ -83,6 +83,11 @@ impl Server {
                 );
             }
         };
+        if let Some((key, _)) = address.query_pairs().find(|(key, _)| is_password(key) && key != "password") {
+            // sqlx would ignore it, and print its value.
+            return Err(Failure::usage(format!("parameter \"{key}\" of the database's address is not supported"))
+                .hint("put the password into ~/.pgpass, PGPASSWORD or DATABASE_URL"));
+        }
         if name.is_none() && self.dbname.is_some() && has_password(&address) {
             return Err(Failure::usage("a password in an argument can be read by other users of this machine")
                 .hint("put it into ~/.pgpass, PGPASSWORD or DATABASE_URL"));
@@ -153,7 +158,12 @@ fn check_environment() -> Result<()> {
 }
 
 fn has_password(address: &Url) -> bool {
-    address.password().is_some() || address.query_pairs().any(|(key, _)| key == "password")
+    address.password().is_some() || address.query_pairs().any(|(key, _)| is_password(&key))
+}
+
+/// In any case of letters, and libpq's sslpassword too.
+fn is_password(key: &str) -> bool {
+    key.to_lowercase().contains("password")
 }
 
 /// The error of a connection that could not be opened.

@@ -52,7 +52,7 @@ macro_rules! runs {
         concat!(
             "SELECT r.id, r.target, r.mode, COALESCE(p.state, r.state) AS state, r.requested_by::text AS requested_by,
                     r.recipe_id, r.failure_type,
-                    CASE WHEN isfinite(r.cutoff) THEN r.cutoff END AS cutoff,
+                    CASE WHEN r.cutoff >= '0001-01-01 UTC' AND r.cutoff < '10000-01-01 UTC' THEN r.cutoff END AS cutoff,
                     r.total_failed, r.removed, r.skipped, r.kept_back, r.recipes_affected, r.batches,
                     r.batch_size, r.workers,
                     r.started_at, r.finished_at,

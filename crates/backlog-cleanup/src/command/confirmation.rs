@@ -6,7 +6,8 @@ use sqlx::postgres::PgConnection;
 use super::selection::Selection;
 use crate::client::{calls, targets};
 use crate::failure::{Failure, Result};
-use crate::terminal::output::{Output, printable};
+use crate::printable::printable;
+use crate::terminal::output::Output;
 use crate::terminal::report::Report;
 use crate::words::count;
 

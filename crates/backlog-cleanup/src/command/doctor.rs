@@ -4,7 +4,8 @@ use super::selection::Target;
 use crate::client::calls::{self, Finding};
 use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
-use crate::terminal::output::{Output, printable};
+use crate::printable::printable;
+use crate::terminal::output::Output;
 
 /// Check the target and its surroundings, and print the statements that fix what is wrong
 ///

@@ -6,7 +6,8 @@ use crate::client::calls;
 use crate::client::connect::Server;
 use crate::client::history::{self, Run};
 use crate::failure::{Exit, Failure, Result};
-use crate::terminal::output::{Output, printable};
+use crate::printable::printable;
+use crate::terminal::output::Output;
 use crate::terminal::report::show_recipes;
 use crate::words::{count, duration, number, time};
 

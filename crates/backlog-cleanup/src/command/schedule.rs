@@ -6,7 +6,8 @@ use super::selection::Target;
 use crate::client::calls;
 use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
-use crate::terminal::output::{Output, printable};
+use crate::printable::printable;
+use crate::terminal::output::Output;
 
 /// Show, set or remove the pg_cron job of the target
 #[derive(Args)]

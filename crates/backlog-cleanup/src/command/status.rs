@@ -6,7 +6,8 @@ use super::selection::{Length, Target};
 use crate::client::calls::{self, Finding};
 use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
-use crate::terminal::output::{Output, printable};
+use crate::printable::printable;
+use crate::terminal::output::Output;
 use crate::terminal::report::more;
 use crate::words::{count, number, recipe_id, time};
 

@@ -14,8 +14,9 @@ use crate::client::calls;
 use crate::client::connect::Server;
 use crate::client::history::{self, Run};
 use crate::failure::{Exit, Failure, Result};
+use crate::printable::{json, printable};
 use crate::terminal::bar;
-use crate::terminal::output::{Output, printable};
+use crate::terminal::output::Output;
 use crate::terminal::screen::Screen;
 use crate::words::time;
 
@@ -61,7 +62,7 @@ impl Watch {
             match (&mut screen, viewed) {
                 (Some(screen), viewed) => screen.show(&self.page(output, screen.height(), viewed)?)?,
                 (None, Ok(view)) => {
-                    let line = serde_json::to_string(&view).expect("a view is JSON");
+                    let line = json(&serde_json::to_string(&view).expect("a view is JSON"));
                     if writeln!(stdout(), "{line}").is_err() {
                         return Ok(Exit::Done);
                     }

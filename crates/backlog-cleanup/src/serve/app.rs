@@ -1,67 +1,83 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use axum::body::Bytes;
+use axum::http::HeaderMap;
+use backlog_cleanup_report::StatusReport;
+use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::client::connect::Server;
 use crate::failure::Result;
-use crate::serve::access::sessions::Sessions;
-use crate::serve::access::tokens::Token;
-use crate::serve::access::{self, Access, PATIENCE};
+use crate::serve::access::PATIENCE;
+use crate::serve::access::keyring::Keyring;
 use crate::serve::metrics::Metrics;
 use crate::serve::settings::Settings;
 use crate::serve::shared::flights::Flights;
 use crate::serve::shared::idempotency::Keys;
 use crate::serve::shared::limits::Limits;
 
-/// Concurrent streams of events.
-const STREAMS: usize = 200;
-
 /// What all requests share.
 pub struct App {
     pub settings: Settings,
-    pub tokens: Vec<Token>,
-    /// By level, lowest first.
-    pub accesses: Vec<Arc<Access>>,
-    pub sessions: Sessions,
+    server: Server,
+    keyring: RwLock<Arc<Keyring>>,
     pub limits: Limits,
     pub metrics: Metrics,
-    pub streams: Arc<Semaphore>,
-    pub flights: Arc<Flights>,
+    pub flights: Arc<Flights<Bytes>>,
+    /// The status reports of the dashboard, read once for all requests that share a query.
+    pub reports: Arc<Flights<Arc<StatusReport>>>,
     pub keys: Arc<Keys>,
     /// Cancelled when the server stops.
     pub shutdown: CancellationToken,
     /// The runs for which it then waits.
     pub runs: TaskTracker,
+    /// The server processes of these runs, and what they do.
+    pub processes: Mutex<BTreeMap<i32, String>>,
 }
 
 impl App {
     /// Does not connect yet. Errors: the file of tokens; without one, an address that is not loopback.
     pub fn new(settings: Settings, server: &Server) -> Result<App> {
-        let (tokens, accesses) = access::load(&settings, server)?;
+        let limit = settings.request_timeout + 2 * PATIENCE;
         Ok(App {
-            tokens,
-            accesses,
-            sessions: Sessions::default(),
+            server: server.clone(),
+            keyring: RwLock::new(Arc::new(Keyring::load(&settings, server, None)?)),
             limits: Limits::new(settings.rate_limit),
             metrics: Metrics::default(),
-            streams: Arc::new(Semaphore::new(STREAMS)),
-            flights: Arc::new(Flights::new(settings.request_timeout + 2 * PATIENCE)),
+            flights: Arc::new(Flights::new(limit)),
+            reports: Arc::new(Flights::new(limit)),
             keys: Arc::default(),
             shutdown: CancellationToken::new(),
             runs: TaskTracker::new(),
+            processes: Mutex::default(),
             settings,
         })
     }
 
-    /// The access with the lowest level, for the server's own queries: readiness, metrics.
-    pub fn lowest(&self) -> &Arc<Access> {
-        &self.accesses[0]
+    /// Who is let in now.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.keyring.read())
     }
 
-    /// The access of all callers, if there are no tokens.
-    pub fn everybody(&self) -> Option<&Arc<Access>> {
-        self.settings.insecure_no_auth.then(|| self.lowest())
+    /// Reads the file of tokens again. Errors: those of the start; then everything stays as it was.
+    pub async fn reload(&self) -> Result<()> {
+        let keyring = Keyring::load(&self.settings, &self.server, Some(&self.keyring()))?;
+        keyring.check().await?;
+        *self.keyring.write() = Arc::new(keyring);
+        Ok(())
+    }
+
+    /// Whether the client uses TLS, also to a TLS-terminating proxy.
+    pub fn is_https(&self, headers: &HeaderMap) -> bool {
+        self.settings.tls_cert.is_some() || headers.get("x-forwarded-proto").is_some_and(|it| it == "https")
+    }
+
+    /// Says which runs the process leaves behind.
+    pub fn warn_of_runs(&self) {
+        for (process, run) in &*self.processes.lock() {
+            tracing::warn!(process, run, "goes on in the database until that notices that the server has gone");
+        }
     }
 }

@@ -12,8 +12,9 @@ const REST: u32 = 10;
 
 /// Counts one target after the other, until the process ends.
 pub async fn count(app: Arc<App>) {
-    let pool = &app.lowest().pool;
     loop {
+        let keyring = app.keyring();
+        let pool = &keyring.lowest().pool;
         let started = Instant::now();
         match targets::names(pool).await {
             Err(error) => {

@@ -8,6 +8,7 @@ mod dashboard;
 mod listen;
 mod metrics;
 mod middleware;
+mod private;
 mod removal;
 mod response;
 mod settings;
@@ -18,12 +19,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
-use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response, map_response_with_state};
 use axum::response::IntoResponse;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::client::connect::Server;
+use crate::client::history;
 use crate::failure::Result;
 use crate::serve::access::PATIENCE;
 use crate::serve::app::App;
@@ -47,11 +49,11 @@ fn router(app: &Arc<App>) -> Router {
         .layer(from_fn_with_state(Arc::clone(app), limit::limit))
         .layer(DefaultBodyLimit::max(limit::BODY))
         .layer(from_fn_with_state(Arc::clone(app), guard::guard))
-        .layer(CatchPanicLayer::custom(|_| Problem::internal("the server panicked").into_response()))
         .layer(map_response(as_problem))
         .layer(from_fn(dashboard::as_page))
-        .layer(map_response(headers::headers))
+        .layer(map_response_with_state(Arc::clone(app), headers::headers))
         .layer(from_fn(log::log))
+        .layer(CatchPanicLayer::custom(|_| Problem::internal("the server panicked").into_response()))
         .with_state(Arc::clone(app))
 }
 
@@ -60,14 +62,14 @@ fn router(app: &Arc<App>) -> Router {
 pub async fn serve(settings: Settings, server: &Server) -> Result<()> {
     log::start(settings.log_json);
     let app = Arc::new(App::new(settings, server)?);
-    for access in &app.accesses {
-        match access.check().await {
-            // The pool reconnects.
-            Err(failure) if failure.sqlstate.as_deref() == Some("08006") => {
-                tracing::warn!(role = access.role, "the database is away: {}", failure.message);
-            }
-            checked => checked?,
-        }
+    let keyring = app.keyring();
+    keyring.check().await?;
+    if app.settings.insecure_no_auth {
+        let role = keyring.lowest().who();
+        tracing::warn!(role, "without tokens everybody on this machine can remove rows and change the schedule");
+    }
+    for run in history::running(&keyring.lowest().reserved).await.unwrap_or_default() {
+        tracing::info!(run = run.id, target = run.target, mode = run.mode.as_str(), "run is in progress");
     }
     tokio::spawn(counting::count(Arc::clone(&app)));
     listen::listen(&app, router(&app)).await

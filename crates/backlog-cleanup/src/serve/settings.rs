@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 
+/// The unit's TimeoutStopSec is longer.
+pub const MOST_REQUEST_TIMEOUT: u32 = 600;
+
 /// The arguments of the server.
 #[derive(Args, Clone)]
 pub struct Settings {
@@ -27,15 +30,15 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
     /// Longest time for a request; a longer run continues in batches, and its client polls
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds::<{ MOST_REQUEST_TIMEOUT }>)]
     pub request_timeout: Duration,
     /// Connections to the database per role
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=100))]
     pub pool_size: u32,
     /// How often to count the rows for /metrics
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds::<86_400>)]
     pub count_interval: Duration,
-    /// Requests per second from one address; a hundredth of it is the limit of wrong tokens per minute
+    /// Requests per second of one token, or of one address without a token; a hundredth of it is the limit of wrong tokens per minute
     #[arg(long, value_name = "REQUESTS", default_value = "1000")]
     pub rate_limit: NonZeroU32,
     /// Log in JSON
@@ -43,9 +46,9 @@ pub struct Settings {
     pub log_json: bool,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+fn seconds<const MOST: u32>(text: &str) -> Result<Duration, String> {
     match text.parse() {
-        Ok(seconds) if (1.0..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("must be from 1 to 86400 seconds".into()),
+        Ok(seconds) if (1.0..=f64::from(MOST)).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(format!("must be from 1 to {MOST} seconds")),
     }
 }

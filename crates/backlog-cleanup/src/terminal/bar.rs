@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::client::history::Run;
-use crate::terminal::output::{Output, printable};
+use crate::printable::printable;
+use crate::terminal::output::Output;
 use crate::words::{count, duration, number};
 
 /// Shows the progress of a batched run on standard error: a bar in a terminal, else a line every ten seconds.

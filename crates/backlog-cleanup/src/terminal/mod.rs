@@ -2,6 +2,7 @@
 
 pub mod bar;
 pub mod interrupt;
+pub mod log;
 pub mod output;
 pub mod report;
 pub mod screen;

@@ -7,6 +7,8 @@ use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
+use crate::printable::{json, printable};
+use crate::terminal::log::Log;
 use crate::words::number;
 
 #[derive(Args)]
@@ -53,8 +55,9 @@ impl Output {
 
     /// Sends warnings of the server and of the connection to standard error.
     pub fn warnings(&self) {
+        let is_json = self.json;
         let warnings = tracing_subscriber::fmt()
-            .with_writer(std::io::stderr)
+            .with_writer(move || Log { is_json })
             .with_max_level(tracing::Level::WARN)
             .with_target(false)
             .with_ansi(false);
@@ -73,7 +76,7 @@ impl Output {
 
     /// Prints a result as JSON.
     pub fn json(&self, result: &impl Serialize) -> Result<()> {
-        self.line(serde_json::to_string_pretty(result).expect("reports are JSON"))
+        self.line(json(&serde_json::to_string_pretty(result).expect("reports are JSON")))
     }
 
     /// Prints a line of the result. A closed pipe, as in `| head`, is no error; a full disk is.
@@ -136,43 +139,13 @@ impl Output {
 
     pub fn failure(&self, failure: &Failure) {
         if self.json {
-            return self.note(serde_json::to_string_pretty(failure).expect("a failure is JSON"));
+            return self.note(json(&serde_json::to_string_pretty(failure).expect("a failure is JSON")));
         }
         self.note(format_args!("backlog-cleanup: {}", printable(&failure.message)));
         for (name, text) in [("DETAIL", &failure.detail), ("HINT", &failure.hint)] {
             if let Some(text) = text {
                 self.note(format_args!("{name}:  {}", printable(text)));
             }
-        }
-    }
-}
-
-/// Escapes control characters, and those that change the direction of writing.
-pub fn printable(text: &str) -> String {
-    let commands = |char: char| {
-        char.is_control() || matches!(char, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars()
-        .flat_map(|char| match commands(char) && char != '\n' {
-            true => char.escape_default().collect::<Vec<_>>(),
-            false => vec![char],
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::printable;
-
-    #[test]
-    fn text_cannot_control_the_terminal() {
-        for (text, shown) in [
-            ("two\nlines", "two\nlines"),
-            ("\u{1b}[2J", r"\u{1b}[2J"),
-            ("\u{202e}dog", r"\u{202e}dog"),
-            ("über", "über"),
-        ] {
-            assert_eq!(printable(text), shown);
         }
     }
 }

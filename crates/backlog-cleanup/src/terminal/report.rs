@@ -2,7 +2,8 @@ use backlog_cleanup_report::{Batched, CleanupDetail, EmergencyReport, RegularRep
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Result;
-use crate::terminal::output::{Output, printable};
+use crate::printable::printable;
+use crate::terminal::output::Output;
 use crate::words::{count, duration, number, recipe_id};
 
 /// The report of a run or of a dry run.

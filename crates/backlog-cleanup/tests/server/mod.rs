@@ -124,7 +124,7 @@ impl Server {
         let said = || log.lock().unwrap().clone();
         until_holds(|| said().contains("listening on") || child.try_wait().unwrap().is_some());
         let Some(address) =
-            said().split_once("listening on ").map(|(_, rest)| rest.split_whitespace().next().unwrap().to_owned())
+            said().split_once("listening on ").map(|(_, rest)| rest.split([' ', '\n', '"']).next().unwrap().to_owned())
         else {
             thread::sleep(std::time::Duration::from_millis(50));
             return Err(said());
@@ -154,8 +154,17 @@ impl Server {
 
     /// Sends SIGTERM, as systemd does.
     pub fn terminate(&self) {
-        let process = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &process]).status().expect("kill starts").success());
+        self.signal("TERM");
+    }
+
+    pub fn signal(&self, name: &str) {
+        let arguments = [format!("-{name}"), self.child.id().to_string()];
+        assert!(Command::new("kill").args(arguments).status().expect("kill starts").success());
+    }
+
+    /// The file of tokens that `start` has written.
+    pub fn tokens(&self) -> std::path::PathBuf {
+        self.files.path().join("tokens")
     }
 }
 

@@ -5,7 +5,8 @@ use sqlx::postgres::PgConnection;
 use super::{Setup, Step};
 use crate::client::calls;
 use crate::failure::{Failure, Result};
-use crate::terminal::output::{Output, printable};
+use crate::printable::printable;
+use crate::terminal::output::Output;
 
 /// Registers the job; asks before it changes an existing one.
 pub async fn set_up(setup: &Setup, connection: &mut PgConnection, output: &Output) -> Result<Step> {

@@ -12,7 +12,8 @@ use super::selection::Target;
 use crate::client::calls::{self, Finding};
 use crate::client::connect::{Server, use_extension};
 use crate::failure::{Exit, Failure, Result};
-use crate::terminal::output::{Output, printable};
+use crate::printable::printable;
+use crate::terminal::output::Output;
 
 /// Create the extension, register the job, build the index, and check the result
 ///

@@ -1,44 +1,43 @@
-use std::os::unix::fs::PermissionsExt;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use backlog_cleanup_report::{Level, UnknownWord};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
 
 use super::Access;
+use super::secret::{Hash, hash};
+use super::sessions::Sessions;
 use crate::failure::{Failure, Result};
+use crate::serve::private;
 
-/// The SHA-256 of a token; the server does not keep the token itself.
-pub type Hash = [u8; 32];
-
-/// A shorter token could be guessed.
+/// A shorter token could be guessed, and so could one of fewer different characters.
 const SHORTEST: usize = 24;
+const FEWEST: usize = 8;
+/// Concurrent streams of events of one token.
+const STREAMS: usize = 40;
 
+/// A token, with what it has begun: none takes the place of another.
 pub struct Token {
     pub hash: Hash,
     pub access: Arc<Access>,
+    pub sessions: Sessions,
+    pub streams: Arc<Semaphore>,
 }
 
-pub fn hash(secret: &str) -> Hash {
-    Sha256::digest(secret).into()
+impl Token {
+    pub fn new(hash: Hash, access: Arc<Access>) -> Arc<Token> {
+        Arc::new(Token { hash, access, sessions: Sessions::default(), streams: Arc::new(Semaphore::new(STREAMS)) })
+    }
 }
 
 /// Reads a file of tokens. Each line has a level, a role, and the token or `sha256:` and its SHA-256 in hex; `#` starts a
-/// comment. Errors: other users may read the file; a line is not valid; a token is too short, or repeated.
+/// comment. Errors: other users may read the file; a line is not valid; a token is easy to guess, or repeated. How easy a
+/// token is to guess does not show in its SHA-256.
 pub fn read(file: &Path) -> Result<Vec<(Level, String, Hash)>> {
     let name = file.display();
-    let failure =
-        |error: std::io::Error| Failure::usage(format!("could not read the file of tokens \"{name}\": {error}"));
-    let mode = std::fs::metadata(file).map_err(failure)?.permissions().mode();
-    // systemd grants access to a credential by an access control list, which shows in the group's bits.
-    let is_credential = std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|directory| file.starts_with(directory));
-    if mode & if is_credential { 0o007 } else { 0o077 } != 0 {
-        return Err(Failure::usage(format!("other users may read the file of tokens \"{name}\""))
-            .hint(format!("chmod 600 '{name}'")));
-    }
     let mut tokens: Vec<(Level, String, Hash)> = Vec::new();
-    for (number, line) in std::fs::read_to_string(file).map_err(failure)?.lines().enumerate() {
+    for (number, line) in private::read(file, "the file of tokens")?.lines().enumerate() {
         let refuse = |what: &str| {
             Failure::usage(format!("line {} of the file of tokens \"{name}\" {what}", number + 1))
                 .hint("monitor backlog_monitor sha256:<SHA-256 of the token in hex>")
@@ -53,8 +52,14 @@ pub fn read(file: &Path) -> Result<Vec<(Level, String, Hash)>> {
         let level = level.parse().map_err(|unknown: UnknownWord| refuse(&format!("is wrong: {unknown}")))?;
         let hash = match secret.strip_prefix("sha256:") {
             Some(digits) => from_hex(digits).ok_or_else(|| refuse("has a SHA-256 that is not 64 hex digits"))?,
-            None if secret.len() >= SHORTEST => hash(secret),
-            None => return Err(refuse(&format!("has a token shorter than {SHORTEST} characters"))),
+            None if secret.len() < SHORTEST => {
+                return Err(refuse(&format!("has a token shorter than {SHORTEST} characters")));
+            }
+            None if secret.chars().collect::<BTreeSet<_>>().len() < FEWEST => {
+                return Err(refuse(&format!("has a token of fewer than {FEWEST} different characters"))
+                    .hint("openssl rand -hex 24"));
+            }
+            None => hash(secret),
         };
         if tokens.iter().any(|(_, _, known)| *known == hash) {
             return Err(refuse("repeats the token of an earlier line"));
@@ -65,12 +70,6 @@ pub fn read(file: &Path) -> Result<Vec<(Level, String, Hash)>> {
         return Err(Failure::usage(format!("the file of tokens \"{name}\" has no tokens")));
     }
     Ok(tokens)
-}
-
-/// Finds a token. Compares all digests, each to its last byte, so that the time does not reveal how far they match.
-pub fn find<'a>(tokens: &'a [Token], secret: &str) -> Option<&'a Token> {
-    let hash = self::hash(secret);
-    tokens.iter().fold(None, |found, token| if token.hash.ct_eq(&hash).into() { Some(token) } else { found })
 }
 
 fn from_hex(digits: &str) -> Option<Hash> {

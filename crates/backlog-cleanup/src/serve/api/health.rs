@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::failure::Failure;
 use crate::serve::app::App;
 use crate::serve::response::Problem;
 
@@ -29,12 +30,17 @@ async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
     if app.shutdown.is_cancelled() {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"));
     }
-    let access = Arc::clone(app.lowest());
+    let access = Arc::clone(app.keyring().lowest());
     let question = (access.role.clone(), "ready", String::new());
     let ask = async move {
-        sqlx::query("SELECT 1").execute(&access.pool).await?;
+        sqlx::query("SELECT 1").execute(&access.reserved).await?;
         Ok(Default::default())
     };
-    app.flights.join(question, ask).await?;
+    app.flights.join(question, ask).await.map_err(|problem| {
+        // Anybody may ask, and PostgreSQL's words have the names of roles.
+        tracing::warn!(problem = problem.detail(), "not ready");
+        let away = Failure { sqlstate: Some("08006".into()), ..Failure::error("the database does not answer") };
+        Problem::from(away).hint("the log of the server")
+    })?;
     Ok("ok\n")
 }

@@ -12,8 +12,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::serve::access::sessions::{COOKIE, LIFE};
-use crate::serve::access::tokens::find;
+use crate::serve::access::sessions::{LIFE, cookie, secret};
 use crate::serve::app::App;
 use crate::serve::response::{Problem, Problems};
 
@@ -37,26 +36,36 @@ async fn login(
     headers: HeaderMap,
     Form(Login { token }): Form<Login>,
 ) -> Result<Response, Problem> {
-    let Some(token) = find(&app.tokens, token.trim()) else {
+    let keyring = app.keyring();
+    let Some(token) = keyring.find(token.trim()) else {
         tracing::warn!(from = %peer, "login with an unknown token");
         return Err(app.limits.failed_login(peer.ip()));
     };
-    app.sessions.end(&cookies);
-    let secret = app.sessions.begin(Arc::clone(&token.access))?;
+    end_session(&app, &cookies, &headers);
+    let secret = token.sessions.begin()?;
+    let is_https = app.is_https(&headers);
     tracing::info!(who = token.access.who(), from = %peer, "login");
-    let cookie = Cookie::build((COOKIE, secret))
+    let cookie = Cookie::build((cookie(is_https), secret))
         .path("/")
         .http_only(true)
         .same_site(SameSite::Strict)
-        // Also behind a TLS-terminating proxy.
-        .secure(app.settings.tls_cert.is_some() || headers.get("x-forwarded-proto").is_some_and(|it| it == "https"))
+        .secure(is_https)
         .max_age(LIFE.try_into().expect("a short time"));
     Ok((cookies.add(cookie), Redirect::to("/")).into_response())
 }
 
 /// Ends a session of a browser.
 #[utoipa::path(post, path = "/logout", responses((status = 303, description = "The session has ended"), Problems), security(()))]
-async fn logout(State(app): State<Arc<App>>, cookies: CookieJar) -> Response {
-    app.sessions.end(&cookies);
-    (cookies.remove(Cookie::build(COOKIE).path("/")), Redirect::to("/")).into_response()
+async fn logout(State(app): State<Arc<App>>, cookies: CookieJar, headers: HeaderMap) -> Response {
+    end_session(&app, &cookies, &headers);
+    let is_https = app.is_https(&headers);
+    (cookies.remove(Cookie::build(cookie(is_https)).path("/").secure(is_https)), Redirect::to("/")).into_response()
+}
+
+fn end_session(app: &App, cookies: &CookieJar, headers: &HeaderMap) {
+    if let Some(secret) = secret(cookies, app.is_https(headers))
+        && let Some(token) = app.keyring().of_session(&secret)
+    {
+        token.sessions.end(&secret);
+    }
 }

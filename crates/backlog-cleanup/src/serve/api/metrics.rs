@@ -22,6 +22,6 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 async fn metrics(_caller: Caller, State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
     let openmetrics = accepts.into_iter().any(|accept| accept.contains(OPENMETRICS));
-    let (content_type, text) = app.metrics.scrape(&app.lowest().pool, openmetrics).await;
+    let (content_type, text) = app.metrics.scrape(&app.keyring().lowest().pool, openmetrics).await;
     ([(header::CONTENT_TYPE, content_type), (header::VARY, "accept")], text).into_response()
 }

@@ -6,7 +6,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::serve::access::sessions::COOKIE;
+use crate::serve::access::sessions::cookie;
 use crate::serve::app::App;
 use crate::serve::response::{Problem, Problems, json};
 
@@ -32,7 +32,7 @@ impl Modify for Credentials {
         if let Some(components) = &mut document.components {
             let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
             components.add_security_scheme("token", SecurityScheme::Http(token));
-            let session = ApiKey::Cookie(ApiKeyValue::new(COOKIE));
+            let session = ApiKey::Cookie(ApiKeyValue::new(cookie(false)));
             components.add_security_scheme("session", SecurityScheme::ApiKey(session));
         }
     }

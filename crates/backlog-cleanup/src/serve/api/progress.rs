@@ -43,8 +43,11 @@ async fn progress(
     caller: Caller,
     Query(Which { target }): Query<Which>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let Ok(permit) = Arc::clone(&app.streams).try_acquire_owned() else {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent streams of events"));
+    let Ok(permit) = Arc::clone(&caller.token.streams).try_acquire_owned() else {
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many concurrent streams of events of this token",
+        ));
     };
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query};
-use backlog_cleanup_report::{CleanupDetail, Level};
+use backlog_cleanup_report::{CleanupDetail, Level, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -85,7 +85,9 @@ async fn run(caller: Caller, Path(id): Path<i64>) -> Result<Json<OneRun>, Proble
     responses((status = 200, body = Stopping), Problems))]
 pub async fn stop(caller: Caller, Path(id): Path<i64>) -> Result<Json<Stopping>, Problem> {
     caller.at_least(Level::Operator)?;
-    let stopping = calls::stop(&caller.pool, id).await?;
+    // A run that failed may still be called running: nobody is left to stop it.
+    let stopping = calls::stop(&caller.reserved, id).await?
+        && history::run(&caller.reserved, id).await?.is_some_and(|run| run.state == State::Running);
     tracing::info!(who = caller.who(), from = %caller.peer, run = id, stopping, "run is asked to stop");
     Ok(Json(Stopping { success: true, stopping }))
 }

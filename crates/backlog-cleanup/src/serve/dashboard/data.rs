@@ -9,7 +9,6 @@ use crate::client::calls::{self, Failures, Finding};
 use crate::client::history::{self, Run};
 use crate::client::targets;
 use crate::serve::api::doctor::{self, Doctor};
-use crate::serve::api::status;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::{Problem, read};
@@ -22,7 +21,7 @@ pub struct Data {
     pub query: Query,
     pub now: DateTime<Utc>,
     pub targets: Vec<String>,
-    pub status: StatusReport,
+    pub status: Arc<StatusReport>,
     pub findings: Vec<Finding>,
     pub failures: Vec<Failures>,
     /// Newest first.
@@ -61,8 +60,10 @@ impl Data {
     }
 }
 
-async fn status(app: &Arc<App>, caller: &Caller, target: &str) -> Result<StatusReport, Problem> {
-    read(&status::report(app, caller, target.to_owned()).await?)
+async fn status(app: &Arc<App>, caller: &Caller, target: &str) -> Result<Arc<StatusReport>, Problem> {
+    let (pool, target) = (caller.pool.clone(), target.to_owned());
+    let question = (caller.role.clone(), "status", target.clone());
+    app.reports.join(question, async move { Ok(Arc::new(calls::status(&pool, &target).await?)) }).await
 }
 
 async fn findings(app: &Arc<App>, caller: &Caller, target: &str) -> Result<Vec<Finding>, Problem> {

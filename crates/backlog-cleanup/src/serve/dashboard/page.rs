@@ -18,7 +18,7 @@ pub struct Viewer {
 
 impl Viewer {
     pub fn of(app: &App, caller: &Caller) -> Viewer {
-        Viewer { level: Some(caller.level), can_sign_out: app.everybody().is_none() }
+        Viewer { level: Some(caller.level), can_sign_out: app.keyring().everybody.is_none() }
     }
 
     pub fn nobody() -> Viewer {

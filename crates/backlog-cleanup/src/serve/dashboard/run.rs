@@ -14,6 +14,7 @@ use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::removal::remove_once;
 use crate::serve::response::{Problem, read};
+use crate::serve::shared::idempotency;
 
 /// The longest wait for the end of a run; the page shows the progress of a longer one.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -46,6 +47,7 @@ pub async fn run(
     Form(confirmation): Form<Confirmation>,
 ) -> Result<Redirect, Problem> {
     let Confirmation { target, mode, recipe, failure_type, expected_count, idempotency_key, account } = confirmation;
+    let key = idempotency::valid(&idempotency_key)?;
     if mode == Mode::Emergency {
         let (typed, account) = (account.trim(), data::account(&caller.pool, &target).await?);
         if typed != account {
@@ -54,8 +56,7 @@ pub async fn run(
         }
     }
     let selection = Asked { target: target.clone(), mode, recipe, failure_type }.selection();
-    let answer =
-        remove_once(mode, app, caller, selection, Some(expected_count), Some(&idempotency_key), PATIENCE).await?;
+    let answer = remove_once(mode, app, caller, selection, Some(expected_count), Some(key), PATIENCE).await?;
     let begun: Begun = read(&answer.body)?;
     Ok(Redirect::to(&Query { target, asked: Some(begun.run_id), ..Query::default() }.link(|_| ())))
 }

@@ -3,13 +3,15 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
-use axum::http::StatusCode;
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum_extra::extract::CookieJar;
 use backlog_cleanup_report::Level;
 
-use crate::serve::access::{Access, tokens};
+use crate::serve::access::Access;
+use crate::serve::access::secret::Hash;
+use crate::serve::access::sessions::secret;
+use crate::serve::access::tokens::Token;
 use crate::serve::app::App;
 use crate::serve::middleware::log::Who;
 use crate::serve::response::Problem;
@@ -17,17 +19,16 @@ use crate::serve::response::Problem;
 /// The caller, an argument of every handler that is not public. Derefs to its [`Access`]: level, role and pool. Rejects the
 /// request with 401 if it has neither a token nor a session; a handler with `Result<Caller, Problem>` answers itself.
 pub struct Caller {
-    access: Arc<Access>,
+    pub token: Arc<Token>,
     pub peer: SocketAddr,
-    /// The cookies, if the caller has a session.
-    session: Option<CookieJar>,
+    session: Option<Hash>,
 }
 
 impl Deref for Caller {
     type Target = Arc<Access>;
 
     fn deref(&self) -> &Arc<Access> {
-        &self.access
+        &self.token.access
     }
 }
 
@@ -37,14 +38,30 @@ impl Caller {
         if self.level >= level {
             return Ok(());
         }
+        tracing::warn!(who = self.who(), from = %self.peer, needs = level.as_str(), "level refused");
         let detail = format!("this needs level {level}; the token has level {}", self.level);
         Err(Problem::forbidden(detail).hint(format!("a token of level {level}")))
     }
 
-    /// Whether the session, if any, has not ended.
+    /// Whether the token is still there, and the session, if any, has not ended.
     pub fn is_still_in(&self, app: &App) -> bool {
-        self.session.as_ref().is_none_or(|cookies| app.sessions.find(cookies).is_some())
+        let has_session = |session| self.token.sessions.has(session);
+        app.keyring().has(&self.token) && self.session.as_ref().is_none_or(has_session)
     }
+}
+
+/// The token of a request, and its session if it has one instead. Errors: 401, with true if the token is wrong.
+pub fn identify(app: &App, headers: &HeaderMap) -> Result<(Arc<Token>, Option<Hash>), bool> {
+    let keyring = app.keyring();
+    if let Some(everybody) = &keyring.everybody {
+        return Ok((Arc::clone(everybody), None));
+    }
+    if let Some(authorization) = headers.get(header::AUTHORIZATION) {
+        let token = authorization.to_str().ok().and_then(bearer).and_then(|token| keyring.find(token));
+        return token.map(|token| (Arc::clone(token), None)).ok_or(true);
+    }
+    let session = secret(&CookieJar::from_headers(headers), app.is_https(headers)).ok_or(false)?;
+    keyring.of_session(&session).map(|token| (Arc::clone(token), Some(session))).ok_or(false)
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
@@ -54,23 +71,14 @@ impl FromRequestParts<Arc<App>> for Caller {
         let ConnectInfo(peer) = ConnectInfo::<SocketAddr>::from_request_parts(parts, app)
             .await
             .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the connection has no address"))?;
-        let cookies = CookieJar::from_headers(&parts.headers);
-        let mut session = None;
-        let access = if let Some(access) = app.everybody() {
-            Arc::clone(access)
-        } else if let Some(authorization) = parts.headers.get(header::AUTHORIZATION) {
-            let token = authorization.to_str().ok().and_then(bearer).and_then(|token| tokens::find(&app.tokens, token));
-            let token = token.ok_or_else(|| app.limits.failed_login(peer.ip()))?;
-            Arc::clone(&token.access)
-        } else {
-            let access = app.sessions.find(&cookies);
-            session = Some(cookies);
-            access.ok_or_else(|| Problem::unauthorized("a token or a session is needed"))?
-        };
+        let (token, session) = identify(app, &parts.headers).map_err(|is_wrong| match is_wrong {
+            true => app.limits.failed_login(peer.ip()),
+            false => Problem::unauthorized("a token or a session is needed"),
+        })?;
         if let Some(Who(who)) = parts.extensions.get() {
-            who.get_or_init(|| access.who().to_owned());
+            who.get_or_init(|| token.access.who().to_owned());
         }
-        Ok(Caller { access, peer, session })
+        Ok(Caller { token, peer, session })
     }
 }
 

@@ -12,20 +12,26 @@ use crate::serve::response::Problem;
 /// Rejects requests for other hosts, which DNS rebinding could point here, and requests that change something from the
 /// pages of other sites.
 pub async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Problem> {
-    let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
     let host = host(&request)?;
-    if !is_probe && !is_allowed(&app, &host) {
+    if !is_probe(&request) && !is_allowed(&app, &host) {
         return Err(Problem::new(
             StatusCode::MISDIRECTED_REQUEST,
             format!("host \"{}\" is not a name of this server", host.host()),
         )
         .hint(format!("backlog-cleanup serve --allowed-host {}", host.host())));
     }
-    if !request.method().is_safe() && !is_same_site(request.headers(), &host) {
+    // Without tokens a link or an image of any page would do for a dry run.
+    let is_open = app.settings.insecure_no_auth && !is_probe(&request);
+    if (is_open || !request.method().is_safe()) && !is_same_site(&app, request.headers(), &host) {
         return Err(Problem::forbidden("the request comes from a page of another site")
             .hint("Authorization: Bearer <token>, without Origin, Sec-Fetch-Site and Cookie"));
     }
     Ok(next.run(request).await)
+}
+
+/// Whether the request is a probe, which names a host of its own.
+pub fn is_probe(request: &Request) -> bool {
+    matches!(request.uri().path(), "/healthz" | "/readyz")
 }
 
 /// The host that the request names.
@@ -49,11 +55,14 @@ fn is_allowed(app: &App, host: &Authority) -> bool {
 }
 
 /// Browsers send Sec-Fetch-Site, older ones Origin; other programs send neither, and have no cookie.
-fn is_same_site(headers: &HeaderMap, host: &Authority) -> bool {
+fn is_same_site(app: &App, headers: &HeaderMap, host: &Authority) -> bool {
+    let scheme = if app.is_https(headers) { "https" } else { "http" };
     let text = |name| headers.get(name).map(|value: &header::HeaderValue| value.to_str().unwrap_or_default());
     match (text(header::HeaderName::from_static("sec-fetch-site")), text(header::ORIGIN)) {
         (Some(site), _) => matches!(site, "same-origin" | "none"),
-        (None, Some(origin)) => origin.parse::<Uri>().is_ok_and(|origin| origin.authority() == Some(host)),
+        (None, Some(origin)) => origin
+            .parse::<Uri>()
+            .is_ok_and(|origin| origin.authority() == Some(host) && origin.scheme_str() == Some(scheme)),
         (None, None) => !headers.contains_key(header::COOKIE),
     }
 }

@@ -9,8 +9,11 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tokio::time::timeout;
 
+use super::caller::identify;
+use super::guard::is_probe;
 use crate::serve::app::App;
 use crate::serve::response::Problem;
+use crate::serve::shared::limits::Payer;
 
 /// The longest body in bytes: bodies of this API hold a number.
 pub const BODY: usize = 16 * 1024;
@@ -18,10 +21,11 @@ pub const BODY: usize = 16 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// Rejects a request beyond the limits, and reads its body before a handler starts. The router's `DefaultBodyLimit` is
-/// [`BODY`].
+/// [`BODY`]. A body that does not end holds nothing but its connection.
 pub async fn limit(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Problem> {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let _permit = app.limits.admit(peer.map(|peer| peer.ip()))?;
+    if let Some(payer) = payer(&app, &request) {
+        app.limits.admit(payer)?;
+    }
     let (parts, body) = request.into_parts();
     let body = Bytes::from_request(Request::from_parts(parts.clone(), body), &app);
     let body = match timeout(BODY_TIME, body).await {
@@ -33,4 +37,14 @@ pub async fn limit(State(app): State<Arc<App>>, request: Request, next: Next) ->
         Err(_) => return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
     };
     Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
+}
+
+/// Who the request counts for; nobody if it must get through: a probe, a stop with a token.
+fn payer(app: &App, request: &Request) -> Option<Payer> {
+    match identify(app, request.headers()) {
+        _ if is_probe(request) => None,
+        Ok(_) if request.uri().path().ends_with("/stop") => None,
+        Ok((token, _)) if app.keyring().everybody.is_none() => Some(Payer::Token(token.hash)),
+        _ => request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| Payer::Address(peer.ip())),
+    }
 }

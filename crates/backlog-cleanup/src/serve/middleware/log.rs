@@ -7,6 +7,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tracing_subscriber::EnvFilter;
 
+use crate::terminal::log::Log;
+
 /// The caller's name, once it is known.
 #[derive(Clone, Default)]
 pub struct Who(pub Arc<OnceLock<String>>);
@@ -32,8 +34,8 @@ pub async fn log(mut request: Request, next: Next) -> Response {
 }
 
 /// Logs to standard error, by default everything of this program and the warnings of its libraries; `RUST_LOG` overrides it.
-pub fn start(json: bool) {
+pub fn start(is_json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,backlog_cleanup=info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    if json { lines.json().flatten_event(true).init() } else { lines.init() }
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || Log { is_json }).with_ansi(false);
+    if is_json { lines.json().flatten_event(true).init() } else { lines.init() }
 }

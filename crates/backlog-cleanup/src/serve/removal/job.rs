@@ -27,6 +27,18 @@ pub enum Done {
     Continues(i64),
 }
 
+/// An entry of the list of server processes.
+struct Listed {
+    app: Arc<App>,
+    process: i32,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.app.processes.lock().remove(&self.process);
+    }
+}
+
 /// A run that a request starts.
 pub struct Job {
     pub app: Arc<App>,
@@ -82,7 +94,7 @@ impl Job {
             report = &mut call => report,
             run = stop => {
                 tracing::info!(run, "the server is stopping; the run is asked to stop");
-                if let Err(error) = calls::stop(&caller.pool, run).await {
+                if let Err(error) = calls::stop(&caller.reserved, run).await {
                     tracing::error!(run, %error, "the run could not be asked to stop");
                 }
                 call.await
@@ -115,7 +127,11 @@ impl Job {
         // It does not return to the pool, because it loses its timeout.
         connection.close_on_drop();
         connection.execute("SET statement_timeout = 0").await?;
-        tell.send_replace(Some(pid(&mut connection).await?));
+        // Ends the run when this process has gone without a word.
+        connection.execute("SET client_connection_check_interval = '2 s'").await?;
+        let process = pid(&mut connection).await?;
+        tell.send_replace(Some(process));
+        let _listed = self.list(process);
         let selection = self.selection.as_call();
         let report = calls::run(&mut *connection, self.mode, selection, &Pace::default()).await;
         if report.is_err() {
@@ -124,12 +140,20 @@ impl Job {
         Ok(report?)
     }
 
+    /// Lists the server process of the run until the result is dropped.
+    fn list(&self, process: i32) -> Listed {
+        let run =
+            format!("{} run on target \"{}\" by {}", self.mode.as_str(), self.selection.target, self.caller.who());
+        self.app.processes.lock().insert(process, run);
+        Listed { app: Arc::clone(&self.app), process }
+    }
+
     /// Waits for the id of the run of a server process, which is visible after the first step of the run.
     async fn id(&self, process: &mut watch::Receiver<Option<i32>>) -> i64 {
         let process = process.wait_for(Option::is_some).await.ok().and_then(|process| *process);
         loop {
             if let Some(process) = process
-                && let Ok(Some(run)) = history::run_of(&self.caller.pool, process).await
+                && let Ok(Some(run)) = history::run_of(&self.caller.reserved, process).await
             {
                 return run.id;
             }

@@ -87,6 +87,10 @@ pub async fn dry_run(
     selection: &Selection,
     expected_count: Option<i64>,
 ) -> Result<Raw, Problem> {
+    let Ok(_permit) = caller.dry_runs.try_acquire() else {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent dry runs")
+            .hint("backlog-cleanup serve --pool-size 10"));
+    };
     let (pool, selection) = (&caller.pool, selection.as_call());
     let report: Raw = match mode {
         Mode::Regular => calls::cleanup(pool, selection, true, false).await?,

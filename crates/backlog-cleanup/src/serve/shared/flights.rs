@@ -2,7 +2,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::http::StatusCode;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -13,25 +12,24 @@ use crate::serve::response::Problem;
 
 /// A role, what it asks, and of which target.
 type Question = (String, &'static str, String);
-type Answer = Result<Bytes, Problem>;
-type Flight = Shared<BoxFuture<'static, Answer>>;
+type Answer<T> = Result<T, Problem>;
+type Flight<T> = Shared<BoxFuture<'static, Answer<T>>>;
 
 /// Runs one query at a time per question. Requests that come while a query runs share the next one: queries do not pile up,
 /// and no answer is older than its request.
-pub struct Flights {
-    queues: Mutex<HashMap<Question, Queue>>,
+pub struct Flights<T: Clone> {
+    queues: Mutex<HashMap<Question, Queue<T>>>,
     /// The longest time for a query, even if the database does not answer.
     limit: Duration,
 }
 
-#[derive(Default)]
-struct Queue {
+struct Queue<T: Clone> {
     turn: Arc<tokio::sync::Mutex<()>>,
-    next: Option<Flight>,
+    next: Option<Flight<T>>,
 }
 
-impl Flights {
-    pub fn new(limit: Duration) -> Flights {
+impl<T: Clone + Send + Sync + 'static> Flights<T> {
+    pub fn new(limit: Duration) -> Flights<T> {
         Flights { queues: Mutex::default(), limit }
     }
 
@@ -39,11 +37,11 @@ impl Flights {
     pub async fn join(
         self: &Arc<Self>,
         question: Question,
-        query: impl Future<Output = Answer> + Send + 'static,
-    ) -> Answer {
+        query: impl Future<Output = Answer<T>> + Send + 'static,
+    ) -> Answer<T> {
         let flight = {
             let mut queues = self.queues.lock();
-            let queue = queues.entry(question.clone()).or_default();
+            let queue = queues.entry(question.clone()).or_insert_with(|| Queue { turn: Arc::default(), next: None });
             match &queue.next {
                 Some(next) => next.clone(),
                 None => {
@@ -60,8 +58,8 @@ impl Flights {
         self: Arc<Self>,
         question: Question,
         turn: Arc<tokio::sync::Mutex<()>>,
-        query: impl Future<Output = Answer> + Send + 'static,
-    ) -> Flight {
+        query: impl Future<Output = Answer<T>> + Send + 'static,
+    ) -> Flight<T> {
         let flight = tokio::spawn(async move {
             let turn = turn.lock_owned().await;
             if let Some(queue) = self.queues.lock().get_mut(&question) {
@@ -88,6 +86,7 @@ impl Flights {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use axum::body::Bytes;
     use futures::future::join_all;
 
     use super::*;

@@ -65,9 +65,14 @@ pub enum Begun {
 /// The key of a request, if it has one. Errors: 400 if it is not valid.
 pub fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(key) = headers.get(HEADER) else { return Ok(None) };
-    match key.to_str() {
-        Ok(key) if (1..=255).contains(&key.len()) => Ok(Some(key)),
-        _ => Err(Problem::bad_request("Idempotency-Key must be 1 to 255 printable characters")),
+    valid(key.to_str().unwrap_or_default()).map(Some)
+}
+
+/// A key that is valid. Errors: 400.
+pub fn valid(key: &str) -> Result<&str, Problem> {
+    match (1..=255).contains(&key.len()) && key.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        true => Ok(key),
+        false => Err(Problem::bad_request("Idempotency-Key must be 1 to 255 printable characters")),
     }
 }
 

@@ -3,16 +3,21 @@ use std::num::NonZeroU32;
 
 use axum::http::StatusCode;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::serve::response::Problem;
+use crate::serve::shared::places::network;
 
-/// Concurrent requests; most of them share a query and cost little.
-const IN_FLIGHT: usize = 1000;
+/// Who a request counts for.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Payer {
+    /// A token, by its SHA-256.
+    Token([u8; 32]),
+    /// Requests without a token, which thus take nothing from those with one.
+    Address(IpAddr),
+}
 
 pub struct Limits {
-    in_flight: Semaphore,
-    requests: DefaultKeyedRateLimiter<IpAddr>,
+    requests: DefaultKeyedRateLimiter<Payer>,
     failed_logins: DefaultKeyedRateLimiter<IpAddr>,
 }
 
@@ -20,20 +25,20 @@ impl Limits {
     pub fn new(requests_per_second: NonZeroU32) -> Limits {
         let failed_logins = NonZeroU32::new(requests_per_second.get() / 100).unwrap_or(NonZeroU32::MIN);
         Limits {
-            in_flight: Semaphore::new(IN_FLIGHT),
             requests: RateLimiter::keyed(Quota::per_second(requests_per_second)),
             failed_logins: RateLimiter::keyed(Quota::per_minute(failed_logins)),
         }
     }
 
-    /// Admits a request until the permit is dropped. Errors: 429 for too many from its address, 503 for too many at all.
-    pub fn admit(&self, address: Option<IpAddr>) -> Result<SemaphorePermit<'_>, Problem> {
-        if address.is_some_and(|address| self.requests.check_key(&network(address)).is_err()) {
-            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address"));
-        }
-        self.in_flight
-            .try_acquire()
-            .map_err(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent requests"))
+    /// Counts a request. Errors: 429 for too many.
+    pub fn admit(&self, payer: Payer) -> Result<(), Problem> {
+        let (payer, from) = match payer {
+            Payer::Address(address) => (Payer::Address(network(address)), "address"),
+            Payer::Token(_) => (payer, "token"),
+        };
+        self.requests
+            .check_key(&payer)
+            .map_err(|_| Problem::new(StatusCode::TOO_MANY_REQUESTS, format!("too many requests from this {from}")))
     }
 
     /// Counts a wrong token: 401, or 429 after too many. A right token is never refused.
@@ -44,34 +49,9 @@ impl Limits {
         }
     }
 
-    /// Forgets addresses without recent requests.
+    /// Forgets addresses and tokens without recent requests.
     pub fn forget(&self) {
         self.requests.retain_recent();
         self.failed_logins.retain_recent();
-    }
-}
-
-/// The /64 network of an IPv6 address, since a host has all of its addresses.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(address) if address.to_ipv4_mapped().is_none() => {
-            IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into())
-        }
-        address => address.to_canonical(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_one_network_share_a_limit() {
-        for (address, same) in [("2001:db8::1", "2001:db8::ffff:2"), ("::ffff:192.0.2.1", "192.0.2.1")] {
-            assert_eq!(network(address.parse().unwrap()), network(same.parse().unwrap()), "{address}");
-        }
-        for (address, other) in [("2001:db8::1", "2001:db8:0:1::1"), ("192.0.2.1", "192.0.2.2")] {
-            assert_ne!(network(address.parse().unwrap()), network(other.parse().unwrap()), "{address}");
-        }
     }
 }

@@ -5,3 +5,4 @@ pub mod cron;
 pub mod flights;
 pub mod idempotency;
 pub mod limits;
+pub mod places;
