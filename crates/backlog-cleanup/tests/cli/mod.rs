@@ -89,7 +89,9 @@ pub struct Terminal {
 impl Terminal {
     /// Runs a shell command in a terminal; `script` is part of every Debian.
     pub fn start(template: &Command, shell: &str, columns: u16, rows: u16) -> Terminal {
-        let mut script = Command::new("script");
+        // A shell starts background jobs with these signals ignored, and the binary heeds that.
+        let mut script = Command::new("env");
+        script.args(["--default-signal=INT,QUIT", "script"]);
         script.args(["-qefc", &format!("stty cols {columns} rows {rows}; {shell}"), "/dev/null"]);
         for (name, value) in template.get_envs() {
             match value {
