@@ -10,7 +10,7 @@ use crate::plan::cutoff::Cutoffs;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::prepared;
 use crate::rank::tally::RecipeCount;
-use crate::remove::Left;
+use crate::remove::by_position::Left;
 use crate::target::Target;
 
 /// Marks the `running` runs of a target as interrupted. The caller has locked the target, so no process works on them.

@@ -10,7 +10,7 @@ use crate::postgres::stream::stream_until;
 use crate::rank::position::{Order, Position};
 use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
-use crate::remove::at_positions;
+use crate::remove::by_position::at_positions;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
 

@@ -1,8 +1,9 @@
 use crate::postgres::error::Result;
+use crate::rank::one_pass::{Ranked, rank};
 use crate::rank::tally::Tally;
-use crate::rank::{Ranked, rank};
+use crate::remove::by_position::remove;
 use crate::remove::find::{Place, find};
-use crate::remove::{keys, remove};
+use crate::remove::keys;
 use crate::rules::{Rules, breaker};
 use crate::target::leaf::{Leaf, Reach};
 

@@ -1,0 +1,149 @@
+use std::cmp::Ordering;
+
+use pgrx::pg_sys;
+
+use crate::postgres::error::Result;
+use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::settings::set_local;
+use crate::postgres::stream::{Row, stream, stream_index};
+use crate::rank::index;
+use crate::rank::newest::{Newest, Ranks};
+use crate::rank::position::{Order, Position};
+use crate::rank::removable::{POSITIONS, PerLeaf, Removable, push};
+use crate::rank::tally::{RecipeCount, Tally};
+use crate::rules::Rules;
+use crate::target::Target;
+use crate::target::leaf::{Leaf, Reach};
+
+/// What one pass over the failed rows finds, without a sort.
+pub struct Ranked {
+    /// Every recipe that has failed rows; `removed` counts those that a run would remove.
+    pub tally: Tally,
+    /// Positions of the removable rows; `None` if there are too many to keep.
+    pub positions: Option<PerLeaf>,
+    /// The WAL position before they were read.
+    pub lsn: u64,
+}
+
+/// An expired row: its rank, and where it is stored.
+struct Expired {
+    position: Position,
+    tid: pg_sys::ItemPointerData,
+    /// The index of its leaf in the list of leaves.
+    leaf: u32,
+    is_selected: bool,
+}
+
+impl Ranks<Expired> for Order {
+    fn compare(&self, a: &Expired, b: &Expired) -> Ordering {
+        Order::compare(self, a.position, b.position)
+    }
+
+    fn keep(&self, row: Expired) -> Expired {
+        Expired { position: Order::keep(self, row.position), ..row }
+    }
+
+    fn release(&self, row: Expired) {
+        // SAFETY: only a row that `keep` has made is released, once, and nothing else has its position.
+        unsafe { self.free(row.position) };
+    }
+}
+
+/// Ranks the expired failed rows of a target, newest first by failed-at, then by id; the `keep` newest of each recipe stay.
+/// Needs memory for 2 x `keep` rows per recipe, and 8 bytes per removable row. Reads only the partial index if that is
+/// enough, else the table, in one pass.
+pub fn rank(rules: &Rules, keep: usize, leaves: &[Leaf]) -> Result<Ranked> {
+    let target = rules.target;
+    let cutoff = rules.cutoff.as_ref().map_or(Ok(i64::MAX), |cutoff| cutoff.as_failed_at(target))?;
+    let through_index = index::serves(rules, leaves)?;
+    // SAFETY: only reads the WAL position.
+    let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
+    let order = Order::of(&target.id);
+    let mut tally = Tally::of(target.recipe.is_integer());
+    let mut newest: Vec<Newest<Expired>> = Vec::new();
+    let mut gone = Gone { positions: Some(leaves.iter().map(|_| Vec::new()).collect()), found: 0 };
+    for (leaf, place) in leaves.iter().zip(0..) {
+        read(rules, leaf, through_index, |row| {
+            let recipe = tally.of_row(row);
+            let counted = &mut tally.list[recipe];
+            counted.failed += 1;
+            newest.resize_with(newest.len().max(recipe + 1), Newest::default);
+            if let Some(at) = row.number(1).filter(|at| *at < cutoff) {
+                let expired = Expired {
+                    position: Position { at, id: row.datum(2) },
+                    // SAFETY: the fourth column of the statement is a tid.
+                    tid: unsafe { row.tid(3) },
+                    leaf: place,
+                    is_selected: row.number(4).is_some_and(|selected| selected != 0),
+                };
+                newest[recipe].add(expired, keep, &order, |row| gone.add(row, recipe, counted));
+            }
+        })?;
+    }
+    newest.resize_with(tally.list.len(), Newest::default);
+    // The comparison of ids may be the code of their type's owner.
+    reading_as_owner_of(&target.table, || {
+        for ((recipe, counted), newest) in tally.list.iter_mut().enumerate().zip(&mut newest) {
+            let oldest =
+                newest.oldest(keep, &order, |row| gone.add(row, recipe, counted)).map(|oldest| oldest.position);
+            counted.cutoff = if keep == 0 { Some(Position::NEWEST) } else { oldest };
+        }
+        Ok(())
+    })?;
+    gone.positions.iter_mut().flatten().for_each(|rows| rows.sort_unstable());
+    Ok(Ranked { tally, positions: gone.positions, lsn })
+}
+
+/// The removable rows so far.
+struct Gone {
+    positions: Option<PerLeaf>,
+    found: usize,
+}
+
+impl Gone {
+    fn add(&mut self, row: &Expired, recipe: usize, counted: &mut RecipeCount) {
+        if !row.is_selected {
+            return;
+        }
+        counted.removed += 1;
+        self.found += 1;
+        if self.found > POSITIONS {
+            self.positions = None;
+        }
+        if let Some(positions) = &mut self.positions {
+            push(&mut positions[row.leaf as usize], Removable::new(row.tid, recipe));
+        }
+    }
+}
+
+/// Reads the failed rows of a leaf: recipe, failed-at, id, position, whether it is selected. Runs as the leaf's owner,
+/// since planning may call functions of indexes and check constraints.
+fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&Row)) -> Result<()> {
+    let Target { id, recipe, failed_at, .. } = rules.target;
+    let statement = |position: &str| {
+        format!(
+            "SELECT {}, {}, {}, {position}, {} FROM {} g WHERE {}",
+            recipe.as_key(),
+            failed_at.as_itself(),
+            id.as_itself(),
+            rules.selection.matches(rules.target),
+            leaf.rows(),
+            rules.target.is_failed()
+        )
+    };
+    let is_read = through_index
+        && leaf.reading_as_owner(rules.target, || {
+            for path in ["seqscan", "bitmapscan"] {
+                set_local(&format!("enable_{path}"), "off");
+            }
+            set_local("max_parallel_workers_per_gather", "0");
+            Ok(stream_index(&statement("NULL::pg_catalog.tid"), &mut each))
+        })?;
+    if is_read {
+        return Ok(());
+    }
+    leaf.reading_as_owner(rules.target, || {
+        leaf.expect_most_rows();
+        stream(&statement(if leaf.reach == Reach::Position { "g.ctid" } else { "NULL::pg_catalog.tid" }), each)
+    })
+}
