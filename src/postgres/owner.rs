@@ -14,8 +14,7 @@ use crate::postgres::table::Table;
 pub fn reading_as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let reading = |table: &Table| {
         look(|| {
-            // PostgreSQL forgets how to undo a SET CONSTRAINTS of an inner block, unless this subtransaction has one itself.
-            Spi::run("SET CONSTRAINTS ALL DEFERRED").map_err(spi)?;
+            remember_modes_of_constraints();
             switched(table, work)
         })
     };
@@ -51,6 +50,13 @@ fn protected<T>(
 
 fn switched<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
     discreetly(table.owner, || acting_as(table.owner, &table.search_path, || table.hold().and_then(|()| work())))
+}
+
+/// Has PostgreSQL remember the modes of constraints for the rollback of this subtransaction: it forgets how to undo a SET
+/// CONSTRAINTS of an inner block, unless the subtransaction has one itself.
+fn remember_modes_of_constraints() {
+    // SAFETY: the statement is a C string. `Spi::run` would take a transaction id, which a standby cannot.
+    Spi::connect(|_| unsafe { pg_sys::SPI_execute(c"SET CONSTRAINTS ALL DEFERRED".as_ptr(), false, 0) });
 }
 
 /// Whether code of `owner` already runs in the owner's session, or inside `as_owner_of`.
