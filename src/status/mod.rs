@@ -1,4 +1,4 @@
-//! What people ask: how many rows, which failures, what ran last. Knows nothing of the doctor.
+//! What people ask: how many rows, which failures, what ran last.
 
 pub mod counts;
 pub mod failures;
