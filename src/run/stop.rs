@@ -1,7 +1,8 @@
 use pgrx::prelude::*;
 
 use crate::extension;
-use crate::postgres::error::{Result, error, required, spi};
+use crate::postgres::error::{Result, error, required};
+use crate::postgres::prepared;
 use crate::postgres::read::{read_one, refuse_read_only};
 
 /// Stops a batched run after its current batch or pause; committed batches are permanent. Returns false if it has ended.
@@ -13,12 +14,13 @@ fn backlog_cleanup_stop(run_id: Option<i64>) -> Result<bool> {
     refuse_read_only("stop a run")?;
     let running = "SELECT state = 'running' FROM backlog_cleanup.run WHERE id = $1";
     // Ends its max_duration: the run then marks itself as stopped, in the transaction that ends it.
-    let stop = "UPDATE backlog_cleanup.run
-                SET max_duration = least(max_duration, clock_timestamp() - started_at)
-                WHERE id = $1 AND state = 'running'
-                RETURNING true";
+    const STOP: &str = "UPDATE backlog_cleanup.run
+                        SET max_duration = least(max_duration, clock_timestamp() - started_at)
+                        WHERE id = $1 AND state = 'running'
+                        RETURNING true";
     extension::as_owner(|| match read_one::<bool>(running, &[run_id.into()])? {
-        Some(true) => Ok(Spi::get_one_with_args::<bool>(stop, &[run_id.into()]).map_err(spi)?.is_some()),
+        // No row, if it has ended since.
+        Some(true) => prepared::get_one::<bool>(STOP, &[run_id.into()]).map(|stopped| stopped.is_some()),
         Some(false) => Ok(false),
         None => {
             Err(error(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("run {run_id} does not exist"), hint.into()))

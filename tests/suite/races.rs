@@ -483,3 +483,15 @@ fn in_a_deadlock_either_side_may_lose_and_a_run_that_does_changes_nothing() {
         }
     }
 }
+
+#[test]
+fn a_stop_that_waits_until_the_run_has_ended_says_that_it_stops_nothing() {
+    let mut race = Race::in_database("stop_waits");
+    race.run.batch_execute("CALL backlog_cleanup_run()").unwrap();
+    race.other.batch_execute("UPDATE backlog_cleanup.run SET state = 'running'").unwrap();
+    race.other.batch_execute("BEGIN; UPDATE backlog_cleanup.run SET state = 'completed'").unwrap();
+    let waiting =
+        race.waiting("DO $$ BEGIN ASSERT NOT backlog_cleanup_stop((SELECT max(id) FROM backlog_cleanup.run)); END $$");
+    race.other.batch_execute("COMMIT").unwrap();
+    waiting.join().unwrap().unwrap();
+}
