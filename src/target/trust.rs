@@ -22,8 +22,8 @@ const STRANGERS: &str = "
 
 /// Walks from tables (`$1`), their partitions, children and ancestors down to all code that a statement on them may run: of
 /// types, domains, casts, defaults, generated columns, CHECKs, rules, views, partition keys, index expressions and operator
-/// classes. An owner trusts a role that could act as the owner anyway. Finds the first object of another role: what it is,
-/// its owner, as whom its code would run, on which table, and how to give it to that role.
+/// classes. An owner trusts a role that could act as the owner anyway. Returns the first object of another role: its
+/// description, its owner, the role that its code would run as, that role's table, and the statement that gives it the object.
 ///
 /// What PostgreSQL itself comes with has no dependencies recorded. What a function's body calls is not recorded, either.
 const STRANGER: &str = "
@@ -86,7 +86,7 @@ const STRANGER: &str = "
     FROM (
         SELECT code.class, code.object, o.owner, code.owner
         FROM code CROSS JOIN LATERAL (
-            -- An array and a multirange belong to whom their elements do, and a row type to whom its table does.
+            -- An array and a multirange have the owner of their elements, and a row type that of its table.
             SELECT typowner FROM pg_type t
             WHERE code.class = 'pg_type'::regclass AND oid = code.object AND typtype <> 'm'
               AND NOT EXISTS (SELECT FROM pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid)

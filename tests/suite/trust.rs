@@ -134,8 +134,8 @@ fn qualified_types_cut_no_value_off() {
     );
 }
 
-/// Ways in which `evil` has code below `evil.child`, which belongs to `victim`: what the refusal names, how it is made before
-/// and after the child is given away.
+/// Code of `evil` below `evil.child`, which belongs to `victim`: the object in the refusal, and the statements that make it
+/// before and after the child is given away.
 const CODE: [(&str, &str, &str); 9] = [
     ("type evil.st", "CREATE DOMAIN evil.st AS text; ALTER TABLE evil.root ALTER state TYPE evil.st", ""),
     (

@@ -10,7 +10,7 @@ BEGIN
     IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'plperl') THEN CREATE EXTENSION plperl; END IF;
 END $$;
 
--- Counts what runs, also what is rolled back; says what runs as somebody else than its owner.
+-- Counts calls, rolled back or not, and reports a call as a role other than the owner.
 CREATE SEQUENCE public.ran;
 CREATE SEQUENCE public.escaped;
 CREATE TABLE public.escape (code name, who name);
