@@ -1,4 +1,5 @@
-use std::time::Instant;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use backlog_cleanup_report::State;
 use pgrx::prelude::*;
@@ -25,8 +26,13 @@ use crate::target::steady::steady;
 
 /// How often a batch is retried after a deadlock, a serialization failure or a locked table has rolled it back.
 const ATTEMPTS: i32 = 5;
-/// Seconds between two questions to the governor while a run waits.
+/// Seconds between two looks while a run waits: whether it is to stop, what the governor says.
 const PATIENCE: f64 = 1.0;
+
+thread_local! {
+    /// The run of this process, and when its pause ends.
+    static PAUSE: Cell<Option<(i64, Instant)>> = const { Cell::new(None) };
+}
 
 /// Does one step of a run: stops the run if it has reached `max_duration` or `max_rows`, waits if the governor says so, and
 /// otherwise removes a batch. Returns the seconds to wait before the next step; `None` if there is none.
@@ -34,6 +40,9 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
     if run.state != State::Running || run.is_over() {
         batches::stop(run.id)?;
         return Ok(None);
+    }
+    if let Some(left) = pause_left(run) {
+        return Ok(Some(run.in_time(left.min(PATIENCE))));
     }
     steady(Some(&run.target), |target| {
         if let Some(reason) = governor::reason(target)? {
@@ -83,7 +92,19 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
         part.failed_once_more()?;
         return Ok(Some(0.1 * f64::from(part.attempts + 1)));
     }
-    Ok(if part::are_left(run.id)? { Some(run.in_time(run.pause)) } else { None })
+    if !part::are_left(run.id)? {
+        return Ok(None);
+    }
+    PAUSE.set(Some((run.id, Instant::now() + Duration::from_secs_f64(run.pause))));
+    Ok(Some(run.in_time(run.pause.min(PATIENCE))))
+}
+
+/// Seconds of the pause after this process's last batch that are left, if it is not over. A pause is slept in pieces, so that
+/// a stop is heard in it.
+fn pause_left(run: &Run) -> Option<f64> {
+    let (_, end) = PAUSE.get().filter(|(of, _)| *of == run.id)?;
+    let left = end.saturating_duration_since(Instant::now()).as_secs_f64();
+    (left > 0.0).then_some(left)
 }
 
 /// Errors: 55000 (the run's cutoffs no longer fit the target).
