@@ -65,12 +65,17 @@ impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Failure {
         match error.as_database_error().map(|error| error.downcast_ref::<PgDatabaseError>()) {
             Some(error) => Failure {
-                // breaker (program_limit_exceeded), run in progress (lock_not_available), standby (read_only_sql_transaction)
-                exit: if ["54000", "55P03", "25006"].contains(&error.code()) { Exit::Blocked } else { Exit::Error },
+                exit: match error.code() {
+                    // lock_not_available: a run in progress; read_only_sql_transaction: a standby
+                    "55P03" | "25006" => Exit::Blocked,
+                    // program_limit_exceeded: also of an index, a stack ...; the breaker's own hint has its argument
+                    "54000" if error.hint().is_some_and(|hint| hint.contains("force => true")) => Exit::Blocked,
+                    _ => Exit::Error,
+                },
                 sqlstate: Some(error.code().into()),
                 message: error.message().into(),
                 detail: error.detail().map(Into::into),
-                hint: error.hint().map(Into::into).or_else(|| grant_hint(error)),
+                hint: error.hint().map(Into::into).or_else(|| usual_hint(error)),
             },
             None => {
                 use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed};
@@ -85,10 +90,18 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// The hint for privileges that PostgreSQL itself refuses, without a hint of its own.
-fn grant_hint(error: &PgDatabaseError) -> Option<String> {
-    (error.code() == "42501" && error.message().starts_with("permission denied"))
-        .then(|| "SELECT backlog_cleanup_grant('role_name', 'operator')".into())
+/// The hint of an error to which PostgreSQL itself gives none.
+fn usual_hint(error: &PgDatabaseError) -> Option<String> {
+    match error.code() {
+        "42501" if error.message().starts_with("permission denied") => {
+            Some("SELECT backlog_cleanup_grant('role_name', 'operator')".into())
+        }
+        // query_canceled, behind a pooler
+        "57014" if error.message().contains("statement timeout") => Some(
+            "ALTER ROLE CURRENT_USER SET statement_timeout = 0; or connect to the server, not to its pooler".into(),
+        ),
+        _ => None,
+    }
 }
 
 impl From<std::io::Error> for Failure {

@@ -340,3 +340,51 @@ fn outage(database: &mut Client) {
     }
     database.batch_execute("UPDATE backlog_cleanup.policy SET max_age = DEFAULT").unwrap();
 }
+
+#[test]
+fn stop_stops_with_seven_tabs_open() {
+    let mut stage =
+        Stage::with_operator("tabs", &format!("{FAILURES} UPDATE backlog_cleanup.target SET batch_size = 1"));
+    let mut other = stage.cluster.connect_to("tabs");
+    let run = thread::spawn(move || other.batch_execute("CALL backlog_cleanup_run(pause => '500 ms')").unwrap());
+    for _ in 0..6 {
+        stage.browser.new_tab();
+        stage.open("/");
+        stage.browser.until("!document.querySelector('#progress').hidden");
+    }
+    let before = std::time::Instant::now();
+    stage.browser.click("#progress button");
+    run.join().unwrap();
+    assert!(before.elapsed().as_secs_f64() < 3.0, "{:?}", before.elapsed());
+    stage.says_of_the_run("stopped");
+    assert!(stage.failed() > 20);
+}
+
+#[test]
+fn a_link_survives_the_login_and_a_search_keeps_the_rest() {
+    let mut stage = Stage::set("deep", FAILURES);
+    stage.open("/?span=7d&search=soup");
+    stage.browser.type_into("#token", OPERATOR);
+    stage.browser.click("#login button");
+    stage.browser.says("#recipes", "1 of 2 recipes for “soup”");
+    stage.browser.type_into("#search", "bread\n");
+    stage.browser.says("#recipes", "0 of 2 recipes");
+    assert_eq!(stage.browser.script("return new URLSearchParams(location.search).get('span')"), "7d");
+    // Another host is not a link of ours.
+    stage.browser.click("header button");
+    stage.open("/login?next=//example.com");
+    stage.browser.type_into("#token", OPERATOR);
+    stage.browser.click("#login button");
+    stage.browser.says("#next-run", "Database deep, target generations");
+    // Nothing is worse than a run that does not come.
+    stage.database.batch_execute("UPDATE backlog_cleanup.policy SET enabled = false").unwrap();
+    stage.open("/");
+    stage.browser.says("#next-run", "No run will come");
+    assert!(stage.browser.text("#health .reason").contains("disabled"));
+    assert_eq!(stage.browser.script("return document.title.startsWith('✕')"), true);
+    stage.open("/preview?target=nothing&mode=regular");
+    assert_eq!(
+        stage.browser.script("return document.querySelector('#alert .button').getAttribute('href')"),
+        "/?target=nothing"
+    );
+}

@@ -1,5 +1,5 @@
 //! The extension's functions, each once: its arguments and what it returns. Reports come as the type that is asked for;
-//! [`Raw`] is JSON as the database wrote it.
+//! [`Raw`] is JSON as the database wrote it. The connection is in a transaction of `connect::begin`, unless it says otherwise.
 
 use backlog_cleanup_report::{CleanupDetail, Mode};
 use chrono::{DateTime, Utc};
@@ -7,9 +7,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgExecutor, Result};
+use sqlx::{Executor, FromRow, Result, Row};
 use utoipa::ToSchema;
+
+use super::statement::{query_as, query_scalar};
+use crate::failure::Failure;
 
 pub type Raw = Box<RawValue>;
 
@@ -64,117 +68,163 @@ pub struct Failures {
     pub failed_count: i64,
 }
 
+/// A call of a function that removes, with its arguments in its text. It needs no transaction, no search path and no prepared
+/// statement, so that a batched run can commit behind a pooler too.
+pub struct Removal(String);
+
+/// The number of a call, by which its server process is found: that of a connection may change behind a pooler.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(String);
+
+impl Mark {
+    /// Errors: there are no random bytes.
+    pub fn new() -> Result<Mark, Failure> {
+        let random =
+            getrandom::u64().map_err(|error| Failure::error(format!("no random bytes are available: {error}")))?;
+        Ok(Mark(format!("/* backlog-cleanup {random:016x} */")))
+    }
+
+    /// The comment with which a marked statement begins.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn on(&self, statement: &str) -> String {
+        format!("{} {statement}", self.0)
+    }
+}
+
+/// Formats a call: the first argument is the format, its first `%I` the extension's schema.
+macro_rules! removal {
+    ($format:literal, $arguments:literal) => {
+        concat!(
+            "SELECT format('",
+            $format,
+            "', n.nspname, ",
+            $arguments,
+            ")
+             FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'backlog_cleanup'"
+        )
+    };
+}
+
 /// Removes the removable rows in one transaction, or in a dry run counts them.
-pub async fn cleanup<T: FromReport>(
-    database: impl PgExecutor<'_>,
+pub async fn cleanup(
+    database: &mut PgConnection,
     selection: Selection<'_>,
     dry_run: bool,
     force: bool,
-) -> Result<T> {
-    let call = "SELECT backlog_cleanup_failed_generations(target => $1, recipe_id => $2, failure_type => $3,
-                                                          dry_run => $4, force => $5)";
-    let call = sqlx::query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
-    let Json(report) = call.bind(dry_run).bind(force).fetch_one(database).await?;
-    Ok(report)
+) -> Result<Removal> {
+    let call = removal!(
+        "SELECT %I.backlog_cleanup_failed_generations(target => %L, recipe_id => %L, failure_type => %L, dry_run => %L,
+                                                      force => %L)",
+        "$1, $2, $3, $4, $5"
+    );
+    let call = query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
+    call.bind(dry_run).bind(force).fetch_one(database).await.map(Removal)
 }
 
 /// Removes every failed row in one transaction, or in a dry run counts them.
-pub async fn emergency<T: FromReport>(
-    database: impl PgExecutor<'_>,
-    selection: Selection<'_>,
-    dry_run: bool,
-) -> Result<T> {
-    let call = "SELECT backlog_cleanup_emergency(target => $1, recipe_id => $2, failure_type => $3, dry_run => $4)";
-    let call = sqlx::query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
-    let Json(report) = call.bind(dry_run).fetch_one(database).await?;
-    Ok(report)
+pub async fn emergency(database: &mut PgConnection, selection: Selection<'_>, dry_run: bool) -> Result<Removal> {
+    let call = removal!(
+        "SELECT %I.backlog_cleanup_emergency(target => %L, recipe_id => %L, failure_type => %L, dry_run => %L)",
+        "$1, $2, $3, $4"
+    );
+    let call = query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
+    call.bind(dry_run).fetch_one(database).await.map(Removal)
 }
 
 /// Removes in batches what a run of that mode removes.
-pub async fn run<T: FromReport>(
-    database: impl PgExecutor<'_>,
-    mode: Mode,
-    selection: Selection<'_>,
-    pace: &Pace,
-) -> Result<T> {
-    let call =
-        "CALL backlog_cleanup_run(target => $1, recipe_id => $2, failure_type => $3, mode => $4, batch_size => $5,
-                                         pause => $6::interval, max_duration => $7::interval, max_rows => $8,
-                                         workers => $9, force => $10)";
-    let call = sqlx::query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
+pub async fn run(database: &mut PgConnection, mode: Mode, selection: Selection<'_>, pace: &Pace) -> Result<Removal> {
+    let call = removal!(
+        "CALL %I.backlog_cleanup_run(target => %L, recipe_id => %L, failure_type => %L, mode => %L, batch_size => %L,
+                                     pause => %L, max_duration => %L, max_rows => %L, workers => %L, force => %L)",
+        "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10"
+    );
+    let call = query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
     let call = call.bind(mode.as_str()).bind(pace.batch_size).bind(&pace.pause).bind(&pace.max_duration);
-    let call = call.bind(pace.max_rows).bind(pace.workers).bind(pace.force);
-    let Json(report) = call.fetch_one(database).await?;
-    Ok(report)
+    call.bind(pace.max_rows).bind(pace.workers).bind(pace.force).fetch_one(database).await.map(Removal)
+}
+
+impl Removal {
+    /// Calls the function, in the transaction of the connection or outside of one.
+    pub async fn report<T: FromReport>(&self, database: &mut PgConnection) -> Result<T> {
+        let Json(report) = database.fetch_one(self.0.as_str()).await?.try_get(0)?;
+        Ok(report)
+    }
+
+    pub fn marked(&self, mark: &Mark) -> Removal {
+        Removal(mark.on(&self.0))
+    }
 }
 
 /// Asks a batched run to stop after its current batch; false if it has ended.
-pub async fn stop(database: impl PgExecutor<'_>, run_id: i64) -> Result<bool> {
-    sqlx::query_scalar("SELECT backlog_cleanup_stop(run_id => $1)").bind(run_id).fetch_one(database).await
+pub async fn stop(database: &mut PgConnection, run_id: i64) -> Result<bool> {
+    query_scalar("SELECT backlog_cleanup_stop(run_id => $1)").bind(run_id).fetch_one(database).await
 }
 
 /// The rows of a target by status, and its recipes with failures.
-pub async fn status<T: FromReport>(database: impl PgExecutor<'_>, target: &str) -> Result<T> {
-    let call = sqlx::query_scalar("SELECT backlog_cleanup_status_json(target => $1)");
+pub async fn status<T: FromReport>(database: &mut PgConnection, target: &str) -> Result<T> {
+    let call = query_scalar("SELECT backlog_cleanup_status_json(target => $1)");
     let Json(report) = call.bind(target).fetch_one(database).await?;
     Ok(report)
 }
 
 /// What is wrong with a target and around it.
-pub async fn doctor(database: impl PgExecutor<'_>, target: &str) -> Result<Vec<Finding>> {
+pub async fn doctor(database: &mut PgConnection, target: &str) -> Result<Vec<Finding>> {
     let call = "SELECT check_name, status, detail, fix FROM backlog_cleanup_doctor(target => $1)";
-    sqlx::query_as(call).bind(target).fetch_all(database).await
+    query_as(call).bind(target).fetch_all(database).await
 }
 
 /// The failed rows of the last `hours` by hour and failure type; beyond the most frequent `types` they are `(other)`.
-pub async fn failures(database: impl PgExecutor<'_>, target: &str, hours: i32, types: i32) -> Result<Vec<Failures>> {
+pub async fn failures(database: &mut PgConnection, target: &str, hours: i32, types: i32) -> Result<Vec<Failures>> {
     let call = "SELECT hour, failure_type, failed_count
                 FROM backlog_cleanup_failures(target => $1, since => make_interval(hours => $2), types => $3)
                 WHERE hour >= '0001-01-01 UTC' AND hour < '10000-01-01 UTC'";
-    sqlx::query_as(call).bind(target).bind(hours).bind(types).fetch_all(database).await
+    query_as(call).bind(target).bind(hours).bind(types).fetch_all(database).await
 }
 
 /// All failed rows by failure type; beyond the most frequent `types` they are `(other)`.
-pub async fn failure_types(database: impl PgExecutor<'_>, target: &str, types: i32) -> Result<Vec<(String, i64)>> {
+pub async fn failure_types(database: &mut PgConnection, target: &str, types: i32) -> Result<Vec<(String, i64)>> {
     let call = "SELECT failure_type, sum(failed_count)::bigint
                 FROM backlog_cleanup_failures(target => $1, since => NULL, types => $2)
                 GROUP BY failure_type ORDER BY failure_type";
-    sqlx::query_as(call).bind(target).bind(types).fetch_all(database).await
+    query_as(call).bind(target).bind(types).fetch_all(database).await
 }
 
 /// The removed rows of the ledger less those of the runs; `None` without a ledger.
-pub async fn books_difference(database: impl PgExecutor<'_>, target: &str) -> Result<Option<i64>> {
+pub async fn books_difference(database: &mut PgConnection, target: &str) -> Result<Option<i64>> {
     let call = "SELECT difference FROM backlog_cleanup_books(target => $1)";
-    sqlx::query_scalar(call).bind(target).fetch_optional(database).await
+    query_scalar(call).bind(target).fetch_optional(database).await
 }
 
 /// What a run did to each recipe, most removed first; so far, if it is running.
-pub async fn run_details(database: impl PgExecutor<'_>, run_id: i64) -> Result<Vec<CleanupDetail>> {
-    let call = sqlx::query_scalar("SELECT backlog_cleanup_run_details(run_id => $1)");
+pub async fn run_details(database: &mut PgConnection, run_id: i64) -> Result<Vec<CleanupDetail>> {
+    let call = query_scalar("SELECT backlog_cleanup_run_details(run_id => $1)");
     let Json(details) = call.bind(run_id).fetch_one(database).await?;
     Ok(details)
 }
 
 /// Registers the job of a target, or changes it; returns its id.
 pub async fn schedule(
-    database: impl PgExecutor<'_>,
+    database: &mut PgConnection,
     schedule: &str,
     batched: bool,
     target: &str,
     job_name: &str,
 ) -> Result<i64> {
     let call = "SELECT backlog_cleanup_schedule(schedule => $1, batched => $2, target => $3, job_name => $4)";
-    sqlx::query_scalar(call).bind(schedule).bind(batched).bind(target).bind(job_name).fetch_one(database).await
+    query_scalar(call).bind(schedule).bind(batched).bind(target).bind(job_name).fetch_one(database).await
 }
 
 /// Removes a job; false if there was none of that name.
-pub async fn unschedule(database: impl PgExecutor<'_>, job_name: &str) -> Result<bool> {
+pub async fn unschedule(database: &mut PgConnection, job_name: &str) -> Result<bool> {
     let call = "SELECT backlog_cleanup_unschedule(job_name => $1)";
-    sqlx::query_scalar(call).bind(job_name).fetch_one(database).await
+    query_scalar(call).bind(job_name).fetch_one(database).await
 }
 
 /// The job that runs a target; null if there is none.
-pub async fn job(database: impl PgExecutor<'_>, target: &str) -> Result<Value> {
+pub async fn job(database: &mut PgConnection, target: &str) -> Result<Value> {
     let call = "SELECT backlog_cleanup_status_json(target => $1) -> 'schedule'";
-    sqlx::query_scalar(call).bind(target).fetch_one(database).await
+    query_scalar(call).bind(target).fetch_one(database).await
 }

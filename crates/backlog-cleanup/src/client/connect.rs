@@ -3,10 +3,11 @@ use std::time::Duration;
 
 use clap::Args;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
-use sqlx::{ConnectOptions, Connection, Executor};
+use sqlx::{ConnectOptions, Connection, Postgres, Transaction};
 use tokio::time::timeout;
 use url::Url;
 
+use super::targets::extension_version;
 use crate::failure::{Failure, Result};
 
 /// Where the database is: these arguments, else `DATABASE_URL`, else libpq's variables `PGHOST`, `PGPORT` and so on.
@@ -28,11 +29,18 @@ pub struct Server {
     username: Option<String>,
 }
 
-/// Sets the search path to pg_catalog, the extension's schema and pg_temp. Returns no row if the extension is missing.
-const FIND_EXTENSION: &str = "
-    SELECT pg_catalog.set_config('search_path', 'pg_catalog, ' || pg_catalog.quote_ident(n.nspname) || ', pg_temp', false)
-    FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
-    WHERE e.extname = 'backlog_cleanup'";
+/// Begins a transaction in which names are those of pg_catalog and the extension, and no timeout of the role holds. All of it
+/// ends with the transaction: a pooler may give the server connection to another client then.
+pub const BEGIN: &str = "
+    BEGIN ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    SET LOCAL statement_timeout = 0;
+    SELECT set_config('search_path', 'pg_catalog, ' || quote_ident(n.nspname) || ', pg_temp', true)
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'backlog_cleanup'";
+
+/// Settings with which a connection starts, for the calls that commit: no timeout of the role ends them, and they end soon
+/// after their client.
+const SETTINGS: [(&str, &str); 2] = [("statement_timeout", "0"), ("client_connection_check_interval", "2s")];
 
 /// Variables that libpq reads and sqlx does not, each with the value that asks for nothing. They are refused, because
 /// ignoring them would connect to another server, or less safely.
@@ -65,7 +73,8 @@ impl Server {
             let message = format!("several hosts are not supported: \"{}\"", options.get_host());
             return Err(Failure::usage(message).hint("name the primary"));
         }
-        Ok(options.application_name("backlog-cleanup").disable_statement_logging())
+        // A pooler refuses the parameter; numbers come in binary.
+        Ok(options.application_name("backlog-cleanup").extra_float_digits(None).disable_statement_logging())
     }
 
     /// Puts everything into one address, because sqlx looks up .pgpass by the address, not by options that are set later.
@@ -108,30 +117,55 @@ impl Server {
     /// A connection to a database that has the extension.
     pub async fn connect(&self) -> Result<PgConnection> {
         let mut connection = self.connect_without_extension().await?;
-        use_extension(&mut connection).await?;
+        has_extension(&mut connection).await?;
         Ok(connection)
     }
 
-    /// A connection whose search_path is pg_catalog.
+    /// A connection to any database.
     pub async fn connect_without_extension(&self) -> Result<PgConnection> {
         let options = self.options()?;
         let seconds = env::var("PGCONNECT_TIMEOUT").ok().and_then(|seconds| seconds.trim().parse().ok());
         let opened = match seconds.filter(|seconds| *seconds > 0) {
-            Some(seconds) => timeout(Duration::from_secs(seconds), options.connect())
+            Some(seconds) => timeout(Duration::from_secs(seconds), open(&options))
                 .await
                 .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))),
-            None => options.connect().await,
+            None => open(&options).await,
         };
-        let mut connection = opened.map_err(|error| not_connected(error, &options))?;
-        connection.execute("SET search_path = pg_catalog, pg_temp").await?;
-        Ok(connection)
+        opened.map_err(|error| not_connected(error, &options))
     }
 }
 
-/// Sets the search path of a new connection, before any other statement. Errors: the extension is missing.
-pub async fn use_extension(connection: &mut PgConnection) -> Result<()> {
-    connection.execute("SET search_path = pg_catalog, pg_temp").await?;
-    match sqlx::query(FIND_EXTENSION).fetch_optional(connection).await? {
+/// Opens a connection with our settings, or without them where a pooler refuses them.
+pub async fn open(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
+    match with_settings(options).connect().await {
+        Err(error) if are_settings_refused(&error) => options.connect().await,
+        opened => opened,
+    }
+}
+
+/// The options with our settings; PGOPTIONS wins.
+pub fn with_settings(options: &PgConnectOptions) -> PgConnectOptions {
+    let ours = SETTINGS.into_iter().filter(|(name, _)| options.get_options().is_none_or(|given| !given.contains(name)));
+    options.clone().options(ours)
+}
+
+pub fn are_settings_refused(error: &sqlx::Error) -> bool {
+    // protocol_violation: a pooler; invalid_parameter_value: a server on a platform without such a check
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| ["08P01", "22023"].contains(&&*code))
+}
+
+/// Begins a transaction on a connection: see [`BEGIN`].
+pub async fn begin(connection: &mut PgConnection) -> sqlx::Result<Transaction<'_, Postgres>> {
+    connection.begin_with(BEGIN).await
+}
+
+/// Errors: the extension is missing.
+pub async fn has_extension(connection: &mut PgConnection) -> Result<()> {
+    let mut work = begin(connection).await?;
+    let version = extension_version(&mut work).await?;
+    work.commit().await?;
+    match version {
         Some(_) => Ok(()),
         None => Err(Failure::error("extension \"backlog_cleanup\" does not exist in this database")
             .hint("backlog-cleanup setup")),
@@ -181,11 +215,6 @@ pub fn not_connected(error: sqlx::Error, options: &PgConnectOptions) -> Failure 
     let message = format!("could not connect to \"{host}\", port {}: {what}", options.get_port());
     Failure { sqlstate: Some("08006".into()), ..Failure::error(message) }
         .hint("--host and --port, PGHOST and PGPORT, or DATABASE_URL choose the server")
-}
-
-/// The server process of a connection.
-pub async fn pid(connection: &mut PgConnection) -> sqlx::Result<i32> {
-    sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(connection).await
 }
 
 /// Waits until the server has ended the transaction of a failed statement, and released its locks: it reports the error

@@ -3,8 +3,12 @@
 use backlog_cleanup_report::{Mode, State};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{FromRow, PgExecutor};
+use sqlx::FromRow;
+use sqlx::postgres::PgConnection;
 use utoipa::ToSchema;
+
+use super::calls::{self, Mark};
+use super::statement::{query_as, query_scalar};
 
 /// A run; while it is running, with its progress.
 #[derive(Debug, Serialize, FromRow, ToSchema)]
@@ -69,12 +73,12 @@ macro_rules! runs {
 
 /// Up to `limit` runs, newest first: of one target or of all, and only those before a run if one is given.
 pub async fn runs(
-    database: impl PgExecutor<'_>,
+    database: &mut PgConnection,
     target: Option<&str>,
     before: Option<i64>,
     limit: i64,
 ) -> sqlx::Result<Vec<Run>> {
-    sqlx::query_as(runs!(
+    query_as(runs!(
         "WHERE ($1::text IS NULL OR r.target = $1) AND ($2::bigint IS NULL OR r.id < $2) ORDER BY r.id DESC LIMIT $3"
     ))
     .bind(target)
@@ -85,26 +89,43 @@ pub async fn runs(
 }
 
 /// One run, if it is there.
-pub async fn run(database: impl PgExecutor<'_>, id: i64) -> sqlx::Result<Option<Run>> {
-    sqlx::query_as(runs!("WHERE r.id = $1")).bind(id).fetch_optional(database).await
+pub async fn run(database: &mut PgConnection, id: i64) -> sqlx::Result<Option<Run>> {
+    query_as(runs!("WHERE r.id = $1")).bind(id).fetch_optional(database).await
 }
 
 /// The batched runs that are running.
-pub async fn running(database: impl PgExecutor<'_>) -> sqlx::Result<Vec<Run>> {
-    sqlx::query_as(runs!("WHERE p.state = 'running' ORDER BY r.id")).fetch_all(database).await
+pub async fn running(database: &mut PgConnection) -> sqlx::Result<Vec<Run>> {
+    query_as(runs!("WHERE p.state = 'running' ORDER BY r.id")).fetch_all(database).await
 }
 
-/// The batched run of a server process, once it is visible. Until then an interrupted run of the same target shows that
-/// process too, so start times are compared.
-pub async fn run_of(database: impl PgExecutor<'_>, pid: i32) -> sqlx::Result<Option<Run>> {
-    sqlx::query_as(runs!("JOIN pg_stat_activity a ON a.pid = p.pid WHERE p.pid = $1 AND r.started_at >= a.query_start"))
-        .bind(pid)
-        .fetch_optional(database)
-        .await
+/// The run of a marked call, once it is visible. Until then an interrupted run of the same target shows the call's process
+/// too, so start times are compared.
+pub async fn run_of(database: &mut PgConnection, mark: &Mark) -> sqlx::Result<Option<Run>> {
+    query_as(runs!(
+        "JOIN pg_stat_activity a ON a.pid = p.pid
+         WHERE starts_with(a.query, $1) AND a.state = 'active' AND r.started_at >= a.query_start"
+    ))
+    .bind(mark.as_str())
+    .fetch_optional(database)
+    .await
+}
+
+/// Asks a batched run to stop after its current batch; false if it has ended. A run that failed may still be called running:
+/// nobody is left to stop it.
+pub async fn stop(database: &mut PgConnection, id: i64) -> sqlx::Result<bool> {
+    Ok(calls::stop(database, id).await? && run(database, id).await?.is_some_and(|run| run.state == State::Running))
+}
+
+/// Cancels a marked statement; false if no process executes it.
+pub async fn cancel(database: &mut PgConnection, mark: &Mark) -> sqlx::Result<bool> {
+    let cancel =
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND starts_with(query, $1)";
+    let cancelled = query_scalar::<bool>(cancel).bind(mark.as_str()).fetch_optional(database).await?;
+    Ok(cancelled.is_some())
 }
 
 /// The batched runs that are running, of one target or with `""` of all, as a list in JSON.
-pub async fn progress(database: impl PgExecutor<'_>, target: &str) -> sqlx::Result<String> {
+pub async fn progress(database: &mut PgConnection, target: &str) -> sqlx::Result<String> {
     let progress = "
         SELECT COALESCE(jsonb_agg(jsonb_build_object(
                    'runId', run_id, 'target', target, 'mode', mode, 'state', state, 'batches', batches,
@@ -112,5 +133,5 @@ pub async fn progress(database: impl PgExecutor<'_>, target: &str) -> sqlx::Resu
                    'rowsPerSecond', rows_per_second, 'secondsLeft', EXTRACT(epoch FROM time_left)::float8,
                    'waitingFor', waiting_for) ORDER BY run_id), '[]')::text
         FROM backlog_cleanup.progress WHERE target = $1 OR $1 = ''";
-    sqlx::query_scalar(progress).bind(target).fetch_one(database).await
+    query_scalar(progress).bind(target).fetch_one(database).await
 }

@@ -3,4 +3,5 @@
 pub mod calls;
 pub mod connect;
 pub mod history;
+pub mod statement;
 pub mod targets;

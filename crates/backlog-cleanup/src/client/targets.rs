@@ -1,20 +1,45 @@
 //! What is configured, and the extension itself.
 
-use sqlx::{PgExecutor, Result};
+use sqlx::postgres::PgConnection;
+use sqlx::{FromRow, Result};
+
+use super::statement::{query_as, query_scalar};
 
 /// The names of all targets, in their order.
-pub async fn names(database: impl PgExecutor<'_>) -> Result<Vec<String>> {
-    sqlx::query_scalar("SELECT name FROM backlog_cleanup.target ORDER BY name").fetch_all(database).await
+pub async fn names(database: &mut PgConnection) -> Result<Vec<String>> {
+    query_scalar("SELECT name FROM backlog_cleanup.target ORDER BY name").fetch_all(database).await
+}
+
+/// What a page says of a target.
+#[derive(FromRow)]
+pub struct About {
+    pub database: String,
+    pub table: String,
+    pub account: Option<String>,
+    /// Of the default policy, if it is enabled, in seconds.
+    pub max_age: Option<i64>,
+    pub keep: Option<i32>,
+}
+
+/// `None` if there is no such target.
+pub async fn about(database: &mut PgConnection, target: &str) -> Result<Option<About>> {
+    let about = "SELECT current_database()::text AS database, t.generations_table::text AS table, t.account,
+                        extract(epoch FROM p.max_age)::bigint AS max_age, p.keep
+                 FROM backlog_cleanup.target t
+                 LEFT JOIN backlog_cleanup.policy p
+                        ON p.target = t.name AND p.recipe_id IS NULL AND p.failure_type IS NULL AND p.enabled
+                 WHERE t.name = $1";
+    query_as(about).bind(target).fetch_optional(database).await
 }
 
 /// The account of a target; `None` if there is no such target.
-pub async fn account(database: impl PgExecutor<'_>, target: &str) -> Result<Option<String>> {
-    let account = sqlx::query_scalar("SELECT account FROM backlog_cleanup.target WHERE name = $1");
+pub async fn account(database: &mut PgConnection, target: &str) -> Result<Option<String>> {
+    let account = query_scalar("SELECT account FROM backlog_cleanup.target WHERE name = $1");
     account.bind(target).fetch_optional(database).await
 }
 
 /// The version of the extension; `None` if the database does not have it.
-pub async fn extension_version(database: impl PgExecutor<'_>) -> Result<Option<String>> {
+pub async fn extension_version(database: &mut PgConnection) -> Result<Option<String>> {
     let version = "SELECT extversion FROM pg_extension WHERE extname = 'backlog_cleanup'";
-    sqlx::query_scalar(version).fetch_optional(database).await
+    query_scalar(version).fetch_optional(database).await
 }

@@ -29,8 +29,11 @@ pub struct Cleanup {
 impl Cleanup {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
         let Cleanup { selection, dry_run, force, length } = self;
-        let cleanup = async |database: &mut _| calls::cleanup(database, selection.as_call(), dry_run, force).await;
-        let report: Report = Connections::open(server).await?.cancellable(cleanup, output, async |_, _| ()).await?;
+        let mut connections = Connections::open(server).await?;
+        let mut work = connections.begin().await?;
+        let cleanup = calls::cleanup(&mut work, selection.as_call(), dry_run, force).await?;
+        work.commit().await?;
+        let report: Report = connections.in_one_transaction(cleanup, output).await?;
         report.show(output, length.limit)?;
         Ok(Exit::Done)
     }

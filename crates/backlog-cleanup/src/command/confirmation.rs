@@ -4,6 +4,7 @@ use clap::Args;
 use sqlx::postgres::PgConnection;
 
 use super::selection::Selection;
+use crate::client::connect::begin;
 use crate::client::{calls, targets};
 use crate::failure::{Failure, Result};
 use crate::printable::printable;
@@ -27,17 +28,19 @@ impl Confirmation {
         output: &Output,
         limit: usize,
     ) -> Result<()> {
+        let mut work = begin(connection).await?;
         // An unknown target is reported by the dry run.
-        let account = targets::account(&mut *connection, &selection.target.name).await?.unwrap_or_default();
+        let account = targets::account(&mut work, &selection.target.name).await?.unwrap_or_default();
         let named = format!("--confirm {account}");
         match &self.confirm {
-            Some(confirmed) if *confirmed == account => return Ok(()),
+            Some(confirmed) if *confirmed == account => return Ok(work.commit().await?),
             Some(confirmed) => {
                 return Err(Failure::usage(format!("\"{confirmed}\" is not the account of this target")).hint(named));
             }
             None => {}
         }
-        let report: Report = calls::emergency(connection, selection.as_call(), true).await?;
+        let report: Report = calls::emergency(&mut work, selection.as_call(), true).await?.report(&mut work).await?;
+        work.commit().await?;
         let rows = count(report.removed(), "failed row");
         if !output.json {
             let preview = output.page();

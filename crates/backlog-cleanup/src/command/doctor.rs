@@ -2,7 +2,7 @@ use clap::Args;
 
 use super::selection::Target;
 use crate::client::calls::{self, Finding};
-use crate::client::connect::Server;
+use crate::client::connect::{Server, begin};
 use crate::failure::{Exit, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
@@ -21,7 +21,10 @@ pub struct Doctor {
 
 impl Doctor {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
-        let findings = calls::doctor(&mut server.connect().await?, &self.target.name).await?;
+        let mut connection = server.connect().await?;
+        let mut work = begin(&mut connection).await?;
+        let findings = calls::doctor(&mut work, &self.target.name).await?;
+        work.commit().await?;
         if output.json {
             output.json(&findings)?
         } else {

@@ -32,8 +32,10 @@ impl Emergency {
         if !dry_run {
             confirmation.ask(connections.second(), &selection, output, length.limit).await?;
         }
-        let emergency = async |database: &mut _| calls::emergency(database, selection.as_call(), dry_run).await;
-        let report: Report = connections.cancellable(emergency, output, async |_, _| ()).await?;
+        let mut work = connections.begin().await?;
+        let emergency = calls::emergency(&mut work, selection.as_call(), dry_run).await?;
+        work.commit().await?;
+        let report: Report = connections.in_one_transaction(emergency, output).await?;
         report.show(output, length.limit)?;
         Ok(Exit::Done)
     }

@@ -13,6 +13,7 @@ mod selection;
 mod serve;
 mod setup;
 mod status;
+mod stop;
 mod watch;
 
 use clap::{Parser, Subcommand};
@@ -44,6 +45,7 @@ pub enum Command {
     Emergency(emergency::Emergency),
     Run(run::Run),
     Runs(runs::Runs),
+    Stop(stop::Stop),
     Doctor(doctor::Doctor),
     Schedule(schedule::Schedule),
     Watch(watch::Watch),
@@ -61,6 +63,7 @@ impl Command {
             Command::Emergency(command) => command.run(server, output).await,
             Command::Run(command) => command.run(server, output).await,
             Command::Runs(command) => command.run(server, output).await,
+            Command::Stop(command) => command.run(server, output).await,
             Command::Doctor(command) => command.run(server, output).await,
             Command::Schedule(command) => command.run(server, output).await,
             Command::Watch(command) => command.run(server, output).await,

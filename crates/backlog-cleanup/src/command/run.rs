@@ -79,24 +79,28 @@ impl Run {
             workers: self.workers,
             force,
         };
-        let run = async |database: &mut _| calls::run(database, mode, selection.as_call(), &pace).await;
-        let (pid, mut bar, mut run_id) = (connections.pid(), Bar::new(), None);
+        let mut work = connections.begin().await?;
+        let run = calls::run(&mut work, mode, selection.as_call(), &pace).await?;
+        work.commit().await?;
+        let (mark, mut bar, mut run_id) = (connections.mark(), Bar::new(), None);
         let watch = async |second: &mut PgConnection, stops: bool| {
             // A failed look is repeated at the next tick.
-            if let Ok(Some(run)) = history::run_of(second, pid).await {
+            if let Ok(Some(run)) = history::run_of(second, &mark).await {
                 run_id = Some(run.id);
                 if !stops {
                     bar.show(&run, output);
                 }
             }
         };
-        let done: Result<Report> = connections.cancellable(run, output, watch).await;
+        let done: Result<Report> = connections.in_batches(run, output, watch).await;
         bar.finish(done.is_ok(), output);
         match (done, run_id) {
             (Ok(report), _) => report.show(output, length.limit).map(|()| Exit::Done),
             (Err(failure), None) => Err(failure),
             (Err(failure), Some(run_id)) => {
-                let Some(run) = history::run(connections.second(), run_id).await? else { return Err(failure) };
+                let mut work = connections.begin().await?;
+                let Some(run) = history::run(&mut work, run_id).await? else { return Err(failure) };
+                work.commit().await?;
                 if output.json {
                     output.json(&run)?;
                 } else {

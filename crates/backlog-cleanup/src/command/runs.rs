@@ -3,7 +3,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::client::calls;
-use crate::client::connect::Server;
+use crate::client::connect::{Server, begin};
 use crate::client::history::{self, Run};
 use crate::failure::{Exit, Failure, Result};
 use crate::printable::printable;
@@ -36,21 +36,23 @@ struct Detailed {
 impl Runs {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
         let mut connection = server.connect().await?;
+        let mut work = begin(&mut connection).await?;
         let limit = self.limit;
         match self.id {
             Some(id) => {
-                let run = history::run(&mut connection, id)
+                let run = history::run(&mut work, id)
                     .await?
                     .ok_or_else(|| Failure::error(format!("run {id} does not exist")).hint("backlog-cleanup runs"))?;
-                let cleanup_details = calls::run_details(&mut connection, id).await?;
+                let cleanup_details = calls::run_details(&mut work, id).await?;
                 detailed(output, Detailed { run, cleanup_details }, limit)?;
             }
             None => {
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-                let runs = history::runs(&mut connection, self.target.as_deref(), None, limit).await?;
+                let runs = history::runs(&mut work, self.target.as_deref(), None, limit).await?;
                 if output.json { output.json(&runs)? } else { output.line(table(output, &runs).trim_fmt())? }
             }
         }
+        work.commit().await?;
         Ok(Exit::Done)
     }
 }

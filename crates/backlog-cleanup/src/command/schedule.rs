@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::selection::Target;
 use crate::client::calls;
-use crate::client::connect::Server;
+use crate::client::connect::{Server, begin};
 use crate::failure::{Exit, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
@@ -61,14 +61,15 @@ impl Job {
 impl Schedule {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
         let mut connection = server.connect().await?;
+        let mut work = begin(&mut connection).await?;
         match self.action {
             Action::Show { target } => {
-                let job = calls::job(&mut connection, &target.name).await?;
+                let job = calls::job(&mut work, &target.name).await?;
                 if output.json { output.json(&job)? } else { show(output, &target.name, &job)? }
             }
             Action::Set { schedule, batched, target, job } => {
                 let name = job.name(&target.name);
-                let id = calls::schedule(&mut connection, &schedule, batched, &target.name, &name).await?;
+                let id = calls::schedule(&mut work, &schedule, batched, &target.name, &name).await?;
                 if output.json {
                     output.json(&json!({ "jobId": id, "jobName": name, "schedule": schedule }))?;
                 } else {
@@ -81,7 +82,7 @@ impl Schedule {
             }
             Action::Remove { target, job } => {
                 let name = job.name(&target.name);
-                let removed = calls::unschedule(&mut connection, &name).await?;
+                let removed = calls::unschedule(&mut work, &name).await?;
                 if output.json {
                     output.json(&json!({ "jobName": name, "removed": removed }))?;
                 } else {
@@ -90,6 +91,7 @@ impl Schedule {
                 }
             }
         }
+        work.commit().await?;
         Ok(Exit::Done)
     }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::selection::{Length, Target};
 use crate::client::calls::{self, Finding};
-use crate::client::connect::Server;
+use crate::client::connect::{Server, begin};
 use crate::failure::{Exit, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
@@ -37,10 +37,11 @@ struct Checked<'a> {
 impl Status {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
         let mut connection = server.connect().await?;
-        let report: StatusReport = calls::status(&mut connection, &self.target.name).await?;
+        let mut work = begin(&mut connection).await?;
+        let report: StatusReport = calls::status(&mut work, &self.target.name).await?;
         let mut problems = Vec::new();
         if self.check {
-            problems = calls::doctor(&mut connection, &self.target.name).await?;
+            problems = calls::doctor(&mut work, &self.target.name).await?;
             problems.retain(|finding| finding.status == "fail");
             let failed = report.statuses.of("failed");
             problems.extend(self.max_failed.filter(|most| failed > *most).map(|most| Finding {
@@ -50,6 +51,7 @@ impl Status {
                 fix: None,
             }));
         }
+        work.commit().await?;
         let healthy = problems.is_empty();
         match (output.json, self.check) {
             (true, true) => output.json(&Checked { report: &report, healthy, problems: &problems })?,

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::selection::Target;
 use super::{runs, status};
 use crate::client::calls;
-use crate::client::connect::Server;
+use crate::client::connect::{Server, begin};
 use crate::client::history::{self, Run};
 use crate::failure::{Exit, Failure, Result};
 use crate::printable::{json, printable};
@@ -50,7 +50,9 @@ impl Watch {
         }
         // An error now ends the command; a later one is shown, and the refresh repeated.
         let mut connection = Some(server.connect().await?);
-        calls::status::<calls::Raw>(connection.as_mut().expect("connected"), &self.target.name).await?;
+        let mut work = begin(connection.as_mut().expect("connected")).await?;
+        calls::status::<calls::Raw>(&mut work, &self.target.name).await?;
+        work.commit().await?;
         let mut screen = if output.json { None } else { Some(Screen::open()?) };
         loop {
             let begun = Instant::now();
@@ -85,11 +87,13 @@ impl Watch {
             None => server.connect().await?,
         };
         let target = &self.target.name;
+        let mut work = begin(&mut open).await?;
         let view = View {
-            status: calls::status(&mut open, target).await?,
-            running: history::running(&mut open).await?,
-            runs: history::runs(&mut open, Some(target), None, 5).await?,
+            status: calls::status(&mut work, target).await?,
+            running: history::running(&mut work).await?,
+            runs: history::runs(&mut work, Some(target), None, 5).await?,
         };
+        work.commit().await?;
         *connection = Some(open);
         Ok(view)
     }

@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::client::calls::Mark;
 use crate::client::connect::Server;
 use crate::failure::Result;
 use crate::serve::access::PATIENCE;
@@ -33,8 +34,8 @@ pub struct App {
     pub shutdown: CancellationToken,
     /// The runs for which it then waits.
     pub runs: TaskTracker,
-    /// The server processes of these runs, and what they do.
-    pub processes: Mutex<BTreeMap<i32, String>>,
+    /// The calls of these runs, and what they do.
+    pub calls: Mutex<BTreeMap<Mark, String>>,
 }
 
 impl App {
@@ -51,7 +52,7 @@ impl App {
             keys: Arc::default(),
             shutdown: CancellationToken::new(),
             runs: TaskTracker::new(),
-            processes: Mutex::default(),
+            calls: Mutex::default(),
             settings,
         })
     }
@@ -76,8 +77,12 @@ impl App {
 
     /// Says which runs the process leaves behind.
     pub fn warn_of_runs(&self) {
-        for (process, run) in &*self.processes.lock() {
-            tracing::warn!(process, run, "goes on in the database until that notices that the server has gone");
+        for (mark, run) in &*self.calls.lock() {
+            tracing::warn!(
+                query = mark.as_str(),
+                run,
+                "goes on in the database until that notices that the server has gone"
+            );
         }
     }
 }

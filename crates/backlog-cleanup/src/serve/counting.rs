@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::client::targets;
+use crate::serve::access::Access;
 use crate::serve::app::App;
 use crate::serve::metrics::figures;
 
@@ -14,16 +15,16 @@ const REST: u32 = 10;
 pub async fn count(app: Arc<App>) {
     loop {
         let keyring = app.keyring();
-        let pool = &keyring.lowest().pool;
+        let access = keyring.lowest();
         let started = Instant::now();
-        match targets::names(pool).await {
+        match names(access).await {
             Err(error) => {
                 tracing::warn!(%error, "the targets could not be read");
                 app.metrics.update(|counted| counted.values_mut().for_each(|counted| counted.success = false));
             }
             Ok(names) => {
                 for target in &names {
-                    let figures = figures(pool, target).await;
+                    let figures = figures(access, target).await;
                     app.metrics.update(|counted| counted.entry(target.clone()).or_default().renew(target, figures));
                 }
                 app.metrics.update(|counted| counted.retain(|target, _| names.contains(target)));
@@ -31,4 +32,8 @@ pub async fn count(app: Arc<App>) {
         }
         tokio::time::sleep(app.settings.count_interval.max(started.elapsed() * (REST - 1))).await;
     }
+}
+
+async fn names(access: &Access) -> sqlx::Result<Vec<String>> {
+    targets::names(&mut *access.begin().await?).await
 }

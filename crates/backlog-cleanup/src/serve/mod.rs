@@ -68,7 +68,8 @@ pub async fn serve(settings: Settings, server: &Server) -> Result<()> {
         let role = keyring.lowest().who();
         tracing::warn!(role, "without tokens everybody on this machine can remove rows and change the schedule");
     }
-    for run in history::running(&keyring.lowest().reserved).await.unwrap_or_default() {
+    let running = async { history::running(&mut *keyring.lowest().begin_reserved().await?).await };
+    for run in running.await.unwrap_or_default() {
         tracing::info!(run = run.id, target = run.target, mode = run.mode.as_str(), "run is in progress");
     }
     tokio::spawn(counting::count(Arc::clone(&app)));

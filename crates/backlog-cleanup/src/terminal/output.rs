@@ -4,12 +4,16 @@ use std::io::{ErrorKind, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use console::truncate_str;
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::printable::{json, printable};
 use crate::terminal::log::Log;
 use crate::words::number;
+
+/// Columns of a cell on a page.
+const LONGEST: usize = 32;
 
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
@@ -117,9 +121,13 @@ impl Output {
         table
     }
 
-    /// A cell of a table.
+    /// A cell of a table; on a page it takes one line.
     pub fn cell(&self, text: impl AsRef<str>) -> Cell {
-        Cell::new(printable(text.as_ref()))
+        let text = printable(text.as_ref());
+        match self.page {
+            Some(_) => Cell::new(truncate_str(&text, LONGEST, "…")),
+            None => Cell::new(text),
+        }
     }
 
     /// A cell with a number: 1,234, right-aligned.

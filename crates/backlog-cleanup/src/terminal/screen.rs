@@ -1,5 +1,6 @@
 use std::io::{Write, stdout};
 
+use console::truncate_str;
 use crossterm::cursor::{Hide, MoveTo, Show};
 use crossterm::event::{Event, EventStream, KeyCode, KeyModifiers};
 use crossterm::style::Print;
@@ -43,9 +44,10 @@ impl Screen {
 
     fn draw(&self) -> Result<()> {
         let mut out = stdout();
+        let width = terminal::size().map_or(80, |(width, _)| width.into());
         queue!(out, BeginSynchronizedUpdate, Clear(ClearType::All))?;
         for (row, line) in self.page.lines().take(self.height()).enumerate() {
-            queue!(out, MoveTo(0, row as u16), Print(line))?;
+            queue!(out, MoveTo(0, row as u16), Print(truncate_str(line, width, "…")))?;
         }
         queue!(out, EndSynchronizedUpdate)?;
         Ok(out.flush()?)

@@ -76,6 +76,12 @@ impl Browser {
         Browser { driver, runtime, client }
     }
 
+    /// Opens a tab, and goes on there.
+    pub fn new_tab(&self) {
+        let tab = self.wait(self.client.new_window(true)).expect("a tab");
+        self.wait(self.client.switch_to_window(tab.handle)).expect("the tab");
+    }
+
     pub fn open(&self, address: &str) {
         self.wait(self.client.goto(address)).expect("the page");
     }

@@ -92,8 +92,17 @@ impl Server {
         Server::try_start(cluster, database, arguments).unwrap_or_else(|log| panic!("the server starts: {log}"))
     }
 
+    /// The same behind a pooler.
+    pub fn start_behind(pooler: &str, database: &str, arguments: &[&str]) -> Server {
+        Server::of(command_of(pooler, database), arguments).unwrap_or_else(|log| panic!("the server starts: {log}"))
+    }
+
     /// The server, or its log if it ended.
     pub fn try_start(cluster: &Cluster, database: &str, arguments: &[&str]) -> Result<Server, String> {
+        Server::of(command(cluster, database), arguments)
+    }
+
+    fn of(mut command: Command, arguments: &[&str]) -> Result<Server, String> {
         let files = TempDir::new().unwrap();
         let tokens = files.path().join("tokens");
         let lines = format!(
@@ -102,7 +111,6 @@ impl Server {
         );
         let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&tokens).unwrap();
         std::io::Write::write_all(&mut &file, lines.as_bytes()).unwrap();
-        let mut command = command(cluster, database);
         command.arg("serve");
         if !arguments.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
@@ -177,12 +185,12 @@ impl Drop for Server {
 
 /// The command of the binary, for a database of a cluster.
 pub fn command(cluster: &Cluster, database: &str) -> Command {
+    command_of(cluster.socket(), database)
+}
+
+fn command_of(host: &str, database: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_backlog-cleanup"));
-    command
-        .env_remove("DATABASE_URL")
-        .env("PGHOST", cluster.socket())
-        .env("PGUSER", "postgres")
-        .env("PGDATABASE", database);
+    command.env_remove("DATABASE_URL").env("PGHOST", host).env("PGUSER", "postgres").env("PGDATABASE", database);
     command
 }
 

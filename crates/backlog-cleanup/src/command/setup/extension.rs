@@ -2,24 +2,29 @@ use sqlx::Executor;
 use sqlx::postgres::PgConnection;
 
 use super::{Setup, Step};
+use crate::client::connect::begin;
+use crate::client::statement::query_as;
 use crate::client::targets::extension_version;
 use crate::failure::{Failure, Result};
 
 /// Creates the extension if it does not exist; only a superuser can.
 pub async fn set_up(setup: &Setup, connection: &mut PgConnection) -> Result<Step> {
-    if let Some(version) = extension_version(&mut *connection).await? {
+    let mut work = begin(connection).await?;
+    if let Some(version) = extension_version(&mut work).await? {
+        work.commit().await?;
         return Ok(Step::new("extension", "kept", format!("version {version}")));
     }
     let names = "SELECT format('CREATE EXTENSION backlog_cleanup SCHEMA %I', $1),
                         format('SELECT %I.backlog_cleanup_grant(%L, ''admin'')', $1, current_user)";
-    let (create, grant): (String, String) =
-        sqlx::query_as(names).bind(&setup.schema).fetch_one(&mut *connection).await?;
-    match connection.execute(create.as_str()).await.map_err(Failure::from) {
+    let (create, grant): (String, String) = query_as(names).bind(&setup.schema).fetch_one(&mut *work).await?;
+    match work.execute(create.as_str()).await.map_err(Failure::from) {
         Ok(_) => {
-            let version = extension_version(&mut *connection).await?.unwrap_or_default();
+            let version = extension_version(&mut work).await?.unwrap_or_default();
+            work.commit().await?;
             Ok(Step::new("extension", "created", format!("version {version}")))
         }
         Err(failure) if failure.sqlstate.as_deref() == Some("42501") => {
+            work.rollback().await?;
             Ok(Step::to_do("extension", &failure, vec![create, grant]))
         }
         Err(failure) => Err(failure),

@@ -4,7 +4,8 @@ use sqlx::{Executor, FromRow};
 
 use super::{Setup, Step};
 use crate::client::calls;
-use crate::client::connect::Server;
+use crate::client::connect::{Server, begin};
+use crate::client::statement::{query_as, query_scalar};
 use crate::failure::{Failure, Result};
 use crate::terminal::interrupt::Connections;
 use crate::terminal::output::Output;
@@ -12,7 +13,9 @@ use crate::terminal::output::Output;
 /// Builds the partial index if doctor reports that it is missing.
 pub async fn set_up(setup: &Setup, server: &Server, output: &Output) -> Result<Step> {
     let mut connections = Connections::open(server).await?;
-    let findings = calls::doctor(connections.first(), &setup.target.name).await?;
+    let mut work = connections.begin().await?;
+    let findings = calls::doctor(&mut work, &setup.target.name).await?;
+    work.commit().await?;
     let Some(finding) = findings.iter().find(|finding| finding.check == "index") else {
         // There is no check of the index without a target; the first finding says what is wrong with it.
         let why = findings.first().map(|finding| finding.detail.clone()).unwrap_or_default();
@@ -50,17 +53,20 @@ const PROGRESS: &str = "
     SELECT phase,
            CASE WHEN lockers_total > lockers_done THEN lockers_done WHEN tuples_total > 0 THEN tuples_done ELSE blocks_done END AS done,
            CASE WHEN lockers_total > lockers_done THEN lockers_total WHEN tuples_total > 0 THEN tuples_total ELSE blocks_total END AS total,
-           (SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = index_relid) AS index
-    FROM pg_stat_progress_create_index WHERE pid = $1";
+           (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.oid = index_relid) AS index
+    FROM pg_stat_progress_create_index
+    WHERE pid = (SELECT pid FROM pg_stat_activity WHERE state = 'active' AND starts_with(query, $1))";
 
 async fn build(statement: &str, connections: &mut Connections, output: &Output) -> Result<()> {
-    let pid = connections.pid();
+    let mark = connections.mark();
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template("{percent:>3} % {bar:30} {msg}").expect("a template"));
     let mut index = None;
-    let build = async |first: &mut PgConnection| first.execute(statement).await.map(drop);
+    let marked = mark.on(statement);
+    let build = async |first: &mut PgConnection| first.execute(marked.as_str()).await.map(drop);
     let watch = async |second: &mut PgConnection, _| {
-        let progress = sqlx::query_as::<_, Progress>(PROGRESS).bind(pid).fetch_optional(second).await;
+        let progress = query_as::<Progress>(PROGRESS).bind(mark.as_str()).fetch_optional(second).await;
         if let Ok(Some(progress)) = progress {
             bar.set_length(progress.total.max(0) as u64);
             bar.set_position(progress.done.max(0) as u64);
@@ -79,7 +85,10 @@ async fn build(statement: &str, connections: &mut Connections, output: &Output) 
 /// Drops the invalid index of a build that failed or was cancelled: it would slow down every write.
 async fn remove_if_invalid(connection: &mut PgConnection, index: &str) -> Result<()> {
     let is_invalid = "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)";
-    if sqlx::query_scalar(is_invalid).bind(index).fetch_optional(&mut *connection).await? == Some(true) {
+    let mut work = begin(connection).await?;
+    let is_invalid = query_scalar::<bool>(is_invalid).bind(index).fetch_optional(&mut *work).await?;
+    work.commit().await?;
+    if is_invalid == Some(true) {
         connection.execute(format!("DROP INDEX CONCURRENTLY {index}").as_str()).await?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::doctor;
 use super::selection::Target;
 use crate::client::calls::{self, Finding};
-use crate::client::connect::{Server, use_extension};
+use crate::client::connect::{Server, begin};
 use crate::failure::{Exit, Failure, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
@@ -72,7 +72,6 @@ impl Setup {
         let (is_there, is_new) = (extension.outcome != "to do", extension.outcome == "created");
         done.say(output, extension)?;
         if is_there {
-            use_extension(&mut connection).await?;
             let mut job = job::set_up(&self, &mut connection, output).await?;
             if is_new && job.outcome == "kept" {
                 // The extension registers it when it is created.
@@ -81,7 +80,9 @@ impl Setup {
             done.say(output, job)?;
             let index = index::set_up(&self, server, output).await?;
             done.say(output, index)?;
-            done.doctor = calls::doctor(&mut connection, &self.target.name).await?;
+            let mut work = begin(&mut connection).await?;
+            done.doctor = calls::doctor(&mut work, &self.target.name).await?;
+            work.commit().await?;
         }
         let (is_left, is_sick) = (
             done.steps.iter().any(|step| step.outcome == "to do"),

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use backlog_cleanup_report::Level;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Executor};
+use sqlx::{ConnectOptions, Postgres, Transaction};
 use tokio::sync::Semaphore;
 
-use crate::client::connect::{not_connected, use_extension};
+use crate::client::connect::{BEGIN, are_settings_refused, begin, has_extension, not_connected, open, with_settings};
+use crate::client::statement::{query_as, query_scalar};
 use crate::failure::{Failure, Result};
 use crate::serve::settings::Settings;
 
@@ -24,9 +25,12 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 pub struct Access {
     pub level: Level,
     pub role: String,
+    options: PgConnectOptions,
     pub pool: PgPool,
     /// One more connection, for what must get one while `pool` has none: stopping a run, readiness.
     pub reserved: PgPool,
+    /// Begins a transaction whose statements have the time of a request, also if their client has gone.
+    begin: String,
     /// Permits for concurrent runs: all connections of the pool but one, which is left for other requests.
     pub runs: Semaphore,
     /// Permits for concurrent dry runs: half of the pool.
@@ -56,8 +60,10 @@ impl Access {
     fn new(level: Level, role: String, options: PgConnectOptions, settings: &Settings) -> Access {
         let size = settings.pool_size;
         Access {
-            pool: pool(level, options.clone(), settings, size),
-            reserved: pool(level, options, settings, 1),
+            pool: pool(level, &options, size),
+            reserved: pool(level, &options, 1),
+            options,
+            begin: format!("{BEGIN}; SET LOCAL statement_timeout = {}", settings.request_timeout.as_millis()),
             runs: Semaphore::new(size as usize - 1),
             dry_runs: Semaphore::new(size as usize / 2),
             level,
@@ -70,21 +76,48 @@ impl Access {
         &self.role
     }
 
+    /// Begins a transaction, which rolls back unless it commits.
+    pub async fn begin(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
+        self.begin_in(&self.pool).await
+    }
+
+    /// The same with the reserved connection.
+    pub async fn begin_reserved(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
+        self.begin_in(&self.reserved).await
+    }
+
+    async fn begin_in(&self, pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+        match pool.begin_with(self.begin.clone()).await {
+            Err(error) if are_settings_refused(&error) => {
+                for pool in [&self.pool, &self.reserved] {
+                    pool.set_connect_options(self.options.clone());
+                }
+                pool.begin_with(self.begin.clone()).await
+            }
+            begun => begun,
+        }
+    }
+
     /// Connects once. Errors: the database is away; it does not have the extension; the role may do more than its level.
     pub async fn check(&self) -> Result<()> {
-        let options = self.pool.connect_options();
-        let mut connection = options.connect().await.map_err(|error| not_connected(error, &options))?;
-        use_extension(&mut connection).await?;
-        refuse_more_than(self.level, &mut connection).await
+        let mut connection = open(&self.options).await.map_err(|error| not_connected(error, &self.options))?;
+        check(self.level, &mut connection).await
     }
 }
 
-/// Errors: the role of the connection may do more than its level.
+/// Errors: there is no extension; the role of the connection may do more than its level.
+async fn check(level: Level, connection: &mut PgConnection) -> Result<()> {
+    has_extension(connection).await?;
+    let mut work = begin(connection).await?;
+    refuse_more_than(level, &mut work).await?;
+    Ok(work.commit().await?)
+}
+
 async fn refuse_more_than(level: Level, connection: &mut PgConnection) -> Result<()> {
     let found: Option<(String, bool)> =
-        sqlx::query_as(TOO_POWERFUL).bind(level.as_str()).fetch_optional(&mut *connection).await?;
+        query_as(TOO_POWERFUL).bind(level.as_str()).fetch_optional(&mut *connection).await?;
     let Some((powerful, is_superuser)) = found else { return Ok(()) };
-    let role: String = sqlx::query_scalar("SELECT CURRENT_USER::text").fetch_one(connection).await?;
+    let role: String = query_scalar("SELECT CURRENT_USER::text").fetch_one(connection).await?;
     let why = match (powerful == role, is_superuser) {
         (true, true) => "is a superuser, and superusers bypass levels".into(),
         (true, false) => "has privileges of a higher level".into(),
@@ -95,23 +128,16 @@ async fn refuse_more_than(level: Level, connection: &mut PgConnection) -> Result
         .hint(format!("CREATE ROLE backlog_{level} LOGIN; SELECT backlog_cleanup_grant('backlog_{level}', '{level}')")))
 }
 
-fn pool(level: Level, options: PgConnectOptions, settings: &Settings, size: u32) -> PgPool {
-    let timeout = settings.request_timeout.as_millis();
+fn pool(level: Level, options: &PgConnectOptions, size: u32) -> PgPool {
     PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(PATIENCE)
         .idle_timeout(Duration::from_secs(300))
         .after_connect(move |connection, _| {
+            // Also where the database was away when the server started, or the role has got more since.
             Box::pin(async move {
-                let checked = async {
-                    use_extension(connection).await?;
-                    // Also where the database was away when the server started, or the role has got more since.
-                    refuse_more_than(level, connection).await
-                };
-                checked.await.map_err(|failure| sqlx::Error::Configuration(failure.message.into()))?;
-                // Ends the query of a client that has disconnected.
-                connection.execute(&*format!("SET statement_timeout = {timeout}")).await.map(drop)
+                check(level, connection).await.map_err(|failure| sqlx::Error::Configuration(failure.message.into()))
             })
         })
-        .connect_lazy_with(options.disable_statement_logging())
+        .connect_lazy_with(with_settings(options).disable_statement_logging())
 }

@@ -46,7 +46,8 @@ struct Headers {
 /// Removes the removable rows: the expired ones beyond the newest of each recipe.
 #[utoipa::path(post, path = "/api/admin/backlog-cleanup/run", tag = "cleanup", params(Selection, Headers),
     request_body(content = Option<Confirmation>, content_type = "application/json"),
-    responses((status = 200, body = Batched<RegularReport>), (status = 202, body = Accepted), Problems))]
+    responses((status = 200, description = "The report", body = Batched<RegularReport>),
+              (status = 202, description = "The run continues", body = Accepted), Problems))]
 async fn run(
     app: State<Arc<App>>,
     caller: Caller,
@@ -60,7 +61,8 @@ async fn run(
 /// Removes all failed rows of the account, including recent ones.
 #[utoipa::path(post, path = "/api/admin/backlog-cleanup/emergency", tag = "cleanup", params(Selection, Headers),
     request_body(content = Option<Confirmation>, content_type = "application/json"),
-    responses((status = 200, body = Batched<EmergencyReport>), (status = 202, body = Accepted), Problems))]
+    responses((status = 200, description = "The report", body = Batched<EmergencyReport>),
+              (status = 202, description = "The run continues", body = Accepted), Problems))]
 async fn emergency(
     app: State<Arc<App>>,
     caller: Caller,

@@ -15,17 +15,17 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// The process answers.
 #[utoipa::path(get, path = "/healthz", tag = "health", security(()),
-    responses((status = 200, content_type = "text/plain", body = String),
-              (status = "4XX", content_type = "application/problem+json", body = Problem)))]
+    responses((status = 200, description = "It answers", content_type = "text/plain", body = String),
+              (status = "4XX", description = "Bad input", content_type = "application/problem+json", body = Problem)))]
 async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// The database answers, and the server is not stopping.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()),
-    responses((status = 200, content_type = "text/plain", body = String),
-              (status = "4XX", content_type = "application/problem+json", body = Problem),
-              (status = 503, content_type = "application/problem+json", body = Problem)))]
+    responses((status = 200, description = "It answers", content_type = "text/plain", body = String),
+              (status = "4XX", description = "Bad input", content_type = "application/problem+json", body = Problem),
+              (status = 503, description = "It does not, or the server stops", content_type = "application/problem+json", body = Problem)))]
 async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
     if app.shutdown.is_cancelled() {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"));
@@ -33,7 +33,7 @@ async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
     let access = Arc::clone(app.keyring().lowest());
     let question = (access.role.clone(), "ready", String::new());
     let ask = async move {
-        sqlx::query("SELECT 1").execute(&access.reserved).await?;
+        access.begin_reserved().await?;
         Ok(Default::default())
     };
     app.flights.join(question, ask).await.map_err(|problem| {

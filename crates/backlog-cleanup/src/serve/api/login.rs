@@ -24,6 +24,9 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 #[serde(deny_unknown_fields)]
 struct Login {
     token: String,
+    /// The path of this server to go to
+    #[serde(default)]
+    next: String,
 }
 
 /// Begins a session of a browser: returns a cookie for a token.
@@ -34,7 +37,7 @@ async fn login(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     cookies: CookieJar,
     headers: HeaderMap,
-    Form(Login { token }): Form<Login>,
+    Form(Login { token, next }): Form<Login>,
 ) -> Result<Response, Problem> {
     let keyring = app.keyring();
     let Some(token) = keyring.find(token.trim()) else {
@@ -51,7 +54,9 @@ async fn login(
         .same_site(SameSite::Strict)
         .secure(is_https)
         .max_age(LIFE.try_into().expect("a short time"));
-    Ok((cookies.add(cookie), Redirect::to("/")).into_response())
+    // A second slash, or a backslash, would name another host.
+    let is_ours = next.starts_with('/') && !next[1..].starts_with(['/', '\\']) && !next.contains(char::is_control);
+    Ok((cookies.add(cookie), Redirect::to(if is_ours { &next } else { "/" })).into_response())
 }
 
 /// Ends a session of a browser.

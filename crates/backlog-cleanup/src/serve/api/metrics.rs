@@ -18,10 +18,10 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// Rows, runs and books of every target, in OpenMetrics if the client accepts it, else in Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", tag = "health", responses(
-    (status = 200, content((String = "text/plain"), (String = "application/openmetrics-text"))), Problems))]
+    (status = 200, description = "All metrics", content((String = "text/plain"), (String = "application/openmetrics-text"))), Problems))]
 async fn metrics(_caller: Caller, State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
     let openmetrics = accepts.into_iter().any(|accept| accept.contains(OPENMETRICS));
-    let (content_type, text) = app.metrics.scrape(&app.keyring().lowest().pool, openmetrics).await;
+    let (content_type, text) = app.metrics.scrape(app.keyring().lowest(), openmetrics).await;
     ([(header::CONTENT_TYPE, content_type), (header::VARY, "accept")], text).into_response()
 }

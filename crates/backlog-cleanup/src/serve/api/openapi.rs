@@ -44,7 +44,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// This document.
 #[utoipa::path(get, path = "/api/openapi.json", tag = "health", security(()),
-    responses((status = 200, content_type = "application/json", body = Object), Problems))]
+    responses((status = 200, description = "The document", content_type = "application/json", body = Object), Problems))]
 async fn document() -> Response {
     json(DOCUMENT.get().map(String::as_str).unwrap_or_default().into())
 }

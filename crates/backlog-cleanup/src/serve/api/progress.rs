@@ -2,9 +2,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::time::{MissedTickBehavior, interval};
@@ -15,7 +17,7 @@ use utoipa_axum::routes;
 use crate::client::history;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
-use crate::serve::response::{Problem, Problems};
+use crate::serve::response::{Problem, Problems, json};
 
 /// How often to look.
 const LOOK: Duration = Duration::from_secs(1);
@@ -34,14 +36,37 @@ struct Which {
     target: String,
 }
 
-/// The running runs as server-sent events: `progress` with a list of runs after each change, `problem` while the database is
-/// away.
+/// The running runs: with `Accept: application/json` once, as a list; else as server-sent events, `progress` with a list after
+/// each change, `problem` while the database is away. A browser that listens in six tabs has no connection left for this
+/// server: ask again instead.
 #[utoipa::path(get, path = "/api/admin/backlog-cleanup/progress", tag = "cleanup", params(Which),
-    responses((status = 200, content_type = "text/event-stream", body = String), Problems))]
+    responses((status = 200, description = "The running runs",
+               content((Vec<Object> = "application/json"), (String = "text/event-stream"))), Problems))]
 async fn progress(
     State(app): State<Arc<App>>,
     caller: Caller,
     Query(Which { target }): Query<Which>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("application/json")) {
+        return Ok(json(look(&app, &caller, target).await?));
+    }
+    Ok(events(app, caller, target)?.into_response())
+}
+
+/// The running runs as JSON; concurrent requests share a query.
+async fn look(app: &Arc<App>, caller: &Caller, target: String) -> Result<Bytes, Problem> {
+    let access = Arc::clone(caller);
+    let question = (caller.role.clone(), "progress", target.clone());
+    let look = async move { Ok(history::progress(&mut *access.begin().await?, &target).await?.into()) };
+    app.flights.join(question, look).await
+}
+
+fn events(
+    app: Arc<App>,
+    caller: Caller,
+    target: String,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let Ok(permit) = Arc::clone(&caller.token.streams).try_acquire_owned() else {
         return Err(Problem::new(
@@ -61,12 +86,7 @@ async fn progress(
                 if !caller.is_still_in(app) {
                     return None;
                 }
-                let pool = caller.pool.clone();
-                let question = (caller.role.clone(), "progress", target.clone());
-                let target = target.clone();
-                let look =
-                    app.flights.join(question, async move { Ok(history::progress(&pool, &target).await?.into()) });
-                let (name, data) = match look.await {
+                let (name, data) = match look(app, caller, target.clone()).await {
                     Ok(runs) => ("progress", String::from_utf8_lossy(&runs).into_owned()),
                     Err(problem) => ("problem", serde_json::to_string(&problem).unwrap_or_default()),
                 };

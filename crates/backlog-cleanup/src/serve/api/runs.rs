@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query};
-use backlog_cleanup_report::{CleanupDetail, Level, State};
+use backlog_cleanup_report::{CleanupDetail, Level};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -60,34 +60,35 @@ pub struct Stopping {
 
 /// The history of runs, newest first.
 #[utoipa::path(get, path = "/api/admin/backlog-cleanup/runs", tag = "history", params(Page),
-    responses((status = 200, body = Runs), Problems))]
+    responses((status = 200, description = "A page of the history", body = Runs), Problems))]
 async fn runs(caller: Caller, Query(page): Query<Page>) -> Result<Json<Runs>, Problem> {
     if !(1..=1000).contains(&page.limit) {
         return Err(Problem::bad_request("limit must be from 1 to 1000"));
     }
-    let runs = history::runs(&caller.pool, page.target.as_deref(), page.before, page.limit).await?;
+    let runs = history::runs(&mut *caller.begin().await?, page.target.as_deref(), page.before, page.limit).await?;
     Ok(Json(Runs { success: true, runs }))
 }
 
 /// One run, what it removed of each recipe, and its progress.
 #[utoipa::path(get, path = "/api/admin/backlog-cleanup/runs/{id}", tag = "history", params(("id" = i64, Path)),
-    responses((status = 200, body = OneRun), Problems))]
+    responses((status = 200, description = "The run", body = OneRun), Problems))]
 async fn run(caller: Caller, Path(id): Path<i64>) -> Result<Json<OneRun>, Problem> {
-    let Some(run) = history::run(&caller.pool, id).await? else {
+    let mut work = caller.begin().await?;
+    let Some(run) = history::run(&mut work, id).await? else {
         return Err(Problem::not_found(format!("run {id} does not exist")).hint("/api/admin/backlog-cleanup/runs"));
     };
-    let recipes = calls::run_details(&caller.pool, id).await?;
+    let recipes = calls::run_details(&mut work, id).await?;
     Ok(Json(OneRun { success: true, run, recipes }))
 }
 
 /// Asks a run to stop after its current batch.
 #[utoipa::path(post, path = "/api/admin/backlog-cleanup/runs/{id}/stop", tag = "cleanup", params(("id" = i64, Path)),
-    responses((status = 200, body = Stopping), Problems))]
+    responses((status = 200, description = "Whether it stops", body = Stopping), Problems))]
 pub async fn stop(caller: Caller, Path(id): Path<i64>) -> Result<Json<Stopping>, Problem> {
     caller.at_least(Level::Operator)?;
-    // A run that failed may still be called running: nobody is left to stop it.
-    let stopping = calls::stop(&caller.reserved, id).await?
-        && history::run(&caller.reserved, id).await?.is_some_and(|run| run.state == State::Running);
+    let mut work = caller.begin_reserved().await?;
+    let stopping = history::stop(&mut work, id).await?;
+    work.commit().await?;
     tracing::info!(who = caller.who(), from = %caller.peer, run = id, stopping, "run is asked to stop");
     Ok(Json(Stopping { success: true, stopping }))
 }

@@ -31,7 +31,7 @@ pub struct Target {
 
 /// The rows by status, and the recipes with failures.
 #[utoipa::path(get, path = "/api/admin/backlog-cleanup/status", tag = "status", params(Target),
-    responses((status = 200, body = StatusReport), Problems))]
+    responses((status = 200, description = "The report", body = StatusReport), Problems))]
 async fn status(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -42,7 +42,9 @@ async fn status(
 
 /// The status report as the database wrote it; concurrent requests share a query.
 pub async fn report(app: &Arc<App>, caller: &Caller, target: String) -> Result<Bytes, Problem> {
-    let pool = caller.pool.clone();
+    let access = Arc::clone(caller);
     let question = (caller.role.clone(), "status", target.clone());
-    app.flights.join(question, async move { Ok(bytes(calls::status(&pool, &target).await?)) }).await
+    app.flights
+        .join(question, async move { Ok(bytes(calls::status(&mut *access.begin().await?, &target).await?)) })
+        .await
 }

@@ -1,6 +1,6 @@
 //! Removing rows: preview, then confirm. The forms are plain HTML.
 
-use backlog_cleanup_report::Mode;
+use backlog_cleanup_report::{CleanupDetail, Mode};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -38,8 +38,8 @@ pub struct Preview {
     /// The rows that would be removed. The form sends it back, so that only what was seen is removed.
     pub count: i64,
     pub total_failed: i64,
-    /// The rows of each recipe, most first.
-    pub recipes: Vec<(String, i64)>,
+    /// Those of which rows would go, most first.
+    pub recipes: Vec<CleanupDetail>,
     /// To be typed before an emergency run.
     pub account: String,
     /// Makes a form that is sent twice remove once.
@@ -148,20 +148,20 @@ fn back(asked: &Asked) -> String {
 }
 
 fn recipes(preview: &Preview) -> Markup {
-    let most = preview.recipes.first().map_or(1, |(_, count)| *count).max(1);
+    let most = preview.recipes.first().map_or(1, |recipe| recipe.cleaned_count).max(1);
     html! {
         @if !preview.recipes.is_empty() {
             div .scroll tabindex="0" role="region" aria-label="rows that would be removed, by recipe" {
                 table .recipes {
                     thead { tr { th scope="col" { "recipe" } th scope="col" .figure { "would remove" } th scope="col" .bars { span .hidden { "share" } } } }
                     tbody {
-                        @for (name, count) in preview.recipes.iter().take(NAMED) {
+                        @for recipe in preview.recipes.iter().take(NAMED) {
                             tr {
-                                th scope="row" { bdi { (name) } }
-                                td .figure { (words::number(*count)) }
+                                th scope="row" { bdi { (recipe.recipe_name) } " " span .muted { (words::recipe_id(&recipe.recipe_id)) } }
+                                td .figure { (words::number(recipe.cleaned_count)) }
                                 td .bars {
                                     svg width="100%" height="10" aria-hidden="true" {
-                                        rect .removable width=(format!("{:.2}%", *count as f64 * 100.0 / most as f64)) height="10" rx="2" {}
+                                        rect .removable width=(format!("{:.2}%", recipe.cleaned_count as f64 * 100.0 / most as f64)) height="10" rx="2" {}
                                     }
                                 }
                             }

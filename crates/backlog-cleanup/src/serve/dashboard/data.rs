@@ -2,12 +2,11 @@ use std::sync::Arc;
 
 use backlog_cleanup_report::{CleanupDetail, State, StatusReport};
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
 
 use super::query::Query;
 use crate::client::calls::{self, Failures, Finding};
 use crate::client::history::{self, Run};
-use crate::client::targets;
+use crate::client::targets::{self, About};
 use crate::serve::api::doctor::{self, Doctor};
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
@@ -21,6 +20,7 @@ pub struct Data {
     pub query: Query,
     pub now: DateTime<Utc>,
     pub targets: Vec<String>,
+    pub about: About,
     pub status: Arc<StatusReport>,
     pub findings: Vec<Finding>,
     pub failures: Vec<Failures>,
@@ -36,22 +36,25 @@ const TYPES: i32 = 5;
 impl Data {
     /// Reads everything; the three slow queries run concurrently.
     pub async fn read(app: &Arc<App>, caller: &Caller, query: Query) -> Result<Data, Problem> {
-        let (pool, target) = (&caller.pool, query.target.as_str());
+        let target = query.target.as_str();
         let (status, findings, failures) = tokio::try_join!(
             status(app, caller, target),
             findings(app, caller, target),
             failures(app, caller, &query)
         )?;
-        let mut runs = history::runs(pool, Some(target), None, RUNS).await?;
+        let mut work = caller.begin().await?;
+        let mut runs = history::runs(&mut work, Some(target), None, RUNS).await?;
         let mut run_recipes = Vec::new();
         if let Some(id) = query.open() {
-            run_recipes = calls::run_details(pool, id).await?;
+            run_recipes = calls::run_details(&mut work, id).await?;
             if runs.iter().all(|run| run.id != id) {
-                runs.extend(history::run(pool, id).await?.filter(|run| run.target == target));
+                runs.extend(history::run(&mut work, id).await?.filter(|run| run.target == target));
             }
         }
-        let targets = targets::names(pool).await?;
-        Ok(Data { now: Utc::now(), targets, status, findings, failures, runs, run_recipes, query })
+        let targets = targets::names(&mut work).await?;
+        let about = targets::about(&mut work, target).await?;
+        let about = about.ok_or_else(|| Problem::not_found(format!("target \"{target}\" does not exist")))?;
+        Ok(Data { now: Utc::now(), targets, about, status, findings, failures, runs, run_recipes, query })
     }
 
     /// The running run.
@@ -61,9 +64,11 @@ impl Data {
 }
 
 async fn status(app: &Arc<App>, caller: &Caller, target: &str) -> Result<Arc<StatusReport>, Problem> {
-    let (pool, target) = (caller.pool.clone(), target.to_owned());
+    let (access, target) = (Arc::clone(caller), target.to_owned());
     let question = (caller.role.clone(), "status", target.clone());
-    app.reports.join(question, async move { Ok(Arc::new(calls::status(&pool, &target).await?)) }).await
+    app.reports
+        .join(question, async move { Ok(Arc::new(calls::status(&mut *access.begin().await?, &target).await?)) })
+        .await
 }
 
 async fn findings(app: &Arc<App>, caller: &Caller, target: &str) -> Result<Vec<Finding>, Problem> {
@@ -72,17 +77,17 @@ async fn findings(app: &Arc<App>, caller: &Caller, target: &str) -> Result<Vec<F
 }
 
 async fn failures(app: &Arc<App>, caller: &Caller, query: &Query) -> Result<Vec<Failures>, Problem> {
-    let (pool, target, span) = (caller.pool.clone(), query.target.clone(), query.span);
+    let (access, target, span) = (Arc::clone(caller), query.target.clone(), query.span);
     let question = (caller.role.clone(), span.words(), target.clone());
     let failures = app.flights.join(question, async move {
-        let failures = calls::failures(&pool, &target, span.hours(), TYPES).await?;
+        let failures = calls::failures(&mut *access.begin().await?, &target, span.hours(), TYPES).await?;
         Ok(serde_json::to_vec(&failures).expect("texts are JSON").into())
     });
     read(&failures.await?)
 }
 
 /// The account of a target. Errors: 404.
-pub async fn account(pool: &PgPool, target: &str) -> Result<String, Problem> {
-    let account = targets::account(pool, target).await?;
+pub async fn account(caller: &Caller, target: &str) -> Result<String, Problem> {
+    let account = targets::account(&mut *caller.begin().await?, target).await?;
     account.ok_or_else(|| Problem::not_found(format!("target \"{target}\" does not exist")))
 }

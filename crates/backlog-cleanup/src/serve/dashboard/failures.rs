@@ -71,7 +71,7 @@ pub fn section(data: &Data) -> Markup {
     html! {
         section #failures .card aria-labelledby="failures-title" {
             div .title {
-                h2 #failures-title { "Failures by hour" }
+                h2 #failures-title { "Failures that are still there, by hour" }
                 nav .choice aria-label="how far back" {
                     @for span in Span::ALL {
                         a href=(data.query.link(|query| query.span = span)) aria-current=[(span == data.query.span).then_some("true")] {

@@ -18,8 +18,14 @@ pub enum Light {
 }
 
 /// The light, and its reasons, worst first: the checks of the doctor that do not pass, and a last run that was interrupted.
+/// Nothing is worse than a run that does not come: that is red, whatever the doctor calls it.
 pub fn judge(findings: &[Finding], last_run: Option<&Run>) -> (Light, Vec<Finding>) {
     let mut reasons: Vec<Finding> = findings.iter().filter(|finding| finding.status != "ok").cloned().collect();
+    for reason in &mut reasons {
+        if stops_the_next_run(reason, findings) {
+            reason.status = "fail".into();
+        }
+    }
     if let Some(run) = last_run.filter(|run| run.state == State::Interrupted) {
         reasons.push(Finding {
             check: "last_run".into(),
@@ -28,13 +34,19 @@ pub fn judge(findings: &[Finding], last_run: Option<&Run>) -> (Light, Vec<Findin
             fix: None,
         });
     }
-    reasons.sort_by_key(|reason| reason.status != "fail");
+    reasons.sort_by_key(|reason| (!stops_the_next_run(reason, findings), reason.status != "fail"));
     let light = match reasons.first().map(|reason| reason.status.as_str()) {
         None => Light::Green,
         Some("warn") => Light::Amber,
         Some(_) => Light::Red,
     };
     (light, reasons)
+}
+
+/// Whether the next run does not come for this reason. Without pg_cron in this database, who runs the target is unknown.
+fn stops_the_next_run(reason: &Finding, findings: &[Finding]) -> bool {
+    let pg_cron_is_here = findings.iter().any(|finding| finding.check == "pg_cron" && finding.status == "ok");
+    reason.check == "policy" || reason.check == "job" && pg_cron_is_here
 }
 
 impl Light {
@@ -69,6 +81,7 @@ pub fn section(data: &Data) -> Markup {
                     }
                 }
             }
+            (next_run(data, &reasons))
             (figures(data))
             @if !reasons.is_empty() {
                 details #reasons {
@@ -80,12 +93,55 @@ pub fn section(data: &Data) -> Markup {
     }
 }
 
+/// What happens next, to what, and when.
+fn next_run(data: &Data, reasons: &[Finding]) -> Markup {
+    let about = &data.about;
+    let comes = !reasons.iter().any(|reason| stops_the_next_run(reason, &data.findings));
+    html! {
+        p #next-run {
+            "Database " strong { (about.database) } ", target " strong { bdi { (data.query.target) } } ", table " code { (about.table) }
+            @if let Some(account) = &about.account { ", account " code { (account) } }
+            ". "
+            @match (about.max_age, about.keep) {
+                (Some(max_age), Some(keep)) => {
+                    "Failures older than " (age(max_age)) " go, but the " (words::number(keep.into())) " newest of these in each recipe. "
+                },
+                _ => "The default policy is disabled. ",
+            }
+            @match next::run(&data.status.schedule, data.now).filter(|_| comes) {
+                Some(at) => {
+                    "The next run is at " (times::clock(at)) "; now it would remove " (words::count(data.status.removable_generations, "row")) "."
+                },
+                None if comes && data.status.schedule["schedule"].is_string() => {
+                    "The next run is at " code { (data.status.schedule["schedule"].as_str().unwrap_or_default()) } "."
+                },
+                None if comes => "Whether a job of another database runs it is not known here.",
+                None => strong { "No run will come." },
+            }
+        }
+    }
+}
+
+/// `24 hours`, `30 days`.
+fn age(seconds: i64) -> String {
+    match seconds {
+        86_401.. if seconds % 86_400 == 0 => words::count(seconds / 86_400, "day"),
+        3600.. if seconds % 3600 == 0 => words::count(seconds / 3600, "hour"),
+        _ => words::duration(seconds.saturating_mul(1000)),
+    }
+}
+
 fn item(reason: &Finding) -> Markup {
     html! {
         li {
             span class={ "tag " (reason.status) } { (reason.status) }
             " " strong { (reason.check.replace('_', " ")) } ": " (reason.detail)
-            @if let Some(fix) = &reason.fix { pre { code { (fix) } } }
+            @if let Some(fix) = &reason.fix {
+                div .fix {
+                    pre { code { (fix) } }
+                    button .copy type="button" { "Copy" }
+                }
+            }
         }
     }
 }
@@ -163,6 +219,25 @@ mod tests {
             let (light, reasons) = judge(&findings(statuses), None);
             assert!(light == expected, "{statuses:?}");
             assert_eq!(reasons.first().map(|reason| reason.check.as_str()), first);
+        }
+    }
+
+    #[test]
+    fn the_light_is_red_where_no_run_will_come() {
+        let finding = |(check, status): &(&str, &str)| Finding {
+            check: (*check).into(),
+            status: (*status).into(),
+            detail: String::new(),
+            fix: None,
+        };
+        for (checks, expected, first) in [
+            (&[("index", "warn"), ("pg_cron", "ok"), ("job", "warn")][..], Light::Red, "job"),
+            (&[("books", "fail"), ("policy", "warn")], Light::Red, "policy"),
+            // Another database's pg_cron may run it.
+            (&[("pg_cron", "warn"), ("job", "warn")], Light::Amber, "pg_cron"),
+        ] {
+            let (light, reasons) = judge(&checks.iter().map(finding).collect::<Vec<_>>(), None);
+            assert!(light == expected && reasons[0].check == first, "{checks:?}");
         }
     }
 }

@@ -37,9 +37,8 @@ async fn look(caller: &Caller, asked: Asked) -> Result<Preview, Problem> {
             (report.removed_count, report.removed_count, report.cleanup_details)
         }
     };
-    let going = details.into_iter().filter(|recipe| recipe.cleaned_count > 0);
-    let recipes = going.map(|recipe| (recipe.recipe_name, recipe.cleaned_count)).collect();
-    let account = data::account(&caller.pool, &asked.target).await?;
+    let recipes = details.into_iter().filter(|recipe| recipe.cleaned_count > 0).collect();
+    let account = data::account(caller, &asked.target).await?;
     Ok(Preview { asked, count, total_failed, recipes, account, idempotency_key: key()? })
 }
 

@@ -103,6 +103,15 @@ impl Span {
         }
     }
 
+    /// The value in the address.
+    pub fn value(self) -> &'static str {
+        match self {
+            Span::Day => "1d",
+            Span::TwoDays => "2d",
+            Span::Week => "7d",
+        }
+    }
+
     fn is_default(&self) -> bool {
         *self == Span::default()
     }

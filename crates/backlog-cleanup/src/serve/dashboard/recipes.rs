@@ -42,7 +42,8 @@ fn found<'a>(all: &'a [RecipeFailures], query: &Query) -> Vec<&'a RecipeFailures
     let mut found: Vec<&RecipeFailures> = all
         .iter()
         .filter(|recipe| {
-            recipe.recipe_name.to_lowercase().contains(&wanted) || words::recipe_id(&recipe.recipe_id) == wanted
+            recipe.recipe_name.to_lowercase().contains(&wanted)
+                || words::recipe_id(&recipe.recipe_id).to_lowercase() == wanted
         })
         .collect();
     // The status report has the recipes with most failures first.
@@ -62,6 +63,7 @@ fn search(query: &Query) -> Markup {
     html! {
         form .search action="/" method="get" role="search" {
             input type="hidden" name="target" value=(query.target);
+            input type="hidden" name="span" value=(query.span.value());
             label .hidden for="search" { "Search recipes by name or id" }
             input #search type="search" name="search" value=(query.search) placeholder="name or id";
             label .hidden for="sort" { "Sort by" }

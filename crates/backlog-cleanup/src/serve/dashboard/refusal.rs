@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use super::login;
 use super::page::{self, Viewer};
+use super::query::Query;
+use crate::serve::removal::default_target;
 
 /// The longest body of a problem.
 const LONGEST: usize = 1024 * 1024;
@@ -20,6 +22,8 @@ pub async fn as_page(request: Request, next: Next) -> Response {
     let is_browser = accept.is_some_and(|accept| accept.contains("text/html"));
     let is_login = request.uri().path() == "/login";
     let is_get = request.method() == Method::GET;
+    let asked = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
+    let target = target(&request);
     let response = next.run(request).await;
     let kind = response.headers().get(header::CONTENT_TYPE);
     if !is_browser || kind.is_none_or(|kind| kind != "application/problem+json") {
@@ -27,22 +31,25 @@ pub async fn as_page(request: Request, next: Next) -> Response {
     }
     let status = response.status();
     if status == StatusCode::UNAUTHORIZED && !is_login {
-        return Redirect::to("/login").into_response();
+        let next = serde_urlencoded::to_string([("next", asked)]).unwrap_or_default();
+        return Redirect::to(&if is_get && next != "next=%2F" { format!("/login?{next}") } else { "/login".into() })
+            .into_response();
     }
     let body = to_bytes(response.into_body(), LONGEST).await.unwrap_or_default();
     let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
     let page = match is_login {
-        true => login::page(problem["detail"].as_str()),
+        true => login::page("", problem["detail"].as_str()),
         false => {
             let is_away = status == StatusCode::SERVICE_UNAVAILABLE && is_get;
-            page::document("✕ Not done", &Viewer::nobody(), words(&problem, is_away))
+            page::document("✕ Not done", &Viewer::nobody(), words(&problem, is_away, target))
         }
     };
     (status, page).into_response()
 }
 
 /// With `is_away` the page reloads by itself.
-fn words(problem: &Value, is_away: bool) -> Markup {
+fn words(problem: &Value, is_away: bool, target: Option<String>) -> Markup {
+    let back = Query { target: target.unwrap_or_else(default_target), ..Query::default() }.link(|_| ());
     html! {
         section #alert .card .danger role="alert" tabindex="-1" data-reload[is_away] {
             h1 { "Not done" }
@@ -50,7 +57,17 @@ fn words(problem: &Value, is_away: bool) -> Markup {
             @if let Some(hint) = problem["hint"].as_str() { pre { code { (hint) } } }
             @if let Some(sqlstate) = problem["sqlstate"].as_str() { p .note { "SQLSTATE " (sqlstate) } }
             @if is_away { p .note { "The page reloads in a moment." } }
-            div .buttons { a .button href="/" { "Back" } }
+            div .buttons { a .button href=(back) { "Back" } }
         }
     }
+}
+
+/// The target that the address names, or the page with the form.
+fn target(request: &Request) -> Option<String> {
+    let came_from = request.headers().get(header::REFERER).and_then(|from| from.to_str().ok());
+    let queries = [request.uri().query(), came_from.and_then(|from| from.split_once('?')).map(|(_, query)| query)];
+    queries.into_iter().flatten().find_map(|query| {
+        let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query).ok()?;
+        pairs.into_iter().find(|(name, _)| name == "target").map(|(_, target)| target)
+    })
 }

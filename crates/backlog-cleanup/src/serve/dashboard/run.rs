@@ -49,7 +49,7 @@ pub async fn run(
     let Confirmation { target, mode, recipe, failure_type, expected_count, idempotency_key, account } = confirmation;
     let key = idempotency::valid(&idempotency_key)?;
     if mode == Mode::Emergency {
-        let (typed, account) = (account.trim(), data::account(&caller.pool, &target).await?);
+        let (typed, account) = (account.trim(), data::account(&caller, &target).await?);
         if typed != account {
             let detail = format!("\"{typed}\" is not the account’s name; nothing was removed");
             return Err(Problem::bad_request(detail).hint(account));

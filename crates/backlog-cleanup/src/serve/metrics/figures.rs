@@ -2,9 +2,10 @@ use std::time::Instant;
 
 use backlog_cleanup_report::{STATUSES, StatusReport};
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgPool;
 
 use crate::client::calls;
+use crate::client::statement::query_scalar;
+use crate::serve::access::Access;
 use crate::serve::shared::cron::longest_gap;
 
 /// The number of failure types that have a series of their own; the others share `(other)`.
@@ -45,13 +46,13 @@ impl Counted {
     }
 }
 
-pub async fn figures(pool: &PgPool, target: &str) -> sqlx::Result<Figures> {
+pub async fn figures(access: &Access, target: &str) -> sqlx::Result<Figures> {
     let started = Instant::now();
-    let mut connection = pool.acquire().await?;
-    let at = sqlx::query_scalar("SELECT now()").fetch_one(&mut *connection).await?;
-    let status: StatusReport = calls::status(&mut *connection, target).await?;
-    let failure_types = calls::failure_types(&mut *connection, target, TYPES).await?;
-    let books_difference = calls::books_difference(&mut *connection, target).await?;
+    let mut work = access.begin().await?;
+    let at = query_scalar("SELECT now()").fetch_one(&mut *work).await?;
+    let status: StatusReport = calls::status(&mut work, target).await?;
+    let failure_types = calls::failure_types(&mut work, target, TYPES).await?;
+    let books_difference = calls::books_difference(&mut work, target).await?;
     Ok(Figures {
         at,
         seconds: started.elapsed().as_secs_f64(),

@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use backlog_cleanup_report::{Mode, State};
 use sqlx::Executor;
-use sqlx::postgres::PgPool;
 
+use crate::client::statement::query_as;
 use crate::client::targets::extension_version;
+use crate::serve::access::Access;
 
 /// Lets the database end a query that takes too long, so that none is left waiting there.
 const END_QUERY: &str = "SET LOCAL statement_timeout = '2 s'";
@@ -56,14 +57,13 @@ impl History {
 }
 
 /// Reads the history. Errors: the database does not answer in time.
-pub async fn ask(pool: &PgPool) -> sqlx::Result<History> {
+pub async fn ask(access: &Access) -> sqlx::Result<History> {
     let asked = async {
-        let mut transaction = pool.begin().await?;
+        let mut transaction = access.begin().await?;
         transaction.execute(END_QUERY).await?;
-        let extension = extension_version(&mut *transaction).await?;
-        let last_success: Vec<(String, Option<f64>)> =
-            sqlx::query_as(LAST_SUCCESS).fetch_all(&mut *transaction).await?;
-        let totals = sqlx::query_as(TOTALS).fetch_all(&mut *transaction).await?;
+        let extension = extension_version(&mut transaction).await?;
+        let last_success: Vec<(String, Option<f64>)> = query_as(LAST_SUCCESS).fetch_all(&mut *transaction).await?;
+        let totals = query_as(TOTALS).fetch_all(&mut *transaction).await?;
         Ok(History { up: true, extension, last_success: last_success.into_iter().collect(), totals })
     };
     tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))

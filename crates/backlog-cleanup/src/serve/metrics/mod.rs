@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use sqlx::postgres::PgPool;
+
+use crate::serve::access::Access;
 
 pub use figures::{Counted, figures};
 use history::History;
@@ -31,9 +32,9 @@ impl Metrics {
     }
 
     /// The text of a scrape, with its content type.
-    pub async fn scrape(&self, pool: &PgPool, openmetrics: bool) -> (&'static str, String) {
+    pub async fn scrape(&self, access: &Access, openmetrics: bool) -> (&'static str, String) {
         if let Ok(_asking) = self.asking.try_lock() {
-            let now = history::ask(pool).await;
+            let now = history::ask(access).await;
             let mut history = self.history.write();
             *history = Arc::new(now.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the history of runs could not be read");

@@ -3,14 +3,13 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use backlog_cleanup_report::Mode;
-use sqlx::Executor;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Selection;
-use crate::client::calls::{self, Pace, Raw};
-use crate::client::connect::{pid, settle};
+use crate::client::calls::{self, Mark, Pace, Raw};
+use crate::client::connect::settle;
 use crate::client::history;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
@@ -27,15 +26,15 @@ pub enum Done {
     Continues(i64),
 }
 
-/// An entry of the list of server processes.
+/// An entry of the list of calls.
 struct Listed {
     app: Arc<App>,
-    process: i32,
+    mark: Mark,
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.app.processes.lock().remove(&self.process);
+        self.app.calls.lock().remove(&self.mark);
     }
 }
 
@@ -54,8 +53,8 @@ impl Job {
     /// waits for it, and else is asked to stop.
     pub async fn run(self, patience: Duration) -> Result<Done, Problem> {
         let job = Arc::new(self);
-        let (tell, mut process) = watch::channel(None);
-        let mut work = job.app.runs.spawn(Arc::clone(&job).supervise(tell, process.clone()));
+        let (tell, mut mark) = watch::channel(None);
+        let mut work = job.app.runs.spawn(Arc::clone(&job).supervise(tell, mark.clone()));
         let lost = |_| Problem::internal("the run's task panicked");
         tokio::select! {
             report = &mut work => return report.map_err(lost)?.map(Done::Report),
@@ -63,15 +62,15 @@ impl Job {
         }
         tokio::select! {
             report = &mut work => report.map_err(lost)?.map(Done::Report),
-            id = job.id(&mut process) => Ok(Done::Continues(id)),
+            id = job.id(&mut mark) => Ok(Done::Continues(id)),
         }
     }
 
     /// Logs the begin and the end of the run. Asks it to stop if the server stops and no request waits.
     async fn supervise(
         self: Arc<Self>,
-        tell: watch::Sender<Option<i32>>,
-        mut process: watch::Receiver<Option<i32>>,
+        tell: watch::Sender<Option<Mark>>,
+        mut mark: watch::Receiver<Option<Mark>>,
     ) -> Result<Raw, Problem> {
         let Job { app, caller, mode, selection, nobody_waits } = &*self;
         tracing::info!(
@@ -88,13 +87,13 @@ impl Job {
         let stop = async {
             nobody_waits.cancelled().await;
             app.shutdown.cancelled().await;
-            self.id(&mut process).await
+            self.id(&mut mark).await
         };
         let report = tokio::select! {
             report = &mut call => report,
             run = stop => {
                 tracing::info!(run, "the server is stopping; the run is asked to stop");
-                if let Err(error) = calls::stop(&caller.reserved, run).await {
+                if let Err(error) = self.stop(run).await {
                     tracing::error!(run, %error, "the run could not be asked to stop");
                 }
                 call.await
@@ -117,43 +116,47 @@ impl Job {
         }
     }
 
-    async fn call(&self, tell: watch::Sender<Option<i32>>) -> Result<Raw, Problem> {
+    async fn stop(&self, run: i64) -> sqlx::Result<()> {
+        let mut work = self.caller.begin_reserved().await?;
+        calls::stop(&mut work, run).await?;
+        work.commit().await
+    }
+
+    async fn call(&self, tell: watch::Sender<Option<Mark>>) -> Result<Raw, Problem> {
         // One connection is left for requests that read.
         let Ok(_permit) = self.caller.runs.try_acquire() else {
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent runs")
                 .hint("backlog-cleanup serve --pool-size 10"));
         };
+        let mut work = self.caller.begin().await?;
+        let run = calls::run(&mut work, self.mode, self.selection.as_call(), &Pace::default()).await?;
+        drop(work);
+        let mark = Mark::new()?;
         let mut connection = self.caller.pool.acquire().await?;
-        // It does not return to the pool, because it loses its timeout.
-        connection.close_on_drop();
-        connection.execute("SET statement_timeout = 0").await?;
-        // Ends the run when this process has gone without a word.
-        connection.execute("SET client_connection_check_interval = '2 s'").await?;
-        let process = pid(&mut connection).await?;
-        tell.send_replace(Some(process));
-        let _listed = self.list(process);
-        let selection = self.selection.as_call();
-        let report = calls::run(&mut *connection, self.mode, selection, &Pace::default()).await;
+        tell.send_replace(Some(mark.clone()));
+        let _listed = self.list(&mark);
+        let report = run.marked(&mark).report(&mut connection).await;
         if report.is_err() {
             settle(&mut connection).await;
         }
         Ok(report?)
     }
 
-    /// Lists the server process of the run until the result is dropped.
-    fn list(&self, process: i32) -> Listed {
+    /// Lists the call until the result is dropped.
+    fn list(&self, mark: &Mark) -> Listed {
         let run =
             format!("{} run on target \"{}\" by {}", self.mode.as_str(), self.selection.target, self.caller.who());
-        self.app.processes.lock().insert(process, run);
-        Listed { app: Arc::clone(&self.app), process }
+        self.app.calls.lock().insert(mark.clone(), run);
+        Listed { app: Arc::clone(&self.app), mark: mark.clone() }
     }
 
-    /// Waits for the id of the run of a server process, which is visible after the first step of the run.
-    async fn id(&self, process: &mut watch::Receiver<Option<i32>>) -> i64 {
-        let process = process.wait_for(Option::is_some).await.ok().and_then(|process| *process);
+    /// Waits for the id of the run of a call, which is visible after the first step of the run.
+    async fn id(&self, mark: &mut watch::Receiver<Option<Mark>>) -> i64 {
+        let mark = mark.wait_for(Option::is_some).await.ok().and_then(|mark| mark.clone());
         loop {
-            if let Some(process) = process
-                && let Ok(Some(run)) = history::run_of(&self.caller.reserved, process).await
+            if let Some(mark) = &mark
+                && let Ok(mut work) = self.caller.begin_reserved().await
+                && let Ok(Some(run)) = history::run_of(&mut work, mark).await
             {
                 return run.id;
             }

@@ -91,11 +91,13 @@ pub async fn dry_run(
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent dry runs")
             .hint("backlog-cleanup serve --pool-size 10"));
     };
-    let (pool, selection) = (&caller.pool, selection.as_call());
-    let report: Raw = match mode {
-        Mode::Regular => calls::cleanup(pool, selection, true, false).await?,
-        Mode::Emergency => calls::emergency(pool, selection, true).await?,
+    let mut work = caller.begin().await?;
+    let removal = match mode {
+        Mode::Regular => calls::cleanup(&mut work, selection.as_call(), true, false).await?,
+        Mode::Emergency => calls::emergency(&mut work, selection.as_call(), true).await?,
     };
+    let report: Raw = removal.report(&mut work).await?;
+    drop(work);
     if let Some(expected) = expected_count {
         let WouldRemove { rows } = read(report.get().as_bytes())?;
         if rows.abs_diff(expected) > expected.unsigned_abs() / 10 {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 
 /// An error as in RFC 9457, `application/problem+json`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -103,7 +103,7 @@ fn usual_hint(status: StatusCode) -> &'static str {
         StatusCode::UNAUTHORIZED => "Authorization: Bearer <token>",
         StatusCode::FORBIDDEN => "a token of a higher level",
         StatusCode::CONFLICT | StatusCode::REQUEST_TIMEOUT => "try again in a moment",
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => "try again after the seconds in Retry-After",
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => "try again in a few seconds",
         StatusCode::GATEWAY_TIMEOUT => "try again, or backlog-cleanup serve --request-timeout 60",
         status if status.is_server_error() => "backlog-cleanup doctor, and the log of the server",
         _ => "GET /api/openapi.json describes every request",
@@ -111,7 +111,7 @@ fn usual_hint(status: StatusCode) -> &'static str {
 }
 
 /// The HTTP status of an error of the database.
-fn status(sqlstate: &str) -> StatusCode {
+fn status(sqlstate: &str, exit: Exit) -> StatusCode {
     match sqlstate {
         // undefined_object: a target, a run
         "42704" => StatusCode::NOT_FOUND,
@@ -119,8 +119,8 @@ fn status(sqlstate: &str) -> StatusCode {
         "42501" => StatusCode::FORBIDDEN,
         // lock_not_available: another run is in progress; deadlock_detected, serialization_failure
         "55P03" | "40P01" | "40001" => StatusCode::CONFLICT,
-        // program_limit_exceeded: the breaker
-        "54000" => StatusCode::UNPROCESSABLE_ENTITY,
+        // program_limit_exceeded, by the breaker
+        "54000" if exit == Exit::Blocked => StatusCode::UNPROCESSABLE_ENTITY,
         // query_canceled: statement_timeout
         "57014" => StatusCode::GATEWAY_TIMEOUT,
         // read_only_sql_transaction: a standby
@@ -137,7 +137,8 @@ fn status(sqlstate: &str) -> StatusCode {
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Problem {
-        let status = failure.sqlstate.as_deref().map_or(StatusCode::INTERNAL_SERVER_ERROR, status);
+        let status = failure.sqlstate.as_deref();
+        let status = status.map_or(StatusCode::INTERNAL_SERVER_ERROR, |sqlstate| self::status(sqlstate, failure.exit));
         let detail = match failure.detail {
             Some(detail) => format!("{}: {detail}", failure.message),
             None => failure.message,
@@ -193,4 +194,19 @@ pub async fn as_problem(response: Response) -> Response {
         problem.headers_mut().insert(header::ALLOW, allow);
     }
     problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_breakers_own_54000_is_its_status() {
+        for (exit, status) in
+            [(Exit::Blocked, StatusCode::UNPROCESSABLE_ENTITY), (Exit::Error, StatusCode::INTERNAL_SERVER_ERROR)]
+        {
+            let failure = Failure { exit, sqlstate: Some("54000".into()), ..Failure::error("a limit") };
+            assert_eq!(Problem::from(failure).into_response().status(), status);
+        }
+    }
 }

@@ -2,6 +2,17 @@
 "use strict";
 
 const REFRESH = 15000;
+const LOOK = 1000;
+const PATIENCE = 10000;
+
+// A browser has six connections to a host, for all of its tabs: none is held while its tab is hidden or a form is sent.
+let asking = new AbortController();
+function hangUp() {
+  asking.abort();
+  asking = new AbortController();
+}
+const ask = (address, accept) =>
+  fetch(address, { headers: { accept }, signal: AbortSignal.any([asking.signal, AbortSignal.timeout(PATIENCE)]) });
 
 const words = (number) => Math.round(number).toLocaleString("en-US");
 
@@ -31,9 +42,9 @@ function replace(old, fresh) {
 }
 
 async function refresh() {
-  const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+  const answer = await ask(location.href, "text/html");
   if (answer.redirected) return location.reload();
-  if (!answer.ok) throw new Error(answer.statusText);
+  if (!answer.ok) throw new Error(answer.status === 503 ? "the database" : "the server");
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   document.title = page.title;
   for (const fresh of page.querySelectorAll("section[id]")) {
@@ -50,9 +61,14 @@ function keepFresh() {
     () => {
       heard = new Date();
       note.hidden = true;
+      document.body.classList.remove("stale");
     },
-    () => {
-      note.textContent = `No answer from the server since ${heard.toLocaleTimeString()}. The page shows the state of that time.`;
+    (error) => {
+      if (error.name === "AbortError") return;
+      const who = error.message === "the database" ? error.message : "the server";
+      document.title = `✕ No answer from ${who}`;
+      document.body.classList.add("stale");
+      note.textContent = `No answer from ${who} since ${heard.toLocaleTimeString()}. The page shows the state of that time.`;
       note.hidden = false;
     },
   );
@@ -65,36 +81,61 @@ function left(seconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds / 60) % 60)} min left`;
 }
 
-function follow(section) {
+function show(run) {
   const put = (id, text) => (document.getElementById(id).textContent = text);
+  const shown = document.getElementById("progress");
+  const wasRunning = !shown.hidden;
+  shown.hidden = !run;
+  if (!run) {
+    if (wasRunning) keepFresh();
+    return;
+  }
+  put("progress-run", run.runId);
+  put("progress-mode", run.mode);
+  put("progress-removed", words(run.removed));
+  put("progress-rate", words(run.rowsPerSecond));
+  put("progress-left", left(run.secondsLeft));
+  put("progress-waiting", run.waitingFor ? `Waiting: ${run.waitingFor}` : "");
+  document.getElementById("progress-bar").value = run.shareDone;
+  const stop = document.getElementById("progress-stop");
+  if (stop) stop.value = run.runId;
+}
+
+// Asks for the running run again and again; a look that fails is repeated.
+async function follow(section) {
   const target = encodeURIComponent(section.dataset.target);
-  const events = new EventSource(`/api/admin/backlog-cleanup/progress?target=${target}`);
-  events.addEventListener("progress", (event) => {
-    const run = JSON.parse(event.data).find((run) => run.state === "running");
-    const shown = document.getElementById("progress");
-    const wasRunning = !shown.hidden;
-    shown.hidden = !run;
-    if (!run) {
-      if (wasRunning) keepFresh();
-      return;
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, LOOK));
+    if (document.hidden) continue;
+    try {
+      const answer = await ask(`/api/admin/backlog-cleanup/progress?target=${target}`, "application/json");
+      if (answer.ok) show((await answer.json()).find((run) => run.state === "running"));
+    } catch {
+      // The refresh says that the server does not answer.
     }
-    put("progress-run", run.runId);
-    put("progress-mode", run.mode);
-    put("progress-removed", words(run.removed));
-    put("progress-rate", words(run.rowsPerSecond));
-    put("progress-left", left(run.secondsLeft));
-    put("progress-waiting", run.waitingFor ? `Waiting: ${run.waitingFor}` : "");
-    document.getElementById("progress-bar").value = run.shareDone;
-    const stop = document.getElementById("progress-stop");
-    if (stop) stop.value = run.runId;
-  });
+  }
 }
 
 const progress = document.getElementById("progress");
 if (progress) {
   follow(progress);
   setInterval(() => document.hidden || keepFresh(), REFRESH);
-  document.addEventListener("visibilitychange", () => document.hidden || keepFresh());
+  document.addEventListener("visibilitychange", () => (document.hidden ? hangUp() : keepFresh()));
+  document.addEventListener("submit", hangUp);
 }
+
+// Copies the statement that a button stands beside; where the browser does not let it, selects the statement.
+document.documentElement.classList.add("script");
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest(".copy");
+  if (!button) return;
+  const statement = button.parentElement.querySelector("code");
+  try {
+    await navigator.clipboard.writeText(statement.textContent);
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(statement);
+  }
+});
 if (document.querySelector("[data-reload]")) setTimeout(() => location.reload(), 5000);
 document.querySelector("#alert[tabindex], #confirm-title")?.focus();
