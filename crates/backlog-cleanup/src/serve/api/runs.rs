@@ -70,7 +70,7 @@ async fn runs(caller: Caller, Query(page): Query<Page>) -> Result<Json<Runs>, Pr
 }
 
 /// One run, what it removed of each recipe, and its progress.
-#[utoipa::path(get, path = "/api/admin/backlog-cleanup/runs/{id}", tag = "history", params(("id" = i64, Path)),
+#[utoipa::path(get, path = "/api/admin/backlog-cleanup/runs/{id}", operation_id = "one_run", tag = "history", params(("id" = i64, Path)),
     responses((status = 200, description = "The run", body = OneRun), Problems))]
 async fn run(caller: Caller, Path(id): Path<i64>) -> Result<Json<OneRun>, Problem> {
     let mut work = caller.begin().await?;
