@@ -1,5 +1,6 @@
 //! What PostgreSQL gives: errors, statements, tables, roles, subtransactions. Knows nothing of this extension's tables.
 
+pub mod advisory;
 pub mod datum;
 pub mod delete;
 pub mod discretion;
