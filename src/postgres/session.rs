@@ -7,14 +7,16 @@ use crate::postgres::advisory::AdvisoryLocks;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::prepared::prepared;
 use crate::postgres::read::read_prepared;
+use crate::postgres::statements::PreparedStatements;
 
-/// The state of the caller's session that code of another role could use or change: cursors, large object descriptors,
-/// temporary objects, advisory locks, modes of constraints. SECURITY.md has the table.
+/// The state of the caller's session that code of another role could use or change: cursors, prepared statements, large object
+/// descriptors, temporary objects, advisory locks, modes of constraints. SECURITY.md has the table.
 pub struct Session {
     /// The role whose code runs.
     owner: pg_sys::Oid,
     /// The caller's cursors, with their status.
     portals: Vec<(pg_sys::Portal, pg_sys::PortalStatus::Type)>,
+    statements: PreparedStatements,
     advisory_locks: AdvisoryLocks,
 }
 
@@ -30,8 +32,8 @@ const TEMPORARY: &str = "
     ORDER BY classid, objid";
 
 impl Session {
-    /// Hides the caller's session from code of `owner` until `show`: a cursor cannot be fetched from or closed, an advisory lock
-    /// cannot be released. Errors: 42501 (what cannot be hidden, with the statement that closes it).
+    /// Hides the caller's session from code of `owner` until `show`: a cursor cannot be fetched from or closed, a prepared
+    /// statement not be read, an advisory lock not be released. Errors: 42501 (what cannot be hidden, with the statement that closes it).
     pub fn hide(owner: pg_sys::Oid) -> Result<Session> {
         if let Some(object) = temporary_object()? {
             return Err(error(
@@ -47,7 +49,7 @@ impl Session {
                 format!("SELECT lo_close({descriptor})"),
             ));
         }
-        let (cursors, advisory_locks) = (cursors()?, AdvisoryLocks::take());
+        let (cursors, statements, advisory_locks) = (cursors()?, PreparedStatements::hide()?, AdvisoryLocks::take());
         let mut portals = Vec::new();
         for portal in cursors {
             // SAFETY: the portal is one of this session's; `show` gives its status back, also on an error. An active portal
@@ -57,11 +59,12 @@ impl Session {
                 (*portal).status = pg_sys::PortalStatus::PORTAL_ACTIVE;
             }
         }
-        Ok(Session { owner, portals, advisory_locks })
+        Ok(Session { owner, portals, statements, advisory_locks })
     }
 
-    /// Gives the caller's cursors their status back, and the session its advisory locks.
+    /// Gives the caller's cursors their status back, and the session its prepared statements and advisory locks.
     pub fn show(&self) {
+        self.statements.show();
         self.advisory_locks.give_back();
         for (portal, status) in &self.portals {
             // SAFETY: a portal that is active cannot have been dropped.

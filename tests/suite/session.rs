@@ -260,6 +260,39 @@ fn advisory_locks_of_the_session_stay_as_they_were_however_a_call_ends() {
 }
 
 #[test]
+fn prepared_statements_of_the_session_are_neither_read_nor_executed() {
+    let cluster = Cluster::start("");
+    let mut client = hostile(
+        &cluster,
+        "INSERT INTO app.seen SELECT string_agg(statement, ';') FROM pg_prepared_statements;
+         EXECUTE 'EXECUTE mine';
+         BEGIN EXECUTE 'EXECUTE mine(1)' INTO STRICT c; EXCEPTION WHEN no_data_found THEN END;
+         BEGIN EXECUTE 'DEALLOCATE ALL'; EXCEPTION WHEN insufficient_privilege THEN END",
+    );
+    client.batch_execute("CREATE TABLE app.seen (text text); ALTER TABLE app.seen OWNER TO app").unwrap();
+    client
+        .batch_execute("PREPARE mine AS SELECT 'secret'::text; PREPARE run AS SELECT backlog_cleanup_emergency()")
+        .unwrap();
+    let mine = client.prepare("SELECT 'secret'::text || $1::text").unwrap();
+    for run in
+        ["EXECUTE run", "SELECT backlog_cleanup_emergency() FROM generate_series(1, 3)", "CALL backlog_cleanup_run()"]
+    {
+        fail(&mut client, 1, 15);
+        client.batch_execute(run).unwrap();
+    }
+    assert_eq!(number(&mut client, "SELECT count(*) FROM app.seen WHERE text ~ 'SELECT'"), 50);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM app.seen WHERE text ~ 'secret|cleanup'"), 0);
+    assert_eq!(value::<String>(&mut client, "EXECUTE mine"), "secret");
+    assert_eq!(client.query_one(&mine, &[&"!"]).unwrap().get::<_, String>(0), "secret!");
+
+    // Also after an error.
+    client.batch_execute("CREATE OR REPLACE FUNCTION app.act() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE division_by_zero; END'").unwrap();
+    fail(&mut client, 1, 15);
+    client.batch_execute("EXECUTE run").unwrap_err();
+    assert_eq!(value::<String>(&mut client, "EXECUTE mine"), "secret");
+}
+
+#[test]
 fn advisory_locks_of_the_transaction_end_with_it() {
     let cluster = Cluster::start("");
     let mut client = hostile(&cluster, "PERFORM pg_advisory_xact_lock(8), pg_advisory_unlock_all()");
