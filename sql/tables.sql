@@ -217,6 +217,7 @@ CREATE TABLE backlog_cleanup.run_part (
     attempts    integer NOT NULL DEFAULT 0,
     places      integer[],
     lsn         pg_lsn,
+    columns     smallint[],
     PRIMARY KEY (run_id, part)
 );
 ALTER TABLE backlog_cleanup.run_part ALTER COLUMN tids SET STORAGE EXTERNAL, ALTER COLUMN places SET STORAGE EXTERNAL;
@@ -237,6 +238,7 @@ COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS
 COMMENT ON COLUMN backlog_cleanup.run_part.places IS 'the recipe of each position: its place in run_cutoff';
 COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
     'the WAL position when the positions were read; on a page that is older they still mean the same rows';
+COMMENT ON COLUMN backlog_cleanup.run_part.columns IS 'the numbers that the target''s columns had in the table';
 
 CREATE TABLE backlog_cleanup.run_batch (
     run_id       bigint NOT NULL,

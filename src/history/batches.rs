@@ -13,7 +13,8 @@ use crate::rank::tally::RecipeCount;
 use crate::remove::by_position::Left;
 use crate::target::Target;
 
-/// Marks the `running` runs of a target as interrupted. The caller has locked the target, so no process works on them.
+/// Marks the `running` runs of a target as interrupted. The caller has locked the target, so no process works on them. Leaves
+/// a run that another session has locked, as an open transaction does that has stopped it, to a later one.
 pub fn interrupt(target: &str) -> Result<()> {
     let runs = extension::as_owner(|| {
         Spi::connect_mut(|client| {
@@ -23,7 +24,8 @@ pub fn interrupt(target: &str) -> Result<()> {
                      SET state = 'interrupted',
                          finished_at = coalesce((SELECT max(b.finished_at) FROM backlog_cleanup.run_batch b
                                                  WHERE b.run_id = run.id), started_at)
-                     WHERE target = $1 AND state = 'running'
+                     WHERE id IN (SELECT id FROM backlog_cleanup.run
+                                  WHERE target = $1 AND state = 'running' FOR UPDATE SKIP LOCKED)
                      RETURNING id",
                     None,
                     &[target.into()],

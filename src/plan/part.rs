@@ -14,6 +14,8 @@ pub struct Part {
     pub run_id: i64,
     pub part: i32,
     pub leaf: pg_sys::Oid,
+    /// The leaf's `numbers` when it was ranked.
+    pub columns: Vec<i16>,
     pub task: Task,
     /// Blocks, positions or recipes.
     pub steps: i64,
@@ -50,8 +52,9 @@ pub fn save(
         let tids = rows.as_ref().map(|rows| rows.iter().map(Removable::tid).collect::<Vec<_>>());
         let place = |row: &Removable| row.recipe().map(|place| place as i32);
         prepared::run(
-            "INSERT INTO backlog_cleanup.run_part (run_id, part, leaf, filenode, first_block, tids, places, lsn, steps)
-             VALUES ($1, $2, $3, pg_relation_filenode($3), $4, $5, $6, $7, $8)",
+            "INSERT INTO backlog_cleanup.run_part (run_id, part, leaf, filenode, first_block, tids, places, lsn, steps,
+                                                  columns)
+             VALUES ($1, $2, $3, pg_relation_filenode($3), $4, $5, $6, $7, $8, $9)",
             &[
                 run_id.into(),
                 part.into(),
@@ -62,6 +65,7 @@ pub fn save(
                 // SAFETY: a pg_lsn is these 64 bits.
                 unsafe { DatumWithOid::new(pg_sys::Datum::from(lsn), pg_sys::PG_LSNOID) },
                 steps.into(),
+                leaf.numbers.clone().into(),
             ],
         )?;
         part += 1;
@@ -145,7 +149,7 @@ impl Part {
     /// Locks an unfinished part of the run that no other process works on, until the transaction ends.
     pub fn take(run_id: i64) -> Result<Option<Part>> {
         const NEXT: &str = "
-            SELECT part, leaf, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
+            SELECT part, leaf, columns, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
                    steps, steps_done, attempts
             FROM backlog_cleanup.run_part
             WHERE run_id = $1 AND steps_done < steps
@@ -161,6 +165,7 @@ impl Part {
                         run_id,
                         part: row.get_by_name("part")?.unwrap_or_default(),
                         leaf: row.get_by_name("leaf")?.unwrap_or(pg_sys::InvalidOid),
+                        columns: row.get_by_name("columns")?.unwrap_or_default(),
                         task: Task::of(&row)?,
                         steps: row.get_by_name("steps")?.unwrap_or_default(),
                         steps_done: row.get_by_name("steps_done")?.unwrap_or_default(),

@@ -34,7 +34,7 @@ fn statement(rules: &Rules, leaf: &Leaf, recipe: &RecipeCount, cutoff: Position)
     let Target { id: id_column, failed_at, recipe: recipe_column, .. } = rules.target;
     let is_its = match &recipe.recipe_id {
         None => format!("g.{} IS NULL", recipe_column.name),
-        Some(recipe_id) => recipe_column.is(recipe_id),
+        Some(recipe_id) => recipe_column.identifies(recipe_id),
     };
     let at = format!("{}::{}", quote_literal(instant_as_text(cutoff.at, failed_at.type_oid)), failed_at.sql_type);
     // NULL is the newest id.
@@ -47,13 +47,13 @@ fn statement(rules: &Rules, leaf: &Leaf, recipe: &RecipeCount, cutoff: Position)
         }
     };
     format!(
-        "DELETE FROM {table} g
+        "DELETE FROM {rows} g
          WHERE {is_its} AND {condition}
            AND (g.{column} OPERATOR(pg_catalog.<) {at} OR g.{column} OPERATOR(pg_catalog.=) {at} AND {is_older})
          RETURNING {key}",
         column = failed_at.name,
         key = recipe_column.as_key(),
         condition = rules.condition(),
-        table = leaf.table.name,
+        rows = leaf.rows(),
     )
 }

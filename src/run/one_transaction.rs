@@ -18,7 +18,7 @@ use crate::run::ground;
 use crate::run::lock::Span;
 use crate::target::Target;
 use crate::target::leaf::Leaf;
-use crate::target::steady::{Lock, steady_leaves};
+use crate::target::steady::{Lock, glance_leaves, steady_leaves};
 
 /// Removes the expired failed rows of each recipe but the newest. Returns a `RegularReport`. Errors: those of `begin` and
 /// `Policy::of`, 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
@@ -68,8 +68,7 @@ fn run(
     if !dry_run {
         begin(target, Span::Transaction)?;
     }
-    let lock = if dry_run { Lock::Read } else { Lock::Remove };
-    steady_leaves(target, lock, |target, leaves| {
+    let reported = |target: &Target, leaves: &[Leaf]| {
         let caller = caller()?;
         target.account_exists()?;
         selection.check(target)?;
@@ -85,5 +84,6 @@ fn run(
             None => done(&rules),
         };
         Json::of(&report(&rules, run_id, message, &tally.into_sorted(), started.elapsed().as_millis() as i64)?)
-    })
+    };
+    if dry_run { glance_leaves(target, reported) } else { steady_leaves(target, Lock::Remove, reported) }
 }
