@@ -11,11 +11,23 @@ pub fn is_statement(fix: &str) -> bool {
     parse(fix).is_some_and(|statements| statements.kinds.len() == 1)
 }
 
-/// The fix that an error's hint is: a change of a target or a policy. Another hint is for somebody who looks first. To forget who
-/// has named a target's tables gives that role theirs.
-pub fn of_hint(hint: &str) -> Option<String> {
-    let kinds = parse(hint)?.kinds;
-    let changes = matches!(kinds[..], [NodeTag::T_UpdateStmt] | [NodeTag::T_InsertStmt]);
+/// What an error's hint is worth as a fix.
+pub enum Hint {
+    Fix,
+    /// A change of a target that somebody has to complete, or has to think about first: to forget who has named a target's tables
+    /// gives that role theirs.
+    Decision,
+    /// Prose, or a statement that gives something away.
+    Advice,
+}
+
+pub fn of_hint(hint: &str) -> Hint {
+    let changes = parse(hint)
+        .is_some_and(|statements| matches!(statements.kinds[..], [NodeTag::T_UpdateStmt] | [NodeTag::T_InsertStmt]));
     let is_whole = !PLACEHOLDERS.iter().any(|placeholder| hint.contains(placeholder));
-    (changes && is_whole && !hint.contains("named_by")).then(|| hint.to_owned())
+    match (changes, is_whole && !hint.contains("named_by")) {
+        (true, true) => Hint::Fix,
+        (true, false) => Hint::Decision,
+        _ => Hint::Advice,
+    }
 }

@@ -18,7 +18,7 @@ mod vacuum;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
-use crate::doctor::fix::{is_statement, of_hint};
+use crate::doctor::fix::{Hint, is_statement, of_hint};
 use crate::extension;
 use crate::obstacles::problem::{Problem, Status};
 use crate::obstacles::published::replica_identity;
@@ -152,7 +152,14 @@ fn locked() -> String {
 /// Turns an error into a problem. PostgreSQL's own hints are dropped: they are prose, not statements to type.
 fn fault(caught: CaughtError) -> Problem {
     let (detail, fix) = match caught {
-        CaughtError::ErrorReport(failure) => (failure.message().to_owned(), failure.hint().and_then(of_hint)),
+        CaughtError::ErrorReport(failure) => {
+            let (message, hint) = (failure.message(), failure.hint().unwrap_or_default());
+            match of_hint(hint) {
+                Hint::Fix => (message.to_owned(), Some(hint.to_owned())),
+                Hint::Decision => (format!("{message}; decide, and type {hint}"), None),
+                Hint::Advice => (message.to_owned(), None),
+            }
+        }
         CaughtError::PostgresError(failure) => (failure.message().to_owned(), None),
         panic => panic.rethrow(),
     };

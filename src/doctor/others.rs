@@ -29,8 +29,7 @@ const CASCADES: &str = "
     ORDER BY 2";
 
 const TRIGGERS: &str = "
-    SELECT 'warn', format('trigger %I on %s calls %s, which belongs to %I and runs as %I: REVOKE TRIGGER too, and '
-                          'keep it if the owner wants it', t.tgname, c.oid::regclass,
+    SELECT 'warn', format('trigger %I on %s calls %s, which belongs to %I and runs as %I', t.tgname, c.oid::regclass,
                           p.oid::regprocedure, p.proowner::regrole::name, c.relowner::regrole::name),
            format('DROP TRIGGER %I ON %s', t.tgname, c.oid::regclass)
     FROM pg_trigger t

@@ -23,7 +23,8 @@ pub fn triggers(target: &Target) -> Result<Vec<Problem>> {
 }
 
 const DEFERRED_CONSTRAINTS: &str = "
-    SELECT 'warn', format('constraint %I on %s is deferred, but a run checks it immediately', c.conname, c.conrelid::regclass),
+    SELECT 'warn', format('constraint %I on %s is deferred, but a run checks it immediately%s', c.conname, c.conrelid::regclass,
+                          CASE c.contype WHEN 't' THEN ': decide whether it is to be' END),
            CASE c.contype WHEN 'f' THEN format('ALTER TABLE %s ALTER CONSTRAINT %I NOT DEFERRABLE', c.conrelid::regclass,
                                                c.conname) END
     FROM pg_constraint c JOIN used ON CASE c.contype WHEN 'f' THEN c.confrelid WHEN 't' THEN c.conrelid END = used.oid
