@@ -1,6 +1,7 @@
 //! What PostgreSQL gives: errors, statements, tables, roles, subtransactions. Knows nothing of this extension's tables.
 
 pub mod block;
+pub mod advisory;
 pub mod datum;
 pub mod delete;
 pub mod discretion;
@@ -16,6 +17,7 @@ pub mod read;
 pub mod search_path;
 pub mod session;
 pub mod settings;
+pub mod statements;
 pub mod stream;
 pub mod subtransaction;
 pub mod table;
