@@ -21,6 +21,17 @@ pub enum RunReport {
     Emergency(EmergencyReport),
 }
 
+impl RunReport {
+    /// The report of a dry run, with why a real run would be refused.
+    pub fn foretelling(mut self, reasons: Vec<String>) -> RunReport {
+        match &mut self {
+            RunReport::Regular(report) => report.would_fail = reasons,
+            RunReport::Emergency(report) => report.would_fail = reasons,
+        }
+        self
+    }
+}
+
 /// Makes the report of a run. A run without an id is a dry run. The report keeps the order of `recipes`.
 pub fn report(
     rules: &Rules,
@@ -46,6 +57,7 @@ pub fn report(
             cleaned_up_generations: removed,
             recipes_affected: recipes.len() as i64,
             cleanup_details,
+            would_fail: Vec::new(),
             duration_ms,
         }),
         None => RunReport::Emergency(EmergencyReport {
@@ -58,6 +70,7 @@ pub fn report(
             removed_count: removed,
             recipes_affected: recipes.iter().filter(|recipe| recipe.removed > 0).count() as i64,
             cleanup_details,
+            would_fail: Vec::new(),
             duration_ms,
         }),
     })

@@ -1,14 +1,17 @@
 //! What PostgreSQL gives: errors, statements, tables, roles, subtransactions. Knows nothing of this extension's tables.
 
+pub mod block;
 pub mod advisory;
 pub mod datum;
 pub mod delete;
 pub mod discretion;
 pub mod error;
 pub mod executor;
+pub mod expression;
 pub mod json;
 pub mod now;
 pub mod owner;
+pub mod parse;
 pub mod prepared;
 pub mod read;
 pub mod search_path;

@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 
 use crate::history::report::{done, report};
 use crate::history::run::record;
+use crate::obstacles::refusals;
 use crate::postgres::error::{Result, required};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
@@ -78,12 +79,19 @@ fn run(
         }
         let (rules, tally, refused) = work(target, leaves, selection)?;
         let run_id = if dry_run { None } else { Some(record(&rules, &tally, &caller)?) };
-        let message = match refused {
-            Some(reason) => format!("Dry run: nothing was removed, and a real run would be refused: {reason}"),
-            None if dry_run && !rules.is_disabled() => "Dry run: nothing was removed".into(),
-            None => done(&rules),
+        let mut would_fail: Vec<String> = refused.into_iter().collect();
+        if dry_run && !rules.is_disabled() {
+            would_fail.extend(refusals(target, rules.mode(), tally.removed())?);
+        }
+        let message = match would_fail.join("; ") {
+            reasons if !reasons.is_empty() => {
+                format!("Dry run: nothing was removed, and a real run would be refused: {reasons}")
+            }
+            _ if dry_run && !rules.is_disabled() => "Dry run: nothing was removed".into(),
+            _ => done(&rules),
         };
-        Json::of(&report(&rules, run_id, message, &tally.into_sorted(), started.elapsed().as_millis() as i64)?)
+        let milliseconds = started.elapsed().as_millis() as i64;
+        Json::of(&report(&rules, run_id, message, &tally.into_sorted(), milliseconds)?.foretelling(would_fail))
     };
     if dry_run { glance_leaves(target, reported) } else { steady_leaves(target, Lock::Remove, reported) }
 }
