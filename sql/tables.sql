@@ -2,6 +2,19 @@
 CREATE SCHEMA backlog_cleanup;
 COMMENT ON SCHEMA backlog_cleanup IS 'targets, policies and history of the backlog_cleanup extension';
 
+-- A role by its oid: the same after ALTER ROLE ... RENAME. Dumps have its name; a name that no role has is read as nobody.
+CREATE TYPE backlog_cleanup.role;
+CREATE FUNCTION backlog_cleanup.role_in(cstring) RETURNS backlog_cleanup.role
+    STABLE STRICT PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'role_in_wrapper';
+CREATE FUNCTION backlog_cleanup.role_out(backlog_cleanup.role) RETURNS cstring
+    STABLE STRICT PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'role_out_wrapper';
+CREATE TYPE backlog_cleanup.role (INPUT = backlog_cleanup.role_in, OUTPUT = backlog_cleanup.role_out, LIKE = pg_catalog.oid);
+CREATE CAST (backlog_cleanup.role AS pg_catalog.oid) WITHOUT FUNCTION;
+COMMENT ON TYPE backlog_cleanup.role IS 'a role, written as its name; empty for a role that does not exist';
+COMMENT ON FUNCTION backlog_cleanup.role_in IS 'reads a role''s name';
+COMMENT ON FUNCTION backlog_cleanup.role_out IS 'writes a role''s name';
+COMMENT ON CAST (backlog_cleanup.role AS pg_catalog.oid) IS 'the role''s oid; 0 for nobody';
+
 CREATE TABLE backlog_cleanup.target (
     name                text PRIMARY KEY,
     generations_table   text NOT NULL DEFAULT 'public.generations',
@@ -43,7 +56,7 @@ CREATE TABLE backlog_cleanup.target (
     yield_to_autovacuum boolean NOT NULL DEFAULT false,
     max_wal_rate        bigint CONSTRAINT max_wal_rate_is_positive CHECK (max_wal_rate OPERATOR(pg_catalog.>) 0),
     throttle_query      text,
-    named_by            name,
+    named_by            backlog_cleanup.role,
     CONSTRAINT failed_status_is_none_of_the_others
         CHECK (failed_status OPERATOR(pg_catalog.<>) ALL (ARRAY[completed_status, pending_status, processing_status]))
 );
@@ -101,6 +114,7 @@ CREATE TABLE backlog_cleanup.policy (
     note         text,
     UNIQUE NULLS NOT DISTINCT (target, recipe_id, failure_type)
 );
+ALTER TABLE backlog_cleanup.policy REPLICA IDENTITY FULL;
 COMMENT ON TABLE backlog_cleanup.policy IS
     'which failed rows are removable; the row with NULL recipe_id and failure_type is the default policy';
 COMMENT ON COLUMN backlog_cleanup.policy.target IS 'the target that it is for';
@@ -173,9 +187,11 @@ CREATE TABLE backlog_cleanup.run_recipe (
     run_id        bigint NOT NULL,
     recipe_id     text,
     failed_count  bigint NOT NULL,
-    cleaned_count bigint NOT NULL,
-    UNIQUE NULLS NOT DISTINCT (run_id, recipe_id)
+    cleaned_count bigint NOT NULL
 );
+-- Not on the recipe, whose id may be longer than an index entry.
+CREATE INDEX run_recipe_run_id_idx ON backlog_cleanup.run_recipe (run_id);
+ALTER TABLE backlog_cleanup.run_recipe REPLICA IDENTITY FULL;
 COMMENT ON TABLE backlog_cleanup.run_recipe IS 'history: failed and removed rows per run and recipe';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.recipe_id IS 'the recipe, as text';

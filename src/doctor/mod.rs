@@ -32,7 +32,7 @@ const OF_TARGET: [Check<Target>; 14] = [
         |target| target.account_exists().map(|()| Vec::new()),
         "the account is in the users table, if there is one",
     ),
-    ("policy", policy::default_policy, "the default policy exists and is enabled"),
+    ("policy", policy::policies, "the default policy exists and is enabled, and there is no other"),
     ("index", index::partial, "the partial index exists and is used"),
     ("references", index::references, "every column that references the table has an index"),
     ("triggers", removal::triggers, "no trigger or rule fires for a removal"),

@@ -10,6 +10,7 @@ pub mod now;
 pub mod owner;
 pub mod prepared;
 pub mod read;
+pub mod role;
 pub mod search_path;
 pub mod session;
 pub mod settings;

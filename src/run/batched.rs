@@ -9,7 +9,7 @@ use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
 use crate::rank::one_pass::{Ranked, rank};
 use crate::rank::tally::Tally;
-use crate::rules::policy::Policy;
+use crate::rules::policy::{self, Policy};
 use crate::rules::{Rules, breaker};
 use crate::run::arguments::Arguments;
 use crate::run::batch;
@@ -52,6 +52,7 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         selection.check(target)?;
         may_limit_rows(&arguments, leaves)?;
         let (rules, ranked) = if arguments.is_regular() {
+            policy::warn_of_ignored(target)?;
             let Policy { cutoff, keep } = Policy::of(target)?;
             let rules = Rules { target, selection, cutoff: Some(cutoff) };
             let ranked = rank(&rules, keep, leaves)?;

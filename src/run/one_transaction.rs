@@ -10,7 +10,7 @@ use crate::postgres::owner::defer_nothing;
 use crate::rank::tally::Tally;
 use crate::remove::emergency::emergency;
 use crate::remove::regular::regular;
-use crate::rules::policy::Policy;
+use crate::rules::policy::{self, Policy};
 use crate::rules::selection::Selection;
 use crate::rules::{Rules, breaker};
 use crate::run::begin::{begin, caller};
@@ -33,6 +33,7 @@ fn backlog_cleanup_failed_generations(
     let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_failed_generations(dry_run => true)")?;
     let force = required(force, "force", "SELECT backlog_cleanup_failed_generations(force => true)")?;
     run(target, Selection { recipe_id, failure_type }, dry_run, |target, leaves, selection| {
+        policy::warn_of_ignored(target)?;
         let Policy { cutoff, keep } = Policy::of(target)?;
         let rules = Rules { target, selection, cutoff: Some(cutoff) };
         let tally = regular(&rules, leaves, keep, dry_run, force)?;
