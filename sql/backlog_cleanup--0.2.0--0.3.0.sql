@@ -21,6 +21,9 @@ COMMENT ON CAST (backlog_cleanup.role AS pg_catalog.oid) IS 'the role''s oid; 0 
 
 ALTER TABLE backlog_cleanup.target
     ALTER COLUMN named_by TYPE backlog_cleanup.role USING named_by::text::backlog_cleanup.role;
+ALTER TABLE backlog_cleanup.target
+    ALTER COLUMN status_column DROP NOT NULL, ALTER COLUMN completed_status DROP NOT NULL,
+    ALTER COLUMN pending_status DROP NOT NULL, ALTER COLUMN processing_status DROP NOT NULL;
 
 ALTER TABLE backlog_cleanup.policy REPLICA IDENTITY FULL;
 ALTER TABLE backlog_cleanup.run_recipe DROP CONSTRAINT run_recipe_run_id_recipe_id_key;
@@ -252,10 +255,13 @@ COMMENT ON COLUMN backlog_cleanup.target.ledger_table IS
 COMMENT ON COLUMN backlog_cleanup.target.account_column IS 'the account that the row belongs to';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS
     'the recipe: the group whose newest failures are kept; NULL is a group of its own';
+COMMENT ON COLUMN backlog_cleanup.target.status_column IS
+    'the status; NULL if there is none: then a row counts as failed once its failed_at_column is not NULL';
+COMMENT ON COLUMN backlog_cleanup.target.failed_status IS 'only rows of this status are ever removed; unused without a status_column';
 COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'the failure type';
-COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed';
-COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending';
-COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing';
+COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing, or NULL';
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';

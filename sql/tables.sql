@@ -24,16 +24,16 @@ CREATE TABLE backlog_cleanup.target (
     id_column           text NOT NULL DEFAULT 'id',
     account_column      text NOT NULL DEFAULT 'user_id',
     recipe_column       text NOT NULL DEFAULT 'recipe_id',
-    status_column       text NOT NULL DEFAULT 'status',
+    status_column       text DEFAULT 'status',
     failed_at_column    text NOT NULL DEFAULT 'updated_at',
     failure_type_column text NOT NULL DEFAULT 'failure_reason',
     recipe_key_column   text NOT NULL DEFAULT 'id',
     recipe_name_column  text NOT NULL DEFAULT 'name',
     account             text NOT NULL DEFAULT 'system_backlog',
     failed_status       text NOT NULL DEFAULT 'failed',
-    completed_status    text NOT NULL DEFAULT 'completed',
-    pending_status      text NOT NULL DEFAULT 'pending',
-    processing_status   text NOT NULL DEFAULT 'processing',
+    completed_status    text DEFAULT 'completed',
+    pending_status      text DEFAULT 'pending',
+    processing_status   text DEFAULT 'processing',
     time_zone           text NOT NULL DEFAULT 'UTC',
     search_path         text,
     batch_size          integer NOT NULL DEFAULT 10000
@@ -71,16 +71,17 @@ COMMENT ON COLUMN backlog_cleanup.target.id_column IS 'the row''s unique id: any
 COMMENT ON COLUMN backlog_cleanup.target.account_column IS 'the account that the row belongs to';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS
     'the recipe: the group whose newest failures are kept; NULL is a group of its own';
-COMMENT ON COLUMN backlog_cleanup.target.status_column IS 'the status';
+COMMENT ON COLUMN backlog_cleanup.target.status_column IS
+    'the status; NULL if there is none: then a row counts as failed once its failed_at_column is not NULL';
 COMMENT ON COLUMN backlog_cleanup.target.failed_at_column IS 'when the row became failed: timestamp or timestamptz';
 COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'the failure type';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_key_column IS 'the column of recipes_table that recipe_column refers to';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_name_column IS 'the column of recipes_table that reports show';
 COMMENT ON COLUMN backlog_cleanup.target.account IS 'only rows of this account are ever removed';
-COMMENT ON COLUMN backlog_cleanup.target.failed_status IS 'only rows of this status are ever removed';
-COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed';
-COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending';
-COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing';
+COMMENT ON COLUMN backlog_cleanup.target.failed_status IS 'only rows of this status are ever removed; unused without a status_column';
+COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing, or NULL';
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';

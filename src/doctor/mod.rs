@@ -2,6 +2,7 @@
 //! nothing of its callers.
 
 mod access;
+mod foreign_keys;
 mod history;
 mod index;
 mod job;
@@ -26,14 +27,16 @@ use crate::target::load::exists;
 pub use index::references;
 
 /// The checks that need the target's tables and columns: name, check, and the detail if nothing is wrong.
-const OF_TARGET: [Check<Target>; 14] = [
+const OF_TARGET: [Check<Target>; 16] = [
     (
         "account",
         |target| target.account_exists().map(|()| Vec::new()),
         "the account is in the users table, if there is one",
     ),
+    ("statuses", statuses, "no other status is the same value as the failed one"),
     ("policy", policy::policies, "the default policy exists and is enabled, and there is no other"),
     ("index", index::partial, "the partial index exists and is used"),
+    ("foreign_keys", foreign_keys::switched_off, "no foreign key onto the table is switched off"),
     ("references", index::references, "every column that references the table has an index"),
     ("triggers", removal::triggers, "no trigger or rule fires for a removal"),
     ("deferred_constraints", removal::deferred_constraints, "no constraint on removals is deferred"),
@@ -99,6 +102,10 @@ fn backlog_cleanup_doctor(
         findings
     });
     Ok(TableIterator::new(findings))
+}
+
+fn statuses(target: &Target) -> Result<Vec<Problem>> {
+    target.failed_is_no_other_status().map(|()| Vec::new())
 }
 
 /// Runs a check, and sums up its problems in one finding. An error counts as a problem.

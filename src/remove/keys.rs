@@ -54,6 +54,6 @@ fn statement(rules: &Rules, leaf: &Leaf, recipe: &RecipeCount, cutoff: Position)
         column = failed_at.name,
         key = recipe_column.as_key(),
         condition = rules.condition(),
-        table = leaf.table.name,
+        table = leaf.rows(),
     )
 }

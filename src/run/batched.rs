@@ -17,6 +17,7 @@ use crate::run::begin::{begin, caller};
 use crate::run::ground;
 use crate::run::lock::{self, Span};
 use crate::run::worker::{self, Leader};
+use crate::target::foreign_keys;
 use crate::target::leaf::{Leaf, Reach};
 use crate::target::steady::{Lock, steady, steady_leaves};
 
@@ -48,6 +49,8 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     steady_leaves(arguments.target.as_deref(), Lock::Read, |target, leaves| {
         ground::is_that_of_the_snapshot(target)?;
         target.account_exists()?;
+        target.failed_is_no_other_status()?;
+        foreign_keys::are_on(target)?;
         let selection = arguments.selection();
         selection.check(target)?;
         may_limit_rows(&arguments, leaves)?;

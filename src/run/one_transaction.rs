@@ -16,9 +16,9 @@ use crate::rules::{Rules, breaker};
 use crate::run::begin::{begin, caller};
 use crate::run::ground;
 use crate::run::lock::Span;
-use crate::target::Target;
 use crate::target::leaf::Leaf;
 use crate::target::steady::{Lock, steady_leaves};
+use crate::target::{Target, foreign_keys};
 
 /// Removes the expired failed rows of each recipe but the newest. Returns a `RegularReport`. Errors: those of `begin` and
 /// `Policy::of`, 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
@@ -74,11 +74,16 @@ fn run(
         let caller = caller()?;
         target.account_exists()?;
         selection.check(target)?;
+        target.failed_is_no_other_status()?;
         if !dry_run {
+            foreign_keys::are_on(target)?;
             ground::is_that_of_the_snapshot(target)?;
             defer_nothing()?;
         }
-        let (rules, tally, refused) = work(target, leaves, selection)?;
+        let (rules, tally, mut refused) = work(target, leaves, selection)?;
+        if dry_run && let Some(off) = foreign_keys::is_off(target)? {
+            refused = Some(off.message().to_owned());
+        }
         let run_id = if dry_run { None } else { Some(record(&rules, &tally, &caller)?) };
         let message = match refused {
             Some(reason) => format!("Dry run: nothing was removed, and a real run would be refused: {reason}"),

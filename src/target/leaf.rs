@@ -65,7 +65,7 @@ impl Leaf {
     /// Whether it has the target's columns, with the same types.
     fn has_columns_of(&self, target: &Target) -> Result<bool> {
         let (names, types): (Vec<_>, Vec<_>) =
-            target.columns().map(|(name, column)| (name, column.type_oid)).into_iter().unzip();
+            target.columns().into_iter().map(|(name, column)| (name, column.type_oid)).unzip();
         one_now::<bool>(
             "SELECT pg_catalog.bool_and(EXISTS (
                  SELECT FROM pg_catalog.pg_attribute
@@ -79,10 +79,7 @@ impl Leaf {
 
     /// The leaf in a FROM clause, without its children.
     pub fn rows(&self) -> String {
-        match self.reach {
-            Reach::Position => format!("ONLY {}", self.table.name),
-            Reach::Key => self.table.name.clone(),
-        }
+        format!("ONLY {}", self.table.name)
     }
 
     /// What rows are grouped by: the recipe. Texts are compared by their bytes, as runs compare them.

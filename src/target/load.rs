@@ -42,7 +42,10 @@ impl Target {
         let target = Target {
             account_column: row.column(&table, "account_column", &row.account_column)?,
             recipe: row.column(&table, "recipe_column", &row.recipe_column)?,
-            status: row.column(&table, "status_column", &row.status_column)?,
+            status: match &row.status_column {
+                Some(status) => Some(row.column(&table, "status_column", status)?),
+                None => None,
+            },
             failure_type: row.column(&table, "failure_type_column", &row.failure_type_column)?,
             recipes: row.recipes()?,
             users: row.users()?,

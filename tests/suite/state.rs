@@ -73,6 +73,199 @@ fn a1_a_policy_that_no_run_obeys_is_refused_when_it_is_written() {
     assert_eq!(finding(&mut client, "renamed", "policy").0, "ok");
 }
 
+/// The ways to remove all rows of target `t` that may go: emergency runs, then regular ones.
+const FORMS: [&str; 6] = [
+    "SELECT backlog_cleanup_emergency('t')",
+    "CALL backlog_cleanup_run('t', mode => 'emergency', batch_size => 7)",
+    "CALL backlog_cleanup_run('t', mode => 'emergency', batch_size => 7, workers => 2)",
+    "SELECT backlog_cleanup_failed_generations('t')",
+    "CALL backlog_cleanup_run('t', batch_size => 7)",
+    "CALL backlog_cleanup_run('t', batch_size => 7, workers => 2)",
+];
+
+#[test]
+fn a2_a_partition_whose_detach_is_pending_keeps_its_rows_in_every_form() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.connect();
+    client
+        .batch_execute(
+            "CREATE EXTENSION backlog_cleanup; CREATE EXTENSION postgres_fdw;
+             CREATE SERVER here FOREIGN DATA WRAPPER postgres_fdw OPTIONS (dbname 'postgres');
+             CREATE USER MAPPING FOR postgres SERVER here OPTIONS (user 'postgres');
+             CREATE TABLE job (id int, owner text DEFAULT 'w', queue text DEFAULT 'a', state text DEFAULT 'failed',
+                               at timestamptz DEFAULT now() - interval '9 days', error text) PARTITION BY RANGE (id);
+             CREATE TABLE job_old PARTITION OF job FOR VALUES FROM (0) TO (300);
+             CREATE TABLE job_new PARTITION OF job FOR VALUES FROM (300) TO (600);
+             CREATE TABLE elsewhere (LIKE job INCLUDING ALL);
+             CREATE FOREIGN TABLE job_far PARTITION OF job FOR VALUES FROM (600) TO (900) SERVER here
+                 OPTIONS (table_name 'elsewhere');
+             INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                 recipe_column, status_column, failed_at_column, failure_type_column, account)
+             VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w');
+             UPDATE backlog_cleanup.policy SET keep = 0",
+        )
+        .unwrap();
+    client.batch_execute(&format!("ALTER SERVER here OPTIONS (host '{}')", cluster.socket())).unwrap();
+    let fill = "TRUNCATE ONLY job_old, job_new, elsewhere; INSERT INTO job_old SELECT generate_series(0, 299);
+                INSERT INTO job_new SELECT generate_series(300, 599); INSERT INTO elsewhere SELECT generate_series(600, 899)";
+    for pending in ["job_old", "job_far"] {
+        client.batch_execute(fill).unwrap();
+        client.batch_execute("BEGIN; SELECT count(*) FROM job").unwrap();
+        let mut other = cluster.connect();
+        other.batch_execute("SET statement_timeout = '1s'").unwrap();
+        assert_eq!(
+            refused(other.batch_execute(&format!("ALTER TABLE job DETACH PARTITION {pending} CONCURRENTLY"))).0,
+            "57014"
+        );
+        client.batch_execute("COMMIT").unwrap();
+        for form in FORMS {
+            client.batch_execute(fill).unwrap();
+            let shown = "SELECT count(*), (SELECT sum(total_count)::bigint FROM backlog_cleanup_status('t')) FROM job";
+            assert_eq!(cluster::numbers(&mut client, shown), [600, 600], "{pending}, {form}");
+            client.batch_execute(form).unwrap();
+            let left = format!("SELECT (SELECT count(*) FROM job), (SELECT count(*) FROM {pending})");
+            assert_eq!(cluster::numbers(&mut client, &left), [0, 300], "{pending}, {form}");
+        }
+        client.batch_execute(&format!("ALTER TABLE job DETACH PARTITION {pending} FINALIZE")).unwrap();
+        if pending == "job_old" {
+            client.batch_execute("ALTER TABLE job ATTACH PARTITION job_old FOR VALUES FROM (0) TO (300)").unwrap();
+        }
+    }
+}
+
+#[test]
+fn a3_statuses_are_compared_as_values_of_their_type() {
+    let cluster = Cluster::start("");
+    let mut client = with_jobs(&cluster);
+    client
+        .batch_execute("CREATE TYPE stage AS ENUM ('failed', 'completed'); CREATE DOMAIN code AS int; CREATE DOMAIN word AS char(9)")
+        .unwrap();
+    for (sql_type, failed, same, other) in [
+        ("boolean", "yes", "true", "no"),
+        ("int", "1", " 1", "2"),
+        ("code", "1", "01", "2"),
+        ("char(9)", "dead", "dead ", "done"),
+        ("word", "dead", "dead ", "done"),
+        ("numeric", "1", "1.0", "2"),
+        ("timestamptz", "2026-01-01 UTC", "2026-01-01 01:00+01", "infinity"),
+        ("stage", "failed", "failed", "completed"),
+    ] {
+        client
+            .batch_execute(&format!(
+                "DELETE FROM backlog_cleanup.target WHERE name = 't'; DROP TABLE job;
+                 CREATE TABLE job (id int PRIMARY KEY, owner text DEFAULT 'w', queue text DEFAULT 'a', state {sql_type},
+                                   at timestamptz DEFAULT now() - interval '9 days', error text);
+                 INSERT INTO job (id, state) SELECT i, CASE WHEN i <= 30 THEN '{same}' ELSE '{other}' END::{sql_type}
+                 FROM generate_series(1, 50) i"
+            ))
+            .unwrap();
+        let write = |completed: &str, pending: &str| {
+            format!(
+                "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                     recipe_column, status_column, failed_at_column, failure_type_column, account, failed_status, completed_status,
+                     pending_status, processing_status)
+                 VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w', '{failed}', {completed},
+                         {pending}, NULL)"
+            )
+        };
+        let (same, other) = (format!("'{same}'"), format!("'{other}'"));
+        assert_eq!(refused(client.batch_execute(&write(&same, "NULL"))).0, "23514", "{sql_type}");
+        assert_eq!(refused(client.batch_execute(&write(&other, &other))).0, "23514", "{sql_type}");
+        client.batch_execute(&write(&other, "NULL")).unwrap();
+        let counts =
+            "SELECT total_count, failed_count, completed_count, pending_count FROM backlog_cleanup_status('t')";
+        assert_eq!(cluster::numbers(&mut client, counts), [50, 30, 20, 0], "{sql_type}");
+        client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
+        assert_eq!(cluster::numbers(&mut client, counts), [20, 0, 20, 0], "{sql_type}");
+    }
+    // What was two values becomes one when the column gets another type.
+    client
+        .batch_execute(
+            "ALTER TABLE job ALTER state TYPE text;
+             UPDATE backlog_cleanup.target SET failed_status = 'yes', completed_status = 'true' WHERE name = 't';
+             ALTER TABLE job ALTER state TYPE boolean USING true",
+        )
+        .unwrap();
+    for form in FORMS {
+        assert_eq!(refused(client.batch_execute(form)).0, "23514", "{form}");
+    }
+    assert_eq!(finding(&mut client, "t", "statuses").0, "fail");
+}
+
+#[test]
+fn a4_a_row_that_has_not_finished_stays_in_every_form() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = with_jobs(&cluster);
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET status_column = NULL WHERE name = 't';
+             UPDATE backlog_cleanup.policy SET keep = 0 WHERE target = 't';
+             UPDATE job SET state = CASE WHEN id % 2 = 0 THEN 'whatever' END, at = CASE WHEN id > 40 THEN at END;
+             CREATE TABLE saved AS TABLE job",
+        )
+        .unwrap();
+    cluster::create_index(&mut client, "t");
+    for index in ["used", "dropped"] {
+        for form in FORMS {
+            client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved; ANALYZE job").unwrap();
+            client.batch_execute("VACUUM job").unwrap();
+            let counts = "SELECT total_count, failed_count, removable_count FROM backlog_cleanup_status('t')";
+            assert_eq!(cluster::numbers(&mut client, counts), [100, 60, 60], "{form}");
+            client.batch_execute(form).unwrap();
+            assert_eq!(number(&mut client, "SELECT count(*) FROM job WHERE at IS NULL"), 40, "{form}, {index}");
+            assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 40, "{form}, {index}");
+        }
+        assert_eq!(finding(&mut client, "t", "index").0, if index == "used" { "ok" } else { "warn" });
+        client.batch_execute("DROP INDEX IF EXISTS job_queue_at_id_idx").unwrap();
+    }
+    // Where there is a status, it decides.
+    let mut client = cluster.platform_in("with_status");
+    fail(&mut client, 1, 5);
+    client.batch_execute("UPDATE generations SET updated_at = NULL; SELECT backlog_cleanup_emergency()").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 0);
+}
+
+#[test]
+fn a5_no_run_leaves_rows_behind_where_foreign_keys_are_switched_off() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = with_jobs(&cluster);
+    client
+        .batch_execute(
+            "CREATE TABLE part (id int PRIMARY KEY, job int REFERENCES job ON DELETE CASCADE);
+             CREATE TABLE piece (part int REFERENCES part ON DELETE CASCADE);
+             INSERT INTO part SELECT i, i FROM generate_series(1, 100) i; INSERT INTO piece SELECT generate_series(1, 100)",
+        )
+        .unwrap();
+    for off in [
+        "ALTER TABLE job DISABLE TRIGGER ALL",
+        "ALTER TABLE part DISABLE TRIGGER ALL",
+        "ALTER TABLE piece DISABLE TRIGGER ALL",
+        "ALTER DATABASE postgres SET session_replication_role = replica",
+        "ALTER ROLE postgres SET session_replication_role = replica",
+        "ALTER ROLE postgres IN DATABASE postgres SET session_replication_role = replica",
+        "SET session_replication_role = replica",
+    ] {
+        client.batch_execute(off).unwrap();
+        let mut session = if off.starts_with("SET") { client } else { cluster.connect() };
+        for form in FORMS {
+            let (sqlstate, message, _) = refused(session.batch_execute(form));
+            assert_eq!(sqlstate, "55000", "{off}, {form}: {message}");
+        }
+        let dry: String = value(&mut session, "SELECT backlog_cleanup_emergency('t', dry_run => true) ->> 'message'");
+        assert!(dry.contains("switched off"), "{off}: {dry}");
+        let (status, detail, fix) = finding(&mut session, "t", "foreign_keys");
+        assert_eq!(status, "fail", "{off}: {detail}");
+        session.batch_execute(&fix.expect("a fix")).unwrap();
+        client = if off.starts_with("SET") { session } else { cluster.connect() };
+        assert_eq!(finding(&mut client, "t", "foreign_keys").0, "ok", "{off}");
+    }
+    client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
+    assert_eq!(
+        cluster::numbers(&mut client, "SELECT (SELECT count(*) FROM job), (SELECT count(*) FROM piece)"),
+        [0, 0]
+    );
+}
+
 #[test]
 fn b5_a_group_key_has_any_length_and_two_thousand_of_them_are_no_matter() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
