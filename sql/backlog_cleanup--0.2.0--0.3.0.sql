@@ -3,6 +3,11 @@
 ALTER TABLE backlog_cleanup.run ADD COLUMN reading jsonb;
 COMMENT ON COLUMN backlog_cleanup.run.reading IS
     'the account, status, columns and time zone by which a batched run was ranked; if they change, its next batch is refused';
+ALTER TABLE backlog_cleanup.run
+    ADD COLUMN given_up bigint NOT NULL DEFAULT 0,
+    ADD COLUMN kept_back_sqlstate text,
+    ADD COLUMN kept_back_message text,
+    ADD COLUMN kept_back_row text;
 ALTER TABLE backlog_cleanup.run_cutoff ADD COLUMN removable bigint;
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.removable IS 'how many of its failed rows the run may remove';
 
@@ -211,9 +216,15 @@ COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that started it'
 COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were expired; NULL in an emergency run';
 COMMENT ON COLUMN backlog_cleanup.run.total_failed IS
     'failed rows before the run; in an emergency run, only those that it was to remove';
-COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows that a batched run skipped because other sessions had locked them';
+COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows skipped because other sessions had locked them';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back IS
-    'rows whose deletion in a batched run was prevented by a trigger, a rule or a foreign key';
+    'rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error';
+COMMENT ON COLUMN backlog_cleanup.run.given_up IS
+    'of the rows kept back, those not tried one by one, since too many others were refused';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_sqlstate IS
+    'the SQLSTATE that the first row kept back has met; NULL if a trigger or a rule left the row where it is';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_message IS 'the message that it has met, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_row IS 'its id as text';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
     'rows per batch; NULL for a run in one transaction, as are pause, max_duration, max_rows and workers';
 COMMENT ON COLUMN backlog_cleanup.run.finished_at IS
@@ -240,7 +251,7 @@ COMMENT ON COLUMN backlog_cleanup.progress.state IS
     'running; interrupted if its process has ended (not detectable on a standby)';
 COMMENT ON COLUMN backlog_cleanup.progress.skipped IS 'rows skipped so far because other sessions had locked them';
 COMMENT ON COLUMN backlog_cleanup.progress.kept_back IS
-    'rows so far whose deletion was prevented by a trigger, a rule or a foreign key';
+    'rows so far that stayed because of what their deletion met';
 COMMENT ON COLUMN backlog_cleanup.progress.share_done IS 'share of the work that is done, from 0 to 1';
 COMMENT ON COLUMN backlog_cleanup.progress.time_left IS 'estimated at this rate; NULL before the first batch';
 COMMENT ON FUNCTION backlog_cleanup.duration_bound IS

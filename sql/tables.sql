@@ -135,7 +135,11 @@ CREATE TABLE backlog_cleanup.run (
     waiting_for      text,
     started_at       timestamptz NOT NULL,
     finished_at      timestamptz,
-    reading          jsonb
+    reading          jsonb,
+    given_up         bigint NOT NULL DEFAULT 0,
+    kept_back_sqlstate text,
+    kept_back_message text,
+    kept_back_row    text
 );
 CREATE INDEX run_target_id_idx ON backlog_cleanup.run (target, id DESC);
 COMMENT ON TABLE backlog_cleanup.run IS 'history: one row per run, written in the transactions that remove';
@@ -151,9 +155,15 @@ COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were ex
 COMMENT ON COLUMN backlog_cleanup.run.total_failed IS
     'failed rows before the run; in an emergency run, only those that it was to remove';
 COMMENT ON COLUMN backlog_cleanup.run.removed IS 'rows removed';
-COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows that a batched run skipped because other sessions had locked them';
+COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows skipped because other sessions had locked them';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back IS
-    'rows whose deletion in a batched run was prevented by a trigger, a rule or a foreign key';
+    'rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error';
+COMMENT ON COLUMN backlog_cleanup.run.given_up IS
+    'of the rows kept back, those not tried one by one, since too many others were refused';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_sqlstate IS
+    'the SQLSTATE that the first row kept back has met; NULL if a trigger or a rule left the row where it is';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_message IS 'the message that it has met, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_row IS 'its id as text';
 COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run.batches IS 'committed batches that removed rows; 0 for a run in one transaction';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS

@@ -6,6 +6,7 @@ pub mod discretion;
 pub mod error;
 pub mod executor;
 pub mod json;
+pub mod met;
 pub mod now;
 pub mod owner;
 pub mod prepared;

@@ -5,4 +5,5 @@ pub mod emergency;
 pub mod find;
 pub mod heap;
 pub mod keys;
+pub mod left;
 pub mod regular;
