@@ -14,6 +14,7 @@ pub mod read;
 pub mod search_path;
 pub mod session;
 pub mod settings;
+pub mod sqlstate;
 pub mod stream;
 pub mod subtransaction;
 pub mod table;

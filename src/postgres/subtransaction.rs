@@ -4,7 +4,7 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
-use crate::postgres::met::listening;
+use crate::postgres::sqlstate::listening;
 
 /// Does `work` in a subtransaction. Commits it if `work` returns `Some`; rolls it back if it returns `None` or fails, and
 /// returns the failure.
