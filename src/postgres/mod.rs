@@ -1,5 +1,6 @@
 //! What PostgreSQL gives: errors, statements, tables, roles, subtransactions. Knows nothing of this extension's tables.
 
+pub mod advisory;
 pub mod datum;
 pub mod delete;
 pub mod discretion;
@@ -15,6 +16,7 @@ pub mod search_path;
 pub mod session;
 pub mod settings;
 pub mod sqlstate;
+pub mod statements;
 pub mod stream;
 pub mod subtransaction;
 pub mod table;

@@ -3,29 +3,27 @@ use std::ffi::CStr;
 use pgrx::direct_function_call;
 use pgrx::prelude::*;
 
+use crate::postgres::advisory::AdvisoryLocks;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::prepared::prepared;
 use crate::postgres::read::read_prepared;
+use crate::postgres::statements::PreparedStatements;
 
-/// The state of the caller's session that code of another role could use or change: cursors, large object descriptors,
-/// temporary objects, advisory locks, modes of constraints. SECURITY.md has the table.
+/// The state of the caller's session that code of another role could use or change: cursors, prepared statements, large object
+/// descriptors, temporary objects, advisory locks, modes of constraints. SECURITY.md has the table.
 pub struct Session {
     /// The role whose code runs.
     owner: pg_sys::Oid,
     /// The caller's cursors, with their status.
     portals: Vec<(pg_sys::Portal, pg_sys::PortalStatus::Type)>,
-    advisory_locks: Option<Vec<String>>,
+    statements: PreparedStatements,
+    advisory_locks: AdvisoryLocks,
 }
 
 /// How many large object descriptors are checked. A transaction rarely has more than a few.
 const DESCRIPTORS: i32 = 256;
 
 const CURSORS: &str = "SELECT name FROM pg_catalog.pg_cursors";
-
-const ADVISORY_LOCKS: &str = "
-    SELECT pg_catalog.array_agg(pg_catalog.format('%s %s %s %s', l.classid, l.objid, l.objsubid, l.mode) ORDER BY 1)
-    FROM pg_catalog.pg_locks l
-    WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'advisory'";
 
 const TEMPORARY: &str = "
     SELECT pg_catalog.pg_describe_object(classid, objid, objsubid) FROM pg_catalog.pg_depend
@@ -34,8 +32,8 @@ const TEMPORARY: &str = "
     ORDER BY classid, objid";
 
 impl Session {
-    /// Hides the caller's session from code of `owner`: a cursor cannot be fetched from or closed until `show`. Errors: 42501
-    /// (what cannot be hidden, with the statement that closes it).
+    /// Hides the caller's session from code of `owner` until `show`: a cursor cannot be fetched from or closed, a prepared
+    /// statement not be read, an advisory lock not be released. Errors: 42501 (what cannot be hidden, with the statement that closes it).
     pub fn hide(owner: pg_sys::Oid) -> Result<Session> {
         if let Some(object) = temporary_object()? {
             return Err(error(
@@ -51,9 +49,9 @@ impl Session {
                 format!("SELECT lo_close({descriptor})"),
             ));
         }
-        let advisory_locks = read_prepared(ADVISORY_LOCKS, &[])?;
+        let (cursors, statements, advisory_locks) = (cursors()?, PreparedStatements::hide()?, AdvisoryLocks::take());
         let mut portals = Vec::new();
-        for portal in cursors()? {
+        for portal in cursors {
             // SAFETY: the portal is one of this session's; `show` gives its status back, also on an error. An active portal
             // can neither be run nor dropped.
             unsafe {
@@ -61,23 +59,17 @@ impl Session {
                 (*portal).status = pg_sys::PortalStatus::PORTAL_ACTIVE;
             }
         }
-        Ok(Session { owner, portals, advisory_locks })
+        Ok(Session { owner, portals, statements, advisory_locks })
     }
 
-    /// Gives the caller's cursors their status back.
+    /// Gives the caller's cursors their status back, and the session its prepared statements and advisory locks.
     pub fn show(&self) {
+        self.statements.show();
+        self.advisory_locks.give_back();
         for (portal, status) in &self.portals {
             // SAFETY: a portal that is active cannot have been dropped.
             unsafe { (**portal).status = *status };
         }
-    }
-
-    /// Checks that the advisory locks of the session are the same. Errors: 42501.
-    pub fn check(&self) -> Result<()> {
-        if read_prepared(ADVISORY_LOCKS, &[])? == self.advisory_locks {
-            return Ok(());
-        }
-        Err(self.refusal("has taken or released advisory locks".into()))
     }
 
     /// Closes what the owner's code has left open in the session. Runs as the owner. Errors: 42501 (it cannot be closed).
@@ -100,17 +92,16 @@ impl Session {
             unsafe { direct_function_call::<i32>(pg_sys::be_lo_close, &[descriptor.into_datum()]) };
         }
         if let Some(object) = temporary_object()? {
-            return Err(self.refusal(format!("has created the temporary {object}")));
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!(
+                    "code of role {} has created the temporary {object}, which would stay in this session",
+                    name(self.owner)
+                ),
+                "SELECT tgrelid::regclass, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal".into(),
+            ));
         }
-        self.check()
-    }
-
-    fn refusal(&self, what: String) -> pgrx::pg_sys::panic::ErrorReport {
-        error(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("code of role {} {what}, which would stay in this session", name(self.owner)),
-            "SELECT tgrelid::regclass, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal".into(),
-        )
+        Ok(())
     }
 }
 
