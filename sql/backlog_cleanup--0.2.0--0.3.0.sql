@@ -1,5 +1,6 @@
 -- 0.3.0: the arguments of a batched run stand once, and a new column of target needs no list of columns. A batched run
--- remembers how its target was read, and how many rows it may remove.
+-- remembers how its target was read, and how many rows it may remove. A run tells what the rows met that it has kept back, and a
+-- batched run tries them again.
 ALTER TABLE backlog_cleanup.run ADD COLUMN reading jsonb;
 COMMENT ON COLUMN backlog_cleanup.run.reading IS
     'the account, status, columns and time zone by which a batched run was ranked; if they change, its next batch is refused';
@@ -8,6 +9,12 @@ ALTER TABLE backlog_cleanup.run
     ADD COLUMN kept_back_sqlstate text,
     ADD COLUMN kept_back_message text,
     ADD COLUMN kept_back_row text;
+ALTER TABLE backlog_cleanup.run_part
+    ADD COLUMN pass integer NOT NULL DEFAULT 1,
+    ADD COLUMN removed bigint NOT NULL DEFAULT 0,
+    ADD COLUMN kept_back bigint NOT NULL DEFAULT 0,
+    DROP CONSTRAINT run_part_pkey,
+    ADD PRIMARY KEY (run_id, pass, part);
 ALTER TABLE backlog_cleanup.run_cutoff ADD COLUMN removable bigint;
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.removable IS 'how many of its failed rows the run may remove';
 
@@ -243,6 +250,10 @@ COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS
     'how many times in a row a batch was rolled back, by a deadlock or the like';
 COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
     'the WAL position when the positions were read; on a page that is older they still mean the same rows';
+COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
+    'counts the passes, from 1: rows that one has kept back are tried again in the next';
+COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part tries again';
 COMMENT ON FUNCTION backlog_cleanup.forget_run IS 'removes the rows of a run that is deleted from the history';
 COMMENT ON FUNCTION backlog_cleanup.finish_run IS
     'a part of backlog_cleanup_run: sums up the batches and releases the target; returns the report';

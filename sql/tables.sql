@@ -227,7 +227,10 @@ CREATE TABLE backlog_cleanup.run_part (
     attempts    integer NOT NULL DEFAULT 0,
     places      integer[],
     lsn         pg_lsn,
-    PRIMARY KEY (run_id, part)
+    pass        integer NOT NULL DEFAULT 1,
+    removed     bigint NOT NULL DEFAULT 0,
+    kept_back   bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (run_id, pass, part)
 );
 ALTER TABLE backlog_cleanup.run_part ALTER COLUMN tids SET STORAGE EXTERNAL, ALTER COLUMN places SET STORAGE EXTERNAL;
 COMMENT ON TABLE backlog_cleanup.run_part IS
@@ -247,6 +250,10 @@ COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS
 COMMENT ON COLUMN backlog_cleanup.run_part.places IS 'the recipe of each position: its place in run_cutoff';
 COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
     'the WAL position when the positions were read; on a page that is older they still mean the same rows';
+COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
+    'counts the passes, from 1: rows that one has kept back are tried again in the next';
+COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part tries again';
 
 CREATE TABLE backlog_cleanup.run_batch (
     run_id       bigint NOT NULL,

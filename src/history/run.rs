@@ -96,17 +96,17 @@ impl Run {
     }
 }
 
-/// Records that a batched run starts. Returns its id.
-pub fn start(rules: &Rules, tally: &Tally, pace: &Pace, caller: &str) -> Result<i64> {
+/// Records that a batched run starts; rows that others hold count as kept back until they go. Returns its id.
+pub fn start(rules: &Rules, tally: &Tally, held: i64, pace: &Pace, caller: &str) -> Result<i64> {
     let pace = serde_json::to_value(pace).unwrap_or_default();
     let reading = serde_json::to_value(Reading::of(rules.target)).unwrap_or_default();
     extension::as_owner(|| {
         Spi::get_one_with_args::<i64>(
             "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,
                                               total_failed, removed, recipes_affected, batch_size, pause, max_duration,
-                                              max_rows, workers, reading, started_at)
+                                              max_rows, workers, reading, kept_back, started_at)
              SELECT $1, $2, 'running', $3::name, $4, $5, $6::timestamptz, $7, 0, $8, p.batch_size, p.pause, p.max_duration,
-                    p.max_rows, p.workers, $10, clock_timestamp()
+                    p.max_rows, p.workers, $10, $11, clock_timestamp()
              FROM jsonb_populate_record(NULL::backlog_cleanup.run, $9) p
              RETURNING id",
             &[
@@ -120,6 +120,7 @@ pub fn start(rules: &Rules, tally: &Tally, pace: &Pace, caller: &str) -> Result<
                 (tally.list.len() as i64).into(),
                 JsonB(pace).into(),
                 JsonB(reading).into(),
+                held.into(),
             ],
         )
         .map_err(spi)

@@ -15,6 +15,7 @@ pub mod read;
 pub mod search_path;
 pub mod session;
 pub mod settings;
+pub mod snapshot;
 pub mod sqlstate;
 pub mod statements;
 pub mod stream;

@@ -21,6 +21,10 @@ pub fn at_positions(rules: &Rules) -> String {
     format!("g.ctid OPERATOR(pg_catalog.=) ANY ((SELECT $1)::pg_catalog.tid[]) AND ({}) IS TRUE", rules.condition())
 }
 
+/// Rows per statement of a run in one transaction: few enough to need little memory, many enough that starting a statement
+/// costs nothing.
+pub const CHUNK: usize = 50_000;
+
 /// Removes the rows that can go, in one statement if all of them can. Halves what is refused until the rows are found that
 /// cannot go, the largest pieces first: should patience end, most of the others have gone by then.
 pub fn remove_around(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally, left: &mut Left) -> Result<()> {

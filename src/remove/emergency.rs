@@ -3,12 +3,15 @@ use pgrx::pg_sys;
 use crate::postgres::delete::{Scanned, delete_scanned};
 use crate::postgres::error::Result;
 use crate::postgres::met::Met;
+use crate::postgres::snapshot::with_own_changes;
 use crate::postgres::stream::{stream, stream_returning};
 use crate::postgres::subtransaction::attempt;
+use crate::rank::removable::{POSITIONS, PerLeaf};
 use crate::rank::tally::Tally;
-use crate::remove::keys;
+use crate::remove::find::{Place, find};
 use crate::remove::left::Left;
-use crate::remove::regular::walk;
+use crate::remove::order::{Ordered, in_order, reference_each_other};
+use crate::remove::steps::{Rows, Step, at, remove_steps};
 use crate::rules::Rules;
 use crate::target::leaf::{Leaf, Reach};
 
@@ -16,33 +19,65 @@ use crate::target::leaf::{Leaf, Reach};
 pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally, Left)> {
     let mut tally = Tally::of(rules.target.recipe.is_integer());
     let mut left = Left::default();
-    for leaf in leaves {
-        match dry_run {
-            true => leaf.reading_as_owner(rules.target, || count_failed(rules, leaf, &mut tally)),
-            false => leaf.as_owner(rules.target, || remove_failed(rules, leaf, &mut tally, &mut left)),
-        }?;
+    if dry_run {
+        for leaf in leaves {
+            leaf.reading_as_owner(rules.target, || count_failed(rules, leaf, &mut tally))?;
+        }
+        return Ok((tally, left));
+    }
+    let mut rest = Vec::new();
+    for (place, leaf) in leaves.iter().enumerate() {
+        if !leaf.as_owner(rules.target, || remove_at_once(rules, leaf, &mut tally))? {
+            rest.push(place);
+        }
+    }
+    if !rest.is_empty() {
+        let (steps, held) = with_own_changes(|| steps_of(rules, leaves, &rest, &mut tally))?;
+        remove_steps(rules, leaves, steps, held, &mut tally, &mut left)?;
     }
     tally.list.iter_mut().for_each(|recipe| recipe.failed = recipe.removed);
     Ok((tally, left))
 }
 
-/// Removes every failed row of a leaf that is selected, and counts them per recipe: in one statement if all of them can go.
-fn remove_failed(rules: &Rules, leaf: &Leaf, tally: &mut Tally, left: &mut Left) -> Result<()> {
-    if leaf.reach == Reach::Key {
-        return keys::remove_failed(rules, leaf, tally, left);
+/// Removes every failed row of a leaf that is selected, in one statement. Returns false if rows may have stayed.
+fn remove_at_once(rules: &Rules, leaf: &Leaf, tally: &mut Tally) -> Result<bool> {
+    if leaf.reach == Reach::Key || leaf.table.has_rules {
+        return Ok(false);
     }
-    if !leaf.table.has_rules {
-        let mut counted = attempt(|| remove_scanned(rules, leaf));
-        let none_can_stay = matches!(counted, Ok(Some(_))) || !leaf.table.has_triggers;
-        if matches!(counted, Ok(None)) {
-            counted = attempt(|| remove_returning(rules, leaf).map(Some));
-        }
-        let went = counted.map(|counted| counted.into_iter().for_each(|counted| tally.add(counted)));
-        if went.map_err(Met::on_a_row).is_ok() && none_can_stay {
-            return Ok(());
-        }
+    let mut counted = attempt(|| remove_scanned(rules, leaf));
+    let none_stayed = matches!(counted, Ok(Some(_))) || !leaf.table.has_triggers;
+    if matches!(counted, Ok(None)) {
+        counted = attempt(|| remove_returning(rules, leaf).map(Some));
     }
-    walk(rules, leaf, tally, left)
+    let went = counted.map(|counted| counted.into_iter().for_each(|counted| tally.add(counted)));
+    Ok(went.map_err(Met::on_a_row).is_ok() && none_stayed)
+}
+
+/// What one statement per leaf has left, as steps, and what rows that stay hold.
+fn steps_of(rules: &Rules, leaves: &[Leaf], rest: &[usize], tally: &mut Tally) -> Result<(Vec<Step>, Vec<Step>)> {
+    let all = || (rest.iter().map(|place| (*place, Rows::All { kept_back: 0 })).collect(), Vec::new());
+    if !reference_each_other(leaves)? {
+        return Ok(all());
+    }
+    let Some(positions) = positions(rules, leaves, tally)? else { return Ok(all()) };
+    let Ordered { steps, held } = in_order(leaves, positions)?;
+    let by_key = rest.iter().filter(|place| leaves[**place].reach == Reach::Key);
+    let by_key = by_key.map(|place| (*place, Rows::All { kept_back: 0 }));
+    Ok((steps.into_iter().map(at).chain(by_key).collect(), held.into_iter().map(at).collect()))
+}
+
+/// The positions of the failed rows that are selected; `None` if there are too many to keep.
+pub fn positions(rules: &Rules, leaves: &[Leaf], tally: &mut Tally) -> Result<Option<PerLeaf>> {
+    let mut positions = PerLeaf::new();
+    let mut room = POSITIONS;
+    for leaf in leaves {
+        positions.push(match leaf.reach {
+            Reach::Key => Vec::new(),
+            Reach::Position => find(rules, leaf, Place::Blocks { after: (0, 0), end: leaf.pages }, room, tally)?,
+        });
+        room -= positions.last().map_or(0, Vec::len);
+    }
+    Ok((room > 0).then_some(positions))
 }
 
 /// Removes every failed row of a leaf, or none of them. Counts the recipe column as the DELETE scans, which is cheap. `None` if

@@ -40,9 +40,12 @@ pub fn remove(
     Ok(place)
 }
 
-/// Removes every failed row of such a leaf that is selected.
-pub fn remove_failed(rules: &Rules, leaf: &Leaf, tally: &mut Tally, left: &mut Left) -> Result<()> {
-    remove_where(rules, leaf, &rules.condition(), None, tally, left)
+/// Removes all rows of such a leaf that the run may remove.
+pub fn remove_all(rules: &Rules, leaf: &Leaf, tally: &mut Tally, left: &mut Left) -> Result<()> {
+    match rules.cutoff {
+        Some(_) => remove(rules, leaf, 0..tally.list.len(), usize::MAX, tally, left).map(drop),
+        None => remove_where(rules, leaf, &rules.condition(), None, tally, left),
+    }
 }
 
 /// Removes the rows that meet a condition, in one statement if all of them can go. Counts those that are left, unless as many

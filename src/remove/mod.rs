@@ -6,4 +6,6 @@ pub mod find;
 pub mod heap;
 pub mod keys;
 pub mod left;
+pub mod order;
 pub mod regular;
+pub mod steps;

@@ -57,15 +57,17 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
         // SAFETY: the lock is released with the transaction.
         unsafe { pg_sys::LockRelationOid(part.leaf, pg_sys::RowExclusiveLock as i32) };
         let Some(leaf) = Leaf::still_of(part.leaf, target)? else {
-            part.advance(part.steps, 0)?;
+            part.advance(part.steps, 0, 0)?;
             return Ok(Some(()));
         };
         cutoff::with(target, run.id, |cutoffs| {
             if part.restart_if_rewritten()? {
                 return Ok(Some(()));
             }
-            let (next, left) = remove_next(run, target, &leaf, &part, cutoffs)?;
-            part.advance(next.0, next.1)?;
+            let (next, mut left) = remove_next(run, target, &leaf, &part, cutoffs)?;
+            part.advance(next.0, next.1, cutoffs.tally.removed())?;
+            part.try_again(std::mem::take(&mut left.again), left.kept_back)?;
+            left.kept_back -= part.counted_before(next.0);
             batches::write(run, target, cutoffs, &left, started.elapsed())?;
             Ok(Some(()))
         })
@@ -119,7 +121,7 @@ fn remove_next(
                 let recipes = part.steps_done as usize..part.steps as usize;
                 keys::remove(&rules, leaf, recipes, limit, &mut cutoffs.tally, &mut left)? as i64
             } else {
-                keys::remove_failed(&rules, leaf, &mut cutoffs.tally, &mut left)?;
+                keys::remove_all(&rules, leaf, &mut cutoffs.tally, &mut left)?;
                 part.steps
             };
             Ok((next, 0))
