@@ -1,8 +1,20 @@
 -- 0.3.0: the arguments of a batched run stand once, and a new column of target needs no list of columns. A batched run
--- remembers how its target was read, and how many rows it may remove.
+-- remembers how its target was read, and how many rows it may remove. A run tells what the rows met that it has kept back, and a
+-- batched run tries them again.
 ALTER TABLE backlog_cleanup.run ADD COLUMN reading jsonb;
 COMMENT ON COLUMN backlog_cleanup.run.reading IS
     'the account, status, columns and time zone by which a batched run was ranked; if they change, its next batch is refused';
+ALTER TABLE backlog_cleanup.run
+    ADD COLUMN given_up bigint NOT NULL DEFAULT 0,
+    ADD COLUMN kept_back_sqlstate text,
+    ADD COLUMN kept_back_message text,
+    ADD COLUMN kept_back_row text;
+ALTER TABLE backlog_cleanup.run_part
+    ADD COLUMN pass integer NOT NULL DEFAULT 1,
+    ADD COLUMN removed bigint NOT NULL DEFAULT 0,
+    ADD COLUMN kept_back bigint NOT NULL DEFAULT 0,
+    DROP CONSTRAINT run_part_pkey,
+    ADD PRIMARY KEY (run_id, pass, part);
 ALTER TABLE backlog_cleanup.run_cutoff ADD COLUMN removable bigint;
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.removable IS 'how many of its failed rows the run may remove';
 
@@ -286,9 +298,15 @@ COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that started it'
 COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were expired; NULL in an emergency run';
 COMMENT ON COLUMN backlog_cleanup.run.total_failed IS
     'failed rows before the run; in an emergency run, only those that it was to remove';
-COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows that a batched run skipped because other sessions had locked them';
+COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows skipped because other sessions had locked them';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back IS
-    'rows whose deletion in a batched run was prevented by a trigger, a rule or a foreign key';
+    'rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error';
+COMMENT ON COLUMN backlog_cleanup.run.given_up IS
+    'of the rows kept back, those not tried one by one, since too many others were refused';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_sqlstate IS
+    'the SQLSTATE that the first row kept back has met; NULL if a trigger or a rule left the row where it is';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_message IS 'the message that it has met, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_row IS 'its id as text';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
     'rows per batch; NULL for a run in one transaction, as are pause, max_duration, max_rows and workers';
 COMMENT ON COLUMN backlog_cleanup.run.finished_at IS
@@ -307,6 +325,10 @@ COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS
     'how many times in a row a batch was rolled back, by a deadlock or the like';
 COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
     'the WAL position when the positions were read; on a page that is older they still mean the same rows';
+COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
+    'counts the passes, from 1: rows that one has kept back are tried again in the next';
+COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part tries again';
 COMMENT ON FUNCTION backlog_cleanup.forget_run IS 'removes the rows of a run that is deleted from the history';
 COMMENT ON FUNCTION backlog_cleanup.finish_run IS
     'a part of backlog_cleanup_run: sums up the batches and releases the target; returns the report';
@@ -315,7 +337,7 @@ COMMENT ON COLUMN backlog_cleanup.progress.state IS
     'running; interrupted if its process has ended (not detectable on a standby)';
 COMMENT ON COLUMN backlog_cleanup.progress.skipped IS 'rows skipped so far because other sessions had locked them';
 COMMENT ON COLUMN backlog_cleanup.progress.kept_back IS
-    'rows so far whose deletion was prevented by a trigger, a rule or a foreign key';
+    'rows so far that stayed because of what their deletion met';
 COMMENT ON COLUMN backlog_cleanup.progress.share_done IS 'share of the work that is done, from 0 to 1';
 COMMENT ON COLUMN backlog_cleanup.progress.time_left IS 'estimated at this rate; NULL before the first batch';
 COMMENT ON FUNCTION backlog_cleanup.duration_bound IS

@@ -150,7 +150,11 @@ CREATE TABLE backlog_cleanup.run (
     waiting_for      text,
     started_at       timestamptz NOT NULL,
     finished_at      timestamptz,
-    reading          jsonb
+    reading          jsonb,
+    given_up         bigint NOT NULL DEFAULT 0,
+    kept_back_sqlstate text,
+    kept_back_message text,
+    kept_back_row    text
 );
 CREATE INDEX run_target_id_idx ON backlog_cleanup.run (target, id DESC);
 COMMENT ON TABLE backlog_cleanup.run IS 'history: one row per run, written in the transactions that remove';
@@ -166,9 +170,15 @@ COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were ex
 COMMENT ON COLUMN backlog_cleanup.run.total_failed IS
     'failed rows before the run; in an emergency run, only those that it was to remove';
 COMMENT ON COLUMN backlog_cleanup.run.removed IS 'rows removed';
-COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows that a batched run skipped because other sessions had locked them';
+COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows skipped because other sessions had locked them';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back IS
-    'rows whose deletion in a batched run was prevented by a trigger, a rule or a foreign key';
+    'rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error';
+COMMENT ON COLUMN backlog_cleanup.run.given_up IS
+    'of the rows kept back, those not tried one by one, since too many others were refused';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_sqlstate IS
+    'the SQLSTATE that the first row kept back has met; NULL if a trigger or a rule left the row where it is';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_message IS 'the message that it has met, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_row IS 'its id as text';
 COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run.batches IS 'committed batches that removed rows; 0 for a run in one transaction';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
@@ -234,7 +244,10 @@ CREATE TABLE backlog_cleanup.run_part (
     attempts    integer NOT NULL DEFAULT 0,
     places      integer[],
     lsn         pg_lsn,
-    PRIMARY KEY (run_id, part)
+    pass        integer NOT NULL DEFAULT 1,
+    removed     bigint NOT NULL DEFAULT 0,
+    kept_back   bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (run_id, pass, part)
 );
 ALTER TABLE backlog_cleanup.run_part ALTER COLUMN tids SET STORAGE EXTERNAL, ALTER COLUMN places SET STORAGE EXTERNAL;
 COMMENT ON TABLE backlog_cleanup.run_part IS
@@ -254,6 +267,10 @@ COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS
 COMMENT ON COLUMN backlog_cleanup.run_part.places IS 'the recipe of each position: its place in run_cutoff';
 COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
     'the WAL position when the positions were read; on a page that is older they still mean the same rows';
+COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
+    'counts the passes, from 1: rows that one has kept back are tried again in the next';
+COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part tries again';
 
 CREATE TABLE backlog_cleanup.run_batch (
     run_id       bigint NOT NULL,

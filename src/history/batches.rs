@@ -13,7 +13,7 @@ use crate::postgres::now::rows_now;
 use crate::postgres::prepared;
 use crate::postgres::subtransaction::{attempt, is_cancel, reported};
 use crate::rank::tally::RecipeCount;
-use crate::remove::by_position::Left;
+use crate::remove::left::Left;
 use crate::target::Target;
 
 /// Marks the `running` runs of a target as interrupted, and sums up the runs that have ended without. The caller has locked the
@@ -151,17 +151,30 @@ pub fn milliseconds(run_id: i64) -> Result<BatchMilliseconds> {
 
 /// Records a batch in the transaction that removed its rows: in the run, the ledger and the list of batches. Errors: 40001
 /// (with it the run would have removed more than were ranked).
-pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, left: Left, took: Duration) -> Result<()> {
-    let removed = cutoffs.tally.removed();
+pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, left: &Left, took: Duration) -> Result<()> {
+    let (removed, reason) = (cutoffs.tally.removed(), left.reason.as_ref());
     let batch = extension::as_owner(|| {
         prepared::get_one::<i64>(
             "UPDATE backlog_cleanup.run
              SET removed = removed + $2, skipped = skipped + $3, kept_back = kept_back + $4,
                  batches = batches + CASE WHEN $2 > 0 THEN 1 ELSE 0 END,
+                 given_up = given_up + $5,
+                 kept_back_sqlstate = CASE WHEN kept_back_message IS NULL THEN $6 ELSE kept_back_sqlstate END,
+                 kept_back_row = CASE WHEN kept_back_message IS NULL THEN $7 ELSE kept_back_row END,
+                 kept_back_message = coalesce(kept_back_message, $8),
                  waiting_for = NULL
              WHERE id = $1
              RETURNING batches",
-            &[run.id.into(), removed.into(), left.skipped.into(), left.kept_back.into()],
+            &[
+                run.id.into(),
+                removed.into(),
+                left.skipped.into(),
+                left.kept_back.into(),
+                left.given_up.into(),
+                reason.and_then(|reason| reason.sqlstate.as_deref()).into(),
+                reason.and_then(|reason| reason.row.as_deref()).into(),
+                reason.map(|reason| reason.message.as_str()).into(),
+            ],
         )
     })?;
     if removed == 0 {

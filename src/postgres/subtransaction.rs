@@ -4,6 +4,7 @@ use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
+use crate::postgres::sqlstate::listening;
 
 /// Does `work` in a subtransaction. Commits it if `work` returns `Some`; rolls it back if it returns `None` or fails, and
 /// returns the failure.
@@ -32,9 +33,11 @@ fn within<T>(
         pg_sys::CurrentMemoryContext = before.0;
         before
     };
-    let done = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work().unwrap_or_else(|failure| raise(failure)))))
-        .catch_others(Err)
-        .execute();
+    let done = listening(|| {
+        PgTryBuilder::new(AssertUnwindSafe(|| Ok(work().unwrap_or_else(|failure| raise(failure)))))
+            .catch_others(Err)
+            .execute()
+    });
     // SAFETY: as above.
     unsafe {
         if is_to_stay(&done) {

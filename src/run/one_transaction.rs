@@ -2,13 +2,14 @@ use std::time::Instant;
 
 use pgrx::prelude::*;
 
-use crate::history::report::{done, report};
+use crate::history::report::{KeptBack, done, report};
 use crate::history::run::record;
 use crate::postgres::error::{Result, required};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
 use crate::rank::tally::Tally;
 use crate::remove::emergency::emergency;
+use crate::remove::left::Left;
 use crate::remove::regular::regular;
 use crate::rules::policy::{self, Policy};
 use crate::rules::selection::Selection;
@@ -36,9 +37,9 @@ fn backlog_cleanup_failed_generations(
         policy::warn_of_ignored(target)?;
         let Policy { cutoff, keep } = Policy::of(target)?;
         let rules = Rules { target, selection, cutoff: Some(cutoff) };
-        let tally = regular(&rules, leaves, keep, dry_run, force)?;
+        let (tally, left) = regular(&rules, leaves, keep, dry_run, force)?;
         let refused = breaker::reason(target, tally.removed(), tally.failed()).filter(|_| dry_run && !force);
-        Ok((rules, tally, refused))
+        Ok((rules, tally, left, refused))
     })
 }
 
@@ -53,8 +54,8 @@ fn backlog_cleanup_emergency(
     let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_emergency(dry_run => true)")?;
     run(target, Selection { recipe_id, failure_type }, dry_run, |target, leaves, selection| {
         let rules = Rules { target, selection, cutoff: None };
-        let tally = emergency(&rules, leaves, dry_run)?;
-        Ok((rules, tally, None))
+        let (tally, left) = emergency(&rules, leaves, dry_run)?;
+        Ok((rules, tally, left, None))
     })
 }
 
@@ -63,7 +64,7 @@ fn run(
     target: Option<&str>,
     selection: Selection,
     dry_run: bool,
-    work: impl for<'t> FnOnce(&'t Target, &[Leaf], Selection<'t>) -> Result<(Rules<'t>, Tally, Option<String>)>,
+    work: impl for<'t> FnOnce(&'t Target, &[Leaf], Selection<'t>) -> Result<(Rules<'t>, Tally, Left, Option<String>)>,
 ) -> Result<Json> {
     let started = Instant::now();
     if !dry_run {
@@ -80,16 +81,18 @@ fn run(
             ground::is_that_of_the_snapshot(target)?;
             defer_nothing()?;
         }
-        let (rules, tally, mut refused) = work(target, leaves, selection)?;
+        let (rules, tally, left, mut refused) = work(target, leaves, selection)?;
         if dry_run && let Some(off) = foreign_keys::is_off(target)? {
             refused = Some(off.message().to_owned());
         }
-        let run_id = if dry_run { None } else { Some(record(&rules, &tally, &caller)?) };
+        let run_id = if dry_run { None } else { Some(record(&rules, &tally, &left, &caller)?) };
+        let kept_back = KeptBack::of(&left);
         let message = match refused {
             Some(reason) => format!("Dry run: nothing was removed, and a real run would be refused: {reason}"),
             None if dry_run && !rules.is_disabled() => "Dry run: nothing was removed".into(),
-            None => done(&rules),
+            None => done(&rules, &kept_back),
         };
-        Json::of(&report(&rules, run_id, message, &tally.into_sorted(), started.elapsed().as_millis() as i64)?)
+        let milliseconds = started.elapsed().as_millis() as i64;
+        Json::of(&report(&rules, run_id, message, &tally.into_sorted(), kept_back, milliseconds)?)
     })
 }
