@@ -3,6 +3,7 @@
 
 mod access;
 mod fix;
+mod foreign_keys;
 mod history;
 mod index;
 mod job;
@@ -32,16 +33,18 @@ use crate::target::load::exists;
 pub use index::references;
 
 /// The checks that need the target's tables and columns: name, check, and the detail if nothing is wrong.
-const OF_TARGET: [Check<Target>; 18] = [
+const OF_TARGET: [Check<Target>; 20] = [
     (
         "account",
         |target| target.account_exists().map(|()| Vec::new()),
         "the account is in the users table, if there is one",
     ),
-    ("policy", policy::default_policy, "the default policy exists and is enabled"),
+    ("statuses", statuses, "no other status is the same value as the failed one"),
+    ("policy", policy::policies, "the default policy exists and is enabled, and there is no other"),
     ("status", rows::status, "rows have the status that runs remove, or had it"),
     ("failed_at", rows::failed_at, "every failed row can expire"),
     ("index", index::partial, "the partial index exists and is used"),
+    ("foreign_keys", foreign_keys::switched_off, "no foreign key onto the table is switched off"),
     ("references", index::references, "every column that references the table has an index"),
     ("replica_identity", replica_identity, "every table whose deletes are published has a replica identity"),
     ("triggers", removal::triggers, "no trigger or rule fires for a removal"),
@@ -111,6 +114,10 @@ fn backlog_cleanup_doctor(
         findings
     });
     Ok(TableIterator::new(findings))
+}
+
+fn statuses(target: &Target) -> Result<Vec<Problem>> {
+    target.failed_is_no_other_status().map(|()| Vec::new())
 }
 
 /// Runs a check: a finding for each of its problems. An error counts as a problem.

@@ -14,6 +14,10 @@ use crate::target::leaf::{Leaf, Reach};
 pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")) -> Result<String> {
     let target = Target::load(target)?;
     let Target { table, recipe, failed_at, id, account_column, status, .. } = &target;
+    let has_failed = match status {
+        Some(status) => format!("{} OPERATOR(pg_catalog.=) {}", status.name, quote_literal(&target.failed_status)),
+        None => format!("{} IS NOT NULL", failed_at.name),
+    };
     if table.is_foreign() {
         return Err(error(
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
@@ -24,7 +28,7 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
             ),
         ));
     }
-    if let Some(column) = [account_column, status].into_iter().find(|column| !column.is_scalar()) {
+    if let Some(column) = std::iter::once(account_column).chain(status).find(|column| !column.is_scalar()) {
         return Err(error(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("column {} has type {}, which no partial index can serve", column.name, column.type_name),
@@ -34,15 +38,13 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
     let concurrently = if table.kind as u8 == b'p' { "" } else { " CONCURRENTLY" };
     Ok(format!(
         "CREATE INDEX{concurrently} ON {} ({}, {} DESC, {} DESC) \
-         WHERE {} OPERATOR(pg_catalog.=) {} AND {} OPERATOR(pg_catalog.=) {}",
+         WHERE {} OPERATOR(pg_catalog.=) {} AND {has_failed}",
         table.name,
         recipe.name,
         failed_at.name,
         id.name,
         account_column.name,
         quote_literal(&target.account),
-        status.name,
-        quote_literal(&target.failed_status),
     ))
 }
 

@@ -43,7 +43,10 @@ impl Target {
         let target = Target {
             account_column: row.column(&table, "account_column", &row.account_column)?,
             recipe: row.column(&table, "recipe_column", &row.recipe_column)?,
-            status: row.column(&table, "status_column", &row.status_column)?,
+            status: match &row.status_column {
+                Some(status) => Some(row.column(&table, "status_column", status)?),
+                None => None,
+            },
             failure_type: row.column(&table, "failure_type_column", &row.failure_type_column)?,
             recipes: row.recipes()?,
             users: row.users()?,
@@ -74,12 +77,16 @@ impl TargetRow {
         if one_now::<bool>(may, &[named_by.as_str().into(), found.owner.into()])? == Some(true) {
             return Ok(found);
         }
-        Err(error(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!(
-                "table \"{name}\" does not belong to role \"{named_by}\", which made target \"{}\" use it",
+        let message = match named_by.as_str() {
+            "" => format!("the role that made target \"{}\" use table \"{name}\" does not exist any more", self.name),
+            role => format!(
+                "table \"{name}\" does not belong to role \"{role}\", which made target \"{}\" use it",
                 self.name
             ),
+        };
+        Err(error(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            message,
             // For a superuser, after a look at the table. What else the role wrote was allowed by the same right.
             self.set("named_by", "NULL, throttle_query = NULL, search_path = NULL"),
         ))

@@ -12,8 +12,9 @@ pub struct Reading {
     account: String,
     failed_status: String,
     time_zone: String,
-    /// Account, status, recipe, failed-at, id, failure type: the name, the `attnum`, the type and its collation.
-    columns: [(String, i16, u32, u32); 6],
+    /// Account, recipe, failed-at, id, failure type and, if there is one, status: the name, the `attnum`, the type and its
+    /// collation.
+    columns: Vec<(String, i16, u32, u32)>,
 }
 
 impl Reading {
@@ -26,7 +27,11 @@ impl Reading {
             account: target.account.clone(),
             failed_status: target.failed_status.clone(),
             time_zone: target.time_zone.clone(),
-            columns: [account_column, status, recipe, failed_at, id, failure_type].map(column),
+            columns: [account_column, recipe, failed_at, id, failure_type]
+                .into_iter()
+                .chain(status)
+                .map(column)
+                .collect(),
         }
     }
 }
