@@ -2,6 +2,7 @@
 
 pub mod advisory;
 pub mod block;
+pub mod constraints;
 pub mod datum;
 pub mod delete;
 pub mod discretion;

@@ -2,6 +2,7 @@ use std::panic::AssertUnwindSafe;
 
 use pgrx::prelude::*;
 
+use crate::postgres::constraints::keeping_modes_of_constraints;
 use crate::postgres::discretion::discreetly;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::session::Session;
@@ -12,13 +13,8 @@ use crate::postgres::table::Table;
 /// Reads a table as its owner, in a subtransaction that is rolled back: code of the owner leaves nothing behind, and the
 /// table's lock is released. Errors: those of `as_owner_of`.
 pub fn reading_as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let reading = || {
-        look(|| {
-            remember_modes_of_constraints();
-            switched(table, work)
-        })
-    };
-    protected(table, reading, |_| Ok(()))
+    let reading = || look(|| switched(table, work));
+    protected(table, || keeping_modes_of_constraints(reading), |_| Ok(()))
 }
 
 /// Does `work` on a table as its owner. Locks the table first, so that it keeps its owner and its name. The caller's session
@@ -50,13 +46,6 @@ fn protected<T>(
 
 fn switched<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
     discreetly(table.owner, || acting_as(table.owner, &table.search_path, || table.hold().and_then(|()| work())))
-}
-
-/// Has PostgreSQL remember the modes of constraints for the rollback of this subtransaction: it forgets how to undo a SET
-/// CONSTRAINTS of an inner block, unless the subtransaction has one itself.
-fn remember_modes_of_constraints() {
-    // SAFETY: the statement is a C string. `Spi::run` would take a transaction id, which a standby cannot.
-    Spi::connect(|_| unsafe { pg_sys::SPI_execute(c"SET CONSTRAINTS ALL DEFERRED".as_ptr(), false, 0) });
 }
 
 /// Whether code of `owner` already runs in the owner's session, or inside `as_owner_of`.

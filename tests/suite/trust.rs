@@ -136,7 +136,7 @@ fn qualified_types_cut_no_value_off() {
 
 /// Code of `evil` below `evil.child`, which belongs to `victim`: the object in the refusal, and the statements that make it
 /// before and after the child is given away.
-const CODE: [(&str, &str, &str); 11] = [
+const CODE: [(&str, &str, &str); 12] = [
     ("type evil.st", "CREATE DOMAIN evil.st AS text; ALTER TABLE evil.root ALTER state TYPE evil.st", ""),
     (
         "type evil.st",
@@ -152,6 +152,11 @@ const CODE: [(&str, &str, &str); 11] = [
     ("function evil.chk(text)", "ALTER TABLE evil.root ADD CHECK (evil.chk(state))", ""),
     ("function evil.chk(text)", "CREATE INDEX ON evil.child (evil.chk(state))", ""),
     ("function evil.chk(text)", "CREATE INDEX ON evil.child (id) WHERE evil.chk(state)", ""),
+    (
+        "function evil.chk(text)",
+        "CREATE STATISTICS evil.st ON (evil.chk(state)), (evil.chk(error)) FROM evil.child",
+        "",
+    ),
     ("function evil.chk(text)", "ALTER TABLE evil.child ADD d boolean DEFAULT evil.chk('')", ""),
     (
         "function evil.chk(text)",
