@@ -1,4 +1,4 @@
-use crate::doctor::problem::{Problem, Status};
+use crate::obstacles::problem::{Problem, Status};
 use crate::postgres::error::Result;
 use crate::target::Target;
 use crate::target::foreign_keys::{disabled, of_session, settings};

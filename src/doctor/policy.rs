@@ -1,6 +1,6 @@
 use pgrx::spi::quote_literal;
 
-use crate::doctor::problem::{Problem, Status};
+use crate::obstacles::problem::{Problem, Status};
 use crate::postgres::error::Result;
 use crate::rules::policy::{Policy, forget_ignored, ignored};
 use crate::target::Target;

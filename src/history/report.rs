@@ -24,6 +24,17 @@ pub enum RunReport {
     Emergency(EmergencyReport),
 }
 
+impl RunReport {
+    /// The report of a dry run, with why a real run would be refused.
+    pub fn foretelling(mut self, reasons: Vec<String>) -> RunReport {
+        match &mut self {
+            RunReport::Regular(report) => report.would_fail = reasons,
+            RunReport::Emergency(report) => report.would_fail = reasons,
+        }
+        self
+    }
+}
+
 /// Makes the report of a run. A run without an id is a dry run. The report keeps the order of `recipes`.
 pub fn report(
     rules: &Rules,
@@ -52,6 +63,7 @@ pub fn report(
             cleanup_details,
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
+            would_fail: Vec::new(),
             duration_ms,
         }),
         None => RunReport::Emergency(EmergencyReport {
@@ -66,6 +78,7 @@ pub fn report(
             cleanup_details,
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
+            would_fail: Vec::new(),
             duration_ms,
         }),
     })

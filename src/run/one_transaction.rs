@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 
 use crate::history::report::{KeptBack, done, report};
 use crate::history::run::record;
+use crate::obstacles::refusals;
 use crate::postgres::error::{Result, required};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
@@ -81,18 +82,23 @@ fn run(
             ground::is_that_of_the_snapshot(target)?;
             defer_nothing()?;
         }
-        let (rules, tally, left, mut refused) = work(target, leaves, selection)?;
-        if dry_run && let Some(off) = foreign_keys::is_off(target)? {
-            refused = Some(off.message().to_owned());
-        }
+        let (rules, tally, left, refused) = work(target, leaves, selection)?;
         let run_id = if dry_run { None } else { Some(record(&rules, &tally, &left, &caller)?) };
         let kept_back = KeptBack::of(&left);
-        let message = match refused {
-            Some(reason) => format!("Dry run: nothing was removed, and a real run would be refused: {reason}"),
-            None if dry_run && !rules.is_disabled() => "Dry run: nothing was removed".into(),
-            None => done(&rules, &kept_back),
+        let mut would_fail: Vec<String> = refused.into_iter().collect();
+        if dry_run && !rules.is_disabled() {
+            would_fail.extend(foreign_keys::is_off(target)?.map(|off| off.message().to_owned()));
+            would_fail.extend(refusals(target, rules.mode(), tally.removed())?);
+        }
+        let message = match would_fail.join("; ") {
+            reasons if !reasons.is_empty() => {
+                format!("Dry run: nothing was removed, and a real run would be refused: {reasons}")
+            }
+            _ if dry_run && !rules.is_disabled() => "Dry run: nothing was removed".into(),
+            _ => done(&rules, &kept_back),
         };
         let milliseconds = started.elapsed().as_millis() as i64;
-        Json::of(&report(&rules, run_id, message, &tally.into_sorted(), kept_back, milliseconds)?)
+        let report = report(&rules, run_id, message, &tally.into_sorted(), kept_back, milliseconds)?;
+        Json::of(&report.foretelling(would_fail))
     })
 }

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod column;
+mod failure_type;
 pub mod foreign_keys;
 pub mod leaf;
 pub mod load;

@@ -27,6 +27,9 @@ pub struct RegularReport {
     /// What the first of them met; null if there are none.
     #[serde(default)]
     pub kept_back_reason: Option<String>,
+    /// Of a dry run: why a real run would be refused, as far as that is known beforehand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would_fail: Vec<String>,
     pub duration_ms: i64,
 }
 
@@ -64,6 +67,9 @@ pub struct EmergencyReport {
     /// What the first of them met; null if there are none.
     #[serde(default)]
     pub kept_back_reason: Option<String>,
+    /// Of a dry run: why a real run would be refused, as far as that is known beforehand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would_fail: Vec<String>,
     pub duration_ms: i64,
 }
 
