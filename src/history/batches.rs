@@ -35,13 +35,15 @@ pub fn interrupt(target: &str) -> Result<()> {
         extension::as_owner(|| prepared::run(INTERRUPT, &[target.into()]))
     });
     let left = extension::as_owner(|| rows_now(LEFT, &[target.into()], |row| row.get::<i64>(1)))?;
-    for run_id in left.into_iter().flatten() {
-        let summed_up = || sum_up(run_id);
-        if !or_warn(&format!("run {run_id} cannot be summed up"), summed_up) {
-            or_warn(&format!("the working state of run {run_id} stays"), || clear(run_id));
-        }
-    }
+    left.into_iter().flatten().for_each(sum_up_or_warn);
     Ok(())
+}
+
+/// Sums up a run, whatever its rows hold.
+pub fn sum_up_or_warn(run_id: i64) {
+    if !or_warn(&format!("run {run_id} cannot be summed up"), || sum_up(run_id)) {
+        or_warn(&format!("the working state of run {run_id} stays"), || clear(run_id));
+    }
 }
 
 /// Does `work` in a subtransaction. If it fails, raises a WARNING and returns false.
@@ -97,7 +99,7 @@ fn each(steps: &[impl AsRef<str>], run_id: i64) -> Result<()> {
 
 /// Marks a run as stopped before its end.
 pub fn stop(run_id: i64) -> Result<()> {
-    let stop = "UPDATE backlog_cleanup.run SET state = 'stopped' WHERE id = $1";
+    let stop = "UPDATE backlog_cleanup.run SET state = 'stopped' WHERE id = $1 AND state = 'running'";
     extension::as_owner(|| Spi::run_with_args(stop, &[run_id.into()]).map_err(spi))
 }
 
