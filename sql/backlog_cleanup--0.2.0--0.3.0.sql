@@ -454,6 +454,8 @@ COMMENT ON TABLE backlog_cleanup.run_cutoff IS
     'running regular runs: per recipe, the oldest expired row that stays; older ones are removed';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.failed_at IS
     'failed-at of that row, as the column has it (timestamptz in UTC); NULL if no row of the recipe goes';
+ALTER TABLE backlog_cleanup.run_part ADD COLUMN columns smallint[];
+COMMENT ON COLUMN backlog_cleanup.run_part.columns IS 'the numbers that the target''s columns had in the table';
 COMMENT ON TABLE backlog_cleanup.run_part IS
     'running runs: what is left to do; a part is a range of blocks, a list of positions, or the recipes of a leaf table';
 COMMENT ON COLUMN backlog_cleanup.run_part.filenode IS

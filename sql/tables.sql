@@ -250,6 +250,7 @@ CREATE TABLE backlog_cleanup.run_part (
     attempts    integer NOT NULL DEFAULT 0,
     places      integer[],
     lsn         pg_lsn,
+    columns     smallint[],
     pass        integer NOT NULL DEFAULT 1,
     removed     bigint NOT NULL DEFAULT 0,
     kept_back   bigint NOT NULL DEFAULT 0,
@@ -273,6 +274,7 @@ COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS
 COMMENT ON COLUMN backlog_cleanup.run_part.places IS 'the recipe of each position: its place in run_cutoff';
 COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
     'the WAL position when the positions were read; on a page that is older they still mean the same rows';
+COMMENT ON COLUMN backlog_cleanup.run_part.columns IS 'the numbers that the target''s columns had in the table';
 COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
     'counts the passes, from 1: rows that one has kept back are tried again in the next';
 COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';

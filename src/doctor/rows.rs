@@ -76,7 +76,8 @@ fn census(target: &Target) -> Result<Census> {
 /// Checks that rows have the account and the status that runs remove, or once had.
 pub fn status(target: &Target) -> Result<Vec<Problem>> {
     let census = census(target)?;
-    if census.rows == 0 || census.failed > 0 || has_index_entries(target)? {
+    let has_none = target.status.is_none() && census.of_account > 0;
+    if census.rows == 0 || census.failed > 0 || has_none || has_index_entries(target)? {
         return Ok(Vec::new());
     }
     let failed = &target.failed_status;

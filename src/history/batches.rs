@@ -17,7 +17,8 @@ use crate::remove::left::Left;
 use crate::target::Target;
 
 /// Marks the `running` runs of a target as interrupted, and sums up the runs that have ended without. The caller has locked the
-/// target, so no process works on them. Whatever their rows hold, a new run starts: what fails is left, with a WARNING.
+/// target, so no process works on them. Whatever their rows hold, a new run starts: what fails is left, with a WARNING; what
+/// another session has locked, as an open transaction does that has stopped a run, is left to a later run.
 pub fn interrupt(target: &str) -> Result<()> {
     const INTERRUPT: &str = "
         UPDATE backlog_cleanup.run

@@ -61,9 +61,9 @@ pub fn report(
             cleaned_up_generations: removed,
             recipes_affected: recipes.len() as i64,
             cleanup_details,
+            would_fail: Vec::new(),
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
-            would_fail: Vec::new(),
             duration_ms,
         }),
         None => RunReport::Emergency(EmergencyReport {
@@ -76,9 +76,9 @@ pub fn report(
             removed_count: removed,
             recipes_affected: recipes.iter().filter(|recipe| recipe.removed > 0).count() as i64,
             cleanup_details,
+            would_fail: Vec::new(),
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
-            would_fail: Vec::new(),
             duration_ms,
         }),
     })

@@ -9,7 +9,7 @@ use crate::target::leaf::{Leaf, Reach};
 
 /// Returns the statement that builds the partial index of a target, for `\gexec`. Not CONCURRENTLY on a partitioned table,
 /// which PostgreSQL does not support. Errors: those of `Target::load`, 42809 (a foreign table: its own server has its
-/// indexes).
+/// indexes), 0A000 (who types the statement would run code of the table's owner).
 #[pg_extern(stable)]
 pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")) -> Result<String> {
     let target = Target::load(target)?;
@@ -26,6 +26,13 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
                 "SELECT srvoptions FROM pg_foreign_server s JOIN pg_foreign_table t ON t.ftserver = s.oid WHERE ftrelid = {}::regclass",
                 quote_literal(&table.name)
             ),
+        ));
+    }
+    if let Some(column) = std::iter::once(account_column).chain(status).find(|column| !column.is_scalar()) {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("column {} has type {}, which no partial index can serve", column.name, column.type_name),
+            "SELECT backlog_cleanup_failed_generations()".into(),
         ));
     }
     let concurrently = if table.kind as u8 == b'p' { "" } else { " CONCURRENTLY" };

@@ -52,7 +52,7 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
 fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     ground::is_that_of_the_snapshot(target)?;
     foreign_keys::are_on(target)?;
-    is_read_as_before(run, target)?;
+    is_read_as_before(run, target, run.reading.as_ref() == Some(&Reading::of(target)))?;
     let Some(part) = Part::take(run.id)? else { return Ok(None) };
     defer_nothing()?;
     failure::works_on(At {
@@ -72,6 +72,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
             part.advance(part.steps, 0, 0)?;
             return Ok(Some(()));
         };
+        is_read_as_before(run, target, part.columns == leaf.numbers)?;
         cutoff::with(target, run.id, |cutoffs| {
             if part.restart_if_rewritten()? {
                 return Ok(Some(()));
@@ -101,8 +102,8 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
 }
 
 /// Errors: 55000 (the run's cutoffs no longer fit the target).
-fn is_read_as_before(run: &Run, target: &Target) -> Result<()> {
-    if run.reading.as_ref() == Some(&Reading::of(target)) {
+fn is_read_as_before(run: &Run, target: &Target, is_the_same: bool) -> Result<()> {
+    if is_the_same {
         return Ok(());
     }
     Err(error(

@@ -19,7 +19,7 @@ use crate::run::begin::{begin, caller};
 use crate::run::ground;
 use crate::run::lock::Span;
 use crate::target::leaf::Leaf;
-use crate::target::steady::{Lock, steady_leaves};
+use crate::target::steady::{Lock, glance_leaves, steady_leaves};
 use crate::target::{Target, foreign_keys};
 
 /// Removes the expired failed rows of each recipe but the newest. Returns a `RegularReport`. Errors: those of `begin` and
@@ -71,8 +71,7 @@ fn run(
     if !dry_run {
         begin(target, Span::Transaction)?;
     }
-    let lock = if dry_run { Lock::Read } else { Lock::Remove };
-    steady_leaves(target, lock, |target, leaves| {
+    let reported = |target: &Target, leaves: &[Leaf]| {
         let caller = caller()?;
         target.account_exists()?;
         selection.check(target)?;
@@ -84,12 +83,12 @@ fn run(
         }
         let (rules, tally, left, refused) = work(target, leaves, selection)?;
         let run_id = if dry_run { None } else { Some(record(&rules, &tally, &left, &caller)?) };
-        let kept_back = KeptBack::of(&left);
         let mut would_fail: Vec<String> = refused.into_iter().collect();
         if dry_run && !rules.is_disabled() {
             would_fail.extend(foreign_keys::is_off(target)?.map(|off| off.message().to_owned()));
             would_fail.extend(refusals(target, rules.mode(), tally.removed())?);
         }
+        let kept_back = KeptBack::of(&left);
         let message = match would_fail.join("; ") {
             reasons if !reasons.is_empty() => {
                 format!("Dry run: nothing was removed, and a real run would be refused: {reasons}")
@@ -100,5 +99,6 @@ fn run(
         let milliseconds = started.elapsed().as_millis() as i64;
         let report = report(&rules, run_id, message, &tally.into_sorted(), kept_back, milliseconds)?;
         Json::of(&report.foretelling(would_fail))
-    })
+    };
+    if dry_run { glance_leaves(target, reported) } else { steady_leaves(target, Lock::Remove, reported) }
 }

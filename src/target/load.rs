@@ -4,6 +4,7 @@ use crate::extension;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::now::one_now;
 use crate::postgres::search_path::with_temporary_last;
+use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
 use crate::target::leaf::is_not_distributed;
 use crate::target::{Ledger, RecipeTable, Target, TargetRow, Users, trust};
@@ -162,7 +163,15 @@ pub fn row(name: Option<&str>) -> Result<TargetRow> {
         SELECT to_jsonb(t) || jsonb_build_object(
                    'lock_timeout', ceil(extract(epoch FROM t.lock_timeout) * 1000)::bigint)
         FROM backlog_cleanup.target t WHERE t.name = $1";
-    let row = extension::as_owner(|| one_now::<pgrx::JsonB>(ROW, &[name.into()]))?.ok_or_else(|| {
+    let read = || {
+        // The target's own is not known yet. An admin can lock the table.
+        // SAFETY: a setting, read by the one thread of a backend.
+        if unsafe { pg_sys::LockTimeout } == 0 {
+            set_local("lock_timeout", "5s");
+        }
+        one_now::<pgrx::JsonB>(ROW, &[name.into()])
+    };
+    let row = extension::as_owner(read)?.ok_or_else(|| {
         error(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("target \"{name}\" does not exist"),
