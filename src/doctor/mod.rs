@@ -61,7 +61,8 @@ const OF_TARGET: [Check<Target>; 20] = [
 ];
 
 /// The checks of the surroundings. They run even if the target cannot be loaded.
-const AROUND: [Check<str>; 13] = [
+const AROUND: [Check<str>; 14] = [
+    ("last_run", history::last_run, "the last run did not fail"),
     ("pg_cron", job::pg_cron, "pg_cron runs the jobs of this database"),
     ("scheduler", job::scheduler, "the scheduler of pg_cron is running"),
     ("job", job::job, "a job runs the target"),
