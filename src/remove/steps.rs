@@ -86,6 +86,9 @@ fn walk(rules: &Rules, leaf: &Leaf, tally: &mut Tally, left: &mut Left) -> Resul
     let mut after = (0, 0);
     loop {
         let rows = find(rules, leaf, Place::Blocks { after, end: leaf.pages }, CHUNK, tally)?;
+        if rules.cutoff.is_none() {
+            tally.count_failed(&rows);
+        }
         remove_around(rules, leaf, &rows, tally, left)?;
         match rows.last() {
             Some(last) if rows.len() == CHUNK => after = (last.block(), last.offset()),
