@@ -24,13 +24,14 @@ pub enum RunReport {
     Emergency(EmergencyReport),
 }
 
-/// Makes the report of a run. A run without an id is a dry run. The report keeps the order of `recipes`.
+/// Makes the report of a run. A run without an id is a dry run or a rehearsal; the latter has written WAL. The report keeps the order of `recipes`.
 pub fn report(
     rules: &Rules,
     run_id: Option<i64>,
     message: String,
     recipes: &[RecipeCount],
     kept_back: KeptBack,
+    wal_bytes: Option<i64>,
     duration_ms: i64,
 ) -> Result<RunReport> {
     let (target, mode) = (rules.target.name.clone(), rules.mode());
@@ -52,6 +53,7 @@ pub fn report(
             cleanup_details,
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
+            wal_bytes,
             duration_ms,
         }),
         None => RunReport::Emergency(EmergencyReport {
@@ -66,6 +68,7 @@ pub fn report(
             cleanup_details,
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
+            wal_bytes,
             duration_ms,
         }),
     })
@@ -87,7 +90,7 @@ impl KeptBack {
     }
 
     /// What the message of a run says of them.
-    fn said(&self) -> String {
+    pub fn said(&self) -> String {
         let kept = match self.rows {
             0 => return String::new(),
             1 => "; 1 row was kept back".into(),
@@ -151,7 +154,7 @@ pub fn finish(run: &Run, target: &Target) -> Result<Json> {
     let kept_back = KeptBack { rows: number("kept_back"), given_up: number("given_up"), reason };
     let message = if state == State::Completed { done(&rules, &kept_back) } else { "Stopped before its end".into() };
     Json::of(&Batched {
-        report: report(&rules, Some(run.id), message, &recipes, kept_back, number("milliseconds"))?,
+        report: report(&rules, Some(run.id), message, &recipes, kept_back, None, number("milliseconds"))?,
         state,
         batches: number("batches"),
         workers: number("workers"),
