@@ -24,7 +24,19 @@ pub enum RunReport {
     Emergency(EmergencyReport),
 }
 
-/// Makes the report of a run. A run without an id is a dry run or a rehearsal; the latter has written WAL. The report keeps the order of `recipes`.
+impl RunReport {
+    /// The report of a dry run, with why a real run would be refused.
+    pub fn foretelling(mut self, reasons: Vec<String>) -> RunReport {
+        match &mut self {
+            RunReport::Regular(report) => report.would_fail = reasons,
+            RunReport::Emergency(report) => report.would_fail = reasons,
+        }
+        self
+    }
+}
+
+/// Makes the report of a run. A run without an id is a dry run, or a rehearsal, which has written WAL. The report keeps the order
+/// of `recipes`.
 pub fn report(
     rules: &Rules,
     run_id: Option<i64>,
@@ -51,6 +63,7 @@ pub fn report(
             cleaned_up_generations: removed,
             recipes_affected: recipes.len() as i64,
             cleanup_details,
+            would_fail: Vec::new(),
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
             wal_bytes,
@@ -66,6 +79,7 @@ pub fn report(
             removed_count: removed,
             recipes_affected: recipes.iter().filter(|recipe| recipe.removed > 0).count() as i64,
             cleanup_details,
+            would_fail: Vec::new(),
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
             wal_bytes,

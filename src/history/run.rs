@@ -7,7 +7,7 @@ use crate::extension;
 use crate::history::ledger;
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::read_prepared;
-use crate::rank::tally::{RecipeCount, Tally};
+use crate::rank::tally::Tally;
 use crate::remove::left::Left;
 use crate::rules::Rules;
 use crate::rules::policy::Cutoff;
@@ -154,12 +154,9 @@ pub fn record(rules: &Rules, tally: &Tally, left: &Left, caller: &str) -> Result
         if left.skipped + left.kept_back > 0 {
             leave(run_id, left)?;
         }
-        // Roughly in the order of the index, so that it grows at its end.
-        let mut recipes: Vec<&RecipeCount> = tally.list.iter().collect();
-        recipes.sort_unstable_by_key(|recipe| &recipe.recipe_id);
-        let ids: Vec<Option<&str>> = recipes.iter().map(|recipe| recipe.recipe_id.as_deref()).collect();
-        let failed: Vec<i64> = recipes.iter().map(|recipe| recipe.failed).collect();
-        let cleaned: Vec<i64> = recipes.iter().map(|recipe| recipe.removed).collect();
+        let ids: Vec<Option<&str>> = tally.list.iter().map(|recipe| recipe.recipe_id.as_deref()).collect();
+        let failed: Vec<i64> = tally.list.iter().map(|recipe| recipe.failed).collect();
+        let cleaned: Vec<i64> = tally.list.iter().map(|recipe| recipe.removed).collect();
         Spi::run_with_args(
             "INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
              SELECT $1, unnest($2), unnest($3), unnest($4)",

@@ -17,6 +17,8 @@ pub struct Part {
     pub pass: i32,
     pub part: i32,
     pub leaf: pg_sys::Oid,
+    /// The leaf's `numbers` when it was ranked.
+    pub columns: Vec<i16>,
     pub task: Task,
     /// Blocks, positions or recipes.
     pub steps: i64,
@@ -49,7 +51,8 @@ pub fn save(
     let mut part = 0;
     let mut insert = |pass: i32, leaf: &Leaf, task: Task, steps: i64| {
         part += 1;
-        insert(run_id, pass, part - 1, leaf.table.oid, task, steps, if pass > 1 { steps } else { 0 })
+        let kept_back = if pass > 1 { steps } else { 0 };
+        insert((run_id, pass, part - 1), (leaf.table.oid, &leaf.numbers), task, steps, kept_back)
     };
     extension::as_owner(|| {
         for leaf in leaves.iter().filter(|leaf| leaf.reach == Reach::Key) {
@@ -83,7 +86,13 @@ pub fn save(
 }
 
 /// Saves a part, or adds its rows to those of one that a batch before has saved for the next pass.
-fn insert(run_id: i64, pass: i32, part: i32, leaf: pg_sys::Oid, task: Task, steps: i64, kept_back: i64) -> Result<()> {
+fn insert(
+    (run_id, pass, part): (i64, i32, i32),
+    (leaf, columns): (pg_sys::Oid, &[i16]),
+    task: Task,
+    steps: i64,
+    kept_back: i64,
+) -> Result<()> {
     let (first_block, rows, lsn) = match task {
         Task::Blocks { first, .. } => (Some(first), None, 0),
         Task::Positions { rows, lsn } => (None, Some(rows), lsn),
@@ -93,8 +102,8 @@ fn insert(run_id: i64, pass: i32, part: i32, leaf: pg_sys::Oid, task: Task, step
     let place = |row: &Removable| row.recipe().map(|place| place as i32);
     prepared::run(
         "INSERT INTO backlog_cleanup.run_part (run_id, pass, part, leaf, filenode, first_block, tids, places, lsn, steps,
-                                               kept_back)
-         VALUES ($1, $2, $3, $4, pg_relation_filenode($4), $5, $6, $7, $8, $9, $10)
+                                               kept_back, columns)
+         VALUES ($1, $2, $3, $4, pg_relation_filenode($4), $5, $6, $7, $8, $9, $10, $11)
          ON CONFLICT (run_id, pass, part) DO UPDATE
          SET tids = run_part.tids || excluded.tids, places = run_part.places || excluded.places,
              steps = CASE WHEN run_part.tids IS NULL THEN run_part.steps ELSE run_part.steps + excluded.steps END,
@@ -111,6 +120,7 @@ fn insert(run_id: i64, pass: i32, part: i32, leaf: pg_sys::Oid, task: Task, step
             unsafe { DatumWithOid::new(pg_sys::Datum::from(lsn), pg_sys::PG_LSNOID) },
             steps.into(),
             kept_back.into(),
+            columns.to_vec().into(),
         ],
     )
 }
@@ -185,7 +195,7 @@ impl Part {
     pub fn take(run_id: i64) -> Result<Option<Part>> {
         const NEXT: &str = concat!(
             due!(
-                "pass, part, leaf, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
+                "pass, part, leaf, columns, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
                  steps, steps_done, attempts, kept_back"
             ),
             " FOR NO KEY UPDATE OF p SKIP LOCKED"
@@ -200,6 +210,7 @@ impl Part {
                         pass: row.get_by_name("pass")?.unwrap_or_default(),
                         part: row.get_by_name("part")?.unwrap_or_default(),
                         leaf: row.get_by_name("leaf")?.unwrap_or(pg_sys::InvalidOid),
+                        columns: row.get_by_name("columns")?.unwrap_or_default(),
                         task: Task::of(&row)?,
                         steps: row.get_by_name("steps")?.unwrap_or_default(),
                         steps_done: row.get_by_name("steps_done")?.unwrap_or_default(),
@@ -282,7 +293,9 @@ impl Part {
         if kept_back == 0 {
             return Ok(());
         }
-        extension::as_owner(|| insert(self.run_id, self.pass + 1, self.part, self.leaf, task, steps, kept_back))
+        extension::as_owner(|| {
+            insert((self.run_id, self.pass + 1, self.part), (self.leaf, &self.columns), task, steps, kept_back)
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 use std::panic::AssertUnwindSafe;
 
-use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
@@ -59,8 +59,19 @@ fn raise(failure: pgrx::pg_sys::panic::ErrorReport) -> ! {
 
 /// The SQLSTATE of a failure.
 pub fn sqlstate(failure: &CaughtError) -> PgSqlErrorCode {
+    reported(failure).sql_error_code()
+}
+
+/// Whether somebody has ended the statement or the session: that is not for a step to get over.
+pub fn is_cancel(failure: &CaughtError) -> bool {
+    use PgSqlErrorCode::{ERRCODE_ADMIN_SHUTDOWN, ERRCODE_QUERY_CANCELED};
+    matches!(sqlstate(failure), ERRCODE_QUERY_CANCELED | ERRCODE_ADMIN_SHUTDOWN)
+}
+
+/// What a failure says.
+pub fn reported(failure: &CaughtError) -> &ErrorReportWithLevel {
     match failure {
-        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report.sql_error_code(),
-        CaughtError::RustPanic { ereport, .. } => ereport.sql_error_code(),
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
+        CaughtError::RustPanic { ereport, .. } => ereport,
     }
 }

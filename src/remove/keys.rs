@@ -72,7 +72,7 @@ fn remove_where(
         }
     }
     let id = &rules.target.id.name;
-    let table = &leaf.table.name;
+    let table = leaf.rows();
     let (mut rows, mut first) = (0, None);
     stream(&format!("SELECT g.{id}::pg_catalog.text FROM {table} g WHERE {condition}"), |row| {
         // SAFETY: the column is a text.
@@ -93,7 +93,8 @@ fn remove_around(rules: &Rules, leaf: &Leaf, condition: &str, tally: &mut Tally,
     loop {
         let next = format!(
             "SELECT g.{0}::pg_catalog.text FROM {1} g WHERE {condition} AND {beyond} ORDER BY g.{0} LIMIT {IDS}",
-            id.name, leaf.table.name
+            id.name,
+            leaf.rows()
         );
         let mut ids: Vec<String> = Vec::new();
         // SAFETY: the column is a text.
@@ -141,8 +142,7 @@ fn remove_around(rules: &Rules, leaf: &Leaf, condition: &str, tally: &mut Tally,
 /// Removes the rows that meet a condition, and returns how many per recipe.
 fn delete(rules: &Rules, leaf: &Leaf, condition: &str) -> Result<Tally> {
     let recipe = &rules.target.recipe;
-    let delete =
-        format!("DELETE FROM {} g WHERE {condition} RETURNING {}, 1::bigint", leaf.table.name, recipe.as_key());
+    let delete = format!("DELETE FROM {} g WHERE {condition} RETURNING {}, 1::bigint", leaf.rows(), recipe.as_key());
     let mut gone = Tally::of(recipe.is_integer());
     stream_returning(&delete, |row| gone.count_removed(row))?;
     Ok(gone)
@@ -153,7 +153,7 @@ fn condition(rules: &Rules, recipe: &RecipeCount, cutoff: Position) -> String {
     let Target { id: id_column, failed_at, recipe: recipe_column, .. } = rules.target;
     let is_its = match &recipe.recipe_id {
         None => format!("g.{} IS NULL", recipe_column.name),
-        Some(recipe_id) => recipe_column.is(recipe_id),
+        Some(recipe_id) => recipe_column.identifies(recipe_id),
     };
     let at = format!("{}::{}", quote_literal(instant_as_text(cutoff.at, failed_at.type_oid)), failed_at.sql_type);
     // NULL is the newest id.

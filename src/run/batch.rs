@@ -18,10 +18,10 @@ use crate::remove::keys;
 use crate::remove::left::Left;
 use crate::rules::Rules;
 use crate::run::{governor, ground};
-use crate::target::Target;
 use crate::target::leaf::Leaf;
 use crate::target::reading::Reading;
 use crate::target::steady::steady;
+use crate::target::{Target, foreign_keys};
 
 /// How often a batch is retried after a deadlock, a serialization failure or a locked table has rolled it back.
 const ATTEMPTS: i32 = 5;
@@ -48,7 +48,8 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
 /// Removes a batch and records it, all in the caller's transaction. Returns as `step` does.
 fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     ground::is_that_of_the_snapshot(target)?;
-    is_read_as_before(run, target)?;
+    foreign_keys::are_on(target)?;
+    is_read_as_before(run, target, run.reading.as_ref() == Some(&Reading::of(target)))?;
     let Some(part) = Part::take(run.id)? else { return Ok(None) };
     defer_nothing()?;
     let started = Instant::now();
@@ -60,6 +61,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
             part.advance(part.steps, 0, 0)?;
             return Ok(Some(()));
         };
+        is_read_as_before(run, target, part.columns == leaf.numbers)?;
         cutoff::with(target, run.id, |cutoffs| {
             if part.restart_if_rewritten()? {
                 return Ok(Some(()));
@@ -89,8 +91,8 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
 }
 
 /// Errors: 55000 (the run's cutoffs no longer fit the target).
-fn is_read_as_before(run: &Run, target: &Target) -> Result<()> {
-    if run.reading.as_ref() == Some(&Reading::of(target)) {
+fn is_read_as_before(run: &Run, target: &Target, is_the_same: bool) -> Result<()> {
+    if is_the_same {
         return Ok(());
     }
     Err(error(

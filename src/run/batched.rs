@@ -12,14 +12,16 @@ use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
 use crate::remove::emergency::positions;
 use crate::remove::order::{in_order, reference_each_other};
-use crate::rules::policy::Policy;
+use crate::rules::policy::{self, Policy};
 use crate::rules::{Rules, breaker};
 use crate::run::arguments::Arguments;
 use crate::run::batch;
 use crate::run::begin::{begin, caller};
 use crate::run::ground;
 use crate::run::lock::{self, Span};
+use crate::run::prepare::cannot_be_prepared;
 use crate::run::worker::{self, Leader};
+use crate::target::foreign_keys;
 use crate::target::leaf::{Leaf, Reach};
 use crate::target::steady::{Lock, steady, steady_leaves};
 
@@ -31,12 +33,21 @@ fn start_run() -> Result<i64> {
 
 /// Starts a batched run: locks its target, fixes the cutoffs and divides the work. Returns its id. The lock is held until
 /// `finish_run`, an error, or the session's end. Errors: those of a run and of `Arguments::read`, 54000 (the breaker,
-/// unless `force`), 25001 (in a subtransaction).
+/// unless `force`), 25001 (in a subtransaction), 42501 (in
+/// code of a table).
 /// Its argument is a `json`, which PostgreSQL stores as a text.
 #[pg_extern(sql = false)]
 fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     let arguments = Arguments::read(arguments)?;
     extension::is_of_this_version()?;
+    // SAFETY: only reads what the session does.
+    if unsafe { pg_sys::InSecurityRestrictedOperation() } {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            "code of a table cannot start a batched run, which would stay in the caller's session".into(),
+            "SELECT backlog_cleanup_failed_generations()".into(),
+        ));
+    }
     // ROLLBACK TO SAVEPOINT would undo the run, but not release the session's lock.
     // SAFETY: only reads the state of the transaction.
     if unsafe { pg_sys::GetCurrentTransactionNestLevel() } > 1 {
@@ -51,10 +62,13 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     steady_leaves(arguments.target.as_deref(), Lock::Read, |target, leaves| {
         ground::is_that_of_the_snapshot(target)?;
         target.account_exists()?;
+        target.failed_is_no_other_status()?;
+        foreign_keys::are_on(target)?;
         let selection = arguments.selection();
         selection.check(target)?;
         may_limit_rows(&arguments, leaves)?;
         let (rules, ranked) = if arguments.is_regular() {
+            policy::warn_of_ignored(target)?;
             let Policy { cutoff, keep } = Policy::of(target)?;
             let rules = Rules { target, selection, cutoff: Some(cutoff) };
             let ranked = rank(&rules, keep, leaves)?;
@@ -143,6 +157,7 @@ fn finish_run(run_id: Option<i64>) -> Result<Json> {
 
 /// Loads a run of this session. Errors: those of `Run::load`, 55000 (it is over, or another session's).
 fn of_session(run_id: Option<i64>) -> Result<Run> {
+    cannot_be_prepared();
     let run = Run::load(run_id)?;
     if run.finished_at.is_none() && lock::is_held(&run.target)? {
         return Ok(run);

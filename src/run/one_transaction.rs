@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 
 use crate::history::report::{KeptBack, done, report};
 use crate::history::run::record;
+use crate::obstacles::refusals;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
@@ -12,15 +13,15 @@ use crate::rank::tally::Tally;
 use crate::remove::emergency::emergency;
 use crate::remove::left::Left;
 use crate::remove::regular::regular;
-use crate::rules::policy::Policy;
+use crate::rules::policy::{self, Policy};
 use crate::rules::selection::Selection;
 use crate::rules::{Rules, breaker};
 use crate::run::begin::{begin, caller};
 use crate::run::ground;
 use crate::run::lock::Span;
-use crate::target::Target;
 use crate::target::leaf::Leaf;
-use crate::target::steady::{Lock, steady_leaves};
+use crate::target::steady::{Lock, glance_leaves, steady_leaves};
+use crate::target::{Target, foreign_keys};
 
 /// Removes the expired failed rows of each recipe but the newest. Returns a `RegularReport`. Errors: those of `begin` and
 /// `Policy::of`, 22023 (`dry_run` and `rehearse`), 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
@@ -36,6 +37,7 @@ fn regular_run(
     let force = required(force, "force", "SELECT backlog_cleanup_failed_generations(force => true)")?;
     let how = How::of(dry_run, rehearse, "backlog_cleanup_failed_generations")?;
     run(target, Selection { recipe_id, failure_type }, how, |target, leaves, selection| {
+        policy::warn_of_ignored(target)?;
         let Policy { cutoff, keep } = Policy::of(target)?;
         let rules = Rules { target, selection, cutoff: Some(cutoff) };
         let is_dry = how == How::Dry;
@@ -141,20 +143,28 @@ fn once(
     if how != How::Dry {
         begin(target, Span::Transaction)?;
     }
-    let lock = if how == How::Dry { Lock::Read } else { Lock::Remove };
-    steady_leaves(target, lock, |target, leaves| {
+    let reported = |target: &Target, leaves: &[Leaf]| {
         let caller = caller()?;
         target.account_exists()?;
         selection.check(target)?;
+        target.failed_is_no_other_status()?;
         if how != How::Dry {
+            foreign_keys::are_on(target)?;
             ground::is_that_of_the_snapshot(target)?;
             defer_nothing()?;
         }
         let (rules, tally, left, refused) = work(target, leaves, selection)?;
         let run_id = if how == How::Dry { None } else { Some(record(&rules, &tally, &left, &caller)?) };
+        let mut would_fail: Vec<String> = refused.into_iter().collect();
+        if how == How::Dry && !rules.is_disabled() {
+            would_fail.extend(foreign_keys::is_off(target)?.map(|off| off.message().to_owned()));
+            would_fail.extend(refusals(target, rules.mode(), tally.removed())?);
+        }
         let kept_back = KeptBack::of(&left);
-        let message = match (how, refused) {
-            (_, Some(reason)) => format!("Dry run: nothing was removed, and a real run would be refused: {reason}"),
+        let message = match (how, would_fail.join("; ")) {
+            (_, reasons) if !reasons.is_empty() => {
+                format!("Dry run: nothing was removed, and a real run would be refused: {reasons}")
+            }
             _ if rules.is_disabled() => done(&rules, &kept_back),
             (How::Dry, _) => "Dry run: nothing was removed".into(),
             (How::Rehearsed, _) => format!("{REHEARSED}{}", kept_back.said()),
@@ -163,8 +173,10 @@ fn once(
         let lasts = run_id.filter(|_| how == How::Really);
         let wal_bytes = (how == How::Rehearsed).then(|| wal_written() - wal);
         let milliseconds = started.elapsed().as_millis() as i64;
-        Json::of(&report(&rules, lasts, message, &tally.into_sorted(), kept_back, wal_bytes, milliseconds)?)
-    })
+        let report = report(&rules, lasts, message, &tally.into_sorted(), kept_back, wal_bytes, milliseconds)?;
+        Json::of(&report.foretelling(would_fail))
+    };
+    if how == How::Dry { glance_leaves(target, reported) } else { steady_leaves(target, Lock::Remove, reported) }
 }
 
 const REHEARSED: &str = "Rehearsal: everything was rolled back and nothing was removed; triggers ran, and what no rollback undoes, \

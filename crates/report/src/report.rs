@@ -21,6 +21,9 @@ pub struct RegularReport {
     pub cleaned_up_generations: i64,
     pub recipes_affected: i64,
     pub cleanup_details: Vec<CleanupDetail>,
+    /// Of a dry run: why a real run would be refused, as far as that is known beforehand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would_fail: Vec<String>,
     /// Rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error.
     #[serde(default)]
     pub kept_back_count: i64,
@@ -61,6 +64,9 @@ pub struct EmergencyReport {
     /// Version 0.1.0 did not write it.
     #[serde(default)]
     pub cleanup_details: Vec<CleanupDetail>,
+    /// Of a dry run: why a real run would be refused, as far as that is known beforehand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would_fail: Vec<String>,
     /// Rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error.
     #[serde(default)]
     pub kept_back_count: i64,

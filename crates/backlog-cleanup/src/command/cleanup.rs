@@ -28,7 +28,8 @@ pub struct Cleanup {
 impl Cleanup {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
         let Cleanup { selection, trial, force, length } = self;
-        let cleanup = async |database: &mut _| calls::cleanup(database, selection.as_call(), trial.as_call(), force).await;
+        let cleanup =
+            async |database: &mut _| calls::cleanup(database, selection.as_call(), trial.as_call(), force).await;
         let report: Report = Connections::open(server).await?.cancellable(cleanup, output, async |_, _| ()).await?;
         report.show(output, length.limit)?;
         Ok(Exit::Done)

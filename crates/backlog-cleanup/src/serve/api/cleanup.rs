@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::client::calls::Trial;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::removal::{Accepted, Selection, remove_once, trial};

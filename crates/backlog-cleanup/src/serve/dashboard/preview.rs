@@ -7,9 +7,9 @@ use maud::Markup;
 use super::actions::{self, Asked, Preview};
 use super::data;
 use super::page::{self, Viewer};
+use crate::client::calls::Trial;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
-use crate::client::calls::Trial;
 use crate::serve::removal::trial;
 use crate::serve::response::{Problem, read};
 

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use crate::client::calls::{self, Raw};
+use crate::client::calls::{self, Raw, Trial};
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::{Problem, bytes, read};
