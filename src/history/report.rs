@@ -150,7 +150,10 @@ pub fn finish(run: &Run, target: &Target) -> Result<Json> {
         Spi::get_one_with_args::<JsonB>(
             "UPDATE backlog_cleanup.run
              SET state = CASE state WHEN 'running' THEN 'completed' ELSE state END,
-                 waiting_for = NULL, finished_at = clock_timestamp()
+                 waiting_for = NULL, finished_at = clock_timestamp(),
+                 kept_back_sqlstate = CASE WHEN kept_back > 0 THEN kept_back_sqlstate END,
+                 kept_back_message = CASE WHEN kept_back > 0 THEN kept_back_message END,
+                 kept_back_row = CASE WHEN kept_back > 0 THEN kept_back_row END
              WHERE id = $1
              RETURNING to_jsonb(run) || jsonb_build_object(
                  'milliseconds', (extract(epoch FROM finished_at - started_at) * 1000)::bigint)",

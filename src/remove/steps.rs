@@ -50,6 +50,10 @@ pub fn remove_steps(
     let mut before = -1;
     while !again.is_empty() && tally.removed() > before {
         before = tally.removed();
+        // All but those given up are tried again: the reason is that of a row that stays.
+        if left.given_up == 0 {
+            left.reason = None;
+        }
         left.kept_back -= again.iter().map(|(_, rows)| rows.kept_back()).sum::<i64>();
         again = one_pass(rules, leaves, again, tally, left)?;
     }

@@ -470,9 +470,9 @@ fn a_row_among_thousands_is_found_by_few_statements_and_a_table_that_refuses_all
         .batch_execute(
             "INSERT INTO job (id, at) SELECT id, now() - interval '9 days' FROM generate_series(101, 20000) id;
              CREATE SEQUENCE statements;
-             CREATE FUNCTION count() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+             CREATE FUNCTION count_up() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
                  $$BEGIN PERFORM nextval('public.statements'); RETURN NULL; END$$;
-             CREATE TRIGGER count BEFORE DELETE ON job FOR EACH STATEMENT EXECUTE FUNCTION count();
+             CREATE TRIGGER count BEFORE DELETE ON job FOR EACH STATEMENT EXECUTE FUNCTION count_up();
              CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'refused'; END$$;
              CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id = 777) EXECUTE FUNCTION refuse()",
         )
@@ -507,9 +507,9 @@ fn a_rehearsal_tells_what_a_run_would_do_and_leaves_nothing_but_a_sequence() {
     client
         .batch_execute(
             "CREATE SEQUENCE fired;
-             CREATE FUNCTION count() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+             CREATE FUNCTION count_up() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
                  $$BEGIN PERFORM nextval('public.fired'); RETURN OLD; END$$;
-             CREATE TRIGGER count AFTER DELETE ON job FOR EACH ROW EXECUTE FUNCTION count();
+             CREATE TRIGGER count AFTER DELETE ON job FOR EACH ROW EXECUTE FUNCTION count_up();
              CREATE TABLE holding (job int REFERENCES job); INSERT INTO holding VALUES (40)",
         )
         .unwrap();
