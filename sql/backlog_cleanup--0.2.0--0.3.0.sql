@@ -216,6 +216,26 @@ COMMENT ON PROCEDURE backlog_cleanup_run IS 'does a regular or an emergency run 
 COMMENT ON FUNCTION backlog_cleanup.start_run IS
     'a part of backlog_cleanup_run: locks the target, fixes the cutoffs, divides the work; returns the run''s id';
 
+DROP FUNCTION backlog_cleanup_failed_generations;
+CREATE FUNCTION backlog_cleanup_failed_generations(
+    target       text DEFAULT 'generations',
+    recipe_id    text DEFAULT NULL,
+    failure_type text DEFAULT NULL,
+    dry_run      boolean DEFAULT false,
+    force        boolean DEFAULT false,
+    rehearse     boolean DEFAULT false)
+RETURNS jsonb LANGUAGE c AS 'MODULE_PATHNAME', 'regular_run_wrapper';
+DROP FUNCTION backlog_cleanup_emergency;
+CREATE FUNCTION backlog_cleanup_emergency(
+    target       text DEFAULT 'generations',
+    recipe_id    text DEFAULT NULL,
+    failure_type text DEFAULT NULL,
+    dry_run      boolean DEFAULT false,
+    rehearse     boolean DEFAULT false)
+RETURNS jsonb LANGUAGE c AS 'MODULE_PATHNAME', 'emergency_run_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_emergency IS
+    'removes every failed row of the account, whatever its age; returns a report';
+
 DROP FUNCTION backlog_cleanup.remember_namer CASCADE;
 CREATE FUNCTION backlog_cleanup.remember_namer() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -575,7 +595,7 @@ BEGIN
                 SELECT a.grantee, 2, 'operator'
                 FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
                 WHERE p.oid OPERATOR(pg_catalog.=)
-                      '@extschema@.backlog_cleanup_emergency(text, text, text, boolean)'::pg_catalog.regprocedure
+                      '@extschema@.backlog_cleanup_stop(bigint)'::pg_catalog.regprocedure
                   AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
                 UNION ALL
                 SELECT a.grantee, 1, 'monitor'

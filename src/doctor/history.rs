@@ -42,6 +42,19 @@ pub fn last_run(target: &str) -> Result<Vec<Problem>> {
     problems(LAST_RUN, &[target.into()])
 }
 
+const KEPT_BACK: &str = "
+    SELECT 'warn',
+           format('run %s has kept back %s rows%s', id, kept_back,
+                  concat(': row ' || kept_back_row, ': ' || kept_back_message, ' (' || kept_back_sqlstate || ')')),
+           format('SELECT * FROM backlog_cleanup.run WHERE id = %s', id)
+    FROM (SELECT * FROM backlog_cleanup.run WHERE target = $1 AND finished_at IS NOT NULL ORDER BY id DESC LIMIT 1) last
+    WHERE kept_back > 0";
+
+/// The rows that the last run has kept back, and what the first of them met.
+pub fn kept_back(target: &Target) -> Result<Vec<Problem>> {
+    problems(KEPT_BACK, &[target.name.as_str().into()])
+}
+
 const OVERDUE: &str = "
     SELECT CASE WHEN last.finished_at IS NULL THEN 'warn' ELSE 'fail' END,
            CASE WHEN last.finished_at IS NULL THEN 'there was no regular run yet'

@@ -152,9 +152,10 @@ pub fn milliseconds(run_id: i64) -> Result<BatchMilliseconds> {
     Ok(BatchMilliseconds { median: figure(0), p99: figure(1), max: figure(2) })
 }
 
-/// Records a batch in the transaction that removed its rows: in the run, the ledger and the list of batches. Errors: 40001
+/// Records a batch in the transaction that removed its rows: in the run, the ledger and the list of batches. What a row has met in
+/// a later pass replaces what one has met before, which may be gone. Errors: 40001
 /// (with it the run would have removed more than were ranked).
-pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, left: &Left, took: Duration) -> Result<()> {
+pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left: &Left, took: Duration) -> Result<()> {
     let (removed, reason) = (cutoffs.tally.removed(), left.reason.as_ref());
     let batch = extension::as_owner(|| {
         prepared::get_one::<i64>(
@@ -162,9 +163,9 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, left: &Left, too
              SET removed = removed + $2, skipped = skipped + $3, kept_back = kept_back + $4,
                  batches = batches + CASE WHEN $2 > 0 THEN 1 ELSE 0 END,
                  given_up = given_up + $5,
-                 kept_back_sqlstate = CASE WHEN kept_back_message IS NULL THEN $6 ELSE kept_back_sqlstate END,
-                 kept_back_row = CASE WHEN kept_back_message IS NULL THEN $7 ELSE kept_back_row END,
-                 kept_back_message = coalesce(kept_back_message, $8),
+                 kept_back_sqlstate = CASE WHEN kept_back_message IS NULL OR $9 AND $8 IS NOT NULL THEN $6 ELSE kept_back_sqlstate END,
+                 kept_back_row = CASE WHEN kept_back_message IS NULL OR $9 AND $8 IS NOT NULL THEN $7 ELSE kept_back_row END,
+                 kept_back_message = CASE WHEN kept_back_message IS NULL OR $9 AND $8 IS NOT NULL THEN $8 ELSE kept_back_message END,
                  waiting_for = NULL
              WHERE id = $1
              RETURNING batches",
@@ -177,6 +178,7 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, left: &Left, too
                 reason.and_then(|reason| reason.sqlstate.as_deref()).into(),
                 reason.and_then(|reason| reason.row.as_deref()).into(),
                 reason.map(|reason| reason.message.as_str()).into(),
+                (pass > 1).into(),
             ],
         )
     })?;

@@ -81,7 +81,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
             part.advance(next.0, next.1, cutoffs.tally.removed())?;
             part.try_again(std::mem::take(&mut left.again), left.kept_back)?;
             left.kept_back -= part.counted_before(next.0);
-            batches::write(run, target, cutoffs, &left, started.elapsed())?;
+            batches::write(run, target, cutoffs, part.pass, &left, started.elapsed())?;
             Ok(Some(()))
         })
     });
