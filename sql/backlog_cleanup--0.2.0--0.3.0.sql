@@ -8,7 +8,25 @@ ALTER TABLE backlog_cleanup.run
     ADD COLUMN given_up bigint NOT NULL DEFAULT 0,
     ADD COLUMN kept_back_sqlstate text,
     ADD COLUMN kept_back_message text,
-    ADD COLUMN kept_back_row text;
+    ADD COLUMN kept_back_row text,
+    ADD COLUMN error_sqlstate text,
+    ADD COLUMN error_message text,
+    ADD COLUMN error_at text,
+    DROP CONSTRAINT run_state_check,
+    ADD CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['running', 'completed', 'stopped', 'interrupted', 'failed']));
+-- Apart from run, which every level reads: a DETAIL may show values of rows. No dump has it, since oids mean other tables there.
+CREATE TABLE backlog_cleanup.run_error (
+    run_id bigint PRIMARY KEY,
+    detail text,
+    hint   text,
+    tables oid[] NOT NULL
+);
+COMMENT ON TABLE backlog_cleanup.run_error IS 'history: more of the errors that ended runs; see the view history';
+COMMENT ON COLUMN backlog_cleanup.run_error.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_error.detail IS 'the error''s DETAIL, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run_error.hint IS 'the error''s HINT, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run_error.tables IS 'the tables whose owners may see the DETAIL';
+
 ALTER TABLE backlog_cleanup.run_part
     ADD COLUMN pass integer NOT NULL DEFAULT 1,
     ADD COLUMN removed bigint NOT NULL DEFAULT 0,
@@ -43,6 +61,120 @@ ALTER TABLE backlog_cleanup.run_recipe DROP CONSTRAINT run_recipe_run_id_recipe_
 CREATE INDEX run_recipe_run_id_idx ON backlog_cleanup.run_recipe (run_id);
 ALTER TABLE backlog_cleanup.run_recipe REPLICA IDENTITY FULL;
 
+DROP FUNCTION backlog_cleanup.forget_run CASCADE;
+CREATE FUNCTION backlog_cleanup.forget_run() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM backlog_cleanup.run_recipe WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_part WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_batch WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_error WHERE run_id = OLD.id;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.forget_run IS 'removes the rows of a run that is deleted from the history';
+CREATE TRIGGER forget_run AFTER DELETE ON backlog_cleanup.run
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.forget_run();
+COMMENT ON TRIGGER forget_run ON backlog_cleanup.run IS 'what belongs to a run goes with it';
+
+DROP VIEW backlog_cleanup.progress;
+CREATE VIEW backlog_cleanup.progress AS
+    SELECT r.id AS run_id, r.target, r.mode,
+           CASE WHEN held.pid IS NULL AND NOT pg_catalog.pg_is_in_recovery() THEN 'interrupted' ELSE r.state END AS state,
+           CASE r.state WHEN 'running' THEN held.pid END AS pid, r.started_at, r.batches, r.removed, r.skipped, r.kept_back,
+           done.share AS share_done,
+           r.removed OPERATOR(pg_catalog./) spent.seconds AS rows_per_second,
+           CASE WHEN done.share OPERATOR(pg_catalog.>) double precision '0' THEN
+               pg_catalog.make_interval(secs => spent.seconds
+                                                OPERATOR(pg_catalog.*) (double precision '1' OPERATOR(pg_catalog.-) done.share)
+                                                OPERATOR(pg_catalog./) done.share) END AS time_left,
+           r.waiting_for
+    FROM backlog_cleanup.run r
+    LEFT JOIN pg_catalog.pg_locks held
+           ON held.locktype OPERATOR(pg_catalog.=) 'object' AND held.granted
+          AND held.database OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database
+                                                    WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+          AND held.classid OPERATOR(pg_catalog.=) 'backlog_cleanup.target'::pg_catalog.regclass::pg_catalog.oid
+          AND held.objid OPERATOR(pg_catalog.=)
+              (pg_catalog.hashtext(r.target)::bigint OPERATOR(pg_catalog.&) 4294967295)::pg_catalog.oid
+          AND held.objsubid OPERATOR(pg_catalog.=) 1::smallint,
+    LATERAL (SELECT CASE WHEN pg_catalog.sum(p.steps) OPERATOR(pg_catalog.>) numeric '0' THEN
+                        (pg_catalog.sum(p.steps_done) OPERATOR(pg_catalog./) pg_catalog.sum(p.steps))::double precision
+                    ELSE double precision '1' END AS share
+             FROM backlog_cleanup.run_part p WHERE p.run_id OPERATOR(pg_catalog.=) r.id) done,
+    LATERAL (SELECT GREATEST(EXTRACT(epoch FROM (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.started_at)),
+                             0.001)::double precision AS seconds) spent
+    WHERE r.state OPERATOR(pg_catalog.=) 'running'
+       OR r.state OPERATOR(pg_catalog.=) 'interrupted'
+          AND NOT EXISTS (SELECT FROM backlog_cleanup.run later
+                          WHERE later.target OPERATOR(pg_catalog.=) r.target AND later.id OPERATOR(pg_catalog.>) r.id);
+COMMENT ON VIEW backlog_cleanup.progress IS 'batched runs that are running or were interrupted';
+COMMENT ON COLUMN backlog_cleanup.progress.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.progress.target IS 'its target';
+COMMENT ON COLUMN backlog_cleanup.progress.mode IS 'regular or emergency';
+COMMENT ON COLUMN backlog_cleanup.progress.state IS
+    'running; interrupted if its process has ended (not detectable on a standby)';
+COMMENT ON COLUMN backlog_cleanup.progress.pid IS 'the process that runs it, or NULL';
+COMMENT ON COLUMN backlog_cleanup.progress.started_at IS 'when it started';
+COMMENT ON COLUMN backlog_cleanup.progress.batches IS 'committed batches';
+COMMENT ON COLUMN backlog_cleanup.progress.removed IS 'rows removed so far';
+COMMENT ON COLUMN backlog_cleanup.progress.skipped IS 'rows skipped so far because other sessions had locked them';
+COMMENT ON COLUMN backlog_cleanup.progress.kept_back IS
+    'rows so far that stayed because of what their deletion met';
+COMMENT ON COLUMN backlog_cleanup.progress.share_done IS 'share of the work that is done, from 0 to 1';
+COMMENT ON COLUMN backlog_cleanup.progress.rows_per_second IS 'rows removed per second since it started';
+COMMENT ON COLUMN backlog_cleanup.progress.time_left IS 'estimated at this rate; NULL before the first batch';
+COMMENT ON COLUMN backlog_cleanup.progress.waiting_for IS 'why it waits, or NULL';
+
+-- The history with its errors, and with the nights of which only pg_cron knows: a run of one transaction that fails leaves no row.
+CREATE FUNCTION backlog_cleanup.failed_jobs()
+    RETURNS TABLE (job_id bigint, target text, mode text, requested_by text, started_at timestamptz, finished_at timestamptz,
+                   message text)
+    STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'failed_jobs_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.failed_jobs IS 'the failed runs of jobs in pg_cron''s history, if it is in this database';
+
+CREATE VIEW backlog_cleanup.history AS
+    SELECT r.id AS run_id, NULL::bigint AS job_id, r.target, r.mode, COALESCE(p.state, r.state) AS state,
+           r.requested_by::text AS requested_by, r.started_at, r.finished_at, r.total_failed, r.removed, r.skipped, r.kept_back,
+           r.error_sqlstate, r.error_message, r.error_at,
+           CASE WHEN shown.may THEN e.detail END AS error_detail, e.hint AS error_hint
+    FROM backlog_cleanup.run r
+    LEFT JOIN backlog_cleanup.progress p ON p.run_id OPERATOR(pg_catalog.=) r.id
+    LEFT JOIN backlog_cleanup.run_error e ON e.run_id OPERATOR(pg_catalog.=) r.id
+    LEFT JOIN LATERAL (
+        SELECT pg_catalog.bool_and(c.oid IS NOT NULL AND pg_catalog.pg_has_role(c.relowner, 'USAGE')) AS may
+        FROM pg_catalog.unnest(e.tables) AS named (oid)
+        LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) named.oid) shown ON true
+    UNION ALL
+    SELECT NULL, j.job_id, j.target, j.mode, 'failed', j.requested_by, j.started_at, j.finished_at, 0, 0, 0, 0,
+           NULL, j.message, NULL, NULL, NULL
+    FROM backlog_cleanup.failed_jobs() j
+    WHERE NOT EXISTS (SELECT FROM backlog_cleanup.run r
+                      WHERE r.target OPERATOR(pg_catalog.=) j.target AND r.state OPERATOR(pg_catalog.<>) 'completed'
+                        AND r.started_at OPERATOR(pg_catalog.>=) j.started_at
+                        AND r.started_at OPERATOR(pg_catalog.<=) COALESCE(j.finished_at, 'infinity'::timestamptz));
+COMMENT ON VIEW backlog_cleanup.history IS 'all runs with their errors, and the failed jobs that have left no run';
+COMMENT ON COLUMN backlog_cleanup.history.run_id IS 'the run, or NULL';
+COMMENT ON COLUMN backlog_cleanup.history.job_id IS 'the job of pg_cron that failed without a run, or NULL';
+COMMENT ON COLUMN backlog_cleanup.history.target IS 'the target''s name at that time';
+COMMENT ON COLUMN backlog_cleanup.history.mode IS 'regular or emergency';
+COMMENT ON COLUMN backlog_cleanup.history.state IS 'running, completed, stopped, interrupted or failed';
+COMMENT ON COLUMN backlog_cleanup.history.requested_by IS 'the role that started it';
+COMMENT ON COLUMN backlog_cleanup.history.started_at IS 'start of the (first) transaction';
+COMMENT ON COLUMN backlog_cleanup.history.finished_at IS 'when it ended; NULL while it is running';
+COMMENT ON COLUMN backlog_cleanup.history.total_failed IS 'failed rows before the run';
+COMMENT ON COLUMN backlog_cleanup.history.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.history.skipped IS 'rows that other sessions had locked';
+COMMENT ON COLUMN backlog_cleanup.history.kept_back IS 'rows that could not go';
+COMMENT ON COLUMN backlog_cleanup.history.error_sqlstate IS 'the SQLSTATE of what ended it, or NULL';
+COMMENT ON COLUMN backlog_cleanup.history.error_message IS 'what ended it, or NULL';
+COMMENT ON COLUMN backlog_cleanup.history.error_at IS 'what it worked on then, or NULL';
+COMMENT ON COLUMN backlog_cleanup.history.error_detail IS
+    'the error''s DETAIL, which may show values of rows: for roles with the rights of the owners of the target''s tables';
+COMMENT ON COLUMN backlog_cleanup.history.error_hint IS 'the error''s HINT, or NULL';
+
 DROP PROCEDURE backlog_cleanup_run;
 DROP FUNCTION backlog_cleanup.start_run;
 CREATE FUNCTION backlog_cleanup.start_run(arguments json) RETURNS bigint
@@ -76,11 +208,33 @@ BEGIN
         EXIT WHEN seconds IS NULL;
     END LOOP;
     report := backlog_cleanup.finish_run(run);
+    -- Raises what has failed, which is committed now.
+    CALL backlog_cleanup.commit_and_wait(double precision '0');
 END
 $$;
 COMMENT ON PROCEDURE backlog_cleanup_run IS 'does a regular or an emergency run in batches, with a commit after each';
 COMMENT ON FUNCTION backlog_cleanup.start_run IS
     'a part of backlog_cleanup_run: locks the target, fixes the cutoffs, divides the work; returns the run''s id';
+
+DROP FUNCTION backlog_cleanup_failed_generations;
+CREATE FUNCTION backlog_cleanup_failed_generations(
+    target       text DEFAULT 'generations',
+    recipe_id    text DEFAULT NULL,
+    failure_type text DEFAULT NULL,
+    dry_run      boolean DEFAULT false,
+    force        boolean DEFAULT false,
+    rehearse     boolean DEFAULT false)
+RETURNS jsonb LANGUAGE c AS 'MODULE_PATHNAME', 'regular_run_wrapper';
+DROP FUNCTION backlog_cleanup_emergency;
+CREATE FUNCTION backlog_cleanup_emergency(
+    target       text DEFAULT 'generations',
+    recipe_id    text DEFAULT NULL,
+    failure_type text DEFAULT NULL,
+    dry_run      boolean DEFAULT false,
+    rehearse     boolean DEFAULT false)
+RETURNS jsonb LANGUAGE c AS 'MODULE_PATHNAME', 'emergency_run_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_emergency IS
+    'removes every failed row of the account, whatever its age; returns a report';
 
 DROP FUNCTION backlog_cleanup.remember_namer CASCADE;
 CREATE FUNCTION backlog_cleanup.remember_namer() RETURNS trigger LANGUAGE plpgsql
@@ -307,6 +461,11 @@ COMMENT ON COLUMN backlog_cleanup.run.kept_back_sqlstate IS
     'the SQLSTATE that the first row kept back has met; NULL if a trigger or a rule left the row where it is';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back_message IS 'the message that it has met, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back_row IS 'its id as text';
+COMMENT ON COLUMN backlog_cleanup.run.error_sqlstate IS 'the SQLSTATE of what ended it, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.error_message IS 'what ended it, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.error_at IS 'what it worked on then, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.state IS
+    'running, completed, stopped (by max_duration or max_rows), interrupted (by a crash or a cancel), or failed (by an error)';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
     'rows per batch; NULL for a run in one transaction, as are pause, max_duration, max_rows and workers';
 COMMENT ON COLUMN backlog_cleanup.run.finished_at IS
@@ -436,7 +595,7 @@ BEGIN
                 SELECT a.grantee, 2, 'operator'
                 FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
                 WHERE p.oid OPERATOR(pg_catalog.=)
-                      '@extschema@.backlog_cleanup_emergency(text, text, text, boolean)'::pg_catalog.regprocedure
+                      '@extschema@.backlog_cleanup_stop(bigint)'::pg_catalog.regprocedure
                   AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
                 UNION ALL
                 SELECT a.grantee, 1, 'monitor'

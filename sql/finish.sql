@@ -79,12 +79,6 @@ BEGIN
         RETURN;
     END IF;
     PERFORM @extschema@.backlog_cleanup_schedule();
-    SELECT d.detail INTO problem FROM @extschema@.backlog_cleanup_doctor() d
-    WHERE d.check_name OPERATOR(pg_catalog.=) 'target' AND d.status OPERATOR(pg_catalog.<>) 'ok';
-    IF FOUND THEN
-        RAISE WARNING 'the nightly job is scheduled, but will fail: %', problem
-            USING HINT = 'UPDATE backlog_cleanup.target SET generations_table = ''schema.table'' WHERE name = ''generations''';
-    END IF;
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT, remedy = PG_EXCEPTION_HINT;
     RAISE WARNING 'the nightly job is not scheduled: %', problem USING HINT = remedy;

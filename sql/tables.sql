@@ -131,7 +131,7 @@ CREATE TABLE backlog_cleanup.run (
     target           text NOT NULL,
     mode             text NOT NULL CHECK (mode OPERATOR(pg_catalog.=) ANY (ARRAY['regular', 'emergency'])),
     state            text NOT NULL DEFAULT 'completed'
-        CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['running', 'completed', 'stopped', 'interrupted'])),
+        CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['running', 'completed', 'stopped', 'interrupted', 'failed'])),
     requested_by     name NOT NULL,
     recipe_id        text,
     failure_type     text,
@@ -154,7 +154,10 @@ CREATE TABLE backlog_cleanup.run (
     given_up         bigint NOT NULL DEFAULT 0,
     kept_back_sqlstate text,
     kept_back_message text,
-    kept_back_row    text
+    kept_back_row    text,
+    error_sqlstate   text,
+    error_message    text,
+    error_at         text
 );
 CREATE INDEX run_target_id_idx ON backlog_cleanup.run (target, id DESC);
 COMMENT ON TABLE backlog_cleanup.run IS 'history: one row per run, written in the transactions that remove';
@@ -162,7 +165,7 @@ COMMENT ON COLUMN backlog_cleanup.run.id IS 'the run, as in reports and the ledg
 COMMENT ON COLUMN backlog_cleanup.run.target IS 'the target''s name at that time';
 COMMENT ON COLUMN backlog_cleanup.run.mode IS 'regular or emergency';
 COMMENT ON COLUMN backlog_cleanup.run.state IS
-    'running, completed, stopped (by max_duration or max_rows), or interrupted (by a crash, a cancel or an error)';
+    'running, completed, stopped (by max_duration or max_rows), interrupted (by a crash or a cancel), or failed (by an error)';
 COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that started it';
 COMMENT ON COLUMN backlog_cleanup.run.recipe_id IS 'the recipe that was selected, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.failure_type IS 'the failure type that was selected, or NULL';
@@ -179,6 +182,9 @@ COMMENT ON COLUMN backlog_cleanup.run.kept_back_sqlstate IS
     'the SQLSTATE that the first row kept back has met; NULL if a trigger or a rule left the row where it is';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back_message IS 'the message that it has met, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back_row IS 'its id as text';
+COMMENT ON COLUMN backlog_cleanup.run.error_sqlstate IS 'the SQLSTATE of what ended it, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.error_message IS 'what ended it, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.error_at IS 'what it worked on then, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run.batches IS 'committed batches that removed rows; 0 for a run in one transaction';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
@@ -293,6 +299,19 @@ COMMENT ON COLUMN backlog_cleanup.run_batch.removed IS 'how many rows of each';
 COMMENT ON COLUMN backlog_cleanup.run_batch.milliseconds IS 'how long the batch held its locks, from the search for its rows on';
 COMMENT ON COLUMN backlog_cleanup.run_batch.finished_at IS 'just before its commit';
 
+-- Apart from run, which every level reads: a DETAIL may show values of rows. No dump has it, since oids mean other tables there.
+CREATE TABLE backlog_cleanup.run_error (
+    run_id bigint PRIMARY KEY,
+    detail text,
+    hint   text,
+    tables oid[] NOT NULL
+);
+COMMENT ON TABLE backlog_cleanup.run_error IS 'history: more of the errors that ended runs; see the view history';
+COMMENT ON COLUMN backlog_cleanup.run_error.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_error.detail IS 'the error''s DETAIL, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run_error.hint IS 'the error''s HINT, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run_error.tables IS 'the tables whose owners may see the DETAIL';
+
 -- Not a foreign key: checking for each of two thousand recipes that the run exists would cost a tenth of a run.
 CREATE FUNCTION backlog_cleanup.forget_run() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -302,6 +321,7 @@ BEGIN
     DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_part WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_batch WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_error WHERE run_id = OLD.id;
     RETURN NULL;
 END
 $$;

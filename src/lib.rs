@@ -44,5 +44,6 @@ extension_sql_file!("../sql/encoding.sql", name = "encoding", requires = ["table
 extension_sql_file!("../sql/dump.sql", name = "dump", requires = ["tables"]);
 extension_sql_file!("../sql/checks.sql", name = "checks", requires = ["dump", target::check::backlog_cleanup_check]);
 extension_sql_file!("../sql/run.sql", name = "run", requires = ["tables"]);
+extension_sql_file!("../sql/history.sql", name = "history", requires = ["run"]);
 extension_sql_file!("../sql/total.sql", name = "total", requires = ["tables"]);
 extension_sql_file!("../sql/finish.sql", name = "finish", finalize);

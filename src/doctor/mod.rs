@@ -33,7 +33,7 @@ use crate::target::load::exists;
 pub use index::references;
 
 /// The checks that need the target's tables and columns: name, check, and the detail if nothing is wrong.
-const OF_TARGET: [Check<Target>; 20] = [
+const OF_TARGET: [Check<Target>; 21] = [
     (
         "account",
         |target| target.account_exists().map(|()| Vec::new()),
@@ -57,11 +57,13 @@ const OF_TARGET: [Check<Target>; 20] = [
     ("autovacuum", vacuum::autovacuum, "autovacuum is on for the table"),
     ("ledger", history::ledger, "the ledger matches the history"),
     ("ledger_row", history::ledger_row, "the ledger can take the row of a run"),
+    ("kept_back", history::kept_back, "the last run has kept no row back"),
     ("overdue", history::overdue, "the last regular run is no older than the schedule allows"),
 ];
 
 /// The checks of the surroundings. They run even if the target cannot be loaded.
-const AROUND: [Check<str>; 13] = [
+const AROUND: [Check<str>; 14] = [
+    ("last_run", history::last_run, "the last run did not fail"),
     ("pg_cron", job::pg_cron, "pg_cron runs the jobs of this database"),
     ("scheduler", job::scheduler, "the scheduler of pg_cron is running"),
     ("job", job::job, "a job runs the target"),

@@ -36,13 +36,15 @@ pub fn interrupt(target: &str) -> Result<()> {
         extension::as_owner(|| prepared::run(INTERRUPT, &[target.into()]))
     });
     let left = extension::as_owner(|| rows_now(LEFT, &[target.into()], |row| row.get::<i64>(1)))?;
-    for run_id in left.into_iter().flatten() {
-        let summed_up = || sum_up(run_id);
-        if !or_warn(&format!("run {run_id} cannot be summed up"), summed_up) {
-            or_warn(&format!("the working state of run {run_id} stays"), || clear(run_id));
-        }
-    }
+    left.into_iter().flatten().for_each(sum_up_or_warn);
     Ok(())
+}
+
+/// Sums up a run, whatever its rows hold.
+pub fn sum_up_or_warn(run_id: i64) {
+    if !or_warn(&format!("run {run_id} cannot be summed up"), || sum_up(run_id)) {
+        or_warn(&format!("the working state of run {run_id} stays"), || clear(run_id));
+    }
 }
 
 /// Does `work` in a subtransaction. If it fails, raises a WARNING and returns false.
@@ -98,7 +100,7 @@ fn each(steps: &[impl AsRef<str>], run_id: i64) -> Result<()> {
 
 /// Marks a run as stopped before its end.
 pub fn stop(run_id: i64) -> Result<()> {
-    let stop = "UPDATE backlog_cleanup.run SET state = 'stopped' WHERE id = $1";
+    let stop = "UPDATE backlog_cleanup.run SET state = 'stopped' WHERE id = $1 AND state = 'running'";
     extension::as_owner(|| Spi::run_with_args(stop, &[run_id.into()]).map_err(spi))
 }
 
@@ -150,9 +152,10 @@ pub fn milliseconds(run_id: i64) -> Result<BatchMilliseconds> {
     Ok(BatchMilliseconds { median: figure(0), p99: figure(1), max: figure(2) })
 }
 
-/// Records a batch in the transaction that removed its rows: in the run, the ledger and the list of batches. Errors: 40001
+/// Records a batch in the transaction that removed its rows: in the run, the ledger and the list of batches. What a row has met in
+/// a later pass replaces what one has met before, which may be gone. Errors: 40001
 /// (with it the run would have removed more than were ranked).
-pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, left: &Left, took: Duration) -> Result<()> {
+pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left: &Left, took: Duration) -> Result<()> {
     let (removed, reason) = (cutoffs.tally.removed(), left.reason.as_ref());
     let batch = extension::as_owner(|| {
         prepared::get_one::<i64>(
@@ -160,9 +163,9 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, left: &Left, too
              SET removed = removed + $2, skipped = skipped + $3, kept_back = kept_back + $4,
                  batches = batches + CASE WHEN $2 > 0 THEN 1 ELSE 0 END,
                  given_up = given_up + $5,
-                 kept_back_sqlstate = CASE WHEN kept_back_message IS NULL THEN $6 ELSE kept_back_sqlstate END,
-                 kept_back_row = CASE WHEN kept_back_message IS NULL THEN $7 ELSE kept_back_row END,
-                 kept_back_message = coalesce(kept_back_message, $8),
+                 kept_back_sqlstate = CASE WHEN kept_back_message IS NULL OR $9 AND $8 IS NOT NULL THEN $6 ELSE kept_back_sqlstate END,
+                 kept_back_row = CASE WHEN kept_back_message IS NULL OR $9 AND $8 IS NOT NULL THEN $7 ELSE kept_back_row END,
+                 kept_back_message = CASE WHEN kept_back_message IS NULL OR $9 AND $8 IS NOT NULL THEN $8 ELSE kept_back_message END,
                  waiting_for = NULL
              WHERE id = $1
              RETURNING batches",
@@ -175,6 +178,7 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, left: &Left, too
                 reason.and_then(|reason| reason.sqlstate.as_deref()).into(),
                 reason.and_then(|reason| reason.row.as_deref()).into(),
                 reason.map(|reason| reason.message.as_str()).into(),
+                (pass > 1).into(),
             ],
         )
     })?;

@@ -35,13 +35,15 @@ impl RunReport {
     }
 }
 
-/// Makes the report of a run. A run without an id is a dry run. The report keeps the order of `recipes`.
+/// Makes the report of a run. A run without an id is a dry run, or a rehearsal, which has written WAL. The report keeps the order
+/// of `recipes`.
 pub fn report(
     rules: &Rules,
     run_id: Option<i64>,
     message: String,
     recipes: &[RecipeCount],
     kept_back: KeptBack,
+    wal_bytes: Option<i64>,
     duration_ms: i64,
 ) -> Result<RunReport> {
     let (target, mode) = (rules.target.name.clone(), rules.mode());
@@ -64,6 +66,7 @@ pub fn report(
             would_fail: Vec::new(),
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
+            wal_bytes,
             duration_ms,
         }),
         None => RunReport::Emergency(EmergencyReport {
@@ -79,6 +82,7 @@ pub fn report(
             would_fail: Vec::new(),
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
+            wal_bytes,
             duration_ms,
         }),
     })
@@ -100,7 +104,7 @@ impl KeptBack {
     }
 
     /// What the message of a run says of them.
-    fn said(&self) -> String {
+    pub fn said(&self) -> String {
         let kept = match self.rows {
             0 => return String::new(),
             1 => "; 1 row was kept back".into(),
@@ -146,7 +150,10 @@ pub fn finish(run: &Run, target: &Target) -> Result<Json> {
         Spi::get_one_with_args::<JsonB>(
             "UPDATE backlog_cleanup.run
              SET state = CASE state WHEN 'running' THEN 'completed' ELSE state END,
-                 waiting_for = NULL, finished_at = clock_timestamp()
+                 waiting_for = NULL, finished_at = clock_timestamp(),
+                 kept_back_sqlstate = CASE WHEN kept_back > 0 THEN kept_back_sqlstate END,
+                 kept_back_message = CASE WHEN kept_back > 0 THEN kept_back_message END,
+                 kept_back_row = CASE WHEN kept_back > 0 THEN kept_back_row END
              WHERE id = $1
              RETURNING to_jsonb(run) || jsonb_build_object(
                  'milliseconds', (extract(epoch FROM finished_at - started_at) * 1000)::bigint)",
@@ -164,7 +171,7 @@ pub fn finish(run: &Run, target: &Target) -> Result<Json> {
     let kept_back = KeptBack { rows: number("kept_back"), given_up: number("given_up"), reason };
     let message = if state == State::Completed { done(&rules, &kept_back) } else { "Stopped before its end".into() };
     Json::of(&Batched {
-        report: report(&rules, Some(run.id), message, &recipes, kept_back, number("milliseconds"))?,
+        report: report(&rules, Some(run.id), message, &recipes, kept_back, None, number("milliseconds"))?,
         state,
         batches: number("batches"),
         workers: number("workers"),

@@ -130,14 +130,12 @@ pub fn start(rules: &Rules, tally: &Tally, held: i64, pace: &Pace, caller: &str)
 
 /// Records a run of one transaction, its recipes and its ledger row, in the transaction that removed. Returns the run's id.
 pub fn record(rules: &Rules, tally: &Tally, left: &Left, caller: &str) -> Result<i64> {
-    let (removed, reason) = (tally.removed(), left.reason.as_ref());
+    let removed = tally.removed();
     let run_id = extension::as_owner(|| {
         let run_id = Spi::get_one_with_args::<i64>(
             "INSERT INTO backlog_cleanup.run (target, mode, requested_by, recipe_id, failure_type, cutoff,
-                                              total_failed, removed, recipes_affected, skipped, kept_back, given_up,
-                                              kept_back_sqlstate, kept_back_message, kept_back_row, started_at, finished_at)
-             VALUES ($1, $2, $3::name, $4, $5, $6::timestamptz, $7, $8, $9, $10, $11, $12, $13, $14, $15, now(),
-                     clock_timestamp())
+                                              total_failed, removed, recipes_affected, started_at, finished_at)
+             VALUES ($1, $2, $3::name, $4, $5, $6::timestamptz, $7, $8, $9, now(), clock_timestamp())
              RETURNING id",
             &[
                 rules.target.name.as_str().into(),
@@ -149,16 +147,13 @@ pub fn record(rules: &Rules, tally: &Tally, left: &Left, caller: &str) -> Result
                 tally.failed().into(),
                 removed.into(),
                 (tally.list.len() as i64).into(),
-                left.skipped.into(),
-                left.kept_back.into(),
-                left.given_up.into(),
-                reason.and_then(|reason| reason.sqlstate.as_deref()).into(),
-                reason.map(|reason| reason.message.as_str()).into(),
-                reason.and_then(|reason| reason.row.as_deref()).into(),
             ],
         )
         .map_err(spi)?
         .unwrap_or_default();
+        if left.skipped + left.kept_back > 0 {
+            leave(run_id, left)?;
+        }
         let ids: Vec<Option<&str>> = tally.list.iter().map(|recipe| recipe.recipe_id.as_deref()).collect();
         let failed: Vec<i64> = tally.list.iter().map(|recipe| recipe.failed).collect();
         let cleaned: Vec<i64> = tally.list.iter().map(|recipe| recipe.removed).collect();
@@ -172,4 +167,26 @@ pub fn record(rules: &Rules, tally: &Tally, left: &Left, caller: &str) -> Result
     })?;
     ledger::write(rules.target, rules.mode(), run_id, None, removed)?;
     Ok(run_id)
+}
+
+/// Records the rows that a run of one transaction has left.
+fn leave(run_id: i64, left: &Left) -> Result<()> {
+    // Until ALTER EXTENSION UPDATE the database may have a table without these columns.
+    extension::is_of_this_version()?;
+    let reason = left.reason.as_ref();
+    Spi::run_with_args(
+        "UPDATE backlog_cleanup.run
+         SET skipped = $2, kept_back = $3, given_up = $4, kept_back_sqlstate = $5, kept_back_message = $6, kept_back_row = $7
+         WHERE id = $1",
+        &[
+            run_id.into(),
+            left.skipped.into(),
+            left.kept_back.into(),
+            left.given_up.into(),
+            reason.and_then(|reason| reason.sqlstate.as_deref()).into(),
+            reason.map(|reason| reason.message.as_str()).into(),
+            reason.and_then(|reason| reason.row.as_deref()).into(),
+        ],
+    )
+    .map_err(spi)
 }

@@ -31,11 +31,12 @@ pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally
             rest.push(place);
         }
     }
+    tally.list.iter_mut().for_each(|recipe| recipe.failed = recipe.removed);
     if !rest.is_empty() {
         let (steps, held) = with_own_changes(|| steps_of(rules, leaves, &rest, &mut tally))?;
         remove_steps(rules, leaves, steps, held, &mut tally, &mut left)?;
     }
-    tally.list.iter_mut().for_each(|recipe| recipe.failed = recipe.removed);
+    tally.list.iter_mut().for_each(|recipe| recipe.failed = recipe.failed.max(recipe.removed));
     Ok((tally, left))
 }
 
@@ -60,6 +61,7 @@ fn steps_of(rules: &Rules, leaves: &[Leaf], rest: &[usize], tally: &mut Tally) -
         return Ok(all());
     }
     let Some(positions) = positions(rules, leaves, tally)? else { return Ok(all()) };
+    positions.iter().for_each(|rows| tally.count_failed(rows));
     let Ordered { steps, held } = in_order(leaves, positions)?;
     let by_key = rest.iter().filter(|place| leaves[**place].reach == Reach::Key);
     let by_key = by_key.map(|place| (*place, Rows::All { kept_back: 0 }));

@@ -10,7 +10,7 @@ use crate::postgres::stream::stream_until;
 use crate::rank::removable::{PerLeaf, Removable};
 use crate::remove::by_position::CHUNK;
 use crate::remove::heap::follow;
-use crate::target::leaf::Leaf;
+use crate::target::leaf::{Leaf, Reach};
 
 /// Rows of a leaf, given by its index in the list of leaves.
 pub type OfLeaf = (usize, Vec<Removable>);
@@ -44,6 +44,8 @@ pub fn reference_each_other(leaves: &[Leaf]) -> Result<bool> {
 /// This is Kahn's algorithm: a row is ready when no row before which it must not go is left. It takes 12 bytes per row and 8 per
 /// reference. Rows of one leaf stay together as long as there are any that are ready.
 pub fn in_order(leaves: &[Leaf], mut rows: PerLeaf) -> Result<Ordered> {
+    // What is reached by key has positions that mean nothing.
+    leaves.iter().zip(&mut rows).filter(|(leaf, _)| leaf.reach == Reach::Key).for_each(|(_, rows)| rows.clear());
     let keys = keys(leaves)?;
     if keys.is_empty() {
         return Ok(Ordered { steps: rows.into_iter().enumerate().collect(), held: Vec::new() });

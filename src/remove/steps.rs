@@ -50,6 +50,10 @@ pub fn remove_steps(
     let mut before = -1;
     while !again.is_empty() && tally.removed() > before {
         before = tally.removed();
+        // All but those given up are tried again: the reason is that of a row that stays.
+        if left.given_up == 0 {
+            left.reason = None;
+        }
         left.kept_back -= again.iter().map(|(_, rows)| rows.kept_back()).sum::<i64>();
         again = one_pass(rules, leaves, again, tally, left)?;
     }
@@ -86,6 +90,9 @@ fn walk(rules: &Rules, leaf: &Leaf, tally: &mut Tally, left: &mut Left) -> Resul
     let mut after = (0, 0);
     loop {
         let rows = find(rules, leaf, Place::Blocks { after, end: leaf.pages }, CHUNK, tally)?;
+        if rules.cutoff.is_none() {
+            tally.count_failed(&rows);
+        }
         remove_around(rules, leaf, &rows, tally, left)?;
         match rows.last() {
             Some(last) if rows.len() == CHUNK => after = (last.block(), last.offset()),

@@ -4,12 +4,14 @@ use backlog_cleanup_report::State;
 use pgrx::prelude::*;
 
 use crate::history::batches;
+use crate::history::error::At;
 use crate::history::run::Run;
 use crate::plan::cutoff::{self, Cutoffs};
 use crate::plan::part::{self, Part, Task};
 use crate::postgres::error::{Result, error};
 use crate::postgres::owner::defer_nothing;
 use crate::postgres::subtransaction::{attempt, sqlstate};
+use crate::postgres::table::Table;
 use crate::rank::removable::Removable;
 use crate::remove::by_position::remove_around;
 use crate::remove::find::{Place, find};
@@ -17,7 +19,7 @@ use crate::remove::heap::{follow, unchanged_since};
 use crate::remove::keys;
 use crate::remove::left::Left;
 use crate::rules::Rules;
-use crate::run::{governor, ground};
+use crate::run::{failure, governor, ground};
 use crate::target::leaf::Leaf;
 use crate::target::reading::Reading;
 use crate::target::steady::steady;
@@ -32,6 +34,7 @@ const PATIENCE: f64 = 1.0;
 /// otherwise removes a batch. Returns the seconds to wait before the next step; `None` if there is none.
 pub fn step(run: &Run) -> Result<Option<f64>> {
     if run.state != State::Running || run.is_over() {
+        // Not if an error has ended it.
         batches::stop(run.id)?;
         return Ok(None);
     }
@@ -52,6 +55,14 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     is_read_as_before(run, target, run.reading.as_ref() == Some(&Reading::of(target)))?;
     let Some(part) = Part::take(run.id)? else { return Ok(None) };
     defer_nothing()?;
+    failure::works_on(At {
+        words: format!(
+            "table {}, after {} batches",
+            Table::of(part.leaf)?.map_or("(dropped)".into(), |leaf| leaf.name),
+            run.batches
+        ),
+        tables: target.tables().into_iter().chain([part.leaf]).collect(),
+    });
     let started = Instant::now();
     let done = attempt(|| {
         // With this lock no session can detach or rewrite the leaf until the batch is committed.
@@ -70,7 +81,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
             part.advance(next.0, next.1, cutoffs.tally.removed())?;
             part.try_again(std::mem::take(&mut left.again), left.kept_back)?;
             left.kept_back -= part.counted_before(next.0);
-            batches::write(run, target, cutoffs, &left, started.elapsed())?;
+            batches::write(run, target, cutoffs, part.pass, &left, started.elapsed())?;
             Ok(Some(()))
         })
     });

@@ -17,10 +17,10 @@ use crate::rules::{Rules, breaker};
 use crate::run::arguments::Arguments;
 use crate::run::batch;
 use crate::run::begin::{begin, caller};
-use crate::run::ground;
 use crate::run::lock::{self, Span};
 use crate::run::prepare::cannot_be_prepared;
 use crate::run::worker::{self, Leader};
+use crate::run::{failure, ground};
 use crate::target::foreign_keys;
 use crate::target::leaf::{Leaf, Reach};
 use crate::target::steady::{Lock, steady, steady_leaves};
@@ -125,33 +125,42 @@ fn may_limit_rows(arguments: &Arguments, leaves: &[Leaf]) -> Result<()> {
 }
 
 /// Removes a batch of a run of this session, in the caller's transaction. Returns the seconds to wait, outside of a
-/// transaction, before the next call; NULL if the run has nothing left to do.
+/// transaction, before the next call; NULL if the run has nothing left to do. An error ends the run; `commit_and_wait` raises
+/// it when the run's row says so.
 #[pg_extern(sql = false)]
 fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
     let run = of_session(run_id)?;
-    if run.workers > 1 && worker::are_to_start(run.id) {
-        worker::start(&run)?;
-    }
-    match worker::leader(&run)? {
-        Leader::Works => batch::step(&run),
-        Leader::Waits(seconds) => Ok(Some(seconds)),
-        Leader::Done => Ok(None),
-    }
+    let next = failure::or_record(run.id, || {
+        if run.workers > 1 && worker::are_to_start(run.id) {
+            worker::start(&run)?;
+        }
+        match worker::leader(&run)? {
+            Leader::Works => batch::step(&run),
+            Leader::Waits(seconds) => Ok(Some(seconds)),
+            Leader::Done => Ok(None),
+        }
+    })?;
+    Ok(next.unwrap_or(Some(0.0)))
 }
 
-/// Ends a run of this session: sums up its batches, and releases the target. Returns its report.
+/// Ends a run of this session: sums up its batches, and releases the target. Returns its report; NULL if that fails, and
+/// `commit_and_wait` is to raise the error.
 #[pg_extern(sql = false)]
-fn finish_run(run_id: Option<i64>) -> Result<Json> {
+fn finish_run(run_id: Option<i64>) -> Result<Option<Json>> {
     let run = of_session(run_id)?;
-    let report = steady(Some(&run.target), |target| {
-        if run.batches == 0 {
-            defer_nothing()?;
-            ledger::write(target, run.mode, run.id, None, 0)?;
-        }
-        report::finish(&run, target)
+    let report = failure::or_record(run.id, || {
+        steady(Some(&run.target), |target| {
+            if run.batches == 0 {
+                defer_nothing()?;
+                ledger::write(target, run.mode, run.id, None, 0)?;
+            }
+            report::finish(&run, target)
+        })
     })?;
-    lock::hand_over();
-    cutoff::forget();
+    if report.is_some() {
+        lock::hand_over();
+        failure::run_ends();
+    }
     Ok(report)
 }
 
@@ -159,7 +168,7 @@ fn finish_run(run_id: Option<i64>) -> Result<Json> {
 fn of_session(run_id: Option<i64>) -> Result<Run> {
     cannot_be_prepared();
     let run = Run::load(run_id)?;
-    if run.finished_at.is_none() && lock::is_held(&run.target)? {
+    if (run.finished_at.is_none() || worker::are_of(run.id)) && lock::is_held(&run.target)? {
         return Ok(run);
     }
     Err(error(

@@ -4,6 +4,7 @@ pub mod arguments;
 pub mod batch;
 pub mod batched;
 pub mod begin;
+pub mod failure;
 pub mod governor;
 pub mod ground;
 pub mod lock;

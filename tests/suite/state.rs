@@ -451,3 +451,176 @@ fn d11_an_extension_without_the_platforms_tables_says_what_to_do() {
     assert!(hint.starts_with("UPDATE backlog_cleanup.target"), "{hint}");
     assert!(truth(&mut client, "SELECT count(*) = 1 FROM backlog_cleanup.target"));
 }
+
+/// The last run in the history: state, SQLSTATE, message, what it worked on, DETAIL.
+fn ended(client: &mut Client) -> [Option<String>; 5] {
+    let last = "SELECT state, error_sqlstate, error_message, error_at, error_detail FROM backlog_cleanup.history
+                ORDER BY started_at DESC LIMIT 1";
+    let row = client.query_one(last, &[]).unwrap();
+    [0, 1, 2, 3, 4].map(|column| row.get(column))
+}
+
+/// The last run's state and SQLSTATE.
+fn end(client: &mut Client) -> (String, Option<String>) {
+    let [state, sqlstate, ..] = ended(client);
+    (state.unwrap(), sqlstate)
+}
+
+#[test]
+fn c4_a_batched_run_that_fails_says_why_and_its_books_balance() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "CREATE ROLE ledgers; CREATE ROLE monitor; CREATE ROLE operator;
+             SELECT backlog_cleanup_grant('monitor', 'monitor'), backlog_cleanup_grant('operator', 'operator');
+             GRANT USAGE ON SCHEMA public TO ledgers; ALTER TABLE credit_transactions OWNER TO ledgers;
+             CREATE FUNCTION full_up() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 IF NEW.description ~ 'batch 3' THEN
+                     RAISE 'the ledger is full' USING ERRCODE = '53100', DETAIL = 'secret', HINT = 'SELECT 1';
+                 END IF;
+                 RETURN NEW;
+             END $$;
+             CREATE TRIGGER full_up BEFORE INSERT ON credit_transactions FOR EACH ROW EXECUTE FUNCTION full_up();
+             UPDATE backlog_cleanup.policy SET keep = 0",
+        )
+        .unwrap();
+    for workers in [1, 2] {
+        client.batch_execute("TRUNCATE generations, credit_transactions; TRUNCATE backlog_cleanup.run").unwrap();
+        fail(&mut client, 1, 100);
+        let call = format!("CALL backlog_cleanup_run(batch_size => 10, workers => {workers})");
+        let failure = client.batch_execute(&call).expect_err("the ledger is full");
+        let error = failure.as_db_error().unwrap();
+        assert_eq!(
+            (error.code().code(), error.message(), error.hint()),
+            ("53100", "the ledger is full", Some("SELECT 1"))
+        );
+        let [state, sqlstate, message, at, detail] = ended(&mut client);
+        assert_eq!(state.as_deref(), Some("failed"));
+        assert_eq!(sqlstate.as_deref(), Some("53100"));
+        assert_eq!(message.as_deref(), Some("the ledger is full"));
+        assert!(at.is_some_and(|at| at.contains("public.generations") && at.contains("batch")));
+        assert_eq!(detail.as_deref(), Some("secret"));
+        let removed = crate::batched::balance(&mut client, 100);
+        assert!((20..=30).contains(&removed), "{removed}");
+        for state in ["run_cutoff", "run_part", "run_batch"] {
+            assert_eq!(number(&mut client, &format!("SELECT count(*) FROM backlog_cleanup.{state}")), 0);
+        }
+        let last = "SELECT backlog_cleanup_status_json() #>> '{lastRun,error}'";
+        assert_eq!(value::<String>(&mut client, last), "the ledger is full");
+        for level in ["monitor", "operator"] {
+            client.batch_execute(&format!("SET ROLE {level}")).unwrap();
+            let [state, _, message, _, detail] = ended(&mut client);
+            assert_eq!((state.as_deref(), message.as_deref()), (Some("failed"), Some("the ledger is full")), "{level}");
+            assert_eq!(detail, None, "{level}");
+            assert_eq!(refused(client.batch_execute("TABLE backlog_cleanup.run_error")).0, "42501", "{level}");
+            client.batch_execute("RESET ROLE").unwrap();
+        }
+        // The next one goes on, in the same session.
+        client.batch_execute("ALTER TABLE credit_transactions DISABLE TRIGGER full_up").unwrap();
+        client.batch_execute(&call).unwrap();
+        assert_eq!(crate::batched::balance(&mut client, 100), 100);
+        assert_eq!(end(&mut client), ("completed".into(), None));
+        client.batch_execute("ALTER TABLE credit_transactions ENABLE TRIGGER full_up").unwrap();
+    }
+}
+
+#[test]
+fn c4_whatever_ends_a_batched_run_is_in_the_history() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute("UPDATE backlog_cleanup.policy SET keep = 0").unwrap();
+    // What happens while it pauses, and how it ends.
+    for (what, undo, state, sqlstate) in [
+        (
+            "ALTER TABLE generations RENAME TO elsewhere",
+            "ALTER TABLE elsewhere RENAME TO generations",
+            "failed",
+            "42P01",
+        ),
+        (
+            "UPDATE backlog_cleanup.target SET account = 'she'",
+            "UPDATE backlog_cleanup.target SET account = 'system_backlog'",
+            "failed",
+            "55000",
+        ),
+        (
+            "ALTER TABLE backlog_cleanup.target DISABLE TRIGGER check_target;
+             UPDATE backlog_cleanup.target SET throttle_query = 'SELECT 1/0';
+             ALTER TABLE backlog_cleanup.target ENABLE TRIGGER check_target",
+            "UPDATE backlog_cleanup.target SET throttle_query = NULL",
+            "failed",
+            "22012",
+        ),
+        ("ALTER TABLE generations DISABLE TRIGGER ALL", "ALTER TABLE generations ENABLE TRIGGER ALL", "completed", ""),
+        (
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CALL backlog_cleanup%'",
+            "SELECT 1",
+            "interrupted",
+            "57014",
+        ),
+        (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CALL backlog_cleanup%'",
+            "SELECT 1",
+            "interrupted",
+            "",
+        ),
+    ] {
+        for workers in [1, 2] {
+            client.batch_execute("TRUNCATE generations, credit_transactions; TRUNCATE backlog_cleanup.run").unwrap();
+            fail(&mut client, 1, 100);
+            let run = cluster.in_background(&format!(
+                "CALL backlog_cleanup_run(batch_size => 10, pause => '0.3 s', workers => {workers})"
+            ));
+            cluster::until(&cluster, "SELECT removed > 0 FROM backlog_cleanup.progress");
+            client.batch_execute(what).unwrap();
+            let (_session, done) = run.join().unwrap();
+            if !sqlstate.is_empty() {
+                assert_eq!(refused(done).0, sqlstate, "{what}, {workers}");
+            }
+            cluster::until(&cluster, "SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'object'");
+            assert_eq!(end(&mut client).0, state, "{what}, {workers}");
+            assert_eq!(end(&mut client).1.unwrap_or_default(), sqlstate, "{what}, {workers}");
+            client.batch_execute(undo).unwrap();
+            crate::batched::balance(&mut client, 100);
+            client.batch_execute("CALL backlog_cleanup_run()").unwrap();
+            assert_eq!(crate::batched::balance(&mut client, 100), 100, "{what}, {workers}");
+        }
+    }
+}
+
+#[test]
+fn c4_a_failed_night_is_in_the_history_though_its_transaction_is_gone() {
+    let cluster = cluster::with_pg_cron();
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 15);
+    client
+        .batch_execute(
+            "CREATE ROLE monitor; SELECT backlog_cleanup_grant('monitor', 'monitor');
+             UPDATE backlog_cleanup.target SET max_rows_per_run = 1;
+             SELECT backlog_cleanup_schedule('* * * * *')",
+        )
+        .unwrap();
+    cluster::until_true(&mut client, "SELECT count(*) > 0 FROM cron.job_run_details WHERE status = 'failed'");
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_unschedule();
+             -- As pg_cron writes it without background workers.
+             UPDATE cron.job_run_details SET return_message = return_message || E'\nDETAIL:  secret\n' WHERE status = 'failed';
+             SET ROLE monitor",
+        )
+        .unwrap();
+    let [state, _, message, _, detail] = ended(&mut client);
+    assert_eq!(state.as_deref(), Some("failed"));
+    let message = message.expect("a message");
+    assert!(
+        message.starts_with("target \"generations\": a run would remove 5 of 15") && !message.contains('\n'),
+        "{message}"
+    );
+    assert_eq!(detail, None);
+    let last: String = value(&mut client, "SELECT backlog_cleanup_status_json() #>> '{lastRun,error}'");
+    assert_eq!(last, message);
+    client.batch_execute("RESET ROLE; SELECT backlog_cleanup_failed_generations(force => true)").unwrap();
+    assert_eq!(cluster::last_state(&mut client).as_deref(), Some("completed"));
+}

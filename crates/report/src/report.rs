@@ -3,14 +3,14 @@ use serde_json::Value;
 
 use crate::{Mode, State, StatusCounts};
 
-/// What a regular run did, or in a dry run would do.
+/// What a regular run did, or in a dry run or a rehearsal would do.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RegularReport {
     pub success: bool,
     pub message: String,
-    /// NULL for a dry run, which is not in the history.
+    /// NULL for a dry run and a rehearsal, which are not in the history.
     pub run_id: Option<i64>,
     pub target: String,
     pub mode: Mode,
@@ -30,6 +30,9 @@ pub struct RegularReport {
     /// What the first of them met; null if there are none.
     #[serde(default)]
     pub kept_back_reason: Option<String>,
+    /// The WAL that a rehearsal has written; only a rehearsal has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wal_bytes: Option<i64>,
     pub duration_ms: i64,
 }
 
@@ -45,7 +48,7 @@ pub struct CleanupDetail {
     pub kept_count: i64,
 }
 
-/// What an emergency run did, or in a dry run would do.
+/// What an emergency run did, or in a dry run or a rehearsal would do.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
@@ -70,6 +73,9 @@ pub struct EmergencyReport {
     /// What the first of them met; null if there are none.
     #[serde(default)]
     pub kept_back_reason: Option<String>,
+    /// The WAL that a rehearsal has written; only a rehearsal has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wal_bytes: Option<i64>,
     pub duration_ms: i64,
 }
 

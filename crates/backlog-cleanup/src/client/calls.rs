@@ -25,6 +25,17 @@ pub struct Selection<'a> {
     pub failure_type: Option<&'a str>,
 }
 
+/// Whether rows go.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Trial {
+    /// They go.
+    No,
+    /// They are counted.
+    DryRun,
+    /// They go, and all of it is rolled back.
+    Rehearsal,
+}
+
 /// How a batched run goes about it.
 pub struct Pace {
     /// Rows per batch; `None` is the target's.
@@ -64,29 +75,32 @@ pub struct Failures {
     pub failed_count: i64,
 }
 
-/// Removes the removable rows in one transaction, or in a dry run counts them.
+/// Removes the removable rows in one transaction, or tries it.
 pub async fn cleanup<T: FromReport>(
     database: impl PgExecutor<'_>,
     selection: Selection<'_>,
-    dry_run: bool,
+    trial: Trial,
     force: bool,
 ) -> Result<T> {
     let call = "SELECT backlog_cleanup_failed_generations(target => $1, recipe_id => $2, failure_type => $3,
-                                                          dry_run => $4, force => $5)";
+                                                          dry_run => $4, rehearse => $5, force => $6)";
     let call = sqlx::query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
-    let Json(report) = call.bind(dry_run).bind(force).fetch_one(database).await?;
+    let call = call.bind(trial == Trial::DryRun).bind(trial == Trial::Rehearsal);
+    let Json(report) = call.bind(force).fetch_one(database).await?;
     Ok(report)
 }
 
-/// Removes every failed row in one transaction, or in a dry run counts them.
+/// Removes every failed row in one transaction, or tries it.
 pub async fn emergency<T: FromReport>(
     database: impl PgExecutor<'_>,
     selection: Selection<'_>,
-    dry_run: bool,
+    trial: Trial,
 ) -> Result<T> {
-    let call = "SELECT backlog_cleanup_emergency(target => $1, recipe_id => $2, failure_type => $3, dry_run => $4)";
+    let call = "SELECT backlog_cleanup_emergency(target => $1, recipe_id => $2, failure_type => $3, dry_run => $4,
+                                                 rehearse => $5)";
     let call = sqlx::query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
-    let Json(report) = call.bind(dry_run).fetch_one(database).await?;
+    let call = call.bind(trial == Trial::DryRun).bind(trial == Trial::Rehearsal);
+    let Json(report) = call.fetch_one(database).await?;
     Ok(report)
 }
 

@@ -51,6 +51,12 @@ pub struct Run {
     pub seconds_left: Option<f64>,
     /// Why it waits
     pub waiting_for: Option<String>,
+    /// The SQLSTATE of what ended it
+    pub error_sqlstate: Option<String>,
+    /// What ended it
+    pub error_message: Option<String>,
+    /// What it worked on then
+    pub error_at: Option<String>,
 }
 
 impl Run {
@@ -75,12 +81,22 @@ macro_rules! runs {
                     (EXTRACT(epoch FROM COALESCE(r.finished_at, CASE WHEN p.state = 'running' THEN clock_timestamp() END)
                                         - r.started_at) * 1000)::bigint AS duration_ms,
                     p.share_done, p.rows_per_second, EXTRACT(epoch FROM p.time_left)::float8 AS seconds_left,
-                    p.waiting_for
+                    p.waiting_for, r.error_sqlstate, r.error_message, r.error_at
              FROM backlog_cleanup.run r LEFT JOIN backlog_cleanup.progress p ON p.run_id = r.id
              ",
             $rest
         )
     };
+}
+
+impl Run {
+    /// What ended it, in a line.
+    pub fn error(&self) -> Option<String> {
+        let message = self.error_message.as_ref()?;
+        let sqlstate = self.error_sqlstate.as_ref().map_or(String::new(), |sqlstate| format!(" ({sqlstate})"));
+        let at = self.error_at.as_ref().map_or(String::new(), |at| format!(", at {at}"));
+        Some(format!("{message}{sqlstate}{at}"))
+    }
 }
 
 /// Up to `limit` runs, newest first: of one target or of all, and only those before a run if one is given.

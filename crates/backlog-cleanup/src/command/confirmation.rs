@@ -37,7 +37,7 @@ impl Confirmation {
             }
             None => {}
         }
-        let report: Report = calls::emergency(connection, selection.as_call(), true).await?;
+        let report: Report = calls::emergency(connection, selection.as_call(), calls::Trial::DryRun).await?;
         let rows = count(report.removed(), "failed row");
         if !output.json {
             let preview = output.page();

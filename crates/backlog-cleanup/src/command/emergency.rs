@@ -1,7 +1,7 @@
 use clap::Args;
 
 use super::confirmation::Confirmation;
-use super::selection::{Length, Selection};
+use super::selection::{Length, Selection, Trial};
 use crate::client::calls;
 use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
@@ -16,9 +16,8 @@ use crate::terminal::report::Report;
 pub struct Emergency {
     #[command(flatten)]
     pub selection: Selection,
-    /// Count the rows, remove nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    #[command(flatten)]
+    pub trial: Trial,
     #[command(flatten)]
     pub confirmation: Confirmation,
     #[command(flatten)]
@@ -27,12 +26,12 @@ pub struct Emergency {
 
 impl Emergency {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
-        let Emergency { selection, dry_run, confirmation, length } = self;
+        let Emergency { selection, trial, confirmation, length } = self;
         let mut connections = Connections::open(server).await?;
-        if !dry_run {
+        if trial.as_call() == calls::Trial::No {
             confirmation.ask(connections.second(), &selection, output, length.limit).await?;
         }
-        let emergency = async |database: &mut _| calls::emergency(database, selection.as_call(), dry_run).await;
+        let emergency = async |database: &mut _| calls::emergency(database, selection.as_call(), trial.as_call()).await;
         let report: Report = connections.cancellable(emergency, output, async |_, _| ()).await?;
         report.show(output, length.limit)?;
         Ok(Exit::Done)

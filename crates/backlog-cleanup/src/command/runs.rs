@@ -86,6 +86,7 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
         ("mode", run.mode.to_string()),
         ("selected", selected.collect::<Vec<_>>().join(", ")),
         ("state", run.state.to_string()),
+        ("error", run.error().unwrap_or_default()),
         ("waiting for", run.waiting_for.clone().unwrap_or_default()),
         ("requested by", run.requested_by.clone()),
         ("started", format!("{} UTC", time(run.started_at))),

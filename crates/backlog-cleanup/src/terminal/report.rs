@@ -25,6 +25,7 @@ struct Common<'a> {
     details: &'a [CleanupDetail],
     kept_back_count: i64,
     kept_back_reason: Option<&'a str>,
+    wal_bytes: Option<i64>,
 }
 
 impl Report {
@@ -43,6 +44,7 @@ impl Report {
                 details: &report.cleanup_details,
                 kept_back_count: report.kept_back_count,
                 kept_back_reason: report.kept_back_reason.as_deref(),
+                wal_bytes: report.wal_bytes,
             },
             Report::BatchedEmergency(Batched { report, .. }) | Report::Emergency(report) => Common {
                 message: &report.message,
@@ -52,6 +54,7 @@ impl Report {
                 details: &report.cleanup_details,
                 kept_back_count: report.kept_back_count,
                 kept_back_reason: report.kept_back_reason.as_deref(),
+                wal_bytes: report.wal_bytes,
             },
         }
     }
@@ -61,7 +64,7 @@ impl Report {
         if output.json {
             return output.json(self);
         }
-        let Common { message, run_id, removed, duration_ms, details, kept_back_count, kept_back_reason } =
+        let Common { message, run_id, removed, duration_ms, details, kept_back_count, kept_back_reason, wal_bytes } =
             self.common();
         self.show_recipes(output, limit)?;
         let failed = details.iter().map(|recipe| recipe.failed_count).sum();
@@ -71,6 +74,13 @@ impl Report {
         match run_id {
             Some(run) => output.line(format_args!("Run {run} removed {of}, in {}", duration(duration_ms)))?,
             None => output.line(format_args!("A run would remove {of}"))?,
+        }
+        if let Some(bytes) = wal_bytes {
+            output.line(format_args!(
+                "The rehearsal wrote {} of WAL, in {}",
+                count(bytes, "byte"),
+                duration(duration_ms)
+            ))?;
         }
         match self {
             Report::BatchedRegular(batched) => show_batches(output, batched, kept_back_count)?,

@@ -17,14 +17,24 @@ pub enum Light {
     Red,
 }
 
-/// The light, and its reasons, worst first: the checks of the doctor that do not pass, and a last run that was interrupted.
+/// The light, and its reasons, worst first: the checks of the doctor that do not pass, and a last run that has failed or was
+/// interrupted, if the doctor has not seen it yet.
 pub fn judge(findings: &[Finding], last_run: Option<&Run>) -> (Light, Vec<Finding>) {
     let mut reasons: Vec<Finding> = findings.iter().filter(|finding| finding.status != "ok").cloned().collect();
-    if let Some(run) = last_run.filter(|run| run.state == State::Interrupted) {
+    let has_ended_early = |run: &&Run| matches!(run.state, State::Interrupted | State::Failed);
+    let is_known = reasons.iter().any(|reason| reason.check == "last_run");
+    if let Some(run) = last_run.filter(has_ended_early).filter(|_| !is_known) {
         reasons.push(Finding {
             check: "last_run".into(),
             status: "fail".into(),
-            detail: format!("run {} was interrupted after {}", run.id, words::count(run.removed, "removed row")),
+            detail: match run.error() {
+                Some(error) => format!(
+                    "run {} has {}: {error}",
+                    run.id,
+                    if run.state == State::Failed { "failed" } else { "been interrupted" }
+                ),
+                None => format!("run {} was interrupted after {}", run.id, words::count(run.removed, "removed row")),
+            },
             fix: None,
         });
     }
