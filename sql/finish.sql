@@ -37,7 +37,7 @@ COMMENT ON FUNCTION backlog_cleanup_unschedule IS 'removes the pg_cron job of th
 COMMENT ON FUNCTION backlog_cleanup_status_json IS
     'the status as one document, with the pg_cron job and the last run';
 COMMENT ON FUNCTION backlog_cleanup_doctor IS
-    'checks a target and its surroundings, one row per check, with the statement that fixes it';
+    'checks a target and its surroundings, one row per check or problem, with the statement that fixes it';
 COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run after its current batch; returns false if it has ended';
 COMMENT ON FUNCTION backlog_cleanup_failures IS 'the failed rows by hour and failure type, oldest hour first';
 COMMENT ON FUNCTION backlog_cleanup_books IS
@@ -79,11 +79,12 @@ BEGIN
         RETURN;
     END IF;
     PERFORM @extschema@.backlog_cleanup_schedule();
-    SELECT d.detail INTO problem FROM @extschema@.backlog_cleanup_doctor() d
+    SELECT pg_catalog.split_part(d.detail, '; decide, and type ', 1), pg_catalog.split_part(d.detail, '; decide, and type ', 2)
+    INTO problem, remedy FROM @extschema@.backlog_cleanup_doctor() d
     WHERE d.check_name OPERATOR(pg_catalog.=) 'target' AND d.status OPERATOR(pg_catalog.<>) 'ok';
     IF FOUND THEN
         RAISE WARNING 'the nightly job is scheduled, but will fail: %', problem
-            USING HINT = 'UPDATE backlog_cleanup.target SET generations_table = ''schema.table'' WHERE name = ''generations''';
+            USING HINT = remedy;
     END IF;
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT, remedy = PG_EXCEPTION_HINT;

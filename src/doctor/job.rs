@@ -50,7 +50,7 @@ const SCHEDULER: &str = "
     UNION ALL
     SELECT 'fail', 'cron.launch_active_jobs is off, so that no job runs',
            CASE WHEN EXISTS (SELECT FROM pg_file_settings WHERE name = 'cron.launch_active_jobs'
-                                                            AND setting IN ('on', 'true', 'yes', '1') AND NOT applied)
+                                                            AND setting IN ('on', 'true', 'yes', '1') AND applied)
                 THEN 'SELECT pg_reload_conf()' ELSE 'ALTER SYSTEM SET cron.launch_active_jobs = on' END
     WHERE current_setting('cron.launch_active_jobs', true) = 'off'";
 

@@ -22,6 +22,7 @@ use crate::doctor::fix::{Hint, is_statement, of_hint};
 use crate::extension;
 use crate::obstacles::problem::{Problem, Status};
 use crate::obstacles::published::replica_identity;
+use crate::obstacles::referenced::referenced;
 use crate::postgres::error::Result;
 use crate::postgres::read::read_one;
 use crate::postgres::settings::{set_local, with_settings};
@@ -32,7 +33,7 @@ use crate::target::load::exists;
 pub use index::references;
 
 /// The checks that need the target's tables and columns: name, check, and the detail if nothing is wrong.
-const OF_TARGET: [Check<Target>; 18] = [
+const OF_TARGET: [Check<Target>; 19] = [
     (
         "account",
         |target| target.account_exists().map(|()| Vec::new()),
@@ -43,6 +44,7 @@ const OF_TARGET: [Check<Target>; 18] = [
     ("failed_at", rows::failed_at, "every failed row can expire"),
     ("index", index::partial, "the partial index exists and is used"),
     ("references", index::references, "every column that references the table has an index"),
+    ("referenced", referenced, "no other table keeps failed rows back"),
     ("replica_identity", replica_identity, "every table whose deletes are published has a replica identity"),
     ("triggers", removal::triggers, "no trigger or rule fires for a removal"),
     ("deferred_constraints", removal::deferred_constraints, "no constraint on removals is deferred"),

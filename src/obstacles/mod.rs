@@ -4,6 +4,7 @@
 pub mod ledger;
 pub mod problem;
 pub mod published;
+pub mod referenced;
 pub mod used;
 
 use backlog_cleanup_report::Mode;

@@ -1,7 +1,7 @@
 //! What PostgreSQL gives: errors, statements, tables, roles, subtransactions. Knows nothing of this extension's tables.
 
-pub mod block;
 pub mod advisory;
+pub mod block;
 pub mod datum;
 pub mod delete;
 pub mod discretion;
