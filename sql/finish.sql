@@ -91,3 +91,19 @@ EXCEPTION WHEN OTHERS THEN
     RAISE WARNING 'the nightly job is not scheduled: %', problem USING HINT = remedy;
 END
 $register$;
+
+-- Says so at once if the default target cannot be used in this database: its nightly job would fail.
+DO $target$
+DECLARE
+    problem text;
+    remedy  text;
+BEGIN
+    IF backlog_cleanup.restoring() THEN
+        RETURN;
+    END IF;
+    PERFORM @extschema@.backlog_cleanup_check('generations');
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT, remedy = PG_EXCEPTION_HINT;
+    RAISE WARNING 'target "generations" cannot be used: %', problem USING HINT = remedy;
+END
+$target$;

@@ -3,6 +3,7 @@
 
 mod access;
 mod fix;
+mod foreign_keys;
 mod history;
 mod index;
 mod job;
@@ -33,16 +34,18 @@ use crate::target::load::exists;
 pub use index::references;
 
 /// The checks that need the target's tables and columns: name, check, and the detail if nothing is wrong.
-const OF_TARGET: [Check<Target>; 19] = [
+const OF_TARGET: [Check<Target>; 21] = [
     (
         "account",
         |target| target.account_exists().map(|()| Vec::new()),
         "the account is in the users table, if there is one",
     ),
-    ("policy", policy::default_policy, "the default policy exists and is enabled"),
-    ("status", rows::status, "rows have the status that runs remove, or had it"),
+    ("statuses", statuses, "no other status is the same value as the failed one"),
+    ("policy", policy::policies, "the default policy exists and is enabled, and there is no other"),
+    ("rows", rows::in_scope, "rows have the status that runs remove, or had it"),
     ("failed_at", rows::failed_at, "every failed row can expire"),
     ("index", index::partial, "the partial index exists and is used"),
+    ("foreign_keys", foreign_keys::switched_off, "no foreign key onto the table is switched off"),
     ("references", index::references, "every column that references the table has an index"),
     ("referenced", referenced, "no other table keeps failed rows back"),
     ("replica_identity", replica_identity, "every table whose deletes are published has a replica identity"),
@@ -85,7 +88,8 @@ type Check<T> = (&'static str, fn(&T) -> Result<Vec<Problem>>, &'static str);
 type Finding = (String, String, String, Option<String>);
 
 /// Checks a target and its surroundings. One row per check if nothing is wrong, otherwise one per problem: `warn` (it may do
-/// harm) or `fail` (it does), with the statement that fixes it; NULL if somebody has to decide what to do, as the detail says. Reads only: works on a standby. Errors: 22004, 42704 (unknown target).
+/// harm) or `fail` (it does), with the statement that fixes it; NULL if somebody has to decide what to do, as the detail says.
+/// Reads only: works on a standby. Errors: 22004, 42704 (unknown target).
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
 #[pg_extern(stable)]
 fn backlog_cleanup_doctor(
@@ -113,6 +117,10 @@ fn backlog_cleanup_doctor(
         findings
     });
     Ok(TableIterator::new(findings))
+}
+
+fn statuses(target: &Target) -> Result<Vec<Problem>> {
+    target.failed_is_no_other_status().map(|()| Vec::new())
 }
 
 /// Runs a check: a finding for each of its problems. An error counts as a problem.

@@ -40,11 +40,11 @@ fn census(target: &Target) -> Result<Census> {
     let sample = if census.is_sample { format!("TABLESAMPLE SYSTEM ({})", share * 100.0) } else { String::new() };
     for leaf in &leaves {
         let statement = format!(
-            "SELECT g.{status}::pg_catalog.text, pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {is_of_account}),
+            "SELECT {status}::pg_catalog.text, pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {is_of_account}),
                     pg_catalog.count(*) FILTER (WHERE {is_failed}),
                     pg_catalog.count(*) FILTER (WHERE {is_failed} AND g.{failed_at} IS NULL)
              FROM {rows} g {sample} GROUP BY 1",
-            status = target.status.name,
+            status = target.status.as_ref().map_or("NULL".into(), |status| format!("g.{}", status.name)),
             is_of_account = target.account_column.is(&target.account),
             is_failed = target.is_failed(),
             failed_at = target.failed_at.name,
@@ -74,9 +74,10 @@ fn census(target: &Target) -> Result<Census> {
 }
 
 /// Checks that rows have the account and the status that runs remove, or once had.
-pub fn status(target: &Target) -> Result<Vec<Problem>> {
+pub fn in_scope(target: &Target) -> Result<Vec<Problem>> {
     let census = census(target)?;
-    if census.rows == 0 || census.failed > 0 || has_index_entries(target)? {
+    let has_none = target.status.is_none() && census.of_account > 0;
+    if census.rows == 0 || census.failed > 0 || has_none || has_index_entries(target)? {
         return Ok(Vec::new());
     }
     let failed = &target.failed_status;

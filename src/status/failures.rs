@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
+use crate::extension;
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::read_one;
 use crate::target::Target;
@@ -46,9 +47,8 @@ fn count(target: &Target, leaves: &[Leaf], since: Option<Interval>) -> Result<Co
     target.account_exists()?;
     let since = match since {
         None => None,
-        Some(since) => {
-            read_one::<String>("SELECT (pg_catalog.now() OPERATOR(pg_catalog.-) $1)::pg_catalog.text", &[since.into()])?
-        }
+        // In a DateStyle that reads the same everywhere.
+        Some(since) => extension::as_owner(|| read_one::<String>("SELECT (now() - $1)::text", &[since.into()]))?,
     };
     let mut counted = Counted::new();
     for leaf in leaves {

@@ -150,14 +150,14 @@ fn rows_that_no_run_would_ever_find_are_seen() {
     client.batch_execute(JOBS).unwrap();
     let set = |client: &mut Client, change: &str| {
         client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 't'")).unwrap();
-        finding(client, "status")
+        finding(client, "rows")
     };
     assert_eq!(set(&mut client, "failed_status = 'failed'").0, "ok");
     for word in ["Failed", "FAILED", " failed"] {
         let (status, detail, fix) = set(&mut client, &format!("failed_status = '{word}'"));
         assert!(status == "warn" && detail.contains("rows with \"failed\""), "{detail}");
         client.batch_execute(&fix.unwrap()).unwrap();
-        assert_eq!(finding(&mut client, "status").0, "ok", "{word}");
+        assert_eq!(finding(&mut client, "rows").0, "ok", "{word}");
     }
     let (status, detail, fix) = set(&mut client, "failed_status = 'dead'");
     assert_eq!((status.as_str(), fix), ("warn", None));
@@ -169,7 +169,7 @@ fn rows_that_no_run_would_ever_find_are_seen() {
     client
         .batch_execute("UPDATE job SET state = 'done' WHERE id <= 50; SELECT backlog_cleanup_emergency('t')")
         .unwrap();
-    assert_eq!(finding(&mut client, "status").0, "ok");
+    assert_eq!(finding(&mut client, "rows").0, "ok");
 
     client.batch_execute("INSERT INTO job (id, at) SELECT id, NULL FROM generate_series(1001, 2000) id").unwrap();
     let (status, detail, fix) = finding(&mut client, "failed_at");
