@@ -1,11 +1,9 @@
-use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::Deserialize;
 
-use crate::extension;
-use crate::obstacles::problem::{Problem, Status};
+use crate::obstacles::problem::{Problem, Status, rows_of};
 use crate::obstacles::used::on_tables;
-use crate::postgres::error::{Result, spi};
+use crate::postgres::error::Result;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::subtransaction::{briefly, sqlstate};
@@ -41,16 +39,8 @@ struct Keeping {
 /// Finds failed rows that rows of other tables reference under RESTRICT or NO ACTION: a run keeps them back. Looks at the first
 /// 10,000 rows of such a table, so that it may miss some.
 pub fn referenced(target: &Target) -> Result<Vec<Problem>> {
-    let keeping: Vec<JsonB> = extension::as_owner(|| {
-        Spi::connect(|client| {
-            let rows = client.select(on_tables(KEEPING).as_str(), None, &[vec![target.table.oid].into()])?;
-            rows.filter_map(|row| row.get::<JsonB>(1).transpose()).collect::<spi::Result<_>>()
-        })
-        .map_err(spi)
-    })?;
     let mut found = Vec::new();
-    for JsonB(keeping) in keeping {
-        let Ok(keeping) = serde_json::from_value::<Keeping>(keeping) else { continue };
+    for keeping in rows_of::<Keeping>(&on_tables(KEEPING), &[vec![target.table.oid].into()])? {
         let Some(table) = Table::of(keeping.referencing.into())? else { continue };
         let Some(keys) = keys(&table, &keeping.column)? else { continue };
         let rows = count(target, &keeping, keys)?;

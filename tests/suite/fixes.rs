@@ -61,6 +61,7 @@ fn every_fix_of_every_check_works_as_it_stands_and_the_check_is_ok_afterwards() 
         ("index", "UPDATE pg_index SET indisvalid = false WHERE indexrelid = (SELECT max(indexrelid) FROM pg_index WHERE indrelid = 'job'::regclass)"),
         ("references", "CREATE TABLE child (id int PRIMARY KEY, job int REFERENCES job ON DELETE CASCADE);
                         CREATE TABLE grandchild (child int REFERENCES child)"),
+        ("foreign_keys", "ALTER TABLE child DISABLE TRIGGER ALL"),
         ("replica_identity", "ALTER TABLE job REPLICA IDENTITY NOTHING; CREATE PUBLICATION p FOR TABLE job, child"),
         ("triggers", "CREATE RULE never AS ON DELETE TO job DO INSTEAD NOTHING"),
         ("deferred_constraints", "ALTER TABLE child ALTER CONSTRAINT child_job_fkey DEFERRABLE INITIALLY DEFERRED"),
@@ -80,13 +81,17 @@ fn every_fix_of_every_check_works_as_it_stands_and_the_check_is_ok_afterwards() 
         ("access", "GRANT EXECUTE ON FUNCTION backlog_cleanup_emergency TO PUBLIC; GRANT SELECT ON backlog_cleanup.run TO PUBLIC;
                     GRANT CREATE ON SCHEMA public TO PUBLIC;
                     CREATE FUNCTION backlog_cleanup_emergency() RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb'"),
-        ("job_time_zone", "ALTER SYSTEM SET cron.timezone = 'Europe/Berlin'"),
+        ("job_time_zone", "SELECT 'ALTER SYSTEM'"),
         ("workers", "ALTER SYSTEM SET max_worker_processes = 2"),
         ("pg_cron", "DROP EXTENSION pg_cron"),
         ("pg_cron", "ALTER SYSTEM SET shared_preload_libraries = ''"),
     ] {
         client.batch_execute(harm).unwrap_or_else(|failure| panic!("{harm}: {failure:?}"));
         if harm.contains("ALTER SYSTEM") {
+            if check == "job_time_zone" {
+                // A setting that only later versions of pg_cron know.
+                cluster.set("cron.timezone = 'Europe/Berlin'");
+            }
             cluster.restart();
             client = cluster.connect();
         }
@@ -122,7 +127,7 @@ fn every_fix_of_every_check_works_as_it_stands_and_the_check_is_ok_afterwards() 
         seen.insert(check.to_owned());
     }
     // Those without a fix that other tests look at, and what takes an hour.
-    seen.extend(["scheduler", "job_runs", "transactions", "version"].map(str::to_owned));
+    seen.extend(["statuses", "scheduler", "job_runs", "transactions", "version"].map(str::to_owned));
     let all: Vec<String> = column(&mut client, "SELECT DISTINCT check_name FROM backlog_cleanup_doctor('t')");
     assert_eq!(seen, all.into_iter().collect());
 }

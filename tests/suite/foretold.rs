@@ -97,7 +97,7 @@ fn a_ledger_that_cannot_take_the_row_is_said_beforehand_and_nobodys_code_runs() 
         ("ALTER description TYPE varchar(40)", "column \"description\": it needs"),
         ("ALTER user_id TYPE int USING 1", "column \"user_id\" is of type integer but expression is of type text"),
         ("ALTER id DROP DEFAULT, ALTER id ADD GENERATED ALWAYS AS IDENTITY (MAXVALUE 2)", "is at its end"),
-        ("ALTER id TYPE int2", "column \"id\" ends at 32767"),
+        ("ALTER id TYPE int2", "is past 32767, the end of column \"id\""),
         ("DROP type, ADD type text GENERATED ALWAYS AS ('x') STORED", "column \"type\""),
         ("ADD FOREIGN KEY (type) REFERENCES kind", "it breaks foreign key \"ledger_type_fkey\""),
         ("ADD UNIQUE (user_id, type)", "unique index public.ledger_user_id_type_key has its values already"),

@@ -1,12 +1,9 @@
-use pgrx::JsonB;
-use pgrx::prelude::*;
 use serde::Deserialize;
 
-use crate::extension;
 use crate::obstacles::ledger::column::Columns;
 use crate::obstacles::ledger::{cannot_be_told, refuses};
-use crate::obstacles::problem::Problem;
-use crate::postgres::error::{Result, spi};
+use crate::obstacles::problem::{Problem, rows_of};
+use crate::postgres::error::Result;
 use crate::postgres::expression::is_immutable;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
@@ -81,16 +78,8 @@ struct Constraint {
 /// The constraints that the row would break, and CHECKs that cannot be evaluated beforehand.
 pub fn broken(columns: &Columns) -> Result<Vec<Problem>> {
     let table = &columns.ledger.table;
-    let constraints: Vec<JsonB> = extension::as_owner(|| {
-        Spi::connect(|client| {
-            let rows = client.select(CONSTRAINTS, None, &[table.oid.into()])?;
-            rows.filter_map(|row| row.get::<JsonB>(1).transpose()).collect::<spi::Result<_>>()
-        })
-        .map_err(spi)
-    })?;
     let mut found = Vec::new();
-    for JsonB(constraint) in constraints {
-        let Ok(constraint) = serde_json::from_value::<Constraint>(constraint) else { continue };
+    for constraint in rows_of::<Constraint>(CONSTRAINTS, &[table.oid.into()])? {
         let row = constraint.columns.as_ref().and_then(|numbers| columns.row(numbers));
         found.extend(match constraint.kind {
             'c' | 'd' | 'p' => check(&constraint, row, columns),
