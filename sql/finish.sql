@@ -79,13 +79,12 @@ BEGIN
         RETURN;
     END IF;
     PERFORM @extschema@.backlog_cleanup_schedule();
-    SELECT pg_catalog.split_part(d.detail, '; decide, and type ', 1), pg_catalog.split_part(d.detail, '; decide, and type ', 2)
-    INTO problem, remedy FROM @extschema@.backlog_cleanup_doctor() d
-    WHERE d.check_name OPERATOR(pg_catalog.=) 'target' AND d.status OPERATOR(pg_catalog.<>) 'ok';
-    IF FOUND THEN
-        RAISE WARNING 'the nightly job is scheduled, but will fail: %', problem
-            USING HINT = remedy;
-    END IF;
+    BEGIN
+        PERFORM @extschema@.backlog_cleanup_check('generations');
+    EXCEPTION WHEN OTHERS THEN
+        GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT, remedy = PG_EXCEPTION_HINT;
+        RAISE WARNING 'the nightly job is scheduled, but will fail: %', problem USING HINT = remedy;
+    END;
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT, remedy = PG_EXCEPTION_HINT;
     RAISE WARNING 'the nightly job is not scheduled: %', problem USING HINT = remedy;

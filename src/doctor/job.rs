@@ -171,7 +171,8 @@ pub fn lost(_target: &str) -> Result<Vec<Problem>> {
         let Some(lost) = lost else { continue };
         let detail = format!("{} runs target {}, which does not exist", job.describe(), quote_literal(lost));
         let fix = (job.works.len() == 1).then(|| format!("SELECT cron.unschedule({})", job.job_id));
-        found.push(Problem { status: Status::Fail, detail, fix });
+        let status = if job.active { Status::Fail } else { Status::Warn };
+        found.push(Problem { status, detail, fix });
     }
     Ok(found)
 }

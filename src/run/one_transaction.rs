@@ -1,10 +1,11 @@
 use std::time::Instant;
 
+use backlog_cleanup_report::Foreseen;
 use pgrx::prelude::*;
 
 use crate::history::report::{KeptBack, done, report};
 use crate::history::run::record;
-use crate::obstacles::refusals;
+use crate::obstacles::foresee;
 use crate::postgres::error::{Result, required};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
@@ -83,22 +84,25 @@ fn run(
         }
         let (rules, tally, left, refused) = work(target, leaves, selection)?;
         let run_id = if dry_run { None } else { Some(record(&rules, &tally, &left, &caller)?) };
-        let mut would_fail: Vec<String> = refused.into_iter().collect();
-        if dry_run && !rules.is_disabled() {
-            would_fail.extend(foreign_keys::is_off(target)?.map(|off| off.message().to_owned()));
-            would_fail.extend(refusals(target, rules.mode(), tally.removed())?);
-        }
+        let foreseen = match dry_run && !rules.is_disabled() {
+            true => foresee(target, rules.mode(), tally.removed())?,
+            false => Foreseen::default(),
+        };
+        let off = if dry_run { foreign_keys::is_off(target)? } else { None };
+        let reasons = refused.into_iter().chain(off.map(|off| off.message().to_owned())).chain(foreseen.would_fail);
+        let foreseen = Foreseen { would_fail: reasons.collect(), ..foreseen };
         let kept_back = KeptBack::of(&left);
-        let message = match would_fail.join("; ") {
-            reasons if !reasons.is_empty() => {
+        let message = match (foreseen.would_fail.join("; "), foreseen.would_keep_back.join("; ")) {
+            (reasons, _) if !reasons.is_empty() => {
                 format!("Dry run: nothing was removed, and a real run would be refused: {reasons}")
             }
+            (_, rows) if !rows.is_empty() => format!("Dry run: nothing was removed. {rows}"),
             _ if dry_run && !rules.is_disabled() => "Dry run: nothing was removed".into(),
             _ => done(&rules, &kept_back),
         };
         let milliseconds = started.elapsed().as_millis() as i64;
         let report = report(&rules, run_id, message, &tally.into_sorted(), kept_back, milliseconds)?;
-        Json::of(&report.foretelling(would_fail))
+        Json::of(&report.foretelling(foreseen))
     };
     if dry_run { glance_leaves(target, reported) } else { steady_leaves(target, Lock::Remove, reported) }
 }

@@ -1,6 +1,6 @@
 //! What a run will meet is said beforehand, by the doctor and by a dry run, without anybody's code.
 
-use cluster::{Cluster, JOBS, column, finding, findings, number};
+use cluster::{Cluster, JOBS, column, finding, findings, number, value};
 use postgres::Client;
 
 /// What a dry run of `t` says would be refused.
@@ -250,6 +250,8 @@ fn failed_rows_that_others_keep_are_counted_beforehand() {
         detail.starts_with("public.last_run (job) references at least 1 failed rows ON DELETE NO ACTION"),
         "{detail}"
     );
+    let dry = "SELECT backlog_cleanup_emergency('t', dry_run => true) #>> '{wouldKeepBack,0}'";
+    assert_eq!(value::<String>(&mut client, dry), detail);
     client.batch_execute("UPDATE job SET state = 'done' WHERE id = 2").unwrap();
     assert_eq!(finding(&mut client, "referenced").0, "ok");
 }
