@@ -14,7 +14,8 @@ const PG_CRON: &str = "
                 THEN format('ALTER SYSTEM SET shared_preload_libraries = %s; -- and restart the server',
                             concat_ws(', ', nullif(current_setting('shared_preload_libraries'), ''), 'pg_cron'))
                 ELSE 'DROP EXTENSION pg_cron' END
-    FROM current_setting('cron.database_name', true) AS home
+    FROM (SELECT CASE WHEN current_setting('shared_preload_libraries') ~ 'pg_cron'
+                      THEN current_setting('cron.database_name', true) END) server (home)
     WHERE home IS DISTINCT FROM current_database()";
 
 /// What to do where pg_cron is not in this database; `$1` says that, `$2` is what to type in the database that has it.
@@ -27,7 +28,8 @@ const ABSENT: &str = "
                 WHEN home IS NULL THEN format('ALTER SYSTEM SET shared_preload_libraries = %s; -- and restart the server',
                                               concat_ws(', ', nullif(current_setting('shared_preload_libraries'), ''), 'pg_cron'))
                 ELSE 'CREATE EXTENSION pg_cron' END
-    FROM current_setting('cron.database_name', true) AS home
+    FROM (SELECT CASE WHEN current_setting('shared_preload_libraries') ~ 'pg_cron'
+                      THEN current_setting('cron.database_name', true) END) server (home)
     LEFT JOIN pg_available_extensions available ON available.name = 'pg_cron'";
 
 /// Checks that pg_cron is installed in this database, and loaded.

@@ -83,7 +83,7 @@ fn every_fix_of_every_check_works_as_it_stands_and_the_check_is_ok_afterwards() 
                     CREATE FUNCTION backlog_cleanup_emergency() RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb'"),
         ("job_time_zone", "SELECT 'ALTER SYSTEM'"),
         ("pg_cron", "DROP EXTENSION pg_cron"),
-        ("pg_cron", "ALTER SYSTEM SET shared_preload_libraries = ''"),
+        ("pg_cron", "ALTER SYSTEM SET shared_preload_libraries = auto_explain"),
     ] {
         client.batch_execute(harm).unwrap_or_else(|failure| panic!("{harm}: {failure:?}"));
         if harm.contains("ALTER SYSTEM") {
