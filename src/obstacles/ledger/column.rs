@@ -1,7 +1,7 @@
 use pgrx::spi::{quote_identifier, quote_literal};
 use serde::Deserialize;
 
-use crate::obstacles::ledger::refuses;
+use crate::obstacles::ledger::answer::refuses;
 use crate::obstacles::problem::{Problem, rows_of};
 use crate::postgres::error::Result;
 use crate::postgres::expression::is_immutable;

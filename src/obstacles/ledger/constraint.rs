@@ -1,7 +1,7 @@
 use serde::Deserialize;
 
+use crate::obstacles::ledger::answer::{cannot_be_told, refuses};
 use crate::obstacles::ledger::column::Columns;
-use crate::obstacles::ledger::{cannot_be_told, refuses};
 use crate::obstacles::problem::{Problem, rows_of};
 use crate::postgres::error::Result;
 use crate::postgres::expression::is_immutable;

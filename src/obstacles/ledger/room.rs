@@ -3,8 +3,8 @@
 use pgrx::prelude::*;
 use serde::Deserialize;
 
+use crate::obstacles::ledger::answer::refuses;
 use crate::obstacles::ledger::column::{Column, Columns};
-use crate::obstacles::ledger::refuses;
 use crate::obstacles::problem::{Problem, rows_of};
 use crate::postgres::error::Result;
 use crate::postgres::owner::reading_as_owner_of;
