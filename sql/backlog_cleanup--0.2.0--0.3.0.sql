@@ -521,7 +521,7 @@ COMMENT ON FUNCTION backlog_cleanup_schedule IS
     'registers the nightly pg_cron job, or changes the existing one; returns its id';
 COMMENT ON FUNCTION backlog_cleanup_unschedule IS 'removes the pg_cron job of that name; returns false if there is none';
 COMMENT ON FUNCTION backlog_cleanup_doctor IS
-    'checks a target and its surroundings, one row per check, with the statement that fixes it';
+    'checks a target and its surroundings, one row per check or problem, with the statement that fixes it';
 COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run after its current batch; returns false if it has ended';
 COMMENT ON FUNCTION backlog_cleanup_failures IS 'the failed rows by hour and failure type, oldest hour first';
 COMMENT ON FUNCTION backlog_cleanup_books IS

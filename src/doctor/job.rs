@@ -14,7 +14,8 @@ const PG_CRON: &str = "
                 THEN format('ALTER SYSTEM SET shared_preload_libraries = %s; -- and restart the server',
                             concat_ws(', ', nullif(current_setting('shared_preload_libraries'), ''), 'pg_cron'))
                 ELSE 'DROP EXTENSION pg_cron' END
-    FROM current_setting('cron.database_name', true) AS home
+    FROM (SELECT CASE WHEN current_setting('shared_preload_libraries') ~ 'pg_cron'
+                      THEN current_setting('cron.database_name', true) END) server (home)
     WHERE home IS DISTINCT FROM current_database()";
 
 /// What to do where pg_cron is not in this database; `$1` says that, `$2` is what to type in the database that has it.
@@ -27,7 +28,8 @@ const ABSENT: &str = "
                 WHEN home IS NULL THEN format('ALTER SYSTEM SET shared_preload_libraries = %s; -- and restart the server',
                                               concat_ws(', ', nullif(current_setting('shared_preload_libraries'), ''), 'pg_cron'))
                 ELSE 'CREATE EXTENSION pg_cron' END
-    FROM current_setting('cron.database_name', true) AS home
+    FROM (SELECT CASE WHEN current_setting('shared_preload_libraries') ~ 'pg_cron'
+                      THEN current_setting('cron.database_name', true) END) server (home)
     LEFT JOIN pg_available_extensions available ON available.name = 'pg_cron'";
 
 /// Checks that pg_cron is installed in this database, and loaded.
@@ -50,7 +52,7 @@ const SCHEDULER: &str = "
     UNION ALL
     SELECT 'fail', 'cron.launch_active_jobs is off, so that no job runs',
            CASE WHEN EXISTS (SELECT FROM pg_file_settings WHERE name = 'cron.launch_active_jobs'
-                                                            AND setting IN ('on', 'true', 'yes', '1') AND NOT applied)
+                                                            AND setting IN ('on', 'true', 'yes', '1') AND applied)
                 THEN 'SELECT pg_reload_conf()' ELSE 'ALTER SYSTEM SET cron.launch_active_jobs = on' END
     WHERE current_setting('cron.launch_active_jobs', true) = 'off'";
 
@@ -171,7 +173,8 @@ pub fn lost(_target: &str) -> Result<Vec<Problem>> {
         let Some(lost) = lost else { continue };
         let detail = format!("{} runs target {}, which does not exist", job.describe(), quote_literal(lost));
         let fix = (job.works.len() == 1).then(|| format!("SELECT cron.unschedule({})", job.job_id));
-        found.push(Problem { status: Status::Fail, detail, fix });
+        let status = if job.active { Status::Fail } else { Status::Warn };
+        found.push(Problem { status, detail, fix });
     }
     Ok(found)
 }

@@ -23,6 +23,7 @@ use crate::doctor::fix::{Hint, is_statement, of_hint};
 use crate::extension;
 use crate::obstacles::problem::{Problem, Status};
 use crate::obstacles::published::replica_identity;
+use crate::obstacles::referenced::referenced;
 use crate::postgres::error::Result;
 use crate::postgres::read::read_one;
 use crate::postgres::settings::{set_local, with_settings};
@@ -41,11 +42,12 @@ const OF_TARGET: [Check<Target>; 21] = [
     ),
     ("statuses", statuses, "no other status is the same value as the failed one"),
     ("policy", policy::policies, "the default policy exists and is enabled, and there is no other"),
-    ("status", rows::status, "rows have the status that runs remove, or had it"),
+    ("rows", rows::in_scope, "rows have the status that runs remove, or had it"),
     ("failed_at", rows::failed_at, "every failed row can expire"),
     ("index", index::partial, "the partial index exists and is used"),
     ("foreign_keys", foreign_keys::switched_off, "no foreign key onto the table is switched off"),
     ("references", index::references, "every column that references the table has an index"),
+    ("referenced", referenced, "no other table keeps failed rows back"),
     ("replica_identity", replica_identity, "every table whose deletes are published has a replica identity"),
     ("triggers", removal::triggers, "no trigger or rule fires for a removal"),
     ("deferred_constraints", removal::deferred_constraints, "no constraint on removals is deferred"),
@@ -88,7 +90,8 @@ type Check<T> = (&'static str, fn(&T) -> Result<Vec<Problem>>, &'static str);
 type Finding = (String, String, String, Option<String>);
 
 /// Checks a target and its surroundings. One row per check if nothing is wrong, otherwise one per problem: `warn` (it may do
-/// harm) or `fail` (it does), with the statement that fixes it; NULL if somebody has to decide what to do, as the detail says. Reads only: works on a standby. Errors: 22004, 42704 (unknown target).
+/// harm) or `fail` (it does), with the statement that fixes it; NULL if somebody has to decide what to do, as the detail says.
+/// Reads only: works on a standby. Errors: 22004, 42704 (unknown target).
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
 #[pg_extern(stable)]
 fn backlog_cleanup_doctor(

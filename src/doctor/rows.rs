@@ -74,7 +74,7 @@ fn census(target: &Target) -> Result<Census> {
 }
 
 /// Checks that rows have the account and the status that runs remove, or once had.
-pub fn status(target: &Target) -> Result<Vec<Problem>> {
+pub fn in_scope(target: &Target) -> Result<Vec<Problem>> {
     let census = census(target)?;
     let has_none = target.status.is_none() && census.of_account > 0;
     if census.rows == 0 || census.failed > 0 || has_none || has_index_entries(target)? {

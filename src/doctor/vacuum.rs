@@ -19,7 +19,7 @@ const AUTOVACUUM: &str = "
     SELECT 'warn', format('%s is off', name),
            -- Two statements, of which the first cannot be typed together with another one.
            CASE WHEN EXISTS (SELECT FROM pg_file_settings f WHERE f.name = s.name AND f.setting IN ('on', 'true', 'yes', '1')
-                                                              AND f.error IS NULL AND NOT f.applied)
+                                                              AND f.applied)
                 THEN 'SELECT pg_reload_conf()' ELSE format('ALTER SYSTEM SET %s = on', name) END
     FROM pg_settings s
     WHERE name IN ('autovacuum', 'track_counts') AND setting = 'off'

@@ -1,5 +1,5 @@
 use backlog_cleanup_report::{
-    Batched, CleanupDetail, EmergencyReport, RegularReport, State, kept_back_reason, recipe_id,
+    Batched, CleanupDetail, EmergencyReport, Foreseen, RegularReport, State, kept_back_reason, recipe_id,
 };
 use pgrx::JsonB;
 use pgrx::prelude::*;
@@ -25,11 +25,11 @@ pub enum RunReport {
 }
 
 impl RunReport {
-    /// The report of a dry run, with why a real run would be refused.
-    pub fn foretelling(mut self, reasons: Vec<String>) -> RunReport {
+    /// The report of a dry run, with what a real run would meet.
+    pub fn foretelling(mut self, foreseen: Foreseen) -> RunReport {
         match &mut self {
-            RunReport::Regular(report) => report.would_fail = reasons,
-            RunReport::Emergency(report) => report.would_fail = reasons,
+            RunReport::Regular(report) => report.foreseen = foreseen,
+            RunReport::Emergency(report) => report.foreseen = foreseen,
         }
         self
     }
@@ -63,7 +63,7 @@ pub fn report(
             cleaned_up_generations: removed,
             recipes_affected: recipes.len() as i64,
             cleanup_details,
-            would_fail: Vec::new(),
+            foreseen: Foreseen::default(),
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
             wal_bytes,
@@ -79,7 +79,7 @@ pub fn report(
             removed_count: removed,
             recipes_affected: recipes.iter().filter(|recipe| recipe.removed > 0).count() as i64,
             cleanup_details,
-            would_fail: Vec::new(),
+            foreseen: Foreseen::default(),
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
             wal_bytes,

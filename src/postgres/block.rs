@@ -41,7 +41,13 @@ pub fn read(body: &str) -> Option<Block> {
             parsed_up_to = end;
         }
     }
-    let words = (0..tokens.len()).map(|place| text(place).trim_end().to_owned()).collect();
+    // A comment behind a word is no part of it.
+    let is_end = |letter: char| !letter.is_alphanumeric() && letter != '_';
+    let words = (0..tokens.len()).map(text).map(|token| match token.starts_with(char::is_alphabetic) {
+        true => token.split(is_end).next().unwrap_or_default().to_owned(),
+        false => token.to_owned(),
+    });
+    let words = words.collect();
     Some(Block { calls, words })
 }
 

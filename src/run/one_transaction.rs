@@ -1,10 +1,11 @@
 use std::time::Instant;
 
+use backlog_cleanup_report::Foreseen;
 use pgrx::prelude::*;
 
 use crate::history::report::{KeptBack, done, report};
 use crate::history::run::record;
-use crate::obstacles::refusals;
+use crate::obstacles::foresee;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
@@ -155,26 +156,28 @@ fn once(
         }
         let (rules, tally, left, refused) = work(target, leaves, selection)?;
         let run_id = if how == How::Dry { None } else { Some(record(&rules, &tally, &left, &caller)?) };
-        let mut would_fail: Vec<String> = refused.into_iter().collect();
+        let mut foreseen = Foreseen::default();
         if how == How::Dry && !rules.is_disabled() {
-            would_fail.extend(foreign_keys::is_off(target)?.map(|off| off.message().to_owned()));
-            would_fail.extend(refusals(target, rules.mode(), tally.removed())?);
+            foreseen = foresee(target, rules.mode(), tally.removed())?;
+            let off = foreign_keys::is_off(target)?.map(|off| off.message().to_owned());
+            foreseen.would_fail = refused.into_iter().chain(off).chain(foreseen.would_fail).collect();
         }
         let kept_back = KeptBack::of(&left);
-        let message = match (how, would_fail.join("; ")) {
-            (_, reasons) if !reasons.is_empty() => {
+        let message = match (how, foreseen.would_fail.join("; "), foreseen.would_keep_back.join("; ")) {
+            (_, reasons, _) if !reasons.is_empty() => {
                 format!("Dry run: nothing was removed, and a real run would be refused: {reasons}")
             }
+            (_, _, rows) if !rows.is_empty() => format!("Dry run: nothing was removed. {rows}"),
             _ if rules.is_disabled() => done(&rules, &kept_back),
-            (How::Dry, _) => "Dry run: nothing was removed".into(),
-            (How::Rehearsed, _) => format!("{REHEARSED}{}", kept_back.said()),
-            (How::Really, _) => done(&rules, &kept_back),
+            (How::Dry, ..) => "Dry run: nothing was removed".into(),
+            (How::Rehearsed, ..) => format!("{REHEARSED}{}", kept_back.said()),
+            (How::Really, ..) => done(&rules, &kept_back),
         };
         let lasts = run_id.filter(|_| how == How::Really);
         let wal_bytes = (how == How::Rehearsed).then(|| wal_written() - wal);
         let milliseconds = started.elapsed().as_millis() as i64;
         let report = report(&rules, lasts, message, &tally.into_sorted(), kept_back, wal_bytes, milliseconds)?;
-        Json::of(&report.foretelling(would_fail))
+        Json::of(&report.foretelling(foreseen))
     };
     if how == How::Dry { glance_leaves(target, reported) } else { steady_leaves(target, Lock::Remove, reported) }
 }

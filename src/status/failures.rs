@@ -17,7 +17,8 @@ type Failures = (Option<TimestampWithTimeZone>, String, i64);
 
 /// Returns the failed rows by hour of failed-at (UTC; NULL if it is NULL) and failure type, oldest hour first. `since` limits
 /// them to rows that failed less than so long ago; NULL is all. The `types` failure types with most failures have rows of
-/// their own: the first line, of a JSON document that of its message, at most 100 characters. A selection takes them so. The others are summed as `(other)`, rows without a failure type as `(none)`.
+/// their own: the first line, of a JSON document that of its message, at most 100 characters. A selection takes them so. The
+/// others are summed as `(other)`, rows without a failure type as `(none)`.
 /// Reads only: works on a standby. Errors: 22004, 22023 (`types` below 0), those of `Target::load`.
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
 #[pg_extern(stable)]

@@ -21,9 +21,8 @@ pub struct RegularReport {
     pub cleaned_up_generations: i64,
     pub recipes_affected: i64,
     pub cleanup_details: Vec<CleanupDetail>,
-    /// Of a dry run: why a real run would be refused, as far as that is known beforehand.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub would_fail: Vec<String>,
+    #[serde(flatten)]
+    pub foreseen: Foreseen,
     /// Rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error.
     #[serde(default)]
     pub kept_back_count: i64,
@@ -34,6 +33,19 @@ pub struct RegularReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_bytes: Option<i64>,
     pub duration_ms: i64,
+}
+
+/// What a dry run says of a real one, in sentences, as far as that is known beforehand.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Foreseen {
+    /// Why it would be refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would_fail: Vec<String>,
+    /// Which rows it would keep back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would_keep_back: Vec<String>,
 }
 
 /// What a run did to one recipe: failed = cleaned + kept.
@@ -64,9 +76,8 @@ pub struct EmergencyReport {
     /// Version 0.1.0 did not write it.
     #[serde(default)]
     pub cleanup_details: Vec<CleanupDetail>,
-    /// Of a dry run: why a real run would be refused, as far as that is known beforehand.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub would_fail: Vec<String>,
+    #[serde(flatten)]
+    pub foreseen: Foreseen,
     /// Rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error.
     #[serde(default)]
     pub kept_back_count: i64,

@@ -1,12 +1,9 @@
-use pgrx::JsonB;
-use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 use serde::Deserialize;
 
-use crate::extension;
-use crate::obstacles::ledger::refuses;
-use crate::obstacles::problem::Problem;
-use crate::postgres::error::{Result, spi};
+use crate::obstacles::ledger::answer::refuses;
+use crate::obstacles::problem::{Problem, rows_of};
+use crate::postgres::error::Result;
 use crate::postgres::expression::is_immutable;
 use crate::target::{Ledger, Target};
 
@@ -59,15 +56,7 @@ impl Columns<'_> {
             ) made (plain)
             WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
             ORDER BY a.attnum";
-        let found: Vec<JsonB> = extension::as_owner(|| {
-            Spi::connect(|client| {
-                let rows = client.select(COLUMNS, None, &[ledger.table.oid.into()])?;
-                rows.filter_map(|row| row.get::<JsonB>(1).transpose()).collect::<spi::Result<_>>()
-            })
-            .map_err(spi)
-        })?;
-        let mut list: Vec<Column> =
-            found.into_iter().filter_map(|JsonB(column)| serde_json::from_value(column).ok()).collect();
+        let mut list: Vec<Column> = rows_of(COLUMNS, &[ledger.table.oid.into()])?;
         for column in &mut list {
             column.written = match column.name.as_str() {
                 "user_id" => Some(quote_literal(&target.account)),

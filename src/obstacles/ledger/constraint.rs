@@ -1,12 +1,9 @@
-use pgrx::JsonB;
-use pgrx::prelude::*;
 use serde::Deserialize;
 
-use crate::extension;
+use crate::obstacles::ledger::answer::{cannot_be_told, refuses};
 use crate::obstacles::ledger::column::Columns;
-use crate::obstacles::ledger::{cannot_be_told, refuses};
-use crate::obstacles::problem::Problem;
-use crate::postgres::error::{Result, spi};
+use crate::obstacles::problem::{Problem, rows_of};
+use crate::postgres::error::Result;
 use crate::postgres::expression::is_immutable;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
@@ -14,7 +11,7 @@ use crate::postgres::settings::set_local;
 use crate::postgres::subtransaction::briefly;
 use crate::postgres::table::Table;
 
-/// What a row may break: CHECKs of the table and of its columns' domains, foreign keys, unique indexes.
+/// What a row may break: CHECKs of the table and of its columns' domains, bounds of partitions, foreign keys, unique indexes.
 const CONSTRAINTS: &str = "
     SELECT jsonb_build_object('kind', con.contype, 'name', con.conname, 'columns', con.conkey,
                               'expression', pg_get_expr(con.conbin, con.conrelid), 'tree', con.conbin::text,
@@ -39,6 +36,21 @@ const CONSTRAINTS: &str = "
                                     AND NOT (refclassid = 'pg_type'::regclass AND refobjid = con.contypid)))
     FROM pg_attribute a JOIN pg_constraint con ON con.contypid = a.atttypid
     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND con.contype = 'c'
+    UNION ALL
+    SELECT jsonb_build_object('kind', 'p', 'name', p.partrelid::regclass::text,
+                              'columns', array_agg(DISTINCT a.attnum),
+                              'expression', coalesce((
+                                  SELECT string_agg(coalesce(pg_get_partition_constraintdef(relid), 'true'), ' OR ')
+                                  FROM pg_partition_tree(p.partrelid) WHERE isleaf AND relid <> p.partrelid), 'false'),
+                              'is_built_in', bool_and(k.number <> 0 AND k.opclass < 16384))
+    FROM pg_partitioned_table p
+    JOIN pg_partition_tree(p.partrelid) tree ON true
+    JOIN pg_partitioned_table part ON part.partrelid = tree.relid
+    CROSS JOIN unnest(part.partattrs::int2[], part.partclass::oid[]) k (number, opclass)
+    LEFT JOIN pg_attribute there ON there.attrelid = part.partrelid AND there.attnum = k.number AND k.number > 0
+    LEFT JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attname = there.attname
+    WHERE p.partrelid = $1
+    GROUP BY p.partrelid
     UNION ALL
     SELECT jsonb_build_object('kind', 'u', 'name', indexrelid::regclass::text, 'columns', indkey::int2[], 'names', (
                                   SELECT array_agg(quote_ident(attname) ORDER BY place)
@@ -66,19 +78,11 @@ struct Constraint {
 /// The constraints that the row would break, and CHECKs that cannot be evaluated beforehand.
 pub fn broken(columns: &Columns) -> Result<Vec<Problem>> {
     let table = &columns.ledger.table;
-    let constraints: Vec<JsonB> = extension::as_owner(|| {
-        Spi::connect(|client| {
-            let rows = client.select(CONSTRAINTS, None, &[table.oid.into()])?;
-            rows.filter_map(|row| row.get::<JsonB>(1).transpose()).collect::<spi::Result<_>>()
-        })
-        .map_err(spi)
-    })?;
     let mut found = Vec::new();
-    for JsonB(constraint) in constraints {
-        let Ok(constraint) = serde_json::from_value::<Constraint>(constraint) else { continue };
+    for constraint in rows_of::<Constraint>(CONSTRAINTS, &[table.oid.into()])? {
         let row = constraint.columns.as_ref().and_then(|numbers| columns.row(numbers));
         found.extend(match constraint.kind {
-            'c' | 'd' => check(&constraint, row, columns),
+            'c' | 'd' | 'p' => check(&constraint, row, columns),
             'f' => reference(&constraint, row, columns)?,
             _ => unique(&constraint, row, columns),
         });
@@ -88,13 +92,17 @@ pub fn broken(columns: &Columns) -> Result<Vec<Problem>> {
 
 fn check(constraint: &Constraint, row: Option<String>, columns: &Columns) -> Option<Problem> {
     let name = &constraint.name;
-    let is_simple = constraint.is_built_in && constraint.tree.as_deref().is_some_and(is_immutable);
+    // What partitions take has no tree of its own: PostgreSQL makes it from their bounds.
+    let is_partition = constraint.kind == 'p';
+    let is_simple = constraint.is_built_in && (is_partition || constraint.tree.as_deref().is_some_and(is_immutable));
     let evaluated = row.zip(constraint.expression.as_ref()).filter(|_| is_simple).and_then(|(row, expression)| {
         // A domain's CHECK calls its value VALUE, which also reads as the name of a column.
         let alias = if constraint.kind == 'd' { "(value)" } else { "" };
         ask(&columns.ledger.table, format!("SELECT ({expression}) IS FALSE FROM (SELECT {row}) AS g {alias}"))
     });
     match evaluated {
+        Some(true) if is_partition => Some(refuses(columns.ledger, "no partition takes it")),
+        None if is_partition => Some(cannot_be_told("its partitions are divided by somebody's code".into())),
         Some(true) => {
             Some(refuses(columns.ledger, &format!("it breaks CHECK \"{name}\": {}", constraint.expression.as_ref()?)))
         }

@@ -1,6 +1,7 @@
 //! What would make the ledger refuse the row that a run writes. Nothing is inserted, and nobody's code runs: a CHECK that calls
 //! something else than PostgreSQL's own immutable functions is not evaluated, but named.
 
+mod answer;
 mod column;
 mod constraint;
 mod room;
@@ -10,6 +11,7 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
 use crate::history::ledger::{description, statement};
+use crate::obstacles::ledger::answer::{cannot_be_told, refuses};
 use crate::obstacles::ledger::column::Columns;
 use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::{Result, spi};
@@ -69,14 +71,4 @@ fn misfit(target: &Target, ledger: &Ledger) -> Result<Option<String>> {
 fn next_run() -> Result<i64> {
     crate::extension::as_owner(|| read_one::<i64>("SELECT coalesce(max(id), 0) + 1 FROM backlog_cleanup.run", &[]))
         .map(Option::unwrap_or_default)
-}
-
-fn refuses(ledger: &Ledger, reason: &str) -> Problem {
-    let detail = format!("ledger {} cannot take the row of a run: {reason}", ledger.table.name);
-    Problem { status: Status::Fail, detail, fix: None }
-}
-
-fn cannot_be_told(reason: String) -> Problem {
-    let detail = format!("whether the ledger can take the row of a run cannot be told beforehand: {reason}");
-    Problem { status: Status::Ok, detail, fix: None }
 }
