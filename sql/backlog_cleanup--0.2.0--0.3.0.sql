@@ -1,10 +1,179 @@
 -- 0.3.0: the arguments of a batched run stand once, and a new column of target needs no list of columns. A batched run
--- remembers how its target was read, and how many rows it may remove.
+-- remembers how its target was read, and how many rows it may remove. A run tells what the rows met that it has kept back, and a
+-- batched run tries them again.
 ALTER TABLE backlog_cleanup.run ADD COLUMN reading jsonb;
 COMMENT ON COLUMN backlog_cleanup.run.reading IS
     'the account, status, columns and time zone by which a batched run was ranked; if they change, its next batch is refused';
+ALTER TABLE backlog_cleanup.run
+    ADD COLUMN given_up bigint NOT NULL DEFAULT 0,
+    ADD COLUMN kept_back_sqlstate text,
+    ADD COLUMN kept_back_message text,
+    ADD COLUMN kept_back_row text,
+    ADD COLUMN error_sqlstate text,
+    ADD COLUMN error_message text,
+    ADD COLUMN error_at text,
+    DROP CONSTRAINT run_state_check,
+    ADD CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['running', 'completed', 'stopped', 'interrupted', 'failed']));
+-- Apart from run, which every level reads: a DETAIL may show values of rows. No dump has it, since oids mean other tables there.
+CREATE TABLE backlog_cleanup.run_error (
+    run_id bigint PRIMARY KEY,
+    detail text,
+    hint   text,
+    tables oid[] NOT NULL
+);
+COMMENT ON TABLE backlog_cleanup.run_error IS 'history: more of the errors that ended runs; see the view history';
+COMMENT ON COLUMN backlog_cleanup.run_error.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_error.detail IS 'the error''s DETAIL, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run_error.hint IS 'the error''s HINT, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run_error.tables IS 'the tables whose owners may see the DETAIL';
+
+ALTER TABLE backlog_cleanup.run_part
+    ADD COLUMN pass integer NOT NULL DEFAULT 1,
+    ADD COLUMN removed bigint NOT NULL DEFAULT 0,
+    ADD COLUMN kept_back bigint NOT NULL DEFAULT 0,
+    DROP CONSTRAINT run_part_pkey,
+    ADD PRIMARY KEY (run_id, pass, part);
 ALTER TABLE backlog_cleanup.run_cutoff ADD COLUMN removable bigint;
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.removable IS 'how many of its failed rows the run may remove';
+
+-- A role by its oid: the same after ALTER ROLE ... RENAME. Dumps have its name; a name that no role has is read as nobody.
+CREATE TYPE backlog_cleanup.role;
+CREATE FUNCTION backlog_cleanup.role_in(cstring) RETURNS backlog_cleanup.role
+    STABLE STRICT PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'role_in_wrapper';
+CREATE FUNCTION backlog_cleanup.role_out(backlog_cleanup.role) RETURNS cstring
+    STABLE STRICT PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'role_out_wrapper';
+CREATE TYPE backlog_cleanup.role (INPUT = backlog_cleanup.role_in, OUTPUT = backlog_cleanup.role_out, LIKE = pg_catalog.oid);
+CREATE CAST (backlog_cleanup.role AS pg_catalog.oid) WITHOUT FUNCTION;
+COMMENT ON TYPE backlog_cleanup.role IS 'a role, written as its name; empty for a role that does not exist';
+COMMENT ON FUNCTION backlog_cleanup.role_in IS 'reads a role''s name';
+COMMENT ON FUNCTION backlog_cleanup.role_out IS 'writes a role''s name';
+COMMENT ON CAST (backlog_cleanup.role AS pg_catalog.oid) IS 'the role''s oid; 0 for nobody';
+
+ALTER TABLE backlog_cleanup.target
+    ALTER COLUMN named_by TYPE backlog_cleanup.role USING named_by::text::backlog_cleanup.role;
+ALTER TABLE backlog_cleanup.target
+    ALTER COLUMN status_column DROP NOT NULL, ALTER COLUMN completed_status DROP NOT NULL,
+    ALTER COLUMN pending_status DROP NOT NULL, ALTER COLUMN processing_status DROP NOT NULL;
+
+ALTER TABLE backlog_cleanup.policy REPLICA IDENTITY FULL;
+ALTER TABLE backlog_cleanup.run_recipe DROP CONSTRAINT run_recipe_run_id_recipe_id_key;
+-- Not on the recipe, whose id may be longer than an index entry.
+CREATE INDEX run_recipe_run_id_idx ON backlog_cleanup.run_recipe (run_id);
+ALTER TABLE backlog_cleanup.run_recipe REPLICA IDENTITY FULL;
+
+DROP FUNCTION backlog_cleanup.forget_run CASCADE;
+CREATE FUNCTION backlog_cleanup.forget_run() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM backlog_cleanup.run_recipe WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_part WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_batch WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_error WHERE run_id = OLD.id;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.forget_run IS 'removes the rows of a run that is deleted from the history';
+CREATE TRIGGER forget_run AFTER DELETE ON backlog_cleanup.run
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.forget_run();
+COMMENT ON TRIGGER forget_run ON backlog_cleanup.run IS 'what belongs to a run goes with it';
+
+DROP VIEW backlog_cleanup.progress;
+CREATE VIEW backlog_cleanup.progress AS
+    SELECT r.id AS run_id, r.target, r.mode,
+           CASE WHEN held.pid IS NULL AND NOT pg_catalog.pg_is_in_recovery() THEN 'interrupted' ELSE r.state END AS state,
+           CASE r.state WHEN 'running' THEN held.pid END AS pid, r.started_at, r.batches, r.removed, r.skipped, r.kept_back,
+           done.share AS share_done,
+           r.removed OPERATOR(pg_catalog./) spent.seconds AS rows_per_second,
+           CASE WHEN done.share OPERATOR(pg_catalog.>) double precision '0' THEN
+               pg_catalog.make_interval(secs => spent.seconds
+                                                OPERATOR(pg_catalog.*) (double precision '1' OPERATOR(pg_catalog.-) done.share)
+                                                OPERATOR(pg_catalog./) done.share) END AS time_left,
+           r.waiting_for
+    FROM backlog_cleanup.run r
+    LEFT JOIN pg_catalog.pg_locks held
+           ON held.locktype OPERATOR(pg_catalog.=) 'object' AND held.granted
+          AND held.database OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database
+                                                    WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+          AND held.classid OPERATOR(pg_catalog.=) 'backlog_cleanup.target'::pg_catalog.regclass::pg_catalog.oid
+          AND held.objid OPERATOR(pg_catalog.=)
+              (pg_catalog.hashtext(r.target)::bigint OPERATOR(pg_catalog.&) 4294967295)::pg_catalog.oid
+          AND held.objsubid OPERATOR(pg_catalog.=) 1::smallint,
+    LATERAL (SELECT CASE WHEN pg_catalog.sum(p.steps) OPERATOR(pg_catalog.>) numeric '0' THEN
+                        (pg_catalog.sum(p.steps_done) OPERATOR(pg_catalog./) pg_catalog.sum(p.steps))::double precision
+                    ELSE double precision '1' END AS share
+             FROM backlog_cleanup.run_part p WHERE p.run_id OPERATOR(pg_catalog.=) r.id) done,
+    LATERAL (SELECT GREATEST(EXTRACT(epoch FROM (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.started_at)),
+                             0.001)::double precision AS seconds) spent
+    WHERE r.state OPERATOR(pg_catalog.=) 'running'
+       OR r.state OPERATOR(pg_catalog.=) 'interrupted'
+          AND NOT EXISTS (SELECT FROM backlog_cleanup.run later
+                          WHERE later.target OPERATOR(pg_catalog.=) r.target AND later.id OPERATOR(pg_catalog.>) r.id);
+COMMENT ON VIEW backlog_cleanup.progress IS 'batched runs that are running or were interrupted';
+COMMENT ON COLUMN backlog_cleanup.progress.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.progress.target IS 'its target';
+COMMENT ON COLUMN backlog_cleanup.progress.mode IS 'regular or emergency';
+COMMENT ON COLUMN backlog_cleanup.progress.state IS
+    'running; interrupted if its process has ended (not detectable on a standby)';
+COMMENT ON COLUMN backlog_cleanup.progress.pid IS 'the process that runs it, or NULL';
+COMMENT ON COLUMN backlog_cleanup.progress.started_at IS 'when it started';
+COMMENT ON COLUMN backlog_cleanup.progress.batches IS 'committed batches';
+COMMENT ON COLUMN backlog_cleanup.progress.removed IS 'rows removed so far';
+COMMENT ON COLUMN backlog_cleanup.progress.skipped IS 'rows skipped so far because other sessions had locked them';
+COMMENT ON COLUMN backlog_cleanup.progress.kept_back IS
+    'rows so far that stayed because of what their deletion met';
+COMMENT ON COLUMN backlog_cleanup.progress.share_done IS 'share of the work that is done, from 0 to 1';
+COMMENT ON COLUMN backlog_cleanup.progress.rows_per_second IS 'rows removed per second since it started';
+COMMENT ON COLUMN backlog_cleanup.progress.time_left IS 'estimated at this rate; NULL before the first batch';
+COMMENT ON COLUMN backlog_cleanup.progress.waiting_for IS 'why it waits, or NULL';
+
+-- The history with its errors, and with the nights of which only pg_cron knows: a run of one transaction that fails leaves no row.
+CREATE FUNCTION backlog_cleanup.failed_jobs()
+    RETURNS TABLE (job_id bigint, target text, mode text, requested_by text, started_at timestamptz, finished_at timestamptz,
+                   message text)
+    STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'failed_jobs_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.failed_jobs IS 'the failed runs of jobs in pg_cron''s history, if it is in this database';
+
+CREATE VIEW backlog_cleanup.history AS
+    SELECT r.id AS run_id, NULL::bigint AS job_id, r.target, r.mode, COALESCE(p.state, r.state) AS state,
+           r.requested_by::text AS requested_by, r.started_at, r.finished_at, r.total_failed, r.removed, r.skipped, r.kept_back,
+           r.error_sqlstate, r.error_message, r.error_at,
+           CASE WHEN shown.may THEN e.detail END AS error_detail, e.hint AS error_hint
+    FROM backlog_cleanup.run r
+    LEFT JOIN backlog_cleanup.progress p ON p.run_id OPERATOR(pg_catalog.=) r.id
+    LEFT JOIN backlog_cleanup.run_error e ON e.run_id OPERATOR(pg_catalog.=) r.id
+    LEFT JOIN LATERAL (
+        SELECT pg_catalog.bool_and(c.oid IS NOT NULL AND pg_catalog.pg_has_role(c.relowner, 'USAGE')) AS may
+        FROM pg_catalog.unnest(e.tables) AS named (oid)
+        LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) named.oid) shown ON true
+    UNION ALL
+    SELECT NULL, j.job_id, j.target, j.mode, 'failed', j.requested_by, j.started_at, j.finished_at, 0, 0, 0, 0,
+           NULL, j.message, NULL, NULL, NULL
+    FROM backlog_cleanup.failed_jobs() j
+    WHERE NOT EXISTS (SELECT FROM backlog_cleanup.run r
+                      WHERE r.target OPERATOR(pg_catalog.=) j.target AND r.state OPERATOR(pg_catalog.<>) 'completed'
+                        AND r.started_at OPERATOR(pg_catalog.>=) j.started_at
+                        AND r.started_at OPERATOR(pg_catalog.<=) COALESCE(j.finished_at, 'infinity'::timestamptz));
+COMMENT ON VIEW backlog_cleanup.history IS 'all runs with their errors, and the failed jobs that have left no run';
+COMMENT ON COLUMN backlog_cleanup.history.run_id IS 'the run, or NULL';
+COMMENT ON COLUMN backlog_cleanup.history.job_id IS 'the job of pg_cron that failed without a run, or NULL';
+COMMENT ON COLUMN backlog_cleanup.history.target IS 'the target''s name at that time';
+COMMENT ON COLUMN backlog_cleanup.history.mode IS 'regular or emergency';
+COMMENT ON COLUMN backlog_cleanup.history.state IS 'running, completed, stopped, interrupted or failed';
+COMMENT ON COLUMN backlog_cleanup.history.requested_by IS 'the role that started it';
+COMMENT ON COLUMN backlog_cleanup.history.started_at IS 'start of the (first) transaction';
+COMMENT ON COLUMN backlog_cleanup.history.finished_at IS 'when it ended; NULL while it is running';
+COMMENT ON COLUMN backlog_cleanup.history.total_failed IS 'failed rows before the run';
+COMMENT ON COLUMN backlog_cleanup.history.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.history.skipped IS 'rows that other sessions had locked';
+COMMENT ON COLUMN backlog_cleanup.history.kept_back IS 'rows that could not go';
+COMMENT ON COLUMN backlog_cleanup.history.error_sqlstate IS 'the SQLSTATE of what ended it, or NULL';
+COMMENT ON COLUMN backlog_cleanup.history.error_message IS 'what ended it, or NULL';
+COMMENT ON COLUMN backlog_cleanup.history.error_at IS 'what it worked on then, or NULL';
+COMMENT ON COLUMN backlog_cleanup.history.error_detail IS
+    'the error''s DETAIL, which may show values of rows: for roles with the rights of the owners of the target''s tables';
+COMMENT ON COLUMN backlog_cleanup.history.error_hint IS 'the error''s HINT, or NULL';
 
 DROP PROCEDURE backlog_cleanup_run;
 DROP FUNCTION backlog_cleanup.start_run;
@@ -39,11 +208,33 @@ BEGIN
         EXIT WHEN seconds IS NULL;
     END LOOP;
     report := backlog_cleanup.finish_run(run);
+    -- Raises what has failed, which is committed now.
+    CALL backlog_cleanup.commit_and_wait(double precision '0');
 END
 $$;
 COMMENT ON PROCEDURE backlog_cleanup_run IS 'does a regular or an emergency run in batches, with a commit after each';
 COMMENT ON FUNCTION backlog_cleanup.start_run IS
     'a part of backlog_cleanup_run: locks the target, fixes the cutoffs, divides the work; returns the run''s id';
+
+DROP FUNCTION backlog_cleanup_failed_generations;
+CREATE FUNCTION backlog_cleanup_failed_generations(
+    target       text DEFAULT 'generations',
+    recipe_id    text DEFAULT NULL,
+    failure_type text DEFAULT NULL,
+    dry_run      boolean DEFAULT false,
+    force        boolean DEFAULT false,
+    rehearse     boolean DEFAULT false)
+RETURNS jsonb LANGUAGE c AS 'MODULE_PATHNAME', 'regular_run_wrapper';
+DROP FUNCTION backlog_cleanup_emergency;
+CREATE FUNCTION backlog_cleanup_emergency(
+    target       text DEFAULT 'generations',
+    recipe_id    text DEFAULT NULL,
+    failure_type text DEFAULT NULL,
+    dry_run      boolean DEFAULT false,
+    rehearse     boolean DEFAULT false)
+RETURNS jsonb LANGUAGE c AS 'MODULE_PATHNAME', 'emergency_run_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_emergency IS
+    'removes every failed row of the account, whatever its age; returns a report';
 
 DROP FUNCTION backlog_cleanup.remember_namer CASCADE;
 CREATE FUNCTION backlog_cleanup.remember_namer() RETURNS trigger LANGUAGE plpgsql
@@ -58,7 +249,7 @@ BEGIN
        OR EXISTS (SELECT FROM jsonb_each_text(to_jsonb(NEW)) AS is_now JOIN jsonb_each_text(to_jsonb(OLD)) AS was USING (key)
                   WHERE key LIKE '%\_table' AND is_now.value <> coalesce(was.value, ''))
     THEN
-        NEW.named_by := CURRENT_USER;
+        NEW.named_by := CURRENT_USER::backlog_cleanup.role;
     ELSE
         NEW.named_by := OLD.named_by;
     END IF;
@@ -102,7 +293,13 @@ BEGIN
     IF backlog_cleanup.restoring() THEN
         RETURN NULL;
     END IF;
-    PERFORM @extschema@.backlog_cleanup_check(NEW.name);
+    IF NEW.named_by::oid = 0 AND OLD.named_by::oid IS DISTINCT FROM 0 THEN
+        RAISE EXCEPTION 'the role that target "%" is to be named by does not exist', NEW.name
+            USING ERRCODE = 'undefined_object', HINT = 'SELECT rolname FROM pg_roles';
+    END IF;
+    -- ALTER SCHEMA may have renamed the extension's schema.
+    EXECUTE format('SELECT %s.backlog_cleanup_check($1)',
+                   (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'backlog_cleanup')) USING NEW.name;
     IF TG_OP = 'INSERT' THEN
         INSERT INTO backlog_cleanup.policy (target) VALUES (NEW.name);
     END IF;
@@ -115,6 +312,47 @@ CREATE TRIGGER check_target AFTER INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_target();
 COMMENT ON TRIGGER check_target ON backlog_cleanup.target IS
     'refuses a table, a column or a time zone that does not exist, and tables of other roles';
+
+-- Refuses what no run would obey. A restored policy is kept, since a dump must not lose it.
+CREATE FUNCTION backlog_cleanup.check_policy() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    own text := concat_ws(' and ', 'recipe ' || quote_ident(left(NEW.recipe_id, 100)),
+                                   'failure type ' || quote_ident(left(NEW.failure_type, 100)));
+BEGIN
+    -- A target that is renamed takes along what an earlier version has let in.
+    IF own = '' OR TG_OP = 'UPDATE' AND to_jsonb(NEW) - 'target' = to_jsonb(OLD) - 'target' THEN
+        RETURN NEW;
+    END IF;
+    IF backlog_cleanup.restoring() THEN
+        RAISE WARNING 'no run obeys the policy of target "%" for %', NEW.target, own
+            USING HINT = format('SELECT * FROM backlog_cleanup.policy WHERE target = %L', NEW.target);
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION 'a policy for % is not supported: only the default policy of target "%" is obeyed', own, NEW.target
+        USING ERRCODE = 'feature_not_supported',
+              HINT = format('UPDATE backlog_cleanup.policy SET max_age = %L, keep = %s, enabled = %s '
+                            'WHERE target = %L AND recipe_id IS NULL AND failure_type IS NULL',
+                            NEW.max_age, NEW.keep, NEW.enabled::text, NEW.target);
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.check_policy IS 'refuses a policy for a recipe or a failure type, which no run obeys';
+CREATE TRIGGER check_policy BEFORE INSERT OR UPDATE ON backlog_cleanup.policy
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_policy();
+COMMENT ON TRIGGER check_policy ON backlog_cleanup.policy IS 'a policy is obeyed, or refused when it is written';
+DO $policies$
+DECLARE
+    names text;
+BEGIN
+    SELECT pg_catalog.string_agg(DISTINCT pg_catalog.quote_ident(target), ', ') INTO names FROM backlog_cleanup.policy
+    WHERE recipe_id IS NOT NULL OR failure_type IS NOT NULL;
+    IF names IS NOT NULL THEN
+        RAISE WARNING 'no run obeys the policies for a recipe or a failure type of these targets: %', names
+            USING HINT = 'SELECT * FROM backlog_cleanup.policy WHERE recipe_id IS NOT NULL OR failure_type IS NOT NULL';
+    END IF;
+END
+$policies$;
 
 DROP FUNCTION backlog_cleanup.give_way_to_dump CASCADE;
 CREATE FUNCTION backlog_cleanup.give_way_to_dump() RETURNS trigger LANGUAGE plpgsql
@@ -183,10 +421,13 @@ COMMENT ON COLUMN backlog_cleanup.target.ledger_table IS
 COMMENT ON COLUMN backlog_cleanup.target.account_column IS 'the account that the row belongs to';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS
     'the recipe: the group whose newest failures are kept; NULL is a group of its own';
+COMMENT ON COLUMN backlog_cleanup.target.status_column IS
+    'the status; NULL if there is none: then a row counts as failed once its failed_at_column is not NULL';
+COMMENT ON COLUMN backlog_cleanup.target.failed_status IS 'only rows of this status are ever removed; unused without a status_column';
 COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'the failure type';
-COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed';
-COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending';
-COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing';
+COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing, or NULL';
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';
@@ -211,9 +452,20 @@ COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that started it'
 COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were expired; NULL in an emergency run';
 COMMENT ON COLUMN backlog_cleanup.run.total_failed IS
     'failed rows before the run; in an emergency run, only those that it was to remove';
-COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows that a batched run skipped because other sessions had locked them';
+COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows skipped because other sessions had locked them';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back IS
-    'rows whose deletion in a batched run was prevented by a trigger, a rule or a foreign key';
+    'rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error';
+COMMENT ON COLUMN backlog_cleanup.run.given_up IS
+    'of the rows kept back, those not tried one by one, since too many others were refused';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_sqlstate IS
+    'the SQLSTATE that the first row kept back has met; NULL if a trigger or a rule left the row where it is';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_message IS 'the message that it has met, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_row IS 'its id as text';
+COMMENT ON COLUMN backlog_cleanup.run.error_sqlstate IS 'the SQLSTATE of what ended it, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.error_message IS 'what ended it, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.error_at IS 'what it worked on then, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.state IS
+    'running, completed, stopped (by max_duration or max_rows), interrupted (by a crash or a cancel), or failed (by an error)';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
     'rows per batch; NULL for a run in one transaction, as are pause, max_duration, max_rows and workers';
 COMMENT ON COLUMN backlog_cleanup.run.finished_at IS
@@ -222,6 +474,8 @@ COMMENT ON TABLE backlog_cleanup.run_cutoff IS
     'running regular runs: per recipe, the oldest expired row that stays; older ones are removed';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.failed_at IS
     'failed-at of that row, as the column has it (timestamptz in UTC); NULL if no row of the recipe goes';
+ALTER TABLE backlog_cleanup.run_part ADD COLUMN columns smallint[];
+COMMENT ON COLUMN backlog_cleanup.run_part.columns IS 'the numbers that the target''s columns had in the table';
 COMMENT ON TABLE backlog_cleanup.run_part IS
     'running runs: what is left to do; a part is a range of blocks, a list of positions, or the recipes of a leaf table';
 COMMENT ON COLUMN backlog_cleanup.run_part.filenode IS
@@ -232,6 +486,10 @@ COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS
     'how many times in a row a batch was rolled back, by a deadlock or the like';
 COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
     'the WAL position when the positions were read; on a page that is older they still mean the same rows';
+COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
+    'counts the passes, from 1: rows that one has kept back are tried again in the next';
+COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part tries again';
 COMMENT ON FUNCTION backlog_cleanup.forget_run IS 'removes the rows of a run that is deleted from the history';
 COMMENT ON FUNCTION backlog_cleanup.finish_run IS
     'a part of backlog_cleanup_run: sums up the batches and releases the target; returns the report';
@@ -240,7 +498,7 @@ COMMENT ON COLUMN backlog_cleanup.progress.state IS
     'running; interrupted if its process has ended (not detectable on a standby)';
 COMMENT ON COLUMN backlog_cleanup.progress.skipped IS 'rows skipped so far because other sessions had locked them';
 COMMENT ON COLUMN backlog_cleanup.progress.kept_back IS
-    'rows so far whose deletion was prevented by a trigger, a rule or a foreign key';
+    'rows so far that stayed because of what their deletion met';
 COMMENT ON COLUMN backlog_cleanup.progress.share_done IS 'share of the work that is done, from 0 to 1';
 COMMENT ON COLUMN backlog_cleanup.progress.time_left IS 'estimated at this rate; NULL before the first batch';
 COMMENT ON FUNCTION backlog_cleanup.duration_bound IS
@@ -263,7 +521,7 @@ COMMENT ON FUNCTION backlog_cleanup_schedule IS
     'registers the nightly pg_cron job, or changes the existing one; returns its id';
 COMMENT ON FUNCTION backlog_cleanup_unschedule IS 'removes the pg_cron job of that name; returns false if there is none';
 COMMENT ON FUNCTION backlog_cleanup_doctor IS
-    'checks a target and its surroundings, one row per check, with the statement that fixes it';
+    'checks a target and its surroundings, one row per check or problem, with the statement that fixes it';
 COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run after its current batch; returns false if it has ended';
 COMMENT ON FUNCTION backlog_cleanup_failures IS 'the failed rows by hour and failure type, oldest hour first';
 COMMENT ON FUNCTION backlog_cleanup_books IS
@@ -337,7 +595,7 @@ BEGIN
                 SELECT a.grantee, 2, 'operator'
                 FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
                 WHERE p.oid OPERATOR(pg_catalog.=)
-                      '@extschema@.backlog_cleanup_emergency(text, text, text, boolean)'::pg_catalog.regprocedure
+                      '@extschema@.backlog_cleanup_stop(bigint)'::pg_catalog.regprocedure
                   AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
                 UNION ALL
                 SELECT a.grantee, 1, 'monitor'

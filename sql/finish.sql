@@ -37,7 +37,7 @@ COMMENT ON FUNCTION backlog_cleanup_unschedule IS 'removes the pg_cron job of th
 COMMENT ON FUNCTION backlog_cleanup_status_json IS
     'the status as one document, with the pg_cron job and the last run';
 COMMENT ON FUNCTION backlog_cleanup_doctor IS
-    'checks a target and its surroundings, one row per check, with the statement that fixes it';
+    'checks a target and its surroundings, one row per check or problem, with the statement that fixes it';
 COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run after its current batch; returns false if it has ended';
 COMMENT ON FUNCTION backlog_cleanup_failures IS 'the failed rows by hour and failure type, oldest hour first';
 COMMENT ON FUNCTION backlog_cleanup_books IS
@@ -84,3 +84,20 @@ EXCEPTION WHEN OTHERS THEN
     RAISE WARNING 'the nightly job is not scheduled: %', problem USING HINT = remedy;
 END
 $register$;
+
+-- Says so at once if the default target cannot be used in this database: its nightly job would fail.
+DO $target$
+DECLARE
+    problem text;
+    detail  text;
+    remedy  text;
+BEGIN
+    IF backlog_cleanup.restoring() THEN
+        RETURN;
+    END IF;
+    PERFORM @extschema@.backlog_cleanup_check('generations');
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, remedy = PG_EXCEPTION_HINT;
+    RAISE WARNING 'target "generations" cannot be used: %', pg_catalog.rtrim(problem || E'\n' || detail) USING HINT = remedy;
+END
+$target$;

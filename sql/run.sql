@@ -37,6 +37,8 @@ BEGIN
         EXIT WHEN seconds IS NULL;
     END LOOP;
     report := backlog_cleanup.finish_run(run);
+    -- Raises what has failed, which is committed now.
+    CALL backlog_cleanup.commit_and_wait(double precision '0');
 END
 $$;
 COMMENT ON PROCEDURE backlog_cleanup_run IS 'does a regular or an emergency run in batches, with a commit after each';
@@ -52,7 +54,7 @@ COMMENT ON FUNCTION backlog_cleanup.finish_run IS
 CREATE VIEW backlog_cleanup.progress AS
     SELECT r.id AS run_id, r.target, r.mode,
            CASE WHEN held.pid IS NULL AND NOT pg_catalog.pg_is_in_recovery() THEN 'interrupted' ELSE r.state END AS state,
-           held.pid, r.started_at, r.batches, r.removed, r.skipped, r.kept_back,
+           CASE r.state WHEN 'running' THEN held.pid END AS pid, r.started_at, r.batches, r.removed, r.skipped, r.kept_back,
            done.share AS share_done,
            r.removed OPERATOR(pg_catalog./) spent.seconds AS rows_per_second,
            CASE WHEN done.share OPERATOR(pg_catalog.>) double precision '0' THEN
@@ -75,7 +77,10 @@ CREATE VIEW backlog_cleanup.progress AS
              FROM backlog_cleanup.run_part p WHERE p.run_id OPERATOR(pg_catalog.=) r.id) done,
     LATERAL (SELECT GREATEST(EXTRACT(epoch FROM (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.started_at)),
                              0.001)::double precision AS seconds) spent
-    WHERE r.state OPERATOR(pg_catalog.=) 'running';
+    WHERE r.state OPERATOR(pg_catalog.=) 'running'
+       OR r.state OPERATOR(pg_catalog.=) 'interrupted'
+          AND NOT EXISTS (SELECT FROM backlog_cleanup.run later
+                          WHERE later.target OPERATOR(pg_catalog.=) r.target AND later.id OPERATOR(pg_catalog.>) r.id);
 COMMENT ON VIEW backlog_cleanup.progress IS 'batched runs that are running or were interrupted';
 COMMENT ON COLUMN backlog_cleanup.progress.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.progress.target IS 'its target';
@@ -88,7 +93,7 @@ COMMENT ON COLUMN backlog_cleanup.progress.batches IS 'committed batches';
 COMMENT ON COLUMN backlog_cleanup.progress.removed IS 'rows removed so far';
 COMMENT ON COLUMN backlog_cleanup.progress.skipped IS 'rows skipped so far because other sessions had locked them';
 COMMENT ON COLUMN backlog_cleanup.progress.kept_back IS
-    'rows so far whose deletion was prevented by a trigger, a rule or a foreign key';
+    'rows so far that stayed because of what their deletion met';
 COMMENT ON COLUMN backlog_cleanup.progress.share_done IS 'share of the work that is done, from 0 to 1';
 COMMENT ON COLUMN backlog_cleanup.progress.rows_per_second IS 'rows removed per second since it started';
 COMMENT ON COLUMN backlog_cleanup.progress.time_left IS 'estimated at this rate; NULL before the first batch';

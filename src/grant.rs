@@ -18,6 +18,9 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "SELECT ON backlog_cleanup.run"),
     (Monitor, "SELECT ON backlog_cleanup.run_recipe"),
     (Monitor, "SELECT ON backlog_cleanup.progress"),
+    (Monitor, "SELECT ON backlog_cleanup.history"),
+    // The view `history` calls it with the reader's privileges.
+    (Monitor, "EXECUTE ON ROUTINE backlog_cleanup.failed_jobs"),
     (Monitor, "SELECT ON backlog_cleanup.total"),
     // The view `total` calls it with the reader's privileges.
     (Monitor, "EXECUTE ON ROUTINE backlog_cleanup.duration_bound"),

@@ -5,12 +5,13 @@ use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
 
-// From the ground up: postgres, extension, target, rules, schedule, rank, remove, plan, history, grant, run, doctor, status.
+// From the ground up: postgres, extension, target, rules, schedule, rank, remove, plan, history, obstacles, grant, run, doctor, status.
 // A file imports from its own storey and from those below (src/storeys; `make lint` checks it).
 mod doctor;
 mod extension;
 mod grant;
 mod history;
+mod obstacles;
 mod plan;
 mod postgres;
 mod rank;
@@ -43,5 +44,6 @@ extension_sql_file!("../sql/encoding.sql", name = "encoding", requires = ["table
 extension_sql_file!("../sql/dump.sql", name = "dump", requires = ["tables"]);
 extension_sql_file!("../sql/checks.sql", name = "checks", requires = ["dump", target::check::backlog_cleanup_check]);
 extension_sql_file!("../sql/run.sql", name = "run", requires = ["tables"]);
+extension_sql_file!("../sql/history.sql", name = "history", requires = ["run"]);
 extension_sql_file!("../sql/total.sql", name = "total", requires = ["tables"]);
 extension_sql_file!("../sql/finish.sql", name = "finish", finalize);

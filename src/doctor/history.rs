@@ -1,9 +1,10 @@
-use backlog_cleanup_report::longest_gap;
+use backlog_cleanup_report::{Mode, longest_gap};
 use pgrx::spi::quote_literal;
 
-use crate::doctor::problem::{Problem, Status, problems};
 use crate::extension::schema;
 use crate::history::books::{Balance, balance};
+use crate::obstacles;
+use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
 use crate::schedule::job_of;
 use crate::target::Target;
@@ -16,9 +17,42 @@ pub fn ledger(target: &Target) -> Result<Vec<Problem>> {
     if ledger == runs {
         return Ok(Vec::new());
     }
-    let detail = format!("the ledger has {ledger} removed rows, the history {runs}");
-    let fix = Some("SELECT * FROM backlog_cleanup.run ORDER BY id DESC".into());
-    Ok(vec![Problem { status: Status::Fail, detail, fix }])
+    let detail = format!(
+        "the ledger has {ledger} removed rows, the history {runs}: find out which of them somebody has changed by hand"
+    );
+    Ok(vec![Problem { status: Status::Fail, detail, fix: None }])
+}
+
+/// The row of a run that removes a row.
+pub fn ledger_row(target: &Target) -> Result<Vec<Problem>> {
+    obstacles::ledger::ledger(target, Mode::Regular, 1)
+}
+
+const LAST_RUN: &str = "
+    SELECT CASE last.state WHEN 'failed' THEN 'fail' ELSE 'warn' END,
+           concat_ws(': ', format('run %s %s', last.id, CASE last.state WHEN 'failed' THEN 'has failed' ELSE 'was interrupted' END),
+                     last.error || coalesce(', at ' || last.at, '')), NULL
+    FROM (SELECT r.id, coalesce(p.state, r.state), to_jsonb(r) ->> 'error_message', to_jsonb(r) ->> 'error_at'
+          FROM backlog_cleanup.run r LEFT JOIN backlog_cleanup.progress p ON p.run_id = r.id
+          WHERE r.target = $1 ORDER BY r.id DESC LIMIT 1) last (id, state, error, at)
+    WHERE last.state IN ('failed', 'interrupted')";
+
+/// Finds a last run that has failed or was interrupted. The next one continues it.
+pub fn last_run(target: &str) -> Result<Vec<Problem>> {
+    problems(LAST_RUN, &[target.into()])
+}
+
+const KEPT_BACK: &str = "
+    SELECT 'warn',
+           format('run %s has kept back %s rows%s', id, kept_back,
+                  concat(': row ' || kept_back_row, ': ' || kept_back_message, ' (' || kept_back_sqlstate || ')')),
+           format('SELECT * FROM backlog_cleanup.run WHERE id = %s', id)
+    FROM (SELECT * FROM backlog_cleanup.run WHERE target = $1 AND finished_at IS NOT NULL ORDER BY id DESC LIMIT 1) last
+    WHERE kept_back > 0";
+
+/// The rows that the last run has kept back, and what the first of them met.
+pub fn kept_back(target: &Target) -> Result<Vec<Problem>> {
+    problems(KEPT_BACK, &[target.name.as_str().into()])
 }
 
 const OVERDUE: &str = "

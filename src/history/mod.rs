@@ -3,7 +3,9 @@
 pub mod batches;
 pub mod books;
 pub mod details;
+pub mod error;
 pub mod ledger;
+pub mod nights;
 pub mod report;
 pub mod run;
 pub mod total;

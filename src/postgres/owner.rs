@@ -2,6 +2,7 @@ use std::panic::AssertUnwindSafe;
 
 use pgrx::prelude::*;
 
+use crate::postgres::constraints::keeping_modes_of_constraints;
 use crate::postgres::discretion::discreetly;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::session::Session;
@@ -12,13 +13,8 @@ use crate::postgres::table::Table;
 /// Reads a table as its owner, in a subtransaction that is rolled back: code of the owner leaves nothing behind, and the
 /// table's lock is released. Errors: those of `as_owner_of`.
 pub fn reading_as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let reading = |table: &Table| {
-        look(|| {
-            remember_modes_of_constraints();
-            switched(table, work)
-        })
-    };
-    protected(table, reading, Session::check)
+    let reading = || look(|| switched(table, work));
+    protected(table, || keeping_modes_of_constraints(reading), |_| Ok(()))
 }
 
 /// Does `work` on a table as its owner. Locks the table first, so that it keeps its owner and its name. The caller's session
@@ -26,22 +22,22 @@ pub fn reading_as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -
 /// (another session has changed or dropped the table since it was looked up), 42501 (something of the session cannot be
 /// hidden, or the owner's code has changed it).
 pub fn as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    protected(table, |table| switched(table, work), Session::clean)
+    protected(table, || switched(table, work), |session| acting_as(table.owner, &table.search_path, || session.clean()))
 }
 
-/// Does `work` while the caller's session is hidden from code of the table's owner; then does `after` as the owner.
+/// Does `work`, and then `after`, while the caller's session is hidden from code of the table's owner.
 fn protected<T>(
     table: &Table,
-    work: impl FnOnce(&Table) -> Result<T>,
+    work: impl FnOnce() -> Result<T>,
     after: impl FnOnce(&Session) -> Result<()>,
 ) -> Result<T> {
     if is_at_home(table.owner) {
-        return work(table);
+        return work();
     }
     let session = Session::hide(table.owner)?;
     PgTryBuilder::new(AssertUnwindSafe(|| {
-        let done = work(table)?;
-        acting_as(table.owner, &table.search_path, || after(&session))?;
+        let done = work()?;
+        after(&session)?;
         Ok(done)
     }))
     .finally(|| session.show())
@@ -50,13 +46,6 @@ fn protected<T>(
 
 fn switched<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
     discreetly(table.owner, || acting_as(table.owner, &table.search_path, || table.hold().and_then(|()| work())))
-}
-
-/// Has PostgreSQL remember the modes of constraints for the rollback of this subtransaction: it forgets how to undo a SET
-/// CONSTRAINTS of an inner block, unless the subtransaction has one itself.
-fn remember_modes_of_constraints() {
-    // SAFETY: the statement is a C string. `Spi::run` would take a transaction id, which a standby cannot.
-    Spi::connect(|_| unsafe { pg_sys::SPI_execute(c"SET CONSTRAINTS ALL DEFERRED".as_ptr(), false, 0) });
 }
 
 /// Whether code of `owner` already runs in the owner's session, or inside `as_owner_of`.
@@ -85,8 +74,10 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
     let done = with_settings(|| {
         set_local("search_path", search_path);
         set_local("row_security", "off");
-        // Dates go as text between the processes of a run, and to other servers: they must read the same everywhere.
+        // Values go as text between the processes of a run, and to other servers: they must read the same everywhere.
         set_local("DateStyle", "ISO");
+        set_local("IntervalStyle", "postgres");
+        set_local("lc_monetary", "C");
         set_local("extra_float_digits", "1");
         work()
     });

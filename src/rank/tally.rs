@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 
 use crate::postgres::stream::Row;
 use crate::rank::position::Position;
+use crate::rank::removable::Removable;
 use crate::rank::spread::Spread;
 
 /// The failed rows of a recipe: how many there are before a run, and how many it removes.
@@ -117,6 +118,19 @@ impl Tally {
             };
             self.list[recipe].failed += 1;
             self.list[recipe].removed += 1;
+        }
+    }
+
+    /// Counts rows that an emergency run is to remove, whether they go or not.
+    pub fn count_failed(&mut self, rows: &[Removable]) {
+        rows.iter().filter_map(Removable::recipe).for_each(|recipe| self.list[recipe].failed += 1);
+    }
+
+    /// Adds the rows that another tally has as removed.
+    pub fn add(&mut self, counted: Tally) {
+        for counted in counted.list {
+            let recipe = self.of_id(counted.recipe_id.as_deref());
+            self.list[recipe].removed += counted.removed;
         }
     }
 

@@ -54,9 +54,10 @@ pub fn acquire(target: &str, span: Span) -> Result<()> {
     if quiet {
         return Ok(());
     }
+    let by = holder(target)?.map_or(String::new(), |pid| format!(" by process {pid}"));
     Err(error(
         PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
-        format!("target \"{target}\" is locked: another run on it is in progress"),
+        format!("target \"{target}\" is locked{by}: another run on it is in progress"),
         "SELECT * FROM backlog_cleanup.progress; SELECT pid, usename, query FROM pg_stat_activity WHERE state <> 'idle'"
             .into(),
     ))

@@ -1,89 +1,192 @@
 use std::time::Instant;
 
+use backlog_cleanup_report::Foreseen;
 use pgrx::prelude::*;
 
-use crate::history::report::{done, report};
+use crate::history::report::{KeptBack, done, report};
 use crate::history::run::record;
-use crate::postgres::error::{Result, required};
+use crate::obstacles::foresee;
+use crate::postgres::error::{Result, error, required};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
+use crate::postgres::subtransaction::look;
 use crate::rank::tally::Tally;
 use crate::remove::emergency::emergency;
+use crate::remove::left::Left;
 use crate::remove::regular::regular;
-use crate::rules::policy::Policy;
+use crate::rules::policy::{self, Policy};
 use crate::rules::selection::Selection;
 use crate::rules::{Rules, breaker};
 use crate::run::begin::{begin, caller};
 use crate::run::ground;
 use crate::run::lock::Span;
-use crate::target::Target;
 use crate::target::leaf::Leaf;
-use crate::target::steady::{Lock, steady_leaves};
+use crate::target::steady::{Lock, glance_leaves, steady_leaves};
+use crate::target::{Target, foreign_keys};
 
 /// Removes the expired failed rows of each recipe but the newest. Returns a `RegularReport`. Errors: those of `begin` and
-/// `Policy::of`, 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
-#[pg_extern]
-fn backlog_cleanup_failed_generations(
+/// `Policy::of`, 22023 (`dry_run` and `rehearse`), 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
+#[pg_extern(name = "backlog_cleanup_failed_generations")]
+fn regular_run(
     target: default!(Option<&str>, "'generations'"),
     recipe_id: default!(Option<&str>, "NULL"),
     failure_type: default!(Option<&str>, "NULL"),
     dry_run: default!(Option<bool>, "false"),
     force: default!(Option<bool>, "false"),
+    rehearse: default!(Option<bool>, "false"),
 ) -> Result<Json> {
-    let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_failed_generations(dry_run => true)")?;
     let force = required(force, "force", "SELECT backlog_cleanup_failed_generations(force => true)")?;
-    run(target, Selection { recipe_id, failure_type }, dry_run, |target, leaves, selection| {
+    let how = How::of(dry_run, rehearse, "backlog_cleanup_failed_generations")?;
+    run(target, Selection { recipe_id, failure_type }, how, |target, leaves, selection| {
+        policy::warn_of_ignored(target)?;
         let Policy { cutoff, keep } = Policy::of(target)?;
         let rules = Rules { target, selection, cutoff: Some(cutoff) };
-        let tally = regular(&rules, leaves, keep, dry_run, force)?;
-        let refused = breaker::reason(target, tally.removed(), tally.failed()).filter(|_| dry_run && !force);
-        Ok((rules, tally, refused))
+        let is_dry = how == How::Dry;
+        let (tally, left) = regular(&rules, leaves, keep, is_dry, force)?;
+        let refused = breaker::reason(target, tally.removed(), tally.failed()).filter(|_| is_dry && !force);
+        Ok((rules, tally, left, refused))
     })
 }
 
 /// Removes every failed row of the account, whatever its age. Returns an `EmergencyReport`.
-#[pg_extern]
-fn backlog_cleanup_emergency(
+#[pg_extern(name = "backlog_cleanup_emergency")]
+fn emergency_run(
     target: default!(Option<&str>, "'generations'"),
     recipe_id: default!(Option<&str>, "NULL"),
     failure_type: default!(Option<&str>, "NULL"),
     dry_run: default!(Option<bool>, "false"),
+    rehearse: default!(Option<bool>, "false"),
 ) -> Result<Json> {
-    let dry_run = required(dry_run, "dry_run", "SELECT backlog_cleanup_emergency(dry_run => true)")?;
-    run(target, Selection { recipe_id, failure_type }, dry_run, |target, leaves, selection| {
+    let how = How::of(dry_run, rehearse, "backlog_cleanup_emergency")?;
+    run(target, Selection { recipe_id, failure_type }, how, |target, leaves, selection| {
         let rules = Rules { target, selection, cutoff: None };
-        let tally = emergency(&rules, leaves, dry_run)?;
-        Ok((rules, tally, None))
+        let (tally, left) = emergency(&rules, leaves, how == How::Dry)?;
+        Ok((rules, tally, left, None))
     })
 }
 
-/// Does the `work` of a run, and records and reports it. `work` returns why a dry run would be refused if it were real.
+/// The same for the SQL of a version before 0.3.0, which has no `rehearse`.
+#[pg_extern(sql = false)]
+fn backlog_cleanup_failed_generations(
+    target: Option<&str>,
+    recipe_id: Option<&str>,
+    failure_type: Option<&str>,
+    dry_run: Option<bool>,
+    force: Option<bool>,
+) -> Result<Json> {
+    regular_run(target, recipe_id, failure_type, dry_run, force, Some(false))
+}
+
+/// The same.
+#[pg_extern(sql = false)]
+fn backlog_cleanup_emergency(
+    target: Option<&str>,
+    recipe_id: Option<&str>,
+    failure_type: Option<&str>,
+    dry_run: Option<bool>,
+) -> Result<Json> {
+    emergency_run(target, recipe_id, failure_type, dry_run, Some(false))
+}
+
+/// Whether rows go.
+#[derive(Clone, Copy, PartialEq)]
+enum How {
+    Really,
+    /// Counts them.
+    Dry,
+    /// Removes them and rolls it back.
+    Rehearsed,
+}
+
+impl How {
+    /// Errors: 22004, 22023 (both).
+    fn of(dry_run: Option<bool>, rehearse: Option<bool>, function: &str) -> Result<How> {
+        let dry = format!("SELECT {function}(dry_run => true)");
+        match (
+            required(dry_run, "dry_run", &dry)?,
+            required(rehearse, "rehearse", &format!("SELECT {function}(rehearse => true)"))?,
+        ) {
+            (false, false) => Ok(How::Really),
+            (true, false) => Ok(How::Dry),
+            (false, true) => Ok(How::Rehearsed),
+            (true, true) => Err(error(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                "arguments \"dry_run\" and \"rehearse\" exclude each other".into(),
+                dry,
+            )),
+        }
+    }
+}
+
+/// What a run does with its target: its rules, counts, the rows left, and why a dry run would be refused if it were real.
+type Work<'t> = (Rules<'t>, Tally, Left, Option<String>);
+
+/// Does the `work` of a run, and reports it. Rolls a rehearsal back, with its locks.
 fn run(
     target: Option<&str>,
     selection: Selection,
-    dry_run: bool,
-    work: impl for<'t> FnOnce(&'t Target, &[Leaf], Selection<'t>) -> Result<(Rules<'t>, Tally, Option<String>)>,
+    how: How,
+    work: impl for<'t> FnOnce(&'t Target, &[Leaf], Selection<'t>) -> Result<Work<'t>>,
 ) -> Result<Json> {
-    let started = Instant::now();
-    if !dry_run {
+    match how {
+        How::Rehearsed => look(|| once(target, selection, how, work)),
+        _ => once(target, selection, how, work),
+    }
+}
+
+fn once(
+    target: Option<&str>,
+    selection: Selection,
+    how: How,
+    work: impl for<'t> FnOnce(&'t Target, &[Leaf], Selection<'t>) -> Result<Work<'t>>,
+) -> Result<Json> {
+    let (started, wal) = (Instant::now(), wal_written());
+    if how != How::Dry {
         begin(target, Span::Transaction)?;
     }
-    let lock = if dry_run { Lock::Read } else { Lock::Remove };
-    steady_leaves(target, lock, |target, leaves| {
+    let reported = |target: &Target, leaves: &[Leaf]| {
         let caller = caller()?;
         target.account_exists()?;
         selection.check(target)?;
-        if !dry_run {
+        target.failed_is_no_other_status()?;
+        if how != How::Dry {
+            foreign_keys::are_on(target)?;
             ground::is_that_of_the_snapshot(target)?;
             defer_nothing()?;
         }
-        let (rules, tally, refused) = work(target, leaves, selection)?;
-        let run_id = if dry_run { None } else { Some(record(&rules, &tally, &caller)?) };
-        let message = match refused {
-            Some(reason) => format!("Dry run: nothing was removed, and a real run would be refused: {reason}"),
-            None if dry_run && !rules.is_disabled() => "Dry run: nothing was removed".into(),
-            None => done(&rules),
+        let (rules, tally, left, refused) = work(target, leaves, selection)?;
+        let run_id = if how == How::Dry { None } else { Some(record(&rules, &tally, &left, &caller)?) };
+        let mut foreseen = Foreseen::default();
+        if how == How::Dry && !rules.is_disabled() {
+            foreseen = foresee(target, rules.mode(), tally.removed())?;
+            let off = foreign_keys::is_off(target)?.map(|off| off.message().to_owned());
+            foreseen.would_fail = refused.into_iter().chain(off).chain(foreseen.would_fail).collect();
+        }
+        let kept_back = KeptBack::of(&left);
+        let message = match (how, foreseen.would_fail.join("; "), foreseen.would_keep_back.join("; ")) {
+            (_, reasons, _) if !reasons.is_empty() => {
+                format!("Dry run: nothing was removed, and a real run would be refused: {reasons}")
+            }
+            (_, _, rows) if !rows.is_empty() => format!("Dry run: nothing was removed. {rows}"),
+            _ if rules.is_disabled() => done(&rules, &kept_back),
+            (How::Dry, ..) => "Dry run: nothing was removed".into(),
+            (How::Rehearsed, ..) => format!("{REHEARSED}{}", kept_back.said()),
+            (How::Really, ..) => done(&rules, &kept_back),
         };
-        Json::of(&report(&rules, run_id, message, &tally.into_sorted(), started.elapsed().as_millis() as i64)?)
-    })
+        let lasts = run_id.filter(|_| how == How::Really);
+        let wal_bytes = (how == How::Rehearsed).then(|| wal_written() - wal);
+        let milliseconds = started.elapsed().as_millis() as i64;
+        let report = report(&rules, lasts, message, &tally.into_sorted(), kept_back, wal_bytes, milliseconds)?;
+        Json::of(&report.foretelling(foreseen))
+    };
+    if how == How::Dry { glance_leaves(target, reported) } else { steady_leaves(target, Lock::Remove, reported) }
+}
+
+const REHEARSED: &str = "Rehearsal: everything was rolled back and nothing was removed; triggers ran, and what no rollback undoes, \
+                         such as a sequence's values, stays";
+
+/// The WAL that this process has written, in bytes.
+fn wal_written() -> i64 {
+    // SAFETY: counted by the one thread of a backend.
+    unsafe { pg_sys::pgWalUsage.wal_bytes as i64 }
 }

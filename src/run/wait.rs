@@ -3,9 +3,10 @@ use std::time::{Duration, Instant};
 use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error, required};
+use crate::run::failure;
 
 /// Commits, sleeps, and returns in the next transaction. It sleeps without a snapshot, so that vacuum can reclaim what the
-/// last batch has removed. Errors: 25001 (its caller cannot commit), 22004, 22023.
+/// last batch has removed. Errors: what the last batch has met, 25001 (its caller cannot commit), 22004, 22023.
 #[pg_extern(sql = false)]
 fn commit_and_wait(seconds: Option<f64>, fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     // SAFETY: the call's own data; the node's tag says what it is.
@@ -31,16 +32,25 @@ fn commit_and_wait(seconds: Option<f64>, fcinfo: pg_sys::FunctionCallInfo) -> Re
         ));
     }
     // SAFETY: not atomic, as checked above; the connection is ended below, or by the abort.
+    unsafe { pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32) };
+    commit()?;
+    if seconds > 0.0 && !failure::while_waiting(|| sleep(seconds)) {
+        commit()?;
+    }
+    // SAFETY: connected above.
+    unsafe { pg_sys::SPI_finish() };
+    Ok(())
+}
+
+/// Commits and begins the next transaction. Errors: what a run has recorded in the one that is committed.
+fn commit() -> Result<()> {
+    // SAFETY: called between SPI_connect_ext and SPI_finish, and not in an atomic context.
     unsafe {
-        pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32);
         pg_sys::SPI_commit();
         // Rows that another session changes while a statement waits for them are rechecked.
         pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
     }
-    sleep(seconds);
-    // SAFETY: connected above.
-    unsafe { pg_sys::SPI_finish() };
-    Ok(())
+    failure::transaction_begins()
 }
 
 /// Sleeps for so many seconds, even if the latch is set meanwhile. An interrupt ends it.

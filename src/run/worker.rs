@@ -10,10 +10,13 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::extension;
+use crate::history::error::of_run;
 use crate::history::run::Run;
 use crate::plan::part;
 use crate::postgres::error::{Result, error, spi};
+use crate::postgres::subtransaction::attempt;
 use crate::run::batch::step;
+use crate::run::failure;
 use crate::run::lock;
 use crate::run::wait::sleep;
 
@@ -30,7 +33,13 @@ pub fn are_to_start(run_id: i64) -> bool {
     WORKERS.with_borrow(|workers| workers.as_ref().is_none_or(|(run, _)| *run != run_id))
 }
 
-/// Starts the workers of a run. Raises a NOTICE if the server has slots for fewer.
+/// Whether this session has started workers of a run, and not seen their end.
+pub fn are_of(run_id: i64) -> bool {
+    !are_to_start(run_id)
+}
+
+/// Starts the workers of a run, in at most half of the server's slots: an operator's long pause keeps them. Raises a NOTICE if
+/// it gets fewer.
 pub fn start(run: &Run) -> Result<()> {
     // SAFETY: only read who the session is.
     let (database, session_user, user) =
@@ -39,16 +48,18 @@ pub fn start(run: &Run) -> Result<()> {
     static ONCE: Once = Once::new();
     // SAFETY: the callback lives as long as the library, which is never unloaded.
     ONCE.call_once(|| unsafe { pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut()) });
+    // SAFETY: a setting, read by the one thread of a backend.
+    let slots = unsafe { pg_sys::max_worker_processes };
     // Their handles outlive this transaction.
     // SAFETY: the context lives as long as the process.
     let workers: Vec<DynamicBackgroundWorker> = unsafe {
-        PgMemoryContexts::TopMemoryContext.switch_to(|_| (0..run.workers).map_while(|_| begin(&arguments)).collect())
+        PgMemoryContexts::TopMemoryContext
+            .switch_to(|_| (0..run.workers.min(slots / 2)).map_while(|_| begin(&arguments)).collect())
     };
     let got = workers.len() as i32;
     if got < run.workers {
         let message = format!("run {} got {got} of {} background workers", run.id, run.workers);
-        // SAFETY: a setting, read by the one thread of a backend.
-        let more = unsafe { pg_sys::max_worker_processes } + run.workers - got;
+        let more = (slots + run.workers - got).max(2 * run.workers);
         let hint = format!("ALTER SYSTEM SET max_worker_processes = {more}; -- and restart the server");
         ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, "backlog_cleanup")
             .set_hint(hint)
@@ -84,7 +95,7 @@ pub enum Leader {
     Done,
 }
 
-/// Errors: 55000 (a worker has failed).
+/// Errors: what has ended a worker; 55000 (somebody has ended a worker).
 pub fn leader(run: &Run) -> Result<Leader> {
     let (started, at_work) = WORKERS.with_borrow(|workers| match workers {
         Some((run_id, workers)) if *run_id == run.id => {
@@ -101,17 +112,18 @@ pub fn leader(run: &Run) -> Result<Leader> {
         return Ok(Leader::Waits(LOOK));
     }
     WORKERS.set(None);
-    if run.state == State::Running && part::are_left(run.id)? {
-        return Err(error(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("a worker of run {} has failed", run.id),
-            format!(
-                "CALL backlog_cleanup_run({}); -- the server log has the worker's error",
-                quote_literal(&run.target)
-            ),
-        ));
+    match run.state {
+        State::Failed | State::Interrupted => Err(of_run(run.id)?),
+        State::Running if part::are_left(run.id)? => {
+            failure::is_of_a_lost_process();
+            Err(error(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("a worker of run {} was ended", run.id),
+                format!("CALL backlog_cleanup_run({}); -- the server log has more", quote_literal(&run.target)),
+            ))
+        }
+        _ => Ok(Leader::Done),
     }
-    Ok(Leader::Done)
 }
 
 /// Stops the workers of a run whose leader fails, between two commits or while it waits.
@@ -153,10 +165,14 @@ pub extern "C-unwind" fn backlog_cleanup_worker(_argument: pg_sys::Datum) {
     while let Some(wait) = BackgroundWorker::transaction(|| {
         // SAFETY: at the start of a transaction; its end sets the role back.
         unsafe { pg_sys::SetUserIdAndSecContext(oid(user), 0) };
-        one_step(run_id).unwrap_or_else(|failure| {
-            failure.report(PgLogLevel::ERROR);
-            None
-        })
+        match attempt(|| one_step(run_id).map(Some)) {
+            Ok(wait) => wait.flatten(),
+            // The leader raises it.
+            Err(failure) => {
+                failure::record(run_id, failure).report(PgLogLevel::LOG);
+                None
+            }
+        }
     }) {
         sleep(wait);
     }

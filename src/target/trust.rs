@@ -21,8 +21,8 @@ const STRANGERS: &str = "
                         AND NOT pg_has_role(d.refobjid, seen.owner, 'USAGE')))";
 
 /// Walks from tables (`$1`), their partitions, children and ancestors down to all code that a statement on them may run: of
-/// types, domains, casts, defaults, generated columns, CHECKs, rules, views, partition keys, index expressions and operator
-/// classes. An owner trusts a role that could act as the owner anyway. Returns the first object of another role: its
+/// types, domains, casts, defaults, generated columns, CHECKs, rules, views, partition keys, expressions of indexes and statistics,
+/// operator classes. An owner trusts a role that could act as the owner anyway. Returns the first object of another role: its
 /// description, its owner, the role that its code would run as, that role's table, and the statement that gives it the object.
 ///
 /// What PostgreSQL itself comes with has no dependencies recorded. What a function's body calls is not recorded, either.
@@ -58,6 +58,9 @@ const STRANGER: &str = "
             SELECT 'pg_class'::regclass, indexrelid FROM pg_index
             WHERE code.class = 'pg_class'::regclass AND indrelid = code.object
             UNION ALL
+            SELECT 'pg_statistic_ext'::regclass, oid FROM pg_statistic_ext
+            WHERE code.class = 'pg_class'::regclass AND stxrelid = code.object
+            UNION ALL
             SELECT 'pg_rewrite'::regclass, oid FROM pg_rewrite
             WHERE code.class = 'pg_class'::regclass AND ev_class = code.object
             UNION ALL
@@ -65,7 +68,11 @@ const STRANGER: &str = "
             WHERE code.class = 'pg_type'::regclass AND oid = code.object AND typrelid <> 0
             UNION ALL
             SELECT 'pg_proc'::regclass, castfunc FROM pg_cast
-            WHERE code.class = 'pg_type'::regclass AND castsource = code.object AND castfunc <> 0
+            WHERE code.class = 'pg_type'::regclass AND code.object IN (castsource, casttarget) AND castfunc <> 0
+            UNION ALL
+            -- What the planner may use in its place.
+            SELECT 'pg_operator'::regclass, unnest(ARRAY[oprcom, oprnegate]) FROM pg_operator
+            WHERE code.class = 'pg_operator'::regclass AND oid = code.object
             UNION ALL
             SELECT 'pg_opclass'::regclass, oid FROM pg_opclass
             WHERE code.class = 'pg_type'::regclass AND opcintype = code.object AND opcdefault

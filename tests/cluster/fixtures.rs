@@ -83,3 +83,32 @@ pub fn start_run(batch_size: i32) -> String {
 pub fn last_state(client: &mut Client) -> Option<String> {
     value(client, "SELECT backlog_cleanup_status_json() #>> '{lastRun,state}'")
 }
+
+/// A table of job attempts of an ordinary role, with a target `t`.
+pub const JOBS: &str = "
+    CREATE ROLE app;
+    CREATE TABLE job (id int PRIMARY KEY, owner text DEFAULT 'w', queue text DEFAULT 'a', state text DEFAULT 'failed',
+                      at timestamptz DEFAULT now() - interval '9 days', error text);
+    CREATE TABLE ledger (id serial PRIMARY KEY, user_id text, amount int, type text, description text, created_at timestamptz);
+    ALTER TABLE job OWNER TO app;
+    ALTER TABLE ledger OWNER TO app;
+    GRANT USAGE ON SCHEMA public TO app;
+    INSERT INTO job (id) SELECT generate_series(1, 100);
+    CREATE EXTENSION backlog_cleanup;
+    INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                                        recipe_column, status_column, failed_at_column, failure_type_column, account)
+    VALUES ('t', 'public.job', NULL, NULL, 'public.ledger', 'owner', 'queue', 'state', 'at', 'error', 'w')";
+
+/// The doctor's findings of a check of `t`: status, detail, fix.
+pub fn findings(client: &mut Client, check: &str) -> Vec<(String, String, Option<String>)> {
+    let rows = "SELECT status, detail, fix FROM backlog_cleanup_doctor('t') WHERE check_name = $1";
+    let rows = client.query(rows, &[&check]).expect("the doctor");
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+}
+
+/// The one finding of a check of `t`.
+pub fn finding(client: &mut Client, check: &str) -> (String, String, Option<String>) {
+    let mut found = findings(client, check);
+    assert_eq!(found.len(), 1, "{check}: {found:?}");
+    found.remove(0)
+}

@@ -9,7 +9,8 @@ mod wait;
 
 pub use cluster::{Cluster, PG_CRON, pg_config};
 pub use fixtures::{
-    SEE, create_index, fail, fail_in_any_order, last_state, own_by, platform_of, start_run, veto, with_pg_cron,
+    JOBS, SEE, create_index, fail, fail_in_any_order, finding, findings, last_state, own_by, platform_of, start_run,
+    veto, with_pg_cron,
 };
 pub use rows::{balance, column, number, numbers, refused, truth, value};
 pub use wait::{until, until_holds, until_true};

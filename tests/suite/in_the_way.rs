@@ -201,3 +201,395 @@ fn a_vetoed_row_among_thousands_is_kept_and_counted_as_kept() {
     assert!(truth(&mut client, "SELECT EXISTS (SELECT FROM generations WHERE id = 60001)"));
     assert_eq!(balance(&mut client, 120_000), 119_969);
 }
+
+/// The table of a target `t`: 100 failed rows of one recipe, of which a regular run removes the 90 oldest.
+const JOB: &str = "
+    CREATE TABLE job (id int PRIMARY KEY, owner text DEFAULT 'w', queue text DEFAULT 'a', state text DEFAULT 'failed',
+                      at timestamptz, error text);
+    INSERT INTO job (id, at) SELECT id, now() - interval '9 days' + id * interval '1 minute' FROM generate_series(1, 100) id;
+    INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                                        recipe_column, status_column, failed_at_column, failure_type_column, account)
+    VALUES ('t', 'public.job', NULL, NULL, 'public.credit_transactions', 'owner', 'queue', 'state', 'at', 'error', 'w')";
+
+/// The runs of `t`, in one transaction, in batches, by workers.
+const RUNS: [&str; 6] = [
+    "SELECT backlog_cleanup_failed_generations('t')",
+    "SELECT backlog_cleanup_emergency('t')",
+    "CALL backlog_cleanup_run('t', batch_size => 10)",
+    "CALL backlog_cleanup_run('t', 'emergency', batch_size => 10)",
+    "CALL backlog_cleanup_run('t', batch_size => 10, workers => 2)",
+    "CALL backlog_cleanup_run('t', 'emergency', batch_size => 10, workers => 2)",
+];
+
+/// Does a run of `t`. Returns the rows removed and kept back, and the first reason: SQLSTATE, message, id. Panics unless
+/// history, ledger and table say the same.
+fn run(client: &mut Client, call: &str) -> (i64, i64, Option<String>, Option<String>, Option<String>) {
+    let rows = number(client, "SELECT count(*) FROM job");
+    client.batch_execute("TRUNCATE credit_transactions").unwrap();
+    let report: serde_json::Value =
+        client.query_one(call, &[]).unwrap_or_else(|failure| panic!("{call}: {:?}", failure.as_db_error())).get(0);
+    let last = "SELECT removed, kept_back, kept_back_sqlstate, kept_back_message, kept_back_row
+                FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
+    let last = client.query_one(last, &[]).unwrap();
+    let (removed, kept_back) = (last.get(0), last.get(1));
+    assert_eq!(rows - number(client, "SELECT count(*) FROM job"), removed, "{call}: {report}");
+    assert_eq!(number(client, "SELECT sum(amount) FROM credit_transactions"), removed, "{call}");
+    assert_eq!(report["keptBackCount"], kept_back, "{call}");
+    assert_eq!(report["keptBackReason"].is_null(), kept_back == 0, "{call}: {report}");
+    (removed, kept_back, last.get(2), last.get(3), last.get(4))
+}
+
+#[test]
+fn whatever_one_row_meets_it_alone_is_kept_back_and_its_reason_is_told() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE saved AS TABLE job;
+             CREATE FUNCTION meet() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN RAISE EXCEPTION USING ERRCODE = TG_ARGV[0], MESSAGE = 'met'; END$$;
+             CREATE FUNCTION modify() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN UPDATE public.job SET error = 'x' WHERE id = OLD.id; RETURN OLD; END$$;
+             CREATE FUNCTION calculate() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN PERFORM 1 / (OLD.id - 40); RETURN OLD; END$$;
+             CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN LOCK TABLE public.locked IN EXCLUSIVE MODE NOWAIT; RETURN OLD; END$$;
+             CREATE TABLE other (job int)",
+        )
+        .unwrap();
+    let reference = |action: &str| {
+        (
+            format!("ALTER TABLE other ADD FOREIGN KEY (job) REFERENCES job {action}; INSERT INTO other VALUES (40)"),
+            "DROP TABLE other; CREATE TABLE other (job int)".to_owned(),
+        )
+    };
+    let trigger = |function: &str| {
+        let when = if function == "calculate()" { "" } else { "WHEN (OLD.id = 40)" };
+        let create = format!("CREATE TRIGGER t BEFORE DELETE ON job FOR EACH ROW {when} EXECUTE FUNCTION {function}");
+        (create, "DROP TRIGGER t ON job".to_owned())
+    };
+    let is_18 = truth(&mut client, "SELECT current_setting('server_version_num')::int >= 180000");
+    let restrict = if is_18 { "23001" } else { "23503" };
+    let mut cases = vec![
+        ("23503", reference("")),
+        (restrict, reference("ON DELETE RESTRICT")),
+        ("23503", reference("DEFERRABLE INITIALLY DEFERRED")),
+        (
+            "23502",
+            (
+                "ALTER TABLE other ALTER job SET NOT NULL, ADD FOREIGN KEY (job) REFERENCES job ON DELETE SET NULL;
+                 INSERT INTO other VALUES (40)"
+                    .to_owned(),
+                reference("").1,
+            ),
+        ),
+        (
+            "23514",
+            (
+                "ALTER TABLE other ADD CHECK (job IS NOT NULL), ADD FOREIGN KEY (job) REFERENCES job ON DELETE SET NULL;
+                 INSERT INTO other VALUES (40)"
+                    .to_owned(),
+                reference("").1,
+            ),
+        ),
+        ("27000", trigger("modify()")),
+        ("22012", trigger("calculate()")),
+    ];
+    let raised =
+        ["P0001", "23001", "0A000", "22003", "2F003", "42501", "42P01", "54001", "55000", "55P03", "P0004", "UR001"];
+    let meets: Vec<String> = raised.iter().map(|sqlstate| format!("meet('{sqlstate}')")).collect();
+    cases.extend(raised.iter().zip(&meets).map(|(sqlstate, meet)| (*sqlstate, trigger(meet))));
+    for (sqlstate, (create, drop)) in &cases {
+        for call in RUNS {
+            client.batch_execute(&format!("TRUNCATE job, other; INSERT INTO job TABLE saved; {create}")).unwrap();
+            let (removed, kept_back, reason, message, row) = run(&mut client, call);
+            let all = if call.contains("emergency") { 100 } else { 90 };
+            assert_eq!((removed, kept_back), (all - 1, 1), "{sqlstate}, {call}");
+            let told = (reason.as_deref(), row.as_deref());
+            assert_eq!(told, (Some(*sqlstate), Some("40")), "{create}, {call}: {message:?}");
+            client.batch_execute(drop).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_not_about_a_row_ends_the_run() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "CREATE FUNCTION meet() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN RAISE EXCEPTION USING ERRCODE = TG_ARGV[0], MESSAGE = 'met'; END$$",
+        )
+        .unwrap();
+    for sqlstate in ["57014", "57P01", "53100", "53200", "08006", "40001", "40P01", "58030", "XX000", "XX001", "25006"]
+    {
+        client
+            .batch_execute(&format!(
+                "CREATE OR REPLACE TRIGGER t BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id = 40) EXECUTE FUNCTION meet('{sqlstate}')"
+            ))
+            .unwrap();
+        for call in &RUNS[..2] {
+            assert_eq!(refused(client.batch_execute(call)).0, sqlstate, "{call}");
+        }
+        assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 100);
+    }
+    client
+        .batch_execute(
+            "DROP TRIGGER t ON job; CREATE ROLE the_owner; GRANT ALL ON SCHEMA public TO the_owner;
+             ALTER TABLE job OWNER TO the_owner; REVOKE DELETE ON job FROM the_owner",
+        )
+        .unwrap();
+    for call in &RUNS[..4] {
+        assert_eq!(refused(client.batch_execute(call)).0, "42501", "{call}");
+    }
+}
+
+#[test]
+fn a_rule_that_keeps_a_row_keeps_no_other_and_archives_each_once() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client.batch_execute("CREATE TABLE saved AS TABLE job; CREATE TABLE archive (LIKE job)").unwrap();
+    let hold = "CREATE RULE hold AS ON DELETE TO job WHERE OLD.id = 40 DO INSTEAD NOTHING";
+    let archive = "CREATE RULE keep AS ON DELETE TO job DO ALSO INSERT INTO archive SELECT OLD.*;
+                   CREATE FUNCTION veto() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+                   CREATE TRIGGER veto BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id = 40) EXECUTE FUNCTION veto()";
+    let move_away = "CREATE RULE soft AS ON DELETE TO job WHERE OLD.id = 40
+                     DO INSTEAD UPDATE job SET state = 'hidden' WHERE id = OLD.id";
+    for (rule, drop) in [
+        (hold, "DROP RULE hold ON job"),
+        (move_away, "DROP RULE soft ON job"),
+        (archive, "DROP RULE keep ON job; DROP TRIGGER veto ON job; DROP FUNCTION veto"),
+    ] {
+        for call in RUNS {
+            client.batch_execute(&format!("TRUNCATE job, archive; INSERT INTO job TABLE saved; {rule}")).unwrap();
+            let (removed, kept_back, _, _, row) = run(&mut client, call);
+            let all = if call.contains("emergency") { 100 } else { 90 };
+            assert_eq!((removed, kept_back, row.as_deref()), (all - 1, 1, Some("40")), "{rule}, {call}");
+            if rule == archive {
+                let archived = "SELECT count(*) * 1000 + count(DISTINCT id) FROM archive WHERE id <> 40";
+                assert_eq!(number(&mut client, archived), removed * 1001, "{call}");
+                assert_eq!(number(&mut client, "SELECT count(*) FROM archive WHERE id = 40"), 0, "{call}");
+            }
+            client.batch_execute(drop).unwrap();
+        }
+    }
+}
+
+/// Rows in chains: each but the first `step` references the one `step` before it.
+fn chain(client: &mut Client, step: i32) {
+    client
+        .batch_execute(&format!(
+            "ALTER TABLE job ADD parent int REFERENCES job;
+             UPDATE job SET parent = id - {step} WHERE id > {step}; CREATE INDEX ON job (parent)"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn rows_that_rows_of_the_same_run_reference_go_with_them() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    chain(&mut client, 20);
+    client.batch_execute("CREATE TABLE saved AS TABLE job").unwrap();
+    for order in ["id", "id DESC", "md5(id::text)"] {
+        for call in RUNS {
+            client
+                .batch_execute(&format!("TRUNCATE job; INSERT INTO job SELECT * FROM saved ORDER BY {order}"))
+                .unwrap();
+            // The ten newest stay, and hold what they reference.
+            let right = if call.contains("emergency") { (100, 0) } else { (50, 40) };
+            let (removed, kept_back, sqlstate, ..) = run(&mut client, call);
+            assert_eq!((removed, kept_back), right, "{order}, {call}");
+            assert_eq!(sqlstate.as_deref(), (kept_back > 0).then_some("23503"), "{order}, {call}");
+        }
+    }
+}
+
+#[test]
+fn chains_through_partitions_go_in_one_run() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(&JOB.replace("error text)", "error text) PARTITION BY HASH (id)").replace(
+            "INSERT INTO job",
+            "CREATE TABLE job_0 PARTITION OF job FOR VALUES WITH (MODULUS 2, REMAINDER 0) PARTITION BY HASH (id);
+             CREATE TABLE job_00 PARTITION OF job_0 FOR VALUES WITH (MODULUS 4, REMAINDER 0);
+             CREATE TABLE job_01 PARTITION OF job_0 FOR VALUES WITH (MODULUS 4, REMAINDER 2);
+             CREATE TABLE job_1 PARTITION OF job FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+             INSERT INTO job",
+        ))
+        .unwrap();
+    chain(&mut client, 20);
+    client.batch_execute("CREATE TABLE saved AS TABLE job").unwrap();
+    for call in RUNS {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        let right = if call.contains("emergency") { (100, 0) } else { (50, 40) };
+        let (removed, kept_back, ..) = run(&mut client, call);
+        assert_eq!((removed, kept_back), right, "{call}");
+    }
+}
+
+#[test]
+fn a_pass_takes_what_another_row_held_in_the_pass_before() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    // No foreign key says that row 7 waits for row 60, and 60 for 61.
+    client
+        .batch_execute(
+            "CREATE TABLE saved AS TABLE job;
+             CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN
+                     IF EXISTS (SELECT FROM public.job WHERE id = CASE OLD.id WHEN 7 THEN 60 ELSE 61 END) THEN
+                         RAISE 'not yet';
+                     END IF;
+                     RETURN OLD;
+                 END $$;
+             CREATE TRIGGER wait BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id IN (7, 60)) EXECUTE FUNCTION wait()",
+        )
+        .unwrap();
+    for call in RUNS {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        let all = if call.contains("emergency") { 100 } else { 90 };
+        let (removed, kept_back, ..) = run(&mut client, call);
+        assert_eq!((removed, kept_back), (all, 0), "{call}");
+    }
+}
+
+#[test]
+fn a_row_among_thousands_is_found_by_few_statements_and_a_table_that_refuses_all_is_given_up() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO job (id, at) SELECT id, now() - interval '9 days' FROM generate_series(101, 20000) id;
+             CREATE SEQUENCE statements;
+             CREATE FUNCTION count_up() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+                 $$BEGIN PERFORM nextval('public.statements'); RETURN NULL; END$$;
+             CREATE TRIGGER count BEFORE DELETE ON job FOR EACH STATEMENT EXECUTE FUNCTION count_up();
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'refused'; END$$;
+             CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id = 777) EXECUTE FUNCTION refuse()",
+        )
+        .unwrap();
+    let (removed, kept_back, ..) = run(&mut client, RUNS[0]);
+    assert_eq!((removed, kept_back), (19_989, 1));
+    // About 2 log n for the row, and one more when it is tried again.
+    assert!(number(&mut client, "SELECT last_value FROM statements") < 40);
+    client
+        .batch_execute(
+            "INSERT INTO job (id, at) SELECT id, now() - interval '9 days' FROM generate_series(20001, 40000) id;
+             DROP TRIGGER refuse ON job;
+             CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION refuse();
+             ALTER SEQUENCE statements RESTART",
+        )
+        .unwrap();
+    let message: String =
+        client.query_one("SELECT backlog_cleanup_failed_generations('t') ->> 'message'", &[]).unwrap().get(0);
+    assert!(message.contains("20001 rows were kept back; gave up on "), "{message}");
+    assert!(number(&mut client, "SELECT last_value FROM statements") < 2_500);
+    let left =
+        "SELECT kept_back = 20001 AND given_up > 15000 AND kept_back_sqlstate = 'P0001' AND kept_back_row IS NOT NULL
+                FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
+    assert!(truth(&mut client, left));
+}
+
+#[test]
+fn a_rehearsal_tells_what_a_run_would_do_and_leaves_nothing_but_a_sequence() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "CREATE SEQUENCE fired;
+             CREATE FUNCTION count_up() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+                 $$BEGIN PERFORM nextval('public.fired'); RETURN OLD; END$$;
+             CREATE TRIGGER count AFTER DELETE ON job FOR EACH ROW EXECUTE FUNCTION count_up();
+             CREATE TABLE holding (job int REFERENCES job); INSERT INTO holding VALUES (40)",
+        )
+        .unwrap();
+    for (call, all, count) in [
+        ("backlog_cleanup_failed_generations('t', rehearse => true)", 90, "cleanedUpGenerations"),
+        ("backlog_cleanup_emergency('t', rehearse => true)", 100, "removedCount"),
+    ] {
+        let report: serde_json::Value = client.query_one(&format!("SELECT {call}"), &[]).unwrap().get(0);
+        assert_eq!((&report[count], &report["keptBackCount"]), (&(all - 1).into(), &1.into()), "{report}");
+        assert!(field(&report, "keptBackReason").starts_with("row 40: update or delete on table"), "{report}");
+        assert!(
+            report["runId"].is_null() && report["dryRun"] == true && report["walBytes"].as_i64() > Some(1000),
+            "{report}"
+        );
+        assert!(field(&report, "message").contains("triggers ran"), "{report}");
+    }
+    let written = "SELECT (SELECT count(*) FROM backlog_cleanup.run) + (SELECT count(*) FROM credit_transactions)
+                        + (SELECT 100 - count(*) FROM job)";
+    assert_eq!(number(&mut client, written), 0);
+    assert!(number(&mut client, "SELECT last_value FROM fired") >= 188);
+    for function in ["failed_generations", "emergency"] {
+        let both = format!("SELECT backlog_cleanup_{function}('t', dry_run => true, rehearse => true)");
+        assert_eq!(refused(client.batch_execute(&both)).0, "22023");
+        // It takes its target as a run does, and gives it back.
+        let mut other = cluster.connect();
+        other.batch_execute("BEGIN; SELECT backlog_cleanup_emergency('t')").unwrap();
+        let rehearsal = format!("SELECT backlog_cleanup_{function}('t', rehearse => true)");
+        assert_eq!(refused(client.batch_execute(&rehearsal)).0, "55P03");
+        other.batch_execute("ROLLBACK").unwrap();
+        client.batch_execute(&format!("BEGIN; {rehearsal}")).unwrap();
+        other.batch_execute("BEGIN; SELECT backlog_cleanup_emergency('t'); ROLLBACK").unwrap();
+        client.batch_execute("COMMIT").unwrap();
+    }
+}
+
+#[test]
+fn the_doctor_warns_of_rows_that_the_last_run_has_kept_back() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client.batch_execute("CREATE TABLE holding (job int REFERENCES job); INSERT INTO holding VALUES (40)").unwrap();
+    let finding = "SELECT status || ': ' || detail || ' -> ' || coalesce(fix, '') FROM backlog_cleanup_doctor('t')
+                   WHERE check_name = 'kept_back'";
+    run(&mut client, RUNS[0]);
+    let found: Vec<String> = column(&mut client, finding);
+    let [found] = &found[..] else { panic!("{found:?}") };
+    assert!(found.starts_with("warn: run 1 has kept back 1 rows: row 40: update or delete"), "{found}");
+    assert!(found.ends_with("(23503) -> SELECT * FROM backlog_cleanup.run WHERE id = 1"), "{found}");
+    client.batch_execute("TRUNCATE holding").unwrap();
+    run(&mut client, RUNS[0]);
+    assert!(column::<String>(&mut client, finding)[0].starts_with("ok"));
+}
+
+#[test]
+fn a_row_of_a_foreign_table_is_kept_back_alone() {
+    let remote = Cluster::start("");
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let (mut far, mut client) = (remote.connect(), cluster.platform());
+    far.batch_execute(JOB.split("INSERT INTO backlog_cleanup.target").next().unwrap()).unwrap();
+    far.batch_execute("CREATE TABLE holding (job int REFERENCES job); INSERT INTO holding VALUES (40), (41)").unwrap();
+    let (columns, target) = JOB.split_once("INSERT INTO job").unwrap();
+    let columns = columns.replace("CREATE TABLE", "CREATE FOREIGN TABLE").replace(" PRIMARY KEY", "");
+    let target = &target[target.find("INSERT INTO backlog_cleanup.target").unwrap()..];
+    client
+        .batch_execute(&format!(
+            "CREATE EXTENSION postgres_fdw;
+             CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'postgres');
+             CREATE USER MAPPING FOR postgres SERVER remote OPTIONS (user 'postgres');
+             {} SERVER remote; {target}",
+            remote.socket(),
+            columns.trim_end().trim_end_matches(';')
+        ))
+        .unwrap();
+    far.batch_execute("CREATE TABLE saved AS TABLE job").unwrap();
+    for call in RUNS {
+        far.batch_execute("TRUNCATE job CASCADE; INSERT INTO job TABLE saved; INSERT INTO holding VALUES (40), (41)")
+            .unwrap();
+        let all = if call.contains("emergency") { 100 } else { 90 };
+        let (removed, kept_back, sqlstate, _, row) = run(&mut client, call);
+        assert_eq!((removed, kept_back), (all - 2, 2), "{call}");
+        assert_eq!((sqlstate.as_deref(), row.as_deref()), (Some("23503"), Some("40")), "{call}");
+    }
+}

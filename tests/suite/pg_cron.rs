@@ -200,7 +200,7 @@ fn a_role_that_has_taken_the_jobs_name_first_gets_neither_the_job_nor_a_right() 
     client.batch_execute("SELECT backlog_cleanup_unschedule()").unwrap();
     let found = client.query_one(user, &[]).unwrap();
     assert_eq!(found.get::<_, String>(0), "fail");
-    assert_eq!(found.get::<_, String>(1), "SELECT cron.unschedule(1); SELECT backlog_cleanup_schedule()");
+    assert_eq!(found.get::<_, String>(1), "SELECT cron.unschedule(1), backlog_cleanup_schedule()");
     client.batch_execute(found.get(1)).unwrap();
     assert_eq!(client.query_one(user, &[]).unwrap().get::<_, String>(0), "ok");
     assert_eq!(jobs(&mut client), nightly("0 2 * * *"));

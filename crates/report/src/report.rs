@@ -3,14 +3,14 @@ use serde_json::Value;
 
 use crate::{Mode, State, StatusCounts};
 
-/// What a regular run did, or in a dry run would do.
+/// What a regular run did, or in a dry run or a rehearsal would do.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RegularReport {
     pub success: bool,
     pub message: String,
-    /// NULL for a dry run, which is not in the history.
+    /// NULL for a dry run and a rehearsal, which are not in the history.
     pub run_id: Option<i64>,
     pub target: String,
     pub mode: Mode,
@@ -21,7 +21,31 @@ pub struct RegularReport {
     pub cleaned_up_generations: i64,
     pub recipes_affected: i64,
     pub cleanup_details: Vec<CleanupDetail>,
+    #[serde(flatten)]
+    pub foreseen: Foreseen,
+    /// Rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error.
+    #[serde(default)]
+    pub kept_back_count: i64,
+    /// What the first of them met; null if there are none.
+    #[serde(default)]
+    pub kept_back_reason: Option<String>,
+    /// The WAL that a rehearsal has written; only a rehearsal has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wal_bytes: Option<i64>,
     pub duration_ms: i64,
+}
+
+/// What a dry run says of a real one, in sentences, as far as that is known beforehand.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Foreseen {
+    /// Why it would be refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would_fail: Vec<String>,
+    /// Which rows it would keep back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would_keep_back: Vec<String>,
 }
 
 /// What a run did to one recipe: failed = cleaned + kept.
@@ -36,7 +60,7 @@ pub struct CleanupDetail {
     pub kept_count: i64,
 }
 
-/// What an emergency run did, or in a dry run would do.
+/// What an emergency run did, or in a dry run or a rehearsal would do.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
@@ -52,6 +76,17 @@ pub struct EmergencyReport {
     /// Version 0.1.0 did not write it.
     #[serde(default)]
     pub cleanup_details: Vec<CleanupDetail>,
+    #[serde(flatten)]
+    pub foreseen: Foreseen,
+    /// Rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error.
+    #[serde(default)]
+    pub kept_back_count: i64,
+    /// What the first of them met; null if there are none.
+    #[serde(default)]
+    pub kept_back_reason: Option<String>,
+    /// The WAL that a rehearsal has written; only a rehearsal has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wal_bytes: Option<i64>,
     pub duration_ms: i64,
 }
 
@@ -73,9 +108,6 @@ pub struct Batched<Report> {
     /// Rows that another session had locked for longer than `lock_timeout`.
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub skipped_count: i64,
-    /// Rows whose deletion a trigger, a rule or a foreign key prevented.
-    #[cfg_attr(feature = "openapi", schema(required = false))]
-    pub kept_back_count: i64,
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub batch_milliseconds: BatchMilliseconds,
 }
@@ -124,6 +156,13 @@ pub struct RecipeFailures {
     pub removable_count: i64,
     pub oldest_failed_at: Option<String>,
     pub oldest_failed_age: Option<String>,
+}
+
+/// What a row that was kept back has met: `row 40: MESSAGE (23503)`.
+pub fn kept_back_reason(row: Option<&str>, message: &str, sqlstate: Option<&str>) -> String {
+    let row = row.map_or(String::new(), |row| format!("row {row}: "));
+    let sqlstate = sqlstate.map_or(String::new(), |sqlstate| format!(" ({sqlstate})"));
+    format!("{row}{message}{sqlstate}")
 }
 
 /// A recipe's id as JSON: a number if the column is a number, else a string; null for NULL.

@@ -8,6 +8,8 @@ words! {
     Completed = "completed",
     /// It ended early, by `max_duration`, `max_rows` or `backlog_cleanup_stop`.
     Stopped = "stopped",
-    /// Its process ended before it did.
+    /// Its process ended before it did, or was told to.
     Interrupted = "interrupted",
+    /// An error ended it.
+    Failed = "failed",
 }

@@ -29,6 +29,17 @@ pub struct Selection<'a> {
     pub failure_type: Option<&'a str>,
 }
 
+/// Whether rows go.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Trial {
+    /// They go.
+    No,
+    /// They are counted.
+    DryRun,
+    /// They go, and all of it is rolled back.
+    Rehearsal,
+}
+
 /// How a batched run goes about it.
 pub struct Pace {
     /// Rows per batch; `None` is the target's.
@@ -108,30 +119,31 @@ macro_rules! removal {
     };
 }
 
-/// Removes the removable rows in one transaction, or in a dry run counts them.
+/// Removes the removable rows in one transaction, or tries it.
 pub async fn cleanup(
     database: &mut PgConnection,
     selection: Selection<'_>,
-    dry_run: bool,
+    trial: Trial,
     force: bool,
 ) -> Result<Removal> {
     let call = removal!(
         "SELECT %I.backlog_cleanup_failed_generations(target => %L, recipe_id => %L, failure_type => %L, dry_run => %L,
-                                                      force => %L)",
+                                                      rehearse => %L, force => %L)",
+        "$1, $2, $3, $4, $5, $6"
+    );
+    let call = query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
+    call.bind(trial == Trial::DryRun).bind(trial == Trial::Rehearsal).bind(force).fetch_one(database).await.map(Removal)
+}
+
+/// Removes every failed row in one transaction, or tries it.
+pub async fn emergency(database: &mut PgConnection, selection: Selection<'_>, trial: Trial) -> Result<Removal> {
+    let call = removal!(
+        "SELECT %I.backlog_cleanup_emergency(target => %L, recipe_id => %L, failure_type => %L, dry_run => %L,
+                                             rehearse => %L)",
         "$1, $2, $3, $4, $5"
     );
     let call = query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
-    call.bind(dry_run).bind(force).fetch_one(database).await.map(Removal)
-}
-
-/// Removes every failed row in one transaction, or in a dry run counts them.
-pub async fn emergency(database: &mut PgConnection, selection: Selection<'_>, dry_run: bool) -> Result<Removal> {
-    let call = removal!(
-        "SELECT %I.backlog_cleanup_emergency(target => %L, recipe_id => %L, failure_type => %L, dry_run => %L)",
-        "$1, $2, $3, $4"
-    );
-    let call = query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
-    call.bind(dry_run).fetch_one(database).await.map(Removal)
+    call.bind(trial == Trial::DryRun).bind(trial == Trial::Rehearsal).fetch_one(database).await.map(Removal)
 }
 
 /// Removes in batches what a run of that mode removes.

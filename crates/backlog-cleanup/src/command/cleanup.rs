@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::selection::{Length, Selection};
+use super::selection::{Length, Selection, Trial};
 use crate::client::calls;
 use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
@@ -16,9 +16,8 @@ use crate::terminal::report::Report;
 pub struct Cleanup {
     #[command(flatten)]
     pub selection: Selection,
-    /// Count the rows, remove nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    #[command(flatten)]
+    pub trial: Trial,
     /// Remove even more rows than the target's limits allow
     #[arg(long)]
     pub force: bool,
@@ -28,10 +27,10 @@ pub struct Cleanup {
 
 impl Cleanup {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
-        let Cleanup { selection, dry_run, force, length } = self;
+        let Cleanup { selection, trial, force, length } = self;
         let mut connections = Connections::open(server).await?;
         let mut work = connections.begin().await?;
-        let cleanup = calls::cleanup(&mut work, selection.as_call(), dry_run, force).await?;
+        let cleanup = calls::cleanup(&mut work, selection.as_call(), trial.as_call(), force).await?;
         work.commit().await?;
         let report: Report = connections.in_one_transaction(cleanup, output).await?;
         report.show(output, length.limit)?;

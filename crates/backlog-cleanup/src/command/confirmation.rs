@@ -39,7 +39,8 @@ impl Confirmation {
             }
             None => {}
         }
-        let report: Report = calls::emergency(&mut work, selection.as_call(), true).await?.report(&mut work).await?;
+        let report: Report =
+            calls::emergency(&mut work, selection.as_call(), calls::Trial::DryRun).await?.report(&mut work).await?;
         work.commit().await?;
         let rows = count(report.removed(), "failed row");
         if !output.json {

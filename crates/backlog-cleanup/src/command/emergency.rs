@@ -1,7 +1,7 @@
 use clap::Args;
 
 use super::confirmation::Confirmation;
-use super::selection::{Length, Selection};
+use super::selection::{Length, Selection, Trial};
 use crate::client::calls;
 use crate::client::connect::Server;
 use crate::failure::{Exit, Result};
@@ -16,9 +16,8 @@ use crate::terminal::report::Report;
 pub struct Emergency {
     #[command(flatten)]
     pub selection: Selection,
-    /// Count the rows, remove nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    #[command(flatten)]
+    pub trial: Trial,
     #[command(flatten)]
     pub confirmation: Confirmation,
     #[command(flatten)]
@@ -27,13 +26,13 @@ pub struct Emergency {
 
 impl Emergency {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
-        let Emergency { selection, dry_run, confirmation, length } = self;
+        let Emergency { selection, trial, confirmation, length } = self;
         let mut connections = Connections::open(server).await?;
-        if !dry_run {
+        if trial.as_call() == calls::Trial::No {
             confirmation.ask(connections.second(), &selection, output, length.limit).await?;
         }
         let mut work = connections.begin().await?;
-        let emergency = calls::emergency(&mut work, selection.as_call(), dry_run).await?;
+        let emergency = calls::emergency(&mut work, selection.as_call(), trial.as_call()).await?;
         work.commit().await?;
         let report: Report = connections.in_one_transaction(emergency, output).await?;
         report.show(output, length.limit)?;

@@ -6,7 +6,7 @@ use sqlx::postgres::PgConnection;
 use super::cleanup::Cleanup;
 use super::confirmation::Confirmation;
 use super::emergency::Emergency;
-use super::selection::{Length, Selection};
+use super::selection::{Length, Selection, Trial};
 use crate::client::calls::{self, Pace};
 use crate::client::connect::Server;
 use crate::client::history;
@@ -45,9 +45,8 @@ pub struct Run {
     /// Remove even more rows than the target's limits allow
     #[arg(long)]
     force: bool,
-    /// Count the rows, remove nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    trial: Trial,
     #[command(flatten)]
     confirmation: Confirmation,
     #[command(flatten)]
@@ -60,11 +59,11 @@ fn modes() -> impl TypedValueParser<Value = Mode> {
 
 impl Run {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
-        let Run { selection, mode, confirmation, length, force, dry_run, .. } = self;
-        if dry_run {
+        let Run { selection, mode, confirmation, length, force, trial, .. } = self;
+        if trial.as_call() != calls::Trial::No {
             return match mode {
-                Mode::Regular => Cleanup { selection, dry_run, force, length }.run(server, output).await,
-                Mode::Emergency => Emergency { selection, dry_run, confirmation, length }.run(server, output).await,
+                Mode::Regular => Cleanup { selection, trial, force, length }.run(server, output).await,
+                Mode::Emergency => Emergency { selection, trial, confirmation, length }.run(server, output).await,
             };
         }
         let mut connections = Connections::open(server).await?;

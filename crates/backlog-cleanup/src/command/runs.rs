@@ -88,6 +88,7 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
         ("mode", run.mode.to_string()),
         ("selected", selected.collect::<Vec<_>>().join(", ")),
         ("state", run.state.to_string()),
+        ("error", run.error().unwrap_or_default()),
         ("waiting for", run.waiting_for.clone().unwrap_or_default()),
         ("requested by", run.requested_by.clone()),
         ("started", format!("{} UTC", time(run.started_at))),
@@ -104,6 +105,7 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
         ("workers", run.workers.filter(|workers| *workers > 0).map(|workers| workers.to_string()).unwrap_or_default()),
         ("skipped", if run.skipped > 0 { number(run.skipped) } else { String::new() }),
         ("kept back", if run.kept_back > 0 { number(run.kept_back) } else { String::new() }),
+        ("the first of them", run.kept_back_reason().unwrap_or_default()),
     ];
     for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
         table.add_row([

@@ -35,6 +35,27 @@ impl Selection {
 }
 
 #[derive(Args)]
+pub struct Trial {
+    /// Count the rows, remove nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Remove the rows and roll it back: tells what would be kept back, how long it takes and how much WAL it writes
+    #[arg(long, conflicts_with = "dry_run")]
+    rehearse: bool,
+}
+
+impl Trial {
+    /// As an argument of a call.
+    pub fn as_call(&self) -> calls::Trial {
+        match self {
+            Trial { dry_run: true, .. } => calls::Trial::DryRun,
+            Trial { rehearse: true, .. } => calls::Trial::Rehearsal,
+            _ => calls::Trial::No,
+        }
+    }
+}
+
+#[derive(Args)]
 pub struct Length {
     /// Number of recipes to show; JSON has all
     #[arg(long, value_name = "NUMBER", default_value_t = 20)]

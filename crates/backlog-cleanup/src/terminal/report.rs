@@ -23,6 +23,9 @@ struct Common<'a> {
     removed: i64,
     duration_ms: i64,
     details: &'a [CleanupDetail],
+    kept_back_count: i64,
+    kept_back_reason: Option<&'a str>,
+    wal_bytes: Option<i64>,
 }
 
 impl Report {
@@ -39,6 +42,9 @@ impl Report {
                 removed: report.cleaned_up_generations,
                 duration_ms: report.duration_ms,
                 details: &report.cleanup_details,
+                kept_back_count: report.kept_back_count,
+                kept_back_reason: report.kept_back_reason.as_deref(),
+                wal_bytes: report.wal_bytes,
             },
             Report::BatchedEmergency(Batched { report, .. }) | Report::Emergency(report) => Common {
                 message: &report.message,
@@ -46,6 +52,9 @@ impl Report {
                 removed: report.removed_count,
                 duration_ms: report.duration_ms,
                 details: &report.cleanup_details,
+                kept_back_count: report.kept_back_count,
+                kept_back_reason: report.kept_back_reason.as_deref(),
+                wal_bytes: report.wal_bytes,
             },
         }
     }
@@ -55,7 +64,8 @@ impl Report {
         if output.json {
             return output.json(self);
         }
-        let Common { message, run_id, removed, duration_ms, details } = self.common();
+        let Common { message, run_id, removed, duration_ms, details, kept_back_count, kept_back_reason, wal_bytes } =
+            self.common();
         self.show_recipes(output, limit)?;
         let failed = details.iter().map(|recipe| recipe.failed_count).sum();
         let of = format!("{} of {}", number(removed), count(failed, "failed row"));
@@ -65,10 +75,21 @@ impl Report {
             Some(run) => output.line(format_args!("Run {run} removed {of}, in {}", duration(duration_ms)))?,
             None => output.line(format_args!("A run would remove {of}"))?,
         }
+        if let Some(bytes) = wal_bytes {
+            output.line(format_args!(
+                "The rehearsal wrote {} of WAL, in {}",
+                count(bytes, "byte"),
+                duration(duration_ms)
+            ))?;
+        }
         match self {
-            Report::BatchedRegular(batched) => show_batches(output, batched),
-            Report::BatchedEmergency(batched) => show_batches(output, batched),
-            _ => Ok(()),
+            Report::BatchedRegular(batched) => show_batches(output, batched, kept_back_count)?,
+            Report::BatchedEmergency(batched) => show_batches(output, batched, kept_back_count)?,
+            _ => {}
+        }
+        match kept_back_reason {
+            Some(reason) => output.line(format_args!("Kept back: {}", printable(reason))),
+            None => Ok(()),
         }
     }
 
@@ -79,7 +100,7 @@ impl Report {
     }
 }
 
-fn show_batches<T>(output: &Output, batched: &Batched<T>) -> Result<()> {
+fn show_batches<T>(output: &Output, batched: &Batched<T>, kept_back: i64) -> Result<()> {
     if batched.batches == 0 {
         return Ok(());
     }
@@ -92,7 +113,7 @@ fn show_batches<T>(output: &Output, batched: &Batched<T>) -> Result<()> {
         "{}, {times}; {} skipped, {} kept back",
         count(batched.batches, "batch"),
         number(batched.skipped_count),
-        number(batched.kept_back_count)
+        number(kept_back)
     ))
 }
 

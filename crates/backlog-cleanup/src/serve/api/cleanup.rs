@@ -11,9 +11,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::client::calls::Trial;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
-use crate::serve::removal::{Accepted, Selection, dry_run, remove_once};
+use crate::serve::removal::{Accepted, Selection, remove_once, trial};
 use crate::serve::response::{Problem, Problems, bytes, json};
 use crate::serve::shared::idempotency;
 
@@ -84,9 +85,15 @@ async fn remove(
     body: Bytes,
 ) -> Answered {
     let Confirmation { expected_count } = confirmation(&headers, &body)?;
-    if selection.dry_run {
+    let tries = match (selection.dry_run, selection.rehearse) {
+        (true, true) => return Err(Problem::bad_request("dryRun and rehearse exclude each other").hint("?dryRun=true")),
+        (true, false) => Some(Trial::DryRun),
+        (false, true) => Some(Trial::Rehearsal),
+        (false, false) => None,
+    };
+    if let Some(tries) = tries {
         caller.at_least(Level::Operator)?;
-        let report = dry_run(mode, &caller, &selection, expected_count).await?;
+        let report = trial(mode, tries, &caller, &selection, expected_count).await?;
         return Ok(json(bytes(report)));
     }
     let at_once = headers.get_all("prefer").iter().any(|it| it.to_str().is_ok_and(|it| it.contains("respond-async")));

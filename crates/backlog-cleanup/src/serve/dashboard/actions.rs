@@ -28,6 +28,7 @@ impl Asked {
             recipe_id: given(&self.recipe),
             failure_type: given(&self.failure_type),
             dry_run: false,
+            rehearse: false,
         }
     }
 }

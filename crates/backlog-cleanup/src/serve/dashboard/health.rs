@@ -17,24 +17,34 @@ pub enum Light {
     Red,
 }
 
-/// The light, and its reasons, worst first: the checks of the doctor that do not pass, and a last run that was interrupted.
-/// Nothing is worse than a run that does not come: that is red, whatever the doctor calls it.
-pub fn judge(findings: &[Finding], last_run: Option<&Run>) -> (Light, Vec<Finding>) {
+/// The light, and its reasons, worst first: the checks of the doctor that do not pass, and a last run that has failed or was
+/// interrupted, if the doctor has not seen it yet. Nothing is worse than a run that does not come: that is red, whatever the
+/// doctor calls it.
+fn judge(findings: &[Finding], last_run: Option<&Run>, night: Night) -> (Light, Vec<Finding>) {
     let mut reasons: Vec<Finding> = findings.iter().filter(|finding| finding.status != "ok").cloned().collect();
     for reason in &mut reasons {
-        if stops_the_next_run(reason, findings) {
+        if night.lacks(reason, findings) {
             reason.status = "fail".into();
         }
     }
-    if let Some(run) = last_run.filter(|run| run.state == State::Interrupted) {
+    let has_ended_early = |run: &&Run| matches!(run.state, State::Interrupted | State::Failed);
+    let is_known = reasons.iter().any(|reason| reason.check == "last_run");
+    if let Some(run) = last_run.filter(has_ended_early).filter(|_| !is_known) {
         reasons.push(Finding {
             check: "last_run".into(),
             status: "fail".into(),
-            detail: format!("run {} was interrupted after {}", run.id, words::count(run.removed, "removed row")),
+            detail: match run.error() {
+                Some(error) => format!(
+                    "run {} has {}: {error}",
+                    run.id,
+                    if run.state == State::Failed { "failed" } else { "been interrupted" }
+                ),
+                None => format!("run {} was interrupted after {}", run.id, words::count(run.removed, "removed row")),
+            },
             fix: None,
         });
     }
-    reasons.sort_by_key(|reason| (!stops_the_next_run(reason, findings), reason.status != "fail"));
+    reasons.sort_by_key(|reason| (!night.lacks(reason, findings), reason.status != "fail"));
     let light = match reasons.first().map(|reason| reason.status.as_str()) {
         None => Light::Green,
         Some("warn") => Light::Amber,
@@ -43,10 +53,33 @@ pub fn judge(findings: &[Finding], last_run: Option<&Run>) -> (Light, Vec<Findin
     (light, reasons)
 }
 
-/// Whether the next run does not come for this reason. Without pg_cron in this database, who runs the target is unknown.
-fn stops_the_next_run(reason: &Finding, findings: &[Finding]) -> bool {
-    let pg_cron_is_here = findings.iter().any(|finding| finding.check == "pg_cron" && finding.status == "ok");
-    reason.check == "policy" || reason.check == "job" && pg_cron_is_here
+/// What the next run needs.
+#[derive(Clone, Copy)]
+struct Night {
+    has_policy: bool,
+    has_job: bool,
+}
+
+impl Night {
+    /// Whether the next run does not come for this reason. Without pg_cron in this database, who runs the target is unknown.
+    fn lacks(self, reason: &Finding, findings: &[Finding]) -> bool {
+        let pg_cron_is_here = findings.iter().any(|finding| finding.check == "pg_cron" && finding.status == "ok");
+        match reason.check.as_str() {
+            "policy" => !self.has_policy,
+            "job" => !self.has_job && pg_cron_is_here,
+            "scheduler" => reason.status == "fail",
+            _ => false,
+        }
+    }
+}
+
+/// The light of a page, and its reasons.
+pub fn of(data: &Data) -> (Light, Vec<Finding>) {
+    judge(&data.findings, data.runs.first(), night(data))
+}
+
+fn night(data: &Data) -> Night {
+    Night { has_policy: data.about.max_age.is_some(), has_job: data.status.schedule["active"] == true }
 }
 
 impl Light {
@@ -60,7 +93,7 @@ impl Light {
 }
 
 pub fn section(data: &Data) -> Markup {
-    let (light, reasons) = judge(&data.findings, data.runs.first());
+    let (light, reasons) = of(data);
     let failing = reasons.iter().filter(|reason| reason.status == "fail").count() as i64;
     let headline = match light {
         Light::Green => "Healthy".to_owned(),
@@ -96,7 +129,7 @@ pub fn section(data: &Data) -> Markup {
 /// What happens next, to what, and when.
 fn next_run(data: &Data, reasons: &[Finding]) -> Markup {
     let about = &data.about;
-    let comes = !reasons.iter().any(|reason| stops_the_next_run(reason, &data.findings));
+    let comes = !reasons.iter().any(|reason| night(data).lacks(reason, &data.findings));
     html! {
         p #next-run {
             "Database " strong { (about.database) } ", target " strong { bdi { (data.query.target) } } ", table " code { (about.table) }
@@ -198,7 +231,9 @@ fn figures(data: &Data) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use super::{Finding, Light, judge};
+    use super::{Finding, Light, Night, judge};
+
+    const WHOLE: Night = Night { has_policy: true, has_job: true };
 
     #[test]
     fn the_light_is_that_of_the_worst_finding_which_comes_first() {
@@ -216,7 +251,7 @@ mod tests {
             (&["ok", "warn"], Light::Amber, Some("warn")),
             (&["warn", "fail", "ok"], Light::Red, Some("fail")),
         ] {
-            let (light, reasons) = judge(&findings(statuses), None);
+            let (light, reasons) = judge(&findings(statuses), None, WHOLE);
             assert!(light == expected, "{statuses:?}");
             assert_eq!(reasons.first().map(|reason| reason.check.as_str()), first);
         }
@@ -230,13 +265,16 @@ mod tests {
             detail: String::new(),
             fix: None,
         };
-        for (checks, expected, first) in [
-            (&[("index", "warn"), ("pg_cron", "ok"), ("job", "warn")][..], Light::Red, "job"),
-            (&[("books", "fail"), ("policy", "warn")], Light::Red, "policy"),
+        let (no_job, no_policy) = (Night { has_job: false, ..WHOLE }, Night { has_policy: false, ..WHOLE });
+        for (checks, night, expected, first) in [
+            (&[("index", "warn"), ("pg_cron", "ok"), ("job", "warn")][..], no_job, Light::Red, "job"),
+            (&[("books", "fail"), ("policy", "warn")], no_policy, Light::Red, "policy"),
+            // Two jobs.
+            (&[("pg_cron", "ok"), ("job", "warn")], WHOLE, Light::Amber, "job"),
             // Another database's pg_cron may run it.
-            (&[("pg_cron", "warn"), ("job", "warn")], Light::Amber, "pg_cron"),
+            (&[("pg_cron", "warn"), ("job", "warn")], no_job, Light::Amber, "pg_cron"),
         ] {
-            let (light, reasons) = judge(&checks.iter().map(finding).collect::<Vec<_>>(), None);
+            let (light, reasons) = judge(&checks.iter().map(finding).collect::<Vec<_>>(), None, night);
             assert!(light == expected && reasons[0].check == first, "{checks:?}");
         }
     }

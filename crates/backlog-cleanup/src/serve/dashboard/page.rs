@@ -63,7 +63,7 @@ fn with_head(title: &str, viewer: &Viewer, head: Markup, body: Markup) -> Markup
 
 /// The dashboard.
 pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
-    let (light, _) = health::judge(&data.findings, data.runs.first());
+    let (light, _) = health::of(data);
     let may_run = viewer.level >= Some(Level::Operator);
     let title = format!("{} {} failed, {}", sign(light), data.status.statuses.of("failed"), data.query.target);
     // Without the script the page reloads while a run is running.

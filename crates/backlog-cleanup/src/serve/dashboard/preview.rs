@@ -7,9 +7,10 @@ use maud::Markup;
 use super::actions::{self, Asked, Preview};
 use super::data;
 use super::page::{self, Viewer};
+use crate::client::calls::Trial;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
-use crate::serve::removal::dry_run;
+use crate::serve::removal::trial;
 use crate::serve::response::{Problem, read};
 
 /// Shows what a run would remove, and asks for confirmation.
@@ -25,7 +26,7 @@ pub async fn preview(
 /// Makes a dry run.
 async fn look(caller: &Caller, asked: Asked) -> Result<Preview, Problem> {
     caller.at_least(Level::Operator)?;
-    let report = dry_run(asked.mode, caller, &asked.selection(), None).await?;
+    let report = trial(asked.mode, Trial::DryRun, caller, &asked.selection(), None).await?;
     let report = report.get().as_bytes();
     let (count, total_failed, details) = match asked.mode {
         Mode::Regular => {

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use crate::client::calls::{self, Raw};
+use crate::client::calls::{self, Raw, Trial};
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::{Problem, bytes, read};
@@ -58,7 +58,7 @@ pub async fn remove_once(
     // The run continues without its client; a client that repeats its key gets the answer.
     let work = tokio::spawn(async move {
         if expected_count.is_some() {
-            dry_run(mode, &caller, &selection, expected_count).await?;
+            trial(mode, Trial::DryRun, &caller, &selection, expected_count).await?;
         }
         let answer = match (Job { app, caller, mode, selection, nobody_waits }).run(patience).await? {
             Done::Report(report) => Answer { status: StatusCode::OK, location: None, body: bytes(report) },
@@ -79,10 +79,11 @@ struct WouldRemove {
     rows: i64,
 }
 
-/// Counts what a run would remove; returns the report as the database wrote it. Errors: 409 if the number differs from the
+/// Counts what a run would remove, or rehearses it; returns the report as the database wrote it. Errors: 409 if the number differs from the
 /// expected one by more than a tenth.
-pub async fn dry_run(
+pub async fn trial(
     mode: Mode,
+    trial: Trial,
     caller: &Caller,
     selection: &Selection,
     expected_count: Option<i64>,
@@ -93,8 +94,8 @@ pub async fn dry_run(
     };
     let mut work = caller.begin().await?;
     let removal = match mode {
-        Mode::Regular => calls::cleanup(&mut work, selection.as_call(), true, false).await?,
-        Mode::Emergency => calls::emergency(&mut work, selection.as_call(), true).await?,
+        Mode::Regular => calls::cleanup(&mut work, selection.as_call(), trial, false).await?,
+        Mode::Emergency => calls::emergency(&mut work, selection.as_call(), trial).await?,
     };
     let report: Raw = removal.report(&mut work).await?;
     drop(work);

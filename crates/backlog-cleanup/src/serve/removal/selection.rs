@@ -21,6 +21,10 @@ pub struct Selection {
     #[serde(default)]
     #[param(required = false)]
     pub dry_run: bool,
+    /// Remove the rows and roll it back: tells what would be kept back, how long it takes and how much WAL it writes
+    #[serde(default)]
+    #[param(required = false)]
+    pub rehearse: bool,
 }
 
 pub fn default_target() -> String {

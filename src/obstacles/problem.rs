@@ -1,5 +1,7 @@
+use pgrx::JsonB;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
+use serde::de::DeserializeOwned;
 
 use crate::extension;
 use crate::postgres::error::{Result, spi};
@@ -46,4 +48,16 @@ pub fn problems(statement: &str, arguments: &[DatumWithOid]) -> Result<Vec<Probl
         })
         .map_err(spi)
     })
+}
+
+/// Runs such a statement that returns rows as one `jsonb` each. One that does not read as a `T` is left out.
+pub fn rows_of<T: DeserializeOwned>(statement: &str, arguments: &[DatumWithOid]) -> Result<Vec<T>> {
+    let rows: Vec<JsonB> = extension::as_owner(|| {
+        Spi::connect(|client| {
+            let rows = client.select(statement, None, arguments)?;
+            rows.filter_map(|row| row.get::<JsonB>(1).transpose()).collect::<spi::Result<_>>()
+        })
+        .map_err(spi)
+    })?;
+    Ok(rows.into_iter().filter_map(|JsonB(row)| serde_json::from_value(row).ok()).collect())
 }

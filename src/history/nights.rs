@@ -1,0 +1,88 @@
+use pgrx::prelude::*;
+
+use crate::extension::{self, schema};
+use crate::postgres::error::{Result, spi};
+use crate::postgres::read::read_one;
+use crate::schedule::{database, pg_cron_is_here, works};
+
+/// A failed run of a job, as pg_cron has it.
+#[derive(Clone)]
+pub struct Night {
+    pub job_id: i64,
+    pub target: String,
+    pub mode: String,
+    pub requested_by: String,
+    pub started_at: Option<TimestampWithTimeZone>,
+    pub finished_at: Option<TimestampWithTimeZone>,
+    pub message: String,
+}
+
+/// The failed runs of this database's jobs in pg_cron's own history, the newest first: a run of one transaction leaves nothing
+/// else when it fails. Without DETAIL, HINT and CONTEXT, which may show values of rows.
+pub fn failed() -> Result<Vec<Night>> {
+    const MAY: &str = "SELECT has_table_privilege('cron.job_run_details', 'SELECT')";
+    const FAILED: &str = r"
+        SELECT command, jobid, username, start_time, end_time,
+               regexp_replace(regexp_replace(return_message, '\n *(DETAIL|HINT|CONTEXT|LINE [0-9]+):.*$', ''),
+                              '^\s*ERROR:\s*|\s+$', '', 'g')
+        FROM cron.job_run_details
+        WHERE status = 'failed' AND command ~* 'backlog_cleanup' AND database = $1
+        ORDER BY runid DESC LIMIT 1000";
+    if !pg_cron_is_here()? {
+        return Ok(Vec::new());
+    }
+    let (here, schema) = (database()?, schema()?);
+    let found: Vec<(String, Night)> = extension::as_owner(|| {
+        // The extension's owner need not be a superuser.
+        if read_one::<bool>(MAY, &[])? != Some(true) {
+            return Ok(Vec::new());
+        }
+        Spi::connect(|client| {
+            client
+                .select(FAILED, None, &[here.into()])?
+                .map(|row| {
+                    let night = Night {
+                        job_id: row.get(2)?.unwrap_or_default(),
+                        target: String::new(),
+                        mode: String::new(),
+                        requested_by: row.get(3)?.unwrap_or_default(),
+                        started_at: row.get(4)?,
+                        finished_at: row.get(5)?,
+                        message: row.get(6)?.unwrap_or_default(),
+                    };
+                    Ok((row.get(1)?.unwrap_or_default(), night))
+                })
+                .collect::<spi::Result<_>>()
+        })
+        .map_err(spi)
+    })?;
+    let mut nights = Vec::new();
+    for (command, night) in found {
+        for work in works(&command, &schema) {
+            if let Some(target) = work.target {
+                nights.push(Night { target, mode: work.mode.as_str().to_owned(), ..night.clone() });
+            }
+        }
+    }
+    Ok(nights)
+}
+
+#[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
+#[pg_extern(sql = false)]
+fn failed_jobs() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(job_id, i64),
+            name!(target, String),
+            name!(mode, String),
+            name!(requested_by, String),
+            name!(started_at, Option<TimestampWithTimeZone>),
+            name!(finished_at, Option<TimestampWithTimeZone>),
+            name!(message, String),
+        ),
+    >,
+> {
+    let night = |n: Night| (n.job_id, n.target, n.mode, n.requested_by, n.started_at, n.finished_at, n.message);
+    Ok(TableIterator::new(failed()?.into_iter().map(night)))
+}

@@ -1,0 +1,129 @@
+//! What a batched run does when it fails: its row says so, in a transaction that commits, and then the error goes on. The
+//! procedure's `commit_and_wait` commits and raises it again; whoever calls `next_batch` by hand gets it at once.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Once;
+
+use backlog_cleanup_report::State;
+use pgrx::pg_sys::XactEvent;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
+use pgrx::prelude::*;
+
+use crate::history::batches::sum_up_or_warn;
+use crate::history::error::{self, At};
+use crate::plan::cutoff;
+use crate::postgres::error::Result;
+use crate::postgres::sqlstate::exact;
+use crate::postgres::subtransaction::{attempt, is_cancel, reported, sqlstate};
+
+thread_local! {
+    /// What this process works on.
+    static AT: RefCell<Option<At>> = const { RefCell::new(None) };
+    /// The run of this session, between its first batch and its end.
+    static RUN: Cell<Option<i64>> = const { Cell::new(None) };
+    /// Whether the next failure is that of a process which somebody has ended.
+    static IS_LOST: Cell<bool> = const { Cell::new(false) };
+    /// Whether `commit_and_wait` has begun this transaction.
+    static IS_DRIVEN: Cell<bool> = const { Cell::new(false) };
+    /// What has failed, to be raised as soon as that is committed.
+    static RECORDED: RefCell<Option<ErrorReport>> = const { RefCell::new(None) };
+}
+
+/// Remembers what this process works on.
+pub fn works_on(at: At) {
+    AT.set(Some(at));
+}
+
+/// Says that the failure to come is no error of the run: a worker was ended.
+pub fn is_of_a_lost_process() {
+    IS_LOST.set(true);
+}
+
+/// Called when `commit_and_wait` has begun a transaction. Raises the error that the last one has recorded.
+pub fn transaction_begins() -> Result<()> {
+    static ONCE: Once = Once::new();
+    // SAFETY: the callback lives as long as the library, which is never unloaded.
+    ONCE.call_once(|| unsafe { pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut()) });
+    IS_DRIVEN.set(true);
+    RECORDED.take().map_or(Ok(()), Err)
+}
+
+/// Does a step of a run of this session. If `commit_and_wait` will commit, an error is recorded and `None` returned.
+pub fn or_record<T>(run_id: i64, step: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    AT.set(None);
+    RUN.set(Some(run_id));
+    if !IS_DRIVEN.get() {
+        return step().map(Some);
+    }
+    match attempt(|| step().map(Some)) {
+        Ok(done) => Ok(done),
+        Err(failure) => {
+            ends_with(run_id, failure);
+            Ok(None)
+        }
+    }
+}
+
+/// Waits between two transactions of a run. Returns false if that was cancelled, and has recorded it.
+pub fn while_waiting(wait: impl FnOnce()) -> bool {
+    let Some(run_id) = RUN.get() else {
+        wait();
+        return true;
+    };
+    let Err(failure) = attempt(|| {
+        wait();
+        Ok(Some(()))
+    }) else {
+        return true;
+    };
+    AT.set(None);
+    ends_with(run_id, failure);
+    false
+}
+
+/// Forgets the run, which has ended.
+pub fn run_ends() {
+    RUN.set(None);
+    cutoff::forget();
+}
+
+/// Ends a run of this session with an error. Its workers have ended.
+fn ends_with(run_id: i64, failure: CaughtError) {
+    let report = record(run_id, failure);
+    sum_up_or_warn(run_id);
+    RECORDED.set(Some(report));
+}
+
+/// Writes what has failed into the run's row, and returns it. If even that fails, raises the failure itself.
+pub fn record(run_id: i64, failure: CaughtError) -> ErrorReport {
+    let at = AT.take();
+    let is_interrupted = IS_LOST.take() || is_cancel(&failure);
+    let state = if is_interrupted { State::Interrupted } else { State::Failed };
+    let (sqlstate, report) = (exact(sqlstate(&failure)), copy(reported(&failure)));
+    if attempt(|| error::write(run_id, state, &sqlstate, &report, at.as_ref()).map(Some)).is_err() {
+        failure.rethrow();
+    }
+    run_ends();
+    report
+}
+
+fn copy(failure: &ErrorReportWithLevel) -> ErrorReport {
+    let mut copy = ErrorReport::new(failure.sql_error_code(), failure.message().to_owned(), "backlog_cleanup");
+    if let Some(detail) = failure.detail() {
+        copy = copy.set_detail(detail);
+    }
+    match failure.hint() {
+        Some(hint) => copy.set_hint(hint),
+        None => copy,
+    }
+}
+
+unsafe extern "C-unwind" fn at_transaction_end(event: XactEvent::Type, _: *mut core::ffi::c_void) {
+    if matches!(event, XactEvent::XACT_EVENT_COMMIT | XactEvent::XACT_EVENT_ABORT) {
+        IS_DRIVEN.set(false);
+    }
+    if event == XactEvent::XACT_EVENT_ABORT {
+        RUN.set(None);
+        RECORDED.set(None);
+    }
+}

@@ -1,0 +1,278 @@
+//! What a run will meet is said beforehand, by the doctor and by a dry run, without anybody's code.
+
+use cluster::{Cluster, JOBS, column, finding, findings, number, value};
+use postgres::Client;
+
+/// What a dry run of `t` says would be refused.
+fn would_fail(client: &mut Client) -> Vec<String> {
+    let reasons =
+        "SELECT jsonb_array_elements_text(backlog_cleanup_failed_generations('t', dry_run => true) -> 'wouldFail')";
+    column(client, reasons)
+}
+
+#[test]
+fn a_published_table_without_a_replica_identity_is_said_before_the_run_fails() {
+    let cluster = Cluster::start("wal_level = logical\n");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "CREATE SCHEMA parted;
+             CREATE TABLE parted.job (LIKE job) PARTITION BY LIST (queue);
+             CREATE TABLE parted.job_a PARTITION OF parted.job FOR VALUES IN ('a');
+             CREATE TABLE child (job int REFERENCES job ON DELETE CASCADE);
+             CREATE INDEX ON child (job)",
+        )
+        .unwrap();
+    let refused_by_postgres =
+        |client: &mut Client, table: &str| client.batch_execute(&format!("BEGIN; DELETE FROM {table}; ROLLBACK"));
+    for (table, publication) in [
+        ("public.job", "FOR TABLE job"),
+        ("public.job", "FOR ALL TABLES"),
+        ("public.job", "FOR TABLES IN SCHEMA public"),
+        ("parted.job", "FOR TABLE parted.job WITH (publish_via_partition_root)"),
+        ("parted.job", "FOR TABLES IN SCHEMA parted"),
+        ("parted.job", "FOR TABLE parted.job_a"),
+    ] {
+        client
+            .batch_execute(&format!(
+                "ALTER TABLE job REPLICA IDENTITY NOTHING;
+                 UPDATE backlog_cleanup.target SET generations_table = '{table}' WHERE name = 't';
+                 INSERT INTO parted.job SELECT * FROM job ON CONFLICT DO NOTHING; CREATE PUBLICATION p {publication}"
+            ))
+            .unwrap();
+        let found = findings(&mut client, "replica_identity");
+        assert!(found.iter().all(|(status, ..)| status == "fail"), "{publication}: {found:?}");
+        assert_eq!(would_fail(&mut client).len(), found.len(), "{publication}");
+        assert!(refused_by_postgres(&mut client, table).is_err(), "{publication}");
+        client.batch_execute("ROLLBACK").unwrap();
+        for (_, _, fix) in found {
+            client.batch_execute(&fix.unwrap()).unwrap();
+        }
+        assert_eq!(finding(&mut client, "replica_identity").0, "ok", "{publication}");
+        assert!(would_fail(&mut client).is_empty(), "{publication}");
+        refused_by_postgres(&mut client, table).unwrap();
+        client.batch_execute("DROP PUBLICATION p; ALTER TABLE parted.job_a REPLICA IDENTITY DEFAULT").unwrap();
+    }
+    // A publication of inserts does not mind; one whose filter reads another column does.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET generations_table = 'public.job' WHERE name = 't';
+             ALTER TABLE job REPLICA IDENTITY NOTHING; CREATE PUBLICATION p FOR TABLE job WITH (publish = 'insert, update')",
+        )
+        .unwrap();
+    assert_eq!(finding(&mut client, "replica_identity").0, "ok");
+    for publication in ["FOR TABLE job WHERE (queue = 'a')", "FOR TABLE job (queue, error)"] {
+        client
+            .batch_execute(&format!(
+                "DROP PUBLICATION p; ALTER TABLE job REPLICA IDENTITY DEFAULT; CREATE PUBLICATION p {publication}"
+            ))
+            .unwrap();
+        let (status, detail, fix) = finding(&mut client, "replica_identity");
+        assert_eq!((status.as_str(), fix), ("fail", None), "{detail}");
+        assert!(refused_by_postgres(&mut client, "job").is_err(), "{publication}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+}
+
+#[test]
+fn a_ledger_that_cannot_take_the_row_is_said_beforehand_and_nobodys_code_runs() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE ran (); GRANT ALL ON ran TO PUBLIC;
+             CREATE FUNCTION run() RETURNS boolean LANGUAGE sql AS 'INSERT INTO ran DEFAULT VALUES RETURNING true';
+             CREATE FUNCTION run_late() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM run(); RETURN NEW; END';
+             CREATE TABLE kind (name text PRIMARY KEY)",
+        )
+        .unwrap();
+    for (harm, reason) in [
+        ("ADD CHECK (type IN ('purchase', 'refund'))", "it breaks CHECK \"ledger_type_check\""),
+        ("ADD CONSTRAINT few CHECK (amount < 10)", "it breaks CHECK \"few\""),
+        ("ADD CONSTRAINT c CHECK (lower(user_id) <> 'w')", "it breaks CHECK \"c\""),
+        ("ADD COLUMN kind text DEFAULT 'none', ADD CONSTRAINT k CHECK (kind <> 'none')", "it breaks CHECK \"k\""),
+        ("ADD COLUMN batch text NOT NULL", "column \"batch\" is NOT NULL and has no default"),
+        ("ALTER description TYPE varchar(40)", "column \"description\": it needs"),
+        ("ALTER user_id TYPE int USING 1", "column \"user_id\" is of type integer but expression is of type text"),
+        ("ALTER id DROP DEFAULT, ALTER id ADD GENERATED ALWAYS AS IDENTITY (MAXVALUE 2)", "is at its end"),
+        ("ALTER id TYPE int2", "is past 32767, the end of column \"id\""),
+        ("DROP type, ADD type text GENERATED ALWAYS AS ('x') STORED", "column \"type\""),
+        ("ADD FOREIGN KEY (type) REFERENCES kind", "it breaks foreign key \"ledger_type_fkey\""),
+        ("ADD UNIQUE (user_id, type)", "unique index public.ledger_user_id_type_key has its values already"),
+    ] {
+        client.batch_execute(&format!("BEGIN; SELECT setval('ledger_id_seq', 40000); DELETE FROM ledger")).unwrap();
+        if harm.contains("UNIQUE") {
+            client.batch_execute("INSERT INTO ledger (user_id, type) VALUES ('w', 'backlog_cleanup')").unwrap();
+        }
+        client.batch_execute(&format!("ALTER TABLE ledger {harm}")).unwrap();
+        if harm.contains("IDENTITY") {
+            client.batch_execute("INSERT INTO ledger DEFAULT VALUES; INSERT INTO ledger DEFAULT VALUES").unwrap();
+        }
+        // Only 90 rows are more than 9.
+        if harm.contains("amount") {
+            assert_eq!(finding(&mut client, "ledger_row").0, "ok");
+        } else {
+            let found = findings(&mut client, "ledger_row");
+            assert!(found.iter().all(|(status, ..)| status == "fail"), "{harm}: {found:?}");
+            assert!(found[0].1.contains(reason) && found[0].2.is_none(), "{harm}: {found:?}");
+        }
+        let said = would_fail(&mut client);
+        assert!(said.iter().any(|said| said.contains(reason)), "{harm}: {said:?}");
+        assert!(client.batch_execute("SELECT backlog_cleanup_failed_generations('t')").is_err(), "{harm}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+    // What cannot be told without somebody's code is named, and not run.
+    for (harm, named) in [
+        ("ALTER TABLE ledger ADD CONSTRAINT own CHECK (run())", "CHECK \"own\""),
+        (
+            "CREATE DOMAIN kind_of AS text CHECK (run()); ALTER TABLE ledger ALTER type TYPE kind_of",
+            "\"kind_of_check\"",
+        ),
+        ("CREATE TRIGGER before BEFORE INSERT ON ledger FOR EACH ROW EXECUTE FUNCTION run_late()", "trigger before"),
+        ("ALTER TABLE ledger ADD COLUMN made boolean DEFAULT run(), ADD CONSTRAINT by CHECK (made)", "CHECK \"by\""),
+    ] {
+        client.batch_execute(&format!("BEGIN; {harm}; DELETE FROM ran")).unwrap();
+        let (status, detail, _) = finding(&mut client, "ledger_row");
+        assert!(status == "ok" && detail.contains(named), "{harm}: {detail}");
+        assert!(would_fail(&mut client).is_empty(), "{harm}");
+        assert_eq!(number(&mut client, "SELECT count(*) FROM ran"), 0, "{harm}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+    client.batch_execute("SELECT backlog_cleanup_failed_generations('t')").unwrap();
+}
+
+#[test]
+fn rows_that_no_run_would_ever_find_are_seen() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    let set = |client: &mut Client, change: &str| {
+        client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 't'")).unwrap();
+        finding(client, "rows")
+    };
+    assert_eq!(set(&mut client, "failed_status = 'failed'").0, "ok");
+    for word in ["Failed", "FAILED", " failed"] {
+        let (status, detail, fix) = set(&mut client, &format!("failed_status = '{word}'"));
+        assert!(status == "warn" && detail.contains("rows with \"failed\""), "{detail}");
+        client.batch_execute(&fix.unwrap()).unwrap();
+        assert_eq!(finding(&mut client, "rows").0, "ok", "{word}");
+    }
+    let (status, detail, fix) = set(&mut client, "failed_status = 'dead'");
+    assert_eq!((status.as_str(), fix), ("warn", None));
+    assert!(detail.contains("no row has status \"dead\"; the account's rows have \"failed\""), "{detail}");
+    let (_, detail, _) = set(&mut client, "account = 'W', failed_status = 'failed'");
+    assert!(detail.contains("no row has account \"W\""), "{detail}");
+    // After a run that has removed them all, there is nothing wrong.
+    assert_eq!(set(&mut client, "account = 'w'").0, "ok");
+    client
+        .batch_execute("UPDATE job SET state = 'done' WHERE id <= 50; SELECT backlog_cleanup_emergency('t')")
+        .unwrap();
+    assert_eq!(finding(&mut client, "rows").0, "ok");
+
+    client.batch_execute("INSERT INTO job (id, at) SELECT id, NULL FROM generate_series(1001, 2000) id").unwrap();
+    let (status, detail, fix) = finding(&mut client, "failed_at");
+    assert_eq!((status.as_str(), fix), ("warn", None));
+    assert!(detail.starts_with("1000 failed rows have no at"), "{detail}");
+}
+
+#[test]
+fn a_reference_without_an_index_behind_a_cascade_is_seen() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE step (id int PRIMARY KEY, job int REFERENCES job ON DELETE CASCADE);
+             CREATE INDEX ON step (job);
+             CREATE TABLE note (id int PRIMARY KEY, step int REFERENCES step ON DELETE SET NULL);
+             CREATE TABLE log (note int REFERENCES note ON DELETE CASCADE)",
+        )
+        .unwrap();
+    // No row of `note` goes, so that nothing searches `log`.
+    let (status, detail, fix) = finding(&mut client, "references");
+    assert_eq!(
+        (status.as_str(), detail.as_str()),
+        ("warn", "public.note (step) references public.step and has no index")
+    );
+    client.batch_execute(&fix.unwrap()).unwrap();
+    assert_eq!(finding(&mut client, "references").0, "ok");
+}
+
+#[test]
+fn a_partitioned_ledger_without_a_partition_for_today_is_said_beforehand() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE parted (user_id text, amount int, type text, description text, created_at timestamp)
+                 PARTITION BY RANGE (created_at);
+             ALTER TABLE parted OWNER TO app;
+             UPDATE backlog_cleanup.target SET ledger_table = 'public.parted' WHERE name = 't'",
+        )
+        .unwrap();
+    for partition in [
+        "SELECT 1",
+        "CREATE TABLE past PARTITION OF parted FOR VALUES FROM ('2001-01-01') TO ('2002-01-01'); ALTER TABLE past OWNER TO app",
+    ] {
+        client.batch_execute(partition).unwrap();
+        assert!(finding(&mut client, "ledger_row").1.ends_with("no partition takes it"));
+        assert_eq!(would_fail(&mut client).len(), 1);
+    }
+    client
+        .batch_execute(
+            "CREATE TABLE now PARTITION OF parted FOR VALUES FROM ('2002-01-01') TO ('2999-01-01');
+             ALTER TABLE now OWNER TO app",
+        )
+        .unwrap();
+    assert_eq!(finding(&mut client, "ledger_row").0, "ok");
+    client.batch_execute("SELECT backlog_cleanup_failed_generations('t')").unwrap();
+}
+
+#[test]
+fn failed_rows_that_others_keep_are_counted_beforehand() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "CREATE ROLE other;
+             CREATE TABLE last_run (job int REFERENCES job); ALTER TABLE last_run OWNER TO other;
+             CREATE INDEX ON last_run (job); INSERT INTO last_run VALUES (NULL), (1), (2), (2);
+             UPDATE job SET state = 'done' WHERE id = 1",
+        )
+        .unwrap();
+    let (status, detail, _) = finding(&mut client, "referenced");
+    assert_eq!(status, "warn");
+    assert!(
+        detail.starts_with("public.last_run (job) references at least 1 failed rows ON DELETE NO ACTION"),
+        "{detail}"
+    );
+    let dry = "SELECT backlog_cleanup_emergency('t', dry_run => true) #>> '{wouldKeepBack,0}'";
+    assert_eq!(value::<String>(&mut client, dry), detail);
+    client.batch_execute("UPDATE job SET state = 'done' WHERE id = 2").unwrap();
+    assert_eq!(finding(&mut client, "referenced").0, "ok");
+}
+
+#[test]
+fn the_doctor_stays_fast_on_a_million_rows() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO job (id, state, error) SELECT id, 'done', repeat('x', 100) FROM generate_series(1001, 1000000) id;
+             UPDATE job SET at = NULL WHERE id <= 100 OR id % 100 = 0; UPDATE job SET state = 'failed' WHERE id % 100 = 0",
+        )
+        .unwrap();
+    let started = std::time::Instant::now();
+    let (_, detail, _) = finding(&mut client, "failed_at");
+    assert!(detail.starts_with("about "), "{detail}");
+    assert!(started.elapsed() < std::time::Duration::from_secs(1), "{:?}", started.elapsed());
+    let held = "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+                WHERE pid = pg_backend_pid() AND relnamespace = 'public'::regnamespace";
+    client.batch_execute("BEGIN; SELECT backlog_cleanup_doctor('t')").unwrap();
+    assert_eq!(number(&mut client, held), 0);
+}

@@ -1,0 +1,220 @@
+//! The doctor knows the jobs of pg_cron by what they call, and sees that they run.
+
+use cluster::{JOBS, finding, refused, truth, until_true, value, with_pg_cron};
+
+#[test]
+fn a_job_is_recognised_by_what_it_calls_whatever_its_spelling() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client.batch_execute("SELECT backlog_cleanup_unschedule()").unwrap();
+    for (command, runs) in [
+        ("SELECT backlog_cleanup_failed_generations('t')", true),
+        ("select * from Public.\"backlog_cleanup_failed_generations\"(force => true, target => 't'::text) as r", true),
+        ("CALL public.backlog_cleanup_run('t', batch_size => 2000)", true),
+        ("call backlog_cleanup_run(batch_size => 2000, target => $x$t$x$)", true),
+        ("VACUUM; SELECT 1; SELECT public.backlog_cleanup_failed_generations(target => 't')", true),
+        ("WITH r AS (SELECT backlog_cleanup_failed_generations('t')) SELECT * FROM r", true),
+        ("INSERT INTO log SELECT backlog_cleanup_failed_generations('t') ->> 'message'", true),
+        ("DO $$ BEGIN PERFORM public.backlog_cleanup_failed_generations('t'); END $$", true),
+        ("DO 'DECLARE r jsonb; BEGIN IF true THEN r := backlog_cleanup_failed_generations(''t''); END IF; END'", true),
+        ("DO $$ BEGIN /* ; */ CALL backlog_cleanup_run('t'); PERFORM 1; END $$ LANGUAGE plpgsql", true),
+        ("DO $$ BEGIN SELECT backlog_cleanup_failed_generations('t') INTO r; END $$", true),
+        // What runs something else, or nothing of it.
+        ("SELECT backlog_cleanup_failed_generations()", false),
+        ("SELECT backlog_cleanup_failed_generations('t', dry_run => true)", false),
+        ("SELECT other.backlog_cleanup_failed_generations('t')", false),
+        ("SELECT 'SELECT backlog_cleanup_failed_generations(''t'')'", false),
+        ("SELECT 1 -- backlog_cleanup_failed_generations('t')", false),
+        ("DO $$ BEGIN -- PERFORM backlog_cleanup_failed_generations('t');\n END $$", false),
+        ("CALL backlog_cleanup_run(", false),
+    ] {
+        client.execute("SELECT cron.schedule('it', '0 2 * * *', $1)", &[&command]).unwrap();
+        let (status, detail, fix) = finding(&mut client, "job");
+        assert_eq!(status == "ok", runs, "{command}: {detail}");
+        assert_eq!(fix.is_some(), !runs, "{command}: {fix:?}");
+        let job: Option<i64> =
+            value(&mut client, "SELECT (backlog_cleanup_status_json('t') #>> '{schedule,jobId}')::bigint");
+        assert_eq!(job.is_some(), runs, "{command}");
+    }
+    // What only its execution would tell.
+    for command in [
+        "SELECT backlog_cleanup_failed_generations(name) FROM backlog_cleanup.target",
+        "DO $$ BEGIN EXECUTE 'SELECT backlog_cleanup_failed_generations(''t'')'; END $$",
+        "DO $$ BEGIN IF backlog_cleanup_failed_generations('t') IS NULL THEN NULL; END IF; END $$",
+    ] {
+        client.execute("SELECT cron.schedule('it', '0 2 * * *', $1)", &[&command]).unwrap();
+        let (status, detail, fix) = finding(&mut client, "job");
+        assert_eq!((status.as_str(), fix), ("warn", None), "{command}: {detail}");
+        assert!(detail.contains("\"it\"") && detail.contains("does not tell"), "{detail}");
+    }
+}
+
+#[test]
+fn several_jobs_of_a_target_are_told_apart() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_unschedule();
+             SELECT cron.schedule('old', '0 2 * * *', 'SELECT backlog_cleanup_failed_generations(''t'')');
+             SELECT cron.schedule('new', '0 3 * * *', 'CALL backlog_cleanup_run(''t'')')",
+        )
+        .unwrap();
+    let (status, detail, fix) = finding(&mut client, "job");
+    assert_eq!((status.as_str(), fix), ("warn", None));
+    assert!(detail.starts_with("2 active jobs run target \"t\""), "{detail}");
+    for name in
+        ["\"old\" of role \"postgres\" at \"0 2 * * *\" (regular)", "\"new\" of role \"postgres\" at \"0 3 * * *\""]
+    {
+        assert!(detail.contains(name), "{detail}");
+    }
+    // A paused job beside an active one is no problem, and stays paused.
+    client.batch_execute("SELECT cron.alter_job(jobid, active => false) FROM cron.job WHERE jobname = 'old'").unwrap();
+    let (status, detail, fix) = finding(&mut client, "job");
+    assert_eq!((status.as_str(), fix), ("ok", None), "{detail}");
+    assert!(detail.contains("(regular, paused)"), "{detail}");
+    let active: String = value(&mut client, "SELECT backlog_cleanup_status_json('t') #>> '{schedule,jobName}'");
+    assert_eq!(active, "new");
+    // An emergency job is no regular one.
+    client
+        .batch_execute(
+            "SELECT cron.unschedule('old');
+             SELECT cron.schedule('new', '0 3 * * *', 'CALL backlog_cleanup_run(''t'', mode => ''emergency'')')",
+        )
+        .unwrap();
+    let (status, detail, fix) = finding(&mut client, "job");
+    assert!(detail.contains("no job does a regular run") && detail.contains("(emergency)"), "{detail}");
+    assert_eq!(status, "warn");
+    client.batch_execute(&fix.unwrap()).unwrap();
+    assert!(finding(&mut client, "job").1.contains("2 active jobs"));
+}
+
+#[test]
+fn a_job_whose_database_has_another_name_after_a_restore_is_moved_here() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_schedule(target => 't', job_name => 'backlog-cleanup-t');
+             UPDATE cron.job SET database = 'prod'",
+        )
+        .unwrap();
+    let (status, detail, fix) = finding(&mut client, "job");
+    assert_eq!(status, "warn");
+    assert!(detail.contains("in database \"prod\", which does not exist"), "{detail}");
+    client.batch_execute(&fix.unwrap()).unwrap();
+    assert_eq!(finding(&mut client, "job").0, "ok");
+    // Its removal works in the same way.
+    client.batch_execute("UPDATE cron.job SET database = 'prod'").unwrap();
+    let call = "SELECT backlog_cleanup_schedule(target => 't', job_name => 'backlog-cleanup-t')";
+    let (sqlstate, _, hint) = refused(client.batch_execute(call));
+    assert_eq!(sqlstate, "42710");
+    client.batch_execute(&format!("{hint}; {call}; UPDATE cron.job SET database = 'prod'")).unwrap();
+    assert!(truth(&mut client, "SELECT backlog_cleanup_unschedule('backlog-cleanup-t')"));
+
+    // A job of a database that exists is left alone.
+    client
+        .batch_execute(
+            "SELECT cron.schedule_in_database('backlog-cleanup-t', '0 2 * * *',
+                                              'SELECT backlog_cleanup_failed_generations(''t'')', 'template1')",
+        )
+        .unwrap();
+    let (sqlstate, message, hint) =
+        refused(client.batch_execute("SELECT backlog_cleanup_unschedule('backlog-cleanup-t')"));
+    assert_eq!(
+        (sqlstate.as_str(), message.as_str()),
+        ("55000", "job \"backlog-cleanup-t\" runs in database \"template1\"")
+    );
+    let (_, _, fix) = finding(&mut client, "job");
+    client.batch_execute(&fix.unwrap()).unwrap();
+    assert_eq!(finding(&mut client, "job").0, "ok");
+    client.batch_execute(&hint).unwrap();
+}
+
+#[test]
+fn a_scheduler_that_has_ended_and_a_success_without_a_run_are_seen() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client.batch_execute("SELECT backlog_cleanup_schedule(target => 't', job_name => 'backlog-cleanup-t')").unwrap();
+    until_true(&mut client, "SELECT status = 'ok' FROM backlog_cleanup_doctor('t') WHERE check_name = 'scheduler'");
+    assert_eq!(finding(&mut client, "job_runs").1, "the job has not run yet");
+    client
+        .batch_execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg_cron scheduler'",
+        )
+        .unwrap();
+    until_true(&mut client, "SELECT status = 'fail' FROM backlog_cleanup_doctor('t') WHERE check_name = 'scheduler'");
+    assert_eq!(finding(&mut client, "scheduler").2, None);
+
+    let record = |status: &str, started: &str| {
+        format!(
+            "INSERT INTO cron.job_run_details (jobid, runid, status, return_message, start_time, end_time)
+             SELECT jobid, nextval('cron.runid_seq'), '{status}', '', {started}, {started}
+             FROM cron.job WHERE jobname = 'backlog-cleanup-t'"
+        )
+    };
+    client.batch_execute(&record("succeeded", "timestamptz '2026-01-02 03:04 UTC'")).unwrap();
+    let (status, detail, _) = finding(&mut client, "job_runs");
+    assert_eq!(status, "warn");
+    assert!(
+        detail.starts_with("pg_cron's run of 2026-01-02 03:04 UTC succeeded, but the history has no run"),
+        "{detail}"
+    );
+    client.batch_execute("SELECT backlog_cleanup_failed_generations('t')").unwrap();
+    client.batch_execute(&record("succeeded", "clock_timestamp()")).unwrap();
+    assert_eq!(finding(&mut client, "job_runs").0, "ok");
+    client.batch_execute(&format!("{}; {}", record("starting", "NULL"), record("starting", "NULL"))).unwrap();
+    let (status, detail, _) = finding(&mut client, "job_runs");
+    assert!(status == "warn" && detail.contains("\"starting\""), "{detail}");
+
+    cluster.restart();
+    let mut client = cluster.connect();
+    until_true(&mut client, "SELECT status = 'ok' FROM backlog_cleanup_doctor('t') WHERE check_name = 'scheduler'");
+}
+
+#[test]
+fn a_job_of_a_target_that_is_gone_and_a_timeout_that_runs_come_close_to_are_seen() {
+    let cluster = with_pg_cron();
+    let (sender, notices) = std::sync::mpsc::channel();
+    let mut client = cluster.connect_with_notices(sender);
+    // Nothing of the platform is there: the extension says so when it registers the job.
+    client.batch_execute(JOBS).unwrap();
+    let said: Vec<String> = notices.try_iter().map(|(message, _)| message).collect();
+    let warning = "the nightly job is scheduled, but will fail: table \"public.generations\" does not exist";
+    assert!(said.iter().any(|said| said == warning), "{said:?}");
+
+    assert_eq!(finding(&mut client, "lost_jobs").0, "ok");
+    client.batch_execute("DELETE FROM backlog_cleanup.target WHERE name = 'generations'").unwrap();
+    let (status, detail, fix) = finding(&mut client, "lost_jobs");
+    assert_eq!(status, "fail");
+    assert!(detail.contains("\"backlog-cleanup-daily\"") && detail.contains("'generations'"), "{detail}");
+    client.batch_execute(&fix.unwrap()).unwrap();
+    assert_eq!(finding(&mut client, "lost_jobs").0, "ok");
+
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_schedule(target => 't', job_name => 'backlog-cleanup-t');
+             SELECT backlog_cleanup_failed_generations('t');
+             UPDATE backlog_cleanup.run SET finished_at = started_at + interval '1.5 s';
+             ALTER ROLE postgres SET statement_timeout = '10s'",
+        )
+        .unwrap();
+    assert_eq!(finding(&mut client, "timeouts").0, "ok");
+    for harm in [
+        "ALTER ROLE postgres SET statement_timeout = '2s'",
+        "ALTER ROLE postgres RESET ALL; ALTER DATABASE postgres SET statement_timeout = 2000",
+        "ALTER DATABASE postgres RESET ALL; ALTER ROLE postgres IN DATABASE postgres SET statement_timeout = '0.04 min'",
+    ] {
+        client.batch_execute(harm).unwrap();
+        let (status, detail, fix) = finding(&mut client, "timeouts");
+        assert_eq!(status, "warn", "{harm}");
+        assert!(detail.starts_with("runs took up to 1.5 s, more than half of the statement_timeout"), "{detail}");
+        client.batch_execute(&fix.unwrap()).unwrap();
+        assert_eq!(finding(&mut client, "timeouts").0, "ok", "{harm}");
+        client.batch_execute("ALTER ROLE postgres IN DATABASE postgres RESET ALL").unwrap();
+    }
+}
