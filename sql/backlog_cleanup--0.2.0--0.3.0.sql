@@ -5,6 +5,14 @@ COMMENT ON COLUMN backlog_cleanup.run.reading IS
     'the account, status, columns and time zone by which a batched run was ranked; if they change, its next batch is refused';
 ALTER TABLE backlog_cleanup.run_cutoff ADD COLUMN removable bigint;
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.removable IS 'how many of its failed rows the run may remove';
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_cutoff', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_batch', '');
+
+-- For the trigger: its hint corrects the statement that has written the target.
+CREATE FUNCTION backlog_cleanup.check_written(target text, before text) RETURNS void
+    LANGUAGE c AS 'MODULE_PATHNAME', 'check_written_target_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.check_written IS
+    'a part of check_target: raises an error if a target cannot be used; before is its row before the statement, as JSON';
 
 DROP PROCEDURE backlog_cleanup_run;
 DROP FUNCTION backlog_cleanup.start_run;
@@ -102,7 +110,7 @@ BEGIN
     IF backlog_cleanup.restoring() THEN
         RETURN NULL;
     END IF;
-    PERFORM @extschema@.backlog_cleanup_check(NEW.name);
+    PERFORM backlog_cleanup.check_written(NEW.name, CASE TG_OP WHEN 'INSERT' THEN '{}' ELSE to_jsonb(OLD)::text END);
     IF TG_OP = 'INSERT' THEN
         INSERT INTO backlog_cleanup.policy (target) VALUES (NEW.name);
     END IF;

@@ -128,7 +128,10 @@ fn examine(check: &str, healthy: &str, work: impl FnOnce() -> Result<Vec<Problem
 /// Turns an error into a problem. PostgreSQL's own hints are dropped: they are prose, not statements to type.
 fn fault(caught: CaughtError) -> Problem {
     let (detail, fix) = match caught {
-        CaughtError::ErrorReport(failure) => (failure.message().to_owned(), failure.hint().map(str::to_owned)),
+        CaughtError::ErrorReport(failure) => {
+            let lines = std::iter::once(failure.message()).chain(failure.detail().into_iter().flat_map(str::lines));
+            (lines.collect::<Vec<_>>().join("; "), failure.hint().map(str::to_owned))
+        }
         CaughtError::PostgresError(failure) => (failure.message().to_owned(), None),
         panic => panic.rethrow(),
     };

@@ -13,7 +13,8 @@ use crate::rank::tally::RecipeCount;
 use crate::remove::by_position::Left;
 use crate::target::Target;
 
-/// Marks the `running` runs of a target as interrupted. The caller has locked the target, so no process works on them.
+/// Marks the `running` runs of a target as interrupted, and sums them up, with those of a restored dump. The caller has locked the
+/// target, so no process works on them.
 pub fn interrupt(target: &str) -> Result<()> {
     let runs = extension::as_owner(|| {
         Spi::connect_mut(|client| {
@@ -23,7 +24,9 @@ pub fn interrupt(target: &str) -> Result<()> {
                      SET state = 'interrupted',
                          finished_at = coalesce((SELECT max(b.finished_at) FROM backlog_cleanup.run_batch b
                                                  WHERE b.run_id = run.id), started_at)
-                     WHERE target = $1 AND state = 'running'
+                     WHERE target = $1
+                       AND (state = 'running' OR id IN (SELECT run_id FROM backlog_cleanup.run_cutoff
+                                                        UNION SELECT run_id FROM backlog_cleanup.run_batch))
                      RETURNING id",
                     None,
                     &[target.into()],
