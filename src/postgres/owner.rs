@@ -85,8 +85,10 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
     let done = with_settings(|| {
         set_local("search_path", search_path);
         set_local("row_security", "off");
-        // Dates go as text between the processes of a run, and to other servers: they must read the same everywhere.
+        // Values go as text between the processes of a run, and to other servers: they must read the same everywhere.
         set_local("DateStyle", "ISO");
+        set_local("IntervalStyle", "postgres");
+        set_local("lc_monetary", "C");
         set_local("extra_float_digits", "1");
         work()
     });

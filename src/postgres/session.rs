@@ -14,10 +14,15 @@ use crate::postgres::statements::PreparedStatements;
 pub struct Session {
     /// The role whose code runs.
     owner: pg_sys::Oid,
-    /// The caller's cursors, with their status.
-    portals: Vec<(pg_sys::Portal, pg_sys::PortalStatus::Type)>,
+    /// The caller's cursors, with their status and strategy.
+    portals: Vec<(pg_sys::Portal, pg_sys::PortalStatus::Type, pg_sys::PortalStrategy::Type)>,
     statements: PreparedStatements,
     advisory_locks: AdvisoryLocks,
+}
+
+unsafe extern "C-unwind" {
+    /// PostgreSQL's, in libpq/be-fsstubs.h, which pgrx does not bind.
+    fn AtEOXact_LargeObject(is_commit: bool);
 }
 
 /// How many large object descriptors are checked. A transaction rarely has more than a few.
@@ -32,8 +37,9 @@ const TEMPORARY: &str = "
     ORDER BY classid, objid";
 
 impl Session {
-    /// Hides the caller's session from code of `owner` until `show`: a cursor cannot be fetched from or closed, a prepared
-    /// statement not be read, an advisory lock not be released. Errors: 42501 (what cannot be hidden, with the statement that closes it).
+    /// Hides the caller's session from code of `owner` until `show`: a cursor can be neither found, fetched from nor closed, a
+    /// prepared statement not be read, an advisory lock not be released. Errors: 42501 (what cannot be hidden, with the
+    /// statement that closes it).
     pub fn hide(owner: pg_sys::Oid) -> Result<Session> {
         if let Some(object) = temporary_object()? {
             return Err(error(
@@ -52,11 +58,14 @@ impl Session {
         let (cursors, statements, advisory_locks) = (cursors()?, PreparedStatements::hide()?, AdvisoryLocks::take());
         let mut portals = Vec::new();
         for portal in cursors {
-            // SAFETY: the portal is one of this session's; `show` gives its status back, also on an error. An active portal
-            // can neither be run nor dropped.
+            // SAFETY: the portal is one of this session's; `show` gives back what is changed, also on an error. An active portal
+            // can neither be run nor dropped; of a utility's, WHERE CURRENT OF cannot tell the row; one that is not visible is
+            // not in pg_cursors.
             unsafe {
-                portals.push((portal, (*portal).status));
+                portals.push((portal, (*portal).status, (*portal).strategy));
                 (*portal).status = pg_sys::PortalStatus::PORTAL_ACTIVE;
+                (*portal).strategy = pg_sys::PortalStrategy::PORTAL_UTIL_SELECT;
+                (*portal).visible = false;
             }
         }
         Ok(Session { owner, portals, statements, advisory_locks })
@@ -66,9 +75,13 @@ impl Session {
     pub fn show(&self) {
         self.statements.show();
         self.advisory_locks.give_back();
-        for (portal, status) in &self.portals {
+        for (portal, status, strategy) in &self.portals {
             // SAFETY: a portal that is active cannot have been dropped.
-            unsafe { (**portal).status = *status };
+            unsafe {
+                (**portal).status = *status;
+                (**portal).strategy = *strategy;
+                (**portal).visible = true;
+            }
         }
     }
 
@@ -77,20 +90,16 @@ impl Session {
         // PostgreSQL refuses to defer triggers here, but SET CONSTRAINTS itself would last.
         Spi::run("SET CONSTRAINTS ALL IMMEDIATE").map_err(spi)?;
         for portal in cursors()? {
-            if self.portals.iter().all(|(callers, _)| *callers != portal) {
-                // SAFETY: opened since `hide`, and not running, since the code that opened it has ended.
-                unsafe {
-                    if (*portal).portalPinned {
-                        pg_sys::UnpinPortal(portal);
-                    }
-                    pg_sys::PortalDrop(portal, false);
+            // SAFETY: opened since `hide`, and not running, since the code that opened it has ended.
+            unsafe {
+                if (*portal).portalPinned {
+                    pg_sys::UnpinPortal(portal);
                 }
+                pg_sys::PortalDrop(portal, false);
             }
         }
-        for descriptor in descriptors() {
-            // SAFETY: lo_close takes an integer.
-            unsafe { direct_function_call::<i32>(pg_sys::be_lo_close, &[descriptor.into_datum()]) };
-        }
+        // SAFETY: closes all large object descriptors of the transaction; the caller had none.
+        unsafe { AtEOXact_LargeObject(true) };
         if let Some(object) = temporary_object()? {
             return Err(error(
                 PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,

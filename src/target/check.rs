@@ -13,7 +13,8 @@ use crate::target::nearest::nearest;
 use crate::target::{Target, TargetRow};
 
 /// Checks that the tables, columns and values that a target names exist and can be used. All mistakes are one error. Errors:
-/// those of `Target::load`, 22P02 (a value that its column cannot have), 22023 (time zone), what its throttle query raises.
+/// those of `Target::load`, 22P02 (a value that its column cannot have), 23514 (two statuses are the same value), 22023 (time
+/// zone), what its throttle query raises.
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
     check(target, None)
@@ -44,17 +45,19 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<()> {
     wrong.extend(table.and_then(|table| throttle(&row, table)));
     wrong.extend(time_zone(&row.time_zone)?);
     let mistakes: Vec<Mistake> = missed.into_iter().flat_map(|missed| missed.mistakes).chain(wrong).collect();
-    if mistakes.is_empty() { Ok(()) } else { Err(row.refusal(&mistakes, before)) }
+    if !mistakes.is_empty() {
+        return Err(row.refusal(&mistakes, before));
+    }
+    target.map_or(Ok(()), |target| target.statuses_are_values())
 }
 
 impl TargetRow {
     /// The values that rows are compared with: the column of `target`, the value, the column of the table.
     fn values(&self) -> Vec<(&'static str, &str, &str)> {
-        let account = ("account", self.account.as_str(), self.account_column.as_str());
         let keys = ["failed_status", "completed_status", "pending_status", "processing_status"];
-        let statuses =
-            keys.into_iter().zip(self.statuses()).map(|(key, (_, value))| (key, value, &*self.status_column));
-        std::iter::once(account).chain(statuses).collect()
+        let statuses = keys.into_iter().zip(self.statuses());
+        let statuses = statuses.filter_map(|(key, (_, value))| Some((key, value?, self.status_column.as_deref()?)));
+        std::iter::once(("account", self.account.as_str(), self.account_column.as_str())).chain(statuses).collect()
     }
 }
 

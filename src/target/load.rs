@@ -7,6 +7,7 @@ use crate::extension;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::search_path::with_temporary_last;
+use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
 use crate::target::leaf::is_not_distributed;
 use crate::target::mistake::Mistake;
@@ -61,7 +62,10 @@ impl Search<'_> {
             self.id(here)?,
             self.column(here, "account_column", &row.account_column)?,
             self.column(here, "recipe_column", &row.recipe_column)?,
-            self.column(here, "status_column", &row.status_column)?,
+            match &row.status_column {
+                Some(status) => self.column(here, "status_column", status)?.map(Some),
+                None => Some(None),
+            },
             self.failed_at(here)?,
             self.column(here, "failure_type_column", &row.failure_type_column)?,
         );
@@ -263,10 +267,13 @@ impl TargetRow {
         if one_now::<bool>(may, &[named_by.as_str().into(), found.owner.into()])? == Some(true) {
             return Ok(Ok(found));
         }
-        let wrong = format!("table \"{written}\" does not belong to role \"{named_by}\", which named it");
-        // What else the role wrote was allowed by the same right.
-        let look = "decide whether the target may use it: then a superuser sets named_by, throttle_query and search_path to NULL";
-        Ok(Err(Mistake::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, key, wrong, look.into())))
+        let wrong = match named_by.as_str() {
+            "" => format!("the role that named table \"{written}\" does not exist any more"),
+            role => format!("table \"{written}\" does not belong to role \"{role}\", which named it"),
+        };
+        // For a superuser, after a look at the table. What else the role wrote was allowed by the same right.
+        let look = self.set("named_by", "NULL, throttle_query = NULL, search_path = NULL");
+        Ok(Err(Mistake::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, key, wrong, look)))
     }
 }
 
@@ -337,7 +344,15 @@ pub fn row(name: Option<&str>) -> Result<TargetRow> {
         SELECT to_jsonb(t) || jsonb_build_object(
                    'lock_timeout', ceil(extract(epoch FROM t.lock_timeout) * 1000)::bigint)
         FROM backlog_cleanup.target t WHERE t.name = $1";
-    let row = extension::as_owner(|| one_now::<pgrx::JsonB>(ROW, &[name.into()]))?.ok_or_else(|| {
+    let read = || {
+        // The target's own is not known yet. An admin can lock the table.
+        // SAFETY: a setting, read by the one thread of a backend.
+        if unsafe { pg_sys::LockTimeout } == 0 {
+            set_local("lock_timeout", "5s");
+        }
+        one_now::<pgrx::JsonB>(ROW, &[name.into()])
+    };
+    let row = extension::as_owner(read)?.ok_or_else(|| {
         error(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("target \"{name}\" does not exist"),

@@ -112,7 +112,7 @@ impl TargetRow {
                             string_agg(format('%I = %s', key, quote_nullable(value)), ', ' ORDER BY attnum), min(was ->> 'name'))
                 END
             FROM backlog_cleanup.target t
-            CROSS JOIN coalesce($3::jsonb, to_jsonb(t)) was
+            CROSS JOIN to_jsonb(jsonb_populate_record(t, coalesce($3::jsonb, '{}'))) was
             CROSS JOIN coalesce($3::jsonb = '{}', false) is_new
             CROSS JOIN jsonb_each_text(to_jsonb(t) || $2) written (key, value)
             JOIN pg_attribute ON attrelid = 'backlog_cleanup.target'::regclass AND attname = key

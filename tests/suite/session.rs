@@ -1,6 +1,6 @@
 //! Nothing of the caller's session is in reach of code that hangs on a table, and nothing of that code stays in it.
 
-use cluster::{Cluster, column, fail, number, own_by, refused, truth, value};
+use cluster::{Cluster, column, fail, number, own_by, refused, start_run, truth, value};
 use postgres::Client;
 
 /// The platform's tables belong to `app`, whose trigger does `what` in PL/pgSQL for each row that goes. `payload` makes a
@@ -79,6 +79,8 @@ fn a_cursor_of_the_caller_can_neither_be_read_nor_replaced() {
     for (theft, sqlstate) in [
         ("FETCH c INTO c", "55000"),
         ("MOVE c", "55000"),
+        ("UPDATE generations SET failure_reason = 'here' WHERE CURRENT OF mine", "24000"),
+        ("IF NOT EXISTS (SELECT FROM pg_cursors) THEN CLOSE c; END IF", "24000"),
         ("CLOSE c", "24000"),
         ("CLOSE c; OPEN c FOR EXECUTE 'SELECT app.payload()'", "24000"),
     ] {
@@ -155,15 +157,17 @@ fn a_trigger_plants_nothing_in_the_temporary_schema() {
 #[test]
 fn large_object_descriptors_of_the_session_are_closed_or_refused() {
     let cluster = Cluster::start("");
-    let mut client = hostile(&cluster, "PERFORM lo_open(7, 262144)");
+    let mut client = hostile(&cluster, "PERFORM lo_open(7, 262144) FROM generate_series(1, 300)");
     client.batch_execute("SELECT lo_from_bytea(7, 'left'), lo_from_bytea(8, 'secret')").unwrap();
     client.batch_execute("ALTER LARGE OBJECT 7 OWNER TO app").unwrap();
     client.batch_execute("BEGIN; SELECT lo_open(8, 262144)").unwrap();
     let (sqlstate, _, hint) = refused(client.batch_execute(RUNS[0]));
     assert_eq!((sqlstate.as_str(), hint.as_str()), ("42501", "SELECT lo_close(0)"));
-    client.batch_execute("ROLLBACK; BEGIN").unwrap();
-    client.batch_execute(RUNS[0]).unwrap();
-    assert_eq!(refused(client.batch_execute("SELECT loread(0, 4)")).0, "42704");
+    for descriptor in [0, 299] {
+        client.batch_execute("ROLLBACK; BEGIN").unwrap();
+        client.batch_execute(RUNS[0]).unwrap();
+        assert_eq!(refused(client.batch_execute(&format!("SELECT loread({descriptor}, 4)"))).0, "42704");
+    }
     client.batch_execute("ROLLBACK").unwrap();
 }
 
@@ -329,4 +333,22 @@ fn constraints_stay_as_they_were_when_a_block_of_a_view_defers_them() {
         assert_eq!(refused(client.batch_execute("INSERT INTO child VALUES (1)")).0, "23503", "{call}");
         client.batch_execute("ROLLBACK").unwrap();
     }
+}
+
+#[test]
+fn code_of_a_table_starts_no_batched_run_in_the_callers_session() {
+    let cluster = Cluster::start("");
+    let mut client = hostile(&cluster, &format!("PERFORM ({})", start_run(10).replace("generations", "other")));
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_grant('app', 'operator');
+             INSERT INTO backlog_cleanup.target (name) VALUES ('other')",
+        )
+        .unwrap();
+    for run in RUNS {
+        let (_, message, _) = refused(client.batch_execute(run));
+        assert!(message.contains("code of a table cannot start a batched run"), "{message}");
+    }
+    let held = "SELECT count(*) FROM pg_locks WHERE classid = 'backlog_cleanup.target'::regclass";
+    assert_eq!(number(&mut client, held), 0);
 }
