@@ -201,7 +201,7 @@ const CODE: [(&str, &str, &str); 14] = [
         "function evil.ne(text,text)",
         "",
         "SET ROLE evil; CREATE FUNCTION evil.eq(text, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
-         CREATE FUNCTION evil.ne(text, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT false';
+         CREATE FUNCTION evil.ne(text, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
          CREATE OPERATOR evil.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.ne);
          CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.eq, NEGATOR = OPERATOR(evil.<>));
          RESET ROLE; ALTER FUNCTION evil.eq OWNER TO victim; ALTER OPERATOR evil.= (text, text) OWNER TO victim;
