@@ -206,7 +206,7 @@ const CODE: [(&str, &str, &str); 14] = [
          CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.eq, NEGATOR = OPERATOR(evil.<>));
          RESET ROLE; ALTER FUNCTION evil.eq OWNER TO victim; ALTER OPERATOR evil.= (text, text) OWNER TO victim;
          ALTER OPERATOR evil.<> (text, text) OWNER TO victim;
-         ALTER TABLE evil.child ADD CHECK (NOT state OPERATOR(evil.=) queue)",
+         ALTER TABLE evil.child ADD CHECK (NOT state OPERATOR(evil.=) queue) NOT VALID",
     ),
 ];
 
