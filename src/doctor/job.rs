@@ -2,7 +2,7 @@ use backlog_cleanup_report::{DEFAULT_SCHEDULE, job_name};
 
 use crate::doctor::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
-use crate::schedule::{self, job_of, pg_cron_is_here};
+use crate::schedule::{self, job_of, pg_cron_elsewhere, pg_cron_is_here};
 
 const PG_CRON: &str = "
     SELECT CASE WHEN home IS NULL THEN 'fail' ELSE 'warn' END,
@@ -15,18 +15,23 @@ const PG_CRON: &str = "
     FROM current_setting('cron.database_name', true) AS home
     WHERE home IS DISTINCT FROM current_database()";
 
-/// Checks that pg_cron is installed in this database, and loaded.
+/// Checks that pg_cron is installed in this database, and loaded; or in another one.
 pub fn pg_cron(target: &str) -> Result<Vec<Problem>> {
     if pg_cron_is_here()? { problems(PG_CRON, &[]) } else { absent(target) }
 }
 
 /// Checks that a job runs the target, and that it is active.
 pub fn job(target: &str) -> Result<Vec<Problem>> {
-    if !pg_cron_is_here()? {
+    if !pg_cron_is_here()? && pg_cron_elsewhere()?.is_none() {
         return absent(target);
     }
     let job = job_of(target)?;
     let problem = |detail: String, fix: String| vec![Problem { status: Status::Warn, detail, fix: Some(fix) }];
+    if let (Some(home), Some(check)) = (job["database"].as_str(), job["check"].as_str()) {
+        let detail =
+            format!("whether a job runs target \"{target}\" is not known here: pg_cron is in database \"{home}\"");
+        return Ok(problem(detail, check.into()));
+    }
     Ok(match (job["jobId"].as_i64(), job["active"].as_bool()) {
         (None, _) => problem(
             format!("no job runs target \"{target}\""),

@@ -6,18 +6,22 @@ mod statement;
 
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
+use serde_json::{Value, json};
+
+use backlog_cleanup_report::job_name_in;
 
 use crate::extension;
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::{read_one, refuse_read_only};
+use crate::schedule::home::database;
 use crate::schedule::pg_cron::{
     job_of_another, job_of_caller, may_use_pg_cron, not_a_schedule, register, warn_of_another, warn_of_pause,
     warn_of_time_zone,
 };
-use crate::schedule::statement::{call, command, pg_cron_is_absent};
+use crate::schedule::statement::{call, command, jobs_of_database, pg_cron_is_absent};
 use crate::target::load::exists;
 
-pub use home::pg_cron_is_here;
+pub use home::{pg_cron_elsewhere, pg_cron_is_here};
 pub use statement::{call_to_schedule, cannot_schedule};
 
 /// Registers the nightly job with pg_cron, or changes the existing job of that name. Returns the job's id.
@@ -64,7 +68,13 @@ fn backlog_cleanup_schedule(
 fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup-daily'")) -> Result<bool> {
     let job_name = checked(job_name, "unschedule()")?;
     if !pg_cron_is_here()? {
-        let there = format!("SELECT cron.unschedule({});", quote_literal(job_name));
+        // Up to 0.2.0 the name did not carry the database.
+        let here = database()?;
+        let names = [job_name, &job_name_in(&here, job_name)].map(quote_literal).join(", ");
+        let there = format!(
+            "SELECT cron.unschedule(jobid) FROM cron.job WHERE database = {} AND jobname IN ({names});",
+            quote_literal(here)
+        );
         return Err(pg_cron_is_absent("CREATE EXTENSION pg_cron;", &there)?);
     }
     refuse_read_only("remove a job")?;
@@ -82,10 +92,14 @@ fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup
         .map_err(spi)
 }
 
-/// The job that runs this target in this database, as JSON, with the time zone of its schedule; null if there is none.
-pub fn job_of(target: &str) -> Result<serde_json::Value> {
+/// The job that runs this target in this database, as JSON, with the time zone of its schedule; null if there is none. If
+/// pg_cron is in another database, it cannot be known from here: the value says so, and how to see it.
+pub fn job_of(target: &str) -> Result<Value> {
+    if let Some(home) = pg_cron_elsewhere()? {
+        return Ok(json!({ "known": false, "database": home, "check": jobs_of_database(&home)? }));
+    }
     if !pg_cron_is_here()? {
-        return Ok(serde_json::Value::Null);
+        return Ok(Value::Null);
     }
     let commands = vec![command(target, false)?, command(target, true)?];
     let job = extension::as_owner(|| {
@@ -102,7 +116,7 @@ pub fn job_of(target: &str) -> Result<serde_json::Value> {
             &[commands.into()],
         )
     })?;
-    Ok(job.map_or(serde_json::Value::Null, |job| job.0))
+    Ok(job.map_or(Value::Null, |job| job.0))
 }
 
 /// Checks the length of a job's name: pg_cron would truncate a longer one, and not find it again. Errors: 22004, 22023.

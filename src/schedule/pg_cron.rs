@@ -1,3 +1,4 @@
+use backlog_cleanup_report::job_name_in;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
@@ -25,7 +26,7 @@ pub fn job_of_caller(job_name: &str) -> Result<Option<i64>> {
         (Some(_), Some(database)) if database != here => Err(error(
             PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
             format!("job \"{job_name}\" exists already, for database \"{database}\""),
-            call(&format!("schedule(job_name => {})", quote_literal(format!("{job_name}-{here}"))))?,
+            call(&format!("schedule(job_name => {})", quote_literal(job_name_in(&here, job_name))))?,
         )),
         (job, _) => Ok(job),
     }
@@ -100,12 +101,12 @@ pub fn warn_of_pause(job: i64, job_name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Says so where another role has a job of that name, too: both run.
+/// Says so where another role has a job of that name, too: both run. The hint removes it.
 pub fn warn_of_another(job_name: &str) -> Result<()> {
     if let Some((job, role)) = job_of_another(job_name)? {
         let message = format!("role \"{role}\" has a job \"{job_name}\", too");
         ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup")
-            .set_hint(format!("SELECT * FROM cron.job WHERE jobid = {job}"))
+            .set_hint(format!("SELECT cron.unschedule({job})"))
             .report(PgLogLevel::WARNING);
     }
     Ok(())
