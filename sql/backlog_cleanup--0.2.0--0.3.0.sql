@@ -1,10 +1,47 @@
 -- 0.3.0: the arguments of a batched run stand once, and a new column of target needs no list of columns. A batched run
--- remembers how its target was read, and how many rows it may remove.
+-- remembers how its target was read, and how many rows it may remove. A run tells what the rows met that it has kept back, and a
+-- batched run tries them again.
 ALTER TABLE backlog_cleanup.run ADD COLUMN reading jsonb;
 COMMENT ON COLUMN backlog_cleanup.run.reading IS
     'the account, status, columns and time zone by which a batched run was ranked; if they change, its next batch is refused';
+ALTER TABLE backlog_cleanup.run
+    ADD COLUMN given_up bigint NOT NULL DEFAULT 0,
+    ADD COLUMN kept_back_sqlstate text,
+    ADD COLUMN kept_back_message text,
+    ADD COLUMN kept_back_row text;
+ALTER TABLE backlog_cleanup.run_part
+    ADD COLUMN pass integer NOT NULL DEFAULT 1,
+    ADD COLUMN removed bigint NOT NULL DEFAULT 0,
+    ADD COLUMN kept_back bigint NOT NULL DEFAULT 0,
+    DROP CONSTRAINT run_part_pkey,
+    ADD PRIMARY KEY (run_id, pass, part);
 ALTER TABLE backlog_cleanup.run_cutoff ADD COLUMN removable bigint;
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.removable IS 'how many of its failed rows the run may remove';
+
+-- A role by its oid: the same after ALTER ROLE ... RENAME. Dumps have its name; a name that no role has is read as nobody.
+CREATE TYPE backlog_cleanup.role;
+CREATE FUNCTION backlog_cleanup.role_in(cstring) RETURNS backlog_cleanup.role
+    STABLE STRICT PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'role_in_wrapper';
+CREATE FUNCTION backlog_cleanup.role_out(backlog_cleanup.role) RETURNS cstring
+    STABLE STRICT PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'role_out_wrapper';
+CREATE TYPE backlog_cleanup.role (INPUT = backlog_cleanup.role_in, OUTPUT = backlog_cleanup.role_out, LIKE = pg_catalog.oid);
+CREATE CAST (backlog_cleanup.role AS pg_catalog.oid) WITHOUT FUNCTION;
+COMMENT ON TYPE backlog_cleanup.role IS 'a role, written as its name; empty for a role that does not exist';
+COMMENT ON FUNCTION backlog_cleanup.role_in IS 'reads a role''s name';
+COMMENT ON FUNCTION backlog_cleanup.role_out IS 'writes a role''s name';
+COMMENT ON CAST (backlog_cleanup.role AS pg_catalog.oid) IS 'the role''s oid; 0 for nobody';
+
+ALTER TABLE backlog_cleanup.target
+    ALTER COLUMN named_by TYPE backlog_cleanup.role USING named_by::text::backlog_cleanup.role;
+ALTER TABLE backlog_cleanup.target
+    ALTER COLUMN status_column DROP NOT NULL, ALTER COLUMN completed_status DROP NOT NULL,
+    ALTER COLUMN pending_status DROP NOT NULL, ALTER COLUMN processing_status DROP NOT NULL;
+
+ALTER TABLE backlog_cleanup.policy REPLICA IDENTITY FULL;
+ALTER TABLE backlog_cleanup.run_recipe DROP CONSTRAINT run_recipe_run_id_recipe_id_key;
+-- Not on the recipe, whose id may be longer than an index entry.
+CREATE INDEX run_recipe_run_id_idx ON backlog_cleanup.run_recipe (run_id);
+ALTER TABLE backlog_cleanup.run_recipe REPLICA IDENTITY FULL;
 
 DROP PROCEDURE backlog_cleanup_run;
 DROP FUNCTION backlog_cleanup.start_run;
@@ -58,7 +95,7 @@ BEGIN
        OR EXISTS (SELECT FROM jsonb_each_text(to_jsonb(NEW)) AS is_now JOIN jsonb_each_text(to_jsonb(OLD)) AS was USING (key)
                   WHERE key LIKE '%\_table' AND is_now.value <> coalesce(was.value, ''))
     THEN
-        NEW.named_by := CURRENT_USER;
+        NEW.named_by := CURRENT_USER::backlog_cleanup.role;
     ELSE
         NEW.named_by := OLD.named_by;
     END IF;
@@ -102,7 +139,13 @@ BEGIN
     IF backlog_cleanup.restoring() THEN
         RETURN NULL;
     END IF;
-    PERFORM @extschema@.backlog_cleanup_check(NEW.name);
+    IF NEW.named_by::oid = 0 AND OLD.named_by::oid IS DISTINCT FROM 0 THEN
+        RAISE EXCEPTION 'the role that target "%" is to be named by does not exist', NEW.name
+            USING ERRCODE = 'undefined_object', HINT = 'SELECT rolname FROM pg_roles';
+    END IF;
+    -- ALTER SCHEMA may have renamed the extension's schema.
+    EXECUTE format('SELECT %s.backlog_cleanup_check($1)',
+                   (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'backlog_cleanup')) USING NEW.name;
     IF TG_OP = 'INSERT' THEN
         INSERT INTO backlog_cleanup.policy (target) VALUES (NEW.name);
     END IF;
@@ -115,6 +158,47 @@ CREATE TRIGGER check_target AFTER INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_target();
 COMMENT ON TRIGGER check_target ON backlog_cleanup.target IS
     'refuses a table, a column or a time zone that does not exist, and tables of other roles';
+
+-- Refuses what no run would obey. A restored policy is kept, since a dump must not lose it.
+CREATE FUNCTION backlog_cleanup.check_policy() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    own text := concat_ws(' and ', 'recipe ' || quote_ident(left(NEW.recipe_id, 100)),
+                                   'failure type ' || quote_ident(left(NEW.failure_type, 100)));
+BEGIN
+    -- A target that is renamed takes along what an earlier version has let in.
+    IF own = '' OR TG_OP = 'UPDATE' AND to_jsonb(NEW) - 'target' = to_jsonb(OLD) - 'target' THEN
+        RETURN NEW;
+    END IF;
+    IF backlog_cleanup.restoring() THEN
+        RAISE WARNING 'no run obeys the policy of target "%" for %', NEW.target, own
+            USING HINT = format('SELECT * FROM backlog_cleanup.policy WHERE target = %L', NEW.target);
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION 'a policy for % is not supported: only the default policy of target "%" is obeyed', own, NEW.target
+        USING ERRCODE = 'feature_not_supported',
+              HINT = format('UPDATE backlog_cleanup.policy SET max_age = %L, keep = %s, enabled = %s '
+                            'WHERE target = %L AND recipe_id IS NULL AND failure_type IS NULL',
+                            NEW.max_age, NEW.keep, NEW.enabled::text, NEW.target);
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.check_policy IS 'refuses a policy for a recipe or a failure type, which no run obeys';
+CREATE TRIGGER check_policy BEFORE INSERT OR UPDATE ON backlog_cleanup.policy
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_policy();
+COMMENT ON TRIGGER check_policy ON backlog_cleanup.policy IS 'a policy is obeyed, or refused when it is written';
+DO $policies$
+DECLARE
+    names text;
+BEGIN
+    SELECT pg_catalog.string_agg(DISTINCT pg_catalog.quote_ident(target), ', ') INTO names FROM backlog_cleanup.policy
+    WHERE recipe_id IS NOT NULL OR failure_type IS NOT NULL;
+    IF names IS NOT NULL THEN
+        RAISE WARNING 'no run obeys the policies for a recipe or a failure type of these targets: %', names
+            USING HINT = 'SELECT * FROM backlog_cleanup.policy WHERE recipe_id IS NOT NULL OR failure_type IS NOT NULL';
+    END IF;
+END
+$policies$;
 
 DROP FUNCTION backlog_cleanup.give_way_to_dump CASCADE;
 CREATE FUNCTION backlog_cleanup.give_way_to_dump() RETURNS trigger LANGUAGE plpgsql
@@ -183,10 +267,13 @@ COMMENT ON COLUMN backlog_cleanup.target.ledger_table IS
 COMMENT ON COLUMN backlog_cleanup.target.account_column IS 'the account that the row belongs to';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS
     'the recipe: the group whose newest failures are kept; NULL is a group of its own';
+COMMENT ON COLUMN backlog_cleanup.target.status_column IS
+    'the status; NULL if there is none: then a row counts as failed once its failed_at_column is not NULL';
+COMMENT ON COLUMN backlog_cleanup.target.failed_status IS 'only rows of this status are ever removed; unused without a status_column';
 COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'the failure type';
-COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed';
-COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending';
-COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing';
+COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing, or NULL';
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';
@@ -211,9 +298,15 @@ COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that started it'
 COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were expired; NULL in an emergency run';
 COMMENT ON COLUMN backlog_cleanup.run.total_failed IS
     'failed rows before the run; in an emergency run, only those that it was to remove';
-COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows that a batched run skipped because other sessions had locked them';
+COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows skipped because other sessions had locked them';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back IS
-    'rows whose deletion in a batched run was prevented by a trigger, a rule or a foreign key';
+    'rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error';
+COMMENT ON COLUMN backlog_cleanup.run.given_up IS
+    'of the rows kept back, those not tried one by one, since too many others were refused';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_sqlstate IS
+    'the SQLSTATE that the first row kept back has met; NULL if a trigger or a rule left the row where it is';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_message IS 'the message that it has met, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_row IS 'its id as text';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
     'rows per batch; NULL for a run in one transaction, as are pause, max_duration, max_rows and workers';
 COMMENT ON COLUMN backlog_cleanup.run.finished_at IS
@@ -222,6 +315,8 @@ COMMENT ON TABLE backlog_cleanup.run_cutoff IS
     'running regular runs: per recipe, the oldest expired row that stays; older ones are removed';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.failed_at IS
     'failed-at of that row, as the column has it (timestamptz in UTC); NULL if no row of the recipe goes';
+ALTER TABLE backlog_cleanup.run_part ADD COLUMN columns smallint[];
+COMMENT ON COLUMN backlog_cleanup.run_part.columns IS 'the numbers that the target''s columns had in the table';
 COMMENT ON TABLE backlog_cleanup.run_part IS
     'running runs: what is left to do; a part is a range of blocks, a list of positions, or the recipes of a leaf table';
 COMMENT ON COLUMN backlog_cleanup.run_part.filenode IS
@@ -232,6 +327,10 @@ COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS
     'how many times in a row a batch was rolled back, by a deadlock or the like';
 COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
     'the WAL position when the positions were read; on a page that is older they still mean the same rows';
+COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
+    'counts the passes, from 1: rows that one has kept back are tried again in the next';
+COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part tries again';
 COMMENT ON FUNCTION backlog_cleanup.forget_run IS 'removes the rows of a run that is deleted from the history';
 COMMENT ON FUNCTION backlog_cleanup.finish_run IS
     'a part of backlog_cleanup_run: sums up the batches and releases the target; returns the report';
@@ -240,7 +339,7 @@ COMMENT ON COLUMN backlog_cleanup.progress.state IS
     'running; interrupted if its process has ended (not detectable on a standby)';
 COMMENT ON COLUMN backlog_cleanup.progress.skipped IS 'rows skipped so far because other sessions had locked them';
 COMMENT ON COLUMN backlog_cleanup.progress.kept_back IS
-    'rows so far whose deletion was prevented by a trigger, a rule or a foreign key';
+    'rows so far that stayed because of what their deletion met';
 COMMENT ON COLUMN backlog_cleanup.progress.share_done IS 'share of the work that is done, from 0 to 1';
 COMMENT ON COLUMN backlog_cleanup.progress.time_left IS 'estimated at this rate; NULL before the first batch';
 COMMENT ON FUNCTION backlog_cleanup.duration_bound IS

@@ -12,7 +12,7 @@ BEGIN
        OR EXISTS (SELECT FROM jsonb_each_text(to_jsonb(NEW)) AS is_now JOIN jsonb_each_text(to_jsonb(OLD)) AS was USING (key)
                   WHERE key LIKE '%\_table' AND is_now.value <> coalesce(was.value, ''))
     THEN
-        NEW.named_by := CURRENT_USER;
+        NEW.named_by := CURRENT_USER::backlog_cleanup.role;
     ELSE
         NEW.named_by := OLD.named_by;
     END IF;
@@ -57,7 +57,13 @@ BEGIN
     IF backlog_cleanup.restoring() THEN
         RETURN NULL;
     END IF;
-    PERFORM @extschema@.backlog_cleanup_check(NEW.name);
+    IF NEW.named_by::oid = 0 AND OLD.named_by::oid IS DISTINCT FROM 0 THEN
+        RAISE EXCEPTION 'the role that target "%" is to be named by does not exist', NEW.name
+            USING ERRCODE = 'undefined_object', HINT = 'SELECT rolname FROM pg_roles';
+    END IF;
+    -- ALTER SCHEMA may have renamed the extension's schema.
+    EXECUTE format('SELECT %s.backlog_cleanup_check($1)',
+                   (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'backlog_cleanup')) USING NEW.name;
     IF TG_OP = 'INSERT' THEN
         INSERT INTO backlog_cleanup.policy (target) VALUES (NEW.name);
     END IF;
@@ -70,3 +76,32 @@ CREATE TRIGGER check_target AFTER INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_target();
 COMMENT ON TRIGGER check_target ON backlog_cleanup.target IS
     'refuses a table, a column or a time zone that does not exist, and tables of other roles';
+
+-- Refuses what no run would obey. A restored policy is kept, since a dump must not lose it.
+CREATE FUNCTION backlog_cleanup.check_policy() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    own text := concat_ws(' and ', 'recipe ' || quote_ident(left(NEW.recipe_id, 100)),
+                                   'failure type ' || quote_ident(left(NEW.failure_type, 100)));
+BEGIN
+    -- A target that is renamed takes along what an earlier version has let in.
+    IF own = '' OR TG_OP = 'UPDATE' AND to_jsonb(NEW) - 'target' = to_jsonb(OLD) - 'target' THEN
+        RETURN NEW;
+    END IF;
+    IF backlog_cleanup.restoring() THEN
+        RAISE WARNING 'no run obeys the policy of target "%" for %', NEW.target, own
+            USING HINT = format('SELECT * FROM backlog_cleanup.policy WHERE target = %L', NEW.target);
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION 'a policy for % is not supported: only the default policy of target "%" is obeyed', own, NEW.target
+        USING ERRCODE = 'feature_not_supported',
+              HINT = format('UPDATE backlog_cleanup.policy SET max_age = %L, keep = %s, enabled = %s '
+                            'WHERE target = %L AND recipe_id IS NULL AND failure_type IS NULL',
+                            NEW.max_age, NEW.keep, NEW.enabled::text, NEW.target);
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.check_policy IS 'refuses a policy for a recipe or a failure type, which no run obeys';
+CREATE TRIGGER check_policy BEFORE INSERT OR UPDATE ON backlog_cleanup.policy
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_policy();
+COMMENT ON TRIGGER check_policy ON backlog_cleanup.policy IS 'a policy is obeyed, or refused when it is written';

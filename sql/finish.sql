@@ -79,8 +79,30 @@ BEGIN
         RETURN;
     END IF;
     PERFORM @extschema@.backlog_cleanup_schedule();
+    SELECT d.detail INTO problem FROM @extschema@.backlog_cleanup_doctor() d
+    WHERE d.check_name OPERATOR(pg_catalog.=) 'target' AND d.status OPERATOR(pg_catalog.<>) 'ok';
+    IF FOUND THEN
+        RAISE WARNING 'the nightly job is scheduled, but will fail: %', problem
+            USING HINT = 'UPDATE backlog_cleanup.target SET generations_table = ''schema.table'' WHERE name = ''generations''';
+    END IF;
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT, remedy = PG_EXCEPTION_HINT;
     RAISE WARNING 'the nightly job is not scheduled: %', problem USING HINT = remedy;
 END
 $register$;
+
+-- Says so at once if the default target cannot be used in this database: its nightly job would fail.
+DO $target$
+DECLARE
+    problem text;
+    remedy  text;
+BEGIN
+    IF backlog_cleanup.restoring() THEN
+        RETURN;
+    END IF;
+    PERFORM @extschema@.backlog_cleanup_check('generations');
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT, remedy = PG_EXCEPTION_HINT;
+    RAISE WARNING 'target "generations" cannot be used: %', problem USING HINT = remedy;
+END
+$target$;

@@ -88,7 +88,7 @@ COMMENT ON COLUMN backlog_cleanup.progress.batches IS 'committed batches';
 COMMENT ON COLUMN backlog_cleanup.progress.removed IS 'rows removed so far';
 COMMENT ON COLUMN backlog_cleanup.progress.skipped IS 'rows skipped so far because other sessions had locked them';
 COMMENT ON COLUMN backlog_cleanup.progress.kept_back IS
-    'rows so far whose deletion was prevented by a trigger, a rule or a foreign key';
+    'rows so far that stayed because of what their deletion met';
 COMMENT ON COLUMN backlog_cleanup.progress.share_done IS 'share of the work that is done, from 0 to 1';
 COMMENT ON COLUMN backlog_cleanup.progress.rows_per_second IS 'rows removed per second since it started';
 COMMENT ON COLUMN backlog_cleanup.progress.time_left IS 'estimated at this rate; NULL before the first batch';

@@ -2,6 +2,19 @@
 CREATE SCHEMA backlog_cleanup;
 COMMENT ON SCHEMA backlog_cleanup IS 'targets, policies and history of the backlog_cleanup extension';
 
+-- A role by its oid: the same after ALTER ROLE ... RENAME. Dumps have its name; a name that no role has is read as nobody.
+CREATE TYPE backlog_cleanup.role;
+CREATE FUNCTION backlog_cleanup.role_in(cstring) RETURNS backlog_cleanup.role
+    STABLE STRICT PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'role_in_wrapper';
+CREATE FUNCTION backlog_cleanup.role_out(backlog_cleanup.role) RETURNS cstring
+    STABLE STRICT PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'role_out_wrapper';
+CREATE TYPE backlog_cleanup.role (INPUT = backlog_cleanup.role_in, OUTPUT = backlog_cleanup.role_out, LIKE = pg_catalog.oid);
+CREATE CAST (backlog_cleanup.role AS pg_catalog.oid) WITHOUT FUNCTION;
+COMMENT ON TYPE backlog_cleanup.role IS 'a role, written as its name; empty for a role that does not exist';
+COMMENT ON FUNCTION backlog_cleanup.role_in IS 'reads a role''s name';
+COMMENT ON FUNCTION backlog_cleanup.role_out IS 'writes a role''s name';
+COMMENT ON CAST (backlog_cleanup.role AS pg_catalog.oid) IS 'the role''s oid; 0 for nobody';
+
 CREATE TABLE backlog_cleanup.target (
     name                text PRIMARY KEY,
     generations_table   text NOT NULL DEFAULT 'public.generations',
@@ -11,16 +24,16 @@ CREATE TABLE backlog_cleanup.target (
     id_column           text NOT NULL DEFAULT 'id',
     account_column      text NOT NULL DEFAULT 'user_id',
     recipe_column       text NOT NULL DEFAULT 'recipe_id',
-    status_column       text NOT NULL DEFAULT 'status',
+    status_column       text DEFAULT 'status',
     failed_at_column    text NOT NULL DEFAULT 'updated_at',
     failure_type_column text NOT NULL DEFAULT 'failure_reason',
     recipe_key_column   text NOT NULL DEFAULT 'id',
     recipe_name_column  text NOT NULL DEFAULT 'name',
     account             text NOT NULL DEFAULT 'system_backlog',
     failed_status       text NOT NULL DEFAULT 'failed',
-    completed_status    text NOT NULL DEFAULT 'completed',
-    pending_status      text NOT NULL DEFAULT 'pending',
-    processing_status   text NOT NULL DEFAULT 'processing',
+    completed_status    text DEFAULT 'completed',
+    pending_status      text DEFAULT 'pending',
+    processing_status   text DEFAULT 'processing',
     time_zone           text NOT NULL DEFAULT 'UTC',
     search_path         text,
     batch_size          integer NOT NULL DEFAULT 10000
@@ -43,7 +56,7 @@ CREATE TABLE backlog_cleanup.target (
     yield_to_autovacuum boolean NOT NULL DEFAULT false,
     max_wal_rate        bigint CONSTRAINT max_wal_rate_is_positive CHECK (max_wal_rate OPERATOR(pg_catalog.>) 0),
     throttle_query      text,
-    named_by            name,
+    named_by            backlog_cleanup.role,
     CONSTRAINT failed_status_is_none_of_the_others
         CHECK (failed_status OPERATOR(pg_catalog.<>) ALL (ARRAY[completed_status, pending_status, processing_status]))
 );
@@ -58,16 +71,17 @@ COMMENT ON COLUMN backlog_cleanup.target.id_column IS 'the row''s unique id: any
 COMMENT ON COLUMN backlog_cleanup.target.account_column IS 'the account that the row belongs to';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS
     'the recipe: the group whose newest failures are kept; NULL is a group of its own';
-COMMENT ON COLUMN backlog_cleanup.target.status_column IS 'the status';
+COMMENT ON COLUMN backlog_cleanup.target.status_column IS
+    'the status; NULL if there is none: then a row counts as failed once its failed_at_column is not NULL';
 COMMENT ON COLUMN backlog_cleanup.target.failed_at_column IS 'when the row became failed: timestamp or timestamptz';
 COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'the failure type';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_key_column IS 'the column of recipes_table that recipe_column refers to';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_name_column IS 'the column of recipes_table that reports show';
 COMMENT ON COLUMN backlog_cleanup.target.account IS 'only rows of this account are ever removed';
-COMMENT ON COLUMN backlog_cleanup.target.failed_status IS 'only rows of this status are ever removed';
-COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed';
-COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending';
-COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing';
+COMMENT ON COLUMN backlog_cleanup.target.failed_status IS 'only rows of this status are ever removed; unused without a status_column';
+COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing, or NULL';
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';
@@ -101,6 +115,7 @@ CREATE TABLE backlog_cleanup.policy (
     note         text,
     UNIQUE NULLS NOT DISTINCT (target, recipe_id, failure_type)
 );
+ALTER TABLE backlog_cleanup.policy REPLICA IDENTITY FULL;
 COMMENT ON TABLE backlog_cleanup.policy IS
     'which failed rows are removable; the row with NULL recipe_id and failure_type is the default policy';
 COMMENT ON COLUMN backlog_cleanup.policy.target IS 'the target that it is for';
@@ -135,7 +150,11 @@ CREATE TABLE backlog_cleanup.run (
     waiting_for      text,
     started_at       timestamptz NOT NULL,
     finished_at      timestamptz,
-    reading          jsonb
+    reading          jsonb,
+    given_up         bigint NOT NULL DEFAULT 0,
+    kept_back_sqlstate text,
+    kept_back_message text,
+    kept_back_row    text
 );
 CREATE INDEX run_target_id_idx ON backlog_cleanup.run (target, id DESC);
 COMMENT ON TABLE backlog_cleanup.run IS 'history: one row per run, written in the transactions that remove';
@@ -151,9 +170,15 @@ COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were ex
 COMMENT ON COLUMN backlog_cleanup.run.total_failed IS
     'failed rows before the run; in an emergency run, only those that it was to remove';
 COMMENT ON COLUMN backlog_cleanup.run.removed IS 'rows removed';
-COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows that a batched run skipped because other sessions had locked them';
+COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows skipped because other sessions had locked them';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back IS
-    'rows whose deletion in a batched run was prevented by a trigger, a rule or a foreign key';
+    'rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error';
+COMMENT ON COLUMN backlog_cleanup.run.given_up IS
+    'of the rows kept back, those not tried one by one, since too many others were refused';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_sqlstate IS
+    'the SQLSTATE that the first row kept back has met; NULL if a trigger or a rule left the row where it is';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_message IS 'the message that it has met, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.kept_back_row IS 'its id as text';
 COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run.batches IS 'committed batches that removed rows; 0 for a run in one transaction';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
@@ -173,9 +198,11 @@ CREATE TABLE backlog_cleanup.run_recipe (
     run_id        bigint NOT NULL,
     recipe_id     text,
     failed_count  bigint NOT NULL,
-    cleaned_count bigint NOT NULL,
-    UNIQUE NULLS NOT DISTINCT (run_id, recipe_id)
+    cleaned_count bigint NOT NULL
 );
+-- Not on the recipe, whose id may be longer than an index entry.
+CREATE INDEX run_recipe_run_id_idx ON backlog_cleanup.run_recipe (run_id);
+ALTER TABLE backlog_cleanup.run_recipe REPLICA IDENTITY FULL;
 COMMENT ON TABLE backlog_cleanup.run_recipe IS 'history: failed and removed rows per run and recipe';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.recipe_id IS 'the recipe, as text';
@@ -217,7 +244,11 @@ CREATE TABLE backlog_cleanup.run_part (
     attempts    integer NOT NULL DEFAULT 0,
     places      integer[],
     lsn         pg_lsn,
-    PRIMARY KEY (run_id, part)
+    columns     smallint[],
+    pass        integer NOT NULL DEFAULT 1,
+    removed     bigint NOT NULL DEFAULT 0,
+    kept_back   bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (run_id, pass, part)
 );
 ALTER TABLE backlog_cleanup.run_part ALTER COLUMN tids SET STORAGE EXTERNAL, ALTER COLUMN places SET STORAGE EXTERNAL;
 COMMENT ON TABLE backlog_cleanup.run_part IS
@@ -237,6 +268,11 @@ COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS
 COMMENT ON COLUMN backlog_cleanup.run_part.places IS 'the recipe of each position: its place in run_cutoff';
 COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
     'the WAL position when the positions were read; on a page that is older they still mean the same rows';
+COMMENT ON COLUMN backlog_cleanup.run_part.columns IS 'the numbers that the target''s columns had in the table';
+COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
+    'counts the passes, from 1: rows that one has kept back are tried again in the next';
+COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part tries again';
 
 CREATE TABLE backlog_cleanup.run_batch (
     run_id       bigint NOT NULL,

@@ -5,12 +5,13 @@ use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
 
-// From the ground up: postgres, extension, target, rules, schedule, rank, remove, plan, history, grant, run, doctor, status.
+// From the ground up: postgres, extension, target, rules, schedule, rank, remove, plan, history, obstacles, grant, run, doctor, status.
 // A file imports from its own storey and from those below (src/storeys; `make lint` checks it).
 mod doctor;
 mod extension;
 mod grant;
 mod history;
+mod obstacles;
 mod plan;
 mod postgres;
 mod rank;

@@ -1,5 +1,5 @@
-use crate::doctor::problem::{Problem, problems};
-use crate::doctor::used::on_tables;
+use crate::obstacles::problem::{Problem, problems};
+use crate::obstacles::used::on_tables;
 use crate::postgres::error::Result;
 use crate::target::Target;
 
@@ -16,9 +16,10 @@ pub fn row_security(target: &Target) -> Result<Vec<Problem>> {
 
 const OWNER: &str = "
     SELECT 'warn',
-           format('%s is owned by superuser \"%s\", so its triggers run with superuser privileges%s', used.oid::regclass, r.rolname,
-                  CASE WHEN is_shipped THEN '; it is a part of PostgreSQL or of an extension, and must stay so' END),
-           CASE WHEN NOT is_shipped THEN format('ALTER TABLE %s OWNER TO role_name', used.oid::regclass) END
+           format('%s is owned by superuser \"%s\", so its triggers run with superuser privileges; %s', used.oid::regclass,
+                  r.rolname, CASE WHEN is_shipped THEN 'it is a part of PostgreSQL or of an extension, and must stay so'
+                                  ELSE 'decide which ordinary role is to own it' END),
+           NULL
     FROM used JOIN pg_class c ON c.oid = used.oid JOIN pg_roles r ON r.oid = c.relowner
     CROSS JOIN LATERAL (
         SELECT c.oid < 16384 -- FirstNormalObjectId

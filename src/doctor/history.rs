@@ -1,9 +1,10 @@
-use backlog_cleanup_report::longest_gap;
+use backlog_cleanup_report::{Mode, longest_gap};
 use pgrx::spi::quote_literal;
 
-use crate::doctor::problem::{Problem, Status, problems};
 use crate::extension::schema;
 use crate::history::books::{Balance, balance};
+use crate::obstacles;
+use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
 use crate::schedule::job_of;
 use crate::target::Target;
@@ -16,9 +17,15 @@ pub fn ledger(target: &Target) -> Result<Vec<Problem>> {
     if ledger == runs {
         return Ok(Vec::new());
     }
-    let detail = format!("the ledger has {ledger} removed rows, the history {runs}");
-    let fix = Some("SELECT * FROM backlog_cleanup.run ORDER BY id DESC".into());
-    Ok(vec![Problem { status: Status::Fail, detail, fix }])
+    let detail = format!(
+        "the ledger has {ledger} removed rows, the history {runs}: find out which of them somebody has changed by hand"
+    );
+    Ok(vec![Problem { status: Status::Fail, detail, fix: None }])
+}
+
+/// The row of a run that removes a row.
+pub fn ledger_row(target: &Target) -> Result<Vec<Problem>> {
+    obstacles::ledger::ledger(target, Mode::Regular, 1)
 }
 
 const OVERDUE: &str = "

@@ -1,5 +1,5 @@
-use crate::doctor::problem::{Problem, Status, problems};
-use crate::doctor::used::on_tables;
+use crate::obstacles::problem::{Problem, Status, problems};
+use crate::obstacles::used::{on_changed, on_tables};
 use crate::postgres::error::Result;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::settings::set_local;
@@ -9,9 +9,10 @@ use crate::target::Target;
 use crate::target::leaf::{Leaf, leaves};
 
 const INVALID: &str = "
-    SELECT 'warn', format('index %s is invalid', indexrelid::regclass),
-           format('REINDEX INDEX CONCURRENTLY %s', indexrelid::regclass)
-    FROM pg_index JOIN used ON indrelid = used.oid
+    SELECT 'warn', format('index %s is invalid%s', indexrelid::regclass,
+                          CASE WHEN relkind = 'I' THEN ': attach an index of every partition' END),
+           CASE WHEN relkind <> 'I' THEN format('REINDEX INDEX CONCURRENTLY %s', indexrelid::regclass) END
+    FROM pg_index JOIN used ON indrelid = used.oid JOIN pg_class c ON c.oid = indexrelid
     WHERE NOT indisvalid";
 
 /// Checks that the partial index exists, and that the planner uses it for the ranking.
@@ -80,7 +81,7 @@ const REFERENCES: &str = "
            format('CREATE INDEX %sON %s (%s)', CASE WHEN r.relkind = 'p' THEN '' ELSE 'CONCURRENTLY ' END,
                   c.conrelid::regclass, key.columns)
     FROM pg_constraint c
-    JOIN used ON c.confrelid = used.oid
+    JOIN (SELECT DISTINCT oid FROM changed WHERE is_removed) removed ON c.confrelid = removed.oid
     JOIN pg_class r ON r.oid = c.conrelid
     CROSS JOIN LATERAL (
         SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.place) AS columns
@@ -96,9 +97,10 @@ const REFERENCES: &str = "
       )
     ORDER BY 2";
 
-/// Finds references without an index: PostgreSQL searches the referencing table for every removed row.
+/// Finds references without an index: PostgreSQL searches the referencing table for every removed row. Also for rows that go
+/// behind it, by ON DELETE CASCADE.
 pub fn references(target: &Target) -> Result<Vec<Problem>> {
-    problems(&on_tables(REFERENCES), &[vec![target.table.oid].into()])
+    problems(&on_changed(REFERENCES), &[vec![target.table.oid].into()])
 }
 
 #[cfg(any(test, feature = "pg_test"))]

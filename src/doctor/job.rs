@@ -1,8 +1,10 @@
-use backlog_cleanup_report::{DEFAULT_SCHEDULE, job_name};
+use backlog_cleanup_report::{DEFAULT_SCHEDULE, job_name, job_name_in};
+use pgrx::spi::quote_literal;
 
-use crate::doctor::problem::{Problem, Status, problems};
+use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
-use crate::schedule::{self, job_of, pg_cron_elsewhere, pg_cron_is_here};
+use crate::schedule::{self, Job, database, jobs, jobs_of, jobs_of_database, pg_cron_elsewhere, pg_cron_is_here};
+use crate::target::load::row;
 
 const PG_CRON: &str = "
     SELECT CASE WHEN home IS NULL THEN 'fail' ELSE 'warn' END,
@@ -15,34 +17,122 @@ const PG_CRON: &str = "
     FROM current_setting('cron.database_name', true) AS home
     WHERE home IS DISTINCT FROM current_database()";
 
-/// Checks that pg_cron is installed in this database, and loaded; or in another one.
+/// What to do where pg_cron is not in this database; `$1` says that, `$2` is what to type in the database that has it.
+const ABSENT: &str = "
+    SELECT 'warn',
+           CASE WHEN home <> current_database() THEN format('%s: connect to that database, and type %s', $1, $2)
+                WHEN available.name IS NULL THEN format('%s: install its package', $1)
+                ELSE $1 END,
+           CASE WHEN home <> current_database() OR available.name IS NULL THEN NULL
+                WHEN home IS NULL THEN format('ALTER SYSTEM SET shared_preload_libraries = %s; -- and restart the server',
+                                              concat_ws(', ', nullif(current_setting('shared_preload_libraries'), ''), 'pg_cron'))
+                ELSE 'CREATE EXTENSION pg_cron' END
+    FROM current_setting('cron.database_name', true) AS home
+    LEFT JOIN pg_available_extensions available ON available.name = 'pg_cron'";
+
+/// Checks that pg_cron is installed in this database, and loaded.
 pub fn pg_cron(target: &str) -> Result<Vec<Problem>> {
-    if pg_cron_is_here()? { problems(PG_CRON, &[]) } else { absent(target) }
+    if pg_cron_is_here()? {
+        return problems(PG_CRON, &[]);
+    }
+    let absent = schedule::cannot_schedule(DEFAULT_SCHEDULE, false, target, &job_name(target))?;
+    let (detail, hint) = (absent.message(), absent.hint().unwrap_or_default());
+    problems(ABSENT, &[detail.into(), hint.into()])
 }
 
-/// Checks that a job runs the target, and that it is active.
+const SCHEDULER: &str = "
+    SELECT 'fail', 'the scheduler of pg_cron has ended, so that no job runs: restart the server', NULL
+    WHERE current_setting('cron.database_name', true) IS NOT NULL AND NOT pg_is_in_recovery()
+      -- Who may not see other roles' sessions cannot tell.
+      AND pg_has_role('pg_read_all_stats', 'USAGE')
+      AND NOT EXISTS (SELECT FROM pg_stat_activity
+                      WHERE application_name = 'pg_cron scheduler' OR backend_type ~ '^pg_cron (scheduler|launcher)')
+    UNION ALL
+    SELECT 'fail', 'cron.launch_active_jobs is off, so that no job runs',
+           CASE WHEN EXISTS (SELECT FROM pg_file_settings WHERE name = 'cron.launch_active_jobs'
+                                                            AND setting IN ('on', 'true', 'yes', '1') AND NOT applied)
+                THEN 'SELECT pg_reload_conf()' ELSE 'ALTER SYSTEM SET cron.launch_active_jobs = on' END
+    WHERE current_setting('cron.launch_active_jobs', true) = 'off'";
+
+/// Checks that pg_cron's background process is alive: it does not come back by itself after a pg_terminate_backend.
+pub fn scheduler(_target: &str) -> Result<Vec<Problem>> {
+    if pg_cron_is_here()? { problems(SCHEDULER, &[]) } else { remark("pg_cron is not here") }
+}
+
+/// Checks that one job runs the target, and that it is active.
 pub fn job(target: &str) -> Result<Vec<Problem>> {
-    if !pg_cron_is_here()? && pg_cron_elsewhere()?.is_none() {
-        return absent(target);
-    }
-    let job = job_of(target)?;
-    let problem = |detail: String, fix: String| vec![Problem { status: Status::Warn, detail, fix: Some(fix) }];
-    if let (Some(home), Some(check)) = (job["database"].as_str(), job["check"].as_str()) {
+    if let Some(home) = pg_cron_elsewhere()? {
         let detail =
             format!("whether a job runs target \"{target}\" is not known here: pg_cron is in database \"{home}\"");
-        return Ok(problem(detail, check.into()));
+        return Ok(vec![Problem { status: Status::Warn, detail, fix: Some(jobs_of_database(&home)?) }]);
     }
-    Ok(match (job["jobId"].as_i64(), job["active"].as_bool()) {
-        (None, _) => problem(
-            format!("no job runs target \"{target}\""),
-            schedule::call_to_schedule(DEFAULT_SCHEDULE, false, target, &job_name(target))?,
+    if !pg_cron_is_here()? {
+        let detail = format!("no job runs target \"{target}\", since pg_cron is not here: see check \"pg_cron\"");
+        return Ok(vec![Problem { status: Status::Warn, detail, fix: None }]);
+    }
+    let warning = |detail: String, fix: Option<String>| Ok(vec![Problem { status: Status::Warn, detail, fix }]);
+    let found = jobs_of(target)?;
+    let (active, paused): (Vec<&Job>, Vec<&Job>) = found.iter().partition(|job| job.active);
+    let all = || found.iter().map(|job| describe(job, target)).collect::<Vec<_>>().join(", ");
+    let whole = active.iter().filter(|job| job.works_on(target).any(|work| !work.is_selective)).count();
+    match (active.iter().find(|job| job.does_regular_run(target)), paused.first()) {
+        (Some(_), _) if whole > 1 => {
+            warning(format!("{whole} active jobs run target \"{target}\", decide which is to stay: {}", all()), None)
+        }
+        (Some(_), _) if found.len() == 1 => Ok(Vec::new()),
+        (Some(_), _) => remark(&all()),
+        (None, Some(job)) if job.does_regular_run(target) => warning(
+            format!("{} is not active", all()),
+            Some(format!("SELECT cron.alter_job({}, active => true)", job.job_id)),
         ),
-        (Some(id), Some(false)) => problem(
-            format!("job {} is not active", job["jobName"]),
-            format!("SELECT cron.alter_job({id}, active => true)"),
-        ),
-        _ => Vec::new(),
-    })
+        _ if !found.is_empty() => {
+            let detail = format!("no job does a regular run of all of target \"{target}\": {}", all());
+            warning(detail, Some(schedule_call(target)?))
+        }
+        _ => absent(target),
+    }
+}
+
+/// The problem of a target that no job of this database runs, as far as that can be told.
+fn absent(target: &str) -> Result<Vec<Problem>> {
+    let (here, mut found) = (database()?, Vec::new());
+    for job in jobs()? {
+        let unclear = job.database == here && job.works.iter().any(|work| work.target.is_none());
+        if unclear {
+            let detail = format!("{} runs a target that its command does not tell: look at it", job.describe());
+            found.push(Problem { status: Status::Warn, detail, fix: None });
+        } else if !job.database_exists && job.works_on(target).next().is_some() {
+            let detail = format!(
+                "{} runs target \"{target}\" in database \"{}\", which does not exist",
+                job.describe(),
+                job.database
+            );
+            found.push(Problem { status: Status::Warn, detail, fix: Some(schedule::move_here(job.job_id)?) });
+        }
+    }
+    if found.is_empty() {
+        let detail = format!("no job runs target \"{target}\"");
+        found.push(Problem { status: Status::Warn, detail, fix: Some(schedule_call(target)?) });
+    }
+    Ok(found)
+}
+
+/// The call that registers a job, with a name that no job of another database has.
+fn schedule_call(target: &str) -> Result<String> {
+    let (name, here) = (job_name(target), database()?);
+    let is_taken = jobs()?.iter().any(|job| job.job_name.as_ref() == Some(&name) && job.database != here);
+    let name = if is_taken { job_name_in(&here, &name) } else { name };
+    schedule::call_to_schedule(DEFAULT_SCHEDULE, false, target, &name)
+}
+
+/// A job, with what it does to a target.
+fn describe(job: &Job, target: &str) -> String {
+    let works: Vec<String> = job
+        .works_on(target)
+        .map(|work| format!("{}{}", work.mode, if work.is_selective { ", selective" } else { "" }))
+        .collect();
+    let paused = if job.active { "" } else { ", paused" };
+    format!("{} ({}{paused})", job.describe(), works.join("; "))
 }
 
 const USER: &str = "
@@ -61,28 +151,11 @@ const USER: &str = "
 pub fn user(target: &str) -> Result<Vec<Problem>> {
     let mut found = of_job(target, USER)?;
     for problem in found.iter_mut().filter(|problem| problem.status == Status::Fail) {
-        let own = schedule::call_to_schedule(DEFAULT_SCHEDULE, false, target, &job_name(target))?;
-        problem.fix = problem.fix.take().map(|remove| format!("{remove}; {own}"));
+        let own = schedule_call(target)?;
+        let own = own.trim_start_matches("SELECT ");
+        problem.fix = problem.fix.take().map(|remove| format!("{remove}, {own}"));
     }
     Ok(found)
-}
-
-const RUNS: &str = "
-    SELECT CASE WHEN last.place = 1 THEN 'fail' ELSE 'warn' END,
-           format('the run of %s failed: %s', to_char(last.start_time AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC'),
-                  last.return_message),
-           format('SELECT * FROM cron.job_run_details WHERE jobid = %s ORDER BY runid DESC LIMIT 5', $1)
-    FROM (SELECT row_number() OVER (ORDER BY runid DESC) AS place, status, start_time, return_message
-          FROM cron.job_run_details
-          WHERE jobid = $1 AND status IN ('succeeded', 'failed')
-          ORDER BY runid DESC LIMIT 5) last
-    WHERE last.status = 'failed'
-    ORDER BY last.place
-    LIMIT 1";
-
-/// Finds the newest failure among the last five runs.
-pub fn runs(target: &str) -> Result<Vec<Problem>> {
-    of_job(target, RUNS)
 }
 
 const TIME_ZONE: &str = "
@@ -95,17 +168,27 @@ pub fn time_zone(_target: &str) -> Result<Vec<Problem>> {
     problems(TIME_ZONE, &[])
 }
 
-/// Runs a statement that finds problems of the target's job; `$1` is the job's id.
-fn of_job(target: &str, statement: &str) -> Result<Vec<Problem>> {
-    match job_of(target)?["jobId"].as_i64() {
-        Some(id) => problems(statement, &[id.into()]),
-        None => Ok(vec![Problem { status: Status::Ok, detail: "there is no job".into(), fix: None }]),
+/// Finds jobs of this database whose target has been deleted: they fail every night.
+pub fn lost(_target: &str) -> Result<Vec<Problem>> {
+    let (here, mut found) = (database()?, Vec::new());
+    for job in jobs()?.iter().filter(|job| job.database == here) {
+        let lost = job.works.iter().filter_map(|work| work.target.as_deref()).find(|name| row(Some(name)).is_err());
+        let Some(lost) = lost else { continue };
+        let detail = format!("{} runs target {}, which does not exist", job.describe(), quote_literal(lost));
+        let fix = (job.works.len() == 1).then(|| format!("SELECT cron.unschedule({})", job.job_id));
+        found.push(Problem { status: Status::Fail, detail, fix });
+    }
+    Ok(found)
+}
+
+/// Runs a statement that finds problems of the target's job; `$1` is the job's id, `$2` the target.
+pub fn of_job(target: &str, statement: &str) -> Result<Vec<Problem>> {
+    match jobs_of(target)?.first() {
+        Some(job) => problems(statement, &[job.job_id.into(), target.into()]),
+        None => remark("there is no job"),
     }
 }
 
-/// The problem if pg_cron is not in this database: the error that `backlog_cleanup_schedule` would raise.
-fn absent(target: &str) -> Result<Vec<Problem>> {
-    let absent = schedule::cannot_schedule(DEFAULT_SCHEDULE, false, target, &job_name(target))?;
-    let (detail, fix) = (absent.message().to_owned(), absent.hint().map(str::to_owned));
-    Ok(vec![Problem { status: Status::Warn, detail, fix }])
+pub fn remark(detail: &str) -> Result<Vec<Problem>> {
+    Ok(vec![Problem { status: Status::Ok, detail: detail.into(), fix: None }])
 }

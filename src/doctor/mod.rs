@@ -2,22 +2,29 @@
 //! nothing of its callers.
 
 mod access;
+mod fix;
+mod foreign_keys;
 mod history;
 mod index;
 mod job;
+mod job_runs;
 mod others;
 mod policy;
-pub mod problem;
 mod removal;
+mod rows;
 mod server;
-mod used;
+mod timeouts;
 mod vacuum;
 
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
-use crate::doctor::problem::{Problem, Status};
+use crate::doctor::fix::{Hint, is_statement, of_hint};
+use crate::extension;
+use crate::obstacles::problem::{Problem, Status};
+use crate::obstacles::published::replica_identity;
 use crate::postgres::error::Result;
+use crate::postgres::read::read_one;
 use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::subtransaction::{briefly, sqlstate};
 use crate::target::Target;
@@ -26,15 +33,20 @@ use crate::target::load::exists;
 pub use index::references;
 
 /// The checks that need the target's tables and columns: name, check, and the detail if nothing is wrong.
-const OF_TARGET: [Check<Target>; 14] = [
+const OF_TARGET: [Check<Target>; 20] = [
     (
         "account",
         |target| target.account_exists().map(|()| Vec::new()),
         "the account is in the users table, if there is one",
     ),
-    ("policy", policy::default_policy, "the default policy exists and is enabled"),
+    ("statuses", statuses, "no other status is the same value as the failed one"),
+    ("policy", policy::policies, "the default policy exists and is enabled, and there is no other"),
+    ("status", rows::status, "rows have the status that runs remove, or had it"),
+    ("failed_at", rows::failed_at, "every failed row can expire"),
     ("index", index::partial, "the partial index exists and is used"),
+    ("foreign_keys", foreign_keys::switched_off, "no foreign key onto the table is switched off"),
     ("references", index::references, "every column that references the table has an index"),
+    ("replica_identity", replica_identity, "every table whose deletes are published has a replica identity"),
     ("triggers", removal::triggers, "no trigger or rule fires for a removal"),
     ("deferred_constraints", removal::deferred_constraints, "no constraint on removals is deferred"),
     ("row_security", access::row_security, "row security is not forced on the owners"),
@@ -44,16 +56,20 @@ const OF_TARGET: [Check<Target>; 14] = [
     ("dead_rows", vacuum::dead_rows, "vacuum keeps up with the dead rows"),
     ("autovacuum", vacuum::autovacuum, "autovacuum is on for the table"),
     ("ledger", history::ledger, "the ledger matches the history"),
+    ("ledger_row", history::ledger_row, "the ledger can take the row of a run"),
     ("overdue", history::overdue, "the last regular run is no older than the schedule allows"),
 ];
 
 /// The checks of the surroundings. They run even if the target cannot be loaded.
-const AROUND: [Check<str>; 10] = [
+const AROUND: [Check<str>; 13] = [
     ("pg_cron", job::pg_cron, "pg_cron runs the jobs of this database"),
+    ("scheduler", job::scheduler, "the scheduler of pg_cron is running"),
     ("job", job::job, "a job runs the target"),
     ("job_user", job::user, "the job's user exists and may run it"),
     ("job_time_zone", job::time_zone, "pg_cron reads schedules in UTC"),
-    ("job_runs", job::runs, "the job's last runs succeeded"),
+    ("job_runs", job_runs::runs, "the job's last runs succeeded"),
+    ("timeouts", timeouts::timeouts, "no timeout of the job's user is close to its runs"),
+    ("lost_jobs", job::lost, "every job's target exists"),
     ("workers", server::workers, "background workers are free"),
     ("transactions", vacuum::transactions, "no transaction is open for more than an hour"),
     ("replication_slots", vacuum::replication_slots, "no abandoned replication slot holds back vacuum"),
@@ -63,16 +79,14 @@ const AROUND: [Check<str>; 10] = [
 
 /// How long a check waits for a lock: short, so that all checks together take less than a second.
 const PATIENCE: &str = "50ms";
-const LOCKS: &str = "SELECT pid, state, xact_start, query FROM pg_stat_activity \
-                     WHERE pid IN (SELECT pid FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted)";
 
 type Check<T> = (&'static str, fn(&T) -> Result<Vec<Problem>>, &'static str);
 
 /// One row of the answer: check, status, detail, fix.
 type Finding = (String, String, String, Option<String>);
 
-/// Checks a target and its surroundings, one row per check: `ok`, `warn` (it may do harm) or `fail` (it does), with the
-/// statement that fixes it. Reads only: works on a standby. Errors: 22004, 42704 (unknown target).
+/// Checks a target and its surroundings. One row per check if nothing is wrong, otherwise one per problem: `warn` (it may do
+/// harm) or `fail` (it does), with the statement that fixes it; NULL if somebody has to decide what to do, as the detail says. Reads only: works on a standby. Errors: 22004, 42704 (unknown target).
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
 #[pg_extern(stable)]
 fn backlog_cleanup_doctor(
@@ -87,48 +101,72 @@ fn backlog_cleanup_doctor(
     let findings = with_settings(|| {
         set_local("lock_timeout", PATIENCE);
         let mut loaded = None;
-        let mut findings = vec![examine("target", "its tables and columns exist", || {
+        let mut findings = examine("target", "its tables and columns exist", || {
             loaded = Some(Target::load(target)?);
             Ok(Vec::new())
-        })];
+        });
         if let Some(target) = &loaded {
-            let of_target = OF_TARGET.map(|(check, examiner, healthy)| examine(check, healthy, || examiner(target)));
-            findings.extend(of_target);
+            let check = |(check, examiner, healthy): Check<Target>| examine(check, healthy, || examiner(target));
+            findings.extend(OF_TARGET.into_iter().flat_map(check));
         }
-        findings.extend(AROUND.map(|(check, examiner, healthy)| examine(check, healthy, || examiner(&name))));
+        let check = |(check, examiner, healthy): Check<str>| examine(check, healthy, || examiner(&name));
+        findings.extend(AROUND.into_iter().flat_map(check));
         findings
     });
     Ok(TableIterator::new(findings))
 }
 
-/// Runs a check, and sums up its problems in one finding. An error counts as a problem.
-fn examine(check: &str, healthy: &str, work: impl FnOnce() -> Result<Vec<Problem>>) -> Finding {
-    let found = match briefly(work) {
+fn statuses(target: &Target) -> Result<Vec<Problem>> {
+    target.failed_is_no_other_status().map(|()| Vec::new())
+}
+
+/// Runs a check: a finding for each of its problems. An error counts as a problem.
+fn examine(check: &str, healthy: &str, work: impl FnOnce() -> Result<Vec<Problem>>) -> Vec<Finding> {
+    let mut found = match briefly(work) {
         Ok(found) => found,
         Err(caught) => match sqlstate(&caught) {
             PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN => caught.rethrow(),
             PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
-                let detail = "another session has locked what this check looks at".into();
-                vec![Problem { status: Status::Warn, detail, fix: Some(LOCKS.into()) }]
+                vec![Problem { status: Status::Warn, detail: locked(), fix: None }]
             }
             _ => vec![fault(caught)],
         },
     };
-    let status = found.iter().map(|problem| problem.status).max().unwrap_or(Status::Ok);
-    let details: Vec<&str> = found.iter().map(|problem| problem.detail.as_str()).collect();
-    let fixes: Vec<&str> = found.iter().filter_map(|problem| problem.fix.as_deref()).collect();
-    (
-        check.to_owned(),
-        status.name().to_owned(),
-        if found.is_empty() { healthy.to_owned() } else { details.join("; ") },
-        (!fixes.is_empty()).then(|| fixes.join("; ")),
-    )
+    // What is only a remark says nothing beside a problem.
+    if found.iter().any(|problem| problem.status != Status::Ok) {
+        found.retain(|problem| problem.status != Status::Ok);
+    } else if found.is_empty() {
+        found.push(Problem { status: Status::Ok, detail: healthy.into(), fix: None });
+    }
+    let finding = |Problem { status, detail, fix }| {
+        (check.to_owned(), status.name().to_owned(), detail, fix.filter(|fix| is_statement(fix)))
+    };
+    found.into_iter().map(finding).collect()
+}
+
+/// Says who holds a lock that a check would have had to wait for.
+fn locked() -> String {
+    const HOLDERS: &str = "
+        SELECT string_agg(DISTINCT format('session %s of role \"%s\" has locked %s', pid, usename, l.relation::regclass), ', ')
+        FROM pg_locks l JOIN pg_stat_activity USING (pid)
+        WHERE l.mode = 'AccessExclusiveLock' AND l.granted AND l.locktype = 'relation' AND pid <> pg_backend_pid()
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let holders = extension::as_owner(|| read_one::<String>(HOLDERS, &[])).ok().flatten();
+    let holders = holders.map_or(String::new(), |holders| format!(": {holders}"));
+    format!("another session has locked what this check looks at{holders}; ask again when it has ended")
 }
 
 /// Turns an error into a problem. PostgreSQL's own hints are dropped: they are prose, not statements to type.
 fn fault(caught: CaughtError) -> Problem {
     let (detail, fix) = match caught {
-        CaughtError::ErrorReport(failure) => (failure.message().to_owned(), failure.hint().map(str::to_owned)),
+        CaughtError::ErrorReport(failure) => {
+            let (message, hint) = (failure.message(), failure.hint().unwrap_or_default());
+            match of_hint(hint) {
+                Hint::Fix => (message.to_owned(), Some(hint.to_owned())),
+                Hint::Decision => (format!("{message}; decide, and type {hint}"), None),
+                Hint::Advice => (message.to_owned(), None),
+            }
+        }
         CaughtError::PostgresError(failure) => (failure.message().to_owned(), None),
         panic => panic.rethrow(),
     };

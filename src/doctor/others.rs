@@ -1,5 +1,5 @@
-use crate::doctor::problem::{Problem, problems};
-use crate::doctor::used::on_tables;
+use crate::obstacles::problem::{Problem, problems};
+use crate::obstacles::used::on_tables;
 use crate::postgres::error::Result;
 use crate::target::Target;
 
@@ -31,7 +31,7 @@ const CASCADES: &str = "
 const TRIGGERS: &str = "
     SELECT 'warn', format('trigger %I on %s calls %s, which belongs to %I and runs as %I', t.tgname, c.oid::regclass,
                           p.oid::regprocedure, p.proowner::regrole::name, c.relowner::regrole::name),
-           format('DROP TRIGGER %I ON %s; -- and REVOKE TRIGGER ON %2$s, unless the owner wants it', t.tgname, c.oid::regclass)
+           format('DROP TRIGGER %I ON %s', t.tgname, c.oid::regclass)
     FROM pg_trigger t
     JOIN used ON used.oid = t.tgrelid
     JOIN pg_class c ON c.oid = t.tgrelid

@@ -1,11 +1,10 @@
-use crate::doctor::problem::{Problem, problems};
-use crate::doctor::used::on_tables;
+use crate::obstacles::problem::{Problem, problems};
+use crate::obstacles::used::on_tables;
 use crate::postgres::error::Result;
 use crate::target::Target;
 
 const TRIGGERS: &str = "
-    SELECT 'warn', format('trigger %I on %s fires for every removal', t.tgname, t.tgrelid::regclass),
-           format('SELECT pg_get_triggerdef(%s)', t.oid)
+    SELECT 'warn', format('trigger %I on %s fires for every removal: decide whether it is to', t.tgname, t.tgrelid::regclass), NULL
     FROM pg_trigger t JOIN used ON t.tgrelid = used.oid
     WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgparentid = 0
       AND t.tgtype & 8 <> 0 -- TRIGGER_TYPE_DELETE
@@ -13,8 +12,7 @@ const TRIGGERS: &str = "
     SELECT CASE WHEN r.is_instead THEN 'fail' ELSE 'warn' END,
            format('rule %I on %s %s a removal', r.rulename, r.ev_class::regclass,
                   CASE WHEN r.is_instead THEN 'replaces' ELSE 'adds to' END),
-           CASE WHEN r.is_instead THEN format('DROP RULE %I ON %s', r.rulename, r.ev_class::regclass)
-                ELSE format('SELECT pg_get_ruledef(%s)', r.oid) END
+           CASE WHEN r.is_instead THEN format('DROP RULE %I ON %s', r.rulename, r.ev_class::regclass) END
     FROM pg_rewrite r JOIN used ON r.ev_class = used.oid
     WHERE r.ev_type = '4' AND r.ev_enabled <> 'D'
     ORDER BY 2";
@@ -25,10 +23,10 @@ pub fn triggers(target: &Target) -> Result<Vec<Problem>> {
 }
 
 const DEFERRED_CONSTRAINTS: &str = "
-    SELECT 'warn', format('constraint %I on %s is deferred, but a run checks it immediately', c.conname, c.conrelid::regclass),
+    SELECT 'warn', format('constraint %I on %s is deferred, but a run checks it immediately%s', c.conname, c.conrelid::regclass,
+                          CASE c.contype WHEN 't' THEN ': decide whether it is to be' END),
            CASE c.contype WHEN 'f' THEN format('ALTER TABLE %s ALTER CONSTRAINT %I NOT DEFERRABLE', c.conrelid::regclass,
-                                               c.conname)
-                          ELSE format('SELECT pg_get_constraintdef(%s)', c.oid) END
+                                               c.conname) END
     FROM pg_constraint c JOIN used ON CASE c.contype WHEN 'f' THEN c.confrelid WHEN 't' THEN c.conrelid END = used.oid
     WHERE c.condeferred AND c.conparentid = 0
     ORDER BY 2";

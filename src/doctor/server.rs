@@ -1,4 +1,4 @@
-use crate::doctor::problem::{Problem, problems};
+use crate::obstacles::problem::{Problem, problems};
 use crate::postgres::error::Result;
 
 const WORKERS: &str = "
@@ -20,10 +20,10 @@ pub fn workers(_target: &str) -> Result<Vec<Problem>> {
 
 const VERSION: &str = "
     SELECT CASE WHEN a.default_version IS NULL THEN 'fail' ELSE 'warn' END,
-           format('the extension is %s, its library %s, the files on disk %s', e.extversion, $1,
-                  coalesce(a.default_version, 'not there')),
-           CASE WHEN a.default_version = e.extversion THEN '\\connect -- to load the library of the files on disk'
-                ELSE 'ALTER EXTENSION backlog_cleanup UPDATE' END
+           format('the extension is %s, its library %s, the files on disk %s%s', e.extversion, $1,
+                  coalesce(a.default_version, 'not there: install the package again'),
+                  CASE WHEN a.default_version = e.extversion THEN ': connect again to load them' END),
+           CASE WHEN a.default_version <> e.extversion THEN 'ALTER EXTENSION backlog_cleanup UPDATE' END
     FROM pg_extension e LEFT JOIN pg_available_extensions a ON a.name = e.extname
     WHERE e.extname = 'backlog_cleanup' AND (a.default_version, $1) IS DISTINCT FROM (e.extversion, e.extversion)";
 

@@ -1,5 +1,5 @@
-use crate::doctor::problem::{Problem, problems};
-use crate::doctor::used::on_tables;
+use crate::obstacles::problem::{Problem, problems};
+use crate::obstacles::used::on_tables;
 use crate::postgres::error::Result;
 use crate::target::Target;
 
@@ -16,8 +16,12 @@ pub fn dead_rows(target: &Target) -> Result<Vec<Problem>> {
 }
 
 const AUTOVACUUM: &str = "
-    SELECT 'warn', format('%s is off', name), format('ALTER SYSTEM SET %s = on; SELECT pg_reload_conf()', name)
-    FROM pg_settings
+    SELECT 'warn', format('%s is off', name),
+           -- Two statements, of which the first cannot be typed together with another one.
+           CASE WHEN EXISTS (SELECT FROM pg_file_settings f WHERE f.name = s.name AND f.setting IN ('on', 'true', 'yes', '1')
+                                                              AND f.error IS NULL AND NOT f.applied)
+                THEN 'SELECT pg_reload_conf()' ELSE format('ALTER SYSTEM SET %s = on', name) END
+    FROM pg_settings s
     WHERE name IN ('autovacuum', 'track_counts') AND setting = 'off'
     UNION ALL
     SELECT 'warn', format('autovacuum of %s is off', used.oid::regclass),
@@ -38,9 +42,9 @@ const TRANSACTIONS: &str = "
     WHERE backend_type = 'client backend' AND xact_start < clock_timestamp() - interval '1 hour'
       AND pid <> pg_backend_pid()
     UNION ALL
-    SELECT 'warn', format('prepared transaction %s has been open since %s', gid,
+    SELECT 'warn', format('prepared transaction %s of database %I has been open since %s', gid, database,
                           to_char(prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')),
-           format('ROLLBACK PREPARED %L', gid)
+           CASE WHEN database = current_database() THEN format('ROLLBACK PREPARED %L', gid) END
     FROM pg_prepared_xacts
     WHERE prepared < clock_timestamp() - interval '1 hour'
     ORDER BY 2";

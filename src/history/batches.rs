@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use backlog_cleanup_report::BatchMilliseconds;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::extension;
@@ -8,32 +9,51 @@ use crate::history::ledger;
 use crate::history::run::Run;
 use crate::plan::cutoff::Cutoffs;
 use crate::postgres::error::{Result, spi};
+use crate::postgres::now::rows_now;
 use crate::postgres::prepared;
+use crate::postgres::subtransaction::{attempt, is_cancel, reported};
 use crate::rank::tally::RecipeCount;
-use crate::remove::by_position::Left;
+use crate::remove::left::Left;
 use crate::target::Target;
 
-/// Marks the `running` runs of a target as interrupted. The caller has locked the target, so no process works on them.
+/// Marks the `running` runs of a target as interrupted, and sums up the runs that have ended without. The caller has locked the
+/// target, so no process works on them. Whatever their rows hold, a new run starts: what fails is left, with a WARNING; what
+/// another session has locked, as an open transaction does that has stopped a run, is left to a later run.
 pub fn interrupt(target: &str) -> Result<()> {
-    let runs = extension::as_owner(|| {
-        Spi::connect_mut(|client| {
-            client
-                .update(
-                    "UPDATE backlog_cleanup.run
-                     SET state = 'interrupted',
-                         finished_at = coalesce((SELECT max(b.finished_at) FROM backlog_cleanup.run_batch b
-                                                 WHERE b.run_id = run.id), started_at)
-                     WHERE target = $1 AND state = 'running'
-                     RETURNING id",
-                    None,
-                    &[target.into()],
-                )?
-                .filter_map(|row| row.get::<i64>(1).transpose())
-                .collect::<spi::Result<Vec<_>>>()
-        })
-        .map_err(spi)
-    })?;
-    runs.into_iter().try_for_each(sum_up)
+    const INTERRUPT: &str = "
+        UPDATE backlog_cleanup.run
+        SET state = 'interrupted',
+            finished_at = coalesce((SELECT max(b.finished_at) FROM backlog_cleanup.run_batch b WHERE b.run_id = run.id),
+                                   started_at)
+        WHERE target = $1 AND state = 'running'";
+    const LEFT: &str = "
+        SELECT id FROM backlog_cleanup.run
+        WHERE target = $1 AND id IN (SELECT run_id FROM backlog_cleanup.run_part
+                                     UNION ALL SELECT run_id FROM backlog_cleanup.run_cutoff
+                                     UNION ALL SELECT run_id FROM backlog_cleanup.run_batch)
+        ORDER BY id";
+    or_warn(&format!("the interrupted runs of target \"{target}\" stay as they are"), || {
+        extension::as_owner(|| prepared::run(INTERRUPT, &[target.into()]))
+    });
+    let left = extension::as_owner(|| rows_now(LEFT, &[target.into()], |row| row.get::<i64>(1)))?;
+    for run_id in left.into_iter().flatten() {
+        let summed_up = || sum_up(run_id);
+        if !or_warn(&format!("run {run_id} cannot be summed up"), summed_up) {
+            or_warn(&format!("the working state of run {run_id} stays"), || clear(run_id));
+        }
+    }
+    Ok(())
+}
+
+/// Does `work` in a subtransaction. If it fails, raises a WARNING and returns false.
+fn or_warn(otherwise: &str, work: impl FnOnce() -> Result<()>) -> bool {
+    let Err(failure) = attempt(|| work().map(Some)) else { return true };
+    if is_cancel(&failure) {
+        failure.rethrow();
+    }
+    let message = format!("{otherwise}: {}", reported(&failure).message());
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup").report(PgLogLevel::WARNING);
+    false
 }
 
 /// What the committed batches of run `$1` have removed per recipe, until `sum_up` clears them.
@@ -51,7 +71,7 @@ const COUNTED: &str = "
 
 /// Sums up the batches of a run per recipe, and clears its working state.
 pub fn sum_up(run_id: i64) -> Result<()> {
-    let steps: [&str; 5] = [
+    let steps: [&str; 2] = [
         &format!(
             "INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
              SELECT $1, counted.* FROM ({COUNTED}) counted"
@@ -60,11 +80,20 @@ pub fn sum_up(run_id: i64) -> Result<()> {
          FROM (SELECT coalesce(sum(failed_count), 0)::bigint AS failed, count(*) AS recipes
                FROM backlog_cleanup.run_recipe WHERE run_id = $1) counted
          WHERE id = $1",
-        "DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = $1",
-        "DELETE FROM backlog_cleanup.run_part WHERE run_id = $1",
-        "DELETE FROM backlog_cleanup.run_batch WHERE run_id = $1",
     ];
-    extension::as_owner(|| steps.iter().try_for_each(|step| Spi::run_with_args(step, &[run_id.into()]).map_err(spi)))
+    each(&steps, run_id)?;
+    clear(run_id)
+}
+
+/// Clears the working state of a run.
+fn clear(run_id: i64) -> Result<()> {
+    let steps = ["run_cutoff", "run_part", "run_batch"];
+    each(&steps.map(|table| format!("DELETE FROM backlog_cleanup.{table} WHERE run_id = $1")), run_id)
+}
+
+fn each(steps: &[impl AsRef<str>], run_id: i64) -> Result<()> {
+    let run = |step: &str| Spi::run_with_args(step, &[run_id.into()]).map_err(spi);
+    extension::as_owner(|| steps.iter().try_for_each(|step| run(step.as_ref())))
 }
 
 /// Marks a run as stopped before its end.
@@ -123,17 +152,30 @@ pub fn milliseconds(run_id: i64) -> Result<BatchMilliseconds> {
 
 /// Records a batch in the transaction that removed its rows: in the run, the ledger and the list of batches. Errors: 40001
 /// (with it the run would have removed more than were ranked).
-pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, left: Left, took: Duration) -> Result<()> {
-    let removed = cutoffs.tally.removed();
+pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, left: &Left, took: Duration) -> Result<()> {
+    let (removed, reason) = (cutoffs.tally.removed(), left.reason.as_ref());
     let batch = extension::as_owner(|| {
         prepared::get_one::<i64>(
             "UPDATE backlog_cleanup.run
              SET removed = removed + $2, skipped = skipped + $3, kept_back = kept_back + $4,
                  batches = batches + CASE WHEN $2 > 0 THEN 1 ELSE 0 END,
+                 given_up = given_up + $5,
+                 kept_back_sqlstate = CASE WHEN kept_back_message IS NULL THEN $6 ELSE kept_back_sqlstate END,
+                 kept_back_row = CASE WHEN kept_back_message IS NULL THEN $7 ELSE kept_back_row END,
+                 kept_back_message = coalesce(kept_back_message, $8),
                  waiting_for = NULL
              WHERE id = $1
              RETURNING batches",
-            &[run.id.into(), removed.into(), left.skipped.into(), left.kept_back.into()],
+            &[
+                run.id.into(),
+                removed.into(),
+                left.skipped.into(),
+                left.kept_back.into(),
+                left.given_up.into(),
+                reason.and_then(|reason| reason.sqlstate.as_deref()).into(),
+                reason.and_then(|reason| reason.row.as_deref()).into(),
+                reason.map(|reason| reason.message.as_str()).into(),
+            ],
         )
     })?;
     if removed == 0 {

@@ -6,7 +6,7 @@ use crate::history::report::details;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::json::Json;
 use crate::postgres::read::read_one;
-use crate::postgres::subtransaction::{briefly, sqlstate};
+use crate::postgres::subtransaction::{briefly, is_cancel};
 use crate::target::Target;
 use crate::target::recipes::RecipeNames;
 
@@ -27,10 +27,8 @@ fn backlog_cleanup_run_details(run_id: Option<i64>) -> Result<Json> {
     });
     let (names, is_number) = match named {
         Ok(named) => named,
-        Err(caught) => match sqlstate(&caught) {
-            PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN => caught.rethrow(),
-            _ => Default::default(),
-        },
+        Err(caught) if is_cancel(&caught) => caught.rethrow(),
+        Err(_) => Default::default(),
     };
     Json::of(&details(&names, is_number, &batches::recipes(run_id)?))
 }

@@ -1,4 +1,6 @@
-use backlog_cleanup_report::{Batched, CleanupDetail, EmergencyReport, RegularReport, State, recipe_id};
+use backlog_cleanup_report::{
+    Batched, CleanupDetail, EmergencyReport, RegularReport, State, kept_back_reason, recipe_id,
+};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::Serialize;
@@ -9,6 +11,7 @@ use crate::history::run::Run;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::json::Json;
 use crate::rank::tally::RecipeCount;
+use crate::remove::left::{Left, Reason, TRIES};
 use crate::rules::Rules;
 use crate::target::Target;
 use crate::target::recipes::RecipeNames;
@@ -21,12 +24,24 @@ pub enum RunReport {
     Emergency(EmergencyReport),
 }
 
+impl RunReport {
+    /// The report of a dry run, with why a real run would be refused.
+    pub fn foretelling(mut self, reasons: Vec<String>) -> RunReport {
+        match &mut self {
+            RunReport::Regular(report) => report.would_fail = reasons,
+            RunReport::Emergency(report) => report.would_fail = reasons,
+        }
+        self
+    }
+}
+
 /// Makes the report of a run. A run without an id is a dry run. The report keeps the order of `recipes`.
 pub fn report(
     rules: &Rules,
     run_id: Option<i64>,
     message: String,
     recipes: &[RecipeCount],
+    kept_back: KeptBack,
     duration_ms: i64,
 ) -> Result<RunReport> {
     let (target, mode) = (rules.target.name.clone(), rules.mode());
@@ -46,6 +61,9 @@ pub fn report(
             cleaned_up_generations: removed,
             recipes_affected: recipes.len() as i64,
             cleanup_details,
+            would_fail: Vec::new(),
+            kept_back_count: kept_back.rows,
+            kept_back_reason: kept_back.reason,
             duration_ms,
         }),
         None => RunReport::Emergency(EmergencyReport {
@@ -58,9 +76,41 @@ pub fn report(
             removed_count: removed,
             recipes_affected: recipes.iter().filter(|recipe| recipe.removed > 0).count() as i64,
             cleanup_details,
+            would_fail: Vec::new(),
+            kept_back_count: kept_back.rows,
+            kept_back_reason: kept_back.reason,
             duration_ms,
         }),
     })
+}
+
+/// The rows that a run has kept back, as its report says it.
+#[derive(Default)]
+pub struct KeptBack {
+    pub rows: i64,
+    pub given_up: i64,
+    pub reason: Option<String>,
+}
+
+impl KeptBack {
+    pub fn of(left: &Left) -> KeptBack {
+        let reason =
+            |reason: &Reason| kept_back_reason(reason.row.as_deref(), &reason.message, reason.sqlstate.as_deref());
+        KeptBack { rows: left.kept_back, given_up: left.given_up, reason: left.reason.as_ref().map(reason) }
+    }
+
+    /// What the message of a run says of them.
+    fn said(&self) -> String {
+        let kept = match self.rows {
+            0 => return String::new(),
+            1 => "; 1 row was kept back".into(),
+            rows => format!("; {rows} rows were kept back"),
+        };
+        match self.given_up {
+            0 => kept,
+            rows => format!("{kept}; gave up on {rows} of them after {TRIES} refusals in a row"),
+        }
+    }
 }
 
 /// What a run did per recipe.
@@ -76,14 +126,15 @@ pub fn details(names: &RecipeNames, is_number: bool, recipes: &[RecipeCount]) ->
 }
 
 /// The message of a completed run.
-pub fn done(rules: &Rules) -> String {
-    match rules.cutoff {
+pub fn done(rules: &Rules, kept_back: &KeptBack) -> String {
+    let done = match rules.cutoff {
         _ if rules.is_disabled() => {
             format!("The policy of target \"{}\" is disabled: nothing was removed", rules.target.name)
         }
         Some(_) => "Backlog cleanup completed successfully".into(),
         None => "Emergency backlog cleanup completed successfully".into(),
-    }
+    };
+    done + &kept_back.said()
 }
 
 /// Closes a batched run, and returns its report.
@@ -107,14 +158,17 @@ pub fn finish(run: &Run, target: &Target) -> Result<Json> {
     let number = |key: &str| closed[key].as_i64().unwrap_or_default();
     let state = closed["state"].as_str().and_then(|state| state.parse().ok()).unwrap_or(State::Stopped);
     let rules = run.rules(target);
-    let message = if state == State::Completed { done(&rules) } else { "Stopped before its end".into() };
+    let text = |key: &str| closed[key].as_str();
+    let reason = text("kept_back_message")
+        .map(|message| kept_back_reason(text("kept_back_row"), message, text("kept_back_sqlstate")));
+    let kept_back = KeptBack { rows: number("kept_back"), given_up: number("given_up"), reason };
+    let message = if state == State::Completed { done(&rules, &kept_back) } else { "Stopped before its end".into() };
     Json::of(&Batched {
-        report: report(&rules, Some(run.id), message, &recipes, number("milliseconds"))?,
+        report: report(&rules, Some(run.id), message, &recipes, kept_back, number("milliseconds"))?,
         state,
         batches: number("batches"),
         workers: number("workers"),
         skipped_count: number("skipped"),
-        kept_back_count: number("kept_back"),
         batch_milliseconds,
     })
 }

@@ -7,7 +7,8 @@ use crate::extension;
 use crate::history::ledger;
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::read_prepared;
-use crate::rank::tally::{RecipeCount, Tally};
+use crate::rank::tally::Tally;
+use crate::remove::left::Left;
 use crate::rules::Rules;
 use crate::rules::policy::Cutoff;
 use crate::rules::selection::Selection;
@@ -95,17 +96,17 @@ impl Run {
     }
 }
 
-/// Records that a batched run starts. Returns its id.
-pub fn start(rules: &Rules, tally: &Tally, pace: &Pace, caller: &str) -> Result<i64> {
+/// Records that a batched run starts; rows that others hold count as kept back until they go. Returns its id.
+pub fn start(rules: &Rules, tally: &Tally, held: i64, pace: &Pace, caller: &str) -> Result<i64> {
     let pace = serde_json::to_value(pace).unwrap_or_default();
     let reading = serde_json::to_value(Reading::of(rules.target)).unwrap_or_default();
     extension::as_owner(|| {
         Spi::get_one_with_args::<i64>(
             "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,
                                               total_failed, removed, recipes_affected, batch_size, pause, max_duration,
-                                              max_rows, workers, reading, started_at)
+                                              max_rows, workers, reading, kept_back, started_at)
              SELECT $1, $2, 'running', $3::name, $4, $5, $6::timestamptz, $7, 0, $8, p.batch_size, p.pause, p.max_duration,
-                    p.max_rows, p.workers, $10, clock_timestamp()
+                    p.max_rows, p.workers, $10, $11, clock_timestamp()
              FROM jsonb_populate_record(NULL::backlog_cleanup.run, $9) p
              RETURNING id",
             &[
@@ -119,6 +120,7 @@ pub fn start(rules: &Rules, tally: &Tally, pace: &Pace, caller: &str) -> Result<
                 (tally.list.len() as i64).into(),
                 JsonB(pace).into(),
                 JsonB(reading).into(),
+                held.into(),
             ],
         )
         .map_err(spi)
@@ -127,13 +129,15 @@ pub fn start(rules: &Rules, tally: &Tally, pace: &Pace, caller: &str) -> Result<
 }
 
 /// Records a run of one transaction, its recipes and its ledger row, in the transaction that removed. Returns the run's id.
-pub fn record(rules: &Rules, tally: &Tally, caller: &str) -> Result<i64> {
-    let removed = tally.removed();
+pub fn record(rules: &Rules, tally: &Tally, left: &Left, caller: &str) -> Result<i64> {
+    let (removed, reason) = (tally.removed(), left.reason.as_ref());
     let run_id = extension::as_owner(|| {
         let run_id = Spi::get_one_with_args::<i64>(
             "INSERT INTO backlog_cleanup.run (target, mode, requested_by, recipe_id, failure_type, cutoff,
-                                              total_failed, removed, recipes_affected, started_at, finished_at)
-             VALUES ($1, $2, $3::name, $4, $5, $6::timestamptz, $7, $8, $9, now(), clock_timestamp())
+                                              total_failed, removed, recipes_affected, skipped, kept_back, given_up,
+                                              kept_back_sqlstate, kept_back_message, kept_back_row, started_at, finished_at)
+             VALUES ($1, $2, $3::name, $4, $5, $6::timestamptz, $7, $8, $9, $10, $11, $12, $13, $14, $15, now(),
+                     clock_timestamp())
              RETURNING id",
             &[
                 rules.target.name.as_str().into(),
@@ -145,16 +149,19 @@ pub fn record(rules: &Rules, tally: &Tally, caller: &str) -> Result<i64> {
                 tally.failed().into(),
                 removed.into(),
                 (tally.list.len() as i64).into(),
+                left.skipped.into(),
+                left.kept_back.into(),
+                left.given_up.into(),
+                reason.and_then(|reason| reason.sqlstate.as_deref()).into(),
+                reason.map(|reason| reason.message.as_str()).into(),
+                reason.and_then(|reason| reason.row.as_deref()).into(),
             ],
         )
         .map_err(spi)?
         .unwrap_or_default();
-        // Roughly in the order of the index, so that it grows at its end.
-        let mut recipes: Vec<&RecipeCount> = tally.list.iter().collect();
-        recipes.sort_unstable_by_key(|recipe| &recipe.recipe_id);
-        let ids: Vec<Option<&str>> = recipes.iter().map(|recipe| recipe.recipe_id.as_deref()).collect();
-        let failed: Vec<i64> = recipes.iter().map(|recipe| recipe.failed).collect();
-        let cleaned: Vec<i64> = recipes.iter().map(|recipe| recipe.removed).collect();
+        let ids: Vec<Option<&str>> = tally.list.iter().map(|recipe| recipe.recipe_id.as_deref()).collect();
+        let failed: Vec<i64> = tally.list.iter().map(|recipe| recipe.failed).collect();
+        let cleaned: Vec<i64> = tally.list.iter().map(|recipe| recipe.removed).collect();
         Spi::run_with_args(
             "INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
              SELECT $1, unnest($2), unnest($3), unnest($4)",

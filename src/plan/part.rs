@@ -5,20 +5,27 @@ use crate::extension;
 use crate::postgres::datum::tid_array;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::prepared::{self, prepared};
-use crate::rank::removable::{PerLeaf, Removable};
+use crate::rank::removable::Removable;
+use crate::remove::order::Ordered;
 use crate::target::leaf::{Leaf, Reach};
 
 /// A part of a batched run: what is left to do in a leaf. A process that works on the run takes any part for one batch;
 /// the part's row says where the next batch continues.
 pub struct Part {
     pub run_id: i64,
+    /// Rows that a pass has kept back are tried again in the next one.
+    pub pass: i32,
     pub part: i32,
     pub leaf: pg_sys::Oid,
+    /// The leaf's `numbers` when it was ranked.
+    pub columns: Vec<i16>,
     pub task: Task,
     /// Blocks, positions or recipes.
     pub steps: i64,
     pub steps_done: i64,
     pub attempts: i32,
+    /// Rows that the run counts as kept back and that this part tries again.
+    pub kept_back: i64,
 }
 
 pub enum Task {
@@ -31,62 +38,91 @@ pub enum Task {
 }
 
 /// Splits a run into parts and saves them. A part is a list of row positions (with the WAL position at which they were read);
-/// if there were too many to keep, a range of blocks, `ranges` per leaf; for a leaf reached by key, the run's recipes.
+/// if there were too many to keep, a range of blocks, `ranges` per leaf; for a leaf reached by key, the run's recipes. Rows that
+/// are held come in the second pass.
 pub fn save(
     run_id: i64,
     leaves: &[Leaf],
-    positions: Option<(&PerLeaf, u64)>,
+    positions: Option<(Ordered, u64)>,
     recipes: usize,
     batch_size: usize,
     ranges: u32,
 ) -> Result<()> {
     let mut part = 0;
-    let mut insert = |leaf: &Leaf, task: Task, steps: i64| {
-        let (first_block, rows, lsn) = match task {
-            Task::Blocks { first, .. } => (Some(first), None, 0),
-            Task::Positions { rows, lsn } => (None, Some(rows), lsn),
-            Task::Keys => (None, None, 0),
-        };
-        let tids = rows.as_ref().map(|rows| rows.iter().map(Removable::tid).collect::<Vec<_>>());
-        let place = |row: &Removable| row.recipe().map(|place| place as i32);
-        prepared::run(
-            "INSERT INTO backlog_cleanup.run_part (run_id, part, leaf, filenode, first_block, tids, places, lsn, steps)
-             VALUES ($1, $2, $3, pg_relation_filenode($3), $4, $5, $6, $7, $8)",
-            &[
-                run_id.into(),
-                part.into(),
-                leaf.table.oid.into(),
-                first_block.into(),
-                tids.as_deref().map_or(DatumWithOid::null_oid(pg_sys::TIDARRAYOID), tid_array),
-                rows.map(|rows| rows.iter().map(place).collect::<Vec<_>>()).into(),
-                // SAFETY: a pg_lsn is these 64 bits.
-                unsafe { DatumWithOid::new(pg_sys::Datum::from(lsn), pg_sys::PG_LSNOID) },
-                steps.into(),
-            ],
-        )?;
+    let mut insert = |pass: i32, leaf: &Leaf, task: Task, steps: i64| {
         part += 1;
-        Ok(())
+        let kept_back = if pass > 1 { steps } else { 0 };
+        insert((run_id, pass, part - 1), (leaf.table.oid, &leaf.numbers), task, steps, kept_back)
     };
     extension::as_owner(|| {
-        for (leaf, place) in leaves.iter().zip(0..) {
-            match (leaf.reach, positions) {
-                (Reach::Key, _) => insert(leaf, Task::Keys, recipes as i64)?,
-                (Reach::Position, Some((positions, lsn))) => {
-                    for chunk in chunks(&positions[place], batch_size, blocks_at_once()) {
-                        insert(leaf, Task::Positions { rows: chunk.to_vec(), lsn }, chunk.len() as i64)?;
+        for leaf in leaves.iter().filter(|leaf| leaf.reach == Reach::Key) {
+            insert(1, leaf, Task::Keys, recipes as i64)?;
+        }
+        match positions {
+            Some((Ordered { steps, held }, lsn)) => {
+                for (pass, steps) in [(1, steps), (2, held)] {
+                    for (place, rows) in steps {
+                        for chunk in chunks(&rows, batch_size, blocks_at_once()) {
+                            let mut rows = chunk.to_vec();
+                            rows.sort_unstable();
+                            let count = rows.len() as i64;
+                            insert(pass, &leaves[place], Task::Positions { rows, lsn }, count)?;
+                        }
                     }
                 }
-                (Reach::Position, None) => {
+            }
+            None => {
+                for leaf in leaves.iter().filter(|leaf| leaf.reach == Reach::Position) {
                     let length = leaf.pages.div_ceil(ranges).max(1);
                     for first in (0..leaf.pages).step_by(length as usize) {
                         let task = Task::Blocks { first: first.into(), next_offset: 0 };
-                        insert(leaf, task, length.min(leaf.pages - first).into())?;
+                        insert(1, leaf, task, length.min(leaf.pages - first).into())?;
                     }
                 }
             }
         }
         Ok(())
     })
+}
+
+/// Saves a part, or adds its rows to those of one that a batch before has saved for the next pass.
+fn insert(
+    (run_id, pass, part): (i64, i32, i32),
+    (leaf, columns): (pg_sys::Oid, &[i16]),
+    task: Task,
+    steps: i64,
+    kept_back: i64,
+) -> Result<()> {
+    let (first_block, rows, lsn) = match task {
+        Task::Blocks { first, .. } => (Some(first), None, 0),
+        Task::Positions { rows, lsn } => (None, Some(rows), lsn),
+        Task::Keys => (None, None, 0),
+    };
+    let tids = rows.as_ref().map(|rows| rows.iter().map(Removable::tid).collect::<Vec<_>>());
+    let place = |row: &Removable| row.recipe().map(|place| place as i32);
+    prepared::run(
+        "INSERT INTO backlog_cleanup.run_part (run_id, pass, part, leaf, filenode, first_block, tids, places, lsn, steps,
+                                               kept_back, columns)
+         VALUES ($1, $2, $3, $4, pg_relation_filenode($4), $5, $6, $7, $8, $9, $10, $11)
+         ON CONFLICT (run_id, pass, part) DO UPDATE
+         SET tids = run_part.tids || excluded.tids, places = run_part.places || excluded.places,
+             steps = CASE WHEN run_part.tids IS NULL THEN run_part.steps ELSE run_part.steps + excluded.steps END,
+             kept_back = run_part.kept_back + excluded.kept_back",
+        &[
+            run_id.into(),
+            pass.into(),
+            part.into(),
+            leaf.into(),
+            first_block.into(),
+            tids.as_deref().map_or(DatumWithOid::null_oid(pg_sys::TIDARRAYOID), tid_array),
+            rows.map(|rows| rows.iter().map(place).collect::<Vec<_>>()).into(),
+            // SAFETY: a pg_lsn is these 64 bits.
+            unsafe { DatumWithOid::new(pg_sys::Datum::from(lsn), pg_sys::PG_LSNOID) },
+            steps.into(),
+            kept_back.into(),
+            columns.to_vec().into(),
+        ],
+    )
 }
 
 /// How many blocks a batch reads: a quarter of shared_buffers, so that they are still cached when it removes, and at most
@@ -113,16 +149,29 @@ fn chunks(mut rows: &[Removable], batch_size: usize, blocks: usize) -> impl Iter
     })
 }
 
+/// The unfinished parts of run $1 that are due. A pass starts when the one before it has ended; the third and later ones only
+/// if that one has removed rows.
+macro_rules! due {
+    ($what:literal) => {
+        concat!(
+            "SELECT ",
+            $what,
+            " FROM backlog_cleanup.run_part p
+             WHERE run_id = $1 AND steps_done < steps
+               AND (pass = 1
+                    OR NOT EXISTS (SELECT FROM backlog_cleanup.run_part b
+                                   WHERE b.run_id = $1 AND b.pass < p.pass AND b.steps_done < b.steps)
+                       AND (pass = 2 OR EXISTS (SELECT FROM backlog_cleanup.run_part b
+                                                WHERE b.run_id = $1 AND b.pass = p.pass - 1 AND b.removed > 0)))
+             ORDER BY pass, part
+             LIMIT 1"
+        )
+    };
+}
+
 /// Whether a run has parts that are not finished.
 pub fn are_left(run_id: i64) -> Result<bool> {
-    extension::as_owner(|| {
-        prepared::get_one::<bool>(
-            "SELECT EXISTS (SELECT FROM backlog_cleanup.run_part
-                            WHERE run_id = $1 AND steps_done < steps)",
-            &[run_id.into()],
-        )
-    })
-    .map(|left| left == Some(true))
+    extension::as_owner(|| prepared::get_one::<bool>(due!("true"), &[run_id.into()])).map(|left| left == Some(true))
 }
 
 impl Task {
@@ -144,14 +193,13 @@ impl Task {
 impl Part {
     /// Locks an unfinished part of the run that no other process works on, until the transaction ends.
     pub fn take(run_id: i64) -> Result<Option<Part>> {
-        const NEXT: &str = "
-            SELECT part, leaf, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
-                   steps, steps_done, attempts
-            FROM backlog_cleanup.run_part
-            WHERE run_id = $1 AND steps_done < steps
-            ORDER BY part
-            LIMIT 1
-            FOR NO KEY UPDATE SKIP LOCKED";
+        const NEXT: &str = concat!(
+            due!(
+                "pass, part, leaf, columns, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
+                 steps, steps_done, attempts, kept_back"
+            ),
+            " FOR NO KEY UPDATE OF p SKIP LOCKED"
+        );
         extension::as_owner(|| {
             Spi::connect_mut(|client| {
                 let arguments = [run_id.into()];
@@ -159,12 +207,15 @@ impl Part {
                 let mut parts = rows.map(|row| -> spi::Result<Part> {
                     Ok(Part {
                         run_id,
+                        pass: row.get_by_name("pass")?.unwrap_or_default(),
                         part: row.get_by_name("part")?.unwrap_or_default(),
                         leaf: row.get_by_name("leaf")?.unwrap_or(pg_sys::InvalidOid),
+                        columns: row.get_by_name("columns")?.unwrap_or_default(),
                         task: Task::of(&row)?,
                         steps: row.get_by_name("steps")?.unwrap_or_default(),
                         steps_done: row.get_by_name("steps_done")?.unwrap_or_default(),
                         attempts: row.get_by_name("attempts")?.unwrap_or_default(),
+                        kept_back: row.get_by_name("kept_back")?.unwrap_or_default(),
                     })
                 });
                 parts.next().transpose()
@@ -181,38 +232,69 @@ impl Part {
                 "UPDATE backlog_cleanup.run_part
                  SET filenode = pg_relation_filenode(leaf), first_block = 0, tids = NULL, next_offset = 0,
                      steps = pg_relation_size(leaf) / current_setting('block_size')::bigint, steps_done = 0
-                 WHERE run_id = $1 AND part = $2 AND filenode <> pg_relation_filenode(leaf)
+                 WHERE run_id = $1 AND part = $2 AND pass = $3 AND filenode <> pg_relation_filenode(leaf)
                  RETURNING part",
-                &[self.run_id.into(), self.part.into()],
+                &[self.run_id.into(), self.part.into(), self.pass.into()],
             )
             .map(|part| part.is_some())
         })
     }
 
-    /// Saves where the next batch continues.
-    pub fn advance(&self, steps_done: i64, next_offset: u16) -> Result<()> {
-        self.update(steps_done, next_offset, 0)
+    /// Saves where the next batch continues, after one that has removed so many rows.
+    pub fn advance(&self, steps_done: i64, next_offset: u16, removed: i64) -> Result<()> {
+        self.update(steps_done, next_offset, 0, removed)
     }
 
     /// Records that a batch was rolled back and will be retried.
     pub fn failed_once_more(&self) -> Result<()> {
         let next_offset = if let Task::Blocks { next_offset, .. } = self.task { next_offset } else { 0 };
-        self.update(self.steps_done, next_offset, self.attempts + 1)
+        self.update(self.steps_done, next_offset, self.attempts + 1, 0)
     }
 
-    fn update(&self, steps_done: i64, next_offset: u16, attempts: i32) -> Result<()> {
+    fn update(&self, steps_done: i64, next_offset: u16, attempts: i32, removed: i64) -> Result<()> {
         extension::as_owner(|| {
             prepared::run(
-                "UPDATE backlog_cleanup.run_part SET steps_done = $3, next_offset = $4, attempts = $5
-                 WHERE run_id = $1 AND part = $2",
+                "UPDATE backlog_cleanup.run_part
+                 SET steps_done = $4, next_offset = $5, attempts = $6, removed = removed + $7
+                 WHERE run_id = $1 AND pass = $2 AND part = $3",
                 &[
                     self.run_id.into(),
+                    self.pass.into(),
                     self.part.into(),
                     steps_done.into(),
                     i32::from(next_offset).into(),
                     attempts.into(),
+                    removed.into(),
                 ],
             )
+        })
+    }
+
+    /// How many of the rows that a batch has tried, up to `steps_done`, the run had counted as kept back.
+    pub fn counted_before(&self, steps_done: i64) -> i64 {
+        match self.task {
+            _ if self.pass == 1 => 0,
+            Task::Positions { .. } => steps_done - self.steps_done,
+            _ if self.steps_done == 0 => self.kept_back,
+            _ => 0,
+        }
+    }
+
+    /// Saves rows that a batch of this part has kept back, for the next pass: those of `rows`, or `kept_back` of a leaf that is
+    /// reached by key. Their pages have changed since they were read, so they are looked up again.
+    pub fn try_again(&self, rows: Vec<Removable>, kept_back: i64) -> Result<()> {
+        let (task, steps, kept_back) = match self.task {
+            Task::Keys => (Task::Keys, self.steps, kept_back),
+            _ => {
+                let count = rows.len() as i64;
+                (Task::Positions { rows, lsn: 0 }, count, count)
+            }
+        };
+        if kept_back == 0 {
+            return Ok(());
+        }
+        extension::as_owner(|| {
+            insert((self.run_id, self.pass + 1, self.part), (self.leaf, &self.columns), task, steps, kept_back)
         })
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pgrx::prelude::*;
 
 use crate::postgres::executor::start;
+use crate::postgres::snapshot::with_own_changes;
 use crate::postgres::stream::Row;
 
 /// Values per call of `each`: counting after every row would evict the DELETE from the processor's cache.
@@ -42,13 +43,9 @@ pub unsafe fn delete_scanned(
     column: Scanned,
     mut each: impl FnMut(&[Option<pg_sys::Datum>]),
 ) -> Option<u64> {
-    // SAFETY: a snapshot is active; the one that is pushed here is popped below, or by the abort. Nodes are cast to what
-    // their tags say. Nothing puts ExecProcNodeReal back, since ExecutorEnd follows.
-    unsafe {
-        pg_sys::PushCopiedSnapshot(pg_sys::GetActiveSnapshot());
-        pg_sys::CommandCounterIncrement();
-        pg_sys::UpdateActiveSnapshotCommandId();
-        let removed = start(delete, pg_sys::CreateDestReceiver(pg_sys::CommandDest::DestNone), |started| {
+    // SAFETY: nodes are cast to what their tags say. Nothing puts ExecProcNodeReal back, since ExecutorEnd follows.
+    let removed = with_own_changes(|| unsafe {
+        start(delete, pg_sys::CreateDestReceiver(pg_sys::CommandDest::DestNone), |started| {
             let plan = started.plan();
             // A rule may have made it an UPDATE, or a DELETE from another table.
             let is_delete = (*plan).type_ == pg_sys::NodeTag::T_ModifyTableState && {
@@ -74,10 +71,9 @@ pub unsafe fn delete_scanned(
                 let modify = plan.cast::<pg_sys::ModifyTableState>();
                 (*modify).mt_epqstate.recheckestate.is_null().then_some(removed)
             })
-        });
-        pg_sys::PopActiveSnapshot();
-        removed.flatten().flatten()
-    }
+        })
+    });
+    removed.flatten().flatten()
 }
 
 impl Scanned {

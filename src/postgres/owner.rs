@@ -12,13 +12,13 @@ use crate::postgres::table::Table;
 /// Reads a table as its owner, in a subtransaction that is rolled back: code of the owner leaves nothing behind, and the
 /// table's lock is released. Errors: those of `as_owner_of`.
 pub fn reading_as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let reading = |table: &Table| {
+    let reading = || {
         look(|| {
             remember_modes_of_constraints();
             switched(table, work)
         })
     };
-    protected(table, reading, Session::check)
+    protected(table, reading, |_| Ok(()))
 }
 
 /// Does `work` on a table as its owner. Locks the table first, so that it keeps its owner and its name. The caller's session
@@ -26,22 +26,22 @@ pub fn reading_as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -
 /// (another session has changed or dropped the table since it was looked up), 42501 (something of the session cannot be
 /// hidden, or the owner's code has changed it).
 pub fn as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    protected(table, |table| switched(table, work), Session::clean)
+    protected(table, || switched(table, work), |session| acting_as(table.owner, &table.search_path, || session.clean()))
 }
 
-/// Does `work` while the caller's session is hidden from code of the table's owner; then does `after` as the owner.
+/// Does `work`, and then `after`, while the caller's session is hidden from code of the table's owner.
 fn protected<T>(
     table: &Table,
-    work: impl FnOnce(&Table) -> Result<T>,
+    work: impl FnOnce() -> Result<T>,
     after: impl FnOnce(&Session) -> Result<()>,
 ) -> Result<T> {
     if is_at_home(table.owner) {
-        return work(table);
+        return work();
     }
     let session = Session::hide(table.owner)?;
     PgTryBuilder::new(AssertUnwindSafe(|| {
-        let done = work(table)?;
-        acting_as(table.owner, &table.search_path, || after(&session))?;
+        let done = work()?;
+        after(&session)?;
         Ok(done)
     }))
     .finally(|| session.show())
@@ -85,8 +85,10 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
     let done = with_settings(|| {
         set_local("search_path", search_path);
         set_local("row_security", "off");
-        // Dates go as text between the processes of a run, and to other servers: they must read the same everywhere.
+        // Values go as text between the processes of a run, and to other servers: they must read the same everywhere.
         set_local("DateStyle", "ISO");
+        set_local("IntervalStyle", "postgres");
+        set_local("lc_monetary", "C");
         set_local("extra_float_digits", "1");
         work()
     });

@@ -3,29 +3,32 @@ use std::ffi::CStr;
 use pgrx::direct_function_call;
 use pgrx::prelude::*;
 
+use crate::postgres::advisory::AdvisoryLocks;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::prepared::prepared;
 use crate::postgres::read::read_prepared;
+use crate::postgres::statements::PreparedStatements;
 
-/// The state of the caller's session that code of another role could use or change: cursors, large object descriptors,
-/// temporary objects, advisory locks, modes of constraints. SECURITY.md has the table.
+/// The state of the caller's session that code of another role could use or change: cursors, prepared statements, large object
+/// descriptors, temporary objects, advisory locks, modes of constraints. SECURITY.md has the table.
 pub struct Session {
     /// The role whose code runs.
     owner: pg_sys::Oid,
-    /// The caller's cursors, with their status.
-    portals: Vec<(pg_sys::Portal, pg_sys::PortalStatus::Type)>,
-    advisory_locks: Option<Vec<String>>,
+    /// The caller's cursors, with their status and strategy.
+    portals: Vec<(pg_sys::Portal, pg_sys::PortalStatus::Type, pg_sys::PortalStrategy::Type)>,
+    statements: PreparedStatements,
+    advisory_locks: AdvisoryLocks,
+}
+
+unsafe extern "C-unwind" {
+    /// PostgreSQL's, in libpq/be-fsstubs.h, which pgrx does not bind.
+    fn AtEOXact_LargeObject(is_commit: bool);
 }
 
 /// How many large object descriptors are checked. A transaction rarely has more than a few.
 const DESCRIPTORS: i32 = 256;
 
 const CURSORS: &str = "SELECT name FROM pg_catalog.pg_cursors";
-
-const ADVISORY_LOCKS: &str = "
-    SELECT pg_catalog.array_agg(pg_catalog.format('%s %s %s %s', l.classid, l.objid, l.objsubid, l.mode) ORDER BY 1)
-    FROM pg_catalog.pg_locks l
-    WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'advisory'";
 
 const TEMPORARY: &str = "
     SELECT pg_catalog.pg_describe_object(classid, objid, objsubid) FROM pg_catalog.pg_depend
@@ -34,8 +37,9 @@ const TEMPORARY: &str = "
     ORDER BY classid, objid";
 
 impl Session {
-    /// Hides the caller's session from code of `owner`: a cursor cannot be fetched from or closed until `show`. Errors: 42501
-    /// (what cannot be hidden, with the statement that closes it).
+    /// Hides the caller's session from code of `owner` until `show`: a cursor can be neither found, fetched from nor closed, a
+    /// prepared statement not be read, an advisory lock not be released. Errors: 42501 (what cannot be hidden, with the
+    /// statement that closes it).
     pub fn hide(owner: pg_sys::Oid) -> Result<Session> {
         if let Some(object) = temporary_object()? {
             return Err(error(
@@ -51,33 +55,34 @@ impl Session {
                 format!("SELECT lo_close({descriptor})"),
             ));
         }
-        let advisory_locks = read_prepared(ADVISORY_LOCKS, &[])?;
+        let (cursors, statements, advisory_locks) = (cursors()?, PreparedStatements::hide()?, AdvisoryLocks::take());
         let mut portals = Vec::new();
-        for portal in cursors()? {
-            // SAFETY: the portal is one of this session's; `show` gives its status back, also on an error. An active portal
-            // can neither be run nor dropped.
+        for portal in cursors {
+            // SAFETY: the portal is one of this session's; `show` gives back what is changed, also on an error. An active portal
+            // can neither be run nor dropped; of a utility's, WHERE CURRENT OF cannot tell the row; one that is not visible is
+            // not in pg_cursors.
             unsafe {
-                portals.push((portal, (*portal).status));
+                portals.push((portal, (*portal).status, (*portal).strategy));
                 (*portal).status = pg_sys::PortalStatus::PORTAL_ACTIVE;
+                (*portal).strategy = pg_sys::PortalStrategy::PORTAL_UTIL_SELECT;
+                (*portal).visible = false;
             }
         }
-        Ok(Session { owner, portals, advisory_locks })
+        Ok(Session { owner, portals, statements, advisory_locks })
     }
 
-    /// Gives the caller's cursors their status back.
+    /// Gives the caller's cursors their status back, and the session its prepared statements and advisory locks.
     pub fn show(&self) {
-        for (portal, status) in &self.portals {
+        self.statements.show();
+        self.advisory_locks.give_back();
+        for (portal, status, strategy) in &self.portals {
             // SAFETY: a portal that is active cannot have been dropped.
-            unsafe { (**portal).status = *status };
+            unsafe {
+                (**portal).status = *status;
+                (**portal).strategy = *strategy;
+                (**portal).visible = true;
+            }
         }
-    }
-
-    /// Checks that the advisory locks of the session are the same. Errors: 42501.
-    pub fn check(&self) -> Result<()> {
-        if read_prepared(ADVISORY_LOCKS, &[])? == self.advisory_locks {
-            return Ok(());
-        }
-        Err(self.refusal("has taken or released advisory locks".into()))
     }
 
     /// Closes what the owner's code has left open in the session. Runs as the owner. Errors: 42501 (it cannot be closed).
@@ -85,32 +90,27 @@ impl Session {
         // PostgreSQL refuses to defer triggers here, but SET CONSTRAINTS itself would last.
         Spi::run("SET CONSTRAINTS ALL IMMEDIATE").map_err(spi)?;
         for portal in cursors()? {
-            if self.portals.iter().all(|(callers, _)| *callers != portal) {
-                // SAFETY: opened since `hide`, and not running, since the code that opened it has ended.
-                unsafe {
-                    if (*portal).portalPinned {
-                        pg_sys::UnpinPortal(portal);
-                    }
-                    pg_sys::PortalDrop(portal, false);
+            // SAFETY: opened since `hide`, and not running, since the code that opened it has ended.
+            unsafe {
+                if (*portal).portalPinned {
+                    pg_sys::UnpinPortal(portal);
                 }
+                pg_sys::PortalDrop(portal, false);
             }
         }
-        for descriptor in descriptors() {
-            // SAFETY: lo_close takes an integer.
-            unsafe { direct_function_call::<i32>(pg_sys::be_lo_close, &[descriptor.into_datum()]) };
-        }
+        // SAFETY: closes all large object descriptors of the transaction; the caller had none.
+        unsafe { AtEOXact_LargeObject(true) };
         if let Some(object) = temporary_object()? {
-            return Err(self.refusal(format!("has created the temporary {object}")));
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!(
+                    "code of role {} has created the temporary {object}, which would stay in this session",
+                    name(self.owner)
+                ),
+                "SELECT tgrelid::regclass, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal".into(),
+            ));
         }
-        self.check()
-    }
-
-    fn refusal(&self, what: String) -> pgrx::pg_sys::panic::ErrorReport {
-        error(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("code of role {} {what}, which would stay in this session", name(self.owner)),
-            "SELECT tgrelid::regclass, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal".into(),
-        )
+        Ok(())
     }
 }
 

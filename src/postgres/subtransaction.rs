@@ -1,9 +1,10 @@
 use std::panic::AssertUnwindSafe;
 
-use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
+use crate::postgres::sqlstate::listening;
 
 /// Does `work` in a subtransaction. Commits it if `work` returns `Some`; rolls it back if it returns `None` or fails, and
 /// returns the failure.
@@ -32,9 +33,11 @@ fn within<T>(
         pg_sys::CurrentMemoryContext = before.0;
         before
     };
-    let done = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work().unwrap_or_else(|failure| raise(failure)))))
-        .catch_others(Err)
-        .execute();
+    let done = listening(|| {
+        PgTryBuilder::new(AssertUnwindSafe(|| Ok(work().unwrap_or_else(|failure| raise(failure)))))
+            .catch_others(Err)
+            .execute()
+    });
     // SAFETY: as above.
     unsafe {
         if is_to_stay(&done) {
@@ -56,8 +59,19 @@ fn raise(failure: pgrx::pg_sys::panic::ErrorReport) -> ! {
 
 /// The SQLSTATE of a failure.
 pub fn sqlstate(failure: &CaughtError) -> PgSqlErrorCode {
+    reported(failure).sql_error_code()
+}
+
+/// Whether somebody has ended the statement or the session: that is not for a step to get over.
+pub fn is_cancel(failure: &CaughtError) -> bool {
+    use PgSqlErrorCode::{ERRCODE_ADMIN_SHUTDOWN, ERRCODE_QUERY_CANCELED};
+    matches!(sqlstate(failure), ERRCODE_QUERY_CANCELED | ERRCODE_ADMIN_SHUTDOWN)
+}
+
+/// What a failure says.
+pub fn reported(failure: &CaughtError) -> &ErrorReportWithLevel {
     match failure {
-        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report.sql_error_code(),
-        CaughtError::RustPanic { ereport, .. } => ereport.sql_error_code(),
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
+        CaughtError::RustPanic { ereport, .. } => ereport,
     }
 }

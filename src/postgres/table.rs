@@ -19,6 +19,10 @@ pub struct Table {
     pub is_temporary: bool,
     /// Has or has had partitions or children.
     has_parts: bool,
+    /// Has or has had rules.
+    pub has_rules: bool,
+    /// Has or has had triggers.
+    pub has_triggers: bool,
     /// Schema-qualified and quoted.
     pub name: String,
     /// `pg_catalog`, the table's own schema, `pg_temp`: enough for an application's ordinary triggers.
@@ -57,7 +61,8 @@ impl Table {
     pub fn of(oid: pg_sys::Oid) -> Result<Option<Table>> {
         const TABLE: &str = "
             SELECT c.oid, c.relowner, c.relkind, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
-                   c.relpersistence OPERATOR(pg_catalog.=) 't', c.relhassubclass
+                   c.relpersistence OPERATOR(pg_catalog.=) 't', c.relhassubclass, c.relhasrules,
+                   c.relhastriggers
             FROM pg_catalog.pg_class c
             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
             WHERE c.oid OPERATOR(pg_catalog.=) $1";
@@ -70,6 +75,8 @@ impl Table {
                 kind: row.get(3)?.unwrap_or_default(),
                 is_temporary: row.get(6)?.unwrap_or_default(),
                 has_parts: row.get(7)?.unwrap_or_default(),
+                has_rules: row.get(8)?.unwrap_or_default(),
+                has_triggers: row.get(9)?.unwrap_or_default(),
                 search_path: format!("pg_catalog, {}, pg_temp", quote(&schema)),
                 name: qualified(schema, relation),
                 columns: OnceLock::new(),
@@ -184,8 +191,23 @@ impl Column {
         matches!(self.type_oid, pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID)
     }
 
+    pub fn is_text(&self) -> bool {
+        matches!(self.type_oid, pg_sys::TEXTOID | pg_sys::VARCHAROID)
+    }
+
     pub fn is_number(&self) -> bool {
         self.is_integer() || matches!(self.type_oid, pg_sys::NUMERICOID | pg_sys::FLOAT4OID | pg_sys::FLOAT8OID)
+    }
+
+    /// Whether a value is read without code of a domain: as those of a number, a text, an enum, or a domain over one, whose
+    /// CHECKs the parser leaves to the executor. Elements of arrays, rows and ranges are read at once, as whoever types them.
+    pub fn is_scalar(&self) -> bool {
+        // SAFETY: look-ups in the system cache.
+        unsafe {
+            let base = pg_sys::getBaseType(self.type_oid);
+            matches!(pg_sys::get_typtype(base) as u8, b'b' | b'e')
+                && pg_sys::get_element_type(base) == pg_sys::InvalidOid
+        }
     }
 
     /// Whether its type has an order (a default btree operator class).

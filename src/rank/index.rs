@@ -9,11 +9,15 @@ use crate::target::leaf::{Leaf, Reach};
 
 /// Returns the statement that builds the partial index of a target, for `\gexec`. Not CONCURRENTLY on a partitioned table,
 /// which PostgreSQL does not support. Errors: those of `Target::load`, 42809 (a foreign table: its own server has its
-/// indexes).
+/// indexes), 0A000 (who types the statement would run code of the table's owner).
 #[pg_extern(stable)]
 pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")) -> Result<String> {
     let target = Target::load(target)?;
     let Target { table, recipe, failed_at, id, account_column, status, .. } = &target;
+    let has_failed = match status {
+        Some(status) => format!("{} OPERATOR(pg_catalog.=) {}", status.name, quote_literal(&target.failed_status)),
+        None => format!("{} IS NOT NULL", failed_at.name),
+    };
     if table.is_foreign() {
         return Err(error(
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
@@ -24,18 +28,23 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
             ),
         ));
     }
+    if let Some(column) = std::iter::once(account_column).chain(status).find(|column| !column.is_scalar()) {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("column {} has type {}, which no partial index can serve", column.name, column.type_name),
+            "SELECT backlog_cleanup_failed_generations()".into(),
+        ));
+    }
     let concurrently = if table.kind as u8 == b'p' { "" } else { " CONCURRENTLY" };
     Ok(format!(
         "CREATE INDEX{concurrently} ON {} ({}, {} DESC, {} DESC) \
-         WHERE {} OPERATOR(pg_catalog.=) {} AND {} OPERATOR(pg_catalog.=) {}",
+         WHERE {} OPERATOR(pg_catalog.=) {} AND {has_failed}",
         table.name,
         recipe.name,
         failed_at.name,
         id.name,
         account_column.name,
         quote_literal(&target.account),
-        status.name,
-        quote_literal(&target.failed_status),
     ))
 }
 

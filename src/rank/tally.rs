@@ -120,6 +120,14 @@ impl Tally {
         }
     }
 
+    /// Adds the rows that another tally has as removed.
+    pub fn add(&mut self, counted: Tally) {
+        for counted in counted.list {
+            let recipe = self.of_id(counted.recipe_id.as_deref());
+            self.list[recipe].removed += counted.removed;
+        }
+    }
+
     /// Rows that were there before the run, of all recipes.
     pub fn failed(&self) -> i64 {
         self.list.iter().map(|recipe| recipe.failed).sum()

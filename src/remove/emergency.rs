@@ -2,52 +2,110 @@ use pgrx::pg_sys;
 
 use crate::postgres::delete::{Scanned, delete_scanned};
 use crate::postgres::error::Result;
+use crate::postgres::met::Met;
+use crate::postgres::snapshot::with_own_changes;
 use crate::postgres::stream::{stream, stream_returning};
 use crate::postgres::subtransaction::attempt;
+use crate::rank::removable::{POSITIONS, PerLeaf};
 use crate::rank::tally::Tally;
+use crate::remove::find::{Place, find};
+use crate::remove::left::Left;
+use crate::remove::order::{Ordered, in_order, reference_each_other};
+use crate::remove::steps::{Rows, Step, at, remove_steps};
 use crate::rules::Rules;
 use crate::target::leaf::{Leaf, Reach};
 
 /// Removes every failed row that is selected, or only counts it in a dry run; one entry per recipe that has any.
-pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<Tally> {
+pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally, Left)> {
     let mut tally = Tally::of(rules.target.recipe.is_integer());
-    for leaf in leaves {
-        match dry_run {
-            true => leaf.reading_as_owner(rules.target, || count_failed(rules, leaf, &mut tally)),
-            false => leaf.as_owner(rules.target, || remove_failed(rules, leaf, &mut tally)),
-        }?;
+    let mut left = Left::default();
+    if dry_run {
+        for leaf in leaves {
+            leaf.reading_as_owner(rules.target, || count_failed(rules, leaf, &mut tally))?;
+        }
+        return Ok((tally, left));
     }
-    Ok(tally)
+    let mut rest = Vec::new();
+    for (place, leaf) in leaves.iter().enumerate() {
+        if !leaf.as_owner(rules.target, || remove_at_once(rules, leaf, &mut tally))? {
+            rest.push(place);
+        }
+    }
+    if !rest.is_empty() {
+        let (steps, held) = with_own_changes(|| steps_of(rules, leaves, &rest, &mut tally))?;
+        remove_steps(rules, leaves, steps, held, &mut tally, &mut left)?;
+    }
+    tally.list.iter_mut().for_each(|recipe| recipe.failed = recipe.removed);
+    Ok((tally, left))
 }
 
-/// Removes every failed row of a leaf that is selected, and counts them per recipe. Counts the recipe column as the DELETE
-/// scans, which is cheap. Uses RETURNING if a row stayed, if the recipe is not a stored integer, or if rows have no position.
-pub fn remove_failed(rules: &Rules, leaf: &Leaf, tally: &mut Tally) -> Result<()> {
+/// Removes every failed row of a leaf that is selected, in one statement. Returns false if rows may have stayed.
+fn remove_at_once(rules: &Rules, leaf: &Leaf, tally: &mut Tally) -> Result<bool> {
+    if leaf.reach == Reach::Key || leaf.table.has_rules {
+        return Ok(false);
+    }
+    let mut counted = attempt(|| remove_scanned(rules, leaf));
+    let none_stayed = matches!(counted, Ok(Some(_))) || !leaf.table.has_triggers;
+    if matches!(counted, Ok(None)) {
+        counted = attempt(|| remove_returning(rules, leaf).map(Some));
+    }
+    let went = counted.map(|counted| counted.into_iter().for_each(|counted| tally.add(counted)));
+    Ok(went.map_err(Met::on_a_row).is_ok() && none_stayed)
+}
+
+/// What one statement per leaf has left, as steps, and what rows that stay hold.
+fn steps_of(rules: &Rules, leaves: &[Leaf], rest: &[usize], tally: &mut Tally) -> Result<(Vec<Step>, Vec<Step>)> {
+    let all = || (rest.iter().map(|place| (*place, Rows::All { kept_back: 0 })).collect(), Vec::new());
+    if !reference_each_other(leaves)? {
+        return Ok(all());
+    }
+    let Some(positions) = positions(rules, leaves, tally)? else { return Ok(all()) };
+    let Ordered { steps, held } = in_order(leaves, positions)?;
+    let by_key = rest.iter().filter(|place| leaves[**place].reach == Reach::Key);
+    let by_key = by_key.map(|place| (*place, Rows::All { kept_back: 0 }));
+    Ok((steps.into_iter().map(at).chain(by_key).collect(), held.into_iter().map(at).collect()))
+}
+
+/// The positions of the failed rows that are selected; `None` if there are too many to keep.
+pub fn positions(rules: &Rules, leaves: &[Leaf], tally: &mut Tally) -> Result<Option<PerLeaf>> {
+    let mut positions = PerLeaf::new();
+    let mut room = POSITIONS;
+    for leaf in leaves {
+        positions.push(match leaf.reach {
+            Reach::Key => Vec::new(),
+            Reach::Position => find(rules, leaf, Place::Blocks { after: (0, 0), end: leaf.pages }, room, tally)?,
+        });
+        room -= positions.last().map_or(0, Vec::len);
+    }
+    Ok((room > 0).then_some(positions))
+}
+
+/// Removes every failed row of a leaf, or none of them. Counts the recipe column as the DELETE scans, which is cheap. `None` if
+/// a row stayed, or if the recipe is not a stored integer.
+fn remove_scanned(rules: &Rules, leaf: &Leaf) -> Result<Option<Tally>> {
     let recipe = &rules.target.recipe;
     let delete = format!("DELETE FROM {} g WHERE {}", leaf.rows(), rules.condition());
+    let mut counted = Tally::of(true);
+    let Some(column) = leaf.stored_number_of(recipe, rules.target)?.filter(|_| recipe.is_integer()) else {
+        return Ok(None);
+    };
+    let column = Scanned { table: leaf.table.oid, number: column, type_oid: recipe.type_oid };
+    // SAFETY: the type exists; integers are passed by value.
+    let removed = unsafe {
+        let bytes = pg_sys::get_typlen(recipe.type_oid) as u32;
+        delete_scanned(&delete, column, |numbers| counted.count_numbers(numbers, bytes))
+    };
+    Ok((removed == Some(counted.removed() as u64)).then_some(counted))
+}
+
+/// Removes every failed row of a leaf that goes. Fetches each row twice.
+fn remove_returning(rules: &Rules, leaf: &Leaf) -> Result<Tally> {
+    let recipe = &rules.target.recipe;
+    let delete =
+        format!("DELETE FROM {} g WHERE {} RETURNING {}, 1::bigint", leaf.rows(), rules.condition(), recipe.as_key());
     let mut counted = Tally::of(recipe.is_integer());
-    let all_went = attempt(|| {
-        if leaf.reach == Reach::Key || !recipe.is_integer() {
-            return Ok(None);
-        }
-        let Some(column) = leaf.stored_number_of(recipe, rules.target)? else { return Ok(None) };
-        let column = Scanned { table: leaf.table.oid, number: column, type_oid: recipe.type_oid };
-        // SAFETY: the type exists; integers are passed by value.
-        let removed = unsafe {
-            let bytes = pg_sys::get_typlen(recipe.type_oid) as u32;
-            delete_scanned(&delete, column, |numbers| counted.count_numbers(numbers, bytes))
-        };
-        Ok((removed == Some(counted.removed() as u64)).then_some(()))
-    });
-    if all_went.unwrap_or_else(|failure| failure.rethrow()).is_some() {
-        for counted in counted.list {
-            let recipe = tally.of_id(counted.recipe_id.as_deref());
-            tally.list[recipe].failed += counted.failed;
-            tally.list[recipe].removed += counted.removed;
-        }
-        return Ok(());
-    }
-    stream_returning(&format!("{delete} RETURNING {}, 1::bigint", recipe.as_key()), |row| tally.count_removed(row))
+    stream_returning(&delete, |row| counted.count_removed(row))?;
+    Ok(counted)
 }
 
 /// Counts the failed rows of a leaf that are selected, per recipe.

@@ -1,40 +1,159 @@
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use pgrx::spi::quote_literal;
 
 use crate::postgres::datum::{instant_as_text, text_of};
 use crate::postgres::error::Result;
-use crate::postgres::stream::stream_returning;
+use crate::postgres::met::Met;
+use crate::postgres::stream::{stream, stream_returning};
+use crate::postgres::subtransaction::attempt;
 use crate::rank::position::Position;
 use crate::rank::tally::{RecipeCount, Tally};
+use crate::remove::left::{INSUFFICIENT_PRIVILEGE, Left, Patience, Reason};
 use crate::rules::Rules;
 use crate::target::Target;
 use crate::target::leaf::Leaf;
 
+/// Ids that are held at a time, to find those of rows that cannot go.
+const IDS: usize = 10_000;
+
 /// Removes rows of a leaf that has no usable positions: for each recipe in `range` (indexes in the tally), the rows older
 /// than its cutoff. Stops once it has removed `limit` rows. Returns the index of the next recipe, or the range's end.
-pub fn remove(rules: &Rules, leaf: &Leaf, range: Range<usize>, limit: usize, tally: &mut Tally) -> Result<usize> {
-    let mut removed = 0;
+pub fn remove(
+    rules: &Rules,
+    leaf: &Leaf,
+    range: Range<usize>,
+    limit: usize,
+    tally: &mut Tally,
+    left: &mut Left,
+) -> Result<usize> {
+    let before = tally.removed();
     let mut place = range.start;
-    while place < range.end && removed < limit {
+    while place < range.end && ((tally.removed() - before) as usize) < limit {
         if let Some(cutoff) = tally.list[place].cutoff {
-            stream_returning(&statement(rules, leaf, &tally.list[place], cutoff), |row| {
-                let recipe = tally.of_row(row);
-                tally.list[recipe].removed += 1;
-                removed += 1;
-            })?;
+            let (condition, expected) = (condition(rules, &tally.list[place], cutoff), tally.list[place].left);
+            remove_where(rules, leaf, &condition, expected, tally, left)?;
         }
         place += 1;
     }
     Ok(place)
 }
 
-/// The DELETE of a recipe's rows before a cutoff. It has only columns and constants, so that another server can run it.
-fn statement(rules: &Rules, leaf: &Leaf, recipe: &RecipeCount, cutoff: Position) -> String {
+/// Removes all rows of such a leaf that the run may remove.
+pub fn remove_all(rules: &Rules, leaf: &Leaf, tally: &mut Tally, left: &mut Left) -> Result<()> {
+    match rules.cutoff {
+        Some(_) => remove(rules, leaf, 0..tally.list.len(), usize::MAX, tally, left).map(drop),
+        None => remove_where(rules, leaf, &rules.condition(), None, tally, left),
+    }
+}
+
+/// Removes the rows that meet a condition, in one statement if all of them can go. Counts those that are left, unless as many
+/// went as are expected.
+fn remove_where(
+    rules: &Rules,
+    leaf: &Leaf,
+    condition: &str,
+    expected: Option<i64>,
+    tally: &mut Tally,
+    left: &mut Left,
+) -> Result<()> {
+    match attempt(|| delete(rules, leaf, condition).map(Some)) {
+        Ok(gone) => {
+            let removed = gone.as_ref().map(Tally::removed);
+            gone.into_iter().for_each(|gone| tally.add(gone));
+            if expected.is_some() && removed >= expected {
+                return Ok(());
+            }
+        }
+        Err(failure) => {
+            Met::on_a_row(failure);
+            remove_around(rules, leaf, condition, tally, left)?;
+        }
+    }
+    let id = &rules.target.id.name;
+    let table = leaf.rows();
+    let (mut rows, mut first) = (0, None);
+    stream(&format!("SELECT g.{id}::pg_catalog.text FROM {table} g WHERE {condition}"), |row| {
+        // SAFETY: the column is a text.
+        first.get_or_insert_with(|| unsafe { row.text(0) }.map(str::to_owned));
+        rows += 1;
+    })?;
+    if rows > 0 {
+        left.kept_back += rows;
+        left.reason.get_or_insert_with(|| Reason::new(None, first.flatten()));
+    }
+    Ok(())
+}
+
+/// Removes those of the rows that can go: halves what is refused until the ids are found of those that cannot.
+fn remove_around(rules: &Rules, leaf: &Leaf, condition: &str, tally: &mut Tally, left: &mut Left) -> Result<()> {
+    let id = &rules.target.id;
+    let mut beyond = "true".to_owned();
+    loop {
+        let next = format!(
+            "SELECT g.{0}::pg_catalog.text FROM {1} g WHERE {condition} AND {beyond} ORDER BY g.{0} LIMIT {IDS}",
+            id.name,
+            leaf.rows()
+        );
+        let mut ids: Vec<String> = Vec::new();
+        // SAFETY: the column is a text.
+        stream(&next, |row| ids.extend(unsafe { row.text(0) }.map(str::to_owned)))?;
+        let Some(last) = ids.last() else { return Ok(()) };
+        beyond = format!("g.{} OPERATOR(pg_catalog.>) {}", id.name, id.literal(last));
+        let of_ids = |ids: &[String]| {
+            let literals: Vec<String> = ids.iter().map(quote_literal).collect();
+            let list = format!("ARRAY[{}]::{}[]", literals.join(", "), id.sql_type);
+            delete(rules, leaf, &format!("{condition} AND g.{} OPERATOR(pg_catalog.=) ANY ({list})", id.name))
+        };
+        let mut pieces = VecDeque::from([&ids[..]]);
+        let mut patience = Patience::new();
+        while let Some(piece) = pieces.pop_front() {
+            if patience.is_over() {
+                left.given_up += piece.len() as i64;
+                continue;
+            }
+            match attempt(|| of_ids(piece).map(Some)) {
+                Ok(gone) => {
+                    gone.into_iter().for_each(|gone| tally.add(gone));
+                    patience.renew();
+                }
+                Err(failure) => {
+                    let met = Met::on_a_row(failure);
+                    patience.lose();
+                    if met.sqlstate == INSUFFICIENT_PRIVILEGE {
+                        // Raises the error again if it is about the table.
+                        of_ids(&[])?;
+                    }
+                    let (first, second) = piece.split_at(piece.len() / 2);
+                    if first.is_empty() {
+                        left.reason.get_or_insert_with(|| Reason::new(Some(met), piece.first().cloned()));
+                    } else if left.reason.is_none() {
+                        [second, first].into_iter().for_each(|half| pieces.push_front(half));
+                    } else {
+                        pieces.extend([first, second]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Removes the rows that meet a condition, and returns how many per recipe.
+fn delete(rules: &Rules, leaf: &Leaf, condition: &str) -> Result<Tally> {
+    let recipe = &rules.target.recipe;
+    let delete = format!("DELETE FROM {} g WHERE {condition} RETURNING {}, 1::bigint", leaf.rows(), recipe.as_key());
+    let mut gone = Tally::of(recipe.is_integer());
+    stream_returning(&delete, |row| gone.count_removed(row))?;
+    Ok(gone)
+}
+
+/// The condition on a recipe's rows before a cutoff. It has only columns and constants, so that another server can run it.
+fn condition(rules: &Rules, recipe: &RecipeCount, cutoff: Position) -> String {
     let Target { id: id_column, failed_at, recipe: recipe_column, .. } = rules.target;
     let is_its = match &recipe.recipe_id {
         None => format!("g.{} IS NULL", recipe_column.name),
-        Some(recipe_id) => recipe_column.is(recipe_id),
+        Some(recipe_id) => recipe_column.identifies(recipe_id),
     };
     let at = format!("{}::{}", quote_literal(instant_as_text(cutoff.at, failed_at.type_oid)), failed_at.sql_type);
     // NULL is the newest id.
@@ -47,13 +166,9 @@ fn statement(rules: &Rules, leaf: &Leaf, recipe: &RecipeCount, cutoff: Position)
         }
     };
     format!(
-        "DELETE FROM {table} g
-         WHERE {is_its} AND {condition}
-           AND (g.{column} OPERATOR(pg_catalog.<) {at} OR g.{column} OPERATOR(pg_catalog.=) {at} AND {is_older})
-         RETURNING {key}",
+        "{is_its} AND {}
+         AND (g.{column} OPERATOR(pg_catalog.<) {at} OR g.{column} OPERATOR(pg_catalog.=) {at} AND {is_older})",
+        rules.condition(),
         column = failed_at.name,
-        key = recipe_column.as_key(),
-        condition = rules.condition(),
-        table = leaf.table.name,
     )
 }

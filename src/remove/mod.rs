@@ -5,4 +5,7 @@ pub mod emergency;
 pub mod find;
 pub mod heap;
 pub mod keys;
+pub mod left;
+pub mod order;
 pub mod regular;
+pub mod steps;

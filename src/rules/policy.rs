@@ -1,8 +1,9 @@
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::extension;
 use crate::postgres::error::{Result, error};
-use crate::postgres::now::rows_now;
+use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::stream;
 use crate::target::Target;
@@ -64,4 +65,31 @@ impl Policy {
         };
         Ok(Policy { cutoff: Cutoff(cutoff), keep: usize::try_from(keep).unwrap_or_default() })
     }
+}
+
+/// How many policies of a target no run obeys: those for a recipe or a failure type, which an earlier version has let in.
+pub fn ignored(target: &Target) -> Result<i64> {
+    const IGNORED: &str = "SELECT count(*) FROM backlog_cleanup.policy
+                           WHERE target = $1 AND (recipe_id IS NOT NULL OR failure_type IS NOT NULL)";
+    extension::as_owner(|| one_now::<i64>(IGNORED, &[target.name.as_str().into()])).map(Option::unwrap_or_default)
+}
+
+/// The statement that removes them.
+pub fn forget_ignored(target: &Target) -> String {
+    format!(
+        "DELETE FROM backlog_cleanup.policy WHERE target = {} AND (recipe_id IS NOT NULL OR failure_type IS NOT NULL)",
+        spi::quote_literal(&target.name)
+    )
+}
+
+/// Raises a WARNING if there are any.
+pub fn warn_of_ignored(target: &Target) -> Result<()> {
+    let ignored = ignored(target)?;
+    if ignored > 0 {
+        let message = format!("target \"{}\" has policies that no run obeys: {ignored}", target.name);
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup")
+            .set_hint(forget_ignored(target))
+            .report(PgLogLevel::WARNING);
+    }
+    Ok(())
 }

@@ -12,13 +12,14 @@ impl Selection<'_> {
     /// Errors: 22P02 (a value is not valid for its column).
     pub fn check(&self, target: &Target) -> Result<()> {
         self.recipe_id.map_or(Ok(()), |recipe_id| target.accepts(&target.recipe, recipe_id))?;
-        self.failure_type.map_or(Ok(()), |failure_type| target.accepts(&target.failure_type, failure_type))
+        let failure_type = self.failure_type.filter(|_| !target.has_failure_type_in_text());
+        failure_type.map_or(Ok(()), |failure_type| target.accepts(&target.failure_type, failure_type))
     }
 
     /// The condition on a row `g` that it is selected; never NULL.
     pub fn matches(&self, target: &Target) -> String {
         let recipe = self.recipe_id.map(|recipe_id| target.recipe.is(recipe_id));
-        let failure_type = self.failure_type.map(|failure_type| target.failure_type.is(failure_type));
+        let failure_type = self.failure_type.map(|failure_type| target.is_of_failure_type(failure_type));
         let conditions: Vec<String> = recipe.into_iter().chain(failure_type).collect();
         match conditions.is_empty() {
             true => "true".to_owned(),

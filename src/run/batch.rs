@@ -11,17 +11,17 @@ use crate::postgres::error::{Result, error};
 use crate::postgres::owner::defer_nothing;
 use crate::postgres::subtransaction::{attempt, sqlstate};
 use crate::rank::removable::Removable;
-use crate::remove::by_position::{Left, remove_around};
-use crate::remove::emergency::remove_failed;
+use crate::remove::by_position::remove_around;
 use crate::remove::find::{Place, find};
 use crate::remove::heap::{follow, unchanged_since};
 use crate::remove::keys;
+use crate::remove::left::Left;
 use crate::rules::Rules;
 use crate::run::{governor, ground};
-use crate::target::Target;
 use crate::target::leaf::Leaf;
 use crate::target::reading::Reading;
 use crate::target::steady::steady;
+use crate::target::{Target, foreign_keys};
 
 /// How often a batch is retried after a deadlock, a serialization failure or a locked table has rolled it back.
 const ATTEMPTS: i32 = 5;
@@ -48,7 +48,8 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
 /// Removes a batch and records it, all in the caller's transaction. Returns as `step` does.
 fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     ground::is_that_of_the_snapshot(target)?;
-    is_read_as_before(run, target)?;
+    foreign_keys::are_on(target)?;
+    is_read_as_before(run, target, run.reading.as_ref() == Some(&Reading::of(target)))?;
     let Some(part) = Part::take(run.id)? else { return Ok(None) };
     defer_nothing()?;
     let started = Instant::now();
@@ -57,16 +58,19 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
         // SAFETY: the lock is released with the transaction.
         unsafe { pg_sys::LockRelationOid(part.leaf, pg_sys::RowExclusiveLock as i32) };
         let Some(leaf) = Leaf::still_of(part.leaf, target)? else {
-            part.advance(part.steps, 0)?;
+            part.advance(part.steps, 0, 0)?;
             return Ok(Some(()));
         };
+        is_read_as_before(run, target, part.columns == leaf.numbers)?;
         cutoff::with(target, run.id, |cutoffs| {
             if part.restart_if_rewritten()? {
                 return Ok(Some(()));
             }
-            let (next, left) = remove_next(run, target, &leaf, &part, cutoffs)?;
-            part.advance(next.0, next.1)?;
-            batches::write(run, target, cutoffs, left, started.elapsed())?;
+            let (next, mut left) = remove_next(run, target, &leaf, &part, cutoffs)?;
+            part.advance(next.0, next.1, cutoffs.tally.removed())?;
+            part.try_again(std::mem::take(&mut left.again), left.kept_back)?;
+            left.kept_back -= part.counted_before(next.0);
+            batches::write(run, target, cutoffs, &left, started.elapsed())?;
             Ok(Some(()))
         })
     });
@@ -87,8 +91,8 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
 }
 
 /// Errors: 55000 (the run's cutoffs no longer fit the target).
-fn is_read_as_before(run: &Run, target: &Target) -> Result<()> {
-    if run.reading.as_ref() == Some(&Reading::of(target)) {
+fn is_read_as_before(run: &Run, target: &Target, is_the_same: bool) -> Result<()> {
+    if is_the_same {
         return Ok(());
     }
     Err(error(
@@ -112,40 +116,48 @@ fn remove_next(
 ) -> Result<((i64, u16), Left)> {
     let rules = run.rules(target);
     let limit = run.rows_left().unwrap_or(run.batch_size).min(run.batch_size) as usize;
-    leaf.as_owner(target, || match &part.task {
+    let mut left = Left::default();
+    let next = leaf.as_owner(target, || match &part.task {
         Task::Keys => {
             let next = if rules.cutoff.is_some() {
-                keys::remove(&rules, leaf, part.steps_done as usize..part.steps as usize, limit, &mut cutoffs.tally)?
-                    as i64
+                let recipes = part.steps_done as usize..part.steps as usize;
+                keys::remove(&rules, leaf, recipes, limit, &mut cutoffs.tally, &mut left)? as i64
             } else {
-                remove_failed(&rules, leaf, &mut cutoffs.tally)?;
+                keys::remove_all(&rules, leaf, &mut cutoffs.tally, &mut left)?;
                 part.steps
             };
-            Ok(((next, 0), Left::default()))
+            Ok((next, 0))
         }
         Task::Positions { rows, lsn } => {
             let rows = &rows[part.steps_done as usize..];
             let rows = &rows[..rows.len().min(limit)];
-            let left = remove_known(&rules, leaf, rows, *lsn, cutoffs)?;
-            Ok(((part.steps_done + rows.len() as i64, 0), left))
+            remove_known(&rules, leaf, rows, *lsn, cutoffs, &mut left)?;
+            Ok((part.steps_done + rows.len() as i64, 0))
         }
         Task::Blocks { first, next_offset } => {
             let next = first + part.steps_done;
             let end = (next + part::blocks_at_once() as i64).min(first + part.steps);
             let place = Place::Blocks { after: (next as u32, *next_offset), end: end as u32 };
             let rows = find(&rules, leaf, place, limit, &mut cutoffs.tally)?;
-            let left = remove_around(&rules, leaf, &rows, &mut cutoffs.tally)?;
-            let next = match rows.last() {
+            remove_around(&rules, leaf, &rows, &mut cutoffs.tally, &mut left)?;
+            Ok(match rows.last() {
                 Some(last) if rows.len() == limit => (i64::from(last.block()) - first, last.offset()),
                 _ => (end - first, 0),
-            };
-            Ok((next, left))
+            })
         }
-    })
+    })?;
+    Ok((next, left))
 }
 
 /// Removes rows that were removable when the WAL was at `lsn`. Rechecks those whose pages have changed since.
-fn remove_known(rules: &Rules, leaf: &Leaf, rows: &[Removable], lsn: u64, cutoffs: &mut Cutoffs) -> Result<Left> {
+fn remove_known(
+    rules: &Rules,
+    leaf: &Leaf,
+    rows: &[Removable],
+    lsn: u64,
+    cutoffs: &mut Cutoffs,
+    left: &mut Left,
+) -> Result<()> {
     let (mut known, others) = unchanged_since(leaf, lsn, rows);
     known.retain(|row| row.recipe().is_none_or(|recipe| cutoffs.tally.list[recipe].take()));
     if !others.is_empty() {
@@ -153,5 +165,5 @@ fn remove_known(rules: &Rules, leaf: &Leaf, rows: &[Removable], lsn: u64, cutoff
         known.extend(find(rules, leaf, Place::Positions(&others), usize::MAX, &mut cutoffs.tally)?);
         known.sort_unstable();
     }
-    remove_around(rules, leaf, &known, &mut cutoffs.tally)
+    remove_around(rules, leaf, &known, &mut cutoffs.tally, left)
 }

@@ -8,15 +8,20 @@ use crate::postgres::error::{Result, error};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
 use crate::rank::one_pass::{Ranked, rank};
+use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
-use crate::rules::policy::Policy;
+use crate::remove::emergency::positions;
+use crate::remove::order::{in_order, reference_each_other};
+use crate::rules::policy::{self, Policy};
 use crate::rules::{Rules, breaker};
 use crate::run::arguments::Arguments;
 use crate::run::batch;
 use crate::run::begin::{begin, caller};
 use crate::run::ground;
 use crate::run::lock::{self, Span};
+use crate::run::prepare::cannot_be_prepared;
 use crate::run::worker::{self, Leader};
+use crate::target::foreign_keys;
 use crate::target::leaf::{Leaf, Reach};
 use crate::target::steady::{Lock, steady, steady_leaves};
 
@@ -28,12 +33,21 @@ fn start_run() -> Result<i64> {
 
 /// Starts a batched run: locks its target, fixes the cutoffs and divides the work. Returns its id. The lock is held until
 /// `finish_run`, an error, or the session's end. Errors: those of a run and of `Arguments::read`, 54000 (the breaker,
-/// unless `force`), 25001 (in a subtransaction).
+/// unless `force`), 25001 (in a subtransaction), 42501 (in
+/// code of a table).
 /// Its argument is a `json`, which PostgreSQL stores as a text.
 #[pg_extern(sql = false)]
 fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     let arguments = Arguments::read(arguments)?;
     extension::is_of_this_version()?;
+    // SAFETY: only reads what the session does.
+    if unsafe { pg_sys::InSecurityRestrictedOperation() } {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            "code of a table cannot start a batched run, which would stay in the caller's session".into(),
+            "SELECT backlog_cleanup_failed_generations()".into(),
+        ));
+    }
     // ROLLBACK TO SAVEPOINT would undo the run, but not release the session's lock.
     // SAFETY: only reads the state of the transaction.
     if unsafe { pg_sys::GetCurrentTransactionNestLevel() } > 1 {
@@ -48,32 +62,55 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     steady_leaves(arguments.target.as_deref(), Lock::Read, |target, leaves| {
         ground::is_that_of_the_snapshot(target)?;
         target.account_exists()?;
+        target.failed_is_no_other_status()?;
+        foreign_keys::are_on(target)?;
         let selection = arguments.selection();
         selection.check(target)?;
         may_limit_rows(&arguments, leaves)?;
         let (rules, ranked) = if arguments.is_regular() {
+            policy::warn_of_ignored(target)?;
             let Policy { cutoff, keep } = Policy::of(target)?;
             let rules = Rules { target, selection, cutoff: Some(cutoff) };
             let ranked = rank(&rules, keep, leaves)?;
             breaker::check(target, ranked.tally.removed(), ranked.tally.failed(), arguments.is_forced())?;
             (rules, ranked)
         } else {
-            let tally = Tally::of(target.recipe.is_integer());
-            (Rules { target, selection, cutoff: None }, Ranked { tally, positions: None, lsn: 0 })
+            let rules = Rules { target, selection, cutoff: None };
+            let ranked = unranked(&rules, leaves)?;
+            (rules, ranked)
         };
         let Ranked { tally, positions, lsn } = ranked;
+        let positions = positions.map(|positions| in_order(leaves, positions)).transpose()?.map(|rows| (rows, lsn));
         let mut pace = arguments.pace.clone();
         let batch_size = *pace.batch_size.get_or_insert(target.batch_size);
         // A temporary table is seen by its own session only.
         let workers = pace.workers.filter(|_| leaves.iter().all(|leaf| !leaf.table.is_temporary)).unwrap_or(1);
         pace.workers = Some(if workers > 1 { workers } else { 0 });
-        let run_id = run::start(&rules, &tally, &pace, &caller)?;
+        let held = positions.iter().flat_map(|(rows, _)| &rows.held).map(|(_, rows)| rows.len() as i64).sum();
+        let run_id = run::start(&rules, &tally, held, &pace, &caller)?;
         cutoff::save(target, run_id, &tally)?;
         let steps = if arguments.is_regular() { tally.list.len() } else { 1 };
-        let positions = positions.as_ref().map(|positions| (positions, lsn));
         part::save(run_id, leaves, positions, steps, batch_size as usize, workers as u32)?;
         Ok(run_id)
     })
+}
+
+/// What an emergency run removes: every row in scope. Their order matters, and so do their positions, only if rows reference each
+/// other.
+fn unranked(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
+    // SAFETY: only reads the WAL position.
+    let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
+    let is_integer = rules.target.recipe.is_integer();
+    let positions = match reference_each_other(leaves)? {
+        true => positions(rules, leaves, &mut Tally::of(is_integer))?,
+        false => None,
+    };
+    // Their recipes have no place in the run's list.
+    let positions = positions.map(|leaves| {
+        let bare = |row: Removable| Removable::new(row.tid(), usize::MAX);
+        leaves.into_iter().map(|rows| rows.into_iter().map(bare).collect()).collect()
+    });
+    Ok(Ranked { tally: Tally::of(is_integer), positions, lsn })
 }
 
 /// Errors: 0A000 (`max_rows`, and rows are removed by key).
@@ -120,6 +157,7 @@ fn finish_run(run_id: Option<i64>) -> Result<Json> {
 
 /// Loads a run of this session. Errors: those of `Run::load`, 55000 (it is over, or another session's).
 fn of_session(run_id: Option<i64>) -> Result<Run> {
+    cannot_be_prepared();
     let run = Run::load(run_id)?;
     if run.finished_at.is_none() && lock::is_held(&run.target)? {
         return Ok(run);

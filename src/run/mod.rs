@@ -8,6 +8,7 @@ pub mod governor;
 pub mod ground;
 pub mod lock;
 pub mod one_transaction;
+pub mod prepare;
 pub mod stop;
 pub mod wait;
 pub mod worker;

@@ -4,6 +4,7 @@ use crate::extension;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::prepared;
 use crate::postgres::read::{read_one, refuse_read_only};
+use crate::run::prepare::cannot_be_prepared;
 
 /// Stops a batched run after its current batch or pause; committed batches are permanent. Returns false if it has ended.
 /// Errors: 22004, 25006, 42704 (no run has this id).
@@ -12,6 +13,7 @@ fn backlog_cleanup_stop(run_id: Option<i64>) -> Result<bool> {
     let hint = "SELECT run_id FROM backlog_cleanup.progress";
     let run_id = required(run_id, "run_id", hint)?;
     refuse_read_only("stop a run")?;
+    cannot_be_prepared();
     let running = "SELECT state = 'running' FROM backlog_cleanup.run WHERE id = $1";
     // Ends its max_duration: the run then marks itself as stopped, in the transaction that ends it.
     const STOP: &str = "UPDATE backlog_cleanup.run

@@ -30,7 +30,8 @@ pub fn are_to_start(run_id: i64) -> bool {
     WORKERS.with_borrow(|workers| workers.as_ref().is_none_or(|(run, _)| *run != run_id))
 }
 
-/// Starts the workers of a run. Raises a NOTICE if the server has slots for fewer.
+/// Starts the workers of a run, in at most half of the server's slots: an operator's long pause keeps them. Raises a NOTICE if
+/// it gets fewer.
 pub fn start(run: &Run) -> Result<()> {
     // SAFETY: only read who the session is.
     let (database, session_user, user) =
@@ -39,16 +40,18 @@ pub fn start(run: &Run) -> Result<()> {
     static ONCE: Once = Once::new();
     // SAFETY: the callback lives as long as the library, which is never unloaded.
     ONCE.call_once(|| unsafe { pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut()) });
+    // SAFETY: a setting, read by the one thread of a backend.
+    let slots = unsafe { pg_sys::max_worker_processes };
     // Their handles outlive this transaction.
     // SAFETY: the context lives as long as the process.
     let workers: Vec<DynamicBackgroundWorker> = unsafe {
-        PgMemoryContexts::TopMemoryContext.switch_to(|_| (0..run.workers).map_while(|_| begin(&arguments)).collect())
+        PgMemoryContexts::TopMemoryContext
+            .switch_to(|_| (0..run.workers.min(slots / 2)).map_while(|_| begin(&arguments)).collect())
     };
     let got = workers.len() as i32;
     if got < run.workers {
         let message = format!("run {} got {got} of {} background workers", run.id, run.workers);
-        // SAFETY: a setting, read by the one thread of a backend.
-        let more = unsafe { pg_sys::max_worker_processes } + run.workers - got;
+        let more = (slots + run.workers - got).max(2 * run.workers);
         let hint = format!("ALTER SYSTEM SET max_worker_processes = {more}; -- and restart the server");
         ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, "backlog_cleanup")
             .set_hint(hint)

@@ -1,28 +1,28 @@
 //! The nightly job in pg_cron. Of runs it knows only what a job calls.
 
 mod home;
+mod jobs;
 mod pg_cron;
 mod statement;
-
-use pgrx::prelude::*;
-use pgrx::spi::{quote_identifier, quote_literal};
-use serde_json::{Value, json};
+mod work;
 
 use backlog_cleanup_report::job_name_in;
+use pgrx::prelude::*;
+use pgrx::spi::{quote_identifier, quote_literal};
 
-use crate::extension;
 use crate::postgres::error::{Result, error, required, spi};
-use crate::postgres::read::{read_one, refuse_read_only};
-use crate::schedule::home::database;
+use crate::postgres::read::refuse_read_only;
 use crate::schedule::pg_cron::{
-    job_of_another, job_of_caller, may_use_pg_cron, not_a_schedule, register, warn_of_another, warn_of_pause,
-    warn_of_time_zone,
+    Elsewhere, job_of_another, job_of_caller, may_use_pg_cron, name_is_free, not_a_schedule, register, warn_of_another,
+    warn_of_pause, warn_of_time_zone,
 };
-use crate::schedule::statement::{call, command, jobs_of_database, pg_cron_is_absent};
+use crate::schedule::statement::{call, command, pg_cron_is_absent};
 use crate::target::load::exists;
 
-pub use home::{pg_cron_elsewhere, pg_cron_is_here};
-pub use statement::{call_to_schedule, cannot_schedule};
+pub use home::{database, pg_cron_elsewhere, pg_cron_is_here};
+pub use jobs::{Job, job_of, jobs, jobs_of};
+pub use pg_cron::move_here;
+pub use statement::{call_to_schedule, cannot_schedule, jobs_of_database};
 
 /// Registers the nightly job with pg_cron, or changes the existing job of that name. Returns the job's id.
 /// The job belongs to the caller. pg_cron reads its schedule in UTC unless `cron.timezone` names another time zone.
@@ -50,7 +50,7 @@ fn backlog_cleanup_schedule(
         return Err(not_a_schedule(schedule, &call("schedule('0 2 * * *')")?));
     }
     warn_of_time_zone()?;
-    job_of_caller(job_name)?;
+    name_is_free(job_name)?;
     let job = register(schedule, || {
         Spi::get_one_with_args::<i64>(
             "SELECT cron.schedule($1, $2, $3)",
@@ -63,7 +63,8 @@ fn backlog_cleanup_schedule(
     Ok(job)
 }
 
-/// Removes the job of that name. Returns false if there is none.
+/// Removes the job of that name, also one whose database is gone. Returns false if there is none. Errors: 22004, 22023, 42501
+/// (another role's job), 55000 (a job of another database).
 #[pg_extern]
 fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup-daily'")) -> Result<bool> {
     let job_name = checked(job_name, "unschedule()")?;
@@ -87,36 +88,16 @@ fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup
             format!("SET ROLE {}", quote_identifier(role)),
         ));
     };
-    Spi::get_one_with_args::<bool>("SELECT cron.unschedule($1)", &[job.into()])
+    if let Some(Elsewhere { database, exists: true }) = job.elsewhere {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("job \"{job_name}\" runs in database \"{database}\""),
+            format!("SELECT cron.unschedule({})", job.id),
+        ));
+    }
+    Spi::get_one_with_args::<bool>("SELECT cron.unschedule($1)", &[job.id.into()])
         .map(|removed| removed == Some(true))
         .map_err(spi)
-}
-
-/// The job that runs this target in this database, as JSON, with the time zone of its schedule; null if there is none. If
-/// pg_cron is in another database, it cannot be known from here: the value says so, and how to see it.
-pub fn job_of(target: &str) -> Result<Value> {
-    if let Some(home) = pg_cron_elsewhere()? {
-        return Ok(json!({ "known": false, "database": home, "check": jobs_of_database(&home)? }));
-    }
-    if !pg_cron_is_here()? {
-        return Ok(Value::Null);
-    }
-    let commands = vec![command(target, false)?, command(target, true)?];
-    let job = extension::as_owner(|| {
-        read_one::<pgrx::JsonB>(
-            "SELECT jsonb_build_object('jobId', jobid, 'jobName', jobname, 'schedule', schedule, 'command', command,
-                                       'username', username, 'active', active,
-                                       'timeZone', coalesce(current_setting('cron.timezone', true), 'GMT'))
-             FROM cron.job
-             JOIN pg_extension e ON e.extname = 'backlog_cleanup'
-             JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'backlog_cleanup_failed_generations'
-             LEFT JOIN pg_roles r ON r.rolname = username
-             WHERE command = ANY ($1) AND database = current_database()
-             ORDER BY (r.rolcanlogin AND has_function_privilege(r.oid, p.oid, 'EXECUTE')) IS TRUE DESC, active DESC, jobid",
-            &[commands.into()],
-        )
-    })?;
-    Ok(job.map_or(Value::Null, |job| job.0))
 }
 
 /// Checks the length of a job's name: pg_cron would truncate a longer one, and not find it again. Errors: 22004, 22023.

@@ -6,30 +6,56 @@ use pgrx::spi::{quote_identifier, quote_literal};
 use crate::extension;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::read::read_one;
-use crate::schedule::home::{database, setting};
+use crate::schedule::home::{database as database_here, setting};
 use crate::schedule::statement::call;
 
-/// The caller's job of that name in this database: pg_cron tells jobs apart by name and role. Errors: 42710 (it is there, for
-/// another database).
-pub fn job_of_caller(job_name: &str) -> Result<Option<i64>> {
+/// The caller's job of a name. pg_cron tells jobs apart by name and role, whatever their database.
+pub struct OwnJob {
+    pub id: i64,
+    /// Where it runs, unless that is here.
+    pub elsewhere: Option<Elsewhere>,
+}
+
+pub struct Elsewhere {
+    pub database: String,
+    /// False after a restore into a database of another name.
+    pub exists: bool,
+}
+
+pub fn job_of_caller(job_name: &str) -> Result<Option<OwnJob>> {
     let caller = read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[])?;
     let job = extension::as_owner(|| {
         Spi::connect(|client| {
-            let job = "SELECT jobid, database FROM cron.job WHERE jobname::text = $1 AND username = $2";
+            let job = "SELECT jobid, nullif(database, current_database()),
+                              EXISTS (SELECT FROM pg_database WHERE datname = database)
+                       FROM cron.job WHERE jobname::text = $1 AND username = $2";
             let rows = client.select(job, Some(1), &[job_name.into(), caller.into()])?;
-            if rows.is_empty() { Ok((None, None)) } else { rows.first().get_two::<i64, String>() }
+            if rows.is_empty() { Ok((None, None, None)) } else { rows.first().get_three::<i64, String, bool>() }
         })
         .map_err(spi)
     })?;
-    let here = database()?;
-    match job {
-        (Some(_), Some(database)) if database != here => Err(error(
-            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
-            format!("job \"{job_name}\" exists already, for database \"{database}\""),
-            call(&format!("schedule(job_name => {})", quote_literal(job_name_in(&here, job_name))))?,
-        )),
-        (job, _) => Ok(job),
-    }
+    let (Some(id), database, exists) = job else { return Ok(None) };
+    let elsewhere = database.map(|database| Elsewhere { database, exists: exists == Some(true) });
+    Ok(Some(OwnJob { id, elsewhere }))
+}
+
+/// Refuses a name that the caller's job of another database has. Errors: 42710.
+pub fn name_is_free(job_name: &str) -> Result<()> {
+    let Some(OwnJob { id, elsewhere: Some(Elsewhere { database, exists }) }) = job_of_caller(job_name)? else {
+        return Ok(());
+    };
+    let here = database_here()?;
+    let hint = match exists {
+        true => call(&format!("schedule(job_name => {})", quote_literal(job_name_in(&here, job_name))))?,
+        false => move_here(id)?,
+    };
+    let message = format!("job \"{job_name}\" exists already, for database \"{database}\"");
+    Err(error(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, message, hint))
+}
+
+/// The statement that makes a job one of this database.
+pub fn move_here(job: i64) -> Result<String> {
+    Ok(format!("SELECT cron.alter_job({job}, database => {})", quote_literal(database_here()?)))
 }
 
 /// A job of that name that another role has in this database: its id and that role.

@@ -54,7 +54,7 @@ pub fn cannot_schedule(schedule: &str, batched: bool, target: &str, job_name: &s
 /// The statement that shows the jobs of this database where pg_cron is.
 pub fn jobs_of_database(home: &str) -> Result<String> {
     Ok(format!(
-        "SELECT jobid, jobname, schedule, command, active FROM cron.job WHERE database = {}; {}",
+        "SELECT jobid, jobname, schedule, command, active FROM cron.job WHERE database = {} AND command LIKE '%backlog_cleanup%'; {}",
         quote_literal(database()?),
         in_database(home)
     ))

@@ -121,19 +121,7 @@ impl Rows {
 /// The account's rows of a leaf: recipe, statuses, failed-at. Counting them here costs less than an aggregate. Rows on another
 /// server are counted there: recipe, statuses, the oldest failed-at, how many, and how many of those are expired.
 fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
-    // Under the column's collation one value may equal several statuses; its mask then has all their bits. The planner folds
-    // these expressions to constants.
-    let statuses = target.statuses().map(|(_, value)| value);
-    let bits = |value: &str| {
-        let value = format!("CASE WHEN false THEN g.{} ELSE {} END", target.status.name, target.status.literal(value));
-        let bit = |(place, other): (usize, &str)| {
-            let other = target.status.literal(other);
-            format!("CASE WHEN ({value}) OPERATOR(pg_catalog.=) {other} THEN {} ELSE 0 END", 1_i64 << place)
-        };
-        statuses.into_iter().enumerate().map(bit).collect::<Vec<_>>().join(" OPERATOR(pg_catalog.|) ")
-    };
-    let cases = statuses.map(|value| format!("WHEN {} THEN {}", target.status.is(value), bits(value)));
-    let statuses = format!("(CASE {} ELSE 0 END)::bigint", cases.join(" "));
+    let statuses = statuses(target);
     let (key, failed_at) = (leaf.group_key(&target.recipe), target.failed_at.as_itself());
     let from = format!("FROM {} g WHERE {}", leaf.rows(), target.account_column.is(&target.account));
     match leaf.reach {
@@ -147,6 +135,27 @@ fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
             type_of_at = target.failed_at.sql_type,
         ),
     }
+}
+
+/// The bits of the statuses that a row `g` has, as a bigint.
+fn statuses(target: &Target) -> String {
+    let Some(column) = &target.status else {
+        return format!("(CASE WHEN {} THEN 1 ELSE 0 END)::bigint", target.has_failed());
+    };
+    // Under the column's collation one value may equal several statuses; its mask then has all their bits. The planner folds
+    // these expressions to constants.
+    let statuses =
+        target.statuses().into_iter().zip(0..).filter_map(|((_, value), place)| Some((value?, 1_i64 << place)));
+    let statuses: Vec<(&str, i64)> = statuses.collect();
+    let bits = |value: &str| {
+        let value = format!("CASE WHEN false THEN g.{} ELSE {} END", column.name, column.literal(value));
+        let bit = |(other, bit): &(&str, i64)| {
+            format!("CASE WHEN ({value}) OPERATOR(pg_catalog.=) {} THEN {bit} ELSE 0 END", column.literal(other))
+        };
+        statuses.iter().map(bit).collect::<Vec<_>>().join(" OPERATOR(pg_catalog.|) ")
+    };
+    let cases = statuses.iter().map(|(value, _)| format!("WHEN {} THEN {}", column.is(value), bits(value)));
+    format!("(CASE {} ELSE 0 END)::bigint", cases.collect::<Vec<_>>().join(" "))
 }
 
 /// An instant, the same in ISO 8601, and the seconds since then; an infinite time has none.

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
+use crate::extension;
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::read_one;
 use crate::target::Target;
@@ -16,7 +17,7 @@ type Failures = (Option<TimestampWithTimeZone>, String, i64);
 
 /// Returns the failed rows by hour of failed-at (UTC; NULL if it is NULL) and failure type, oldest hour first. `since` limits
 /// them to rows that failed less than so long ago; NULL is all. The `types` failure types with most failures have rows of
-/// their own, by their first 100 characters. The others are summed as `(other)`, rows without a failure type as `(none)`.
+/// their own: the first line, of a JSON document that of its message, at most 100 characters. A selection takes them so. The others are summed as `(other)`, rows without a failure type as `(none)`.
 /// Reads only: works on a standby. Errors: 22004, 22023 (`types` below 0), those of `Target::load`.
 #[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
 #[pg_extern(stable)]
@@ -46,9 +47,8 @@ fn count(target: &Target, leaves: &[Leaf], since: Option<Interval>) -> Result<Co
     target.account_exists()?;
     let since = match since {
         None => None,
-        Some(since) => {
-            read_one::<String>("SELECT (pg_catalog.now() OPERATOR(pg_catalog.-) $1)::pg_catalog.text", &[since.into()])?
-        }
+        // In a DateStyle that reads the same everywhere.
+        Some(since) => extension::as_owner(|| read_one::<String>("SELECT (now() - $1)::text", &[since.into()]))?,
     };
     let mut counted = Counted::new();
     for leaf in leaves {
@@ -74,13 +74,13 @@ fn statement(target: &Target, leaf: &Leaf, since: Option<&str>) -> String {
         .map_or("true".into(), |since| format!("{failed_at} OPERATOR(pg_catalog.>=) ({})", target.as_failed_at(since)));
     format!(
         "SELECT pg_catalog.date_trunc('hour', {hour}, 'UTC'),
-                COALESCE(pg_catalog.left(g.{failure_type}::pg_catalog.text, 100), '(none)'),
+                COALESCE({failure_type}, '(none)'),
                 pg_catalog.count(*)
          FROM {table} g
          WHERE {is_failed} AND {since}
          GROUP BY 1, 2",
         hour = target.instant(&failed_at),
-        failure_type = target.failure_type.name,
+        failure_type = target.failure_type_of_row(),
         table = leaf.rows(),
         is_failed = target.is_failed(),
     )

@@ -5,12 +5,13 @@ use crate::postgres::read::read_one;
 use crate::target::Target;
 
 /// Checks that the tables, columns and values that a target names exist and can be used. Errors: those of
-/// `Target::load`, 22P02 (a value that its column cannot have), 22023 (time zone), what its throttle query raises.
+/// `Target::load`, 22P02 (a value that its column cannot have), 23514 (two statuses are
+/// the same value), 22023 (time zone), what its throttle query raises.
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
     let target = Target::load(target)?;
     target.accepts(&target.account_column, &target.account)?;
-    target.statuses().iter().try_for_each(|(_, value)| target.accepts(&target.status, value))?;
+    target.statuses_are_values()?;
     target.throttle()?;
     time_zone(&target.time_zone)
 }

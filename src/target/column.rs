@@ -14,6 +14,20 @@ impl Column {
         format!("g.{} OPERATOR(pg_catalog.=) {}", self.name, self.literal(value))
     }
 
+    /// The condition that this column of `g` has a value with this text: of what is equal, 1.0 and 1.00, a run tells the
+    /// texts apart.
+    pub fn identifies(&self, value: &str) -> String {
+        let is_equal_the_same_text = self.is_integer()
+            || self.type_oid == pg_sys::UUIDOID
+            // SAFETY: the collation is the column's.
+            || self.is_text() && unsafe { pg_sys::get_collation_isdeterministic(self.collation) };
+        if is_equal_the_same_text {
+            return self.is(value);
+        }
+        let text = format!("{} COLLATE pg_catalog.\"C\"", quote_literal(value));
+        format!("{} AND {} OPERATOR(pg_catalog.=) {text}", self.is(value), self.as_key())
+    }
+
     /// A value of this column's type as SQL.
     pub fn literal(&self, value: &str) -> String {
         format!("{}::{}", quote_literal(value), self.sql_type)

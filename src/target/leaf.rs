@@ -19,6 +19,10 @@ pub struct Leaf {
     /// Whether the statistics are stale: since the last ANALYZE the heap has grown by a tenth, or a tenth of its rows have
     /// changed (autovacuum's own threshold).
     pub is_stale: bool,
+    /// The `attnum`s of the target's columns in this table, whose types are the target's; 0 for one that it does not have.
+    pub numbers: Vec<i16>,
+    /// Where its rows are stored: with another one, positions mean other rows.
+    filenode: pg_sys::Oid,
 }
 
 impl Leaf {
@@ -31,7 +35,8 @@ impl Leaf {
             table.search_path = target.table.search_path.clone();
         }
         let reach = if table.is_foreign() { Reach::Key } else { Reach::Position };
-        Ok(Some(Leaf { table, reach, pages: 0, is_stale: false }))
+        let (numbers, filenode) = (numbers(&table, target)?, filenode(&table)?);
+        Ok(Some(Leaf { table, reach, pages: 0, is_stale: false, numbers, filenode }))
     }
 
     /// The leaf of this oid; `None` if it no longer exists or no longer belongs to the target. The caller has locked it.
@@ -49,10 +54,12 @@ impl Leaf {
         reading_as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()))
     }
 
-    /// Checks that it still belongs to the target, and has the target's columns. A trigger of another leaf can change it in spite
-    /// of its lock, since it runs in the same transaction. Errors: 40001.
+    /// Checks that it still belongs to the target, has its rows where they were, and the target's columns, too: two columns may
+    /// have changed their names. A trigger of another leaf can change it in spite of its lock, since it runs in the same
+    /// transaction. Errors: 40001.
     fn is_still_of(&self, target: &Target) -> Result<()> {
-        if belongs(self.table.oid, target)? && self.has_columns_of(target)? {
+        let has_its_columns = !self.numbers.contains(&0) && self.numbers == numbers(&self.table, target)?;
+        if has_its_columns && filenode(&self.table)? == self.filenode && belongs(self.table.oid, target)? {
             return Ok(());
         }
         Err(error(
@@ -62,27 +69,9 @@ impl Leaf {
         ))
     }
 
-    /// Whether it has the target's columns, with the same types.
-    fn has_columns_of(&self, target: &Target) -> Result<bool> {
-        let (names, types): (Vec<_>, Vec<_>) =
-            target.columns().map(|(name, column)| (name, column.type_oid)).into_iter().unzip();
-        one_now::<bool>(
-            "SELECT pg_catalog.bool_and(EXISTS (
-                 SELECT FROM pg_catalog.pg_attribute
-                 WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname::pg_catalog.text OPERATOR(pg_catalog.=) name
-                   AND atttypid OPERATOR(pg_catalog.=) type AND NOT attisdropped))
-             FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) AS needed (name, type)",
-            &[self.table.oid.into(), names.into(), types.into()],
-        )
-        .map(|has| has == Some(true))
-    }
-
-    /// The leaf in a FROM clause, without its children.
+    /// The leaf in a FROM clause, without its children, which are leaves of their own.
     pub fn rows(&self) -> String {
-        match self.reach {
-            Reach::Position => format!("ONLY {}", self.table.name),
-            Reach::Key => self.table.name.clone(),
-        }
+        format!("ONLY {}", self.table.name)
     }
 
     /// What rows are grouped by: the recipe. Texts are compared by their bytes, as runs compare them.
@@ -150,6 +139,8 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
              SELECT COALESCE(pg_catalog.pg_relation_size(c.oid), 0)
                     OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8) size (pages)
          WHERE c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{r,f}')
+           -- As PostgreSQL does: another session's memory has its rows.
+           AND NOT (c.relpersistence OPERATOR(pg_catalog.=) 't' AND pg_catalog.pg_is_other_temp_schema(c.relnamespace))
          ORDER BY c.oid",
         &[target.table.oid.into()],
         |row| {
@@ -164,6 +155,26 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
         }
     }
     Ok(leaves)
+}
+
+/// The `Leaf::numbers` of a table, as of now.
+fn numbers(table: &Table, target: &Target) -> Result<Vec<i16>> {
+    let (names, types): (Vec<_>, Vec<_>) =
+        target.columns().into_iter().map(|(name, column)| (name, column.type_oid)).unzip();
+    one_now::<Vec<i16>>(
+        "SELECT pg_catalog.array_agg(COALESCE(attnum, 0::pg_catalog.int2) ORDER BY place)
+         FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) WITH ORDINALITY AS needed (name, type, place)
+         LEFT JOIN pg_catalog.pg_attribute
+             ON attrelid OPERATOR(pg_catalog.=) $1 AND attname::pg_catalog.text OPERATOR(pg_catalog.=) name
+            AND atttypid OPERATOR(pg_catalog.=) type AND NOT attisdropped",
+        &[table.oid.into(), names.into(), types.into()],
+    )
+    .map(Option::unwrap_or_default)
+}
+
+fn filenode(table: &Table) -> Result<pg_sys::Oid> {
+    one_now::<pg_sys::Oid>("SELECT pg_catalog.pg_relation_filenode($1)", &[table.oid.into()])
+        .map(|filenode| filenode.unwrap_or(pg_sys::InvalidOid))
 }
 
 /// Whether a table is now the target's or one of its descendants, without a pending detach in between.

@@ -4,6 +4,7 @@ use crate::extension;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::now::one_now;
 use crate::postgres::search_path::with_temporary_last;
+use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
 use crate::target::leaf::is_not_distributed;
 use crate::target::{Ledger, RecipeTable, Target, TargetRow, Users, trust};
@@ -42,7 +43,10 @@ impl Target {
         let target = Target {
             account_column: row.column(&table, "account_column", &row.account_column)?,
             recipe: row.column(&table, "recipe_column", &row.recipe_column)?,
-            status: row.column(&table, "status_column", &row.status_column)?,
+            status: match &row.status_column {
+                Some(status) => Some(row.column(&table, "status_column", status)?),
+                None => None,
+            },
             failure_type: row.column(&table, "failure_type_column", &row.failure_type_column)?,
             recipes: row.recipes()?,
             users: row.users()?,
@@ -73,12 +77,16 @@ impl TargetRow {
         if one_now::<bool>(may, &[named_by.as_str().into(), found.owner.into()])? == Some(true) {
             return Ok(found);
         }
-        Err(error(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!(
-                "table \"{name}\" does not belong to role \"{named_by}\", which made target \"{}\" use it",
+        let message = match named_by.as_str() {
+            "" => format!("the role that made target \"{}\" use table \"{name}\" does not exist any more", self.name),
+            role => format!(
+                "table \"{name}\" does not belong to role \"{role}\", which made target \"{}\" use it",
                 self.name
             ),
+        };
+        Err(error(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            message,
             // For a superuser, after a look at the table. What else the role wrote was allowed by the same right.
             self.set("named_by", "NULL, throttle_query = NULL, search_path = NULL"),
         ))
@@ -155,7 +163,15 @@ pub fn row(name: Option<&str>) -> Result<TargetRow> {
         SELECT to_jsonb(t) || jsonb_build_object(
                    'lock_timeout', ceil(extract(epoch FROM t.lock_timeout) * 1000)::bigint)
         FROM backlog_cleanup.target t WHERE t.name = $1";
-    let row = extension::as_owner(|| one_now::<pgrx::JsonB>(ROW, &[name.into()]))?.ok_or_else(|| {
+    let read = || {
+        // The target's own is not known yet. An admin can lock the table.
+        // SAFETY: a setting, read by the one thread of a backend.
+        if unsafe { pg_sys::LockTimeout } == 0 {
+            set_local("lock_timeout", "5s");
+        }
+        one_now::<pgrx::JsonB>(ROW, &[name.into()])
+    };
+    let row = extension::as_owner(read)?.ok_or_else(|| {
         error(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("target \"{name}\" does not exist"),

@@ -2,10 +2,13 @@
 
 pub mod check;
 pub mod column;
+mod failure_type;
+pub mod foreign_keys;
 pub mod leaf;
 pub mod load;
 pub mod reading;
 pub mod recipes;
+pub mod statuses;
 pub mod steady;
 pub mod time;
 pub mod trust;
@@ -30,16 +33,16 @@ pub struct TargetRow {
     pub id_column: String,
     pub account_column: String,
     pub recipe_column: String,
-    pub status_column: String,
+    pub status_column: Option<String>,
     pub failed_at_column: String,
     pub failure_type_column: String,
     pub recipe_key_column: String,
     pub recipe_name_column: String,
     pub account: String,
     pub failed_status: String,
-    pub completed_status: String,
-    pub pending_status: String,
-    pub processing_status: String,
+    pub completed_status: Option<String>,
+    pub pending_status: Option<String>,
+    pub processing_status: Option<String>,
     pub time_zone: String,
     pub search_path: Option<String>,
     pub batch_size: i64,
@@ -51,6 +54,7 @@ pub struct TargetRow {
     /// Bytes per second.
     pub max_wal_rate: Option<i64>,
     pub throttle_query: Option<String>,
+    /// The role that made the target use its tables; `None` is a superuser, and `""` a role that is gone.
     pub named_by: Option<String>,
 }
 
@@ -64,7 +68,8 @@ pub struct Target {
     pub id: Column,
     pub account_column: Column,
     pub recipe: Column,
-    pub status: Column,
+    /// `None` if every row has the same: then a row in scope is one that has finished.
+    pub status: Option<Column>,
     pub failed_at: Column,
     pub failure_type: Column,
 }
@@ -98,45 +103,28 @@ impl std::ops::Deref for Target {
 
 impl TargetRow {
     /// The names of the columns that runs read, as the row has them.
-    pub fn column_names(&self) -> [&str; 6] {
-        [
+    pub fn column_names(&self) -> Vec<&str> {
+        let columns = [
             &self.id_column,
             &self.account_column,
             &self.recipe_column,
-            &self.status_column,
             &self.failed_at_column,
             &self.failure_type_column,
-        ]
+        ];
+        columns.into_iter().chain(&self.status_column).map(String::as_str).collect()
     }
 
     /// The statement that sets a column of this row.
     pub fn set(&self, column: &str, value: &str) -> String {
         format!("UPDATE backlog_cleanup.target SET {column} = {value} WHERE name = {}", quote_literal(&self.name))
     }
-
-    /// The statuses that reports count, by their names in `target`, the failed one first.
-    pub fn statuses(&self) -> [(&'static str, &str); 4] {
-        [
-            ("failed", &self.failed_status),
-            ("completed", &self.completed_status),
-            ("pending", &self.pending_status),
-            ("processing", &self.processing_status),
-        ]
-    }
 }
 
 impl Target {
     /// The columns that runs read, with their names as the row has them.
-    pub fn columns(&self) -> [(&str, &Column); 6] {
-        let [id, account, recipe, status, failed_at, failure_type] = self.column_names();
-        [
-            (id, &self.id),
-            (account, &self.account_column),
-            (recipe, &self.recipe),
-            (status, &self.status),
-            (failed_at, &self.failed_at),
-            (failure_type, &self.failure_type),
-        ]
+    pub fn columns(&self) -> Vec<(&str, &Column)> {
+        let columns = [&self.id, &self.account_column, &self.recipe, &self.failed_at, &self.failure_type];
+        self.column_names().into_iter().zip(columns.into_iter().chain(&self.status)).collect()
     }
 
     /// All tables that it names.
@@ -179,7 +167,7 @@ impl Target {
 
     /// The condition on a row `g` that it is a failed row of the account.
     pub fn is_failed(&self) -> String {
-        format!("{} AND {}", self.account_column.is(&self.account), self.status.is(&self.failed_status))
+        format!("{} AND {}", self.account_column.is(&self.account), self.has_failed())
     }
 
     /// Runs the target's throttle query. Returns its first value as text, whatever its type: the reason to wait.

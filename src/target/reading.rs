@@ -12,13 +12,14 @@ pub struct Reading {
     account: String,
     failed_status: String,
     time_zone: String,
-    /// Account, status, recipe, failed-at, id: the name, the `attnum`, the type and its collation.
-    columns: [(String, i16, u32, u32); 5],
+    /// Account, recipe, failed-at, id, failure type and, if there is one, status: the name, the `attnum`, the type and its
+    /// collation.
+    columns: Vec<(String, i16, u32, u32)>,
 }
 
 impl Reading {
     pub fn of(target: &Target) -> Reading {
-        let Target { table, account_column, status, recipe, failed_at, id, .. } = target;
+        let Target { table, account_column, status, recipe, failed_at, id, failure_type, .. } = target;
         let number = |oid: pg_sys::Oid| oid.to_u32();
         let column = |c: &Column| (c.name.clone(), c.number, number(c.type_oid), number(c.collation));
         Reading {
@@ -26,7 +27,11 @@ impl Reading {
             account: target.account.clone(),
             failed_status: target.failed_status.clone(),
             time_zone: target.time_zone.clone(),
-            columns: [account_column, status, recipe, failed_at, id].map(column),
+            columns: [account_column, recipe, failed_at, id, failure_type]
+                .into_iter()
+                .chain(status)
+                .map(column)
+                .collect(),
         }
     }
 }

@@ -65,7 +65,11 @@ const STRANGER: &str = "
             WHERE code.class = 'pg_type'::regclass AND oid = code.object AND typrelid <> 0
             UNION ALL
             SELECT 'pg_proc'::regclass, castfunc FROM pg_cast
-            WHERE code.class = 'pg_type'::regclass AND castsource = code.object AND castfunc <> 0
+            WHERE code.class = 'pg_type'::regclass AND code.object IN (castsource, casttarget) AND castfunc <> 0
+            UNION ALL
+            -- What the planner may use in its place.
+            SELECT 'pg_operator'::regclass, unnest(ARRAY[oprcom, oprnegate]) FROM pg_operator
+            WHERE code.class = 'pg_operator'::regclass AND oid = code.object
             UNION ALL
             SELECT 'pg_opclass'::regclass, oid FROM pg_opclass
             WHERE code.class = 'pg_type'::regclass AND opcintype = code.object AND opcdefault

@@ -201,3 +201,180 @@ fn a_vetoed_row_among_thousands_is_kept_and_counted_as_kept() {
     assert!(truth(&mut client, "SELECT EXISTS (SELECT FROM generations WHERE id = 60001)"));
     assert_eq!(balance(&mut client, 120_000), 119_969);
 }
+
+/// The table of a target `t`: 100 failed rows of one recipe, of which a regular run removes the 90 oldest.
+const JOB: &str = "
+    CREATE TABLE job (id int PRIMARY KEY, owner text DEFAULT 'w', queue text DEFAULT 'a', state text DEFAULT 'failed',
+                      at timestamptz, error text);
+    INSERT INTO job (id, at) SELECT id, now() - interval '9 days' + id * interval '1 minute' FROM generate_series(1, 100) id;
+    INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                                        recipe_column, status_column, failed_at_column, failure_type_column, account)
+    VALUES ('t', 'public.job', NULL, NULL, 'public.credit_transactions', 'owner', 'queue', 'state', 'at', 'error', 'w')";
+
+/// The runs of `t`, in one transaction, in batches, by workers.
+const RUNS: [&str; 6] = [
+    "SELECT backlog_cleanup_failed_generations('t')",
+    "SELECT backlog_cleanup_emergency('t')",
+    "CALL backlog_cleanup_run('t', batch_size => 10)",
+    "CALL backlog_cleanup_run('t', 'emergency', batch_size => 10)",
+    "CALL backlog_cleanup_run('t', batch_size => 10, workers => 2)",
+    "CALL backlog_cleanup_run('t', 'emergency', batch_size => 10, workers => 2)",
+];
+
+/// Does a run of `t`. Returns the rows removed and kept back, and the first reason: SQLSTATE, message, id. Panics unless
+/// history, ledger and table say the same.
+fn run(client: &mut Client, call: &str) -> (i64, i64, Option<String>, Option<String>, Option<String>) {
+    let rows = number(client, "SELECT count(*) FROM job");
+    client.batch_execute("TRUNCATE credit_transactions").unwrap();
+    let report: serde_json::Value =
+        client.query_one(call, &[]).unwrap_or_else(|failure| panic!("{call}: {:?}", failure.as_db_error())).get(0);
+    let last = "SELECT removed, kept_back, kept_back_sqlstate, kept_back_message, kept_back_row
+                FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
+    let last = client.query_one(last, &[]).unwrap();
+    let (removed, kept_back) = (last.get(0), last.get(1));
+    assert_eq!(rows - number(client, "SELECT count(*) FROM job"), removed, "{call}: {report}");
+    assert_eq!(number(client, "SELECT sum(amount) FROM credit_transactions"), removed, "{call}");
+    assert_eq!(report["keptBackCount"], kept_back, "{call}");
+    assert_eq!(report["keptBackReason"].is_null(), kept_back == 0, "{call}: {report}");
+    (removed, kept_back, last.get(2), last.get(3), last.get(4))
+}
+
+#[test]
+fn whatever_one_row_meets_it_alone_is_kept_back_and_its_reason_is_told() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE saved AS TABLE job;
+             CREATE FUNCTION meet() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN RAISE EXCEPTION USING ERRCODE = TG_ARGV[0], MESSAGE = 'met'; END$$;
+             CREATE FUNCTION modify() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN UPDATE public.job SET error = 'x' WHERE id = OLD.id; RETURN OLD; END$$;
+             CREATE FUNCTION calculate() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN PERFORM 1 / (OLD.id - 40); RETURN OLD; END$$;
+             CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN LOCK TABLE public.locked IN EXCLUSIVE MODE NOWAIT; RETURN OLD; END$$;
+             CREATE TABLE other (job int)",
+        )
+        .unwrap();
+    let reference = |action: &str| {
+        (
+            format!("ALTER TABLE other ADD FOREIGN KEY (job) REFERENCES job {action}; INSERT INTO other VALUES (40)"),
+            "DROP TABLE other; CREATE TABLE other (job int)".to_owned(),
+        )
+    };
+    let trigger = |function: &str| {
+        let when = if function == "calculate()" { "" } else { "WHEN (OLD.id = 40)" };
+        let create = format!("CREATE TRIGGER t BEFORE DELETE ON job FOR EACH ROW {when} EXECUTE FUNCTION {function}");
+        (create, "DROP TRIGGER t ON job".to_owned())
+    };
+    let is_18 = truth(&mut client, "SELECT current_setting('server_version_num')::int >= 180000");
+    let restrict = if is_18 { "23001" } else { "23503" };
+    let mut cases = vec![
+        ("23503", reference("")),
+        (restrict, reference("ON DELETE RESTRICT")),
+        ("23503", reference("DEFERRABLE INITIALLY DEFERRED")),
+        (
+            "23502",
+            (
+                "ALTER TABLE other ALTER job SET NOT NULL, ADD FOREIGN KEY (job) REFERENCES job ON DELETE SET NULL;
+                 INSERT INTO other VALUES (40)"
+                    .to_owned(),
+                reference("").1,
+            ),
+        ),
+        (
+            "23514",
+            (
+                "ALTER TABLE other ADD CHECK (job IS NOT NULL), ADD FOREIGN KEY (job) REFERENCES job ON DELETE SET NULL;
+                 INSERT INTO other VALUES (40)"
+                    .to_owned(),
+                reference("").1,
+            ),
+        ),
+        ("27000", trigger("modify()")),
+        ("22012", trigger("calculate()")),
+    ];
+    let raised =
+        ["P0001", "23001", "0A000", "22003", "2F003", "42501", "42P01", "54001", "55000", "55P03", "P0004", "UR001"];
+    let meets: Vec<String> = raised.iter().map(|sqlstate| format!("meet('{sqlstate}')")).collect();
+    cases.extend(raised.iter().zip(&meets).map(|(sqlstate, meet)| (*sqlstate, trigger(meet))));
+    for (sqlstate, (create, drop)) in &cases {
+        for call in RUNS {
+            client.batch_execute(&format!("TRUNCATE job, other; INSERT INTO job TABLE saved; {create}")).unwrap();
+            let (removed, kept_back, reason, message, row) = run(&mut client, call);
+            let all = if call.contains("emergency") { 100 } else { 90 };
+            assert_eq!((removed, kept_back), (all - 1, 1), "{sqlstate}, {call}");
+            let told = (reason.as_deref(), row.as_deref());
+            assert_eq!(told, (Some(*sqlstate), Some("40")), "{create}, {call}: {message:?}");
+            client.batch_execute(drop).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_not_about_a_row_ends_the_run() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "CREATE FUNCTION meet() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN RAISE EXCEPTION USING ERRCODE = TG_ARGV[0], MESSAGE = 'met'; END$$",
+        )
+        .unwrap();
+    for sqlstate in ["57014", "57P01", "53100", "53200", "08006", "40001", "40P01", "58030", "XX000", "XX001", "25006"]
+    {
+        client
+            .batch_execute(&format!(
+                "CREATE OR REPLACE TRIGGER t BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id = 40) EXECUTE FUNCTION meet('{sqlstate}')"
+            ))
+            .unwrap();
+        for call in &RUNS[..2] {
+            assert_eq!(refused(client.batch_execute(call)).0, sqlstate, "{call}");
+        }
+        assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 100);
+    }
+    client
+        .batch_execute(
+            "DROP TRIGGER t ON job; CREATE ROLE the_owner; GRANT ALL ON SCHEMA public TO the_owner;
+             ALTER TABLE job OWNER TO the_owner; REVOKE DELETE ON job FROM the_owner",
+        )
+        .unwrap();
+    for call in &RUNS[..4] {
+        assert_eq!(refused(client.batch_execute(call)).0, "42501", "{call}");
+    }
+}
+
+#[test]
+fn a_rule_that_keeps_a_row_keeps_no_other_and_archives_each_once() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client.batch_execute("CREATE TABLE saved AS TABLE job; CREATE TABLE archive (LIKE job)").unwrap();
+    let hold = "CREATE RULE hold AS ON DELETE TO job WHERE OLD.id = 40 DO INSTEAD NOTHING";
+    let archive = "CREATE RULE keep AS ON DELETE TO job DO ALSO INSERT INTO archive SELECT OLD.*;
+                   CREATE FUNCTION veto() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+                   CREATE TRIGGER veto BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id = 40) EXECUTE FUNCTION veto()";
+    let move_away = "CREATE RULE soft AS ON DELETE TO job WHERE OLD.id = 40
+                     DO INSTEAD UPDATE job SET state = 'hidden' WHERE id = OLD.id";
+    for (rule, drop) in [
+        (hold, "DROP RULE hold ON job"),
+        (move_away, "DROP RULE soft ON job"),
+        (archive, "DROP RULE keep ON job; DROP TRIGGER veto ON job; DROP FUNCTION veto"),
+    ] {
+        for call in RUNS {
+            client.batch_execute(&format!("TRUNCATE job, archive; INSERT INTO job TABLE saved; {rule}")).unwrap();
+            let (removed, kept_back, _, _, row) = run(&mut client, call);
+            let all = if call.contains("emergency") { 100 } else { 90 };
+            assert_eq!((removed, kept_back, row.as_deref()), (all - 1, 1, Some("40")), "{rule}, {call}");
+            if rule == archive {
+                let archived = "SELECT count(*) * 1000 + count(DISTINCT id) FROM archive WHERE id <> 40";
+                assert_eq!(number(&mut client, archived), removed * 1001, "{call}");
+                assert_eq!(number(&mut client, "SELECT count(*) FROM archive WHERE id = 40"), 0, "{call}");
+            }
+            client.batch_execute(drop).unwrap();
+        }
+    }
+}

@@ -96,6 +96,7 @@ fn what_changes_while_it_pauses_is_looked_at_again() {
         ("TRUNCATE generations", 0, "completed", 0),
         ("ALTER TABLE generations ALTER id TYPE text USING id::text", 50, "55000", 0),
         ("ALTER TABLE generations RENAME TO elsewhere", 50, "42P01", 0),
+        ("UPDATE backlog_cleanup.target SET failure_type_column = 'status'", 50, "55000", 0),
     ] {
         client.batch_execute("TRUNCATE generations RESTART IDENTITY").unwrap();
         fail_in_any_order(&mut client, 100);
@@ -139,6 +140,23 @@ fn a_run_that_is_asked_to_stop_ends_between_two_batches_and_the_next_finishes_th
     assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_stop(NULL)")).0, "22004");
     report(&mut client, "mode => 'emergency'");
     assert_eq!(balance(&mut client, 400), 400);
+}
+
+#[test]
+fn a_stop_in_an_open_transaction_delays_no_other_run() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail_in_any_order(&mut client, 100);
+    let mut gone = cluster.connect();
+    gone.batch_execute(&start_run(4)).unwrap();
+    drop(gone);
+    until(&cluster, "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE classid = 'backlog_cleanup.target'::regclass)");
+    let mut stops = cluster.connect();
+    stops.batch_execute("BEGIN; SELECT backlog_cleanup_stop(max(id)) FROM backlog_cleanup.run").unwrap();
+    client.batch_execute("SET statement_timeout = '10 s'; SELECT backlog_cleanup_emergency()").unwrap();
+    stops.batch_execute("COMMIT").unwrap();
+    client.batch_execute("SELECT backlog_cleanup_emergency()").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run WHERE state = 'running'"), 0);
 }
 
 #[test]

@@ -223,6 +223,48 @@ fn foreign_partitions_lose_exactly_the_right_rows_by_one_pushed_down_delete_per_
 }
 
 #[test]
+fn a_foreign_table_tells_recipes_apart_as_the_ranking_does_and_leaves_its_children_to_themselves() {
+    let remote = Cluster::start("");
+    let cluster = Cluster::start("");
+    let columns = COLUMNS.replace("recipe_id int", "recipe_id numeric");
+    remote.connect().batch_execute(&format!("CREATE TABLE kind ({columns})")).unwrap();
+    let mut client = cluster.platform();
+    client
+        .batch_execute(&format!(
+            "CREATE EXTENSION postgres_fdw;
+             CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'postgres');
+             CREATE USER MAPPING FOR postgres SERVER remote OPTIONS (user 'postgres');
+             CREATE FOREIGN TABLE kind ({columns}) SERVER remote;
+             CREATE TABLE child () INHERITS (kind)",
+            remote.socket()
+        ))
+        .unwrap();
+    target(&mut client);
+    // Of 1.0 and 7 five go; 1.00 has one row, older than those, and 8 has ten.
+    let fill = "DELETE FROM kind;
+                INSERT INTO kind SELECT i, 'system_backlog', 1.0, 'failed', now() - interval '1 day' * (1 + i)
+                    FROM generate_series(1, 15) i;
+                INSERT INTO kind VALUES (99, 'system_backlog', 1.00, 'failed', now() - interval '90 days');
+                INSERT INTO child SELECT i, 'system_backlog', 7, 'failed', now() - interval '1 day' * (1 + i)
+                    FROM generate_series(1, 15) i;
+                INSERT INTO child SELECT i, 'system_backlog', 8, 'failed', now() - interval '1 day' * (1 + i)
+                    FROM generate_series(1, 10) i";
+    for (call, _) in &CALLS[..2] {
+        client.batch_execute(fill).unwrap();
+        client.batch_execute(call).unwrap();
+        let left = "SELECT tableoid::regclass || ' ' || recipe_id || ' ' || count(*) FROM kind
+                    GROUP BY tableoid, recipe_id::text, recipe_id ORDER BY 1";
+        assert_eq!(
+            column::<String>(&mut client, left),
+            ["child 7 10", "child 8 10", "kind 1.0 10", "kind 1.00 1"],
+            "{call}"
+        );
+    }
+    client.batch_execute("SELECT backlog_cleanup_emergency('kind')").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM kind"), 0);
+}
+
+#[test]
 fn a_table_that_citus_distributes_is_refused_also_where_it_becomes_so_between_two_batches() {
     let cluster = Cluster::start("allow_system_table_mods = on\n");
     let mut client = cluster.platform();

@@ -23,6 +23,7 @@ mod replicas;
 mod restore;
 mod session;
 mod soak;
+mod state;
 mod status;
 mod trust;
 mod upgrade;

@@ -19,8 +19,11 @@ const FILL: &str = "
     INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
                                         recipe_column, status_column, failed_at_column, failure_type_column, account, max_share)
     VALUES ('jobs', 'public.jobs', NULL, NULL, NULL, 'owner', 'kind', 'state', 'changed_at', 'error', 'batch', 99);
+    -- As the earlier versions let it in.
+    SET session_replication_role = replica;
     INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, max_age, keep, note)
     VALUES ('jobs', 'mail', 'bounced', '3 days', 1, 'of another''s making');
+    RESET session_replication_role;
     INSERT INTO jobs (kind, state, changed_at, error)
     SELECT kind, 'failed', now() - interval '4 days', 'bounced' FROM unnest(ARRAY['mail', 'fax', NULL]) kind, generate_series(1, 15);
 

@@ -1,6 +1,6 @@
 //! Nothing of the caller's session is in reach of code that hangs on a table, and nothing of that code stays in it.
 
-use cluster::{Cluster, column, fail, number, own_by, refused, truth, value};
+use cluster::{Cluster, column, fail, number, own_by, refused, start_run, truth, value};
 use postgres::Client;
 
 /// The platform's tables belong to `app`, whose trigger does `what` in PL/pgSQL for each row that goes. `payload` makes a
@@ -79,6 +79,8 @@ fn a_cursor_of_the_caller_can_neither_be_read_nor_replaced() {
     for (theft, sqlstate) in [
         ("FETCH c INTO c", "55000"),
         ("MOVE c", "55000"),
+        ("UPDATE generations SET failure_reason = 'here' WHERE CURRENT OF mine", "24000"),
+        ("IF NOT EXISTS (SELECT FROM pg_cursors) THEN CLOSE c; END IF", "24000"),
         ("CLOSE c", "24000"),
         ("CLOSE c; OPEN c FOR EXECUTE 'SELECT app.payload()'", "24000"),
     ] {
@@ -155,20 +157,22 @@ fn a_trigger_plants_nothing_in_the_temporary_schema() {
 #[test]
 fn large_object_descriptors_of_the_session_are_closed_or_refused() {
     let cluster = Cluster::start("");
-    let mut client = hostile(&cluster, "PERFORM lo_open(7, 262144)");
+    let mut client = hostile(&cluster, "PERFORM lo_open(7, 262144) FROM generate_series(1, 300)");
     client.batch_execute("SELECT lo_from_bytea(7, 'left'), lo_from_bytea(8, 'secret')").unwrap();
     client.batch_execute("ALTER LARGE OBJECT 7 OWNER TO app").unwrap();
     client.batch_execute("BEGIN; SELECT lo_open(8, 262144)").unwrap();
     let (sqlstate, _, hint) = refused(client.batch_execute(RUNS[0]));
     assert_eq!((sqlstate.as_str(), hint.as_str()), ("42501", "SELECT lo_close(0)"));
-    client.batch_execute("ROLLBACK; BEGIN").unwrap();
-    client.batch_execute(RUNS[0]).unwrap();
-    assert_eq!(refused(client.batch_execute("SELECT loread(0, 4)")).0, "42704");
+    for descriptor in [0, 299] {
+        client.batch_execute("ROLLBACK; BEGIN").unwrap();
+        client.batch_execute(RUNS[0]).unwrap();
+        assert_eq!(refused(client.batch_execute(&format!("SELECT loread({descriptor}, 4)"))).0, "42704");
+    }
     client.batch_execute("ROLLBACK").unwrap();
 }
 
 #[test]
-fn constraints_and_advisory_locks_stay_as_they_were() {
+fn constraints_stay_as_they_were() {
     let cluster = Cluster::start("");
     let mut client = hostile(&cluster, "SET CONSTRAINTS ALL DEFERRED");
     client
@@ -181,14 +185,127 @@ fn constraints_and_advisory_locks_stay_as_they_were() {
     client.batch_execute(RUNS[0]).unwrap();
     assert_eq!(refused(client.batch_execute("INSERT INTO child VALUES (1)")).0, "23503");
     client.batch_execute("ROLLBACK").unwrap();
-    for what in ["PERFORM pg_advisory_unlock_all()", "PERFORM pg_advisory_lock(8)"] {
-        let cluster = Cluster::start("");
-        let mut client = hostile(&cluster, what);
-        client.batch_execute("SELECT pg_advisory_lock(7)").unwrap();
-        assert_eq!(refused(client.batch_execute(RUNS[0])).0, "42501", "{what}");
-        let held = "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory'";
-        assert!(column::<i64>(&mut client, held).len() <= 2);
+}
+
+/// How many times the session holds each advisory lock, by taking them away.
+fn advisory_locks(client: &mut Client) -> Vec<(i64, bool, i64)> {
+    let mut held = Vec::new();
+    for key in 7..=9 {
+        for (is_shared, unlock) in [(false, "pg_advisory_unlock"), (true, "pg_advisory_unlock_shared")] {
+            let unlock = format!("SELECT {unlock}({key})");
+            let times = std::iter::from_fn(|| truth(client, &unlock).then_some(())).count() as i64;
+            held.push((key, is_shared, times));
+        }
     }
+    held.retain(|(_, _, times)| *times > 0);
+    held
+}
+
+#[test]
+fn advisory_locks_of_the_session_stay_as_they_were_however_a_call_ends() {
+    let take =
+        "SELECT pg_advisory_lock(7), pg_advisory_lock(7), pg_advisory_lock_shared(7), pg_advisory_lock_shared(9)";
+    let taken = vec![(7, false, 2), (7, true, 1), (9, true, 1)];
+    let cluster = Cluster::start("");
+    let mut client = hostile(&cluster, "PERFORM app.locks()");
+    client
+        .batch_execute(
+            "CREATE TABLE app.what (sql text); ALTER TABLE app.what OWNER TO app; INSERT INTO app.what VALUES ('');
+             CREATE FUNCTION app.locks() RETURNS boolean LANGUAGE plpgsql AS $$
+             DECLARE
+                 one text;
+             BEGIN
+                 FOR one IN SELECT sql FROM app.what LOOP EXECUTE one; END LOOP;
+                 RETURN true;
+             END $$;
+             INSERT INTO recipes (id, name, slug, description, prompt, category, credit_cost) VALUES (1, '', '', '', '', '', 1);
+             CREATE VIEW app.recipes AS SELECT id, name FROM recipes WHERE app.locks();
+             ALTER VIEW app.recipes OWNER TO app;
+             UPDATE backlog_cleanup.target SET recipes_table = 'app.recipes'",
+        )
+        .unwrap();
+    let moves = [
+        "SELECT pg_advisory_unlock_all()",
+        "SELECT pg_advisory_lock(8)",
+        "SELECT pg_advisory_unlock(7), pg_advisory_lock(9)",
+        "SELECT pg_advisory_lock(7) FROM generate_series(1, 40)",
+    ];
+    let calls = [
+        "SELECT * FROM backlog_cleanup_status()",
+        "SELECT backlog_cleanup_emergency(dry_run => true)",
+        "BEGIN; SELECT backlog_cleanup_failed_generations(); ROLLBACK",
+        "BEGIN; SAVEPOINT s; SELECT backlog_cleanup_emergency(); ROLLBACK TO s; COMMIT",
+        "DO 'BEGIN PERFORM backlog_cleanup_emergency(); RAISE division_by_zero; EXCEPTION WHEN OTHERS THEN END'",
+        "SET statement_timeout = 500; SELECT backlog_cleanup_emergency(); SELECT pg_sleep(9)",
+        "CALL backlog_cleanup_run(batch_size => 2)",
+    ];
+    for end in [
+        "SELECT 1",
+        "DO 'BEGIN RAISE division_by_zero; END'",
+        "SELECT pg_sleep(9) WHERE current_setting('statement_timeout') <> '0'",
+    ] {
+        for (what, call) in moves.iter().flat_map(|what| calls.iter().map(move |call| (what, call))) {
+            client.execute("UPDATE app.what SET sql = $1", &[&format!("{what}; {end}")]).unwrap();
+            client.batch_execute("TRUNCATE generations").unwrap();
+            fail(&mut client, 1, 15);
+            client.batch_execute(take).unwrap();
+            let mut other = cluster.connect();
+            let waiting = std::thread::spawn(move || other.batch_execute("SELECT pg_advisory_lock(7)"));
+            let waits = "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+            while !truth(&mut client, waits) {}
+            client.batch_execute(call).ok();
+            client.batch_execute("ROLLBACK; RESET statement_timeout").unwrap();
+            assert!(truth(&mut client, waits), "another session has got the lock: {what}; {end}; {call}");
+            assert_eq!(advisory_locks(&mut client), taken, "{what}; {end}; {call}");
+            waiting.join().unwrap().unwrap();
+            client.batch_execute("SELECT pg_advisory_lock(7), pg_advisory_unlock(7)").unwrap();
+        }
+    }
+}
+
+#[test]
+fn prepared_statements_of_the_session_are_neither_read_nor_executed() {
+    let cluster = Cluster::start("");
+    let mut client = hostile(
+        &cluster,
+        "INSERT INTO app.seen SELECT string_agg(statement, ';') FROM pg_prepared_statements;
+         EXECUTE 'EXECUTE mine';
+         BEGIN EXECUTE 'EXECUTE mine(1)' INTO STRICT c; EXCEPTION WHEN no_data_found THEN END;
+         BEGIN EXECUTE 'DEALLOCATE ALL'; EXCEPTION WHEN insufficient_privilege THEN END",
+    );
+    client.batch_execute("CREATE TABLE app.seen (text text); ALTER TABLE app.seen OWNER TO app").unwrap();
+    client
+        .batch_execute("PREPARE mine AS SELECT 'secret'::text; PREPARE run AS SELECT backlog_cleanup_emergency()")
+        .unwrap();
+    let mine = client.prepare("SELECT 'secret'::text || $1::text").unwrap();
+    for run in
+        ["EXECUTE run", "SELECT backlog_cleanup_emergency() FROM generate_series(1, 3)", "CALL backlog_cleanup_run()"]
+    {
+        fail(&mut client, 1, 15);
+        client.batch_execute(run).unwrap();
+    }
+    assert_eq!(number(&mut client, "SELECT count(*) FROM app.seen WHERE text ~ 'SELECT'"), 50);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM app.seen WHERE text ~ 'secret|cleanup'"), 0);
+    assert_eq!(value::<String>(&mut client, "EXECUTE mine"), "secret");
+    assert_eq!(client.query_one(&mine, &[&"!"]).unwrap().get::<_, String>(0), "secret!");
+
+    // Also after an error.
+    client.batch_execute("CREATE OR REPLACE FUNCTION app.act() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE division_by_zero; END'").unwrap();
+    fail(&mut client, 1, 15);
+    client.batch_execute("EXECUTE run").unwrap_err();
+    assert_eq!(value::<String>(&mut client, "EXECUTE mine"), "secret");
+}
+
+#[test]
+fn advisory_locks_of_the_transaction_end_with_it() {
+    let cluster = Cluster::start("");
+    let mut client = hostile(&cluster, "PERFORM pg_advisory_xact_lock(8), pg_advisory_unlock_all()");
+    let held = "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' ORDER BY 1";
+    client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(7)").unwrap();
+    client.batch_execute(RUNS[0]).unwrap();
+    assert_eq!(column::<i64>(&mut client, held), [7, 8]);
+    client.batch_execute("COMMIT").unwrap();
+    assert_eq!(column::<i64>(&mut client, held), [0; 0]);
 }
 
 #[test]
@@ -216,4 +333,22 @@ fn constraints_stay_as_they_were_when_a_block_of_a_view_defers_them() {
         assert_eq!(refused(client.batch_execute("INSERT INTO child VALUES (1)")).0, "23503", "{call}");
         client.batch_execute("ROLLBACK").unwrap();
     }
+}
+
+#[test]
+fn code_of_a_table_starts_no_batched_run_in_the_callers_session() {
+    let cluster = Cluster::start("");
+    let mut client = hostile(&cluster, &format!("PERFORM ({})", start_run(10).replace("generations", "other")));
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_grant('app', 'operator');
+             INSERT INTO backlog_cleanup.target (name) VALUES ('other')",
+        )
+        .unwrap();
+    for run in RUNS {
+        let (_, message, _) = refused(client.batch_execute(run));
+        assert!(message.contains("code of a table cannot start a batched run"), "{message}");
+    }
+    let held = "SELECT count(*) FROM pg_locks WHERE classid = 'backlog_cleanup.target'::regclass";
+    assert_eq!(number(&mut client, held), 0);
 }

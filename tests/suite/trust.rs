@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cluster::{Cluster, number as count, refused};
+use cluster::{Cluster, number as count, refused, start_run};
 use postgres::Client;
 
 /// A schema of `app` with a table of 100 old failures, its target `t`, and a role of each level.
@@ -136,7 +136,7 @@ fn qualified_types_cut_no_value_off() {
 
 /// Code of `evil` below `evil.child`, which belongs to `victim`: the object in the refusal, and the statements that make it
 /// before and after the child is given away.
-const CODE: [(&str, &str, &str); 9] = [
+const CODE: [(&str, &str, &str); 11] = [
     ("type evil.st", "CREATE DOMAIN evil.st AS text; ALTER TABLE evil.root ALTER state TYPE evil.st", ""),
     (
         "type evil.st",
@@ -165,6 +165,26 @@ const CODE: [(&str, &str, &str); 9] = [
          CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.eq);
          RESET ROLE; ALTER FUNCTION evil.eq OWNER TO victim;
          ALTER TABLE evil.child ADD CHECK (state OPERATOR(evil.=) queue)",
+    ),
+    (
+        "function evil.of_number(bigint)",
+        "",
+        "SET ROLE evil; CREATE TYPE evil.cents AS (n bigint);
+         CREATE FUNCTION evil.of_number(bigint) RETURNS evil.cents LANGUAGE sql AS 'SELECT ROW($1)::evil.cents';
+         CREATE CAST (bigint AS evil.cents) WITH FUNCTION evil.of_number(bigint) AS ASSIGNMENT;
+         RESET ROLE; ALTER TYPE evil.cents OWNER TO victim; ALTER TABLE evil.child ADD c evil.cents",
+    ),
+    // What the planner puts in the place of NOT.
+    (
+        "function evil.ne(text,text)",
+        "",
+        "SET ROLE evil; CREATE FUNCTION evil.eq(text, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+         CREATE FUNCTION evil.ne(text, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT false';
+         CREATE OPERATOR evil.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.ne);
+         CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.eq, NEGATOR = OPERATOR(evil.<>));
+         RESET ROLE; ALTER FUNCTION evil.eq OWNER TO victim; ALTER OPERATOR evil.= (text, text) OWNER TO victim;
+         ALTER OPERATOR evil.<> (text, text) OWNER TO victim;
+         ALTER TABLE evil.child ADD CHECK (NOT state OPERATOR(evil.=) queue)",
     ),
 ];
 
@@ -274,6 +294,45 @@ fn a_ledger_and_a_view_of_recipes_are_looked_at_like_the_table() {
 }
 
 #[test]
+fn the_statement_of_the_index_has_no_value_that_the_parser_would_read_by_code_of_the_tables_owner() {
+    let (_cluster, mut client) = database("index_literal");
+    client
+        .batch_execute(
+            "CREATE FUNCTION chk(text) RETURNS boolean LANGUAGE plpgsql
+             AS 'BEGIN RAISE NOTICE ''%'', current_user; RETURN true; END'; ALTER FUNCTION chk OWNER TO app;
+             CREATE DOMAIN st AS text CHECK (chk(VALUE)); ALTER DOMAIN st OWNER TO app;
+             ALTER TABLE job ALTER state DROP DEFAULT, ALTER state TYPE st[] USING ARRAY[state]::st[];
+             UPDATE backlog_cleanup.target SET failed_status = '{failed}', completed_status = '{c}', pending_status = '{p}',
+                    processing_status = '{r}' WHERE name = 't'",
+        )
+        .unwrap();
+    let (sqlstate, message, _) = refused(client.batch_execute("SELECT backlog_cleanup_index_sql('t')"));
+    assert_eq!((sqlstate.as_str(), message.contains("state has type public.st[]")), ("0A000", true), "{message}");
+    client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 0);
+    // The parser leaves a domain's CHECK to the executor, which runs as the table's owner.
+    client.batch_execute("ALTER TABLE job ALTER state TYPE st USING state[1]").unwrap();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET failed_status = 'failed', completed_status = 'c', pending_status = 'p',
+                    processing_status = 'r' WHERE name = 't'",
+        )
+        .unwrap();
+    client.batch_execute("SELECT backlog_cleanup_index_sql('t')").unwrap();
+}
+
+#[test]
+fn an_admin_that_locks_the_targets_does_not_stop_a_run_for_ever() {
+    let (cluster, mut client) = database("locked_targets");
+    let mut admin = cluster.connect_to("locked_targets");
+    admin.batch_execute("SET ROLE adm; BEGIN; LOCK TABLE backlog_cleanup.target").unwrap();
+    client.batch_execute("SET statement_timeout = '20 s'").unwrap();
+    for call in ["SELECT backlog_cleanup_emergency('t')", "SELECT * FROM backlog_cleanup_status('t')"] {
+        assert_eq!(refused(client.batch_execute(call)).0, "55P03", "{call}");
+    }
+}
+
+#[test]
 fn a_trigger_of_a_role_that_only_has_the_trigger_privilege_is_named_by_the_doctor() {
     let (_cluster, mut client) = database("others_trigger");
     client
@@ -349,15 +408,22 @@ fn a_transaction_that_has_run_a_cleanup_is_not_prepared() {
         );
         client.batch_execute("ROLLBACK; RESET ROLE").unwrap();
     }
-    // One that only looked can be prepared.
-    for statement in [
-        "BEGIN",
-        "SELECT backlog_cleanup_emergency('t', dry_run => true)",
-        "PREPARE TRANSACTION 'looked'",
-        "ROLLBACK PREPARED 'looked'",
-    ] {
+    // Nor one with a part of a batched run, or that stops a run.
+    for part in ["next_batch(max(id))", "finish_run(max(id))", "backlog_cleanup_stop(max(id))"] {
+        let part = if part.contains("stop") { part.to_owned() } else { format!("backlog_cleanup.{part}") };
+        client.batch_execute(&start_run(10).replace("generations", "t")).unwrap();
+        client.batch_execute(&format!("BEGIN; SELECT {part} FROM backlog_cleanup.run")).unwrap();
+        assert_eq!(refused(client.batch_execute("PREPARE TRANSACTION 'mine'")).0, "0A000", "{part}");
+        // Its session's lock is released by the error.
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+    // One that only looked can be prepared, and holds no table.
+    for statement in ["BEGIN", "SELECT backlog_cleanup_emergency('t', dry_run => true)", "PREPARE TRANSACTION 'looked'"]
+    {
         client.batch_execute(statement).unwrap();
     }
+    assert_eq!(count(&mut client, "SELECT count(*) FROM pg_locks WHERE relation = 'job'::regclass"), 0);
+    client.batch_execute("ROLLBACK PREPARED 'looked'").unwrap();
     client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
     assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 0);
     assert_eq!(found(&mut client, "transactions").0, "ok");

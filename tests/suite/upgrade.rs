@@ -44,6 +44,9 @@ const SHAPES: &str = "
     SELECT format('%s %s', conrelid::regclass, pg_get_constraintdef(oid)) FROM pg_constraint
     WHERE connamespace = 'backlog_cleanup'::regnamespace
     UNION ALL
+    SELECT format('%s identity %s', oid::regclass, relreplident) FROM pg_class
+    WHERE relnamespace = 'backlog_cleanup'::regnamespace AND relkind = 'r'
+    UNION ALL
     SELECT pg_get_indexdef(indexrelid) FROM pg_index
     WHERE indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'backlog_cleanup'::regnamespace)
     UNION ALL

@@ -19,7 +19,7 @@ pub use mode::Mode;
 pub use names::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET, job_name, job_name_in};
 pub use report::{
     BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, RecipeFailures, RegularReport, StatusReport, Warning,
-    recipe_id,
+    kept_back_reason, recipe_id,
 };
 pub use schedule::longest_gap;
 pub use state::State;

@@ -21,6 +21,15 @@ pub struct RegularReport {
     pub cleaned_up_generations: i64,
     pub recipes_affected: i64,
     pub cleanup_details: Vec<CleanupDetail>,
+    /// Of a dry run: why a real run would be refused, as far as that is known beforehand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would_fail: Vec<String>,
+    /// Rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error.
+    #[serde(default)]
+    pub kept_back_count: i64,
+    /// What the first of them met; null if there are none.
+    #[serde(default)]
+    pub kept_back_reason: Option<String>,
     pub duration_ms: i64,
 }
 
@@ -52,6 +61,15 @@ pub struct EmergencyReport {
     /// Version 0.1.0 did not write it.
     #[serde(default)]
     pub cleanup_details: Vec<CleanupDetail>,
+    /// Of a dry run: why a real run would be refused, as far as that is known beforehand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would_fail: Vec<String>,
+    /// Rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error.
+    #[serde(default)]
+    pub kept_back_count: i64,
+    /// What the first of them met; null if there are none.
+    #[serde(default)]
+    pub kept_back_reason: Option<String>,
     pub duration_ms: i64,
 }
 
@@ -73,9 +91,6 @@ pub struct Batched<Report> {
     /// Rows that another session had locked for longer than `lock_timeout`.
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub skipped_count: i64,
-    /// Rows whose deletion a trigger, a rule or a foreign key prevented.
-    #[cfg_attr(feature = "openapi", schema(required = false))]
-    pub kept_back_count: i64,
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub batch_milliseconds: BatchMilliseconds,
 }
@@ -124,6 +139,13 @@ pub struct RecipeFailures {
     pub removable_count: i64,
     pub oldest_failed_at: Option<String>,
     pub oldest_failed_age: Option<String>,
+}
+
+/// What a row that was kept back has met: `row 40: MESSAGE (23503)`.
+pub fn kept_back_reason(row: Option<&str>, message: &str, sqlstate: Option<&str>) -> String {
+    let row = row.map_or(String::new(), |row| format!("row {row}: "));
+    let sqlstate = sqlstate.map_or(String::new(), |sqlstate| format!(" ({sqlstate})"));
+    format!("{row}{message}{sqlstate}")
 }
 
 /// A recipe's id as JSON: a number if the column is a number, else a string; null for NULL.

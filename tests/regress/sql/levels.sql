@@ -141,7 +141,7 @@ UPDATE backlog_cleanup.target SET named_by = NULL, batch_size = 1 WHERE name = '
 \echo :LAST_ERROR_SQLSTATE
 RESET ROLE;
 SELECT status, detail, fix FROM backlog_cleanup_doctor('decoy') WHERE check_name = 'target';
-SELECT fix FROM backlog_cleanup_doctor('decoy') WHERE check_name = 'target' \gexec
+UPDATE backlog_cleanup.target SET named_by = NULL, throttle_query = NULL, search_path = NULL WHERE name = 'decoy';
 SELECT backlog_cleanup_emergency('decoy') -> 'removedCount' AS removed;
 DELETE FROM backlog_cleanup.target WHERE name = 'decoy';
 REVOKE CREATE ON DATABASE regress_levels FROM regress_admin;

@@ -290,3 +290,58 @@ fn chosen_recipe_ids_cost_no_more_than_others() {
     };
     assert!(milliseconds < 4000, "{milliseconds} ms");
 }
+
+#[test]
+fn a_leaf_that_a_trigger_of_another_rewrites_in_the_same_transaction_loses_no_row() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(ROOT).unwrap();
+    client
+        .batch_execute(
+            "CREATE INDEX up ON leaf2 (id);
+             UPDATE leaf2 SET updated_at = now() - interval '2 days' - interval '1 minute' * (100 - id);
+             CREATE FUNCTION rewrite() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN CLUSTER leaf2 USING up; RETURN NULL; END';
+             CREATE TRIGGER rewrite BEFORE DELETE ON leaf1 FOR EACH STATEMENT EXECUTE FUNCTION rewrite()",
+        )
+        .unwrap();
+    for call in CALLS {
+        assert_eq!(refused(client.batch_execute(call)).0, "40001", "{call}");
+        assert_eq!(leaf2(&mut client), 100, "{call}");
+    }
+}
+
+#[test]
+fn a_leaf_whose_columns_change_their_names_between_two_batches_loses_no_other_row() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(ROOT).unwrap();
+    client.batch_execute("ALTER TABLE root ADD other int; UPDATE root SET other = id").unwrap();
+    client.batch_execute(&start_on_root("regular")).unwrap();
+    client
+        .batch_execute(
+            "BEGIN; ALTER TABLE leaf2 NO INHERIT root; ALTER TABLE leaf2 RENAME recipe_id TO tmp;
+             ALTER TABLE leaf2 RENAME other TO recipe_id; ALTER TABLE leaf2 RENAME tmp TO other;
+             ALTER TABLE leaf2 INHERIT root; COMMIT",
+        )
+        .unwrap();
+    let mut refusal = None;
+    while refusal.is_none() && number(&mut client, "SELECT count(*) FROM leaf1") > 0 {
+        refusal = client.batch_execute(NEXT).err();
+    }
+    assert_eq!(refused(Err(refusal.unwrap())).0, "55000");
+    assert_eq!(leaf2(&mut client), 100);
+}
+
+#[test]
+fn children_in_another_sessions_memory_are_passed_over() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(ROOT).unwrap();
+    let mut other = cluster.connect();
+    other.batch_execute("CREATE TEMP TABLE theirs () INHERITS (root); INSERT INTO theirs TABLE leaf1").unwrap();
+    client.batch_execute("SELECT * FROM backlog_cleanup_status('root')").unwrap();
+    client.batch_execute(CALLS[0]).unwrap();
+    assert_eq!(leaf2(&mut client), 0);
+    assert_eq!(number(&mut other, "SELECT count(*) FROM theirs"), 100);
+}

@@ -21,7 +21,8 @@ EXCEPTION
     WHEN undefined_object THEN RETURN false;
 END $$;
 
--- The state of the session, a line each. Those that begin with + may come: a run fires deferred triggers immediately.
+-- The state of the session, a line each. Those that begin with + may come: a run fires deferred triggers immediately, and lock
+-- 9 is what the code of others takes for the transaction.
 CREATE FUNCTION checker.session(path text) RETURNS SETOF text LANGUAGE sql SET search_path = pg_catalog AS $$
     SELECT format('search_path = %s', path)
     UNION ALL SELECT format('%s, %s, %s', current_user, session_user, current_setting('role'))
@@ -32,7 +33,7 @@ CREATE FUNCTION checker.session(path text) RETURNS SETOF text LANGUAGE sql SET s
               WHERE statement !~ 'checker.session'
     UNION ALL SELECT format('prepared %s: %s', name, statement) FROM pg_prepared_statements
     UNION ALL SELECT format('channel %s', c) FROM pg_listening_channels() c
-    UNION ALL SELECT format('advisory lock %s %s %s %s', classid, objid, objsubid, mode) FROM pg_locks
+    UNION ALL SELECT format('%sadvisory lock %s %s %s', CASE WHEN objid = 9 THEN '+ ' END, classid, objid, mode) FROM pg_locks
               WHERE pid = pg_backend_pid() AND locktype = 'advisory'
     UNION ALL SELECT format('temporary %s', pg_describe_object(classid, objid, objsubid)) FROM pg_depend
               WHERE refclassid = 'pg_namespace'::regclass AND refobjid = pg_my_temp_schema()

@@ -86,7 +86,7 @@ fn act(
         open.push(step.actor);
     }
     if let Some(before) = before {
-        before.check(&Session::of(session), &told).map_err(|what| format!("{told}\n{what}"))?;
+        before.check(&Session::of(session)).map_err(|what| format!("{told}\n{what}"))?;
     }
     if let Some(warning) = database.warnings.try_iter().find(|warning| warning.starts_with("ESCAPE")) {
         return Err(format!("{told}\n{warning}"));

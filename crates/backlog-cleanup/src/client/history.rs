@@ -1,6 +1,6 @@
 //! The history of runs, and how far those are that are running.
 
-use backlog_cleanup_report::{Mode, State};
+use backlog_cleanup_report::{Mode, State, kept_back_reason};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{FromRow, PgExecutor};
@@ -26,8 +26,15 @@ pub struct Run {
     pub removed: i64,
     /// Rows that another session had locked
     pub skipped: i64,
-    /// Rows whose deletion a trigger, a rule or a foreign key prevented
+    /// Rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error
     pub kept_back: i64,
+    /// Of these, rows not tried one by one, since too many others were refused
+    pub given_up: i64,
+    /// What the first of them met; null if a trigger or a rule left it where it is
+    pub kept_back_sqlstate: Option<String>,
+    pub kept_back_message: Option<String>,
+    /// Its id as text
+    pub kept_back_row: Option<String>,
     pub recipes_affected: i64,
     /// 0 for a run in one transaction
     pub batches: i64,
@@ -46,6 +53,14 @@ pub struct Run {
     pub waiting_for: Option<String>,
 }
 
+impl Run {
+    /// What the first row that was kept back met, and which row it is.
+    pub fn kept_back_reason(&self) -> Option<String> {
+        let message = self.kept_back_message.as_deref()?;
+        Some(kept_back_reason(self.kept_back_row.as_deref(), message, self.kept_back_sqlstate.as_deref()))
+    }
+}
+
 /// Selects runs with their progress; `finished_at` is NULL while a run is running.
 macro_rules! runs {
     ($rest:literal) => {
@@ -53,7 +68,8 @@ macro_rules! runs {
             "SELECT r.id, r.target, r.mode, COALESCE(p.state, r.state) AS state, r.requested_by::text AS requested_by,
                     r.recipe_id, r.failure_type,
                     CASE WHEN r.cutoff >= '0001-01-01 UTC' AND r.cutoff < '10000-01-01 UTC' THEN r.cutoff END AS cutoff,
-                    r.total_failed, r.removed, r.skipped, r.kept_back, r.recipes_affected, r.batches,
+                    r.total_failed, r.removed, r.skipped, r.kept_back, r.given_up,
+                    r.kept_back_sqlstate, r.kept_back_message, r.kept_back_row, r.recipes_affected, r.batches,
                     r.batch_size, r.workers,
                     r.started_at, r.finished_at,
                     (EXTRACT(epoch FROM COALESCE(r.finished_at, CASE WHEN p.state = 'running' THEN clock_timestamp() END)

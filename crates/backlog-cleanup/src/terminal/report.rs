@@ -23,6 +23,8 @@ struct Common<'a> {
     removed: i64,
     duration_ms: i64,
     details: &'a [CleanupDetail],
+    kept_back_count: i64,
+    kept_back_reason: Option<&'a str>,
 }
 
 impl Report {
@@ -39,6 +41,8 @@ impl Report {
                 removed: report.cleaned_up_generations,
                 duration_ms: report.duration_ms,
                 details: &report.cleanup_details,
+                kept_back_count: report.kept_back_count,
+                kept_back_reason: report.kept_back_reason.as_deref(),
             },
             Report::BatchedEmergency(Batched { report, .. }) | Report::Emergency(report) => Common {
                 message: &report.message,
@@ -46,6 +50,8 @@ impl Report {
                 removed: report.removed_count,
                 duration_ms: report.duration_ms,
                 details: &report.cleanup_details,
+                kept_back_count: report.kept_back_count,
+                kept_back_reason: report.kept_back_reason.as_deref(),
             },
         }
     }
@@ -55,7 +61,8 @@ impl Report {
         if output.json {
             return output.json(self);
         }
-        let Common { message, run_id, removed, duration_ms, details } = self.common();
+        let Common { message, run_id, removed, duration_ms, details, kept_back_count, kept_back_reason } =
+            self.common();
         self.show_recipes(output, limit)?;
         let failed = details.iter().map(|recipe| recipe.failed_count).sum();
         let of = format!("{} of {}", number(removed), count(failed, "failed row"));
@@ -66,9 +73,13 @@ impl Report {
             None => output.line(format_args!("A run would remove {of}"))?,
         }
         match self {
-            Report::BatchedRegular(batched) => show_batches(output, batched),
-            Report::BatchedEmergency(batched) => show_batches(output, batched),
-            _ => Ok(()),
+            Report::BatchedRegular(batched) => show_batches(output, batched, kept_back_count)?,
+            Report::BatchedEmergency(batched) => show_batches(output, batched, kept_back_count)?,
+            _ => {}
+        }
+        match kept_back_reason {
+            Some(reason) => output.line(format_args!("Kept back: {}", printable(reason))),
+            None => Ok(()),
         }
     }
 
@@ -79,7 +90,7 @@ impl Report {
     }
 }
 
-fn show_batches<T>(output: &Output, batched: &Batched<T>) -> Result<()> {
+fn show_batches<T>(output: &Output, batched: &Batched<T>, kept_back: i64) -> Result<()> {
     if batched.batches == 0 {
         return Ok(());
     }
@@ -92,7 +103,7 @@ fn show_batches<T>(output: &Output, batched: &Batched<T>) -> Result<()> {
         "{}, {times}; {} skipped, {} kept back",
         count(batched.batches, "batch"),
         number(batched.skipped_count),
-        number(batched.kept_back_count)
+        number(kept_back)
     ))
 }
 

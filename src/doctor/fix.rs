@@ -1,0 +1,33 @@
+use pgrx::pg_sys::NodeTag;
+
+use crate::postgres::parse::parse;
+
+/// What stands in hints for a value that only the reader knows.
+const PLACEHOLDERS: [&str; 5] =
+    ["'...'", "'column'", "'schema.table'", "'a timestamp or timestamptz column'", "'schema, pg_temp'"];
+
+/// Whether a fix can be typed as it stands, alone: it is one statement.
+pub fn is_statement(fix: &str) -> bool {
+    parse(fix).is_some_and(|statements| statements.kinds.len() == 1)
+}
+
+/// What an error's hint is worth as a fix.
+pub enum Hint {
+    Fix,
+    /// A change of a target that somebody has to complete, or has to think about first: to forget who has named a target's tables
+    /// gives that role theirs.
+    Decision,
+    /// Prose, or a statement that gives something away.
+    Advice,
+}
+
+pub fn of_hint(hint: &str) -> Hint {
+    let changes = parse(hint)
+        .is_some_and(|statements| matches!(statements.kinds[..], [NodeTag::T_UpdateStmt] | [NodeTag::T_InsertStmt]));
+    let is_whole = !PLACEHOLDERS.iter().any(|placeholder| hint.contains(placeholder));
+    match (changes, is_whole && !hint.contains("named_by")) {
+        (true, true) => Hint::Fix,
+        (true, false) => Hint::Decision,
+        _ => Hint::Advice,
+    }
+}

@@ -1,0 +1,144 @@
+//! What the rows themselves say: whether any is failed, and can expire. Reads at most a fixed number of pages, a sample of a larger
+//! table.
+
+use std::collections::BTreeMap;
+
+use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+
+use crate::extension;
+use crate::obstacles::problem::{Problem, Status};
+use crate::postgres::error::{Result, spi};
+use crate::postgres::read::read_one;
+use crate::postgres::settings::set_local;
+use crate::rank::index;
+use crate::target::Target;
+use crate::target::leaf::{Leaf, Reach, leaves};
+
+/// Pages that a census reads, over all leaves: 32 MB.
+const BUDGET: f64 = 4000.0;
+/// Statuses that a detail names.
+const NAMED: usize = 5;
+
+/// The rows that were seen, and by how much there are more of them.
+#[derive(Default)]
+struct Census {
+    statuses: BTreeMap<String, i64>,
+    rows: i64,
+    of_account: i64,
+    failed: i64,
+    never_expiring: i64,
+    is_sample: bool,
+    scale: f64,
+}
+
+fn census(target: &Target) -> Result<Census> {
+    let leaves: Vec<Leaf> = leaves(target)?.into_iter().filter(|leaf| leaf.reach == Reach::Position).collect();
+    let pages: f64 = leaves.iter().map(|leaf| f64::from(leaf.pages)).sum();
+    let share = (BUDGET / pages.max(1.0)).min(1.0);
+    let mut census = Census { is_sample: share < 1.0, scale: 1.0 / share, ..Census::default() };
+    let sample = if census.is_sample { format!("TABLESAMPLE SYSTEM ({})", share * 100.0) } else { String::new() };
+    for leaf in &leaves {
+        let statement = format!(
+            "SELECT {status}::pg_catalog.text, pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {is_of_account}),
+                    pg_catalog.count(*) FILTER (WHERE {is_failed}),
+                    pg_catalog.count(*) FILTER (WHERE {is_failed} AND g.{failed_at} IS NULL)
+             FROM {rows} g {sample} GROUP BY 1",
+            status = target.status.as_ref().map_or("NULL".into(), |status| format!("g.{}", status.name)),
+            is_of_account = target.account_column.is(&target.account),
+            is_failed = target.is_failed(),
+            failed_at = target.failed_at.name,
+            rows = leaf.rows(),
+        );
+        leaf.reading_as_owner(target, || {
+            set_local("jit", "off");
+            Spi::connect(|client| {
+                client.select(statement.as_str(), None, &[])?.try_for_each(|row| {
+                    let [rows, of_account, failed, never] = [2, 3, 4, 5].map(|column| row.get::<i64>(column));
+                    let status: Option<String> = row.get(1)?;
+                    let of_account = of_account?.unwrap_or_default();
+                    if let Some(status) = status.filter(|_| of_account > 0) {
+                        *census.statuses.entry(status).or_default() += of_account;
+                    }
+                    census.rows += rows?.unwrap_or_default();
+                    census.of_account += of_account;
+                    census.failed += failed?.unwrap_or_default();
+                    census.never_expiring += never?.unwrap_or_default();
+                    Ok(())
+                })
+            })
+            .map_err(spi)
+        })?;
+    }
+    Ok(census)
+}
+
+/// Checks that rows have the account and the status that runs remove, or once had.
+pub fn status(target: &Target) -> Result<Vec<Problem>> {
+    let census = census(target)?;
+    let has_none = target.status.is_none() && census.of_account > 0;
+    if census.rows == 0 || census.failed > 0 || has_none || has_index_entries(target)? {
+        return Ok(Vec::new());
+    }
+    let failed = &target.failed_status;
+    let alike = |status: &&String| status.trim().eq_ignore_ascii_case(failed.trim());
+    if let Some(alike) = census.statuses.keys().find(alike) {
+        let detail =
+            format!("no row has status \"{failed}\", but there are rows with \"{alike}\": runs remove nothing");
+        let fix = Some(target.set("failed_status", &quote_literal(alike)));
+        return Ok(vec![Problem { status: Status::Warn, detail, fix }]);
+    }
+    // Few rows may be in no sample. Where runs have found rows, these may all be gone.
+    if census.is_sample || has_found_rows(target)? {
+        return Ok(Vec::new());
+    }
+    let detail = if census.of_account == 0 {
+        format!("no row has account \"{}\" in column {}", target.account, target.account_column.name)
+    } else {
+        let mut statuses: Vec<(&String, &i64)> = census.statuses.iter().collect();
+        statuses.sort_by_key(|(_, rows)| -**rows);
+        let names: Vec<String> = statuses.iter().take(NAMED).map(|(status, _)| format!("\"{status}\"")).collect();
+        format!("no row has status \"{failed}\"; the account's rows have {}", names.join(", "))
+    };
+    let detail = format!("{detail}: decide whether the target is right, or nothing has failed yet");
+    Ok(vec![Problem { status: Status::Warn, detail, fix: None }])
+}
+
+/// Whether the partial index has failed rows; false without it.
+fn has_index_entries(target: &Target) -> Result<bool> {
+    if !index::exists(target)? {
+        return Ok(false);
+    }
+    for leaf in leaves(target)? {
+        let exists = format!("SELECT EXISTS (SELECT FROM {} g WHERE {})", leaf.rows(), target.is_failed());
+        let found = leaf.reading_as_owner(target, || {
+            set_local("enable_seqscan", "off");
+            read_one::<bool>(&exists, &[])
+        })?;
+        if found == Some(true) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn has_found_rows(target: &Target) -> Result<bool> {
+    let found =
+        "SELECT EXISTS (SELECT FROM backlog_cleanup.run WHERE target = $1 AND (total_failed > 0 OR removed > 0))";
+    extension::as_owner(|| read_one::<bool>(found, &[target.name.as_str().into()])).map(|found| found == Some(true))
+}
+
+/// Finds failed rows without a failed-at: they never expire.
+pub fn failed_at(target: &Target) -> Result<Vec<Problem>> {
+    let census = census(target)?;
+    if census.never_expiring == 0 {
+        return Ok(Vec::new());
+    }
+    let about = if census.is_sample { "about " } else { "" };
+    let rows = (census.never_expiring as f64 * census.scale).round();
+    let detail = format!(
+        "{about}{rows} failed rows have no {}, so that they never expire: decide when they failed, or name another column",
+        target.failed_at.name
+    );
+    Ok(vec![Problem { status: Status::Warn, detail, fix: None }])
+}

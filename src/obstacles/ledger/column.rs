@@ -1,0 +1,126 @@
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use pgrx::spi::{quote_identifier, quote_literal};
+use serde::Deserialize;
+
+use crate::extension;
+use crate::obstacles::ledger::refuses;
+use crate::obstacles::problem::Problem;
+use crate::postgres::error::{Result, spi};
+use crate::postgres::expression::is_immutable;
+use crate::target::{Ledger, Target};
+
+/// The columns of a ledger, with what the row of a run would have in them.
+pub struct Columns<'a> {
+    pub ledger: &'a Ledger,
+    pub list: Vec<Column>,
+}
+
+#[derive(Deserialize)]
+pub struct Column {
+    pub name: String,
+    pub number: i16,
+    /// The type, or what its domain is made of: its oid, its name without a length, whether PostgreSQL itself has it, its modifier.
+    pub base: u32,
+    pub sql_type: String,
+    pub is_built_in: bool,
+    pub modifier: i32,
+    not_null: bool,
+    /// Its default, and that as a `pg_node_tree`, unless it needs code that PostgreSQL itself does not have.
+    has_default: bool,
+    default_expression: Option<String>,
+    default_tree: Option<String>,
+    /// Filled by a sequence or an expression.
+    is_made: bool,
+    /// What a run writes into it, as SQL.
+    #[serde(skip)]
+    written: Option<String>,
+}
+
+impl Columns<'_> {
+    pub fn of<'a>(target: &Target, ledger: &'a Ledger, description: &str, removed: i64) -> Result<Columns<'a>> {
+        const COLUMNS: &str = "
+            SELECT jsonb_build_object(
+                'name', a.attname, 'number', a.attnum, 'base', b.oid::bigint, 'sql_type', format('%I.%I', n.nspname, b.typname),
+                'is_built_in', b.oid < 16384, 'modifier', CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END,
+                'not_null', a.attnotnull OR t.typnotnull,
+                'has_default', a.atthasdef OR t.typdefaultbin IS NOT NULL,
+                'is_made', a.attidentity <> '' OR a.attgenerated <> '',
+                'default_expression', CASE WHEN plain THEN pg_get_expr(d.adbin, d.adrelid) END,
+                'default_tree', CASE WHEN plain THEN d.adbin::text END)
+            FROM pg_attribute a
+            JOIN pg_type t ON t.oid = a.atttypid
+            JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+            JOIN pg_namespace n ON n.oid = b.typnamespace
+            LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+            CROSS JOIN LATERAL (
+                SELECT NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_attrdef'::regclass AND objid = d.oid
+                                                            AND NOT (refclassid = 'pg_class'::regclass AND refobjid = d.adrelid))
+            ) made (plain)
+            WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+            ORDER BY a.attnum";
+        let found: Vec<JsonB> = extension::as_owner(|| {
+            Spi::connect(|client| {
+                let rows = client.select(COLUMNS, None, &[ledger.table.oid.into()])?;
+                rows.filter_map(|row| row.get::<JsonB>(1).transpose()).collect::<spi::Result<_>>()
+            })
+            .map_err(spi)
+        })?;
+        let mut list: Vec<Column> =
+            found.into_iter().filter_map(|JsonB(column)| serde_json::from_value(column).ok()).collect();
+        for column in &mut list {
+            column.written = match column.name.as_str() {
+                "user_id" => Some(quote_literal(&target.account)),
+                "amount" => Some(removed.to_string()),
+                "type" => Some(quote_literal("backlog_cleanup")),
+                "description" => Some(quote_literal(description)),
+                "created_at" => Some(target.in_time_zone(&ledger.created_at, "pg_catalog.now()")),
+                _ => None,
+            };
+        }
+        Ok(Columns { ledger, list })
+    }
+
+    /// Columns that may not be NULL, and that nothing fills.
+    pub fn without_a_value(&self) -> Vec<Problem> {
+        let is_empty = |column: &&Column| column.not_null && column.is_null();
+        let problem = |column: &Column| {
+            let reason = format!("column \"{}\" is NOT NULL and has no default: give it one", column.name);
+            refuses(self.ledger, &reason)
+        };
+        self.list.iter().filter(is_empty).map(problem).collect()
+    }
+
+    /// The known values of these columns as a row: `value AS name, ...`; `None` if one of them is not known.
+    pub fn row(&self, numbers: &[i16]) -> Option<String> {
+        let of = |number: &i16| {
+            let column = self.list.iter().find(|column| column.number == *number)?;
+            Some(format!("{} AS {}", column.value()?, quote_identifier(&column.name)))
+        };
+        numbers.iter().map(of).collect::<Option<Vec<_>>>().map(|values| values.join(", "))
+    }
+}
+
+impl Column {
+    fn is_null(&self) -> bool {
+        self.written.is_none() && !self.has_default && !self.is_made
+    }
+
+    /// What the row has in it, as SQL that runs nobody's code; `None` if that is not known.
+    pub fn value(&self) -> Option<String> {
+        if self.is_null() {
+            return Some(format!("NULL::{}", self.sql_type));
+        }
+        let by_default = || {
+            let is_plain = !self.is_made && self.default_tree.as_deref().is_some_and(is_immutable);
+            self.default_expression.as_ref().filter(|_| is_plain)
+        };
+        let value = self.written.as_ref().or_else(by_default).filter(|_| self.is_built_in)?;
+        Some(format!("({value})::{}", self.sql_type))
+    }
+
+    /// The text that a run writes into it.
+    pub fn written(&self) -> Option<&str> {
+        self.written.as_deref()
+    }
+}

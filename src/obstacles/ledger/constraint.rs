@@ -1,0 +1,143 @@
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use serde::Deserialize;
+
+use crate::extension;
+use crate::obstacles::ledger::column::Columns;
+use crate::obstacles::ledger::{cannot_be_told, refuses};
+use crate::obstacles::problem::Problem;
+use crate::postgres::error::{Result, spi};
+use crate::postgres::expression::is_immutable;
+use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::read::read_one;
+use crate::postgres::settings::set_local;
+use crate::postgres::subtransaction::briefly;
+use crate::postgres::table::Table;
+
+/// What a row may break: CHECKs of the table and of its columns' domains, foreign keys, unique indexes.
+const CONSTRAINTS: &str = "
+    SELECT jsonb_build_object('kind', con.contype, 'name', con.conname, 'columns', con.conkey,
+                              'expression', pg_get_expr(con.conbin, con.conrelid), 'tree', con.conbin::text,
+                              'is_built_in', NOT EXISTS (
+                                  SELECT FROM pg_depend WHERE classid = 'pg_constraint'::regclass AND objid = con.oid
+                                    AND NOT (refclassid = 'pg_class'::regclass AND refobjid = con.conrelid)),
+                              'referenced', con.confrelid::bigint, 'keys', (
+                                  SELECT array_agg(quote_ident(attname) ORDER BY place)
+                                  FROM unnest(con.confkey) WITH ORDINALITY k (number, place)
+                                  JOIN pg_attribute ON attrelid = con.confrelid AND attnum = k.number),
+                              'names', (
+                                  SELECT array_agg(quote_ident(attname) ORDER BY place)
+                                  FROM unnest(con.conkey) WITH ORDINALITY k (number, place)
+                                  JOIN pg_attribute ON attrelid = con.conrelid AND attnum = k.number))
+    FROM pg_constraint con
+    WHERE conrelid = $1 AND contype IN ('c', 'f') AND (to_jsonb(con) ->> 'conenforced') IS DISTINCT FROM 'false'
+    UNION ALL
+    SELECT jsonb_build_object('kind', 'd', 'name', con.conname, 'columns', ARRAY[a.attnum],
+                              'expression', pg_get_expr(con.conbin, 0), 'tree', con.conbin::text,
+                              'is_built_in', NOT EXISTS (
+                                  SELECT FROM pg_depend WHERE classid = 'pg_constraint'::regclass AND objid = con.oid
+                                    AND NOT (refclassid = 'pg_type'::regclass AND refobjid = con.contypid)))
+    FROM pg_attribute a JOIN pg_constraint con ON con.contypid = a.atttypid
+    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND con.contype = 'c'
+    UNION ALL
+    SELECT jsonb_build_object('kind', 'u', 'name', indexrelid::regclass::text, 'columns', indkey::int2[], 'names', (
+                                  SELECT array_agg(quote_ident(attname) ORDER BY place)
+                                  FROM unnest(indkey::int2[]) WITH ORDINALITY k (number, place)
+                                  JOIN pg_attribute ON attrelid = indrelid AND attnum = k.number))
+    FROM pg_index
+    WHERE indrelid = $1 AND indisunique AND indisvalid AND indpred IS NULL AND indexprs IS NULL
+      AND indnkeyatts = indnatts";
+
+#[derive(Deserialize)]
+struct Constraint {
+    kind: char,
+    name: String,
+    columns: Option<Vec<i16>>,
+    expression: Option<String>,
+    tree: Option<String>,
+    #[serde(default)]
+    is_built_in: bool,
+    #[serde(default)]
+    referenced: u32,
+    keys: Option<Vec<String>>,
+    names: Option<Vec<String>>,
+}
+
+/// The constraints that the row would break, and CHECKs that cannot be evaluated beforehand.
+pub fn broken(columns: &Columns) -> Result<Vec<Problem>> {
+    let table = &columns.ledger.table;
+    let constraints: Vec<JsonB> = extension::as_owner(|| {
+        Spi::connect(|client| {
+            let rows = client.select(CONSTRAINTS, None, &[table.oid.into()])?;
+            rows.filter_map(|row| row.get::<JsonB>(1).transpose()).collect::<spi::Result<_>>()
+        })
+        .map_err(spi)
+    })?;
+    let mut found = Vec::new();
+    for JsonB(constraint) in constraints {
+        let Ok(constraint) = serde_json::from_value::<Constraint>(constraint) else { continue };
+        let row = constraint.columns.as_ref().and_then(|numbers| columns.row(numbers));
+        found.extend(match constraint.kind {
+            'c' | 'd' => check(&constraint, row, columns),
+            'f' => reference(&constraint, row, columns)?,
+            _ => unique(&constraint, row, columns),
+        });
+    }
+    Ok(found)
+}
+
+fn check(constraint: &Constraint, row: Option<String>, columns: &Columns) -> Option<Problem> {
+    let name = &constraint.name;
+    let is_simple = constraint.is_built_in && constraint.tree.as_deref().is_some_and(is_immutable);
+    let evaluated = row.zip(constraint.expression.as_ref()).filter(|_| is_simple).and_then(|(row, expression)| {
+        // A domain's CHECK calls its value VALUE, which also reads as the name of a column.
+        let alias = if constraint.kind == 'd' { "(value)" } else { "" };
+        ask(&columns.ledger.table, format!("SELECT ({expression}) IS FALSE FROM (SELECT {row}) AS g {alias}"))
+    });
+    match evaluated {
+        Some(true) => {
+            Some(refuses(columns.ledger, &format!("it breaks CHECK \"{name}\": {}", constraint.expression.as_ref()?)))
+        }
+        Some(false) => None,
+        None => Some(cannot_be_told(format!("CHECK \"{name}\" needs more than PostgreSQL's own immutable functions"))),
+    }
+}
+
+fn reference(constraint: &Constraint, row: Option<String>, columns: &Columns) -> Result<Option<Problem>> {
+    let (Some(row), Some(keys), Some(names)) = (row, &constraint.keys, &constraint.names) else { return Ok(None) };
+    let Some(table) = Table::of(constraint.referenced.into())? else { return Ok(None) };
+    let is_equal = equal(keys, names);
+    let is_given = names.iter().map(|name| format!("g.{name} IS NOT NULL")).collect::<Vec<_>>().join(" AND ");
+    let missing = format!(
+        "SELECT {is_given} AND NOT EXISTS (SELECT FROM {} r WHERE {is_equal}) FROM (SELECT {row}) AS g",
+        table.name
+    );
+    Ok((ask(&table, missing) == Some(true)).then(|| {
+        let reason = format!("it breaks foreign key \"{}\": {} has no such row", constraint.name, table.name);
+        refuses(columns.ledger, &reason)
+    }))
+}
+
+fn unique(constraint: &Constraint, row: Option<String>, columns: &Columns) -> Option<Problem> {
+    let (row, names) = (row?, constraint.names.as_ref()?);
+    let table = &columns.ledger.table;
+    let taken =
+        format!("SELECT EXISTS (SELECT FROM {} r, (SELECT {row}) AS g WHERE {})", table.name, equal(names, names));
+    (ask(table, taken) == Some(true))
+        .then(|| refuses(columns.ledger, &format!("unique index {} has its values already", constraint.name)))
+}
+
+fn equal(there: &[String], here: &[String]) -> String {
+    let pairs = there.iter().zip(here).map(|(there, here)| format!("r.{there} OPERATOR(pg_catalog.=) g.{here}"));
+    pairs.collect::<Vec<_>>().join(" AND ")
+}
+
+/// Answers a question about a table as its owner; `None` if PostgreSQL cannot answer.
+fn ask(table: &Table, question: String) -> Option<bool> {
+    let answer = || {
+        // What the catalogs have written out is found in no other schema.
+        set_local("search_path", "pg_catalog, pg_temp");
+        read_one::<bool>(&question, &[])
+    };
+    briefly(|| reading_as_owner_of(table, answer)).ok().flatten()
+}

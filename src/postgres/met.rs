@@ -1,0 +1,38 @@
+use pgrx::pg_sys::panic::CaughtError;
+
+use crate::postgres::sqlstate::exact;
+use crate::postgres::subtransaction::sqlstate;
+
+/// An error that code has met on a row.
+pub struct Met {
+    /// Five characters.
+    pub sqlstate: String,
+    pub message: String,
+}
+
+/// Errors that are not about a row, by the beginning of their SQLSTATE: a run ends with them. The names are those of appendix A
+/// of PostgreSQL's manual ("PostgreSQL Error Codes"). All others keep a row back.
+const NOT_ABOUT_A_ROW: [&str; 7] = [
+    "08",    // connection exception
+    "25006", // read-only transaction
+    "40",    // transaction rollback: serialization failure, deadlock
+    "53",    // insufficient resources: memory, disk, connections
+    "57",    // operator intervention: cancel, shutdown
+    "58",    // system error: I/O
+    "XX",    // internal error, corruption
+];
+
+impl Met {
+    /// What a failure says. Raises it again if it is not about a row.
+    pub fn on_a_row(failure: CaughtError) -> Met {
+        let sqlstate = exact(sqlstate(&failure));
+        if NOT_ABOUT_A_ROW.iter().any(|beginning| sqlstate.starts_with(beginning)) {
+            failure.rethrow();
+        }
+        let message = match failure {
+            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report.message().to_owned(),
+            panic => panic.rethrow(),
+        };
+        Met { sqlstate, message }
+    }
+}

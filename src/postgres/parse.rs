@@ -1,0 +1,198 @@
+//! What statements call, by PostgreSQL's own grammar. Nothing is looked up in a catalog, and nothing runs.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::panic::AssertUnwindSafe;
+
+use pgrx::PgList;
+use pgrx::prelude::*;
+
+/// What a text of SQL is made of.
+#[derive(Default)]
+pub struct Statements {
+    pub kinds: Vec<pg_sys::NodeTag>,
+    /// The functions and procedures that its SELECT, INSERT, UPDATE, DELETE, MERGE and CALL statements call.
+    pub calls: Vec<Call>,
+    /// The bodies of its DO statements.
+    pub blocks: Vec<String>,
+}
+
+/// A function call as it is written.
+pub struct Call {
+    pub schema: Option<String>,
+    pub function: String,
+    arguments: Vec<(Option<String>, Value)>,
+}
+
+/// An argument as it is written.
+#[derive(Clone, PartialEq)]
+pub enum Value {
+    Text(String),
+    Bool(bool),
+    Null,
+    /// An expression, whose value only its execution would tell.
+    Unknown,
+}
+
+impl Call {
+    /// The argument of this name, or at this place in a call without names; `None` if the call leaves it to its default.
+    pub fn argument(&self, place: usize, name: &str) -> Option<&Value> {
+        let is_named = |argument: &&(Option<String>, Value)| argument.0.as_deref() == Some(name);
+        let positional = || self.arguments.get(place).filter(|(name, _)| name.is_none());
+        self.arguments.iter().find(is_named).or_else(positional).map(|(_, value)| value)
+    }
+}
+
+/// Parses statements; `None` if they are no SQL.
+pub fn parse(sql: &str) -> Option<Statements> {
+    let sql = CString::new(sql).ok()?;
+    // The parser raises an ERROR for what is no SQL. It takes nothing but memory, which the caller's context frees.
+    PgTryBuilder::new(AssertUnwindSafe(|| {
+        let mut found = Statements::default();
+        // SAFETY: the text outlives the parser, whose trees are in the current memory context.
+        unsafe {
+            let trees = pg_sys::raw_parser(sql.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+            for tree in PgList::<pg_sys::RawStmt>::from_pg(trees).iter_ptr() {
+                statement((*tree).stmt, &mut found);
+            }
+        }
+        Some(found)
+    }))
+    .catch_others(|_| None)
+    .execute()
+}
+
+/// # Safety
+///
+/// `node` is a statement of the raw parser.
+unsafe fn statement(node: *mut pg_sys::Node, found: &mut Statements) {
+    use pg_sys::NodeTag::*;
+    // SAFETY: the tag says what the node is. The walker knows these kinds of statements, and no other.
+    unsafe {
+        found.kinds.push((*node).type_);
+        match (*node).type_ {
+            T_SelectStmt | T_InsertStmt | T_UpdateStmt | T_DeleteStmt | T_MergeStmt => {
+                visit(node, (&raw mut *found).cast());
+            }
+            T_CallStmt => {
+                let call = (*node.cast::<pg_sys::CallStmt>()).funccall;
+                visit(call.cast(), (&raw mut *found).cast());
+            }
+            T_DoStmt => {
+                let options = PgList::<pg_sys::DefElem>::from_pg((*node.cast::<pg_sys::DoStmt>()).args);
+                let body = options.iter_ptr().find(|option| CStr::from_ptr((**option).defname) == c"as");
+                found.blocks.extend(body.map(|body| string((*body).arg)));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// # Safety
+///
+/// Called by the walker with a node, and with the `Statements` that it was given.
+#[pg_guard]
+unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -> bool {
+    // SAFETY: the caller's; the tag says what the node is.
+    unsafe {
+        if node.is_null() {
+            return false;
+        }
+        if (*node).type_ == pg_sys::NodeTag::T_FuncCall {
+            (*found.cast::<Statements>()).calls.extend(call(node.cast()));
+        }
+        walk(node, Some(visit), found)
+    }
+}
+
+/// # Safety
+///
+/// `call` is a function call of the raw parser.
+unsafe fn call(call: *mut pg_sys::FuncCall) -> Option<Call> {
+    // SAFETY: the caller's; a function's name is a list of strings.
+    unsafe {
+        let names = PgList::<pg_sys::Node>::from_pg((*call).funcname);
+        let mut names: Vec<String> = names.iter_ptr().map(|name| string(name)).collect();
+        let function = names.pop()?;
+        let arguments = PgList::<pg_sys::Node>::from_pg((*call).args).iter_ptr().map(|node| argument(node)).collect();
+        Some(Call { schema: names.pop(), function, arguments })
+    }
+}
+
+/// # Safety
+///
+/// `node` is an expression of the raw parser.
+unsafe fn argument(node: *mut pg_sys::Node) -> (Option<String>, Value) {
+    // SAFETY: the tags say what the nodes are.
+    unsafe {
+        if (*node).type_ != pg_sys::NodeTag::T_NamedArgExpr {
+            return (None, value(node));
+        }
+        let named = node.cast::<pg_sys::NamedArgExpr>();
+        (Some(text((*named).name)), value((*named).arg.cast()))
+    }
+}
+
+/// # Safety
+///
+/// As `argument`.
+unsafe fn value(node: *mut pg_sys::Node) -> Value {
+    use pg_sys::NodeTag::*;
+    // SAFETY: the tags say what the nodes are.
+    unsafe {
+        match (*node).type_ {
+            T_TypeCast => value((*node.cast::<pg_sys::TypeCast>()).arg),
+            T_A_Const => {
+                let constant = &mut *node.cast::<pg_sys::A_Const>();
+                match constant.val.node.type_ {
+                    _ if constant.isnull => Value::Null,
+                    T_String => Value::Text(text(constant.val.sval.sval)),
+                    T_Boolean => Value::Bool(constant.val.boolval.boolval),
+                    _ => Value::Unknown,
+                }
+            }
+            _ => Value::Unknown,
+        }
+    }
+}
+
+/// # Safety
+///
+/// `node` is a string of the raw parser.
+unsafe fn string(node: *mut pg_sys::Node) -> String {
+    // SAFETY: the caller's.
+    unsafe { text((*node.cast::<pg_sys::String>()).sval) }
+}
+
+/// # Safety
+///
+/// `name` is a C string.
+unsafe fn text(name: *const c_char) -> String {
+    // SAFETY: the caller's.
+    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+}
+
+/// Calls `each` with the nodes below a node, until it returns true.
+///
+/// # Safety
+///
+/// `node` is one of the raw parser that the walker knows, and `context` is what `each` takes.
+unsafe fn walk(
+    node: *mut pg_sys::Node,
+    each: Option<unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool>,
+    context: *mut c_void,
+) -> bool {
+    #[cfg(not(feature = "pg15"))]
+    // SAFETY: the caller's.
+    return unsafe { pg_sys::raw_expression_tree_walker_impl(node, each, context) };
+
+    #[cfg(feature = "pg15")]
+    {
+        type Visit = Option<unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool>;
+        unsafe extern "C-unwind" {
+            /// nodes/nodeFuncs.h, which pgrx does not bind for PostgreSQL 15.
+            fn raw_expression_tree_walker(node: *mut pg_sys::Node, each: Visit, context: *mut c_void) -> bool;
+        }
+        // SAFETY: the caller's.
+        unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| raw_expression_tree_walker(node, each, context)) }
+    }
+}

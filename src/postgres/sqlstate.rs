@@ -1,0 +1,58 @@
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use pgrx::prelude::*;
+
+/// The last SQLSTATE that `listening` has heard. A backend has one thread.
+static HEARD: AtomicI32 = AtomicI32::new(0);
+
+/// Does `work` and hears the SQLSTATEs of its errors: pgrx turns those that PostgreSQL itself does not have into XX000.
+pub fn listening<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: the callback is taken off below; an ERROR of `work` is caught within it, or resets the stack itself.
+    unsafe {
+        let mut callback = pg_sys::ErrorContextCallback {
+            previous: pg_sys::error_context_stack,
+            callback: Some(hear),
+            arg: null_mut(),
+        };
+        pg_sys::error_context_stack = &raw mut callback;
+        let done = work();
+        pg_sys::error_context_stack = callback.previous;
+        done
+    }
+}
+
+/// # Safety
+///
+/// Called by errfinish.
+unsafe extern "C-unwind" fn hear(_: *mut core::ffi::c_void) {
+    // SAFETY: geterrcode is for callbacks of this kind.
+    HEARD.store(unsafe { pg_sys::geterrcode() }, Ordering::Relaxed);
+}
+
+/// The SQLSTATE of the last failure, which pgrx has as `known`: five characters.
+pub fn exact(known: PgSqlErrorCode) -> String {
+    let heard = HEARD.load(Ordering::Relaxed);
+    text_of(if PgSqlErrorCode::from(heard) == known { heard } else { known as i32 })
+}
+
+/// Six bits for each character, the first one lowest (`MAKE_SQLSTATE` of utils/elog.h).
+fn text_of(code: i32) -> String {
+    (0..5).map(|place| ((code >> (6 * place) & 0x3f) as u8 + b'0') as char).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_read_as_postgresql_writes_it() {
+        for (code, text) in [
+            (PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION, "23503"),
+            (PgSqlErrorCode::ERRCODE_RAISE_EXCEPTION, "P0001"),
+            (PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "XX000"),
+        ] {
+            assert_eq!(text_of(code as i32), text);
+        }
+    }
+}

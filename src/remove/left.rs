@@ -1,0 +1,85 @@
+use crate::postgres::met::Met;
+use crate::rank::removable::Removable;
+
+/// Rows that a run should have removed and could not.
+#[derive(Default)]
+pub struct Left {
+    /// Locked by other sessions.
+    pub skipped: i64,
+    /// Kept back by whatever they met.
+    pub kept_back: i64,
+    /// Of these, rows that have not been tried one by one: too many others were refused.
+    pub given_up: i64,
+    /// What the first of them met.
+    pub reason: Option<Reason>,
+    /// The rows kept back that a later pass tries again.
+    pub again: Vec<Removable>,
+}
+
+impl Left {
+    /// Counts rows that a run has tried in vain; a later pass tries them again.
+    pub fn keep(&mut self, rows: &[Removable], reason: impl FnOnce() -> Reason) {
+        if rows.is_empty() {
+            return;
+        }
+        self.kept_back += rows.len() as i64;
+        self.again.extend(rows);
+        self.reason.get_or_insert_with(reason);
+    }
+
+    /// Counts rows that a run tries no more.
+    pub fn give_up(&mut self, rows: &[Removable]) {
+        self.kept_back += rows.len() as i64;
+        self.given_up += rows.len() as i64;
+    }
+}
+
+/// How many statements may be refused in a row before a run gives up on what it has not found yet. A row that cannot go, among
+/// n others, takes about 2 log n; whatever goes renews it.
+pub struct Patience(usize);
+
+pub const TRIES: usize = 1_000;
+
+impl Patience {
+    pub fn new() -> Patience {
+        Patience(TRIES)
+    }
+
+    pub fn lose(&mut self) {
+        self.0 -= 1;
+    }
+
+    pub fn renew(&mut self) {
+        self.0 = TRIES;
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Why a row was kept back.
+pub struct Reason {
+    /// `None` if there was no error: a trigger or a rule has left the row where it is.
+    pub sqlstate: Option<String>,
+    pub message: String,
+    /// Its id as text.
+    pub row: Option<String>,
+}
+
+/// Longer messages are cut off: they may be anybody's text.
+const MESSAGE: usize = 1_000;
+
+impl Reason {
+    pub fn new(met: Option<Met>, row: Option<String>) -> Reason {
+        let (sqlstate, message) = match met {
+            Some(Met { sqlstate, message }) => (Some(sqlstate), message.chars().take(MESSAGE).collect()),
+            None => (None, "a trigger or a rule has left the row where it is".into()),
+        };
+        Reason { sqlstate, message, row: row.map(|row| row.chars().take(MESSAGE).collect()) }
+    }
+}
+
+/// The SQLSTATEs that are looked at more closely.
+pub const LOCK_NOT_AVAILABLE: &str = "55P03";
+pub const INSUFFICIENT_PRIVILEGE: &str = "42501";

@@ -1,0 +1,100 @@
+use backlog_cleanup_report::Mode;
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::extension::{self, schema};
+use crate::postgres::error::{Result, spi};
+use crate::schedule::home::{database, pg_cron_elsewhere, pg_cron_is_here};
+use crate::schedule::statement::jobs_of_database;
+use crate::schedule::work::{Work, works};
+
+/// A job of pg_cron that calls a run, in any database.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Job {
+    pub job_id: i64,
+    pub job_name: Option<String>,
+    pub schedule: String,
+    pub command: String,
+    pub username: String,
+    pub active: bool,
+    pub time_zone: String,
+    #[serde(skip_serializing)]
+    pub database: String,
+    /// Whether pg_cron's list of databases has the job's.
+    #[serde(skip_serializing)]
+    pub database_exists: bool,
+    #[serde(skip)]
+    pub works: Vec<Work>,
+}
+
+impl Job {
+    /// What it does to a target; a run whose target cannot be told counts for none.
+    pub fn works_on<'a>(&'a self, target: &'a str) -> impl Iterator<Item = &'a Work> {
+        self.works.iter().filter(move |work| work.target.as_deref() == Some(target))
+    }
+
+    /// Whether it does a regular run of the whole target.
+    pub fn does_regular_run(&self, target: &str) -> bool {
+        self.works_on(target).any(|work| work.mode == Mode::Regular && !work.is_selective)
+    }
+
+    /// Its number, name, role and schedule in words.
+    pub fn describe(&self) -> String {
+        let name = self.job_name.as_ref().map_or(String::new(), |name| format!(" \"{name}\""));
+        format!("job {}{name} of role \"{}\" at \"{}\"", self.job_id, self.username, self.schedule)
+    }
+}
+
+/// The jobs that call a run, those that run first: their role may run them, they are active, the older ones.
+pub fn jobs() -> Result<Vec<Job>> {
+    const JOBS: &str = "
+        SELECT jsonb_build_object('jobId', jobid, 'jobName', jobname, 'schedule', schedule, 'command', command,
+                                  'username', username, 'active', active, 'database', database,
+                                  'databaseExists', EXISTS (SELECT FROM pg_database WHERE datname = database),
+                                  'timeZone', coalesce(current_setting('cron.timezone', true), 'GMT'))
+        FROM cron.job
+        JOIN pg_extension e ON e.extname = 'backlog_cleanup'
+        JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'backlog_cleanup_failed_generations'
+        LEFT JOIN pg_roles r ON r.rolname = username
+        WHERE command ~* 'backlog_cleanup'
+        ORDER BY (r.rolcanlogin AND has_function_privilege(r.oid, p.oid, 'EXECUTE')) IS TRUE DESC, active DESC, jobid";
+    if !pg_cron_is_here()? {
+        return Ok(Vec::new());
+    }
+    let found: Vec<JsonB> = extension::as_owner(|| {
+        Spi::connect(|client| {
+            let rows = client.select(JOBS, None, &[])?;
+            rows.filter_map(|row| row.get::<JsonB>(1).transpose()).collect::<spi::Result<_>>()
+        })
+        .map_err(spi)
+    })?;
+    let schema = schema()?;
+    let job = |JsonB(job)| {
+        let mut job: Job = serde_json::from_value(job).ok()?;
+        job.works = works(&job.command, &schema);
+        (!job.works.is_empty()).then_some(job)
+    };
+    Ok(found.into_iter().filter_map(job).collect())
+}
+
+/// The jobs of this database that run a target, those with a regular run of the whole target first.
+pub fn jobs_of(target: &str) -> Result<Vec<Job>> {
+    let here = database()?;
+    let mut found: Vec<Job> =
+        jobs()?.into_iter().filter(|job| job.database == here && job.works_on(target).next().is_some()).collect();
+    found.sort_by_key(|job| !job.does_regular_run(target));
+    Ok(found)
+}
+
+/// The first of these jobs as JSON; null if there is none. If pg_cron is in another database, it cannot be known from here: the
+/// value says so, and how to see it.
+pub fn job_of(target: &str) -> Result<Value> {
+    if let Some(home) = pg_cron_elsewhere()? {
+        return Ok(json!({ "known": false, "database": home, "check": jobs_of_database(&home)? }));
+    }
+    let jobs = jobs_of(target)?;
+    Ok(jobs.first().map_or(Value::Null, |job| serde_json::to_value(job).unwrap_or_default()))
+}

@@ -1,0 +1,67 @@
+use backlog_cleanup_report::{DEFAULT_TARGET, Mode};
+use pgrx::spi::quote_identifier;
+
+use crate::postgres::block;
+use crate::postgres::parse::{Call, Value, parse};
+
+/// The functions that run a target, as its first argument says, and where the others have what tells their runs apart.
+const FAILED_GENERATIONS: &str = "backlog_cleanup_failed_generations";
+const EMERGENCY: &str = "backlog_cleanup_emergency";
+const RUN: &str = "backlog_cleanup_run";
+
+/// One run that a job does.
+#[derive(Clone, PartialEq)]
+pub struct Work {
+    /// `None` if only the job's execution would tell.
+    pub target: Option<String>,
+    pub mode: Mode,
+    /// Limited to a recipe or a failure type.
+    pub is_selective: bool,
+}
+
+/// The runs of a job, by what its command calls: with any arguments, in SELECT, CALL, a DO block, among other statements. `schema`
+/// is the extension's, quoted. What a function of somebody else calls is not seen. A dry run is none.
+pub fn works(command: &str, schema: &str) -> Vec<Work> {
+    let Some(statements) = parse(command) else { return Vec::new() };
+    let mut works: Vec<Work> = statements.calls.iter().filter_map(|call| work(call, schema)).collect();
+    for body in &statements.blocks {
+        let Some(block) = block::read(body) else { continue };
+        let found: Vec<Work> = block.calls.iter().filter_map(|call| work(call, schema)).collect();
+        for function in [FAILED_GENERATIONS, EMERGENCY, RUN] {
+            // A name that stands in no call that was found: in an expression, or in a string for EXECUTE.
+            let mentioned = block.words.iter().filter(|word| word.to_ascii_lowercase().contains(function)).count();
+            if mentioned > block.calls.iter().filter(|call| call.function == function).count() {
+                let mode = if function == EMERGENCY { Mode::Emergency } else { Mode::Regular };
+                works.push(Work { target: None, mode, is_selective: false });
+            }
+        }
+        works.extend(found);
+    }
+    works
+}
+
+fn work(call: &Call, schema: &str) -> Option<Work> {
+    if call.schema.as_deref().is_some_and(|name| quote_identifier(name) != schema) {
+        return None;
+    }
+    let word = |place: usize, name: &str| match call.argument(place, name) {
+        Some(Value::Text(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let (mode, selection, dry_run) = match call.function.as_str() {
+        FAILED_GENERATIONS => (Some(Mode::Regular), 1, Some(3)),
+        EMERGENCY => (Some(Mode::Emergency), 1, Some(3)),
+        RUN => (None, 7, None),
+        _ => return None,
+    };
+    let is_dry = dry_run.is_some_and(|place| call.argument(place, "dry_run") == Some(&Value::Bool(true)));
+    let is_given = |place: usize, name: &str| call.argument(place, name).is_some_and(|value| *value != Value::Null);
+    let target = match call.argument(0, "target") {
+        None => Some(DEFAULT_TARGET.to_owned()),
+        Some(Value::Text(target)) => Some(target.clone()),
+        Some(_) => None,
+    };
+    let named = || word(1, "mode").and_then(|mode| mode.parse().ok()).unwrap_or(Mode::Regular);
+    let is_selective = is_given(selection, "recipe_id") || is_given(selection + 1, "failure_type");
+    (!is_dry).then(|| Work { target, mode: mode.unwrap_or_else(named), is_selective })
+}

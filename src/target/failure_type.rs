@@ -1,0 +1,53 @@
+use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+
+use crate::target::Target;
+
+/// Characters of a failure type.
+const LENGTH: i32 = 100;
+
+impl Target {
+    /// The failure type of a row `g`, as text: of a text the first line, of a JSON document that of its `message`, `error` or
+    /// `class` (of an array its last element), at most 100 characters; of another type the value. One expression for what groups
+    /// rows and what selects them.
+    pub fn failure_type_of_row(&self) -> String {
+        let column = format!("g.{}", self.failure_type.name);
+        match self.failure_type.type_oid {
+            pg_sys::TEXTOID | pg_sys::VARCHAROID => first_line(&format!("{column}::pg_catalog.text")),
+            pg_sys::JSONBOID | pg_sys::JSONOID => {
+                let kind = if self.failure_type.type_oid == pg_sys::JSONOID { "json" } else { "jsonb" };
+                let last = format!(
+                    "CASE pg_catalog.{kind}_typeof({column}) WHEN 'array'
+                     THEN COALESCE({column} OPERATOR(pg_catalog.->) -1, {column}) ELSE {column} END"
+                );
+                let keys =
+                    ["message", "error", "class"].map(|key| format!("({last}) OPERATOR(pg_catalog.->>) '{key}'"));
+                first_line(&format!("COALESCE({}, ({last}) OPERATOR(pg_catalog.#>>) '{{}}')", keys.join(", ")))
+            }
+            _ => format!("pg_catalog.left({column}::pg_catalog.text, {LENGTH})"),
+        }
+    }
+
+    /// The condition on a row `g` that it has this failure type.
+    pub fn is_of_failure_type(&self, failure_type: &str) -> String {
+        if !self.has_failure_type_in_text() {
+            return self.failure_type.is(failure_type);
+        }
+        let wanted = first_line(&format!("{}::pg_catalog.text", quote_literal(failure_type)));
+        format!("{} OPERATOR(pg_catalog.=) {wanted}", self.failure_type_of_row())
+    }
+
+    /// Whether any text is a failure type, whatever the column's type can read.
+    pub fn has_failure_type_in_text(&self) -> bool {
+        let texts = [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::JSONBOID, pg_sys::JSONOID];
+        texts.contains(&self.failure_type.type_oid)
+    }
+}
+
+/// The first line of a text that is not empty, compared by its bytes.
+fn first_line(text: &str) -> String {
+    format!(
+        "pg_catalog.left(pg_catalog.rtrim(pg_catalog.split_part(pg_catalog.ltrim(({text}) COLLATE pg_catalog.\"C\", \
+         E' \\t\\r\\n'), E'\\n', 1), E' \\t\\r'), {LENGTH})"
+    )
+}

@@ -1,0 +1,453 @@
+//! What is written is obeyed or refused, and the extension's own state holds: renamed schemas and roles, publications, histories
+//! that something has broken.
+
+use std::sync::mpsc;
+
+use cluster::{Cluster, column, fail, number, refused, truth, value};
+use postgres::Client;
+
+/// A target `t` on a table of the public reports' shape: a hundred failed rows, nine days old.
+const JOBS: &str = "
+    CREATE TABLE job (id int PRIMARY KEY, owner text DEFAULT 'w', queue text DEFAULT 'a', state text DEFAULT 'failed',
+                      at timestamptz DEFAULT now() - interval '9 days', error text);
+    INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+        recipe_column, status_column, failed_at_column, failure_type_column, account)
+    VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w');
+    INSERT INTO job (id) SELECT generate_series(1, 100)";
+
+fn with_jobs(cluster: &Cluster) -> Client {
+    let mut client = cluster.connect();
+    client.batch_execute("CREATE EXTENSION backlog_cleanup").unwrap();
+    client.batch_execute(JOBS).unwrap();
+    client
+}
+
+/// What the doctor says of a check: its status, what it found, and the fix.
+fn finding(client: &mut Client, target: &str, check: &str) -> (String, String, Option<String>) {
+    let row = client
+        .query_one(
+            "SELECT status, detail, fix FROM backlog_cleanup_doctor($1) WHERE check_name = $2",
+            &[&target, &check],
+        )
+        .unwrap();
+    (row.get(0), row.get(1), row.get(2))
+}
+
+#[test]
+fn a1_a_policy_that_no_run_obeys_is_refused_when_it_is_written() {
+    let cluster = Cluster::start("");
+    let mut client = with_jobs(&cluster);
+    for write in [
+        "INSERT INTO backlog_cleanup.policy (target, recipe_id, max_age, keep) VALUES ('t', 'a', '30 days', 1000)",
+        "INSERT INTO backlog_cleanup.policy (target, failure_type, enabled) VALUES ('t', 'timeout', false)",
+        "UPDATE backlog_cleanup.policy SET recipe_id = 'a' WHERE target = 't'",
+        "COPY backlog_cleanup.policy (target, recipe_id) FROM PROGRAM 'printf ''t\\ta\\n'''",
+    ] {
+        let (sqlstate, message, hint) = refused(client.batch_execute(write));
+        assert_eq!(sqlstate, "0A000", "{write}: {message}");
+        client.batch_execute(&hint).unwrap_or_else(|failure| panic!("{hint}: {failure:?}"));
+    }
+    client.batch_execute("UPDATE backlog_cleanup.policy SET keep = 10, max_age = '1 day', enabled = true").unwrap();
+
+    // What an earlier version has let in is obeyed by nobody, and nobody is silent about it.
+    client
+        .batch_execute(
+            "ALTER TABLE backlog_cleanup.policy DISABLE TRIGGER check_policy;
+             INSERT INTO backlog_cleanup.policy (target, recipe_id, keep) VALUES ('t', 'a', 1000);
+             ALTER TABLE backlog_cleanup.policy ENABLE TRIGGER check_policy;
+             UPDATE backlog_cleanup.target SET name = 'renamed' WHERE name = 't'",
+        )
+        .unwrap();
+    let (status, _, fix) = finding(&mut client, "renamed", "policy");
+    let fix = fix.expect("a fix");
+    assert_eq!(status, "fail");
+    let (notices, heard) = mpsc::channel();
+    let mut listening = cluster.connect_with_notices(notices);
+    for run in
+        ["SELECT backlog_cleanup_failed_generations('renamed', dry_run => true)", "CALL backlog_cleanup_run('renamed')"]
+    {
+        listening.batch_execute(run).unwrap();
+        assert_eq!(heard.try_recv().expect("a warning").1, fix, "{run}");
+    }
+    client.batch_execute(&fix).unwrap();
+    assert_eq!(finding(&mut client, "renamed", "policy").0, "ok");
+}
+
+/// The ways to remove all rows of target `t` that may go: emergency runs, then regular ones.
+const FORMS: [&str; 6] = [
+    "SELECT backlog_cleanup_emergency('t')",
+    "CALL backlog_cleanup_run('t', mode => 'emergency', batch_size => 7)",
+    "CALL backlog_cleanup_run('t', mode => 'emergency', batch_size => 7, workers => 2)",
+    "SELECT backlog_cleanup_failed_generations('t')",
+    "CALL backlog_cleanup_run('t', batch_size => 7)",
+    "CALL backlog_cleanup_run('t', batch_size => 7, workers => 2)",
+];
+
+#[test]
+fn a2_a_partition_whose_detach_is_pending_keeps_its_rows_in_every_form() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.connect();
+    client
+        .batch_execute(
+            "CREATE EXTENSION backlog_cleanup; CREATE EXTENSION postgres_fdw;
+             CREATE SERVER here FOREIGN DATA WRAPPER postgres_fdw OPTIONS (dbname 'postgres');
+             CREATE USER MAPPING FOR postgres SERVER here OPTIONS (user 'postgres');
+             CREATE TABLE job (id int, owner text DEFAULT 'w', queue text DEFAULT 'a', state text DEFAULT 'failed',
+                               at timestamptz DEFAULT now() - interval '9 days', error text) PARTITION BY RANGE (id);
+             CREATE TABLE job_old PARTITION OF job FOR VALUES FROM (0) TO (300);
+             CREATE TABLE job_new PARTITION OF job FOR VALUES FROM (300) TO (600);
+             CREATE TABLE elsewhere (LIKE job INCLUDING ALL);
+             CREATE FOREIGN TABLE job_far PARTITION OF job FOR VALUES FROM (600) TO (900) SERVER here
+                 OPTIONS (table_name 'elsewhere');
+             INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                 recipe_column, status_column, failed_at_column, failure_type_column, account)
+             VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w');
+             UPDATE backlog_cleanup.policy SET keep = 0",
+        )
+        .unwrap();
+    client.batch_execute(&format!("ALTER SERVER here OPTIONS (host '{}')", cluster.socket())).unwrap();
+    let fill = "TRUNCATE ONLY job_old, job_new, elsewhere; INSERT INTO job_old SELECT generate_series(0, 299);
+                INSERT INTO job_new SELECT generate_series(300, 599); INSERT INTO elsewhere SELECT generate_series(600, 899)";
+    for pending in ["job_old", "job_far"] {
+        client.batch_execute(fill).unwrap();
+        client.batch_execute("BEGIN; SELECT count(*) FROM job").unwrap();
+        let mut other = cluster.connect();
+        other.batch_execute("SET statement_timeout = '1s'").unwrap();
+        assert_eq!(
+            refused(other.batch_execute(&format!("ALTER TABLE job DETACH PARTITION {pending} CONCURRENTLY"))).0,
+            "57014"
+        );
+        client.batch_execute("COMMIT").unwrap();
+        for form in FORMS {
+            client.batch_execute(fill).unwrap();
+            let shown = "SELECT count(*), (SELECT sum(total_count)::bigint FROM backlog_cleanup_status('t')) FROM job";
+            assert_eq!(cluster::numbers(&mut client, shown), [600, 600], "{pending}, {form}");
+            client.batch_execute(form).unwrap();
+            let left = format!("SELECT (SELECT count(*) FROM job), (SELECT count(*) FROM {pending})");
+            assert_eq!(cluster::numbers(&mut client, &left), [0, 300], "{pending}, {form}");
+        }
+        client.batch_execute(&format!("ALTER TABLE job DETACH PARTITION {pending} FINALIZE")).unwrap();
+        if pending == "job_old" {
+            client.batch_execute("ALTER TABLE job ATTACH PARTITION job_old FOR VALUES FROM (0) TO (300)").unwrap();
+        }
+    }
+}
+
+#[test]
+fn a3_statuses_are_compared_as_values_of_their_type() {
+    let cluster = Cluster::start("");
+    let mut client = with_jobs(&cluster);
+    client
+        .batch_execute("CREATE TYPE stage AS ENUM ('failed', 'completed'); CREATE DOMAIN code AS int; CREATE DOMAIN word AS char(9)")
+        .unwrap();
+    for (sql_type, failed, same, other) in [
+        ("boolean", "yes", "true", "no"),
+        ("int", "1", " 1", "2"),
+        ("code", "1", "01", "2"),
+        ("char(9)", "dead", "dead ", "done"),
+        ("word", "dead", "dead ", "done"),
+        ("numeric", "1", "1.0", "2"),
+        ("timestamptz", "2026-01-01 UTC", "2026-01-01 01:00+01", "infinity"),
+        ("stage", "failed", "failed", "completed"),
+    ] {
+        client
+            .batch_execute(&format!(
+                "DELETE FROM backlog_cleanup.target WHERE name = 't'; DROP TABLE job;
+                 CREATE TABLE job (id int PRIMARY KEY, owner text DEFAULT 'w', queue text DEFAULT 'a', state {sql_type},
+                                   at timestamptz DEFAULT now() - interval '9 days', error text);
+                 INSERT INTO job (id, state) SELECT i, CASE WHEN i <= 30 THEN '{same}' ELSE '{other}' END::{sql_type}
+                 FROM generate_series(1, 50) i"
+            ))
+            .unwrap();
+        let write = |completed: &str, pending: &str| {
+            format!(
+                "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                     recipe_column, status_column, failed_at_column, failure_type_column, account, failed_status, completed_status,
+                     pending_status, processing_status)
+                 VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w', '{failed}', {completed},
+                         {pending}, NULL)"
+            )
+        };
+        let (same, other) = (format!("'{same}'"), format!("'{other}'"));
+        assert_eq!(refused(client.batch_execute(&write(&same, "NULL"))).0, "23514", "{sql_type}");
+        assert_eq!(refused(client.batch_execute(&write(&other, &other))).0, "23514", "{sql_type}");
+        client.batch_execute(&write(&other, "NULL")).unwrap();
+        let counts =
+            "SELECT total_count, failed_count, completed_count, pending_count FROM backlog_cleanup_status('t')";
+        assert_eq!(cluster::numbers(&mut client, counts), [50, 30, 20, 0], "{sql_type}");
+        client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
+        assert_eq!(cluster::numbers(&mut client, counts), [20, 0, 20, 0], "{sql_type}");
+    }
+    // What was two values becomes one when the column gets another type.
+    client
+        .batch_execute(
+            "ALTER TABLE job ALTER state TYPE text;
+             UPDATE backlog_cleanup.target SET failed_status = 'yes', completed_status = 'true' WHERE name = 't';
+             ALTER TABLE job ALTER state TYPE boolean USING true",
+        )
+        .unwrap();
+    for form in FORMS {
+        assert_eq!(refused(client.batch_execute(form)).0, "23514", "{form}");
+    }
+    assert_eq!(finding(&mut client, "t", "statuses").0, "fail");
+}
+
+#[test]
+fn a4_a_row_that_has_not_finished_stays_in_every_form() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = with_jobs(&cluster);
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET status_column = NULL WHERE name = 't';
+             UPDATE backlog_cleanup.policy SET keep = 0 WHERE target = 't';
+             UPDATE job SET state = CASE WHEN id % 2 = 0 THEN 'whatever' END, at = CASE WHEN id > 40 THEN at END;
+             CREATE TABLE saved AS TABLE job",
+        )
+        .unwrap();
+    cluster::create_index(&mut client, "t");
+    for index in ["used", "dropped"] {
+        for form in FORMS {
+            client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved; ANALYZE job").unwrap();
+            client.batch_execute("VACUUM job").unwrap();
+            let counts = "SELECT total_count, failed_count, removable_count FROM backlog_cleanup_status('t')";
+            assert_eq!(cluster::numbers(&mut client, counts), [100, 60, 60], "{form}");
+            client.batch_execute(form).unwrap();
+            assert_eq!(number(&mut client, "SELECT count(*) FROM job WHERE at IS NULL"), 40, "{form}, {index}");
+            assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 40, "{form}, {index}");
+        }
+        assert_eq!(finding(&mut client, "t", "index").0, if index == "used" { "ok" } else { "warn" });
+        client.batch_execute("DROP INDEX IF EXISTS job_queue_at_id_idx").unwrap();
+    }
+    // Where there is a status, it decides.
+    let mut client = cluster.platform_in("with_status");
+    fail(&mut client, 1, 5);
+    client.batch_execute("UPDATE generations SET updated_at = NULL; SELECT backlog_cleanup_emergency()").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 0);
+}
+
+#[test]
+fn a5_no_run_leaves_rows_behind_where_foreign_keys_are_switched_off() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = with_jobs(&cluster);
+    client
+        .batch_execute(
+            "CREATE TABLE part (id int PRIMARY KEY, job int REFERENCES job ON DELETE CASCADE);
+             CREATE TABLE piece (part int REFERENCES part ON DELETE CASCADE);
+             INSERT INTO part SELECT i, i FROM generate_series(1, 100) i; INSERT INTO piece SELECT generate_series(1, 100)",
+        )
+        .unwrap();
+    for off in [
+        "ALTER TABLE job DISABLE TRIGGER ALL",
+        "ALTER TABLE part DISABLE TRIGGER ALL",
+        "ALTER TABLE piece DISABLE TRIGGER ALL",
+        "ALTER DATABASE postgres SET session_replication_role = replica",
+        "ALTER ROLE postgres SET session_replication_role = replica",
+        "ALTER ROLE postgres IN DATABASE postgres SET session_replication_role = replica",
+        "SET session_replication_role = replica",
+    ] {
+        client.batch_execute(off).unwrap();
+        let mut session = if off.starts_with("SET") { client } else { cluster.connect() };
+        for form in FORMS {
+            let (sqlstate, message, _) = refused(session.batch_execute(form));
+            assert_eq!(sqlstate, "55000", "{off}, {form}: {message}");
+        }
+        let dry: String = value(&mut session, "SELECT backlog_cleanup_emergency('t', dry_run => true) ->> 'message'");
+        assert!(dry.contains("switched off"), "{off}: {dry}");
+        let (status, detail, fix) = finding(&mut session, "t", "foreign_keys");
+        assert_eq!(status, "fail", "{off}: {detail}");
+        session.batch_execute(&fix.expect("a fix")).unwrap();
+        client = if off.starts_with("SET") { session } else { cluster.connect() };
+        assert_eq!(finding(&mut client, "t", "foreign_keys").0, "ok", "{off}");
+    }
+    client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
+    assert_eq!(
+        cluster::numbers(&mut client, "SELECT (SELECT count(*) FROM job), (SELECT count(*) FROM piece)"),
+        [0, 0]
+    );
+}
+
+#[test]
+fn b5_a_group_key_has_any_length_and_two_thousand_of_them_are_no_matter() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = with_jobs(&cluster);
+    client
+        .batch_execute(
+            "TRUNCATE job;
+             INSERT INTO job (id, queue)
+             SELECT i, CASE WHEN i > 6000 THEN 'short' ELSE
+                        (SELECT string_agg(md5(g::text || i % 2000), '') FROM generate_series(1, 90) g) END
+             FROM generate_series(1, 6020) i;
+             UPDATE backlog_cleanup.policy SET keep = 1 WHERE target = 't';
+             CREATE TABLE saved AS TABLE job",
+        )
+        .unwrap();
+    for run in [
+        "SELECT backlog_cleanup_failed_generations('t')",
+        "CALL backlog_cleanup_run('t', batch_size => 500)",
+        "CALL backlog_cleanup_run('t', batch_size => 500, workers => 2)",
+    ] {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        client.batch_execute(run).unwrap();
+        assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 2001, "{run}");
+        let recipes =
+            "SELECT count(*) FROM backlog_cleanup.run_recipe WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)";
+        assert_eq!(number(&mut client, recipes), 2001, "{run}");
+    }
+    client.batch_execute("CALL backlog_cleanup_run('t', mode => 'emergency')").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 0);
+}
+
+#[test]
+fn b5_whatever_the_rows_of_an_interrupted_run_hold_the_next_run_starts() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    for breakage in [
+        "UPDATE backlog_cleanup.run_batch SET removed = '{9223372036854775807,9223372036854775807}', recipe_ids = '{1,1}'",
+        "UPDATE backlog_cleanup.run_batch SET removed = '{}'",
+        "UPDATE backlog_cleanup.run_batch SET recipe_ids = '{NULL,no number}'",
+        "UPDATE backlog_cleanup.run_cutoff SET failed = -1, failed_at = 'infinity', id = 'no number', removable = NULL",
+        "DELETE FROM backlog_cleanup.run_cutoff",
+        "DELETE FROM backlog_cleanup.run_part",
+        "DELETE FROM backlog_cleanup.run_batch",
+        "DELETE FROM backlog_cleanup.run WHERE state = 'running'",
+        "UPDATE backlog_cleanup.run SET state = 'completed' WHERE state = 'running'",
+        "UPDATE backlog_cleanup.run SET started_at = '-infinity', reading = '7', batch_size = NULL WHERE state = 'running'",
+        "UPDATE backlog_cleanup.run SET cutoff = 'infinity', removed = -9223372036854775808 WHERE state = 'running'",
+        "INSERT INTO backlog_cleanup.run_recipe SELECT id, '1', 1, 1 FROM backlog_cleanup.run",
+        "ALTER TABLE backlog_cleanup.run_recipe ADD CONSTRAINT filled CHECK (failed_count <> 20) NOT VALID",
+        "ALTER TABLE backlog_cleanup.run ADD CONSTRAINT as_it_was CHECK (state <> 'interrupted') NOT VALID",
+        "CREATE FUNCTION veto() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
+         CREATE TRIGGER veto BEFORE DELETE ON backlog_cleanup.run_part FOR EACH ROW EXECUTE FUNCTION veto()",
+    ] {
+        client.batch_execute("TRUNCATE generations; DELETE FROM backlog_cleanup.run").unwrap();
+        fail(&mut client, 1, 20);
+        let mut other = cluster.connect();
+        other.batch_execute(&cluster::start_run(4)).unwrap();
+        other.batch_execute("SELECT backlog_cleanup.next_batch(max(id)) FROM backlog_cleanup.run").unwrap();
+        drop(other);
+        cluster::until(&cluster, "SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'object'");
+        client.batch_execute(breakage).unwrap();
+        client
+            .batch_execute("SELECT backlog_cleanup_failed_generations()")
+            .unwrap_or_else(|failure| panic!("{breakage}: {failure:?}"));
+        client.batch_execute("ALTER TABLE backlog_cleanup.run_recipe DROP CONSTRAINT IF EXISTS filled").unwrap();
+        client.batch_execute("CALL backlog_cleanup_run()").unwrap_or_else(|failure| panic!("{breakage}: {failure:?}"));
+        assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 10, "{breakage}");
+        client
+            .batch_execute(
+                "ALTER TABLE backlog_cleanup.run DROP CONSTRAINT IF EXISTS as_it_was;
+                 DROP FUNCTION IF EXISTS veto CASCADE; UPDATE backlog_cleanup.run SET started_at = now()",
+            )
+            .unwrap();
+    }
+}
+
+#[test]
+fn c1_state_can_be_published_and_the_history_pruned() {
+    let cluster = Cluster::start("wal_level = logical\n");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 15);
+    client
+        .batch_execute(
+            "ALTER TABLE generations REPLICA IDENTITY FULL; CREATE PUBLICATION everything FOR ALL TABLES;
+             UPDATE backlog_cleanup.policy SET keep = 5;
+             UPDATE backlog_cleanup.target SET batch_size = 4",
+        )
+        .unwrap();
+    client.batch_execute("CALL backlog_cleanup_run()").unwrap();
+    client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+    let no_identity = "SELECT c.oid::regclass::text FROM pg_class c
+        WHERE c.relnamespace = 'backlog_cleanup'::regnamespace AND c.relkind = 'r' AND c.relreplident <> 'f'
+          AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary)";
+    assert_eq!(column::<String>(&mut client, no_identity), [""; 0]);
+    client.batch_execute("DELETE FROM backlog_cleanup.run WHERE finished_at < now() + interval '1 hour'").unwrap();
+    for child in ["run", "run_recipe", "run_batch", "run_part", "run_cutoff"] {
+        assert_eq!(number(&mut client, &format!("SELECT count(*) FROM backlog_cleanup.{child}")), 0, "{child}");
+    }
+    assert_eq!(number(&mut client, "SELECT sum(removed)::bigint FROM backlog_cleanup.total"), 10);
+}
+
+#[test]
+fn c2_the_extensions_schema_can_be_renamed() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.connect();
+    client.batch_execute(include_str!("../../demo/platform.sql")).unwrap();
+    client
+        .batch_execute(
+            "CREATE SCHEMA ext; CREATE EXTENSION backlog_cleanup SCHEMA ext;
+             CREATE ROLE chief; SELECT ext.backlog_cleanup_grant('chief', 'admin');
+             ALTER SCHEMA ext RENAME TO \"E 2\"; SET search_path = public, \"E 2\"; SET ROLE chief;
+             UPDATE backlog_cleanup.target SET batch_size = 9;
+             UPDATE backlog_cleanup.policy SET keep = 3; RESET ROLE",
+        )
+        .unwrap();
+    fail(&mut client, 1, 15);
+    client.batch_execute("CALL backlog_cleanup_run(batch_size => 4, workers => 2)").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 3);
+    for call in ["failed_generations()", "emergency()", "status_json()", "doctor()", "grant('chief', 'monitor')"] {
+        client.batch_execute(&format!("SELECT backlog_cleanup_{call}")).unwrap();
+    }
+}
+
+#[test]
+fn c3_a_role_that_has_named_a_target_can_be_renamed_dumped_and_dropped() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "CREATE ROLE alice; GRANT USAGE, CREATE ON SCHEMA public TO alice; GRANT SELECT ON generations TO alice;
+             SELECT backlog_cleanup_grant('alice', 'admin');
+             SET ROLE alice; CREATE TABLE job (LIKE generations INCLUDING ALL);
+             INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table)
+             VALUES ('jobs', 'public.job', NULL, NULL, NULL); RESET ROLE;
+             ALTER ROLE alice RENAME TO \"Alice B\"",
+        )
+        .unwrap();
+    let named_by = "SELECT named_by::text FROM backlog_cleanup.target WHERE name = 'jobs'";
+    assert_eq!(value::<String>(&mut client, named_by), "Alice B");
+    client.batch_execute("SELECT backlog_cleanup_failed_generations('jobs')").unwrap();
+    assert_eq!(refused(client.batch_execute("UPDATE backlog_cleanup.target SET named_by = 'nobody'")).0, "42704");
+
+    let dump = tempfile::tempdir().unwrap();
+    let file = dump.path().join("dump");
+    let file = file.to_str().unwrap();
+    cluster.program("pg_dump", &["-Fc", "--no-owner", "--no-privileges", "-f", file, "postgres"]);
+    for (roles, outcome) in [("CREATE ROLE \"Alice B\"", "works"), ("CREATE ROLE alice", "42501")] {
+        let restored = Cluster::start("");
+        let mut client = restored.connect();
+        client.batch_execute(roles).unwrap();
+        restored.program("pg_restore", &["-e", "-d", "postgres", "--no-owner", file]);
+        client.batch_execute("GRANT USAGE ON SCHEMA public TO PUBLIC").unwrap();
+        let owner = roles.trim_start_matches("CREATE ROLE ");
+        client.batch_execute(&format!("ALTER TABLE job OWNER TO {owner}")).unwrap();
+        let run = client.batch_execute("SELECT backlog_cleanup_failed_generations('jobs')");
+        if outcome == "works" {
+            run.unwrap()
+        } else {
+            assert_eq!(refused(run).0, outcome)
+        }
+        client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+    }
+
+    client
+        .batch_execute("REASSIGN OWNED BY \"Alice B\" TO postgres; DROP OWNED BY \"Alice B\"; DROP ROLE \"Alice B\"")
+        .unwrap();
+    let (sqlstate, message, hint) = refused(client.batch_execute("SELECT backlog_cleanup_failed_generations('jobs')"));
+    assert_eq!(sqlstate, "42501");
+    assert!(message.contains("does not exist any more"), "{message}");
+    client.batch_execute(&hint).unwrap();
+    client.batch_execute("SELECT backlog_cleanup_failed_generations('jobs')").unwrap();
+}
+
+#[test]
+fn d11_an_extension_without_the_platforms_tables_says_what_to_do() {
+    let cluster = Cluster::start("");
+    let (notices, heard) = mpsc::channel();
+    let mut client = cluster.connect_with_notices(notices);
+    client.batch_execute("CREATE EXTENSION backlog_cleanup").unwrap();
+    let said: Vec<(String, String)> = heard.try_iter().collect();
+    let (_, hint) = said.iter().find(|(message, _)| message.contains("public.generations")).expect("a warning");
+    client.batch_execute("CREATE TABLE job (LIKE pg_class)").unwrap();
+    assert!(hint.starts_with("UPDATE backlog_cleanup.target"), "{hint}");
+    assert!(truth(&mut client, "SELECT count(*) = 1 FROM backlog_cleanup.target"));
+}
