@@ -114,7 +114,15 @@ impl Server {
 
     /// A connection whose search_path is pg_catalog.
     pub async fn connect_without_extension(&self) -> Result<PgConnection> {
-        let options = self.options()?;
+        self.open(self.options()?).await
+    }
+
+    /// The same to another database of the server.
+    pub async fn connect_to(&self, database: &str) -> Result<PgConnection> {
+        self.open(self.options()?.database(database)).await
+    }
+
+    async fn open(&self, options: PgConnectOptions) -> Result<PgConnection> {
         let seconds = env::var("PGCONNECT_TIMEOUT").ok().and_then(|seconds| seconds.trim().parse().ok());
         let opened = match seconds.filter(|seconds| *seconds > 0) {
             Some(seconds) => timeout(Duration::from_secs(seconds), options.connect())

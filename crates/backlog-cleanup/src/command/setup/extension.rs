@@ -1,11 +1,16 @@
-use sqlx::Executor;
+use backlog_cleanup_report::DEFAULT_JOB;
 use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Executor};
 
+use super::job::named;
 use super::{Setup, Step};
+use crate::client::calls;
+use crate::client::connect::use_extension;
 use crate::client::targets::extension_version;
 use crate::failure::{Failure, Result};
 
-/// Creates the extension if it does not exist; only a superuser can.
+/// Creates the extension if it does not exist; only a superuser can. The job that it registers is for the next step to ask
+/// for, unless there was one of that name before.
 pub async fn set_up(setup: &Setup, connection: &mut PgConnection) -> Result<Step> {
     if let Some(version) = extension_version(&mut *connection).await? {
         return Ok(Step::new("extension", "kept", format!("version {version}")));
@@ -14,8 +19,15 @@ pub async fn set_up(setup: &Setup, connection: &mut PgConnection) -> Result<Step
                         format('SELECT %I.backlog_cleanup_grant(%L, ''admin'')', $1, current_user)";
     let (create, grant): (String, String) =
         sqlx::query_as(names).bind(&setup.schema).fetch_one(&mut *connection).await?;
-    match connection.execute(create.as_str()).await.map_err(Failure::from) {
+    let was_there = named(connection, DEFAULT_JOB).await?.is_some();
+    let mut work = connection.begin().await?;
+    match work.execute(create.as_str()).await.map_err(Failure::from) {
         Ok(_) => {
+            if !was_there && named(&mut work, DEFAULT_JOB).await?.is_some() {
+                use_extension(&mut work).await?;
+                calls::unschedule(&mut *work, DEFAULT_JOB).await?;
+            }
+            work.commit().await?;
             let version = extension_version(&mut *connection).await?.unwrap_or_default();
             Ok(Step::new("extension", "created", format!("version {version}")))
         }
