@@ -35,6 +35,14 @@ ALTER TABLE backlog_cleanup.run_part
     ADD PRIMARY KEY (run_id, pass, part);
 ALTER TABLE backlog_cleanup.run_cutoff ADD COLUMN removable bigint;
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.removable IS 'how many of its failed rows the run may remove';
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_cutoff', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_batch', '');
+
+-- For the trigger: its hint corrects the statement that has written the target.
+CREATE FUNCTION backlog_cleanup.check_written(target text, before text) RETURNS void
+    LANGUAGE c AS 'MODULE_PATHNAME', 'check_written_target_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.check_written IS
+    'a part of check_target: raises an error if a target cannot be used; before is its row before the statement, as JSON';
 
 -- A role by its oid: the same after ALTER ROLE ... RENAME. Dumps have its name; a name that no role has is read as nobody.
 CREATE TYPE backlog_cleanup.role;
@@ -297,9 +305,7 @@ BEGIN
         RAISE EXCEPTION 'the role that target "%" is to be named by does not exist', NEW.name
             USING ERRCODE = 'undefined_object', HINT = 'SELECT rolname FROM pg_roles';
     END IF;
-    -- ALTER SCHEMA may have renamed the extension's schema.
-    EXECUTE format('SELECT %s.backlog_cleanup_check($1)',
-                   (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'backlog_cleanup')) USING NEW.name;
+    PERFORM backlog_cleanup.check_written(NEW.name, CASE TG_OP WHEN 'INSERT' THEN '{}' ELSE to_jsonb(OLD)::text END);
     IF TG_OP = 'INSERT' THEN
         INSERT INTO backlog_cleanup.policy (target) VALUES (NEW.name);
     END IF;

@@ -25,6 +25,12 @@ CREATE TRIGGER remember_namer BEFORE INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.remember_namer();
 COMMENT ON TRIGGER remember_namer ON backlog_cleanup.target IS 'a target uses only tables of the role that named them';
 
+-- For the trigger: its hint corrects the statement that has written the target.
+CREATE FUNCTION backlog_cleanup.check_written(target text, before text) RETURNS void
+    LANGUAGE c AS 'MODULE_PATHNAME', 'check_written_target_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.check_written IS
+    'a part of check_target: raises an error if a target cannot be used; before is its row before the statement, as JSON';
+
 -- Checks a written target with the code of a run. A restored target is not checked, since a table that it names may be
 -- gone.
 CREATE FUNCTION backlog_cleanup.check_target() RETURNS trigger LANGUAGE plpgsql
@@ -61,9 +67,7 @@ BEGIN
         RAISE EXCEPTION 'the role that target "%" is to be named by does not exist', NEW.name
             USING ERRCODE = 'undefined_object', HINT = 'SELECT rolname FROM pg_roles';
     END IF;
-    -- ALTER SCHEMA may have renamed the extension's schema.
-    EXECUTE format('SELECT %s.backlog_cleanup_check($1)',
-                   (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'backlog_cleanup')) USING NEW.name;
+    PERFORM backlog_cleanup.check_written(NEW.name, CASE TG_OP WHEN 'INSERT' THEN '{}' ELSE to_jsonb(OLD)::text END);
     IF TG_OP = 'INSERT' THEN
         INSERT INTO backlog_cleanup.policy (target) VALUES (NEW.name);
     END IF;

@@ -14,6 +14,9 @@ SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.policy', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_recipe', '');
+-- What a run that was at work has done: the next run sums it up.
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_cutoff', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_batch', '');
 
 -- A parallel restore may bring policies before their targets, or both at the same time.
 CREATE FUNCTION backlog_cleanup.give_way_to_dump() RETURNS trigger LANGUAGE plpgsql

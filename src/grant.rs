@@ -46,6 +46,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.policy"),
     // The triggers of `target` call these with the writer's privileges.
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_check"),
+    (Admin, "EXECUTE ON ROUTINE backlog_cleanup.check_written"),
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.restoring"),
 ];
 

@@ -1,9 +1,9 @@
-use backlog_cleanup_report::{DEFAULT_SCHEDULE, job_name};
+use backlog_cleanup_report::{DEFAULT_SCHEDULE, job_name, job_name_in};
 use pgrx::spi::quote_literal;
 
 use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
-use crate::schedule::{self, Job, database, jobs, jobs_of, pg_cron_is_here};
+use crate::schedule::{self, Job, database, jobs, jobs_of, jobs_of_database, pg_cron_elsewhere, pg_cron_is_here};
 use crate::target::load::row;
 
 const PG_CRON: &str = "
@@ -63,6 +63,11 @@ pub fn scheduler(_target: &str) -> Result<Vec<Problem>> {
 
 /// Checks that one job runs the target, and that it is active.
 pub fn job(target: &str) -> Result<Vec<Problem>> {
+    if let Some(home) = pg_cron_elsewhere()? {
+        let detail =
+            format!("whether a job runs target \"{target}\" is not known here: pg_cron is in database \"{home}\"");
+        return Ok(vec![Problem { status: Status::Warn, detail, fix: Some(jobs_of_database(&home)?) }]);
+    }
     if !pg_cron_is_here()? {
         let detail = format!("no job runs target \"{target}\", since pg_cron is not here: see check \"pg_cron\"");
         return Ok(vec![Problem { status: Status::Warn, detail, fix: None }]);
@@ -118,7 +123,7 @@ fn absent(target: &str) -> Result<Vec<Problem>> {
 fn schedule_call(target: &str) -> Result<String> {
     let (name, here) = (job_name(target), database()?);
     let is_taken = jobs()?.iter().any(|job| job.job_name.as_ref() == Some(&name) && job.database != here);
-    let name = if is_taken { job_name(&format!("{target}-{here}")) } else { name };
+    let name = if is_taken { job_name_in(&here, &name) } else { name };
     schedule::call_to_schedule(DEFAULT_SCHEDULE, false, target, &name)
 }
 

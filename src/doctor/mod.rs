@@ -165,11 +165,13 @@ fn locked() -> String {
 fn fault(caught: CaughtError) -> Problem {
     let (detail, fix) = match caught {
         CaughtError::ErrorReport(failure) => {
-            let (message, hint) = (failure.message(), failure.hint().unwrap_or_default());
+            let lines = std::iter::once(failure.message()).chain(failure.detail().into_iter().flat_map(str::lines));
+            let (message, hint) = (lines.collect::<Vec<_>>().join("; "), failure.hint().unwrap_or_default());
             match of_hint(hint) {
-                Hint::Fix => (message.to_owned(), Some(hint.to_owned())),
+                Hint::Fix => (message, Some(hint.to_owned())),
                 Hint::Decision => (format!("{message}; decide, and type {hint}"), None),
-                Hint::Advice => (message.to_owned(), None),
+                Hint::Advice if hint.starts_with("decide") => (format!("{message}; {hint}"), None),
+                Hint::Advice => (message, None),
             }
         }
         CaughtError::PostgresError(failure) => (failure.message().to_owned(), None),

@@ -25,7 +25,8 @@ fn backlog_cleanup_books(
 }
 
 /// `None` if the target has no ledger. Ledger rows of runs that are no longer in the history, or whose target has been
-/// renamed, are in neither sum. Ledger rows that name no run count for the ledger.
+/// renamed, are in neither sum. Ledger rows that name no run count for the ledger, unless they are older than the first run:
+/// those are of whatever cleaned up before the extension.
 pub fn balance(target: &Target) -> Result<Option<Balance>> {
     let Some(ledger) = &target.ledger else { return Ok(None) };
     let runs = extension::as_owner(|| {
@@ -56,7 +57,11 @@ pub fn balance(target: &Target) -> Result<Option<Balance>> {
                           AND type::pg_catalog.text OPERATOR(pg_catalog.=) 'backlog_cleanup') l
                   LEFT JOIN ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) AS r (id, started_at)
                          ON r.id OPERATOR(pg_catalog.=) l.run_id
-                  WHERE l.run_id IS NULL OR l.created_at OPERATOR(pg_catalog.>) (r.started_at OPERATOR(pg_catalog.-) interval '2 days')"#,
+                  WHERE CASE WHEN l.run_id IS NULL
+                             THEN l.created_at OPERATOR(pg_catalog.>=)
+                                  (SELECT pg_catalog.min(started_at) FROM pg_catalog.unnest($3) AS started_at)
+                             ELSE l.created_at OPERATOR(pg_catalog.>) (r.started_at OPERATOR(pg_catalog.-) interval '2 days')
+                        END"#,
                 created_at = target.in_time_zone(&ledger.created_at, "created_at"),
                 ledger = ledger.table.name,
             ),

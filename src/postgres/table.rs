@@ -108,7 +108,10 @@ impl Table {
         Err(error(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("\"{leaf}\", a part of {}, belongs to another role", self.name),
-            format!("ALTER TABLE {leaf} OWNER TO {}", owner.unwrap_or_default()),
+            format!(
+                "decide whether its code may run as {}, who owns the whole: then make that role its owner",
+                owner.unwrap_or_default()
+            ),
         ))
     }
 

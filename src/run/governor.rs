@@ -22,7 +22,7 @@ pub fn reason(target: &Target) -> Result<Option<String>> {
     let observed = extension::as_owner(|| {
         read_prepared::<String>(OBSERVED, &[target.name.as_str().into(), target.table.oid.into()])
     })?;
-    observed.map_or_else(|| target.throttle(), |reason| Ok(Some(reason)))
+    observed.map_or_else(|| target.throttle(&target.table), |reason| Ok(Some(reason)))
 }
 
 /// Remembers the WAL position when a batch starts.

@@ -11,9 +11,15 @@ pub fn setting(name: &str) -> Result<Option<String>> {
     extension::as_owner(|| read_one::<String>("SELECT pg_catalog.current_setting($1, true)", &[name.into()]))
 }
 
-/// The one database whose jobs pg_cron runs.
-pub fn pg_cron_home() -> Result<Option<String>> {
+/// The one database that has the jobs of all databases.
+fn pg_cron_home() -> Result<Option<String>> {
     setting("cron.database_name")
+}
+
+/// pg_cron's database, if it is another one than this.
+pub fn pg_cron_elsewhere() -> Result<Option<String>> {
+    let here = database()?;
+    Ok(pg_cron_home()?.filter(|home| *home != here))
 }
 
 /// Whether pg_cron is installed in this database, and not left over from before `cron.database_name` changed.
@@ -22,6 +28,5 @@ pub fn pg_cron_is_here() -> Result<bool> {
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_cron')",
         &[],
     )?;
-    let here = database()?;
-    Ok(is_installed == Some(true) && pg_cron_home()?.is_none_or(|home| home == here))
+    Ok(is_installed == Some(true) && pg_cron_elsewhere()?.is_none())
 }

@@ -2,11 +2,12 @@ use backlog_cleanup_report::Mode;
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::extension::{self, schema};
 use crate::postgres::error::{Result, spi};
-use crate::schedule::home::{database, pg_cron_is_here};
+use crate::schedule::home::{database, pg_cron_elsewhere, pg_cron_is_here};
+use crate::schedule::statement::jobs_of_database;
 use crate::schedule::work::{Work, works};
 
 /// A job of pg_cron that calls a run, in any database.
@@ -88,8 +89,12 @@ pub fn jobs_of(target: &str) -> Result<Vec<Job>> {
     Ok(found)
 }
 
-/// The first of these jobs as JSON; null if there is none.
+/// The first of these jobs as JSON; null if there is none. If pg_cron is in another database, it cannot be known from here: the
+/// value says so, and how to see it.
 pub fn job_of(target: &str) -> Result<Value> {
+    if let Some(home) = pg_cron_elsewhere()? {
+        return Ok(json!({ "known": false, "database": home, "check": jobs_of_database(&home)? }));
+    }
     let jobs = jobs_of(target)?;
     Ok(jobs.first().map_or(Value::Null, |job| serde_json::to_value(job).unwrap_or_default()))
 }

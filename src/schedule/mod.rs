@@ -6,6 +6,7 @@ mod pg_cron;
 mod statement;
 mod work;
 
+use backlog_cleanup_report::job_name_in;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
@@ -18,10 +19,10 @@ use crate::schedule::pg_cron::{
 use crate::schedule::statement::{call, command, pg_cron_is_absent};
 use crate::target::load::exists;
 
-pub use home::{database, pg_cron_is_here};
+pub use home::{database, pg_cron_elsewhere, pg_cron_is_here};
 pub use jobs::{Job, job_of, jobs, jobs_of};
 pub use pg_cron::move_here;
-pub use statement::{call_to_schedule, cannot_schedule};
+pub use statement::{call_to_schedule, cannot_schedule, jobs_of_database};
 pub use work::works;
 
 /// Registers the nightly job with pg_cron, or changes the existing job of that name. Returns the job's id.
@@ -69,7 +70,13 @@ fn backlog_cleanup_schedule(
 fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup-daily'")) -> Result<bool> {
     let job_name = checked(job_name, "unschedule()")?;
     if !pg_cron_is_here()? {
-        let there = format!("SELECT cron.unschedule({});", quote_literal(job_name));
+        // Up to 0.2.0 the name did not carry the database.
+        let here = database()?;
+        let names = [job_name, &job_name_in(&here, job_name)].map(quote_literal).join(", ");
+        let there = format!(
+            "SELECT cron.unschedule(jobid) FROM cron.job WHERE database = {} AND jobname IN ({names});",
+            quote_literal(here)
+        );
         return Err(pg_cron_is_absent("CREATE EXTENSION pg_cron;", &there)?);
     }
     refuse_read_only("remove a job")?;

@@ -1,3 +1,4 @@
+use backlog_cleanup_report::job_name_in;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
@@ -45,7 +46,7 @@ pub fn name_is_free(job_name: &str) -> Result<()> {
     };
     let here = database_here()?;
     let hint = match exists {
-        true => call(&format!("schedule(job_name => {})", quote_literal(format!("{job_name}-{here}"))))?,
+        true => call(&format!("schedule(job_name => {})", quote_literal(job_name_in(&here, job_name))))?,
         false => move_here(id)?,
     };
     let message = format!("job \"{job_name}\" exists already, for database \"{database}\"");
@@ -126,12 +127,12 @@ pub fn warn_of_pause(job: i64, job_name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Says so where another role has a job of that name, too: both run.
+/// Says so where another role has a job of that name, too: both run. The hint removes it.
 pub fn warn_of_another(job_name: &str) -> Result<()> {
     if let Some((job, role)) = job_of_another(job_name)? {
         let message = format!("role \"{role}\" has a job \"{job_name}\", too");
         ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup")
-            .set_hint(format!("SELECT * FROM cron.job WHERE jobid = {job}"))
+            .set_hint(format!("SELECT cron.unschedule({job})"))
             .report(PgLogLevel::WARNING);
     }
     Ok(())

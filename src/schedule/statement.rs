@@ -1,11 +1,11 @@
-use backlog_cleanup_report::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET};
+use backlog_cleanup_report::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET, job_name_in};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::extension::schema;
 use crate::postgres::error::{Result, error};
-use crate::schedule::home::{database, pg_cron_home};
+use crate::schedule::home::{database, pg_cron_elsewhere};
 
 /// The statement that the job runs.
 pub fn command(target: &str, batched: bool) -> Result<String> {
@@ -40,21 +40,40 @@ pub fn call_to_schedule(schedule: &str, batched: bool, target: &str, job_name: &
     call(&format!("schedule({})", arguments.join(", ")))
 }
 
-/// The error if a job cannot be registered from this database. Its hint is what to type instead.
+/// The error if a job cannot be registered from this database. Its hint is what to type instead: in pg_cron's database the
+/// job has a name that carries this one.
 pub fn cannot_schedule(schedule: &str, batched: bool, target: &str, job_name: &str) -> Result<ErrorReport> {
     let here = format!("CREATE EXTENSION pg_cron; {};", call_to_schedule(schedule, batched, target, job_name)?);
-    let command = command(target, batched)?;
-    let [name, schedule, command, database] = [job_name, schedule, &command, &database()?].map(quote_literal);
+    let (command, database) = (command(target, batched)?, database()?);
+    let name = job_name_in(&database, job_name);
+    let [name, schedule, command, database] = [&name, schedule, &command, &database].map(quote_literal);
     let there = format!("SELECT cron.schedule_in_database({name}, {schedule}, {command}, {database});");
     pg_cron_is_absent(&here, &there)
+}
+
+/// The statement that shows the jobs of this database where pg_cron is.
+pub fn jobs_of_database(home: &str) -> Result<String> {
+    Ok(format!(
+        "SELECT jobid, jobname, schedule, command, active FROM cron.job WHERE database = {} AND command LIKE '%backlog_cleanup%'; {}",
+        quote_literal(database()?),
+        in_database(home)
+    ))
 }
 
 /// The error if pg_cron is not in this database. Its hint is what to type here, or in the database that has pg_cron.
 pub fn pg_cron_is_absent(here: &str, there: &str) -> Result<ErrorReport> {
     let database = database()?;
-    let (message, hint) = match pg_cron_home()?.filter(|home| *home != database) {
-        Some(home) => (format!("pg_cron lives in database \"{home}\", not in \"{database}\""), there),
-        None => (format!("extension \"pg_cron\" is not installed in database \"{database}\""), here),
+    let (message, hint) = match pg_cron_elsewhere()? {
+        Some(home) => (
+            format!("pg_cron lives in database \"{home}\", not in \"{database}\""),
+            format!("{there} {}", in_database(&home)),
+        ),
+        None => (format!("extension \"pg_cron\" is not installed in database \"{database}\""), here.into()),
     };
-    Ok(error(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message, hint.into()))
+    Ok(error(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message, hint))
+}
+
+/// Says where to type the statement before it. A name of several lines would end the comment.
+fn in_database(home: &str) -> String {
+    format!("-- in database {}", serde_json::Value::from(home))
 }

@@ -1,34 +1,131 @@
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
-use crate::postgres::error::{Result, error};
+use crate::postgres::error::Result;
+use crate::postgres::now::{one_now, rows_now};
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
-use crate::target::Target;
+use crate::postgres::subtransaction::{briefly, sqlstate};
+use crate::postgres::table::{Column, Table};
+use crate::target::load::row;
+use crate::target::mistake::Mistake;
+use crate::target::nearest::nearest;
+use crate::target::{Target, TargetRow};
 
-/// Checks that the tables, columns and values that a target names exist and can be used. Errors: those of
-/// `Target::load`, 22P02 (a value that its column cannot have), 23514 (two statuses are
-/// the same value), 22023 (time zone), what its throttle query raises.
+/// Checks that the tables, columns and values that a target names exist and can be used. All mistakes are one error. Errors:
+/// those of `Target::load`, 22P02 (a value that its column cannot have), 23514 (two statuses are the same value), 22023 (time
+/// zone), what its throttle query raises.
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
-    let target = Target::load(target)?;
-    target.accepts(&target.account_column, &target.account)?;
-    target.statuses_are_values()?;
-    target.throttle()?;
-    time_zone(&target.time_zone)
+    check(target, None)
 }
 
-fn time_zone(time_zone: &str) -> Result<()> {
-    let unknown = format!("time zone \"{time_zone}\" is not known");
-    let time_zone = time_zone.to_owned();
-    PgTryBuilder::new(move || {
-        read_one::<TimestampWithTimeZone>(
-            "SELECT pg_catalog.timezone($1, timestamp '2000-01-01')",
-            &[time_zone.as_str().into()],
-        )
-        .map(drop)
-    })
-    .catch_when(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, move |_| {
-        let hint = "SELECT name FROM pg_timezone_names";
-        Err(error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, unknown.clone(), hint.into()))
-    })
-    .execute()
+/// The same for a target that a statement has written, with a hint that corrects that statement: `before` is the row before it
+/// as JSON, an empty object if the statement inserts it. Errors: the same.
+#[pg_extern(sql = false)]
+fn check_written_target(target: Option<&str>, before: Option<&str>) -> Result<()> {
+    check(target, before)
+}
+
+fn check(target: Option<&str>, before: Option<&str>) -> Result<()> {
+    let row = row(target)?;
+    let (target, missed) =
+        Target::find(&row)?.map_or_else(|missed| (None, Some(missed)), |target| (Some(target), None));
+    let table =
+        target.as_ref().map(|target| &target.table).or(missed.as_ref().and_then(|missed| missed.table.as_ref()));
+    let meant = missed.as_ref().and_then(|missed| missed.meant.as_ref());
+    let mut wrong = Vec::new();
+    for (key, value, column) in row.values() {
+        if let Some(table) = table.or(meant)
+            && let Some(column) = table.column(column)?
+        {
+            wrong.extend(value_for(key, value, column, table, meant.is_none())?);
+        }
+    }
+    wrong.extend(table.and_then(|table| throttle(&row, table)));
+    wrong.extend(time_zone(&row.time_zone)?);
+    let mistakes: Vec<Mistake> = missed.into_iter().flat_map(|missed| missed.mistakes).chain(wrong).collect();
+    if !mistakes.is_empty() {
+        return Err(row.refusal(&mistakes, before));
+    }
+    target.map_or(Ok(()), |target| target.statuses_are_values())
+}
+
+impl TargetRow {
+    /// The values that rows are compared with: the column of `target`, the value, the column of the table.
+    fn values(&self) -> Vec<(&'static str, &str, &str)> {
+        let keys = ["failed_status", "completed_status", "pending_status", "processing_status"];
+        let statuses = keys.into_iter().zip(self.statuses());
+        let statuses = statuses.filter_map(|(key, (_, value))| Some((key, value?, self.status_column.as_deref()?)));
+        std::iter::once(("account", self.account.as_str(), self.account_column.as_str())).chain(statuses).collect()
+    }
+}
+
+/// Checks that a column can have a value. The labels of an enum are in the catalog; code of any other type runs as the table's
+/// owner, if that `is_the_target`'s.
+fn value_for(
+    key: &'static str,
+    value: &str,
+    column: &Column,
+    table: &Table,
+    is_the_target: bool,
+) -> Result<Option<Mistake>> {
+    const LABELS: &str = "SELECT array_agg(enumlabel::pg_catalog.text ORDER BY enumsortorder) FROM pg_catalog.pg_enum
+                          WHERE enumtypid OPERATOR(pg_catalog.=) $1";
+    let labels = one_now::<Vec<String>>(LABELS, &[column.type_oid.into()])?.unwrap_or_default();
+    if labels.iter().any(|label| label == value) || labels.is_empty() && !is_the_target {
+        return Ok(None);
+    }
+    if labels.is_empty() {
+        let read = briefly(|| reading_as_owner_of(table, || column.accepts(value, table)));
+        return Ok(read.err().map(|failure| mistake(key, "", failure)));
+    }
+    let code = PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION;
+    let mistake = Mistake::new(code, key, column.unreadable(value), column.values(table));
+    Ok(Some(mistake.there_are("labels", &labels, value)))
+}
+
+fn throttle(row: &TargetRow, table: &Table) -> Option<Mistake> {
+    let failure = briefly(|| row.throttle(table)).err()?;
+    Some(mistake("throttle_query", "throttle query fails: ", failure).or_null())
+}
+
+fn time_zone(written: &str) -> Result<Option<Mistake>> {
+    let known = briefly(|| {
+        read_one::<TimestampWithTimeZone>("SELECT pg_catalog.timezone($1, timestamp '2000-01-01')", &[written.into()])
+    });
+    match known {
+        Ok(_) => return Ok(None),
+        Err(failure) if sqlstate(&failure) != PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE => failure.rethrow(),
+        Err(_) => {}
+    }
+    let names = rows_now("SELECT name FROM pg_catalog.pg_timezone_names", &[], |row| {
+        Ok(row.get::<String>(1)?.unwrap_or_default())
+    })?;
+    let unknown = Mistake::new(
+        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        "time_zone",
+        format!("time zone \"{written}\" is not known"),
+        "SELECT name FROM pg_timezone_names".into(),
+    );
+    Ok(Some(unknown.there_are("time zones", nearest(written, &names).map_or(&[], std::slice::from_ref), written)))
+}
+
+/// What a failure says of a column's value. Failures that say nothing of it are raised again.
+fn mistake(key: &'static str, what: &str, failure: CaughtError) -> Mistake {
+    match sqlstate(&failure) {
+        PgSqlErrorCode::ERRCODE_QUERY_CANCELED
+        | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
+        | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
+        | PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY
+        | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
+        | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => failure.rethrow(),
+        code => match &failure {
+            CaughtError::ErrorReport(report) | CaughtError::PostgresError(report) => {
+                let look = report.hint().unwrap_or("SELECT * FROM backlog_cleanup.target").to_owned();
+                Mistake::new(code, key, format!("{what}{}", report.message()), look)
+            }
+            _ => failure.rethrow(),
+        },
+    }
 }

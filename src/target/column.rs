@@ -44,13 +44,26 @@ impl Column {
         format!("g.{}::{}", self.name, self.sql_type)
     }
 
+    /// What is wrong with a value that cannot be read.
+    pub fn unreadable(&self, value: &str) -> String {
+        format!("\"{value}\" cannot be read as {}, the type of column {}", self.type_name, self.name)
+    }
+
+    /// The statement that shows values of this column.
+    pub fn values(&self, table: &Table) -> String {
+        // SAFETY: a look-up in the system cache.
+        match unsafe { pg_sys::type_is_enum(self.type_oid) } {
+            true => format!("SELECT unnest(enum_range(NULL::{}))", self.sql_type),
+            false => format!("SELECT DISTINCT {} FROM {}", self.name, table.name),
+        }
+    }
+
     /// Checks that a value can be read as this column's type and compared with it. The type's own code runs as the current
     /// role. Errors: 22P02, 42804.
     pub fn accepts(&self, value: &str, table: &Table) -> Result<()> {
         let unreadable = || {
-            let message = format!("\"{value}\" cannot be read as {}, the type of column {}", self.type_name, self.name);
-            let hint = format!("SELECT DISTINCT {} FROM {}", self.name, table.name);
-            Err(error(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, message, hint))
+            let code = PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION;
+            Err(error(code, self.unreadable(value), self.values(table)))
         };
         let (literal, type_name) = (self.literal(value), &self.type_name);
         let compare = format!("SELECT {literal} OPERATOR(pg_catalog.=) {literal}");

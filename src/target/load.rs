@@ -1,12 +1,17 @@
+use std::cell::RefCell;
+
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::extension;
 use crate::postgres::error::{Result, error, required};
-use crate::postgres::now::one_now;
+use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::search_path::with_temporary_last;
 use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
 use crate::target::leaf::is_not_distributed;
+use crate::target::mistake::Mistake;
+use crate::target::nearest::nearest;
 use crate::target::{Ledger, RecipeTable, Target, TargetRow, Users, trust};
 
 impl Target {
@@ -15,145 +20,321 @@ impl Target {
     /// 55000 (a partition of another owner, in a table that is not read leaf by leaf).
     pub fn load(name: Option<&str>) -> Result<Target> {
         let row = row(name)?;
-        // With this search path names and types come out qualified.
-        extension::as_owner(|| Target::check(row))
+        Target::find(&row)?.map_err(|missed| row.refusal(&missed.mistakes, None))
     }
 
-    fn check(row: TargetRow) -> Result<Target> {
-        let mut table = row.find("generations_table", &row.generations_table, "'schema.table'")?;
-        if !matches!(table.kind as u8, b'r' | b'p' | b'f') {
-            return Err(error(
-                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-                format!("\"{}\" is not a table", row.generations_table),
-                row.set("generations_table", "'schema.table'"),
-            ));
-        }
-        is_not_distributed(&table)?;
-        if let Some(search_path) = &row.search_path {
-            table.search_path = with_temporary_last(search_path).ok_or_else(|| {
-                error(
-                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                    format!("search path \"{search_path}\" is not a list of schemas with pg_temp at its end"),
-                    row.set("search_path", "'schema, pg_temp'"),
-                )
-            })?;
-        }
-        let failed_at = row.failed_at(&table)?;
-        let id = row.id(&table)?;
-        let target = Target {
-            account_column: row.column(&table, "account_column", &row.account_column)?,
-            recipe: row.column(&table, "recipe_column", &row.recipe_column)?,
-            status: match &row.status_column {
-                Some(status) => Some(row.column(&table, "status_column", status)?),
-                None => None,
+    /// Finds what a row names, or all mistakes in it. Errors: 42501 (code of others below the tables).
+    pub fn find(row: &TargetRow) -> Result<std::result::Result<Target, Missed>> {
+        // With this search path names and types come out qualified.
+        extension::as_owner(|| {
+            let found = Search { row, mistakes: RefCell::default() }.target()?;
+            found.as_ref().map_or(Ok(()), |target| trust::check(&target.tables()))?;
+            Ok(found)
+        })
+    }
+}
+
+/// What is found of a target with mistakes.
+pub struct Missed {
+    /// The target's table, if that is none of the mistakes.
+    pub table: Option<Table>,
+    /// The table that the row means, if it names none.
+    pub meant: Option<Table>,
+    pub mistakes: Vec<Mistake>,
+}
+
+/// Looks for what a row names, and collects the mistakes.
+struct Search<'a> {
+    row: &'a TargetRow,
+    mistakes: RefCell<Vec<Mistake>>,
+}
+
+const TABLES: &str = "rpf";
+const TABLES_AND_VIEWS: &str = "rpfvm";
+const WRITABLE: &str = "rpfv";
+
+impl Search<'_> {
+    fn target(self) -> Result<std::result::Result<Target, Missed>> {
+        let row = self.row;
+        let (mut table, meant) = self.table("generations_table", &row.generations_table, TABLES)?;
+        let here = table.as_ref().or(meant.as_ref());
+        let columns = (
+            self.id(here)?,
+            self.column(here, "account_column", &row.account_column)?,
+            self.column(here, "recipe_column", &row.recipe_column)?,
+            match &row.status_column {
+                Some(status) => self.column(here, "status_column", status)?.map(Some),
+                None => Some(None),
             },
-            failure_type: row.column(&table, "failure_type_column", &row.failure_type_column)?,
-            recipes: row.recipes()?,
-            users: row.users()?,
-            ledger: row.ledger()?,
-            id,
-            failed_at,
-            table,
-            row,
+            self.failed_at(here)?,
+            self.column(here, "failure_type_column", &row.failure_type_column)?,
+        );
+        let (recipes, users, ledger) = (self.recipes()?, self.users()?, self.ledger()?);
+        if let (Some(table), Some(search_path)) = (&mut table, self.search_path()) {
+            table.search_path = search_path;
+        }
+        let mistakes = self.mistakes.into_inner();
+        let columns = if mistakes.is_empty() { columns } else { Default::default() };
+        match (table, columns) {
+            (
+                Some(table),
+                (Some(id), Some(account_column), Some(recipe), Some(status), Some(failed_at), Some(failure_type)),
+            ) => {
+                let row = row.clone();
+                Ok(Ok(Target {
+                    row,
+                    table,
+                    users,
+                    recipes,
+                    ledger,
+                    id,
+                    account_column,
+                    recipe,
+                    status,
+                    failed_at,
+                    failure_type,
+                }))
+            }
+            (table, _) => Ok(Err(Missed { table, meant, mistakes })),
+        }
+    }
+
+    fn note(&self, mistake: Mistake) {
+        self.mistakes.borrow_mut().push(mistake);
+    }
+
+    /// Finds the table `written`, the value of column `key`; or else the one that is meant, to look for columns in.
+    fn table(&self, key: &'static str, written: &str, kinds: &str) -> Result<(Option<Table>, Option<Table>)> {
+        let mistake = match self.row.find(key, written, kinds)? {
+            Err(mistake) => mistake,
+            Ok(table) => match is_not_distributed(&table) {
+                Err(failure) => Mistake::of(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, key, &failure),
+                Ok(()) => return Ok((Some(table), None)),
+            },
         };
-        trust::check(&target.tables())?;
-        Ok(target)
+        let meant = mistake.right().map_or(Ok(None), Table::find)?;
+        self.note(mistake);
+        Ok((None, meant))
+    }
+
+    /// Finds an optional table, or else the one that is meant. It is not read leaf by leaf, so all its parts must have one owner.
+    fn optional(
+        &self,
+        key: &'static str,
+        written: &Option<String>,
+        kinds: &str,
+    ) -> Result<(Option<Table>, Option<Table>)> {
+        let Some(written) = written else { return Ok((None, None)) };
+        let mistake = match self.row.find(key, written, kinds)? {
+            Err(mistake) => mistake.or_null(),
+            Ok(table) => match table.is_of_one_owner() {
+                Err(failure) => Mistake::of(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, key, &failure),
+                Ok(()) => return Ok((Some(table), None)),
+            },
+        };
+        let meant = mistake.right().map_or(Ok(None), Table::find)?;
+        self.note(mistake);
+        Ok((None, meant))
+    }
+
+    /// The column of a table that the column `key` names; `None` also if there is no table to look in.
+    fn column(&self, table: Option<&Table>, key: &'static str, written: &str) -> Result<Option<Column>> {
+        let Some(table) = table else { return Ok(None) };
+        let found = table.column(written)?.cloned();
+        if found.is_none() {
+            let wrong = format!("column \"{written}\" of {} does not exist", table.name);
+            let mistake = Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look_at_columns(table));
+            self.note(mistake.there_are("columns", &columns(table, ANY_COLUMN)?, written));
+        }
+        Ok(found)
+    }
+
+    fn failed_at(&self, table: Option<&Table>) -> Result<Option<Column>> {
+        let (key, written) = ("failed_at_column", &self.row.failed_at_column);
+        let Some(table) = table else { return Ok(None) };
+        let found = table.column(written)?;
+        if let Some(column) =
+            found.filter(|column| matches!(column.type_oid, pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID))
+        {
+            return Ok(Some(column.clone()));
+        }
+        let (sqlstate, wrong) = match found {
+            Some(Column { type_name, .. }) => (
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!("column \"{written}\" of {} has type {type_name}, not timestamp or timestamptz", table.name),
+            ),
+            None => (
+                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                format!("column \"{written}\" of {} does not exist", table.name),
+            ),
+        };
+        let mistake = Mistake::new(sqlstate, key, wrong, look_at_columns(table));
+        self.note(mistake.there_are("columns of type timestamp or timestamptz", &columns(table, TIMES)?, written));
+        Ok(None)
+    }
+
+    fn id(&self, table: Option<&Table>) -> Result<Option<Column>> {
+        let (key, written) = ("id_column", &self.row.id_column);
+        let Some((table, column)) = table.zip(self.column(table, key, written)?) else { return Ok(None) };
+        if column.is_ordered() {
+            return Ok(Some(column));
+        }
+        let wrong = format!("column \"{written}\" of {} has type {}, which has no order", table.name, column.type_name);
+        let mistake = Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table));
+        let key_columns = columns(table, PRIMARY_KEY)?;
+        self.note(mistake.there_are("columns of the primary key", &key_columns, written).or_only(&key_columns));
+        Ok(None)
+    }
+
+    fn recipes(&self) -> Result<Option<RecipeTable>> {
+        let row = self.row;
+        let (table, meant) = self.optional("recipes_table", &row.recipes_table, TABLES_AND_VIEWS)?;
+        let here = table.as_ref().or(meant.as_ref());
+        let key = self.column(here, "recipe_key_column", &row.recipe_key_column)?;
+        let name = self.column(here, "recipe_name_column", &row.recipe_name_column)?;
+        let found = table.zip(key).zip(name);
+        Ok(found.map(|((table, key), name)| RecipeTable { table, key: key.name, name: name.name }))
+    }
+
+    fn users(&self) -> Result<Option<Users>> {
+        let (table, _) = self.optional("users_table", &self.row.users_table, TABLES_AND_VIEWS)?;
+        let key = self.needed("users_table", table.as_ref(), &["id"])?;
+        Ok(table.zip(key).map(|(table, key)| Users { key: key.name, table }))
+    }
+
+    fn ledger(&self) -> Result<Option<Ledger>> {
+        let (table, _) = self.optional("ledger_table", &self.row.ledger_table, WRITABLE)?;
+        let names = ["user_id", "amount", "type", "description", "created_at"];
+        let created_at = self.needed("ledger_table", table.as_ref(), &names)?;
+        Ok(table.zip(created_at).map(|(table, created_at)| Ledger { created_at, table }))
+    }
+
+    /// Checks that a table has columns with these names, and returns the last one.
+    fn needed(&self, key: &'static str, table: Option<&Table>, names: &[&str]) -> Result<Option<Column>> {
+        let Some(table) = table else { return Ok(None) };
+        let mut missing = Vec::new();
+        let mut last = None;
+        for name in names {
+            last = table.column(name)?.cloned();
+            if last.is_none() {
+                missing.push(format!("\"{name}\""));
+            }
+        }
+        if missing.is_empty() {
+            return Ok(last);
+        }
+        let columns = if missing.len() == 1 { "column" } else { "columns" };
+        let wrong = format!("{} has no {columns} {}", table.name, missing.join(", "));
+        self.note(Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look_at_columns(table)).or_null());
+        Ok(None)
+    }
+
+    /// The target's own search path, if it has one.
+    fn search_path(&self) -> Option<String> {
+        let search_path = self.row.search_path.as_ref()?;
+        let complete = with_temporary_last(search_path);
+        if complete.is_none() {
+            let wrong = format!("search path \"{search_path}\" is not a list of schemas with pg_temp at its end");
+            let look = "SELECT nspname FROM pg_namespace".into();
+            self.note(
+                Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "search_path", wrong, look).or_null(),
+            );
+        }
+        complete
     }
 }
 
 impl TargetRow {
-    /// Finds the table `name`, the value of column `key`. The hint of an error sets that column to `mend`.
-    fn find(&self, key: &str, name: &str, mend: &str) -> Result<Table> {
-        let found = Table::find(name)?.ok_or_else(|| {
-            error(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-                format!("table \"{name}\" does not exist"),
-                self.set(key, mend),
-            )
-        })?;
+    /// Finds the table `written`, the value of column `key`, of one of these kinds (`pg_class.relkind`).
+    fn find(&self, key: &'static str, written: &str, kinds: &str) -> Result<std::result::Result<Table, Mistake>> {
+        let look = "SELECT oid::regclass FROM pg_class WHERE relkind IN ('r', 'p', 'f')";
+        let mistake = |sqlstate, wrong| Mistake::new(sqlstate, key, wrong, look.into());
+        let Some(found) = Table::find(written)? else {
+            let wrong = mistake(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, format!("table \"{written}\" does not exist"));
+            let like = tables_like(written, kinds)?;
+            return Ok(Err(wrong.there_are("tables of such a name", &like, written).or_only(&like)));
+        };
+        if !kinds.contains(found.kind as u8 as char) {
+            let kind = kind(found.kind);
+            let wrong =
+                mistake(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{written}\" is {kind}, not a table"));
+            let read = read_by(&found, kinds)?;
+            return Ok(Err(wrong.there_are("tables that it reads", &read, written).or_only(&read)));
+        }
         // After DROP and CREATE, or if a schema was renamed, the name means another table.
-        let Some(named_by) = &self.named_by else { return Ok(found) };
+        let Some(named_by) = &self.named_by else { return Ok(Ok(found)) };
         let may = "SELECT pg_has_role(oid, $2, 'USAGE') FROM pg_roles WHERE rolname::text = $1";
         if one_now::<bool>(may, &[named_by.as_str().into(), found.owner.into()])? == Some(true) {
-            return Ok(found);
+            return Ok(Ok(found));
         }
-        let message = match named_by.as_str() {
-            "" => format!("the role that made target \"{}\" use table \"{name}\" does not exist any more", self.name),
-            role => format!(
-                "table \"{name}\" does not belong to role \"{role}\", which made target \"{}\" use it",
-                self.name
-            ),
+        let wrong = match named_by.as_str() {
+            "" => format!("the role that named table \"{written}\" does not exist any more"),
+            role => format!("table \"{written}\" does not belong to role \"{role}\", which named it"),
         };
-        Err(error(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            message,
-            // For a superuser, after a look at the table. What else the role wrote was allowed by the same right.
-            self.set("named_by", "NULL, throttle_query = NULL, search_path = NULL"),
-        ))
+        // For a superuser, after a look at the table. What else the role wrote was allowed by the same right.
+        let look = self.set("named_by", "NULL, throttle_query = NULL, search_path = NULL");
+        Ok(Err(Mistake::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, key, wrong, look)))
     }
+}
 
-    /// Finds an optional table. It is not read leaf by leaf, so all its parts must have one owner.
-    fn optional(&self, key: &str, name: &Option<String>) -> Result<Option<Table>> {
-        let Some(name) = name else { return Ok(None) };
-        let table = self.find(key, name, "NULL")?;
-        table.is_of_one_owner()?;
-        Ok(Some(table))
+fn kind(relkind: i8) -> &'static str {
+    match relkind as u8 {
+        b'v' => "a view",
+        b'm' => "a materialized view",
+        b'S' => "a sequence",
+        b'i' | b'I' => "an index",
+        b'c' => "a composite type",
+        _ => "something else",
     }
+}
 
-    /// The column of a table that the column `key` names.
-    fn column(&self, table: &Table, key: &str, name: &str) -> Result<Column> {
-        self.column_or(table, name, || self.set(key, "'column'"))
+/// Tables whose name is like `written`, in any schema.
+fn tables_like(written: &str, kinds: &str) -> Result<Vec<String>> {
+    const TABLES: &str = "
+        SELECT relname::text, oid::regclass::text FROM pg_class
+        WHERE strpos($1, relkind::text) > 0 AND relpersistence <> 't'
+          AND relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema')
+        ORDER BY 1, 2";
+    let tables = rows_now(TABLES, &[kinds.into()], |row| {
+        Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default()))
+    })?;
+    let (mut names, qualified): (Vec<String>, Vec<String>) = tables.iter().cloned().unzip();
+    if let Some(table) = nearest(written, &qualified) {
+        return Ok(vec![table.clone()]);
     }
+    names.dedup();
+    let name = written.rsplit('.').next().unwrap_or_default().trim_matches('"');
+    let near = nearest(name, &names);
+    Ok(tables.iter().filter(|(name, _)| Some(name) == near).map(|(_, qualified)| qualified.clone()).collect())
+}
 
-    fn column_or(&self, table: &Table, name: &str, hint: impl FnOnce() -> String) -> Result<Column> {
-        table.column(name)?.cloned().ok_or_else(|| {
-            let message = format!("column \"{name}\" of {} does not exist", table.name);
-            error(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, message, hint())
-        })
-    }
+/// The tables that a view reads.
+fn read_by(view: &Table, kinds: &str) -> Result<Vec<String>> {
+    const TABLES: &str = "
+        SELECT array_agg(DISTINCT c.oid::regclass::text ORDER BY c.oid::regclass::text)
+        FROM pg_rewrite r
+        JOIN pg_depend d ON (d.classid, d.objid, d.refclassid) = ('pg_rewrite'::regclass, r.oid, 'pg_class'::regclass)
+        JOIN pg_class c ON c.oid = d.refobjid
+        WHERE r.ev_class = $1 AND strpos($2, c.relkind::text) > 0";
+    Ok(one_now::<Vec<String>>(TABLES, &[view.oid.into(), kinds.into()])?.unwrap_or_default())
+}
 
-    fn failed_at(&self, table: &Table) -> Result<Column> {
-        let column = self.column(table, "failed_at_column", &self.failed_at_column)?;
-        if matches!(column.type_oid, pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID) {
-            return Ok(column);
-        }
-        let message = format!("column \"{}\" of {} has type {}", self.failed_at_column, table.name, column.type_name);
-        let hint = self.set("failed_at_column", "'a timestamp or timestamptz column'");
-        Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, hint))
-    }
+const ANY_COLUMN: &str = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
+    WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
+const TIMES: &str = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
+    WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype)";
+const PRIMARY_KEY: &str = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
+    JOIN pg_index ON indrelid = attrelid AND indisprimary AND attnum = ANY (indkey) WHERE attrelid = $1";
 
-    fn id(&self, table: &Table) -> Result<Column> {
-        let column = self.column(table, "id_column", &self.id_column)?;
-        if column.is_ordered() {
-            return Ok(column);
-        }
-        let message = format!(
-            "column \"{}\" of {} has type {}, which has no order",
-            self.id_column, table.name, column.type_name
-        );
-        Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, self.set("id_column", "'column'")))
-    }
+fn columns(table: &Table, which: &'static str) -> Result<Vec<String>> {
+    Ok(one_now::<Vec<String>>(which, &[table.oid.into()])?.unwrap_or_default())
+}
 
-    fn recipes(&self) -> Result<Option<RecipeTable>> {
-        let Some(table) = self.optional("recipes_table", &self.recipes_table)? else { return Ok(None) };
-        Ok(Some(RecipeTable {
-            key: self.column(&table, "recipe_key_column", &self.recipe_key_column)?.name,
-            name: self.column(&table, "recipe_name_column", &self.recipe_name_column)?.name,
-            table,
-        }))
-    }
-
-    fn users(&self) -> Result<Option<Users>> {
-        let Some(table) = self.optional("users_table", &self.users_table)? else { return Ok(None) };
-        Ok(Some(Users { key: self.column_or(&table, "id", || self.set("users_table", "NULL"))?.name, table }))
-    }
-
-    fn ledger(&self) -> Result<Option<Ledger>> {
-        let Some(table) = self.optional("ledger_table", &self.ledger_table)? else { return Ok(None) };
-        let column = |name| self.column_or(&table, name, || self.set("ledger_table", "NULL"));
-        ["user_id", "amount", "type", "description"].into_iter().try_for_each(|name| column(name).map(drop))?;
-        Ok(Some(Ledger { created_at: column("created_at")?, table }))
-    }
+fn look_at_columns(table: &Table) -> String {
+    format!(
+        "SELECT attname, atttypid::regtype FROM pg_attribute WHERE attrelid = {}::regclass AND attnum > 0",
+        quote_literal(&table.name)
+    )
 }
 
 /// The row of a target, whether its tables exist or not. Errors: 22004, 42704.
@@ -196,6 +377,9 @@ pub fn exists(name: Option<&str>) -> Result<String> {
 /// Errors: 22004, 42704, 42P01, 42501.
 pub fn table(name: Option<&str>) -> Result<(Table, i64)> {
     let row = row(name)?;
-    let table = extension::as_owner(|| row.find("generations_table", &row.generations_table, "'schema.table'"))?;
-    Ok((table, row.lock_timeout))
+    let found = extension::as_owner(|| row.find("generations_table", &row.generations_table, TABLES))?;
+    match found {
+        Ok(table) => Ok((table, row.lock_timeout)),
+        Err(_) => Target::load(name).map(|target| (target.table, row.lock_timeout)),
+    }
 }

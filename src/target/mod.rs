@@ -6,6 +6,8 @@ mod failure_type;
 pub mod foreign_keys;
 pub mod leaf;
 pub mod load;
+pub mod mistake;
+pub mod nearest;
 pub mod reading;
 pub mod recipes;
 pub mod statuses;
@@ -23,7 +25,7 @@ use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
 
 /// A row of `backlog_cleanup.target`, not checked. The comments on its columns explain them.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct TargetRow {
     pub name: String,
     pub generations_table: String,
@@ -118,6 +120,19 @@ impl TargetRow {
     pub fn set(&self, column: &str, value: &str) -> String {
         format!("UPDATE backlog_cleanup.target SET {column} = {value} WHERE name = {}", quote_literal(&self.name))
     }
+
+    /// Runs the throttle query as the owner of the target's table. Returns its first value as text, whatever its type: the
+    /// reason to wait.
+    pub fn throttle(&self, table: &Table) -> Result<Option<String>> {
+        let Some(query) = &self.throttle_query else { return Ok(None) };
+        let query = query.trim_end().trim_end_matches(';');
+        reading_as_owner_of(table, || {
+            read_one::<String>(
+                &format!("SELECT throttle.reason::pg_catalog.text FROM (\n{query}\n) throttle (reason)"),
+                &[],
+            )
+        })
+    }
 }
 
 impl Target {
@@ -168,17 +183,5 @@ impl Target {
     /// The condition on a row `g` that it is a failed row of the account.
     pub fn is_failed(&self) -> String {
         format!("{} AND {}", self.account_column.is(&self.account), self.has_failed())
-    }
-
-    /// Runs the target's throttle query. Returns its first value as text, whatever its type: the reason to wait.
-    pub fn throttle(&self) -> Result<Option<String>> {
-        let Some(query) = &self.throttle_query else { return Ok(None) };
-        let query = query.trim_end().trim_end_matches(';');
-        reading_as_owner_of(&self.table, || {
-            read_one::<String>(
-                &format!("SELECT throttle.reason::pg_catalog.text FROM (\n{query}\n) throttle (reason)"),
-                &[],
-            )
-        })
     }
 }

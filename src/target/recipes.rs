@@ -5,14 +5,14 @@ use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::stream;
 use crate::target::{RecipeTable, Target};
 
-/// The recipes' names by their ids as text.
+/// The recipes' names by their ids as text; `None` if the target has no table that names them.
 #[derive(Default)]
-pub struct RecipeNames(HashMap<String, String>);
+pub struct RecipeNames(Option<HashMap<String, String>>);
 
 impl RecipeNames {
     pub fn of(target: &Target) -> Result<RecipeNames> {
         let Some(RecipeTable { table, key, name }) = &target.recipes else {
-            return Ok(RecipeNames::default());
+            return Ok(RecipeNames(None));
         };
         let read = format!("SELECT r.{key}::pg_catalog.text, r.{name}::pg_catalog.text FROM {} r", table.name);
         let mut names = HashMap::new();
@@ -23,14 +23,15 @@ impl RecipeNames {
                 names.insert(text(0), text(1));
             })
         })?;
-        Ok(RecipeNames(names))
+        Ok(RecipeNames(Some(names)))
     }
 
     /// A recipe's name as reports show it.
     pub fn name(&self, id: Option<&str>) -> String {
-        match id {
-            None => "No recipe".into(),
-            Some(id) => self.0.get(id).cloned().unwrap_or_else(|| "Unknown Recipe".into()),
+        match (id, &self.0) {
+            (None, _) => "No recipe".into(),
+            (Some(id), None) => id.into(),
+            (Some(id), Some(names)) => names.get(id).cloned().unwrap_or_else(|| "Unknown Recipe".into()),
         }
     }
 }

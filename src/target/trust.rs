@@ -23,7 +23,7 @@ const STRANGERS: &str = "
 /// Walks from tables (`$1`), their partitions, children and ancestors down to all code that a statement on them may run: of
 /// types, domains, casts, defaults, generated columns, CHECKs, rules, views, partition keys, expressions of indexes and statistics,
 /// operator classes. An owner trusts a role that could act as the owner anyway. Returns the first object of another role: its
-/// description, its owner, the role that its code would run as, that role's table, and the statement that gives it the object.
+/// description, its owner, the role that its code would run as, and that role's table.
 ///
 /// What PostgreSQL itself comes with has no dependencies recorded. What a function's body calls is not recorded, either.
 const STRANGER: &str = "
@@ -87,9 +87,7 @@ const STRANGER: &str = "
         ) below (class, object)
     )
     SELECT ARRAY[pg_describe_object(class, object, 0), owner::regrole::text, victim::regrole::text,
-           (SELECT min(c.oid)::regclass::text FROM used JOIN pg_class c USING (oid) WHERE c.relowner = victim),
-           format('ALTER %s %s OWNER TO %s; -- if what it does may be done as that role', upper(i.type), i.identity,
-                  victim::regrole)]
+           (SELECT min(c.oid)::regclass::text FROM used JOIN pg_class c USING (oid) WHERE c.relowner = victim)]
     FROM (
         SELECT code.class, code.object, o.owner, code.owner
         FROM code CROSS JOIN LATERAL (
@@ -110,7 +108,7 @@ const STRANGER: &str = "
         WHERE NOT pg_has_role(o.owner, code.owner, 'USAGE')
         ORDER BY code.class, code.object
         LIMIT 1
-    ) stranger (class, object, owner, victim), pg_identify_object(class, object, 0) i";
+    ) stranger (class, object, owner, victim)";
 
 /// Refuses tables below which a role has code that their owner does not trust. Called as the extension's owner. Errors: 42501.
 pub fn check(tables: &[pg_sys::Oid]) -> Result<()> {
@@ -126,10 +124,13 @@ pub fn check(tables: &[pg_sys::Oid]) -> Result<()> {
             _ => Ok(None),
         }
     })?;
-    let Some([object, owner, victim, table, hint]) = stranger.as_deref() else { return Ok(()) };
+    let Some([object, owner, victim, table]) = stranger.as_deref() else { return Ok(()) };
     Err(error(
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
         format!("{object} belongs to role \"{owner}\", and would run as role \"{victim}\", who owns \"{table}\""),
-        hint.clone(),
+        // No statement: it would give the code the rights of the table's owner.
+        format!(
+            "decide whether its code may run as \"{victim}\": then make \"{victim}\" its owner; otherwise take it out of \"{table}\""
+        ),
     ))
 }

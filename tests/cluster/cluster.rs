@@ -235,6 +235,16 @@ impl Cluster {
         platform_of(self.connect_to(database))
     }
 
+    /// The platform's tables after an outage of ten days, as in `make demo`, without the extension.
+    pub fn outage(&self, database: &str, rows: u32, recipes: u32) {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo");
+        let [platform, outage] = ["platform.sql", "outage.sql"].map(|file| demo.join(file).display().to_string());
+        let (rows, recipes) = (format!("rows={rows}"), format!("recipes={recipes}"));
+        let settings = ["-v", &rows, "-v", &recipes, "-v", "failed=0.7", "-v", "days=10"];
+        let files = ["-v", "ON_ERROR_STOP=1", "-Xq", "-f", &platform, "-f", &outage, database];
+        self.program("psql", &[&settings[..], &files].concat());
+    }
+
     /// Runs one of the server's programs on it and returns what it printed.
     pub fn program(&self, name: &str, arguments: &[&str]) -> String {
         let output = Command::new(self.bin.join(name))

@@ -3,6 +3,7 @@
 mod cluster;
 mod fixtures;
 mod installed;
+mod pages;
 mod rows;
 mod shared;
 mod wait;
@@ -12,5 +13,6 @@ pub use fixtures::{
     JOBS, SEE, create_index, fail, fail_in_any_order, finding, findings, last_state, own_by, platform_of, start_run,
     veto, with_pg_cron,
 };
+pub use pages::Page;
 pub use rows::{balance, column, number, numbers, refused, truth, value};
 pub use wait::{until, until_holds, until_true};

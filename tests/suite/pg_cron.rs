@@ -13,8 +13,11 @@ fn jobs(client: &mut postgres::Client) -> Vec<(String, String, String)> {
 }
 
 fn nightly(schedule: &str) -> Vec<(String, String, String)> {
-    let command = "SELECT public.backlog_cleanup_failed_generations()";
-    vec![("backlog-cleanup-daily".into(), schedule.into(), command.into())]
+    named("backlog-cleanup-daily", schedule)
+}
+
+fn named(name: &str, schedule: &str) -> Vec<(String, String, String)> {
+    vec![(name.into(), schedule.into(), "SELECT public.backlog_cleanup_failed_generations()".into())]
 }
 
 /// Waits for what a count finds: jobs fire every minute.
@@ -222,7 +225,52 @@ fn where_pg_cron_lives_elsewhere_the_hint_is_the_call_to_type_there() {
     let (sqlstate, _, hint) = refused(app.batch_execute("SELECT backlog_cleanup_schedule()"));
     assert_eq!(sqlstate, "55000");
     home.batch_execute(&hint).unwrap();
-    assert_eq!(jobs(&mut home), nightly("0 2 * * *"));
+    assert_eq!(jobs(&mut home), named("backlog-cleanup-daily@app", "0 2 * * *"));
+}
+
+#[test]
+fn each_database_has_a_job_of_its_own_and_says_where_to_see_it() {
+    let cluster = with_pg_cron();
+    let mut home = cluster.platform();
+    for database in ["CREATE DATABASE shop", "CREATE DATABASE \"a\nshop\""] {
+        home.batch_execute(database).unwrap();
+    }
+    let jobs = "SELECT string_agg(database || ' ' || jobname || ' ' || schedule, ', ' ORDER BY jobid) FROM cron.job";
+    for database in ["shop", "a\nshop"] {
+        let mut shop = cluster.connect_to(database);
+        shop.batch_execute(include_str!("../../demo/platform.sql")).unwrap();
+        shop.batch_execute("CREATE EXTENSION backlog_cleanup").unwrap();
+        let (_, _, hint) = refused(shop.batch_execute("SELECT backlog_cleanup_schedule()"));
+        assert!(hint.ends_with("; -- in database \"postgres\""), "{hint}");
+        home.batch_execute(&hint).unwrap();
+        // As the doctor and the status say, too.
+        let status: serde_json::Value = value(&mut shop, "SELECT backlog_cleanup_status_json() -> 'schedule'");
+        let check: String = value(&mut shop, "SELECT fix FROM backlog_cleanup_doctor() WHERE check_name = 'job'");
+        assert_eq!((&status["known"], &status["check"]), (&false.into(), &check.as_str().into()));
+        let detail: String = value(&mut shop, "SELECT detail FROM backlog_cleanup_doctor() WHERE check_name = 'job'");
+        assert_eq!(
+            detail,
+            "whether a job runs target \"generations\" is not known here: pg_cron is in database \"postgres\""
+        );
+        let job: String = home.query_one(&check, &[]).unwrap().get("jobname");
+        assert_eq!(job, format!("backlog-cleanup-daily@{database}"));
+    }
+    let all = "postgres backlog-cleanup-daily 0 2 * * *, shop backlog-cleanup-daily@shop 0 2 * * *, \
+               a\nshop backlog-cleanup-daily@a\nshop 0 2 * * *";
+    assert_eq!(value::<String>(&mut home, jobs), all);
+    // What changes and removes a job of this database leaves those of the others alone, also under the name of 0.2.0.
+    home.batch_execute(
+        "UPDATE cron.job SET jobname = 'backlog-cleanup-daily-then' WHERE database = 'postgres';
+                        UPDATE cron.job SET jobname = 'backlog-cleanup-daily' WHERE database = 'shop'",
+    )
+    .unwrap();
+    let (_, _, hint) = refused(home.batch_execute("SELECT backlog_cleanup_schedule()"));
+    assert_eq!(hint, "SELECT backlog_cleanup_schedule(job_name => 'backlog-cleanup-daily@postgres')");
+    let mut shop = cluster.connect_to("shop");
+    let (_, _, hint) = refused(shop.batch_execute("SELECT backlog_cleanup_unschedule()"));
+    home.batch_execute(&hint).unwrap();
+    let left = "postgres backlog-cleanup-daily-then 0 2 * * *, a\nshop backlog-cleanup-daily@a\nshop 0 2 * * *";
+    assert_eq!(value::<String>(&mut home, jobs), left);
 }
 
 #[test]

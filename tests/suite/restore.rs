@@ -1,6 +1,6 @@
 //! Dump and restore in every format, and what DROP EXTENSION leaves behind.
 
-use cluster::{Cluster, PG_CRON, balance, column, fail, number, refused, start_run, value, with_pg_cron};
+use cluster::{Cluster, PG_CRON, balance, column, fail, number, refused, start_run, truth, value, with_pg_cron};
 use postgres::Client;
 
 #[test]
@@ -62,9 +62,20 @@ fn every_format_carries_everything_and_a_run_that_was_at_work_is_interrupted() {
         assert_eq!(before.len(), after.len(), "{format:?}");
 
         let mut client = restored.connect();
+        let of_interrupted = "SELECT (r.cleaned, r.failed, removed, state) = (removed, 3, 2, 'interrupted')
+             FROM backlog_cleanup.run CROSS JOIN LATERAL (
+                 SELECT sum((detail ->> 'cleanedCount')::bigint), sum((detail ->> 'failedCount')::bigint)
+                 FROM jsonb_array_elements(backlog_cleanup_run_details(id)) detail) r (cleaned, failed)
+             WHERE batches > 0 AND batch_size = 2";
+        assert!(truth(&mut client, of_interrupted), "{format}");
         assert_eq!(balance(&mut client, 15), 14);
         client.batch_execute("CALL backlog_cleanup_run()").unwrap();
         assert_eq!(balance(&mut client, 15), 15);
+        assert!(truth(&mut client, of_interrupted), "{format}");
+        let summed_up =
+            "SELECT bool_and(removed = (SELECT coalesce(sum(cleaned_count), 0) FROM backlog_cleanup.run_recipe
+                                                    WHERE run_id = id)) FROM backlog_cleanup.run";
+        assert!(truth(&mut client, summed_up), "{format}");
         assert_eq!(number(&mut client, "SELECT count(*) FROM cron.job"), 1);
     }
 }

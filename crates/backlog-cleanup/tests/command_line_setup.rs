@@ -21,8 +21,17 @@ fn one_command_sets_everything_up_and_a_second_changes_nothing() {
     client.batch_execute("CREATE EXTENSION pg_cron").unwrap();
     client.batch_execute(PLATFORM).unwrap();
     let setup = |more: &[&str]| run(&cluster, "postgres", &[&["setup", "--json"], more].concat());
-    let first = setup(&[]);
-    let created = [("extension", "created"), ("job", "created"), ("index", "created")];
+    // Whoever is not asked gets no job.
+    let unarmed = setup(&[]);
+    let created = [("extension", "created"), ("job", "not armed"), ("index", "created")];
+    assert_eq!((unarmed.code, outcomes(&unarmed.json())), (1, created.to_vec()), "{unarmed:?}");
+    assert!(
+        unarmed.stderr.contains("Register job backlog-cleanup-daily in pg_cron's database postgres?"),
+        "{unarmed:?}"
+    );
+    assert_eq!(number(&mut client, "SELECT count(*) FROM cron.job"), 0);
+    let first = setup(&["--arm"]);
+    let created = [("extension", "kept"), ("job", "created"), ("index", "kept")];
     assert_eq!((first.code, outcomes(&first.json())), (0, created.to_vec()), "{first:?}");
     let index = first.json()["doctor"].as_array().unwrap().iter().find(|finding| finding["check"] == "index").cloned();
     assert_eq!(index.unwrap()["status"], "ok");
@@ -59,6 +68,24 @@ fn one_command_sets_everything_up_and_a_second_changes_nothing() {
         let done = schedule(&arguments);
         assert!(done.code == 0 && done.stdout.contains("backlog-cleanup-a_target_with"), "{done:?}");
     }
+}
+
+#[test]
+fn a_second_database_gets_a_job_of_its_own_after_a_test_job_that_removes_nothing() {
+    let cluster = Cluster::start_with_pg_cron();
+    let mut home = cluster.connect();
+    home.batch_execute("CREATE EXTENSION pg_cron; CREATE TABLE log (line text)").unwrap();
+    let mut shop = cluster.platform_in("shop");
+    shop.batch_execute(FAILURES).unwrap();
+    let setup = |more: &[&str]| run(&cluster, "shop", &[&["setup", "--json"], more].concat());
+    let done = setup(&["--test-job", "--arm"]);
+    let steps = [("extension", "kept"), ("test job", "ran"), ("job", "created"), ("index", "created")];
+    assert_eq!((done.code, outcomes(&done.json())), (0, steps.to_vec()), "{done:?}");
+    let jobs = "SELECT string_agg(jobname || ' in ' || database, ', ') FROM cron.job";
+    assert_eq!(value::<String>(&mut home, jobs), "backlog-cleanup-daily@shop in shop");
+    assert_eq!(number(&mut shop, "SELECT count(*) FROM generations"), 30);
+    let detail = setup(&[]).json()["steps"][1]["detail"].as_str().unwrap().to_owned();
+    assert!(detail.starts_with("backlog-cleanup-daily@shop at 0 2 * * *") && detail.ends_with("in database postgres"));
 }
 
 #[test]

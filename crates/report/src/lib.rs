@@ -16,7 +16,7 @@ pub use age::age_in_words;
 pub use duration::DURATION_BOUNDS;
 pub use level::Level;
 pub use mode::Mode;
-pub use names::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET, job_name};
+pub use names::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET, job_name, job_name_in};
 pub use report::{
     BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, Foreseen, RecipeFailures, RegularReport, StatusReport,
     Warning, kept_back_reason, recipe_id,

@@ -10,17 +10,29 @@ pub const DEFAULT_JOB: &str = "backlog-cleanup-daily";
 /// Bytes of a job's name that pg_cron stores.
 const LONGEST: usize = 63;
 
-/// Names the job of a target. A name that pg_cron would not store whole, or that is the default target's, ends in a hash
-/// of the target's name instead.
+/// Names the job of a target. A name that pg_cron would not store whole, or that is the default target's or one of another
+/// database, ends in a hash of the target's name instead.
 pub fn job_name(target: &str) -> String {
     if target == DEFAULT_TARGET {
         return DEFAULT_JOB.to_owned();
     }
     let name = format!("backlog-cleanup-{target}");
-    if name.len() <= LONGEST && name != DEFAULT_JOB {
+    if name.len() <= LONGEST && name != DEFAULT_JOB && !target.contains('@') {
         return name;
     }
-    let hash = format!("-{:08x}", fnv_1a(target));
+    hashed(&name, target)
+}
+
+/// Names a job for a database other than pg_cron's, which has the jobs of all databases under names of their own.
+pub fn job_name_in(database: &str, job_name: &str) -> String {
+    let suffix = format!("@{database}");
+    let name = if job_name.ends_with(&suffix) { job_name.to_owned() } else { format!("{job_name}{suffix}") };
+    if name.len() <= LONGEST { name } else { hashed(&name, &name) }
+}
+
+/// Ends a name in a hash, cut so that pg_cron stores it whole.
+fn hashed(name: &str, of: &str) -> String {
+    let hash = format!("-{:08x}", fnv_1a(of));
     let end = name.floor_char_boundary(LONGEST - hash.len());
     format!("{}{hash}", &name[..end])
 }
@@ -32,7 +44,7 @@ fn fnv_1a(text: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{fnv_1a, job_name};
+    use super::{fnv_1a, job_name, job_name_in};
 
     #[test]
     fn a_target_has_a_job_of_its_own_whose_name_pg_cron_stores() {
@@ -47,6 +59,17 @@ mod tests {
         // Two bytes a character: the cut is between two of them.
         let umlauts = "ü".repeat(40);
         assert_eq!(job_name(&umlauts), format!("backlog-cleanup-{}-{:08x}", "ü".repeat(19), fnv_1a(&umlauts)));
+    }
+
+    #[test]
+    fn each_database_has_jobs_of_its_own() {
+        assert_eq!(job_name_in("shop", "backlog-cleanup-daily"), "backlog-cleanup-daily@shop");
+        assert_eq!(job_name_in("shop", "backlog-cleanup-daily@shop"), "backlog-cleanup-daily@shop");
+        assert_ne!(job_name_in("b", "backlog-cleanup-a"), job_name("a@b"));
+        let long = "d".repeat(63);
+        let name = job_name_in(&long, "backlog-cleanup-daily");
+        assert_eq!(name.len(), 63);
+        assert_ne!(name, job_name_in(&format!("{}e", &long[1..]), "backlog-cleanup-daily"));
     }
 
     #[test]

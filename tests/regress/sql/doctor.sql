@@ -98,7 +98,8 @@ ALTER TABLE generations SET (autovacuum_enabled = false);
 SELECT * FROM ill;
 ROLLBACK;
 BEGIN;
-INSERT INTO credit_transactions (user_id, amount, type, description) VALUES ('system_backlog', 7, 'backlog_cleanup', '');
+INSERT INTO credit_transactions (user_id, amount, type, description, created_at)
+VALUES ('system_backlog', 7, 'backlog_cleanup', '', now() AT TIME ZONE 'UTC');
 SELECT * FROM ill;
 ROLLBACK;
 BEGIN;

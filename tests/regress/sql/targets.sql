@@ -69,6 +69,51 @@ SELECT backlog_cleanup_schedule('0 2 * * *', job_name => NULL);
 SELECT backlog_cleanup_schedule();
 \echo :LAST_ERROR_SQLSTATE
 
+-- All mistakes are told at once, each with what would be right; the hint corrects what is there, or inserts what is not.
+CREATE SCHEMA oban;
+CREATE TYPE oban.job_state AS ENUM ('available', 'executing', 'retryable', 'completed', 'discarded');
+CREATE TABLE oban.jobs (id bigint PRIMARY KEY, state oban.job_state, queue text, worker text, inserted_at timestamp,
+                        discarded_at timestamp, errors jsonb);
+CREATE VIEW oban.discarded AS SELECT * FROM oban.jobs WHERE state = 'discarded';
+-- E1: the schema is missing, on a table that is there.
+INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+    recipe_column, status_column, failed_at_column, failure_type_column, account, failed_status, completed_status,
+    pending_status, processing_status)
+VALUES ('oban', 'jobs', NULL, NULL, NULL, 'queue', 'worker', 'state', 'discarded_at', 'worker', 'default', 'discarded',
+    'completed', 'available', 'executing');
+\echo :LAST_ERROR_SQLSTATE
+-- E2, E3: a wrong case, a misspelling, a table with a column too few, values that an empty table does not show.
+INSERT INTO backlog_cleanup.target (name, generations_table, users_table, ledger_table, account_column, recipe_column,
+    status_column, failed_at_column, failure_type_column, account, failed_status, time_zone)
+VALUES ('oban', 'oban.job', 'public.user', 'oban.jobs', 'Queue', 'wrker', 'state', 'errors', 'worker', 'default', 'Discarded',
+    'Europe/Berln');
+\echo :LAST_ERROR_SQLSTATE
+INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+    recipe_column, status_column, failed_at_column, failure_type_column, account, failed_status, completed_status,
+    pending_status, processing_status)
+VALUES ('oban', 'oban.jobs', NULL, NULL, NULL, 'queue', 'worker', 'state', 'discarded_at', 'worker', 'default', 'discarded',
+    'completed', 'available', 'executing');
+UPDATE backlog_cleanup.target SET pending_status = 'pending', processing_status = 'exectuing' WHERE name = 'oban';
+UPDATE backlog_cleanup.target SET name = 'jobs', pending_status = 'retryable', processing_status = 'excuting', throttle_query = 'SELEC 1' WHERE name = 'oban';
+UPDATE backlog_cleanup.target SET generations_table = 'oban.discarded', status_column = 'State' WHERE name = 'oban';
+UPDATE backlog_cleanup.target SET generations_table = 'oban.jobs_pkey', ledger_table = 'oban.jobs_pkey' WHERE name = 'oban';
+UPDATE backlog_cleanup.target SET recipes_table = 'public.recipe', recipe_key_column = 'key' WHERE name = 'oban';
+UPDATE backlog_cleanup.target SET batch_size = 7, lock_timeout = '1 min', search_path = 'pg_temp, oban' WHERE name = 'oban';
+SELECT backlog_cleanup_emergency('oban', recipe_id => 'x', failure_type => NULL) -> 'removedCount' AS removed;
+UPDATE backlog_cleanup.target SET recipe_column = 'state' WHERE name = 'oban';
+SELECT backlog_cleanup_emergency('oban', recipe_id => 'dead');
+-- What is dropped behind a target is told in the same way.
+ALTER TABLE oban.jobs RENAME worker TO workers;
+ALTER TABLE oban.jobs DROP discarded_at CASCADE;
+SELECT backlog_cleanup_emergency('oban');
+SELECT detail, fix FROM backlog_cleanup_doctor('oban') WHERE check_name = 'target';
+-- E4: without a table of names a recipe's name is its id.
+INSERT INTO job SELECT i, 'system_backlog', 'mail', 'failed', '2020-01-01' FROM generate_series(1, 12) i;
+SELECT recipe_name FROM backlog_cleanup_status('job');
+SELECT backlog_cleanup_failed_generations('job', dry_run => true) -> 'cleanupDetails' -> 0 ->> 'recipeName' AS name;
+TRUNCATE job;
+DELETE FROM backlog_cleanup.target WHERE name = 'oban';
+
 -- Values that would remove what did not fail, or nothing, or for ever, cannot be written.
 \set VERBOSITY terse
 UPDATE backlog_cleanup.target SET failed_status = 'completed';

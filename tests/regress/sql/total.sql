@@ -39,7 +39,12 @@ SELECT state, seconds_up_to, runs, removed, seconds FROM backlog_cleanup.total W
 
 -- Books out of balance, targets that share a ledger, and a target that has none.
 SELECT * FROM backlog_cleanup_books();
-INSERT INTO credit_transactions (user_id, amount, type, description) VALUES ('system_backlog', 1, 'backlog_cleanup', '');
+-- What cleaned up before the extension is not in the books.
+INSERT INTO credit_transactions (user_id, amount, type, description, created_at)
+VALUES ('system_backlog', 4, 'backlog_cleanup', 'Backlog cleanup', now() AT TIME ZONE 'UTC' - interval '1 day');
+SELECT backlog_cleanup_failed_generations() -> 'cleanedUpGenerations' AS removed;
+INSERT INTO credit_transactions (user_id, amount, type, description, created_at)
+VALUES ('system_backlog', 1, 'backlog_cleanup', '', now() AT TIME ZONE 'UTC');
 SELECT * FROM backlog_cleanup_books();
 INSERT INTO backlog_cleanup.target (name, ledger_table) VALUES ('second', DEFAULT), ('unbooked', NULL);
 SELECT * FROM backlog_cleanup_books('second');

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use clap::Args;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
-use sqlx::{ConnectOptions, Connection, Postgres, Transaction};
+use sqlx::{ConnectOptions, Connection, Executor, Postgres, Transaction};
 use tokio::time::timeout;
 use url::Url;
 
@@ -29,14 +29,22 @@ pub struct Server {
     username: Option<String>,
 }
 
+/// Puts the extension's schema into the search path of a transaction.
+macro_rules! use_extension {
+    () => {
+        "SELECT set_config('search_path', 'pg_catalog, ' || quote_ident(n.nspname) || ', pg_temp', true)
+         FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'backlog_cleanup'"
+    };
+}
+
 /// Begins a transaction in which names are those of pg_catalog and the extension, and no timeout of the role holds. All of it
 /// ends with the transaction: a pooler may give the server connection to another client then.
-pub const BEGIN: &str = "
-    BEGIN ISOLATION LEVEL READ COMMITTED;
-    SET LOCAL search_path = pg_catalog, pg_temp;
-    SET LOCAL statement_timeout = 0;
-    SELECT set_config('search_path', 'pg_catalog, ' || quote_ident(n.nspname) || ', pg_temp', true)
-    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'backlog_cleanup'";
+pub const BEGIN: &str = concat!(
+    "BEGIN ISOLATION LEVEL READ COMMITTED;
+     SET LOCAL search_path = pg_catalog, pg_temp;
+     SET LOCAL statement_timeout = 0;",
+    use_extension!()
+);
 
 /// Settings with which a connection starts, for the calls that commit: no timeout of the role ends them, and they end soon
 /// after their client.
@@ -123,7 +131,15 @@ impl Server {
 
     /// A connection to any database.
     pub async fn connect_without_extension(&self) -> Result<PgConnection> {
-        let options = self.options()?;
+        self.open(self.options()?).await
+    }
+
+    /// The same to another database of the server.
+    pub async fn connect_to(&self, database: &str) -> Result<PgConnection> {
+        self.open(self.options()?.database(database)).await
+    }
+
+    async fn open(&self, options: PgConnectOptions) -> Result<PgConnection> {
         let seconds = env::var("PGCONNECT_TIMEOUT").ok().and_then(|seconds| seconds.trim().parse().ok());
         let opened = match seconds.filter(|seconds| *seconds > 0) {
             Some(seconds) => timeout(Duration::from_secs(seconds), open(&options))
@@ -158,6 +174,11 @@ pub fn are_settings_refused(error: &sqlx::Error) -> bool {
 /// Begins a transaction on a connection: see [`BEGIN`].
 pub async fn begin(connection: &mut PgConnection) -> sqlx::Result<Transaction<'_, Postgres>> {
     connection.begin_with(BEGIN).await
+}
+
+/// Finds an extension that the transaction has created itself.
+pub async fn use_extension(work: &mut PgConnection) -> sqlx::Result<()> {
+    work.execute(use_extension!()).await.map(drop)
 }
 
 /// Errors: the extension is missing.

@@ -103,6 +103,9 @@ fn show(output: &Output, target: &str, job: &Value) -> Result<()> {
             "No job runs target {target}. To register one: backlog-cleanup schedule set --target {target}"
         ));
     }
+    if let Some(check) = job["check"].as_str() {
+        return output.line(format_args!("pg_cron is in another database. To see the job: {}", printable(check)));
+    }
     let text = |key: &str| job[key].as_str().map(str::to_owned).unwrap_or_else(|| job[key].to_string());
     let mut table = output.table(["JOB", "NAME", "SCHEDULE", "COMMAND", "ROLE", "STATE"]);
     table.add_row([

@@ -107,13 +107,15 @@ pub fn show(output: &Output, report: &StatusReport, limit: usize) -> Result<()> 
         }
         None => output.line("last run   none")?,
     }
-    match report.schedule.is_null() {
-        true => output.line("schedule   none")?,
-        false => output.line(format_args!(
+    let job = &report.schedule;
+    match job["check"].as_str() {
+        None if job.is_null() => output.line("schedule   none")?,
+        Some(check) => output.line(format_args!("schedule   not known here: {}", printable(check)))?,
+        None => output.line(format_args!(
             "schedule   {}, job {}{}",
-            text(&report.schedule["schedule"]),
-            text(&report.schedule["jobName"]),
-            if report.schedule["active"] == true { "" } else { ", paused" }
+            text(&job["schedule"]),
+            text(&job["jobName"]),
+            if job["active"] == true { "" } else { ", paused" }
         ))?,
     }
     for warning in &report.warnings {

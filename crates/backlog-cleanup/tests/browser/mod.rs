@@ -206,7 +206,7 @@ impl Browser {
     /// The violations that axe-core finds in the page.
     pub fn axe(&self) -> Vec<String> {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/axe-core/axe.min.js");
-        let axe = std::fs::read_to_string(&file).expect("axe-core, from scripts/setup");
+        let axe = std::fs::read_to_string(&file).expect("axe-core, from scripts/setup-tests");
         self.script(&axe);
         let found = self
             .wait(self.client.execute_async(

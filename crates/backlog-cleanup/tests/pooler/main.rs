@@ -59,7 +59,7 @@ fn every_command(mode: Mode) {
     let Some(pooler) = Pgbouncer::start(&cluster, mode) else { return };
     for _ in 0..2 {
         client.batch_execute("TRUNCATE generations").unwrap();
-        client.batch_execute(&cli::FAILURES.split_once(';').unwrap().1).unwrap();
+        client.batch_execute(cli::FAILURES.split_once(';').unwrap().1).unwrap();
         for arguments in [
             &["setup", "--yes"][..],
             &["status"],

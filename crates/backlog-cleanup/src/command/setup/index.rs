@@ -25,7 +25,7 @@ pub async fn set_up(setup: &Setup, server: &Server, output: &Output) -> Result<S
         return Ok(Step::new("index", "kept", &finding.detail));
     };
     let question = "The index of a partitioned table blocks writes while it is built. Build it?";
-    if !statement.contains("CONCURRENTLY") && !setup.agrees(question, output)? {
+    if !statement.contains("CONCURRENTLY") && !setup.agrees(setup.yes, "--yes", question, output)? {
         let why = Failure::error("building it blocks writes to the table");
         return Ok(Step::to_do("index", &why, vec![statement.to_owned()]));
     }

@@ -1,6 +1,7 @@
 mod extension;
 mod index;
 mod job;
+mod test_job;
 
 use std::io::{IsTerminal, stdin};
 
@@ -17,8 +18,8 @@ use crate::terminal::output::Output;
 
 /// Create the extension, register the job, build the index, and check the result
 ///
-/// Keeps what exists. Prints the SQL that a more privileged role must run. Exits with 1 if there is any, with 4 if a check
-/// of doctor fails.
+/// Keeps what exists, and asks before it registers the job, which removes rows every night. Prints the SQL that a more
+/// privileged role must run. Exits with 1 if there is any or no job, with 4 if a check of doctor fails.
 #[derive(Args)]
 pub struct Setup {
     #[command(flatten)]
@@ -32,7 +33,13 @@ pub struct Setup {
     /// Run the job in batches, each committed
     #[arg(long)]
     batched: bool,
-    /// Change what exists without asking
+    /// Register the nightly job without asking
+    #[arg(long)]
+    arm: bool,
+    /// Fire a job that removes nothing, a dry run, and look whether it runs within two minutes
+    #[arg(long)]
+    test_job: bool,
+    /// Register the job and change what exists without asking
     #[arg(long, short)]
     yes: bool,
 }
@@ -41,7 +48,7 @@ pub struct Setup {
 #[derive(Serialize)]
 struct Step {
     step: &'static str,
-    /// `created`, `changed`, `kept` or `to do`.
+    /// `created`, `changed`, `kept`, `ran`, `failed`, `not armed` or `to do`.
     outcome: &'static str,
     detail: String,
     /// Statements for a more privileged role.
@@ -69,15 +76,12 @@ impl Setup {
         let mut connection = server.connect_without_extension().await?;
         let mut done = Done { steps: Vec::new(), doctor: Vec::new() };
         let extension = extension::set_up(&self, &mut connection).await?;
-        let (is_there, is_new) = (extension.outcome != "to do", extension.outcome == "created");
+        let is_there = extension.outcome != "to do";
         done.say(output, extension)?;
         if is_there {
-            let mut job = job::set_up(&self, &mut connection, output).await?;
-            if is_new && job.outcome == "kept" {
-                // The extension registers it when it is created.
-                job.outcome = "created";
+            for step in job::set_up(&self, server, &mut connection, output).await? {
+                done.say(output, step)?;
             }
-            done.say(output, job)?;
             let index = index::set_up(&self, server, output).await?;
             done.say(output, index)?;
             let mut work = begin(&mut connection).await?;
@@ -85,7 +89,7 @@ impl Setup {
             work.commit().await?;
         }
         let (is_left, is_sick) = (
-            done.steps.iter().any(|step| step.outcome == "to do"),
+            done.steps.iter().any(|step| ["to do", "failed", "not armed"].contains(&step.outcome)),
             done.doctor.iter().any(|finding| finding.status == "fail"),
         );
         match output.json {
@@ -99,13 +103,13 @@ impl Setup {
         })
     }
 
-    /// Asks a yes-or-no question. Without a terminal the answer is no.
-    fn agrees(&self, question: &str, output: &Output) -> Result<bool> {
-        if self.yes {
+    /// Asks a yes-or-no question that an argument answers, too. Without a terminal the answer is no.
+    fn agrees(&self, is_given: bool, argument: &str, question: &str, output: &Output) -> Result<bool> {
+        if is_given {
             return Ok(true);
         }
         if !stdin().is_terminal() {
-            output.note(format_args!("{question} Not changed; use --yes."));
+            output.note(format_args!("{question} Not done; use {argument}."));
             return Ok(false);
         }
         output.note(format_args!("{question} [y/N]"));
@@ -118,7 +122,7 @@ impl Setup {
 impl Done {
     fn say(&mut self, output: &Output, step: Step) -> Result<()> {
         if !output.json {
-            output.line(format_args!("{:<10} {:<8} {}", step.step, step.outcome, printable(&step.detail)))?;
+            output.line(format_args!("{:<10} {:<9} {}", step.step, step.outcome, printable(&step.detail)))?;
         }
         self.steps.push(step);
         Ok(())

@@ -14,6 +14,9 @@ pub fn section(data: &Data) -> Markup {
         section #next .card aria-labelledby="next-title" {
             h2 #next-title { "Next run" }
             @match (job["schedule"].as_str(), job["active"].as_bool()) {
+                (None, _) if job["known"] == false => p .reason {
+                    "The job is not known here: pg_cron is in another database. There, " code { (job["check"].as_str().unwrap_or_default()) } " shows it."
+                },
                 (None, _) => p .reason { "No job runs this target. The doctor has the statement that registers one." },
                 (Some(schedule), Some(false)) => p .reason { "The job is paused; its schedule is " code { (schedule) } "." },
                 (Some(schedule), _) => {

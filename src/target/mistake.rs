@@ -1,0 +1,132 @@
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use serde_json::Value;
+
+use crate::extension;
+use crate::postgres::error::{Result, error};
+use crate::postgres::now::one_now;
+use crate::target::TargetRow;
+use crate::target::nearest::nearest;
+
+/// What is wrong with one column of a target's row.
+pub struct Mistake {
+    sqlstate: PgSqlErrorCode,
+    /// The column of `backlog_cleanup.target`.
+    pub column: &'static str,
+    wrong: String,
+    /// What there is instead, for people.
+    instead: Option<String>,
+    /// The value that is right, a string or null.
+    right: Option<Value>,
+    /// The statement that shows what there is, for a mistake that only a person can correct.
+    look: String,
+}
+
+impl Mistake {
+    pub fn new(sqlstate: PgSqlErrorCode, column: &'static str, wrong: String, look: String) -> Mistake {
+        Mistake { sqlstate, column, wrong, instead: None, right: None, look }
+    }
+
+    /// A mistake that an error with this SQLSTATE tells.
+    pub fn of(sqlstate: PgSqlErrorCode, column: &'static str, failure: &ErrorReport) -> Mistake {
+        let look = failure.hint().unwrap_or("SELECT * FROM backlog_cleanup.target").to_owned();
+        Mistake::new(sqlstate, column, failure.message().to_owned(), look)
+    }
+
+    /// The names that there are. The nearest one to `written` is taken to be right.
+    pub fn there_are<T: AsRef<str>>(mut self, what: &str, names: &[T], written: &str) -> Mistake {
+        let right = nearest(written, names);
+        self.right = right.map(|name| name.as_ref().into()).or(self.right);
+        let nearest = right.map(|name| format!("the nearest is {}", name.as_ref()));
+        self.instead = match names {
+            [] => None,
+            [only] => Some(format!("there is {}", only.as_ref())),
+            _ if names.len() > SHOWN => nearest,
+            _ => {
+                let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+                let all = format!("the {what} are {}", names.join(", "));
+                Some(std::iter::once(all).chain(nearest).collect::<Vec<_>>().join("; "))
+            }
+        };
+        self
+    }
+
+    /// If there is only one name, it is right, unless there is something better.
+    pub fn or_only<T: AsRef<str>>(mut self, names: &[T]) -> Mistake {
+        if let [only] = names {
+            self.right = self.right.or(Some(only.as_ref().into()));
+        }
+        self
+    }
+
+    /// The value that is right, unless it is NULL.
+    pub fn right(&self) -> Option<&str> {
+        self.right.as_ref().and_then(Value::as_str)
+    }
+
+    /// The column is right as NULL, unless there is something better.
+    pub fn or_null(mut self) -> Mistake {
+        self.right = self.right.or(Some(Value::Null));
+        self
+    }
+}
+
+/// How many names a message lists.
+const SHOWN: usize = 20;
+
+impl TargetRow {
+    /// One error for all mistakes. Its hint corrects the row as it was `before` the statement that fails, with what else that
+    /// statement has changed: an empty object if it inserts the row, `None` if it changes nothing.
+    pub fn refusal(&self, mistakes: &[Mistake], before: Option<&str>) -> ErrorReport {
+        let line = |mistake: &Mistake| {
+            let instead = mistake.instead.as_ref().map(|instead| format!("; {instead}")).unwrap_or_default();
+            format!("{}: {}{instead}", mistake.column, mistake.wrong)
+        };
+        let (sqlstate, message, detail) = match mistakes {
+            [Mistake { sqlstate, column, wrong, instead, .. }] => {
+                (*sqlstate, format!("{wrong} ({column} of target \"{}\")", self.name), instead.clone())
+            }
+            _ => (
+                mistakes.first().map_or(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, |first| first.sqlstate),
+                format!("target \"{}\" has {} mistakes", self.name, mistakes.len()),
+                Some(mistakes.iter().map(line).collect::<Vec<_>>().join("\n")),
+            ),
+        };
+        match (self.correction(mistakes, before), detail) {
+            (Err(failure), _) => failure,
+            (Ok(hint), None) => error(sqlstate, message, hint),
+            (Ok(hint), Some(detail)) => error(sqlstate, message, hint).set_detail(detail),
+        }
+    }
+
+    fn correction(&self, mistakes: &[Mistake], before: Option<&str>) -> Result<String> {
+        if let Some(Mistake { look, .. }) = mistakes.iter().find(|mistake| mistake.right.is_none()) {
+            return Ok(look.clone());
+        }
+        // What has the default is left out of an INSERT, and what is as before of an UPDATE.
+        const CORRECTION: &str = "
+            SELECT CASE WHEN is_new
+                THEN format('INSERT INTO backlog_cleanup.target (%s) VALUES (%s)', string_agg(quote_ident(key), ', ' ORDER BY attnum),
+                            string_agg(quote_nullable(value), ', ' ORDER BY attnum))
+                ELSE format('UPDATE backlog_cleanup.target SET %s WHERE name = %L',
+                            string_agg(format('%I = %s', key, quote_nullable(value)), ', ' ORDER BY attnum), min(was ->> 'name'))
+                END
+            FROM backlog_cleanup.target t
+            CROSS JOIN to_jsonb(jsonb_populate_record(t, coalesce($3::jsonb, '{}'))) was
+            CROSS JOIN coalesce($3::jsonb = '{}', false) is_new
+            CROSS JOIN jsonb_each_text(to_jsonb(t) || $2) written (key, value)
+            JOIN pg_attribute ON attrelid = 'backlog_cleanup.target'::regclass AND attname = key
+            LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
+            CROSS JOIN pg_get_expr(adbin, adrelid) given
+            WHERE t.name = $1 AND key <> 'named_by'
+              AND CASE WHEN is_new
+                  THEN given IS DISTINCT FROM value AND given IS DISTINCT FROM format('%L::%s', value, format_type(atttypid, -1))
+                  ELSE $2 ? key OR value IS DISTINCT FROM was ->> key
+                  END
+            GROUP BY is_new";
+        let right = mistakes.iter().filter_map(|mistake| Some((mistake.column.to_owned(), mistake.right.clone()?)));
+        let arguments = &[self.name.as_str().into(), pgrx::JsonB(Value::Object(right.collect())).into(), before.into()];
+        let correction = extension::as_owner(|| one_now::<String>(CORRECTION, arguments))?;
+        Ok(correction.unwrap_or_default())
+    }
+}
