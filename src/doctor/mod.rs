@@ -34,7 +34,7 @@ use crate::target::load::exists;
 pub use index::references;
 
 /// The checks that need the target's tables and columns: name, check, and the detail if nothing is wrong.
-const OF_TARGET: [Check<Target>; 21] = [
+const OF_TARGET: [Check<Target>; 22] = [
     (
         "account",
         |target| target.account_exists().map(|()| Vec::new()),
