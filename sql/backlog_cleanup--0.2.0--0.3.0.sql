@@ -58,7 +58,7 @@ COMMENT ON FUNCTION backlog_cleanup.role_out IS 'writes a role''s name';
 COMMENT ON CAST (backlog_cleanup.role AS pg_catalog.oid) IS 'the role''s oid; 0 for nobody';
 
 ALTER TABLE backlog_cleanup.target
-    ALTER COLUMN named_by TYPE backlog_cleanup.role USING named_by::text::backlog_cleanup.role;
+    ALTER COLUMN named_by TYPE backlog_cleanup.role USING named_by::pg_catalog.text::backlog_cleanup.role;
 ALTER TABLE backlog_cleanup.target
     ALTER COLUMN status_column DROP NOT NULL, ALTER COLUMN completed_status DROP NOT NULL,
     ALTER COLUMN pending_status DROP NOT NULL, ALTER COLUMN processing_status DROP NOT NULL;
@@ -91,7 +91,7 @@ DROP VIEW backlog_cleanup.progress;
 CREATE VIEW backlog_cleanup.progress AS
     SELECT r.id AS run_id, r.target, r.mode,
            CASE WHEN held.pid IS NULL AND NOT pg_catalog.pg_is_in_recovery() THEN 'interrupted' ELSE r.state END AS state,
-           CASE r.state WHEN 'running' THEN held.pid END AS pid, r.started_at, r.batches, r.removed, r.skipped, r.kept_back,
+           CASE WHEN r.state OPERATOR(pg_catalog.=) 'running' THEN held.pid END AS pid, r.started_at, r.batches, r.removed, r.skipped, r.kept_back,
            done.share AS share_done,
            r.removed OPERATOR(pg_catalog./) spent.seconds AS rows_per_second,
            CASE WHEN done.share OPERATOR(pg_catalog.>) double precision '0' THEN
@@ -145,7 +145,7 @@ COMMENT ON FUNCTION backlog_cleanup.failed_jobs IS 'the failed runs of jobs in p
 
 CREATE VIEW backlog_cleanup.history AS
     SELECT r.id AS run_id, NULL::bigint AS job_id, r.target, r.mode, COALESCE(p.state, r.state) AS state,
-           r.requested_by::text AS requested_by, r.started_at, r.finished_at, r.total_failed, r.removed, r.skipped, r.kept_back,
+           r.requested_by::pg_catalog.text AS requested_by, r.started_at, r.finished_at, r.total_failed, r.removed, r.skipped, r.kept_back,
            r.error_sqlstate, r.error_message, r.error_at,
            CASE WHEN shown.may THEN e.detail END AS error_detail, e.hint AS error_hint
     FROM backlog_cleanup.run r
@@ -162,7 +162,7 @@ CREATE VIEW backlog_cleanup.history AS
     WHERE NOT EXISTS (SELECT FROM backlog_cleanup.run r
                       WHERE r.target OPERATOR(pg_catalog.=) j.target AND r.state OPERATOR(pg_catalog.<>) 'completed'
                         AND r.started_at OPERATOR(pg_catalog.>=) j.started_at
-                        AND r.started_at OPERATOR(pg_catalog.<=) COALESCE(j.finished_at, 'infinity'::timestamptz));
+                        AND r.started_at OPERATOR(pg_catalog.<=) COALESCE(j.finished_at, 'infinity'::pg_catalog.timestamptz));
 COMMENT ON VIEW backlog_cleanup.history IS 'all runs with their errors, and the failed jobs that have left no run';
 COMMENT ON COLUMN backlog_cleanup.history.run_id IS 'the run, or NULL';
 COMMENT ON COLUMN backlog_cleanup.history.job_id IS 'the job of pg_cron that failed without a run, or NULL';

@@ -98,6 +98,6 @@ BEGIN
     PERFORM @extschema@.backlog_cleanup_check('generations');
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, remedy = PG_EXCEPTION_HINT;
-    RAISE WARNING 'target "generations" cannot be used: %', pg_catalog.rtrim(problem || E'\n' || detail) USING HINT = remedy;
+    RAISE WARNING 'target "generations" cannot be used: %', pg_catalog.rtrim(pg_catalog.concat_ws(E'\n', problem, detail), E'\n') USING HINT = remedy;
 END
 $target$;

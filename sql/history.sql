@@ -7,7 +7,7 @@ COMMENT ON FUNCTION backlog_cleanup.failed_jobs IS 'the failed runs of jobs in p
 
 CREATE VIEW backlog_cleanup.history AS
     SELECT r.id AS run_id, NULL::bigint AS job_id, r.target, r.mode, COALESCE(p.state, r.state) AS state,
-           r.requested_by::text AS requested_by, r.started_at, r.finished_at, r.total_failed, r.removed, r.skipped, r.kept_back,
+           r.requested_by::pg_catalog.text AS requested_by, r.started_at, r.finished_at, r.total_failed, r.removed, r.skipped, r.kept_back,
            r.error_sqlstate, r.error_message, r.error_at,
            CASE WHEN shown.may THEN e.detail END AS error_detail, e.hint AS error_hint
     FROM backlog_cleanup.run r
@@ -24,7 +24,7 @@ CREATE VIEW backlog_cleanup.history AS
     WHERE NOT EXISTS (SELECT FROM backlog_cleanup.run r
                       WHERE r.target OPERATOR(pg_catalog.=) j.target AND r.state OPERATOR(pg_catalog.<>) 'completed'
                         AND r.started_at OPERATOR(pg_catalog.>=) j.started_at
-                        AND r.started_at OPERATOR(pg_catalog.<=) COALESCE(j.finished_at, 'infinity'::timestamptz));
+                        AND r.started_at OPERATOR(pg_catalog.<=) COALESCE(j.finished_at, 'infinity'::pg_catalog.timestamptz));
 COMMENT ON VIEW backlog_cleanup.history IS 'all runs with their errors, and the failed jobs that have left no run';
 COMMENT ON COLUMN backlog_cleanup.history.run_id IS 'the run, or NULL';
 COMMENT ON COLUMN backlog_cleanup.history.job_id IS 'the job of pg_cron that failed without a run, or NULL';

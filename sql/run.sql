@@ -54,7 +54,7 @@ COMMENT ON FUNCTION backlog_cleanup.finish_run IS
 CREATE VIEW backlog_cleanup.progress AS
     SELECT r.id AS run_id, r.target, r.mode,
            CASE WHEN held.pid IS NULL AND NOT pg_catalog.pg_is_in_recovery() THEN 'interrupted' ELSE r.state END AS state,
-           CASE r.state WHEN 'running' THEN held.pid END AS pid, r.started_at, r.batches, r.removed, r.skipped, r.kept_back,
+           CASE WHEN r.state OPERATOR(pg_catalog.=) 'running' THEN held.pid END AS pid, r.started_at, r.batches, r.removed, r.skipped, r.kept_back,
            done.share AS share_done,
            r.removed OPERATOR(pg_catalog./) spent.seconds AS rows_per_second,
            CASE WHEN done.share OPERATOR(pg_catalog.>) double precision '0' THEN

@@ -46,7 +46,7 @@ const KEPT_BACK: &str = "
     SELECT 'warn',
            format('run %s has kept back %s rows%s', id, kept_back,
                   concat(': row ' || kept_back_row, ': ' || kept_back_message, ' (' || kept_back_sqlstate || ')')),
-           format('SELECT * FROM backlog_cleanup.run WHERE id = %s', id)
+           NULL
     FROM (SELECT * FROM backlog_cleanup.run WHERE target = $1 AND finished_at IS NOT NULL ORDER BY id DESC LIMIT 1) last
     WHERE kept_back > 0";
 

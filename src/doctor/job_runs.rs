@@ -3,7 +3,7 @@ use crate::obstacles::problem::Problem;
 use crate::postgres::error::Result;
 
 /// Of the last five runs of a job (`$1`) in pg_cron's record: the newest failure, one that never started though a later one is
-/// there, and the newest success without a run of ours behind it.
+/// there, and the newest success without a run of ours behind it. Of a message the first line: its DETAIL may show rows.
 const RUNS: &str = "
     WITH last AS (
         SELECT row_number() OVER (ORDER BY runid DESC) AS place, d.status, d.start_time, d.end_time, d.return_message,
@@ -12,7 +12,7 @@ const RUNS: &str = "
         ORDER BY runid DESC LIMIT 5
     )
     (SELECT CASE WHEN place = min THEN 'fail' ELSE 'warn' END,
-            format('the run of %s failed: %s', started, return_message), NULL
+            format('the run of %s failed: %s', started, split_part(return_message, E'\n', 1)), NULL
      FROM (SELECT *, min(place) OVER () FROM last WHERE status IN ('succeeded', 'failed')) ended
      WHERE status = 'failed'
      ORDER BY place LIMIT 1)

@@ -58,8 +58,9 @@ pub fn balance(target: &Target) -> Result<Option<Balance>> {
                   LEFT JOIN ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) AS r (id, started_at)
                          ON r.id OPERATOR(pg_catalog.=) l.run_id
                   WHERE CASE WHEN l.run_id IS NULL
-                             THEN l.created_at OPERATOR(pg_catalog.>=)
-                                  (SELECT pg_catalog.min(started_at) FROM pg_catalog.unnest($3) AS started_at)
+                             THEN COALESCE(l.created_at OPERATOR(pg_catalog.>=)
+                                           (SELECT pg_catalog.min(started_at) FROM pg_catalog.unnest($3) AS started_at),
+                                           l.created_at IS NULL)
                              ELSE l.created_at OPERATOR(pg_catalog.>) (r.started_at OPERATOR(pg_catalog.-) interval '2 days')
                         END"#,
                 created_at = target.in_time_zone(&ledger.created_at, "created_at"),

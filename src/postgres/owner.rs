@@ -79,6 +79,8 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
         set_local("IntervalStyle", "postgres");
         set_local("lc_monetary", "C");
         set_local("extra_float_digits", "1");
+        // Without it a statement on positions compares each row of the table with each position.
+        set_local("enable_tidscan", "on");
         work()
     });
     // SAFETY: what GetUserIdAndSecContext has given.

@@ -20,7 +20,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// From a `json`. Errors: 22004, 22023.
+    /// From a `json`. Errors: 22004, 22023, 22P05.
     pub fn read(arguments: Option<&str>) -> Result<Arguments> {
         let call = "CALL backlog_cleanup_run()";
         let arguments: Arguments =
@@ -33,6 +33,16 @@ impl Arguments {
     }
 
     fn check(&self) -> Result<()> {
+        let texts = [("target", &self.target), ("recipe_id", &self.recipe_id), ("failure_type", &self.failure_type)];
+        if let Some((argument, _)) =
+            texts.iter().find(|(_, text)| text.as_ref().is_some_and(|text| text.contains('\0')))
+        {
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
+                format!("argument \"{argument}\" has a character \\u0000, which no text of PostgreSQL can have"),
+                "CALL backlog_cleanup_run()".into(),
+            ));
+        }
         let mode = required(self.mode.as_deref(), "mode", "CALL backlog_cleanup_run(mode => 'regular')")?;
         required(self.force, "force", "CALL backlog_cleanup_run(force => true)")?;
         let Pace { batch_size, pause, max_duration, max_rows, workers } = &self.pace;

@@ -48,15 +48,7 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
             "SELECT backlog_cleanup_failed_generations()".into(),
         ));
     }
-    // ROLLBACK TO SAVEPOINT would undo the run, but not release the session's lock.
-    // SAFETY: only reads the state of the transaction.
-    if unsafe { pg_sys::GetCurrentTransactionNestLevel() } > 1 {
-        return Err(error(
-            PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
-            "a batched run cannot start in a subtransaction".into(),
-            "COMMIT; CALL backlog_cleanup_run()".into(),
-        ));
-    }
+    outside_of_subtransactions()?;
     let caller = caller()?;
     begin(arguments.target.as_deref(), Span::Session)?;
     steady_leaves(arguments.target.as_deref(), Lock::Read, |target, leaves| {
@@ -164,8 +156,23 @@ fn finish_run(run_id: Option<i64>) -> Result<Option<Json>> {
     Ok(report)
 }
 
-/// Loads a run of this session. Errors: those of `Run::load`, 55000 (it is over, or another session's).
+/// Refuses to work where ROLLBACK TO SAVEPOINT would undo a part of the run, but neither release the session's lock nor what
+/// the session remembers of the run. Errors: 25001.
+fn outside_of_subtransactions() -> Result<()> {
+    // SAFETY: only reads the state of the transaction.
+    if unsafe { pg_sys::GetCurrentTransactionNestLevel() } == 1 {
+        return Ok(());
+    }
+    Err(error(
+        PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+        "a batched run cannot work in a subtransaction".into(),
+        "COMMIT; CALL backlog_cleanup_run()".into(),
+    ))
+}
+
+/// Loads a run of this session. Errors: those of `Run::load`, 25001 (in a subtransaction), 55000 (it is over, or another session's).
 fn of_session(run_id: Option<i64>) -> Result<Run> {
+    outside_of_subtransactions()?;
     cannot_be_prepared();
     let run = Run::load(run_id)?;
     if (run.finished_at.is_none() || worker::are_of(run.id)) && lock::is_held(&run.target)? {

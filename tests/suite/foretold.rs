@@ -102,7 +102,7 @@ fn a_ledger_that_cannot_take_the_row_is_said_beforehand_and_nobodys_code_runs() 
         ("ADD FOREIGN KEY (type) REFERENCES kind", "it breaks foreign key \"ledger_type_fkey\""),
         ("ADD UNIQUE (user_id, type)", "unique index public.ledger_user_id_type_key has its values already"),
     ] {
-        client.batch_execute(&format!("BEGIN; SELECT setval('ledger_id_seq', 40000); DELETE FROM ledger")).unwrap();
+        client.batch_execute("BEGIN; SELECT setval('ledger_id_seq', 40000); DELETE FROM ledger").unwrap();
         if harm.contains("UNIQUE") {
             client.batch_execute("INSERT INTO ledger (user_id, type) VALUES ('w', 'backlog_cleanup')").unwrap();
         }
