@@ -25,12 +25,13 @@ pub fn interrupt(target: &str) -> Result<()> {
         SET state = 'interrupted',
             finished_at = coalesce((SELECT max(b.finished_at) FROM backlog_cleanup.run_batch b WHERE b.run_id = run.id),
                                    started_at)
-        WHERE target = $1 AND state = 'running'";
+        WHERE id IN (SELECT id FROM backlog_cleanup.run WHERE target = $1 AND state = 'running' FOR UPDATE SKIP LOCKED)";
     const LEFT: &str = "
         SELECT id FROM backlog_cleanup.run
-        WHERE target = $1 AND id IN (SELECT run_id FROM backlog_cleanup.run_part
-                                     UNION ALL SELECT run_id FROM backlog_cleanup.run_cutoff
-                                     UNION ALL SELECT run_id FROM backlog_cleanup.run_batch)
+        WHERE target = $1 AND state <> 'running'
+          AND id IN (SELECT run_id FROM backlog_cleanup.run_part
+                     UNION ALL SELECT run_id FROM backlog_cleanup.run_cutoff
+                     UNION ALL SELECT run_id FROM backlog_cleanup.run_batch)
         ORDER BY id";
     or_warn(&format!("the interrupted runs of target \"{target}\" stay as they are"), || {
         extension::as_owner(|| prepared::run(INTERRUPT, &[target.into()]))

@@ -27,17 +27,23 @@ fn within<T>(
     is_to_stay: impl FnOnce(&std::result::Result<T, CaughtError>) -> bool,
 ) -> std::result::Result<T, CaughtError> {
     // SAFETY: as PL/pgSQL begins and ends a block with exceptions: memory context and resource owner are those of before.
-    let (context, owner) = unsafe {
-        let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+    let (context, owner, level) = unsafe {
+        let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
-        pg_sys::CurrentMemoryContext = before.0;
-        before
+        pg_sys::CurrentMemoryContext = context;
+        (context, owner, pg_sys::GetCurrentTransactionNestLevel())
     };
     let done = listening(|| {
         PgTryBuilder::new(AssertUnwindSafe(|| Ok(work().unwrap_or_else(|failure| raise(failure)))))
             .catch_others(Err)
             .execute()
     });
+    let done = match done {
+        // An inner subtransaction has failed in its rollback. Only the end of the transaction gets out of it.
+        // SAFETY: only reads the state of the transaction.
+        Err(failure) if unsafe { pg_sys::GetCurrentTransactionNestLevel() } != level => failure.rethrow(),
+        done => done,
+    };
     // SAFETY: as above.
     unsafe {
         if is_to_stay(&done) {

@@ -48,7 +48,14 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
             "SELECT backlog_cleanup_failed_generations()".into(),
         ));
     }
-    outside_of_subtransactions()?;
+    // ROLLBACK TO SAVEPOINT would undo the run, but not release the session's lock.
+    if is_in_subtransaction() {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            "a batched run cannot start in a subtransaction".into(),
+            "COMMIT; CALL backlog_cleanup_run()".into(),
+        ));
+    }
     let caller = caller()?;
     begin(arguments.target.as_deref(), Span::Session)?;
     steady_leaves(arguments.target.as_deref(), Lock::Read, |target, leaves| {
@@ -122,6 +129,10 @@ fn may_limit_rows(arguments: &Arguments, leaves: &[Leaf]) -> Result<()> {
 #[pg_extern(sql = false)]
 fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
     let run = of_session(run_id)?;
+    // What the session remembers of the run would outlive ROLLBACK TO SAVEPOINT.
+    if is_in_subtransaction() {
+        cutoff::forget();
+    }
     let next = failure::or_record(run.id, || {
         if run.workers > 1 && worker::are_to_start(run.id) {
             worker::start(&run)?;
@@ -132,6 +143,9 @@ fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
             Leader::Done => Ok(None),
         }
     })?;
+    if is_in_subtransaction() {
+        cutoff::forget();
+    }
     Ok(next.unwrap_or(Some(0.0)))
 }
 
@@ -156,23 +170,13 @@ fn finish_run(run_id: Option<i64>) -> Result<Option<Json>> {
     Ok(report)
 }
 
-/// Refuses to work where ROLLBACK TO SAVEPOINT would undo a part of the run, but neither release the session's lock nor what
-/// the session remembers of the run. Errors: 25001.
-fn outside_of_subtransactions() -> Result<()> {
+fn is_in_subtransaction() -> bool {
     // SAFETY: only reads the state of the transaction.
-    if unsafe { pg_sys::GetCurrentTransactionNestLevel() } == 1 {
-        return Ok(());
-    }
-    Err(error(
-        PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
-        "a batched run cannot work in a subtransaction".into(),
-        "COMMIT; CALL backlog_cleanup_run()".into(),
-    ))
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() > 1 }
 }
 
-/// Loads a run of this session. Errors: those of `Run::load`, 25001 (in a subtransaction), 55000 (it is over, or another session's).
+/// Loads a run of this session. Errors: those of `Run::load`, 55000 (it is over, or another session's).
 fn of_session(run_id: Option<i64>) -> Result<Run> {
-    outside_of_subtransactions()?;
     cannot_be_prepared();
     let run = Run::load(run_id)?;
     if (run.finished_at.is_none() || worker::are_of(run.id)) && lock::is_held(&run.target)? {

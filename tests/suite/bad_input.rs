@@ -201,18 +201,6 @@ fn the_parts_of_a_batched_run_are_refused_out_of_their_order() {
 }
 
 #[test]
-fn a_batched_run_by_hand_is_refused_where_a_savepoint_could_undo_a_part_of_it() {
-    let cluster = Cluster::start("");
-    let mut client = cluster.platform();
-    client.batch_execute(&start_run(10)).unwrap();
-    for part in ["next_batch", "finish_run"] {
-        let call = format!("BEGIN; SAVEPOINT here; SELECT backlog_cleanup.{part}(max(id)) FROM backlog_cleanup.run");
-        assert_eq!(refused(client.batch_execute(&call)).0, "25001", "{part}");
-        client.batch_execute("ROLLBACK").unwrap();
-    }
-}
-
-#[test]
 fn a_character_that_no_text_can_have_is_refused() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();

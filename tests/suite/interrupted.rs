@@ -143,6 +143,19 @@ fn a_run_that_is_asked_to_stop_ends_between_two_batches_and_the_next_finishes_th
 }
 
 #[test]
+fn batches_that_a_savepoint_undoes_are_done_again() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 200);
+    client.batch_execute(&start_run(30)).unwrap();
+    let next = "SELECT backlog_cleanup.next_batch(max(id)) IS NULL FROM backlog_cleanup.run";
+    client.batch_execute(&format!("BEGIN; SAVEPOINT here; {next}; {next}; {next}; ROLLBACK TO here; COMMIT")).unwrap();
+    while !truth(&mut client, next) {}
+    client.batch_execute("SELECT backlog_cleanup.finish_run(max(id)) FROM backlog_cleanup.run").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 10);
+}
+
+#[test]
 fn a_stop_in_an_open_transaction_delays_no_other_run() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();

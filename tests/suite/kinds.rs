@@ -150,7 +150,8 @@ fn views_are_refused() {
         client.batch_execute(&format!("BEGIN; {create}")).unwrap();
         let insert = "INSERT INTO backlog_cleanup.target (name, generations_table) VALUES ('kind', 'public.kind')";
         let (sqlstate, message, _) = refused(client.batch_execute(insert));
-        assert_eq!((sqlstate.as_str(), message.as_str()), ("42809", "\"public.kind\" is not a table"));
+        assert_eq!((sqlstate.as_str(), message.contains("\"public.kind\" is a")), ("42809", true), "{message}");
+        assert!(message.contains("view, not a table"), "{message}");
         client.batch_execute("ROLLBACK").unwrap();
     }
     client.batch_execute("ALTER TABLE generations RENAME TO old; CREATE VIEW generations AS TABLE old").unwrap();
