@@ -39,6 +39,7 @@ pub struct Run {
     /// How the target was read when the run started.
     pub reading: Option<Reading>,
     pub removed: i64,
+    pub kept_back: i64,
     pub batches: i64,
     pub batch_size: i64,
     /// Seconds.

@@ -10,7 +10,7 @@ use crate::postgres::subtransaction::attempt;
 use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
 use crate::remove::heap::follow;
-use crate::remove::left::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, Left, Patience, Reason};
+use crate::remove::left::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, Left, Reason};
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
 
@@ -29,7 +29,7 @@ pub const CHUNK: usize = 50_000;
 /// cannot go, the largest pieces first: should patience end, most of the others have gone by then.
 pub fn remove_around(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally, left: &mut Left) -> Result<()> {
     let mut pieces = VecDeque::from([rows.to_vec()]);
-    let mut patience = Patience::new();
+    let mut patience = left.patience;
     while let Some(piece) = pieces.pop_front() {
         if piece.is_empty() {
             continue;
@@ -157,7 +157,7 @@ fn remove_all_locked(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut
         leaf.table.name
     );
     let tids = tids(&follow(leaf, rows));
-    Spi::connect_mut(|client| {
+    let removed = Spi::connect_mut(|client| {
         let per_recipe: Vec<(Option<String>, i64)> = client
             .update(lock.as_str(), None, &[tid_array(&tids)])?
             .map(|row| Ok((row.get(1)?, row.get(2)?.unwrap_or_default())))
@@ -165,16 +165,19 @@ fn remove_all_locked(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut
         let locked: i64 = per_recipe.iter().map(|(_, rows)| rows).sum();
         client.update(delete(rules, leaf).as_str(), None, &[tid_array(&tids)])?;
         // SAFETY: reads what the statement above has set.
-        if unsafe { pg_sys::SPI_processed } != locked as u64 {
-            return Ok(None);
-        }
-        for (recipe_id, rows) in per_recipe {
-            let recipe = tally.of_id(recipe_id.as_deref());
-            tally.list[recipe].removed += rows;
-        }
-        Ok(Some(locked as usize))
+        Ok((unsafe { pg_sys::SPI_processed } == locked as u64).then_some((per_recipe, locked)))
     })
-    .map_err(spi)
+    .map_err(spi)?;
+    let Some((per_recipe, locked)) = removed else { return Ok(None) };
+    // A rule may delete as many rows of another table instead.
+    if !still_there(rules, leaf, &follow(leaf, rows))?.1.is_empty() {
+        return Ok(None);
+    }
+    for (recipe_id, rows) in per_recipe {
+        let recipe = tally.of_id(recipe_id.as_deref());
+        tally.list[recipe].removed += rows;
+    }
+    Ok(Some(locked as usize))
 }
 
 /// The rows that are still there, and still removable; with the id of the first, as text.

@@ -10,7 +10,7 @@ use crate::postgres::stream::{stream, stream_returning};
 use crate::postgres::subtransaction::attempt;
 use crate::rank::position::Position;
 use crate::rank::tally::{RecipeCount, Tally};
-use crate::remove::left::{INSUFFICIENT_PRIVILEGE, Left, Patience, Reason};
+use crate::remove::left::{INSUFFICIENT_PRIVILEGE, Left, Reason};
 use crate::rules::Rules;
 use crate::target::Target;
 use crate::target::leaf::Leaf;
@@ -107,7 +107,7 @@ fn remove_around(rules: &Rules, leaf: &Leaf, condition: &str, tally: &mut Tally,
             delete(rules, leaf, &format!("{condition} AND g.{} OPERATOR(pg_catalog.=) ANY ({list})", id.name))
         };
         let mut pieces = VecDeque::from([&ids[..]]);
-        let mut patience = Patience::new();
+        let mut patience = left.patience;
         while let Some(piece) = pieces.pop_front() {
             if patience.is_over() {
                 left.given_up += piece.len() as i64;

@@ -14,6 +14,7 @@ pub struct Left {
     pub reason: Option<Reason>,
     /// The rows kept back that a later pass tries again.
     pub again: Vec<Removable>,
+    pub patience: Patience,
 }
 
 impl Left {
@@ -36,13 +37,22 @@ impl Left {
 
 /// How many statements may be refused in a row before a run gives up on what it has not found yet. A row that cannot go, among
 /// n others, takes about 2 log n; whatever goes renews it.
+#[derive(Clone, Copy)]
 pub struct Patience(usize);
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience(TRIES)
+    }
+}
 
 pub const TRIES: usize = 1_000;
 
 impl Patience {
-    pub fn new() -> Patience {
-        Patience(TRIES)
+    /// The patience of a batch of a run that has removed so many rows, and kept back so many. If nothing can go, each batch tries
+    /// once.
+    pub fn of(removed: i64, kept_back: i64) -> Patience {
+        Patience(if removed == 0 && kept_back >= TRIES as i64 { 1 } else { TRIES })
     }
 
     pub fn lose(&mut self) {

@@ -66,10 +66,8 @@ fn one_pass(rules: &Rules, leaves: &[Leaf], steps: Vec<Step>, tally: &mut Tally,
     for (place, wanted) in steps {
         let (leaf, before) = (&leaves[place], left.kept_back);
         let remove = |left: &mut Left| match wanted {
-            Rows::At(mut rows) => rows.chunks_mut(CHUNK).try_for_each(|chunk| {
-                chunk.sort_unstable();
-                remove_around(rules, leaf, chunk, tally, left)
-            }),
+            // In their order: a row goes behind those that reference it, also where a piece is halved.
+            Rows::At(rows) => rows.chunks(CHUNK).try_for_each(|chunk| remove_around(rules, leaf, chunk, tally, left)),
             Rows::All { .. } if leaf.reach == Reach::Key => keys::remove_all(rules, leaf, tally, left),
             Rows::All { .. } => walk(rules, leaf, tally, left),
         };

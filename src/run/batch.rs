@@ -18,7 +18,7 @@ use crate::remove::by_position::remove_around;
 use crate::remove::find::{Place, find};
 use crate::remove::heap::{follow, unchanged_since};
 use crate::remove::keys;
-use crate::remove::left::Left;
+use crate::remove::left::{Left, Patience};
 use crate::rules::Rules;
 use crate::run::{failure, governor, ground};
 use crate::target::leaf::Leaf;
@@ -148,7 +148,7 @@ fn remove_next(
 ) -> Result<((i64, u16), Left)> {
     let rules = run.rules(target);
     let limit = run.rows_left().unwrap_or(run.batch_size).min(run.batch_size) as usize;
-    let mut left = Left::default();
+    let mut left = Left { patience: Patience::of(run.removed, run.kept_back), ..Left::default() };
     let next = leaf.as_owner(target, || match &part.task {
         Task::Keys => {
             let next = if rules.cutoff.is_some() {

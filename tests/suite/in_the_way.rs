@@ -593,3 +593,65 @@ fn a_row_of_a_foreign_table_is_kept_back_alone() {
         assert_eq!((sqlstate.as_deref(), row.as_deref()), (Some("23503"), Some("40")), "{call}");
     }
 }
+
+#[test]
+fn a_rule_that_deletes_as_many_rows_of_another_table_keeps_all_back() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE other AS SELECT id FROM job;
+             CREATE RULE instead AS ON DELETE TO job DO INSTEAD DELETE FROM other WHERE id = OLD.id",
+        )
+        .unwrap();
+    for call in RUNS {
+        run(&mut client, call);
+        assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 100, "{call}");
+        assert_eq!(number(&mut client, "SELECT sum(removed) FROM backlog_cleanup.run"), 0, "{call}");
+    }
+}
+
+#[test]
+fn where_every_row_is_refused_each_batch_soon_tries_once() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO job (id, at) SELECT i, now() - interval '9 days' FROM generate_series(1001, 9000) i;
+             CREATE SEQUENCE tries;
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN PERFORM nextval(''tries''); RAISE EXCEPTION ''no''; END';
+             CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION refuse(); GRANT ALL ON SEQUENCE tries TO PUBLIC",
+        )
+        .unwrap();
+    client.batch_execute("CALL backlog_cleanup_run('t', batch_size => 100)").unwrap();
+    assert!(number(&mut client, "SELECT last_value FROM tries") < 6_000);
+    assert!(truth(&mut client, "SELECT given_up > 5000 AND removed = 0 FROM backlog_cleanup.run"));
+}
+
+#[test]
+fn the_doctor_tells_what_a_run_passes_over_or_takes_along() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    let found = "SELECT status || ' ' || split_part(detail, ':', 1) FROM backlog_cleanup_doctor('t') WHERE check_name = 'triggers'";
+    for (harm, tells) in [
+        ("ALTER TABLE job ADD parent int REFERENCES job ON DELETE CASCADE", "fail foreign key job_parent_fkey of public.job to itself"),
+        (
+            "CREATE FUNCTION seen() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; CREATE TABLE part () INHERITS (job);
+             CREATE TRIGGER seen AFTER DELETE ON job FOR EACH STATEMENT EXECUTE FUNCTION seen()",
+            "fail trigger seen on public.job fires for no removal",
+        ),
+        (
+            "CREATE TABLE part () INHERITS (job); CREATE RULE hold AS ON DELETE TO job DO INSTEAD NOTHING",
+            "fail rule hold on public.job applies to no removal",
+        ),
+    ] {
+        client.batch_execute(&format!("BEGIN; {harm}")).unwrap();
+        let all: Vec<String> = column(&mut client, found);
+        assert!(all.iter().any(|problem| problem.starts_with(tells)), "{harm}: {all:?}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+}
