@@ -79,6 +79,34 @@ fn the_exit_code_says_how_it_ended() {
 }
 
 #[test]
+fn where_no_target_is_named_it_is_one_that_exists() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("usual");
+    client.batch_execute(FAILURES).unwrap();
+    let run = |arguments: &[&str]| run(&cluster, "usual", arguments);
+    client.batch_execute("UPDATE backlog_cleanup.target SET name = 'only'").unwrap();
+    for command in [&["status"][..], &["doctor"], &["schedule", "show"], &["cleanup", "--dry-run"]] {
+        assert_eq!(run(command).code, 0, "{command:?}");
+    }
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.target SELECT (t).*
+             FROM (SELECT jsonb_populate_record(t, '{\"name\": \"another\"}') t FROM backlog_cleanup.target t) t",
+        )
+        .unwrap();
+    for command in [&["status"][..], &["doctor"], &["schedule", "show"], &["cleanup"], &["emergency"], &["run"]] {
+        let ran = run(command);
+        assert!(
+            ran.code == 2 && ran.stderr.contains(r#""another", "only""#) && ran.stderr.contains("--target another"),
+            "{ran:?}"
+        );
+    }
+    assert_eq!(run(&["status", "--target", "only"]).code, 0);
+    assert_eq!(run(&["status", "--target", ""]).code, 1);
+    assert_eq!(number(&mut client, FAILED), 30);
+}
+
+#[test]
 fn a_dry_run_removes_nothing() {
     let cluster = Cluster::shared("");
     let mut client = cluster.platform_in("dry");

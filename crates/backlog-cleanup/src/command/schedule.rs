@@ -63,11 +63,13 @@ impl Schedule {
         let mut connection = server.connect().await?;
         let mut work = begin(&mut connection).await?;
         match self.action {
-            Action::Show { target } => {
+            Action::Show { mut target } => {
+                target.settle(&mut work).await?;
                 let job = calls::job(&mut work, &target.name).await?;
                 if output.json { output.json(&job)? } else { show(output, &target.name, &job)? }
             }
-            Action::Set { schedule, batched, target, job } => {
+            Action::Set { schedule, batched, mut target, job } => {
+                target.settle(&mut work).await?;
                 let name = job.name(&target.name);
                 let id = calls::schedule(&mut work, &schedule, batched, &target.name, &name).await?;
                 if output.json {
@@ -80,7 +82,8 @@ impl Schedule {
                     ))?;
                 }
             }
-            Action::Remove { target, job } => {
+            Action::Remove { mut target, job } => {
+                target.settle(&mut work).await?;
                 let name = job.name(&target.name);
                 let removed = calls::unschedule(&mut work, &name).await?;
                 if output.json {
