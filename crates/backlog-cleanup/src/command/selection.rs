@@ -46,6 +46,16 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// The rows' recipe and failure type; else "the account".
+    pub fn words(&self) -> String {
+        match (&self.recipe_id, &self.failure_type) {
+            (None, None) => "the account".into(),
+            (Some(recipe), None) => format!("recipe {recipe}"),
+            (None, Some(failure)) => format!("failure type {failure}"),
+            (Some(recipe), Some(failure)) => format!("recipe {recipe} with failure type {failure}"),
+        }
+    }
+
     /// The selection as an argument of a call.
     pub fn as_call(&self) -> calls::Selection<'_> {
         let Selection { target, recipe_id, failure_type } = self;
