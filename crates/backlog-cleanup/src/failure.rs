@@ -1,5 +1,6 @@
 use std::process::ExitCode;
 
+use backlog_cleanup_report::Level;
 use serde::{Serialize, Serializer};
 use sqlx::postgres::PgDatabaseError;
 
@@ -49,6 +50,15 @@ impl Failure {
 
     pub fn usage(message: impl Into<String>) -> Failure {
         Failure { exit: Exit::Usage, ..Failure::error(message) }
+    }
+
+    /// Where a privilege is missing, hints at granting the role the level that the command needs.
+    pub fn of_level(self, level: Level, role: &str) -> Failure {
+        if self.sqlstate.as_deref() != Some("42501") || !self.message.starts_with("permission denied for") {
+            return self;
+        }
+        let role = role.replace('\'', "''");
+        self.hint(format!("SELECT backlog_cleanup_grant('{role}', '{level}')"))
     }
 
     /// Adds a hint if there is none.

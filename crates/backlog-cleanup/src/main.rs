@@ -34,9 +34,15 @@ async fn main() -> ExitCode {
     if !matches!(command, Command::Serve(_)) {
         output.warnings();
     }
+    let level = command.level();
     match command.run(&server, &output).await {
         Ok(exit) => exit.into(),
         Err(failure) => {
+            let role = server.options().map(|options| options.get_username().to_owned());
+            let failure = match (level, role) {
+                (Some(level), Ok(role)) => failure.of_level(level, &role),
+                _ => failure,
+            };
             output.failure(&failure);
             failure.exit.into()
         }

@@ -186,6 +186,14 @@ fn what_the_database_refuses_is_a_problem_with_its_sqlstate_and_hint() {
 }
 
 #[test]
+fn the_page_shows_a_target_that_exists() {
+    let (_cluster, mut client, server) = start("usual_page", &[]);
+    client.batch_execute("UPDATE backlog_cleanup.target SET name = 'only'").unwrap();
+    let page = server.get(MONITOR, "/");
+    assert!(page.status == 200 && page.body.contains("Backlog of only"), "{page:?}");
+}
+
+#[test]
 fn the_history_has_a_page_and_a_run_its_recipes() {
     let (_cluster, mut client, server) = start("history", &[]);
     fail(&mut client, 1, 15);

@@ -79,6 +79,34 @@ fn the_exit_code_says_how_it_ended() {
 }
 
 #[test]
+fn where_no_target_is_named_it_is_one_that_exists() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("usual");
+    client.batch_execute(FAILURES).unwrap();
+    let run = |arguments: &[&str]| run(&cluster, "usual", arguments);
+    client.batch_execute("UPDATE backlog_cleanup.target SET name = 'only'").unwrap();
+    for command in [&["status"][..], &["doctor"], &["schedule", "show"], &["cleanup", "--dry-run"]] {
+        assert_eq!(run(command).code, 0, "{command:?}");
+    }
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.target SELECT (t).*
+             FROM (SELECT jsonb_populate_record(t, '{\"name\": \"another\"}') t FROM backlog_cleanup.target t) t",
+        )
+        .unwrap();
+    for command in [&["status"][..], &["doctor"], &["schedule", "show"], &["cleanup"], &["emergency"], &["run"]] {
+        let ran = run(command);
+        assert!(
+            ran.code == 2 && ran.stderr.contains(r#""another", "only""#) && ran.stderr.contains("--target another"),
+            "{ran:?}"
+        );
+    }
+    assert_eq!(run(&["status", "--target", "only"]).code, 0);
+    assert_eq!(run(&["status", "--target", ""]).code, 1);
+    assert_eq!(number(&mut client, FAILED), 30);
+}
+
+#[test]
 fn a_dry_run_removes_nothing() {
     let cluster = Cluster::shared("");
     let mut client = cluster.platform_in("dry");
@@ -120,12 +148,33 @@ fn everything_goes_only_where_the_account_is_named() {
         let mut terminal = cli::Terminal::start(&template, &format!("{binary} emergency --recipe-id 2"), 100, 30);
         assert!(terminal.until(|screen| screen.contains("Type the account's name")), "{}", terminal.text());
         assert!(terminal.text().contains("Dog Chess"), "{}", terminal.text());
+        assert!(terminal.text().contains("All 3 failed rows of recipe 2 will be gone"), "{}", terminal.text());
         terminal.press(&format!("{typed}\n"));
         assert_eq!(terminal.finish(), code, "{}", terminal.text());
         assert_eq!(number(&mut client, FAILED), left);
     }
     assert_eq!(run(&cluster, "emergency", &["emergency", "--confirm", "system_backlog"]).code, 0);
     assert_eq!(number(&mut client, FAILED), 0);
+}
+
+#[test]
+fn who_lacks_a_level_is_told_which_one() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("levels");
+    client.batch_execute("CREATE ROLE \"o'hara\" LOGIN").unwrap();
+    for (level, command) in [
+        ("monitor", &["status"][..]),
+        ("operator", &["emergency", "--confirm", "system_backlog"]),
+        ("operator", &["cleanup"]),
+    ] {
+        let run = || run(&cluster, "levels", &[command, &["--username", "o'hara", "--json"]].concat());
+        let refused = run();
+        let hint = format!("SELECT backlog_cleanup_grant('o''hara', '{level}')");
+        assert_eq!((refused.code, refused.failure()["hint"].as_str()), (1, Some(&*hint)), "{refused:?}");
+        client.batch_execute(&hint).unwrap();
+        assert_eq!(run().code, 0, "{command:?}");
+        client.batch_execute("SELECT backlog_cleanup_revoke('o''hara')").unwrap();
+    }
 }
 
 #[test]

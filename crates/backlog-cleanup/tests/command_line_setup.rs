@@ -57,9 +57,15 @@ fn one_command_sets_everything_up_and_a_second_changes_nothing() {
     assert!(schedule(&["set", "--target", "second"]).stdout.contains("backlog-cleanup-second"));
     let shown = schedule(&["show"]).stdout;
     assert!(shown.contains("15 3 * * *") && shown.contains("backlog-cleanup-daily"), "{shown}");
+    assert!(!shown.contains("decide"), "{shown}");
+    assert_eq!(schedule(&["set", "15 4 * * *", "--job-name", "again"]).code, 0);
+    let both = schedule(&["show"]).stdout;
+    assert!(both.contains("2 active jobs run target") && both.contains("\"again\""), "{both}");
+    assert_eq!(schedule(&["remove", "--job-name", "again"]).code, 0);
     assert_eq!(schedule(&["set", "every night"]).code, 1);
     assert!(schedule(&["remove", "--target", "second"]).stdout.contains("was removed"));
-    assert!(schedule(&["remove", "--target", "second"]).stdout.contains("does not exist"));
+    let none = schedule(&["remove", "--target", "second"]).stdout;
+    assert_eq!(none, "Job backlog-cleanup-second does not exist; there is: backlog-cleanup-daily\n");
     assert_eq!(number(&mut client, "SELECT count(*) FROM cron.job"), 1);
     // pg_cron stores 63 bytes of a name.
     let long = "a_target_with_a_name_that_says_what_its_rows_are_for";

@@ -235,6 +235,13 @@ pub async fn unschedule(database: &mut PgConnection, job_name: &str) -> Result<b
     query_scalar(call).bind(job_name).fetch_one(database).await
 }
 
+/// The names of the jobs of this database that call the extension, as far as the role sees them.
+pub async fn job_names(database: &mut PgConnection) -> Result<Vec<String>> {
+    let names = "SELECT coalesce(jobname, jobid::text) FROM cron.job
+                 WHERE database = current_database() AND command ~* 'backlog_cleanup' ORDER BY 1";
+    query_scalar(names).fetch_all(database).await
+}
+
 /// The job that runs a target; null if there is none.
 pub async fn job(database: &mut PgConnection, target: &str) -> Result<Value> {
     let call = "SELECT backlog_cleanup_status_json(target => $1) -> 'schedule'";

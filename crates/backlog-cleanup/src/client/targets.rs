@@ -1,5 +1,6 @@
 //! What is configured, and the extension itself.
 
+use backlog_cleanup_report::DEFAULT_TARGET;
 use sqlx::postgres::PgConnection;
 use sqlx::{FromRow, Result};
 
@@ -8,6 +9,12 @@ use super::statement::{query_as, query_scalar};
 /// The names of all targets, in their order.
 pub async fn names(database: &mut PgConnection) -> Result<Vec<String>> {
     query_scalar("SELECT name FROM backlog_cleanup.target ORDER BY name").fetch_all(database).await
+}
+
+/// Of all targets, the one that is meant where none is named: `generations`, or else the first.
+pub fn usual(names: &[String]) -> &str {
+    let usual = names.iter().find(|name| *name == DEFAULT_TARGET).or(names.first());
+    usual.map_or(DEFAULT_TARGET, String::as_str)
 }
 
 /// What a page says of a target.

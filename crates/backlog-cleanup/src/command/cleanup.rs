@@ -27,9 +27,10 @@ pub struct Cleanup {
 
 impl Cleanup {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
-        let Cleanup { selection, trial, force, length } = self;
+        let Cleanup { mut selection, trial, force, length } = self;
         let mut connections = Connections::open(server).await?;
         let mut work = connections.begin().await?;
+        selection.target.settle(&mut work).await?;
         let cleanup = calls::cleanup(&mut work, selection.as_call(), trial.as_call(), force).await?;
         work.commit().await?;
         let report: Report = connections.in_one_transaction(cleanup, output).await?;

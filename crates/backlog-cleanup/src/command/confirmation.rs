@@ -52,7 +52,8 @@ impl Confirmation {
             return Err(Failure::usage(format!("not confirmed: would remove {rows}")).hint(named));
         }
         output.note(format_args!(
-            "This removes {rows} of account {}. Type the account's name to continue:",
+            "All {rows} of {} will be gone. Type the account's name, {}, to continue:",
+            printable(&selection.words()),
             printable(&account)
         ));
         let mut typed = String::new();

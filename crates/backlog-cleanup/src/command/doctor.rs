@@ -20,9 +20,10 @@ pub struct Doctor {
 }
 
 impl Doctor {
-    pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
+    pub async fn run(mut self, server: &Server, output: &Output) -> Result<Exit> {
         let mut connection = server.connect().await?;
         let mut work = begin(&mut connection).await?;
+        self.target.settle(&mut work).await?;
         let findings = calls::doctor(&mut work, &self.target.name).await?;
         work.commit().await?;
         if output.json {

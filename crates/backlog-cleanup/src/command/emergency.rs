@@ -26,8 +26,11 @@ pub struct Emergency {
 
 impl Emergency {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
-        let Emergency { selection, trial, confirmation, length } = self;
+        let Emergency { mut selection, trial, confirmation, length } = self;
         let mut connections = Connections::open(server).await?;
+        let mut work = connections.begin().await?;
+        selection.target.settle(&mut work).await?;
+        work.commit().await?;
         if trial.as_call() == calls::Trial::No {
             confirmation.ask(connections.second(), &selection, output, length.limit).await?;
         }

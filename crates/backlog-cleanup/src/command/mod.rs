@@ -16,6 +16,7 @@ mod status;
 mod stop;
 mod watch;
 
+use backlog_cleanup_report::Level;
 use clap::{Parser, Subcommand};
 
 use crate::client::connect::Server;
@@ -55,6 +56,16 @@ pub enum Command {
 }
 
 impl Command {
+    /// The level that a role needs for it, if it calls the extension.
+    pub fn level(&self) -> Option<Level> {
+        match self {
+            Command::Status(_) | Command::Runs(_) | Command::Doctor(_) | Command::Watch(_) => Some(Level::Monitor),
+            Command::Cleanup(_) | Command::Emergency(_) | Command::Run(_) | Command::Stop(_) => Some(Level::Operator),
+            Command::Schedule(command) => Some(command.level()),
+            Command::Setup(_) | Command::Serve(_) | Command::Completions(_) | Command::Man(_) => None,
+        }
+    }
+
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
         match self {
             Command::Setup(command) => command.run(server, output).await,

@@ -59,7 +59,7 @@ fn modes() -> impl TypedValueParser<Value = Mode> {
 
 impl Run {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
-        let Run { selection, mode, confirmation, length, force, trial, .. } = self;
+        let Run { mut selection, mode, confirmation, length, force, trial, .. } = self;
         if trial.as_call() != calls::Trial::No {
             return match mode {
                 Mode::Regular => Cleanup { selection, trial, force, length }.run(server, output).await,
@@ -67,6 +67,9 @@ impl Run {
             };
         }
         let mut connections = Connections::open(server).await?;
+        let mut work = connections.begin().await?;
+        selection.target.settle(&mut work).await?;
+        work.commit().await?;
         if mode == Mode::Emergency {
             confirmation.ask(connections.second(), &selection, output, length.limit).await?;
         }

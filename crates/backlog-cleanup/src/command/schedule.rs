@@ -1,4 +1,4 @@
-use backlog_cleanup_report::{DEFAULT_SCHEDULE, job_name};
+use backlog_cleanup_report::{DEFAULT_SCHEDULE, Level, job_name};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::failure::{Exit, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
 
-/// Show, set or remove the pg_cron job of the target
+/// Show the pg_cron jobs of the target, set or remove one
 #[derive(Args)]
 pub struct Schedule {
     #[command(subcommand)]
@@ -18,7 +18,7 @@ pub struct Schedule {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Show the job that runs the target
+    /// Show the jobs that run the target
     Show {
         #[command(flatten)]
         target: Target,
@@ -59,15 +59,31 @@ impl Job {
 }
 
 impl Schedule {
+    pub fn level(&self) -> Level {
+        if let Action::Show { .. } = self.action { Level::Monitor } else { Level::Admin }
+    }
+
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
         let mut connection = server.connect().await?;
         let mut work = begin(&mut connection).await?;
         match self.action {
-            Action::Show { target } => {
+            Action::Show { mut target } => {
+                target.settle(&mut work).await?;
                 let job = calls::job(&mut work, &target.name).await?;
-                if output.json { output.json(&job)? } else { show(output, &target.name, &job)? }
+                if output.json {
+                    output.json(&job)?;
+                } else {
+                    show(output, &target.name, &job)?;
+                    // The doctor names all of them where there are several.
+                    let findings = calls::doctor(&mut work, &target.name).await?;
+                    let jobs = findings.iter().find(|finding| finding.check == "job");
+                    if let Some(jobs) = jobs.filter(|jobs| jobs.detail.matches(" of role ").count() > 1) {
+                        output.line(format_args!("\n{}", printable(&jobs.detail)))?;
+                    }
+                }
             }
-            Action::Set { schedule, batched, target, job } => {
+            Action::Set { schedule, batched, mut target, job } => {
+                target.settle(&mut work).await?;
                 let name = job.name(&target.name);
                 let id = calls::schedule(&mut work, &schedule, batched, &target.name, &name).await?;
                 if output.json {
@@ -80,14 +96,26 @@ impl Schedule {
                     ))?;
                 }
             }
-            Action::Remove { target, job } => {
+            Action::Remove { mut target, job } => {
+                if job.job_name.is_none() {
+                    target.settle(&mut work).await?;
+                }
                 let name = job.name(&target.name);
                 let removed = calls::unschedule(&mut work, &name).await?;
                 if output.json {
                     output.json(&json!({ "jobName": name, "removed": removed }))?;
                 } else {
-                    let done = if removed { "was removed" } else { "does not exist" };
-                    output.line(format_args!("Job {} {done}", printable(&name)))?;
+                    let name = printable(&name);
+                    match removed {
+                        true => output.line(format_args!("Job {name} was removed"))?,
+                        false => {
+                            let there = match calls::job_names(&mut work).await? {
+                                names if names.is_empty() => "there is none".into(),
+                                names => format!("there is: {}", printable(&names.join(", "))),
+                            };
+                            output.line(format_args!("Job {name} does not exist; {there}"))?;
+                        }
+                    }
                 }
             }
         }

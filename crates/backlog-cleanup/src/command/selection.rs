@@ -1,13 +1,36 @@
 use backlog_cleanup_report::DEFAULT_TARGET;
 use clap::Args;
+use sqlx::postgres::PgConnection;
 
-use crate::client::calls;
+use crate::client::{calls, targets};
+use crate::failure::{Failure, Result};
 
 #[derive(Args)]
 pub struct Target {
-    /// Name of the target: a row of backlog_cleanup.target
-    #[arg(long = "target", value_name = "NAME", default_value = DEFAULT_TARGET)]
+    /// Name of the target: a row of backlog_cleanup.target [default: generations, or the only one]
+    #[arg(long = "target", value_name = "NAME")]
+    given: Option<String>,
+    #[arg(skip)]
     pub name: String,
+}
+
+impl Target {
+    /// Sets `name`. Errors: the argument is missing, and there are several targets, none named `generations`.
+    pub async fn settle(&mut self, database: &mut PgConnection) -> Result<()> {
+        self.name = match &self.given {
+            Some(given) => given.clone(),
+            None => {
+                let names = targets::names(database).await?;
+                let usual = targets::usual(&names);
+                if names.len() > 1 && usual != DEFAULT_TARGET {
+                    let message = format!("the targets are \"{}\": name one", names.join("\", \""));
+                    return Err(Failure::usage(message).hint(format!("--target {usual}")));
+                }
+                usual.to_owned()
+            }
+        };
+        Ok(())
+    }
 }
 
 #[derive(Args)]
@@ -23,6 +46,16 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// The rows' recipe and failure type; else "the account".
+    pub fn words(&self) -> String {
+        match (&self.recipe_id, &self.failure_type) {
+            (None, None) => "the account".into(),
+            (Some(recipe), None) => format!("recipe {recipe}"),
+            (None, Some(failure)) => format!("failure type {failure}"),
+            (Some(recipe), Some(failure)) => format!("recipe {recipe} with failure type {failure}"),
+        }
+    }
+
     /// The selection as an argument of a call.
     pub fn as_call(&self) -> calls::Selection<'_> {
         let Selection { target, recipe_id, failure_type } = self;

@@ -35,9 +35,10 @@ struct Checked<'a> {
 }
 
 impl Status {
-    pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
+    pub async fn run(mut self, server: &Server, output: &Output) -> Result<Exit> {
         let mut connection = server.connect().await?;
         let mut work = begin(&mut connection).await?;
+        self.target.settle(&mut work).await?;
         let report: StatusReport = calls::status(&mut work, &self.target.name).await?;
         let mut problems = Vec::new();
         if self.check {

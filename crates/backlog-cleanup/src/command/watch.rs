@@ -40,7 +40,7 @@ struct View {
 }
 
 impl Watch {
-    pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
+    pub async fn run(mut self, server: &Server, output: &Output) -> Result<Exit> {
         if !self.interval.is_finite() || self.interval < 0.1 {
             return Err(Failure::usage("argument \"--interval\" is out of range").hint("--interval 2"));
         }
@@ -51,6 +51,7 @@ impl Watch {
         // An error now ends the command; a later one is shown, and the refresh repeated.
         let mut connection = Some(server.connect().await?);
         let mut work = begin(connection.as_mut().expect("connected")).await?;
+        self.target.settle(&mut work).await?;
         calls::status::<calls::Raw>(&mut work, &self.target.name).await?;
         work.commit().await?;
         let mut screen = if output.json { None } else { Some(Screen::open()?) };

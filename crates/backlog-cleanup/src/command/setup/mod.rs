@@ -72,13 +72,16 @@ struct Done {
 }
 
 impl Setup {
-    pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
+    pub async fn run(mut self, server: &Server, output: &Output) -> Result<Exit> {
         let mut connection = server.connect_without_extension().await?;
         let mut done = Done { steps: Vec::new(), doctor: Vec::new() };
         let extension = extension::set_up(&self, &mut connection).await?;
         let is_there = extension.outcome != "to do";
         done.say(output, extension)?;
         if is_there {
+            let mut work = begin(&mut connection).await?;
+            self.target.settle(&mut work).await?;
+            work.commit().await?;
             for step in job::set_up(&self, server, &mut connection, output).await? {
                 done.say(output, step)?;
             }

@@ -57,7 +57,7 @@ pub fn section(data: &Data, may_run: bool) -> Markup {
             h2 #actions-title { "Clean up" }
             @if may_run {
                 form action="/preview" method="get" {
-                    input type="hidden" name="target" value=(data.query.target);
+                    input type="hidden" name="target" value=(data.target);
                     details #selection {
                         summary { "Only some rows" }
                         label for="recipe" { "Recipe, by its id" }

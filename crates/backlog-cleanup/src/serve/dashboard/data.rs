@@ -3,7 +3,7 @@ use std::sync::Arc;
 use backlog_cleanup_report::{CleanupDetail, State, StatusReport};
 use chrono::{DateTime, Utc};
 
-use super::query::Query;
+use super::query::{Query, Span};
 use crate::client::calls::{self, Failures, Finding};
 use crate::client::history::{self, Run};
 use crate::client::targets::{self, About};
@@ -18,6 +18,8 @@ const RUNS: i64 = 30;
 /// What the page shows.
 pub struct Data {
     pub query: Query,
+    /// The target that the address names, or the usual one.
+    pub target: String,
     pub now: DateTime<Utc>,
     pub targets: Vec<String>,
     pub about: About,
@@ -36,14 +38,15 @@ const TYPES: i32 = 5;
 impl Data {
     /// Reads everything; the three slow queries run concurrently.
     pub async fn read(app: &Arc<App>, caller: &Caller, query: Query) -> Result<Data, Problem> {
-        let target = query.target.as_str();
+        let targets = targets(app, caller).await?;
+        let target = if query.target.is_empty() { targets::usual(&targets) } else { &query.target }.to_owned();
         let (status, findings, failures) = tokio::try_join!(
-            status(app, caller, target),
-            findings(app, caller, target),
-            failures(app, caller, &query)
+            status(app, caller, &target),
+            findings(app, caller, &target),
+            failures(app, caller, &target, query.span)
         )?;
         let mut work = caller.begin().await?;
-        let mut runs = history::runs(&mut work, Some(target), None, RUNS).await?;
+        let mut runs = history::runs(&mut work, Some(&target), None, RUNS).await?;
         let mut run_recipes = Vec::new();
         if let Some(id) = query.open() {
             run_recipes = calls::run_details(&mut work, id).await?;
@@ -51,16 +54,25 @@ impl Data {
                 runs.extend(history::run(&mut work, id).await?.filter(|run| run.target == target));
             }
         }
-        let targets = targets::names(&mut work).await?;
-        let about = targets::about(&mut work, target).await?;
+        let about = targets::about(&mut work, &target).await?;
         let about = about.ok_or_else(|| Problem::not_found(format!("target \"{target}\" does not exist")))?;
-        Ok(Data { now: Utc::now(), targets, about, status, findings, failures, runs, run_recipes, query })
+        Ok(Data { target, now: Utc::now(), targets, about, status, findings, failures, runs, run_recipes, query })
     }
 
     /// The running run.
     pub fn running(&self) -> Option<&Run> {
         self.runs.iter().find(|run| run.state == State::Running)
     }
+}
+
+/// Concurrent requests share a query, and ask the next ones together.
+async fn targets(app: &Arc<App>, caller: &Caller) -> Result<Vec<String>, Problem> {
+    let access = Arc::clone(caller);
+    let names = app.flights.join((caller.role.clone(), "targets", String::new()), async move {
+        let names = targets::names(&mut *access.begin().await?).await?;
+        Ok(serde_json::to_vec(&names).expect("texts are JSON").into())
+    });
+    read(&names.await?)
 }
 
 async fn status(app: &Arc<App>, caller: &Caller, target: &str) -> Result<Arc<StatusReport>, Problem> {
@@ -76,8 +88,8 @@ async fn findings(app: &Arc<App>, caller: &Caller, target: &str) -> Result<Vec<F
     Ok(doctor.checks)
 }
 
-async fn failures(app: &Arc<App>, caller: &Caller, query: &Query) -> Result<Vec<Failures>, Problem> {
-    let (access, target, span) = (Arc::clone(caller), query.target.clone(), query.span);
+async fn failures(app: &Arc<App>, caller: &Caller, target: &str, span: Span) -> Result<Vec<Failures>, Problem> {
+    let (access, target) = (Arc::clone(caller), target.to_owned());
     let question = (caller.role.clone(), span.words(), target.clone());
     let failures = app.flights.join(question, async move {
         let failures = calls::failures(&mut *access.begin().await?, &target, span.hours(), TYPES).await?;

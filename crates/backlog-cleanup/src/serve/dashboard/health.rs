@@ -132,7 +132,7 @@ fn next_run(data: &Data, reasons: &[Finding]) -> Markup {
     let comes = !reasons.iter().any(|reason| night(data).lacks(reason, &data.findings));
     html! {
         p #next-run {
-            "Database " strong { (about.database) } ", target " strong { bdi { (data.query.target) } } ", table " code { (about.table) }
+            "Database " strong { (about.database) } ", target " strong { bdi { (data.target) } } ", table " code { (about.table) }
             @if let Some(account) = &about.account { ", account " code { (account) } }
             ". "
             @match (about.max_age, about.keep) {

@@ -65,7 +65,7 @@ fn with_head(title: &str, viewer: &Viewer, head: Markup, body: Markup) -> Markup
 pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
     let (light, _) = health::of(data);
     let may_run = viewer.level >= Some(Level::Operator);
-    let title = format!("{} {} failed, {}", sign(light), data.status.statuses.of("failed"), data.query.target);
+    let title = format!("{} {} failed, {}", sign(light), data.status.statuses.of("failed"), data.target);
     // Without the script the page reloads while a run is running.
     let head = html! { @if data.running().is_some() { noscript { meta http-equiv="refresh" content="3"; } } };
     with_head(
@@ -73,12 +73,12 @@ pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
         viewer,
         head,
         html! {
-            h1 .hidden { "Backlog of " (data.query.target) }
+            h1 .hidden { "Backlog of " (data.target) }
             p #stale .card .danger role="alert" hidden {}
             (targets(data))
             (health::section(data))
             (runs::asked(data))
-            (progress::section(data.running(), &data.query.target, may_run))
+            (progress::section(data.running(), &data.target, may_run))
             div .columns {
                 (failures::section(data))
                 div .stack {
@@ -108,7 +108,7 @@ fn targets(data: &Data) -> Markup {
             nav .choice aria-label="targets" {
                 @for target in &data.targets {
                     a href=(super::query::Query { target: target.clone(), ..Default::default() }.link(|_| ()))
-                        aria-current=[(*target == data.query.target).then_some("page")] { (target) }
+                        aria-current=[(*target == data.target).then_some("page")] { (target) }
                 }
             }
         }

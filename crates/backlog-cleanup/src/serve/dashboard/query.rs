@@ -1,14 +1,11 @@
-use backlog_cleanup_report::DEFAULT_TARGET;
 use serde::{Deserialize, Serialize};
 
-use crate::serve::removal::default_target;
-
 /// The state of the page, kept in its address: it works without JavaScript, and can be reloaded and shared.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Query {
-    /// A row of `backlog_cleanup.target`.
-    #[serde(skip_serializing_if = "is_default_target")]
+    /// A row of `backlog_cleanup.target`; `""` is the usual one.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub target: String,
     /// How far back the chart goes.
     #[serde(skip_serializing_if = "Span::is_default")]
@@ -48,24 +45,6 @@ pub enum Sort {
     Removable,
     Oldest,
     Name,
-}
-
-impl Default for Query {
-    fn default() -> Query {
-        Query {
-            target: default_target(),
-            span: Span::default(),
-            search: String::new(),
-            sort: Sort::default(),
-            page: None,
-            run: None,
-            asked: None,
-        }
-    }
-}
-
-fn is_default_target(target: &str) -> bool {
-    target == DEFAULT_TARGET
 }
 
 impl Query {

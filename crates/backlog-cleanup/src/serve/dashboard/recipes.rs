@@ -62,7 +62,7 @@ fn found<'a>(all: &'a [RecipeFailures], query: &Query) -> Vec<&'a RecipeFailures
 fn search(query: &Query) -> Markup {
     html! {
         form .search action="/" method="get" role="search" {
-            input type="hidden" name="target" value=(query.target);
+            @if !query.target.is_empty() { input type="hidden" name="target" value=(query.target); }
             input type="hidden" name="span" value=(query.span.value());
             label .hidden for="search" { "Search recipes by name or id" }
             input #search type="search" name="search" value=(query.search) placeholder="name or id";

@@ -11,7 +11,6 @@ use serde_json::Value;
 use super::login;
 use super::page::{self, Viewer};
 use super::query::Query;
-use crate::serve::removal::default_target;
 
 /// The longest body of a problem.
 const LONGEST: usize = 1024 * 1024;
@@ -49,7 +48,7 @@ pub async fn as_page(request: Request, next: Next) -> Response {
 
 /// With `is_away` the page reloads by itself.
 fn words(problem: &Value, is_away: bool, target: Option<String>) -> Markup {
-    let back = Query { target: target.unwrap_or_else(default_target), ..Query::default() }.link(|_| ());
+    let back = Query { target: target.unwrap_or_default(), ..Query::default() }.link(|_| ());
     html! {
         section #alert .card .danger role="alert" tabindex="-1" data-reload[is_away] {
             h1 { "Not done" }
