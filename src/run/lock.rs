@@ -37,11 +37,15 @@ pub fn acquire(target: &str, span: Span) -> Result<()> {
     let is_session = span == Span::Session;
     // PostgreSQL would grant the lock to its holder again.
     let is_ours = HELD.get().is_some_and(|held| is_session || is_same(&held, &run));
-    let free = !is_ours
+    let free = !is_ours && {
+        use pg_sys::LockAcquireResult::{LOCKACQUIRE_ALREADY_HELD, LOCKACQUIRE_NOT_AVAIL};
         // SAFETY: LockAcquire copies the tag; without waiting it either holds the lock or does nothing.
-        && unsafe {
-            pg_sys::LockAcquire(&run, EXCLUSIVE, is_session, true) != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+        let (acquired, in_code_of_a_table) = unsafe {
+            (pg_sys::LockAcquire(&run, EXCLUSIVE, is_session, true), pg_sys::InSecurityRestrictedOperation())
         };
+        // A trigger may call the run that it belongs to.
+        acquired != LOCKACQUIRE_NOT_AVAIL && !(acquired == LOCKACQUIRE_ALREADY_HELD && in_code_of_a_table)
+    };
     if is_session && free {
         give_back_at_the_end();
         HELD.set(Some(run));

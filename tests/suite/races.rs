@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use cluster::{Cluster, SEE, balance, column, fail, number, refused, start_run, truth, until_true, value};
+use cluster::{Cluster, SEE, balance, column, fail, number, own_by, refused, start_run, truth, until_true, value};
 use postgres::Client;
 
 const RUN: &str = "SELECT backlog_cleanup_failed_generations()";
@@ -494,4 +494,24 @@ fn a_stop_that_waits_until_the_run_has_ended_says_that_it_stops_nothing() {
         race.waiting("DO $$ BEGIN ASSERT NOT backlog_cleanup_stop((SELECT max(id) FROM backlog_cleanup.run)); END $$");
     race.other.batch_execute("COMMIT").unwrap();
     waiting.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_trigger_cannot_start_the_run_that_it_belongs_to_once_more() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute("CREATE ROLE app; SELECT backlog_cleanup_grant('app', 'operator')").unwrap();
+    own_by(&mut client, "app");
+    fail(&mut client, 1, 20);
+    client
+        .batch_execute(
+            "CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN PERFORM backlog_cleanup_emergency(); RETURN OLD; END'; ALTER FUNCTION again OWNER TO app;
+             CREATE TRIGGER again BEFORE DELETE ON generations FOR EACH ROW EXECUTE FUNCTION again();
+             SELECT backlog_cleanup_emergency()",
+        )
+        .unwrap();
+    let last = "SELECT kept_back = 20 AND kept_back_sqlstate = '55P03' OR skipped = 20 FROM backlog_cleanup.run";
+    assert!(truth(&mut client, last));
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run"), 1);
 }
