@@ -95,7 +95,13 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
         ("finished", run.finished_at.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
         ("took", run.duration_ms.map(duration).unwrap_or_default()),
         ("expired before", run.cutoff.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
-        ("removed", format!("{} of {}", number(run.removed), count(run.total_failed, "failed row"))),
+        (
+            "removed",
+            match run.total_failed {
+                Some(failed) => format!("{} of {}", number(run.removed), count(failed, "failed row")),
+                None => count(run.removed, "failed row"),
+            },
+        ),
         (
             "batches",
             run.batch_size
