@@ -22,6 +22,8 @@ pub struct Run {
     pub state: State,
     /// The role that asked for it
     pub requested_by: String,
+    /// The role that asked it to stop
+    pub stop_requested_by: Option<String>,
     /// As text
     pub recipe_id: Option<String>,
     pub failure_type: Option<String>,
@@ -77,6 +79,7 @@ macro_rules! runs {
     ($rest:literal) => {
         concat!(
             "SELECT r.id, r.target, r.mode, COALESCE(p.state, r.state) AS state, r.requested_by::text AS requested_by,
+                    r.stop_requested_by::text AS stop_requested_by,
                     r.recipe_id, r.failure_type,
                     CASE WHEN r.cutoff >= '0001-01-01 UTC' AND r.cutoff < '10000-01-01 UTC' THEN r.cutoff END AS cutoff,
                     CASE WHEN r.mode = 'regular' OR r.batch_size IS NULL OR r.state = 'completed' THEN r.total_failed END

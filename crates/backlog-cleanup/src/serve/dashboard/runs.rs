@@ -93,6 +93,7 @@ fn details(run: &Run, recipes: &[CleanupDetail]) -> Markup {
             div { dt { "started" } dd { (times::clock(run.started_at)) } }
             div { dt { "took" } dd { (took(run)) } }
             div { dt { "requested by" } dd { (run.requested_by) } }
+            @if let Some(role) = &run.stop_requested_by { div { dt { "stop requested by" } dd { (role) } } }
             div { dt { "mode" } dd { (run.mode) (selection(run)) } }
             @if let Some(cutoff) = run.cutoff { div { dt { "expired before" } dd { (times::clock(cutoff)) } } }
             @if let Some(failed) = run.total_failed {
