@@ -12,6 +12,7 @@ ALTER TABLE backlog_cleanup.run
     ADD COLUMN error_sqlstate text,
     ADD COLUMN error_message text,
     ADD COLUMN error_at text,
+    ADD COLUMN stop_requested_by name,
     DROP CONSTRAINT run_state_check,
     ADD CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['running', 'completed', 'stopped', 'interrupted', 'failed']));
 -- Apart from run, which every level reads: a DETAIL may show values of rows. No dump has it, since oids mean other tables there.
@@ -470,6 +471,7 @@ COMMENT ON COLUMN backlog_cleanup.run.kept_back_row IS 'its id as text';
 COMMENT ON COLUMN backlog_cleanup.run.error_sqlstate IS 'the SQLSTATE of what ended it, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.error_message IS 'what ended it, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.error_at IS 'what it worked on then, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.stop_requested_by IS 'the role that asked it to stop, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.state IS
     'running, completed, stopped (by max_duration or max_rows), interrupted (by a crash or a cancel), or failed (by an error)';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS

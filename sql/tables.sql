@@ -157,7 +157,8 @@ CREATE TABLE backlog_cleanup.run (
     kept_back_row    text,
     error_sqlstate   text,
     error_message    text,
-    error_at         text
+    error_at         text,
+    stop_requested_by name
 );
 CREATE INDEX run_target_id_idx ON backlog_cleanup.run (target, id DESC);
 COMMENT ON TABLE backlog_cleanup.run IS 'history: one row per run, written in the transactions that remove';
@@ -185,6 +186,7 @@ COMMENT ON COLUMN backlog_cleanup.run.kept_back_row IS 'its id as text';
 COMMENT ON COLUMN backlog_cleanup.run.error_sqlstate IS 'the SQLSTATE of what ended it, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.error_message IS 'what ended it, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.error_at IS 'what it worked on then, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.stop_requested_by IS 'the role that asked it to stop, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run.batches IS 'committed batches that removed rows; 0 for a run in one transaction';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS

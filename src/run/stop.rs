@@ -4,6 +4,7 @@ use crate::extension;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::prepared;
 use crate::postgres::read::{read_one, refuse_read_only};
+use crate::run::begin::caller;
 use crate::run::prepare::cannot_be_prepared;
 
 /// Stops a batched run after its current batch or pause; committed batches are permanent. Returns false if it has ended.
@@ -13,16 +14,21 @@ fn backlog_cleanup_stop(run_id: Option<i64>) -> Result<bool> {
     let hint = "SELECT run_id FROM backlog_cleanup.progress";
     let run_id = required(run_id, "run_id", hint)?;
     refuse_read_only("stop a run")?;
+    extension::is_of_this_version()?;
     cannot_be_prepared();
+    let caller = caller()?;
     let running = "SELECT state = 'running' FROM backlog_cleanup.run WHERE id = $1";
     // Ends its max_duration: the run then marks itself as stopped, in the transaction that ends it.
     const STOP: &str = "UPDATE backlog_cleanup.run
-                        SET max_duration = least(max_duration, clock_timestamp() - started_at)
+                        SET max_duration = least(max_duration, clock_timestamp() - started_at),
+                            stop_requested_by = coalesce(stop_requested_by, $2::name)
                         WHERE id = $1 AND state = 'running'
                         RETURNING true";
     extension::as_owner(|| match read_one::<bool>(running, &[run_id.into()])? {
         // No row, if it has ended since.
-        Some(true) => prepared::get_one::<bool>(STOP, &[run_id.into()]).map(|stopped| stopped.is_some()),
+        Some(true) => {
+            prepared::get_one::<bool>(STOP, &[run_id.into(), caller.as_str().into()]).map(|stopped| stopped.is_some())
+        }
         Some(false) => Ok(false),
         None => {
             Err(error(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("run {run_id} does not exist"), hint.into()))

@@ -132,6 +132,7 @@ fn a_run_that_is_asked_to_stop_ends_between_two_batches_and_the_next_finishes_th
         assert!(truth(&mut client, "SELECT backlog_cleanup_stop(run_id) FROM backlog_cleanup.progress"));
         run.join().unwrap().1.expect("it ends as a run does");
         let last = "SELECT state = 'stopped' AND finished_at IS NOT NULL AND removed BETWEEN 5 AND 350
+                           AND stop_requested_by = 'postgres'
                     FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
         assert!(truth(&mut client, last), "{workers} workers");
     }

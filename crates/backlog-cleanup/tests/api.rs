@@ -186,6 +186,16 @@ fn what_the_database_refuses_is_a_problem_with_its_sqlstate_and_hint() {
 }
 
 #[test]
+fn the_status_is_compressed_for_who_takes_it() {
+    let (_cluster, _client, server) = start("gzip", &[]);
+    let authorization = format!("authorization: {}", bearer(MONITOR));
+    let curl = ["-s", "-D", "-", "-o", "/dev/null", "-H", "accept-encoding: gzip", "-H", &authorization];
+    let address = format!("{}{BASE}/status", server.address);
+    let answer = std::process::Command::new("curl").args(curl).arg(address).output().expect("curl starts");
+    assert!(String::from_utf8_lossy(&answer.stdout).contains("content-encoding: gzip"), "{answer:?}");
+}
+
+#[test]
 fn the_page_shows_a_target_that_exists() {
     let (_cluster, mut client, server) = start("usual_page", &[]);
     client.batch_execute("UPDATE backlog_cleanup.target SET name = 'only'").unwrap();

@@ -69,6 +69,10 @@ fn a_client_need_not_wait_and_can_ask_the_run_to_stop() {
     let stop = server.post(OPERATOR, &format!("{location}/stop"), "").json();
     assert_eq!(stop["stopping"], true, "{stop}");
     until_holds(|| server.get(MONITOR, &location).json()["state"] == "stopped");
+    assert_eq!(server.get(MONITOR, &location).json()["stopRequestedBy"], "backlog_operator");
+    let run = location.rsplit('/').next().unwrap();
+    let page = server.get(MONITOR, &format!("/?run={run}")).body;
+    assert!(page.contains("stop requested by</dt><dd>backlog_operator"), "{page}");
     assert_eq!(server.post(OPERATOR, &format!("{location}/stop"), "").json()["stopping"], false);
 }
 

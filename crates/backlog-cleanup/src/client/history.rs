@@ -22,11 +22,14 @@ pub struct Run {
     pub state: State,
     /// The role that asked for it
     pub requested_by: String,
+    /// The role that asked it to stop
+    pub stop_requested_by: Option<String>,
     /// As text
     pub recipe_id: Option<String>,
     pub failure_type: Option<String>,
     pub cutoff: Option<DateTime<Utc>>,
-    pub total_failed: i64,
+    /// Before it; null if an emergency run in batches has not come to all of them
+    pub total_failed: Option<i64>,
     pub removed: i64,
     /// Rows that another session had locked
     pub skipped: i64,
@@ -76,9 +79,11 @@ macro_rules! runs {
     ($rest:literal) => {
         concat!(
             "SELECT r.id, r.target, r.mode, COALESCE(p.state, r.state) AS state, r.requested_by::text AS requested_by,
+                    r.stop_requested_by::text AS stop_requested_by,
                     r.recipe_id, r.failure_type,
                     CASE WHEN r.cutoff >= '0001-01-01 UTC' AND r.cutoff < '10000-01-01 UTC' THEN r.cutoff END AS cutoff,
-                    r.total_failed, r.removed, r.skipped, r.kept_back, r.given_up,
+                    CASE WHEN r.mode = 'regular' OR r.batch_size IS NULL OR r.state = 'completed' THEN r.total_failed END
+                        AS total_failed, r.removed, r.skipped, r.kept_back, r.given_up,
                     r.kept_back_sqlstate, r.kept_back_message, r.kept_back_row, r.recipes_affected, r.batches,
                     r.batch_size, r.workers,
                     r.started_at, r.finished_at,

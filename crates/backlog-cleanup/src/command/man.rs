@@ -1,6 +1,8 @@
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command, CommandFactory};
 use serde_json::json;
 
 use super::Arguments;
@@ -16,8 +18,9 @@ pub struct Man {
 
 impl Man {
     pub fn run(self, output: &Output) -> Result<Exit> {
-        let command = Arguments::command().disable_help_subcommand(true);
-        let written = clap_mangen::generate_to(command, &self.directory);
+        let mut command = Arguments::command().disable_help_subcommand(true);
+        command.build();
+        let written = write(&command, &self.directory);
         written.map_err(|error| Failure::error(format!("{}: {error}", self.directory.display())))?;
         if output.json {
             output.json(&json!({ "directory": self.directory }))?;
@@ -25,3 +28,57 @@ impl Man {
         Ok(Exit::Done)
     }
 }
+
+/// Writes the page of a command, and those of its own commands.
+fn write(command: &Command, directory: &Path) -> io::Result<()> {
+    command.get_subcommands().try_for_each(|command| write(command, directory))?;
+    let page = clap_mangen::Man::new(command.clone());
+    let mut file = File::create(directory.join(page.get_filename()))?;
+    page.render(&mut file)?;
+    file.write_all(EXIT_STATUS.as_bytes())?;
+    let examples = EXAMPLES.iter().filter(|(of, _)| *of == command.get_name()).map(|(_, line)| line);
+    for (number, example) in examples.enumerate() {
+        let heading = if number == 0 { ".SH EXAMPLES\n" } else { "" };
+        write!(file, "{heading}.TP\nbacklog\\-cleanup {}\n", example.replace('-', "\\-").replace(": ", "\n"))?;
+    }
+    Ok(())
+}
+
+const EXIT_STATUS: &str = "\
+.SH EXIT STATUS
+.TP
+0
+done
+.TP
+1
+error
+.TP
+2
+usage
+.TP
+3
+blocked: another run, the breaker, a read\\-only server
+.TP
+4
+unhealthy: doctor, or status \\-\\-check
+";
+
+/// The command, and an example of it with what it does.
+const EXAMPLES: &[(&str, &str)] = &[
+    ("backlog-cleanup", "cleanup --dry-run: Counts what a run would remove."),
+    ("setup", "setup --arm: Creates the extension, the nightly job and the index."),
+    (
+        "status",
+        "status --check --max-failed 10000: Exits with 4 if something is wrong, or if there are more failed rows.",
+    ),
+    ("cleanup", "cleanup --dry-run: Counts what a run would remove."),
+    ("cleanup", "cleanup --recipe-id 16: Removes the removable rows of a recipe."),
+    ("emergency", "emergency --recipe-id 1 --dry-run: Counts all failed rows of a recipe."),
+    ("run", "run --batch-size 2000 --pause '100 ms': Removes the removable rows in batches, with pauses."),
+    ("runs", "runs 7: Shows a run, and what it did to each recipe."),
+    ("stop", "stop 7: Stops a run after its current batch."),
+    ("doctor", "doctor --strict: Exits with 4 also if a check warns."),
+    ("schedule", "schedule show: Shows the jobs of the target."),
+    ("set", "schedule set '0 3 * * *' --batched: Runs every night at three, UTC, in batches."),
+    ("watch", "watch --interval 5: Shows status and progress, every five seconds."),
+];

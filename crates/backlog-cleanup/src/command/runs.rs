@@ -91,11 +91,18 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
         ("error", run.error().unwrap_or_default()),
         ("waiting for", run.waiting_for.clone().unwrap_or_default()),
         ("requested by", run.requested_by.clone()),
+        ("stop requested by", run.stop_requested_by.clone().unwrap_or_default()),
         ("started", format!("{} UTC", time(run.started_at))),
         ("finished", run.finished_at.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
         ("took", run.duration_ms.map(duration).unwrap_or_default()),
         ("expired before", run.cutoff.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
-        ("removed", format!("{} of {}", number(run.removed), count(run.total_failed, "failed row"))),
+        (
+            "removed",
+            match run.total_failed {
+                Some(failed) => format!("{} of {}", number(run.removed), count(failed, "failed row")),
+                None => count(run.removed, "failed row"),
+            },
+        ),
         (
             "batches",
             run.batch_size

@@ -1,4 +1,4 @@
-use backlog_cleanup_report::{Batched, CleanupDetail, EmergencyReport, RegularReport};
+use backlog_cleanup_report::{Batched, CleanupDetail, EmergencyReport, RegularReport, State};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Result;
@@ -68,7 +68,11 @@ impl Report {
             self.common();
         self.show_recipes(output, limit)?;
         let failed = details.iter().map(|recipe| recipe.failed_count).sum();
-        let of = format!("{} of {}", number(removed), count(failed, "failed row"));
+        let of = match self {
+            // It tells only of the recipes that it came to.
+            Report::BatchedEmergency(batched) if batched.state != State::Completed => count(removed, "failed row"),
+            _ => format!("{} of {}", number(removed), count(failed, "failed row")),
+        };
         let of = format!("{of} of {}", count(details.len() as i64, "recipe"));
         output.line(printable(message))?;
         match run_id {

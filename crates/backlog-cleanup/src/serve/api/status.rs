@@ -5,6 +5,7 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use backlog_cleanup_report::StatusReport;
 use serde::Deserialize;
+use tower_http::compression::CompressionLayer;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,7 +17,8 @@ use crate::serve::removal::default_target;
 use crate::serve::response::{Problem, Problems, bytes, json};
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(status))
+    // Thousands of recipes are megabytes. A page with secrets must not be compressed; this has none.
+    OpenApiRouter::new().routes(routes!(status)).layer(CompressionLayer::new())
 }
 
 #[derive(Deserialize, IntoParams)]

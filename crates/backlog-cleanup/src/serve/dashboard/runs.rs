@@ -93,9 +93,12 @@ fn details(run: &Run, recipes: &[CleanupDetail]) -> Markup {
             div { dt { "started" } dd { (times::clock(run.started_at)) } }
             div { dt { "took" } dd { (took(run)) } }
             div { dt { "requested by" } dd { (run.requested_by) } }
+            @if let Some(role) = &run.stop_requested_by { div { dt { "stop requested by" } dd { (role) } } }
             div { dt { "mode" } dd { (run.mode) (selection(run)) } }
             @if let Some(cutoff) = run.cutoff { div { dt { "expired before" } dd { (times::clock(cutoff)) } } }
-            div { dt { "failed before the run" } dd { (words::number(run.total_failed)) } }
+            @if let Some(failed) = run.total_failed {
+                div { dt { "failed before the run" } dd { (words::number(failed)) } }
+            }
             div { dt { "removed" } dd { (words::number(run.removed)) } }
             div { dt { "recipes with failures" } dd { (words::number(run.recipes_affected)) } }
             div { dt { "batches" } dd { @if run.batches == 0 { "one transaction" } @else { (words::number(run.batches)) } } }
