@@ -19,9 +19,20 @@ pub struct Work {
     pub is_selective: bool,
 }
 
+/// Longer commands are not parsed, in bytes: anybody with a job could take memory and time of whoever looks at it.
+const LONGEST: usize = 2_048;
+
 /// The runs of a job, by what its command calls: with any arguments, in SELECT, CALL, a DO block, among other statements. `schema`
 /// is the extension's, quoted. What a function of somebody else calls is not seen. A dry run is none.
 pub fn works(command: &str, schema: &str) -> Vec<Work> {
+    if command.len() > LONGEST {
+        let named = [FAILED_GENERATIONS, EMERGENCY, RUN].into_iter().find(|function| command.contains(function));
+        let mode = |function| if function == EMERGENCY { Mode::Emergency } else { Mode::Regular };
+        return named
+            .map(|function| Work { target: None, mode: mode(function), is_selective: false })
+            .into_iter()
+            .collect();
+    }
     let Some(statements) = parse(command) else { return Vec::new() };
     let mut works: Vec<Work> = statements.calls.iter().filter_map(|call| work(call, schema)).collect();
     for body in &statements.blocks {

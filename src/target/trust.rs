@@ -110,8 +110,37 @@ const STRANGER: &str = "
         LIMIT 1
     ) stranger (class, object, owner, victim)";
 
+/// A partition, with its owner, of a table that references one of the tables (`$1`), their partitions and children, and whose owner
+/// does not trust it: each removal has PostgreSQL read that table as its owner, and plan all its partitions with their code.
+const REFERENCING: &str = "
+    WITH RECURSIVE used (oid) AS (
+        SELECT unnest($1)
+        UNION
+        SELECT i.inhrelid FROM used JOIN pg_inherits i ON i.inhparent = used.oid
+    )
+    SELECT ARRAY[part.oid::regclass::text, part.relowner::regrole::text, c.relowner::regrole::text, f.confrelid::regclass::text]
+    FROM pg_constraint f
+    JOIN used ON used.oid = f.confrelid
+    JOIN pg_class c ON c.oid = f.conrelid AND c.relkind = 'p'
+    CROSS JOIN LATERAL pg_partition_tree(c.oid) tree
+    JOIN pg_class part ON part.oid = tree.relid
+    WHERE f.contype = 'f' AND NOT pg_has_role(part.relowner, c.relowner, 'USAGE')
+    LIMIT 1";
+
 /// Refuses tables below which a role has code that their owner does not trust. Called as the extension's owner. Errors: 42501.
 pub fn check(tables: &[pg_sys::Oid]) -> Result<()> {
+    if let Some([partition, owner, victim, table]) =
+        one_now::<Vec<String>>(REFERENCING, &[tables.to_vec().into()])?.as_deref()
+    {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!(
+                "partition {partition} belongs to role \"{owner}\", and its code would run as role \"{victim}\", whose table \
+                 references \"{table}\""
+            ),
+            format!("decide which role is to own {partition}"),
+        ));
+    }
     let stranger = with_settings(|| {
         // The planner believes in a million rows, where there are ten.
         set_local("jit", "off");

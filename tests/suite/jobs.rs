@@ -218,3 +218,23 @@ fn a_job_of_a_target_that_is_gone_and_a_timeout_that_runs_come_close_to_are_seen
         client.batch_execute("ALTER ROLE postgres IN DATABASE postgres RESET ALL").unwrap();
     }
 }
+
+#[test]
+fn a_command_that_is_too_long_is_not_parsed_but_told() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    let long = format!("DO $x$ BEGIN PERFORM backlog_cleanup_emergency('t'); {} END $x$", "select ".repeat(8000));
+    client.execute("SELECT cron.schedule('long', '0 0 1 1 *', $1)", &[&long]).unwrap();
+    // As deep as one that is parsed may be.
+    for deep in ["+1", "::text"] {
+        let deep = format!("SELECT backlog_cleanup_emergency('u' || 1{})", deep.repeat(2000 / deep.len()));
+        client
+            .execute("SELECT cron.schedule($1, '0 0 1 1 *', $2)", &[&deep[deep.len() - 9..].to_owned(), &deep])
+            .unwrap();
+    }
+    client.batch_execute("SET statement_timeout = '5 s'; SELECT backlog_cleanup_status_json('t')").unwrap();
+    let unclear = "SELECT count(*) FROM backlog_cleanup_doctor('t')
+                   WHERE check_name = 'job' AND detail LIKE '%that its command does not tell%'";
+    assert_eq!(value::<i64>(&mut client, unclear), 3);
+}

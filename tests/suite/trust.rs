@@ -538,3 +538,61 @@ fn what_only_looks_holds_no_table_past_its_statement() {
     let held = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'public.job'::regclass";
     assert_eq!(count(&mut client, held), 0);
 }
+
+/// Code of `evil` that tells who runs it, in the predicate of an index of a table of `evil`.
+fn planted(table: &str) -> String {
+    format!(
+        "CREATE TABLE told AS SELECT ''::name AS who WITH NO DATA; GRANT ALL ON told TO PUBLIC; CREATE SEQUENCE ran; GRANT ALL ON ran TO PUBLIC;
+         SET ROLE evil;
+         CREATE FUNCTION public.tell() RETURNS boolean LANGUAGE plpgsql IMMUTABLE
+         AS $$BEGIN IF current_user <> 'evil' THEN PERFORM nextval('public.ran'); END IF; RETURN true; END$$;
+         CREATE INDEX ON {table} (id) WHERE public.tell(); RESET ROLE"
+    )
+}
+
+const RAN: &str = "SELECT is_called::int::bigint FROM ran";
+
+#[test]
+fn a_run_plans_no_partition_of_another_owner_of_a_table_that_references_the_target() {
+    let (_cluster, mut client) = database("referencing");
+    client
+        .batch_execute(
+            "CREATE TABLE r (LIKE job INCLUDING DEFAULTS, parent int, PRIMARY KEY (id, owner)) PARTITION BY LIST (owner);
+             CREATE TABLE r1 PARTITION OF r FOR VALUES IN ('w'); CREATE TABLE r2 PARTITION OF r FOR VALUES IN ('v');
+             ALTER TABLE r ADD FOREIGN KEY (parent, owner) REFERENCES r; INSERT INTO r (id) SELECT generate_series(1, 100);
+             UPDATE backlog_cleanup.target SET generations_table = 'public.r' WHERE name = 't';
+             ALTER TABLE r2 OWNER TO evil",
+        )
+        .unwrap();
+    client.batch_execute(&planted("r2")).unwrap();
+    client.batch_execute("SET ROLE op").unwrap();
+    for call in
+        ["SELECT backlog_cleanup_emergency('t')", "SELECT backlog_cleanup_failed_generations('t', rehearse => true)"]
+    {
+        let (sqlstate, message, _) = refused(client.batch_execute(call));
+        assert_eq!((sqlstate.as_str(), message.starts_with("partition public.r2")), ("42501", true), "{message}");
+    }
+    client.batch_execute("RESET ROLE").unwrap();
+    assert_eq!(count(&mut client, RAN), 0);
+}
+
+#[test]
+fn what_a_ledger_references_is_asked_only_where_no_other_role_has_code() {
+    let (_cluster, mut client) = database("ledger_reference");
+    client
+        .batch_execute(
+            "CREATE TABLE acc (id text PRIMARY KEY); CREATE TABLE acc2 () INHERITS (acc); INSERT INTO acc VALUES ('w');
+             ALTER TABLE acc2 OWNER TO evil; ALTER TABLE ledger OWNER TO app; GRANT REFERENCES ON acc TO app;
+             ALTER TABLE ledger ADD FOREIGN KEY (user_id) REFERENCES acc;
+             UPDATE backlog_cleanup.target SET ledger_table = 'public.ledger' WHERE name = 't'",
+        )
+        .unwrap();
+    client.batch_execute(&planted("acc2")).unwrap();
+    for (role, call) in [
+        ("mon", "SELECT * FROM backlog_cleanup_doctor('t')"),
+        ("op", "SELECT backlog_cleanup_failed_generations('t', dry_run => true)"),
+    ] {
+        client.batch_execute(&format!("SET ROLE {role}; {call}; RESET ROLE")).unwrap();
+        assert_eq!(count(&mut client, RAN), 0, "{call}");
+    }
+}
