@@ -31,7 +31,7 @@ fn assert_clean(pooler: &Pgbouncer, cluster: &Cluster) {
     });
     let locks = "SELECT count(*) FROM pg_locks WHERE locktype IN ('advisory', 'object') AND pid <> pg_backend_pid()";
     assert_eq!(value::<i64>(&mut direct, locks), 0);
-    for _ in 0..pgbouncer::SIZE {
+    for _ in 0..pooler.size {
         for (kept, nothing) in [
             ("SELECT current_setting('search_path')", "\"$user\", public"),
             ("SELECT count(*)::text FROM pg_prepared_statements", "0"),

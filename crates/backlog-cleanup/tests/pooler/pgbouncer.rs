@@ -9,9 +9,6 @@ use tempfile::TempDir;
 
 use crate::cli::Ran;
 
-/// Server connections per database and role.
-pub const SIZE: usize = 3;
-
 const PROGRAM: &str = "/usr/sbin/pgbouncer";
 
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +20,8 @@ pub enum Mode {
 /// A running pgbouncer, on a socket in a directory of its own; dropping it ends it.
 pub struct Pgbouncer {
     child: Child,
+    /// Server connections per database and role.
+    pub size: usize,
     files: TempDir,
 }
 
@@ -36,10 +35,12 @@ impl Pgbouncer {
         let files = TempDir::with_prefix("backlog_cleanup-").expect("a directory");
         std::fs::set_permissions(files.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         let path = files.path().display();
+        // In a pooler of sessions each connection of the server's pools keeps one.
+        let size = if let Mode::Session = mode { 20 } else { 3 };
         let mode = format!("{mode:?}").to_lowercase();
         let configuration = format!(
             "[databases]\nbehind = host={}\n[pgbouncer]\nlisten_port = 5432\nlisten_addr =\nunix_socket_dir = {path}\n\
-             auth_type = any\nauth_file = {path}/users\npool_mode = {mode}\ndefault_pool_size = {SIZE}\nmin_pool_size = 0\n\
+             auth_type = any\nauth_file = {path}/users\npool_mode = {mode}\ndefault_pool_size = {size}\nmin_pool_size = 0\n\
              logfile = {path}/log\nmax_client_conn = 100\nserver_round_robin = 1\n",
             cluster.socket()
         )
@@ -51,7 +52,7 @@ impl Pgbouncer {
         let mut command = Command::new(PROGRAM);
         command.args(["-q", "-u", "postgres"]).arg(files.path().join("ini"));
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("pgbouncer starts");
-        let pooler = Pgbouncer { child, files };
+        let pooler = Pgbouncer { child, size, files };
         until_holds(|| pooler.connect().is_ok());
         Some(pooler)
     }
