@@ -61,6 +61,7 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
 fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     ground::is_that_of_the_snapshot(target)?;
     foreign_keys::are_on(target)?;
+    target.keys_are_trusted()?;
     is_read_as_before(run, target, run.reading.as_ref() == Some(&Reading::of(target)))?;
     let Some(part) = Part::take(run.id)? else { return Ok(None) };
     defer_nothing()?;

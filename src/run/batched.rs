@@ -63,6 +63,7 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         target.account_exists()?;
         target.failed_is_no_other_status()?;
         foreign_keys::are_on(target)?;
+        target.keys_are_trusted()?;
         let selection = arguments.selection();
         selection.check(target)?;
         may_limit_rows(&arguments, leaves)?;
@@ -158,6 +159,7 @@ fn finish_run(run_id: Option<i64>) -> Result<Option<Json>> {
         steady(Some(&run.target), |target| {
             if run.batches == 0 {
                 defer_nothing()?;
+                target.keys_are_trusted()?;
                 ledger::write(target, run.mode, run.id, None, 0)?;
             }
             report::finish(&run, target)
