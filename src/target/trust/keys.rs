@@ -1,7 +1,7 @@
 use crate::extension;
 use crate::postgres::error::Result;
 use crate::target::Target;
-use crate::target::trust::{Stranger, beside_strangers, starts, stranger};
+use crate::target::trust::{Stranger, beside_strangers, stranger};
 
 /// The tables that foreign keys have PostgreSQL read, as their owners, when rows of the target (`$1`) go and the ledger (`$2`) gets
 /// one: those that reference what goes, also behind ON DELETE CASCADE, and those that what is written references. A partitioned table
@@ -59,10 +59,8 @@ impl Target {
 
     fn stranger_by_keys(&self, is_trusted: bool) -> Result<Option<Stranger>> {
         let ledger: Vec<_> = self.ledger.iter().map(|ledger| ledger.table.oid).collect();
-        extension::as_owner(|| {
-            let starts = starts(READ_BY_KEYS, &[vec![self.table.oid].into(), ledger.into(), is_trusted.into()])?;
-            // A check reads no column but the key's.
-            stranger(starts, false)
-        })
+        let arguments = [vec![self.table.oid].into(), ledger.into(), is_trusted.into()];
+        // A check of a key reads no other column.
+        extension::as_owner(|| stranger(READ_BY_KEYS, &arguments, false))
     }
 }

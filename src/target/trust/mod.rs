@@ -150,20 +150,9 @@ const STRANGER: &str = "
         LIMIT 1
     ) stranger (class, object, owner, victim)";
 
-/// Relations that a statement reads as their owner or another one.
-type Start = (pg_sys::Oid, Vec<pg_sys::Oid>, bool);
-
 /// Refuses tables below which a role has code that their owner does not trust. Called as the extension's owner. Errors: 42501.
 pub fn check(tables: &[pg_sys::Oid]) -> Result<()> {
-    stranger(starts(STARTS, &[tables.to_vec().into()])?, true)?.map_or(Ok(()), |stranger| Err(stranger.refusal()))
-}
-
-/// Where walks start.
-fn starts(statement: &'static str, arguments: &[DatumWithOid]) -> Result<Vec<Start>> {
-    rows_now(statement, arguments, |row| {
-        let owner = row.get(1)?.unwrap_or(pg_sys::InvalidOid);
-        Ok((owner, row.get(2)?.unwrap_or_default(), row.get(3)?.unwrap_or_default()))
-    })
+    stranger(STARTS, &[tables.to_vec().into()], true)?.map_or(Ok(()), |stranger| Err(stranger.refusal()))
 }
 
 /// An object of a role that another one does not trust.
@@ -195,13 +184,9 @@ impl Stranger {
     }
 }
 
-/// The first object of a stranger that the walk meets.
-fn stranger(starts: Vec<Start>, types_count: bool) -> Result<Option<Stranger>> {
-    if starts.is_empty() {
-        return Ok(None);
-    }
-    let each = starts.iter().flat_map(|(owner, relations, whole)| relations.iter().map(|of| ((*owner, *of), *whole)));
-    let ((owners, relations), whole): ((Vec<_>, Vec<_>), Vec<_>) = each.unzip();
+/// The first object of a stranger that the walk meets from where `starts` says.
+fn stranger(starts: &'static str, arguments: &[DatumWithOid], types_count: bool) -> Result<Option<Stranger>> {
+    type Start = (pg_sys::Oid, Vec<pg_sys::Oid>, bool);
     let found = with_settings(|| {
         // The planner believes in a million rows, where there are ten.
         set_local("jit", "off");
@@ -209,6 +194,16 @@ fn stranger(starts: Vec<Start>, types_count: bool) -> Result<Option<Stranger>> {
             set_local(&format!("enable_{path}"), "off");
         }
         set_local("plan_cache_mode", "force_generic_plan");
+        let starts: Vec<Start> = rows_now(starts, arguments, |row| {
+            let owner = row.get(1)?.unwrap_or(pg_sys::InvalidOid);
+            Ok((owner, row.get(2)?.unwrap_or_default(), row.get(3)?.unwrap_or_default()))
+        })?;
+        if starts.is_empty() {
+            return Ok(None);
+        }
+        let each =
+            starts.iter().flat_map(|(owner, relations, whole)| relations.iter().map(|of| ((*owner, *of), *whole)));
+        let ((owners, relations), whole): ((Vec<_>, Vec<_>), Vec<_>) = each.unzip();
         one_now::<Vec<String>>(STRANGER, &[owners.into(), relations.into(), whole.into(), types_count.into()])
     })?;
     let Some(Ok([object, owner, victim, table])) = found.map(<[String; 4]>::try_from) else { return Ok(None) };
