@@ -92,10 +92,11 @@ fn keys(leaves: &[Leaf]) -> Result<Vec<Key>> {
          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
          WHERE k.contype OPERATOR(pg_catalog.=) 'f' AND k.confrelid OPERATOR(pg_catalog.=) ANY ($1)
-           AND k.conrelid OPERATOR(pg_catalog.=) ANY (SELECT oid FROM family)
-           AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_tree(k.conrelid) tree
-                           JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) tree.relid
-                           WHERE part.relowner OPERATOR(pg_catalog.<>) $2)",
+           AND k.conrelid OPERATOR(pg_catalog.=) ANY (
+               SELECT oid FROM family
+               WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_partition_tree(oid) tree
+                                 JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) tree.relid
+                                 WHERE part.relowner OPERATOR(pg_catalog.<>) $2))",
         &[oids(leaves).into(), owner.into()],
         |row| {
             Ok(Key {

@@ -727,14 +727,18 @@ const RUNS: usize = 8;
 
 #[test]
 fn no_key_of_the_ledger_has_postgresql_read_a_partition_of_another_owner() {
-    for (name, ledger) in [("ledger_key", "ledger"), ("ledger_key_below_view", "ledgerv")] {
+    for (name, ledger, owner) in [
+        ("ledger_key", "ledger", "app"),
+        ("ledger_key_below_view", "ledgerv", "app"),
+        ("ledger_key_below_view_of_another", "ledgerv", "victim"),
+    ] {
         let (_cluster, mut client) = database(name);
         client
             .batch_execute(&format!(
                 "CREATE TABLE acc (id text PRIMARY KEY) PARTITION BY LIST (id);
                  CREATE TABLE acc1 PARTITION OF acc FOR VALUES IN ('w'); CREATE TABLE acc2 PARTITION OF acc DEFAULT;
-                 INSERT INTO acc VALUES ('w'); ALTER TABLE ledger ADD FOREIGN KEY (user_id) REFERENCES acc, OWNER TO app;
-                 CREATE VIEW ledgerv AS TABLE ledger; ALTER VIEW ledgerv OWNER TO app;
+                 INSERT INTO acc VALUES ('w'); ALTER TABLE ledger ADD FOREIGN KEY (user_id) REFERENCES acc, OWNER TO {owner};
+                 GRANT ALL ON ledger TO app; CREATE VIEW ledgerv AS TABLE ledger; ALTER VIEW ledgerv OWNER TO app;
                  UPDATE backlog_cleanup.target SET ledger_table = 'public.{ledger}' WHERE name = 't';
                  ALTER TABLE acc2 OWNER TO evil"
             ))

@@ -5,7 +5,7 @@ use crate::target::trust::{Stranger, beside_strangers, stranger};
 
 /// The tables that foreign keys have PostgreSQL read, as their owners, when rows of the target (`$1`) go and the ledger (`$2`) gets
 /// one: those that reference what goes, also behind ON DELETE CASCADE, and those that what is written references. A partitioned table
-/// is read whole, a plain one alone. `$3` says which: those of owners whom the owners of the target trust, or the others, who have made
+/// is read whole, a plain one alone. Triggers are the index of keys by the table that they reference. `$3` says which: those of owners whom the owners of the target trust, or the others, who have made
 /// keys to the target of their own will, and could stop each run.
 const READ_BY_KEYS: &str = beside_strangers!(
     "WITH RECURSIVE used (oid, is_removed) AS (
@@ -17,22 +17,29 @@ const READ_BY_KEYS: &str = beside_strangers!(
     ), changed (owner, oid, is_removed) AS (
         SELECT relowner, oid, is_removed FROM used JOIN pg_class USING (oid)
         UNION
-        SELECT changed.owner, next.oid, next.is_removed
+        SELECT next.owner, next.oid, next.is_removed
         FROM changed CROSS JOIN LATERAL (
-            SELECT inhrelid, changed.is_removed FROM pg_inherits WHERE inhparent = changed.oid
+            SELECT changed.owner, inhrelid, changed.is_removed FROM pg_inherits WHERE inhparent = changed.oid
             UNION ALL
-            SELECT conrelid, confdeltype = 'c' FROM pg_constraint
-            WHERE confrelid = changed.oid AND contype = 'f' AND confdeltype IN ('c', 'n', 'd') AND changed.is_removed
+            SELECT changed.owner, f.conrelid, f.confdeltype = 'c'
+            FROM pg_trigger t JOIN pg_constraint f ON f.oid = t.tgconstraint
+            WHERE t.tgrelid = changed.oid AND f.confrelid = changed.oid AND f.contype = 'f'
+              AND f.confdeltype IN ('c', 'n', 'd') AND changed.is_removed
             UNION ALL
-            SELECT refobjid, is_removed
+            -- Whoever has made the view or the rule wants that table.
+            SELECT c.relowner, c.oid, is_removed
             FROM pg_rewrite r
             JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+            JOIN pg_class c ON c.oid = d.refobjid
             CROSS JOIN (VALUES (true), (false)) either (is_removed)
-            WHERE r.ev_class = changed.oid AND d.refobjid <> changed.oid
-        ) next (oid, is_removed)
+            WHERE r.ev_class = changed.oid AND c.oid <> changed.oid
+        ) next (owner, oid, is_removed)
     ), read (oid, is_trusted) AS (
         SELECT f.conrelid, pg_has_role(c.relowner, changed.owner, 'USAGE')
-        FROM changed JOIN pg_constraint f ON f.confrelid = changed.oid JOIN pg_class c ON c.oid = f.conrelid
+        FROM changed
+        JOIN pg_trigger t ON t.tgrelid = changed.oid
+        JOIN pg_constraint f ON f.oid = t.tgconstraint AND f.confrelid = changed.oid
+        JOIN pg_class c ON c.oid = f.conrelid
         WHERE f.contype = 'f' AND changed.is_removed
         UNION
         SELECT f.confrelid, pg_has_role(c.relowner, changed.owner, 'USAGE')
