@@ -1,7 +1,7 @@
 use pgrx::pg_sys::panic::CaughtError;
 
 use crate::postgres::sqlstate::exact;
-use crate::postgres::subtransaction::sqlstate;
+use crate::postgres::subtransaction::{raise_again, sqlstate};
 
 /// An error that code has met on a row.
 pub struct Met {
@@ -27,7 +27,7 @@ impl Met {
     pub fn on_a_row(failure: CaughtError) -> Met {
         let sqlstate = exact(sqlstate(&failure));
         if NOT_ABOUT_A_ROW.iter().any(|beginning| sqlstate.starts_with(beginning)) {
-            failure.rethrow();
+            raise_again(failure);
         }
         let message = match failure {
             CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report.message().to_owned(),

@@ -11,7 +11,7 @@ use crate::plan::cutoff::{self, Cutoffs};
 use crate::plan::part::{self, Part, Task};
 use crate::postgres::error::{Result, error};
 use crate::postgres::owner::defer_nothing;
-use crate::postgres::subtransaction::{attempt, sqlstate};
+use crate::postgres::subtransaction::{attempt, raise_again, sqlstate};
 use crate::postgres::table::{Table, family};
 use crate::rank::removable::Removable;
 use crate::remove::by_position::remove_around;
@@ -103,7 +103,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
                 | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
         );
         if !again || part.attempts == ATTEMPTS {
-            failure.rethrow();
+            raise_again(failure);
         }
         part.failed_once_more()?;
         return Ok(Some(0.1 * f64::from(part.attempts + 1)));
