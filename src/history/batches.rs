@@ -9,7 +9,7 @@ use crate::history::ledger;
 use crate::history::run::Run;
 use crate::plan::cutoff::Cutoffs;
 use crate::postgres::error::{Result, spi};
-use crate::postgres::now::rows_now;
+use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::prepared;
 use crate::postgres::subtransaction::{attempt, is_cancel, reported};
 use crate::rank::tally::RecipeCount;
@@ -97,6 +97,13 @@ fn clear(run_id: i64) -> Result<()> {
 fn each(steps: &[impl AsRef<str>], run_id: i64) -> Result<()> {
     let run = |step: &str| Spi::run_with_args(step, &[run_id.into()]).map_err(spi);
     extension::as_owner(|| steps.iter().try_for_each(|step| run(step.as_ref())))
+}
+
+/// Whether a run is to end: it was asked to stop, its time is over, or it has ended with an error.
+pub fn is_to_end(run_id: i64) -> Result<bool> {
+    const IS_TO_END: &str = "
+        SELECT state <> 'running' OR max_duration <= clock_timestamp() - started_at FROM backlog_cleanup.run WHERE id = $1";
+    extension::as_owner(|| one_now::<bool>(IS_TO_END, &[run_id.into()])).map(|is_to_end| is_to_end == Some(true))
 }
 
 /// Marks a run as stopped before its end.

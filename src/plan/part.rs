@@ -149,7 +149,7 @@ fn chunks(mut rows: &[Removable], batch_size: usize, blocks: usize) -> impl Iter
     })
 }
 
-/// The unfinished parts of run $1 that are due. A pass starts when the one before it has ended; the third and later ones only
+/// The unfinished parts of run $1 that are due, behind part $3 of pass $2. A pass starts when the one before it has ended; the third and later ones only
 /// if that one has removed rows.
 macro_rules! due {
     ($what:literal) => {
@@ -157,7 +157,7 @@ macro_rules! due {
             "SELECT ",
             $what,
             " FROM backlog_cleanup.run_part p
-             WHERE run_id = $1 AND steps_done < steps
+             WHERE run_id = $1 AND (pass, part) > ($2, $3) AND steps_done < steps
                AND (pass = 1
                     OR NOT EXISTS (SELECT FROM backlog_cleanup.run_part b
                                    WHERE b.run_id = $1 AND b.pass < p.pass AND b.steps_done < b.steps)
@@ -171,7 +171,8 @@ macro_rules! due {
 
 /// Whether a run has parts that are not finished.
 pub fn are_left(run_id: i64) -> Result<bool> {
-    extension::as_owner(|| prepared::get_one::<bool>(due!("true"), &[run_id.into()])).map(|left| left == Some(true))
+    let arguments = [run_id.into(), 0i32.into(), 0i32.into()];
+    extension::as_owner(|| prepared::get_one::<bool>(due!("true"), &arguments)).map(|left| left == Some(true))
 }
 
 impl Task {
@@ -191,8 +192,9 @@ impl Task {
 }
 
 impl Part {
-    /// Locks an unfinished part of the run that no other process works on, until the transaction ends.
-    pub fn take(run_id: i64) -> Result<Option<Part>> {
+    /// Locks an unfinished part of the run that no other process works on, until the transaction ends. It is behind a place, if
+    /// one is given.
+    pub fn take(run_id: i64, behind: Option<(i32, i32)>) -> Result<Option<Part>> {
         const NEXT: &str = concat!(
             due!(
                 "pass, part, leaf, columns, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
@@ -202,7 +204,8 @@ impl Part {
         );
         extension::as_owner(|| {
             Spi::connect_mut(|client| {
-                let arguments = [run_id.into()];
+                let (pass, part) = behind.unwrap_or_default();
+                let arguments = [run_id.into(), pass.into(), part.into()];
                 let rows = client.update(prepared(client, NEXT, &arguments)?, None, &arguments)?;
                 let mut parts = rows.map(|row| -> spi::Result<Part> {
                     Ok(Part {
@@ -222,6 +225,11 @@ impl Part {
             })
             .map_err(spi)
         })
+    }
+
+    /// Its place in the order of the run's parts.
+    pub fn place(&self) -> (i32, i32) {
+        (self.pass, self.part)
     }
 
     /// Starts the part over at the leaf's first block if the table was rewritten, since its rows are elsewhere now. Returns

@@ -29,12 +29,15 @@ pub const CHUNK: usize = 50_000;
 /// cannot go, the largest pieces first: should patience end, most of the others have gone by then.
 pub fn remove_around(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally, left: &mut Left) -> Result<()> {
     let mut pieces = VecDeque::from([rows.to_vec()]);
-    let mut patience = left.patience;
     while let Some(piece) = pieces.pop_front() {
         if piece.is_empty() {
             continue;
         }
-        if patience.is_over() {
+        if left.is_over()? {
+            left.untried += piece.len() as i64;
+            continue;
+        }
+        if left.patience.is_over() {
             left.give_up(&piece);
             continue;
         }
@@ -47,7 +50,7 @@ pub fn remove_around(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut
         }
         if let Ok(Some(removed)) = removed {
             if removed > 0 {
-                patience.renew();
+                left.patience.renew();
             }
             if removed < piece.len() {
                 let (row, stayed) = still_there(rules, leaf, &follow(leaf, &piece))?;
@@ -55,7 +58,7 @@ pub fn remove_around(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut
             }
             continue;
         }
-        patience.lose();
+        left.patience.lose();
         let piece = follow(leaf, &piece);
         let met = removed.err().map(Met::on_a_row);
         match met.as_ref().map(|met| met.sqlstate.as_str()) {

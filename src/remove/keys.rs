@@ -30,7 +30,7 @@ pub fn remove(
 ) -> Result<usize> {
     let before = tally.removed();
     let mut place = range.start;
-    while place < range.end && ((tally.removed() - before) as usize) < limit {
+    while place < range.end && ((tally.removed() - before) as usize) < limit && !left.is_over()? {
         if let Some(cutoff) = tally.list[place].cutoff {
             let (condition, expected) = (condition(rules, &tally.list[place], cutoff), tally.list[place].left);
             remove_where(rules, leaf, &condition, expected, tally, left)?;
@@ -79,7 +79,9 @@ fn remove_where(
         first.get_or_insert_with(|| unsafe { row.text(0) }.map(str::to_owned));
         rows += 1;
     })?;
-    if rows > 0 {
+    if left.is_over()? {
+        left.untried += rows;
+    } else if rows > 0 {
         left.kept_back += rows;
         left.reason.get_or_insert_with(|| Reason::new(None, first.flatten()));
     }
@@ -109,6 +111,9 @@ fn remove_around(rules: &Rules, leaf: &Leaf, condition: &str, tally: &mut Tally,
         let mut pieces = VecDeque::from([&ids[..]]);
         let mut patience = left.patience;
         while let Some(piece) = pieces.pop_front() {
+            if left.is_over()? {
+                return Ok(());
+            }
             if patience.is_over() {
                 left.given_up += piece.len() as i64;
                 continue;

@@ -5,7 +5,7 @@ use crate::rank::tally::Tally;
 use crate::remove::by_position::{CHUNK, remove_around};
 use crate::remove::find::{Place, find};
 use crate::remove::keys;
-use crate::remove::left::Left;
+use crate::remove::left::{Left, Patience};
 use crate::rules::Rules;
 use crate::target::leaf::{Leaf, Reach};
 
@@ -67,7 +67,10 @@ fn one_pass(rules: &Rules, leaves: &[Leaf], steps: Vec<Step>, tally: &mut Tally,
         let (leaf, before) = (&leaves[place], left.kept_back);
         let remove = |left: &mut Left| match wanted {
             // In their order: a row goes behind those that reference it, also where a piece is halved.
-            Rows::At(rows) => rows.chunks(CHUNK).try_for_each(|chunk| remove_around(rules, leaf, chunk, tally, left)),
+            Rows::At(rows) => rows.chunks(CHUNK).try_for_each(|chunk| {
+                left.patience = Patience::default();
+                remove_around(rules, leaf, chunk, tally, left)
+            }),
             Rows::All { .. } if leaf.reach == Reach::Key => keys::remove_all(rules, leaf, tally, left),
             Rows::All { .. } => walk(rules, leaf, tally, left),
         };
@@ -91,6 +94,7 @@ fn walk(rules: &Rules, leaf: &Leaf, tally: &mut Tally, left: &mut Left) -> Resul
         if rules.cutoff.is_none() {
             tally.count_failed(&rows);
         }
+        left.patience = Patience::default();
         remove_around(rules, leaf, &rows, tally, left)?;
         match rows.last() {
             Some(last) if rows.len() == CHUNK => after = (last.block(), last.offset()),

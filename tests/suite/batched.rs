@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use cluster::{Cluster, column, create_index, fail_in_any_order, number, numbers, refused, until, value};
+use cluster::{Cluster, column, create_index, fail, fail_in_any_order, number, numbers, refused, until, value};
 use postgres::Client;
 use serde_json::Value;
 
@@ -18,6 +18,7 @@ pub fn field(report: &Value, name: &str) -> String {
 }
 
 /// As `cluster::balance`; the recipes of runs that are over say the same, too.
+#[track_caller]
 pub fn balance(client: &mut Client, rows: i64) -> i64 {
     let of_recipes = "SELECT bool_and(removed = cleaned AND total_failed = failed AND recipes_affected = recipes)
         FROM backlog_cleanup.run, LATERAL (
@@ -287,4 +288,78 @@ fn a_stop_is_heard_within_two_seconds_in_a_pause_and_by_workers() {
         assert_eq!(value::<String>(&mut client, "SELECT state FROM backlog_cleanup.run"), "stopped");
         balance(&mut client, 200);
     }
+}
+
+#[test]
+fn a_stop_is_heard_within_two_seconds_in_the_midst_of_a_batch() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.005); RETURN OLD; END';
+             CREATE TRIGGER slow BEFORE DELETE ON generations FOR EACH ROW EXECUTE FUNCTION slow()",
+        )
+        .unwrap();
+    let at_work = "SELECT count(*) FILTER (WHERE wait_event = 'PgSleep') = greatest(1, workers) FROM pg_stat_activity,
+                   backlog_cleanup.run WHERE run.state = 'running' GROUP BY workers";
+    for (run, (mode, workers)) in (1..).zip([("regular", 1), ("emergency", 1), ("regular", 2)]) {
+        fail_in_any_order(&mut client, 20_000);
+        let rows = number(&mut client, "SELECT count(*) FROM generations");
+        let size = if workers == 1 { 50_000 } else { 8_000 };
+        let call = format!("CALL backlog_cleanup_run(mode => '{mode}', batch_size => {size}, workers => {workers})");
+        let running = cluster.in_background(&call);
+        until(&cluster, at_work);
+        std::thread::sleep(std::time::Duration::from_millis(800));
+        let asked = std::time::Instant::now();
+        assert!(value::<bool>(&mut client, &format!("SELECT backlog_cleanup_stop({run})")));
+        running.join().unwrap().1.unwrap();
+        assert!(asked.elapsed().as_secs_f64() < 2.0, "{mode}, {workers} workers: {:?}", asked.elapsed());
+        let stopped = format!(
+            "SELECT state = 'stopped' AND stop_requested_by = 'postgres' AND batches = {workers} AND removed BETWEEN 100 AND 2000
+                    AND kept_back = 0 AND skipped = 0
+             FROM backlog_cleanup.run WHERE id = {run}"
+        );
+        assert!(value::<bool>(&mut client, &stopped), "{mode}, {workers} workers");
+        let gone = rows - number(&mut client, "SELECT count(*) FROM generations");
+        assert_eq!(number(&mut client, "SELECT removed FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1"), gone);
+        balance(&mut client, 20_000 * run);
+    }
+}
+
+#[test]
+fn a_batch_takes_rows_of_as_many_partitions_as_fit() {
+    let cluster = Cluster::start("max_locks_per_transaction = 200\nmax_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "DO $$ BEGIN
+                 ALTER TABLE generations RENAME TO old;
+                 CREATE TABLE generations (LIKE old INCLUDING DEFAULTS) PARTITION BY LIST (recipe_id);
+                 FOR recipe IN 1..200 LOOP
+                     EXECUTE format('CREATE TABLE part_%s PARTITION OF generations FOR VALUES IN (%s)', recipe, recipe);
+                 END LOOP;
+             END $$;
+             UPDATE backlog_cleanup.policy SET keep = 0",
+        )
+        .unwrap();
+    for (mode, workers) in [("regular", 1), ("emergency", 1), ("regular", 4)] {
+        (1..=200).for_each(|recipe| fail(&mut client, recipe, 10));
+        let arguments = format!("mode => '{mode}', batch_size => 500, workers => {workers}");
+        let report = report(&mut client, &arguments);
+        assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 0, "{mode}");
+        let batches: i64 = field(&report, "batches").parse().unwrap();
+        assert!((4..4 + 2 * workers).contains(&batches), "{mode}, {workers} workers: {batches} batches");
+    }
+    // A part that is rolled back is tried alone, and stops only itself.
+    (1..=200).for_each(|recipe| fail(&mut client, recipe, 10));
+    client
+        .batch_execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN RAISE EXCEPTION USING ERRCODE = ''40001'', MESSAGE = ''not now''; END';
+             CREATE TRIGGER refuse BEFORE DELETE ON part_117 FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .unwrap();
+    assert_eq!(refused(client.batch_execute("CALL backlog_cleanup_run(batch_size => 500)")).0, "40001");
+    let left = "SELECT string_agg(DISTINCT tableoid::regclass::text, ',') LIKE '%part_117%' AND count(*) < 900 FROM generations";
+    assert!(value::<bool>(&mut client, left));
 }
