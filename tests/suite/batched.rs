@@ -363,3 +363,50 @@ fn a_batch_takes_rows_of_as_many_partitions_as_fit() {
     let left = "SELECT string_agg(DISTINCT tableoid::regclass::text, ',') LIKE '%part_117%' AND count(*) < 900 FROM generations";
     assert!(value::<bool>(&mut client, left));
 }
+
+#[test]
+fn an_emergency_run_counts_what_there_is_before_it_removes_any() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    let details = |report: &Value| {
+        let of = |recipe: &Value, name: &str| recipe[name].as_i64().unwrap();
+        let recipes = report["cleanupDetails"].as_array().unwrap();
+        assert!(
+            recipes
+                .iter()
+                .all(|recipe| of(recipe, "failedCount") == of(recipe, "cleanedCount") + of(recipe, "keptCount"))
+        );
+        let sum = |name| recipes.iter().map(|recipe| of(recipe, name)).sum::<i64>();
+        ["failedCount", "cleanedCount", "keptCount"].map(sum)
+    };
+    fail_in_any_order(&mut client, 4000);
+    // One that ends early.
+    let few = report(&mut client, "mode => 'emergency', batch_size => 30, max_rows => 1600");
+    assert_eq!(details(&few), [4000, 1600, 2400]);
+    assert_eq!(number(&mut client, "SELECT total_failed FROM backlog_cleanup.run"), 4000);
+    assert_eq!(balance(&mut client, 4000), 1600);
+    // After it, the first pages are empty: they are not what is done.
+    let run =
+        cluster.in_background("CALL backlog_cleanup_run(mode => 'emergency', batch_size => 240, pause => '1 hour')");
+    until(
+        &cluster,
+        "SELECT removed = 240 AND abs(share_done - 0.1) < 0.001 FROM backlog_cleanup.progress WHERE state = 'running'",
+    );
+    client.batch_execute("SELECT pg_terminate_backend(pid) FROM backlog_cleanup.progress").unwrap();
+    run.join().unwrap().1.unwrap_err();
+    // Whoever finds it says why it has ended, before and after a run has marked it.
+    let why = "SELECT error_message FROM backlog_cleanup.history WHERE run_id = 2 AND state = 'interrupted'";
+    let ended = "the session that ran it has ended";
+    until(&cluster, "SELECT state = 'interrupted' FROM backlog_cleanup.progress");
+    let said = "SELECT backlog_cleanup_status_json() #>> '{lastRun,error}'";
+    assert_eq!((value::<String>(&mut client, why), value::<String>(&mut client, said)), (ended.into(), ended.into()));
+    // Rows that stay are counted in their recipes.
+    cluster::veto(&mut client, "generations", "OLD.id % 10 = 0");
+    let kept = report(&mut client, "mode => 'emergency', batch_size => 500");
+    let stayed = number(&mut client, "SELECT count(*) FROM generations");
+    assert_eq!(details(&kept), [2160, 2160 - stayed, stayed]);
+    assert_eq!(field(&kept, "keptBackCount"), stayed.to_string());
+    assert_eq!(value::<String>(&mut client, why), ended);
+    assert_eq!(value::<String>(&mut client, "SELECT error_message FROM backlog_cleanup.run WHERE id = 2"), ended);
+    balance(&mut client, 4000);
+}

@@ -591,6 +591,9 @@ fn a_row_of_a_foreign_table_is_kept_back_alone() {
         let (removed, kept_back, sqlstate, _, row) = run(&mut client, call);
         assert_eq!((removed, kept_back), (all - 2, 2), "{call}");
         assert_eq!((sqlstate.as_deref(), row.as_deref()), (Some("23503"), Some("40")), "{call}");
+        let kept = "SELECT sum(failed_count - cleaned_count)::bigint FROM backlog_cleanup.run_recipe
+                    WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)";
+        assert_eq!(number(&mut client, kept), 100 - removed, "{call}");
     }
 }
 

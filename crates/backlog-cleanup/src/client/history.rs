@@ -28,7 +28,7 @@ pub struct Run {
     pub recipe_id: Option<String>,
     pub failure_type: Option<String>,
     pub cutoff: Option<DateTime<Utc>>,
-    /// Before it; null if an emergency run in batches has not come to all of them
+    /// Before it; null if an emergency run of version 0.2.0 in batches has not come to all of them
     pub total_failed: Option<i64>,
     pub removed: i64,
     /// Rows that another session had locked
@@ -82,7 +82,8 @@ macro_rules! runs {
                     r.stop_requested_by::text AS stop_requested_by,
                     r.recipe_id, r.failure_type,
                     CASE WHEN r.cutoff >= '0001-01-01 UTC' AND r.cutoff < '10000-01-01 UTC' THEN r.cutoff END AS cutoff,
-                    CASE WHEN r.mode = 'regular' OR r.batch_size IS NULL OR r.state = 'completed' THEN r.total_failed END
+                    CASE WHEN r.mode = 'regular' OR r.batch_size IS NULL OR r.state = 'completed' OR r.total_failed > r.removed
+                         THEN r.total_failed END
                         AS total_failed, r.removed, r.skipped, r.kept_back, r.given_up,
                     r.kept_back_sqlstate, r.kept_back_message, r.kept_back_row, r.recipes_affected, r.batches,
                     r.batch_size, r.workers,
