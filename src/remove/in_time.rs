@@ -1,6 +1,8 @@
 use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
+use pgrx::pg_sys;
+
 use crate::postgres::error::Result;
 use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
@@ -18,10 +20,12 @@ const FIRST: usize = 100;
 const GROWTH: usize = 10;
 
 /// Removes the rows that can go, in statements that take about as long as `STATEMENT`, until the run is to end.
-/// Rows that may be in circles of references go in one statement or not at all, however long it takes.
+/// Rows that may be in circles of references go in one statement or not at all, however long it takes. `tables` are
+/// the target's.
 pub fn remove_in_time(
     rules: &Rules,
     leaf: &Leaf,
+    tables: &[pg_sys::Oid],
     rows: &[Removable],
     tally: &mut Tally,
     left: &mut Left,
@@ -35,7 +39,7 @@ pub fn remove_in_time(
     while tried < rows.len() && !left.is_over()? {
         let chunk = &rows[tried..rows.len().min(tried + size)];
         let started = Instant::now();
-        remove_around(rules, leaf, chunk, tally, left)?;
+        remove_around(rules, leaf, tables, chunk, tally, left)?;
         tried += chunk.len();
         let fitting = STATEMENT.as_secs_f64() / started.elapsed().as_secs_f64() * chunk.len() as f64;
         size = (fitting as usize).clamp(1, GROWTH * size);
