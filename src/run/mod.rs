@@ -9,6 +9,7 @@ pub mod governor;
 pub mod ground;
 pub mod lock;
 pub mod one_transaction;
+pub mod parts;
 pub mod prepare;
 pub mod stop;
 pub mod wait;

@@ -515,19 +515,3 @@ fn a_trigger_cannot_start_the_run_that_it_belongs_to_once_more() {
     assert!(truth(&mut client, last));
     assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run"), 1);
 }
-
-#[test]
-fn rows_whose_recipe_a_transaction_changes_that_began_before_a_batched_run_stay() {
-    let cluster = Cluster::start("");
-    let mut client = cluster.platform();
-    // Rows of one recipe on pages with room: an update stays on its page, whose LSN is from before the ranks.
-    client.batch_execute("ALTER TABLE generations SET (fillfactor = 40)").unwrap();
-    fail(&mut client, 1, 100);
-    client.batch_execute("UPDATE generations SET recipe_id = 1; VACUUM FULL generations").unwrap();
-    let mut other = cluster.connect();
-    other.batch_execute("BEGIN; UPDATE generations SET recipe_id = 1000 + id WHERE id > 40").unwrap();
-    let run: i64 = number(&mut client, &start_run(1000));
-    other.batch_execute("COMMIT").unwrap();
-    client.batch_execute(&format!("SELECT backlog_cleanup.next_batch({run})")).unwrap();
-    assert_eq!(number(&mut client, "SELECT count(*) FROM generations WHERE id > 40"), 60);
-}
