@@ -20,11 +20,11 @@ use crate::remove::heap::{follow, unchanged_since};
 use crate::remove::keys;
 use crate::remove::left::{Left, Patience};
 use crate::rules::Rules;
-use crate::run::{failure, governor, ground};
+use crate::run::{failure, governor, ground, refused};
+use crate::target::Target;
 use crate::target::leaf::Leaf;
 use crate::target::reading::Reading;
 use crate::target::steady::steady;
-use crate::target::{Target, foreign_keys};
 
 /// How often a batch is retried after a deadlock, a serialization failure or a locked table has rolled it back.
 const ATTEMPTS: i32 = 5;
@@ -60,7 +60,7 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
 /// Removes a batch and records it, all in the caller's transaction. Returns as `step` does.
 fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     ground::is_that_of_the_snapshot(target)?;
-    foreign_keys::are_on(target)?;
+    refused::check(target)?;
     is_read_as_before(run, target, run.reading.as_ref() == Some(&Reading::of(target)))?;
     let Some(part) = Part::take(run.id)? else { return Ok(None) };
     defer_nothing()?;

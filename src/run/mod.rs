@@ -10,6 +10,7 @@ pub mod ground;
 pub mod lock;
 pub mod one_transaction;
 pub mod prepare;
+pub mod refused;
 pub mod stop;
 pub mod wait;
 pub mod worker;

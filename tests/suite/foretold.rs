@@ -1,6 +1,6 @@
 //! What a run will meet is said beforehand, by the doctor and by a dry run, without anybody's code.
 
-use cluster::{Cluster, JOBS, column, finding, findings, number, value};
+use cluster::{Cluster, JOBS, column, finding, findings, number, refused, value};
 use postgres::Client;
 
 /// What a dry run of `t` says would be refused.
@@ -8,6 +8,135 @@ fn would_fail(client: &mut Client) -> Vec<String> {
     let reasons =
         "SELECT jsonb_array_elements_text(backlog_cleanup_failed_generations('t', dry_run => true) -> 'wouldFail')";
     column(client, reasons)
+}
+
+#[test]
+fn what_a_delete_of_the_table_would_ask_and_one_of_its_parts_does_not_is_refused() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE archive AS TABLE job WITH NO DATA; ALTER TABLE archive OWNER TO app; GRANT CREATE ON SCHEMA public TO app;
+             CREATE FUNCTION arch() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN INSERT INTO public.archive SELECT * FROM gone; RETURN NULL; END';
+             CREATE FUNCTION frozen() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''deletes are frozen''; END';
+             CREATE FUNCTION pass() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+             SET ROLE app;
+             CREATE TABLE parted (LIKE job INCLUDING DEFAULTS) PARTITION BY RANGE (id);
+             CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (50);
+             CREATE TABLE high PARTITION OF parted FOR VALUES FROM (50) TO (500) PARTITION BY RANGE (id);
+             CREATE TABLE high_all PARTITION OF high DEFAULT;
+             CREATE TABLE parent (LIKE job INCLUDING DEFAULTS); CREATE TABLE child () INHERITS (parent);
+             RESET ROLE",
+        )
+        .unwrap();
+    let calls = [
+        "SELECT backlog_cleanup_failed_generations('t')",
+        "SELECT backlog_cleanup_failed_generations('t', recipe_id => 'a')",
+        "SELECT backlog_cleanup_failed_generations('t', rehearse => true)",
+        "SELECT backlog_cleanup_emergency('t')",
+        "CALL backlog_cleanup_run('t', batch_size => 10)",
+        "CALL backlog_cleanup_run('t', 'emergency', batch_size => 10)",
+        "CALL backlog_cleanup_run('t', batch_size => 10, workers => 2)",
+    ];
+    let frozen = |table: &str, time: &str| {
+        format!("CREATE TRIGGER frozen {time} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION frozen()")
+    };
+    for table in ["parted", "parent"] {
+        client
+            .batch_execute(&format!(
+                "UPDATE backlog_cleanup.target SET generations_table = 'public.{table}' WHERE name = 't';
+                 INSERT INTO {table} SELECT * FROM job WHERE id <= 50 OR '{table}' = 'parted';
+                 INSERT INTO child SELECT * FROM job WHERE id > 50 AND '{table}' = 'parent'"
+            ))
+            .unwrap();
+        let archive = format!(
+            "CREATE TRIGGER arch AFTER DELETE ON {table} REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION arch()"
+        );
+        let enabled = |what: &str| format!("{}; ALTER TABLE {table} {what}", frozen(table, "BEFORE DELETE"));
+        for (harm, named, check) in [
+            (archive, "statement trigger \"arch\"", "triggers"),
+            (frozen(table, "BEFORE DELETE OR UPDATE"), "statement trigger \"frozen\"", "triggers"),
+            (enabled("ENABLE ALWAYS TRIGGER frozen"), "statement trigger \"frozen\"", "triggers"),
+            (
+                format!("CREATE RULE \"Hold\" AS ON DELETE TO {table} WHERE OLD.id = 40 DO INSTEAD NOTHING"),
+                "rule \"Hold\"",
+                "triggers",
+            ),
+            (
+                format!(
+                    "CREATE POLICY even ON {table} USING (id % 2 = 0);
+                     ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+                ),
+                "row security",
+                "row_security",
+            ),
+        ] {
+            client.batch_execute(&harm).unwrap();
+            for call in calls {
+                let (sqlstate, message, hint) = refused(client.batch_execute(call));
+                assert_eq!(sqlstate, "0A000", "{harm}: {call}: {message}");
+                assert!(message.contains(named) && message.contains(&format!("\"public.{table}\"")), "{message}");
+                assert!(hint.starts_with(&format!("ALTER TABLE public.{table} ")), "{hint}");
+            }
+            assert_eq!(number(&mut client, &format!("SELECT count(*) FROM {table}")), 100, "{harm}");
+            assert_eq!(number(&mut client, "SELECT count(*) FROM ledger"), 0, "{harm}");
+            // Rows of its own cannot be read, either.
+            if table == "parted" || check == "triggers" {
+                let said = would_fail(&mut client);
+                assert!(said.len() == 1 && said[0].contains(named), "{harm}: {said:?}");
+            }
+            let found = findings(&mut client, check);
+            assert!(found.iter().any(|(status, ..)| status == "fail"), "{harm}: {found:?}");
+            // Written, it is one more mistake of its row.
+            let write = "UPDATE backlog_cleanup.target SET account = account WHERE name = 't'";
+            let (sqlstate, message, hint) = refused(client.batch_execute(write));
+            assert!(sqlstate == "0A000" && message.contains(named), "{harm}: {message}");
+            client.batch_execute(&hint).unwrap();
+            client.batch_execute(write).unwrap();
+            client
+                .batch_execute(&format!(
+                    "BEGIN; SELECT backlog_cleanup_emergency('t'); ROLLBACK;
+                     DROP TRIGGER IF EXISTS arch ON {table}; DROP TRIGGER IF EXISTS frozen ON {table};
+                     DROP RULE IF EXISTS \"Hold\" ON {table}; ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"
+                ))
+                .unwrap();
+        }
+        // What a DELETE of the table would not ask, either, or what is on each part.
+        for harmless in [
+            enabled("DISABLE TRIGGER frozen"),
+            enabled("ENABLE REPLICA TRIGGER frozen"),
+            frozen(table, "BEFORE TRUNCATE OR INSERT OR UPDATE"),
+            format!("CREATE TRIGGER row BEFORE DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION pass()"),
+            frozen("high", "BEFORE DELETE"),
+            format!("CREATE RULE hold AS ON UPDATE TO {table} DO ALSO NOTHING"),
+            format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"),
+            format!(
+                "ALTER ROLE app BYPASSRLS; ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+            ),
+        ] {
+            client.batch_execute(&format!("BEGIN; {harmless}")).unwrap();
+            client.batch_execute("UPDATE backlog_cleanup.target SET account = account WHERE name = 't'").unwrap();
+            assert!(would_fail(&mut client).is_empty(), "{harmless}");
+            assert!(findings(&mut client, "triggers").iter().all(|(status, ..)| status != "fail"), "{harmless}");
+            client.batch_execute(&format!("DELETE FROM {table}; ROLLBACK; BEGIN; {harmless}")).unwrap();
+            client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
+            assert_eq!(number(&mut client, &format!("SELECT count(*) FROM {table}")), 0, "{harmless}");
+            client.batch_execute("ROLLBACK").unwrap();
+        }
+    }
+    // Between two batches, too.
+    let id = client
+        .query_one(
+            r#"SELECT backlog_cleanup.start_run('{"target": "t", "mode": "emergency", "batch_size": 10, "pause": "0",
+                                                  "workers": 1, "force": false}')"#,
+            &[],
+        )
+        .unwrap()
+        .get::<_, i64>(0);
+    client.batch_execute(&frozen("parent", "BEFORE DELETE")).unwrap();
+    assert_eq!(refused(client.batch_execute(&format!("SELECT backlog_cleanup.next_batch({id})"))).0, "0A000");
 }
 
 #[test]

@@ -642,11 +642,11 @@ fn the_doctor_tells_what_a_run_passes_over_or_takes_along() {
         (
             "CREATE FUNCTION seen() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; CREATE TABLE part () INHERITS (job);
              CREATE TRIGGER seen AFTER DELETE ON job FOR EACH STATEMENT EXECUTE FUNCTION seen()",
-            "fail trigger seen on public.job fires for no removal",
+            "fail statement trigger \"seen\" of \"public.job\" would not fire",
         ),
         (
             "CREATE TABLE part () INHERITS (job); CREATE RULE hold AS ON DELETE TO job DO INSTEAD NOTHING",
-            "fail rule hold on public.job applies to no removal",
+            "fail rule \"hold\" of \"public.job\" would not apply",
         ),
     ] {
         client.batch_execute(&format!("BEGIN; {harm}")).unwrap();
