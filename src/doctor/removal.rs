@@ -1,7 +1,9 @@
 use crate::obstacles::problem::{Problem, Status, problems};
+use crate::obstacles::replaced::replaced;
 use crate::obstacles::used::on_tables;
 use crate::postgres::error::Result;
 use crate::target::Target;
+use crate::target::leaf::leaves;
 use crate::target::passed_over::{PassedOver, passed_over};
 
 /// Rows are removed from the partitions and children themselves. A DELETE of the target's table would not ask the tables in
@@ -27,11 +29,11 @@ const TRIGGERS: &str = "
     WHERE f.contype = 'f' AND f.conrelid = f.confrelid AND f.confdeltype = 'c' AND f.conparentid = 0
     UNION ALL
     SELECT CASE WHEN r.is_instead THEN 'fail' ELSE 'warn' END,
-           format('rule %I on %s %s a removal', r.rulename, r.ev_class::regclass,
-                  CASE WHEN r.is_instead THEN 'replaces' ELSE 'adds to' END),
+           format('rule %I on %s %s', r.rulename, r.ev_class::regclass,
+                  CASE WHEN r.is_instead THEN 'replaces some removals' ELSE 'adds to a removal' END),
            CASE WHEN r.is_instead THEN format('DROP RULE %I ON %s', r.rulename, r.ev_class::regclass) END
     FROM pg_rewrite r JOIN parts ON r.ev_class = parts.oid
-    WHERE r.ev_type = '4' AND r.ev_enabled IN ('O', 'A') AND NOT is_above
+    WHERE r.ev_type = '4' AND r.ev_enabled IN ('O', 'A') AND NOT is_above AND NOT (r.is_instead AND r.ev_qual = '<>')
     ORDER BY 2";
 
 const PARTS: &str = ", parts AS (
@@ -48,8 +50,10 @@ pub fn triggers(target: &Target) -> Result<Vec<Problem>> {
         fix: None,
     };
     let refused = passed_over(target)?.into_iter().filter(|found| !found.is_row_security);
-    let found = problems(&on_tables(&format!("{PARTS}{TRIGGERS}")), &[vec![target.table.oid].into()])?;
-    Ok(refused.map(decide).chain(found).collect())
+    let mut found: Vec<Problem> = refused.map(decide).collect();
+    found.extend(replaced(&leaves(target)?)?);
+    found.extend(problems(&on_tables(&format!("{PARTS}{TRIGGERS}")), &[vec![target.table.oid].into()])?);
+    Ok(found)
 }
 
 const DEFERRED_CONSTRAINTS: &str = "

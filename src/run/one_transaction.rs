@@ -158,7 +158,7 @@ fn once(
         let run_id = if how == How::Dry { None } else { Some(record(&rules, &tally, &left, &caller)?) };
         let mut foreseen = Foreseen::default();
         if how == How::Dry && !rules.is_disabled() {
-            foreseen = foresee(target, rules.mode(), tally.removed())?;
+            foreseen = foresee(&rules, leaves, tally.removed())?;
             let reasons = refused::reasons(target)?.into_iter().map(|reason| reason.message().to_owned());
             foreseen.would_fail = too_many.into_iter().chain(reasons).chain(foreseen.would_fail).collect();
         }

@@ -296,8 +296,10 @@ fn whatever_one_row_meets_it_alone_is_kept_back_and_its_reason_is_told() {
         ("27000", trigger("modify()")),
         ("22012", trigger("calculate()")),
     ];
-    let raised =
-        ["P0001", "23001", "0A000", "22003", "2F003", "42501", "42P01", "54001", "55000", "55P03", "P0004", "UR001"];
+    let raised = [
+        "P0001", "23001", "0A000", "22003", "2F003", "42501", "42P01", "54001", "55000", "55P03", "P0004", "UR001",
+        "XX001", "XX002",
+    ];
     let meets: Vec<String> = raised.iter().map(|sqlstate| format!("meet('{sqlstate}')")).collect();
     cases.extend(raised.iter().zip(&meets).map(|(sqlstate, meet)| (*sqlstate, trigger(meet))));
     for (sqlstate, (create, drop)) in &cases {
@@ -324,8 +326,7 @@ fn what_is_not_about_a_row_ends_the_run() {
                  $$BEGIN RAISE EXCEPTION USING ERRCODE = TG_ARGV[0], MESSAGE = 'met'; END$$",
         )
         .unwrap();
-    for sqlstate in ["57014", "57P01", "53100", "53200", "08006", "40001", "40P01", "58030", "XX000", "XX001", "25006"]
-    {
+    for sqlstate in ["57014", "57P01", "53100", "53200", "08006", "40001", "40P01", "58030", "XX000", "25006"] {
         client
             .batch_execute(&format!(
                 "CREATE OR REPLACE TRIGGER t BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id = 40) EXECUTE FUNCTION meet('{sqlstate}')"
@@ -561,6 +562,21 @@ fn the_doctor_warns_of_rows_that_the_last_run_has_kept_back() {
     client.batch_execute("TRUNCATE holding").unwrap();
     run(&mut client, RUNS[0]);
     assert!(column::<String>(&mut client, finding)[0].starts_with("ok"));
+    // What is lost of a row stays lost: somebody has to see to it.
+    client
+        .batch_execute(
+            "INSERT INTO job (id, at) VALUES (40, '2001-01-01');
+             CREATE FUNCTION lost() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN RAISE 'missing chunk number 0' USING ERRCODE = 'data_corrupted'; END$$;
+             CREATE TRIGGER lost BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION lost()",
+        )
+        .unwrap();
+    run(&mut client, RUNS[0]);
+    let found: Vec<String> = column(&mut client, finding);
+    assert!(
+        found[0].starts_with("fail: run 3 has kept back 1 rows: row 40: missing chunk number 0 (XX001)"),
+        "{found:?}"
+    );
 }
 
 #[test]
