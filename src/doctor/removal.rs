@@ -23,8 +23,8 @@ const TRIGGERS: &str = "
     FROM pg_rewrite r JOIN parts ON r.ev_class = parts.oid
     WHERE r.ev_type = '4' AND r.ev_enabled IN ('O', 'A') AND is_above AND NOT is_target
     UNION ALL
-    SELECT 'fail', format('foreign key %I of %s to itself is ON DELETE CASCADE: it also removes rows that a run has to keep, uncounted; '
-                          'decide whether it is to', f.conname, f.conrelid::regclass), NULL
+    SELECT 'warn', format('foreign key %I of %s to itself is ON DELETE CASCADE: a run keeps rows back that would take others along',
+                          f.conname, f.conrelid::regclass), NULL
     FROM pg_constraint f JOIN used ON f.confrelid = used.oid
     WHERE f.contype = 'f' AND f.conrelid = f.confrelid AND f.confdeltype = 'c' AND f.conparentid = 0
     UNION ALL

@@ -5,6 +5,7 @@ pub mod block;
 pub mod constraints;
 pub mod datum;
 pub mod delete;
+pub mod deleted;
 pub mod discretion;
 pub mod error;
 pub mod executor;

@@ -44,6 +44,19 @@ pub struct Column {
     pub collation: pg_sys::Oid,
 }
 
+/// A table and its descendants, as of now; nothing is locked.
+pub fn family(table: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
+    rows_now(
+        "WITH RECURSIVE family (oid) AS (
+             SELECT $1
+             UNION
+             SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN family ON i.inhparent OPERATOR(pg_catalog.=) family.oid)
+         SELECT oid FROM family",
+        &[table.into()],
+        |row| Ok(row.get(1)?.unwrap_or(pg_sys::InvalidOid)),
+    )
+}
+
 impl Table {
     /// Finds a table by its name, schema-qualified as in SQL. `None` also if the name is malformed.
     pub fn find(name: &str) -> Result<Option<Table>> {

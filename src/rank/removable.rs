@@ -3,7 +3,7 @@ use pgrx::pg_sys;
 
 /// A removable row in 8 bytes that sort in heap order: block (32 bits), offset (11: 32 kB pages have at most 1,164
 /// tuples, `MaxHeapTuplesPerPage` in access/htup_details.h), recipe (21).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Removable(u64);
 
 /// The removable rows of each leaf, in the order of the leaves.

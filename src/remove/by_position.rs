@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 
 use pgrx::prelude::*;
 
@@ -6,57 +6,58 @@ use crate::postgres::datum::tid_array;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::met::Met;
 use crate::postgres::settings::set_local;
+use crate::postgres::snapshot::with_own_changes;
 use crate::postgres::subtransaction::attempt;
 use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
-use crate::remove::heap::follow;
+use crate::remove::besides::Besides;
+use crate::remove::find::{at_positions, removable_still};
+use crate::remove::heap::{follow, removed_here};
 use crate::remove::left::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, Left, Reason};
+use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
-
-/// The condition on a row `g` that it is at one of the positions `$1` and the run may remove it. Forces a TID scan, whatever
-/// the statistics: the subquery hides the array's length from the planner, and IS TRUE hides conditions that an index could
-/// serve.
-pub fn at_positions(rules: &Rules) -> String {
-    format!("g.ctid OPERATOR(pg_catalog.=) ANY ((SELECT $1)::pg_catalog.tid[]) AND ({}) IS TRUE", rules.condition())
-}
 
 /// Rows per statement of a run in one transaction: few enough to need little memory, many enough that starting a statement
 /// costs nothing.
 pub const CHUNK: usize = 50_000;
 
 /// Removes the rows that can go, in one statement if all of them can. Halves what is refused until the rows are found that
-/// cannot go, the largest pieces first: should patience end, most of the others have gone by then.
-pub fn remove_around(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally, left: &mut Left) -> Result<()> {
-    let mut pieces = VecDeque::from([rows.to_vec()]);
-    let mut patience = left.patience;
-    while let Some(piece) = pieces.pop_front() {
-        if piece.is_empty() {
+/// cannot go. `tables` are the target's.
+pub fn remove_around(
+    rules: &Rules,
+    leaf: &Leaf,
+    tables: &[pg_sys::Oid],
+    rows: &[Removable],
+    tally: &mut Tally,
+    left: &mut Left,
+) -> Result<()> {
+    let mut pieces = Pieces::of(rows, left.patience);
+    while let Some(mut piece) = pieces.next() {
+        let besides = Besides::of(leaf, tables);
+        let mut removed = attempt(|| remove_all(rules, leaf, &besides, &piece, tally));
+        if matches!(removed, Ok(Some(_))) {
+            pieces.went(piece.len());
             continue;
         }
-        if patience.is_over() {
-            left.give_up(&piece);
-            continue;
+        piece = where_they_are(rules, leaf, &piece, tally)?;
+        if matches!(removed, Ok(None)) && !leaf.table.has_rules {
+            removed = attempt(|| remove_some(rules, leaf, &besides, &piece, tally));
         }
-        let mut removed = match leaf.table.has_rules {
-            true => attempt(|| remove_all_locked(rules, leaf, &piece, tally)),
-            false => attempt(|| remove_all(rules, leaf, &piece, tally)),
-        };
-        if !leaf.table.has_rules && matches!(removed, Ok(None)) {
-            removed = attempt(|| remove_some(rules, leaf, &piece, tally).map(Some));
+        if matches!(removed, Ok(None)) {
+            removed = attempt(|| remove_all_locked(rules, leaf, &besides, &piece, tally));
         }
         if let Ok(Some(removed)) = removed {
             if removed > 0 {
-                patience.renew();
+                pieces.went(piece.len());
             }
             if removed < piece.len() {
-                let (row, stayed) = still_there(rules, leaf, &follow(leaf, &piece))?;
+                let (row, stayed) = still_there(rules, leaf, &where_they_are(rules, leaf, &piece, tally)?)?;
                 left.keep(&stayed, || Reason::new(None, row));
             }
             continue;
         }
-        patience.lose();
-        let piece = follow(leaf, &piece);
+        pieces.lose();
         let met = removed.err().map(Met::on_a_row);
         match met.as_ref().map(|met| met.sqlstate.as_str()) {
             Some(LOCK_NOT_AVAILABLE) => {
@@ -65,27 +66,37 @@ pub fn remove_around(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut
                 let free = lock(rules, leaf, &piece)?;
                 left.skipped += (piece.len() - free.len()) as i64;
                 if free.len() < piece.len() {
-                    pieces.push_front(free);
+                    pieces.first(free);
                     continue;
                 }
             }
             // Raises the error again if it is about the table.
-            Some(INSUFFICIENT_PRIVILEGE) => drop(remove_all(rules, leaf, &[], tally)?),
+            Some(INSUFFICIENT_PRIVILEGE) => drop(remove_all(rules, leaf, &besides, &[], tally)?),
             _ => {}
         }
-        if piece.len() == 1 {
-            let (row, stayed) = still_there(rules, leaf, &piece)?;
-            left.keep(&stayed, || Reason::new(met, row));
+        if piece.len() > 1 {
+            pieces.split(&piece, left.reason.is_some());
             continue;
         }
-        let (first, second) = piece.split_at(piece.len() / 2);
-        // Goes straight for the first reason.
-        match left.reason {
-            None => [second, first].map(|half| pieces.push_front(half.to_vec())),
-            Some(_) => [first, second].map(|half| pieces.push_back(half.to_vec())),
-        };
+        let (row, stayed) = still_there(rules, leaf, &piece)?;
+        left.keep(&stayed, || Reason::new(met, row));
     }
+    left.patience = pieces.patience();
+    left.give_up(&pieces.rest());
     Ok(())
+}
+
+/// The rows at their present positions, without those that were changed since they were ranked so that the run does not remove
+/// them any more.
+fn where_they_are(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally) -> Result<Vec<Removable>> {
+    let mut now = follow(leaf, rows);
+    let moved: Vec<Removable> = now.iter().zip(rows).filter(|(now, row)| now != row).map(|(now, _)| *now).collect();
+    if rules.cutoff.is_some() && !moved.is_empty() {
+        let moved: HashSet<Removable> = moved.into_iter().collect();
+        let goes = with_own_changes(|| removable_still(rules, leaf, &moved, tally))?;
+        now.retain(|row| !moved.contains(row) || goes.contains(row));
+    }
+    Ok(now)
 }
 
 /// The DELETE of rows at positions. It repeats the run's condition: a row survives if another session retries, claims or
@@ -94,9 +105,17 @@ fn delete(rules: &Rules, leaf: &Leaf) -> String {
     format!("DELETE FROM ONLY {} g WHERE {}", leaf.table.name, at_positions(rules))
 }
 
-/// Removes rows whose recipes are known, or none of them: RETURNING would cost a fifth more.
-fn remove_all(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally) -> Result<Option<usize>> {
-    let Some(recipe_of_each) = rows.iter().map(Removable::recipe).collect::<Option<Vec<_>>>() else { return Ok(None) };
+/// Removes rows whose recipes are known, or none of them: RETURNING would cost a fifth more. Errors: those of
+/// `Besides::are_none`.
+fn remove_all(
+    rules: &Rules,
+    leaf: &Leaf,
+    besides: &Besides,
+    rows: &[Removable],
+    tally: &mut Tally,
+) -> Result<Option<usize>> {
+    let recipe_of_each = rows.iter().map(Removable::recipe).collect::<Option<Vec<_>>>();
+    let Some(recipe_of_each) = recipe_of_each.filter(|_| !leaf.table.has_rules) else { return Ok(None) };
     let removed = Spi::connect_mut(|client| {
         client.update(delete(rules, leaf).as_str(), None, &[tid_array(&tids(rows))])?;
         // SAFETY: reads what the statement above has set.
@@ -106,12 +125,20 @@ fn remove_all(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally)
     if removed != rows.len() as u64 {
         return Ok(None);
     }
+    besides.are_none(rows.len())?;
     recipe_of_each.into_iter().for_each(|recipe| tally.list[recipe].removed += 1);
     Ok(Some(rows.len()))
 }
 
-/// Removes those of the rows that go, counts them per recipe, and returns how many they are.
-fn remove_some(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally) -> Result<usize> {
+/// Removes those of the rows that go, counts them per recipe, and returns how many they are. `None`, with nothing removed, if
+/// rows have gone that the statement does not return.
+fn remove_some(
+    rules: &Rules,
+    leaf: &Leaf,
+    besides: &Besides,
+    rows: &[Removable],
+    tally: &mut Tally,
+) -> Result<Option<usize>> {
     let counted = format!(
         "WITH gone AS ({} RETURNING {} AS recipe)
          SELECT recipe::pg_catalog.text, pg_catalog.count(*) FROM gone GROUP BY recipe",
@@ -120,16 +147,20 @@ fn remove_some(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally
     );
     let gone: HashMap<Option<String>, i64> = Spi::connect_mut(|client| {
         client
-            .update(counted.as_str(), None, &[tid_array(&tids(&follow(leaf, rows)))])?
+            .update(counted.as_str(), None, &[tid_array(&tids(rows))])?
             .map(|row| Ok((row.get(1)?, row.get(2)?.unwrap_or_default())))
             .collect::<spi::Result<_>>()
     })
     .map_err(spi)?;
+    let removed = gone.values().sum::<i64>() as usize;
+    if besides.are_gone(removed) {
+        return Ok(None);
+    }
     for (recipe_id, removed) in &gone {
         let recipe = tally.of_id(recipe_id.as_deref());
         tally.list[recipe].removed += removed;
     }
-    Ok(gone.values().sum::<i64>() as usize)
+    Ok(Some(removed))
 }
 
 /// Locks those of the rows that no other session has locked, and returns them.
@@ -146,38 +177,42 @@ fn lock(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<Vec<Removable>
     Ok(of_tids(rows, locked.into_iter()))
 }
 
-/// Removes rows of a leaf that has rules, or none of them. A rule may make anything of a DELETE and forbids RETURNING: the rows
-/// are locked and counted per recipe first, and all of them have to go by the DELETE itself.
-fn remove_all_locked(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally) -> Result<Option<usize>> {
-    let place = at_positions(rules);
+/// Removes rows of a leaf whose rules or triggers may make anything of a DELETE, or none of them: the rows are locked and
+/// counted per recipe first, and all of them have to be gone afterwards. Errors: those of `Besides::are_none`.
+fn remove_all_locked(
+    rules: &Rules,
+    leaf: &Leaf,
+    besides: &Besides,
+    rows: &[Removable],
+    tally: &mut Tally,
+) -> Result<Option<usize>> {
     let lock = format!(
-        "WITH locked AS (SELECT {} AS recipe FROM ONLY {} g WHERE {place} FOR UPDATE)
-         SELECT recipe::pg_catalog.text, pg_catalog.count(*) FROM locked GROUP BY recipe",
+        "WITH locked AS (SELECT {} AS recipe, g.ctid AS tid FROM ONLY {} g WHERE {} FOR UPDATE)
+         SELECT recipe::pg_catalog.text, pg_catalog.array_agg(tid) FROM locked GROUP BY recipe",
         leaf.group_key(&rules.target.recipe),
-        leaf.table.name
+        leaf.table.name,
+        at_positions(rules)
     );
-    let tids = tids(&follow(leaf, rows));
-    let removed = Spi::connect_mut(|client| {
-        let per_recipe: Vec<(Option<String>, i64)> = client
-            .update(lock.as_str(), None, &[tid_array(&tids)])?
+    let locked = Spi::connect_mut(|client| {
+        let locked: Vec<(Option<String>, Vec<pg_sys::ItemPointerData>)> = client
+            .update(lock.as_str(), None, &[tid_array(&tids(rows))])?
             .map(|row| Ok((row.get(1)?, row.get(2)?.unwrap_or_default())))
             .collect::<spi::Result<_>>()?;
-        let locked: i64 = per_recipe.iter().map(|(_, rows)| rows).sum();
-        client.update(delete(rules, leaf).as_str(), None, &[tid_array(&tids)])?;
-        // SAFETY: reads what the statement above has set.
-        Ok((unsafe { pg_sys::SPI_processed } == locked as u64).then_some((per_recipe, locked)))
+        client.update(delete(rules, leaf).as_str(), None, &[tid_array(&tids(rows))])?;
+        Ok(locked)
     })
     .map_err(spi)?;
-    let Some((per_recipe, locked)) = removed else { return Ok(None) };
-    // A rule may delete as many rows of another table instead.
-    if !still_there(rules, leaf, &follow(leaf, rows))?.1.is_empty() {
+    let all: usize = locked.iter().map(|(_, rows)| rows.len()).sum();
+    let gone: usize = locked.iter().map(|(_, rows)| removed_here(leaf, rows)).sum();
+    besides.are_none(gone)?;
+    if gone < all {
         return Ok(None);
     }
-    for (recipe_id, rows) in per_recipe {
+    for (recipe_id, rows) in locked {
         let recipe = tally.of_id(recipe_id.as_deref());
-        tally.list[recipe].removed += rows;
+        tally.list[recipe].removed += rows.len() as i64;
     }
-    Ok(Some(locked as usize))
+    Ok(Some(gone))
 }
 
 /// The rows that are still there, and still removable; with the id of the first, as text.

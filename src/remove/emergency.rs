@@ -8,12 +8,13 @@ use crate::postgres::stream::{stream, stream_returning};
 use crate::postgres::subtransaction::attempt;
 use crate::rank::removable::{POSITIONS, PerLeaf};
 use crate::rank::tally::Tally;
+use crate::remove::besides::Besides;
 use crate::remove::find::{Place, find};
 use crate::remove::left::Left;
 use crate::remove::order::{Ordered, in_order, reference_each_other};
 use crate::remove::steps::{Rows, Step, at, remove_steps};
 use crate::rules::Rules;
-use crate::target::leaf::{Leaf, Reach};
+use crate::target::leaf::{Leaf, Reach, oids};
 
 /// Removes every failed row that is selected, or only counts it in a dry run; one entry per recipe that has any.
 pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally, Left)> {
@@ -26,8 +27,9 @@ pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally
         return Ok((tally, left));
     }
     let mut rest = Vec::new();
+    let tables = oids(leaves);
     for (place, leaf) in leaves.iter().enumerate() {
-        if !leaf.as_owner(rules.target, || remove_at_once(rules, leaf, &mut tally))? {
+        if !leaf.as_owner(rules.target, || remove_at_once(rules, leaf, &tables, &mut tally))? {
             rest.push(place);
         }
     }
@@ -41,17 +43,22 @@ pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally
 }
 
 /// Removes every failed row of a leaf that is selected, in one statement. Returns false if rows may have stayed.
-fn remove_at_once(rules: &Rules, leaf: &Leaf, tally: &mut Tally) -> Result<bool> {
+fn remove_at_once(rules: &Rules, leaf: &Leaf, tables: &[pg_sys::Oid], tally: &mut Tally) -> Result<bool> {
     if leaf.reach == Reach::Key || leaf.table.has_rules {
         return Ok(false);
     }
-    let mut counted = attempt(|| remove_scanned(rules, leaf));
+    let besides = Besides::of(leaf, tables);
+    let alone = |counted: Option<Tally>| Ok(counted.filter(|counted| !besides.are_gone(counted.removed() as usize)));
+    let mut counted = attempt(|| remove_scanned(rules, leaf).and_then(alone));
     let none_stayed = matches!(counted, Ok(Some(_))) || !leaf.table.has_triggers;
     if matches!(counted, Ok(None)) {
-        counted = attempt(|| remove_returning(rules, leaf).map(Some));
+        counted = attempt(|| remove_returning(rules, leaf).map(Some).and_then(alone));
     }
-    let went = counted.map(|counted| counted.into_iter().for_each(|counted| tally.add(counted)));
-    Ok(went.map_err(Met::on_a_row).is_ok() && none_stayed)
+    match counted.map_err(Met::on_a_row) {
+        Ok(Some(counted)) => tally.add(counted),
+        _ => return Ok(false),
+    }
+    Ok(none_stayed)
 }
 
 /// What one statement per leaf has left, as steps, and what rows that stay hold.

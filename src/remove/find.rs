@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use pgrx::prelude::*;
@@ -9,10 +10,16 @@ use crate::postgres::settings::set_local;
 use crate::postgres::stream::stream_until;
 use crate::rank::position::{Order, Position};
 use crate::rank::removable::Removable;
-use crate::rank::tally::Tally;
-use crate::remove::by_position::at_positions;
+use crate::rank::tally::{RecipeCount, Tally};
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
+
+/// The condition on a row `g` that it is at one of the positions `$1` and the run may remove it. Forces a TID scan, whatever
+/// the statistics: the subquery hides the array's length from the planner, and IS TRUE hides conditions that an index could
+/// serve.
+pub fn at_positions(rules: &Rules) -> String {
+    format!("g.ctid OPERATOR(pg_catalog.=) ANY ((SELECT $1)::pg_catalog.tid[]) AND ({}) IS TRUE", rules.condition())
+}
 
 /// Where in a leaf to look for removable rows.
 pub enum Place<'a> {
@@ -25,8 +32,41 @@ pub enum Place<'a> {
 /// Finds up to `limit` rows of a leaf that a run removes: in a regular run those older than the cutoff of their recipe, and no
 /// more than its recipe has left.
 pub fn find(rules: &Rules, leaf: &Leaf, place: Place, limit: usize, tally: &mut Tally) -> Result<Vec<Removable>> {
-    let order = Order::of(&rules.target.id);
     let mut found = Vec::new();
+    removable(rules, leaf, place, tally, |recipe, row| {
+        if recipe.take() {
+            found.push(row);
+        }
+        if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(found)
+}
+
+/// Of rows that are not where they were ranked, those that a regular run removes still: as rows of the same recipes.
+pub fn removable_still(
+    rules: &Rules,
+    leaf: &Leaf,
+    rows: &HashSet<Removable>,
+    tally: &mut Tally,
+) -> Result<HashSet<Removable>> {
+    let tids: Vec<_> = rows.iter().map(Removable::tid).collect();
+    let mut found = HashSet::new();
+    removable(rules, leaf, Place::Positions(&tids), tally, |_, row| {
+        found.insert(row);
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
+/// Calls `each` with the rows that a run removes: in a regular run, those older than the cutoff of their recipe.
+fn removable(
+    rules: &Rules,
+    leaf: &Leaf,
+    place: Place,
+    tally: &mut Tally,
+    mut each: impl FnMut(&mut RecipeCount, Removable) -> ControlFlow<()>,
+) -> Result<()> {
+    let order = Order::of(&rules.target.id);
     let statement = statement(rules, leaf, &place);
     let tids = if let Place::Positions(tids) = place { Some(tid_array(tids)) } else { None };
     reading_as_owner_of(&leaf.table, || {
@@ -34,20 +74,18 @@ pub fn find(rules: &Rules, leaf: &Leaf, place: Place, limit: usize, tally: &mut 
         set_local("enable_seqscan", "off");
         stream_until(&statement, tids, |row| {
             let recipe = tally.of_row(row);
-            let counted = &mut tally.list[recipe];
-            let goes = match (row.number(1), counted.cutoff) {
+            let goes = match (row.number(1), tally.list[recipe].cutoff) {
                 _ if rules.cutoff.is_none() => true,
                 (Some(at), Some(cutoff)) => order.compare(Position { at, id: row.datum(2) }, cutoff).is_lt(),
                 _ => false,
             };
-            if goes && counted.take() {
-                // SAFETY: the fourth column of the statement is a tid.
-                found.push(Removable::new(unsafe { row.tid(3) }, recipe));
+            if !goes {
+                return ControlFlow::Continue(());
             }
-            if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            // SAFETY: the fourth column of the statement is a tid.
+            each(&mut tally.list[recipe], Removable::new(unsafe { row.tid(3) }, recipe))
         })
-    })?;
-    Ok(found)
+    })
 }
 
 fn statement(rules: &Rules, leaf: &Leaf, place: &Place) -> String {

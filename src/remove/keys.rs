@@ -1,4 +1,3 @@
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use pgrx::spi::quote_literal;
@@ -11,6 +10,7 @@ use crate::postgres::subtransaction::attempt;
 use crate::rank::position::Position;
 use crate::rank::tally::{RecipeCount, Tally};
 use crate::remove::left::{INSUFFICIENT_PRIVILEGE, Left, Reason};
+use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
 use crate::target::Target;
 use crate::target::leaf::Leaf;
@@ -19,7 +19,8 @@ use crate::target::leaf::Leaf;
 const IDS: usize = 10_000;
 
 /// Removes rows of a leaf that has no usable positions: for each recipe in `range` (indexes in the tally), the rows older
-/// than its cutoff. Stops once it has removed `limit` rows. Returns the index of the next recipe, or the range's end.
+/// than its cutoff, and no more than its recipe has left. Stops once it has removed `limit` rows. Returns the index of the next
+/// recipe, or the range's end.
 pub fn remove(
     rules: &Rules,
     leaf: &Leaf,
@@ -28,48 +29,62 @@ pub fn remove(
     tally: &mut Tally,
     left: &mut Left,
 ) -> Result<usize> {
-    let before = tally.removed();
+    let mut removed = 0;
     let mut place = range.start;
-    while place < range.end && ((tally.removed() - before) as usize) < limit {
-        if let Some(cutoff) = tally.list[place].cutoff {
-            let (condition, expected) = (condition(rules, &tally.list[place], cutoff), tally.list[place].left);
-            remove_where(rules, leaf, &condition, expected, tally, left)?;
+    while place < range.end && removed < limit {
+        let recipe = &tally.list[place];
+        if let (Some(cutoff), Some(most)) = (recipe.cutoff, recipe.left) {
+            let condition = condition(rules, recipe, cutoff);
+            let gone = remove_where(rules, leaf, &condition, most, tally, left)?;
+            tally.list[place].left = Some(most - gone);
+            removed += gone as usize;
         }
         place += 1;
     }
     Ok(place)
 }
 
-/// Removes all rows of such a leaf that the run may remove.
-pub fn remove_all(rules: &Rules, leaf: &Leaf, tally: &mut Tally, left: &mut Left) -> Result<()> {
-    match rules.cutoff {
-        Some(_) => remove(rules, leaf, 0..tally.list.len(), usize::MAX, tally, left).map(drop),
-        None => remove_where(rules, leaf, &rules.condition(), None, tally, left),
+/// Removes all rows of such a leaf that the run may remove, of which so many have been kept back before.
+pub fn remove_all(rules: &Rules, leaf: &Leaf, kept_back: i64, tally: &mut Tally, left: &mut Left) -> Result<()> {
+    if rules.cutoff.is_some() {
+        return remove(rules, leaf, 0..tally.list.len(), usize::MAX, tally, left).map(drop);
     }
+    let condition = rules.condition();
+    // Code on the other server may write rows again that have gone.
+    let most = if kept_back > 0 { kept_back } else { count(leaf, &condition)? };
+    remove_where(rules, leaf, &condition, most, tally, left).map(drop)
 }
 
-/// Removes the rows that meet a condition, in one statement if all of them can go. Counts those that are left, unless as many
-/// went as are expected.
+fn count(leaf: &Leaf, condition: &str) -> Result<i64> {
+    let mut rows = 0;
+    let count = format!("SELECT pg_catalog.count(*) FROM {} g WHERE {condition}", leaf.rows());
+    stream(&count, |row| rows = row.number(0).unwrap_or_default())?;
+    Ok(rows)
+}
+
+/// Removes the rows that meet a condition, but at most so many; in one statement if all of them can go. Counts those that are
+/// left, and returns how many have gone.
 fn remove_where(
     rules: &Rules,
     leaf: &Leaf,
     condition: &str,
-    expected: Option<i64>,
+    most: i64,
     tally: &mut Tally,
     left: &mut Left,
-) -> Result<()> {
-    match attempt(|| delete(rules, leaf, condition).map(Some)) {
-        Ok(gone) => {
-            let removed = gone.as_ref().map(Tally::removed);
-            gone.into_iter().for_each(|gone| tally.add(gone));
-            if expected.is_some() && removed >= expected {
-                return Ok(());
-            }
-        }
+) -> Result<i64> {
+    let before = tally.removed();
+    let at_once = || delete(rules, leaf, condition).map(|gone| Some(gone).filter(|gone| gone.removed() <= most));
+    match attempt(at_once) {
+        Ok(Some(gone)) => tally.add(gone),
+        Ok(None) => remove_around(rules, leaf, condition, most, tally, left)?,
         Err(failure) => {
             Met::on_a_row(failure);
-            remove_around(rules, leaf, condition, tally, left)?;
+            remove_around(rules, leaf, condition, most, tally, left)?;
         }
+    }
+    let removed = tally.removed() - before;
+    if removed >= most {
+        return Ok(removed);
     }
     let id = &rules.target.id.name;
     let table = leaf.rows();
@@ -80,63 +95,68 @@ fn remove_where(
         rows += 1;
     })?;
     if rows > 0 {
-        left.kept_back += rows;
+        left.kept_back += rows.min(most - removed);
         left.reason.get_or_insert_with(|| Reason::new(None, first.flatten()));
     }
-    Ok(())
+    Ok(removed)
 }
 
-/// Removes those of the rows that can go: halves what is refused until the ids are found of those that cannot.
-fn remove_around(rules: &Rules, leaf: &Leaf, condition: &str, tally: &mut Tally, left: &mut Left) -> Result<()> {
+/// Removes those of the rows that can go, but tries at most so many, the lowest ids first: halves what is refused until the ids
+/// are found of those that cannot.
+fn remove_around(
+    rules: &Rules,
+    leaf: &Leaf,
+    condition: &str,
+    most: i64,
+    tally: &mut Tally,
+    left: &mut Left,
+) -> Result<()> {
     let id = &rules.target.id;
     let mut beyond = "true".to_owned();
-    loop {
+    let mut most = most as usize;
+    while most > 0 {
         let next = format!(
-            "SELECT g.{0}::pg_catalog.text FROM {1} g WHERE {condition} AND {beyond} ORDER BY g.{0} LIMIT {IDS}",
+            "SELECT g.{0}::pg_catalog.text FROM {1} g WHERE {condition} AND {beyond} ORDER BY g.{0} LIMIT {2}",
             id.name,
-            leaf.rows()
+            leaf.rows(),
+            most.min(IDS)
         );
         let mut ids: Vec<String> = Vec::new();
         // SAFETY: the column is a text.
         stream(&next, |row| ids.extend(unsafe { row.text(0) }.map(str::to_owned)))?;
         let Some(last) = ids.last() else { return Ok(()) };
         beyond = format!("g.{} OPERATOR(pg_catalog.>) {}", id.name, id.literal(last));
+        most -= ids.len();
         let of_ids = |ids: &[String]| {
             let literals: Vec<String> = ids.iter().map(quote_literal).collect();
             let list = format!("ARRAY[{}]::{}[]", literals.join(", "), id.sql_type);
             delete(rules, leaf, &format!("{condition} AND g.{} OPERATOR(pg_catalog.=) ANY ({list})", id.name))
         };
-        let mut pieces = VecDeque::from([&ids[..]]);
-        let mut patience = left.patience;
-        while let Some(piece) = pieces.pop_front() {
-            if patience.is_over() {
-                left.given_up += piece.len() as i64;
-                continue;
-            }
-            match attempt(|| of_ids(piece).map(Some)) {
+        let mut pieces = Pieces::of(&ids, left.patience);
+        while let Some(piece) = pieces.next() {
+            match attempt(|| of_ids(&piece).map(Some)) {
                 Ok(gone) => {
                     gone.into_iter().for_each(|gone| tally.add(gone));
-                    patience.renew();
+                    pieces.went(piece.len());
                 }
                 Err(failure) => {
                     let met = Met::on_a_row(failure);
-                    patience.lose();
+                    pieces.lose();
                     if met.sqlstate == INSUFFICIENT_PRIVILEGE {
                         // Raises the error again if it is about the table.
                         of_ids(&[])?;
                     }
-                    let (first, second) = piece.split_at(piece.len() / 2);
-                    if first.is_empty() {
-                        left.reason.get_or_insert_with(|| Reason::new(Some(met), piece.first().cloned()));
-                    } else if left.reason.is_none() {
-                        [second, first].into_iter().for_each(|half| pieces.push_front(half));
-                    } else {
-                        pieces.extend([first, second]);
+                    match &piece[..] {
+                        [row] => drop(left.reason.get_or_insert_with(|| Reason::new(Some(met), Some(row.clone())))),
+                        _ => pieces.split(&piece, left.reason.is_some()),
                     }
                 }
             }
         }
+        left.patience = pieces.patience();
+        left.given_up += pieces.rest().len() as i64;
     }
+    Ok(())
 }
 
 /// Removes the rows that meet a condition, and returns how many per recipe.

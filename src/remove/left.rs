@@ -47,12 +47,18 @@ impl Default for Patience {
 }
 
 pub const TRIES: usize = 1_000;
+/// Enough to halve a statement's rows down to one, and find the half that goes.
+const SOME: usize = 20;
 
 impl Patience {
-    /// The patience of a batch of a run that has removed so many rows, and kept back so many. If nothing can go, each batch tries
-    /// once.
+    /// The patience of a batch of a run that has removed so many rows, and kept back so many.
     pub fn of(removed: i64, kept_back: i64) -> Patience {
-        Patience(if removed == 0 && kept_back >= TRIES as i64 { 1 } else { TRIES })
+        Patience(if removed == 0 && kept_back >= TRIES as i64 { SOME } else { TRIES })
+    }
+
+    /// The same, but at least some.
+    pub fn or_some(self) -> Patience {
+        Patience(self.0.max(SOME))
     }
 
     pub fn lose(&mut self) {

@@ -1,5 +1,6 @@
 //! Removes rows: by position, by key, or by one DELETE; leaves those that cannot go. Knows nothing of batches.
 
+pub mod besides;
 pub mod by_position;
 pub mod emergency;
 pub mod find;
@@ -7,5 +8,6 @@ pub mod heap;
 pub mod keys;
 pub mod left;
 pub mod order;
+pub mod pieces;
 pub mod regular;
 pub mod steps;

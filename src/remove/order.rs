@@ -10,7 +10,7 @@ use crate::postgres::stream::stream_until;
 use crate::rank::removable::{PerLeaf, Removable};
 use crate::remove::by_position::CHUNK;
 use crate::remove::heap::follow;
-use crate::target::leaf::{Leaf, Reach};
+use crate::target::leaf::{Leaf, Reach, oids};
 
 /// Rows of a leaf, given by its index in the list of leaves.
 pub type OfLeaf = (usize, Vec<Removable>);
@@ -30,7 +30,7 @@ struct Key {
     from: String,
     /// The condition that a row `p` of the one is referenced by a row `c` of the other.
     matches: String,
-    /// Whether a referencing row holds the referenced one: NO ACTION or RESTRICT.
+    /// Whether a referencing row holds the referenced one: NO ACTION, RESTRICT, or CASCADE, which would take it along.
     holds: bool,
 }
 
@@ -69,7 +69,6 @@ fn keys(leaves: &[Leaf]) -> Result<Vec<Key>> {
     if leaves.windows(2).any(|pair| pair[0].table.owner != pair[1].table.owner) {
         return Ok(Vec::new());
     }
-    let oids: Vec<pg_sys::Oid> = leaves.iter().map(|leaf| leaf.table.oid).collect();
     rows_now(
         "WITH RECURSIVE family (oid) AS (
              SELECT pg_catalog.unnest($1)
@@ -87,13 +86,13 @@ fn keys(leaves: &[Leaf]) -> Result<Vec<Key>> {
                                                    AND there.attnum OPERATOR(pg_catalog.=) pair.there
                  JOIN pg_catalog.pg_operator op ON op.oid OPERATOR(pg_catalog.=) pair.op
                  JOIN pg_catalog.pg_namespace o ON o.oid OPERATOR(pg_catalog.=) op.oprnamespace),
-                k.confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r']::\"char\"[])
+                k.confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r', 'c']::\"char\"[])
          FROM pg_catalog.pg_constraint k
          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
          WHERE k.contype OPERATOR(pg_catalog.=) 'f' AND k.confrelid OPERATOR(pg_catalog.=) ANY ($1)
            AND k.conrelid OPERATOR(pg_catalog.=) ANY (SELECT oid FROM family)",
-        &[oids.into()],
+        &[oids(leaves).into()],
         |row| {
             Ok(Key {
                 to: row.get(1)?.unwrap_or(pg_sys::InvalidOid),

@@ -1,3 +1,5 @@
+use pgrx::pg_sys;
+
 use crate::postgres::error::Result;
 use crate::postgres::snapshot::with_own_changes;
 use crate::rank::removable::Removable;
@@ -7,7 +9,7 @@ use crate::remove::find::{Place, find};
 use crate::remove::keys;
 use crate::remove::left::Left;
 use crate::rules::Rules;
-use crate::target::leaf::{Leaf, Reach};
+use crate::target::leaf::{Leaf, Reach, oids};
 
 /// What is to be removed of a leaf, which is given by its index in the list of leaves.
 pub type Step = (usize, Rows);
@@ -63,16 +65,22 @@ pub fn remove_steps(
 /// Returns the steps to try again.
 fn one_pass(rules: &Rules, leaves: &[Leaf], steps: Vec<Step>, tally: &mut Tally, left: &mut Left) -> Result<Vec<Step>> {
     let mut again = Vec::new();
+    let tables = oids(leaves);
     for (place, wanted) in steps {
-        let (leaf, before) = (&leaves[place], left.kept_back);
+        let (leaf, before, given_up) = (&leaves[place], left.kept_back, left.given_up);
         let remove = |left: &mut Left| match wanted {
             // In their order: a row goes behind those that reference it, also where a piece is halved.
-            Rows::At(rows) => rows.chunks(CHUNK).try_for_each(|chunk| remove_around(rules, leaf, chunk, tally, left)),
-            Rows::All { .. } if leaf.reach == Reach::Key => keys::remove_all(rules, leaf, tally, left),
-            Rows::All { .. } => walk(rules, leaf, tally, left),
+            Rows::At(rows) => {
+                rows.chunks(CHUNK).try_for_each(|chunk| remove_around(rules, leaf, &tables, chunk, tally, left))
+            }
+            Rows::All { kept_back } if leaf.reach == Reach::Key => {
+                keys::remove_all(rules, leaf, kept_back, tally, left)
+            }
+            Rows::All { .. } => walk(rules, leaf, &tables, tally, left),
         };
         with_own_changes(|| leaf.as_owner(rules.target, || remove(left)))?;
         let rows = match (leaf.reach, std::mem::take(&mut left.again)) {
+            (Reach::Key, _) if left.given_up > given_up => continue,
             (Reach::Key, _) => Rows::All { kept_back: left.kept_back - before },
             (Reach::Position, rows) => Rows::At(rows),
         };
@@ -84,14 +92,14 @@ fn one_pass(rules: &Rules, leaves: &[Leaf], steps: Vec<Step>, tally: &mut Tally,
 }
 
 /// Removes all rows of a leaf that the run may remove, page by page. Used if there are too many positions to keep.
-fn walk(rules: &Rules, leaf: &Leaf, tally: &mut Tally, left: &mut Left) -> Result<()> {
+fn walk(rules: &Rules, leaf: &Leaf, tables: &[pg_sys::Oid], tally: &mut Tally, left: &mut Left) -> Result<()> {
     let mut after = (0, 0);
     loop {
         let rows = find(rules, leaf, Place::Blocks { after, end: leaf.pages }, CHUNK, tally)?;
         if rules.cutoff.is_none() {
             tally.count_failed(&rows);
         }
-        remove_around(rules, leaf, &rows, tally, left)?;
+        remove_around(rules, leaf, tables, &rows, tally, left)?;
         match rows.last() {
             Some(last) if rows.len() == CHUNK => after = (last.block(), last.offset()),
             _ => return Ok(()),

@@ -12,7 +12,7 @@ use crate::plan::part::{self, Part, Task};
 use crate::postgres::error::{Result, error};
 use crate::postgres::owner::defer_nothing;
 use crate::postgres::subtransaction::{attempt, sqlstate};
-use crate::postgres::table::Table;
+use crate::postgres::table::{Table, family};
 use crate::rank::removable::Removable;
 use crate::remove::by_position::remove_around;
 use crate::remove::find::{Place, find};
@@ -88,7 +88,8 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
             }
             let (next, mut left) = remove_next(run, target, &leaf, &part, cutoffs)?;
             part.advance(next.0, next.1, cutoffs.tally.removed())?;
-            part.try_again(std::mem::take(&mut left.again), left.kept_back)?;
+            let by_key = if left.given_up > 0 { 0 } else { left.kept_back };
+            part.try_again(std::mem::take(&mut left.again), by_key)?;
             left.kept_back -= part.counted_before(next.0);
             batches::write(run, target, cutoffs, part.pass, &left, started.elapsed())?;
             Ok(Some(()))
@@ -148,6 +149,7 @@ fn remove_next(
 ) -> Result<((i64, u16), Left)> {
     let rules = run.rules(target);
     let limit = run.rows_left().unwrap_or(run.batch_size).min(run.batch_size) as usize;
+    let tables = family(target.table.oid)?;
     let mut left = Left { patience: Patience::of(run.removed, run.kept_back), ..Left::default() };
     let next = leaf.as_owner(target, || match &part.task {
         Task::Keys => {
@@ -155,7 +157,7 @@ fn remove_next(
                 let recipes = part.steps_done as usize..part.steps as usize;
                 keys::remove(&rules, leaf, recipes, limit, &mut cutoffs.tally, &mut left)? as i64
             } else {
-                keys::remove_all(&rules, leaf, &mut cutoffs.tally, &mut left)?;
+                keys::remove_all(&rules, leaf, part.kept_back, &mut cutoffs.tally, &mut left)?;
                 part.steps
             };
             Ok((next, 0))
@@ -163,7 +165,7 @@ fn remove_next(
         Task::Positions { rows, lsn } => {
             let rows = &rows[part.steps_done as usize..];
             let rows = &rows[..rows.len().min(limit)];
-            remove_known(&rules, leaf, rows, *lsn, cutoffs, &mut left)?;
+            remove_known(&rules, leaf, &tables, rows, *lsn, cutoffs, &mut left)?;
             Ok((part.steps_done + rows.len() as i64, 0))
         }
         Task::Blocks { first, next_offset } => {
@@ -171,7 +173,7 @@ fn remove_next(
             let end = (next + part::blocks_at_once() as i64).min(first + part.steps);
             let place = Place::Blocks { after: (next as u32, *next_offset), end: end as u32 };
             let rows = find(&rules, leaf, place, limit, &mut cutoffs.tally)?;
-            remove_around(&rules, leaf, &rows, &mut cutoffs.tally, &mut left)?;
+            remove_around(&rules, leaf, &tables, &rows, &mut cutoffs.tally, &mut left)?;
             Ok(match rows.last() {
                 Some(last) if rows.len() == limit => (i64::from(last.block()) - first, last.offset()),
                 _ => (end - first, 0),
@@ -185,6 +187,7 @@ fn remove_next(
 fn remove_known(
     rules: &Rules,
     leaf: &Leaf,
+    tables: &[pg_sys::Oid],
     rows: &[Removable],
     lsn: u64,
     cutoffs: &mut Cutoffs,
@@ -197,5 +200,5 @@ fn remove_known(
         known.extend(find(rules, leaf, Place::Positions(&others), usize::MAX, &mut cutoffs.tally)?);
         known.sort_unstable();
     }
-    remove_around(rules, leaf, &known, &mut cutoffs.tally, left)
+    remove_around(rules, leaf, tables, &known, &mut cutoffs.tally, left)
 }

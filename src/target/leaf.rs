@@ -120,6 +120,11 @@ pub enum Reach {
     Key,
 }
 
+/// The oids of leaves.
+pub fn oids(leaves: &[Leaf]) -> Vec<pg_sys::Oid> {
+    leaves.iter().map(|leaf| leaf.table.oid).collect()
+}
+
 /// The leaves of a target. A table that Citus distributes looks like a plain one, but a position means a row in each
 /// of its shards.
 pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {

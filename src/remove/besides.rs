@@ -1,0 +1,43 @@
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use crate::postgres::deleted::deleted_of;
+use crate::postgres::error::{Result, error};
+use crate::target::leaf::Leaf;
+
+/// Watches whether a statement on a leaf deletes other rows of the target besides: triggers, rules and foreign keys can.
+pub struct Besides<'a> {
+    leaf: &'a Leaf,
+    /// The target's tables.
+    tables: &'a [pg_sys::Oid],
+    before: i64,
+}
+
+impl<'a> Besides<'a> {
+    /// Watches from now on.
+    pub fn of(leaf: &'a Leaf, tables: &'a [pg_sys::Oid]) -> Besides<'a> {
+        // Nothing else can.
+        let tables = if leaf.table.has_triggers || leaf.table.has_rules { tables } else { &[] };
+        Besides { leaf, tables, before: deleted_of(tables) }
+    }
+
+    /// Whether more rows than these are gone.
+    pub fn are_gone(&self, rows: usize) -> bool {
+        deleted_of(self.tables) - self.before > rows as i64
+    }
+
+    /// Refuses a statement that has deleted more than these rows: others may have to stay. Errors: 27000.
+    pub fn are_none(&self, rows: usize) -> Result<()> {
+        if !self.are_gone(rows) {
+            return Ok(());
+        }
+        Err(error(
+            PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+            format!(
+                "a trigger, a rule or a foreign key of table \"{}\" deletes other rows of the target",
+                self.leaf.table.name
+            ),
+            "SELECT * FROM backlog_cleanup_doctor()".into(),
+        ))
+    }
+}
