@@ -20,6 +20,7 @@ use crate::remove::heap::{follow, unchanged_since};
 use crate::remove::keys;
 use crate::remove::left::{Left, Patience};
 use crate::rules::Rules;
+use crate::run::smaller::or_smaller;
 use crate::run::{failure, governor, ground, refused};
 use crate::target::Target;
 use crate::target::leaf::Leaf;
@@ -103,7 +104,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
                 | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
         );
         if !again || part.attempts == ATTEMPTS {
-            failure.rethrow();
+            return Err(or_smaller(failure, &target.name, run.batch_size / 10));
         }
         part.failed_once_more()?;
         return Ok(Some(0.1 * f64::from(part.attempts + 1)));

@@ -1,3 +1,4 @@
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use backlog_cleanup_report::Foreseen;
@@ -19,6 +20,7 @@ use crate::rules::selection::Selection;
 use crate::rules::{Rules, breaker};
 use crate::run::begin::{begin, caller};
 use crate::run::lock::Span;
+use crate::run::smaller::or_smaller;
 use crate::run::{ground, refused};
 use crate::target::Target;
 use crate::target::leaf::Leaf;
@@ -179,8 +181,18 @@ fn once(
         let report = report(&rules, lasts, message, &tally.into_sorted(), kept_back, wal_bytes, milliseconds)?;
         Json::of(&report.foretelling(foreseen))
     };
-    if how == How::Dry { glance_leaves(target, reported) } else { steady_leaves(target, Lock::Remove, reported) }
+    if how == How::Dry {
+        return glance_leaves(target, reported);
+    }
+    PgTryBuilder::new(AssertUnwindSafe(|| steady_leaves(target, Lock::Remove, reported)))
+        .catch_when(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, |failure| {
+            Err(or_smaller(failure, target.unwrap_or_default(), BATCH_SIZE))
+        })
+        .execute()
 }
+
+/// Rows of a batch that needs little memory whatever it meets.
+const BATCH_SIZE: i64 = 1_000;
 
 const REHEARSED: &str = "Rehearsal: everything was rolled back and nothing was removed; triggers ran, and what no rollback undoes, \
                          such as a sequence's values, stays";

@@ -616,6 +616,53 @@ fn a_row_of_a_foreign_table_is_kept_back_alone() {
 }
 
 #[test]
+fn a_row_that_is_locked_on_another_server_is_waited_for_no_longer_than_the_doctors_fix_says() {
+    let (remote, cluster) = (Cluster::start(""), Cluster::start("max_worker_processes = 16\n"));
+    let (mut far, mut client) = far_away(&cluster, &remote);
+    client.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '300 ms' WHERE name = 't'").unwrap();
+    let found =
+        "SELECT status || ' ' || coalesce(fix, '') FROM backlog_cleanup_doctor('t') WHERE check_name = 'timeouts'";
+    let fix = "ALTER SERVER remote OPTIONS (ADD options '-c lock_timeout=300ms')";
+    assert_eq!(column::<String>(&mut client, found), [format!("warn {fix}")]);
+    client.batch_execute("BEGIN; ALTER SERVER remote OPTIONS (ADD options '-c work_mem=8MB')").unwrap();
+    assert_eq!(column::<String>(&mut client, found), ["warn "]);
+    client.batch_execute("ROLLBACK").unwrap();
+    client.batch_execute(fix).unwrap();
+    assert_eq!(column::<String>(&mut client, found), ["ok "]);
+    far.batch_execute("BEGIN; SELECT FROM job WHERE id = 50 FOR UPDATE").unwrap();
+    client.batch_execute("SET statement_timeout = '20s'; SELECT backlog_cleanup_failed_generations('t')").unwrap();
+    assert_eq!(number(&mut client, "SELECT removed FROM backlog_cleanup.run"), 89);
+    far.batch_execute("ROLLBACK").unwrap();
+}
+
+#[test]
+fn a_run_that_needs_too_much_memory_says_that_smaller_batches_need_less() {
+    let cluster = Cluster::start("max_locks_per_transaction = 10\nmax_connections = 10\nmax_worker_processes = 2\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO job (id, at) SELECT i, now() - interval '9 days' FROM generate_series(1001, 20000) i;
+             CREATE FUNCTION locks() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN PERFORM pg_advisory_xact_lock(OLD.id); RETURN OLD; END$$;
+             CREATE TRIGGER locks BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION locks()",
+        )
+        .unwrap();
+    for (call, batch_size) in [
+        ("SELECT backlog_cleanup_failed_generations('t')", 1000),
+        ("CALL backlog_cleanup_run('t', batch_size => 5000)", 500),
+    ] {
+        let (sqlstate, message, hint) = refused(client.batch_execute(call));
+        assert_eq!((sqlstate.as_str(), message.as_str()), ("53200", "out of shared memory"), "{call}");
+        client.batch_execute(&hint).unwrap();
+        let set = "SELECT batch_size::bigint FROM backlog_cleanup.target WHERE name = 't'";
+        assert_eq!(number(&mut client, set), batch_size, "{call}");
+    }
+    client.batch_execute("CALL backlog_cleanup_run('t', batch_size => 100)").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 10);
+}
+
+#[test]
 fn a_run_by_key_ends_where_the_other_server_writes_rows_again() {
     let (remote, cluster) = (Cluster::start(""), Cluster::start("max_worker_processes = 16\n"));
     let (mut far, mut client) = far_away(&cluster, &remote);
