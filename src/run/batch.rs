@@ -10,14 +10,15 @@ use crate::plan::cutoff;
 use crate::plan::part::{self, Part};
 use crate::postgres::error::Result;
 use crate::postgres::owner::defer_nothing;
-use crate::postgres::subtransaction::{attempt, raise_again, sqlstate};
+use crate::postgres::subtransaction::{attempt, sqlstate};
 use crate::remove::left::{Left, Patience};
 use crate::remove::watch::Watch;
 use crate::run::parts::remove_parts;
-use crate::run::{governor, ground};
+use crate::run::smaller::or_smaller;
+use crate::run::{governor, ground, refused};
+use crate::target::Target;
 use crate::target::reading::Reading;
 use crate::target::steady::steady;
-use crate::target::{Target, foreign_keys};
 
 /// How often a batch is retried after a deadlock, a serialization failure or a locked table has rolled it back.
 const ATTEMPTS: i32 = 5;
@@ -53,7 +54,7 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
 /// Removes a batch and records it, all in the caller's transaction. Returns as `step` does.
 fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     ground::is_that_of_the_snapshot(target)?;
-    foreign_keys::are_on(target)?;
+    refused::check(target)?;
     ground::is_read_as_before(run, target, run.reading.as_ref() == Some(&Reading::of(target)))?;
     let Some(part) = Part::take(run.id, None)? else { return Ok(None) };
     defer_nothing()?;
@@ -76,7 +77,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
                 | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
         );
         if !again || part.attempts == ATTEMPTS {
-            raise_again(failure);
+            return Err(or_smaller(failure, &target.name, run.batch_size / 10));
         }
         part.failed_once_more()?;
         return Ok(Some(0.1 * f64::from(part.attempts + 1)));

@@ -20,8 +20,7 @@ use crate::run::begin::{begin, caller};
 use crate::run::lock::{self, Span};
 use crate::run::prepare::cannot_be_prepared;
 use crate::run::worker::{self, Leader};
-use crate::run::{failure, ground};
-use crate::target::foreign_keys;
+use crate::run::{failure, ground, refused};
 use crate::target::leaf::{Leaf, Reach};
 use crate::target::steady::{Lock, steady, steady_leaves};
 
@@ -62,7 +61,7 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         ground::is_that_of_the_snapshot(target)?;
         target.account_exists()?;
         target.failed_is_no_other_status()?;
-        foreign_keys::are_on(target)?;
+        refused::check(target)?;
         let selection = arguments.selection();
         selection.check(target)?;
         may_limit_rows(&arguments, leaves)?;

@@ -11,6 +11,8 @@ pub mod lock;
 pub mod one_transaction;
 pub mod parts;
 pub mod prepare;
+pub mod refused;
+mod smaller;
 pub mod stop;
 pub mod wait;
 pub mod worker;

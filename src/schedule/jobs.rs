@@ -8,7 +8,7 @@ use crate::extension::{self, schema};
 use crate::postgres::error::{Result, spi};
 use crate::schedule::home::{database, pg_cron_elsewhere, pg_cron_is_here};
 use crate::schedule::statement::jobs_of_database;
-use crate::schedule::work::{Work, works};
+use crate::schedule::work::{Work, calls_elsewhere, works};
 
 /// A job of pg_cron that calls a run, in any database.
 #[derive(Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct Job {
     pub database_exists: bool,
     #[serde(skip)]
     pub works: Vec<Work>,
+    /// Functions of our names in other schemas: of an extension that had another one, or somebody's own.
+    #[serde(skip)]
+    pub calls_elsewhere: Vec<String>,
 }
 
 impl Job {
@@ -75,7 +78,8 @@ pub fn jobs() -> Result<Vec<Job>> {
     let job = |JsonB(job)| {
         let mut job: Job = serde_json::from_value(job).ok()?;
         job.works = works(&job.command, &schema);
-        (!job.works.is_empty()).then_some(job)
+        job.calls_elsewhere = calls_elsewhere(&job.command, &schema);
+        (!job.works.is_empty() || !job.calls_elsewhere.is_empty()).then_some(job)
     };
     Ok(found.into_iter().filter_map(job).collect())
 }

@@ -51,6 +51,20 @@ pub fn works(command: &str, schema: &str) -> Vec<Work> {
     works
 }
 
+/// The functions that a command calls by these names in another schema than the extension's, qualified and quoted.
+pub fn calls_elsewhere(command: &str, schema: &str) -> Vec<String> {
+    let Some(statements) = Some(command).filter(|command| command.len() <= LONGEST).and_then(parse) else {
+        return Vec::new();
+    };
+    let in_blocks = statements.blocks.iter().filter_map(|body| block::read(body)).flat_map(|block| block.calls);
+    let name = |call: Call| {
+        let there = quote_identifier(call.schema?);
+        let is_one = [FAILED_GENERATIONS, EMERGENCY, RUN].contains(&call.function.as_str());
+        (is_one && there != schema).then(|| format!("{there}.{}", call.function))
+    };
+    statements.calls.into_iter().chain(in_blocks).filter_map(name).collect()
+}
+
 fn work(call: &Call, schema: &str) -> Option<Work> {
     if call.schema.as_deref().is_some_and(|name| quote_identifier(name) != schema) {
         return None;
