@@ -1,4 +1,3 @@
-use backlog_cleanup_report::DEFAULT_TARGET;
 use clap::Args;
 use sqlx::postgres::PgConnection;
 
@@ -21,12 +20,8 @@ impl Target {
             Some(given) => given.clone(),
             None => {
                 let names = targets::names(database).await?;
-                let usual = targets::usual(&names);
-                if names.len() > 1 && usual != DEFAULT_TARGET {
-                    let message = format!("the targets are \"{}\": name one", names.join("\", \""));
-                    return Err(Failure::usage(message).hint(format!("--target {usual}")));
-                }
-                usual.to_owned()
+                let meant = targets::meant(&names);
+                meant.map_err(|it| Failure::usage(it.to_string()).hint(format!("--target {}", it.names[0])))?.to_owned()
             }
         };
         Ok(())

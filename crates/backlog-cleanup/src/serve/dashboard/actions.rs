@@ -27,8 +27,6 @@ impl Asked {
             target: self.target.clone(),
             recipe_id: given(&self.recipe),
             failure_type: given(&self.failure_type),
-            dry_run: false,
-            rehearse: false,
         }
     }
 }

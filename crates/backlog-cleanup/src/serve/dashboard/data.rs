@@ -8,6 +8,7 @@ use crate::client::calls::{self, Failures, Finding};
 use crate::client::history::{self, Run};
 use crate::client::targets::{self, About};
 use crate::serve::api::doctor::{self, Doctor};
+use crate::serve::api::target;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::{Problem, read};
@@ -38,7 +39,7 @@ const TYPES: i32 = 5;
 impl Data {
     /// Reads everything; the three slow queries run concurrently.
     pub async fn read(app: &Arc<App>, caller: &Caller, query: Query) -> Result<Data, Problem> {
-        let targets = targets(app, caller).await?;
+        let targets = target::names(app, caller).await?;
         let target = if query.target.is_empty() { targets::usual(&targets) } else { &query.target }.to_owned();
         let (status, findings, failures) = tokio::try_join!(
             status(app, caller, &target),
@@ -63,16 +64,6 @@ impl Data {
     pub fn running(&self) -> Option<&Run> {
         self.runs.iter().find(|run| run.state == State::Running)
     }
-}
-
-/// Concurrent requests share a query, and ask the next ones together.
-async fn targets(app: &Arc<App>, caller: &Caller) -> Result<Vec<String>, Problem> {
-    let access = Arc::clone(caller);
-    let names = app.flights.join((caller.role.clone(), "targets", String::new()), async move {
-        let names = targets::names(&mut *access.begin().await?).await?;
-        Ok(serde_json::to_vec(&names).expect("texts are JSON").into())
-    });
-    read(&names.await?)
 }
 
 async fn status(app: &Arc<App>, caller: &Caller, target: &str) -> Result<Arc<StatusReport>, Problem> {

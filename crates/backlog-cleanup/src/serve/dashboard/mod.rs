@@ -25,6 +25,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::routing::{get, post};
+use backlog_cleanup_report::Level;
 use maud::Markup;
 
 use crate::serve::app::App;
@@ -49,6 +50,6 @@ async fn dashboard(
     caller: Caller,
     Query(query): Query<query::Query>,
 ) -> Result<Markup, Problem> {
-    let data = Data::read(&app, &caller, query).await?;
+    let data = caller.with_level(Level::Monitor, Data::read(&app, &caller, query)).await?;
     Ok(page::dashboard(&data, &Viewer::of(&app, &caller)))
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use backlog_cleanup_report::{Level, Mode};
+use backlog_cleanup_report::Mode;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use crate::serve::response::{Problem, bytes, read};
 use crate::serve::shared::idempotency::{Answer, Begun, Fingerprint};
 use job::{Done, Job};
 
-pub use selection::{Selection, default_target};
+pub use selection::Selection;
 
 /// A run that continues in batches.
 #[derive(Serialize, ToSchema)]
@@ -35,7 +35,7 @@ pub struct Accepted {
 }
 
 /// Removes the selected rows, once per key, if their number is what was expected. Waits for the end of the run no longer
-/// than `patience`. Errors: 403, 409, and those of the database.
+/// than `patience`. Errors: 409, and those of the database.
 pub async fn remove_once(
     mode: Mode,
     app: Arc<App>,
@@ -45,7 +45,6 @@ pub async fn remove_once(
     key: Option<&str>,
     patience: Duration,
 ) -> Result<Answer, Problem> {
-    caller.at_least(Level::Operator)?;
     let first = match key {
         Some(key) => match app.keys.begin(&caller.role, key, fingerprint(mode, &selection, expected_count))? {
             Begun::Again(answer) => return Ok(answer),
@@ -79,8 +78,8 @@ struct WouldRemove {
     rows: i64,
 }
 
-/// Counts what a run would remove, or rehearses it; returns the report as the database wrote it. Errors: 409 if the number differs from the
-/// expected one by more than a tenth.
+/// Counts what a run would remove, or rehearses it; returns the report as the database wrote it. Errors: 409 if the number
+/// differs from the expected one by more than a tenth.
 pub async fn trial(
     mode: Mode,
     trial: Trial,
