@@ -95,7 +95,7 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
         ("started", format!("{} UTC", time(run.started_at))),
         ("finished", run.finished_at.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
         ("took", run.duration_ms.map(duration).unwrap_or_default()),
-        ("expired before", run.cutoff.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
+        ("cutoff", run.cutoff.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
         (
             "removed",
             match run.total_failed {

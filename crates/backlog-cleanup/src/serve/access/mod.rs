@@ -71,6 +71,15 @@ impl Access {
         }
     }
 
+    /// The database and its host: `app on localhost:5432`.
+    pub fn place(&self) -> String {
+        let database = self.options.get_database().unwrap_or(&self.role);
+        match self.options.get_socket() {
+            Some(socket) => format!("{database} on {}", socket.display()),
+            None => format!("{database} on {}:{}", self.options.get_host(), self.options.get_port()),
+        }
+    }
+
     /// The caller's name in the log and in `run.requested_by`.
     pub fn who(&self) -> &str {
         &self.role

@@ -27,7 +27,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Confirmation {
-    /// The confirmed number of rows; 409 if the run would remove a number that differs by more than a tenth
+    /// The confirmed number of rows; 409 if the run would remove a number that differs by more than one row and by more than a tenth
     #[schema(minimum = 0)]
     expected_count: Option<i64>,
 }
@@ -66,7 +66,7 @@ struct Headers {
     prefer: Option<String>,
 }
 
-/// Removes the removable rows: the expired ones beyond the newest of each recipe.
+/// Removes the removable rows: those that failed before the cutoff, except the newest of each recipe.
 #[utoipa::path(post, path = "/api/admin/backlog-cleanup/run", tag = "cleanup", params(Asked, Headers),
     request_body(content = Option<Confirmation>, content_type = "application/json"),
     responses((status = 200, description = "The report", body = Batched<RegularReport>),

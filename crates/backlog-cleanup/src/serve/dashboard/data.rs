@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backlog_cleanup_report::{CleanupDetail, State, StatusReport};
@@ -12,9 +13,23 @@ use crate::serve::api::target;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::{Problem, read};
+use crate::serve::shared::light::Light;
 
 /// The number of runs that the page shows.
 const RUNS: i64 = 30;
+
+/// All targets, with their lights as of the last count.
+#[derive(Clone, Default)]
+pub struct Tabs {
+    pub targets: Vec<String>,
+    pub lights: BTreeMap<String, Light>,
+}
+
+impl Tabs {
+    pub async fn read(app: &Arc<App>, caller: &Caller) -> Result<Tabs, Problem> {
+        Ok(Tabs { targets: target::names(app, caller).await?, lights: app.metrics.lights() })
+    }
+}
 
 /// What the page shows.
 pub struct Data {
@@ -22,7 +37,7 @@ pub struct Data {
     /// The target that the address names, or the usual one.
     pub target: String,
     pub now: DateTime<Utc>,
-    pub targets: Vec<String>,
+    pub tabs: Tabs,
     pub about: About,
     pub status: Arc<StatusReport>,
     pub findings: Vec<Finding>,
@@ -39,8 +54,8 @@ const TYPES: i32 = 5;
 impl Data {
     /// Reads everything; the three slow queries run concurrently.
     pub async fn read(app: &Arc<App>, caller: &Caller, query: Query) -> Result<Data, Problem> {
-        let targets = target::names(app, caller).await?;
-        let target = if query.target.is_empty() { targets::usual(&targets) } else { &query.target }.to_owned();
+        let tabs = Tabs::read(app, caller).await?;
+        let target = if query.target.is_empty() { targets::usual(&tabs.targets) } else { &query.target }.to_owned();
         let (status, findings, failures) = tokio::try_join!(
             status(app, caller, &target),
             findings(app, caller, &target),
@@ -57,7 +72,7 @@ impl Data {
         }
         let about = targets::about(&mut work, &target).await?;
         let about = about.ok_or_else(|| Problem::not_found(format!("target \"{target}\" does not exist")))?;
-        Ok(Data { target, now: Utc::now(), targets, about, status, findings, failures, runs, run_recipes, query })
+        Ok(Data { target, now: Utc::now(), tabs, about, status, findings, failures, runs, run_recipes, query })
     }
 
     /// The running run.

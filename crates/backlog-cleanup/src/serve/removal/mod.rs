@@ -79,7 +79,7 @@ struct WouldRemove {
 }
 
 /// Counts what a run would remove, or rehearses it; returns the report as the database wrote it. Errors: 409 if the number
-/// differs from the expected one by more than a tenth.
+/// differs from the expected one.
 pub async fn trial(
     mode: Mode,
     trial: Trial,
@@ -100,7 +100,7 @@ pub async fn trial(
     drop(work);
     if let Some(expected) = expected_count {
         let WouldRemove { rows } = read(report.get().as_bytes())?;
-        if rows.abs_diff(expected) > expected.unsigned_abs() / 10 {
+        if differs(expected, rows) {
             let detail = format!("{expected} rows were confirmed, but {rows} would be removed now");
             return Err(Problem::new(StatusCode::CONFLICT, detail)
                 .hint("?dryRun=true shows what would be removed now")
@@ -109,6 +109,12 @@ pub async fn trial(
         }
     }
     Ok(report)
+}
+
+/// Whether a number of rows differs from the expected one by more than one row and by more than a tenth. From none, any differs.
+fn differs(expected: i64, rows: i64) -> bool {
+    let tolerated = (expected.unsigned_abs() / 10).max(1).min(expected.unsigned_abs());
+    rows.abs_diff(expected) > tolerated
 }
 
 fn fingerprint(mode: Mode, selection: &Selection, expected_count: Option<i64>) -> Fingerprint {
@@ -122,4 +128,28 @@ fn accepted(run_id: i64) -> Answer {
     let accepted = Accepted { success: true, message, run_id, location: location.clone() };
     let body = serde_json::to_vec(&accepted).expect("texts are JSON").into();
     Answer { status: StatusCode::ACCEPTED, location: Some(location), body }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::differs;
+
+    #[test]
+    fn a_row_more_or_less_is_no_other_number() {
+        for (expected, rows, is_other) in [
+            (0, 0, false),
+            (0, 1, true),
+            (1, 2, false),
+            (1, 0, false),
+            (5, 6, false),
+            (5, 4, false),
+            (5, 7, true),
+            (19, 21, true),
+            (20, 22, false),
+            (20, 23, true),
+            (i64::MAX, 1, true),
+        ] {
+            assert_eq!(differs(expected, rows), is_other, "{expected} {rows}");
+        }
+    }
 }
