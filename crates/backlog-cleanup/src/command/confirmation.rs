@@ -11,7 +11,7 @@ use crate::failure::{Failure, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
 use crate::terminal::report::Report;
-use crate::words::{count, number};
+use crate::words::{argument, count, number};
 
 /// How many of the failed rows a run of a pace removes.
 fn bounded(failed: i64, pace: &Pace) -> String {
@@ -44,7 +44,7 @@ impl Confirmation {
         let mut work = begin(connection).await?;
         // An unknown target is reported by the dry run.
         let account = targets::account(&mut work, &selection.target.name).await?.unwrap_or_default();
-        let named = format!("--confirm {account}");
+        let named = format!("--confirm {}", argument(&account));
         match &self.confirm {
             Some(confirmed) if *confirmed == account => return Ok(work.commit().await?),
             Some(confirmed) => {

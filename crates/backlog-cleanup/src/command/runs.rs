@@ -64,14 +64,15 @@ pub fn table(output: &Output, runs: &[Run]) -> comfy_table::Table {
         table.add_row([
             output.cell(run.id.to_string()),
             output.cell(time(run.started_at)),
-            output.cell(&run.target),
+            output.name(&run.target),
             output.cell(run.mode.as_str()),
             output.state(run.state.as_str()),
             output.count(run.removed),
             output.cell(run.duration_ms.map(duration).unwrap_or_default()),
-            output.cell(&run.requested_by),
+            output.name(&run.requested_by),
         ]);
     }
+    output.unbroken(&mut table, ["MODE", "STATE", "REMOVED", "TOOK"], ["TARGET", "BY"]);
     table
 }
 

@@ -3,6 +3,7 @@ use sqlx::postgres::PgConnection;
 
 use crate::client::{calls, targets};
 use crate::failure::{Failure, Result};
+use crate::words::argument;
 
 #[derive(Args)]
 pub struct Target {
@@ -21,7 +22,9 @@ impl Target {
             None => {
                 let names = targets::names(database).await?;
                 let meant = targets::meant(&names);
-                meant.map_err(|it| Failure::usage(it.to_string()).hint(format!("--target {}", it.names[0])))?.to_owned()
+                meant
+                    .map_err(|it| Failure::usage(it.to_string()).hint(format!("--target {}", argument(&it.names[0]))))?
+                    .to_owned()
             }
         };
         Ok(())
