@@ -330,6 +330,14 @@ fn each_target_has_its_light_and_no_name_takes_the_room_of_others() {
             assert!(!words.contains("expired") && !words.contains(" old "), "one word for one thing: {words}");
         }
     }
+    // A phone shows a run's mode without scrolling.
+    database.batch_execute("SELECT backlog_cleanup_emergency(recipe_id => '2')").unwrap();
+    stage.browser.phone();
+    stage.open("/");
+    stage.browser.says("#runs tbody td:nth-child(3)", "emergency");
+    let edge =
+        "return document.querySelector('#runs tbody td:nth-child(3)').getBoundingClientRect().right < innerWidth";
+    assert_eq!(stage.browser.script(edge), true);
     // Six columns of long names are no reason to scroll on a desk.
     stage.browser.wide(1440);
     stage.open("/");

@@ -39,6 +39,7 @@ struct Status {
     #[serde(flatten)]
     report: StatusReport,
     /// With `limit`, the number of all recipes that have failures
+    #[schema(value_type = i64, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     recipes_affected: Option<usize>,
 }
