@@ -347,7 +347,7 @@ fn each_target_has_its_light_and_no_name_takes_the_room_of_others() {
     assert_eq!(stage.browser.script("return document.querySelectorAll('#failures-table thead th').length"), 7);
     assert_eq!(stage.browser.script(hidden), 0);
     assert_eq!(
-        stage.browser.script("return document.querySelector('header').textContent.includes('lights on /')"),
+        stage.browser.script("return document.querySelector('header').textContent.includes('lights on localhost:')"),
         true
     );
 }
