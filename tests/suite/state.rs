@@ -5,6 +5,7 @@ use std::sync::mpsc;
 
 use cluster::{Cluster, column, fail, number, refused, truth, value};
 use postgres::Client;
+use postgres::error::SqlState;
 
 /// A target `t` on a table of the public reports' shape: a hundred failed rows, nine days old.
 const JOBS: &str = "
@@ -560,7 +561,8 @@ fn a_sqlstate_of_the_owners_own_reaches_the_caller() {
             // Its error is no longer the one before.
             ("SELECT backlog_cleanup_emergency(recipe_id => 'x')", "22P02"),
         ] {
-            assert_eq!(refused(client.batch_execute(call)).0, sqlstate, "{role}, {call}");
+            let failure = client.batch_execute(call).expect_err(call);
+            assert_eq!(failure.code().map(SqlState::code), Some(sqlstate), "{role}, {call}");
             let caught = format!(
                 "DO $do$ BEGIN {}; EXCEPTION WHEN SQLSTATE '{sqlstate}' THEN NULL; END $do$",
                 call.replacen("SELECT", "PERFORM", 1)
