@@ -163,3 +163,9 @@ pub fn check(tables: &[pg_sys::Oid]) -> Result<()> {
         ),
     ))
 }
+
+/// Whether an owner trusts another one, who could act as it anyway.
+pub fn trusts(owner: pg_sys::Oid, other: pg_sys::Oid) -> Result<bool> {
+    one_now::<bool>("SELECT pg_has_role($1, $2, 'USAGE')", &[other.into(), owner.into()])
+        .map(|trusts| trusts == Some(true))
+}

@@ -616,6 +616,17 @@ fn a_role_that_may_only_reference_a_table_keeps_nobody_from_looking() {
     }
     let (_, detail, _) = found(&mut client, "referenced");
     assert!(detail.ends_with("was not looked at: it belongs to role \"evil\""), "{detail}");
+    // Nor is what a ledger references.
+    client
+        .batch_execute(
+            "SET evil.ready = 'no'; SET ROLE evil; CREATE TABLE acc (id text PRIMARY KEY); INSERT INTO acc VALUES ('w');
+             CREATE INDEX ON acc (id) WHERE public.wait(); GRANT REFERENCES ON acc TO app; RESET ROLE;
+             ALTER TABLE ledger OWNER TO app, ADD FOREIGN KEY (user_id) REFERENCES acc;
+             UPDATE backlog_cleanup.target SET ledger_table = 'public.ledger' WHERE name = 't'; SET evil.ready = 'yes'",
+        )
+        .unwrap();
+    let (status, detail, _) = found(&mut client, "ledger_row");
+    assert!(status == "ok" && detail.ends_with("references public.acc, which is not looked at"), "{detail}");
     // An error in a table that may be looked at is only said.
     client.batch_execute("ALTER TABLE fk OWNER TO app; ALTER FUNCTION public.wait() OWNER TO app").unwrap();
     client
