@@ -21,12 +21,14 @@ pub struct Night {
 /// else when it fails. Without DETAIL, HINT and CONTEXT, which may show values of rows.
 pub fn failed() -> Result<Vec<Night>> {
     const MAY: &str = "SELECT has_table_privilege('cron.job_run_details', 'SELECT')";
+    // Whoever has a job decides how long its command and its messages are.
     const FAILED: &str = r"
-        SELECT command, jobid, username, start_time, end_time,
-               regexp_replace(regexp_replace(return_message, '\n *(DETAIL|HINT|CONTEXT|LINE [0-9]+):.*$', ''),
+        SELECT beginning.command, jobid, username, start_time, end_time,
+               regexp_replace(regexp_replace(message, '\n *(DETAIL|HINT|CONTEXT|LINE [0-9]+):.*$', ''),
                               '^\s*ERROR:\s*|\s+$', '', 'g')
-        FROM cron.job_run_details
-        WHERE status = 'failed' AND command ~* 'backlog_cleanup' AND database = $1
+        FROM cron.job_run_details,
+             LATERAL (SELECT left(command, 4096), left(return_message, 2000)) AS beginning (command, message)
+        WHERE status = 'failed' AND beginning.command ~* 'backlog_cleanup' AND database = $1
         ORDER BY runid DESC LIMIT 1000";
     if !pg_cron_is_here()? {
         return Ok(Vec::new());
