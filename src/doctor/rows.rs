@@ -45,7 +45,7 @@ fn census(target: &Target) -> Result<Census> {
                     pg_catalog.count(*) FILTER (WHERE {is_failed} AND g.{failed_at} IS NULL)
              FROM {rows} g {sample} GROUP BY 1",
             status = target.status.as_ref().map_or("NULL".into(), |status| format!("g.{}", status.name)),
-            is_of_account = target.account_column.is(&target.account),
+            is_of_account = target.is_of_account(),
             is_failed = target.is_failed(),
             failed_at = target.failed_at.name,
             rows = leaf.rows(),

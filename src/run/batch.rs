@@ -22,7 +22,6 @@ use crate::remove::left::{Left, Patience};
 use crate::rules::Rules;
 use crate::run::{failure, governor, ground};
 use crate::target::leaf::Leaf;
-use crate::target::reading::Reading;
 use crate::target::steady::steady;
 use crate::target::{Target, foreign_keys};
 
@@ -61,7 +60,7 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
 fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     ground::is_that_of_the_snapshot(target)?;
     foreign_keys::are_on(target)?;
-    is_read_as_before(run, target, run.reading.as_ref() == Some(&Reading::of(target)))?;
+    is_read_as_before(run, target, run.reading.as_ref().map_or(Ok(false), |reading| reading.still_holds(target))?)?;
     let Some(part) = Part::take(run.id)? else { return Ok(None) };
     defer_nothing()?;
     failure::works_on(At {
