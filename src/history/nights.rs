@@ -3,7 +3,7 @@ use pgrx::prelude::*;
 use crate::extension::{self, schema};
 use crate::postgres::error::{Result, spi};
 use crate::postgres::read::read_one;
-use crate::schedule::{database, pg_cron_is_here, works};
+use crate::schedule::{database, pg_cron_is_here, told};
 
 /// A failed run of a job, as pg_cron has it.
 #[derive(Clone)]
@@ -60,7 +60,7 @@ pub fn failed() -> Result<Vec<Night>> {
     })?;
     let mut nights = Vec::new();
     for (command, night) in found {
-        for work in works(&command, &schema) {
+        for work in told(&command, &schema).works {
             if let Some(target) = work.target {
                 nights.push(Night { target, mode: work.mode.as_str().to_owned(), ..night.clone() });
             }

@@ -2,10 +2,10 @@
 
 pub mod advisory;
 pub mod block;
+pub mod changes;
 pub mod constraints;
 pub mod datum;
 pub mod delete;
-pub mod deleted;
 pub mod discretion;
 pub mod error;
 pub mod executor;

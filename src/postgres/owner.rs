@@ -7,14 +7,14 @@ use crate::postgres::discretion::discreetly;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::session::Session;
 use crate::postgres::settings::{set_local, with_settings};
-use crate::postgres::subtransaction::look;
+use crate::postgres::subtransaction::{exactly, look};
 use crate::postgres::table::Table;
 
 /// Reads a table as its owner, in a subtransaction that is rolled back: code of the owner leaves nothing behind, and the
 /// table's lock is released. Errors: those of `as_owner_of`.
 pub fn reading_as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let reading = || look(|| switched(table, work));
-    protected(table, || keeping_modes_of_constraints(reading), |_| Ok(()))
+    exactly(|| protected(table, || keeping_modes_of_constraints(reading), |_| Ok(())))
 }
 
 /// Does `work` on a table as its owner. Locks the table first, so that it keeps its owner and its name. The caller's session
@@ -22,7 +22,8 @@ pub fn reading_as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -
 /// (another session has changed or dropped the table since it was looked up), 42501 (something of the session cannot be
 /// hidden, or the owner's code has changed it).
 pub fn as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    protected(table, || switched(table, work), |session| acting_as(table.owner, &table.search_path, || session.clean()))
+    let clean = |session: &Session| acting_as(table.owner, &table.search_path, || session.clean());
+    exactly(|| protected(table, || switched(table, work), clean))
 }
 
 /// Does `work`, and then `after`, while the caller's session is hidden from code of the table's owner.

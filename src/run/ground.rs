@@ -1,6 +1,7 @@
 use pgrx::prelude::*;
 
 use crate::extension;
+use crate::history::run::Run;
 use crate::postgres::error::{Result, error};
 use crate::postgres::now::one_now;
 use crate::postgres::read::read_prepared;
@@ -31,6 +32,21 @@ pub fn is_that_of_the_snapshot(target: &Target) -> Result<()> {
         PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
         format!("target \"{}\" has been changed since this transaction's snapshot was taken", target.name),
         "ROLLBACK".into(),
+    ))
+}
+
+/// Errors: 55000 (the run's cutoffs no longer fit the target).
+pub fn is_read_as_before(run: &Run, target: &Target, is_the_same: bool) -> Result<()> {
+    if is_the_same {
+        return Ok(());
+    }
+    Err(error(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "target \"{}\": its account, its status, its columns or its time zone have changed since run {} started",
+            target.name, run.id
+        ),
+        "CALL backlog_cleanup_run()".into(),
     ))
 }
 

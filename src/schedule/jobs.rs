@@ -9,7 +9,7 @@ use crate::postgres::error::{Result, spi};
 use crate::postgres::read::read_one;
 use crate::schedule::home::{database, pg_cron_elsewhere, pg_cron_is_here};
 use crate::schedule::statement::jobs_of_database;
-use crate::schedule::work::{Work, works};
+use crate::schedule::work::{Work, told};
 
 /// A job of pg_cron that calls a run, in any database.
 #[derive(Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Job {
     is_readable: bool,
     #[serde(skip)]
     pub works: Vec<Work>,
+    /// Functions of our names in other schemas: of an extension that had another one, or somebody's own.
+    #[serde(skip)]
+    pub calls_elsewhere: Vec<String>,
 }
 
 impl Job {
@@ -91,11 +94,12 @@ pub fn jobs() -> Result<Vec<Job>> {
     let schema = schema()?;
     let job = |JsonB(job)| {
         let mut job: Job = serde_json::from_value(job).ok()?;
-        job.works = works(&job.command, &schema);
+        let told = told(&job.command, &schema);
+        (job.works, job.calls_elsewhere) = (told.works, told.elsewhere);
         if !job.is_readable {
             job.command = job.works.iter().map(Work::call).collect::<Vec<_>>().join("; ");
         }
-        (!job.works.is_empty()).then_some(job)
+        (!job.works.is_empty() || !job.calls_elsewhere.is_empty()).then_some(job)
     };
     Ok(found.into_iter().filter_map(job).collect())
 }

@@ -38,28 +38,36 @@ const REMEMBERED: usize = 2_000;
 
 thread_local! {
     /// By the extension's schema and the command: a report asks for all jobs several times, and a job runs every night.
-    static WORKS: RefCell<HashMap<(String, String), Vec<Work>>> = RefCell::default();
+    static TOLD: RefCell<HashMap<(String, String), Told>> = RefCell::default();
 }
 
-/// The runs of a job, parsed once per session.
-pub fn works(command: &str, schema: &str) -> Vec<Work> {
+/// What the command of a job tells.
+#[derive(Clone)]
+pub struct Told {
+    pub works: Vec<Work>,
+    /// Functions of our names in other schemas: of an extension that had another one, or somebody's own.
+    pub elsewhere: Vec<String>,
+}
+
+/// What a command tells, read once per session. `schema` is the extension's, quoted.
+pub fn told(command: &str, schema: &str) -> Told {
     let key = (schema.to_owned(), command.to_owned());
-    if let Some(works) = WORKS.with_borrow(|known| known.get(&key).cloned()) {
-        return works;
+    if let Some(told) = TOLD.with_borrow(|known| known.get(&key).cloned()) {
+        return told;
     }
-    let works = read(command, schema);
-    WORKS.with_borrow_mut(|known| {
+    let told = Told { works: works(command, schema), elsewhere: calls_elsewhere(command, schema) };
+    TOLD.with_borrow_mut(|known| {
         if known.len() == REMEMBERED {
             known.clear();
         }
-        known.insert(key, works.clone());
+        known.insert(key, told.clone());
     });
-    works
+    told
 }
 
-/// The runs of a job, by what its command calls: with any arguments, in SELECT, CALL, a DO block, among other statements. `schema`
-/// is the extension's, quoted. What a function of somebody else calls is not seen. A dry run is none.
-fn read(command: &str, schema: &str) -> Vec<Work> {
+/// The runs of a job, by what its command calls: with any arguments, in SELECT, CALL, a DO block, among other statements.
+/// What a function of somebody else calls is not seen. A dry run is none.
+fn works(command: &str, schema: &str) -> Vec<Work> {
     if command.len() > LONGEST {
         let named = [FAILED_GENERATIONS, EMERGENCY, RUN].into_iter().find(|function| command.contains(function));
         let mode = |function| if function == EMERGENCY { Mode::Emergency } else { Mode::Regular };
@@ -84,6 +92,20 @@ fn read(command: &str, schema: &str) -> Vec<Work> {
         works.extend(found);
     }
     works
+}
+
+/// The functions that a command calls by these names in another schema than the extension's, qualified and quoted.
+fn calls_elsewhere(command: &str, schema: &str) -> Vec<String> {
+    let Some(statements) = Some(command).filter(|command| command.len() <= LONGEST).and_then(parse) else {
+        return Vec::new();
+    };
+    let in_blocks = statements.blocks.iter().filter_map(|body| block::read(body)).flat_map(|block| block.calls);
+    let name = |call: Call| {
+        let there = quote_identifier(call.schema?);
+        let is_one = [FAILED_GENERATIONS, EMERGENCY, RUN].contains(&call.function.as_str());
+        (is_one && there != schema).then(|| format!("{there}.{}", call.function))
+    };
+    statements.calls.into_iter().chain(in_blocks).filter_map(name).collect()
 }
 
 fn work(call: &Call, schema: &str) -> Option<Work> {

@@ -11,11 +11,12 @@ use crate::postgres::table::{Column, Table};
 use crate::target::load::row;
 use crate::target::mistake::Mistake;
 use crate::target::nearest::nearest;
+use crate::target::passed_over::{PassedOver, passed_over};
 use crate::target::{Target, TargetRow};
 
 /// Checks that the tables, columns and values that a target names exist and can be used. All mistakes are one error. Errors:
 /// those of `Target::load`, 22P02 (a value that its column cannot have), 23514 (two statuses are the same value), 22023 (time
-/// zone), what its throttle query raises.
+/// zone), 0A000 (what runs would pass over), what its throttle query raises.
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
     check(target, None)
@@ -45,6 +46,12 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<()> {
     }
     wrong.extend(table.and_then(|table| throttle(&row, table)));
     wrong.extend(time_zone(&row.time_zone)?);
+    if let Some(target) = &target {
+        let mistake = |found: PassedOver| {
+            Mistake::of(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "generations_table", &found.error())
+        };
+        wrong.extend(passed_over(target)?.into_iter().map(mistake));
+    }
     let mistakes: Vec<Mistake> = missed.into_iter().flat_map(|missed| missed.mistakes).chain(wrong).collect();
     if !mistakes.is_empty() {
         return Err(row.refusal(&mistakes, before));

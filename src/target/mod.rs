@@ -8,6 +8,7 @@ pub mod leaf;
 pub mod load;
 pub mod mistake;
 pub mod nearest;
+pub mod passed_over;
 pub mod reading;
 pub mod recipes;
 pub mod statuses;

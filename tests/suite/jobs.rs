@@ -174,6 +174,62 @@ fn a_scheduler_that_has_ended_and_a_success_without_a_run_are_seen() {
     cluster.restart();
     let mut client = cluster.connect();
     until_true(&mut client, "SELECT status = 'ok' FROM backlog_cleanup_doctor('t') WHERE check_name = 'scheduler'");
+
+    // A job of a role that is gone ends it, too, as soon as it is to run: a restart alone would not help.
+    client.batch_execute("SELECT cron.schedule('theirs', '0 2 * * *', 'SELECT 1')").unwrap();
+    client.batch_execute("UPDATE cron.job SET username = 'gone' WHERE jobname = 'theirs'").unwrap();
+    client
+        .batch_execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg_cron scheduler'",
+        )
+        .unwrap();
+    until_true(&mut client, "SELECT status = 'fail' FROM backlog_cleanup_doctor('t') WHERE check_name = 'scheduler'");
+    let (_, detail, fix) = finding(&mut client, "scheduler");
+    assert!(detail.contains("of role \"gone\", which does not exist") && fix.is_none(), "{detail}");
+    let (_, unschedule) = detail.split_once("type ").unwrap();
+    client.batch_execute(unschedule.split(';').next().unwrap()).unwrap();
+    assert!(finding(&mut client, "scheduler").1.ends_with("restart the server"));
+}
+
+#[test]
+fn a_job_that_calls_a_function_in_a_schema_that_was_renamed_is_seen() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client
+        .batch_execute(
+            &JOBS
+                .replace("CREATE EXTENSION", "CREATE SCHEMA old; CREATE EXTENSION")
+                .replace("backlog_cleanup;\n", "backlog_cleanup SCHEMA old;\n"),
+        )
+        .unwrap();
+    client
+        .batch_execute(
+            "SET search_path = public, old, \"New\"; SELECT old.backlog_cleanup_unschedule();
+             SELECT backlog_cleanup_schedule(target => 't', job_name => 'backlog-cleanup-t');
+             SELECT cron.schedule('block', '0 3 * * *', 'DO $$ BEGIN PERFORM old.backlog_cleanup_emergency(''t''); END $$');
+             CREATE FUNCTION public.backlog_cleanup_run(text) RETURNS void LANGUAGE sql AS '';
+             SELECT cron.schedule('mine', '0 3 * * *', 'SELECT public.backlog_cleanup_run(''t'')')",
+        )
+        .unwrap();
+    assert_eq!(finding(&mut client, "lost_jobs").0, "ok");
+    client.batch_execute("ALTER SCHEMA old RENAME TO \"New\"").unwrap();
+    let found = cluster::findings(&mut client, "lost_jobs");
+    assert_eq!(found.len(), 2, "{found:?}");
+    for (status, detail, fix) in found {
+        assert!(status == "fail" && detail.contains(" calls old.backlog_cleanup_") && fix.is_none(), "{detail}");
+        assert!(
+            detail.contains(", which does not exist: decide whether the job is to call \"New\".backlog_cleanup_"),
+            "{detail}"
+        );
+        if detail.contains("\"block\"") {
+            client.batch_execute(detail.split_once("or type ").unwrap().1).unwrap();
+        }
+    }
+    // What the check of the target's job says is a job of the same name.
+    let (status, _, fix) = finding(&mut client, "job");
+    assert_eq!(status, "warn");
+    client.batch_execute(&fix.unwrap().replace("backlog-cleanup-daily-t", "backlog-cleanup-t")).unwrap();
+    assert_eq!(finding(&mut client, "lost_jobs").0, "ok");
 }
 
 #[test]

@@ -752,3 +752,34 @@ fn no_setting_of_the_caller_shows_values_of_rows() {
     client.batch_execute("SET debug_print_plan = on; SELECT backlog_cleanup_emergency('t')").unwrap();
     assert!(cluster.logged().contains(":aliasname known"));
 }
+
+#[test]
+fn a_role_that_may_only_reference_a_table_keeps_nobody_from_looking() {
+    let (_cluster, mut client) = database("waiting");
+    client
+        .batch_execute(
+            "GRANT REFERENCES ON job TO evil; SET ROLE evil; CREATE TABLE fk (id int REFERENCES job); INSERT INTO fk VALUES (1);
+             CREATE FUNCTION public.wait() RETURNS boolean LANGUAGE plpgsql IMMUTABLE
+             AS $$BEGIN IF current_setting('evil.ready', true) = 'yes' THEN PERFORM pg_sleep(60); RAISE 'boom'; END IF; RETURN true; END$$;
+             CREATE INDEX ON fk (id) WHERE public.wait(); SET evil.ready = 'yes'; RESET ROLE; SET statement_timeout = '30s'",
+        )
+        .unwrap();
+    for (role, call) in [
+        ("mon", "SELECT * FROM backlog_cleanup_doctor('t')"),
+        ("op", "SELECT backlog_cleanup_failed_generations('t', dry_run => true)"),
+    ] {
+        client.batch_execute(&format!("SET ROLE {role}; {call}; RESET ROLE")).unwrap();
+    }
+    let (_, detail, _) = found(&mut client, "referenced");
+    assert!(detail.ends_with("was not looked at: it belongs to role \"evil\""), "{detail}");
+    // An error in a table that may be looked at is only said.
+    client.batch_execute("ALTER TABLE fk OWNER TO app; ALTER FUNCTION public.wait() OWNER TO app").unwrap();
+    client
+        .batch_execute(
+            "SET ROLE app; CREATE OR REPLACE FUNCTION public.wait() RETURNS boolean LANGUAGE plpgsql IMMUTABLE
+                          AS $$BEGIN RAISE 'boom'; END$$; RESET ROLE",
+        )
+        .unwrap();
+    let (_, detail, _) = found(&mut client, "referenced");
+    assert!(detail.ends_with("was not looked at: its table cannot be read"), "{detail}");
+}

@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::client::calls;
-use crate::client::history::{self, Run};
+use crate::client::history::{self, Night, Run};
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::{Problem, Problems};
@@ -37,10 +37,13 @@ fn page() -> i64 {
 }
 
 #[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 struct Runs {
     success: bool,
     /// Newest first
     runs: Vec<Run>,
+    /// Nights between these runs that failed without one
+    failed_nights: Vec<Night>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -65,8 +68,10 @@ async fn runs(caller: Caller, Query(page): Query<Page>) -> Result<Json<Runs>, Pr
     if !(1..=1000).contains(&page.limit) {
         return Err(Problem::bad_request("limit must be from 1 to 1000"));
     }
-    let runs = history::runs(&mut *caller.begin().await?, page.target.as_deref(), page.before, page.limit).await?;
-    Ok(Json(Runs { success: true, runs }))
+    let (mut work, target) = (caller.begin().await?, page.target.as_deref());
+    let runs = history::runs(&mut work, target, page.before, page.limit).await?;
+    let failed_nights = history::nights(&mut work, target, page.before, &runs, page.limit).await?;
+    Ok(Json(Runs { success: true, runs, failed_nights }))
 }
 
 /// One run, what it removed of each recipe, and its progress.

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 
 use super::query::{Query, Span};
 use crate::client::calls::{self, Failures, Finding};
-use crate::client::history::{self, Run};
+use crate::client::history::{self, Night, Run};
 use crate::client::targets::{self, About};
 use crate::serve::api::doctor::{self, Doctor};
 use crate::serve::app::App;
@@ -28,6 +28,8 @@ pub struct Data {
     pub failures: Vec<Failures>,
     /// Newest first.
     pub runs: Vec<Run>,
+    /// The nights between them that failed without a run.
+    pub nights: Vec<Night>,
     /// The recipes of the run whose details are open, most removed first.
     pub run_recipes: Vec<CleanupDetail>,
 }
@@ -47,6 +49,7 @@ impl Data {
         )?;
         let mut work = caller.begin().await?;
         let mut runs = history::runs(&mut work, Some(&target), None, RUNS).await?;
+        let nights = history::nights(&mut work, Some(&target), None, &runs, RUNS).await?;
         let mut run_recipes = Vec::new();
         if let Some(id) = query.open() {
             run_recipes = calls::run_details(&mut work, id).await?;
@@ -56,7 +59,19 @@ impl Data {
         }
         let about = targets::about(&mut work, &target).await?;
         let about = about.ok_or_else(|| Problem::not_found(format!("target \"{target}\" does not exist")))?;
-        Ok(Data { target, now: Utc::now(), targets, about, status, findings, failures, runs, run_recipes, query })
+        Ok(Data {
+            target,
+            now: Utc::now(),
+            targets,
+            about,
+            status,
+            findings,
+            failures,
+            runs,
+            nights,
+            run_recipes,
+            query,
+        })
     }
 
     /// The running run.

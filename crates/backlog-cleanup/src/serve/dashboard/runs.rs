@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::data::Data;
 use super::times;
-use crate::client::history::Run;
+use crate::client::history::{Night, Run};
 use crate::words;
 
 /// The number of recipes in the details.
@@ -15,7 +15,7 @@ pub fn section(data: &Data) -> Markup {
     html! {
         section #runs .card aria-labelledby="runs-title" {
             h2 #runs-title { "Last runs" }
-            @if data.runs.is_empty() {
+            @if data.runs.is_empty() && data.nights.is_empty() {
                 p .note { "No run yet." }
             } @else {
                 div .scroll tabindex="0" role="region" aria-label="runs" { (table(data)) }
@@ -55,7 +55,9 @@ fn table(data: &Data) -> Markup {
                 }
             }
             tbody {
+                @let mut nights = data.nights.iter().peekable();
                 @for run in &data.runs {
+                    @while let Some(night) = nights.next_if(|night| night.started_at > run.started_at) { (failed(night, data)) }
                     @let open = data.query.open() == Some(run.id);
                     tr #{ "run-" (run.id) } {
                         th scope="row" {
@@ -71,7 +73,22 @@ fn table(data: &Data) -> Markup {
                     }
                     @if open { tr .details { td colspan="7" { (details(run, &data.run_recipes)) } } }
                 }
+                @for night in nights { (failed(night, data)) }
             }
+        }
+    }
+}
+
+/// A night that failed without a run.
+fn failed(night: &Night, data: &Data) -> Markup {
+    html! {
+        tr {
+            th scope="row" { "job " (night.job_id) }
+            td { span class={ "tag " (night.state) } { (night.state) } }
+            td { (night.mode) }
+            td { (times::ago(night.started_at, data.now)) }
+            td colspan="2" { bdi { (night.error()) } }
+            td { (night.requested_by) }
         }
     }
 }
