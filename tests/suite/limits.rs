@@ -148,6 +148,23 @@ fn ids_of_a_megabyte_are_shortened_and_stay_apart() {
 }
 
 #[test]
+fn a_run_that_fails_with_a_message_of_a_megabyte_has_its_beginning() {
+    let (_cluster, mut client) = filled("long_message");
+    client
+        .batch_execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+             $$BEGIN RAISE EXCEPTION USING MESSAGE = 'no' || repeat('x', 1000000), DETAIL = repeat('y', 1000000); END$$;
+             CREATE TRIGGER refuse BEFORE INSERT ON credit_transactions FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .unwrap();
+    assert_eq!(refused(client.batch_execute("CALL backlog_cleanup_run()")).0, "P0001");
+    assert_eq!(last_state(&mut client).as_deref(), Some("failed"));
+    let longest = "SELECT max(length(r.error_message)) + max(length(e.detail))
+                   FROM backlog_cleanup.run r JOIN backlog_cleanup.run_error e ON e.run_id = r.id";
+    assert_eq!(number(&mut client, longest), 20_000);
+}
+
+#[test]
 fn rows_of_a_long_recipe_take_the_memory_of_one() {
     let cluster = Cluster::shared("");
     let mut client = cluster.platform_in("long_recipe");
@@ -157,6 +174,13 @@ fn rows_of_a_long_recipe_take_the_memory_of_one() {
              INSERT INTO long (user_id, recipe_id, status, prompt, updated_at)
              SELECT 'system_backlog', repeat('x', 1000000), 'failed', '', now() - interval '9 days' FROM generate_series(1, 400);
              UPDATE backlog_cleanup.target SET generations_table = 'public.long', recipes_table = NULL, ledger_table = NULL",
+        )
+        .unwrap();
+    // Of the account, too, and in no run.
+    client
+        .batch_execute(
+            "INSERT INTO long (user_id, recipe_id, status, prompt)
+             SELECT 'system_backlog', 'y', repeat('y', 1000000) || i, '' FROM generate_series(1, 200) i",
         )
         .unwrap();
     for call in [
@@ -171,7 +195,7 @@ fn rows_of_a_long_recipe_take_the_memory_of_one() {
         let most = cluster.memory_for("long_recipe", "postgres", call);
         assert!(most < 120_000, "{call}: {most} kB");
     }
-    assert_eq!(number(&mut client, "SELECT count(*) FROM long"), 0);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM long WHERE status = 'failed'"), 0);
 }
 
 #[test]
