@@ -108,8 +108,8 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
 
 /// The problem of a target that no job of this database runs, as far as that can be told.
 fn absent(target: &str) -> Result<Vec<Problem>> {
-    let (here, mut found) = (database()?, Vec::new());
-    for job in jobs()? {
+    let (here, jobs, mut found) = (database()?, jobs()?, Vec::new());
+    for job in &jobs {
         let unclear = job.database == here && job.works.iter().any(|work| work.target.is_none());
         if unclear {
             let detail = format!("{} runs a target that its command does not tell: look at it", job.describe());
@@ -122,6 +122,14 @@ fn absent(target: &str) -> Result<Vec<Problem>> {
             );
             found.push(Problem { status: Status::Warn, detail, fix: Some(schedule::move_here(job.job_id)?) });
         }
+    }
+    let mut crowds: Vec<(&str, i64)> = jobs.iter().map(|job| (job.username.as_str(), job.unseen)).collect();
+    crowds.retain(|(_, unseen)| *unseen > 0);
+    crowds.sort_unstable();
+    crowds.dedup();
+    for (role, unseen) in crowds {
+        let detail = format!("{unseen} jobs of role \"{role}\" were not looked at: it has too many");
+        found.push(Problem { status: Status::Warn, detail, fix: None });
     }
     if found.is_empty() {
         let detail = format!("no job runs target \"{target}\"");

@@ -15,16 +15,17 @@ pub struct At {
 }
 
 /// Ends a running run with an error: its row says so. The DETAIL, which may show values of rows, is kept apart for roles with
-/// the rights of the tables' owners.
+/// the rights of the tables' owners. Of each text the beginning: it is anybody's, and every report has it.
 pub fn write(run_id: i64, state: State, sqlstate: &str, failure: &ErrorReport, at: Option<&At>) -> Result<()> {
     const END: &str = "
         UPDATE backlog_cleanup.run
-        SET state = $2, error_sqlstate = $3, error_message = $4, error_at = $5, waiting_for = NULL,
+        SET state = $2, error_sqlstate = $3, error_message = left($4, 10000), error_at = $5, waiting_for = NULL,
             finished_at = clock_timestamp()
         WHERE id = $1 AND state = 'running'
         RETURNING true";
     const DETAIL: &str = "
-        INSERT INTO backlog_cleanup.run_error (run_id, detail, hint, tables) VALUES ($1, $2, $3, $4)";
+        INSERT INTO backlog_cleanup.run_error (run_id, detail, hint, tables)
+        VALUES ($1, left($2, 10000), left($3, 10000), $4)";
     extension::as_owner(|| {
         let arguments = [
             run_id.into(),

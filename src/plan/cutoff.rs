@@ -7,6 +7,7 @@ use pgrx::spi::quote_literal;
 use crate::extension;
 use crate::postgres::datum::{instant_as_text, text_of};
 use crate::postgres::error::{Result, error, spi};
+use crate::postgres::memory::context_below;
 use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::stream;
@@ -132,16 +133,8 @@ pub fn forget() {
 fn load(target: &Target, run_id: i64) -> Result<Cutoffs> {
     forget();
     if CONTEXT.get().is_null() {
-        // SAFETY: a context below one that lives as long as the process.
-        CONTEXT.set(unsafe {
-            pg_sys::AllocSetContextCreateInternal(
-                pg_sys::TopMemoryContext,
-                c"backlog_cleanup cutoffs".as_ptr(),
-                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-            )
-        });
+        // SAFETY: only reads which context lives as long as the process.
+        CONTEXT.set(context_below(unsafe { pg_sys::TopMemoryContext }, c"backlog_cleanup cutoffs"));
     }
     // SAFETY: `Order::of` is called in the context that the ids are to live in.
     let order = unsafe { PgMemoryContexts::For(CONTEXT.get()).switch_to(|_| Order::of(&target.id)) };

@@ -11,6 +11,7 @@ pub mod error;
 pub mod executor;
 pub mod expression;
 pub mod json;
+pub mod memory;
 pub mod met;
 pub mod now;
 pub mod owner;

@@ -80,6 +80,14 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
         set_local("IntervalStyle", "postgres");
         set_local("lc_monetary", "C");
         set_local("extra_float_digits", "1");
+        // What an abbreviation in a target's time zone means is not for the caller to say.
+        set_local("timezone_abbreviations", "Default");
+        // Names are compared as they are written.
+        set_local("quote_all_identifiers", "off");
+        // SAFETY: both roles exist while the caller's statement runs.
+        if !unsafe { pg_sys::has_privs_of_role(user, owner) } {
+            show_no_plans();
+        }
         // Without it a statement on positions compares each row of the table with each position.
         set_local("enable_tidscan", "on");
         work()
@@ -87,6 +95,17 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
     // SAFETY: what GetUserIdAndSecContext has given.
     unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
     done
+}
+
+/// Keeps PostgreSQL from sending plans to the caller, whose constants are values of rows.
+fn show_no_plans() {
+    for tree in ["parse", "rewritten", "plan"] {
+        set_local(&format!("debug_print_{tree}"), "off");
+    }
+    // SAFETY: a setting, read by the one thread of a backend.
+    if unsafe { pg_sys::client_min_messages } < pg_sys::NOTICE as i32 {
+        set_local("client_min_messages", "notice");
+    }
 }
 
 /// Fires deferred triggers immediately for the rest of the transaction. Triggers that the caller has queued fire now, as the

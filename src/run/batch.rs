@@ -17,7 +17,6 @@ use crate::run::parts::remove_parts;
 use crate::run::smaller::or_smaller;
 use crate::run::{governor, ground, refused};
 use crate::target::Target;
-use crate::target::reading::Reading;
 use crate::target::steady::steady;
 
 /// How often a batch is retried after a deadlock, a serialization failure or a locked table has rolled it back.
@@ -56,7 +55,11 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     ground::is_that_of_the_snapshot(target)?;
     target.keys_are_trusted()?;
     refused::check(target)?;
-    ground::is_read_as_before(run, target, run.reading.as_ref() == Some(&Reading::of(target)))?;
+    ground::is_read_as_before(
+        run,
+        target,
+        run.reading.as_ref().map_or(Ok(false), |reading| reading.still_holds(target))?,
+    )?;
     let Some(part) = Part::take(run.id, None)? else { return Ok(None) };
     defer_nothing()?;
     let mut is_over = false;

@@ -1,6 +1,7 @@
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
+use crate::extension;
 use crate::postgres::error::Result;
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::owner::reading_as_owner_of;
@@ -84,12 +85,27 @@ fn value_for(
         return Ok(None);
     }
     if labels.is_empty() {
-        let read = briefly(|| reading_as_owner_of(table, || column.accepts(value, table)));
-        return Ok(read.err().map(|failure| mistake(key, "", failure)));
+        let read = briefly(|| {
+            reading_as_owner_of(table, || {
+                column.accepts(value, table)?;
+                if column.has_one_text() { Ok(None) } else { column.stored(value) }
+            })
+        });
+        return Ok(match read {
+            Err(failure) => Some(mistake(key, "", failure)),
+            Ok(Some(stored)) if stored != value => Some(other_text(key, value, &stored, column, table)),
+            Ok(_) => None,
+        });
     }
     let code = PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION;
     let mistake = Mistake::new(code, key, column.unreadable(value), column.values(table));
     Ok(Some(mistake.there_are("labels", &labels, value)))
+}
+
+/// A value that a column stores as another, so that no row can have it.
+fn other_text(key: &'static str, value: &str, stored: &str, column: &Column, table: &Table) -> Mistake {
+    let wrong = format!("\"{value}\" becomes \"{stored}\" in column {} of type {}", column.name, column.type_name);
+    Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, key, wrong, column.values(table))
 }
 
 fn throttle(row: &TargetRow, table: &Table) -> Option<Mistake> {
@@ -97,7 +113,20 @@ fn throttle(row: &TargetRow, table: &Table) -> Option<Mistake> {
     Some(mistake("throttle_query", "throttle query fails: ", failure).or_null())
 }
 
+/// An abbreviation means another time zone elsewhere, and no summer time; `EST` is five hours behind UTC or ten ahead of it.
+const ABBREVIATION: &str = "
+    SELECT EXISTS (SELECT FROM pg_timezone_abbrevs
+                   WHERE abbrev = upper($1) AND abbrev NOT IN ('UTC', 'GMT', 'UCT', 'UT', 'Z', 'ZULU'))";
+
 fn time_zone(written: &str) -> Result<Option<Mistake>> {
+    if extension::as_owner(|| read_one::<bool>(ABBREVIATION, &[written.into()]))? == Some(true) {
+        return Ok(Some(Mistake::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "time_zone",
+            format!("time zone \"{written}\" is an abbreviation, which several time zones have"),
+            "SELECT name FROM pg_timezone_names".into(),
+        )));
+    }
     let known = briefly(|| {
         read_one::<TimestampWithTimeZone>("SELECT pg_catalog.timezone($1, timestamp '2000-01-01')", &[written.into()])
     });

@@ -294,3 +294,76 @@ fn a_command_that_is_too_long_is_not_parsed_but_told() {
                    WHERE check_name = 'job' AND detail LIKE '%that its command does not tell%'";
     assert_eq!(value::<i64>(&mut client, unclear), 3);
 }
+
+#[test]
+fn commands_and_messages_of_others_cost_whoever_looks_little() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    let looks = [
+        "SELECT count(*) FROM backlog_cleanup.history",
+        "SELECT backlog_cleanup_status_json('t')",
+        "SELECT count(*) FROM backlog_cleanup_doctor('t')",
+    ];
+    let dear = |cluster: &cluster::Cluster| {
+        let costs = looks.map(|look| (look, cluster.memory_for("postgres", "postgres", look)));
+        costs.into_iter().filter(|(_, most)| *most > 100_000).collect::<Vec<_>>()
+    };
+    client
+        .batch_execute(
+            "SELECT cron.schedule('long', '0 0 1 1 *', 'SELECT backlog_cleanup_failed_generations(''t'') --' || repeat('x', 50000000));
+             INSERT INTO cron.job_run_details (jobid, runid, database, username, command, status, return_message, start_time)
+             SELECT jobid, 1000000 + run, 'postgres', 'postgres', 'SELECT backlog_cleanup_failed_generations(''t'') --' || repeat('x', 50000000 * run),
+                    'failed', 'ERROR:  it ' || repeat('x', 50000000) || E'\nDETAIL:  it', now()
+             FROM cron.job, generate_series(0, 1) run WHERE jobname = 'long'",
+        )
+        .unwrap();
+    assert_eq!(dear(&cluster), []);
+    let message: String = value(&mut client, "SELECT max(error_message) FROM backlog_cleanup.history");
+    assert!(message.starts_with("it x") && message.len() < 2000, "{}", message.len());
+
+    client.batch_execute("SELECT cron.unschedule('long'); TRUNCATE cron.job_run_details").unwrap();
+    client
+        .batch_execute(
+            "SELECT cron.schedule('x' || i, '0 0 1 1 *', 'DO $$ BEGIN PERFORM backlog_cleanup_emergency(); '
+                                  || repeat('select ', 280) || ' END$$ -- ' || i) FROM generate_series(1, 300) i",
+        )
+        .unwrap();
+    assert_eq!(dear(&cluster), []);
+    // After so many texts that are no SQL, what a block calls cannot be told.
+    client.batch_execute("SELECT cron.unschedule(jobid) FROM cron.job").unwrap();
+    let block = format!(
+        "DO $$ BEGIN {} PERFORM backlog_cleanup_failed_generations('t'); END $$",
+        "select from where; ".repeat(30)
+    );
+    client.execute("SELECT cron.schedule('it', '0 2 * * *', $1)", &[&block]).unwrap();
+    let (_, detail, _) = finding(&mut client, "job");
+    assert!(detail.contains("that its command does not tell"), "{detail}");
+    // Of a role with more jobs than anybody needs, the rest is not looked at, and that is said.
+    client
+        .batch_execute(
+            "SELECT cron.schedule('y' || i, '0 0 1 1 *', 'SELECT backlog_cleanup_emergency(''other'')') FROM generate_series(1, 1002) i",
+        )
+        .unwrap();
+    let said =
+        "SELECT detail FROM backlog_cleanup_doctor('t') WHERE check_name = 'job' AND detail LIKE '3 jobs of role%'";
+    assert!(value::<String>(&mut client, said).contains("were not looked at"));
+}
+
+#[test]
+fn a_monitor_sees_of_the_command_of_another_roles_job_what_it_runs() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_unschedule();
+             CREATE ROLE mon; SELECT backlog_cleanup_grant('mon', 'monitor');
+             SELECT cron.schedule('it', '0 3 * * *', 'SELECT public.backlog_cleanup_failed_generations(''t''); -- password=hunter2')",
+        )
+        .unwrap();
+    let command = "SELECT backlog_cleanup_status_json('t') #>> '{schedule,command}'";
+    assert!(value::<String>(&mut client, command).contains("hunter2"));
+    client.batch_execute("SET SESSION AUTHORIZATION mon").unwrap();
+    assert_eq!(value::<String>(&mut client, command), "backlog_cleanup_failed_generations('t')");
+}
