@@ -109,10 +109,18 @@ CREATE VIEW backlog_cleanup.progress AS
           AND held.objid OPERATOR(pg_catalog.=)
               (pg_catalog.hashtext(r.target)::bigint OPERATOR(pg_catalog.&) 4294967295)::pg_catalog.oid
           AND held.objsubid OPERATOR(pg_catalog.=) 1::smallint,
-    LATERAL (SELECT CASE WHEN pg_catalog.sum(p.steps) OPERATOR(pg_catalog.>) numeric '0' THEN
-                        (pg_catalog.sum(p.steps_done) OPERATOR(pg_catalog./) pg_catalog.sum(p.steps))::double precision
-                    ELSE double precision '1' END AS share
-             FROM backlog_cleanup.run_part p WHERE p.run_id OPERATOR(pg_catalog.=) r.id) done,
+    -- In a range of blocks, rows may be anywhere: many blocks are empty after earlier runs. Then rows count.
+    LATERAL (SELECT COALESCE(pg_catalog.bool_or(p.first_block IS NOT NULL), false) AS in_blocks,
+                    pg_catalog.sum(p.steps_done) AS steps_done, pg_catalog.sum(p.steps) AS steps
+             FROM backlog_cleanup.run_part p WHERE p.run_id OPERATOR(pg_catalog.=) r.id) parts,
+    LATERAL (SELECT pg_catalog.sum(COALESCE(c.removable, c.failed)) AS rows
+             FROM backlog_cleanup.run_cutoff c WHERE c.run_id OPERATOR(pg_catalog.=) r.id AND parts.in_blocks) to_go,
+    LATERAL (SELECT LEAST(COALESCE(CASE WHEN parts.in_blocks
+                                        THEN (r.removed OPERATOR(pg_catalog.+) r.skipped OPERATOR(pg_catalog.+) r.kept_back)::numeric
+                                             OPERATOR(pg_catalog./) NULLIF(to_go.rows, numeric '0')
+                                        ELSE parts.steps_done OPERATOR(pg_catalog./) NULLIF(parts.steps, numeric '0') END,
+                                   numeric '1'),
+                          numeric '1')::double precision AS share) done,
     LATERAL (SELECT GREATEST(EXTRACT(epoch FROM (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.started_at)),
                              0.001)::double precision AS seconds) spent
     WHERE r.state OPERATOR(pg_catalog.=) 'running'
@@ -147,7 +155,9 @@ COMMENT ON FUNCTION backlog_cleanup.failed_jobs IS 'the failed runs of jobs in p
 CREATE VIEW backlog_cleanup.history AS
     SELECT r.id AS run_id, NULL::bigint AS job_id, r.target, r.mode, COALESCE(p.state, r.state) AS state,
            r.requested_by::pg_catalog.text AS requested_by, r.started_at, r.finished_at, r.total_failed, r.removed, r.skipped, r.kept_back,
-           r.error_sqlstate, r.error_message, r.error_at,
+           r.error_sqlstate,
+           CASE WHEN r.state OPERATOR(pg_catalog.=) 'running' AND p.state OPERATOR(pg_catalog.=) 'interrupted'
+                THEN 'the session that ran it has ended' ELSE r.error_message END AS error_message, r.error_at,
            CASE WHEN shown.may THEN e.detail END AS error_detail, e.hint AS error_hint
     FROM backlog_cleanup.run r
     LEFT JOIN backlog_cleanup.progress p ON p.run_id OPERATOR(pg_catalog.=) r.id
@@ -530,7 +540,7 @@ COMMENT ON FUNCTION backlog_cleanup_schedule IS
 COMMENT ON FUNCTION backlog_cleanup_unschedule IS 'removes the pg_cron job of that name; returns false if there is none';
 COMMENT ON FUNCTION backlog_cleanup_doctor IS
     'checks a target and its surroundings, one row per check or problem, with the statement that fixes it';
-COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run after its current batch; returns false if it has ended';
+COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run: its batch ends early; returns false if it has ended';
 COMMENT ON FUNCTION backlog_cleanup_failures IS 'the failed rows by hour and failure type, oldest hour first';
 COMMENT ON FUNCTION backlog_cleanup_books IS
     'compares the removed-row counts in ledger and history, of all targets that share the ledger; no row without a ledger';

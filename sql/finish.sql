@@ -38,7 +38,7 @@ COMMENT ON FUNCTION backlog_cleanup_status_json IS
     'the status as one document, with the pg_cron job and the last run';
 COMMENT ON FUNCTION backlog_cleanup_doctor IS
     'checks a target and its surroundings, one row per check or problem, with the statement that fixes it';
-COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run after its current batch; returns false if it has ended';
+COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run: its batch ends early; returns false if it has ended';
 COMMENT ON FUNCTION backlog_cleanup_failures IS 'the failed rows by hour and failure type, oldest hour first';
 COMMENT ON FUNCTION backlog_cleanup_books IS
     'compares the removed-row counts in ledger and history, of all targets that share the ledger; no row without a ledger';

@@ -8,7 +8,9 @@ COMMENT ON FUNCTION backlog_cleanup.failed_jobs IS 'the failed runs of jobs in p
 CREATE VIEW backlog_cleanup.history AS
     SELECT r.id AS run_id, NULL::bigint AS job_id, r.target, r.mode, COALESCE(p.state, r.state) AS state,
            r.requested_by::pg_catalog.text AS requested_by, r.started_at, r.finished_at, r.total_failed, r.removed, r.skipped, r.kept_back,
-           r.error_sqlstate, r.error_message, r.error_at,
+           r.error_sqlstate,
+           CASE WHEN r.state OPERATOR(pg_catalog.=) 'running' AND p.state OPERATOR(pg_catalog.=) 'interrupted'
+                THEN 'the session that ran it has ended' ELSE r.error_message END AS error_message, r.error_at,
            CASE WHEN shown.may THEN e.detail END AS error_detail, e.hint AS error_hint
     FROM backlog_cleanup.run r
     LEFT JOIN backlog_cleanup.progress p ON p.run_id OPERATOR(pg_catalog.=) r.id

@@ -71,10 +71,18 @@ CREATE VIEW backlog_cleanup.progress AS
           AND held.objid OPERATOR(pg_catalog.=)
               (pg_catalog.hashtext(r.target)::bigint OPERATOR(pg_catalog.&) 4294967295)::pg_catalog.oid
           AND held.objsubid OPERATOR(pg_catalog.=) 1::smallint,
-    LATERAL (SELECT CASE WHEN pg_catalog.sum(p.steps) OPERATOR(pg_catalog.>) numeric '0' THEN
-                        (pg_catalog.sum(p.steps_done) OPERATOR(pg_catalog./) pg_catalog.sum(p.steps))::double precision
-                    ELSE double precision '1' END AS share
-             FROM backlog_cleanup.run_part p WHERE p.run_id OPERATOR(pg_catalog.=) r.id) done,
+    -- In a range of blocks, rows may be anywhere: many blocks are empty after earlier runs. Then rows count.
+    LATERAL (SELECT COALESCE(pg_catalog.bool_or(p.first_block IS NOT NULL), false) AS in_blocks,
+                    pg_catalog.sum(p.steps_done) AS steps_done, pg_catalog.sum(p.steps) AS steps
+             FROM backlog_cleanup.run_part p WHERE p.run_id OPERATOR(pg_catalog.=) r.id) parts,
+    LATERAL (SELECT pg_catalog.sum(COALESCE(c.removable, c.failed)) AS rows
+             FROM backlog_cleanup.run_cutoff c WHERE c.run_id OPERATOR(pg_catalog.=) r.id AND parts.in_blocks) to_go,
+    LATERAL (SELECT LEAST(COALESCE(CASE WHEN parts.in_blocks
+                                        THEN (r.removed OPERATOR(pg_catalog.+) r.skipped OPERATOR(pg_catalog.+) r.kept_back)::numeric
+                                             OPERATOR(pg_catalog./) NULLIF(to_go.rows, numeric '0')
+                                        ELSE parts.steps_done OPERATOR(pg_catalog./) NULLIF(parts.steps, numeric '0') END,
+                                   numeric '1'),
+                          numeric '1')::double precision AS share) done,
     LATERAL (SELECT GREATEST(EXTRACT(epoch FROM (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.started_at)),
                              0.001)::double precision AS seconds) spent
     WHERE r.state OPERATOR(pg_catalog.=) 'running'

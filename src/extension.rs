@@ -33,16 +33,25 @@ pub fn schema() -> Result<String> {
     Ok(quote_identifier(schema.unwrap_or_default()))
 }
 
+const LIBRARY: &str = env!("CARGO_PKG_VERSION");
+
+/// The version of the extension that the database has.
+pub fn version() -> Result<Option<String>> {
+    as_owner(|| read_one::<String>("SELECT extversion FROM pg_extension WHERE extname = 'backlog_cleanup'", &[]))
+}
+
+/// Whether that is the version of this library.
+pub fn is_updated() -> Result<bool> {
+    Ok(version()?.is_none_or(|version| version == LIBRARY))
+}
+
 /// Refuses to work if the database has another version of the extension than this library. Errors: 55000.
 pub fn is_of_this_version() -> Result<()> {
-    let library = env!("CARGO_PKG_VERSION");
-    let version =
-        as_owner(|| read_one::<String>("SELECT extversion FROM pg_extension WHERE extname = 'backlog_cleanup'", &[]))?;
-    match version {
-        Some(version) if version != library => Err(error(
+    match version()? {
+        Some(version) if version != LIBRARY => Err(error(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!(
-                "this database has version {version} of \"backlog_cleanup\", and the server's library is {library}"
+                "this database has version {version} of \"backlog_cleanup\", and the server's library is {LIBRARY}"
             ),
             "ALTER EXTENSION backlog_cleanup UPDATE".into(),
         )),

@@ -4,7 +4,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
-use crate::extension::{self, schema};
+use crate::extension::{self, is_of_this_version, schema};
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::{read_one, refuse_read_only};
 use crate::schedule::pg_cron_is_here;
@@ -141,23 +141,30 @@ fn as_owner(role_name: &str, work: impl FnOnce(&str) -> Result<()>) -> Result<()
 }
 
 /// Qualifies the names in a privilege. A routine also gets its arguments, since other routines may have its name. Returns
-/// `None` if the object does not exist: until ALTER EXTENSION UPDATE the database may have an earlier version of the
-/// extension than this library.
+/// `None` if the object does not exist and the database has an earlier version of the extension than this library, as until ALTER
+/// EXTENSION UPDATE. Errors: 42704 (it does not exist in this version).
 fn existing(privilege: &str, schema: &str) -> Result<Option<String>> {
     const ROUTINE: &str = "
         SELECT p.oid::regprocedure::text
         FROM pg_depend d JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
         WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
           AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'backlog_cleanup')
-          AND format('%s.%I', p.pronamespace::regnamespace, p.proname) = $1";
+          AND p.pronamespace = to_regnamespace($1) AND p.proname = $2";
     let (what, name) = privilege.rsplit_once(' ').unwrap_or_default();
-    let qualified = match what.rsplit(' ').next() {
-        Some("ROUTINE") => ROUTINE,
-        Some("SCHEMA") => "SELECT to_regnamespace($1)::text",
-        _ => "SELECT to_regclass($1)::text",
+    let name = name.replace("@extschema@", schema);
+    let found = match (what.rsplit(' ').next(), name.rsplit_once('.')) {
+        (Some("ROUTINE"), Some((schema, routine))) => read_one::<String>(ROUTINE, &[schema.into(), routine.into()])?,
+        (Some("SCHEMA"), _) => read_one::<String>("SELECT to_regnamespace($1)::text", &[name.as_str().into()])?,
+        _ => read_one::<String>("SELECT to_regclass($1)::text", &[name.as_str().into()])?,
     };
-    Ok(read_one::<String>(qualified, &[name.replace("@extschema@", schema).into()])?
-        .map(|name| format!("{what} {name}")))
+    if found.is_none() && is_of_this_version().is_ok() {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("\"{name}\" of extension \"backlog_cleanup\" does not exist"),
+            "DROP EXTENSION backlog_cleanup; CREATE EXTENSION backlog_cleanup".into(),
+        ));
+    }
+    Ok(found.map(|name| format!("{what} {name}")))
 }
 
 fn run(statement: &str) -> Result<()> {

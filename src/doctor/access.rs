@@ -1,7 +1,9 @@
+use crate::obstacles::privileges;
 use crate::obstacles::problem::{Problem, problems};
 use crate::obstacles::used::on_tables;
 use crate::postgres::error::Result;
 use crate::target::Target;
+use crate::target::leaf::leaves;
 
 const ROW_SECURITY: &str = "
     SELECT 'fail', format('row security of %s is forced on its owner, so that runs fail', used.oid::regclass),
@@ -35,29 +37,10 @@ pub fn owner(target: &Target) -> Result<Vec<Problem>> {
     problems(&on_tables(OWNER), &[target.tables().into()])
 }
 
-const PRIVILEGES: &str = "
-    SELECT 'fail', format('owner \"%s\" of %s has no %s privilege on it', r.rolname, needs.oid::regclass, needs.privilege),
-           format('GRANT %s ON %s TO %I', needs.privilege, needs.oid::regclass, r.rolname)
-    FROM ROWS FROM (unnest($1), unnest($2)) AS needs (oid, privilege)
-    JOIN pg_class c ON c.oid = needs.oid JOIN pg_roles r ON r.oid = c.relowner
-    WHERE NOT has_table_privilege(r.oid, c.oid, needs.privilege)
-    UNION
-    SELECT 'fail', format('owner \"%s\" of %s has no USAGE privilege on schema %I, whose owner has to decide about it', r.rolname,
-                          c.oid::regclass, c.relnamespace::regnamespace::name), NULL
-    FROM unnest($1) AS needs (oid)
-    JOIN pg_class c ON c.oid = needs.oid JOIN pg_roles r ON r.oid = c.relowner
-    WHERE NOT has_schema_privilege(r.oid, c.relnamespace, 'USAGE')
-    ORDER BY 2";
-
 /// Owners can lose privileges on their own tables.
 pub fn privileges(target: &Target) -> Result<Vec<Problem>> {
-    let reads = |table: &crate::postgres::table::Table| (table.oid, "SELECT");
-    let mut needs = vec![reads(&target.table), (target.table.oid, "DELETE")];
-    needs.extend(target.users.as_ref().map(|users| reads(&users.table)));
-    needs.extend(target.recipes.as_ref().map(|recipes| reads(&recipes.table)));
-    needs.extend(target.ledger.as_ref().map(|ledger| (ledger.table.oid, "INSERT")));
-    let (oids, privileges): (Vec<_>, Vec<_>) = needs.into_iter().unzip();
-    problems(PRIVILEGES, &[oids.into(), privileges.into()])
+    let leaves: Vec<_> = leaves(target)?.iter().map(|leaf| leaf.table.oid).collect();
+    privileges::privileges(target, &leaves)
 }
 
 const ACCESS: &str = "

@@ -6,6 +6,7 @@ use crate::history::books::{Balance, balance};
 use crate::obstacles;
 use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
+use crate::postgres::met::LOST;
 use crate::schedule::job_of;
 use crate::target::Target;
 
@@ -43,16 +44,16 @@ pub fn last_run(target: &str) -> Result<Vec<Problem>> {
 }
 
 const KEPT_BACK: &str = "
-    SELECT 'warn',
+    SELECT CASE WHEN kept_back_sqlstate = ANY ($2) THEN 'fail' ELSE 'warn' END,
            format('run %s has kept back %s rows%s', id, kept_back,
                   concat(': row ' || kept_back_row, ': ' || kept_back_message, ' (' || kept_back_sqlstate || ')')),
            NULL
     FROM (SELECT * FROM backlog_cleanup.run WHERE target = $1 AND finished_at IS NOT NULL ORDER BY id DESC LIMIT 1) last
     WHERE kept_back > 0";
 
-/// The rows that the last run has kept back, and what the first of them met.
+/// The rows that the last run has kept back, and what the first of them met: data of the row are lost, at worst.
 pub fn kept_back(target: &Target) -> Result<Vec<Problem>> {
-    problems(KEPT_BACK, &[target.name.as_str().into()])
+    problems(KEPT_BACK, &[target.name.as_str().into(), LOST.map(str::to_owned).to_vec().into()])
 }
 
 const OVERDUE: &str = "

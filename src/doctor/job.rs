@@ -1,8 +1,10 @@
 use backlog_cleanup_report::{DEFAULT_SCHEDULE, job_name, job_name_in};
 use pgrx::spi::quote_literal;
 
+use crate::extension::{self, schema};
 use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
+use crate::postgres::read::read_one;
 use crate::schedule::{self, Job, database, jobs, jobs_of, jobs_of_database, pg_cron_elsewhere, pg_cron_is_here};
 use crate::target::load::row;
 
@@ -43,7 +45,13 @@ pub fn pg_cron(target: &str) -> Result<Vec<Problem>> {
 }
 
 const SCHEDULER: &str = "
-    SELECT 'fail', 'the scheduler of pg_cron has ended, so that no job runs: restart the server', NULL
+    SELECT 'fail', coalesce((
+               SELECT format('the scheduler of pg_cron has ended, so that no job runs, as it does at job %s of role \"%s\", which does not '
+                             'exist: type SELECT cron.unschedule(%s); restart the server if it does not come back by itself',
+                             jobid, username, jobid)
+               FROM cron.job WHERE active AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = username)
+               ORDER BY jobid LIMIT 1),
+               'the scheduler of pg_cron has ended, so that no job runs: restart the server'), NULL
     WHERE current_setting('cron.database_name', true) IS NOT NULL AND NOT pg_is_in_recovery()
       -- Who may not see other roles' sessions cannot tell.
       AND pg_has_role('pg_read_all_stats', 'USAGE')
@@ -56,7 +64,8 @@ const SCHEDULER: &str = "
                 THEN 'SELECT pg_reload_conf()' ELSE 'ALTER SYSTEM SET cron.launch_active_jobs = on' END
     WHERE current_setting('cron.launch_active_jobs', true) = 'off'";
 
-/// Checks that pg_cron's background process is alive: it does not come back by itself after a pg_terminate_backend.
+/// Checks that pg_cron's background process is alive: it does not come back by itself after a pg_terminate_backend, and ends at
+/// each job of a role that is gone.
 pub fn scheduler(_target: &str) -> Result<Vec<Problem>> {
     if pg_cron_is_here()? { problems(SCHEDULER, &[]) } else { remark("pg_cron is not here") }
 }
@@ -64,9 +73,11 @@ pub fn scheduler(_target: &str) -> Result<Vec<Problem>> {
 /// Checks that one job runs the target, and that it is active.
 pub fn job(target: &str) -> Result<Vec<Problem>> {
     if let Some(home) = pg_cron_elsewhere()? {
-        let detail =
-            format!("whether a job runs target \"{target}\" is not known here: pg_cron is in database \"{home}\"");
-        return Ok(vec![Problem { status: Status::Warn, detail, fix: Some(jobs_of_database(&home)?) }]);
+        let detail = format!(
+            "whether a job runs target \"{target}\" is not known here: connect to database \"{home}\", which has pg_cron, and type {}",
+            jobs_of_database(&home)?
+        );
+        return Ok(vec![Problem { status: Status::Warn, detail, fix: None }]);
     }
     if !pg_cron_is_here()? {
         let detail = format!("no job runs target \"{target}\", since pg_cron is not here: see check \"pg_cron\"");
@@ -97,8 +108,8 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
 
 /// The problem of a target that no job of this database runs, as far as that can be told.
 fn absent(target: &str) -> Result<Vec<Problem>> {
-    let (here, mut found) = (database()?, Vec::new());
-    for job in jobs()? {
+    let (here, jobs, mut found) = (database()?, jobs()?, Vec::new());
+    for job in &jobs {
         let unclear = job.database == here && job.works.iter().any(|work| work.target.is_none());
         if unclear {
             let detail = format!("{} runs a target that its command does not tell: look at it", job.describe());
@@ -111,6 +122,14 @@ fn absent(target: &str) -> Result<Vec<Problem>> {
             );
             found.push(Problem { status: Status::Warn, detail, fix: Some(schedule::move_here(job.job_id)?) });
         }
+    }
+    let mut crowds: Vec<(&str, i64)> = jobs.iter().map(|job| (job.username.as_str(), job.unseen)).collect();
+    crowds.retain(|(_, unseen)| *unseen > 0);
+    crowds.sort_unstable();
+    crowds.dedup();
+    for (role, unseen) in crowds {
+        let detail = format!("{unseen} jobs of role \"{role}\" were not looked at: it has too many");
+        found.push(Problem { status: Status::Warn, detail, fix: None });
     }
     if found.is_empty() {
         let detail = format!("no job runs target \"{target}\"");
@@ -170,18 +189,39 @@ pub fn time_zone(_target: &str) -> Result<Vec<Problem>> {
     problems(TIME_ZONE, &[])
 }
 
-/// Finds jobs of this database whose target has been deleted: they fail every night.
+/// Finds jobs of this database whose target has been deleted, or whose function is gone, as after ALTER SCHEMA RENAME: they fail
+/// every night.
 pub fn lost(_target: &str) -> Result<Vec<Problem>> {
     let (here, mut found) = (database()?, Vec::new());
     for job in jobs()?.iter().filter(|job| job.database == here) {
+        let status = if job.active { Status::Fail } else { Status::Warn };
+        if let Some(function) = gone(&job.calls_elsewhere)? {
+            let detail = format!(
+                "{} calls {function}, which does not exist: decide whether the job is to call {}.backlog_cleanup_..., or type \
+                 SELECT cron.unschedule({})",
+                job.describe(),
+                schema()?,
+                job.job_id
+            );
+            found.push(Problem { status, detail, fix: None });
+        }
         let lost = job.works.iter().filter_map(|work| work.target.as_deref()).find(|name| row(Some(name)).is_err());
         let Some(lost) = lost else { continue };
         let detail = format!("{} runs target {}, which does not exist", job.describe(), quote_literal(lost));
         let fix = (job.works.len() == 1).then(|| format!("SELECT cron.unschedule({})", job.job_id));
-        let status = if job.active { Status::Fail } else { Status::Warn };
         found.push(Problem { status, detail, fix });
     }
     Ok(found)
+}
+
+/// The first of these functions that does not exist.
+fn gone(functions: &[String]) -> Result<Option<String>> {
+    const GONE: &str = "
+        SELECT name FROM unnest($1) AS name
+        WHERE NOT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
+                          WHERE format('%I.%I', nspname, proname) = name)
+        LIMIT 1";
+    extension::as_owner(|| read_one::<String>(GONE, &[functions.to_vec().into()]))
 }
 
 /// Runs a statement that finds problems of the target's job; `$1` is the job's id, `$2` the target.

@@ -6,13 +6,14 @@ use crate::postgres::error::Result;
 /// there, and the newest success without a run of ours behind it. Of a message the first line: its DETAIL may show rows.
 const RUNS: &str = "
     WITH last AS (
-        SELECT row_number() OVER (ORDER BY runid DESC) AS place, d.status, d.start_time, d.end_time, d.return_message,
+        SELECT row_number() OVER (ORDER BY runid DESC) AS place, d.status, d.start_time, d.end_time,
+               split_part(left(d.return_message, 2000), E'\n', 1) AS message,
                to_char(d.start_time AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC') AS started
         FROM cron.job_run_details d WHERE d.jobid = $1
         ORDER BY runid DESC LIMIT 5
     )
     (SELECT CASE WHEN place = min THEN 'fail' ELSE 'warn' END,
-            format('the run of %s failed: %s', started, split_part(return_message, E'\n', 1)), NULL
+            format('the run of %s failed: %s', started, message), NULL
      FROM (SELECT *, min(place) OVER () FROM last WHERE status IN ('succeeded', 'failed')) ended
      WHERE status = 'failed'
      ORDER BY place LIMIT 1)

@@ -1,26 +1,27 @@
-use crate::obstacles::problem::{Problem, problems};
+use crate::obstacles::problem::{Problem, Status, problems};
+use crate::obstacles::replaced::replaced;
 use crate::obstacles::used::on_tables;
 use crate::postgres::error::Result;
 use crate::target::Target;
+use crate::target::leaf::leaves;
+use crate::target::passed_over::{PassedOver, passed_over};
 
-/// Rows are removed from the partitions and children themselves: what is for each statement on a table above fires for none.
+/// Rows are removed from the partitions and children themselves. A DELETE of the target's table would not ask the tables in
+/// between, either, for what is for each statement.
 const TRIGGERS: &str = "
-    SELECT CASE WHEN is_passed_over THEN 'fail' ELSE 'warn' END,
-           format(CASE WHEN is_passed_over THEN 'trigger %I on %s fires for no removal from the tables below it: decide whether it '
-                                                'is to be on each of them'
-                       ELSE 'trigger %I on %s fires for every removal: decide whether it is to' END,
-                  t.tgname, t.tgrelid::regclass),
-           NULL
-    FROM pg_trigger t JOIN used ON t.tgrelid = used.oid
-    JOIN pg_class c ON c.oid = t.tgrelid
-    CROSS JOIN LATERAL (SELECT c.relhassubclass AND t.tgtype & 1 = 0) above (is_passed_over) -- TRIGGER_TYPE_ROW
-    WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgparentid = 0
+    SELECT 'warn', format(CASE WHEN is_above AND t.tgtype & 1 = 0 -- TRIGGER_TYPE_ROW
+                               THEN 'trigger %I on %s fires for no removal from the tables below it: decide whether it is to be on each'
+                               ELSE 'trigger %I on %s fires for every removal: decide whether it is to' END,
+                          t.tgname, t.tgrelid::regclass), NULL
+    FROM pg_trigger t JOIN parts ON t.tgrelid = parts.oid
+    WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgparentid = 0
       AND t.tgtype & 8 <> 0 -- TRIGGER_TYPE_DELETE
+      AND NOT (is_above AND is_target AND t.tgtype & 1 = 0)
     UNION ALL
-    SELECT 'fail', format('rule %I on %s applies to no removal from the tables below it: decide whether it is to be on each of them',
+    SELECT 'warn', format('rule %I on %s applies to no removal from the tables below it: decide whether it is to be on each',
                           r.rulename, r.ev_class::regclass), NULL
-    FROM pg_rewrite r JOIN used ON r.ev_class = used.oid JOIN pg_class c ON c.oid = r.ev_class
-    WHERE r.ev_type = '4' AND r.ev_enabled <> 'D' AND c.relhassubclass
+    FROM pg_rewrite r JOIN parts ON r.ev_class = parts.oid
+    WHERE r.ev_type = '4' AND r.ev_enabled IN ('O', 'A') AND is_above AND NOT is_target
     UNION ALL
     SELECT 'warn', format('foreign key %I of %s to itself is ON DELETE CASCADE: a run keeps rows back that would take others along',
                           f.conname, f.conrelid::regclass), NULL
@@ -28,16 +29,31 @@ const TRIGGERS: &str = "
     WHERE f.contype = 'f' AND f.conrelid = f.confrelid AND f.confdeltype = 'c' AND f.conparentid = 0
     UNION ALL
     SELECT CASE WHEN r.is_instead THEN 'fail' ELSE 'warn' END,
-           format('rule %I on %s %s a removal', r.rulename, r.ev_class::regclass,
-                  CASE WHEN r.is_instead THEN 'replaces' ELSE 'adds to' END),
+           format('rule %I on %s %s', r.rulename, r.ev_class::regclass,
+                  CASE WHEN r.is_instead THEN 'replaces some removals' ELSE 'adds to a removal' END),
            CASE WHEN r.is_instead THEN format('DROP RULE %I ON %s', r.rulename, r.ev_class::regclass) END
-    FROM pg_rewrite r JOIN used ON r.ev_class = used.oid JOIN pg_class c ON c.oid = r.ev_class
-    WHERE r.ev_type = '4' AND r.ev_enabled <> 'D' AND NOT c.relhassubclass
+    FROM pg_rewrite r JOIN parts ON r.ev_class = parts.oid
+    WHERE r.ev_type = '4' AND r.ev_enabled IN ('O', 'A') AND NOT is_above AND NOT (r.is_instead AND r.ev_qual = '<>')
     ORDER BY 2";
 
-/// Finds triggers and rules that fire for a removal. They cost time, and may keep rows back.
+const PARTS: &str = ", parts AS (
+        SELECT oid, oid = ANY ($1) AS is_target,
+               relkind = 'p' OR EXISTS (SELECT FROM pg_inherits WHERE inhparent = oid AND NOT inhdetachpending) AS is_above
+        FROM used JOIN pg_class USING (oid)
+    )";
+
+/// Finds triggers and rules that fire for a removal, which cost time and may keep rows back, and those that runs pass over.
 pub fn triggers(target: &Target) -> Result<Vec<Problem>> {
-    problems(&on_tables(TRIGGERS), &[vec![target.table.oid].into()])
+    let decide = |PassedOver { message, hint, .. }| Problem {
+        status: Status::Fail,
+        detail: format!("{message}; decide, and type {hint}"),
+        fix: None,
+    };
+    let refused = passed_over(target)?.into_iter().filter(|found| !found.is_row_security);
+    let mut found: Vec<Problem> = refused.map(decide).collect();
+    found.extend(replaced(&leaves(target)?)?);
+    found.extend(problems(&on_tables(&format!("{PARTS}{TRIGGERS}")), &[vec![target.table.oid].into()])?);
+    Ok(found)
 }
 
 const DEFERRED_CONSTRAINTS: &str = "

@@ -40,12 +40,12 @@ fn census(target: &Target) -> Result<Census> {
     let sample = if census.is_sample { format!("TABLESAMPLE SYSTEM ({})", share * 100.0) } else { String::new() };
     for leaf in &leaves {
         let statement = format!(
-            "SELECT {status}::pg_catalog.text, pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {is_of_account}),
+            "SELECT pg_catalog.left({status}::pg_catalog.text, 1000), pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {is_of_account}),
                     pg_catalog.count(*) FILTER (WHERE {is_failed}),
                     pg_catalog.count(*) FILTER (WHERE {is_failed} AND g.{failed_at} IS NULL)
              FROM {rows} g {sample} GROUP BY 1",
             status = target.status.as_ref().map_or("NULL".into(), |status| format!("g.{}", status.name)),
-            is_of_account = target.account_column.is(&target.account),
+            is_of_account = target.is_of_account(),
             is_failed = target.is_failed(),
             failed_at = target.failed_at.name,
             rows = leaf.rows(),

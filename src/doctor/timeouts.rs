@@ -1,6 +1,11 @@
 use crate::doctor::job::of_job;
-use crate::obstacles::problem::Problem;
+use crate::extension;
+use crate::obstacles::problem::{Problem, problems};
+use crate::obstacles::used::on_tables;
 use crate::postgres::error::Result;
+use crate::postgres::table::Table;
+use crate::target::TargetRow;
+use crate::target::load::row;
 
 /// A run comes close to a timeout once it takes more than half of it. A batched run is one statement, but no transaction.
 const TIMEOUTS: &str = "
@@ -34,8 +39,30 @@ const TIMEOUTS: &str = "
     WHERE timeout > '0' AND duration > timeout / 2 AND NOT (name = 'transaction_timeout' AND is_batched)
     ORDER BY 2";
 
+/// Servers on which rows are removed by key without a lock_timeout there; `$2` is the one to set.
+const SERVERS: &str = "
+    SELECT DISTINCT 'warn',
+           format('lock_timeout does not reach server %I, where a run waits for as long as another session holds a row%s', s.srvname,
+                  CASE WHEN given.options IS NOT NULL
+                       THEN format(': decide, and add -c lock_timeout=%s to what its option \"options\" has', $2) END),
+           CASE WHEN given.options IS NULL
+                THEN format('ALTER SERVER %I OPTIONS (ADD options %L)', s.srvname, '-c lock_timeout=' || $2) END
+    FROM used
+    JOIN pg_foreign_table t ON t.ftrelid = used.oid
+    JOIN pg_foreign_server s ON s.oid = t.ftserver
+    JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw AND w.fdwname = 'postgres_fdw'
+    CROSS JOIN LATERAL (SELECT max(option_value) FROM pg_options_to_table(s.srvoptions) WHERE option_name = 'options') given (options)
+    WHERE given.options IS NULL OR given.options !~ 'lock_timeout'
+    ORDER BY 2";
+
 /// Compares the timeouts that the job's role has in this database with the longest of the last ten runs. A run sets its own
-/// lock_timeout, and is never idle in a transaction.
+/// lock_timeout, and is never idle in a transaction; but its lock_timeout ends at this server.
 pub fn timeouts(target: &str) -> Result<Vec<Problem>> {
-    of_job(target, TIMEOUTS)
+    let mut found = of_job(target, TIMEOUTS)?;
+    let TargetRow { generations_table, lock_timeout, .. } = row(Some(target))?;
+    if let Some(table) = extension::as_owner(|| Table::find(&generations_table))? {
+        let timeout = format!("{lock_timeout}ms");
+        found.extend(problems(&on_tables(SERVERS), &[vec![table.oid].into(), timeout.into()])?);
+    }
+    Ok(found)
 }

@@ -9,7 +9,7 @@ use crate::history::ledger;
 use crate::history::run::Run;
 use crate::plan::cutoff::Cutoffs;
 use crate::postgres::error::{Result, spi};
-use crate::postgres::now::rows_now;
+use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::prepared;
 use crate::postgres::subtransaction::{attempt, is_cancel, reported};
 use crate::rank::tally::RecipeCount;
@@ -20,12 +20,6 @@ use crate::target::Target;
 /// target, so no process works on them. Whatever their rows hold, a new run starts: what fails is left, with a WARNING; what
 /// another session has locked, as an open transaction does that has stopped a run, is left to a later run.
 pub fn interrupt(target: &str) -> Result<()> {
-    const INTERRUPT: &str = "
-        UPDATE backlog_cleanup.run
-        SET state = 'interrupted',
-            finished_at = coalesce((SELECT max(b.finished_at) FROM backlog_cleanup.run_batch b WHERE b.run_id = run.id),
-                                   started_at)
-        WHERE id IN (SELECT id FROM backlog_cleanup.run WHERE target = $1 AND state = 'running' FOR UPDATE SKIP LOCKED)";
     const LEFT: &str = "
         SELECT id FROM backlog_cleanup.run
         WHERE target = $1 AND state <> 'running'
@@ -34,7 +28,16 @@ pub fn interrupt(target: &str) -> Result<()> {
                      UNION ALL SELECT run_id FROM backlog_cleanup.run_batch)
         ORDER BY id";
     or_warn(&format!("the interrupted runs of target \"{target}\" stay as they are"), || {
-        extension::as_owner(|| prepared::run(INTERRUPT, &[target.into()]))
+        // Until ALTER EXTENSION UPDATE the table has no such column.
+        let why = if extension::is_updated()? { ", error_message = 'the session that ran it has ended'" } else { "" };
+        let interrupt = format!(
+            "UPDATE backlog_cleanup.run
+             SET finished_at = coalesce((SELECT max(b.finished_at) FROM backlog_cleanup.run_batch b WHERE b.run_id = run.id),
+                                        started_at),
+                 state = 'interrupted'{why}
+             WHERE id IN (SELECT id FROM backlog_cleanup.run WHERE target = $1 AND state = 'running' FOR UPDATE SKIP LOCKED)"
+        );
+        extension::as_owner(|| Spi::run_with_args(&interrupt, &[target.into()]).map_err(spi))
     });
     let left = extension::as_owner(|| rows_now(LEFT, &[target.into()], |row| row.get::<i64>(1)))?;
     left.into_iter().flatten().for_each(sum_up_or_warn);
@@ -97,6 +100,13 @@ fn clear(run_id: i64) -> Result<()> {
 fn each(steps: &[impl AsRef<str>], run_id: i64) -> Result<()> {
     let run = |step: &str| Spi::run_with_args(step, &[run_id.into()]).map_err(spi);
     extension::as_owner(|| steps.iter().try_for_each(|step| run(step.as_ref())))
+}
+
+/// Whether a run is to end: it was asked to stop, its time is over, or it has ended with an error.
+pub fn is_to_end(run_id: i64) -> Result<bool> {
+    const IS_TO_END: &str = "
+        SELECT state <> 'running' OR max_duration <= clock_timestamp() - started_at FROM backlog_cleanup.run WHERE id = $1";
+    extension::as_owner(|| one_now::<bool>(IS_TO_END, &[run_id.into()])).map(|is_to_end| is_to_end == Some(true))
 }
 
 /// Marks a run as stopped before its end.

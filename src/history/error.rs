@@ -6,6 +6,7 @@ use crate::extension;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::prepared;
 use crate::postgres::read::read_one;
+use crate::postgres::sqlstate::raise_as;
 
 /// What a run worked on: in words, and the tables whose rows a DETAIL may show.
 pub struct At {
@@ -14,16 +15,17 @@ pub struct At {
 }
 
 /// Ends a running run with an error: its row says so. The DETAIL, which may show values of rows, is kept apart for roles with
-/// the rights of the tables' owners.
+/// the rights of the tables' owners. Of each text the beginning: it is anybody's, and every report has it.
 pub fn write(run_id: i64, state: State, sqlstate: &str, failure: &ErrorReport, at: Option<&At>) -> Result<()> {
     const END: &str = "
         UPDATE backlog_cleanup.run
-        SET state = $2, error_sqlstate = $3, error_message = $4, error_at = $5, waiting_for = NULL,
+        SET state = $2, error_sqlstate = $3, error_message = left($4, 10000), error_at = $5, waiting_for = NULL,
             finished_at = clock_timestamp()
         WHERE id = $1 AND state = 'running'
         RETURNING true";
     const DETAIL: &str = "
-        INSERT INTO backlog_cleanup.run_error (run_id, detail, hint, tables) VALUES ($1, $2, $3, $4)";
+        INSERT INTO backlog_cleanup.run_error (run_id, detail, hint, tables)
+        VALUES ($1, left($2, 10000), left($3, 10000), $4)";
     extension::as_owner(|| {
         let arguments = [
             run_id.into(),
@@ -41,7 +43,7 @@ pub fn write(run_id: i64, state: State, sqlstate: &str, failure: &ErrorReport, a
     })
 }
 
-/// The error that a run's row has, for the process that waited for its workers.
+/// The error that a run's row has, to be raised at once by the process that waited for its workers.
 pub fn of_run(run_id: i64) -> Result<ErrorReport> {
     const ERROR: &str = "
         SELECT ARRAY[r.error_sqlstate, r.error_message, e.hint]
@@ -50,7 +52,9 @@ pub fn of_run(run_id: i64) -> Result<ErrorReport> {
     let error = extension::as_owner(|| read_one::<Vec<Option<String>>>(ERROR, &[run_id.into()]))?.unwrap_or_default();
     let part = |place: usize| error.get(place).cloned().flatten();
     let sqlstate = part(0).unwrap_or_else(|| "XX000".into());
-    let report = ErrorReport::new(code(&sqlstate), part(1).unwrap_or_default(), "backlog_cleanup");
+    let sqlstate = code(&sqlstate);
+    raise_as(sqlstate);
+    let report = ErrorReport::new(PgSqlErrorCode::from(sqlstate), part(1).unwrap_or_default(), "backlog_cleanup");
     Ok(match part(2) {
         Some(hint) => report.set_hint(hint),
         None => report,
@@ -58,9 +62,8 @@ pub fn of_run(run_id: i64) -> Result<ErrorReport> {
 }
 
 /// The code of a SQLSTATE (`MAKE_SQLSTATE` of utils/elog.h).
-fn code(sqlstate: &str) -> PgSqlErrorCode {
-    let bits = sqlstate.bytes().rev().fold(0, |code, byte| code << 6 | i32::from(byte.wrapping_sub(b'0') & 0x3f));
-    PgSqlErrorCode::from(bits)
+fn code(sqlstate: &str) -> i32 {
+    sqlstate.bytes().rev().fold(0, |code, byte| code << 6 | i32::from(byte.wrapping_sub(b'0') & 0x3f))
 }
 
 #[cfg(test)]
@@ -71,7 +74,7 @@ mod tests {
     #[test]
     fn a_sqlstate_is_the_code_that_postgresql_has() {
         for code_of in [PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION, PgSqlErrorCode::ERRCODE_QUERY_CANCELED] {
-            assert_eq!(code(&exact(code_of)), code_of);
+            assert_eq!(code(&exact(code_of)), code_of as i32);
         }
     }
 }

@@ -1,7 +1,8 @@
 use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
-use crate::postgres::error::{Result, spi};
+use crate::postgres::error::{Result, error, spi};
 use crate::postgres::owner::as_owner_of;
 use crate::target::{Ledger, Target};
 
@@ -21,14 +22,29 @@ pub fn description(mode: Mode, run_id: i64, batch: Option<i64>, removed: i64) ->
     format!("{mode} backlog cleanup, run {run_id}{batch}: removed {removed} failed rows")
 }
 
-/// Writes one row into the platform's ledger, if the target has one: for a whole run, or for one of its batches.
+/// Writes one row into the platform's ledger, if the target has one: for a whole run, or for one of its batches. Errors: 27000 (a
+/// trigger or a rule of the ledger has left the row out, and the books would not balance).
 pub fn write(target: &Target, mode: Mode, run_id: i64, batch: Option<i64>, removed: i64) -> Result<()> {
     let Some(ledger) = &target.ledger else { return Ok(()) };
-    as_owner_of(&ledger.table, || {
-        Spi::run_with_args(
-            &statement(target, ledger),
-            &[target.account.as_str().into(), removed.into(), description(mode, run_id, batch, removed).into()],
-        )
-        .map_err(spi)
-    })
+    let values = [target.account.as_str().into(), removed.into(), description(mode, run_id, batch, removed).into()];
+    let written = as_owner_of(&ledger.table, || {
+        Spi::connect_mut(|client| client.update(&statement(target, ledger), None, &values).map(|rows| rows.len()))
+            .map_err(spi)
+    })?;
+    // Without a row for no removal the books still balance.
+    if written > 0 || removed == 0 {
+        return Ok(());
+    }
+    Err(error(
+        PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+        format!(
+            "a trigger or a rule of ledger \"{}\" has left out the row of {removed} removed rows",
+            ledger.table.name
+        ),
+        format!(
+            "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = {name}::regclass UNION ALL \
+                 SELECT pg_get_ruledef(oid) FROM pg_rewrite WHERE ev_class = {name}::regclass",
+            name = quote_literal(&ledger.table.name)
+        ),
+    ))
 }

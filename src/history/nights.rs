@@ -3,7 +3,7 @@ use pgrx::prelude::*;
 use crate::extension::{self, schema};
 use crate::postgres::error::{Result, spi};
 use crate::postgres::read::read_one;
-use crate::schedule::{database, pg_cron_is_here, works};
+use crate::schedule::{database, pg_cron_is_here, told};
 
 /// A failed run of a job, as pg_cron has it.
 #[derive(Clone)]
@@ -21,12 +21,14 @@ pub struct Night {
 /// else when it fails. Without DETAIL, HINT and CONTEXT, which may show values of rows.
 pub fn failed() -> Result<Vec<Night>> {
     const MAY: &str = "SELECT has_table_privilege('cron.job_run_details', 'SELECT')";
+    // Whoever has a job decides how long its command and its messages are.
     const FAILED: &str = r"
-        SELECT command, jobid, username, start_time, end_time,
-               regexp_replace(regexp_replace(return_message, '\n *(DETAIL|HINT|CONTEXT|LINE [0-9]+):.*$', ''),
+        SELECT beginning.command, jobid, username, start_time, end_time,
+               regexp_replace(regexp_replace(message, '\n *(DETAIL|HINT|CONTEXT|LINE [0-9]+):.*$', ''),
                               '^\s*ERROR:\s*|\s+$', '', 'g')
-        FROM cron.job_run_details
-        WHERE status = 'failed' AND command ~* 'backlog_cleanup' AND database = $1
+        FROM cron.job_run_details,
+             LATERAL (SELECT left(command, 4096), left(return_message, 2000)) AS beginning (command, message)
+        WHERE status = 'failed' AND beginning.command ~* 'backlog_cleanup' AND database = $1
         ORDER BY runid DESC LIMIT 1000";
     if !pg_cron_is_here()? {
         return Ok(Vec::new());
@@ -58,7 +60,7 @@ pub fn failed() -> Result<Vec<Night>> {
     })?;
     let mut nights = Vec::new();
     for (command, night) in found {
-        for work in works(&command, &schema) {
+        for work in told(&command, &schema).works {
             if let Some(target) = work.target {
                 nights.push(Night { target, mode: work.mode.as_str().to_owned(), ..night.clone() });
             }

@@ -48,6 +48,10 @@ pub fn report(
 ) -> Result<RunReport> {
     let (target, mode) = (rules.target.name.clone(), rules.mode());
     let dry_run = run_id.is_none();
+    let message = match recipes.len() {
+        all if all > LISTED => format!("{message}; the details have {LISTED} of {all} recipes"),
+        _ => message,
+    };
     let cleanup_details = details(&RecipeNames::of(rules.target)?, rules.target.recipe.is_number(), recipes);
     let removed = recipes.iter().map(|recipe| recipe.removed).sum();
     Ok(match &rules.cutoff {
@@ -117,7 +121,10 @@ impl KeptBack {
     }
 }
 
-/// What a run did per recipe.
+/// So many recipes are listed in a report: a `jsonb` has at most 256 MB.
+pub const LISTED: usize = 50_000;
+
+/// What a run did per recipe, of the first `LISTED`.
 pub fn details(names: &RecipeNames, is_number: bool, recipes: &[RecipeCount]) -> Vec<CleanupDetail> {
     let detail = |recipe: &RecipeCount| CleanupDetail {
         recipe_id: recipe_id(recipe.recipe_id.as_deref(), is_number),
@@ -126,7 +133,7 @@ pub fn details(names: &RecipeNames, is_number: bool, recipes: &[RecipeCount]) ->
         cleaned_count: recipe.removed,
         kept_count: recipe.failed - recipe.removed,
     };
-    recipes.iter().map(detail).collect()
+    recipes.iter().take(LISTED).map(detail).collect()
 }
 
 /// The message of a completed run.

@@ -100,7 +100,7 @@ impl Run {
 /// Records that a batched run starts; rows that others hold count as kept back until they go. Returns its id.
 pub fn start(rules: &Rules, tally: &Tally, held: i64, pace: &Pace, caller: &str) -> Result<i64> {
     let pace = serde_json::to_value(pace).unwrap_or_default();
-    let reading = serde_json::to_value(Reading::of(rules.target)).unwrap_or_default();
+    let reading = serde_json::to_value(Reading::of(rules.target)?).unwrap_or_default();
     extension::as_owner(|| {
         Spi::get_one_with_args::<i64>(
             "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,

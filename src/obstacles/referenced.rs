@@ -1,93 +1,219 @@
+use std::collections::HashSet;
+
+use pgrx::itemptr::item_pointer_get_both;
+use pgrx::prelude::*;
 use serde::Deserialize;
 
 use crate::extension;
 use crate::obstacles::problem::{Problem, Status, rows_of};
-use crate::obstacles::used::on_tables;
+use crate::obstacles::used::on_changed;
 use crate::postgres::error::Result;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::subtransaction::{briefly, is_cancel};
 use crate::postgres::table::Table;
+use crate::rank::one_pass::rank;
+use crate::rules::Rules;
+use crate::rules::policy::Policy;
+use crate::rules::selection::Selection;
 use crate::target::leaf::{Leaf, Reach, leaves};
 use crate::target::{Target, trust};
 
-/// Foreign keys of one column, of a type of PostgreSQL itself, that keep the row that they reference. One of the target itself
-/// is left out: its row may go in the same run.
+/// Foreign keys of other tables that keep the row that they reference, or one that a foreign key would remove behind it. One of
+/// the target itself is left out: its row may go in the same run. A table is read as its owner, so only those are that belong
+/// to a role which could act as the owner of the target's table (`$2`): an index of another's could make who looks wait.
 const KEEPING: &str = "
-    SELECT jsonb_build_object('referencing', c.conrelid::bigint, 'column', quote_ident(a.attname), 'key', quote_ident(k.attname),
-                              'key_type', format('%I.%I', n.nspname, t.typname),
-                              'action', CASE c.confdeltype WHEN 'a' THEN 'NO ACTION' ELSE 'RESTRICT' END)
+    SELECT jsonb_build_object('referencing', c.conrelid::bigint, 'name', format('%I of %s', c.conname, c.conrelid::regclass),
+                              'columns', array_agg(quote_ident(a.attname) ORDER BY place),
+                              'keys', array_agg(quote_ident(k.attname) ORDER BY place),
+                              'types', array_agg(format('%I.%I', n.nspname, t.typname) ORDER BY place),
+                              'action', CASE c.confdeltype WHEN 'a' THEN 'NO ACTION' ELSE 'RESTRICT' END,
+                              'obscure', CASE
+                                  WHEN c.confrelid NOT IN (SELECT oid FROM used) THEN 'it is behind an ON DELETE CASCADE'
+                                  WHEN NOT pg_has_role(r.relowner, $2, 'USAGE')
+                                  THEN format('it belongs to role \"%s\"', r.relowner::regrole)
+                                  WHEN max(t.oid) >= 16384 OR max(k.atttypid) >= 16384 -- FirstNormalObjectId
+                                  THEN 'its columns have types that PostgreSQL does not come with' END)
     FROM pg_constraint c
-    JOIN used ON c.confrelid = used.oid
-    JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]
-    JOIN pg_attribute k ON k.attrelid = c.confrelid AND k.attnum = c.confkey[1]
-    JOIN pg_type t ON t.oid = k.atttypid AND t.oid = a.atttypid
+    JOIN (SELECT DISTINCT oid FROM changed WHERE is_removed) removed ON c.confrelid = removed.oid
+    JOIN pg_class r ON r.oid = c.conrelid
+    CROSS JOIN ROWS FROM (unnest(c.conkey), unnest(c.confkey)) WITH ORDINALITY AS pair (here, there, place)
+    JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = here
+    JOIN pg_attribute k ON k.attrelid = c.confrelid AND k.attnum = there
+    JOIN pg_type t ON t.oid = a.atttypid
     JOIN pg_namespace n ON n.oid = t.typnamespace
-    WHERE c.contype = 'f' AND c.conparentid = 0 AND c.confdeltype IN ('a', 'r') AND cardinality(c.conkey) = 1 AND t.oid < 16384
+    WHERE c.contype = 'f' AND c.conparentid = 0 AND c.confdeltype IN ('a', 'r')
+      AND (to_jsonb(c) ->> 'conenforced') IS DISTINCT FROM 'false'
       AND c.conrelid NOT IN (SELECT oid FROM used)
+    GROUP BY c.oid, c.conname, c.conrelid, c.confrelid, c.confdeltype, r.relowner
     ORDER BY c.conrelid::regclass::text, c.conname";
 
 #[derive(Deserialize)]
 struct Keeping {
     referencing: u32,
-    column: String,
-    key: String,
-    key_type: String,
+    /// Its own name and its table's.
+    name: String,
+    columns: Vec<String>,
+    keys: Vec<String>,
+    /// Those of `columns`.
+    types: Vec<String>,
     action: String,
+    /// Why its rows are not read.
+    obscure: Option<String>,
 }
 
-/// Finds failed rows that rows of other tables reference under RESTRICT or NO ACTION: a run keeps them back. Looks at the first
-/// 10,000 rows of such a table, so that it may miss some.
+/// The keys that some rows of a table reference, as text: a list for each column.
+#[derive(Deserialize)]
+struct Keys {
+    lists: Vec<Option<Vec<String>>>,
+    /// Whether there are no others.
+    are_all: bool,
+}
+
+/// The rows of a leaf, by their positions, that some keys reference.
+type Found = Vec<Vec<pg_sys::ItemPointerData>>;
+
+/// Finds failed rows that rows of other tables reference under RESTRICT or NO ACTION: a run keeps back what it would remove of
+/// them. Looks at some rows of each table only, and says so.
 pub fn referenced(target: &Target) -> Result<Vec<Problem>> {
-    let mut found = Vec::new();
-    for keeping in rows_of::<Keeping>(&on_tables(KEEPING), &[vec![target.table.oid].into()])? {
-        let Some(table) = Table::of(keeping.referencing.into())? else { continue };
-        let Some(keys) = keys(&table, &keeping.column)? else { continue };
-        let rows = count(target, &keeping, keys)?;
+    let rules = Rules { target, selection: Selection { recipe_id: None, failure_type: None }, cutoff: None };
+    look(&rules, &leaves(target)?, |found| {
+        Ok((found.iter().map(Vec::len).sum(), "which a run keeps back if it would remove them"))
+    })
+}
+
+/// Finds the rows that a run would remove, and that are referenced so.
+pub fn kept_back(rules: &Rules, leaves: &[Leaf]) -> Result<Vec<Problem>> {
+    let mut removable = None;
+    look(rules, leaves, |found| {
+        let rows = found.iter().map(Vec::len).sum();
+        if rows == 0 || rules.cutoff.is_none() {
+            return Ok((rows, "and a run keeps them back"));
+        }
+        if removable.is_none() {
+            removable = Some(rank(rules, Policy::of(rules.target)?.keep, leaves)?.positions);
+        }
+        let Some(Some(removable)) = &removable else {
+            return Ok((rows, "which a run keeps back if it would remove them"));
+        };
+        let rows = removable.iter().zip(found).map(|(removable, found)| {
+            let found: HashSet<(u32, u16)> = found.iter().map(|tid| item_pointer_get_both(*tid)).collect();
+            removable.iter().filter(|row| found.contains(&(row.block(), row.offset()))).count()
+        });
+        Ok((rows.sum(), "and a run keeps them back"))
+    })
+}
+
+/// Looks for rows that may be removed and are referenced. `count` says how many of them count, and what becomes of them.
+fn look(
+    rules: &Rules,
+    leaves: &[Leaf],
+    mut count: impl FnMut(&Found) -> Result<(usize, &'static str)>,
+) -> Result<Vec<Problem>> {
+    let table = &rules.target.table;
+    let mut problems = Vec::new();
+    for keeping in rows_of::<Keeping>(&on_changed(KEEPING), &[vec![table.oid].into(), table.owner.into()])? {
+        let name = &keeping.name;
+        let mut remark = |why: &str| {
+            let detail = format!("foreign key {name} may keep rows back, and was not looked at: {why}");
+            problems.push(Problem { status: Status::Ok, detail, fix: None });
+        };
+        if let Some(why) = &keeping.obscure {
+            remark(why);
+            continue;
+        }
+        let Some(Keys { lists, are_all }) = keys(&keeping)? else {
+            remark("its table cannot be read");
+            continue;
+        };
+        let lists: Vec<Vec<String>> = lists.into_iter().map(Option::unwrap_or_default).collect();
+        let (rows, fate) = count(&find(rules, leaves, &keeping, &lists)?)?;
         if rows > 0 {
+            let Keeping { columns, action, .. } = &keeping;
             let detail = format!(
-                "{} ({}) references at least {rows} failed rows ON DELETE {}, and a run keeps them back: decide whether they are to go",
-                table.name, keeping.column, keeping.action
+                "foreign key {name} ({}) references at least {rows} failed rows ON DELETE {action}, {fate}: decide whether they are to go",
+                columns.join(", ")
             );
-            found.push(Problem { status: Status::Warn, detail, fix: None });
+            problems.push(Problem { status: Status::Warn, detail, fix: None });
+        } else if !are_all {
+            let detail = format!("of the rows with foreign key {name} only the first {LOOKED_AT} were looked at");
+            problems.push(Problem { status: Status::Ok, detail, fix: None });
         }
     }
-    Ok(found)
+    Ok(problems)
 }
 
-/// Some of the keys that a table references, as text; `None` if they cannot be read.
-fn keys(table: &Table, column: &str) -> Result<Option<Vec<String>>> {
+/// Rows of a table that are read.
+const LOOKED_AT: i64 = 10_000;
+/// Different keys of these that are looked for.
+const KEYS: i64 = 1_000;
+
+/// Some of the keys that a table references; `None` if they cannot be read.
+fn keys(keeping: &Keeping) -> Result<Option<Keys>> {
+    let Some(table) = Table::of(keeping.referencing.into())? else { return Ok(None) };
+    let each = |what: &dyn Fn(usize, &String) -> String, between: &str| {
+        keeping.columns.iter().enumerate().map(|(place, column)| what(place, column)).collect::<Vec<_>>().join(between)
+    };
     let keys = format!(
-        "SELECT pg_catalog.array_agg(key) FROM (
-             SELECT DISTINCT key::pg_catalog.text FROM (SELECT r.{column} FROM {} r LIMIT 10000) looked_at (key)
-             WHERE key IS NOT NULL LIMIT 1000) found (key)",
-        table.name
+        "WITH looked_at AS MATERIALIZED (SELECT {} FROM {} r LIMIT {LOOKED_AT})
+         SELECT pg_catalog.jsonb_build_object('lists', pg_catalog.jsonb_build_array({}), 'are_all',
+                    pg_catalog.count(*) OPERATOR(pg_catalog.<) {KEYS}
+                    AND (SELECT pg_catalog.count(*) FROM looked_at) OPERATOR(pg_catalog.<) {LOOKED_AT})
+         FROM (SELECT DISTINCT {} FROM looked_at WHERE {} LIMIT {KEYS}) found",
+        each(&|place, column| format!("r.{column}::pg_catalog.text AS key{place}"), ", "),
+        table.name,
+        each(&|place, _| format!("pg_catalog.array_agg(key{place})"), ", "),
+        each(&|place, _| format!("key{place}"), ", "),
+        each(&|place, _| format!("key{place} IS NOT NULL"), " AND "),
     );
     let read = || {
         table.is_of_one_owner()?;
         extension::as_owner(|| trust::check(&[table.oid]))?;
-        reading_as_owner_of(table, || read_one::<Vec<String>>(&keys, &[]))
+        reading_as_owner_of(&table, || read_one::<pgrx::JsonB>(&keys, &[]))
     };
     match briefly(read) {
-        Ok(keys) => Ok(keys),
-        // Whatever is wrong with somebody else's table does not stop who looks at this one.
+        Ok(keys) => Ok(keys.and_then(|keys| serde_json::from_value(keys.0).ok())),
+        // Whatever is wrong with another table does not stop who looks at this one.
         Err(caught) if is_cancel(&caught) => caught.rethrow(),
         Err(_) => Ok(None),
     }
 }
 
-fn count(target: &Target, keeping: &Keeping, keys: Vec<String>) -> Result<i64> {
-    let mut rows = 0;
-    for leaf in leaves(target)?.iter().filter(|leaf: &&Leaf| leaf.reach == Reach::Position) {
-        let count = format!(
-            "SELECT pg_catalog.count(*) FROM {} g WHERE {} AND g.{} OPERATOR(pg_catalog.=) ANY ($1::{}[])",
-            leaf.rows(),
-            target.is_failed(),
-            keeping.key,
-            keeping.key_type
-        );
-        let found = leaf.reading_as_owner(target, || read_one::<i64>(&count, &[keys.clone().into()]))?;
-        rows += found.unwrap_or_default();
-    }
-    Ok(rows)
+/// The rows that may be removed and have one of the keys. Values are compared as those of the referencing columns.
+fn find(rules: &Rules, leaves: &[Leaf], keeping: &Keeping, lists: &[Vec<String>]) -> Result<Found> {
+    let types = || keeping.types.iter().enumerate().map(|(place, sql_type)| format!("${}::{sql_type}[]", place + 1));
+    let one_by_one =
+        keeping.keys.iter().zip(types()).map(|(key, list)| format!("g.{key} OPERATOR(pg_catalog.=) ANY ({list})"));
+    let together = format!(
+        "EXISTS (SELECT FROM ROWS FROM ({}) AS k ({}) WHERE {})",
+        types().map(|list| format!("pg_catalog.unnest({list})")).collect::<Vec<_>>().join(", "),
+        (0..lists.len()).map(|place| format!("key{place}")).collect::<Vec<_>>().join(", "),
+        keeping
+            .keys
+            .iter()
+            .enumerate()
+            .map(|(place, key)| format!("g.{key} OPERATOR(pg_catalog.=) k.key{place}"))
+            .collect::<Vec<_>>()
+            .join(" AND "),
+    );
+    let conditions: Vec<String> = one_by_one.chain((lists.len() > 1).then_some(together)).collect();
+    let are_none = lists.iter().any(Vec::is_empty);
+    leaves
+        .iter()
+        .map(|leaf| {
+            if are_none || leaf.reach == Reach::Key {
+                return Ok(Vec::new());
+            }
+            let rows = format!(
+                "SELECT pg_catalog.array_agg(g.ctid) FROM {} g WHERE {} AND {}",
+                leaf.rows(),
+                rules.condition(),
+                conditions.join(" AND ")
+            );
+            let lists: Vec<_> = lists.iter().map(|list| list.clone().into()).collect();
+            let found =
+                leaf.reading_as_owner(rules.target, || read_one::<Vec<pg_sys::ItemPointerData>>(&rows, &lists))?;
+            Ok(found.unwrap_or_default())
+        })
+        .collect()
 }

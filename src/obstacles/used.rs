@@ -9,12 +9,12 @@ pub fn on_tables(statement: &str) -> String {
     )
 }
 
-/// Puts `changed (oid, is_removed)` before a statement that reads it: the tables in `$1` (`oid[]`), whose rows go, their partitions
-/// and children, and the tables whose rows foreign keys remove (ON DELETE CASCADE) or update (SET NULL, SET DEFAULT) behind them.
+/// Puts also `changed (oid, is_removed)` before it: the tables in `used`, whose rows go, and the tables whose rows foreign keys
+/// remove (ON DELETE CASCADE) or update (SET NULL, SET DEFAULT) behind them, with their partitions and children.
 pub fn on_changed(statement: &str) -> String {
-    format!(
-        "WITH RECURSIVE changed (oid, is_removed) AS (
-             SELECT unnest($1), true
+    on_tables(&format!(
+        ", changed (oid, is_removed) AS (
+             SELECT oid, true FROM used
              UNION
              SELECT next.oid, next.is_removed
              FROM changed CROSS JOIN LATERAL (
@@ -25,5 +25,5 @@ pub fn on_changed(statement: &str) -> String {
              ) next (oid, is_removed)
          )
          {statement}"
-    )
+    ))
 }

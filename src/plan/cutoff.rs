@@ -7,20 +7,24 @@ use pgrx::spi::quote_literal;
 use crate::extension;
 use crate::postgres::datum::{instant_as_text, text_of};
 use crate::postgres::error::{Result, error, spi};
+use crate::postgres::memory::context_below;
 use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::stream;
 use crate::rank::position::{Order, Position};
-use crate::rank::tally::Tally;
+use crate::rank::tally::{RecipeCount, Tally};
+use crate::rules::Rules;
 use crate::target::Target;
 
-/// Saves the cutoffs of a run in a table, so that they survive a crash.
-pub fn save(target: &Target, run_id: i64, tally: &Tally) -> Result<()> {
+/// Saves the recipes of a run with their cutoffs in a table, so that they survive a crash.
+pub fn save(rules: &Rules, run_id: i64, tally: &Tally) -> Result<()> {
+    let target = rules.target;
     // An earlier run of this session has the same id if the extension was dropped and created again in between.
     forget();
     let ids: Vec<Option<String>> = tally.list.iter().map(|recipe| recipe.recipe_id.clone()).collect();
     let failed: Vec<i64> = tally.list.iter().map(|recipe| recipe.failed).collect();
-    let removable: Vec<i64> = tally.list.iter().map(|recipe| recipe.removed).collect();
+    let removable = |recipe: &RecipeCount| rules.cutoff.as_ref().map(|_| recipe.removed);
+    let removable: Vec<Option<i64>> = tally.list.iter().map(removable).collect();
     let cutoffs = || tally.list.iter().map(|recipe| recipe.cutoff);
     let at: Vec<Option<String>> =
         cutoffs().map(|cutoff| cutoff.map(|cutoff| instant_as_text(cutoff.at, pg_sys::TIMESTAMPOID))).collect();
@@ -53,7 +57,7 @@ thread_local! {
 pub struct Cutoffs {
     run_id: i64,
     pub tally: Tally,
-    /// In the order of the recipes; empty in an emergency run, which ranks nothing.
+    /// In the order of the recipes; empty in an emergency run, which has no limit.
     left: Vec<i64>,
     /// The last batch, of any process, that has been subtracted from `left`.
     batch: i64,
@@ -78,8 +82,9 @@ impl Cutoffs {
     /// the batch, so that those before it are committed. Errors: 40001.
     pub fn check(&mut self) -> Result<()> {
         self.catch_up()?;
-        let recipes = self.tally.list.iter().zip(&self.left);
-        if recipes.clone().all(|(recipe, left)| recipe.removed <= *left) {
+        // A recipe that was not ranked has none left; an emergency run has no limits.
+        let left = self.left.iter().copied().chain(std::iter::repeat(0));
+        if self.left.is_empty() || self.tally.list.iter().zip(left).all(|(recipe, left)| recipe.removed <= left) {
             return Ok(());
         }
         Err(error(
@@ -128,16 +133,8 @@ pub fn forget() {
 fn load(target: &Target, run_id: i64) -> Result<Cutoffs> {
     forget();
     if CONTEXT.get().is_null() {
-        // SAFETY: a context below one that lives as long as the process.
-        CONTEXT.set(unsafe {
-            pg_sys::AllocSetContextCreateInternal(
-                pg_sys::TopMemoryContext,
-                c"backlog_cleanup cutoffs".as_ptr(),
-                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-            )
-        });
+        // SAFETY: only reads which context lives as long as the process.
+        CONTEXT.set(context_below(unsafe { pg_sys::TopMemoryContext }, c"backlog_cleanup cutoffs"));
     }
     // SAFETY: `Order::of` is called in the context that the ids are to live in.
     let order = unsafe { PgMemoryContexts::For(CONTEXT.get()).switch_to(|_| Order::of(&target.id)) };
@@ -154,7 +151,7 @@ fn load(target: &Target, run_id: i64) -> Result<Cutoffs> {
             let place = tally.of_id(recipe_id);
             tally.list[place].failed = row.number(1).unwrap_or_default();
             tally.list[place].cutoff = row.number(2).map(|at| Position { at, id: None });
-            left.push(row.number(4).unwrap_or_default());
+            left.extend(row.number(4));
             ids.push(id.map_or("NULL".into(), quote_literal));
         })
     })?;

@@ -149,20 +149,43 @@ fn chunks(mut rows: &[Removable], batch_size: usize, blocks: usize) -> impl Iter
     })
 }
 
-/// The unfinished parts of run $1 that are due. A pass starts when the one before it has ended; the third and later ones only
-/// if that one has removed rows.
+/// Whether part `p` is not finished. A part that looks through its leaf covers the leaf's positions of its pass.
+macro_rules! is_unfinished {
+    ($p:literal) => {
+        concat!(
+            $p,
+            ".steps_done < ",
+            $p,
+            ".steps AND (",
+            $p,
+            ".tids IS NULL OR NOT EXISTS (
+                 SELECT FROM backlog_cleanup.run_part c
+                 WHERE c.run_id = $1 AND c.pass = ",
+            $p,
+            ".pass AND c.leaf = ",
+            $p,
+            ".leaf AND c.first_block IS NOT NULL))"
+        )
+    };
+}
+
+/// The unfinished parts of run $1 that are due, behind part $3 of pass $2. A pass starts when the one before it has ended; the
+/// third and later ones only if that one has removed rows.
 macro_rules! due {
     ($what:literal) => {
         concat!(
             "SELECT ",
             $what,
             " FROM backlog_cleanup.run_part p
-             WHERE run_id = $1 AND steps_done < steps
-               AND (pass = 1
-                    OR NOT EXISTS (SELECT FROM backlog_cleanup.run_part b
-                                   WHERE b.run_id = $1 AND b.pass < p.pass AND b.steps_done < b.steps)
-                       AND (pass = 2 OR EXISTS (SELECT FROM backlog_cleanup.run_part b
-                                                WHERE b.run_id = $1 AND b.pass = p.pass - 1 AND b.removed > 0)))
+             WHERE run_id = $1 AND (pass, part) > ($2, $3) AND ",
+            is_unfinished!("p"),
+            " AND (pass = 1
+                   OR NOT EXISTS (SELECT FROM backlog_cleanup.run_part b
+                                  WHERE b.run_id = $1 AND b.pass < p.pass AND ",
+            is_unfinished!("b"),
+            ")
+                      AND (pass = 2 OR EXISTS (SELECT FROM backlog_cleanup.run_part b
+                                               WHERE b.run_id = $1 AND b.pass = p.pass - 1 AND b.removed > 0)))
              ORDER BY pass, part
              LIMIT 1"
         )
@@ -171,7 +194,8 @@ macro_rules! due {
 
 /// Whether a run has parts that are not finished.
 pub fn are_left(run_id: i64) -> Result<bool> {
-    extension::as_owner(|| prepared::get_one::<bool>(due!("true"), &[run_id.into()])).map(|left| left == Some(true))
+    let arguments = [run_id.into(), 0i32.into(), 0i32.into()];
+    extension::as_owner(|| prepared::get_one::<bool>(due!("true"), &arguments)).map(|left| left == Some(true))
 }
 
 impl Task {
@@ -191,18 +215,23 @@ impl Task {
 }
 
 impl Part {
-    /// Locks an unfinished part of the run that no other process works on, until the transaction ends.
-    pub fn take(run_id: i64) -> Result<Option<Part>> {
+    /// Locks an unfinished part of the run that no other process works on, until the transaction ends. It is behind a place, if
+    /// one is given.
+    pub fn take(run_id: i64, behind: Option<(i32, i32)>) -> Result<Option<Part>> {
         const NEXT: &str = concat!(
             due!(
                 "pass, part, leaf, columns, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
-                 steps, steps_done, attempts, kept_back"
+                 steps, steps_done, attempts,
+                 CASE WHEN first_block IS NULL THEN kept_back
+                      ELSE (SELECT sum(k.kept_back)::bigint FROM backlog_cleanup.run_part k
+                            WHERE k.run_id = $1 AND k.pass = p.pass AND k.leaf = p.leaf) END AS kept_back"
             ),
             " FOR NO KEY UPDATE OF p SKIP LOCKED"
         );
         extension::as_owner(|| {
             Spi::connect_mut(|client| {
-                let arguments = [run_id.into()];
+                let (pass, part) = behind.unwrap_or_default();
+                let arguments = [run_id.into(), pass.into(), part.into()];
                 let rows = client.update(prepared(client, NEXT, &arguments)?, None, &arguments)?;
                 let mut parts = rows.map(|row| -> spi::Result<Part> {
                     Ok(Part {
@@ -224,6 +253,11 @@ impl Part {
         })
     }
 
+    /// Its place in the order of the run's parts.
+    pub fn place(&self) -> (i32, i32) {
+        (self.pass, self.part)
+    }
+
     /// Starts the part over at the leaf's first block if the table was rewritten, since its rows are elsewhere now. Returns
     /// false if it was not. The caller has locked the leaf.
     pub fn restart_if_rewritten(&self) -> Result<bool> {
@@ -237,6 +271,23 @@ impl Part {
                 &[self.run_id.into(), self.part.into(), self.pass.into()],
             )
             .map(|part| part.is_some())
+        })
+    }
+
+    /// Has the next pass look through a leaf of the run, whose rows a batch of this part has updated: they may be where no later
+    /// batch looks.
+    pub fn look_again(&self, leaf: &Leaf) -> Result<()> {
+        extension::as_owner(|| {
+            prepared::run(
+                "INSERT INTO backlog_cleanup.run_part (run_id, pass, part, leaf, columns, filenode, first_block, lsn, steps)
+                 SELECT $1, $2, min(part), $3, $4, pg_relation_filenode($3), 0, '0/0',
+                        pg_relation_size($3) / current_setting('block_size')::bigint
+                 FROM backlog_cleanup.run_part WHERE run_id = $1 AND pass = 1 AND leaf = $3
+                 HAVING count(*) > 0
+                 ON CONFLICT (run_id, pass, part) DO UPDATE
+                 SET first_block = 0, tids = NULL, places = NULL, steps = excluded.steps",
+                &[self.run_id.into(), (self.pass + 1).into(), leaf.table.oid.into(), leaf.numbers.clone().into()],
+            )
         })
     }
 

@@ -1,10 +1,10 @@
 //! What a block of PL/pgSQL calls, as far as its text tells.
 
 use std::ffi::CString;
-use std::panic::AssertUnwindSafe;
 
 use pgrx::prelude::*;
 
+use crate::postgres::memory::in_own_memory;
 use crate::postgres::parse::{Call, parse};
 
 /// The calls that were found in a block, and its identifiers and strings, which may mention others.
@@ -12,6 +12,9 @@ pub struct Block {
     pub calls: Vec<Call>,
     pub words: Vec<String>,
 }
+
+/// So many texts of a block that are no SQL are tried: each is parsed up to its semicolon.
+const TRIES: usize = 20;
 
 /// Reads a block. Its statements begin with a word of SQL or PL/pgSQL and end with a semicolon; what is in between is parsed as
 /// SQL. An EXECUTE of a string is not looked into. `None` if it is no block.
@@ -22,7 +25,7 @@ pub fn read(body: &str) -> Option<Block> {
         body.get(tokens[place].start..end).unwrap_or_default()
     };
     let mut calls = Vec::new();
-    let mut parsed_up_to = 0;
+    let (mut parsed_up_to, mut tries) = (0, 0);
     for (place, token) in tokens.iter().enumerate().filter(|(_, token)| !token.is_semicolon) {
         let end = tokens[place..].iter().find(|token| token.is_semicolon).map_or(body.len(), |token| token.start);
         let slice = body.get(token.start..end).unwrap_or_default();
@@ -36,9 +39,13 @@ pub fn read(body: &str) -> Option<Block> {
             "" if slice.starts_with(":=") => format!("SELECT {}", &slice[":=".len()..]),
             _ => continue,
         };
-        if let Some(found) = parse(&candidate) {
-            calls.extend(found.calls);
-            parsed_up_to = end;
+        match parse(&candidate) {
+            Some(found) => {
+                calls.extend(found.calls);
+                parsed_up_to = end;
+            }
+            None if tries == TRIES => break,
+            None => tries += 1,
         }
     }
     // A comment behind a word is no part of it.
@@ -59,7 +66,7 @@ struct Token {
 /// The tokens of a text, by PostgreSQL's own lexer; `None` if it cannot read them.
 fn tokens(body: &str) -> Option<Vec<Token>> {
     let text = CString::new(body).ok()?;
-    PgTryBuilder::new(AssertUnwindSafe(|| {
+    in_own_memory(|| {
         let mut tokens = Vec::new();
         // SAFETY: text and state outlive the scanner, which takes nothing but memory.
         unsafe {
@@ -77,7 +84,5 @@ fn tokens(body: &str) -> Option<Vec<Token>> {
             pg_sys::scanner_finish(scanner);
         }
         Some(tokens)
-    }))
-    .catch_others(|_| None)
-    .execute()
+    })
 }

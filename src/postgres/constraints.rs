@@ -26,10 +26,25 @@ pub fn keeping_modes_of_constraints<T>(work: impl FnOnce() -> T) -> T {
     PgTryBuilder::new(AssertUnwindSafe(work)).finally(move || KEPT.set(before)).execute()
 }
 
+unsafe extern "C-unwind" {
+    /// Declared without pgrx's guard, which would take from errors of every utility statement what pgrx does not know: SQLSTATEs
+    /// of one's own, the names of constraints, contexts. An error jumps over the hook's frame, which has nothing to drop.
+    #[allow(clippy::too_many_arguments)] // PostgreSQL's own
+    fn standard_ProcessUtility(
+        statement: *mut pg_sys::PlannedStmt,
+        text: *const core::ffi::c_char,
+        read_only_tree: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        parameters: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        receiver: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+}
+
 /// # Safety
 ///
 /// PostgreSQL's ProcessUtility_hook.
-#[pg_guard]
 #[allow(clippy::too_many_arguments)] // the hook's own
 unsafe extern "C-unwind" fn on_utility(
     statement: *mut pg_sys::PlannedStmt,
@@ -44,27 +59,22 @@ unsafe extern "C-unwind" fn on_utility(
     // SAFETY: the arguments are PostgreSQL's, and passed on as they are.
     unsafe {
         if KEPT.get() && pgrx::is_a((*statement).utilityStmt, pg_sys::NodeTag::T_ConstraintsSetStmt) {
-            error(
-                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                "code that a report runs cannot SET CONSTRAINTS of the caller's transaction".into(),
-                "SELECT viewname, definition FROM pg_views WHERE schemaname <> 'pg_catalog'".into(),
-            )
-            .report(PgLogLevel::ERROR);
+            refuse();
         }
-        match NEXT.get() {
-            Some(next) => {
-                next(statement, text, read_only_tree, context, parameters, environment, receiver, completion);
-            }
-            None => pg_sys::standard_ProcessUtility(
-                statement,
-                text,
-                read_only_tree,
-                context,
-                parameters,
-                environment,
-                receiver,
-                completion,
-            ),
-        }
+        let next = NEXT.get().unwrap_or(standard_ProcessUtility);
+        next(statement, text, read_only_tree, context, parameters, environment, receiver, completion);
     }
+}
+
+/// # Safety
+///
+/// Called by PostgreSQL.
+#[pg_guard]
+unsafe extern "C-unwind" fn refuse() {
+    error(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        "code that a report runs cannot SET CONSTRAINTS of the caller's transaction".into(),
+        "SELECT viewname, definition FROM pg_views WHERE schemaname <> 'pg_catalog'".into(),
+    )
+    .report(PgLogLevel::ERROR);
 }

@@ -3,6 +3,8 @@ use std::panic::AssertUnwindSafe;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 
+use crate::postgres::sqlstate::{raise_as, unknown};
+
 /// Does `work` on a table of `owner`. An error's DETAIL has values of rows, and of rows of other tables that reference them: a
 /// caller without the owner's rights gets the error without it.
 pub fn discreetly<T>(owner: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
@@ -18,6 +20,9 @@ pub fn discreetly<T>(owner: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
                 Some(hint) => bare.set_hint(hint),
                 None => bare,
             };
+            if let Some(sqlstate) = unknown(failure.sql_error_code()) {
+                raise_as(sqlstate);
+            }
             bare.report(PgLogLevel::ERROR);
             unreachable!("an ERROR does not return")
         })

@@ -1,7 +1,7 @@
 use pgrx::pg_sys::panic::CaughtError;
 
 use crate::postgres::sqlstate::exact;
-use crate::postgres::subtransaction::sqlstate;
+use crate::postgres::subtransaction::{raise_again, sqlstate};
 
 /// An error that code has met on a row.
 pub struct Met {
@@ -11,7 +11,7 @@ pub struct Met {
 }
 
 /// Errors that are not about a row, by the beginning of their SQLSTATE: a run ends with them. The names are those of appendix A
-/// of PostgreSQL's manual ("PostgreSQL Error Codes"). All others keep a row back.
+/// of PostgreSQL's manual ("PostgreSQL Error Codes"). All others keep a row back, and so does what is lost of a row's data.
 const NOT_ABOUT_A_ROW: [&str; 7] = [
     "08",    // connection exception
     "25006", // read-only transaction
@@ -19,15 +19,19 @@ const NOT_ABOUT_A_ROW: [&str; 7] = [
     "53",    // insufficient resources: memory, disk, connections
     "57",    // operator intervention: cancel, shutdown
     "58",    // system error: I/O
-    "XX",    // internal error, corruption
+    "XX",    // internal error
 ];
+
+/// Corruption of data or an index, which code on one row meets, such as a missing chunk of its TOAST value.
+pub const LOST: [&str; 2] = ["XX001", "XX002"];
 
 impl Met {
     /// What a failure says. Raises it again if it is not about a row.
     pub fn on_a_row(failure: CaughtError) -> Met {
         let sqlstate = exact(sqlstate(&failure));
-        if NOT_ABOUT_A_ROW.iter().any(|beginning| sqlstate.starts_with(beginning)) {
-            failure.rethrow();
+        let is_lost = LOST.contains(&sqlstate.as_str());
+        if !is_lost && NOT_ABOUT_A_ROW.iter().any(|beginning| sqlstate.starts_with(beginning)) {
+            raise_again(failure);
         }
         let message = match failure {
             CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report.message().to_owned(),

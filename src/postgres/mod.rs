@@ -2,15 +2,16 @@
 
 pub mod advisory;
 pub mod block;
+pub mod changes;
 pub mod constraints;
 pub mod datum;
 pub mod delete;
-pub mod deleted;
 pub mod discretion;
 pub mod error;
 pub mod executor;
 pub mod expression;
 pub mod json;
+pub mod memory;
 pub mod met;
 pub mod now;
 pub mod owner;

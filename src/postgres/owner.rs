@@ -7,14 +7,14 @@ use crate::postgres::discretion::discreetly;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::session::Session;
 use crate::postgres::settings::{set_local, with_settings};
-use crate::postgres::subtransaction::look;
+use crate::postgres::subtransaction::{exactly, look};
 use crate::postgres::table::Table;
 
 /// Reads a table as its owner, in a subtransaction that is rolled back: code of the owner leaves nothing behind, and the
 /// table's lock is released. Errors: those of `as_owner_of`.
 pub fn reading_as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let reading = || look(|| switched(table, work));
-    protected(table, || keeping_modes_of_constraints(reading), |_| Ok(()))
+    exactly(|| protected(table, || keeping_modes_of_constraints(reading), |_| Ok(())))
 }
 
 /// Does `work` on a table as its owner. Locks the table first, so that it keeps its owner and its name. The caller's session
@@ -22,7 +22,8 @@ pub fn reading_as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -
 /// (another session has changed or dropped the table since it was looked up), 42501 (something of the session cannot be
 /// hidden, or the owner's code has changed it).
 pub fn as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    protected(table, || switched(table, work), |session| acting_as(table.owner, &table.search_path, || session.clean()))
+    let clean = |session: &Session| acting_as(table.owner, &table.search_path, || session.clean());
+    exactly(|| protected(table, || switched(table, work), clean))
 }
 
 /// Does `work`, and then `after`, while the caller's session is hidden from code of the table's owner.
@@ -79,6 +80,14 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
         set_local("IntervalStyle", "postgres");
         set_local("lc_monetary", "C");
         set_local("extra_float_digits", "1");
+        // What an abbreviation in a target's time zone means is not for the caller to say.
+        set_local("timezone_abbreviations", "Default");
+        // Names are compared as they are written.
+        set_local("quote_all_identifiers", "off");
+        // SAFETY: both roles exist while the caller's statement runs.
+        if !unsafe { pg_sys::has_privs_of_role(user, owner) } {
+            show_no_plans();
+        }
         // Without it a statement on positions compares each row of the table with each position.
         set_local("enable_tidscan", "on");
         work()
@@ -86,6 +95,17 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
     // SAFETY: what GetUserIdAndSecContext has given.
     unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
     done
+}
+
+/// Keeps PostgreSQL from sending plans to the caller, whose constants are values of rows.
+fn show_no_plans() {
+    for tree in ["parse", "rewritten", "plan"] {
+        set_local(&format!("debug_print_{tree}"), "off");
+    }
+    // SAFETY: a setting, read by the one thread of a backend.
+    if unsafe { pg_sys::client_min_messages } < pg_sys::NOTICE as i32 {
+        set_local("client_min_messages", "notice");
+    }
 }
 
 /// Fires deferred triggers immediately for the rest of the transaction. Triggers that the caller has queued fire now, as the

@@ -1,10 +1,11 @@
 //! What statements call, by PostgreSQL's own grammar. Nothing is looked up in a catalog, and nothing runs.
 
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::panic::AssertUnwindSafe;
 
 use pgrx::PgList;
 use pgrx::prelude::*;
+
+use crate::postgres::memory::in_own_memory;
 
 /// What a text of SQL is made of.
 #[derive(Default)]
@@ -45,8 +46,8 @@ impl Call {
 /// Parses statements; `None` if they are no SQL.
 pub fn parse(sql: &str) -> Option<Statements> {
     let sql = CString::new(sql).ok()?;
-    // The parser raises an ERROR for what is no SQL. It takes nothing but memory, which the caller's context frees.
-    PgTryBuilder::new(AssertUnwindSafe(|| {
+    // The parser raises an ERROR for what is no SQL.
+    in_own_memory(|| {
         let mut found = Statements::default();
         // SAFETY: the text outlives the parser, whose trees are in the current memory context.
         unsafe {
@@ -56,9 +57,7 @@ pub fn parse(sql: &str) -> Option<Statements> {
             }
         }
         Some(found)
-    }))
-    .catch_others(|_| None)
-    .execute()
+    })
 }
 
 /// # Safety

@@ -1,4 +1,4 @@
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
@@ -13,12 +13,17 @@ pub fn with_settings<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Sets a configuration parameter until the innermost `with_settings` ends.
+/// Sets a configuration parameter until the innermost `with_settings` ends. One that has the value already is left alone:
+/// `timezone_abbreviations` would read a file.
 pub fn set_local(name: &str, value: &str) {
     let name = CString::new(name).unwrap_or_default();
     let value = CString::new(value).unwrap_or_default();
-    // SAFETY: both strings end with a zero and outlive the call, which copies them.
+    // SAFETY: both strings end with a zero and outlive the calls, the second of which copies them.
     unsafe {
+        let current = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        if !current.is_null() && CStr::from_ptr(current) == value.as_c_str() {
+            return;
+        }
         pg_sys::set_config_option(
             name.as_ptr(),
             value.as_ptr(),

@@ -1,3 +1,4 @@
+use std::cell::{Cell, UnsafeCell};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -8,6 +9,7 @@ static HEARD: AtomicI32 = AtomicI32::new(0);
 
 /// Does `work` and hears the SQLSTATEs of its errors: pgrx turns those that PostgreSQL itself does not have into XX000.
 pub fn listening<T>(work: impl FnOnce() -> T) -> T {
+    HEARD.store(0, Ordering::Relaxed);
     // SAFETY: the callback is taken off below; an ERROR of `work` is caught within it, or resets the stack itself.
     unsafe {
         let mut callback = pg_sys::ErrorContextCallback {
@@ -32,8 +34,49 @@ unsafe extern "C-unwind" fn hear(_: *mut core::ffi::c_void) {
 
 /// The SQLSTATE of the last failure, which pgrx has as `known`: five characters.
 pub fn exact(known: PgSqlErrorCode) -> String {
+    text_of(unknown(known).unwrap_or(known as i32))
+}
+
+/// The SQLSTATE of the last failure if pgrx has it as `known` and PostgreSQL itself does not have it.
+pub fn unknown(known: PgSqlErrorCode) -> Option<i32> {
     let heard = HEARD.load(Ordering::Relaxed);
-    text_of(if PgSqlErrorCode::from(heard) == known { heard } else { known as i32 })
+    (heard != known as i32 && PgSqlErrorCode::from(heard) == known).then_some(heard)
+}
+
+unsafe extern "C-unwind" {
+    /// Sets the SQLSTATE of the error that is being raised (utils/elog.h).
+    fn errcode(sqlstate: i32) -> i32;
+}
+
+thread_local! {
+    static RESTORE: UnsafeCell<pg_sys::ErrorContextCallback> =
+        const { UnsafeCell::new(pg_sys::ErrorContextCallback { previous: null_mut(), callback: Some(restore), arg: null_mut() }) };
+    static RESTORED: Cell<Option<i32>> = const { Cell::new(None) };
+}
+
+/// Gives the error that the caller raises next this SQLSTATE, which pgrx would change. Whoever catches that error resets the
+/// stack of callbacks, as `listening` and PostgreSQL do.
+pub fn raise_as(sqlstate: i32) {
+    // A panic is not heard.
+    HEARD.store(sqlstate, Ordering::Relaxed);
+    RESTORED.set(Some(sqlstate));
+    // SAFETY: the callbacks below this one are those of frames that the error has still to leave.
+    RESTORE.with(|callback| unsafe {
+        if pg_sys::error_context_stack != callback.get() {
+            (*callback.get()).previous = pg_sys::error_context_stack;
+            pg_sys::error_context_stack = callback.get();
+        }
+    });
+}
+
+/// # Safety
+///
+/// Called by errfinish.
+unsafe extern "C-unwind" fn restore(_: *mut core::ffi::c_void) {
+    if let Some(sqlstate) = RESTORED.take() {
+        // SAFETY: errfinish has not yet taken the error off its stack.
+        unsafe { errcode(sqlstate) };
+    }
 }
 
 /// Six bits for each character, the first one lowest (`MAKE_SQLSTATE` of utils/elog.h).

@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::executor::start;
+use crate::postgres::memory::context_below;
 
 /// One row of a running statement. Its values live until the next row.
 pub struct Row<'a> {
@@ -72,6 +73,8 @@ struct Receiver<'a> {
     base: pg_sys::DestReceiver,
     each: &'a mut dyn FnMut(&Row) -> ControlFlow<()>,
     scan: *mut pg_sys::IndexOnlyScanState,
+    /// What `each` allocates in PostgreSQL's memory, such as a compressed value in full; reset after each row.
+    memory: pg_sys::MemoryContext,
 }
 
 impl<'a> Receiver<'a> {
@@ -86,7 +89,14 @@ impl<'a> Receiver<'a> {
             },
             each,
             scan: std::ptr::null_mut(),
+            memory: std::ptr::null_mut(),
         }
+    }
+
+    /// Called when SPI is connected, whose memory context has the receiver's.
+    fn prepare(&mut self) {
+        // SAFETY: only reads which context is current.
+        self.memory = context_below(unsafe { pg_sys::CurrentMemoryContext }, c"backlog_cleanup row");
     }
 }
 
@@ -130,8 +140,11 @@ fn execute(
         dest: (&raw mut receiver).cast(),
         ..pg_sys::SPIExecuteOptions::default()
     };
-    // SAFETY: the query, its parameters and the receiver outlive the call.
-    let code = Spi::connect(|_| unsafe { pg_sys::SPI_execute_extended(query.as_ptr(), &options) });
+    let code = Spi::connect(|_| {
+        receiver.prepare();
+        // SAFETY: the query, its parameters and the receiver outlive the call.
+        unsafe { pg_sys::SPI_execute_extended(query.as_ptr(), &options) }
+    });
     if code < 0 {
         let message = format!("SPI_execute_extended returned {code}");
         return Err(error(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message, "report this as a bug".into()));
@@ -169,6 +182,7 @@ pub fn stream_index(query: &str, mut each: impl FnMut(&Row)) -> bool {
             let is_index_alone = (*started.plan()).type_ == pg_sys::NodeTag::T_IndexOnlyScanState;
             if is_index_alone {
                 receiver.scan = started.plan().cast();
+                receiver.prepare();
                 started.run();
             }
             is_index_alone
@@ -213,11 +227,20 @@ unsafe extern "C-unwind" fn receive(slot: *mut pg_sys::TupleTableSlot, this: *mu
 /// As `receive`, with all columns of the slot fetched.
 #[pg_guard]
 unsafe extern "C-unwind" fn hand_over(slot: *mut pg_sys::TupleTableSlot, receiver: *mut Receiver) -> bool {
-    // SAFETY: the caller's; the scan, if there is one, has returned this row.
+    // SAFETY: the caller's; the scan, if there is one, has returned this row. After an error PostgreSQL goes on in the
+    // memory context of whoever catches it.
     unsafe {
         let row = Row::of_slot(slot, (*(*slot).tts_tupleDescriptor).natts as i16);
         let position = (*receiver).scan.as_ref().map(|scan| (*scan.ioss_ScanDesc).xs_heaptid);
-        ((*receiver).each)(&Row { position, ..row }).is_continue()
+        let (memory, outer) = ((*receiver).memory, pg_sys::CurrentMemoryContext);
+        pg_sys::CurrentMemoryContext = memory;
+        let goes_on = ((*receiver).each)(&Row { position, ..row }).is_continue();
+        pg_sys::CurrentMemoryContext = outer;
+        // The call alone would cost more than counting a row.
+        if !(*memory).isReset {
+            pg_sys::MemoryContextReset(memory);
+        }
+        goes_on
     }
 }
 

@@ -4,7 +4,7 @@ use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
-use crate::postgres::sqlstate::listening;
+use crate::postgres::sqlstate::{listening, raise_as, unknown};
 
 /// Does `work` in a subtransaction. Commits it if `work` returns `Some`; rolls it back if it returns `None` or fails, and
 /// returns the failure.
@@ -19,7 +19,20 @@ pub fn briefly<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Ca
 
 /// The same. A failure is raised again.
 pub fn look<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    briefly(work).map_or_else(|failure| failure.rethrow(), Ok)
+    briefly(work).map_or_else(|failure| raise_again(failure), Ok)
+}
+
+/// Does `work`, whose errors keep their SQLSTATEs.
+pub fn exactly<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    caught(work).or_else(|failure| raise_again(failure))
+}
+
+/// Raises a failure again.
+pub fn raise_again(failure: CaughtError) -> ! {
+    if let Some(sqlstate) = unknown(sqlstate(&failure)) {
+        raise_as(sqlstate);
+    }
+    failure.rethrow()
 }
 
 fn within<T>(
@@ -33,12 +46,7 @@ fn within<T>(
         pg_sys::CurrentMemoryContext = context;
         (context, owner, pg_sys::GetCurrentTransactionNestLevel())
     };
-    let done = listening(|| {
-        PgTryBuilder::new(AssertUnwindSafe(|| Ok(work().unwrap_or_else(|failure| raise(failure)))))
-            .catch_others(Err)
-            .execute()
-    });
-    let done = match done {
+    let done = match caught(work) {
         // An inner subtransaction has failed in its rollback. Only the end of the transaction gets out of it.
         // SAFETY: only reads the state of the transaction.
         Err(failure) if unsafe { pg_sys::GetCurrentTransactionNestLevel() } != level => failure.rethrow(),
@@ -57,7 +65,16 @@ fn within<T>(
     done
 }
 
-/// Raises an error as PostgreSQL does, so that `attempt` catches one kind.
+/// Does `work` and returns what it raises. The caller ends the (sub)transaction.
+fn caught<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, CaughtError> {
+    listening(|| {
+        PgTryBuilder::new(AssertUnwindSafe(|| Ok(work().unwrap_or_else(|failure| raise(failure)))))
+            .catch_others(Err)
+            .execute()
+    })
+}
+
+/// Raises an error as PostgreSQL does, so that `caught` catches one kind.
 fn raise(failure: pgrx::pg_sys::panic::ErrorReport) -> ! {
     failure.report(PgLogLevel::ERROR);
     unreachable!("an ERROR does not return")

@@ -25,6 +25,8 @@ pub struct Table {
     pub has_triggers: bool,
     /// Schema-qualified and quoted.
     pub name: String,
+    /// The same two without quotes, which a setting can add to every name.
+    bare: (String, String),
     /// `pg_catalog`, the table's own schema, `pg_temp`: enough for an application's ordinary triggers.
     pub search_path: String,
     columns: OnceLock<HashMap<String, Column>>,
@@ -91,7 +93,8 @@ impl Table {
                 has_rules: row.get(8)?.unwrap_or_default(),
                 has_triggers: row.get(9)?.unwrap_or_default(),
                 search_path: format!("pg_catalog, {}, pg_temp", quote(&schema)),
-                name: qualified(schema, relation),
+                name: format!("{}.{}", quote(&schema), quote(&relation)),
+                bare: (schema, relation),
                 columns: OnceLock::new(),
             })
         })?;
@@ -142,7 +145,7 @@ impl Table {
                 let schema = pg_sys::get_namespace_name((*class).relnamespace);
                 let is_same = (*class).relowner == self.owner
                     && !schema.is_null()
-                    && qualified(text(schema), text((*class).relname.data.as_ptr())) == self.name;
+                    && (text(schema), text((*class).relname.data.as_ptr())) == self.bare;
                 pg_sys::relation_close(relation, pg_sys::NoLock as i32);
                 is_same
             }
@@ -190,10 +193,6 @@ impl Table {
     }
 }
 
-fn qualified(schema: String, relation: String) -> String {
-    format!("{}.{}", quote(schema), quote(relation))
-}
-
 /// # Safety
 ///
 /// `name` is a C string.
@@ -205,10 +204,6 @@ unsafe fn text(name: *const core::ffi::c_char) -> String {
 impl Column {
     pub fn is_integer(&self) -> bool {
         matches!(self.type_oid, pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID)
-    }
-
-    pub fn is_text(&self) -> bool {
-        matches!(self.type_oid, pg_sys::TEXTOID | pg_sys::VARCHAROID)
     }
 
     pub fn is_number(&self) -> bool {

@@ -6,11 +6,12 @@ use crate::postgres::stream::Row;
 use crate::rank::position::Position;
 use crate::rank::removable::Removable;
 use crate::rank::spread::Spread;
+use crate::target::recipes::bounded;
 
 /// The failed rows of a recipe: how many there are before a run, and how many it removes.
 #[derive(Default)]
 pub struct RecipeCount {
-    /// As text; `None` for rows without a recipe.
+    /// As text, `bounded`; `None` for rows without a recipe.
     pub recipe_id: Option<String>,
     pub failed: i64,
     pub removed: i64,
@@ -53,11 +54,11 @@ impl Tally {
             None => self.without(),
             Some(number) if self.is_number => self.numbered(number),
             // SAFETY: a key that is no bigint is a text.
-            Some(_) => self.named(unsafe { row.text(0) }.unwrap_or_default()),
+            Some(_) => self.named(&bounded(unsafe { row.text(0) }.unwrap_or_default())),
         }
     }
 
-    /// The index of the recipe with this id as text. Adds a new recipe.
+    /// The index of the recipe with this id as a tally has it. Adds a new recipe.
     pub fn of_id(&mut self, id: Option<&str>) -> usize {
         match id {
             None => self.without(),

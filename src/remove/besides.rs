@@ -1,7 +1,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::postgres::deleted::deleted_of;
+use crate::postgres::changes::deleted_of;
 use crate::postgres::error::{Result, error};
 use crate::target::leaf::Leaf;
 

@@ -34,6 +34,10 @@ pub fn remove_around(
 ) -> Result<()> {
     let mut pieces = Pieces::of(rows, left.patience);
     while let Some(mut piece) = pieces.next() {
+        if left.is_over()? {
+            left.untried += (piece.len() + pieces.rest().len()) as i64;
+            return Ok(());
+        }
         let besides = Besides::of(leaf, tables);
         let mut removed = attempt(|| remove_all(rules, leaf, &besides, &piece, tally));
         if matches!(removed, Ok(Some(_))) {

@@ -34,6 +34,15 @@ pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally
         }
     }
     tally.list.iter_mut().for_each(|recipe| recipe.failed = recipe.removed);
+    // By key nothing else counts the rows that stay.
+    for leaf in rest.iter().map(|place| &leaves[*place]).filter(|leaf| leaf.reach == Reach::Key) {
+        let mut there = Tally::of(rules.target.recipe.is_integer());
+        leaf.reading_as_owner(rules.target, || count_failed(rules, leaf, &mut there))?;
+        for counted in there.list {
+            let recipe = tally.of_id(counted.recipe_id.as_deref());
+            tally.list[recipe].failed += counted.failed;
+        }
+    }
     if !rest.is_empty() {
         let (steps, held) = with_own_changes(|| steps_of(rules, leaves, &rest, &mut tally))?;
         remove_steps(rules, leaves, steps, held, &mut tally, &mut left)?;

@@ -31,7 +31,7 @@ pub fn remove(
 ) -> Result<usize> {
     let mut removed = 0;
     let mut place = range.start;
-    while place < range.end && removed < limit {
+    while place < range.end && removed < limit && !left.is_over()? {
         let recipe = &tally.list[place];
         if let (Some(cutoff), Some(most)) = (recipe.cutoff, recipe.left) {
             let condition = condition(rules, recipe, cutoff);
@@ -94,7 +94,9 @@ fn remove_where(
         first.get_or_insert_with(|| unsafe { row.text(0) }.map(str::to_owned));
         rows += 1;
     })?;
-    if rows > 0 {
+    if left.is_over()? {
+        left.untried += rows.min(most - removed);
+    } else if rows > 0 {
         left.kept_back += rows.min(most - removed);
         left.reason.get_or_insert_with(|| Reason::new(None, first.flatten()));
     }
@@ -134,6 +136,9 @@ fn remove_around(
         };
         let mut pieces = Pieces::of(&ids, left.patience);
         while let Some(piece) = pieces.next() {
+            if left.is_over()? {
+                return Ok(());
+            }
             match attempt(|| of_ids(&piece).map(Some)) {
                 Ok(gone) => {
                     gone.into_iter().for_each(|gone| tally.add(gone));

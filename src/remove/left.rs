@@ -1,5 +1,7 @@
+use crate::postgres::error::Result;
 use crate::postgres::met::Met;
 use crate::rank::removable::Removable;
+use crate::remove::watch::Watch;
 
 /// Rows that a run should have removed and could not.
 #[derive(Default)]
@@ -15,6 +17,10 @@ pub struct Left {
     /// The rows kept back that a later pass tries again.
     pub again: Vec<Removable>,
     pub patience: Patience,
+    /// Asked whether to go on; `None` for a run that cannot end early.
+    pub watch: Option<Watch>,
+    /// Rows that were not tried, since the run was to end.
+    pub untried: i64,
 }
 
 impl Left {
@@ -26,6 +32,11 @@ impl Left {
         self.kept_back += rows.len() as i64;
         self.again.extend(rows);
         self.reason.get_or_insert_with(reason);
+    }
+
+    /// Whether to end early.
+    pub fn is_over(&mut self) -> Result<bool> {
+        self.watch.as_mut().map_or(Ok(false), Watch::is_over)
     }
 
     /// Counts rows that a run tries no more.

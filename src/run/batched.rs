@@ -10,7 +10,7 @@ use crate::postgres::owner::defer_nothing;
 use crate::rank::one_pass::{Ranked, rank};
 use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
-use crate::remove::emergency::positions;
+use crate::remove::emergency::{emergency, positions};
 use crate::remove::order::{in_order, reference_each_other};
 use crate::rules::policy::{self, Policy};
 use crate::rules::{Rules, breaker};
@@ -20,8 +20,7 @@ use crate::run::begin::{begin, caller};
 use crate::run::lock::{self, Span};
 use crate::run::prepare::cannot_be_prepared;
 use crate::run::worker::{self, Leader};
-use crate::run::{failure, ground};
-use crate::target::foreign_keys;
+use crate::run::{failure, ground, refused};
 use crate::target::leaf::{Leaf, Reach};
 use crate::target::steady::{Lock, steady, steady_leaves};
 
@@ -62,8 +61,8 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         ground::is_that_of_the_snapshot(target)?;
         target.account_exists()?;
         target.failed_is_no_other_status()?;
-        foreign_keys::are_on(target)?;
         target.keys_are_trusted()?;
+        refused::check(target)?;
         let selection = arguments.selection();
         selection.check(target)?;
         may_limit_rows(&arguments, leaves)?;
@@ -88,21 +87,21 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         pace.workers = Some(if workers > 1 { workers } else { 0 });
         let held = positions.iter().flat_map(|(rows, _)| &rows.held).map(|(_, rows)| rows.len() as i64).sum();
         let run_id = run::start(&rules, &tally, held, &pace, &caller)?;
-        cutoff::save(target, run_id, &tally)?;
+        cutoff::save(&rules, run_id, &tally)?;
         let steps = if arguments.is_regular() { tally.list.len() } else { 1 };
         part::save(run_id, leaves, positions, steps, batch_size as usize, workers as u32)?;
         Ok(run_id)
     })
 }
 
-/// What an emergency run removes: every row in scope. Their order matters, and so do their positions, only if rows reference each
+/// What an emergency run removes: every row in scope, counted. Their order matters, and so do their positions, only if rows reference each
 /// other.
 fn unranked(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
     // SAFETY: only reads the WAL position.
     let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
-    let is_integer = rules.target.recipe.is_integer();
+    let (tally, _) = emergency(rules, leaves, true)?;
     let positions = match reference_each_other(leaves)? {
-        true => positions(rules, leaves, &mut Tally::of(is_integer))?,
+        true => positions(rules, leaves, &mut Tally::of(rules.target.recipe.is_integer()))?,
         false => None,
     };
     // Their recipes have no place in the run's list.
@@ -110,7 +109,7 @@ fn unranked(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
         let bare = |row: Removable| Removable::new(row.tid(), usize::MAX);
         leaves.into_iter().map(|rows| rows.into_iter().map(bare).collect()).collect()
     });
-    Ok(Ranked { tally: Tally::of(is_integer), positions, lsn })
+    Ok(Ranked { tally, positions, lsn })
 }
 
 /// Errors: 0A000 (`max_rows`, and rows are removed by key).

@@ -13,8 +13,8 @@ use crate::history::batches::sum_up_or_warn;
 use crate::history::error::{self, At};
 use crate::plan::cutoff;
 use crate::postgres::error::Result;
-use crate::postgres::sqlstate::exact;
-use crate::postgres::subtransaction::{attempt, is_cancel, reported, sqlstate};
+use crate::postgres::sqlstate::{exact, raise_as, unknown};
+use crate::postgres::subtransaction::{attempt, is_cancel, raise_again, reported, sqlstate};
 
 thread_local! {
     /// What this process works on.
@@ -25,8 +25,8 @@ thread_local! {
     static IS_LOST: Cell<bool> = const { Cell::new(false) };
     /// Whether `commit_and_wait` has begun this transaction.
     static IS_DRIVEN: Cell<bool> = const { Cell::new(false) };
-    /// What has failed, to be raised as soon as that is committed.
-    static RECORDED: RefCell<Option<ErrorReport>> = const { RefCell::new(None) };
+    /// What has failed, to be raised as soon as that is committed, with the SQLSTATE if PostgreSQL itself does not have it.
+    static RECORDED: RefCell<Option<(ErrorReport, Option<i32>)>> = const { RefCell::new(None) };
 }
 
 /// Remembers what this process works on.
@@ -45,7 +45,9 @@ pub fn transaction_begins() -> Result<()> {
     // SAFETY: the callback lives as long as the library, which is never unloaded.
     ONCE.call_once(|| unsafe { pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut()) });
     IS_DRIVEN.set(true);
-    RECORDED.take().map_or(Ok(()), Err)
+    let Some((report, sqlstate)) = RECORDED.take() else { return Ok(()) };
+    sqlstate.into_iter().for_each(raise_as);
+    Err(report)
 }
 
 /// Does a step of a run of this session. If `commit_and_wait` will commit, an error is recorded and `None` returned.
@@ -89,9 +91,10 @@ pub fn run_ends() {
 
 /// Ends a run of this session with an error. Its workers have ended.
 fn ends_with(run_id: i64, failure: CaughtError) {
+    let sqlstate = unknown(sqlstate(&failure));
     let report = record(run_id, failure);
     sum_up_or_warn(run_id);
-    RECORDED.set(Some(report));
+    RECORDED.set(Some((report, sqlstate)));
 }
 
 /// Writes what has failed into the run's row, and returns it. If even that fails, raises the failure itself.
@@ -101,7 +104,7 @@ pub fn record(run_id: i64, failure: CaughtError) -> ErrorReport {
     let state = if is_interrupted { State::Interrupted } else { State::Failed };
     let (sqlstate, report) = (exact(sqlstate(&failure)), copy(reported(&failure)));
     if attempt(|| error::write(run_id, state, &sqlstate, &report, at.as_ref()).map(Some)).is_err() {
-        failure.rethrow();
+        raise_again(failure);
     }
     run_ends();
     report

@@ -1,10 +1,12 @@
 use pgrx::prelude::*;
 
 use crate::extension;
+use crate::history::run::Run;
 use crate::postgres::error::{Result, error};
 use crate::postgres::now::one_now;
 use crate::postgres::read::read_prepared;
 use crate::target::Target;
+use crate::target::reading::{LABELS, has_all, types};
 
 /// Refuses to remove rows by an old snapshot (REPEATABLE READ, SERIALIZABLE) if the target, its policies, its leaves or their
 /// columns have changed since: the snapshot's rows are not those of the present target, and a rewritten table looks empty to
@@ -16,8 +18,12 @@ pub fn is_that_of_the_snapshot(target: &Target) -> Result<()> {
     }
     let columns = || target.column_names().into_iter().map(str::to_owned).collect::<Vec<_>>();
     let arguments = || [target.name.as_str().into(), target.table.oid.into(), columns().into()];
+    let types = || [types(target).into()];
     let is_same = extension::as_owner(|| {
-        Ok(read_prepared::<String>(GROUND, &arguments())? == one_now::<String>(GROUND, &arguments())?)
+        let before = read_prepared::<Vec<String>>(LABELS, &types())?.unwrap_or_default();
+        let now = one_now::<Vec<String>>(LABELS, &types())?.unwrap_or_default();
+        Ok(has_all(&now, &before)
+            && read_prepared::<String>(GROUND, &arguments())? == one_now::<String>(GROUND, &arguments())?)
     })?;
     if is_same {
         return Ok(());
@@ -26,6 +32,21 @@ pub fn is_that_of_the_snapshot(target: &Target) -> Result<()> {
         PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
         format!("target \"{}\" has been changed since this transaction's snapshot was taken", target.name),
         "ROLLBACK".into(),
+    ))
+}
+
+/// Errors: 55000 (the run's cutoffs no longer fit the target).
+pub fn is_read_as_before(run: &Run, target: &Target, is_the_same: bool) -> Result<()> {
+    if is_the_same {
+        return Ok(());
+    }
+    Err(error(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "target \"{}\": its account, its status, its columns or its time zone have changed since run {} started",
+            target.name, run.id
+        ),
+        "CALL backlog_cleanup_run()".into(),
     ))
 }
 

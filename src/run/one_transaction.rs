@@ -1,3 +1,4 @@
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use backlog_cleanup_report::Foreseen;
@@ -18,11 +19,12 @@ use crate::rules::policy::{self, Policy};
 use crate::rules::selection::Selection;
 use crate::rules::{Rules, breaker};
 use crate::run::begin::{begin, caller};
-use crate::run::ground;
 use crate::run::lock::Span;
+use crate::run::smaller::or_smaller;
+use crate::run::{ground, refused};
+use crate::target::Target;
 use crate::target::leaf::Leaf;
 use crate::target::steady::{Lock, glance_leaves, steady_leaves};
-use crate::target::{Target, foreign_keys};
 
 /// Removes the expired failed rows of each recipe but the newest. Returns a `RegularReport`. Errors: those of `begin` and
 /// `Policy::of`, 22023 (`dry_run` and `rehearse`), 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
@@ -151,17 +153,17 @@ fn once(
         target.failed_is_no_other_status()?;
         target.keys_are_trusted()?;
         if how != How::Dry {
-            foreign_keys::are_on(target)?;
+            refused::check(target)?;
             ground::is_that_of_the_snapshot(target)?;
             defer_nothing()?;
         }
-        let (rules, tally, left, refused) = work(target, leaves, selection)?;
+        let (rules, tally, left, too_many) = work(target, leaves, selection)?;
         let run_id = if how == How::Dry { None } else { Some(record(&rules, &tally, &left, &caller)?) };
         let mut foreseen = Foreseen::default();
         if how == How::Dry && !rules.is_disabled() {
-            foreseen = foresee(target, rules.mode(), tally.removed())?;
-            let off = foreign_keys::is_off(target)?.map(|off| off.message().to_owned());
-            foreseen.would_fail = refused.into_iter().chain(off).chain(foreseen.would_fail).collect();
+            foreseen = foresee(&rules, leaves, tally.removed())?;
+            let reasons = refused::reasons(target)?.into_iter().map(|reason| reason.message().to_owned());
+            foreseen.would_fail = too_many.into_iter().chain(reasons).chain(foreseen.would_fail).collect();
         }
         let kept_back = KeptBack::of(&left);
         let message = match (how, foreseen.would_fail.join("; "), foreseen.would_keep_back.join("; ")) {
@@ -180,8 +182,18 @@ fn once(
         let report = report(&rules, lasts, message, &tally.into_sorted(), kept_back, wal_bytes, milliseconds)?;
         Json::of(&report.foretelling(foreseen))
     };
-    if how == How::Dry { glance_leaves(target, reported) } else { steady_leaves(target, Lock::Remove, reported) }
+    if how == How::Dry {
+        return glance_leaves(target, reported);
+    }
+    PgTryBuilder::new(AssertUnwindSafe(|| steady_leaves(target, Lock::Remove, reported)))
+        .catch_when(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, |failure| {
+            Err(or_smaller(failure, target.unwrap_or_default(), BATCH_SIZE))
+        })
+        .execute()
 }
+
+/// Rows of a batch that needs little memory whatever it meets.
+const BATCH_SIZE: i64 = 1_000;
 
 const REHEARSED: &str = "Rehearsal: everything was rolled back and nothing was removed; triggers ran, and what no rollback undoes, \
                          such as a sequence's values, stays";

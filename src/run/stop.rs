@@ -7,7 +7,8 @@ use crate::postgres::read::{read_one, refuse_read_only};
 use crate::run::begin::caller;
 use crate::run::prepare::cannot_be_prepared;
 
-/// Stops a batched run after its current batch or pause; committed batches are permanent. Returns false if it has ended.
+/// Stops a batched run: its pause or its current batch ends early, and what the batch has removed is permanent, too. Returns
+/// false if it has ended.
 /// Errors: 22004, 25006, 42704 (no run has this id).
 #[pg_extern]
 fn backlog_cleanup_stop(run_id: Option<i64>) -> Result<bool> {

@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use crate::extension::{self, schema};
 use crate::postgres::error::{Result, spi};
+use crate::postgres::read::read_one;
 use crate::schedule::home::{database, pg_cron_elsewhere, pg_cron_is_here};
 use crate::schedule::statement::jobs_of_database;
-use crate::schedule::work::{Work, works};
+use crate::schedule::work::{Work, told};
 
 /// A job of pg_cron that calls a run, in any database.
 #[derive(Serialize, Deserialize)]
@@ -26,8 +27,16 @@ pub struct Job {
     /// Whether pg_cron's list of databases has the job's.
     #[serde(skip_serializing)]
     pub database_exists: bool,
+    /// Jobs of its role that are not among these: there are too many.
+    #[serde(skip_serializing)]
+    pub unseen: i64,
+    #[serde(skip_serializing)]
+    is_readable: bool,
     #[serde(skip)]
     pub works: Vec<Work>,
+    /// Functions of our names in other schemas: of an extension that had another one, or somebody's own.
+    #[serde(skip)]
+    pub calls_elsewhere: Vec<String>,
 }
 
 impl Job {
@@ -48,25 +57,36 @@ impl Job {
     }
 }
 
-/// The jobs that call a run, those that run first: their role may run them, they are active, the older ones.
+/// The jobs that call a run, those that run first: their role may run them, they are active, the older ones. Of a role the first
+/// 1,000, and of a command the first 4,096 characters: anybody with a job could take memory and time of whoever looks. The
+/// command of another role's job is the calls that were found in it.
 pub fn jobs() -> Result<Vec<Job>> {
     const JOBS: &str = "
-        SELECT jsonb_build_object('jobId', jobid, 'jobName', jobname, 'schedule', schedule, 'command', command,
+        SELECT jsonb_build_object('jobId', jobid, 'jobName', jobname, 'schedule', schedule, 'command', beginning,
                                   'username', username, 'active', active, 'database', database,
                                   'databaseExists', EXISTS (SELECT FROM pg_database WHERE datname = database),
-                                  'timeZone', coalesce(current_setting('cron.timezone', true), 'GMT'))
-        FROM cron.job
-        JOIN pg_extension e ON e.extname = 'backlog_cleanup'
-        JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'backlog_cleanup_failed_generations'
-        LEFT JOIN pg_roles r ON r.rolname = username
-        WHERE command ~* 'backlog_cleanup'
-        ORDER BY (r.rolcanlogin AND has_function_privilege(r.oid, p.oid, 'EXECUTE')) IS TRUE DESC, active DESC, jobid";
+                                  'timeZone', coalesce(current_setting('cron.timezone', true), 'GMT'),
+                                  'unseen', greatest(jobs - 1000, 0), 'isReadable', is_readable)
+        FROM (SELECT j.*, beginning, (r.rolcanlogin AND has_function_privilege(r.oid, p.oid, 'EXECUTE')) IS TRUE AS may_run,
+                     coalesce(pg_has_role($1::name, r.oid, 'USAGE'), me.rolsuper) AS is_readable,
+                     count(*) OVER (PARTITION BY username) AS jobs,
+                     row_number() OVER (PARTITION BY username ORDER BY active DESC, jobid) AS place
+              FROM cron.job j
+              CROSS JOIN LATERAL left(command, 4096) AS beginning
+              JOIN pg_roles me ON me.rolname = $1
+              JOIN pg_extension e ON e.extname = 'backlog_cleanup'
+              JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'backlog_cleanup_failed_generations'
+              LEFT JOIN pg_roles r ON r.rolname = username
+              WHERE beginning ~* 'backlog_cleanup') job
+        WHERE place <= 1000
+        ORDER BY may_run DESC, active DESC, jobid";
     if !pg_cron_is_here()? {
         return Ok(Vec::new());
     }
+    let caller = read_one::<String>("SELECT CURRENT_USER::pg_catalog.text", &[])?;
     let found: Vec<JsonB> = extension::as_owner(|| {
         Spi::connect(|client| {
-            let rows = client.select(JOBS, None, &[])?;
+            let rows = client.select(JOBS, None, &[caller.into()])?;
             rows.filter_map(|row| row.get::<JsonB>(1).transpose()).collect::<spi::Result<_>>()
         })
         .map_err(spi)
@@ -74,8 +94,12 @@ pub fn jobs() -> Result<Vec<Job>> {
     let schema = schema()?;
     let job = |JsonB(job)| {
         let mut job: Job = serde_json::from_value(job).ok()?;
-        job.works = works(&job.command, &schema);
-        (!job.works.is_empty()).then_some(job)
+        let told = told(&job.command, &schema);
+        (job.works, job.calls_elsewhere) = (told.works, told.elsewhere);
+        if !job.is_readable {
+            job.command = job.works.iter().map(Work::call).collect::<Vec<_>>().join("; ");
+        }
+        (!job.works.is_empty() || !job.calls_elsewhere.is_empty()).then_some(job)
     };
     Ok(found.into_iter().filter_map(job).collect())
 }

@@ -1,5 +1,8 @@
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use backlog_cleanup_report::{DEFAULT_TARGET, Mode};
-use pgrx::spi::quote_identifier;
+use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::postgres::block;
 use crate::postgres::parse::{Call, Value, parse};
@@ -12,6 +15,7 @@ const RUN: &str = "backlog_cleanup_run";
 /// One run that a job does.
 #[derive(Clone, PartialEq)]
 pub struct Work {
+    function: &'static str,
     /// `None` if only the job's execution would tell.
     pub target: Option<String>,
     pub mode: Mode,
@@ -19,17 +23,56 @@ pub struct Work {
     pub is_selective: bool,
 }
 
+impl Work {
+    /// The call as far as a run is told by it: what else stands in a command is its role's alone.
+    pub fn call(&self) -> String {
+        format!("{}({})", self.function, self.target.as_ref().map_or("...".into(), quote_literal))
+    }
+}
+
 /// Longer commands are not parsed, in bytes: anybody with a job could take memory and time of whoever looks at it.
 const LONGEST: usize = 2_048;
 
-/// The runs of a job, by what its command calls: with any arguments, in SELECT, CALL, a DO block, among other statements. `schema`
-/// is the extension's, quoted. What a function of somebody else calls is not seen. A dry run is none.
-pub fn works(command: &str, schema: &str) -> Vec<Work> {
+/// So many commands are remembered with their runs.
+const REMEMBERED: usize = 2_000;
+
+thread_local! {
+    /// By the extension's schema and the command: a report asks for all jobs several times, and a job runs every night.
+    static TOLD: RefCell<HashMap<(String, String), Told>> = RefCell::default();
+}
+
+/// What the command of a job tells.
+#[derive(Clone)]
+pub struct Told {
+    pub works: Vec<Work>,
+    /// Functions of our names in other schemas: of an extension that had another one, or somebody's own.
+    pub elsewhere: Vec<String>,
+}
+
+/// What a command tells, read once per session. `schema` is the extension's, quoted.
+pub fn told(command: &str, schema: &str) -> Told {
+    let key = (schema.to_owned(), command.to_owned());
+    if let Some(told) = TOLD.with_borrow(|known| known.get(&key).cloned()) {
+        return told;
+    }
+    let told = Told { works: works(command, schema), elsewhere: calls_elsewhere(command, schema) };
+    TOLD.with_borrow_mut(|known| {
+        if known.len() == REMEMBERED {
+            known.clear();
+        }
+        known.insert(key, told.clone());
+    });
+    told
+}
+
+/// The runs of a job, by what its command calls: with any arguments, in SELECT, CALL, a DO block, among other statements.
+/// What a function of somebody else calls is not seen. A dry run is none.
+fn works(command: &str, schema: &str) -> Vec<Work> {
     if command.len() > LONGEST {
         let named = [FAILED_GENERATIONS, EMERGENCY, RUN].into_iter().find(|function| command.contains(function));
         let mode = |function| if function == EMERGENCY { Mode::Emergency } else { Mode::Regular };
         return named
-            .map(|function| Work { target: None, mode: mode(function), is_selective: false })
+            .map(|function| Work { function, target: None, mode: mode(function), is_selective: false })
             .into_iter()
             .collect();
     }
@@ -43,12 +86,26 @@ pub fn works(command: &str, schema: &str) -> Vec<Work> {
             let mentioned = block.words.iter().filter(|word| word.to_ascii_lowercase().contains(function)).count();
             if mentioned > block.calls.iter().filter(|call| call.function == function).count() {
                 let mode = if function == EMERGENCY { Mode::Emergency } else { Mode::Regular };
-                works.push(Work { target: None, mode, is_selective: false });
+                works.push(Work { function, target: None, mode, is_selective: false });
             }
         }
         works.extend(found);
     }
     works
+}
+
+/// The functions that a command calls by these names in another schema than the extension's, qualified and quoted.
+fn calls_elsewhere(command: &str, schema: &str) -> Vec<String> {
+    let Some(statements) = Some(command).filter(|command| command.len() <= LONGEST).and_then(parse) else {
+        return Vec::new();
+    };
+    let in_blocks = statements.blocks.iter().filter_map(|body| block::read(body)).flat_map(|block| block.calls);
+    let name = |call: Call| {
+        let there = quote_identifier(call.schema?);
+        let is_one = [FAILED_GENERATIONS, EMERGENCY, RUN].contains(&call.function.as_str());
+        (is_one && there != schema).then(|| format!("{there}.{}", call.function))
+    };
+    statements.calls.into_iter().chain(in_blocks).filter_map(name).collect()
 }
 
 fn work(call: &Call, schema: &str) -> Option<Work> {
@@ -59,10 +116,10 @@ fn work(call: &Call, schema: &str) -> Option<Work> {
         Some(Value::Text(text)) => Some(text.clone()),
         _ => None,
     };
-    let (mode, selection, dry_run) = match call.function.as_str() {
-        FAILED_GENERATIONS => (Some(Mode::Regular), 1, Some(3)),
-        EMERGENCY => (Some(Mode::Emergency), 1, Some(3)),
-        RUN => (None, 7, None),
+    let (function, mode, selection, dry_run) = match call.function.as_str() {
+        FAILED_GENERATIONS => (FAILED_GENERATIONS, Some(Mode::Regular), 1, Some(3)),
+        EMERGENCY => (EMERGENCY, Some(Mode::Emergency), 1, Some(3)),
+        RUN => (RUN, None, 7, None),
         _ => return None,
     };
     let is_dry = dry_run.is_some_and(|place| call.argument(place, "dry_run") == Some(&Value::Bool(true)));
@@ -74,5 +131,5 @@ fn work(call: &Call, schema: &str) -> Option<Work> {
     };
     let named = || word(1, "mode").and_then(|mode| mode.parse().ok()).unwrap_or(Mode::Regular);
     let is_selective = is_given(selection, "recipe_id") || is_given(selection + 1, "failure_type");
-    (!is_dry).then(|| Work { target, mode: mode.unwrap_or_else(named), is_selective })
+    (!is_dry).then(|| Work { function, target, mode: mode.unwrap_or_else(named), is_selective })
 }

@@ -123,7 +123,7 @@ impl Rows {
 fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
     let statuses = statuses(target);
     let (key, failed_at) = (leaf.group_key(&target.recipe), target.failed_at.as_itself());
-    let from = format!("FROM {} g WHERE {}", leaf.rows(), target.account_column.is(&target.account));
+    let from = format!("FROM {} g WHERE {}", leaf.rows(), target.is_of_account());
     match leaf.reach {
         Reach::Position => format!("SELECT {key}, {statuses}, {failed_at} {from}"),
         Reach::Key => format!(

@@ -6,8 +6,10 @@ pub mod last_run;
 
 use backlog_cleanup_report::{RecipeFailures, StatusCount, StatusCounts, StatusReport, Warning, recipe_id};
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::doctor;
+use crate::history::report::LISTED;
 use crate::postgres::error::Result;
 use crate::postgres::json::Json;
 use crate::schedule;
@@ -71,6 +73,11 @@ fn report(target: &Target, leaves: &[Leaf]) -> Result<Json> {
         count: counts.iter().map(|recipe| recipe.of_status[place]).sum(),
     });
     let statuses = StatusCounts(statuses.collect());
+    let failed = counts.iter().filter(|recipe| recipe.of_status[0] > 0).count();
+    let unlisted = (failed > LISTED).then(|| Warning {
+        message: format!("this report has {LISTED} of {failed} recipes"),
+        hint: format!("SELECT * FROM backlog_cleanup_status({})", quote_literal(&target.name)),
+    });
     Json::of(&StatusReport {
         success: true,
         total_generations: sum(|recipe| recipe.total),
@@ -79,6 +86,7 @@ fn report(target: &Target, leaves: &[Leaf]) -> Result<Json> {
         recipes_with_failed_generations: counts
             .into_iter()
             .filter(|recipe| recipe.of_status[0] > 0)
+            .take(LISTED)
             .map(|recipe| RecipeFailures {
                 recipe_id: recipe_id(recipe.id.as_deref(), target.recipe.is_number()),
                 recipe_name: recipe.name,
@@ -93,6 +101,7 @@ fn report(target: &Target, leaves: &[Leaf]) -> Result<Json> {
         warnings: doctor::references(target)?
             .into_iter()
             .map(|problem| Warning { message: problem.detail, hint: problem.fix.unwrap_or_default() })
+            .chain(unlisted)
             .collect(),
     })
 }

@@ -1,6 +1,7 @@
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
+use crate::extension;
 use crate::postgres::error::Result;
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::owner::reading_as_owner_of;
@@ -10,11 +11,12 @@ use crate::postgres::table::{Column, Table};
 use crate::target::load::row;
 use crate::target::mistake::Mistake;
 use crate::target::nearest::nearest;
+use crate::target::passed_over::{PassedOver, passed_over};
 use crate::target::{Target, TargetRow};
 
 /// Checks that the tables, columns and values that a target names exist and can be used. All mistakes are one error. Errors:
 /// those of `Target::load`, 22P02 (a value that its column cannot have), 23514 (two statuses are the same value), 22023 (time
-/// zone), what its throttle query raises.
+/// zone), 0A000 (what runs would pass over), what its throttle query raises.
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
     check(target, None)
@@ -44,6 +46,12 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<()> {
     }
     wrong.extend(table.and_then(|table| throttle(&row, table)));
     wrong.extend(time_zone(&row.time_zone)?);
+    if let Some(target) = &target {
+        let mistake = |found: PassedOver| {
+            Mistake::of(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "generations_table", &found.error())
+        };
+        wrong.extend(passed_over(target)?.into_iter().map(mistake));
+    }
     let mistakes: Vec<Mistake> = missed.into_iter().flat_map(|missed| missed.mistakes).chain(wrong).collect();
     if !mistakes.is_empty() {
         return Err(row.refusal(&mistakes, before));
@@ -77,12 +85,27 @@ fn value_for(
         return Ok(None);
     }
     if labels.is_empty() {
-        let read = briefly(|| reading_as_owner_of(table, || column.accepts(value, table)));
-        return Ok(read.err().map(|failure| mistake(key, "", failure)));
+        let read = briefly(|| {
+            reading_as_owner_of(table, || {
+                column.accepts(value, table)?;
+                if column.has_one_text() { Ok(None) } else { column.stored(value) }
+            })
+        });
+        return Ok(match read {
+            Err(failure) => Some(mistake(key, "", failure)),
+            Ok(Some(stored)) if stored != value => Some(other_text(key, value, &stored, column, table)),
+            Ok(_) => None,
+        });
     }
     let code = PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION;
     let mistake = Mistake::new(code, key, column.unreadable(value), column.values(table));
     Ok(Some(mistake.there_are("labels", &labels, value)))
+}
+
+/// A value that a column stores as another, so that no row can have it.
+fn other_text(key: &'static str, value: &str, stored: &str, column: &Column, table: &Table) -> Mistake {
+    let wrong = format!("\"{value}\" becomes \"{stored}\" in column {} of type {}", column.name, column.type_name);
+    Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, key, wrong, column.values(table))
 }
 
 fn throttle(row: &TargetRow, table: &Table) -> Option<Mistake> {
@@ -90,7 +113,20 @@ fn throttle(row: &TargetRow, table: &Table) -> Option<Mistake> {
     Some(mistake("throttle_query", "throttle query fails: ", failure).or_null())
 }
 
+/// An abbreviation means another time zone elsewhere, and no summer time; `EST` is five hours behind UTC or ten ahead of it.
+const ABBREVIATION: &str = "
+    SELECT EXISTS (SELECT FROM pg_timezone_abbrevs
+                   WHERE abbrev = upper($1) AND abbrev NOT IN ('UTC', 'GMT', 'UCT', 'UT', 'Z', 'ZULU'))";
+
 fn time_zone(written: &str) -> Result<Option<Mistake>> {
+    if extension::as_owner(|| read_one::<bool>(ABBREVIATION, &[written.into()]))? == Some(true) {
+        return Ok(Some(Mistake::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "time_zone",
+            format!("time zone \"{written}\" is an abbreviation, which several time zones have"),
+            "SELECT name FROM pg_timezone_names".into(),
+        )));
+    }
     let known = briefly(|| {
         read_one::<TimestampWithTimeZone>("SELECT pg_catalog.timezone($1, timestamp '2000-01-01')", &[written.into()])
     });

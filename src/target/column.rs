@@ -17,15 +17,24 @@ impl Column {
     /// The condition that this column of `g` has a value with this text: of what is equal, 1.0 and 1.00, a run tells the
     /// texts apart.
     pub fn identifies(&self, value: &str) -> String {
-        let is_equal_the_same_text = self.is_integer()
-            || self.type_oid == pg_sys::UUIDOID
-            // SAFETY: the collation is the column's.
-            || self.is_text() && unsafe { pg_sys::get_collation_isdeterministic(self.collation) };
-        if is_equal_the_same_text {
+        if self.has_one_text() {
             return self.is(value);
         }
         let text = format!("{} COLLATE pg_catalog.\"C\"", quote_literal(value));
         format!("{} AND {} OPERATOR(pg_catalog.=) {text}", self.is(value), self.as_key())
+    }
+
+    /// Whether what is equal in this column has one text, so that its type's equality is enough to tell values apart.
+    pub fn has_one_text(&self) -> bool {
+        // SAFETY: look-ups in the system cache; the collation is the column's.
+        unsafe {
+            let base = pg_sys::getBaseType(self.type_oid);
+            match base {
+                pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID | pg_sys::UUIDOID | pg_sys::BOOLOID => true,
+                pg_sys::TEXTOID | pg_sys::VARCHAROID => pg_sys::get_collation_isdeterministic(self.collation),
+                _ => pg_sys::type_is_enum(base),
+            }
+        }
     }
 
     /// A value of this column's type as SQL.
@@ -56,6 +65,11 @@ impl Column {
             true => format!("SELECT unnest(enum_range(NULL::{}))", self.sql_type),
             false => format!("SELECT DISTINCT {} FROM {}", self.name, table.name),
         }
+    }
+
+    /// The text of a value once it is in this column. The type's own code runs as the current role.
+    pub fn stored(&self, value: &str) -> Result<Option<String>> {
+        read_one::<String>(&format!("SELECT {}::pg_catalog.text", self.literal(value)), &[])
     }
 
     /// Checks that a value can be read as this column's type and compared with it. The type's own code runs as the current

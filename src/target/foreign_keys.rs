@@ -46,12 +46,7 @@ const SETTINGS: &str = "
 /// What switches the actions of foreign keys off, and the statement that switches them on.
 pub type Switch = (String, String);
 
-/// Refuses a run that would leave rows behind that reference removed ones. Errors: 55000.
-pub fn are_on(target: &Target) -> Result<()> {
-    is_off(target)?.map_or(Ok(()), Err)
-}
-
-/// Why a run on the target would be refused.
+/// Why a run on the target would leave rows behind that reference removed ones. Its SQLSTATE is 55000.
 pub fn is_off(target: &Target) -> Result<Option<ErrorReport>> {
     let off = match of_session()? {
         Some(off) => Some(off),

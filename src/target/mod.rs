@@ -8,6 +8,7 @@ pub mod leaf;
 pub mod load;
 pub mod mistake;
 pub mod nearest;
+pub mod passed_over;
 pub mod reading;
 pub mod recipes;
 pub mod statuses;
@@ -180,8 +181,13 @@ impl Target {
         reading_as_owner_of(&self.table, || column.accepts(value, &self.table))
     }
 
+    /// The condition on a row `g` that it is one of the account: of no other that the column's collation or type calls equal.
+    pub fn is_of_account(&self) -> String {
+        self.account_column.identifies(&self.account)
+    }
+
     /// The condition on a row `g` that it is a failed row of the account.
     pub fn is_failed(&self) -> String {
-        format!("{} AND {}", self.account_column.is(&self.account), self.has_failed())
+        format!("{} AND {}", self.is_of_account(), self.has_failed())
     }
 }

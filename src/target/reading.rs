@@ -1,6 +1,8 @@
 use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
 
+use crate::postgres::error::Result;
+use crate::postgres::now::one_now;
 use crate::postgres::table::Column;
 use crate::target::Target;
 
@@ -15,14 +17,28 @@ pub struct Reading {
     /// Account, recipe, failed-at, id, failure type and, if there is one, status: the name, the `attnum`, the type and its
     /// collation.
     columns: Vec<(String, i16, u32, u32)>,
+    /// The labels of their enums, each with its oid: whoever owns the type can swap them, and locks no table.
+    #[serde(default)]
+    labels: Vec<String>,
 }
 
+/// The labels of the enums among types, of domains and arrays too.
+pub const LABELS: &str = "
+    WITH RECURSIVE type (oid) AS (
+        SELECT oid FROM pg_catalog.unnest($1) AS oid
+        UNION
+        SELECT below.oid FROM type JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) type.oid,
+                              LATERAL (VALUES (t.typbasetype), (t.typelem)) AS below (oid)
+        WHERE below.oid OPERATOR(pg_catalog.<>) '0'::pg_catalog.oid)
+    SELECT pg_catalog.array_agg(pg_catalog.concat_ws(' ', e.oid, e.enumlabel) ORDER BY e.oid)
+    FROM pg_catalog.pg_enum e JOIN type ON e.enumtypid OPERATOR(pg_catalog.=) type.oid";
+
 impl Reading {
-    pub fn of(target: &Target) -> Reading {
+    pub fn of(target: &Target) -> Result<Reading> {
         let Target { table, account_column, status, recipe, failed_at, id, failure_type, .. } = target;
         let number = |oid: pg_sys::Oid| oid.to_u32();
         let column = |c: &Column| (c.name.clone(), c.number, number(c.type_oid), number(c.collation));
-        Reading {
+        Ok(Reading {
             table: number(table.oid),
             account: target.account.clone(),
             failed_status: target.failed_status.clone(),
@@ -32,6 +48,25 @@ impl Reading {
                 .chain(status)
                 .map(column)
                 .collect(),
-        }
+            labels: one_now::<Vec<String>>(LABELS, &[types(target).into()])?.unwrap_or_default(),
+        })
     }
+
+    /// Whether rows are read so still. A label that has come since is in no row that was ranked.
+    pub fn still_holds(&self, target: &Target) -> Result<bool> {
+        let mut now = Reading::of(target)?;
+        let has_labels = has_all(&now.labels, &self.labels);
+        now.labels.clone_from(&self.labels);
+        Ok(has_labels && *self == now)
+    }
+}
+
+/// The types of the columns that runs read.
+pub fn types(target: &Target) -> Vec<pg_sys::Oid> {
+    target.columns().into_iter().map(|(_, column)| column.type_oid).collect()
+}
+
+/// Whether labels are there that were there before.
+pub fn has_all(now: &[String], before: &[String]) -> bool {
+    before.iter().all(|label| now.contains(label))
 }

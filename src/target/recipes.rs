@@ -1,11 +1,34 @@
+use std::borrow::Cow;
 use std::collections::HashMap;
+
+use pgrx::direct_function_call;
+use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::stream;
 use crate::target::{RecipeTable, Target};
 
-/// The recipes' names by their ids as text; `None` if the target has no table that names them.
+/// Longer ids are shortened, in bytes: whoever writes rows decides how long they are, and all of them are kept and reported.
+const LONGEST: usize = 1_000;
+
+/// How a shortened id ends, which no other may.
+const SHORTENED: &str = " bytes)";
+
+/// A recipe's id as it is counted and reported. Of a long one that is the beginning, the SHA-256, by which it differs from all
+/// others, and the length.
+pub fn bounded(id: &str) -> Cow<'_, str> {
+    if id.len() <= LONGEST && !id.ends_with(SHORTENED) {
+        return Cow::Borrowed(id);
+    }
+    // SAFETY: sha256_bytea takes a bytea and returns one.
+    let hash: Option<Vec<u8>> = unsafe { direct_function_call(pg_sys::sha256_bytea, &[id.as_bytes().into_datum()]) };
+    let hash: String = hash.iter().flatten().map(|byte| format!("{byte:02x}")).collect();
+    let beginning: String = id.chars().take(100).collect();
+    Cow::Owned(format!("{beginning}... (SHA-256 {hash} of {}{SHORTENED}", id.len()))
+}
+
+/// The recipes' names by their ids, both `bounded`; `None` if the target has no table that names them.
 #[derive(Default)]
 pub struct RecipeNames(Option<HashMap<String, String>>);
 
@@ -19,7 +42,7 @@ impl RecipeNames {
         reading_as_owner_of(table, || {
             stream(&read, |row| {
                 // SAFETY: both columns are cast to text.
-                let text = |column| unsafe { row.text(column) }.unwrap_or_default().to_owned();
+                let text = |column| bounded(unsafe { row.text(column) }.unwrap_or_default()).into_owned();
                 names.insert(text(0), text(1));
             })
         })?;

@@ -188,6 +188,17 @@ impl Cluster {
         self.configuration(database).connect(NoTls).expect("connects")
     }
 
+    /// The most memory that a new session has had after a statement, in kB.
+    pub fn memory_for(&self, database: &str, role: &str, statement: &str) -> u32 {
+        let mut session = self.connect_to(database);
+        let process: i32 = crate::value(&mut session, "SELECT pg_backend_pid()");
+        session.batch_execute(&format!("SET SESSION AUTHORIZATION {role}")).expect("a role");
+        session.batch_execute(statement).unwrap_or_else(|failure| panic!("{statement}: {failure:?}"));
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("a process");
+        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its memory");
+        most.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Runs statements in a session of their own, which the handle gives back with the result.
     pub fn in_background(&self, statements: &str) -> JoinHandle<(Client, Result<(), postgres::Error>)> {
         let (mut session, statements) = (self.connect(), statements.to_owned());

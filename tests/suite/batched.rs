@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use cluster::{Cluster, column, create_index, fail_in_any_order, number, numbers, refused, until, value};
+use cluster::{Cluster, column, create_index, fail, fail_in_any_order, number, numbers, refused, until, value};
 use postgres::Client;
 use serde_json::Value;
 
@@ -18,6 +18,7 @@ pub fn field(report: &Value, name: &str) -> String {
 }
 
 /// As `cluster::balance`; the recipes of runs that are over say the same, too.
+#[track_caller]
 pub fn balance(client: &mut Client, rows: i64) -> i64 {
     let of_recipes = "SELECT bool_and(removed = cleaned AND total_failed = failed AND recipes_affected = recipes)
         FROM backlog_cleanup.run, LATERAL (
@@ -219,10 +220,11 @@ fn each_page_of_a_large_table_is_read_once() {
         // A session's counts are in the statistics at its end.
         let alone = "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'client backend'";
         until(&cluster, alone);
-        cluster
-            .connect()
-            .batch_execute("UPDATE backlog_cleanup.policy SET keep = 700; SELECT pg_stat_reset()")
-            .unwrap();
+        cluster.connect().batch_execute("UPDATE backlog_cleanup.policy SET keep = 700").unwrap();
+        // An emergency run counts first: in the index, where vacuum has marked the pages.
+        for statement in ["VACUUM generations", "SELECT pg_stat_reset()"] {
+            cluster.connect().batch_execute(statement).unwrap();
+        }
         report(&mut cluster.connect(), &format!("mode => '{mode}', batch_size => 1000"));
         until(&cluster, alone);
         let counts = "SELECT heap_blks_read, idx_blks_read FROM pg_statio_user_tables WHERE relname = 'generations'";
@@ -287,4 +289,125 @@ fn a_stop_is_heard_within_two_seconds_in_a_pause_and_by_workers() {
         assert_eq!(value::<String>(&mut client, "SELECT state FROM backlog_cleanup.run"), "stopped");
         balance(&mut client, 200);
     }
+}
+
+#[test]
+fn a_stop_is_heard_within_two_seconds_in_the_midst_of_a_batch() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.005); RETURN OLD; END';
+             CREATE TRIGGER slow BEFORE DELETE ON generations FOR EACH ROW EXECUTE FUNCTION slow()",
+        )
+        .unwrap();
+    let at_work = "SELECT count(*) FILTER (WHERE wait_event = 'PgSleep') = greatest(1, workers) FROM pg_stat_activity,
+                   backlog_cleanup.run WHERE run.state = 'running' GROUP BY workers";
+    for (run, (mode, workers)) in (1..).zip([("regular", 1), ("emergency", 1), ("regular", 2)]) {
+        fail_in_any_order(&mut client, 20_000);
+        let rows = number(&mut client, "SELECT count(*) FROM generations");
+        let size = if workers == 1 { 50_000 } else { 8_000 };
+        let call = format!("CALL backlog_cleanup_run(mode => '{mode}', batch_size => {size}, workers => {workers})");
+        let running = cluster.in_background(&call);
+        until(&cluster, at_work);
+        std::thread::sleep(std::time::Duration::from_millis(800));
+        let asked = std::time::Instant::now();
+        assert!(value::<bool>(&mut client, &format!("SELECT backlog_cleanup_stop({run})")));
+        running.join().unwrap().1.unwrap();
+        assert!(asked.elapsed().as_secs_f64() < 2.0, "{mode}, {workers} workers: {:?}", asked.elapsed());
+        let stopped = format!(
+            "SELECT state = 'stopped' AND stop_requested_by = 'postgres' AND batches = {workers} AND removed BETWEEN 100 AND 2000
+                    AND kept_back = 0 AND skipped = 0
+             FROM backlog_cleanup.run WHERE id = {run}"
+        );
+        assert!(value::<bool>(&mut client, &stopped), "{mode}, {workers} workers");
+        let gone = rows - number(&mut client, "SELECT count(*) FROM generations");
+        assert_eq!(number(&mut client, "SELECT removed FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1"), gone);
+        balance(&mut client, 20_000 * run);
+    }
+}
+
+#[test]
+fn a_batch_takes_rows_of_as_many_partitions_as_fit() {
+    let cluster = Cluster::start("max_locks_per_transaction = 200\nmax_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "DO $$ BEGIN
+                 ALTER TABLE generations RENAME TO old;
+                 CREATE TABLE generations (LIKE old INCLUDING DEFAULTS) PARTITION BY LIST (recipe_id);
+                 FOR recipe IN 1..200 LOOP
+                     EXECUTE format('CREATE TABLE part_%s PARTITION OF generations FOR VALUES IN (%s)', recipe, recipe);
+                 END LOOP;
+             END $$;
+             UPDATE backlog_cleanup.policy SET keep = 0",
+        )
+        .unwrap();
+    for (mode, workers) in [("regular", 1), ("emergency", 1), ("regular", 4)] {
+        (1..=200).for_each(|recipe| fail(&mut client, recipe, 10));
+        let arguments = format!("mode => '{mode}', batch_size => 500, workers => {workers}");
+        let report = report(&mut client, &arguments);
+        assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 0, "{mode}");
+        let batches: i64 = field(&report, "batches").parse().unwrap();
+        assert!((4..4 + 2 * workers).contains(&batches), "{mode}, {workers} workers: {batches} batches");
+    }
+    // A part that is rolled back is tried alone, and stops only itself.
+    (1..=200).for_each(|recipe| fail(&mut client, recipe, 10));
+    client
+        .batch_execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN RAISE EXCEPTION USING ERRCODE = ''40001'', MESSAGE = ''not now''; END';
+             CREATE TRIGGER refuse BEFORE DELETE ON part_117 FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .unwrap();
+    assert_eq!(refused(client.batch_execute("CALL backlog_cleanup_run(batch_size => 500)")).0, "40001");
+    let left = "SELECT string_agg(DISTINCT tableoid::regclass::text, ',') LIKE '%part_117%' AND count(*) < 900 FROM generations";
+    assert!(value::<bool>(&mut client, left));
+}
+
+#[test]
+fn an_emergency_run_counts_what_there_is_before_it_removes_any() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    let details = |report: &Value| {
+        let of = |recipe: &Value, name: &str| recipe[name].as_i64().unwrap();
+        let recipes = report["cleanupDetails"].as_array().unwrap();
+        assert!(
+            recipes
+                .iter()
+                .all(|recipe| of(recipe, "failedCount") == of(recipe, "cleanedCount") + of(recipe, "keptCount"))
+        );
+        let sum = |name| recipes.iter().map(|recipe| of(recipe, name)).sum::<i64>();
+        ["failedCount", "cleanedCount", "keptCount"].map(sum)
+    };
+    fail_in_any_order(&mut client, 4000);
+    // One that ends early.
+    let few = report(&mut client, "mode => 'emergency', batch_size => 30, max_rows => 1600");
+    assert_eq!(details(&few), [4000, 1600, 2400]);
+    assert_eq!(number(&mut client, "SELECT total_failed FROM backlog_cleanup.run"), 4000);
+    assert_eq!(balance(&mut client, 4000), 1600);
+    // After it, the first pages are empty: they are not what is done.
+    let run =
+        cluster.in_background("CALL backlog_cleanup_run(mode => 'emergency', batch_size => 240, pause => '1 hour')");
+    until(
+        &cluster,
+        "SELECT removed = 240 AND abs(share_done - 0.1) < 0.001 FROM backlog_cleanup.progress WHERE state = 'running'",
+    );
+    client.batch_execute("SELECT pg_terminate_backend(pid) FROM backlog_cleanup.progress").unwrap();
+    run.join().unwrap().1.unwrap_err();
+    // Whoever finds it says why it has ended, before and after a run has marked it.
+    let why = "SELECT error_message FROM backlog_cleanup.history WHERE run_id = 2 AND state = 'interrupted'";
+    let ended = "the session that ran it has ended";
+    until(&cluster, "SELECT state = 'interrupted' FROM backlog_cleanup.progress");
+    let said = "SELECT backlog_cleanup_status_json() #>> '{lastRun,error}'";
+    assert_eq!((value::<String>(&mut client, why), value::<String>(&mut client, said)), (ended.into(), ended.into()));
+    // Rows that stay are counted in their recipes.
+    cluster::veto(&mut client, "generations", "OLD.id % 10 = 0");
+    let kept = report(&mut client, "mode => 'emergency', batch_size => 500");
+    let stayed = number(&mut client, "SELECT count(*) FROM generations");
+    assert_eq!(details(&kept), [2160, 2160 - stayed, stayed]);
+    assert_eq!(field(&kept, "keptBackCount"), stayed.to_string());
+    assert_eq!(value::<String>(&mut client, why), ended);
+    assert_eq!(value::<String>(&mut client, "SELECT error_message FROM backlog_cleanup.run WHERE id = 2"), ended);
+    balance(&mut client, 4000);
 }

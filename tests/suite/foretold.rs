@@ -1,13 +1,160 @@
 //! What a run will meet is said beforehand, by the doctor and by a dry run, without anybody's code.
 
-use cluster::{Cluster, JOBS, column, finding, findings, number, value};
+use cluster::{Cluster, JOBS, column, finding, findings, number, refused, value};
 use postgres::Client;
+
+/// What a dry run of `t` says in a field.
+fn told(client: &mut Client, field: &str) -> Vec<String> {
+    let dry_run = "backlog_cleanup_failed_generations('t', dry_run => true)";
+    column(client, &format!("SELECT jsonb_array_elements_text({dry_run} -> '{field}')"))
+}
 
 /// What a dry run of `t` says would be refused.
 fn would_fail(client: &mut Client) -> Vec<String> {
-    let reasons =
-        "SELECT jsonb_array_elements_text(backlog_cleanup_failed_generations('t', dry_run => true) -> 'wouldFail')";
-    column(client, reasons)
+    told(client, "wouldFail")
+}
+
+/// Which rows a dry run of `t` says would be kept back.
+fn would_keep_back(client: &mut Client) -> Vec<String> {
+    told(client, "wouldKeepBack")
+}
+
+/// The rows that a run of `t` in one transaction removes and keeps back. It is rolled back.
+fn run(client: &mut Client) -> (i64, i64) {
+    client.batch_execute("SAVEPOINT before; SELECT backlog_cleanup_failed_generations('t')").unwrap();
+    let last = "SELECT removed, kept_back FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
+    let last = client.query_one(last, &[]).unwrap();
+    client.batch_execute("ROLLBACK TO before").unwrap();
+    (last.get(0), last.get(1))
+}
+
+#[test]
+fn what_a_delete_of_the_table_would_ask_and_one_of_its_parts_does_not_is_refused() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE archive AS TABLE job WITH NO DATA; ALTER TABLE archive OWNER TO app; GRANT CREATE ON SCHEMA public TO app;
+             CREATE FUNCTION arch() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN INSERT INTO public.archive SELECT * FROM gone; RETURN NULL; END';
+             CREATE FUNCTION frozen() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''deletes are frozen''; END';
+             CREATE FUNCTION pass() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+             SET ROLE app;
+             CREATE TABLE parted (LIKE job INCLUDING DEFAULTS) PARTITION BY RANGE (id);
+             CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (50);
+             CREATE TABLE high PARTITION OF parted FOR VALUES FROM (50) TO (500) PARTITION BY RANGE (id);
+             CREATE TABLE high_all PARTITION OF high DEFAULT;
+             CREATE TABLE parent (LIKE job INCLUDING DEFAULTS); CREATE TABLE child () INHERITS (parent);
+             RESET ROLE",
+        )
+        .unwrap();
+    let calls = [
+        "SELECT backlog_cleanup_failed_generations('t')",
+        "SELECT backlog_cleanup_failed_generations('t', recipe_id => 'a')",
+        "SELECT backlog_cleanup_failed_generations('t', rehearse => true)",
+        "SELECT backlog_cleanup_emergency('t')",
+        "CALL backlog_cleanup_run('t', batch_size => 10)",
+        "CALL backlog_cleanup_run('t', 'emergency', batch_size => 10)",
+        "CALL backlog_cleanup_run('t', batch_size => 10, workers => 2)",
+    ];
+    let frozen = |table: &str, time: &str| {
+        format!("CREATE TRIGGER frozen {time} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION frozen()")
+    };
+    for table in ["parted", "parent"] {
+        client
+            .batch_execute(&format!(
+                "UPDATE backlog_cleanup.target SET generations_table = 'public.{table}' WHERE name = 't';
+                 INSERT INTO {table} SELECT * FROM job WHERE id <= 50 OR '{table}' = 'parted';
+                 INSERT INTO child SELECT * FROM job WHERE id > 50 AND '{table}' = 'parent'"
+            ))
+            .unwrap();
+        let archive = format!(
+            "CREATE TRIGGER arch AFTER DELETE ON {table} REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION arch()"
+        );
+        let enabled = |what: &str| format!("{}; ALTER TABLE {table} {what}", frozen(table, "BEFORE DELETE"));
+        for (harm, named, check) in [
+            (archive, "statement trigger \"arch\"", "triggers"),
+            (frozen(table, "BEFORE DELETE OR UPDATE"), "statement trigger \"frozen\"", "triggers"),
+            (enabled("ENABLE ALWAYS TRIGGER frozen"), "statement trigger \"frozen\"", "triggers"),
+            (
+                format!("CREATE RULE \"Hold\" AS ON DELETE TO {table} WHERE OLD.id = 40 DO INSTEAD NOTHING"),
+                "rule \"Hold\"",
+                "triggers",
+            ),
+            (
+                format!(
+                    "CREATE POLICY even ON {table} USING (id % 2 = 0);
+                     ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+                ),
+                "row security",
+                "row_security",
+            ),
+        ] {
+            client.batch_execute(&harm).unwrap();
+            for call in calls {
+                let (sqlstate, message, hint) = refused(client.batch_execute(call));
+                assert_eq!(sqlstate, "0A000", "{harm}: {call}: {message}");
+                assert!(message.contains(named) && message.contains(&format!("\"public.{table}\"")), "{message}");
+                assert!(hint.starts_with(&format!("ALTER TABLE public.{table} ")), "{hint}");
+            }
+            assert_eq!(number(&mut client, &format!("SELECT count(*) FROM {table}")), 100, "{harm}");
+            assert_eq!(number(&mut client, "SELECT count(*) FROM ledger"), 0, "{harm}");
+            // Rows of its own cannot be read, either.
+            if table == "parted" || check == "triggers" {
+                let said = would_fail(&mut client);
+                assert!(said.len() == 1 && said[0].contains(named), "{harm}: {said:?}");
+            }
+            let found = findings(&mut client, check);
+            assert!(found.iter().any(|(status, ..)| status == "fail"), "{harm}: {found:?}");
+            // Written, it is one more mistake of its row.
+            let write = "UPDATE backlog_cleanup.target SET account = account WHERE name = 't'";
+            let (sqlstate, message, hint) = refused(client.batch_execute(write));
+            assert!(sqlstate == "0A000" && message.contains(named), "{harm}: {message}");
+            client.batch_execute(&hint).unwrap();
+            client.batch_execute(write).unwrap();
+            client
+                .batch_execute(&format!(
+                    "BEGIN; SELECT backlog_cleanup_emergency('t'); ROLLBACK;
+                     DROP TRIGGER IF EXISTS arch ON {table}; DROP TRIGGER IF EXISTS frozen ON {table};
+                     DROP RULE IF EXISTS \"Hold\" ON {table}; ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"
+                ))
+                .unwrap();
+        }
+        // What a DELETE of the table would not ask, either, or what is on each part.
+        for harmless in [
+            enabled("DISABLE TRIGGER frozen"),
+            enabled("ENABLE REPLICA TRIGGER frozen"),
+            frozen(table, "BEFORE TRUNCATE OR INSERT OR UPDATE"),
+            format!("CREATE TRIGGER row BEFORE DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION pass()"),
+            frozen("high", "BEFORE DELETE"),
+            format!("CREATE RULE hold AS ON UPDATE TO {table} DO ALSO NOTHING"),
+            format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"),
+            format!(
+                "ALTER ROLE app BYPASSRLS; ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+            ),
+        ] {
+            client.batch_execute(&format!("BEGIN; {harmless}")).unwrap();
+            client.batch_execute("UPDATE backlog_cleanup.target SET account = account WHERE name = 't'").unwrap();
+            assert!(would_fail(&mut client).is_empty(), "{harmless}");
+            assert!(findings(&mut client, "triggers").iter().all(|(status, ..)| status != "fail"), "{harmless}");
+            client.batch_execute(&format!("DELETE FROM {table}; ROLLBACK; BEGIN; {harmless}")).unwrap();
+            client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
+            assert_eq!(number(&mut client, &format!("SELECT count(*) FROM {table}")), 0, "{harmless}");
+            client.batch_execute("ROLLBACK").unwrap();
+        }
+    }
+    // Between two batches, too.
+    let id = client
+        .query_one(
+            r#"SELECT backlog_cleanup.start_run('{"target": "t", "mode": "emergency", "batch_size": 10, "pause": "0",
+                                                  "workers": 1, "force": false}')"#,
+            &[],
+        )
+        .unwrap()
+        .get::<_, i64>(0);
+    client.batch_execute(&frozen("parent", "BEFORE DELETE")).unwrap();
+    assert_eq!(refused(client.batch_execute(&format!("SELECT backlog_cleanup.next_batch({id})"))).0, "0A000");
 }
 
 #[test]
@@ -43,14 +190,14 @@ fn a_published_table_without_a_replica_identity_is_said_before_the_run_fails() {
             .unwrap();
         let found = findings(&mut client, "replica_identity");
         assert!(found.iter().all(|(status, ..)| status == "fail"), "{publication}: {found:?}");
-        assert_eq!(would_fail(&mut client).len(), found.len(), "{publication}");
+        assert_eq!(would_keep_back(&mut client).len(), found.len(), "{publication}");
         assert!(refused_by_postgres(&mut client, table).is_err(), "{publication}");
         client.batch_execute("ROLLBACK").unwrap();
         for (_, _, fix) in found {
             client.batch_execute(&fix.unwrap()).unwrap();
         }
         assert_eq!(finding(&mut client, "replica_identity").0, "ok", "{publication}");
-        assert!(would_fail(&mut client).is_empty(), "{publication}");
+        assert!(would_keep_back(&mut client).is_empty(), "{publication}");
         refused_by_postgres(&mut client, table).unwrap();
         client.batch_execute("DROP PUBLICATION p; ALTER TABLE parted.job_a REPLICA IDENTITY DEFAULT").unwrap();
     }
@@ -232,28 +379,192 @@ fn a_partitioned_ledger_without_a_partition_for_today_is_said_beforehand() {
 }
 
 #[test]
-fn failed_rows_that_others_keep_are_counted_beforehand() {
-    let cluster = Cluster::start("");
+fn rows_that_a_run_would_keep_back_are_told_beforehand_and_no_others() {
+    let cluster = Cluster::start("wal_level = logical\n");
     let mut client = cluster.connect();
     client.batch_execute(JOBS).unwrap();
     client
         .batch_execute(
-            "CREATE ROLE other;
-             CREATE TABLE last_run (job int REFERENCES job); ALTER TABLE last_run OWNER TO other;
-             CREATE INDEX ON last_run (job); INSERT INTO last_run VALUES (NULL), (1), (2), (2);
-             UPDATE job SET state = 'done' WHERE id = 1",
+            "CREATE ROLE other; GRANT REFERENCES ON job TO other; GRANT CREATE, USAGE ON SCHEMA public TO app, other;
+             ALTER TABLE job ADD UNIQUE (id, owner); SET ROLE app",
         )
         .unwrap();
-    let (status, detail, _) = finding(&mut client, "referenced");
-    assert_eq!(status, "warn");
-    assert!(
-        detail.starts_with("public.last_run (job) references at least 1 failed rows ON DELETE NO ACTION"),
-        "{detail}"
-    );
+    // The ten newest stay anyway; what of the others is referenced is kept back.
+    for (harm, dry, kept_back, doctor) in [
+        ("CREATE TABLE pin (job int REFERENCES job); INSERT INTO pin SELECT generate_series(91, 100)", "", 0, "warn"),
+        (
+            "CREATE TABLE pin (job int REFERENCES job ON DELETE RESTRICT); INSERT INTO pin VALUES (NULL), (1), (2), (2), (95)",
+            "foreign key pin_job_fkey of public.pin (job) references at least 2 failed rows ON DELETE RESTRICT, and a run keeps",
+            2,
+            "warn",
+        ),
+        (
+            "CREATE TABLE pin (job bigint REFERENCES job); INSERT INTO pin VALUES (3), (99)",
+            "foreign key pin_job_fkey of public.pin (job) references at least 1 failed rows ON DELETE NO ACTION",
+            1,
+            "warn",
+        ),
+        (
+            "CREATE TABLE pin (who text, job int, FOREIGN KEY (job, who) REFERENCES job (id, owner));
+             INSERT INTO pin VALUES ('w', 4), ('w', 5), (NULL, 6)",
+            "foreign key pin_job_who_fkey of public.pin (job, who) references at least 2 failed rows",
+            2,
+            "warn",
+        ),
+        (
+            "CREATE TABLE mid (id int PRIMARY KEY REFERENCES job ON DELETE CASCADE); INSERT INTO mid VALUES (7);
+             CREATE TABLE pin (mid int REFERENCES mid); INSERT INTO pin VALUES (7)",
+            "foreign key pin_mid_fkey of public.pin may keep rows back, and was not looked at: it is behind an ON DELETE CASCADE",
+            1,
+            "ok",
+        ),
+        (
+            "SET ROLE other; CREATE TABLE pin (job int REFERENCES job); INSERT INTO pin VALUES (8)",
+            "foreign key pin_job_fkey of public.pin may keep rows back, and was not looked at: it belongs to role \"other\"",
+            1,
+            "ok",
+        ),
+        (
+            "CREATE TABLE pin (job int REFERENCES job); INSERT INTO pin SELECT NULL FROM generate_series(1, 10000);
+             INSERT INTO pin VALUES (9)",
+            "of the rows with foreign key pin_job_fkey of public.pin only the first 10000 were looked at",
+            1,
+            "ok",
+        ),
+        ("CREATE TABLE pin (job int REFERENCES job); INSERT INTO pin VALUES (NULL)", "", 0, "ok"),
+        (
+            "CREATE RULE never AS ON DELETE TO job DO INSTEAD NOTHING",
+            "rule never on public.job replaces every removal",
+            90,
+            "ok",
+        ),
+        (
+            "CREATE RULE hide AS ON DELETE TO job DO INSTEAD UPDATE job SET error = 'gone' WHERE id = OLD.id",
+            "rule hide on public.job replaces every removal",
+            90,
+            "ok",
+        ),
+        ("CREATE RULE never AS ON DELETE TO job DO INSTEAD NOTHING; ALTER TABLE job DISABLE RULE never", "", 0, "ok"),
+    ] {
+        client.batch_execute(&format!("BEGIN; {harm}; RESET ROLE")).unwrap();
+        let told = would_keep_back(&mut client);
+        assert_eq!(told.len(), usize::from(!dry.is_empty()), "{harm}: {told:?}");
+        assert!(told.iter().all(|told| told.starts_with(dry)), "{harm}: {told:?}");
+        assert!(would_fail(&mut client).is_empty(), "{harm}");
+        assert_eq!(run(&mut client), (90 - kept_back, kept_back), "{harm}");
+        let (status, detail, _) = finding(&mut client, "referenced");
+        assert_eq!(status, doctor, "{harm}: {detail}");
+        if status == "ok" && dry.starts_with("foreign key") {
+            assert_eq!(detail, told[0], "{harm}");
+        }
+        client.batch_execute("ROLLBACK; SET ROLE app").unwrap();
+    }
+    // Each row of an emergency run is removable; none of a run that removes nothing is.
+    client
+        .batch_execute("RESET ROLE; CREATE TABLE pin (job int REFERENCES job); INSERT INTO pin VALUES (100)")
+        .unwrap();
     let dry = "SELECT backlog_cleanup_emergency('t', dry_run => true) #>> '{wouldKeepBack,0}'";
-    assert_eq!(value::<String>(&mut client, dry), detail);
-    client.batch_execute("UPDATE job SET state = 'done' WHERE id = 2").unwrap();
-    assert_eq!(finding(&mut client, "referenced").0, "ok");
+    assert!(value::<String>(&mut client, dry).contains("references at least 1 failed rows"));
+    client.batch_execute("UPDATE backlog_cleanup.policy SET keep = 1000").unwrap();
+    assert!(would_keep_back(&mut client).is_empty());
+}
+
+#[test]
+fn a_part_that_lacks_an_identity_or_a_privilege_is_told_as_a_run_meets_it() {
+    let cluster = Cluster::start("wal_level = logical\n");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "GRANT CREATE ON SCHEMA public TO app; SET ROLE app;
+             CREATE TABLE parted (LIKE job INCLUDING DEFAULTS INCLUDING INDEXES) PARTITION BY RANGE (id);
+             CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (50);
+             CREATE TABLE high PARTITION OF parted FOR VALUES FROM (50) TO (500);
+             CREATE TABLE none PARTITION OF parted DEFAULT; INSERT INTO parted SELECT * FROM job; RESET ROLE;
+             UPDATE backlog_cleanup.target SET generations_table = 'public.parted' WHERE name = 't';
+             CREATE PUBLICATION p FOR TABLE parted WITH (publish_via_partition_root)",
+        )
+        .unwrap();
+    client.batch_execute("BEGIN; ALTER TABLE high REPLICA IDENTITY NOTHING").unwrap();
+    let told = would_keep_back(&mut client);
+    assert!(told.len() == 1 && told[0].starts_with("public.high has no replica identity"), "{told:?}");
+    assert!(would_fail(&mut client).is_empty());
+    assert_eq!(run(&mut client), (49, 41));
+    client.batch_execute("ROLLBACK").unwrap();
+
+    for of in ["low", "high", "none", "parted"] {
+        client.batch_execute(&format!("BEGIN; REVOKE DELETE ON {of} FROM app")).unwrap();
+        // No rows of the root itself go, nor any of the empty partition.
+        let is_needed = of == "low" || of == "high";
+        let said = would_fail(&mut client);
+        assert_eq!(said.len(), usize::from(is_needed), "{of}: {said:?}");
+        let emergency =
+            "SELECT jsonb_array_elements_text(backlog_cleanup_emergency('t', dry_run => true) -> 'wouldFail')";
+        assert_eq!(column::<String>(&mut client, emergency).len(), usize::from(is_needed), "{of}");
+        let found = findings(&mut client, "privileges");
+        assert_eq!(found[0].0 == "fail", of != "parted", "{of}: {found:?}");
+        for call in ["failed_generations", "emergency"] {
+            client.batch_execute("SAVEPOINT before").unwrap();
+            let done = client.batch_execute(&format!("SELECT backlog_cleanup_{call}('t')"));
+            if is_needed {
+                assert_eq!(refused(done).0, "42501", "{of}");
+            } else {
+                done.unwrap();
+            }
+            client.batch_execute("ROLLBACK TO before").unwrap();
+        }
+        if of != "parted" {
+            client.batch_execute(found[0].2.as_ref().unwrap()).unwrap();
+            assert_eq!(finding(&mut client, "privileges").0, "ok", "{of}");
+        }
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+}
+
+#[test]
+fn a_ledger_that_leaves_the_row_out_ends_the_run() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "CREATE FUNCTION drop_it() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; CREATE TABLE moved (LIKE ledger)",
+        )
+        .unwrap();
+    let row = "BEFORE INSERT ON ledger FOR EACH ROW";
+    for (harm, is_known) in [
+        (format!("CREATE TRIGGER no {row} EXECUTE FUNCTION drop_it()"), false),
+        (format!("CREATE TRIGGER no {row} WHEN (NEW.amount > 5) EXECUTE FUNCTION drop_it()"), false),
+        ("CREATE RULE no AS ON INSERT TO ledger DO INSTEAD NOTHING".to_owned(), true),
+        ("CREATE RULE no AS ON INSERT TO ledger WHERE NEW.amount > 5 DO INSTEAD NOTHING".to_owned(), false),
+    ] {
+        client.batch_execute(&harm).unwrap();
+        for call in [
+            "SELECT backlog_cleanup_failed_generations('t')",
+            "SELECT backlog_cleanup_emergency('t')",
+            "CALL backlog_cleanup_run('t', batch_size => 10)",
+            "CALL backlog_cleanup_run('t', 'emergency', batch_size => 10, workers => 2)",
+        ] {
+            let (sqlstate, message, hint) = refused(client.batch_execute(call));
+            assert_eq!(sqlstate, "27000", "{harm}: {call}: {message}");
+            assert!(message.contains("ledger \"public.ledger\""), "{message}");
+            client.batch_execute(&hint).unwrap();
+            assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 100, "{harm}: {call}");
+        }
+        assert_eq!(number(&mut client, "SELECT coalesce(sum(removed), 0) FROM backlog_cleanup.run"), 0, "{harm}");
+        assert_eq!(finding(&mut client, "ledger_row").0 == "fail", is_known, "{harm}");
+        assert_eq!(would_fail(&mut client).len(), usize::from(is_known), "{harm}");
+        client.batch_execute("DROP TRIGGER IF EXISTS no ON ledger; DROP RULE IF EXISTS no ON ledger").unwrap();
+    }
+    // A row for no removal may be left out: the books balance.
+    client
+        .batch_execute(&format!(
+            "CREATE TRIGGER no {row} WHEN (NEW.amount = 0) EXECUTE FUNCTION drop_it();
+             SELECT backlog_cleanup_failed_generations('t'); SELECT backlog_cleanup_failed_generations('t')"
+        ))
+        .unwrap();
+    client.batch_execute("CALL backlog_cleanup_run('t')").unwrap();
+    assert_eq!(finding(&mut client, "ledger").0, "ok");
 }
 
 #[test]

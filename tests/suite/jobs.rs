@@ -174,6 +174,62 @@ fn a_scheduler_that_has_ended_and_a_success_without_a_run_are_seen() {
     cluster.restart();
     let mut client = cluster.connect();
     until_true(&mut client, "SELECT status = 'ok' FROM backlog_cleanup_doctor('t') WHERE check_name = 'scheduler'");
+
+    // A job of a role that is gone ends it, too, as soon as it is to run: a restart alone would not help.
+    client.batch_execute("SELECT cron.schedule('theirs', '0 2 * * *', 'SELECT 1')").unwrap();
+    client.batch_execute("UPDATE cron.job SET username = 'gone' WHERE jobname = 'theirs'").unwrap();
+    client
+        .batch_execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg_cron scheduler'",
+        )
+        .unwrap();
+    until_true(&mut client, "SELECT status = 'fail' FROM backlog_cleanup_doctor('t') WHERE check_name = 'scheduler'");
+    let (_, detail, fix) = finding(&mut client, "scheduler");
+    assert!(detail.contains("of role \"gone\", which does not exist") && fix.is_none(), "{detail}");
+    let (_, unschedule) = detail.split_once("type ").unwrap();
+    client.batch_execute(unschedule.split(';').next().unwrap()).unwrap();
+    assert!(finding(&mut client, "scheduler").1.ends_with("restart the server"));
+}
+
+#[test]
+fn a_job_that_calls_a_function_in_a_schema_that_was_renamed_is_seen() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client
+        .batch_execute(
+            &JOBS
+                .replace("CREATE EXTENSION", "CREATE SCHEMA old; CREATE EXTENSION")
+                .replace("backlog_cleanup;\n", "backlog_cleanup SCHEMA old;\n"),
+        )
+        .unwrap();
+    client
+        .batch_execute(
+            "SET search_path = public, old, \"New\"; SELECT old.backlog_cleanup_unschedule();
+             SELECT backlog_cleanup_schedule(target => 't', job_name => 'backlog-cleanup-t');
+             SELECT cron.schedule('block', '0 3 * * *', 'DO $$ BEGIN PERFORM old.backlog_cleanup_emergency(''t''); END $$');
+             CREATE FUNCTION public.backlog_cleanup_run(text) RETURNS void LANGUAGE sql AS '';
+             SELECT cron.schedule('mine', '0 3 * * *', 'SELECT public.backlog_cleanup_run(''t'')')",
+        )
+        .unwrap();
+    assert_eq!(finding(&mut client, "lost_jobs").0, "ok");
+    client.batch_execute("ALTER SCHEMA old RENAME TO \"New\"").unwrap();
+    let found = cluster::findings(&mut client, "lost_jobs");
+    assert_eq!(found.len(), 2, "{found:?}");
+    for (status, detail, fix) in found {
+        assert!(status == "fail" && detail.contains(" calls old.backlog_cleanup_") && fix.is_none(), "{detail}");
+        assert!(
+            detail.contains(", which does not exist: decide whether the job is to call \"New\".backlog_cleanup_"),
+            "{detail}"
+        );
+        if detail.contains("\"block\"") {
+            client.batch_execute(detail.split_once("or type ").unwrap().1).unwrap();
+        }
+    }
+    // What the check of the target's job says is a job of the same name.
+    let (status, _, fix) = finding(&mut client, "job");
+    assert_eq!(status, "warn");
+    client.batch_execute(&fix.unwrap().replace("backlog-cleanup-daily-t", "backlog-cleanup-t")).unwrap();
+    assert_eq!(finding(&mut client, "lost_jobs").0, "ok");
 }
 
 #[test]
@@ -237,4 +293,77 @@ fn a_command_that_is_too_long_is_not_parsed_but_told() {
     let unclear = "SELECT count(*) FROM backlog_cleanup_doctor('t')
                    WHERE check_name = 'job' AND detail LIKE '%that its command does not tell%'";
     assert_eq!(value::<i64>(&mut client, unclear), 3);
+}
+
+#[test]
+fn commands_and_messages_of_others_cost_whoever_looks_little() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    let looks = [
+        "SELECT count(*) FROM backlog_cleanup.history",
+        "SELECT backlog_cleanup_status_json('t')",
+        "SELECT count(*) FROM backlog_cleanup_doctor('t')",
+    ];
+    let dear = |cluster: &cluster::Cluster| {
+        let costs = looks.map(|look| (look, cluster.memory_for("postgres", "postgres", look)));
+        costs.into_iter().filter(|(_, most)| *most > 100_000).collect::<Vec<_>>()
+    };
+    client
+        .batch_execute(
+            "SELECT cron.schedule('long', '0 0 1 1 *', 'SELECT backlog_cleanup_failed_generations(''t'') --' || repeat('x', 50000000));
+             INSERT INTO cron.job_run_details (jobid, runid, database, username, command, status, return_message, start_time)
+             SELECT jobid, 1000000 + run, 'postgres', 'postgres', 'SELECT backlog_cleanup_failed_generations(''t'') --' || repeat('x', 50000000 * run),
+                    'failed', 'ERROR:  it ' || repeat('x', 50000000) || E'\nDETAIL:  it', now()
+             FROM cron.job, generate_series(0, 1) run WHERE jobname = 'long'",
+        )
+        .unwrap();
+    assert_eq!(dear(&cluster), []);
+    let message: String = value(&mut client, "SELECT max(error_message) FROM backlog_cleanup.history");
+    assert!(message.starts_with("it x") && message.len() < 2000, "{}", message.len());
+
+    client.batch_execute("SELECT cron.unschedule('long'); TRUNCATE cron.job_run_details").unwrap();
+    client
+        .batch_execute(
+            "SELECT cron.schedule('x' || i, '0 0 1 1 *', 'DO $$ BEGIN PERFORM backlog_cleanup_emergency(); '
+                                  || repeat('select ', 280) || ' END$$ -- ' || i) FROM generate_series(1, 300) i",
+        )
+        .unwrap();
+    assert_eq!(dear(&cluster), []);
+    // After so many texts that are no SQL, what a block calls cannot be told.
+    client.batch_execute("SELECT cron.unschedule(jobid) FROM cron.job").unwrap();
+    let block = format!(
+        "DO $$ BEGIN {} PERFORM backlog_cleanup_failed_generations('t'); END $$",
+        "select from where; ".repeat(30)
+    );
+    client.execute("SELECT cron.schedule('it', '0 2 * * *', $1)", &[&block]).unwrap();
+    let (_, detail, _) = finding(&mut client, "job");
+    assert!(detail.contains("that its command does not tell"), "{detail}");
+    // Of a role with more jobs than anybody needs, the rest is not looked at, and that is said.
+    client
+        .batch_execute(
+            "SELECT cron.schedule('y' || i, '0 0 1 1 *', 'SELECT backlog_cleanup_emergency(''other'')') FROM generate_series(1, 1002) i",
+        )
+        .unwrap();
+    let said =
+        "SELECT detail FROM backlog_cleanup_doctor('t') WHERE check_name = 'job' AND detail LIKE '3 jobs of role%'";
+    assert!(value::<String>(&mut client, said).contains("were not looked at"));
+}
+
+#[test]
+fn a_monitor_sees_of_the_command_of_another_roles_job_what_it_runs() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_unschedule();
+             CREATE ROLE mon; SELECT backlog_cleanup_grant('mon', 'monitor');
+             SELECT cron.schedule('it', '0 3 * * *', 'SELECT public.backlog_cleanup_failed_generations(''t''); -- password=hunter2')",
+        )
+        .unwrap();
+    let command = "SELECT backlog_cleanup_status_json('t') #>> '{schedule,command}'";
+    assert!(value::<String>(&mut client, command).contains("hunter2"));
+    client.batch_execute("SET SESSION AUTHORIZATION mon").unwrap();
+    assert_eq!(value::<String>(&mut client, command), "backlog_cleanup_failed_generations('t')");
 }

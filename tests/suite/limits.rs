@@ -111,6 +111,93 @@ fn a_run_needs_no_temporary_files_and_says_so_where_a_trigger_does() {
 
 /// PostgreSQL writes such a table out once more where it gives it up: what meets the limit in a subtransaction, as in a
 /// block with EXCEPTION, meets it again in the middle of the rollback, and the session may end with its next command.
+/// A report of the ids themselves would be larger than a `jsonb` can be.
+#[test]
+fn ids_of_a_megabyte_are_shortened_and_stay_apart() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("long_ids");
+    client
+        .batch_execute(
+            "CREATE TABLE long (LIKE generations INCLUDING DEFAULTS); ALTER TABLE long ADD PRIMARY KEY (id), ALTER recipe_id TYPE text;
+             INSERT INTO long (user_id, recipe_id, status, prompt, updated_at)
+             SELECT 'system_backlog', repeat('x', 1000000) || recipe, 'failed', '', now() - interval '9 days'
+             FROM generate_series(1, 40) recipe, generate_series(1, 11);
+             UPDATE backlog_cleanup.target SET generations_table = 'public.long', recipes_table = NULL, ledger_table = NULL",
+        )
+        .unwrap();
+    let most = cluster.memory_for("long_ids", "postgres", "SELECT backlog_cleanup_status_json()");
+    assert!(most < 120_000, "{most} kB");
+    let listed = "SELECT count(DISTINCT r ->> 'recipeId') FILTER (WHERE length(r ->> 'recipeId') < 1000)
+                  FROM jsonb_array_elements(backlog_cleanup_status_json() -> 'recipesWithFailedGenerations') r";
+    assert_eq!(number(&mut client, listed), 40);
+    // Whoever may insert rows may also write what a shortened id looks like: it counts as a recipe of its own.
+    client
+        .batch_execute(
+            "INSERT INTO long (user_id, recipe_id, status, prompt, updated_at)
+             SELECT 'system_backlog', recipe_id, 'failed', '', now() - interval '9 days'
+             FROM backlog_cleanup_status(), generate_series(1, 5)",
+        )
+        .unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup_status()"), 80);
+    client.batch_execute("CALL backlog_cleanup_run(max_rows => 10)").unwrap();
+    client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM long WHERE length(recipe_id) > 1000"), 400);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM long WHERE length(recipe_id) < 1000"), 200);
+    let rest = "SELECT (backlog_cleanup_failed_generations('generations', (SELECT max(recipe_id) FROM long)) ->> 'cleanedUpGenerations')";
+    assert_eq!(number(&mut client, rest), 0);
+}
+
+#[test]
+fn a_run_that_fails_with_a_message_of_a_megabyte_has_its_beginning() {
+    let (_cluster, mut client) = filled("long_message");
+    client
+        .batch_execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+             $$BEGIN RAISE EXCEPTION USING MESSAGE = 'no' || repeat('x', 1000000), DETAIL = repeat('y', 1000000); END$$;
+             CREATE TRIGGER refuse BEFORE INSERT ON credit_transactions FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .unwrap();
+    assert_eq!(refused(client.batch_execute("CALL backlog_cleanup_run()")).0, "P0001");
+    assert_eq!(last_state(&mut client).as_deref(), Some("failed"));
+    let longest = "SELECT max(length(r.error_message)) + max(length(e.detail))
+                   FROM backlog_cleanup.run r JOIN backlog_cleanup.run_error e ON e.run_id = r.id";
+    assert_eq!(number(&mut client, longest), 20_000);
+}
+
+#[test]
+fn rows_of_a_long_recipe_take_the_memory_of_one() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("long_recipe");
+    client
+        .batch_execute(
+            "CREATE TABLE long (LIKE generations INCLUDING DEFAULTS); ALTER TABLE long ADD PRIMARY KEY (id), ALTER recipe_id TYPE text;
+             INSERT INTO long (user_id, recipe_id, status, prompt, updated_at)
+             SELECT 'system_backlog', repeat('x', 1000000), 'failed', '', now() - interval '9 days' FROM generate_series(1, 400);
+             UPDATE backlog_cleanup.target SET generations_table = 'public.long', recipes_table = NULL, ledger_table = NULL",
+        )
+        .unwrap();
+    // Of the account, too, and in no run.
+    client
+        .batch_execute(
+            "INSERT INTO long (user_id, recipe_id, status, prompt)
+             SELECT 'system_backlog', 'y', repeat('y', 1000000) || i, '' FROM generate_series(1, 200) i",
+        )
+        .unwrap();
+    for call in [
+        "SELECT count(*) FROM backlog_cleanup_status()",
+        "SELECT count(*) FROM backlog_cleanup_failures()",
+        "SELECT count(*) FROM backlog_cleanup_doctor()",
+        "SELECT backlog_cleanup_failed_generations(dry_run => true)",
+        "CALL backlog_cleanup_run(max_rows => 200)",
+        "SELECT backlog_cleanup_failed_generations()",
+        "SELECT backlog_cleanup_emergency()",
+    ] {
+        let most = cluster.memory_for("long_recipe", "postgres", call);
+        assert!(most < 120_000, "{call}: {most} kB");
+    }
+    assert_eq!(number(&mut client, "SELECT count(*) FROM long WHERE status = 'failed'"), 0);
+}
+
 #[test]
 fn a_transition_table_that_is_too_large_costs_no_more_than_its_session() {
     let (cluster, mut client) = filled("transition_table");

@@ -40,6 +40,25 @@ fn is_superuser(client: &mut Client) -> bool {
 }
 
 #[test]
+fn errors_of_the_sessions_other_statements_keep_all_that_they_say() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_status_json(); CREATE TABLE one (id int CONSTRAINT just_one PRIMARY KEY)",
+        )
+        .unwrap();
+    let failure =
+        client.batch_execute("DO $$BEGIN RAISE 'mine' USING ERRCODE = 'ABC12', COLUMN = 'c'; END$$").unwrap_err();
+    let error = failure.as_db_error().unwrap();
+    assert_eq!((error.code().code(), error.column()), ("ABC12", Some("c")));
+    let failure = client.batch_execute("DO $$BEGIN INSERT INTO one VALUES (1), (1); END$$").unwrap_err();
+    let error = failure.as_db_error().unwrap();
+    assert_eq!((error.constraint(), error.table()), (Some("just_one"), Some("one")));
+    assert!(error.where_().is_some_and(|context| context.contains("inline_code_block")), "{error:?}");
+}
+
+#[test]
 fn a_cursor_of_a_trigger_does_not_outlive_the_run() {
     let cluster = Cluster::start("");
     let mut client = hostile(

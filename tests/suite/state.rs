@@ -5,6 +5,7 @@ use std::sync::mpsc;
 
 use cluster::{Cluster, column, fail, number, refused, truth, value};
 use postgres::Client;
+use postgres::error::SqlState;
 
 /// A target `t` on a table of the public reports' shape: a hundred failed rows, nine days old.
 const JOBS: &str = "
@@ -527,6 +528,51 @@ fn c4_a_batched_run_that_fails_says_why_and_its_books_balance() {
         assert_eq!(crate::batched::balance(&mut client, 100), 100);
         assert_eq!(end(&mut client), ("completed".into(), None));
         client.batch_execute("ALTER TABLE credit_transactions ENABLE TRIGGER full_up").unwrap();
+    }
+}
+
+#[test]
+fn a_sqlstate_of_the_owners_own_reaches_the_caller() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "CREATE ROLE ledgers; CREATE ROLE operator; SELECT backlog_cleanup_grant('operator', 'operator');
+             GRANT USAGE, CREATE ON SCHEMA public TO ledgers; ALTER TABLE credit_transactions OWNER TO ledgers;
+             ALTER TABLE recipes RENAME TO real_recipes;
+             CREATE FUNCTION full_up() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN RAISE 'the ledger is full' USING ERRCODE = TG_ARGV[0]; END$$;
+             CREATE TRIGGER full_up BEFORE INSERT ON credit_transactions FOR EACH ROW EXECUTE FUNCTION full_up('ABC12');
+             CREATE FUNCTION no() RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE 'no' USING ERRCODE = 'ABC13'; END$$;
+             CREATE VIEW recipes AS SELECT 1 AS id, no() AS name; ALTER VIEW recipes OWNER TO ledgers;
+             GRANT SELECT ON recipes TO ledgers",
+        )
+        .unwrap();
+    fail(&mut client, 1, 100);
+    for role in ["postgres", "operator"] {
+        client.batch_execute(&format!("SET ROLE {role}")).unwrap();
+        for (call, sqlstate) in [
+            ("SELECT backlog_cleanup_failed_generations()", "ABC12"),
+            ("SELECT backlog_cleanup_emergency(rehearse => true)", "ABC12"),
+            ("CALL backlog_cleanup_run()", "ABC12"),
+            ("CALL backlog_cleanup_run(workers => 2)", "ABC12"),
+            ("SELECT backlog_cleanup_status_json()", "ABC13"),
+            ("SELECT * FROM backlog_cleanup_status()", "ABC13"),
+            // Its error is no longer the one before.
+            ("SELECT backlog_cleanup_emergency(recipe_id => 'x')", "22P02"),
+        ] {
+            let failure = client.batch_execute(call).expect_err(call);
+            assert_eq!(failure.code().map(SqlState::code), Some(sqlstate), "{role}, {call}");
+            let caught = format!(
+                "DO $do$ BEGIN {}; EXCEPTION WHEN SQLSTATE '{sqlstate}' THEN NULL; END $do$",
+                call.replacen("SELECT", "PERFORM", 1)
+            );
+            if !call.starts_with("CALL") {
+                client.batch_execute(&caught).unwrap_or_else(|failure| panic!("{caught}: {failure:?}"));
+            }
+        }
+        client.batch_execute("RESET ROLE").unwrap();
+        assert_eq!(end(&mut client), ("failed".into(), Some("ABC12".into())), "{role}");
     }
 }
 

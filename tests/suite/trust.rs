@@ -917,3 +917,201 @@ fn what_a_ledger_references_is_asked_only_where_no_other_role_has_code() {
         assert_eq!(count(&mut client, RAN), 0, "{call}");
     }
 }
+
+#[test]
+fn a_level_is_revoked_and_granted_whatever_the_session_has_set() {
+    let (cluster, mut client) = database("quoted");
+    let executable = "SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+                      WHERE (p.proname ~ '^backlog_cleanup' OR n.nspname = 'backlog_cleanup')
+                        AND has_function_privilege('op', p.oid, 'EXECUTE')";
+    let before = count(&mut client, executable);
+    client.batch_execute("SET quote_all_identifiers = on; SET search_path = pg_temp").unwrap();
+    client.batch_execute("SELECT public.backlog_cleanup_revoke('op')").unwrap();
+    assert_eq!(count(&mut client, executable), 0);
+    client.batch_execute("SELECT public.backlog_cleanup_grant('op', 'operator')").unwrap();
+    assert_eq!(count(&mut client, executable), before);
+
+    let mut operator = cluster.connect_to("quoted");
+    operator.batch_execute("SET quote_all_identifiers = on; SET SESSION AUTHORIZATION op").unwrap();
+    operator.batch_execute("CALL backlog_cleanup_run('t', batch_size => 30)").unwrap();
+    assert_eq!(count(&mut client, "SELECT count(*) FROM public.job"), 10);
+    assert_eq!(count(&mut operator, "SELECT count(*) FROM backlog_cleanup_doctor('t')"), {
+        operator.batch_execute("RESET quote_all_identifiers").unwrap();
+        count(&mut operator, "SELECT count(*) FROM backlog_cleanup_doctor('t')")
+    });
+
+    client.batch_execute("ALTER EXTENSION backlog_cleanup DROP FUNCTION public.backlog_cleanup_stop(bigint)").unwrap();
+    let (sqlstate, message, _) = refused(client.batch_execute("SELECT public.backlog_cleanup_revoke('op')"));
+    assert_eq!((sqlstate.as_str(), message.contains("backlog_cleanup_stop")), ("42704", true), "{message}");
+}
+
+#[test]
+fn rows_of_accounts_that_are_only_called_equal_stay() {
+    let (_cluster, mut client) = database("accounts");
+    client
+        .batch_execute(
+            "CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+             DELETE FROM job;
+             ALTER TABLE job ALTER owner TYPE text COLLATE ci, ALTER queue TYPE text COLLATE ci;
+             INSERT INTO job (id, owner, queue)
+             SELECT i, CASE WHEN i % 2 = 0 THEN 'w' ELSE 'W' END, CASE WHEN i % 4 < 2 THEN 'a' ELSE 'A' END FROM generate_series(1, 80) i",
+        )
+        .unwrap();
+    let others = "SELECT count(*) FROM job WHERE owner COLLATE \"C\" = 'W'";
+    let total = "SELECT sum(total_count) FROM backlog_cleanup_status('t')";
+    assert_eq!(count(&mut client, total), 40);
+    let selected = "SELECT backlog_cleanup_emergency('t', recipe_id => 'A') ->> 'removedCount'";
+    assert_eq!(count(&mut client, selected), 20);
+    for run in ["CALL backlog_cleanup_run('t')", "SELECT backlog_cleanup_emergency('t')"] {
+        client.batch_execute(run).unwrap();
+        assert_eq!(count(&mut client, others), 40, "{run}");
+    }
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 40);
+
+    // What the type cuts off is the value of other rows, and is refused.
+    for (column, account, stored) in [
+        ("\"char\" USING 's'", "system", "s"),
+        ("name USING repeat('s', 63)", &"s".repeat(64), &"s".repeat(63)),
+        ("float4 USING 16777217", "16777217", "1.6777216e+07"),
+        ("char(9) USING 's'", "s ", "s"),
+    ] {
+        client.batch_execute(&format!("ALTER TABLE job ALTER owner DROP DEFAULT, ALTER owner TYPE {column}")).unwrap();
+        client.batch_execute("ALTER TABLE backlog_cleanup.target DISABLE TRIGGER USER").unwrap();
+        let write = format!("UPDATE backlog_cleanup.target SET account = '{account}' WHERE name = 't'");
+        client.batch_execute(&write).unwrap();
+        client.batch_execute("ALTER TABLE backlog_cleanup.target ENABLE TRIGGER USER").unwrap();
+        client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
+        assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 40, "{column}");
+        let (sqlstate, message, _) = refused(client.batch_execute("SELECT backlog_cleanup_check('t')"));
+        let said = format!("\"{account}\" becomes \"{stored}\"");
+        assert_eq!((sqlstate.as_str(), message.contains(&said)), ("22023", true), "{message}");
+        client.batch_execute("ALTER TABLE job ALTER owner TYPE text USING 's'").unwrap();
+    }
+}
+
+#[test]
+fn no_setting_of_the_caller_says_when_a_row_has_failed() {
+    let (cluster, mut client) = database("abbreviations");
+    let write = |zone: &str| format!("UPDATE backlog_cleanup.target SET time_zone = '{zone}' WHERE name = 't'");
+    for zone in ["EST", "est", "IST", "CST", "MST", "CET", "CEST"] {
+        assert_eq!(refused(client.batch_execute(&write(zone))).0, "22023", "{zone}");
+    }
+    for zone in ["UTC", "GMT", "America/New_York", "EST5EDT", "-05:00", "UTC+5"] {
+        client.batch_execute(&write(zone)).unwrap();
+    }
+    // One from before it was refused.
+    client
+        .batch_execute(&format!(
+            "ALTER TABLE backlog_cleanup.target DISABLE TRIGGER USER; {};
+             ALTER TABLE backlog_cleanup.target ENABLE TRIGGER USER;
+             ALTER TABLE job ALTER at DROP DEFAULT, ALTER at TYPE timestamp USING timezone('EST', now() - interval '10 hours')",
+            write("EST")
+        ))
+        .unwrap();
+    let mut operator = cluster.connect_to("abbreviations");
+    operator.batch_execute("SET SESSION AUTHORIZATION op; SET timezone_abbreviations = 'Australia'").unwrap();
+    operator.batch_execute("SELECT backlog_cleanup_failed_generations('t')").unwrap();
+    operator.batch_execute("CALL backlog_cleanup_run('t')").unwrap();
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 100);
+}
+
+#[test]
+fn labels_that_are_swapped_between_two_batches_refuse_the_next() {
+    let (_cluster, mut client) = database("labels");
+    client
+        .batch_execute(
+            "CREATE TYPE rt AS ENUM ('A', 'B'); CREATE DOMAIN rd AS rt;
+             ALTER TABLE job ALTER queue DROP DEFAULT, ALTER queue TYPE rd USING CASE WHEN id % 2 = 0 THEN 'A' ELSE 'B' END::rd;
+             UPDATE job SET at = at - interval '1 day' * (id % 2)",
+        )
+        .unwrap();
+    let start = "SELECT backlog_cleanup.start_run('{\"target\":\"t\",\"mode\":\"regular\",\"batch_size\":10,\"pause\":\"0\",\"workers\":1,\"force\":false}')";
+    let run = count(&mut client, start);
+    let next = format!("SELECT backlog_cleanup.next_batch({run})");
+    client.batch_execute(&next).unwrap();
+    client.batch_execute("ALTER TYPE rt ADD VALUE 'C'").unwrap();
+    client.batch_execute(&next).unwrap();
+    client
+        .batch_execute(
+            "ALTER TYPE rt RENAME VALUE 'A' TO 'X'; ALTER TYPE rt RENAME VALUE 'B' TO 'A'; ALTER TYPE rt RENAME VALUE 'X' TO 'B'",
+        )
+        .unwrap();
+    client.batch_execute("VACUUM FULL job").unwrap();
+    assert_eq!(refused(client.batch_execute(&next)).0, "55000");
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 80);
+}
+
+#[test]
+fn no_setting_of_the_caller_shows_values_of_rows() {
+    let cluster = Cluster::start("");
+    let (notices, said) = std::sync::mpsc::channel();
+    let mut client = cluster.connect();
+    client.batch_execute(PRELUDE).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE known (k int); ALTER TABLE known OWNER TO app;
+             CREATE FUNCTION tr() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN PERFORM 1 FROM public.known WHERE k = OLD.id + 123456000; RAISE LOG ''SECRET''; RETURN OLD; END';
+             ALTER FUNCTION tr OWNER TO app;
+             CREATE TRIGGER tr BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION tr()",
+        )
+        .unwrap();
+    let mut operator = cluster.connect_with_notices(notices);
+    operator
+        .batch_execute(
+            "SET SESSION AUTHORIZATION op; SET client_min_messages = log;
+             SET debug_print_parse = on; SET debug_print_rewritten = on; SET debug_print_plan = on; SET debug_pretty_print = off",
+        )
+        .unwrap();
+    operator.batch_execute("SELECT backlog_cleanup_failed_generations('t')").unwrap();
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 10);
+    let said: Vec<String> = said.try_iter().map(|(message, _)| message).collect();
+    assert!(said.iter().any(|message| message == "plan:"), "the operator's own statement");
+    assert!(!said.iter().any(|message| message == "SECRET"));
+    assert!(!cluster.logged().contains(":aliasname known"));
+    // Who has the owner's rights may look.
+    client.batch_execute("SET debug_print_plan = on; SELECT backlog_cleanup_emergency('t')").unwrap();
+    assert!(cluster.logged().contains(":aliasname known"));
+}
+
+#[test]
+fn a_role_that_may_only_reference_a_table_keeps_nobody_from_looking() {
+    let (_cluster, mut client) = database("waiting");
+    client
+        .batch_execute(
+            "GRANT REFERENCES ON job TO evil; SET ROLE evil; CREATE TABLE fk (id int REFERENCES job); INSERT INTO fk VALUES (1);
+             CREATE FUNCTION public.wait() RETURNS boolean LANGUAGE plpgsql IMMUTABLE
+             AS $$BEGIN IF current_setting('evil.ready', true) = 'yes' THEN PERFORM pg_sleep(60); RAISE 'boom'; END IF; RETURN true; END$$;
+             CREATE INDEX ON fk (id) WHERE public.wait(); SET evil.ready = 'yes'; RESET ROLE; SET statement_timeout = '30s'",
+        )
+        .unwrap();
+    for (role, call) in [
+        ("mon", "SELECT * FROM backlog_cleanup_doctor('t')"),
+        ("op", "SELECT backlog_cleanup_failed_generations('t', dry_run => true)"),
+    ] {
+        client.batch_execute(&format!("SET ROLE {role}; {call}; RESET ROLE")).unwrap();
+    }
+    let (_, detail, _) = found(&mut client, "referenced");
+    assert!(detail.ends_with("was not looked at: it belongs to role \"evil\""), "{detail}");
+    // Nor is what a ledger references.
+    client
+        .batch_execute(
+            "SET evil.ready = 'no'; SET ROLE evil; CREATE TABLE acc (id text PRIMARY KEY); INSERT INTO acc VALUES ('w');
+             CREATE INDEX ON acc (id) WHERE public.wait(); GRANT REFERENCES ON acc TO app; RESET ROLE;
+             ALTER TABLE ledger OWNER TO app, ADD FOREIGN KEY (user_id) REFERENCES acc;
+             UPDATE backlog_cleanup.target SET ledger_table = 'public.ledger' WHERE name = 't'; SET evil.ready = 'yes'",
+        )
+        .unwrap();
+    let (status, detail, _) = found(&mut client, "ledger_row");
+    assert!(status == "ok" && detail.ends_with("references public.acc, which is not looked at"), "{detail}");
+    // An error in a table that may be looked at is only said.
+    client.batch_execute("ALTER TABLE fk OWNER TO app; ALTER FUNCTION public.wait() OWNER TO app").unwrap();
+    client
+        .batch_execute(
+            "SET ROLE app; CREATE OR REPLACE FUNCTION public.wait() RETURNS boolean LANGUAGE plpgsql IMMUTABLE
+                          AS $$BEGIN RAISE 'boom'; END$$; RESET ROLE",
+        )
+        .unwrap();
+    let (_, detail, _) = found(&mut client, "referenced");
+    assert!(detail.ends_with("was not looked at: its table cannot be read"), "{detail}");
+}

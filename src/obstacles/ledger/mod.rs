@@ -49,8 +49,12 @@ const CHANGES: &str = "
     FROM pg_trigger
     WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 7 = 7 -- ROW, BEFORE, INSERT
     UNION ALL
-    SELECT 'ok', format('what rule %I makes of the row cannot be told beforehand', rulename), NULL
-    FROM pg_rewrite WHERE ev_class = $1 AND ev_type = '3' AND ev_enabled <> 'D'";
+    SELECT CASE WHEN is_dropped THEN 'fail' ELSE 'ok' END,
+           format(CASE WHEN is_dropped THEN 'rule %I of ledger %s leaves the row out'
+                       ELSE 'what rule %I makes of the row cannot be told beforehand' END, rulename, ev_class::regclass), NULL
+    FROM pg_rewrite r
+    CROSS JOIN LATERAL (SELECT ev_qual = '<>' AND pg_get_ruledef(r.oid) LIKE '%DO INSTEAD NOTHING;') says (is_dropped)
+    WHERE ev_class = $1 AND ev_type = '3' AND ev_enabled IN ('O', 'A')";
 
 /// What PostgreSQL says of the statement before it plans it: of types, of generated columns.
 fn misfit(target: &Target, ledger: &Ledger) -> Result<Option<String>> {

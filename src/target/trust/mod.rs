@@ -209,3 +209,9 @@ fn stranger(starts: &'static str, arguments: &[DatumWithOid], types_count: bool)
     let Some(Ok([object, owner, victim, table])) = found.map(<[String; 4]>::try_from) else { return Ok(None) };
     Ok(Some(Stranger { object, owner, victim, table }))
 }
+
+/// Whether an owner trusts another one, who could act as it anyway.
+pub fn trusts(owner: pg_sys::Oid, other: pg_sys::Oid) -> Result<bool> {
+    one_now::<bool>("SELECT pg_has_role($1, $2, 'USAGE')", &[other.into(), owner.into()])
+        .map(|trusts| trusts == Some(true))
+}

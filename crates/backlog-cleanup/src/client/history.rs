@@ -28,7 +28,7 @@ pub struct Run {
     pub recipe_id: Option<String>,
     pub failure_type: Option<String>,
     pub cutoff: Option<DateTime<Utc>>,
-    /// Before it; null if an emergency run in batches has not come to all of them
+    /// Before it; null if an emergency run of version 0.2.0 in batches has not come to all of them
     pub total_failed: Option<i64>,
     pub removed: i64,
     /// Rows that another session had locked
@@ -82,7 +82,8 @@ macro_rules! runs {
                     r.stop_requested_by::text AS stop_requested_by,
                     r.recipe_id, r.failure_type,
                     CASE WHEN r.cutoff >= '0001-01-01 UTC' AND r.cutoff < '10000-01-01 UTC' THEN r.cutoff END AS cutoff,
-                    CASE WHEN r.mode = 'regular' OR r.batch_size IS NULL OR r.state = 'completed' THEN r.total_failed END
+                    CASE WHEN r.mode = 'regular' OR r.batch_size IS NULL OR r.state = 'completed' OR r.total_failed > r.removed
+                         THEN r.total_failed END
                         AS total_failed, r.removed, r.skipped, r.kept_back, r.given_up,
                     r.kept_back_sqlstate, r.kept_back_message, r.kept_back_row, r.recipes_affected, r.batches,
                     r.batch_size, r.workers,
@@ -119,6 +120,60 @@ pub async fn runs(
         "WHERE ($1::text IS NULL OR r.target = $1) AND ($2::bigint IS NULL OR r.id < $2) ORDER BY r.id DESC LIMIT $3"
     ))
     .bind(target)
+    .bind(before)
+    .bind(limit)
+    .fetch_all(database)
+    .await
+}
+
+/// A night that failed without a run: its transaction is gone, and only pg_cron knows of it.
+#[derive(Debug, Serialize, FromRow, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Night {
+    /// The job of pg_cron
+    pub job_id: i64,
+    pub target: String,
+    #[sqlx(try_from = "String")]
+    pub mode: Mode,
+    #[sqlx(try_from = "String")]
+    pub state: State,
+    /// The role whose job it is
+    pub requested_by: String,
+    pub started_at: DateTime<Utc>,
+    pub finished_at: Option<DateTime<Utc>>,
+    /// The SQLSTATE of what ended it; null where pg_cron does not keep it
+    pub error_sqlstate: Option<String>,
+    /// What ended it
+    pub error_message: Option<String>,
+}
+
+impl Night {
+    /// What ended it, in a line.
+    pub fn error(&self) -> String {
+        let sqlstate = self.error_sqlstate.as_ref().map_or(String::new(), |sqlstate| format!(" ({sqlstate})"));
+        format!("{}{sqlstate}", self.error_message.as_deref().unwrap_or_default())
+    }
+}
+
+/// The failed nights between the runs of a page of the history, newest first: up to `limit`, of one target or of all, and only those
+/// before a run if one is given.
+pub async fn nights(
+    database: &mut PgConnection,
+    target: Option<&str>,
+    before: Option<i64>,
+    page: &[Run],
+    limit: i64,
+) -> sqlx::Result<Vec<Night>> {
+    let is_full = i64::try_from(page.len()).is_ok_and(|runs| runs == limit);
+    query_as(
+        "SELECT job_id, target, mode, state, requested_by, started_at, finished_at, error_sqlstate, error_message
+         FROM backlog_cleanup.history
+         WHERE run_id IS NULL AND ($1::text IS NULL OR target = $1) AND ($2::timestamptz IS NULL OR started_at >= $2)
+           AND ($3::bigint IS NULL OR started_at < (SELECT started_at FROM backlog_cleanup.run WHERE id = $3))
+         ORDER BY started_at DESC LIMIT $4",
+    )
+    .bind(target)
+    .bind(page.last().filter(|_| is_full).map(|run| run.started_at))
     .bind(before)
     .bind(limit)
     .fetch_all(database)

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::client::calls;
 use crate::client::connect::{Server, begin};
-use crate::client::history::{self, Run};
+use crate::client::history::{self, Night, Run};
 use crate::failure::{Exit, Failure, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
@@ -48,13 +48,36 @@ impl Runs {
             }
             None => {
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-                let runs = history::runs(&mut work, self.target.as_deref(), None, limit).await?;
-                if output.json { output.json(&runs)? } else { output.line(table(output, &runs).trim_fmt())? }
+                let target = self.target.as_deref();
+                let runs = history::runs(&mut work, target, None, limit).await?;
+                let nights = history::nights(&mut work, target, None, &runs, limit).await?;
+                if output.json { output.json(&runs)? } else { list(output, &runs, &nights)? }
             }
         }
         work.commit().await?;
         Ok(Exit::Done)
     }
+}
+
+/// Prints the runs, and below them the nights that failed without one.
+fn list(output: &Output, runs: &[Run], nights: &[Night]) -> Result<()> {
+    output.line(table(output, runs).trim_fmt())?;
+    if nights.is_empty() {
+        return Ok(());
+    }
+    let mut table = output.table(["JOB", "STARTED (UTC)", "TARGET", "MODE", "STATE", "ERROR"]);
+    for night in nights {
+        table.add_row([
+            output.cell(night.job_id.to_string()),
+            output.cell(time(night.started_at)),
+            output.cell(&night.target),
+            output.cell(night.mode.as_str()),
+            output.state(night.state.as_str()),
+            output.cell(printable(&night.error())),
+        ]);
+    }
+    output.line("")?;
+    output.line(table.trim_fmt())
 }
 
 /// A table with a line for each run.
@@ -64,14 +87,15 @@ pub fn table(output: &Output, runs: &[Run]) -> comfy_table::Table {
         table.add_row([
             output.cell(run.id.to_string()),
             output.cell(time(run.started_at)),
-            output.cell(&run.target),
+            output.name(&run.target),
             output.cell(run.mode.as_str()),
             output.state(run.state.as_str()),
             output.count(run.removed),
             output.cell(run.duration_ms.map(duration).unwrap_or_default()),
-            output.cell(&run.requested_by),
+            output.name(&run.requested_by),
         ]);
     }
+    output.unbroken(&mut table, ["MODE", "STATE", "REMOVED", "TOOK"], ["TARGET", "BY"]);
     table
 }
 
@@ -95,7 +119,7 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
         ("started", format!("{} UTC", time(run.started_at))),
         ("finished", run.finished_at.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
         ("took", run.duration_ms.map(duration).unwrap_or_default()),
-        ("expired before", run.cutoff.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
+        ("cutoff", run.cutoff.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
         (
             "removed",
             match run.total_failed {

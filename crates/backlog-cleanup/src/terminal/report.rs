@@ -1,4 +1,4 @@
-use backlog_cleanup_report::{Batched, CleanupDetail, EmergencyReport, RegularReport, State};
+use backlog_cleanup_report::{Batched, CleanupDetail, EmergencyReport, RegularReport};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Result;
@@ -68,12 +68,8 @@ impl Report {
             self.common();
         self.show_recipes(output, limit)?;
         let failed = details.iter().map(|recipe| recipe.failed_count).sum();
-        let of = match self {
-            // It tells only of the recipes that it came to.
-            Report::BatchedEmergency(batched) if batched.state != State::Completed => count(removed, "failed row"),
-            _ => format!("{} of {}", number(removed), count(failed, "failed row")),
-        };
-        let of = format!("{of} of {}", count(details.len() as i64, "recipe"));
+        let recipes = count(details.len() as i64, "recipe");
+        let of = format!("{} of {} of {recipes}", number(removed), count(failed, "failed row"));
         output.line(printable(message))?;
         match run_id {
             Some(run) => output.line(format_args!("Run {run} removed {of}, in {}", duration(duration_ms)))?,
@@ -130,8 +126,8 @@ pub fn show_recipes(output: &Output, details: &[CleanupDetail], limit: usize, is
     let mut table = output.table(["ID", "RECIPE", "FAILED", removed, kept]);
     for recipe in details.iter().take(limit) {
         table.add_row([
-            output.cell(recipe_id(&recipe.recipe_id)),
-            output.cell(&recipe.recipe_name),
+            output.name(recipe_id(&recipe.recipe_id)),
+            output.name(&recipe.recipe_name),
             output.count(recipe.failed_count),
             output.count(recipe.cleaned_count),
             output.count(recipe.kept_count),

@@ -4,8 +4,9 @@ use backlog_cleanup_report::{CleanupDetail, State};
 use maud::{Markup, html};
 
 use super::data::Data;
+use super::names;
 use super::times;
-use crate::client::history::Run;
+use crate::client::history::{Night, Run};
 use crate::words;
 
 /// The number of recipes in the details.
@@ -15,7 +16,7 @@ pub fn section(data: &Data) -> Markup {
     html! {
         section #runs .card aria-labelledby="runs-title" {
             h2 #runs-title { "Last runs" }
-            @if data.runs.is_empty() {
+            @if data.runs.is_empty() && data.nights.is_empty() {
                 p .note { "No run yet." }
             } @else {
                 div .scroll tabindex="0" role="region" aria-label="runs" { (table(data)) }
@@ -55,7 +56,9 @@ fn table(data: &Data) -> Markup {
                 }
             }
             tbody {
+                @let mut nights = data.nights.iter().peekable();
                 @for run in &data.runs {
+                    @while let Some(night) = nights.next_if(|night| night.started_at > run.started_at) { (failed(night, data)) }
                     @let open = data.query.open() == Some(run.id);
                     tr #{ "run-" (run.id) } {
                         th scope="row" {
@@ -71,7 +74,22 @@ fn table(data: &Data) -> Markup {
                     }
                     @if open { tr .details { td colspan="7" { (details(run, &data.run_recipes)) } } }
                 }
+                @for night in nights { (failed(night, data)) }
             }
+        }
+    }
+}
+
+/// A night that failed without a run.
+fn failed(night: &Night, data: &Data) -> Markup {
+    html! {
+        tr {
+            th scope="row" { "job " (night.job_id) }
+            td { span class={ "tag " (night.state) } { (night.state) } }
+            td { (night.mode) }
+            td { (times::ago(night.started_at, data.now)) }
+            td colspan="2" { bdi { (night.error()) } }
+            td { (night.requested_by) }
         }
     }
 }
@@ -95,7 +113,7 @@ fn details(run: &Run, recipes: &[CleanupDetail]) -> Markup {
             div { dt { "requested by" } dd { (run.requested_by) } }
             @if let Some(role) = &run.stop_requested_by { div { dt { "stop requested by" } dd { (role) } } }
             div { dt { "mode" } dd { (run.mode) (selection(run)) } }
-            @if let Some(cutoff) = run.cutoff { div { dt { "expired before" } dd { (times::clock(cutoff)) } } }
+            @if let Some(cutoff) = run.cutoff { div { dt { "cutoff" } dd { (times::clock(cutoff)) } } }
             @if let Some(failed) = run.total_failed {
                 div { dt { "failed before the run" } dd { (words::number(failed)) } }
             }
@@ -116,7 +134,7 @@ fn details(run: &Run, recipes: &[CleanupDetail]) -> Markup {
                 tbody {
                     @for recipe in recipes.iter().filter(|recipe| recipe.cleaned_count > 0).take(NAMED) {
                         tr {
-                            th scope="row" { bdi { (recipe.recipe_name) } " " span .muted { (words::recipe_id(&recipe.recipe_id)) } }
+                            th scope="row" { (names::recipe(&recipe.recipe_name, &recipe.recipe_id)) }
                             td .figure { (words::number(recipe.failed_count)) }
                             td .figure { (words::number(recipe.cleaned_count)) }
                         }

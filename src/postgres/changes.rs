@@ -1,12 +1,19 @@
+//! What this transaction has done to tables and not rolled back, by PostgreSQL's own count: also what triggers, rules and foreign
+//! keys have done. Nothing where `track_counts` is off.
+
 use pgrx::pg_sys;
 
-/// The rows of tables that this transaction has deleted and not rolled back, by PostgreSQL's own count: also those that
-/// triggers, rules and foreign keys have deleted. Too few where `track_counts` is off.
+/// The rows of the tables that it has deleted.
 pub fn deleted_of(tables: &[pg_sys::Oid]) -> i64 {
-    tables.iter().map(|table| deleted(*table)).sum()
+    tables.iter().map(|table| sum(*table, |counts| counts.tuples_deleted)).sum()
 }
 
-fn deleted(table: pg_sys::Oid) -> i64 {
+/// Whether it has updated rows of a table.
+pub fn is_updated(table: pg_sys::Oid) -> bool {
+    sum(table, |counts| counts.tuples_updated) > 0
+}
+
+fn sum(table: pg_sys::Oid, of: impl Fn(&pg_sys::PgStat_TableXactStatus) -> i64) -> i64 {
     let mut rows = 0;
     // SAFETY: the relation is closed below; its counts, one entry per level of subtransactions, live until their levels end.
     unsafe {
@@ -14,7 +21,7 @@ fn deleted(table: pg_sys::Oid) -> i64 {
         let Some(known) = relation.as_ref() else { return 0 };
         let mut level = known.pgstat_info.as_ref().map_or(std::ptr::null_mut(), |counts| counts.trans);
         while let Some(counts) = level.as_ref() {
-            rows += counts.tuples_deleted;
+            rows += of(counts);
             level = counts.upper;
         }
         pg_sys::RelationClose(relation);

@@ -1,0 +1,157 @@
+use pgrx::prelude::*;
+
+use crate::history::error::At;
+use crate::history::run::Run;
+use crate::plan::cutoff::Cutoffs;
+use crate::plan::part::{self, Part, Task};
+use crate::postgres::changes::is_updated;
+use crate::postgres::error::Result;
+use crate::postgres::table::{Table, family};
+use crate::rank::removable::Removable;
+use crate::remove::find::{Place, find};
+use crate::remove::heap::{follow, unchanged_since};
+use crate::remove::in_time::remove_in_time;
+use crate::remove::keys;
+use crate::remove::left::Left;
+use crate::rules::Rules;
+use crate::run::{failure, ground};
+use crate::target::Target;
+use crate::target::leaf::{Leaf, Reach};
+
+/// How much of a batch is left.
+#[derive(Clone, Copy)]
+struct Room {
+    rows: usize,
+    blocks: usize,
+}
+
+impl Room {
+    /// Whether what has been taken since fits once more.
+    fn is_for_as_much(&self, since: Room) -> bool {
+        let fits = |now: usize, before: usize| now > 0 && 2 * now >= before;
+        fits(self.rows, since.rows) && fits(self.blocks, since.blocks)
+    }
+}
+
+/// A batch at work.
+struct Batch<'a> {
+    run: &'a Run,
+    target: &'a Target,
+    /// The target's tables.
+    tables: Vec<pg_sys::Oid>,
+    cutoffs: &'a mut Cutoffs,
+    left: &'a mut Left,
+    room: Room,
+}
+
+/// Removes a batch: rows of a part, and of the parts behind it while one like it still fits. A part that was rolled back before
+/// is tried alone.
+pub fn remove_parts(run: &Run, target: &Target, first: &Part, cutoffs: &mut Cutoffs, left: &mut Left) -> Result<()> {
+    let rows = run.rows_left().unwrap_or(run.batch_size).min(run.batch_size) as usize;
+    let room = Room { rows, blocks: part::blocks_at_once() };
+    let mut batch = Batch { run, target, tables: family(target.table.oid)?, cutoffs, left, room };
+    batch.remove_part(first)?;
+    let (mut place, mut before) = (first.place(), room);
+    while first.attempts == 0 && batch.room.is_for_as_much(before) && !batch.left.is_over()? {
+        let Some(part) = Part::take(run.id, Some(place))?.filter(|part| part.pass == first.pass) else { break };
+        before = batch.room;
+        batch.remove_part(&part)?;
+        place = part.place();
+    }
+    for table in batch.tables.iter().filter(|table| is_updated(**table)) {
+        let leaf = Leaf::still_of(*table, target)?.filter(|leaf| leaf.reach == Reach::Position);
+        leaf.map_or(Ok(()), |leaf| first.look_again(&leaf))?;
+    }
+    Ok(())
+}
+
+impl Batch<'_> {
+    /// Removes rows of a part as far as there is room, and saves where the next batch continues.
+    fn remove_part(&mut self, part: &Part) -> Result<()> {
+        failure::works_on(At {
+            words: format!(
+                "table {}, after {} batches",
+                Table::of(part.leaf)?.map_or("(dropped)".into(), |leaf| leaf.name),
+                self.run.batches
+            ),
+            tables: self.target.tables().into_iter().chain([part.leaf]).collect(),
+        });
+        // With this lock no session can detach or rewrite the leaf until the batch is committed.
+        // SAFETY: the lock is released with the transaction.
+        unsafe { pg_sys::LockRelationOid(part.leaf, pg_sys::RowExclusiveLock as i32) };
+        let Some(leaf) = Leaf::still_of(part.leaf, self.target)? else {
+            return part.advance(part.steps, 0, 0);
+        };
+        ground::is_read_as_before(self.run, self.target, part.columns == leaf.numbers)?;
+        if part.restart_if_rewritten()? {
+            return Ok(());
+        }
+        let removed = self.cutoffs.tally.removed();
+        let Left { kept_back, given_up, untried, .. } = *self.left;
+        let next = leaf.as_owner(self.target, || self.remove_next(&leaf, part))?;
+        part.advance(next.0, next.1, self.cutoffs.tally.removed() - removed)?;
+        let by_key = if self.left.given_up > given_up { 0 } else { self.left.kept_back - kept_back };
+        part.try_again(std::mem::take(&mut self.left.again), by_key)?;
+        let counted_before = part.counted_before(next.0);
+        if counted_before > 0 {
+            self.left.kept_back -= counted_before - (self.left.untried - untried);
+        }
+        Ok(())
+    }
+
+    /// Removes rows of a part. Returns where to continue (the steps done, the offset in the next block).
+    fn remove_next(&mut self, leaf: &Leaf, part: &Part) -> Result<(i64, u16)> {
+        let rules = self.run.rules(self.target);
+        let limit = self.room.rows;
+        match &part.task {
+            Task::Keys => {
+                let before = self.cutoffs.tally.removed();
+                let tally = &mut self.cutoffs.tally;
+                let next = if rules.cutoff.is_some() {
+                    let recipes = part.steps_done as usize..part.steps as usize;
+                    keys::remove(&rules, leaf, recipes, limit, tally, self.left)? as i64
+                } else {
+                    keys::remove_all(&rules, leaf, part.kept_back, tally, self.left)?;
+                    part.steps
+                };
+                self.room.rows = limit.saturating_sub((self.cutoffs.tally.removed() - before) as usize);
+                Ok((next, 0))
+            }
+            Task::Positions { rows, lsn } => {
+                let rows = &rows[part.steps_done as usize..];
+                let rows = &rows[..rows.len().min(limit)];
+                self.remove_known(&rules, leaf, rows, *lsn)?;
+                self.room.rows -= rows.len();
+                let pages = rows.chunk_by(|row, next| row.block() == next.block()).count();
+                self.room.blocks = self.room.blocks.saturating_sub(pages);
+                Ok((part.steps_done + rows.len() as i64, 0))
+            }
+            Task::Blocks { first, next_offset } => {
+                let next = first + part.steps_done;
+                let end = (next + self.room.blocks as i64).min(first + part.steps);
+                let place = Place::Blocks { after: (next as u32, *next_offset), end: end as u32 };
+                let rows = find(&rules, leaf, place, limit, &mut self.cutoffs.tally)?;
+                remove_in_time(&rules, leaf, &self.tables, &rows, &mut self.cutoffs.tally, self.left)?;
+                self.room.rows -= rows.len();
+                self.room.blocks -= (end - next) as usize;
+                Ok(match rows.last() {
+                    Some(last) if rows.len() == limit => (i64::from(last.block()) - first, last.offset()),
+                    _ => (end - first, 0),
+                })
+            }
+        }
+    }
+
+    /// Removes rows that were removable when the WAL was at `lsn`. Rechecks those whose pages have changed since.
+    fn remove_known(&mut self, rules: &Rules, leaf: &Leaf, rows: &[Removable], lsn: u64) -> Result<()> {
+        let tally = &mut self.cutoffs.tally;
+        let (mut known, others) = unchanged_since(leaf, lsn, rows);
+        known.retain(|row| row.recipe().is_none_or(|recipe| tally.list[recipe].take()));
+        if !others.is_empty() {
+            let others: Vec<_> = follow(leaf, &others).iter().map(Removable::tid).collect();
+            known.extend(find(rules, leaf, Place::Positions(&others), usize::MAX, tally)?);
+            known.sort_unstable();
+        }
+        remove_in_time(rules, leaf, &self.tables, &known, tally, self.left)
+    }
+}
