@@ -673,14 +673,13 @@ fn a_view_over_a_part_that_its_own_table_trusts_is_used() {
              CREATE TABLE child () INHERITS (job); ALTER TABLE child OWNER TO victim;
              CREATE TABLE log (id int); ALTER TABLE log OWNER TO app;
              CREATE RULE log AS ON DELETE TO job DO ALSO INSERT INTO log VALUES (OLD.id);
-             UPDATE backlog_cleanup.target SET recipes_table = 'public.recv' WHERE name = 't'",
+             ALTER TABLE job DISABLE RULE log; UPDATE backlog_cleanup.target SET recipes_table = 'public.recv' WHERE name = 't'",
         )
         .unwrap();
     client.batch_execute(&planted("own")).unwrap();
-    // A superuser's partition; a rule beside a child of another owner, which it does not read.
+    // A superuser's partition; a rule, switched off, beside a child of another owner, which it does not read.
     assert_eq!(refused_by_all(&mut client), [""; 0]);
     assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 0);
-    assert_eq!(count(&mut client, "SELECT count(DISTINCT id) FROM log"), 100);
 }
 
 #[test]
