@@ -26,7 +26,7 @@ pub struct Ordered {
 struct Key {
     /// The referenced leaf.
     to: pg_sys::Oid,
-    /// The referencing table, qualified.
+    /// The referencing table, qualified, with ONLY before a plain one.
     from: String,
     /// The condition that a row `p` of the one is referenced by a row `c` of the other.
     matches: String,
@@ -63,19 +63,20 @@ pub fn in_order(leaves: &[Leaf], mut rows: PerLeaf) -> Result<Ordered> {
     Ok(graph.sort())
 }
 
-/// The foreign keys from the leaves, or a table above them, to one of them. None where the leaves have several owners: who reads
-/// the table above would run code of each. Then rows go in any order, in more passes.
+/// The foreign keys from the leaves, or a partitioned table above them, to one of them. That of a plain table covers its own rows only.
+/// None where the leaves, or partitions beside them, have several owners: who reads the table above would run code of each. Then rows
+/// go in any order, in more passes.
 fn keys(leaves: &[Leaf]) -> Result<Vec<Key>> {
-    if leaves.windows(2).any(|pair| pair[0].table.owner != pair[1].table.owner) {
-        return Ok(Vec::new());
-    }
+    let mut owners = leaves.iter().map(|leaf| leaf.table.owner);
+    let Some(owner) = owners.next().filter(|owner| owners.all(|other| other == *owner)) else { return Ok(Vec::new()) };
     rows_now(
         "WITH RECURSIVE family (oid) AS (
              SELECT pg_catalog.unnest($1)
              UNION
-             SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN family ON i.inhrelid OPERATOR(pg_catalog.=) family.oid)
+             SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN family ON i.inhrelid OPERATOR(pg_catalog.=) family.oid
+             JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) family.oid AND part.relispartition)
          SELECT k.confrelid,
-                pg_catalog.format('%I.%I', n.nspname, c.relname),
+                pg_catalog.format('%s%I.%I', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'r' THEN 'ONLY ' END, n.nspname, c.relname),
                 (SELECT pg_catalog.string_agg(pg_catalog.format('p.%I OPERATOR(%I.%s) c.%I', there.attname, o.nspname, op.oprname,
                                                                 here.attname), ' AND ')
                  FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey), pg_catalog.unnest(k.conpfeqop))
@@ -91,8 +92,11 @@ fn keys(leaves: &[Leaf]) -> Result<Vec<Key>> {
          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
          WHERE k.contype OPERATOR(pg_catalog.=) 'f' AND k.confrelid OPERATOR(pg_catalog.=) ANY ($1)
-           AND k.conrelid OPERATOR(pg_catalog.=) ANY (SELECT oid FROM family)",
-        &[oids(leaves).into()],
+           AND k.conrelid OPERATOR(pg_catalog.=) ANY (SELECT oid FROM family)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_tree(k.conrelid) tree
+                           JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) tree.relid
+                           WHERE part.relowner OPERATOR(pg_catalog.<>) $2)",
+        &[oids(leaves).into(), owner.into()],
         |row| {
             Ok(Key {
                 to: row.get(1)?.unwrap_or(pg_sys::InvalidOid),

@@ -53,6 +53,7 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
 /// Removes a batch and records it, all in the caller's transaction. Returns as `step` does.
 fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     ground::is_that_of_the_snapshot(target)?;
+    target.keys_are_trusted()?;
     refused::check(target)?;
     ground::is_read_as_before(
         run,

@@ -61,6 +61,7 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         ground::is_that_of_the_snapshot(target)?;
         target.account_exists()?;
         target.failed_is_no_other_status()?;
+        target.keys_are_trusted()?;
         refused::check(target)?;
         let selection = arguments.selection();
         selection.check(target)?;
@@ -157,6 +158,7 @@ fn finish_run(run_id: Option<i64>) -> Result<Option<Json>> {
         steady(Some(&run.target), |target| {
             if run.batches == 0 {
                 defer_nothing()?;
+                target.keys_are_trusted()?;
                 ledger::write(target, run.mode, run.id, None, 0)?;
             }
             report::finish(&run, target)

@@ -151,6 +151,7 @@ fn once(
         target.account_exists()?;
         selection.check(target)?;
         target.failed_is_no_other_status()?;
+        target.keys_are_trusted()?;
         if how != How::Dry {
             refused::check(target)?;
             ground::is_that_of_the_snapshot(target)?;

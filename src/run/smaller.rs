@@ -11,10 +11,13 @@ pub fn or_smaller(failure: CaughtError, target: &str, batch_size: i64) -> ErrorR
     if sqlstate(&failure) != PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY {
         raise_again(failure);
     }
-    let (message, name) = (reported(&failure).message().to_owned(), quote_literal(target));
+    let (report, name) = (reported(&failure), quote_literal(target));
+    let message = report.message().to_owned();
+    // A lock for each partition is needed whatever the size.
     let hint = format!(
-        "UPDATE backlog_cleanup.target SET batch_size = {} WHERE name = {name}; -- and CALL backlog_cleanup_run({name})",
-        batch_size.max(1)
+        "UPDATE backlog_cleanup.target SET batch_size = {} WHERE name = {name}; -- and CALL backlog_cleanup_run({name}). {}",
+        batch_size.max(1),
+        report.hint().unwrap_or_default()
     );
     error(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, message, hint)
 }

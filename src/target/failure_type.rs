@@ -17,7 +17,7 @@ impl Target {
             pg_sys::JSONBOID | pg_sys::JSONOID => {
                 let kind = if self.failure_type.type_oid == pg_sys::JSONOID { "json" } else { "jsonb" };
                 let last = format!(
-                    "CASE pg_catalog.{kind}_typeof({column}) WHEN 'array'
+                    "CASE WHEN pg_catalog.{kind}_typeof({column}) OPERATOR(pg_catalog.=) 'array'
                      THEN COALESCE({column} OPERATOR(pg_catalog.->) -1, {column}) ELSE {column} END"
                 );
                 let keys =

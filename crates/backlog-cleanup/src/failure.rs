@@ -54,11 +54,10 @@ impl Failure {
 
     /// Where a privilege is missing, hints at granting the role the level that the command needs.
     pub fn of_level(self, level: Level, role: &str) -> Failure {
-        if self.sqlstate.as_deref() != Some("42501") || !self.message.starts_with("permission denied for") {
-            return self;
+        match grant(self.sqlstate.as_deref(), &self.message, level, role) {
+            Some(grant) => self.hint(grant),
+            None => self,
         }
-        let role = role.replace('\'', "''");
-        self.hint(format!("SELECT backlog_cleanup_grant('{role}', '{level}')"))
     }
 
     /// Adds a hint if there is none.
@@ -100,12 +99,15 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
+/// The statement that gives a role a level, if the lack of it is what an error is about.
+pub fn grant(sqlstate: Option<&str>, message: &str, level: Level, role: &str) -> Option<String> {
+    let is_level = sqlstate == Some("42501") && message.starts_with("permission denied for");
+    is_level.then(|| format!("SELECT backlog_cleanup_grant('{}', '{level}')", role.replace('\'', "''")))
+}
+
 /// The hint of an error to which PostgreSQL itself gives none.
 fn usual_hint(error: &PgDatabaseError) -> Option<String> {
     match error.code() {
-        "42501" if error.message().starts_with("permission denied") => {
-            Some("SELECT backlog_cleanup_grant('role_name', 'operator')".into())
-        }
         // query_canceled, behind a pooler
         "57014" if error.message().contains("statement timeout") => Some(
             "ALTER ROLE CURRENT_USER SET statement_timeout = 0; or connect to the server, not to its pooler".into(),

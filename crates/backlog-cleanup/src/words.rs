@@ -1,5 +1,7 @@
 //! Numbers, times and ids as people read them, in the terminal and in the dashboard.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use indicatif::HumanCount;
 use serde_json::Value;
@@ -36,6 +38,15 @@ pub fn time(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S").to_string()
 }
 
+/// A text as an argument of a command that is typed into a shell.
+pub fn argument(text: &str) -> Cow<'_, str> {
+    let is_plain = |char: char| char.is_alphanumeric() || "-_./:@%+=,".contains(char);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.into(),
+        false => format!("'{}'", text.replace('\'', r"'\''")).into(),
+    }
+}
+
 /// A recipe's id; empty for rows without a recipe.
 pub fn recipe_id(id: &Value) -> String {
     match id {
@@ -47,7 +58,7 @@ pub fn recipe_id(id: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{count, duration, number};
+    use super::{argument, count, duration, number};
 
     #[test]
     fn numbers_and_durations_read_at_a_glance() {
@@ -56,6 +67,9 @@ mod tests {
         }
         for (many, noun, words) in [(1, "row", "1 row"), (0, "row", "0 rows"), (2_000, "batch", "2,000 batches")] {
             assert_eq!(count(many, noun), words);
+        }
+        for (text, typed) in [("jobs", "jobs"), ("two words", "'two words'"), ("o'hara", r"'o'\''hara'"), ("", "''")] {
+            assert_eq!(argument(text), typed);
         }
         for (milliseconds, words) in
             [(32, "32 ms"), (4_200, "4.2 s"), (185_000, "3 min 5 s"), (7_800_000, "2 h 10 min")]

@@ -136,13 +136,19 @@ fn each_level_has_what_the_database_gives_its_role() {
         let problem = assert_problem(&server.post(MONITOR, &format!("{BASE}/{path}"), ""), 403);
         assert_eq!((&problem["sqlstate"], &problem["hint"]), (&"42501".into(), &"a token of level operator".into()));
     }
-    // The database refuses what the role of a token may not do.
+    // The database refuses what the role of a token may not do; the hint is the level that the request needs.
     client.batch_execute("SELECT backlog_cleanup_revoke('backlog_operator')").unwrap();
-    client.batch_execute("SELECT backlog_cleanup_grant('backlog_operator', 'monitor')").unwrap();
-    for path in ["run", "emergency", "run?dryRun=true", "runs/1/stop"] {
-        let problem = assert_problem(&server.post(OPERATOR, &format!("{BASE}/{path}"), ""), 403);
-        assert_eq!(problem["sqlstate"], "42501");
-        assert!(problem["hint"].as_str().unwrap().contains("backlog_cleanup_grant"), "{problem}");
+    for (method, paths, level) in [
+        ("GET", &["status", "status?target=generations", "runs", "runs/1", "doctor"][..], "monitor"),
+        ("POST", &["run", "emergency", "run?dryRun=true", "runs/1/stop"], "operator"),
+    ] {
+        for path in paths {
+            let headers = [("authorization", &*bearer(OPERATOR)), ("accept", "application/json")];
+            let problem = assert_problem(&server.send(method, &format!("{BASE}/{path}"), &headers, ""), 403);
+            let hint = format!("SELECT backlog_cleanup_grant('backlog_operator', '{level}')");
+            assert_eq!((&problem["sqlstate"], &problem["hint"]), (&"42501".into(), &hint.into()), "{path}");
+        }
+        client.batch_execute(&format!("SELECT backlog_cleanup_grant('backlog_operator', '{level}')")).unwrap();
     }
     // Superusers bypass levels.
     let file = cluster.socket().to_owned() + "/tokens-of-a-superuser";
@@ -193,6 +199,71 @@ fn the_status_is_compressed_for_who_takes_it() {
     let address = format!("{}{BASE}/status", server.address);
     let answer = std::process::Command::new("curl").args(curl).arg(address).output().expect("curl starts");
     assert!(String::from_utf8_lossy(&answer.stdout).contains("content-encoding: gzip"), "{answer:?}");
+}
+
+#[test]
+fn twenty_thousand_recipes_have_a_limit() {
+    let (_cluster, mut client, server) = start("many_recipes", &[]);
+    client
+        .batch_execute(
+            "INSERT INTO recipes (id, name, slug, description, prompt, category, credit_cost)
+             SELECT i, 'Recipe ' || i, 'recipe-' || i, '', '', '', 1 FROM generate_series(3, 20000) i;
+             INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', i, '', 'failed', now() FROM generate_series(1, 20000) i, generate_series(1, 1 + (i = 777)::int)",
+        )
+        .unwrap();
+    let recipes = |query: &str| {
+        let status = server.get(MONITOR, &format!("{BASE}/status{query}"));
+        (status.body.len(), status.json())
+    };
+    let (_, all) = recipes("");
+    assert_eq!(all["recipesWithFailedGenerations"].as_array().unwrap().len(), 20_000);
+    assert_eq!(all.get("recipesAffected"), None);
+    let (bytes, mut few) = recipes("?limit=2");
+    assert!(bytes < 2_000, "{bytes}");
+    assert_eq!(few["recipesWithFailedGenerations"][0]["recipeName"], "Recipe 777");
+    assert_eq!(few["recipesWithFailedGenerations"].as_array().unwrap().len(), 2);
+    assert_eq!(few.as_object_mut().unwrap().remove("recipesAffected"), Some(json!(20_000)));
+    // All else is as without it.
+    few["recipesWithFailedGenerations"] = all["recipesWithFailedGenerations"].clone();
+    assert_eq!(few, all);
+    assert_eq!(recipes("?limit=0").1["recipesWithFailedGenerations"], json!([]));
+    assert_problem(&server.get(MONITOR, &format!("{BASE}/status?limit=-1")), 400);
+}
+
+#[test]
+fn where_no_target_is_named_it_is_one_that_exists() {
+    let (_cluster, mut client, server) = start("usual_target", &[]);
+    fail(&mut client, 1, 15);
+    client.batch_execute("UPDATE backlog_cleanup.target SET name = 'only'").unwrap();
+    let ask = || {
+        let get = ["status", "status?limit=1", "doctor"].map(|path| server.get(OPERATOR, &format!("{BASE}/{path}")));
+        let post = ["run?dryRun=true", "emergency?dryRun=true", "emergency?rehearse=true", "run"];
+        get.into_iter().chain(post.map(|path| server.post(OPERATOR, &format!("{BASE}/{path}"), ""))).collect::<Vec<_>>()
+    };
+    for answer in ask() {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.target SELECT (t).*
+             FROM (SELECT jsonb_populate_record(t, '{\"name\": \"a b\"}') t FROM backlog_cleanup.target t) t",
+        )
+        .unwrap();
+    for answer in ask() {
+        let problem = assert_problem(&answer, 400);
+        assert_eq!((&problem["targets"], &problem["hint"]), (&json!(["a b", "only"]), &"?target=a+b".into()));
+        assert_eq!(problem["detail"], "the targets are \"a b\", \"only\": name one");
+    }
+    assert_eq!(server.get(OPERATOR, &format!("{BASE}/status?target=a+b")).status, 200);
+    // A name that is empty is not the usual one.
+    assert_problem(&server.post(OPERATOR, &format!("{BASE}/run?target="), ""), 404);
+    // The page shows the first of them.
+    assert!(server.get(MONITOR, "/").body.contains("Backlog of a b"));
+    client.batch_execute("UPDATE backlog_cleanup.target SET name = 'generations' WHERE name = 'only'").unwrap();
+    for answer in ask() {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
 }
 
 #[test]

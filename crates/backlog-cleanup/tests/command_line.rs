@@ -135,7 +135,7 @@ fn everything_goes_only_where_the_account_is_named() {
     for emergency in [&["emergency"][..], &["run", "--mode", "emergency"]] {
         let not = run(&cluster, "emergency", emergency);
         assert_eq!(not.code, 2);
-        for shown in ["Cat Olympic Diving", "would remove 30 failed rows", "--confirm system_backlog"] {
+        for shown in ["Cat Olympic Diving", "would remove all 30 failed rows", "--confirm system_backlog"] {
             assert!(not.stderr.contains(shown), "{not:?}");
         }
         let wrong = run(&cluster, "emergency", &[emergency, &["--confirm", "yes", "--json"]].concat());
@@ -152,6 +152,17 @@ fn everything_goes_only_where_the_account_is_named() {
         terminal.press(&format!("{typed}\n"));
         assert_eq!(terminal.finish(), code, "{}", terminal.text());
         assert_eq!(number(&mut client, FAILED), left);
+    }
+    // What may end a run before it has come to all rows is in the question.
+    for (arguments, asked) in [
+        (&["--max-rows", "5"][..], "at most 5 of 15 failed rows"),
+        (&["--max-rows", "15"], "all 15 failed rows"),
+        (&["--max-duration", "1 minute"], "at most 15 failed rows"),
+    ] {
+        let run =
+            run(&cluster, "emergency", &[&["run", "--mode", "emergency", "--recipe-id", "1"], arguments].concat());
+        assert!(run.code == 2 && run.stderr.contains(&format!("not confirmed: would remove {asked}\n")), "{run:?}");
+        assert_eq!(number(&mut client, FAILED), 27);
     }
     assert_eq!(run(&cluster, "emergency", &["emergency", "--confirm", "system_backlog"]).code, 0);
     assert_eq!(number(&mut client, FAILED), 0);

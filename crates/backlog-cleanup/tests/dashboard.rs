@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use browser::Browser;
-use cluster::{Cluster, PG_CRON, number};
+use cluster::{Cluster, PG_CRON, number, until_holds};
 use postgres::Client;
 use server::{MONITOR, OPERATOR, Server};
 
@@ -32,7 +32,7 @@ impl Stage {
 
     fn around(cluster: Arc<Cluster>, database: Client, name: &str) -> Stage {
         let browser = thread::spawn(Browser::start);
-        let server = Server::start(&cluster, name, &[]);
+        let server = Server::start(&cluster, name, &["--count-interval", "1"]);
         Stage { browser: browser.join().unwrap(), server, database, cluster }
     }
 
@@ -276,6 +276,80 @@ fn ten_thousand_recipes_are_shown_a_page_at_a_time() {
     stage.browser.type_into("#search", "777\n");
     stage.browser.says("#recipes p", "19 of 10,000 recipes");
     stage.is_clean();
+}
+
+#[test]
+fn each_target_has_its_light_and_no_name_takes_the_room_of_others() {
+    let long = "Long ".repeat(39) + "name!";
+    let others = format!(
+        "{FAILURES}
+         UPDATE recipes SET name = '{long}' WHERE id = 1;
+         UPDATE generations SET failure_reason = CASE id % 5 WHEN 0 THEN '{long}' ELSE repeat('failure-', 4) || id % 5 END
+         WHERE updated_at > now() - interval '2 days';
+         CREATE TABLE job (id uuid PRIMARY KEY, owner text, queue text, state text, finished_at timestamptz, error text);
+         INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table,
+                                             account_column, recipe_column, status_column, failed_at_column,
+                                             failure_type_column, account)
+         SELECT name, 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'finished_at', 'error', 'worker'
+         FROM (VALUES ('gone'), ('{long}')) target (name);
+         CREATE TABLE another (LIKE job INCLUDING ALL);
+         UPDATE backlog_cleanup.target SET generations_table = 'public.another' WHERE name = '{long}';
+         DROP TABLE job;"
+    );
+    let stage = Stage::with_operator("lights", &others);
+    let mut database = stage.cluster.connect_to("lights");
+    let lights = "return [...document.querySelectorAll('#targets a')]
+                      .map(tab => `${tab.textContent.slice(0, 11)}: ${tab.querySelector('svg')?.ariaLabel}`).join()";
+    let until = |expected: &str| {
+        until_holds(|| {
+            stage.open("/");
+            stage.browser.script(lights) == expected
+        });
+    };
+    until("Long Long L: traffic light: amber,generations: traffic light: amber,gone: traffic light: red");
+    database.batch_execute("UPDATE backlog_cleanup.policy SET enabled = false WHERE target ~ 'Long'").unwrap();
+    until("Long Long L: traffic light: red,generations: traffic light: amber,gone: traffic light: red");
+    // A page that cannot be shown leads to the others.
+    stage.open("/?target=gone");
+    stage.browser.says("#alert", "does not exist");
+    stage.browser.click("#targets a:nth-child(2)");
+    stage.browser.says("#health-title", "warning");
+    // What is cut has the whole name as its tool tip.
+    let cut = "return [...document.querySelectorAll('.cut')].every(name => name.title === name.textContent)";
+    for page in ["/", &format!("/?target={long}"), "/preview?target=generations&mode=emergency"] {
+        for width in [1440, 768, 390] {
+            stage.browser.wide(width);
+            stage.open(page);
+            assert_eq!(stage.browser.script(cut), true, "{page}, {width}");
+            stage.browser.script("document.querySelectorAll('details').forEach(it => it.open = true)");
+            let sideways = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+            assert_eq!(stage.browser.script(sideways), 0, "{page}, {width}");
+            let highest = "return Math.max(0, ...[...document.querySelectorAll('tbody th, .tabs a, .legend li')].map(it => it.offsetHeight))";
+            assert!(stage.browser.script(highest).as_f64().unwrap() < 80.0, "{page}, {width}");
+            let words = stage.browser.text("main").to_lowercase();
+            assert!(!words.contains("expired") && !words.contains(" old "), "one word for one thing: {words}");
+        }
+    }
+    // A phone shows a run's mode without scrolling.
+    database.batch_execute("SELECT backlog_cleanup_emergency(recipe_id => '2')").unwrap();
+    stage.browser.phone();
+    stage.open("/");
+    stage.browser.says("#runs tbody td:nth-child(3)", "emergency");
+    let edge =
+        "return document.querySelector('#runs tbody td:nth-child(3)').getBoundingClientRect().right < innerWidth";
+    assert_eq!(stage.browser.script(edge), true);
+    // Six columns of long names are no reason to scroll on a desk.
+    stage.browser.wide(1440);
+    stage.open("/");
+    stage.browser.click("#failures-table summary");
+    let hidden =
+        "const table = document.querySelector('#failures-table .scroll'); return table.scrollWidth - table.clientWidth";
+    assert_eq!(stage.browser.script("return document.querySelectorAll('#failures-table thead th').length"), 7);
+    assert_eq!(stage.browser.script(hidden), 0);
+    assert_eq!(
+        stage.browser.script("return document.querySelector('header').textContent.includes('lights on localhost:')"),
+        true
+    );
 }
 
 /// All pages, dark and light, on a desktop and on a phone: none scrolls sideways, and axe-core finds no violation.

@@ -9,7 +9,7 @@ use crate::postgres::expression::is_immutable;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::settings::set_local;
-use crate::postgres::subtransaction::briefly;
+use crate::postgres::subtransaction::{briefly, is_cancel};
 use crate::postgres::table::Table;
 use crate::target::trust;
 
@@ -118,9 +118,16 @@ fn reference(constraint: &Constraint, row: Option<String>, columns: &Columns) ->
     let Some(table) = Table::of(constraint.referenced.into())? else { return Ok(None) };
     let is_equal = equal(keys, names);
     let is_given = names.iter().map(|name| format!("g.{name} IS NOT NULL")).collect::<Vec<_>>().join(" AND ");
-    // Nobody's code may run but the owner's, on whose table it is.
-    if briefly(|| table.is_of_one_owner().and_then(|()| extension::as_owner(|| trust::check(&[table.oid])))).is_err() {
-        return Ok(None);
+    // An index of another role's table could make who looks wait.
+    let may_be_read = || {
+        table.is_of_one_owner()?;
+        extension::as_owner(|| {
+            trust::check(&[table.oid]).and_then(|()| trust::trusts(columns.ledger.table.owner, table.owner))
+        })
+    };
+    if briefly(may_be_read).ok() != Some(true) {
+        let reason = format!("foreign key \"{}\" references {}, which is not looked at", constraint.name, table.name);
+        return Ok(Some(cannot_be_told(reason)));
     }
     let missing = format!(
         "SELECT {is_given} AND NOT EXISTS (SELECT FROM {} r WHERE {is_equal}) FROM (SELECT {row}) AS g",
@@ -153,5 +160,9 @@ fn ask(table: &Table, question: String) -> Option<bool> {
         set_local("search_path", "pg_catalog, pg_temp");
         read_one::<bool>(&question, &[])
     };
-    briefly(|| reading_as_owner_of(table, answer)).ok().flatten()
+    match briefly(|| reading_as_owner_of(table, answer)) {
+        Ok(answer) => answer,
+        Err(caught) if is_cancel(&caught) => caught.rethrow(),
+        Err(_) => None,
+    }
 }

@@ -1,20 +1,41 @@
 //! What is configured, and the extension itself.
 
+use std::fmt;
+
 use backlog_cleanup_report::DEFAULT_TARGET;
+use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
-use sqlx::{FromRow, Result};
 
 use super::statement::{query_as, query_scalar};
 
 /// The names of all targets, in their order.
-pub async fn names(database: &mut PgConnection) -> Result<Vec<String>> {
+pub async fn names(database: &mut PgConnection) -> sqlx::Result<Vec<String>> {
     query_scalar("SELECT name FROM backlog_cleanup.target ORDER BY name").fetch_all(database).await
 }
 
-/// Of all targets, the one that is meant where none is named: `generations`, or else the first.
+/// Of all targets, the one to show where none is named: `generations`, or else the first.
 pub fn usual(names: &[String]) -> &str {
     let usual = names.iter().find(|name| *name == DEFAULT_TARGET).or(names.first());
     usual.map_or(DEFAULT_TARGET, String::as_str)
+}
+
+/// Of all targets, the one that is meant where none is named: `generations`, or the only one.
+pub fn meant(names: &[String]) -> Result<&str, Unclear<'_>> {
+    match usual(names) {
+        usual if names.len() > 1 && usual != DEFAULT_TARGET => Err(Unclear { names }),
+        usual => Ok(usual),
+    }
+}
+
+/// There are several targets, and none is meant where none is named.
+pub struct Unclear<'a> {
+    pub names: &'a [String],
+}
+
+impl fmt::Display for Unclear<'_> {
+    fn fmt(&self, to: &mut fmt::Formatter) -> fmt::Result {
+        write!(to, "the targets are \"{}\": name one", self.names.join("\", \""))
+    }
 }
 
 /// What a page says of a target.
@@ -29,7 +50,7 @@ pub struct About {
 }
 
 /// `None` if there is no such target.
-pub async fn about(database: &mut PgConnection, target: &str) -> Result<Option<About>> {
+pub async fn about(database: &mut PgConnection, target: &str) -> sqlx::Result<Option<About>> {
     let about = "SELECT current_database()::text AS database, t.generations_table::text AS table, t.account,
                         extract(epoch FROM p.max_age)::bigint AS max_age, p.keep
                  FROM backlog_cleanup.target t
@@ -40,13 +61,13 @@ pub async fn about(database: &mut PgConnection, target: &str) -> Result<Option<A
 }
 
 /// The account of a target; `None` if there is no such target.
-pub async fn account(database: &mut PgConnection, target: &str) -> Result<Option<String>> {
+pub async fn account(database: &mut PgConnection, target: &str) -> sqlx::Result<Option<String>> {
     let account = query_scalar("SELECT account FROM backlog_cleanup.target WHERE name = $1");
     account.bind(target).fetch_optional(database).await
 }
 
 /// The version of the extension; `None` if the database does not have it.
-pub async fn extension_version(database: &mut PgConnection) -> Result<Option<String>> {
+pub async fn extension_version(database: &mut PgConnection) -> sqlx::Result<Option<String>> {
     let version = "SELECT extversion FROM pg_extension WHERE extname = 'backlog_cleanup'";
     query_scalar(version).fetch_optional(database).await
 }

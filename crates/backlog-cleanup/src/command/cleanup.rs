@@ -10,7 +10,7 @@ use crate::terminal::report::Report;
 
 /// Remove the removable failed rows in one transaction
 ///
-/// Removable are the expired rows beyond the newest of each recipe. The transaction is all or nothing and holds its locks
+/// Removable are the failed rows from before the cutoff, except the newest of each recipe. The transaction is all or nothing and holds its locks
 /// to the end; for a large or busy table see `run`.
 #[derive(Args)]
 pub struct Cleanup {

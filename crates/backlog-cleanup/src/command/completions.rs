@@ -22,7 +22,7 @@ impl Completions {
         if output.json {
             output.json(&json!({ "shell": self.shell.to_string(), "script": script }))?;
         } else {
-            output.line(script.trim_end())?;
+            output.whole(script.trim_end())?;
         }
         Ok(Exit::Done)
     }

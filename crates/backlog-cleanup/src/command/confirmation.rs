@@ -4,13 +4,24 @@ use clap::Args;
 use sqlx::postgres::PgConnection;
 
 use super::selection::Selection;
+use crate::client::calls::{self, Pace};
 use crate::client::connect::begin;
-use crate::client::{calls, targets};
+use crate::client::targets;
 use crate::failure::{Failure, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
 use crate::terminal::report::Report;
-use crate::words::count;
+use crate::words::{argument, count, number};
+
+/// How many of the failed rows a run of a pace removes.
+fn bounded(failed: i64, pace: &Pace) -> String {
+    let rows = count(failed, "failed row");
+    match (pace.max_rows, &pace.max_duration) {
+        (Some(most), _) if most < failed => format!("At most {} of {rows}", number(most)),
+        (_, Some(_)) => format!("At most {rows}"),
+        _ => format!("All {rows}"),
+    }
+}
 
 #[derive(Args)]
 pub struct Confirmation {
@@ -20,18 +31,20 @@ pub struct Confirmation {
 }
 
 impl Confirmation {
-    /// Shows what an emergency run would remove, and asks for the account's name. Errors: the answer is another name.
+    /// Shows what an emergency run would remove at this pace, and asks for the account's name. Errors: the answer is another
+    /// name.
     pub async fn ask(
         &self,
         connection: &mut PgConnection,
         selection: &Selection,
+        pace: &Pace,
         output: &Output,
         limit: usize,
     ) -> Result<()> {
         let mut work = begin(connection).await?;
         // An unknown target is reported by the dry run.
         let account = targets::account(&mut work, &selection.target.name).await?.unwrap_or_default();
-        let named = format!("--confirm {account}");
+        let named = format!("--confirm {}", argument(&account));
         match &self.confirm {
             Some(confirmed) if *confirmed == account => return Ok(work.commit().await?),
             Some(confirmed) => {
@@ -42,17 +55,17 @@ impl Confirmation {
         let report: Report =
             calls::emergency(&mut work, selection.as_call(), calls::Trial::DryRun).await?.report(&mut work).await?;
         work.commit().await?;
-        let rows = count(report.removed(), "failed row");
+        let rows = bounded(report.removed(), pace);
         if !output.json {
             let preview = output.page();
             report.show_recipes(&preview, limit)?;
             output.note(format_args!("{}\n", preview.into_text().trim_end()));
         }
         if !stdin().is_terminal() {
-            return Err(Failure::usage(format!("not confirmed: would remove {rows}")).hint(named));
+            return Err(Failure::usage(format!("not confirmed: would remove {}", rows.to_lowercase())).hint(named));
         }
         output.note(format_args!(
-            "All {rows} of {} will be gone. Type the account's name, {}, to continue:",
+            "{rows} of {} will be gone. Type the account's name, {}, to continue:",
             printable(&selection.words()),
             printable(&account)
         ));

@@ -48,7 +48,7 @@ pub fn show(output: &Output, findings: &[Finding]) -> Result<()> {
         output.line("\nStatements that fix it:")?;
     }
     for (check, fix) in fixes {
-        output.line(format_args!("-- {check}\n{};", printable(fix).trim_end_matches(';')))?;
+        output.whole(format_args!("-- {check}\n{};", printable(fix).trim_end_matches(';')))?;
     }
     Ok(())
 }

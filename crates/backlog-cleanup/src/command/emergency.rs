@@ -32,7 +32,7 @@ impl Emergency {
         selection.target.settle(&mut work).await?;
         work.commit().await?;
         if trial.as_call() == calls::Trial::No {
-            confirmation.ask(connections.second(), &selection, output, length.limit).await?;
+            confirmation.ask(connections.second(), &selection, &calls::Pace::default(), output, length.limit).await?;
         }
         let mut work = connections.begin().await?;
         let emergency = calls::emergency(&mut work, selection.as_call(), trial.as_call()).await?;

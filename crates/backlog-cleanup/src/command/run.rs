@@ -70,9 +70,6 @@ impl Run {
         let mut work = connections.begin().await?;
         selection.target.settle(&mut work).await?;
         work.commit().await?;
-        if mode == Mode::Emergency {
-            confirmation.ask(connections.second(), &selection, output, length.limit).await?;
-        }
         let pace = Pace {
             batch_size: self.batch_size,
             pause: self.pause,
@@ -81,6 +78,9 @@ impl Run {
             workers: self.workers,
             force,
         };
+        if mode == Mode::Emergency {
+            confirmation.ask(connections.second(), &selection, &pace, output, length.limit).await?;
+        }
         let mut work = connections.begin().await?;
         let run = calls::run(&mut work, mode, selection.as_call(), &pace).await?;
         work.commit().await?;

@@ -87,14 +87,15 @@ pub fn table(output: &Output, runs: &[Run]) -> comfy_table::Table {
         table.add_row([
             output.cell(run.id.to_string()),
             output.cell(time(run.started_at)),
-            output.cell(&run.target),
+            output.name(&run.target),
             output.cell(run.mode.as_str()),
             output.state(run.state.as_str()),
             output.count(run.removed),
             output.cell(run.duration_ms.map(duration).unwrap_or_default()),
-            output.cell(&run.requested_by),
+            output.name(&run.requested_by),
         ]);
     }
+    output.unbroken(&mut table, ["MODE", "STATE", "REMOVED", "TOOK"], ["TARGET", "BY"]);
     table
 }
 
@@ -118,7 +119,7 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
         ("started", format!("{} UTC", time(run.started_at))),
         ("finished", run.finished_at.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
         ("took", run.duration_ms.map(duration).unwrap_or_default()),
-        ("expired before", run.cutoff.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
+        ("cutoff", run.cutoff.map(|at| format!("{} UTC", time(at))).unwrap_or_default()),
         (
             "removed",
             match run.total_failed {

@@ -8,6 +8,7 @@ use crate::client::connect::{Server, begin};
 use crate::failure::{Exit, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
+use crate::words::argument;
 
 /// Show the pg_cron jobs of the target, set or remove one
 #[derive(Args)]
@@ -126,22 +127,21 @@ impl Schedule {
 
 fn show(output: &Output, target: &str, job: &Value) -> Result<()> {
     if job.is_null() {
-        let target = printable(target);
-        return output.line(format_args!(
-            "No job runs target {target}. To register one: backlog-cleanup schedule set --target {target}"
-        ));
+        output.line(format_args!("No job runs target {}. To register one:", printable(target)))?;
+        return output.whole(format_args!("backlog-cleanup schedule set --target {}", printable(&argument(target))));
     }
     if let Some(check) = job["check"].as_str() {
-        return output.line(format_args!("pg_cron is in another database. To see the job: {}", printable(check)));
+        output.line("pg_cron is in another database. To see the job:")?;
+        return output.whole(printable(check));
     }
     let text = |key: &str| job[key].as_str().map(str::to_owned).unwrap_or_else(|| job[key].to_string());
     let mut table = output.table(["JOB", "NAME", "SCHEDULE", "COMMAND", "ROLE", "STATE"]);
     table.add_row([
         output.cell(text("jobId")),
-        output.cell(text("jobName")),
+        output.name(text("jobName")),
         output.cell(text("schedule")),
         output.cell(text("command")),
-        output.cell(text("username")),
+        output.name(text("username")),
         output.state(if job["active"] == true { "ok" } else { "paused" }),
     ]);
     output.line(table.trim_fmt())

@@ -1,9 +1,9 @@
-use backlog_cleanup_report::DEFAULT_TARGET;
 use clap::Args;
 use sqlx::postgres::PgConnection;
 
 use crate::client::{calls, targets};
 use crate::failure::{Failure, Result};
+use crate::words::argument;
 
 #[derive(Args)]
 pub struct Target {
@@ -21,12 +21,10 @@ impl Target {
             Some(given) => given.clone(),
             None => {
                 let names = targets::names(database).await?;
-                let usual = targets::usual(&names);
-                if names.len() > 1 && usual != DEFAULT_TARGET {
-                    let message = format!("the targets are \"{}\": name one", names.join("\", \""));
-                    return Err(Failure::usage(message).hint(format!("--target {usual}")));
-                }
-                usual.to_owned()
+                let meant = targets::meant(&names);
+                meant
+                    .map_err(|it| Failure::usage(it.to_string()).hint(format!("--target {}", argument(&it.names[0]))))?
+                    .to_owned()
             }
         };
         Ok(())

@@ -86,8 +86,8 @@ pub fn show(output: &Output, report: &StatusReport, limit: usize) -> Result<()> 
         let mut table = output.table(["ID", "RECIPE", "FAILED", "REMOVABLE", "OLDEST"]);
         for recipe in recipes.iter().take(limit) {
             table.add_row([
-                output.cell(recipe_id(&recipe.recipe_id)),
-                output.cell(&recipe.recipe_name),
+                output.name(recipe_id(&recipe.recipe_id)),
+                output.name(&recipe.recipe_name),
                 output.count(recipe.failed_count),
                 output.count(recipe.removable_count),
                 output.cell(recipe.oldest_failed_age.as_deref().unwrap_or_default()),
@@ -111,7 +111,7 @@ pub fn show(output: &Output, report: &StatusReport, limit: usize) -> Result<()> 
     let job = &report.schedule;
     match job["check"].as_str() {
         None if job.is_null() => output.line("schedule   none")?,
-        Some(check) => output.line(format_args!("schedule   not known here: {}", printable(check)))?,
+        Some(check) => output.whole(format_args!("schedule   not known here: {}", printable(check)))?,
         None => output.line(format_args!(
             "schedule   {}, job {}{}",
             text(&job["schedule"]),
@@ -120,7 +120,8 @@ pub fn show(output: &Output, report: &StatusReport, limit: usize) -> Result<()> 
         ))?,
     }
     for warning in &report.warnings {
-        output.line(format_args!("warning    {}: {}", printable(&warning.message), printable(&warning.hint)))?;
+        output.line(format_args!("warning    {}:", printable(&warning.message)))?;
+        output.whole(format_args!("{};", printable(&warning.hint).trim_end_matches(';')))?;
     }
     Ok(())
 }

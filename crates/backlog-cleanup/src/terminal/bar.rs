@@ -19,9 +19,7 @@ const EVERY: Duration = Duration::from_secs(10);
 
 impl Bar {
     pub fn new() -> Bar {
-        let bar = ProgressBar::new(STEPS as u64);
-        bar.set_style(ProgressStyle::with_template("{percent:>3} % {bar:30} {msg}").expect("a template"));
-        Bar { bar, next_line: Instant::now() + EVERY }
+        Bar { bar: bar(STEPS as u64), next_line: Instant::now() + EVERY }
     }
 
     pub fn show(&mut self, run: &Run, output: &Output) {
@@ -44,6 +42,12 @@ impl Bar {
             self.bar.set_draw_target(ProgressDrawTarget::hidden());
         }
     }
+}
+
+/// A bar with what is done, that takes one line.
+pub fn bar(length: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{percent:>3} % {bar:30} {wide_msg}").expect("a template");
+    ProgressBar::new(length).with_style(style)
 }
 
 /// `12,000 rows, 4,000/s, 3.2 s left`

@@ -1,16 +1,23 @@
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
-use console::truncate_str;
+use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets};
+use console::{measure_text_width, truncate_str};
 use serde::Serialize;
+use textwrap::WordSeparator::AsciiSpace;
+use textwrap::WordSplitter::NoHyphenation;
+use textwrap::{Options, fill};
 
 use crate::failure::{Failure, Result};
 use crate::printable::{json, printable};
 use crate::terminal::log::Log;
 use crate::words::number;
+
+/// A terminal of fewer columns is narrow.
+const NARROW: u16 = 72;
 
 /// Columns of a cell on a page.
 const LONGEST: usize = 32;
@@ -80,11 +87,17 @@ impl Output {
 
     /// Prints a result as JSON.
     pub fn json(&self, result: &impl Serialize) -> Result<()> {
-        self.line(json(&serde_json::to_string_pretty(result).expect("reports are JSON")))
+        self.whole(json(&serde_json::to_string_pretty(result).expect("reports are JSON")))
     }
 
-    /// Prints a line of the result. A closed pipe, as in `| head`, is no error; a full disk is.
+    /// Prints lines of the result for people. In a terminal none is wider than that.
     pub fn line(&self, line: impl Display) -> Result<()> {
+        self.whole(wrapped(&line.to_string(), width(std::io::stdout().is_terminal() && self.page.is_none())))
+    }
+
+    /// Prints lines of the result as they are: for programs, or to be copied. A closed pipe, as in `| head`, is no error; a full
+    /// disk is.
+    pub fn whole(&self, line: impl Display) -> Result<()> {
         if let Some(page) = &self.page {
             *page.borrow_mut() += &format!("{line}\n");
             return Ok(());
@@ -97,6 +110,10 @@ impl Output {
 
     /// Prints a line on standard error, with one write, so that an answer cannot appear before the end of its question.
     pub fn note(&self, line: impl Display) {
+        self.whole_note(wrapped(&line.to_string(), width(std::io::stderr().is_terminal())));
+    }
+
+    fn whole_note(&self, line: impl Display) {
         // There is nowhere to report that standard error is closed.
         std::io::stderr().write_all(format!("{line}\n").as_bytes()).ok();
     }
@@ -115,10 +132,32 @@ impl Output {
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
         }
-        if let Some((width, _)) = crossterm::terminal::size().ok().filter(|_| std::io::stdout().is_terminal()) {
-            table.set_width(width);
+        if let Some(width) = width(std::io::stdout().is_terminal()) {
+            table.set_width(width as u16);
         }
         table
+    }
+
+    /// Keeps the words of some columns whole; in a narrow terminal others give way to them.
+    pub fn unbroken<const N: usize, const M: usize>(&self, table: &mut Table, whole: [&str; N], give_way: [&str; M]) {
+        let is_narrow = table.width().is_some_and(|width| width < NARROW);
+        let titles: Vec<String> =
+            table.header().into_iter().flat_map(|row| row.cell_iter().map(Cell::content)).collect();
+        for (column, title) in table.column_iter_mut().zip(&titles) {
+            if whole.contains(&title.as_str()) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            } else if is_narrow && give_way.contains(&title.as_str()) {
+                column.set_constraint(ColumnConstraint::Hidden);
+            }
+        }
+    }
+
+    /// A cell with a name. On a page and in a terminal a long one is cut, so that it leaves others their room.
+    pub fn name(&self, name: impl AsRef<str>) -> Cell {
+        match width(std::io::stdout().is_terminal()) {
+            Some(width) => Cell::new(truncate_str(&printable(name.as_ref()), LONGEST.min(width / 3), "…")),
+            None => self.cell(name),
+        }
     }
 
     /// A cell of a table; on a page it takes one line.
@@ -147,13 +186,32 @@ impl Output {
 
     pub fn failure(&self, failure: &Failure) {
         if self.json {
-            return self.note(json(&serde_json::to_string_pretty(failure).expect("a failure is JSON")));
+            return self.whole_note(json(&serde_json::to_string_pretty(failure).expect("a failure is JSON")));
         }
         self.note(format_args!("backlog-cleanup: {}", printable(&failure.message)));
-        for (name, text) in [("DETAIL", &failure.detail), ("HINT", &failure.hint)] {
-            if let Some(text) = text {
-                self.note(format_args!("{name}:  {}", printable(text)));
-            }
+        if let Some(detail) = &failure.detail {
+            self.note(format_args!("DETAIL:  {}", printable(detail)));
         }
+        // It can be typed as it stands.
+        if let Some(hint) = &failure.hint {
+            self.whole_note(format_args!("HINT:  {}", printable(hint)));
+        }
+    }
+}
+
+/// The columns of the terminal, where there is one.
+fn width(is_terminal: bool) -> Option<usize> {
+    let (width, _) = crossterm::terminal::size().ok().filter(|_| is_terminal)?;
+    Some(width.into())
+}
+
+/// Breaks lines between words, and words that are wider than a line.
+fn wrapped(text: &str, width: Option<usize>) -> Cow<'_, str> {
+    match width {
+        Some(width) if text.lines().any(|line| measure_text_width(line) > width) => {
+            let options = Options::new(width).word_separator(AsciiSpace).word_splitter(NoHyphenation);
+            text.split('\n').map(|line| fill(line, &options)).collect::<Vec<_>>().join("\n").into()
+        }
+        _ => text.into(),
     }
 }

@@ -126,8 +126,8 @@ pub fn show_recipes(output: &Output, details: &[CleanupDetail], limit: usize, is
     let mut table = output.table(["ID", "RECIPE", "FAILED", removed, kept]);
     for recipe in details.iter().take(limit) {
         table.add_row([
-            output.cell(recipe_id(&recipe.recipe_id)),
-            output.cell(&recipe.recipe_name),
+            output.name(recipe_id(&recipe.recipe_id)),
+            output.name(&recipe.recipe_name),
             output.count(recipe.failed_count),
             output.count(recipe.cleaned_count),
             output.count(recipe.kept_count),

@@ -157,6 +157,12 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", feature);
     }
 
+    /// A window of that width.
+    pub fn wide(&self, width: u32) {
+        let metrics = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false });
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics);
+    }
+
     /// The size of a small phone.
     pub fn phone(&self) {
         let metrics = json!({ "width": 360, "height": 780, "deviceScaleFactor": 2, "mobile": true });

@@ -1,4 +1,3 @@
-use indicatif::{ProgressBar, ProgressStyle};
 use sqlx::postgres::PgConnection;
 use sqlx::{Executor, FromRow};
 
@@ -7,6 +6,7 @@ use crate::client::calls;
 use crate::client::connect::{Server, begin};
 use crate::client::statement::{query_as, query_scalar};
 use crate::failure::{Failure, Result};
+use crate::terminal::bar::bar;
 use crate::terminal::interrupt::Connections;
 use crate::terminal::output::Output;
 
@@ -60,8 +60,7 @@ const PROGRESS: &str = "
 
 async fn build(statement: &str, connections: &mut Connections, output: &Output) -> Result<()> {
     let mark = connections.mark();
-    let bar = ProgressBar::new(0);
-    bar.set_style(ProgressStyle::with_template("{percent:>3} % {bar:30} {msg}").expect("a template"));
+    let bar = bar(0);
     let mut index = None;
     let marked = mark.on(statement);
     let build = async |first: &mut PgConnection| first.execute(marked.as_str()).await.map(drop);

@@ -139,7 +139,7 @@ impl Done {
         for step in left {
             output.line(format_args!("-- {}: {}", step.step, printable(&step.detail)))?;
             for statement in &step.statements {
-                output.line(format_args!("{};", printable(statement).trim_end_matches(';')))?;
+                output.whole(format_args!("{};", printable(statement).trim_end_matches(';')))?;
             }
         }
         if self.doctor.is_empty() {

@@ -71,6 +71,15 @@ impl Access {
         }
     }
 
+    /// The database and its host: `app on localhost:5432`.
+    pub fn place(&self) -> String {
+        let database = self.options.get_database().unwrap_or(&self.role);
+        // A socket is on the same machine.
+        let is_socket = self.options.get_socket().is_some() || self.options.get_host().starts_with('/');
+        let host = if is_socket { "localhost" } else { self.options.get_host() };
+        format!("{database} on {host}:{}", self.options.get_port())
+    }
+
     /// The caller's name in the log and in `run.requested_by`.
     pub fn who(&self) -> &str {
         &self.role

@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::target::meant;
 use crate::client::calls::Trial;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
@@ -26,9 +27,30 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Confirmation {
-    /// The confirmed number of rows; 409 if the run would remove a number that differs by more than a tenth
+    /// The confirmed number of rows; 409 if the run would remove a number that differs by more than one row and by more than a tenth
     #[schema(minimum = 0)]
     expected_count: Option<i64>,
+}
+
+/// The rows to remove. Unknown parameters are refused: one could be a mistyped `dryRun`.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+struct Asked {
+    /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one
+    target: Option<String>,
+    /// Only rows of this recipe
+    recipe_id: Option<String>,
+    /// Only rows of this failure type
+    failure_type: Option<String>,
+    /// Count the rows, remove nothing
+    #[serde(default)]
+    #[param(required = false)]
+    dry_run: bool,
+    /// Remove the rows and roll it back: tells what would be kept back, how long it takes and how much WAL it writes
+    #[serde(default)]
+    #[param(required = false)]
+    rehearse: bool,
 }
 
 /// The headers of a request that removes.
@@ -44,23 +66,17 @@ struct Headers {
     prefer: Option<String>,
 }
 
-/// Removes the removable rows: the expired ones beyond the newest of each recipe.
-#[utoipa::path(post, path = "/api/admin/backlog-cleanup/run", tag = "cleanup", params(Selection, Headers),
+/// Removes the removable rows: those that failed before the cutoff, except the newest of each recipe.
+#[utoipa::path(post, path = "/api/admin/backlog-cleanup/run", tag = "cleanup", params(Asked, Headers),
     request_body(content = Option<Confirmation>, content_type = "application/json"),
     responses((status = 200, description = "The report", body = Batched<RegularReport>),
               (status = 202, description = "The run continues", body = Accepted), Problems))]
-async fn run(
-    app: State<Arc<App>>,
-    caller: Caller,
-    headers: HeaderMap,
-    selection: Query<Selection>,
-    body: Bytes,
-) -> Answered {
-    remove(Mode::Regular, app, caller, headers, selection, body).await
+async fn run(app: State<Arc<App>>, caller: Caller, headers: HeaderMap, asked: Query<Asked>, body: Bytes) -> Answered {
+    remove(Mode::Regular, app, caller, headers, asked, body).await
 }
 
 /// Removes all failed rows of the account, including recent ones.
-#[utoipa::path(post, path = "/api/admin/backlog-cleanup/emergency", tag = "cleanup", params(Selection, Headers),
+#[utoipa::path(post, path = "/api/admin/backlog-cleanup/emergency", tag = "cleanup", params(Asked, Headers),
     request_body(content = Option<Confirmation>, content_type = "application/json"),
     responses((status = 200, description = "The report", body = Batched<EmergencyReport>),
               (status = 202, description = "The run continues", body = Accepted), Problems))]
@@ -68,10 +84,10 @@ async fn emergency(
     app: State<Arc<App>>,
     caller: Caller,
     headers: HeaderMap,
-    selection: Query<Selection>,
+    asked: Query<Asked>,
     body: Bytes,
 ) -> Answered {
-    remove(Mode::Emergency, app, caller, headers, selection, body).await
+    remove(Mode::Emergency, app, caller, headers, asked, body).await
 }
 
 type Answered = Result<Response, Problem>;
@@ -81,25 +97,31 @@ async fn remove(
     State(app): State<Arc<App>>,
     caller: Caller,
     headers: HeaderMap,
-    Query(selection): Query<Selection>,
+    Query(asked): Query<Asked>,
     body: Bytes,
 ) -> Answered {
     let Confirmation { expected_count } = confirmation(&headers, &body)?;
-    let tries = match (selection.dry_run, selection.rehearse) {
+    let tries = match (asked.dry_run, asked.rehearse) {
         (true, true) => return Err(Problem::bad_request("dryRun and rehearse exclude each other").hint("?dryRun=true")),
         (true, false) => Some(Trial::DryRun),
         (false, true) => Some(Trial::Rehearsal),
         (false, false) => None,
     };
-    if let Some(tries) = tries {
-        caller.at_least(Level::Operator)?;
-        let report = trial(mode, tries, &caller, &selection, expected_count).await?;
-        return Ok(json(bytes(report)));
-    }
     let at_once = headers.get_all("prefer").iter().any(|it| it.to_str().is_ok_and(|it| it.contains("respond-async")));
     let patience = if at_once { Duration::ZERO } else { app.settings.request_timeout };
     let key = idempotency::key(&headers)?;
-    Ok(remove_once(mode, app, caller, selection, expected_count, key, patience).await?.into_response())
+    let work = async {
+        let target = meant(&app, &caller, asked.target).await?;
+        let selection = Selection { target, recipe_id: asked.recipe_id, failure_type: asked.failure_type };
+        match tries {
+            Some(tries) => Ok(json(bytes(trial(mode, tries, &caller, &selection, expected_count).await?))),
+            None => {
+                let caller = caller.clone();
+                Ok(remove_once(mode, app, caller, selection, expected_count, key, patience).await?.into_response())
+            }
+        }
+    };
+    caller.with_level(Level::Operator, work).await
 }
 
 fn confirmation(headers: &HeaderMap, body: &[u8]) -> Result<Confirmation, Problem> {

@@ -3,12 +3,13 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::{Query, State};
 use axum::response::Response;
+use backlog_cleanup_report::Level;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::status::Target;
+use super::target::{Target, meant};
 use crate::client::calls::{self, Finding};
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
@@ -34,7 +35,11 @@ async fn doctor(
     caller: Caller,
     Query(Target { target }): Query<Target>,
 ) -> Result<Response, Problem> {
-    Ok(json(report(&app, &caller, target).await?))
+    let report = async {
+        let target = meant(&app, &caller, target).await?;
+        report(&app, &caller, target).await
+    };
+    Ok(json(caller.with_level(Level::Monitor, report).await?))
 }
 
 /// The checks as JSON; concurrent requests share a query.

@@ -9,6 +9,7 @@ pub mod openapi;
 mod progress;
 pub mod runs;
 pub mod status;
+pub mod target;
 
 use std::sync::Arc;
 

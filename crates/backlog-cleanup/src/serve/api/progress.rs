@@ -7,6 +7,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use backlog_cleanup_report::Level;
 use futures::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::time::{MissedTickBehavior, interval};
@@ -50,7 +51,7 @@ async fn progress(
 ) -> Result<Response, Problem> {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     if accept.is_some_and(|accept| accept.contains("application/json")) {
-        return Ok(json(look(&app, &caller, target).await?));
+        return Ok(json(caller.with_level(Level::Monitor, look(&app, &caller, target)).await?));
     }
     Ok(events(app, caller, target)?.into_response())
 }

@@ -68,32 +68,41 @@ async fn runs(caller: Caller, Query(page): Query<Page>) -> Result<Json<Runs>, Pr
     if !(1..=1000).contains(&page.limit) {
         return Err(Problem::bad_request("limit must be from 1 to 1000"));
     }
-    let (mut work, target) = (caller.begin().await?, page.target.as_deref());
-    let runs = history::runs(&mut work, target, page.before, page.limit).await?;
-    let failed_nights = history::nights(&mut work, target, page.before, &runs, page.limit).await?;
-    Ok(Json(Runs { success: true, runs, failed_nights }))
+    let runs = async {
+        let (mut work, target) = (caller.begin().await?, page.target.as_deref());
+        let runs = history::runs(&mut work, target, page.before, page.limit).await?;
+        let failed_nights = history::nights(&mut work, target, page.before, &runs, page.limit).await?;
+        Ok(Runs { success: true, runs, failed_nights })
+    };
+    Ok(Json(caller.with_level(Level::Monitor, runs).await?))
 }
 
 /// One run, what it removed of each recipe, and its progress.
 #[utoipa::path(get, path = "/api/admin/backlog-cleanup/runs/{id}", operation_id = "one_run", tag = "history", params(("id" = i64, Path)),
     responses((status = 200, description = "The run", body = OneRun), Problems))]
 async fn run(caller: Caller, Path(id): Path<i64>) -> Result<Json<OneRun>, Problem> {
-    let mut work = caller.begin().await?;
-    let Some(run) = history::run(&mut work, id).await? else {
-        return Err(Problem::not_found(format!("run {id} does not exist")).hint("/api/admin/backlog-cleanup/runs"));
+    let read = async {
+        let mut work = caller.begin().await?;
+        let Some(run) = history::run(&mut work, id).await? else {
+            return Err(Problem::not_found(format!("run {id} does not exist")).hint("/api/admin/backlog-cleanup/runs"));
+        };
+        let recipes = calls::run_details(&mut work, id).await?;
+        Ok(OneRun { success: true, run, recipes })
     };
-    let recipes = calls::run_details(&mut work, id).await?;
-    Ok(Json(OneRun { success: true, run, recipes }))
+    caller.with_level(Level::Monitor, read).await.map(Json)
 }
 
 /// Asks a run to stop after its current batch.
 #[utoipa::path(post, path = "/api/admin/backlog-cleanup/runs/{id}/stop", tag = "cleanup", params(("id" = i64, Path)),
     responses((status = 200, description = "Whether it stops", body = Stopping), Problems))]
 pub async fn stop(caller: Caller, Path(id): Path<i64>) -> Result<Json<Stopping>, Problem> {
-    caller.at_least(Level::Operator)?;
-    let mut work = caller.begin_reserved().await?;
-    let stopping = history::stop(&mut work, id).await?;
-    work.commit().await?;
+    let stop = async {
+        let mut work = caller.begin_reserved().await?;
+        let stopping = history::stop(&mut work, id).await?;
+        work.commit().await?;
+        Ok(stopping)
+    };
+    let stopping = caller.with_level(Level::Operator, stop).await?;
     tracing::info!(who = caller.who(), from = %caller.peer, run = id, stopping, "run is asked to stop");
     Ok(Json(Stopping { success: true, stopping }))
 }

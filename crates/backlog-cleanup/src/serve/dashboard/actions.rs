@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::data::Data;
+use super::names;
 use super::query::Query;
 use crate::serve::removal::Selection;
 use crate::words;
@@ -27,8 +28,6 @@ impl Asked {
             target: self.target.clone(),
             recipe_id: given(&self.recipe),
             failure_type: given(&self.failure_type),
-            dry_run: false,
-            rehearse: false,
         }
     }
 }
@@ -102,7 +101,7 @@ pub fn confirm(preview: &Preview) -> Markup {
             p {
                 @if is_emergency { "Removes all failed rows, including recent ones. " }
                 @else { (words::number(total_failed - count)) " of " (words::count(*total_failed, "failed row")) " stay. " }
-                "Account " code { (account) } ", target " code { (asked.target) }
+                "Account " code { (names::name(account)) } ", target " code { (names::name(&asked.target)) }
                 @if !asked.recipe.is_empty() { ", only recipe " code { (asked.recipe) } }
                 @if !asked.failure_type.is_empty() { ", only failure type " code { (asked.failure_type) } }
                 "."
@@ -110,7 +109,7 @@ pub fn confirm(preview: &Preview) -> Markup {
             @if *count > 0 {
                 (recipes(preview))
                 (form(preview))
-                p .note { "If the number has changed by more than a tenth, nothing is removed." }
+                p .note { "If the number has changed by more than one row and by more than a tenth, nothing is removed." }
             } @else {
                 div .buttons { a .button href=(back(asked)) { "Back" } }
             }
@@ -158,7 +157,7 @@ fn recipes(preview: &Preview) -> Markup {
                     tbody {
                         @for recipe in preview.recipes.iter().take(NAMED) {
                             tr {
-                                th scope="row" { bdi { (recipe.recipe_name) } " " span .muted { (words::recipe_id(&recipe.recipe_id)) } }
+                                th scope="row" { (names::recipe(&recipe.recipe_name, &recipe.recipe_id)) }
                                 td .figure { (words::number(recipe.cleaned_count)) }
                                 td .bars {
                                     svg width="100%" height="10" aria-hidden="true" {

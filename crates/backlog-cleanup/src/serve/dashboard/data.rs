@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backlog_cleanup_report::{CleanupDetail, State, StatusReport};
@@ -8,12 +9,27 @@ use crate::client::calls::{self, Failures, Finding};
 use crate::client::history::{self, Night, Run};
 use crate::client::targets::{self, About};
 use crate::serve::api::doctor::{self, Doctor};
+use crate::serve::api::target;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::{Problem, read};
+use crate::serve::shared::light::Light;
 
 /// The number of runs that the page shows.
 const RUNS: i64 = 30;
+
+/// All targets, with their lights as of the last count.
+#[derive(Clone, Default)]
+pub struct Tabs {
+    pub targets: Vec<String>,
+    pub lights: BTreeMap<String, Light>,
+}
+
+impl Tabs {
+    pub async fn read(app: &Arc<App>, caller: &Caller) -> Result<Tabs, Problem> {
+        Ok(Tabs { targets: target::names(app, caller).await?, lights: app.metrics.lights() })
+    }
+}
 
 /// What the page shows.
 pub struct Data {
@@ -21,7 +37,7 @@ pub struct Data {
     /// The target that the address names, or the usual one.
     pub target: String,
     pub now: DateTime<Utc>,
-    pub targets: Vec<String>,
+    pub tabs: Tabs,
     pub about: About,
     pub status: Arc<StatusReport>,
     pub findings: Vec<Finding>,
@@ -40,8 +56,8 @@ const TYPES: i32 = 5;
 impl Data {
     /// Reads everything; the three slow queries run concurrently.
     pub async fn read(app: &Arc<App>, caller: &Caller, query: Query) -> Result<Data, Problem> {
-        let targets = targets(app, caller).await?;
-        let target = if query.target.is_empty() { targets::usual(&targets) } else { &query.target }.to_owned();
+        let tabs = Tabs::read(app, caller).await?;
+        let target = if query.target.is_empty() { targets::usual(&tabs.targets) } else { &query.target }.to_owned();
         let (status, findings, failures) = tokio::try_join!(
             status(app, caller, &target),
             findings(app, caller, &target),
@@ -59,35 +75,13 @@ impl Data {
         }
         let about = targets::about(&mut work, &target).await?;
         let about = about.ok_or_else(|| Problem::not_found(format!("target \"{target}\" does not exist")))?;
-        Ok(Data {
-            target,
-            now: Utc::now(),
-            targets,
-            about,
-            status,
-            findings,
-            failures,
-            runs,
-            nights,
-            run_recipes,
-            query,
-        })
+        Ok(Data { target, now: Utc::now(), tabs, about, status, findings, failures, runs, nights, run_recipes, query })
     }
 
     /// The running run.
     pub fn running(&self) -> Option<&Run> {
         self.runs.iter().find(|run| run.state == State::Running)
     }
-}
-
-/// Concurrent requests share a query, and ask the next ones together.
-async fn targets(app: &Arc<App>, caller: &Caller) -> Result<Vec<String>, Problem> {
-    let access = Arc::clone(caller);
-    let names = app.flights.join((caller.role.clone(), "targets", String::new()), async move {
-        let names = targets::names(&mut *access.begin().await?).await?;
-        Ok(serde_json::to_vec(&names).expect("texts are JSON").into())
-    });
-    read(&names.await?)
 }
 
 async fn status(app: &Arc<App>, caller: &Caller, target: &str) -> Result<Arc<StatusReport>, Problem> {

@@ -7,6 +7,7 @@ use maud::{Markup, html};
 
 use super::chart::{Bar, bars};
 use super::data::Data;
+use super::names;
 use super::query::Span;
 use super::times;
 use crate::words;
@@ -136,7 +137,7 @@ fn legend(hours: &Hours) -> Markup {
             @for (kind, name) in hours.types.iter().enumerate() {
                 li {
                     svg width="12" height="12" aria-hidden="true" { rect class={ "series-" (kind) } width="12" height="12" rx="2" {} }
-                    (name) " "
+                    (names::name(name)) " "
                     span .muted { (words::number(hours.hours.iter().map(|(_, counts)| counts[kind]).sum())) }
                 }
             }
@@ -150,15 +151,15 @@ fn table(hours: &Hours) -> Markup {
             table {
                 thead {
                     tr {
-                        th scope="col" { "hour" }
+                        th scope="col" { "hour, UTC" }
                         th scope="col" .figure { "failed" }
-                        @for name in &hours.types { th scope="col" .figure { (name) } }
+                        @for name in &hours.types { th scope="col" .figure { (names::cut(name)) } }
                     }
                 }
                 tbody {
                     @for (hour, counts) in hours.hours.iter().rev().filter(|(_, counts)| counts.iter().any(|count| *count > 0)) {
                         tr {
-                            th scope="row" { (times::clock(*hour)) }
+                            th scope="row" { (times::hour(*hour)) }
                             td .figure { (words::number(counts.iter().sum())) }
                             @for count in counts { td .figure { (words::number(*count)) } }
                         }

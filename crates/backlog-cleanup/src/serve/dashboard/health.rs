@@ -1,77 +1,14 @@
-//! Whether the target is healthy: a traffic light with its reasons.
+//! Whether the target is healthy: its light, the reasons, and what happens next.
 
-use backlog_cleanup_report::State;
 use maud::{Markup, html};
 
 use super::data::Data;
+use super::names::name;
 use super::next;
 use super::times;
 use crate::client::calls::Finding;
-use crate::client::history::Run;
+use crate::serve::shared::light::{Light, Night, judge};
 use crate::words;
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Light {
-    Green,
-    Amber,
-    Red,
-}
-
-/// The light, and its reasons, worst first: the checks of the doctor that do not pass, and a last run that has failed or was
-/// interrupted, if the doctor has not seen it yet. Nothing is worse than a run that does not come: that is red, whatever the
-/// doctor calls it.
-fn judge(findings: &[Finding], last_run: Option<&Run>, night: Night) -> (Light, Vec<Finding>) {
-    let mut reasons: Vec<Finding> = findings.iter().filter(|finding| finding.status != "ok").cloned().collect();
-    for reason in &mut reasons {
-        if night.lacks(reason, findings) {
-            reason.status = "fail".into();
-        }
-    }
-    let has_ended_early = |run: &&Run| matches!(run.state, State::Interrupted | State::Failed);
-    let is_known = reasons.iter().any(|reason| reason.check == "last_run");
-    if let Some(run) = last_run.filter(has_ended_early).filter(|_| !is_known) {
-        reasons.push(Finding {
-            check: "last_run".into(),
-            status: "fail".into(),
-            detail: match run.error() {
-                Some(error) => format!(
-                    "run {} has {}: {error}",
-                    run.id,
-                    if run.state == State::Failed { "failed" } else { "been interrupted" }
-                ),
-                None => format!("run {} was interrupted after {}", run.id, words::count(run.removed, "removed row")),
-            },
-            fix: None,
-        });
-    }
-    reasons.sort_by_key(|reason| (!night.lacks(reason, findings), reason.status != "fail"));
-    let light = match reasons.first().map(|reason| reason.status.as_str()) {
-        None => Light::Green,
-        Some("warn") => Light::Amber,
-        Some(_) => Light::Red,
-    };
-    (light, reasons)
-}
-
-/// What the next run needs.
-#[derive(Clone, Copy)]
-struct Night {
-    has_policy: bool,
-    has_job: bool,
-}
-
-impl Night {
-    /// Whether the next run does not come for this reason. Without pg_cron in this database, who runs the target is unknown.
-    fn lacks(self, reason: &Finding, findings: &[Finding]) -> bool {
-        let pg_cron_is_here = findings.iter().any(|finding| finding.check == "pg_cron" && finding.status == "ok");
-        match reason.check.as_str() {
-            "policy" => !self.has_policy,
-            "job" => !self.has_job && pg_cron_is_here,
-            "scheduler" => reason.status == "fail",
-            _ => false,
-        }
-    }
-}
 
 /// The light of a page, and its reasons.
 pub fn of(data: &Data) -> (Light, Vec<Finding>) {
@@ -80,16 +17,6 @@ pub fn of(data: &Data) -> (Light, Vec<Finding>) {
 
 fn night(data: &Data) -> Night {
     Night { has_policy: data.about.max_age.is_some(), has_job: data.status.schedule["active"] == true }
-}
-
-impl Light {
-    pub fn name(self) -> &'static str {
-        match self {
-            Light::Green => "green",
-            Light::Amber => "amber",
-            Light::Red => "red",
-        }
-    }
 }
 
 pub fn section(data: &Data) -> Markup {
@@ -103,7 +30,7 @@ pub fn section(data: &Data) -> Markup {
     html! {
         section #health class={ "card light-" (light.name()) } aria-labelledby="health-title" {
             div .headline {
-                (sign(light))
+                (sign(light, 48))
                 div {
                     h2 #health-title { (headline) }
                     p .reason {
@@ -132,12 +59,12 @@ fn next_run(data: &Data, reasons: &[Finding]) -> Markup {
     let comes = !reasons.iter().any(|reason| night(data).lacks(reason, &data.findings));
     html! {
         p #next-run {
-            "Database " strong { (about.database) } ", target " strong { bdi { (data.target) } } ", table " code { (about.table) }
-            @if let Some(account) = &about.account { ", account " code { (account) } }
+            "Database " strong { (about.database) } ", target " strong { (name(&data.target)) } ", table " code { (about.table) }
+            @if let Some(account) = &about.account { ", account " code { (name(account)) } }
             ". "
             @match (about.max_age, about.keep) {
                 (Some(max_age), Some(keep)) => {
-                    "Failures older than " (age(max_age)) " go, but the " (words::number(keep.into())) " newest of these in each recipe. "
+                    "Removable are failures from more than " (age(max_age)) " ago, but the " (words::number(keep.into())) " newest of them in each recipe stay. "
                 },
                 _ => "The default policy is disabled. ",
             }
@@ -180,9 +107,9 @@ fn item(reason: &Finding) -> Markup {
 }
 
 /// A sign with a shape of its own for each colour, for people who do not see colours.
-fn sign(light: Light) -> Markup {
+pub fn sign(light: Light, size: u32) -> Markup {
     html! {
-        svg .sign viewBox="0 0 48 48" width="48" height="48" role="img" aria-label={ "traffic light: " (light.name()) } {
+        svg .sign .(light.name()) viewBox="0 0 48 48" width=(size) height=(size) role="img" aria-label={ "traffic light: " (light.name()) } {
             @match light {
                 Light::Green => {
                     circle .fill cx="24" cy="24" r="22" {}
@@ -225,57 +152,6 @@ fn figures(data: &Data) -> Markup {
                     None => "–",
                 } }
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Finding, Light, Night, judge};
-
-    const WHOLE: Night = Night { has_policy: true, has_job: true };
-
-    #[test]
-    fn the_light_is_that_of_the_worst_finding_which_comes_first() {
-        let findings = |statuses: &[&str]| -> Vec<Finding> {
-            let finding = |status: &&str| Finding {
-                check: (*status).into(),
-                status: (*status).into(),
-                detail: String::new(),
-                fix: None,
-            };
-            statuses.iter().map(finding).collect()
-        };
-        for (statuses, expected, first) in [
-            (&["ok", "ok"][..], Light::Green, None),
-            (&["ok", "warn"], Light::Amber, Some("warn")),
-            (&["warn", "fail", "ok"], Light::Red, Some("fail")),
-        ] {
-            let (light, reasons) = judge(&findings(statuses), None, WHOLE);
-            assert!(light == expected, "{statuses:?}");
-            assert_eq!(reasons.first().map(|reason| reason.check.as_str()), first);
-        }
-    }
-
-    #[test]
-    fn the_light_is_red_where_no_run_will_come() {
-        let finding = |(check, status): &(&str, &str)| Finding {
-            check: (*check).into(),
-            status: (*status).into(),
-            detail: String::new(),
-            fix: None,
-        };
-        let (no_job, no_policy) = (Night { has_job: false, ..WHOLE }, Night { has_policy: false, ..WHOLE });
-        for (checks, night, expected, first) in [
-            (&[("index", "warn"), ("pg_cron", "ok"), ("job", "warn")][..], no_job, Light::Red, "job"),
-            (&[("books", "fail"), ("policy", "warn")], no_policy, Light::Red, "policy"),
-            // Two jobs.
-            (&[("pg_cron", "ok"), ("job", "warn")], WHOLE, Light::Amber, "job"),
-            // Another database's pg_cron may run it.
-            (&[("pg_cron", "warn"), ("job", "warn")], no_job, Light::Amber, "pg_cron"),
-        ] {
-            let (light, reasons) = judge(&checks.iter().map(finding).collect::<Vec<_>>(), None, night);
-            assert!(light == expected && reasons[0].check == first, "{checks:?}");
         }
     }
 }

@@ -7,6 +7,7 @@ mod data;
 mod failures;
 mod health;
 mod login;
+mod names;
 mod next;
 mod page;
 mod preview;
@@ -22,16 +23,17 @@ mod times;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use maud::Markup;
+use axum::{Extension, Router};
+use backlog_cleanup_report::Level;
 
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
-use crate::serve::response::Problem;
-use data::Data;
+use data::{Data, Tabs};
 use page::Viewer;
+use refusal::Around;
 pub use refusal::as_page;
 
 pub fn routes() -> Router<Arc<App>> {
@@ -44,11 +46,15 @@ pub fn routes() -> Router<Arc<App>> {
         .merge(assets::routes())
 }
 
-async fn dashboard(
-    State(app): State<Arc<App>>,
-    caller: Caller,
-    Query(query): Query<query::Query>,
-) -> Result<Markup, Problem> {
-    let data = Data::read(&app, &caller, query).await?;
-    Ok(page::dashboard(&data, &Viewer::of(&app, &caller)))
+async fn dashboard(State(app): State<Arc<App>>, caller: Caller, Query(query): Query<query::Query>) -> Response {
+    let viewer = Viewer::of(&app, &caller);
+    let target = query.target.clone();
+    match caller.with_level(Level::Monitor, Data::read(&app, &caller, query)).await {
+        Ok(data) => page::dashboard(&data, &viewer).into_response(),
+        Err(problem) => {
+            // A target that cannot be read is no reason not to find the others.
+            let tabs = Tabs::read(&app, &caller).await.unwrap_or_default();
+            (Extension(Around { viewer, tabs, target }), problem).into_response()
+        }
+    }
 }

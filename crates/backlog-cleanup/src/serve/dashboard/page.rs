@@ -3,26 +3,31 @@
 use backlog_cleanup_report::Level;
 use maud::{DOCTYPE, Markup, html};
 
-use super::data::Data;
+use super::data::{Data, Tabs};
+use super::names::name;
+use super::query::Query;
 use super::{actions, failures, health, next, progress, recipes, removals, runs};
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
+use crate::serve::shared::light::Light;
 
-/// Who looks at a page.
+/// Who looks at a page, and at which database.
+#[derive(Clone)]
 pub struct Viewer {
     /// `None` before the login.
     level: Option<Level>,
+    place: String,
     /// False if there is no session to end.
     can_sign_out: bool,
 }
 
 impl Viewer {
     pub fn of(app: &App, caller: &Caller) -> Viewer {
-        Viewer { level: Some(caller.level), can_sign_out: app.keyring().everybody.is_none() }
+        Viewer { level: Some(caller.level), place: caller.place(), can_sign_out: app.keyring().everybody.is_none() }
     }
 
     pub fn nobody() -> Viewer {
-        Viewer { level: None, can_sign_out: false }
+        Viewer { level: None, place: String::new(), can_sign_out: false }
     }
 }
 
@@ -50,7 +55,7 @@ fn with_head(title: &str, viewer: &Viewer, head: Markup, body: Markup) -> Markup
                 a .skip href="#main" { "Skip to the content" }
                 header {
                     a .name href="/" { "backlog cleanup" }
-                    @if let Some(level) = &viewer.level { span .muted { (level.as_str()) } }
+                    @if let Some(level) = &viewer.level { span .muted .place { (level.as_str()) ", database " (viewer.place) } }
                     @if viewer.can_sign_out {
                         form action="/logout" method="post" { button type="submit" { "Sign out" } }
                     }
@@ -75,7 +80,7 @@ pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
         html! {
             h1 .hidden { "Backlog of " (data.target) }
             p #stale .card .danger role="alert" hidden {}
-            (targets(data))
+            (tabs(&data.tabs, &data.target))
             (health::section(data))
             (runs::asked(data))
             (progress::section(data.running(), &data.target, may_run))
@@ -94,21 +99,27 @@ pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
 }
 
 /// The light in the title, so that the tab shows it.
-fn sign(light: health::Light) -> &'static str {
+fn sign(light: Light) -> &'static str {
     match light {
-        health::Light::Green => "✓",
-        health::Light::Amber => "!",
-        health::Light::Red => "✕",
+        Light::Green => "✓",
+        Light::Amber => "!",
+        Light::Red => "✕",
     }
 }
 
-fn targets(data: &Data) -> Markup {
+/// A tab for each target with its light, if there are several; `shown` is the target of the page.
+pub fn tabs(tabs: &Tabs, shown: &str) -> Markup {
     html! {
-        @if data.targets.len() > 1 {
-            nav .choice aria-label="targets" {
-                @for target in &data.targets {
-                    a href=(super::query::Query { target: target.clone(), ..Default::default() }.link(|_| ()))
-                        aria-current=[(*target == data.target).then_some("page")] { (target) }
+        @if tabs.targets.len() > 1 {
+            section #targets {
+                nav .choice .tabs aria-label="targets" {
+                    @for target in &tabs.targets {
+                        a href=(Query { target: target.clone(), ..Query::default() }.link(|_| ()))
+                            aria-current=[(target == shown).then_some("page")] {
+                            @if let Some(light) = tabs.lights.get(target) { (health::sign(*light, 16)) }
+                            (name(target))
+                        }
+                    }
                 }
             }
         }

@@ -19,13 +19,12 @@ pub async fn preview(
     caller: Caller,
     Query(asked): Query<Asked>,
 ) -> Result<Markup, Problem> {
-    let preview = look(&caller, asked).await?;
+    let preview = caller.with_level(Level::Operator, look(&caller, asked)).await?;
     Ok(page::document("Preview", &Viewer::of(&app, &caller), actions::confirm(&preview)))
 }
 
 /// Makes a dry run.
 async fn look(caller: &Caller, asked: Asked) -> Result<Preview, Problem> {
-    caller.at_least(Level::Operator)?;
     let report = trial(asked.mode, Trial::DryRun, caller, &asked.selection(), None).await?;
     let report = report.get().as_bytes();
     let (count, total_failed, details) = match asked.mode {

@@ -6,6 +6,7 @@ use backlog_cleanup_report::RecipeFailures;
 use maud::{Markup, html};
 
 use super::data::Data;
+use super::names;
 use super::query::{Query, Sort};
 use crate::words;
 
@@ -102,7 +103,7 @@ fn table(shown: &[&RecipeFailures], most: i64, query: &Query) -> Markup {
             tbody {
                 @for recipe in shown {
                     tr {
-                        th scope="row" { bdi { (recipe.recipe_name) } " " span .muted { (words::recipe_id(&recipe.recipe_id)) } }
+                        th scope="row" { (names::recipe(&recipe.recipe_name, &recipe.recipe_id)) }
                         td .figure { (words::number(recipe.failed_count)) }
                         td .bars { (bar(recipe, most)) }
                         td .figure { (words::number(recipe.removable_count)) }

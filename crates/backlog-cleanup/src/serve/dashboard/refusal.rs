@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use serde_json::Value;
 
+use super::data::Tabs;
 use super::login;
 use super::page::{self, Viewer};
 use super::query::Query;
@@ -23,7 +24,9 @@ pub async fn as_page(request: Request, next: Next) -> Response {
     let is_get = request.method() == Method::GET;
     let asked = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
     let target = target(&request);
+    let path = request.uri().path().to_owned();
     let response = next.run(request).await;
+    let around = response.extensions().get::<Around>().cloned();
     let kind = response.headers().get(header::CONTENT_TYPE);
     if !is_browser || kind.is_none_or(|kind| kind != "application/problem+json") {
         return response;
@@ -40,23 +43,37 @@ pub async fn as_page(request: Request, next: Next) -> Response {
         true => login::page("", problem["detail"].as_str()),
         false => {
             let is_away = status == StatusCode::SERVICE_UNAVAILABLE && is_get;
-            page::document("✕ Not done", &Viewer::nobody(), words(&problem, is_away, target))
+            let (viewer, tabs) = around.map_or((Viewer::nobody(), html! {}), |Around { viewer, tabs, target }| {
+                (viewer, page::tabs(&tabs, &target))
+            });
+            let again = path == "/";
+            let title = if is_get { "Not shown" } else { "Not done" };
+            let body = html! { (tabs) (words(title, &problem, is_away, target, again)) };
+            page::document(&format!("✕ {title}"), &viewer, body)
         }
     };
     (status, page).into_response()
 }
 
-/// With `is_away` the page reloads by itself.
-fn words(problem: &Value, is_away: bool, target: Option<String>) -> Markup {
+/// What a page that cannot be shown has around it: the way to the other targets.
+#[derive(Clone)]
+pub struct Around {
+    pub viewer: Viewer,
+    pub tabs: Tabs,
+    pub target: String,
+}
+
+/// With `is_away` the page reloads by itself; with `again` the way back is this page.
+fn words(title: &str, problem: &Value, is_away: bool, target: Option<String>, again: bool) -> Markup {
     let back = Query { target: target.unwrap_or_default(), ..Query::default() }.link(|_| ());
     html! {
         section #alert .card .danger role="alert" tabindex="-1" data-reload[is_away] {
-            h1 { "Not done" }
+            h1 { (title) }
             p { strong { (problem["detail"].as_str().unwrap_or_default()) } }
             @if let Some(hint) = problem["hint"].as_str() { pre { code { (hint) } } }
             @if let Some(sqlstate) = problem["sqlstate"].as_str() { p .note { "SQLSTATE " (sqlstate) } }
             @if is_away { p .note { "The page reloads in a moment." } }
-            div .buttons { a .button href=(back) { "Back" } }
+            div .buttons { a .button href=(back) { @if again { "Try again" } @else { "Back" } } }
         }
     }
 }

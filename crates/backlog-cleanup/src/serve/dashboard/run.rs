@@ -4,7 +4,7 @@ use std::time::Duration;
 use axum::Form;
 use axum::extract::State;
 use axum::response::Redirect;
-use backlog_cleanup_report::Mode;
+use backlog_cleanup_report::{Level, Mode};
 use serde::Deserialize;
 
 use super::actions::Asked;
@@ -56,7 +56,8 @@ pub async fn run(
         }
     }
     let selection = Asked { target: target.clone(), mode, recipe, failure_type }.selection();
-    let answer = remove_once(mode, app, caller, selection, Some(expected_count), Some(key), PATIENCE).await?;
+    let work = remove_once(mode, app, caller.clone(), selection, Some(expected_count), Some(key), PATIENCE);
+    let answer = caller.with_level(Level::Operator, work).await?;
     let begun: Begun = read(&answer.body)?;
     Ok(Redirect::to(&Query { target, asked: Some(begun.run_id), ..Query::default() }.link(|_| ())))
 }

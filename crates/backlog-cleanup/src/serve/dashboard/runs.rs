@@ -4,6 +4,7 @@ use backlog_cleanup_report::{CleanupDetail, State};
 use maud::{Markup, html};
 
 use super::data::Data;
+use super::names;
 use super::times;
 use crate::client::history::{Night, Run};
 use crate::words;
@@ -112,7 +113,7 @@ fn details(run: &Run, recipes: &[CleanupDetail]) -> Markup {
             div { dt { "requested by" } dd { (run.requested_by) } }
             @if let Some(role) = &run.stop_requested_by { div { dt { "stop requested by" } dd { (role) } } }
             div { dt { "mode" } dd { (run.mode) (selection(run)) } }
-            @if let Some(cutoff) = run.cutoff { div { dt { "expired before" } dd { (times::clock(cutoff)) } } }
+            @if let Some(cutoff) = run.cutoff { div { dt { "cutoff" } dd { (times::clock(cutoff)) } } }
             @if let Some(failed) = run.total_failed {
                 div { dt { "failed before the run" } dd { (words::number(failed)) } }
             }
@@ -133,7 +134,7 @@ fn details(run: &Run, recipes: &[CleanupDetail]) -> Markup {
                 tbody {
                     @for recipe in recipes.iter().filter(|recipe| recipe.cleaned_count > 0).take(NAMED) {
                         tr {
-                            th scope="row" { bdi { (recipe.recipe_name) } " " span .muted { (words::recipe_id(&recipe.recipe_id)) } }
+                            th scope="row" { (names::recipe(&recipe.recipe_name, &recipe.recipe_id)) }
                             td .figure { (words::number(recipe.failed_count)) }
                             td .figure { (words::number(recipe.cleaned_count)) }
                         }

@@ -14,6 +14,11 @@ pub fn clock(instant: DateTime<Utc>) -> Markup {
     time(instant, &utc(instant))
 }
 
+/// `2026-11-24 02:00`, below a heading that says UTC.
+pub fn hour(instant: DateTime<Utc>) -> Markup {
+    time(instant, &instant.format("%Y-%m-%d %H:%M").to_string())
+}
+
 pub fn utc(instant: DateTime<Utc>) -> String {
     instant.format("%Y-%m-%d %H:%M UTC").to_string()
 }

@@ -3,10 +3,11 @@ use std::time::Instant;
 use backlog_cleanup_report::{STATUSES, StatusReport};
 use chrono::{DateTime, Utc};
 
-use crate::client::calls;
 use crate::client::statement::query_scalar;
+use crate::client::{calls, history, targets};
 use crate::serve::access::Access;
 use crate::serve::shared::cron::longest_gap;
+use crate::serve::shared::light::{Light, Night, judge};
 
 /// The number of failure types that have a series of their own; the others share `(other)`.
 pub const TYPES: i32 = 20;
@@ -16,6 +17,8 @@ pub const TYPES: i32 = 20;
 pub struct Counted {
     pub success: bool,
     pub figures: Option<Figures>,
+    /// `None` while it is not known.
+    pub light: Option<Light>,
 }
 
 /// What was counted, and when.
@@ -44,6 +47,21 @@ impl Counted {
             Err(error) => tracing::warn!(target_name = target, %error, "the target could not be counted"),
         }
     }
+}
+
+/// The light of a target, as its page shows it.
+pub async fn light(access: &Access, target: &str) -> sqlx::Result<Light> {
+    let mut work = access.begin().await?;
+    let findings = calls::doctor(&mut work, target).await?;
+    let about = targets::about(&mut work, target).await?;
+    let runs = history::runs(&mut work, Some(target), None, 1).await?;
+    // Only where the doctor warns of the job: the answer counts the table.
+    let warns_of_job = findings.iter().any(|finding| finding.check == "job" && finding.status != "ok");
+    let night = Night {
+        has_policy: about.is_some_and(|about| about.max_age.is_some()),
+        has_job: !warns_of_job || calls::job(&mut work, target).await.is_ok_and(|job| job["active"] == true),
+    };
+    Ok(judge(&findings, runs.first(), night).0)
 }
 
 pub async fn figures(access: &Access, target: &str) -> sqlx::Result<Figures> {

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::serve::access::Access;
+use crate::serve::shared::light::Light;
 
-pub use figures::{Counted, figures};
+pub use figures::{Counted, figures, light};
 use history::History;
 
 /// What the last scrape and the last count have read.
@@ -29,6 +30,12 @@ impl Metrics {
     pub fn update(&self, change: impl FnOnce(&mut BTreeMap<String, Counted>)) {
         let mut counted = self.counted.write();
         change(Arc::make_mut(&mut counted));
+    }
+
+    /// The lights of all targets as of the last count.
+    pub fn lights(&self) -> BTreeMap<String, Light> {
+        let counted = self.counted.read();
+        counted.iter().filter_map(|(target, counted)| Some((target.clone(), counted.light?))).collect()
     }
 
     /// The text of a scrape, with its content type.

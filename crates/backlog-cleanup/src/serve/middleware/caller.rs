@@ -18,6 +18,7 @@ use crate::serve::response::Problem;
 
 /// The caller, an argument of every handler that is not public. Derefs to its [`Access`]: level, role and pool. Rejects the
 /// request with 401 if it has neither a token nor a session; a handler with `Result<Caller, Problem>` answers itself.
+#[derive(Clone)]
 pub struct Caller {
     pub token: Arc<Token>,
     pub peer: SocketAddr,
@@ -33,8 +34,19 @@ impl Deref for Caller {
 }
 
 impl Caller {
+    /// Does what needs a level. Errors: 403 if the token has a lower one; where the database refuses it to the role, the hint
+    /// is the statement that gives the role the level.
+    pub async fn with_level<T>(
+        &self,
+        level: Level,
+        work: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        self.at_least(level)?;
+        work.await.map_err(|problem| problem.of_level(level, &self.role))
+    }
+
     /// Checks the level before the database does. Errors: 403.
-    pub fn at_least(&self, level: Level) -> Result<(), Problem> {
+    fn at_least(&self, level: Level) -> Result<(), Problem> {
         if self.level >= level {
             return Ok(());
         }

@@ -2,11 +2,12 @@ use axum::Json;
 use axum::body::to_bytes;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use backlog_cleanup_report::Level;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, grant};
 
 /// An error as in RFC 9457, `application/problem+json`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -60,6 +61,14 @@ impl Problem {
 
     pub fn hint(self, hint: impl Into<String>) -> Problem {
         Problem { hint: hint.into(), ..self }
+    }
+
+    /// Where the role lacks a privilege, hints at granting it the level that the request needs.
+    pub fn of_level(self, level: Level, role: &str) -> Problem {
+        match grant(Some(&self.sqlstate), &self.detail, level, role) {
+            Some(grant) => self.hint(grant),
+            None => self,
+        }
     }
 
     /// Adds a member for programs.

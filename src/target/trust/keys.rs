@@ -1,0 +1,66 @@
+use crate::extension;
+use crate::postgres::error::Result;
+use crate::target::Target;
+use crate::target::trust::{Stranger, beside_strangers, stranger};
+
+/// The tables that foreign keys have PostgreSQL read, as their owners, when rows of the target (`$1`) go and the ledger (`$2`) gets
+/// one: those that reference what goes, also behind ON DELETE CASCADE, and those that what is written references. A partitioned table
+/// is read whole, a plain one alone. `$3` says which: those of owners whom the owners of the target trust, or the others, who have made
+/// keys to the target of their own will, and could stop each run.
+const READ_BY_KEYS: &str = beside_strangers!(
+    "WITH RECURSIVE used (oid, is_removed) AS (
+        SELECT unnest($1), true
+        UNION
+        SELECT unnest($2), false
+        UNION
+        SELECT i.inhrelid, used.is_removed FROM used JOIN pg_inherits i ON i.inhparent = used.oid
+    ), changed (owner, oid, is_removed) AS (
+        SELECT relowner, oid, is_removed FROM used JOIN pg_class USING (oid)
+        UNION
+        SELECT changed.owner, next.oid, next.is_removed
+        FROM changed CROSS JOIN LATERAL (
+            SELECT inhrelid, changed.is_removed FROM pg_inherits WHERE inhparent = changed.oid
+            UNION ALL
+            SELECT conrelid, confdeltype = 'c' FROM pg_constraint
+            WHERE confrelid = changed.oid AND contype = 'f' AND confdeltype IN ('c', 'n', 'd') AND changed.is_removed
+            UNION ALL
+            SELECT refobjid, is_removed
+            FROM pg_rewrite r
+            JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+            CROSS JOIN (VALUES (true), (false)) either (is_removed)
+            WHERE r.ev_class = changed.oid AND d.refobjid <> changed.oid
+        ) next (oid, is_removed)
+    ), read (oid, is_trusted) AS (
+        SELECT f.conrelid, pg_has_role(c.relowner, changed.owner, 'USAGE')
+        FROM changed JOIN pg_constraint f ON f.confrelid = changed.oid JOIN pg_class c ON c.oid = f.conrelid
+        WHERE f.contype = 'f' AND changed.is_removed
+        UNION
+        SELECT f.confrelid, pg_has_role(c.relowner, changed.owner, 'USAGE')
+        FROM changed JOIN pg_constraint f ON f.conrelid = changed.oid JOIN pg_class c ON c.oid = f.conrelid
+        WHERE f.contype = 'f' AND NOT changed.is_removed
+    )
+    SELECT c.relowner, array_agg(DISTINCT c.oid), c.relkind = 'p'
+    FROM read JOIN pg_class c USING (oid)
+    GROUP BY c.relowner, c.relkind = 'p', read.is_trusted
+    HAVING read.is_trusted = $3"
+);
+
+impl Target {
+    /// Refuses a run that would have PostgreSQL check foreign keys with code that the owner of the table with the key does not trust,
+    /// where that is somebody whom the target's owners trust. Errors: 42501.
+    pub fn keys_are_trusted(&self) -> Result<()> {
+        self.stranger_by_keys(true)?.map_or(Ok(()), |stranger| Err(stranger.refusal()))
+    }
+
+    /// What runs as an owner of another table than the target's, whom the target's owners do not trust.
+    pub fn strange_keys(&self) -> Result<Option<String>> {
+        Ok(self.stranger_by_keys(false)?.map(|stranger| stranger.message()))
+    }
+
+    fn stranger_by_keys(&self, is_trusted: bool) -> Result<Option<Stranger>> {
+        let ledger: Vec<_> = self.ledger.iter().map(|ledger| ledger.table.oid).collect();
+        let arguments = [vec![self.table.oid].into(), ledger.into(), is_trusted.into()];
+        // A check of a key reads no other column.
+        extension::as_owner(|| stranger(READ_BY_KEYS, &arguments, false))
+    }
+}
