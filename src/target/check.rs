@@ -88,7 +88,7 @@ fn value_for(
         let read = briefly(|| {
             reading_as_owner_of(table, || {
                 column.accepts(value, table)?;
-                if column.has_one_text() { Ok(None) } else { column.stored(value) }
+                if key != "account" || column.has_one_text() { Ok(None) } else { column.stored(value) }
             })
         });
         return Ok(match read {
