@@ -59,26 +59,28 @@ fn remove_at_once(rules: &Rules, leaf: &Leaf, tables: &[pg_sys::Oid], tally: &mu
         return Ok(true);
     }
     let is_returned = is_scanned && scanned.map_err(Met::on_a_row).is_ok();
-    let mut there = Tally::of(rules.target.recipe.is_integer());
-    if leaf.table.has_triggers || !is_returned {
-        count_failed(rules, leaf, &mut there)?;
-    }
+    let count = || {
+        let mut there = Tally::of(rules.target.recipe.is_integer());
+        count_failed(rules, leaf, &mut there).map(|()| there)
+    };
+    // Triggers may change what is there, also by a statement that goes through.
+    let before = if leaf.table.has_triggers { Some(count()?) } else { None };
     let returned = || attempt(|| remove_returning(rules, leaf).map(Some).and_then(alone));
     let gone = if is_returned { returned().map_err(Met::on_a_row).ok().flatten() } else { None };
-    let all_went = match &gone {
-        Some(gone) if !leaf.table.has_triggers => {
-            tally.add_failed(gone);
-            true
+    let (there, gone) = match (before, gone) {
+        (None, Some(gone)) => {
+            tally.add_failed(&gone);
+            tally.add(gone);
+            return Ok(true);
         }
-        gone => {
-            tally.add_failed(&there);
-            if leaf.reach == Reach::Position {
-                tally.allow(&there, 1);
-                gone.iter().for_each(|gone| tally.allow(gone, -1));
-            }
-            gone.as_ref().is_some_and(|gone| gone.removed() == there.removed())
-        }
+        (before, gone) => (before.map_or_else(count, Ok)?, gone),
     };
+    tally.add_failed(&there);
+    if leaf.reach == Reach::Position {
+        tally.allow(&there, 1);
+        gone.iter().for_each(|gone| tally.allow(gone, -1));
+    }
+    let all_went = gone.as_ref().is_some_and(|gone| gone.removed() == there.removed());
     gone.into_iter().for_each(|gone| tally.add(gone));
     Ok(all_went)
 }

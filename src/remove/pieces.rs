@@ -122,7 +122,7 @@ mod tests {
         for (first, every) in
             [(4_000, 20), (3_000, 20), (30_000, 20), (30_000, 10), (10_000, 100), (1_200, 50), (0, 2), (0, 3)]
         {
-            let bad = |row: u32| row < first || row % every == 0;
+            let bad = |row: u32| row < first || row.is_multiple_of(every);
             let (tried, left) = tries(50_000, |piece| piece.iter().copied().any(bad));
             let bad = those(50_000, bad).len();
             // The last few of them may be given up.
@@ -130,7 +130,7 @@ mod tests {
             assert!(tried < 2 * 50_000, "{first} {every}: {tried}");
         }
         for every in [3, 6] {
-            let bad = |row: u32| row % every > 0;
+            let bad = |row: u32| !row.is_multiple_of(every);
             assert!(tries(50_000, |piece| piece.iter().copied().any(bad)).1 == those(50_000, bad), "{every}");
         }
     }
@@ -139,7 +139,8 @@ mod tests {
     fn rows_that_younger_ones_hold_go_from_the_other_end() {
         // Row n goes only once row n + 100 has gone; the youngest of every tenth chain stays.
         let gone = std::cell::RefCell::new(vec![false; 5_000]);
-        let holds = |row: u32| row < 4_900 && !gone.borrow()[row as usize + 100] || row >= 4_900 && row % 10 == 0;
+        let holds =
+            |row: u32| row < 4_900 && !gone.borrow()[row as usize + 100] || row >= 4_900 && row.is_multiple_of(10);
         let refused = |piece: &[u32]| {
             let is_held = piece.iter().any(|row| holds(*row) && !piece.contains(&(row + 100)));
             if !is_held {

@@ -904,6 +904,18 @@ fn rows_whose_recipe_a_transaction_changes_that_began_before_a_batched_run_stay(
 }
 
 #[test]
+fn an_emergency_run_on_a_recipe_of_text_goes_round_a_locked_row() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '50 ms'").unwrap();
+    let mut other = cluster.connect();
+    other.batch_execute("BEGIN; SELECT FROM job WHERE id = 40 FOR UPDATE").unwrap();
+    let (removed, ..) = run(&mut client, RUNS[1]);
+    assert_eq!(removed, 99);
+}
+
+#[test]
 fn a_row_that_a_trigger_changes_instead_is_kept_back() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let mut client = cluster.platform();
