@@ -627,9 +627,16 @@ fn a_row_that_is_locked_on_another_server_is_waited_for_no_longer_than_the_docto
         "SELECT status || ' ' || coalesce(fix, '') FROM backlog_cleanup_doctor('t') WHERE check_name = 'timeouts'";
     let fix = "ALTER SERVER remote OPTIONS (ADD options '-c lock_timeout=300ms')";
     assert_eq!(column::<String>(&mut client, found), [format!("warn {fix}")]);
-    client.batch_execute("BEGIN; ALTER SERVER remote OPTIONS (ADD options '-c work_mem=8MB')").unwrap();
-    assert_eq!(column::<String>(&mut client, found), ["warn "]);
-    client.batch_execute("ROLLBACK").unwrap();
+    for (options, said) in [
+        ("-c work_mem=8MB", "warn "),
+        ("-c lock_timeout=0", "warn "),
+        ("-c lock_timeout=5s --lock-timeout=0ms -c deadlock_timeout=1s", "warn "),
+        ("-clock_timeout=0 -c lock_timeout=5s", "ok "),
+    ] {
+        client.batch_execute(&format!("BEGIN; ALTER SERVER remote OPTIONS (ADD options '{options}')")).unwrap();
+        assert_eq!(column::<String>(&mut client, found), [said], "{options}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
     client.batch_execute(fix).unwrap();
     assert_eq!(column::<String>(&mut client, found), ["ok "]);
     far.batch_execute("BEGIN; SELECT FROM job WHERE id = 50 FOR UPDATE").unwrap();
