@@ -1,6 +1,6 @@
 //! What keeps a batch from its rows: locks, triggers, foreign keys, deadlocks, the governor.
 
-use cluster::{Cluster, SEE, column, fail, fail_in_any_order, number, refused, truth, until, veto};
+use cluster::{Cluster, SEE, column, fail, fail_in_any_order, number, refused, truth, until, value, veto};
 use postgres::Client;
 
 use crate::batched::{balance, field, report};
@@ -21,6 +21,10 @@ fn a_locked_row_is_gone_round_and_counted_as_skipped() {
             "BEGIN; SELECT FROM generations WHERE id IN (17, 18) FOR KEY SHARE; UPDATE generations SET prompt = 'x' WHERE id = 333",
         )
         .unwrap();
+    client.batch_execute("BEGIN").unwrap();
+    let at_once = "SELECT concat_ws(' ', report -> 'removedCount', report -> 'skippedCount') FROM backlog_cleanup_emergency() report";
+    assert_eq!(value::<String>(&mut client, at_once), "397 3");
+    client.batch_execute("ROLLBACK").unwrap();
     let first = report(&mut client, "mode => 'emergency', batch_size => 100");
     assert_eq!(field(&first, "skippedCount"), "3");
     assert_eq!(ids(&mut client), [17, 18, 333]);
