@@ -34,10 +34,12 @@ const CASCADES: &str = "
       AND NOT pg_has_role(c.relowner, t.relowner, 'USAGE')
     ORDER BY 2";
 
-const TRIGGERS: &str = "
-    SELECT 'warn', format('trigger %I on %s calls %s, which belongs to %I and runs as %I', t.tgname, c.oid::regclass,
-                          p.oid::regprocedure, p.proowner::regrole::name, c.relowner::regrole::name),
-           format('DROP TRIGGER %I ON %s', t.tgname, c.oid::regclass)
+/// A partition's copy of a trigger goes with the one that it is a copy of. One of a table above the target can be switched off only.
+const TRIGGERS: &str = ", found AS (
+    SELECT t.oid, t.tgparentid, format('trigger %I on %s calls %s, which belongs to %I and runs as %I', t.tgname, c.oid::regclass,
+                          p.oid::regprocedure, p.proowner::regrole::name, c.relowner::regrole::name) AS detail,
+           format(CASE t.tgparentid WHEN 0 THEN 'DROP TRIGGER %1$I ON %2$s' ELSE 'ALTER TABLE %2$s DISABLE TRIGGER %1$I' END,
+                  t.tgname, c.oid::regclass) AS fix
     FROM pg_trigger t
     JOIN used ON used.oid = t.tgrelid
     JOIN pg_class c ON c.oid = t.tgrelid
@@ -46,6 +48,8 @@ const TRIGGERS: &str = "
     WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
       AND t.tgtype & (4 | 8) <> 0 -- TRIGGER_TYPE_INSERT, as into a ledger, and TRIGGER_TYPE_DELETE
       AND NOT pg_has_role(p.proowner, c.relowner, 'USAGE')
+    )
+    SELECT 'warn', detail, fix FROM found WHERE tgparentid NOT IN (SELECT oid FROM found)
     ORDER BY 2";
 
 /// Where PostgreSQL itself runs code of one role as another: below a view or a rule, where it checks a foreign key, after a foreign

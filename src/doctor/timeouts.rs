@@ -52,7 +52,8 @@ const SERVERS: &str = "
     JOIN pg_foreign_server s ON s.oid = t.ftserver
     JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw AND w.fdwname = 'postgres_fdw'
     CROSS JOIN LATERAL (SELECT max(option_value) FROM pg_options_to_table(s.srvoptions) WHERE option_name = 'options') given (options)
-    WHERE given.options IS NULL OR given.options !~ 'lock_timeout'
+    -- The last one counts, and 0 is none; it is not deadlock_timeout.
+    WHERE coalesce(substring(given.options FROM '(?i).*[^d]lock[-_]timeout=(\\S+)'), '') !~ '[1-9]'
     ORDER BY 2";
 
 /// Compares the timeouts that the job's role has in this database with the longest of the last ten runs. A run sets its own

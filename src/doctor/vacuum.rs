@@ -15,6 +15,7 @@ pub fn dead_rows(target: &Target) -> Result<Vec<Problem>> {
     problems(&on_tables(DEAD_ROWS), &[vec![target.table.oid].into()])
 }
 
+/// Only the server can set autovacuum, but a database and a role can set track_counts, and then their settings count.
 const AUTOVACUUM: &str = "
     SELECT 'warn', format('%s is off', name),
            -- Two statements, of which the first cannot be typed together with another one.
@@ -23,6 +24,18 @@ const AUTOVACUUM: &str = "
                 THEN 'SELECT pg_reload_conf()' ELSE format('ALTER SYSTEM SET %s = on', name) END
     FROM pg_settings s
     WHERE name IN ('autovacuum', 'track_counts') AND setting = 'off'
+      AND source IN ('configuration file', 'command line', 'environment variable')
+    UNION ALL
+    SELECT 'warn', format('ALTER %s has set track_counts to off', whose), format('ALTER %s RESET track_counts', whose)
+    FROM pg_database d
+    JOIN pg_db_role_setting s ON d.datname = current_database() AND s.setdatabase IN (0, d.oid)
+    LEFT JOIN pg_roles r ON r.oid = s.setrole
+    CROSS JOIN LATERAL concat_ws(' ', CASE WHEN s.setrole <> 0 THEN format('ROLE %I', r.rolname)
+                                           WHEN s.setdatabase = 0 THEN 'ROLE ALL' END,
+                                 CASE WHEN s.setrole <> 0 AND s.setdatabase <> 0 THEN 'IN' END,
+                                 CASE WHEN s.setdatabase <> 0 THEN format('DATABASE %I', d.datname) END) AS whose
+    CROSS JOIN unnest(s.setconfig) AS setting
+    WHERE setting ~ '^track_counts=' AND NOT split_part(setting, '=', 2)::boolean
     UNION ALL
     SELECT 'warn', format('autovacuum of %s is off', used.oid::regclass),
            format('ALTER TABLE %s RESET (autovacuum_enabled)', used.oid::regclass)

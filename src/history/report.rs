@@ -70,6 +70,7 @@ pub fn report(
             foreseen: Foreseen::default(),
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
+            skipped_count: kept_back.skipped,
             wal_bytes,
             duration_ms,
         }),
@@ -86,17 +87,19 @@ pub fn report(
             foreseen: Foreseen::default(),
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
+            skipped_count: kept_back.skipped,
             wal_bytes,
             duration_ms,
         }),
     })
 }
 
-/// The rows that a run has kept back, as its report says it.
+/// The rows that a run has kept back, or has skipped as they were locked, as its report says it.
 #[derive(Default)]
 pub struct KeptBack {
     pub rows: i64,
     pub given_up: i64,
+    pub skipped: i64,
     pub reason: Option<String>,
 }
 
@@ -104,7 +107,8 @@ impl KeptBack {
     pub fn of(left: &Left) -> KeptBack {
         let reason =
             |reason: &Reason| kept_back_reason(reason.row.as_deref(), &reason.message, reason.sqlstate.as_deref());
-        KeptBack { rows: left.kept_back, given_up: left.given_up, reason: left.reason.as_ref().map(reason) }
+        let Left { kept_back: rows, given_up, skipped, .. } = *left;
+        KeptBack { rows, given_up, skipped, reason: left.reason.as_ref().map(reason) }
     }
 
     /// What the message of a run says of them.
@@ -175,14 +179,14 @@ pub fn finish(run: &Run, target: &Target) -> Result<Json> {
     let text = |key: &str| closed[key].as_str();
     let reason = text("kept_back_message")
         .map(|message| kept_back_reason(text("kept_back_row"), message, text("kept_back_sqlstate")));
-    let kept_back = KeptBack { rows: number("kept_back"), given_up: number("given_up"), reason };
+    let [rows, given_up, skipped] = ["kept_back", "given_up", "skipped"].map(number);
+    let kept_back = KeptBack { rows, given_up, skipped, reason };
     let message = if state == State::Completed { done(&rules, &kept_back) } else { "Stopped before its end".into() };
     Json::of(&Batched {
         report: report(&rules, Some(run.id), message, &recipes, kept_back, None, number("milliseconds"))?,
         state,
         batches: number("batches"),
         workers: number("workers"),
-        skipped_count: number("skipped"),
         batch_milliseconds,
     })
 }

@@ -13,27 +13,37 @@ use crate::postgres::read::read_one;
 use crate::postgres::subtransaction::{briefly, is_cancel};
 use crate::postgres::table::Table;
 use crate::rank::one_pass::rank;
+use crate::rank::removable::PerLeaf;
+use crate::rank::tally::Tally;
+use crate::remove::emergency;
+use crate::remove::order::{Ordered, in_order, reference_each_other};
 use crate::rules::Rules;
 use crate::rules::policy::Policy;
 use crate::rules::selection::Selection;
 use crate::target::leaf::{Leaf, Reach, leaves};
 use crate::target::{Target, trust};
 
-/// Foreign keys of other tables that keep the row that they reference, or one that a foreign key would remove behind it. One of
-/// the target itself is left out: its row may go in the same run. A table is read as its owner, so only those are that belong
-/// to a role which could act as the owner of the target's table (`$2`): an index of another's could make who looks wait.
+/// Foreign keys that keep the row that they reference, or one that a foreign key would remove behind it: those that hold it, or
+/// whose action their own column does not take. What the target itself references is not looked up here: it may go in the same run.
+/// A table is read as its owner, so only those are that belong to a role which could act as the owner of the target's table (`$2`):
+/// an index of another's could make who looks wait.
 const KEEPING: &str = "
     SELECT jsonb_build_object('referencing', c.conrelid::bigint, 'name', format('%I of %s', c.conname, c.conrelid::regclass),
                               'columns', array_agg(quote_ident(a.attname) ORDER BY place),
                               'keys', array_agg(quote_ident(k.attname) ORDER BY place),
                               'types', array_agg(format('%I.%I', n.nspname, t.typname) ORDER BY place),
-                              'action', CASE c.confdeltype WHEN 'a' THEN 'NO ACTION' ELSE 'RESTRICT' END,
+                              'action', CASE c.confdeltype WHEN 'a' THEN 'NO ACTION' WHEN 'r' THEN 'RESTRICT'
+                                                           ELSE 'SET NULL of a NOT NULL column' END,
+                              'is_ordered', c.conrelid IN (SELECT oid FROM used) AND c.confrelid IN (SELECT oid FROM used)
+                                            AND c.confdeltype IN ('a', 'r'),
                               'obscure', CASE
                                   WHEN c.confrelid NOT IN (SELECT oid FROM used) THEN 'it is behind an ON DELETE CASCADE'
+                                  WHEN c.conrelid IN (SELECT oid FROM used) THEN 'it references the target itself'
                                   WHEN NOT pg_has_role(r.relowner, $2, 'USAGE')
                                   THEN format('it belongs to role \"%s\"', r.relowner::regrole)
                                   WHEN max(t.oid) >= 16384 OR max(k.atttypid) >= 16384 -- FirstNormalObjectId
-                                  THEN 'its columns have types that PostgreSQL does not come with' END)
+                                  THEN 'its columns have types that PostgreSQL does not come with'
+                                  WHEN c.confdeltype = 'd' THEN 'it is ON DELETE SET DEFAULT' END)
     FROM pg_constraint c
     JOIN (SELECT DISTINCT oid FROM changed WHERE is_removed) removed ON c.confrelid = removed.oid
     JOIN pg_class r ON r.oid = c.conrelid
@@ -42,10 +52,12 @@ const KEEPING: &str = "
     JOIN pg_attribute k ON k.attrelid = c.confrelid AND k.attnum = there
     JOIN pg_type t ON t.oid = a.atttypid
     JOIN pg_namespace n ON n.oid = t.typnamespace
-    WHERE c.contype = 'f' AND c.conparentid = 0 AND c.confdeltype IN ('a', 'r')
+    WHERE c.contype = 'f' AND c.conparentid = 0 AND c.confdeltype IN ('a', 'r', 'n', 'd')
       AND (to_jsonb(c) ->> 'conenforced') IS DISTINCT FROM 'false'
-      AND c.conrelid NOT IN (SELECT oid FROM used)
     GROUP BY c.oid, c.conname, c.conrelid, c.confrelid, c.confdeltype, r.relowner
+    HAVING c.confdeltype <> 'n'
+        OR bool_or((a.attnotnull OR t.typnotnull) -- of all columns, or since PostgreSQL 15 of those listed
+                   AND coalesce(nullif(to_jsonb(c) -> 'confdelsetcols', 'null') @> to_jsonb(here), true))
     ORDER BY c.conrelid::regclass::text, c.conname";
 
 #[derive(Deserialize)]
@@ -58,6 +70,8 @@ struct Keeping {
     /// Those of `columns`.
     types: Vec<String>,
     action: String,
+    /// Whether it is of the target to itself, and a run puts its rows in order.
+    is_ordered: bool,
     /// Why its rows are not read.
     obscure: Option<String>,
 }
@@ -73,11 +87,10 @@ struct Keys {
 /// The rows of a leaf, by their positions, that some keys reference.
 type Found = Vec<Vec<pg_sys::ItemPointerData>>;
 
-/// Finds failed rows that rows of other tables reference under RESTRICT or NO ACTION: a run keeps back what it would remove of
-/// them. Looks at some rows of each table only, and says so.
+/// Finds failed rows that rows of other tables hold by a foreign key: a run keeps back what it would remove of them. Looks at some rows of each table only, and says so.
 pub fn referenced(target: &Target) -> Result<Vec<Problem>> {
     let rules = Rules { target, selection: Selection { recipe_id: None, failure_type: None }, cutoff: None };
-    look(&rules, &leaves(target)?, |found| {
+    look(&rules, &leaves(target)?, false, |found| {
         Ok((found.iter().map(Vec::len).sum(), "which a run keeps back if it would remove them"))
     })
 }
@@ -85,13 +98,28 @@ pub fn referenced(target: &Target) -> Result<Vec<Problem>> {
 /// Finds the rows that a run would remove, and that are referenced so.
 pub fn kept_back(rules: &Rules, leaves: &[Leaf]) -> Result<Vec<Problem>> {
     let mut removable = None;
-    look(rules, leaves, |found| {
+    let mut problems = Vec::new();
+    if reference_each_other(leaves)? {
+        removable = Some(positions(rules, leaves)?);
+    }
+    let ordered = removable.clone().flatten().map(|rows| in_order(leaves, rows)).transpose()?;
+    if let Some(Ordered { held, .. }) = &ordered {
+        let rows: usize = held.iter().map(|(_, rows)| rows.len()).sum();
+        if rows > 0 {
+            let detail = format!(
+                "rows of the target that stay reference {rows} of those that a run would remove, directly or through others, and it \
+                 keeps them back: decide whether they are to go"
+            );
+            problems.push(Problem { status: Status::Warn, detail, fix: None });
+        }
+    }
+    problems.extend(look(rules, leaves, ordered.is_some(), |found| {
         let rows = found.iter().map(Vec::len).sum();
         if rows == 0 || rules.cutoff.is_none() {
             return Ok((rows, "and a run keeps them back"));
         }
         if removable.is_none() {
-            removable = Some(rank(rules, Policy::of(rules.target)?.keep, leaves)?.positions);
+            removable = Some(positions(rules, leaves)?);
         }
         let Some(Some(removable)) = &removable else {
             return Ok((rows, "which a run keeps back if it would remove them"));
@@ -101,18 +129,32 @@ pub fn kept_back(rules: &Rules, leaves: &[Leaf]) -> Result<Vec<Problem>> {
             removable.iter().filter(|row| found.contains(&(row.block(), row.offset()))).count()
         });
         Ok((rows.sum(), "and a run keeps them back"))
-    })
+    })?);
+    Ok(problems)
 }
 
-/// Looks for rows that may be removed and are referenced. `count` says how many of them count, and what becomes of them.
+/// The positions of what a run would remove; `None` if they are too many to keep.
+fn positions(rules: &Rules, leaves: &[Leaf]) -> Result<Option<PerLeaf>> {
+    match rules.cutoff {
+        Some(_) => Ok(rank(rules, Policy::of(rules.target)?.keep, leaves)?.positions),
+        None => emergency::positions(rules, leaves, &mut Tally::of(rules.target.recipe.is_integer())),
+    }
+}
+
+/// Looks for rows that may be removed and are referenced. `count` says how many of them count, and what becomes of them. With
+/// `are_ordered`, those that rows of the target itself hold are known already.
 fn look(
     rules: &Rules,
     leaves: &[Leaf],
+    are_ordered: bool,
     mut count: impl FnMut(&Found) -> Result<(usize, &'static str)>,
 ) -> Result<Vec<Problem>> {
     let table = &rules.target.table;
     let mut problems = Vec::new();
     for keeping in rows_of::<Keeping>(&on_changed(KEEPING), &[vec![table.oid].into(), table.owner.into()])? {
+        if are_ordered && keeping.is_ordered {
+            continue;
+        }
         let name = &keeping.name;
         let mut remark = |why: &str| {
             let detail = format!("foreign key {name} may keep rows back, and was not looked at: {why}");

@@ -74,6 +74,8 @@ fn every_fix_of_every_check_works_as_it_stands_and_the_check_is_ok_afterwards() 
                        SELECT pg_stat_force_next_flush()"),
         ("autovacuum", "SELECT 1"),
         ("autovacuum", "ALTER SYSTEM SET autovacuum = off"),
+        ("autovacuum", "ALTER DATABASE postgres SET track_counts = off; ALTER ROLE ALL SET track_counts = off;
+                        ALTER ROLE app SET track_counts = 'no'; ALTER ROLE app IN DATABASE postgres SET track_counts = 'false'"),
         ("timeouts", "SELECT backlog_cleanup_failed_generations('t'); ALTER ROLE postgres SET statement_timeout = '30s';
                       UPDATE backlog_cleanup.run SET finished_at = started_at + interval '20 s'"),
         ("lost_jobs", "SELECT cron.schedule('lost', '0 2 * * *', 'SELECT backlog_cleanup_failed_generations()')"),

@@ -433,6 +433,40 @@ fn rows_that_a_run_would_keep_back_are_told_beforehand_and_no_others() {
         ),
         ("CREATE TABLE pin (job int REFERENCES job); INSERT INTO pin VALUES (NULL)", "", 0, "ok"),
         (
+            "CREATE TABLE pin (job int NOT NULL REFERENCES job ON DELETE SET NULL); INSERT INTO pin VALUES (1), (2)",
+            "foreign key pin_job_fkey of public.pin (job) references at least 2 failed rows ON DELETE SET NULL of a NOT NULL column, and",
+            2,
+            "warn",
+        ),
+        ("CREATE TABLE pin (job int REFERENCES job ON DELETE SET NULL); INSERT INTO pin VALUES (1)", "", 0, "ok"),
+        (
+            "CREATE TABLE pin (who text NOT NULL, job int, FOREIGN KEY (job, who) REFERENCES job (id, owner) ON DELETE SET NULL (job));
+             INSERT INTO pin VALUES ('w', 4)",
+            "",
+            0,
+            "ok",
+        ),
+        (
+            "CREATE TABLE pin (job int DEFAULT 0 REFERENCES job ON DELETE SET DEFAULT); INSERT INTO pin VALUES (3)",
+            "foreign key pin_job_fkey of public.pin may keep rows back, and was not looked at: it is ON DELETE SET DEFAULT",
+            1,
+            "ok",
+        ),
+        (
+            "ALTER TABLE job ADD mid int; CREATE TABLE mid (id int PRIMARY KEY, job int REFERENCES job ON DELETE CASCADE);
+             INSERT INTO mid VALUES (1, 7); ALTER TABLE job ADD FOREIGN KEY (mid) REFERENCES mid; UPDATE job SET mid = 1 WHERE id = 95",
+            "foreign key job_mid_fkey of public.job may keep rows back, and was not looked at: it is behind an ON DELETE CASCADE",
+            1,
+            "ok",
+        ),
+        (
+            "ALTER TABLE job ADD old int REFERENCES job; UPDATE job SET old = id - 1 WHERE id > 1",
+            "rows of the target that stay reference 90 of those that a run would remove, directly or through others",
+            90,
+            "ok",
+        ),
+        ("ALTER TABLE job ADD old int REFERENCES job; UPDATE job SET old = id + 1 WHERE id < 100", "", 0, "ok"),
+        (
             "CREATE RULE never AS ON DELETE TO job DO INSTEAD NOTHING",
             "rule never on public.job replaces every removal",
             90,
@@ -459,11 +493,22 @@ fn rows_that_a_run_would_keep_back_are_told_beforehand_and_no_others() {
         }
         client.batch_execute("ROLLBACK; SET ROLE app").unwrap();
     }
+    // The doctor ranks nothing. An emergency run takes what others of its rows reference.
+    client
+        .batch_execute(
+            "BEGIN; RESET ROLE; ALTER TABLE job ADD old int REFERENCES job; UPDATE job SET old = id - 1 WHERE id > 1;
+             UPDATE job SET state = 'done' WHERE id = 51",
+        )
+        .unwrap();
+    let (status, detail, _) = finding(&mut client, "referenced");
+    assert!(status == "ok" && detail.ends_with("was not looked at: it references the target itself"), "{detail}");
+    let dry = "SELECT backlog_cleanup_emergency('t', dry_run => true) #>> '{wouldKeepBack,0}'";
+    assert!(value::<String>(&mut client, dry).starts_with("rows of the target that stay reference 50 of those"));
+    client.batch_execute("ROLLBACK").unwrap();
     // Each row of an emergency run is removable; none of a run that removes nothing is.
     client
         .batch_execute("RESET ROLE; CREATE TABLE pin (job int REFERENCES job); INSERT INTO pin VALUES (100)")
         .unwrap();
-    let dry = "SELECT backlog_cleanup_emergency('t', dry_run => true) #>> '{wouldKeepBack,0}'";
     assert!(value::<String>(&mut client, dry).contains("references at least 1 failed rows"));
     client.batch_execute("UPDATE backlog_cleanup.policy SET keep = 1000").unwrap();
     assert!(would_keep_back(&mut client).is_empty());

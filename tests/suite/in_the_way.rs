@@ -1,6 +1,6 @@
 //! What keeps a batch from its rows: locks, triggers, foreign keys, deadlocks, the governor.
 
-use cluster::{Cluster, SEE, column, fail, fail_in_any_order, number, refused, truth, until, veto};
+use cluster::{Cluster, SEE, column, fail, fail_in_any_order, number, refused, truth, until, value, veto};
 use postgres::Client;
 
 use crate::batched::{balance, field, report};
@@ -21,6 +21,10 @@ fn a_locked_row_is_gone_round_and_counted_as_skipped() {
             "BEGIN; SELECT FROM generations WHERE id IN (17, 18) FOR KEY SHARE; UPDATE generations SET prompt = 'x' WHERE id = 333",
         )
         .unwrap();
+    client.batch_execute("BEGIN").unwrap();
+    let at_once = "SELECT concat_ws(' ', report -> 'removedCount', report -> 'skippedCount') FROM backlog_cleanup_emergency() report";
+    assert_eq!(value::<String>(&mut client, at_once), "397 3");
+    client.batch_execute("ROLLBACK").unwrap();
     let first = report(&mut client, "mode => 'emergency', batch_size => 100");
     assert_eq!(field(&first, "skippedCount"), "3");
     assert_eq!(ids(&mut client), [17, 18, 333]);
@@ -627,9 +631,16 @@ fn a_row_that_is_locked_on_another_server_is_waited_for_no_longer_than_the_docto
         "SELECT status || ' ' || coalesce(fix, '') FROM backlog_cleanup_doctor('t') WHERE check_name = 'timeouts'";
     let fix = "ALTER SERVER remote OPTIONS (ADD options '-c lock_timeout=300ms')";
     assert_eq!(column::<String>(&mut client, found), [format!("warn {fix}")]);
-    client.batch_execute("BEGIN; ALTER SERVER remote OPTIONS (ADD options '-c work_mem=8MB')").unwrap();
-    assert_eq!(column::<String>(&mut client, found), ["warn "]);
-    client.batch_execute("ROLLBACK").unwrap();
+    for (options, said) in [
+        ("-c work_mem=8MB", "warn "),
+        ("-c lock_timeout=0", "warn "),
+        ("-c lock_timeout=5s --lock-timeout=0ms -c deadlock_timeout=1s", "warn "),
+        ("-clock_timeout=0 -c lock_timeout=5s", "ok "),
+    ] {
+        client.batch_execute(&format!("BEGIN; ALTER SERVER remote OPTIONS (ADD options '{options}')")).unwrap();
+        assert_eq!(column::<String>(&mut client, found), [said], "{options}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
     client.batch_execute(fix).unwrap();
     assert_eq!(column::<String>(&mut client, found), ["ok "]);
     far.batch_execute("BEGIN; SELECT FROM job WHERE id = 50 FOR UPDATE").unwrap();

@@ -374,6 +374,31 @@ fn a_trigger_of_a_role_that_only_has_the_trigger_privilege_is_named_by_the_docto
     assert_eq!(detail, "trigger theirs on public.job calls public.steal(), which belongs to evil and runs as app");
     client.batch_execute(&fix.unwrap()).unwrap();
     assert_eq!(found(&mut client, "others").0, "ok");
+    // On a partitioned table it is dropped with its copies, and a copy alone can be switched off only.
+    client
+        .batch_execute(
+            "CREATE TABLE parted (LIKE job INCLUDING DEFAULTS INCLUDING INDEXES) PARTITION BY RANGE (id);
+             CREATE TABLE part PARTITION OF parted DEFAULT; ALTER TABLE parted OWNER TO app; ALTER TABLE part OWNER TO app;
+             GRANT TRIGGER ON parted, part TO evil",
+        )
+        .unwrap();
+    for (table, mended) in
+        [("part", "ALTER TABLE public.part DISABLE TRIGGER theirs"), ("parted", "DROP TRIGGER theirs ON public.parted")]
+    {
+        client
+            .batch_execute(&format!(
+                "SET ROLE evil; CREATE OR REPLACE TRIGGER theirs BEFORE DELETE ON parted FOR EACH ROW EXECUTE FUNCTION steal();
+                 RESET ROLE; UPDATE backlog_cleanup.target SET generations_table = 'public.{table}' WHERE name = 't'"
+            ))
+            .unwrap();
+        let (_, _, fix) = found(&mut client, "others");
+        assert_eq!(fix.as_deref(), Some(mended));
+        client.batch_execute(mended).unwrap();
+        assert_eq!(found(&mut client, "others").0, "ok", "{table}");
+    }
+    client
+        .batch_execute("UPDATE backlog_cleanup.target SET generations_table = 'public.job' WHERE name = 't'")
+        .unwrap();
     // The owner's own, and a superuser's, are theirs.
     client
         .batch_execute(

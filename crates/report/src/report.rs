@@ -29,6 +29,9 @@ pub struct RegularReport {
     /// What the first of them met; null if there are none.
     #[serde(default)]
     pub kept_back_reason: Option<String>,
+    /// Rows that another session had locked for longer than `lock_timeout`.
+    #[serde(default)]
+    pub skipped_count: i64,
     /// The WAL that a rehearsal has written; only a rehearsal has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_bytes: Option<i64>,
@@ -84,6 +87,9 @@ pub struct EmergencyReport {
     /// What the first of them met; null if there are none.
     #[serde(default)]
     pub kept_back_reason: Option<String>,
+    /// Rows that another session had locked for longer than `lock_timeout`.
+    #[serde(default)]
+    pub skipped_count: i64,
     /// The WAL that a rehearsal has written; only a rehearsal has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_bytes: Option<i64>,
@@ -105,9 +111,6 @@ pub struct Batched<Report> {
     /// Background workers that it had; 0 if the session did the work itself.
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub workers: i64,
-    /// Rows that another session had locked for longer than `lock_timeout`.
-    #[cfg_attr(feature = "openapi", schema(required = false))]
-    pub skipped_count: i64,
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub batch_milliseconds: BatchMilliseconds,
 }

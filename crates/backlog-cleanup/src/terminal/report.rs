@@ -24,6 +24,7 @@ struct Common<'a> {
     duration_ms: i64,
     details: &'a [CleanupDetail],
     kept_back_count: i64,
+    skipped_count: i64,
     kept_back_reason: Option<&'a str>,
     wal_bytes: Option<i64>,
 }
@@ -43,6 +44,7 @@ impl Report {
                 duration_ms: report.duration_ms,
                 details: &report.cleanup_details,
                 kept_back_count: report.kept_back_count,
+                skipped_count: report.skipped_count,
                 kept_back_reason: report.kept_back_reason.as_deref(),
                 wal_bytes: report.wal_bytes,
             },
@@ -53,6 +55,7 @@ impl Report {
                 duration_ms: report.duration_ms,
                 details: &report.cleanup_details,
                 kept_back_count: report.kept_back_count,
+                skipped_count: report.skipped_count,
                 kept_back_reason: report.kept_back_reason.as_deref(),
                 wal_bytes: report.wal_bytes,
             },
@@ -64,8 +67,7 @@ impl Report {
         if output.json {
             return output.json(self);
         }
-        let Common { message, run_id, removed, duration_ms, details, kept_back_count, kept_back_reason, wal_bytes } =
-            self.common();
+        let Common { message, run_id, removed, duration_ms, details, kept_back_reason, wal_bytes, .. } = self.common();
         self.show_recipes(output, limit)?;
         let failed = details.iter().map(|recipe| recipe.failed_count).sum();
         let recipes = count(details.len() as i64, "recipe");
@@ -83,8 +85,8 @@ impl Report {
             ))?;
         }
         match self {
-            Report::BatchedRegular(batched) => show_batches(output, batched, kept_back_count)?,
-            Report::BatchedEmergency(batched) => show_batches(output, batched, kept_back_count)?,
+            Report::BatchedRegular(batched) => self.show_batches(output, batched)?,
+            Report::BatchedEmergency(batched) => self.show_batches(output, batched)?,
             _ => {}
         }
         match kept_back_reason {
@@ -98,23 +100,24 @@ impl Report {
         let Common { run_id, details, .. } = self.common();
         show_recipes(output, details, limit, run_id.is_none())
     }
-}
 
-fn show_batches<T>(output: &Output, batched: &Batched<T>, kept_back: i64) -> Result<()> {
-    if batched.batches == 0 {
-        return Ok(());
+    fn show_batches<T>(&self, output: &Output, batched: &Batched<T>) -> Result<()> {
+        if batched.batches == 0 {
+            return Ok(());
+        }
+        let Common { kept_back_count, skipped_count, .. } = self.common();
+        let took = batched.batch_milliseconds;
+        let times = match batched.batches {
+            1 => format!("{:.0} ms", took.max),
+            _ => format!("median {:.0} ms, longest {:.0} ms", took.median, took.max),
+        };
+        output.line(format_args!(
+            "{}, {times}; {} skipped, {} kept back",
+            count(batched.batches, "batch"),
+            number(skipped_count),
+            number(kept_back_count)
+        ))
     }
-    let took = batched.batch_milliseconds;
-    let times = match batched.batches {
-        1 => format!("{:.0} ms", took.max),
-        _ => format!("median {:.0} ms, longest {:.0} ms", took.median, took.max),
-    };
-    output.line(format_args!(
-        "{}, {times}; {} skipped, {} kept back",
-        count(batched.batches, "batch"),
-        number(batched.skipped_count),
-        number(kept_back)
-    ))
 }
 
 /// Prints what a run did to each recipe, or in a dry run would do.
