@@ -347,6 +347,8 @@ fn each_target_has_its_light_and_no_name_takes_the_room_of_others() {
     assert_eq!(stage.browser.script(edge), true);
     let hidden = "const runs = document.querySelector('#runs .scroll'); return runs.scrollWidth - runs.clientWidth";
     assert_eq!(stage.browser.script(hidden), 0);
+    let number = "return document.querySelector('#runs tbody th a').getClientRects().length";
+    assert_eq!(stage.browser.script(number), 1);
     // Six columns of long names are no reason to scroll on a desk.
     stage.browser.wide(1440);
     stage.open("/");

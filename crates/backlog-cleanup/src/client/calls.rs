@@ -170,7 +170,7 @@ impl Removal {
     }
 }
 
-/// Asks a batched run to stop after its current batch; false if it has ended.
+/// Asks a batched run to stop, whose current batch ends early; false if it has ended.
 pub async fn stop(database: &mut PgConnection, run_id: i64) -> Result<bool> {
     query_scalar("SELECT backlog_cleanup_stop(run_id => $1)").bind(run_id).fetch_one(database).await
 }

@@ -202,7 +202,7 @@ pub async fn run_of(database: &mut PgConnection, mark: &Mark) -> sqlx::Result<Op
     .await
 }
 
-/// Asks a batched run to stop after its current batch; false if it has ended. A run that failed may still be called running:
+/// Asks a batched run to stop, whose current batch ends early; false if it has ended. A run that failed may still be called running:
 /// nobody is left to stop it.
 pub async fn stop(database: &mut PgConnection, id: i64) -> sqlx::Result<bool> {
     Ok(calls::stop(database, id).await? && run(database, id).await?.is_some_and(|run| run.state == State::Running))

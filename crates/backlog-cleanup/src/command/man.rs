@@ -76,7 +76,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("emergency", "emergency --recipe-id 1 --dry-run: Counts all failed rows of a recipe."),
     ("run", "run --batch-size 2000 --pause '100 ms': Removes the removable rows in batches, with pauses."),
     ("runs", "runs 7: Shows a run, and what it did to each recipe."),
-    ("stop", "stop 7: Stops a run after its current batch."),
+    ("stop", "stop 7: Stops a run; its current batch ends early."),
     ("doctor", "doctor --strict: Exits with 4 also if a check warns."),
     ("schedule", "schedule show: Shows the jobs of the target."),
     ("set", "schedule set '0 3 * * *' --batched: Runs every night at three, UTC, in batches."),

@@ -6,7 +6,7 @@ use crate::client::history;
 use crate::failure::{Exit, Result};
 use crate::terminal::output::Output;
 
-/// Stop a batched run after its current batch
+/// Stop a batched run; its current batch ends early
 ///
 /// Committed batches are permanent; the next run continues.
 #[derive(Args)]
@@ -24,7 +24,7 @@ impl Stop {
         work.commit().await?;
         match (output.json, stopping) {
             (true, _) => output.json(&json!({ "runId": self.id, "stopping": stopping }))?,
-            (false, true) => output.line(format_args!("Run {} stops after its current batch", self.id))?,
+            (false, true) => output.line(format_args!("Run {} stops; its current batch ends early", self.id))?,
             (false, false) => output.line(format_args!("Run {} has ended already", self.id))?,
         }
         Ok(Exit::Done)

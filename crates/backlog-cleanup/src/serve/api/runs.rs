@@ -92,7 +92,7 @@ async fn run(caller: Caller, Path(id): Path<i64>) -> Result<Json<OneRun>, Proble
     caller.with_level(Level::Monitor, read).await.map(Json)
 }
 
-/// Asks a run to stop after its current batch.
+/// Asks a run to stop; its current batch ends early.
 #[utoipa::path(post, path = "/api/admin/backlog-cleanup/runs/{id}/stop", tag = "cleanup", params(("id" = i64, Path)),
     responses((status = 200, description = "Whether it stops", body = Stopping), Problems))]
 pub async fn stop(caller: Caller, Path(id): Path<i64>) -> Result<Json<Stopping>, Problem> {

@@ -22,7 +22,7 @@ pub fn section(run: Option<&Run>, target: &str, may_run: bool) -> Markup {
                 form action="/stop" method="post" {
                     input type="hidden" name="target" value=(target);
                     input #progress-stop type="hidden" name="run" value=(run.map_or(0, |run| run.id));
-                    div .buttons { button type="submit" { "Stop after this batch" } }
+                    div .buttons { button type="submit" { "Stop the run" } }
                 }
             }
         }

@@ -14,7 +14,7 @@ pub struct Stop {
     run: i64,
 }
 
-/// Asks a run to stop after its current batch, and shows it. Errors: those of the admin API.
+/// Asks a run to stop, whose current batch ends early, and shows it. Errors: those of the admin API.
 pub async fn stop(caller: Caller, Form(Stop { target, run }): Form<Stop>) -> Result<Redirect, Problem> {
     runs::stop(caller, Path(run)).await.map(drop)?;
     Ok(Redirect::to(&Query { target, asked: Some(run), ..Query::default() }.link(|_| ())))
