@@ -41,6 +41,7 @@ lint: setup ## formatting, clippy, storeys and the install script; warnings are 
 	scripts/lint-storeys src crates/backlog-cleanup/src
 	scripts/lint-sql
 	scripts/release check
+	scripts/lint-docs
 
 docs: install ## write what README and docs show anew, from throwaway servers; the pictures too
 	cargo build --release -p backlog-cleanup

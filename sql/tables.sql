@@ -256,6 +256,7 @@ CREATE TABLE backlog_cleanup.run_part (
     pass        integer NOT NULL DEFAULT 1,
     removed     bigint NOT NULL DEFAULT 0,
     kept_back   bigint NOT NULL DEFAULT 0,
+    given_up    bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (run_id, pass, part)
 );
 ALTER TABLE backlog_cleanup.run_part ALTER COLUMN tids SET STORAGE EXTERNAL, ALTER COLUMN places SET STORAGE EXTERNAL;
@@ -280,7 +281,8 @@ COMMENT ON COLUMN backlog_cleanup.run_part.columns IS 'the numbers that the targ
 COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
     'counts the passes, from 1: rows that one has kept back are tried again in the next';
 COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';
-COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part tries again';
+COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part has still to try again';
+COMMENT ON COLUMN backlog_cleanup.run_part.given_up IS 'rows that this part has given up';
 
 CREATE TABLE backlog_cleanup.run_batch (
     run_id       bigint NOT NULL,

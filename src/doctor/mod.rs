@@ -7,6 +7,7 @@ mod foreign_keys;
 mod history;
 mod index;
 mod job;
+mod job_login;
 mod job_runs;
 mod others;
 mod policy;
@@ -64,12 +65,13 @@ const OF_TARGET: [Check<Target>; 22] = [
 ];
 
 /// The checks of the surroundings. They run even if the target cannot be loaded.
-const AROUND: [Check<str>; 14] = [
+const AROUND: [Check<str>; 15] = [
     ("last_run", history::last_run, "the last run did not fail"),
     ("pg_cron", job::pg_cron, "pg_cron runs the jobs of this database"),
     ("scheduler", job::scheduler, "the scheduler of pg_cron is running"),
     ("job", job::job, "a job runs the target"),
     ("job_user", job::user, "the job's user exists and may run it"),
+    ("job_login", job_login::login, "pg_cron can connect for the job"),
     ("job_time_zone", job::time_zone, "pg_cron reads schedules in UTC"),
     ("job_runs", job_runs::runs, "the job's last runs succeeded"),
     ("timeouts", timeouts::timeouts, "no timeout of the job's user is close to its runs"),

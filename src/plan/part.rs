@@ -24,7 +24,7 @@ pub struct Part {
     pub steps: i64,
     pub steps_done: i64,
     pub attempts: i32,
-    /// Rows that the run counts as kept back and that this part tries again.
+    /// Rows that the run counts as kept back and that this part has still to try again.
     pub kept_back: i64,
 }
 
@@ -105,7 +105,8 @@ fn insert(
                                                kept_back, columns)
          VALUES ($1, $2, $3, $4, pg_relation_filenode($4), $5, $6, $7, $8, $9, $10, $11)
          ON CONFLICT (run_id, pass, part) DO UPDATE
-         SET tids = run_part.tids || excluded.tids, places = run_part.places || excluded.places,
+         SET tids = CASE WHEN run_part.first_block IS NULL THEN run_part.tids || excluded.tids END,
+             places = CASE WHEN run_part.first_block IS NULL THEN run_part.places || excluded.places END,
              steps = CASE WHEN run_part.tids IS NULL THEN run_part.steps ELSE run_part.steps + excluded.steps END,
              kept_back = run_part.kept_back + excluded.kept_back",
         &[
@@ -221,10 +222,7 @@ impl Part {
         const NEXT: &str = concat!(
             due!(
                 "pass, part, leaf, columns, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
-                 steps, steps_done, attempts,
-                 CASE WHEN first_block IS NULL THEN kept_back
-                      ELSE (SELECT sum(k.kept_back)::bigint FROM backlog_cleanup.run_part k
-                            WHERE k.run_id = $1 AND k.pass = p.pass AND k.leaf = p.leaf) END AS kept_back"
+                 steps, steps_done, attempts, kept_back"
             ),
             " FOR NO KEY UPDATE OF p SKIP LOCKED"
         );
@@ -291,22 +289,69 @@ impl Part {
         })
     }
 
-    /// Saves where the next batch continues, after one that has removed so many rows.
-    pub fn advance(&self, steps_done: i64, next_offset: u16, removed: i64) -> Result<()> {
-        self.update(steps_done, next_offset, 0, removed)
+    /// Whether it looks through blocks.
+    pub fn is_looking(&self) -> bool {
+        matches!(self.task, Task::Blocks { .. })
+    }
+
+    /// Whether no batch of this part has been done.
+    fn is_new(&self) -> bool {
+        self.steps_done == 0 && !matches!(self.task, Task::Blocks { next_offset: 1.., .. })
+    }
+
+    /// Takes over what the run counts as kept back of this part's leaf, if the part looks through it again. Returns the rows
+    /// among them that were given up.
+    pub fn take_over(&mut self) -> Result<i64> {
+        if self.pass == 1 || !self.is_new() || !self.is_looking() {
+            return Ok(0);
+        }
+        const OF_LEAF: &str = "
+            SELECT ARRAY[coalesce(sum(kept_back) FILTER (WHERE pass = $2), 0)::bigint, coalesce(sum(given_up), 0)::bigint]
+            FROM backlog_cleanup.run_part WHERE run_id = $1 AND pass <= $2 AND leaf = $3";
+        const TAKE: &str = "
+            UPDATE backlog_cleanup.run_part SET given_up = 0, kept_back = CASE WHEN part = $4 AND pass = $2 THEN $5 ELSE 0 END
+            WHERE run_id = $1 AND pass <= $2 AND leaf = $3";
+        let place = [self.run_id.into(), self.pass.into(), self.leaf.into()];
+        let of_leaf = extension::as_owner(|| prepared::get_one::<Vec<i64>>(OF_LEAF, &place))?.unwrap_or_default();
+        let [kept_back, given_up] = of_leaf[..] else { return Ok(0) };
+        self.kept_back = kept_back + given_up;
+        let [run_id, pass, leaf] = place;
+        extension::as_owner(|| prepared::run(TAKE, &[run_id, pass, leaf, self.part.into(), self.kept_back.into()]))?;
+        Ok(given_up)
+    }
+
+    /// Saves where the next batch continues, after one that has removed and given up so many rows, and tried again so many that
+    /// the run has counted as kept back.
+    pub fn advance(
+        &self,
+        (steps_done, next_offset): (i64, u16),
+        removed: i64,
+        given_up: i64,
+        again: i64,
+    ) -> Result<()> {
+        self.update(steps_done, next_offset, 0, removed, given_up, again)
     }
 
     /// Records that a batch was rolled back and will be retried.
     pub fn failed_once_more(&self) -> Result<()> {
         let next_offset = if let Task::Blocks { next_offset, .. } = self.task { next_offset } else { 0 };
-        self.update(self.steps_done, next_offset, self.attempts + 1, 0)
+        self.update(self.steps_done, next_offset, self.attempts + 1, 0, 0, 0)
     }
 
-    fn update(&self, steps_done: i64, next_offset: u16, attempts: i32, removed: i64) -> Result<()> {
+    fn update(
+        &self,
+        steps_done: i64,
+        next_offset: u16,
+        attempts: i32,
+        removed: i64,
+        given_up: i64,
+        again: i64,
+    ) -> Result<()> {
         extension::as_owner(|| {
             prepared::run(
                 "UPDATE backlog_cleanup.run_part
-                 SET steps_done = $4, next_offset = $5, attempts = $6, removed = removed + $7
+                 SET steps_done = $4, next_offset = $5, attempts = $6, removed = removed + $7, given_up = given_up + $8,
+                     kept_back = kept_back - $9
                  WHERE run_id = $1 AND pass = $2 AND part = $3",
                 &[
                     self.run_id.into(),
@@ -316,18 +361,23 @@ impl Part {
                     i32::from(next_offset).into(),
                     attempts.into(),
                     removed.into(),
+                    given_up.into(),
+                    again.into(),
                 ],
             )
         })
     }
 
-    /// How many of the rows that a batch has tried, up to `steps_done`, the run had counted as kept back.
-    pub fn counted_before(&self, steps_done: i64) -> i64 {
+    /// How many of the rows that a batch has tried, up to `steps_done`, the run had counted as kept back; the batch has kept
+    /// back so many.
+    pub fn counted_before(&self, steps_done: i64, kept_back: i64) -> i64 {
         match self.task {
             _ if self.pass == 1 => 0,
             Task::Positions { .. } => steps_done - self.steps_done,
-            _ if self.steps_done == 0 => self.kept_back,
-            _ => 0,
+            Task::Blocks { .. } if steps_done < self.steps => kept_back.min(self.kept_back),
+            Task::Blocks { .. } => self.kept_back,
+            Task::Keys if self.steps_done == 0 => self.kept_back,
+            Task::Keys => 0,
         }
     }
 

@@ -1,5 +1,5 @@
 //! What this transaction has done to tables and not rolled back, by PostgreSQL's own count: also what triggers, rules and foreign
-//! keys have done. Nothing where `track_counts` is off.
+//! keys have done. `as_owner_of` has `track_counts` on.
 
 use pgrx::pg_sys;
 

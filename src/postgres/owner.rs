@@ -6,7 +6,7 @@ use crate::postgres::constraints::keeping_modes_of_constraints;
 use crate::postgres::discretion::discreetly;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::session::Session;
-use crate::postgres::settings::{set_local, with_settings};
+use crate::postgres::settings::{set_local, set_local_for_all, with_settings};
 use crate::postgres::subtransaction::{exactly, look};
 use crate::postgres::table::Table;
 
@@ -22,6 +22,11 @@ pub fn reading_as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -
 /// (another session has changed or dropped the table since it was looked up), 42501 (something of the session cannot be
 /// hidden, or the owner's code has changed it).
 pub fn as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let work = || {
+        // What `changes` counts.
+        set_local_for_all("track_counts", "on");
+        work()
+    };
     let clean = |session: &Session| acting_as(table.owner, &table.search_path, || session.clean());
     exactly(|| protected(table, || switched(table, work), clean))
 }

@@ -16,6 +16,15 @@ pub fn with_settings<T>(work: impl FnOnce() -> T) -> T {
 /// Sets a configuration parameter until the innermost `with_settings` ends. One that has the value already is left alone:
 /// `timezone_abbreviations` would read a file.
 pub fn set_local(name: &str, value: &str) {
+    set(name, value, pg_sys::GucContext::PGC_USERSET);
+}
+
+/// The same for a parameter that only superusers may set, whoever the role is.
+pub fn set_local_for_all(name: &str, value: &str) {
+    set(name, value, pg_sys::GucContext::PGC_SUSET);
+}
+
+fn set(name: &str, value: &str, context: pg_sys::GucContext::Type) {
     let name = CString::new(name).unwrap_or_default();
     let value = CString::new(value).unwrap_or_default();
     // SAFETY: both strings end with a zero and outlive the calls, the second of which copies them.
@@ -27,7 +36,7 @@ pub fn set_local(name: &str, value: &str) {
         pg_sys::set_config_option(
             name.as_ptr(),
             value.as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
+            context,
             pg_sys::GucSource::PGC_S_SESSION,
             pg_sys::GucAction::GUC_ACTION_SAVE,
             true,

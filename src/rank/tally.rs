@@ -4,7 +4,6 @@ use pgrx::prelude::*;
 
 use crate::postgres::stream::Row;
 use crate::rank::position::Position;
-use crate::rank::removable::Removable;
 use crate::rank::spread::Spread;
 use crate::target::recipes::bounded;
 
@@ -39,13 +38,23 @@ pub struct Tally {
     last: Option<(i64, usize)>,
     by_text: HashMap<String, usize>,
     without: Option<usize>,
+    /// Whether a new recipe has no rows left.
+    is_limited: bool,
 }
 
 impl Tally {
     /// Recipes are told apart as bigints or as texts.
     pub fn of(are_integers: bool) -> Tally {
         let (by_number, by_text) = (HashMap::default(), HashMap::new());
-        Tally { list: Vec::new(), is_number: are_integers, by_number, last: None, by_text, without: None }
+        Tally {
+            list: Vec::new(),
+            is_number: are_integers,
+            by_number,
+            last: None,
+            by_text,
+            without: None,
+            is_limited: false,
+        }
     }
 
     /// The index of a row's recipe in the list. Adds a new recipe. The row's first column is made by `Column::as_key`.
@@ -95,7 +104,8 @@ impl Tally {
 
     fn put(&mut self, place: usize, recipe_id: impl FnOnce() -> Option<String>) -> usize {
         if place == self.list.len() {
-            self.list.push(RecipeCount { recipe_id: recipe_id(), ..RecipeCount::default() });
+            let left = self.is_limited.then_some(0);
+            self.list.push(RecipeCount { recipe_id: recipe_id(), left, ..RecipeCount::default() });
         }
         place
     }
@@ -122,9 +132,22 @@ impl Tally {
         }
     }
 
-    /// Counts rows that an emergency run is to remove, whether they go or not.
-    pub fn count_failed(&mut self, rows: &[Removable]) {
-        rows.iter().filter_map(Removable::recipe).for_each(|recipe| self.list[recipe].failed += 1);
+    /// Adds the rows of another tally to those that were there.
+    pub fn add_failed(&mut self, counted: &Tally) {
+        for counted in &counted.list {
+            let recipe = self.of_id(counted.recipe_id.as_deref());
+            self.list[recipe].failed += counted.failed;
+        }
+    }
+
+    /// Lets so many times the rows that another tally has as removed go, and no others.
+    pub fn allow(&mut self, counted: &Tally, times: i64) {
+        self.is_limited = true;
+        self.list.iter_mut().for_each(|recipe| _ = recipe.left.get_or_insert(0));
+        for counted in &counted.list {
+            let recipe = self.of_id(counted.recipe_id.as_deref());
+            *self.list[recipe].left.get_or_insert(0) += times * counted.removed;
+        }
     }
 
     /// Adds the rows that another tally has as removed.

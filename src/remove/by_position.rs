@@ -12,7 +12,7 @@ use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
 use crate::remove::besides::Besides;
 use crate::remove::find::{at_positions, removable_still};
-use crate::remove::heap::{follow, removed_here};
+use crate::remove::heap::{follow, made_here, removed_here};
 use crate::remove::left::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, Left, Reason};
 use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
@@ -41,7 +41,7 @@ pub fn remove_around(
         let besides = Besides::of(leaf, tables);
         let mut removed = attempt(|| remove_all(rules, leaf, &besides, &piece, tally));
         if matches!(removed, Ok(Some(_))) {
-            pieces.went(piece.len());
+            pieces.went();
             continue;
         }
         piece = where_they_are(rules, leaf, &piece, tally)?;
@@ -53,11 +53,13 @@ pub fn remove_around(
         }
         if let Ok(Some(removed)) = removed {
             if removed > 0 {
-                pieces.went(piece.len());
+                pieces.went();
             }
             if removed < piece.len() {
                 let (row, stayed) = still_there(rules, leaf, &where_they_are(rules, leaf, &piece, tally)?)?;
+                let changed = made_here(leaf, &follow(leaf, &piece)) - made_here(leaf, &stayed);
                 left.keep(&stayed, || Reason::new(None, row));
+                left.keep_changed(changed);
             }
             continue;
         }
@@ -79,7 +81,7 @@ pub fn remove_around(
             _ => {}
         }
         if piece.len() > 1 {
-            pieces.split(&piece, left.reason.is_some());
+            pieces.halve(&piece);
             continue;
         }
         let (row, stayed) = still_there(rules, leaf, &piece)?;

@@ -1,5 +1,6 @@
 use pgrx::pg_sys;
 
+use crate::postgres::changes::is_updated;
 use crate::postgres::delete::{Scanned, delete_scanned};
 use crate::postgres::error::Result;
 use crate::postgres::met::Met;
@@ -33,41 +34,55 @@ pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally
             rest.push(place);
         }
     }
-    tally.list.iter_mut().for_each(|recipe| recipe.failed = recipe.removed);
-    // By key nothing else counts the rows that stay.
-    for leaf in rest.iter().map(|place| &leaves[*place]).filter(|leaf| leaf.reach == Reach::Key) {
-        let mut there = Tally::of(rules.target.recipe.is_integer());
-        leaf.reading_as_owner(rules.target, || count_failed(rules, leaf, &mut there))?;
-        for counted in there.list {
-            let recipe = tally.of_id(counted.recipe_id.as_deref());
-            tally.list[recipe].failed += counted.failed;
-        }
-    }
     if !rest.is_empty() {
         let (steps, held) = with_own_changes(|| steps_of(rules, leaves, &rest, &mut tally))?;
         remove_steps(rules, leaves, steps, held, &mut tally, &mut left)?;
+    }
+    if tables.iter().any(|table| is_updated(*table)) {
+        // What was to go and was not found again.
+        left.keep_changed(tally.list.iter().filter_map(|recipe| recipe.left).sum::<i64>().max(0) as usize);
     }
     tally.list.iter_mut().for_each(|recipe| recipe.failed = recipe.failed.max(recipe.removed));
     Ok((tally, left))
 }
 
-/// Removes every failed row of a leaf that is selected, in one statement. Returns false if rows may have stayed.
+/// Removes every failed row of a leaf that is selected, in one statement. Returns false if rows may have stayed: no more of them go
+/// than there were, whatever code turns into failed rows.
 fn remove_at_once(rules: &Rules, leaf: &Leaf, tables: &[pg_sys::Oid], tally: &mut Tally) -> Result<bool> {
-    if leaf.reach == Reach::Key || leaf.table.has_rules {
-        return Ok(false);
-    }
     let besides = Besides::of(leaf, tables);
     let alone = |counted: Option<Tally>| Ok(counted.filter(|counted| !besides.are_gone(counted.removed() as usize)));
-    let mut counted = attempt(|| remove_scanned(rules, leaf).and_then(alone));
-    let none_stayed = matches!(counted, Ok(Some(_))) || !leaf.table.has_triggers;
-    if matches!(counted, Ok(None)) {
-        counted = attempt(|| remove_returning(rules, leaf).map(Some).and_then(alone));
+    let is_scanned = leaf.reach == Reach::Position && !leaf.table.has_rules;
+    let scanned = if is_scanned { attempt(|| remove_scanned(rules, leaf).and_then(alone)) } else { Ok(None) };
+    if let Ok(Some(gone)) = scanned {
+        tally.add_failed(&gone);
+        tally.add(gone);
+        return Ok(true);
     }
-    match counted.map_err(Met::on_a_row) {
-        Ok(Some(counted)) => tally.add(counted),
-        _ => return Ok(false),
+    let is_returned = is_scanned && scanned.map_err(Met::on_a_row).is_ok();
+    let count = || {
+        let mut there = Tally::of(rules.target.recipe.is_integer());
+        count_failed(rules, leaf, &mut there).map(|()| there)
+    };
+    // Triggers may change what is there, also by a statement that goes through.
+    let before = if leaf.table.has_triggers { Some(count()?) } else { None };
+    let returned = || attempt(|| remove_returning(rules, leaf).map(Some).and_then(alone));
+    let gone = if is_returned { returned().map_err(Met::on_a_row).ok().flatten() } else { None };
+    let (there, gone) = match (before, gone) {
+        (None, Some(gone)) => {
+            tally.add_failed(&gone);
+            tally.add(gone);
+            return Ok(true);
+        }
+        (before, gone) => (before.map_or_else(count, Ok)?, gone),
+    };
+    tally.add_failed(&there);
+    if leaf.reach == Reach::Position {
+        tally.allow(&there, 1);
+        gone.iter().for_each(|gone| tally.allow(gone, -1));
     }
-    Ok(none_stayed)
+    let all_went = gone.as_ref().is_some_and(|gone| gone.removed() == there.removed());
+    gone.into_iter().for_each(|gone| tally.add(gone));
+    Ok(all_went)
 }
 
 /// What one statement per leaf has left, as steps, and what rows that stay hold.
@@ -77,7 +92,6 @@ fn steps_of(rules: &Rules, leaves: &[Leaf], rest: &[usize], tally: &mut Tally) -
         return Ok(all());
     }
     let Some(positions) = positions(rules, leaves, tally)? else { return Ok(all()) };
-    positions.iter().for_each(|rows| tally.count_failed(rows));
     let Ordered { steps, held } = in_order(leaves, positions)?;
     let by_key = rest.iter().filter(|place| leaves[**place].reach == Reach::Key);
     let by_key = by_key.map(|place| (*place, Rows::All { kept_back: 0 }));

@@ -26,6 +26,18 @@ pub fn removed_here(leaf: &Leaf, rows: &[pg_sys::ItemPointerData]) -> usize {
     in_heap(leaf, |heap, _| rows.iter().filter(|tid| matches!(unsafe { latest(heap, **tid) }, Now::Removed)).count())
 }
 
+/// How many of the rows at these positions are there and were made by this transaction: it has updated them.
+pub fn made_here(leaf: &Leaf, rows: &[Removable]) -> usize {
+    // SAFETY: only asks whose transaction it is.
+    let is_ours = |xid| unsafe { pg_sys::TransactionIdIsCurrentTransactionId(xid) };
+    let is_made_here = |heap, row: &Removable| {
+        // SAFETY: the caller has locked the leaf; the block is there.
+        let version = unsafe { Version::of(heap, row.tid()) };
+        version.is_some_and(|version| is_ours(version.made_by) && !version.gone_by.is_some_and(is_ours))
+    };
+    in_heap(leaf, |heap, pages| rows.iter().filter(|row| row.block() < pages && is_made_here(heap, row)).count())
+}
+
 /// Does `work` with a leaf's heap and its size in blocks, in a snapshot that shows what this transaction has done.
 fn in_heap<T>(leaf: &Leaf, work: impl FnOnce(pg_sys::Relation, u32) -> T) -> T {
     // SAFETY: the caller has locked the leaf.
@@ -56,9 +68,10 @@ unsafe fn latest(heap: pg_sys::Relation, tid: pg_sys::ItemPointerData) -> Now {
         if pg_sys::table_index_fetch_tuple_check(heap, &mut seen, pg_sys::GetActiveSnapshot(), null_mut()) {
             return Now::At(seen);
         }
-        // Of the versions on the page, the first: the row itself, or what its position leads to.
+        // Of the versions on the page, the first: the row itself, or what its position leads to. A position that is no root of
+        // versions leads nowhere, and is the row's own.
         if !pg_sys::table_index_fetch_tuple_check(heap, &mut seen, &raw mut pg_sys::SnapshotAnyData, null_mut()) {
-            return Now::At(tid);
+            seen = tid;
         }
         let mut made_by = None;
         loop {

@@ -35,15 +35,63 @@ pub fn remove_in_time(
     if rows.len() > size && reference_each_other(from_ref(leaf))? {
         size = rows.len();
     }
-    let mut tried = 0;
+    let (mut tried, mut before) = (0, None);
     while tried < rows.len() && !left.is_over()? {
         let chunk = &rows[tried..rows.len().min(tried + size)];
         let started = Instant::now();
         remove_around(rules, leaf, tables, chunk, tally, left)?;
         tried += chunk.len();
-        let fitting = STATEMENT.as_secs_f64() / started.elapsed().as_secs_f64() * chunk.len() as f64;
-        size = (fitting as usize).clamp(1, GROWTH * size);
+        let took = Took { rows: chunk.len() as f64, seconds: started.elapsed().as_secs_f64() };
+        size = (took.fitting(before) as usize).clamp(1, GROWTH * size);
+        before = Some(took);
     }
     left.untried += (rows.len() - tried) as i64;
     Ok(())
+}
+
+/// What a statement took.
+#[derive(Clone, Copy)]
+struct Took {
+    rows: f64,
+    seconds: f64,
+}
+
+impl Took {
+    /// How many rows a statement has to have to take as long as it is to, if the one before took this: each takes some time, and so
+    /// does each of its rows. Without end where rows take none, or where fewer of them would not make it shorter.
+    fn fitting(self, before: Option<Took>) -> f64 {
+        let per_row = match before {
+            Some(before) if before.rows != self.rows => (self.seconds - before.seconds) / (self.rows - before.rows),
+            _ => self.seconds / self.rows,
+        };
+        let per_row = per_row.max(0.0);
+        let rest = STATEMENT.as_secs_f64() - (self.seconds - per_row * self.rows).max(0.0);
+        if rest > 0.0 { rest / per_row } else { f64::INFINITY }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sizes of statements that take `constant` seconds and `per_row` for each of their rows.
+    fn sizes(constant: f64, per_row: f64) -> Vec<usize> {
+        let (mut size, mut before, mut sizes) = (FIRST, None, Vec::new());
+        for _ in 0..6 {
+            sizes.push(size);
+            let took = Took { rows: size as f64, seconds: constant + per_row * size as f64 };
+            size = (took.fitting(before) as usize).clamp(1, GROWTH * size);
+            before = Some(took);
+        }
+        sizes
+    }
+
+    #[test]
+    fn a_statement_takes_half_a_second_where_its_rows_do_and_as_many_rows_as_there_are_where_they_do_not() {
+        assert_eq!(sizes(0.0, 0.005)[1..], [100; 5]);
+        assert_eq!(sizes(0.0, 0.05)[1..], [10; 5]);
+        assert!(sizes(0.1, 0.01)[2..].iter().all(|size| (38..=41).contains(size)), "{:?}", sizes(0.1, 0.01));
+        assert!(sizes(1.0, 0.0)[5] >= 10_000, "{:?}", sizes(1.0, 0.0));
+        assert!(sizes(0.0, 0.0)[5] >= 1_000_000);
+    }
 }

@@ -142,7 +142,7 @@ fn remove_around(
             match attempt(|| of_ids(&piece).map(Some)) {
                 Ok(gone) => {
                     gone.into_iter().for_each(|gone| tally.add(gone));
-                    pieces.went(piece.len());
+                    pieces.went();
                 }
                 Err(failure) => {
                     let met = Met::on_a_row(failure);
@@ -153,7 +153,7 @@ fn remove_around(
                     }
                     match &piece[..] {
                         [row] => drop(left.reason.get_or_insert_with(|| Reason::new(Some(met), Some(row.clone())))),
-                        _ => pieces.split(&piece, left.reason.is_some()),
+                        _ => pieces.halve(&piece),
                     }
                 }
             }

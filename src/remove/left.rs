@@ -34,6 +34,15 @@ impl Left {
         self.reason.get_or_insert_with(reason);
     }
 
+    /// Counts rows that a trigger or a rule has changed instead, so that no pass removes them.
+    pub fn keep_changed(&mut self, rows: usize) {
+        if rows > 0 {
+            self.kept_back += rows as i64;
+            let message = "a trigger or a rule has changed the row instead".into();
+            self.reason.get_or_insert(Reason { sqlstate: None, message, row: None });
+        }
+    }
+
     /// Whether to end early.
     pub fn is_over(&mut self) -> Result<bool> {
         self.watch.as_mut().map_or(Ok(false), Watch::is_over)
@@ -58,8 +67,8 @@ impl Default for Patience {
 }
 
 pub const TRIES: usize = 1_000;
-/// Enough to halve a statement's rows down to one, and find the half that goes.
-const SOME: usize = 20;
+/// Enough to come down to one row at both ends of a statement's rows (`pieces::ELSEWHERE`).
+const SOME: usize = 48;
 
 impl Patience {
     /// The patience of a batch of a run that has removed so many rows, and kept back so many.

@@ -1,25 +1,40 @@
-use std::collections::VecDeque;
-
 use crate::remove::left::Patience;
 
-/// Pieces of a list of rows that are tried one after the other. What is refused is tried again in smaller pieces, until the rows
-/// are found that cannot go.
+/// After so many refusals in a row, look elsewhere: among 50,000 rows it takes 16 to come down to one.
+const ELSEWHERE: usize = 32;
+
+/// Pieces of a list of rows that are tried one after the other. What is refused is halved, until the rows are found that cannot go.
+///
+/// A half comes directly behind the piece that it is of: a row that goes is found soon where most go, and its neighbours, which
+/// are probably like it, come next. Where nothing goes for a while, the largest piece comes next, from its other end: rows that
+/// cannot go may be next to each other, and rows that others reference are often older than those.
 pub struct Pieces<T> {
-    queue: VecDeque<Vec<T>>,
+    /// The next piece is the last one.
+    stack: Vec<Vec<T>>,
     patience: Patience,
-    /// The most rows that have gone at once.
-    largest: usize,
+    /// Refusals in a row.
+    refused: usize,
+    is_backwards: bool,
 }
 
 impl<T: Clone> Pieces<T> {
     pub fn of(rows: &[T], patience: Patience) -> Pieces<T> {
-        let queue = rows.chunks(rows.len().max(1)).map(<[T]>::to_vec).collect();
-        Pieces { queue, patience, largest: 0 }
+        let stack = rows.chunks(rows.len().max(1)).map(<[T]>::to_vec).collect();
+        Pieces { stack, patience, refused: 0, is_backwards: false }
     }
 
     /// The next piece; `None` at the end, or once patience is over.
     pub fn next(&mut self) -> Option<Vec<T>> {
-        if self.patience.is_over() { None } else { self.queue.pop_front() }
+        if self.patience.is_over() {
+            return None;
+        }
+        if self.refused >= ELSEWHERE {
+            (self.refused, self.is_backwards) = (0, !self.is_backwards);
+            let largest = (0..self.stack.len()).max_by_key(|place| self.stack[*place].len());
+            let largest = largest.map(|place| self.stack.remove(place));
+            self.stack.extend(largest);
+        }
+        self.stack.pop()
     }
 
     /// The patience for the pieces of another list.
@@ -29,36 +44,31 @@ impl<T: Clone> Pieces<T> {
 
     /// Rows that were not tried one by one, as patience is over.
     pub fn rest(self) -> Vec<T> {
-        Vec::from(self.queue).concat()
+        self.stack.concat()
     }
 
     /// Puts a piece in front.
     pub fn first(&mut self, piece: Vec<T>) {
-        self.queue.push_front(piece);
+        self.stack.push(piece);
     }
 
-    /// A piece of so many rows was not refused.
-    pub fn went(&mut self, rows: usize) {
+    /// Rows have gone.
+    pub fn went(&mut self) {
         self.patience.renew();
-        self.largest = self.largest.max(rows);
+        self.refused = 0;
     }
 
     /// A piece was refused: loses patience.
     pub fn lose(&mut self) {
         self.patience.lose();
+        self.refused += 1;
     }
 
-    /// Splits a piece that was refused. Until the first reason is known, it goes straight for it; then the largest pieces come
-    /// first: should patience end, most of the others have gone by then. No piece is larger than what has gone before: a
-    /// trigger may refuse many rows at once.
-    pub fn split(&mut self, piece: &[T], is_reason_known: bool) {
-        let half = piece.len().div_ceil(2);
-        if is_reason_known {
-            let length = if self.largest > 0 { half.min(self.largest) } else { half };
-            self.queue.extend(piece.chunks(length).map(<[T]>::to_vec));
-        } else {
-            piece.rchunks(half).for_each(|half| self.queue.push_front(half.to_vec()));
-        }
+    /// Halves a piece that was refused.
+    pub fn halve(&mut self, piece: &[T]) {
+        let (first, second) = piece.split_at(piece.len() / 2);
+        let halves = if self.is_backwards { [first, second] } else { [second, first] };
+        self.stack.extend(halves.map(<[T]>::to_vec));
     }
 }
 
@@ -74,34 +84,72 @@ mod tests {
         while let Some(piece) = pieces.next() {
             tries += 1;
             if !refused(&piece) {
-                pieces.went(piece.len());
+                pieces.went();
                 continue;
             }
             pieces.lose();
             match piece[..] {
                 [row] => left.push(row),
-                _ => pieces.split(&piece, !left.is_empty()),
+                _ => pieces.halve(&piece),
             }
         }
         left.extend(pieces.rest());
+        left.sort_unstable();
         (tries, left)
+    }
+
+    fn those(all: u32, cannot_go: impl Fn(u32) -> bool) -> Vec<u32> {
+        (0..all).filter(|row| cannot_go(*row)).collect()
     }
 
     #[test]
     fn finding_the_rows_that_cannot_go_costs_little() {
         let (tried, left) = tries(1_000_000, |piece| piece.contains(&700_000));
         assert!(tried <= 41 && left == [700_000], "{tried} {left:?}");
-        let (tried, mut left) = tries(100_000, |piece| piece.iter().any(|row| row % 1_000 == 7));
-        left.sort_unstable();
-        assert!(
-            left.iter().copied().eq((0..100).map(|row| row * 1_000 + 7)) && tried < 100 * 2 * 17,
-            "{tried} {left:?}"
-        );
+        let bad = |row: u32| row % 1_000 == 7;
+        let (tried, left) = tries(100_000, |piece| piece.iter().copied().any(bad));
+        assert!(left == those(100_000, bad) && tried < 100 * 2 * 17, "{tried} {left:?}");
     }
 
     #[test]
     fn a_guard_against_many_rows_and_one_bad_row_keep_back_only_that_row() {
         assert_eq!(tries(20_000, |piece| piece.len() > 5 || piece.contains(&7)).1, [7]);
+    }
+
+    #[test]
+    fn rows_that_can_go_are_found_among_many_that_cannot() {
+        // The first so many rows, and of the others every so many-th, cannot go; or all but every so many-th.
+        for (first, every) in
+            [(4_000, 20), (3_000, 20), (30_000, 20), (30_000, 10), (10_000, 100), (1_200, 50), (0, 2), (0, 3)]
+        {
+            let bad = |row: u32| row < first || row.is_multiple_of(every);
+            let (tried, left) = tries(50_000, |piece| piece.iter().copied().any(bad));
+            let bad = those(50_000, bad).len();
+            // The last few of them may be given up.
+            assert!(left.len() - bad <= (50_000 - bad) / 200, "{first} {every}: {} {bad}", left.len());
+            assert!(tried < 2 * 50_000, "{first} {every}: {tried}");
+        }
+        for every in [3, 6] {
+            let bad = |row: u32| !row.is_multiple_of(every);
+            assert!(tries(50_000, |piece| piece.iter().copied().any(bad)).1 == those(50_000, bad), "{every}");
+        }
+    }
+
+    #[test]
+    fn rows_that_younger_ones_hold_go_from_the_other_end() {
+        // Row n goes only once row n + 100 has gone; the youngest of every tenth chain stays.
+        let gone = std::cell::RefCell::new(vec![false; 5_000]);
+        let holds =
+            |row: u32| row < 4_900 && !gone.borrow()[row as usize + 100] || row >= 4_900 && row.is_multiple_of(10);
+        let refused = |piece: &[u32]| {
+            let is_held = piece.iter().any(|row| holds(*row) && !piece.contains(&(row + 100)));
+            if !is_held {
+                piece.iter().for_each(|row| gone.borrow_mut()[*row as usize] = true);
+            }
+            is_held
+        };
+        let left = tries(5_000, refused).1;
+        assert!(left.len() < 2_000, "{}", left.len());
     }
 
     #[test]

@@ -96,9 +96,6 @@ fn walk(rules: &Rules, leaf: &Leaf, tables: &[pg_sys::Oid], tally: &mut Tally, l
     let mut after = (0, 0);
     loop {
         let rows = find(rules, leaf, Place::Blocks { after, end: leaf.pages }, CHUNK, tally)?;
-        if rules.cutoff.is_none() {
-            tally.count_failed(&rows);
-        }
         remove_around(rules, leaf, tables, &rows, tally, left)?;
         match rows.last() {
             Some(last) if rows.len() == CHUNK => after = (last.block(), last.offset()),

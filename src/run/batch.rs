@@ -60,14 +60,14 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
         target,
         run.reading.as_ref().map_or(Ok(false), |reading| reading.still_holds(target))?,
     )?;
-    let Some(part) = Part::take(run.id, None)? else { return Ok(None) };
+    let Some(mut part) = Part::take(run.id, None)? else { return Ok(None) };
     defer_nothing()?;
     let mut is_over = false;
     let done = attempt(|| {
         let started = Instant::now();
         cutoff::with(target, run.id, |cutoffs| {
             let mut left = left_of(run);
-            remove_parts(run, target, &part, cutoffs, &mut left)?;
+            remove_parts(run, target, &mut part, cutoffs, &mut left)?;
             is_over = left.is_over()?;
             batches::write(run, target, cutoffs, part.pass, &left, started.elapsed())?;
             Ok(Some(()))

@@ -46,16 +46,22 @@ struct Batch<'a> {
 
 /// Removes a batch: rows of a part, and of the parts behind it while one like it still fits. A part that was rolled back before
 /// is tried alone.
-pub fn remove_parts(run: &Run, target: &Target, first: &Part, cutoffs: &mut Cutoffs, left: &mut Left) -> Result<()> {
+pub fn remove_parts(
+    run: &Run,
+    target: &Target,
+    first: &mut Part,
+    cutoffs: &mut Cutoffs,
+    left: &mut Left,
+) -> Result<()> {
     let rows = run.rows_left().unwrap_or(run.batch_size).min(run.batch_size) as usize;
     let room = Room { rows, blocks: part::blocks_at_once() };
     let mut batch = Batch { run, target, tables: family(target.table.oid)?, cutoffs, left, room };
     batch.remove_part(first)?;
     let (mut place, mut before) = (first.place(), room);
     while first.attempts == 0 && batch.room.is_for_as_much(before) && !batch.left.is_over()? {
-        let Some(part) = Part::take(run.id, Some(place))?.filter(|part| part.pass == first.pass) else { break };
+        let Some(mut part) = Part::take(run.id, Some(place))?.filter(|part| part.pass == first.pass) else { break };
         before = batch.room;
-        batch.remove_part(&part)?;
+        batch.remove_part(&mut part)?;
         place = part.place();
     }
     for table in batch.tables.iter().filter(|table| is_updated(**table)) {
@@ -67,7 +73,7 @@ pub fn remove_parts(run: &Run, target: &Target, first: &Part, cutoffs: &mut Cuto
 
 impl Batch<'_> {
     /// Removes rows of a part as far as there is room, and saves where the next batch continues.
-    fn remove_part(&mut self, part: &Part) -> Result<()> {
+    fn remove_part(&mut self, part: &mut Part) -> Result<()> {
         failure::works_on(At {
             words: format!(
                 "table {}, after {} batches",
@@ -80,7 +86,7 @@ impl Batch<'_> {
         // SAFETY: the lock is released with the transaction.
         unsafe { pg_sys::LockRelationOid(part.leaf, pg_sys::RowExclusiveLock as i32) };
         let Some(leaf) = Leaf::still_of(part.leaf, self.target)? else {
-            return part.advance(part.steps, 0, 0);
+            return part.advance((part.steps, 0), 0, 0, 0);
         };
         ground::is_read_as_before(self.run, self.target, part.columns == leaf.numbers)?;
         if part.restart_if_rewritten()? {
@@ -88,21 +94,32 @@ impl Batch<'_> {
         }
         let removed = self.cutoffs.tally.removed();
         let Left { kept_back, given_up, untried, .. } = *self.left;
+        let no_longer_given_up = part.take_over()?;
         let next = leaf.as_owner(self.target, || self.remove_next(&leaf, part))?;
-        part.advance(next.0, next.1, self.cutoffs.tally.removed() - removed)?;
-        let by_key = if self.left.given_up > given_up { 0 } else { self.left.kept_back - kept_back };
+        let (kept_back, given_up) = (self.left.kept_back - kept_back, self.left.given_up - given_up);
+        let by_key = if given_up > 0 { 0 } else { kept_back };
         part.try_again(std::mem::take(&mut self.left.again), by_key)?;
-        let counted_before = part.counted_before(next.0);
-        if counted_before > 0 {
-            self.left.kept_back -= counted_before - (self.left.untried - untried);
+        let mut counted_before = part.counted_before(next.0, kept_back);
+        if counted_before > 0 && !part.is_looking() {
+            counted_before -= self.left.untried - untried;
         }
-        Ok(())
+        self.left.kept_back -= counted_before;
+        self.left.given_up -= no_longer_given_up;
+        part.advance(next, self.cutoffs.tally.removed() - removed, given_up, counted_before)
     }
 
     /// Removes rows of a part. Returns where to continue (the steps done, the offset in the next block).
     fn remove_next(&mut self, leaf: &Leaf, part: &Part) -> Result<(i64, u16)> {
         let rules = self.run.rules(self.target);
-        let limit = self.room.rows;
+        let mut limit = self.room.rows;
+        if part.pass > 1 && part.is_looking() && rules.cutoff.is_none() {
+            // No more than there were, whatever code has turned into failed rows since.
+            let tally = &self.cutoffs.tally;
+            limit = limit.min((tally.failed() - self.run.removed - tally.removed()).max(0) as usize);
+            if limit == 0 {
+                return Ok((part.steps, 0));
+            }
+        }
         match &part.task {
             Task::Keys => {
                 let before = self.cutoffs.tally.removed();

@@ -274,19 +274,21 @@ fn an_operator_needs_nothing_on_the_platforms_tables() {
 }
 
 #[test]
-fn a_stop_is_heard_within_two_seconds_in_a_pause_and_by_workers() {
-    for workers in [1, 2] {
+fn a_stop_is_heard_within_two_seconds_in_a_pause_in_the_governor_and_by_workers() {
+    for (workers, throttle) in [(1, "NULL"), (2, "NULL"), (1, "$$SELECT 'busy'$$"), (2, "$$SELECT 'busy'$$")] {
         let cluster = Cluster::start("max_worker_processes = 16\n");
         let mut client = cluster.platform();
         fail_in_any_order(&mut client, 200);
+        client.batch_execute(&format!("UPDATE backlog_cleanup.target SET throttle_query = {throttle}")).unwrap();
         let call = format!("CALL backlog_cleanup_run(batch_size => 10, pause => '1 hour', workers => {workers})");
         let run = cluster.in_background(&call);
-        until(&cluster, &format!("SELECT batches >= {workers} FROM backlog_cleanup.progress"));
+        until(&cluster, &format!("SELECT batches >= {workers} OR waiting_for = 'busy' FROM backlog_cleanup.progress"));
         let asked = std::time::Instant::now();
         assert!(value::<bool>(&mut client, "SELECT backlog_cleanup_stop(run_id) FROM backlog_cleanup.progress"));
         run.join().unwrap().1.unwrap();
-        assert!(asked.elapsed().as_secs_f64() < 2.0, "{workers} workers: {:?}", asked.elapsed());
-        assert_eq!(value::<String>(&mut client, "SELECT state FROM backlog_cleanup.run"), "stopped");
+        assert!(asked.elapsed().as_secs_f64() < 2.0, "{workers} workers, {throttle}: {:?}", asked.elapsed());
+        let ended = "SELECT state || ' for ' || stop_requested_by FROM backlog_cleanup.run";
+        assert_eq!(value::<String>(&mut client, ended), "stopped for postgres");
         balance(&mut client, 200);
     }
 }

@@ -1,6 +1,6 @@
 //! The doctor where it needs a server of its own: the job of the real pg_cron, a standby, a server that is ill.
 
-use cluster::{Cluster, create_index, own_by, refused, value, with_pg_cron};
+use cluster::{Cluster, PG_CRON, create_index, own_by, refused, value, with_pg_cron};
 use postgres::Client;
 
 /// The checks of the target `generations` that are not `ok`: name, status, detail, fix.
@@ -86,6 +86,49 @@ fn a_pg_cron_that_lives_elsewhere_is_said_with_the_call_to_type_there() {
     assert_eq!(what, "pg_cron lives in database \"postgres\", not in \"app\"");
     assert_eq!((status.as_str(), fix.as_str()), ("warn", ""));
     home.batch_execute(call).unwrap();
+}
+
+/// README's install without `cron.use_background_workers`, on a Debian: pg_cron logs in over localhost.
+#[test]
+fn a_job_that_cannot_connect_is_seen_before_its_first_night() {
+    let address = format!("127.{}.{}.9", 1 + std::process::id() / 250 % 250, 1 + std::process::id() % 250);
+    let cluster = Cluster::start(&format!("{PG_CRON}cron.use_background_workers = off\ncron.host = '{address}'\n"));
+    let mut client = healthy(&cluster);
+    client.batch_execute("CREATE EXTENSION pg_cron; SELECT backlog_cleanup_schedule()").unwrap();
+    let login =
+        "SELECT concat_ws('|', status, detail, fix) FROM backlog_cleanup_doctor() WHERE check_name = 'job_login'";
+    let logs_in = format!("pg_cron logs in as role \"postgres\" at {address} for job 1, without a password, and ");
+    let fix = "ALTER SYSTEM SET cron.use_background_workers = on; -- and restart the server";
+    assert_eq!(value::<String>(&mut client, login), format!("fail|{logs_in}the server does not listen there|{fix}"));
+    let hba = format!("{}/hba.conf", cluster.socket());
+    cluster.set(&format!("hba_file = '{hba}'"));
+    cluster.set(&format!("listen_addresses = '{address}'"));
+    for (lines, why) in [
+        ("host all all 127.0.0.2/32 trust", Some("no line of pg_hba.conf lets it in")),
+        ("hostssl all all all trust\nhost all all 127.0.0.0/8 reject", Some("pg_hba.conf rejects it")),
+        (
+            "host other all all trust\nhost all watcher all trust\nhost all all 127.0.0.0 255.0.0.0 scram-sha-256\nhost all all all trust",
+            Some("pg_hba.conf wants one (scram-sha-256), which only a .pgpass of the server's user could have"),
+        ),
+        ("host sameuser +postgres localhost trust\nhost all all all md5", None),
+    ] {
+        std::fs::write(&hba, format!("local all all trust\n{lines}\n")).unwrap();
+        cluster.restart();
+        client = cluster.connect();
+        let expected = match why {
+            Some(why) => format!("fail|{logs_in}{why}|{fix}"),
+            None => "ok|pg_cron can connect for the job".into(),
+        };
+        assert_eq!(value::<String>(&mut client, login), expected, "{lines}");
+        // It is as the doctor says.
+        let mut there = postgres::Config::new();
+        there.host(&address).user("postgres").dbname("postgres");
+        assert_eq!(there.connect(postgres::NoTls).is_ok(), why.is_none(), "{lines}");
+    }
+    std::fs::write(&hba, "local all all trust\n").unwrap();
+    client.batch_execute(fix).unwrap();
+    cluster.restart();
+    assert!(value::<String>(&mut cluster.connect(), login).starts_with("ok"));
 }
 
 #[test]

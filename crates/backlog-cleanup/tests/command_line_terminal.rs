@@ -113,4 +113,11 @@ fn every_command_fits_its_terminal() {
         }
     }
     assert!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run") >= 3);
+    // A terminal that does not tell its size.
+    let shell = format!("stty cols 0 rows 0; {binary} doctor");
+    let mut terminal = Terminal::start(&cli::command(&cluster, "narrow", &[]), &shell, 80, 50);
+    assert_eq!(terminal.finish(), 0);
+    let said = lines(&terminal.sent);
+    assert!(said.iter().any(|line| line.contains("its tables and columns exist")), "{said:?}");
+    assert!(said.iter().all(|line| is_copied(line) || line.chars().count() <= 80), "{said:?}");
 }

@@ -330,14 +330,23 @@ fn each_target_has_its_light_and_no_name_takes_the_room_of_others() {
             assert!(!words.contains("expired") && !words.contains(" old "), "one word for one thing: {words}");
         }
     }
-    // A phone shows a run's mode without scrolling.
-    database.batch_execute("SELECT backlog_cleanup_emergency(recipe_id => '2')").unwrap();
+    // A phone shows all that is left of a run without scrolling, whatever was selected.
+    database
+        .batch_execute(&format!(
+            "SELECT setval('backlog_cleanup.run_id_seq', 1233);
+             SELECT backlog_cleanup_failed_generations();
+             UPDATE backlog_cleanup.run SET state = 'interrupted', removed = 12345 WHERE id = 1234;
+             SELECT backlog_cleanup_emergency(recipe_id => '2', failure_type => '{long}')"
+        ))
+        .unwrap();
     stage.browser.phone();
     stage.open("/");
     stage.browser.says("#runs tbody td:nth-child(3)", "emergency");
     let edge =
         "return document.querySelector('#runs tbody td:nth-child(3)').getBoundingClientRect().right < innerWidth";
     assert_eq!(stage.browser.script(edge), true);
+    let hidden = "const runs = document.querySelector('#runs .scroll'); return runs.scrollWidth - runs.clientWidth";
+    assert_eq!(stage.browser.script(hidden), 0);
     // Six columns of long names are no reason to scroll on a desk.
     stage.browser.wide(1440);
     stage.open("/");
@@ -433,6 +442,21 @@ fn stop_stops_with_seven_tabs_open() {
     assert!(before.elapsed().as_secs_f64() < 3.0, "{:?}", before.elapsed());
     stage.says_of_the_run("stopped");
     assert!(stage.failed() > 20);
+}
+
+#[test]
+fn a_page_that_is_open_when_the_database_is_lost_says_so_and_shows_no_light() {
+    let cluster = Arc::new(Cluster::start(""));
+    let database = server::database(&cluster, "lost");
+    let stage = Stage::around(cluster, database, "lost");
+    stage.sign_in(OPERATOR);
+    stage.cluster.stop();
+    // It looks again when its tab is shown.
+    stage.browser.script("document.dispatchEvent(new Event('visibilitychange'))");
+    stage.browser.says("#stale", "No answer from the database since");
+    assert_eq!(stage.browser.script("return document.title"), "✕ No answer from the database");
+    let sign = "return getComputedStyle(document.querySelector('.sign')).visibility";
+    assert_eq!(stage.browser.script(sign), "hidden");
 }
 
 #[test]

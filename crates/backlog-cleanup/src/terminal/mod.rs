@@ -6,3 +6,4 @@ pub mod log;
 pub mod output;
 pub mod report;
 pub mod screen;
+mod size;

@@ -14,6 +14,7 @@ use textwrap::{Options, fill};
 use crate::failure::{Failure, Result};
 use crate::printable::{json, printable};
 use crate::terminal::log::Log;
+use crate::terminal::size::size;
 use crate::words::number;
 
 /// A terminal of fewer columns is narrow.
@@ -201,8 +202,7 @@ impl Output {
 
 /// The columns of the terminal, where there is one.
 fn width(is_terminal: bool) -> Option<usize> {
-    let (width, _) = crossterm::terminal::size().ok().filter(|_| is_terminal)?;
-    Some(width.into())
+    is_terminal.then(|| size().0)
 }
 
 /// Breaks lines between words, and words that are wider than a line.

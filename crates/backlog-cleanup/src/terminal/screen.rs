@@ -14,6 +14,7 @@ use tokio::select;
 
 use crate::failure::Result;
 use crate::signals::Signals;
+use crate::terminal::size::size;
 
 /// The terminal's alternate screen. Dropping it restores the terminal.
 pub struct Screen {
@@ -33,7 +34,7 @@ impl Screen {
 
     /// The height in lines.
     pub fn height(&self) -> usize {
-        terminal::size().map_or(24, |(_, height)| height.into())
+        size().1
     }
 
     /// Shows as much of a page as fits.
@@ -44,7 +45,7 @@ impl Screen {
 
     fn draw(&self) -> Result<()> {
         let mut out = stdout();
-        let width = terminal::size().map_or(80, |(width, _)| width.into());
+        let (width, _) = size();
         queue!(out, BeginSynchronizedUpdate, Clear(ClearType::All))?;
         for (row, line) in self.page.lines().take(self.height()).enumerate() {
             queue!(out, MoveTo(0, row as u16), Print(truncate_str(line, width, "…")))?;

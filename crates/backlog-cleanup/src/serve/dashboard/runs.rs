@@ -70,7 +70,7 @@ fn table(data: &Data) -> Markup {
                         td { (times::ago(run.started_at, data.now)) }
                         td .figure { (took(run)) }
                         td .figure { (words::number(run.removed)) }
-                        td { (run.requested_by) }
+                        td { (names::name(&run.requested_by)) }
                     }
                     @if open { tr .details { td colspan="7" { (details(run, &data.run_recipes)) } } }
                 }
@@ -88,16 +88,17 @@ fn failed(night: &Night, data: &Data) -> Markup {
             td { span class={ "tag " (night.state) } { (night.state) } }
             td { (night.mode) }
             td { (times::ago(night.started_at, data.now)) }
-            td colspan="2" { bdi { (night.error()) } }
-            td { (night.requested_by) }
+            td .figure { "–" }
+            td .error { bdi { (night.error()) } }
+            td { (names::name(&night.requested_by)) }
         }
     }
 }
 
 fn selection(run: &Run) -> Markup {
     html! {
-        @if let Some(recipe) = &run.recipe_id { ", recipe " (recipe) }
-        @if let Some(failure_type) = &run.failure_type { ", " (failure_type) }
+        @if let Some(recipe) = &run.recipe_id { ", recipe " (names::name(recipe)) }
+        @if let Some(failure_type) = &run.failure_type { ", " (names::name(failure_type)) }
     }
 }
 

@@ -63,7 +63,7 @@ impl Night {
         match reason.check.as_str() {
             "policy" => !self.has_policy,
             "job" => !self.has_job && pg_cron_is_here,
-            "scheduler" => reason.status == "fail",
+            "scheduler" | "job_user" | "job_login" => reason.status == "fail",
             _ => false,
         }
     }
@@ -119,6 +119,7 @@ mod tests {
         for (checks, night, expected, first) in [
             (&[("index", "warn"), ("pg_cron", "ok"), ("job", "warn")][..], no_job, Light::Red, "job"),
             (&[("books", "fail"), ("policy", "warn")], no_policy, Light::Red, "policy"),
+            (&[("books", "fail"), ("job_login", "fail")], WHOLE, Light::Red, "job_login"),
             // Two jobs.
             (&[("pg_cron", "ok"), ("job", "warn")], WHOLE, Light::Amber, "job"),
             // Another database's pg_cron may run it.
