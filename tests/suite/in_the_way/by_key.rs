@@ -1,0 +1,114 @@
+//! Rows of another server.
+
+use cluster::{Cluster, column, number};
+use postgres::Client;
+
+use super::{JOB, RUNS, all, run};
+
+/// The target `t` as a foreign table of `cluster`, whose rows are those of `job` on the server `remote`.
+fn far_away(cluster: &Cluster, remote: &Cluster) -> (Client, Client) {
+    let (mut far, mut client) = (remote.connect(), cluster.platform());
+    far.batch_execute(JOB.split("INSERT INTO backlog_cleanup.target").next().unwrap()).unwrap();
+    let (columns, target) = JOB.split_once("INSERT INTO job").unwrap();
+    let columns = columns.replace("CREATE TABLE", "CREATE FOREIGN TABLE").replace(" PRIMARY KEY", "");
+    let target = &target[target.find("INSERT INTO backlog_cleanup.target").unwrap()..];
+    client
+        .batch_execute(&format!(
+            "CREATE EXTENSION postgres_fdw;
+             CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'postgres');
+             CREATE USER MAPPING FOR postgres SERVER remote OPTIONS (user 'postgres');
+             {} SERVER remote; {target}",
+            remote.socket(),
+            columns.trim_end().trim_end_matches(';')
+        ))
+        .unwrap();
+    far.batch_execute("CREATE TABLE saved AS TABLE job").unwrap();
+    (far, client)
+}
+
+#[test]
+fn a_row_of_a_foreign_table_is_kept_back_alone() {
+    let (remote, cluster) = (Cluster::start(""), Cluster::start("max_worker_processes = 16\n"));
+    let (mut far, mut client) = far_away(&cluster, &remote);
+    far.batch_execute("CREATE TABLE holding (job int REFERENCES job)").unwrap();
+    for call in RUNS {
+        far.batch_execute("TRUNCATE job CASCADE; INSERT INTO job TABLE saved; INSERT INTO holding VALUES (40), (41)")
+            .unwrap();
+        let all = if call.contains("emergency") { 100 } else { 90 };
+        let (removed, kept_back, sqlstate, _, row) = run(&mut client, call);
+        assert_eq!((removed, kept_back), (all - 2, 2), "{call}");
+        assert_eq!((sqlstate.as_deref(), row.as_deref()), (Some("23503"), Some("40")), "{call}");
+        let kept = "SELECT sum(failed_count - cleaned_count)::bigint FROM backlog_cleanup.run_recipe
+                    WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)";
+        assert_eq!(number(&mut client, kept), 100 - removed, "{call}");
+    }
+}
+
+#[test]
+fn a_row_that_is_locked_on_another_server_is_waited_for_no_longer_than_the_doctors_fix_says() {
+    let (remote, cluster) = (Cluster::start(""), Cluster::start("max_worker_processes = 16\n"));
+    let (mut far, mut client) = far_away(&cluster, &remote);
+    client.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '300 ms' WHERE name = 't'").unwrap();
+    let found =
+        "SELECT status || ' ' || coalesce(fix, '') FROM backlog_cleanup_doctor('t') WHERE check_name = 'timeouts'";
+    let fix = "ALTER SERVER remote OPTIONS (ADD options '-c lock_timeout=300ms')";
+    assert_eq!(column::<String>(&mut client, found), [format!("warn {fix}")]);
+    for (options, said) in [
+        ("-c work_mem=8MB", "warn "),
+        ("-c lock_timeout=0", "warn "),
+        ("-c lock_timeout=5s --lock-timeout=0ms -c deadlock_timeout=1s", "warn "),
+        ("-clock_timeout=0 -c lock_timeout=5s", "ok "),
+    ] {
+        client.batch_execute(&format!("BEGIN; ALTER SERVER remote OPTIONS (ADD options '{options}')")).unwrap();
+        assert_eq!(column::<String>(&mut client, found), [said], "{options}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+    client.batch_execute(fix).unwrap();
+    assert_eq!(column::<String>(&mut client, found), ["ok "]);
+    far.batch_execute("BEGIN; SELECT FROM job WHERE id = 50 FOR UPDATE").unwrap();
+    client.batch_execute("SET statement_timeout = '20s'; SELECT backlog_cleanup_failed_generations('t')").unwrap();
+    assert_eq!(number(&mut client, "SELECT removed FROM backlog_cleanup.run"), 89);
+    far.batch_execute("ROLLBACK").unwrap();
+}
+
+#[test]
+fn a_run_by_key_ends_where_the_other_server_writes_rows_again() {
+    let (remote, cluster) = (Cluster::start(""), Cluster::start("max_worker_processes = 16\n"));
+    let (mut far, mut client) = far_away(&cluster, &remote);
+    far.batch_execute(
+        "CREATE SEQUENCE again START 1000;
+         CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN INSERT INTO public.job SELECT nextval('public.again'), (OLD).owner, (OLD).queue, (OLD).state, (OLD).at; RETURN NULL; END $$;
+         CREATE TRIGGER again AFTER DELETE ON job FOR EACH ROW EXECUTE FUNCTION again();
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no'; END$$;
+         CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id = 40) EXECUTE FUNCTION refuse()",
+    )
+    .unwrap();
+    for call in RUNS {
+        far.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved; ALTER SEQUENCE again RESTART").unwrap();
+        client.batch_execute("TRUNCATE credit_transactions").unwrap();
+        client.batch_execute(call).unwrap();
+        assert!(number(&mut client, "SELECT sum(amount) FROM credit_transactions") <= all(call), "{call}");
+        assert_eq!(number(&mut far, "SELECT count(*) FROM job WHERE id < 1000"), 100 - all(call) + 1, "{call}");
+    }
+}
+
+#[test]
+fn rows_by_key_are_given_up_once() {
+    let (remote, cluster) = (Cluster::start(""), Cluster::start("max_worker_processes = 16\n"));
+    let (mut far, mut client) = far_away(&cluster, &remote);
+    far.batch_execute(
+        "INSERT INTO job (id, at) SELECT i, now() - interval '9 days' FROM generate_series(101, 4000) i;
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no'; END$$;
+         CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id > 50) EXECUTE FUNCTION refuse()",
+    )
+    .unwrap();
+    for call in [RUNS[0], RUNS[3]] {
+        let (removed, kept_back, ..) = run(&mut client, call);
+        let given_up = number(&mut client, "SELECT given_up FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1");
+        assert!(
+            given_up > 0 && given_up < kept_back && removed + kept_back <= 4000,
+            "{call}: {removed} {kept_back} {given_up}"
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! Code that removes, moves or changes rows while a run is at work.
+
+use cluster::{Cluster, number};
+
+use super::{JOB, RUNS, all, run};
+
+#[test]
+fn a_row_that_a_trigger_removes_itself_is_counted() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE saved AS TABLE job;
+             CREATE FUNCTION itself() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN
+                     IF pg_trigger_depth() = 2 OR OLD.id % 3 > 0 THEN RETURN OLD; END IF;
+                     UPDATE job SET error = repeat('x', 3000) WHERE id = OLD.id; DELETE FROM job WHERE id = OLD.id; RETURN NULL;
+                 END $$;
+             CREATE TRIGGER itself BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION itself()",
+        )
+        .unwrap();
+    for call in RUNS {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        let (removed, kept_back, ..) = run(&mut client, call);
+        assert_eq!((removed, kept_back), (all(call), 0), "{call}");
+    }
+}
+
+#[test]
+fn a_row_that_takes_others_along_stays() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    // Row 1000 is completed, 100 among the newest; the trigger's own errors, which it catches, count for nothing.
+    client
+        .batch_execute(
+            "SET track_counts = off; INSERT INTO job (id, state) VALUES (1000, 'completed');
+             ALTER TABLE job ADD parent int; UPDATE job SET parent = 30 WHERE id IN (100, 1000);
+             CREATE TABLE saved AS TABLE job;
+             CREATE FUNCTION take() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN
+                     BEGIN DELETE FROM job WHERE id = 99; PERFORM 1 / 0; EXCEPTION WHEN division_by_zero THEN NULL; END;
+                     DELETE FROM job WHERE parent = OLD.id; RETURN NULL;
+                 END $$;
+             CREATE FUNCTION take_all() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN DELETE FROM job USING gone WHERE job.parent = gone.id; RETURN NULL; END $$",
+        )
+        .unwrap();
+    for (ways, of_foreign_key) in [
+        ("CREATE TRIGGER take AFTER DELETE ON job FOR EACH ROW EXECUTE FUNCTION take()", false),
+        (
+            "CREATE TRIGGER take AFTER DELETE ON job REFERENCING OLD TABLE AS gone FOR EACH STATEMENT
+             WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION take_all()",
+            false,
+        ),
+        ("ALTER TABLE job ADD CONSTRAINT take FOREIGN KEY (parent) REFERENCES job ON DELETE CASCADE", true),
+    ] {
+        client.batch_execute(ways).unwrap();
+        for call in RUNS {
+            client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+            let (removed, kept_back, sqlstate, message, row) = run(&mut client, call);
+            let there = "SELECT count(*) FROM job WHERE id IN (30, 1000)";
+            assert_eq!(number(&mut client, there), 2, "{ways}, {call}: {message:?}");
+            assert_eq!((removed, kept_back), (all(call) - 1, 1), "{ways}, {call}: {message:?}");
+            assert_eq!(
+                (sqlstate.as_deref(), row.as_deref()),
+                (Some("27000"), Some("30")),
+                "{ways}, {call}: {message:?}"
+            );
+        }
+        let drop = if of_foreign_key { "ALTER TABLE job DROP CONSTRAINT take" } else { "DROP TRIGGER take ON job" };
+        client.batch_execute(drop).unwrap();
+    }
+}
+
+#[test]
+fn rows_that_the_run_itself_moves_go() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO job (id, at, error) SELECT i, now() - interval '9 days', repeat('x', 300) FROM generate_series(1001, 3000) i;
+             ALTER TABLE job SET (fillfactor = 40); ALTER TABLE job ADD other int; CREATE INDEX ON job (other);
+             UPDATE job SET other = CASE WHEN id % 2 = 0 THEN id - 1 ELSE id + 1 END; CREATE TABLE saved AS TABLE job;
+             CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN UPDATE job SET other = NULL, error = error || 'y' WHERE id = OLD.id + 1000; RETURN NULL; END $$",
+        )
+        .unwrap();
+    for (way, drop) in [
+        ("CREATE TRIGGER touch AFTER DELETE ON job FOR EACH ROW EXECUTE FUNCTION touch()", "DROP TRIGGER touch ON job"),
+        (
+            "ALTER TABLE job ADD CONSTRAINT touch FOREIGN KEY (other) REFERENCES job ON DELETE SET NULL",
+            "ALTER TABLE job DROP CONSTRAINT touch",
+        ),
+    ] {
+        client.batch_execute(way).unwrap();
+        for (call, was_updated) in RUNS.into_iter().flat_map(|call| [(call, false), (call, true)]) {
+            client.batch_execute("TRUNCATE job; INSERT INTO job SELECT * FROM saved ORDER BY md5(id::text)").unwrap();
+            if was_updated {
+                // Then their positions are those of heap-only tuples.
+                for statement in ["VACUUM FULL job", "UPDATE job SET queue = queue", "VACUUM job"] {
+                    client.batch_execute(statement).unwrap();
+                }
+            }
+            let (removed, kept_back, _, message, _) = run(&mut client, &call.replace("=> 10,", "=> 100,"));
+            assert_eq!((removed, kept_back), (all(call) + 2000, 0), "{way}, {call}, {was_updated}: {message:?}");
+        }
+        client.batch_execute(drop).unwrap();
+    }
+}
+
+#[test]
+fn rows_that_a_trigger_of_another_table_gives_another_rank_before_their_turn_stay() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE part () INHERITS (job) WITH (fillfactor = 50); CREATE TABLE saved AS TABLE job;
+             CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN EXECUTE 'UPDATE part SET ' || TG_ARGV[0]; RETURN OLD; END$$",
+        )
+        .unwrap();
+    for change in ["queue = id", "at = at + interval ''2 minutes'' * (1000 - id)"] {
+        for call in [RUNS[0], RUNS[2]] {
+            client
+                .batch_execute(&format!(
+                    "TRUNCATE job; INSERT INTO job TABLE saved;
+                     INSERT INTO part SELECT 200 + id, owner, 'b', state, at FROM saved WHERE id <= 40;
+                     CREATE TRIGGER change BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id = 1) EXECUTE FUNCTION change('{change}')"
+                ))
+                .unwrap();
+            let (removed, kept_back, ..) = run(&mut client, call);
+            assert_eq!((removed, kept_back), (90, 0), "{change}, {call}");
+            assert_eq!(number(&mut client, "SELECT count(*) FROM part"), 40, "{change}, {call}");
+            client.batch_execute("DROP TRIGGER change ON job").unwrap();
+        }
+    }
+}
+
+#[test]
+fn rows_whose_recipe_a_transaction_changes_that_began_before_a_batched_run_stay() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    // With room on its page a row stays there when it is updated, and the page's LSN is from before the ranks.
+    for statement in ["ALTER TABLE job SET (fillfactor = 40)", "VACUUM FULL job"] {
+        client.batch_execute(statement).unwrap();
+    }
+    let mut other = cluster.connect();
+    other.batch_execute("BEGIN; UPDATE job SET queue = id WHERE id > 40").unwrap();
+    let start = r#"SELECT backlog_cleanup.start_run('{"target": "t", "mode": "regular", "batch_size": 1000, "pause": "0",
+                                                      "workers": 1, "force": false}')"#;
+    let run = number(&mut client, start);
+    other.batch_execute("COMMIT").unwrap();
+    client.batch_execute(&format!("SELECT backlog_cleanup.next_batch({run})")).unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 60);
+}
+
+#[test]
+fn a_row_that_a_trigger_changes_instead_is_kept_back() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE saved AS TABLE job;
+             CREATE FUNCTION soft() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN UPDATE job SET state = 'deleted' WHERE id = OLD.id; RETURN NULL; END$$;
+             CREATE TRIGGER soft BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id % 3 = 0) EXECUTE FUNCTION soft()",
+        )
+        .unwrap();
+    for call in RUNS {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        let (removed, kept_back, _, message, _) = run(&mut client, call);
+        let changed = all(call) / 3;
+        assert_eq!((removed, kept_back), (all(call) - changed, changed), "{call}: {message:?}");
+    }
+}
+
+#[test]
+fn an_emergency_run_removes_no_more_rows_than_there_were() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO job (id, state) SELECT i, 'completed' FROM generate_series(1001, 2000) i; CREATE TABLE saved AS TABLE job;
+             CREATE SEQUENCE again START 10000;
+             CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN
+                     INSERT INTO job (id) VALUES (nextval('again')); UPDATE job SET state = 'failed' WHERE id = OLD.id + 1500;
+                     RETURN NULL;
+                 END $$;
+             CREATE TRIGGER again AFTER DELETE ON job FOR EACH ROW EXECUTE FUNCTION again(); GRANT ALL ON SEQUENCE again TO PUBLIC",
+        )
+        .unwrap();
+    for call in RUNS.into_iter().filter(|call| call.contains("emergency")) {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved; TRUNCATE credit_transactions").unwrap();
+        client.batch_execute(call).unwrap();
+        // A batch also takes what has failed since, up to the end of the table as it was.
+        let removed = number(&mut client, "SELECT sum(amount) FROM credit_transactions");
+        assert!(if call.starts_with("CALL") { removed < 1000 } else { removed == 100 }, "{call}: {removed}");
+        assert_eq!(number(&mut client, "SELECT count(*) FROM job WHERE id <= 100"), 0, "{call}");
+    }
+}

@@ -1,0 +1,120 @@
+//! The statements of the extension itself.
+
+use cluster::{number as count, refused};
+
+use super::database;
+
+/// Domains with the names of types of PostgreSQL in a schema; each runs `steal()` of that schema.
+fn namesakes(schema: &str) -> String {
+    format!(
+        "CREATE FUNCTION {schema}.steal() RETURNS boolean LANGUAGE sql
+         AS 'INSERT INTO public.stolen VALUES (current_user) RETURNING true';
+         DO $$
+         DECLARE
+             type text;
+         BEGIN
+             FOREACH type IN ARRAY '{{text,int4,timestamptz,tid,_text,name,jsonb}}'::text[] LOOP
+                 EXECUTE format('CREATE DOMAIN {schema}.%I AS pg_catalog.%1$I CHECK ({schema}.steal())', type);
+             END LOOP;
+         END $$"
+    )
+}
+
+#[test]
+fn no_statement_of_ours_finds_a_type_of_another_role_or_of_pg_temp() {
+    let (cluster, mut client) = database("namesakes");
+    // What the target's owner has written: others may create in that schema, and pg_temp would come first.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET search_path = 'public, pg_catalog' WHERE name = 't';
+             CREATE TABLE stolen AS SELECT ''::name AS by WITH NO DATA; GRANT ALL ON stolen TO PUBLIC;
+             CREATE TABLE audit_log (id int); ALTER TABLE audit_log OWNER TO app;
+             CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN INSERT INTO audit_log VALUES (OLD.id); RETURN NULL; END'; ALTER FUNCTION audit OWNER TO app;
+             CREATE TRIGGER audit AFTER DELETE ON job FOR EACH ROW EXECUTE FUNCTION audit();
+             SELECT backlog_cleanup_grant('app', 'operator'); SET ROLE evil",
+        )
+        .unwrap();
+    client.batch_execute(&namesakes("public")).unwrap();
+    client.batch_execute("RESET ROLE").unwrap();
+    let [mut operator, mut owner] = ["op", "app"].map(|role| {
+        let mut session = cluster.connect_to("namesakes");
+        session.batch_execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
+        session
+    });
+    let calls = [
+        "SELECT * FROM backlog_cleanup_status('t')",
+        "SELECT * FROM backlog_cleanup_failures('t')",
+        "SELECT * FROM backlog_cleanup_doctor('t')",
+        "SELECT backlog_cleanup_failed_generations('t', recipe_id => 'b')",
+        "CALL backlog_cleanup_run('t', batch_size => 7, max_rows => 20)",
+        "SELECT backlog_cleanup_emergency('t', 'b')",
+    ];
+    calls.iter().for_each(|call| operator.batch_execute(call).unwrap_or_else(|failure| panic!("{call}: {failure:?}")));
+
+    // In the owner's own session its code may find temporary objects, behind all others.
+    operator.batch_execute(&namesakes("pg_temp")).unwrap();
+    assert_eq!(refused(operator.batch_execute(calls[0])).0, "42501");
+    owner.batch_execute(&namesakes("pg_temp")).unwrap();
+    owner.batch_execute("CREATE TEMP TABLE audit_log (id int)").unwrap();
+    calls.iter().for_each(|call| owner.batch_execute(call).unwrap_or_else(|failure| panic!("{call}: {failure:?}")));
+    owner.batch_execute("SELECT backlog_cleanup_emergency('t', 'a')").unwrap();
+
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 0);
+    assert_eq!(count(&mut client, "SELECT count(*) FROM audit_log"), 100);
+    assert_eq!(client.query("SELECT by FROM stolen", &[]).unwrap().len(), 0);
+
+    for path in ["pg_temp, public", "pg_temp_3, public", "public, pg_temp_3", "a b", ""] {
+        let write = format!("UPDATE backlog_cleanup.target SET search_path = '{path}' WHERE name = 't'");
+        let (sqlstate, message, hint) = refused(client.batch_execute(&write));
+        assert_eq!((sqlstate.as_str(), message.contains(path)), ("22023", true), "{message}");
+        client.batch_execute(&hint.replace("'schema, ", "'public, ")).unwrap();
+    }
+}
+
+#[test]
+fn qualified_types_cut_no_value_off() {
+    let (_cluster, mut client) = database("types");
+    client
+        .batch_execute(
+            "ALTER TABLE job ALTER queue TYPE char(3), ALTER error TYPE bit(4) USING NULL, ALTER owner TYPE varchar(2);
+             UPDATE job SET queue = 'abc' WHERE id <= 50",
+        )
+        .unwrap();
+    let run = "SELECT (backlog_cleanup_emergency('t', recipe_id => 'abc') -> 'removedCount')::bigint";
+    assert_eq!(count(&mut client, run), 50);
+    let wrong = "SELECT backlog_cleanup_failed_generations('t', failure_type => 'y')";
+    let (sqlstate, message, _) = refused(client.batch_execute(wrong));
+    assert_eq!(
+        (sqlstate.as_str(), message.as_str()),
+        ("22P02", "\"y\" cannot be read as \"bit\", the type of column error")
+    );
+}
+
+#[test]
+fn the_statement_of_the_index_has_no_value_that_the_parser_would_read_by_code_of_the_tables_owner() {
+    let (_cluster, mut client) = database("index_literal");
+    client
+        .batch_execute(
+            "CREATE FUNCTION chk(text) RETURNS boolean LANGUAGE plpgsql
+             AS 'BEGIN RAISE NOTICE ''%'', current_user; RETURN true; END'; ALTER FUNCTION chk OWNER TO app;
+             CREATE DOMAIN st AS text CHECK (chk(VALUE)); ALTER DOMAIN st OWNER TO app;
+             ALTER TABLE job ALTER state DROP DEFAULT, ALTER state TYPE st[] USING ARRAY[state]::st[];
+             UPDATE backlog_cleanup.target SET failed_status = '{failed}', completed_status = '{c}', pending_status = '{p}',
+                    processing_status = '{r}' WHERE name = 't'",
+        )
+        .unwrap();
+    let (sqlstate, message, _) = refused(client.batch_execute("SELECT backlog_cleanup_index_sql('t')"));
+    assert_eq!((sqlstate.as_str(), message.contains("state has type public.st[]")), ("0A000", true), "{message}");
+    client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 0);
+    // The parser leaves a domain's CHECK to the executor, which runs as the table's owner.
+    client.batch_execute("ALTER TABLE job ALTER state TYPE st USING state[1]").unwrap();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET failed_status = 'failed', completed_status = 'c', pending_status = 'p',
+                    processing_status = 'r' WHERE name = 't'",
+        )
+        .unwrap();
+    client.batch_execute("SELECT backlog_cleanup_index_sql('t')").unwrap();
+}

@@ -1,0 +1,101 @@
+//! Values that look the same, and settings that change what they mean.
+
+use cluster::{number as count, refused};
+
+use super::database;
+
+#[test]
+fn rows_of_accounts_that_are_only_called_equal_stay() {
+    let (_cluster, mut client) = database("accounts");
+    client
+        .batch_execute(
+            "CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+             DELETE FROM job;
+             ALTER TABLE job ALTER owner TYPE text COLLATE ci, ALTER queue TYPE text COLLATE ci;
+             INSERT INTO job (id, owner, queue)
+             SELECT i, CASE WHEN i % 2 = 0 THEN 'w' ELSE 'W' END, CASE WHEN i % 4 < 2 THEN 'a' ELSE 'A' END FROM generate_series(1, 80) i",
+        )
+        .unwrap();
+    let others = "SELECT count(*) FROM job WHERE owner COLLATE \"C\" = 'W'";
+    let total = "SELECT sum(total_count) FROM backlog_cleanup_status('t')";
+    assert_eq!(count(&mut client, total), 40);
+    let selected = "SELECT backlog_cleanup_emergency('t', recipe_id => 'A') ->> 'removedCount'";
+    assert_eq!(count(&mut client, selected), 20);
+    for run in ["CALL backlog_cleanup_run('t')", "SELECT backlog_cleanup_emergency('t')"] {
+        client.batch_execute(run).unwrap();
+        assert_eq!(count(&mut client, others), 40, "{run}");
+    }
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 40);
+
+    // What the type cuts off is the value of other rows, and is refused.
+    for (column, account, stored) in [
+        ("\"char\" USING 's'", "system", "s"),
+        ("name USING repeat('s', 63)", &"s".repeat(64), &"s".repeat(63)),
+        ("float4 USING 16777217", "16777217", "1.6777216e+07"),
+        ("char(9) USING 's'", "s ", "s"),
+    ] {
+        client.batch_execute(&format!("ALTER TABLE job ALTER owner DROP DEFAULT, ALTER owner TYPE {column}")).unwrap();
+        client.batch_execute("ALTER TABLE backlog_cleanup.target DISABLE TRIGGER USER").unwrap();
+        let write = format!("UPDATE backlog_cleanup.target SET account = '{account}' WHERE name = 't'");
+        client.batch_execute(&write).unwrap();
+        client.batch_execute("ALTER TABLE backlog_cleanup.target ENABLE TRIGGER USER").unwrap();
+        client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
+        assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 40, "{column}");
+        let (sqlstate, message, _) = refused(client.batch_execute("SELECT backlog_cleanup_check('t')"));
+        let said = format!("\"{account}\" becomes \"{stored}\"");
+        assert_eq!((sqlstate.as_str(), message.contains(&said)), ("22023", true), "{message}");
+        client.batch_execute("ALTER TABLE job ALTER owner TYPE text USING 's'").unwrap();
+    }
+}
+
+#[test]
+fn no_setting_of_the_caller_says_when_a_row_has_failed() {
+    let (cluster, mut client) = database("abbreviations");
+    let write = |zone: &str| format!("UPDATE backlog_cleanup.target SET time_zone = '{zone}' WHERE name = 't'");
+    for zone in ["EST", "est", "IST", "CST", "MST", "CET", "CEST"] {
+        assert_eq!(refused(client.batch_execute(&write(zone))).0, "22023", "{zone}");
+    }
+    for zone in ["UTC", "GMT", "America/New_York", "EST5EDT", "-05:00", "UTC+5"] {
+        client.batch_execute(&write(zone)).unwrap();
+    }
+    // One from before it was refused.
+    client
+        .batch_execute(&format!(
+            "ALTER TABLE backlog_cleanup.target DISABLE TRIGGER USER; {};
+             ALTER TABLE backlog_cleanup.target ENABLE TRIGGER USER;
+             ALTER TABLE job ALTER at DROP DEFAULT, ALTER at TYPE timestamp USING timezone('EST', now() - interval '10 hours')",
+            write("EST")
+        ))
+        .unwrap();
+    let mut operator = cluster.connect_to("abbreviations");
+    operator.batch_execute("SET SESSION AUTHORIZATION op; SET timezone_abbreviations = 'Australia'").unwrap();
+    operator.batch_execute("SELECT backlog_cleanup_failed_generations('t')").unwrap();
+    operator.batch_execute("CALL backlog_cleanup_run('t')").unwrap();
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 100);
+}
+
+#[test]
+fn labels_that_are_swapped_between_two_batches_refuse_the_next() {
+    let (_cluster, mut client) = database("labels");
+    client
+        .batch_execute(
+            "CREATE TYPE rt AS ENUM ('A', 'B'); CREATE DOMAIN rd AS rt;
+             ALTER TABLE job ALTER queue DROP DEFAULT, ALTER queue TYPE rd USING CASE WHEN id % 2 = 0 THEN 'A' ELSE 'B' END::rd;
+             UPDATE job SET at = at - interval '1 day' * (id % 2)",
+        )
+        .unwrap();
+    let start = "SELECT backlog_cleanup.start_run('{\"target\":\"t\",\"mode\":\"regular\",\"batch_size\":10,\"pause\":\"0\",\"workers\":1,\"force\":false}')";
+    let run = count(&mut client, start);
+    let next = format!("SELECT backlog_cleanup.next_batch({run})");
+    client.batch_execute(&next).unwrap();
+    client.batch_execute("ALTER TYPE rt ADD VALUE 'C'").unwrap();
+    client.batch_execute(&next).unwrap();
+    client
+        .batch_execute(
+            "ALTER TYPE rt RENAME VALUE 'A' TO 'X'; ALTER TYPE rt RENAME VALUE 'B' TO 'A'; ALTER TYPE rt RENAME VALUE 'X' TO 'B'",
+        )
+        .unwrap();
+    client.batch_execute("VACUUM FULL job").unwrap();
+    assert_eq!(refused(client.batch_execute(&next)).0, "55000");
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 80);
+}
