@@ -115,10 +115,11 @@ CREATE VIEW backlog_cleanup.progress AS
              FROM backlog_cleanup.run_part p WHERE p.run_id OPERATOR(pg_catalog.=) r.id) parts,
     LATERAL (SELECT pg_catalog.sum(COALESCE(c.removable, c.failed)) AS rows
              FROM backlog_cleanup.run_cutoff c WHERE c.run_id OPERATOR(pg_catalog.=) r.id AND parts.in_blocks) to_go,
-    LATERAL (SELECT LEAST(COALESCE(CASE WHEN parts.in_blocks
+    LATERAL (SELECT LEAST(COALESCE(CASE WHEN parts.in_blocks AND to_go.rows OPERATOR(pg_catalog.>) numeric '0'
                                         THEN (r.removed OPERATOR(pg_catalog.+) r.skipped OPERATOR(pg_catalog.+) r.kept_back)::numeric
-                                             OPERATOR(pg_catalog./) NULLIF(to_go.rows, numeric '0')
-                                        ELSE parts.steps_done OPERATOR(pg_catalog./) NULLIF(parts.steps, numeric '0') END,
+                                             OPERATOR(pg_catalog./) to_go.rows
+                                        WHEN NOT parts.in_blocks AND parts.steps OPERATOR(pg_catalog.>) numeric '0'
+                                        THEN parts.steps_done OPERATOR(pg_catalog./) parts.steps END,
                                    numeric '1'),
                           numeric '1')::double precision AS share) done,
     LATERAL (SELECT GREATEST(EXTRACT(epoch FROM (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.started_at)),
@@ -510,6 +511,8 @@ COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';
 COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part has still to try again';
 ALTER TABLE backlog_cleanup.run_part ADD COLUMN given_up bigint NOT NULL DEFAULT 0;
 COMMENT ON COLUMN backlog_cleanup.run_part.given_up IS 'rows that this part has given up';
+ALTER TABLE backlog_cleanup.run_part ADD COLUMN in_circles boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN backlog_cleanup.run_part.in_circles IS 'whether its rows reference each other in circles, and go in one statement';
 COMMENT ON FUNCTION backlog_cleanup.forget_run IS 'removes the rows of a run that is deleted from the history';
 COMMENT ON FUNCTION backlog_cleanup.finish_run IS
     'a part of backlog_cleanup_run: sums up the batches and releases the target; returns the report';

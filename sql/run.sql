@@ -77,10 +77,11 @@ CREATE VIEW backlog_cleanup.progress AS
              FROM backlog_cleanup.run_part p WHERE p.run_id OPERATOR(pg_catalog.=) r.id) parts,
     LATERAL (SELECT pg_catalog.sum(COALESCE(c.removable, c.failed)) AS rows
              FROM backlog_cleanup.run_cutoff c WHERE c.run_id OPERATOR(pg_catalog.=) r.id AND parts.in_blocks) to_go,
-    LATERAL (SELECT LEAST(COALESCE(CASE WHEN parts.in_blocks
+    LATERAL (SELECT LEAST(COALESCE(CASE WHEN parts.in_blocks AND to_go.rows OPERATOR(pg_catalog.>) numeric '0'
                                         THEN (r.removed OPERATOR(pg_catalog.+) r.skipped OPERATOR(pg_catalog.+) r.kept_back)::numeric
-                                             OPERATOR(pg_catalog./) NULLIF(to_go.rows, numeric '0')
-                                        ELSE parts.steps_done OPERATOR(pg_catalog./) NULLIF(parts.steps, numeric '0') END,
+                                             OPERATOR(pg_catalog./) to_go.rows
+                                        WHEN NOT parts.in_blocks AND parts.steps OPERATOR(pg_catalog.>) numeric '0'
+                                        THEN parts.steps_done OPERATOR(pg_catalog./) parts.steps END,
                                    numeric '1'),
                           numeric '1')::double precision AS share) done,
     LATERAL (SELECT GREATEST(EXTRACT(epoch FROM (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.started_at)),

@@ -257,6 +257,7 @@ CREATE TABLE backlog_cleanup.run_part (
     removed     bigint NOT NULL DEFAULT 0,
     kept_back   bigint NOT NULL DEFAULT 0,
     given_up    bigint NOT NULL DEFAULT 0,
+    in_circles  boolean NOT NULL DEFAULT false,
     PRIMARY KEY (run_id, pass, part)
 );
 ALTER TABLE backlog_cleanup.run_part ALTER COLUMN tids SET STORAGE EXTERNAL, ALTER COLUMN places SET STORAGE EXTERNAL;
@@ -283,6 +284,7 @@ COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
 COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';
 COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part has still to try again';
 COMMENT ON COLUMN backlog_cleanup.run_part.given_up IS 'rows that this part has given up';
+COMMENT ON COLUMN backlog_cleanup.run_part.in_circles IS 'whether its rows reference each other in circles, and go in one statement';
 
 CREATE TABLE backlog_cleanup.run_batch (
     run_id       bigint NOT NULL,

@@ -31,8 +31,8 @@ pub struct Part {
 pub enum Task {
     /// A range of blocks from `first` on. In the next block, the rows up to `next_offset` are done.
     Blocks { first: i64, next_offset: u16 },
-    /// Rows in heap order, read when the WAL was at `lsn`.
-    Positions { rows: Vec<Removable>, lsn: u64 },
+    /// Rows in the order in which they can go, read when the WAL was at `lsn`; those in circles go in one statement.
+    Positions { rows: Vec<Removable>, lsn: u64, in_circles: bool },
     /// The recipes of the run.
     Keys,
 }
@@ -59,14 +59,12 @@ pub fn save(
             insert(1, leaf, Task::Keys, recipes as i64)?;
         }
         match positions {
-            Some((Ordered { steps, held }, lsn)) => {
-                for (pass, steps) in [(1, steps), (2, held)] {
+            Some((Ordered { steps, circles, held }, lsn)) => {
+                for (pass, steps, in_circles) in [(1, steps, false), (1, circles, true), (2, held, false)] {
                     for (place, rows) in steps {
                         for chunk in chunks(&rows, batch_size, blocks_at_once()) {
-                            let mut rows = chunk.to_vec();
-                            rows.sort_unstable();
-                            let count = rows.len() as i64;
-                            insert(pass, &leaves[place], Task::Positions { rows, lsn }, count)?;
+                            let (rows, count) = (chunk.to_vec(), chunk.len() as i64);
+                            insert(pass, &leaves[place], Task::Positions { rows, lsn, in_circles }, count)?;
                         }
                     }
                 }
@@ -93,17 +91,17 @@ fn insert(
     steps: i64,
     kept_back: i64,
 ) -> Result<()> {
-    let (first_block, rows, lsn) = match task {
-        Task::Blocks { first, .. } => (Some(first), None, 0),
-        Task::Positions { rows, lsn } => (None, Some(rows), lsn),
-        Task::Keys => (None, None, 0),
+    let (first_block, rows, lsn, in_circles) = match task {
+        Task::Blocks { first, .. } => (Some(first), None, 0, false),
+        Task::Positions { rows, lsn, in_circles } => (None, Some(rows), lsn, in_circles),
+        Task::Keys => (None, None, 0, false),
     };
     let tids = rows.as_ref().map(|rows| rows.iter().map(Removable::tid).collect::<Vec<_>>());
     let place = |row: &Removable| row.recipe().map(|place| place as i32);
     prepared::run(
         "INSERT INTO backlog_cleanup.run_part (run_id, pass, part, leaf, filenode, first_block, tids, places, lsn, steps,
-                                               kept_back, columns)
-         VALUES ($1, $2, $3, $4, pg_relation_filenode($4), $5, $6, $7, $8, $9, $10, $11)
+                                               kept_back, columns, in_circles)
+         VALUES ($1, $2, $3, $4, pg_relation_filenode($4), $5, $6, $7, $8, $9, $10, $11, $12)
          ON CONFLICT (run_id, pass, part) DO UPDATE
          SET tids = CASE WHEN run_part.first_block IS NULL THEN run_part.tids || excluded.tids END,
              places = CASE WHEN run_part.first_block IS NULL THEN run_part.places || excluded.places END,
@@ -122,6 +120,7 @@ fn insert(
             steps.into(),
             kept_back.into(),
             columns.to_vec().into(),
+            in_circles.into(),
         ],
     )
 }
@@ -211,6 +210,7 @@ impl Task {
         Ok(Task::Positions {
             rows: tids.into_iter().zip(places).map(|(tid, p)| Removable::new(tid, place(p))).collect(),
             lsn: row.get_by_name::<i64, _>("lsn")?.unwrap_or_default() as u64,
+            in_circles: row.get_by_name("in_circles")?.unwrap_or_default(),
         })
     }
 }
@@ -222,7 +222,7 @@ impl Part {
         const NEXT: &str = concat!(
             due!(
                 "pass, part, leaf, columns, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
-                 steps, steps_done, attempts, kept_back"
+                 steps, steps_done, attempts, kept_back, in_circles"
             ),
             " FOR NO KEY UPDATE OF p SKIP LOCKED"
         );
@@ -384,12 +384,11 @@ impl Part {
     /// Saves rows that a batch of this part has kept back, for the next pass: those of `rows`, or `kept_back` of a leaf that is
     /// reached by key. Their pages have changed since they were read, so they are looked up again.
     pub fn try_again(&self, rows: Vec<Removable>, kept_back: i64) -> Result<()> {
+        let count = rows.len() as i64;
         let (task, steps, kept_back) = match self.task {
             Task::Keys => (Task::Keys, self.steps, kept_back),
-            _ => {
-                let count = rows.len() as i64;
-                (Task::Positions { rows, lsn: 0 }, count, count)
-            }
+            Task::Blocks { .. } => (Task::Positions { rows, lsn: 0, in_circles: false }, count, count),
+            Task::Positions { in_circles, .. } => (Task::Positions { rows, lsn: 0, in_circles }, count, count),
         };
         if kept_back == 0 {
             return Ok(());

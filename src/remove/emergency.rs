@@ -92,10 +92,10 @@ fn steps_of(rules: &Rules, leaves: &[Leaf], rest: &[usize], tally: &mut Tally) -
         return Ok(all());
     }
     let Some(positions) = positions(rules, leaves, tally)? else { return Ok(all()) };
-    let Ordered { steps, held } = in_order(leaves, positions)?;
+    let Ordered { steps, circles, held } = in_order(leaves, positions)?;
     let by_key = rest.iter().filter(|place| leaves[**place].reach == Reach::Key);
     let by_key = by_key.map(|place| (*place, Rows::All { kept_back: 0 }));
-    Ok((steps.into_iter().map(at).chain(by_key).collect(), held.into_iter().map(at).collect()))
+    Ok((steps.into_iter().chain(circles).map(at).chain(by_key).collect(), held.into_iter().map(at).collect()))
 }
 
 /// The positions of the failed rows that are selected; `None` if there are too many to keep.

@@ -139,7 +139,7 @@ impl Version {
     }
 }
 
-/// Splits rows (in heap order) by whether their page's LSN is at most `lsn`. On such a page a TID still means the same row;
+/// Splits rows by whether their page's LSN is at most `lsn`. On such a page a TID still means the same row;
 /// the others must be looked up again. Pages of an unlogged table carry no usable LSN and count as changed. The argument is
 /// that of `_bt_killitems` (nbtree/README).
 pub fn unchanged_since(leaf: &Leaf, lsn: u64, rows: &[Removable]) -> (Vec<Removable>, Vec<Removable>) {

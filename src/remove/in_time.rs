@@ -1,4 +1,3 @@
-use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
@@ -8,7 +7,6 @@ use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
 use crate::remove::by_position::{CHUNK, remove_around};
 use crate::remove::left::Left;
-use crate::remove::order::reference_each_other;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
 
@@ -19,20 +17,20 @@ const FIRST: usize = 100;
 /// How much larger a statement may be than the one before.
 const GROWTH: usize = 10;
 
-/// Removes the rows that can go, in statements that take about as long as `STATEMENT`, until the run is to end.
-/// Rows that may be in circles of references go in one statement or not at all, however long it takes. `tables` are
-/// the target's.
+/// Removes the rows that can go, in statements that take about as long as `STATEMENT`, until the run is to end. Rows in circles go in
+/// one statement or not at all, however long it takes. `tables` are the target's.
 pub fn remove_in_time(
     rules: &Rules,
     leaf: &Leaf,
     tables: &[pg_sys::Oid],
     rows: &[Removable],
+    in_circles: bool,
     tally: &mut Tally,
     left: &mut Left,
 ) -> Result<()> {
     let may_be_slow = leaf.table.has_triggers || leaf.table.has_rules;
     let mut size = if may_be_slow { FIRST } else { CHUNK };
-    if rows.len() > size && reference_each_other(from_ref(leaf))? {
+    if in_circles {
         size = rows.len();
     }
     let (mut tried, mut before) = (0, None);

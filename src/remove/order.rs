@@ -18,6 +18,8 @@ pub type OfLeaf = (usize, Vec<Removable>);
 /// Removable rows in the order in which they can go.
 pub struct Ordered {
     pub steps: Vec<OfLeaf>,
+    /// Rows that reference each other in circles: those of a leaf can go in one statement.
+    pub circles: Vec<OfLeaf>,
     /// Rows that rows which stay reference, directly or through others.
     pub held: Vec<OfLeaf>,
 }
@@ -52,7 +54,7 @@ pub fn in_order(leaves: &[Leaf], mut rows: PerLeaf) -> Result<Ordered> {
         if hold_each_other(leaves)? {
             rows.iter_mut().for_each(|rows| rows.sort_unstable_by(|a, b| b.cmp(a)));
         }
-        return Ok(Ordered { steps: rows.into_iter().enumerate().collect(), held: Vec::new() });
+        return Ok(Ordered { steps: rows.into_iter().enumerate().collect(), circles: Vec::new(), held: Vec::new() });
     }
     for (leaf, rows) in leaves.iter().zip(&mut rows) {
         *rows = follow(leaf, rows);
@@ -214,16 +216,15 @@ impl Graph {
             }
             steps.push((place, step));
         }
-        let mut held = Vec::new();
+        let (mut circles, mut held) = (Vec::new(), Vec::new());
         for (place, rows) in self.rows.iter().enumerate() {
             let left = rows.iter().zip(self.first[place]..).filter(|(_, row)| !is_done[*row]);
             let (of_held, in_a_circle): (Vec<_>, Vec<_>) = left.partition(|(_, row)| self.is_held[*row]);
             let rows = |of: Vec<(&Removable, usize)>| of.into_iter().map(|(row, _)| *row).collect();
             held.push((place, rows(of_held)));
-            // They can go in one statement.
-            steps.push((place, rows(in_a_circle)));
+            circles.push((place, rows(in_a_circle)));
         }
-        Ordered { steps, held }
+        Ordered { steps, circles, held }
     }
 
     /// Marks what these rows reference as held, directly or through others.

@@ -20,9 +20,9 @@ pub fn regular(rules: &Rules, leaves: &[Leaf], keep: usize, dry_run: bool, force
     let all = |(place, _)| (place, Rows::All { kept_back: 0 });
     let (steps, held) = match positions {
         Some(positions) => {
-            let Ordered { steps, held } = in_order(leaves, positions)?;
+            let Ordered { steps, circles, held } = in_order(leaves, positions)?;
             let by_key = leaves.iter().enumerate().filter(|(_, leaf)| leaf.reach == Reach::Key).map(all);
-            (steps.into_iter().map(at).chain(by_key).collect(), held.into_iter().map(at).collect())
+            (steps.into_iter().chain(circles).map(at).chain(by_key).collect(), held.into_iter().map(at).collect())
         }
         None => (leaves.iter().enumerate().map(all).collect(), Vec::new()),
     };

@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use pgrx::prelude::*;
 
 use crate::history::error::At;
@@ -134,10 +136,12 @@ impl Batch<'_> {
                 self.room.rows = limit.saturating_sub((self.cutoffs.tally.removed() - before) as usize);
                 Ok((next, 0))
             }
-            Task::Positions { rows, lsn } => {
+            Task::Positions { rows, lsn, in_circles } => {
                 let rows = &rows[part.steps_done as usize..];
                 let rows = &rows[..rows.len().min(limit)];
-                self.remove_known(&rules, leaf, rows, *lsn)?;
+                let known = self.known(&rules, leaf, rows, *lsn)?;
+                let tally = &mut self.cutoffs.tally;
+                remove_in_time(&rules, leaf, &self.tables, &known, *in_circles, tally, self.left)?;
                 self.room.rows -= rows.len();
                 let pages = rows.chunk_by(|row, next| row.block() == next.block()).count();
                 self.room.blocks = self.room.blocks.saturating_sub(pages);
@@ -148,7 +152,8 @@ impl Batch<'_> {
                 let end = (next + self.room.blocks as i64).min(first + part.steps);
                 let place = Place::Blocks { after: (next as u32, *next_offset), end: end as u32 };
                 let rows = find(&rules, leaf, place, limit, &mut self.cutoffs.tally)?;
-                remove_in_time(&rules, leaf, &self.tables, &rows, &mut self.cutoffs.tally, self.left)?;
+                let tally = &mut self.cutoffs.tally;
+                remove_in_time(&rules, leaf, &self.tables, &rows, false, tally, self.left)?;
                 self.room.rows -= rows.len();
                 self.room.blocks -= (end - next) as usize;
                 Ok(match rows.last() {
@@ -159,16 +164,23 @@ impl Batch<'_> {
         }
     }
 
-    /// Removes rows that were removable when the WAL was at `lsn`. Rechecks those whose pages have changed since.
-    fn remove_known(&mut self, rules: &Rules, leaf: &Leaf, rows: &[Removable], lsn: u64) -> Result<()> {
+    /// Of rows that were removable when the WAL was at `lsn`, those that are so still, in their order: rechecks those whose pages
+    /// have changed since.
+    fn known(&mut self, rules: &Rules, leaf: &Leaf, rows: &[Removable], lsn: u64) -> Result<Vec<Removable>> {
         let tally = &mut self.cutoffs.tally;
         let (mut known, others) = unchanged_since(leaf, lsn, rows);
         known.retain(|row| row.recipe().is_none_or(|recipe| tally.list[recipe].take()));
-        if !others.is_empty() {
-            let others: Vec<_> = follow(leaf, &others).iter().map(Removable::tid).collect();
-            known.extend(find(rules, leaf, Place::Positions(&others), usize::MAX, tally)?);
-            known.sort_unstable();
+        if others.is_empty() {
+            return Ok(known);
         }
-        remove_in_time(rules, leaf, &self.tables, &known, tally, self.left)
+        let now = follow(leaf, &others);
+        let tids: Vec<_> = now.iter().map(Removable::tid).collect();
+        let found = find(rules, leaf, Place::Positions(&tids), usize::MAX, tally)?;
+        let at = |row: &Removable| (row.block(), row.offset());
+        let known: HashMap<_, _> = known.iter().map(|row| (at(row), *row)).collect();
+        let found: HashMap<_, _> = found.iter().map(|row| (at(row), *row)).collect();
+        let moved: HashMap<_, _> = others.iter().zip(&now).map(|(row, now)| (at(row), at(now))).collect();
+        let still = |row: &Removable| known.get(&at(row)).or_else(|| found.get(moved.get(&at(row))?)).copied();
+        Ok(rows.iter().filter_map(still).collect())
     }
 }
