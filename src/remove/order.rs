@@ -114,8 +114,12 @@ fn keys(leaves: &[Leaf]) -> Result<Vec<Key>> {
          WHERE k.contype OPERATOR(pg_catalog.=) 'f' AND k.confrelid OPERATOR(pg_catalog.=) ANY ($1)
            AND k.conrelid OPERATOR(pg_catalog.=) ANY (
                SELECT oid FROM family
-               WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_partition_tree(oid) tree
-                                 JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) tree.relid
+               WHERE NOT EXISTS (WITH RECURSIVE tree (oid) AS (
+                                     SELECT family.oid
+                                     UNION
+                                     SELECT i.inhrelid FROM pg_catalog.pg_inherits i
+                                     JOIN tree ON i.inhparent OPERATOR(pg_catalog.=) tree.oid)
+                                 SELECT FROM tree JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) tree.oid
                                  WHERE part.relowner OPERATOR(pg_catalog.<>) $2))",
         &[oids(leaves).into(), owner.into()],
         |row| {

@@ -4,47 +4,49 @@ use crate::target::Target;
 use crate::target::trust::{Stranger, beside_strangers, stranger};
 
 /// The tables that foreign keys have PostgreSQL read, as their owners, when rows of the target (`$1`) go and the ledger (`$2`) gets
-/// one: those that reference what goes, also behind ON DELETE CASCADE, and those that what is written references. A partitioned table
-/// is read whole, a plain one alone. Triggers are the index of keys by the table that they reference. `$3` says which: those of owners whom the owners of the target trust, or the others, who have made
-/// keys to the target of their own will, and could stop each run.
+/// one: those that reference what is removed or updated, also behind actions of keys, and those that what is written or updated
+/// references. A partitioned table is read whole, a plain one alone. Triggers are the index of keys by the table that they reference.
+/// `$3` says which: those of owners whom the owners of the target trust, or the others, who have made keys to the target of their own
+/// will, and could stop each run.
 const READ_BY_KEYS: &str = beside_strangers!(
-    "WITH RECURSIVE used (oid, is_removed) AS (
-        SELECT unnest($1), true
+    "WITH RECURSIVE used (oid, how) AS (
+        SELECT unnest($1), 'removed'
         UNION
-        SELECT unnest($2), false
+        SELECT unnest($2), 'written'
         UNION
-        SELECT i.inhrelid, used.is_removed FROM used JOIN pg_inherits i ON i.inhparent = used.oid
-    ), changed (owner, oid, is_removed) AS (
-        SELECT relowner, oid, is_removed FROM used JOIN pg_class USING (oid)
+        SELECT i.inhrelid, used.how FROM used JOIN pg_inherits i ON i.inhparent = used.oid
+    ), changed (owner, oid, how) AS (
+        SELECT relowner, oid, how FROM used JOIN pg_class USING (oid)
         UNION
-        SELECT next.owner, next.oid, next.is_removed
+        SELECT next.owner, next.oid, next.how
         FROM changed CROSS JOIN LATERAL (
-            SELECT changed.owner, inhrelid, changed.is_removed FROM pg_inherits WHERE inhparent = changed.oid
+            SELECT changed.owner, inhrelid, changed.how FROM pg_inherits WHERE inhparent = changed.oid
             UNION ALL
-            SELECT changed.owner, f.conrelid, f.confdeltype = 'c'
+            SELECT changed.owner, f.conrelid, CASE WHEN changed.how = 'removed' AND f.confdeltype = 'c' THEN 'removed' ELSE 'updated' END
             FROM pg_trigger t JOIN pg_constraint f ON f.oid = t.tgconstraint
             WHERE t.tgrelid = changed.oid AND f.confrelid = changed.oid AND f.contype = 'f'
-              AND f.confdeltype IN ('c', 'n', 'd') AND changed.is_removed
+              AND CASE changed.how WHEN 'removed' THEN f.confdeltype WHEN 'updated' THEN f.confupdtype END IN ('c', 'n', 'd')
             UNION ALL
             -- Whoever has made the view or the rule wants that table.
-            SELECT c.relowner, c.oid, is_removed
+            SELECT wants.owner, c.oid, either.how
             FROM pg_rewrite r
             JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
             JOIN pg_class c ON c.oid = d.refobjid
-            CROSS JOIN (VALUES (true), (false)) either (is_removed)
+            CROSS JOIN (VALUES ('removed'), ('updated')) either (how)
+            CROSS JOIN LATERAL (VALUES (c.relowner), (changed.owner)) wants (owner)
             WHERE r.ev_class = changed.oid AND c.oid <> changed.oid
-        ) next (owner, oid, is_removed)
+        ) next (owner, oid, how)
     ), read (oid, is_trusted) AS (
         SELECT f.conrelid, pg_has_role(c.relowner, changed.owner, 'USAGE')
         FROM changed
         JOIN pg_trigger t ON t.tgrelid = changed.oid
         JOIN pg_constraint f ON f.oid = t.tgconstraint AND f.confrelid = changed.oid
         JOIN pg_class c ON c.oid = f.conrelid
-        WHERE f.contype = 'f' AND changed.is_removed
+        WHERE f.contype = 'f' AND changed.how <> 'written'
         UNION
         SELECT f.confrelid, pg_has_role(c.relowner, changed.owner, 'USAGE')
         FROM changed JOIN pg_constraint f ON f.conrelid = changed.oid JOIN pg_class c ON c.oid = f.conrelid
-        WHERE f.contype = 'f' AND NOT changed.is_removed
+        WHERE f.contype = 'f' AND changed.how <> 'removed'
     )
     SELECT c.relowner, array_agg(DISTINCT c.oid), c.relkind = 'p'
     FROM read JOIN pg_class c USING (oid)

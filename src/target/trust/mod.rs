@@ -23,7 +23,7 @@ macro_rules! beside_strangers {
                  SELECT FROM pg_shdepend d LEFT JOIN pg_class v ON d.classid = 'pg_class'::regclass AND v.oid = d.objid
                  WHERE d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND d.deptype = 'o'
                    AND (d.classid IN ('pg_type'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass, 'pg_opclass'::regclass)
-                        OR v.relkind = 'v')
+                        OR v.relkind = 'v' OR EXISTS (SELECT FROM pg_inherits WHERE inhrelid = v.oid))
                    AND NOT pg_has_role(d.refobjid, started.owner, 'USAGE'))"
         )
     };
@@ -67,7 +67,7 @@ const STRANGER: &str = "
             SELECT refclassid, refobjid, NOT EXISTS (
                 SELECT FROM pg_rewrite r
                 WHERE code.class = 'pg_rewrite'::regclass AND r.oid = code.object AND r.ev_class = refobjid
-                  AND concat(r.ev_qual, r.ev_action) !~ format(':relid %s [^{}]*:inh true', refobjid))
+                  AND concat(r.ev_qual, r.ev_action) !~ format(':relid %s ((?!:relid ).)*:inh true', refobjid))
             FROM pg_depend
             WHERE classid = code.class AND objid = code.object AND refclassid = 'pg_class'::regclass
               AND code.class IN ('pg_rewrite'::regclass, 'pg_proc'::regclass)

@@ -94,6 +94,25 @@ fn no_key_behind_a_cascade_or_of_a_table_that_was_given_away_runs_its_former_own
              ALTER TABLE fk2 OWNER TO evil",
             "fk2",
         ),
+        (
+            // The key is to a column that is set to NULL, and its change goes on by ON UPDATE CASCADE.
+            "updated",
+            "CREATE TABLE mid (id int UNIQUE REFERENCES job ON DELETE SET NULL); CREATE TABLE next (id int UNIQUE REFERENCES mid (id) ON UPDATE CASCADE);
+             ALTER TABLE mid OWNER TO app; ALTER TABLE next OWNER TO app; INSERT INTO mid SELECT id FROM job; INSERT INTO next SELECT id FROM job;
+             CREATE TABLE fk (id int, next int REFERENCES next (id)) PARTITION BY LIST (id);
+             CREATE TABLE fk1 PARTITION OF fk FOR VALUES IN (1); CREATE TABLE fk2 PARTITION OF fk FOR VALUES IN (2);
+             ALTER TABLE fk2 OWNER TO evil",
+            "fk2",
+        ),
+        (
+            "behind_a_rule_on_another",
+            "CREATE TABLE mid (id int PRIMARY KEY); ALTER TABLE mid OWNER TO victim; INSERT INTO mid SELECT id FROM job;
+             GRANT ALL ON mid TO app; CREATE RULE mid AS ON DELETE TO job DO ALSO DELETE FROM mid WHERE id = OLD.id;
+             CREATE TABLE fk (id int, mid int REFERENCES mid) PARTITION BY LIST (id);
+             CREATE TABLE fk1 PARTITION OF fk FOR VALUES IN (1); CREATE TABLE fk2 PARTITION OF fk FOR VALUES IN (2);
+             ALTER TABLE fk OWNER TO app; ALTER TABLE fk2 OWNER TO evil",
+            "fk2",
+        ),
         ("given_away", "CREATE TABLE fk (id int, job int REFERENCES job); ALTER TABLE fk OWNER TO evil", "fk"),
     ] {
         let (_cluster, mut client) = database(name);

@@ -1,6 +1,6 @@
 //! Partitions and children below what views, rules and functions read.
 
-use cluster::number as count;
+use cluster::{number as count, refused};
 
 use super::{RAN, database, found, planted, refused_by_all};
 
@@ -54,8 +54,8 @@ fn no_part_of_another_owner_is_read_below_a_view_a_rule_or_a_function() {
              CREATE TABLE rec2 PARTITION OF rec FOR VALUES IN ('2'); ALTER TABLE rec OWNER TO app;
              CREATE FUNCTION nm(text) RETURNS text BEGIN ATOMIC SELECT r.name FROM public.rec r WHERE r.id = $1; END;
              ALTER FUNCTION nm OWNER TO app; CREATE VIEW recv AS SELECT 'a'::text AS id, nm('a') AS name;
-             ALTER VIEW recv OWNER TO app; ALTER TABLE rec2 OWNER TO evil;
-             UPDATE backlog_cleanup.target SET recipes_table = 'public.recv' WHERE name = 't'",
+             ALTER VIEW recv OWNER TO app; UPDATE backlog_cleanup.target SET recipes_table = 'public.recv' WHERE name = 't';
+             ALTER TABLE rec2 OWNER TO evil",
             "rec2",
         ),
         (
@@ -76,6 +76,22 @@ fn no_part_of_another_owner_is_read_below_a_view_a_rule_or_a_function() {
         let (status, detail, _) = found(&mut client, "target");
         assert_eq!(status, "fail");
         assert!(detail.contains("belongs to role \"evil\", and would run as role"), "{name}: {detail}");
+    }
+}
+
+#[test]
+fn a_part_is_refused_also_where_its_owner_has_nothing_but_tables() {
+    let (_cluster, mut client) = database("nothing_but_a_table");
+    client
+        .batch_execute(
+            "CREATE TABLE rec (id text, name text) PARTITION BY LIST (id); CREATE TABLE rec1 PARTITION OF rec FOR VALUES IN ('b');
+             CREATE TABLE rec2 PARTITION OF rec DEFAULT; CREATE VIEW recv AS TABLE rec;
+             UPDATE backlog_cleanup.target SET recipes_table = 'public.recv' WHERE name = 't';
+             ALTER TABLE rec2 OWNER TO evil; SET ROLE evil; ALTER TABLE rec2 ADD CHECK (query_to_xml('SELECT 1', true, true, '') IS NOT NULL); RESET ROLE",
+        )
+        .unwrap();
+    for call in ["SELECT backlog_cleanup_status_json('t')", "SELECT backlog_cleanup_failed_generations('t')"] {
+        assert_eq!(refused(client.batch_execute(call)).0, "42501", "{call}");
     }
 }
 

@@ -76,13 +76,26 @@ fn no_setting_of_the_caller_says_when_a_row_has_failed() {
 
 #[test]
 fn labels_that_are_swapped_between_two_batches_refuse_the_next() {
-    let (_cluster, mut client) = database("labels");
+    for (name, made, value) in [
+        ("labels", "CREATE DOMAIN rd AS rt", "l::rd"),
+        ("labels_in_rows", "CREATE TYPE rd AS (label rt, number int)", "ROW(l, 1)::rd"),
+        ("labels_in_ranges", "CREATE TYPE rd AS RANGE (SUBTYPE = rt)", "rd(l, l, '[]')"),
+    ] {
+        labels_are_swapped(name, made, value);
+    }
+}
+
+/// The recipes are of a type that is `made` of an enum, each with the `value` of a label `l`.
+fn labels_are_swapped(name: &str, made: &str, value: &str) {
+    let (_cluster, mut client) = database(name);
     client
-        .batch_execute(
-            "CREATE TYPE rt AS ENUM ('A', 'B'); CREATE DOMAIN rd AS rt;
-             ALTER TABLE job ALTER queue DROP DEFAULT, ALTER queue TYPE rd USING CASE WHEN id % 2 = 0 THEN 'A' ELSE 'B' END::rd;
-             UPDATE job SET at = at - interval '1 day' * (id % 2)",
-        )
+        .batch_execute(&format!(
+            "CREATE TYPE rt AS ENUM ('A', 'B'); {made};
+             CREATE FUNCTION of_label(l rt) RETURNS rd LANGUAGE sql IMMUTABLE AS $$SELECT {value}$$;
+             ALTER TABLE job ALTER queue DROP DEFAULT, ALTER queue TYPE rd USING of_label(CASE WHEN id % 2 = 0 THEN 'A' ELSE 'B' END::rt);
+             DROP FUNCTION of_label; ALTER TYPE rt OWNER TO app; ALTER TYPE rd OWNER TO app;
+             UPDATE job SET at = at - interval '1 day' * (id % 2)"
+        ))
         .unwrap();
     let start = "SELECT backlog_cleanup.start_run('{\"target\":\"t\",\"mode\":\"regular\",\"batch_size\":10,\"pause\":\"0\",\"workers\":1,\"force\":false}')";
     let run = count(&mut client, start);
