@@ -17,6 +17,7 @@ use crate::remove::left::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, Left, Reas
 use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
+use crate::target::recipes::bounded;
 
 /// Rows per statement of a run in one transaction: few enough to need little memory, many enough that starting a statement
 /// costs nothing.
@@ -163,7 +164,7 @@ fn remove_some(
         return Ok(None);
     }
     for (recipe_id, removed) in &gone {
-        let recipe = tally.of_id(recipe_id.as_deref());
+        let recipe = tally.of_id(recipe_id.as_deref().map(bounded).as_deref());
         tally.list[recipe].removed += removed;
     }
     Ok(Some(removed))
@@ -215,7 +216,7 @@ fn remove_all_locked(
         return Ok(None);
     }
     for (recipe_id, rows) in locked {
-        let recipe = tally.of_id(recipe_id.as_deref());
+        let recipe = tally.of_id(recipe_id.as_deref().map(bounded).as_deref());
         tally.list[recipe].removed += rows.len() as i64;
     }
     Ok(Some(gone))

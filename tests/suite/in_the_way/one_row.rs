@@ -1,8 +1,8 @@
 //! What one row meets, and what is said of it.
 
-use cluster::{Cluster, column, number, refused, truth};
+use cluster::{Cluster, column, number, refused, truth, veto};
 
-use super::{JOB, RUNS, run};
+use super::{JOB, RUNS, all, run};
 use crate::batched::field;
 
 #[test]
@@ -292,5 +292,19 @@ fn the_doctor_tells_what_a_run_passes_over_or_takes_along() {
         let all: Vec<String> = column(&mut client, found);
         assert!(all.iter().any(|problem| problem.starts_with(tells)), "{harm}: {all:?}");
         client.batch_execute("ROLLBACK").unwrap();
+    }
+}
+
+#[test]
+fn a_row_of_a_recipe_with_a_long_id_stays_alone() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client.batch_execute("UPDATE job SET queue = repeat('q', 2000); CREATE TABLE saved AS TABLE job").unwrap();
+    veto(&mut client, "job", "OLD.id = 7");
+    for call in RUNS {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        let (removed, kept_back, .., row) = run(&mut client, call);
+        assert_eq!((removed, kept_back, row.as_deref()), (all(call) - 1, 1, Some("7")), "{call}");
     }
 }
