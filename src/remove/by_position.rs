@@ -13,7 +13,7 @@ use crate::rank::tally::Tally;
 use crate::remove::besides::Besides;
 use crate::remove::find::{at_positions, removable_still};
 use crate::remove::heap::{follow, made_here, removed_here};
-use crate::remove::left::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, Left, Reason};
+use crate::remove::left::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, Left, MESSAGE, Reason};
 use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
@@ -225,7 +225,7 @@ fn remove_all_locked(
 /// The rows that are still there, and still removable; with the id of the first, as text.
 fn still_there(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<(Option<String>, Vec<Removable>)> {
     let there = format!(
-        "SELECT g.ctid, g.{}::pg_catalog.text FROM ONLY {} g WHERE {}",
+        "SELECT g.ctid, pg_catalog.left(g.{}::pg_catalog.text, {MESSAGE}) FROM ONLY {} g WHERE {}",
         rules.target.id.name,
         leaf.table.name,
         at_positions(rules)

@@ -9,7 +9,7 @@ use crate::postgres::stream::{stream, stream_returning};
 use crate::postgres::subtransaction::attempt;
 use crate::rank::position::Position;
 use crate::rank::tally::{RecipeCount, Tally};
-use crate::remove::left::{INSUFFICIENT_PRIVILEGE, Left, Reason};
+use crate::remove::left::{INSUFFICIENT_PRIVILEGE, Left, MESSAGE, Reason};
 use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
 use crate::target::Target;
@@ -89,11 +89,14 @@ fn remove_where(
     let id = &rules.target.id.name;
     let table = leaf.rows();
     let (mut rows, mut first) = (0, None);
-    stream(&format!("SELECT g.{id}::pg_catalog.text FROM {table} g WHERE {condition}"), |row| {
-        // SAFETY: the column is a text.
-        first.get_or_insert_with(|| unsafe { row.text(0) }.map(str::to_owned));
-        rows += 1;
-    })?;
+    stream(
+        &format!("SELECT pg_catalog.left(g.{id}::pg_catalog.text, {MESSAGE}) FROM {table} g WHERE {condition}"),
+        |row| {
+            // SAFETY: the column is a text.
+            first.get_or_insert_with(|| unsafe { row.text(0) }.map(str::to_owned));
+            rows += 1;
+        },
+    )?;
     if left.is_over()? {
         left.untried += rows.min(most - removed);
     } else if rows > 0 {

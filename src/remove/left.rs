@@ -103,8 +103,8 @@ pub struct Reason {
     pub row: Option<String>,
 }
 
-/// Longer messages are cut off: they may be anybody's text.
-const MESSAGE: usize = 1_000;
+/// Longer messages and ids are cut off: they may be anybody's text.
+pub const MESSAGE: usize = 1_000;
 
 impl Reason {
     pub fn new(met: Option<Met>, row: Option<String>) -> Reason {
