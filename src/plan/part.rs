@@ -329,29 +329,11 @@ impl Part {
         given_up: i64,
         again: i64,
     ) -> Result<()> {
-        self.update(steps_done, next_offset, 0, removed, given_up, again)
-    }
-
-    /// Records that a batch was rolled back and will be retried.
-    pub fn failed_once_more(&self) -> Result<()> {
-        let next_offset = if let Task::Blocks { next_offset, .. } = self.task { next_offset } else { 0 };
-        self.update(self.steps_done, next_offset, self.attempts + 1, 0, 0, 0)
-    }
-
-    fn update(
-        &self,
-        steps_done: i64,
-        next_offset: u16,
-        attempts: i32,
-        removed: i64,
-        given_up: i64,
-        again: i64,
-    ) -> Result<()> {
         extension::as_owner(|| {
             prepared::run(
                 "UPDATE backlog_cleanup.run_part
-                 SET steps_done = $4, next_offset = $5, attempts = $6, removed = removed + $7, given_up = given_up + $8,
-                     kept_back = kept_back - $9
+                 SET steps_done = $4, next_offset = $5, attempts = 0, removed = removed + $6, given_up = given_up + $7,
+                     kept_back = kept_back - $8
                  WHERE run_id = $1 AND pass = $2 AND part = $3",
                 &[
                     self.run_id.into(),
@@ -359,11 +341,20 @@ impl Part {
                     self.part.into(),
                     steps_done.into(),
                     i32::from(next_offset).into(),
-                    attempts.into(),
                     removed.into(),
                     given_up.into(),
                     again.into(),
                 ],
+            )
+        })
+    }
+
+    /// Records that a batch was rolled back and will be retried.
+    pub fn failed_once_more(&self) -> Result<()> {
+        extension::as_owner(|| {
+            prepared::run(
+                "UPDATE backlog_cleanup.run_part SET attempts = attempts + 1 WHERE run_id = $1 AND pass = $2 AND part = $3",
+                &[self.run_id.into(), self.pass.into(), self.part.into()],
             )
         })
     }

@@ -58,7 +58,7 @@ pub fn remove_around(
             }
             if removed < piece.len() {
                 let (row, stayed) = still_there(rules, leaf, &where_they_are(rules, leaf, &piece, tally)?)?;
-                let changed = made_here(leaf, &follow(leaf, &piece)) - made_here(leaf, &stayed);
+                let changed = made_here(leaf, &follow(leaf, &piece)).saturating_sub(made_here(leaf, &stayed));
                 left.keep(&stayed, || Reason::new(None, row));
                 left.keep_changed(changed);
             }
@@ -97,9 +97,8 @@ pub fn remove_around(
 /// them any more.
 fn where_they_are(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally) -> Result<Vec<Removable>> {
     let mut now = follow(leaf, rows);
-    let moved: Vec<Removable> = now.iter().zip(rows).filter(|(now, row)| now != row).map(|(now, _)| *now).collect();
+    let moved: HashSet<Removable> = now.iter().zip(rows).filter(|(now, row)| now != row).map(|(now, _)| *now).collect();
     if rules.cutoff.is_some() && !moved.is_empty() {
-        let moved: HashSet<Removable> = moved.into_iter().collect();
         let goes = with_own_changes(|| removable_still(rules, leaf, &moved, tally))?;
         now.retain(|row| !moved.contains(row) || goes.contains(row));
     }

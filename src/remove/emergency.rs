@@ -40,7 +40,8 @@ pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally
     }
     if tables.iter().any(|table| is_updated(*table)) {
         // What was to go and was not found again.
-        left.keep_changed(tally.list.iter().filter_map(|recipe| recipe.left).sum::<i64>().max(0) as usize);
+        let missing = tally.list.iter().filter_map(|recipe| recipe.left.filter(|left| *left > 0));
+        left.keep_changed(missing.sum::<i64>() as usize);
     }
     tally.list.iter_mut().for_each(|recipe| recipe.failed = recipe.failed.max(recipe.removed));
     Ok((tally, left))

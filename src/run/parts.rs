@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
 
 use crate::history::error::At;
@@ -94,6 +95,9 @@ impl Batch<'_> {
         if part.restart_if_rewritten()? {
             return Ok(());
         }
+        if self.most(part) == 0 {
+            return part.advance((part.steps, 0), 0, 0, 0);
+        }
         let removed = self.cutoffs.tally.removed();
         let Left { kept_back, given_up, untried, .. } = *self.left;
         let no_longer_given_up = part.take_over()?;
@@ -110,18 +114,20 @@ impl Batch<'_> {
         part.advance(next, self.cutoffs.tally.removed() - removed, given_up, counted_before)
     }
 
+    /// The most rows of a part that the batch may remove. An emergency run that looks again takes no more than there were at its start,
+    /// whatever code has turned into failed rows since.
+    fn most(&self, part: &Part) -> usize {
+        if part.pass == 1 || !part.is_looking() || self.run.mode == Mode::Regular {
+            return self.room.rows;
+        }
+        let tally = &self.cutoffs.tally;
+        self.room.rows.min((tally.failed() - self.run.removed - tally.removed()).max(0) as usize)
+    }
+
     /// Removes rows of a part. Returns where to continue (the steps done, the offset in the next block).
     fn remove_next(&mut self, leaf: &Leaf, part: &Part) -> Result<(i64, u16)> {
         let rules = self.run.rules(self.target);
-        let mut limit = self.room.rows;
-        if part.pass > 1 && part.is_looking() && rules.cutoff.is_none() {
-            // No more than there were, whatever code has turned into failed rows since.
-            let tally = &self.cutoffs.tally;
-            limit = limit.min((tally.failed() - self.run.removed - tally.removed()).max(0) as usize);
-            if limit == 0 {
-                return Ok((part.steps, 0));
-            }
-        }
+        let limit = self.most(part);
         match &part.task {
             Task::Keys => {
                 let before = self.cutoffs.tally.removed();
