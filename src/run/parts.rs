@@ -95,9 +95,6 @@ impl Batch<'_> {
         if part.restart_if_rewritten()? {
             return Ok(());
         }
-        if self.most(part) == 0 {
-            return part.advance((part.steps, 0), 0, 0, 0);
-        }
         let removed = self.cutoffs.tally.removed();
         let Left { kept_back, given_up, untried, .. } = *self.left;
         let no_longer_given_up = part.take_over()?;
@@ -156,9 +153,19 @@ impl Batch<'_> {
             Task::Blocks { first, next_offset } => {
                 let next = first + part.steps_done;
                 let end = (next + self.room.blocks as i64).min(first + part.steps);
+                // Where nothing more may go, counts what is still there of the rows that were kept back.
+                let is_counted = limit == 0;
+                if is_counted && part.kept_back == 0 {
+                    return Ok((part.steps, 0));
+                }
+                let limit = if is_counted { self.room.rows.min(part.kept_back as usize) } else { limit };
                 let rows = self.look(&rules, leaf, (next as u32, *next_offset), end as u32, limit)?;
-                let tally = &mut self.cutoffs.tally;
-                remove_in_time(&rules, leaf, &self.tables, &rows, false, tally, self.left)?;
+                if is_counted {
+                    self.left.kept_back += rows.len() as i64;
+                } else {
+                    let tally = &mut self.cutoffs.tally;
+                    remove_in_time(&rules, leaf, &self.tables, &rows, false, tally, self.left)?;
+                }
                 self.room.rows -= rows.len();
                 self.room.blocks -= (end - next) as usize;
                 Ok(match rows.last() {
