@@ -26,7 +26,7 @@ $strangers$;
 COMMENT ON FUNCTION backlog_cleanup_failed_generations IS
     'removes the expired failed rows of each recipe but the newest; returns a report';
 COMMENT ON FUNCTION backlog_cleanup_emergency IS
-    'removes every failed row of the account, whatever its age; returns a report';
+    'removes every row in scope but those that are held, whatever its age; returns a report';
 COMMENT ON FUNCTION backlog_cleanup_index_sql IS
     'the statement that builds the partial index of a target, for \gexec';
 COMMENT ON FUNCTION backlog_cleanup_status IS

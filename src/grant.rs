@@ -17,6 +17,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "SELECT ON backlog_cleanup.policy"),
     (Monitor, "SELECT ON backlog_cleanup.run"),
     (Monitor, "SELECT ON backlog_cleanup.run_recipe"),
+    (Monitor, "SELECT ON backlog_cleanup.run_policy"),
     (Monitor, "SELECT ON backlog_cleanup.progress"),
     (Monitor, "SELECT ON backlog_cleanup.history"),
     // The view `history` calls it with the reader's privileges.
@@ -44,9 +45,10 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_unschedule"),
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.target"),
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.policy"),
-    // The triggers of `target` call these with the writer's privileges.
+    // The triggers of `target` and `policy` call these with the writer's privileges.
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_check"),
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.check_written"),
+    (Admin, "EXECUTE ON ROUTINE backlog_cleanup.written_names"),
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.restoring"),
 ];
 

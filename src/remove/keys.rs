@@ -46,7 +46,7 @@ pub fn remove(
 
 /// Removes all rows of such a leaf that the run may remove, of which so many have been kept back before.
 pub fn remove_all(rules: &Rules, leaf: &Leaf, kept_back: i64, tally: &mut Tally, left: &mut Left) -> Result<()> {
-    if rules.cutoff.is_some() {
+    if rules.is_regular() {
         return remove(rules, leaf, 0..tally.list.len(), usize::MAX, tally, left).map(drop);
     }
     let condition = rules.condition();
@@ -169,14 +169,15 @@ fn remove_around(
 
 /// Removes the rows that meet a condition, and returns how many per recipe.
 fn delete(rules: &Rules, leaf: &Leaf, condition: &str) -> Result<Tally> {
-    let recipe = &rules.target.recipe;
-    let delete = format!("DELETE FROM {} g WHERE {condition} RETURNING {}, 1::bigint", leaf.rows(), recipe.as_key());
-    let mut gone = Tally::of(recipe.is_integer());
+    let group = rules.policies.group_columns(rules.target, &rules.target.recipe.as_key());
+    let delete = format!("DELETE FROM {} g WHERE {condition} RETURNING {group}, 1::bigint", leaf.rows());
+    let mut gone = Tally::of(rules.target, &rules.policies);
     stream_returning(&delete, |row| gone.count_removed(row))?;
     Ok(gone)
 }
 
-/// The condition on a recipe's rows before a cutoff. It has only columns and constants, so that another server can run it.
+/// The condition on a recipe's rows under its policy before a cutoff. It has only columns and constants, so that another server can
+/// run it.
 fn condition(rules: &Rules, recipe: &RecipeCount, cutoff: Position) -> String {
     let Target { id: id_column, failed_at, recipe: recipe_column, .. } = rules.target;
     let is_its = match &recipe.recipe_id {
@@ -193,8 +194,14 @@ fn condition(rules: &Rules, recipe: &RecipeCount, cutoff: Position) -> String {
             format!("g.{} OPERATOR(pg_catalog.<) {}", id_column.name, id_column.literal(&id))
         }
     };
+    let is_under = match rules.policies.list.len() {
+        1 => String::new(),
+        _ => {
+            format!(" AND {}", rules.policies.is_under(recipe.policy, rules.target, Some(recipe.recipe_id.as_deref())))
+        }
+    };
     format!(
-        "{is_its} AND {}
+        "{is_its}{is_under} AND {}
          AND (g.{column} OPERATOR(pg_catalog.<) {at} OR g.{column} OPERATOR(pg_catalog.=) {at} AND {is_older})",
         rules.condition(),
         column = failed_at.name,

@@ -123,13 +123,13 @@ impl Batch<'_> {
 
     /// Removes rows of a part. Returns where to continue (the steps done, the offset in the next block).
     fn remove_next(&mut self, leaf: &Leaf, part: &Part) -> Result<(i64, u16)> {
-        let rules = self.run.rules(self.target);
+        let rules = self.run.rules(self.target, &self.cutoffs.policies);
         let limit = self.most(part);
         match &part.task {
             Task::Keys => {
                 let before = self.cutoffs.tally.removed();
                 let tally = &mut self.cutoffs.tally;
-                let next = if rules.cutoff.is_some() {
+                let next = if rules.is_regular() {
                     let recipes = part.steps_done as usize..part.steps as usize;
                     keys::remove(&rules, leaf, recipes, limit, tally, self.left)? as i64
                 } else {

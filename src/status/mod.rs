@@ -3,6 +3,8 @@
 pub mod counts;
 pub mod failures;
 pub mod last_run;
+mod explain;
+mod simulate;
 
 use backlog_cleanup_report::{RecipeFailures, StatusCount, StatusCounts, StatusReport, Warning, recipe_id};
 use pgrx::prelude::*;
