@@ -128,9 +128,9 @@ fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
         Reach::Position => format!("SELECT {key}, {statuses}, {failed_at} {from}"),
         Reach::Key => format!(
             "SELECT {key}, {statuses}, pg_catalog.min({failed_at}), pg_catalog.count(*),
-                    pg_catalog.count(*) FILTER (WHERE g.{at} OPERATOR(pg_catalog.<) {cutoff}::{type_of_at})
+                    pg_catalog.count(*) FILTER (WHERE {at} OPERATOR(pg_catalog.<) {cutoff}::{type_of_at})
              {from} GROUP BY 1, 2",
-            at = target.failed_at.name,
+            at = target.failed_at.of_row(),
             cutoff = quote_literal(instant_as_text(cutoff, target.failed_at.type_oid)),
             type_of_at = target.failed_at.sql_type,
         ),
@@ -148,7 +148,7 @@ fn statuses(target: &Target) -> String {
         target.statuses().into_iter().zip(0..).filter_map(|((_, value), place)| Some((value?, 1_i64 << place)));
     let statuses: Vec<(&str, i64)> = statuses.collect();
     let bits = |value: &str| {
-        let value = format!("CASE WHEN false THEN g.{} ELSE {} END", column.name, column.literal(value));
+        let value = format!("CASE WHEN false THEN {} ELSE {} END", column.of_row(), column.literal(value));
         let bit = |(other, bit): &(&str, i64)| {
             format!("CASE WHEN ({value}) OPERATOR(pg_catalog.=) {} THEN {bit} ELSE 0 END", column.literal(other))
         };

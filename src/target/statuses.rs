@@ -68,7 +68,7 @@ impl Target {
     pub fn has_failed(&self) -> String {
         match &self.status {
             Some(status) => status.is(&self.failed_status),
-            None => format!("g.{} IS NOT NULL", self.failed_at.name),
+            None => format!("{} IS NOT NULL", self.failed_at.of_row()),
         }
     }
 }
