@@ -32,6 +32,8 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_doctor"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_run_details"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_index_sql"),
+    (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_simulate"),
+    (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_explain"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_failed_generations"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_emergency"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_run"),
@@ -43,6 +45,9 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Operator, "EXECUTE ON ROUTINE backlog_cleanup.finish_run"),
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_schedule"),
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_unschedule"),
+    (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_set_policy"),
+    (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_drop_policy"),
+    (Admin, "EXECUTE ON ROUTINE backlog_cleanup.has_row_of"),
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.target"),
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.policy"),
     // The triggers of `target` and `policy` call these with the writer's privileges.

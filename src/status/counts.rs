@@ -161,7 +161,7 @@ fn statement(target: &Target, leaf: &Leaf, policies: &Policies, ages: &[Age]) ->
     }
     let before = |cutoff: i64| {
         let cutoff = quote_literal(instant_as_text(cutoff, target.failed_at.type_oid));
-        format!("g.{} OPERATOR(pg_catalog.<) {cutoff}::{}", target.failed_at.name, target.failed_at.sql_type)
+        format!("{} OPERATOR(pg_catalog.<) {cutoff}::{}", target.failed_at.of_row(), target.failed_at.sql_type)
     };
     format!(
         "SELECT {group}, {statuses}, pg_catalog.min({failed_at}), pg_catalog.count(*),
@@ -183,7 +183,7 @@ fn statuses(target: &Target) -> String {
         target.statuses().into_iter().zip(0..).filter_map(|((_, value), place)| Some((value?, 1_i64 << place)));
     let statuses: Vec<(&str, i64)> = statuses.collect();
     let bits = |value: &str| {
-        let value = format!("CASE WHEN false THEN g.{} ELSE {} END", column.name, column.literal(value));
+        let value = format!("CASE WHEN false THEN {} ELSE {} END", column.of_row(), column.literal(value));
         let bit = |(other, bit): &(&str, i64)| {
             format!("CASE WHEN ({value}) OPERATOR(pg_catalog.=) {} THEN {bit} ELSE 0 END", column.literal(other))
         };

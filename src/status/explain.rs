@@ -179,7 +179,7 @@ impl Found {
     ) -> Result<Vec<(i64, i64)>> {
         let recipe = match &self.recipe_id {
             Some(recipe_id) => target.recipe.identifies(recipe_id),
-            None => target.recipe.is_null(),
+            None => format!("{} IS NULL", target.recipe.of_row()),
         };
         let time = target.failed_at.of_row();
         let at = format!("{}::{}", quote_literal(instant_as_text(at, target.failed_at.type_oid)), target.failed_at.sql_type);

@@ -70,7 +70,7 @@ impl Target {
     pub fn has_failed(&self) -> String {
         match &self.status {
             Some(status) => status.is(&self.failed_status),
-            None => format!("g.{} IS NOT NULL", self.failed_at.name),
+            None => format!("{} IS NOT NULL", self.failed_at.of_row()),
         }
     }
 
@@ -103,7 +103,6 @@ impl Target {
 
     /// The status of a row `g`, as text.
     pub fn status_of_row(&self) -> String {
-        let text = |column: &Column| format!("g.{}::pg_catalog.text", column.name);
-        self.status.as_ref().map_or("NULL::pg_catalog.text".into(), text)
+        self.status.as_ref().map_or("NULL::pg_catalog.text".into(), Column::as_text)
     }
 }
