@@ -186,7 +186,10 @@ fn look(
             );
             problems.push(Problem { status: Status::Warn, detail, fix: None });
         } else if !are_all {
-            let detail = format!("of the rows with foreign key {name} only the first {LOOKED_AT} were looked at");
+            let detail = format!(
+                "of the rows with foreign key {name} only the first {LOOKED_AT} were looked at, and none with a key of more than \
+                 {LONGEST} bytes"
+            );
             problems.push(Problem { status: Status::Ok, detail, fix: None });
         }
     }
@@ -197,6 +200,8 @@ fn look(
 const LOOKED_AT: i64 = 10_000;
 /// Different keys of these that are looked for.
 const KEYS: i64 = 1_000;
+/// Bytes of a key's column: all keys are held at once.
+const LONGEST: i64 = 1_000;
 
 /// Some of the keys that a table references; `None` if they cannot be read.
 fn keys(keeping: &Keeping) -> Result<Option<Keys>> {
@@ -204,13 +209,25 @@ fn keys(keeping: &Keeping) -> Result<Option<Keys>> {
     let each = |what: &dyn Fn(usize, &String) -> String, between: &str| {
         keeping.columns.iter().enumerate().map(|(place, column)| what(place, column)).collect::<Vec<_>>().join(between)
     };
+    let is_long = |column: &String| {
+        format!(
+            "COALESCE(pg_catalog.octet_length(r.{column}::pg_catalog.text) OPERATOR(pg_catalog.>) {LONGEST}, false)"
+        )
+    };
     let keys = format!(
-        "WITH looked_at AS MATERIALIZED (SELECT {} FROM {} r LIMIT {LOOKED_AT})
+        "WITH looked_at AS MATERIALIZED (SELECT {} AS is_long, {} FROM {} r LIMIT {LOOKED_AT})
          SELECT pg_catalog.jsonb_build_object('lists', pg_catalog.jsonb_build_array({}), 'are_all',
                     pg_catalog.count(*) OPERATOR(pg_catalog.<) {KEYS}
-                    AND (SELECT pg_catalog.count(*) FROM looked_at) OPERATOR(pg_catalog.<) {LOOKED_AT})
+                    AND (SELECT pg_catalog.count(*) FROM looked_at) OPERATOR(pg_catalog.<) {LOOKED_AT}
+                    AND NOT EXISTS (SELECT FROM looked_at WHERE is_long))
          FROM (SELECT DISTINCT {} FROM looked_at WHERE {} LIMIT {KEYS}) found",
-        each(&|place, column| format!("r.{column}::pg_catalog.text AS key{place}"), ", "),
+        each(&|_, column| is_long(column), " OR "),
+        each(
+            &|place, column| {
+                format!("CASE WHEN NOT {} THEN r.{column}::pg_catalog.text END AS key{place}", is_long(column))
+            },
+            ", ",
+        ),
         table.name,
         each(&|place, _| format!("pg_catalog.array_agg(key{place})"), ", "),
         each(&|place, _| format!("key{place}"), ", "),

@@ -12,12 +12,15 @@ use crate::postgres::error::{Result, error, spi};
 use crate::postgres::memory::context_below;
 use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::snapshot::Horizon;
 use crate::postgres::stream::stream;
+use crate::rank::one_pass::rank;
 use crate::rank::position::{Order, Position};
 use crate::rank::tally::{RecipeCount, Tally};
 use crate::rules::Rules;
 use crate::rules::matching::Policies;
 use crate::target::Target;
+use crate::target::leaf::leaves;
 
 /// Saves the recipes of a run under its policies, with their cutoffs, so that they survive a crash.
 pub fn save(rules: &Rules, run_id: i64, tally: &Tally) -> Result<()> {
@@ -66,13 +69,20 @@ pub struct Cutoffs {
     left: Vec<i64>,
     /// The last batch, of any process, that has been subtracted from `left`.
     batch: i64,
+    /// Rows that were made since may not have been ranked in their recipe.
+    pub horizon: Horizon,
 }
 
-/// Does `work` with the recipes of a run and their cutoffs; nothing is counted yet.
-pub fn with<T>(target: &Target, run_id: i64, work: impl FnOnce(&mut Cutoffs) -> Result<T>) -> Result<T> {
+/// Does `work` with the recipes of a run and their cutoffs, which were ranked at a horizon; nothing is counted yet.
+pub fn with<T>(
+    target: &Target,
+    run_id: i64,
+    horizon: Horizon,
+    work: impl FnOnce(&mut Cutoffs) -> Result<T>,
+) -> Result<T> {
     let mut cutoffs = match LOADED.take().filter(|loaded| loaded.run_id == run_id) {
         Some(loaded) => loaded,
-        None => load(target, run_id)?,
+        None => load(target, run_id, horizon)?,
     };
     cutoffs.catch_up()?;
     cutoffs.tally.list.iter_mut().for_each(|recipe| recipe.removed = 0);
@@ -97,6 +107,28 @@ impl Cutoffs {
             format!("run {} would remove more rows than there were when it started", self.run_id),
             "CALL backlog_cleanup_run()".into(),
         ))
+    }
+
+    /// Ranks the rows that there are now. A cutoff only moves back: rows that have been given a recipe since count among its
+    /// newest, and none goes that would not have gone.
+    pub fn rank_anew(&mut self, rules: &Rules) -> Result<()> {
+        let target = rules.target;
+        let mut now = rank(rules, &leaves(target)?)?.tally;
+        let order = order(target);
+        // The comparison of ids may be the code of their type's owner.
+        reading_as_owner_of(&target.table, || {
+            for recipe in &mut self.tally.list {
+                let place = now.of_group(recipe.recipe_id.as_deref(), recipe.policy);
+                let earlier = |cutoff: Position| {
+                    let now = now.list[place].cutoff?;
+                    Some(if order.compare(now, cutoff).is_lt() { order.keep(now) } else { cutoff })
+                };
+                recipe.cutoff = recipe.cutoff.and_then(earlier);
+            }
+            Ok(())
+        })?;
+        self.horizon = Horizon::now();
+        Ok(())
     }
 
     /// Subtracts what committed batches have removed since the last call.
@@ -137,14 +169,19 @@ pub fn forget() {
     }
 }
 
-fn load(target: &Target, run_id: i64) -> Result<Cutoffs> {
+/// The order of rows, which keeps ids for as long as the cutoffs are loaded.
+fn order(target: &Target) -> Order {
+    // SAFETY: `Order::of` is called in the context that the ids are to live in.
+    unsafe { PgMemoryContexts::For(CONTEXT.get()).switch_to(|_| Order::of(&target.id)) }
+}
+
+fn load(target: &Target, run_id: i64, horizon: Horizon) -> Result<Cutoffs> {
     forget();
     if CONTEXT.get().is_null() {
         // SAFETY: only reads which context lives as long as the process.
         CONTEXT.set(context_below(unsafe { pg_sys::TopMemoryContext }, c"backlog_cleanup cutoffs"));
     }
-    // SAFETY: `Order::of` is called in the context that the ids are to live in.
-    let order = unsafe { PgMemoryContexts::For(CONTEXT.get()).switch_to(|_| Order::of(&target.id)) };
+    let order = order(target);
     let policies = Rc::new(policies::load(run_id)?);
     let mut tally = Tally::of(target, &policies);
     let (mut ids, mut left): (Vec<String>, Vec<i64>) = Default::default();
@@ -178,5 +215,5 @@ fn load(target: &Target, run_id: i64) -> Result<Cutoffs> {
             place += 1;
         })
     })?;
-    Ok(Cutoffs { run_id, policies, tally, left, batch: 0 })
+    Ok(Cutoffs { run_id, policies, tally, left, batch: 0, horizon })
 }

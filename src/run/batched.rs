@@ -43,14 +43,7 @@ fn start_run() -> Result<i64> {
 fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     let arguments = Arguments::read(arguments)?;
     extension::is_of_this_version()?;
-    // SAFETY: only reads what the session does.
-    if unsafe { pg_sys::InSecurityRestrictedOperation() } {
-        return Err(error(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            "code of a table cannot start a batched run, which would stay in the caller's session".into(),
-            "SELECT backlog_cleanup_failed_generations()".into(),
-        ));
-    }
+    is_not_in_code_of_a_table()?;
     // ROLLBACK TO SAVEPOINT would undo the run, but not release the session's lock.
     if is_in_subtransaction() {
         return Err(error(
@@ -180,8 +173,23 @@ fn is_in_subtransaction() -> bool {
     unsafe { pg_sys::GetCurrentTransactionNestLevel() > 1 }
 }
 
-/// Loads a run of this session. Errors: those of `Run::load`, 55000 (it is over, or another session's).
+/// A batched run belongs to the session, and not to code that one of its statements runs. Errors: 42501.
+fn is_not_in_code_of_a_table() -> Result<()> {
+    // SAFETY: only reads what the session does.
+    if !unsafe { pg_sys::InSecurityRestrictedOperation() } {
+        return Ok(());
+    }
+    Err(error(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        "code of a table cannot start, continue or finish a batched run, which belongs to the caller's session".into(),
+        "SELECT backlog_cleanup_failed_generations()".into(),
+    ))
+}
+
+/// Loads a run of this session. Errors: those of `Run::load`, 42501 (in code of a table), 55000 (it is over, or another
+/// session's).
 fn of_session(run_id: Option<i64>) -> Result<Run> {
+    is_not_in_code_of_a_table()?;
     cannot_be_prepared();
     let run = Run::load(run_id)?;
     if (run.finished_at.is_none() || worker::are_of(run.id)) && lock::is_held(&run.target)? {

@@ -119,8 +119,7 @@ impl Found {
         if !self.has_its_status {
             return Ok(Verdict::of("out of scope", "its status is none whose rows go"));
         }
-        let place =
-            policies.of_row(self.recipe_id.as_deref(), self.failure_type.as_deref(), self.status.as_deref());
+        let place = policies.of_row(self.recipe_id.as_deref(), self.failure_type.as_deref(), self.status.as_deref());
         let policy = &policies.list[place];
         let verdict = |verdict, reason: String| Verdict {
             policy: Some(policy.names.to_string()),
@@ -182,7 +181,8 @@ impl Found {
             None => format!("{} IS NULL", target.recipe.of_row()),
         };
         let time = target.failed_at.of_row();
-        let at = format!("{}::{}", quote_literal(instant_as_text(at, target.failed_at.type_oid)), target.failed_at.sql_type);
+        let at =
+            format!("{}::{}", quote_literal(instant_as_text(at, target.failed_at.type_oid)), target.failed_at.sql_type);
         let (its_id, id) = (target.id.of_row(), target.id.literal(id));
         let mut newer = Vec::new();
         for leaf in leaves {
@@ -196,9 +196,7 @@ impl Found {
                 target.is_failed(),
                 policies.is_under(place, target, Some(self.recipe_id.as_deref())),
             );
-            leaf.reading_as_owner(target, || {
-                stream(&statement, |row| newer.extend(row.number(0).zip(row.number(1))))
-            })?;
+            leaf.reading_as_owner(target, || stream(&statement, |row| newer.extend(row.number(0).zip(row.number(1)))))?;
         }
         newer.sort_unstable();
         Ok(newer)

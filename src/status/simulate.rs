@@ -63,10 +63,11 @@ fn backlog_cleanup_simulate(
                 counts[when + 1] += kept;
             }
         }
-        let rows = counts.into_iter().map(|((policy, recipe_id), [removable_now, kept_now, removable_then, kept_then])| {
-            let name = recipe_names.name(recipe_id.as_deref());
-            (policy, recipe_id, name, removable_now, kept_now, removable_then, kept_then)
-        });
+        let rows =
+            counts.into_iter().map(|((policy, recipe_id), [removable_now, kept_now, removable_then, kept_then])| {
+                let name = recipe_names.name(recipe_id.as_deref());
+                (policy, recipe_id, name, removable_now, kept_now, removable_then, kept_then)
+            });
         Ok(rows.collect::<Vec<_>>())
     })?;
     let mut rows = found;

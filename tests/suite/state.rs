@@ -656,8 +656,9 @@ fn c4_a_failed_night_is_in_the_history_though_its_transaction_is_gone() {
     client
         .batch_execute(
             "SELECT backlog_cleanup_unschedule();
-             -- As pg_cron writes it without background workers.
-             UPDATE cron.job_run_details SET return_message = return_message || E'\nDETAIL:  secret\n' WHERE status = 'failed';
+             -- As pg_cron writes it without background workers, where the server speaks another language.
+             UPDATE cron.job_run_details SET return_message = replace(return_message, 'ERROR: ', 'ERREUR : ') || E'\nDÉTAIL : secret\n'
+             WHERE status = 'failed';
              SET ROLE monitor",
         )
         .unwrap();
