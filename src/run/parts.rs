@@ -192,7 +192,7 @@ impl Batch<'_> {
         let found = find_made(rules, leaf, place(), limit, &mut self.cutoffs.tally, |made_by| {
             are_ranked &= !horizon.is_before(made_by);
         })?;
-        if are_ranked || rules.cutoff.is_none() {
+        if are_ranked || !rules.is_regular() {
             return Ok(found);
         }
         self.cutoffs.tally.list.iter_mut().zip(left).for_each(|(recipe, left)| recipe.left = left);
@@ -218,7 +218,7 @@ impl Batch<'_> {
         let moved: HashMap<_, _> = others.iter().zip(&now).map(|(row, now)| (at(row), at(now))).collect();
         let is_same = |row: &Removable, now: &Removable| row.recipe().is_none_or(|recipe| now.recipe() == Some(recipe));
         let still = |row: &Removable| {
-            let now = || found.get(moved.get(&at(row))?).filter(|now| rules.cutoff.is_none() || is_same(row, now));
+            let now = || found.get(moved.get(&at(row))?).filter(|now| !rules.is_regular() || is_same(row, now));
             known.get(&at(row)).or_else(now).copied()
         };
         Ok(rows.iter().filter_map(still).collect())

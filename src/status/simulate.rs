@@ -41,7 +41,7 @@ fn backlog_cleanup_simulate(
         'static,
         (
             name!(policy, String),
-            name!(recipe_id, Option<String>),
+            name!(recipe, Option<String>),
             name!(recipe_name, String),
             name!(removable_now, i64),
             name!(kept_now, i64),
