@@ -1,5 +1,7 @@
 use std::collections::HashSet;
+use std::rc::Rc;
 
+use backlog_cleanup_report::Mode;
 use pgrx::itemptr::item_pointer_get_both;
 use pgrx::prelude::*;
 use serde::Deserialize;
@@ -18,7 +20,7 @@ use crate::rank::tally::Tally;
 use crate::remove::emergency;
 use crate::remove::order::{Ordered, in_order, reference_each_other};
 use crate::rules::Rules;
-use crate::rules::policy::Policy;
+use crate::rules::matching::Policies;
 use crate::rules::selection::Selection;
 use crate::target::leaf::{Leaf, Reach, leaves};
 use crate::target::{Target, trust};
@@ -89,7 +91,13 @@ type Found = Vec<Vec<pg_sys::ItemPointerData>>;
 
 /// Finds failed rows that rows of other tables hold by a foreign key: a run keeps back what it would remove of them. Looks at some rows of each table only, and says so.
 pub fn referenced(target: &Target) -> Result<Vec<Problem>> {
-    let rules = Rules { target, selection: Selection { recipe_id: None, failure_type: None }, cutoff: None };
+    let rules = Rules {
+        target,
+        selection: Selection { recipe_id: None, failure_type: None },
+        mode: Mode::Emergency,
+        policies: Rc::new(Policies::new(Vec::new())),
+        include_held: true,
+    };
     look(&rules, &leaves(target)?, false, |found| {
         Ok((found.iter().map(Vec::len).sum(), "which a run keeps back if it would remove them"))
     })
@@ -115,7 +123,7 @@ pub fn kept_back(rules: &Rules, leaves: &[Leaf]) -> Result<Vec<Problem>> {
     }
     problems.extend(look(rules, leaves, ordered.is_some(), |found| {
         let rows = found.iter().map(Vec::len).sum();
-        if rows == 0 || rules.cutoff.is_none() {
+        if rows == 0 || !rules.is_regular() {
             return Ok((rows, "and a run keeps them back"));
         }
         if removable.is_none() {
@@ -135,9 +143,9 @@ pub fn kept_back(rules: &Rules, leaves: &[Leaf]) -> Result<Vec<Problem>> {
 
 /// The positions of what a run would remove; `None` if they are too many to keep.
 fn positions(rules: &Rules, leaves: &[Leaf]) -> Result<Option<PerLeaf>> {
-    match rules.cutoff {
-        Some(_) => Ok(rank(rules, Policy::of(rules.target)?.keep, leaves)?.positions),
-        None => emergency::positions(rules, leaves, &mut Tally::of(rules.target.recipe.is_integer())),
+    match rules.mode {
+        Mode::Regular => Ok(rank(rules, leaves)?.positions),
+        Mode::Emergency => emergency::positions(rules, leaves, &mut Tally::of(rules.target, &rules.policies)),
     }
 }
 

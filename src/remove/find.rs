@@ -88,17 +88,17 @@ fn removable(
         set_local("enable_seqscan", "off");
         stream_until(&statement, tids, |row| {
             let recipe = tally.of_row(row);
-            let goes = match (row.number(1), tally.list[recipe].cutoff) {
-                _ if rules.cutoff.is_none() => true,
-                (Some(at), Some(cutoff)) => order.compare(Position { at, id: row.datum(2) }, cutoff).is_lt(),
+            let goes = match (row.number(3), tally.list[recipe].cutoff) {
+                _ if !rules.is_regular() => true,
+                (Some(at), Some(cutoff)) => order.compare(Position { at, id: row.datum(4) }, cutoff).is_lt(),
                 _ => false,
             };
             if !goes {
                 return ControlFlow::Continue(());
             }
-            // SAFETY: the fourth column of the statement is a tid.
-            let at = Removable::new(unsafe { row.tid(3) }, recipe);
-            each(&mut tally.list[recipe], at, row.number(4).unwrap_or_default() as u32)
+            // SAFETY: the sixth column of the statement is a tid.
+            let at = Removable::new(unsafe { row.tid(5) }, recipe);
+            each(&mut tally.list[recipe], at, row.number(6).unwrap_or_default() as u32)
         })
     })
 }
@@ -114,7 +114,7 @@ fn statement(rules: &Rules, leaf: &Leaf, place: &Place) -> String {
     };
     format!(
         "SELECT {}, {}, {}, g.ctid, g.xmin FROM ONLY {} g WHERE {place}",
-        rules.target.recipe.as_key(),
+        rules.policies.group_columns(rules.target, &rules.target.recipe.as_key()),
         rules.target.failed_at.as_itself(),
         rules.target.id.as_itself(),
         leaf.table.name

@@ -123,13 +123,13 @@ impl Batch<'_> {
 
     /// Removes rows of a part. Returns where to continue (the steps done, the offset in the next block).
     fn remove_next(&mut self, leaf: &Leaf, part: &Part) -> Result<(i64, u16)> {
-        let rules = self.run.rules(self.target);
+        let rules = self.run.rules(self.target, &self.cutoffs.policies);
         let limit = self.most(part);
         match &part.task {
             Task::Keys => {
                 let before = self.cutoffs.tally.removed();
                 let tally = &mut self.cutoffs.tally;
-                let next = if rules.cutoff.is_some() {
+                let next = if rules.is_regular() {
                     let recipes = part.steps_done as usize..part.steps as usize;
                     keys::remove(&rules, leaf, recipes, limit, tally, self.left)? as i64
                 } else {
@@ -192,7 +192,7 @@ impl Batch<'_> {
         let found = find_made(rules, leaf, place(), limit, &mut self.cutoffs.tally, |made_by| {
             are_ranked &= !horizon.is_before(made_by);
         })?;
-        if are_ranked || rules.cutoff.is_none() {
+        if are_ranked || !rules.is_regular() {
             return Ok(found);
         }
         self.cutoffs.tally.list.iter_mut().zip(left).for_each(|(recipe, left)| recipe.left = left);
@@ -218,7 +218,7 @@ impl Batch<'_> {
         let moved: HashMap<_, _> = others.iter().zip(&now).map(|(row, now)| (at(row), at(now))).collect();
         let is_same = |row: &Removable, now: &Removable| row.recipe().is_none_or(|recipe| now.recipe() == Some(recipe));
         let still = |row: &Removable| {
-            let now = || found.get(moved.get(&at(row))?).filter(|now| rules.cutoff.is_none() || is_same(row, now));
+            let now = || found.get(moved.get(&at(row))?).filter(|now| !rules.is_regular() || is_same(row, now));
             known.get(&at(row)).or_else(now).copied()
         };
         Ok(rows.iter().filter_map(still).collect())

@@ -148,7 +148,7 @@ fn what_a_delete_of_the_table_would_ask_and_one_of_its_parts_does_not_is_refused
     let id = client
         .query_one(
             r#"SELECT backlog_cleanup.start_run('{"target": "t", "mode": "emergency", "batch_size": 10, "pause": "0",
-                                                  "workers": 1, "force": false}')"#,
+                                                  "workers": 1, "force": false, "include_held": false}')"#,
             &[],
         )
         .unwrap()

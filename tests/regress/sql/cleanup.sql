@@ -99,7 +99,7 @@ SELECT backlog_cleanup_failed_generations();
 ROLLBACK;
 UPDATE backlog_cleanup.policy SET keep = -1;
 \echo :LAST_ERROR_SQLSTATE
-UPDATE backlog_cleanup.policy SET max_age = '0';
+UPDATE backlog_cleanup.policy SET max_age = '-1 s';
 \echo :LAST_ERROR_SQLSTATE
 UPDATE backlog_cleanup.target SET batch_size = 0;
 \echo :LAST_ERROR_SQLSTATE
