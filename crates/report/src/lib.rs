@@ -18,8 +18,8 @@ pub use level::Level;
 pub use mode::Mode;
 pub use names::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET, job_name, job_name_in};
 pub use report::{
-    BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, Foreseen, RecipeFailures, RegularReport, StatusReport,
-    Warning, kept_back_reason, recipe_id,
+    BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, Foreseen, PolicyDetail, RecipeFailures, RegularReport,
+    StatusReport, Warning, kept_back_reason, recipe_id,
 };
 pub use schedule::longest_gap;
 pub use state::State;
