@@ -30,7 +30,8 @@ const NUMBER: &str = "#";
 pub fn fingerprint(message: &str) -> String {
     let line = message.trim_start().lines().next().unwrap_or_default();
     let is_json = line.starts_with('{') || line.starts_with("[{");
-    let mut reader = Reader { line, at: 0, is_json, unclosed: [false; QUOTES.len()], written: Written::default() };
+    let written = Written { text: String::with_capacity(LENGTH), ..Written::default() };
+    let mut reader = Reader { line, at: 0, is_json, unclosed: [false; QUOTES.len()], written };
     while reader.step().is_some() {}
     let Written { text, last, .. } = reader.written;
     // A quote that nothing closes would close another one at the end.
@@ -248,6 +249,9 @@ impl Reader<'_> {
         const LONGEST: usize = 46;
         let rest = self.line.as_bytes()[self.at..].iter().take(LONGEST);
         let span = rest.take_while(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')).count();
+        if span < 3 {
+            return None;
+        }
         let address = self.line[self.at..self.at + span].trim_end_matches('.');
         let address = address.strip_suffix(':').unwrap_or(address);
         let end = self.at + address.len();
@@ -265,10 +269,10 @@ impl Reader<'_> {
         const LONGEST: usize = 128;
         let rest = self.line.as_bytes()[self.at..].iter().take(LONGEST);
         let span = rest.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/')).count();
-        let is_word = matches!(Part::of(&self.line[self.at..self.end_of_part()]), Part::Word);
         let end = self.at + span + self.line[self.at + span..].bytes().take(2).take_while(|byte| *byte == b'=').count();
-        let is_base64 = !is_word && span > 12 && end > self.at + span && end % 4 == self.at % 4;
-        (is_base64 && self.is_over_at(end)).then_some(end)
+        let is_padded = span > 12 && end > self.at + span && end % 4 == self.at % 4 && self.is_over_at(end);
+        let is_base64 = is_padded && !matches!(Part::of(&self.line[self.at..self.end_of_part()]), Part::Word);
+        is_base64.then_some(end)
     }
 
     /// The end of a code that stays, if this chain is one: of what the code is recognized by too.
@@ -329,7 +333,7 @@ struct Written {
 impl Written {
     /// Writes a token, unless it does not fit any more.
     fn write(&mut self, token: &str) -> Option<()> {
-        self.characters += token.chars().count();
+        self.characters += if token.is_ascii() { token.len() } else { token.chars().count() };
         if self.characters > LENGTH {
             return None;
         }
@@ -391,8 +395,11 @@ impl Part<'_> {
     const LONGEST: usize = 40;
 
     fn of(part: &str) -> Part<'_> {
-        let is_hex = part.bytes().all(|byte| byte.is_ascii_hexdigit());
         let has_digit = part.bytes().any(|byte| byte.is_ascii_digit());
+        if !has_digit && part.len() < 8 && part != NUMBER {
+            return Part::Word;
+        }
+        let is_hex = part.bytes().all(|byte| byte.is_ascii_hexdigit());
         let name = part.trim_end_matches(|c: char| c.is_ascii_digit());
         let is_error =
             name == "E" && (5..=6).contains(&part.len()) || part.ends_with("Error") || part.ends_with("Exception");
