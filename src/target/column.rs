@@ -9,9 +9,14 @@ use crate::postgres::table::{Column, Table};
 
 /// A column of the target's rows, which statements call `g`.
 impl Column {
+    /// This column of `g` as SQL.
+    pub fn of_row(&self) -> String {
+        format!("g.{}", self.name)
+    }
+
     /// The condition that this column of `g` equals a value, by `pg_catalog`'s operator.
     pub fn is(&self, value: &str) -> String {
-        format!("g.{} OPERATOR(pg_catalog.=) {}", self.name, self.literal(value))
+        format!("{} OPERATOR(pg_catalog.=) {}", self.of_row(), self.literal(value))
     }
 
     /// The condition that this column of `g` has a value with this text: of what is equal, 1.0 and 1.00, a run tells the
@@ -37,6 +42,25 @@ impl Column {
         }
     }
 
+    /// Whether its type shows an object of the database, whose text is another as soon as that is renamed.
+    pub fn shows_a_name(&self) -> bool {
+        // SAFETY: a look-up in the system cache.
+        matches!(
+            unsafe { pg_sys::getBaseType(self.type_oid) },
+            pg_sys::REGCLASSOID
+                | pg_sys::REGCOLLATIONOID
+                | pg_sys::REGCONFIGOID
+                | pg_sys::REGDICTIONARYOID
+                | pg_sys::REGNAMESPACEOID
+                | pg_sys::REGOPEROID
+                | pg_sys::REGOPERATOROID
+                | pg_sys::REGPROCOID
+                | pg_sys::REGPROCEDUREOID
+                | pg_sys::REGROLEOID
+                | pg_sys::REGTYPEOID
+        )
+    }
+
     /// A value of this column's type as SQL.
     pub fn literal(&self, value: &str) -> String {
         format!("{}::{}", quote_literal(value), self.sql_type)
@@ -45,12 +69,17 @@ impl Column {
     /// This column of `g` as a group key: a bigint or a text.
     pub fn as_key(&self) -> String {
         let key = if self.is_integer() { "bigint" } else { "pg_catalog.text" };
-        format!("g.{}::{key}", self.name)
+        format!("{}::{key}", self.of_row())
+    }
+
+    /// This column of `g` as text.
+    pub fn as_text(&self) -> String {
+        format!("{}::pg_catalog.text", self.of_row())
     }
 
     /// This column of `g`, cast to the type that it had when it was checked, for code that reads its bytes.
     pub fn as_itself(&self) -> String {
-        format!("g.{}::{}", self.name, self.sql_type)
+        format!("{}::{}", self.of_row(), self.sql_type)
     }
 
     /// What is wrong with a value that cannot be read.

@@ -11,7 +11,7 @@ impl Target {
     /// that of its `message`, `error` or `class` (of an array its last element), at most 100 characters; of another type the value.
     /// One expression for what groups rows and what selects them.
     pub fn failure_type_of_row(&self) -> String {
-        let column = format!("g.{}", self.failure_type.name);
+        let column = self.failure_type.of_row();
         match self.failure_type.type_oid {
             pg_sys::TEXTOID | pg_sys::VARCHAROID => self.type_of_text(&format!("{column}::pg_catalog.text")),
             pg_sys::JSONBOID | pg_sys::JSONOID => {
@@ -33,8 +33,16 @@ impl Target {
         if !self.has_failure_type_in_text() {
             return self.failure_type.is(failure_type);
         }
-        let wanted = self.type_of_text(&format!("{}::pg_catalog.text", quote_literal(failure_type)));
+        let wanted = self.written_failure_type(failure_type);
         format!("{} OPERATOR(pg_catalog.=) {wanted}", self.failure_type_of_row())
+    }
+
+    /// A failure type as rows have it, as SQL.
+    pub fn written_failure_type(&self, failure_type: &str) -> String {
+        if self.has_failure_type_in_text() {
+            return self.type_of_text(&format!("{}::pg_catalog.text", quote_literal(failure_type)));
+        }
+        format!("pg_catalog.left({}::pg_catalog.text, {LENGTH})", self.failure_type.literal(failure_type))
     }
 
     /// Whether any text is a failure type, whatever the column's type can read.

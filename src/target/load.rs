@@ -61,8 +61,8 @@ impl Search<'_> {
         let here = table.as_ref().or(meant.as_ref());
         let columns = (
             self.id(here)?,
-            self.column(here, "account_column", &row.account_column)?,
-            self.column(here, "recipe_column", &row.recipe_column)?,
+            self.lasting(here, "account_column", &row.account_column)?,
+            self.lasting(here, "recipe_column", &row.recipe_column)?,
             match &row.status_column {
                 Some(status) => self.column(here, "status_column", status)?.map(Some),
                 None => Some(None),
@@ -152,6 +152,20 @@ impl Search<'_> {
         Ok(found)
     }
 
+    /// The same of a column whose values are told apart by their texts.
+    fn lasting(&self, table: Option<&Table>, key: &'static str, written: &str) -> Result<Option<Column>> {
+        let Some((table, column)) = table.zip(self.column(table, key, written)?) else { return Ok(None) };
+        if !column.shows_a_name() {
+            return Ok(Some(column));
+        }
+        let wrong = format!(
+            "column \"{written}\" of {} has type {}, whose text changes with the name of what it shows",
+            table.name, column.type_name
+        );
+        self.note(Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)));
+        Ok(None)
+    }
+
     fn failed_at(&self, table: Option<&Table>) -> Result<Option<Column>> {
         let (key, written) = ("failed_at_column", &self.row.failed_at_column);
         let Some(table) = table else { return Ok(None) };
@@ -178,7 +192,7 @@ impl Search<'_> {
 
     fn id(&self, table: Option<&Table>) -> Result<Option<Column>> {
         let (key, written) = ("id_column", &self.row.id_column);
-        let Some((table, column)) = table.zip(self.column(table, key, written)?) else { return Ok(None) };
+        let Some((table, column)) = table.zip(self.lasting(table, key, written)?) else { return Ok(None) };
         if column.is_ordered() {
             return Ok(Some(column));
         }
