@@ -150,3 +150,18 @@ fn a_fingerprint_needs_an_owner_who_may_call_it_and_works_from_a_schema_of_any_n
     let rest = "SELECT string_agg(failure_type, ' ') FROM \"Ops, too\".backlog_cleanup_failures('t', NULL)";
     assert_eq!(value::<String>(&mut client, rest), "no #");
 }
+
+#[test]
+fn a_policy_for_a_failure_type_is_for_the_fingerprint_of_the_message_that_it_was_written_with() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "UPDATE job SET error = CASE WHEN id <= 60 THEN 'job ' || id || ' timed out' ELSE 'job ' || id || ' failed' END;
+             SELECT backlog_cleanup_set_policy(failure_type => 'job 987654 timed out', enabled => false, target => 't')",
+        )
+        .unwrap();
+    let removed = "SELECT (backlog_cleanup_emergency('t') ->> 'removedCount')::bigint";
+    assert_eq!(numbers(&mut client, removed), [40]);
+}
