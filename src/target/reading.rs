@@ -15,6 +15,8 @@ pub struct Reading {
     account: String,
     failed_status: String,
     time_zone: String,
+    #[serde(default)]
+    fingerprint: bool,
     /// Account, recipe, failed-at, id, failure type and, if there is one, status: the name, the `attnum`, the type and its
     /// collation.
     columns: Vec<(String, i16, u32, u32)>,
@@ -54,6 +56,7 @@ impl Reading {
             account: target.account.clone(),
             failed_status: target.failed_status.clone(),
             time_zone: target.time_zone.clone(),
+            fingerprint: target.fingerprint,
             columns: [account_column, recipe, failed_at, id, failure_type]
                 .into_iter()
                 .chain(status)
