@@ -61,8 +61,37 @@ COMMENT ON CAST (backlog_cleanup.role AS pg_catalog.oid) IS 'the role''s oid; 0 
 ALTER TABLE backlog_cleanup.target
     ALTER COLUMN named_by TYPE backlog_cleanup.role USING named_by::pg_catalog.text::backlog_cleanup.role;
 ALTER TABLE backlog_cleanup.target
-    ALTER COLUMN status_column DROP NOT NULL, ALTER COLUMN completed_status DROP NOT NULL,
-    ALTER COLUMN pending_status DROP NOT NULL, ALTER COLUMN processing_status DROP NOT NULL;
+    ALTER COLUMN status_column DROP NOT NULL,
+    DROP CONSTRAINT failed_status_is_none_of_the_others,
+    ALTER COLUMN failed_status DROP NOT NULL, ALTER COLUMN failed_status DROP DEFAULT,
+    ALTER COLUMN failed_status TYPE text[] USING ARRAY[failed_status],
+    ALTER COLUMN completed_status DROP NOT NULL, ALTER COLUMN completed_status DROP DEFAULT,
+    ALTER COLUMN completed_status TYPE text[] USING ARRAY[completed_status],
+    ALTER COLUMN pending_status DROP NOT NULL, ALTER COLUMN pending_status DROP DEFAULT,
+    ALTER COLUMN pending_status TYPE text[] USING ARRAY[pending_status],
+    ALTER COLUMN processing_status DROP NOT NULL, ALTER COLUMN processing_status DROP DEFAULT,
+    ALTER COLUMN processing_status TYPE text[] USING ARRAY[processing_status];
+ALTER TABLE backlog_cleanup.target RENAME COLUMN failed_status TO statuses;
+ALTER TABLE backlog_cleanup.target
+    ALTER COLUMN statuses SET NOT NULL, ALTER COLUMN statuses SET DEFAULT '{failed}',
+    ALTER COLUMN completed_status SET DEFAULT '{completed}',
+    ALTER COLUMN pending_status SET DEFAULT '{pending}', ALTER COLUMN processing_status SET DEFAULT '{processing}',
+    ADD CONSTRAINT statuses_is_a_list_of_at_least_one
+        CHECK (pg_catalog.cardinality(statuses) OPERATOR(pg_catalog.>) 0
+               AND pg_catalog.array_ndims(statuses) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC statuses) OPERATOR(pg_catalog.=) 0),
+    ADD CONSTRAINT completed_status_is_a_list
+        CHECK (pg_catalog.array_ndims(completed_status) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC completed_status) OPERATOR(pg_catalog.=) 0),
+    ADD CONSTRAINT pending_status_is_a_list
+        CHECK (pg_catalog.array_ndims(pending_status) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC pending_status) OPERATOR(pg_catalog.=) 0),
+    ADD CONSTRAINT processing_status_is_a_list
+        CHECK (pg_catalog.array_ndims(processing_status) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC processing_status) OPERATOR(pg_catalog.=) 0),
+    ADD CONSTRAINT statuses_are_none_of_the_others
+        CHECK (NOT statuses OPERATOR(pg_catalog.&&)
+               pg_catalog.array_cat(pg_catalog.array_cat(completed_status, pending_status), processing_status));
 
 ALTER TABLE backlog_cleanup.policy REPLICA IDENTITY FULL;
 ALTER TABLE backlog_cleanup.run_recipe DROP CONSTRAINT run_recipe_run_id_recipe_id_key;
@@ -441,11 +470,12 @@ COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS
     'the recipe: the group whose newest failures are kept; NULL is a group of its own';
 COMMENT ON COLUMN backlog_cleanup.target.status_column IS
     'the status; NULL if there is none: then a row counts as failed once its failed_at_column is not NULL';
-COMMENT ON COLUMN backlog_cleanup.target.failed_status IS 'only rows of this status are ever removed; unused without a status_column';
+COMMENT ON COLUMN backlog_cleanup.target.statuses IS
+    'only rows in one of these statuses are ever removed; unused without a status_column';
+COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the statuses that reports count as completed; NULL counts nothing';
+COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the statuses that reports count as pending; NULL counts nothing';
+COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the statuses that reports count as processing; NULL counts nothing';
 COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'the failure type';
-COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed, or NULL';
-COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending, or NULL';
-COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing, or NULL';
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';

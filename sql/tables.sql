@@ -30,10 +30,23 @@ CREATE TABLE backlog_cleanup.target (
     recipe_key_column   text NOT NULL DEFAULT 'id',
     recipe_name_column  text NOT NULL DEFAULT 'name',
     account             text NOT NULL DEFAULT 'system_backlog',
-    failed_status       text NOT NULL DEFAULT 'failed',
-    completed_status    text DEFAULT 'completed',
-    pending_status      text DEFAULT 'pending',
-    processing_status   text DEFAULT 'processing',
+    statuses            text[] NOT NULL DEFAULT '{failed}'
+        CONSTRAINT statuses_is_a_list_of_at_least_one
+        CHECK (pg_catalog.cardinality(statuses) OPERATOR(pg_catalog.>) 0
+               AND pg_catalog.array_ndims(statuses) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC statuses) OPERATOR(pg_catalog.=) 0),
+    completed_status    text[] DEFAULT '{completed}'
+        CONSTRAINT completed_status_is_a_list
+        CHECK (pg_catalog.array_ndims(completed_status) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC completed_status) OPERATOR(pg_catalog.=) 0),
+    pending_status      text[] DEFAULT '{pending}'
+        CONSTRAINT pending_status_is_a_list
+        CHECK (pg_catalog.array_ndims(pending_status) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC pending_status) OPERATOR(pg_catalog.=) 0),
+    processing_status   text[] DEFAULT '{processing}'
+        CONSTRAINT processing_status_is_a_list
+        CHECK (pg_catalog.array_ndims(processing_status) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC processing_status) OPERATOR(pg_catalog.=) 0),
     time_zone           text NOT NULL DEFAULT 'UTC',
     search_path         text,
     batch_size          integer NOT NULL DEFAULT 10000
@@ -57,8 +70,9 @@ CREATE TABLE backlog_cleanup.target (
     max_wal_rate        bigint CONSTRAINT max_wal_rate_is_positive CHECK (max_wal_rate OPERATOR(pg_catalog.>) 0),
     throttle_query      text,
     named_by            backlog_cleanup.role,
-    CONSTRAINT failed_status_is_none_of_the_others
-        CHECK (failed_status OPERATOR(pg_catalog.<>) ALL (ARRAY[completed_status, pending_status, processing_status]))
+    CONSTRAINT statuses_are_none_of_the_others
+        CHECK (NOT statuses OPERATOR(pg_catalog.&&)
+               pg_catalog.array_cat(pg_catalog.array_cat(completed_status, pending_status), processing_status))
 );
 COMMENT ON TABLE backlog_cleanup.target IS 'one row per table to look after, with how to read it';
 COMMENT ON COLUMN backlog_cleanup.target.name IS 'the target''s name in functions and policies';
@@ -78,10 +92,11 @@ COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'the failure typ
 COMMENT ON COLUMN backlog_cleanup.target.recipe_key_column IS 'the column of recipes_table that recipe_column refers to';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_name_column IS 'the column of recipes_table that reports show';
 COMMENT ON COLUMN backlog_cleanup.target.account IS 'only rows of this account are ever removed';
-COMMENT ON COLUMN backlog_cleanup.target.failed_status IS 'only rows of this status are ever removed; unused without a status_column';
-COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed, or NULL';
-COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending, or NULL';
-COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.statuses IS
+    'only rows in one of these statuses are ever removed; unused without a status_column';
+COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the statuses that reports count as completed; NULL counts nothing';
+COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the statuses that reports count as pending; NULL counts nothing';
+COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the statuses that reports count as processing; NULL counts nothing';
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';

@@ -41,9 +41,9 @@ const OF_TARGET: [Check<Target>; 22] = [
         |target| target.account_exists().map(|()| Vec::new()),
         "the account is in the users table, if there is one",
     ),
-    ("statuses", statuses, "no other status is the same value as the failed one"),
+    ("statuses", statuses, "no other status is the same value as one whose rows are removed"),
     ("policy", policy::policies, "the default policy exists and is enabled, and there is no other"),
-    ("rows", rows::in_scope, "rows have the status that runs remove, or had it"),
+    ("rows", rows::in_scope, "rows have a status that runs remove, or had it"),
     ("failed_at", rows::failed_at, "every failed row can expire"),
     ("index", index::partial, "the partial index exists and is used"),
     ("foreign_keys", foreign_keys::switched_off, "no foreign key onto the table is switched off"),
@@ -124,7 +124,7 @@ fn backlog_cleanup_doctor(
 }
 
 fn statuses(target: &Target) -> Result<Vec<Problem>> {
-    target.failed_is_no_other_status().map(|()| Vec::new())
+    target.removed_are_no_other_statuses().map(|()| Vec::new())
 }
 
 /// Runs a check: a finding for each of its problems. An error counts as a problem.

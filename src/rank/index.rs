@@ -15,7 +15,10 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
     let target = Target::load(target)?;
     let Target { table, recipe, failed_at, id, account_column, status, .. } = &target;
     let has_failed = match status {
-        Some(status) => format!("{} OPERATOR(pg_catalog.=) {}", status.name, quote_literal(&target.failed_status)),
+        Some(status) => match &target.statuses[..] {
+            [only] => format!("{} OPERATOR(pg_catalog.=) {}", status.name, quote_literal(only)),
+            several => status.is_one_of("", several),
+        },
         None => format!("{} IS NOT NULL", failed_at.name),
     };
     if table.is_foreign() {

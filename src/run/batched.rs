@@ -60,7 +60,7 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     steady_leaves(arguments.target.as_deref(), Lock::Read, |target, leaves| {
         ground::is_that_of_the_snapshot(target)?;
         target.account_exists()?;
-        target.failed_is_no_other_status()?;
+        target.removed_are_no_other_statuses()?;
         target.keys_are_trusted()?;
         refused::check(target)?;
         let selection = arguments.selection();

@@ -14,13 +14,14 @@ use crate::rules::policy::Policy;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach};
 use crate::target::recipes::RecipeNames;
+use crate::target::statuses::Status;
 
 /// The account's rows of one recipe.
 pub struct RecipeStatus {
     pub id: Option<String>,
     pub name: String,
     pub total: i64,
-    /// In the order of `statuses` of the target, the failed ones first.
+    /// In the order of `lists` of the target, the failed ones first.
     pub of_status: [i64; 4],
     pub removable: i64,
     pub oldest_failed_at: Option<TimestampWithTimeZone>,
@@ -35,12 +36,13 @@ pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Vec<RecipeStatus>> {
     let policy = Policy::of(target)?;
     let names = RecipeNames::of(target)?;
     let cutoff = policy.cutoff.as_failed_at(target)?;
+    let statuses = statuses(target)?;
     let mut recipes = Tally::of(target.recipe.is_integer());
     let mut counted: Vec<Counted> = Vec::new();
     for leaf in leaves {
         leaf.reading_as_owner(target, || {
             leaf.expect_most_rows();
-            stream(&statement(target, leaf, cutoff), |row| {
+            stream(&statement(target, &statuses, leaf, cutoff), |row| {
                 let recipe = recipes.of_row(row);
                 counted.resize_with(recipes.list.len(), Counted::default);
                 counted[recipe].add(&Rows::of(leaf, row, cutoff));
@@ -72,7 +74,7 @@ pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Vec<RecipeStatus>> {
 #[derive(Default)]
 struct Counted {
     total: i64,
-    /// In the order of `statuses` of the target.
+    /// In the order of `lists` of the target.
     of_status: [i64; 4],
     /// Failed rows that are expired.
     expired: i64,
@@ -99,7 +101,7 @@ impl Counted {
 /// Rows of one recipe and status, as `statement` has them.
 struct Rows {
     count: i64,
-    /// A bit for each of `statuses` that the rows' status equals.
+    /// A bit for each of `lists` that has the rows' status.
     statuses: i64,
     expired: i64,
     oldest: Option<i64>,
@@ -120,8 +122,7 @@ impl Rows {
 
 /// The account's rows of a leaf: recipe, statuses, failed-at. Counting them here costs less than an aggregate. Rows on another
 /// server are counted there: recipe, statuses, the oldest failed-at, how many, and how many of those are expired.
-fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
-    let statuses = statuses(target);
+fn statement(target: &Target, statuses: &str, leaf: &Leaf, cutoff: i64) -> String {
     let (key, failed_at) = (leaf.group_key(&target.recipe), target.failed_at.as_itself());
     let from = format!("FROM {} g WHERE {}", leaf.rows(), target.is_of_account());
     match leaf.reach {
@@ -137,25 +138,24 @@ fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
     }
 }
 
-/// The bits of the statuses that a row `g` has, as a bigint.
-fn statuses(target: &Target) -> String {
+/// The bits of the lists that have the status of a row `g`, as a bigint.
+fn statuses(target: &Target) -> Result<String> {
     let Some(column) = &target.status else {
-        return format!("(CASE WHEN {} THEN 1 ELSE 0 END)::bigint", target.has_failed());
+        return Ok(format!("(CASE WHEN {} THEN 1 ELSE 0 END)::bigint", target.has_failed()));
     };
     // Under the column's collation one value may equal several statuses; its mask then has all their bits. The planner folds
     // these expressions to constants.
-    let statuses =
-        target.statuses().into_iter().zip(0..).filter_map(|((_, value), place)| Some((value?, 1_i64 << place)));
-    let statuses: Vec<(&str, i64)> = statuses.collect();
+    let statuses = target.counted(column)?;
     let bits = |value: &str| {
         let value = format!("CASE WHEN false THEN g.{} ELSE {} END", column.name, column.literal(value));
-        let bit = |(other, bit): &(&str, i64)| {
-            format!("CASE WHEN ({value}) OPERATOR(pg_catalog.=) {} THEN {bit} ELSE 0 END", column.literal(other))
+        let bit = |other: &Status| {
+            let (other, bit) = (column.literal(other.value), 1_i64 << other.place);
+            format!("CASE WHEN ({value}) OPERATOR(pg_catalog.=) {other} THEN {bit} ELSE 0 END")
         };
         statuses.iter().map(bit).collect::<Vec<_>>().join(" OPERATOR(pg_catalog.|) ")
     };
-    let cases = statuses.iter().map(|(value, _)| format!("WHEN {} THEN {}", column.is(value), bits(value)));
-    format!("(CASE {} ELSE 0 END)::bigint", cases.collect::<Vec<_>>().join(" "))
+    let cases = statuses.iter().map(|status| format!("WHEN {} THEN {}", column.is(status.value), bits(status.value)));
+    Ok(format!("(CASE {} ELSE 0 END)::bigint", cases.collect::<Vec<_>>().join(" ")))
 }
 
 /// An instant, the same in ISO 8601, and the seconds since then; an infinite time has none.

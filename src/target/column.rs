@@ -14,6 +14,22 @@ impl Column {
         format!("g.{} OPERATOR(pg_catalog.=) {}", self.name, self.literal(value))
     }
 
+    /// The condition that this column, `qualified` by the row's name, equals one of these values. The partial index has it word
+    /// for word.
+    pub fn is_one_of(&self, qualified: &str, values: &[String]) -> String {
+        let column = format!("{qualified}{} OPERATOR(pg_catalog.=)", self.name);
+        let literals: Vec<String> = values.iter().map(|value| self.literal(value)).collect();
+        match &literals[..] {
+            [literal] => format!("{column} {literal}"),
+            // The elements of arrays, rows and ranges have no array of their own, or none that the parser reads as the owner.
+            _ if !self.is_scalar() => {
+                let each: Vec<String> = literals.iter().map(|literal| format!("{column} {literal}")).collect();
+                format!("({})", each.join(" OR "))
+            }
+            _ => format!("{column} ANY (ARRAY[{}]::{}[])", literals.join(", "), self.sql_type),
+        }
+    }
+
     /// The condition that this column of `g` has a value with this text: of what is equal, 1.0 and 1.00, a run tells the
     /// texts apart.
     pub fn identifies(&self, value: &str) -> String {

@@ -18,7 +18,7 @@ pub mod trust;
 
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::owner::reading_as_owner_of;
@@ -42,10 +42,14 @@ pub struct TargetRow {
     pub recipe_key_column: String,
     pub recipe_name_column: String,
     pub account: String,
-    pub failed_status: String,
-    pub completed_status: Option<String>,
-    pub pending_status: Option<String>,
-    pub processing_status: Option<String>,
+    #[serde(alias = "failed_status", deserialize_with = "list")]
+    pub statuses: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    pub completed_status: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    pub pending_status: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    pub processing_status: Vec<String>,
     pub time_zone: String,
     pub search_path: Option<String>,
     pub batch_size: i64,
@@ -59,6 +63,20 @@ pub struct TargetRow {
     pub throttle_query: Option<String>,
     /// The role that made the target use its tables; `None` is a superuser, and `""` a role that is gone.
     pub named_by: Option<String>,
+}
+
+/// Reads a list of statuses; NULL is an empty one. Until ALTER EXTENSION UPDATE it is one text.
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        List(Option<Vec<String>>),
+        Text(String),
+    }
+    Written::deserialize(deserializer).map(|written| match written {
+        Written::List(list) => list.unwrap_or_default(),
+        Written::Text(text) => vec![text],
+    })
 }
 
 /// A target with its tables and columns. The fields of its row can be read from it directly.

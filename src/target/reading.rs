@@ -12,7 +12,7 @@ use crate::target::Target;
 pub struct Reading {
     table: u32,
     account: String,
-    failed_status: String,
+    statuses: Vec<String>,
     time_zone: String,
     /// Account, recipe, failed-at, id, failure type and, if there is one, status: the name, the `attnum`, the type and its
     /// collation.
@@ -48,7 +48,7 @@ impl Reading {
         Ok(Reading {
             table: number(table.oid),
             account: target.account.clone(),
-            failed_status: target.failed_status.clone(),
+            statuses: target.statuses.clone(),
             time_zone: target.time_zone.clone(),
             columns: [account_column, recipe, failed_at, id, failure_type]
                 .into_iter()
