@@ -58,10 +58,10 @@ fn serves(target: &Target) -> Result<bool> {
 fn plan(target: &Target, leaf: &Leaf) -> Result<String> {
     let Target { recipe, failed_at, id, .. } = target;
     let explain = format!(
-        "EXPLAIN (FORMAT JSON) SELECT g.{}, g.{}, g.{} FROM {} g WHERE {}",
-        recipe.name,
-        failed_at.name,
-        id.name,
+        "EXPLAIN (FORMAT JSON) SELECT {}, {}, {} FROM {} g WHERE {}",
+        recipe.of_row(),
+        failed_at.of_row(),
+        id.of_row(),
         leaf.rows(),
         target.is_failed()
     );

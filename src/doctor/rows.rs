@@ -11,6 +11,7 @@ use crate::obstacles::problem::{Problem, Status};
 use crate::postgres::error::{Result, spi};
 use crate::postgres::read::read_one;
 use crate::postgres::settings::set_local;
+use crate::postgres::table::Column;
 use crate::rank::index;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach, leaves};
@@ -54,13 +55,13 @@ fn census(target: &Target) -> Result<Census> {
         let statement = format!(
             "SELECT pg_catalog.left({status}::pg_catalog.text, 1000), pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {is_of_account}),
                     pg_catalog.count(*) FILTER (WHERE {is_failed}),
-                    pg_catalog.count(*) FILTER (WHERE {is_failed} AND g.{failed_at} IS NULL),
+                    pg_catalog.count(*) FILTER (WHERE {is_failed} AND {failed_at} IS NULL),
                     ARRAY[{in_status}]::bigint[]
              FROM {rows} g {sample} GROUP BY 1",
-            status = target.status.as_ref().map_or("NULL".into(), |status| format!("g.{}", status.name)),
+            status = target.status.as_ref().map_or("NULL".into(), Column::of_row),
             is_of_account = target.is_of_account(),
             is_failed = target.is_failed(),
-            failed_at = target.failed_at.name,
+            failed_at = target.failed_at.of_row(),
             in_status = in_status.join(", "),
             rows = leaf.rows(),
         );

@@ -17,7 +17,7 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
     let has_failed = match status {
         Some(status) => match &target.statuses[..] {
             [only] => format!("{} OPERATOR(pg_catalog.=) {}", status.name, quote_literal(only)),
-            several => status.is_one_of("", several),
+            several => status.is_one_of(&status.name, several),
         },
         None => format!("{} IS NOT NULL", failed_at.name),
     };

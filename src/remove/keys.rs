@@ -86,11 +86,11 @@ fn remove_where(
     if removed >= most {
         return Ok(removed);
     }
-    let id = &rules.target.id.name;
+    let id = rules.target.id.of_row();
     let table = leaf.rows();
     let (mut rows, mut first) = (0, None);
     stream(
-        &format!("SELECT pg_catalog.left(g.{id}::pg_catalog.text, {MESSAGE}) FROM {table} g WHERE {condition}"),
+        &format!("SELECT pg_catalog.left({id}::pg_catalog.text, {MESSAGE}) FROM {table} g WHERE {condition}"),
         |row| {
             // SAFETY: the column is a text.
             first.get_or_insert_with(|| unsafe { row.text(0) }.map(str::to_owned));
@@ -121,8 +121,8 @@ fn remove_around(
     let mut most = most as usize;
     while most > 0 {
         let next = format!(
-            "SELECT g.{0}::pg_catalog.text FROM {1} g WHERE {condition} AND {beyond} ORDER BY g.{0} LIMIT {2}",
-            id.name,
+            "SELECT {0}::pg_catalog.text FROM {1} g WHERE {condition} AND {beyond} ORDER BY {0} LIMIT {2}",
+            id.of_row(),
             leaf.rows(),
             most.min(IDS)
         );
@@ -130,12 +130,12 @@ fn remove_around(
         // SAFETY: the column is a text.
         stream(&next, |row| ids.extend(unsafe { row.text(0) }.map(str::to_owned)))?;
         let Some(last) = ids.last() else { return Ok(()) };
-        beyond = format!("g.{} OPERATOR(pg_catalog.>) {}", id.name, id.literal(last));
+        beyond = format!("{} OPERATOR(pg_catalog.>) {}", id.of_row(), id.literal(last));
         most -= ids.len();
         let of_ids = |ids: &[String]| {
             let literals: Vec<String> = ids.iter().map(quote_literal).collect();
             let list = format!("ARRAY[{}]::{}[]", literals.join(", "), id.sql_type);
-            delete(rules, leaf, &format!("{condition} AND g.{} OPERATOR(pg_catalog.=) ANY ({list})", id.name))
+            delete(rules, leaf, &format!("{condition} AND {} OPERATOR(pg_catalog.=) ANY ({list})", id.of_row()))
         };
         let mut pieces = Pieces::of(&ids, left.patience);
         while let Some(piece) = pieces.next() {
@@ -180,23 +180,23 @@ fn delete(rules: &Rules, leaf: &Leaf, condition: &str) -> Result<Tally> {
 fn condition(rules: &Rules, recipe: &RecipeCount, cutoff: Position) -> String {
     let Target { id: id_column, failed_at, recipe: recipe_column, .. } = rules.target;
     let is_its = match &recipe.recipe_id {
-        None => format!("g.{} IS NULL", recipe_column.name),
+        None => format!("{} IS NULL", recipe_column.of_row()),
         Some(recipe_id) => recipe_column.identifies(recipe_id),
     };
     let at = format!("{}::{}", quote_literal(instant_as_text(cutoff.at, failed_at.type_oid)), failed_at.sql_type);
     // NULL is the newest id.
     let is_older = match cutoff.id {
-        None => format!("g.{} IS NOT NULL", id_column.name),
+        None => format!("{} IS NOT NULL", id_column.of_row()),
         Some(id) => {
             // SAFETY: the id of a position is of the id column's type.
             let id = unsafe { text_of(id, id_column.type_oid) };
-            format!("g.{} OPERATOR(pg_catalog.<) {}", id_column.name, id_column.literal(&id))
+            format!("{} OPERATOR(pg_catalog.<) {}", id_column.of_row(), id_column.literal(&id))
         }
     };
     format!(
         "{is_its} AND {}
-         AND (g.{column} OPERATOR(pg_catalog.<) {at} OR g.{column} OPERATOR(pg_catalog.=) {at} AND {is_older})",
+         AND ({column} OPERATOR(pg_catalog.<) {at} OR {column} OPERATOR(pg_catalog.=) {at} AND {is_older})",
         rules.condition(),
-        column = failed_at.name,
+        column = failed_at.of_row(),
     )
 }

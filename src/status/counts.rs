@@ -129,9 +129,9 @@ fn statement(target: &Target, statuses: &str, leaf: &Leaf, cutoff: i64) -> Strin
         Reach::Position => format!("SELECT {key}, {statuses}, {failed_at} {from}"),
         Reach::Key => format!(
             "SELECT {key}, {statuses}, pg_catalog.min({failed_at}), pg_catalog.count(*),
-                    pg_catalog.count(*) FILTER (WHERE g.{at} OPERATOR(pg_catalog.<) {cutoff}::{type_of_at})
+                    pg_catalog.count(*) FILTER (WHERE {at} OPERATOR(pg_catalog.<) {cutoff}::{type_of_at})
              {from} GROUP BY 1, 2",
-            at = target.failed_at.name,
+            at = target.failed_at.of_row(),
             cutoff = quote_literal(instant_as_text(cutoff, target.failed_at.type_oid)),
             type_of_at = target.failed_at.sql_type,
         ),
@@ -147,7 +147,7 @@ fn statuses(target: &Target) -> Result<String> {
     // these expressions to constants.
     let statuses = target.counted(column)?;
     let bits = |value: &str| {
-        let value = format!("CASE WHEN false THEN g.{} ELSE {} END", column.name, column.literal(value));
+        let value = format!("CASE WHEN false THEN {} ELSE {} END", column.of_row(), column.literal(value));
         let bit = |other: &Status| {
             let (other, bit) = (column.literal(other.value), 1_i64 << other.place);
             format!("CASE WHEN ({value}) OPERATOR(pg_catalog.=) {other} THEN {bit} ELSE 0 END")

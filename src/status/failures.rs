@@ -70,7 +70,7 @@ fn count(target: &Target, leaves: &[Leaf], since: Option<Interval>) -> Result<Co
 
 /// The failed rows of a leaf by hour and failure type. An hour is whole in UTC.
 fn statement(target: &Target, leaf: &Leaf, since: Option<&str>) -> String {
-    let failed_at = format!("g.{}", target.failed_at.name);
+    let failed_at = target.failed_at.of_row();
     let since = since
         .map_or("true".into(), |since| format!("{failed_at} OPERATOR(pg_catalog.>=) ({})", target.as_failed_at(since)));
     format!(

@@ -9,15 +9,20 @@ use crate::postgres::table::{Column, Table};
 
 /// A column of the target's rows, which statements call `g`.
 impl Column {
-    /// The condition that this column of `g` equals a value, by `pg_catalog`'s operator.
-    pub fn is(&self, value: &str) -> String {
-        format!("g.{} OPERATOR(pg_catalog.=) {}", self.name, self.literal(value))
+    /// This column of `g` as SQL.
+    pub fn of_row(&self) -> String {
+        format!("g.{}", self.name)
     }
 
-    /// The condition that this column, `qualified` by the row's name, equals one of these values. The partial index has it word
+    /// The condition that this column of `g` equals a value, by `pg_catalog`'s operator.
+    pub fn is(&self, value: &str) -> String {
+        format!("{} OPERATOR(pg_catalog.=) {}", self.of_row(), self.literal(value))
+    }
+
+    /// The condition that this column, which a statement calls `name`, equals one of these values. The partial index has it word
     /// for word.
-    pub fn is_one_of(&self, qualified: &str, values: &[String]) -> String {
-        let column = format!("{qualified}{} OPERATOR(pg_catalog.=)", self.name);
+    pub fn is_one_of(&self, name: &str, values: &[String]) -> String {
+        let column = format!("{name} OPERATOR(pg_catalog.=)");
         let literals: Vec<String> = values.iter().map(|value| self.literal(value)).collect();
         match &literals[..] {
             [literal] => format!("{column} {literal}"),
@@ -61,12 +66,12 @@ impl Column {
     /// This column of `g` as a group key: a bigint or a text.
     pub fn as_key(&self) -> String {
         let key = if self.is_integer() { "bigint" } else { "pg_catalog.text" };
-        format!("g.{}::{key}", self.name)
+        format!("{}::{key}", self.of_row())
     }
 
     /// This column of `g`, cast to the type that it had when it was checked, for code that reads its bytes.
     pub fn as_itself(&self) -> String {
-        format!("g.{}::{}", self.name, self.sql_type)
+        format!("{}::{}", self.of_row(), self.sql_type)
     }
 
     /// What is wrong with a value that cannot be read.

@@ -11,7 +11,7 @@ impl Target {
     /// `class` (of an array its last element), at most 100 characters; of another type the value. One expression for what groups
     /// rows and what selects them.
     pub fn failure_type_of_row(&self) -> String {
-        let column = format!("g.{}", self.failure_type.name);
+        let column = self.failure_type.of_row();
         match self.failure_type.type_oid {
             pg_sys::TEXTOID | pg_sys::VARCHAROID => first_line(&format!("{column}::pg_catalog.text")),
             pg_sys::JSONBOID | pg_sys::JSONOID => {

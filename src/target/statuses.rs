@@ -103,8 +103,8 @@ impl Target {
     /// has a finished-at.
     pub fn has_failed(&self) -> String {
         match &self.status {
-            Some(status) => status.is_one_of("g.", &self.statuses),
-            None => format!("g.{} IS NOT NULL", self.failed_at.name),
+            Some(status) => status.is_one_of(&status.of_row(), &self.statuses),
+            None => format!("{} IS NOT NULL", self.failed_at.of_row()),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::target::Target;
 impl Target {
     /// The condition on a row `g` that it failed before an instant.
     pub fn failed_before(&self, instant: &str) -> String {
-        format!("g.{} OPERATOR(pg_catalog.<) ({})", self.failed_at.name, self.as_failed_at(instant))
+        format!("{} OPERATOR(pg_catalog.<) ({})", self.failed_at.of_row(), self.as_failed_at(instant))
     }
 
     /// An instant (`timestamptz` as text) as a constant of the failed-at column's type. Every time before the constant is
