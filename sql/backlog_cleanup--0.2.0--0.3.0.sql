@@ -61,7 +61,7 @@ COMMENT ON CAST (backlog_cleanup.role AS pg_catalog.oid) IS 'the role''s oid; 0 
 ALTER TABLE backlog_cleanup.target
     ALTER COLUMN named_by TYPE backlog_cleanup.role USING named_by::pg_catalog.text::backlog_cleanup.role;
 ALTER TABLE backlog_cleanup.target
-    ALTER COLUMN status_column DROP NOT NULL,
+    ALTER COLUMN status_column DROP NOT NULL, ALTER COLUMN account_column DROP NOT NULL, ALTER COLUMN account DROP NOT NULL,
     DROP CONSTRAINT failed_status_is_none_of_the_others,
     ALTER COLUMN failed_status DROP NOT NULL, ALTER COLUMN failed_status DROP DEFAULT,
     ALTER COLUMN failed_status TYPE text[] USING ARRAY[failed_status],
@@ -465,7 +465,9 @@ COMMENT ON FUNCTION backlog_cleanup_check IS
 COMMENT ON COLUMN backlog_cleanup.target.name IS 'the target''s name in functions and policies';
 COMMENT ON COLUMN backlog_cleanup.target.ledger_table IS
     'the table that gets a row of type backlog_cleanup per run or batch, or NULL';
-COMMENT ON COLUMN backlog_cleanup.target.account_column IS 'the account that the row belongs to';
+COMMENT ON COLUMN backlog_cleanup.target.account_column IS
+    'the account that the row belongs to; NULL, with account, if every row of the table is the target''s';
+COMMENT ON COLUMN backlog_cleanup.target.account IS 'only rows of this account are ever removed; NULL is every row of the table';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS
     'the recipe: the group whose newest failures are kept; NULL is a group of its own';
 COMMENT ON COLUMN backlog_cleanup.target.status_column IS

@@ -22,14 +22,14 @@ CREATE TABLE backlog_cleanup.target (
     users_table         text DEFAULT 'public.users',
     ledger_table        text DEFAULT 'public.credit_transactions',
     id_column           text NOT NULL DEFAULT 'id',
-    account_column      text NOT NULL DEFAULT 'user_id',
+    account_column      text DEFAULT 'user_id',
     recipe_column       text NOT NULL DEFAULT 'recipe_id',
     status_column       text DEFAULT 'status',
     failed_at_column    text NOT NULL DEFAULT 'updated_at',
     failure_type_column text NOT NULL DEFAULT 'failure_reason',
     recipe_key_column   text NOT NULL DEFAULT 'id',
     recipe_name_column  text NOT NULL DEFAULT 'name',
-    account             text NOT NULL DEFAULT 'system_backlog',
+    account             text DEFAULT 'system_backlog',
     statuses            text[] NOT NULL DEFAULT '{failed}'
         CONSTRAINT statuses_is_a_list_of_at_least_one
         CHECK (pg_catalog.cardinality(statuses) OPERATOR(pg_catalog.>) 0
@@ -82,7 +82,8 @@ COMMENT ON COLUMN backlog_cleanup.target.users_table IS 'the table that has the 
 COMMENT ON COLUMN backlog_cleanup.target.ledger_table IS
     'the table that gets a row of type backlog_cleanup per run or batch, or NULL';
 COMMENT ON COLUMN backlog_cleanup.target.id_column IS 'the row''s unique id: any ordered type';
-COMMENT ON COLUMN backlog_cleanup.target.account_column IS 'the account that the row belongs to';
+COMMENT ON COLUMN backlog_cleanup.target.account_column IS
+    'the account that the row belongs to; NULL, with account, if every row of the table is the target''s';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS
     'the recipe: the group whose newest failures are kept; NULL is a group of its own';
 COMMENT ON COLUMN backlog_cleanup.target.status_column IS
@@ -91,7 +92,7 @@ COMMENT ON COLUMN backlog_cleanup.target.failed_at_column IS 'when the row becam
 COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'the failure type';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_key_column IS 'the column of recipes_table that recipe_column refers to';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_name_column IS 'the column of recipes_table that reports show';
-COMMENT ON COLUMN backlog_cleanup.target.account IS 'only rows of this account are ever removed';
+COMMENT ON COLUMN backlog_cleanup.target.account IS 'only rows of this account are ever removed; NULL is every row of the table';
 COMMENT ON COLUMN backlog_cleanup.target.statuses IS
     'only rows in one of these statuses are ever removed; unused without a status_column';
 COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the statuses that reports count as completed; NULL counts nothing';

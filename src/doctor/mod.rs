@@ -36,11 +36,7 @@ pub use index::references;
 
 /// The checks that need the target's tables and columns: name, check, and the detail if nothing is wrong.
 const OF_TARGET: [Check<Target>; 22] = [
-    (
-        "account",
-        |target| target.account_exists().map(|()| Vec::new()),
-        "the account is in the users table, if there is one",
-    ),
+    ("account", account, "the account is in the users table, if there is one"),
     ("statuses", statuses, "no other status is the same value as one whose rows are removed"),
     ("policy", policy::policies, "the default policy exists and is enabled, and there is no other"),
     ("rows", rows::in_scope, "rows have a status that runs remove, or had it"),
@@ -121,6 +117,12 @@ fn backlog_cleanup_doctor(
         findings
     });
     Ok(TableIterator::new(findings))
+}
+
+fn account(target: &Target) -> Result<Vec<Problem>> {
+    target.account_exists()?;
+    let problem = |(detail, fix)| Problem { status: Status::Warn, detail, fix: Some(fix) };
+    Ok(target.without_limit().into_iter().map(problem).collect())
 }
 
 fn statuses(target: &Target) -> Result<Vec<Problem>> {

@@ -122,13 +122,15 @@ pub fn in_scope(target: &Target) -> Result<Vec<Problem>> {
     if census.rows == 0 || has_rows || census.is_sample || has_none || has_found_rows(target)? {
         return Ok(Vec::new());
     }
-    let detail = if census.of_account == 0 {
-        format!("no row has account \"{}\" in column {}", target.account, target.account_column.name)
+    let account = target.account_column.as_ref().zip(target.account.as_deref());
+    let detail = if let Some((column, account)) = account.filter(|_| census.of_account == 0) {
+        format!("no row has account \"{account}\" in column {}", column.name)
     } else {
         let mut statuses: Vec<(&String, &i64)> = census.statuses.iter().collect();
         statuses.sort_by_key(|(_, rows)| -**rows);
         let names: Vec<&String> = statuses.iter().take(NAMED).map(|(status, _)| *status).collect();
-        format!("no row has status {}; the account's rows have {}", quoted(&absent), quoted(&names))
+        let others = if account.is_some() { "the account's rows" } else { "the rows" };
+        format!("no row has status {}; {others} have {}", quoted(&absent), quoted(&names))
     };
     let detail = format!("{detail}: decide whether the target is right, or nothing has failed yet");
     Ok(vec![Problem { status: Status::Warn, detail, fix: None }])

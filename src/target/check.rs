@@ -1,4 +1,4 @@
-use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 
 use crate::extension;
@@ -38,11 +38,11 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<()> {
     let meant = missed.as_ref().and_then(|missed| missed.meant.as_ref());
     let mut wrong = Vec::new();
     if let Some(table) = table.or(meant) {
-        if let Some(column) = table.column(&row.account_column)? {
-            wrong.extend(value_for("account", &row.account, column, table, meant.is_none())?);
+        let column = |name: &Option<String>| name.as_deref().map_or(Ok(None), |name| table.column(name));
+        if let Some((column, account)) = column(&row.account_column)?.zip(row.account.as_deref()) {
+            wrong.extend(value_for("account", account, column, table, meant.is_none())?);
         }
-        let status = row.status_column.as_deref().map_or(Ok(None), |status| table.column(status))?;
-        if let Some(column) = status {
+        if let Some(column) = column(&row.status_column)? {
             wrong.extend(statuses(&row.statuses, column, table, meant.is_none())?);
         }
     }
@@ -58,7 +58,14 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<()> {
     if !mistakes.is_empty() {
         return Err(row.refusal(&mistakes, before));
     }
-    target.map_or(Ok(()), |target| target.statuses_differ())
+    let Some(target) = target else { return Ok(()) };
+    target.statuses_differ()?;
+    if let Some((message, hint)) = target.without_limit().filter(|_| before.is_some()) {
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup")
+            .set_hint(hint)
+            .report(PgLogLevel::WARNING);
+    }
+    Ok(())
 }
 
 /// Checks that a column can have every status whose rows are removed. What is right is the whole list.

@@ -60,15 +60,13 @@ impl Search<'_> {
         let here = table.as_ref().or(meant.as_ref());
         let columns = (
             self.id(here)?,
-            self.column(here, "account_column", &row.account_column)?,
+            self.optional_column(here, "account_column", &row.account_column)?,
             self.column(here, "recipe_column", &row.recipe_column)?,
-            match &row.status_column {
-                Some(status) => self.column(here, "status_column", status)?.map(Some),
-                None => Some(None),
-            },
+            self.optional_column(here, "status_column", &row.status_column)?,
             self.failed_at(here)?,
             self.column(here, "failure_type_column", &row.failure_type_column)?,
         );
+        self.account();
         let (recipes, users, ledger) = (self.recipes()?, self.users()?, self.ledger()?);
         if let (Some(table), Some(search_path)) = (&mut table, self.search_path()) {
             table.search_path = search_path;
@@ -147,6 +145,36 @@ impl Search<'_> {
             self.note(mistake.there_are("columns", &columns(table, ANY_COLUMN)?, written));
         }
         Ok(found)
+    }
+
+    /// The same for a column that the target may do without.
+    fn optional_column(
+        &self,
+        table: Option<&Table>,
+        key: &'static str,
+        written: &Option<String>,
+    ) -> Result<Option<Option<Column>>> {
+        written.as_deref().map_or(Ok(Some(None)), |written| Ok(self.column(table, key, written)?.map(Some)))
+    }
+
+    /// Checks that the target has an account and its column, or neither and nothing that needs one.
+    fn account(&self) {
+        let row = self.row;
+        let note = |key, wrong: &str| {
+            let look = "SELECT * FROM backlog_cleanup.target".into();
+            self.note(Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, key, wrong.into(), look).or_null());
+        };
+        match (&row.account_column, &row.account) {
+            (Some(_), Some(_)) => {}
+            (None, Some(_)) => note("account", "there is an account, but no account_column"),
+            (Some(_), None) => note("account_column", "there is an account_column, but no account"),
+            (None, None) => {
+                let needs = [("users_table", &row.users_table), ("ledger_table", &row.ledger_table)];
+                for (key, _) in needs.into_iter().filter(|(_, table)| table.is_some()) {
+                    note(key, "a target without an account has no row in such a table");
+                }
+            }
+        }
     }
 
     fn failed_at(&self, table: Option<&Table>) -> Result<Option<Column>> {

@@ -34,14 +34,14 @@ pub struct TargetRow {
     pub users_table: Option<String>,
     pub ledger_table: Option<String>,
     pub id_column: String,
-    pub account_column: String,
+    pub account_column: Option<String>,
     pub recipe_column: String,
     pub status_column: Option<String>,
     pub failed_at_column: String,
     pub failure_type_column: String,
     pub recipe_key_column: String,
     pub recipe_name_column: String,
-    pub account: String,
+    pub account: Option<String>,
     #[serde(alias = "failed_status", deserialize_with = "list")]
     pub statuses: Vec<String>,
     #[serde(deserialize_with = "list")]
@@ -87,7 +87,8 @@ pub struct Target {
     pub recipes: Option<RecipeTable>,
     pub ledger: Option<Ledger>,
     pub id: Column,
-    pub account_column: Column,
+    /// `None` if every row of the table is the target's.
+    pub account_column: Option<Column>,
     pub recipe: Column,
     /// `None` if every row has the same: then a row in scope is one that has finished.
     pub status: Option<Column>,
@@ -125,14 +126,8 @@ impl std::ops::Deref for Target {
 impl TargetRow {
     /// The names of the columns that runs read, as the row has them.
     pub fn column_names(&self) -> Vec<&str> {
-        let columns = [
-            &self.id_column,
-            &self.account_column,
-            &self.recipe_column,
-            &self.failed_at_column,
-            &self.failure_type_column,
-        ];
-        columns.into_iter().chain(&self.status_column).map(String::as_str).collect()
+        let columns = [&self.id_column, &self.recipe_column, &self.failed_at_column, &self.failure_type_column];
+        columns.into_iter().chain(&self.account_column).chain(&self.status_column).map(String::as_str).collect()
     }
 
     /// The statement that sets a column of this row.
@@ -157,8 +152,9 @@ impl TargetRow {
 impl Target {
     /// The columns that runs read, with their names as the row has them.
     pub fn columns(&self) -> Vec<(&str, &Column)> {
-        let columns = [&self.id, &self.account_column, &self.recipe, &self.failed_at, &self.failure_type];
-        self.column_names().into_iter().zip(columns.into_iter().chain(&self.status)).collect()
+        let columns = [&self.id, &self.recipe, &self.failed_at, &self.failure_type];
+        let columns = columns.into_iter().chain(&self.account_column).chain(&self.status);
+        self.column_names().into_iter().zip(columns).collect()
     }
 
     /// All tables that it names.
@@ -174,14 +170,14 @@ impl Target {
 
     /// Errors: 42704 (the account is not among the users).
     pub fn account_exists(&self) -> Result<()> {
-        let Some(users) = &self.users else { return Ok(()) };
+        let Some((users, account)) = self.users.as_ref().zip(self.account.as_deref()) else { return Ok(()) };
         let found = reading_as_owner_of(&users.table, || {
             read_one::<bool>(
                 &format!(
                     "SELECT EXISTS (SELECT FROM {} u WHERE u.{}::pg_catalog.text OPERATOR(pg_catalog.=) $1)",
                     users.table.name, users.key
                 ),
-                &[self.account.as_str().into()],
+                &[account.into()],
             )
         })?;
         if found == Some(true) {
@@ -189,7 +185,7 @@ impl Target {
         }
         Err(error(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("account \"{}\" does not exist in {}", self.account, users.table.name),
+            format!("account \"{account}\" does not exist in {}", users.table.name),
             self.set("account", "'...'"),
         ))
     }
@@ -200,8 +196,22 @@ impl Target {
     }
 
     /// The condition on a row `g` that it is one of the account: of no other that the column's collation or type calls equal.
+    /// Without an account, every row is.
     pub fn is_of_account(&self) -> String {
-        self.account_column.identifies(&self.account)
+        let account = self.account_column.as_ref().zip(self.account.as_deref());
+        account.map_or("true".into(), |(column, account)| column.identifies(account))
+    }
+
+    /// What to say of a target that may remove every row of its table, and the statement that limits it.
+    pub fn without_limit(&self) -> Option<(String, String)> {
+        if self.account.is_some() || self.max_rows_per_run.is_some() || self.max_share < 100.0 {
+            return None;
+        }
+        let message = format!(
+            "target \"{}\" has no account and no limit: every row of {} that its statuses and policies let go can go in one run",
+            self.name, self.table.name
+        );
+        Some((message, self.set("max_rows_per_run", "100000")))
     }
 
     /// The condition on a row `g` that it is a failed row of the account.

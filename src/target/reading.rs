@@ -11,10 +11,10 @@ use crate::target::Target;
 #[derive(PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     table: u32,
-    account: String,
+    account: Option<String>,
     statuses: Vec<String>,
     time_zone: String,
-    /// Account, recipe, failed-at, id, failure type and, if there is one, status: the name, the `attnum`, the type and its
+    /// Recipe, failed-at, id, failure type and, if there are any, account and status: the name, the `attnum`, the type and its
     /// collation.
     columns: Vec<(String, i16, u32, u32)>,
     /// The labels of their enums, each with its oid: whoever owns the type can swap them, and locks no table.
@@ -50,8 +50,9 @@ impl Reading {
             account: target.account.clone(),
             statuses: target.statuses.clone(),
             time_zone: target.time_zone.clone(),
-            columns: [account_column, recipe, failed_at, id, failure_type]
+            columns: [recipe, failed_at, id, failure_type]
                 .into_iter()
+                .chain(account_column)
                 .chain(status)
                 .map(column)
                 .collect(),

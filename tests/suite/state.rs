@@ -285,6 +285,66 @@ fn only_rows_in_the_statuses_go_in_every_form_and_the_index_alone_finds_them_wha
 }
 
 #[test]
+fn without_an_account_every_row_of_the_table_is_the_targets_and_somebody_is_told() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = with_jobs(&cluster);
+    let (notices, heard) = mpsc::channel();
+    let mut listening = cluster.connect_with_notices(notices);
+    client.batch_execute("DELETE FROM backlog_cleanup.target").unwrap();
+    // What needs an account is refused, with what is right.
+    let insert =
+        "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, recipe_column, status_column,
+                      failed_at_column, failure_type_column, account_column, account)
+                  VALUES ('t', 'public.job', NULL, 'queue', 'state', 'at', 'error', NULL, NULL)";
+    let (sqlstate, _, hint) = refused(client.batch_execute(insert));
+    assert_eq!(sqlstate, "22023");
+    listening.batch_execute(&hint).unwrap();
+    let (warning, limit) = heard.try_recv().expect("a warning");
+    assert!(warning.contains("has no account and no limit"), "{warning}");
+    for (change, right) in [("account = 'w'", "account = NULL"), ("account_column = 'owner'", "account_column = NULL")]
+    {
+        let (sqlstate, _, hint) =
+            refused(client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 't'")));
+        assert_eq!(sqlstate, "22023", "{change}");
+        assert_eq!(hint, format!("UPDATE backlog_cleanup.target SET {right} WHERE name = 't'"));
+        client.batch_execute(&hint).unwrap();
+    }
+    assert_eq!(heard.try_recv().ok(), None);
+    let (status, _, fix) = finding(&mut client, "t", "account");
+    assert_eq!((status.as_str(), fix.as_ref()), ("warn", Some(&limit)));
+    for limit in [limit.as_str(), "UPDATE backlog_cleanup.target SET max_share = 99, max_rows_per_run = NULL"] {
+        listening.batch_execute(limit).unwrap();
+        assert_eq!(heard.try_recv().ok(), None);
+        assert_eq!(finding(&mut client, "t", "account").0, "ok");
+    }
+
+    cluster::create_index(&mut client, "t");
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.policy SET keep = 0 WHERE target = 't';
+             UPDATE backlog_cleanup.target SET max_share = 100, max_rows_per_run = 100;
+             UPDATE job SET owner = CASE id % 3 WHEN 0 THEN 'x' WHEN 1 THEN 'w' END, state = CASE WHEN id > 90 THEN 'pending' ELSE state END;
+             CREATE TABLE saved AS TABLE job",
+        )
+        .unwrap();
+    let counts = "SELECT total_count, failed_count, removable_count, pending_count FROM backlog_cleanup_status('t')";
+    for form in FORMS {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        client.batch_execute("VACUUM ANALYZE job").unwrap();
+        assert_eq!(cluster::numbers(&mut client, counts), [100, 90, 90, 10], "{form}");
+        for check in ["index", "rows", "ledger", "ledger_row"] {
+            assert_eq!(finding(&mut client, "t", check).0, "ok", "{check}");
+        }
+        client.batch_execute(form).unwrap();
+        assert_eq!(cluster::numbers(&mut client, counts), [10, 0, 0, 10], "{form}");
+    }
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup_books('t')"), 0);
+    // The breaker counts all of them.
+    client.batch_execute("INSERT INTO job (id, state) SELECT i, 'failed' FROM generate_series(1001, 1200) i").unwrap();
+    assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_failed_generations('t')")).0, "54000");
+}
+
+#[test]
 fn a4_a_row_that_has_not_finished_stays_in_every_form() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let mut client = with_jobs(&cluster);
