@@ -52,6 +52,24 @@ CREATE TABLE backlog_cleanup.target (
     batch_size          integer NOT NULL DEFAULT 10000
         CONSTRAINT batch_size_is_from_1_to_1000000
         CHECK (batch_size OPERATOR(pg_catalog.>=) 1 AND batch_size OPERATOR(pg_catalog.<=) 1000000),
+    pause               interval NOT NULL DEFAULT '0'
+        CONSTRAINT pause_is_from_0_to_1_day
+        CHECK (pause OPERATOR(pg_catalog.>=) interval '0'
+               AND pause OPERATOR(pg_catalog.<=) interval '1 day'),
+    max_rows_per_second integer
+        CONSTRAINT max_rows_per_second_is_positive
+        CHECK (max_rows_per_second OPERATOR(pg_catalog.>) 0),
+    workers             integer NOT NULL DEFAULT 1
+        CONSTRAINT workers_is_from_1_to_64
+        CHECK (workers OPERATOR(pg_catalog.>=) 1
+               AND workers OPERATOR(pg_catalog.<=) 64),
+    max_duration        interval
+        CONSTRAINT max_duration_is_positive_and_finite
+        CHECK (max_duration OPERATOR(pg_catalog.>) interval '0'
+               AND max_duration OPERATOR(pg_catalog.<=) interval '1000 years'),
+    max_rows            bigint
+        CONSTRAINT max_rows_is_positive
+        CHECK (max_rows OPERATOR(pg_catalog.>) 0),
     lock_timeout        interval NOT NULL DEFAULT '5 seconds'
         CONSTRAINT lock_timeout_is_from_0_to_1_day
         CHECK (lock_timeout OPERATOR(pg_catalog.>=) interval '0'
@@ -70,6 +88,7 @@ CREATE TABLE backlog_cleanup.target (
     max_wal_rate        bigint CONSTRAINT max_wal_rate_is_positive CHECK (max_wal_rate OPERATOR(pg_catalog.>) 0),
     throttle_query      text,
     named_by            backlog_cleanup.role,
+    CONSTRAINT max_rows_takes_one_worker CHECK (max_rows IS NULL OR workers OPERATOR(pg_catalog.=) 1),
     CONSTRAINT statuses_are_none_of_the_others
         CHECK (NOT statuses OPERATOR(pg_catalog.&&)
                pg_catalog.array_cat(pg_catalog.array_cat(completed_status, pending_status), processing_status))
@@ -102,6 +121,11 @@ COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a 
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';
 COMMENT ON COLUMN backlog_cleanup.target.batch_size IS 'rows per batch of a batched run';
+COMMENT ON COLUMN backlog_cleanup.target.pause IS 'how long a batched run sleeps between batches';
+COMMENT ON COLUMN backlog_cleanup.target.max_rows_per_second IS 'a batched run removes no more rows per second than this, over a second or two; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.target.workers IS 'background workers of a batched run; 1 is the session itself';
+COMMENT ON COLUMN backlog_cleanup.target.max_duration IS 'a batched run stops after this time; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.target.max_rows IS 'a batched run stops after so many removed rows; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.lock_timeout IS 'how long a run waits for a lock; 0 is without limit';
 COMMENT ON COLUMN backlog_cleanup.target.max_share IS
     'refuses a regular run that would remove more than this percentage of the failed rows; 100 is off';
@@ -160,6 +184,7 @@ CREATE TABLE backlog_cleanup.run (
     batches          bigint NOT NULL DEFAULT 0,
     batch_size       integer,
     pause            interval,
+    max_rows_per_second integer,
     max_duration     interval,
     max_rows         bigint,
     workers          integer,
@@ -206,8 +231,9 @@ COMMENT ON COLUMN backlog_cleanup.run.stop_requested_by IS 'the role that asked 
 COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run.batches IS 'committed batches that removed rows; 0 for a run in one transaction';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
-    'rows per batch; NULL for a run in one transaction, as are pause, max_duration, max_rows and workers';
+    'rows per batch; NULL for a run in one transaction, as are pause, max_rows_per_second, max_duration, max_rows and workers';
 COMMENT ON COLUMN backlog_cleanup.run.pause IS 'how long it sleeps between batches';
+COMMENT ON COLUMN backlog_cleanup.run.max_rows_per_second IS 'how many rows it removes per second at most, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.max_duration IS 'after how long it stops, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.max_rows IS 'after how many removed rows it stops, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.workers IS 'how many background workers it got; 0 is the session itself';

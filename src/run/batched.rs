@@ -22,6 +22,7 @@ use crate::run::prepare::cannot_be_prepared;
 use crate::run::worker::{self, Leader};
 use crate::run::{failure, ground, refused};
 use crate::target::leaf::{Leaf, Reach};
+use crate::target::pace::Pace;
 use crate::target::steady::{Lock, steady, steady_leaves};
 
 /// Refuses a call from the SQL of a version before 0.3.0, whose arguments this library does not read. Errors: 55000.
@@ -65,7 +66,8 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         refused::check(target)?;
         let selection = arguments.selection();
         selection.check(target)?;
-        may_limit_rows(&arguments, leaves)?;
+        let mut pace = arguments.pace.clone().or(&target.pace);
+        may_limit_rows(&pace, leaves)?;
         let (rules, ranked) = if arguments.is_regular() {
             policy::warn_of_ignored(target)?;
             let Policy { cutoff, keep } = Policy::of(target)?;
@@ -80,8 +82,7 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         };
         let Ranked { tally, positions, lsn } = ranked;
         let positions = positions.map(|positions| in_order(leaves, positions)).transpose()?.map(|rows| (rows, lsn));
-        let mut pace = arguments.pace.clone();
-        let batch_size = *pace.batch_size.get_or_insert(target.batch_size);
+        let batch_size = pace.batch_size.unwrap_or(1);
         // A temporary table is seen by its own session only.
         let workers = pace.workers.filter(|_| leaves.iter().all(|leaf| !leaf.table.is_temporary)).unwrap_or(1);
         pace.workers = Some(if workers > 1 { workers } else { 0 });
@@ -89,7 +90,10 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         let run_id = run::start(&rules, &tally, held, &pace, &caller)?;
         cutoff::save(&rules, run_id, &tally)?;
         let steps = if arguments.is_regular() { tally.list.len() } else { 1 };
-        part::save(run_id, leaves, positions, steps, batch_size as usize, workers as u32)?;
+        // Under a rate, a part is what a worker removes in a second, so that none has the rest alone.
+        let in_a_second = pace.max_rows_per_second.map(|rows| (rows / i64::from(workers)).max(1));
+        let rows = in_a_second.map_or(batch_size, |rows| rows.min(batch_size));
+        part::save(run_id, leaves, positions, steps, rows as usize, workers as u32)?;
         Ok(run_id)
     })
 }
@@ -112,9 +116,16 @@ fn unranked(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
     Ok(Ranked { tally, positions, lsn })
 }
 
-/// Errors: 0A000 (`max_rows`, and rows are removed by key).
-fn may_limit_rows(arguments: &Arguments, leaves: &[Leaf]) -> Result<()> {
-    let by_key = leaves.iter().find(|leaf| leaf.reach == Reach::Key).filter(|_| arguments.pace.max_rows.is_some());
+/// Errors: 22023 (`max_rows` with workers), 0A000 (`max_rows`, and rows are removed by key).
+fn may_limit_rows(pace: &Pace, leaves: &[Leaf]) -> Result<()> {
+    if pace.max_rows.is_some() && pace.workers.is_some_and(|workers| workers > 1) {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "argument \"workers\" is out of range".into(),
+            "CALL backlog_cleanup_run(max_rows => 100000, workers => 1); -- max_rows needs workers => 1".into(),
+        ));
+    }
+    let by_key = leaves.iter().find(|leaf| leaf.reach == Reach::Key).filter(|_| pace.max_rows.is_some());
     let Some(leaf) = by_key else { return Ok(()) };
     Err(error(
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,

@@ -8,6 +8,7 @@ pub mod leaf;
 pub mod load;
 pub mod mistake;
 pub mod nearest;
+pub mod pace;
 pub mod passed_over;
 pub mod reading;
 pub mod recipes;
@@ -24,6 +25,7 @@ use crate::postgres::error::{Result, error};
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
+use crate::target::pace::Pace;
 
 /// A row of `backlog_cleanup.target`, not checked. The comments on its columns explain them.
 #[derive(Clone, Deserialize)]
@@ -52,7 +54,9 @@ pub struct TargetRow {
     pub processing_status: Vec<String>,
     pub time_zone: String,
     pub search_path: Option<String>,
-    pub batch_size: i64,
+    /// That of a batched run whose call says no other.
+    #[serde(flatten)]
+    pub pace: Pace,
     /// Milliseconds.
     pub lock_timeout: i64,
     /// Percent.
