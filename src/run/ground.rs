@@ -58,7 +58,7 @@ const GROUND: &str = "
         SELECT i.inhrelid FROM pg_inherits i JOIN leaf ON i.inhparent = leaf.oid WHERE NOT i.inhdetachpending)
     SELECT jsonb_build_array(
                (SELECT to_jsonb(t) FROM backlog_cleanup.target t WHERE name = $1),
-               (SELECT jsonb_agg(to_jsonb(p) ORDER BY recipe_id, failure_type) FROM backlog_cleanup.policy p WHERE target = $1),
+               (SELECT jsonb_agg(to_jsonb(p) ORDER BY recipe_id, failure_type, status) FROM backlog_cleanup.policy p WHERE target = $1),
                (SELECT jsonb_agg(jsonb_build_array(oid, relname, relnamespace, relowner, relfilenode, relkind) ORDER BY oid)
                 FROM pg_class JOIN leaf USING (oid)),
                (SELECT jsonb_agg(jsonb_build_array(attrelid, attname, attnum, atttypid, attcollation) ORDER BY attrelid, attnum)

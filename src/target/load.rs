@@ -60,9 +60,15 @@ impl Search<'_> {
         let here = table.as_ref().or(meant.as_ref());
         let columns = (
             self.id(here)?,
-            self.optional_column(here, "account_column", &row.account_column)?,
-            self.column(here, "recipe_column", &row.recipe_column)?,
-            self.optional_column(here, "status_column", &row.status_column)?,
+            match &row.account_column {
+                Some(account) => self.lasting(here, "account_column", account)?.map(Some),
+                None => Some(None),
+            },
+            self.lasting(here, "recipe_column", &row.recipe_column)?,
+            match &row.status_column {
+                Some(status) => self.column(here, "status_column", status)?.map(Some),
+                None => Some(None),
+            },
             self.failed_at(here)?,
             self.column(here, "failure_type_column", &row.failure_type_column)?,
         );
@@ -147,16 +153,6 @@ impl Search<'_> {
         Ok(found)
     }
 
-    /// The same for a column that the target may do without.
-    fn optional_column(
-        &self,
-        table: Option<&Table>,
-        key: &'static str,
-        written: &Option<String>,
-    ) -> Result<Option<Option<Column>>> {
-        written.as_deref().map_or(Ok(Some(None)), |written| Ok(self.column(table, key, written)?.map(Some)))
-    }
-
     /// Checks that the target has an account and its column, or neither and nothing that needs one.
     fn account(&self) {
         let row = self.row;
@@ -175,6 +171,20 @@ impl Search<'_> {
                 }
             }
         }
+    }
+
+    /// The same of a column whose values are told apart by their texts.
+    fn lasting(&self, table: Option<&Table>, key: &'static str, written: &str) -> Result<Option<Column>> {
+        let Some((table, column)) = table.zip(self.column(table, key, written)?) else { return Ok(None) };
+        if !column.shows_a_name() {
+            return Ok(Some(column));
+        }
+        let wrong = format!(
+            "column \"{written}\" of {} has type {}, whose text changes with the name of what it shows",
+            table.name, column.type_name
+        );
+        self.note(Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)));
+        Ok(None)
     }
 
     fn failed_at(&self, table: Option<&Table>) -> Result<Option<Column>> {
@@ -203,7 +213,7 @@ impl Search<'_> {
 
     fn id(&self, table: Option<&Table>) -> Result<Option<Column>> {
         let (key, written) = ("id_column", &self.row.id_column);
-        let Some((table, column)) = table.zip(self.column(table, key, written)?) else { return Ok(None) };
+        let Some((table, column)) = table.zip(self.lasting(table, key, written)?) else { return Ok(None) };
         if column.is_ordered() {
             return Ok(Some(column));
         }
