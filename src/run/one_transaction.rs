@@ -155,7 +155,7 @@ fn once(
         let caller = caller()?;
         target.account_exists()?;
         selection.check(target)?;
-        target.failed_is_no_other_status()?;
+        target.removed_are_no_other_statuses()?;
         target.keys_are_trusted()?;
         if how != How::Dry {
             refused::check(target)?;

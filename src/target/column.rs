@@ -19,6 +19,22 @@ impl Column {
         format!("{} OPERATOR(pg_catalog.=) {}", self.of_row(), self.literal(value))
     }
 
+    /// The condition that this column, which a statement calls `name`, equals one of these values. The partial index has it word
+    /// for word.
+    pub fn is_one_of(&self, name: &str, values: &[String]) -> String {
+        let column = format!("{name} OPERATOR(pg_catalog.=)");
+        let literals: Vec<String> = values.iter().map(|value| self.literal(value)).collect();
+        match &literals[..] {
+            [literal] => format!("{column} {literal}"),
+            // The elements of arrays, rows and ranges have no array of their own, or none that the parser reads as the owner.
+            _ if !self.is_scalar() => {
+                let each: Vec<String> = literals.iter().map(|literal| format!("{column} {literal}")).collect();
+                format!("({})", each.join(" OR "))
+            }
+            _ => format!("{column} ANY (ARRAY[{}]::{}[])", literals.join(", "), self.sql_type),
+        }
+    }
+
     /// The condition that this column of `g` has a value with this text: of what is equal, 1.0 and 1.00, a run tells the
     /// texts apart.
     pub fn identifies(&self, value: &str) -> String {

@@ -61,7 +61,10 @@ impl Search<'_> {
         let here = table.as_ref().or(meant.as_ref());
         let columns = (
             self.id(here)?,
-            self.lasting(here, "account_column", &row.account_column)?,
+            match &row.account_column {
+                Some(account) => self.lasting(here, "account_column", account)?.map(Some),
+                None => Some(None),
+            },
             self.lasting(here, "recipe_column", &row.recipe_column)?,
             match &row.status_column {
                 Some(status) => self.column(here, "status_column", status)?.map(Some),
@@ -70,6 +73,7 @@ impl Search<'_> {
             self.failed_at(here)?,
             self.column(here, "failure_type_column", &row.failure_type_column)?,
         );
+        self.account();
         let (recipes, users, ledger) = (self.recipes()?, self.users()?, self.ledger()?);
         let fingerprint_function = table.as_ref().map_or(Ok(None), |table| self.fingerprint_function(table))?;
         if let (Some(table), Some(search_path)) = (&mut table, self.search_path()) {
@@ -150,6 +154,26 @@ impl Search<'_> {
             self.note(mistake.there_are("columns", &columns(table, ANY_COLUMN)?, written));
         }
         Ok(found)
+    }
+
+    /// Checks that the target has an account and its column, or neither and nothing that needs one.
+    fn account(&self) {
+        let row = self.row;
+        let note = |key, wrong: &str| {
+            let look = "SELECT * FROM backlog_cleanup.target".into();
+            self.note(Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, key, wrong.into(), look).or_null());
+        };
+        match (&row.account_column, &row.account) {
+            (Some(_), Some(_)) => {}
+            (None, Some(_)) => note("account", "there is an account, but no account_column"),
+            (Some(_), None) => note("account_column", "there is an account_column, but no account"),
+            (None, None) => {
+                let needs = [("users_table", &row.users_table), ("ledger_table", &row.ledger_table)];
+                for (key, _) in needs.into_iter().filter(|(_, table)| table.is_some()) {
+                    note(key, "a target without an account has no row in such a table");
+                }
+            }
+        }
     }
 
     /// The same of a column whose values are told apart by their texts.

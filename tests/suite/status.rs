@@ -19,7 +19,7 @@ fn a_status_that_two_words_name_is_counted_by_both() {
             .batch_execute(&format!(
                 "ALTER TABLE generations ALTER status TYPE {sql_type};
                  ALTER TABLE backlog_cleanup.target DISABLE TRIGGER check_target;
-                 UPDATE backlog_cleanup.target SET processing_status = '{word}';
+                 UPDATE backlog_cleanup.target SET processing_status = ARRAY['{word}'];
                  ALTER TABLE backlog_cleanup.target ENABLE TRIGGER check_target"
             ))
             .unwrap();
