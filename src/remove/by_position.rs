@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use pgrx::prelude::*;
 
@@ -7,6 +7,7 @@ use crate::postgres::error::{Result, spi};
 use crate::postgres::met::Met;
 use crate::postgres::settings::set_local;
 use crate::postgres::snapshot::with_own_changes;
+use crate::postgres::stream::stream_writing;
 use crate::postgres::subtransaction::attempt;
 use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
@@ -17,7 +18,6 @@ use crate::remove::left::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, Left, MESS
 use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
-use crate::target::recipes::bounded;
 
 /// Rows per statement of a run in one transaction: few enough to need little memory, many enough that starting a statement
 /// costs nothing.
@@ -145,27 +145,15 @@ fn remove_some(
     rows: &[Removable],
     tally: &mut Tally,
 ) -> Result<Option<usize>> {
-    let counted = format!(
-        "WITH gone AS ({} RETURNING {} AS recipe)
-         SELECT recipe::pg_catalog.text, pg_catalog.count(*) FROM gone GROUP BY recipe",
-        delete(rules, leaf),
-        leaf.group_key(&rules.target.recipe)
-    );
-    let gone: HashMap<Option<String>, i64> = Spi::connect_mut(|client| {
-        client
-            .update(counted.as_str(), None, &[tid_array(&tids(rows))])?
-            .map(|row| Ok((row.get(1)?, row.get(2)?.unwrap_or_default())))
-            .collect::<spi::Result<_>>()
-    })
-    .map_err(spi)?;
-    let removed = gone.values().sum::<i64>() as usize;
+    let recipe = &rules.target.recipe;
+    let returning = format!("{} RETURNING {}, 1::bigint", delete(rules, leaf), recipe.as_key());
+    let mut gone = Tally::of(recipe.is_integer());
+    stream_writing(&returning, Some(tid_array(&tids(rows))), |row| gone.count_removed(row))?;
+    let removed = gone.removed() as usize;
     if besides.are_gone(removed) {
         return Ok(None);
     }
-    for (recipe_id, removed) in &gone {
-        let recipe = tally.of_id(recipe_id.as_deref().map(bounded).as_deref());
-        tally.list[recipe].removed += removed;
-    }
+    tally.add(gone);
     Ok(Some(removed))
 }
 
@@ -192,32 +180,26 @@ fn remove_all_locked(
     rows: &[Removable],
     tally: &mut Tally,
 ) -> Result<Option<usize>> {
+    let recipe = &rules.target.recipe;
     let lock = format!(
-        "WITH locked AS (SELECT {} AS recipe, g.ctid AS tid FROM ONLY {} g WHERE {} FOR UPDATE)
-         SELECT recipe::pg_catalog.text, pg_catalog.array_agg(tid) FROM locked GROUP BY recipe",
-        leaf.group_key(&rules.target.recipe),
+        "SELECT {}, 1::bigint, g.ctid FROM ONLY {} g WHERE {} FOR UPDATE",
+        recipe.as_key(),
         leaf.table.name,
         at_positions(rules)
     );
-    let locked = Spi::connect_mut(|client| {
-        let locked: Vec<(Option<String>, Vec<pg_sys::ItemPointerData>)> = client
-            .update(lock.as_str(), None, &[tid_array(&tids(rows))])?
-            .map(|row| Ok((row.get(1)?, row.get(2)?.unwrap_or_default())))
-            .collect::<spi::Result<_>>()?;
-        client.update(delete(rules, leaf).as_str(), None, &[tid_array(&tids(rows))])?;
-        Ok(locked)
-    })
-    .map_err(spi)?;
-    let all: usize = locked.iter().map(|(_, rows)| rows.len()).sum();
-    let gone: usize = locked.iter().map(|(_, rows)| removed_here(leaf, rows)).sum();
+    let (mut counted, mut locked) = (Tally::of(recipe.is_integer()), Vec::new());
+    stream_writing(&lock, Some(tid_array(&tids(rows))), |row| {
+        counted.count_removed(row);
+        // SAFETY: the column is a tid.
+        locked.push(unsafe { row.tid(2) });
+    })?;
+    stream_writing(&delete(rules, leaf), Some(tid_array(&tids(rows))), |_| {})?;
+    let gone = removed_here(leaf, &locked);
     besides.are_none(gone)?;
-    if gone < all {
+    if gone < locked.len() {
         return Ok(None);
     }
-    for (recipe_id, rows) in locked {
-        let recipe = tally.of_id(recipe_id.as_deref().map(bounded).as_deref());
-        tally.list[recipe].removed += rows.len() as i64;
-    }
+    tally.add(counted);
     Ok(Some(gone))
 }
 
@@ -229,16 +211,15 @@ fn still_there(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<(Option
         leaf.table.name,
         at_positions(rules)
     );
+    let (mut found, mut first) = (Vec::new(), None);
     // Only a statement that may write sees what this transaction has done.
-    let found: Vec<(pg_sys::ItemPointerData, Option<String>)> = Spi::connect_mut(|client| {
-        client
-            .update(there.as_str(), None, &[tid_array(&tids(rows))])?
-            .map(|row| Ok((row.get(1)?.unwrap_or_default(), row.get(2)?)))
-            .collect::<spi::Result<_>>()
-    })
-    .map_err(spi)?;
-    let first = found.first().and_then(|(_, id)| id.clone());
-    Ok((first, of_tids(rows, found.into_iter().map(|(tid, _)| tid))))
+    stream_writing(&there, Some(tid_array(&tids(rows))), |row| {
+        // SAFETY: the columns are a tid and a text.
+        let (tid, id) = unsafe { (row.tid(0), row.text(1)) };
+        found.push(tid);
+        first.get_or_insert_with(|| id.map(str::to_owned));
+    })?;
+    Ok((first.flatten(), of_tids(rows, found.into_iter())))
 }
 
 /// Those of the rows that are at these positions.
