@@ -23,7 +23,7 @@ impl TargetRow {
 
 impl Target {
     /// Checks that every status is a value of the status column, and that no two are the same value: `yes` and `true` are one
-    /// boolean. Errors: 22P02, 42804, 23514.
+    /// boolean. Errors: 22P02, 22023, 42804, 23514.
     pub fn statuses_are_values(&self) -> Result<()> {
         let Some(status) = &self.status else { return Ok(()) };
         self.statuses().iter().filter_map(|(_, value)| *value).try_for_each(|value| self.accepts(status, value))?;
@@ -31,10 +31,11 @@ impl Target {
         (0..statuses.len()).try_for_each(|first| self.is_none_of(statuses[first], &statuses[first + 1..]))
     }
 
-    /// Checks that no other status is the same value as the failed one, whose rows are removed. The column's type may have
-    /// changed since the target was written. Errors: 23514.
+    /// Checks that the failed status, whose rows are removed, is a value of its column, and no other status is the same. The column's
+    /// type may have changed since the target was written. Errors: 22P02, 22023, 42804, 23514.
     pub fn failed_is_no_other_status(&self) -> Result<()> {
         let [failed, others @ ..] = self.statuses();
+        self.status.as_ref().map_or(Ok(()), |status| self.accepts(status, &self.failed_status))?;
         self.is_none_of(failed, &others)
     }
 
