@@ -66,7 +66,7 @@ impl Names {
         let read = |sql: String| reading_as_owner_of(&target.table, || read_one::<String>(&sql, &[]));
         let recipe_id = recipe_id.map(|recipe_id| {
             target.accepts(&target.recipe, recipe_id)?;
-            reading_as_owner_of(&target.table, || target.recipe.stored(recipe_id))
+            read(format!("SELECT {}::pg_catalog.text", target.recipe.literal(recipe_id)))
         });
         let failure_type = failure_type.map(|failure_type| {
             if !target.has_failure_type_in_text() {
