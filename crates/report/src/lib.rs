@@ -6,6 +6,7 @@ mod duration;
 mod level;
 mod mode;
 mod names;
+mod policy;
 mod report;
 mod schedule;
 mod state;
@@ -17,6 +18,7 @@ pub use duration::DURATION_BOUNDS;
 pub use level::Level;
 pub use mode::Mode;
 pub use names::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET, job_name, job_name_in};
+pub use policy::policy_name;
 pub use report::{
     BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, Foreseen, RecipeFailures, RegularReport, StatusReport,
     Warning, kept_back_reason, recipe_id,
