@@ -769,6 +769,16 @@ COMMENT ON TRIGGER give_way_to_dumped_policy ON backlog_cleanup.policy IS
 COMMENT ON FUNCTION backlog_cleanup.interrupt_restored IS
     'marks a restored run as interrupted if it was running when the dump was taken';
 
+CREATE FUNCTION backlog_cleanup_fingerprint(message text) RETURNS text
+    IMMUTABLE STRICT PARALLEL SAFE LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_fingerprint_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_fingerprint IS
+    'the first line of a message without what differs from one failure to the next: numbers, ids, times, addresses, paths, quoted strings';
+-- The targets that are there keep their failure types.
+ALTER TABLE backlog_cleanup.target ADD COLUMN fingerprint boolean NOT NULL DEFAULT false;
+ALTER TABLE backlog_cleanup.target ALTER COLUMN fingerprint SET DEFAULT true;
+COMMENT ON COLUMN backlog_cleanup.target.fingerprint IS
+    'true: the failure type of a text is its fingerprint, see backlog_cleanup_fingerprint(); false: it is the first line';
+
 -- Refuses other functions with the extension's names, whatever their arguments: they could be called instead of the
 -- extension's, also by the nightly job.
 DO $strangers$
@@ -793,7 +803,8 @@ BEGIN
 END
 $strangers$;
 
--- Only the owner may call anything until backlog_cleanup_grant(role_name, level) has given a level.
+-- Only the owner may call anything until backlog_cleanup_grant(role_name, level) has given a level, except for the fingerprint:
+-- owners of tables call it in runs and in indexes.
 DO $privileges$
 DECLARE
     ours pg_catalog.regprocedure;
@@ -805,6 +816,7 @@ BEGIN
           AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
           AND d.refobjid OPERATOR(pg_catalog.=) (SELECT e.oid FROM pg_catalog.pg_extension e
                                                  WHERE e.extname OPERATOR(pg_catalog.=) 'backlog_cleanup')
+          AND d.objid OPERATOR(pg_catalog.<>) '@extschema@.backlog_cleanup_fingerprint(text)'::pg_catalog.regprocedure
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', ours);
     END LOOP;

@@ -27,6 +27,7 @@ CREATE TABLE backlog_cleanup.target (
     status_column       text DEFAULT 'status',
     failed_at_column    text NOT NULL DEFAULT 'updated_at',
     failure_type_column text NOT NULL DEFAULT 'failure_reason',
+    fingerprint         boolean NOT NULL DEFAULT true,
     recipe_key_column   text NOT NULL DEFAULT 'id',
     recipe_name_column  text NOT NULL DEFAULT 'name',
     account             text DEFAULT 'system_backlog',
@@ -109,6 +110,8 @@ COMMENT ON COLUMN backlog_cleanup.target.status_column IS
     'the status; NULL if there is none: then a row counts as failed once its failed_at_column is not NULL';
 COMMENT ON COLUMN backlog_cleanup.target.failed_at_column IS 'when the row became failed: timestamp or timestamptz';
 COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'the failure type';
+COMMENT ON COLUMN backlog_cleanup.target.fingerprint IS
+    'true: the failure type of a text is its fingerprint, see backlog_cleanup_fingerprint(); false: it is the first line';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_key_column IS 'the column of recipes_table that recipe_column refers to';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_name_column IS 'the column of recipes_table that reports show';
 COMMENT ON COLUMN backlog_cleanup.target.account IS 'only rows of this account are ever removed; NULL is every row of the table';
@@ -423,5 +426,6 @@ CREATE TRIGGER forget_run AFTER DELETE ON backlog_cleanup.run
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.forget_run();
 COMMENT ON TRIGGER forget_run ON backlog_cleanup.run IS 'what belongs to a run goes with it';
 
-INSERT INTO backlog_cleanup.target (name) VALUES ('generations');
+-- The platform's failure types are a list of words.
+INSERT INTO backlog_cleanup.target (name, fingerprint) VALUES ('generations', false);
 INSERT INTO backlog_cleanup.policy (target) VALUES ('generations');

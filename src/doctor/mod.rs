@@ -38,7 +38,7 @@ pub use index::references;
 const OF_TARGET: [Check<Target>; 22] = [
     ("account", account, "the account is in the users table, if there is one"),
     ("statuses", statuses, "no other status is the same value as one whose rows are removed"),
-    ("policy", policy::policies, "the default policy exists and is enabled"),
+    ("policy", policy::policies, "the default policy is enabled, and every other one has rows"),
     ("rows", rows::in_scope, "rows have a status that runs remove, or had it"),
     ("failed_at", rows::failed_at, "every failed row can expire"),
     ("index", index::partial, "the partial index exists and is used"),

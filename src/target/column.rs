@@ -61,8 +61,9 @@ impl Column {
     /// Whether its type shows an object of the database, whose text is another as soon as that is renamed.
     pub fn shows_a_name(&self) -> bool {
         // SAFETY: a look-up in the system cache.
+        let base = unsafe { pg_sys::getBaseType(self.type_oid) };
         matches!(
-            unsafe { pg_sys::getBaseType(self.type_oid) },
+            base,
             pg_sys::REGCLASSOID
                 | pg_sys::REGCOLLATIONOID
                 | pg_sys::REGCONFIGOID

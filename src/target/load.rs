@@ -9,6 +9,7 @@ use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::search_path::with_temporary_last;
 use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
+use crate::target::fingerprint::callable_by_owner_of;
 use crate::target::leaf::is_not_distributed;
 use crate::target::mistake::Mistake;
 use crate::target::nearest::nearest;
@@ -74,6 +75,7 @@ impl Search<'_> {
         );
         self.account();
         let (recipes, users, ledger) = (self.recipes()?, self.users()?, self.ledger()?);
+        let fingerprint_function = table.as_ref().map_or(Ok(None), |table| self.fingerprint_function(table))?;
         if let (Some(table), Some(search_path)) = (&mut table, self.search_path()) {
             table.search_path = search_path;
         }
@@ -97,6 +99,7 @@ impl Search<'_> {
                     status,
                     failed_at,
                     failure_type,
+                    fingerprint_function,
                 }))
             }
             (table, _) => Ok(Err(Missed { table, meant, mistakes })),
@@ -265,6 +268,22 @@ impl Search<'_> {
         let wrong = format!("{} has no {columns} {}", table.name, missing.join(", "));
         self.note(Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look_at_columns(table)).or_null());
         Ok(None)
+    }
+
+    /// The function that takes fingerprints, if the target has them on.
+    fn fingerprint_function(&self, table: &Table) -> Result<Option<String>> {
+        if !self.row.fingerprint {
+            return Ok(None);
+        }
+        let found = callable_by_owner_of(table)?;
+        if found.is_none() {
+            let wrong =
+                format!("the owner of {} may not call backlog_cleanup_fingerprint() or use its schema", table.name);
+            let look = "SELECT * FROM backlog_cleanup.target".into();
+            let mistake = Mistake::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, "fingerprint", wrong, look);
+            self.note(mistake.or(false.into()));
+        }
+        Ok(found)
     }
 
     /// The target's own search path, if it has one.

@@ -16,7 +16,7 @@ pub struct Mistake {
     wrong: String,
     /// What there is instead, for people.
     instead: Option<String>,
-    /// The value that is right: a string, a list of strings, or null.
+    /// The value that is right: a string, a boolean, a list of strings, or null.
     right: Option<Value>,
     /// The statement that shows what there is, for a mistake that only a person can correct.
     look: String,
@@ -70,8 +70,13 @@ impl Mistake {
     }
 
     /// The column is right as NULL, unless there is something better.
-    pub fn or_null(mut self) -> Mistake {
-        self.right = self.right.or(Some(Value::Null));
+    pub fn or_null(self) -> Mistake {
+        self.or(Value::Null)
+    }
+
+    /// The column is right with this value, unless there is something better.
+    pub fn or(mut self, right: Value) -> Mistake {
+        self.right = self.right.or(Some(right));
         self
     }
 }

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod column;
 mod failure_type;
+mod fingerprint;
 pub mod foreign_keys;
 pub mod leaf;
 pub mod load;
@@ -41,6 +42,9 @@ pub struct TargetRow {
     pub status_column: Option<String>,
     pub failed_at_column: String,
     pub failure_type_column: String,
+    /// Versions before 0.3.0 have none.
+    #[serde(default)]
+    pub fingerprint: bool,
     pub recipe_key_column: String,
     pub recipe_name_column: String,
     pub account: Option<String>,
@@ -98,6 +102,8 @@ pub struct Target {
     pub status: Option<Column>,
     pub failed_at: Column,
     pub failure_type: Column,
+    /// The qualified function that takes the fingerprint of a failure type; `None` if it is off.
+    pub fingerprint_function: Option<String>,
 }
 
 /// The table that names the recipes; `key` and `name` are quoted columns.

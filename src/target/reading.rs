@@ -15,6 +15,8 @@ pub struct Reading {
     account: Option<String>,
     statuses: Vec<String>,
     time_zone: String,
+    #[serde(default)]
+    fingerprint: bool,
     /// Recipe, failed-at, id, failure type and, if there are any, account and status: the name, the `attnum`, the type and its
     /// collation.
     columns: Vec<(String, i16, u32, u32)>,
@@ -54,6 +56,7 @@ impl Reading {
             account: target.account.clone(),
             statuses: target.statuses.clone(),
             time_zone: target.time_zone.clone(),
+            fingerprint: target.fingerprint,
             columns: [recipe, failed_at, id, failure_type]
                 .into_iter()
                 .chain(account_column)

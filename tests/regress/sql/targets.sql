@@ -148,8 +148,8 @@ ALTER TABLE watched_job ALTER owner TYPE watched, ALTER queue TYPE watched, ALTE
 ALTER TABLE watched_job OWNER TO regress_job_owner;
 SET ROLE regress_configurer;
 INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
-                                    recipe_column, status_column, failed_at_column, failure_type_column)
-VALUES ('watched', 'public.watched_job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error');
+                                    recipe_column, status_column, failed_at_column, failure_type_column, fingerprint)
+VALUES ('watched', 'public.watched_job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', false);
 UPDATE backlog_cleanup.target SET status_column = 'missing' WHERE name = 'watched';
 RESET ROLE;
 SELECT target, max_age, keep FROM backlog_cleanup.policy ORDER BY target;
