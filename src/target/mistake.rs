@@ -16,7 +16,7 @@ pub struct Mistake {
     wrong: String,
     /// What there is instead, for people.
     instead: Option<String>,
-    /// The value that is right: a string, a boolean, a list of strings, or null.
+    /// The value that is right: a string, a list of strings, a boolean or null.
     right: Option<Value>,
     /// The statement that shows what there is, for a mistake that only a person can correct.
     look: String,
