@@ -32,7 +32,7 @@ fn the_demo_prints_what_the_readme_shows() {
 
 #[test]
 fn the_pages_on_rules_show_what_is_printed() {
-    for page in ["docs/policies.md"] {
+    for page in ["docs/policies.md", "docs/targets.md"] {
         let cluster = Cluster::start("");
         cluster.connect().batch_execute("SET client_min_messages = error; CREATE EXTENSION backlog_cleanup").unwrap();
         Page::open(page).queries(|query| {
