@@ -3,6 +3,7 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::read::read_one;
+use crate::postgres::table::Column;
 use crate::rules::Rules;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach};
@@ -13,11 +14,12 @@ use crate::target::leaf::{Leaf, Reach};
 #[pg_extern(stable)]
 pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")) -> Result<String> {
     let target = Target::load(target)?;
-    let Target { table, recipe, failed_at, id, account_column, status, .. } = &target;
+    let Target { table, failed_at, account_column, status, meets, .. } = &target;
     let has_failed = match status {
         Some(status) => format!("{} OPERATOR(pg_catalog.=) {}", status.name, quote_literal(&target.failed_status)),
         None => format!("{} IS NOT NULL", failed_at.name),
     };
+    let condition = meets.as_ref().map(|condition| format!(" AND {}", condition.sql)).unwrap_or_default();
     if table.is_foreign() {
         return Err(error(
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
@@ -31,31 +33,59 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
     if let Some(column) = std::iter::once(account_column).chain(status).find(|column| !column.is_scalar()) {
         return Err(error(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("column {} has type {}, which no partial index can serve", column.name, column.type_name),
+            format!("{} has type {}, which no partial index can serve", column.what(), column.type_name),
             "SELECT backlog_cleanup_failed_generations()".into(),
         ));
     }
     let concurrently = if table.kind as u8 == b'p' { "" } else { " CONCURRENTLY" };
+    let (key, included) = columns(&target);
+    let order = ["", " DESC", " DESC"];
+    let key = key.iter().zip(&order[3 - key.len()..]).map(|(column, order)| format!("{}{order}", column.name));
+    let include = match included.as_slice() {
+        [] => String::new(),
+        columns => {
+            let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+            format!(" INCLUDE ({})", names.join(", "))
+        }
+    };
     Ok(format!(
-        "CREATE INDEX{concurrently} ON {} ({}, {} DESC, {} DESC) \
-         WHERE {} OPERATOR(pg_catalog.=) {} AND {has_failed}",
+        "CREATE INDEX{concurrently} ON {} ({}){include} WHERE {} OPERATOR(pg_catalog.=) {} AND {has_failed}{condition}",
         table.name,
-        recipe.name,
-        failed_at.name,
-        id.name,
+        key.collect::<Vec<_>>().join(", "),
         account_column.name,
         quote_literal(&target.account),
     ))
 }
 
-/// Whether the target's table has a valid partial index on recipe, failed-at and id.
+/// The columns of the partial index: the recipe, if there is one, failed-at and id; and those that are included, since without the
+/// columns that an expression reads PostgreSQL has to visit the table.
+fn columns(target: &Target) -> (Vec<&Column>, Vec<&Column>) {
+    let Target { recipe, failed_at, id, .. } = target;
+    let is_read = |column: &Column| column.expression.as_ref().is_none_or(|expression| !expression.columns.is_empty());
+    let key: Vec<&Column> = [recipe, failed_at, id].into_iter().filter(|column| is_read(column)).collect();
+    let below: Vec<i16> =
+        key.iter().filter_map(|column| column.expression.as_ref()).flat_map(|read| read.columns.clone()).collect();
+    let mut included: Vec<&Column> = Vec::new();
+    for column in target.reads.iter().map(|(_, column)| column).filter(|column| below.contains(&column.number)) {
+        if key.iter().chain(&included).all(|other| other.number != column.number) {
+            included.push(column);
+        }
+    }
+    (key, included)
+}
+
+/// Whether the target's table has a valid partial index on recipe, failed-at and id, with the columns that expressions read. Which
+/// expressions it has, the planner knows.
 pub fn exists(target: &Target) -> Result<bool> {
-    let columns = [&target.recipe, &target.failed_at, &target.id].map(|column| i32::from(column.number)).to_vec();
+    let (key, included) = columns(target);
+    let numbers = |columns: Vec<&Column>| columns.iter().map(|column| i32::from(column.number)).collect::<Vec<_>>();
     read_one::<bool>(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_index
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_index,
+                             LATERAL (SELECT ARRAY(SELECT pg_catalog.unnest(indkey)::pg_catalog.int4)) AS there (numbers)
                         WHERE indrelid OPERATOR(pg_catalog.=) $1 AND indisvalid AND indpred IS NOT NULL
-                          AND ARRAY(SELECT pg_catalog.unnest(indkey)::pg_catalog.int4) OPERATOR(pg_catalog.=) $2)",
-        &[target.table.oid.into(), columns.into()],
+                          AND numbers[:indnkeyatts] OPERATOR(pg_catalog.=) $2
+                          AND numbers[indnkeyatts OPERATOR(pg_catalog.+) 1:] OPERATOR(pg_catalog.@>) $3)",
+        &[target.table.oid.into(), numbers(key).into(), numbers(included).into()],
     )
     .map(|exists| exists == Some(true))
 }

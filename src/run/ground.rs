@@ -16,7 +16,7 @@ pub fn is_that_of_the_snapshot(target: &Target) -> Result<()> {
     if unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32 {
         return Ok(());
     }
-    let columns = || target.column_names().into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let columns = || target.reads.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     let arguments = || [target.name.as_str().into(), target.table.oid.into(), columns().into()];
     let types = || [types(target).into()];
     let is_same = extension::as_owner(|| {

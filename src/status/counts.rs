@@ -7,6 +7,7 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::datum::instant_as_text;
 use crate::postgres::error::{Result, spi};
+use crate::postgres::expression::Expression;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::{Row, stream};
 use crate::rank::tally::Tally;
@@ -137,10 +138,20 @@ fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
     }
 }
 
-/// The bits of the statuses that a row `g` has, as a bigint.
+/// The bits of the statuses that a row `g` has, as a bigint; a failed row that the target's condition leaves out counts as none.
 fn statuses(target: &Target) -> String {
+    let bits = bits(target);
+    match &target.meets {
+        None => format!("({bits})::bigint"),
+        Some(Expression { of_row, .. }) => {
+            format!("(({bits}) OPERATOR(pg_catalog.&) CASE WHEN {of_row} THEN -1 ELSE -2 END)::bigint")
+        }
+    }
+}
+
+fn bits(target: &Target) -> String {
     let Some(column) = &target.status else {
-        return format!("(CASE WHEN {} THEN 1 ELSE 0 END)::bigint", target.has_failed());
+        return format!("CASE WHEN {} THEN 1 ELSE 0 END", target.has_failed());
     };
     // Under the column's collation one value may equal several statuses; its mask then has all their bits. The planner folds
     // these expressions to constants.
@@ -155,7 +166,7 @@ fn statuses(target: &Target) -> String {
         statuses.iter().map(bit).collect::<Vec<_>>().join(" OPERATOR(pg_catalog.|) ")
     };
     let cases = statuses.iter().map(|(value, _)| format!("WHEN {} THEN {}", column.is(value), bits(value)));
-    format!("(CASE {} ELSE 0 END)::bigint", cases.collect::<Vec<_>>().join(" "))
+    format!("CASE {} ELSE 0 END", cases.collect::<Vec<_>>().join(" "))
 }
 
 /// An instant, the same in ISO 8601, and the seconds since then; an infinite time has none.

@@ -1,4 +1,3 @@
-use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
 use crate::extension;
@@ -19,17 +18,18 @@ use crate::target::{Target, TargetRow};
 /// zone), 0A000 (what runs would pass over), what its throttle query raises.
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
-    check(target, None)
+    check(target, None).map(drop)
 }
 
 /// The same for a target that a statement has written, with a hint that corrects that statement: `before` is the row before it
-/// as JSON, an empty object if the statement inserts it. Errors: the same.
+/// as JSON, an empty object if the statement inserts it. Writes its expressions as PostgreSQL has understood them, so that they mean
+/// the same tomorrow. Errors: the same.
 #[pg_extern(sql = false)]
 fn check_written_target(target: Option<&str>, before: Option<&str>) -> Result<()> {
-    check(target, before)
+    check(target, before)?.map_or(Ok(()), |target| target.write_expressions())
 }
 
-fn check(target: Option<&str>, before: Option<&str>) -> Result<()> {
+fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
     let row = row(target)?;
     let (target, missed) =
         Target::find(&row)?.map_or_else(|missed| (None, Some(missed)), |target| (Some(target), None));
@@ -39,7 +39,10 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<()> {
     let mut wrong = Vec::new();
     for (key, value, column) in row.values() {
         if let Some(table) = table.or(meant)
-            && let Some(column) = table.column(column)?
+            && let Some(column) = match target.as_ref().and_then(|target| target.status.as_ref()) {
+                Some(status) if key != "account" => Some(status),
+                _ => table.column(column)?,
+            }
         {
             wrong.extend(value_for(key, value, column, table, meant.is_none())?);
         }
@@ -56,7 +59,8 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<()> {
     if !mistakes.is_empty() {
         return Err(row.refusal(&mistakes, before));
     }
-    target.map_or(Ok(()), |target| target.statuses_are_values())
+    target.as_ref().map_or(Ok(()), Target::statuses_are_values)?;
+    Ok(target)
 }
 
 impl TargetRow {
@@ -92,7 +96,7 @@ fn value_for(
             })
         });
         return Ok(match read {
-            Err(failure) => Some(mistake(key, "", failure)),
+            Err(failure) => Some(Mistake::caught(key, "", failure)),
             Ok(Some(stored)) if stored != value => Some(other_text(key, value, &stored, column, table)),
             Ok(_) => None,
         });
@@ -104,13 +108,13 @@ fn value_for(
 
 /// A value that a column stores as another, so that no row can have it.
 fn other_text(key: &'static str, value: &str, stored: &str, column: &Column, table: &Table) -> Mistake {
-    let wrong = format!("\"{value}\" becomes \"{stored}\" in column {} of type {}", column.name, column.type_name);
+    let wrong = format!("\"{value}\" becomes \"{stored}\" in {} of type {}", column.what(), column.type_name);
     Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, key, wrong, column.values(table))
 }
 
 fn throttle(row: &TargetRow, table: &Table) -> Option<Mistake> {
     let failure = briefly(|| row.throttle(table)).err()?;
-    Some(mistake("throttle_query", "throttle query fails: ", failure).or_null())
+    Some(Mistake::caught("throttle_query", "throttle query fails: ", failure).or_null())
 }
 
 /// An abbreviation means another time zone elsewhere, and no summer time; `EST` is five hours behind UTC or ten ahead of it.
@@ -145,23 +149,4 @@ fn time_zone(written: &str) -> Result<Option<Mistake>> {
         "SELECT name FROM pg_timezone_names".into(),
     );
     Ok(Some(unknown.there_are("time zones", nearest(written, &names).map_or(&[], std::slice::from_ref), written)))
-}
-
-/// What a failure says of a column's value. Failures that say nothing of it are raised again.
-fn mistake(key: &'static str, what: &str, failure: CaughtError) -> Mistake {
-    match sqlstate(&failure) {
-        PgSqlErrorCode::ERRCODE_QUERY_CANCELED
-        | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
-        | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
-        | PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY
-        | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
-        | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => failure.rethrow(),
-        code => match &failure {
-            CaughtError::ErrorReport(report) | CaughtError::PostgresError(report) => {
-                let look = report.hint().unwrap_or("SELECT * FROM backlog_cleanup.target").to_owned();
-                Mistake::new(code, key, format!("{what}{}", report.message()), look)
-            }
-            _ => failure.rethrow(),
-        },
-    }
 }

@@ -11,7 +11,12 @@ use crate::postgres::table::{Column, Table};
 impl Column {
     /// This column of `g` as SQL.
     pub fn of_row(&self) -> String {
-        format!("g.{}", self.name)
+        self.expression.as_ref().map_or_else(|| format!("g.{}", self.name), |expression| expression.of_row.clone())
+    }
+
+    /// What this column is, for people.
+    pub fn what(&self) -> String {
+        format!("{} {}", if self.expression.is_some() { "expression" } else { "column" }, self.name)
     }
 
     /// The condition that this column of `g` equals a value, by `pg_catalog`'s operator.
@@ -60,7 +65,7 @@ impl Column {
 
     /// What is wrong with a value that cannot be read.
     pub fn unreadable(&self, value: &str) -> String {
-        format!("\"{value}\" cannot be read as {}, the type of column {}", self.type_name, self.name)
+        format!("\"{value}\" cannot be read as {}, the type of {}", self.type_name, self.what())
     }
 
     /// The statement that shows values of this column.
@@ -93,7 +98,7 @@ impl Column {
             .catch_when(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, move |_| unreadable())
             .catch_when(PgSqlErrorCode::ERRCODE_CHECK_VIOLATION, move |_| unreadable())
             .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, move |_| {
-                let message = format!("column {} has type {type_name}, which has no equality", self.name);
+                let message = format!("{} has type {type_name}, which has no equality", self.what());
                 let hint = "SELECT * FROM backlog_cleanup.target".into();
                 Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, hint))
             })

@@ -54,8 +54,9 @@ impl Target {
             return Err(error(
                 PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
                 format!(
-                    "{name}_status \"{value}\" and {other_name}_status \"{other}\" of target \"{}\" are the same value of column {}",
-                    self.name, status.name
+                    "{name}_status \"{value}\" and {other_name}_status \"{other}\" of target \"{}\" are the same value of {}",
+                    self.name,
+                    status.what()
                 ),
                 self.set(&format!("{other_name}_status"), "NULL"),
             ));

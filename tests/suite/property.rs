@@ -19,6 +19,8 @@ struct Row {
     failure_type: Option<bool>,
     /// Microseconds before now; negative is the future.
     age: Option<i64>,
+    /// Whether it meets the condition, if the target has one.
+    met: Option<bool>,
 }
 
 #[derive(Debug, Clone)]
@@ -35,6 +37,8 @@ struct Case {
     index: bool,
     time_zone: &'static str,
     partitioned: bool,
+    /// Whether the target has expressions instead of columns, and a condition.
+    expressions: bool,
 }
 
 /// How a batched run goes; none is one transaction.
@@ -52,8 +56,16 @@ fn row() -> impl Strategy<Value = Row> {
         prop::option::weighted(0.8, 0..3u8),
         any::<Option<bool>>(),
         age,
+        prop::option::weighted(0.9, prop::bool::weighted(0.8)),
     )
-        .prop_map(|(ours, failed, recipe, failure_type, age)| Row { ours, failed, recipe, failure_type, age })
+        .prop_map(|(ours, failed, recipe, failure_type, age, met)| Row {
+            ours,
+            failed,
+            recipe,
+            failure_type,
+            age,
+            met,
+        })
 }
 
 fn case() -> impl Strategy<Value = Case> {
@@ -64,6 +76,7 @@ fn case() -> impl Strategy<Value = Case> {
         any::<bool>(),
         any::<bool>(),
         prop::sample::select(vec!["UTC", "America/New_York", "Pacific/Kiritimati"]),
+        any::<bool>(),
         any::<bool>(),
     );
     let run = (
@@ -76,7 +89,7 @@ fn case() -> impl Strategy<Value = Case> {
         |(
             rows,
             (keep, emergency, only_recipe, only_type),
-            (id_type, recipe_type, time_type, hostile, index, time_zone, partitioned),
+            (id_type, recipe_type, time_type, hostile, index, time_zone, partitioned, expressions),
         )| Case {
             rows,
             keep,
@@ -90,13 +103,17 @@ fn case() -> impl Strategy<Value = Case> {
             index,
             time_zone,
             partitioned,
+            expressions,
         },
     )
 }
 
 /// The places of the rows that stay.
 fn oracle(case: &Case) -> BTreeSet<usize> {
-    let failed = |place: &usize| case.rows[*place].ours && case.rows[*place].failed;
+    let failed = |place: &usize| {
+        let row = &case.rows[*place];
+        row.ours && row.failed && (!case.expressions || row.met == Some(true))
+    };
     let selected = |place: &usize| {
         let row = &case.rows[*place];
         case.only_recipe.is_none_or(|recipe| row.recipe == Some(recipe))
@@ -155,14 +172,30 @@ fn setup(case: &Case) -> String {
     let [id, account, recipe, status, at, kind] = columns.map(quoted);
     let Case { id_type, recipe_type, time_type, time_zone, keep, .. } = case;
     let partitioning = if case.partitioned { format!("PARTITION BY HASH ({id})") } else { String::new() };
+    let expressions = if case.expressions {
+        let [recipe, status, at, kind] = [
+            format!("(coalesce({recipe}, NULL))"),
+            format!("(lower({status}))"),
+            format!("(greatest({at}, {at}))"),
+            format!("({kind} || '')"),
+        ]
+        .map(|text| literal(&text));
+        format!(
+            "UPDATE backlog_cleanup.target SET recipe_column = {recipe}, status_column = {status}, failed_at_column = {at},
+                 failure_type_column = {kind}, condition = '(met)' WHERE name = 'case'"
+        )
+    } else {
+        String::new()
+    };
     let mut sql = format!(
         "SET TimeZone = '{time_zone}';
          CREATE SCHEMA \"My \"\"Schema\";
          CREATE TABLE {table} ({id} {id_type}, {account} varchar, {recipe} {recipe_type}, {status} text, {at} {time_type},
-                               {kind} text) {partitioning};
+                               {kind} text, met boolean) {partitioning};
          INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, id_column,
              account_column, recipe_column, status_column, failed_at_column, failure_type_column)
          VALUES ('case', {}, NULL, NULL, 'public.credit_transactions', {});
+         {expressions};
          UPDATE backlog_cleanup.policy SET keep = {keep} WHERE target = 'case';\n",
         literal(table),
         columns.map(literal).join(", "),
@@ -177,13 +210,14 @@ fn setup(case: &Case) -> String {
     let now = if *time_type == "timestamp" { "now() AT TIME ZONE 'UTC'" } else { "now()" };
     for (place, row) in case.rows.iter().enumerate() {
         sql += &format!(
-            "INSERT INTO {table} VALUES ({}, '{}', {}, '{}', {}, {});\n",
+            "INSERT INTO {table} VALUES ({}, '{}', {}, '{}', {}, {}, {});\n",
             literal_of(id_type, place),
             if row.ours { "system_backlog" } else { "somebody" },
             or_null(row.recipe.map(|recipe| literal_of(recipe_type, recipe.into()))),
             if row.failed { "failed" } else { "pending" },
             or_null(row.age.map(|age| format!("{now} - interval '{age} microseconds'"))),
             or_null(row.failure_type.map(|kind| literal(&kind.to_string()))),
+            or_null(row.met.map(|met| met.to_string())),
         );
     }
     sql

@@ -70,6 +70,6 @@ impl Target {
         let ledger: Vec<_> = self.ledger.iter().map(|ledger| ledger.table.oid).collect();
         let arguments = [vec![self.table.oid].into(), ledger.into(), is_trusted.into()];
         // A check of a key reads no other column.
-        extension::as_owner(|| stranger(READ_BY_KEYS, &arguments, false))
+        extension::as_owner(|| stranger(READ_BY_KEYS, &arguments, &[], false))
     }
 }
