@@ -62,6 +62,9 @@ ALTER TABLE backlog_cleanup.target
     ALTER COLUMN recipe_column DROP NOT NULL,
     ALTER COLUMN failure_type_column DROP NOT NULL,
     ADD COLUMN condition text,
+    ADD COLUMN recipe_columns text[]
+        CONSTRAINT recipe_columns_are_named
+        CHECK (recipe_columns OPERATOR(pg_catalog.<>) '{}' AND pg_catalog.array_position(recipe_columns, NULL) IS NULL),
     ALTER COLUMN named_by TYPE backlog_cleanup.role USING named_by::pg_catalog.text::backlog_cleanup.role;
 ALTER TABLE backlog_cleanup.target
     ALTER COLUMN status_column DROP NOT NULL, ALTER COLUMN completed_status DROP NOT NULL,
@@ -476,6 +479,8 @@ COMMENT ON COLUMN backlog_cleanup.target.named_by IS
     'the role that made the target use its tables, and that must still be their owner; NULL is a superuser; set by a trigger';
 COMMENT ON COLUMN backlog_cleanup.target.condition IS
     'only rows that meet it are ever removed: an immutable expression in parentheses of the row''s own columns; NULL is no condition';
+COMMENT ON COLUMN backlog_cleanup.target.recipe_columns IS
+    'several columns that are the recipe together, instead of recipe_column; NULL is none';
 COMMENT ON TABLE backlog_cleanup.policy IS
     'which failed rows are removable; the row with NULL recipe_id and failure_type is the default policy';
 COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that started it';

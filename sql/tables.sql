@@ -58,6 +58,9 @@ CREATE TABLE backlog_cleanup.target (
     throttle_query      text,
     named_by            backlog_cleanup.role,
     condition           text,
+    recipe_columns      text[]
+        CONSTRAINT recipe_columns_are_named
+        CHECK (recipe_columns OPERATOR(pg_catalog.<>) '{}' AND pg_catalog.array_position(recipe_columns, NULL) IS NULL),
     CONSTRAINT failed_status_is_none_of_the_others
         CHECK (failed_status OPERATOR(pg_catalog.<>) ALL (ARRAY[completed_status, pending_status, processing_status]))
 );
@@ -107,6 +110,8 @@ COMMENT ON COLUMN backlog_cleanup.target.named_by IS
     'the role that made the target use its tables, and that must still be their owner; NULL is a superuser; set by a trigger';
 COMMENT ON COLUMN backlog_cleanup.target.condition IS
     'only rows that meet it are ever removed: an immutable expression in parentheses of the row''s own columns; NULL is no condition';
+COMMENT ON COLUMN backlog_cleanup.target.recipe_columns IS
+    'several columns that are the recipe together, instead of recipe_column; NULL is none';
 
 CREATE TABLE backlog_cleanup.policy (
     target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,

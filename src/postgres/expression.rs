@@ -29,6 +29,18 @@ pub struct Expression {
     pub collation: pg_sys::Oid,
     /// The numbers of the columns that it reads.
     pub columns: Vec<i16>,
+    /// Whether it has a constant whose type's code runs as whoever types the expression.
+    pub has_code: bool,
+}
+
+/// Whether a value of a type is read without code of a domain: as those of a number, a text, an enum, or a domain over one, whose
+/// CHECKs the parser leaves to the executor. Elements of arrays, rows and ranges are read at once, as whoever types them.
+pub fn is_scalar(type_oid: pg_sys::Oid) -> bool {
+    // SAFETY: look-ups in the system cache.
+    unsafe {
+        let base = pg_sys::getBaseType(type_oid);
+        matches!(pg_sys::get_typtype(base) as u8, b'b' | b'e') && pg_sys::get_element_type(base) == pg_sys::InvalidOid
+    }
 }
 
 /// An object of a catalog: the catalog, and its oid.
@@ -90,15 +102,16 @@ impl Expression {
                     let wrong = format!("it has pseudo-type {type_name}");
                     return Err(refused(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, &wrong));
                 }
-                if pg_sys::get_typcollation(type_oid) != pg_sys::InvalidOid && collation == pg_sys::InvalidOid {
+                if found.is_mixed || is_collatable(node) && collation == pg_sys::InvalidOid {
                     return Err(refused(
                         PgSqlErrorCode::ERRCODE_INDETERMINATE_COLLATION,
-                        "its columns have different collations: end it with COLLATE",
+                        "its columns have different collations: write COLLATE",
                     ));
                 }
                 let sql = deparsed(node, table, false)?;
                 pg_sys::PopActiveSnapshot();
-                Ok(Expression { sql: format!("({sql})"), of_row: format!("({of_row})"), type_oid, collation, columns })
+                let (sql, of_row) = (format!("({sql})"), format!("({of_row})"));
+                Ok(Expression { sql, of_row, type_oid, collation, columns, has_code: found.has_code })
             }
         })
     }
@@ -184,6 +197,10 @@ struct Found {
     objects: Vec<Object>,
     /// Whether it has an operator that can be written by its bare name only, and that another search path may find elsewhere.
     is_loose: bool,
+    /// Whether it calls something on values of different collations.
+    is_mixed: bool,
+    /// Whether it has a constant of a type that is not PostgreSQL's, and that `is_scalar` is not true of.
+    has_code: bool,
 }
 
 /// # Safety
@@ -203,7 +220,19 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
         if !matches!((*node).type_, T_List | T_CaseWhen) {
             to.objects.push((pg_sys::TypeRelationId, pg_sys::exprType(node)));
         }
+        let operands = match (*node).type_ {
+            T_FuncExpr => (*node.cast::<pg_sys::FuncExpr>()).args,
+            T_OpExpr | T_DistinctExpr | T_NullIfExpr => (*node.cast::<pg_sys::OpExpr>()).args,
+            T_ScalarArrayOpExpr => (*node.cast::<pg_sys::ScalarArrayOpExpr>()).args,
+            _ => std::ptr::null_mut(),
+        };
+        to.is_mixed |= pg_sys::exprInputCollation(node) == pg_sys::InvalidOid
+            && PgList::<pg_sys::Node>::from_pg(operands).iter_ptr().any(|operand| is_collatable(operand));
         match (*node).type_ {
+            T_Const => {
+                let type_oid = (*node.cast::<pg_sys::Const>()).consttype;
+                to.has_code |= type_oid.to_u32() >= pg_sys::FirstNormalObjectId && !is_scalar(type_oid);
+            }
             T_OpExpr => to.objects.push((pg_sys::OperatorRelationId, (*node.cast::<pg_sys::OpExpr>()).opno)),
             T_DistinctExpr | T_NullIfExpr => {
                 let call = &*node.cast::<pg_sys::OpExpr>();
@@ -238,6 +267,16 @@ unsafe extern "C-unwind" fn function(function: pg_sys::Oid, found: *mut c_void) 
     // SAFETY: the caller's.
     unsafe { (*found.cast::<Found>()).objects.push((pg_sys::ProcedureRelationId, function)) };
     false
+}
+
+/// Whether the values of an expression have a collation.
+///
+/// # Safety
+///
+/// `node` is an analysed expression.
+unsafe fn is_collatable(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller's.
+    unsafe { pg_sys::get_typcollation(pg_sys::exprType(node)) != pg_sys::InvalidOid }
 }
 
 /// Whether the bare name of an operator finds it in every search path that begins with `pg_catalog`, as the current one does: it is

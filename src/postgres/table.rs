@@ -235,17 +235,6 @@ impl Column {
         self.is_integer() || matches!(self.type_oid, pg_sys::NUMERICOID | pg_sys::FLOAT4OID | pg_sys::FLOAT8OID)
     }
 
-    /// Whether a value is read without code of a domain: as those of a number, a text, an enum, or a domain over one, whose
-    /// CHECKs the parser leaves to the executor. Elements of arrays, rows and ranges are read at once, as whoever types them.
-    pub fn is_scalar(&self) -> bool {
-        // SAFETY: look-ups in the system cache.
-        unsafe {
-            let base = pg_sys::getBaseType(self.type_oid);
-            matches!(pg_sys::get_typtype(base) as u8, b'b' | b'e')
-                && pg_sys::get_element_type(base) == pg_sys::InvalidOid
-        }
-    }
-
     /// Whether its type has an order (a default btree operator class).
     pub fn is_ordered(&self) -> bool {
         // SAFETY: the type exists; the type cache drops no entry.

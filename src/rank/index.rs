@@ -2,6 +2,7 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
+use crate::postgres::expression::is_scalar;
 use crate::postgres::read::read_one;
 use crate::postgres::table::Column;
 use crate::rules::Rules;
@@ -30,17 +31,31 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
             ),
         ));
     }
-    if let Some(column) = std::iter::once(account_column).chain(status).find(|column| !column.is_scalar()) {
+    if let Some(column) = std::iter::once(account_column).chain(status).find(|column| !is_scalar(column.type_oid)) {
         return Err(error(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("{} has type {}, which no partial index can serve", column.what(), column.type_name),
             "SELECT backlog_cleanup_failed_generations()".into(),
         ));
     }
+    let expressions = target.operands().filter_map(|operand| operand.expression.as_ref()).chain(meets);
+    if let Some(expression) = expressions.into_iter().find(|expression| expression.has_code) {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!(
+                "expression {} has a constant of a type whose code would run as whoever builds the index",
+                expression.sql
+            ),
+            "SELECT backlog_cleanup_failed_generations()".into(),
+        ));
+    }
     let concurrently = if table.kind as u8 == b'p' { "" } else { " CONCURRENTLY" };
     let (key, included) = columns(&target);
-    let order = ["", " DESC", " DESC"];
-    let key = key.iter().zip(&order[3 - key.len()..]).map(|(column, order)| format!("{}{order}", column.name));
+    let recipes = key.len() - 2;
+    let key = key.iter().enumerate().map(|(place, column)| match place < recipes {
+        true => column.name.clone(),
+        false => format!("{} DESC", column.name),
+    });
     let include = match included.as_slice() {
         [] => String::new(),
         columns => {
@@ -61,8 +76,14 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
 /// columns that an expression reads PostgreSQL has to visit the table.
 fn columns(target: &Target) -> (Vec<&Column>, Vec<&Column>) {
     let Target { recipe, failed_at, id, .. } = target;
+    let of_recipe =
+        |column: &&Column| recipe.expression.as_ref().is_some_and(|all| all.columns.contains(&column.number));
+    let recipes: Vec<&Column> = match target.recipe_columns {
+        Some(_) => target.reads.iter().map(|(_, column)| column).filter(of_recipe).collect(),
+        None => vec![recipe],
+    };
     let is_read = |column: &Column| column.expression.as_ref().is_none_or(|expression| !expression.columns.is_empty());
-    let key: Vec<&Column> = [recipe, failed_at, id].into_iter().filter(|column| is_read(column)).collect();
+    let key: Vec<&Column> = recipes.into_iter().chain([failed_at, id]).filter(|column| is_read(column)).collect();
     let below: Vec<i16> =
         key.iter().filter_map(|column| column.expression.as_ref()).flat_map(|read| read.columns.clone()).collect();
     let mut included: Vec<&Column> = Vec::new();

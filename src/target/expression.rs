@@ -35,7 +35,11 @@ impl Target {
     /// Writes the expressions that its row has with every name qualified, if they are not.
     pub fn write_expressions(&self) -> Result<()> {
         let columns = [
-            ("recipe_column", &self.recipe_column, &self.recipe.expression),
+            (
+                "recipe_column",
+                &self.recipe_column.clone().filter(|_| self.recipe_columns.is_none()),
+                &self.recipe.expression,
+            ),
             ("status_column", &self.status_column, self.status.as_ref().map_or(&None, |status| &status.expression)),
             ("failed_at_column", &Some(self.failed_at_column.clone()), &self.failed_at.expression),
             ("failure_type_column", &self.failure_type_column, &self.failure_type.expression),
@@ -63,5 +67,22 @@ impl Target {
 pub fn null(type_oid: pg_sys::Oid, type_name: &str) -> Result<Column> {
     let sql = format!("(NULL::pg_catalog.{type_name})");
     let collation = pg_sys::Oid::INVALID;
-    Column::made_of(Expression { of_row: sql.clone(), sql, type_oid, collation, columns: Vec::new() })
+    let (of_row, columns) = (sql.clone(), Vec::new());
+    Column::made_of(Expression { of_row, sql, type_oid, collation, columns, has_code: false })
+}
+
+/// Columns and their values as the text of a JSON document.
+pub fn document(columns: &[(&str, Column)]) -> Result<Column> {
+    let text = |value: fn(&Column) -> String| {
+        let pairs = columns.iter().map(|(name, column)| format!("{}, {}", quote_literal(name), value(column)));
+        format!("(pg_catalog.jsonb_build_object({})::pg_catalog.text)", pairs.collect::<Vec<_>>().join(", "))
+    };
+    Column::made_of(Expression {
+        sql: text(|column| column.name.clone()),
+        of_row: text(Column::of_row),
+        type_oid: pg_sys::TEXTOID,
+        collation: pg_sys::DEFAULT_COLLATION_OID,
+        columns: columns.iter().map(|(_, column)| column.number).collect(),
+        has_code: false,
+    })
 }

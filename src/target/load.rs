@@ -68,6 +68,7 @@ impl Search<'_> {
             self.id(here)?,
             self.column(here, "account_column", &row.account_column)?,
             match &row.recipe_column {
+                _ if row.recipe_columns.is_some() => self.recipe_columns(here)?,
                 Some(recipe) => self.made_of(table.as_ref(), here, "recipe_column", recipe)?,
                 None => Some(expression::null(pg_sys::INT8OID, "int8")?),
             },
@@ -186,6 +187,23 @@ impl Search<'_> {
         }
         let Some(table) = table else { return Ok(None) };
         self.expression(key, written, table)?.map(Column::made_of).transpose()
+    }
+
+    /// Several columns as one recipe: a JSON document as text, with the columns as its keys.
+    fn recipe_columns(&self, table: Option<&Table>) -> Result<Option<Column>> {
+        let (key, names) = ("recipe_columns", self.row.recipe_columns.iter().flatten());
+        let mut columns = Vec::new();
+        for name in names {
+            let Some(table) = table else { return Ok(None) };
+            let Some(column) = table.column(name)? else {
+                let wrong = format!("column \"{name}\" of {} does not exist", table.name);
+                let look = look_at_columns(table);
+                self.note(Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look));
+                return Ok(None);
+            };
+            columns.push((name.as_str(), column.clone()));
+        }
+        expression::document(&columns).map(Some)
     }
 
     fn expression(&self, key: &'static str, written: &str, table: &Table) -> Result<Option<Expression>> {

@@ -38,6 +38,7 @@ pub struct TargetRow {
     pub id_column: String,
     pub account_column: String,
     pub recipe_column: Option<String>,
+    pub recipe_columns: Option<Vec<String>>,
     pub status_column: Option<String>,
     pub failed_at_column: String,
     pub failure_type_column: Option<String>,

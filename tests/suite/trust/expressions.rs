@@ -39,6 +39,8 @@ fn an_expression_is_of_the_row_alone_and_always_the_same() {
         ("(since(error))", "42P17", "IMMUTABLE"),
         ("('x')", "42P17", "no column"),
         ("(error, queue)", "42804", "record"),
+        ("(c = posix)", "42P22", "COLLATE"),
+        ("(length(c || posix))", "42P22", "COLLATE"),
         ("(c || posix)", "42P22", "COLLATE"),
         ("(NULLIF(at, id))", "42883", "operator"),
         ("(NULLIF(ARRAY[error], ARRAY[queue]))", "0A000", "search path"),
@@ -85,7 +87,7 @@ fn an_expression_is_of_the_row_alone_and_always_the_same() {
         ("(NULLIF(error, 'x'))", "(NULLIF(error, 'x'::pg_catalog.text))"),
         (
             "(CASE state WHEN 'failed' THEN (ARRAY[error])[array_upper(ARRAY[error], 1)] ELSE queue END)",
-            "(CASE state\n    WHEN 'failed'::pg_catalog.text THEN (ARRAY[error])[pg_catalog.array_upper(ARRAY[error], 1)]\n    ELSE queue\nEND)",
+            "(CASE state WHEN 'failed'::pg_catalog.text THEN (ARRAY[error])[pg_catalog.array_upper(ARRAY[error], 1)] ELSE queue END)",
         ),
         ("(job.error LIKE 'a%' AND id BETWEEN 1 AND 2 AND queue IN ('a', 'b'))", ""),
         ("(extract(epoch FROM at AT TIME ZONE 'UTC') - -1)", ""),
@@ -210,6 +212,31 @@ fn a_function_that_changes_later_runs_as_the_owner_only() {
         client.batch_execute(&change).unwrap();
         let (sqlstate, message, _) = refused(operator.batch_execute("SELECT backlog_cleanup_emergency('t')"));
         assert!(["42P17", "42501", "42883"].contains(&sqlstate.as_str()), "{change}: {sqlstate} {message}");
+    }
+}
+
+#[test]
+fn no_index_has_a_constant_that_runs_code_of_the_owner_as_whoever_types_it() {
+    let (_cluster, mut client) = database("constants");
+    client
+        .batch_execute(
+            "SET ROLE app;
+             CREATE FUNCTION fits(text) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT true';
+             CREATE DOMAIN fitting AS text CHECK (fits(VALUE)); CREATE TYPE mood AS ENUM ('sad'); RESET ROLE",
+        )
+        .unwrap();
+    let index = "SELECT backlog_cleanup_index_sql('t')";
+    for (condition, refused_with) in [
+        ("(error = ANY ('{x}'::fitting[]::text[]))", Some("0A000")),
+        ("(error = ANY ('{x,y}'))", None),
+        ("(error::fitting = 'x'::fitting OR error IS NULL)", None),
+        ("(error::mood = 'sad')", Some("42P17")),
+    ] {
+        let written = client.batch_execute(&set("condition", condition)).and_then(|()| client.batch_execute(index));
+        match refused_with {
+            None => written.unwrap_or_else(|failure| panic!("{condition}: {failure:?}")),
+            Some(sqlstate) => assert_eq!(refused(written).0, sqlstate, "{condition}"),
+        }
     }
 }
 
