@@ -13,8 +13,42 @@ ALTER TABLE backlog_cleanup.run
     ADD COLUMN error_message text,
     ADD COLUMN error_at text,
     ADD COLUMN stop_requested_by name,
+    ADD COLUMN held bigint NOT NULL DEFAULT 0,
+    ADD COLUMN include_held boolean NOT NULL DEFAULT false,
     DROP CONSTRAINT run_state_check,
     ADD CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['running', 'completed', 'stopped', 'interrupted', 'failed']));
+COMMENT ON COLUMN backlog_cleanup.run.held IS 'rows that policies hold, and that it has passed over';
+COMMENT ON COLUMN backlog_cleanup.run.include_held IS 'whether an emergency run was to remove held rows, too';
+CREATE TABLE backlog_cleanup.run_policy (
+    run_id       bigint NOT NULL,
+    place        integer NOT NULL,
+    recipe_id    text,
+    failure_type text,
+    status       text,
+    cutoff       timestamptz NOT NULL,
+    keep         integer NOT NULL,
+    keep_cutoff  timestamptz,
+    enabled      boolean NOT NULL,
+    in_scope     bigint NOT NULL,
+    removed      bigint NOT NULL,
+    PRIMARY KEY (run_id, place)
+);
+COMMENT ON TABLE backlog_cleanup.run_policy IS 'history: the policies that a run has obeyed, and the rows under each';
+COMMENT ON COLUMN backlog_cleanup.run_policy.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_policy.place IS 'counts the policies of the run, from 0; those that name most come first';
+COMMENT ON COLUMN backlog_cleanup.run_policy.recipe_id IS 'the recipe that the policy was for; NULL is any';
+COMMENT ON COLUMN backlog_cleanup.run_policy.failure_type IS 'the failure type; NULL is any';
+COMMENT ON COLUMN backlog_cleanup.run_policy.status IS 'the status; NULL is any';
+COMMENT ON COLUMN backlog_cleanup.run_policy.cutoff IS 'rows before this were expired';
+COMMENT ON COLUMN backlog_cleanup.run_policy.keep IS 'how many of the newest expired rows of a recipe stayed';
+COMMENT ON COLUMN backlog_cleanup.run_policy.keep_cutoff IS 'rows before this went even so; NULL is none';
+COMMENT ON COLUMN backlog_cleanup.run_policy.enabled IS 'whether the policy was enabled';
+COMMENT ON COLUMN backlog_cleanup.run_policy.in_scope IS
+    'rows under it before the run; in an emergency run, only those that it was to remove';
+COMMENT ON COLUMN backlog_cleanup.run_policy.removed IS 'rows removed';
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_policy', '');
+ALTER TABLE backlog_cleanup.run_batch ADD COLUMN policies integer[], ALTER COLUMN policies SET STORAGE EXTERNAL;
+COMMENT ON COLUMN backlog_cleanup.run_batch.policies IS 'the policy of each, by its place in run_policy';
 -- Apart from run, which every level reads: a DETAIL may show values of rows. No dump has it, since oids mean other tables there.
 CREATE TABLE backlog_cleanup.run_error (
     run_id bigint PRIMARY KEY,
@@ -34,7 +68,8 @@ ALTER TABLE backlog_cleanup.run_part
     ADD COLUMN kept_back bigint NOT NULL DEFAULT 0,
     DROP CONSTRAINT run_part_pkey,
     ADD PRIMARY KEY (run_id, pass, part);
-ALTER TABLE backlog_cleanup.run_cutoff ADD COLUMN removable bigint;
+ALTER TABLE backlog_cleanup.run_cutoff ADD COLUMN removable bigint, ADD COLUMN policy integer NOT NULL DEFAULT 0;
+COMMENT ON COLUMN backlog_cleanup.run_cutoff.policy IS 'the policy, by its place in run_policy';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.removable IS 'how many of its failed rows the run may remove';
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_cutoff', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_batch', '');
@@ -71,6 +106,22 @@ ALTER TABLE backlog_cleanup.target
     ALTER COLUMN pending_status DROP NOT NULL, ALTER COLUMN processing_status DROP NOT NULL;
 
 ALTER TABLE backlog_cleanup.policy REPLICA IDENTITY FULL;
+ALTER TABLE backlog_cleanup.policy
+    ADD COLUMN status text,
+    ADD COLUMN max_keep_age interval
+        CONSTRAINT max_keep_age_is_from_max_age_to_1000_years
+        CHECK (max_keep_age OPERATOR(pg_catalog.>=) max_age AND max_keep_age OPERATOR(pg_catalog.<=) interval '1000 years'),
+    DROP CONSTRAINT max_age_is_positive_and_finite,
+    ADD CONSTRAINT max_age_is_from_0_to_1000_years
+        CHECK (max_age OPERATOR(pg_catalog.>=) interval '0' AND max_age OPERATOR(pg_catalog.<=) interval '1000 years'),
+    DROP CONSTRAINT policy_target_recipe_id_failure_type_key,
+    ADD CONSTRAINT policy_names_key UNIQUE NULLS NOT DISTINCT (target, recipe_id, failure_type, status);
+COMMENT ON COLUMN backlog_cleanup.policy.status IS 'the status; NULL is any';
+COMMENT ON COLUMN backlog_cleanup.policy.max_age IS 'a row older than this is expired; days are of 24 hours, in UTC';
+COMMENT ON COLUMN backlog_cleanup.policy.keep IS 'how many of the newest expired rows of a recipe under this policy stay';
+COMMENT ON COLUMN backlog_cleanup.policy.max_keep_age IS 'rows older than this go even if they are among those newest; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.policy.enabled IS
+    'false: a hold, under which nothing goes; of the default policy, a regular run removes nothing under it';
 ALTER TABLE backlog_cleanup.run_recipe DROP CONSTRAINT run_recipe_run_id_recipe_id_key;
 -- Not on the recipe, whose id may be longer than an index entry.
 CREATE INDEX run_recipe_run_id_idx ON backlog_cleanup.run_recipe (run_id);
@@ -82,6 +133,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     DELETE FROM backlog_cleanup.run_recipe WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_policy WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_part WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_batch WHERE run_id = OLD.id;
@@ -217,6 +269,7 @@ CREATE PROCEDURE backlog_cleanup_run(
     recipe_id    text DEFAULT NULL,
     failure_type text DEFAULT NULL,
     force        boolean DEFAULT false,
+    include_held boolean DEFAULT false,
     INOUT report jsonb DEFAULT NULL)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -227,7 +280,8 @@ BEGIN
     CALL backlog_cleanup.commit_and_wait(seconds);
     run := backlog_cleanup.start_run(pg_catalog.json_build_object(
         'target', target, 'mode', mode, 'batch_size', batch_size, 'pause', pause, 'max_duration', max_duration,
-        'max_rows', max_rows, 'workers', workers, 'recipe_id', recipe_id, 'failure_type', failure_type, 'force', force));
+        'max_rows', max_rows, 'workers', workers, 'recipe_id', recipe_id, 'failure_type', failure_type, 'force', force,
+        'include_held', include_held));
     LOOP
         CALL backlog_cleanup.commit_and_wait(seconds);
         seconds := backlog_cleanup.next_batch(run);
@@ -257,10 +311,11 @@ CREATE FUNCTION backlog_cleanup_emergency(
     recipe_id    text DEFAULT NULL,
     failure_type text DEFAULT NULL,
     dry_run      boolean DEFAULT false,
-    rehearse     boolean DEFAULT false)
+    rehearse     boolean DEFAULT false,
+    include_held boolean DEFAULT false)
 RETURNS jsonb LANGUAGE c AS 'MODULE_PATHNAME', 'emergency_run_wrapper';
 COMMENT ON FUNCTION backlog_cleanup_emergency IS
-    'removes every failed row of the account, whatever its age; returns a report';
+    'removes every row in scope but those that are held, whatever its age; returns a report';
 
 DROP FUNCTION backlog_cleanup.remember_namer CASCADE;
 CREATE FUNCTION backlog_cleanup.remember_namer() RETURNS trigger LANGUAGE plpgsql
@@ -341,34 +396,129 @@ CREATE TRIGGER check_target AFTER INSERT OR UPDATE ON backlog_cleanup.target
 COMMENT ON TRIGGER check_target ON backlog_cleanup.target IS
     'refuses a table, a column or a time zone that does not exist, and tables of other roles';
 
--- Refuses what no run would obey. A restored policy is kept, since a dump must not lose it.
+-- For the trigger: what a policy names, as rows of the target have it.
+CREATE FUNCTION backlog_cleanup.written_names(target text, recipe_id text, failure_type text, status text) RETURNS text[]
+    LANGUAGE c AS 'MODULE_PATHNAME', 'written_names_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.written_names IS
+    'a part of check_policy: raises an error if no row can have what a policy names; returns recipe, failure type and status as rows have them';
+
+-- Refuses what no run could obey. A restored policy is kept, since a dump must not lose it.
 CREATE FUNCTION backlog_cleanup.check_policy() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    own text := concat_ws(' and ', 'recipe ' || quote_ident(left(NEW.recipe_id, 100)),
-                                   'failure type ' || quote_ident(left(NEW.failure_type, 100)));
+    names text[];
 BEGIN
-    -- A target that is renamed takes along what an earlier version has let in.
-    IF own = '' OR TG_OP = 'UPDATE' AND to_jsonb(NEW) - 'target' = to_jsonb(OLD) - 'target' THEN
+    IF coalesce(NEW.recipe_id, NEW.failure_type, NEW.status) IS NULL
+       OR TG_OP = 'UPDATE' AND (NEW.recipe_id, NEW.failure_type, NEW.status)
+                               IS NOT DISTINCT FROM (OLD.recipe_id, OLD.failure_type, OLD.status)
+       OR backlog_cleanup.restoring() THEN
         RETURN NEW;
     END IF;
-    IF backlog_cleanup.restoring() THEN
-        RAISE WARNING 'no run obeys the policy of target "%" for %', NEW.target, own
-            USING HINT = format('SELECT * FROM backlog_cleanup.policy WHERE target = %L', NEW.target);
-        RETURN NEW;
-    END IF;
-    RAISE EXCEPTION 'a policy for % is not supported: only the default policy of target "%" is obeyed', own, NEW.target
-        USING ERRCODE = 'feature_not_supported',
-              HINT = format('UPDATE backlog_cleanup.policy SET max_age = %L, keep = %s, enabled = %s '
-                            'WHERE target = %L AND recipe_id IS NULL AND failure_type IS NULL',
-                            NEW.max_age, NEW.keep, NEW.enabled::text, NEW.target);
+    names := backlog_cleanup.written_names(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status);
+    NEW.recipe_id := names[1];
+    NEW.failure_type := names[2];
+    NEW.status := names[3];
+    RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.check_policy IS 'refuses a policy for a recipe or a failure type, which no run obeys';
+COMMENT ON FUNCTION backlog_cleanup.check_policy IS 'refuses a policy for what no row can have';
 CREATE TRIGGER check_policy BEFORE INSERT OR UPDATE ON backlog_cleanup.policy
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_policy();
 COMMENT ON TRIGGER check_policy ON backlog_cleanup.policy IS 'a policy is obeyed, or refused when it is written';
+CREATE FUNCTION backlog_cleanup.has_row_of(target text, recipe_id text, failure_type text, status text) RETURNS boolean
+    LANGUAGE c AS 'MODULE_PATHNAME', 'has_row_of_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.has_row_of IS
+    'a part of backlog_cleanup_set_policy: whether the target has a row in scope now that has what a policy names';
+
+CREATE FUNCTION backlog_cleanup_set_policy(
+    recipe_id    text DEFAULT NULL,
+    failure_type text DEFAULT NULL,
+    status       text DEFAULT NULL,
+    max_age      interval DEFAULT NULL,
+    keep         integer DEFAULT NULL,
+    enabled      boolean DEFAULT NULL,
+    note         text DEFAULT NULL,
+    target       text DEFAULT 'generations',
+    max_keep_age interval DEFAULT NULL)
+RETURNS backlog_cleanup.policy LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    names   text[] := backlog_cleanup.written_names($8, $1, $2, $3);
+    written backlog_cleanup.policy;
+BEGIN
+    IF NOT backlog_cleanup.has_row_of($8, $1, $2, $3) THEN
+        RAISE WARNING 'target "%" has no row now that this policy is for', $8
+            USING HINT = format('SELECT * FROM backlog_cleanup_status(%L)', $8);
+    END IF;
+    UPDATE backlog_cleanup.policy
+    SET max_age = coalesce($4, max_age), keep = coalesce($5, keep), enabled = coalesce($6, enabled), note = coalesce($7, note),
+        max_keep_age = coalesce($9, max_keep_age)
+    WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ($8, names[1], names[2], names[3])
+    RETURNING * INTO written;
+    IF NOT FOUND THEN
+        INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status, max_age, keep, enabled, note, max_keep_age)
+        VALUES ($8, $1, $2, $3, coalesce($4, interval '24 hours'), coalesce($5, 10), coalesce($6, true), $7, $9)
+        RETURNING * INTO written;
+    END IF;
+    RETURN written;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup_set_policy IS
+    'writes the policy for a recipe, a failure type, a status, or any row; what is NULL stays as it is, or has its default; returns the policy';
+
+CREATE FUNCTION backlog_cleanup_drop_policy(
+    recipe_id    text DEFAULT NULL,
+    failure_type text DEFAULT NULL,
+    status       text DEFAULT NULL,
+    target       text DEFAULT 'generations')
+RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF coalesce($1, $2, $3) IS NULL THEN
+        RAISE EXCEPTION 'the default policy of target "%" cannot be dropped', $4
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = format('SELECT backlog_cleanup_set_policy(enabled => false, target => %L)', $4);
+    END IF;
+    -- As it was written, or as rows have it.
+    DELETE FROM backlog_cleanup.policy
+    WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ($4, $1, $2, $3);
+    IF FOUND THEN
+        RETURN true;
+    END IF;
+    DELETE FROM backlog_cleanup.policy USING (SELECT backlog_cleanup.written_names($4, $1, $2, $3)) AS written (names)
+    WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ($4, names[1], names[2], names[3]);
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup_drop_policy IS
+    'removes the policy for a recipe, a failure type, a status; its rows have the next one then; returns false if there was none';
+
+CREATE FUNCTION backlog_cleanup_simulate(
+    recipe_id    text DEFAULT NULL,
+    failure_type text DEFAULT NULL,
+    status       text DEFAULT NULL,
+    max_age      interval DEFAULT NULL,
+    keep         integer DEFAULT NULL,
+    enabled      boolean DEFAULT NULL,
+    note         text DEFAULT NULL,
+    target       text DEFAULT 'generations',
+    max_keep_age interval DEFAULT NULL)
+RETURNS TABLE (policy text, recipe text, recipe_name text, removable_now bigint, kept_now bigint, removable_then bigint,
+               kept_then bigint)
+STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'backlog_cleanup_simulate_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_simulate IS
+    'what a regular run would remove and keep now, and what it would under a changed policy, per policy and recipe';
+CREATE FUNCTION backlog_cleanup_explain(id text, target text DEFAULT 'generations')
+RETURNS TABLE (verdict text, reason text, policy text, rank bigint, keep integer, expires_at timestamptz, removable_at timestamptz)
+STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'backlog_cleanup_explain_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_explain IS
+    'why a row stays or goes: its policy, its rank, when it expires, when it can go';
+
 DO $policies$
 DECLARE
     names text;
@@ -376,7 +526,7 @@ BEGIN
     SELECT pg_catalog.string_agg(DISTINCT pg_catalog.quote_ident(target), ', ') INTO names FROM backlog_cleanup.policy
     WHERE recipe_id IS NOT NULL OR failure_type IS NOT NULL;
     IF names IS NOT NULL THEN
-        RAISE WARNING 'no run obeys the policies for a recipe or a failure type of these targets: %', names
+        RAISE WARNING 'runs obey the policies for a recipe or a failure type from now on, of these targets: %', names
             USING HINT = 'SELECT * FROM backlog_cleanup.policy WHERE recipe_id IS NOT NULL OR failure_type IS NOT NULL';
     END IF;
 END
@@ -430,7 +580,8 @@ BEGIN
         INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
     END IF;
     DELETE FROM backlog_cleanup.policy
-    WHERE (target, recipe_id, failure_type) IS NOT DISTINCT FROM (NEW.target, NEW.recipe_id, NEW.failure_type);
+    WHERE (target, recipe_id, failure_type, status)
+          IS NOT DISTINCT FROM (NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status);
     RETURN NEW;
 END
 $$;
@@ -482,7 +633,7 @@ COMMENT ON COLUMN backlog_cleanup.target.condition IS
 COMMENT ON COLUMN backlog_cleanup.target.recipe_columns IS
     'several columns that are the recipe together, instead of recipe_column; NULL is none';
 COMMENT ON TABLE backlog_cleanup.policy IS
-    'which failed rows are removable; the row with NULL recipe_id and failure_type is the default policy';
+    'which rows in scope go; a row has the policy that names its recipe, or else its failure type, or else its status; the one that names nothing is the default policy';
 COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that started it';
 COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were expired; NULL in an emergency run';
 COMMENT ON COLUMN backlog_cleanup.run.total_failed IS
@@ -507,7 +658,7 @@ COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
 COMMENT ON COLUMN backlog_cleanup.run.finished_at IS
     'when it finished; for an interrupted run, when its last batch did; NULL while it is running';
 COMMENT ON TABLE backlog_cleanup.run_cutoff IS
-    'running regular runs: per recipe, the oldest expired row that stays; older ones are removed';
+    'running runs: per recipe and policy, the oldest expired row that stays; older ones are removed';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.failed_at IS
     'failed-at of that row, as the column has it (timestamptz in UTC); NULL if no row of the recipe goes';
 ALTER TABLE backlog_cleanup.run_part ADD COLUMN columns smallint[];
@@ -572,7 +723,7 @@ COMMENT ON FUNCTION backlog_cleanup.restoring IS
 COMMENT ON FUNCTION backlog_cleanup.give_way_to_dumped_policy IS
     'replaces an existing policy by the one of a dump that is being restored';
 COMMENT ON TRIGGER give_way_to_dumped_policy ON backlog_cleanup.policy IS
-    'a restored policy replaces the one for the same recipe and failure type';
+    'a restored policy replaces the one for the same recipe, failure type and status';
 COMMENT ON FUNCTION backlog_cleanup.interrupt_restored IS
     'marks a restored run as interrupted if it was running when the dump was taken';
 

@@ -85,31 +85,33 @@ CREATE TRIGGER check_target AFTER INSERT OR UPDATE ON backlog_cleanup.target
 COMMENT ON TRIGGER check_target ON backlog_cleanup.target IS
     'refuses a table, a column or a time zone that does not exist, and tables of other roles';
 
--- Refuses what no run would obey. A restored policy is kept, since a dump must not lose it.
+-- For the trigger: what a policy names, as rows of the target have it.
+CREATE FUNCTION backlog_cleanup.written_names(target text, recipe_id text, failure_type text, status text) RETURNS text[]
+    LANGUAGE c AS 'MODULE_PATHNAME', 'written_names_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.written_names IS
+    'a part of check_policy: raises an error if no row can have what a policy names; returns recipe, failure type and status as rows have them';
+
+-- Refuses what no run could obey. A restored policy is kept, since a dump must not lose it.
 CREATE FUNCTION backlog_cleanup.check_policy() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    own text := concat_ws(' and ', 'recipe ' || quote_ident(left(NEW.recipe_id, 100)),
-                                   'failure type ' || quote_ident(left(NEW.failure_type, 100)));
+    names text[];
 BEGIN
-    -- A target that is renamed takes along what an earlier version has let in.
-    IF own = '' OR TG_OP = 'UPDATE' AND to_jsonb(NEW) - 'target' = to_jsonb(OLD) - 'target' THEN
+    IF coalesce(NEW.recipe_id, NEW.failure_type, NEW.status) IS NULL
+       OR TG_OP = 'UPDATE' AND (NEW.recipe_id, NEW.failure_type, NEW.status)
+                               IS NOT DISTINCT FROM (OLD.recipe_id, OLD.failure_type, OLD.status)
+       OR backlog_cleanup.restoring() THEN
         RETURN NEW;
     END IF;
-    IF backlog_cleanup.restoring() THEN
-        RAISE WARNING 'no run obeys the policy of target "%" for %', NEW.target, own
-            USING HINT = format('SELECT * FROM backlog_cleanup.policy WHERE target = %L', NEW.target);
-        RETURN NEW;
-    END IF;
-    RAISE EXCEPTION 'a policy for % is not supported: only the default policy of target "%" is obeyed', own, NEW.target
-        USING ERRCODE = 'feature_not_supported',
-              HINT = format('UPDATE backlog_cleanup.policy SET max_age = %L, keep = %s, enabled = %s '
-                            'WHERE target = %L AND recipe_id IS NULL AND failure_type IS NULL',
-                            NEW.max_age, NEW.keep, NEW.enabled::text, NEW.target);
+    names := backlog_cleanup.written_names(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status);
+    NEW.recipe_id := names[1];
+    NEW.failure_type := names[2];
+    NEW.status := names[3];
+    RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.check_policy IS 'refuses a policy for a recipe or a failure type, which no run obeys';
+COMMENT ON FUNCTION backlog_cleanup.check_policy IS 'refuses a policy for what no row can have';
 CREATE TRIGGER check_policy BEFORE INSERT OR UPDATE ON backlog_cleanup.policy
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_policy();
 COMMENT ON TRIGGER check_policy ON backlog_cleanup.policy IS 'a policy is obeyed, or refused when it is written';

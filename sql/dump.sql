@@ -14,6 +14,7 @@ SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.policy', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_recipe', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_policy', '');
 -- What a run that was at work has done: the next run sums it up.
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_cutoff', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_batch', '');
@@ -65,7 +66,8 @@ BEGIN
         INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
     END IF;
     DELETE FROM backlog_cleanup.policy
-    WHERE (target, recipe_id, failure_type) IS NOT DISTINCT FROM (NEW.target, NEW.recipe_id, NEW.failure_type);
+    WHERE (target, recipe_id, failure_type, status)
+          IS NOT DISTINCT FROM (NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status);
     RETURN NEW;
 END
 $$;
@@ -74,7 +76,7 @@ COMMENT ON FUNCTION backlog_cleanup.give_way_to_dumped_policy IS
 CREATE TRIGGER give_way_to_dumped_policy BEFORE INSERT ON backlog_cleanup.policy
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dumped_policy();
 COMMENT ON TRIGGER give_way_to_dumped_policy ON backlog_cleanup.policy IS
-    'a restored policy replaces the one for the same recipe and failure type';
+    'a restored policy replaces the one for the same recipe, failure type and status';
 
 CREATE FUNCTION backlog_cleanup.interrupt_restored() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

@@ -26,9 +26,13 @@ $strangers$;
 COMMENT ON FUNCTION backlog_cleanup_failed_generations IS
     'removes the expired failed rows of each recipe but the newest; returns a report';
 COMMENT ON FUNCTION backlog_cleanup_emergency IS
-    'removes every failed row of the account, whatever its age; returns a report';
+    'removes every row in scope but those that are held, whatever its age; returns a report';
 COMMENT ON FUNCTION backlog_cleanup_index_sql IS
     'the statement that builds the partial index of a target, for \gexec';
+COMMENT ON FUNCTION backlog_cleanup_simulate IS
+    'what a regular run would remove and keep now, and what it would under a changed policy, per policy and recipe';
+COMMENT ON FUNCTION backlog_cleanup_explain IS
+    'why a row stays or goes: its policy, its rank, when it expires, when it can go';
 COMMENT ON FUNCTION backlog_cleanup_status IS
     'the rows of the account by recipe and status, most failures first';
 COMMENT ON FUNCTION backlog_cleanup_schedule IS

@@ -20,6 +20,7 @@ CREATE PROCEDURE backlog_cleanup_run(
     recipe_id    text DEFAULT NULL,
     failure_type text DEFAULT NULL,
     force        boolean DEFAULT false,
+    include_held boolean DEFAULT false,
     INOUT report jsonb DEFAULT NULL)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -30,7 +31,8 @@ BEGIN
     CALL backlog_cleanup.commit_and_wait(seconds);
     run := backlog_cleanup.start_run(pg_catalog.json_build_object(
         'target', target, 'mode', mode, 'batch_size', batch_size, 'pause', pause, 'max_duration', max_duration,
-        'max_rows', max_rows, 'workers', workers, 'recipe_id', recipe_id, 'failure_type', failure_type, 'force', force));
+        'max_rows', max_rows, 'workers', workers, 'recipe_id', recipe_id, 'failure_type', failure_type, 'force', force,
+        'include_held', include_held));
     LOOP
         CALL backlog_cleanup.commit_and_wait(seconds);
         seconds := backlog_cleanup.next_batch(run);

@@ -118,22 +118,29 @@ CREATE TABLE backlog_cleanup.policy (
     recipe_id    text,
     failure_type text,
     max_age      interval NOT NULL DEFAULT '24 hours'
-        CONSTRAINT max_age_is_positive_and_finite
-        CHECK (max_age OPERATOR(pg_catalog.>) interval '0' AND max_age OPERATOR(pg_catalog.<=) interval '1000 years'),
+        CONSTRAINT max_age_is_from_0_to_1000_years
+        CHECK (max_age OPERATOR(pg_catalog.>=) interval '0' AND max_age OPERATOR(pg_catalog.<=) interval '1000 years'),
     keep         integer NOT NULL DEFAULT 10 CONSTRAINT keep_is_not_negative CHECK (keep OPERATOR(pg_catalog.>=) 0),
     enabled      boolean NOT NULL DEFAULT true,
     note         text,
-    UNIQUE NULLS NOT DISTINCT (target, recipe_id, failure_type)
+    status       text,
+    max_keep_age interval
+        CONSTRAINT max_keep_age_is_from_max_age_to_1000_years
+        CHECK (max_keep_age OPERATOR(pg_catalog.>=) max_age AND max_keep_age OPERATOR(pg_catalog.<=) interval '1000 years'),
+    CONSTRAINT policy_names_key UNIQUE NULLS NOT DISTINCT (target, recipe_id, failure_type, status)
 );
 ALTER TABLE backlog_cleanup.policy REPLICA IDENTITY FULL;
 COMMENT ON TABLE backlog_cleanup.policy IS
-    'which failed rows are removable; the row with NULL recipe_id and failure_type is the default policy';
+    'which rows in scope go; a row has the policy that names its recipe, or else its failure type, or else its status; the one that names nothing is the default policy';
 COMMENT ON COLUMN backlog_cleanup.policy.target IS 'the target that it is for';
 COMMENT ON COLUMN backlog_cleanup.policy.recipe_id IS 'the recipe, as text; NULL is any';
 COMMENT ON COLUMN backlog_cleanup.policy.failure_type IS 'the failure type; NULL is any';
-COMMENT ON COLUMN backlog_cleanup.policy.max_age IS 'a failed row older than this is expired; days are of 24 hours, in UTC';
-COMMENT ON COLUMN backlog_cleanup.policy.keep IS 'how many of the newest expired rows of a recipe stay';
-COMMENT ON COLUMN backlog_cleanup.policy.enabled IS 'false: a regular run removes nothing';
+COMMENT ON COLUMN backlog_cleanup.policy.status IS 'the status; NULL is any';
+COMMENT ON COLUMN backlog_cleanup.policy.max_age IS 'a row older than this is expired; days are of 24 hours, in UTC';
+COMMENT ON COLUMN backlog_cleanup.policy.keep IS 'how many of the newest expired rows of a recipe under this policy stay';
+COMMENT ON COLUMN backlog_cleanup.policy.max_keep_age IS 'rows older than this go even if they are among those newest; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.policy.enabled IS
+    'false: a hold, under which nothing goes; of the default policy, a regular run removes nothing under it';
 COMMENT ON COLUMN backlog_cleanup.policy.note IS 'for people';
 
 CREATE TABLE backlog_cleanup.run (
@@ -168,7 +175,9 @@ CREATE TABLE backlog_cleanup.run (
     error_sqlstate   text,
     error_message    text,
     error_at         text,
-    stop_requested_by name
+    stop_requested_by name,
+    held             bigint NOT NULL DEFAULT 0,
+    include_held     boolean NOT NULL DEFAULT false
 );
 CREATE INDEX run_target_id_idx ON backlog_cleanup.run (target, id DESC);
 COMMENT ON TABLE backlog_cleanup.run IS 'history: one row per run, written in the transactions that remove';
@@ -196,6 +205,8 @@ COMMENT ON COLUMN backlog_cleanup.run.kept_back_row IS 'its id as text';
 COMMENT ON COLUMN backlog_cleanup.run.error_sqlstate IS 'the SQLSTATE of what ended it, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.error_message IS 'what ended it, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.error_at IS 'what it worked on then, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.held IS 'rows that policies hold, and that it has passed over';
+COMMENT ON COLUMN backlog_cleanup.run.include_held IS 'whether an emergency run was to remove held rows, too';
 COMMENT ON COLUMN backlog_cleanup.run.stop_requested_by IS 'the role that asked it to stop, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run.batches IS 'committed batches that removed rows; 0 for a run in one transaction';
@@ -227,6 +238,34 @@ COMMENT ON COLUMN backlog_cleanup.run_recipe.recipe_id IS 'the recipe, as text';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.failed_count IS 'its failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.cleaned_count IS 'its rows removed';
 
+CREATE TABLE backlog_cleanup.run_policy (
+    run_id       bigint NOT NULL,
+    place        integer NOT NULL,
+    recipe_id    text,
+    failure_type text,
+    status       text,
+    cutoff       timestamptz NOT NULL,
+    keep         integer NOT NULL,
+    keep_cutoff  timestamptz,
+    enabled      boolean NOT NULL,
+    in_scope     bigint NOT NULL,
+    removed      bigint NOT NULL,
+    PRIMARY KEY (run_id, place)
+);
+COMMENT ON TABLE backlog_cleanup.run_policy IS 'history: the policies that a run has obeyed, and the rows under each';
+COMMENT ON COLUMN backlog_cleanup.run_policy.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_policy.place IS 'counts the policies of the run, from 0; those that name most come first';
+COMMENT ON COLUMN backlog_cleanup.run_policy.recipe_id IS 'the recipe that the policy was for; NULL is any';
+COMMENT ON COLUMN backlog_cleanup.run_policy.failure_type IS 'the failure type; NULL is any';
+COMMENT ON COLUMN backlog_cleanup.run_policy.status IS 'the status; NULL is any';
+COMMENT ON COLUMN backlog_cleanup.run_policy.cutoff IS 'rows before this were expired';
+COMMENT ON COLUMN backlog_cleanup.run_policy.keep IS 'how many of the newest expired rows of a recipe stayed';
+COMMENT ON COLUMN backlog_cleanup.run_policy.keep_cutoff IS 'rows before this went even so; NULL is none';
+COMMENT ON COLUMN backlog_cleanup.run_policy.enabled IS 'whether the policy was enabled';
+COMMENT ON COLUMN backlog_cleanup.run_policy.in_scope IS
+    'rows under it before the run; in an emergency run, only those that it was to remove';
+COMMENT ON COLUMN backlog_cleanup.run_policy.removed IS 'rows removed';
+
 -- The working state of batched runs. It survives a crash between two batches, and is removed when the run ends.
 CREATE TABLE backlog_cleanup.run_cutoff (
     run_id    bigint NOT NULL,
@@ -236,10 +275,12 @@ CREATE TABLE backlog_cleanup.run_cutoff (
     failed_at timestamp,
     id        text,
     removable bigint,
+    policy    integer NOT NULL DEFAULT 0,
     PRIMARY KEY (run_id, place)
 );
 COMMENT ON TABLE backlog_cleanup.run_cutoff IS
-    'running regular runs: per recipe, the oldest expired row that stays; older ones are removed';
+    'running runs: per recipe and policy, the oldest expired row that stays; older ones are removed';
+COMMENT ON COLUMN backlog_cleanup.run_cutoff.policy IS 'the policy, by its place in run_policy';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.place IS 'counts the recipes of the run, from 0';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.recipe_id IS 'the recipe, as text';
@@ -303,14 +344,17 @@ CREATE TABLE backlog_cleanup.run_batch (
     removed      bigint[] NOT NULL,
     milliseconds double precision NOT NULL,
     finished_at  timestamptz NOT NULL,
+    policies     integer[],
     PRIMARY KEY (run_id, batch)
 );
 ALTER TABLE backlog_cleanup.run_batch
-    ALTER COLUMN recipe_ids SET STORAGE EXTERNAL, ALTER COLUMN removed SET STORAGE EXTERNAL;
+    ALTER COLUMN recipe_ids SET STORAGE EXTERNAL, ALTER COLUMN removed SET STORAGE EXTERNAL,
+    ALTER COLUMN policies SET STORAGE EXTERNAL;
 COMMENT ON TABLE backlog_cleanup.run_batch IS 'running runs: what each committed batch removed; run_recipe has the sums when the run is over';
 COMMENT ON COLUMN backlog_cleanup.run_batch.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_batch.batch IS 'counts the batches of the run, from 1';
 COMMENT ON COLUMN backlog_cleanup.run_batch.recipe_ids IS 'the recipes that lost rows';
+COMMENT ON COLUMN backlog_cleanup.run_batch.policies IS 'the policy of each, by its place in run_policy';
 COMMENT ON COLUMN backlog_cleanup.run_batch.removed IS 'how many rows of each';
 COMMENT ON COLUMN backlog_cleanup.run_batch.milliseconds IS 'how long the batch held its locks, from the search for its rows on';
 COMMENT ON COLUMN backlog_cleanup.run_batch.finished_at IS 'just before its commit';
@@ -334,6 +378,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     DELETE FROM backlog_cleanup.run_recipe WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_policy WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_part WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_batch WHERE run_id = OLD.id;

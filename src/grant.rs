@@ -17,6 +17,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "SELECT ON backlog_cleanup.policy"),
     (Monitor, "SELECT ON backlog_cleanup.run"),
     (Monitor, "SELECT ON backlog_cleanup.run_recipe"),
+    (Monitor, "SELECT ON backlog_cleanup.run_policy"),
     (Monitor, "SELECT ON backlog_cleanup.progress"),
     (Monitor, "SELECT ON backlog_cleanup.history"),
     // The view `history` calls it with the reader's privileges.
@@ -31,6 +32,8 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_doctor"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_run_details"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_index_sql"),
+    (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_simulate"),
+    (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_explain"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_failed_generations"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_emergency"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_run"),
@@ -42,11 +45,15 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Operator, "EXECUTE ON ROUTINE backlog_cleanup.finish_run"),
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_schedule"),
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_unschedule"),
+    (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_set_policy"),
+    (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_drop_policy"),
+    (Admin, "EXECUTE ON ROUTINE backlog_cleanup.has_row_of"),
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.target"),
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.policy"),
-    // The triggers of `target` call these with the writer's privileges.
+    // The triggers of `target` and `policy` call these with the writer's privileges.
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_check"),
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.check_written"),
+    (Admin, "EXECUTE ON ROUTINE backlog_cleanup.written_names"),
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.restoring"),
 ];
 

@@ -42,7 +42,7 @@ const OF_TARGET: [Check<Target>; 22] = [
         "the account is in the users table, if there is one",
     ),
     ("statuses", statuses, "no other status is the same value as the failed one"),
-    ("policy", policy::policies, "the default policy exists and is enabled, and there is no other"),
+    ("policy", policy::policies, "the default policy exists and is enabled"),
     ("rows", rows::in_scope, "rows have the status that runs remove, or had it"),
     ("failed_at", rows::failed_at, "every failed row can expire"),
     ("index", index::partial, "the partial index exists and is used"),

@@ -1,26 +1,21 @@
+use backlog_cleanup_report::Mode;
 use pgrx::spi::quote_literal;
 
 use crate::obstacles::problem::{Problem, Status};
 use crate::postgres::error::Result;
-use crate::rules::policy::{Policy, forget_ignored, ignored};
+use crate::rules::matching::Policies;
 use crate::target::Target;
 
-/// Checks that the default policy exists and is enabled, and that there are no policies that no run obeys.
+/// Checks that there is a default policy, and that it is enabled.
 pub fn policies(target: &Target) -> Result<Vec<Problem>> {
-    let mut found = Vec::new();
-    if Policy::of(target)?.cutoff.instant().is_none() {
-        let detail = "the default policy is disabled: a regular run removes nothing".into();
-        let enable = format!(
-            "UPDATE backlog_cleanup.policy SET enabled = true \
-             WHERE target = {} AND recipe_id IS NULL AND failure_type IS NULL",
-            quote_literal(&target.name)
-        );
-        found.push(Problem { status: Status::Warn, detail, fix: Some(enable) });
+    if Policies::of(target, Mode::Regular)?.default_policy().is_enabled {
+        return Ok(Vec::new());
     }
-    let ignored = ignored(target)?;
-    if ignored > 0 {
-        let detail = format!("no run obeys the policies for a recipe or a failure type: {ignored}");
-        found.push(Problem { status: Status::Fail, detail, fix: Some(forget_ignored(target)) });
-    }
-    Ok(found)
+    let detail = "the default policy is disabled: a regular run removes nothing under it".into();
+    let enable = format!(
+        "UPDATE backlog_cleanup.policy SET enabled = true \
+         WHERE target = {} AND recipe_id IS NULL AND failure_type IS NULL AND status IS NULL",
+        quote_literal(&target.name)
+    );
+    Ok(vec![Problem { status: Status::Warn, detail, fix: Some(enable) }])
 }

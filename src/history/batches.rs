@@ -77,7 +77,7 @@ const COUNTED: &str = "
 
 /// Sums up the batches of a run per recipe, and clears its working state.
 pub fn sum_up(run_id: i64) -> Result<()> {
-    let steps: [&str; 2] = [
+    let steps: [&str; 3] = [
         &format!(
             "INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
              SELECT $1, counted.* FROM ({COUNTED}) counted"
@@ -86,6 +86,13 @@ pub fn sum_up(run_id: i64) -> Result<()> {
          FROM (SELECT coalesce(sum(failed_count), 0)::bigint AS failed, count(*) AS recipes
                FROM backlog_cleanup.run_recipe WHERE run_id = $1) counted
          WHERE id = $1",
+        "UPDATE backlog_cleanup.run_policy p SET removed = lost.removed, in_scope = greatest(in_scope, lost.removed)
+         FROM (SELECT lost.policy, sum(lost.removed)::bigint AS removed
+               FROM backlog_cleanup.run_batch b, LATERAL ROWS FROM (unnest(b.policies),
+                                                                    unnest(b.removed)) lost (policy, removed)
+               WHERE b.run_id = $1
+               GROUP BY lost.policy) lost
+         WHERE p.run_id = $1 AND p.place = lost.policy",
     ];
     each(&steps, run_id)?;
     clear(run_id)
@@ -199,13 +206,21 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left:
     cutoffs.check()?;
     let lost: Vec<_> = cutoffs.tally.list.iter().filter(|recipe| recipe.removed > 0).collect();
     let recipe_ids: Vec<Option<String>> = lost.iter().map(|recipe| recipe.recipe_id.clone()).collect();
+    let policies: Vec<i32> = lost.iter().map(|recipe| recipe.policy as i32).collect();
     let counts: Vec<i64> = lost.iter().map(|recipe| recipe.removed).collect();
     ledger::write(target, run.mode, run.id, batch, removed)?;
     extension::as_owner(|| {
         prepared::run(
-            "INSERT INTO backlog_cleanup.run_batch (run_id, batch, recipe_ids, removed, milliseconds, finished_at)
-             VALUES ($1, $2, $3, $4, $5, clock_timestamp())",
-            &[run.id.into(), batch.into(), recipe_ids.into(), counts.into(), (took.as_secs_f64() * 1000.0).into()],
+            "INSERT INTO backlog_cleanup.run_batch (run_id, batch, recipe_ids, policies, removed, milliseconds, finished_at)
+             VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp())",
+            &[
+                run.id.into(),
+                batch.into(),
+                recipe_ids.into(),
+                policies.into(),
+                counts.into(),
+                (took.as_secs_f64() * 1000.0).into(),
+            ],
         )
     })
 }

@@ -18,14 +18,14 @@ pub struct Night {
 }
 
 /// The failed runs of this database's jobs in pg_cron's own history, the newest first: a run of one transaction leaves nothing
-/// else when it fails. Without DETAIL, HINT and CONTEXT, which may show values of rows.
+/// else when it fails. Of a message the first line, in whatever language: its DETAIL may show values of rows.
 pub fn failed() -> Result<Vec<Night>> {
     const MAY: &str = "SELECT has_table_privilege('cron.job_run_details', 'SELECT')";
-    // Whoever has a job decides how long its command and its messages are.
+    // Whoever has a job decides how long its command and its messages are, and how many runs it calls.
+    const MOST: usize = 10_000;
     const FAILED: &str = r"
         SELECT beginning.command, jobid, username, start_time, end_time,
-               regexp_replace(regexp_replace(message, '\n *(DETAIL|HINT|CONTEXT|LINE [0-9]+):.*$', ''),
-                              '^\s*ERROR:\s*|\s+$', '', 'g')
+               regexp_replace(split_part(message, E'\n', 1), '^[^:[:lower:]]+:\s+', '')
         FROM cron.job_run_details,
              LATERAL (SELECT left(command, 4096), left(return_message, 2000)) AS beginning (command, message)
         WHERE status = 'failed' AND beginning.command ~* 'backlog_cleanup' AND database = $1
@@ -60,8 +60,10 @@ pub fn failed() -> Result<Vec<Night>> {
     })?;
     let mut nights = Vec::new();
     for (command, night) in found {
-        for work in told(&command, &schema).works {
-            if let Some(target) = work.target {
+        let mut works = told(&command, &schema).works;
+        works.dedup();
+        for work in works {
+            if let Some(target) = work.target.filter(|_| nights.len() < MOST) {
                 nights.push(Night { target, mode: work.mode.as_str().to_owned(), ..night.clone() });
             }
         }

@@ -1,5 +1,7 @@
+use std::rc::Rc;
+
 use backlog_cleanup_report::{
-    Batched, CleanupDetail, EmergencyReport, Foreseen, RegularReport, State, kept_back_reason, recipe_id,
+    Batched, CleanupDetail, EmergencyReport, Foreseen, Mode, RegularReport, State, kept_back_reason, recipe_id,
 };
 use pgrx::JsonB;
 use pgrx::prelude::*;
@@ -8,6 +10,7 @@ use serde::Serialize;
 use crate::extension;
 use crate::history::batches;
 use crate::history::run::Run;
+use crate::plan::policies;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::json::Json;
 use crate::rank::tally::RecipeCount;
@@ -46,7 +49,7 @@ pub fn report(
     wal_bytes: Option<i64>,
     duration_ms: i64,
 ) -> Result<RunReport> {
-    let (target, mode) = (rules.target.name.clone(), rules.mode());
+    let (target, mode) = (rules.target.name.clone(), rules.mode);
     let dry_run = run_id.is_none();
     let message = match recipes.len() {
         all if all > LISTED => format!("{message}; the details have {LISTED} of {all} recipes"),
@@ -54,15 +57,15 @@ pub fn report(
     };
     let cleanup_details = details(&RecipeNames::of(rules.target)?, rules.target.recipe.is_number(), recipes);
     let removed = recipes.iter().map(|recipe| recipe.removed).sum();
-    Ok(match &rules.cutoff {
-        Some(cutoff) => RunReport::Regular(RegularReport {
+    Ok(match rules.mode {
+        Mode::Regular => RunReport::Regular(RegularReport {
             success: true,
             message,
             run_id,
             target,
             mode,
             dry_run,
-            cutoff: cutoff.instant().map(str::to_owned),
+            cutoff: rules.policies.default_policy().cutoff.instant().map(str::to_owned),
             total_failed_generations: recipes.iter().map(|recipe| recipe.failed).sum(),
             cleaned_up_generations: removed,
             recipes_affected: recipes.len() as i64,
@@ -71,10 +74,11 @@ pub fn report(
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
             skipped_count: kept_back.skipped,
+            held_count: kept_back.held,
             wal_bytes,
             duration_ms,
         }),
-        None => RunReport::Emergency(EmergencyReport {
+        Mode::Emergency => RunReport::Emergency(EmergencyReport {
             success: true,
             message,
             run_id,
@@ -88,6 +92,7 @@ pub fn report(
             kept_back_count: kept_back.rows,
             kept_back_reason: kept_back.reason,
             skipped_count: kept_back.skipped,
+            held_count: kept_back.held,
             wal_bytes,
             duration_ms,
         }),
@@ -100,27 +105,33 @@ pub struct KeptBack {
     pub rows: i64,
     pub given_up: i64,
     pub skipped: i64,
+    /// Held by policies.
+    pub held: i64,
     pub reason: Option<String>,
 }
 
 impl KeptBack {
-    pub fn of(left: &Left) -> KeptBack {
+    pub fn of(left: &Left, held: i64) -> KeptBack {
         let reason =
             |reason: &Reason| kept_back_reason(reason.row.as_deref(), &reason.message, reason.sqlstate.as_deref());
         let Left { kept_back: rows, given_up, skipped, .. } = *left;
-        KeptBack { rows, given_up, skipped, reason: left.reason.as_ref().map(reason) }
+        KeptBack { rows, given_up, skipped, held, reason: left.reason.as_ref().map(reason) }
     }
 
     /// What the message of a run says of them.
     pub fn said(&self) -> String {
-        let kept = match self.rows {
-            0 => return String::new(),
+        let mut said = match self.rows {
+            0 => String::new(),
             1 => "; 1 row was kept back".into(),
             rows => format!("; {rows} rows were kept back"),
         };
-        match self.given_up {
-            0 => kept,
-            rows => format!("{kept}; gave up on {rows} of them after {TRIES} refusals in a row"),
+        if self.given_up > 0 {
+            said += &format!("; gave up on {} of them after {TRIES} refusals in a row", self.given_up);
+        }
+        said + &match self.held {
+            0 => String::new(),
+            1 => "; 1 row is held by a policy".into(),
+            rows => format!("; {rows} rows are held by policies"),
         }
     }
 }
@@ -142,12 +153,12 @@ pub fn details(names: &RecipeNames, is_number: bool, recipes: &[RecipeCount]) ->
 
 /// The message of a completed run.
 pub fn done(rules: &Rules, kept_back: &KeptBack) -> String {
-    let done = match rules.cutoff {
+    let done = match rules.mode {
         _ if rules.is_disabled() => {
             format!("The policy of target \"{}\" is disabled: nothing was removed", rules.target.name)
         }
-        Some(_) => "Backlog cleanup completed successfully".into(),
-        None => "Emergency backlog cleanup completed successfully".into(),
+        Mode::Regular => "Backlog cleanup completed successfully".into(),
+        Mode::Emergency => "Emergency backlog cleanup completed successfully".into(),
     };
     done + &kept_back.said()
 }
@@ -175,12 +186,12 @@ pub fn finish(run: &Run, target: &Target) -> Result<Json> {
     let closed = closed.map_or(serde_json::Value::Null, |closed| closed.0);
     let number = |key: &str| closed[key].as_i64().unwrap_or_default();
     let state = closed["state"].as_str().and_then(|state| state.parse().ok()).unwrap_or(State::Stopped);
-    let rules = run.rules(target);
+    let rules = run.rules(target, &Rc::new(policies::load(run.id)?));
     let text = |key: &str| closed[key].as_str();
     let reason = text("kept_back_message")
         .map(|message| kept_back_reason(text("kept_back_row"), message, text("kept_back_sqlstate")));
-    let [rows, given_up, skipped] = ["kept_back", "given_up", "skipped"].map(number);
-    let kept_back = KeptBack { rows, given_up, skipped, reason };
+    let [rows, given_up, skipped, held] = ["kept_back", "given_up", "skipped", "held"].map(number);
+    let kept_back = KeptBack { rows, given_up, skipped, held, reason };
     let message = if state == State::Completed { done(&rules, &kept_back) } else { "Stopped before its end".into() };
     Json::of(&Batched {
         report: report(&rules, Some(run.id), message, &recipes, kept_back, None, number("milliseconds"))?,

@@ -1,3 +1,5 @@
+use std::rc::Rc;
+
 use backlog_cleanup_report::{Mode, State};
 use pgrx::JsonB;
 use pgrx::prelude::*;
@@ -5,12 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::extension;
 use crate::history::ledger;
+use crate::plan::policies;
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::read_prepared;
 use crate::rank::tally::Tally;
 use crate::remove::left::Left;
 use crate::rules::Rules;
-use crate::rules::policy::Cutoff;
+use crate::rules::matching::Policies;
 use crate::rules::selection::Selection;
 use crate::target::Target;
 use crate::target::reading::Reading;
@@ -34,8 +37,7 @@ pub struct Run {
     pub state: State,
     pub recipe_id: Option<String>,
     pub failure_type: Option<String>,
-    /// ISO 8601, UTC, or `-infinity`; unused in an emergency run.
-    pub cutoff_utc: String,
+    pub include_held: bool,
     /// How the target was read when the run started.
     pub reading: Option<Reading>,
     pub removed: i64,
@@ -56,12 +58,11 @@ impl Run {
         let run_id = required(run_id, "run_id", "SELECT id FROM backlog_cleanup.run WHERE state = 'running'")?;
         let row = extension::as_owner(|| {
             read_prepared::<JsonB>(
-                r#"SELECT to_jsonb(r) || jsonb_build_object(
+                "SELECT to_jsonb(r) || jsonb_build_object(
                        'pause', extract(epoch FROM pause),
-                       'cutoff_utc', coalesce(to_char(timezone('UTC', cutoff), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), '-infinity'),
                        'seconds_left', extract(epoch FROM max_duration) - extract(epoch FROM clock_timestamp() - started_at))
                    FROM backlog_cleanup.run r
-                   WHERE id = $1 AND batch_size IS NOT NULL"#,
+                   WHERE id = $1 AND batch_size IS NOT NULL",
                 &[run_id.into()],
             )
         })?;
@@ -74,11 +75,13 @@ impl Run {
         })
     }
 
-    pub fn rules<'a>(&'a self, target: &'a Target) -> Rules<'a> {
+    pub fn rules<'a>(&'a self, target: &'a Target, policies: &Rc<Policies>) -> Rules<'a> {
         Rules {
             target,
+            mode: self.mode,
+            policies: policies.clone(),
+            include_held: self.include_held,
             selection: Selection { recipe_id: self.recipe_id.as_deref(), failure_type: self.failure_type.as_deref() },
-            cutoff: (self.mode == Mode::Regular).then(|| Cutoff(self.cutoff_utc.clone())),
         }
     }
 
@@ -97,31 +100,34 @@ impl Run {
     }
 }
 
-/// Records that a batched run starts; rows that others hold count as kept back until they go. Returns its id.
-pub fn start(rules: &Rules, tally: &Tally, held: i64, pace: &Pace, caller: &str) -> Result<i64> {
+/// Records that a batched run starts; `referenced` rows, which others keep, count as kept back until they go, and `held` ones are passed
+/// over. Returns its id.
+pub fn start(rules: &Rules, tally: &Tally, referenced: i64, held: i64, pace: &Pace, caller: &str) -> Result<i64> {
     let pace = serde_json::to_value(pace).unwrap_or_default();
     let reading = serde_json::to_value(Reading::of(rules.target)?).unwrap_or_default();
     extension::as_owner(|| {
         Spi::get_one_with_args::<i64>(
             "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,
                                               total_failed, removed, recipes_affected, batch_size, pause, max_duration,
-                                              max_rows, workers, reading, kept_back, started_at)
+                                              max_rows, workers, reading, kept_back, held, include_held, started_at)
              SELECT $1, $2, 'running', $3::name, $4, $5, $6::timestamptz, $7, 0, $8, p.batch_size, p.pause, p.max_duration,
-                    p.max_rows, p.workers, $10, $11, clock_timestamp()
+                    p.max_rows, p.workers, $10, $11, $12, $13, clock_timestamp()
              FROM jsonb_populate_record(NULL::backlog_cleanup.run, $9) p
              RETURNING id",
             &[
                 rules.target.name.as_str().into(),
-                rules.mode().as_str().into(),
+                rules.mode.as_str().into(),
                 caller.into(),
                 rules.selection.recipe_id.into(),
                 rules.selection.failure_type.into(),
-                rules.cutoff.as_ref().map(Cutoff::as_str).into(),
+                rules.is_regular().then(|| rules.policies.default_policy().cutoff.as_str()).into(),
                 tally.failed().into(),
-                (tally.list.len() as i64).into(),
+                (tally.by_recipe().len() as i64).into(),
                 JsonB(pace).into(),
                 JsonB(reading).into(),
+                referenced.into(),
                 held.into(),
+                rules.include_held.into(),
             ],
         )
         .map_err(spi)
@@ -130,8 +136,8 @@ pub fn start(rules: &Rules, tally: &Tally, held: i64, pace: &Pace, caller: &str)
 }
 
 /// Records a run of one transaction, its recipes and its ledger row, in the transaction that removed. Returns the run's id.
-pub fn record(rules: &Rules, tally: &Tally, left: &Left, caller: &str) -> Result<i64> {
-    let removed = tally.removed();
+pub fn record(rules: &Rules, tally: &Tally, left: &Left, held: i64, caller: &str) -> Result<i64> {
+    let (removed, recipes) = (tally.removed(), tally.by_recipe());
     let run_id = extension::as_owner(|| {
         let run_id = Spi::get_one_with_args::<i64>(
             "INSERT INTO backlog_cleanup.run (target, mode, requested_by, recipe_id, failure_type, cutoff,
@@ -140,24 +146,24 @@ pub fn record(rules: &Rules, tally: &Tally, left: &Left, caller: &str) -> Result
              RETURNING id",
             &[
                 rules.target.name.as_str().into(),
-                rules.mode().as_str().into(),
+                rules.mode.as_str().into(),
                 caller.into(),
                 rules.selection.recipe_id.into(),
                 rules.selection.failure_type.into(),
-                rules.cutoff.as_ref().map(Cutoff::as_str).into(),
+                rules.is_regular().then(|| rules.policies.default_policy().cutoff.as_str()).into(),
                 tally.failed().into(),
                 removed.into(),
-                (tally.list.len() as i64).into(),
+                (recipes.len() as i64).into(),
             ],
         )
         .map_err(spi)?
         .unwrap_or_default();
-        if left.skipped + left.kept_back > 0 {
-            leave(run_id, left)?;
+        if left.skipped + left.kept_back + held > 0 || rules.include_held {
+            leave(run_id, rules, left, held)?;
         }
-        let ids: Vec<Option<&str>> = tally.list.iter().map(|recipe| recipe.recipe_id.as_deref()).collect();
-        let failed: Vec<i64> = tally.list.iter().map(|recipe| recipe.failed).collect();
-        let cleaned: Vec<i64> = tally.list.iter().map(|recipe| recipe.removed).collect();
+        let ids: Vec<Option<&str>> = recipes.iter().map(|recipe| recipe.recipe_id.as_deref()).collect();
+        let failed: Vec<i64> = recipes.iter().map(|recipe| recipe.failed).collect();
+        let cleaned: Vec<i64> = recipes.iter().map(|recipe| recipe.removed).collect();
         Spi::run_with_args(
             "INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
              SELECT $1, unnest($2), unnest($3), unnest($4)",
@@ -166,18 +172,22 @@ pub fn record(rules: &Rules, tally: &Tally, left: &Left, caller: &str) -> Result
         .map_err(spi)?;
         Ok(run_id)
     })?;
-    ledger::write(rules.target, rules.mode(), run_id, None, removed)?;
+    if extension::is_updated()? {
+        policies::save(run_id, &rules.policies, tally, true)?;
+    }
+    ledger::write(rules.target, rules.mode, run_id, None, removed)?;
     Ok(run_id)
 }
 
 /// Records the rows that a run of one transaction has left.
-fn leave(run_id: i64, left: &Left) -> Result<()> {
+fn leave(run_id: i64, rules: &Rules, left: &Left, held: i64) -> Result<()> {
     // Until ALTER EXTENSION UPDATE the database may have a table without these columns.
     extension::is_of_this_version()?;
     let reason = left.reason.as_ref();
     Spi::run_with_args(
         "UPDATE backlog_cleanup.run
-         SET skipped = $2, kept_back = $3, given_up = $4, kept_back_sqlstate = $5, kept_back_message = $6, kept_back_row = $7
+         SET skipped = $2, kept_back = $3, given_up = $4, kept_back_sqlstate = $5, kept_back_message = $6, kept_back_row = $7,
+             held = $8, include_held = $9
          WHERE id = $1",
         &[
             run_id.into(),
@@ -187,6 +197,8 @@ fn leave(run_id: i64, left: &Left) -> Result<()> {
             reason.and_then(|reason| reason.sqlstate.as_deref()).into(),
             reason.map(|reason| reason.message.as_str()).into(),
             reason.and_then(|reason| reason.row.as_deref()).into(),
+            held.into(),
+            rules.include_held.into(),
         ],
     )
     .map_err(spi)

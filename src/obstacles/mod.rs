@@ -25,7 +25,7 @@ pub fn foresee(rules: &Rules, leaves: &[Leaf], removed: i64) -> Result<Foreseen>
     let found = with_settings(|| {
         set_local("lock_timeout", "50ms");
         briefly(|| {
-            let mut stopping = ledger::ledger(rules.target, rules.mode(), removed)?;
+            let mut stopping = ledger::ledger(rules.target, rules.mode, removed)?;
             stopping.extend(lacking_privileges(rules, leaves)?);
             let mut keeping = Vec::new();
             if removed > 0 {

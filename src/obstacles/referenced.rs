@@ -1,5 +1,7 @@
 use std::collections::HashSet;
+use std::rc::Rc;
 
+use backlog_cleanup_report::Mode;
 use pgrx::itemptr::item_pointer_get_both;
 use pgrx::prelude::*;
 use serde::Deserialize;
@@ -18,7 +20,7 @@ use crate::rank::tally::Tally;
 use crate::remove::emergency;
 use crate::remove::order::{Ordered, in_order, reference_each_other};
 use crate::rules::Rules;
-use crate::rules::policy::Policy;
+use crate::rules::matching::Policies;
 use crate::rules::selection::Selection;
 use crate::target::leaf::{Leaf, Reach, leaves};
 use crate::target::{Target, trust};
@@ -89,7 +91,13 @@ type Found = Vec<Vec<pg_sys::ItemPointerData>>;
 
 /// Finds failed rows that rows of other tables hold by a foreign key: a run keeps back what it would remove of them. Looks at some rows of each table only, and says so.
 pub fn referenced(target: &Target) -> Result<Vec<Problem>> {
-    let rules = Rules { target, selection: Selection { recipe_id: None, failure_type: None }, cutoff: None };
+    let rules = Rules {
+        target,
+        selection: Selection { recipe_id: None, failure_type: None },
+        mode: Mode::Emergency,
+        policies: Rc::new(Policies::new(Vec::new())),
+        include_held: true,
+    };
     look(&rules, &leaves(target)?, false, |found| {
         Ok((found.iter().map(Vec::len).sum(), "which a run keeps back if it would remove them"))
     })
@@ -115,7 +123,7 @@ pub fn kept_back(rules: &Rules, leaves: &[Leaf]) -> Result<Vec<Problem>> {
     }
     problems.extend(look(rules, leaves, ordered.is_some(), |found| {
         let rows = found.iter().map(Vec::len).sum();
-        if rows == 0 || rules.cutoff.is_none() {
+        if rows == 0 || !rules.is_regular() {
             return Ok((rows, "and a run keeps them back"));
         }
         if removable.is_none() {
@@ -135,9 +143,9 @@ pub fn kept_back(rules: &Rules, leaves: &[Leaf]) -> Result<Vec<Problem>> {
 
 /// The positions of what a run would remove; `None` if they are too many to keep.
 fn positions(rules: &Rules, leaves: &[Leaf]) -> Result<Option<PerLeaf>> {
-    match rules.cutoff {
-        Some(_) => Ok(rank(rules, Policy::of(rules.target)?.keep, leaves)?.positions),
-        None => emergency::positions(rules, leaves, &mut Tally::of(rules.target.recipe.is_integer())),
+    match rules.mode {
+        Mode::Regular => Ok(rank(rules, leaves)?.positions),
+        Mode::Emergency => emergency::positions(rules, leaves, &mut Tally::of(rules.target, &rules.policies)),
     }
 }
 
@@ -178,7 +186,10 @@ fn look(
             );
             problems.push(Problem { status: Status::Warn, detail, fix: None });
         } else if !are_all {
-            let detail = format!("of the rows with foreign key {name} only the first {LOOKED_AT} were looked at");
+            let detail = format!(
+                "of the rows with foreign key {name} only the first {LOOKED_AT} were looked at, and none with a key of more than \
+                 {LONGEST} bytes"
+            );
             problems.push(Problem { status: Status::Ok, detail, fix: None });
         }
     }
@@ -189,6 +200,8 @@ fn look(
 const LOOKED_AT: i64 = 10_000;
 /// Different keys of these that are looked for.
 const KEYS: i64 = 1_000;
+/// Bytes of a key's column: all keys are held at once.
+const LONGEST: i64 = 1_000;
 
 /// Some of the keys that a table references; `None` if they cannot be read.
 fn keys(keeping: &Keeping) -> Result<Option<Keys>> {
@@ -196,13 +209,25 @@ fn keys(keeping: &Keeping) -> Result<Option<Keys>> {
     let each = |what: &dyn Fn(usize, &String) -> String, between: &str| {
         keeping.columns.iter().enumerate().map(|(place, column)| what(place, column)).collect::<Vec<_>>().join(between)
     };
+    let is_long = |column: &String| {
+        format!(
+            "COALESCE(pg_catalog.octet_length(r.{column}::pg_catalog.text) OPERATOR(pg_catalog.>) {LONGEST}, false)"
+        )
+    };
     let keys = format!(
-        "WITH looked_at AS MATERIALIZED (SELECT {} FROM {} r LIMIT {LOOKED_AT})
+        "WITH looked_at AS MATERIALIZED (SELECT {} AS is_long, {} FROM {} r LIMIT {LOOKED_AT})
          SELECT pg_catalog.jsonb_build_object('lists', pg_catalog.jsonb_build_array({}), 'are_all',
                     pg_catalog.count(*) OPERATOR(pg_catalog.<) {KEYS}
-                    AND (SELECT pg_catalog.count(*) FROM looked_at) OPERATOR(pg_catalog.<) {LOOKED_AT})
+                    AND (SELECT pg_catalog.count(*) FROM looked_at) OPERATOR(pg_catalog.<) {LOOKED_AT}
+                    AND NOT EXISTS (SELECT FROM looked_at WHERE is_long))
          FROM (SELECT DISTINCT {} FROM looked_at WHERE {} LIMIT {KEYS}) found",
-        each(&|place, column| format!("r.{column}::pg_catalog.text AS key{place}"), ", "),
+        each(&|_, column| is_long(column), " OR "),
+        each(
+            &|place, column| {
+                format!("CASE WHEN NOT {} THEN r.{column}::pg_catalog.text END AS key{place}", is_long(column))
+            },
+            ", ",
+        ),
         table.name,
         each(&|place, _| format!("pg_catalog.array_agg(key{place})"), ", "),
         each(&|place, _| format!("key{place}"), ", "),

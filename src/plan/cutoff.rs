@@ -1,29 +1,36 @@
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use pgrx::PgMemoryContexts;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::extension;
+use crate::plan::policies;
 use crate::postgres::datum::{instant_as_text, text_of};
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::memory::context_below;
 use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::snapshot::Horizon;
 use crate::postgres::stream::stream;
+use crate::rank::one_pass::rank;
 use crate::rank::position::{Order, Position};
 use crate::rank::tally::{RecipeCount, Tally};
 use crate::rules::Rules;
+use crate::rules::matching::Policies;
 use crate::target::Target;
+use crate::target::leaf::leaves;
 
-/// Saves the recipes of a run with their cutoffs in a table, so that they survive a crash.
+/// Saves the recipes of a run under its policies, with their cutoffs, so that they survive a crash.
 pub fn save(rules: &Rules, run_id: i64, tally: &Tally) -> Result<()> {
     let target = rules.target;
     // An earlier run of this session has the same id if the extension was dropped and created again in between.
     forget();
     let ids: Vec<Option<String>> = tally.list.iter().map(|recipe| recipe.recipe_id.clone()).collect();
+    let policies: Vec<i32> = tally.list.iter().map(|recipe| recipe.policy as i32).collect();
     let failed: Vec<i64> = tally.list.iter().map(|recipe| recipe.failed).collect();
-    let removable = |recipe: &RecipeCount| rules.cutoff.as_ref().map(|_| recipe.removed);
+    let removable = |recipe: &RecipeCount| rules.is_regular().then_some(recipe.removed);
     let removable: Vec<Option<i64>> = tally.list.iter().map(removable).collect();
     let cutoffs = || tally.list.iter().map(|recipe| recipe.cutoff);
     let at: Vec<Option<String>> =
@@ -36,11 +43,11 @@ pub fn save(rules: &Rules, run_id: i64, tally: &Tally) -> Result<()> {
     })?;
     extension::as_owner(|| {
         Spi::run_with_args(
-            "INSERT INTO backlog_cleanup.run_cutoff (run_id, place, recipe_id, failed, removable, failed_at, id)
-             SELECT $1, place - 1, recipe_id, failed, removable, failed_at::timestamp, id
-             FROM ROWS FROM (unnest($2), unnest($3), unnest($4), unnest($5), unnest($6))
-                  WITH ORDINALITY AS cutoff (recipe_id, failed, removable, failed_at, id, place)",
-            &[run_id.into(), ids.into(), failed.into(), removable.into(), at.into(), cutoff_ids.into()],
+            "INSERT INTO backlog_cleanup.run_cutoff (run_id, place, recipe_id, policy, failed, removable, failed_at, id)
+             SELECT $1, place - 1, recipe_id, policy, failed, removable, failed_at::timestamp, id
+             FROM ROWS FROM (unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7))
+                  WITH ORDINALITY AS cutoff (recipe_id, policy, failed, removable, failed_at, id, place)",
+            &[run_id.into(), ids.into(), policies.into(), failed.into(), removable.into(), at.into(), cutoff_ids.into()],
         )
         .map_err(spi)
     })
@@ -56,18 +63,26 @@ thread_local! {
 /// rows written since the ranking may be older than the cutoff, and the breaker has not counted them.
 pub struct Cutoffs {
     run_id: i64,
+    pub policies: Rc<Policies>,
     pub tally: Tally,
-    /// In the order of the recipes; empty in an emergency run, which has no limit.
+    /// In the order of the tally; empty in an emergency run, which has no limit.
     left: Vec<i64>,
     /// The last batch, of any process, that has been subtracted from `left`.
     batch: i64,
+    /// Rows that were made since may not have been ranked in their recipe.
+    pub horizon: Horizon,
 }
 
-/// Does `work` with the recipes of a run and their cutoffs; nothing is counted yet.
-pub fn with<T>(target: &Target, run_id: i64, work: impl FnOnce(&mut Cutoffs) -> Result<T>) -> Result<T> {
+/// Does `work` with the recipes of a run and their cutoffs, which were ranked at a horizon; nothing is counted yet.
+pub fn with<T>(
+    target: &Target,
+    run_id: i64,
+    horizon: Horizon,
+    work: impl FnOnce(&mut Cutoffs) -> Result<T>,
+) -> Result<T> {
     let mut cutoffs = match LOADED.take().filter(|loaded| loaded.run_id == run_id) {
         Some(loaded) => loaded,
-        None => load(target, run_id)?,
+        None => load(target, run_id, horizon)?,
     };
     cutoffs.catch_up()?;
     cutoffs.tally.list.iter_mut().for_each(|recipe| recipe.removed = 0);
@@ -94,10 +109,32 @@ impl Cutoffs {
         ))
     }
 
+    /// Ranks the rows that there are now. A cutoff only moves back: rows that have been given a recipe since count among its
+    /// newest, and none goes that would not have gone.
+    pub fn rank_anew(&mut self, rules: &Rules) -> Result<()> {
+        let target = rules.target;
+        let mut now = rank(rules, &leaves(target)?)?.tally;
+        let order = order(target);
+        // The comparison of ids may be the code of their type's owner.
+        reading_as_owner_of(&target.table, || {
+            for recipe in &mut self.tally.list {
+                let place = now.of_group(recipe.recipe_id.as_deref(), recipe.policy);
+                let earlier = |cutoff: Position| {
+                    let now = now.list[place].cutoff?;
+                    Some(if order.compare(now, cutoff).is_lt() { order.keep(now) } else { cutoff })
+                };
+                recipe.cutoff = recipe.cutoff.and_then(earlier);
+            }
+            Ok(())
+        })?;
+        self.horizon = Horizon::now();
+        Ok(())
+    }
+
     /// Subtracts what committed batches have removed since the last call.
     fn catch_up(&mut self) -> Result<()> {
         const REMOVED: &str = "
-            SELECT recipe_ids, removed, batch FROM backlog_cleanup.run_batch WHERE run_id = $1 AND batch > $2
+            SELECT recipe_ids, policies, removed, batch FROM backlog_cleanup.run_batch WHERE run_id = $1 AND batch > $2
             ORDER BY batch";
         if self.left.is_empty() {
             return Ok(());
@@ -105,12 +142,14 @@ impl Cutoffs {
         let arguments = [self.run_id.into(), self.batch.into()];
         let batches = extension::as_owner(|| {
             rows_now(REMOVED, &arguments, |row| {
-                Ok((row.get::<Vec<Option<String>>>(1)?, row.get::<Vec<i64>>(2)?, row.get::<i64>(3)?))
+                let groups = (row.get::<Vec<Option<String>>>(1)?, row.get::<Vec<i32>>(2)?);
+                Ok((groups, row.get::<Vec<i64>>(3)?, row.get::<i64>(4)?))
             })
         })?;
-        for (recipe_ids, removed, batch) in batches {
-            for (recipe_id, removed) in recipe_ids.iter().flatten().zip(removed.iter().flatten()) {
-                let recipe = self.tally.of_id(recipe_id.as_deref());
+        for ((recipe_ids, policies), removed, batch) in batches {
+            let groups = recipe_ids.iter().flatten().zip(policies.iter().flatten());
+            for ((recipe_id, policy), removed) in groups.zip(removed.iter().flatten()) {
+                let recipe = self.tally.of_group(recipe_id.as_deref(), *policy as usize);
                 if let Some(left) = self.left.get_mut(recipe) {
                     *left -= removed;
                 }
@@ -130,28 +169,34 @@ pub fn forget() {
     }
 }
 
-fn load(target: &Target, run_id: i64) -> Result<Cutoffs> {
+/// The order of rows, which keeps ids for as long as the cutoffs are loaded.
+fn order(target: &Target) -> Order {
+    // SAFETY: `Order::of` is called in the context that the ids are to live in.
+    unsafe { PgMemoryContexts::For(CONTEXT.get()).switch_to(|_| Order::of(&target.id)) }
+}
+
+fn load(target: &Target, run_id: i64, horizon: Horizon) -> Result<Cutoffs> {
     forget();
     if CONTEXT.get().is_null() {
         // SAFETY: only reads which context lives as long as the process.
         CONTEXT.set(context_below(unsafe { pg_sys::TopMemoryContext }, c"backlog_cleanup cutoffs"));
     }
-    // SAFETY: `Order::of` is called in the context that the ids are to live in.
-    let order = unsafe { PgMemoryContexts::For(CONTEXT.get()).switch_to(|_| Order::of(&target.id)) };
-    let mut tally = Tally::of(target.recipe.is_integer());
+    let order = order(target);
+    let policies = Rc::new(policies::load(run_id)?);
+    let mut tally = Tally::of(target, &policies);
     let (mut ids, mut left): (Vec<String>, Vec<i64>) = Default::default();
     let rows = format!(
-        "SELECT recipe_id, failed, failed_at, id, removable FROM backlog_cleanup.run_cutoff
+        "SELECT recipe_id, policy, failed, failed_at, id, removable FROM backlog_cleanup.run_cutoff
          WHERE run_id = {run_id} ORDER BY place"
     );
     extension::as_owner(|| {
         stream(&rows, |row| {
             // SAFETY: both columns are texts.
-            let (recipe_id, id) = unsafe { (row.text(0), row.text(3)) };
-            let place = tally.of_id(recipe_id);
-            tally.list[place].failed = row.number(1).unwrap_or_default();
-            tally.list[place].cutoff = row.number(2).map(|at| Position { at, id: None });
-            left.extend(row.number(4));
+            let (recipe_id, id) = unsafe { (row.text(0), row.text(4)) };
+            let place = tally.of_group(recipe_id, row.number(1).unwrap_or_default() as i32 as usize);
+            tally.list[place].failed = row.number(2).unwrap_or_default();
+            tally.list[place].cutoff = row.number(3).map(|at| Position { at, id: None });
+            left.extend(row.number(5));
             ids.push(id.map_or("NULL".into(), quote_literal));
         })
     })?;
@@ -170,5 +215,5 @@ fn load(target: &Target, run_id: i64) -> Result<Cutoffs> {
             place += 1;
         })
     })?;
-    Ok(Cutoffs { run_id, tally, left, batch: 0 })
+    Ok(Cutoffs { run_id, policies, tally, left, batch: 0, horizon })
 }

@@ -2,3 +2,4 @@
 
 pub mod cutoff;
 pub mod part;
+pub mod policies;

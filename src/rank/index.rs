@@ -115,6 +115,7 @@ pub fn exists(target: &Target) -> Result<bool> {
 /// three heap pages in four are all-visible, so that an index-only scan seldom visits the heap.
 pub fn serves(rules: &Rules, leaves: &[Leaf]) -> Result<bool> {
     if rules.selection.failure_type.is_some()
+        || !rules.policies.are_by_recipe()
         || leaves.iter().any(|leaf| leaf.reach == Reach::Key)
         || !exists(rules.target)?
     {

@@ -48,6 +48,11 @@ impl<Row> Newest<Row> {
         self.0.get(keep.checked_sub(1)?)
     }
 
+    /// The rows that stay, once `oldest` was called.
+    pub fn kept(&self) -> &[Row] {
+        &self.0
+    }
+
     /// Passes all rows but the `keep` newest to `goes`, and forgets them.
     fn part(&mut self, keep: usize, ranks: &impl Ranks<Row>, mut goes: impl FnMut(&Row)) {
         self.0.select_nth_unstable_by(keep - 1, |a, b| ranks.compare(b, a));

@@ -49,17 +49,18 @@ impl Ranks<Expired> for Order {
     }
 }
 
-/// Ranks the expired failed rows of a target, newest first by failed-at, then by id; the `keep` newest of each recipe stay.
-/// Needs memory for 2 x `keep` rows per recipe, and 8 bytes per removable row. Reads only the partial index if that is
+/// Ranks the expired rows in scope of a target, newest first by failed-at, then by id; of each recipe and policy, the policy's `keep`
+/// newest stay unless they are older than its `max_keep_age`. Needs memory for 2 x `keep` rows per recipe and policy, and 8 bytes per removable row. Reads only the partial index if that is
 /// enough, else the table, in one pass.
-pub fn rank(rules: &Rules, keep: usize, leaves: &[Leaf]) -> Result<Ranked> {
+pub fn rank(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
     let target = rules.target;
-    let cutoff = rules.cutoff.as_ref().map_or(Ok(i64::MAX), |cutoff| cutoff.as_failed_at(target))?;
+    let ages = rules.policies.ages(target)?;
+    let keep = |policy: usize| usize::try_from(rules.policies.list[policy].keep).unwrap_or_default();
     let through_index = index::serves(rules, leaves)?;
     // SAFETY: only reads the WAL position.
     let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
     let order = Order::of(&target.id);
-    let mut tally = Tally::of(target.recipe.is_integer());
+    let mut tally = Tally::of(target, &rules.policies);
     let mut newest: Vec<Newest<Expired>> = Vec::new();
     let mut gone = Gone { positions: Some(leaves.iter().map(|_| Vec::new()).collect()), found: 0 };
     for (leaf, place) in leaves.iter().zip(0..) {
@@ -68,15 +69,16 @@ pub fn rank(rules: &Rules, keep: usize, leaves: &[Leaf]) -> Result<Ranked> {
             let counted = &mut tally.list[recipe];
             counted.failed += 1;
             newest.resize_with(newest.len().max(recipe + 1), Newest::default);
-            if let Some(at) = row.number(1).filter(|at| *at < cutoff) {
+            let age = ages[counted.policy];
+            if let Some(at) = row.number(3).filter(|at| *at < age.cutoff) {
                 let expired = Expired {
-                    position: Position { at, id: row.datum(2) },
-                    // SAFETY: the fourth column of the statement is a tid.
-                    tid: unsafe { row.tid(3) },
+                    position: Position { at, id: row.datum(4) },
+                    // SAFETY: the sixth column of the statement is a tid.
+                    tid: unsafe { row.tid(5) },
                     leaf: place,
-                    is_selected: row.number(4).is_some_and(|selected| selected != 0),
+                    is_selected: row.number(6).is_some_and(|selected| selected != 0),
                 };
-                newest[recipe].add(expired, keep, &order, |row| gone.add(row, recipe, counted));
+                newest[recipe].add(expired, keep(counted.policy), &order, |row| gone.add(row, recipe, counted));
             }
         })?;
     }
@@ -84,9 +86,17 @@ pub fn rank(rules: &Rules, keep: usize, leaves: &[Leaf]) -> Result<Ranked> {
     // The comparison of ids may be the code of their type's owner.
     reading_as_owner_of(&target.table, || {
         for ((recipe, counted), newest) in tally.list.iter_mut().enumerate().zip(&mut newest) {
+            let (keep, too_old) = (keep(counted.policy), ages[counted.policy].keep_cutoff);
             let oldest =
                 newest.oldest(keep, &order, |row| gone.add(row, recipe, counted)).map(|oldest| oldest.position);
-            counted.cutoff = if keep == 0 { Some(Position::NEWEST) } else { oldest };
+            let is_too_old = |row: &&Expired| row.position.at < too_old;
+            newest.kept().iter().filter(is_too_old).for_each(|row| gone.add(row, recipe, counted));
+            counted.cutoff = match oldest {
+                _ if keep == 0 => Some(Position::NEWEST),
+                Some(oldest) if oldest.at >= too_old => Some(oldest),
+                None if too_old == i64::MIN => None,
+                _ => Some(Position::before(too_old)),
+            };
         }
         Ok(())
     })?;
@@ -116,14 +126,14 @@ impl Gone {
     }
 }
 
-/// Reads the failed rows of a leaf: recipe, failed-at, id, position, whether it is selected. Runs as the leaf's owner,
+/// Reads the rows in scope of a leaf: `Policies::group_columns`, failed-at, id, position, whether it is selected. Runs as the leaf's owner,
 /// since planning may call functions of indexes and check constraints.
 fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&Row)) -> Result<()> {
     let Target { id, recipe, failed_at, .. } = rules.target;
     let statement = |position: &str| {
         format!(
             "SELECT {}, {}, {}, {position}, {} FROM {} g WHERE {}",
-            recipe.as_key(),
+            rules.policies.group_columns(rules.target, &recipe.as_key()),
             failed_at.as_itself(),
             id.as_itself(),
             rules.selection.matches(rules.target),

@@ -18,6 +18,11 @@ pub struct Position {
 impl Position {
     /// Newer than every row that expires: a cutoff that lets all of them go.
     pub const NEWEST: Position = Position { at: i64::MAX, id: None };
+
+    /// The oldest at a time: a cutoff that lets all rows before it go, and none of that time.
+    pub fn before(at: i64) -> Position {
+        Position { at: at.saturating_sub(1), id: None }
+    }
 }
 
 /// Compares positions by the order of the id column's type, and keeps their ids.

@@ -1,23 +1,30 @@
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use pgrx::prelude::*;
 
 use crate::postgres::stream::Row;
 use crate::rank::position::Position;
 use crate::rank::spread::Spread;
+use crate::rules::matching::Policies;
+use crate::target::Target;
 use crate::target::recipes::bounded;
 
-/// The failed rows of a recipe: how many there are before a run, and how many it removes.
-#[derive(Default)]
+/// The rows in scope of a recipe under one policy: how many there are before a run, and how many it removes.
+#[derive(Clone, Default)]
 pub struct RecipeCount {
     /// As text, `bounded`; `None` for rows without a recipe.
     pub recipe_id: Option<String>,
+    /// The policy's place in the list of the run's policies.
+    pub policy: usize,
     pub failed: i64,
     pub removed: i64,
     /// The oldest expired row that stays; all older ones go. `None` if none go.
     pub cutoff: Option<Position>,
     /// How many rows a batched run may still remove; `None` where nothing limits it.
     pub left: Option<i64>,
+    /// Where the same recipe is in the list under another policy.
+    pub next: Option<usize>,
 }
 
 impl RecipeCount {
@@ -29,10 +36,12 @@ impl RecipeCount {
     }
 }
 
-/// Counts per recipe, while rows stream by.
+/// Counts per recipe and policy, while rows stream by.
 pub struct Tally {
     pub list: Vec<RecipeCount>,
+    policies: Rc<Policies>,
     is_number: bool,
+    /// Where a recipe is in the list first.
     by_number: HashMap<i64, usize, Spread>,
     /// The last recipe looked up: an index returns a recipe's rows one after the other.
     last: Option<(i64, usize)>,
@@ -42,90 +51,138 @@ pub struct Tally {
     is_limited: bool,
 }
 
+/// The failure type and the status of a row, as far as policies name any.
+type Kind<'a> = (Option<&'a str>, Option<&'a str>);
+
 impl Tally {
     /// Recipes are told apart as bigints or as texts.
-    pub fn of(are_integers: bool) -> Tally {
-        let (by_number, by_text) = (HashMap::default(), HashMap::new());
+    pub fn of(target: &Target, policies: &Rc<Policies>) -> Tally {
         Tally {
             list: Vec::new(),
-            is_number: are_integers,
-            by_number,
+            policies: policies.clone(),
+            is_number: target.recipe.is_integer(),
+            by_number: HashMap::default(),
             last: None,
-            by_text,
+            by_text: HashMap::new(),
             without: None,
             is_limited: false,
         }
     }
 
-    /// The index of a row's recipe in the list. Adds a new recipe. The row's first column is made by `Column::as_key`.
+    /// The place of a row's recipe and policy in the list. Adds new ones. The row's first columns are `Policies::group_columns`, with
+    /// a key made by `Column::as_key`.
     pub fn of_row(&mut self, row: &Row) -> usize {
+        // SAFETY: a key that is no bigint is a text, as are the two columns behind it.
+        let (recipe_id, kind) = unsafe { (|| row.text(0), (row.text(1), row.text(2))) };
         match row.number(0) {
-            None => self.without(),
-            Some(number) if self.is_number => self.numbered(number),
-            // SAFETY: a key that is no bigint is a text.
-            Some(_) => self.named(&bounded(unsafe { row.text(0) }.unwrap_or_default())),
+            None => self.without(kind),
+            Some(number) if self.is_number => self.numbered(number, kind),
+            Some(_) => self.named(&bounded(recipe_id().unwrap_or_default()), kind),
         }
     }
 
-    /// The index of the recipe with this id as a tally has it. Adds a new recipe.
-    pub fn of_id(&mut self, id: Option<&str>) -> usize {
-        match id {
-            None => self.without(),
-            Some(id) if self.is_number => self.numbered(id.parse().unwrap_or_default()),
-            Some(id) => self.named(id),
+    /// The same for its recipe, failure type and status as texts.
+    pub fn of_texts(&mut self, recipe_id: Option<&str>, failure_type: Option<&str>, status: Option<&str>) -> usize {
+        let kind = (failure_type, status);
+        match recipe_id {
+            None => self.without(kind),
+            Some(id) if self.is_number => self.numbered(id.parse().unwrap_or_default(), kind),
+            Some(id) => self.named(&bounded(id), kind),
         }
     }
 
-    fn without(&mut self) -> usize {
+    /// The place of a recipe, by its id as a tally has it, under a policy. Adds new ones.
+    pub fn of_group(&mut self, recipe_id: Option<&str>, policy: usize) -> usize {
         let next = self.list.len();
-        let place = *self.without.get_or_insert(next);
-        self.put(place, || None)
-    }
-
-    fn numbered(&mut self, id: i64) -> usize {
-        match self.last {
-            Some((last, place)) if last == id => place,
-            _ => {
-                let next = self.list.len();
-                let place = *self.by_number.entry(id).or_insert(next);
-                self.last = Some((id, place));
-                self.put(place, || Some(id.to_string()))
-            }
+        let first = match recipe_id {
+            None => *self.without.get_or_insert(next),
+            Some(id) if self.is_number => *self.by_number.entry(id.parse().unwrap_or_default()).or_insert(next),
+            Some(id) => match self.by_text.get(id) {
+                Some(place) => *place,
+                None => *self.by_text.entry(id.to_owned()).or_insert(next),
+            },
+        };
+        if first == next {
+            self.push(recipe_id.map(str::to_owned), policy);
         }
+        self.under(first, policy)
     }
 
-    fn named(&mut self, id: &str) -> usize {
-        let place = match self.by_text.get(id) {
-            Some(place) => *place,
+    fn without(&mut self, kind: Kind) -> usize {
+        let next = self.list.len();
+        let first = *self.without.get_or_insert(next);
+        self.put(first, kind, || None)
+    }
+
+    fn numbered(&mut self, id: i64, kind: Kind) -> usize {
+        let first = match self.last {
+            Some((last, first)) if last == id => first,
+            _ => *self.by_number.entry(id).or_insert(self.list.len()),
+        };
+        self.last = Some((id, first));
+        self.put(first, kind, || Some(id.to_string()))
+    }
+
+    fn named(&mut self, id: &str, kind: Kind) -> usize {
+        let first = match self.by_text.get(id) {
+            Some(first) => *first,
             None => *self.by_text.entry(id.to_owned()).or_insert(self.list.len()),
         };
-        self.put(place, || Some(id.to_owned()))
+        self.put(first, kind, || Some(id.to_owned()))
     }
 
-    fn put(&mut self, place: usize, recipe_id: impl FnOnce() -> Option<String>) -> usize {
-        if place == self.list.len() {
-            let left = self.is_limited.then_some(0);
-            self.list.push(RecipeCount { recipe_id: recipe_id(), left, ..RecipeCount::default() });
+    /// The place of a recipe, which is in the list first at `first`, under the policy of a row of this kind.
+    fn put(&mut self, first: usize, (failure_type, status): Kind, recipe_id: impl FnOnce() -> Option<String>) -> usize {
+        if first == self.list.len() {
+            let recipe_id = recipe_id();
+            let policy = self.policies.of_row(recipe_id.as_deref(), failure_type, status);
+            self.push(recipe_id, policy);
+            return first;
+        }
+        if self.policies.are_by_recipe() {
+            return first;
+        }
+        let policy = self.policies.of_row(self.list[first].recipe_id.as_deref(), failure_type, status);
+        self.under(first, policy)
+    }
+
+    fn under(&mut self, first: usize, policy: usize) -> usize {
+        let mut place = first;
+        while self.list[place].policy != policy {
+            place = match self.list[place].next {
+                Some(next) => next,
+                None => {
+                    let next = self.list.len();
+                    self.list[place].next = Some(next);
+                    self.push(self.list[first].recipe_id.clone(), policy);
+                    next
+                }
+            };
         }
         place
     }
 
-    /// Counts rows that an emergency run removes: their recipe, and how many.
+    fn push(&mut self, recipe_id: Option<String>, policy: usize) {
+        let left = self.is_limited.then_some(0);
+        self.list.push(RecipeCount { recipe_id, policy, left, ..RecipeCount::default() });
+    }
+
+    /// Counts rows that an emergency run removes: `Policies::group_columns`, and how many.
     pub fn count_removed(&mut self, row: &Row) {
-        let count = row.number(1).unwrap_or_default();
+        let count = row.number(3).unwrap_or_default();
         let recipe = self.of_row(row);
         self.list[recipe].failed += count;
         self.list[recipe].removed += count;
     }
 
-    /// The same for one row per number: its recipe, an integer of `bytes` bytes. The upper bytes of the Datum mean nothing:
+    /// The same for one row per number: its recipe, an integer of `bytes` bytes, which says what policy the row has. The upper bytes of the Datum mean nothing:
     /// code compiled by JIT does not extend the sign.
     pub fn count_numbers(&mut self, numbers: &[Option<pg_sys::Datum>], bytes: u32) {
         let unused = 64 - 8 * bytes;
         for number in numbers {
             let recipe = match number {
-                None => self.without(),
-                Some(number) => self.numbered((number.value() as i64) << unused >> unused),
+                None => self.without((None, None)),
+                Some(number) => self.numbered((number.value() as i64) << unused >> unused, (None, None)),
             };
             self.list[recipe].failed += 1;
             self.list[recipe].removed += 1;
@@ -135,7 +192,7 @@ impl Tally {
     /// Adds the rows of another tally to those that were there.
     pub fn add_failed(&mut self, counted: &Tally) {
         for counted in &counted.list {
-            let recipe = self.of_id(counted.recipe_id.as_deref());
+            let recipe = self.of_group(counted.recipe_id.as_deref(), counted.policy);
             self.list[recipe].failed += counted.failed;
         }
     }
@@ -145,7 +202,7 @@ impl Tally {
         self.is_limited = true;
         self.list.iter_mut().for_each(|recipe| _ = recipe.left.get_or_insert(0));
         for counted in &counted.list {
-            let recipe = self.of_id(counted.recipe_id.as_deref());
+            let recipe = self.of_group(counted.recipe_id.as_deref(), counted.policy);
             *self.list[recipe].left.get_or_insert(0) += times * counted.removed;
         }
     }
@@ -153,7 +210,7 @@ impl Tally {
     /// Adds the rows that another tally has as removed.
     pub fn add(&mut self, counted: Tally) {
         for counted in counted.list {
-            let recipe = self.of_id(counted.recipe_id.as_deref());
+            let recipe = self.of_group(counted.recipe_id.as_deref(), counted.policy);
             self.list[recipe].removed += counted.removed;
         }
     }
@@ -168,10 +225,52 @@ impl Tally {
         self.list.iter().map(|recipe| recipe.removed).sum()
     }
 
-    /// Most removed first, then most failed.
+    /// Which recipe each entry of the list is of: counts recipes from 0, in the order of their first entries.
+    pub fn recipe_of_each(&self) -> Vec<usize> {
+        let mut recipes = 0;
+        let mut of_each = vec![None; self.list.len()];
+        for (place, counted) in self.list.iter().enumerate() {
+            let recipe = *of_each[place].get_or_insert_with(|| {
+                recipes += 1;
+                recipes - 1
+            });
+            // The other entries of a recipe are behind its first.
+            if let Some(next) = counted.next {
+                of_each[next] = Some(recipe);
+            }
+        }
+        of_each.into_iter().flatten().collect()
+    }
+
+    /// The sums of each recipe over all policies.
+    pub fn by_recipe(&self) -> Vec<RecipeCount> {
+        let mut sums: Vec<RecipeCount> = Vec::new();
+        for (recipe, counted) in self.recipe_of_each().into_iter().zip(&self.list) {
+            match sums.get_mut(recipe) {
+                Some(sum) => {
+                    sum.failed += counted.failed;
+                    sum.removed += counted.removed;
+                }
+                None => sums.push(counted.clone()),
+            }
+        }
+        sums
+    }
+
+    /// The same, most removed first, then most failed.
     pub fn into_sorted(self) -> Vec<RecipeCount> {
-        let mut list = self.list;
+        let mut list = self.by_recipe();
         list.sort_by(|a, b| (b.removed, b.failed, &a.recipe_id).cmp(&(a.removed, a.failed, &b.recipe_id)));
         list
+    }
+
+    /// The rows of each policy: how many there are before the run, and how many it removes.
+    pub fn by_policy(&self) -> Vec<(i64, i64)> {
+        let mut sums = vec![(0, 0); self.policies.list.len()];
+        for RecipeCount { policy, failed, removed, .. } in &self.list {
+            sums[*policy].0 += failed;
+            sums[*policy].1 += removed;
+        }
+        sums
     }
 }

@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use pgrx::prelude::*;
 
@@ -17,7 +17,6 @@ use crate::remove::left::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, Left, MESS
 use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
-use crate::target::recipes::bounded;
 
 /// Rows per statement of a run in one transaction: few enough to need little memory, many enough that starting a statement
 /// costs nothing.
@@ -98,7 +97,7 @@ pub fn remove_around(
 fn where_they_are(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally) -> Result<Vec<Removable>> {
     let mut now = follow(leaf, rows);
     let moved: HashSet<Removable> = now.iter().zip(rows).filter(|(now, row)| now != row).map(|(now, _)| *now).collect();
-    if rules.cutoff.is_some() && !moved.is_empty() {
+    if rules.is_regular() && !moved.is_empty() {
         let goes = with_own_changes(|| removable_still(rules, leaf, &moved, tally))?;
         now.retain(|row| !moved.contains(row) || goes.contains(row));
     }
@@ -146,27 +145,35 @@ fn remove_some(
     tally: &mut Tally,
 ) -> Result<Option<usize>> {
     let counted = format!(
-        "WITH gone AS ({} RETURNING {} AS recipe)
-         SELECT recipe::pg_catalog.text, pg_catalog.count(*) FROM gone GROUP BY recipe",
+        "WITH gone (recipe, failure_type, status) AS ({} RETURNING {})
+         SELECT recipe::pg_catalog.text, failure_type, status, pg_catalog.count(*) FROM gone
+         GROUP BY recipe, failure_type, status",
         delete(rules, leaf),
-        leaf.group_key(&rules.target.recipe)
+        rules.policies.group_columns(rules.target, &leaf.group_key(&rules.target.recipe))
     );
-    let gone: HashMap<Option<String>, i64> = Spi::connect_mut(|client| {
+    let gone: Vec<(Group, i64)> = Spi::connect_mut(|client| {
         client
             .update(counted.as_str(), None, &[tid_array(&tids(rows))])?
-            .map(|row| Ok((row.get(1)?, row.get(2)?.unwrap_or_default())))
+            .map(|row| Ok((group(&row)?, row.get(4)?.unwrap_or_default())))
             .collect::<spi::Result<_>>()
     })
     .map_err(spi)?;
-    let removed = gone.values().sum::<i64>() as usize;
+    let removed = gone.iter().map(|(_, removed)| removed).sum::<i64>() as usize;
     if besides.are_gone(removed) {
         return Ok(None);
     }
-    for (recipe_id, removed) in &gone {
-        let recipe = tally.of_id(recipe_id.as_deref().map(bounded).as_deref());
-        tally.list[recipe].removed += removed;
+    for ([recipe_id, failure_type, status], removed) in &gone {
+        let group = tally.of_texts(recipe_id.as_deref(), failure_type.as_deref(), status.as_deref());
+        tally.list[group].removed += removed;
     }
     Ok(Some(removed))
+}
+
+/// The recipe, failure type and status of rows, as `Policies::group_columns` has them.
+type Group = [Option<String>; 3];
+
+fn group(row: &spi::SpiHeapTupleData) -> spi::Result<Group> {
+    Ok([row.get(1)?, row.get(2)?, row.get(3)?])
 }
 
 /// Locks those of the rows that no other session has locked, and returns them.
@@ -193,16 +200,17 @@ fn remove_all_locked(
     tally: &mut Tally,
 ) -> Result<Option<usize>> {
     let lock = format!(
-        "WITH locked AS (SELECT {} AS recipe, g.ctid AS tid FROM ONLY {} g WHERE {} FOR UPDATE)
-         SELECT recipe::pg_catalog.text, pg_catalog.array_agg(tid) FROM locked GROUP BY recipe",
-        leaf.group_key(&rules.target.recipe),
+        "WITH locked (recipe, failure_type, status, tid) AS (SELECT {}, g.ctid FROM ONLY {} g WHERE {} FOR UPDATE)
+         SELECT recipe::pg_catalog.text, failure_type, status, pg_catalog.array_agg(tid) FROM locked
+         GROUP BY recipe, failure_type, status",
+        rules.policies.group_columns(rules.target, &leaf.group_key(&rules.target.recipe)),
         leaf.table.name,
         at_positions(rules)
     );
     let locked = Spi::connect_mut(|client| {
-        let locked: Vec<(Option<String>, Vec<pg_sys::ItemPointerData>)> = client
+        let locked: Vec<(Group, Vec<pg_sys::ItemPointerData>)> = client
             .update(lock.as_str(), None, &[tid_array(&tids(rows))])?
-            .map(|row| Ok((row.get(1)?, row.get(2)?.unwrap_or_default())))
+            .map(|row| Ok((group(&row)?, row.get(4)?.unwrap_or_default())))
             .collect::<spi::Result<_>>()?;
         client.update(delete(rules, leaf).as_str(), None, &[tid_array(&tids(rows))])?;
         Ok(locked)
@@ -214,9 +222,9 @@ fn remove_all_locked(
     if gone < all {
         return Ok(None);
     }
-    for (recipe_id, rows) in locked {
-        let recipe = tally.of_id(recipe_id.as_deref().map(bounded).as_deref());
-        tally.list[recipe].removed += rows.len() as i64;
+    for ([recipe_id, failure_type, status], rows) in locked {
+        let group = tally.of_texts(recipe_id.as_deref(), failure_type.as_deref(), status.as_deref());
+        tally.list[group].removed += rows.len() as i64;
     }
     Ok(Some(gone))
 }

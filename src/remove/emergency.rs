@@ -19,7 +19,7 @@ use crate::target::leaf::{Leaf, Reach, oids};
 
 /// Removes every failed row that is selected, or only counts it in a dry run; one entry per recipe that has any.
 pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally, Left)> {
-    let mut tally = Tally::of(rules.target.recipe.is_integer());
+    let mut tally = Tally::of(rules.target, &rules.policies);
     let mut left = Left::default();
     if dry_run {
         for leaf in leaves {
@@ -61,7 +61,7 @@ fn remove_at_once(rules: &Rules, leaf: &Leaf, tables: &[pg_sys::Oid], tally: &mu
     }
     let is_returned = is_scanned && scanned.map_err(Met::on_a_row).is_ok();
     let count = || {
-        let mut there = Tally::of(rules.target.recipe.is_integer());
+        let mut there = Tally::of(rules.target, &rules.policies);
         count_failed(rules, leaf, &mut there).map(|()| there)
     };
     // Triggers may change what is there, also by a statement that goes through.
@@ -114,12 +114,13 @@ pub fn positions(rules: &Rules, leaves: &[Leaf], tally: &mut Tally) -> Result<Op
 }
 
 /// Removes every failed row of a leaf, or none of them. Counts the recipe column as the DELETE scans, which is cheap. `None` if
-/// a row stayed, or if the recipe is not a stored integer.
+/// a row stayed, or if the recipe is not a stored integer that says which policy a row has.
 fn remove_scanned(rules: &Rules, leaf: &Leaf) -> Result<Option<Tally>> {
     let recipe = &rules.target.recipe;
     let delete = format!("DELETE FROM {} g WHERE {}", leaf.rows(), rules.condition());
-    let mut counted = Tally::of(true);
-    let Some(column) = leaf.stored_number_of(recipe, rules.target)?.filter(|_| recipe.is_integer()) else {
+    let mut counted = Tally::of(rules.target, &rules.policies);
+    let says_all = recipe.is_integer() && rules.policies.are_by_recipe();
+    let Some(column) = leaf.stored_number_of(recipe, rules.target)?.filter(|_| says_all) else {
         return Ok(None);
     };
     let column = Scanned { table: leaf.table.oid, number: column, type_oid: recipe.type_oid };
@@ -133,17 +134,17 @@ fn remove_scanned(rules: &Rules, leaf: &Leaf) -> Result<Option<Tally>> {
 
 /// Removes every failed row of a leaf that goes. Fetches each row twice.
 fn remove_returning(rules: &Rules, leaf: &Leaf) -> Result<Tally> {
-    let recipe = &rules.target.recipe;
-    let delete =
-        format!("DELETE FROM {} g WHERE {} RETURNING {}, 1::bigint", leaf.rows(), rules.condition(), recipe.as_key());
-    let mut counted = Tally::of(recipe.is_integer());
+    let group = rules.policies.group_columns(rules.target, &rules.target.recipe.as_key());
+    let delete = format!("DELETE FROM {} g WHERE {} RETURNING {group}, 1::bigint", leaf.rows(), rules.condition());
+    let mut counted = Tally::of(rules.target, &rules.policies);
     stream_returning(&delete, |row| counted.count_removed(row))?;
     Ok(counted)
 }
 
 /// Counts the failed rows of a leaf that are selected, per recipe.
 fn count_failed(rules: &Rules, leaf: &Leaf, tally: &mut Tally) -> Result<()> {
-    let (key, condition) = (leaf.group_key(&rules.target.recipe), rules.condition());
-    let count = format!("SELECT {key}, pg_catalog.count(*) FROM {} g WHERE {condition} GROUP BY 1", leaf.rows());
+    let group = rules.policies.group_columns(rules.target, &leaf.group_key(&rules.target.recipe));
+    let (table, condition) = (leaf.rows(), rules.condition());
+    let count = format!("SELECT {group}, pg_catalog.count(*) FROM {table} g WHERE {condition} GROUP BY 1, 2, 3");
     stream(&count, |row| tally.count_removed(row))
 }

@@ -32,10 +32,23 @@ pub enum Place<'a> {
 /// Finds up to `limit` rows of a leaf that a run removes: in a regular run those older than the cutoff of their recipe, and no
 /// more than its recipe has left.
 pub fn find(rules: &Rules, leaf: &Leaf, place: Place, limit: usize, tally: &mut Tally) -> Result<Vec<Removable>> {
+    find_made(rules, leaf, place, limit, tally, |_| ())
+}
+
+/// The same. `meets` gets the transaction that has made each of the rows as it is.
+pub fn find_made(
+    rules: &Rules,
+    leaf: &Leaf,
+    place: Place,
+    limit: usize,
+    tally: &mut Tally,
+    mut meets: impl FnMut(u32),
+) -> Result<Vec<Removable>> {
     let mut found = Vec::new();
-    removable(rules, leaf, place, tally, |recipe, row| {
+    removable(rules, leaf, place, tally, |recipe, row, made_by| {
         if recipe.take() {
             found.push(row);
+            meets(made_by);
         }
         if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
@@ -51,20 +64,21 @@ pub fn removable_still(
 ) -> Result<HashSet<Removable>> {
     let tids: Vec<_> = rows.iter().map(Removable::tid).collect();
     let mut found = HashSet::new();
-    removable(rules, leaf, Place::Positions(&tids), tally, |_, row| {
+    removable(rules, leaf, Place::Positions(&tids), tally, |_, row, _| {
         found.insert(row);
         ControlFlow::Continue(())
     })?;
     Ok(found)
 }
 
-/// Calls `each` with the rows that a run removes: in a regular run, those older than the cutoff of their recipe.
+/// Calls `each` with the rows that a run removes, and the transactions that have made them: in a regular run, those older than the
+/// cutoff of their recipe.
 fn removable(
     rules: &Rules,
     leaf: &Leaf,
     place: Place,
     tally: &mut Tally,
-    mut each: impl FnMut(&mut RecipeCount, Removable) -> ControlFlow<()>,
+    mut each: impl FnMut(&mut RecipeCount, Removable, u32) -> ControlFlow<()>,
 ) -> Result<()> {
     let order = Order::of(&rules.target.id);
     let statement = statement(rules, leaf, &place);
@@ -74,16 +88,17 @@ fn removable(
         set_local("enable_seqscan", "off");
         stream_until(&statement, tids, |row| {
             let recipe = tally.of_row(row);
-            let goes = match (row.number(1), tally.list[recipe].cutoff) {
-                _ if rules.cutoff.is_none() => true,
-                (Some(at), Some(cutoff)) => order.compare(Position { at, id: row.datum(2) }, cutoff).is_lt(),
+            let goes = match (row.number(3), tally.list[recipe].cutoff) {
+                _ if !rules.is_regular() => true,
+                (Some(at), Some(cutoff)) => order.compare(Position { at, id: row.datum(4) }, cutoff).is_lt(),
                 _ => false,
             };
             if !goes {
                 return ControlFlow::Continue(());
             }
-            // SAFETY: the fourth column of the statement is a tid.
-            each(&mut tally.list[recipe], Removable::new(unsafe { row.tid(3) }, recipe))
+            // SAFETY: the sixth column of the statement is a tid.
+            let at = Removable::new(unsafe { row.tid(5) }, recipe);
+            each(&mut tally.list[recipe], at, row.number(6).unwrap_or_default() as u32)
         })
     })
 }
@@ -98,8 +113,8 @@ fn statement(rules: &Rules, leaf: &Leaf, place: &Place) -> String {
         Place::Positions(_) => at_positions(rules),
     };
     format!(
-        "SELECT {}, {}, {}, g.ctid FROM ONLY {} g WHERE {place}",
-        rules.target.recipe.as_key(),
+        "SELECT {}, {}, {}, g.ctid, g.xmin FROM ONLY {} g WHERE {place}",
+        rules.policies.group_columns(rules.target, &rules.target.recipe.as_key()),
         rules.target.failed_at.as_itself(),
         rules.target.id.as_itself(),
         leaf.table.name

@@ -14,6 +14,7 @@ use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
 use crate::target::Target;
 use crate::target::leaf::Leaf;
+use crate::target::recipes::sha256;
 
 /// Ids that are held at a time, to find those of rows that cannot go.
 const IDS: usize = 10_000;
@@ -46,7 +47,7 @@ pub fn remove(
 
 /// Removes all rows of such a leaf that the run may remove, of which so many have been kept back before.
 pub fn remove_all(rules: &Rules, leaf: &Leaf, kept_back: i64, tally: &mut Tally, left: &mut Left) -> Result<()> {
-    if rules.cutoff.is_some() {
+    if rules.is_regular() {
         return remove(rules, leaf, 0..tally.list.len(), usize::MAX, tally, left).map(drop);
     }
     let condition = rules.condition();
@@ -169,19 +170,24 @@ fn remove_around(
 
 /// Removes the rows that meet a condition, and returns how many per recipe.
 fn delete(rules: &Rules, leaf: &Leaf, condition: &str) -> Result<Tally> {
-    let recipe = &rules.target.recipe;
-    let delete = format!("DELETE FROM {} g WHERE {condition} RETURNING {}, 1::bigint", leaf.rows(), recipe.as_key());
-    let mut gone = Tally::of(recipe.is_integer());
+    let group = rules.policies.group_columns(rules.target, &rules.target.recipe.as_key());
+    let delete = format!("DELETE FROM {} g WHERE {condition} RETURNING {group}, 1::bigint", leaf.rows());
+    let mut gone = Tally::of(rules.target, &rules.policies);
     stream_returning(&delete, |row| gone.count_removed(row))?;
     Ok(gone)
 }
 
-/// The condition on a recipe's rows before a cutoff. It has only columns and constants, so that another server can run it.
+/// The condition on a recipe's rows under its policy before a cutoff. It has only columns and constants, so that another server can
+/// run it; but what finds the rows of a shortened id runs here.
 fn condition(rules: &Rules, recipe: &RecipeCount, cutoff: Position) -> String {
     let Target { id: id_column, failed_at, recipe: recipe_column, .. } = rules.target;
+    let has_sha256 = |hash: &str| {
+        let bytes = format!("pg_catalog.convert_to({}, 'UTF8')", recipe_column.as_key());
+        format!("pg_catalog.encode(pg_catalog.sha256({bytes}), 'hex') OPERATOR(pg_catalog.=) '{hash}'")
+    };
     let is_its = match &recipe.recipe_id {
         None => format!("{} IS NULL", recipe_column.of_row()),
-        Some(recipe_id) => recipe_column.identifies(recipe_id),
+        Some(recipe_id) => sha256(recipe_id).map_or_else(|| recipe_column.identifies(recipe_id), has_sha256),
     };
     let at = format!("{}::{}", quote_literal(instant_as_text(cutoff.at, failed_at.type_oid)), failed_at.sql_type);
     // NULL is the newest id.
@@ -193,8 +199,14 @@ fn condition(rules: &Rules, recipe: &RecipeCount, cutoff: Position) -> String {
             format!("{} OPERATOR(pg_catalog.<) {}", id_column.of_row(), id_column.literal(&id))
         }
     };
+    let is_under = match rules.policies.list.len() {
+        1 => String::new(),
+        _ => {
+            format!(" AND {}", rules.policies.is_under(recipe.policy, rules.target, Some(recipe.recipe_id.as_deref())))
+        }
+    };
     format!(
-        "{is_its} AND {}
+        "{is_its}{is_under} AND {}
          AND ({column} OPERATOR(pg_catalog.<) {at} OR {column} OPERATOR(pg_catalog.=) {at} AND {is_older})",
         rules.condition(),
         column = failed_at.of_row(),

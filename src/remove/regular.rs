@@ -9,8 +9,8 @@ use crate::target::leaf::{Leaf, Reach};
 
 /// Removes the removable rows, or only counts them in a dry run; one entry per recipe that has failed rows. Errors: those of
 /// `breaker::check`, unless `force`.
-pub fn regular(rules: &Rules, leaves: &[Leaf], keep: usize, dry_run: bool, force: bool) -> Result<(Tally, Left)> {
-    let Ranked { mut tally, positions, .. } = rank(rules, keep, leaves)?;
+pub fn regular(rules: &Rules, leaves: &[Leaf], dry_run: bool, force: bool) -> Result<(Tally, Left)> {
+    let Ranked { mut tally, positions, .. } = rank(rules, leaves)?;
     let mut left = Left::default();
     if dry_run || tally.removed() == 0 {
         return Ok((tally, left));

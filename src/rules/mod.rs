@@ -1,12 +1,16 @@
 //! Which rows a run may remove, and how many: policies, selections, the breaker. Knows nothing of ranks.
 
 pub mod breaker;
+pub mod matching;
 pub mod policy;
 pub mod selection;
+pub mod written;
+
+use std::rc::Rc;
 
 use backlog_cleanup_report::Mode;
 
-use crate::rules::policy::Cutoff;
+use crate::rules::matching::Policies;
 use crate::rules::selection::Selection;
 use crate::target::Target;
 
@@ -14,25 +18,42 @@ use crate::target::Target;
 pub struct Rules<'a> {
     pub target: &'a Target,
     pub selection: Selection<'a>,
-    /// Of a regular run; an emergency run has none.
-    pub cutoff: Option<Cutoff>,
+    pub mode: Mode,
+    pub policies: Rc<Policies>,
+    /// Whether an emergency run removes held rows, too.
+    pub include_held: bool,
 }
 
 impl Rules<'_> {
-    pub fn mode(&self) -> Mode {
-        if self.cutoff.is_some() { Mode::Regular } else { Mode::Emergency }
+    pub fn is_regular(&self) -> bool {
+        self.mode == Mode::Regular
     }
 
-    /// Whether the default policy is disabled: the run removes nothing.
+    /// Whether a regular run removes nothing, since no policy is enabled.
     pub fn is_disabled(&self) -> bool {
-        self.cutoff.as_ref().is_some_and(|cutoff| cutoff.instant().is_none())
+        self.is_regular() && self.policies.list.iter().all(|policy| !policy.is_enabled)
     }
 
-    /// The condition on a row `g` that the run may remove it: it is in scope, selected, and in a regular run expired. A
-    /// regular run also needs the row's rank.
+    /// The condition on a row `g` that it is in scope and selected.
+    pub fn is_selected(&self) -> String {
+        format!("{} AND {}", self.target.is_failed(), self.selection.matches(self.target))
+    }
+
+    /// The condition on a row `g` that it is held and stays; `None` if there are no such rows.
+    pub fn is_held(&self) -> Option<String> {
+        if self.include_held { None } else { self.policies.is_held(self.target) }
+    }
+
+    /// The condition on a row `g` that the run may remove it: it is in scope, selected and not held, and in a regular run old
+    /// under some policy. A regular run also needs the row's rank under its own.
     pub fn condition(&self) -> String {
-        let is_expired =
-            self.cutoff.as_ref().map_or("true".into(), |cutoff| self.target.failed_before(cutoff.as_str()));
-        format!("{} AND {is_expired} AND {}", self.target.is_failed(), self.selection.matches(self.target))
+        let mut condition = self.is_selected();
+        if self.is_regular() {
+            condition += &format!(" AND {}", self.target.failed_before(self.policies.latest_cutoff().as_str()));
+        }
+        if let Some(held) = self.is_held() {
+            condition += &format!(" AND NOT ({held})");
+        }
+        condition
     }
 }

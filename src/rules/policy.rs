@@ -1,95 +1,162 @@
-use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::prelude::*;
-
 use crate::extension;
-use crate::postgres::error::{Result, error};
-use crate::postgres::now::{one_now, rows_now};
+use crate::postgres::error::Result;
+use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
-use crate::postgres::stream::stream;
+use crate::postgres::read::read_one;
 use crate::target::Target;
+use crate::target::recipes::bounded;
 
-/// Failed rows before this instant are expired: a `timestamptz` in ISO 8601, UTC, or `-infinity` if nothing expires.
-#[derive(Clone)]
-pub struct Cutoff(pub String);
-
-/// How old and how many: `max_age` is already resolved to a cutoff.
-pub struct Policy {
-    pub cutoff: Cutoff,
-    pub keep: usize,
+/// What a policy is for: a recipe, a failure type, a status, as texts. `None` is any.
+#[derive(Clone, Default, PartialEq)]
+pub struct Names {
+    pub recipe_id: Option<String>,
+    pub failure_type: Option<String>,
+    pub status: Option<String>,
 }
 
+/// A policy as it is when a run starts.
+#[derive(Clone)]
+pub struct Policy {
+    pub names: Names,
+    pub cutoff: Cutoff,
+    /// How many of the newest expired rows of a recipe stay.
+    pub keep: i32,
+    /// Of these, rows before this go, too.
+    pub keep_cutoff: Option<Cutoff>,
+    pub is_enabled: bool,
+}
+
+/// Rows that finished before this instant are old: a `timestamptz` in ISO 8601, UTC, or `-infinity` if none are.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cutoff(pub String);
+
 impl Cutoff {
-    const NEVER: &str = "-infinity";
+    pub const NEVER: &str = "-infinity";
 
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The instant, unless the policy is disabled and nothing expires.
+    /// The instant; `None` if no row is old.
     pub fn instant(&self) -> Option<&str> {
         (self.0 != Cutoff::NEVER).then_some(&self.0)
     }
+}
 
-    /// As the failed-at column has it: microseconds since 2000.
-    pub fn as_failed_at(&self, target: &Target) -> Result<i64> {
-        let mut cutoff = i64::MIN;
-        reading_as_owner_of(&target.table, || {
-            stream(&format!("SELECT {}", target.as_failed_at(&self.0)), |row| cutoff = row.number(0).unwrap_or(cutoff))
-        })?;
-        Ok(cutoff)
+impl std::fmt::Display for Names {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Names { recipe_id, failure_type, status } = self;
+        let names = [("recipe", recipe_id), ("failure type", failure_type), ("status", status)];
+        let named = names.into_iter().filter_map(|(what, name)| Some(format!("{what} \"{}\"", name.as_ref()?)));
+        match named.collect::<Vec<_>>() {
+            named if named.is_empty() => f.write_str("default"),
+            named => f.write_str(&named.join(", ")),
+        }
+    }
+}
+
+impl Names {
+    /// Of a target, as its rows have them. Errors: 22P02 (no row can have it), 22023 (a status out of scope).
+    pub fn written(
+        target: &Target,
+        recipe_id: Option<&str>,
+        failure_type: Option<&str>,
+        status: Option<&str>,
+    ) -> Result<Names> {
+        let read = |sql: String| reading_as_owner_of(&target.table, || read_one::<String>(&sql, &[]));
+        let recipe_id = recipe_id.map(|recipe_id| {
+            target.accepts(&target.recipe, recipe_id)?;
+            reading_as_owner_of(&target.table, || target.recipe.stored(recipe_id))
+        });
+        let failure_type = failure_type.map(|failure_type| {
+            if !target.has_failure_type_in_text() {
+                target.accepts(&target.failure_type, failure_type)?;
+            }
+            read(format!("SELECT {}", target.written_failure_type(failure_type)))
+        });
+        let status = status.map(|status| target.written_status(status));
+        Ok(Names {
+            recipe_id: recipe_id.transpose()?.flatten(),
+            failure_type: failure_type.transpose()?.flatten(),
+            status: status.transpose()?.flatten(),
+        })
+    }
+
+    /// Whether it is for every row.
+    pub fn are_none(&self) -> bool {
+        *self == Names::default()
+    }
+
+    /// Whether a row can have both these names and others.
+    pub fn may_meet(&self, other: &Names) -> bool {
+        let differ = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
+        !differ(&self.recipe_id, &other.recipe_id)
+            && !differ(&self.failure_type, &other.failure_type)
+            && !differ(&self.status, &other.status)
+    }
+
+    /// The condition on a row `g` that it has these names; NULL for a row without them.
+    pub fn are_of_row(&self, target: &Target) -> String {
+        let Names { recipe_id, failure_type, status } = self;
+        let recipe_id = recipe_id.as_ref().map(|recipe_id| target.recipe.identifies(recipe_id));
+        let failure_type = failure_type.as_ref().map(|failure_type| target.is_of_failure_type(failure_type));
+        let status = status.as_ref().map(|status| target.has_status(status));
+        let conditions: Vec<String> = recipe_id.into_iter().chain(failure_type).chain(status).collect();
+        if conditions.is_empty() { "true".into() } else { conditions.join(" AND ") }
     }
 }
 
 impl Policy {
-    /// The default policy of a target. Its cutoff is computed in UTC, and is never in the future; a disabled policy's is
-    /// `NEVER`. Errors: 42704 (there is none).
-    pub fn of(target: &Target) -> Result<Policy> {
-        const POLICY: &str = r#"SELECT CASE WHEN enabled THEN
-                      to_char(least(timezone('UTC', now()) - max_age, timezone('UTC', now())),
-                              'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-                  ELSE $2 END,
-                  keep
-           FROM backlog_cleanup.policy
-           WHERE target = $1 AND recipe_id IS NULL AND failure_type IS NULL"#;
-        let row = extension::as_owner(|| {
-            rows_now(POLICY, &[target.name.as_str().into(), Cutoff::NEVER.into()], |row| {
-                Ok((row.get::<String>(1)?, row.get::<i32>(2)?))
+    /// Whether it is a hold: nothing under it goes.
+    pub fn is_hold(&self) -> bool {
+        !self.is_enabled && !self.names.are_none()
+    }
+
+    /// The policies of a target. Cutoffs are computed in UTC, and are never in the future.
+    pub fn all(target: &Target) -> Result<Vec<Policy>> {
+        const POLICIES: &str = r#"
+            SELECT recipe_id, failure_type, to_jsonb(policy) ->> 'status', keep, enabled,
+                   to_char(least(utc - max_age, utc), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                   to_char(utc - (to_jsonb(policy) ->> 'max_keep_age')::interval, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+            FROM backlog_cleanup.policy, timezone('UTC', now()) AS utc
+            WHERE target = $1 AND ($2 OR recipe_id IS NULL AND failure_type IS NULL)"#;
+        // Until ALTER EXTENSION UPDATE the table has not all columns, and policies in it that no run has obeyed so far.
+        let is_updated = extension::is_updated()?;
+        let policies = extension::as_owner(|| {
+            rows_now(POLICIES, &[target.name.as_str().into(), is_updated.into()], |row| {
+                let is_enabled = row.get::<bool>(5)?.unwrap_or_default();
+                let cutoff = row.get(6)?.filter(|_| is_enabled).unwrap_or_else(|| Cutoff::NEVER.into());
+                Ok(Policy {
+                    names: Names { recipe_id: row.get(1)?, failure_type: row.get(2)?, status: row.get(3)? },
+                    cutoff: Cutoff(cutoff),
+                    keep: row.get(4)?.unwrap_or_default(),
+                    keep_cutoff: row.get(7)?.filter(|_| is_enabled).map(Cutoff),
+                    is_enabled,
+                })
             })
         })?;
-        let Some((Some(cutoff), Some(keep))) = row.into_iter().next() else {
-            return Err(error(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-                format!("target \"{}\" has no default policy", target.name),
-                format!("INSERT INTO backlog_cleanup.policy (target) VALUES ({})", spi::quote_literal(&target.name)),
-            ));
-        };
-        Ok(Policy { cutoff: Cutoff(cutoff), keep: usize::try_from(keep).unwrap_or_default() })
+        Ok(policies.into_iter().map(|policy| policy.as_rows_have_it(target)).collect())
     }
-}
 
-/// How many policies of a target no run obeys: those for a recipe or a failure type, which an earlier version has let in.
-pub fn ignored(target: &Target) -> Result<i64> {
-    const IGNORED: &str = "SELECT count(*) FROM backlog_cleanup.policy
-                           WHERE target = $1 AND (recipe_id IS NOT NULL OR failure_type IS NOT NULL)";
-    extension::as_owner(|| one_now::<i64>(IGNORED, &[target.name.as_str().into()])).map(Option::unwrap_or_default)
-}
-
-/// The statement that removes them.
-pub fn forget_ignored(target: &Target) -> String {
-    format!(
-        "DELETE FROM backlog_cleanup.policy WHERE target = {} AND (recipe_id IS NOT NULL OR failure_type IS NOT NULL)",
-        spi::quote_literal(&target.name)
-    )
-}
-
-/// Raises a WARNING if there are any.
-pub fn warn_of_ignored(target: &Target) -> Result<()> {
-    let ignored = ignored(target)?;
-    if ignored > 0 {
-        let message = format!("target \"{}\" has policies that no run obeys: {ignored}", target.name);
-        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup")
-            .set_hint(forget_ignored(target))
-            .report(PgLogLevel::WARNING);
+    /// What stands in for the default policy of a target that has none: nothing goes under it.
+    pub fn absent() -> Policy {
+        Policy {
+            names: Names::default(),
+            cutoff: Cutoff(Cutoff::NEVER.into()),
+            keep: 0,
+            keep_cutoff: None,
+            is_enabled: false,
+        }
     }
-    Ok(())
+
+    /// The policy with its recipe as rows are told apart. An earlier version or a dump may have let in `07`.
+    fn as_rows_have_it(mut self, target: &Target) -> Policy {
+        if let Some(recipe_id) = &mut self.names.recipe_id {
+            *recipe_id = match recipe_id.parse::<i64>() {
+                Ok(number) if target.recipe.is_integer() => number.to_string(),
+                _ => bounded(recipe_id).into_owned(),
+            };
+        }
+        self
+    }
 }

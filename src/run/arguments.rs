@@ -15,6 +15,7 @@ pub struct Arguments {
     recipe_id: Option<String>,
     failure_type: Option<String>,
     force: Option<bool>,
+    include_held: Option<bool>,
     #[serde(flatten)]
     pub pace: Pace,
 }
@@ -45,6 +46,11 @@ impl Arguments {
         }
         let mode = required(self.mode.as_deref(), "mode", "CALL backlog_cleanup_run(mode => 'regular')")?;
         required(self.force, "force", "CALL backlog_cleanup_run(force => true)")?;
+        required(
+            self.include_held,
+            "include_held",
+            "CALL backlog_cleanup_run(mode => 'emergency', include_held => true)",
+        )?;
         let Pace { batch_size, pause, max_duration, max_rows, workers } = &self.pace;
         let pause = required(pause.as_deref(), "pause", "CALL backlog_cleanup_run(pause => '0')")?;
         let workers = required(*workers, "workers", "CALL backlog_cleanup_run(workers => 1)")?;
@@ -77,6 +83,10 @@ impl Arguments {
 
     pub fn is_forced(&self) -> bool {
         self.force == Some(true)
+    }
+
+    pub fn includes_held(&self) -> bool {
+        self.include_held == Some(true)
     }
 
     pub fn selection(&self) -> Selection<'_> {

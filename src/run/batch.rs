@@ -55,17 +55,15 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     ground::is_that_of_the_snapshot(target)?;
     target.keys_are_trusted()?;
     refused::check(target)?;
-    ground::is_read_as_before(
-        run,
-        target,
-        run.reading.as_ref().map_or(Ok(false), |reading| reading.still_holds(target))?,
-    )?;
+    let reading = run.reading.as_ref();
+    ground::is_read_as_before(run, target, reading.map_or(Ok(false), |reading| reading.still_holds(target))?)?;
+    let horizon = reading.map(|reading| reading.horizon).unwrap_or_default();
     let Some(mut part) = Part::take(run.id, None)? else { return Ok(None) };
     defer_nothing()?;
     let mut is_over = false;
     let done = attempt(|| {
         let started = Instant::now();
-        cutoff::with(target, run.id, |cutoffs| {
+        cutoff::with(target, run.id, horizon, |cutoffs| {
             let mut left = left_of(run);
             remove_parts(run, target, &mut part, cutoffs, &mut left)?;
             is_over = left.is_over()?;

@@ -1,18 +1,22 @@
+use std::rc::Rc;
+
+use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
 
 use crate::extension;
 use crate::history::run::{self, Run};
 use crate::history::{ledger, report};
-use crate::plan::{cutoff, part};
+use crate::plan::{cutoff, part, policies};
 use crate::postgres::error::{Result, error};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
+use crate::rank::held::held;
 use crate::rank::one_pass::{Ranked, rank};
 use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
 use crate::remove::emergency::{emergency, positions};
 use crate::remove::order::{in_order, reference_each_other};
-use crate::rules::policy::{self, Policy};
+use crate::rules::matching::Policies;
 use crate::rules::{Rules, breaker};
 use crate::run::arguments::Arguments;
 use crate::run::batch;
@@ -39,14 +43,7 @@ fn start_run() -> Result<i64> {
 fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     let arguments = Arguments::read(arguments)?;
     extension::is_of_this_version()?;
-    // SAFETY: only reads what the session does.
-    if unsafe { pg_sys::InSecurityRestrictedOperation() } {
-        return Err(error(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            "code of a table cannot start a batched run, which would stay in the caller's session".into(),
-            "SELECT backlog_cleanup_failed_generations()".into(),
-        ));
-    }
+    is_not_in_code_of_a_table()?;
     // ROLLBACK TO SAVEPOINT would undo the run, but not release the session's lock.
     if is_in_subtransaction() {
         return Err(error(
@@ -66,17 +63,15 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         let selection = arguments.selection();
         selection.check(target)?;
         may_limit_rows(&arguments, leaves)?;
-        let (rules, ranked) = if arguments.is_regular() {
-            policy::warn_of_ignored(target)?;
-            let Policy { cutoff, keep } = Policy::of(target)?;
-            let rules = Rules { target, selection, cutoff: Some(cutoff) };
-            let ranked = rank(&rules, keep, leaves)?;
+        let mode = if arguments.is_regular() { Mode::Regular } else { Mode::Emergency };
+        let (policies, include_held) = (Rc::new(Policies::of(target, mode)?), arguments.includes_held());
+        let rules = Rules { target, selection, mode, policies, include_held };
+        let ranked = if arguments.is_regular() {
+            let ranked = rank(&rules, leaves)?;
             breaker::check(target, ranked.tally.removed(), ranked.tally.failed(), arguments.is_forced())?;
-            (rules, ranked)
+            ranked
         } else {
-            let rules = Rules { target, selection, cutoff: None };
-            let ranked = unranked(&rules, leaves)?;
-            (rules, ranked)
+            unranked(&rules, leaves)?
         };
         let Ranked { tally, positions, lsn } = ranked;
         let positions = positions.map(|positions| in_order(leaves, positions)).transpose()?.map(|rows| (rows, lsn));
@@ -85,8 +80,10 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         // A temporary table is seen by its own session only.
         let workers = pace.workers.filter(|_| leaves.iter().all(|leaf| !leaf.table.is_temporary)).unwrap_or(1);
         pace.workers = Some(if workers > 1 { workers } else { 0 });
-        let held = positions.iter().flat_map(|(rows, _)| &rows.held).map(|(_, rows)| rows.len() as i64).sum();
-        let run_id = run::start(&rules, &tally, held, &pace, &caller)?;
+        let referenced = positions.iter().flat_map(|(rows, _)| &rows.held).map(|(_, rows)| rows.len() as i64).sum();
+        let held = held(&rules, leaves, &tally)?;
+        let run_id = run::start(&rules, &tally, referenced, held, &pace, &caller)?;
+        policies::save(run_id, &rules.policies, &tally, false)?;
         cutoff::save(&rules, run_id, &tally)?;
         let steps = if arguments.is_regular() { tally.list.len() } else { 1 };
         part::save(run_id, leaves, positions, steps, batch_size as usize, workers as u32)?;
@@ -101,7 +98,7 @@ fn unranked(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
     let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
     let (tally, _) = emergency(rules, leaves, true)?;
     let positions = match reference_each_other(leaves)? {
-        true => positions(rules, leaves, &mut Tally::of(rules.target.recipe.is_integer()))?,
+        true => positions(rules, leaves, &mut Tally::of(rules.target, &rules.policies))?,
         false => None,
     };
     // Their recipes have no place in the run's list.
@@ -176,8 +173,23 @@ fn is_in_subtransaction() -> bool {
     unsafe { pg_sys::GetCurrentTransactionNestLevel() > 1 }
 }
 
-/// Loads a run of this session. Errors: those of `Run::load`, 55000 (it is over, or another session's).
+/// A batched run belongs to the session, and not to code that one of its statements runs. Errors: 42501.
+fn is_not_in_code_of_a_table() -> Result<()> {
+    // SAFETY: only reads what the session does.
+    if !unsafe { pg_sys::InSecurityRestrictedOperation() } {
+        return Ok(());
+    }
+    Err(error(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        "code of a table cannot start, continue or finish a batched run, which belongs to the caller's session".into(),
+        "SELECT backlog_cleanup_failed_generations()".into(),
+    ))
+}
+
+/// Loads a run of this session. Errors: those of `Run::load`, 42501 (in code of a table), 55000 (it is over, or another
+/// session's).
 fn of_session(run_id: Option<i64>) -> Result<Run> {
+    is_not_in_code_of_a_table()?;
     cannot_be_prepared();
     let run = Run::load(run_id)?;
     if (run.finished_at.is_none() || worker::are_of(run.id)) && lock::is_held(&run.target)? {

@@ -43,7 +43,7 @@ pub fn is_read_as_before(run: &Run, target: &Target, is_the_same: bool) -> Resul
     Err(error(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!(
-            "target \"{}\": its account, its status, its columns or its time zone have changed since run {} started",
+            "target \"{}\": its account, its status, its condition, its columns or its time zone have changed since run {} started",
             target.name, run.id
         ),
         "CALL backlog_cleanup_run()".into(),
@@ -58,7 +58,7 @@ const GROUND: &str = "
         SELECT i.inhrelid FROM pg_inherits i JOIN leaf ON i.inhparent = leaf.oid WHERE NOT i.inhdetachpending)
     SELECT jsonb_build_array(
                (SELECT to_jsonb(t) FROM backlog_cleanup.target t WHERE name = $1),
-               (SELECT jsonb_agg(to_jsonb(p) ORDER BY recipe_id, failure_type) FROM backlog_cleanup.policy p WHERE target = $1),
+               (SELECT jsonb_agg(to_jsonb(p) ORDER BY recipe_id, failure_type, status) FROM backlog_cleanup.policy p WHERE target = $1),
                (SELECT jsonb_agg(jsonb_build_array(oid, relname, relnamespace, relowner, relfilenode, relkind) ORDER BY oid)
                 FROM pg_class JOIN leaf USING (oid)),
                (SELECT jsonb_agg(jsonb_build_array(attrelid, attname, attnum, atttypid, attcollation) ORDER BY attrelid, attnum)

@@ -1,7 +1,8 @@
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::time::Instant;
 
-use backlog_cleanup_report::Foreseen;
+use backlog_cleanup_report::{Foreseen, Mode};
 use pgrx::prelude::*;
 
 use crate::history::report::{KeptBack, done, report};
@@ -11,11 +12,12 @@ use crate::postgres::error::{Result, error, required};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
 use crate::postgres::subtransaction::look;
+use crate::rank::held::held;
 use crate::rank::tally::Tally;
 use crate::remove::emergency::emergency;
 use crate::remove::left::Left;
 use crate::remove::regular::regular;
-use crate::rules::policy::{self, Policy};
+use crate::rules::matching::Policies;
 use crate::rules::selection::Selection;
 use crate::rules::{Rules, breaker};
 use crate::run::begin::{begin, caller};
@@ -27,7 +29,7 @@ use crate::target::leaf::Leaf;
 use crate::target::steady::{Lock, glance_leaves, steady_leaves};
 
 /// Removes the expired failed rows of each recipe but the newest. Returns a `RegularReport`. Errors: those of `begin` and
-/// `Policy::of`, 22023 (`dry_run` and `rehearse`), 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
+/// `Policies::of`, 22023 (`dry_run` and `rehearse`), 22P02 (selection), 54000 (the breaker, unless `force`), 55P03.
 #[pg_extern(name = "backlog_cleanup_failed_generations")]
 fn regular_run(
     target: default!(Option<&str>, "'generations'"),
@@ -40,17 +42,16 @@ fn regular_run(
     let force = required(force, "force", "SELECT backlog_cleanup_failed_generations(force => true)")?;
     let how = How::of(dry_run, rehearse, "backlog_cleanup_failed_generations")?;
     run(target, Selection { recipe_id, failure_type }, how, |target, leaves, selection| {
-        policy::warn_of_ignored(target)?;
-        let Policy { cutoff, keep } = Policy::of(target)?;
-        let rules = Rules { target, selection, cutoff: Some(cutoff) };
+        let policies = Rc::new(Policies::of(target, Mode::Regular)?);
+        let rules = Rules { target, selection, mode: Mode::Regular, policies, include_held: false };
         let is_dry = how == How::Dry;
-        let (tally, left) = regular(&rules, leaves, keep, is_dry, force)?;
+        let (tally, left) = regular(&rules, leaves, is_dry, force)?;
         let refused = breaker::reason(target, tally.removed(), tally.failed()).filter(|_| is_dry && !force);
         Ok((rules, tally, left, refused))
     })
 }
 
-/// Removes every failed row of the account, whatever its age. Returns an `EmergencyReport`.
+/// Removes every row in scope, whatever its age, but those that are held, unless `include_held`. Returns an `EmergencyReport`.
 #[pg_extern(name = "backlog_cleanup_emergency")]
 fn emergency_run(
     target: default!(Option<&str>, "'generations'"),
@@ -58,10 +59,14 @@ fn emergency_run(
     failure_type: default!(Option<&str>, "NULL"),
     dry_run: default!(Option<bool>, "false"),
     rehearse: default!(Option<bool>, "false"),
+    include_held: default!(Option<bool>, "false"),
 ) -> Result<Json> {
     let how = How::of(dry_run, rehearse, "backlog_cleanup_emergency")?;
+    let include_held =
+        required(include_held, "include_held", "SELECT backlog_cleanup_emergency(include_held => true)")?;
     run(target, Selection { recipe_id, failure_type }, how, |target, leaves, selection| {
-        let rules = Rules { target, selection, cutoff: None };
+        let policies = Rc::new(Policies::of(target, Mode::Emergency)?);
+        let rules = Rules { target, selection, mode: Mode::Emergency, policies, include_held };
         let (tally, left) = emergency(&rules, leaves, how == How::Dry)?;
         Ok((rules, tally, left, None))
     })
@@ -87,7 +92,7 @@ fn backlog_cleanup_emergency(
     failure_type: Option<&str>,
     dry_run: Option<bool>,
 ) -> Result<Json> {
-    emergency_run(target, recipe_id, failure_type, dry_run, Some(false))
+    emergency_run(target, recipe_id, failure_type, dry_run, Some(false), Some(false))
 }
 
 /// Whether rows go.
@@ -158,14 +163,15 @@ fn once(
             defer_nothing()?;
         }
         let (rules, tally, left, too_many) = work(target, leaves, selection)?;
-        let run_id = if how == How::Dry { None } else { Some(record(&rules, &tally, &left, &caller)?) };
+        let held = held(&rules, leaves, &tally)?;
+        let run_id = if how == How::Dry { None } else { Some(record(&rules, &tally, &left, held, &caller)?) };
         let mut foreseen = Foreseen::default();
         if how == How::Dry && !rules.is_disabled() {
             foreseen = foresee(&rules, leaves, tally.removed())?;
             let reasons = refused::reasons(target)?.into_iter().map(|reason| reason.message().to_owned());
             foreseen.would_fail = too_many.into_iter().chain(reasons).chain(foreseen.would_fail).collect();
         }
-        let kept_back = KeptBack::of(&left);
+        let kept_back = KeptBack::of(&left, held);
         let message = match (how, foreseen.would_fail.join("; "), foreseen.would_keep_back.join("; ")) {
             (_, reasons, _) if !reasons.is_empty() => {
                 format!("Dry run: nothing was removed, and a real run would be refused: {reasons}")

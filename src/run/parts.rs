@@ -11,7 +11,7 @@ use crate::postgres::changes::is_updated;
 use crate::postgres::error::Result;
 use crate::postgres::table::{Table, family};
 use crate::rank::removable::Removable;
-use crate::remove::find::{Place, find};
+use crate::remove::find::{Place, find, find_made};
 use crate::remove::heap::{follow, unchanged_since};
 use crate::remove::in_time::remove_in_time;
 use crate::remove::keys;
@@ -123,13 +123,13 @@ impl Batch<'_> {
 
     /// Removes rows of a part. Returns where to continue (the steps done, the offset in the next block).
     fn remove_next(&mut self, leaf: &Leaf, part: &Part) -> Result<(i64, u16)> {
-        let rules = self.run.rules(self.target);
+        let rules = self.run.rules(self.target, &self.cutoffs.policies);
         let limit = self.most(part);
         match &part.task {
             Task::Keys => {
                 let before = self.cutoffs.tally.removed();
                 let tally = &mut self.cutoffs.tally;
-                let next = if rules.cutoff.is_some() {
+                let next = if rules.is_regular() {
                     let recipes = part.steps_done as usize..part.steps as usize;
                     keys::remove(&rules, leaf, recipes, limit, tally, self.left)? as i64
                 } else {
@@ -159,8 +159,7 @@ impl Batch<'_> {
                     return Ok((part.steps, 0));
                 }
                 let limit = if is_counted { self.room.rows.min(part.kept_back as usize) } else { limit };
-                let place = Place::Blocks { after: (next as u32, *next_offset), end: end as u32 };
-                let rows = find(&rules, leaf, place, limit, &mut self.cutoffs.tally)?;
+                let rows = self.look(&rules, leaf, (next as u32, *next_offset), end as u32, limit)?;
                 if is_counted {
                     self.left.kept_back += rows.len() as i64;
                 } else {
@@ -177,8 +176,32 @@ impl Batch<'_> {
         }
     }
 
-    /// Of rows that were removable when the WAL was at `lsn`, those that are so still, in their order: rechecks those whose pages
-    /// have changed since.
+    /// Finds rows to remove in blocks. If others may have come to their recipes since these were ranked, ranks them anew first.
+    fn look(
+        &mut self,
+        rules: &Rules,
+        leaf: &Leaf,
+        after: (u32, u16),
+        end: u32,
+        limit: usize,
+    ) -> Result<Vec<Removable>> {
+        let horizon = self.cutoffs.horizon;
+        let left: Vec<_> = self.cutoffs.tally.list.iter().map(|recipe| recipe.left).collect();
+        let mut are_ranked = true;
+        let place = || Place::Blocks { after, end };
+        let found = find_made(rules, leaf, place(), limit, &mut self.cutoffs.tally, |made_by| {
+            are_ranked &= !horizon.is_before(made_by);
+        })?;
+        if are_ranked || !rules.is_regular() {
+            return Ok(found);
+        }
+        self.cutoffs.tally.list.iter_mut().zip(left).for_each(|(recipe, left)| recipe.left = left);
+        self.cutoffs.rank_anew(rules)?;
+        find(rules, leaf, place(), limit, &mut self.cutoffs.tally)
+    }
+
+    /// Of rows that were removable when the WAL was at `lsn`, those that are so still, as rows of the same recipes, in their order:
+    /// rechecks those whose pages have changed since.
     fn known(&mut self, rules: &Rules, leaf: &Leaf, rows: &[Removable], lsn: u64) -> Result<Vec<Removable>> {
         let tally = &mut self.cutoffs.tally;
         let (mut known, others) = unchanged_since(leaf, lsn, rows);
@@ -193,7 +216,11 @@ impl Batch<'_> {
         let known: HashMap<_, _> = known.iter().map(|row| (at(row), *row)).collect();
         let found: HashMap<_, _> = found.iter().map(|row| (at(row), *row)).collect();
         let moved: HashMap<_, _> = others.iter().zip(&now).map(|(row, now)| (at(row), at(now))).collect();
-        let still = |row: &Removable| known.get(&at(row)).or_else(|| found.get(moved.get(&at(row))?)).copied();
+        let is_same = |row: &Removable, now: &Removable| row.recipe().is_none_or(|recipe| now.recipe() == Some(recipe));
+        let still = |row: &Removable| {
+            let now = || found.get(moved.get(&at(row))?).filter(|now| !rules.is_regular() || is_same(row, now));
+            known.get(&at(row)).or_else(now).copied()
+        };
         Ok(rows.iter().filter_map(still).collect())
     }
 }

@@ -1,6 +1,7 @@
 use std::cmp::Ordering;
+use std::rc::Rc;
 
-use backlog_cleanup_report::age_in_words;
+use backlog_cleanup_report::{Mode, age_in_words};
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
@@ -11,7 +12,7 @@ use crate::postgres::expression::Expression;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::{Row, stream};
 use crate::rank::tally::Tally;
-use crate::rules::policy::Policy;
+use crate::rules::matching::{Age, Policies};
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach};
 use crate::target::recipes::RecipeNames;
@@ -33,29 +34,39 @@ pub struct RecipeStatus {
 /// Counts the account's rows by recipe and status, in one pass; most failures first.
 pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Vec<RecipeStatus>> {
     target.account_exists()?;
-    let policy = Policy::of(target)?;
+    let policies = Rc::new(Policies::of(target, Mode::Regular)?);
     let names = RecipeNames::of(target)?;
-    let cutoff = policy.cutoff.as_failed_at(target)?;
-    let mut recipes = Tally::of(target.recipe.is_integer());
-    let mut counted: Vec<Counted> = Vec::new();
+    let ages = policies.ages(target)?;
+    let mut groups = Tally::of(target, &policies);
+    let mut of_group: Vec<Counted> = Vec::new();
     for leaf in leaves {
         leaf.reading_as_owner(target, || {
             leaf.expect_most_rows();
-            stream(&statement(target, leaf, cutoff), |row| {
-                let recipe = recipes.of_row(row);
-                counted.resize_with(recipes.list.len(), Counted::default);
-                counted[recipe].add(&Rows::of(leaf, row, cutoff));
+            stream(&statement(target, leaf, &policies, &ages), |row| {
+                let group = groups.of_row(row);
+                of_group.resize_with(groups.list.len(), Counted::default);
+                of_group[group].add(&Rows::of(leaf, &policies, row, ages[groups.list[group].policy]));
             })
         })?;
     }
+    let mut recipes: Vec<(Option<String>, Counted)> = Vec::new();
+    for (recipe, (group, mut counted)) in groups.recipe_of_each().into_iter().zip(groups.list.into_iter().zip(of_group))
+    {
+        counted.removable = counted.removable(policies.list[group.policy].keep.into());
+        match recipes.get_mut(recipe) {
+            Some((_, sum)) => sum.merge(&counted),
+            None => recipes.push((group.recipe_id, counted)),
+        }
+    }
     let mut counts = Vec::new();
-    for ((recipe, counted), oldest) in recipes.list.into_iter().zip(&counted).zip(oldest(target, &counted)?) {
+    let oldest = oldest(target, recipes.iter().map(|(_, counted)| counted.oldest))?;
+    for ((id, counted), oldest) in recipes.into_iter().zip(oldest) {
         counts.push(RecipeStatus {
-            name: names.name(recipe.recipe_id.as_deref()),
-            id: recipe.recipe_id,
+            name: names.name(id.as_deref()),
+            id,
             total: counted.total,
             of_status: counted.of_status,
-            removable: (counted.expired - policy.keep as i64).max(0),
+            removable: counted.removable,
             oldest_failed_at: oldest.at,
             oldest_failed_iso: oldest.iso,
             oldest_failed_age: oldest.seconds.map(age_in_words),
@@ -69,7 +80,7 @@ pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Vec<RecipeStatus>> {
     Ok(counts)
 }
 
-/// The rows of a recipe, over all leaves.
+/// The rows of a recipe under one policy, over all leaves.
 #[derive(Default)]
 struct Counted {
     total: i64,
@@ -77,6 +88,9 @@ struct Counted {
     of_status: [i64; 4],
     /// Failed rows that are expired.
     expired: i64,
+    /// Of these, rows that go even if they are among the newest.
+    too_old: i64,
+    removable: i64,
     /// The failed-at of the oldest failed row.
     oldest: Option<i64>,
 }
@@ -92,50 +106,71 @@ impl Counted {
         }
         if rows.statuses & 1 == 1 {
             self.expired += rows.expired;
+            self.too_old += rows.too_old;
             self.oldest = self.oldest.into_iter().chain(rows.oldest).min();
         }
     }
+
+    /// How many rows go if so many of the newest stay.
+    fn removable(&self, keep: i64) -> i64 {
+        self.expired - keep.min(self.expired - self.too_old)
+    }
+
+    fn merge(&mut self, other: &Counted) {
+        self.total += other.total;
+        self.of_status.iter_mut().zip(other.of_status).for_each(|(sum, count)| *sum += count);
+        self.removable += other.removable;
+        self.oldest = self.oldest.into_iter().chain(other.oldest).min();
+    }
 }
 
-/// Rows of one recipe and status, as `statement` has them.
+/// Rows of one recipe, policy and status, as `statement` has them.
 struct Rows {
     count: i64,
     /// A bit for each of `statuses` that the rows' status equals.
     statuses: i64,
     expired: i64,
+    too_old: i64,
     oldest: Option<i64>,
 }
 
 impl Rows {
-    fn of(leaf: &Leaf, row: &Row, cutoff: i64) -> Rows {
+    fn of(leaf: &Leaf, policies: &Policies, row: &Row, age: Age) -> Rows {
         let number = |column| row.number(column).unwrap_or_default();
-        let (statuses, oldest) = (number(1), row.number(2));
-        match leaf.reach {
-            Reach::Position => {
-                Rows { count: 1, statuses, expired: oldest.is_some_and(|at| at < cutoff).into(), oldest }
-            }
-            Reach::Key => Rows { count: number(3), statuses, expired: number(4), oldest },
+        let (statuses, oldest) = (number(3), row.number(4));
+        if is_counted_there(leaf, policies) {
+            return Rows { count: number(5), statuses, expired: number(6), too_old: number(7), oldest };
         }
+        let is_before = |cutoff: i64| i64::from(oldest.is_some_and(|at| at < cutoff));
+        Rows { count: 1, statuses, expired: is_before(age.cutoff), too_old: is_before(age.keep_cutoff), oldest }
     }
 }
 
-/// The account's rows of a leaf: recipe, statuses, failed-at. Counting them here costs less than an aggregate. Rows on another
-/// server are counted there: recipe, statuses, the oldest failed-at, how many, and how many of those are expired.
-fn statement(target: &Target, leaf: &Leaf, cutoff: i64) -> String {
-    let statuses = statuses(target);
-    let (key, failed_at) = (leaf.group_key(&target.recipe), target.failed_at.as_itself());
+/// Whether rows on another server are counted there.
+fn is_counted_there(leaf: &Leaf, policies: &Policies) -> bool {
+    leaf.reach == Reach::Key && policies.list.len() == 1
+}
+
+/// The account's rows of a leaf: `Policies::group_columns`, statuses, failed-at. Counting them here costs less than an aggregate. Rows
+/// counted on another server: the same, with the oldest failed-at, how many rows, how many of those are expired, and too old.
+fn statement(target: &Target, leaf: &Leaf, policies: &Policies, ages: &[Age]) -> String {
+    let group = policies.group_columns(target, &leaf.group_key(&target.recipe));
+    let (statuses, failed_at) = (statuses(target), target.failed_at.as_itself());
     let from = format!("FROM {} g WHERE {}", leaf.rows(), target.is_of_account());
-    match leaf.reach {
-        Reach::Position => format!("SELECT {key}, {statuses}, {failed_at} {from}"),
-        Reach::Key => format!(
-            "SELECT {key}, {statuses}, pg_catalog.min({failed_at}), pg_catalog.count(*),
-                    pg_catalog.count(*) FILTER (WHERE {at} OPERATOR(pg_catalog.<) {cutoff}::{type_of_at})
-             {from} GROUP BY 1, 2",
-            at = target.failed_at.of_row(),
-            cutoff = quote_literal(instant_as_text(cutoff, target.failed_at.type_oid)),
-            type_of_at = target.failed_at.sql_type,
-        ),
+    if !is_counted_there(leaf, policies) {
+        return format!("SELECT {group}, {statuses}, {failed_at} {from}");
     }
+    let before = |cutoff: i64| {
+        let cutoff = quote_literal(instant_as_text(cutoff, target.failed_at.type_oid));
+        format!("{} OPERATOR(pg_catalog.<) {cutoff}::{}", target.failed_at.of_row(), target.failed_at.sql_type)
+    };
+    format!(
+        "SELECT {group}, {statuses}, pg_catalog.min({failed_at}), pg_catalog.count(*),
+                pg_catalog.count(*) FILTER (WHERE {}), pg_catalog.count(*) FILTER (WHERE {})
+         {from} GROUP BY 1, 2, 3, 4",
+        before(ages[0].cutoff),
+        before(ages[0].keep_cutoff),
+    )
 }
 
 /// The bits of the statuses that a row `g` has, as a bigint; a failed row that the target's condition leaves out counts as none.
@@ -176,11 +211,11 @@ struct Oldest {
     seconds: Option<i64>,
 }
 
-/// When the oldest failed row of each recipe failed, in the same order.
-fn oldest(target: &Target, counted: &[Counted]) -> Result<Vec<Oldest>> {
+/// When the oldest failed row of each recipe failed, from the failed-at of each, in the same order.
+fn oldest(target: &Target, failed_at: impl Iterator<Item = Option<i64>>) -> Result<Vec<Oldest>> {
     let oldest = match target.failed_at.type_oid {
-        pg_sys::TIMESTAMPTZOID => array::<TimestampWithTimeZone>(counted),
-        _ => array::<Timestamp>(counted),
+        pg_sys::TIMESTAMPTZOID => array::<TimestampWithTimeZone>(failed_at),
+        _ => array::<Timestamp>(failed_at),
     };
     reading_as_owner_of(&target.table, || {
         Spi::connect(|client| {
@@ -205,8 +240,8 @@ fn oldest(target: &Target, counted: &[Counted]) -> Result<Vec<Oldest>> {
     })
 }
 
-fn array<T: FromDatum + IntoDatum>(counted: &[Counted]) -> DatumWithOid<'static> {
+fn array<T: FromDatum + IntoDatum>(failed_at: impl Iterator<Item = Option<i64>>) -> DatumWithOid<'static> {
     // SAFETY: a timestamp of either type is these 64 bits.
     let instant = |at: i64| unsafe { T::from_datum(pg_sys::Datum::from(at), false) };
-    counted.iter().map(|counted| counted.oldest.and_then(instant)).collect::<Vec<Option<T>>>().into()
+    failed_at.map(|at| at.and_then(instant)).collect::<Vec<Option<T>>>().into()
 }

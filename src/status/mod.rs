@@ -1,8 +1,10 @@
 //! What people ask: how many rows, which failures, what ran last.
 
 pub mod counts;
+mod explain;
 pub mod failures;
 pub mod last_run;
+mod simulate;
 
 use backlog_cleanup_report::{RecipeFailures, StatusCount, StatusCounts, StatusReport, Warning, recipe_id};
 use pgrx::prelude::*;

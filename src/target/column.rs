@@ -47,6 +47,25 @@ impl Column {
         }
     }
 
+    /// Whether its type shows an object of the database, whose text is another as soon as that is renamed.
+    pub fn shows_a_name(&self) -> bool {
+        // SAFETY: a look-up in the system cache.
+        matches!(
+            unsafe { pg_sys::getBaseType(self.type_oid) },
+            pg_sys::REGCLASSOID
+                | pg_sys::REGCOLLATIONOID
+                | pg_sys::REGCONFIGOID
+                | pg_sys::REGDICTIONARYOID
+                | pg_sys::REGNAMESPACEOID
+                | pg_sys::REGOPEROID
+                | pg_sys::REGOPERATOROID
+                | pg_sys::REGPROCOID
+                | pg_sys::REGPROCEDUREOID
+                | pg_sys::REGROLEOID
+                | pg_sys::REGTYPEOID
+        )
+    }
+
     /// A value of this column's type as SQL.
     pub fn literal(&self, value: &str) -> String {
         format!("{}::{}", quote_literal(value), self.sql_type)
@@ -56,6 +75,11 @@ impl Column {
     pub fn as_key(&self) -> String {
         let key = if self.is_integer() { "bigint" } else { "pg_catalog.text" };
         format!("{}::{key}", self.of_row())
+    }
+
+    /// This column of `g` as text.
+    pub fn as_text(&self) -> String {
+        format!("{}::pg_catalog.text", self.of_row())
     }
 
     /// This column of `g`, cast to the type that it had when it was checked, for code that reads its bytes.

@@ -33,8 +33,16 @@ impl Target {
         if !self.has_failure_type_in_text() {
             return self.failure_type.is(failure_type);
         }
-        let wanted = first_line(&format!("{}::pg_catalog.text", quote_literal(failure_type)));
+        let wanted = self.written_failure_type(failure_type);
         format!("{} OPERATOR(pg_catalog.=) {wanted}", self.failure_type_of_row())
+    }
+
+    /// A failure type as rows have it, as SQL.
+    pub fn written_failure_type(&self, failure_type: &str) -> String {
+        if self.has_failure_type_in_text() {
+            return first_line(&format!("{}::pg_catalog.text", quote_literal(failure_type)));
+        }
+        format!("pg_catalog.left({}::pg_catalog.text, {LENGTH})", self.failure_type.literal(failure_type))
     }
 
     /// Whether any text is a failure type, whatever the column's type can read.

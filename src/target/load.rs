@@ -66,10 +66,12 @@ impl Search<'_> {
         let here = table.as_ref().or(meant.as_ref());
         let columns = (
             self.id(here)?,
-            self.column(here, "account_column", &row.account_column)?,
+            self.lasting(here, "account_column", self.column(here, "account_column", &row.account_column)?),
             match &row.recipe_column {
                 _ if row.recipe_columns.is_some() => self.recipe_columns(here)?,
-                Some(recipe) => self.made_of(table.as_ref(), here, "recipe_column", recipe)?,
+                Some(recipe) => {
+                    self.lasting(here, "recipe_column", self.made_of(table.as_ref(), here, "recipe_column", recipe)?)
+                }
                 None => Some(expression::null(pg_sys::INT8OID, "int8")?),
             },
             match &row.status_column {
@@ -201,7 +203,8 @@ impl Search<'_> {
                 self.note(Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look));
                 return Ok(None);
             };
-            columns.push((name.as_str(), column.clone()));
+            let Some(column) = self.lasting(Some(table), key, Some(column.clone())) else { return Ok(None) };
+            columns.push((name.as_str(), column));
         }
         expression::document(&columns).map(Some)
     }
@@ -223,6 +226,24 @@ impl Search<'_> {
             Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)).or_null(),
         );
         Ok(None)
+    }
+
+    /// The column, if it is one whose values can be told apart by their texts.
+    fn lasting(&self, table: Option<&Table>, key: &'static str, column: Option<Column>) -> Option<Column> {
+        let (table, column) = table.zip(column)?;
+        if !column.shows_a_name() {
+            return Some(column);
+        }
+        let what = match column.expression {
+            Some(_) => column.what(),
+            None => format!("column \"{}\"", column.name.trim_matches('"')),
+        };
+        let wrong = format!(
+            "{what} of {} has type {}, whose text changes with the name of what it shows",
+            table.name, column.type_name
+        );
+        self.note(Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)));
+        None
     }
 
     fn failed_at(&self, target: Option<&Table>, table: Option<&Table>) -> Result<Option<Column>> {
@@ -264,7 +285,9 @@ impl Search<'_> {
 
     fn id(&self, table: Option<&Table>) -> Result<Option<Column>> {
         let (key, written) = ("id_column", &self.row.id_column);
-        let Some((table, column)) = table.zip(self.column(table, key, written)?) else { return Ok(None) };
+        let Some((table, column)) = table.zip(self.lasting(table, key, self.column(table, key, written)?)) else {
+            return Ok(None);
+        };
         if column.is_ordered() {
             return Ok(Some(column));
         }

@@ -3,6 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::postgres::error::Result;
 use crate::postgres::now::one_now;
+use crate::postgres::snapshot::Horizon;
 use crate::postgres::table::Column;
 use crate::target::Target;
 
@@ -25,6 +26,9 @@ pub struct Reading {
     /// The labels of their enums, each with its oid: whoever owns the type can swap them, and locks no table.
     #[serde(default)]
     labels: Vec<String>,
+    /// Of the snapshot in which the rows were ranked.
+    #[serde(default)]
+    pub horizon: Horizon,
 }
 
 /// The labels of the enums among types, also below domains, arrays, row types and ranges.
@@ -68,6 +72,7 @@ impl Reading {
                 .collect(),
             condition: target.meets.as_ref().map(|condition| condition.of_row.clone()),
             labels: one_now::<Vec<String>>(LABELS, &[types(target).into()])?.unwrap_or_default(),
+            horizon: Horizon::now(),
         })
     }
 
@@ -76,6 +81,7 @@ impl Reading {
         let mut now = Reading::of(target)?;
         let has_labels = has_all(&now.labels, &self.labels);
         now.labels.clone_from(&self.labels);
+        now.horizon = self.horizon;
         Ok(has_labels && *self == now)
     }
 }

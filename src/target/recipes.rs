@@ -28,6 +28,12 @@ pub fn bounded(id: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{beginning}... (SHA-256 {hash} of {}{SHORTENED}", id.len()))
 }
 
+/// The SHA-256 of an id that `bounded` has shortened.
+pub fn sha256(id: &str) -> Option<&str> {
+    let (_, hash) = id.strip_suffix(SHORTENED)?.rsplit_once("(SHA-256 ")?;
+    hash.split(' ').next()
+}
+
 /// The recipes' names by their ids, both `bounded`; `None` if the target has no table that names them.
 #[derive(Default)]
 pub struct RecipeNames(Option<HashMap<String, String>>);

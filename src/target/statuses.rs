@@ -1,9 +1,11 @@
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::now::one_now;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
+use crate::postgres::table::Column;
 use crate::target::{Target, TargetRow};
 
 /// A status that reports count: its name, and its value, unless the table has no such status.
@@ -71,5 +73,37 @@ impl Target {
             Some(status) => status.is(&self.failed_status),
             None => format!("{} IS NOT NULL", self.failed_at.of_row()),
         }
+    }
+
+    /// A status in scope, as rows have it. Errors: 22P02 (no row can have it), 22023 (its rows are out of scope).
+    pub fn written_status(&self, status: &str) -> Result<Option<String>> {
+        let out_of_scope = || {
+            error(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("status \"{status}\" is none whose rows target \"{}\" may remove", self.name),
+                format!("SELECT * FROM backlog_cleanup.target WHERE name = {}", quote_literal(&self.name)),
+            )
+        };
+        let column = self.status.as_ref().ok_or_else(out_of_scope)?;
+        self.accepts(column, status)?;
+        let is_in_scope = format!(
+            "SELECT {}::pg_catalog.text FROM (VALUES ({})) g ({}) WHERE {}",
+            column.literal(status),
+            column.literal(status),
+            column.name,
+            self.has_failed()
+        );
+        let written = reading_as_owner_of(&self.table, || read_one::<String>(&is_in_scope, &[]))?;
+        written.ok_or_else(out_of_scope).map(Some)
+    }
+
+    /// The condition on a row `g` that it has this status.
+    pub fn has_status(&self, status: &str) -> String {
+        self.status.as_ref().map_or("false".into(), |column| column.is(status))
+    }
+
+    /// The status of a row `g`, as text.
+    pub fn status_of_row(&self) -> String {
+        self.status.as_ref().map_or("NULL::pg_catalog.text".into(), Column::as_text)
     }
 }

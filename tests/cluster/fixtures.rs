@@ -75,7 +75,7 @@ pub fn create_index(client: &mut Client, target: &str) {
 pub fn start_run(batch_size: i32) -> String {
     format!(
         r#"SELECT backlog_cleanup.start_run('{{"target": "generations", "mode": "regular", "batch_size": {batch_size},
-                                              "pause": "0", "workers": 1, "force": false}}')"#
+                                              "pause": "0", "workers": 1, "force": false, "include_held": false}}')"#
     )
 }
 

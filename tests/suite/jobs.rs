@@ -321,6 +321,17 @@ fn commands_and_messages_of_others_cost_whoever_looks_little() {
     assert_eq!(dear(&cluster), []);
     let message: String = value(&mut client, "SELECT max(error_message) FROM backlog_cleanup.history");
     assert!(message.starts_with("it x") && message.len() < 2000, "{}", message.len());
+    // Thousands of failures, each of many calls.
+    client
+        .batch_execute(
+            "INSERT INTO cron.job_run_details (jobid, runid, database, username, command, status, return_message, start_time)
+             SELECT jobid, 2000000 + run, 'postgres', 'postgres', calls, 'failed', 'ERROR:  ' || repeat('x', 2000), now()
+             FROM cron.job, generate_series(1, 2000) run,
+                  (SELECT string_agg(format('CALL backlog_cleanup_run(''%s'')', i), '; ') FROM generate_series(1, 120) i) of (calls)
+             WHERE jobname = 'long'",
+        )
+        .unwrap();
+    assert_eq!(dear(&cluster), []);
 
     client.batch_execute("SELECT cron.unschedule('long'); TRUNCATE cron.job_run_details").unwrap();
     client

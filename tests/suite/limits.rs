@@ -148,6 +148,29 @@ fn ids_of_a_megabyte_are_shortened_and_stay_apart() {
 }
 
 #[test]
+fn long_keys_that_reference_the_target_cost_whoever_looks_little() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("long_keys");
+    client
+        .batch_execute(
+            "CREATE TABLE long (LIKE generations INCLUDING DEFAULTS); ALTER TABLE long ALTER id TYPE text, ADD PRIMARY KEY (id);
+             INSERT INTO long (id, user_id, recipe_id, status, prompt, updated_at)
+             SELECT i || repeat('x', 180000), 'system_backlog', 1, 'failed', '', now() - interval '9 days' FROM generate_series(1, 300) i;
+             CREATE TABLE pin (id text REFERENCES long); INSERT INTO pin SELECT id FROM long;
+             UPDATE backlog_cleanup.target SET generations_table = 'public.long', recipes_table = NULL, ledger_table = NULL",
+        )
+        .unwrap();
+    for call in ["SELECT * FROM backlog_cleanup_doctor()", "SELECT backlog_cleanup_failed_generations(dry_run => true)"]
+    {
+        let most = cluster.memory_for("long_keys", "postgres", call);
+        assert!(most < 120_000, "{call}: {most} kB");
+    }
+    let said =
+        "SELECT count(*) FROM backlog_cleanup_doctor() WHERE detail LIKE '%none with a key of more than 1000 bytes'";
+    assert_eq!(number(&mut client, said), 1);
+}
+
+#[test]
 fn a_run_that_fails_with_a_message_of_a_megabyte_has_its_beginning() {
     let (_cluster, mut client) = filled("long_message");
     client

@@ -23,10 +23,25 @@ struct Row {
     met: Option<bool>,
 }
 
+/// A policy, for a recipe, a failure type, both, or any row.
+#[derive(Debug, Clone)]
+struct Policy {
+    recipe: Option<u8>,
+    failure_type: Option<bool>,
+    /// Days.
+    max_age: i64,
+    keep: usize,
+    /// Days, above `max_age`.
+    max_keep_age: Option<i64>,
+    enabled: bool,
+}
+
 #[derive(Debug, Clone)]
 struct Case {
     rows: Vec<Row>,
-    keep: usize,
+    /// With different names; the first is the default policy.
+    policies: Vec<Policy>,
+    include_held: bool,
     emergency: bool,
     only_recipe: Option<u8>,
     only_type: Option<bool>,
@@ -68,6 +83,27 @@ fn row() -> impl Strategy<Value = Row> {
         })
 }
 
+fn policies() -> impl Strategy<Value = Vec<Policy>> {
+    let policy = (
+        prop::option::weighted(0.6, 0..3u8),
+        any::<Option<bool>>(),
+        0..4i64,
+        0..4usize,
+        prop::option::weighted(0.2, 0..2i64),
+        prop::bool::weighted(0.8),
+    );
+    let policy = policy.prop_map(|(recipe, failure_type, max_age, keep, longer, enabled)| {
+        let max_keep_age = longer.map(|days| max_age + days);
+        Policy { recipe, failure_type, max_age, keep, max_keep_age, enabled }
+    });
+    prop::collection::vec(policy, 1..5).prop_map(|mut policies| {
+        (policies[0].recipe, policies[0].failure_type) = (None, None);
+        let mut seen = BTreeSet::new();
+        policies.retain(|policy| seen.insert((policy.recipe, policy.failure_type)));
+        policies
+    })
+}
+
 fn case() -> impl Strategy<Value = Case> {
     let kinds = (
         prop::sample::select(vec!["integer", "bigint", "uuid", "text"]),
@@ -80,7 +116,8 @@ fn case() -> impl Strategy<Value = Case> {
         any::<bool>(),
     );
     let run = (
-        0..4usize,
+        policies(),
+        any::<bool>(),
         prop::bool::weighted(0.2),
         prop::option::weighted(0.2, 0..3u8),
         prop::option::weighted(0.2, any::<bool>()),
@@ -88,11 +125,12 @@ fn case() -> impl Strategy<Value = Case> {
     (prop::collection::vec(row(), 0..60), run, kinds).prop_map(
         |(
             rows,
-            (keep, emergency, only_recipe, only_type),
+            (policies, include_held, emergency, only_recipe, only_type),
             (id_type, recipe_type, time_type, hostile, index, time_zone, partitioned, expressions),
         )| Case {
             rows,
-            keep,
+            policies,
+            include_held,
             emergency,
             only_recipe,
             only_type,
@@ -108,32 +146,63 @@ fn case() -> impl Strategy<Value = Case> {
     )
 }
 
+/// The place of the policy that a row has.
+fn policy_of(case: &Case, row: &Row) -> usize {
+    let is_for = |policy: &Policy| {
+        policy.recipe.is_none_or(|recipe| row.recipe == Some(recipe))
+            && policy.failure_type.is_none_or(|kind| row.failure_type == Some(kind))
+    };
+    let matching = (0..case.policies.len()).filter(|place| is_for(&case.policies[*place]));
+    let names = |place: &usize| (case.policies[*place].recipe.is_some(), case.policies[*place].failure_type.is_some());
+    matching.max_by_key(names).expect("the default policy")
+}
+
+fn is_in_scope(case: &Case, row: &Row) -> bool {
+    row.ours && row.failed && (!case.expressions || row.met == Some(true))
+}
+
+/// What becomes of a row, whatever a run selects.
+fn verdict(case: &Case, place: usize) -> &'static str {
+    let row = &case.rows[place];
+    if !is_in_scope(case, row) {
+        return "out of scope";
+    }
+    let number = policy_of(case, row);
+    let policy = &case.policies[number];
+    if !policy.enabled {
+        return if policy.recipe.is_some() || policy.failure_type.is_some() { "held" } else { "kept" };
+    }
+    let is_expired = |row: &Row| row.age.is_some_and(|age| age > policy.max_age * DAY);
+    if !is_expired(row) {
+        return "young";
+    }
+    if policy.max_keep_age.is_some_and(|days| row.age > Some(days * DAY)) {
+        return "removable";
+    }
+    let is_newer = |(other_place, other): &(usize, &Row)| {
+        (other.age, std::cmp::Reverse(*other_place)) < (row.age, std::cmp::Reverse(place))
+    };
+    let of_group = case.rows.iter().enumerate().filter(|(_, other)| {
+        is_in_scope(case, other) && other.recipe == row.recipe && policy_of(case, other) == number && is_expired(other)
+    });
+    if of_group.filter(is_newer).count() < policy.keep { "kept" } else { "removable" }
+}
+
 /// The places of the rows that stay.
 fn oracle(case: &Case) -> BTreeSet<usize> {
-    let failed = |place: &usize| {
-        let row = &case.rows[*place];
-        row.ours && row.failed && (!case.expressions || row.met == Some(true))
-    };
-    let selected = |place: &usize| {
-        let row = &case.rows[*place];
+    let selected = |row: &Row| {
         case.only_recipe.is_none_or(|recipe| row.recipe == Some(recipe))
             && case.only_type.is_none_or(|wanted| row.failure_type == Some(wanted))
     };
-    let mut gone: Vec<usize> = Vec::new();
-    if case.emergency {
-        gone.extend((0..case.rows.len()).filter(failed));
-    } else {
-        for recipe in [None, Some(0), Some(1), Some(2)] {
-            let mut expired: Vec<usize> = (0..case.rows.len())
-                .filter(|place| failed(place) && case.rows[*place].recipe == recipe)
-                .filter(|place| case.rows[*place].age.is_some_and(|age| age > DAY))
-                .collect();
-            expired.sort_by_key(|place| (case.rows[*place].age, std::cmp::Reverse(*place)));
-            gone.extend(expired.into_iter().skip(case.keep));
-        }
-    }
-    let gone: BTreeSet<usize> = gone.into_iter().filter(selected).collect();
-    (0..case.rows.len()).filter(|place| !gone.contains(place)).collect()
+    let goes = |place: &usize| {
+        selected(&case.rows[*place])
+            && match verdict(case, *place) {
+                "out of scope" => false,
+                "held" => case.emergency && case.include_held,
+                verdict => case.emergency || verdict == "removable",
+            }
+    };
+    (0..case.rows.len()).filter(|place| !goes(place)).collect()
 }
 
 /// A value of one of the id types, in the order of its number.
@@ -170,7 +239,7 @@ fn names(case: &Case) -> (&'static str, [&'static str; 6]) {
 fn setup(case: &Case) -> String {
     let (table, columns) = names(case);
     let [id, account, recipe, status, at, kind] = columns.map(quoted);
-    let Case { id_type, recipe_type, time_type, time_zone, keep, .. } = case;
+    let Case { id_type, recipe_type, time_type, time_zone, .. } = case;
     let partitioning = if case.partitioned { format!("PARTITION BY HASH ({id})") } else { String::new() };
     let expressions = if case.expressions {
         let [recipe, status, at, kind] = [
@@ -195,8 +264,7 @@ fn setup(case: &Case) -> String {
          INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, id_column,
              account_column, recipe_column, status_column, failed_at_column, failure_type_column)
          VALUES ('case', {}, NULL, NULL, 'public.credit_transactions', {});
-         {expressions};
-         UPDATE backlog_cleanup.policy SET keep = {keep} WHERE target = 'case';\n",
+         {expressions};\n",
         literal(table),
         columns.map(literal).join(", "),
     );
@@ -223,6 +291,43 @@ fn setup(case: &Case) -> String {
     sql
 }
 
+/// The arguments that write a policy.
+fn arguments(case: &Case, policy: &Policy) -> String {
+    let days = |days: i64| format!("interval '{days} days'");
+    format!(
+        "recipe_id => {}, failure_type => {}, max_age => {}, keep => {}, enabled => {}, max_keep_age => {}, target => 'case'",
+        or_null(policy.recipe.map(|recipe| literal_of(case.recipe_type, recipe.into()))),
+        or_null(policy.failure_type.map(|kind| literal(&kind.to_string()))),
+        days(policy.max_age),
+        policy.keep,
+        policy.enabled,
+        or_null(policy.max_keep_age.map(days)),
+    )
+}
+
+/// Checks what the extension says beforehand of each row, and of all.
+fn foretold(client: &mut Client, case: &Case) -> Result<(), postgres::Error> {
+    let removable = (0..case.rows.len()).filter(|place| verdict(case, *place) == "removable").count() as i64;
+    let last = case.policies.last().expect("the default policy");
+    let simulate = |what: &str| {
+        format!("SELECT coalesce(sum({what}), 0)::bigint FROM backlog_cleanup_simulate({})", arguments(case, last))
+    };
+    for query in [
+        "SELECT coalesce(sum(removable_count), 0)::bigint FROM backlog_cleanup_status('case')".to_owned(),
+        simulate("removable_now"),
+        simulate("removable_then"),
+    ] {
+        assert_eq!(client.query_one(&query, &[])?.get::<_, i64>(0), removable, "{query}: {case:?}");
+    }
+    for place in 0..case.rows.len() {
+        let explain =
+            format!("SELECT verdict FROM backlog_cleanup_explain({}, 'case')", literal_of(case.id_type, place));
+        let said: String = client.query_one(&explain, &[])?.get(0);
+        assert_eq!(said, verdict(case, place), "row {place}: {case:?}");
+    }
+    Ok(())
+}
+
 /// What a run has left and how many rows it says to have removed, as the ledger does.
 struct Outcome {
     left: BTreeSet<usize>,
@@ -235,13 +340,31 @@ fn outcome(client: &mut Client, case: &Case, batches: Batches) -> Result<Outcome
         let create: String = client.query_one("SELECT backlog_cleanup_index_sql('case')", &[])?.get(0);
         client.batch_execute(&create.replace(" CONCURRENTLY", ""))?;
     }
+    let (last, others) = case.policies.split_last().expect("the default policy");
+    for policy in others {
+        client.batch_execute(&format!("SELECT backlog_cleanup_set_policy({})", arguments(case, policy)))?;
+    }
+    let simulate = format!(
+        "SELECT coalesce(sum(removable_then), 0)::bigint FROM backlog_cleanup_simulate({})",
+        arguments(case, last)
+    );
+    let simulated: i64 = client.query_one(&simulate, &[])?.get(0);
+    client.batch_execute(&format!("SELECT backlog_cleanup_set_policy({})", arguments(case, last)))?;
+    if batches.is_none() {
+        assert_eq!(
+            simulated,
+            number(client, "SELECT coalesce(sum(removable_count), 0)::bigint FROM backlog_cleanup_status('case')")
+        );
+        foretold(client, case)?;
+    }
     let (function, mode) = if case.emergency { ("emergency", "emergency") } else { ("failed_generations", "regular") };
     let only_recipe = or_null(case.only_recipe.map(|recipe| literal_of(case.recipe_type, recipe.into())));
     let only_type = or_null(case.only_type.map(|kind| literal(&kind.to_string())));
+    let include_held = if case.emergency && case.include_held { ", include_held => true" } else { "" };
     let run = |client: &mut Client, is_dry: bool| -> Result<i64, postgres::Error> {
         let run = format!(
             "SELECT coalesce(report ->> 'cleanedUpGenerations', report ->> 'removedCount')::bigint
-             FROM backlog_cleanup_{function}('case', {only_recipe}, {only_type}, dry_run => {is_dry}) AS report"
+             FROM backlog_cleanup_{function}('case', {only_recipe}, {only_type}, dry_run => {is_dry}{include_held}) AS report"
         );
         Ok(client.query_one(&run, &[])?.get(0))
     };
@@ -251,7 +374,7 @@ fn outcome(client: &mut Client, case: &Case, batches: Batches) -> Result<Outcome
         Some((batch_size, workers)) => {
             client.batch_execute(&format!(
                 "CALL backlog_cleanup_run('case', '{mode}', {batch_size}, workers => {workers},
-                                          recipe_id => {only_recipe}, failure_type => {only_type})"
+                                          recipe_id => {only_recipe}, failure_type => {only_type}{include_held})"
             ))?;
             number(client, "SELECT removed FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1")
         }
@@ -299,8 +422,8 @@ fn exactly_the_removable_rows_go_in_batches() {
     let each = |(mut case, batch_size, workers): (Case, i32, i32)| {
         // Here time goes by between the rows and the run.
         for age in case.rows.iter_mut().filter_map(|row| row.age.as_mut()) {
-            if (*age - DAY).abs() < HOUR {
-                *age = if *age > DAY { DAY + HOUR } else { DAY - HOUR };
+            if let Some(days) = (0..5).find(|days| (*age - days * DAY).abs() < HOUR) {
+                *age = if *age > days * DAY { days * DAY + HOUR } else { days * DAY - HOUR };
             }
         }
         let client = &mut *client.borrow_mut();

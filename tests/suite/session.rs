@@ -382,8 +382,26 @@ fn code_of_a_table_starts_no_batched_run_in_the_callers_session() {
     for run in RUNS {
         client.batch_execute(run).unwrap();
         let message: String = value(&mut client, &format!("SELECT kept_back_message {LAST}"));
-        assert!(message.contains("code of a table cannot start a batched run"), "{message}");
+        assert!(message.contains("code of a table cannot start, continue or finish a batched run"), "{message}");
     }
     let held = "SELECT count(*) FROM pg_locks WHERE classid = 'backlog_cleanup.target'::regclass";
     assert_eq!(number(&mut client, held), 0);
+}
+
+#[test]
+fn code_of_a_table_neither_continues_nor_finishes_the_batched_run_that_runs_it() {
+    for part in ["next_batch", "finish_run"] {
+        let cluster = Cluster::start("");
+        let call = format!("PERFORM backlog_cleanup.{part}(max(id)) FROM backlog_cleanup.run WHERE state = 'running'");
+        let mut client = hostile(&cluster, &call);
+        client.batch_execute("SELECT backlog_cleanup_grant('app', 'operator')").unwrap();
+        client.batch_execute("CALL backlog_cleanup_run(batch_size => 10)").unwrap();
+        let message: String = value(&mut client, &format!("SELECT kept_back_message {LAST}"));
+        assert!(
+            message.contains("code of a table cannot start, continue or finish a batched run"),
+            "{part}: {message}"
+        );
+        assert_eq!(value::<String>(&mut client, &format!("SELECT state {LAST}")), "completed", "{part}");
+        assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 15, "{part}");
+    }
 }

@@ -32,6 +32,8 @@ pub struct RegularReport {
     /// Rows that another session had locked for longer than `lock_timeout`.
     #[serde(default)]
     pub skipped_count: i64,
+    /// Rows that policies hold, and that the run has passed over.
+    pub held_count: i64,
     /// The WAL that a rehearsal has written; only a rehearsal has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_bytes: Option<i64>,
@@ -90,6 +92,8 @@ pub struct EmergencyReport {
     /// Rows that another session had locked for longer than `lock_timeout`.
     #[serde(default)]
     pub skipped_count: i64,
+    /// Rows that policies hold, and that the run has passed over.
+    pub held_count: i64,
     /// The WAL that a rehearsal has written; only a rehearsal has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_bytes: Option<i64>,

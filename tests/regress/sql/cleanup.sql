@@ -99,7 +99,7 @@ SELECT backlog_cleanup_failed_generations();
 ROLLBACK;
 UPDATE backlog_cleanup.policy SET keep = -1;
 \echo :LAST_ERROR_SQLSTATE
-UPDATE backlog_cleanup.policy SET max_age = '0';
+UPDATE backlog_cleanup.policy SET max_age = '-1 s';
 \echo :LAST_ERROR_SQLSTATE
 UPDATE backlog_cleanup.target SET batch_size = 0;
 \echo :LAST_ERROR_SQLSTATE
@@ -109,8 +109,10 @@ UPDATE backlog_cleanup.target SET status_column = 'is_public';
 \echo :LAST_ERROR_SQLSTATE
 UPDATE backlog_cleanup.target SET generations_table = 'public.left_over';
 \echo :LAST_ERROR_SQLSTATE
-ALTER TABLE generations ADD COLUMN place point;
+ALTER TABLE generations ADD COLUMN place point, ADD COLUMN shown regclass;
 UPDATE backlog_cleanup.target SET id_column = 'place';
+\echo :LAST_ERROR_SQLSTATE
+UPDATE backlog_cleanup.target SET recipe_column = 'shown';
 \echo :LAST_ERROR_SQLSTATE
 UPDATE backlog_cleanup.target SET time_zone = 'Mars/Olympus';
 \echo :LAST_ERROR_SQLSTATE

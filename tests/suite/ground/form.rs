@@ -51,7 +51,7 @@ impl Form {
         let mode = if self.is_emergency() { "emergency" } else { "regular" };
         let start = format!(
             r#"SELECT backlog_cleanup.start_run('{{"target": "{target}", "mode": "{mode}", "batch_size": 4, "pause": "0",
-                                                   "workers": 1, "force": false}}')"#
+                                                   "workers": 1, "force": false, "include_held": false}}')"#
         );
         let _: i64 = value(session, &start);
         session.batch_execute(&self.call(target)).expect("the first batch");

@@ -8,4 +8,5 @@ mod every_change;
 mod form;
 mod named;
 mod oracle;
+mod ranks;
 mod scene;

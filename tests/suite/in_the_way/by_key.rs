@@ -112,3 +112,20 @@ fn rows_by_key_are_given_up_once() {
         );
     }
 }
+
+#[test]
+fn rows_of_a_recipe_whose_id_is_shortened_go_by_key_too() {
+    let (remote, cluster) = (Cluster::start(""), Cluster::start("max_worker_processes = 16\n"));
+    let (mut far, mut client) = far_away(&cluster, &remote);
+    for call in RUNS {
+        far.batch_execute(
+            "TRUNCATE job; INSERT INTO job TABLE saved; UPDATE job SET queue = repeat('a', 2000) || id % 2",
+        )
+        .unwrap();
+        let all = if call.contains("emergency") { 100 } else { 80 };
+        assert_eq!(run(&mut client, call).0, all, "{call}");
+        let each = "SELECT string_agg(DISTINCT cleaned_count::text, ', ') FROM backlog_cleanup.run_recipe
+                    WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)";
+        assert_eq!(column::<String>(&mut client, each), [(all / 2).to_string()], "{call}");
+    }
+}

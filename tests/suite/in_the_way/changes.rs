@@ -162,7 +162,7 @@ fn rows_whose_recipe_a_transaction_changes_that_began_before_a_batched_run_stay(
     let mut other = cluster.connect();
     other.batch_execute("BEGIN; UPDATE job SET queue = id WHERE id > 40").unwrap();
     let start = r#"SELECT backlog_cleanup.start_run('{"target": "t", "mode": "regular", "batch_size": 1000, "pause": "0",
-                                                      "workers": 1, "force": false}')"#;
+                                                      "workers": 1, "force": false, "include_held": false}')"#;
     let run = number(&mut client, start);
     other.batch_execute("COMMIT").unwrap();
     client.batch_execute(&format!("SELECT backlog_cleanup.next_batch({run})")).unwrap();

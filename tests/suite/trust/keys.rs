@@ -43,6 +43,34 @@ fn a_partition_beside_the_target_is_read_as_nobody_but_its_tables_owner() {
     assert_eq!(refused_by_all(&mut client), [""; 0]);
 }
 
+#[test]
+fn who_owns_a_partition_beside_the_target_stops_no_run_by_a_lock() {
+    let (cluster, mut client) = database("locked_beside");
+    client
+        .batch_execute(
+            "CREATE TABLE r (LIKE job INCLUDING DEFAULTS, PRIMARY KEY (id, owner)) PARTITION BY LIST (owner);
+             CREATE TABLE r1 PARTITION OF r FOR VALUES IN ('w'); CREATE TABLE r2 PARTITION OF r FOR VALUES IN ('v');
+             INSERT INTO r (id) SELECT generate_series(1, 100);
+             CREATE TABLE ref (id int, owner text, FOREIGN KEY (id, owner) REFERENCES r1 ON DELETE CASCADE);
+             ALTER TABLE r OWNER TO app; ALTER TABLE r1 OWNER TO app; ALTER TABLE ref OWNER TO app; ALTER TABLE r2 OWNER TO evil;
+             UPDATE backlog_cleanup.target SET generations_table = 'public.r1' WHERE name = 't'",
+        )
+        .unwrap();
+    let mut evil = cluster.connect_to("locked_beside");
+    evil.batch_execute("SET ROLE evil; BEGIN; LOCK TABLE r2").unwrap();
+    client.batch_execute("SET ROLE op; SET lock_timeout = '1 s'").unwrap();
+    for call in [
+        "SELECT * FROM backlog_cleanup_status('t')",
+        "SELECT backlog_cleanup_failed_generations('t', dry_run => true)",
+        "SELECT backlog_cleanup_failed_generations('t')",
+        "CALL backlog_cleanup_run('t', 'emergency')",
+    ] {
+        client.batch_execute(call).unwrap_or_else(|failure| panic!("{call}: {failure:?}"));
+    }
+    client.batch_execute("RESET ROLE").unwrap();
+    assert_eq!(count(&mut client, "SELECT count(*) FROM r1"), 0);
+}
+
 /// What runs and dry runs are refused for, and reports are not.
 const RUNS: usize = 8;
 

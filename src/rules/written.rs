@@ -1,0 +1,99 @@
+use pgrx::datum::Interval;
+use pgrx::prelude::*;
+
+use crate::extension;
+use crate::postgres::error::{Result, error};
+use crate::postgres::now::rows_now;
+use crate::postgres::read::read_one;
+use crate::rules::policy::{Cutoff, Names, Policy};
+use crate::target::Target;
+use crate::target::leaf::leaves;
+use crate::target::steady::glance;
+
+/// A policy as people write it; what is `None` stays as it is, or has its default.
+pub struct Written {
+    pub names: Names,
+    pub max_age: Option<Interval>,
+    pub keep: Option<i32>,
+    pub enabled: Option<bool>,
+    pub max_keep_age: Option<Interval>,
+}
+
+impl Written {
+    /// The policy that `backlog_cleanup_set_policy` would make of it. The defaults are those of the table. Errors: 22023.
+    pub fn policy(self, target: &Target) -> Result<Policy> {
+        const POLICY: &str = r#"
+            SELECT keep, enabled,
+                   to_char(least(utc - max_age, utc), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                   to_char(utc - max_keep_age, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+            FROM timezone('UTC', now()) AS utc,
+                 (SELECT coalesce($5, max(max_age), interval '24 hours'), coalesce($6, max(keep), 10),
+                         coalesce($7, bool_and(enabled), true), coalesce($8, max(max_keep_age))
+                  FROM backlog_cleanup.policy
+                  WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ($1, $2, $3, $4))
+                 AS written (max_age, keep, enabled, max_keep_age)
+            WHERE keep >= 0 AND max_age BETWEEN interval '0' AND interval '1000 years'
+              AND (max_keep_age IS NULL OR max_keep_age BETWEEN max_age AND interval '1000 years')"#;
+        let name = |name: &Option<String>| name.clone().into();
+        let arguments = [
+            target.name.as_str().into(),
+            name(&self.names.recipe_id),
+            name(&self.names.failure_type),
+            name(&self.names.status),
+            self.max_age.into(),
+            self.keep.into(),
+            self.enabled.into(),
+            self.max_keep_age.into(),
+        ];
+        let found = extension::as_owner(|| {
+            rows_now(POLICY, &arguments, |row| {
+                let is_enabled = row.get::<bool>(2)?.unwrap_or_default();
+                let cutoff = row.get(3)?.filter(|_| is_enabled).unwrap_or_else(|| Cutoff::NEVER.into());
+                let keep_cutoff = row.get(4)?.filter(|_| is_enabled).map(Cutoff);
+                Ok((row.get::<i32>(1)?.unwrap_or_default(), is_enabled, Cutoff(cutoff), keep_cutoff))
+            })
+        })?;
+        let Some((keep, is_enabled, cutoff, keep_cutoff)) = found.into_iter().next() else {
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                "a policy needs a \"keep\" of at least 0, a \"max_age\" from 0 to 1000 years, and no \"max_keep_age\" below it".into(),
+                "SELECT * FROM backlog_cleanup_simulate(max_age => '30 days', keep => 10, max_keep_age => '1 year')".into(),
+            ));
+        };
+        Ok(Policy { names: self.names, cutoff, keep, keep_cutoff, is_enabled })
+    }
+}
+
+/// What a policy names, as rows of the target have it: recipe, failure type, status. Errors: those of `Names::written` and
+/// `Target::load`.
+#[pg_extern(sql = false)]
+fn written_names(
+    target: Option<&str>,
+    recipe_id: Option<&str>,
+    failure_type: Option<&str>,
+    status: Option<&str>,
+) -> Result<Vec<Option<String>>> {
+    let names = glance(target, |target| Names::written(target, recipe_id, failure_type, status))?;
+    Ok(vec![names.recipe_id, names.failure_type, names.status])
+}
+
+/// Whether the target has a row in scope now that has what a policy names. Errors: the same.
+#[pg_extern(sql = false)]
+fn has_row_of(
+    target: Option<&str>,
+    recipe_id: Option<&str>,
+    failure_type: Option<&str>,
+    status: Option<&str>,
+) -> Result<bool> {
+    glance(target, |target| {
+        let names = Names::written(target, recipe_id, failure_type, status)?;
+        for leaf in leaves(target)? {
+            let condition = format!("{} AND {}", target.is_failed(), names.are_of_row(target));
+            let is_there = format!("SELECT EXISTS (SELECT FROM {} g WHERE {condition})", leaf.rows());
+            if leaf.reading_as_owner(target, || read_one::<bool>(&is_there, &[]))? == Some(true) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })
+}

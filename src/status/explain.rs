@@ -1,0 +1,234 @@
+use backlog_cleanup_report::Mode;
+use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+
+use crate::extension;
+use crate::postgres::datum::instant_as_text;
+use crate::postgres::error::{Result, required};
+use crate::postgres::read::read_one;
+use crate::postgres::stream::stream;
+use crate::rules::matching::Policies;
+use crate::target::Target;
+use crate::target::leaf::Leaf;
+use crate::target::recipes::bounded;
+use crate::target::steady::glance_leaves;
+
+/// Why a row stays or goes.
+struct Verdict {
+    verdict: &'static str,
+    reason: String,
+    policy: Option<String>,
+    rank: Option<i64>,
+    keep: Option<i32>,
+    expires_at: Option<TimestampWithTimeZone>,
+    removable_at: Option<TimestampWithTimeZone>,
+}
+
+impl Verdict {
+    fn of(verdict: &'static str, reason: impl Into<String>) -> Verdict {
+        let reason = reason.into();
+        Verdict { verdict, reason, policy: None, rank: None, keep: None, expires_at: None, removable_at: None }
+    }
+}
+
+/// Returns why a row of a target stays or goes, of a run that starts now: `removable`, `kept`, `young`, `held`, `kept back`, `out of
+/// scope` or `no such row`; its policy; its rank among the expired rows of its recipe and policy, the newest first; when it expires, and when
+/// it can go as its recipe is now. Reads only: works on a standby. Errors: 22004, 22P02, those of `Target::load`.
+#[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
+#[pg_extern(stable)]
+fn backlog_cleanup_explain(
+    id: Option<&str>,
+    target: default!(Option<&str>, "'generations'"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(verdict, &'static str),
+            name!(reason, String),
+            name!(policy, Option<String>),
+            name!(rank, Option<i64>),
+            name!(keep, Option<i32>),
+            name!(expires_at, Option<TimestampWithTimeZone>),
+            name!(removable_at, Option<TimestampWithTimeZone>),
+        ),
+    >,
+> {
+    let id = required(id, "id", "SELECT * FROM backlog_cleanup_explain('1')")?;
+    let Verdict { verdict, reason, policy, rank, keep, expires_at, removable_at } =
+        glance_leaves(target, |target, leaves| {
+            target.accepts(&target.id, id)?;
+            let policies = Policies::of(target, Mode::Regular)?;
+            for leaf in leaves {
+                if let Some(row) = Found::of(target, leaf, &policies, id)? {
+                    return row.verdict(target, leaves, &policies, id);
+                }
+            }
+            Ok(Verdict::of("no such row", format!("table {} has no row with this id", target.table.name)))
+        })?;
+    Ok(TableIterator::once((verdict, reason, policy, rank, keep, expires_at, removable_at)))
+}
+
+/// A row of a leaf with this id.
+struct Found {
+    recipe_id: Option<String>,
+    failure_type: Option<String>,
+    status: Option<String>,
+    is_of_account: bool,
+    has_its_status: bool,
+    meets_its_condition: bool,
+    /// Failed-at, as the column has it: microseconds since 2000.
+    at: Option<i64>,
+    /// The same as an instant.
+    instant: Option<i64>,
+}
+
+impl Found {
+    fn of(target: &Target, leaf: &Leaf, policies: &Policies, id: &str) -> Result<Option<Found>> {
+        let statement = format!(
+            "SELECT {}, ({}) IS TRUE, ({}) IS TRUE, {}, {}, ({}) IS TRUE FROM {} g WHERE {}",
+            policies.group_columns(target, &target.recipe.as_text()),
+            target.is_of_account(),
+            target.has_failed(),
+            target.failed_at.as_itself(),
+            target.instant(&target.failed_at.as_itself()),
+            target.meets.as_ref().map_or("true", |condition| &condition.of_row),
+            leaf.rows(),
+            target.id.identifies(id)
+        );
+        let mut found = None;
+        leaf.reading_as_owner(target, || {
+            stream(&statement, |row| {
+                // SAFETY: the first three columns are texts.
+                let text = |column| unsafe { row.text(column) }.map(str::to_owned);
+                found = Some(Found {
+                    recipe_id: text(0).map(|id| bounded(&id).into_owned()),
+                    failure_type: text(1),
+                    status: text(2),
+                    is_of_account: row.number(3) == Some(1),
+                    has_its_status: row.number(4) == Some(1),
+                    at: row.number(5),
+                    instant: row.number(6),
+                    meets_its_condition: row.number(7) == Some(1),
+                });
+            })
+        })?;
+        Ok(found)
+    }
+
+    fn verdict(&self, target: &Target, leaves: &[Leaf], policies: &Policies, id: &str) -> Result<Verdict> {
+        if !self.is_of_account {
+            return Ok(Verdict::of("out of scope", format!("it is not of account \"{}\"", target.account)));
+        }
+        if !self.has_its_status {
+            return Ok(Verdict::of("out of scope", "its status is none whose rows go"));
+        }
+        if !self.meets_its_condition {
+            return Ok(Verdict::of("out of scope", "it does not meet the target's condition"));
+        }
+        let place = policies.of_row(self.recipe_id.as_deref(), self.failure_type.as_deref(), self.status.as_deref());
+        let policy = &policies.list[place];
+        let verdict = |verdict, reason: String| Verdict {
+            policy: Some(policy.names.to_string()),
+            keep: Some(policy.keep),
+            ..Verdict::of(verdict, reason)
+        };
+        if policy.is_hold() {
+            return Ok(verdict("held", format!("the policy for {} is a hold", policy.names)));
+        }
+        if !policy.is_enabled {
+            return Ok(verdict("kept", "the default policy is disabled".into()));
+        }
+        let (Some(at), Some(instant)) = (self.at, self.instant) else {
+            return Ok(verdict("young", format!("its {} is NULL, so it never expires", target.failed_at_column)));
+        };
+        let age = policies.ages(target)?[place];
+        let max_age = microseconds_since(policy.cutoff.as_str())?;
+        let later = |instant: i64, age: i64| moment(instant.checked_add(age).filter(|_| is_finite(instant)));
+        let expires_at = later(instant, max_age);
+        let newer = self.newer(target, leaves, policies, place, at, id)?;
+        let keep = usize::try_from(policy.keep).unwrap_or_default();
+        // It goes once `keep` rows that are newer have expired, or once it is too old to be kept.
+        let once_pushed_out = match keep {
+            0 => expires_at,
+            _ => newer.get(keep - 1).and_then(|(_, instant)| later(*instant, max_age)),
+        };
+        let too_old = policy.keep_cutoff.as_ref().map(|cutoff| microseconds_since(cutoff.as_str())).transpose()?;
+        let once_too_old = too_old.and_then(|age| later(instant, age));
+        let removable_at = once_pushed_out.into_iter().chain(once_too_old).min();
+        let is_expired = at < age.cutoff;
+        let rank = is_expired.then(|| 1 + newer.iter().filter(|(at, _)| *at < age.cutoff).count() as i64);
+        let (word, reason) = match rank {
+            None => ("young", "it has not expired".to_owned()),
+            Some(rank) if at < age.keep_cutoff && rank <= keep as i64 => {
+                ("removable", format!("it is among the newest, rank {rank} of {keep}, and too old to be kept"))
+            }
+            Some(rank) if rank <= keep as i64 => ("kept", format!("it is among the newest, rank {rank} of {keep}")),
+            Some(rank) => match kept_back(target, id)? {
+                Some(reason) => ("kept back", format!("the last run kept it back: {reason}")),
+                None => ("removable", format!("{} newer ones have expired", rank - 1)),
+            },
+        };
+        Ok(Verdict { rank, expires_at, removable_at, ..verdict(word, reason) })
+    }
+
+    /// The failed-at of the rows in scope of the same recipe and policy that are newer, the oldest first, twice: as the column has it, and as
+    /// an instant.
+    fn newer(
+        &self,
+        target: &Target,
+        leaves: &[Leaf],
+        policies: &Policies,
+        place: usize,
+        at: i64,
+        id: &str,
+    ) -> Result<Vec<(i64, i64)>> {
+        let recipe = match &self.recipe_id {
+            Some(recipe_id) => target.recipe.identifies(recipe_id),
+            None => format!("{} IS NULL", target.recipe.of_row()),
+        };
+        let time = target.failed_at.of_row();
+        let at =
+            format!("{}::{}", quote_literal(instant_as_text(at, target.failed_at.type_oid)), target.failed_at.sql_type);
+        let (its_id, id) = (target.id.of_row(), target.id.literal(id));
+        let mut newer = Vec::new();
+        for leaf in leaves {
+            let statement = format!(
+                "SELECT {time}, {} FROM {} g
+                 WHERE {} AND {recipe} AND {}
+                   AND ({time} OPERATOR(pg_catalog.>) {at}
+                        OR {time} OPERATOR(pg_catalog.=) {at} AND ({its_id} OPERATOR(pg_catalog.>) {id} OR {its_id} IS NULL))",
+                target.instant(&time),
+                leaf.rows(),
+                target.is_failed(),
+                policies.is_under(place, target, Some(self.recipe_id.as_deref())),
+            );
+            leaf.reading_as_owner(target, || stream(&statement, |row| newer.extend(row.number(0).zip(row.number(1)))))?;
+        }
+        newer.sort_unstable();
+        Ok(newer)
+    }
+}
+
+/// Microseconds from an instant, as text, to now.
+fn microseconds_since(instant: &str) -> Result<i64> {
+    const AGE: &str = "SELECT (extract(epoch FROM now() - $1::timestamptz) * 1000000)::bigint";
+    extension::as_owner(|| read_one::<i64>(AGE, &[instant.into()])).map(Option::unwrap_or_default)
+}
+
+fn is_finite(instant: i64) -> bool {
+    instant != i64::MIN && instant != i64::MAX
+}
+
+/// An instant from its microseconds since 2000.
+fn moment(instant: Option<i64>) -> Option<TimestampWithTimeZone> {
+    // SAFETY: a timestamptz is these 64 bits.
+    instant.and_then(|instant| unsafe { FromDatum::from_datum(pg_sys::Datum::from(instant), false) })
+}
+
+/// What the row has met that the last run kept back first, if it is this one.
+fn kept_back(target: &Target, id: &str) -> Result<Option<String>> {
+    const MET: &str = "
+        SELECT CASE WHEN kept_back_row = left($2, 1000) THEN kept_back_message END
+        FROM backlog_cleanup.run WHERE target = $1 ORDER BY id DESC LIMIT 1";
+    extension::as_owner(|| read_one::<String>(MET, &[target.name.as_str().into(), id.into()]))
+}
