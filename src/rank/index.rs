@@ -17,7 +17,10 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
     let target = Target::load(target)?;
     let Target { table, failed_at, account_column, status, meets, .. } = &target;
     let has_failed = match status {
-        Some(status) => format!("{} OPERATOR(pg_catalog.=) {}", status.name, quote_literal(&target.failed_status)),
+        Some(status) => match &target.statuses[..] {
+            [only] => format!("{} OPERATOR(pg_catalog.=) {}", status.name, quote_literal(only)),
+            several => status.is_one_of(&status.name, several),
+        },
         None => format!("{} IS NOT NULL", failed_at.name),
     };
     let condition = meets.as_ref().map(|condition| format!(" AND {}", condition.sql)).unwrap_or_default();
@@ -31,7 +34,7 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
             ),
         ));
     }
-    if let Some(column) = std::iter::once(account_column).chain(status).find(|column| !is_scalar(column.type_oid)) {
+    if let Some(column) = account_column.iter().chain(status).find(|column| !is_scalar(column.type_oid)) {
         return Err(error(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("{} has type {}, which no partial index can serve", column.what(), column.type_name),
@@ -49,6 +52,10 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
             "SELECT backlog_cleanup_failed_generations()".into(),
         ));
     }
+    let is_of_account = account_column
+        .as_ref()
+        .zip(target.account.as_deref())
+        .map(|(column, account)| format!("{} OPERATOR(pg_catalog.=) {} AND ", column.name, quote_literal(account)));
     let concurrently = if table.kind as u8 == b'p' { "" } else { " CONCURRENTLY" };
     let (key, included) = columns(&target);
     let recipes = key.len() - 2;
@@ -64,11 +71,10 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
         }
     };
     Ok(format!(
-        "CREATE INDEX{concurrently} ON {} ({}){include} WHERE {} OPERATOR(pg_catalog.=) {} AND {has_failed}{condition}",
+        "CREATE INDEX{concurrently} ON {} ({}){include} WHERE {}{has_failed}{condition}",
         table.name,
         key.collect::<Vec<_>>().join(", "),
-        account_column.name,
-        quote_literal(&target.account),
+        is_of_account.unwrap_or_default(),
     ))
 }
 

@@ -135,7 +135,7 @@ impl Policy {
                 })
             })
         })?;
-        Ok(policies.into_iter().map(|policy| policy.as_rows_have_it(target)).collect())
+        Ok(policies.into_iter().map(|policy| policy.with_the_recipe_of_rows(target)).collect())
     }
 
     /// What stands in for the default policy of a target that has none: nothing goes under it.
@@ -150,7 +150,7 @@ impl Policy {
     }
 
     /// The policy with its recipe as rows are told apart. An earlier version or a dump may have let in `07`.
-    fn as_rows_have_it(mut self, target: &Target) -> Policy {
+    fn with_the_recipe_of_rows(mut self, target: &Target) -> Policy {
         if let Some(recipe_id) = &mut self.names.recipe_id {
             *recipe_id = match recipe_id.parse::<i64>() {
                 Ok(number) if target.recipe.is_integer() => number.to_string(),

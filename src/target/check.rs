@@ -1,3 +1,4 @@
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::extension;
@@ -37,14 +38,14 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
         target.as_ref().map(|target| &target.table).or(missed.as_ref().and_then(|missed| missed.table.as_ref()));
     let meant = missed.as_ref().and_then(|missed| missed.meant.as_ref());
     let mut wrong = Vec::new();
-    for (key, value, column) in row.values() {
-        if let Some(table) = table.or(meant)
-            && let Some(column) = match target.as_ref().and_then(|target| target.status.as_ref()) {
-                Some(status) if key != "account" => Some(status),
-                _ => table.column(column)?,
-            }
-        {
-            wrong.extend(value_for(key, value, column, table, meant.is_none())?);
+    if let Some(table) = table.or(meant) {
+        let column = |name: &Option<String>| name.as_deref().map_or(Ok(None), |name| table.column(name));
+        if let Some((column, account)) = column(&row.account_column)?.zip(row.account.as_deref()) {
+            wrong.extend(value_for("account", account, column, table, meant.is_none())?);
+        }
+        let status = target.as_ref().and_then(|target| target.status.as_ref());
+        if let Some(column) = status.map_or_else(|| column(&row.status_column), |status| Ok(Some(status)))? {
+            wrong.extend(statuses(&row.statuses, column, table, meant.is_none())?);
         }
     }
     wrong.extend(table.and_then(|table| throttle(&row, table)));
@@ -59,18 +60,28 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
     if !mistakes.is_empty() {
         return Err(row.refusal(&mistakes, before));
     }
-    target.as_ref().map_or(Ok(()), Target::statuses_are_values)?;
-    Ok(target)
+    let Some(target) = target else { return Ok(None) };
+    target.statuses_differ()?;
+    if let Some((message, hint)) = target.without_limit().filter(|_| before.is_some()) {
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup")
+            .set_hint(hint)
+            .report(PgLogLevel::WARNING);
+    }
+    Ok(Some(target))
 }
 
-impl TargetRow {
-    /// The values that rows are compared with: the column of `target`, the value, the column of the table.
-    fn values(&self) -> Vec<(&'static str, &str, &str)> {
-        let keys = ["failed_status", "completed_status", "pending_status", "processing_status"];
-        let statuses = keys.into_iter().zip(self.statuses());
-        let statuses = statuses.filter_map(|(key, (_, value))| Some((key, value?, self.status_column.as_deref()?)));
-        std::iter::once(("account", self.account.as_str(), self.account_column.as_str())).chain(statuses).collect()
+/// Checks that a column can have every status whose rows are removed. What is right is the whole list.
+fn statuses(values: &[String], column: &Column, table: &Table, is_the_target: bool) -> Result<Vec<Mistake>> {
+    let mut list = values.to_vec();
+    let mut mistakes = Vec::new();
+    for (value, right) in values.iter().zip(&mut list) {
+        let mistake = value_for("statuses", value, column, table, is_the_target)?;
+        if let Some(nearest) = mistake.as_ref().and_then(Mistake::right) {
+            *right = nearest.to_owned();
+        }
+        mistakes.extend(mistake);
     }
+    Ok(mistakes.into_iter().map(|mistake| mistake.in_list(&list)).collect())
 }
 
 /// Checks that a column can have a value. The labels of an enum are in the catalog; code of any other type runs as the table's

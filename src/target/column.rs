@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
+use crate::postgres::expression::is_scalar;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
 
@@ -22,6 +23,22 @@ impl Column {
     /// The condition that this column of `g` equals a value, by `pg_catalog`'s operator.
     pub fn is(&self, value: &str) -> String {
         format!("{} OPERATOR(pg_catalog.=) {}", self.of_row(), self.literal(value))
+    }
+
+    /// The condition that this column, which a statement calls `name`, equals one of these values. The partial index has it word
+    /// for word.
+    pub fn is_one_of(&self, name: &str, values: &[String]) -> String {
+        let column = format!("{name} OPERATOR(pg_catalog.=)");
+        let literals: Vec<String> = values.iter().map(|value| self.literal(value)).collect();
+        match &literals[..] {
+            [literal] => format!("{column} {literal}"),
+            // The elements of arrays, rows and ranges have no array of their own, or none that the parser reads as the owner.
+            _ if !is_scalar(self.type_oid) => {
+                let each: Vec<String> = literals.iter().map(|literal| format!("{column} {literal}")).collect();
+                format!("({})", each.join(" OR "))
+            }
+            _ => format!("{column} ANY (ARRAY[{}]::{}[])", literals.join(", "), self.sql_type),
+        }
     }
 
     /// The condition that this column of `g` has a value with this text: of what is equal, 1.0 and 1.00, a run tells the
@@ -50,8 +67,9 @@ impl Column {
     /// Whether its type shows an object of the database, whose text is another as soon as that is renamed.
     pub fn shows_a_name(&self) -> bool {
         // SAFETY: a look-up in the system cache.
+        let base = unsafe { pg_sys::getBaseType(self.type_oid) };
         matches!(
-            unsafe { pg_sys::getBaseType(self.type_oid) },
+            base,
             pg_sys::REGCLASSOID
                 | pg_sys::REGCOLLATIONOID
                 | pg_sys::REGCONFIGOID

@@ -7,13 +7,13 @@ use crate::target::Target;
 const LENGTH: i32 = 100;
 
 impl Target {
-    /// The failure type of a row `g`, as text: of a text the first line, of a JSON document that of its `message`, `error` or
-    /// `class` (of an array its last element), at most 100 characters; of another type the value. One expression for what groups
-    /// rows and what selects them.
+    /// The failure type of a row `g`, as text: of a text the first line or, where that is on, the fingerprint, of a JSON document
+    /// that of its `message`, `error` or `class` (of an array its last element), at most 100 characters; of another type the value.
+    /// One expression for what groups rows and what selects them.
     pub fn failure_type_of_row(&self) -> String {
         let column = self.failure_type.of_row();
         match self.failure_type.type_oid {
-            pg_sys::TEXTOID | pg_sys::VARCHAROID => first_line(&format!("{column}::pg_catalog.text")),
+            pg_sys::TEXTOID | pg_sys::VARCHAROID => self.type_of_text(&format!("{column}::pg_catalog.text")),
             pg_sys::JSONBOID | pg_sys::JSONOID => {
                 let kind = if self.failure_type.type_oid == pg_sys::JSONOID { "json" } else { "jsonb" };
                 let last = format!(
@@ -22,7 +22,7 @@ impl Target {
                 );
                 let keys =
                     ["message", "error", "class"].map(|key| format!("({last}) OPERATOR(pg_catalog.->>) '{key}'"));
-                first_line(&format!("COALESCE({}, ({last}) OPERATOR(pg_catalog.#>>) '{{}}')", keys.join(", ")))
+                self.type_of_text(&format!("COALESCE({}, ({last}) OPERATOR(pg_catalog.#>>) '{{}}')", keys.join(", ")))
             }
             _ => format!("pg_catalog.left({column}::pg_catalog.text, {LENGTH})"),
         }
@@ -40,7 +40,7 @@ impl Target {
     /// A failure type as rows have it, as SQL.
     pub fn written_failure_type(&self, failure_type: &str) -> String {
         if self.has_failure_type_in_text() {
-            return first_line(&format!("{}::pg_catalog.text", quote_literal(failure_type)));
+            return self.type_of_text(&format!("{}::pg_catalog.text", quote_literal(failure_type)));
         }
         format!("pg_catalog.left({}::pg_catalog.text, {LENGTH})", self.failure_type.literal(failure_type))
     }
@@ -50,12 +50,16 @@ impl Target {
         let texts = [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::JSONBOID, pg_sys::JSONOID];
         texts.contains(&self.failure_type.type_oid)
     }
-}
 
-/// The first line of a text that is not empty, compared by its bytes.
-fn first_line(text: &str) -> String {
-    format!(
-        "pg_catalog.left(pg_catalog.rtrim(pg_catalog.split_part(pg_catalog.ltrim(({text}) COLLATE pg_catalog.\"C\", \
-         E' \\t\\r\\n'), E'\\n', 1), E' \\t\\r'), {LENGTH})"
-    )
+    /// The failure type of a text: its fingerprint, or its first line that is not empty. Compared by its bytes.
+    fn type_of_text(&self, text: &str) -> String {
+        let text = format!("({text}) COLLATE pg_catalog.\"C\"");
+        match &self.fingerprint_function {
+            Some(fingerprint) => format!("{fingerprint}({text})"),
+            None => format!(
+                "pg_catalog.left(pg_catalog.rtrim(pg_catalog.split_part(pg_catalog.ltrim({text}, \
+                 E' \\t\\r\\n'), E'\\n', 1), E' \\t\\r'), {LENGTH})"
+            ),
+        }
+    }
 }

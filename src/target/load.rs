@@ -11,6 +11,7 @@ use crate::postgres::search_path::with_temporary_last;
 use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
 use crate::target::expression::{self, is_expression};
+use crate::target::fingerprint::callable_by_owner_of;
 use crate::target::leaf::is_not_distributed;
 use crate::target::mistake::Mistake;
 use crate::target::nearest::nearest;
@@ -66,7 +67,12 @@ impl Search<'_> {
         let here = table.as_ref().or(meant.as_ref());
         let columns = (
             self.id(here)?,
-            self.lasting(here, "account_column", self.column(here, "account_column", &row.account_column)?),
+            match &row.account_column {
+                Some(account) => {
+                    self.lasting(here, "account_column", self.column(here, "account_column", account)?).map(Some)
+                }
+                None => Some(None),
+            },
             match &row.recipe_column {
                 _ if row.recipe_columns.is_some() => self.recipe_columns(here)?,
                 Some(recipe) => {
@@ -85,7 +91,9 @@ impl Search<'_> {
             },
             self.condition(table.as_ref())?,
         );
+        self.account();
         let (recipes, users, ledger) = (self.recipes()?, self.users()?, self.ledger()?);
+        let fingerprint_function = table.as_ref().map_or(Ok(None), |table| self.fingerprint_function(table))?;
         self.search_path();
         let mistakes = self.mistakes.into_inner();
         let columns = if mistakes.is_empty() { columns } else { Default::default() };
@@ -116,6 +124,7 @@ impl Search<'_> {
                     failed_at,
                     failure_type,
                     meets,
+                    fingerprint_function,
                     reads: Vec::new(),
                 };
                 target.reads = target.find_reads()?;
@@ -173,6 +182,26 @@ impl Search<'_> {
             self.note(mistake.there_are("columns", &columns(table, ANY_COLUMN)?, written));
         }
         Ok(found)
+    }
+
+    /// Checks that the target has an account and its column, or neither and nothing that needs one.
+    fn account(&self) {
+        let row = self.row;
+        let note = |key, wrong: &str| {
+            let look = "SELECT * FROM backlog_cleanup.target".into();
+            self.note(Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, key, wrong.into(), look).or_null());
+        };
+        match (&row.account_column, &row.account) {
+            (Some(_), Some(_)) => {}
+            (None, Some(_)) => note("account", "there is an account, but no account_column"),
+            (Some(_), None) => note("account_column", "there is an account_column, but no account"),
+            (None, None) => {
+                let needs = [("users_table", &row.users_table), ("ledger_table", &row.ledger_table)];
+                for (key, _) in needs.into_iter().filter(|(_, table)| table.is_some()) {
+                    note(key, "a target without an account has no row in such a table");
+                }
+            }
+        }
     }
 
     /// The column of the target's table that the column `key` names, or the expression that it has. An expression needs the table
@@ -341,6 +370,22 @@ impl Search<'_> {
         Ok(None)
     }
 
+    /// The function that takes fingerprints, if the target has them on.
+    fn fingerprint_function(&self, table: &Table) -> Result<Option<String>> {
+        if !self.row.fingerprint {
+            return Ok(None);
+        }
+        let found = callable_by_owner_of(table)?;
+        if found.is_none() {
+            let wrong =
+                format!("the owner of {} may not call backlog_cleanup_fingerprint() or use its schema", table.name);
+            let look = "SELECT * FROM backlog_cleanup.target".into();
+            let mistake = Mistake::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, "fingerprint", wrong, look);
+            self.note(mistake.or(false.into()));
+        }
+        Ok(found)
+    }
+
     fn search_path(&self) {
         if let Some(search_path) = &self.row.search_path
             && with_temporary_last(search_path).is_none()
@@ -358,7 +403,7 @@ impl Target {
     /// The columns and expressions that the row names.
     pub fn operands(&self) -> impl Iterator<Item = &Column> {
         let Target { id, account_column, recipe, failed_at, failure_type, status, .. } = self;
-        [id, account_column, recipe, failed_at, failure_type].into_iter().chain(status)
+        [id, recipe, failed_at, failure_type].into_iter().chain(account_column).chain(status)
     }
 
     /// What `reads` is to have: the columns that the row names, and then those that expressions read.

@@ -202,14 +202,14 @@ fn the_index_of_each_shape_is_all_that_ranking_reads() {
     let (_cluster, mut client) = database(OBAN);
     client.batch_execute("ALTER TABLE oban_jobs ALTER account SET NOT NULL").unwrap();
     let columns = [
-        "recipe_column = 'queue', status_column = 'state', failed_status = 'discarded', completed_status = NULL, pending_status = NULL,
+        "recipe_column = 'queue', status_column = 'state', statuses = '{discarded}', completed_status = NULL, pending_status = NULL,
          processing_status = NULL, failed_at_column = 'discarded_at', condition = NULL",
         "failed_at_column = '(coalesce(discarded_at, cancelled_at, completed_at))'",
         "recipe_column = '(queue || ''.'' || worker)'",
         "recipe_columns = '{queue,worker}'",
         "condition = '(NOT pinned AND errors[array_upper(errors, 1)] ->> ''error'' LIKE ''**%'')'",
         "recipe_columns = NULL, recipe_column = NULL",
-        "status_column = '(lower(worker))', failed_status = 'w1'",
+        "status_column = '(lower(worker))', statuses = '{w1,w2,w3}'",
     ];
     for change in columns {
         client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 'shape'")).unwrap();
