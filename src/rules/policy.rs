@@ -1,3 +1,5 @@
+use backlog_cleanup_report::policy_name;
+
 use crate::extension;
 use crate::postgres::error::Result;
 use crate::postgres::now::rows_now;
@@ -46,12 +48,7 @@ impl Cutoff {
 impl std::fmt::Display for Names {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Names { recipe_id, failure_type, status } = self;
-        let names = [("recipe", recipe_id), ("failure type", failure_type), ("status", status)];
-        let named = names.into_iter().filter_map(|(what, name)| Some(format!("{what} \"{}\"", name.as_ref()?)));
-        match named.collect::<Vec<_>>() {
-            named if named.is_empty() => f.write_str("default"),
-            named => f.write_str(&named.join(", ")),
-        }
+        f.write_str(&policy_name(recipe_id.as_deref(), failure_type.as_deref(), status.as_deref()))
     }
 }
 
@@ -66,7 +63,7 @@ impl Names {
         let read = |sql: String| reading_as_owner_of(&target.table, || read_one::<String>(&sql, &[]));
         let recipe_id = recipe_id.map(|recipe_id| {
             target.accepts(&target.recipe, recipe_id)?;
-            reading_as_owner_of(&target.table, || target.recipe.stored(recipe_id))
+            read(format!("SELECT {}::pg_catalog.text", target.recipe.literal(recipe_id)))
         });
         let failure_type = failure_type.map(|failure_type| {
             if !target.has_failure_type_in_text() {

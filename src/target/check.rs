@@ -8,6 +8,7 @@ use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::subtransaction::{briefly, sqlstate};
 use crate::postgres::table::{Column, Table};
+use crate::target::leaf::leaves;
 use crate::target::load::row;
 use crate::target::mistake::Mistake;
 use crate::target::nearest::nearest;
@@ -15,8 +16,8 @@ use crate::target::passed_over::{PassedOver, passed_over};
 use crate::target::{Target, TargetRow};
 
 /// Checks that the tables, columns and values that a target names exist and can be used. All mistakes are one error. Errors:
-/// those of `Target::load`, 22P02 (a value that its column cannot have), 23514 (two statuses are the same value), 22023 (time
-/// zone), 0A000 (what runs would pass over), what its throttle query raises.
+/// those of `Target::load`, 22P02 (a value that its column cannot have), 23514 (two statuses are the same value), 22023 (a value
+/// that its column stores as another, a time zone), 0A000 (what runs would pass over, ids that cannot be found by key), what its throttle query raises.
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
     check(target, None).map(drop)
@@ -61,6 +62,7 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
         return Err(row.refusal(&mistakes, before));
     }
     let Some(target) = target else { return Ok(None) };
+    leaves(&target)?;
     target.statuses_differ()?;
     if let Some((message, hint)) = target.without_limit().filter(|_| before.is_some()) {
         ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup")
@@ -100,27 +102,12 @@ fn value_for(
         return Ok(None);
     }
     if labels.is_empty() {
-        let read = briefly(|| {
-            reading_as_owner_of(table, || {
-                column.accepts(value, table)?;
-                if key != "account" || column.has_one_text() { Ok(None) } else { column.stored(value) }
-            })
-        });
-        return Ok(match read {
-            Err(failure) => Some(Mistake::caught(key, "", failure)),
-            Ok(Some(stored)) if stored != value => Some(other_text(key, value, &stored, column, table)),
-            Ok(_) => None,
-        });
+        let read = briefly(|| reading_as_owner_of(table, || column.accepts(value, table)));
+        return Ok(read.err().map(|failure| Mistake::caught(key, "", failure)));
     }
     let code = PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION;
     let mistake = Mistake::new(code, key, column.unreadable(value), column.values(table));
     Ok(Some(mistake.there_are("labels", &labels, value)))
-}
-
-/// A value that a column stores as another, so that no row can have it.
-fn other_text(key: &'static str, value: &str, stored: &str, column: &Column, table: &Table) -> Mistake {
-    let wrong = format!("\"{value}\" becomes \"{stored}\" in {} of type {}", column.what(), column.type_name);
-    Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, key, wrong, column.values(table))
 }
 
 fn throttle(row: &TargetRow, table: &Table) -> Option<Mistake> {

@@ -119,13 +119,8 @@ impl Column {
         }
     }
 
-    /// The text of a value once it is in this column. The type's own code runs as the current role.
-    pub fn stored(&self, value: &str) -> Result<Option<String>> {
-        read_one::<String>(&format!("SELECT {}::pg_catalog.text", self.literal(value)), &[])
-    }
-
-    /// Checks that a value can be read as this column's type and compared with it. The type's own code runs as the current
-    /// role. Errors: 22P02, 42804.
+    /// Checks that a value can be read as this column's type, stays what it is, and can be compared with it. The type's own code
+    /// runs as the current role. Errors: 22P02, 22023 (the column stores it as another value, such as one that is cut off), 42804.
     pub fn accepts(&self, value: &str, table: &Table) -> Result<()> {
         let unreadable = || {
             let code = PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION;
@@ -144,6 +139,16 @@ impl Column {
                 let hint = "SELECT * FROM backlog_cleanup.target".into();
                 Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, hint))
             })
-            .execute()
+            .execute()?;
+        if self.has_one_text() {
+            return Ok(());
+        }
+        match read_one::<String>(&format!("SELECT {literal}::pg_catalog.text"), &[])? {
+            Some(stored) if stored != value => {
+                let message = format!("\"{value}\" becomes \"{stored}\" in column {} of type {type_name}", self.name);
+                Err(error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, self.values(table)))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -149,14 +149,16 @@ impl TargetRow {
         format!("UPDATE backlog_cleanup.target SET {column} = {value} WHERE name = {}", quote_literal(&self.name))
     }
 
-    /// Runs the throttle query as the owner of the target's table. Returns its first value as text, whatever its type: the
-    /// reason to wait.
+    /// Runs the throttle query as the owner of the target's table. Returns the beginning of its first value as text, whatever its
+    /// type: the reason to wait.
     pub fn throttle(&self, table: &Table) -> Result<Option<String>> {
         let Some(query) = &self.throttle_query else { return Ok(None) };
         let query = query.trim_end().trim_end_matches(';');
         reading_as_owner_of(table, || {
             read_one::<String>(
-                &format!("SELECT throttle.reason::pg_catalog.text FROM (\n{query}\n) throttle (reason)"),
+                &format!(
+                    "SELECT pg_catalog.left(throttle.reason::pg_catalog.text, 1000) FROM (\n{query}\n) throttle (reason)"
+                ),
                 &[],
             )
         })
@@ -197,7 +199,7 @@ impl Target {
         ))
     }
 
-    /// Checks a value for a column of the table, as the table's owner: the type may run code. Errors: 22P02, 42804.
+    /// Checks a value for a column of the table, as the table's owner: the type may run code. Errors: 22P02, 22023, 42804.
     pub fn accepts(&self, column: &Column, value: &str) -> Result<()> {
         reading_as_owner_of(&self.table, || column.accepts(value, &self.table))
     }

@@ -59,9 +59,11 @@ impl Target {
         self.differ(|_, _| true)
     }
 
-    /// Checks that no other status is the same value as one whose rows are removed. The column's type may have changed since the
-    /// target was written. Errors: 23514.
+    /// Checks that the statuses whose rows are removed are values of their column, and that no other one is the same value. The
+    /// column's type may have changed since the target was written. Errors: 22P02, 22023, 42804, 23514.
     pub fn removed_are_no_other_statuses(&self) -> Result<()> {
+        let Some(column) = &self.status else { return Ok(()) };
+        self.statuses.iter().try_for_each(|value| self.accepts(column, value))?;
         self.differ(|a, b| a.place == 0 && b.place > 0)
     }
 

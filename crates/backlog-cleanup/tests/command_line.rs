@@ -169,12 +169,93 @@ fn everything_goes_only_where_the_account_is_named() {
 }
 
 #[test]
+fn a_policy_does_what_its_simulation_says() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("policies");
+    client.batch_execute(FAILURES).unwrap();
+    let run = |arguments: &[&str]| run(&cluster, "policies", arguments);
+    let mut rows = |query: &str| -> Value {
+        let text: String = value(&mut client, &format!("SELECT coalesce(jsonb_agg(q), '[]')::text FROM ({query}) q"));
+        serde_json::from_str(&text).unwrap()
+    };
+    let policy = ["--recipe-id", "1", "--keep", "2", "--json"];
+    let simulated = run(&[&["policy", "simulate"], &policy[..]].concat()).json();
+    let as_sql =
+        "SELECT policy, recipe AS \"recipeId\", recipe_name AS \"recipeName\", removable_now AS \"removableNow\",
+                         kept_now AS \"keptNow\", removable_then AS \"removableThen\", kept_then AS \"keptThen\"
+                  FROM backlog_cleanup_simulate(recipe_id => '1', keep => 2)";
+    assert_eq!(simulated, rows(as_sql));
+    let sum = |key: &str| simulated.as_array().unwrap().iter().map(|group| group[key].as_i64().unwrap()).sum::<i64>();
+    assert_eq!((sum("removableNow"), sum("removableThen")), (7, 15));
+    let people = run(&[&["policy", "simulate"], &policy[..4]].concat()).stdout;
+    assert!(people.contains("Removable are 7 of 30 rows in scope now, and 15 then"), "{people}");
+    assert_eq!(rows("SELECT FROM backlog_cleanup.policy").as_array().unwrap().len(), 1, "a simulation writes nothing");
+
+    let written = run(&[&["policy", "set", "--note", "bread"], &policy[..]].concat()).json();
+    for (member, expected) in [("policy", "recipe \"1\""), ("recipeId", "1"), ("maxAge", "24:00:00"), ("note", "bread")]
+    {
+        assert_eq!(written[member], expected, "{written}");
+    }
+    let explained = run(&["explain", "15", "--json"]).json();
+    let as_sql = "SELECT verdict, reason, policy, rank, keep FROM backlog_cleanup_explain('15')";
+    for (member, value) in rows(as_sql)[0].as_object().unwrap() {
+        assert_eq!(&explained[member], value, "{explained}");
+    }
+    let people = run(&["explain", "15"]).stdout;
+    assert!(people.contains("policy   recipe \"1\"") && people.contains("kept"), "{people}");
+    assert_eq!(run(&["explain", "0", "--json"]).json()["verdict"], "no such row");
+
+    assert_eq!(run(&["cleanup", "--json"]).json()["cleanedUpGenerations"], 15);
+    let list = run(&["policy", "list", "--json"]).json();
+    let list: Vec<_> =
+        list.as_array().unwrap().iter().map(|it| [&it["policy"], &it["inScope"], &it["removed"]]).collect();
+    assert_eq!(serde_json::to_value(list).unwrap(), serde_json::json!([["recipe \"1\"", 15, 13], ["default", 15, 2]]));
+    assert_eq!(run(&["policy", "drop", "--recipe-id", "1", "--json"]).json()["dropped"], true);
+    assert_eq!(run(&["policy", "drop", "--recipe-id", "1"]).stdout.trim(), "Policy recipe \"1\" does not exist");
+    // What cannot be obeyed is refused.
+    for (arguments, sqlstate) in [
+        (&["--recipe-id", "bread"][..], "22P02"),
+        (&["--max-age", "soon"], "22007"),
+        (&["--keep", "-1"], "23514"),
+        (&["--status", "pending"], "22023"),
+    ] {
+        let refused = run(&[&["policy", "set", "--json"], arguments].concat());
+        assert_eq!((refused.code, &refused.failure()["sqlstate"]), (1, &sqlstate.into()), "{arguments:?}");
+    }
+    assert_eq!(run(&["policy", "set", "--enabled", "--hold"]).code, 2);
+    let unused = run(&["policy", "set", "--recipe-id", "77"]);
+    assert!(unused.code == 0 && unused.stderr.contains("has no row now that this policy is for"), "{unused:?}");
+}
+
+#[test]
+fn what_a_policy_holds_stays_in_an_emergency_unless_it_is_included() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("held");
+    client.batch_execute(FAILURES).unwrap();
+    let run = |arguments: &[&str]| run(&cluster, "held", arguments);
+    assert!(run(&["policy", "set", "--recipe-id", "1", "--hold"]).stdout.contains("hold"));
+    let dry = run(&["emergency", "--dry-run"]).stdout;
+    assert!(dry.contains("would remove 15 of 15") && dry.contains("Held by policies: 15 rows"), "{dry}");
+    let done = run(&["emergency", "--confirm", "system_backlog", "--json"]).json();
+    assert_eq!((&done["removedCount"], &done["heldCount"]), (&15.into(), &15.into()));
+    assert_eq!(run(&["runs", "1", "--json"]).json()["held"], 15);
+    assert_eq!(run(&["run", "--include-held"]).code, 2);
+    assert_eq!(number(&mut client, FAILED), 15);
+    let batched = ["run", "--mode", "emergency", "--include-held", "--confirm", "system_backlog", "--json"];
+    assert_eq!(run(&batched).json()["removedCount"], 15);
+    assert_eq!(number(&mut client, FAILED), 0);
+}
+
+#[test]
 fn who_lacks_a_level_is_told_which_one() {
     let cluster = Cluster::shared("");
     let mut client = cluster.platform_in("levels");
     client.batch_execute("CREATE ROLE \"o'hara\" LOGIN").unwrap();
     for (level, command) in [
         ("monitor", &["status"][..]),
+        ("monitor", &["policy", "simulate", "--keep", "5"]),
+        ("monitor", &["explain", "1"]),
+        ("admin", &["policy", "set", "--keep", "5"]),
         ("operator", &["emergency", "--confirm", "system_backlog"]),
         ("operator", &["cleanup"]),
     ] {

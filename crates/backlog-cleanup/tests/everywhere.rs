@@ -6,11 +6,14 @@ mod server;
 use cluster::{Cluster, PG_CRON};
 use server::{Answer, BASE, OPERATOR, Server, bearer, database};
 
-const ENDPOINTS: [(&str, &str); 12] = [
+const ENDPOINTS: [(&str, &str); 15] = [
     ("GET", "status"),
     ("GET", "status?limit=1"),
     ("GET", "doctor"),
     ("GET", "progress"),
+    ("GET", "policies"),
+    ("GET", "policies/simulate?keep=1"),
+    ("GET", "explain/1"),
     ("POST", "run?dryRun=true"),
     ("POST", "run?rehearse=true"),
     ("POST", "emergency?dryRun=true"),

@@ -7,6 +7,7 @@ mod fingerprint;
 mod level;
 mod mode;
 mod names;
+mod policy;
 mod report;
 mod schedule;
 mod state;
@@ -19,6 +20,7 @@ pub use fingerprint::fingerprint;
 pub use level::Level;
 pub use mode::Mode;
 pub use names::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET, job_name, job_name_in};
+pub use policy::policy_name;
 pub use report::{
     BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, Foreseen, PolicyDetail, RecipeFailures, RegularReport,
     StatusReport, Warning, kept_back_reason, recipe_id,

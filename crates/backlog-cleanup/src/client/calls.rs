@@ -52,6 +52,8 @@ pub struct Pace {
     pub workers: Option<i32>,
     /// Lets a regular run through that would remove more than the target allows.
     pub force: bool,
+    /// Lets an emergency run remove what policies hold.
+    pub include_held: bool,
 }
 
 /// A check of the doctor.
@@ -130,15 +132,21 @@ pub async fn cleanup(
     call.bind(trial == Trial::DryRun).bind(trial == Trial::Rehearsal).bind(force).fetch_one(database).await.map(Removal)
 }
 
-/// Removes every failed row in one transaction, or tries it.
-pub async fn emergency(database: &mut PgConnection, selection: Selection<'_>, trial: Trial) -> Result<Removal> {
+/// Removes every failed row in one transaction, with those that are held or without them, or tries it.
+pub async fn emergency(
+    database: &mut PgConnection,
+    selection: Selection<'_>,
+    trial: Trial,
+    include_held: bool,
+) -> Result<Removal> {
     let call = removal!(
         "SELECT %I.backlog_cleanup_emergency(target => %L, recipe_id => %L, failure_type => %L, dry_run => %L,
-                                             rehearse => %L)",
-        "$1, $2, $3, $4, $5"
+                                             rehearse => %L, include_held => %L)",
+        "$1, $2, $3, $4, $5, $6"
     );
     let call = query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
-    call.bind(trial == Trial::DryRun).bind(trial == Trial::Rehearsal).fetch_one(database).await.map(Removal)
+    let call = call.bind(trial == Trial::DryRun).bind(trial == Trial::Rehearsal).bind(include_held);
+    call.fetch_one(database).await.map(Removal)
 }
 
 /// Removes in batches what a run of that mode removes.
@@ -146,13 +154,13 @@ pub async fn run(database: &mut PgConnection, mode: Mode, selection: Selection<'
     let call = removal!(
         "CALL %I.backlog_cleanup_run(target => %L, recipe_id => %L, failure_type => %L, mode => %L, batch_size => %L,
                                      pause => %L, max_duration => %L, max_rows => %L, workers => %L, force => %L,
-                                     max_rows_per_second => %L)",
-        "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11"
+                                     max_rows_per_second => %L, include_held => %L)",
+        "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12"
     );
     let call = query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
     let call = call.bind(mode.as_str()).bind(pace.batch_size).bind(&pace.pause).bind(&pace.max_duration);
     let call = call.bind(pace.max_rows).bind(pace.workers).bind(pace.force).bind(pace.max_rows_per_second);
-    call.fetch_one(database).await.map(Removal)
+    call.bind(pace.include_held).fetch_one(database).await.map(Removal)
 }
 
 impl Removal {

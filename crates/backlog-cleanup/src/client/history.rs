@@ -42,6 +42,10 @@ pub struct Run {
     pub kept_back_message: Option<String>,
     /// Its id as text
     pub kept_back_row: Option<String>,
+    /// Rows that policies hold, and that the run has passed over
+    pub held: i64,
+    /// Whether an emergency run was to remove what policies hold
+    pub include_held: bool,
     pub recipes_affected: i64,
     /// 0 for a run in one transaction
     pub batches: i64,
@@ -85,7 +89,8 @@ macro_rules! runs {
                     CASE WHEN r.mode = 'regular' OR r.batch_size IS NULL OR r.state = 'completed' OR r.total_failed > r.removed
                          THEN r.total_failed END
                         AS total_failed, r.removed, r.skipped, r.kept_back, r.given_up,
-                    r.kept_back_sqlstate, r.kept_back_message, r.kept_back_row, r.recipes_affected, r.batches,
+                    r.kept_back_sqlstate, r.kept_back_message, r.kept_back_row, r.held, r.include_held,
+                    r.recipes_affected, r.batches,
                     r.batch_size, r.workers,
                     r.started_at, r.finished_at,
                     (EXTRACT(epoch FROM COALESCE(r.finished_at, CASE WHEN p.state = 'running' THEN clock_timestamp() END)

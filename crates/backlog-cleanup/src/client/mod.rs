@@ -3,5 +3,6 @@
 pub mod calls;
 pub mod connect;
 pub mod history;
+pub mod policies;
 pub mod statement;
 pub mod targets;

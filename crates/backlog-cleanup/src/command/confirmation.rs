@@ -52,8 +52,9 @@ impl Confirmation {
             }
             None => {}
         }
-        let report: Report =
-            calls::emergency(&mut work, selection.as_call(), calls::Trial::DryRun).await?.report(&mut work).await?;
+        let emergency =
+            calls::emergency(&mut work, selection.as_call(), calls::Trial::DryRun, pace.include_held).await?;
+        let report: Report = emergency.report(&mut work).await?;
         work.commit().await?;
         let rows = bounded(report.removed(), pace);
         if !output.json {

@@ -18,6 +18,9 @@ pub struct Emergency {
     pub selection: Selection,
     #[command(flatten)]
     pub trial: Trial,
+    /// Remove also what policies hold
+    #[arg(long)]
+    pub include_held: bool,
     #[command(flatten)]
     pub confirmation: Confirmation,
     #[command(flatten)]
@@ -26,16 +29,17 @@ pub struct Emergency {
 
 impl Emergency {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
-        let Emergency { mut selection, trial, confirmation, length } = self;
+        let Emergency { mut selection, trial, include_held, confirmation, length } = self;
         let mut connections = Connections::open(server).await?;
         let mut work = connections.begin().await?;
         selection.target.settle(&mut work).await?;
         work.commit().await?;
         if trial.as_call() == calls::Trial::No {
-            confirmation.ask(connections.second(), &selection, &calls::Pace::default(), output, length.limit).await?;
+            let pace = calls::Pace { include_held, ..calls::Pace::default() };
+            confirmation.ask(connections.second(), &selection, &pace, output, length.limit).await?;
         }
         let mut work = connections.begin().await?;
-        let emergency = calls::emergency(&mut work, selection.as_call(), trial.as_call()).await?;
+        let emergency = calls::emergency(&mut work, selection.as_call(), trial.as_call(), include_held).await?;
         work.commit().await?;
         let report: Report = connections.in_one_transaction(emergency, output).await?;
         report.show(output, length.limit)?;

@@ -5,7 +5,9 @@ mod completions;
 mod confirmation;
 mod doctor;
 mod emergency;
+mod explain;
 mod man;
+mod policy;
 mod run;
 mod runs;
 mod schedule;
@@ -48,6 +50,8 @@ pub enum Command {
     Runs(runs::Runs),
     Stop(stop::Stop),
     Doctor(doctor::Doctor),
+    Policy(policy::Policy),
+    Explain(explain::Explain),
     Schedule(schedule::Schedule),
     Watch(watch::Watch),
     Serve(serve::Serve),
@@ -59,8 +63,11 @@ impl Command {
     /// The level that a role needs for it, if it calls the extension.
     pub fn level(&self) -> Option<Level> {
         match self {
-            Command::Status(_) | Command::Runs(_) | Command::Doctor(_) | Command::Watch(_) => Some(Level::Monitor),
+            Command::Status(_) | Command::Runs(_) | Command::Doctor(_) | Command::Explain(_) | Command::Watch(_) => {
+                Some(Level::Monitor)
+            }
             Command::Cleanup(_) | Command::Emergency(_) | Command::Run(_) | Command::Stop(_) => Some(Level::Operator),
+            Command::Policy(command) => Some(command.level()),
             Command::Schedule(command) => Some(command.level()),
             Command::Setup(_) | Command::Serve(_) | Command::Completions(_) | Command::Man(_) => None,
         }
@@ -76,6 +83,8 @@ impl Command {
             Command::Runs(command) => command.run(server, output).await,
             Command::Stop(command) => command.run(server, output).await,
             Command::Doctor(command) => command.run(server, output).await,
+            Command::Policy(command) => command.run(server, output).await,
+            Command::Explain(command) => command.run(server, output).await,
             Command::Schedule(command) => command.run(server, output).await,
             Command::Watch(command) => command.run(server, output).await,
             Command::Serve(command) => command.run(server).await,

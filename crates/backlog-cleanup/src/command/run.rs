@@ -10,7 +10,7 @@ use super::selection::{Length, Selection, Trial};
 use crate::client::calls::{self, Pace};
 use crate::client::connect::Server;
 use crate::client::history;
-use crate::failure::{Exit, Result};
+use crate::failure::{Exit, Failure, Result};
 use crate::terminal::bar::Bar;
 use crate::terminal::interrupt::Connections;
 use crate::terminal::output::Output;
@@ -48,6 +48,9 @@ pub struct Run {
     /// Remove even more rows than the target's limits allow
     #[arg(long)]
     force: bool,
+    /// With --mode emergency, remove also what policies hold
+    #[arg(long)]
+    include_held: bool,
     #[command(flatten)]
     trial: Trial,
     #[command(flatten)]
@@ -62,11 +65,16 @@ fn modes() -> impl TypedValueParser<Value = Mode> {
 
 impl Run {
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
-        let Run { mut selection, mode, confirmation, length, force, trial, .. } = self;
+        let Run { mut selection, mode, confirmation, length, force, include_held, trial, .. } = self;
+        if include_held && mode != Mode::Emergency {
+            return Err(Failure::usage("only an emergency run removes what policies hold").hint("--mode emergency"));
+        }
         if trial.as_call() != calls::Trial::No {
             return match mode {
                 Mode::Regular => Cleanup { selection, trial, force, length }.run(server, output).await,
-                Mode::Emergency => Emergency { selection, trial, confirmation, length }.run(server, output).await,
+                Mode::Emergency => {
+                    Emergency { selection, trial, include_held, confirmation, length }.run(server, output).await
+                }
             };
         }
         let mut connections = Connections::open(server).await?;
@@ -81,6 +89,7 @@ impl Run {
             max_rows: self.max_rows,
             workers: self.workers,
             force,
+            include_held,
         };
         if mode == Mode::Emergency {
             confirmation.ask(connections.second(), &selection, &pace, output, length.limit).await?;

@@ -26,6 +26,7 @@ struct Common<'a> {
     kept_back_count: i64,
     skipped_count: i64,
     kept_back_reason: Option<&'a str>,
+    held_count: i64,
     wal_bytes: Option<i64>,
 }
 
@@ -46,6 +47,7 @@ impl Report {
                 kept_back_count: report.kept_back_count,
                 skipped_count: report.skipped_count,
                 kept_back_reason: report.kept_back_reason.as_deref(),
+                held_count: report.held_count,
                 wal_bytes: report.wal_bytes,
             },
             Report::BatchedEmergency(Batched { report, .. }) | Report::Emergency(report) => Common {
@@ -57,6 +59,7 @@ impl Report {
                 kept_back_count: report.kept_back_count,
                 skipped_count: report.skipped_count,
                 kept_back_reason: report.kept_back_reason.as_deref(),
+                held_count: report.held_count,
                 wal_bytes: report.wal_bytes,
             },
         }
@@ -67,7 +70,8 @@ impl Report {
         if output.json {
             return output.json(self);
         }
-        let Common { message, run_id, removed, duration_ms, details, kept_back_reason, wal_bytes, .. } = self.common();
+        let Common { message, run_id, removed, duration_ms, details, kept_back_reason, held_count, wal_bytes, .. } =
+            self.common();
         self.show_recipes(output, limit)?;
         let failed = details.iter().map(|recipe| recipe.failed_count).sum();
         let recipes = count(details.len() as i64, "recipe");
@@ -89,9 +93,12 @@ impl Report {
             Report::BatchedEmergency(batched) => self.show_batches(output, batched)?,
             _ => {}
         }
-        match kept_back_reason {
-            Some(reason) => output.line(format_args!("Kept back: {}", printable(reason))),
-            None => Ok(()),
+        if let Some(reason) = kept_back_reason {
+            output.line(format_args!("Kept back: {}", printable(reason)))?;
+        }
+        match held_count {
+            0 => Ok(()),
+            held => output.line(format_args!("Held by policies: {}", count(held, "row"))),
         }
     }
 

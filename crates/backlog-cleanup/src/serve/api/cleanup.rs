@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use backlog_cleanup_report::{Batched, EmergencyReport, Level, Mode, RegularReport};
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::body::read_body;
 use super::target::meant;
 use crate::client::calls::Trial;
 use crate::serve::app::App;
@@ -51,6 +52,10 @@ struct Asked {
     #[serde(default)]
     #[param(required = false)]
     rehearse: bool,
+    /// Of an emergency run: remove also what policies hold
+    #[serde(default)]
+    #[param(required = false)]
+    include_held: bool,
 }
 
 /// The headers of a request that removes.
@@ -101,6 +106,10 @@ async fn remove(
     body: Bytes,
 ) -> Answered {
     let Confirmation { expected_count } = confirmation(&headers, &body)?;
+    if asked.include_held && mode != Mode::Emergency {
+        return Err(Problem::bad_request("only an emergency run removes what policies hold")
+            .hint("POST /api/admin/backlog-cleanup/emergency?includeHeld=true"));
+    }
     let tries = match (asked.dry_run, asked.rehearse) {
         (true, true) => return Err(Problem::bad_request("dryRun and rehearse exclude each other").hint("?dryRun=true")),
         (true, false) => Some(Trial::DryRun),
@@ -112,7 +121,8 @@ async fn remove(
     let key = idempotency::key(&headers)?;
     let work = async {
         let target = meant(&app, &caller, asked.target).await?;
-        let selection = Selection { target, recipe_id: asked.recipe_id, failure_type: asked.failure_type };
+        let Asked { recipe_id, failure_type, include_held, .. } = asked;
+        let selection = Selection { target, recipe_id, failure_type, include_held };
         match tries {
             Some(tries) => Ok(json(bytes(trial(mode, tries, &caller, &selection, expected_count).await?))),
             None => {
@@ -125,21 +135,7 @@ async fn remove(
 }
 
 fn confirmation(headers: &HeaderMap, body: &[u8]) -> Result<Confirmation, Problem> {
-    if body.trim_ascii().is_empty() {
-        return Ok(Confirmation::default());
-    }
-    let is_json = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|it| it.to_str().ok())
-        .is_some_and(|it| it.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json"));
-    if !is_json {
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json"));
-    }
-    let confirmation: Confirmation = serde_json::from_slice::<Option<Confirmation>>(body)
-        .map_err(|error| {
-            Problem::bad_request(format!("the body is not valid: {error}")).hint(r#"{"expectedCount": 100}"#)
-        })?
-        .unwrap_or_default();
+    let confirmation: Confirmation = read_body(headers, body, r#"{"expectedCount": 100}"#)?;
     match confirmation.expected_count {
         Some(..0) => Err(Problem::bad_request("expectedCount must not be negative")),
         _ => Ok(confirmation),

@@ -1,11 +1,14 @@
 //! The HTTP API: one file a resource, each route beside its handler. Knows no page.
 
+mod body;
 mod cleanup;
 pub mod doctor;
+mod explain;
 mod health;
 mod login;
 mod metrics;
 pub mod openapi;
+pub mod policies;
 mod progress;
 pub mod runs;
 pub mod status;
@@ -26,6 +29,8 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
         .merge(runs::routes())
         .merge(progress::routes())
         .merge(doctor::routes())
+        .merge(policies::routes())
+        .merge(explain::routes())
         .merge(login::routes())
         .merge(metrics::routes())
         .merge(health::routes())

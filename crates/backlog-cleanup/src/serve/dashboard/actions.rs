@@ -19,6 +19,9 @@ pub struct Asked {
     pub recipe: String,
     #[serde(default)]
     pub failure_type: String,
+    /// In an emergency, also what policies hold.
+    #[serde(default)]
+    pub include_held: bool,
 }
 
 impl Asked {
@@ -28,6 +31,7 @@ impl Asked {
             target: self.target.clone(),
             recipe_id: given(&self.recipe),
             failure_type: given(&self.failure_type),
+            include_held: self.include_held,
         }
     }
 }
@@ -38,6 +42,8 @@ pub struct Preview {
     /// The rows that would be removed. The form sends it back, so that only what was seen is removed.
     pub count: i64,
     pub total_failed: i64,
+    /// Rows that policies hold, and that stay.
+    pub held: i64,
     /// Those of which rows would go, most first.
     pub recipes: Vec<CleanupDetail>,
     /// To be typed before an emergency run.
@@ -64,6 +70,7 @@ pub fn section(data: &Data, may_run: bool) -> Markup {
                         label for="failure-type" { "Failure type" }
                         input #failure-type name="failure_type" list="failure-types" autocomplete="off" spellcheck="false";
                         datalist #failure-types { @for name in failure_types(data) { option value=(name) {} } }
+                        label { input type="checkbox" name="include_held" value="true"; " In an emergency, also what policies hold" }
                     }
                     div .buttons {
                         button .primary type="submit" name="mode" value="regular" { "Preview cleanup" }
@@ -89,7 +96,7 @@ fn failure_types(data: &Data) -> Vec<&str> {
 
 /// Asks for confirmation of a preview.
 pub fn confirm(preview: &Preview) -> Markup {
-    let Preview { asked, count, total_failed, account, .. } = preview;
+    let Preview { asked, count, total_failed, held, account, .. } = preview;
     let is_emergency = asked.mode == Mode::Emergency;
     html! {
         section #confirm .card .danger[is_emergency] aria-labelledby="confirm-title" {
@@ -101,6 +108,8 @@ pub fn confirm(preview: &Preview) -> Markup {
             p {
                 @if is_emergency { "Removes all failed rows, including recent ones. " }
                 @else { (words::number(total_failed - count)) " of " (words::count(*total_failed, "failed row")) " stay. " }
+                @if is_emergency && asked.include_held { "What policies hold goes, too. " }
+                @if *held > 0 { "Policies hold " (words::count(*held, "row")) ", which stay. " }
                 "Account " code { (names::name(account)) } ", target " code { (names::name(&asked.target)) }
                 @if !asked.recipe.is_empty() { ", only recipe " code { (asked.recipe) } }
                 @if !asked.failure_type.is_empty() { ", only failure type " code { (asked.failure_type) } }
@@ -127,6 +136,7 @@ fn form(preview: &Preview) -> Markup {
             input type="hidden" name="mode" value=(asked.mode.as_str());
             input type="hidden" name="recipe" value=(asked.recipe);
             input type="hidden" name="failure_type" value=(asked.failure_type);
+            input type="hidden" name="include_held" value=(asked.include_held);
             input type="hidden" name="expected_count" value=(count);
             input type="hidden" name="idempotency_key" value=(preview.idempotency_key);
             @if is_emergency {

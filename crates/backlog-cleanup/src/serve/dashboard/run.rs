@@ -26,6 +26,8 @@ pub struct Confirmation {
     mode: Mode,
     recipe: String,
     failure_type: String,
+    #[serde(default)]
+    include_held: bool,
     expected_count: i64,
     idempotency_key: String,
     /// Typed before an emergency run.
@@ -46,7 +48,8 @@ pub async fn run(
     caller: Caller,
     Form(confirmation): Form<Confirmation>,
 ) -> Result<Redirect, Problem> {
-    let Confirmation { target, mode, recipe, failure_type, expected_count, idempotency_key, account } = confirmation;
+    let Confirmation { target, mode, recipe, failure_type, include_held, expected_count, idempotency_key, account } =
+        confirmation;
     let key = idempotency::valid(&idempotency_key)?;
     if mode == Mode::Emergency {
         let (typed, account) = (account.trim(), data::account(&caller, &target).await?);
@@ -55,7 +58,7 @@ pub async fn run(
             return Err(Problem::bad_request(detail).hint(account));
         }
     }
-    let selection = Asked { target: target.clone(), mode, recipe, failure_type }.selection();
+    let selection = Asked { target: target.clone(), mode, recipe, failure_type, include_held }.selection();
     let work = remove_once(mode, app, caller.clone(), selection, Some(expected_count), Some(key), PATIENCE);
     let answer = caller.with_level(Level::Operator, work).await?;
     let begun: Begun = read(&answer.body)?;

@@ -125,6 +125,7 @@ fn details(run: &Run, recipes: &[CleanupDetail]) -> Markup {
             @if run.skipped > 0 { div { dt { "skipped, locked" } dd { (words::number(run.skipped)) } } }
             @if run.kept_back > 0 { div { dt { "kept back" } dd { (words::number(run.kept_back)) } } }
             @if let Some(reason) = run.kept_back_reason() { div { dt { "the first of them" } dd { bdi { (reason) } } } }
+            @if run.held > 0 { div { dt { "held by policies" } dd { (words::number(run.held)) } } }
         }
         @if recipes.iter().any(|recipe| recipe.cleaned_count > 0) {
             table {

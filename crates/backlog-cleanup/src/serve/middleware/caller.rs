@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum_extra::extract::CookieJar;
 use backlog_cleanup_report::Level;
+use tokio::sync::SemaphorePermit;
 
 use crate::serve::access::Access;
 use crate::serve::access::secret::Hash;
@@ -53,6 +54,14 @@ impl Caller {
         tracing::warn!(who = self.who(), from = %self.peer, needs = level.as_str(), "level refused");
         let detail = format!("this needs level {level}; the token has level {}", self.level);
         Err(Problem::forbidden(detail).hint(format!("a token of level {level}")))
+    }
+
+    /// A permit for what reads the whole table while others wait. Errors: 503.
+    pub fn dry_run(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.dry_runs.try_acquire().map_err(|_| {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent dry runs")
+                .hint("backlog-cleanup serve --pool-size 10")
+        })
     }
 
     /// Whether the token is still there, and the session, if any, has not ended.

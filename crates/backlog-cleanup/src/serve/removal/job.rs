@@ -80,6 +80,7 @@ impl Job {
             target = selection.target,
             recipe_id = selection.recipe_id,
             failure_type = selection.failure_type,
+            include_held = selection.include_held,
             "run begins"
         );
         let call = self.call(tell);
@@ -129,7 +130,8 @@ impl Job {
                 .hint("backlog-cleanup serve --pool-size 10"));
         };
         let mut work = self.caller.begin().await?;
-        let run = calls::run(&mut work, self.mode, self.selection.as_call(), &Pace::default()).await?;
+        let pace = Pace { include_held: self.selection.include_held, ..Pace::default() };
+        let run = calls::run(&mut work, self.mode, self.selection.as_call(), &pace).await?;
         drop(work);
         let mark = Mark::new()?;
         let mut connection = self.caller.pool.acquire().await?;

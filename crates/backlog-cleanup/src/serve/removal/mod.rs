@@ -87,14 +87,11 @@ pub async fn trial(
     selection: &Selection,
     expected_count: Option<i64>,
 ) -> Result<Raw, Problem> {
-    let Ok(_permit) = caller.dry_runs.try_acquire() else {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent dry runs")
-            .hint("backlog-cleanup serve --pool-size 10"));
-    };
+    let _permit = caller.dry_run()?;
     let mut work = caller.begin().await?;
     let removal = match mode {
         Mode::Regular => calls::cleanup(&mut work, selection.as_call(), trial, false).await?,
-        Mode::Emergency => calls::emergency(&mut work, selection.as_call(), trial).await?,
+        Mode::Emergency => calls::emergency(&mut work, selection.as_call(), trial, selection.include_held).await?,
     };
     let report: Raw = removal.report(&mut work).await?;
     drop(work);

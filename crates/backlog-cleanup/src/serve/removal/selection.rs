@@ -9,6 +9,8 @@ pub struct Selection {
     pub target: String,
     pub recipe_id: Option<String>,
     pub failure_type: Option<String>,
+    /// In an emergency run, those that policies hold, too.
+    pub include_held: bool,
 }
 
 impl Selection {

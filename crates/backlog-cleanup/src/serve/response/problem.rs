@@ -63,6 +63,11 @@ impl Problem {
         Problem { hint: hint.into(), ..self }
     }
 
+    /// The SQLSTATE that the database raised, where its usual status is another one.
+    pub fn sqlstate(self, sqlstate: impl Into<String>) -> Problem {
+        Problem { sqlstate: sqlstate.into(), ..self }
+    }
+
     /// Where the role lacks a privilege, hints at granting it the level that the request needs.
     pub fn of_level(self, level: Level, role: &str) -> Problem {
         match grant(Some(&self.sqlstate), &self.detail, level, role) {
