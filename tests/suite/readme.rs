@@ -45,7 +45,7 @@ fn the_pages_on_rules_show_what_is_printed() {
 #[test]
 fn no_example_removes_anything_without_saying_so_above() {
     for page in
-        ["README.md", "docs/api.md", "docs/command-line.md", "docs/dashboard.md", "docs/metrics.md", "docs/policies.md"]
+        ["README.md", "docs/api.md", "docs/command-line.md", "docs/dashboard.md", "docs/metrics.md", "docs/policies.md", "docs/targets.md"]
     {
         let text = Page::open(page).text;
         let blocks = text.split("\n```").step_by(2).zip(text.split("\n```").skip(1).step_by(2));
