@@ -5,6 +5,7 @@ ALTER TABLE backlog_cleanup.run ADD COLUMN reading jsonb;
 COMMENT ON COLUMN backlog_cleanup.run.reading IS
     'the account, status, columns and time zone by which a batched run was ranked; if they change, its next batch is refused';
 ALTER TABLE backlog_cleanup.run
+    ADD COLUMN max_rows_per_second integer,
     ADD COLUMN given_up bigint NOT NULL DEFAULT 0,
     ADD COLUMN kept_back_sqlstate text,
     ADD COLUMN kept_back_message text,
@@ -96,8 +97,56 @@ COMMENT ON CAST (backlog_cleanup.role AS pg_catalog.oid) IS 'the role''s oid; 0 
 ALTER TABLE backlog_cleanup.target
     ALTER COLUMN named_by TYPE backlog_cleanup.role USING named_by::pg_catalog.text::backlog_cleanup.role;
 ALTER TABLE backlog_cleanup.target
-    ALTER COLUMN status_column DROP NOT NULL, ALTER COLUMN completed_status DROP NOT NULL,
-    ALTER COLUMN pending_status DROP NOT NULL, ALTER COLUMN processing_status DROP NOT NULL;
+    ALTER COLUMN status_column DROP NOT NULL, ALTER COLUMN account_column DROP NOT NULL, ALTER COLUMN account DROP NOT NULL,
+    DROP CONSTRAINT failed_status_is_none_of_the_others,
+    ALTER COLUMN failed_status DROP NOT NULL, ALTER COLUMN failed_status DROP DEFAULT,
+    ALTER COLUMN failed_status TYPE text[] USING ARRAY[failed_status],
+    ALTER COLUMN completed_status DROP NOT NULL, ALTER COLUMN completed_status DROP DEFAULT,
+    ALTER COLUMN completed_status TYPE text[] USING ARRAY[completed_status],
+    ALTER COLUMN pending_status DROP NOT NULL, ALTER COLUMN pending_status DROP DEFAULT,
+    ALTER COLUMN pending_status TYPE text[] USING ARRAY[pending_status],
+    ALTER COLUMN processing_status DROP NOT NULL, ALTER COLUMN processing_status DROP DEFAULT,
+    ALTER COLUMN processing_status TYPE text[] USING ARRAY[processing_status];
+ALTER TABLE backlog_cleanup.target RENAME COLUMN failed_status TO statuses;
+ALTER TABLE backlog_cleanup.target
+    ALTER COLUMN statuses SET NOT NULL, ALTER COLUMN statuses SET DEFAULT '{failed}',
+    ALTER COLUMN completed_status SET DEFAULT '{completed}',
+    ALTER COLUMN pending_status SET DEFAULT '{pending}', ALTER COLUMN processing_status SET DEFAULT '{processing}',
+    ADD COLUMN pause interval NOT NULL DEFAULT '0'
+        CONSTRAINT pause_is_from_0_to_1_day
+        CHECK (pause OPERATOR(pg_catalog.>=) interval '0'
+               AND pause OPERATOR(pg_catalog.<=) interval '1 day'),
+    ADD COLUMN max_rows_per_second integer
+        CONSTRAINT max_rows_per_second_is_positive
+        CHECK (max_rows_per_second OPERATOR(pg_catalog.>) 0),
+    ADD COLUMN workers integer NOT NULL DEFAULT 1
+        CONSTRAINT workers_is_from_1_to_64
+        CHECK (workers OPERATOR(pg_catalog.>=) 1
+               AND workers OPERATOR(pg_catalog.<=) 64),
+    ADD COLUMN max_duration interval
+        CONSTRAINT max_duration_is_positive_and_finite
+        CHECK (max_duration OPERATOR(pg_catalog.>) interval '0'
+               AND max_duration OPERATOR(pg_catalog.<=) interval '1000 years'),
+    ADD COLUMN max_rows bigint
+        CONSTRAINT max_rows_is_positive
+        CHECK (max_rows OPERATOR(pg_catalog.>) 0),
+    ADD CONSTRAINT max_rows_takes_one_worker CHECK (max_rows IS NULL OR workers OPERATOR(pg_catalog.=) 1),
+    ADD CONSTRAINT statuses_is_a_list_of_at_least_one
+        CHECK (pg_catalog.cardinality(statuses) OPERATOR(pg_catalog.>) 0
+               AND pg_catalog.array_ndims(statuses) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC statuses) OPERATOR(pg_catalog.=) 0),
+    ADD CONSTRAINT completed_status_is_a_list
+        CHECK (pg_catalog.array_ndims(completed_status) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC completed_status) OPERATOR(pg_catalog.=) 0),
+    ADD CONSTRAINT pending_status_is_a_list
+        CHECK (pg_catalog.array_ndims(pending_status) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC pending_status) OPERATOR(pg_catalog.=) 0),
+    ADD CONSTRAINT processing_status_is_a_list
+        CHECK (pg_catalog.array_ndims(processing_status) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC processing_status) OPERATOR(pg_catalog.=) 0),
+    ADD CONSTRAINT statuses_are_none_of_the_others
+        CHECK (NOT statuses OPERATOR(pg_catalog.&&)
+               pg_catalog.array_cat(pg_catalog.array_cat(completed_status, pending_status), processing_status));
 
 ALTER TABLE backlog_cleanup.policy REPLICA IDENTITY FULL;
 ALTER TABLE backlog_cleanup.policy
@@ -256,14 +305,15 @@ CREATE PROCEDURE backlog_cleanup_run(
     target       text DEFAULT 'generations',
     mode         text DEFAULT 'regular',
     batch_size   integer DEFAULT NULL,
-    pause        interval DEFAULT '0',
+    pause        interval DEFAULT NULL,
     max_duration interval DEFAULT NULL,
     max_rows     bigint DEFAULT NULL,
-    workers      integer DEFAULT 1,
+    workers      integer DEFAULT NULL,
     recipe_id    text DEFAULT NULL,
     failure_type text DEFAULT NULL,
     force        boolean DEFAULT false,
     include_held boolean DEFAULT false,
+    max_rows_per_second integer DEFAULT NULL,
     INOUT report jsonb DEFAULT NULL)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -275,7 +325,7 @@ BEGIN
     run := backlog_cleanup.start_run(pg_catalog.json_build_object(
         'target', target, 'mode', mode, 'batch_size', batch_size, 'pause', pause, 'max_duration', max_duration,
         'max_rows', max_rows, 'workers', workers, 'recipe_id', recipe_id, 'failure_type', failure_type, 'force', force,
-        'include_held', include_held));
+        'include_held', include_held, 'max_rows_per_second', max_rows_per_second));
     LOOP
         CALL backlog_cleanup.commit_and_wait(seconds);
         seconds := backlog_cleanup.next_batch(run);
@@ -587,19 +637,28 @@ COMMENT ON FUNCTION backlog_cleanup_check IS
 COMMENT ON COLUMN backlog_cleanup.target.name IS 'the target''s name in functions and policies';
 COMMENT ON COLUMN backlog_cleanup.target.ledger_table IS
     'the table that gets a row of type backlog_cleanup per run or batch, or NULL';
-COMMENT ON COLUMN backlog_cleanup.target.account_column IS 'the account that the row belongs to';
+COMMENT ON COLUMN backlog_cleanup.target.account_column IS
+    'the account that the row belongs to; NULL, with account, if every row of the table is the target''s';
+COMMENT ON COLUMN backlog_cleanup.target.account IS 'only rows of this account are ever removed; NULL is every row of the table';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS
     'the recipe: the group whose newest failures are kept; NULL is a group of its own';
 COMMENT ON COLUMN backlog_cleanup.target.status_column IS
     'the status; NULL if there is none: then a row counts as failed once its failed_at_column is not NULL';
-COMMENT ON COLUMN backlog_cleanup.target.failed_status IS 'only rows of this status are ever removed; unused without a status_column';
+COMMENT ON COLUMN backlog_cleanup.target.statuses IS
+    'only rows in one of these statuses are ever removed; unused without a status_column';
+COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the statuses that reports count as completed; NULL counts nothing';
+COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the statuses that reports count as pending; NULL counts nothing';
+COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the statuses that reports count as processing; NULL counts nothing';
 COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'the failure type';
-COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed, or NULL';
-COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending, or NULL';
-COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing, or NULL';
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';
+COMMENT ON COLUMN backlog_cleanup.target.pause IS 'how long a batched run sleeps between batches';
+COMMENT ON COLUMN backlog_cleanup.target.max_rows_per_second IS 'a batched run removes no more rows per second than this, over a second or two; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.target.workers IS 'background workers of a batched run; 1 is the session itself';
+COMMENT ON COLUMN backlog_cleanup.target.max_duration IS 'a batched run stops after this time; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.target.max_rows IS 'a batched run stops after so many removed rows; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.run.max_rows_per_second IS 'how many rows it removes per second at most, or NULL';
 COMMENT ON COLUMN backlog_cleanup.target.lock_timeout IS 'how long a run waits for a lock; 0 is without limit';
 COMMENT ON COLUMN backlog_cleanup.target.max_share IS
     'refuses a regular run that would remove more than this percentage of the failed rows; 100 is off';
@@ -637,7 +696,7 @@ COMMENT ON COLUMN backlog_cleanup.run.stop_requested_by IS 'the role that asked 
 COMMENT ON COLUMN backlog_cleanup.run.state IS
     'running, completed, stopped (by max_duration or max_rows), interrupted (by a crash or a cancel), or failed (by an error)';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
-    'rows per batch; NULL for a run in one transaction, as are pause, max_duration, max_rows and workers';
+    'rows per batch; NULL for a run in one transaction, as are pause, max_rows_per_second, max_duration, max_rows and workers';
 COMMENT ON COLUMN backlog_cleanup.run.finished_at IS
     'when it finished; for an interrupted run, when its last batch did; NULL while it is running';
 COMMENT ON TABLE backlog_cleanup.run_cutoff IS
@@ -710,6 +769,16 @@ COMMENT ON TRIGGER give_way_to_dumped_policy ON backlog_cleanup.policy IS
 COMMENT ON FUNCTION backlog_cleanup.interrupt_restored IS
     'marks a restored run as interrupted if it was running when the dump was taken';
 
+CREATE FUNCTION backlog_cleanup_fingerprint(message text) RETURNS text
+    IMMUTABLE STRICT PARALLEL SAFE LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_fingerprint_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_fingerprint IS
+    'the first line of a message without what differs from one failure to the next: numbers, ids, times, addresses, paths, quoted strings';
+-- The targets that are there keep their failure types.
+ALTER TABLE backlog_cleanup.target ADD COLUMN fingerprint boolean NOT NULL DEFAULT false;
+ALTER TABLE backlog_cleanup.target ALTER COLUMN fingerprint SET DEFAULT true;
+COMMENT ON COLUMN backlog_cleanup.target.fingerprint IS
+    'true: the failure type of a text is its fingerprint, see backlog_cleanup_fingerprint(); false: it is the first line';
+
 -- Refuses other functions with the extension's names, whatever their arguments: they could be called instead of the
 -- extension's, also by the nightly job.
 DO $strangers$
@@ -734,7 +803,8 @@ BEGIN
 END
 $strangers$;
 
--- Only the owner may call anything until backlog_cleanup_grant(role_name, level) has given a level.
+-- Only the owner may call anything until backlog_cleanup_grant(role_name, level) has given a level, except for the fingerprint:
+-- owners of tables call it in runs and in indexes.
 DO $privileges$
 DECLARE
     ours pg_catalog.regprocedure;
@@ -746,6 +816,7 @@ BEGIN
           AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
           AND d.refobjid OPERATOR(pg_catalog.=) (SELECT e.oid FROM pg_catalog.pg_extension e
                                                  WHERE e.extname OPERATOR(pg_catalog.=) 'backlog_cleanup')
+          AND d.objid OPERATOR(pg_catalog.<>) '@extschema@.backlog_cleanup_fingerprint(text)'::pg_catalog.regprocedure
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', ours);
     END LOOP;

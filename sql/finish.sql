@@ -44,6 +44,8 @@ COMMENT ON FUNCTION backlog_cleanup_doctor IS
     'checks a target and its surroundings, one row per check or problem, with the statement that fixes it';
 COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run: its batch ends early; returns false if it has ended';
 COMMENT ON FUNCTION backlog_cleanup_failures IS 'the failed rows by hour and failure type, oldest hour first';
+COMMENT ON FUNCTION backlog_cleanup_fingerprint IS
+    'the first line of a message without what differs from one failure to the next: numbers, ids, times, addresses, paths, quoted strings';
 COMMENT ON FUNCTION backlog_cleanup_books IS
     'compares the removed-row counts in ledger and history, of all targets that share the ledger; no row without a ledger';
 COMMENT ON FUNCTION backlog_cleanup_run_details IS
@@ -54,7 +56,8 @@ COMMENT ON FUNCTION backlog_cleanup_revoke IS 'revokes all levels from a role';
 COMMENT ON FUNCTION backlog_cleanup_check IS
     'raises an error if a target names a table, a column or a time zone that cannot be used';
 
--- Only the owner may call anything until backlog_cleanup_grant(role_name, level) has given a level.
+-- Only the owner may call anything until backlog_cleanup_grant(role_name, level) has given a level, except for the fingerprint:
+-- owners of tables call it in runs and in indexes.
 DO $privileges$
 DECLARE
     ours pg_catalog.regprocedure;
@@ -66,6 +69,7 @@ BEGIN
           AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
           AND d.refobjid OPERATOR(pg_catalog.=) (SELECT e.oid FROM pg_catalog.pg_extension e
                                                  WHERE e.extname OPERATOR(pg_catalog.=) 'backlog_cleanup')
+          AND d.objid OPERATOR(pg_catalog.<>) '@extschema@.backlog_cleanup_fingerprint(text)'::pg_catalog.regprocedure
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', ours);
     END LOOP;

@@ -13,14 +13,15 @@ CREATE PROCEDURE backlog_cleanup_run(
     target       text DEFAULT 'generations',
     mode         text DEFAULT 'regular',
     batch_size   integer DEFAULT NULL,
-    pause        interval DEFAULT '0',
+    pause        interval DEFAULT NULL,
     max_duration interval DEFAULT NULL,
     max_rows     bigint DEFAULT NULL,
-    workers      integer DEFAULT 1,
+    workers      integer DEFAULT NULL,
     recipe_id    text DEFAULT NULL,
     failure_type text DEFAULT NULL,
     force        boolean DEFAULT false,
     include_held boolean DEFAULT false,
+    max_rows_per_second integer DEFAULT NULL,
     INOUT report jsonb DEFAULT NULL)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -32,7 +33,7 @@ BEGIN
     run := backlog_cleanup.start_run(pg_catalog.json_build_object(
         'target', target, 'mode', mode, 'batch_size', batch_size, 'pause', pause, 'max_duration', max_duration,
         'max_rows', max_rows, 'workers', workers, 'recipe_id', recipe_id, 'failure_type', failure_type, 'force', force,
-        'include_held', include_held));
+        'include_held', include_held, 'max_rows_per_second', max_rows_per_second));
     LOOP
         CALL backlog_cleanup.commit_and_wait(seconds);
         seconds := backlog_cleanup.next_batch(run);

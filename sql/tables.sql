@@ -22,23 +22,55 @@ CREATE TABLE backlog_cleanup.target (
     users_table         text DEFAULT 'public.users',
     ledger_table        text DEFAULT 'public.credit_transactions',
     id_column           text NOT NULL DEFAULT 'id',
-    account_column      text NOT NULL DEFAULT 'user_id',
+    account_column      text DEFAULT 'user_id',
     recipe_column       text NOT NULL DEFAULT 'recipe_id',
     status_column       text DEFAULT 'status',
     failed_at_column    text NOT NULL DEFAULT 'updated_at',
     failure_type_column text NOT NULL DEFAULT 'failure_reason',
+    fingerprint         boolean NOT NULL DEFAULT true,
     recipe_key_column   text NOT NULL DEFAULT 'id',
     recipe_name_column  text NOT NULL DEFAULT 'name',
-    account             text NOT NULL DEFAULT 'system_backlog',
-    failed_status       text NOT NULL DEFAULT 'failed',
-    completed_status    text DEFAULT 'completed',
-    pending_status      text DEFAULT 'pending',
-    processing_status   text DEFAULT 'processing',
+    account             text DEFAULT 'system_backlog',
+    statuses            text[] NOT NULL DEFAULT '{failed}'
+        CONSTRAINT statuses_is_a_list_of_at_least_one
+        CHECK (pg_catalog.cardinality(statuses) OPERATOR(pg_catalog.>) 0
+               AND pg_catalog.array_ndims(statuses) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC statuses) OPERATOR(pg_catalog.=) 0),
+    completed_status    text[] DEFAULT '{completed}'
+        CONSTRAINT completed_status_is_a_list
+        CHECK (pg_catalog.array_ndims(completed_status) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC completed_status) OPERATOR(pg_catalog.=) 0),
+    pending_status      text[] DEFAULT '{pending}'
+        CONSTRAINT pending_status_is_a_list
+        CHECK (pg_catalog.array_ndims(pending_status) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC pending_status) OPERATOR(pg_catalog.=) 0),
+    processing_status   text[] DEFAULT '{processing}'
+        CONSTRAINT processing_status_is_a_list
+        CHECK (pg_catalog.array_ndims(processing_status) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC processing_status) OPERATOR(pg_catalog.=) 0),
     time_zone           text NOT NULL DEFAULT 'UTC',
     search_path         text,
     batch_size          integer NOT NULL DEFAULT 10000
         CONSTRAINT batch_size_is_from_1_to_1000000
         CHECK (batch_size OPERATOR(pg_catalog.>=) 1 AND batch_size OPERATOR(pg_catalog.<=) 1000000),
+    pause               interval NOT NULL DEFAULT '0'
+        CONSTRAINT pause_is_from_0_to_1_day
+        CHECK (pause OPERATOR(pg_catalog.>=) interval '0'
+               AND pause OPERATOR(pg_catalog.<=) interval '1 day'),
+    max_rows_per_second integer
+        CONSTRAINT max_rows_per_second_is_positive
+        CHECK (max_rows_per_second OPERATOR(pg_catalog.>) 0),
+    workers             integer NOT NULL DEFAULT 1
+        CONSTRAINT workers_is_from_1_to_64
+        CHECK (workers OPERATOR(pg_catalog.>=) 1
+               AND workers OPERATOR(pg_catalog.<=) 64),
+    max_duration        interval
+        CONSTRAINT max_duration_is_positive_and_finite
+        CHECK (max_duration OPERATOR(pg_catalog.>) interval '0'
+               AND max_duration OPERATOR(pg_catalog.<=) interval '1000 years'),
+    max_rows            bigint
+        CONSTRAINT max_rows_is_positive
+        CHECK (max_rows OPERATOR(pg_catalog.>) 0),
     lock_timeout        interval NOT NULL DEFAULT '5 seconds'
         CONSTRAINT lock_timeout_is_from_0_to_1_day
         CHECK (lock_timeout OPERATOR(pg_catalog.>=) interval '0'
@@ -57,8 +89,10 @@ CREATE TABLE backlog_cleanup.target (
     max_wal_rate        bigint CONSTRAINT max_wal_rate_is_positive CHECK (max_wal_rate OPERATOR(pg_catalog.>) 0),
     throttle_query      text,
     named_by            backlog_cleanup.role,
-    CONSTRAINT failed_status_is_none_of_the_others
-        CHECK (failed_status OPERATOR(pg_catalog.<>) ALL (ARRAY[completed_status, pending_status, processing_status]))
+    CONSTRAINT max_rows_takes_one_worker CHECK (max_rows IS NULL OR workers OPERATOR(pg_catalog.=) 1),
+    CONSTRAINT statuses_are_none_of_the_others
+        CHECK (NOT statuses OPERATOR(pg_catalog.&&)
+               pg_catalog.array_cat(pg_catalog.array_cat(completed_status, pending_status), processing_status))
 );
 COMMENT ON TABLE backlog_cleanup.target IS 'one row per table to look after, with how to read it';
 COMMENT ON COLUMN backlog_cleanup.target.name IS 'the target''s name in functions and policies';
@@ -68,24 +102,33 @@ COMMENT ON COLUMN backlog_cleanup.target.users_table IS 'the table that has the 
 COMMENT ON COLUMN backlog_cleanup.target.ledger_table IS
     'the table that gets a row of type backlog_cleanup per run or batch, or NULL';
 COMMENT ON COLUMN backlog_cleanup.target.id_column IS 'the row''s unique id: any ordered type';
-COMMENT ON COLUMN backlog_cleanup.target.account_column IS 'the account that the row belongs to';
+COMMENT ON COLUMN backlog_cleanup.target.account_column IS
+    'the account that the row belongs to; NULL, with account, if every row of the table is the target''s';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS
     'the recipe: the group whose newest failures are kept; NULL is a group of its own';
 COMMENT ON COLUMN backlog_cleanup.target.status_column IS
     'the status; NULL if there is none: then a row counts as failed once its failed_at_column is not NULL';
 COMMENT ON COLUMN backlog_cleanup.target.failed_at_column IS 'when the row became failed: timestamp or timestamptz';
 COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'the failure type';
+COMMENT ON COLUMN backlog_cleanup.target.fingerprint IS
+    'true: the failure type of a text is its fingerprint, see backlog_cleanup_fingerprint(); false: it is the first line';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_key_column IS 'the column of recipes_table that recipe_column refers to';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_name_column IS 'the column of recipes_table that reports show';
-COMMENT ON COLUMN backlog_cleanup.target.account IS 'only rows of this account are ever removed';
-COMMENT ON COLUMN backlog_cleanup.target.failed_status IS 'only rows of this status are ever removed; unused without a status_column';
-COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the status that reports count as completed, or NULL';
-COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the status that reports count as pending, or NULL';
-COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the status that reports count as processing, or NULL';
+COMMENT ON COLUMN backlog_cleanup.target.account IS 'only rows of this account are ever removed; NULL is every row of the table';
+COMMENT ON COLUMN backlog_cleanup.target.statuses IS
+    'only rows in one of these statuses are ever removed; unused without a status_column';
+COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the statuses that reports count as completed; NULL counts nothing';
+COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the statuses that reports count as pending; NULL counts nothing';
+COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the statuses that reports count as processing; NULL counts nothing';
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';
 COMMENT ON COLUMN backlog_cleanup.target.batch_size IS 'rows per batch of a batched run';
+COMMENT ON COLUMN backlog_cleanup.target.pause IS 'how long a batched run sleeps between batches';
+COMMENT ON COLUMN backlog_cleanup.target.max_rows_per_second IS 'a batched run removes no more rows per second than this, over a second or two; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.target.workers IS 'background workers of a batched run; 1 is the session itself';
+COMMENT ON COLUMN backlog_cleanup.target.max_duration IS 'a batched run stops after this time; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.target.max_rows IS 'a batched run stops after so many removed rows; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.lock_timeout IS 'how long a run waits for a lock; 0 is without limit';
 COMMENT ON COLUMN backlog_cleanup.target.max_share IS
     'refuses a regular run that would remove more than this percentage of the failed rows; 100 is off';
@@ -151,6 +194,7 @@ CREATE TABLE backlog_cleanup.run (
     batches          bigint NOT NULL DEFAULT 0,
     batch_size       integer,
     pause            interval,
+    max_rows_per_second integer,
     max_duration     interval,
     max_rows         bigint,
     workers          integer,
@@ -201,8 +245,9 @@ COMMENT ON COLUMN backlog_cleanup.run.stop_requested_by IS 'the role that asked 
 COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run.batches IS 'committed batches that removed rows; 0 for a run in one transaction';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
-    'rows per batch; NULL for a run in one transaction, as are pause, max_duration, max_rows and workers';
+    'rows per batch; NULL for a run in one transaction, as are pause, max_rows_per_second, max_duration, max_rows and workers';
 COMMENT ON COLUMN backlog_cleanup.run.pause IS 'how long it sleeps between batches';
+COMMENT ON COLUMN backlog_cleanup.run.max_rows_per_second IS 'how many rows it removes per second at most, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.max_duration IS 'after how long it stops, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.max_rows IS 'after how many removed rows it stops, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.workers IS 'how many background workers it got; 0 is the session itself';
@@ -381,5 +426,6 @@ CREATE TRIGGER forget_run AFTER DELETE ON backlog_cleanup.run
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.forget_run();
 COMMENT ON TRIGGER forget_run ON backlog_cleanup.run IS 'what belongs to a run goes with it';
 
-INSERT INTO backlog_cleanup.target (name) VALUES ('generations');
+-- The platform's failure types are a list of words.
+INSERT INTO backlog_cleanup.target (name, fingerprint) VALUES ('generations', false);
 INSERT INTO backlog_cleanup.policy (target) VALUES ('generations');

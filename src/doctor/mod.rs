@@ -36,14 +36,10 @@ pub use index::references;
 
 /// The checks that need the target's tables and columns: name, check, and the detail if nothing is wrong.
 const OF_TARGET: [Check<Target>; 22] = [
-    (
-        "account",
-        |target| target.account_exists().map(|()| Vec::new()),
-        "the account is in the users table, if there is one",
-    ),
-    ("statuses", statuses, "no other status is the same value as the failed one"),
-    ("policy", policy::policies, "the default policy exists and is enabled"),
-    ("rows", rows::in_scope, "rows have the status that runs remove, or had it"),
+    ("account", account, "the account is in the users table, if there is one"),
+    ("statuses", statuses, "no other status is the same value as one whose rows are removed"),
+    ("policy", policy::policies, "the default policy is enabled, and every other one has rows"),
+    ("rows", rows::in_scope, "rows have a status that runs remove, or had it"),
     ("failed_at", rows::failed_at, "every failed row can expire"),
     ("index", index::partial, "the partial index exists and is used"),
     ("foreign_keys", foreign_keys::switched_off, "no foreign key onto the table is switched off"),
@@ -123,8 +119,14 @@ fn backlog_cleanup_doctor(
     Ok(TableIterator::new(findings))
 }
 
+fn account(target: &Target) -> Result<Vec<Problem>> {
+    target.account_exists()?;
+    let problem = |(detail, fix)| Problem { status: Status::Warn, detail, fix: Some(fix) };
+    Ok(target.without_limit().into_iter().map(problem).collect())
+}
+
 fn statuses(target: &Target) -> Result<Vec<Problem>> {
-    target.failed_is_no_other_status().map(|()| Vec::new())
+    target.removed_are_no_other_statuses().map(|()| Vec::new())
 }
 
 /// Runs a check: a finding for each of its problems. An error counts as a problem.

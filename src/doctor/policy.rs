@@ -1,21 +1,74 @@
 use backlog_cleanup_report::Mode;
 use pgrx::spi::quote_literal;
 
+use crate::extension;
 use crate::obstacles::problem::{Problem, Status};
 use crate::postgres::error::Result;
+use crate::postgres::now::rows_now;
 use crate::rules::matching::Policies;
+use crate::rules::policy::Names;
 use crate::target::Target;
 
-/// Checks that there is a default policy, and that it is enabled.
+/// So many policies are named.
+const NAMED: usize = 5;
+
+/// Checks that there is a default policy, that it is enabled, and that every other one has had rows in the last regular run.
 pub fn policies(target: &Target) -> Result<Vec<Problem>> {
-    if Policies::of(target, Mode::Regular)?.default_policy().is_enabled {
+    let policies = Policies::of(target, Mode::Regular)?;
+    let mut found = Vec::new();
+    if !policies.default_policy().is_enabled {
+        let detail = "the default policy is disabled: a regular run removes nothing under it".into();
+        let enable = format!(
+            "UPDATE backlog_cleanup.policy SET enabled = true \
+             WHERE target = {} AND recipe_id IS NULL AND failure_type IS NULL AND status IS NULL",
+            quote_literal(&target.name)
+        );
+        found.push(Problem { status: Status::Warn, detail, fix: Some(enable) });
+    }
+    found.extend(without_rows(target, &policies)?);
+    Ok(found)
+}
+
+/// The policies that no row had in the last regular run.
+fn without_rows(target: &Target, policies: &Policies) -> Result<Vec<Problem>> {
+    const WITHOUT_ROWS: &str = "
+        SELECT recipe_id, failure_type, status FROM backlog_cleanup.run_policy
+        WHERE run_id = (SELECT id FROM backlog_cleanup.run
+                        WHERE target = $1 AND mode = 'regular' AND state = 'completed' ORDER BY id DESC LIMIT 1)
+          AND in_scope = 0
+        ORDER BY place";
+    if policies.list.len() == 1 || !extension::is_updated()? {
         return Ok(Vec::new());
     }
-    let detail = "the default policy is disabled: a regular run removes nothing under it".into();
-    let enable = format!(
-        "UPDATE backlog_cleanup.policy SET enabled = true \
-         WHERE target = {} AND recipe_id IS NULL AND failure_type IS NULL AND status IS NULL",
+    let names: Vec<Names> = extension::as_owner(|| {
+        rows_now(WITHOUT_ROWS, &[target.name.as_str().into()], |row| {
+            Ok(Names { recipe_id: row.get(1)?, failure_type: row.get(2)?, status: row.get(3)? })
+        })
+    })?;
+    let is_there = |names: &&Names| policies.list.iter().any(|policy| policy.names == **names);
+    let names: Vec<&Names> = names.iter().filter(|names| !names.are_none()).filter(is_there).collect();
+    let named = names.iter().take(NAMED).map(|names| Problem {
+        status: Status::Warn,
+        detail: format!("the last regular run has found no row under the policy for {names}"),
+        fix: Some(drop_policy(target, names)),
+    });
+    let others = names.len().saturating_sub(NAMED);
+    let rest = (others > 0).then(|| Problem {
+        status: Status::Warn,
+        detail: format!("nor any under {others} other policies"),
+        fix: Some("SELECT * FROM backlog_cleanup.run_policy WHERE in_scope = 0 ORDER BY run_id DESC, place".into()),
+    });
+    Ok(named.chain(rest).collect())
+}
+
+fn drop_policy(target: &Target, names: &Names) -> String {
+    let arguments = [("recipe_id", &names.recipe_id), ("failure_type", &names.failure_type), ("status", &names.status)];
+    let arguments = arguments
+        .into_iter()
+        .filter_map(|(argument, name)| name.as_ref().map(|name| format!("{argument} => {}, ", quote_literal(name))));
+    format!(
+        "SELECT backlog_cleanup_drop_policy({}target => {})",
+        arguments.collect::<String>(),
         quote_literal(&target.name)
-    );
-    Ok(vec![Problem { status: Status::Warn, detail, fix: Some(enable) }])
+    )
 }

@@ -28,6 +28,8 @@ struct Census {
     rows: i64,
     of_account: i64,
     failed: i64,
+    /// Of these, the rows in each of the target's `statuses`.
+    in_status: Vec<i64>,
     never_expiring: i64,
     is_sample: bool,
     scale: f64,
@@ -37,18 +39,30 @@ fn census(target: &Target) -> Result<Census> {
     let leaves: Vec<Leaf> = leaves(target)?.into_iter().filter(|leaf| leaf.reach == Reach::Position).collect();
     let pages: f64 = leaves.iter().map(|leaf| f64::from(leaf.pages)).sum();
     let share = (BUDGET / pages.max(1.0)).min(1.0);
-    let mut census = Census { is_sample: share < 1.0, scale: 1.0 / share, ..Census::default() };
+    let in_status: Vec<String> = match &target.status {
+        Some(status) => {
+            let rows = |value: &String| {
+                format!("pg_catalog.count(*) FILTER (WHERE {} AND {})", target.is_of_account(), status.is(value))
+            };
+            target.statuses.iter().map(rows).collect()
+        }
+        None => Vec::new(),
+    };
+    let mut census =
+        Census { in_status: vec![0; in_status.len()], is_sample: share < 1.0, scale: 1.0 / share, ..Census::default() };
     let sample = if census.is_sample { format!("TABLESAMPLE SYSTEM ({})", share * 100.0) } else { String::new() };
     for leaf in &leaves {
         let statement = format!(
             "SELECT pg_catalog.left({status}::pg_catalog.text, 1000), pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {is_of_account}),
                     pg_catalog.count(*) FILTER (WHERE {is_failed}),
-                    pg_catalog.count(*) FILTER (WHERE {is_failed} AND {failed_at} IS NULL)
+                    pg_catalog.count(*) FILTER (WHERE {is_failed} AND {failed_at} IS NULL),
+                    ARRAY[{in_status}]::bigint[]
              FROM {rows} g {sample} GROUP BY 1",
             status = target.status.as_ref().map_or("NULL".into(), Column::of_row),
             is_of_account = target.is_of_account(),
             is_failed = target.is_failed(),
             failed_at = target.failed_at.of_row(),
+            in_status = in_status.join(", "),
             rows = leaf.rows(),
         );
         leaf.reading_as_owner(target, || {
@@ -65,6 +79,8 @@ fn census(target: &Target) -> Result<Census> {
                     census.of_account += of_account;
                     census.failed += failed?.unwrap_or_default();
                     census.never_expiring += never?.unwrap_or_default();
+                    let in_status = row.get::<Vec<i64>>(6)?.unwrap_or_default();
+                    census.in_status.iter_mut().zip(in_status).for_each(|(all, here)| *all += here);
                     Ok(())
                 })
             })
@@ -74,32 +90,47 @@ fn census(target: &Target) -> Result<Census> {
     Ok(census)
 }
 
-/// Checks that rows have the account and the status that runs remove, or once had.
+/// Checks that rows have the account and the statuses that runs remove, or once had.
 pub fn in_scope(target: &Target) -> Result<Vec<Problem>> {
     let census = census(target)?;
-    let has_none = target.status.is_none() && census.of_account > 0;
-    if census.rows == 0 || census.failed > 0 || has_none || has_index_entries(target)? {
-        return Ok(Vec::new());
-    }
-    let failed = &target.failed_status;
-    let alike = |status: &&String| status.trim().eq_ignore_ascii_case(failed.trim());
-    if let Some(alike) = census.statuses.keys().find(alike) {
+    let absent = target.statuses.iter().zip(&census.in_status).filter(|(_, rows)| **rows == 0);
+    let absent: Vec<&String> = absent.map(|(status, _)| status).collect();
+    let has_rows = census.failed > 0 || has_index_entries(target)?;
+    // Few rows may be in no sample.
+    let is_absent = !census.is_sample || !has_rows;
+    let is_named = |status: &String| target.lists().iter().any(|(_, _, values)| values.contains(status));
+    let alike = |absent: &str| {
+        let is_alike = |status: &&String| status.trim().eq_ignore_ascii_case(absent.trim()) && !is_named(status);
+        census.statuses.keys().find(is_alike)
+    };
+    let misspelled = absent.iter().find_map(|absent| Some((*absent, alike(absent)?)));
+    if let Some((absent, alike)) = misspelled.filter(|_| is_absent) {
         let detail =
-            format!("no row has status \"{failed}\", but there are rows with \"{alike}\": runs remove nothing");
-        let fix = Some(target.set("failed_status", &quote_literal(alike)));
+            format!("no row has status \"{absent}\", but there are rows with \"{alike}\": runs do not remove them");
+        let [old, new] = [absent, alike].map(quote_literal);
+        let fix = Some(target.set("statuses", &format!("array_replace(statuses, {old}, {new})")));
         return Ok(vec![Problem { status: Status::Warn, detail, fix }]);
     }
-    // Few rows may be in no sample. Where runs have found rows, these may all be gone.
-    if census.is_sample || has_found_rows(target)? {
+    let quoted =
+        |statuses: &[&String]| statuses.iter().map(|status| format!("\"{status}\"")).collect::<Vec<_>>().join(", ");
+    if census.failed > 0 && !absent.is_empty() && is_absent {
+        let detail = format!("no row has status {}; others have rows", quoted(&absent));
+        return Ok(vec![Problem { status: Status::Ok, detail, fix: None }]);
+    }
+    let has_none = target.status.is_none() && census.of_account > 0;
+    // Where runs have found rows, these may all be gone.
+    if census.rows == 0 || has_rows || census.is_sample || has_none || has_found_rows(target)? {
         return Ok(Vec::new());
     }
-    let detail = if census.of_account == 0 {
-        format!("no row has account \"{}\" in column {}", target.account, target.account_column.name)
+    let account = target.account_column.as_ref().zip(target.account.as_deref());
+    let detail = if let Some((column, account)) = account.filter(|_| census.of_account == 0) {
+        format!("no row has account \"{account}\" in column {}", column.name)
     } else {
         let mut statuses: Vec<(&String, &i64)> = census.statuses.iter().collect();
         statuses.sort_by_key(|(_, rows)| -**rows);
-        let names: Vec<String> = statuses.iter().take(NAMED).map(|(status, _)| format!("\"{status}\"")).collect();
-        format!("no row has status \"{failed}\"; the account's rows have {}", names.join(", "))
+        let names: Vec<&String> = statuses.iter().take(NAMED).map(|(status, _)| *status).collect();
+        let others = if account.is_some() { "the account's rows" } else { "the rows" };
+        format!("no row has status {}; {others} have {}", quoted(&absent), quoted(&names))
     };
     let detail = format!("{detail}: decide whether the target is right, or nothing has failed yet");
     Ok(vec![Problem { status: Status::Warn, detail, fix: None }])

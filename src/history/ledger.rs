@@ -26,7 +26,7 @@ pub fn description(mode: Mode, run_id: i64, batch: Option<i64>, removed: i64) ->
 /// trigger or a rule of the ledger has left the row out, and the books would not balance).
 pub fn write(target: &Target, mode: Mode, run_id: i64, batch: Option<i64>, removed: i64) -> Result<()> {
     let Some(ledger) = &target.ledger else { return Ok(()) };
-    let values = [target.account.as_str().into(), removed.into(), description(mode, run_id, batch, removed).into()];
+    let values = [target.account.as_deref().into(), removed.into(), description(mode, run_id, batch, removed).into()];
     let written = as_owner_of(&ledger.table, || {
         Spi::connect_mut(|client| client.update(&statement(target, ledger), None, &values).map(|rows| rows.len()))
             .map_err(spi)

@@ -1,7 +1,8 @@
 use std::rc::Rc;
 
 use backlog_cleanup_report::{
-    Batched, CleanupDetail, EmergencyReport, Foreseen, Mode, RegularReport, State, kept_back_reason, recipe_id,
+    Batched, CleanupDetail, EmergencyReport, Foreseen, Mode, PolicyDetail, RegularReport, State, kept_back_reason,
+    recipe_id,
 };
 use pgrx::JsonB;
 use pgrx::prelude::*;
@@ -16,6 +17,7 @@ use crate::postgres::json::Json;
 use crate::rank::tally::RecipeCount;
 use crate::remove::left::{Left, Reason, TRIES};
 use crate::rules::Rules;
+use crate::rules::policy::{Names, Policy};
 use crate::target::Target;
 use crate::target::recipes::RecipeNames;
 
@@ -39,12 +41,13 @@ impl RunReport {
 }
 
 /// Makes the report of a run. A run without an id is a dry run, or a rehearsal, which has written WAL. The report keeps the order
-/// of `recipes`.
+/// of `recipes`; `of_policies` has the rows of each policy before the run, and those removed.
 pub fn report(
     rules: &Rules,
     run_id: Option<i64>,
     message: String,
     recipes: &[RecipeCount],
+    of_policies: Vec<(i64, i64)>,
     kept_back: KeptBack,
     wal_bytes: Option<i64>,
     duration_ms: i64,
@@ -57,6 +60,7 @@ pub fn report(
     };
     let cleanup_details = details(&RecipeNames::of(rules.target)?, rules.target.recipe.is_number(), recipes);
     let removed = recipes.iter().map(|recipe| recipe.removed).sum();
+    let policies = rules.policies.list.iter().zip(of_policies).take(POLICIES).map(policy_detail).collect();
     Ok(match rules.mode {
         Mode::Regular => RunReport::Regular(RegularReport {
             success: true,
@@ -75,6 +79,7 @@ pub fn report(
             kept_back_reason: kept_back.reason,
             skipped_count: kept_back.skipped,
             held_count: kept_back.held,
+            policies,
             wal_bytes,
             duration_ms,
         }),
@@ -93,6 +98,7 @@ pub fn report(
             kept_back_reason: kept_back.reason,
             skipped_count: kept_back.skipped,
             held_count: kept_back.held,
+            policies,
             wal_bytes,
             duration_ms,
         }),
@@ -138,6 +144,14 @@ impl KeptBack {
 
 /// So many recipes are listed in a report: a `jsonb` has at most 256 MB.
 pub const LISTED: usize = 50_000;
+
+/// So many policies are listed.
+const POLICIES: usize = 1_000;
+
+fn policy_detail((policy, (in_scope, removed)): (&Policy, (i64, i64))) -> PolicyDetail {
+    let Names { recipe_id, failure_type, status } = policy.names.clone();
+    PolicyDetail { recipe_id, failure_type, status, in_scope, removed, kept: in_scope - removed }
+}
 
 /// What a run did per recipe, of the first `LISTED`.
 pub fn details(names: &RecipeNames, is_number: bool, recipes: &[RecipeCount]) -> Vec<CleanupDetail> {
@@ -194,7 +208,16 @@ pub fn finish(run: &Run, target: &Target) -> Result<Json> {
     let kept_back = KeptBack { rows, given_up, skipped, held, reason };
     let message = if state == State::Completed { done(&rules, &kept_back) } else { "Stopped before its end".into() };
     Json::of(&Batched {
-        report: report(&rules, Some(run.id), message, &recipes, kept_back, None, number("milliseconds"))?,
+        report: report(
+            &rules,
+            Some(run.id),
+            message,
+            &recipes,
+            policies::counts(run.id)?,
+            kept_back,
+            None,
+            number("milliseconds"),
+        )?,
         state,
         batches: number("batches"),
         workers: number("workers"),

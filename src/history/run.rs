@@ -3,7 +3,7 @@ use std::rc::Rc;
 use backlog_cleanup_report::{Mode, State};
 use pgrx::JsonB;
 use pgrx::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::extension;
 use crate::history::ledger;
@@ -16,17 +16,11 @@ use crate::rules::Rules;
 use crate::rules::matching::Policies;
 use crate::rules::selection::Selection;
 use crate::target::Target;
+use crate::target::pace::Pace;
 use crate::target::reading::Reading;
 
-/// The pace of a batched run: arguments that are also columns of `backlog_cleanup.run`. Intervals are text.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Pace {
-    pub batch_size: Option<i64>,
-    pub pause: Option<String>,
-    pub max_duration: Option<String>,
-    pub max_rows: Option<i64>,
-    pub workers: Option<i32>,
-}
+/// The seconds whose rows are one batch under a rate.
+pub const PIECE: f64 = 0.25;
 
 /// A batched run, read from its row.
 #[derive(Deserialize)]
@@ -46,6 +40,7 @@ pub struct Run {
     pub batch_size: i64,
     /// Seconds.
     pub pause: f64,
+    pub max_rows_per_second: Option<i64>,
     pub seconds_left: Option<f64>,
     pub max_rows: Option<i64>,
     pub workers: i32,
@@ -85,8 +80,19 @@ impl Run {
         }
     }
 
-    pub fn rows_left(&self) -> Option<i64> {
+    fn rows_left(&self) -> Option<i64> {
         self.max_rows.map(|rows| rows - self.removed)
+    }
+
+    /// Rows of the next batch: `batch_size`, or as many as `max_rows` leaves, or as a process removes in a piece of a second.
+    pub fn rows_at_once(&self) -> i64 {
+        let in_a_piece = self.rows_per_second().map(|rows| ((rows * PIECE) as i64).max(1));
+        [Some(self.batch_size), self.rows_left(), in_a_piece].into_iter().flatten().min().unwrap_or_default()
+    }
+
+    /// How many rows each of its processes removes per second at most.
+    pub fn rows_per_second(&self) -> Option<f64> {
+        self.max_rows_per_second.map(|rows| rows as f64 / f64::from(self.workers.max(1)))
     }
 
     /// The given seconds, or those that the run has left if they are fewer.
@@ -109,9 +115,9 @@ pub fn start(rules: &Rules, tally: &Tally, referenced: i64, held: i64, pace: &Pa
         Spi::get_one_with_args::<i64>(
             "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,
                                               total_failed, removed, recipes_affected, batch_size, pause, max_duration,
-                                              max_rows, workers, reading, kept_back, held, include_held, started_at)
+                                              max_rows, max_rows_per_second, workers, reading, kept_back, held, include_held, started_at)
              SELECT $1, $2, 'running', $3::name, $4, $5, $6::timestamptz, $7, 0, $8, p.batch_size, p.pause, p.max_duration,
-                    p.max_rows, p.workers, $10, $11, $12, $13, clock_timestamp()
+                    p.max_rows, p.max_rows_per_second, p.workers, $10, $11, $12, $13, clock_timestamp()
              FROM jsonb_populate_record(NULL::backlog_cleanup.run, $9) p
              RETURNING id",
             &[

@@ -32,7 +32,9 @@ pub fn save(rules: &Rules, run_id: i64, tally: &Tally) -> Result<()> {
     let failed: Vec<i64> = tally.list.iter().map(|recipe| recipe.failed).collect();
     let removable = |recipe: &RecipeCount| rules.is_regular().then_some(recipe.removed);
     let removable: Vec<Option<i64>> = tally.list.iter().map(removable).collect();
-    let cutoffs = || tally.list.iter().map(|recipe| recipe.cutoff);
+    let order = Order::of(&target.id);
+    // Whoever writes rows decides how long the ids are.
+    let cutoffs = || tally.list.iter().map(|recipe| recipe.cutoff.and_then(|cutoff| order.rounded(cutoff)));
     let at: Vec<Option<String>> =
         cutoffs().map(|cutoff| cutoff.map(|cutoff| instant_as_text(cutoff.at, pg_sys::TIMESTAMPOID))).collect();
     // SAFETY: the id of a position is of the id column's type.

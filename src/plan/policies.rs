@@ -66,3 +66,11 @@ pub fn load(run_id: i64) -> Result<Policies> {
     })?;
     Ok(Policies::new(list))
 }
+
+/// The rows that a run has found under each policy, and those that it has removed, in the same order.
+pub fn counts(run_id: i64) -> Result<Vec<(i64, i64)>> {
+    const COUNTS: &str = "SELECT in_scope, removed FROM backlog_cleanup.run_policy WHERE run_id = $1 ORDER BY place";
+    extension::as_owner(|| {
+        rows_now(COUNTS, &[run_id.into()], |row| Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default())))
+    })
+}

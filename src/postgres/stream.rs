@@ -118,9 +118,9 @@ pub fn stream_until(
     execute(query, argument, true, each)
 }
 
-/// The same for a statement that writes and has a RETURNING list.
-pub fn stream_returning(query: &str, mut each: impl FnMut(&Row)) -> Result<()> {
-    execute(query, None, false, |row| {
+/// The same for a statement that writes, with or without a RETURNING list.
+pub fn stream_writing(query: &str, argument: Option<DatumWithOid>, mut each: impl FnMut(&Row)) -> Result<()> {
+    execute(query, argument, false, |row| {
         each(row);
         ControlFlow::Continue(())
     })

@@ -221,6 +221,13 @@ impl Column {
         }
     }
 
+    /// Whether `pg_catalog`'s operators compare its values in the order of its type, as they do not for citext.
+    pub fn has_order_of_catalog(&self) -> bool {
+        // SAFETY: the type exists; the type cache drops no entry.
+        let less = unsafe { (*pg_sys::lookup_type_cache(self.type_oid, pg_sys::TYPECACHE_LT_OPR as i32)).lt_opr };
+        less.to_u32() < pg_sys::FirstNormalObjectId
+    }
+
     /// Whether its type has an order (a default btree operator class).
     pub fn is_ordered(&self) -> bool {
         // SAFETY: the type exists; the type cache drops no entry.

@@ -15,7 +15,10 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
     let target = Target::load(target)?;
     let Target { table, recipe, failed_at, id, account_column, status, .. } = &target;
     let has_failed = match status {
-        Some(status) => format!("{} OPERATOR(pg_catalog.=) {}", status.name, quote_literal(&target.failed_status)),
+        Some(status) => match &target.statuses[..] {
+            [only] => format!("{} OPERATOR(pg_catalog.=) {}", status.name, quote_literal(only)),
+            several => status.is_one_of(&status.name, several),
+        },
         None => format!("{} IS NOT NULL", failed_at.name),
     };
     if table.is_foreign() {
@@ -28,23 +31,26 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
             ),
         ));
     }
-    if let Some(column) = std::iter::once(account_column).chain(status).find(|column| !column.is_scalar()) {
+    if let Some(column) = account_column.iter().chain(status).find(|column| !column.is_scalar()) {
         return Err(error(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("column {} has type {}, which no partial index can serve", column.name, column.type_name),
             "SELECT backlog_cleanup_failed_generations()".into(),
         ));
     }
+    let is_of_account = account_column
+        .as_ref()
+        .zip(target.account.as_deref())
+        .map(|(column, account)| format!("{} OPERATOR(pg_catalog.=) {} AND ", column.name, quote_literal(account)));
     let concurrently = if table.kind as u8 == b'p' { "" } else { " CONCURRENTLY" };
     Ok(format!(
         "CREATE INDEX{concurrently} ON {} ({}, {} DESC, {} DESC) \
-         WHERE {} OPERATOR(pg_catalog.=) {} AND {has_failed}",
+         WHERE {}{has_failed}",
         table.name,
         recipe.name,
         failed_at.name,
         id.name,
-        account_column.name,
-        quote_literal(&target.account),
+        is_of_account.unwrap_or_default(),
     ))
 }
 

@@ -25,7 +25,13 @@ impl Position {
     }
 }
 
-/// Compares positions by the order of the id column's type, and keeps their ids.
+/// Bytes of an id that is saved with a cutoff.
+const LONGEST_ID: usize = 8_000;
+
+/// The first microsecond of both timestamp types (`MIN_TIMESTAMP`), which only `-infinity` is before.
+const FIRST: i64 = -211_813_488_000_000_000;
+
+/// Compares positions by the order of the id column's type, and keeps their ids, compressed if they are stored so.
 pub struct Order {
     /// Lives in the type cache, which drops no entry.
     compare: *mut pg_sys::FmgrInfo,
@@ -76,15 +82,30 @@ impl Order {
         // type's length says, or to a varlena where that is negative.
         unsafe {
             PgMemoryContexts::For(self.context).switch_to(|_| {
+                let (mut value, mut length) = (id.cast_mut_ptr::<u8>(), self.length.unsigned_abs() as usize);
                 if self.length < 0 {
-                    return pg_sys::Datum::from(pg_sys::pg_detoast_datum_copy(id.cast_mut_ptr()));
+                    let stored = pg_sys::detoast_external_attr(value.cast());
+                    if !pgrx::varatt_is_4b_c(stored) {
+                        return pg_sys::Datum::from(pg_sys::pg_detoast_datum_copy(stored));
+                    }
+                    (value, length) = (stored.cast(), pgrx::varsize_any(stored));
                 }
-                let length = self.length.unsigned_abs() as usize;
                 let copy = pg_sys::palloc(length).cast::<u8>();
-                std::ptr::copy_nonoverlapping(id.cast_mut_ptr::<u8>(), copy, length);
+                std::ptr::copy_nonoverlapping(value, copy, length);
                 pg_sys::Datum::from(copy)
             })
         }
+    }
+
+    /// The position if its id is short enough to be saved; otherwise one from before which no more rows go: the end of the
+    /// microsecond before, or `None` if there is none.
+    pub fn rounded(&self, position: Position) -> Option<Position> {
+        // SAFETY: a value of a type of variable length is a varlena.
+        let is_long = |id| self.length < 0 && unsafe { pg_sys::toast_raw_datum_size(id) } > LONGEST_ID;
+        if !position.id.is_some_and(is_long) {
+            return Some(position);
+        }
+        (position.at > FIRST).then(|| Position { at: position.at - 1, id: None })
     }
 
     /// Frees the id that `keep` has copied.

@@ -81,16 +81,6 @@ impl Tally {
         }
     }
 
-    /// The same for its recipe, failure type and status as texts.
-    pub fn of_texts(&mut self, recipe_id: Option<&str>, failure_type: Option<&str>, status: Option<&str>) -> usize {
-        let kind = (failure_type, status);
-        match recipe_id {
-            None => self.without(kind),
-            Some(id) if self.is_number => self.numbered(id.parse().unwrap_or_default(), kind),
-            Some(id) => self.named(&bounded(id), kind),
-        }
-    }
-
     /// The place of a recipe, by its id as a tally has it, under a policy. Adds new ones.
     pub fn of_group(&mut self, recipe_id: Option<&str>, policy: usize) -> usize {
         let next = self.list.len();

@@ -7,6 +7,7 @@ use crate::postgres::error::{Result, spi};
 use crate::postgres::met::Met;
 use crate::postgres::settings::set_local;
 use crate::postgres::snapshot::with_own_changes;
+use crate::postgres::stream::stream_writing;
 use crate::postgres::subtransaction::attempt;
 use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
@@ -144,36 +145,19 @@ fn remove_some(
     rows: &[Removable],
     tally: &mut Tally,
 ) -> Result<Option<usize>> {
-    let counted = format!(
-        "WITH gone (recipe, failure_type, status) AS ({} RETURNING {})
-         SELECT recipe::pg_catalog.text, failure_type, status, pg_catalog.count(*) FROM gone
-         GROUP BY recipe, failure_type, status",
+    let returning = format!(
+        "{} RETURNING {}, 1::bigint",
         delete(rules, leaf),
-        rules.policies.group_columns(rules.target, &leaf.group_key(&rules.target.recipe))
+        rules.policies.group_columns(rules.target, &rules.target.recipe.as_key())
     );
-    let gone: Vec<(Group, i64)> = Spi::connect_mut(|client| {
-        client
-            .update(counted.as_str(), None, &[tid_array(&tids(rows))])?
-            .map(|row| Ok((group(&row)?, row.get(4)?.unwrap_or_default())))
-            .collect::<spi::Result<_>>()
-    })
-    .map_err(spi)?;
-    let removed = gone.iter().map(|(_, removed)| removed).sum::<i64>() as usize;
+    let mut gone = Tally::of(rules.target, &rules.policies);
+    stream_writing(&returning, Some(tid_array(&tids(rows))), |row| gone.count_removed(row))?;
+    let removed = gone.removed() as usize;
     if besides.are_gone(removed) {
         return Ok(None);
     }
-    for ([recipe_id, failure_type, status], removed) in &gone {
-        let group = tally.of_texts(recipe_id.as_deref(), failure_type.as_deref(), status.as_deref());
-        tally.list[group].removed += removed;
-    }
+    tally.add(gone);
     Ok(Some(removed))
-}
-
-/// The recipe, failure type and status of rows, as `Policies::group_columns` has them.
-type Group = [Option<String>; 3];
-
-fn group(row: &spi::SpiHeapTupleData) -> spi::Result<Group> {
-    Ok([row.get(1)?, row.get(2)?, row.get(3)?])
 }
 
 /// Locks those of the rows that no other session has locked, and returns them.
@@ -200,32 +184,24 @@ fn remove_all_locked(
     tally: &mut Tally,
 ) -> Result<Option<usize>> {
     let lock = format!(
-        "WITH locked (recipe, failure_type, status, tid) AS (SELECT {}, g.ctid FROM ONLY {} g WHERE {} FOR UPDATE)
-         SELECT recipe::pg_catalog.text, failure_type, status, pg_catalog.array_agg(tid) FROM locked
-         GROUP BY recipe, failure_type, status",
-        rules.policies.group_columns(rules.target, &leaf.group_key(&rules.target.recipe)),
+        "SELECT {}, 1::bigint, g.ctid FROM ONLY {} g WHERE {} FOR UPDATE",
+        rules.policies.group_columns(rules.target, &rules.target.recipe.as_key()),
         leaf.table.name,
         at_positions(rules)
     );
-    let locked = Spi::connect_mut(|client| {
-        let locked: Vec<(Group, Vec<pg_sys::ItemPointerData>)> = client
-            .update(lock.as_str(), None, &[tid_array(&tids(rows))])?
-            .map(|row| Ok((group(&row)?, row.get(4)?.unwrap_or_default())))
-            .collect::<spi::Result<_>>()?;
-        client.update(delete(rules, leaf).as_str(), None, &[tid_array(&tids(rows))])?;
-        Ok(locked)
-    })
-    .map_err(spi)?;
-    let all: usize = locked.iter().map(|(_, rows)| rows.len()).sum();
-    let gone: usize = locked.iter().map(|(_, rows)| removed_here(leaf, rows)).sum();
+    let (mut counted, mut locked) = (Tally::of(rules.target, &rules.policies), Vec::new());
+    stream_writing(&lock, Some(tid_array(&tids(rows))), |row| {
+        counted.count_removed(row);
+        // SAFETY: the column is a tid.
+        locked.push(unsafe { row.tid(4) });
+    })?;
+    stream_writing(&delete(rules, leaf), Some(tid_array(&tids(rows))), |_| {})?;
+    let gone = removed_here(leaf, &locked);
     besides.are_none(gone)?;
-    if gone < all {
+    if gone < locked.len() {
         return Ok(None);
     }
-    for ([recipe_id, failure_type, status], rows) in locked {
-        let group = tally.of_texts(recipe_id.as_deref(), failure_type.as_deref(), status.as_deref());
-        tally.list[group].removed += rows.len() as i64;
-    }
+    tally.add(counted);
     Ok(Some(gone))
 }
 
@@ -237,16 +213,15 @@ fn still_there(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<(Option
         leaf.table.name,
         at_positions(rules)
     );
+    let (mut found, mut first) = (Vec::new(), None);
     // Only a statement that may write sees what this transaction has done.
-    let found: Vec<(pg_sys::ItemPointerData, Option<String>)> = Spi::connect_mut(|client| {
-        client
-            .update(there.as_str(), None, &[tid_array(&tids(rows))])?
-            .map(|row| Ok((row.get(1)?.unwrap_or_default(), row.get(2)?)))
-            .collect::<spi::Result<_>>()
-    })
-    .map_err(spi)?;
-    let first = found.first().and_then(|(_, id)| id.clone());
-    Ok((first, of_tids(rows, found.into_iter().map(|(tid, _)| tid))))
+    stream_writing(&there, Some(tid_array(&tids(rows))), |row| {
+        // SAFETY: the columns are a tid and a text.
+        let (tid, id) = unsafe { (row.tid(0), row.text(1)) };
+        found.push(tid);
+        first.get_or_insert_with(|| id.map(str::to_owned));
+    })?;
+    Ok((first.flatten(), of_tids(rows, found.into_iter())))
 }
 
 /// Those of the rows that are at these positions.

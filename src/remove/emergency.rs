@@ -5,7 +5,7 @@ use crate::postgres::delete::{Scanned, delete_scanned};
 use crate::postgres::error::Result;
 use crate::postgres::met::Met;
 use crate::postgres::snapshot::with_own_changes;
-use crate::postgres::stream::{stream, stream_returning};
+use crate::postgres::stream::{stream, stream_writing};
 use crate::postgres::subtransaction::attempt;
 use crate::rank::removable::{POSITIONS, PerLeaf};
 use crate::rank::tally::Tally;
@@ -137,7 +137,7 @@ fn remove_returning(rules: &Rules, leaf: &Leaf) -> Result<Tally> {
     let group = rules.policies.group_columns(rules.target, &rules.target.recipe.as_key());
     let delete = format!("DELETE FROM {} g WHERE {} RETURNING {group}, 1::bigint", leaf.rows(), rules.condition());
     let mut counted = Tally::of(rules.target, &rules.policies);
-    stream_returning(&delete, |row| counted.count_removed(row))?;
+    stream_writing(&delete, None, |row| counted.count_removed(row))?;
     Ok(counted)
 }
 

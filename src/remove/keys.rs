@@ -1,11 +1,11 @@
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use pgrx::spi::quote_literal;
 
 use crate::postgres::datum::{instant_as_text, text_of};
 use crate::postgres::error::Result;
 use crate::postgres::met::Met;
-use crate::postgres::stream::{stream, stream_returning};
+use crate::postgres::stream::{stream, stream_until, stream_writing};
 use crate::postgres::subtransaction::attempt;
 use crate::rank::position::Position;
 use crate::rank::tally::{RecipeCount, Tally};
@@ -16,8 +16,9 @@ use crate::target::Target;
 use crate::target::leaf::Leaf;
 use crate::target::recipes::sha256;
 
-/// Ids that are held at a time, to find those of rows that cannot go.
+/// Ids that are held at a time, to find those of rows that cannot go, and about how many bytes.
 const IDS: usize = 10_000;
+const BYTES: usize = 10_000_000;
 
 /// Removes rows of a leaf that has no usable positions: for each recipe in `range` (indexes in the tally), the rows older
 /// than its cutoff, and no more than its recipe has left. Stops once it has removed `limit` rows. Returns the index of the next
@@ -127,9 +128,14 @@ fn remove_around(
             leaf.rows(),
             most.min(IDS)
         );
-        let mut ids: Vec<String> = Vec::new();
-        // SAFETY: the column is a text.
-        stream(&next, |row| ids.extend(unsafe { row.text(0) }.map(str::to_owned)))?;
+        let (mut ids, mut bytes): (Vec<String>, usize) = Default::default();
+        stream_until(&next, None, |row| {
+            // SAFETY: the column is a text.
+            let id = unsafe { row.text(0) };
+            ids.extend(id.map(str::to_owned));
+            bytes += id.map_or(0, str::len);
+            if bytes < BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
         let Some(last) = ids.last() else { return Ok(()) };
         beyond = format!("{} OPERATOR(pg_catalog.>) {}", id.of_row(), id.literal(last));
         most -= ids.len();
@@ -173,7 +179,7 @@ fn delete(rules: &Rules, leaf: &Leaf, condition: &str) -> Result<Tally> {
     let group = rules.policies.group_columns(rules.target, &rules.target.recipe.as_key());
     let delete = format!("DELETE FROM {} g WHERE {condition} RETURNING {group}, 1::bigint", leaf.rows());
     let mut gone = Tally::of(rules.target, &rules.policies);
-    stream_returning(&delete, |row| gone.count_removed(row))?;
+    stream_writing(&delete, None, |row| gone.count_removed(row))?;
     Ok(gone)
 }
 

@@ -97,8 +97,9 @@ fn keys(leaves: &[Leaf]) -> Result<Vec<Key>> {
              JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) family.oid AND part.relispartition)
          SELECT k.confrelid,
                 pg_catalog.format('%s%I.%I', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'r' THEN 'ONLY ' END, n.nspname, c.relname),
-                (SELECT pg_catalog.string_agg(pg_catalog.format('p.%I OPERATOR(%I.%s) c.%I', there.attname, o.nspname, op.oprname,
-                                                                here.attname), ' AND ')
+                -- With the operator's own types, as PostgreSQL's checks: for the columns' types anybody may have made another one.
+                (SELECT pg_catalog.string_agg(pg_catalog.format('p.%I::%I.%I OPERATOR(%I.%s) c.%I::%I.%I', there.attname, ln.nspname, l.typname,
+                                                                o.nspname, op.oprname, here.attname, rn.nspname, r.typname), ' AND ')
                  FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey), pg_catalog.unnest(k.conpfeqop))
                       AS pair (here, there, op)
                  JOIN pg_catalog.pg_attribute here ON here.attrelid OPERATOR(pg_catalog.=) k.conrelid
@@ -106,7 +107,11 @@ fn keys(leaves: &[Leaf]) -> Result<Vec<Key>> {
                  JOIN pg_catalog.pg_attribute there ON there.attrelid OPERATOR(pg_catalog.=) k.confrelid
                                                    AND there.attnum OPERATOR(pg_catalog.=) pair.there
                  JOIN pg_catalog.pg_operator op ON op.oid OPERATOR(pg_catalog.=) pair.op
-                 JOIN pg_catalog.pg_namespace o ON o.oid OPERATOR(pg_catalog.=) op.oprnamespace),
+                 JOIN pg_catalog.pg_namespace o ON o.oid OPERATOR(pg_catalog.=) op.oprnamespace
+                 JOIN pg_catalog.pg_type l ON l.oid OPERATOR(pg_catalog.=) op.oprleft
+                 JOIN pg_catalog.pg_namespace ln ON ln.oid OPERATOR(pg_catalog.=) l.typnamespace
+                 JOIN pg_catalog.pg_type r ON r.oid OPERATOR(pg_catalog.=) op.oprright
+                 JOIN pg_catalog.pg_namespace rn ON rn.oid OPERATOR(pg_catalog.=) r.typnamespace),
                 k.confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r', 'c']::\"char\"[])
          FROM pg_catalog.pg_constraint k
          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.conrelid

@@ -63,7 +63,7 @@ impl Names {
         let read = |sql: String| reading_as_owner_of(&target.table, || read_one::<String>(&sql, &[]));
         let recipe_id = recipe_id.map(|recipe_id| {
             target.accepts(&target.recipe, recipe_id)?;
-            reading_as_owner_of(&target.table, || target.recipe.stored(recipe_id))
+            read(format!("SELECT {}::pg_catalog.text", target.recipe.literal(recipe_id)))
         });
         let failure_type = failure_type.map(|failure_type| {
             if !target.has_failure_type_in_text() {
@@ -132,7 +132,7 @@ impl Policy {
                 })
             })
         })?;
-        Ok(policies.into_iter().map(|policy| policy.as_rows_have_it(target)).collect())
+        Ok(policies.into_iter().map(|policy| policy.with_the_recipe_of_rows(target)).collect())
     }
 
     /// What stands in for the default policy of a target that has none: nothing goes under it.
@@ -147,7 +147,7 @@ impl Policy {
     }
 
     /// The policy with its recipe as rows are told apart. An earlier version or a dump may have let in `07`.
-    fn as_rows_have_it(mut self, target: &Target) -> Policy {
+    fn with_the_recipe_of_rows(mut self, target: &Target) -> Policy {
         if let Some(recipe_id) = &mut self.names.recipe_id {
             *recipe_id = match recipe_id.parse::<i64>() {
                 Ok(number) if target.recipe.is_integer() => number.to_string(),

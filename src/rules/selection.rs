@@ -1,5 +1,10 @@
-use crate::postgres::error::Result;
+use pgrx::prelude::*;
+
+use crate::postgres::error::{Result, error};
 use crate::target::Target;
+
+/// Bytes of a value, which each run keeps.
+const LONGEST: usize = 10_000;
 
 /// What a selective run is limited to; no selection means everything.
 #[derive(Clone, Copy)]
@@ -9,8 +14,15 @@ pub struct Selection<'a> {
 }
 
 impl Selection<'_> {
-    /// Errors: 22P02 (a value is not valid for its column).
+    /// Errors: 22P02 (a value is not valid for its column), 22023 (its column stores it as another, or it is too long).
     pub fn check(&self, target: &Target) -> Result<()> {
+        for (argument, value) in [("recipe_id", self.recipe_id), ("failure_type", self.failure_type)] {
+            if value.is_some_and(|value| value.len() > LONGEST) {
+                let message = format!("argument \"{argument}\" has more than {LONGEST} bytes");
+                let hint = "SELECT * FROM backlog_cleanup_status()".into();
+                return Err(error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, hint));
+            }
+        }
         self.recipe_id.map_or(Ok(()), |recipe_id| target.accepts(&target.recipe, recipe_id))?;
         let failure_type = self.failure_type.filter(|_| !target.has_failure_type_in_text());
         failure_type.map_or(Ok(()), |failure_type| target.accepts(&target.failure_type, failure_type))

@@ -2,10 +2,10 @@ use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
 use serde::Deserialize;
 
-use crate::history::run::Pace;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::read::read_one;
 use crate::rules::selection::Selection;
+use crate::target::pace::Pace;
 
 /// The arguments of `backlog_cleanup_run`, as its procedure passes them on.
 #[derive(Deserialize)]
@@ -51,10 +51,8 @@ impl Arguments {
             "include_held",
             "CALL backlog_cleanup_run(mode => 'emergency', include_held => true)",
         )?;
-        let Pace { batch_size, pause, max_duration, max_rows, workers } = &self.pace;
-        let pause = required(pause.as_deref(), "pause", "CALL backlog_cleanup_run(pause => '0')")?;
-        let workers = required(*workers, "workers", "CALL backlog_cleanup_run(workers => 1)")?;
-        let pause = seconds(pause)?;
+        let Pace { batch_size, pause, max_rows_per_second, max_duration, max_rows, workers } = &self.pace;
+        let pause = pause.as_deref().map(seconds).transpose()?;
         let duration = max_duration.as_deref().map(seconds).transpose()?;
         let is_within = |what: bool, argument: &str, valid: &str| {
             let message = format!("argument \"{argument}\" is out of range");
@@ -62,7 +60,9 @@ impl Arguments {
             what.then_some(()).ok_or_else(out_of_range)
         };
         let valid = "CALL backlog_cleanup_run(pause => '100 ms'); -- from 0 to 1 day";
-        is_within((0.0..=86_400.0).contains(&pause), "pause", valid)?;
+        is_within(pause.is_none_or(|seconds| (0.0..=86_400.0).contains(&seconds)), "pause", valid)?;
+        let valid = "CALL backlog_cleanup_run(max_rows_per_second => 1000); -- above 0";
+        is_within(max_rows_per_second.is_none_or(|rows| rows > 0), "max_rows_per_second", valid)?;
         let valid = "CALL backlog_cleanup_run(max_duration => '1 hour'); -- above 0, and finite";
         is_within(duration.is_none_or(|seconds| seconds > 0.0 && seconds.is_finite()), "max_duration", valid)?;
         let valid = "CALL backlog_cleanup_run(max_rows => 100000); -- above 0";
@@ -70,9 +70,7 @@ impl Arguments {
         let valid = "CALL backlog_cleanup_run(batch_size => 10000); -- from 1 to 1000000";
         is_within(batch_size.is_none_or(|size| (1..=1_000_000).contains(&size)), "batch_size", valid)?;
         let valid = "CALL backlog_cleanup_run(workers => 2); -- from 1 to 64";
-        is_within((1..=64).contains(&workers), "workers", valid)?;
-        let valid = "CALL backlog_cleanup_run(max_rows => 100000, workers => 1); -- max_rows needs workers => 1";
-        is_within(workers == 1 || max_rows.is_none(), "workers", valid)?;
+        is_within(workers.is_none_or(|workers| (1..=64).contains(&workers)), "workers", valid)?;
         let valid = "CALL backlog_cleanup_run(mode => 'regular'); -- or 'emergency'";
         is_within(mode.parse::<Mode>().is_ok(), "mode", valid)
     }

@@ -5,7 +5,7 @@ use backlog_cleanup_report::State;
 use pgrx::prelude::*;
 
 use crate::history::batches;
-use crate::history::run::Run;
+use crate::history::run::{PIECE, Run};
 use crate::plan::cutoff;
 use crate::plan::part::{self, Part};
 use crate::postgres::error::Result;
@@ -25,7 +25,7 @@ const ATTEMPTS: i32 = 5;
 const PATIENCE: f64 = 1.0;
 
 thread_local! {
-    /// The run of this process, and when its pause ends.
+    /// The run of this process, and when its next batch may start.
     static PAUSE: Cell<Option<(i64, Instant)>> = const { Cell::new(None) };
 }
 
@@ -60,13 +60,14 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     let horizon = reading.map(|reading| reading.horizon).unwrap_or_default();
     let Some(mut part) = Part::take(run.id, None)? else { return Ok(None) };
     defer_nothing()?;
-    let mut is_over = false;
+    let (mut is_over, mut removed) = (false, 0);
+    let started = Instant::now();
     let done = attempt(|| {
-        let started = Instant::now();
         cutoff::with(target, run.id, horizon, |cutoffs| {
             let mut left = left_of(run);
             remove_parts(run, target, &mut part, cutoffs, &mut left)?;
             is_over = left.is_over()?;
+            removed = cutoffs.tally.removed();
             batches::write(run, target, cutoffs, part.pass, &left, started.elapsed())?;
             Ok(Some(()))
         })
@@ -90,8 +91,18 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     if !part::are_left(run.id)? {
         return Ok(None);
     }
-    PAUSE.set(Some((run.id, Instant::now() + Duration::from_secs_f64(run.pause))));
-    Ok(Some(run.in_time(run.pause.min(PATIENCE))))
+    let end = Instant::now() + Duration::from_secs_f64(run.pause);
+    PAUSE.set(Some((run.id, rate_allows(run, started, removed).map_or(end, |next| next.max(end)))));
+    Ok(Some(run.in_time(pause_left(run).unwrap_or_default().min(PATIENCE))))
+}
+
+/// When the rate of a run allows its next batch in this process, behind one that started so and has removed so many rows. A batch
+/// that came late is made up for, up to one piece of a second.
+fn rate_allows(run: &Run, started: Instant, removed: i64) -> Option<Instant> {
+    let seconds = removed as f64 / run.rows_per_second()?;
+    let allowed = PAUSE.get().filter(|(of, _)| *of == run.id).map_or(started, |(_, end)| end);
+    let late = started.saturating_duration_since(allowed).min(Duration::from_secs_f64(PIECE));
+    Some(started - late + Duration::from_secs_f64(seconds))
 }
 
 /// Nothing yet, of a batch that ends early when its run is to end: somebody has asked it to stop, or it has failed elsewhere.

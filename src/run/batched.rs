@@ -26,6 +26,7 @@ use crate::run::prepare::cannot_be_prepared;
 use crate::run::worker::{self, Leader};
 use crate::run::{failure, ground, refused};
 use crate::target::leaf::{Leaf, Reach};
+use crate::target::pace::Pace;
 use crate::target::steady::{Lock, steady, steady_leaves};
 
 /// Refuses a call from the SQL of a version before 0.3.0, whose arguments this library does not read. Errors: 55000.
@@ -57,12 +58,13 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     steady_leaves(arguments.target.as_deref(), Lock::Read, |target, leaves| {
         ground::is_that_of_the_snapshot(target)?;
         target.account_exists()?;
-        target.failed_is_no_other_status()?;
+        target.removed_are_no_other_statuses()?;
         target.keys_are_trusted()?;
         refused::check(target)?;
         let selection = arguments.selection();
         selection.check(target)?;
-        may_limit_rows(&arguments, leaves)?;
+        let mut pace = arguments.pace.clone().or(&target.pace);
+        may_limit_rows(&pace, leaves)?;
         let mode = if arguments.is_regular() { Mode::Regular } else { Mode::Emergency };
         let (policies, include_held) = (Rc::new(Policies::of(target, mode)?), arguments.includes_held());
         let rules = Rules { target, selection, mode, policies, include_held };
@@ -75,8 +77,7 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         };
         let Ranked { tally, positions, lsn } = ranked;
         let positions = positions.map(|positions| in_order(leaves, positions)).transpose()?.map(|rows| (rows, lsn));
-        let mut pace = arguments.pace.clone();
-        let batch_size = *pace.batch_size.get_or_insert(target.batch_size);
+        let batch_size = pace.batch_size.unwrap_or(1);
         // A temporary table is seen by its own session only.
         let workers = pace.workers.filter(|_| leaves.iter().all(|leaf| !leaf.table.is_temporary)).unwrap_or(1);
         pace.workers = Some(if workers > 1 { workers } else { 0 });
@@ -86,7 +87,10 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         policies::save(run_id, &rules.policies, &tally, false)?;
         cutoff::save(&rules, run_id, &tally)?;
         let steps = if arguments.is_regular() { tally.list.len() } else { 1 };
-        part::save(run_id, leaves, positions, steps, batch_size as usize, workers as u32)?;
+        // Under a rate, a part is what a worker removes in a second, so that none has the rest alone.
+        let in_a_second = pace.max_rows_per_second.map(|rows| (rows / i64::from(workers)).max(1));
+        let rows = in_a_second.map_or(batch_size, |rows| rows.min(batch_size));
+        part::save(run_id, leaves, positions, steps, rows as usize, workers as u32)?;
         Ok(run_id)
     })
 }
@@ -109,9 +113,16 @@ fn unranked(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
     Ok(Ranked { tally, positions, lsn })
 }
 
-/// Errors: 0A000 (`max_rows`, and rows are removed by key).
-fn may_limit_rows(arguments: &Arguments, leaves: &[Leaf]) -> Result<()> {
-    let by_key = leaves.iter().find(|leaf| leaf.reach == Reach::Key).filter(|_| arguments.pace.max_rows.is_some());
+/// Errors: 22023 (`max_rows` with workers), 0A000 (`max_rows`, and rows are removed by key).
+fn may_limit_rows(pace: &Pace, leaves: &[Leaf]) -> Result<()> {
+    if pace.max_rows.is_some() && pace.workers.is_some_and(|workers| workers > 1) {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "argument \"workers\" is out of range".into(),
+            "CALL backlog_cleanup_run(max_rows => 100000, workers => 1); -- max_rows needs workers => 1".into(),
+        ));
+    }
+    let by_key = leaves.iter().find(|leaf| leaf.reach == Reach::Key).filter(|_| pace.max_rows.is_some());
     let Some(leaf) = by_key else { return Ok(()) };
     Err(error(
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,

@@ -155,7 +155,7 @@ fn once(
         let caller = caller()?;
         target.account_exists()?;
         selection.check(target)?;
-        target.failed_is_no_other_status()?;
+        target.removed_are_no_other_statuses()?;
         target.keys_are_trusted()?;
         if how != How::Dry {
             refused::check(target)?;
@@ -185,7 +185,9 @@ fn once(
         let lasts = run_id.filter(|_| how == How::Really);
         let wal_bytes = (how == How::Rehearsed).then(|| wal_written() - wal);
         let milliseconds = started.elapsed().as_millis() as i64;
-        let report = report(&rules, lasts, message, &tally.into_sorted(), kept_back, wal_bytes, milliseconds)?;
+        let of_policies = tally.by_policy();
+        let report =
+            report(&rules, lasts, message, &tally.into_sorted(), of_policies, kept_back, wal_bytes, milliseconds)?;
         Json::of(&report.foretelling(foreseen))
     };
     if how == How::Dry {

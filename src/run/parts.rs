@@ -56,8 +56,7 @@ pub fn remove_parts(
     cutoffs: &mut Cutoffs,
     left: &mut Left,
 ) -> Result<()> {
-    let rows = run.rows_left().unwrap_or(run.batch_size).min(run.batch_size) as usize;
-    let room = Room { rows, blocks: part::blocks_at_once() };
+    let room = Room { rows: run.rows_at_once() as usize, blocks: part::blocks_at_once() };
     let mut batch = Batch { run, target, tables: family(target.table.oid)?, cutoffs, left, room };
     batch.remove_part(first)?;
     let (mut place, mut before) = (first.place(), room);

@@ -15,13 +15,14 @@ use crate::rules::matching::{Age, Policies};
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach};
 use crate::target::recipes::RecipeNames;
+use crate::target::statuses::Status;
 
 /// The account's rows of one recipe.
 pub struct RecipeStatus {
     pub id: Option<String>,
     pub name: String,
     pub total: i64,
-    /// In the order of `statuses` of the target, the failed ones first.
+    /// In the order of `lists` of the target, the failed ones first.
     pub of_status: [i64; 4],
     pub removable: i64,
     pub oldest_failed_at: Option<TimestampWithTimeZone>,
@@ -35,13 +36,14 @@ pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Vec<RecipeStatus>> {
     target.account_exists()?;
     let policies = Rc::new(Policies::of(target, Mode::Regular)?);
     let names = RecipeNames::of(target)?;
+    let statuses = statuses(target)?;
     let ages = policies.ages(target)?;
     let mut groups = Tally::of(target, &policies);
     let mut of_group: Vec<Counted> = Vec::new();
     for leaf in leaves {
         leaf.reading_as_owner(target, || {
             leaf.expect_most_rows();
-            stream(&statement(target, leaf, &policies, &ages), |row| {
+            stream(&statement(target, &statuses, leaf, &policies, &ages), |row| {
                 let group = groups.of_row(row);
                 of_group.resize_with(groups.list.len(), Counted::default);
                 of_group[group].add(&Rows::of(leaf, &policies, row, ages[groups.list[group].policy]));
@@ -83,7 +85,7 @@ pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Vec<RecipeStatus>> {
 #[derive(Default)]
 struct Counted {
     total: i64,
-    /// In the order of `statuses` of the target.
+    /// In the order of `lists` of the target.
     of_status: [i64; 4],
     /// Failed rows that are expired.
     expired: i64,
@@ -126,7 +128,7 @@ impl Counted {
 /// Rows of one recipe, policy and status, as `statement` has them.
 struct Rows {
     count: i64,
-    /// A bit for each of `statuses` that the rows' status equals.
+    /// A bit for each of `lists` that has the rows' status.
     statuses: i64,
     expired: i64,
     too_old: i64,
@@ -152,9 +154,9 @@ fn is_counted_there(leaf: &Leaf, policies: &Policies) -> bool {
 
 /// The account's rows of a leaf: `Policies::group_columns`, statuses, failed-at. Counting them here costs less than an aggregate. Rows
 /// counted on another server: the same, with the oldest failed-at, how many rows, how many of those are expired, and too old.
-fn statement(target: &Target, leaf: &Leaf, policies: &Policies, ages: &[Age]) -> String {
+fn statement(target: &Target, statuses: &str, leaf: &Leaf, policies: &Policies, ages: &[Age]) -> String {
     let group = policies.group_columns(target, &leaf.group_key(&target.recipe));
-    let (statuses, failed_at) = (statuses(target), target.failed_at.as_itself());
+    let failed_at = target.failed_at.as_itself();
     let from = format!("FROM {} g WHERE {}", leaf.rows(), target.is_of_account());
     if !is_counted_there(leaf, policies) {
         return format!("SELECT {group}, {statuses}, {failed_at} {from}");
@@ -172,25 +174,24 @@ fn statement(target: &Target, leaf: &Leaf, policies: &Policies, ages: &[Age]) ->
     )
 }
 
-/// The bits of the statuses that a row `g` has, as a bigint.
-fn statuses(target: &Target) -> String {
+/// The bits of the lists that have the status of a row `g`, as a bigint.
+fn statuses(target: &Target) -> Result<String> {
     let Some(column) = &target.status else {
-        return format!("(CASE WHEN {} THEN 1 ELSE 0 END)::bigint", target.has_failed());
+        return Ok(format!("(CASE WHEN {} THEN 1 ELSE 0 END)::bigint", target.has_failed()));
     };
     // Under the column's collation one value may equal several statuses; its mask then has all their bits. The planner folds
     // these expressions to constants.
-    let statuses =
-        target.statuses().into_iter().zip(0..).filter_map(|((_, value), place)| Some((value?, 1_i64 << place)));
-    let statuses: Vec<(&str, i64)> = statuses.collect();
+    let statuses = target.counted(column)?;
     let bits = |value: &str| {
         let value = format!("CASE WHEN false THEN {} ELSE {} END", column.of_row(), column.literal(value));
-        let bit = |(other, bit): &(&str, i64)| {
-            format!("CASE WHEN ({value}) OPERATOR(pg_catalog.=) {} THEN {bit} ELSE 0 END", column.literal(other))
+        let bit = |other: &Status| {
+            let (other, bit) = (column.literal(other.value), 1_i64 << other.place);
+            format!("CASE WHEN ({value}) OPERATOR(pg_catalog.=) {other} THEN {bit} ELSE 0 END")
         };
         statuses.iter().map(bit).collect::<Vec<_>>().join(" OPERATOR(pg_catalog.|) ")
     };
-    let cases = statuses.iter().map(|(value, _)| format!("WHEN {} THEN {}", column.is(value), bits(value)));
-    format!("(CASE {} ELSE 0 END)::bigint", cases.collect::<Vec<_>>().join(" "))
+    let cases = statuses.iter().map(|status| format!("WHEN {} THEN {}", column.is(status.value), bits(status.value)));
+    Ok(format!("(CASE {} ELSE 0 END)::bigint", cases.collect::<Vec<_>>().join(" ")))
 }
 
 /// An instant, the same in ISO 8601, and the seconds since then; an infinite time has none.

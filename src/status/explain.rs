@@ -114,7 +114,10 @@ impl Found {
 
     fn verdict(&self, target: &Target, leaves: &[Leaf], policies: &Policies, id: &str) -> Result<Verdict> {
         if !self.is_of_account {
-            return Ok(Verdict::of("out of scope", format!("it is not of account \"{}\"", target.account)));
+            return Ok(Verdict::of(
+                "out of scope",
+                format!("it is not of account \"{}\"", target.account.as_deref().unwrap_or_default()),
+            ));
         }
         if !self.has_its_status {
             return Ok(Verdict::of("out of scope", "its status is none whose rows go"));

@@ -70,7 +70,7 @@ fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) 
 fn report(target: &Target, leaves: &[Leaf]) -> Result<Json> {
     let counts = counts(target, leaves)?;
     let sum = |count: fn(&RecipeStatus) -> i64| counts.iter().map(count).sum();
-    let statuses = target.statuses().into_iter().enumerate().map(|(place, (name, _))| StatusCount {
+    let statuses = target.lists().into_iter().enumerate().map(|(place, (name, ..))| StatusCount {
         name: name.to_owned(),
         count: counts.iter().map(|recipe| recipe.of_status[place]).sum(),
     });

@@ -1,4 +1,4 @@
-use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 
 use crate::extension;
@@ -8,6 +8,7 @@ use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::subtransaction::{briefly, sqlstate};
 use crate::postgres::table::{Column, Table};
+use crate::target::leaf::leaves;
 use crate::target::load::row;
 use crate::target::mistake::Mistake;
 use crate::target::nearest::nearest;
@@ -15,8 +16,8 @@ use crate::target::passed_over::{PassedOver, passed_over};
 use crate::target::{Target, TargetRow};
 
 /// Checks that the tables, columns and values that a target names exist and can be used. All mistakes are one error. Errors:
-/// those of `Target::load`, 22P02 (a value that its column cannot have), 23514 (two statuses are the same value), 22023 (time
-/// zone), 0A000 (what runs would pass over), what its throttle query raises.
+/// those of `Target::load`, 22P02 (a value that its column cannot have), 23514 (two statuses are the same value), 22023 (a value
+/// that its column stores as another, a time zone), 0A000 (what runs would pass over, ids that cannot be found by key), what its throttle query raises.
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
     check(target, None)
@@ -37,11 +38,13 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<()> {
         target.as_ref().map(|target| &target.table).or(missed.as_ref().and_then(|missed| missed.table.as_ref()));
     let meant = missed.as_ref().and_then(|missed| missed.meant.as_ref());
     let mut wrong = Vec::new();
-    for (key, value, column) in row.values() {
-        if let Some(table) = table.or(meant)
-            && let Some(column) = table.column(column)?
-        {
-            wrong.extend(value_for(key, value, column, table, meant.is_none())?);
+    if let Some(table) = table.or(meant) {
+        let column = |name: &Option<String>| name.as_deref().map_or(Ok(None), |name| table.column(name));
+        if let Some((column, account)) = column(&row.account_column)?.zip(row.account.as_deref()) {
+            wrong.extend(value_for("account", account, column, table, meant.is_none())?);
+        }
+        if let Some(column) = column(&row.status_column)? {
+            wrong.extend(statuses(&row.statuses, column, table, meant.is_none())?);
         }
     }
     wrong.extend(table.and_then(|table| throttle(&row, table)));
@@ -56,17 +59,29 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<()> {
     if !mistakes.is_empty() {
         return Err(row.refusal(&mistakes, before));
     }
-    target.map_or(Ok(()), |target| target.statuses_are_values())
+    let Some(target) = target else { return Ok(()) };
+    leaves(&target)?;
+    target.statuses_differ()?;
+    if let Some((message, hint)) = target.without_limit().filter(|_| before.is_some()) {
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup")
+            .set_hint(hint)
+            .report(PgLogLevel::WARNING);
+    }
+    Ok(())
 }
 
-impl TargetRow {
-    /// The values that rows are compared with: the column of `target`, the value, the column of the table.
-    fn values(&self) -> Vec<(&'static str, &str, &str)> {
-        let keys = ["failed_status", "completed_status", "pending_status", "processing_status"];
-        let statuses = keys.into_iter().zip(self.statuses());
-        let statuses = statuses.filter_map(|(key, (_, value))| Some((key, value?, self.status_column.as_deref()?)));
-        std::iter::once(("account", self.account.as_str(), self.account_column.as_str())).chain(statuses).collect()
+/// Checks that a column can have every status whose rows are removed. What is right is the whole list.
+fn statuses(values: &[String], column: &Column, table: &Table, is_the_target: bool) -> Result<Vec<Mistake>> {
+    let mut list = values.to_vec();
+    let mut mistakes = Vec::new();
+    for (value, right) in values.iter().zip(&mut list) {
+        let mistake = value_for("statuses", value, column, table, is_the_target)?;
+        if let Some(nearest) = mistake.as_ref().and_then(Mistake::right) {
+            *right = nearest.to_owned();
+        }
+        mistakes.extend(mistake);
     }
+    Ok(mistakes.into_iter().map(|mistake| mistake.in_list(&list)).collect())
 }
 
 /// Checks that a column can have a value. The labels of an enum are in the catalog; code of any other type runs as the table's
@@ -85,27 +100,12 @@ fn value_for(
         return Ok(None);
     }
     if labels.is_empty() {
-        let read = briefly(|| {
-            reading_as_owner_of(table, || {
-                column.accepts(value, table)?;
-                if key != "account" || column.has_one_text() { Ok(None) } else { column.stored(value) }
-            })
-        });
-        return Ok(match read {
-            Err(failure) => Some(mistake(key, "", failure)),
-            Ok(Some(stored)) if stored != value => Some(other_text(key, value, &stored, column, table)),
-            Ok(_) => None,
-        });
+        let read = briefly(|| reading_as_owner_of(table, || column.accepts(value, table)));
+        return Ok(read.err().map(|failure| mistake(key, "", failure)));
     }
     let code = PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION;
     let mistake = Mistake::new(code, key, column.unreadable(value), column.values(table));
     Ok(Some(mistake.there_are("labels", &labels, value)))
-}
-
-/// A value that a column stores as another, so that no row can have it.
-fn other_text(key: &'static str, value: &str, stored: &str, column: &Column, table: &Table) -> Mistake {
-    let wrong = format!("\"{value}\" becomes \"{stored}\" in column {} of type {}", column.name, column.type_name);
-    Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, key, wrong, column.values(table))
 }
 
 fn throttle(row: &TargetRow, table: &Table) -> Option<Mistake> {

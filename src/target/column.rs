@@ -19,6 +19,22 @@ impl Column {
         format!("{} OPERATOR(pg_catalog.=) {}", self.of_row(), self.literal(value))
     }
 
+    /// The condition that this column, which a statement calls `name`, equals one of these values. The partial index has it word
+    /// for word.
+    pub fn is_one_of(&self, name: &str, values: &[String]) -> String {
+        let column = format!("{name} OPERATOR(pg_catalog.=)");
+        let literals: Vec<String> = values.iter().map(|value| self.literal(value)).collect();
+        match &literals[..] {
+            [literal] => format!("{column} {literal}"),
+            // The elements of arrays, rows and ranges have no array of their own, or none that the parser reads as the owner.
+            _ if !self.is_scalar() => {
+                let each: Vec<String> = literals.iter().map(|literal| format!("{column} {literal}")).collect();
+                format!("({})", each.join(" OR "))
+            }
+            _ => format!("{column} ANY (ARRAY[{}]::{}[])", literals.join(", "), self.sql_type),
+        }
+    }
+
     /// The condition that this column of `g` has a value with this text: of what is equal, 1.0 and 1.00, a run tells the
     /// texts apart.
     pub fn identifies(&self, value: &str) -> String {
@@ -45,8 +61,9 @@ impl Column {
     /// Whether its type shows an object of the database, whose text is another as soon as that is renamed.
     pub fn shows_a_name(&self) -> bool {
         // SAFETY: a look-up in the system cache.
+        let base = unsafe { pg_sys::getBaseType(self.type_oid) };
         matches!(
-            unsafe { pg_sys::getBaseType(self.type_oid) },
+            base,
             pg_sys::REGCLASSOID
                 | pg_sys::REGCOLLATIONOID
                 | pg_sys::REGCONFIGOID
@@ -96,13 +113,8 @@ impl Column {
         }
     }
 
-    /// The text of a value once it is in this column. The type's own code runs as the current role.
-    pub fn stored(&self, value: &str) -> Result<Option<String>> {
-        read_one::<String>(&format!("SELECT {}::pg_catalog.text", self.literal(value)), &[])
-    }
-
-    /// Checks that a value can be read as this column's type and compared with it. The type's own code runs as the current
-    /// role. Errors: 22P02, 42804.
+    /// Checks that a value can be read as this column's type, stays what it is, and can be compared with it. The type's own code
+    /// runs as the current role. Errors: 22P02, 22023 (the column stores it as another value, such as one that is cut off), 42804.
     pub fn accepts(&self, value: &str, table: &Table) -> Result<()> {
         let unreadable = || {
             let code = PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION;
@@ -121,6 +133,16 @@ impl Column {
                 let hint = "SELECT * FROM backlog_cleanup.target".into();
                 Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, hint))
             })
-            .execute()
+            .execute()?;
+        if self.has_one_text() {
+            return Ok(());
+        }
+        match read_one::<String>(&format!("SELECT {literal}::pg_catalog.text"), &[])? {
+            Some(stored) if stored != value => {
+                let message = format!("\"{value}\" becomes \"{stored}\" in column {} of type {type_name}", self.name);
+                Err(error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, self.values(table)))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -6,23 +6,47 @@ use crate::target::Target;
 /// Characters of a failure type.
 const LENGTH: i32 = 100;
 
+/// Characters of a text that are looked at: PostgreSQL takes 12 bytes for each that it trims.
+const LOOKED_AT: i32 = 10_000;
+
+/// Bytes of a JSON document, as it is stored, that is looked into. Compressed, it can be 100 times as long.
+const LARGEST: i32 = 100_000;
+
+/// What JSON can write and a text cannot have, a zero or half a character. `->>` fails for it.
+const NO_TEXT: &str =
+    r"E'\\\\u0000|\\\\u[dD][89abAB]..(?!\\\\u[dD][c-fC-F])|(?<!\\\\u[dD][89abAB]..)\\\\u[dD][c-fC-F]'";
+
 impl Target {
-    /// The failure type of a row `g`, as text: of a text the first line, of a JSON document that of its `message`, `error` or
-    /// `class` (of an array its last element), at most 100 characters; of another type the value. One expression for what groups
-    /// rows and what selects them.
+    /// The failure type of a row `g`, as text: of a text the first line or, where that is on, the fingerprint, of a JSON document
+    /// that of its `message`, `error` or `class` (of an array its last element), at most 100 characters; of another type the value.
+    /// One expression for what groups rows and what selects them. No row makes it fail, or takes much memory.
     pub fn failure_type_of_row(&self) -> String {
         let column = self.failure_type.of_row();
         match self.failure_type.type_oid {
-            pg_sys::TEXTOID | pg_sys::VARCHAROID => first_line(&format!("{column}::pg_catalog.text")),
+            pg_sys::TEXTOID | pg_sys::VARCHAROID => self.type_of_text(&format!("{column}::pg_catalog.text")),
             pg_sys::JSONBOID | pg_sys::JSONOID => {
-                let kind = if self.failure_type.type_oid == pg_sys::JSONOID { "json" } else { "jsonb" };
+                let is_json = self.failure_type.type_oid == pg_sys::JSONOID;
+                let kind = if is_json { "json" } else { "jsonb" };
                 let last = format!(
                     "CASE WHEN pg_catalog.{kind}_typeof({column}) OPERATOR(pg_catalog.=) 'array'
                      THEN COALESCE({column} OPERATOR(pg_catalog.->) -1, {column}) ELSE {column} END"
                 );
                 let keys =
                     ["message", "error", "class"].map(|key| format!("({last}) OPERATOR(pg_catalog.->>) '{key}'"));
-                first_line(&format!("COALESCE({}, ({last}) OPERATOR(pg_catalog.#>>) '{{}}')", keys.join(", ")))
+                let line = self
+                    .type_of_text(&format!("COALESCE({}, ({last}) OPERATOR(pg_catalog.#>>) '{{}}')", keys.join(", ")));
+                // A `jsonb` is written when it is read, so that it has only what a text can have.
+                let as_written = format!(
+                    "WHEN pg_catalog.strpos({column}::pg_catalog.text, E'\\\\u') OPERATOR(pg_catalog.>) 0
+                          AND (pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8'
+                               OR {column}::pg_catalog.text OPERATOR(pg_catalog.~) {NO_TEXT})
+                     THEN {}",
+                    self.type_of_text(&format!("{column}::pg_catalog.text"))
+                );
+                format!(
+                    "CASE WHEN pg_catalog.pg_column_size({column}) OPERATOR(pg_catalog.>) {LARGEST} THEN '(too long)' {} ELSE {line} END",
+                    if is_json { &as_written } else { "" }
+                )
             }
             _ => format!("pg_catalog.left({column}::pg_catalog.text, {LENGTH})"),
         }
@@ -40,7 +64,7 @@ impl Target {
     /// A failure type as rows have it, as SQL.
     pub fn written_failure_type(&self, failure_type: &str) -> String {
         if self.has_failure_type_in_text() {
-            return first_line(&format!("{}::pg_catalog.text", quote_literal(failure_type)));
+            return self.type_of_text(&format!("{}::pg_catalog.text", quote_literal(failure_type)));
         }
         format!("pg_catalog.left({}::pg_catalog.text, {LENGTH})", self.failure_type.literal(failure_type))
     }
@@ -50,12 +74,16 @@ impl Target {
         let texts = [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::JSONBOID, pg_sys::JSONOID];
         texts.contains(&self.failure_type.type_oid)
     }
-}
 
-/// The first line of a text that is not empty, compared by its bytes.
-fn first_line(text: &str) -> String {
-    format!(
-        "pg_catalog.left(pg_catalog.rtrim(pg_catalog.split_part(pg_catalog.ltrim(({text}) COLLATE pg_catalog.\"C\", \
-         E' \\t\\r\\n'), E'\\n', 1), E' \\t\\r'), {LENGTH})"
-    )
+    /// The failure type of a text: its fingerprint, or its first line that is not empty. Compared by its bytes.
+    fn type_of_text(&self, text: &str) -> String {
+        let text = format!("pg_catalog.left({text}, {LOOKED_AT}) COLLATE pg_catalog.\"C\"");
+        match &self.fingerprint_function {
+            Some(fingerprint) => format!("{fingerprint}({text})"),
+            None => format!(
+                "pg_catalog.left(pg_catalog.rtrim(pg_catalog.split_part(pg_catalog.ltrim({text}, \
+                 E' \\t\\r\\n'), E'\\n', 1), E' \\t\\r'), {LENGTH})"
+            ),
+        }
+    }
 }

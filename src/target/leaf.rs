@@ -35,6 +35,17 @@ impl Leaf {
             table.search_path = target.table.search_path.clone();
         }
         let reach = if table.is_foreign() { Reach::Key } else { Reach::Position };
+        if reach == Reach::Key && !target.id.has_order_of_catalog() {
+            let (name, type_name) = (&table.name, &target.id.type_name);
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!(
+                    "rows of foreign table \"{name}\" are found by their ids, and type {type_name} of column {} has an order of its own",
+                    target.id.name
+                ),
+                format!("ALTER FOREIGN TABLE {name} ALTER {} TYPE text", target.id.name),
+            ));
+        }
         let (numbers, filenode) = (numbers(&table, target)?, filenode(&table)?);
         Ok(Some(Leaf { table, reach, pages: 0, is_stale: false, numbers, filenode }))
     }

@@ -9,6 +9,7 @@ use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::search_path::with_temporary_last;
 use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
+use crate::target::fingerprint::callable_by_owner_of;
 use crate::target::leaf::is_not_distributed;
 use crate::target::mistake::Mistake;
 use crate::target::nearest::nearest;
@@ -60,8 +61,11 @@ impl Search<'_> {
         let here = table.as_ref().or(meant.as_ref());
         let columns = (
             self.id(here)?,
-            self.lasting(here, "account_column", &row.account_column)?,
-            self.lasting(here, "recipe_column", &row.recipe_column)?,
+            match &row.account_column {
+                Some(account) => self.lasting(here, "account_column", account)?.map(Some),
+                None => Some(None),
+            },
+            self.recipe(here)?,
             match &row.status_column {
                 Some(status) => self.column(here, "status_column", status)?.map(Some),
                 None => Some(None),
@@ -69,7 +73,9 @@ impl Search<'_> {
             self.failed_at(here)?,
             self.column(here, "failure_type_column", &row.failure_type_column)?,
         );
+        self.account();
         let (recipes, users, ledger) = (self.recipes()?, self.users()?, self.ledger()?);
+        let fingerprint_function = table.as_ref().map_or(Ok(None), |table| self.fingerprint_function(table))?;
         if let (Some(table), Some(search_path)) = (&mut table, self.search_path()) {
             table.search_path = search_path;
         }
@@ -93,6 +99,7 @@ impl Search<'_> {
                     status,
                     failed_at,
                     failure_type,
+                    fingerprint_function,
                 }))
             }
             (table, _) => Ok(Err(Missed { table, meant, mistakes })),
@@ -149,6 +156,26 @@ impl Search<'_> {
         Ok(found)
     }
 
+    /// Checks that the target has an account and its column, or neither and nothing that needs one.
+    fn account(&self) {
+        let row = self.row;
+        let note = |key, wrong: &str| {
+            let look = "SELECT * FROM backlog_cleanup.target".into();
+            self.note(Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, key, wrong.into(), look).or_null());
+        };
+        match (&row.account_column, &row.account) {
+            (Some(_), Some(_)) => {}
+            (None, Some(_)) => note("account", "there is an account, but no account_column"),
+            (Some(_), None) => note("account_column", "there is an account_column, but no account"),
+            (None, None) => {
+                let needs = [("users_table", &row.users_table), ("ledger_table", &row.ledger_table)];
+                for (key, _) in needs.into_iter().filter(|(_, table)| table.is_some()) {
+                    note(key, "a target without an account has no row in such a table");
+                }
+            }
+        }
+    }
+
     /// The same of a column whose values are told apart by their texts.
     fn lasting(&self, table: Option<&Table>, key: &'static str, written: &str) -> Result<Option<Column>> {
         let Some((table, column)) = table.zip(self.column(table, key, written)?) else { return Ok(None) };
@@ -200,6 +227,27 @@ impl Search<'_> {
         Ok(None)
     }
 
+    /// Recipes are told apart by their texts, which an owner of a cast could change between two batches.
+    fn recipe(&self, table: Option<&Table>) -> Result<Option<Column>> {
+        const HAS_CAST: &str = "
+            SELECT EXISTS (SELECT FROM pg_cast WHERE castsource = $1 AND casttarget = 'text'::regtype AND castfunc >= $2)";
+        let key = "recipe_column";
+        let Some((table, column)) = table.zip(self.lasting(table, key, &self.row.recipe_column)?) else {
+            return Ok(None);
+        };
+        // SAFETY: a look-up in the system cache.
+        let base = unsafe { pg_sys::getBaseType(column.type_oid) };
+        let first_of_users = pg_sys::Oid::from(pg_sys::FirstNormalObjectId);
+        if one_now::<bool>(HAS_CAST, &[base.into(), first_of_users.into()])? != Some(true) {
+            return Ok(Some(column));
+        }
+        let Column { name, type_name, .. } = &column;
+        let wrong =
+            format!("column {name} of {} has type {type_name}, which has a cast to text by a function", table.name);
+        self.note(Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)));
+        Ok(None)
+    }
+
     fn recipes(&self) -> Result<Option<RecipeTable>> {
         let row = self.row;
         let (table, meant) = self.optional("recipes_table", &row.recipes_table, TABLES_AND_VIEWS)?;
@@ -241,6 +289,22 @@ impl Search<'_> {
         let wrong = format!("{} has no {columns} {}", table.name, missing.join(", "));
         self.note(Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look_at_columns(table)).or_null());
         Ok(None)
+    }
+
+    /// The function that takes fingerprints, if the target has them on.
+    fn fingerprint_function(&self, table: &Table) -> Result<Option<String>> {
+        if !self.row.fingerprint {
+            return Ok(None);
+        }
+        let found = callable_by_owner_of(table)?;
+        if found.is_none() {
+            let wrong =
+                format!("the owner of {} may not call backlog_cleanup_fingerprint() or use its schema", table.name);
+            let look = "SELECT * FROM backlog_cleanup.target".into();
+            let mistake = Mistake::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, "fingerprint", wrong, look);
+            self.note(mistake.or(false.into()));
+        }
+        Ok(found)
     }
 
     /// The target's own search path, if it has one.

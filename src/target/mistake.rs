@@ -16,7 +16,7 @@ pub struct Mistake {
     wrong: String,
     /// What there is instead, for people.
     instead: Option<String>,
-    /// The value that is right, a string or null.
+    /// The value that is right: a string, a list of strings, a boolean or null.
     right: Option<Value>,
     /// The statement that shows what there is, for a mistake that only a person can correct.
     look: String,
@@ -59,14 +59,24 @@ impl Mistake {
         self
     }
 
-    /// The value that is right, unless it is NULL.
+    /// The string that is right.
     pub fn right(&self) -> Option<&str> {
         self.right.as_ref().and_then(Value::as_str)
     }
 
+    /// The column is a list, and right as this one, if what was wrong in it has something right.
+    pub fn in_list(self, list: &[String]) -> Mistake {
+        Mistake { right: self.right.map(|_| list.into()), ..self }
+    }
+
     /// The column is right as NULL, unless there is something better.
-    pub fn or_null(mut self) -> Mistake {
-        self.right = self.right.or(Some(Value::Null));
+    pub fn or_null(self) -> Mistake {
+        self.or(Value::Null)
+    }
+
+    /// The column is right with this value, unless there is something better.
+    pub fn or(mut self, right: Value) -> Mistake {
+        self.right = self.right.or(Some(right));
         self
     }
 }
@@ -114,14 +124,18 @@ impl TargetRow {
             FROM backlog_cleanup.target t
             CROSS JOIN to_jsonb(jsonb_populate_record(t, coalesce($3::jsonb, '{}'))) was
             CROSS JOIN coalesce($3::jsonb = '{}', false) is_new
-            CROSS JOIN jsonb_each_text(to_jsonb(t) || $2) written (key, value)
+            CROSS JOIN jsonb_each(to_jsonb(t) || $2) written (key, document)
+            CROSS JOIN LATERAL (
+                SELECT CASE WHEN jsonb_typeof(document) = 'array'
+                            THEN ARRAY(SELECT jsonb_array_elements_text(document))::text ELSE document #>> '{}' END
+            ) as_text (value)
             JOIN pg_attribute ON attrelid = 'backlog_cleanup.target'::regclass AND attname = key
             LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
             CROSS JOIN pg_get_expr(adbin, adrelid) given
             WHERE t.name = $1 AND key <> 'named_by'
               AND CASE WHEN is_new
                   THEN given IS DISTINCT FROM value AND given IS DISTINCT FROM format('%L::%s', value, format_type(atttypid, -1))
-                  ELSE $2 ? key OR value IS DISTINCT FROM was ->> key
+                  ELSE $2 ? key OR document IS DISTINCT FROM was -> key
                   END
             GROUP BY is_new";
         let right = mistakes.iter().filter_map(|mistake| Some((mistake.column.to_owned(), mistake.right.clone()?)));

@@ -3,11 +3,13 @@
 pub mod check;
 pub mod column;
 mod failure_type;
+mod fingerprint;
 pub mod foreign_keys;
 pub mod leaf;
 pub mod load;
 pub mod mistake;
 pub mod nearest;
+pub mod pace;
 pub mod passed_over;
 pub mod reading;
 pub mod recipes;
@@ -18,12 +20,13 @@ pub mod trust;
 
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
+use crate::target::pace::Pace;
 
 /// A row of `backlog_cleanup.target`, not checked. The comments on its columns explain them.
 #[derive(Clone, Deserialize)]
@@ -34,21 +37,30 @@ pub struct TargetRow {
     pub users_table: Option<String>,
     pub ledger_table: Option<String>,
     pub id_column: String,
-    pub account_column: String,
+    pub account_column: Option<String>,
     pub recipe_column: String,
     pub status_column: Option<String>,
     pub failed_at_column: String,
     pub failure_type_column: String,
+    /// Versions before 0.3.0 have none.
+    #[serde(default)]
+    pub fingerprint: bool,
     pub recipe_key_column: String,
     pub recipe_name_column: String,
-    pub account: String,
-    pub failed_status: String,
-    pub completed_status: Option<String>,
-    pub pending_status: Option<String>,
-    pub processing_status: Option<String>,
+    pub account: Option<String>,
+    #[serde(alias = "failed_status", deserialize_with = "list")]
+    pub statuses: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    pub completed_status: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    pub pending_status: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    pub processing_status: Vec<String>,
     pub time_zone: String,
     pub search_path: Option<String>,
-    pub batch_size: i64,
+    /// That of a batched run whose call says no other.
+    #[serde(flatten)]
+    pub pace: Pace,
     /// Milliseconds.
     pub lock_timeout: i64,
     /// Percent.
@@ -61,6 +73,20 @@ pub struct TargetRow {
     pub named_by: Option<String>,
 }
 
+/// Reads a list of statuses; NULL is an empty one. Until ALTER EXTENSION UPDATE it is one text.
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        List(Option<Vec<String>>),
+        Text(String),
+    }
+    Written::deserialize(deserializer).map(|written| match written {
+        Written::List(list) => list.unwrap_or_default(),
+        Written::Text(text) => vec![text],
+    })
+}
+
 /// A target with its tables and columns. The fields of its row can be read from it directly.
 pub struct Target {
     row: TargetRow,
@@ -69,12 +95,15 @@ pub struct Target {
     pub recipes: Option<RecipeTable>,
     pub ledger: Option<Ledger>,
     pub id: Column,
-    pub account_column: Column,
+    /// `None` if every row of the table is the target's.
+    pub account_column: Option<Column>,
     pub recipe: Column,
     /// `None` if every row has the same: then a row in scope is one that has finished.
     pub status: Option<Column>,
     pub failed_at: Column,
     pub failure_type: Column,
+    /// The qualified function that takes the fingerprint of a failure type; `None` if it is off.
+    pub fingerprint_function: Option<String>,
 }
 
 /// The table that names the recipes; `key` and `name` are quoted columns.
@@ -107,14 +136,8 @@ impl std::ops::Deref for Target {
 impl TargetRow {
     /// The names of the columns that runs read, as the row has them.
     pub fn column_names(&self) -> Vec<&str> {
-        let columns = [
-            &self.id_column,
-            &self.account_column,
-            &self.recipe_column,
-            &self.failed_at_column,
-            &self.failure_type_column,
-        ];
-        columns.into_iter().chain(&self.status_column).map(String::as_str).collect()
+        let columns = [&self.id_column, &self.recipe_column, &self.failed_at_column, &self.failure_type_column];
+        columns.into_iter().chain(&self.account_column).chain(&self.status_column).map(String::as_str).collect()
     }
 
     /// The statement that sets a column of this row.
@@ -122,14 +145,16 @@ impl TargetRow {
         format!("UPDATE backlog_cleanup.target SET {column} = {value} WHERE name = {}", quote_literal(&self.name))
     }
 
-    /// Runs the throttle query as the owner of the target's table. Returns its first value as text, whatever its type: the
-    /// reason to wait.
+    /// Runs the throttle query as the owner of the target's table. Returns the beginning of its first value as text, whatever its
+    /// type: the reason to wait.
     pub fn throttle(&self, table: &Table) -> Result<Option<String>> {
         let Some(query) = &self.throttle_query else { return Ok(None) };
         let query = query.trim_end().trim_end_matches(';');
         reading_as_owner_of(table, || {
             read_one::<String>(
-                &format!("SELECT throttle.reason::pg_catalog.text FROM (\n{query}\n) throttle (reason)"),
+                &format!(
+                    "SELECT pg_catalog.left(throttle.reason::pg_catalog.text, 1000) FROM (\n{query}\n) throttle (reason)"
+                ),
                 &[],
             )
         })
@@ -139,8 +164,9 @@ impl TargetRow {
 impl Target {
     /// The columns that runs read, with their names as the row has them.
     pub fn columns(&self) -> Vec<(&str, &Column)> {
-        let columns = [&self.id, &self.account_column, &self.recipe, &self.failed_at, &self.failure_type];
-        self.column_names().into_iter().zip(columns.into_iter().chain(&self.status)).collect()
+        let columns = [&self.id, &self.recipe, &self.failed_at, &self.failure_type];
+        let columns = columns.into_iter().chain(&self.account_column).chain(&self.status);
+        self.column_names().into_iter().zip(columns).collect()
     }
 
     /// All tables that it names.
@@ -156,14 +182,14 @@ impl Target {
 
     /// Errors: 42704 (the account is not among the users).
     pub fn account_exists(&self) -> Result<()> {
-        let Some(users) = &self.users else { return Ok(()) };
+        let Some((users, account)) = self.users.as_ref().zip(self.account.as_deref()) else { return Ok(()) };
         let found = reading_as_owner_of(&users.table, || {
             read_one::<bool>(
                 &format!(
                     "SELECT EXISTS (SELECT FROM {} u WHERE u.{}::pg_catalog.text OPERATOR(pg_catalog.=) $1)",
                     users.table.name, users.key
                 ),
-                &[self.account.as_str().into()],
+                &[account.into()],
             )
         })?;
         if found == Some(true) {
@@ -171,19 +197,33 @@ impl Target {
         }
         Err(error(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("account \"{}\" does not exist in {}", self.account, users.table.name),
+            format!("account \"{account}\" does not exist in {}", users.table.name),
             self.set("account", "'...'"),
         ))
     }
 
-    /// Checks a value for a column of the table, as the table's owner: the type may run code. Errors: 22P02, 42804.
+    /// Checks a value for a column of the table, as the table's owner: the type may run code. Errors: 22P02, 22023, 42804.
     pub fn accepts(&self, column: &Column, value: &str) -> Result<()> {
         reading_as_owner_of(&self.table, || column.accepts(value, &self.table))
     }
 
     /// The condition on a row `g` that it is one of the account: of no other that the column's collation or type calls equal.
+    /// Without an account, every row is.
     pub fn is_of_account(&self) -> String {
-        self.account_column.identifies(&self.account)
+        let account = self.account_column.as_ref().zip(self.account.as_deref());
+        account.map_or("true".into(), |(column, account)| column.identifies(account))
+    }
+
+    /// What to say of a target that may remove every row of its table, and the statement that limits it.
+    pub fn without_limit(&self) -> Option<(String, String)> {
+        if self.account.is_some() || self.max_rows_per_run.is_some() || self.max_share < 100.0 {
+            return None;
+        }
+        let message = format!(
+            "target \"{}\" has no account and no limit: every row of {} that its statuses and policies let go can go in one run",
+            self.name, self.table.name
+        );
+        Some((message, self.set("max_rows_per_run", "100000")))
     }
 
     /// The condition on a row `g` that it is a failed row of the account.

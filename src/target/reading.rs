@@ -12,10 +12,12 @@ use crate::target::Target;
 #[derive(PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     table: u32,
-    account: String,
-    failed_status: String,
+    account: Option<String>,
+    statuses: Vec<String>,
     time_zone: String,
-    /// Account, recipe, failed-at, id, failure type and, if there is one, status: the name, the `attnum`, the type and its
+    #[serde(default)]
+    fingerprint: bool,
+    /// Recipe, failed-at, id, failure type and, if there are any, account and status: the name, the `attnum`, the type and its
     /// collation.
     columns: Vec<(String, i16, u32, u32)>,
     /// The labels of their enums, each with its oid: whoever owns the type can swap them, and locks no table.
@@ -52,10 +54,12 @@ impl Reading {
         Ok(Reading {
             table: number(table.oid),
             account: target.account.clone(),
-            failed_status: target.failed_status.clone(),
+            statuses: target.statuses.clone(),
             time_zone: target.time_zone.clone(),
-            columns: [account_column, recipe, failed_at, id, failure_type]
+            fingerprint: target.fingerprint,
+            columns: [recipe, failed_at, id, failure_type]
                 .into_iter()
+                .chain(account_column)
                 .chain(status)
                 .map(column)
                 .collect(),

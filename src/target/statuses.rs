@@ -5,71 +5,107 @@ use crate::postgres::error::{Result, error};
 use crate::postgres::now::one_now;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
+use crate::postgres::subtransaction::{briefly, raise_again, sqlstate};
 use crate::postgres::table::Column;
 use crate::target::{Target, TargetRow};
 
-/// A status that reports count: its name, and its value, unless the table has no such status.
-pub type Status<'a> = (&'static str, Option<&'a str>);
+/// What reports count a status as.
+pub struct Status<'a> {
+    /// The column of `target` that lists it.
+    pub list: &'static str,
+    /// The place of that list in `lists`.
+    pub place: usize,
+    pub value: &'a str,
+}
 
 impl TargetRow {
-    /// The statuses that reports count, by their names in `target`, the failed one first.
-    pub fn statuses(&self) -> [Status<'_>; 4] {
+    /// The lists of statuses that reports count, by their names in reports and in `target`; the one that runs remove first.
+    pub fn lists(&self) -> [(&'static str, &'static str, &[String]); 4] {
         [
-            ("failed", Some(self.failed_status.as_str())),
-            ("completed", self.completed_status.as_deref()),
-            ("pending", self.pending_status.as_deref()),
-            ("processing", self.processing_status.as_deref()),
+            ("failed", "statuses", &self.statuses),
+            ("completed", "completed_status", &self.completed_status),
+            ("pending", "pending_status", &self.pending_status),
+            ("processing", "processing_status", &self.processing_status),
         ]
     }
 }
 
 impl Target {
-    /// Checks that every status is a value of the status column, and that no two are the same value: `yes` and `true` are one
-    /// boolean. Errors: 22P02, 42804, 23514.
-    pub fn statuses_are_values(&self) -> Result<()> {
-        let Some(status) = &self.status else { return Ok(()) };
-        self.statuses().iter().filter_map(|(_, value)| *value).try_for_each(|value| self.accepts(status, value))?;
-        let statuses = self.statuses();
-        (0..statuses.len()).try_for_each(|first| self.is_none_of(statuses[first], &statuses[first + 1..]))
+    /// The statuses that the column can have, in the order of their lists. Only those whose rows are removed have to be such;
+    /// another counts nothing.
+    pub fn counted(&self, column: &Column) -> Result<Vec<Status<'_>>> {
+        let lists = self.lists().into_iter().enumerate();
+        let all =
+            lists.flat_map(|(place, (_, list, values))| values.iter().map(move |value| Status { list, place, value }));
+        let mut counted = Vec::new();
+        for status in all {
+            if status.place == 0 || self.can_have(column, status.value)? {
+                counted.push(status);
+            }
+        }
+        Ok(counted)
     }
 
-    /// Checks that no other status is the same value as the failed one, whose rows are removed. The column's type may have
-    /// changed since the target was written. Errors: 23514.
-    pub fn failed_is_no_other_status(&self) -> Result<()> {
-        let [failed, others @ ..] = self.statuses();
-        self.is_none_of(failed, &others)
+    fn can_have(&self, column: &Column, value: &str) -> Result<bool> {
+        match briefly(|| self.accepts(column, value)) {
+            Ok(()) => Ok(true),
+            Err(failure) if sqlstate(&failure) == PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION => Ok(false),
+            Err(failure) => raise_again(failure),
+        }
     }
 
-    fn is_none_of(&self, (name, value): Status, others: &[Status]) -> Result<()> {
-        let (Some(status), Some(value)) = (&self.status, value) else { return Ok(()) };
+    /// Checks that no two statuses are the same value: `yes` and `true` are one boolean. Errors: 23514.
+    pub fn statuses_differ(&self) -> Result<()> {
+        self.differ(|_, _| true)
+    }
+
+    /// Checks that the statuses whose rows are removed are values of their column, and that no other one is the same value. The
+    /// column's type may have changed since the target was written. Errors: 22P02, 22023, 42804, 23514.
+    pub fn removed_are_no_other_statuses(&self) -> Result<()> {
+        let Some(column) = &self.status else { return Ok(()) };
+        self.statuses.iter().try_for_each(|value| self.accepts(column, value))?;
+        self.differ(|a, b| a.place == 0 && b.place > 0)
+    }
+
+    fn differ(&self, is_to: impl Fn(&Status, &Status) -> bool) -> Result<()> {
+        let Some(column) = &self.status else { return Ok(()) };
         const COLLATION: &str = "
             SELECT pg_catalog.format(' COLLATE %I.%I', n.nspname, c.collname)
             FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.collnamespace
             WHERE c.oid OPERATOR(pg_catalog.=) $1";
-        let collation = one_now::<String>(COLLATION, &[status.collation.into()])?.unwrap_or_default();
-        for (other_name, other) in others.iter().filter_map(|(name, other)| Some((name, (*other)?))) {
-            let (a, b) = (status.literal(value), status.literal(other));
-            let compare = format!("SELECT {a}{collation} OPERATOR(pg_catalog.=) {b}");
-            if reading_as_owner_of(&self.table, || read_one::<bool>(&compare, &[]))? != Some(true) {
-                continue;
-            }
-            return Err(error(
-                PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
-                format!(
-                    "{name}_status \"{value}\" and {other_name}_status \"{other}\" of target \"{}\" are the same value of column {}",
-                    self.name, status.name
-                ),
-                self.set(&format!("{other_name}_status"), "NULL"),
-            ));
+        let collation = one_now::<String>(COLLATION, &[column.collation.into()])?.unwrap_or_default();
+        let counted = self.counted(column)?;
+        let mut pairs = Vec::new();
+        for (behind, a) in counted.iter().enumerate() {
+            pairs.extend(counted[behind + 1..].iter().filter(|b| is_to(a, b)).map(|b| (a, b)));
         }
-        Ok(())
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let case = |(place, (a, b)): (usize, &(&Status, &Status))| {
+            let (a, b) = (column.literal(a.value), column.literal(b.value));
+            format!("WHEN {a}{collation} OPERATOR(pg_catalog.=) {b} THEN {place}")
+        };
+        let compare = format!("SELECT CASE {} END", pairs.iter().enumerate().map(case).collect::<Vec<_>>().join(" "));
+        let same = reading_as_owner_of(&self.table, || read_one::<i32>(&compare, &[]))?;
+        let Some((a, b)) = same.map(|place| pairs[place as usize]) else { return Ok(()) };
+        let without = self.lists()[b.place].2.iter().filter(|value| !std::ptr::eq(value.as_str(), b.value));
+        let without: Vec<String> = without.map(quote_literal).collect();
+        Err(error(
+            PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
+            format!(
+                "\"{}\" in {} and \"{}\" in {} of target \"{}\" are the same value of column {}",
+                a.value, a.list, b.value, b.list, self.name, column.name
+            ),
+            self.set(b.list, &format!("ARRAY[{}]::text[]", without.join(", "))),
+        ))
     }
 
-    /// The condition on a row `g` that it has finished as a row in scope has: it has the failed status. Without a status, it has
-    /// a finished-at.
+    /// The condition on a row `g` that it has finished as a row in scope has: it is in one of the statuses. Without a status, it
+    /// has a finished-at.
     pub fn has_failed(&self) -> String {
         match &self.status {
-            Some(status) => status.is(&self.failed_status),
+            Some(status) => status.is_one_of(&status.of_row(), &self.statuses),
             None => format!("{} IS NOT NULL", self.failed_at.of_row()),
         }
     }

@@ -28,14 +28,24 @@ impl Target {
                        interval '1 minute') AS minute
                    WHERE {} OPERATOR(pg_catalog.>) {instant})
              ELSE {local} END",
-            self.instant(&local),
-            self.instant("minute"),
+            self.in_time_zone(&self.failed_at, &local),
+            self.in_time_zone(&self.failed_at, "minute"),
         )
     }
 
-    /// The `timestamptz` that a failed-at expression means: a `timestamp` is read in the target's time zone.
+    /// The `timestamptz` that a failed-at means: a `timestamp` is read in the target's time zone. Near both ends of what a
+    /// `timestamp` can be it is another one, since the one in UTC may be beyond.
     pub fn instant(&self, failed_at: &str) -> String {
-        self.in_time_zone(&self.failed_at, failed_at)
+        match self.failed_at.type_oid {
+            pg_sys::TIMESTAMPOID => self.in_time_zone(
+                &self.failed_at,
+                &format!(
+                    "CASE WHEN pg_catalog.isfinite({failed_at})
+                     THEN GREATEST(LEAST({failed_at}, timestamp '294276-01-01'), timestamp '4713-01-01 BC') ELSE {failed_at} END"
+                ),
+            ),
+            _ => failed_at.to_owned(),
+        }
     }
 
     /// Converts between `timestamptz` and the type of `column`, either way.

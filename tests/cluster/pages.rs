@@ -37,6 +37,26 @@ impl Page {
         self.save(&new);
     }
 
+    /// Runs every block `sql` in its order, and expects what it prints in the block `text` behind it, if there is one.
+    pub fn queries(self, mut print: impl FnMut(&str) -> String) {
+        let (mut new, mut rest, mut shown_by_text) = (String::new(), self.text.as_str(), 0);
+        while let Some((before, block)) = rest.split_once("```sql\n") {
+            let (query, after) = block.split_once("```").expect("an end");
+            let printed = print(query);
+            new += &format!("{before}```sql\n{query}```");
+            rest = after;
+            if let Some(block) = after.strip_prefix("\n\n```text\n") {
+                let (shown, after) = block.split_once("```").expect("an end");
+                expect(query, shown, &printed);
+                new += &format!("\n\n```text\n{}\n```", printed.trim_end());
+                (rest, shown_by_text) = (after, shown_by_text + 1);
+            }
+        }
+        assert!(shown_by_text > 0, "{} has lost its examples", self.path.display());
+        let new = new + rest;
+        self.save(&new);
+    }
+
     /// Expects something printed between two texts of the page.
     pub fn passage(self, from: &str, to: &str, printed: &str) {
         let (before, rest) = self.text.split_once(from).expect("a beginning");

@@ -299,17 +299,17 @@ fn rows_that_no_run_would_ever_find_are_seen() {
         client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 't'")).unwrap();
         finding(client, "rows")
     };
-    assert_eq!(set(&mut client, "failed_status = 'failed'").0, "ok");
+    assert_eq!(set(&mut client, "statuses = '{failed}'").0, "ok");
     for word in ["Failed", "FAILED", " failed"] {
-        let (status, detail, fix) = set(&mut client, &format!("failed_status = '{word}'"));
+        let (status, detail, fix) = set(&mut client, &format!("statuses = ARRAY['{word}']"));
         assert!(status == "warn" && detail.contains("rows with \"failed\""), "{detail}");
         client.batch_execute(&fix.unwrap()).unwrap();
         assert_eq!(finding(&mut client, "rows").0, "ok", "{word}");
     }
-    let (status, detail, fix) = set(&mut client, "failed_status = 'dead'");
+    let (status, detail, fix) = set(&mut client, "statuses = '{dead}'");
     assert_eq!((status.as_str(), fix), ("warn", None));
     assert!(detail.contains("no row has status \"dead\"; the account's rows have \"failed\""), "{detail}");
-    let (_, detail, _) = set(&mut client, "account = 'W', failed_status = 'failed'");
+    let (_, detail, _) = set(&mut client, "account = 'W', statuses = '{failed}'");
     assert!(detail.contains("no row has account \"W\""), "{detail}");
     // After a run that has removed them all, there is nothing wrong.
     assert_eq!(set(&mut client, "account = 'w'").0, "ok");

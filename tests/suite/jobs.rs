@@ -327,7 +327,7 @@ fn commands_and_messages_of_others_cost_whoever_looks_little() {
             "INSERT INTO cron.job_run_details (jobid, runid, database, username, command, status, return_message, start_time)
              SELECT jobid, 2000000 + run, 'postgres', 'postgres', calls, 'failed', 'ERROR:  ' || repeat('x', 2000), now()
              FROM cron.job, generate_series(1, 2000) run,
-                  (SELECT string_agg(format('CALL backlog_cleanup_run(''%s'')', i), '; ') FROM generate_series(1, 120) i) of (calls)
+                  (SELECT string_agg(format('CALL backlog_cleanup_run(''%s'')', i), '; ') FROM generate_series(1, 60) i) of (calls)
              WHERE jobname = 'long'",
         )
         .unwrap();

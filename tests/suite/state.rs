@@ -178,13 +178,13 @@ fn a3_statuses_are_compared_as_values_of_their_type() {
         let write = |completed: &str, pending: &str| {
             format!(
                 "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
-                     recipe_column, status_column, failed_at_column, failure_type_column, account, failed_status, completed_status,
+                     recipe_column, status_column, failed_at_column, failure_type_column, account, statuses, completed_status,
                      pending_status, processing_status)
-                 VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w', '{failed}', {completed},
+                 VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w', ARRAY['{failed}'], {completed},
                          {pending}, NULL)"
             )
         };
-        let (same, other) = (format!("'{same}'"), format!("'{other}'"));
+        let (same, other) = (format!("ARRAY['{same}']"), format!("ARRAY['{other}']"));
         assert_eq!(refused(client.batch_execute(&write(&same, "NULL"))).0, "23514", "{sql_type}");
         assert_eq!(refused(client.batch_execute(&write(&other, &other))).0, "23514", "{sql_type}");
         client.batch_execute(&write(&other, "NULL")).unwrap();
@@ -198,7 +198,7 @@ fn a3_statuses_are_compared_as_values_of_their_type() {
     client
         .batch_execute(
             "ALTER TABLE job ALTER state TYPE text;
-             UPDATE backlog_cleanup.target SET failed_status = 'yes', completed_status = 'true' WHERE name = 't';
+             UPDATE backlog_cleanup.target SET statuses = '{yes}', completed_status = '{true}' WHERE name = 't';
              ALTER TABLE job ALTER state TYPE boolean USING true",
         )
         .unwrap();
@@ -206,6 +206,157 @@ fn a3_statuses_are_compared_as_values_of_their_type() {
         assert_eq!(refused(client.batch_execute(form)).0, "23514", "{form}");
     }
     assert_eq!(finding(&mut client, "t", "statuses").0, "fail");
+}
+
+#[test]
+fn only_rows_in_the_statuses_go_in_every_form_and_the_index_alone_finds_them_whatever_their_type() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = with_jobs(&cluster);
+    client
+        .batch_execute(
+            "CREATE TYPE stage AS ENUM ('open', 'dead', 'gone'); CREATE DOMAIN word AS text CHECK (value <> '');
+             CREATE DOMAIN code AS int CHECK (value < 9); CREATE TYPE pair AS (a int, b int)",
+        )
+        .unwrap();
+    for (sql_type, [dead, gone, open], is_indexed) in [
+        ("text", ["dead", "gone", "open"], true),
+        ("varchar(9)", ["dead", "gone", "open"], true),
+        ("char(9)", ["dead", "gone", "open"], true),
+        ("stage", ["dead", "gone", "open"], true),
+        ("int", ["1", "2", "3"], true),
+        ("word", ["dead", "gone", "open"], true),
+        ("code", ["1", "2", "3"], true),
+        ("boolean", ["yes", "no", "NULL"], true),
+        ("text[]", ["{dead}", "{gone}", "{open}"], false),
+        ("pair", ["(1,2)", "(1,3)", "(2,2)"], false),
+    ] {
+        client
+            .batch_execute(&format!(
+                "DELETE FROM backlog_cleanup.target WHERE name = 't'; DROP TABLE job; DROP TABLE IF EXISTS saved;
+                 CREATE TABLE job (id int PRIMARY KEY, owner text DEFAULT 'w', queue text DEFAULT 'a', state {sql_type},
+                                   at timestamptz DEFAULT now() - interval '9 days', error text);
+                 INSERT INTO job (id, state)
+                 SELECT i, nullif((ARRAY['{dead}', '{gone}', '{open}'])[i % 3 + 1], 'NULL')::{sql_type}
+                 FROM generate_series(1, 90) i;
+                 CREATE TABLE saved AS TABLE job;
+                 INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table,
+                     account_column, recipe_column, status_column, failed_at_column, failure_type_column, account, statuses,
+                     pending_status)
+                 VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w',
+                         ARRAY['{dead}', '{gone}'], ARRAY['never', '{open}']);
+                 UPDATE backlog_cleanup.policy SET keep = 0 WHERE target = 't'"
+            ))
+            .unwrap();
+        // A value that the type cannot have, as the ones by default, counts nothing.
+        let pending = if open == "NULL" { 0 } else { 30 };
+        let counts =
+            "SELECT total_count, failed_count, completed_count, pending_count FROM backlog_cleanup_status('t')";
+        assert_eq!(cluster::numbers(&mut client, counts), [90, 60, 0, pending], "{sql_type}");
+        if is_indexed {
+            cluster::create_index(&mut client, "t");
+        }
+        for form in FORMS {
+            client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+            client.batch_execute("VACUUM ANALYZE job").unwrap();
+            client.batch_execute(form).unwrap();
+            assert_eq!(cluster::numbers(&mut client, counts), [30, 0, 0, pending], "{sql_type}: {form}");
+        }
+        if is_indexed {
+            let only = "SELECT idx_tup_read >= 60 AND idx_tup_fetch = 0 FROM pg_stat_user_indexes
+                        WHERE indexrelname = 'job_queue_at_id_idx'";
+            client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+            client.batch_execute("VACUUM ANALYZE job").unwrap();
+            client.batch_execute("SELECT pg_stat_reset()").unwrap();
+            client.batch_execute("SELECT backlog_cleanup_failed_generations('t', dry_run => true)").unwrap();
+            client.batch_execute("SELECT pg_stat_force_next_flush()").unwrap();
+            assert!(truth(&mut client, only), "{sql_type}");
+            assert_eq!(finding(&mut client, "t", "index").0, "ok", "{sql_type}");
+        }
+    }
+    // Those that runs remove have to be values of the type.
+    client.batch_execute("DROP TABLE saved; ALTER TABLE job DROP state, ADD state stage DEFAULT 'dead'").unwrap();
+    for (change, expected) in [
+        ("statuses = '{dead,failed}'", "22P02"),
+        ("statuses = '{dead,dead}'", "23514"),
+        ("statuses = '{dead,gone}', completed_status = '{open,gone}'", "23514"),
+        ("statuses = '{}'", "23514"),
+        ("statuses = '{dead,NULL}'", "23514"),
+        ("statuses = '{{dead,gone}}'", "23514"),
+        ("pending_status = '{{dead,gone}}'", "23514"),
+        ("pending_status = '{NULL}'", "23514"),
+        ("failed_status = 'dead'", "42703"),
+    ] {
+        let update = format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 't'");
+        assert_eq!(refused(client.batch_execute(&update)).0, expected, "{change}");
+    }
+    let of_word = |change: &str| format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 't'");
+    client.batch_execute(&of_word("statuses = '{dead}', pending_status = '{open}'")).unwrap();
+    let (sqlstate, _, hint) = refused(client.batch_execute(&of_word("statuses = '{dead,gon}'")));
+    assert_eq!((sqlstate.as_str(), &hint[..]), ("22P02", &of_word("statuses = '{dead,gone}'")[..]));
+    client.batch_execute(&hint).unwrap();
+    let (sqlstate, _, hint) = refused(client.batch_execute(&of_word("pending_status = '{open,open}'")));
+    assert_eq!(sqlstate, "23514");
+    client.batch_execute(&hint).unwrap();
+}
+
+#[test]
+fn without_an_account_every_row_of_the_table_is_the_targets_and_somebody_is_told() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = with_jobs(&cluster);
+    let (notices, heard) = mpsc::channel();
+    let mut listening = cluster.connect_with_notices(notices);
+    client.batch_execute("DELETE FROM backlog_cleanup.target").unwrap();
+    // What needs an account is refused, with what is right.
+    let insert =
+        "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, recipe_column, status_column,
+                      failed_at_column, failure_type_column, account_column, account)
+                  VALUES ('t', 'public.job', NULL, 'queue', 'state', 'at', 'error', NULL, NULL)";
+    let (sqlstate, _, hint) = refused(client.batch_execute(insert));
+    assert_eq!(sqlstate, "22023");
+    listening.batch_execute(&hint).unwrap();
+    let (warning, limit) = heard.try_recv().expect("a warning");
+    assert!(warning.contains("has no account and no limit"), "{warning}");
+    for (change, right) in [("account = 'w'", "account = NULL"), ("account_column = 'owner'", "account_column = NULL")]
+    {
+        let (sqlstate, _, hint) =
+            refused(client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 't'")));
+        assert_eq!(sqlstate, "22023", "{change}");
+        assert_eq!(hint, format!("UPDATE backlog_cleanup.target SET {right} WHERE name = 't'"));
+        client.batch_execute(&hint).unwrap();
+    }
+    assert_eq!(heard.try_recv().ok(), None);
+    let (status, _, fix) = finding(&mut client, "t", "account");
+    assert_eq!((status.as_str(), fix.as_ref()), ("warn", Some(&limit)));
+    for limit in [limit.as_str(), "UPDATE backlog_cleanup.target SET max_share = 99, max_rows_per_run = NULL"] {
+        listening.batch_execute(limit).unwrap();
+        assert_eq!(heard.try_recv().ok(), None);
+        assert_eq!(finding(&mut client, "t", "account").0, "ok");
+    }
+
+    cluster::create_index(&mut client, "t");
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.policy SET keep = 0 WHERE target = 't';
+             UPDATE backlog_cleanup.target SET max_share = 100, max_rows_per_run = 100;
+             UPDATE job SET owner = CASE id % 3 WHEN 0 THEN 'x' WHEN 1 THEN 'w' END, state = CASE WHEN id > 90 THEN 'pending' ELSE state END;
+             CREATE TABLE saved AS TABLE job",
+        )
+        .unwrap();
+    let counts = "SELECT total_count, failed_count, removable_count, pending_count FROM backlog_cleanup_status('t')";
+    for form in FORMS {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        client.batch_execute("VACUUM ANALYZE job").unwrap();
+        assert_eq!(cluster::numbers(&mut client, counts), [100, 90, 90, 10], "{form}");
+        for check in ["index", "rows", "ledger", "ledger_row"] {
+            assert_eq!(finding(&mut client, "t", check).0, "ok", "{check}");
+        }
+        client.batch_execute(form).unwrap();
+        assert_eq!(cluster::numbers(&mut client, counts), [10, 0, 0, 10], "{form}");
+    }
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup_books('t')"), 0);
+    // The breaker counts all of them.
+    client.batch_execute("INSERT INTO job (id, state) SELECT i, 'failed' FROM generate_series(1001, 1200) i").unwrap();
+    assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_failed_generations('t')")).0, "54000");
 }
 
 #[test]

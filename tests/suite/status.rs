@@ -1,6 +1,6 @@
 //! What status says of a table as it is.
 
-use cluster::{Cluster, JOBS, numbers, refused};
+use cluster::{Cluster, JOBS, numbers, refused, value};
 
 #[test]
 fn a_status_that_two_words_name_is_counted_by_both() {
@@ -19,7 +19,7 @@ fn a_status_that_two_words_name_is_counted_by_both() {
             .batch_execute(&format!(
                 "ALTER TABLE generations ALTER status TYPE {sql_type};
                  ALTER TABLE backlog_cleanup.target DISABLE TRIGGER check_target;
-                 UPDATE backlog_cleanup.target SET processing_status = '{word}';
+                 UPDATE backlog_cleanup.target SET processing_status = ARRAY['{word}'];
                  ALTER TABLE backlog_cleanup.target ENABLE TRIGGER check_target"
             ))
             .unwrap();
@@ -54,6 +54,7 @@ fn failures_are_grouped_by_their_first_line_or_message_and_a_selection_takes_wha
     let cluster = Cluster::start("");
     let mut client = cluster.connect();
     client.batch_execute(JOBS).unwrap();
+    client.batch_execute("UPDATE backlog_cleanup.target SET fingerprint = false WHERE name = 't'").unwrap();
     for (sql_type, error, failure_type) in [
         ("text", "E'timeout  \r\n  at line ' || id", "timeout"),
         ("varchar(200)", "E'\n' || repeat('x', 120) || id", &"x".repeat(100)[..]),
@@ -80,4 +81,87 @@ fn failures_are_grouped_by_their_first_line_or_message_and_a_selection_takes_wha
         let selected: i64 = client.query_one(selected, &[&failure_type]).unwrap().get(0);
         assert_eq!(selected, 60, "{sql_type} {error}");
     }
+}
+
+/// E5: each of 10,000 errors has an id of its own, and all but one are the same error.
+#[test]
+fn equal_errors_with_ids_are_one_failure_type_that_a_raw_message_and_its_fingerprint_select() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    let message = "format('Request %s failed: HTTP 503, retry in %s ms', md5(id::text), id)";
+    let kind = "Request # failed: HTTP 503, retry in # ms";
+    for (sql_type, error) in [("text", message), ("jsonb", "jsonb_build_array(jsonb_build_object('error', MESSAGE))")] {
+        let error = error.replace("MESSAGE", message);
+        client
+            .batch_execute(&format!(
+                "ALTER TABLE job DROP error, ADD error {sql_type};
+                 TRUNCATE job; INSERT INTO job (id) SELECT generate_series(1, 10000);
+                 UPDATE job SET error = {error} WHERE id > 1;
+                 UPDATE job SET error = replace(({error})::text, '503', '404')::{sql_type} WHERE id = 1"
+            ))
+            .unwrap();
+        let types = "SELECT failure_type, sum(failed_count)::bigint FROM backlog_cleanup_failures('t', NULL) GROUP BY 1 ORDER BY 2";
+        let types: Vec<(String, i64)> =
+            client.query(types, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
+        assert_eq!(types, [(kind.replace("503", "404"), 1), (kind.to_owned(), 9_999)], "{sql_type}");
+        let one: String = value(&mut client, &format!("SELECT {message} FROM job WHERE id = 77"));
+        for (failure_type, left) in [(one.as_str(), 1), (&kind.replace("503", "404"), 0)] {
+            let removed = "SELECT (backlog_cleanup_emergency('t', failure_type => $1) ->> 'removedCount')::bigint";
+            let [there] = numbers(&mut client, "SELECT count(*) FROM job");
+            let removed: i64 = client.query_one(removed, &[&failure_type]).unwrap().get(0);
+            assert_eq!((removed, there - removed), (there - left, left), "{sql_type} {failure_type}");
+        }
+    }
+}
+
+/// The owner of a table has neither the extension's schema in the search path nor, at first, the right to use it.
+#[test]
+fn a_fingerprint_needs_an_owner_who_may_call_it_and_works_from_a_schema_of_any_name() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client
+        .batch_execute(&format!(
+            "CREATE SCHEMA \"Ops, too\"; {}",
+            JOBS.replace("CREATE EXTENSION backlog_cleanup", "CREATE EXTENSION backlog_cleanup SCHEMA \"Ops, too\"")
+                .split("INSERT INTO backlog_cleanup.target")
+                .next()
+                .unwrap()
+        ))
+        .unwrap();
+    let target =
+        "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table,
+                                                      account_column, recipe_column, status_column, failed_at_column,
+                                                      failure_type_column, account)
+                  VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w')";
+    let (sqlstate, _, hint) = refused(client.batch_execute(target));
+    assert_eq!(sqlstate, "42501");
+    client.batch_execute(&hint).unwrap();
+    assert!(!value::<bool>(&mut client, "SELECT fingerprint FROM backlog_cleanup.target WHERE name = 't'"));
+    client
+        .batch_execute(
+            "GRANT USAGE ON SCHEMA \"Ops, too\" TO app;
+             UPDATE backlog_cleanup.target SET fingerprint = true WHERE name = 't';
+             UPDATE job SET error = 'job ' || id || ' failed'; UPDATE job SET error = 'no 5' WHERE id > 60",
+        )
+        .unwrap();
+    let removed = "SELECT (\"Ops, too\".backlog_cleanup_emergency('t', failure_type => 'job 123456 failed') ->> 'removedCount')::bigint";
+    assert_eq!(numbers(&mut client, removed), [60]);
+    let rest = "SELECT string_agg(failure_type, ' ') FROM \"Ops, too\".backlog_cleanup_failures('t', NULL)";
+    assert_eq!(value::<String>(&mut client, rest), "no #");
+}
+
+#[test]
+fn a_policy_for_a_failure_type_is_for_the_fingerprint_of_the_message_that_it_was_written_with() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "UPDATE job SET error = CASE WHEN id <= 60 THEN 'job ' || id || ' timed out' ELSE 'job ' || id || ' failed' END;
+             SELECT backlog_cleanup_set_policy(failure_type => 'job 987654 timed out', enabled => false, target => 't')",
+        )
+        .unwrap();
+    let removed = "SELECT (backlog_cleanup_emergency('t') ->> 'removedCount')::bigint";
+    assert_eq!(numbers(&mut client, removed), [40]);
 }

@@ -1,7 +1,9 @@
 //! A released version, filled and upgraded, is the same as a fresh install. `make install` puts the scripts of earlier
 //! releases beside the server's.
 
-use cluster::{Cluster, column, refused, value};
+use std::sync::mpsc;
+
+use cluster::{Cluster, column, number, refused, value};
 
 /// Every object of the extension with its definition, its comment and who may use it.
 const OBJECTS: &str = "
@@ -74,12 +76,40 @@ const DATA: &str = "
     ORDER BY 1";
 
 #[test]
+fn policies_that_0_2_0_ignored_are_named_by_the_upgrade_and_obeyed_after_it() {
+    let cluster = Cluster::start("");
+    let (notices, heard) = mpsc::channel();
+    let mut client = cluster.connect_with_notices(notices);
+    client.batch_execute(include_str!("../../demo/platform.sql")).unwrap();
+    client
+        .batch_execute(
+            "CREATE EXTENSION backlog_cleanup VERSION '0.2.0';
+             INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', recipe, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days'
+             FROM generate_series(1, 15), generate_series(1, 2) recipe;
+             INSERT INTO backlog_cleanup.policy (target, recipe_id, keep) VALUES ('generations', '1', 1000)",
+        )
+        .unwrap();
+    let removable = "SELECT (backlog_cleanup_failed_generations(dry_run => true) ->> 'cleanedUpGenerations')::bigint";
+    assert_eq!(number(&mut client, removable), 10, "as 0.2.0 would");
+    heard.try_iter().for_each(drop);
+    client.batch_execute("ALTER EXTENSION backlog_cleanup UPDATE").unwrap();
+    let (warning, hint) = heard.try_iter().find(|(message, _)| message.contains("obey")).expect("a warning");
+    assert!(warning.ends_with("of these targets: generations"), "{warning}");
+    let named: String = client.query_one(&hint, &[]).unwrap().get("recipe_id");
+    assert_eq!(named, "1");
+    assert_eq!(number(&mut client, removable), 5, "the rows of recipe 1 stay");
+}
+
+#[test]
 fn every_released_version_upgrades_to_what_a_fresh_install_is() {
     let cluster = Cluster::start("");
     let mut fresh = cluster.platform();
     fresh.batch_execute("CREATE ROLE monitor; CREATE ROLE operator; CREATE ROLE admin").unwrap();
     fresh.batch_execute(GRANT).unwrap();
     fresh.batch_execute(FILL).unwrap();
+    // What the upgrade leaves as it was.
+    fresh.batch_execute("UPDATE backlog_cleanup.target SET fingerprint = false").unwrap();
     let current: String = value(&mut fresh, "SELECT extversion FROM pg_extension WHERE extname = 'backlog_cleanup'");
     for script in std::fs::read_dir("../sql/released").unwrap() {
         let name = script.unwrap().file_name().into_string().unwrap();

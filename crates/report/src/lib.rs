@@ -1,8 +1,9 @@
 //! What the extension and its companion both know: the reports, the words and names that they use, how often a schedule
-//! fires. Plain data and pure code, never linked to PostgreSQL.
+//! fires, what a failure's fingerprint is. Plain data and pure code, never linked to PostgreSQL.
 
 mod age;
 mod duration;
+mod fingerprint;
 mod level;
 mod mode;
 mod names;
@@ -15,13 +16,14 @@ mod word;
 
 pub use age::age_in_words;
 pub use duration::DURATION_BOUNDS;
+pub use fingerprint::fingerprint;
 pub use level::Level;
 pub use mode::Mode;
 pub use names::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET, job_name, job_name_in};
 pub use policy::policy_name;
 pub use report::{
-    BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, Foreseen, RecipeFailures, RegularReport, StatusReport,
-    Warning, kept_back_reason, recipe_id,
+    BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, Foreseen, PolicyDetail, RecipeFailures, RegularReport,
+    StatusReport, Warning, kept_back_reason, recipe_id,
 };
 pub use schedule::longest_gap;
 pub use state::State;

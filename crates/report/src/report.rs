@@ -33,7 +33,11 @@ pub struct RegularReport {
     #[serde(default)]
     pub skipped_count: i64,
     /// Rows that policies hold, and that the run has passed over.
+    #[serde(default)]
     pub held_count: i64,
+    /// The rows of each policy, of the first thousand; those that name most come first.
+    #[serde(default)]
+    pub policies: Vec<PolicyDetail>,
     /// The WAL that a rehearsal has written; only a rehearsal has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_bytes: Option<i64>,
@@ -65,6 +69,21 @@ pub struct CleanupDetail {
     pub kept_count: i64,
 }
 
+/// What a run did under one policy: in scope = removed + kept.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyDetail {
+    /// What it names; null is any.
+    pub recipe_id: Option<String>,
+    pub failure_type: Option<String>,
+    pub status: Option<String>,
+    /// In an emergency run, only the rows that it was to remove.
+    pub in_scope: i64,
+    pub removed: i64,
+    pub kept: i64,
+}
+
 /// What an emergency run did, or in a dry run or a rehearsal would do.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -93,7 +112,11 @@ pub struct EmergencyReport {
     #[serde(default)]
     pub skipped_count: i64,
     /// Rows that policies hold, and that the run has passed over.
+    #[serde(default)]
     pub held_count: i64,
+    /// The rows of each policy, of the first thousand; those that name most come first.
+    #[serde(default)]
+    pub policies: Vec<PolicyDetail>,
     /// The WAL that a rehearsal has written; only a rehearsal has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_bytes: Option<i64>,

@@ -59,7 +59,7 @@ impl Columns<'_> {
         let mut list: Vec<Column> = rows_of(COLUMNS, &[ledger.table.oid.into()])?;
         for column in &mut list {
             column.written = match column.name.as_str() {
-                "user_id" => Some(quote_literal(&target.account)),
+                "user_id" => target.account.as_ref().map(quote_literal),
                 "amount" => Some(removed.to_string()),
                 "type" => Some(quote_literal("backlog_cleanup")),
                 "description" => Some(quote_literal(description)),

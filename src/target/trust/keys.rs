@@ -4,8 +4,8 @@ use crate::target::Target;
 use crate::target::trust::{Stranger, beside_strangers, stranger};
 
 /// The tables that foreign keys have PostgreSQL read, as their owners, when rows of the target (`$1`) go and the ledger (`$2`) gets
-/// one: those that reference what is removed or updated, also behind actions of keys, and those that what is written or updated
-/// references. A partitioned table is read whole, a plain one alone. Triggers are the index of keys by the table that they reference.
+/// one: those that reference what is removed or updated, also behind actions of keys and behind what code of a table names, and those
+/// that what is written or updated references. A partitioned table is read whole, a plain one alone. Triggers are the index of keys by the table that they reference.
 /// `$3` says which: those of owners whom the owners of the target trust, or the others, who have made keys to the target of their own
 /// will, and could stop each run.
 const READ_BY_KEYS: &str = beside_strangers!(
@@ -27,30 +27,62 @@ const READ_BY_KEYS: &str = beside_strangers!(
             WHERE t.tgrelid = changed.oid AND f.confrelid = changed.oid AND f.contype = 'f'
               AND CASE changed.how WHEN 'removed' THEN f.confdeltype WHEN 'updated' THEN f.confupdtype END IN ('c', 'n', 'd')
             UNION ALL
-            -- Whoever has made the view or the rule wants that table.
+            -- Its code may change what it names. Of a role whom the owners of the target do not trust, only what this role may
+            -- change anyway: a rule can name any table, and its owner wants no other.
             SELECT wants.owner, c.oid, either.how
-            FROM pg_rewrite r
-            JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
-            JOIN pg_class c ON c.oid = d.refobjid
+            FROM pg_class made
+            CROSS JOIN pg_has_role(made.relowner, changed.owner, 'USAGE') is_trusted
+            CROSS JOIN LATERAL (
+                WITH RECURSIVE code (class, object) AS (
+                    SELECT 'pg_class'::regclass::oid, changed.oid
+                    UNION
+                    SELECT below.class, below.object
+                    FROM code CROSS JOIN LATERAL (
+                        SELECT refclassid, refobjid FROM pg_depend
+                        WHERE classid = code.class AND objid = code.object
+                          AND (refclassid IN ('pg_type'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass)
+                               OR refclassid = 'pg_class'::regclass
+                                  AND code.class IN ('pg_rewrite'::regclass, 'pg_proc'::regclass, 'pg_policy'::regclass))
+                        UNION ALL
+                        SELECT classid, objid FROM pg_depend
+                        WHERE refclassid = code.class AND refobjid = code.object AND deptype IN ('a', 'i')
+                          AND classid IN ('pg_rewrite'::regclass, 'pg_attrdef'::regclass, 'pg_constraint'::regclass,
+                                          'pg_policy'::regclass, 'pg_trigger'::regclass)
+                    ) below (class, object)
+                    WHERE code.class <> 'pg_class'::regclass OR code.object = changed.oid
+                )
+                SELECT object FROM code WHERE class = 'pg_class'::regclass AND object <> changed.oid
+            ) named (oid)
+            JOIN pg_class c ON c.oid = named.oid
             CROSS JOIN (VALUES ('removed'), ('updated')) either (how)
-            CROSS JOIN LATERAL (VALUES (c.relowner), (changed.owner)) wants (owner)
-            WHERE r.ev_class = changed.oid AND c.oid <> changed.oid
+            CROSS JOIN LATERAL (
+                SELECT changed.owner
+                WHERE is_trusted OR has_table_privilege(made.relowner, c.oid, 'DELETE')
+                   OR has_any_column_privilege(made.relowner, c.oid, 'INSERT, UPDATE')
+                UNION ALL
+                SELECT c.relowner WHERE is_trusted
+            ) wants (owner)
+            WHERE made.oid = changed.oid
         ) next (owner, oid, how)
-    ), read (oid, is_trusted) AS (
-        SELECT f.conrelid, pg_has_role(c.relowner, changed.owner, 'USAGE')
+    ), read (oid, is_trusted, types) AS (
+        SELECT f.conrelid, pg_has_role(c.relowner, changed.owner, 'USAGE'),
+               -- A value that the key sets meets the CHECKs of a domain.
+               CASE WHEN CASE changed.how WHEN 'removed' THEN f.confdeltype ELSE f.confupdtype END IN ('n', 'd')
+                         OR changed.how = 'updated' AND f.confupdtype = 'c'
+                    THEN 'd' ELSE '' END
         FROM changed
         JOIN pg_trigger t ON t.tgrelid = changed.oid
         JOIN pg_constraint f ON f.oid = t.tgconstraint AND f.confrelid = changed.oid
         JOIN pg_class c ON c.oid = f.conrelid
         WHERE f.contype = 'f' AND changed.how <> 'written'
         UNION
-        SELECT f.confrelid, pg_has_role(c.relowner, changed.owner, 'USAGE')
+        SELECT f.confrelid, pg_has_role(c.relowner, changed.owner, 'USAGE'), ''
         FROM changed JOIN pg_constraint f ON f.conrelid = changed.oid JOIN pg_class c ON c.oid = f.conrelid
         WHERE f.contype = 'f' AND changed.how <> 'removed'
     )
-    SELECT c.relowner, array_agg(DISTINCT c.oid), c.relkind = 'p'
+    SELECT c.relowner, array_agg(DISTINCT c.oid), c.relkind = 'p', read.types
     FROM read JOIN pg_class c USING (oid)
-    GROUP BY c.relowner, c.relkind = 'p', read.is_trusted
+    GROUP BY c.relowner, c.relkind = 'p', read.types, read.is_trusted
     HAVING read.is_trusted = $3"
 );
 
@@ -69,7 +101,6 @@ impl Target {
     fn stranger_by_keys(&self, is_trusted: bool) -> Result<Option<Stranger>> {
         let ledger: Vec<_> = self.ledger.iter().map(|ledger| ledger.table.oid).collect();
         let arguments = [vec![self.table.oid].into(), ledger.into(), is_trusted.into()];
-        // A check of a key reads no other column.
-        extension::as_owner(|| stranger(READ_BY_KEYS, &arguments, false))
+        extension::as_owner(|| stranger(READ_BY_KEYS, &arguments))
     }
 }

@@ -10,15 +10,15 @@ use crate::postgres::error::{Result, error};
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::settings::{set_local, with_settings};
 
-/// Makes a statement of one that returns where walks start: owner, relations, and whether they are read with their partitions and
-/// children. It leaves owners out who trust each role that has code in this database. In most databases there is none else, and the
+/// Makes a statement of one that returns where walks start: owner, relations, whether they are read with their partitions and
+/// children, and the kinds of types (`pg_type.typtype`) that are code of their own there. It leaves owners out who trust each role that has code in this database. In most databases there is none else, and the
 /// walk would cost a new session some milliseconds of planning.
 macro_rules! beside_strangers {
     ($starts:literal) => {
         concat!(
             "SELECT * FROM (",
             $starts,
-            ") started (owner, relations, is_whole)
+            ") started (owner, relations, is_whole, types)
              WHERE EXISTS (
                  SELECT FROM pg_shdepend d LEFT JOIN pg_class v ON d.classid = 'pg_class'::regclass AND v.oid = d.objid
                  WHERE d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND d.deptype = 'o'
@@ -41,33 +41,33 @@ const STARTS: &str = beside_strangers!(
         UNION
         SELECT above.oid, i.inhparent FROM above JOIN pg_inherits i ON i.inhrelid = above.ancestor
     )
-    SELECT relowner, array_agg(DISTINCT ancestor), false FROM above JOIN pg_class USING (oid) GROUP BY 1"
+    SELECT relowner, array_agg(DISTINCT ancestor), false, 'bcdepr' FROM above JOIN pg_class USING (oid) GROUP BY 1"
 );
 
 /// Walks from relations (`$2`) down to all code that a statement on them may run as an owner (`$1`): of types, domains, casts,
 /// defaults, generated columns, CHECKs, rules, views, partition keys, expressions of indexes and statistics, operator classes; and
 /// to the partitions and children of what is read whole, which is what views, rules and functions name, and the relations that `$3`
 /// says. An owner trusts a role that could act as the owner anyway. Returns the first object of another role: its description, its
-/// owner, the role that its code would run as, and that role's table. Without `$4` a type alone is no code.
+/// owner, the role that its code would run as, and that role's table. `$4` says which types are code: a domain where values are set.
 ///
 /// What PostgreSQL itself comes with has no dependencies recorded. What a function's body calls is not recorded, either.
 const STRANGER: &str = "
-    WITH RECURSIVE start (owner, object, is_whole) AS (
-        SELECT * FROM ROWS FROM (unnest($1), unnest($2), unnest($3)) started (owner, object, is_whole)
-    ), code (owner, class, object, is_whole) AS (
-        SELECT owner, 'pg_class'::regclass::oid, object, is_whole FROM start
+    WITH RECURSIVE start (owner, object, is_whole, types) AS (
+        SELECT * FROM ROWS FROM (unnest($1), unnest($2), unnest($3), unnest($4)) started (owner, object, is_whole, types)
+    ), code (owner, class, object, is_whole, types) AS (
+        SELECT owner, 'pg_class'::regclass::oid, object, is_whole, types FROM start
         UNION
-        SELECT code.owner, below.class, below.object, below.is_whole
+        SELECT code.owner, below.class, below.object, below.is_whole, code.types
         FROM code CROSS JOIN LATERAL (
             SELECT refclassid, refobjid, false FROM pg_depend
             WHERE classid = code.class AND objid = code.object
               AND refclassid IN ('pg_type'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass, 'pg_opclass'::regclass)
             UNION ALL
-            -- A rule's OLD and NEW are of its own table, but do not read it.
+            -- A rule's OLD and NEW are of its own table, but do not read it. TABLESAMPLE stands before what says so.
             SELECT refclassid, refobjid, NOT EXISTS (
                 SELECT FROM pg_rewrite r
                 WHERE code.class = 'pg_rewrite'::regclass AND r.oid = code.object AND r.ev_class = refobjid
-                  AND concat(r.ev_qual, r.ev_action) !~ format(':relid %s ((?!:relid ).)*:inh true', refobjid))
+                  AND concat(r.ev_qual, r.ev_action) !~ format(':relid %s [^{}]*:inh true|:tablesample [{]', refobjid))
             FROM pg_depend
             WHERE classid = code.class AND objid = code.object AND refclassid = 'pg_class'::regclass
               AND code.class IN ('pg_rewrite'::regclass, 'pg_proc'::regclass)
@@ -126,7 +126,7 @@ const STRANGER: &str = "
         FROM code CROSS JOIN LATERAL (
             -- An array and a multirange have the owner of their elements, and a row type that of its table.
             SELECT typowner FROM pg_type t
-            WHERE $4 AND code.class = 'pg_type'::regclass AND oid = code.object AND typtype <> 'm'
+            WHERE code.class = 'pg_type'::regclass AND oid = code.object AND strpos(code.types, typtype::text) > 0
               AND NOT EXISTS (SELECT FROM pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid)
               AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = t.typrelid AND c.relkind <> 'c')
             UNION ALL
@@ -152,7 +152,7 @@ const STRANGER: &str = "
 
 /// Refuses tables below which a role has code that their owner does not trust. Called as the extension's owner. Errors: 42501.
 pub fn check(tables: &[pg_sys::Oid]) -> Result<()> {
-    stranger(STARTS, &[tables.to_vec().into()], true)?.map_or(Ok(()), |stranger| Err(stranger.refusal()))
+    stranger(STARTS, &[tables.to_vec().into()])?.map_or(Ok(()), |stranger| Err(stranger.refusal()))
 }
 
 /// An object of a role that another one does not trust.
@@ -185,8 +185,8 @@ impl Stranger {
 }
 
 /// The first object of a stranger that the walk meets from where `starts` says.
-fn stranger(starts: &'static str, arguments: &[DatumWithOid], types_count: bool) -> Result<Option<Stranger>> {
-    type Start = (pg_sys::Oid, Vec<pg_sys::Oid>, bool);
+fn stranger(starts: &'static str, arguments: &[DatumWithOid]) -> Result<Option<Stranger>> {
+    type Start = (pg_sys::Oid, Vec<pg_sys::Oid>, bool, String);
     let found = with_settings(|| {
         // The planner believes in a million rows, where there are ten.
         set_local("jit", "off");
@@ -196,15 +196,17 @@ fn stranger(starts: &'static str, arguments: &[DatumWithOid], types_count: bool)
         set_local("plan_cache_mode", "force_generic_plan");
         let starts: Vec<Start> = rows_now(starts, arguments, |row| {
             let owner = row.get(1)?.unwrap_or(pg_sys::InvalidOid);
-            Ok((owner, row.get(2)?.unwrap_or_default(), row.get(3)?.unwrap_or_default()))
+            let whole = row.get(3)?.unwrap_or_default();
+            Ok((owner, row.get(2)?.unwrap_or_default(), whole, row.get(4)?.unwrap_or_default()))
         })?;
         if starts.is_empty() {
             return Ok(None);
         }
-        let each =
-            starts.iter().flat_map(|(owner, relations, whole)| relations.iter().map(|of| ((*owner, *of), *whole)));
-        let ((owners, relations), whole): ((Vec<_>, Vec<_>), Vec<_>) = each.unzip();
-        one_now::<Vec<String>>(STRANGER, &[owners.into(), relations.into(), whole.into(), types_count.into()])
+        let each = starts.into_iter().flat_map(|(owner, relations, whole, types)| {
+            relations.into_iter().map(move |relation| ((owner, relation), (whole, types.clone())))
+        });
+        let ((owners, relations), (whole, types)): ((Vec<_>, Vec<_>), (Vec<_>, Vec<_>)) = each.unzip();
+        one_now::<Vec<String>>(STRANGER, &[owners.into(), relations.into(), whole.into(), types.into()])
     })?;
     let Some(Ok([object, owner, victim, table])) = found.map(<[String; 4]>::try_from) else { return Ok(None) };
     Ok(Some(Stranger { object, owner, victim, table }))

@@ -155,7 +155,7 @@ SELECT fail('system_backlog', 1, '3 days', 15);
 SELECT backlog_cleanup_failed_generations() - '{runId,cleanupDetails,durationMs}'::text[];
 ROLLBACK;
 
--- Every object that the extension makes has a comment, and nobody but the owner may use it.
+-- Every object that the extension makes has a comment, and nobody but the owner may use it, except for the fingerprint.
 SELECT pg_describe_object(classid, objid, 0) AS without_comment
 FROM pg_depend
 WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'

@@ -54,7 +54,7 @@ UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'generations_recipe_id
 SELECT * FROM ill;
 ROLLBACK;
 BEGIN;
-UPDATE backlog_cleanup.target SET failed_status = 'error';
+UPDATE backlog_cleanup.target SET statuses = '{error}';
 SELECT * FROM ill;
 ROLLBACK;
 BEGIN;

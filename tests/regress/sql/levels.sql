@@ -116,6 +116,9 @@ GRANT regress_owner_of_victim TO regress_admin;
 SET ROLE regress_admin;
 INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table)
 VALUES ('own', 'public.victim', NULL, NULL, NULL);
+-- The owner may not use the extension's schema, in which the fingerprint is.
+INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, fingerprint)
+VALUES ('own', 'public.victim', NULL, NULL, NULL, false);
 SELECT backlog_cleanup_emergency('own') -> 'removedCount' AS removed;
 
 -- What a target's names mean later is theirs only where it is their table.

@@ -77,24 +77,24 @@ CREATE TABLE oban.jobs (id bigint PRIMARY KEY, state oban.job_state, queue text,
 CREATE VIEW oban.discarded AS SELECT * FROM oban.jobs WHERE state = 'discarded';
 -- E1: the schema is missing, on a table that is there.
 INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
-    recipe_column, status_column, failed_at_column, failure_type_column, account, failed_status, completed_status,
+    recipe_column, status_column, failed_at_column, failure_type_column, account, statuses, completed_status,
     pending_status, processing_status)
-VALUES ('oban', 'jobs', NULL, NULL, NULL, 'queue', 'worker', 'state', 'discarded_at', 'worker', 'default', 'discarded',
-    'completed', 'available', 'executing');
+VALUES ('oban', 'jobs', NULL, NULL, NULL, 'queue', 'worker', 'state', 'discarded_at', 'worker', 'default', '{discarded}',
+    '{completed}', '{available}', '{executing}');
 \echo :LAST_ERROR_SQLSTATE
 -- E2, E3: a wrong case, a misspelling, a table with a column too few, values that an empty table does not show.
 INSERT INTO backlog_cleanup.target (name, generations_table, users_table, ledger_table, account_column, recipe_column,
-    status_column, failed_at_column, failure_type_column, account, failed_status, time_zone)
-VALUES ('oban', 'oban.job', 'public.user', 'oban.jobs', 'Queue', 'wrker', 'state', 'errors', 'worker', 'default', 'Discarded',
+    status_column, failed_at_column, failure_type_column, account, statuses, time_zone)
+VALUES ('oban', 'oban.job', 'public.user', 'oban.jobs', 'Queue', 'wrker', 'state', 'errors', 'worker', 'default', '{Discarded}',
     'Europe/Berln');
 \echo :LAST_ERROR_SQLSTATE
 INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
-    recipe_column, status_column, failed_at_column, failure_type_column, account, failed_status, completed_status,
+    recipe_column, status_column, failed_at_column, failure_type_column, account, statuses, completed_status,
     pending_status, processing_status)
-VALUES ('oban', 'oban.jobs', NULL, NULL, NULL, 'queue', 'worker', 'state', 'discarded_at', 'worker', 'default', 'discarded',
-    'completed', 'available', 'executing');
-UPDATE backlog_cleanup.target SET pending_status = 'pending', processing_status = 'exectuing' WHERE name = 'oban';
-UPDATE backlog_cleanup.target SET name = 'jobs', pending_status = 'retryable', processing_status = 'excuting', throttle_query = 'SELEC 1' WHERE name = 'oban';
+VALUES ('oban', 'oban.jobs', NULL, NULL, NULL, 'queue', 'worker', 'state', 'discarded_at', 'worker', 'default', '{discarded}',
+    '{completed}', '{available}', '{executing}');
+UPDATE backlog_cleanup.target SET statuses = '{discraded,completed}', completed_status = '{done}' WHERE name = 'oban';
+UPDATE backlog_cleanup.target SET name = 'jobs', statuses = '{discarded,retryabel}', throttle_query = 'SELEC 1' WHERE name = 'oban';
 UPDATE backlog_cleanup.target SET generations_table = 'oban.discarded', status_column = 'State' WHERE name = 'oban';
 UPDATE backlog_cleanup.target SET generations_table = 'oban.jobs_pkey', ledger_table = 'oban.jobs_pkey' WHERE name = 'oban';
 UPDATE backlog_cleanup.target SET recipes_table = 'public.recipe', recipe_key_column = 'key' WHERE name = 'oban';
@@ -116,7 +116,12 @@ DELETE FROM backlog_cleanup.target WHERE name = 'oban';
 
 -- Values that would remove what did not fail, or nothing, or for ever, cannot be written.
 \set VERBOSITY terse
-UPDATE backlog_cleanup.target SET failed_status = 'completed';
+UPDATE backlog_cleanup.target SET statuses = '{failed,completed}';
+UPDATE backlog_cleanup.target SET statuses = '{}';
+UPDATE backlog_cleanup.target SET statuses = '{{failed},{dead}}';
+UPDATE backlog_cleanup.target SET statuses = '{failed,NULL}';
+UPDATE backlog_cleanup.target SET pending_status = '{NULL}';
+UPDATE backlog_cleanup.target SET statuses = '{failed,failed}';
 UPDATE backlog_cleanup.target SET batch_size = 1000001;
 UPDATE backlog_cleanup.target SET lock_timeout = '-1 ms';
 UPDATE backlog_cleanup.target SET time_zone = '';
@@ -143,8 +148,8 @@ ALTER TABLE watched_job ALTER owner TYPE watched, ALTER queue TYPE watched, ALTE
 ALTER TABLE watched_job OWNER TO regress_job_owner;
 SET ROLE regress_configurer;
 INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
-                                    recipe_column, status_column, failed_at_column, failure_type_column)
-VALUES ('watched', 'public.watched_job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error');
+                                    recipe_column, status_column, failed_at_column, failure_type_column, fingerprint)
+VALUES ('watched', 'public.watched_job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', false);
 UPDATE backlog_cleanup.target SET status_column = 'missing' WHERE name = 'watched';
 RESET ROLE;
 SELECT target, max_age, keep FROM backlog_cleanup.policy ORDER BY target;

@@ -210,8 +210,8 @@ pub fn changes() -> Vec<Change> {
         with(
             Plain,
             Effect::Status("pending"),
-            "UPDATE backlog_cleanup.target SET failed_status = 'pending', pending_status = 'failed' WHERE name = 'S'",
-            "UPDATE backlog_cleanup.target SET failed_status = 'failed', pending_status = 'pending' WHERE name = 'S'",
+            "UPDATE backlog_cleanup.target SET statuses = '{pending}', pending_status = '{failed}' WHERE name = 'S'",
+            "UPDATE backlog_cleanup.target SET statuses = '{failed}', pending_status = '{pending}' WHERE name = 'S'",
         ),
         same(Plain, "UPDATE backlog_cleanup.target SET batch_size = 3 WHERE name = 'S'", ""),
         same(

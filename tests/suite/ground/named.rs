@@ -204,7 +204,7 @@ fn a_batched_run_ends_where_its_ranks_are_those_of_other_rows_in_every_process()
     let cluster = Cluster::start("max_worker_processes = 16\n");
     for (place, change) in [
         "UPDATE backlog_cleanup.target SET account = 'other'",
-        "UPDATE backlog_cleanup.target SET failed_status = 'completed', completed_status = 'failed'",
+        "UPDATE backlog_cleanup.target SET statuses = '{completed}', completed_status = '{failed}'",
         "UPDATE backlog_cleanup.target SET time_zone = 'Asia/Tokyo'",
         "UPDATE backlog_cleanup.target SET recipe_column = 'like_count'",
         "UPDATE backlog_cleanup.target SET id_column = 'retry_count'",

@@ -189,8 +189,8 @@ fn admin(random: &mut Random) -> String {
     let change = *random.pick(&[
         "account = 'somebody'",
         "account = 'system_backlog'",
-        "failed_status = 'gone'",
-        "failed_status = 'failed'",
+        "statuses = '{gone}'",
+        "statuses = '{failed}'",
         "recipe_column = 'user_id'",
         "recipe_column = 'status'",
         "recipe_column = 'recipe_id'",

@@ -175,7 +175,7 @@ fn rows(checker: &mut Client, before: &BTreeMap<Key, Row>) -> BTreeMap<Key, Row>
 fn removable(checker: &mut Client, rows: &BTreeMap<Key, Row>, is_emergency: bool) -> BTreeSet<Key> {
     let mut all = BTreeSet::new();
     let targets = "
-        SELECT t.*, to_regclass(generations_table)::oid AS root, p.keep, p.enabled,
+        SELECT t.*, t.statuses[1] AS status, to_regclass(generations_table)::oid AS root, p.keep, p.enabled,
                (now() - p.max_age) AT TIME ZONE 'UTC' AS instant, (now() - p.max_age) AT TIME ZONE time_zone AS local,
                (SELECT count(*) FROM backlog_cleanup.policy o WHERE o.target = t.name) AS policies
         FROM backlog_cleanup.target t JOIN backlog_cleanup.policy p ON p.target = t.name
@@ -198,7 +198,7 @@ fn removable(checker: &mut Client, rows: &BTreeMap<Key, Row>, is_emergency: bool
         let mut groups: BTreeMap<Option<&String>, Vec<(&str, i64, Key)>> = BTreeMap::new();
         for (key, row) in rows.iter().filter(|((table, _), _)| leaves.contains(table)) {
             let is_failed = column(row, &target, "account_column") == target.get("account")
-                && column(row, &target, "status_column") == target.get("failed_status");
+                && column(row, &target, "status_column") == target.get("status");
             let at = column(row, &target, "failed_at_column").map_or("", |at| at.as_str());
             let (at, cutoff) = match at.strip_suffix("+00") {
                 Some(instant) => (instant, &target["instant"]),

@@ -141,6 +141,37 @@ fn no_key_behind_a_cascade_or_of_a_table_that_was_given_away_runs_its_former_own
              ALTER TABLE fk OWNER TO app; ALTER TABLE fk2 OWNER TO evil",
             "fk2",
         ),
+        (
+            "behind_a_function",
+            "CREATE TABLE mid (id int PRIMARY KEY); ALTER TABLE mid OWNER TO app; INSERT INTO mid SELECT id FROM job; SET ROLE app;
+             CREATE FUNCTION del(i int) RETURNS void BEGIN ATOMIC DELETE FROM public.mid m WHERE m.id = i; END;
+             CREATE FUNCTION del2(i int) RETURNS void BEGIN ATOMIC SELECT public.del(i); END; RESET ROLE;
+             CREATE RULE mid AS ON DELETE TO job DO ALSO SELECT del2(OLD.id);
+             CREATE TABLE fk (id int, mid int REFERENCES mid) PARTITION BY LIST (id);
+             CREATE TABLE fk1 PARTITION OF fk FOR VALUES IN (1); CREATE TABLE fk2 PARTITION OF fk FOR VALUES IN (2);
+             ALTER TABLE fk2 OWNER TO evil",
+            "fk2",
+        ),
+        (
+            "behind_a_default",
+            "CREATE TABLE mid (id int PRIMARY KEY); ALTER TABLE mid OWNER TO app; INSERT INTO mid VALUES (1); SET ROLE app;
+             CREATE FUNCTION del() RETURNS int BEGIN ATOMIC DELETE FROM public.mid m RETURNING m.id; END; RESET ROLE;
+             ALTER TABLE ledger ADD d int DEFAULT del(), OWNER TO app;
+             UPDATE backlog_cleanup.target SET ledger_table = 'public.ledger' WHERE name = 't';
+             CREATE TABLE fk (id int, mid int REFERENCES mid) PARTITION BY LIST (id);
+             CREATE TABLE fk1 PARTITION OF fk FOR VALUES IN (1); CREATE TABLE fk2 PARTITION OF fk FOR VALUES IN (2);
+             ALTER TABLE fk2 OWNER TO evil",
+            "fk2",
+        ),
+        (
+            // PostgreSQL's own functions belong to nobody.
+            "domain",
+            "SET ROLE evil; CREATE DOMAIN dom AS int; RESET ROLE;
+             CREATE TABLE fk (id int, job dom REFERENCES job ON DELETE SET NULL); INSERT INTO fk SELECT id, id FROM job;
+             CREATE TABLE own (id int); ALTER TABLE own OWNER TO evil",
+            "own (id) WHERE public.tell();
+             ALTER DOMAIN dom ADD CHECK (current_user = 'evil' OR nextval('public.ran') > 0) NOT VALID; CREATE INDEX ON own",
+        ),
         ("given_away", "CREATE TABLE fk (id int, job int REFERENCES job); ALTER TABLE fk OWNER TO evil", "fk"),
     ] {
         let (_cluster, mut client) = database(name);
@@ -210,6 +241,55 @@ fn who_may_only_use_a_type_or_reference_a_table_stops_no_run_of_others() {
     );
     assert_eq!(refused_by_all(&mut client), [""; 0]);
     assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 0);
+}
+
+#[test]
+fn a_rule_of_whoever_may_reference_the_target_stops_no_run() {
+    let (_cluster, mut client) = database("rule_of_a_stranger");
+    client
+        .batch_execute(
+            "GRANT REFERENCES ON job TO evil; SET ROLE app;
+             CREATE FUNCTION harmless(int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true'; CREATE DOMAIN d AS int;
+             RESET ROLE; CREATE TABLE by_domain (job d REFERENCES job);
+             CREATE TABLE y (id int PRIMARY KEY); CREATE TABLE yz (id int, y int REFERENCES y) PARTITION BY LIST (id);
+             CREATE TABLE yz1 PARTITION OF yz DEFAULT; ALTER TABLE yz1 OWNER TO evil;
+             SET ROLE evil; CREATE TABLE fk (id int, job int REFERENCES job ON DELETE CASCADE); CREATE TABLE x (id int PRIMARY KEY);
+             CREATE RULE x AS ON DELETE TO fk DO ALSO DELETE FROM x WHERE id = OLD.job;
+             CREATE TABLE fkx (x int REFERENCES x); CREATE INDEX ON fkx (x) WHERE harmless(x); RESET ROLE",
+        )
+        .unwrap();
+    client.batch_execute(&planted("yz1")).unwrap();
+    assert_eq!(refused_by_all(&mut client), [""; 0]);
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 0);
+    // A rule may name any table. It could not remove a row of this one.
+    client.batch_execute("CREATE RULE y AS ON DELETE TO fk DO ALSO DELETE FROM y WHERE id = OLD.job").unwrap();
+    assert_eq!(refused_by_all(&mut client), [""; 0]);
+    client.batch_execute("GRANT DELETE, SELECT ON y TO evil").unwrap();
+    assert_eq!(refused_by_all(&mut client).len(), RUNS);
+}
+
+#[test]
+fn an_operator_beside_that_of_an_extension_is_not_the_one_of_a_key() {
+    let (_cluster, mut client) = database("operator_of_a_key");
+    client
+        .batch_execute(
+            "CREATE SCHEMA ext; CREATE EXTENSION citext SCHEMA ext; GRANT ALL ON SCHEMA ext TO PUBLIC;
+             CREATE DOMAIN cdom AS ext.citext; ALTER DOMAIN cdom OWNER TO app;
+             CREATE TABLE c (LIKE job INCLUDING DEFAULTS); ALTER TABLE c ALTER id TYPE cdom USING id::text::cdom;
+             ALTER TABLE c ADD PRIMARY KEY (id); ALTER TABLE c ADD parent cdom REFERENCES c, OWNER TO app;
+             INSERT INTO c (id, parent) SELECT i, nullif(i - 1, 0) FROM generate_series(1, 40) i;
+             UPDATE backlog_cleanup.target SET generations_table = 'public.c' WHERE name = 't';
+             CREATE TABLE own (id int); ALTER TABLE own OWNER TO evil",
+        )
+        .unwrap();
+    client
+        .batch_execute(&planted(
+            "own (id) WHERE public.tell(); CREATE FUNCTION eq(cdom, cdom) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT public.tell()';
+             CREATE OPERATOR ext.= (LEFTARG = cdom, RIGHTARG = cdom, FUNCTION = eq); CREATE INDEX ON own",
+        ))
+        .unwrap();
+    assert_eq!(refused_by_all(&mut client), [""; 0]);
+    assert_eq!(count(&mut client, "SELECT count(*) FROM c"), 0);
 }
 
 #[test]

@@ -56,6 +56,15 @@ fn no_part_of_another_owner_is_read_below_a_view_a_rule_or_a_function() {
             "child",
         ),
         (
+            "below_own_rule_that_samples",
+            "CREATE TABLE child () INHERITS (job); CREATE TABLE log (n int); ALTER TABLE log OWNER TO app;
+             CREATE TABLE hundred AS SELECT 100::real AS h; ALTER TABLE hundred OWNER TO app;
+             CREATE RULE log AS ON DELETE TO job DO ALSO
+             INSERT INTO log SELECT count(*) FROM job j TABLESAMPLE SYSTEM ((SELECT max(h) FROM hundred)) WHERE j.id = OLD.id;
+             ALTER TABLE child OWNER TO evil",
+            "child",
+        ),
+        (
             "below_function",
             "CREATE TABLE rec (id text, name text) PARTITION BY LIST (id); CREATE TABLE rec1 PARTITION OF rec DEFAULT;
              CREATE TABLE rec2 PARTITION OF rec FOR VALUES IN ('2'); ALTER TABLE rec OWNER TO app;

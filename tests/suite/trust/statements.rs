@@ -100,8 +100,8 @@ fn the_statement_of_the_index_has_no_value_that_the_parser_would_read_by_code_of
              AS 'BEGIN RAISE NOTICE ''%'', current_user; RETURN true; END'; ALTER FUNCTION chk OWNER TO app;
              CREATE DOMAIN st AS text CHECK (chk(VALUE)); ALTER DOMAIN st OWNER TO app;
              ALTER TABLE job ALTER state DROP DEFAULT, ALTER state TYPE st[] USING ARRAY[state]::st[];
-             UPDATE backlog_cleanup.target SET failed_status = '{failed}', completed_status = '{c}', pending_status = '{p}',
-                    processing_status = '{r}' WHERE name = 't'",
+             UPDATE backlog_cleanup.target SET statuses = ARRAY['{failed}'], completed_status = ARRAY['{c}'],
+                    pending_status = ARRAY['{p}'], processing_status = ARRAY['{r}'] WHERE name = 't'",
         )
         .unwrap();
     let (sqlstate, message, _) = refused(client.batch_execute("SELECT backlog_cleanup_index_sql('t')"));
@@ -112,8 +112,8 @@ fn the_statement_of_the_index_has_no_value_that_the_parser_would_read_by_code_of
     client.batch_execute("ALTER TABLE job ALTER state TYPE st USING state[1]").unwrap();
     client
         .batch_execute(
-            "UPDATE backlog_cleanup.target SET failed_status = 'failed', completed_status = 'c', pending_status = 'p',
-                    processing_status = 'r' WHERE name = 't'",
+            "UPDATE backlog_cleanup.target SET statuses = '{failed}', completed_status = '{c}', pending_status = '{p}',
+                    processing_status = '{r}' WHERE name = 't'",
         )
         .unwrap();
     client.batch_execute("SELECT backlog_cleanup_index_sql('t')").unwrap();

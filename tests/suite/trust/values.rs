@@ -49,6 +49,80 @@ fn rows_of_accounts_that_are_only_called_equal_stay() {
 }
 
 #[test]
+fn a_status_or_a_failure_type_that_its_column_cuts_off_is_that_of_other_rows() {
+    let (_cluster, mut client) = database("cut_off");
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET completed_status = NULL, pending_status = NULL, processing_status = NULL WHERE name = 't'",
+        )
+        .unwrap();
+    for column in ["state", "error"] {
+        client
+            .batch_execute(&format!(
+                "ALTER TABLE job ALTER {column} DROP DEFAULT, ALTER {column} TYPE \"char\" USING 'f'; SET ROLE op"
+            ))
+            .unwrap();
+        for call in [
+            "SELECT backlog_cleanup_emergency('t', failure_type => 'fatal')",
+            "SELECT backlog_cleanup_failed_generations('t', failure_type => 'fatal')",
+            "CALL backlog_cleanup_run('t', failure_type => 'fatal')",
+        ] {
+            let (sqlstate, message, _) = refused(client.batch_execute(call));
+            assert_eq!((sqlstate.as_str(), message.contains("becomes \"f\"")), ("22023", true), "{call}: {message}");
+        }
+        client.batch_execute("RESET ROLE; ALTER TABLE job ALTER state TYPE text USING 'failed'").unwrap();
+    }
+    client.batch_execute("ALTER TABLE job ALTER state TYPE name USING repeat('f', 63)").unwrap();
+    let write = "UPDATE backlog_cleanup.target SET failed_status = repeat('f', 64) WHERE name = 't'";
+    assert_eq!(refused(client.batch_execute(write)).0, "22023");
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 100);
+}
+
+#[test]
+fn a_recipe_whose_text_a_function_makes_is_refused() {
+    let (_cluster, mut client) = database("text_of_a_recipe");
+    client
+        .batch_execute(
+            "CREATE TYPE re AS (k text); CREATE DOMAIN red AS re; CREATE FUNCTION re_text(re) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1.k';
+             ALTER TABLE job ALTER queue DROP DEFAULT, ALTER queue TYPE red USING ROW(queue)::re",
+        )
+        .unwrap();
+    let start = "SELECT backlog_cleanup.start_run('{\"target\":\"t\",\"mode\":\"regular\",\"batch_size\":10,\"pause\":\"0\",\"workers\":1,\"force\":false}')";
+    let run = count(&mut client, start);
+    client.batch_execute("CREATE CAST (re AS text) WITH FUNCTION re_text(re)").unwrap();
+    for call in [&format!("SELECT backlog_cleanup.next_batch({run})"), "SELECT backlog_cleanup_failed_generations('t')"]
+    {
+        assert_eq!(refused(client.batch_execute(call)).0, "42804", "{call}");
+    }
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 100);
+}
+
+#[test]
+fn ids_of_an_extension_with_an_order_of_its_own_are_refused_by_key() {
+    let (_cluster, mut client) = database("order_of_ids");
+    client
+        .batch_execute(
+            "CREATE EXTENSION citext; CREATE EXTENSION postgres_fdw; CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw;
+             CREATE FOREIGN TABLE far (id citext, owner text, queue text, state text, at timestamptz, error text) SERVER remote",
+        )
+        .unwrap();
+    let write = "UPDATE backlog_cleanup.target SET generations_table = 'public.far' WHERE name = 't'";
+    let (sqlstate, _, hint) = refused(client.batch_execute(write));
+    assert_eq!(sqlstate, "0A000");
+    client.batch_execute(&hint).unwrap();
+    client.batch_execute(write).unwrap();
+    // A child of before it was refused.
+    client
+        .batch_execute(
+            "CREATE TABLE g (LIKE job INCLUDING DEFAULTS); ALTER TABLE g ALTER id TYPE citext, ALTER id DROP NOT NULL;
+             UPDATE backlog_cleanup.target SET generations_table = 'public.g' WHERE name = 't';
+             ALTER TABLE far ALTER id TYPE citext, INHERIT g",
+        )
+        .unwrap();
+    assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_failed_generations('t')")).0, "0A000");
+}
+
+#[test]
 fn no_setting_of_the_caller_says_when_a_row_has_failed() {
     let (cluster, mut client) = database("abbreviations");
     let write = |zone: &str| format!("UPDATE backlog_cleanup.target SET time_zone = '{zone}' WHERE name = 't'");

@@ -40,33 +40,20 @@ pub enum Trial {
     Rehearsal,
 }
 
-/// How a batched run goes about it.
+/// How a batched run goes about it; `None` is the target's.
+#[derive(Default)]
 pub struct Pace {
-    /// Rows per batch; `None` is the target's.
     pub batch_size: Option<i32>,
     /// Intervals as PostgreSQL reads them.
-    pub pause: String,
+    pub pause: Option<String>,
+    pub max_rows_per_second: Option<i32>,
     pub max_duration: Option<String>,
     pub max_rows: Option<i64>,
-    pub workers: i32,
+    pub workers: Option<i32>,
     /// Lets a regular run through that would remove more than the target allows.
     pub force: bool,
     /// Lets an emergency run remove what policies hold.
     pub include_held: bool,
-}
-
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace {
-            batch_size: None,
-            pause: "0".into(),
-            max_duration: None,
-            max_rows: None,
-            workers: 1,
-            force: false,
-            include_held: false,
-        }
-    }
 }
 
 /// A check of the doctor.
@@ -167,18 +154,13 @@ pub async fn run(database: &mut PgConnection, mode: Mode, selection: Selection<'
     let call = removal!(
         "CALL %I.backlog_cleanup_run(target => %L, recipe_id => %L, failure_type => %L, mode => %L, batch_size => %L,
                                      pause => %L, max_duration => %L, max_rows => %L, workers => %L, force => %L,
-                                     include_held => %L)",
-        "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11"
+                                     max_rows_per_second => %L, include_held => %L)",
+        "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12"
     );
     let call = query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
     let call = call.bind(mode.as_str()).bind(pace.batch_size).bind(&pace.pause).bind(&pace.max_duration);
-    call.bind(pace.max_rows)
-        .bind(pace.workers)
-        .bind(pace.force)
-        .bind(pace.include_held)
-        .fetch_one(database)
-        .await
-        .map(Removal)
+    let call = call.bind(pace.max_rows).bind(pace.workers).bind(pace.force).bind(pace.max_rows_per_second);
+    call.bind(pace.include_held).fetch_one(database).await.map(Removal)
 }
 
 impl Removal {

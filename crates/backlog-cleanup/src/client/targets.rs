@@ -61,9 +61,10 @@ pub async fn about(database: &mut PgConnection, target: &str) -> sqlx::Result<Op
     query_as(about).bind(target).fetch_optional(database).await
 }
 
-/// The account of a target; `None` if there is no such target.
+/// The account of a target, or the target's own name if it has none: what confirms an emergency run. `None` if there is no such
+/// target.
 pub async fn account(database: &mut PgConnection, target: &str) -> sqlx::Result<Option<String>> {
-    let account = query_scalar("SELECT account FROM backlog_cleanup.target WHERE name = $1");
+    let account = query_scalar("SELECT coalesce(account, name) FROM backlog_cleanup.target WHERE name = $1");
     account.bind(target).fetch_optional(database).await
 }
 

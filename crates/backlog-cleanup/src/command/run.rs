@@ -30,18 +30,21 @@ pub struct Run {
     /// Rows per batch [default: the target's `batch_size`]
     #[arg(long, value_name = "ROWS")]
     batch_size: Option<i32>,
-    /// Pause between batches, such as '100 ms'
-    #[arg(long, value_name = "INTERVAL", default_value = "0")]
-    pause: String,
-    /// Stop after this time, such as '10 minutes'
+    /// Pause between batches, such as '100 ms' [default: the target's `pause`]
+    #[arg(long, value_name = "INTERVAL")]
+    pause: Option<String>,
+    /// Rows per second at most [default: the target's `max_rows_per_second`]
+    #[arg(long, value_name = "ROWS")]
+    max_rows_per_second: Option<i32>,
+    /// Stop after this time, such as '10 minutes' [default: the target's `max_duration`]
     #[arg(long, value_name = "INTERVAL")]
     max_duration: Option<String>,
-    /// Stop after this many rows
+    /// Stop after this many rows [default: the target's `max_rows`]
     #[arg(long, value_name = "ROWS")]
     max_rows: Option<i64>,
-    /// Number of background workers
-    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
-    workers: i32,
+    /// Number of background workers [default: the target's `workers`]
+    #[arg(long, value_name = "NUMBER")]
+    workers: Option<i32>,
     /// Remove even more rows than the target's limits allow
     #[arg(long)]
     force: bool,
@@ -81,6 +84,7 @@ impl Run {
         let pace = Pace {
             batch_size: self.batch_size,
             pause: self.pause,
+            max_rows_per_second: self.max_rows_per_second,
             max_duration: self.max_duration,
             max_rows: self.max_rows,
             workers: self.workers,

@@ -1,0 +1,26 @@
+use backlog_cleanup_report::fingerprint;
+use pgrx::prelude::*;
+
+use crate::postgres::error::Result;
+use crate::postgres::now::one_now;
+use crate::postgres::table::Table;
+
+/// Returns the fingerprint of a failure's message; `backlog_cleanup_report::fingerprint` says what it is. Indexes and policies
+/// hold fingerprints: it may not change in a release without a REINDEX.
+#[pg_extern(immutable, strict, parallel_safe)]
+fn backlog_cleanup_fingerprint(message: &str) -> String {
+    fingerprint(message)
+}
+
+/// The name of that function, qualified and quoted, or `None` if the owner of the table may not call it: statements on the
+/// table run as its owner.
+pub fn callable_by_owner_of(table: &Table) -> Result<Option<String>> {
+    const FUNCTION: &str = "
+        SELECT format('%I.%I', n.nspname, p.proname)
+        FROM pg_extension e
+        JOIN pg_namespace n ON n.oid = e.extnamespace
+        JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = 'backlog_cleanup_fingerprint'
+        WHERE e.extname = 'backlog_cleanup' AND p.proargtypes = ARRAY['text'::regtype::oid]::oidvector
+          AND has_schema_privilege($1, n.oid, 'USAGE') AND has_function_privilege($1, p.oid, 'EXECUTE')";
+    one_now::<String>(FUNCTION, &[table.owner.into()])
+}
