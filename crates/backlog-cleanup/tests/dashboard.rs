@@ -11,7 +11,7 @@ use std::thread;
 use browser::Browser;
 use cluster::{Cluster, PG_CRON, number, until_holds};
 use postgres::Client;
-use server::{MONITOR, OPERATOR, Server};
+use server::{ADMIN, MONITOR, OPERATOR, Server};
 
 /// A database with the platform's tables, the binary that serves it, and a browser.
 struct Stage {
@@ -123,6 +123,51 @@ fn what_was_previewed_is_what_is_removed() {
 }
 
 #[test]
+fn a_policy_is_tried_before_it_is_written() {
+    let mut stage = Stage::set("policies", FAILURES);
+    stage.sign_in(ADMIN);
+    stage.browser.says("#policies tbody", "default");
+    stage.browser.click("#try-policy summary");
+    stage.browser.type_into("#policy-recipe", "1");
+    stage.browser.type_into("#policy-keep", "5");
+    stage.browser.click("#try-policy button");
+    stage.browser.says("#confirm-title", "Simulation of policy recipe \"1\"");
+    stage.browser.says("#confirm p", "Removable are 25 of 45 rows in scope now, and 30 with this policy");
+    stage.browser.says("#confirm tbody", "Bread");
+    assert_eq!(stage.count("SELECT count(*) FROM backlog_cleanup.policy"), 1);
+    stage.browser.click("#confirm button");
+    stage.browser.says("#policies tbody", "recipe \"1\"");
+    assert_eq!(stage.count("SELECT count(*) FROM backlog_cleanup.policy WHERE recipe_id = '1' AND keep = 5"), 1);
+    stage.database.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+    stage.open("/");
+    stage.browser.says("#policies tbody tr:first-child", "30 25");
+    // A change starts from what the policy is.
+    stage.browser.click("#policies tbody tr:first-child a");
+    stage.browser.says("#confirm-title", "recipe \"1\"");
+    assert_eq!(stage.browser.script("return document.querySelector('#policy-keep').value"), "5");
+    // What the page says of all other rows is of the default policy.
+    let status = "SELECT backlog_cleanup_set_policy(status => 'failed', max_age => '3 days', keep => 1)";
+    stage.database.batch_execute(status).unwrap();
+    stage.open("/");
+    stage.browser.says("#next-run", "from more than 24 hours ago, but the 10 newest of them");
+    stage.browser.says("#next-run", "2 other policies are for some rows");
+    // Why a row of it stays.
+    stage.browser.click("#why summary");
+    stage.browser.type_into("#row", "30\n");
+    stage.browser.says("#confirm-title", "Row 30: kept");
+    stage.browser.says("#confirm", "recipe \"1\"");
+    stage.is_clean();
+    // Who may not write policies may try them.
+    stage.browser.click("header button");
+    stage.sign_in(MONITOR);
+    stage.open("/simulate?target=generations&keep=0");
+    stage.browser.says("#confirm", "sign in with a token of level admin");
+    assert_eq!(stage.browser.script("return document.querySelectorAll('#confirm form').length"), 0);
+    stage.open("/simulate?target=generations&keep=many");
+    stage.browser.says("#alert", "not a number of rows");
+}
+
+#[test]
 fn an_emergency_wants_the_accounts_name() {
     let mut stage = Stage::with_operator("emergency", FAILURES);
     stage.open("/preview?target=generations&mode=emergency&failure_type=timeout");
@@ -201,7 +246,8 @@ fn text_of_the_database_is_text() {
              INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at, failure_reason)
              SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '30 hours', '{evil}'
              FROM generate_series(1, 15);
-             INSERT INTO backlog_cleanup.target (name) VALUES ('{evil}');"
+             INSERT INTO backlog_cleanup.target (name) VALUES ('{evil}');
+             SELECT backlog_cleanup_set_policy(failure_type => '{evil}', note => '{evil}');"
         ),
     );
     let escaped = |path: &str, element: &str| {
@@ -217,6 +263,8 @@ fn text_of_the_database_is_text() {
     assert_eq!(stage.browser.text("#recipes tbody bdi"), evil);
     escaped("/", "#failures .legend");
     escaped("/", "nav[aria-label=targets]");
+    escaped("/", "#policies table");
+    escaped(&format!("/simulate?target=generations&failure_type={address}"), "#confirm");
     escaped(&format!("/?search={address}"), "#recipes");
     escaped(&format!("/?target={address}"), "nav[aria-label=targets] [aria-current]");
     escaped("/preview?target=generations&mode=regular", "#confirm table");
@@ -232,6 +280,10 @@ fn all_of_it_works_without_javascript() {
     stage.browser.type_into("#search", "soup\n");
     stage.browser.says("#recipes", "1 of 2 recipes for “soup”");
     stage.browser.click("#reasons summary");
+    stage.browser.click("#try-policy summary");
+    stage.browser.type_into("#policy-keep", "0\n");
+    stage.browser.says("#confirm p", "and 45 with this policy");
+    stage.open("/");
     stage.browser.click("#actions button[value=regular]");
     stage.browser.click("#confirm button");
     stage.says_of_the_run("25 rows removed");
@@ -316,7 +368,8 @@ fn each_target_has_its_light_and_no_name_takes_the_room_of_others() {
     stage.browser.says("#health-title", "warning");
     // What is cut has the whole name as its tool tip.
     let cut = "return [...document.querySelectorAll('.cut')].every(name => name.title === name.textContent)";
-    for page in ["/", &format!("/?target={long}"), "/preview?target=generations&mode=emergency"] {
+    let simulation = format!("/simulate?target=generations&failure_type={long}");
+    for page in ["/", &format!("/?target={long}"), "/preview?target=generations&mode=emergency", &simulation] {
         for width in [1440, 768, 390] {
             stage.browser.wide(width);
             stage.open(page);
@@ -391,8 +444,14 @@ fn every_page_is_for_everybody() {
     stage.open("/?run=2&span=7d#run-2");
     stage.browser.click("#reasons summary");
     stage.browser.click("#failures-table summary");
-    stage.browser.click("#selection summary");
+    for form in ["#selection", "#try-policy", "#why"] {
+        stage.browser.click(&format!("{form} summary"));
+    }
     look("details");
+    stage.open("/simulate?target=generations&recipe=1&keep=3&max_age=2+days");
+    look("simulation");
+    stage.open("/explain?target=generations&id=7");
+    look("explanation");
     stage.open("/preview?target=generations&mode=regular");
     look("preview");
     stage.open("/preview?target=generations&mode=emergency");

@@ -24,12 +24,14 @@ const ENDPOINTS: [(&str, &str); 15] = [
     ("POST", "runs/last/stop"),
 ];
 
-const PAGES: [&str; 5] = [
+const PAGES: [&str; 7] = [
     "/",
     "/?search=1&span=7d&sort=name&page=2",
     "/?run=last",
     "/preview?target=its+name&mode=regular",
     "/preview?target=its+name&mode=emergency&recipe=1",
+    "/simulate?target=its+name&recipe=1&keep=3",
+    "/explain?target=its+name&id=1",
 ];
 
 fn ask(server: &Server, method: &str, path: &str, accept: &str, token: Option<&str>) -> Answer {

@@ -117,6 +117,8 @@ fn a_scrape_says_what_the_tables_hold_and_the_runs_did() {
         ("backlog_cleanup_run_duration_seconds_count{target=\"generations\",mode=\"regular\"}", "2"),
         ("backlog_cleanup_run_duration_seconds_bucket{target=\"generations\",mode=\"regular\",le=\"+Inf\"}", "2"),
         ("backlog_cleanup_rows{target=\"generations\",status=\"failed\"}", "0"),
+        ("backlog_cleanup_policy_in_scope_rows{target=\"generations\",policy=\"default\"}", "326"),
+        ("backlog_cleanup_policy_removed_rows{target=\"generations\",policy=\"default\"}", "315"),
     ] {
         assert_eq!(value(&removed, series).unwrap_or("absent"), expected, "{series}\n{removed}");
     }
@@ -132,6 +134,26 @@ fn a_scrape_says_what_the_tables_hold_and_the_runs_did() {
         scrape.lines().filter(is_counter).map(str::to_owned).collect()
     };
     assert_eq!(counters(&scrape(&server)), counters(&removed));
+}
+
+#[test]
+fn however_many_policies_there_are_few_have_a_series() {
+    let (_cluster, mut client, server) = outage();
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_set_policy(failure_type => 'type ' || i, keep => 0) FROM generate_series(1, 25) i;
+             SELECT backlog_cleanup_set_policy(failure_type => 'none ' || i) FROM generate_series(1, 40) i;
+             SELECT backlog_cleanup_failed_generations()",
+        )
+        .unwrap();
+    let series = |name: &str, policy: &str| {
+        format!("backlog_cleanup_policy_{name}_rows{{target=\"generations\",policy=\"{policy}\"}}")
+    };
+    let scrape = scrape_until(&server, &series("removed", r#"failure type \"type 25\""#), "25");
+    assert_eq!(value(&scrape, &series("in_scope", "default")), Some("1"));
+    assert_eq!(value(&scrape, &series("in_scope", "(other)")), Some("0"));
+    assert_eq!(scrape.matches("backlog_cleanup_policy_in_scope_rows{").count(), 51);
+    assert_eq!(scrape.matches("backlog_cleanup_policy_removed_rows{").count(), 51);
 }
 
 #[test]

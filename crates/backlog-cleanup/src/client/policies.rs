@@ -100,6 +100,13 @@ pub struct Simulated {
     pub kept_then: i64,
 }
 
+impl Simulated {
+    /// Whether the other policy makes a difference.
+    pub fn changes(&self) -> bool {
+        (self.removable_now, self.kept_now) != (self.removable_then, self.kept_then)
+    }
+}
+
 /// Why a row stays or goes.
 #[derive(Debug, Serialize, FromRow, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -55,7 +55,8 @@ pub async fn about(database: &mut PgConnection, target: &str) -> sqlx::Result<Op
                         extract(epoch FROM p.max_age)::bigint AS max_age, p.keep
                  FROM backlog_cleanup.target t
                  LEFT JOIN backlog_cleanup.policy p
-                        ON p.target = t.name AND p.recipe_id IS NULL AND p.failure_type IS NULL AND p.enabled
+                        ON p.target = t.name AND p.enabled
+                       AND p.recipe_id IS NULL AND p.failure_type IS NULL AND p.status IS NULL
                  WHERE t.name = $1";
     query_as(about).bind(target).fetch_optional(database).await
 }

@@ -80,7 +80,7 @@ struct Values {
     #[arg(long, value_name = "INTERVAL")]
     max_age: Option<String>,
     /// Number of the newest expired rows of a recipe that stay
-    #[arg(long, value_name = "ROWS")]
+    #[arg(long, value_name = "ROWS", allow_negative_numbers = true)]
     keep: Option<i32>,
     /// Rows older than this go even if they are among those newest
     #[arg(long, value_name = "INTERVAL")]

@@ -96,9 +96,10 @@ impl Report {
         if let Some(reason) = kept_back_reason {
             output.line(format_args!("Kept back: {}", printable(reason)))?;
         }
-        match held_count {
-            0 => Ok(()),
-            held => output.line(format_args!("Held by policies: {}", count(held, "row"))),
+        // The message of a real run says it.
+        match (run_id, held_count) {
+            (None, 1..) => output.line(format_args!("Held by policies: {}", count(held_count, "row"))),
+            _ => Ok(()),
         }
     }
 

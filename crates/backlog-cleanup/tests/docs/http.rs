@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::server::{MONITOR, OPERATOR, Server};
+use crate::server::{ADMIN, MONITOR, OPERATOR, Server};
 use cluster::{Cluster, Page, pg_config, until_holds, until_true};
 use postgres::Client;
 
@@ -38,7 +38,7 @@ fn printed(cluster: &Cluster, server: &Server, command: &str) -> String {
         .args(["-c", &command.replace(ADDRESS, &server.address)])
         .current_dir(directory.path())
         .env("PATH", format!("{programs}:{}", std::env::var("PATH").unwrap()))
-        .envs([("MONITOR", MONITOR), ("OPERATOR", OPERATOR)])
+        .envs([("MONITOR", MONITOR), ("OPERATOR", OPERATOR), ("ADMIN", ADMIN)])
         .envs([("PGHOST", cluster.socket()), ("PGUSER", "postgres"), ("PGDATABASE", DATABASE)])
         .output()
         .expect("a shell");

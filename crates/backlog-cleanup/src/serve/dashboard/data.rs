@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use super::query::{Query, Span};
 use crate::client::calls::{self, Failures, Finding};
 use crate::client::history::{self, Night, Run};
+use crate::client::policies::{self, Policy};
 use crate::client::targets::{self, About};
 use crate::serve::api::doctor::{self, Doctor};
 use crate::serve::api::target;
@@ -42,6 +43,8 @@ pub struct Data {
     pub status: Arc<StatusReport>,
     pub findings: Vec<Finding>,
     pub failures: Vec<Failures>,
+    /// Those that name most first.
+    pub policies: Vec<Policy>,
     /// Newest first.
     pub runs: Vec<Run>,
     /// The nights between them that failed without a run.
@@ -64,6 +67,7 @@ impl Data {
             failures(app, caller, &target, query.span)
         )?;
         let mut work = caller.begin().await?;
+        let policies = policies::list(&mut work, &target).await?;
         let mut runs = history::runs(&mut work, Some(&target), None, RUNS).await?;
         let nights = history::nights(&mut work, Some(&target), None, &runs, RUNS).await?;
         let mut run_recipes = Vec::new();
@@ -75,7 +79,20 @@ impl Data {
         }
         let about = targets::about(&mut work, &target).await?;
         let about = about.ok_or_else(|| Problem::not_found(format!("target \"{target}\" does not exist")))?;
-        Ok(Data { target, now: Utc::now(), tabs, about, status, findings, failures, runs, nights, run_recipes, query })
+        Ok(Data {
+            target,
+            now: Utc::now(),
+            tabs,
+            about,
+            status,
+            findings,
+            failures,
+            policies,
+            runs,
+            nights,
+            run_recipes,
+            query,
+        })
     }
 
     /// The running run.

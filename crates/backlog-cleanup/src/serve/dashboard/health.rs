@@ -68,6 +68,11 @@ fn next_run(data: &Data, reasons: &[Finding]) -> Markup {
                 },
                 _ => "The default policy is disabled. ",
             }
+            @match data.policies.len() as i64 - 1 {
+                ..1 => {},
+                1 => { a href="#policies" { "Another policy" } " is for some rows. " },
+                others => { a href="#policies" { (words::number(others)) " other policies" } " are for some rows. " },
+            }
             @match next::run(&data.status.schedule, data.now).filter(|_| comes) {
                 Some(at) => {
                     "The next run is at " (times::clock(at)) "; now it would remove " (words::count(data.status.removable_generations, "row")) "."

@@ -4,12 +4,14 @@ mod actions;
 mod assets;
 mod chart;
 mod data;
+mod explain;
 mod failures;
 mod health;
 mod login;
 mod names;
 mod next;
 mod page;
+mod policies;
 mod preview;
 mod progress;
 mod query;
@@ -18,6 +20,7 @@ mod refusal;
 mod removals;
 mod run;
 mod runs;
+mod simulate;
 mod stop;
 mod times;
 
@@ -41,6 +44,9 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/", get(dashboard))
         .route("/preview", get(preview::preview))
         .route("/run", post(run::run))
+        .route("/simulate", get(simulate::simulate))
+        .route("/policy", post(simulate::set))
+        .route("/explain", get(explain::explain))
         .route("/stop", post(stop::stop))
         .route("/login", get(login::form))
         .merge(assets::routes())

@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, html};
 use super::data::{Data, Tabs};
 use super::names::name;
 use super::query::Query;
-use super::{actions, failures, health, next, progress, recipes, removals, runs};
+use super::{actions, failures, health, next, policies, progress, recipes, removals, runs};
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::shared::light::Light;
@@ -92,6 +92,7 @@ pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
                 }
             }
             (recipes::section(data))
+            (policies::section(data))
             (removals::section(data))
             (runs::section(data))
         },

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::figures::{Counted, Figures, TYPES};
+use super::figures::{Counted, Figures, POLICIES, TYPES};
 use super::history::{History, Total};
 
 /// The metrics as text, with their content type.
@@ -74,6 +74,16 @@ impl Shown {
         });
         let help = format!("Failed rows by failure type: the {TYPES} most frequent, (other), and (none) without one.");
         family(to, "failed_rows", &help, types)?;
+        let policies = |figure: usize| {
+            self.each(|figures| {
+                figures.policies.iter().map(|(name, figures)| (label("policy", name), figures[figure])).collect()
+            })
+        };
+        let of_run = |what: &str| {
+            format!("Rows {what} the last regular run, by policy: the {POLICIES} with most rows, and (other).")
+        };
+        family(to, "policy_in_scope_rows", &of_run("in scope before"), policies(0))?;
+        family(to, "policy_removed_rows", &of_run("removed by"), policies(1))?;
         let age = self.each(|figures| {
             let age = figures.oldest_failed_at.map(|at| (Utc::now() - at).as_seconds_f64().max(0.0));
             age.map(|age| (vec![], age)).into_iter().collect()

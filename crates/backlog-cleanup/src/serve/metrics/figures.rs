@@ -3,6 +3,7 @@ use std::time::Instant;
 use backlog_cleanup_report::{STATUSES, StatusReport};
 use chrono::{DateTime, Utc};
 
+use crate::client::policies::{self, Policy};
 use crate::client::statement::query_scalar;
 use crate::client::{calls, history, targets};
 use crate::serve::access::Access;
@@ -11,6 +12,9 @@ use crate::serve::shared::light::{Light, Night, judge};
 
 /// The number of failure types that have a series of their own; the others share `(other)`.
 pub const TYPES: i32 = 20;
+
+/// The number of policies that have a series of their own; the others share `(other)`.
+pub const POLICIES: usize = 50;
 
 /// The last count of a target, and whether there was an error since.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +40,8 @@ pub struct Figures {
     pub failure_types: Vec<(String, i64)>,
     /// The removed rows of the ledger less those of the runs; `None` without a ledger.
     pub books_difference: Option<i64>,
+    /// Of the last regular run, by policy: rows in scope, rows removed.
+    pub policies: Vec<(String, [i64; 2])>,
 }
 
 impl Counted {
@@ -71,6 +77,7 @@ pub async fn figures(access: &Access, target: &str) -> sqlx::Result<Figures> {
     let status: StatusReport = calls::status(&mut work, target).await?;
     let failure_types = calls::failure_types(&mut work, target, TYPES).await?;
     let books_difference = calls::books_difference(&mut work, target).await?;
+    let policies = bounded(policies::list(&mut work, target).await?);
     Ok(Figures {
         at,
         seconds: started.elapsed().as_secs_f64(),
@@ -85,6 +92,7 @@ pub async fn figures(access: &Access, target: &str) -> sqlx::Result<Figures> {
         period_days: status.schedule["schedule"].as_str().map_or(1, longest_gap),
         failure_types,
         books_difference,
+        policies,
     })
 }
 
@@ -93,4 +101,17 @@ fn rows(status: &StatusReport) -> Vec<(&'static str, i64)> {
     let counted: i64 = rows.iter().map(|(_, count)| count).sum();
     rows.push(("other", status.total_generations - counted));
     rows
+}
+
+/// The policies of the last regular run with most rows in scope, and the sums of the others.
+fn bounded(policies: Vec<Policy>) -> Vec<(String, [i64; 2])> {
+    let counted = policies.into_iter().filter_map(|it| Some((it.policy, [it.in_scope?, it.removed?])));
+    let mut counted: Vec<_> = counted.collect();
+    counted.sort_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
+    let others = counted.split_off(counted.len().min(POLICIES));
+    if !others.is_empty() {
+        let sum = |figure: usize| others.iter().map(|(_, figures)| figures[figure]).sum();
+        counted.push(("(other)".into(), [sum(0), sum(1)]));
+    }
+    counted
 }

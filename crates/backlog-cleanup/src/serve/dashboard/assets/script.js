@@ -26,7 +26,9 @@ function place(element) {
 
 const isBeingFilledIn = (section) =>
   section.querySelector("input:focus, select:focus") ||
-  [...section.querySelectorAll("input:not([type=hidden])")].some((input) => input.value !== input.defaultValue);
+  [...section.querySelectorAll("input:not([type=hidden])")].some(
+    (input) => input.value !== input.defaultValue || input.checked !== input.defaultChecked,
+  );
 
 // Replaces a section by that of a newer page; keeps open details and the focus.
 function replace(old, fresh) {

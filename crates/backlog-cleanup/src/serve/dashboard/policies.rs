@@ -1,0 +1,182 @@
+//! The policies, with their rows in the last regular run; the forms that try another one and explain a row. The forms are plain
+//! HTML.
+
+use maud::{Markup, html};
+use serde::{Deserialize, Serialize};
+
+use super::data::Data;
+use super::names::name;
+use crate::client::policies::{Names, Policy, Values};
+use crate::serve::response::Problem;
+use crate::words;
+
+/// The number of policies that the page lists.
+const LISTED: usize = 20;
+
+/// A policy as a form has it; an empty text is any, or stays as it is.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Asked {
+    pub target: String,
+    pub recipe: String,
+    pub failure_type: String,
+    pub status: String,
+    pub max_age: String,
+    pub keep: String,
+    pub max_keep_age: String,
+    /// `true`, or `false` for a hold.
+    pub enabled: String,
+}
+
+impl Asked {
+    fn of(target: &str, policy: &Policy) -> Asked {
+        let Names { recipe_id, failure_type, status } = policy.names.clone();
+        Asked {
+            target: target.into(),
+            recipe: recipe_id.unwrap_or_default(),
+            failure_type: failure_type.unwrap_or_default(),
+            status: status.unwrap_or_default(),
+            max_age: policy.max_age.clone(),
+            keep: policy.keep.to_string(),
+            max_keep_age: policy.max_keep_age.clone().unwrap_or_default(),
+            enabled: policy.enabled.to_string(),
+        }
+    }
+
+    pub fn names(&self) -> Names {
+        Names { recipe_id: given(&self.recipe), failure_type: given(&self.failure_type), status: given(&self.status) }
+    }
+
+    /// Errors: 400.
+    pub fn values(&self) -> Result<Values, Problem> {
+        let keep = given(&self.keep).map(|keep| {
+            keep.parse().map_err(|_| Problem::bad_request(format!("\"{keep}\" is not a number of rows")).hint("10"))
+        });
+        Ok(Values {
+            max_age: given(&self.max_age),
+            keep: keep.transpose()?,
+            max_keep_age: given(&self.max_keep_age),
+            enabled: given(&self.enabled).map(|enabled| enabled == "true"),
+            note: None,
+        })
+    }
+}
+
+fn given(text: &str) -> Option<String> {
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+pub fn section(data: &Data) -> Markup {
+    html! {
+        section #policies .card aria-labelledby="policies-title" {
+            h2 #policies-title { "Policies" }
+            div .scroll tabindex="0" role="region" aria-label="policies" { (table(data)) }
+            @if data.policies.len() > LISTED {
+                p .note { "and " (words::number((data.policies.len() - LISTED) as i64)) " more; the command " code { "backlog-cleanup policy list" } " has all." }
+            }
+            div .forms {
+                details #try-policy {
+                    summary { "Try a policy" }
+                    (form(&Asked { target: data.target.clone(), ..Asked::default() }))
+                    p .note { "A simulation changes nothing." }
+                }
+                details #why {
+                    summary { "Why does a row stay or go?" }
+                    (explain_form(&data.target, ""))
+                }
+            }
+        }
+    }
+}
+
+fn table(data: &Data) -> Markup {
+    let known = |figure: Option<i64>| figure.map_or("–".into(), words::number);
+    html! {
+        table .policies {
+            thead {
+                tr {
+                    th scope="col" { "policy" }
+                    th scope="col" { "state" }
+                    th scope="col" .figure { "max age" }
+                    th scope="col" .figure { "keep" }
+                    th scope="col" .figure { "max keep age" }
+                    th scope="col" .figure { "in scope" }
+                    th scope="col" .figure { "removed" }
+                    th scope="col" { span .hidden { "change" } }
+                }
+            }
+            tbody {
+                @for policy in data.policies.iter().take(LISTED) {
+                    tr {
+                        th scope="row" { (name(&policy.policy)) @if let Some(note) = &policy.note { " " span .muted { (name(note)) } } }
+                        td { (policy.state()) }
+                        td .figure { (policy.max_age) }
+                        td .figure { (words::number(policy.keep.into())) }
+                        td .figure { (policy.max_keep_age.as_deref().unwrap_or("–")) }
+                        td .figure { (known(policy.in_scope)) }
+                        td .figure { (known(policy.removed)) }
+                        td { a href=(link(&Asked::of(&data.target, policy))) aria-label={ "change policy " (policy.policy) } { "Change…" } }
+                    }
+                }
+            }
+        }
+        @if let Some(run) = data.policies.iter().find_map(|policy| policy.run_id) {
+            p .note { "In scope before run " (run) ", the last regular one, and removed by it." }
+        }
+    }
+}
+
+/// The address of a simulation.
+fn link(asked: &Asked) -> String {
+    format!("/simulate?{}", serde_urlencoded::to_string(asked).unwrap_or_default())
+}
+
+/// The form that leads to a simulation.
+pub fn form(asked: &Asked) -> Markup {
+    let field = |id: &str, name: &str, label: &str, value: &str, hint: &str| {
+        html! {
+            div {
+                label for=(id) { (label) }
+                input #(id) name=(name) value=(value) placeholder=(hint) autocomplete="off" spellcheck="false";
+            }
+        }
+    };
+    html! {
+        form action="/simulate" method="get" {
+            input type="hidden" name="target" value=(asked.target);
+            fieldset {
+                legend { "For rows of" }
+                (field("policy-recipe", "recipe", "Recipe, by its id", &asked.recipe, "any"))
+                (field("policy-failure-type", "failure_type", "Failure type", &asked.failure_type, "any"))
+                (field("policy-status", "status", "Status", &asked.status, "any"))
+            }
+            fieldset {
+                legend { "What stays" }
+                (field("policy-max-age", "max_age", "Max age", &asked.max_age, "24 hours"))
+                (field("policy-keep", "keep", "Keep, newest of a recipe", &asked.keep, "10"))
+                (field("policy-max-keep-age", "max_keep_age", "Max keep age", &asked.max_keep_age, "off"))
+                div {
+                    label for="policy-enabled" { "State" }
+                    select #policy-enabled name="enabled" {
+                        @for (value, word) in [("", "as it is"), ("true", "enabled"), ("false", "hold")] {
+                            option value=(value) selected[asked.enabled == value] { (word) }
+                        }
+                    }
+                }
+            }
+            div .buttons { button .primary type="submit" { "Simulate" } }
+        }
+    }
+}
+
+/// The form that leads to the explanation of a row.
+pub fn explain_form(target: &str, id: &str) -> Markup {
+    html! {
+        form action="/explain" method="get" {
+            input type="hidden" name="target" value=(target);
+            label for="row" { "Id of the row" }
+            input #row name="id" value=(id) required autocomplete="off" spellcheck="false";
+            div .buttons { button type="submit" { "Explain" } }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What another policy would do, beside what goes and stays now; who may write policies can write it then.
+
+use std::sync::Arc;
+
+use axum::Form;
+use axum::extract::{Query, State};
+use axum::response::Redirect;
+use backlog_cleanup_report::Level;
+use maud::{Markup, html};
+
+use super::names::name;
+use super::page::{self, Viewer};
+use super::policies::{Asked, form};
+use super::query;
+use crate::client::policies::Simulated;
+use crate::serve::api::policies::{simulation, write};
+use crate::serve::app::App;
+use crate::serve::middleware::Caller;
+use crate::serve::response::Problem;
+use crate::words;
+
+/// The number of recipes that the page lists.
+const LISTED: usize = 15;
+
+/// Shows a simulation; nothing changes. Errors: those of the admin API.
+pub async fn simulate(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Query(asked): Query<Asked>,
+) -> Result<Markup, Problem> {
+    let look = async { simulation(&caller, &asked.target, &asked.names(), &asked.values()?).await };
+    let groups = caller.with_level(Level::Monitor, look).await?;
+    let body = shown(&asked, &groups, caller.level >= Level::Admin);
+    Ok(page::document("Simulation", &Viewer::of(&app, &caller), body))
+}
+
+/// Writes the policy that was simulated, and shows the policies. Errors: those of the admin API.
+pub async fn set(caller: Caller, Form(asked): Form<Asked>) -> Result<Redirect, Problem> {
+    let write = async { write(&caller, &asked.target, &asked.names(), &asked.values()?).await };
+    caller.with_level(Level::Admin, write).await?;
+    Ok(Redirect::to(&(back(&asked.target) + "#policies")))
+}
+
+/// The address of the dashboard of a target.
+pub fn back(target: &str) -> String {
+    query::Query { target: target.into(), ..query::Query::default() }.link(|_| ())
+}
+
+fn shown(asked: &Asked, groups: &[Simulated], may_write: bool) -> Markup {
+    let sum = |of: fn(&Simulated) -> i64| groups.iter().map(of).sum::<i64>();
+    let (now, then) = (sum(|group| group.removable_now), sum(|group| group.removable_then));
+    let all = now + sum(|group| group.kept_now);
+    let changed: Vec<&Simulated> = groups.iter().filter(|group| group.changes()).collect();
+    html! {
+        section #confirm .card aria-labelledby="confirm-title" {
+            h1 #confirm-title tabindex="-1" { "Simulation of policy " (name(&asked.names().words())) }
+            p {
+                "Target " code { (name(&asked.target)) } ". Removable are " strong { (words::number(now)) } " of "
+                (words::count(all, "row")) " in scope now, and " strong { (words::number(then)) } " with this policy."
+            }
+            @if !changed.is_empty() {
+                div .scroll tabindex="0" role="region" aria-label="rows that would go or stay, by policy and recipe" { (table(&changed)) }
+            }
+            @if changed.len() > LISTED {
+                p .note { "and " (words::number((changed.len() - LISTED) as i64)) " more. " }
+            }
+            p .note { (words::count((groups.len() - changed.len()) as i64, "recipe")) " as now." }
+            @if may_write {
+                form action="/policy" method="post" {
+                    @for (name, value) in [
+                        ("target", &asked.target), ("recipe", &asked.recipe), ("failure_type", &asked.failure_type),
+                        ("status", &asked.status), ("max_age", &asked.max_age), ("keep", &asked.keep),
+                        ("max_keep_age", &asked.max_keep_age), ("enabled", &asked.enabled),
+                    ] {
+                        input type="hidden" name=(name) value=(value);
+                    }
+                    div .buttons {
+                        button .primary type="submit" { "Write this policy" }
+                        a .button href=(back(&asked.target)) { "Cancel" }
+                    }
+                }
+            } @else {
+                p .note { "Nothing has changed. To write it, sign in with a token of level admin." }
+                div .buttons { a .button href=(back(&asked.target)) { "Back" } }
+            }
+        }
+        section #again .card aria-labelledby="again-title" {
+            h2 #again-title { "Try another" }
+            (form(asked))
+        }
+    }
+}
+
+/// The recipes for which something changes.
+fn table(groups: &[&Simulated]) -> Markup {
+    html! {
+        table .simulated {
+            thead {
+                tr {
+                    th scope="col" { "policy" }
+                    th scope="col" { "recipe" }
+                    th scope="col" .figure { "removable now" }
+                    th scope="col" .figure { span .hidden { "removable " } "then" }
+                    th scope="col" .figure { "kept now" }
+                    th scope="col" .figure { span .hidden { "kept " } "then" }
+                }
+            }
+            tbody {
+                @for group in groups.iter().take(LISTED) {
+                    tr {
+                        th scope="row" { (name(&group.policy)) }
+                        td { (name(&group.recipe_name)) }
+                        td .figure { (words::number(group.removable_now)) }
+                        td .figure { (words::number(group.removable_then)) }
+                        td .figure { (words::number(group.kept_now)) }
+                        td .figure { (words::number(group.kept_then)) }
+                    }
+                }
+            }
+        }
+    }
+}
