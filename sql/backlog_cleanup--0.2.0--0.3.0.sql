@@ -737,7 +737,7 @@ COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
 COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';
 COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part has still to try again';
 ALTER TABLE backlog_cleanup.run_part ADD COLUMN given_up bigint NOT NULL DEFAULT 0;
-COMMENT ON COLUMN backlog_cleanup.run_part.given_up IS 'rows that this part has given up';
+COMMENT ON COLUMN backlog_cleanup.run_part.given_up IS 'of kept_back, the rows that the run gave up on in the pass before';
 ALTER TABLE backlog_cleanup.run_part ADD COLUMN in_circles boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN backlog_cleanup.run_part.in_circles IS 'whether its rows reference each other in circles, and go in one statement';
 COMMENT ON FUNCTION backlog_cleanup.forget_run IS 'removes the rows of a run that is deleted from the history';
