@@ -122,3 +122,33 @@ fn drop_extension_behind_unschedule_leaves_nothing_behind() {
     assert_eq!(number(&mut client, "SELECT count(*) FROM cron.job"), 1);
     client.batch_execute(&command).unwrap();
 }
+
+#[test]
+fn a_dump_of_0_2_0_restores_where_0_2_0_was_created_and_is_upgraded_then() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(include_str!("../../demo/platform.sql")).unwrap();
+    client
+        .batch_execute(
+            "CREATE EXTENSION backlog_cleanup VERSION '0.2.0';
+             INSERT INTO backlog_cleanup.target (name, failed_status) VALUES ('second', 'broken');
+             UPDATE backlog_cleanup.policy SET keep = 3, note = 'kept' WHERE target = 'second'",
+        )
+        .unwrap();
+    fail(&mut client, 1, 15);
+    client.batch_execute("SELECT backlog_cleanup_failed_generations(); CREATE DATABASE restored").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("dump");
+    let file = file.to_str().unwrap();
+    cluster.program("pg_dump", &["-Fc", "-f", file, "postgres"]);
+    let mut restored = cluster.connect_to("restored");
+    restored.batch_execute("CREATE EXTENSION backlog_cleanup VERSION '0.2.0'").unwrap();
+    cluster.program("pg_restore", &["-e", "-d", "restored", file]);
+    restored.batch_execute("ALTER EXTENSION backlog_cleanup UPDATE").unwrap();
+    let statuses = "SELECT statuses::text FROM backlog_cleanup.target ORDER BY name";
+    assert_eq!(column::<String>(&mut restored, statuses), ["{failed}", "{broken}"]);
+    let kept = "SELECT keep FROM backlog_cleanup.policy WHERE target = 'second' AND note = 'kept'";
+    assert_eq!(value::<i32>(&mut restored, kept), 3);
+    assert_eq!(number(&mut restored, "SELECT sum(removed) FROM backlog_cleanup.run"), 5);
+    restored.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+}
