@@ -65,7 +65,7 @@ impl Search<'_> {
                 Some(account) => self.lasting(here, "account_column", account)?.map(Some),
                 None => Some(None),
             },
-            self.recipe(here)?,
+            self.lasting(here, "recipe_column", &row.recipe_column)?,
             match &row.status_column {
                 Some(status) => self.column(here, "status_column", status)?.map(Some),
                 None => Some(None),
@@ -179,13 +179,17 @@ impl Search<'_> {
     /// The same of a column whose values are told apart by their texts.
     fn lasting(&self, table: Option<&Table>, key: &'static str, written: &str) -> Result<Option<Column>> {
         let Some((table, column)) = table.zip(self.column(table, key, written)?) else { return Ok(None) };
-        if !column.shows_a_name() {
+        // SAFETY: a look-up in the system cache.
+        let base = unsafe { pg_sys::getBaseType(column.type_oid) };
+        let first_of_users = pg_sys::Oid::from(pg_sys::FirstNormalObjectId);
+        let why = if column.shows_a_name() {
+            "whose text changes with the name of what it shows"
+        } else if one_now::<bool>(HAS_CAST, &[base.into(), first_of_users.into()])? == Some(true) {
+            "whose text is what the function of a cast makes of it"
+        } else {
             return Ok(Some(column));
-        }
-        let wrong = format!(
-            "column \"{written}\" of {} has type {}, whose text changes with the name of what it shows",
-            table.name, column.type_name
-        );
+        };
+        let wrong = format!("column \"{written}\" of {} has type {}, {why}", table.name, column.type_name);
         self.note(Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)));
         Ok(None)
     }
@@ -224,27 +228,6 @@ impl Search<'_> {
         let mistake = Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table));
         let key_columns = columns(table, PRIMARY_KEY)?;
         self.note(mistake.there_are("columns of the primary key", &key_columns, written).or_only(&key_columns));
-        Ok(None)
-    }
-
-    /// Recipes are told apart by their texts, which an owner of a cast could change between two batches.
-    fn recipe(&self, table: Option<&Table>) -> Result<Option<Column>> {
-        const HAS_CAST: &str = "
-            SELECT EXISTS (SELECT FROM pg_cast WHERE castsource = $1 AND casttarget = 'text'::regtype AND castfunc >= $2)";
-        let key = "recipe_column";
-        let Some((table, column)) = table.zip(self.lasting(table, key, &self.row.recipe_column)?) else {
-            return Ok(None);
-        };
-        // SAFETY: a look-up in the system cache.
-        let base = unsafe { pg_sys::getBaseType(column.type_oid) };
-        let first_of_users = pg_sys::Oid::from(pg_sys::FirstNormalObjectId);
-        if one_now::<bool>(HAS_CAST, &[base.into(), first_of_users.into()])? != Some(true) {
-            return Ok(Some(column));
-        }
-        let Column { name, type_name, .. } = &column;
-        let wrong =
-            format!("column {name} of {} has type {type_name}, which has a cast to text by a function", table.name);
-        self.note(Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)));
         Ok(None)
     }
 
@@ -397,6 +380,9 @@ fn read_by(view: &Table, kinds: &str) -> Result<Vec<String>> {
     Ok(one_now::<Vec<String>>(TABLES, &[view.oid.into(), kinds.into()])?.unwrap_or_default())
 }
 
+/// Whether a type (`$1`) has a cast to text by a function of users (from `$2`), who can replace it.
+const HAS_CAST: &str =
+    "SELECT EXISTS (SELECT FROM pg_cast WHERE castsource = $1 AND casttarget = 'text'::regtype AND castfunc >= $2)";
 const ANY_COLUMN: &str = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
     WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
 const TIMES: &str = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
