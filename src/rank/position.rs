@@ -105,7 +105,7 @@ impl Order {
         if !position.id.is_some_and(is_long) {
             return Some(position);
         }
-        (position.at > FIRST).then(|| Position { at: position.at - 1, id: None })
+        (position.at > FIRST).then(|| Position::before(position.at))
     }
 
     /// Frees the id that `keep` has copied.

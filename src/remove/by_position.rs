@@ -176,11 +176,7 @@ fn remove_some(
     rows: &[Removable],
     tally: &mut Tally,
 ) -> Result<Option<usize>> {
-    let returning = format!(
-        "{} RETURNING {}, 1::bigint",
-        delete(rules, leaf),
-        rules.policies.group_columns(rules.target, &rules.target.recipe.as_key())
-    );
+    let returning = format!("{} RETURNING {}, 1::bigint", delete(rules, leaf), group(rules));
     let mut gone = Tally::of(rules.target, &rules.policies);
     stream_writing(&returning, Some(tid_array(&tids(rows))), |row| gone.count_removed(row))?;
     let removed = gone.removed() as usize;
@@ -189,6 +185,11 @@ fn remove_some(
     }
     tally.add(gone);
     Ok(Some(removed))
+}
+
+/// The columns by which a tally counts a row `g`.
+fn group(rules: &Rules) -> String {
+    rules.policies.group_columns(rules.target, &rules.target.recipe.as_key())
 }
 
 /// Locks those of the rows that no other session has locked, and returns them.
@@ -216,7 +217,7 @@ fn remove_all_locked(
 ) -> Result<Option<usize>> {
     let lock = format!(
         "SELECT {}, 1::bigint, g.ctid FROM ONLY {} g WHERE {} FOR UPDATE",
-        rules.policies.group_columns(rules.target, &rules.target.recipe.as_key()),
+        group(rules),
         leaf.table.name,
         at_positions(rules)
     );

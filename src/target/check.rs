@@ -102,7 +102,13 @@ fn value_for(
         return Ok(None);
     }
     if labels.is_empty() {
-        let read = briefly(|| reading_as_owner_of(table, || column.accepts(value, table)));
+        let read = briefly(|| {
+            reading_as_owner_of(table, || {
+                column.accepts(value, table)?;
+                // Rows of an account are those with its text.
+                if key == "account" { column.stores(value, table) } else { Ok(()) }
+            })
+        });
         return Ok(read.err().map(|failure| Mistake::caught(key, "", failure)));
     }
     let code = PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION;

@@ -119,8 +119,31 @@ impl Column {
         }
     }
 
-    /// Checks that a value can be read as this column's type, stays what it is, and can be compared with it. The type's own code
-    /// runs as the current role. Errors: 22P02, 22023 (the column stores it as another value, such as one that is cut off), 42804.
+    /// Checks that this column stores a value as it is written. The type's own code runs as the current role. Errors: 22023.
+    pub fn stores(&self, value: &str, table: &Table) -> Result<()> {
+        if self.has_one_text() {
+            return Ok(());
+        }
+        match read_one::<String>(&format!("SELECT {}::pg_catalog.text", self.literal(value)), &[])? {
+            Some(stored) if stored != value => {
+                let (name, type_name) = (&self.name, &self.type_name);
+                let message = format!("\"{value}\" becomes \"{stored}\" in column {name} of type {type_name}");
+                Err(error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, self.values(table)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether its type cuts off what is too long, and writes a value in one way, but for spaces at its end.
+    fn is_string(&self) -> bool {
+        // SAFETY: look-ups in the system cache.
+        let base = unsafe { pg_sys::getBaseType(self.type_oid) };
+        // SAFETY: the same.
+        base == pg_sys::CHAROID || unsafe { pg_sys::TypeCategory(base) } as u8 == b'S'
+    }
+
+    /// Checks that a value can be read as this column's type, is not cut off by it, and can be compared with it. The type's own
+    /// code runs as the current role. Errors: 22P02, 22023 (it is cut off), 42804.
     pub fn accepts(&self, value: &str, table: &Table) -> Result<()> {
         let unreadable = || {
             let code = PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION;
@@ -140,15 +163,6 @@ impl Column {
                 Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, hint))
             })
             .execute()?;
-        if self.has_one_text() {
-            return Ok(());
-        }
-        match read_one::<String>(&format!("SELECT {literal}::pg_catalog.text"), &[])? {
-            Some(stored) if stored != value => {
-                let message = format!("\"{value}\" becomes \"{stored}\" in column {} of type {type_name}", self.name);
-                Err(error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, self.values(table)))
-            }
-            _ => Ok(()),
-        }
+        if self.is_string() { self.stores(value.trim_end_matches(' '), table) } else { Ok(()) }
     }
 }

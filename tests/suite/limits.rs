@@ -175,7 +175,7 @@ fn texts_that_a_run_keeps_are_bounded() {
     client
         .batch_execute("UPDATE backlog_cleanup.target SET throttle_query = $$SELECT repeat('x', 10000000)$$")
         .unwrap();
-    let start = "SELECT backlog_cleanup.start_run('{\"target\":\"generations\",\"mode\":\"regular\",\"batch_size\":10,\"pause\":\"0\",\"workers\":1,\"force\":false}')";
+    let start = "SELECT backlog_cleanup.start_run('{\"target\":\"generations\",\"mode\":\"regular\",\"batch_size\":10,\"pause\":\"0\",\"workers\":1,\"force\":false,\"include_held\":false}')";
     let run = number(&mut client, start);
     client.batch_execute(&format!("SELECT backlog_cleanup.next_batch({run})")).unwrap();
     assert_eq!(number(&mut client, "SELECT max(length(waiting_for)) FROM backlog_cleanup.run"), 1000);

@@ -73,7 +73,7 @@ fn a_status_or_a_failure_type_that_its_column_cuts_off_is_that_of_other_rows() {
         client.batch_execute("RESET ROLE; ALTER TABLE job ALTER state TYPE text USING 'failed'").unwrap();
     }
     client.batch_execute("ALTER TABLE job ALTER state TYPE name USING repeat('f', 63)").unwrap();
-    let write = "UPDATE backlog_cleanup.target SET failed_status = repeat('f', 64) WHERE name = 't'";
+    let write = "UPDATE backlog_cleanup.target SET statuses = ARRAY[repeat('f', 64)] WHERE name = 't'";
     assert_eq!(refused(client.batch_execute(write)).0, "22023");
     assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 100);
 }
@@ -87,7 +87,7 @@ fn a_recipe_whose_text_a_function_makes_is_refused() {
              ALTER TABLE job ALTER queue DROP DEFAULT, ALTER queue TYPE red USING ROW(queue)::re",
         )
         .unwrap();
-    let start = "SELECT backlog_cleanup.start_run('{\"target\":\"t\",\"mode\":\"regular\",\"batch_size\":10,\"pause\":\"0\",\"workers\":1,\"force\":false}')";
+    let start = "SELECT backlog_cleanup.start_run('{\"target\":\"t\",\"mode\":\"regular\",\"batch_size\":10,\"pause\":\"0\",\"workers\":1,\"force\":false,\"include_held\":false}')";
     let run = count(&mut client, start);
     client.batch_execute("CREATE CAST (re AS text) WITH FUNCTION re_text(re)").unwrap();
     for call in [&format!("SELECT backlog_cleanup.next_batch({run})"), "SELECT backlog_cleanup_failed_generations('t')"]
@@ -171,7 +171,7 @@ fn labels_are_swapped(name: &str, made: &str, value: &str) {
              UPDATE job SET at = at - interval '1 day' * (id % 2)"
         ))
         .unwrap();
-    let start = "SELECT backlog_cleanup.start_run('{\"target\":\"t\",\"mode\":\"regular\",\"batch_size\":10,\"pause\":\"0\",\"workers\":1,\"force\":false}')";
+    let start = "SELECT backlog_cleanup.start_run('{\"target\":\"t\",\"mode\":\"regular\",\"batch_size\":10,\"pause\":\"0\",\"workers\":1,\"force\":false,\"include_held\":false}')";
     let run = count(&mut client, start);
     let next = format!("SELECT backlog_cleanup.next_batch({run})");
     client.batch_execute(&next).unwrap();
