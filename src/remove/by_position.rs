@@ -105,7 +105,7 @@ pub fn remove_around(
             }
         }
         if piece.len() > 1 {
-            pieces.halve(&piece);
+            pieces.halve(&piece, |row| waiting.as_ref().is_none_or(|waiting| waiting.is_ready(row)));
             continue;
         }
         let (row, stayed) = still_there(rules, leaf, &piece)?;

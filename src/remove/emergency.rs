@@ -12,7 +12,7 @@ use crate::rank::tally::Tally;
 use crate::remove::besides::Besides;
 use crate::remove::find::{Place, find};
 use crate::remove::left::Left;
-use crate::remove::order::{Ordered, in_order, reference_each_other};
+use crate::remove::order::{Ordered, have_an_order, in_order};
 use crate::remove::steps::{Rows, Step, at, remove_steps};
 use crate::rules::Rules;
 use crate::target::leaf::{Leaf, Reach, oids};
@@ -89,7 +89,7 @@ fn remove_at_once(rules: &Rules, leaf: &Leaf, tables: &[pg_sys::Oid], tally: &mu
 /// What one statement per leaf has left, as steps, and what rows that stay hold.
 fn steps_of(rules: &Rules, leaves: &[Leaf], rest: &[usize], tally: &mut Tally) -> Result<(Vec<Step>, Vec<Step>)> {
     let all = || (rest.iter().map(|place| (*place, Rows::All { kept_back: 0 })).collect(), Vec::new());
-    if !reference_each_other(leaves)? {
+    if !have_an_order(leaves)? {
         return Ok(all());
     }
     let Some(positions) = positions(rules, leaves, tally)? else { return Ok(all()) };

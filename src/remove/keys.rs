@@ -163,7 +163,7 @@ fn remove_around(
                     }
                     match &piece[..] {
                         [row] => drop(left.reason.get_or_insert_with(|| Reason::new(Some(met), Some(row.clone())))),
-                        _ => pieces.halve(&piece),
+                        _ => pieces.halve(&piece, |_| true),
                     }
                 }
             }

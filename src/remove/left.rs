@@ -78,7 +78,8 @@ const SOME: usize = 48;
 impl Patience {
     /// The patience of a batch in a pass of a run that has removed so many rows, and kept back so many.
     pub fn of(pass: i32, removed: i64, kept_back: i64) -> Patience {
-        Patience(if pass > 1 || removed == 0 && kept_back >= TRIES as i64 { SOME } else { TRIES })
+        let nothing_goes = removed == 0 && kept_back >= TRIES as i64;
+        Patience(if nothing_goes { SOME } else { TRIES / if pass > 1 { 4 } else { 1 } })
     }
 
     /// The same, but at least some.

@@ -42,6 +42,11 @@ pub fn reference_each_other(leaves: &[Leaf]) -> Result<bool> {
     keys(&oids(leaves)).map(|keys| !keys.is_empty())
 }
 
+/// Whether rows of the leaves hold each other, so that their order matters.
+pub fn have_an_order(leaves: &[Leaf]) -> Result<bool> {
+    Ok(reference_each_other(leaves)? || hold_each_other(leaves)?)
+}
+
 /// Puts each row behind the rows that reference it. Without a foreign key between rows of the leaves, the order stays, or is that of the
 /// younger rows first if rows may hold each other through another table.
 ///
@@ -68,18 +73,21 @@ pub fn in_order(leaves: &[Leaf], mut rows: PerLeaf) -> Result<Ordered> {
             graph.read(leaf, &tables, place, key)?;
         }
     }
-    Ok(graph.sort())
+    Ok(graph.sort(hold_each_other(leaves)?))
 }
 
-/// Whether rows of the leaves hold each other through another table: it goes with them, and rows of them reference it. Who references is
-/// younger, as a rule.
+/// Whether rows of the leaves hold each other through other tables: rows of these go with them, or with each other, and rows of the
+/// leaves reference them. Who references is younger, as a rule.
 fn hold_each_other(leaves: &[Leaf]) -> Result<bool> {
     one_now::<bool>(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint there
-                        JOIN pg_catalog.pg_constraint back ON back.conrelid OPERATOR(pg_catalog.=) there.confrelid
-                        WHERE there.contype OPERATOR(pg_catalog.=) 'f' AND back.contype OPERATOR(pg_catalog.=) 'f'
-                          AND there.conrelid OPERATOR(pg_catalog.=) ANY ($1) AND back.confrelid OPERATOR(pg_catalog.=) ANY ($1)
-                          AND back.confdeltype OPERATOR(pg_catalog.=) 'c')",
+        "WITH RECURSIVE along (oid) AS (
+             SELECT pg_catalog.unnest($1)
+             UNION
+             SELECT k.conrelid FROM pg_catalog.pg_constraint k JOIN along ON k.confrelid OPERATOR(pg_catalog.=) along.oid
+             WHERE k.contype OPERATOR(pg_catalog.=) 'f' AND k.confdeltype OPERATOR(pg_catalog.=) 'c')
+         SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint there JOIN along ON there.confrelid OPERATOR(pg_catalog.=) along.oid
+                        WHERE there.contype OPERATOR(pg_catalog.=) 'f' AND there.conrelid OPERATOR(pg_catalog.=) ANY ($1)
+                          AND along.oid OPERATOR(pg_catalog.<>) ALL ($1))",
         &[oids(leaves).into()],
     )
     .map(|hold| hold == Some(true))
@@ -146,7 +154,7 @@ pub struct Waiting(Graph);
 
 impl Waiting {
     /// Reads it, with the rows in the order in which they can go, those that are held last. `None` if no rows of these tables reference
-    /// rows of the leaf.
+    /// them.
     pub fn of(leaf: &Leaf, tables: &[pg_sys::Oid], rows: &[Removable]) -> Result<Option<(Waiting, Vec<Removable>)>> {
         let keys: Vec<_> = keys(tables)?.into_iter().filter(|key| key.to == leaf.table.oid && key.holds).collect();
         if keys.is_empty() {
@@ -156,7 +164,10 @@ impl Waiting {
         rows.sort_unstable();
         let mut graph = Graph::of(vec![rows]);
         with_own_changes(|| keys.iter().try_for_each(|key| graph.read(leaf, &[leaf.table.oid], 0, key)))?;
-        let Ordered { steps, circles, held } = graph.sort();
+        if graph.references.is_empty() && !graph.is_held.contains(&true) {
+            return Ok(None);
+        }
+        let Ordered { steps, circles, held } = graph.sort(false);
         let rows = [steps, circles, held].into_iter().flatten().flat_map(|(_, rows)| rows).collect();
         Ok(Some((Waiting(graph), rows)))
     }
@@ -249,13 +260,16 @@ impl Graph {
         Ok(())
     }
 
-    fn sort(&mut self) -> Ordered {
+    /// Of rows that wait for no others, the younger ones come first if so asked.
+    fn sort(&mut self, are_younger_first: bool) -> Ordered {
         self.references.sort_unstable();
         let mut waits = self.waits.clone();
         let held: Vec<usize> = (0..self.waits.len()).filter(|row| self.is_held[*row]).collect();
         self.hold(held);
         let mut ready: Vec<VecDeque<usize>> = vec![VecDeque::new(); self.rows.len()];
-        for row in (0..self.waits.len()).filter(|row| self.waits[*row] == 0 && !self.is_held[*row]) {
+        let all = self.waits.len();
+        let in_turn = (0..all).map(|row| if are_younger_first { all - 1 - row } else { row });
+        for row in in_turn.filter(|row| self.waits[*row] == 0 && !self.is_held[*row]) {
             ready[self.place(row)].push_back(row);
         }
         let mut steps: Vec<OfLeaf> = Vec::new();

@@ -36,9 +36,11 @@ impl<T: Clone> Pieces<T> {
             (self.refused, self.is_backwards) = (0, !self.is_backwards);
             let are_ready = |piece: &Vec<T>| piece.iter().filter(|row| is_ready(row)).count();
             let largest = (0..self.stack.len()).max_by_key(|place| are_ready(&self.stack[*place]));
-            let largest = largest.map(|place| self.stack.remove(place)).unwrap_or_default();
-            let (ready, others): (Vec<T>, Vec<T>) = largest.into_iter().partition(is_ready);
-            self.stack.extend([others, ready].into_iter().filter(|piece| !piece.is_empty()));
+            if let Some(piece) = largest.map(|place| &mut self.stack[place]) {
+                let ready: Vec<T> = piece.extract_if(.., |row| is_ready(row)).collect();
+                self.stack.push(ready);
+                self.stack.retain(|piece| !piece.is_empty());
+            }
         }
         self.stack.pop()
     }
@@ -71,10 +73,10 @@ impl<T: Clone> Pieces<T> {
         self.refused += 1;
     }
 
-    /// Halves a piece that was refused.
-    pub fn halve(&mut self, piece: &[T]) {
+    /// Halves a piece that was refused. Rows that wait for others stay behind these.
+    pub fn halve(&mut self, piece: &[T], is_ready: impl Fn(&T) -> bool) {
         let (first, second) = piece.split_at(piece.len() / 2);
-        let halves = if self.is_backwards { [first, second] } else { [second, first] };
+        let halves = if self.is_backwards && piece.iter().all(is_ready) { [first, second] } else { [second, first] };
         self.stack.extend(halves.map(<[T]>::to_vec));
     }
 }
@@ -97,7 +99,7 @@ mod tests {
             pieces.lose();
             match piece[..] {
                 [row] => left.push(row),
-                _ => pieces.halve(&piece),
+                _ => pieces.halve(&piece, |_| true),
             }
         }
         left.extend(pieces.rest());
@@ -157,6 +159,38 @@ mod tests {
         };
         let left = tries(5_000, refused).1;
         assert!(left.len() < 2_000, "{}", left.len());
+    }
+
+    #[test]
+    fn rows_in_the_order_of_their_references_go_where_many_are_refused() {
+        // A thousand chains of 20, level by level: row n goes behind row n - 1,000. Of the first level, and of the others, some are refused.
+        let (chains, all) = (1_000u32, 20_000u32);
+        let is_bad = |row: u32| row < 100 || row % 20 == 7 || row / chains == 5 && row % 3 > 0;
+        let state = std::cell::RefCell::new(vec![None; all as usize]);
+        let is_held = |row: u32| {
+            (row % chains..row).step_by(chains as usize).any(|of| state.borrow()[of as usize] == Some(false))
+        };
+        let is_ready = |row: &u32| *row < chains || state.borrow()[(*row - chains) as usize] == Some(true);
+        let mut pieces = Pieces::of(&(0..all).collect::<Vec<_>>(), Patience::default());
+        let mut tries = 0;
+        while let Some(mut piece) = pieces.next(is_ready) {
+            piece.retain(|row| !is_held(*row));
+            tries += usize::from(!piece.is_empty());
+            let goes = |row: &u32| !is_bad(*row) && (is_ready(row) || piece.contains(&(row - chains)));
+            if piece.iter().all(goes) {
+                piece.iter().for_each(|row| state.borrow_mut()[*row as usize] = Some(true));
+                pieces.went();
+                continue;
+            }
+            pieces.lose();
+            match piece[..] {
+                [row] => state.borrow_mut()[row as usize] = Some(false),
+                _ => pieces.halve(&piece, is_ready),
+            }
+        }
+        let is_free = |row: &u32| (row % chains..=*row).step_by(chains as usize).all(|of| !is_bad(of));
+        let wrong = (0..all).filter(|row| is_free(row) != (state.borrow()[*row as usize] == Some(true))).count();
+        assert!(wrong == 0 && tries < 4_000, "{wrong} {tries}");
     }
 
     #[test]

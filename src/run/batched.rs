@@ -15,7 +15,7 @@ use crate::rank::one_pass::{Ranked, rank};
 use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
 use crate::remove::emergency::{emergency, positions};
-use crate::remove::order::{in_order, reference_each_other};
+use crate::remove::order::{have_an_order, in_order};
 use crate::rules::matching::Policies;
 use crate::rules::{Rules, breaker};
 use crate::run::arguments::Arguments;
@@ -95,13 +95,13 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     })
 }
 
-/// What an emergency run removes: every row in scope, counted. Their order matters, and so do their positions, only if rows reference each
+/// What an emergency run removes: every row in scope, counted. Their order matters, and so do their positions, only if rows hold each
 /// other.
 fn unranked(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
     // SAFETY: only reads the WAL position.
     let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
     let (tally, _) = emergency(rules, leaves, true)?;
-    let positions = match reference_each_other(leaves)? {
+    let positions = match have_an_order(leaves)? {
         true => positions(rules, leaves, &mut Tally::of(rules.target, &rules.policies))?,
         false => None,
     };

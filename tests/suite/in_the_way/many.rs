@@ -1,6 +1,8 @@
 //! One row that cannot go among many, and many.
 
-use cluster::{Cluster, number, truth, veto};
+use std::time::{Duration, Instant};
+
+use cluster::{Cluster, number, truth, until_holds, veto};
 
 use super::{JOB, RUNS, run};
 
@@ -171,4 +173,46 @@ fn where_every_row_is_refused_each_batch_soon_tries_little() {
     client.batch_execute("CALL backlog_cleanup_run('t', batch_size => 100)").unwrap();
     assert!(number(&mut client, "SELECT last_value FROM tries") < 16_000);
     assert!(truth(&mut client, "SELECT given_up > 5000 AND removed = 0 FROM backlog_cleanup.run"));
+}
+
+#[test]
+fn hundreds_of_parts_of_refused_rows_take_seconds() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO job (id, at) SELECT i, now() - interval '9 days' FROM generate_series(101, 20000) i;
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
+             CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .unwrap();
+    let started = Instant::now();
+    assert_eq!(run(&mut client, "CALL backlog_cleanup_run('t', batch_size => 100)").1, 19_990);
+    // It took 28 seconds where each look for the next part read all parts for each of them, and 2 without.
+    assert!(started.elapsed() < Duration::from_secs(14), "{:?}", started.elapsed());
+}
+
+#[test]
+fn rows_kept_back_before_their_table_is_rewritten_are_counted_once() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO job (id, at) SELECT i, now() - interval '9 days' FROM generate_series(101, 2000) i;
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN IF OLD.id % 2 = 1 THEN RAISE ''no''; END IF; RETURN OLD; END';
+             CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .unwrap();
+    let call = "CALL backlog_cleanup_run('t', batch_size => 50, pause => '20 ms')";
+    let running = cluster.in_background(call);
+    until_holds(|| truth(&mut client, "SELECT EXISTS (SELECT FROM backlog_cleanup.run WHERE kept_back > 300)"));
+    client.batch_execute("VACUUM FULL job").unwrap();
+    until_holds(|| truth(&mut client, "SELECT removed > 850 OR state <> 'running' FROM backlog_cleanup.run"));
+    client.batch_execute("SELECT backlog_cleanup_stop(1)").unwrap();
+    running.join().unwrap().1.unwrap();
+    let kept_back = number(&mut client, "SELECT kept_back FROM backlog_cleanup.run");
+    assert!((300..=1000).contains(&kept_back), "{kept_back}");
 }

@@ -1,6 +1,6 @@
 //! Rows that reference each other.
 
-use cluster::Cluster;
+use cluster::{Cluster, number};
 use postgres::Client;
 
 use super::{JOB, RUNS, run};
@@ -112,4 +112,80 @@ fn rows_that_hold_each_other_through_another_table_go() {
         let (removed, kept_back, ..) = run(&mut client, call);
         assert_eq!((removed, kept_back), (2700, 290), "{call}");
     }
+}
+
+/// 6,000 rows in chains of 50, each of which references the one before. `refused` says which rows a trigger keeps.
+fn chains_with(client: &mut Client, refused: &str) {
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(&format!(
+            "INSERT INTO job (id, at) SELECT i, now() - interval '9 days' + i * interval '1 minute' FROM generate_series(101, 6000) i;
+             ALTER TABLE job ADD parent int REFERENCES job; UPDATE job SET parent = id - 1 WHERE id % 50 <> 1;
+             CREATE INDEX ON job (parent); CREATE TABLE saved AS TABLE job;
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF {refused} THEN RAISE ''no''; END IF; RETURN OLD; END';
+             CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION refuse()"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn what_a_refused_row_references_is_kept_back_untried_and_all_else_goes() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    let refused = "OLD.id <= 500 OR OLD.id % 20 = 0";
+    chains_with(&mut client, refused);
+    // A row stays with each row behind it in its chain that stays.
+    let right = |newest: i32| {
+        format!(
+            "SELECT count(*) FROM saved o WHERE NOT EXISTS (
+                 SELECT FROM saved b WHERE b.id >= o.id AND (b.id - 1) / 50 = (o.id - 1) / 50
+                                       AND ({} OR b.id > 6000 - {newest}))",
+            refused.replace("OLD", "b")
+        )
+    };
+    let (regular, emergency) = (number(&mut client, &right(10)), number(&mut client, &right(0)));
+    let calls = ["CALL backlog_cleanup_run('t')", "CALL backlog_cleanup_run('t', batch_size => 500, workers => 3)"];
+    for call in [RUNS[0], RUNS[1]].into_iter().chain(calls) {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        let most = if call.contains("emergency") { emergency } else { regular };
+        let (removed, kept_back, ..) = run(&mut client, call);
+        let scope = if call.contains("emergency") { 6000 } else { 5990 };
+        assert!((most - most / 50..=most).contains(&removed), "{call}: {removed} of {most}");
+        assert_eq!(removed + kept_back, scope, "{call}");
+    }
+}
+
+#[test]
+fn workers_that_meet_rows_of_each_others_parts_remove_all_in_one_run() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    chains_with(&mut client, "false");
+    for (call, right) in [
+        ("CALL backlog_cleanup_run('t', batch_size => 2000, workers => 3)", (5950, 40)),
+        ("CALL backlog_cleanup_run('t', 'emergency', batch_size => 200, workers => 3)", (6000, 0)),
+    ] {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        let (removed, kept_back, ..) = run(&mut client, call);
+        assert_eq!((removed, kept_back), right, "{call}");
+    }
+}
+
+#[test]
+fn rows_that_hold_each_other_through_two_tables_go_in_batches() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO job (id, at) SELECT i, now() - interval '9 days' + i * interval '1 minute' FROM generate_series(101, 3000) i;
+             CREATE TABLE attempt (id int PRIMARY KEY, job int REFERENCES job ON DELETE CASCADE); CREATE INDEX ON attempt (job);
+             CREATE TABLE step (id int PRIMARY KEY, attempt int REFERENCES attempt ON DELETE CASCADE); CREATE INDEX ON step (attempt);
+             INSERT INTO attempt SELECT id, id FROM job; INSERT INTO step SELECT id, id FROM job;
+             ALTER TABLE job ADD parent int REFERENCES step, ADD root int REFERENCES job; CREATE INDEX ON job (parent);
+             CREATE INDEX ON job (root);
+             UPDATE job SET parent = id - 100 WHERE id > 100",
+        )
+        .unwrap();
+    let (removed, kept_back, ..) = run(&mut client, "CALL backlog_cleanup_run('t', batch_size => 500)");
+    assert_eq!((removed, kept_back), (2700, 290));
 }
