@@ -95,6 +95,12 @@ COMMENT ON FUNCTION backlog_cleanup.role_out IS 'writes a role''s name';
 COMMENT ON CAST (backlog_cleanup.role AS pg_catalog.oid) IS 'the role''s oid; 0 for nobody';
 
 ALTER TABLE backlog_cleanup.target
+    ALTER COLUMN recipe_column DROP NOT NULL,
+    ALTER COLUMN failure_type_column DROP NOT NULL,
+    ADD COLUMN condition text,
+    ADD COLUMN recipe_columns text[]
+        CONSTRAINT recipe_columns_are_named
+        CHECK (recipe_columns OPERATOR(pg_catalog.<>) '{}' AND pg_catalog.array_position(recipe_columns, NULL) IS NULL),
     ALTER COLUMN named_by TYPE backlog_cleanup.role USING named_by::pg_catalog.text::backlog_cleanup.role;
 ALTER TABLE backlog_cleanup.target
     ALTER COLUMN status_column DROP NOT NULL, ALTER COLUMN account_column DROP NOT NULL, ALTER COLUMN account DROP NOT NULL,
@@ -370,9 +376,10 @@ BEGIN
         RETURN NEW;
     END IF;
     IF TG_OP = 'INSERT'
-       OR (NEW.throttle_query, NEW.search_path) IS DISTINCT FROM (OLD.throttle_query, OLD.search_path)
        OR EXISTS (SELECT FROM jsonb_each_text(to_jsonb(NEW)) AS is_now JOIN jsonb_each_text(to_jsonb(OLD)) AS was USING (key)
-                  WHERE key LIKE '%\_table' AND is_now.value <> coalesce(was.value, ''))
+                  WHERE is_now.value IS DISTINCT FROM was.value
+                    AND (key IN ('throttle_query', 'search_path', 'condition') OR key LIKE '%\_table' AND is_now.value IS NOT NULL
+                         OR key LIKE '%\_column' AND is_now.value LIKE '(%'))
     THEN
         NEW.named_by := CURRENT_USER::backlog_cleanup.role;
     ELSE
@@ -382,7 +389,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION backlog_cleanup.remember_namer IS
-    'remembers the role that makes a target use tables, a search path or a throttle query';
+    'remembers the role that makes a target use tables, a search path, a throttle query or expressions';
 CREATE TRIGGER remember_namer BEFORE INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.remember_namer();
 COMMENT ON TRIGGER remember_namer ON backlog_cleanup.target IS 'a target uses only tables of the role that named them';
@@ -394,6 +401,11 @@ AS $$
 DECLARE
     stranger regclass;
     owner    regrole;
+    -- This runs as the owner of the target's table.
+    has_code boolean := EXISTS (
+        SELECT FROM jsonb_each_text(to_jsonb(NEW)) AS is_now LEFT JOIN jsonb_each_text(to_jsonb(OLD)) AS was USING (key)
+        WHERE is_now.value IS DISTINCT FROM was.value
+          AND (key IN ('throttle_query', 'search_path', 'condition') OR key LIKE '%\_column' AND is_now.value LIKE '(%'));
 BEGIN
     -- To name a table is to let runs read it, write to it and remove its rows as its owner.
     SELECT c.oid::regclass, c.relowner::regrole INTO stranger, owner
@@ -403,9 +415,7 @@ BEGIN
     JOIN pg_class c ON c.oid = CASE WHEN key LIKE '%\_table' THEN to_regclass(named.name) END
     WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
       AND (is_now.value IS DISTINCT FROM was.value
-           -- These two run as the owner of the target's table.
-           OR key = 'generations_table'
-              AND (NEW.throttle_query, NEW.search_path) IS DISTINCT FROM (OLD.throttle_query, OLD.search_path)
+           OR key = 'generations_table' AND has_code
            OR key = 'ledger_table'
               AND (NEW.account, NEW.account_column) IS DISTINCT FROM (OLD.account, OLD.account_column))
       AND NOT pg_has_role(c.relowner, 'USAGE')
@@ -641,15 +651,18 @@ COMMENT ON COLUMN backlog_cleanup.target.account_column IS
     'the account that the row belongs to; NULL, with account, if every row of the table is the target''s';
 COMMENT ON COLUMN backlog_cleanup.target.account IS 'only rows of this account are ever removed; NULL is every row of the table';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS
-    'the recipe: the group whose newest failures are kept; NULL is a group of its own';
+    'the recipe: the group whose newest failures are kept, a column or an expression in parentheses; NULL if there is none: one group';
 COMMENT ON COLUMN backlog_cleanup.target.status_column IS
-    'the status; NULL if there is none: then a row counts as failed once its failed_at_column is not NULL';
+    'the status, a column or an expression in parentheses; NULL if there is none: then a row counts as failed once its failed_at_column is not NULL';
+COMMENT ON COLUMN backlog_cleanup.target.failed_at_column IS
+    'when the row became failed, a column or an expression in parentheses: timestamp, timestamptz or date';
+COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS
+    'the failure type, a column or an expression in parentheses; NULL if there is none';
 COMMENT ON COLUMN backlog_cleanup.target.statuses IS
     'only rows in one of these statuses are ever removed; unused without a status_column';
 COMMENT ON COLUMN backlog_cleanup.target.completed_status IS 'the statuses that reports count as completed; NULL counts nothing';
 COMMENT ON COLUMN backlog_cleanup.target.pending_status IS 'the statuses that reports count as pending; NULL counts nothing';
 COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the statuses that reports count as processing; NULL counts nothing';
-COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'the failure type';
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';
@@ -674,6 +687,10 @@ COMMENT ON COLUMN backlog_cleanup.target.throttle_query IS
     'a query that returns a reason for a batched run to wait, or NULL; it runs as the table''s owner';
 COMMENT ON COLUMN backlog_cleanup.target.named_by IS
     'the role that made the target use its tables, and that must still be their owner; NULL is a superuser; set by a trigger';
+COMMENT ON COLUMN backlog_cleanup.target.condition IS
+    'only rows that meet it are ever removed: an immutable expression in parentheses of the row''s own columns; NULL is no condition';
+COMMENT ON COLUMN backlog_cleanup.target.recipe_columns IS
+    'several columns that are the recipe together, instead of recipe_column; NULL is none';
 COMMENT ON TABLE backlog_cleanup.policy IS
     'which rows in scope go; a row has the policy that names its recipe, or else its failure type, or else its status; the one that names nothing is the default policy';
 COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that started it';
@@ -720,7 +737,7 @@ COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
 COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';
 COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part has still to try again';
 ALTER TABLE backlog_cleanup.run_part ADD COLUMN given_up bigint NOT NULL DEFAULT 0;
-COMMENT ON COLUMN backlog_cleanup.run_part.given_up IS 'rows that this part has given up';
+COMMENT ON COLUMN backlog_cleanup.run_part.given_up IS 'of kept_back, the rows that the run gave up on in the pass before';
 ALTER TABLE backlog_cleanup.run_part ADD COLUMN in_circles boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN backlog_cleanup.run_part.in_circles IS 'whether its rows reference each other in circles, and go in one statement';
 COMMENT ON FUNCTION backlog_cleanup.forget_run IS 'removes the rows of a run that is deleted from the history';

@@ -8,9 +8,10 @@ BEGIN
         RETURN NEW;
     END IF;
     IF TG_OP = 'INSERT'
-       OR (NEW.throttle_query, NEW.search_path) IS DISTINCT FROM (OLD.throttle_query, OLD.search_path)
        OR EXISTS (SELECT FROM jsonb_each_text(to_jsonb(NEW)) AS is_now JOIN jsonb_each_text(to_jsonb(OLD)) AS was USING (key)
-                  WHERE key LIKE '%\_table' AND is_now.value <> coalesce(was.value, ''))
+                  WHERE is_now.value IS DISTINCT FROM was.value
+                    AND (key IN ('throttle_query', 'search_path', 'condition') OR key LIKE '%\_table' AND is_now.value IS NOT NULL
+                         OR key LIKE '%\_column' AND is_now.value LIKE '(%'))
     THEN
         NEW.named_by := CURRENT_USER::backlog_cleanup.role;
     ELSE
@@ -20,7 +21,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION backlog_cleanup.remember_namer IS
-    'remembers the role that makes a target use tables, a search path or a throttle query';
+    'remembers the role that makes a target use tables, a search path, a throttle query or expressions';
 CREATE TRIGGER remember_namer BEFORE INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.remember_namer();
 COMMENT ON TRIGGER remember_namer ON backlog_cleanup.target IS 'a target uses only tables of the role that named them';
@@ -39,6 +40,11 @@ AS $$
 DECLARE
     stranger regclass;
     owner    regrole;
+    -- This runs as the owner of the target's table.
+    has_code boolean := EXISTS (
+        SELECT FROM jsonb_each_text(to_jsonb(NEW)) AS is_now LEFT JOIN jsonb_each_text(to_jsonb(OLD)) AS was USING (key)
+        WHERE is_now.value IS DISTINCT FROM was.value
+          AND (key IN ('throttle_query', 'search_path', 'condition') OR key LIKE '%\_column' AND is_now.value LIKE '(%'));
 BEGIN
     -- To name a table is to let runs read it, write to it and remove its rows as its owner.
     SELECT c.oid::regclass, c.relowner::regrole INTO stranger, owner
@@ -48,9 +54,7 @@ BEGIN
     JOIN pg_class c ON c.oid = CASE WHEN key LIKE '%\_table' THEN to_regclass(named.name) END
     WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
       AND (is_now.value IS DISTINCT FROM was.value
-           -- These two run as the owner of the target's table.
-           OR key = 'generations_table'
-              AND (NEW.throttle_query, NEW.search_path) IS DISTINCT FROM (OLD.throttle_query, OLD.search_path)
+           OR key = 'generations_table' AND has_code
            OR key = 'ledger_table'
               AND (NEW.account, NEW.account_column) IS DISTINCT FROM (OLD.account, OLD.account_column))
       AND NOT pg_has_role(c.relowner, 'USAGE')

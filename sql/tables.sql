@@ -23,10 +23,10 @@ CREATE TABLE backlog_cleanup.target (
     ledger_table        text DEFAULT 'public.credit_transactions',
     id_column           text NOT NULL DEFAULT 'id',
     account_column      text DEFAULT 'user_id',
-    recipe_column       text NOT NULL DEFAULT 'recipe_id',
+    recipe_column       text DEFAULT 'recipe_id',
     status_column       text DEFAULT 'status',
     failed_at_column    text NOT NULL DEFAULT 'updated_at',
-    failure_type_column text NOT NULL DEFAULT 'failure_reason',
+    failure_type_column text DEFAULT 'failure_reason',
     fingerprint         boolean NOT NULL DEFAULT true,
     recipe_key_column   text NOT NULL DEFAULT 'id',
     recipe_name_column  text NOT NULL DEFAULT 'name',
@@ -89,6 +89,10 @@ CREATE TABLE backlog_cleanup.target (
     max_wal_rate        bigint CONSTRAINT max_wal_rate_is_positive CHECK (max_wal_rate OPERATOR(pg_catalog.>) 0),
     throttle_query      text,
     named_by            backlog_cleanup.role,
+    condition           text,
+    recipe_columns      text[]
+        CONSTRAINT recipe_columns_are_named
+        CHECK (recipe_columns OPERATOR(pg_catalog.<>) '{}' AND pg_catalog.array_position(recipe_columns, NULL) IS NULL),
     CONSTRAINT max_rows_takes_one_worker CHECK (max_rows IS NULL OR workers OPERATOR(pg_catalog.=) 1),
     CONSTRAINT statuses_are_none_of_the_others
         CHECK (NOT statuses OPERATOR(pg_catalog.&&)
@@ -105,11 +109,13 @@ COMMENT ON COLUMN backlog_cleanup.target.id_column IS 'the row''s unique id: any
 COMMENT ON COLUMN backlog_cleanup.target.account_column IS
     'the account that the row belongs to; NULL, with account, if every row of the table is the target''s';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS
-    'the recipe: the group whose newest failures are kept; NULL is a group of its own';
+    'the recipe: the group whose newest failures are kept, a column or an expression in parentheses; NULL if there is none: one group';
 COMMENT ON COLUMN backlog_cleanup.target.status_column IS
-    'the status; NULL if there is none: then a row counts as failed once its failed_at_column is not NULL';
-COMMENT ON COLUMN backlog_cleanup.target.failed_at_column IS 'when the row became failed: timestamp or timestamptz';
-COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS 'the failure type';
+    'the status, a column or an expression in parentheses; NULL if there is none: then a row counts as failed once its failed_at_column is not NULL';
+COMMENT ON COLUMN backlog_cleanup.target.failed_at_column IS
+    'when the row became failed, a column or an expression in parentheses: timestamp, timestamptz or date';
+COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS
+    'the failure type, a column or an expression in parentheses; NULL if there is none';
 COMMENT ON COLUMN backlog_cleanup.target.fingerprint IS
     'true: the failure type of a text is its fingerprint, see backlog_cleanup_fingerprint(); false: it is the first line';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_key_column IS 'the column of recipes_table that recipe_column refers to';
@@ -145,6 +151,10 @@ COMMENT ON COLUMN backlog_cleanup.target.throttle_query IS
     'a query that returns a reason for a batched run to wait, or NULL; it runs as the table''s owner';
 COMMENT ON COLUMN backlog_cleanup.target.named_by IS
     'the role that made the target use its tables, and that must still be their owner; NULL is a superuser; set by a trigger';
+COMMENT ON COLUMN backlog_cleanup.target.condition IS
+    'only rows that meet it are ever removed: an immutable expression in parentheses of the row''s own columns; NULL is no condition';
+COMMENT ON COLUMN backlog_cleanup.target.recipe_columns IS
+    'several columns that are the recipe together, instead of recipe_column; NULL is none';
 
 CREATE TABLE backlog_cleanup.policy (
     target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
@@ -369,7 +379,7 @@ COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
     'counts the passes, from 1: rows that one has kept back are tried again in the next';
 COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';
 COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part has still to try again';
-COMMENT ON COLUMN backlog_cleanup.run_part.given_up IS 'rows that this part has given up';
+COMMENT ON COLUMN backlog_cleanup.run_part.given_up IS 'of kept_back, the rows that the run gave up on in the pass before';
 COMMENT ON COLUMN backlog_cleanup.run_part.in_circles IS 'whether its rows reference each other in circles, and go in one statement';
 
 CREATE TABLE backlog_cleanup.run_batch (

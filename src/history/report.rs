@@ -40,25 +40,28 @@ impl RunReport {
     }
 }
 
-/// Makes the report of a run. A run without an id is a dry run, or a rehearsal, which has written WAL. The report keeps the order
-/// of `recipes`; `of_policies` has the rows of each policy before the run, and those removed.
-pub fn report(
-    rules: &Rules,
-    run_id: Option<i64>,
-    message: String,
-    recipes: &[RecipeCount],
-    of_policies: Vec<(i64, i64)>,
-    kept_back: KeptBack,
-    wal_bytes: Option<i64>,
-    duration_ms: i64,
-) -> Result<RunReport> {
+/// What a run has done.
+pub struct Done {
+    pub message: String,
+    /// In the order of the report.
+    pub recipes: Vec<RecipeCount>,
+    /// The rows of each policy before the run, and those removed.
+    pub of_policies: Vec<(i64, i64)>,
+    pub kept_back: KeptBack,
+    pub wal_bytes: Option<i64>,
+    pub duration_ms: i64,
+}
+
+/// Makes the report of a run. A run without an id is a dry run, or a rehearsal, which has written WAL.
+pub fn report(rules: &Rules, run_id: Option<i64>, done: Done) -> Result<RunReport> {
+    let Done { message, recipes, of_policies, kept_back, wal_bytes, duration_ms } = done;
     let (target, mode) = (rules.target.name.clone(), rules.mode);
     let dry_run = run_id.is_none();
     let message = match recipes.len() {
         all if all > LISTED => format!("{message}; the details have {LISTED} of {all} recipes"),
         _ => message,
     };
-    let cleanup_details = details(&RecipeNames::of(rules.target)?, rules.target.recipe.is_number(), recipes);
+    let cleanup_details = details(&RecipeNames::of(rules.target)?, rules.target.recipe.is_number(), &recipes);
     let removed = recipes.iter().map(|recipe| recipe.removed).sum();
     let policies = rules.policies.list.iter().zip(of_policies).take(POLICIES).map(policy_detail).collect();
     Ok(match rules.mode {
@@ -166,7 +169,7 @@ pub fn details(names: &RecipeNames, is_number: bool, recipes: &[RecipeCount]) ->
 }
 
 /// The message of a completed run.
-pub fn done(rules: &Rules, kept_back: &KeptBack) -> String {
+pub fn said(rules: &Rules, kept_back: &KeptBack) -> String {
     let done = match rules.mode {
         _ if rules.is_disabled() => {
             format!("The policy of target \"{}\" is disabled: nothing was removed", rules.target.name)
@@ -206,17 +209,19 @@ pub fn finish(run: &Run, target: &Target) -> Result<Json> {
         .map(|message| kept_back_reason(text("kept_back_row"), message, text("kept_back_sqlstate")));
     let [rows, given_up, skipped, held] = ["kept_back", "given_up", "skipped", "held"].map(number);
     let kept_back = KeptBack { rows, given_up, skipped, held, reason };
-    let message = if state == State::Completed { done(&rules, &kept_back) } else { "Stopped before its end".into() };
+    let message = if state == State::Completed { said(&rules, &kept_back) } else { "Stopped before its end".into() };
     Json::of(&Batched {
         report: report(
             &rules,
             Some(run.id),
-            message,
-            &recipes,
-            policies::counts(run.id)?,
-            kept_back,
-            None,
-            number("milliseconds"),
+            Done {
+                message,
+                recipes,
+                of_policies: policies::counts(run.id)?,
+                kept_back,
+                wal_bytes: None,
+                duration_ms: number("milliseconds"),
+            },
         )?,
         state,
         batches: number("batches"),

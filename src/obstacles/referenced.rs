@@ -235,7 +235,7 @@ fn keys(keeping: &Keeping) -> Result<Option<Keys>> {
     );
     let read = || {
         table.is_of_one_owner()?;
-        extension::as_owner(|| trust::check(&[table.oid]))?;
+        extension::as_owner(|| trust::check(&[table.oid], &[]))?;
         reading_as_owner_of(&table, || read_one::<pgrx::JsonB>(&keys, &[]))
     };
     match briefly(read) {

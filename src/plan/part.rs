@@ -6,7 +6,8 @@ use crate::postgres::datum::tid_array;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::prepared::{self, prepared};
 use crate::rank::removable::Removable;
-use crate::remove::order::Ordered;
+use crate::remove::left::GIVEN_UP_PER_ROW;
+use crate::remove::order::{Ordered, reference_each_other};
 use crate::target::leaf::{Leaf, Reach};
 
 /// A part of a batched run: what is left to do in a leaf. A process that works on the run takes any part for one batch;
@@ -26,6 +27,8 @@ pub struct Part {
     pub attempts: i32,
     /// Rows that the run counts as kept back and that this part has still to try again.
     pub kept_back: i64,
+    /// Of these, rows that the run gave up on in the pass before.
+    pub given_up: i64,
 }
 
 pub enum Task {
@@ -48,11 +51,12 @@ pub fn save(
     batch_size: usize,
     ranges: u32,
 ) -> Result<()> {
+    let are_backwards = positions.is_none() && reference_each_other(leaves)?;
     let mut part = 0;
     let mut insert = |pass: i32, leaf: &Leaf, task: Task, steps: i64| {
         part += 1;
         let kept_back = if pass > 1 { steps } else { 0 };
-        insert((run_id, pass, part - 1), (leaf.table.oid, &leaf.numbers), task, steps, kept_back)
+        insert((run_id, pass, part - 1), (leaf.table.oid, &leaf.numbers), task, steps, (kept_back, 0))
     };
     extension::as_owner(|| {
         for leaf in leaves.iter().filter(|leaf| leaf.reach == Reach::Key) {
@@ -71,8 +75,13 @@ pub fn save(
             }
             None => {
                 for leaf in leaves.iter().filter(|leaf| leaf.reach == Reach::Position) {
-                    let length = leaf.pages.div_ceil(ranges).max(1);
-                    for first in (0..leaf.pages).step_by(length as usize) {
+                    // Rows that reference others are younger than those, as a rule: about a batch at a time, from the end.
+                    let length = if are_backwards { pages_of(batch_size) } else { leaf.pages.div_ceil(ranges).max(1) };
+                    let mut firsts: Vec<u32> = (0..leaf.pages).step_by(length as usize).collect();
+                    if are_backwards {
+                        firsts.reverse();
+                    }
+                    for first in firsts {
                         let task = Task::Blocks { first: first.into(), next_offset: 0 };
                         insert(1, leaf, task, length.min(leaf.pages - first).into())?;
                     }
@@ -83,13 +92,18 @@ pub fn save(
     })
 }
 
+/// About as many pages as have the rows of a batch.
+fn pages_of(batch_size: usize) -> u32 {
+    (batch_size / 100).max(1) as u32
+}
+
 /// Saves a part, or adds its rows to those of one that a batch before has saved for the next pass.
 fn insert(
     (run_id, pass, part): (i64, i32, i32),
     (leaf, columns): (pg_sys::Oid, &[i16]),
     task: Task,
     steps: i64,
-    kept_back: i64,
+    (kept_back, given_up): (i64, i64),
 ) -> Result<()> {
     let (first_block, rows, lsn, in_circles) = match task {
         Task::Blocks { first, .. } => (Some(first), None, 0, false),
@@ -100,13 +114,13 @@ fn insert(
     let place = |row: &Removable| row.recipe().map(|place| place as i32);
     prepared::run(
         "INSERT INTO backlog_cleanup.run_part (run_id, pass, part, leaf, filenode, first_block, tids, places, lsn, steps,
-                                               kept_back, columns, in_circles)
-         VALUES ($1, $2, $3, $4, pg_relation_filenode($4), $5, $6, $7, $8, $9, $10, $11, $12)
+                                               kept_back, columns, in_circles, given_up)
+         VALUES ($1, $2, $3, $4, pg_relation_filenode($4), $5, $6, $7, $8, $9, $10, $11, $12, $13)
          ON CONFLICT (run_id, pass, part) DO UPDATE
          SET tids = CASE WHEN run_part.first_block IS NULL THEN run_part.tids || excluded.tids END,
              places = CASE WHEN run_part.first_block IS NULL THEN run_part.places || excluded.places END,
              steps = CASE WHEN run_part.tids IS NULL THEN run_part.steps ELSE run_part.steps + excluded.steps END,
-             kept_back = run_part.kept_back + excluded.kept_back",
+             kept_back = run_part.kept_back + excluded.kept_back, given_up = run_part.given_up + excluded.given_up",
         &[
             run_id.into(),
             pass.into(),
@@ -121,6 +135,7 @@ fn insert(
             kept_back.into(),
             columns.to_vec().into(),
             in_circles.into(),
+            given_up.into(),
         ],
     )
 }
@@ -149,7 +164,7 @@ fn chunks(mut rows: &[Removable], batch_size: usize, blocks: usize) -> impl Iter
     })
 }
 
-/// Whether part `p` is not finished. A part that looks through its leaf covers the leaf's positions of its pass.
+/// Whether part `p` of run $1 is not finished. A part that looks through its leaf covers the leaf's positions of its pass.
 macro_rules! is_unfinished {
     ($p:literal) => {
         concat!(
@@ -158,19 +173,18 @@ macro_rules! is_unfinished {
             $p,
             ".steps AND (",
             $p,
-            ".tids IS NULL OR NOT EXISTS (
-                 SELECT FROM backlog_cleanup.run_part c
-                 WHERE c.run_id = $1 AND c.pass = ",
+            ".tids IS NULL OR (",
             $p,
-            ".pass AND c.leaf = ",
+            ".pass, ",
             $p,
-            ".leaf AND c.first_block IS NOT NULL))"
+            ".leaf) NOT IN (SELECT pass, leaf FROM backlog_cleanup.run_part WHERE run_id = $1 AND first_block IS NOT NULL))"
         )
     };
 }
 
-/// The unfinished parts of run $1 that are due, behind part $3 of pass $2. A pass starts when the one before it has ended; the
-/// third and later ones only if that one has removed rows.
+/// The unfinished parts of run $1 that are due, behind part $3 of pass $2: those of the first pass that has any. The second pass is worth
+/// while as long as the first has removed one row for $4 that it gave up on; a later one also only if the one before has removed rows.
+/// Each subquery is done once: there may be thousands of parts.
 macro_rules! due {
     ($what:literal) => {
         concat!(
@@ -179,13 +193,14 @@ macro_rules! due {
             " FROM backlog_cleanup.run_part p
              WHERE run_id = $1 AND (pass, part) > ($2, $3) AND ",
             is_unfinished!("p"),
-            " AND (pass = 1
-                   OR NOT EXISTS (SELECT FROM backlog_cleanup.run_part b
-                                  WHERE b.run_id = $1 AND b.pass < p.pass AND ",
-            is_unfinished!("b"),
+            " AND pass = (SELECT min(u.pass) FROM backlog_cleanup.run_part u WHERE u.run_id = $1 AND ",
+            is_unfinished!("u"),
             ")
-                      AND (pass = 2 OR EXISTS (SELECT FROM backlog_cleanup.run_part b
-                                               WHERE b.run_id = $1 AND b.pass = p.pass - 1 AND b.removed > 0)))
+              AND (pass = 1 OR (pass, true) IN (
+                       SELECT b.pass + 1, (b.pass = 1 OR sum(b.removed) > 0) AND sum(b.removed) * $4 >= (
+                                  SELECT coalesce(sum(a.given_up), 0) FROM backlog_cleanup.run_part a
+                                  WHERE a.run_id = $1 AND a.pass = b.pass + 1)
+                       FROM backlog_cleanup.run_part b WHERE b.run_id = $1 GROUP BY b.pass))
              ORDER BY pass, part
              LIMIT 1"
         )
@@ -194,7 +209,7 @@ macro_rules! due {
 
 /// Whether a run has parts that are not finished.
 pub fn are_left(run_id: i64) -> Result<bool> {
-    let arguments = [run_id.into(), 0i32.into(), 0i32.into()];
+    let arguments = [run_id.into(), 0i32.into(), 0i32.into(), GIVEN_UP_PER_ROW.into()];
     extension::as_owner(|| prepared::get_one::<bool>(due!("true"), &arguments)).map(|left| left == Some(true))
 }
 
@@ -222,14 +237,14 @@ impl Part {
         const NEXT: &str = concat!(
             due!(
                 "pass, part, leaf, columns, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
-                 steps, steps_done, attempts, kept_back, in_circles"
+                 steps, steps_done, attempts, kept_back, given_up, in_circles"
             ),
             " FOR NO KEY UPDATE OF p SKIP LOCKED"
         );
         extension::as_owner(|| {
             Spi::connect_mut(|client| {
                 let (pass, part) = behind.unwrap_or_default();
-                let arguments = [run_id.into(), pass.into(), part.into()];
+                let arguments = [run_id.into(), pass.into(), part.into(), GIVEN_UP_PER_ROW.into()];
                 let rows = client.update(prepared(client, NEXT, &arguments)?, None, &arguments)?;
                 let mut parts = rows.map(|row| -> spi::Result<Part> {
                     Ok(Part {
@@ -243,6 +258,7 @@ impl Part {
                         steps_done: row.get_by_name("steps_done")?.unwrap_or_default(),
                         attempts: row.get_by_name("attempts")?.unwrap_or_default(),
                         kept_back: row.get_by_name("kept_back")?.unwrap_or_default(),
+                        given_up: row.get_by_name("given_up")?.unwrap_or_default(),
                     })
                 });
                 parts.next().transpose()
@@ -258,8 +274,8 @@ impl Part {
 
     /// Starts the part over at the leaf's first block if the table was rewritten, since its rows are elsewhere now. Returns
     /// false if it was not. The caller has locked the leaf.
-    pub fn restart_if_rewritten(&self) -> Result<bool> {
-        extension::as_owner(|| {
+    pub fn restart_if_rewritten(&mut self) -> Result<bool> {
+        let is_rewritten = extension::as_owner(|| {
             prepared::get_one::<i32>(
                 "UPDATE backlog_cleanup.run_part
                  SET filenode = pg_relation_filenode(leaf), first_block = 0, tids = NULL, next_offset = 0,
@@ -269,7 +285,11 @@ impl Part {
                 &[self.run_id.into(), self.part.into(), self.pass.into()],
             )
             .map(|part| part.is_some())
-        })
+        })?;
+        if is_rewritten {
+            self.take_over_of_leaf()?;
+        }
+        Ok(is_rewritten)
     }
 
     /// Has the next pass look through a leaf of the run, whose rows a batch of this part has updated: they may be where no later
@@ -299,41 +319,41 @@ impl Part {
         self.steps_done == 0 && !matches!(self.task, Task::Blocks { next_offset: 1.., .. })
     }
 
-    /// Takes over what the run counts as kept back of this part's leaf, if the part looks through it again. Returns the rows
-    /// among them that were given up.
-    pub fn take_over(&mut self) -> Result<i64> {
-        if self.pass == 1 || !self.is_new() || !self.is_looking() {
-            return Ok(0);
-        }
-        const OF_LEAF: &str = "
-            SELECT ARRAY[coalesce(sum(kept_back) FILTER (WHERE pass = $2), 0)::bigint, coalesce(sum(given_up), 0)::bigint]
-            FROM backlog_cleanup.run_part WHERE run_id = $1 AND pass <= $2 AND leaf = $3";
-        const TAKE: &str = "
-            UPDATE backlog_cleanup.run_part SET given_up = 0, kept_back = CASE WHEN part = $4 AND pass = $2 THEN $5 ELSE 0 END
-            WHERE run_id = $1 AND pass <= $2 AND leaf = $3";
-        let place = [self.run_id.into(), self.pass.into(), self.leaf.into()];
-        let of_leaf = extension::as_owner(|| prepared::get_one::<Vec<i64>>(OF_LEAF, &place))?.unwrap_or_default();
-        let [kept_back, given_up] = of_leaf[..] else { return Ok(0) };
-        self.kept_back = kept_back + given_up;
-        let [run_id, pass, leaf] = place;
-        extension::as_owner(|| prepared::run(TAKE, &[run_id, pass, leaf, self.part.into(), self.kept_back.into()]))?;
-        Ok(given_up)
+    /// Takes over what the run counts as kept back of this part's leaf, if the part starts to look through it again.
+    pub fn take_over(&mut self) -> Result<()> {
+        if self.pass == 1 || !self.is_new() || !self.is_looking() { Ok(()) } else { self.take_over_of_leaf() }
     }
 
-    /// Saves where the next batch continues, after one that has removed and given up so many rows, and tried again so many that
-    /// the run has counted as kept back.
+    fn take_over_of_leaf(&mut self) -> Result<()> {
+        const OF_LEAF: &str = "
+            SELECT ARRAY[coalesce(sum(kept_back), 0)::bigint, coalesce(sum(given_up), 0)::bigint]
+            FROM backlog_cleanup.run_part WHERE run_id = $1 AND pass BETWEEN $2 AND $2 + 1 AND leaf = $3";
+        const TAKE: &str = "
+            UPDATE backlog_cleanup.run_part SET kept_back = CASE WHEN part = $4 AND pass = $2 THEN $5 ELSE 0 END,
+                                                given_up = CASE WHEN part = $4 AND pass = $2 THEN $6 ELSE 0 END
+            WHERE run_id = $1 AND pass BETWEEN $2 AND $2 + 1 AND leaf = $3 AND (kept_back > 0 OR part = $4 AND pass = $2)";
+        let place = [self.run_id.into(), self.pass.into(), self.leaf.into()];
+        let of_leaf = extension::as_owner(|| prepared::get_one::<Vec<i64>>(OF_LEAF, &place))?.unwrap_or_default();
+        let [kept_back, given_up] = of_leaf[..] else { return Ok(()) };
+        (self.kept_back, self.given_up) = (kept_back, given_up);
+        let [run_id, pass, leaf] = place;
+        let take = [run_id, pass, leaf, self.part.into(), kept_back.into(), given_up.into()];
+        extension::as_owner(|| prepared::run(TAKE, &take))
+    }
+
+    /// Saves where the next batch continues, after one that has removed so many rows, and tried again so many that the run has counted
+    /// as kept back, and as given up among them.
     pub fn advance(
         &self,
         (steps_done, next_offset): (i64, u16),
         removed: i64,
-        given_up: i64,
-        again: i64,
+        (kept_back, given_up): (i64, i64),
     ) -> Result<()> {
         extension::as_owner(|| {
             prepared::run(
                 "UPDATE backlog_cleanup.run_part
-                 SET steps_done = $4, next_offset = $5, attempts = 0, removed = removed + $6, given_up = given_up + $7,
-                     kept_back = kept_back - $8
+                 SET steps_done = $4, next_offset = $5, attempts = 0, removed = removed + $6, kept_back = kept_back - $7,
+                     given_up = given_up - $8
                  WHERE run_id = $1 AND pass = $2 AND part = $3",
                 &[
                     self.run_id.into(),
@@ -342,8 +362,8 @@ impl Part {
                     steps_done.into(),
                     i32::from(next_offset).into(),
                     removed.into(),
+                    kept_back.into(),
                     given_up.into(),
-                    again.into(),
                 ],
             )
         })
@@ -363,18 +383,15 @@ impl Part {
     /// back so many.
     pub fn counted_before(&self, steps_done: i64, kept_back: i64) -> i64 {
         match self.task {
-            _ if self.pass == 1 => 0,
-            Task::Positions { .. } => steps_done - self.steps_done,
+            Task::Positions { .. } if steps_done < self.steps => (steps_done - self.steps_done).min(self.kept_back),
             Task::Blocks { .. } if steps_done < self.steps => kept_back.min(self.kept_back),
-            Task::Blocks { .. } => self.kept_back,
-            Task::Keys if self.steps_done == 0 => self.kept_back,
-            Task::Keys => 0,
+            _ => self.kept_back,
         }
     }
 
     /// Saves rows that a batch of this part has kept back, for the next pass: those of `rows`, or `kept_back` of a leaf that is
-    /// reached by key. Their pages have changed since they were read, so they are looked up again.
-    pub fn try_again(&self, rows: Vec<Removable>, kept_back: i64) -> Result<()> {
+    /// reached by key. The batch gave up on so many of them. Their pages have changed since they were read, so they are looked up again.
+    pub fn try_again(&self, rows: Vec<Removable>, kept_back: i64, given_up: i64) -> Result<()> {
         let count = rows.len() as i64;
         let (task, steps, kept_back) = match self.task {
             Task::Keys => (Task::Keys, self.steps, kept_back),
@@ -385,7 +402,8 @@ impl Part {
             return Ok(());
         }
         extension::as_owner(|| {
-            insert((self.run_id, self.pass + 1, self.part), (self.leaf, &self.columns), task, steps, kept_back)
+            let place = (self.run_id, self.pass + 1, self.part);
+            insert(place, (self.leaf, &self.columns), task, steps, (kept_back, given_up))
         })
     }
 }

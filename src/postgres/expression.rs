@@ -1,12 +1,300 @@
-//! Expressions as the catalogs store them.
+//! Expressions as the catalogs store them, and as people write them: checked by PostgreSQL's own parser and analyser, as those
+//! of an index are.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
+use pgrx::PgList;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+
+use crate::postgres::error::{Result, error};
+use crate::postgres::qualify::{expression, qualified, without_strings};
+use crate::postgres::settings::{set_local, with_settings};
 
 /// Whether an expression, as its `pg_node_tree` is written, calls immutable functions only. Executes nothing.
 pub fn is_immutable(tree: &str) -> bool {
     let Ok(tree) = CString::new(tree) else { return false };
     // SAFETY: the text is what PostgreSQL has written into a catalog; the node lives in the current memory context.
     unsafe { !pg_sys::contain_mutable_functions(pg_sys::stringToNode(tree.as_ptr()).cast()) }
+}
+
+/// An expression of the columns of a table's row.
+#[derive(Clone, PartialEq)]
+pub struct Expression {
+    /// As SQL in parentheses. Every name in it is qualified, so that no search path changes what it means.
+    pub sql: String,
+    /// The same of a row that statements call `g`.
+    pub of_row: String,
+    pub type_oid: pg_sys::Oid,
+    pub collation: pg_sys::Oid,
+    /// The numbers of the columns that it reads.
+    pub columns: Vec<i16>,
+    /// Whether it has a constant whose type's code runs as whoever types the expression.
+    pub has_code: bool,
+}
+
+/// Whether a value of a type is read without code of a domain: as those of a number, a text, an enum, or a domain over one, whose
+/// CHECKs the parser leaves to the executor. Elements of arrays, rows and ranges are read at once, as whoever types them.
+pub fn is_scalar(type_oid: pg_sys::Oid) -> bool {
+    // SAFETY: look-ups in the system cache.
+    unsafe {
+        let base = pg_sys::getBaseType(type_oid);
+        matches!(pg_sys::get_typtype(base) as u8, b'b' | b'e') && pg_sys::get_element_type(base) == pg_sys::InvalidOid
+    }
+}
+
+/// An object of a catalog: the catalog, and its oid.
+pub type Object = (pg_sys::Oid, pg_sys::Oid);
+
+/// What an expression on a table calls: functions, operators, types. Runs none of it. The search path is the current one. Errors:
+/// those of PostgreSQL's parser and analyser, 42601.
+pub fn called(text: &str, table: pg_sys::Oid) -> Result<Vec<Object>> {
+    let mut found = Found::default();
+    // SAFETY: the trees are in the current memory context, the first one of the raw parser.
+    unsafe {
+        let raw = expression(text)?;
+        without_strings(raw);
+        visit(analysed(text, raw, table, None).cast(), (&raw mut found).cast());
+    }
+    Ok(found.objects)
+}
+
+impl Expression {
+    /// Reads an expression on a table, by the current search path. Types' input functions and immutable functions of constants
+    /// may run. Errors: those of PostgreSQL's parser and analyser, 42601, 42P17 (not immutable, or not of the row's columns
+    /// alone), 0A000 (an operator that only a search path finds).
+    pub fn read(text: &str, table: pg_sys::Oid) -> Result<Expression> {
+        with_settings(|| {
+            // What a text means is not for the session to say.
+            for (name, value) in [
+                ("standard_conforming_strings", "on"),
+                ("transform_null_equals", "off"),
+                ("TimeZone", "UTC"),
+                ("DateStyle", "ISO, MDY"),
+            ] {
+                set_local(name, value);
+            }
+            // SAFETY: the trees are in the current memory context; the snapshot is for functions, and popped below or by an abort.
+            unsafe {
+                pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+                let written = analysed(text, expression(text)?, table, None);
+                let of_row = deparsed(written, table, true)?;
+                // From here on, what statements will have.
+                let node = analysed(&of_row, expression(&of_row)?, table, Some(c"g"));
+                let mut found = Found::default();
+                visit(node, (&raw mut found).cast());
+                if found.is_loose || deparsed(node, table, true)? != of_row {
+                    return Err(refused(
+                        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                        "its operators depend on the search path: write IS DISTINCT FROM, NULLIF and CASE with = of values of one type",
+                    ));
+                }
+                let columns = columns(node)?;
+                if pg_sys::contain_mutable_functions(pg_sys::expression_planner(node.cast()).cast()) {
+                    return Err(refused(
+                        PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION,
+                        "functions in it must be marked IMMUTABLE",
+                    ));
+                }
+                let (type_oid, collation) = (pg_sys::exprType(node), pg_sys::exprCollation(node));
+                if pg_sys::get_typtype(type_oid) as u8 == b'p' {
+                    let type_name = CStr::from_ptr(pg_sys::format_type_be(type_oid)).to_string_lossy();
+                    let wrong = format!("it has pseudo-type {type_name}");
+                    return Err(refused(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, &wrong));
+                }
+                if found.is_mixed || is_collatable(node) && collation == pg_sys::InvalidOid {
+                    return Err(refused(
+                        PgSqlErrorCode::ERRCODE_INDETERMINATE_COLLATION,
+                        "its columns have different collations: write COLLATE",
+                    ));
+                }
+                let sql = deparsed(node, table, false)?;
+                pg_sys::PopActiveSnapshot();
+                let (sql, of_row) = (format!("({sql})"), format!("({of_row})"));
+                Ok(Expression { sql, of_row, type_oid, collation, columns, has_code: found.has_code })
+            }
+        })
+    }
+}
+
+fn refused(sqlstate: PgSqlErrorCode, wrong: &str) -> ErrorReport {
+    error(sqlstate, wrong.to_owned(), "SELECT * FROM backlog_cleanup.target".into())
+}
+
+/// The analysed expression, its columns those of a table, or of its `alias`.
+///
+/// # Safety
+///
+/// `raw` is a tree of the raw parser, made from `text`.
+unsafe fn analysed(text: &str, raw: *mut pg_sys::Node, table: pg_sys::Oid, alias: Option<&CStr>) -> *mut pg_sys::Node {
+    let text = CString::new(text).unwrap_or_default();
+    // SAFETY: the caller's. The table is locked, and stays so until its reader ends; the text outlives the parse state.
+    unsafe {
+        let relation = pg_sys::relation_open(table, pg_sys::AccessShareLock as i32);
+        let state = pg_sys::make_parsestate(std::ptr::null_mut());
+        (*state).p_sourcetext = text.as_ptr();
+        let alias = alias.map_or(std::ptr::null_mut(), |alias| pg_sys::makeAlias(alias.as_ptr(), std::ptr::null_mut()));
+        let item =
+            pg_sys::addRangeTableEntryForRelation(state, relation, pg_sys::AccessShareLock as i32, alias, false, true);
+        pg_sys::addNSItemToQuery(state, item, false, true, true);
+        let node = pg_sys::transformExpr(state, raw, pg_sys::ParseExprKind::EXPR_KIND_INDEX_EXPRESSION);
+        pg_sys::assign_expr_collations(state, node);
+        pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+        node
+    }
+}
+
+/// An analysed expression as SQL, its columns those of `g` if `is_prefixed`.
+///
+/// # Safety
+///
+/// `node` is an analysed expression on the table.
+unsafe fn deparsed(node: *mut pg_sys::Node, table: pg_sys::Oid, is_prefixed: bool) -> Result<String> {
+    // SAFETY: the caller's; what is returned is a C string.
+    let text = unsafe {
+        with_settings(|| {
+            set_local("search_path", "pg_catalog, pg_temp");
+            let context = pg_sys::deparse_context_for(c"g".as_ptr(), table);
+            let text: *mut c_char = pg_sys::deparse_expression(node, context, is_prefixed, false);
+            CStr::from_ptr(text).to_string_lossy().into_owned()
+        })
+    };
+    qualified(&text)
+}
+
+/// The numbers of the columns that an expression reads. Errors: 42P17 (none, a system column, or a whole row).
+///
+/// # Safety
+///
+/// `node` is an analysed expression on one table.
+unsafe fn columns(node: *mut pg_sys::Node) -> Result<Vec<i16>> {
+    let mut columns = Vec::new();
+    // SAFETY: the caller's; the set is in the current memory context.
+    unsafe {
+        let mut numbers = std::ptr::null_mut();
+        pg_sys::pull_varattnos(node, 1, &mut numbers);
+        let mut member: c_int = -1;
+        loop {
+            member = pg_sys::bms_next_member(numbers, member);
+            if member < 0 {
+                break;
+            }
+            columns.push((member + pg_sys::FirstLowInvalidHeapAttributeNumber) as i16);
+        }
+    }
+    let wrong = match columns.iter().min() {
+        None => "it reads no column of the row",
+        Some(0) => "it reads the whole row: name columns",
+        Some(..0) => "it reads a system column",
+        Some(_) => return Ok(columns),
+    };
+    Err(refused(PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION, wrong))
+}
+
+/// What an analysed expression calls.
+#[derive(Default)]
+struct Found {
+    objects: Vec<Object>,
+    /// Whether it has an operator that can be written by its bare name only, and that another search path may find elsewhere.
+    is_loose: bool,
+    /// Whether it calls something on values of different collations.
+    is_mixed: bool,
+    /// Whether it has a constant of a type that is not PostgreSQL's, and that `is_scalar` is not true of.
+    has_code: bool,
+}
+
+/// # Safety
+///
+/// Called by the walker with a node, and with the `Found` that it was given.
+#[pg_guard]
+unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -> bool {
+    use pg_sys::NodeTag::*;
+    // SAFETY: the caller's; the tag says what the node is.
+    unsafe {
+        if node.is_null() {
+            return false;
+        }
+        let to = &mut *found.cast::<Found>();
+        pg_sys::check_functions_in_node(node, Some(function), found);
+        // These have no type.
+        if !matches!((*node).type_, T_List | T_CaseWhen) {
+            to.objects.push((pg_sys::TypeRelationId, pg_sys::exprType(node)));
+        }
+        let operands = match (*node).type_ {
+            T_FuncExpr => (*node.cast::<pg_sys::FuncExpr>()).args,
+            T_OpExpr | T_DistinctExpr | T_NullIfExpr => (*node.cast::<pg_sys::OpExpr>()).args,
+            T_ScalarArrayOpExpr => (*node.cast::<pg_sys::ScalarArrayOpExpr>()).args,
+            _ => std::ptr::null_mut(),
+        };
+        to.is_mixed |= pg_sys::exprInputCollation(node) == pg_sys::InvalidOid
+            && PgList::<pg_sys::Node>::from_pg(operands).iter_ptr().any(|operand| is_collatable(operand));
+        match (*node).type_ {
+            T_Const => {
+                let type_oid = (*node.cast::<pg_sys::Const>()).consttype;
+                to.has_code |= type_oid.to_u32() >= pg_sys::FirstNormalObjectId && !is_scalar(type_oid);
+            }
+            T_OpExpr => to.objects.push((pg_sys::OperatorRelationId, (*node.cast::<pg_sys::OpExpr>()).opno)),
+            T_DistinctExpr | T_NullIfExpr => {
+                let call = &*node.cast::<pg_sys::OpExpr>();
+                to.objects.push((pg_sys::OperatorRelationId, call.opno));
+                to.is_loose |= !is_fixed(call);
+            }
+            T_ScalarArrayOpExpr => {
+                to.objects.push((pg_sys::OperatorRelationId, (*node.cast::<pg_sys::ScalarArrayOpExpr>()).opno));
+            }
+            T_CaseExpr if !(*node.cast::<pg_sys::CaseExpr>()).arg.is_null() => {
+                let whens = PgList::<pg_sys::CaseWhen>::from_pg((*node.cast::<pg_sys::CaseExpr>()).args);
+                to.is_loose |= whens.iter_ptr().any(|when| {
+                    let call = (*when).expr.cast::<pg_sys::OpExpr>();
+                    let is_cast = || {
+                        let left = PgList::<pg_sys::Node>::from_pg((*call).args).get_ptr(0);
+                        left.is_none_or(|left| (*left).type_ != T_CaseTestExpr)
+                    };
+                    (*call).xpr.type_ != T_OpExpr || is_cast() || !is_fixed(&*call)
+                });
+            }
+            _ => {}
+        }
+        pg_sys::expression_tree_walker(node, Some(visit), found)
+    }
+}
+
+/// # Safety
+///
+/// Called for each function of a node, with a `Found`.
+#[pg_guard]
+unsafe extern "C-unwind" fn function(function: pg_sys::Oid, found: *mut c_void) -> bool {
+    // SAFETY: the caller's.
+    unsafe { (*found.cast::<Found>()).objects.push((pg_sys::ProcedureRelationId, function)) };
+    false
+}
+
+/// Whether the values of an expression have a collation.
+///
+/// # Safety
+///
+/// `node` is an analysed expression.
+unsafe fn is_collatable(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller's.
+    unsafe { pg_sys::get_typcollation(pg_sys::exprType(node)) != pg_sys::InvalidOid }
+}
+
+/// Whether the bare name of an operator finds it in every search path that begins with `pg_catalog`, as the current one does: it is
+/// PostgreSQL's own, for exactly these types.
+///
+/// # Safety
+///
+/// `call` is an analysed call of an operator with two operands.
+unsafe fn is_fixed(call: &pg_sys::OpExpr) -> bool {
+    // SAFETY: the caller's; a search path is a list of oids.
+    unsafe {
+        let (mut left, mut right) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+        pg_sys::op_input_types(call.opno, &mut left, &mut right);
+        let operands: Vec<pg_sys::Oid> =
+            PgList::<pg_sys::Node>::from_pg(call.args).iter_ptr().map(|operand| pg_sys::exprType(operand)).collect();
+        let path = PgList::<pg_sys::Oid>::from_pg(pg_sys::fetch_search_path(true));
+        operands == [left, right]
+            && call.opno.to_u32() < pg_sys::FirstNormalObjectId
+            && path.get_oid(0) == Some(pg_sys::PG_CATALOG_NAMESPACE.into())
+    }
 }

@@ -17,6 +17,7 @@ pub mod now;
 pub mod owner;
 pub mod parse;
 pub mod prepared;
+pub mod qualify;
 pub mod read;
 pub mod role;
 pub mod search_path;

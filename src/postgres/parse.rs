@@ -109,8 +109,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
 unsafe fn call(call: *mut pg_sys::FuncCall) -> Option<Call> {
     // SAFETY: the caller's; a function's name is a list of strings.
     unsafe {
-        let names = PgList::<pg_sys::Node>::from_pg((*call).funcname);
-        let mut names: Vec<String> = names.iter_ptr().map(|name| string(name)).collect();
+        let mut names = strings((*call).funcname);
         let function = names.pop()?;
         let arguments = PgList::<pg_sys::Node>::from_pg((*call).args).iter_ptr().map(|node| argument(node)).collect();
         Some(Call { schema: names.pop(), function, arguments })
@@ -154,6 +153,16 @@ unsafe fn value(node: *mut pg_sys::Node) -> Value {
     }
 }
 
+/// The names in a list of the raw parser.
+///
+/// # Safety
+///
+/// `names` is a list of strings.
+pub unsafe fn strings(names: *mut pg_sys::List) -> Vec<String> {
+    // SAFETY: the caller's.
+    unsafe { PgList::<pg_sys::Node>::from_pg(names).iter_ptr().map(|name| string(name)).collect() }
+}
+
 /// # Safety
 ///
 /// `node` is a string of the raw parser.
@@ -175,7 +184,7 @@ unsafe fn text(name: *const c_char) -> String {
 /// # Safety
 ///
 /// `node` is one of the raw parser that the walker knows, and `context` is what `each` takes.
-unsafe fn walk(
+pub unsafe fn walk(
     node: *mut pg_sys::Node,
     each: Option<unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool>,
     context: *mut c_void,

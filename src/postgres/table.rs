@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_identifier as quote;
 
 use crate::postgres::error::{Result, error};
+use crate::postgres::expression::Expression;
 use crate::postgres::now::{one_now, rows_now};
 
 /// A table, read from the catalog.
@@ -32,18 +33,20 @@ pub struct Table {
     columns: OnceLock<HashMap<String, Column>>,
 }
 
-/// A column of a table; its name is quoted.
+/// A column of a table, or an expression of columns.
 #[derive(Clone)]
 pub struct Column {
+    /// The quoted name, or the expression in parentheses: what an index names.
     pub name: String,
     /// Its type as SQL, qualified: the same in every search path.
     pub sql_type: String,
     /// Its type as people write it.
     pub type_name: String,
-    /// Its `attnum` in the table.
+    /// Its `attnum` in the table; 0 for an expression.
     pub number: i16,
     pub type_oid: pg_sys::Oid,
     pub collation: pg_sys::Oid,
+    pub expression: Option<Expression>,
 }
 
 /// A table and its descendants, as of now; nothing is locked.
@@ -168,6 +171,13 @@ impl Table {
         Ok(self.columns.get().and_then(|columns| columns.get(name)))
     }
 
+    /// The name of a column, without quotes, and the column.
+    pub fn numbered(&self, number: i16) -> Result<Option<(&str, &Column)>> {
+        self.column("")?;
+        let mut columns = self.columns.get().into_iter().flatten();
+        Ok(columns.find(|(_, column)| column.number == number).map(|(name, column)| (name.as_str(), column)))
+    }
+
     fn read_columns(&self) -> Result<HashMap<String, Column>> {
         // A type by its own name has any length; `character` would be character(1) and cut values off.
         const COLUMNS: &str = "
@@ -186,6 +196,7 @@ impl Table {
                 number: row.get(3)?.unwrap_or_default(),
                 type_oid: row.get(4)?.unwrap_or(pg_sys::InvalidOid),
                 collation: row.get(5)?.unwrap_or(pg_sys::InvalidOid),
+                expression: None,
             };
             Ok((name, column))
         })?;
@@ -202,23 +213,26 @@ unsafe fn text(name: *const core::ffi::c_char) -> String {
 }
 
 impl Column {
+    /// An expression that is read as a column is.
+    pub fn made_of(expression: Expression) -> Result<Column> {
+        const TYPE: &str = "
+            SELECT ARRAY[pg_catalog.format('%I.%I', nspname, typname), pg_catalog.format_type(t.oid, -1)]
+            FROM pg_catalog.pg_type t
+            JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) typnamespace
+            WHERE t.oid OPERATOR(pg_catalog.=) $1";
+        let names = one_now::<Vec<String>>(TYPE, &[expression.type_oid.into()])?.unwrap_or_default();
+        let [sql_type, type_name] = <[String; 2]>::try_from(names).unwrap_or_default();
+        let Expression { type_oid, collation, .. } = expression;
+        let name = expression.sql.clone();
+        Ok(Column { name, sql_type, type_name, number: 0, type_oid, collation, expression: Some(expression) })
+    }
+
     pub fn is_integer(&self) -> bool {
         matches!(self.type_oid, pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID)
     }
 
     pub fn is_number(&self) -> bool {
         self.is_integer() || matches!(self.type_oid, pg_sys::NUMERICOID | pg_sys::FLOAT4OID | pg_sys::FLOAT8OID)
-    }
-
-    /// Whether a value is read without code of a domain: as those of a number, a text, an enum, or a domain over one, whose
-    /// CHECKs the parser leaves to the executor. Elements of arrays, rows and ranges are read at once, as whoever types them.
-    pub fn is_scalar(&self) -> bool {
-        // SAFETY: look-ups in the system cache.
-        unsafe {
-            let base = pg_sys::getBaseType(self.type_oid);
-            matches!(pg_sys::get_typtype(base) as u8, b'b' | b'e')
-                && pg_sys::get_element_type(base) == pg_sys::InvalidOid
-        }
     }
 
     /// Whether `pg_catalog`'s operators compare its values in the order of its type, as they do not for citext.

@@ -2,7 +2,9 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
+use crate::postgres::expression::is_scalar;
 use crate::postgres::read::read_one;
+use crate::postgres::table::Column;
 use crate::rules::Rules;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach};
@@ -13,7 +15,7 @@ use crate::target::leaf::{Leaf, Reach};
 #[pg_extern(stable)]
 pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")) -> Result<String> {
     let target = Target::load(target)?;
-    let Target { table, recipe, failed_at, id, account_column, status, .. } = &target;
+    let Target { table, failed_at, account_column, status, meets, .. } = &target;
     let has_failed = match status {
         Some(status) => match &target.statuses[..] {
             [only] => format!("{} OPERATOR(pg_catalog.=) {}", status.name, quote_literal(only)),
@@ -21,6 +23,7 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
         },
         None => format!("{} IS NOT NULL", failed_at.name),
     };
+    let condition = meets.as_ref().map(|condition| format!(" AND {}", condition.sql)).unwrap_or_default();
     if table.is_foreign() {
         return Err(error(
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
@@ -31,10 +34,21 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
             ),
         ));
     }
-    if let Some(column) = account_column.iter().chain(status).find(|column| !column.is_scalar()) {
+    if let Some(column) = account_column.iter().chain(status).find(|column| !is_scalar(column.type_oid)) {
         return Err(error(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("column {} has type {}, which no partial index can serve", column.name, column.type_name),
+            format!("{} has type {}, which no partial index can serve", column.what(), column.type_name),
+            "SELECT backlog_cleanup_failed_generations()".into(),
+        ));
+    }
+    let expressions = target.operands().filter_map(|operand| operand.expression.as_ref()).chain(meets);
+    if let Some(expression) = expressions.into_iter().find(|expression| expression.has_code) {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!(
+                "expression {} has a constant of a type whose code would run as whoever builds the index",
+                expression.sql
+            ),
             "SELECT backlog_cleanup_failed_generations()".into(),
         ));
     }
@@ -43,25 +57,62 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
         .zip(target.account.as_deref())
         .map(|(column, account)| format!("{} OPERATOR(pg_catalog.=) {} AND ", column.name, quote_literal(account)));
     let concurrently = if table.kind as u8 == b'p' { "" } else { " CONCURRENTLY" };
+    let (key, included) = columns(&target);
+    let recipes = key.len() - 2;
+    let key = key.iter().enumerate().map(|(place, column)| match place < recipes {
+        true => column.name.clone(),
+        false => format!("{} DESC", column.name),
+    });
+    let include = match included.as_slice() {
+        [] => String::new(),
+        columns => {
+            let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+            format!(" INCLUDE ({})", names.join(", "))
+        }
+    };
     Ok(format!(
-        "CREATE INDEX{concurrently} ON {} ({}, {} DESC, {} DESC) \
-         WHERE {}{has_failed}",
+        "CREATE INDEX{concurrently} ON {} ({}){include} WHERE {}{has_failed}{condition}",
         table.name,
-        recipe.name,
-        failed_at.name,
-        id.name,
+        key.collect::<Vec<_>>().join(", "),
         is_of_account.unwrap_or_default(),
     ))
 }
 
-/// Whether the target's table has a valid partial index on recipe, failed-at and id.
+/// The columns of the partial index: the recipe, if there is one, failed-at and id; and those that are included, since without the
+/// columns that an expression reads PostgreSQL has to visit the table.
+fn columns(target: &Target) -> (Vec<&Column>, Vec<&Column>) {
+    let Target { recipe, failed_at, id, .. } = target;
+    let of_recipe =
+        |column: &&Column| recipe.expression.as_ref().is_some_and(|all| all.columns.contains(&column.number));
+    let recipes: Vec<&Column> = match target.recipe_columns {
+        Some(_) => target.reads.iter().map(|(_, column)| column).filter(of_recipe).collect(),
+        None => vec![recipe],
+    };
+    let is_read = |column: &Column| column.expression.as_ref().is_none_or(|expression| !expression.columns.is_empty());
+    let key: Vec<&Column> = recipes.into_iter().chain([failed_at, id]).filter(|column| is_read(column)).collect();
+    let below: Vec<i16> =
+        key.iter().filter_map(|column| column.expression.as_ref()).flat_map(|read| read.columns.clone()).collect();
+    let mut included: Vec<&Column> = Vec::new();
+    for column in target.reads.iter().map(|(_, column)| column).filter(|column| below.contains(&column.number)) {
+        if key.iter().chain(&included).all(|other| other.number != column.number) {
+            included.push(column);
+        }
+    }
+    (key, included)
+}
+
+/// Whether the target's table has a valid partial index on recipe, failed-at and id, with the columns that expressions read. Which
+/// expressions it has, the planner knows.
 pub fn exists(target: &Target) -> Result<bool> {
-    let columns = [&target.recipe, &target.failed_at, &target.id].map(|column| i32::from(column.number)).to_vec();
+    let (key, included) = columns(target);
+    let numbers = |columns: Vec<&Column>| columns.iter().map(|column| i32::from(column.number)).collect::<Vec<_>>();
     read_one::<bool>(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_index
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_index,
+                             LATERAL (SELECT ARRAY(SELECT pg_catalog.unnest(indkey)::pg_catalog.int4)) AS there (numbers)
                         WHERE indrelid OPERATOR(pg_catalog.=) $1 AND indisvalid AND indpred IS NOT NULL
-                          AND ARRAY(SELECT pg_catalog.unnest(indkey)::pg_catalog.int4) OPERATOR(pg_catalog.=) $2)",
-        &[target.table.oid.into(), columns.into()],
+                          AND numbers[:indnkeyatts] OPERATOR(pg_catalog.=) $2
+                          AND numbers[indnkeyatts OPERATOR(pg_catalog.+) 1:] OPERATOR(pg_catalog.@>) $3)",
+        &[target.table.oid.into(), numbers(key).into(), numbers(included).into()],
     )
     .map(|exists| exists == Some(true))
 }

@@ -15,16 +15,13 @@ use crate::remove::besides::Besides;
 use crate::remove::find::{at_positions, removable_still};
 use crate::remove::heap::{follow, made_here, removed_here};
 use crate::remove::left::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, Left, MESSAGE, Reason};
+use crate::remove::order::Waiting;
 use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
 
-/// Rows per statement of a run in one transaction: few enough to need little memory, many enough that starting a statement
-/// costs nothing.
-pub const CHUNK: usize = 50_000;
-
 /// Removes the rows that can go, in one statement if all of them can. Halves what is refused until the rows are found that
-/// cannot go. `tables` are the target's.
+/// cannot go; rows that they reference are not tried. `tables` are the target's.
 pub fn remove_around(
     rules: &Rules,
     leaf: &Leaf,
@@ -34,14 +31,24 @@ pub fn remove_around(
     left: &mut Left,
 ) -> Result<()> {
     let mut pieces = Pieces::of(rows, left.patience);
-    while let Some(mut piece) = pieces.next() {
+    let (mut waiting, mut is_read, mut held): (Option<Waiting>, _, _) = (None, false, Vec::new());
+    while let Some(mut piece) = pieces.next(|row| waiting.as_ref().is_none_or(|waiting| waiting.is_ready(row))) {
         if left.is_over()? {
-            left.untried += (piece.len() + pieces.rest().len()) as i64;
-            return Ok(());
+            pieces.first(piece);
+            left.untried += std::mem::replace(&mut pieces, Pieces::of(&[], left.patience)).rest().len() as i64;
+            break;
+        }
+        if let Some(waiting) = &waiting {
+            held.extend(piece.extract_if(.., |row| waiting.is_held(row)));
+            if piece.is_empty() {
+                continue;
+            }
         }
         let besides = Besides::of(leaf, tables);
+        let tried = piece.clone();
         let mut removed = attempt(|| remove_all(rules, leaf, &besides, &piece, tally));
         if matches!(removed, Ok(Some(_))) {
+            waiting.iter_mut().for_each(|waiting| waiting.went(&piece));
             pieces.went();
             continue;
         }
@@ -56,11 +63,20 @@ pub fn remove_around(
             if removed > 0 {
                 pieces.went();
             }
+            let mut stayed = Vec::new();
             if removed < piece.len() {
-                let (row, stayed) = still_there(rules, leaf, &where_they_are(rules, leaf, &piece, tally)?)?;
+                let row;
+                (row, stayed) = still_there(rules, leaf, &where_they_are(rules, leaf, &piece, tally)?)?;
                 let changed = made_here(leaf, &follow(leaf, &piece)).saturating_sub(made_here(leaf, &stayed));
                 left.keep(&stayed, || Reason::new(None, row));
                 left.keep_changed(changed);
+            }
+            if let Some(waiting) = &mut waiting {
+                let stayed: HashSet<Removable> = stayed.into_iter().collect();
+                let now = follow(leaf, &tried).into_iter().zip(tried);
+                let (stay, gone): (Vec<_>, Vec<_>) = now.partition(|(now, _)| stayed.contains(now));
+                waiting.stay(&stay.into_iter().map(|(_, row)| row).collect::<Vec<_>>());
+                waiting.went(&gone.into_iter().map(|(_, row)| row).collect::<Vec<_>>());
             }
             continue;
         }
@@ -81,15 +97,30 @@ pub fn remove_around(
             Some(INSUFFICIENT_PRIVILEGE) => drop(remove_all(rules, leaf, &besides, &[], tally)?),
             _ => {}
         }
+        if piece.len() > 1 && !std::mem::replace(&mut is_read, true) {
+            if let Some((read, in_order)) = Waiting::of(leaf, tables, &piece)? {
+                waiting = Some(read);
+                pieces.first(in_order);
+                continue;
+            }
+        }
         if piece.len() > 1 {
             pieces.halve(&piece);
             continue;
         }
         let (row, stayed) = still_there(rules, leaf, &piece)?;
         left.keep(&stayed, || Reason::new(met, row));
+        waiting.iter_mut().for_each(|waiting| waiting.stay(&tried));
     }
     left.patience = pieces.patience();
-    left.give_up(&pieces.rest());
+    let is_held = |row: &mut Removable| waiting.as_ref().is_some_and(|waiting| waiting.is_held(row));
+    let mut rest = pieces.rest();
+    held.extend(rest.extract_if(.., is_held));
+    left.give_up(&rest);
+    if !held.is_empty() {
+        let (row, stayed) = still_there(rules, leaf, &where_they_are(rules, leaf, &held, tally)?)?;
+        left.keep(&stayed, || Reason::referenced(row));
+    }
     Ok(())
 }
 

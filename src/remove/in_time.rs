@@ -5,8 +5,9 @@ use pgrx::pg_sys;
 use crate::postgres::error::Result;
 use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
-use crate::remove::by_position::{CHUNK, remove_around};
+use crate::remove::by_position::remove_around;
 use crate::remove::left::Left;
+use crate::remove::pieces::CHUNK;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
 

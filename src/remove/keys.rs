@@ -145,7 +145,7 @@ fn remove_around(
             delete(rules, leaf, &format!("{condition} AND {} OPERATOR(pg_catalog.=) ANY ({list})", id.of_row()))
         };
         let mut pieces = Pieces::of(&ids, left.patience);
-        while let Some(piece) = pieces.next() {
+        while let Some(piece) = pieces.next(|_| true) {
             if left.is_over()? {
                 return Ok(());
             }

@@ -48,12 +48,17 @@ impl Left {
         self.watch.as_mut().map_or(Ok(false), Watch::is_over)
     }
 
-    /// Counts rows that a run tries no more.
+    /// Counts rows that have not been tried one by one; a later pass tries them if one is worth while.
     pub fn give_up(&mut self, rows: &[Removable]) {
         self.kept_back += rows.len() as i64;
         self.given_up += rows.len() as i64;
+        self.again.extend(rows);
     }
 }
+
+/// A pass over what others have kept back is worth while as long as the one before has removed one row for so many that it gave up on:
+/// then the number of passes grows with the logarithm of the number of rows.
+pub const GIVEN_UP_PER_ROW: i64 = 100;
 
 /// How many statements may be refused in a row before a run gives up on what it has not found yet. A row that cannot go, among
 /// n others, takes about 2 log n; whatever goes renews it.
@@ -71,9 +76,9 @@ pub const TRIES: usize = 1_000;
 const SOME: usize = 48;
 
 impl Patience {
-    /// The patience of a batch of a run that has removed so many rows, and kept back so many.
-    pub fn of(removed: i64, kept_back: i64) -> Patience {
-        Patience(if removed == 0 && kept_back >= TRIES as i64 { SOME } else { TRIES })
+    /// The patience of a batch in a pass of a run that has removed so many rows, and kept back so many.
+    pub fn of(pass: i32, removed: i64, kept_back: i64) -> Patience {
+        Patience(if pass > 1 || removed == 0 && kept_back >= TRIES as i64 { SOME } else { TRIES })
     }
 
     /// The same, but at least some.
@@ -114,8 +119,15 @@ impl Reason {
         };
         Reason { sqlstate, message, row: row.map(|row| row.chars().take(MESSAGE).collect()) }
     }
+
+    /// That of a row that was not tried, since a row that stays references it.
+    pub fn referenced(row: Option<String>) -> Reason {
+        let (sqlstate, message) = (FOREIGN_KEY_VIOLATION.into(), "a row that stays references the row".into());
+        Reason::new(Some(Met { sqlstate, message }), row)
+    }
 }
 
 /// The SQLSTATEs that are looked at more closely.
 pub const LOCK_NOT_AVAILABLE: &str = "55P03";
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+const FOREIGN_KEY_VIOLATION: &str = "23503";

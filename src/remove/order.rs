@@ -6,10 +6,11 @@ use crate::postgres::datum::tid_array;
 use crate::postgres::error::Result;
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::snapshot::with_own_changes;
 use crate::postgres::stream::stream_until;
 use crate::rank::removable::{PerLeaf, Removable};
-use crate::remove::by_position::CHUNK;
 use crate::remove::heap::follow;
+use crate::remove::pieces::CHUNK;
 use crate::target::leaf::{Leaf, Reach, oids};
 
 /// Rows of a leaf, given by its index in the list of leaves.
@@ -38,7 +39,7 @@ struct Key {
 
 /// Whether rows of the leaves reference each other.
 pub fn reference_each_other(leaves: &[Leaf]) -> Result<bool> {
-    keys(leaves).map(|keys| !keys.is_empty())
+    keys(&oids(leaves)).map(|keys| !keys.is_empty())
 }
 
 /// Puts each row behind the rows that reference it. Without a foreign key between rows of the leaves, the order stays, or is that of the
@@ -49,7 +50,8 @@ pub fn reference_each_other(leaves: &[Leaf]) -> Result<bool> {
 pub fn in_order(leaves: &[Leaf], mut rows: PerLeaf) -> Result<Ordered> {
     // What is reached by key has positions that mean nothing.
     leaves.iter().zip(&mut rows).filter(|(leaf, _)| leaf.reach == Reach::Key).for_each(|(_, rows)| rows.clear());
-    let keys = keys(leaves)?;
+    let tables = oids(leaves);
+    let keys = keys(&tables)?;
     if keys.is_empty() {
         if hold_each_other(leaves)? {
             rows.iter_mut().for_each(|rows| rows.sort_unstable_by(|a, b| b.cmp(a)));
@@ -63,7 +65,7 @@ pub fn in_order(leaves: &[Leaf], mut rows: PerLeaf) -> Result<Ordered> {
     let mut graph = Graph::of(rows);
     for (place, leaf) in leaves.iter().enumerate() {
         for key in keys.iter().filter(|key| key.to == leaf.table.oid) {
-            graph.read(leaves, place, key)?;
+            graph.read(leaf, &tables, place, key)?;
         }
     }
     Ok(graph.sort())
@@ -84,11 +86,9 @@ fn hold_each_other(leaves: &[Leaf]) -> Result<bool> {
 }
 
 /// The foreign keys from the leaves, or a partitioned table above them, to one of them. That of a plain table covers its own rows only.
-/// None where the leaves, or partitions beside them, have several owners: who reads the table above would run code of each. Then rows
+/// None where these tables, or partitions beside them, have several owners: who reads the table above would run code of each. Then rows
 /// go in any order, in more passes.
-fn keys(leaves: &[Leaf]) -> Result<Vec<Key>> {
-    let mut owners = leaves.iter().map(|leaf| leaf.table.owner);
-    let Some(owner) = owners.next().filter(|owner| owners.all(|other| other == *owner)) else { return Ok(Vec::new()) };
+fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
     rows_now(
         "WITH RECURSIVE family (oid) AS (
              SELECT pg_catalog.unnest($1)
@@ -125,8 +125,11 @@ fn keys(leaves: &[Leaf]) -> Result<Vec<Key>> {
                                      SELECT i.inhrelid FROM pg_catalog.pg_inherits i
                                      JOIN tree ON i.inhparent OPERATOR(pg_catalog.=) tree.oid)
                                  SELECT FROM tree JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) tree.oid
-                                 WHERE part.relowner OPERATOR(pg_catalog.<>) $2))",
-        &[oids(leaves).into(), owner.into()],
+                                 WHERE part.relowner OPERATOR(pg_catalog.<>) ALL (
+                                     SELECT relowner FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) ANY ($1))))
+           AND 1 OPERATOR(pg_catalog.=) (SELECT pg_catalog.count(DISTINCT relowner) FROM pg_catalog.pg_class
+                                         WHERE oid OPERATOR(pg_catalog.=) ANY ($1))",
+        &[tables.to_vec().into()],
         |row| {
             Ok(Key {
                 to: row.get(1)?.unwrap_or(pg_sys::InvalidOid),
@@ -136,6 +139,51 @@ fn keys(leaves: &[Leaf]) -> Result<Vec<Key>> {
             })
         },
     )
+}
+
+/// The rows of a statement that was refused, while those go that can: which of them wait for others, and which are held by rows that stay.
+pub struct Waiting(Graph);
+
+impl Waiting {
+    /// Reads it, with the rows in the order in which they can go, those that are held last. `None` if no rows of these tables reference
+    /// rows of the leaf.
+    pub fn of(leaf: &Leaf, tables: &[pg_sys::Oid], rows: &[Removable]) -> Result<Option<(Waiting, Vec<Removable>)>> {
+        let keys: Vec<_> = keys(tables)?.into_iter().filter(|key| key.to == leaf.table.oid && key.holds).collect();
+        if keys.is_empty() {
+            return Ok(None);
+        }
+        let mut rows = rows.to_vec();
+        rows.sort_unstable();
+        let mut graph = Graph::of(vec![rows]);
+        with_own_changes(|| keys.iter().try_for_each(|key| graph.read(leaf, &[leaf.table.oid], 0, key)))?;
+        let Ordered { steps, circles, held } = graph.sort();
+        let rows = [steps, circles, held].into_iter().flatten().flat_map(|(_, rows)| rows).collect();
+        Ok(Some((Waiting(graph), rows)))
+    }
+
+    /// Whether a row that stays references this one, directly or through others.
+    pub fn is_held(&self, row: &Removable) -> bool {
+        self.number(row).is_some_and(|row| self.0.is_held[row])
+    }
+
+    /// Whether no row that has not gone yet references this one.
+    pub fn is_ready(&self, row: &Removable) -> bool {
+        self.number(row).is_none_or(|row| self.0.waits[row] == 0 && !self.0.is_held[row])
+    }
+
+    pub fn went(&mut self, rows: &[Removable]) {
+        for row in rows.iter().filter_map(|row| self.number(row)).collect::<Vec<_>>() {
+            self.0.referenced_by(row).into_iter().for_each(|to| self.0.waits[to] = self.0.waits[to].saturating_sub(1));
+        }
+    }
+
+    pub fn stay(&mut self, rows: &[Removable]) {
+        self.0.hold(rows.iter().filter_map(|row| self.number(row)).collect());
+    }
+
+    fn number(&self, row: &Removable) -> Option<usize> {
+        self.0.number(0, row.tid())
+    }
 }
 
 /// The removable rows, numbered through all leaves, and which of them reference which.
@@ -169,9 +217,9 @@ impl Graph {
         found.ok().map(|index| self.first[place] + index)
     }
 
-    /// Reads which rows reference those of a leaf by a key.
-    fn read(&mut self, leaves: &[Leaf], place: usize, key: &Key) -> Result<()> {
-        let (leaf, rows) = (&leaves[place], self.rows[place].clone());
+    /// Reads which rows reference those of a leaf by a key. `tables` are those whose rows these are.
+    fn read(&mut self, leaf: &Leaf, tables: &[pg_sys::Oid], place: usize, key: &Key) -> Result<()> {
+        let rows = self.rows[place].clone();
         let referencing = format!(
             "SELECT p.ctid, c.tableoid::bigint, c.ctid FROM ONLY {} p JOIN {} c ON {}
              WHERE p.ctid OPERATOR(pg_catalog.=) ANY ((SELECT $1)::pg_catalog.tid[])",
@@ -184,7 +232,7 @@ impl Graph {
                     // SAFETY: both columns are tids.
                     let (to, from) = unsafe { (row.tid(0), row.tid(2)) };
                     let table = row.number(1).unwrap_or_default();
-                    let of = leaves.iter().position(|leaf| i64::from(leaf.table.oid.to_u32()) == table);
+                    let of = tables.iter().position(|of| i64::from(of.to_u32()) == table);
                     let from = of.and_then(|place| self.number(place, from));
                     match (self.number(place, to), from) {
                         (Some(to), Some(from)) if to != from => {
@@ -201,8 +249,9 @@ impl Graph {
         Ok(())
     }
 
-    fn sort(mut self) -> Ordered {
+    fn sort(&mut self) -> Ordered {
         self.references.sort_unstable();
+        let mut waits = self.waits.clone();
         let held: Vec<usize> = (0..self.waits.len()).filter(|row| self.is_held[*row]).collect();
         self.hold(held);
         let mut ready: Vec<VecDeque<usize>> = vec![VecDeque::new(); self.rows.len()];
@@ -217,8 +266,8 @@ impl Graph {
                 step.push(self.rows[place][row - self.first[place]]);
                 is_done[row] = true;
                 for to in self.referenced_by(row) {
-                    self.waits[to] -= 1;
-                    if self.waits[to] == 0 && !self.is_held[to] {
+                    waits[to] -= 1;
+                    if waits[to] == 0 && !self.is_held[to] {
                         ready[self.place(to)].push_back(to);
                     }
                 }

@@ -1,5 +1,8 @@
 use crate::remove::left::Patience;
 
+/// Rows per statement of a run in one transaction: few enough to need little memory, many enough that starting a statement
+/// costs nothing.
+pub const CHUNK: usize = 50_000;
 /// After so many refusals in a row, look elsewhere: among 50,000 rows it takes 16 to come down to one.
 const ELSEWHERE: usize = 32;
 
@@ -7,7 +10,8 @@ const ELSEWHERE: usize = 32;
 ///
 /// A half comes directly behind the piece that it is of: a row that goes is found soon where most go, and its neighbours, which
 /// are probably like it, come next. Where nothing goes for a while, the largest piece comes next, from its other end: rows that
-/// cannot go may be next to each other, and rows that others reference are often older than those.
+/// cannot go may be next to each other, and rows that others reference are often older than those. Of that piece, rows come first
+/// that wait for no others.
 pub struct Pieces<T> {
     /// The next piece is the last one.
     stack: Vec<Vec<T>>,
@@ -24,15 +28,17 @@ impl<T: Clone> Pieces<T> {
     }
 
     /// The next piece; `None` at the end, or once patience is over.
-    pub fn next(&mut self) -> Option<Vec<T>> {
+    pub fn next(&mut self, is_ready: impl Fn(&T) -> bool) -> Option<Vec<T>> {
         if self.patience.is_over() {
             return None;
         }
         if self.refused >= ELSEWHERE {
             (self.refused, self.is_backwards) = (0, !self.is_backwards);
-            let largest = (0..self.stack.len()).max_by_key(|place| self.stack[*place].len());
-            let largest = largest.map(|place| self.stack.remove(place));
-            self.stack.extend(largest);
+            let are_ready = |piece: &Vec<T>| piece.iter().filter(|row| is_ready(row)).count();
+            let largest = (0..self.stack.len()).max_by_key(|place| are_ready(&self.stack[*place]));
+            let largest = largest.map(|place| self.stack.remove(place)).unwrap_or_default();
+            let (ready, others): (Vec<T>, Vec<T>) = largest.into_iter().partition(is_ready);
+            self.stack.extend([others, ready].into_iter().filter(|piece| !piece.is_empty()));
         }
         self.stack.pop()
     }
@@ -43,7 +49,8 @@ impl<T: Clone> Pieces<T> {
     }
 
     /// Rows that were not tried one by one, as patience is over.
-    pub fn rest(self) -> Vec<T> {
+    pub fn rest(mut self) -> Vec<T> {
+        self.stack.reverse();
         self.stack.concat()
     }
 
@@ -81,7 +88,7 @@ mod tests {
         let rows: Vec<u32> = (0..all).collect();
         let mut pieces = Pieces::of(&rows, Patience::default());
         let (mut tries, mut left) = (0, Vec::new());
-        while let Some(piece) = pieces.next() {
+        while let Some(piece) = pieces.next(|_| true) {
             tries += 1;
             if !refused(&piece) {
                 pieces.went();

@@ -4,15 +4,19 @@ use crate::postgres::error::Result;
 use crate::postgres::snapshot::with_own_changes;
 use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
-use crate::remove::by_position::{CHUNK, remove_around};
+use crate::remove::by_position::remove_around;
 use crate::remove::find::{Place, find};
 use crate::remove::keys;
-use crate::remove::left::Left;
+use crate::remove::left::{GIVEN_UP_PER_ROW, Left, Patience};
+use crate::remove::pieces::CHUNK;
 use crate::rules::Rules;
 use crate::target::leaf::{Leaf, Reach, oids};
 
 /// What is to be removed of a leaf, which is given by its index in the list of leaves.
 pub type Step = (usize, Rows);
+
+/// How many blocks a walk through a table takes at a time.
+const BLOCKS: usize = 1_024;
 
 pub enum Rows {
     At(Vec<Removable>),
@@ -36,7 +40,7 @@ impl Rows {
     }
 }
 
-/// Removes rows step by step, then those in `later`. Tries again what was kept back, until nothing of it goes: other rows that
+/// Removes rows step by step, then those in `later`. Tries again what was kept back, as long as a pass is worth while: other rows that
 /// have gone since may have held it.
 pub fn remove_steps(
     rules: &Rules,
@@ -46,20 +50,26 @@ pub fn remove_steps(
     tally: &mut Tally,
     left: &mut Left,
 ) -> Result<()> {
+    let mut before = tally.removed();
     let mut again = one_pass(rules, leaves, steps, tally, left)?;
     left.kept_back += later.iter().map(|(_, rows)| rows.kept_back()).sum::<i64>();
     again.extend(later.into_iter().filter(|(_, rows)| rows.kept_back() > 0));
-    let mut before = -1;
-    while !again.is_empty() && tally.removed() > before {
-        before = tally.removed();
-        // All but those given up are tried again: the reason is that of a row that stays.
-        if left.given_up == 0 {
+    let mut is_first = true;
+    loop {
+        let removed = tally.removed() - before;
+        let is_worth_while = (is_first || removed > 0) && left.given_up <= GIVEN_UP_PER_ROW * removed;
+        if again.is_empty() || !is_worth_while {
+            return Ok(());
+        }
+        (before, is_first) = (tally.removed(), false);
+        left.kept_back -= again.iter().map(|(_, rows)| rows.kept_back()).sum::<i64>();
+        // The reason is that of a row that stays.
+        if left.kept_back == 0 {
             left.reason = None;
         }
-        left.kept_back -= again.iter().map(|(_, rows)| rows.kept_back()).sum::<i64>();
+        (left.given_up, left.patience) = (0, Patience::default());
         again = one_pass(rules, leaves, again, tally, left)?;
     }
-    Ok(())
 }
 
 /// Returns the steps to try again.
@@ -67,7 +77,7 @@ fn one_pass(rules: &Rules, leaves: &[Leaf], steps: Vec<Step>, tally: &mut Tally,
     let mut again = Vec::new();
     let tables = oids(leaves);
     for (place, wanted) in steps {
-        let (leaf, before, given_up) = (&leaves[place], left.kept_back, left.given_up);
+        let (leaf, before) = (&leaves[place], left.kept_back);
         let remove = |left: &mut Left| match wanted {
             // In their order: a row goes behind those that reference it, also where a piece is halved.
             Rows::At(rows) => {
@@ -80,7 +90,6 @@ fn one_pass(rules: &Rules, leaves: &[Leaf], steps: Vec<Step>, tally: &mut Tally,
         };
         with_own_changes(|| leaf.as_owner(rules.target, || remove(left)))?;
         let rows = match (leaf.reach, std::mem::take(&mut left.again)) {
-            (Reach::Key, _) if left.given_up > given_up => continue,
             (Reach::Key, _) => Rows::All { kept_back: left.kept_back - before },
             (Reach::Position, rows) => Rows::At(rows),
         };
@@ -91,15 +100,14 @@ fn one_pass(rules: &Rules, leaves: &[Leaf], steps: Vec<Step>, tally: &mut Tally,
     Ok(again)
 }
 
-/// Removes all rows of a leaf that the run may remove, page by page. Used if there are too many positions to keep.
+/// Removes all rows of a leaf that the run may remove, some blocks at a time. Used if there are too many positions to keep. The end
+/// of the table comes first: who references another row is younger, as a rule.
 fn walk(rules: &Rules, leaf: &Leaf, tables: &[pg_sys::Oid], tally: &mut Tally, left: &mut Left) -> Result<()> {
-    let mut after = (0, 0);
-    loop {
-        let rows = find(rules, leaf, Place::Blocks { after, end: leaf.pages }, CHUNK, tally)?;
-        remove_around(rules, leaf, tables, &rows, tally, left)?;
-        match rows.last() {
-            Some(last) if rows.len() == CHUNK => after = (last.block(), last.offset()),
-            _ => return Ok(()),
+    for first in (0..leaf.pages).step_by(BLOCKS).rev() {
+        let place = Place::Blocks { after: (first, 0), end: leaf.pages.min(first + BLOCKS as u32) };
+        for chunk in find(rules, leaf, place, usize::MAX, tally)?.chunks(CHUNK) {
+            remove_around(rules, leaf, tables, chunk, tally, left)?;
         }
     }
+    Ok(())
 }

@@ -64,7 +64,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     let started = Instant::now();
     let done = attempt(|| {
         cutoff::with(target, run.id, horizon, |cutoffs| {
-            let mut left = left_of(run);
+            let mut left = left_of(run, part.pass);
             remove_parts(run, target, &mut part, cutoffs, &mut left)?;
             is_over = left.is_over()?;
             removed = cutoffs.tally.removed();
@@ -106,10 +106,10 @@ fn rate_allows(run: &Run, started: Instant, removed: i64) -> Option<Instant> {
 }
 
 /// Nothing yet, of a batch that ends early when its run is to end: somebody has asked it to stop, or it has failed elsewhere.
-fn left_of(run: &Run) -> Left {
+fn left_of(run: &Run, pass: i32) -> Left {
     let run_id = run.id;
     let is_to_end = move || batches::is_to_end(run_id);
-    let (patience, watch) = (Patience::of(run.removed, run.kept_back), Some(Watch::new(is_to_end)));
+    let (patience, watch) = (Patience::of(pass, run.removed, run.kept_back), Some(Watch::new(is_to_end)));
     Left { patience, watch, ..Left::default() }
 }
 

@@ -16,7 +16,7 @@ pub fn is_that_of_the_snapshot(target: &Target) -> Result<()> {
     if unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32 {
         return Ok(());
     }
-    let columns = || target.column_names().into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let columns = || target.reads.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     let arguments = || [target.name.as_str().into(), target.table.oid.into(), columns().into()];
     let types = || [types(target).into()];
     let is_same = extension::as_owner(|| {
@@ -43,7 +43,7 @@ pub fn is_read_as_before(run: &Run, target: &Target, is_the_same: bool) -> Resul
     Err(error(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!(
-            "target \"{}\": its account, its status, its columns or its time zone have changed since run {} started",
+            "target \"{}\": its account, its status, its condition, its columns or its time zone have changed since run {} started",
             target.name, run.id
         ),
         "CALL backlog_cleanup_run()".into(),

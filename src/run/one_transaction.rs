@@ -5,7 +5,7 @@ use std::time::Instant;
 use backlog_cleanup_report::{Foreseen, Mode};
 use pgrx::prelude::*;
 
-use crate::history::report::{KeptBack, done, report};
+use crate::history::report::{Done, KeptBack, report, said};
 use crate::history::run::record;
 use crate::obstacles::foresee;
 use crate::postgres::error::{Result, error, required};
@@ -177,17 +177,22 @@ fn once(
                 format!("Dry run: nothing was removed, and a real run would be refused: {reasons}")
             }
             (_, _, rows) if !rows.is_empty() => format!("Dry run: nothing was removed. {rows}"),
-            _ if rules.is_disabled() => done(&rules, &kept_back),
+            _ if rules.is_disabled() => said(&rules, &kept_back),
             (How::Dry, ..) => "Dry run: nothing was removed".into(),
             (How::Rehearsed, ..) => format!("{REHEARSED}{}", kept_back.said()),
-            (How::Really, ..) => done(&rules, &kept_back),
+            (How::Really, ..) => said(&rules, &kept_back),
         };
         let lasts = run_id.filter(|_| how == How::Really);
         let wal_bytes = (how == How::Rehearsed).then(|| wal_written() - wal);
-        let milliseconds = started.elapsed().as_millis() as i64;
-        let of_policies = tally.by_policy();
-        let report =
-            report(&rules, lasts, message, &tally.into_sorted(), of_policies, kept_back, wal_bytes, milliseconds)?;
+        let done = Done {
+            message,
+            of_policies: tally.by_policy(),
+            recipes: tally.into_sorted(),
+            kept_back,
+            wal_bytes,
+            duration_ms: started.elapsed().as_millis() as i64,
+        };
+        let report = report(&rules, lasts, done)?;
         Json::of(&report.foretelling(foreseen))
     };
     if how == How::Dry {

@@ -88,7 +88,7 @@ impl Batch<'_> {
         // SAFETY: the lock is released with the transaction.
         unsafe { pg_sys::LockRelationOid(part.leaf, pg_sys::RowExclusiveLock as i32) };
         let Some(leaf) = Leaf::still_of(part.leaf, self.target)? else {
-            return part.advance((part.steps, 0), 0, 0, 0);
+            return part.advance((part.steps, 0), 0, (0, 0));
         };
         ground::is_read_as_before(self.run, self.target, part.columns == leaf.numbers)?;
         if part.restart_if_rewritten()? {
@@ -96,18 +96,18 @@ impl Batch<'_> {
         }
         let removed = self.cutoffs.tally.removed();
         let Left { kept_back, given_up, untried, .. } = *self.left;
-        let no_longer_given_up = part.take_over()?;
+        part.take_over()?;
         let next = leaf.as_owner(self.target, || self.remove_next(&leaf, part))?;
         let (kept_back, given_up) = (self.left.kept_back - kept_back, self.left.given_up - given_up);
-        let by_key = if given_up > 0 { 0 } else { kept_back };
-        part.try_again(std::mem::take(&mut self.left.again), by_key)?;
+        part.try_again(std::mem::take(&mut self.left.again), kept_back, given_up)?;
         let mut counted_before = part.counted_before(next.0, kept_back);
-        if counted_before > 0 && !part.is_looking() {
-            counted_before -= self.left.untried - untried;
+        if !part.is_looking() {
+            counted_before = (counted_before - (self.left.untried - untried)).max(0);
         }
+        let given_up_before = counted_before.min(part.given_up);
         self.left.kept_back -= counted_before;
-        self.left.given_up -= no_longer_given_up;
-        part.advance(next, self.cutoffs.tally.removed() - removed, given_up, counted_before)
+        self.left.given_up -= given_up_before;
+        part.advance(next, self.cutoffs.tally.removed() - removed, (counted_before, given_up_before))
     }
 
     /// The most rows of a part that the batch may remove. An emergency run that looks again takes no more than there were at its start,

@@ -8,6 +8,7 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::datum::instant_as_text;
 use crate::postgres::error::{Result, spi};
+use crate::postgres::expression::Expression;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::{Row, stream};
 use crate::rank::tally::Tally;
@@ -174,10 +175,21 @@ fn statement(target: &Target, statuses: &str, leaf: &Leaf, policies: &Policies, 
     )
 }
 
-/// The bits of the lists that have the status of a row `g`, as a bigint.
+/// The bits of the lists that have the status of a row `g`, as a bigint; a failed row that the target's condition leaves out counts as
+/// none.
 fn statuses(target: &Target) -> Result<String> {
+    let bits = bits(target)?;
+    Ok(match &target.meets {
+        None => format!("({bits})::bigint"),
+        Some(Expression { of_row, .. }) => {
+            format!("(({bits}) OPERATOR(pg_catalog.&) CASE WHEN {of_row} THEN -1 ELSE -2 END)::bigint")
+        }
+    })
+}
+
+fn bits(target: &Target) -> Result<String> {
     let Some(column) = &target.status else {
-        return Ok(format!("(CASE WHEN {} THEN 1 ELSE 0 END)::bigint", target.has_failed()));
+        return Ok(format!("CASE WHEN {} THEN 1 ELSE 0 END", target.has_failed()));
     };
     // Under the column's collation one value may equal several statuses; its mask then has all their bits. The planner folds
     // these expressions to constants.
@@ -191,7 +203,7 @@ fn statuses(target: &Target) -> Result<String> {
         statuses.iter().map(bit).collect::<Vec<_>>().join(" OPERATOR(pg_catalog.|) ")
     };
     let cases = statuses.iter().map(|status| format!("WHEN {} THEN {}", column.is(status.value), bits(status.value)));
-    Ok(format!("(CASE {} ELSE 0 END)::bigint", cases.collect::<Vec<_>>().join(" ")))
+    Ok(format!("CASE {} ELSE 0 END", cases.collect::<Vec<_>>().join(" ")))
 }
 
 /// An instant, the same in ISO 8601, and the seconds since then; an infinite time has none.

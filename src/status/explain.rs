@@ -75,6 +75,7 @@ struct Found {
     status: Option<String>,
     is_of_account: bool,
     has_its_status: bool,
+    meets_its_condition: bool,
     /// Failed-at, as the column has it: microseconds since 2000.
     at: Option<i64>,
     /// The same as an instant.
@@ -84,12 +85,13 @@ struct Found {
 impl Found {
     fn of(target: &Target, leaf: &Leaf, policies: &Policies, id: &str) -> Result<Option<Found>> {
         let statement = format!(
-            "SELECT {}, ({}) IS TRUE, ({}) IS TRUE, {}, {} FROM {} g WHERE {}",
+            "SELECT {}, ({}) IS TRUE, ({}) IS TRUE, {}, {}, ({}) IS TRUE FROM {} g WHERE {}",
             policies.group_columns(target, &target.recipe.as_text()),
             target.is_of_account(),
             target.has_failed(),
             target.failed_at.as_itself(),
             target.instant(&target.failed_at.as_itself()),
+            target.meets.as_ref().map_or("true", |condition| &condition.of_row),
             leaf.rows(),
             target.id.identifies(id)
         );
@@ -106,6 +108,7 @@ impl Found {
                     has_its_status: row.number(4) == Some(1),
                     at: row.number(5),
                     instant: row.number(6),
+                    meets_its_condition: row.number(7) == Some(1),
                 });
             })
         })?;
@@ -121,6 +124,9 @@ impl Found {
         }
         if !self.has_its_status {
             return Ok(Verdict::of("out of scope", "its status is none whose rows go"));
+        }
+        if !self.meets_its_condition {
+            return Ok(Verdict::of("out of scope", "it does not meet the target's condition"));
         }
         let place = policies.of_row(self.recipe_id.as_deref(), self.failure_type.as_deref(), self.status.as_deref());
         let policy = &policies.list[place];

@@ -1,4 +1,4 @@
-use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::extension;
@@ -20,17 +20,18 @@ use crate::target::{Target, TargetRow};
 /// that its column stores as another, a time zone), 0A000 (what runs would pass over, ids that cannot be found by key), what its throttle query raises.
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
-    check(target, None)
+    check(target, None).map(drop)
 }
 
 /// The same for a target that a statement has written, with a hint that corrects that statement: `before` is the row before it
-/// as JSON, an empty object if the statement inserts it. Errors: the same.
+/// as JSON, an empty object if the statement inserts it. Writes its expressions as PostgreSQL has understood them, so that they mean
+/// the same tomorrow. Errors: the same.
 #[pg_extern(sql = false)]
 fn check_written_target(target: Option<&str>, before: Option<&str>) -> Result<()> {
-    check(target, before)
+    check(target, before)?.map_or(Ok(()), |target| target.write_expressions())
 }
 
-fn check(target: Option<&str>, before: Option<&str>) -> Result<()> {
+fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
     let row = row(target)?;
     let (target, missed) =
         Target::find(&row)?.map_or_else(|missed| (None, Some(missed)), |target| (Some(target), None));
@@ -43,7 +44,8 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<()> {
         if let Some((column, account)) = column(&row.account_column)?.zip(row.account.as_deref()) {
             wrong.extend(value_for("account", account, column, table, meant.is_none())?);
         }
-        if let Some(column) = column(&row.status_column)? {
+        let status = target.as_ref().and_then(|target| target.status.as_ref());
+        if let Some(column) = status.map_or_else(|| column(&row.status_column), |status| Ok(Some(status)))? {
             wrong.extend(statuses(&row.statuses, column, table, meant.is_none())?);
         }
     }
@@ -59,7 +61,7 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<()> {
     if !mistakes.is_empty() {
         return Err(row.refusal(&mistakes, before));
     }
-    let Some(target) = target else { return Ok(()) };
+    let Some(target) = target else { return Ok(None) };
     leaves(&target)?;
     target.statuses_differ()?;
     if let Some((message, hint)) = target.without_limit().filter(|_| before.is_some()) {
@@ -67,7 +69,7 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<()> {
             .set_hint(hint)
             .report(PgLogLevel::WARNING);
     }
-    Ok(())
+    Ok(Some(target))
 }
 
 /// Checks that a column can have every status whose rows are removed. What is right is the whole list.
@@ -101,7 +103,7 @@ fn value_for(
     }
     if labels.is_empty() {
         let read = briefly(|| reading_as_owner_of(table, || column.accepts(value, table)));
-        return Ok(read.err().map(|failure| mistake(key, "", failure)));
+        return Ok(read.err().map(|failure| Mistake::caught(key, "", failure)));
     }
     let code = PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION;
     let mistake = Mistake::new(code, key, column.unreadable(value), column.values(table));
@@ -110,7 +112,7 @@ fn value_for(
 
 fn throttle(row: &TargetRow, table: &Table) -> Option<Mistake> {
     let failure = briefly(|| row.throttle(table)).err()?;
-    Some(mistake("throttle_query", "throttle query fails: ", failure).or_null())
+    Some(Mistake::caught("throttle_query", "throttle query fails: ", failure).or_null())
 }
 
 /// An abbreviation means another time zone elsewhere, and no summer time; `EST` is five hours behind UTC or ten ahead of it.
@@ -145,23 +147,4 @@ fn time_zone(written: &str) -> Result<Option<Mistake>> {
         "SELECT name FROM pg_timezone_names".into(),
     );
     Ok(Some(unknown.there_are("time zones", nearest(written, &names).map_or(&[], std::slice::from_ref), written)))
-}
-
-/// What a failure says of a column's value. Failures that say nothing of it are raised again.
-fn mistake(key: &'static str, what: &str, failure: CaughtError) -> Mistake {
-    match sqlstate(&failure) {
-        PgSqlErrorCode::ERRCODE_QUERY_CANCELED
-        | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
-        | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
-        | PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY
-        | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
-        | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => failure.rethrow(),
-        code => match &failure {
-            CaughtError::ErrorReport(report) | CaughtError::PostgresError(report) => {
-                let look = report.hint().unwrap_or("SELECT * FROM backlog_cleanup.target").to_owned();
-                Mistake::new(code, key, format!("{what}{}", report.message()), look)
-            }
-            _ => failure.rethrow(),
-        },
-    }
 }

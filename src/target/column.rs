@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
+use crate::postgres::expression::is_scalar;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
 
@@ -11,7 +12,12 @@ use crate::postgres::table::{Column, Table};
 impl Column {
     /// This column of `g` as SQL.
     pub fn of_row(&self) -> String {
-        format!("g.{}", self.name)
+        self.expression.as_ref().map_or_else(|| format!("g.{}", self.name), |expression| expression.of_row.clone())
+    }
+
+    /// What this column is, for people.
+    pub fn what(&self) -> String {
+        format!("{} {}", if self.expression.is_some() { "expression" } else { "column" }, self.name)
     }
 
     /// The condition that this column of `g` equals a value, by `pg_catalog`'s operator.
@@ -27,7 +33,7 @@ impl Column {
         match &literals[..] {
             [literal] => format!("{column} {literal}"),
             // The elements of arrays, rows and ranges have no array of their own, or none that the parser reads as the owner.
-            _ if !self.is_scalar() => {
+            _ if !is_scalar(self.type_oid) => {
                 let each: Vec<String> = literals.iter().map(|literal| format!("{column} {literal}")).collect();
                 format!("({})", each.join(" OR "))
             }
@@ -101,7 +107,7 @@ impl Column {
 
     /// What is wrong with a value that cannot be read.
     pub fn unreadable(&self, value: &str) -> String {
-        format!("\"{value}\" cannot be read as {}, the type of column {}", self.type_name, self.name)
+        format!("\"{value}\" cannot be read as {}, the type of {}", self.type_name, self.what())
     }
 
     /// The statement that shows values of this column.
@@ -129,7 +135,7 @@ impl Column {
             .catch_when(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, move |_| unreadable())
             .catch_when(PgSqlErrorCode::ERRCODE_CHECK_VIOLATION, move |_| unreadable())
             .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, move |_| {
-                let message = format!("column {} has type {type_name}, which has no equality", self.name);
+                let message = format!("{} has type {type_name}, which has no equality", self.what());
                 let hint = "SELECT * FROM backlog_cleanup.target".into();
                 Err(error(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message, hint))
             })

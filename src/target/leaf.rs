@@ -176,7 +176,7 @@ pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
 /// The `Leaf::numbers` of a table, as of now.
 fn numbers(table: &Table, target: &Target) -> Result<Vec<i16>> {
     let (names, types): (Vec<_>, Vec<_>) =
-        target.columns().into_iter().map(|(name, column)| (name, column.type_oid)).unzip();
+        target.reads.iter().map(|(name, column)| (name.clone(), column.type_oid)).unzip();
     one_now::<Vec<i16>>(
         "SELECT pg_catalog.array_agg(COALESCE(attnum, 0::pg_catalog.int2) ORDER BY place)
          FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) WITH ORDINALITY AS needed (name, type, place)

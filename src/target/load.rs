@@ -5,10 +5,12 @@ use pgrx::spi::quote_literal;
 
 use crate::extension;
 use crate::postgres::error::{Result, error, required};
+use crate::postgres::expression::Expression;
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::search_path::with_temporary_last;
 use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
+use crate::target::expression::{self, is_expression};
 use crate::target::fingerprint::callable_by_owner_of;
 use crate::target::leaf::is_not_distributed;
 use crate::target::mistake::Mistake;
@@ -29,7 +31,7 @@ impl Target {
         // With this search path names and types come out qualified.
         extension::as_owner(|| {
             let found = Search { row, mistakes: RefCell::default() }.target()?;
-            found.as_ref().map_or(Ok(()), |target| trust::check(&target.tables()))?;
+            found.as_ref().map_or(Ok(()), |target| trust::check(&target.tables(), &[]))?;
             Ok(found)
         })
     }
@@ -58,36 +60,56 @@ impl Search<'_> {
     fn target(self) -> Result<std::result::Result<Target, Missed>> {
         let row = self.row;
         let (mut table, meant) = self.table("generations_table", &row.generations_table, TABLES)?;
+        let search_path = row.search_path.as_deref().and_then(with_temporary_last);
+        if let (Some(table), Some(search_path)) = (&mut table, search_path) {
+            table.search_path = search_path;
+        }
         let here = table.as_ref().or(meant.as_ref());
         let columns = (
             self.id(here)?,
             match &row.account_column {
-                Some(account) => self.lasting(here, "account_column", account)?.map(Some),
+                Some(account) => {
+                    self.lasting(here, "account_column", self.column(here, "account_column", account)?).map(Some)
+                }
                 None => Some(None),
             },
-            self.recipe(here)?,
+            match &row.recipe_column {
+                _ if row.recipe_columns.is_some() => self.recipe_columns(here)?,
+                Some(recipe) => self.recipe(here, self.made_of(table.as_ref(), here, "recipe_column", recipe)?)?,
+                None => Some(expression::null(pg_sys::INT8OID, "int8")?),
+            },
             match &row.status_column {
-                Some(status) => self.column(here, "status_column", status)?.map(Some),
+                Some(status) => self.made_of(table.as_ref(), here, "status_column", status)?.map(Some),
                 None => Some(None),
             },
-            self.failed_at(here)?,
-            self.column(here, "failure_type_column", &row.failure_type_column)?,
+            self.failed_at(table.as_ref(), here)?,
+            match &row.failure_type_column {
+                Some(failure_type) => self.made_of(table.as_ref(), here, "failure_type_column", failure_type)?,
+                None => Some(expression::null(pg_sys::TEXTOID, "text")?),
+            },
+            self.condition(table.as_ref())?,
         );
         self.account();
         let (recipes, users, ledger) = (self.recipes()?, self.users()?, self.ledger()?);
         let fingerprint_function = table.as_ref().map_or(Ok(None), |table| self.fingerprint_function(table))?;
-        if let (Some(table), Some(search_path)) = (&mut table, self.search_path()) {
-            table.search_path = search_path;
-        }
+        self.search_path();
         let mistakes = self.mistakes.into_inner();
         let columns = if mistakes.is_empty() { columns } else { Default::default() };
         match (table, columns) {
             (
                 Some(table),
-                (Some(id), Some(account_column), Some(recipe), Some(status), Some(failed_at), Some(failure_type)),
+                (
+                    Some(id),
+                    Some(account_column),
+                    Some(recipe),
+                    Some(status),
+                    Some(failed_at),
+                    Some(failure_type),
+                    Some(meets),
+                ),
             ) => {
                 let row = row.clone();
-                Ok(Ok(Target {
+                let mut target = Target {
                     row,
                     table,
                     users,
@@ -99,8 +121,12 @@ impl Search<'_> {
                     status,
                     failed_at,
                     failure_type,
+                    meets,
                     fingerprint_function,
-                }))
+                    reads: Vec::new(),
+                };
+                target.reads = target.find_reads()?;
+                Ok(Ok(target))
             }
             (table, _) => Ok(Err(Missed { table, meant, mistakes })),
         }
@@ -176,30 +202,100 @@ impl Search<'_> {
         }
     }
 
-    /// The same of a column whose values are told apart by their texts.
-    fn lasting(&self, table: Option<&Table>, key: &'static str, written: &str) -> Result<Option<Column>> {
-        let Some((table, column)) = table.zip(self.column(table, key, written)?) else { return Ok(None) };
-        if !column.shows_a_name() {
-            return Ok(Some(column));
+    /// The column of the target's table that the column `key` names, or the expression that it has. An expression needs the table
+    /// itself.
+    fn made_of(
+        &self,
+        table: Option<&Table>,
+        here: Option<&Table>,
+        key: &'static str,
+        written: &str,
+    ) -> Result<Option<Column>> {
+        if !is_expression(written) || here.is_some_and(|here| here.column(written).is_ok_and(|found| found.is_some())) {
+            return self.column(here, key, written);
         }
-        let wrong = format!(
-            "column \"{written}\" of {} has type {}, whose text changes with the name of what it shows",
-            table.name, column.type_name
+        let Some(table) = table else { return Ok(None) };
+        self.expression(key, written, table)?.map(Column::made_of).transpose()
+    }
+
+    /// Several columns as one recipe: a JSON document as text, with the columns as its keys.
+    fn recipe_columns(&self, table: Option<&Table>) -> Result<Option<Column>> {
+        let (key, names) = ("recipe_columns", self.row.recipe_columns.iter().flatten());
+        let mut columns = Vec::new();
+        for name in names {
+            let Some(table) = table else { return Ok(None) };
+            let Some(column) = table.column(name)? else {
+                let wrong = format!("column \"{name}\" of {} does not exist", table.name);
+                let look = look_at_columns(table);
+                self.note(Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look));
+                return Ok(None);
+            };
+            let Some(column) = self.lasting(Some(table), key, Some(column.clone())) else { return Ok(None) };
+            columns.push((name.as_str(), column));
+        }
+        expression::document(&columns).map(Some)
+    }
+
+    fn expression(&self, key: &'static str, written: &str, table: &Table) -> Result<Option<Expression>> {
+        let read = expression::expression(key, written, table)?;
+        Ok(read.map_err(|mistake| self.note(mistake.look_at(look_at_columns(table)))).ok())
+    }
+
+    fn condition(&self, table: Option<&Table>) -> Result<Option<Option<Expression>>> {
+        let (key, Some(written)) = ("condition", &self.row.condition) else { return Ok(Some(None)) };
+        let Some(table) = table else { return Ok(None) };
+        let Some(found) = self.expression(key, written, table)? else { return Ok(None) };
+        if found.type_oid == pg_sys::BOOLOID {
+            return Ok(Some(Some(found)));
+        }
+        let wrong = format!("condition \"{written}\" has type {}, not boolean", Column::made_of(found)?.type_name);
+        self.note(
+            Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)).or_null(),
         );
-        self.note(Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)));
         Ok(None)
     }
 
-    fn failed_at(&self, table: Option<&Table>) -> Result<Option<Column>> {
+    /// The column, if it is one whose values can be told apart by their texts.
+    fn lasting(&self, table: Option<&Table>, key: &'static str, column: Option<Column>) -> Option<Column> {
+        let (table, column) = table.zip(column)?;
+        if !column.shows_a_name() {
+            return Some(column);
+        }
+        let what = match column.expression {
+            Some(_) => column.what(),
+            None => format!("column \"{}\"", column.name.trim_matches('"')),
+        };
+        let wrong = format!(
+            "{what} of {} has type {}, whose text changes with the name of what it shows",
+            table.name, column.type_name
+        );
+        self.note(Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)));
+        None
+    }
+
+    fn failed_at(&self, target: Option<&Table>, table: Option<&Table>) -> Result<Option<Column>> {
         let (key, written) = ("failed_at_column", &self.row.failed_at_column);
         let Some(table) = table else { return Ok(None) };
-        let found = table.column(written)?;
+        let mut found = table.column(written)?.cloned();
+        if found.is_none() && is_expression(written) {
+            found = self.made_of(target, None, key, written)?;
+            if found.is_none() {
+                return Ok(None);
+            }
+        }
+        if let (Some(Column { type_oid: pg_sys::DATEOID, name, .. }), Some(table)) = (&found, target) {
+            return self.made_of(Some(table), None, key, &format!("({name}::pg_catalog.timestamp)"));
+        }
         if let Some(column) =
-            found.filter(|column| matches!(column.type_oid, pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID))
+            found.as_ref().filter(|column| matches!(column.type_oid, pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID))
         {
             return Ok(Some(column.clone()));
         }
-        let (sqlstate, wrong) = match found {
+        let (sqlstate, wrong) = match &found {
+            Some(column @ Column { type_name, expression: Some(_), .. }) => (
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!("{} has type {type_name}, not timestamp or timestamptz", column.what()),
+            ),
             Some(Column { type_name, .. }) => (
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
                 format!("column \"{written}\" of {} has type {type_name}, not timestamp or timestamptz", table.name),
@@ -216,7 +312,9 @@ impl Search<'_> {
 
     fn id(&self, table: Option<&Table>) -> Result<Option<Column>> {
         let (key, written) = ("id_column", &self.row.id_column);
-        let Some((table, column)) = table.zip(self.lasting(table, key, written)?) else { return Ok(None) };
+        let Some((table, column)) = table.zip(self.lasting(table, key, self.column(table, key, written)?)) else {
+            return Ok(None);
+        };
         if column.is_ordered() {
             return Ok(Some(column));
         }
@@ -228,11 +326,11 @@ impl Search<'_> {
     }
 
     /// Recipes are told apart by their texts, which an owner of a cast could change between two batches.
-    fn recipe(&self, table: Option<&Table>) -> Result<Option<Column>> {
+    fn recipe(&self, table: Option<&Table>, column: Option<Column>) -> Result<Option<Column>> {
         const HAS_CAST: &str = "
             SELECT EXISTS (SELECT FROM pg_cast WHERE castsource = $1 AND casttarget = 'text'::regtype AND castfunc >= $2)";
         let key = "recipe_column";
-        let Some((table, column)) = table.zip(self.lasting(table, key, &self.row.recipe_column)?) else {
+        let Some((table, column)) = table.zip(self.lasting(table, key, column)) else {
             return Ok(None);
         };
         // SAFETY: a look-up in the system cache.
@@ -241,9 +339,12 @@ impl Search<'_> {
         if one_now::<bool>(HAS_CAST, &[base.into(), first_of_users.into()])? != Some(true) {
             return Ok(Some(column));
         }
-        let Column { name, type_name, .. } = &column;
-        let wrong =
-            format!("column {name} of {} has type {type_name}, which has a cast to text by a function", table.name);
+        let wrong = format!(
+            "{} of {} has type {}, which has a cast to text by a function",
+            column.what(),
+            table.name,
+            column.type_name
+        );
         self.note(Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)));
         Ok(None)
     }
@@ -307,18 +408,38 @@ impl Search<'_> {
         Ok(found)
     }
 
-    /// The target's own search path, if it has one.
-    fn search_path(&self) -> Option<String> {
-        let search_path = self.row.search_path.as_ref()?;
-        let complete = with_temporary_last(search_path);
-        if complete.is_none() {
+    fn search_path(&self) {
+        if let Some(search_path) = &self.row.search_path
+            && with_temporary_last(search_path).is_none()
+        {
             let wrong = format!("search path \"{search_path}\" is not a list of schemas with pg_temp at its end");
             let look = "SELECT nspname FROM pg_namespace".into();
             self.note(
                 Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "search_path", wrong, look).or_null(),
             );
         }
-        complete
+    }
+}
+
+impl Target {
+    /// The columns and expressions that the row names.
+    pub fn operands(&self) -> impl Iterator<Item = &Column> {
+        let Target { id, account_column, recipe, failed_at, failure_type, status, .. } = self;
+        [id, recipe, failed_at, failure_type].into_iter().chain(account_column).chain(status)
+    }
+
+    /// What `reads` is to have: the columns that the row names, and then those that expressions read.
+    fn find_reads(&self) -> Result<Vec<(String, Column)>> {
+        let named = self.operands().filter(|operand| operand.expression.is_none()).map(|column| column.number);
+        let expressions = self.operands().filter_map(|operand| operand.expression.as_ref()).chain(&self.meets);
+        let below = expressions.flat_map(|expression| expression.columns.iter().copied());
+        let mut reads: Vec<(String, Column)> = Vec::new();
+        for number in named.chain(below) {
+            if let Some((name, column)) = self.table.numbered(number)? {
+                reads.push((name.to_owned(), column.clone()));
+            }
+        }
+        Ok(reads)
     }
 }
 

@@ -1,10 +1,11 @@
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 use serde_json::Value;
 
 use crate::extension;
 use crate::postgres::error::{Result, error};
 use crate::postgres::now::one_now;
+use crate::postgres::subtransaction::sqlstate;
 use crate::target::TargetRow;
 use crate::target::nearest::nearest;
 
@@ -31,6 +32,31 @@ impl Mistake {
     pub fn of(sqlstate: PgSqlErrorCode, column: &'static str, failure: &ErrorReport) -> Mistake {
         let look = failure.hint().unwrap_or("SELECT * FROM backlog_cleanup.target").to_owned();
         Mistake::new(sqlstate, column, failure.message().to_owned(), look)
+    }
+
+    /// What a failure says of a column's value. Failures that say nothing of it are raised again.
+    pub fn caught(key: &'static str, what: &str, failure: CaughtError) -> Mistake {
+        match sqlstate(&failure) {
+            PgSqlErrorCode::ERRCODE_QUERY_CANCELED
+            | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
+            | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
+            | PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY
+            | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
+            | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => failure.rethrow(),
+            code => match &failure {
+                CaughtError::ErrorReport(report) | CaughtError::PostgresError(report) => {
+                    let look = report.hint().unwrap_or("SELECT * FROM backlog_cleanup.target").to_owned();
+                    Mistake::new(code, key, format!("{what}{}", report.message()), look)
+                }
+                _ => failure.rethrow(),
+            },
+        }
+    }
+
+    /// The statement that shows what there is.
+    pub fn look_at(mut self, look: String) -> Mistake {
+        self.look = look;
+        self
     }
 
     /// The names that there are. The nearest one to `written` is taken to be right.

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod column;
+mod expression;
 mod failure_type;
 mod fingerprint;
 pub mod foreign_keys;
@@ -23,6 +24,7 @@ use pgrx::spi::quote_literal;
 use serde::{Deserialize, Deserializer};
 
 use crate::postgres::error::{Result, error};
+use crate::postgres::expression::Expression;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
@@ -38,10 +40,12 @@ pub struct TargetRow {
     pub ledger_table: Option<String>,
     pub id_column: String,
     pub account_column: Option<String>,
-    pub recipe_column: String,
+    pub recipe_column: Option<String>,
+    pub recipe_columns: Option<Vec<String>>,
     pub status_column: Option<String>,
     pub failed_at_column: String,
-    pub failure_type_column: String,
+    pub failure_type_column: Option<String>,
+    pub condition: Option<String>,
     /// Versions before 0.3.0 have none.
     #[serde(default)]
     pub fingerprint: bool,
@@ -97,11 +101,17 @@ pub struct Target {
     pub id: Column,
     /// `None` if every row of the table is the target's.
     pub account_column: Option<Column>,
+    /// NULL in every row if the target has none.
     pub recipe: Column,
     /// `None` if every row has the same: then a row in scope is one that has finished.
     pub status: Option<Column>,
     pub failed_at: Column,
+    /// NULL in every row if the target has none.
     pub failure_type: Column,
+    /// The condition, if the target has one.
+    pub meets: Option<Expression>,
+    /// The columns of the table that all of these read, with their names without quotes.
+    pub reads: Vec<(String, Column)>,
     /// The qualified function that takes the fingerprint of a failure type; `None` if it is off.
     pub fingerprint_function: Option<String>,
 }
@@ -134,12 +144,6 @@ impl std::ops::Deref for Target {
 }
 
 impl TargetRow {
-    /// The names of the columns that runs read, as the row has them.
-    pub fn column_names(&self) -> Vec<&str> {
-        let columns = [&self.id_column, &self.recipe_column, &self.failed_at_column, &self.failure_type_column];
-        columns.into_iter().chain(&self.account_column).chain(&self.status_column).map(String::as_str).collect()
-    }
-
     /// The statement that sets a column of this row.
     pub fn set(&self, column: &str, value: &str) -> String {
         format!("UPDATE backlog_cleanup.target SET {column} = {value} WHERE name = {}", quote_literal(&self.name))
@@ -162,13 +166,6 @@ impl TargetRow {
 }
 
 impl Target {
-    /// The columns that runs read, with their names as the row has them.
-    pub fn columns(&self) -> Vec<(&str, &Column)> {
-        let columns = [&self.id, &self.recipe, &self.failed_at, &self.failure_type];
-        let columns = columns.into_iter().chain(&self.account_column).chain(&self.status);
-        self.column_names().into_iter().zip(columns).collect()
-    }
-
     /// All tables that it names.
     pub fn tables(&self) -> Vec<pg_sys::Oid> {
         let Target { table, users, recipes, ledger, .. } = self;
@@ -226,8 +223,9 @@ impl Target {
         Some((message, self.set("max_rows_per_run", "100000")))
     }
 
-    /// The condition on a row `g` that it is a failed row of the account.
+    /// The condition on a row `g` that it is a failed row of the account, and meets the target's condition.
     pub fn is_failed(&self) -> String {
-        format!("{} AND {}", self.is_of_account(), self.has_failed())
+        let condition = self.meets.iter().map(|condition| condition.of_row.clone());
+        [self.is_of_account(), self.has_failed()].into_iter().chain(condition).collect::<Vec<_>>().join(" AND ")
     }
 }

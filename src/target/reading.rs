@@ -20,6 +20,11 @@ pub struct Reading {
     /// Recipe, failed-at, id, failure type and, if there are any, account and status: the name, the `attnum`, the type and its
     /// collation.
     columns: Vec<(String, i16, u32, u32)>,
+    /// Expressions among them are columns without a number. These are the columns that expressions read.
+    #[serde(default)]
+    below: Vec<(String, i16, u32, u32)>,
+    #[serde(default)]
+    condition: Option<String>,
     /// The labels of their enums, each with its oid: whoever owns the type can swap them, and locks no table.
     #[serde(default)]
     labels: Vec<String>,
@@ -63,6 +68,13 @@ impl Reading {
                 .chain(status)
                 .map(column)
                 .collect(),
+            below: target
+                .reads
+                .iter()
+                .filter(|(_, read)| target.operands().all(|operand| operand.number != read.number))
+                .map(|(_, read)| column(read))
+                .collect(),
+            condition: target.meets.as_ref().map(|condition| condition.of_row.clone()),
             labels: one_now::<Vec<String>>(LABELS, &[types(target).into()])?.unwrap_or_default(),
             horizon: Horizon::now(),
         })
@@ -78,9 +90,9 @@ impl Reading {
     }
 }
 
-/// The types of the columns that runs read.
+/// The types of the columns and expressions that runs read.
 pub fn types(target: &Target) -> Vec<pg_sys::Oid> {
-    target.columns().into_iter().map(|(_, column)| column.type_oid).collect()
+    target.reads.iter().map(|(_, column)| column).chain(target.operands()).map(|column| column.type_oid).collect()
 }
 
 /// Whether labels are there that were there before.

@@ -94,8 +94,13 @@ impl Target {
         Err(error(
             PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
             format!(
-                "\"{}\" in {} and \"{}\" in {} of target \"{}\" are the same value of column {}",
-                a.value, a.list, b.value, b.list, self.name, column.name
+                "\"{}\" in {} and \"{}\" in {} of target \"{}\" are the same value of {}",
+                a.value,
+                a.list,
+                b.value,
+                b.list,
+                self.name,
+                column.what()
             ),
             self.set(b.list, &format!("ARRAY[{}]::text[]", without.join(", "))),
         ))

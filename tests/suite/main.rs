@@ -25,6 +25,7 @@ mod readme;
 mod replicas;
 mod restore;
 mod session;
+mod shapes;
 mod soak;
 mod state;
 mod status;

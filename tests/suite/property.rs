@@ -19,6 +19,8 @@ struct Row {
     failure_type: Option<bool>,
     /// Microseconds before now; negative is the future.
     age: Option<i64>,
+    /// Whether it meets the condition, if the target has one.
+    met: Option<bool>,
 }
 
 /// A policy, for a recipe, a failure type, both, or any row.
@@ -50,6 +52,8 @@ struct Case {
     index: bool,
     time_zone: &'static str,
     partitioned: bool,
+    /// Whether the target has expressions instead of columns, and a condition.
+    expressions: bool,
 }
 
 /// How a batched run goes; none is one transaction.
@@ -67,8 +71,16 @@ fn row() -> impl Strategy<Value = Row> {
         prop::option::weighted(0.8, 0..3u8),
         any::<Option<bool>>(),
         age,
+        prop::option::weighted(0.9, prop::bool::weighted(0.8)),
     )
-        .prop_map(|(ours, failed, recipe, failure_type, age)| Row { ours, failed, recipe, failure_type, age })
+        .prop_map(|(ours, failed, recipe, failure_type, age, met)| Row {
+            ours,
+            failed,
+            recipe,
+            failure_type,
+            age,
+            met,
+        })
 }
 
 fn policies() -> impl Strategy<Value = Vec<Policy>> {
@@ -101,6 +113,7 @@ fn case() -> impl Strategy<Value = Case> {
         any::<bool>(),
         prop::sample::select(vec!["UTC", "America/New_York", "Pacific/Kiritimati"]),
         any::<bool>(),
+        any::<bool>(),
     );
     let run = (
         policies(),
@@ -113,7 +126,7 @@ fn case() -> impl Strategy<Value = Case> {
         |(
             rows,
             (policies, include_held, emergency, only_recipe, only_type),
-            (id_type, recipe_type, time_type, hostile, index, time_zone, partitioned),
+            (id_type, recipe_type, time_type, hostile, index, time_zone, partitioned, expressions),
         )| Case {
             rows,
             policies,
@@ -128,6 +141,7 @@ fn case() -> impl Strategy<Value = Case> {
             index,
             time_zone,
             partitioned,
+            expressions,
         },
     )
 }
@@ -143,10 +157,14 @@ fn policy_of(case: &Case, row: &Row) -> usize {
     matching.max_by_key(names).expect("the default policy")
 }
 
+fn is_in_scope(case: &Case, row: &Row) -> bool {
+    row.ours && row.failed && (!case.expressions || row.met == Some(true))
+}
+
 /// What becomes of a row, whatever a run selects.
 fn verdict(case: &Case, place: usize) -> &'static str {
     let row = &case.rows[place];
-    if !row.ours || !row.failed {
+    if !is_in_scope(case, row) {
         return "out of scope";
     }
     let number = policy_of(case, row);
@@ -165,11 +183,7 @@ fn verdict(case: &Case, place: usize) -> &'static str {
         (other.age, std::cmp::Reverse(*other_place)) < (row.age, std::cmp::Reverse(place))
     };
     let of_group = case.rows.iter().enumerate().filter(|(_, other)| {
-        other.ours
-            && other.failed
-            && other.recipe == row.recipe
-            && policy_of(case, other) == number
-            && is_expired(other)
+        is_in_scope(case, other) && other.recipe == row.recipe && policy_of(case, other) == number && is_expired(other)
     });
     if of_group.filter(is_newer).count() < policy.keep { "kept" } else { "removable" }
 }
@@ -227,14 +241,30 @@ fn setup(case: &Case) -> String {
     let [id, account, recipe, status, at, kind] = columns.map(quoted);
     let Case { id_type, recipe_type, time_type, time_zone, .. } = case;
     let partitioning = if case.partitioned { format!("PARTITION BY HASH ({id})") } else { String::new() };
+    let expressions = if case.expressions {
+        let [recipe, status, at, kind] = [
+            format!("(coalesce({recipe}, NULL))"),
+            format!("(lower({status}))"),
+            format!("(greatest({at}, {at}))"),
+            format!("({kind} || '')"),
+        ]
+        .map(|text| literal(&text));
+        format!(
+            "UPDATE backlog_cleanup.target SET recipe_column = {recipe}, status_column = {status}, failed_at_column = {at},
+                 failure_type_column = {kind}, condition = '(met)' WHERE name = 'case'"
+        )
+    } else {
+        String::new()
+    };
     let mut sql = format!(
         "SET TimeZone = '{time_zone}';
          CREATE SCHEMA \"My \"\"Schema\";
          CREATE TABLE {table} ({id} {id_type}, {account} varchar, {recipe} {recipe_type}, {status} text, {at} {time_type},
-                               {kind} text) {partitioning};
+                               {kind} text, met boolean) {partitioning};
          INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, id_column,
              account_column, recipe_column, status_column, failed_at_column, failure_type_column)
-         VALUES ('case', {}, NULL, NULL, 'public.credit_transactions', {});\n",
+         VALUES ('case', {}, NULL, NULL, 'public.credit_transactions', {});
+         {expressions};\n",
         literal(table),
         columns.map(literal).join(", "),
     );
@@ -248,13 +278,14 @@ fn setup(case: &Case) -> String {
     let now = if *time_type == "timestamp" { "now() AT TIME ZONE 'UTC'" } else { "now()" };
     for (place, row) in case.rows.iter().enumerate() {
         sql += &format!(
-            "INSERT INTO {table} VALUES ({}, '{}', {}, '{}', {}, {});\n",
+            "INSERT INTO {table} VALUES ({}, '{}', {}, '{}', {}, {}, {});\n",
             literal_of(id_type, place),
             if row.ours { "system_backlog" } else { "somebody" },
             or_null(row.recipe.map(|recipe| literal_of(recipe_type, recipe.into()))),
             if row.failed { "failed" } else { "pending" },
             or_null(row.age.map(|age| format!("{now} - interval '{age} microseconds'"))),
             or_null(row.failure_type.map(|kind| literal(&kind.to_string()))),
+            or_null(row.met.map(|met| met.to_string())),
         );
     }
     sql

@@ -32,7 +32,7 @@ fn the_demo_prints_what_the_readme_shows() {
 
 #[test]
 fn the_pages_on_rules_show_what_is_printed() {
-    for page in ["docs/policies.md"] {
+    for page in ["docs/policies.md", "docs/targets.md"] {
         let cluster = Cluster::start("");
         cluster.connect().batch_execute("SET client_min_messages = error; CREATE EXTENSION backlog_cleanup").unwrap();
         Page::open(page).queries(|query| {
@@ -44,9 +44,15 @@ fn the_pages_on_rules_show_what_is_printed() {
 /// The line above a block says what its statements remove, or that they would remove nothing.
 #[test]
 fn no_example_removes_anything_without_saying_so_above() {
-    for page in
-        ["README.md", "docs/api.md", "docs/command-line.md", "docs/dashboard.md", "docs/metrics.md", "docs/policies.md"]
-    {
+    for page in [
+        "README.md",
+        "docs/api.md",
+        "docs/command-line.md",
+        "docs/dashboard.md",
+        "docs/metrics.md",
+        "docs/policies.md",
+        "docs/targets.md",
+    ] {
         let text = Page::open(page).text;
         let blocks = text.split("\n```").step_by(2).zip(text.split("\n```").skip(1).step_by(2));
         for (before, block) in blocks {

@@ -101,6 +101,6 @@ impl Target {
     fn stranger_by_keys(&self, is_trusted: bool) -> Result<Option<Stranger>> {
         let ledger: Vec<_> = self.ledger.iter().map(|ledger| ledger.table.oid).collect();
         let arguments = [vec![self.table.oid].into(), ledger.into(), is_trusted.into()];
-        extension::as_owner(|| stranger(READ_BY_KEYS, &arguments))
+        extension::as_owner(|| stranger(READ_BY_KEYS, &arguments, &[]))
     }
 }

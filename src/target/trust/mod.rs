@@ -7,6 +7,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error};
+use crate::postgres::expression::Object;
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::settings::{set_local, with_settings};
 
@@ -47,8 +48,9 @@ const STARTS: &str = beside_strangers!(
 /// Walks from relations (`$2`) down to all code that a statement on them may run as an owner (`$1`): of types, domains, casts,
 /// defaults, generated columns, CHECKs, rules, views, partition keys, expressions of indexes and statistics, operator classes; and
 /// to the partitions and children of what is read whole, which is what views, rules and functions name, and the relations that `$3`
-/// says. An owner trusts a role that could act as the owner anyway. Returns the first object of another role: its description, its
-/// owner, the role that its code would run as, and that role's table. `$4` says which types are code: a domain where values are set.
+/// says; and from the objects (classes `$5`, oids `$6`) that expressions on the relations call. An owner trusts a role that could act
+/// as the owner anyway. Returns the first object of another role: its description, its owner, the role that its code would run as,
+/// and that role's table. `$4` says which types are code: a domain where values are set.
 ///
 /// What PostgreSQL itself comes with has no dependencies recorded. What a function's body calls is not recorded, either.
 const STRANGER: &str = "
@@ -56,6 +58,9 @@ const STRANGER: &str = "
         SELECT * FROM ROWS FROM (unnest($1), unnest($2), unnest($3), unnest($4)) started (owner, object, is_whole, types)
     ), code (owner, class, object, is_whole, types) AS (
         SELECT owner, 'pg_class'::regclass::oid, object, is_whole, types FROM start
+        UNION
+        SELECT owner, class, called.object, false, types
+        FROM start CROSS JOIN ROWS FROM (unnest($5), unnest($6)) called (class, object)
         UNION
         SELECT code.owner, below.class, below.object, below.is_whole, code.types
         FROM code CROSS JOIN LATERAL (
@@ -150,9 +155,10 @@ const STRANGER: &str = "
         LIMIT 1
     ) stranger (class, object, owner, victim)";
 
-/// Refuses tables below which a role has code that their owner does not trust. Called as the extension's owner. Errors: 42501.
-pub fn check(tables: &[pg_sys::Oid]) -> Result<()> {
-    stranger(STARTS, &[tables.to_vec().into()])?.map_or(Ok(()), |stranger| Err(stranger.refusal()))
+/// Refuses tables below which a role has code that their owner does not trust, and expressions on them that call such code.
+/// Called as the extension's owner. Errors: 42501.
+pub fn check(tables: &[pg_sys::Oid], called: &[Object]) -> Result<()> {
+    stranger(STARTS, &[tables.to_vec().into()], called)?.map_or(Ok(()), |stranger| Err(stranger.refusal()))
 }
 
 /// An object of a role that another one does not trust.
@@ -185,7 +191,7 @@ impl Stranger {
 }
 
 /// The first object of a stranger that the walk meets from where `starts` says.
-fn stranger(starts: &'static str, arguments: &[DatumWithOid]) -> Result<Option<Stranger>> {
+fn stranger(starts: &'static str, arguments: &[DatumWithOid], called: &[Object]) -> Result<Option<Stranger>> {
     type Start = (pg_sys::Oid, Vec<pg_sys::Oid>, bool, String);
     let found = with_settings(|| {
         // The planner believes in a million rows, where there are ten.
@@ -206,7 +212,9 @@ fn stranger(starts: &'static str, arguments: &[DatumWithOid]) -> Result<Option<S
             relations.into_iter().map(move |relation| ((owner, relation), (whole, types.clone())))
         });
         let ((owners, relations), (whole, types)): ((Vec<_>, Vec<_>), (Vec<_>, Vec<_>)) = each.unzip();
-        one_now::<Vec<String>>(STRANGER, &[owners.into(), relations.into(), whole.into(), types.into()])
+        let (classes, objects): (Vec<_>, Vec<_>) = called.iter().copied().unzip();
+        let arguments = [owners.into(), relations.into(), whole.into(), types.into(), classes.into(), objects.into()];
+        one_now::<Vec<String>>(STRANGER, &arguments)
     })?;
     let Some(Ok([object, owner, victim, table])) = found.map(<[String; 4]>::try_from) else { return Ok(None) };
     Ok(Some(Stranger { object, owner, victim, table }))

@@ -1,6 +1,7 @@
 //! Whose code runs as whom, and what a level gets.
 
 mod below;
+mod expressions;
 mod fixes;
 mod keys;
 mod levels;

@@ -1,0 +1,88 @@
+use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+
+use crate::extension;
+use crate::postgres::error::{Result, spi};
+use crate::postgres::expression::{Expression, called};
+use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::subtransaction::briefly;
+use crate::postgres::table::{Column, Table};
+use crate::target::mistake::Mistake;
+use crate::target::{Target, trust};
+
+/// Reads an expression that the column `key` of a target has, as the table's owner. What it calls belongs to roles that the owners
+/// of the table and of its parts trust: before that is known, nothing of it runs. Errors: 42501.
+pub fn expression(key: &'static str, text: &str, table: &Table) -> Result<std::result::Result<Expression, Mistake>> {
+    let called = match briefly(|| reading_as_owner_of(table, || called(text, table.oid))) {
+        Ok(called) => called,
+        Err(failure) => return Ok(Err(Mistake::caught(key, &wrong(text), failure))),
+    };
+    trust::check(&[table.oid], &called)?;
+    let read = briefly(|| reading_as_owner_of(table, || Expression::read(text, table.oid)));
+    Ok(read.map_err(|failure| Mistake::caught(key, &wrong(text), failure)))
+}
+
+fn wrong(text: &str) -> String {
+    format!("expression \"{text}\" cannot be used: ")
+}
+
+/// Whether a column of a target has an expression.
+pub fn is_expression(written: &str) -> bool {
+    written.starts_with('(')
+}
+
+impl Target {
+    /// Writes the expressions that its row has with every name qualified, if they are not.
+    pub fn write_expressions(&self) -> Result<()> {
+        let columns = [
+            (
+                "recipe_column",
+                &self.recipe_column.clone().filter(|_| self.recipe_columns.is_none()),
+                &self.recipe.expression,
+            ),
+            ("status_column", &self.status_column, self.status.as_ref().map_or(&None, |status| &status.expression)),
+            ("failed_at_column", &Some(self.failed_at_column.clone()), &self.failed_at.expression),
+            ("failure_type_column", &self.failure_type_column, &self.failure_type.expression),
+            ("condition", &self.condition, &self.meets),
+        ];
+        let read =
+            columns.into_iter().filter_map(|(key, written, read)| Some((key, written.as_ref()?, read.as_ref()?)));
+        let set = read
+            .filter(|(_, written, read)| is_expression(written) && **written != read.sql)
+            .map(|(key, _, read)| format!("{key} = {}", quote_literal(&read.sql)))
+            .collect::<Vec<_>>();
+        if set.is_empty() {
+            return Ok(());
+        }
+        let write = format!(
+            "UPDATE backlog_cleanup.target SET {} WHERE name OPERATOR(pg_catalog.=) {}",
+            set.join(", "),
+            quote_literal(&self.name)
+        );
+        extension::as_owner(|| Spi::run(&write).map_err(spi))
+    }
+}
+
+/// A column of a target that names nothing: NULL in every row.
+pub fn null(type_oid: pg_sys::Oid, type_name: &str) -> Result<Column> {
+    let sql = format!("(NULL::pg_catalog.{type_name})");
+    let collation = pg_sys::Oid::INVALID;
+    let (of_row, columns) = (sql.clone(), Vec::new());
+    Column::made_of(Expression { of_row, sql, type_oid, collation, columns, has_code: false })
+}
+
+/// Columns and their values as the text of a JSON document.
+pub fn document(columns: &[(&str, Column)]) -> Result<Column> {
+    let text = |value: fn(&Column) -> String| {
+        let pairs = columns.iter().map(|(name, column)| format!("{}, {}", quote_literal(name), value(column)));
+        format!("(pg_catalog.jsonb_build_object({})::pg_catalog.text)", pairs.collect::<Vec<_>>().join(", "))
+    };
+    Column::made_of(Expression {
+        sql: text(|column| column.name.clone()),
+        of_row: text(Column::of_row),
+        type_oid: pg_sys::TEXTOID,
+        collation: pg_sys::DEFAULT_COLLATION_OID,
+        columns: columns.iter().map(|(_, column)| column.number).collect(),
+        has_code: false,
+    })
+}

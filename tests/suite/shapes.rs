@@ -1,0 +1,239 @@
+//! Any table of jobs: expressions in place of columns, no recipe, no failure type, a condition, and the index that serves each.
+
+use std::thread;
+
+use cluster::{Cluster, JOBS, column, create_index, number, refused, until_true, value};
+use postgres::Client;
+
+/// A table as Oban has it, with two rows in three that are final, and the same rows with the columns that the expressions mean. The
+/// targets `shape` and `plain` differ in nothing else.
+const OBAN: &str = "
+    CREATE EXTENSION backlog_cleanup;
+    CREATE TYPE state AS ENUM ('available', 'executing', 'discarded', 'cancelled', 'completed');
+    CREATE TABLE oban_jobs (id bigserial PRIMARY KEY, state state NOT NULL, queue text NOT NULL, worker text NOT NULL,
+                            errors jsonb[] NOT NULL DEFAULT '{}', args text DEFAULT repeat('x', 200), account text DEFAULT 'all',
+                            discarded_at timestamp, cancelled_at timestamp, completed_at timestamp, pinned boolean NOT NULL DEFAULT false);
+    INSERT INTO oban_jobs (state, queue, worker, errors, discarded_at, cancelled_at, completed_at, pinned)
+    SELECT (ARRAY['discarded', 'cancelled', 'available'])[1 + i % 3]::state, 'q' || i % 2, 'W' || i % 5,
+           ARRAY[jsonb '{\"error\": \"first\"}', jsonb_build_object('error', E'** (Error) no ' || i % 4 || E'\\nat line 1')],
+           CASE i % 3 WHEN 0 THEN at END, CASE i % 3 WHEN 1 THEN at END, CASE i % 3 WHEN 2 THEN at END, i % 7 = 0
+    FROM generate_series(1, 6000) i, LATERAL (SELECT now() AT TIME ZONE 'UTC' - interval '1 minute' * (i * 7919 % 6000)) made (at);
+    CREATE TABLE plain AS
+    SELECT id, account, queue || '.' || worker AS recipe, CASE WHEN state IN ('discarded', 'cancelled') AND NOT pinned THEN 'failed' END AS status,
+           coalesce(discarded_at, cancelled_at, completed_at) AS at, errors[array_upper(errors, 1)] ->> 'error' AS error
+    FROM oban_jobs;
+    INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column, account,
+                                        recipe_column, status_column, failed_at_column, failure_type_column, condition)
+    VALUES ('plain', 'public.plain', NULL, NULL, NULL, 'account', 'all', 'recipe', 'status', 'at', 'error', NULL),
+           ('shape', 'public.oban_jobs', NULL, NULL, NULL, 'account', 'all', '(queue || ''.'' || worker)',
+            '(CASE WHEN state IN (''discarded'', ''cancelled'') THEN ''failed'' ELSE '''' END)',
+            '(coalesce(discarded_at, cancelled_at, completed_at))', '(errors[array_upper(errors, 1)] ->> ''error'')', 'NOT pinned');
+    ANALYZE";
+
+fn database(setup: &str) -> (Cluster, Client) {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.connect();
+    client.batch_execute(setup).unwrap();
+    (cluster, client)
+}
+
+#[test]
+fn an_expression_means_what_a_column_with_its_values_would() {
+    let (_cluster, mut client) = database(OBAN);
+    let same = |client: &mut Client, query: &str| {
+        let [plain, shape] = ["plain", "shape"].map(|target| {
+            column::<String>(
+                client,
+                &query.replace("$t", target).replace("$r", if target == "plain" { "plain" } else { "oban_jobs" }),
+            )
+        });
+        assert!(plain == shape && !plain.is_empty(), "{query}: {plain:?} {shape:?}");
+    };
+    let status = "SELECT (s.recipe_id, s.failed_count, s.removable_count, s.oldest_failed_at)::text FROM backlog_cleanup_status('$t') s ORDER BY 1";
+    let failures = "SELECT f::text FROM backlog_cleanup_failures('$t', NULL, 3) f ORDER BY 1";
+    let left = "SELECT id::text FROM $r ORDER BY id";
+    for run in [
+        "SELECT r ->> 'cleanupDetails' FROM backlog_cleanup_failed_generations('$t', dry_run => true) r",
+        "SELECT backlog_cleanup_failed_generations('$t', recipe_id => 'q1.W1') ->> 'cleanupDetails'",
+        "SELECT backlog_cleanup_failed_generations('$t', failure_type => '** (Error) no 2') ->> 'cleanupDetails'",
+        "SELECT backlog_cleanup_emergency('$t', recipe_id => 'q0.W2') ->> 'removedCount'",
+    ] {
+        for query in [status, failures, run, left] {
+            same(&mut client, query);
+        }
+    }
+    for target in ["plain", "shape"] {
+        client
+            .batch_execute(&format!("CALL backlog_cleanup_run('{target}', batch_size => 100, workers => 2)"))
+            .unwrap();
+    }
+    same(&mut client, left);
+    same(&mut client, status);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM oban_jobs WHERE pinned"), 857);
+    same(&mut client, "SELECT backlog_cleanup_emergency('$t') ->> 'removedCount'");
+    same(&mut client, left);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM oban_jobs WHERE pinned"), 857);
+}
+
+#[test]
+fn several_recipe_columns_are_one_recipe_whose_id_is_a_document() {
+    let (_cluster, mut client) = database(OBAN);
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET recipe_column = NULL, recipe_columns = '{queue,worker}' WHERE name = 'shape';
+             UPDATE plain SET recipe = jsonb_build_object('queue', split_part(recipe, '.', 1), 'worker', split_part(recipe, '.', 2))",
+        )
+        .unwrap();
+    let ids: Vec<String> =
+        column(&mut client, "SELECT recipe_id FROM backlog_cleanup_status('shape') ORDER BY 1 LIMIT 1");
+    assert_eq!(ids, [r#"{"queue": "q0", "worker": "W0"}"#]);
+    let one = r#"SELECT backlog_cleanup_failed_generations($1, recipe_id => '{"queue": "q1", "worker": "W3"}') ->> 'cleanupDetails'"#;
+    let [plain, shape] =
+        ["plain", "shape"].map(|target| value::<String>(&mut client, &one.replace("$1", &format!("'{target}'"))));
+    assert_eq!(plain, shape);
+    for target in ["plain", "shape"] {
+        client.batch_execute(&format!("CALL backlog_cleanup_run('{target}', batch_size => 300)")).unwrap();
+    }
+    let differing =
+        "SELECT count(*) FROM plain FULL JOIN oban_jobs o USING (id) WHERE plain.id IS NULL OR o.id IS NULL";
+    assert_eq!(number(&mut client, differing), 0);
+    for wrong in ["'{}'", "'{NULL}'"] {
+        let write = format!("UPDATE backlog_cleanup.target SET recipe_columns = {wrong} WHERE name = 'shape'");
+        assert_eq!(refused(client.batch_execute(&write)).0, "23514", "{wrong}");
+    }
+    let (sqlstate, message, _) = refused(
+        client.batch_execute("UPDATE backlog_cleanup.target SET recipe_columns = '{queue,no}' WHERE name = 'shape'"),
+    );
+    assert_eq!((sqlstate.as_str(), message.contains("column \"no\"")), ("42703", true), "{message}");
+}
+
+#[test]
+fn without_a_recipe_all_rows_are_one_group_and_without_a_failure_type_all_have_none() {
+    let (_cluster, mut client) = database(JOBS);
+    client
+        .batch_execute(
+            "ALTER TABLE job ALTER at DROP DEFAULT, ALTER at TYPE date USING current_date - id, ALTER queue SET DEFAULT NULL;
+             UPDATE job SET queue = id % 3;
+             UPDATE backlog_cleanup.target SET recipe_column = NULL, failure_type_column = NULL WHERE name = 't'",
+        )
+        .unwrap();
+    let types: Vec<String> =
+        column(&mut client, "SELECT DISTINCT failure_type FROM backlog_cleanup_failures('t', NULL)");
+    assert_eq!(types, ["(none)"]);
+    assert_eq!(number(&mut client, "SELECT backlog_cleanup_emergency('t', failure_type => 'x') ->> 'removedCount'"), 0);
+    assert_eq!(number(&mut client, "SELECT backlog_cleanup_emergency('t', recipe_id => '1') ->> 'removedCount'"), 0);
+    let report = "SELECT backlog_cleanup_failed_generations('t', dry_run => true) #>> '{cleanupDetails,0}'";
+    let details: String = value(&mut client, report);
+    assert!(details.contains("\"recipeId\": null") && details.contains("\"failedCount\": 100"), "{details}");
+    client.batch_execute("CALL backlog_cleanup_run('t', batch_size => 7)").unwrap();
+    // Those of yesterday are less than 24 hours old, or more, as the clock has it: their midnight is.
+    let left: Vec<i32> = column(&mut client, "SELECT id FROM job ORDER BY id");
+    assert!(left == (1..=10).collect::<Vec<_>>() || left == (1..=11).collect::<Vec<_>>(), "{left:?}");
+    client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 0);
+}
+
+#[test]
+fn a_row_that_leaves_the_condition_or_its_expression_while_a_run_waits_survives() {
+    let (cluster, mut client) = database(JOBS);
+    client
+        .batch_execute(
+            "ALTER TABLE job ADD held boolean NOT NULL DEFAULT false, ADD retried timestamptz;
+             UPDATE backlog_cleanup.target SET condition = 'NOT held', failed_at_column = '(coalesce(retried, at))',
+                    status_column = '(lower(state))', recipe_column = '(upper(queue))' WHERE name = 't'",
+        )
+        .unwrap();
+    for change in ["held = true", "held = NULL", "retried = now()", "state = 'retried'"] {
+        let nullable = if change.contains("NULL") { "DROP" } else { "SET" };
+        client.batch_execute(&format!("TRUNCATE job; ALTER TABLE job ALTER held {nullable} NOT NULL")).unwrap();
+        for run in [
+            "SELECT backlog_cleanup_failed_generations('t')",
+            "CALL backlog_cleanup_run('t', batch_size => 4)",
+            "SELECT backlog_cleanup_emergency('t')",
+            "CALL backlog_cleanup_run('t', mode => 'emergency', batch_size => 4)",
+        ] {
+            if run.contains("emergency") && change.contains("retried = now") {
+                continue;
+            }
+            client.batch_execute("TRUNCATE job; INSERT INTO job (id) SELECT generate_series(1, 15)").unwrap();
+            let mut other = cluster.connect();
+            other.batch_execute(&format!("BEGIN; UPDATE job SET {change} WHERE id = 1")).unwrap();
+            let mut session = cluster.connect();
+            let process: i32 = value(&mut session, "SELECT pg_backend_pid()");
+            let waiting = thread::spawn(move || session.batch_execute(run));
+            until_true(&mut client, &format!("SELECT cardinality(pg_blocking_pids({process})) > 0"));
+            other.batch_execute("COMMIT").unwrap();
+            waiting.join().unwrap().unwrap();
+            let left = number(&mut client, "SELECT count(*) FROM job WHERE id = 1");
+            assert_eq!(left, 1, "{change} {run}");
+        }
+    }
+}
+
+#[test]
+fn a_condition_or_an_expression_that_changes_between_two_batches_ends_the_run() {
+    let (_cluster, mut client) = database(JOBS);
+    client.batch_execute("UPDATE backlog_cleanup.target SET condition = '(id > 0)' WHERE name = 't'").unwrap();
+    for (change, back) in [
+        ("condition = '(id > 1)'", "condition = '(id > 0)'"),
+        ("condition = NULL", "condition = '(id > 0)'"),
+        ("recipe_column = '(upper(queue))'", "recipe_column = 'queue'"),
+        ("failed_at_column = '(coalesce(at, at))'", "failed_at_column = 'at'"),
+    ] {
+        let start = cluster::start_run(4).replace("generations", "t");
+        client.batch_execute(&start).unwrap();
+        let next = "SELECT backlog_cleanup.next_batch(max(id)) FROM backlog_cleanup.run";
+        client.batch_execute(next).unwrap();
+        client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 't'")).unwrap();
+        assert_eq!(refused(client.batch_execute(next)).0, "55000", "{change}");
+        client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {back} WHERE name = 't'")).unwrap();
+    }
+}
+
+/// The doctor's status and detail of the index of `shape`.
+fn index(client: &mut Client) -> (String, String) {
+    let row = "SELECT status, detail FROM backlog_cleanup_doctor('shape') WHERE check_name = 'index'";
+    let row = client.query_one(row, &[]).unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[test]
+fn the_index_of_each_shape_is_all_that_ranking_reads() {
+    let (_cluster, mut client) = database(OBAN);
+    client.batch_execute("ALTER TABLE oban_jobs ALTER account SET NOT NULL").unwrap();
+    let columns = [
+        "recipe_column = 'queue', status_column = 'state', statuses = '{discarded}', completed_status = NULL, pending_status = NULL,
+         processing_status = NULL, failed_at_column = 'discarded_at', condition = NULL",
+        "failed_at_column = '(coalesce(discarded_at, cancelled_at, completed_at))'",
+        "recipe_column = '(queue || ''.'' || worker)'",
+        "recipe_columns = '{queue,worker}'",
+        "condition = '(NOT pinned AND errors[array_upper(errors, 1)] ->> ''error'' LIKE ''**%'')'",
+        "recipe_columns = NULL, recipe_column = NULL",
+        "status_column = '(lower(worker))', statuses = '{w1,w2,w3}'",
+    ];
+    for change in columns {
+        client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 'shape'")).unwrap();
+        let missing = index(&mut client);
+        assert_eq!(missing.0, "warn", "{change}: {missing:?}");
+        create_index(&mut client, "shape");
+        client.batch_execute("VACUUM (ANALYZE) oban_jobs").unwrap();
+        let there = index(&mut client);
+        assert_eq!(there.0, "ok", "{change}: {there:?}");
+        let index: String = value(
+            &mut client,
+            "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'oban_jobs'::regclass AND indpred IS NOT NULL",
+        );
+        for statement in ["SELECT pg_stat_force_next_flush()", "SELECT pg_stat_reset()"] {
+            client.batch_execute(statement).unwrap();
+        }
+        let total = number(
+            &mut client,
+            "SELECT backlog_cleanup_failed_generations('shape', dry_run => true) ->> 'totalFailedGenerations'",
+        );
+        client.batch_execute("SELECT pg_stat_force_next_flush()").unwrap();
+        let read = "SELECT heap_blks_read + heap_blks_hit FROM pg_statio_user_tables WHERE relname = 'oban_jobs'";
+        let blocks = number(&mut client, read);
+        assert!(total > 100 && blocks < 10, "{change}: {blocks} blocks of the table for {total} rows");
+        client.batch_execute(&format!("DROP INDEX {index}")).unwrap();
+    }
+}
