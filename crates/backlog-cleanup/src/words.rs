@@ -14,12 +14,13 @@ pub fn number(number: i64) -> String {
 
 /// `1 row`, `2 rows`, `2 batches`.
 pub fn count(many: i64, noun: &str) -> String {
-    let plural = match many {
-        1 => "",
-        _ if noun.ends_with("ch") => "es",
-        _ => "s",
+    let plural = match (many, noun.strip_suffix('y')) {
+        (1, _) => noun.to_owned(),
+        (_, Some(stem)) => format!("{stem}ies"),
+        _ if noun.ends_with("ch") => format!("{noun}es"),
+        _ => format!("{noun}s"),
     };
-    format!("{} {noun}{plural}", number(many))
+    format!("{} {plural}", number(many))
 }
 
 /// `32 ms`, `4.2 s`, `3 min 5 s`, `2 h 10 min`.
@@ -65,7 +66,9 @@ mod tests {
         for (figure, words) in [(0, "0"), (999, "999"), (1_000, "1,000"), (-1_234_567, "-1,234,567")] {
             assert_eq!(number(figure), words);
         }
-        for (many, noun, words) in [(1, "row", "1 row"), (0, "row", "0 rows"), (2_000, "batch", "2,000 batches")] {
+        for (many, noun, words) in
+            [(1, "row", "1 row"), (0, "row", "0 rows"), (2_000, "batch", "2,000 batches"), (2, "policy", "2 policies")]
+        {
             assert_eq!(count(many, noun), words);
         }
         for (text, typed) in [("jobs", "jobs"), ("two words", "'two words'"), ("o'hara", r"'o'\''hara'"), ("", "''")] {

@@ -189,6 +189,7 @@ fn a_policy_does_what_its_simulation_says() {
     assert_eq!((sum("removableNow"), sum("removableThen")), (7, 15));
     let people = run(&[&["policy", "simulate"], &policy[..4]].concat()).stdout;
     assert!(people.contains("Removable are 7 of 30 rows in scope now, and 15 then"), "{people}");
+    assert!(!people.contains("No recipe"), "nothing changes for it: {people}");
     assert_eq!(rows("SELECT FROM backlog_cleanup.policy").as_array().unwrap().len(), 1, "a simulation writes nothing");
 
     let written = run(&[&["policy", "set", "--note", "bread"], &policy[..]].concat()).json();
@@ -205,6 +206,8 @@ fn a_policy_does_what_its_simulation_says() {
     assert!(people.contains("policy   recipe \"1\"") && people.contains("kept"), "{people}");
     assert_eq!(run(&["explain", "0", "--json"]).json()["verdict"], "no such row");
 
+    let dry = run(&["cleanup", "--dry-run"]).stdout;
+    assert!(dry.lines().any(|line| line.split_whitespace().eq(["recipe", "\"1\"", "15", "13", "2"])), "{dry}");
     assert_eq!(run(&["cleanup", "--json"]).json()["cleanedUpGenerations"], 15);
     let list = run(&["policy", "list", "--json"]).json();
     let list: Vec<_> =

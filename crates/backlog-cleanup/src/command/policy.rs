@@ -171,11 +171,13 @@ fn list(output: &Output, policies: &[policies::Policy]) -> Result<()> {
     output.line(table.trim_fmt())
 }
 
+/// Prints the recipes for which something changes, at most `limit` of them, and the sum.
 fn simulated(output: &Output, groups: &[Simulated], limit: usize) -> Result<()> {
-    if !groups.is_empty() && limit > 0 {
+    let changed: Vec<&Simulated> = groups.iter().filter(|group| group.changes()).collect();
+    if !changed.is_empty() && limit > 0 {
         let mut table =
             output.table(["POLICY", "ID", "RECIPE", "REMOVABLE NOW", "KEPT NOW", "REMOVABLE THEN", "KEPT THEN"]);
-        for group in groups.iter().take(limit) {
+        for group in changed.iter().take(limit) {
             table.add_row([
                 output.name(&group.policy),
                 output.name(group.recipe_id.as_deref().unwrap_or_default()),
@@ -187,7 +189,7 @@ fn simulated(output: &Output, groups: &[Simulated], limit: usize) -> Result<()> 
             ]);
         }
         output.line(table.trim_fmt())?;
-        more(output, groups.len(), limit)?;
+        more(output, "recipe", changed.len(), limit)?;
     }
     let sum = |of: fn(&Simulated) -> i64| groups.iter().map(of).sum::<i64>();
     let (now, then) = (sum(|group| group.removable_now), sum(|group| group.removable_then));

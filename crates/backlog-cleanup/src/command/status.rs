@@ -94,7 +94,7 @@ pub fn show(output: &Output, report: &StatusReport, limit: usize) -> Result<()> 
             ]);
         }
         output.line(table.trim_fmt())?;
-        more(output, recipes.len(), limit)?;
+        more(output, "recipe", recipes.len(), limit)?;
     }
     let text = |value: &serde_json::Value| printable(value.as_str().unwrap_or_default());
     match report.last_run["runId"].as_i64() {

@@ -1,4 +1,4 @@
-use backlog_cleanup_report::{Batched, CleanupDetail, EmergencyReport, RegularReport};
+use backlog_cleanup_report::{Batched, CleanupDetail, EmergencyReport, PolicyDetail, RegularReport, policy_name};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Result;
@@ -23,6 +23,7 @@ struct Common<'a> {
     removed: i64,
     duration_ms: i64,
     details: &'a [CleanupDetail],
+    policies: &'a [PolicyDetail],
     kept_back_count: i64,
     skipped_count: i64,
     kept_back_reason: Option<&'a str>,
@@ -44,6 +45,7 @@ impl Report {
                 removed: report.cleaned_up_generations,
                 duration_ms: report.duration_ms,
                 details: &report.cleanup_details,
+                policies: &report.policies,
                 kept_back_count: report.kept_back_count,
                 skipped_count: report.skipped_count,
                 kept_back_reason: report.kept_back_reason.as_deref(),
@@ -56,6 +58,7 @@ impl Report {
                 removed: report.removed_count,
                 duration_ms: report.duration_ms,
                 details: &report.cleanup_details,
+                policies: &report.policies,
                 kept_back_count: report.kept_back_count,
                 skipped_count: report.skipped_count,
                 kept_back_reason: report.kept_back_reason.as_deref(),
@@ -70,9 +73,20 @@ impl Report {
         if output.json {
             return output.json(self);
         }
-        let Common { message, run_id, removed, duration_ms, details, kept_back_reason, held_count, wal_bytes, .. } =
-            self.common();
+        let Common {
+            message,
+            run_id,
+            removed,
+            duration_ms,
+            details,
+            policies,
+            kept_back_reason,
+            held_count,
+            wal_bytes,
+            ..
+        } = self.common();
         self.show_recipes(output, limit)?;
+        show_policies(output, policies, limit, run_id.is_none())?;
         let failed = details.iter().map(|recipe| recipe.failed_count).sum();
         let recipes = count(details.len() as i64, "recipe");
         let of = format!("{} of {} of {recipes}", number(removed), count(failed, "failed row"));
@@ -128,12 +142,36 @@ impl Report {
     }
 }
 
+/// Prints what a run did under each policy, or in a dry run would do, where there are several.
+fn show_policies(output: &Output, policies: &[PolicyDetail], limit: usize, is_dry: bool) -> Result<()> {
+    if policies.len() < 2 || limit == 0 {
+        return Ok(());
+    }
+    let [removed, kept] = headings(is_dry);
+    let mut table = output.table(["POLICY", "IN SCOPE", removed, kept]);
+    for policy in policies.iter().take(limit) {
+        let PolicyDetail { recipe_id, failure_type, status, .. } = policy;
+        table.add_row([
+            output.name(policy_name(recipe_id.as_deref(), failure_type.as_deref(), status.as_deref())),
+            output.count(policy.in_scope),
+            output.count(policy.removed),
+            output.count(policy.kept),
+        ]);
+    }
+    output.line(table.trim_fmt())?;
+    more(output, "policy", policies.len(), limit)
+}
+
+fn headings(is_dry: bool) -> [&'static str; 2] {
+    if is_dry { ["WOULD REMOVE", "WOULD KEEP"] } else { ["REMOVED", "KEPT"] }
+}
+
 /// Prints what a run did to each recipe, or in a dry run would do.
 pub fn show_recipes(output: &Output, details: &[CleanupDetail], limit: usize, is_dry: bool) -> Result<()> {
     if details.is_empty() || limit == 0 {
         return Ok(());
     }
-    let [removed, kept] = if is_dry { ["WOULD REMOVE", "WOULD KEEP"] } else { ["REMOVED", "KEPT"] };
+    let [removed, kept] = headings(is_dry);
     let mut table = output.table(["ID", "RECIPE", "FAILED", removed, kept]);
     for recipe in details.iter().take(limit) {
         table.add_row([
@@ -145,13 +183,16 @@ pub fn show_recipes(output: &Output, details: &[CleanupDetail], limit: usize, is
         ]);
     }
     output.line(table.trim_fmt())?;
-    more(output, details.len(), limit)
+    more(output, "recipe", details.len(), limit)
 }
 
-/// Says how many recipes were left out.
-pub fn more(output: &Output, all: usize, limit: usize) -> Result<()> {
+/// Says how many recipes or policies were left out.
+pub fn more(output: &Output, what: &str, all: usize, limit: usize) -> Result<()> {
     match all.saturating_sub(limit) {
         0 => output.line(""),
-        hidden => output.line(format_args!(" … and {}: --limit {all}\n", count(hidden as i64, "more recipe"))),
+        hidden => {
+            let hidden = count(hidden as i64, &format!("more {what}"));
+            output.line(format_args!(" … and {hidden}: --limit {all}\n"))
+        }
     }
 }

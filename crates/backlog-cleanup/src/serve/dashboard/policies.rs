@@ -70,7 +70,7 @@ pub fn section(data: &Data) -> Markup {
     html! {
         section #policies .card aria-labelledby="policies-title" {
             h2 #policies-title { "Policies" }
-            div .scroll tabindex="0" role="region" aria-label="policies" { (table(data)) }
+            div .scroll tabindex="0" role="region" aria-label="policies, the table" { (table(data)) }
             @if data.policies.len() > LISTED {
                 p .note { "and " (words::number((data.policies.len() - LISTED) as i64)) " more; the command " code { "backlog-cleanup policy list" } " has all." }
             }
