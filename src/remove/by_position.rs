@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use pgrx::prelude::*;
 
@@ -31,6 +31,7 @@ pub fn remove_around(
     left: &mut Left,
 ) -> Result<()> {
     let mut pieces = Pieces::of(rows, left.patience);
+    let before = left.again.len();
     let (mut waiting, mut is_read, mut held): (Option<Waiting>, _, _) = (None, false, Vec::new());
     while let Some(mut piece) = pieces.next(|row| waiting.as_ref().is_none_or(|waiting| waiting.is_ready(row))) {
         if left.is_over()? {
@@ -120,6 +121,11 @@ pub fn remove_around(
     if !held.is_empty() {
         let (row, stayed) = still_there(rules, leaf, &where_they_are(rules, leaf, &held, tally)?)?;
         left.keep(&stayed, || Reason::referenced(row));
+    }
+    // A later pass tries them in the order of this one.
+    if left.again.len() > before {
+        let turns: HashMap<Removable, usize> = rows.iter().copied().zip(0..).collect();
+        left.again[before..].sort_by_key(|row| turns.get(row).copied());
     }
     Ok(())
 }

@@ -171,6 +171,35 @@ fn workers_that_meet_rows_of_each_others_parts_remove_all_in_one_run() {
 }
 
 #[test]
+fn what_a_pass_gave_up_goes_once_what_held_it_has_gone() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    // No key says so: a row waits for the one a hundred behind it.
+    client
+        .batch_execute(
+            "INSERT INTO job (id, at) SELECT i, now() - interval '9 days' + i * interval '1 minute' FROM generate_series(101, 5000) i;
+             ALTER TABLE job ADD parent int; UPDATE job SET parent = id - 100 WHERE id > 100; CREATE INDEX ON job (parent);
+             CREATE TABLE saved AS TABLE job;
+             CREATE FUNCTION has_children() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN
+                     IF EXISTS (SELECT FROM public.job WHERE parent = OLD.id) THEN RAISE 'it has children'; END IF; RETURN OLD;
+                 END $$;
+             CREATE TRIGGER has_children BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION has_children()",
+        )
+        .unwrap();
+    for (call, right) in [
+        (RUNS[0], (4500, 490)),
+        ("CALL backlog_cleanup_run('t', batch_size => 500)", (4500, 490)),
+        ("CALL backlog_cleanup_run('t', 'emergency', batch_size => 500)", (5000, 0)),
+    ] {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved ORDER BY id").unwrap();
+        let (removed, kept_back, ..) = run(&mut client, call);
+        assert_eq!((removed, kept_back), right, "{call}");
+    }
+}
+
+#[test]
 fn rows_that_hold_each_other_through_two_tables_go_in_batches() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let mut client = cluster.platform();
