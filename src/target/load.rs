@@ -179,17 +179,13 @@ impl Search<'_> {
     /// The same of a column whose values are told apart by their texts.
     fn lasting(&self, table: Option<&Table>, key: &'static str, written: &str) -> Result<Option<Column>> {
         let Some((table, column)) = table.zip(self.column(table, key, written)?) else { return Ok(None) };
-        // SAFETY: a look-up in the system cache.
-        let base = unsafe { pg_sys::getBaseType(column.type_oid) };
-        let first_of_users = pg_sys::Oid::from(pg_sys::FirstNormalObjectId);
-        let why = if column.shows_a_name() {
-            "whose text changes with the name of what it shows"
-        } else if one_now::<bool>(HAS_CAST, &[base.into(), first_of_users.into()])? == Some(true) {
-            "whose text is what the function of a cast makes of it"
-        } else {
+        if !column.shows_a_name() {
             return Ok(Some(column));
-        };
-        let wrong = format!("column \"{written}\" of {} has type {}, {why}", table.name, column.type_name);
+        }
+        let wrong = format!(
+            "column \"{written}\" of {} has type {}, whose text changes with the name of what it shows",
+            table.name, column.type_name
+        );
         self.note(Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)));
         Ok(None)
     }
@@ -380,9 +376,6 @@ fn read_by(view: &Table, kinds: &str) -> Result<Vec<String>> {
     Ok(one_now::<Vec<String>>(TABLES, &[view.oid.into(), kinds.into()])?.unwrap_or_default())
 }
 
-/// Whether a type (`$1`) has a cast to text by a function of users (from `$2`), who can replace it.
-const HAS_CAST: &str =
-    "SELECT EXISTS (SELECT FROM pg_cast WHERE castsource = $1 AND casttarget = 'text'::regtype AND castfunc >= $2)";
 const ANY_COLUMN: &str = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
     WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
 const TIMES: &str = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
