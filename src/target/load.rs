@@ -69,14 +69,14 @@ impl Search<'_> {
             self.id(here)?,
             match &row.account_column {
                 Some(account) => {
-                    self.lasting(here, "account_column", self.column(here, "account_column", account)?)?.map(Some)
+                    self.lasting(here, "account_column", self.column(here, "account_column", account)?).map(Some)
                 }
                 None => Some(None),
             },
             match &row.recipe_column {
                 _ if row.recipe_columns.is_some() => self.recipe_columns(here)?,
                 Some(recipe) => {
-                    self.lasting(here, "recipe_column", self.made_of(table.as_ref(), here, "recipe_column", recipe)?)?
+                    self.lasting(here, "recipe_column", self.made_of(table.as_ref(), here, "recipe_column", recipe)?)
                 }
                 None => Some(expression::null(pg_sys::INT8OID, "int8")?),
             },
@@ -232,7 +232,7 @@ impl Search<'_> {
                 self.note(Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look));
                 return Ok(None);
             };
-            let Some(column) = self.lasting(Some(table), key, Some(column.clone()))? else { return Ok(None) };
+            let Some(column) = self.lasting(Some(table), key, Some(column.clone())) else { return Ok(None) };
             columns.push((name.as_str(), column));
         }
         expression::document(&columns).map(Some)
@@ -258,25 +258,21 @@ impl Search<'_> {
     }
 
     /// The column, if it is one whose values can be told apart by their texts.
-    fn lasting(&self, table: Option<&Table>, key: &'static str, column: Option<Column>) -> Result<Option<Column>> {
-        let Some((table, column)) = table.zip(column) else { return Ok(None) };
-        // SAFETY: a look-up in the system cache.
-        let base = unsafe { pg_sys::getBaseType(column.type_oid) };
-        let first_of_users = pg_sys::Oid::from(pg_sys::FirstNormalObjectId);
-        let why = if column.shows_a_name() {
-            "whose text changes with the name of what it shows"
-        } else if one_now::<bool>(HAS_CAST, &[base.into(), first_of_users.into()])? == Some(true) {
-            "whose text is what the function of a cast makes of it"
-        } else {
-            return Ok(Some(column));
-        };
+    fn lasting(&self, table: Option<&Table>, key: &'static str, column: Option<Column>) -> Option<Column> {
+        let (table, column) = table.zip(column)?;
+        if !column.shows_a_name() {
+            return Some(column);
+        }
         let what = match column.expression {
             Some(_) => column.what(),
             None => format!("column \"{}\"", column.name.trim_matches('"')),
         };
-        let wrong = format!("{what} of {} has type {}, {why}", table.name, column.type_name);
+        let wrong = format!(
+            "{what} of {} has type {}, whose text changes with the name of what it shows",
+            table.name, column.type_name
+        );
         self.note(Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)));
-        Ok(None)
+        None
     }
 
     fn failed_at(&self, target: Option<&Table>, table: Option<&Table>) -> Result<Option<Column>> {
@@ -318,7 +314,7 @@ impl Search<'_> {
 
     fn id(&self, table: Option<&Table>) -> Result<Option<Column>> {
         let (key, written) = ("id_column", &self.row.id_column);
-        let Some((table, column)) = table.zip(self.lasting(table, key, self.column(table, key, written)?)?) else {
+        let Some((table, column)) = table.zip(self.lasting(table, key, self.column(table, key, written)?)) else {
             return Ok(None);
         };
         if column.is_ordered() {
@@ -500,9 +496,6 @@ fn read_by(view: &Table, kinds: &str) -> Result<Vec<String>> {
     Ok(one_now::<Vec<String>>(TABLES, &[view.oid.into(), kinds.into()])?.unwrap_or_default())
 }
 
-/// Whether a type (`$1`) has a cast to text by a function of users (from `$2`), who can replace it.
-const HAS_CAST: &str =
-    "SELECT EXISTS (SELECT FROM pg_cast WHERE castsource = $1 AND casttarget = 'text'::regtype AND castfunc >= $2)";
 const ANY_COLUMN: &str = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
     WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
 const TIMES: &str = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute

@@ -79,22 +79,30 @@ fn a_status_or_a_failure_type_that_its_column_cuts_off_is_that_of_other_rows() {
 }
 
 #[test]
-fn a_recipe_whose_text_a_function_makes_is_refused() {
+fn a_cast_to_text_that_changes_between_two_batches_refuses_the_next() {
     let (_cluster, mut client) = database("text_of_a_recipe");
     client
         .batch_execute(
-            "CREATE TYPE re AS (k text); CREATE DOMAIN red AS re; CREATE FUNCTION re_text(re) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1.k';
+            "CREATE TYPE re AS (k text); CREATE DOMAIN red AS re;
+             CREATE FUNCTION re_text(re) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1.k';
+             ALTER TYPE re OWNER TO app; ALTER DOMAIN red OWNER TO app; ALTER FUNCTION re_text OWNER TO app;
              ALTER TABLE job ALTER queue DROP DEFAULT, ALTER queue TYPE red USING ROW(queue)::re",
         )
         .unwrap();
     let start = "SELECT backlog_cleanup.start_run('{\"target\":\"t\",\"mode\":\"regular\",\"batch_size\":10,\"pause\":\"0\",\"workers\":1,\"force\":false,\"include_held\":false}')";
-    let run = count(&mut client, start);
-    client.batch_execute("CREATE CAST (re AS text) WITH FUNCTION re_text(re)").unwrap();
-    for call in [&format!("SELECT backlog_cleanup.next_batch({run})"), "SELECT backlog_cleanup_failed_generations('t')"]
-    {
-        assert_eq!(refused(client.batch_execute(call)).0, "42804", "{call}");
+    for change in [
+        "CREATE CAST (re AS text) WITH FUNCTION re_text(re)",
+        "CREATE OR REPLACE FUNCTION re_text(re) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1.k || 1'",
+    ] {
+        let run = count(&mut client, start);
+        let next = format!("SELECT backlog_cleanup.next_batch({run})");
+        client.batch_execute(&next).unwrap();
+        client.batch_execute(change).unwrap();
+        assert_eq!(refused(client.batch_execute(&next)).0, "55000", "{change}");
+        // Releases the target.
+        let _ = client.batch_execute(&format!("SELECT backlog_cleanup.finish_run({run})"));
     }
-    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 100);
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 80);
 }
 
 #[test]
