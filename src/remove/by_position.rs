@@ -98,12 +98,13 @@ pub fn remove_around(
             Some(INSUFFICIENT_PRIVILEGE) => drop(remove_all(rules, leaf, &besides, &[], tally)?),
             _ => {}
         }
-        if piece.len() > 1 && !std::mem::replace(&mut is_read, true) {
-            if let Some((read, in_order)) = Waiting::of(leaf, tables, &piece)? {
-                waiting = Some(read);
-                pieces.first(in_order);
-                continue;
-            }
+        if piece.len() > 1
+            && !std::mem::replace(&mut is_read, true)
+            && let Some((read, in_order)) = Waiting::of(leaf, tables, &piece)?
+        {
+            waiting = Some(read);
+            pieces.first(in_order);
+            continue;
         }
         if piece.len() > 1 {
             pieces.halve(&piece, |row| waiting.as_ref().is_none_or(|waiting| waiting.is_ready(row)));
