@@ -198,7 +198,7 @@ fn a_job_that_calls_a_function_in_a_schema_that_was_renamed_is_seen() {
     client
         .batch_execute(
             &JOBS
-                .replace("CREATE EXTENSION", "CREATE SCHEMA old; CREATE EXTENSION")
+                .replace("CREATE EXTENSION", "CREATE SCHEMA old; GRANT USAGE ON SCHEMA old TO app; CREATE EXTENSION")
                 .replace("backlog_cleanup;\n", "backlog_cleanup SCHEMA old;\n"),
         )
         .unwrap();

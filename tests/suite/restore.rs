@@ -136,7 +136,8 @@ fn a_dump_of_0_2_0_restores_where_0_2_0_was_created_and_is_upgraded_then() {
         )
         .unwrap();
     fail(&mut client, 1, 15);
-    client.batch_execute("SELECT backlog_cleanup_failed_generations(); CREATE DATABASE restored").unwrap();
+    client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+    client.batch_execute("CREATE DATABASE restored").unwrap();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("dump");
     let file = file.to_str().unwrap();

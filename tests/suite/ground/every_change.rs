@@ -210,7 +210,15 @@ impl Stage {
         let removed =
             scene.of("SELECT coalesce(sum(removed), 0)::bigint > 2 FROM backlog_cleanup.run WHERE target = 'S'");
         until_holds(|| run.is_over() || value(&mut self.watch, &removed));
-        let [before, after] = self.change(scene, change);
+        let [before, _] = self.change(scene, change);
+        // A batch that has begun before the change may end behind it.
+        let now: String = value(&mut self.watch, "SELECT clock_timestamp()::text");
+        let have_ended = format!(
+            "SELECT NOT EXISTS (SELECT FROM pg_stat_activity
+                                WHERE backend_type = 'backlog_cleanup worker' AND datname = current_database() AND xact_start < '{now}')"
+        );
+        until_holds(|| run.is_over() || value(&mut self.watch, &have_ended));
+        let after = scene.there(&mut self.watch);
         let (run, ending) = run.join();
         self.run = Some(run);
         (before, after, ending, true)
