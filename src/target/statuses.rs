@@ -130,13 +130,8 @@ impl Target {
         };
         let column = self.status.as_ref().ok_or_else(out_of_scope)?;
         self.accepts(column, status)?;
-        let is_in_scope = format!(
-            "SELECT {}::pg_catalog.text FROM (VALUES ({})) g ({}) WHERE {}",
-            column.literal(status),
-            column.literal(status),
-            column.name,
-            self.has_failed()
-        );
+        let value = column.literal(status);
+        let is_in_scope = format!("SELECT {value}::pg_catalog.text WHERE {}", column.is_one_of(&value, &self.statuses));
         let written = reading_as_owner_of(&self.table, || read_one::<String>(&is_in_scope, &[]))?;
         written.ok_or_else(out_of_scope).map(Some)
     }
