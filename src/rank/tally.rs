@@ -165,8 +165,8 @@ impl Tally {
         self.list[recipe].removed += count;
     }
 
-    /// The same for one row per number: its recipe, an integer of `bytes` bytes, which says what policy the row has. The upper bytes of the Datum mean nothing:
-    /// code compiled by JIT does not extend the sign.
+    /// The same for one row per number: its recipe, an integer of `bytes` bytes. No policy names anything else. The upper bytes of
+    /// the Datum mean nothing: code compiled by JIT does not extend the sign.
     pub fn count_numbers(&mut self, numbers: &[Option<pg_sys::Datum>], bytes: u32) {
         let unused = 64 - 8 * bytes;
         for number in numbers {

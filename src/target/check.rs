@@ -28,7 +28,17 @@ fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
 /// the same tomorrow. Errors: the same.
 #[pg_extern(sql = false)]
 fn check_written_target(target: Option<&str>, before: Option<&str>) -> Result<()> {
-    check(target, before)?.map_or(Ok(()), |target| target.write_expressions())
+    let Some(target) = check(target, before)? else { return Ok(()) };
+    if target.write_expressions()? {
+        // That has checked it once more.
+        return Ok(());
+    }
+    if let Some((message, hint)) = target.without_limit() {
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup")
+            .set_hint(hint)
+            .report(PgLogLevel::WARNING);
+    }
+    Ok(())
 }
 
 fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
@@ -64,11 +74,6 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
     let Some(target) = target else { return Ok(None) };
     leaves(&target)?;
     target.statuses_differ()?;
-    if let Some((message, hint)) = target.without_limit().filter(|_| before.is_some()) {
-        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup")
-            .set_hint(hint)
-            .report(PgLogLevel::WARNING);
-    }
     Ok(Some(target))
 }
 

@@ -32,8 +32,8 @@ pub fn is_expression(written: &str) -> bool {
 }
 
 impl Target {
-    /// Writes the expressions that its row has with every name qualified, if they are not.
-    pub fn write_expressions(&self) -> Result<()> {
+    /// Writes the expressions that its row has with every name qualified. Returns false if they are so already.
+    pub fn write_expressions(&self) -> Result<bool> {
         let columns = [
             (
                 "recipe_column",
@@ -52,14 +52,14 @@ impl Target {
             .map(|(key, _, read)| format!("{key} = {}", quote_literal(&read.sql)))
             .collect::<Vec<_>>();
         if set.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let write = format!(
             "UPDATE backlog_cleanup.target SET {} WHERE name OPERATOR(pg_catalog.=) {}",
             set.join(", "),
             quote_literal(&self.name)
         );
-        extension::as_owner(|| Spi::run(&write).map_err(spi))
+        extension::as_owner(|| Spi::run(&write).map_err(spi)).map(|()| true)
     }
 }
 

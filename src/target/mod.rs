@@ -213,11 +213,12 @@ impl Target {
 
     /// What to say of a target that may remove every row of its table, and the statement that limits it.
     pub fn without_limit(&self) -> Option<(String, String)> {
-        if self.account.is_some() || self.max_rows_per_run.is_some() || self.max_share < 100.0 {
+        let is_limited = self.max_rows_per_run.is_some() || self.max_share < 100.0;
+        if self.account.is_some() || self.condition.is_some() || is_limited {
             return None;
         }
         let message = format!(
-            "target \"{}\" has no account and no limit: every row of {} that its statuses and policies let go can go in one run",
+            "target \"{}\" has no account, no condition and no limit: every row of {} that its statuses and policies let go can go in one run",
             self.name, self.table.name
         );
         Some((message, self.set("max_rows_per_run", "100000")))

@@ -69,6 +69,35 @@ fn a1_a_written_policy_is_obeyed_in_every_form_of_a_run() {
 }
 
 #[test]
+fn a_run_counts_the_rows_of_each_policy_and_the_doctor_says_which_have_none() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = with_jobs(&cluster);
+    client
+        .batch_execute(
+            "UPDATE job SET error = 'timeout' WHERE id % 2 = 0; CREATE TABLE saved AS TABLE job;
+             SELECT backlog_cleanup_set_policy(failure_type => 'timeout', keep => 3, target => 't'),
+                    backlog_cleanup_set_policy('elsewhere', target => 't')",
+        )
+        .unwrap();
+    // Of 50 rows of either kind, 47 and 40 go.
+    let counts = "SELECT concat_ws(' ', coalesce(recipe_id, failure_type, 'default'), in_scope, removed) FROM backlog_cleanup.run_policy
+                  WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run) ORDER BY place";
+    for run in [
+        "SELECT backlog_cleanup_failed_generations('t')",
+        "CALL backlog_cleanup_run('t', batch_size => 7)",
+        "CALL backlog_cleanup_run('t', batch_size => 7, workers => 2)",
+    ] {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        client.batch_execute(run).unwrap();
+        assert_eq!(column::<String>(&mut client, counts), ["elsewhere 0 0", "timeout 50 47", "default 50 40"], "{run}");
+    }
+    let (status, detail, fix) = finding(&mut client, "t", "policy");
+    assert_eq!((status.as_str(), detail.contains("recipe \"elsewhere\"")), ("warn", true), "{detail}");
+    client.batch_execute(&fix.expect("a fix")).unwrap();
+    assert_eq!(finding(&mut client, "t", "policy").0, "ok");
+}
+
+#[test]
 fn a_policy_that_no_row_can_have_is_refused_when_it_is_written() {
     let cluster = Cluster::start("");
     let mut client = with_jobs(&cluster);
@@ -315,7 +344,7 @@ fn without_an_account_every_row_of_the_table_is_the_targets_and_somebody_is_told
     assert_eq!(sqlstate, "22023");
     listening.batch_execute(&hint).unwrap();
     let (warning, limit) = heard.try_recv().expect("a warning");
-    assert!(warning.contains("has no account and no limit"), "{warning}");
+    assert!(warning.contains("has no account, no condition and no limit"), "{warning}");
     for (change, right) in [("account = 'w'", "account = NULL"), ("account_column = 'owner'", "account_column = NULL")]
     {
         let (sqlstate, _, hint) =
@@ -325,19 +354,29 @@ fn without_an_account_every_row_of_the_table_is_the_targets_and_somebody_is_told
         client.batch_execute(&hint).unwrap();
     }
     assert_eq!(heard.try_recv().ok(), None);
+    // An expression is written anew, and the target checked again; the warning comes once.
+    for (recipe, warnings) in [("'(lower(queue))'", 1), ("'queue'", 1)] {
+        let change = format!("UPDATE backlog_cleanup.target SET recipe_column = {recipe} WHERE name = 't'");
+        listening.batch_execute(&change).unwrap();
+        assert_eq!(heard.try_iter().count(), warnings, "{change}");
+    }
     let (status, _, fix) = finding(&mut client, "t", "account");
     assert_eq!((status.as_str(), fix.as_ref()), ("warn", Some(&limit)));
-    for limit in [limit.as_str(), "UPDATE backlog_cleanup.target SET max_share = 99, max_rows_per_run = NULL"] {
+    for limit in [
+        limit.as_str(),
+        "UPDATE backlog_cleanup.target SET max_share = 99, max_rows_per_run = NULL",
+        "UPDATE backlog_cleanup.target SET max_share = 100, condition = '(id > 0)'",
+    ] {
         listening.batch_execute(limit).unwrap();
         assert_eq!(heard.try_recv().ok(), None);
         assert_eq!(finding(&mut client, "t", "account").0, "ok");
     }
 
+    client.batch_execute("UPDATE backlog_cleanup.target SET condition = NULL, max_rows_per_run = 100").unwrap();
     cluster::create_index(&mut client, "t");
     client
         .batch_execute(
             "UPDATE backlog_cleanup.policy SET keep = 0 WHERE target = 't';
-             UPDATE backlog_cleanup.target SET max_share = 100, max_rows_per_run = 100;
              UPDATE job SET owner = CASE id % 3 WHEN 0 THEN 'x' WHEN 1 THEN 'w' END, state = CASE WHEN id > 90 THEN 'pending' ELSE state END;
              CREATE TABLE saved AS TABLE job",
         )

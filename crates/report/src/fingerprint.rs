@@ -40,8 +40,8 @@ pub fn fingerprint(message: &str) -> String {
     text[..end + rest.len()].to_owned()
 }
 
-/// Reads a line from left to right. What it decides depends on what is written already and on what stands ahead. A placeholder
-/// begins and ends with characters of the same kind as what it stands for, so a second reading decides the same.
+/// Reads a line from left to right, and decides by the text before and behind. A placeholder begins and ends with characters of the
+/// same kind as the text that it replaces, so a second reading decides the same.
 struct Reader<'a> {
     line: &'a str,
     at: usize,

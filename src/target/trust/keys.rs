@@ -27,8 +27,8 @@ const READ_BY_KEYS: &str = beside_strangers!(
             WHERE t.tgrelid = changed.oid AND f.confrelid = changed.oid AND f.contype = 'f'
               AND CASE changed.how WHEN 'removed' THEN f.confdeltype WHEN 'updated' THEN f.confupdtype END IN ('c', 'n', 'd')
             UNION ALL
-            -- Its code may change what it names. Of a role whom the owners of the target do not trust, only what this role may
-            -- change anyway: a rule can name any table, and its owner wants no other.
+            -- Its code may change the tables that it names. The target's owners may not trust its role: then only the tables that
+            -- the role may change anyway, since a rule can name any.
             SELECT wants.owner, c.oid, either.how
             FROM pg_class made
             CROSS JOIN pg_has_role(made.relowner, changed.owner, 'USAGE') is_trusted
