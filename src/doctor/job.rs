@@ -5,7 +5,7 @@ use crate::extension::{self, schema};
 use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
 use crate::postgres::read::read_one;
-use crate::schedule::{self, Job, database, jobs, jobs_of, jobs_of_database, pg_cron_elsewhere, pg_cron_is_here};
+use crate::schedule::{self, Job, Work, database, jobs, jobs_of, jobs_of_database, pg_cron_elsewhere, pg_cron_is_here};
 use crate::target::load::row;
 
 const PG_CRON: &str = "
@@ -92,8 +92,10 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
         (Some(_), _) if whole > 1 => {
             warning(format!("{whole} active jobs run target \"{target}\", decide which is to stay: {}", all()), None)
         }
-        (Some(_), _) if found.len() == 1 => Ok(Vec::new()),
-        (Some(_), _) => remark(&all()),
+        (Some(_), _) => {
+            let problems = without_limits(target, &active)?;
+            if problems.is_empty() && found.len() > 1 { remark(&all()) } else { Ok(problems) }
+        }
         (None, Some(job)) if job.does_regular_run(target) => warning(
             format!("{} is not active", all()),
             Some(format!("SELECT cron.alter_job({}, active => true)", job.job_id)),
@@ -104,6 +106,22 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
         }
         _ => absent(target),
     }
+}
+
+/// Finds active jobs that run the target in one transaction, which its limits of batched runs do not reach.
+fn without_limits(target: &str, active: &[&Job]) -> Result<Vec<Problem>> {
+    let limits = row(Some(target))?.limits_of_batches()?;
+    if limits.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for job in active.iter().filter(|job| job.works_on(target).any(Work::is_one_transaction)) {
+        let detail = format!("{} is a run in one transaction, which passes over {}", job.describe(), limits.join(", "));
+        let fix = job.in_batches(target)?;
+        let decide = if fix.is_none() { ": decide whether it is to CALL backlog_cleanup_run instead" } else { "" };
+        found.push(Problem { status: Status::Warn, detail: format!("{detail}{decide}"), fix });
+    }
+    Ok(found)
 }
 
 /// The problem of a target that no job of this database runs, as far as that can be told.
@@ -143,7 +161,8 @@ fn schedule_call(target: &str) -> Result<String> {
     let (name, here) = (job_name(target), database()?);
     let is_taken = jobs()?.iter().any(|job| job.job_name.as_ref() == Some(&name) && job.database != here);
     let name = if is_taken { job_name_in(&here, &name) } else { name };
-    schedule::call_to_schedule(DEFAULT_SCHEDULE, false, target, &name)
+    let has_limits = !row(Some(target))?.limits_of_batches()?.is_empty();
+    schedule::call_to_schedule(DEFAULT_SCHEDULE, has_limits, target, &name)
 }
 
 /// A job, with what it does to a target.

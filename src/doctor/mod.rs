@@ -105,8 +105,8 @@ fn backlog_cleanup_doctor(
         set_local("lock_timeout", PATIENCE);
         let mut loaded = None;
         let mut findings = examine("target", "its tables and columns exist", || {
-            loaded = Some(Target::load(target)?);
-            Ok(Vec::new())
+            let target = loaded.insert(Target::load(target)?);
+            unused(target)
         });
         if let Some(target) = &loaded {
             let check = |(check, examiner, healthy): Check<Target>| examine(check, healthy, || examiner(target));
@@ -117,6 +117,15 @@ fn backlog_cleanup_doctor(
         findings
     });
     Ok(TableIterator::new(findings))
+}
+
+/// Finds values of the target that nothing obeys any more.
+fn unused(target: &Target) -> Result<Vec<Problem>> {
+    let problem = |mistake| {
+        let refusal = target.refusal(&[mistake], None);
+        Problem { status: Status::Warn, detail: refusal.message().into(), fix: refusal.hint().map(str::to_owned) }
+    };
+    Ok(target.unused()?.into_iter().map(problem).collect())
 }
 
 fn account(target: &Target) -> Result<Vec<Problem>> {

@@ -15,6 +15,7 @@ use crate::postgres::table::Column;
 use crate::rank::index;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach, leaves};
+use crate::target::nearest::nearest;
 
 /// Pages that a census reads, over all leaves: 32 MB.
 const BUDGET: f64 = 4000.0;
@@ -90,9 +91,36 @@ fn census(target: &Target) -> Result<Census> {
     Ok(census)
 }
 
-/// Checks that rows have the account and the statuses that runs remove, or once had.
+/// Checks that rows have the account and the statuses that runs remove, or once had, and that no other status is misspelled.
 pub fn in_scope(target: &Target) -> Result<Vec<Problem>> {
     let census = census(target)?;
+    let mut found = in_statuses(target, &census)?;
+    found.extend(misspelled(target, &census));
+    Ok(found)
+}
+
+/// Finds statuses that reports count, and that no row has, where rows have one that differs in a letter or two. Few rows may be in
+/// no sample.
+fn misspelled(target: &Target, census: &Census) -> Vec<Problem> {
+    let lists = target.lists();
+    let is_named = |status: &&String| lists.iter().any(|(_, _, values)| values.contains(status));
+    let others: Vec<&String> = census.statuses.keys().filter(|status| !is_named(status)).collect();
+    let mut found = Vec::new();
+    for (_, list, values) in lists.iter().skip(1).filter(|_| !census.is_sample && target.status.is_some()) {
+        for absent in values.iter().filter(|status| !census.statuses.contains_key(*status)) {
+            let Some(meant) = nearest(absent, &others) else { continue };
+            let detail = format!(
+                "no row has status \"{absent}\" of {list}, but there are rows with \"{meant}\": reports do not count them"
+            );
+            let [old, new] = [absent, *meant].map(quote_literal);
+            let fix = target.set(list, &format!("array_replace({list}, {old}, {new})"));
+            found.push(Problem { status: Status::Warn, detail, fix: Some(fix) });
+        }
+    }
+    found
+}
+
+fn in_statuses(target: &Target, census: &Census) -> Result<Vec<Problem>> {
     let absent = target.statuses.iter().zip(&census.in_status).filter(|(_, rows)| **rows == 0);
     let absent: Vec<&String> = absent.map(|(status, _)| status).collect();
     let has_rows = census.failed > 0 || has_index_entries(target)?;

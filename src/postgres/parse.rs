@@ -35,6 +35,10 @@ pub enum Value {
 }
 
 impl Call {
+    pub fn has_at_most(&self, arguments: usize) -> bool {
+        self.arguments.len() <= arguments
+    }
+
     /// The argument of this name, or at this place in a call without names; `None` if the call leaves it to its default.
     pub fn argument(&self, place: usize, name: &str) -> Option<&Value> {
         let is_named = |argument: &&(Option<String>, Value)| argument.0.as_deref() == Some(name);

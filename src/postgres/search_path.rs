@@ -18,7 +18,8 @@ pub fn with_temporary_last(search_path: &str) -> Option<String> {
     Some(if last == "pg_temp" { search_path.to_owned() } else { format!("{search_path}, pg_temp") })
 }
 
-fn names(list: &str) -> Option<Vec<String>> {
+/// The schemas of a search path; `None` if it is no list of names.
+pub fn names(list: &str) -> Option<Vec<String>> {
     let list = CString::new(list).ok()?;
     let mut names = null_mut();
     // SAFETY: the copy, which is written to, lives as long as the names, which point into it.

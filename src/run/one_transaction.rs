@@ -3,7 +3,9 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use backlog_cleanup_report::{Foreseen, Mode};
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::history::report::{Done, KeptBack, report, said};
 use crate::history::run::record;
@@ -161,6 +163,7 @@ fn once(
             refused::check(target)?;
             ground::is_that_of_the_snapshot(target)?;
             defer_nothing()?;
+            tell_of_limits(target)?;
         }
         let (rules, tally, left, too_many) = work(target, leaves, selection)?;
         let held = held(&rules, leaves, &tally)?;
@@ -203,6 +206,19 @@ fn once(
             Err(or_smaller(failure, target.unwrap_or_default(), BATCH_SIZE))
         })
         .execute()
+}
+
+/// Raises a NOTICE if the target has limits that only batched runs obey.
+fn tell_of_limits(target: &Target) -> Result<()> {
+    let limits = target.limits_of_batches()?;
+    if !limits.is_empty() {
+        let message =
+            format!("a run in one transaction passes over {} of target \"{}\"", limits.join(", "), target.name);
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, "backlog_cleanup")
+            .set_hint(format!("CALL backlog_cleanup_run({})", quote_literal(&target.name)))
+            .report(PgLogLevel::NOTICE);
+    }
+    Ok(())
 }
 
 /// Rows of a batch that needs little memory whatever it meets.

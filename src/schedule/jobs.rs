@@ -1,6 +1,7 @@
 use backlog_cleanup_report::Mode;
 use pgrx::JsonB;
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -8,7 +9,7 @@ use crate::extension::{self, schema};
 use crate::postgres::error::{Result, spi};
 use crate::postgres::read::read_one;
 use crate::schedule::home::{database, pg_cron_elsewhere, pg_cron_is_here};
-use crate::schedule::statement::jobs_of_database;
+use crate::schedule::statement::{command, jobs_of_database};
 use crate::schedule::work::{Work, told};
 
 /// A job of pg_cron that calls a run, in any database.
@@ -48,6 +49,13 @@ impl Job {
     /// Whether it does a regular run of the whole target.
     pub fn does_regular_run(&self, target: &str) -> bool {
         self.works_on(target).any(|work| work.mode == Mode::Regular && !work.is_selective)
+    }
+
+    /// The call that has it do its runs in batches, if that is all that changes.
+    pub fn in_batches(&self, target: &str) -> Result<Option<String>> {
+        let [Work { is_alone: true, mode: Mode::Regular, .. }] = self.works[..] else { return Ok(None) };
+        let command = quote_literal(command(target, true)?);
+        Ok(Some(format!("SELECT cron.alter_job({}, command => {command})", self.job_id)))
     }
 
     /// Its number, name, role and schedule in words.

@@ -23,7 +23,7 @@ pub use home::{database, pg_cron_elsewhere, pg_cron_is_here};
 pub use jobs::{Job, job_of, jobs, jobs_of};
 pub use pg_cron::move_here;
 pub use statement::{call_to_schedule, cannot_schedule, jobs_of_database};
-pub use work::told;
+pub use work::{Work, told};
 
 /// Registers the nightly job with pg_cron, or changes the existing job of that name. Returns the job's id.
 /// The job belongs to the caller. pg_cron reads its schedule in UTC unless `cron.timezone` names another time zone.

@@ -2,6 +2,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use backlog_cleanup_report::{DEFAULT_TARGET, Mode};
+use pgrx::pg_sys::NodeTag;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::postgres::block;
@@ -21,9 +22,16 @@ pub struct Work {
     pub mode: Mode,
     /// Limited to a recipe or a failure type.
     pub is_selective: bool,
+    /// Whether the command is a SELECT of its call and nothing else, and the call says the target and nothing else.
+    pub is_alone: bool,
 }
 
 impl Work {
+    /// Whether it is a run in one transaction.
+    pub fn is_one_transaction(&self) -> bool {
+        self.function != RUN
+    }
+
     /// The call as far as a run is told by it: what else stands in a command is its role's alone.
     pub fn call(&self) -> String {
         format!("{}({})", self.function, self.target.as_ref().map_or("...".into(), quote_literal))
@@ -72,12 +80,15 @@ fn works(command: &str, schema: &str) -> Vec<Work> {
         let named = [FAILED_GENERATIONS, EMERGENCY, RUN].into_iter().find(|function| command.contains(function));
         let mode = |function| if function == EMERGENCY { Mode::Emergency } else { Mode::Regular };
         return named
-            .map(|function| Work { function, target: None, mode: mode(function), is_selective: false })
+            .map(|function| Work { function, target: None, mode: mode(function), is_selective: false, is_alone: false })
             .into_iter()
             .collect();
     }
     let Some(statements) = parse(command) else { return Vec::new() };
     let mut works: Vec<Work> = statements.calls.iter().filter_map(|call| work(call, schema)).collect();
+    if let ([NodeTag::T_SelectStmt], [call], [work]) = (&statements.kinds[..], &statements.calls[..], &mut works[..]) {
+        work.is_alone = call.has_at_most(1);
+    }
     for body in &statements.blocks {
         let Some(block) = block::read(body) else { continue };
         let found: Vec<Work> = block.calls.iter().filter_map(|call| work(call, schema)).collect();
@@ -86,7 +97,7 @@ fn works(command: &str, schema: &str) -> Vec<Work> {
             let mentioned = block.words.iter().filter(|word| word.to_ascii_lowercase().contains(function)).count();
             if mentioned > block.calls.iter().filter(|call| call.function == function).count() {
                 let mode = if function == EMERGENCY { Mode::Emergency } else { Mode::Regular };
-                works.push(Work { function, target: None, mode, is_selective: false });
+                works.push(Work { function, target: None, mode, is_selective: false, is_alone: false });
             }
         }
         works.extend(found);
@@ -131,5 +142,5 @@ fn work(call: &Call, schema: &str) -> Option<Work> {
     };
     let named = || word(1, "mode").and_then(|mode| mode.parse().ok()).unwrap_or(Mode::Regular);
     let is_selective = is_given(selection, "recipe_id") || is_given(selection + 1, "failure_type");
-    (!is_dry).then(|| Work { function, target, mode: mode.unwrap_or_else(named), is_selective })
+    (!is_dry).then(|| Work { function, target, mode: mode.unwrap_or_else(named), is_selective, is_alone: false })
 }

@@ -17,7 +17,7 @@ use crate::target::{Target, TargetRow};
 
 /// Checks that the tables, columns and values that a target names exist and can be used. All mistakes are one error. Errors:
 /// those of `Target::load`, 22P02 (a value that its column cannot have), 23514 (two statuses are the same value), 22023 (a value
-/// that its column stores as another, a time zone), 0A000 (what runs would pass over, ids that cannot be found by key), what its throttle query raises.
+/// that its column stores as another, a time zone, a value that nothing would obey), 0A000 (what runs would pass over, ids that cannot be found by key), what its throttle query raises.
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
     check(target, None).map(drop)
@@ -66,6 +66,7 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
             Mistake::of(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "generations_table", &found.error())
         };
         wrong.extend(passed_over(target)?.into_iter().map(mistake));
+        wrong.extend(target.unused()?);
     }
     let mistakes: Vec<Mistake> = missed.into_iter().flat_map(|missed| missed.mistakes).chain(wrong).collect();
     if !mistakes.is_empty() {

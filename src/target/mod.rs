@@ -18,6 +18,7 @@ pub mod statuses;
 pub mod steady;
 pub mod time;
 pub mod trust;
+mod unused;
 
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;

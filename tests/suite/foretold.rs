@@ -325,6 +325,53 @@ fn rows_that_no_run_would_ever_find_are_seen() {
 }
 
 #[test]
+fn what_nothing_would_obey_is_refused_when_it_is_written_and_seen_when_it_becomes_so() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client.batch_execute("CREATE SCHEMA ours; GRANT USAGE ON SCHEMA ours TO app; CREATE SCHEMA theirs").unwrap();
+    for (value, said) in [
+        ("recipe_key_column = 'slug'", "\"slug\" without a recipes_table"),
+        ("recipe_name_column = 'title'", "\"title\" without a recipes_table"),
+        ("status_column = NULL, statuses = '{dead}'", "\"dead\" without a status_column"),
+        ("status_column = NULL, pending_status = '{new,queued}'", "\"new, queued\" without a status_column"),
+        ("time_zone = 'Europe/Berlin'", "\"Europe/Berlin\" without a timestamp without time zone"),
+        ("search_path = 'ours, oours, gone'", "schema \"oours\", \"gone\" does not exist"),
+        (
+            "search_path = 'theirs, public'",
+            "schema \"theirs\" does not exist, or the owner of public.job may not use it",
+        ),
+    ] {
+        let write = format!("UPDATE backlog_cleanup.target SET {value} WHERE name = 't'");
+        let refusal = client.batch_execute(&write).unwrap_err();
+        let refusal = refusal.as_db_error().unwrap();
+        assert!(refusal.code().code() == "22023" && refusal.message().contains(said), "{value}: {refusal:?}");
+        client.batch_execute(&format!("BEGIN; {}", refusal.hint().unwrap())).unwrap();
+        assert_eq!(finding(&mut client, "target").0, "ok", "{value}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+    // What is obeyed today may be obeyed by nothing tomorrow.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET search_path = 'ours, public' WHERE name = 't'; DROP SCHEMA ours",
+        )
+        .unwrap();
+    let (status, detail, fix) = finding(&mut client, "target");
+    assert!(status == "warn" && detail.contains("schema \"ours\" does not exist"), "{detail}");
+    client.batch_execute(&fix.unwrap()).unwrap();
+    assert_eq!(finding(&mut client, "target").0, "ok");
+
+    let misspelled = "UPDATE backlog_cleanup.target SET completed_status = '{dnoe}', processing_status = '{runing}' WHERE name = 't';
+                      UPDATE job SET state = CASE id % 3 WHEN 0 THEN 'done' WHEN 1 THEN 'running' ELSE state END";
+    client.batch_execute(misspelled).unwrap();
+    for (status, detail, fix) in findings(&mut client, "rows") {
+        assert!(status == "warn" && detail.contains("reports do not count them"), "{detail}");
+        client.batch_execute(&fix.unwrap()).unwrap();
+    }
+    assert_eq!(finding(&mut client, "rows").0, "ok");
+}
+
+#[test]
 fn a_reference_without_an_index_behind_a_cascade_is_seen() {
     let cluster = Cluster::start("");
     let mut client = cluster.connect();

@@ -92,6 +92,82 @@ fn several_jobs_of_a_target_are_told_apart() {
 }
 
 #[test]
+fn a_job_and_a_run_in_one_transaction_that_pass_over_limits_of_batched_runs_are_told() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    for limit in [
+        "max_replica_lag = '1 s'",
+        "max_transaction_age = '1 h'",
+        "yield_to_autovacuum = true",
+        "max_wal_rate = 1000000",
+        "throttle_query = 'SELECT NULL'",
+        "max_duration = '1 h'",
+        "max_rows = 1000",
+        "max_rows_per_second = 1000",
+        "pause = '1 s'",
+        "batch_size = 500",
+        "workers = 2",
+    ] {
+        let name = limit.split(' ').next().unwrap();
+        client
+            .batch_execute(&format!(
+                "BEGIN; SET LOCAL IntervalStyle = iso_8601; UPDATE backlog_cleanup.target SET {limit} WHERE name = 't';
+                 SELECT backlog_cleanup_unschedule()"
+            ))
+            .unwrap();
+        // Who has no job gets one that obeys the limit.
+        let fix = finding(&mut client, "job").2.unwrap();
+        client.batch_execute(&fix).unwrap_or_else(|failure| panic!("{fix}: {failure:?}"));
+        assert_eq!(finding(&mut client, "job").0, "ok", "{limit}");
+        client
+            .batch_execute(
+                "SELECT cron.unschedule(jobid) FROM cron.job;
+                 SELECT cron.schedule('mine', '0 2 * * *', 'select backlog_cleanup_failed_generations(target => ''t'');')",
+            )
+            .unwrap();
+        let (status, detail, fix) = finding(&mut client, "job");
+        assert_eq!(status, "warn");
+        assert!(detail.ends_with(&format!("is a run in one transaction, which passes over {name}")), "{detail}");
+        client.batch_execute(&fix.unwrap()).unwrap();
+        assert_eq!(finding(&mut client, "job").0, "ok", "{limit}");
+        let command: String = value(&mut client, "SELECT command FROM cron.job");
+        assert_eq!(command, "CALL public.backlog_cleanup_run('t')");
+        // What else a command says is for a person to decide.
+        client
+            .batch_execute("SELECT cron.alter_job(jobid, command => $$SELECT backlog_cleanup_failed_generations('t', force => true)$$) FROM cron.job")
+            .unwrap();
+        let (_, detail, fix) = finding(&mut client, "job");
+        assert!(fix.is_none() && detail.contains("decide"), "{detail}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+    assert_eq!(
+        finding(&mut client, "job").2.as_deref(),
+        Some("SELECT backlog_cleanup_schedule(target => 't', job_name => 'backlog-cleanup-t')")
+    );
+
+    let (told, notices) = std::sync::mpsc::channel();
+    let mut client = cluster.connect_with_notices(told);
+    client
+        .batch_execute("UPDATE backlog_cleanup.target SET max_replica_lag = '1 s', pause = '1 s' WHERE name = 't'")
+        .unwrap();
+    for (call, is_told) in [
+        ("SELECT backlog_cleanup_failed_generations('t', dry_run => true)", false),
+        ("SELECT backlog_cleanup_failed_generations('t')", true),
+        ("SELECT backlog_cleanup_emergency('t')", true),
+        ("CALL backlog_cleanup_run('t')", false),
+    ] {
+        client.batch_execute(call).unwrap();
+        let said: Vec<(String, String)> = notices.try_iter().collect();
+        assert_eq!(
+            said.iter().any(|(said, _)| said.contains("passes over max_replica_lag, pause of target \"t\"")),
+            is_told,
+            "{call}: {said:?}"
+        );
+    }
+}
+
+#[test]
 fn a_job_whose_database_has_another_name_after_a_restore_is_moved_here() {
     let cluster = with_pg_cron();
     let mut client = cluster.connect();
