@@ -740,6 +740,8 @@ ALTER TABLE backlog_cleanup.run_part ADD COLUMN given_up bigint NOT NULL DEFAULT
 COMMENT ON COLUMN backlog_cleanup.run_part.given_up IS 'of kept_back, the rows that the run gave up on in the pass before';
 ALTER TABLE backlog_cleanup.run_part ADD COLUMN in_circles boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN backlog_cleanup.run_part.in_circles IS 'whether its rows reference each other in circles, and go in one statement';
+ALTER TABLE backlog_cleanup.run_part ADD COLUMN leaves oid[];
+COMMENT ON COLUMN backlog_cleanup.run_part.leaves IS 'the table of each position, if a circle has rows of several; then leaf is the target''s';
 COMMENT ON FUNCTION backlog_cleanup.forget_run IS 'removes the rows of a run that is deleted from the history';
 COMMENT ON FUNCTION backlog_cleanup.finish_run IS
     'a part of backlog_cleanup_run: sums up the batches and releases the target; returns the report';

@@ -354,6 +354,7 @@ CREATE TABLE backlog_cleanup.run_part (
     kept_back   bigint NOT NULL DEFAULT 0,
     given_up    bigint NOT NULL DEFAULT 0,
     in_circles  boolean NOT NULL DEFAULT false,
+    leaves      oid[],
     PRIMARY KEY (run_id, pass, part)
 );
 ALTER TABLE backlog_cleanup.run_part ALTER COLUMN tids SET STORAGE EXTERNAL, ALTER COLUMN places SET STORAGE EXTERNAL;
@@ -381,6 +382,7 @@ COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';
 COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part has still to try again';
 COMMENT ON COLUMN backlog_cleanup.run_part.given_up IS 'of kept_back, the rows that the run gave up on in the pass before';
 COMMENT ON COLUMN backlog_cleanup.run_part.in_circles IS 'whether its rows reference each other in circles, and go in one statement';
+COMMENT ON COLUMN backlog_cleanup.run_part.leaves IS 'the table of each position, if a circle has rows of several; then leaf is the target''s';
 
 CREATE TABLE backlog_cleanup.run_batch (
     run_id       bigint NOT NULL,

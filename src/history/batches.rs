@@ -13,7 +13,7 @@ use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::prepared;
 use crate::postgres::subtransaction::{attempt, is_cancel, reported};
 use crate::rank::tally::RecipeCount;
-use crate::remove::left::Left;
+use crate::remove::left::{CHANGED_INSTEAD, Left};
 use crate::target::Target;
 
 /// Marks the `running` runs of a target as interrupted, and sums up the runs that have ended without. The caller has locked the
@@ -62,18 +62,45 @@ fn or_warn(otherwise: &str, work: impl FnOnce() -> Result<()>) -> bool {
     false
 }
 
-/// What the committed batches of run `$1` have removed per recipe, until `sum_up` clears them.
+/// What the committed batches of run `$1` have removed per recipe, until `sum_up` clears them. Rows that went as of other recipes than
+/// they had at first are counted among the failed rows of those only, as `Tally::settle` does.
 const COUNTED: &str = "
-    SELECT recipe_id, greatest(sum(failed), sum(removed))::bigint AS failed_count,
-           sum(removed)::bigint AS cleaned_count
-    FROM (SELECT recipe_id, failed, 0 AS removed FROM backlog_cleanup.run_cutoff
-          WHERE run_id = $1
-          UNION ALL
-          SELECT lost.recipe_id, 0, lost.removed
-          FROM backlog_cleanup.run_batch b, LATERAL ROWS FROM (unnest(b.recipe_ids),
-                                                              unnest(b.removed)) lost (recipe_id, removed)
-          WHERE b.run_id = $1) counted
-    GROUP BY recipe_id";
+    SELECT recipe_id,
+           (greatest(failed, removed) - least(gap, greatest(least(over_all, gaps - stayed) - before, 0)))::bigint AS failed_count,
+           removed::bigint AS cleaned_count
+    FROM (SELECT *, sum(greatest(removed - failed, 0)) OVER () AS over_all, sum(gap) OVER () AS gaps,
+                 sum(gap) OVER (ORDER BY gap DESC, recipe_id ROWS UNBOUNDED PRECEDING) - gap AS before
+          FROM (SELECT recipe_id, sum(failed) AS failed, sum(removed) AS removed,
+                       greatest(sum(failed) - sum(removed), 0) AS gap
+                FROM (SELECT recipe_id, failed, 0 AS removed FROM backlog_cleanup.run_cutoff
+                      WHERE run_id = $1
+                      UNION ALL
+                      SELECT lost.recipe_id, 0, lost.removed
+                      FROM backlog_cleanup.run_batch b, LATERAL ROWS FROM (unnest(b.recipe_ids),
+                                                                          unnest(b.removed)) lost (recipe_id, removed)
+                      WHERE b.run_id = $1) counted
+                GROUP BY recipe_id) of_recipe) counted
+    CROSS JOIN (SELECT kept_back + skipped FROM backlog_cleanup.run WHERE id = $1) run (stayed)";
+
+/// Counts as kept back what a run was to remove and has not found again, if code of the run has changed rows of the target: those in
+/// batches behind the one that has changed them.
+pub fn keep_changed(run_id: i64) -> Result<()> {
+    const KEEP: &str = "
+        UPDATE backlog_cleanup.run
+        SET kept_back = kept_back + missing,
+            kept_back_sqlstate = CASE WHEN kept_back > 0 THEN kept_back_sqlstate END,
+            kept_back_row = CASE WHEN kept_back > 0 THEN kept_back_row END,
+            kept_back_message = CASE WHEN kept_back > 0 THEN kept_back_message ELSE $2 END
+        FROM (SELECT r.id, sum(coalesce(c.removable, c.failed)) - r.removed - r.kept_back - r.skipped AS missing
+              FROM backlog_cleanup.run r JOIN backlog_cleanup.run_cutoff c ON c.run_id = r.id
+              WHERE r.id = $1 AND r.state = 'running'
+                -- A part that looks again.
+                AND EXISTS (SELECT FROM backlog_cleanup.run_part p WHERE p.run_id = $1 AND p.pass > 1 AND p.first_block IS NOT NULL)
+              GROUP BY r.id) wanted
+        WHERE run.id = wanted.id AND missing > 0";
+    let keep = || Spi::run_with_args(KEEP, &[run_id.into(), CHANGED_INSTEAD.into()]).map_err(spi);
+    extension::as_owner(keep)
+}
 
 /// Sums up the batches of a run per recipe, and clears its working state.
 pub fn sum_up(run_id: i64) -> Result<()> {

@@ -183,6 +183,7 @@ pub fn said(rules: &Rules, kept_back: &KeptBack) -> String {
 /// Closes a batched run, and returns its report.
 pub fn finish(run: &Run, target: &Target) -> Result<Json> {
     let batch_milliseconds = batches::milliseconds(run.id)?;
+    batches::keep_changed(run.id)?;
     batches::sum_up(run.id)?;
     let recipes = batches::recipes(run.id)?;
     let closed = extension::as_owner(|| {

@@ -19,6 +19,7 @@ use crate::rank::removable::PerLeaf;
 use crate::rank::tally::Tally;
 use crate::remove::emergency;
 use crate::remove::order::{Ordered, in_order, reference_each_other};
+use crate::remove::pieces::CHUNK;
 use crate::rules::Rules;
 use crate::rules::matching::Policies;
 use crate::rules::selection::Selection;
@@ -110,7 +111,7 @@ pub fn kept_back(rules: &Rules, leaves: &[Leaf]) -> Result<Vec<Problem>> {
     if reference_each_other(leaves)? {
         removable = Some(positions(rules, leaves)?);
     }
-    let ordered = removable.clone().flatten().map(|rows| in_order(leaves, rows)).transpose()?;
+    let ordered = removable.clone().flatten().map(|rows| in_order(leaves, rows, CHUNK)).transpose()?;
     if let Some(Ordered { held, .. }) = &ordered {
         let rows: usize = held.iter().map(|(_, rows)| rows.len()).sum();
         if rows > 0 {

@@ -36,15 +36,18 @@ pub enum Task {
     Blocks { first: i64, next_offset: u16 },
     /// Rows in the order in which they can go, read when the WAL was at `lsn`; those in circles go in one statement.
     Positions { rows: Vec<Removable>, lsn: u64, in_circles: bool },
+    /// Rows of several leaves in circles, which go in one statement.
+    Across { rows: Vec<(pg_sys::Oid, Removable)>, lsn: u64 },
     /// The recipes of the run.
     Keys,
 }
 
 /// Splits a run into parts and saves them. A part is a list of row positions (with the WAL position at which they were read);
 /// if there were too many to keep, a range of blocks, `ranges` per leaf; for a leaf reached by key, the run's recipes. Rows that
-/// are held come in the second pass.
+/// are held come in the second pass. `table` is the target's.
 pub fn save(
     run_id: i64,
+    table: pg_sys::Oid,
     leaves: &[Leaf],
     positions: Option<(Ordered, u64)>,
     recipes: usize,
@@ -53,24 +56,35 @@ pub fn save(
 ) -> Result<()> {
     let are_backwards = positions.is_none() && reference_each_other(leaves)?;
     let mut part = 0;
-    let mut insert = |pass: i32, leaf: &Leaf, task: Task, steps: i64| {
+    let mut insert = |pass: i32, of: (pg_sys::Oid, &[i16]), task: Task, steps: i64| {
         part += 1;
         let kept_back = if pass > 1 { steps } else { 0 };
-        insert((run_id, pass, part - 1), (leaf.table.oid, &leaf.numbers), task, steps, (kept_back, 0))
+        insert((run_id, pass, part - 1), of, task, steps, (kept_back, 0))
     };
     extension::as_owner(|| {
         for leaf in leaves.iter().filter(|leaf| leaf.reach == Reach::Key) {
-            insert(1, leaf, Task::Keys, recipes as i64)?;
+            insert(1, of(leaf), Task::Keys, recipes as i64)?;
         }
         match positions {
-            Some((Ordered { steps, circles, held }, lsn)) => {
-                for (pass, steps, in_circles) in [(1, steps, false), (1, circles, true), (2, held, false)] {
-                    for (place, rows) in steps {
-                        for chunk in chunks(&rows, batch_size, blocks_at_once()) {
-                            let (rows, count) = (chunk.to_vec(), chunk.len() as i64);
-                            insert(pass, &leaves[place], Task::Positions { rows, lsn, in_circles }, count)?;
-                        }
-                    }
+            Some((Ordered { steps, circles, across, held }, lsn)) => {
+                let mut save = |pass: i32, place: usize, rows: Vec<Removable>, in_circles: bool| {
+                    let count = rows.len() as i64;
+                    insert(pass, of(&leaves[place]), Task::Positions { rows, lsn, in_circles }, count)
+                };
+                let in_chunks = |(place, rows): (usize, Vec<Removable>)| {
+                    let chunks = chunks(&rows, batch_size, blocks_at_once()).map(<[Removable]>::to_vec);
+                    chunks.map(|rows| (place, rows)).collect::<Vec<_>>()
+                };
+                steps.into_iter().flat_map(in_chunks).try_for_each(|(place, rows)| save(1, place, rows, false))?;
+                circles.into_iter().try_for_each(|(place, rows)| save(1, place, rows, true))?;
+                held.into_iter().flat_map(in_chunks).try_for_each(|(place, rows)| save(2, place, rows, false))?;
+                for rows in across {
+                    let rows: Vec<_> = rows.iter().map(|of| (leaves[of.place].table.oid, of.row)).collect();
+                    let (count, tables) = (rows.len() as i64, tables_of(&rows));
+                    let of_table = |table: pg_sys::Oid| leaves.iter().find(move |leaf| leaf.table.oid == table);
+                    let columns: Vec<i16> =
+                        tables.into_iter().filter_map(of_table).flat_map(|leaf| leaf.numbers.clone()).collect();
+                    insert(1, (table, &columns), Task::Across { rows, lsn }, count)?;
                 }
             }
             None => {
@@ -83,13 +97,25 @@ pub fn save(
                     }
                     for first in firsts {
                         let task = Task::Blocks { first: first.into(), next_offset: 0 };
-                        insert(1, leaf, task, length.min(leaf.pages - first).into())?;
+                        insert(1, of(leaf), task, length.min(leaf.pages - first).into())?;
                     }
                 }
             }
         }
         Ok(())
     })
+}
+
+fn of(leaf: &Leaf) -> (pg_sys::Oid, &[i16]) {
+    (leaf.table.oid, &leaf.numbers)
+}
+
+/// The tables of these rows, by their oids.
+pub fn tables_of(rows: &[(pg_sys::Oid, Removable)]) -> Vec<pg_sys::Oid> {
+    let mut tables: Vec<_> = rows.iter().map(|(table, _)| *table).collect();
+    tables.sort_unstable_by_key(|table| table.to_u32());
+    tables.dedup();
+    tables
 }
 
 /// About as many pages as have the rows of a batch.
@@ -105,20 +131,27 @@ fn insert(
     steps: i64,
     (kept_back, given_up): (i64, i64),
 ) -> Result<()> {
+    let mut leaves = None;
     let (first_block, rows, lsn, in_circles) = match task {
         Task::Blocks { first, .. } => (Some(first), None, 0, false),
         Task::Positions { rows, lsn, in_circles } => (None, Some(rows), lsn, in_circles),
+        Task::Across { rows, lsn } => {
+            let (tables, rows): (Vec<pg_sys::Oid>, Vec<Removable>) = rows.into_iter().unzip();
+            leaves = Some(tables);
+            (None, Some(rows), lsn, true)
+        }
         Task::Keys => (None, None, 0, false),
     };
     let tids = rows.as_ref().map(|rows| rows.iter().map(Removable::tid).collect::<Vec<_>>());
     let place = |row: &Removable| row.recipe().map(|place| place as i32);
     prepared::run(
         "INSERT INTO backlog_cleanup.run_part (run_id, pass, part, leaf, filenode, first_block, tids, places, lsn, steps,
-                                               kept_back, columns, in_circles, given_up)
-         VALUES ($1, $2, $3, $4, pg_relation_filenode($4), $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                                               kept_back, columns, in_circles, given_up, leaves)
+         VALUES ($1, $2, $3, $4, pg_relation_filenode($4), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
          ON CONFLICT (run_id, pass, part) DO UPDATE
          SET tids = CASE WHEN run_part.first_block IS NULL THEN run_part.tids || excluded.tids END,
              places = CASE WHEN run_part.first_block IS NULL THEN run_part.places || excluded.places END,
+             leaves = run_part.leaves || excluded.leaves,
              steps = CASE WHEN run_part.tids IS NULL THEN run_part.steps ELSE run_part.steps + excluded.steps END,
              kept_back = run_part.kept_back + excluded.kept_back, given_up = run_part.given_up + excluded.given_up",
         &[
@@ -136,6 +169,7 @@ fn insert(
             columns.to_vec().into(),
             in_circles.into(),
             given_up.into(),
+            leaves.into(),
         ],
     )
 }
@@ -173,7 +207,9 @@ macro_rules! is_unfinished {
             $p,
             ".steps AND (",
             $p,
-            ".tids IS NULL OR (",
+            ".tids IS NULL OR ",
+            $p,
+            ".leaves IS NOT NULL OR (",
             $p,
             ".pass, ",
             $p,
@@ -222,11 +258,13 @@ impl Task {
         let Some(tids) = row.get_by_name::<Vec<pg_sys::ItemPointerData>, _>("tids")? else { return Ok(Task::Keys) };
         let places: Vec<Option<i32>> = row.get_by_name("places")?.unwrap_or_default();
         let place = |place: Option<i32>| place.map_or(usize::MAX, |place| place as usize);
-        Ok(Task::Positions {
-            rows: tids.into_iter().zip(places).map(|(tid, p)| Removable::new(tid, place(p))).collect(),
-            lsn: row.get_by_name::<i64, _>("lsn")?.unwrap_or_default() as u64,
-            in_circles: row.get_by_name("in_circles")?.unwrap_or_default(),
-        })
+        let rows = tids.into_iter().zip(places).map(|(tid, p)| Removable::new(tid, place(p)));
+        let lsn = row.get_by_name::<i64, _>("lsn")?.unwrap_or_default() as u64;
+        if let Some(leaves) = row.get_by_name::<Vec<pg_sys::Oid>, _>("leaves")? {
+            return Ok(Task::Across { rows: leaves.into_iter().zip(rows).collect(), lsn });
+        }
+        let in_circles = row.get_by_name("in_circles")?.unwrap_or_default();
+        Ok(Task::Positions { rows: rows.collect(), lsn, in_circles })
     }
 }
 
@@ -237,7 +275,7 @@ impl Part {
         const NEXT: &str = concat!(
             due!(
                 "pass, part, leaf, columns, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
-                 steps, steps_done, attempts, kept_back, given_up, in_circles"
+                 steps, steps_done, attempts, kept_back, given_up, in_circles, leaves"
             ),
             " FOR NO KEY UPDATE OF p SKIP LOCKED"
         );
@@ -394,10 +432,20 @@ impl Part {
     pub fn try_again(&self, rows: Vec<Removable>, kept_back: i64, given_up: i64) -> Result<()> {
         let count = rows.len() as i64;
         let (task, steps, kept_back) = match self.task {
-            Task::Keys => (Task::Keys, self.steps, kept_back),
+            Task::Keys | Task::Across { .. } => (Task::Keys, self.steps, kept_back),
             Task::Blocks { .. } => (Task::Positions { rows, lsn: 0, in_circles: false }, count, count),
             Task::Positions { in_circles, .. } => (Task::Positions { rows, lsn: 0, in_circles }, count, count),
         };
+        self.insert_again(task, steps, kept_back, given_up)
+    }
+
+    /// The same for rows of several leaves.
+    pub fn try_again_across(&self, rows: Vec<(pg_sys::Oid, Removable)>, given_up: i64) -> Result<()> {
+        let count = rows.len() as i64;
+        self.insert_again(Task::Across { rows, lsn: 0 }, count, count, given_up)
+    }
+
+    fn insert_again(&self, task: Task, steps: i64, kept_back: i64, given_up: i64) -> Result<()> {
         if kept_back == 0 {
             return Ok(());
         }

@@ -205,6 +205,19 @@ impl Tally {
         }
     }
 
+    /// Where code of the run has given rows other recipes, as which they went: counts them among the failed rows of these, and no longer
+    /// among those of the recipes that they had. So many rows have stayed.
+    pub fn settle(&mut self, stayed: i64) {
+        let gap = |recipe: &RecipeCount| recipe.failed - recipe.removed;
+        let (lacking, over): (Vec<i64>, Vec<i64>) = self.list.iter().map(gap).partition(|gap| *gap > 0);
+        let mut moved = (-over.iter().sum::<i64>()).min((lacking.iter().sum::<i64>() - stayed).max(0));
+        for recipe in &mut self.list {
+            let of_recipe = gap(recipe).min(moved);
+            recipe.failed -= of_recipe;
+            moved -= of_recipe.max(0);
+        }
+    }
+
     /// Rows that were there before the run, of all recipes.
     pub fn failed(&self) -> i64 {
         self.list.iter().map(|recipe| recipe.failed).sum()

@@ -21,7 +21,7 @@ use crate::rules::Rules;
 use crate::target::leaf::Leaf;
 
 /// Removes the rows that can go, in one statement if all of them can. Halves what is refused until the rows are found that
-/// cannot go; rows that they reference are not tried. `tables` are the target's.
+/// cannot go; rows that they reference are not tried, and rows in a circle stay together. `tables` are the target's.
 pub fn remove_around(
     rules: &Rules,
     leaf: &Leaf,
@@ -53,7 +53,9 @@ pub fn remove_around(
             pieces.went();
             continue;
         }
-        piece = where_they_are(rules, leaf, &piece, tally)?;
+        let changed;
+        (piece, changed) = where_they_are(rules, leaf, &piece, tally)?;
+        left.keep_changed(changed);
         if matches!(removed, Ok(None)) && !leaf.table.has_rules {
             removed = attempt(|| remove_some(rules, leaf, &besides, &piece, tally));
         }
@@ -67,7 +69,7 @@ pub fn remove_around(
             let mut stayed = Vec::new();
             if removed < piece.len() {
                 let row;
-                (row, stayed) = still_there(rules, leaf, &where_they_are(rules, leaf, &piece, tally)?)?;
+                (row, stayed) = still_there(rules, leaf, &where_they_are(rules, leaf, &piece, tally)?.0)?;
                 let changed = made_here(leaf, &follow(leaf, &piece)).saturating_sub(made_here(leaf, &stayed));
                 left.keep(&stayed, || Reason::new(None, row));
                 left.keep_changed(changed);
@@ -106,8 +108,10 @@ pub fn remove_around(
             pieces.first(in_order);
             continue;
         }
-        if piece.len() > 1 {
-            pieces.halve(&piece, |row| waiting.as_ref().is_none_or(|waiting| waiting.is_ready(row)));
+        let is_ready = |row: &Removable| waiting.as_ref().is_none_or(|waiting| waiting.is_ready(row));
+        let are_together =
+            |a: &Removable, b: &Removable| waiting.as_ref().is_some_and(|waiting| waiting.are_together(a, b));
+        if pieces.halve(&piece, is_ready, are_together) {
             continue;
         }
         let (row, stayed) = still_there(rules, leaf, &piece)?;
@@ -120,8 +124,10 @@ pub fn remove_around(
     held.extend(rest.extract_if(.., is_held));
     left.give_up(&rest);
     if !held.is_empty() {
-        let (row, stayed) = still_there(rules, leaf, &where_they_are(rules, leaf, &held, tally)?)?;
+        let (there, changed) = where_they_are(rules, leaf, &held, tally)?;
+        let (row, stayed) = still_there(rules, leaf, &there)?;
         left.keep(&stayed, || Reason::referenced(row));
+        left.keep_changed(changed);
     }
     // A later pass tries them in the order of this one.
     if left.again.len() > before {
@@ -132,15 +138,21 @@ pub fn remove_around(
 }
 
 /// The rows at their present positions, without those that were changed since they were ranked so that the run does not remove
-/// them any more.
-fn where_they_are(rules: &Rules, leaf: &Leaf, rows: &[Removable], tally: &mut Tally) -> Result<Vec<Removable>> {
+/// them any more; and how many of these this transaction has changed.
+pub fn where_they_are(
+    rules: &Rules,
+    leaf: &Leaf,
+    rows: &[Removable],
+    tally: &mut Tally,
+) -> Result<(Vec<Removable>, usize)> {
     let mut now = follow(leaf, rows);
     let moved: HashSet<Removable> = now.iter().zip(rows).filter(|(now, row)| now != row).map(|(now, _)| *now).collect();
-    if rules.is_regular() && !moved.is_empty() {
-        let goes = with_own_changes(|| removable_still(rules, leaf, &moved, tally))?;
-        now.retain(|row| !moved.contains(row) || goes.contains(row));
+    if !rules.is_regular() || moved.is_empty() {
+        return Ok((now, 0));
     }
-    Ok(now)
+    let goes = with_own_changes(|| removable_still(rules, leaf, &moved, tally))?;
+    let stays: Vec<Removable> = now.extract_if(.., |row| moved.contains(row) && !goes.contains(row)).collect();
+    Ok((now, made_here(leaf, &stays)))
 }
 
 /// The DELETE of rows at positions. It repeats the run's condition: a row survives if another session retries, claims or
@@ -195,7 +207,7 @@ fn remove_some(
 }
 
 /// The columns by which a tally counts a row `g`.
-fn group(rules: &Rules) -> String {
+pub fn group(rules: &Rules) -> String {
     rules.policies.group_columns(rules.target, &rules.target.recipe.as_key())
 }
 
@@ -245,7 +257,7 @@ fn remove_all_locked(
 }
 
 /// The rows that are still there, and still removable; with the id of the first, as text.
-fn still_there(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<(Option<String>, Vec<Removable>)> {
+pub fn still_there(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<(Option<String>, Vec<Removable>)> {
     let there = format!(
         "SELECT g.ctid, pg_catalog.left({}::pg_catalog.text, {MESSAGE}) FROM ONLY {} g WHERE {}",
         rules.target.id.of_row(),

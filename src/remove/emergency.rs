@@ -12,8 +12,9 @@ use crate::rank::tally::Tally;
 use crate::remove::besides::Besides;
 use crate::remove::find::{Place, find};
 use crate::remove::left::Left;
-use crate::remove::order::{Ordered, have_an_order, in_order};
-use crate::remove::steps::{Rows, Step, at, remove_steps};
+use crate::remove::order::{have_an_order, in_order};
+use crate::remove::pieces::CHUNK;
+use crate::remove::steps::{Rows, Step, ordered, remove_steps};
 use crate::rules::Rules;
 use crate::target::leaf::{Leaf, Reach, oids};
 
@@ -40,10 +41,10 @@ pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally
     }
     if tables.iter().any(|table| is_updated(*table)) {
         // What was to go and was not found again.
-        let missing = tally.list.iter().filter_map(|recipe| recipe.left.filter(|left| *left > 0));
-        left.keep_changed(missing.sum::<i64>() as usize);
+        let missing = tally.failed() - tally.removed() - left.kept_back - left.skipped;
+        left.keep_changed(missing.max(0) as usize);
     }
-    tally.list.iter_mut().for_each(|recipe| recipe.failed = recipe.failed.max(recipe.removed));
+    tally.settle(left.kept_back + left.skipped);
     Ok((tally, left))
 }
 
@@ -93,10 +94,10 @@ fn steps_of(rules: &Rules, leaves: &[Leaf], rest: &[usize], tally: &mut Tally) -
         return Ok(all());
     }
     let Some(positions) = positions(rules, leaves, tally)? else { return Ok(all()) };
-    let Ordered { steps, circles, held } = in_order(leaves, positions)?;
+    let (mut steps, held) = ordered(in_order(leaves, positions, CHUNK)?);
     let by_key = rest.iter().filter(|place| leaves[**place].reach == Reach::Key);
-    let by_key = by_key.map(|place| (*place, Rows::All { kept_back: 0 }));
-    Ok((steps.into_iter().chain(circles).map(at).chain(by_key).collect(), held.into_iter().map(at).collect()))
+    steps.extend(by_key.map(|place| (*place, Rows::All { kept_back: 0 })));
+    Ok((steps, held))
 }
 
 /// The positions of the failed rows that are selected; `None` if there are too many to keep.

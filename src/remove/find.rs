@@ -1,5 +1,5 @@
 use std::collections::HashSet;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use pgrx::prelude::*;
 
@@ -18,7 +18,16 @@ use crate::target::leaf::Leaf;
 /// the statistics: the subquery hides the array's length from the planner, and IS TRUE hides conditions that an index could
 /// serve.
 pub fn at_positions(rules: &Rules) -> String {
-    format!("g.ctid OPERATOR(pg_catalog.=) ANY ((SELECT $1)::pg_catalog.tid[]) AND ({}) IS TRUE", rules.condition())
+    at(rules, "(SELECT $1)::pg_catalog.tid[]")
+}
+
+/// The same for some of the positions, counted from 1.
+pub fn at_some_positions(rules: &Rules, some: RangeInclusive<usize>) -> String {
+    at(rules, &format!("((SELECT $1)::pg_catalog.tid[])[{}:{}]", some.start(), some.end()))
+}
+
+fn at(rules: &Rules, tids: &str) -> String {
+    format!("g.ctid OPERATOR(pg_catalog.=) ANY ({tids}) AND ({}) IS TRUE", rules.condition())
 }
 
 /// Where in a leaf to look for removable rows.

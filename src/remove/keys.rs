@@ -99,12 +99,16 @@ fn remove_where(
             rows += 1;
         },
     )?;
+    let rows = rows.min(most - removed);
     if left.is_over()? {
-        left.untried += rows.min(most - removed);
-    } else if rows > 0 {
-        left.kept_back += rows.min(most - removed);
+        left.untried += rows;
+        return Ok(removed);
+    }
+    if rows > 0 {
+        left.kept_back += rows;
         left.reason.get_or_insert_with(|| Reason::new(None, first.flatten()));
     }
+    left.keep_changed((most - removed - rows) as usize);
     Ok(removed)
 }
 
@@ -161,9 +165,8 @@ fn remove_around(
                         // Raises the error again if it is about the table.
                         of_ids(&[])?;
                     }
-                    match &piece[..] {
-                        [row] => drop(left.reason.get_or_insert_with(|| Reason::new(Some(met), Some(row.clone())))),
-                        _ => pieces.halve(&piece, |_| true),
+                    if !pieces.halve(&piece, |_| true, |_, _| false) {
+                        left.reason.get_or_insert_with(|| Reason::new(Some(met), piece.first().cloned()));
                     }
                 }
             }

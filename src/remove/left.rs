@@ -38,7 +38,7 @@ impl Left {
     pub fn keep_changed(&mut self, rows: usize) {
         if rows > 0 {
             self.kept_back += rows as i64;
-            let message = "a trigger or a rule has changed the row instead".into();
+            let message = CHANGED_INSTEAD.into();
             self.reason.get_or_insert(Reason { sqlstate: None, message, row: None });
         }
     }
@@ -72,8 +72,10 @@ impl Default for Patience {
 }
 
 pub const TRIES: usize = 1_000;
-/// Enough to come down to one row at both ends of a statement's rows (`pieces::ELSEWHERE`).
+/// Enough to come down to one row at both ends of a statement's rows.
 const SOME: usize = 48;
+/// Among 50,000 rows it takes 16 to come down to one.
+const ELSEWHERE: usize = 32;
 
 impl Patience {
     /// The patience of a batch in a pass of a run that has removed so many rows, and kept back so many.
@@ -85,6 +87,21 @@ impl Patience {
     /// The same, but at least some.
     pub fn or_some(self) -> Patience {
         Patience(self.0.max(SOME))
+    }
+
+    /// The same for so many rows: if nothing has gone for long, few of a small number are tried.
+    pub fn for_rows(self, rows: usize) -> Patience {
+        if self.is_short() { Patience(self.0.min((rows / 2).max(2))) } else { self }
+    }
+
+    /// Whether nothing has gone for long.
+    pub fn is_short(&self) -> bool {
+        self.0 <= SOME
+    }
+
+    /// After how many refusals in a row to look elsewhere, so that both ends are looked at.
+    pub fn at_one_end(&self) -> usize {
+        ELSEWHERE.min((2 * self.0 / 3).max(1))
     }
 
     pub fn lose(&mut self) {
@@ -127,6 +144,9 @@ impl Reason {
         Reason::new(Some(Met { sqlstate, message }), row)
     }
 }
+
+/// Why a row stays that code of the run, or of another server, has changed so that it is not removable any more.
+pub const CHANGED_INSTEAD: &str = "a trigger or a rule has changed the row instead";
 
 /// The SQLSTATEs that are looked at more closely.
 pub const LOCK_NOT_AVAILABLE: &str = "55P03";

@@ -1,7 +1,9 @@
 //! Removes rows: by position, by key, or by one DELETE; leaves those that cannot go. Knows nothing of batches.
 
+mod across;
 pub mod besides;
 pub mod by_position;
+mod circles;
 pub mod emergency;
 pub mod find;
 pub mod heap;

@@ -9,6 +9,7 @@ use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::snapshot::with_own_changes;
 use crate::postgres::stream::stream_until;
 use crate::rank::removable::{PerLeaf, Removable};
+use crate::remove::circles::circles;
 use crate::remove::heap::follow;
 use crate::remove::pieces::CHUNK;
 use crate::target::leaf::{Leaf, Reach, oids};
@@ -17,12 +18,25 @@ use crate::target::leaf::{Leaf, Reach, oids};
 pub type OfLeaf = (usize, Vec<Removable>);
 
 /// Removable rows in the order in which they can go.
+#[derive(Default)]
 pub struct Ordered {
     pub steps: Vec<OfLeaf>,
-    /// Rows that reference each other in circles: those of a leaf can go in one statement.
+    /// Rows that reference each other in circles, and those that these reference: each of these lists goes in one statement.
     pub circles: Vec<OfLeaf>,
+    /// The same where a circle has rows of several leaves.
+    pub across: Vec<Vec<Linked>>,
     /// Rows that rows which stay reference, directly or through others.
     pub held: Vec<OfLeaf>,
+}
+
+/// A row of a circle that has rows of several leaves.
+#[derive(Clone, Copy)]
+pub struct Linked {
+    /// The leaf, by its index in the list of leaves.
+    pub place: usize,
+    pub row: Removable,
+    /// Whether it is the first of its circle.
+    pub is_first: bool,
 }
 
 /// A foreign key between rows of a target.
@@ -51,8 +65,9 @@ pub fn have_an_order(leaves: &[Leaf]) -> Result<bool> {
 /// younger rows first if rows may hold each other through another table.
 ///
 /// This is Kahn's algorithm: a row is ready when no row before which it must not go is left. It takes 12 bytes per row and 8 per
-/// reference. Rows of one leaf stay together as long as there are any that are ready.
-pub fn in_order(leaves: &[Leaf], mut rows: PerLeaf) -> Result<Ordered> {
+/// reference. Rows of one leaf stay together as long as there are any that are ready. Those that never are, are in circles or behind
+/// them; circles come together in lists of at most `size` rows, or of one circle.
+pub fn in_order(leaves: &[Leaf], mut rows: PerLeaf, size: usize) -> Result<Ordered> {
     // What is reached by key has positions that mean nothing.
     leaves.iter().zip(&mut rows).filter(|(leaf, _)| leaf.reach == Reach::Key).for_each(|(_, rows)| rows.clear());
     let tables = oids(leaves);
@@ -61,7 +76,7 @@ pub fn in_order(leaves: &[Leaf], mut rows: PerLeaf) -> Result<Ordered> {
         if hold_each_other(leaves)? {
             rows.iter_mut().for_each(|rows| rows.sort_unstable_by(|a, b| b.cmp(a)));
         }
-        return Ok(Ordered { steps: rows.into_iter().enumerate().collect(), circles: Vec::new(), held: Vec::new() });
+        return Ok(Ordered { steps: rows.into_iter().enumerate().collect(), ..Ordered::default() });
     }
     for (leaf, rows) in leaves.iter().zip(&mut rows) {
         *rows = follow(leaf, rows);
@@ -73,7 +88,7 @@ pub fn in_order(leaves: &[Leaf], mut rows: PerLeaf) -> Result<Ordered> {
             graph.read(leaf, &tables, place, key)?;
         }
     }
-    Ok(graph.sort(hold_each_other(leaves)?))
+    Ok(graph.sort(hold_each_other(leaves)?, size))
 }
 
 /// Whether rows of the leaves hold each other through other tables: rows of these go with them, or with each other, and rows of the
@@ -150,7 +165,13 @@ fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
 }
 
 /// The rows of a statement that was refused, while those go that can: which of them wait for others, and which are held by rows that stay.
-pub struct Waiting(Graph);
+pub struct Waiting {
+    graph: Graph,
+    /// The circle of each row, by its first row; a row in none is one of its own.
+    circle: Vec<u32>,
+    /// How many references of rows of others each circle waits for.
+    waits: Vec<u32>,
+}
 
 impl Waiting {
     /// Reads it, with the rows in the order in which they can go, those that are held last. `None` if no rows of these tables reference
@@ -167,33 +188,55 @@ impl Waiting {
         if graph.references.is_empty() && !graph.is_held.contains(&true) {
             return Ok(None);
         }
-        let Ordered { steps, circles, held } = graph.sort(false);
+        let Ordered { steps, circles, held, .. } = graph.sort(false, usize::MAX);
+        let (found, lengths) = graph.circles(|row| !graph.is_held[row]);
+        let mut circle: Vec<u32> = (0..graph.waits.len() as u32).collect();
+        let mut found = &found[..];
+        for length in lengths {
+            let (rows, rest) = found.split_at(length);
+            rows.iter().for_each(|row| circle[*row] = rows[0] as u32);
+            found = rest;
+        }
+        let mut waits = vec![0; graph.waits.len()];
+        for (from, to) in &graph.references {
+            let (from, to) = (circle[*from as usize], circle[*to as usize]);
+            waits[to as usize] += u32::from(from != to);
+        }
         let rows = [steps, circles, held].into_iter().flatten().flat_map(|(_, rows)| rows).collect();
-        Ok(Some((Waiting(graph), rows)))
+        Ok(Some((Waiting { graph, circle, waits }, rows)))
     }
 
     /// Whether a row that stays references this one, directly or through others.
     pub fn is_held(&self, row: &Removable) -> bool {
-        self.number(row).is_some_and(|row| self.0.is_held[row])
+        self.number(row).is_some_and(|row| self.graph.is_held[row])
     }
 
-    /// Whether no row that has not gone yet references this one.
+    /// Whether no row that has not gone yet references this one, or its circle.
     pub fn is_ready(&self, row: &Removable) -> bool {
-        self.number(row).is_none_or(|row| self.0.waits[row] == 0 && !self.0.is_held[row])
+        self.number(row).is_none_or(|row| self.waits[self.circle[row] as usize] == 0 && !self.graph.is_held[row])
+    }
+
+    /// Whether two rows are of one circle.
+    pub fn are_together(&self, a: &Removable, b: &Removable) -> bool {
+        let circle = |row| self.number(row).map(|row| self.circle[row]);
+        circle(a).is_some_and(|a| circle(b) == Some(a))
     }
 
     pub fn went(&mut self, rows: &[Removable]) {
         for row in rows.iter().filter_map(|row| self.number(row)).collect::<Vec<_>>() {
-            self.0.referenced_by(row).into_iter().for_each(|to| self.0.waits[to] = self.0.waits[to].saturating_sub(1));
+            for to in self.graph.referenced_by(row).into_iter().filter(|to| self.circle[*to] != self.circle[row]) {
+                let waits = &mut self.waits[self.circle[to] as usize];
+                *waits = waits.saturating_sub(1);
+            }
         }
     }
 
     pub fn stay(&mut self, rows: &[Removable]) {
-        self.0.hold(rows.iter().filter_map(|row| self.number(row)).collect());
+        self.graph.hold(rows.iter().filter_map(|row| self.number(row)).collect());
     }
 
     fn number(&self, row: &Removable) -> Option<usize> {
-        self.0.number(0, row.tid())
+        self.graph.number(0, row.tid())
     }
 }
 
@@ -261,7 +304,7 @@ impl Graph {
     }
 
     /// Of rows that wait for no others, the younger ones come first if so asked.
-    fn sort(&mut self, are_younger_first: bool) -> Ordered {
+    fn sort(&mut self, are_younger_first: bool, size: usize) -> Ordered {
         self.references.sort_unstable();
         let mut waits = self.waits.clone();
         let held: Vec<usize> = (0..self.waits.len()).filter(|row| self.is_held[*row]).collect();
@@ -288,15 +331,48 @@ impl Graph {
             }
             steps.push((place, step));
         }
-        let (mut circles, mut held) = (Vec::new(), Vec::new());
-        for (place, rows) in self.rows.iter().enumerate() {
-            let left = rows.iter().zip(self.first[place]..).filter(|(_, row)| !is_done[*row]);
-            let (of_held, in_a_circle): (Vec<_>, Vec<_>) = left.partition(|(_, row)| self.is_held[*row]);
-            let rows = |of: Vec<(&Removable, usize)>| of.into_iter().map(|(row, _)| *row).collect();
-            held.push((place, rows(of_held)));
-            circles.push((place, rows(in_a_circle)));
+        let held_rows = |(place, rows): (usize, &Vec<Removable>)| {
+            let numbered = rows.iter().zip(self.first[place]..);
+            (place, numbered.filter(|(_, row)| self.is_held[*row] && !is_done[*row]).map(|(row, _)| *row).collect())
+        };
+        let held = self.rows.iter().enumerate().map(held_rows).collect();
+        let is_left = |row: usize| !is_done[row] && !self.is_held[row];
+        let (found, lengths) = if (0..all).any(is_left) { self.circles(is_left) } else { Default::default() };
+        let (circles, across) = self.in_lists(&found, lengths, size);
+        Ordered { steps, circles, across, held }
+    }
+
+    /// The circles of the rows that are in, in an order in which they can go.
+    fn circles(&self, is_in: impl Fn(usize) -> bool) -> (Vec<usize>, Vec<usize>) {
+        circles(self.waits.len(), is_in, |row| self.referenced_by(row))
+    }
+
+    /// Circles in lists that go in one statement: those of one leaf, and those of several.
+    fn in_lists(&self, mut found: &[usize], lengths: Vec<usize>, size: usize) -> (Vec<OfLeaf>, Vec<Vec<Linked>>) {
+        let (mut lists, mut across): (Vec<OfLeaf>, Vec<Vec<Linked>>) = Default::default();
+        for length in lengths {
+            let (circle, rest) = found.split_at(length);
+            found = rest;
+            let row = |row: &usize| (self.place(*row), self.rows[self.place(*row)][row - self.first[self.place(*row)]]);
+            let place = self.place(circle[0]);
+            if circle.iter().all(|row| self.place(*row) == place) {
+                let rows = circle.iter().map(|of| row(of).1);
+                match lists.last_mut() {
+                    Some((of, list)) if *of == place && list.len() + length <= size => list.extend(rows),
+                    _ => lists.push((place, rows.collect())),
+                }
+            } else {
+                let linked = circle.iter().enumerate().map(|(turn, of)| {
+                    let (place, row) = row(of);
+                    Linked { place, row, is_first: turn == 0 }
+                });
+                match across.last_mut() {
+                    Some(list) if list.len() + length <= size => list.extend(linked),
+                    _ => across.push(linked.collect()),
+                }
+            }
         }
-        Ordered { steps, circles, held }
+        (lists, across)
     }
 
     /// Marks what these rows reference as held, directly or through others.

@@ -3,9 +3,6 @@ use crate::remove::left::Patience;
 /// Rows per statement of a run in one transaction: few enough to need little memory, many enough that starting a statement
 /// costs nothing.
 pub const CHUNK: usize = 50_000;
-/// After so many refusals in a row, look elsewhere: among 50,000 rows it takes 16 to come down to one.
-const ELSEWHERE: usize = 32;
-
 /// Pieces of a list of rows that are tried one after the other. What is refused is halved, until the rows are found that cannot go.
 ///
 /// A half comes directly behind the piece that it is of: a row that goes is found soon where most go, and its neighbours, which
@@ -16,15 +13,17 @@ pub struct Pieces<T> {
     /// The next piece is the last one.
     stack: Vec<Vec<T>>,
     patience: Patience,
-    /// Refusals in a row.
+    /// Refusals in a row, and after how many to look elsewhere.
     refused: usize,
+    elsewhere: usize,
     is_backwards: bool,
 }
 
 impl<T: Clone> Pieces<T> {
     pub fn of(rows: &[T], patience: Patience) -> Pieces<T> {
         let stack = rows.chunks(rows.len().max(1)).map(<[T]>::to_vec).collect();
-        Pieces { stack, patience, refused: 0, is_backwards: false }
+        let patience = patience.for_rows(rows.len());
+        Pieces { stack, patience, refused: 0, elsewhere: patience.at_one_end(), is_backwards: false }
     }
 
     /// The next piece; `None` at the end, or once patience is over.
@@ -32,7 +31,7 @@ impl<T: Clone> Pieces<T> {
         if self.patience.is_over() {
             return None;
         }
-        if self.refused >= ELSEWHERE {
+        if self.refused >= self.elsewhere {
             (self.refused, self.is_backwards) = (0, !self.is_backwards);
             let are_ready = |piece: &Vec<T>| piece.iter().filter(|row| is_ready(row)).count();
             let largest = (0..self.stack.len()).max_by_key(|place| are_ready(&self.stack[*place]));
@@ -73,11 +72,18 @@ impl<T: Clone> Pieces<T> {
         self.refused += 1;
     }
 
-    /// Halves a piece that was refused. Rows that wait for others stay behind these.
-    pub fn halve(&mut self, piece: &[T], is_ready: impl Fn(&T) -> bool) {
-        let (first, second) = piece.split_at(piece.len() / 2);
+    /// Halves a piece that was refused, unless all its rows are together. Rows that wait for others stay behind these.
+    /// Returns false if it cannot be halved.
+    pub fn halve(&mut self, piece: &[T], is_ready: impl Fn(&T) -> bool, are_together: impl Fn(&T, &T) -> bool) -> bool {
+        let is_end = |at: &usize| !are_together(&piece[at - 1], &piece[*at]);
+        let middle = piece.len() / 2;
+        let Some(middle) = (middle..piece.len()).chain((1..middle).rev()).filter(|at| *at > 0).find(is_end) else {
+            return false;
+        };
+        let (first, second) = piece.split_at(middle);
         let halves = if self.is_backwards && piece.iter().all(is_ready) { [first, second] } else { [second, first] };
         self.stack.extend(halves.map(<[T]>::to_vec));
+        true
     }
 }
 
@@ -87,6 +93,14 @@ mod tests {
 
     /// The statements that it takes to remove `all` rows, of which `refused` says what cannot go together, and the rows left.
     fn tries(all: u32, refused: impl Fn(&[u32]) -> bool) -> (usize, Vec<u32>) {
+        tries_together(all, refused, |_, _| false)
+    }
+
+    fn tries_together(
+        all: u32,
+        refused: impl Fn(&[u32]) -> bool,
+        together: impl Fn(u32, u32) -> bool,
+    ) -> (usize, Vec<u32>) {
         let rows: Vec<u32> = (0..all).collect();
         let mut pieces = Pieces::of(&rows, Patience::default());
         let (mut tries, mut left) = (0, Vec::new());
@@ -97,9 +111,8 @@ mod tests {
                 continue;
             }
             pieces.lose();
-            match piece[..] {
-                [row] => left.push(row),
-                _ => pieces.halve(&piece, |_| true),
+            if !pieces.halve(&piece, |_| true, |a, b| together(*a, *b)) {
+                left.extend(piece);
             }
         }
         left.extend(pieces.rest());
@@ -118,6 +131,18 @@ mod tests {
         let bad = |row: u32| row % 1_000 == 7;
         let (tried, left) = tries(100_000, |piece| piece.iter().copied().any(bad));
         assert!(left == those(100_000, bad) && tried < 100 * 2 * 17, "{tried} {left:?}");
+    }
+
+    #[test]
+    fn rows_that_go_together_or_not_at_all_are_never_halved() {
+        for length in [2, 3, 500, 10_000] {
+            let circle = |row: u32| row / length;
+            let is_cut = |piece: &[u32]| piece[0] % length != 0 || (piece[piece.len() - 1] + 1) % length != 0;
+            let refused = |piece: &[u32]| is_cut(piece) || piece.contains(&4_321);
+            let (tried, left) = tries_together(30_000, refused, |a, b| circle(a) == circle(b));
+            assert_eq!(left, those(30_000, |row| circle(row) == circle(4_321)), "{length}");
+            assert!(tried < 40, "{length}: {tried}");
+        }
     }
 
     #[test]
@@ -183,9 +208,8 @@ mod tests {
                 continue;
             }
             pieces.lose();
-            match piece[..] {
-                [row] => state.borrow_mut()[row as usize] = Some(false),
-                _ => pieces.halve(&piece, is_ready),
+            if !pieces.halve(&piece, is_ready, |_, _| false) {
+                state.borrow_mut()[piece[0] as usize] = Some(false);
             }
         }
         let is_free = |row: &u32| (row % chains..=*row).step_by(chains as usize).all(|of| !is_bad(of));

@@ -2,8 +2,9 @@ use crate::postgres::error::Result;
 use crate::rank::one_pass::{Ranked, rank};
 use crate::rank::tally::Tally;
 use crate::remove::left::Left;
-use crate::remove::order::{Ordered, in_order};
-use crate::remove::steps::{Rows, at, remove_steps};
+use crate::remove::order::in_order;
+use crate::remove::pieces::CHUNK;
+use crate::remove::steps::{Rows, ordered, remove_steps};
 use crate::rules::{Rules, breaker};
 use crate::target::leaf::{Leaf, Reach};
 
@@ -20,9 +21,9 @@ pub fn regular(rules: &Rules, leaves: &[Leaf], dry_run: bool, force: bool) -> Re
     let all = |(place, _)| (place, Rows::All { kept_back: 0 });
     let (steps, held) = match positions {
         Some(positions) => {
-            let Ordered { steps, circles, held } = in_order(leaves, positions)?;
-            let by_key = leaves.iter().enumerate().filter(|(_, leaf)| leaf.reach == Reach::Key).map(all);
-            (steps.into_iter().chain(circles).map(at).chain(by_key).collect(), held.into_iter().map(at).collect())
+            let (mut steps, held) = ordered(in_order(leaves, positions, CHUNK)?);
+            steps.extend(leaves.iter().enumerate().filter(|(_, leaf)| leaf.reach == Reach::Key).map(all));
+            (steps, held)
         }
         None => (leaves.iter().enumerate().map(all).collect(), Vec::new()),
     };

@@ -4,10 +4,12 @@ use crate::postgres::error::Result;
 use crate::postgres::snapshot::with_own_changes;
 use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
+use crate::remove::across::remove_across;
 use crate::remove::by_position::remove_around;
 use crate::remove::find::{Place, find};
 use crate::remove::keys;
 use crate::remove::left::{GIVEN_UP_PER_ROW, Left, Patience};
+use crate::remove::order::{Linked, Ordered};
 use crate::remove::pieces::CHUNK;
 use crate::rules::Rules;
 use crate::target::leaf::{Leaf, Reach, oids};
@@ -20,21 +22,40 @@ const BLOCKS: usize = 1_024;
 
 pub enum Rows {
     At(Vec<Removable>),
+    /// Rows in circles, which go in one statement.
+    InCircles(Vec<Removable>),
+    /// Rows in circles through several leaves, which go in one statement.
+    Across(Vec<Linked>),
     /// All that the run may remove, of which so many have been kept back before.
     All {
         kept_back: i64,
     },
 }
 
-/// A step of known rows.
-pub fn at((place, rows): (usize, Vec<Removable>)) -> Step {
-    (place, Rows::At(rows))
+/// Ordered rows as steps, and those to try later.
+pub fn ordered(rows: Ordered) -> (Vec<Step>, Vec<Step>) {
+    let Ordered { steps, circles, across, held } = rows;
+    let at = |(place, rows)| (place, Rows::At(rows));
+    let circles = circles.into_iter().map(|(place, rows)| (place, Rows::InCircles(rows)));
+    let across = across.into_iter().map(|rows| (rows.first().map_or(0, |row| row.place), Rows::Across(rows)));
+    (steps.into_iter().map(at).chain(circles).chain(across).collect(), held.into_iter().map(at).collect())
+}
+
+/// The rows of a step, with their tables; none if their positions are not known.
+pub fn rows_of((place, rows): &Step, leaves: &[Leaf]) -> Vec<(pg_sys::Oid, Removable)> {
+    let table = |place: usize| leaves[place].table.oid;
+    match rows {
+        Rows::At(rows) | Rows::InCircles(rows) => rows.iter().map(|row| (table(*place), *row)).collect(),
+        Rows::Across(rows) => rows.iter().map(|linked| (table(linked.place), linked.row)).collect(),
+        Rows::All { .. } => Vec::new(),
+    }
 }
 
 impl Rows {
     fn kept_back(&self) -> i64 {
         match self {
-            Rows::At(rows) => rows.len() as i64,
+            Rows::At(rows) | Rows::InCircles(rows) => rows.len() as i64,
+            Rows::Across(rows) => rows.len() as i64,
             Rows::All { kept_back } => *kept_back,
         }
     }
@@ -50,8 +71,8 @@ pub fn remove_steps(
     tally: &mut Tally,
     left: &mut Left,
 ) -> Result<()> {
-    let mut before = tally.removed();
-    let mut again = one_pass(rules, leaves, steps, tally, left)?;
+    let (tables, mut before) = (oids(leaves), tally.removed());
+    let mut again = one_pass(rules, leaves, &tables, steps, tally, left)?;
     left.kept_back += later.iter().map(|(_, rows)| rows.kept_back()).sum::<i64>();
     again.extend(later.into_iter().filter(|(_, rows)| rows.kept_back() > 0));
     let mut is_first = true;
@@ -68,29 +89,43 @@ pub fn remove_steps(
             left.reason = None;
         }
         (left.given_up, left.patience) = (0, Patience::default());
-        again = one_pass(rules, leaves, again, tally, left)?;
+        again = one_pass(rules, leaves, &tables, again, tally, left)?;
     }
 }
 
-/// Returns the steps to try again.
-fn one_pass(rules: &Rules, leaves: &[Leaf], steps: Vec<Step>, tally: &mut Tally, left: &mut Left) -> Result<Vec<Step>> {
+/// Removes rows step by step. Returns the steps to try again. `tables` are the target's.
+pub fn one_pass(
+    rules: &Rules,
+    leaves: &[Leaf],
+    tables: &[pg_sys::Oid],
+    steps: Vec<Step>,
+    tally: &mut Tally,
+    left: &mut Left,
+) -> Result<Vec<Step>> {
     let mut again = Vec::new();
-    let tables = oids(leaves);
     for (place, wanted) in steps {
         let (leaf, before) = (&leaves[place], left.kept_back);
+        if let Rows::Across(rows) = wanted {
+            let rows = with_own_changes(|| remove_across(rules, leaves, tables, &rows, tally, left))?;
+            again.extend((!rows.is_empty()).then_some((place, Rows::Across(rows))));
+            continue;
+        }
+        let in_circles = matches!(wanted, Rows::InCircles(_));
         let remove = |left: &mut Left| match wanted {
             // In their order: a row goes behind those that reference it, also where a piece is halved.
             Rows::At(rows) => {
-                rows.chunks(CHUNK).try_for_each(|chunk| remove_around(rules, leaf, &tables, chunk, tally, left))
+                rows.chunks(CHUNK).try_for_each(|chunk| remove_around(rules, leaf, tables, chunk, tally, left))
             }
+            Rows::InCircles(rows) => remove_around(rules, leaf, tables, &rows, tally, left),
             Rows::All { kept_back } if leaf.reach == Reach::Key => {
                 keys::remove_all(rules, leaf, kept_back, tally, left)
             }
-            Rows::All { .. } => walk(rules, leaf, &tables, tally, left),
+            Rows::All { .. } | Rows::Across(_) => walk(rules, leaf, tables, tally, left),
         };
         with_own_changes(|| leaf.as_owner(rules.target, || remove(left)))?;
         let rows = match (leaf.reach, std::mem::take(&mut left.again)) {
             (Reach::Key, _) => Rows::All { kept_back: left.kept_back - before },
+            (Reach::Position, rows) if in_circles => Rows::InCircles(rows),
             (Reach::Position, rows) => Rows::At(rows),
         };
         if rows.kept_back() > 0 {

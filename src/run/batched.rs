@@ -76,21 +76,22 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
             unranked(&rules, leaves)?
         };
         let Ranked { tally, positions, lsn } = ranked;
-        let positions = positions.map(|positions| in_order(leaves, positions)).transpose()?.map(|rows| (rows, lsn));
         let batch_size = pace.batch_size.unwrap_or(1);
         // A temporary table is seen by its own session only.
         let workers = pace.workers.filter(|_| leaves.iter().all(|leaf| !leaf.table.is_temporary)).unwrap_or(1);
         pace.workers = Some(if workers > 1 { workers } else { 0 });
+        // Under a rate, a part is what a worker removes in a second, so that none has the rest alone.
+        let in_a_second = pace.max_rows_per_second.map(|rows| (rows / i64::from(workers)).max(1));
+        let rows = in_a_second.map_or(batch_size, |rows| rows.min(batch_size)) as usize;
+        let positions = positions.map(|positions| in_order(leaves, positions, rows)).transpose()?;
+        let positions = positions.map(|rows| (rows, lsn));
         let referenced = positions.iter().flat_map(|(rows, _)| &rows.held).map(|(_, rows)| rows.len() as i64).sum();
         let held = held(&rules, leaves, &tally)?;
         let run_id = run::start(&rules, &tally, referenced, held, &pace, &caller)?;
         policies::save(run_id, &rules.policies, &tally, false)?;
         cutoff::save(&rules, run_id, &tally)?;
         let steps = if arguments.is_regular() { tally.list.len() } else { 1 };
-        // Under a rate, a part is what a worker removes in a second, so that none has the rest alone.
-        let in_a_second = pace.max_rows_per_second.map(|rows| (rows / i64::from(workers)).max(1));
-        let rows = in_a_second.map_or(batch_size, |rows| rows.min(batch_size));
-        part::save(run_id, leaves, positions, steps, rows as usize, workers as u32)?;
+        part::save(run_id, target.table.oid, leaves, positions, steps, rows, workers as u32)?;
         Ok(run_id)
     })
 }

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
@@ -9,17 +10,23 @@ use crate::plan::cutoff::Cutoffs;
 use crate::plan::part::{self, Part, Task};
 use crate::postgres::changes::is_updated;
 use crate::postgres::error::Result;
+use crate::postgres::snapshot::with_own_changes;
 use crate::postgres::table::{Table, family};
-use crate::rank::removable::Removable;
+use crate::rank::removable::{PerLeaf, Removable};
 use crate::remove::find::{Place, find, find_made};
 use crate::remove::heap::{follow, unchanged_since};
 use crate::remove::in_time::remove_in_time;
 use crate::remove::keys;
 use crate::remove::left::Left;
+use crate::remove::order::in_order;
+use crate::remove::steps::{one_pass, ordered, rows_of};
 use crate::rules::Rules;
 use crate::run::{failure, ground};
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach};
+
+/// How long a batch takes parts of which nothing goes.
+const IN_VAIN: Duration = Duration::from_millis(500);
 
 /// How much of a batch is left.
 #[derive(Clone, Copy)]
@@ -57,13 +64,22 @@ pub fn remove_parts(
     left: &mut Left,
 ) -> Result<()> {
     let room = Room { rows: run.rows_at_once() as usize, blocks: part::blocks_at_once() };
+    let started = Instant::now();
+    let is_in_vain = left.patience.is_short();
     let mut batch = Batch { run, target, tables: family(target.table.oid)?, cutoffs, left, room };
-    batch.remove_part(first)?;
+    let mut is_done = batch.remove_part(first)?;
     let (mut place, mut before) = (first.place(), room);
-    while first.attempts == 0 && batch.room.is_for_as_much(before) && !batch.left.is_over()? {
+    while first.attempts == 0 && !batch.left.is_over()? {
+        // Where nothing has gone, rows that stay take no room, but time.
+        if is_in_vain && is_done && batch.cutoffs.tally.removed() == 0 && started.elapsed() < IN_VAIN {
+            (batch.room, before) = (room, room);
+        }
+        if !batch.room.is_for_as_much(before) {
+            break;
+        }
         let Some(mut part) = Part::take(run.id, Some(place))?.filter(|part| part.pass == first.pass) else { break };
         before = batch.room;
-        batch.remove_part(&mut part)?;
+        is_done = batch.remove_part(&mut part)?;
         place = part.place();
     }
     for table in batch.tables.iter().filter(|table| is_updated(**table)) {
@@ -74,8 +90,8 @@ pub fn remove_parts(
 }
 
 impl Batch<'_> {
-    /// Removes rows of a part as far as there is room, and saves where the next batch continues.
-    fn remove_part(&mut self, part: &mut Part) -> Result<()> {
+    /// Removes rows of a part as far as there is room, and saves where the next batch continues. Returns whether the part is done.
+    fn remove_part(&mut self, part: &mut Part) -> Result<bool> {
         failure::works_on(At {
             words: format!(
                 "table {}, after {} batches",
@@ -84,15 +100,18 @@ impl Batch<'_> {
             ),
             tables: self.target.tables().into_iter().chain([part.leaf]).collect(),
         });
+        if let Task::Across { rows, lsn } = &part.task {
+            return self.remove_across(part, rows, *lsn);
+        }
         // With this lock no session can detach or rewrite the leaf until the batch is committed.
         // SAFETY: the lock is released with the transaction.
         unsafe { pg_sys::LockRelationOid(part.leaf, pg_sys::RowExclusiveLock as i32) };
         let Some(leaf) = Leaf::still_of(part.leaf, self.target)? else {
-            return part.advance((part.steps, 0), 0, (0, 0));
+            return part.advance((part.steps, 0), 0, (0, 0)).map(|()| true);
         };
         ground::is_read_as_before(self.run, self.target, part.columns == leaf.numbers)?;
         if part.restart_if_rewritten()? {
-            return Ok(());
+            return Ok(false);
         }
         let removed = self.cutoffs.tally.removed();
         let Left { kept_back, given_up, untried, .. } = *self.left;
@@ -107,7 +126,46 @@ impl Batch<'_> {
         let given_up_before = counted_before.min(part.given_up);
         self.left.kept_back -= counted_before;
         self.left.given_up -= given_up_before;
-        part.advance(next, self.cutoffs.tally.removed() - removed, (counted_before, given_up_before))
+        part.advance(next, self.cutoffs.tally.removed() - removed, (counted_before, given_up_before))?;
+        Ok(next.0 >= part.steps)
+    }
+
+    /// Removes rows of circles that have rows of several leaves. Returns true: the part is done.
+    fn remove_across(&mut self, part: &Part, rows: &[(pg_sys::Oid, Removable)], lsn: u64) -> Result<bool> {
+        let mut leaves = Vec::new();
+        for table in part::tables_of(rows) {
+            // SAFETY: the lock is released with the transaction.
+            unsafe { pg_sys::LockRelationOid(table, pg_sys::RowExclusiveLock as i32) };
+            let Some(leaf) = Leaf::still_of(table, self.target)? else {
+                return part.advance((part.steps, 0), 0, (0, 0)).map(|()| true);
+            };
+            leaves.push(leaf);
+        }
+        let columns: Vec<i16> = leaves.iter().flat_map(|leaf| leaf.numbers.clone()).collect();
+        ground::is_read_as_before(self.run, self.target, part.columns == columns)?;
+        let rules = self.run.rules(self.target, &self.cutoffs.policies);
+        let mut known = PerLeaf::new();
+        for leaf in &leaves {
+            let is_its = |(table, row): &(pg_sys::Oid, Removable)| (*table == leaf.table.oid).then_some(*row);
+            let mut rows: Vec<Removable> = rows.iter().filter_map(is_its).collect();
+            rows.sort_unstable();
+            known.push(leaf.as_owner(self.target, || self.known(&rules, leaf, &rows, lsn))?);
+        }
+        let (mut steps, held) = ordered(with_own_changes(|| in_order(&leaves, known, usize::MAX))?);
+        steps.extend(held);
+        let removed = self.cutoffs.tally.removed();
+        let Left { given_up, untried, .. } = *self.left;
+        let again = one_pass(&rules, &leaves, &self.tables, steps, &mut self.cutoffs.tally, self.left)?;
+        let again = again.iter().flat_map(|step| rows_of(step, &leaves)).collect();
+        part.try_again_across(again, self.left.given_up - given_up)?;
+        let counted_before = (part.kept_back - (self.left.untried - untried)).max(0);
+        let given_up_before = counted_before.min(part.given_up);
+        self.left.kept_back -= counted_before;
+        self.left.given_up -= given_up_before;
+        self.room.rows = self.room.rows.saturating_sub(rows.len());
+        self.room.blocks = self.room.blocks.saturating_sub(rows.len());
+        part.advance((part.steps, 0), self.cutoffs.tally.removed() - removed, (counted_before, given_up_before))?;
+        Ok(true)
     }
 
     /// The most rows of a part that the batch may remove. An emergency run that looks again takes no more than there were at its start,
@@ -125,6 +183,8 @@ impl Batch<'_> {
         let rules = self.run.rules(self.target, &self.cutoffs.policies);
         let limit = self.most(part);
         match &part.task {
+            // Done before.
+            Task::Across { .. } => Ok((part.steps, 0)),
             Task::Keys => {
                 let before = self.cutoffs.tally.removed();
                 let tally = &mut self.cutoffs.tally;
@@ -140,11 +200,13 @@ impl Batch<'_> {
             }
             Task::Positions { rows, lsn, in_circles } => {
                 let rows = &rows[part.steps_done as usize..];
+                // Circles are not cut.
+                let limit = if *in_circles && self.run.max_rows.is_none() { rows.len() } else { limit };
                 let rows = &rows[..rows.len().min(limit)];
                 let known = self.known(&rules, leaf, rows, *lsn)?;
                 let tally = &mut self.cutoffs.tally;
                 remove_in_time(&rules, leaf, &self.tables, &known, *in_circles, tally, self.left)?;
-                self.room.rows -= rows.len();
+                self.room.rows = self.room.rows.saturating_sub(rows.len());
                 let pages = rows.chunk_by(|row, next| row.block() == next.block()).count();
                 self.room.blocks = self.room.blocks.saturating_sub(pages);
                 Ok((part.steps_done + rows.len() as i64, 0))

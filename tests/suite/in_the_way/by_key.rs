@@ -94,6 +94,24 @@ fn a_run_by_key_ends_where_the_other_server_writes_rows_again() {
 }
 
 #[test]
+fn a_row_that_a_trigger_of_the_other_server_changes_instead_is_kept_back() {
+    let (remote, cluster) = (Cluster::start(""), Cluster::start("max_worker_processes = 16\n"));
+    let (mut far, mut client) = far_away(&cluster, &remote);
+    far.batch_execute(
+        "CREATE FUNCTION soft() RETURNS trigger LANGUAGE plpgsql AS
+             $$BEGIN UPDATE public.job SET state = 'deleted' WHERE id = OLD.id; RETURN NULL; END$$;
+         CREATE TRIGGER soft BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id % 3 = 0) EXECUTE FUNCTION soft()",
+    )
+    .unwrap();
+    for call in RUNS {
+        far.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        let (removed, kept_back, _, message, _) = run(&mut client, call);
+        let changed = all(call) / 3;
+        assert_eq!((removed, kept_back), (all(call) - changed, changed), "{call}: {message:?}");
+    }
+}
+
+#[test]
 fn rows_by_key_are_given_up_once() {
     let (remote, cluster) = (Cluster::start(""), Cluster::start("max_worker_processes = 16\n"));
     let (mut far, mut client) = far_away(&cluster, &remote);

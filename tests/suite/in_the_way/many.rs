@@ -194,6 +194,26 @@ fn hundreds_of_parts_of_refused_rows_take_seconds() {
 }
 
 #[test]
+fn of_small_parts_of_which_nothing_goes_few_rows_are_tried() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO job (id, at) SELECT i, now() - interval '9 days' FROM generate_series(101, 10000) i;
+             CREATE SEQUENCE tries;
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN PERFORM nextval(''tries''); RAISE EXCEPTION ''no''; END';
+             CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION refuse(); GRANT ALL ON SEQUENCE tries TO PUBLIC",
+        )
+        .unwrap();
+    assert_eq!(run(&mut client, "CALL backlog_cleanup_run('t', batch_size => 20)").1, 9_990);
+    // Each of the 500 parts has 39 statements, and was tried twice.
+    let tries = number(&mut client, "SELECT last_value FROM tries");
+    assert!(tries < 8_000, "{tries}");
+}
+
+#[test]
 fn rows_kept_back_before_their_table_is_rewritten_are_counted_once() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let mut client = cluster.platform();

@@ -2,6 +2,7 @@
 
 mod by_key;
 mod changes;
+mod circles;
 mod many;
 mod one_row;
 mod references;

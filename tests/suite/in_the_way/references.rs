@@ -218,3 +218,37 @@ fn rows_that_hold_each_other_through_two_tables_go_in_batches() {
     let (removed, kept_back, ..) = run(&mut client, "CALL backlog_cleanup_run('t', batch_size => 500)");
     assert_eq!((removed, kept_back), (2700, 290));
 }
+
+#[test]
+fn a_second_run_removes_nothing_more_of_rows_that_refused_and_pinned_ones_hold() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(&JOB.replace("error text)", "error text) WITH (fillfactor = 50)")).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO job (id, at) SELECT i, now() - interval '9 days' + i * interval '1 minute' FROM generate_series(101, 3000) i;
+             ALTER TABLE job ADD parent int; UPDATE job SET parent = id - 40 WHERE id > 40; CREATE INDEX ON job (parent);
+             CREATE TABLE pin (job int); CREATE TABLE saved AS TABLE job;
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN
+                     IF OLD.id <= 1000 THEN RAISE 'no'; END IF;
+                     UPDATE public.job SET error = repeat('t', 200) WHERE id = OLD.id + 45; RETURN OLD;
+                 END $$;
+             CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION refuse();
+             ALTER TABLE job ADD FOREIGN KEY (parent) REFERENCES job; ALTER TABLE pin ADD FOREIGN KEY (job) REFERENCES job",
+        )
+        .unwrap();
+    for every in [101, 7] {
+        for call in [RUNS[0], RUNS[1], "CALL backlog_cleanup_run('t', batch_size => 100)"] {
+            client
+                .batch_execute(&format!(
+                    "TRUNCATE job CASCADE; INSERT INTO job TABLE saved; INSERT INTO pin SELECT id FROM job WHERE id % {every} = 0"
+                ))
+                .unwrap();
+            let (removed, kept_back, ..) = run(&mut client, call);
+            let scope = if call.contains("emergency") { 3000 } else { 2990 };
+            assert_eq!(removed + kept_back, scope, "{every}, {call}");
+            assert_eq!(run(&mut client, call).0, 0, "{every}, {call}");
+        }
+    }
+}
