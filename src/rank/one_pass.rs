@@ -129,11 +129,11 @@ impl Gone {
 /// Reads the rows in scope of a leaf: `Policies::group_columns`, failed-at, id, position, whether it is selected. Runs as the leaf's owner,
 /// since planning may call functions of indexes and check constraints.
 fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&Row)) -> Result<()> {
-    let Target { id, recipe, failed_at, .. } = rules.target;
+    let Target { id, failed_at, .. } = rules.target;
     let statement = |position: &str| {
         format!(
             "SELECT {}, {}, {}, {position}, {} FROM {} g WHERE {}",
-            rules.policies.group_columns(rules.target, &recipe.as_key()),
+            rules.policies.group_columns(rules.target, &rules.target.recipe_key()),
             failed_at.as_itself(),
             id.as_itself(),
             rules.selection.matches(rules.target),

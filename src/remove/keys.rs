@@ -176,7 +176,7 @@ fn remove_around(
 
 /// Removes the rows that meet a condition, and returns how many per recipe.
 fn delete(rules: &Rules, leaf: &Leaf, condition: &str) -> Result<Tally> {
-    let group = rules.policies.group_columns(rules.target, &rules.target.recipe.as_key());
+    let group = rules.policies.group_columns(rules.target, &rules.target.recipe_key());
     let delete = format!("DELETE FROM {} g WHERE {condition} RETURNING {group}, 1::bigint", leaf.rows());
     let mut gone = Tally::of(rules.target, &rules.policies);
     stream_writing(&delete, None, |row| gone.count_removed(row))?;

@@ -71,11 +71,11 @@ pub fn null(type_oid: pg_sys::Oid, type_name: &str) -> Result<Column> {
     Column::made_of(Expression { of_row, sql, type_oid, collation, columns, has_code: false })
 }
 
-/// Columns and their values as the text of a JSON document.
+/// Columns as the text of a JSON document.
 pub fn document(columns: &[(&str, Column)]) -> Result<Column> {
     let text = |value: fn(&Column) -> String| {
-        let pairs = columns.iter().map(|(name, column)| format!("{}, {}", quote_literal(name), value(column)));
-        format!("(pg_catalog.jsonb_build_object({})::pg_catalog.text)", pairs.collect::<Vec<_>>().join(", "))
+        let values = columns.iter().map(|(name, column)| (*name, value(column)));
+        format!("({})", document_of(values))
     };
     Column::made_of(Expression {
         sql: text(|column| column.name.clone()),
@@ -85,4 +85,10 @@ pub fn document(columns: &[(&str, Column)]) -> Result<Column> {
         columns: columns.iter().map(|(_, column)| column.number).collect(),
         has_code: false,
     })
+}
+
+/// Names and their values as the text of a JSON document.
+pub fn document_of<'a>(values: impl Iterator<Item = (&'a str, String)>) -> String {
+    let pairs: Vec<String> = values.map(|(name, value)| format!("{}, {value}", quote_literal(name))).collect();
+    format!("pg_catalog.jsonb_build_object({})::pg_catalog.text", pairs.join(", "))
 }

@@ -11,6 +11,7 @@ pub mod load;
 pub mod mistake;
 pub mod nearest;
 pub mod pace;
+pub mod parts;
 pub mod passed_over;
 pub mod reading;
 pub mod recipes;
