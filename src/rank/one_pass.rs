@@ -86,13 +86,14 @@ pub fn rank(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
     // The comparison of ids may be the code of their type's owner.
     reading_as_owner_of(&target.table, || {
         for ((recipe, counted), newest) in tally.list.iter_mut().enumerate().zip(&mut newest) {
-            let (keep, too_old) = (keep(counted.policy), ages[counted.policy].keep_cutoff);
+            let age = ages[counted.policy];
+            let (keep, too_old) = (keep(counted.policy), age.keep_cutoff.min(age.cutoff));
             let oldest =
                 newest.oldest(keep, &order, |row| gone.add(row, recipe, counted)).map(|oldest| oldest.position);
             let is_too_old = |row: &&Expired| row.position.at < too_old;
             newest.kept().iter().filter(is_too_old).for_each(|row| gone.add(row, recipe, counted));
             counted.cutoff = match oldest {
-                _ if keep == 0 => Some(Position::NEWEST),
+                _ if keep == 0 => Some(Position::before(age.cutoff)),
                 Some(oldest) if oldest.at >= too_old => Some(oldest),
                 None if too_old == i64::MIN => None,
                 _ => Some(Position::before(too_old)),

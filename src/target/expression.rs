@@ -74,7 +74,7 @@ pub fn null(type_oid: pg_sys::Oid, type_name: &str) -> Result<Column> {
 /// Columns as the text of a JSON document.
 pub fn document(columns: &[(&str, Column)]) -> Result<Column> {
     let text = |value: fn(&Column) -> String| {
-        let values = columns.iter().map(|(name, column)| (*name, value(column)));
+        let values = columns.iter().map(|(name, column)| (*name, column, value(column)));
         format!("({})", document_of(values))
     };
     Column::made_of(Expression {
@@ -87,8 +87,24 @@ pub fn document(columns: &[(&str, Column)]) -> Result<Column> {
     })
 }
 
-/// Names and their values as the text of a JSON document.
-pub fn document_of<'a>(values: impl Iterator<Item = (&'a str, String)>) -> String {
-    let pairs: Vec<String> = values.map(|(name, value)| format!("{}, {value}", quote_literal(name))).collect();
-    format!("pg_catalog.jsonb_build_object({})::pg_catalog.text", pairs.join(", "))
+/// Names, their columns and the values of these as the text of a JSON document. A string longer than a document can have is its SHA-256.
+pub fn document_of<'a>(values: impl Iterator<Item = (&'a str, &'a Column, String)>) -> String {
+    const LONGEST: i32 = 1_000_000;
+    let pairs = values.map(|(name, column, value)| {
+        // SAFETY: look-ups in the system cache.
+        let base = unsafe { pg_sys::getBaseType(column.type_oid) };
+        let bytes = match base {
+            pg_sys::BYTEAOID => value.clone(),
+            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => {
+                format!("pg_catalog.convert_to({value}, 'UTF8')")
+            }
+            _ => return format!("{}, {value}", quote_literal(name)),
+        };
+        format!(
+            "{}, CASE WHEN pg_catalog.octet_length({value}) OPERATOR(pg_catalog.>) {LONGEST}
+                      THEN pg_catalog.encode(pg_catalog.sha256({bytes}), 'hex') ELSE {value}::pg_catalog.text END",
+            quote_literal(name)
+        )
+    });
+    format!("pg_catalog.jsonb_build_object({})::pg_catalog.text", pairs.collect::<Vec<_>>().join(", "))
 }

@@ -1,5 +1,6 @@
 //! What is looked after: a row of `backlog_cleanup.target`, checked against the catalog. Knows nothing of policies.
 
+mod below;
 pub mod check;
 pub mod column;
 mod expression;

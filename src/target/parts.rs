@@ -21,7 +21,7 @@ impl Parts {
     /// `None` if the recipe is one column, an expression, or none.
     pub fn of(target: &Target) -> Option<Parts> {
         let columns = target.recipe_parts()?;
-        let values = columns.iter().zip(1..).map(|((name, _), number)| (*name, format!("${number}")));
+        let values = columns.iter().zip(1..).map(|((name, column), number)| (*name, *column, format!("${number}")));
         let statement = format!("SELECT {}", document_of(values));
         let types = columns.iter().map(|(_, column)| column.type_oid).collect();
         Some(Parts { types, statement, prepared: OnceCell::new() })
