@@ -42,6 +42,7 @@ pub struct Run {
     pub pause: f64,
     pub max_rows_per_second: Option<i64>,
     pub seconds_left: Option<f64>,
+    pub stop_requested_by: Option<String>,
     pub max_rows: Option<i64>,
     pub workers: i32,
     pub finished_at: Option<String>,

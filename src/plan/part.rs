@@ -270,14 +270,15 @@ impl Task {
 
 impl Part {
     /// Locks an unfinished part of the run that no other process works on, until the transaction ends. It is behind a place, if
-    /// one is given.
+    /// one is given. The lock is stronger than that of an UPDATE: with the same, the row would keep an update that a batch has rolled
+    /// back beside its lock, and PostgreSQL fails an assertion where `failed_once_more` updates it once more and onto another page.
     pub fn take(run_id: i64, behind: Option<(i32, i32)>) -> Result<Option<Part>> {
         const NEXT: &str = concat!(
             due!(
                 "pass, part, leaf, columns, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
                  steps, steps_done, attempts, kept_back, given_up, in_circles, leaves"
             ),
-            " FOR NO KEY UPDATE OF p SKIP LOCKED"
+            " FOR UPDATE OF p SKIP LOCKED"
         );
         extension::as_owner(|| {
             Spi::connect_mut(|client| {

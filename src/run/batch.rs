@@ -15,7 +15,7 @@ use crate::remove::left::{Left, Patience};
 use crate::remove::watch::Watch;
 use crate::run::parts::remove_parts;
 use crate::run::smaller::or_smaller;
-use crate::run::{governor, ground, refused};
+use crate::run::{cancel, governor, ground, refused};
 use crate::target::Target;
 use crate::target::steady::steady;
 
@@ -40,14 +40,21 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
     if let Some(left) = pause_left(run) {
         return Ok(Some(run.in_time(left.min(PATIENCE))));
     }
-    steady(Some(&run.target), |target| {
-        if let Some(reason) = governor::reason(target)? {
-            batches::waiting(run.id, &reason)?;
-            return Ok(Some(run.in_time(PATIENCE)));
-        }
-        governor::batch_starts();
-        work(run, target)
-    })
+    let done = cancel::unless_stopped(|| {
+        steady(Some(&run.target), |target| {
+            if let Some(reason) = governor::reason(target)? {
+                batches::waiting(run.id, &reason)?;
+                return Ok(Some(run.in_time(PATIENCE)));
+            }
+            governor::batch_starts();
+            work(run, target)
+        })
+    })?;
+    // The next step ends the run. If whoever asked it to stop has taken that back, it goes on.
+    Ok(done.unwrap_or_else(|| {
+        cutoff::forget();
+        Some(0.0)
+    }))
 }
 
 /// Removes a batch and records it, all in the caller's transaction. Returns as `step` does.

@@ -24,7 +24,7 @@ use crate::run::begin::{begin, caller};
 use crate::run::lock::{self, Span};
 use crate::run::prepare::cannot_be_prepared;
 use crate::run::worker::{self, Leader};
-use crate::run::{failure, ground, refused};
+use crate::run::{cancel, failure, ground, refused};
 use crate::target::leaf::{Leaf, Reach};
 use crate::target::pace::Pace;
 use crate::target::steady::{Lock, steady, steady_leaves};
@@ -55,6 +55,7 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     }
     let caller = caller()?;
     begin(arguments.target.as_deref(), Span::Session)?;
+    cancel::listen();
     steady_leaves(arguments.target.as_deref(), Lock::Read, |target, leaves| {
         ground::is_that_of_the_snapshot(target)?;
         target.account_exists()?;

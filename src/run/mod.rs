@@ -4,6 +4,7 @@ pub mod arguments;
 pub mod batch;
 pub mod batched;
 pub mod begin;
+pub mod cancel;
 pub mod failure;
 pub mod governor;
 pub mod ground;

@@ -1,4 +1,5 @@
 use pgrx::prelude::*;
+use pgrx::{PgXactCallbackEvent, register_xact_callback};
 
 use crate::extension;
 use crate::postgres::error::{Result, error, required};
@@ -6,9 +7,10 @@ use crate::postgres::prepared;
 use crate::postgres::read::{read_one, refuse_read_only};
 use crate::run::begin::caller;
 use crate::run::prepare::cannot_be_prepared;
+use crate::run::{cancel, lock};
 
-/// Stops a batched run: its pause or its current batch ends early, and what the batch has removed is permanent, too. Returns
-/// false if it has ended.
+/// Stops a batched run: its pause or its current batch ends early, and what the batch has removed is permanent, too. A statement
+/// that goes on for longer than a second is cancelled, and its batch is rolled back. Returns false if it has ended.
 /// Errors: 22004, 25006, 42704 (no run has this id).
 #[pg_extern]
 fn backlog_cleanup_stop(run_id: Option<i64>) -> Result<bool> {
@@ -24,15 +26,29 @@ fn backlog_cleanup_stop(run_id: Option<i64>) -> Result<bool> {
                         SET max_duration = least(max_duration, clock_timestamp() - started_at),
                             stop_requested_by = coalesce(stop_requested_by, $2::name)
                         WHERE id = $1 AND state = 'running'
-                        RETURNING true";
-    extension::as_owner(|| match read_one::<bool>(running, &[run_id.into()])? {
+                        RETURNING target";
+    let target = extension::as_owner(|| match read_one::<bool>(running, &[run_id.into()])? {
         // No row, if it has ended since.
-        Some(true) => {
-            prepared::get_one::<bool>(STOP, &[run_id.into(), caller.as_str().into()]).map(|stopped| stopped.is_some())
-        }
-        Some(false) => Ok(false),
+        Some(true) => prepared::get_one::<String>(STOP, &[run_id.into(), caller.as_str().into()]),
+        Some(false) => Ok(None),
         None => {
             Err(error(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("run {run_id} does not exist"), hint.into()))
         }
-    })
+    })?;
+    let Some(target) = target else { return Ok(false) };
+    lock::holder(&target)?.into_iter().for_each(ask_at_commit);
+    Ok(true)
+}
+
+/// Has the process of a run hear of its stop when that is committed. Until then its row is locked, so that the run cannot end.
+fn ask_at_commit(process: i32) {
+    // The place of a process in shared memory. One that has come since to the same number and the same place has other work.
+    // SAFETY: only looks for it.
+    let place = move || unsafe { pg_sys::BackendPidGetProc(process) } as usize;
+    let asked = place();
+    register_xact_callback(PgXactCallbackEvent::Commit, move || {
+        if asked != 0 && place() == asked {
+            cancel::ask(process);
+        }
+    });
 }

@@ -16,9 +16,8 @@ use crate::plan::part;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::subtransaction::attempt;
 use crate::run::batch::step;
-use crate::run::failure;
-use crate::run::lock;
 use crate::run::wait::sleep;
+use crate::run::{cancel, failure, lock};
 
 /// How often the leader looks at its workers, in seconds.
 const LOOK: f64 = 0.1;
@@ -97,10 +96,15 @@ pub enum Leader {
 
 /// Errors: what has ended a worker; 55000 (somebody has ended a worker).
 pub fn leader(run: &Run) -> Result<Leader> {
+    let is_to_stop = run.stop_requested_by.is_some();
     let (started, at_work) = WORKERS.with_borrow(|workers| match workers {
         Some((run_id, workers)) if *run_id == run.id => {
             use pgrx::bgworkers::BackgroundWorkerStatus::Stopped;
-            let is_at_work = |worker: &&DynamicBackgroundWorker| !matches!(worker.pid(), Err(Stopped));
+            let is_at_work = |worker: &&DynamicBackgroundWorker| {
+                let process = worker.pid();
+                process.iter().filter(|_| is_to_stop).for_each(|process| cancel::ask(*process));
+                !matches!(process, Err(Stopped))
+            };
             (workers.len(), workers.iter().filter(is_at_work).count())
         }
         _ => (0, 0),
@@ -149,6 +153,7 @@ pub extern "C-unwind" fn backlog_cleanup_worker(_argument: pg_sys::Datum) {
         pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(die));
         #[cfg(feature = "pg18")]
         pg_sys::pqsignal_be(pg_sys::SIGTERM as i32, Some(die));
+        cancel::listen();
         pg_sys::BackgroundWorkerUnblockSignals();
     }
     let arguments: Vec<i64> =

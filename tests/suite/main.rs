@@ -29,5 +29,6 @@ mod shapes;
 mod soak;
 mod state;
 mod status;
+mod stops;
 mod trust;
 mod upgrade;
