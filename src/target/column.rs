@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
-use crate::postgres::expression::is_scalar;
+use crate::postgres::expression::{Expression, is_scalar};
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
 
@@ -165,4 +165,20 @@ impl Column {
             .execute()?;
         if self.is_string() { self.stores(value.trim_end_matches(' '), table) } else { Ok(()) }
     }
+}
+
+/// Columns and their values as the text of a JSON document.
+pub fn document(columns: &[(String, Column)]) -> Result<Column> {
+    let text = |value: fn(&Column) -> String| {
+        let pairs = columns.iter().map(|(name, column)| format!("{}, {}", quote_literal(name), value(column)));
+        format!("(pg_catalog.jsonb_build_object({})::pg_catalog.text)", pairs.collect::<Vec<_>>().join(", "))
+    };
+    Column::made_of(Expression {
+        sql: text(|column| column.name.clone()),
+        of_row: text(Column::of_row),
+        type_oid: pg_sys::TEXTOID,
+        collation: pg_sys::DEFAULT_COLLATION_OID,
+        columns: columns.iter().map(|(_, column)| column.number).collect(),
+        has_code: false,
+    })
 }

@@ -70,19 +70,3 @@ pub fn null(type_oid: pg_sys::Oid, type_name: &str) -> Result<Column> {
     let (of_row, columns) = (sql.clone(), Vec::new());
     Column::made_of(Expression { of_row, sql, type_oid, collation, columns, has_code: false })
 }
-
-/// Columns and their values as the text of a JSON document.
-pub fn document(columns: &[(&str, Column)]) -> Result<Column> {
-    let text = |value: fn(&Column) -> String| {
-        let pairs = columns.iter().map(|(name, column)| format!("{}, {}", quote_literal(name), value(column)));
-        format!("(pg_catalog.jsonb_build_object({})::pg_catalog.text)", pairs.collect::<Vec<_>>().join(", "))
-    };
-    Column::made_of(Expression {
-        sql: text(|column| column.name.clone()),
-        of_row: text(Column::of_row),
-        type_oid: pg_sys::TEXTOID,
-        collation: pg_sys::DEFAULT_COLLATION_OID,
-        columns: columns.iter().map(|(_, column)| column.number).collect(),
-        has_code: false,
-    })
-}
