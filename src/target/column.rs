@@ -5,8 +5,10 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::expression::{Expression, is_scalar};
+use crate::postgres::now::one_now;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
+use crate::target::below::types_below;
 
 /// A column of the target's rows, which statements call `g`.
 impl Column {
@@ -64,24 +66,20 @@ impl Column {
         }
     }
 
-    /// Whether its type shows an object of the database, whose text is another as soon as that is renamed.
-    pub fn shows_a_name(&self) -> bool {
-        // SAFETY: a look-up in the system cache.
-        let base = unsafe { pg_sys::getBaseType(self.type_oid) };
-        matches!(
-            base,
-            pg_sys::REGCLASSOID
-                | pg_sys::REGCOLLATIONOID
-                | pg_sys::REGCONFIGOID
-                | pg_sys::REGDICTIONARYOID
-                | pg_sys::REGNAMESPACEOID
-                | pg_sys::REGOPEROID
-                | pg_sys::REGOPERATOROID
-                | pg_sys::REGPROCOID
-                | pg_sys::REGPROCEDUREOID
-                | pg_sys::REGROLEOID
-                | pg_sys::REGTYPEOID
-        )
+    /// With what the text of one of its values changes: its type, or one below it, shows an instant in the session's time zone, or an
+    /// object of the database by its name.
+    pub fn text_changes_with(&self) -> Result<Option<&'static str>> {
+        const FOUND: &str = concat!(
+            types_below!(),
+            "SELECT pg_catalog.bool_or(oid OPERATOR(pg_catalog.=) 'pg_catalog.timestamptz'::pg_catalog.regtype) FROM type
+             WHERE oid OPERATOR(pg_catalog.=) ANY (
+                 '{timestamptz, regclass, regcollation, regconfig, regdictionary, regnamespace, regoper, regoperator, regproc, regprocedure,
+                   regrole, regtype}'::pg_catalog.regtype[])"
+        );
+        Ok(one_now::<bool>(FOUND, &[vec![self.type_oid].into()])?.map(|is_instant| match is_instant {
+            true => "the session's time zone",
+            false => "the name of what it shows",
+        }))
     }
 
     /// A value of this column's type as SQL.
@@ -167,11 +165,11 @@ impl Column {
     }
 }
 
-/// Columns and their values as the text of a JSON document.
+/// Columns as the text of a JSON document.
 pub fn document(columns: &[(String, Column)]) -> Result<Column> {
     let text = |value: fn(&Column) -> String| {
-        let pairs = columns.iter().map(|(name, column)| format!("{}, {}", quote_literal(name), value(column)));
-        format!("(pg_catalog.jsonb_build_object({})::pg_catalog.text)", pairs.collect::<Vec<_>>().join(", "))
+        let values = columns.iter().map(|(name, column)| (name.as_str(), column, value(column)));
+        format!("({})", document_of(values))
     };
     Column::made_of(Expression {
         sql: text(|column| column.name.clone()),
@@ -181,4 +179,26 @@ pub fn document(columns: &[(String, Column)]) -> Result<Column> {
         columns: columns.iter().map(|(_, column)| column.number).collect(),
         has_code: false,
     })
+}
+
+/// Names, their columns and the values of these as the text of a JSON document. A string longer than a document can have is its SHA-256.
+pub fn document_of<'a>(values: impl Iterator<Item = (&'a str, &'a Column, String)>) -> String {
+    const LONGEST: i32 = 1_000_000;
+    let pairs = values.map(|(name, column, value)| {
+        // SAFETY: look-ups in the system cache.
+        let base = unsafe { pg_sys::getBaseType(column.type_oid) };
+        let bytes = match base {
+            pg_sys::BYTEAOID => value.clone(),
+            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => {
+                format!("pg_catalog.convert_to({value}, 'UTF8')")
+            }
+            _ => return format!("{}, {value}", quote_literal(name)),
+        };
+        format!(
+            "{}, CASE WHEN pg_catalog.octet_length({value}) OPERATOR(pg_catalog.>) {LONGEST}
+                      THEN pg_catalog.encode(pg_catalog.sha256({bytes}), 'hex') ELSE {value}::pg_catalog.text END",
+            quote_literal(name)
+        )
+    });
+    format!("pg_catalog.jsonb_build_object({})::pg_catalog.text", pairs.collect::<Vec<_>>().join(", "))
 }

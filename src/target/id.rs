@@ -7,7 +7,7 @@ use crate::postgres::expression::Expression;
 use crate::postgres::now::one_now;
 use crate::postgres::read::read_one;
 use crate::postgres::table::Column;
-use crate::target::column::document;
+use crate::target::column::{document, document_of};
 
 /// What tells the rows of a target apart, and which of two rows of one time is the newer: a column, or several.
 pub struct Id {
@@ -110,12 +110,10 @@ impl Id {
         if self.document.is_none() {
             return Ok(values.first().cloned().flatten());
         }
-        let pairs = self.columns.iter().zip(values).map(|((name, column), value)| {
-            let value = value.as_ref().map_or("NULL".into(), |value| column.literal(value));
-            format!("{}, {value}", quote_literal(name))
+        let literals = self.columns.iter().zip(values).map(|((name, column), value)| {
+            (name.as_str(), column, value.as_ref().map_or("NULL".into(), |value| column.literal(value)))
         });
-        let pairs: Vec<String> = pairs.collect();
-        let build = format!("SELECT pg_catalog.jsonb_build_object({})::pg_catalog.text", pairs.join(", "));
+        let build = format!("SELECT {}", document_of(literals));
         read_one::<String>(&build, &[])
     }
 
