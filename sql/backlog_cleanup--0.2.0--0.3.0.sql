@@ -101,6 +101,9 @@ ALTER TABLE backlog_cleanup.target
     ADD COLUMN recipe_columns text[]
         CONSTRAINT recipe_columns_are_named
         CHECK (recipe_columns OPERATOR(pg_catalog.<>) '{}' AND pg_catalog.array_position(recipe_columns, NULL) IS NULL),
+    ADD COLUMN id_columns text[]
+        CONSTRAINT id_columns_are_named
+        CHECK (id_columns OPERATOR(pg_catalog.<>) '{}' AND pg_catalog.array_position(id_columns, NULL) IS NULL),
     ALTER COLUMN named_by TYPE backlog_cleanup.role USING named_by::pg_catalog.text::backlog_cleanup.role;
 ALTER TABLE backlog_cleanup.target
     ALTER COLUMN status_column DROP NOT NULL, ALTER COLUMN account_column DROP NOT NULL, ALTER COLUMN account DROP NOT NULL,
@@ -691,6 +694,8 @@ COMMENT ON COLUMN backlog_cleanup.target.condition IS
     'only rows that meet it are ever removed: an immutable expression in parentheses of the row''s own columns; NULL is no condition';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_columns IS
     'several columns that are the recipe together, instead of recipe_column; NULL is none';
+COMMENT ON COLUMN backlog_cleanup.target.id_columns IS
+    'several columns that are the row''s unique id together, instead of id_column; NULL is none';
 COMMENT ON TABLE backlog_cleanup.policy IS
     'which rows in scope go; a row has the policy that names its recipe, or else its failure type, or else its status; the one that names nothing is the default policy';
 COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that started it';

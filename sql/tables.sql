@@ -93,6 +93,9 @@ CREATE TABLE backlog_cleanup.target (
     recipe_columns      text[]
         CONSTRAINT recipe_columns_are_named
         CHECK (recipe_columns OPERATOR(pg_catalog.<>) '{}' AND pg_catalog.array_position(recipe_columns, NULL) IS NULL),
+    id_columns          text[]
+        CONSTRAINT id_columns_are_named
+        CHECK (id_columns OPERATOR(pg_catalog.<>) '{}' AND pg_catalog.array_position(id_columns, NULL) IS NULL),
     CONSTRAINT max_rows_takes_one_worker CHECK (max_rows IS NULL OR workers OPERATOR(pg_catalog.=) 1),
     CONSTRAINT statuses_are_none_of_the_others
         CHECK (NOT statuses OPERATOR(pg_catalog.&&)
@@ -155,6 +158,8 @@ COMMENT ON COLUMN backlog_cleanup.target.condition IS
     'only rows that meet it are ever removed: an immutable expression in parentheses of the row''s own columns; NULL is no condition';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_columns IS
     'several columns that are the recipe together, instead of recipe_column; NULL is none';
+COMMENT ON COLUMN backlog_cleanup.target.id_columns IS
+    'several columns that are the row''s unique id together, instead of id_column; NULL is none';
 
 CREATE TABLE backlog_cleanup.policy (
     target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,

@@ -61,7 +61,7 @@ fn plan(target: &Target, leaf: &Leaf) -> Result<String> {
         "EXPLAIN (FORMAT JSON) SELECT {}, {}, {} FROM {} g WHERE {}",
         recipe.of_row(),
         failed_at.of_row(),
-        id.of_row(),
+        id.value.of_row(),
         leaf.rows(),
         target.is_failed()
     );

@@ -7,7 +7,7 @@ use pgrx::spi::quote_literal;
 
 use crate::extension;
 use crate::plan::policies;
-use crate::postgres::datum::{instant_as_text, text_of};
+use crate::postgres::datum::instant_as_text;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::memory::context_below;
 use crate::postgres::now::rows_now;
@@ -32,16 +32,16 @@ pub fn save(rules: &Rules, run_id: i64, tally: &Tally) -> Result<()> {
     let failed: Vec<i64> = tally.list.iter().map(|recipe| recipe.failed).collect();
     let removable = |recipe: &RecipeCount| rules.is_regular().then_some(recipe.removed);
     let removable: Vec<Option<i64>> = tally.list.iter().map(removable).collect();
-    let order = Order::of(&target.id);
+    let order = Order::of(&target.id.value);
     // Whoever writes rows decides how long the ids are.
     let cutoffs = || tally.list.iter().map(|recipe| recipe.cutoff.and_then(|cutoff| order.rounded(cutoff)));
     let at: Vec<Option<String>> =
         cutoffs().map(|cutoff| cutoff.map(|cutoff| instant_as_text(cutoff.at, pg_sys::TIMESTAMPOID))).collect();
-    // SAFETY: the id of a position is of the id column's type.
-    let text_of_id = |id| unsafe { text_of(id, target.id.type_oid) };
+    // SAFETY: the id of a position.
+    let saved = |id| target.id.saved(unsafe { target.id.values_of(id) });
     // As the table's owner: the id type's output function may be any role's code.
     let cutoff_ids: Vec<Option<String>> = reading_as_owner_of(&target.table, || {
-        Ok(cutoffs().map(|cutoff| cutoff.and_then(|cutoff| cutoff.id).map(text_of_id)).collect())
+        Ok(cutoffs().map(|cutoff| cutoff.and_then(|cutoff| cutoff.id).and_then(saved)).collect())
     })?;
     extension::as_owner(|| {
         Spi::run_with_args(
@@ -174,7 +174,7 @@ pub fn forget() {
 /// The order of rows, which keeps ids for as long as the cutoffs are loaded.
 fn order(target: &Target) -> Order {
     // SAFETY: `Order::of` is called in the context that the ids are to live in.
-    unsafe { PgMemoryContexts::For(CONTEXT.get()).switch_to(|_| Order::of(&target.id)) }
+    unsafe { PgMemoryContexts::For(CONTEXT.get()).switch_to(|_| Order::of(&target.id.value)) }
 }
 
 fn load(target: &Target, run_id: i64, horizon: Horizon) -> Result<Cutoffs> {
@@ -204,8 +204,8 @@ fn load(target: &Target, run_id: i64, horizon: Horizon) -> Result<Cutoffs> {
     })?;
     // As the table's owner: the id type's input function may be any role's code.
     let parsed = format!(
-        "SELECT kept.id::{} FROM pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[]) WITH ORDINALITY kept (id, place) ORDER BY place",
-        target.id.sql_type,
+        "SELECT {} FROM pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[]) WITH ORDINALITY kept (id, place) ORDER BY place",
+        target.id.of_saved("kept.id")?,
         ids.join(", ")
     );
     let mut place = 0;

@@ -57,12 +57,9 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
         .zip(target.account.as_deref())
         .map(|(column, account)| format!("{} OPERATOR(pg_catalog.=) {} AND ", column.name, quote_literal(account)));
     let concurrently = if table.kind as u8 == b'p' { "" } else { " CONCURRENTLY" };
-    let (key, included) = columns(&target);
-    let recipes = key.len() - 2;
-    let key = key.iter().enumerate().map(|(place, column)| match place < recipes {
-        true => column.name.clone(),
-        false => format!("{} DESC", column.name),
-    });
+    let Columns { recipes, order, included } = columns(&target);
+    let key = recipes.iter().map(|column| column.name.clone());
+    let key = key.chain(order.iter().map(|column| format!("{} DESC", column.name)));
     let include = match included.as_slice() {
         [] => String::new(),
         columns => {
@@ -78,9 +75,17 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
     ))
 }
 
-/// The columns of the partial index: the recipe, if there is one, failed-at and id; and those that are included, since without the
-/// columns that an expression reads PostgreSQL has to visit the table.
-fn columns(target: &Target) -> (Vec<&Column>, Vec<&Column>) {
+/// The columns of the partial index.
+struct Columns<'a> {
+    /// Those of the recipe, if there is one.
+    recipes: Vec<&'a Column>,
+    /// Failed-at, and those of the id that are not the recipe's.
+    order: Vec<&'a Column>,
+    /// Without the columns that an expression reads PostgreSQL has to visit the table.
+    included: Vec<&'a Column>,
+}
+
+fn columns(target: &Target) -> Columns<'_> {
     let Target { recipe, failed_at, id, .. } = target;
     let of_recipe =
         |column: &&Column| recipe.expression.as_ref().is_some_and(|all| all.columns.contains(&column.number));
@@ -89,22 +94,27 @@ fn columns(target: &Target) -> (Vec<&Column>, Vec<&Column>) {
         None => vec![recipe],
     };
     let is_read = |column: &Column| column.expression.as_ref().is_none_or(|expression| !expression.columns.is_empty());
-    let key: Vec<&Column> = recipes.into_iter().chain([failed_at, id]).filter(|column| is_read(column)).collect();
+    let recipes: Vec<&Column> = recipes.into_iter().filter(|column| is_read(column)).collect();
+    let of_id = id.columns.iter().map(|(_, column)| column);
+    let is_new = |column: &&Column| recipes.iter().all(|other| other.number != column.number);
+    let order: Vec<&Column> = std::iter::once(failed_at).chain(of_id.filter(is_new)).collect();
+    let key = || recipes.iter().chain(&order);
     let below: Vec<i16> =
-        key.iter().filter_map(|column| column.expression.as_ref()).flat_map(|read| read.columns.clone()).collect();
+        key().filter_map(|column| column.expression.as_ref()).flat_map(|read| read.columns.clone()).collect();
     let mut included: Vec<&Column> = Vec::new();
     for column in target.reads.iter().map(|(_, column)| column).filter(|column| below.contains(&column.number)) {
-        if key.iter().chain(&included).all(|other| other.number != column.number) {
+        if key().chain(&included).all(|other| other.number != column.number) {
             included.push(column);
         }
     }
-    (key, included)
+    Columns { recipes, order, included }
 }
 
 /// Whether the target's table has a valid partial index on recipe, failed-at and id, with the columns that expressions read. Which
 /// expressions it has, the planner knows.
 pub fn exists(target: &Target) -> Result<bool> {
-    let (key, included) = columns(target);
+    let Columns { recipes, order, included } = columns(target);
+    let key = [recipes, order].concat();
     let numbers = |columns: Vec<&Column>| columns.iter().map(|column| i32::from(column.number)).collect::<Vec<_>>();
     read_one::<bool>(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_index,

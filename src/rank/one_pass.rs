@@ -59,7 +59,7 @@ pub fn rank(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
     let through_index = index::serves(rules, leaves)?;
     // SAFETY: only reads the WAL position.
     let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
-    let order = Order::of(&target.id);
+    let order = Order::of(&target.id.value);
     let mut tally = Tally::of(target, &rules.policies);
     let mut newest: Vec<Newest<Expired>> = Vec::new();
     let mut gone = Gone { positions: Some(leaves.iter().map(|_| Vec::new()).collect()), found: 0 };
@@ -136,7 +136,7 @@ fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&R
             "SELECT {}, {}, {}, {position}, {} FROM {} g WHERE {}",
             rules.policies.group_columns(rules.target, &rules.target.recipe_key()),
             failed_at.as_itself(),
-            id.as_itself(),
+            id.value.as_itself(),
             rules.selection.matches(rules.target),
             leaf.rows(),
             rules.target.is_failed()

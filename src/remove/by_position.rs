@@ -259,8 +259,8 @@ fn remove_all_locked(
 /// The rows that are still there, and still removable; with the id of the first, as text.
 pub fn still_there(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<(Option<String>, Vec<Removable>)> {
     let there = format!(
-        "SELECT g.ctid, pg_catalog.left({}::pg_catalog.text, {MESSAGE}) FROM ONLY {} g WHERE {}",
-        rules.target.id.of_row(),
+        "SELECT g.ctid, pg_catalog.left({}, {MESSAGE}) FROM ONLY {} g WHERE {}",
+        rules.target.id.as_text(),
         leaf.table.name,
         at_positions(rules)
     );

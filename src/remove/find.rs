@@ -89,7 +89,7 @@ fn removable(
     tally: &mut Tally,
     mut each: impl FnMut(&mut RecipeCount, Removable, u32) -> ControlFlow<()>,
 ) -> Result<()> {
-    let order = Order::of(&rules.target.id);
+    let order = Order::of(&rules.target.id.value);
     let statement = statement(rules, leaf, &place);
     let tids = if let Place::Positions(tids) = place { Some(tid_array(tids)) } else { None };
     reading_as_owner_of(&leaf.table, || {
@@ -125,7 +125,7 @@ fn statement(rules: &Rules, leaf: &Leaf, place: &Place) -> String {
         "SELECT {}, {}, {}, g.ctid, g.xmin FROM ONLY {} g WHERE {place}",
         rules.policies.group_columns(rules.target, &rules.target.recipe_key()),
         rules.target.failed_at.as_itself(),
-        rules.target.id.as_itself(),
+        rules.target.id.value.as_itself(),
         leaf.table.name
     )
 }

@@ -2,7 +2,7 @@ use std::ops::{ControlFlow, Range};
 
 use pgrx::spi::quote_literal;
 
-use crate::postgres::datum::{instant_as_text, text_of};
+use crate::postgres::datum::instant_as_text;
 use crate::postgres::error::Result;
 use crate::postgres::met::Met;
 use crate::postgres::stream::{stream, stream_until, stream_writing};
@@ -13,6 +13,7 @@ use crate::remove::left::{INSUFFICIENT_PRIVILEGE, Left, MESSAGE, Reason};
 use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
 use crate::target::Target;
+use crate::target::id::Values;
 use crate::target::leaf::Leaf;
 
 /// Ids that are held at a time, to find those of rows that cannot go, and about how many bytes.
@@ -87,11 +88,11 @@ fn remove_where(
     if removed >= most {
         return Ok(removed);
     }
-    let id = rules.target.id.of_row();
+    let id = rules.target.id.as_text();
     let table = leaf.rows();
     let (mut rows, mut first) = (0, None);
     stream(
-        &format!("SELECT pg_catalog.left({id}::pg_catalog.text, {MESSAGE}) FROM {table} g WHERE {condition}"),
+        &format!("SELECT pg_catalog.left({id}, {MESSAGE}) FROM {table} g WHERE {condition}"),
         |row| {
             // SAFETY: the column is a text.
             first.get_or_insert_with(|| unsafe { row.text(0) }.map(str::to_owned));
@@ -125,28 +126,27 @@ fn remove_around(
     let mut beyond = "true".to_owned();
     let mut most = most as usize;
     while most > 0 {
+        let texts: Vec<String> = id.columns.iter().map(|(_, column)| column.as_text()).collect();
         let next = format!(
-            "SELECT {0}::pg_catalog.text FROM {1} g WHERE {condition} AND {beyond} ORDER BY {0} LIMIT {2}",
-            id.of_row(),
+            "SELECT {} FROM {} g WHERE {condition} AND {beyond} ORDER BY {} LIMIT {}",
+            texts.join(", "),
             leaf.rows(),
+            id.order(),
             most.min(IDS)
         );
-        let (mut ids, mut bytes): (Vec<String>, usize) = Default::default();
+        let (mut ids, mut bytes): (Vec<Values>, usize) = Default::default();
         stream_until(&next, None, |row| {
-            // SAFETY: the column is a text.
-            let id = unsafe { row.text(0) };
-            ids.extend(id.map(str::to_owned));
-            bytes += id.map_or(0, str::len);
+            // SAFETY: the columns are texts.
+            let values = (0..texts.len()).map(|column| unsafe { row.text(column) }.map(str::to_owned));
+            let values: Values = values.collect();
+            bytes += values.iter().flatten().map(String::len).sum::<usize>();
+            ids.push(values);
             if bytes < BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         let Some(last) = ids.last() else { return Ok(()) };
-        beyond = format!("{} OPERATOR(pg_catalog.>) {}", id.of_row(), id.literal(last));
+        beyond = id.is_behind(last);
         most -= ids.len();
-        let of_ids = |ids: &[String]| {
-            let literals: Vec<String> = ids.iter().map(quote_literal).collect();
-            let list = format!("ARRAY[{}]::{}[]", literals.join(", "), id.sql_type);
-            delete(rules, leaf, &format!("{condition} AND {} OPERATOR(pg_catalog.=) ANY ({list})", id.of_row()))
-        };
+        let of_ids = |ids: &[Values]| delete(rules, leaf, &format!("{condition} AND {}", id.is_one_of(ids)));
         let mut pieces = Pieces::of(&ids, left.patience);
         while let Some(piece) = pieces.next(|_| true) {
             if left.is_over()? {
@@ -164,8 +164,9 @@ fn remove_around(
                         // Raises the error again if it is about the table.
                         of_ids(&[])?;
                     }
-                    if !pieces.halve(&piece, |_| true, |_, _| false) {
-                        left.reason.get_or_insert_with(|| Reason::new(Some(met), piece.first().cloned()));
+                    if !pieces.halve(&piece, |_| true, |_, _| false) && left.reason.is_none() {
+                        let row = piece.first().map(|row| id.text_of(row)).transpose()?.flatten();
+                        left.reason = Some(Reason::new(Some(met), row));
                     }
                 }
             }
@@ -188,21 +189,16 @@ fn delete(rules: &Rules, leaf: &Leaf, condition: &str) -> Result<Tally> {
 /// The condition on a recipe's rows under its policy before a cutoff. It has only columns and constants, so that another server can
 /// run it; but what finds the rows of a shortened id runs here.
 fn condition(rules: &Rules, recipe: &RecipeCount, cutoff: Position) -> String {
-    let Target { id: id_column, failed_at, recipe: recipe_column, .. } = rules.target;
+    let Target { id, failed_at, recipe: recipe_column, .. } = rules.target;
     let is_its = match &recipe.recipe_id {
         None => format!("{} IS NULL", recipe_column.of_row()),
         Some(recipe_id) => rules.target.is_of_recipe(recipe_id),
     };
     let at = format!("{}::{}", quote_literal(instant_as_text(cutoff.at, failed_at.type_oid)), failed_at.sql_type);
     // NULL is the newest id.
-    let is_older = match cutoff.id {
-        None => format!("{} IS NOT NULL", id_column.of_row()),
-        Some(id) => {
-            // SAFETY: the id of a position is of the id column's type.
-            let id = unsafe { text_of(id, id_column.type_oid) };
-            format!("{} OPERATOR(pg_catalog.<) {}", id_column.of_row(), id_column.literal(&id))
-        }
-    };
+    // SAFETY: the id of a position.
+    let values = cutoff.id.map_or_else(|| vec![None; id.columns.len()], |of_row| unsafe { id.values_of(of_row) });
+    let is_older = id.is_before(&values);
     let is_under = match rules.policies.list.len() {
         1 => String::new(),
         _ => {

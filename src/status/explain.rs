@@ -1,17 +1,47 @@
+use std::collections::BTreeMap;
+
 use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
+use serde::de::IgnoredAny;
 
 use crate::extension;
 use crate::postgres::datum::instant_as_text;
-use crate::postgres::error::{Result, required};
+use crate::postgres::error::{Result, error, required};
 use crate::postgres::read::read_one;
 use crate::postgres::stream::stream;
 use crate::rules::matching::Policies;
 use crate::target::Target;
+use crate::target::id::Values;
 use crate::target::leaf::Leaf;
 use crate::target::recipes::bounded;
 use crate::target::steady::glance_leaves;
+
+/// The values of an id that a person writes: of one column as it is, of several as a document. Errors: 22P02, 22023, 42804.
+fn values_of(target: &Target, id: &str) -> Result<Values> {
+    let columns = &target.id.columns;
+    let values = if target.id_columns.is_none() {
+        vec![Some(id.to_owned())]
+    } else {
+        let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+        let keys = serde_json::from_str::<BTreeMap<String, IgnoredAny>>(id).unwrap_or_default();
+        if keys.len() != names.len() || !names.iter().all(|name| keys.contains_key(*name)) {
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION,
+                format!("\"{id}\" is no document with the keys {}", names.join(", ")),
+                format!("SELECT {} FROM {} g", target.id.as_text(), target.table.name),
+            ));
+        }
+        const VALUES: &str =
+            "SELECT array_agg($1::jsonb ->> name ORDER BY place) FROM unnest($2) WITH ORDINALITY AS key (name, place)";
+        let arguments = [id.into(), names.into()];
+        extension::as_owner(|| read_one::<Values>(VALUES, &arguments))?.unwrap_or_default()
+    };
+    for ((_, column), value) in columns.iter().zip(&values) {
+        value.as_ref().map_or(Ok(()), |value| target.accepts(column, value))?;
+    }
+    Ok(values)
+}
 
 /// Why a row stays or goes.
 struct Verdict {
@@ -56,11 +86,11 @@ fn backlog_cleanup_explain(
     let id = required(id, "id", "SELECT * FROM backlog_cleanup_explain('1')")?;
     let Verdict { verdict, reason, policy, rank, keep, expires_at, removable_at } =
         glance_leaves(target, |target, leaves| {
-            target.accepts(&target.id, id)?;
+            let id = values_of(target, id)?;
             let policies = Policies::of(target, Mode::Regular)?;
             for leaf in leaves {
-                if let Some(row) = Found::of(target, leaf, &policies, id)? {
-                    return row.verdict(target, leaves, &policies, id);
+                if let Some(row) = Found::of(target, leaf, &policies, &id)? {
+                    return row.verdict(target, leaves, &policies, &id);
                 }
             }
             Ok(Verdict::of("no such row", format!("table {} has no row with this id", target.table.name)))
@@ -70,6 +100,8 @@ fn backlog_cleanup_explain(
 
 /// A row of a leaf with this id.
 struct Found {
+    /// Its id, as reports have it.
+    id: Option<String>,
     recipe_id: Option<String>,
     failure_type: Option<String>,
     status: Option<String>,
@@ -83,24 +115,26 @@ struct Found {
 }
 
 impl Found {
-    fn of(target: &Target, leaf: &Leaf, policies: &Policies, id: &str) -> Result<Option<Found>> {
+    fn of(target: &Target, leaf: &Leaf, policies: &Policies, id: &Values) -> Result<Option<Found>> {
         let statement = format!(
-            "SELECT {}, ({}) IS TRUE, ({}) IS TRUE, {}, {}, ({}) IS TRUE FROM {} g WHERE {}",
+            "SELECT {}, ({}) IS TRUE, ({}) IS TRUE, {}, {}, ({}) IS TRUE, {} FROM {} g WHERE {}",
             policies.group_columns(target, &target.recipe.as_text()),
             target.is_of_account(),
             target.has_failed(),
             target.failed_at.as_itself(),
             target.instant(&target.failed_at.as_itself()),
             target.meets.as_ref().map_or("true", |condition| &condition.of_row),
+            target.id.as_text(),
             leaf.rows(),
             target.id.identifies(id)
         );
         let mut found = None;
         leaf.reading_as_owner(target, || {
             stream(&statement, |row| {
-                // SAFETY: the first three columns are texts.
+                // SAFETY: the first three columns and the last are texts.
                 let text = |column| unsafe { row.text(column) }.map(str::to_owned);
                 found = Some(Found {
+                    id: text(8),
                     recipe_id: text(0).map(|id| bounded(&id).into_owned()),
                     failure_type: text(1),
                     status: text(2),
@@ -115,7 +149,7 @@ impl Found {
         Ok(found)
     }
 
-    fn verdict(&self, target: &Target, leaves: &[Leaf], policies: &Policies, id: &str) -> Result<Verdict> {
+    fn verdict(&self, target: &Target, leaves: &[Leaf], policies: &Policies, id: &Values) -> Result<Verdict> {
         if !self.is_of_account {
             return Ok(Verdict::of(
                 "out of scope",
@@ -166,7 +200,7 @@ impl Found {
                 ("removable", format!("it is among the newest, rank {rank} of {keep}, and too old to be kept"))
             }
             Some(rank) if rank <= keep as i64 => ("kept", format!("it is among the newest, rank {rank} of {keep}")),
-            Some(rank) => match kept_back(target, id)? {
+            Some(rank) => match kept_back(target, self.id.as_deref())? {
                 Some(reason) => ("kept back", format!("the last run kept it back: {reason}")),
                 None => ("removable", format!("{} newer ones have expired", rank - 1)),
             },
@@ -183,7 +217,7 @@ impl Found {
         policies: &Policies,
         place: usize,
         at: i64,
-        id: &str,
+        id: &Values,
     ) -> Result<Vec<(i64, i64)>> {
         let recipe = match &self.recipe_id {
             Some(recipe_id) => target.is_of_recipe(recipe_id),
@@ -192,18 +226,18 @@ impl Found {
         let time = target.failed_at.of_row();
         let at =
             format!("{}::{}", quote_literal(instant_as_text(at, target.failed_at.type_oid)), target.failed_at.sql_type);
-        let (its_id, id) = (target.id.of_row(), target.id.literal(id));
         let mut newer = Vec::new();
         for leaf in leaves {
             let statement = format!(
                 "SELECT {time}, {} FROM {} g
                  WHERE {} AND {recipe} AND {}
                    AND ({time} OPERATOR(pg_catalog.>) {at}
-                        OR {time} OPERATOR(pg_catalog.=) {at} AND ({its_id} OPERATOR(pg_catalog.>) {id} OR {its_id} IS NULL))",
+                        OR {time} OPERATOR(pg_catalog.=) {at} AND {})",
                 target.instant(&time),
                 leaf.rows(),
                 target.is_failed(),
                 policies.is_under(place, target, Some(self.recipe_id.as_deref())),
+                target.id.is_behind(id),
             );
             leaf.reading_as_owner(target, || stream(&statement, |row| newer.extend(row.number(0).zip(row.number(1)))))?;
         }
@@ -228,7 +262,7 @@ fn moment(instant: Option<i64>) -> Option<TimestampWithTimeZone> {
 }
 
 /// What the row has met that the last run kept back first, if it is this one.
-fn kept_back(target: &Target, id: &str) -> Result<Option<String>> {
+fn kept_back(target: &Target, id: Option<&str>) -> Result<Option<String>> {
     const MET: &str = "
         SELECT CASE WHEN kept_back_row = left($2, 1000) THEN kept_back_message END
         FROM backlog_cleanup.run WHERE target = $1 ORDER BY id DESC LIMIT 1";

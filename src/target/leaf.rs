@@ -35,15 +35,16 @@ impl Leaf {
             table.search_path = target.table.search_path.clone();
         }
         let reach = if table.is_foreign() { Reach::Key } else { Reach::Position };
-        if reach == Reach::Key && !target.id.has_order_of_catalog() {
-            let (name, type_name) = (&table.name, &target.id.type_name);
+        let mut columns = target.id.columns.iter().map(|(_, column)| column);
+        if let Some(column) = columns.find(|column| reach == Reach::Key && !column.has_order_of_catalog()) {
+            let Column { name: column, type_name, .. } = column;
+            let name = &table.name;
             return Err(error(
                 PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
                 format!(
-                    "rows of foreign table \"{name}\" are found by their ids, and type {type_name} of column {} has an order of its own",
-                    target.id.name
+                    "rows of foreign table \"{name}\" are found by their ids, and type {type_name} of column {column} has an order of its own"
                 ),
-                format!("ALTER FOREIGN TABLE {name} ALTER {} TYPE text", target.id.name),
+                format!("ALTER FOREIGN TABLE {name} ALTER {column} TYPE text"),
             ));
         }
         let (numbers, filenode) = (numbers(&table, target)?, filenode(&table)?);

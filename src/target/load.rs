@@ -5,13 +5,15 @@ use pgrx::spi::quote_literal;
 
 use crate::extension;
 use crate::postgres::error::{Result, error, required};
-use crate::postgres::expression::Expression;
+use crate::postgres::expression::{Expression, is_scalar};
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::search_path::with_temporary_last;
 use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
+use crate::target::column::document;
 use crate::target::expression::{self, is_expression};
 use crate::target::fingerprint::callable_by_owner_of;
+use crate::target::id::Id;
 use crate::target::leaf::is_not_distributed;
 use crate::target::mistake::Mistake;
 use crate::target::nearest::nearest;
@@ -74,7 +76,10 @@ impl Search<'_> {
                 None => Some(None),
             },
             match &row.recipe_column {
-                _ if row.recipe_columns.is_some() => self.recipe_columns(here)?,
+                _ if row.recipe_columns.is_some() => match self.listed(here, "recipe_columns", &row.recipe_columns)? {
+                    Some(columns) => Some(document(&columns)?),
+                    None => None,
+                },
                 Some(recipe) => {
                     self.lasting(here, "recipe_column", self.made_of(table.as_ref(), here, "recipe_column", recipe)?)?
                 }
@@ -225,22 +230,29 @@ impl Search<'_> {
         self.expression(key, written, table)?.map(Column::made_of).transpose()
     }
 
-    /// Several columns as one recipe: a JSON document as text, with the columns as its keys.
-    fn recipe_columns(&self, table: Option<&Table>) -> Result<Option<Column>> {
-        let (key, names) = ("recipe_columns", self.row.recipe_columns.iter().flatten());
+    /// The columns that the list in column `key` names, with their names.
+    fn listed(
+        &self,
+        table: Option<&Table>,
+        key: &'static str,
+        names: &Option<Vec<String>>,
+    ) -> Result<Option<Vec<(String, Column)>>> {
+        let (Some(table), Some(names)) = (table, names) else { return Ok(None) };
         let mut columns = Vec::new();
         for name in names {
-            let Some(table) = table else { return Ok(None) };
-            let Some(column) = table.column(name)? else {
-                let wrong = format!("column \"{name}\" of {} does not exist", table.name);
-                let look = look_at_columns(table);
-                self.note(Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look));
-                return Ok(None);
-            };
-            let Some(column) = self.lasting(Some(table), key, Some(column.clone()))? else { return Ok(None) };
-            columns.push((name.as_str(), column));
+            match table.column(name)? {
+                Some(column) => {
+                    let column = self.lasting(Some(table), key, Some(column.clone()))?;
+                    columns.extend(column.map(|column| (name.clone(), column)));
+                }
+                None => {
+                    let wrong = format!("column \"{name}\" of {} does not exist", table.name);
+                    let look = look_at_columns(table);
+                    self.note(Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look));
+                }
+            }
         }
-        expression::document(&columns).map(Some)
+        Ok(Some(columns).filter(|columns| columns.len() == names.len()))
     }
 
     fn expression(&self, key: &'static str, written: &str, table: &Table) -> Result<Option<Expression>> {
@@ -313,16 +325,34 @@ impl Search<'_> {
         Ok(None)
     }
 
-    fn id(&self, table: Option<&Table>) -> Result<Option<Column>> {
+    fn id(&self, table: Option<&Table>) -> Result<Option<Id>> {
+        let no_order = |key, name: &str, table: &Table, column: &Column| {
+            let wrong =
+                format!("column \"{name}\" of {} has type {}, which has no order", table.name, column.type_name);
+            Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table))
+        };
+        if self.row.id_columns.is_some() {
+            let key = "id_columns";
+            let Some((table, columns)) = table.zip(self.listed(table, key, &self.row.id_columns)?) else {
+                return Ok(None);
+            };
+            // A value of another type cannot be read from a document.
+            let is_usable = |column: &Column| column.is_ordered() && is_scalar(column.type_oid);
+            let unusable: Vec<_> = columns.iter().filter(|(_, column)| !is_usable(column)).collect();
+            if unusable.is_empty() {
+                return Id::of_several(columns).map(Some);
+            }
+            unusable.into_iter().for_each(|(name, column)| self.note(no_order(key, name, table, column)));
+            return Ok(None);
+        }
         let (key, written) = ("id_column", &self.row.id_column);
         let Some((table, column)) = table.zip(self.lasting(table, key, self.column(table, key, written)?)?) else {
             return Ok(None);
         };
         if column.is_ordered() {
-            return Ok(Some(column));
+            return Ok(Some(Id::of_one(written, column)));
         }
-        let wrong = format!("column \"{written}\" of {} has type {}, which has no order", table.name, column.type_name);
-        let mistake = Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table));
+        let mistake = no_order(key, written, table, &column);
         let key_columns = columns(table, PRIMARY_KEY)?;
         self.note(mistake.there_are("columns of the primary key", &key_columns, written).or_only(&key_columns));
         Ok(None)
@@ -404,7 +434,7 @@ impl Target {
     /// The columns and expressions that the row names.
     pub fn operands(&self) -> impl Iterator<Item = &Column> {
         let Target { id, account_column, recipe, failed_at, failure_type, status, .. } = self;
-        [id, recipe, failed_at, failure_type].into_iter().chain(account_column).chain(status)
+        [&id.value, recipe, failed_at, failure_type].into_iter().chain(account_column).chain(status)
     }
 
     /// What `reads` is to have: the columns that the row names, and then those that expressions read.

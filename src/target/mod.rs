@@ -7,6 +7,7 @@ mod expression;
 mod failure_type;
 mod fingerprint;
 pub mod foreign_keys;
+pub mod id;
 pub mod leaf;
 pub mod load;
 pub mod mistake;
@@ -31,6 +32,7 @@ use crate::postgres::expression::Expression;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
+use crate::target::id::Id;
 use crate::target::pace::Pace;
 
 /// A row of `backlog_cleanup.target`, not checked. The comments on its columns explain them.
@@ -42,6 +44,9 @@ pub struct TargetRow {
     pub users_table: Option<String>,
     pub ledger_table: Option<String>,
     pub id_column: String,
+    /// Versions before 0.3.0 have none.
+    #[serde(default)]
+    pub id_columns: Option<Vec<String>>,
     pub account_column: Option<String>,
     pub recipe_column: Option<String>,
     pub recipe_columns: Option<Vec<String>>,
@@ -101,7 +106,7 @@ pub struct Target {
     pub users: Option<Users>,
     pub recipes: Option<RecipeTable>,
     pub ledger: Option<Ledger>,
-    pub id: Column,
+    pub id: Id,
     /// `None` if every row of the table is the target's.
     pub account_column: Option<Column>,
     /// NULL in every row if the target has none.

@@ -6,7 +6,7 @@ use pgrx::spi::OwnedPreparedStatement;
 
 use crate::postgres::table::Column;
 use crate::target::Target;
-use crate::target::expression::document_of;
+use crate::target::column::document_of;
 
 /// The columns of a recipe of several. To make their document takes longer than anything else that is done with a row: rows carry
 /// the values instead, and the document is made once per recipe.

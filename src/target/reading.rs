@@ -64,7 +64,7 @@ impl Reading {
             statuses: target.statuses.clone(),
             time_zone: target.time_zone.clone(),
             fingerprint: target.fingerprint,
-            columns: [recipe, failed_at, id, failure_type]
+            columns: [recipe, failed_at, &id.value, failure_type]
                 .into_iter()
                 .chain(account_column)
                 .chain(status)

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use cluster::{Cluster, JOBS, column, create_index, number, refused, until_true, value};
+use cluster::{Cluster, JOBS, column, create_index, number, refused, until_true, value, veto};
 use postgres::Client;
 
 /// A table as Oban has it, with two rows in three that are final, and the same rows with the columns that the expressions mean. The
@@ -105,6 +105,79 @@ fn several_recipe_columns_are_one_recipe_whose_id_is_a_document() {
         client.batch_execute("UPDATE backlog_cleanup.target SET recipe_columns = '{queue,no}' WHERE name = 'shape'"),
     );
     assert_eq!((sqlstate.as_str(), message.contains("column \"no\"")), ("42703", true), "{message}");
+}
+
+/// Jobs whose key has two columns; all have failed at the same time, so that the key decides.
+const COMPOSITE: &str = "
+    CREATE EXTENSION backlog_cleanup;
+    CREATE TABLE job (queue text COLLATE \"C\", seq bigint, state text DEFAULT 'failed', at timestamptz DEFAULT '2020-01-01', PRIMARY KEY (seq, queue));
+    INSERT INTO job SELECT q, i FROM generate_series(1, 20) i, unnest(ARRAY['a', 'B', 'it''s \"c\"']) q;
+    INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column, account,
+                                        recipe_column, id_columns, status_column, failed_at_column, failure_type_column)
+    VALUES ('t', 'public.job', NULL, NULL, NULL, NULL, NULL, NULL, '{seq,queue}', 'state', 'at', NULL)";
+
+#[test]
+fn several_id_columns_are_one_id_whose_text_is_a_document() {
+    let (_cluster, mut client) = database(COMPOSITE);
+    let expected = r#"{17,a} {17,"it's \"c\""} {18,B} {18,a} {18,"it's \"c\""} {19,B} {19,a} {19,"it's \"c\""} {20,B} {20,a} {20,"it's \"c\""}"#;
+    let expected: Vec<&str> = expected.split_inclusive('}').map(str::trim).skip(1).collect();
+    let left = "SELECT ARRAY[seq::text, queue]::text FROM job ORDER BY seq, queue";
+    let explain = |client: &mut Client, id: &str| {
+        let explain = format!("SELECT verdict || ' ' || reason FROM backlog_cleanup_explain('{id}', 't')");
+        value::<String>(client, &explain)
+    };
+    let newest = r#"{"seq": 20, "queue": "it''s \"c\""}"#;
+    assert_eq!(explain(&mut client, newest), "kept it is among the newest, rank 1 of 10");
+    assert_eq!(explain(&mut client, r#"{"queue": "B", "seq": 17}"#), "removable 11 newer ones have expired");
+    assert_eq!(
+        explain(&mut client, r#"{"seq": 21, "queue": "a"}"#),
+        "no such row table public.job has no row with this id"
+    );
+    for id in ["17", r#"{"seq": 17}"#, r#"{"seq": 17, "queue": "a", "at": 1}"#, r#"{"seq": "x", "queue": "a"}"#, "{"] {
+        let call = format!("SELECT backlog_cleanup_explain('{id}', 't')");
+        let (sqlstate, message, hint) = refused(client.batch_execute(&call));
+        assert_eq!(sqlstate, "22P02", "{id}: {message}");
+        client.batch_execute(&hint).unwrap();
+    }
+    client.batch_execute("CREATE TABLE saved AS TABLE job").unwrap();
+    for call in ["SELECT backlog_cleanup_failed_generations('t')", "CALL backlog_cleanup_run('t', batch_size => 7)"] {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        client.batch_execute(call).unwrap();
+        assert_eq!(column::<String>(&mut client, left), expected, "{call}");
+    }
+    veto(&mut client, "job", "OLD.seq = 3 AND OLD.queue = 'B'");
+    for call in ["SELECT backlog_cleanup_failed_generations('t')", "CALL backlog_cleanup_run('t', batch_size => 7)"] {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        client.batch_execute(call).unwrap();
+        let row: String = value(&mut client, "SELECT kept_back_row FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1");
+        assert_eq!(row, r#"{"seq": 3, "queue": "B"}"#, "{call}");
+        assert!(explain(&mut client, &row).starts_with("kept back"), "{call}");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_with_id_columns_is_said_at_once() {
+    let (_cluster, mut client) = database(COMPOSITE);
+    client.batch_execute("ALTER TABLE job ADD doc json, ADD list int[], ADD class regclass").unwrap();
+    let wrong =
+        "UPDATE backlog_cleanup.target SET id_columns = '{seq,no,nor,class}', condition = '(nothing)' WHERE name = 't'";
+    let failure = client.batch_execute(wrong).unwrap_err();
+    let message = failure.as_db_error().and_then(|error| error.detail()).unwrap_or_default();
+    for part in ["column \"no\"", "column \"nor\"", "column \"class\"", "\"(nothing)\""] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    let wrong = "UPDATE backlog_cleanup.target SET id_columns = '{seq,doc,list}' WHERE name = 't'";
+    let failure = client.batch_execute(wrong).unwrap_err();
+    let message = failure.as_db_error().and_then(|error| error.detail()).unwrap_or_default();
+    assert!(message.contains("column \"doc\"") && message.contains("column \"list\""), "{message}");
+    for wrong in ["'{}'", "'{NULL}'"] {
+        let write = format!("UPDATE backlog_cleanup.target SET id_columns = {wrong} WHERE name = 't'");
+        assert_eq!(refused(client.batch_execute(&write)).0, "23514", "{wrong}");
+    }
+    client.batch_execute("ALTER TABLE job DROP COLUMN seq").unwrap();
+    let found = "SELECT string_agg(detail, ' ') FROM backlog_cleanup_doctor('t') WHERE status <> 'ok'";
+    let found: String = value(&mut client, found);
+    assert!(found.contains("column \"seq\""), "{found}");
 }
 
 #[test]
@@ -210,6 +283,8 @@ fn the_index_of_each_shape_is_all_that_ranking_reads() {
         "condition = '(NOT pinned AND errors[array_upper(errors, 1)] ->> ''error'' LIKE ''**%'')'",
         "recipe_columns = NULL, recipe_column = NULL",
         "status_column = '(lower(worker))', statuses = '{w1,w2,w3}'",
+        "id_columns = '{account,id}'",
+        "id_columns = '{worker,id}', recipe_columns = '{queue,worker}'",
     ];
     for change in columns {
         client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 'shape'")).unwrap();

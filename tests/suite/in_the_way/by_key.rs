@@ -147,3 +147,31 @@ fn rows_of_a_recipe_whose_id_is_shortened_go_by_key_too() {
         assert_eq!(column::<String>(&mut client, each), [(all / 2).to_string()], "{call}");
     }
 }
+
+#[test]
+fn of_rows_by_key_whose_id_has_two_columns_only_those_that_cannot_go_stay() {
+    let (remote, cluster) = (Cluster::start(""), Cluster::start("max_worker_processes = 16\n"));
+    let (mut far, mut client) = far_away(&cluster, &remote);
+    // All of one time: the ids decide, and another order of their columns would keep other rows.
+    far.batch_execute(
+        "UPDATE job SET queue = 100 - id / 10, at = '2020-01-01';
+         TRUNCATE saved; INSERT INTO saved TABLE job; CREATE TABLE holding (job int REFERENCES job)",
+    )
+    .unwrap();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET recipe_column = NULL, id_columns = '{queue,id}' WHERE name = 't'",
+        )
+        .unwrap();
+    for call in RUNS {
+        far.batch_execute("TRUNCATE job CASCADE; INSERT INTO job TABLE saved; INSERT INTO holding VALUES (40), (41)")
+            .unwrap();
+        let (removed, kept_back, sqlstate, _, row) = run(&mut client, call);
+        assert_eq!((removed, kept_back), (all(call) - 2, 2), "{call}");
+        let first = r#"{"id": 40, "queue": "96"}"#;
+        assert_eq!((sqlstate.as_deref(), row.as_deref()), (Some("23503"), Some(first)), "{call}");
+        let newest = if call.contains("emergency") { 0..0 } else { 10..20 };
+        let left: Vec<i32> = newest.chain([40, 41]).collect();
+        assert_eq!(column::<i32>(&mut far, "SELECT id FROM job ORDER BY id"), left, "{call}");
+    }
+}
