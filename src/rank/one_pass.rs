@@ -86,13 +86,14 @@ pub fn rank(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
     // The comparison of ids may be the code of their type's owner.
     reading_as_owner_of(&target.table, || {
         for ((recipe, counted), newest) in tally.list.iter_mut().enumerate().zip(&mut newest) {
-            let (keep, too_old) = (keep(counted.policy), ages[counted.policy].keep_cutoff);
+            let age = ages[counted.policy];
+            let (keep, too_old) = (keep(counted.policy), age.keep_cutoff.min(age.cutoff));
             let oldest =
                 newest.oldest(keep, &order, |row| gone.add(row, recipe, counted)).map(|oldest| oldest.position);
             let is_too_old = |row: &&Expired| row.position.at < too_old;
             newest.kept().iter().filter(is_too_old).for_each(|row| gone.add(row, recipe, counted));
             counted.cutoff = match oldest {
-                _ if keep == 0 => Some(Position::NEWEST),
+                _ if keep == 0 => Some(Position::before(age.cutoff)),
                 Some(oldest) if oldest.at >= too_old => Some(oldest),
                 None if too_old == i64::MIN => None,
                 _ => Some(Position::before(too_old)),
@@ -129,11 +130,11 @@ impl Gone {
 /// Reads the rows in scope of a leaf: `Policies::group_columns`, failed-at, id, position, whether it is selected. Runs as the leaf's owner,
 /// since planning may call functions of indexes and check constraints.
 fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&Row)) -> Result<()> {
-    let Target { id, recipe, failed_at, .. } = rules.target;
+    let Target { id, failed_at, .. } = rules.target;
     let statement = |position: &str| {
         format!(
             "SELECT {}, {}, {}, {position}, {} FROM {} g WHERE {}",
-            rules.policies.group_columns(rules.target, &recipe.as_key()),
+            rules.policies.group_columns(rules.target, &rules.target.recipe_key()),
             failed_at.as_itself(),
             id.as_itself(),
             rules.selection.matches(rules.target),

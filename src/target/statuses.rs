@@ -138,7 +138,7 @@ impl Target {
 
     /// The condition on a row `g` that it has this status.
     pub fn has_status(&self, status: &str) -> String {
-        self.status.as_ref().map_or("false".into(), |column| column.is(status))
+        self.status.as_ref().map_or("false".into(), |column| column.identifies(status))
     }
 
     /// The status of a row `g`, as text.
