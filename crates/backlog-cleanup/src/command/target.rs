@@ -104,18 +104,18 @@ impl Target {
                 dropped_or_not(output, &name, dropped)?;
                 return Ok(Exit::Done);
             }
-            Action::Show { name } => (Some(name), None),
+            Action::Show { name } => (name, None),
             Action::Add { name, columns } => {
                 let row = columns.row(Some(&name))?;
-                (columns::add(&mut work, &row).await?, Some(row))
+                columns::add(&mut work, &row).await?;
+                (name, Some(row))
             }
             Action::Set { name, columns } => {
                 let row = columns.row(None)?;
                 let set = columns::set(&mut work, &name, &row).await?;
-                (Some(set.ok_or_else(|| columns::missing(&name))?), Some(row))
+                (set.ok_or_else(|| columns::missing(&name))?, Some(row))
             }
         };
-        let name = name.unwrap_or_default();
         let columns = columns::of(&mut work, &name).await?;
         if columns.is_empty() {
             return Err(columns::missing(&name));
