@@ -41,6 +41,7 @@ fn a_policy_is_simulated_written_obeyed_and_dropped() {
         (&written["policy"], &written["maxAge"], &written["keep"]),
         (&json!("recipe \"1\""), &json!("24:00:00"), &json!(2))
     );
+    assert_eq!(written["warnings"], json!([]));
     // What is not in the body stays.
     let changed = ask(&server, "PUT", ADMIN, "policies?recipeId=1", &json!({"maxKeepAge": "90 days"})).json();
     assert_eq!((&changed["keep"], &changed["maxKeepAge"]), (&json!(2), &json!("90 days")));
@@ -51,6 +52,19 @@ fn a_policy_is_simulated_written_obeyed_and_dropped() {
     };
     assert_eq!(rows(0), [&json!("recipe \"1\""), &json!(15), &json!(13)]);
     assert_eq!(rows(1), [&json!("default"), &json!(12), &json!(2)]);
+
+    // The run has the same.
+    let run = get("runs/1");
+    assert_eq!(
+        run["policies"],
+        json!([
+            {"recipeId": "1", "failureType": null, "status": null, "inScope": 15, "removed": 13, "kept": 2},
+            {"recipeId": null, "failureType": null, "status": null, "inScope": 12, "removed": 2, "kept": 10},
+        ])
+    );
+    let warned = ask(&server, "PUT", ADMIN, "policies?recipeId=77", &json!({"keep": 1})).json();
+    assert_eq!(warned["warnings"], json!(["target \"generations\" has no row now that this policy is for"]));
+    ask(&server, "DELETE", ADMIN, "policies?recipeId=77", &Value::Null);
 
     // A hold stays in an emergency, which says so, unless it is included.
     assert_eq!(ask(&server, "PUT", ADMIN, "policies?recipeId=1", &json!({"enabled": false})).json()["enabled"], false);

@@ -209,6 +209,9 @@ fn a_policy_does_what_its_simulation_says() {
     let dry = run(&["cleanup", "--dry-run"]).stdout;
     assert!(dry.lines().any(|line| line.split_whitespace().eq(["recipe", "\"1\"", "15", "13", "2"])), "{dry}");
     assert_eq!(run(&["cleanup", "--json"]).json()["cleanedUpGenerations"], 15);
+    let removed = run(&["runs", "1"]).stdout;
+    assert!(removed.lines().any(|line| line.split_whitespace().eq(["recipe", "\"1\"", "15", "13", "2"])), "{removed}");
+    assert_eq!(run(&["runs", "1", "--json"]).json()["policies"][1]["removed"], 2);
     let list = run(&["policy", "list", "--json"]).json();
     let list: Vec<_> =
         list.as_array().unwrap().iter().map(|it| [&it["policy"], &it["inScope"], &it["removed"]]).collect();
@@ -259,6 +262,8 @@ fn who_lacks_a_level_is_told_which_one() {
         ("monitor", &["policy", "simulate", "--keep", "5"]),
         ("monitor", &["explain", "1"]),
         ("admin", &["policy", "set", "--keep", "5"]),
+        ("monitor", &["target", "show", "generations"]),
+        ("admin", &["target", "set", "generations", "pause=1 s"]),
         ("operator", &["emergency", "--confirm", "system_backlog"]),
         ("operator", &["cleanup"]),
     ] {
@@ -343,9 +348,15 @@ fn completions_and_manual_pages_are_there_for_every_command() {
     }
     let directory = tempfile::tempdir().unwrap();
     assert_eq!(run(&cluster, "postgres", &["man", directory.path().to_str().unwrap()]).code, 0);
-    for page in ["backlog-cleanup.1", "backlog-cleanup-run.1", "backlog-cleanup-schedule-set.1"] {
-        let page = std::fs::read_to_string(directory.path().join(page)).unwrap();
+    for page in ["", "-run", "-schedule-set", "-policy-set", "-target-add", "-target-show"] {
+        let name = format!("backlog-cleanup{page}.1");
+        let page = std::fs::read_to_string(directory.path().join(&name)).unwrap();
         assert!(page.contains(".SH EXAMPLES") && page.contains(".SH EXIT STATUS"), "{page}");
+        // Its examples are of this command.
+        let command = name.trim_start_matches("backlog-cleanup-").trim_end_matches(".1").replace('-', " ");
+        let examples = page.split_once(".SH EXAMPLES").unwrap().1;
+        let is_own = |example: &str| name == "backlog-cleanup.1" || example.starts_with(&command);
+        assert!(examples.split("backlog\\-cleanup ").skip(1).all(is_own), "{name}: {examples}");
     }
 }
 

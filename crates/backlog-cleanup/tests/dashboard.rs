@@ -151,6 +151,11 @@ fn a_policy_is_tried_before_it_is_written() {
     stage.open("/");
     stage.browser.says("#next-run", "from more than 24 hours ago, but the 10 newest of them");
     stage.browser.says("#next-run", "2 other policies are for some rows");
+    // A run says what it did under each.
+    stage.open("/?run=1");
+    stage.browser.says("#runs .details", "Policies of the run");
+    stage.browser.says("#runs .details table:last-of-type tbody tr:first-child", "recipe \"1\" 30 25 5");
+    stage.open("/");
     // Why a row of it stays.
     stage.browser.click("#why summary");
     stage.browser.type_into("#row", "30\n");
@@ -165,6 +170,74 @@ fn a_policy_is_tried_before_it_is_written() {
     assert_eq!(stage.browser.script("return document.querySelectorAll('#confirm form').length"), 0);
     stage.open("/simulate?target=generations&keep=many");
     stage.browser.says("#alert", "not a number of rows");
+}
+
+#[test]
+fn a_policy_gets_a_note_a_warning_and_is_dropped_when_that_is_confirmed() {
+    let mut stage = Stage::set("notes", FAILURES);
+    stage.sign_in(ADMIN);
+    stage.browser.click("#try-policy summary");
+    stage.browser.type_into("#policy-recipe", "1");
+    stage.browser.type_into("#policy-note", "until the <review>");
+    stage.browser.click("#try-policy button");
+    stage.browser.click("#confirm button");
+    stage.browser.says("#policies tbody tr:first-child", "until the <review>");
+    // What stands in no field of the form stays.
+    stage.open("/simulate?target=generations&recipe=1&keep=3");
+    stage.browser.click("#confirm button");
+    stage.browser.says("#policies tbody tr:first-child", "until the <review>");
+    stage.open("/simulate?target=generations&recipe=77");
+    stage.browser.click("#confirm button");
+    stage.browser.says("#confirm", "target \"generations\" has no row now that this policy is for");
+    stage.browser.click("#confirm .button");
+    stage.browser.says("#policies tbody tr:nth-child(2)", "recipe \"77\"");
+    // Asked first; the default policy cannot be dropped.
+    assert_eq!(stage.browser.script("return document.querySelectorAll('#policies a[href^=\"/drop\"]').length"), 2);
+    stage.browser.click("#policies tbody tr:first-child a[href^='/drop']");
+    stage.browser.says("#confirm-title", "Drop policy recipe \"1\"?");
+    stage.browser.says("#confirm", "until the <review>");
+    assert_eq!(stage.count("SELECT count(*) FROM backlog_cleanup.policy"), 3);
+    stage.browser.click("#confirm button");
+    stage.browser.says("#policies tbody tr:first-child", "recipe \"77\"");
+    assert_eq!(stage.count("SELECT count(*) FROM backlog_cleanup.policy"), 2);
+    stage.is_clean();
+    stage.open("/drop?target=generations&recipe=1");
+    stage.browser.says("#alert", "policy recipe \"1\" does not exist");
+    // Who may not write policies has no way to drop one.
+    stage.open("/");
+    stage.browser.click("header button");
+    stage.sign_in(OPERATOR);
+    assert_eq!(stage.browser.script("return document.querySelectorAll('#policies a[href^=\"/drop\"]').length"), 0);
+    stage.open("/drop?target=generations&recipe=77");
+    stage.browser.says("#alert", "this needs level admin");
+}
+
+#[test]
+fn a_target_is_shown_with_its_columns_its_index_and_what_is_wrong() {
+    let mut stage = Stage::set(
+        "shown",
+        "INSERT INTO backlog_cleanup.target (name, failed_at_column, condition) VALUES ('other', '(updated_at + interval ''1 hour'')', '(id > 7)')",
+    );
+    stage.sign_in(MONITOR);
+    stage.database.batch_execute("ALTER TABLE recipes RENAME TO no_recipes").unwrap();
+    stage.browser.click("header a[href='/targets']");
+    stage.browser.says("#all-targets tbody", "generations");
+    stage.browser.click("#all-targets tbody tr:nth-child(2) a");
+    stage.browser.says("#target-title", "Target other");
+    // It cannot be used, and is shown.
+    stage.browser.says("#target .reasons", "public.recipes");
+    stage.browser.says("#columns", "((id OPERATOR(pg_catalog.>) 7))");
+    stage.browser.says("#columns", "rows per batch of a batched run");
+    stage.browser.says("#index", "public.recipes");
+    let columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'backlog_cleanup.target'::regclass AND attnum > 0 AND NOT attisdropped";
+    let columns = stage.count(columns);
+    assert_eq!(stage.browser.script("return document.querySelectorAll('#columns tbody tr').length"), columns);
+    stage.database.batch_execute("ALTER TABLE no_recipes RENAME TO recipes").unwrap();
+    stage.open("/target?target=other");
+    stage.browser.says("#index code", "CREATE INDEX CONCURRENTLY ON public.generations");
+    stage.is_clean();
+    stage.open("/target?target=nothing");
+    stage.browser.says("#alert", "target \"nothing\" does not exist");
 }
 
 #[test]
@@ -265,6 +338,8 @@ fn text_of_the_database_is_text() {
     escaped("/", "nav[aria-label=targets]");
     escaped("/", "#policies table");
     escaped(&format!("/simulate?target=generations&failure_type={address}"), "#confirm");
+    escaped("/targets", "#all-targets");
+    escaped(&format!("/target?target={address}"), "#columns");
     escaped(&format!("/?search={address}"), "#recipes");
     escaped(&format!("/?target={address}"), "nav[aria-label=targets] [aria-current]");
     escaped("/preview?target=generations&mode=regular", "#confirm table");
@@ -452,12 +527,27 @@ fn every_page_is_for_everybody() {
     look("simulation");
     stage.open("/explain?target=generations&id=7");
     look("explanation");
+    stage.open("/targets");
+    look("targets");
+    stage.open("/target?target=generations");
+    look("target");
     stage.open("/preview?target=generations&mode=regular");
     look("preview");
     stage.open("/preview?target=generations&mode=emergency");
     look("emergency");
     stage.open("/preview?target=nothing&mode=regular");
     look("refused");
+    stage.open("/");
+    stage.browser.click("header button");
+    stage.sign_in(ADMIN);
+    stage.open("/simulate?target=generations&recipe=123456&note=until+the+review&enabled=false");
+    stage.browser.click("#confirm button");
+    stage.browser.says("#confirm", "has no row now");
+    look("warned");
+    stage.open("/drop?target=generations&recipe=123456");
+    look("drop");
+    stage.open("/");
+    look("policies");
 }
 
 /// The demo's outage, with the runs of the following nights.

@@ -6,11 +6,13 @@ mod server;
 use cluster::{Cluster, PG_CRON};
 use server::{Answer, BASE, OPERATOR, Server, bearer, database};
 
-const ENDPOINTS: [(&str, &str); 15] = [
+const ENDPOINTS: [(&str, &str); 17] = [
     ("GET", "status"),
     ("GET", "status?limit=1"),
     ("GET", "doctor"),
     ("GET", "progress"),
+    ("GET", "targets"),
+    ("GET", "targets/its+name"),
     ("GET", "policies"),
     ("GET", "policies/simulate?keep=1"),
     ("GET", "explain/1"),
@@ -24,7 +26,7 @@ const ENDPOINTS: [(&str, &str); 15] = [
     ("POST", "runs/last/stop"),
 ];
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 9] = [
     "/",
     "/?search=1&span=7d&sort=name&page=2",
     "/?run=last",
@@ -32,6 +34,8 @@ const PAGES: [&str; 7] = [
     "/preview?target=its+name&mode=emergency&recipe=1",
     "/simulate?target=its+name&recipe=1&keep=3",
     "/explain?target=its+name&id=1",
+    "/targets",
+    "/target?target=its+name",
 ];
 
 fn ask(server: &Server, method: &str, path: &str, accept: &str, token: Option<&str>) -> Answer {
@@ -44,15 +48,16 @@ fn ask(server: &Server, method: &str, path: &str, accept: &str, token: Option<&s
 /// Asks every endpoint and opens every page as an operator.
 fn visit(server: &Server, target: &str, expect: impl Fn(&str, &Answer)) {
     let mut last = "1".to_owned();
+    let name: String = url::form_urlencoded::byte_serialize(target.as_bytes()).collect();
     for (method, path) in ENDPOINTS {
-        let path = format!("{BASE}/{}", path.replace("last", &last));
+        let path = path.replace("last", &last).replace("its+name", &name.replace('+', "%20"));
+        let path = format!("{BASE}/{path}");
         let answer = ask(server, method, &path, "application/json", Some(OPERATOR));
         expect(&path, &answer);
         if let Some(run) = answer.body.starts_with('{').then(|| answer.json()["runId"].as_i64()).flatten() {
             last = run.to_string();
         }
     }
-    let name: String = url::form_urlencoded::byte_serialize(target.as_bytes()).collect();
     for path in PAGES {
         let path = path.replace("last", &last).replace("its+name", &name);
         expect(&path, &ask(server, "GET", &path, "text/html", Some(OPERATOR)));

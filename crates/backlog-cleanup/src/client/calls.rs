@@ -193,6 +193,11 @@ pub async fn doctor(database: &mut PgConnection, target: &str) -> Result<Vec<Fin
     query_as(call).bind(target).fetch_all(database).await
 }
 
+/// The statement that builds the index of a target.
+pub async fn index_sql(database: &mut PgConnection, target: &str) -> Result<String> {
+    query_scalar("SELECT backlog_cleanup_index_sql(target => $1)").bind(target).fetch_one(database).await
+}
+
 /// The failed rows of the last `hours` by hour and failure type; beyond the most frequent `types` they are `(other)`.
 pub async fn failures(database: &mut PgConnection, target: &str, hours: i32, types: i32) -> Result<Vec<Failures>> {
     let call = "SELECT hour, failure_type, failed_count

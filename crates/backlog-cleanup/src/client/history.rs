@@ -1,10 +1,11 @@
 //! The history of runs, and how far those are that are running.
 
-use backlog_cleanup_report::{Mode, State, kept_back_reason};
+use backlog_cleanup_report::{Mode, PolicyDetail, State, kept_back_reason};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
+use sqlx::types::Json;
 use utoipa::ToSchema;
 
 use super::calls::{self, Mark};
@@ -188,6 +189,18 @@ pub async fn nights(
 /// One run, if it is there.
 pub async fn run(database: &mut PgConnection, id: i64) -> sqlx::Result<Option<Run>> {
     query_as(runs!("WHERE r.id = $1")).bind(id).fetch_optional(database).await
+}
+
+/// What a run did under each policy that it obeyed, those that name most first; none while it is running, since the sums are written
+/// at its end.
+pub async fn policies(database: &mut PgConnection, id: i64) -> sqlx::Result<Vec<PolicyDetail>> {
+    let policies = "
+        SELECT jsonb_build_object('recipeId', p.recipe_id, 'failureType', p.failure_type, 'status', p.status,
+                                  'inScope', p.in_scope, 'removed', p.removed, 'kept', p.in_scope - p.removed)
+        FROM backlog_cleanup.run_policy p JOIN backlog_cleanup.run r ON r.id = p.run_id
+        WHERE r.id = $1 AND r.state <> 'running' ORDER BY p.place";
+    let policies: Vec<Json<PolicyDetail>> = query_scalar(policies).bind(id).fetch_all(database).await?;
+    Ok(policies.into_iter().map(|Json(policy)| policy).collect())
 }
 
 /// The batched runs that are running.

@@ -1,8 +1,10 @@
 //! The database: how to connect to it, and what to ask it. Knows neither terminal nor HTTP.
 
 pub mod calls;
+pub mod columns;
 pub mod connect;
 pub mod history;
 pub mod policies;
 pub mod statement;
 pub mod targets;
+pub mod warnings;

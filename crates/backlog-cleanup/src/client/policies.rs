@@ -77,7 +77,7 @@ impl Policy {
 }
 
 /// The name of the policy that names nothing.
-const DEFAULT: &str = "default";
+pub const DEFAULT: &str = "default";
 
 impl Names {
     /// As in the extension's reports: `recipe "1", status "failed"`.

@@ -36,7 +36,9 @@ fn write(command: &Command, directory: &Path) -> io::Result<()> {
     let mut file = File::create(directory.join(page.get_filename()))?;
     page.render(&mut file)?;
     file.write_all(EXIT_STATUS.as_bytes())?;
-    let examples = EXAMPLES.iter().filter(|(of, _)| *of == command.get_name()).map(|(_, line)| line);
+    // `backlog-cleanup policy set`
+    let of = command.get_bin_name().unwrap_or_default().trim_start_matches("backlog-cleanup").trim_start();
+    let examples = EXAMPLES.iter().filter(|(command, _)| *command == of).map(|(_, line)| line);
     for (number, example) in examples.enumerate() {
         let heading = if number == 0 { ".SH EXAMPLES\n" } else { "" };
         write!(file, "{heading}.TP\nbacklog\\-cleanup {}\n", example.replace('-', "\\-").replace(": ", "\n"))?;
@@ -65,7 +67,7 @@ unhealthy: doctor, or status \\-\\-check
 
 /// The command, and an example of it with what it does.
 const EXAMPLES: &[(&str, &str)] = &[
-    ("backlog-cleanup", "cleanup --dry-run: Counts what a run would remove."),
+    ("", "cleanup --dry-run: Counts what a run would remove."),
     ("setup", "setup --arm: Creates the extension, the nightly job and the index."),
     (
         "status",
@@ -78,7 +80,24 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("runs", "runs 7: Shows a run, and what it did to each recipe."),
     ("stop", "stop 7: Stops a run; its current batch ends early."),
     ("doctor", "doctor --strict: Exits with 4 also if a check warns."),
+    (
+        "target add",
+        "target add jobs generations_table=public.job recipes_table=NULL users_table=NULL ledger_table=NULL \
+         account_column=NULL account=NULL recipe_column=queue status_column=state 'statuses={failed,cancelled}' \
+         failed_at_column=finished_at failure_type_column=error max_rows_per_run=100000: Adds a target.",
+    ),
+    ("target list", "target list: Shows all targets."),
+    ("target show", "target show jobs: Shows each column of a target, its value, and what it means."),
+    ("target set", "target set jobs batch_size=2000 pause='100 ms': Changes columns of a target."),
+    ("target drop", "target drop jobs: Removes a target and its policies."),
+    ("policy list", "policy list: Shows the policies, with their rows in the last regular run."),
+    ("policy set", "policy set --recipe-id 16 --max-age '7 days' --keep 50: Writes the policy of a recipe."),
+    ("policy set", "policy set --failure-type timeout --hold: Holds the rows of a failure type."),
+    ("policy drop", "policy drop --recipe-id 16: Removes the policy of a recipe."),
+    ("policy simulate", "policy simulate --keep 5: Shows what would go if five of each recipe stayed."),
+    ("explain", "explain 16640: Shows why a row stays or goes."),
+    ("schedule show", "schedule show: Shows the jobs of the target."),
     ("schedule", "schedule show: Shows the jobs of the target."),
-    ("set", "schedule set '0 3 * * *' --batched: Runs every night at three, UTC, in batches."),
+    ("schedule set", "schedule set '0 3 * * *' --batched: Runs every night at three, UTC, in batches."),
     ("watch", "watch --interval 5: Shows status and progress, every five seconds."),
 ];

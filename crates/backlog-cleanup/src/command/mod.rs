@@ -16,6 +16,7 @@ mod serve;
 mod setup;
 mod status;
 mod stop;
+mod target;
 mod watch;
 
 use backlog_cleanup_report::Level;
@@ -50,6 +51,7 @@ pub enum Command {
     Runs(runs::Runs),
     Stop(stop::Stop),
     Doctor(doctor::Doctor),
+    Target(target::Target),
     Policy(policy::Policy),
     Explain(explain::Explain),
     Schedule(schedule::Schedule),
@@ -67,6 +69,7 @@ impl Command {
                 Some(Level::Monitor)
             }
             Command::Cleanup(_) | Command::Emergency(_) | Command::Run(_) | Command::Stop(_) => Some(Level::Operator),
+            Command::Target(command) => Some(command.level()),
             Command::Policy(command) => Some(command.level()),
             Command::Schedule(command) => Some(command.level()),
             Command::Setup(_) | Command::Serve(_) | Command::Completions(_) | Command::Man(_) => None,
@@ -83,6 +86,7 @@ impl Command {
             Command::Runs(command) => command.run(server, output).await,
             Command::Stop(command) => command.run(server, output).await,
             Command::Doctor(command) => command.run(server, output).await,
+            Command::Target(command) => command.run(server, output).await,
             Command::Policy(command) => command.run(server, output).await,
             Command::Explain(command) => command.run(server, output).await,
             Command::Schedule(command) => command.run(server, output).await,

@@ -1,4 +1,4 @@
-use backlog_cleanup_report::CleanupDetail;
+use backlog_cleanup_report::{CleanupDetail, PolicyDetail};
 use clap::Args;
 use serde::Serialize;
 
@@ -8,10 +8,10 @@ use crate::client::history::{self, Night, Run};
 use crate::failure::{Exit, Failure, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
-use crate::terminal::report::show_recipes;
+use crate::terminal::report::{show_policies, show_recipes};
 use crate::words::{count, duration, number, time};
 
-/// Show the history of runs, newest first, or one run with its recipes
+/// Show the history of runs, newest first, or one run with its recipes and policies
 #[derive(Args)]
 pub struct Runs {
     /// Id of the run to show
@@ -20,7 +20,7 @@ pub struct Runs {
     /// Only runs of this target
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
-    /// Number of runs to show, or of recipes of one run; of those JSON has all
+    /// Number of runs to show, or of recipes and policies of one run; of those JSON has all
     #[arg(long, value_name = "NUMBER", default_value_t = 20)]
     limit: usize,
 }
@@ -31,6 +31,7 @@ struct Detailed {
     #[serde(flatten)]
     run: Run,
     cleanup_details: Vec<CleanupDetail>,
+    policies: Vec<PolicyDetail>,
 }
 
 impl Runs {
@@ -44,7 +45,8 @@ impl Runs {
                     .await?
                     .ok_or_else(|| Failure::error(format!("run {id} does not exist")).hint("backlog-cleanup runs"))?;
                 let cleanup_details = calls::run_details(&mut work, id).await?;
-                detailed(output, Detailed { run, cleanup_details }, limit)?;
+                let policies = history::policies(&mut work, id).await?;
+                detailed(output, Detailed { run, cleanup_details, policies }, limit)?;
             }
             None => {
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -103,7 +105,7 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
     if output.json {
         return output.json(&detailed);
     }
-    let Detailed { run, cleanup_details } = detailed;
+    let Detailed { run, cleanup_details, policies } = detailed;
     let mut table = output.table(["RUN", &run.id.to_string()]);
     let selected = [("recipe", &run.recipe_id), ("failure type", &run.failure_type)];
     let selected = selected.iter().filter_map(|(what, value)| Some(format!("{what} {}", value.as_ref()?)));
@@ -147,5 +149,6 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
     }
     output.line(table.trim_fmt())?;
     output.line("")?;
-    show_recipes(output, &cleanup_details, limit, false)
+    show_recipes(output, &cleanup_details, limit, false)?;
+    show_policies(output, &policies, limit, false)
 }

@@ -143,7 +143,7 @@ impl Report {
 }
 
 /// Prints what a run did under each policy, or in a dry run would do, where there are several.
-fn show_policies(output: &Output, policies: &[PolicyDetail], limit: usize, is_dry: bool) -> Result<()> {
+pub fn show_policies(output: &Output, policies: &[PolicyDetail], limit: usize, is_dry: bool) -> Result<()> {
     if policies.len() < 2 || limit == 0 {
         return Ok(());
     }

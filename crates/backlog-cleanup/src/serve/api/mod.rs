@@ -13,6 +13,7 @@ mod progress;
 pub mod runs;
 pub mod status;
 pub mod target;
+mod targets;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
         .merge(runs::routes())
         .merge(progress::routes())
         .merge(doctor::routes())
+        .merge(targets::routes())
         .merge(policies::routes())
         .merge(explain::routes())
         .merge(login::routes())

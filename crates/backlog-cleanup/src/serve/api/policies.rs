@@ -13,10 +13,10 @@ use utoipa_axum::routes;
 use super::body::read_body;
 use super::target::{Target, meant};
 use crate::client::policies::{self, Names, Policy, Simulated, Values};
-use crate::failure::Failure;
+use crate::client::warnings::heard;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
-use crate::serve::response::{Problem, Problems};
+use crate::serve::response::{Problem, Problems, refused};
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(list, set, drop)).routes(routes!(simulate))
@@ -73,6 +73,8 @@ struct Written {
     success: bool,
     #[serde(flatten)]
     policy: Policy,
+    /// What the database warned of
+    warnings: Vec<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -128,27 +130,23 @@ async fn set(
         let target = meant(&app, &caller, target).await?;
         write(&caller, &target, &Names { recipe_id, failure_type, status }, &values).await
     };
-    let policy = caller.with_level(Level::Admin, set).await?;
-    Ok(Json(Written { success: true, policy }))
+    let (policy, warnings) = caller.with_level(Level::Admin, set).await?;
+    Ok(Json(Written { success: true, policy, warnings }))
 }
 
-/// Writes a policy, and says so in the log.
-pub async fn write(caller: &Caller, target: &str, names: &Names, values: &Values) -> Result<Policy, Problem> {
+/// Writes a policy, and says so in the log. Returns it, and what the database warned of.
+pub async fn write(
+    caller: &Caller,
+    target: &str,
+    names: &Names,
+    values: &Values,
+) -> Result<(Policy, Vec<String>), Problem> {
     let mut work = caller.begin().await?;
-    let policy = policies::set(&mut work, target, names, values).await.map_err(refused)?;
+    let (policy, warnings) = heard(policies::set(&mut work, target, names, values)).await;
+    let policy = policy.map_err(refused)?;
     work.commit().await?;
     tracing::info!(who = caller.who(), from = %caller.peer, target, policy = policy.policy, "policy is written");
-    Ok(policy)
-}
-
-/// What the checks of the table refuse is bad input.
-fn refused(error: sqlx::Error) -> Problem {
-    let failure = Failure::from(error);
-    match failure.sqlstate.as_deref() {
-        // check_violation
-        Some("23514") => Problem::bad_request(failure.message).sqlstate("23514"),
-        _ => failure.into(),
-    }
+    Ok((policy, warnings))
 }
 
 /// Removes a policy; its rows have the next one then.
@@ -160,17 +158,21 @@ async fn drop(
     Query(Which { target, recipe_id, failure_type, status }): Query<Which>,
 ) -> Result<Json<Dropped>, Problem> {
     let names = Names { recipe_id, failure_type, status };
-    let policy = names.words();
     let drop = async {
         let target = meant(&app, &caller, target).await?;
-        let mut work = caller.begin().await?;
-        let dropped = policies::drop(&mut work, &target, &names).await?;
-        work.commit().await?;
-        tracing::info!(who = caller.who(), from = %caller.peer, target, policy, dropped, "policy is dropped");
-        Ok(dropped)
+        remove(&caller, &target, &names).await
     };
     let dropped = caller.with_level(Level::Admin, drop).await?;
-    Ok(Json(Dropped { success: true, policy, dropped }))
+    Ok(Json(Dropped { success: true, policy: names.words(), dropped }))
+}
+
+/// Removes a policy, and says so in the log; false if there was none.
+pub async fn remove(caller: &Caller, target: &str, names: &Names) -> Result<bool, Problem> {
+    let mut work = caller.begin().await?;
+    let dropped = policies::drop(&mut work, target, names).await?;
+    work.commit().await?;
+    tracing::info!(who = caller.who(), from = %caller.peer, target, policy = names.words(), dropped, "policy is dropped");
+    Ok(dropped)
 }
 
 /// What would go and stay if a policy were written so, beside what goes and stays now; nothing changes.

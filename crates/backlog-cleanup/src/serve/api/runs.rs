@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query};
-use backlog_cleanup_report::{CleanupDetail, Level};
+use backlog_cleanup_report::{CleanupDetail, Level, PolicyDetail};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -52,6 +52,8 @@ struct OneRun {
     #[serde(flatten)]
     run: Run,
     recipes: Vec<CleanupDetail>,
+    /// Those that name most first; none while the run is running
+    policies: Vec<PolicyDetail>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -77,7 +79,7 @@ async fn runs(caller: Caller, Query(page): Query<Page>) -> Result<Json<Runs>, Pr
     Ok(Json(caller.with_level(Level::Monitor, runs).await?))
 }
 
-/// One run, what it removed of each recipe, and its progress.
+/// One run, what it removed of each recipe and under each policy, and its progress.
 #[utoipa::path(get, path = "/api/admin/backlog-cleanup/runs/{id}", operation_id = "one_run", tag = "history", params(("id" = i64, Path)),
     responses((status = 200, description = "The run", body = OneRun), Problems))]
 async fn run(caller: Caller, Path(id): Path<i64>) -> Result<Json<OneRun>, Problem> {
@@ -87,7 +89,8 @@ async fn run(caller: Caller, Path(id): Path<i64>) -> Result<Json<OneRun>, Proble
             return Err(Problem::not_found(format!("run {id} does not exist")).hint("/api/admin/backlog-cleanup/runs"));
         };
         let recipes = calls::run_details(&mut work, id).await?;
-        Ok(OneRun { success: true, run, recipes })
+        let policies = history::policies(&mut work, id).await?;
+        Ok(OneRun { success: true, run, recipes, policies })
     };
     caller.with_level(Level::Monitor, read).await.map(Json)
 }

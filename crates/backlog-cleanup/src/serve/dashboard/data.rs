@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use backlog_cleanup_report::{CleanupDetail, State, StatusReport};
+use backlog_cleanup_report::{CleanupDetail, PolicyDetail, State, StatusReport};
 use chrono::{DateTime, Utc};
 
 use super::query::{Query, Span};
 use crate::client::calls::{self, Failures, Finding};
+use crate::client::columns;
 use crate::client::history::{self, Night, Run};
 use crate::client::policies::{self, Policy};
 use crate::client::targets::{self, About};
@@ -51,6 +52,8 @@ pub struct Data {
     pub nights: Vec<Night>,
     /// The recipes of the run whose details are open, most removed first.
     pub run_recipes: Vec<CleanupDetail>,
+    /// Its policies, those that name most first.
+    pub run_policies: Vec<PolicyDetail>,
 }
 
 /// The number of failure types in the chart; the others are `(other)`.
@@ -70,15 +73,16 @@ impl Data {
         let policies = policies::list(&mut work, &target).await?;
         let mut runs = history::runs(&mut work, Some(&target), None, RUNS).await?;
         let nights = history::nights(&mut work, Some(&target), None, &runs, RUNS).await?;
-        let mut run_recipes = Vec::new();
+        let (mut run_recipes, mut run_policies) = (Vec::new(), Vec::new());
         if let Some(id) = query.open() {
             run_recipes = calls::run_details(&mut work, id).await?;
+            run_policies = history::policies(&mut work, id).await?;
             if runs.iter().all(|run| run.id != id) {
                 runs.extend(history::run(&mut work, id).await?.filter(|run| run.target == target));
             }
         }
         let about = targets::about(&mut work, &target).await?;
-        let about = about.ok_or_else(|| Problem::not_found(format!("target \"{target}\" does not exist")))?;
+        let about = about.ok_or_else(|| columns::missing(&target))?;
         Ok(Data {
             target,
             now: Utc::now(),
@@ -91,6 +95,7 @@ impl Data {
             runs,
             nights,
             run_recipes,
+            run_policies,
             query,
         })
     }
@@ -109,7 +114,8 @@ async fn status(app: &Arc<App>, caller: &Caller, target: &str) -> Result<Arc<Sta
         .await
 }
 
-async fn findings(app: &Arc<App>, caller: &Caller, target: &str) -> Result<Vec<Finding>, Problem> {
+/// The checks of the doctor.
+pub async fn findings(app: &Arc<App>, caller: &Caller, target: &str) -> Result<Vec<Finding>, Problem> {
     let doctor: Doctor = read(&doctor::report(app, caller, target.to_owned()).await?)?;
     Ok(doctor.checks)
 }
@@ -127,5 +133,5 @@ async fn failures(app: &Arc<App>, caller: &Caller, target: &str, span: Span) -> 
 /// The account of a target. Errors: 404.
 pub async fn account(caller: &Caller, target: &str) -> Result<String, Problem> {
     let account = targets::account(&mut *caller.begin().await?, target).await?;
-    account.ok_or_else(|| Problem::not_found(format!("target \"{target}\" does not exist")))
+    Ok(account.ok_or_else(|| columns::missing(target))?)
 }

@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use super::data::Data;
 use super::names::name;
 use super::next;
+use super::query::target_page;
 use super::times;
 use crate::client::calls::Finding;
 use crate::serve::shared::light::{Light, Night, judge};
@@ -59,7 +60,7 @@ fn next_run(data: &Data, reasons: &[Finding]) -> Markup {
     let comes = !reasons.iter().any(|reason| night(data).lacks(reason, &data.findings));
     html! {
         p #next-run {
-            "Database " strong { (about.database) } ", target " strong { (name(&data.target)) } ", table " code { (about.table) }
+            "Database " strong { (about.database) } ", target " a href=(target_page(&data.target)) { strong { (name(&data.target)) } } ", table " code { (about.table) }
             @if let Some(account) = &about.account { ", account " code { (name(account)) } }
             ". "
             @match (about.max_age, about.keep) {
@@ -96,7 +97,8 @@ fn age(seconds: i64) -> String {
     }
 }
 
-fn item(reason: &Finding) -> Markup {
+/// A check that does not pass, with the statement that mends it.
+pub fn item(reason: &Finding) -> Markup {
     html! {
         li {
             span class={ "tag " (reason.status) } { (reason.status) }

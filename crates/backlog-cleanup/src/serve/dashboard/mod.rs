@@ -4,6 +4,7 @@ mod actions;
 mod assets;
 mod chart;
 mod data;
+mod drop;
 mod explain;
 mod failures;
 mod health;
@@ -22,6 +23,7 @@ mod run;
 mod runs;
 mod simulate;
 mod stop;
+mod targets;
 mod times;
 
 use std::sync::Arc;
@@ -46,7 +48,10 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/run", post(run::run))
         .route("/simulate", get(simulate::simulate))
         .route("/policy", post(simulate::set))
+        .route("/drop", get(drop::ask).post(drop::drop))
         .route("/explain", get(explain::explain))
+        .route("/targets", get(targets::list))
+        .route("/target", get(targets::show))
         .route("/stop", post(stop::stop))
         .route("/login", get(login::form))
         .merge(assets::routes())

@@ -56,6 +56,7 @@ fn with_head(title: &str, viewer: &Viewer, head: Markup, body: Markup) -> Markup
                 header {
                     a .name href="/" { "backlog cleanup" }
                     @if let Some(level) = &viewer.level { span .muted .place { (level.as_str()) ", database " (viewer.place) } }
+                    @if viewer.level.is_some() { a href="/targets" { "Targets" } }
                     @if viewer.can_sign_out {
                         form action="/logout" method="post" { button type="submit" { "Sign out" } }
                     }
@@ -70,6 +71,7 @@ fn with_head(title: &str, viewer: &Viewer, head: Markup, body: Markup) -> Markup
 pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
     let (light, _) = health::of(data);
     let may_run = viewer.level >= Some(Level::Operator);
+    let may_write = viewer.level >= Some(Level::Admin);
     let title = format!("{} {} failed, {}", sign(light), data.status.statuses.of("failed"), data.target);
     // Without the script the page reloads while a run is running.
     let head = html! { @if data.running().is_some() { noscript { meta http-equiv="refresh" content="3"; } } };
@@ -92,7 +94,7 @@ pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
                 }
             }
             (recipes::section(data))
-            (policies::section(data))
+            (policies::section(data, may_write))
             (removals::section(data))
             (runs::section(data))
         },

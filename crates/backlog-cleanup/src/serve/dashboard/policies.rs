@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::data::Data;
 use super::names::name;
-use crate::client::policies::{Names, Policy, Values};
+use crate::client::policies::{DEFAULT, Names, Policy, Values};
 use crate::serve::response::Problem;
 use crate::words;
 
@@ -26,10 +26,11 @@ pub struct Asked {
     pub max_keep_age: String,
     /// `true`, or `false` for a hold.
     pub enabled: String,
+    pub note: String,
 }
 
 impl Asked {
-    fn of(target: &str, policy: &Policy) -> Asked {
+    pub fn of(target: &str, policy: &Policy) -> Asked {
         let Names { recipe_id, failure_type, status } = policy.names.clone();
         Asked {
             target: target.into(),
@@ -40,11 +41,30 @@ impl Asked {
             keep: policy.keep.to_string(),
             max_keep_age: policy.max_keep_age.clone().unwrap_or_default(),
             enabled: policy.enabled.to_string(),
+            note: policy.note.clone().unwrap_or_default(),
         }
     }
 
     pub fn names(&self) -> Names {
         Names { recipe_id: given(&self.recipe), failure_type: given(&self.failure_type), status: given(&self.status) }
+    }
+
+    /// The address of a page about the policy.
+    pub fn link(&self, path: &str) -> String {
+        format!("{path}?{}", serde_urlencoded::to_string(self).unwrap_or_default())
+    }
+
+    /// The fields of a form that says the same without being filled in.
+    pub fn hidden(&self) -> Markup {
+        html! {
+            @for (name, value) in [
+                ("target", &self.target), ("recipe", &self.recipe), ("failure_type", &self.failure_type), ("status", &self.status),
+                ("max_age", &self.max_age), ("keep", &self.keep), ("max_keep_age", &self.max_keep_age),
+                ("enabled", &self.enabled), ("note", &self.note),
+            ] {
+                input type="hidden" name=(name) value=(value);
+            }
+        }
     }
 
     /// Errors: 400.
@@ -57,7 +77,7 @@ impl Asked {
             keep: keep.transpose()?,
             max_keep_age: given(&self.max_keep_age),
             enabled: given(&self.enabled).map(|enabled| enabled == "true"),
-            note: None,
+            note: given(&self.note),
         })
     }
 }
@@ -66,11 +86,12 @@ fn given(text: &str) -> Option<String> {
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-pub fn section(data: &Data) -> Markup {
+/// With `may_write` there are links to drop policies.
+pub fn section(data: &Data, may_write: bool) -> Markup {
     html! {
         section #policies .card aria-labelledby="policies-title" {
             h2 #policies-title { "Policies" }
-            div .scroll tabindex="0" role="region" aria-label="policies, the table" { (table(data)) }
+            div .scroll tabindex="0" role="region" aria-label="policies, the table" { (table(data, may_write)) }
             @if data.policies.len() > LISTED {
                 p .note { "and " (words::number((data.policies.len() - LISTED) as i64)) " more; the command " code { "backlog-cleanup policy list" } " has all." }
             }
@@ -89,7 +110,7 @@ pub fn section(data: &Data) -> Markup {
     }
 }
 
-fn table(data: &Data) -> Markup {
+fn table(data: &Data, may_write: bool) -> Markup {
     let known = |figure: Option<i64>| figure.map_or("–".into(), words::number);
     html! {
         table .policies {
@@ -115,7 +136,13 @@ fn table(data: &Data) -> Markup {
                         td .figure { (policy.max_keep_age.as_deref().unwrap_or("–")) }
                         td .figure { (known(policy.in_scope)) }
                         td .figure { (known(policy.removed)) }
-                        td { a href=(link(&Asked::of(&data.target, policy))) aria-label={ "change policy " (policy.policy) } { "Change…" } }
+                        @let asked = Asked::of(&data.target, policy);
+                        td .links {
+                            a href=(asked.link("/simulate")) aria-label={ "change policy " (policy.policy) } { "Change…" }
+                            @if may_write && policy.policy != DEFAULT {
+                                " " a href=(asked.link("/drop")) aria-label={ "drop policy " (policy.policy) } { "Drop…" }
+                            }
+                        }
                     }
                 }
             }
@@ -124,11 +151,6 @@ fn table(data: &Data) -> Markup {
             p .note { "In scope before run " (run) ", the last regular one, and removed by it." }
         }
     }
-}
-
-/// The address of a simulation.
-fn link(asked: &Asked) -> String {
-    format!("/simulate?{}", serde_urlencoded::to_string(asked).unwrap_or_default())
 }
 
 /// The form that leads to a simulation.
@@ -163,7 +185,9 @@ pub fn form(asked: &Asked) -> Markup {
                         }
                     }
                 }
+                (field("policy-note", "note", "Note, for people", &asked.note, "none"))
             }
+            p .note { "An empty field leaves what is there, or has the default of a new policy." }
             div .buttons { button .primary type="submit" { "Simulate" } }
         }
     }

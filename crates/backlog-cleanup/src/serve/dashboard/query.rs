@@ -123,6 +123,11 @@ impl Sort {
     }
 }
 
+/// The address of the page about a target itself.
+pub fn target_page(target: &str) -> String {
+    format!("/target?{}", serde_urlencoded::to_string([("target", target)]).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Query, Sort};

@@ -1,6 +1,6 @@
 //! The last runs: a table, with the details of one run.
 
-use backlog_cleanup_report::{CleanupDetail, State};
+use backlog_cleanup_report::{CleanupDetail, PolicyDetail, State, policy_name};
 use maud::{Markup, html};
 
 use super::data::Data;
@@ -9,7 +9,7 @@ use super::times;
 use crate::client::history::{Night, Run};
 use crate::words;
 
-/// The number of recipes in the details.
+/// The number of recipes and of policies in the details.
 const NAMED: usize = 10;
 
 pub fn section(data: &Data) -> Markup {
@@ -72,7 +72,7 @@ fn table(data: &Data) -> Markup {
                         td .figure { (words::number(run.removed)) }
                         td { (names::name(&run.requested_by)) }
                     }
-                    @if open { tr .details { td colspan="7" { (details(run, &data.run_recipes)) } } }
+                    @if open { tr .details { td colspan="7" { (details(run, data)) } } }
                 }
                 @for night in nights { (failed(night, data)) }
             }
@@ -106,7 +106,7 @@ fn took(run: &Run) -> String {
     run.duration_ms.map_or("–".into(), words::duration)
 }
 
-fn details(run: &Run, recipes: &[CleanupDetail]) -> Markup {
+fn details(run: &Run, data: &Data) -> Markup {
     html! {
         dl .figures {
             div { dt { "started" } dd { (times::clock(run.started_at)) } }
@@ -127,6 +127,13 @@ fn details(run: &Run, recipes: &[CleanupDetail]) -> Markup {
             @if let Some(reason) = run.kept_back_reason() { div { dt { "the first of them" } dd { bdi { (reason) } } } }
             @if run.held > 0 { div { dt { "held by policies" } dd { (words::number(run.held)) } } }
         }
+        (recipes(&data.run_recipes))
+        (policies(run.id, &data.run_policies))
+    }
+}
+
+fn recipes(recipes: &[CleanupDetail]) -> Markup {
+    html! {
         @if recipes.iter().any(|recipe| recipe.cleaned_count > 0) {
             table {
                 caption { "Recipes with most removed rows" }
@@ -142,6 +149,39 @@ fn details(run: &Run, recipes: &[CleanupDetail]) -> Markup {
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// What went and stayed under each policy, where there are several.
+fn policies(run: i64, policies: &[PolicyDetail]) -> Markup {
+    html! {
+        @if policies.len() > 1 {
+            table {
+                caption { "Policies of the run" }
+                thead {
+                    tr {
+                        th scope="col" { "policy" }
+                        th scope="col" .figure { "in scope" }
+                        th scope="col" .figure { "removed" }
+                        th scope="col" .figure { "kept" }
+                    }
+                }
+                tbody {
+                    @for policy in policies.iter().take(NAMED) {
+                        @let PolicyDetail { recipe_id, failure_type, status, .. } = policy;
+                        tr {
+                            th scope="row" { (names::name(&policy_name(recipe_id.as_deref(), failure_type.as_deref(), status.as_deref()))) }
+                            td .figure { (words::number(policy.in_scope)) }
+                            td .figure { (words::number(policy.removed)) }
+                            td .figure { (words::number(policy.kept)) }
+                        }
+                    }
+                }
+            }
+            @if policies.len() > NAMED {
+                p .note { "and " (words::number((policies.len() - NAMED) as i64)) " more; the command " code { "backlog-cleanup runs " (run) } " has all." }
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Form;
 use axum::extract::{Query, State};
-use axum::response::Redirect;
+use axum::response::{IntoResponse, Redirect, Response};
 use backlog_cleanup_report::Level;
 use maud::{Markup, html};
 
@@ -34,16 +34,30 @@ pub async fn simulate(
     Ok(page::document("Simulation", &Viewer::of(&app, &caller), body))
 }
 
-/// Writes the policy that was simulated, and shows the policies. Errors: those of the admin API.
-pub async fn set(caller: Caller, Form(asked): Form<Asked>) -> Result<Redirect, Problem> {
+/// Writes the policy that was simulated, and shows the policies, or what the database warned of. Errors: those of the admin API.
+pub async fn set(State(app): State<Arc<App>>, caller: Caller, Form(asked): Form<Asked>) -> Result<Response, Problem> {
     let write = async { write(&caller, &asked.target, &asked.names(), &asked.values()?).await };
-    caller.with_level(Level::Admin, write).await?;
-    Ok(Redirect::to(&(back(&asked.target) + "#policies")))
+    let (policy, warnings) = caller.with_level(Level::Admin, write).await?;
+    if warnings.is_empty() {
+        return Ok(Redirect::to(&(back(&asked.target) + "#policies")).into_response());
+    }
+    let body = warned(&asked.target, &policy.policy, &warnings);
+    Ok(page::document("Policy written", &Viewer::of(&app, &caller), body).into_response())
 }
 
 /// The address of the dashboard of a target.
 pub fn back(target: &str) -> String {
     query::Query { target: target.into(), ..query::Query::default() }.link(|_| ())
+}
+
+fn warned(target: &str, policy: &str, warnings: &[String]) -> Markup {
+    html! {
+        section #confirm .card .light-amber aria-labelledby="confirm-title" {
+            h1 #confirm-title tabindex="-1" { "Policy " (name(policy)) " is written, with a warning" }
+            @for warning in warnings { p .reason { bdi { (warning) } } }
+            div .buttons { a .button href=(back(target) + "#policies") { "To the policies" } }
+        }
+    }
 }
 
 fn shown(asked: &Asked, groups: &[Simulated], may_write: bool) -> Markup {
@@ -67,13 +81,7 @@ fn shown(asked: &Asked, groups: &[Simulated], may_write: bool) -> Markup {
             p .note { (words::count((groups.len() - changed.len()) as i64, "recipe")) " as now." }
             @if may_write {
                 form action="/policy" method="post" {
-                    @for (name, value) in [
-                        ("target", &asked.target), ("recipe", &asked.recipe), ("failure_type", &asked.failure_type),
-                        ("status", &asked.status), ("max_age", &asked.max_age), ("keep", &asked.keep),
-                        ("max_keep_age", &asked.max_keep_age), ("enabled", &asked.enabled),
-                    ] {
-                        input type="hidden" name=(name) value=(value);
-                    }
+                    (asked.hidden())
                     div .buttons {
                         button .primary type="submit" { "Write this policy" }
                         a .button href=(back(&asked.target)) { "Cancel" }

@@ -5,8 +5,11 @@ use std::time::Instant;
 use axum::extract::{ConnectInfo, Request};
 use axum::middleware::Next;
 use axum::response::Response;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use crate::client::warnings;
 use crate::terminal::log::Log;
 
 /// The caller's name, once it is known.
@@ -41,6 +44,7 @@ pub async fn log(mut request: Request, next: Next) -> Response {
 /// Logs to standard error, by default everything of this program and the warnings of its libraries; `RUST_LOG` overrides it.
 pub fn start(is_json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,backlog_cleanup=info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || Log { is_json }).with_ansi(false);
-    if is_json { lines.json().flatten_event(true).init() } else { lines.init() }
+    let lines = fmt::layer().with_writer(move || Log { is_json }).with_ansi(false);
+    let lines = if is_json { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).with(warnings::layer()).init();
 }

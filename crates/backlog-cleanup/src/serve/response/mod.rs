@@ -5,5 +5,5 @@ mod problem;
 mod problems;
 
 pub use json::{bytes, json, read};
-pub use problem::{Problem, as_problem};
+pub use problem::{Problem, as_problem, refused};
 pub use problems::Problems;

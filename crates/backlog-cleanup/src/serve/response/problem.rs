@@ -63,11 +63,6 @@ impl Problem {
         Problem { hint: hint.into(), ..self }
     }
 
-    /// The SQLSTATE that the database raised, where its usual status is another one.
-    pub fn sqlstate(self, sqlstate: impl Into<String>) -> Problem {
-        Problem { sqlstate: sqlstate.into(), ..self }
-    }
-
     /// Where the role lacks a privilege, hints at granting it the level that the request needs.
     pub fn of_level(self, level: Level, role: &str) -> Problem {
         match grant(Some(&self.sqlstate), &self.detail, level, role) {
@@ -149,20 +144,44 @@ fn status(sqlstate: &str, exit: Exit) -> StatusCode {
     }
 }
 
+/// The HTTP status of an error of the database where a request was to write a target or a policy: what it refuses is bad input,
+/// unless it is there already, or the caller may not.
+fn status_of_write(sqlstate: &str, exit: Exit) -> StatusCode {
+    match sqlstate {
+        // unique_violation
+        "23505" => StatusCode::CONFLICT,
+        "42501" | "42704" | "55P03" => status(sqlstate, exit),
+        // feature_not_supported, data_exception, integrity_constraint_violation, syntax_error_or_access_rule_violation,
+        // program_limit_exceeded, object_not_in_prerequisite_state
+        _ if ["0A", "22", "23", "42", "54", "55"].contains(&&sqlstate[..2]) => StatusCode::BAD_REQUEST,
+        _ => status(sqlstate, exit),
+    }
+}
+
+/// The problem of a failure, whose status its SQLSTATE tells.
+fn problem(failure: Failure, status: fn(&str, Exit) -> StatusCode) -> Problem {
+    let sqlstate = failure.sqlstate.as_deref();
+    let status = sqlstate.map_or(StatusCode::INTERNAL_SERVER_ERROR, |sqlstate| status(sqlstate, failure.exit));
+    let detail = match failure.detail {
+        Some(detail) => format!("{}: {detail}", failure.message),
+        None => failure.message,
+    };
+    let problem = Problem::new(status, detail);
+    Problem {
+        sqlstate: failure.sqlstate.unwrap_or(problem.sqlstate),
+        hint: failure.hint.unwrap_or(problem.hint),
+        ..problem
+    }
+}
+
+/// The problem of a target or a policy that the database does not write.
+pub fn refused(error: sqlx::Error) -> Problem {
+    problem(error.into(), status_of_write)
+}
+
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Problem {
-        let status = failure.sqlstate.as_deref();
-        let status = status.map_or(StatusCode::INTERNAL_SERVER_ERROR, |sqlstate| self::status(sqlstate, failure.exit));
-        let detail = match failure.detail {
-            Some(detail) => format!("{}: {detail}", failure.message),
-            None => failure.message,
-        };
-        let problem = Problem::new(status, detail);
-        Problem {
-            sqlstate: failure.sqlstate.unwrap_or(problem.sqlstate),
-            hint: failure.hint.unwrap_or(problem.hint),
-            ..problem
-        }
+        problem(failure, status)
     }
 }
 

@@ -1,0 +1,160 @@
+//! Targets on the command line: whatever the table has is shown and written, and what the extension says about it is passed on.
+
+mod cli;
+
+use cli::Ran;
+use cluster::{Cluster, value};
+use postgres::Client;
+use serde_json::{Value, json};
+
+const JOBS: &str = "
+    CREATE TABLE job (id bigserial PRIMARY KEY, queue text, state text, finished_at timestamptz, error text);
+    INSERT INTO job (queue, state, finished_at, error)
+    SELECT 'mail', 'cancelled', now() - i * interval '1 hour', 'timeout' FROM generate_series(1, 50) i;";
+
+/// A target of that table, as arguments.
+const ARGUMENTS: [&str; 12] = [
+    "generations_table=public.job",
+    "recipes_table=NULL",
+    "users_table=null",
+    "ledger_table=NULL",
+    "account_column=NULL",
+    "account=NULL",
+    "recipe_column=queue",
+    "status_column=state",
+    "statuses={failed,cancelled}",
+    "failed_at_column=(coalesce(finished_at, finished_at))",
+    "failure_type_column=error",
+    "max_rows_per_run=100000",
+];
+
+fn start(database: &str) -> (std::sync::Arc<Cluster>, Client) {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in(database);
+    client.batch_execute(JOBS).unwrap();
+    (cluster, client)
+}
+
+/// The row of a target.
+fn row(client: &mut Client, target: &str) -> Value {
+    let row = format!("SELECT to_jsonb(t)::text FROM backlog_cleanup.target t WHERE name = '{target}'");
+    serde_json::from_str(&value::<String>(client, &row)).unwrap()
+}
+
+#[test]
+fn a_target_is_added_shown_changed_and_dropped() {
+    let (cluster, mut client) = start("targets");
+    let run = |arguments: &[&str]| cli::run(&cluster, "targets", &[&["target"], arguments].concat());
+    let added = run(&[&["add", "it's \"jobs\""][..], &ARGUMENTS].concat());
+    assert_eq!((added.code, added.stderr.as_str()), (0, ""), "{added:?}");
+    // What was written is shown as the database has kept it.
+    assert!(added.stdout.contains("(COALESCE(finished_at, finished_at))"), "{added:?}");
+    assert!(!added.stdout.contains("lock_timeout"), "{added:?}");
+    let written = row(&mut client, "it''s \"jobs\"");
+    assert_eq!((&written["account"], &written["recipes_table"]), (&Value::Null, &Value::Null));
+    assert_eq!((&written["statuses"], &written["batch_size"]), (&json!(["failed", "cancelled"]), &json!(10_000)));
+    assert_eq!(
+        cli::run(&cluster, "targets", &["cleanup", "--target", "it's \"jobs\"", "--json"]).json()["cleanedUpGenerations"],
+        17
+    );
+
+    let set = [
+        "set",
+        "it's \"jobs\"",
+        "name=jobs",
+        "pause=100 ms",
+        "statuses={\"a b\",cancelled}",
+        "condition=(id > 5)",
+        "yield_to_autovacuum=on",
+    ];
+    let set = run(&set);
+    assert!(set.code == 0 && set.stdout.contains("{\"a b\",cancelled}"), "{set:?}");
+    let written = row(&mut client, "jobs");
+    for (column, expected) in [
+        ("pause", json!("00:00:00.1")),
+        ("statuses", json!(["a b", "cancelled"])),
+        ("condition", json!("((id OPERATOR(pg_catalog.>) 5))")),
+        ("yield_to_autovacuum", json!(true)),
+    ] {
+        assert_eq!(written[column], expected, "{column}");
+    }
+    assert_eq!(run(&["set", "jobs", "condition=NULL"]).code, 0);
+    assert_eq!(row(&mut client, "jobs")["condition"], Value::Null);
+
+    // Every column is shown with its COMMENT, whatever the table has.
+    let shown = run(&["show", "jobs", "--json"]).json();
+    let columns: String = value(
+        &mut client,
+        "SELECT jsonb_agg(jsonb_build_array(attname, format_type(atttypid, atttypmod), col_description(attrelid, attnum)) ORDER BY attnum)::text
+         FROM pg_attribute WHERE attrelid = 'backlog_cleanup.target'::regclass AND attnum > 0 AND NOT attisdropped",
+    );
+    let said: Vec<Value> =
+        shown.as_array().unwrap().iter().map(|it| json!([it["column"], it["type"], it["meaning"]])).collect();
+    assert_eq!(json!(said), serde_json::from_str::<Value>(&columns).unwrap());
+    let written = row(&mut client, "jobs");
+    for column in shown.as_array().unwrap() {
+        assert_eq!(column["value"], written[column["column"].as_str().unwrap()], "{column}");
+    }
+    let people = run(&["show", "jobs"]).stdout;
+    assert!(
+        people.contains("batch_size           10000") && people.contains("rows per batch of a batched run"),
+        "{people}"
+    );
+    assert_eq!(run(&["list", "--json"]).json().as_array().unwrap().len(), 2);
+    let list = run(&["list"]).stdout;
+    assert!(list.lines().any(|line| line.starts_with("jobs") && line.contains("a b, cancelled")), "{list}");
+
+    assert_eq!(run(&["drop", "jobs", "--json"]).json(), json!({"target": "jobs", "dropped": true}));
+    assert_eq!(run(&["drop", "jobs"]).stdout.trim(), "Target jobs does not exist");
+    for missing in [&["show", "jobs"][..], &["set", "jobs", "pause=0"]] {
+        let missing = run(&[missing, &["--json"]].concat());
+        assert_eq!((missing.code, missing.failure()["sqlstate"].as_str()), (1, Some("42704")), "{missing:?}");
+        assert_eq!(missing.failure()["message"], "target \"jobs\" does not exist");
+    }
+}
+
+#[test]
+fn what_the_extension_says_of_a_target_is_shown_as_it_is() {
+    let (cluster, mut client) = start("target_checks");
+    let run = |arguments: &[&str]| cli::run(&cluster, "target_checks", &[&["target"], arguments].concat());
+    // All problems at once, with the hint.
+    let wrong = ["recipe_column=quue", "status_column=sate", "time_zone=Berlin"];
+    let refused = run(&[&["add", "jobs", "--json"][..], &ARGUMENTS[..6], &wrong].concat());
+    let error = client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                                                 account, recipe_column, status_column, time_zone)
+             VALUES ('jobs', 'public.job', NULL, NULL, NULL, NULL, NULL, 'quue', 'sate', 'Berlin')",
+        )
+        .unwrap_err();
+    let error = error.as_db_error().unwrap();
+    let failure = refused.failure();
+    assert_eq!(failure["message"], error.message());
+    assert_eq!(failure["sqlstate"], error.code().code());
+    assert_eq!((failure["detail"].as_str(), failure["hint"].as_str()), (error.detail(), error.hint()));
+    assert!(error.detail().is_some_and(|detail| detail.contains("Berlin")), "{error:?}");
+    let Ran { code, stderr, .. } = run(&[&["add", "jobs"][..], &ARGUMENTS[..6], &wrong].concat());
+    assert!(code == 1 && stderr.contains("DETAIL:  ") && stderr.contains("HINT:  "), "{stderr}");
+
+    for (arguments, sqlstate) in [
+        (&["stauses={failed}"][..], "42703"),
+        (&["name\", batch_size=7"], "42703"),
+        (&["batch_size=many"], "22P02"),
+        (&["batch_size=0"], "23514"),
+        (&["statuses=failed"], "22P02"),
+        (&["condition=(id IN (SELECT 1))"], "0A000"),
+    ] {
+        let refused = run(&[&["set", "generations", "--json"], arguments].concat());
+        assert_eq!(refused.code, 1, "{arguments:?}: {refused:?}");
+        assert_eq!(refused.failure()["sqlstate"], sqlstate, "{arguments:?}: {refused:?}");
+    }
+    // What is no column with a value is not sent.
+    for arguments in
+        [&["set", "generations"][..], &["set", "generations", "pause"], &["set", "generations", "pause=0", "pause=1"]]
+    {
+        assert_eq!(run(arguments).code, 2, "{arguments:?}");
+    }
+    // Every row of the table is at stake: the WARNING says so.
+    let warned = run(&[&["add", "jobs"][..], &ARGUMENTS[..11]].concat());
+    assert!(warned.code == 0 && warned.stderr.contains("WARN"), "{warned:?}");
+}
