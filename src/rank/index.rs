@@ -81,7 +81,7 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
 /// The columns of the partial index: the recipe, if there is one, failed-at and id; and those that are included, since without the
 /// columns that an expression reads PostgreSQL has to visit the table.
 fn columns(target: &Target) -> (Vec<&Column>, Vec<&Column>) {
-    let Target { recipe, failed_at, id, .. } = target;
+    let Target { recipe, failed_at, id, status, .. } = target;
     let of_recipe =
         |column: &&Column| recipe.expression.as_ref().is_some_and(|all| all.columns.contains(&column.number));
     let recipes: Vec<&Column> = match target.recipe_columns {
@@ -90,8 +90,14 @@ fn columns(target: &Target) -> (Vec<&Column>, Vec<&Column>) {
     };
     let is_read = |column: &Column| column.expression.as_ref().is_none_or(|expression| !expression.columns.is_empty());
     let key: Vec<&Column> = recipes.into_iter().chain([failed_at, id]).filter(|column| is_read(column)).collect();
-    let below: Vec<i16> =
-        key.iter().filter_map(|column| column.expression.as_ref()).flat_map(|read| read.columns.clone()).collect();
+    // Which of several statuses a row has, the index's condition does not say.
+    let status = status.iter().filter(|_| target.has_several_statuses());
+    let below: Vec<i16> = key
+        .iter()
+        .copied()
+        .chain(status)
+        .flat_map(|column| column.expression.as_ref().map_or(vec![column.number], |read| read.columns.clone()))
+        .collect();
     let mut included: Vec<&Column> = Vec::new();
     for column in target.reads.iter().map(|(_, column)| column).filter(|column| below.contains(&column.number)) {
         if key.iter().chain(&included).all(|other| other.number != column.number) {
@@ -120,8 +126,10 @@ pub fn exists(target: &Target) -> Result<bool> {
 /// Whether a run reads the partial index instead of the table: the index exists and has every column that the run needs, and
 /// three heap pages in four are all-visible, so that an index-only scan seldom visits the heap.
 pub fn serves(rules: &Rules, leaves: &[Leaf]) -> Result<bool> {
+    let has_status = rules.selection.status.is_none() || rules.target.has_several_statuses();
     if rules.selection.failure_type.is_some()
-        || !rules.policies.are_by_recipe()
+        || rules.policies.name_failure_types
+        || !has_status
         || leaves.iter().any(|leaf| leaf.reach == Reach::Key)
         || !exists(rules.target)?
     {

@@ -211,8 +211,12 @@ fn condition(rules: &Rules, recipe: &RecipeCount, cutoff: Position) -> String {
             format!(" AND {}", rules.policies.is_under(recipe.policy, rules.target, Some(recipe.recipe_id.as_deref())))
         }
     };
+    let has_its_status = match rules.target.has_several_statuses() {
+        true => format!(" AND {}", rules.target.has_status(&rules.target.statuses[recipe.status])),
+        false => String::new(),
+    };
     format!(
-        "{is_its}{is_under} AND {}
+        "{is_its}{is_under}{has_its_status} AND {}
          AND ({column} OPERATOR(pg_catalog.<) {at} OR {column} OPERATOR(pg_catalog.=) {at} AND {is_older})",
         rules.condition(),
         column = failed_at.of_row(),

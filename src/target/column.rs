@@ -64,6 +64,15 @@ impl Column {
         }
     }
 
+    /// Whether a value of its type has the text with which it was written.
+    pub fn has_text_as_written(&self) -> bool {
+        // SAFETY: look-ups in the system cache.
+        unsafe {
+            let base = pg_sys::getBaseType(self.type_oid);
+            matches!(base, pg_sys::TEXTOID | pg_sys::VARCHAROID) || pg_sys::type_is_enum(base)
+        }
+    }
+
     /// Whether its type shows an object of the database, whose text is another as soon as that is renamed.
     pub fn shows_a_name(&self) -> bool {
         // SAFETY: a look-up in the system cache.
