@@ -49,14 +49,32 @@ pub type Object = (pg_sys::Oid, pg_sys::Oid);
 /// What an expression on a table calls: functions, operators, types. Runs none of it. The search path is the current one. Errors:
 /// those of PostgreSQL's parser and analyser, 42601.
 pub fn called(text: &str, table: pg_sys::Oid) -> Result<Vec<Object>> {
-    let mut found = Found::default();
-    // SAFETY: the trees are in the current memory context, the first one of the raw parser.
-    unsafe {
-        let raw = expression(text)?;
-        without_strings(raw);
-        visit(analysed(text, raw, table, None).cast(), (&raw mut found).cast());
-    }
-    Ok(found.objects)
+    as_written(|| {
+        let mut found = Found::default();
+        // SAFETY: the trees are in the current memory context, the first one of the raw parser.
+        unsafe {
+            let raw = expression(text)?;
+            without_strings(raw);
+            visit(analysed(text, raw, table, None).cast(), (&raw mut found).cast());
+        }
+        Ok(found.objects)
+    })
+}
+
+/// Does `work` with an expression. What its text means is not for the session to say.
+fn as_written<T>(work: impl FnOnce() -> T) -> T {
+    with_settings(|| {
+        for (name, value) in [
+            ("standard_conforming_strings", "on"),
+            ("array_nulls", "on"),
+            ("transform_null_equals", "off"),
+            ("TimeZone", "UTC"),
+            ("DateStyle", "ISO, MDY"),
+        ] {
+            set_local(name, value);
+        }
+        work()
+    })
 }
 
 impl Expression {
@@ -64,16 +82,7 @@ impl Expression {
     /// may run. Errors: those of PostgreSQL's parser and analyser, 42601, 42P17 (not immutable, or not of the row's columns
     /// alone), 0A000 (an operator that only a search path finds).
     pub fn read(text: &str, table: pg_sys::Oid) -> Result<Expression> {
-        with_settings(|| {
-            // What a text means is not for the session to say.
-            for (name, value) in [
-                ("standard_conforming_strings", "on"),
-                ("transform_null_equals", "off"),
-                ("TimeZone", "UTC"),
-                ("DateStyle", "ISO, MDY"),
-            ] {
-                set_local(name, value);
-            }
+        as_written(|| {
             // SAFETY: the trees are in the current memory context; the snapshot is for functions, and popped below or by an abort.
             unsafe {
                 pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
@@ -95,6 +104,12 @@ impl Expression {
                         PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION,
                         "functions in it must be marked IMMUTABLE",
                     ));
+                }
+                if let Some(loose) = found.replaceable {
+                    let wrong = format!(
+                        "{loose} does not take exactly the types of its arguments: another of its name could take its place"
+                    );
+                    return Err(refused(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, &wrong));
                 }
                 let (type_oid, collation) = (pg_sys::exprType(node), pg_sys::exprCollation(node));
                 if pg_sys::get_typtype(type_oid) as u8 == b'p' {
@@ -197,6 +212,9 @@ struct Found {
     objects: Vec<Object>,
     /// Whether it has an operator that can be written by its bare name only, and that another search path may find elsewhere.
     is_loose: bool,
+    /// A function or an operator that is not PostgreSQL's own, with polymorphic or default arguments: the next reader of the expression
+    /// may find another one by the same name, which takes the types exactly.
+    replaceable: Option<String>,
     /// Whether it calls something on values of different collations.
     is_mixed: bool,
     /// Whether it has a constant of a type that is not PostgreSQL's, and that `is_scalar` is not true of.
@@ -255,7 +273,63 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
             }
             _ => {}
         }
+        if to.replaceable.is_none() {
+            to.replaceable = replaceable(node);
+        }
         pg_sys::expression_tree_walker(node, Some(visit), found)
+    }
+}
+
+/// The function or operator that a node calls by its name, if it is not PostgreSQL's own and does not take exactly these types.
+///
+/// # Safety
+///
+/// `node` is an analysed expression.
+unsafe fn replaceable(node: *mut pg_sys::Node) -> Option<String> {
+    use pg_sys::NodeTag::*;
+    // SAFETY: the caller's; the tag says what the node is. The names are C strings, the types an array of so many.
+    unsafe {
+        let types = |arguments| -> Vec<pg_sys::Oid> {
+            let arguments = PgList::<pg_sys::Node>::from_pg(arguments);
+            arguments.iter_ptr().map(|argument| pg_sys::exprType(argument)).collect()
+        };
+        let is_own = |oid: pg_sys::Oid| oid.to_u32() < pg_sys::FirstNormalObjectId;
+        let name = |name: *mut c_char| CStr::from_ptr(name).to_string_lossy().into_owned();
+        match (*node).type_ {
+            T_FuncExpr => {
+                let call = &*node.cast::<pg_sys::FuncExpr>();
+                let is_named = call.funcformat == pg_sys::CoercionForm::COERCE_EXPLICIT_CALL;
+                if !is_named || is_own(call.funcid) {
+                    return None;
+                }
+                let (mut taken, mut count) = (std::ptr::null_mut(), 0);
+                pg_sys::get_func_signature(call.funcid, &mut taken, &mut count);
+                let taken = (0..count as usize).map(|place| *taken.add(place));
+                let is_exact = taken.eq(types(call.args));
+                (!is_exact).then(|| format!("function {}", name(pg_sys::format_procedure(call.funcid))))
+            }
+            T_OpExpr | T_DistinctExpr | T_NullIfExpr | T_ScalarArrayOpExpr => {
+                let is_array = (*node).type_ == T_ScalarArrayOpExpr;
+                let (operator, mut operands) = if is_array {
+                    let call = &*node.cast::<pg_sys::ScalarArrayOpExpr>();
+                    (call.opno, types(call.args))
+                } else {
+                    let call = &*node.cast::<pg_sys::OpExpr>();
+                    (call.opno, types(call.args))
+                };
+                if is_own(operator) {
+                    return None;
+                }
+                if let Some(array) = operands.last_mut().filter(|_| is_array) {
+                    *array = pg_sys::get_element_type(*array);
+                }
+                let (mut left, mut right) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+                pg_sys::op_input_types(operator, &mut left, &mut right);
+                let is_exact = operands == [left, right] || left == pg_sys::InvalidOid && operands == [right];
+                (!is_exact).then(|| format!("operator {}", name(pg_sys::format_operator(operator))))
+            }
+            _ => None,
+        }
     }
 }
 

@@ -83,10 +83,15 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
         // Values go as text between the processes of a run, and to other servers: they must read the same everywhere.
         set_local("DateStyle", "ISO");
         set_local("IntervalStyle", "postgres");
+        set_local("bytea_output", "hex");
         set_local("lc_monetary", "C");
         set_local("extra_float_digits", "1");
         // What an abbreviation in a target's time zone means is not for the caller to say.
         set_local("timezone_abbreviations", "Default");
+        // What a literal of a statement means is not either.
+        set_local("standard_conforming_strings", "on");
+        set_local("array_nulls", "on");
+        set_local("transform_null_equals", "off");
         // Names are compared as they are written.
         set_local("quote_all_identifiers", "off");
         // SAFETY: both roles exist while the caller's statement runs.

@@ -95,13 +95,14 @@ pub fn rank(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
                 tally.list[place].cutoff = tally.list[ranked_with].cutoff;
                 continue;
             }
-            let (keep, too_old) = (keep(policy), ages[policy].keep_cutoff);
+            let age = ages[policy];
+            let (keep, too_old) = (keep(policy), age.keep_cutoff.min(age.cutoff));
             let oldest =
                 newest.oldest(keep, &order, |row| gone.add(row, &mut tally.list)).map(|oldest| oldest.position);
             let is_too_old = |row: &&Expired| row.position.at < too_old;
             newest.kept().iter().filter(is_too_old).for_each(|row| gone.add(row, &mut tally.list));
             tally.list[place].cutoff = match oldest {
-                _ if keep == 0 => Some(Position::NEWEST),
+                _ if keep == 0 => Some(Position::before(age.cutoff)),
                 Some(oldest) if oldest.at >= too_old => Some(oldest),
                 None if too_old == i64::MIN => None,
                 _ => Some(Position::before(too_old)),
@@ -139,11 +140,11 @@ impl Gone {
 /// Reads the rows in scope of a leaf: `Policies::group_columns`, failed-at, id, position, whether it is selected. Runs as the leaf's owner,
 /// since planning may call functions of indexes and check constraints.
 fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&Row)) -> Result<()> {
-    let Target { id, recipe, failed_at, .. } = rules.target;
+    let Target { id, failed_at, .. } = rules.target;
     let statement = |position: &str| {
         format!(
             "SELECT {}, {}, {}, {position}, {} FROM {} g WHERE {}",
-            rules.policies.group_columns(rules.target, &recipe.as_key()),
+            rules.policies.group_columns(rules.target, &rules.target.recipe_key()),
             failed_at.as_itself(),
             id.as_itself(),
             rules.selection.matches(rules.target),

@@ -16,9 +16,6 @@ pub struct Position {
 }
 
 impl Position {
-    /// Newer than every row that expires: a cutoff that lets all of them go.
-    pub const NEWEST: Position = Position { at: i64::MAX, id: None };
-
     /// The oldest at a time: a cutoff that lets all rows before it go, and none of that time.
     pub fn before(at: i64) -> Position {
         Position { at: at.saturating_sub(1), id: None }
@@ -143,7 +140,7 @@ mod tests {
             position(1, Some("aa")),
             position(1, None),
             position(2, Some("A")),
-            Position::NEWEST,
+            position(i64::MAX, None),
         ];
         for (place, one) in sorted.into_iter().enumerate() {
             for (other_place, other) in sorted.into_iter().enumerate() {

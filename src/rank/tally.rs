@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use pgrx::prelude::*;
+use pgrx::varlena::varsize_any;
 
 use crate::postgres::stream::Row;
 use crate::rank::position::Position;
@@ -9,7 +10,11 @@ use crate::rank::removable::Removable;
 use crate::rank::spread::Spread;
 use crate::rules::matching::Policies;
 use crate::target::Target;
+use crate::target::parts::Parts;
 use crate::target::recipes::bounded;
+
+/// Longer values of several columns are looked up by their document, in bytes.
+const LONGEST_PARTS: usize = 1_000;
 
 /// The rows in scope of a recipe under one policy and of one status: how many there are before a run, and how many it removes.
 #[derive(Clone, Default)]
@@ -59,11 +64,15 @@ pub struct Tally {
     is_number: bool,
     /// Rows that have stayed because of what their deletion met, of all entries.
     kept_back: i64,
+    /// Of a recipe of several columns.
+    parts: Option<Parts>,
     /// Where a recipe is in the list first.
     by_number: HashMap<i64, usize, Spread>,
     /// The last recipe looked up: an index returns a recipe's rows one after the other.
     last: Option<(i64, usize)>,
     by_text: HashMap<String, usize>,
+    /// The same by the values of several columns.
+    by_parts: HashMap<Box<[u8]>, usize>,
     without: Option<usize>,
     /// Whether a new recipe has no rows left.
     is_limited: bool,
@@ -81,9 +90,11 @@ impl Tally {
             statuses: target.names_of_statuses.clone(),
             kept_back: 0,
             is_number: target.recipe.is_integer(),
+            parts: Parts::of(target),
             by_number: HashMap::default(),
             last: None,
             by_text: HashMap::new(),
+            by_parts: HashMap::new(),
             without: None,
             is_limited: false,
         }
@@ -94,8 +105,8 @@ impl Tally {
         self.statuses.len() < 2 && self.policies.are_by_recipe()
     }
 
-    /// The place of a row's recipe, policy and status in the list. Adds new ones. The row's first columns are `Policies::group_columns`, with
-    /// a key made by `Column::as_key`.
+    /// The place of a row's recipe, policy and status in the list. Adds new ones. The row's first columns are `Policies::group_columns`
+    /// with `Target::recipe_key`.
     pub fn of_row(&mut self, row: &Row) -> usize {
         // SAFETY: a key that is no bigint is a text, as is the column behind it.
         let (recipe_id, failure_type) = unsafe { (|| row.text(0), row.text(1)) };
@@ -103,6 +114,10 @@ impl Tally {
         match row.number(0) {
             None => self.without(kind),
             Some(number) if self.is_number => self.numbered(number, kind),
+            // SAFETY: the key of a recipe of several columns is a record of their values.
+            Some(_) if self.parts.is_some() => unsafe {
+                self.made_of(row.datum(0).unwrap_or(pg_sys::Datum::null()), kind)
+            },
             Some(_) => self.named(&bounded(recipe_id().unwrap_or_default()), kind),
         }
     }
@@ -145,6 +160,28 @@ impl Tally {
             None => *self.by_text.entry(id.to_owned()).or_insert(self.list.len()),
         };
         self.put(first, kind, || Some(id.to_owned()))
+    }
+
+    /// # Safety
+    ///
+    /// `record` is a value of `Target::recipe_key`.
+    unsafe fn made_of(&mut self, record: pg_sys::Datum, kind: Kind) -> usize {
+        // SAFETY: the caller's; a record is a varlena with all of its bytes written.
+        let bytes = unsafe {
+            let start: *const u8 = record.cast_mut_ptr();
+            std::slice::from_raw_parts(start, varsize_any(start.cast()))
+        };
+        if let Some(first) = self.by_parts.get(bytes) {
+            return self.put(*first, kind, || None);
+        }
+        // SAFETY: the caller's.
+        let document = self.parts.as_ref().map(|parts| unsafe { parts.document(record) });
+        let id = bounded(document.as_deref().unwrap_or_default());
+        let place = self.named(&id, kind);
+        if bytes.len() <= LONGEST_PARTS {
+            self.by_parts.insert(bytes.into(), self.by_text[&*id]);
+        }
+        place
     }
 
     /// The place of a recipe, which is in the list first at `first`, under the policy of a row of this kind.

@@ -196,7 +196,7 @@ fn remove_some(
 
 /// The columns by which a tally counts a row `g`.
 fn group(rules: &Rules) -> String {
-    rules.policies.group_columns(rules.target, &rules.target.recipe.as_key())
+    rules.policies.group_columns(rules.target, &rules.target.recipe_key())
 }
 
 /// Locks those of the rows that no other session has locked, and returns them.

@@ -134,17 +134,20 @@ fn remove_scanned(rules: &Rules, leaf: &Leaf) -> Result<Option<Tally>> {
 
 /// Removes every failed row of a leaf that goes. Fetches each row twice.
 fn remove_returning(rules: &Rules, leaf: &Leaf) -> Result<Tally> {
-    let group = rules.policies.group_columns(rules.target, &rules.target.recipe.as_key());
+    let group = rules.policies.group_columns(rules.target, &rules.target.recipe_key());
     let delete = format!("DELETE FROM {} g WHERE {} RETURNING {group}, 1::bigint", leaf.rows(), rules.condition());
     let mut counted = Tally::of(rules.target, &rules.policies);
     stream_writing(&delete, None, |row| counted.count_removed(row))?;
     Ok(counted)
 }
 
-/// Counts the failed rows of a leaf that are selected, per recipe.
+/// Counts the failed rows of a leaf that are selected, per recipe; those of recipes of several columns one by one.
 fn count_failed(rules: &Rules, leaf: &Leaf, tally: &mut Tally) -> Result<()> {
-    let group = rules.policies.group_columns(rules.target, &leaf.group_key(&rules.target.recipe));
-    let (table, condition) = (leaf.rows(), rules.condition());
-    let count = format!("SELECT {group}, pg_catalog.count(*) FROM {table} g WHERE {condition} GROUP BY 1, 2, 3");
+    let (key, count, group_by) = match rules.target.recipe_columns {
+        Some(_) => (rules.target.recipe_key(), "1::bigint", ""),
+        None => (leaf.group_key(&rules.target.recipe), "pg_catalog.count(*)", "GROUP BY 1, 2, 3"),
+    };
+    let (group, table) = (rules.policies.group_columns(rules.target, &key), leaf.rows());
+    let count = format!("SELECT {group}, {count} FROM {table} g WHERE {} {group_by}", rules.condition());
     stream(&count, |row| tally.count_removed(row))
 }

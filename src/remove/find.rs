@@ -114,7 +114,7 @@ fn statement(rules: &Rules, leaf: &Leaf, place: &Place) -> String {
     };
     format!(
         "SELECT {}, {}, {}, g.ctid, g.xmin FROM ONLY {} g WHERE {place}",
-        rules.policies.group_columns(rules.target, &rules.target.recipe.as_key()),
+        rules.policies.group_columns(rules.target, &rules.target.recipe_key()),
         rules.target.failed_at.as_itself(),
         rules.target.id.as_itself(),
         leaf.table.name

@@ -14,7 +14,6 @@ use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
 use crate::target::Target;
 use crate::target::leaf::Leaf;
-use crate::target::recipes::sha256;
 
 /// Ids that are held at a time, to find those of rows that cannot go, and about how many bytes.
 const IDS: usize = 10_000;
@@ -176,7 +175,7 @@ fn remove_around(
 
 /// Removes the rows that meet a condition, and returns how many per recipe.
 fn delete(rules: &Rules, leaf: &Leaf, condition: &str) -> Result<Tally> {
-    let group = rules.policies.group_columns(rules.target, &rules.target.recipe.as_key());
+    let group = rules.policies.group_columns(rules.target, &rules.target.recipe_key());
     let delete = format!("DELETE FROM {} g WHERE {condition} RETURNING {group}, 1::bigint", leaf.rows());
     let mut gone = Tally::of(rules.target, &rules.policies);
     stream_writing(&delete, None, |row| gone.count_removed(row))?;
@@ -187,13 +186,9 @@ fn delete(rules: &Rules, leaf: &Leaf, condition: &str) -> Result<Tally> {
 /// run it; but what finds the rows of a shortened id runs here.
 fn condition(rules: &Rules, recipe: &RecipeCount, cutoff: Position) -> String {
     let Target { id: id_column, failed_at, recipe: recipe_column, .. } = rules.target;
-    let has_sha256 = |hash: &str| {
-        let bytes = format!("pg_catalog.convert_to({}, 'UTF8')", recipe_column.as_key());
-        format!("pg_catalog.encode(pg_catalog.sha256({bytes}), 'hex') OPERATOR(pg_catalog.=) '{hash}'")
-    };
     let is_its = match &recipe.recipe_id {
         None => format!("{} IS NULL", recipe_column.of_row()),
-        Some(recipe_id) => sha256(recipe_id).map_or_else(|| recipe_column.identifies(recipe_id), has_sha256),
+        Some(recipe_id) => rules.target.is_of_recipe(recipe_id),
     };
     let at = format!("{}::{}", quote_literal(instant_as_text(cutoff.at, failed_at.type_oid)), failed_at.sql_type);
     // NULL is the newest id.

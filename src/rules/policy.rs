@@ -1,4 +1,5 @@
 use backlog_cleanup_report::policy_name;
+use pgrx::spi::quote_literal;
 
 use crate::extension;
 use crate::postgres::error::Result;
@@ -78,6 +79,15 @@ impl Names {
         })
     }
 
+    /// The same with the recipe as rows are told apart. An earlier version or a dump may have let in `07`.
+    pub fn of_rows(mut self, target: &Target) -> Names {
+        self.recipe_id = self.recipe_id.map(|recipe_id| match recipe_id.parse::<i64>() {
+            Ok(number) if target.recipe.is_integer() => number.to_string(),
+            _ => bounded(&recipe_id).into_owned(),
+        });
+        self
+    }
+
     /// Whether it is for every row.
     pub fn are_none(&self) -> bool {
         *self == Names::default()
@@ -91,11 +101,13 @@ impl Names {
             && !differ(&self.status, &other.status)
     }
 
-    /// The condition on a row `g` that it has these names; NULL for a row without them.
+    /// The condition on a row `g` that it has these names, which are `of_rows`: what `Policies::of_row` finds out of the row's texts.
+    /// NULL for a row without them.
     pub fn are_of_row(&self, target: &Target) -> String {
         let Names { recipe_id, failure_type, status } = self;
-        let recipe_id = recipe_id.as_ref().map(|recipe_id| target.recipe.identifies(recipe_id));
-        let failure_type = failure_type.as_ref().map(|failure_type| target.is_of_failure_type(failure_type));
+        let recipe_id = recipe_id.as_ref().map(|recipe_id| target.is_of_recipe(recipe_id));
+        let failure_type =
+            failure_type.as_ref().map(|failure_type| target.has_failure_type(&quote_literal(failure_type)));
         let status = status.as_ref().map(|status| target.has_status(status));
         let conditions: Vec<String> = recipe_id.into_iter().chain(failure_type).chain(status).collect();
         if conditions.is_empty() { "true".into() } else { conditions.join(" AND ") }
@@ -131,7 +143,7 @@ impl Policy {
                 })
             })
         })?;
-        Ok(policies.into_iter().map(|policy| policy.with_the_recipe_of_rows(target)).collect())
+        Ok(policies.into_iter().map(|policy| Policy { names: policy.names.of_rows(target), ..policy }).collect())
     }
 
     /// What stands in for the default policy of a target that has none: nothing goes under it.
@@ -143,16 +155,5 @@ impl Policy {
             keep_cutoff: None,
             is_enabled: false,
         }
-    }
-
-    /// The policy with its recipe as rows are told apart. An earlier version or a dump may have let in `07`.
-    fn with_the_recipe_of_rows(mut self, target: &Target) -> Policy {
-        if let Some(recipe_id) = &mut self.names.recipe_id {
-            *recipe_id = match recipe_id.parse::<i64>() {
-                Ok(number) if target.recipe.is_integer() => number.to_string(),
-                _ => bounded(recipe_id).into_owned(),
-            };
-        }
-        self
     }
 }

@@ -35,8 +35,9 @@ impl Selection<'_> {
 
     /// The condition on a row `g` that it is selected; never NULL.
     pub fn matches(&self, target: &Target) -> String {
-        let recipe = self.recipe_id.map(|recipe_id| target.recipe.identifies(recipe_id));
-        let failure_type = self.failure_type.map(|failure_type| target.is_of_failure_type(failure_type));
+        let recipe = self.recipe_id.map(|recipe_id| target.is_of_recipe(recipe_id));
+        let failure_type =
+            self.failure_type.map(|failure_type| target.has_failure_type(&target.written_failure_type(failure_type)));
         let status = self.status.map(|status| target.has_status(status));
         let conditions: Vec<String> = recipe.into_iter().chain(failure_type).chain(status).collect();
         match conditions.is_empty() {

@@ -64,7 +64,7 @@ impl Written {
                 "SELECT * FROM backlog_cleanup_simulate(max_age => '30 days', keep => 10, max_keep_age => '1 year')".into(),
             ));
         };
-        Ok(Policy { names: self.names, cutoff, keep, keep_cutoff, is_enabled })
+        Ok(Policy { names: self.names.of_rows(target), cutoff, keep, keep_cutoff, is_enabled })
     }
 }
 
@@ -103,7 +103,7 @@ fn has_row_of(
     status: Option<&str>,
 ) -> Result<bool> {
     glance(target, |target| {
-        let names = Names::written(target, recipe_id, failure_type, status)?;
+        let names = Names::written(target, recipe_id, failure_type, status)?.of_rows(target);
         for leaf in leaves(target)? {
             let condition = format!("{} AND {}", target.is_failed(), names.are_of_row(target));
             let is_there = format!("SELECT EXISTS (SELECT FROM {} g WHERE {condition})", leaf.rows());

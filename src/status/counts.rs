@@ -59,7 +59,7 @@ pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Counts> {
             stream(&statement(target, &statuses, leaf, &policies, &ages), |row| {
                 let group = groups.of_row(row);
                 of_group.resize_with(groups.list.len(), Counted::default);
-                let rows = Rows::of(leaf, &policies, row, ages[groups.list[group].policy]);
+                let rows = Rows::of(target, leaf, &policies, row, ages[groups.list[group].policy]);
                 // SAFETY: the fifth column of the statement is a text.
                 let status = all.place(rows.status, unsafe { row.text(4) });
                 of_group[group].add(&rows, status);
@@ -212,11 +212,11 @@ struct Rows {
 }
 
 impl Rows {
-    fn of(leaf: &Leaf, policies: &Policies, row: &Row, age: Age) -> Rows {
+    fn of(target: &Target, leaf: &Leaf, policies: &Policies, row: &Row, age: Age) -> Rows {
         let number = |column| row.number(column).unwrap_or_default();
         let (kind, oldest) = (number(3), row.number(5));
         let (status, statuses) = (usize::try_from(kind >> STATUSES.len()).ok(), kind);
-        if is_counted_there(leaf, policies) {
+        if is_counted_there(target, leaf, policies) {
             return Rows { count: number(6), status, statuses, expired: number(7), too_old: number(8), oldest };
         }
         let is_before = |cutoff: i64| i64::from(oldest.is_some_and(|at| at < cutoff));
@@ -225,8 +225,8 @@ impl Rows {
 }
 
 /// Whether rows on another server are counted there.
-fn is_counted_there(leaf: &Leaf, policies: &Policies) -> bool {
-    leaf.reach == Reach::Key && policies.list.len() == 1
+fn is_counted_there(target: &Target, leaf: &Leaf, policies: &Policies) -> bool {
+    leaf.reach == Reach::Key && policies.list.len() == 1 && target.recipe_columns.is_none()
 }
 
 /// The account's rows of a leaf: `Policies::group_columns`, `statuses`, failed-at. Counting them here costs less than an aggregate. Rows
@@ -238,12 +238,13 @@ fn statement(
     policies: &Policies,
     ages: &[Age],
 ) -> String {
-    let group = policies.group_columns(target, &leaf.group_key(&target.recipe));
     let failed_at = target.failed_at.as_itself();
     let from = format!("FROM {} g WHERE {}", leaf.rows(), target.is_of_account());
-    if !is_counted_there(leaf, policies) {
+    if !is_counted_there(target, leaf, policies) {
+        let group = policies.group_columns(target, &target.recipe_key());
         return format!("SELECT {group}, {kind}, {text}, {failed_at} {from}");
     }
+    let group = policies.group_columns(target, &leaf.group_key(&target.recipe));
     let before = |cutoff: i64| {
         let cutoff = quote_literal(instant_as_text(cutoff, target.failed_at.type_oid));
         format!("{} OPERATOR(pg_catalog.<) {cutoff}::{}", target.failed_at.of_row(), target.failed_at.sql_type)

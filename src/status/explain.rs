@@ -188,7 +188,7 @@ impl Found {
         id: &str,
     ) -> Result<Vec<(i64, i64)>> {
         let recipe = match &self.recipe_id {
-            Some(recipe_id) => target.recipe.identifies(recipe_id),
+            Some(recipe_id) => target.is_of_recipe(recipe_id),
             None => format!("{} IS NULL", target.recipe.of_row()),
         };
         let time = target.failed_at.of_row();
@@ -224,10 +224,9 @@ fn is_finite(instant: i64) -> bool {
     instant != i64::MIN && instant != i64::MAX
 }
 
-/// An instant from its microseconds since 2000.
+/// An instant from its microseconds since 2000; `None` beyond the last one that PostgreSQL has.
 fn moment(instant: Option<i64>) -> Option<TimestampWithTimeZone> {
-    // SAFETY: a timestamptz is these 64 bits.
-    instant.and_then(|instant| unsafe { FromDatum::from_datum(pg_sys::Datum::from(instant), false) })
+    instant.and_then(|instant| TimestampWithTimeZone::try_from(instant).ok())
 }
 
 /// What the row has met that the last run kept back first, if it is this one.

@@ -5,8 +5,10 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::expression::is_scalar;
+use crate::postgres::now::one_now;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
+use crate::target::below::types_below;
 
 /// A column of the target's rows, which statements call `g`.
 impl Column {
@@ -73,24 +75,20 @@ impl Column {
         }
     }
 
-    /// Whether its type shows an object of the database, whose text is another as soon as that is renamed.
-    pub fn shows_a_name(&self) -> bool {
-        // SAFETY: a look-up in the system cache.
-        let base = unsafe { pg_sys::getBaseType(self.type_oid) };
-        matches!(
-            base,
-            pg_sys::REGCLASSOID
-                | pg_sys::REGCOLLATIONOID
-                | pg_sys::REGCONFIGOID
-                | pg_sys::REGDICTIONARYOID
-                | pg_sys::REGNAMESPACEOID
-                | pg_sys::REGOPEROID
-                | pg_sys::REGOPERATOROID
-                | pg_sys::REGPROCOID
-                | pg_sys::REGPROCEDUREOID
-                | pg_sys::REGROLEOID
-                | pg_sys::REGTYPEOID
-        )
+    /// With what the text of one of its values changes: its type, or one below it, shows an instant in the session's time zone, or an
+    /// object of the database by its name.
+    pub fn text_changes_with(&self) -> Result<Option<&'static str>> {
+        const FOUND: &str = concat!(
+            types_below!(),
+            "SELECT pg_catalog.bool_or(oid OPERATOR(pg_catalog.=) 'pg_catalog.timestamptz'::pg_catalog.regtype) FROM type
+             WHERE oid OPERATOR(pg_catalog.=) ANY (
+                 '{timestamptz, regclass, regcollation, regconfig, regdictionary, regnamespace, regoper, regoperator, regproc, regprocedure,
+                   regrole, regtype}'::pg_catalog.regtype[])"
+        );
+        Ok(one_now::<bool>(FOUND, &[vec![self.type_oid].into()])?.map(|is_instant| match is_instant {
+            true => "the session's time zone",
+            false => "the name of what it shows",
+        }))
     }
 
     /// A value of this column's type as SQL.

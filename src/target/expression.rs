@@ -71,11 +71,11 @@ pub fn null(type_oid: pg_sys::Oid, type_name: &str) -> Result<Column> {
     Column::made_of(Expression { of_row, sql, type_oid, collation, columns, has_code: false })
 }
 
-/// Columns and their values as the text of a JSON document.
+/// Columns as the text of a JSON document.
 pub fn document(columns: &[(&str, Column)]) -> Result<Column> {
     let text = |value: fn(&Column) -> String| {
-        let pairs = columns.iter().map(|(name, column)| format!("{}, {}", quote_literal(name), value(column)));
-        format!("(pg_catalog.jsonb_build_object({})::pg_catalog.text)", pairs.collect::<Vec<_>>().join(", "))
+        let values = columns.iter().map(|(name, column)| (*name, column, value(column)));
+        format!("({})", document_of(values))
     };
     Column::made_of(Expression {
         sql: text(|column| column.name.clone()),
@@ -85,4 +85,26 @@ pub fn document(columns: &[(&str, Column)]) -> Result<Column> {
         columns: columns.iter().map(|(_, column)| column.number).collect(),
         has_code: false,
     })
+}
+
+/// Names, their columns and the values of these as the text of a JSON document. A string longer than a document can have is its SHA-256.
+pub fn document_of<'a>(values: impl Iterator<Item = (&'a str, &'a Column, String)>) -> String {
+    const LONGEST: i32 = 1_000_000;
+    let pairs = values.map(|(name, column, value)| {
+        // SAFETY: look-ups in the system cache.
+        let base = unsafe { pg_sys::getBaseType(column.type_oid) };
+        let bytes = match base {
+            pg_sys::BYTEAOID => value.clone(),
+            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => {
+                format!("pg_catalog.convert_to({value}, 'UTF8')")
+            }
+            _ => return format!("{}, {value}", quote_literal(name)),
+        };
+        format!(
+            "{}, CASE WHEN pg_catalog.octet_length({value}) OPERATOR(pg_catalog.>) {LONGEST}
+                      THEN pg_catalog.encode(pg_catalog.sha256({bytes}), 'hex') ELSE {value}::pg_catalog.text END",
+            quote_literal(name)
+        )
+    });
+    format!("pg_catalog.jsonb_build_object({})::pg_catalog.text", pairs.collect::<Vec<_>>().join(", "))
 }

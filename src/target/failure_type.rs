@@ -9,10 +9,13 @@ const LENGTH: i32 = 100;
 /// Characters of a text that are looked at: PostgreSQL takes 12 bytes for each that it trims.
 const LOOKED_AT: i32 = 10_000;
 
-/// Bytes of a JSON document, as it is stored, that is looked into. Compressed, it can be 100 times as long.
+/// Bytes of a value that is looked into: of a `json`, and of another one as it is stored. Compressed, it can be 100 times as long.
 const LARGEST: i32 = 100_000;
 
-/// What JSON can write and a text cannot have, a zero or half a character. `->>` fails for it.
+/// Brackets of a JSON document that is looked into: `->>` needs PostgreSQL's stack for each level of a `json`.
+const BRACKETS: i32 = 5_000;
+
+/// What JSON can write and a text cannot have, a zero or half a character. `->>` fails for it. Without backslashes that are escaped.
 const NO_TEXT: &str =
     r"E'\\\\u0000|\\\\u[dD][89abAB]..(?!\\\\u[dD][c-fC-F])|(?<!\\\\u[dD][89abAB]..)\\\\u[dD][c-fC-F]'";
 
@@ -22,6 +25,7 @@ impl Target {
     /// One expression for what groups rows and what selects them. No row makes it fail, or takes much memory.
     pub fn failure_type_of_row(&self) -> String {
         let column = self.failure_type.of_row();
+        let is_large = format!("pg_catalog.pg_column_size({column}) OPERATOR(pg_catalog.>) {LARGEST}");
         match self.failure_type.type_oid {
             pg_sys::TEXTOID | pg_sys::VARCHAROID => self.type_of_text(&format!("{column}::pg_catalog.text")),
             pg_sys::JSONBOID | pg_sys::JSONOID => {
@@ -39,26 +43,33 @@ impl Target {
                 let as_written = format!(
                     "WHEN pg_catalog.strpos({column}::pg_catalog.text, E'\\\\u') OPERATOR(pg_catalog.>) 0
                           AND (pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8'
-                               OR {column}::pg_catalog.text OPERATOR(pg_catalog.~) {NO_TEXT})
+                               OR pg_catalog.replace({column}::pg_catalog.text, E'\\\\\\\\', '_') OPERATOR(pg_catalog.~) {NO_TEXT})
                      THEN {}",
                     self.type_of_text(&format!("{column}::pg_catalog.text"))
                 );
+                let text = format!("{column}::pg_catalog.text");
+                let is_long = match is_json {
+                    true => format!(
+                        "pg_catalog.octet_length({text}) OPERATOR(pg_catalog.>) {LARGEST}
+                         OR pg_catalog.octet_length({text}) OPERATOR(pg_catalog.-)
+                            pg_catalog.octet_length(pg_catalog.translate({text}, '[{{', '')) OPERATOR(pg_catalog.>) {BRACKETS}"
+                    ),
+                    false => is_large,
+                };
                 format!(
-                    "CASE WHEN pg_catalog.pg_column_size({column}) OPERATOR(pg_catalog.>) {LARGEST} THEN '(too long)' {} ELSE {line} END",
+                    "CASE WHEN {is_long} THEN '(too long)' {} ELSE {line} END",
                     if is_json { &as_written } else { "" }
                 )
             }
-            _ => format!("pg_catalog.left({column}::pg_catalog.text, {LENGTH})"),
+            _ => format!(
+                "CASE WHEN {is_large} THEN '(too long)' ELSE pg_catalog.left({column}::pg_catalog.text, {LENGTH}) END"
+            ),
         }
     }
 
-    /// The condition on a row `g` that it has this failure type.
-    pub fn is_of_failure_type(&self, failure_type: &str) -> String {
-        if !self.has_failure_type_in_text() {
-            return self.failure_type.is(failure_type);
-        }
-        let wanted = self.written_failure_type(failure_type);
-        format!("{} OPERATOR(pg_catalog.=) {wanted}", self.failure_type_of_row())
+    /// The condition on a row `g` that it has this failure type, as SQL. Compared by its bytes, as rows are grouped.
+    pub fn has_failure_type(&self, failure_type: &str) -> String {
+        format!("{} OPERATOR(pg_catalog.=) {failure_type} COLLATE pg_catalog.\"C\"", self.failure_type_of_row())
     }
 
     /// A failure type as rows have it, as SQL.
@@ -81,8 +92,8 @@ impl Target {
         match &self.fingerprint_function {
             Some(fingerprint) => format!("{fingerprint}({text})"),
             None => format!(
-                "pg_catalog.left(pg_catalog.rtrim(pg_catalog.split_part(pg_catalog.ltrim({text}, \
-                 E' \\t\\r\\n'), E'\\n', 1), E' \\t\\r'), {LENGTH})"
+                "pg_catalog.rtrim(pg_catalog.left(pg_catalog.split_part(pg_catalog.ltrim({text}, \
+                 E' \\t\\r\\n'), E'\\n', 1), {LENGTH}), E' \\t\\r')"
             ),
         }
     }

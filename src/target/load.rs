@@ -69,24 +69,29 @@ impl Search<'_> {
             self.id(here)?,
             match &row.account_column {
                 Some(account) => {
-                    self.lasting(here, "account_column", self.column(here, "account_column", account)?).map(Some)
+                    self.lasting(here, "account_column", self.column(here, "account_column", account)?)?.map(Some)
                 }
                 None => Some(None),
             },
             match &row.recipe_column {
                 _ if row.recipe_columns.is_some() => self.recipe_columns(here)?,
                 Some(recipe) => {
-                    self.lasting(here, "recipe_column", self.made_of(table.as_ref(), here, "recipe_column", recipe)?)
+                    self.lasting(here, "recipe_column", self.made_of(table.as_ref(), here, "recipe_column", recipe)?)?
                 }
                 None => Some(expression::null(pg_sys::INT8OID, "int8")?),
             },
             match &row.status_column {
-                Some(status) => self.made_of(table.as_ref(), here, "status_column", status)?.map(Some),
+                Some(status) => self
+                    .lasting(here, "status_column", self.made_of(table.as_ref(), here, "status_column", status)?)?
+                    .map(Some),
                 None => Some(None),
             },
             self.failed_at(table.as_ref(), here)?,
             match &row.failure_type_column {
-                Some(failure_type) => self.made_of(table.as_ref(), here, "failure_type_column", failure_type)?,
+                Some(failure_type) => {
+                    let key = "failure_type_column";
+                    self.lasting(here, key, self.made_of(table.as_ref(), here, key, failure_type)?)?
+                }
                 None => Some(expression::null(pg_sys::TEXTOID, "text")?),
             },
             self.condition(table.as_ref())?,
@@ -234,7 +239,7 @@ impl Search<'_> {
                 self.note(Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look));
                 return Ok(None);
             };
-            let Some(column) = self.lasting(Some(table), key, Some(column.clone())) else { return Ok(None) };
+            let Some(column) = self.lasting(Some(table), key, Some(column.clone()))? else { return Ok(None) };
             columns.push((name.as_str(), column));
         }
         expression::document(&columns).map(Some)
@@ -260,21 +265,17 @@ impl Search<'_> {
     }
 
     /// The column, if it is one whose values can be told apart by their texts.
-    fn lasting(&self, table: Option<&Table>, key: &'static str, column: Option<Column>) -> Option<Column> {
-        let (table, column) = table.zip(column)?;
-        if !column.shows_a_name() {
-            return Some(column);
-        }
+    fn lasting(&self, table: Option<&Table>, key: &'static str, column: Option<Column>) -> Result<Option<Column>> {
+        let Some((table, column)) = table.zip(column) else { return Ok(None) };
+        let Some(changes_with) = column.text_changes_with()? else { return Ok(Some(column)) };
         let what = match column.expression {
             Some(_) => column.what(),
             None => format!("column \"{}\"", column.name.trim_matches('"')),
         };
-        let wrong = format!(
-            "{what} of {} has type {}, whose text changes with the name of what it shows",
-            table.name, column.type_name
-        );
+        let wrong =
+            format!("{what} of {} has type {}, whose text changes with {changes_with}", table.name, column.type_name);
         self.note(Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)));
-        None
+        Ok(None)
     }
 
     fn failed_at(&self, target: Option<&Table>, table: Option<&Table>) -> Result<Option<Column>> {
@@ -316,7 +317,7 @@ impl Search<'_> {
 
     fn id(&self, table: Option<&Table>) -> Result<Option<Column>> {
         let (key, written) = ("id_column", &self.row.id_column);
-        let Some((table, column)) = table.zip(self.lasting(table, key, self.column(table, key, written)?)) else {
+        let Some((table, column)) = table.zip(self.lasting(table, key, self.column(table, key, written)?)?) else {
             return Ok(None);
         };
         if column.is_ordered() {

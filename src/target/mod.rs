@@ -1,5 +1,6 @@
 //! What is looked after: a row of `backlog_cleanup.target`, checked against the catalog. Knows nothing of policies.
 
+mod below;
 pub mod check;
 pub mod column;
 mod expression;
@@ -11,6 +12,7 @@ pub mod load;
 pub mod mistake;
 pub mod nearest;
 pub mod pace;
+pub mod parts;
 pub mod passed_over;
 pub mod reading;
 pub mod recipes;

@@ -6,6 +6,7 @@ use crate::postgres::now::one_now;
 use crate::postgres::snapshot::Horizon;
 use crate::postgres::table::Column;
 use crate::target::Target;
+use crate::target::below::types_below;
 
 /// How the rows of a target are read. The saved ranks of a run depend on it: with another account, status, column or time zone
 /// they would belong to other rows.
@@ -37,22 +38,11 @@ pub struct Reading {
 }
 
 /// The labels of the enums among types, also below domains, arrays, row types and ranges.
-pub const LABELS: &str = "
-    WITH RECURSIVE type (oid) AS (
-        SELECT oid FROM pg_catalog.unnest($1) AS oid
-        UNION
-        SELECT below.oid FROM type JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) type.oid,
-                              LATERAL (SELECT pg_catalog.unnest(ARRAY[t.typbasetype, t.typelem])
-                                       UNION ALL
-                                       SELECT a.atttypid FROM pg_catalog.pg_attribute a
-                                       WHERE a.attrelid OPERATOR(pg_catalog.=) t.typrelid AND a.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2
-                                       UNION ALL
-                                       SELECT CASE WHEN r.rngtypid OPERATOR(pg_catalog.=) t.oid THEN r.rngsubtype ELSE r.rngtypid END
-                                       FROM pg_catalog.pg_range r
-                                       WHERE t.oid OPERATOR(pg_catalog.=) ANY (ARRAY[r.rngtypid, r.rngmultitypid])) AS below (oid)
-        WHERE below.oid OPERATOR(pg_catalog.<>) '0'::pg_catalog.oid)
-    SELECT pg_catalog.array_agg(pg_catalog.concat_ws(' ', e.oid, e.enumlabel) ORDER BY e.oid)
-    FROM pg_catalog.pg_enum e JOIN type ON e.enumtypid OPERATOR(pg_catalog.=) type.oid";
+pub const LABELS: &str = concat!(
+    types_below!(),
+    "SELECT pg_catalog.array_agg(pg_catalog.concat_ws(' ', e.oid, e.enumlabel) ORDER BY e.oid)
+    FROM pg_catalog.pg_enum e JOIN type ON e.enumtypid OPERATOR(pg_catalog.=) type.oid"
+);
 
 /// The casts from types to text by a function.
 const CASTS: &str = "

@@ -3,6 +3,7 @@ use std::collections::HashMap;
 
 use pgrx::direct_function_call;
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::postgres::error::Result;
 use crate::postgres::owner::reading_as_owner_of;
@@ -28,8 +29,17 @@ pub fn bounded(id: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{beginning}... (SHA-256 {hash} of {}{SHORTENED}", id.len()))
 }
 
+impl Target {
+    /// The condition on a row `g` that it is of a recipe, which may be `bounded`.
+    pub fn is_of_recipe(&self, recipe_id: &str) -> String {
+        let Some(hash) = sha256(recipe_id) else { return self.recipe.identifies(recipe_id) };
+        let bytes = format!("pg_catalog.convert_to({}, 'UTF8')", self.recipe.as_text());
+        format!("pg_catalog.encode(pg_catalog.sha256({bytes}), 'hex') OPERATOR(pg_catalog.=) {}", quote_literal(hash))
+    }
+}
+
 /// The SHA-256 of an id that `bounded` has shortened.
-pub fn sha256(id: &str) -> Option<&str> {
+fn sha256(id: &str) -> Option<&str> {
     let (_, hash) = id.strip_suffix(SHORTENED)?.rsplit_once("(SHA-256 ")?;
     hash.split(' ').next()
 }

@@ -1,6 +1,9 @@
 /// Characters of a fingerprint.
 const LENGTH: usize = 100;
 
+/// Bytes of a line that are read.
+const LOOKED_AT: usize = 10_000;
+
 /// What stands for a number, an id, a time or an address. In a message it reads as such, so that a fingerprint is its own.
 const NUMBER: &str = "#";
 
@@ -25,10 +28,11 @@ const NUMBER: &str = "#";
 ///
 /// Quotes quote nothing in a line that starts as JSON, and around the message of an error: `OSError('disk full')`.
 ///
-/// The fingerprint of a fingerprint is itself. The time is linear in the length of the line. Indexes and policies hold
+/// The fingerprint of a fingerprint is itself. Of a long line 10,000 bytes are read, in a time linear in their number. Indexes and policies hold
 /// fingerprints, so it may not change in a release without a REINDEX and a look at the policies.
 pub fn fingerprint(message: &str) -> String {
-    let line = message.trim_start().lines().next().unwrap_or_default();
+    let line = message.trim_start();
+    let line = line[..line.floor_char_boundary(LOOKED_AT)].lines().next().unwrap_or_default();
     let is_json = line.starts_with('{') || line.starts_with("[{");
     let written = Written { text: String::with_capacity(LENGTH), ..Written::default() };
     let mut reader = Reader { line, at: 0, is_json, unclosed: [false; QUOTES.len()], written };
@@ -136,10 +140,15 @@ impl Reader<'_> {
         if is_relative && written.text.ends_with(NUMBER) {
             return None;
         }
+        // Before the path's end, which may be far, is looked for: it would be for each slash.
+        let name =
+            self.line[self.at + 1..].split(|c: char| c == '/' || c.is_ascii_digit() || "#@".contains(c)).next()?;
+        let next = self.at + 1 + name.len();
+        if is_relative && self.byte(next) != Some(b'/') {
+            return None;
+        }
         let end = self.end_of_path(self.at)?;
-        let names = self.line[self.at + 1..end].split_once('/');
-        let has_name = names.is_some_and(|(name, _)| !name.contains(|c: char| c.is_ascii_digit() || "#@".contains(c)));
-        (!is_relative || has_name).then_some((end, placeholder))
+        (!is_relative || next < end).then_some((end, placeholder))
     }
 
     /// The end of the last word of what may be a path or the rest of a URL, if it has any.

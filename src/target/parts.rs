@@ -1,0 +1,77 @@
+use std::cell::OnceCell;
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::spi::OwnedPreparedStatement;
+
+use crate::postgres::table::Column;
+use crate::target::Target;
+use crate::target::expression::document_of;
+
+/// The columns of a recipe of several. To make their document takes longer than anything else that is done with a row: rows carry
+/// the values instead, and the document is made once per recipe.
+pub struct Parts {
+    types: Vec<pg_sys::Oid>,
+    /// Makes the document of the values `$1`, `$2` and so on.
+    statement: String,
+    prepared: OnceCell<OwnedPreparedStatement>,
+}
+
+impl Parts {
+    /// `None` if the recipe is one column, an expression, or none.
+    pub fn of(target: &Target) -> Option<Parts> {
+        let columns = target.recipe_parts()?;
+        let values = columns.iter().zip(1..).map(|((name, column), number)| (*name, *column, format!("${number}")));
+        let statement = format!("SELECT {}", document_of(values));
+        let types = columns.iter().map(|(_, column)| column.type_oid).collect();
+        Some(Parts { types, statement, prepared: OnceCell::new() })
+    }
+
+    /// The document of a row's values.
+    ///
+    /// # Safety
+    ///
+    /// `record` is a value of `Target::recipe_key`.
+    pub unsafe fn document(&self, record: pg_sys::Datum) -> String {
+        // SAFETY: the caller's. A parallel worker sends it with a short header.
+        let record = unsafe { pg_sys::pg_detoast_datum(record.cast_mut_ptr()) };
+        let value = |number, type_oid| {
+            let mut is_null = false;
+            // SAFETY: the caller's; the record has a value of each of the types.
+            unsafe {
+                let value = pg_sys::GetAttributeByNum(record.cast(), number, &raw mut is_null);
+                if is_null { DatumWithOid::null_oid(type_oid) } else { DatumWithOid::new(value, type_oid) }
+            }
+        };
+        let values: Vec<DatumWithOid> = self.types.iter().zip(1..).map(|(of, number)| value(number, *of)).collect();
+        let made = Spi::connect(|client| {
+            let statement = match self.prepared.get() {
+                Some(statement) => statement,
+                None => {
+                    let types: Vec<PgOid> = self.types.iter().map(|of| PgOid::from(*of)).collect();
+                    let prepared = client.prepare(self.statement.as_str(), &types)?.keep();
+                    self.prepared.get_or_init(|| prepared)
+                }
+            };
+            client.select(statement, Some(1), &values)?.first().get_one::<String>()
+        });
+        made.ok().flatten().expect("jsonb_build_object returns a row, and never NULL")
+    }
+}
+
+impl Target {
+    /// What tells the recipe of a row `g`: of several columns their values as a record, of which `Parts` makes the recipe's id, and else
+    /// the recipe as a bigint or a text.
+    pub fn recipe_key(&self) -> String {
+        let Some(columns) = self.recipe_parts() else { return self.recipe.as_key() };
+        let values: Vec<String> = columns.iter().map(|(_, column)| column.of_row()).collect();
+        format!("ROW({})", values.join(", "))
+    }
+
+    /// The columns of a recipe of several, with their names without quotes.
+    fn recipe_parts(&self) -> Option<Vec<(&str, &Column)>> {
+        let names = self.recipe_columns.as_ref()?;
+        let column = |name: &String| self.reads.iter().find(|(read, _)| read == name);
+        Some(names.iter().filter_map(column).map(|(name, column)| (name.as_str(), column)).collect())
+    }
+}
