@@ -16,8 +16,10 @@ ALTER TABLE backlog_cleanup.run
     ADD COLUMN stop_requested_by name,
     ADD COLUMN held bigint NOT NULL DEFAULT 0,
     ADD COLUMN include_held boolean NOT NULL DEFAULT false,
+    ADD COLUMN status text,
     DROP CONSTRAINT run_state_check,
     ADD CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['running', 'completed', 'stopped', 'interrupted', 'failed']));
+COMMENT ON COLUMN backlog_cleanup.run.status IS 'the status that was selected, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.held IS 'rows that policies hold, and that it has passed over';
 COMMENT ON COLUMN backlog_cleanup.run.include_held IS 'whether an emergency run was to remove held rows, too';
 CREATE TABLE backlog_cleanup.run_policy (
@@ -32,6 +34,7 @@ CREATE TABLE backlog_cleanup.run_policy (
     enabled      boolean NOT NULL,
     in_scope     bigint NOT NULL,
     removed      bigint NOT NULL,
+    kept_back    bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (run_id, place)
 );
 COMMENT ON TABLE backlog_cleanup.run_policy IS 'history: the policies that a run has obeyed, and the rows under each';
@@ -47,9 +50,34 @@ COMMENT ON COLUMN backlog_cleanup.run_policy.enabled IS 'whether the policy was 
 COMMENT ON COLUMN backlog_cleanup.run_policy.in_scope IS
     'rows under it before the run; in an emergency run, only those that it was to remove';
 COMMENT ON COLUMN backlog_cleanup.run_policy.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.run_policy.kept_back IS
+    'rows that stayed because of what their deletion met; with several policies, those of whose policy the run knows';
+
+CREATE TABLE backlog_cleanup.run_status (
+    run_id    bigint NOT NULL,
+    place     integer NOT NULL,
+    status    text,
+    in_scope  bigint NOT NULL,
+    removed   bigint NOT NULL,
+    kept_back bigint NOT NULL,
+    PRIMARY KEY (run_id, place)
+);
+COMMENT ON TABLE backlog_cleanup.run_status IS 'history: the rows in scope of a run by their status';
+COMMENT ON COLUMN backlog_cleanup.run_status.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_status.place IS 'counts the statuses of the target, from 0';
+COMMENT ON COLUMN backlog_cleanup.run_status.status IS 'the status, as rows had it; NULL if the target had none';
+COMMENT ON COLUMN backlog_cleanup.run_status.in_scope IS
+    'rows with it before the run; in an emergency run, only those that it was to remove';
+COMMENT ON COLUMN backlog_cleanup.run_status.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.run_status.kept_back IS
+    'rows that stayed because of what their deletion met, as far as for a policy';
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_policy', '');
-ALTER TABLE backlog_cleanup.run_batch ADD COLUMN policies integer[], ALTER COLUMN policies SET STORAGE EXTERNAL;
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_status', '');
+ALTER TABLE backlog_cleanup.run_batch
+    ADD COLUMN policies integer[], ALTER COLUMN policies SET STORAGE EXTERNAL,
+    ADD COLUMN statuses integer[], ALTER COLUMN statuses SET STORAGE EXTERNAL;
 COMMENT ON COLUMN backlog_cleanup.run_batch.policies IS 'the policy of each, by its place in run_policy';
+COMMENT ON COLUMN backlog_cleanup.run_batch.statuses IS 'the status of each, by its place in run_status';
 -- Apart from run, which every level reads: a DETAIL may show values of rows. No dump has it, since oids mean other tables there.
 CREATE TABLE backlog_cleanup.run_error (
     run_id bigint PRIMARY KEY,
@@ -69,7 +97,9 @@ ALTER TABLE backlog_cleanup.run_part
     ADD COLUMN kept_back bigint NOT NULL DEFAULT 0,
     DROP CONSTRAINT run_part_pkey,
     ADD PRIMARY KEY (run_id, pass, part);
-ALTER TABLE backlog_cleanup.run_cutoff ADD COLUMN removable bigint, ADD COLUMN policy integer NOT NULL DEFAULT 0;
+ALTER TABLE backlog_cleanup.run_cutoff ADD COLUMN removable bigint, ADD COLUMN policy integer NOT NULL DEFAULT 0,
+    ADD COLUMN status integer NOT NULL DEFAULT 0;
+COMMENT ON COLUMN backlog_cleanup.run_cutoff.status IS 'the status, by its place in run_status';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.policy IS 'the policy, by its place in run_policy';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.removable IS 'how many of its failed rows the run may remove';
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_cutoff', '');
@@ -186,6 +216,7 @@ AS $$
 BEGIN
     DELETE FROM backlog_cleanup.run_recipe WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_policy WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_status WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_part WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_batch WHERE run_id = OLD.id;
@@ -323,6 +354,7 @@ CREATE PROCEDURE backlog_cleanup_run(
     force        boolean DEFAULT false,
     include_held boolean DEFAULT false,
     max_rows_per_second integer DEFAULT NULL,
+    status       text DEFAULT NULL,
     INOUT report jsonb DEFAULT NULL)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -334,7 +366,7 @@ BEGIN
     run := backlog_cleanup.start_run(pg_catalog.json_build_object(
         'target', target, 'mode', mode, 'batch_size', batch_size, 'pause', pause, 'max_duration', max_duration,
         'max_rows', max_rows, 'workers', workers, 'recipe_id', recipe_id, 'failure_type', failure_type, 'force', force,
-        'include_held', include_held, 'max_rows_per_second', max_rows_per_second));
+        'include_held', include_held, 'max_rows_per_second', max_rows_per_second, 'status', status));
     LOOP
         CALL backlog_cleanup.commit_and_wait(seconds);
         seconds := backlog_cleanup.next_batch(run);
@@ -349,6 +381,14 @@ COMMENT ON PROCEDURE backlog_cleanup_run IS 'does a regular or an emergency run 
 COMMENT ON FUNCTION backlog_cleanup.start_run IS
     'a part of backlog_cleanup_run: locks the target, fixes the cutoffs, divides the work; returns the run''s id';
 
+DROP FUNCTION backlog_cleanup_status;
+CREATE FUNCTION backlog_cleanup_status(target text DEFAULT 'generations')
+RETURNS TABLE (recipe_id text, recipe_name text, total_count bigint, completed_count bigint, failed_count bigint, pending_count bigint,
+               processing_count bigint, removable_count bigint, oldest_failed_at timestamptz, oldest_failed_age text,
+               in_scope_count bigint, statuses jsonb)
+STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'status_by_recipe_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_status IS
+    'the rows of the account by recipe and status, most failures first';
 DROP FUNCTION backlog_cleanup_failed_generations;
 CREATE FUNCTION backlog_cleanup_failed_generations(
     target       text DEFAULT 'generations',
@@ -356,7 +396,8 @@ CREATE FUNCTION backlog_cleanup_failed_generations(
     failure_type text DEFAULT NULL,
     dry_run      boolean DEFAULT false,
     force        boolean DEFAULT false,
-    rehearse     boolean DEFAULT false)
+    rehearse     boolean DEFAULT false,
+    status       text DEFAULT NULL)
 RETURNS jsonb LANGUAGE c AS 'MODULE_PATHNAME', 'regular_run_wrapper';
 DROP FUNCTION backlog_cleanup_emergency;
 CREATE FUNCTION backlog_cleanup_emergency(
@@ -365,7 +406,8 @@ CREATE FUNCTION backlog_cleanup_emergency(
     failure_type text DEFAULT NULL,
     dry_run      boolean DEFAULT false,
     rehearse     boolean DEFAULT false,
-    include_held boolean DEFAULT false)
+    include_held boolean DEFAULT false,
+    status       text DEFAULT NULL)
 RETURNS jsonb LANGUAGE c AS 'MODULE_PATHNAME', 'emergency_run_wrapper';
 COMMENT ON FUNCTION backlog_cleanup_emergency IS
     'removes every row in scope but those that are held, whatever its age; returns a report';
@@ -506,16 +548,14 @@ BEGIN
         RAISE WARNING 'target "%" has no row now that this policy is for', $8
             USING HINT = format('SELECT * FROM backlog_cleanup_status(%L)', $8);
     END IF;
+    -- A new one has the defaults of the table.
+    INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status) VALUES ($8, names[1], names[2], names[3])
+    ON CONFLICT DO NOTHING;
     UPDATE backlog_cleanup.policy
     SET max_age = coalesce($4, max_age), keep = coalesce($5, keep), enabled = coalesce($6, enabled), note = coalesce($7, note),
         max_keep_age = coalesce($9, max_keep_age)
     WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ($8, names[1], names[2], names[3])
     RETURNING * INTO written;
-    IF NOT FOUND THEN
-        INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status, max_age, keep, enabled, note, max_keep_age)
-        VALUES ($8, $1, $2, $3, coalesce($4, interval '24 hours'), coalesce($5, 10), coalesce($6, true), $7, $9)
-        RETURNING * INTO written;
-    END IF;
     RETURN written;
 END
 $$;
@@ -722,7 +762,7 @@ COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
 COMMENT ON COLUMN backlog_cleanup.run.finished_at IS
     'when it finished; for an interrupted run, when its last batch did; NULL while it is running';
 COMMENT ON TABLE backlog_cleanup.run_cutoff IS
-    'running runs: per recipe and policy, the oldest expired row that stays; older ones are removed';
+    'running runs: per recipe, policy and status, the oldest expired row that stays; older ones are removed';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.failed_at IS
     'failed-at of that row, as the column has it (timestamptz in UTC); NULL if no row of the recipe goes';
 ALTER TABLE backlog_cleanup.run_part ADD COLUMN columns smallint[];
@@ -802,6 +842,20 @@ ALTER TABLE backlog_cleanup.target ADD COLUMN fingerprint boolean NOT NULL DEFAU
 ALTER TABLE backlog_cleanup.target ALTER COLUMN fingerprint SET DEFAULT true;
 COMMENT ON COLUMN backlog_cleanup.target.fingerprint IS
     'true: the failure type of a text is its fingerprint, see backlog_cleanup_fingerprint(); false: it is the first line';
+-- The targets that are there keep the words that they had.
+ALTER TABLE backlog_cleanup.target
+    ADD COLUMN group_word text NOT NULL DEFAULT 'recipe'
+        CONSTRAINT group_word_is_words
+        CHECK (pg_catalog.char_length(group_word) OPERATOR(pg_catalog.<=) 40
+               AND group_word OPERATOR(pg_catalog.~) '^[^[:space:][:cntrl:]]+( [^[:space:][:cntrl:]]+)*$'),
+    ADD COLUMN row_word text NOT NULL DEFAULT 'generation'
+        CONSTRAINT row_word_is_words
+        CHECK (pg_catalog.char_length(row_word) OPERATOR(pg_catalog.<=) 40
+               AND row_word OPERATOR(pg_catalog.~) '^[^[:space:][:cntrl:]]+( [^[:space:][:cntrl:]]+)*$');
+ALTER TABLE backlog_cleanup.target ALTER COLUMN group_word SET DEFAULT 'group', ALTER COLUMN row_word SET DEFAULT 'row';
+COMMENT ON COLUMN backlog_cleanup.target.group_word IS
+    'what people call a recipe of this target, in the singular: messages and screens say it';
+COMMENT ON COLUMN backlog_cleanup.target.row_word IS 'what people call a row of this target, in the singular';
 
 -- Refuses other functions with the extension's names, whatever their arguments: they could be called instead of the
 -- extension's, also by the nightly job.

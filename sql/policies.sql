@@ -25,16 +25,14 @@ BEGIN
         RAISE WARNING 'target "%" has no row now that this policy is for', $8
             USING HINT = format('SELECT * FROM backlog_cleanup_status(%L)', $8);
     END IF;
+    -- A new one has the defaults of the table.
+    INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status) VALUES ($8, names[1], names[2], names[3])
+    ON CONFLICT DO NOTHING;
     UPDATE backlog_cleanup.policy
     SET max_age = coalesce($4, max_age), keep = coalesce($5, keep), enabled = coalesce($6, enabled), note = coalesce($7, note),
         max_keep_age = coalesce($9, max_keep_age)
     WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ($8, names[1], names[2], names[3])
     RETURNING * INTO written;
-    IF NOT FOUND THEN
-        INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status, max_age, keep, enabled, note, max_keep_age)
-        VALUES ($8, $1, $2, $3, coalesce($4, interval '24 hours'), coalesce($5, 10), coalesce($6, true), $7, $9)
-        RETURNING * INTO written;
-    END IF;
     RETURN written;
 END
 $$;

@@ -22,6 +22,7 @@ CREATE PROCEDURE backlog_cleanup_run(
     force        boolean DEFAULT false,
     include_held boolean DEFAULT false,
     max_rows_per_second integer DEFAULT NULL,
+    status       text DEFAULT NULL,
     INOUT report jsonb DEFAULT NULL)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -33,7 +34,7 @@ BEGIN
     run := backlog_cleanup.start_run(pg_catalog.json_build_object(
         'target', target, 'mode', mode, 'batch_size', batch_size, 'pause', pause, 'max_duration', max_duration,
         'max_rows', max_rows, 'workers', workers, 'recipe_id', recipe_id, 'failure_type', failure_type, 'force', force,
-        'include_held', include_held, 'max_rows_per_second', max_rows_per_second));
+        'include_held', include_held, 'max_rows_per_second', max_rows_per_second, 'status', status));
     LOOP
         CALL backlog_cleanup.commit_and_wait(seconds);
         seconds := backlog_cleanup.next_batch(run);

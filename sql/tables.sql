@@ -96,6 +96,14 @@ CREATE TABLE backlog_cleanup.target (
     id_columns          text[]
         CONSTRAINT id_columns_are_named
         CHECK (id_columns OPERATOR(pg_catalog.<>) '{}' AND pg_catalog.array_position(id_columns, NULL) IS NULL),
+    group_word          text NOT NULL DEFAULT 'group'
+        CONSTRAINT group_word_is_words
+        CHECK (pg_catalog.char_length(group_word) OPERATOR(pg_catalog.<=) 40
+               AND group_word OPERATOR(pg_catalog.~) '^[^[:space:][:cntrl:]]+( [^[:space:][:cntrl:]]+)*$'),
+    row_word            text NOT NULL DEFAULT 'row'
+        CONSTRAINT row_word_is_words
+        CHECK (pg_catalog.char_length(row_word) OPERATOR(pg_catalog.<=) 40
+               AND row_word OPERATOR(pg_catalog.~) '^[^[:space:][:cntrl:]]+( [^[:space:][:cntrl:]]+)*$'),
     CONSTRAINT max_rows_takes_one_worker CHECK (max_rows IS NULL OR workers OPERATOR(pg_catalog.=) 1),
     CONSTRAINT statuses_are_none_of_the_others
         CHECK (NOT statuses OPERATOR(pg_catalog.&&)
@@ -160,6 +168,9 @@ COMMENT ON COLUMN backlog_cleanup.target.recipe_columns IS
     'several columns that are the recipe together, instead of recipe_column; NULL is none';
 COMMENT ON COLUMN backlog_cleanup.target.id_columns IS
     'several columns that are the row''s unique id together, instead of id_column; NULL is none';
+COMMENT ON COLUMN backlog_cleanup.target.group_word IS
+    'what people call a recipe of this target, in the singular: messages and screens say it';
+COMMENT ON COLUMN backlog_cleanup.target.row_word IS 'what people call a row of this target, in the singular';
 
 CREATE TABLE backlog_cleanup.policy (
     target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
@@ -226,7 +237,8 @@ CREATE TABLE backlog_cleanup.run (
     error_at         text,
     stop_requested_by name,
     held             bigint NOT NULL DEFAULT 0,
-    include_held     boolean NOT NULL DEFAULT false
+    include_held     boolean NOT NULL DEFAULT false,
+    status           text
 );
 CREATE INDEX run_target_id_idx ON backlog_cleanup.run (target, id DESC);
 COMMENT ON TABLE backlog_cleanup.run IS 'history: one row per run, written in the transactions that remove';
@@ -238,6 +250,7 @@ COMMENT ON COLUMN backlog_cleanup.run.state IS
 COMMENT ON COLUMN backlog_cleanup.run.requested_by IS 'the role that started it';
 COMMENT ON COLUMN backlog_cleanup.run.recipe_id IS 'the recipe that was selected, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.failure_type IS 'the failure type that was selected, or NULL';
+COMMENT ON COLUMN backlog_cleanup.run.status IS 'the status that was selected, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were expired; NULL in an emergency run';
 COMMENT ON COLUMN backlog_cleanup.run.total_failed IS
     'failed rows before the run; in an emergency run, only those that it was to remove';
@@ -300,6 +313,7 @@ CREATE TABLE backlog_cleanup.run_policy (
     enabled      boolean NOT NULL,
     in_scope     bigint NOT NULL,
     removed      bigint NOT NULL,
+    kept_back    bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (run_id, place)
 );
 COMMENT ON TABLE backlog_cleanup.run_policy IS 'history: the policies that a run has obeyed, and the rows under each';
@@ -315,6 +329,27 @@ COMMENT ON COLUMN backlog_cleanup.run_policy.enabled IS 'whether the policy was 
 COMMENT ON COLUMN backlog_cleanup.run_policy.in_scope IS
     'rows under it before the run; in an emergency run, only those that it was to remove';
 COMMENT ON COLUMN backlog_cleanup.run_policy.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.run_policy.kept_back IS
+    'rows that stayed because of what their deletion met; with several policies, those of whose policy the run knows';
+
+CREATE TABLE backlog_cleanup.run_status (
+    run_id    bigint NOT NULL,
+    place     integer NOT NULL,
+    status    text,
+    in_scope  bigint NOT NULL,
+    removed   bigint NOT NULL,
+    kept_back bigint NOT NULL,
+    PRIMARY KEY (run_id, place)
+);
+COMMENT ON TABLE backlog_cleanup.run_status IS 'history: the rows in scope of a run by their status';
+COMMENT ON COLUMN backlog_cleanup.run_status.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_status.place IS 'counts the statuses of the target, from 0';
+COMMENT ON COLUMN backlog_cleanup.run_status.status IS 'the status, as rows had it; NULL if the target had none';
+COMMENT ON COLUMN backlog_cleanup.run_status.in_scope IS
+    'rows with it before the run; in an emergency run, only those that it was to remove';
+COMMENT ON COLUMN backlog_cleanup.run_status.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.run_status.kept_back IS
+    'rows that stayed because of what their deletion met, as far as for a policy';
 
 -- The working state of batched runs. It survives a crash between two batches, and is removed when the run ends.
 CREATE TABLE backlog_cleanup.run_cutoff (
@@ -326,11 +361,13 @@ CREATE TABLE backlog_cleanup.run_cutoff (
     id        text,
     removable bigint,
     policy    integer NOT NULL DEFAULT 0,
+    status    integer NOT NULL DEFAULT 0,
     PRIMARY KEY (run_id, place)
 );
 COMMENT ON TABLE backlog_cleanup.run_cutoff IS
-    'running runs: per recipe and policy, the oldest expired row that stays; older ones are removed';
+    'running runs: per recipe, policy and status, the oldest expired row that stays; older ones are removed';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.policy IS 'the policy, by its place in run_policy';
+COMMENT ON COLUMN backlog_cleanup.run_cutoff.status IS 'the status, by its place in run_status';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.place IS 'counts the recipes of the run, from 0';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.recipe_id IS 'the recipe, as text';
@@ -397,16 +434,18 @@ CREATE TABLE backlog_cleanup.run_batch (
     milliseconds double precision NOT NULL,
     finished_at  timestamptz NOT NULL,
     policies     integer[],
+    statuses     integer[],
     PRIMARY KEY (run_id, batch)
 );
 ALTER TABLE backlog_cleanup.run_batch
     ALTER COLUMN recipe_ids SET STORAGE EXTERNAL, ALTER COLUMN removed SET STORAGE EXTERNAL,
-    ALTER COLUMN policies SET STORAGE EXTERNAL;
+    ALTER COLUMN policies SET STORAGE EXTERNAL, ALTER COLUMN statuses SET STORAGE EXTERNAL;
 COMMENT ON TABLE backlog_cleanup.run_batch IS 'running runs: what each committed batch removed; run_recipe has the sums when the run is over';
 COMMENT ON COLUMN backlog_cleanup.run_batch.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_batch.batch IS 'counts the batches of the run, from 1';
 COMMENT ON COLUMN backlog_cleanup.run_batch.recipe_ids IS 'the recipes that lost rows';
 COMMENT ON COLUMN backlog_cleanup.run_batch.policies IS 'the policy of each, by its place in run_policy';
+COMMENT ON COLUMN backlog_cleanup.run_batch.statuses IS 'the status of each, by its place in run_status';
 COMMENT ON COLUMN backlog_cleanup.run_batch.removed IS 'how many rows of each';
 COMMENT ON COLUMN backlog_cleanup.run_batch.milliseconds IS 'how long the batch held its locks, from the search for its rows on';
 COMMENT ON COLUMN backlog_cleanup.run_batch.finished_at IS 'just before its commit';
@@ -431,6 +470,7 @@ AS $$
 BEGIN
     DELETE FROM backlog_cleanup.run_recipe WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_policy WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_status WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_part WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_batch WHERE run_id = OLD.id;
@@ -444,5 +484,5 @@ CREATE TRIGGER forget_run AFTER DELETE ON backlog_cleanup.run
 COMMENT ON TRIGGER forget_run ON backlog_cleanup.run IS 'what belongs to a run goes with it';
 
 -- The platform's failure types are a list of words.
-INSERT INTO backlog_cleanup.target (name, fingerprint) VALUES ('generations', false);
+INSERT INTO backlog_cleanup.target (name, fingerprint, group_word, row_word) VALUES ('generations', false, 'recipe', 'generation');
 INSERT INTO backlog_cleanup.policy (target) VALUES ('generations');

@@ -18,6 +18,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "SELECT ON backlog_cleanup.run"),
     (Monitor, "SELECT ON backlog_cleanup.run_recipe"),
     (Monitor, "SELECT ON backlog_cleanup.run_policy"),
+    (Monitor, "SELECT ON backlog_cleanup.run_status"),
     (Monitor, "SELECT ON backlog_cleanup.progress"),
     (Monitor, "SELECT ON backlog_cleanup.history"),
     // The view `history` calls it with the reader's privileges.

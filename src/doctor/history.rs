@@ -63,7 +63,8 @@ const OVERDUE: &str = "
                             to_char(last.finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')) END,
            $3
     FROM (SELECT max(finished_at) AS finished_at FROM backlog_cleanup.run
-          WHERE target = $1 AND mode = 'regular' AND state = 'completed' AND recipe_id IS NULL AND failure_type IS NULL) last
+          WHERE target = $1 AND mode = 'regular' AND state = 'completed' AND recipe_id IS NULL AND failure_type IS NULL
+            AND to_jsonb(run) ->> 'status' IS NULL) last
     WHERE coalesce(last.finished_at < now() - make_interval(days => $2, hours => 1), true)";
 
 /// Checks that the last regular run without a selection is no older than the schedule's longest gap, plus an hour for the

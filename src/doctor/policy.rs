@@ -12,7 +12,8 @@ use crate::target::Target;
 /// So many policies are named.
 const NAMED: usize = 5;
 
-/// Checks that there is a default policy, that it is enabled, and that every other one has had rows in the last regular run.
+/// Checks that there is a default policy, that it is enabled, that every other one can have rows, and that it has had some in the last
+/// regular run.
 pub fn policies(target: &Target) -> Result<Vec<Problem>> {
     let policies = Policies::of(target, Mode::Regular)?;
     let mut found = Vec::new();
@@ -25,12 +26,39 @@ pub fn policies(target: &Target) -> Result<Vec<Problem>> {
         );
         found.push(Problem { status: Status::Warn, detail, fix: Some(enable) });
     }
-    found.extend(without_rows(target, &policies)?);
+    let never: Vec<(&Names, String)> = policies
+        .list
+        .iter()
+        .filter_map(|policy| Some((&policy.names, without_use(target, &policies, &policy.names)?)))
+        .collect();
+    found.extend(without_rows(target, &policies, &never)?);
+    found.extend(never.into_iter().map(|(names, why)| Problem {
+        status: Status::Warn,
+        detail: format!("the policy for {} can never apply: {why}", names.said(target)),
+        fix: Some(drop_policy(target, names)),
+    }));
     Ok(found)
 }
 
+/// Why no row can have a policy: its status is out of scope, or those that name a status as well take each row.
+fn without_use(target: &Target, policies: &Policies, names: &Names) -> Option<String> {
+    let statuses = &target.names_of_statuses;
+    if names.are_none() {
+        return None;
+    }
+    if let Some(status) = &names.status {
+        let is_out_of_scope = !statuses.contains(status);
+        return is_out_of_scope
+            .then(|| format!("runs of target \"{}\" do not remove rows of this status", target.name));
+    }
+    let with = |status: &String| Names { status: Some(status.clone()), ..names.clone() };
+    let is_taken = |status: &String| policies.list.iter().any(|policy| policy.names == with(status));
+    let are_taken = !statuses.is_empty() && statuses.iter().all(is_taken);
+    are_taken.then(|| "there is one for each status beside it, and those come first".into())
+}
+
 /// The policies that no row had in the last regular run.
-fn without_rows(target: &Target, policies: &Policies) -> Result<Vec<Problem>> {
+fn without_rows(target: &Target, policies: &Policies, never: &[(&Names, String)]) -> Result<Vec<Problem>> {
     const WITHOUT_ROWS: &str = "
         SELECT recipe_id, failure_type, status FROM backlog_cleanup.run_policy
         WHERE run_id = (SELECT id FROM backlog_cleanup.run
@@ -45,11 +73,12 @@ fn without_rows(target: &Target, policies: &Policies) -> Result<Vec<Problem>> {
             Ok(Names { recipe_id: row.get(1)?, failure_type: row.get(2)?, status: row.get(3)? })
         })
     })?;
-    let is_there = |names: &&Names| policies.list.iter().any(|policy| policy.names == **names);
+    let can_apply = |names: &Names| never.iter().all(|(others, _)| *others != names);
+    let is_there = |names: &&Names| policies.list.iter().any(|policy| policy.names == **names) && can_apply(names);
     let names: Vec<&Names> = names.iter().filter(|names| !names.are_none()).filter(is_there).collect();
     let named = names.iter().take(NAMED).map(|names| Problem {
         status: Status::Warn,
-        detail: format!("the last regular run has found no row under the policy for {names}"),
+        detail: format!("the last regular run has found no row under the policy for {}", names.said(target)),
         fix: Some(drop_policy(target, names)),
     });
     let others = names.len().saturating_sub(NAMED);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use backlog_cleanup_report::counted;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
@@ -142,6 +143,17 @@ fn in_statuses(target: &Target, census: &Census) -> Result<Vec<Problem>> {
     let quoted =
         |statuses: &[&String]| statuses.iter().map(|status| format!("\"{status}\"")).collect::<Vec<_>>().join(", ");
     if census.failed > 0 && !absent.is_empty() && is_absent {
+        let mut found = Vec::new();
+        for (status, name) in target.statuses.iter().zip(&target.names_of_statuses) {
+            if absent.contains(&status) && was_never_found(target, name)? {
+                let detail = format!("no row has status \"{status}\", and no run has found one; others have rows");
+                let fix = Some(target.set("statuses", &format!("array_remove(statuses, {})", quote_literal(status))));
+                found.push(Problem { status: Status::Warn, detail, fix });
+            }
+        }
+        if !found.is_empty() {
+            return Ok(found);
+        }
         let detail = format!("no row has status {}; others have rows", quoted(&absent));
         return Ok(vec![Problem { status: Status::Ok, detail, fix: None }]);
     }
@@ -182,6 +194,18 @@ fn has_index_entries(target: &Target) -> Result<bool> {
     Ok(false)
 }
 
+/// Whether regular runs have looked for rows with this status, and have found none.
+fn was_never_found(target: &Target, status: &str) -> Result<bool> {
+    const WAS_NEVER_FOUND: &str = "
+        SELECT max(s.in_scope) = 0 FROM backlog_cleanup.run_status s JOIN backlog_cleanup.run r ON r.id = s.run_id
+        WHERE r.target = $1 AND r.mode = 'regular' AND s.status = $2";
+    if !extension::is_updated()? {
+        return Ok(false);
+    }
+    let was = || read_one::<bool>(WAS_NEVER_FOUND, &[target.name.as_str().into(), status.into()]);
+    extension::as_owner(was).map(|was| was == Some(true))
+}
+
 fn has_found_rows(target: &Target) -> Result<bool> {
     let found =
         "SELECT EXISTS (SELECT FROM backlog_cleanup.run WHERE target = $1 AND (total_failed > 0 OR removed > 0))";
@@ -195,9 +219,10 @@ pub fn failed_at(target: &Target) -> Result<Vec<Problem>> {
         return Ok(Vec::new());
     }
     let about = if census.is_sample { "about " } else { "" };
-    let rows = (census.never_expiring as f64 * census.scale).round();
+    let rows = (census.never_expiring as f64 * census.scale).round() as i64;
+    let rows = counted(rows, &format!("failed {}", target.nouns.row_word));
     let detail = format!(
-        "{about}{rows} failed rows have no {}, so that they never expire: decide when they failed, or name another column",
+        "{about}{rows} without {}, which never expire: decide when they failed, or name another column",
         target.failed_at.name
     );
     Ok(vec![Problem { status: Status::Warn, detail, fix: None }])

@@ -102,9 +102,39 @@ pub fn keep_changed(run_id: i64) -> Result<()> {
     extension::as_owner(keep)
 }
 
-/// Sums up the batches of a run per recipe, and clears its working state.
+/// Sums up what the batches of run `$1` have removed of each policy or status: the rows of `table` are numbered as `of_batch` has it.
+fn sum_up_removed(table: &str, of_batch: &str) -> String {
+    format!(
+        "UPDATE backlog_cleanup.{table} counts SET removed = lost.removed, in_scope = greatest(in_scope, lost.removed)
+         FROM (SELECT lost.place, sum(lost.removed)::bigint AS removed
+               FROM backlog_cleanup.run_batch b, LATERAL ROWS FROM (unnest(b.{of_batch}),
+                                                                    unnest(b.removed)) lost (place, removed)
+               WHERE b.run_id = $1
+               GROUP BY lost.place) lost
+         WHERE counts.run_id = $1 AND counts.place = lost.place"
+    )
+}
+
+/// The same for the rows that the run has kept back, which the last pass has left for another: those of the only policy or status are
+/// all.
+fn sum_up_kept_back(table: &str, of_cutoff: &str) -> String {
+    format!(
+        "UPDATE backlog_cleanup.{table} counts SET kept_back = CASE WHEN run.is_one THEN run.kept_back ELSE stayed.rows END
+         FROM (SELECT kept_back, (SELECT count(*) = 1 FROM backlog_cleanup.{table} WHERE run_id = $1) AS is_one
+               FROM backlog_cleanup.run WHERE id = $1 AND kept_back > 0) run
+         LEFT JOIN (SELECT c.{of_cutoff} AS place, count(*) AS rows
+                    FROM backlog_cleanup.run_part p
+                    CROSS JOIN LATERAL unnest(p.places[(p.steps_done + 1)::integer:]) AS tried (place)
+                    JOIN backlog_cleanup.run_cutoff c ON c.run_id = p.run_id AND c.place = tried.place
+                    WHERE p.run_id = $1 AND p.kept_back > 0
+                    GROUP BY c.{of_cutoff}) stayed ON NOT run.is_one
+         WHERE counts.run_id = $1 AND (run.is_one OR counts.place = stayed.place)"
+    )
+}
+
+/// Sums up the batches of a run per recipe, policy and status, and clears its working state.
 pub fn sum_up(run_id: i64) -> Result<()> {
-    let steps: [&str; 3] = [
+    let steps: [&str; 6] = [
         &format!(
             "INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
              SELECT $1, counted.* FROM ({COUNTED}) counted"
@@ -113,13 +143,10 @@ pub fn sum_up(run_id: i64) -> Result<()> {
          FROM (SELECT coalesce(sum(failed_count), 0)::bigint AS failed, count(*) AS recipes
                FROM backlog_cleanup.run_recipe WHERE run_id = $1) counted
          WHERE id = $1",
-        "UPDATE backlog_cleanup.run_policy p SET removed = lost.removed, in_scope = greatest(in_scope, lost.removed)
-         FROM (SELECT lost.policy, sum(lost.removed)::bigint AS removed
-               FROM backlog_cleanup.run_batch b, LATERAL ROWS FROM (unnest(b.policies),
-                                                                    unnest(b.removed)) lost (policy, removed)
-               WHERE b.run_id = $1
-               GROUP BY lost.policy) lost
-         WHERE p.run_id = $1 AND p.place = lost.policy",
+        &sum_up_removed("run_policy", "policies"),
+        &sum_up_kept_back("run_policy", "policy"),
+        &sum_up_removed("run_status", "statuses"),
+        &sum_up_kept_back("run_status", "status"),
     ];
     each(&steps, run_id)?;
     clear(run_id)
@@ -234,17 +261,19 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left:
     let lost: Vec<_> = cutoffs.tally.list.iter().filter(|recipe| recipe.removed > 0).collect();
     let recipe_ids: Vec<Option<String>> = lost.iter().map(|recipe| recipe.recipe_id.clone()).collect();
     let policies: Vec<i32> = lost.iter().map(|recipe| recipe.policy as i32).collect();
+    let statuses: Vec<i32> = lost.iter().map(|recipe| recipe.status as i32).collect();
     let counts: Vec<i64> = lost.iter().map(|recipe| recipe.removed).collect();
     ledger::write(target, run.mode, run.id, batch, removed)?;
     extension::as_owner(|| {
         prepared::run(
-            "INSERT INTO backlog_cleanup.run_batch (run_id, batch, recipe_ids, policies, removed, milliseconds, finished_at)
-             VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp())",
+            "INSERT INTO backlog_cleanup.run_batch (run_id, batch, recipe_ids, policies, statuses, removed, milliseconds, finished_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp())",
             &[
                 run.id.into(),
                 batch.into(),
                 recipe_ids.into(),
                 policies.into(),
+                statuses.into(),
                 counts.into(),
                 (took.as_secs_f64() * 1000.0).into(),
             ],

@@ -1,8 +1,8 @@
 use std::rc::Rc;
 
 use backlog_cleanup_report::{
-    Batched, CleanupDetail, EmergencyReport, Foreseen, Mode, PolicyDetail, RegularReport, State, kept_back_reason,
-    recipe_id,
+    Batched, CleanupDetail, EmergencyReport, Foreseen, Mode, Nouns, PolicyDetail, RegularReport, State, StatusDetail,
+    counted, kept_back_reason, recipe_id,
 };
 use pgrx::JsonB;
 use pgrx::prelude::*;
@@ -11,10 +11,10 @@ use serde::Serialize;
 use crate::extension;
 use crate::history::batches;
 use crate::history::run::Run;
-use crate::plan::policies;
+use crate::plan::{policies, statuses};
 use crate::postgres::error::{Result, spi};
 use crate::postgres::json::Json;
-use crate::rank::tally::RecipeCount;
+use crate::rank::tally::{Counts, RecipeCount};
 use crate::remove::left::{Left, Reason, TRIES};
 use crate::rules::Rules;
 use crate::rules::policy::{Names, Policy};
@@ -45,8 +45,9 @@ pub struct Done {
     pub message: String,
     /// In the order of the report.
     pub recipes: Vec<RecipeCount>,
-    /// The rows of each policy before the run, and those removed.
-    pub of_policies: Vec<(i64, i64)>,
+    /// In the order of the run's policies.
+    pub of_policies: Vec<Counts>,
+    pub of_statuses: Vec<(Option<String>, Counts)>,
     pub kept_back: KeptBack,
     pub wal_bytes: Option<i64>,
     pub duration_ms: i64,
@@ -54,22 +55,26 @@ pub struct Done {
 
 /// Makes the report of a run. A run without an id is a dry run, or a rehearsal, which has written WAL.
 pub fn report(rules: &Rules, run_id: Option<i64>, done: Done) -> Result<RunReport> {
-    let Done { message, recipes, of_policies, kept_back, wal_bytes, duration_ms } = done;
-    let (target, mode) = (rules.target.name.clone(), rules.mode);
+    let Done { message, recipes, of_policies, of_statuses, kept_back, wal_bytes, duration_ms } = done;
+    let (target, nouns, mode) = (rules.target.name.clone(), rules.target.nouns.clone(), rules.mode);
     let dry_run = run_id.is_none();
     let message = match recipes.len() {
-        all if all > LISTED => format!("{message}; the details have {LISTED} of {all} recipes"),
+        all if all > LISTED => {
+            format!("{message}; the details have {LISTED} of {}", counted(all as i64, &nouns.group_word))
+        }
         _ => message,
     };
     let cleanup_details = details(&RecipeNames::of(rules.target)?, rules.target.recipe.is_number(), &recipes);
     let removed = recipes.iter().map(|recipe| recipe.removed).sum();
     let policies = rules.policies.list.iter().zip(of_policies).take(POLICIES).map(policy_detail).collect();
+    let statuses = of_statuses.into_iter().map(status_detail).collect();
     Ok(match rules.mode {
         Mode::Regular => RunReport::Regular(RegularReport {
             success: true,
             message,
             run_id,
             target,
+            nouns,
             mode,
             dry_run,
             cutoff: rules.policies.default_policy().cutoff.instant().map(str::to_owned),
@@ -83,6 +88,7 @@ pub fn report(rules: &Rules, run_id: Option<i64>, done: Done) -> Result<RunRepor
             skipped_count: kept_back.skipped,
             held_count: kept_back.held,
             policies,
+            statuses,
             wal_bytes,
             duration_ms,
         }),
@@ -91,6 +97,7 @@ pub fn report(rules: &Rules, run_id: Option<i64>, done: Done) -> Result<RunRepor
             message,
             run_id,
             target,
+            nouns,
             mode,
             dry_run,
             removed_count: removed,
@@ -102,6 +109,7 @@ pub fn report(rules: &Rules, run_id: Option<i64>, done: Done) -> Result<RunRepor
             skipped_count: kept_back.skipped,
             held_count: kept_back.held,
             policies,
+            statuses,
             wal_bytes,
             duration_ms,
         }),
@@ -128,19 +136,19 @@ impl KeptBack {
     }
 
     /// What the message of a run says of them.
-    pub fn said(&self) -> String {
+    pub fn said(&self, Nouns { row_word, .. }: &Nouns) -> String {
         let mut said = match self.rows {
             0 => String::new(),
-            1 => "; 1 row was kept back".into(),
-            rows => format!("; {rows} rows were kept back"),
+            1 => format!("; 1 {row_word} was kept back"),
+            rows => format!("; {} were kept back", counted(rows, row_word)),
         };
         if self.given_up > 0 {
             said += &format!("; gave up on {} of them after {TRIES} refusals in a row", self.given_up);
         }
         said + &match self.held {
             0 => String::new(),
-            1 => "; 1 row is held by a policy".into(),
-            rows => format!("; {rows} rows are held by policies"),
+            1 => format!("; 1 {row_word} is held by a policy"),
+            rows => format!("; {} are held by policies", counted(rows, row_word)),
         }
     }
 }
@@ -151,9 +159,15 @@ pub const LISTED: usize = 50_000;
 /// So many policies are listed.
 const POLICIES: usize = 1_000;
 
-fn policy_detail((policy, (in_scope, removed)): (&Policy, (i64, i64))) -> PolicyDetail {
+fn policy_detail((policy, counts): (&Policy, Counts)) -> PolicyDetail {
     let Names { recipe_id, failure_type, status } = policy.names.clone();
-    PolicyDetail { recipe_id, failure_type, status, in_scope, removed, kept: in_scope - removed }
+    let Counts { in_scope, removed, kept_back } = counts;
+    PolicyDetail { recipe_id, failure_type, status, in_scope, removed, kept: in_scope - removed, kept_back }
+}
+
+fn status_detail((status, counts): (Option<String>, Counts)) -> StatusDetail {
+    let Counts { in_scope, removed, kept_back } = counts;
+    StatusDetail { status, in_scope, removed, kept: in_scope - removed, kept_back }
 }
 
 /// What a run did per recipe, of the first `LISTED`.
@@ -177,7 +191,7 @@ pub fn said(rules: &Rules, kept_back: &KeptBack) -> String {
         Mode::Regular => "Backlog cleanup completed successfully".into(),
         Mode::Emergency => "Emergency backlog cleanup completed successfully".into(),
     };
-    done + &kept_back.said()
+    done + &kept_back.said(&rules.target.nouns)
 }
 
 /// Closes a batched run, and returns its report.
@@ -219,6 +233,7 @@ pub fn finish(run: &Run, target: &Target) -> Result<Json> {
                 message,
                 recipes,
                 of_policies: policies::counts(run.id)?,
+                of_statuses: statuses::counts(run.id)?,
                 kept_back,
                 wal_bytes: None,
                 duration_ms: number("milliseconds"),

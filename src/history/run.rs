@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::extension;
 use crate::history::ledger;
-use crate::plan::policies;
+use crate::plan::{policies, statuses};
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::read_prepared;
 use crate::rank::tally::Tally;
@@ -31,6 +31,7 @@ pub struct Run {
     pub state: State,
     pub recipe_id: Option<String>,
     pub failure_type: Option<String>,
+    pub status: Option<String>,
     pub include_held: bool,
     /// How the target was read when the run started.
     pub reading: Option<Reading>,
@@ -77,7 +78,11 @@ impl Run {
             mode: self.mode,
             policies: policies.clone(),
             include_held: self.include_held,
-            selection: Selection { recipe_id: self.recipe_id.as_deref(), failure_type: self.failure_type.as_deref() },
+            selection: Selection {
+                recipe_id: self.recipe_id.as_deref(),
+                failure_type: self.failure_type.as_deref(),
+                status: self.status.as_deref(),
+            },
         }
     }
 
@@ -116,9 +121,10 @@ pub fn start(rules: &Rules, tally: &Tally, referenced: i64, held: i64, pace: &Pa
         Spi::get_one_with_args::<i64>(
             "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,
                                               total_failed, removed, recipes_affected, batch_size, pause, max_duration,
-                                              max_rows, max_rows_per_second, workers, reading, kept_back, held, include_held, started_at)
+                                              max_rows, max_rows_per_second, workers, reading, kept_back, held, include_held, status,
+                                              started_at)
              SELECT $1, $2, 'running', $3::name, $4, $5, $6::timestamptz, $7, 0, $8, p.batch_size, p.pause, p.max_duration,
-                    p.max_rows, p.max_rows_per_second, p.workers, $10, $11, $12, $13, clock_timestamp()
+                    p.max_rows, p.max_rows_per_second, p.workers, $10, $11, $12, $13, $14, clock_timestamp()
              FROM jsonb_populate_record(NULL::backlog_cleanup.run, $9) p
              RETURNING id",
             &[
@@ -135,6 +141,7 @@ pub fn start(rules: &Rules, tally: &Tally, referenced: i64, held: i64, pace: &Pa
                 referenced.into(),
                 held.into(),
                 rules.include_held.into(),
+                rules.selection.status.into(),
             ],
         )
         .map_err(spi)
@@ -165,7 +172,7 @@ pub fn record(rules: &Rules, tally: &Tally, left: &Left, held: i64, caller: &str
         )
         .map_err(spi)?
         .unwrap_or_default();
-        if left.skipped + left.kept_back + held > 0 || rules.include_held {
+        if left.skipped + left.kept_back + held > 0 || rules.include_held || rules.selection.status.is_some() {
             leave(run_id, rules, left, held)?;
         }
         let ids: Vec<Option<&str>> = recipes.iter().map(|recipe| recipe.recipe_id.as_deref()).collect();
@@ -181,12 +188,13 @@ pub fn record(rules: &Rules, tally: &Tally, left: &Left, held: i64, caller: &str
     })?;
     if extension::is_updated()? {
         policies::save(run_id, &rules.policies, tally, true)?;
+        statuses::save(run_id, rules.target, tally, true)?;
     }
     ledger::write(rules.target, rules.mode, run_id, None, removed)?;
     Ok(run_id)
 }
 
-/// Records the rows that a run of one transaction has left.
+/// Records the rows that a run of one transaction has left, and what earlier versions could not be told.
 fn leave(run_id: i64, rules: &Rules, left: &Left, held: i64) -> Result<()> {
     // Until ALTER EXTENSION UPDATE the database may have a table without these columns.
     extension::is_of_this_version()?;
@@ -194,7 +202,7 @@ fn leave(run_id: i64, rules: &Rules, left: &Left, held: i64) -> Result<()> {
     Spi::run_with_args(
         "UPDATE backlog_cleanup.run
          SET skipped = $2, kept_back = $3, given_up = $4, kept_back_sqlstate = $5, kept_back_message = $6, kept_back_row = $7,
-             held = $8, include_held = $9
+             held = $8, include_held = $9, status = $10
          WHERE id = $1",
         &[
             run_id.into(),
@@ -206,6 +214,7 @@ fn leave(run_id: i64, rules: &Rules, left: &Left, held: i64) -> Result<()> {
             reason.and_then(|reason| reason.row.as_deref()).into(),
             held.into(),
             rules.include_held.into(),
+            rules.selection.status.into(),
         ],
     )
     .map_err(spi)

@@ -94,7 +94,7 @@ type Found = Vec<Vec<pg_sys::ItemPointerData>>;
 pub fn referenced(target: &Target) -> Result<Vec<Problem>> {
     let rules = Rules {
         target,
-        selection: Selection { recipe_id: None, failure_type: None },
+        selection: Selection::default(),
         mode: Mode::Emergency,
         policies: Rc::new(Policies::new(Vec::new())),
         include_held: true,

@@ -29,6 +29,7 @@ pub fn save(rules: &Rules, run_id: i64, tally: &Tally) -> Result<()> {
     forget();
     let ids: Vec<Option<String>> = tally.list.iter().map(|recipe| recipe.recipe_id.clone()).collect();
     let policies: Vec<i32> = tally.list.iter().map(|recipe| recipe.policy as i32).collect();
+    let statuses: Vec<i32> = tally.list.iter().map(|recipe| recipe.status as i32).collect();
     let failed: Vec<i64> = tally.list.iter().map(|recipe| recipe.failed).collect();
     let removable = |recipe: &RecipeCount| rules.is_regular().then_some(recipe.removed);
     let removable: Vec<Option<i64>> = tally.list.iter().map(removable).collect();
@@ -45,11 +46,20 @@ pub fn save(rules: &Rules, run_id: i64, tally: &Tally) -> Result<()> {
     })?;
     extension::as_owner(|| {
         Spi::run_with_args(
-            "INSERT INTO backlog_cleanup.run_cutoff (run_id, place, recipe_id, policy, failed, removable, failed_at, id)
-             SELECT $1, place - 1, recipe_id, policy, failed, removable, failed_at::timestamp, id
-             FROM ROWS FROM (unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7))
-                  WITH ORDINALITY AS cutoff (recipe_id, policy, failed, removable, failed_at, id, place)",
-            &[run_id.into(), ids.into(), policies.into(), failed.into(), removable.into(), at.into(), cutoff_ids.into()],
+            "INSERT INTO backlog_cleanup.run_cutoff (run_id, place, recipe_id, policy, status, failed, removable, failed_at, id)
+             SELECT $1, place - 1, recipe_id, policy, status, failed, removable, failed_at::timestamp, id
+             FROM ROWS FROM (unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8))
+                  WITH ORDINALITY AS cutoff (recipe_id, policy, status, failed, removable, failed_at, id, place)",
+            &[
+                run_id.into(),
+                ids.into(),
+                policies.into(),
+                statuses.into(),
+                failed.into(),
+                removable.into(),
+                at.into(),
+                cutoff_ids.into(),
+            ],
         )
         .map_err(spi)
     })
@@ -120,7 +130,7 @@ impl Cutoffs {
         // The comparison of ids may be the code of their type's owner.
         reading_as_owner_of(&target.table, || {
             for recipe in &mut self.tally.list {
-                let place = now.of_group(recipe.recipe_id.as_deref(), recipe.policy);
+                let place = now.of_group(recipe.recipe_id.as_deref(), recipe.policy, recipe.status);
                 let earlier = |cutoff: Position| {
                     let now = now.list[place].cutoff?;
                     Some(if order.compare(now, cutoff).is_lt() { order.keep(now) } else { cutoff })
@@ -136,7 +146,7 @@ impl Cutoffs {
     /// Subtracts what committed batches have removed since the last call.
     fn catch_up(&mut self) -> Result<()> {
         const REMOVED: &str = "
-            SELECT recipe_ids, policies, removed, batch FROM backlog_cleanup.run_batch WHERE run_id = $1 AND batch > $2
+            SELECT recipe_ids, policies, statuses, removed, batch FROM backlog_cleanup.run_batch WHERE run_id = $1 AND batch > $2
             ORDER BY batch";
         if self.left.is_empty() {
             return Ok(());
@@ -144,14 +154,14 @@ impl Cutoffs {
         let arguments = [self.run_id.into(), self.batch.into()];
         let batches = extension::as_owner(|| {
             rows_now(REMOVED, &arguments, |row| {
-                let groups = (row.get::<Vec<Option<String>>>(1)?, row.get::<Vec<i32>>(2)?);
-                Ok((groups, row.get::<Vec<i64>>(3)?, row.get::<i64>(4)?))
+                let groups = (row.get::<Vec<Option<String>>>(1)?, row.get::<Vec<i32>>(2)?, row.get::<Vec<i32>>(3)?);
+                Ok((groups, row.get::<Vec<i64>>(4)?, row.get::<i64>(5)?))
             })
         })?;
-        for ((recipe_ids, policies), removed, batch) in batches {
-            let groups = recipe_ids.iter().flatten().zip(policies.iter().flatten());
-            for ((recipe_id, policy), removed) in groups.zip(removed.iter().flatten()) {
-                let recipe = self.tally.of_group(recipe_id.as_deref(), *policy as usize);
+        for ((recipe_ids, policies, statuses), removed, batch) in batches {
+            let groups = recipe_ids.iter().flatten().zip(policies.iter().flatten().zip(statuses.iter().flatten()));
+            for ((recipe_id, (policy, status)), removed) in groups.zip(removed.iter().flatten()) {
+                let recipe = self.tally.of_group(recipe_id.as_deref(), *policy as usize, *status as usize);
                 if let Some(left) = self.left.get_mut(recipe) {
                     *left -= removed;
                 }
@@ -188,14 +198,15 @@ fn load(target: &Target, run_id: i64, horizon: Horizon) -> Result<Cutoffs> {
     let mut tally = Tally::of(target, &policies);
     let (mut ids, mut left): (Vec<String>, Vec<i64>) = Default::default();
     let rows = format!(
-        "SELECT recipe_id, policy, failed, failed_at, id, removable FROM backlog_cleanup.run_cutoff
+        "SELECT recipe_id, policy, failed, failed_at, id, removable, status FROM backlog_cleanup.run_cutoff
          WHERE run_id = {run_id} ORDER BY place"
     );
     extension::as_owner(|| {
         stream(&rows, |row| {
             // SAFETY: both columns are texts.
             let (recipe_id, id) = unsafe { (row.text(0), row.text(4)) };
-            let place = tally.of_group(recipe_id, row.number(1).unwrap_or_default() as i32 as usize);
+            let [policy, status] = [1, 6].map(|column| row.number(column).unwrap_or_default() as i32 as usize);
+            let place = tally.of_group(recipe_id, policy, status);
             tally.list[place].failed = row.number(2).unwrap_or_default();
             tally.list[place].cutoff = row.number(3).map(|at| Position { at, id: None });
             left.extend(row.number(5));

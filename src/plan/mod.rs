@@ -3,3 +3,4 @@
 pub mod cutoff;
 pub mod part;
 pub mod policies;
+pub mod statuses;

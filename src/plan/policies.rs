@@ -3,7 +3,7 @@ use pgrx::prelude::*;
 use crate::extension;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::now::rows_now;
-use crate::rank::tally::Tally;
+use crate::rank::tally::{Counts, Tally};
 use crate::rules::matching::Policies;
 use crate::rules::policy::{Cutoff, Names, Policy};
 
@@ -17,18 +17,21 @@ pub fn save(run_id: i64, policies: &Policies, tally: &Tally, is_done: bool) -> R
     let keep_cutoffs: Vec<Option<&str>> =
         list.iter().map(|policy| policy.keep_cutoff.as_ref().map(Cutoff::as_str)).collect();
     let enabled: Vec<bool> = list.iter().map(|policy| policy.is_enabled).collect();
-    let (in_scope, removed): (Vec<i64>, Vec<i64>) = tally.by_policy().into_iter().unzip();
-    let removed: Vec<i64> = if is_done { removed } else { vec![0; list.len()] };
+    let counts = tally.by_policy();
+    let in_scope: Vec<i64> = counts.iter().map(|counts| counts.in_scope).collect();
+    let done = |number: fn(&Counts) -> i64| -> Vec<i64> {
+        counts.iter().map(|counts| if is_done { number(counts) } else { 0 }).collect()
+    };
     extension::as_owner(|| {
         Spi::run_with_args(
             "INSERT INTO backlog_cleanup.run_policy (run_id, place, recipe_id, failure_type, status, cutoff, keep, keep_cutoff, enabled,
-                                                     in_scope, removed)
+                                                     in_scope, removed, kept_back)
              SELECT $1, place - 1, recipe_id, failure_type, status, cutoff::timestamptz, keep, keep_cutoff::timestamptz, enabled,
-                    in_scope, removed
+                    in_scope, removed, kept_back
              FROM ROWS FROM (unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8), unnest($9),
-                             unnest($10))
+                             unnest($10), unnest($11))
                   WITH ORDINALITY AS policy (recipe_id, failure_type, status, cutoff, keep, keep_cutoff, enabled, in_scope,
-                                             removed, place)",
+                                             removed, kept_back, place)",
             &[
                 run_id.into(),
                 name(|names| &names.recipe_id).into(),
@@ -39,7 +42,8 @@ pub fn save(run_id: i64, policies: &Policies, tally: &Tally, is_done: bool) -> R
                 keep_cutoffs.into(),
                 enabled.into(),
                 in_scope.into(),
-                removed.into(),
+                done(|counts| counts.removed).into(),
+                done(|counts| counts.kept_back).into(),
             ],
         )
         .map_err(spi)
@@ -68,9 +72,13 @@ pub fn load(run_id: i64) -> Result<Policies> {
 }
 
 /// The rows that a run has found under each policy, and those that it has removed, in the same order.
-pub fn counts(run_id: i64) -> Result<Vec<(i64, i64)>> {
-    const COUNTS: &str = "SELECT in_scope, removed FROM backlog_cleanup.run_policy WHERE run_id = $1 ORDER BY place";
+pub fn counts(run_id: i64) -> Result<Vec<Counts>> {
+    const COUNTS: &str =
+        "SELECT in_scope, removed, kept_back FROM backlog_cleanup.run_policy WHERE run_id = $1 ORDER BY place";
     extension::as_owner(|| {
-        rows_now(COUNTS, &[run_id.into()], |row| Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default())))
+        rows_now(COUNTS, &[run_id.into()], |row| {
+            let [in_scope, removed, kept_back] = [row.get(1)?, row.get(2)?, row.get(3)?].map(Option::unwrap_or_default);
+            Ok(Counts { in_scope, removed, kept_back })
+        })
     })
 }

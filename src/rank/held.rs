@@ -9,7 +9,7 @@ use crate::target::leaf::Leaf;
 pub fn held(rules: &Rules, leaves: &[Leaf], tally: &Tally) -> Result<i64> {
     if rules.is_regular() {
         let holds = rules.policies.list.iter().zip(tally.by_policy()).filter(|(policy, _)| policy.is_hold());
-        return Ok(holds.map(|(_, (in_scope, _))| in_scope).sum());
+        return Ok(holds.map(|(_, counts)| counts.in_scope).sum());
     }
     let Some(held) = rules.is_held() else { return Ok(0) };
     let mut rows = 0;

@@ -86,7 +86,7 @@ struct Columns<'a> {
 }
 
 fn columns(target: &Target) -> Columns<'_> {
-    let Target { recipe, failed_at, id, .. } = target;
+    let Target { recipe, failed_at, id, status, .. } = target;
     let of_recipe =
         |column: &&Column| recipe.expression.as_ref().is_some_and(|all| all.columns.contains(&column.number));
     let recipes: Vec<&Column> = match target.recipe_columns {
@@ -99,8 +99,13 @@ fn columns(target: &Target) -> Columns<'_> {
     let is_new = |column: &&Column| recipes.iter().all(|other| other.number != column.number);
     let order: Vec<&Column> = std::iter::once(failed_at).chain(of_id.filter(is_new)).collect();
     let key = || recipes.iter().chain(&order);
-    let below: Vec<i16> =
-        key().filter_map(|column| column.expression.as_ref()).flat_map(|read| read.columns.clone()).collect();
+    // Which of several statuses a row has, the index's condition does not say.
+    let status = status.iter().filter(|_| target.has_several_statuses());
+    let below: Vec<i16> = key()
+        .copied()
+        .chain(status)
+        .flat_map(|column| column.expression.as_ref().map_or(vec![column.number], |read| read.columns.clone()))
+        .collect();
     let mut included: Vec<&Column> = Vec::new();
     for column in target.reads.iter().map(|(_, column)| column).filter(|column| below.contains(&column.number)) {
         if key().chain(&included).all(|other| other.number != column.number) {
@@ -130,8 +135,10 @@ pub fn exists(target: &Target) -> Result<bool> {
 /// Whether a run reads the partial index instead of the table: the index exists and has every column that the run needs, and
 /// three heap pages in four are all-visible, so that an index-only scan seldom visits the heap.
 pub fn serves(rules: &Rules, leaves: &[Leaf]) -> Result<bool> {
+    let has_status = rules.selection.status.is_none() || rules.target.has_several_statuses();
     if rules.selection.failure_type.is_some()
-        || !rules.policies.are_by_recipe()
+        || rules.policies.name_failure_types
+        || !has_status
         || leaves.iter().any(|leaf| leaf.reach == Reach::Key)
         || !exists(rules.target)?
     {

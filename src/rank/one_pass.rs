@@ -31,6 +31,8 @@ struct Expired {
     tid: pg_sys::ItemPointerData,
     /// The index of its leaf in the list of leaves.
     leaf: u32,
+    /// The index of its entry in the tally.
+    recipe: u32,
     is_selected: bool,
 }
 
@@ -68,31 +70,38 @@ pub fn rank(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
             let recipe = tally.of_row(row);
             let counted = &mut tally.list[recipe];
             counted.failed += 1;
-            newest.resize_with(newest.len().max(recipe + 1), Newest::default);
-            let age = ages[counted.policy];
+            let RecipeCount { policy, ranked_with, .. } = *counted;
+            newest.resize_with(newest.len().max(ranked_with + 1), Newest::default);
+            let age = ages[policy];
             if let Some(at) = row.number(3).filter(|at| *at < age.cutoff) {
                 let expired = Expired {
                     position: Position { at, id: row.datum(4) },
                     // SAFETY: the sixth column of the statement is a tid.
                     tid: unsafe { row.tid(5) },
                     leaf: place,
+                    recipe: recipe as u32,
                     is_selected: row.number(6).is_some_and(|selected| selected != 0),
                 };
-                newest[recipe].add(expired, keep(counted.policy), &order, |row| gone.add(row, recipe, counted));
+                newest[ranked_with].add(expired, keep(policy), &order, |row| gone.add(row, &mut tally.list));
             }
         })?;
     }
     newest.resize_with(tally.list.len(), Newest::default);
     // The comparison of ids may be the code of their type's owner.
     reading_as_owner_of(&target.table, || {
-        for ((recipe, counted), newest) in tally.list.iter_mut().enumerate().zip(&mut newest) {
-            let age = ages[counted.policy];
-            let (keep, too_old) = (keep(counted.policy), age.keep_cutoff.min(age.cutoff));
+        for (place, newest) in newest.iter_mut().enumerate() {
+            let RecipeCount { policy, ranked_with, .. } = tally.list[place];
+            if ranked_with < place {
+                tally.list[place].cutoff = tally.list[ranked_with].cutoff;
+                continue;
+            }
+            let age = ages[policy];
+            let (keep, too_old) = (keep(policy), age.keep_cutoff.min(age.cutoff));
             let oldest =
-                newest.oldest(keep, &order, |row| gone.add(row, recipe, counted)).map(|oldest| oldest.position);
+                newest.oldest(keep, &order, |row| gone.add(row, &mut tally.list)).map(|oldest| oldest.position);
             let is_too_old = |row: &&Expired| row.position.at < too_old;
-            newest.kept().iter().filter(is_too_old).for_each(|row| gone.add(row, recipe, counted));
-            counted.cutoff = match oldest {
+            newest.kept().iter().filter(is_too_old).for_each(|row| gone.add(row, &mut tally.list));
+            tally.list[place].cutoff = match oldest {
                 _ if keep == 0 => Some(Position::before(age.cutoff)),
                 Some(oldest) if oldest.at >= too_old => Some(oldest),
                 None if too_old == i64::MIN => None,
@@ -112,11 +121,12 @@ struct Gone {
 }
 
 impl Gone {
-    fn add(&mut self, row: &Expired, recipe: usize, counted: &mut RecipeCount) {
+    fn add(&mut self, row: &Expired, recipes: &mut [RecipeCount]) {
         if !row.is_selected {
             return;
         }
-        counted.removed += 1;
+        let recipe = row.recipe as usize;
+        recipes[recipe].removed += 1;
         self.found += 1;
         if self.found > POSITIONS {
             self.positions = None;

@@ -6,6 +6,7 @@ use pgrx::varlena::varsize_any;
 
 use crate::postgres::stream::Row;
 use crate::rank::position::Position;
+use crate::rank::removable::Removable;
 use crate::rank::spread::Spread;
 use crate::rules::matching::Policies;
 use crate::target::Target;
@@ -15,15 +16,20 @@ use crate::target::recipes::bounded;
 /// Longer values of several columns are looked up by their document, in bytes.
 const LONGEST_PARTS: usize = 1_000;
 
-/// The rows in scope of a recipe under one policy: how many there are before a run, and how many it removes.
+/// The rows in scope of a recipe under one policy and of one status: how many there are before a run, and how many it removes.
 #[derive(Clone, Default)]
 pub struct RecipeCount {
     /// As text, `bounded`; `None` for rows without a recipe.
     pub recipe_id: Option<String>,
     /// The policy's place in the list of the run's policies.
     pub policy: usize,
+    /// The status's place in `names_of_statuses` of the target; 0 without a status.
+    pub status: usize,
     pub failed: i64,
     pub removed: i64,
+    pub kept_back: i64,
+    /// The first entry of the same recipe and policy: the rows of all of these are ranked together.
+    pub ranked_with: usize,
     /// The oldest expired row that stays; all older ones go. `None` if none go.
     pub cutoff: Option<Position>,
     /// How many rows a batched run may still remove; `None` where nothing limits it.
@@ -41,11 +47,23 @@ impl RecipeCount {
     }
 }
 
-/// Counts per recipe and policy, while rows stream by.
+/// How many rows there are before a run, how many it removes, and how many of the others stay because of what their deletion met.
+#[derive(Clone, Copy, Default)]
+pub struct Counts {
+    pub in_scope: i64,
+    pub removed: i64,
+    pub kept_back: i64,
+}
+
+/// Counts per recipe, policy and status, while rows stream by.
 pub struct Tally {
     pub list: Vec<RecipeCount>,
     policies: Rc<Policies>,
+    /// Those that rows may have, as texts.
+    statuses: Vec<String>,
     is_number: bool,
+    /// Rows that have stayed because of what their deletion met, of all entries.
+    kept_back: i64,
     /// Of a recipe of several columns.
     parts: Option<Parts>,
     /// Where a recipe is in the list first.
@@ -60,8 +78,8 @@ pub struct Tally {
     is_limited: bool,
 }
 
-/// The failure type and the status of a row, as far as policies name any.
-type Kind<'a> = (Option<&'a str>, Option<&'a str>);
+/// The failure type of a row, if policies name any, and the place of its status.
+type Kind<'a> = (Option<&'a str>, usize);
 
 impl Tally {
     /// Recipes are told apart as bigints or as texts.
@@ -69,6 +87,8 @@ impl Tally {
         Tally {
             list: Vec::new(),
             policies: policies.clone(),
+            statuses: target.names_of_statuses.clone(),
+            kept_back: 0,
             is_number: target.recipe.is_integer(),
             parts: Parts::of(target),
             by_number: HashMap::default(),
@@ -80,11 +100,17 @@ impl Tally {
         }
     }
 
-    /// The place of a row's recipe and policy in the list. Adds new ones. The row's first columns are `Policies::group_columns` with
-    /// `Target::recipe_key`.
+    /// Whether a row's recipe says which entry it has.
+    pub fn is_by_recipe(&self) -> bool {
+        self.statuses.len() < 2 && self.policies.are_by_recipe()
+    }
+
+    /// The place of a row's recipe, policy and status in the list. Adds new ones. The row's first columns are `Policies::group_columns`
+    /// with `Target::recipe_key`.
     pub fn of_row(&mut self, row: &Row) -> usize {
-        // SAFETY: a key that is no bigint is a text, as are the two columns behind it.
-        let (recipe_id, kind) = unsafe { (|| row.text(0), (row.text(1), row.text(2))) };
+        // SAFETY: a key that is no bigint is a text, as is the column behind it.
+        let (recipe_id, failure_type) = unsafe { (|| row.text(0), row.text(1)) };
+        let kind = (failure_type, row.number(2).unwrap_or_default() as usize);
         match row.number(0) {
             None => self.without(kind),
             Some(number) if self.is_number => self.numbered(number, kind),
@@ -96,8 +122,8 @@ impl Tally {
         }
     }
 
-    /// The place of a recipe, by its id as a tally has it, under a policy. Adds new ones.
-    pub fn of_group(&mut self, recipe_id: Option<&str>, policy: usize) -> usize {
+    /// The place of a recipe, by its id as a tally has it, under a policy and with a status. Adds new ones.
+    pub fn of_group(&mut self, recipe_id: Option<&str>, policy: usize, status: usize) -> usize {
         let next = self.list.len();
         let first = match recipe_id {
             None => *self.without.get_or_insert(next),
@@ -108,9 +134,9 @@ impl Tally {
             },
         };
         if first == next {
-            self.push(recipe_id.map(str::to_owned), policy);
+            self.push(recipe_id.map(str::to_owned), policy, status, None);
         }
-        self.under(first, policy)
+        self.under(first, policy, status)
     }
 
     fn without(&mut self, kind: Kind) -> usize {
@@ -162,36 +188,49 @@ impl Tally {
     fn put(&mut self, first: usize, (failure_type, status): Kind, recipe_id: impl FnOnce() -> Option<String>) -> usize {
         if first == self.list.len() {
             let recipe_id = recipe_id();
-            let policy = self.policies.of_row(recipe_id.as_deref(), failure_type, status);
-            self.push(recipe_id, policy);
+            let policy = self.policy(recipe_id.as_deref(), failure_type, status);
+            self.push(recipe_id, policy, status, None);
             return first;
         }
-        if self.policies.are_by_recipe() {
+        if self.is_by_recipe() {
             return first;
         }
-        let policy = self.policies.of_row(self.list[first].recipe_id.as_deref(), failure_type, status);
-        self.under(first, policy)
+        let policy = match self.policies.are_by_recipe() {
+            true => self.list[first].policy,
+            false => self.policy(self.list[first].recipe_id.as_deref(), failure_type, status),
+        };
+        self.under(first, policy, status)
     }
 
-    fn under(&mut self, first: usize, policy: usize) -> usize {
-        let mut place = first;
-        while self.list[place].policy != policy {
-            place = match self.list[place].next {
-                Some(next) => next,
+    fn policy(&self, recipe_id: Option<&str>, failure_type: Option<&str>, status: usize) -> usize {
+        self.policies.of_row(recipe_id, failure_type, self.statuses.get(status).map(String::as_str))
+    }
+
+    fn under(&mut self, first: usize, policy: usize, status: usize) -> usize {
+        let (mut place, mut ranked_with) = (first, None);
+        loop {
+            let entry = &self.list[place];
+            if entry.policy == policy {
+                if entry.status == status {
+                    return place;
+                }
+                ranked_with.get_or_insert(place);
+            }
+            match entry.next {
+                Some(next) => place = next,
                 None => {
                     let next = self.list.len();
                     self.list[place].next = Some(next);
-                    self.push(self.list[first].recipe_id.clone(), policy);
-                    next
+                    self.push(self.list[first].recipe_id.clone(), policy, status, ranked_with);
+                    return next;
                 }
-            };
+            }
         }
-        place
     }
 
-    fn push(&mut self, recipe_id: Option<String>, policy: usize) {
-        let left = self.is_limited.then_some(0);
-        self.list.push(RecipeCount { recipe_id, policy, left, ..RecipeCount::default() });
+    fn push(&mut self, recipe_id: Option<String>, policy: usize, status: usize, ranked_with: Option<usize>) {
+        let (left, ranked_with) = (self.is_limited.then_some(0), ranked_with.unwrap_or(self.list.len()));
+        self.list.push(RecipeCount { recipe_id, policy, status, left, ranked_with, ..RecipeCount::default() });
     }
 
     /// Counts rows that an emergency run removes: `Policies::group_columns`, and how many.
@@ -208,8 +247,8 @@ impl Tally {
         let unused = 64 - 8 * bytes;
         for number in numbers {
             let recipe = match number {
-                None => self.without((None, None)),
-                Some(number) => self.numbered((number.value() as i64) << unused >> unused, (None, None)),
+                None => self.without((None, 0)),
+                Some(number) => self.numbered((number.value() as i64) << unused >> unused, (None, 0)),
             };
             self.list[recipe].failed += 1;
             self.list[recipe].removed += 1;
@@ -219,7 +258,7 @@ impl Tally {
     /// Adds the rows of another tally to those that were there.
     pub fn add_failed(&mut self, counted: &Tally) {
         for counted in &counted.list {
-            let recipe = self.of_group(counted.recipe_id.as_deref(), counted.policy);
+            let recipe = self.of_group(counted.recipe_id.as_deref(), counted.policy, counted.status);
             self.list[recipe].failed += counted.failed;
         }
     }
@@ -229,7 +268,7 @@ impl Tally {
         self.is_limited = true;
         self.list.iter_mut().for_each(|recipe| _ = recipe.left.get_or_insert(0));
         for counted in &counted.list {
-            let recipe = self.of_group(counted.recipe_id.as_deref(), counted.policy);
+            let recipe = self.of_group(counted.recipe_id.as_deref(), counted.policy, counted.status);
             *self.list[recipe].left.get_or_insert(0) += times * counted.removed;
         }
     }
@@ -237,7 +276,7 @@ impl Tally {
     /// Adds the rows that another tally has as removed.
     pub fn add(&mut self, counted: Tally) {
         for counted in counted.list {
-            let recipe = self.of_group(counted.recipe_id.as_deref(), counted.policy);
+            let recipe = self.of_group(counted.recipe_id.as_deref(), counted.policy, counted.status);
             self.list[recipe].removed += counted.removed;
         }
     }
@@ -304,12 +343,32 @@ impl Tally {
         list
     }
 
-    /// The rows of each policy: how many there are before the run, and how many it removes.
-    pub fn by_policy(&self) -> Vec<(i64, i64)> {
-        let mut sums = vec![(0, 0); self.policies.list.len()];
-        for RecipeCount { policy, failed, removed, .. } in &self.list {
-            sums[*policy].0 += failed;
-            sums[*policy].1 += removed;
+    /// Counts rows that have stayed because of what their deletion met: those of them whose entries are known, and how many there are.
+    pub fn keep_back(&mut self, known: &[Removable], all: i64) {
+        known.iter().filter_map(Removable::recipe).for_each(|recipe| self.list[recipe].kept_back += 1);
+        self.kept_back = all;
+    }
+
+    /// The rows of each policy.
+    pub fn by_policy(&self) -> Vec<Counts> {
+        self.sums(self.policies.list.len(), |entry| entry.policy)
+    }
+
+    /// The rows of each status; of the only one without a status.
+    pub fn by_status(&self) -> Vec<Counts> {
+        self.sums(self.statuses.len().max(1), |entry| entry.status)
+    }
+
+    fn sums(&self, length: usize, place: fn(&RecipeCount) -> usize) -> Vec<Counts> {
+        let mut sums = vec![Counts::default(); length];
+        for entry in &self.list {
+            let sum = &mut sums[place(entry)];
+            sum.in_scope += entry.failed;
+            sum.removed += entry.removed;
+            sum.kept_back += entry.kept_back;
+        }
+        if let [only] = &mut sums[..] {
+            only.kept_back = self.kept_back;
         }
         sums
     }

@@ -120,7 +120,7 @@ fn remove_scanned(rules: &Rules, leaf: &Leaf) -> Result<Option<Tally>> {
     let recipe = &rules.target.recipe;
     let delete = format!("DELETE FROM {} g WHERE {}", leaf.rows(), rules.condition());
     let mut counted = Tally::of(rules.target, &rules.policies);
-    let says_all = recipe.is_integer() && rules.policies.are_by_recipe();
+    let says_all = recipe.is_integer() && counted.is_by_recipe();
     let Some(column) = leaf.stored_number_of(recipe, rules.target)?.filter(|_| says_all) else {
         return Ok(None);
     };

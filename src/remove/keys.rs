@@ -91,14 +91,11 @@ fn remove_where(
     let id = rules.target.id.as_text();
     let table = leaf.rows();
     let (mut rows, mut first) = (0, None);
-    stream(
-        &format!("SELECT pg_catalog.left({id}, {MESSAGE}) FROM {table} g WHERE {condition}"),
-        |row| {
-            // SAFETY: the column is a text.
-            first.get_or_insert_with(|| unsafe { row.text(0) }.map(str::to_owned));
-            rows += 1;
-        },
-    )?;
+    stream(&format!("SELECT pg_catalog.left({id}, {MESSAGE}) FROM {table} g WHERE {condition}"), |row| {
+        // SAFETY: the column is a text.
+        first.get_or_insert_with(|| unsafe { row.text(0) }.map(str::to_owned));
+        rows += 1;
+    })?;
     let rows = rows.min(most - removed);
     if left.is_over()? {
         left.untried += rows;
@@ -205,8 +202,12 @@ fn condition(rules: &Rules, recipe: &RecipeCount, cutoff: Position) -> String {
             format!(" AND {}", rules.policies.is_under(recipe.policy, rules.target, Some(recipe.recipe_id.as_deref())))
         }
     };
+    let has_its_status = match rules.target.has_several_statuses() {
+        true => format!(" AND {}", rules.target.has_status(&rules.target.statuses[recipe.status])),
+        false => String::new(),
+    };
     format!(
-        "{is_its}{is_under} AND {}
+        "{is_its}{is_under}{has_its_status} AND {}
          AND ({column} OPERATOR(pg_catalog.<) {at} OR {column} OPERATOR(pg_catalog.=) {at} AND {is_older})",
         rules.condition(),
         column = failed_at.of_row(),

@@ -14,7 +14,7 @@ pub struct Left {
     pub given_up: i64,
     /// What the first of them met.
     pub reason: Option<Reason>,
-    /// The rows kept back that a later pass tries again.
+    /// The rows kept back that a later pass tries again, or at the end would.
     pub again: Vec<Removable>,
     pub patience: Patience,
     /// Asked whether to go on; `None` for a run that cannot end early.

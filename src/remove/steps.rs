@@ -80,6 +80,9 @@ pub fn remove_steps(
         let removed = tally.removed() - before;
         let is_worth_while = (is_first || removed > 0) && left.given_up <= GIVEN_UP_PER_ROW * removed;
         if again.is_empty() || !is_worth_while {
+            let rows =
+                again.into_iter().filter_map(|(_, rows)| if let Rows::At(rows) = rows { Some(rows) } else { None });
+            left.again = rows.flatten().collect();
             return Ok(());
         }
         (before, is_first) = (tally.removed(), false);

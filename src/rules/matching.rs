@@ -18,7 +18,7 @@ pub struct Policies {
     /// The places in the list, by recipe, failure type and status.
     by_names: Choice<Choice<Choice<usize>>>,
     pub name_failure_types: bool,
-    pub name_statuses: bool,
+    name_statuses: bool,
 }
 
 /// What is for a name, and what is for any.
@@ -135,13 +135,14 @@ impl Policies {
         (!held.is_empty()).then(|| held.join(" OR "))
     }
 
-    /// What says which recipe and policy a row `g` has: the recipe as `key`, and the failure type and the status as texts; NULL
-    /// where no policy names any.
+    /// What says which recipe, policy and status a row `g` in scope has: the recipe as `key`, the failure type as text, NULL where no
+    /// policy names any, and the status as `Target::place_of_status`.
     pub fn group_columns(&self, target: &Target, key: &str) -> String {
-        let or_null = |is_named: bool, text: String| if is_named { text } else { "NULL::pg_catalog.text".into() };
-        let failure_type = or_null(self.name_failure_types, target.failure_type_of_row());
-        let status = or_null(self.name_statuses, target.status_of_row());
-        format!("{key}, {failure_type}, {status}")
+        let failure_type = match self.name_failure_types {
+            true => target.failure_type_of_row(),
+            false => "NULL::pg_catalog.text".into(),
+        };
+        format!("{key}, {failure_type}, {}", target.place_of_status())
     }
 
     /// When rows of each policy are old, in the same order.

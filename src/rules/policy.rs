@@ -46,14 +46,13 @@ impl Cutoff {
     }
 }
 
-impl std::fmt::Display for Names {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Names { recipe_id, failure_type, status } = self;
-        f.write_str(&policy_name(recipe_id.as_deref(), failure_type.as_deref(), status.as_deref()))
-    }
-}
-
 impl Names {
+    /// What they are, for people.
+    pub fn said(&self, target: &Target) -> String {
+        let Names { recipe_id, failure_type, status } = self;
+        policy_name(&target.nouns.group_word, recipe_id.as_deref(), failure_type.as_deref(), status.as_deref())
+    }
+
     /// Of a target, as its rows have them. Errors: 22P02 (no row can have it), 22023 (a status out of scope).
     pub fn written(
         target: &Target,

@@ -2,7 +2,7 @@ use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
 use crate::extension;
-use crate::postgres::error::{Result, error};
+use crate::postgres::error::{Result, error, spi};
 use crate::postgres::now::rows_now;
 use crate::postgres::read::read_one;
 use crate::rules::policy::{Cutoff, Names, Policy};
@@ -20,21 +20,22 @@ pub struct Written {
 }
 
 impl Written {
-    /// The policy that `backlog_cleanup_set_policy` would make of it. The defaults are those of the table. Errors: 22023.
+    /// The policy that `backlog_cleanup_set_policy` would make of it. Errors: 22023.
     pub fn policy(self, target: &Target) -> Result<Policy> {
         const POLICY: &str = r#"
             SELECT keep, enabled,
                    to_char(least(utc - max_age, utc), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                    to_char(utc - max_keep_age, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
             FROM timezone('UTC', now()) AS utc,
-                 (SELECT coalesce($5, max(max_age), interval '24 hours'), coalesce($6, max(keep), 10),
-                         coalesce($7, bool_and(enabled), true), coalesce($8, max(max_keep_age))
+                 (SELECT coalesce($5, max(max_age), $9), coalesce($6, max(keep), $10),
+                         coalesce($7, bool_and(enabled), $11), coalesce($8, max(max_keep_age))
                   FROM backlog_cleanup.policy
                   WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ($1, $2, $3, $4))
                  AS written (max_age, keep, enabled, max_keep_age)
             WHERE keep >= 0 AND max_age BETWEEN interval '0' AND interval '1000 years'
               AND (max_keep_age IS NULL OR max_keep_age BETWEEN max_age AND interval '1000 years')"#;
         let name = |name: &Option<String>| name.clone().into();
+        let (max_age, keep, enabled) = defaults()?;
         let arguments = [
             target.name.as_str().into(),
             name(&self.names.recipe_id),
@@ -44,6 +45,9 @@ impl Written {
             self.keep.into(),
             self.enabled.into(),
             self.max_keep_age.into(),
+            max_age.into(),
+            keep.into(),
+            enabled.into(),
         ];
         let found = extension::as_owner(|| {
             rows_now(POLICY, &arguments, |row| {
@@ -62,6 +66,19 @@ impl Written {
         };
         Ok(Policy { names: self.names.of_rows(target), cutoff, keep, keep_cutoff, is_enabled })
     }
+}
+
+/// The defaults of the table for `max_age`, `keep` and `enabled`.
+fn defaults() -> Result<(Option<Interval>, Option<i32>, Option<bool>)> {
+    const DEFAULTS: &str = "
+        SELECT 'SELECT ' || string_agg(pg_get_expr(d.adbin, d.adrelid), ', ' ORDER BY named.place)
+        FROM unnest(ARRAY['max_age', 'keep', 'enabled']) WITH ORDINALITY AS named (name, place)
+        JOIN pg_attribute a ON a.attrelid = 'backlog_cleanup.policy'::regclass AND a.attname = named.name
+        JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum";
+    extension::as_owner(|| {
+        let defaults = read_one::<String>(DEFAULTS, &[])?.unwrap_or_default();
+        Spi::get_three::<Interval, i32, bool>(&defaults).map_err(spi)
+    })
 }
 
 /// What a policy names, as rows of the target have it: recipe, failure type, status. Errors: those of `Names::written` and

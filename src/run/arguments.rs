@@ -14,6 +14,7 @@ pub struct Arguments {
     mode: Option<String>,
     recipe_id: Option<String>,
     failure_type: Option<String>,
+    status: Option<String>,
     force: Option<bool>,
     include_held: Option<bool>,
     #[serde(flatten)]
@@ -34,7 +35,12 @@ impl Arguments {
     }
 
     fn check(&self) -> Result<()> {
-        let texts = [("target", &self.target), ("recipe_id", &self.recipe_id), ("failure_type", &self.failure_type)];
+        let texts = [
+            ("target", &self.target),
+            ("recipe_id", &self.recipe_id),
+            ("failure_type", &self.failure_type),
+            ("status", &self.status),
+        ];
         if let Some((argument, _)) =
             texts.iter().find(|(_, text)| text.as_ref().is_some_and(|text| text.contains('\0')))
         {
@@ -88,7 +94,11 @@ impl Arguments {
     }
 
     pub fn selection(&self) -> Selection<'_> {
-        Selection { recipe_id: self.recipe_id.as_deref(), failure_type: self.failure_type.as_deref() }
+        Selection {
+            recipe_id: self.recipe_id.as_deref(),
+            failure_type: self.failure_type.as_deref(),
+            status: self.status.as_deref(),
+        }
     }
 }
 

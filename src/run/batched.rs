@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use crate::extension;
 use crate::history::run::{self, Run};
 use crate::history::{ledger, report};
-use crate::plan::{cutoff, part, policies};
+use crate::plan::{cutoff, part, policies, statuses};
 use crate::postgres::error::{Result, error};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
@@ -90,6 +90,7 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         let held = held(&rules, leaves, &tally)?;
         let run_id = run::start(&rules, &tally, referenced, held, &pace, &caller)?;
         policies::save(run_id, &rules.policies, &tally, false)?;
+        statuses::save(run_id, target, &tally, false)?;
         cutoff::save(&rules, run_id, &tally)?;
         let steps = if arguments.is_regular() { tally.list.len() } else { 1 };
         part::save(run_id, target.table.oid, leaves, positions, steps, rows, workers as u32)?;

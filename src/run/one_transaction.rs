@@ -10,6 +10,7 @@ use pgrx::spi::quote_literal;
 use crate::history::report::{Done, KeptBack, report, said};
 use crate::history::run::record;
 use crate::obstacles::foresee;
+use crate::plan::statuses;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
@@ -40,10 +41,11 @@ fn regular_run(
     dry_run: default!(Option<bool>, "false"),
     force: default!(Option<bool>, "false"),
     rehearse: default!(Option<bool>, "false"),
+    status: default!(Option<&str>, "NULL"),
 ) -> Result<Json> {
     let force = required(force, "force", "SELECT backlog_cleanup_failed_generations(force => true)")?;
     let how = How::of(dry_run, rehearse, "backlog_cleanup_failed_generations")?;
-    run(target, Selection { recipe_id, failure_type }, how, |target, leaves, selection| {
+    run(target, Selection { recipe_id, failure_type, status }, how, |target, leaves, selection| {
         let policies = Rc::new(Policies::of(target, Mode::Regular)?);
         let rules = Rules { target, selection, mode: Mode::Regular, policies, include_held: false };
         let is_dry = how == How::Dry;
@@ -62,11 +64,12 @@ fn emergency_run(
     dry_run: default!(Option<bool>, "false"),
     rehearse: default!(Option<bool>, "false"),
     include_held: default!(Option<bool>, "false"),
+    status: default!(Option<&str>, "NULL"),
 ) -> Result<Json> {
     let how = How::of(dry_run, rehearse, "backlog_cleanup_emergency")?;
     let include_held =
         required(include_held, "include_held", "SELECT backlog_cleanup_emergency(include_held => true)")?;
-    run(target, Selection { recipe_id, failure_type }, how, |target, leaves, selection| {
+    run(target, Selection { recipe_id, failure_type, status }, how, |target, leaves, selection| {
         let policies = Rc::new(Policies::of(target, Mode::Emergency)?);
         let rules = Rules { target, selection, mode: Mode::Emergency, policies, include_held };
         let (tally, left) = emergency(&rules, leaves, how == How::Dry)?;
@@ -83,7 +86,7 @@ fn backlog_cleanup_failed_generations(
     dry_run: Option<bool>,
     force: Option<bool>,
 ) -> Result<Json> {
-    regular_run(target, recipe_id, failure_type, dry_run, force, Some(false))
+    regular_run(target, recipe_id, failure_type, dry_run, force, Some(false), None)
 }
 
 /// The same.
@@ -94,7 +97,7 @@ fn backlog_cleanup_emergency(
     failure_type: Option<&str>,
     dry_run: Option<bool>,
 ) -> Result<Json> {
-    emergency_run(target, recipe_id, failure_type, dry_run, Some(false), Some(false))
+    emergency_run(target, recipe_id, failure_type, dry_run, Some(false), Some(false), None)
 }
 
 /// Whether rows go.
@@ -165,7 +168,8 @@ fn once(
             defer_nothing()?;
             tell_of_limits(target)?;
         }
-        let (rules, tally, left, too_many) = work(target, leaves, selection)?;
+        let (rules, mut tally, left, too_many) = work(target, leaves, selection)?;
+        tally.keep_back(&left.again, left.kept_back);
         let held = held(&rules, leaves, &tally)?;
         let run_id = if how == How::Dry { None } else { Some(record(&rules, &tally, &left, held, &caller)?) };
         let mut foreseen = Foreseen::default();
@@ -182,7 +186,7 @@ fn once(
             (_, _, rows) if !rows.is_empty() => format!("Dry run: nothing was removed. {rows}"),
             _ if rules.is_disabled() => said(&rules, &kept_back),
             (How::Dry, ..) => "Dry run: nothing was removed".into(),
-            (How::Rehearsed, ..) => format!("{REHEARSED}{}", kept_back.said()),
+            (How::Rehearsed, ..) => format!("{REHEARSED}{}", kept_back.said(&rules.target.nouns)),
             (How::Really, ..) => said(&rules, &kept_back),
         };
         let lasts = run_id.filter(|_| how == How::Really);
@@ -190,6 +194,7 @@ fn once(
         let done = Done {
             message,
             of_policies: tally.by_policy(),
+            of_statuses: statuses::names(target).zip(tally.by_status()).collect(),
             recipes: tally.into_sorted(),
             kept_back,
             wal_bytes,

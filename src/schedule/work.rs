@@ -127,10 +127,10 @@ fn work(call: &Call, schema: &str) -> Option<Work> {
         Some(Value::Text(text)) => Some(text.clone()),
         _ => None,
     };
-    let (function, mode, selection, dry_run) = match call.function.as_str() {
-        FAILED_GENERATIONS => (FAILED_GENERATIONS, Some(Mode::Regular), 1, Some(3)),
-        EMERGENCY => (EMERGENCY, Some(Mode::Emergency), 1, Some(3)),
-        RUN => (RUN, None, 7, None),
+    let (function, mode, selection, status, dry_run) = match call.function.as_str() {
+        FAILED_GENERATIONS => (FAILED_GENERATIONS, Some(Mode::Regular), 1, 6, Some(3)),
+        EMERGENCY => (EMERGENCY, Some(Mode::Emergency), 1, 6, Some(3)),
+        RUN => (RUN, None, 7, 12, None),
         _ => return None,
     };
     let is_dry = dry_run.is_some_and(|place| call.argument(place, "dry_run") == Some(&Value::Bool(true)));
@@ -141,6 +141,7 @@ fn work(call: &Call, schema: &str) -> Option<Work> {
         Some(_) => None,
     };
     let named = || word(1, "mode").and_then(|mode| mode.parse().ok()).unwrap_or(Mode::Regular);
-    let is_selective = is_given(selection, "recipe_id") || is_given(selection + 1, "failure_type");
+    let selected = [(selection, "recipe_id"), (selection + 1, "failure_type"), (status, "status")];
+    let is_selective = selected.into_iter().any(|(place, name)| is_given(place, name));
     (!is_dry).then(|| Work { function, target, mode: mode.unwrap_or_else(named), is_selective, is_alone: false })
 }

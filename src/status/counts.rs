@@ -1,7 +1,8 @@
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::rc::Rc;
 
-use backlog_cleanup_report::{Mode, age_in_words};
+use backlog_cleanup_report::{Mode, STATUSES, age_in_words};
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
@@ -25,6 +26,8 @@ pub struct RecipeStatus {
     pub total: i64,
     /// In the order of `lists` of the target, the failed ones first.
     pub of_status: [i64; 4],
+    /// The rows of every status that is there, by the places of `Counts::names`.
+    pub of_each: Vec<i64>,
     pub removable: i64,
     pub oldest_failed_at: Option<TimestampWithTimeZone>,
     /// The same instant in ISO 8601, UTC.
@@ -32,12 +35,21 @@ pub struct RecipeStatus {
     pub oldest_failed_age: Option<String>,
 }
 
-/// Counts the account's rows by recipe and status, in one pass; most failures first.
-pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Vec<RecipeStatus>> {
+/// The account's rows.
+pub struct Counts {
+    /// Most failures first.
+    pub recipes: Vec<RecipeStatus>,
+    /// Every status that is there, as texts.
+    pub names: Vec<String>,
+}
+
+/// Counts the account's rows by recipe and status, in one pass.
+pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Counts> {
     target.account_exists()?;
     let policies = Rc::new(Policies::of(target, Mode::Regular)?);
     let names = RecipeNames::of(target)?;
     let statuses = statuses(target)?;
+    let mut all = Names::of(target)?;
     let ages = policies.ages(target)?;
     let mut groups = Tally::of(target, &policies);
     let mut of_group: Vec<Counted> = Vec::new();
@@ -47,9 +59,20 @@ pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Vec<RecipeStatus>> {
             stream(&statement(target, &statuses, leaf, &policies, &ages), |row| {
                 let group = groups.of_row(row);
                 of_group.resize_with(groups.list.len(), Counted::default);
-                of_group[group].add(&Rows::of(target, leaf, &policies, row, ages[groups.list[group].policy]));
+                let rows = Rows::of(target, leaf, &policies, row, ages[groups.list[group].policy]);
+                // SAFETY: the fifth column of the statement is a text.
+                let status = all.place(rows.status, unsafe { row.text(4) });
+                of_group[group].add(&rows, status);
             })
         })?;
+    }
+    // The entries of a recipe and policy are ranked together, whatever their status.
+    for place in (0..of_group.len()).rev() {
+        let first = groups.list[place].ranked_with;
+        if first < place {
+            let counted = std::mem::take(&mut of_group[place]);
+            of_group[first].merge(&counted);
+        }
     }
     let mut recipes: Vec<(Option<String>, Counted)> = Vec::new();
     for (recipe, (group, mut counted)) in groups.recipe_of_each().into_iter().zip(groups.list.into_iter().zip(of_group))
@@ -68,6 +91,7 @@ pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Vec<RecipeStatus>> {
             id,
             total: counted.total,
             of_status: counted.of_status,
+            of_each: counted.of_each,
             removable: counted.removable,
             oldest_failed_at: oldest.at,
             oldest_failed_iso: oldest.iso,
@@ -79,7 +103,49 @@ pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Vec<RecipeStatus>> {
         let by_id = || number(a).partial_cmp(&number(b)).unwrap_or(Ordering::Equal).then_with(|| a.id.cmp(&b.id));
         b.of_status[0].cmp(&a.of_status[0]).then(a.id.is_none().cmp(&b.id.is_none())).then_with(by_id)
     });
-    Ok(counts)
+    Ok(Counts { recipes: counts, names: all.names })
+}
+
+/// So many statuses that the target does not name have names of their own.
+const NAMED: usize = 100;
+
+/// Every status that is there.
+struct Names {
+    /// First those that `Target::counted` names, in its order.
+    names: Vec<String>,
+    others: HashMap<String, usize>,
+    most: usize,
+}
+
+impl Names {
+    fn of(target: &Target) -> Result<Names> {
+        let counted = target.status.as_ref().map_or(Ok(Vec::new()), |column| target.counted(column))?;
+        let removed = target.names_of_statuses.iter().map(String::as_str);
+        let others = counted.iter().filter(|status| status.place > 0).map(|status| status.value);
+        let names: Vec<String> = removed.chain(others).map(str::to_owned).collect();
+        let most = names.len() + NAMED;
+        Ok(Names { names, others: HashMap::new(), most })
+    }
+
+    /// The place of a row's status, by its own place or its text. Adds new ones.
+    fn place(&mut self, known: Option<usize>, text: Option<&str>) -> usize {
+        if let Some(known) = known {
+            return known;
+        }
+        let text = text.unwrap_or("(none)");
+        if let Some(place) = self.others.get(text) {
+            return *place;
+        }
+        if self.names.len() == self.most {
+            self.names.push("(other)".into());
+        }
+        if self.names.len() > self.most {
+            return self.most;
+        }
+        self.names.push(text.to_owned());
+        self.others.insert(text.to_owned(), self.names.len() - 1);
+        self.names.len() - 1
+    }
 }
 
 /// The rows of a recipe under one policy, over all leaves.
@@ -88,6 +154,7 @@ struct Counted {
     total: i64,
     /// In the order of `lists` of the target.
     of_status: [i64; 4],
+    of_each: Vec<i64>,
     /// Failed rows that are expired.
     expired: i64,
     /// Of these, rows that go even if they are among the newest.
@@ -98,8 +165,10 @@ struct Counted {
 }
 
 impl Counted {
-    fn add(&mut self, rows: &Rows) {
+    fn add(&mut self, rows: &Rows, status: usize) {
         self.total += rows.count;
+        self.of_each.resize(self.of_each.len().max(status + 1), 0);
+        self.of_each[status] += rows.count;
         for (bit, count) in self.of_status.iter_mut().enumerate() {
             // One value may equal several statuses.
             if rows.statuses >> bit & 1 == 1 {
@@ -121,6 +190,10 @@ impl Counted {
     fn merge(&mut self, other: &Counted) {
         self.total += other.total;
         self.of_status.iter_mut().zip(other.of_status).for_each(|(sum, count)| *sum += count);
+        self.of_each.resize(self.of_each.len().max(other.of_each.len()), 0);
+        self.of_each.iter_mut().zip(&other.of_each).for_each(|(sum, count)| *sum += count);
+        self.expired += other.expired;
+        self.too_old += other.too_old;
         self.removable += other.removable;
         self.oldest = self.oldest.into_iter().chain(other.oldest).min();
     }
@@ -129,6 +202,8 @@ impl Counted {
 /// Rows of one recipe, policy and status, as `statement` has them.
 struct Rows {
     count: i64,
+    /// The place of their status among those that the target names.
+    status: Option<usize>,
     /// A bit for each of `lists` that has the rows' status.
     statuses: i64,
     expired: i64,
@@ -139,12 +214,13 @@ struct Rows {
 impl Rows {
     fn of(target: &Target, leaf: &Leaf, policies: &Policies, row: &Row, age: Age) -> Rows {
         let number = |column| row.number(column).unwrap_or_default();
-        let (statuses, oldest) = (number(3), row.number(4));
+        let (kind, oldest) = (number(3), row.number(5));
+        let (status, statuses) = (usize::try_from(kind >> STATUSES.len()).ok(), kind);
         if is_counted_there(target, leaf, policies) {
-            return Rows { count: number(5), statuses, expired: number(6), too_old: number(7), oldest };
+            return Rows { count: number(6), status, statuses, expired: number(7), too_old: number(8), oldest };
         }
         let is_before = |cutoff: i64| i64::from(oldest.is_some_and(|at| at < cutoff));
-        Rows { count: 1, statuses, expired: is_before(age.cutoff), too_old: is_before(age.keep_cutoff), oldest }
+        Rows { count: 1, status, statuses, expired: is_before(age.cutoff), too_old: is_before(age.keep_cutoff), oldest }
     }
 }
 
@@ -153,14 +229,20 @@ fn is_counted_there(target: &Target, leaf: &Leaf, policies: &Policies) -> bool {
     leaf.reach == Reach::Key && policies.list.len() == 1 && target.recipe_columns.is_none()
 }
 
-/// The account's rows of a leaf: `Policies::group_columns`, statuses, failed-at. Counting them here costs less than an aggregate. Rows
+/// The account's rows of a leaf: `Policies::group_columns`, `statuses`, failed-at. Counting them here costs less than an aggregate. Rows
 /// counted on another server: the same, with the oldest failed-at, how many rows, how many of those are expired, and too old.
-fn statement(target: &Target, statuses: &str, leaf: &Leaf, policies: &Policies, ages: &[Age]) -> String {
+fn statement(
+    target: &Target,
+    (kind, text): &(String, String),
+    leaf: &Leaf,
+    policies: &Policies,
+    ages: &[Age],
+) -> String {
     let failed_at = target.failed_at.as_itself();
     let from = format!("FROM {} g WHERE {}", leaf.rows(), target.is_of_account());
     if !is_counted_there(target, leaf, policies) {
         let group = policies.group_columns(target, &target.recipe_key());
-        return format!("SELECT {group}, {statuses}, {failed_at} {from}");
+        return format!("SELECT {group}, {kind}, {text}, {failed_at} {from}");
     }
     let group = policies.group_columns(target, &leaf.group_key(&target.recipe));
     let before = |cutoff: i64| {
@@ -168,43 +250,56 @@ fn statement(target: &Target, statuses: &str, leaf: &Leaf, policies: &Policies, 
         format!("{} OPERATOR(pg_catalog.<) {cutoff}::{}", target.failed_at.of_row(), target.failed_at.sql_type)
     };
     format!(
-        "SELECT {group}, {statuses}, pg_catalog.min({failed_at}), pg_catalog.count(*),
+        "SELECT {group}, {kind}, {text}, pg_catalog.min({failed_at}), pg_catalog.count(*),
                 pg_catalog.count(*) FILTER (WHERE {}), pg_catalog.count(*) FILTER (WHERE {})
-         {from} GROUP BY 1, 2, 3, 4",
+         {from} GROUP BY 1, 2, 3, 4, 5",
         before(ages[0].cutoff),
         before(ages[0].keep_cutoff),
     )
 }
 
-/// The bits of the lists that have the status of a row `g`, as a bigint; a failed row that the target's condition leaves out counts as
-/// none.
-fn statuses(target: &Target) -> Result<String> {
-    let bits = bits(target)?;
-    Ok(match &target.meets {
-        None => format!("({bits})::bigint"),
+/// Of a row `g` the bits of the lists that have its status, and above them its status's place among those that the target names, -1 for
+/// others, as a bigint; and the text of such another one. A failed row that the target's condition leaves out has not the bit of failed
+/// ones.
+fn statuses(target: &Target) -> Result<(String, String)> {
+    let (kind, text) = kinds(target)?;
+    let kind = match &target.meets {
+        None => format!("({kind})::bigint"),
         Some(Expression { of_row, .. }) => {
-            format!("(({bits}) OPERATOR(pg_catalog.&) CASE WHEN {of_row} THEN -1 ELSE -2 END)::bigint")
+            format!("(({kind}) OPERATOR(pg_catalog.&) CASE WHEN {of_row} THEN -1::bigint ELSE -2::bigint END)::bigint")
         }
-    })
+    };
+    Ok((kind, text))
 }
 
-fn bits(target: &Target) -> Result<String> {
+fn kinds(target: &Target) -> Result<(String, String)> {
+    let other = -1_i64 << STATUSES.len();
     let Some(column) = &target.status else {
-        return Ok(format!("CASE WHEN {} THEN 1 ELSE 0 END", target.has_failed()));
+        return Ok((
+            format!("CASE WHEN {} THEN {} ELSE {other} END", target.has_failed(), other | 1),
+            "NULL::pg_catalog.text".into(),
+        ));
     };
     // Under the column's collation one value may equal several statuses; its mask then has all their bits. The planner folds
     // these expressions to constants.
     let statuses = target.counted(column)?;
-    let bits = |value: &str| {
+    let kind = |(place, value): (usize, &str)| {
         let value = format!("CASE WHEN false THEN {} ELSE {} END", column.of_row(), column.literal(value));
         let bit = |other: &Status| {
             let (other, bit) = (column.literal(other.value), 1_i64 << other.place);
-            format!("CASE WHEN ({value}) OPERATOR(pg_catalog.=) {other} THEN {bit} ELSE 0 END")
+            format!("CASE WHEN ({value}) OPERATOR(pg_catalog.=) {other} THEN {bit}::bigint ELSE 0::bigint END")
         };
-        statuses.iter().map(bit).collect::<Vec<_>>().join(" OPERATOR(pg_catalog.|) ")
+        let bits: Vec<String> = statuses.iter().map(bit).collect();
+        format!("{}::bigint OPERATOR(pg_catalog.|) {}", place << STATUSES.len(), bits.join(" OPERATOR(pg_catalog.|) "))
     };
-    let cases = statuses.iter().map(|status| format!("WHEN {} THEN {}", column.is(status.value), bits(status.value)));
-    Ok(format!("CASE {} ELSE 0 END", cases.collect::<Vec<_>>().join(" ")))
+    let each = || statuses.iter().map(|status| status.value).enumerate();
+    let cases: Vec<String> =
+        each().map(|(place, value)| format!("WHEN {} THEN {}", column.is(value), kind((place, value)))).collect();
+    let known: Vec<String> = each().map(|(_, value)| format!("WHEN {} THEN NULL", column.is(value))).collect();
+    Ok((
+        format!("CASE {} ELSE {other} END", cases.join(" ")),
+        format!("CASE {} ELSE pg_catalog.left({}, 100) END", known.join(" "), column.as_text()),
+    ))
 }
 
 /// An instant, the same in ISO 8601, and the seconds since then; an infinite time has none.

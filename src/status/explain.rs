@@ -104,7 +104,8 @@ struct Found {
     id: Option<String>,
     recipe_id: Option<String>,
     failure_type: Option<String>,
-    status: Option<String>,
+    /// Its place in `names_of_statuses` of the target.
+    status: usize,
     is_of_account: bool,
     has_its_status: bool,
     meets_its_condition: bool,
@@ -131,13 +132,13 @@ impl Found {
         let mut found = None;
         leaf.reading_as_owner(target, || {
             stream(&statement, |row| {
-                // SAFETY: the first three columns and the last are texts.
+                // SAFETY: the first two columns and the last are texts.
                 let text = |column| unsafe { row.text(column) }.map(str::to_owned);
                 found = Some(Found {
                     id: text(8),
                     recipe_id: text(0).map(|id| bounded(&id).into_owned()),
                     failure_type: text(1),
-                    status: text(2),
+                    status: row.number(2).unwrap_or_default() as usize,
                     is_of_account: row.number(3) == Some(1),
                     has_its_status: row.number(4) == Some(1),
                     at: row.number(5),
@@ -162,15 +163,16 @@ impl Found {
         if !self.meets_its_condition {
             return Ok(Verdict::of("out of scope", "it does not meet the target's condition"));
         }
-        let place = policies.of_row(self.recipe_id.as_deref(), self.failure_type.as_deref(), self.status.as_deref());
+        let status = target.names_of_statuses.get(self.status).map(String::as_str);
+        let place = policies.of_row(self.recipe_id.as_deref(), self.failure_type.as_deref(), status);
         let policy = &policies.list[place];
         let verdict = |verdict, reason: String| Verdict {
-            policy: Some(policy.names.to_string()),
+            policy: Some(policy.names.said(target)),
             keep: Some(policy.keep),
             ..Verdict::of(verdict, reason)
         };
         if policy.is_hold() {
-            return Ok(verdict("held", format!("the policy for {} is a hold", policy.names)));
+            return Ok(verdict("held", format!("the policy for {} is a hold", policy.names.said(target))));
         }
         if !policy.is_enabled {
             return Ok(verdict("kept", "the default policy is disabled".into()));

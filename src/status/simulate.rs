@@ -79,11 +79,11 @@ fn backlog_cleanup_simulate(
 #[allow(clippy::type_complexity)]
 fn counted(target: &Target, leaves: &[Leaf], policies: Policies) -> Result<Vec<((String, Option<String>), [i64; 2])>> {
     let policies = Rc::new(policies);
-    let selection = Selection { recipe_id: None, failure_type: None };
+    let selection = Selection::default();
     let rules = Rules { target, selection, mode: Mode::Regular, policies: policies.clone(), include_held: false };
     let groups = rank(&rules, leaves)?.tally.list.into_iter();
     let of_group = groups.map(|group| {
-        let policy = policies.list[group.policy].names.to_string();
+        let policy = policies.list[group.policy].names.said(target);
         ((policy, group.recipe_id), [group.removed, group.failed - group.removed])
     });
     Ok(of_group.collect())

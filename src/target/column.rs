@@ -66,6 +66,15 @@ impl Column {
         }
     }
 
+    /// Whether a value of its type has the text with which it was written.
+    pub fn has_text_as_written(&self) -> bool {
+        // SAFETY: look-ups in the system cache.
+        unsafe {
+            let base = pg_sys::getBaseType(self.type_oid);
+            matches!(base, pg_sys::TEXTOID | pg_sys::VARCHAROID) || pg_sys::type_is_enum(base)
+        }
+    }
+
     /// With what the text of one of its values changes: its type, or one below it, shows an instant in the session's time zone, or an
     /// object of the database by its name.
     pub fn text_changes_with(&self) -> Result<Option<&'static str>> {

@@ -136,8 +136,10 @@ impl Search<'_> {
                     meets,
                     fingerprint_function,
                     reads: Vec::new(),
+                    names_of_statuses: Vec::new(),
                 };
                 target.reads = target.find_reads()?;
+                target.names_of_statuses = target.find_names_of_statuses()?;
                 Ok(Ok(target))
             }
             (table, _) => Ok(Err(Missed { table, meant, mistakes })),

@@ -23,6 +23,7 @@ pub mod time;
 pub mod trust;
 mod unused;
 
+use backlog_cleanup_report::Nouns;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 use serde::{Deserialize, Deserializer};
@@ -68,6 +69,8 @@ pub struct TargetRow {
     pub pending_status: Vec<String>,
     #[serde(deserialize_with = "list")]
     pub processing_status: Vec<String>,
+    #[serde(flatten)]
+    pub nouns: Nouns,
     pub time_zone: String,
     pub search_path: Option<String>,
     /// That of a batched run whose call says no other.
@@ -113,6 +116,8 @@ pub struct Target {
     pub recipe: Column,
     /// `None` if every row has the same: then a row in scope is one that has finished.
     pub status: Option<Column>,
+    /// `statuses` as rows have them, as texts; none without a status.
+    pub names_of_statuses: Vec<String>,
     pub failed_at: Column,
     /// NULL in every row if the target has none.
     pub failure_type: Column,

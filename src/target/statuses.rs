@@ -5,7 +5,7 @@ use crate::postgres::error::{Result, error};
 use crate::postgres::now::one_now;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
-use crate::postgres::subtransaction::{briefly, raise_again, sqlstate};
+use crate::postgres::subtransaction::{briefly, is_cancel, raise_again, sqlstate};
 use crate::postgres::table::Column;
 use crate::target::{Target, TargetRow};
 
@@ -110,6 +110,39 @@ impl Target {
         ))
     }
 
+    /// How rows have the statuses that runs remove: of a boolean `true`, whoever wrote `yes`. One that the column cannot have stays as it
+    /// is; whoever uses it is told.
+    pub fn find_names_of_statuses(&self) -> Result<Vec<String>> {
+        let Some(column) = &self.status else { return Ok(Vec::new()) };
+        if column.has_text_as_written() {
+            return Ok(self.statuses.clone());
+        }
+        let name = |status: &String| {
+            let name = format!("SELECT {}::pg_catalog.text", column.literal(status));
+            match briefly(|| reading_as_owner_of(&self.table, || read_one::<String>(&name, &[]))) {
+                Ok(name) => name.unwrap_or_else(|| status.clone()),
+                Err(failure) if is_cancel(&failure) => failure.rethrow(),
+                Err(_) => status.clone(),
+            }
+        };
+        Ok(self.statuses.iter().map(name).collect())
+    }
+
+    /// Whether reports tell rows in scope apart by their status.
+    pub fn has_several_statuses(&self) -> bool {
+        self.names_of_statuses.len() > 1
+    }
+
+    /// Which of `names_of_statuses` a row `g` in scope has, as a bigint.
+    pub fn place_of_status(&self) -> String {
+        let Some(column) = self.status.as_ref().filter(|_| self.has_several_statuses()) else {
+            return "0::bigint".into();
+        };
+        let case = |(place, status): (usize, &String)| format!("WHEN {} THEN {place}::bigint", column.is(status));
+        let cases: Vec<String> = self.statuses.iter().enumerate().map(case).collect();
+        format!("CASE {} END", cases.join(" "))
+    }
+
     /// The condition on a row `g` that it has finished as a row in scope has: it is in one of the statuses. Without a status, it
     /// has a finished-at.
     pub fn has_failed(&self) -> String {
@@ -138,11 +171,6 @@ impl Target {
 
     /// The condition on a row `g` that it has this status.
     pub fn has_status(&self, status: &str) -> String {
-        self.status.as_ref().map_or("false".into(), |column| column.identifies(status))
-    }
-
-    /// The status of a row `g`, as text.
-    pub fn status_of_row(&self) -> String {
-        self.status.as_ref().map_or("NULL::pg_catalog.text".into(), Column::as_text)
+        self.status.as_ref().map_or("false".into(), |column| column.is(status))
     }
 }

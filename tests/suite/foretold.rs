@@ -321,7 +321,7 @@ fn rows_that_no_run_would_ever_find_are_seen() {
     client.batch_execute("INSERT INTO job (id, at) SELECT id, NULL FROM generate_series(1001, 2000) id").unwrap();
     let (status, detail, fix) = finding(&mut client, "failed_at");
     assert_eq!((status.as_str(), fix), ("warn", None));
-    assert!(detail.starts_with("1000 failed rows have no at"), "{detail}");
+    assert!(detail.starts_with("1000 failed rows without at, which never expire"), "{detail}");
 }
 
 #[test]

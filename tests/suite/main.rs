@@ -4,6 +4,7 @@ mod bad_input;
 mod batched;
 mod chaos;
 mod clock;
+mod counted;
 mod doctor;
 mod emergency;
 mod fixes;

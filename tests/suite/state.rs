@@ -92,7 +92,7 @@ fn a_run_counts_the_rows_of_each_policy_and_the_doctor_says_which_have_none() {
         assert_eq!(column::<String>(&mut client, counts), ["elsewhere 0 0", "timeout 50 47", "default 50 40"], "{run}");
     }
     let (status, detail, fix) = finding(&mut client, "t", "policy");
-    assert_eq!((status.as_str(), detail.contains("recipe \"elsewhere\"")), ("warn", true), "{detail}");
+    assert_eq!((status.as_str(), detail.contains("group \"elsewhere\"")), ("warn", true), "{detail}");
     client.batch_execute(&fix.expect("a fix")).unwrap();
     assert_eq!(finding(&mut client, "t", "policy").0, "ok");
 }

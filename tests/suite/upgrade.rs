@@ -109,7 +109,11 @@ fn every_released_version_upgrades_to_what_a_fresh_install_is() {
     fresh.batch_execute(GRANT).unwrap();
     fresh.batch_execute(FILL).unwrap();
     // What the upgrade leaves as it was.
-    fresh.batch_execute("UPDATE backlog_cleanup.target SET fingerprint = false").unwrap();
+    fresh
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET fingerprint = false, group_word = 'recipe', row_word = 'generation'",
+        )
+        .unwrap();
     let current: String = value(&mut fresh, "SELECT extversion FROM pg_extension WHERE extname = 'backlog_cleanup'");
     for script in std::fs::read_dir("../sql/released").unwrap() {
         let name = script.unwrap().file_name().into_string().unwrap();

@@ -7,6 +7,7 @@ mod fingerprint;
 mod level;
 mod mode;
 mod names;
+mod nouns;
 mod policy;
 mod report;
 mod schedule;
@@ -20,10 +21,11 @@ pub use fingerprint::fingerprint;
 pub use level::Level;
 pub use mode::Mode;
 pub use names::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET, job_name, job_name_in};
+pub use nouns::{Nouns, counted, plural};
 pub use policy::policy_name;
 pub use report::{
     BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, Foreseen, PolicyDetail, RecipeFailures, RegularReport,
-    StatusReport, Warning, kept_back_reason, recipe_id,
+    StatusDetail, StatusReport, StatusRows, Warning, kept_back_reason, recipe_id,
 };
 pub use schedule::longest_gap;
 pub use state::State;

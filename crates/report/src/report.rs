@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Mode, State, StatusCounts};
+use crate::{Mode, Nouns, State, StatusCounts};
 
 /// What a regular run did, or in a dry run or a rehearsal would do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -13,6 +13,8 @@ pub struct RegularReport {
     /// NULL for a dry run and a rehearsal, which are not in the history.
     pub run_id: Option<i64>,
     pub target: String,
+    #[serde(flatten)]
+    pub nouns: Nouns,
     pub mode: Mode,
     pub dry_run: bool,
     /// Rows that failed before this instant are expired; NULL if the policy is disabled.
@@ -38,6 +40,9 @@ pub struct RegularReport {
     /// The rows of each policy, of the first thousand; those that name most come first.
     #[serde(default)]
     pub policies: Vec<PolicyDetail>,
+    /// The rows of each status that runs remove.
+    #[serde(default)]
+    pub statuses: Vec<StatusDetail>,
     /// The WAL that a rehearsal has written; only a rehearsal has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_bytes: Option<i64>,
@@ -82,6 +87,26 @@ pub struct PolicyDetail {
     pub in_scope: i64,
     pub removed: i64,
     pub kept: i64,
+    /// Of these, rows that stayed because of what their deletion met. Where there are several policies, those of whose policy the run
+    /// knows; it does not of rows on another server, of rows that code has changed, and of an emergency run in batches.
+    #[serde(default)]
+    pub kept_back: i64,
+}
+
+/// What a run did to the rows of one status: in scope = removed + kept.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct StatusDetail {
+    /// As rows have it; null if the target has no status.
+    pub status: Option<String>,
+    /// In an emergency run, only the rows that it was to remove.
+    pub in_scope: i64,
+    pub removed: i64,
+    pub kept: i64,
+    /// Of these, rows that stayed because of what their deletion met, as far as for a policy.
+    #[serde(default)]
+    pub kept_back: i64,
 }
 
 /// What an emergency run did, or in a dry run or a rehearsal would do.
@@ -93,6 +118,8 @@ pub struct EmergencyReport {
     pub message: String,
     pub run_id: Option<i64>,
     pub target: String,
+    #[serde(flatten)]
+    pub nouns: Nouns,
     pub mode: Mode,
     pub dry_run: bool,
     pub removed_count: i64,
@@ -117,6 +144,9 @@ pub struct EmergencyReport {
     /// The rows of each policy, of the first thousand; those that name most come first.
     #[serde(default)]
     pub policies: Vec<PolicyDetail>,
+    /// The rows of each status that runs remove.
+    #[serde(default)]
+    pub statuses: Vec<StatusDetail>,
     /// The WAL that a rehearsal has written; only a rehearsal has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_bytes: Option<i64>,
@@ -157,14 +187,31 @@ pub struct BatchMilliseconds {
 #[serde(rename_all = "camelCase")]
 pub struct StatusReport {
     pub success: bool,
+    #[serde(flatten)]
+    pub nouns: Nouns,
     pub total_generations: i64,
     #[serde(flatten)]
     pub statuses: StatusCounts,
+    /// Rows that runs may remove, if policies let them go.
+    #[serde(default)]
+    pub in_scope: i64,
+    /// The rows of every status that is there, most first; `(none)` is NULL, `(other)` sums up those behind the first hundred.
+    #[serde(default, rename = "statuses")]
+    pub every_status: Vec<StatusRows>,
     pub removable_generations: i64,
     pub recipes_with_failed_generations: Vec<RecipeFailures>,
     pub schedule: Value,
     pub last_run: Value,
     pub warnings: Vec<Warning>,
+}
+
+/// The rows of a status, whatever reports count it as.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct StatusRows {
+    pub status: String,
+    pub count: i64,
 }
 
 /// What makes runs slow, and the statement that fixes it.
@@ -216,7 +263,7 @@ mod tests {
 
     #[test]
     fn the_statuses_of_a_report_are_members_of_it_in_their_order() {
-        let text = r#"{"success":true,"totalGenerations":9,"completedGenerations":1,"failedGenerations":2,"pendingGenerations":3,"processingGenerations":2,"removableGenerations":1,"recipesWithFailedGenerations":[],"schedule":null,"lastRun":null,"warnings":[]}"#;
+        let text = r#"{"success":true,"groupWord":"worker","rowWord":"job","totalGenerations":9,"completedGenerations":1,"failedGenerations":2,"pendingGenerations":3,"processingGenerations":2,"inScope":2,"statuses":[{"status":"failed","count":2}],"removableGenerations":1,"recipesWithFailedGenerations":[],"schedule":null,"lastRun":null,"warnings":[]}"#;
         let report: StatusReport = serde_json::from_str(text).unwrap();
         assert_eq!(STATUSES.map(|name| report.statuses.of(name)), [1, 2, 3, 2]);
         assert_eq!(serde_json::to_string(&report).unwrap(), text);

@@ -82,7 +82,7 @@ pub const DEFAULT: &str = "default";
 impl Names {
     /// As in the extension's reports: `recipe "1", status "failed"`.
     pub fn words(&self) -> String {
-        policy_name(self.recipe_id.as_deref(), self.failure_type.as_deref(), self.status.as_deref())
+        policy_name("recipe", self.recipe_id.as_deref(), self.failure_type.as_deref(), self.status.as_deref())
     }
 }
 

@@ -152,7 +152,7 @@ pub fn show_policies(output: &Output, policies: &[PolicyDetail], limit: usize, i
     for policy in policies.iter().take(limit) {
         let PolicyDetail { recipe_id, failure_type, status, .. } = policy;
         table.add_row([
-            output.name(policy_name(recipe_id.as_deref(), failure_type.as_deref(), status.as_deref())),
+            output.name(policy_name("recipe", recipe_id.as_deref(), failure_type.as_deref(), status.as_deref())),
             output.count(policy.in_scope),
             output.count(policy.removed),
             output.count(policy.kept),

@@ -172,7 +172,7 @@ fn policies(run: i64, policies: &[PolicyDetail]) -> Markup {
                     @for policy in policies.iter().take(NAMED) {
                         @let PolicyDetail { recipe_id, failure_type, status, .. } = policy;
                         tr {
-                            th scope="row" { (names::name(&policy_name(recipe_id.as_deref(), failure_type.as_deref(), status.as_deref()))) }
+                            th scope="row" { (names::name(&policy_name("recipe", recipe_id.as_deref(), failure_type.as_deref(), status.as_deref()))) }
                             td .figure { (words::number(policy.in_scope)) }
                             td .figure { (words::number(policy.removed)) }
                             td .figure { (words::number(policy.kept)) }

@@ -1,0 +1,303 @@
+//! Reports speak of what they count: the rows of each status and policy, every status that is there, in the words of the target.
+
+use cluster::{Cluster, JOBS, column, create_index, finding, findings, number, refused, truth, value, veto};
+use postgres::Client;
+
+/// A hundred jobs in two queues: failed, cancelled, or still available, two days old and older.
+const STATES: &str = "
+    UPDATE job SET state = (ARRAY['failed', 'cancelled', 'available'])[1 + id % 3], queue = 'q' || id % 2,
+                   at = now() - interval '2 days' - interval '1 minute' * (id * 7919 % 100);
+    CREATE TABLE saved AS TABLE job;
+    UPDATE backlog_cleanup.target SET statuses = '{failed,cancelled}', pending_status = '{available}' WHERE name = 't';
+    UPDATE backlog_cleanup.policy SET keep = 5 WHERE target = 't'";
+
+/// Of each status the rows in scope, and those that go: all but the five newest of each queue, whatever their status.
+const OF_STATES: &str = "
+    SELECT concat_ws(' ', state, count(*), count(*) FILTER (WHERE rank > 5))
+    FROM (SELECT state, row_number() OVER (PARTITION BY queue ORDER BY at DESC, id DESC) AS rank
+          FROM job WHERE state IN ('failed', 'cancelled')) ranked
+    GROUP BY state ORDER BY state::text DESC";
+
+fn with_states(cluster: &Cluster, more: &str) -> Client {
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client.batch_execute(STATES).unwrap();
+    client.batch_execute(more).unwrap();
+    client
+}
+
+/// What a call reports of each status or policy: what it is for, then the given numbers.
+fn reported(client: &mut Client, call: &str, list: &str, numbers: &[&str]) -> Vec<String> {
+    let report: serde_json::Value = client.query_one(call, &[]).unwrap_or_else(|e| panic!("{call}: {e:?}")).get(0);
+    let detail = |detail: &serde_json::Value| {
+        let name = ["recipeId", "status"].iter().find_map(|name| detail[*name].as_str());
+        let numbers: Vec<String> = numbers.iter().map(|number| detail[*number].to_string()).collect();
+        format!("{} {}", name.unwrap_or("any"), numbers.join(" "))
+    };
+    report[list].as_array().unwrap_or_else(|| panic!("{call}: {report}")).iter().map(detail).collect()
+}
+
+const REGULAR: [&str; 5] = [
+    "SELECT backlog_cleanup_failed_generations('t', dry_run => true)",
+    "SELECT backlog_cleanup_failed_generations('t', rehearse => true)",
+    "SELECT backlog_cleanup_failed_generations('t')",
+    "CALL backlog_cleanup_run('t', batch_size => 7)",
+    "CALL backlog_cleanup_run('t', batch_size => 7, workers => 2)",
+];
+
+const EMERGENCY: [&str; 4] = [
+    "SELECT backlog_cleanup_emergency('t', dry_run => true)",
+    "SELECT backlog_cleanup_emergency('t')",
+    "CALL backlog_cleanup_run('t', 'emergency', batch_size => 7)",
+    "CALL backlog_cleanup_run('t', 'emergency', batch_size => 7, workers => 2)",
+];
+
+const INDEXED: &str = "SELECT 'an index that serves'";
+
+/// Texts, an integer for a recipe, an index, a policy that names a status, an enum.
+const SHAPES: [&str; 5] = [
+    "",
+    "ALTER TABLE job ALTER queue DROP DEFAULT, ALTER queue TYPE int USING right(queue, 1)::int;
+     ALTER TABLE saved ALTER queue TYPE int USING right(queue, 1)::int",
+    INDEXED,
+    "SELECT backlog_cleanup_set_policy(status => 'cancelled', keep => 5, target => 't')",
+    "CREATE TYPE state AS ENUM ('failed', 'cancelled', 'available');
+     ALTER TABLE job ALTER state DROP DEFAULT, ALTER state TYPE state USING state::state;
+     ALTER TABLE saved ALTER state TYPE state USING state::state",
+];
+
+#[test]
+fn a_run_counts_the_rows_of_each_status_in_every_form() {
+    for shape in SHAPES {
+        let cluster = Cluster::start("max_worker_processes = 16\n");
+        let mut client = with_states(&cluster, shape);
+        let is_indexed = shape == INDEXED;
+        if is_indexed {
+            create_index(&mut client, "t");
+        }
+        let each_policy = shape.contains("set_policy");
+        for call in REGULAR.into_iter().chain(EMERGENCY) {
+            client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+            if is_indexed {
+                client.batch_execute("VACUUM ANALYZE job").unwrap();
+            }
+            let wanted: Vec<String> = match (call.contains("emergency"), each_policy) {
+                (true, _) => vec!["failed 33 33".into(), "cancelled 34 34".into()],
+                // Five of each queue and status stay.
+                (false, true) => vec!["failed 33 23".into(), "cancelled 34 24".into()],
+                (false, false) => column(&mut client, OF_STATES),
+            };
+            let found = reported(&mut client, call, "statuses", &["inScope", "removed"]);
+            assert_eq!(found, wanted, "{shape}: {call}");
+            let left = number(&mut client, "SELECT count(*) FROM job WHERE state <> 'available'");
+            if !call.contains("dry_run") && !call.contains("rehearse") {
+                let history = "SELECT concat_ws(' ', status, in_scope, removed) FROM backlog_cleanup.run_status
+                               WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run) ORDER BY place";
+                assert_eq!(column::<String>(&mut client, history), wanted, "{shape}: {call}");
+                let removed = "SELECT removed FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
+                assert_eq!(67 - left, number(&mut client, removed), "{shape}: {call}");
+            }
+            assert_eq!(number(&mut client, "SELECT count(*) FROM job WHERE state = 'available'"), 33);
+        }
+        let working = "SELECT (SELECT count(*) FROM backlog_cleanup.run_batch) + (SELECT count(*) FROM backlog_cleanup.run_cutoff)";
+        assert_eq!(number(&mut client, working), 0);
+    }
+}
+
+#[test]
+fn rows_that_are_kept_back_are_counted_for_their_status_and_policy() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client =
+        with_states(&cluster, "SELECT backlog_cleanup_set_policy('q0', max_age => '0', keep => 0, target => 't')");
+    client.batch_execute("UPDATE backlog_cleanup.policy SET keep = 0").unwrap();
+    // 3, 9 and 15 are failed, of queue q1; 4 and 10 are cancelled, of queue q0.
+    veto(&mut client, "job", "OLD.id IN (3, 9, 15, 4, 10)");
+    for call in &REGULAR[1..] {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        let numbers = ["inScope", "removed", "kept", "keptBack"];
+        let found = reported(&mut client, call, "statuses", &numbers);
+        assert_eq!(found, ["failed 33 30 3 3", "cancelled 34 32 2 2"], "{call}");
+        if *call != REGULAR[1] {
+            let policies =
+                "SELECT concat_ws(' ', coalesce(recipe_id, 'any'), kept_back) FROM backlog_cleanup.run_policy
+                            WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run) ORDER BY place";
+            assert_eq!(column::<String>(&mut client, policies), ["q0 2", "any 3"], "{call}");
+        }
+    }
+    // One policy and one status have them all, also in an emergency.
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_drop_policy('q0', target => 't');
+             UPDATE backlog_cleanup.target SET statuses = '{failed}' WHERE name = 't'",
+        )
+        .unwrap();
+    for call in [REGULAR[2], REGULAR[3], EMERGENCY[1], EMERGENCY[2]] {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        for (list, name) in [("statuses", "failed"), ("policies", "any")] {
+            client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+            let found = reported(&mut client, call, list, &["inScope", "removed", "kept", "keptBack"]);
+            assert_eq!(found, [format!("{name} 33 30 3 3")], "{call}");
+        }
+    }
+    client.batch_execute("UPDATE backlog_cleanup.target SET status_column = NULL WHERE name = 't'").unwrap();
+    let found = reported(&mut client, REGULAR[0], "statuses", &["inScope", "removed"]);
+    assert_eq!(found, ["any 70 70"], "without a status");
+}
+
+#[test]
+fn status_counts_every_status_that_is_there_and_the_rows_in_scope() {
+    let cluster = Cluster::start("");
+    let mut client = with_states(
+        &cluster,
+        "UPDATE job SET state = 'scheduled' WHERE id IN (2, 5); UPDATE job SET state = NULL WHERE id = 8;
+         UPDATE backlog_cleanup.target SET condition = 'id <> 3' WHERE name = 't'",
+    );
+    let status = "SELECT concat_ws(' ', recipe_id, total_count, failed_count, pending_count, in_scope_count, statuses)
+                  FROM backlog_cleanup_status('t') ORDER BY recipe_id";
+    let found: Vec<String> = column(&mut client, status);
+    let wanted = "SELECT concat_ws(' ', queue, count(*), count(*) FILTER (WHERE state IN ('failed', 'cancelled') AND id <> 3),
+                                   count(*) FILTER (WHERE state = 'available'),
+                                   count(*) FILTER (WHERE state IN ('failed', 'cancelled') AND id <> 3),
+                                   (SELECT jsonb_object_agg(coalesce(state, '(none)'), rows)
+                                    FROM (SELECT state, count(*) AS rows FROM job b WHERE b.queue = job.queue GROUP BY state) c))
+                  FROM job GROUP BY queue ORDER BY queue";
+    assert_eq!(found, column::<String>(&mut client, wanted));
+    // Rows in several statuses are ranked together.
+    let removable = "SELECT sum(removable_count)::bigint FROM backlog_cleanup_status('t')";
+    let dry = "SELECT (backlog_cleanup_failed_generations('t', dry_run => true) ->> 'cleanedUpGenerations')::bigint";
+    assert_eq!(number(&mut client, removable), number(&mut client, dry));
+    let document: serde_json::Value = value(&mut client, "SELECT backlog_cleanup_status_json('t')");
+    assert_eq!(document["inScope"], 66);
+    assert_eq!(document["statuses"][0], serde_json::json!({"status": "cancelled", "count": 34}));
+    assert_eq!(document["statuses"].as_array().unwrap().len(), 5, "{document}");
+    // Not as many as there are texts.
+    client.batch_execute("UPDATE job SET state = 'state ' || id; INSERT INTO job (id, state) SELECT i, 'state ' || i FROM generate_series(101, 200) i").unwrap();
+    let document: serde_json::Value = value(&mut client, "SELECT backlog_cleanup_status_json('t')");
+    assert_eq!(document["statuses"].as_array().unwrap().len(), 101);
+    assert_eq!(document["statuses"][0], serde_json::json!({"status": "(other)", "count": 100}));
+}
+
+#[test]
+fn a_run_is_limited_to_a_status_in_every_form() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = with_states(&cluster, "");
+    let left = "SELECT concat_ws(' ', state, count(*)) FROM job GROUP BY state ORDER BY state";
+    for call in REGULAR.into_iter().chain(EMERGENCY).skip(2) {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        let of_states: Vec<String> = column(&mut client, OF_STATES);
+        let cancelled: i64 = match call.contains("emergency") {
+            true => 34,
+            false => of_states[1].split(' ').next_back().unwrap().parse().unwrap(),
+        };
+        let selective = call.replace(')', ", status => 'cancelled')");
+        client.query_one(&selective, &[]).unwrap_or_else(|failure| panic!("{selective}: {failure:?}"));
+        let stay = if call.contains("dry_run") { 34 } else { 34 - cancelled };
+        let mut wanted = vec!["available 33".to_owned(), format!("cancelled {stay}"), "failed 33".to_owned()];
+        wanted.retain(|state| !state.ends_with(" 0"));
+        assert_eq!(column::<String>(&mut client, left), wanted, "{selective}");
+        if !call.contains("dry_run") {
+            let run = "SELECT status = 'cancelled' FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
+            assert!(truth(&mut client, run), "{selective}");
+        }
+        let outside = call.replace(')', ", status => 'available')");
+        let (sqlstate, message, hint) = refused(client.batch_execute(&outside));
+        assert_eq!((sqlstate.as_str(), message.contains("\"available\"")), ("22023", true), "{outside}: {message}");
+        client.batch_execute(&hint).unwrap();
+    }
+}
+
+#[test]
+fn messages_and_reports_use_the_words_of_the_target() {
+    let cluster = Cluster::start("");
+    let mut client = with_states(
+        &cluster,
+        "UPDATE backlog_cleanup.target SET group_word = 'queue', row_word = 'job' WHERE name = 't';
+         SELECT backlog_cleanup_set_policy('q0', enabled => false, target => 't')",
+    );
+    let said: String =
+        value(&mut client, "SELECT backlog_cleanup_failed_generations('t', rehearse => true) ->> 'message'");
+    assert!(said.ends_with("; 33 jobs are held by policies"), "{said}");
+    for report in ["backlog_cleanup_failed_generations('t', dry_run => true)", "backlog_cleanup_status_json('t')"] {
+        let words = format!("SELECT concat_ws(' ', r ->> 'groupWord', r ->> 'rowWord') FROM {report} r");
+        assert_eq!(value::<String>(&mut client, &words), "queue job");
+    }
+    let policy = "SELECT policy FROM backlog_cleanup_explain((SELECT min(id)::text FROM job WHERE queue = 'q0' AND state = 'failed'), 't')";
+    assert_eq!(value::<String>(&mut client, policy), "queue \"q0\"");
+    client.batch_execute("UPDATE backlog_cleanup.target SET max_rows_per_run = 1 WHERE name = 't'").unwrap();
+    let (_, message, _) = refused(client.batch_execute("SELECT backlog_cleanup_failed_generations('t')"));
+    assert!(message.contains(" failed jobs, more than max_rows_per_run"), "{message}");
+    let default = "SELECT string_agg(group_word || ' ' || row_word, ', ' ORDER BY name) FROM backlog_cleanup.target";
+    client
+        .batch_execute("UPDATE backlog_cleanup.target SET group_word = DEFAULT, row_word = DEFAULT WHERE name = 't'")
+        .unwrap();
+    assert_eq!(value::<String>(&mut client, default), "recipe generation, group row");
+    for wrong in ["''", "' job'", "E'jo\\nb'", "'a  b'", "repeat('x', 41)", "NULL"] {
+        let write = format!("UPDATE backlog_cleanup.target SET row_word = {wrong} WHERE name = 't'");
+        assert!(matches!(refused(client.batch_execute(&write)).0.as_str(), "23514" | "23502"), "{write}");
+    }
+}
+
+#[test]
+fn the_doctor_names_what_no_row_has_and_what_can_never_apply() {
+    let cluster = Cluster::start("");
+    let mut client = with_states(&cluster, "");
+    let mend = |client: &mut Client, check: &str, said: &str| {
+        let found = findings(client, check);
+        let (status, detail, fix) =
+            found.iter().find(|found| found.1.contains(said)).unwrap_or_else(|| panic!("{found:?}"));
+        assert_eq!(status, "warn", "{detail}");
+        client.batch_execute(fix.as_ref().expect("a fix")).unwrap();
+        let found = findings(client, check);
+        assert!(found.iter().all(|found| !found.1.contains(said)), "{found:?}");
+    };
+    // A status that no row has: a remark, until a run has looked for it.
+    client
+        .batch_execute("UPDATE backlog_cleanup.target SET statuses = statuses || '{discarded}' WHERE name = 't'")
+        .unwrap();
+    let (status, detail, _) = finding(&mut client, "rows");
+    assert_eq!((status.as_str(), detail.contains("\"discarded\"")), ("ok", true), "{detail}");
+    client.batch_execute("SELECT backlog_cleanup_failed_generations('t')").unwrap();
+    mend(&mut client, "rows", "no row has status \"discarded\", and no run has found one");
+    // One that runs have found is all gone.
+    client.batch_execute("DELETE FROM job WHERE state = 'cancelled'").unwrap();
+    assert_eq!(finding(&mut client, "rows").0, "ok");
+    client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+    // A policy that others shadow, and one whose status is out of scope.
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_set_policy('q1', target => 't'),
+                    backlog_cleanup_set_policy('q1', status => 'failed', target => 't'),
+                    backlog_cleanup_set_policy('q1', status => 'cancelled', target => 't'),
+                    backlog_cleanup_set_policy('q7', target => 't');
+             SELECT backlog_cleanup_failed_generations('t')",
+        )
+        .unwrap();
+    mend(&mut client, "policy", "the policy for group \"q1\" can never apply: there is one for each status");
+    mend(&mut client, "policy", "no row under the policy for group \"q7\"");
+    assert_eq!(finding(&mut client, "policy").0, "ok");
+    client.batch_execute("UPDATE backlog_cleanup.target SET statuses = '{failed}' WHERE name = 't'").unwrap();
+    mend(&mut client, "policy", "the policy for group \"q1\", status \"cancelled\" can never apply");
+    // Rows that never expire, with their number.
+    client
+        .batch_execute("UPDATE job SET at = NULL WHERE id IN (SELECT id FROM job WHERE state = 'failed' LIMIT 2)")
+        .unwrap();
+    let (status, detail, _) = finding(&mut client, "failed_at");
+    assert_eq!((status.as_str(), detail.starts_with("2 failed rows")), ("warn", true), "{detail}");
+}
+
+#[test]
+fn the_defaults_of_a_policy_are_those_of_the_table() {
+    let cluster = Cluster::start("");
+    let mut client = with_states(
+        &cluster,
+        "ALTER TABLE backlog_cleanup.policy ALTER keep SET DEFAULT 3, ALTER max_age SET DEFAULT '1 day 1 hour'",
+    );
+    let kept = "SELECT max(kept_then) FROM backlog_cleanup_simulate('q1', target => 't') WHERE recipe = 'q1'";
+    assert_eq!(value::<i64>(&mut client, kept), 3);
+    let policy = "SELECT concat_ws(' ', (p).max_age, (p).keep, (p).enabled) FROM backlog_cleanup_set_policy('q1', target => 't') p";
+    assert_eq!(value::<String>(&mut client, policy), "1 day 01:00:00 3 t");
+    // What is there stays as it is, where nothing else is said.
+    let policy = policy.replace("'q1',", "'q1', note => 'n',").replace("enabled)", "note)");
+    client.batch_execute("ALTER TABLE backlog_cleanup.policy ALTER keep SET DEFAULT 4").unwrap();
+    assert_eq!(value::<String>(&mut client, &policy), "1 day 01:00:00 3 n");
+}
