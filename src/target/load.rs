@@ -86,9 +86,7 @@ impl Search<'_> {
                 None => Some(expression::null(pg_sys::INT8OID, "int8")?),
             },
             match &row.status_column {
-                Some(status) => self
-                    .lasting(here, "status_column", self.made_of(table.as_ref(), here, "status_column", status)?)?
-                    .map(Some),
+                Some(status) => self.made_of(table.as_ref(), here, "status_column", status)?.map(Some),
                 None => Some(None),
             },
             self.failed_at(table.as_ref(), here)?,
