@@ -17,7 +17,7 @@ use crate::target::{Target, TargetRow};
 
 /// Checks that the tables, columns and values that a target names exist and can be used. All mistakes are one error. Errors:
 /// those of `Target::load`, 22P02 (a value that its column cannot have), 23514 (two statuses are the same value), 22023 (a value
-/// that its column stores as another, a time zone, a value that nothing would obey), 0A000 (what runs would pass over, ids that cannot be found by key), what its throttle query raises.
+/// that its column stores as another, a time zone), 0A000 (what runs would pass over, ids that cannot be found by key), what its throttle query raises.
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
     check(target, None).map(drop)
@@ -25,7 +25,7 @@ fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
 
 /// The same for a target that a statement has written, with a hint that corrects that statement: `before` is the row before it
 /// as JSON, an empty object if the statement inserts it. Writes its expressions as PostgreSQL has understood them, so that they mean
-/// the same tomorrow. Errors: the same.
+/// the same tomorrow. Warns of what nothing limits, and of values that nothing uses. Errors: the same.
 #[pg_extern(sql = false)]
 fn check_written_target(target: Option<&str>, before: Option<&str>) -> Result<()> {
     let Some(target) = check(target, before)? else { return Ok(()) };
@@ -33,10 +33,16 @@ fn check_written_target(target: Option<&str>, before: Option<&str>) -> Result<()
         // That has checked it once more.
         return Ok(());
     }
+    let warn = |message: String, hint: String| {
+        let warning = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup");
+        warning.set_hint(hint).report(PgLogLevel::WARNING);
+    };
     if let Some((message, hint)) = target.without_limit() {
-        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup")
-            .set_hint(hint)
-            .report(PgLogLevel::WARNING);
+        warn(message, hint);
+    }
+    for unused in target.unused()? {
+        let refusal = target.refusal(&[unused], None);
+        warn(refusal.message().to_owned(), refusal.hint().unwrap_or_default().to_owned());
     }
     Ok(())
 }
@@ -66,7 +72,6 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
             Mistake::of(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "generations_table", &found.error())
         };
         wrong.extend(passed_over(target)?.into_iter().map(mistake));
-        wrong.extend(target.unused()?);
     }
     let mistakes: Vec<Mistake> = missed.into_iter().flat_map(|missed| missed.mistakes).chain(wrong).collect();
     if !mistakes.is_empty() {

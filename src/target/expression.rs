@@ -48,7 +48,7 @@ impl Target {
         let read =
             columns.into_iter().filter_map(|(key, written, read)| Some((key, written.as_ref()?, read.as_ref()?)));
         let set = read
-            .filter(|(_, written, read)| is_expression(written) && **written != read.sql)
+            .filter(|(key, written, read)| (*key == "condition" || is_expression(written)) && **written != read.sql)
             .map(|(key, _, read)| format!("{key} = {}", quote_literal(&read.sql)))
             .collect::<Vec<_>>();
         if set.is_empty() {

@@ -268,9 +268,7 @@ impl Search<'_> {
             return Ok(Some(Some(found)));
         }
         let wrong = format!("condition \"{written}\" has type {}, not boolean", Column::made_of(found)?.type_name);
-        self.note(
-            Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)).or_null(),
-        );
+        self.note(Mistake::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, key, wrong, look_at_columns(table)));
         Ok(None)
     }
 

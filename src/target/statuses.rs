@@ -152,7 +152,7 @@ impl Target {
         }
     }
 
-    /// A status in scope, as rows have it. Errors: 22P02 (no row can have it), 22023 (its rows are out of scope).
+    /// A status in scope, as the target's `names_of_statuses` have it. Errors: 22P02 (no row can have it), 22023 (its rows are out of scope).
     pub fn written_status(&self, status: &str) -> Result<Option<String>> {
         let out_of_scope = || {
             error(
@@ -163,9 +163,13 @@ impl Target {
         };
         let column = self.status.as_ref().ok_or_else(out_of_scope)?;
         self.accepts(column, status)?;
-        let value = column.literal(status);
-        let is_in_scope = format!("SELECT {value}::pg_catalog.text WHERE {}", column.is_one_of(&value, &self.statuses));
-        let written = reading_as_owner_of(&self.table, || read_one::<String>(&is_in_scope, &[]))?;
+        let is = |(name, known): (&String, &String)| {
+            let (known, value) = (column.literal(known), column.literal(status));
+            format!("WHEN {known} OPERATOR(pg_catalog.=) {value} THEN {}", quote_literal(name))
+        };
+        let cases: Vec<String> = self.names_of_statuses.iter().zip(&self.statuses).map(is).collect();
+        let known = format!("SELECT CASE {} END", cases.join(" "));
+        let written = reading_as_owner_of(&self.table, || read_one::<String>(&known, &[]))?;
         written.ok_or_else(out_of_scope).map(Some)
     }
 

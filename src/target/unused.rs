@@ -13,10 +13,9 @@ use crate::target::{Target, TargetRow};
 /// What a row has by default where nothing uses it.
 const RECIPE_KEY: &str = "id";
 const RECIPE_NAME: &str = "name";
-const TIME_ZONE: &str = "UTC";
 
 impl Target {
-    /// The values of its row that nothing obeys, as they are written: they are refused, and the doctor tells of those that have become so.
+    /// The values of its row that nothing obeys: whoever writes them is warned, and the doctor tells of them.
     pub fn unused(&self) -> Result<Vec<Mistake>> {
         let mut found = Vec::new();
         let mut note = |column, value: &str, without: &str, right: Value| {
@@ -39,11 +38,6 @@ impl Target {
                     note(column, &values.join(", "), "a status_column", [default].as_slice().into());
                 }
             }
-        }
-        let times = [Some(&self.failed_at), self.ledger.as_ref().map(|ledger| &ledger.created_at)];
-        let has_local_time = times.into_iter().flatten().any(|column| column.type_oid == pg_sys::TIMESTAMPOID);
-        if self.time_zone != TIME_ZONE && !has_local_time {
-            note("time_zone", &self.time_zone, "a timestamp without time zone", TIME_ZONE.into());
         }
         found.extend(self.unused_schemas()?);
         Ok(found)

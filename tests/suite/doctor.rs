@@ -1,6 +1,6 @@
 //! The doctor where it needs a server of its own: the job of the real pg_cron, a standby, a server that is ill.
 
-use cluster::{Cluster, PG_CRON, create_index, own_by, refused, value, with_pg_cron};
+use cluster::{Cluster, PG_CRON, create_index, own_by, refused, until_holds, value, with_pg_cron};
 use postgres::Client;
 
 /// The checks of the target `generations` that are not `ok`: name, status, detail, fix.
@@ -37,10 +37,13 @@ fn what_is_wrong_with_the_job_is_said_and_its_fix_mends_it() {
         ("UPDATE cron.job SET username = 'watcher'; ALTER ROLE watcher NOLOGIN", "job_user", "fail"),
     ] {
         client.batch_execute(harm).unwrap();
-        let [[found, how, _, fix]] = &ill(&mut watcher)[..] else { panic!("{harm}: {:?}", ill(&mut watcher)) };
+        // The scheduler may meet the job of a role that does not exist, and end, before the doctor looks; it starts again by itself.
+        let mut found = ill(&mut watcher);
+        found.retain(|[check, ..]| check != "scheduler");
+        let [[found, how, _, fix]] = &found[..] else { panic!("{harm}: {found:?}") };
         assert_eq!((found.as_str(), how.as_str()), (check, status), "{harm}");
         client.batch_execute(fix).unwrap();
-        assert_eq!(ill(&mut watcher), Vec::<[String; 4]>::new(), "{harm}: {fix}");
+        until_holds(|| ill(&mut watcher).is_empty());
     }
 
     // A target whose name is longer than a job's may be.

@@ -208,3 +208,58 @@ fn no_value_of_a_row_stops_what_asks_for_its_recipe_or_its_failure_type() {
         value(&mut client, "SELECT backlog_cleanup_failed_generations('public') ->> 'cleanedUpGenerations'");
     assert_eq!(removed, "6");
 }
+
+#[test]
+fn a_row_at_the_end_of_time_is_explained() {
+    let (_cluster, mut client) = database();
+    client
+        .batch_execute("INSERT INTO job (queue, at) SELECT 'a', '294276-12-31 23:59:59+00' FROM generate_series(1, 3); INSERT INTO job (queue) VALUES ('a')")
+        .unwrap();
+    client.batch_execute("SELECT backlog_cleanup_set_policy(keep => 1, target => 'public')").unwrap();
+    let verdicts: Vec<String> = cluster::column(
+        &mut client,
+        "SELECT verdict FROM job, backlog_cleanup_explain(id::text, 'public') ORDER BY id",
+    );
+    assert_eq!(verdicts, ["young", "young", "young", "kept"]);
+}
+
+#[test]
+fn a_policy_for_a_status_is_obeyed_however_its_value_is_written() {
+    let (_cluster, mut client) = database();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET status_column = 'price', statuses = '{1,2}', failure_type_column = NULL
+             WHERE name IN ('public', 'far');
+             SELECT backlog_cleanup_set_policy(status => '1.00', enabled => false, target => target) FROM unnest('{public,far}'::text[]) target",
+        )
+        .unwrap();
+    for target in ["public", "far"] {
+        for form in forms(target) {
+            client
+                .batch_execute("TRUNCATE job; INSERT INTO job (price) SELECT (ARRAY[1, 1.0, 2.00, 2])[1 + i % 4] FROM generate_series(1, 40) i")
+                .unwrap();
+            let foretold = format!(
+                "SELECT backlog_cleanup_failed_generations('{target}', dry_run => true) ->> 'cleanedUpGenerations'"
+            );
+            assert_eq!(number(&mut client, &foretold), 20, "{form}");
+            client.batch_execute(&form).unwrap();
+            assert_eq!(number(&mut client, "SELECT count(*) FROM job WHERE price = 1"), 20, "{form}");
+            assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 20, "{form}");
+        }
+    }
+}
+
+#[test]
+fn a_condition_is_kept_as_it_was_understood_when_it_was_written() {
+    let (_cluster, mut client) = database();
+    client.batch_execute("UPDATE backlog_cleanup.target SET condition = $$at < 'now'$$ WHERE name = 'public'").unwrap();
+    let written = "SELECT condition FROM backlog_cleanup.target WHERE name = 'public'";
+    let condition: String = value(&mut client, written);
+    assert!(!condition.contains("now"), "{condition}");
+    client.batch_execute("INSERT INTO job (queue) SELECT 'a' FROM generate_series(1, 20)").unwrap();
+    client.batch_execute("CALL backlog_cleanup_run('public', batch_size => 3)").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 0);
+    let (_, _, hint) =
+        refused(client.batch_execute("UPDATE backlog_cleanup.target SET condition = 'queue' WHERE name = 'public'"));
+    assert!(!hint.contains("NULL"), "{hint}");
+}

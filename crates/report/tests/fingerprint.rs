@@ -588,3 +588,10 @@ proptest! {
         prop_assert_eq!(fingerprint(&once), once);
     }
 }
+
+#[test]
+fn of_a_long_line_the_beginning_is_read_and_no_part_of_it_for_each_of_its_slashes() {
+    assert_eq!(fingerprint(&"a@b/".repeat(20_000_000)), "user@host/");
+    let cut = format!("{}é tail", "1 ".repeat(4_999) + "x");
+    assert_eq!(fingerprint(&cut), "# x");
+}

@@ -170,6 +170,33 @@ fn an_expression_calls_only_what_the_owner_trusts_and_goes_on_calling_it() {
 }
 
 #[test]
+fn an_expression_calls_nothing_that_another_of_its_name_could_take_the_place_of() {
+    let (_cluster, mut client) = database("replaced");
+    client
+        .batch_execute(
+            "CREATE SCHEMA ext; GRANT ALL ON SCHEMA ext TO PUBLIC;
+             CREATE FUNCTION ext.same(anyelement) RETURNS anyelement IMMUTABLE LANGUAGE sql AS 'SELECT $1';
+             CREATE FUNCTION ext.short(text, int DEFAULT 5) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT left($1, $2)';
+             CREATE FUNCTION ext.first(VARIADIC \"any\") RETURNS text IMMUTABLE LANGUAGE internal AS 'text_concat_ws';
+             CREATE FUNCTION ext.is(anyelement, anyelement) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT $1 = $2';
+             CREATE OPERATOR ext.=== (FUNCTION = ext.is, LEFTARG = anyelement, RIGHTARG = anyelement);
+             CREATE FUNCTION ext.exact(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1'",
+        )
+        .unwrap();
+    for (text, name) in [
+        ("(ext.same(error))", "ext.same(anyelement)"),
+        ("(ext.short(error))", "ext.short(text,integer)"),
+        ("(ext.first(error, error))", "ext.first"),
+        ("(CASE WHEN error OPERATOR(ext.===) 'x' THEN 'x' END)", "ext.==="),
+        ("(CASE WHEN error OPERATOR(ext.===) ANY ('{x,y}') THEN 'x' END)", "ext.==="),
+    ] {
+        let (sqlstate, message, _) = refused(client.batch_execute(&set("failure_type_column", text)));
+        assert_eq!((sqlstate.as_str(), message.contains(name)), ("0A000", true), "{text}: {message}");
+    }
+    client.batch_execute(&set("failure_type_column", "(ext.exact(error::varchar))")).unwrap();
+}
+
+#[test]
 fn a_function_that_changes_later_runs_as_the_owner_only() {
     let (cluster, mut client) = database("changed");
     client
