@@ -4,6 +4,8 @@ use pgrx::spi::quote_literal;
 use crate::extension;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::expression::{Expression, called};
+use crate::postgres::names::{Object, is_own};
+use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::subtransaction::briefly;
 use crate::postgres::table::{Column, Table};
@@ -18,8 +20,37 @@ pub fn expression(key: &'static str, text: &str, table: &Table) -> Result<std::r
         Err(failure) => return Ok(Err(Mistake::caught(key, &wrong(text), failure))),
     };
     trust::check(&[table.oid], &called)?;
-    let read = briefly(|| reading_as_owner_of(table, || Expression::read(text, table.oid)));
+    if let Some((function, read)) = reads_a_table(&called)? {
+        let wrong = format!("{}{function} names {read}: it is to be of the row alone", wrong(text));
+        let look = "SELECT * FROM backlog_cleanup.target".into();
+        return Ok(Err(Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION, key, wrong, look)));
+    }
+    let read = briefly(|| reading_as_owner_of(table, || Expression::read(text, table.oid, &called)));
     Ok(read.map_err(|failure| Mistake::caught(key, &wrong(text), failure)))
+}
+
+/// The first of these objects, or of those that they call, that is a function in BEGIN ATOMIC which names a table, and the table.
+fn reads_a_table(called: &[Object]) -> Result<Option<(String, String)>> {
+    const READ: &str = "
+        WITH RECURSIVE code (class, object) AS (
+            SELECT class, object FROM ROWS FROM (unnest($1), unnest($2)) called (class, object)
+            UNION
+            SELECT refclassid, refobjid FROM code JOIN pg_depend ON classid = class AND objid = object
+            WHERE class IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+              AND refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+        )
+        SELECT pg_describe_object(class, object, 0), pg_describe_object(refclassid, refobjid, 0)
+        FROM code JOIN pg_depend ON classid = class AND objid = object
+        WHERE class = 'pg_proc'::regclass AND refclassid = 'pg_class'::regclass
+        ORDER BY object, refobjid LIMIT 1";
+    let (classes, objects): (Vec<_>, Vec<_>) = called.iter().copied().filter(|object| !is_own(*object)).unzip();
+    if objects.is_empty() {
+        return Ok(None);
+    }
+    let found = rows_now(READ, &[classes.into(), objects.into()], |row| {
+        Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default()))
+    })?;
+    Ok(found.into_iter().next())
 }
 
 fn wrong(text: &str) -> String {
@@ -68,7 +99,7 @@ pub fn null(type_oid: pg_sys::Oid, type_name: &str) -> Result<Column> {
     let sql = format!("(NULL::pg_catalog.{type_name})");
     let collation = pg_sys::Oid::INVALID;
     let (of_row, columns) = (sql.clone(), Vec::new());
-    Column::made_of(Expression { of_row, sql, type_oid, collation, columns, has_code: false })
+    Column::made_of(Expression { of_row, sql, type_oid, collation, columns, has_code: false, calls: Vec::new() })
 }
 
 /// Columns as the text of a JSON document.
@@ -84,6 +115,7 @@ pub fn document(columns: &[(&str, Column)]) -> Result<Column> {
         collation: pg_sys::DEFAULT_COLLATION_OID,
         columns: columns.iter().map(|(_, column)| column.number).collect(),
         has_code: false,
+        calls: Vec::new(),
     })
 }
 
@@ -91,20 +123,45 @@ pub fn document(columns: &[(&str, Column)]) -> Result<Column> {
 pub fn document_of<'a>(values: impl Iterator<Item = (&'a str, &'a Column, String)>) -> String {
     const LONGEST: i32 = 1_000_000;
     let pairs = values.map(|(name, column, value)| {
-        // SAFETY: look-ups in the system cache.
-        let base = unsafe { pg_sys::getBaseType(column.type_oid) };
-        let bytes = match base {
-            pg_sys::BYTEAOID => value.clone(),
-            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => {
-                format!("pg_catalog.convert_to({value}, 'UTF8')")
-            }
-            _ => return format!("{}, {value}", quote_literal(name)),
+        let text = format!("{value}::pg_catalog.text");
+        let (measured, bytes) = match Part::of(column) {
+            Some(Part::Text) => (&text, format!("pg_catalog.convert_to({text}, 'UTF8')")),
+            Some(Part::Bytes) => (&value, value.clone()),
+            Some(Part::Short) | None => return format!("{}, {value}", quote_literal(name)),
         };
         format!(
-            "{}, CASE WHEN pg_catalog.octet_length({value}) OPERATOR(pg_catalog.>) {LONGEST}
-                      THEN pg_catalog.encode(pg_catalog.sha256({bytes}), 'hex') ELSE {value}::pg_catalog.text END",
+            "{}, CASE WHEN pg_catalog.octet_length({measured}) OPERATOR(pg_catalog.>) {LONGEST}
+                      THEN pg_catalog.encode(pg_catalog.sha256({bytes}), 'hex') ELSE {text} END",
             quote_literal(name)
         )
     });
     format!("pg_catalog.jsonb_build_object({})::pg_catalog.text", pairs.collect::<Vec<_>>().join(", "))
+}
+
+/// How a value becomes a part of a document.
+pub enum Part {
+    /// As itself: it is short.
+    Short,
+    /// As its text. A `json` too: read anew, it could fail, and need PostgreSQL's stack for each level.
+    Text,
+    Bytes,
+}
+
+impl Part {
+    /// `None` for a type whose text may be longer than any text can be: an array, a `jsonb`.
+    pub fn of(column: &Column) -> Option<Part> {
+        // SAFETY: look-ups in the system cache.
+        let (base, length, category) = unsafe {
+            let base = pg_sys::getBaseType(column.type_oid);
+            (base, pg_sys::get_typlen(base), pg_sys::TypeCategory(base) as u8)
+        };
+        match base {
+            pg_sys::BYTEAOID => Some(Part::Bytes),
+            pg_sys::JSONOID | pg_sys::XMLOID => Some(Part::Text),
+            pg_sys::NUMERICOID | pg_sys::INETOID | pg_sys::CIDROID => Some(Part::Short),
+            _ if length > 0 => Some(Part::Short),
+            _ if category == b'S' => Some(Part::Text),
+            _ => None,
+        }
+    }
 }

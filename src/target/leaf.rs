@@ -34,6 +34,7 @@ impl Leaf {
         if target.search_path.is_some() && table.owner == target.table.owner {
             table.search_path = target.table.search_path.clone();
         }
+        table.named = target.table.named.clone();
         let reach = if table.is_foreign() { Reach::Key } else { Reach::Position };
         if reach == Reach::Key && !target.id.has_order_of_catalog() {
             let (name, type_name) = (&table.name, &target.id.type_name);

@@ -1,4 +1,5 @@
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
@@ -10,7 +11,7 @@ use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::search_path::with_temporary_last;
 use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
-use crate::target::expression::{self, is_expression};
+use crate::target::expression::{self, Part, is_expression};
 use crate::target::fingerprint::callable_by_owner_of;
 use crate::target::leaf::is_not_distributed;
 use crate::target::mistake::Mistake;
@@ -116,6 +117,7 @@ impl Search<'_> {
                 ),
             ) => {
                 let row = row.clone();
+                let fingerprint = fingerprint_function.as_ref().map(|(_, oid)| (pg_sys::ProcedureRelationId, *oid));
                 let mut target = Target {
                     row,
                     table,
@@ -129,10 +131,12 @@ impl Search<'_> {
                     failed_at,
                     failure_type,
                     meets,
-                    fingerprint_function,
+                    fingerprint_function: fingerprint_function.map(|(name, _)| name),
                     reads: Vec::new(),
                 };
                 target.reads = target.find_reads()?;
+                let calls = target.expressions().flat_map(|expression| expression.calls.iter().copied());
+                target.table.named = Rc::new(calls.chain(fingerprint).collect());
                 Ok(Ok(target))
             }
             (table, _) => Ok(Err(Missed { table, meant, mistakes })),
@@ -238,6 +242,15 @@ impl Search<'_> {
                 return Ok(None);
             };
             let Some(column) = self.lasting(Some(table), key, Some(column.clone()))? else { return Ok(None) };
+            if Part::of(&column).is_none() {
+                let wrong = format!(
+                    "column \"{name}\" of {} has type {}, which cannot be a part of a recipe's document",
+                    table.name, column.type_name
+                );
+                let look = look_at_columns(table);
+                self.note(Mistake::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, key, wrong, look));
+                return Ok(None);
+            }
             columns.push((name.as_str(), column));
         }
         expression::document(&columns).map(Some)
@@ -372,7 +385,7 @@ impl Search<'_> {
     }
 
     /// The function that takes fingerprints, if the target has them on.
-    fn fingerprint_function(&self, table: &Table) -> Result<Option<String>> {
+    fn fingerprint_function(&self, table: &Table) -> Result<Option<(String, pg_sys::Oid)>> {
         if !self.row.fingerprint {
             return Ok(None);
         }
@@ -407,11 +420,14 @@ impl Target {
         [id, recipe, failed_at, failure_type].into_iter().chain(account_column).chain(status)
     }
 
+    fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.operands().filter_map(|operand| operand.expression.as_ref()).chain(&self.meets)
+    }
+
     /// What `reads` is to have: the columns that the row names, and then those that expressions read.
     fn find_reads(&self) -> Result<Vec<(String, Column)>> {
         let named = self.operands().filter(|operand| operand.expression.is_none()).map(|column| column.number);
-        let expressions = self.operands().filter_map(|operand| operand.expression.as_ref()).chain(&self.meets);
-        let below = expressions.flat_map(|expression| expression.columns.iter().copied());
+        let below = self.expressions().flat_map(|expression| expression.columns.iter().copied());
         let mut reads: Vec<(String, Column)> = Vec::new();
         for number in named.chain(below) {
             if let Some((name, column)) = self.table.numbered(number)? {
