@@ -37,6 +37,7 @@ pub mod pg_test {
 pub extern "C-unwind" fn _PG_init() {
     // SAFETY: runs when the library is loaded, before this process has another thread.
     unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
+    postgres::names::install();
 }
 
 extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);

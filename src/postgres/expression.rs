@@ -8,6 +8,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error};
+use crate::postgres::names::{Object, is_own, replaced};
 use crate::postgres::qualify::{expression, qualified, without_strings};
 use crate::postgres::settings::{set_local, with_settings};
 
@@ -31,6 +32,8 @@ pub struct Expression {
     pub columns: Vec<i16>,
     /// Whether it has a constant whose type's code runs as whoever types the expression.
     pub has_code: bool,
+    /// What it calls that PostgreSQL does not come with.
+    pub calls: Vec<Object>,
 }
 
 /// Whether a value of a type is read without code of a domain: as those of a number, a text, an enum, or a domain over one, whose
@@ -42,9 +45,6 @@ pub fn is_scalar(type_oid: pg_sys::Oid) -> bool {
         matches!(pg_sys::get_typtype(base) as u8, b'b' | b'e') && pg_sys::get_element_type(base) == pg_sys::InvalidOid
     }
 }
-
-/// An object of a catalog: the catalog, and its oid.
-pub type Object = (pg_sys::Oid, pg_sys::Oid);
 
 /// What an expression on a table calls: functions, operators, types. Runs none of it. The search path is the current one. Errors:
 /// those of PostgreSQL's parser and analyser, 42601.
@@ -79,9 +79,9 @@ fn as_written<T>(work: impl FnOnce() -> T) -> T {
 
 impl Expression {
     /// Reads an expression on a table, by the current search path. Types' input functions and immutable functions of constants
-    /// may run. Errors: those of PostgreSQL's parser and analyser, 42601, 42P17 (not immutable, or not of the row's columns
-    /// alone), 0A000 (an operator that only a search path finds).
-    pub fn read(text: &str, table: pg_sys::Oid) -> Result<Expression> {
+    /// may run, as far as they are among those that `called` has found. Errors: those of PostgreSQL's parser and analyser, 42601, 42P17
+    /// (not immutable, or not of the row's columns alone), 0A000 (an operator that only a search path finds), 55000 (it calls others now).
+    pub fn read(text: &str, table: pg_sys::Oid, called: &[Object]) -> Result<Expression> {
         as_written(|| {
             // SAFETY: the trees are in the current memory context; the snapshot is for functions, and popped below or by an abort.
             unsafe {
@@ -92,6 +92,11 @@ impl Expression {
                 let node = analysed(&of_row, expression(&of_row)?, table, Some(c"g"));
                 let mut found = Found::default();
                 visit(node, (&raw mut found).cast());
+                let mut calls = std::mem::take(&mut found.objects);
+                calls.retain(|object| !is_own(*object));
+                if let Some(other) = calls.iter().find(|object| !called.contains(object)) {
+                    return Err(replaced(*other));
+                }
                 if found.is_loose || deparsed(node, table, true)? != of_row {
                     return Err(refused(
                         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -126,7 +131,7 @@ impl Expression {
                 let sql = deparsed(node, table, false)?;
                 pg_sys::PopActiveSnapshot();
                 let (sql, of_row) = (format!("({sql})"), format!("({of_row})"));
-                Ok(Expression { sql, of_row, type_oid, collation, columns, has_code: found.has_code })
+                Ok(Expression { sql, of_row, type_oid, collation, columns, has_code: found.has_code, calls })
             }
         })
     }
@@ -293,13 +298,12 @@ unsafe fn replaceable(node: *mut pg_sys::Node) -> Option<String> {
             let arguments = PgList::<pg_sys::Node>::from_pg(arguments);
             arguments.iter_ptr().map(|argument| pg_sys::exprType(argument)).collect()
         };
-        let is_own = |oid: pg_sys::Oid| oid.to_u32() < pg_sys::FirstNormalObjectId;
         let name = |name: *mut c_char| CStr::from_ptr(name).to_string_lossy().into_owned();
         match (*node).type_ {
             T_FuncExpr => {
                 let call = &*node.cast::<pg_sys::FuncExpr>();
                 let is_named = call.funcformat == pg_sys::CoercionForm::COERCE_EXPLICIT_CALL;
-                if !is_named || is_own(call.funcid) {
+                if !is_named || is_own((pg_sys::ProcedureRelationId, call.funcid)) {
                     return None;
                 }
                 let (mut taken, mut count) = (std::ptr::null_mut(), 0);
@@ -317,7 +321,7 @@ unsafe fn replaceable(node: *mut pg_sys::Node) -> Option<String> {
                     let call = &*node.cast::<pg_sys::OpExpr>();
                     (call.opno, types(call.args))
                 };
-                if is_own(operator) {
+                if is_own((pg_sys::OperatorRelationId, operator)) {
                     return None;
                 }
                 if let Some(array) = operands.last_mut().filter(|_| is_array) {

@@ -1,5 +1,6 @@
 use pgrx::pg_sys::panic::CaughtError;
 
+use crate::postgres::names::REPLACED;
 use crate::postgres::sqlstate::exact;
 use crate::postgres::subtransaction::{raise_again, sqlstate};
 
@@ -11,16 +12,19 @@ pub struct Met {
 }
 
 /// Errors that are not about a row, by the beginning of their SQLSTATE: a run ends with them. The names are those of appendix A
-/// of PostgreSQL's manual ("PostgreSQL Error Codes"). All others keep a row back, and so does what is lost of a row's data.
-const NOT_ABOUT_A_ROW: [&str; 7] = [
-    "08",    // connection exception
-    "25006", // read-only transaction
-    "40",    // transaction rollback: serialization failure, deadlock
-    "53",    // insufficient resources: memory, disk, connections
-    "57",    // operator intervention: cancel, shutdown
-    "58",    // system error: I/O
-    "XX",    // internal error
+/// of PostgreSQL's manual ("PostgreSQL Error Codes"). All others keep a row back, and so does what is lost of a row's data. A run has been
+/// refused where nothing can be written: what is read-only now, code of the row has made so.
+const NOT_ABOUT_A_ROW: [&str; 6] = [
+    "08", // connection exception
+    "40", // transaction rollback: serialization failure, deadlock
+    "53", // insufficient resources: memory, disk, connections
+    "57", // operator intervention: cancel, shutdown
+    "58", // system error: I/O
+    "XX", // internal error
 ];
+
+/// The function of PL/pgSQL that raises what code on a row says, with an SQLSTATE of its choice.
+const RAISED: &str = "exec_stmt_raise";
 
 /// Corruption of data or an index, which code on one row meets, such as a missing chunk of its TOAST value.
 pub const LOST: [&str; 2] = ["XX001", "XX002"];
@@ -29,14 +33,20 @@ impl Met {
     /// What a failure says. Raises it again if it is not about a row.
     pub fn on_a_row(failure: CaughtError) -> Met {
         let sqlstate = exact(sqlstate(&failure));
-        let is_lost = LOST.contains(&sqlstate.as_str());
-        if !is_lost && NOT_ABOUT_A_ROW.iter().any(|beginning| sqlstate.starts_with(beginning)) {
+        let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)) = &failure else {
+            failure.rethrow()
+        };
+        let is_about_a_row = match report.function_name() {
+            Some(REPLACED) => false,
+            Some(RAISED) => true,
+            _ => {
+                LOST.contains(&sqlstate.as_str())
+                    || !NOT_ABOUT_A_ROW.iter().any(|beginning| sqlstate.starts_with(beginning))
+            }
+        };
+        if !is_about_a_row {
             raise_again(failure);
         }
-        let message = match failure {
-            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report.message().to_owned(),
-            panic => panic.rethrow(),
-        };
-        Met { sqlstate, message }
+        Met { sqlstate, message: report.message().to_owned() }
     }
 }

@@ -13,6 +13,7 @@ pub mod expression;
 pub mod json;
 pub mod memory;
 pub mod met;
+pub mod names;
 pub mod now;
 pub mod owner;
 pub mod parse;

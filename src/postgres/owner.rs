@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 use crate::postgres::constraints::keeping_modes_of_constraints;
 use crate::postgres::discretion::discreetly;
 use crate::postgres::error::{Result, spi};
+use crate::postgres::names::{naming, naming_anything};
 use crate::postgres::session::Session;
 use crate::postgres::settings::{set_local, set_local_for_all, with_settings};
 use crate::postgres::subtransaction::{exactly, look};
@@ -17,7 +18,7 @@ pub fn reading_as_owner_of<T>(table: &Table, work: impl FnOnce() -> Result<T>) -
     exactly(|| protected(table, || keeping_modes_of_constraints(reading), |_| Ok(())))
 }
 
-/// Does `work` on a table as its owner. Locks the table first, so that it keeps its owner and its name. The caller's session
+/// Does `work` on a table as its owner. Its statements name nothing but the table and `Table::named`. Locks the table first, so that it keeps its owner and its name. The caller's session
 /// is hidden from code of another owner, and unchanged afterwards. The caller has called `defer_nothing`. Errors: 40001
 /// (another session has changed or dropped the table since it was looked up), 42501 (something of the session cannot be
 /// hidden, or the owner's code has changed it).
@@ -51,7 +52,8 @@ fn protected<T>(
 }
 
 fn switched<T>(table: &Table, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    discreetly(table.owner, || acting_as(table.owner, &table.search_path, || table.hold().and_then(|()| work())))
+    let work = || table.hold().and_then(|()| naming(table.named_with_it(), work));
+    discreetly(table.owner, || acting_as(table.owner, &table.search_path, work))
 }
 
 /// Whether code of `owner` already runs in the owner's session, or inside `as_owner_of`.
@@ -100,7 +102,7 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
         }
         // Without it a statement on positions compares each row of the table with each position.
         set_local("enable_tidscan", "on");
-        work()
+        naming_anything(work)
     });
     // SAFETY: what GetUserIdAndSecContext has given.
     unsafe { pg_sys::SetUserIdAndSecContext(user, context) };

@@ -24,6 +24,12 @@ pub fn listening<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
+/// Whether a callback is one of `listening`, or of `raise_as`.
+pub fn is_of_listening(callback: &pg_sys::ErrorContextCallback) -> bool {
+    let own: [unsafe extern "C-unwind" fn(*mut core::ffi::c_void); 2] = [hear, restore];
+    callback.callback.is_some_and(|callback| own.iter().any(|own| std::ptr::fn_addr_eq(*own, callback)))
+}
+
 /// # Safety
 ///
 /// Called by errfinish.

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::ffi::CStr;
+use std::rc::Rc;
 use std::sync::OnceLock;
 
 use pgrx::direct_function_call;
@@ -8,6 +9,7 @@ use pgrx::spi::quote_identifier as quote;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::expression::Expression;
+use crate::postgres::names::Object;
 use crate::postgres::now::{one_now, rows_now};
 
 /// A table, read from the catalog.
@@ -30,6 +32,8 @@ pub struct Table {
     bare: (String, String),
     /// `pg_catalog`, the table's own schema, `pg_temp`: enough for an application's ordinary triggers.
     pub search_path: String,
+    /// What else statements on it name that PostgreSQL does not come with, as it was checked.
+    pub named: Rc<Vec<Object>>,
     columns: OnceLock<HashMap<String, Column>>,
 }
 
@@ -98,6 +102,7 @@ impl Table {
                 search_path: format!("pg_catalog, {}, pg_temp", quote(&schema)),
                 name: format!("{}.{}", quote(&schema), quote(&relation)),
                 bare: (schema, relation),
+                named: Rc::default(),
                 columns: OnceLock::new(),
             })
         })?;
@@ -136,6 +141,11 @@ impl Table {
 
     pub fn is_foreign(&self) -> bool {
         self.kind as u8 == b'f'
+    }
+
+    /// What statements on it may name.
+    pub fn named_with_it(&self) -> Vec<Object> {
+        std::iter::once((pg_sys::RelationRelationId, self.oid)).chain(self.named.iter().copied()).collect()
     }
 
     /// Locks the table against changes until the transaction ends. Errors: 40001 (it has been changed or dropped).

@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 
 use crate::postgres::datum::tid_array;
 use crate::postgres::error::Result;
+use crate::postgres::names::{Object, naming_also};
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::snapshot::with_own_changes;
@@ -47,6 +48,8 @@ struct Key {
     from: String,
     /// The condition that a row `p` of the one is referenced by a row `c` of the other.
     matches: String,
+    /// What these name.
+    named: Vec<Object>,
     /// Whether a referencing row holds the referenced one: NO ACTION, RESTRICT, or CASCADE, which would take it along.
     holds: bool,
 }
@@ -135,7 +138,9 @@ fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
                  JOIN pg_catalog.pg_namespace ln ON ln.oid OPERATOR(pg_catalog.=) l.typnamespace
                  JOIN pg_catalog.pg_type r ON r.oid OPERATOR(pg_catalog.=) op.oprright
                  JOIN pg_catalog.pg_namespace rn ON rn.oid OPERATOR(pg_catalog.=) r.typnamespace),
-                k.confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r', 'c']::\"char\"[])
+                k.confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r', 'c']::\"char\"[]), k.conrelid, k.conpfeqop,
+                ARRAY(SELECT pg_catalog.unnest(ARRAY[op.oprleft, op.oprright]) FROM pg_catalog.pg_operator op
+                      WHERE op.oid OPERATOR(pg_catalog.=) ANY (k.conpfeqop))
          FROM pg_catalog.pg_constraint k
          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
@@ -159,6 +164,14 @@ fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
                 from: row.get(2)?.unwrap_or_default(),
                 matches: row.get(3)?.unwrap_or_default(),
                 holds: row.get(4)?.unwrap_or_default(),
+                named: [
+                    (pg_sys::RelationRelationId, vec![row.get(5)?.unwrap_or(pg_sys::InvalidOid)]),
+                    (pg_sys::OperatorRelationId, row.get(6)?.unwrap_or_default()),
+                    (pg_sys::TypeRelationId, row.get(7)?.unwrap_or_default()),
+                ]
+                .into_iter()
+                .flat_map(|(class, oids)| oids.into_iter().map(move |oid| (class, oid)))
+                .collect(),
             })
         },
     )
@@ -281,7 +294,7 @@ impl Graph {
         );
         for chunk in rows.chunks(CHUNK) {
             let tids: Vec<_> = chunk.iter().map(Removable::tid).collect();
-            reading_as_owner_of(&leaf.table, || {
+            let read = || {
                 stream_until(&referencing, Some(tid_array(&tids)), |row| {
                     // SAFETY: both columns are tids.
                     let (to, from) = unsafe { (row.tid(0), row.tid(2)) };
@@ -298,7 +311,8 @@ impl Graph {
                     }
                     std::ops::ControlFlow::Continue(())
                 })
-            })?;
+            };
+            reading_as_owner_of(&leaf.table, || naming_also(&key.named, read))?;
         }
         Ok(())
     }

@@ -88,12 +88,18 @@ fn backlog_cleanup_explain(
         glance_leaves(target, |target, leaves| {
             let id = values_of(target, id)?;
             let policies = Policies::of(target, Mode::Regular)?;
+            // A level says nothing of the rows of other accounts.
+            // SAFETY: both roles exist while the caller's statement and the table do.
+            let knows_all = unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), target.table.owner) };
             for leaf in leaves {
-                if let Some(row) = Found::of(target, leaf, &policies, &id)? {
+                let found = Found::of(target, leaf, &policies, &id)?;
+                if let Some(row) = found.filter(|row| row.is_of_account || knows_all) {
                     return row.verdict(target, leaves, &policies, &id);
                 }
             }
-            Ok(Verdict::of("no such row", format!("table {} has no row with this id", target.table.name)))
+            let account = target.account.as_ref().filter(|_| !knows_all);
+            let of_account = account.map_or(String::new(), |account| format!(" of account \"{account}\""));
+            Ok(Verdict::of("no such row", format!("table {} has no row with this id{of_account}", target.table.name)))
         })?;
     Ok(TableIterator::once((verdict, reason, policy, rank, keep, expires_at, removable_at)))
 }

@@ -187,6 +187,7 @@ pub fn document(columns: &[(String, Column)]) -> Result<Column> {
         collation: pg_sys::DEFAULT_COLLATION_OID,
         columns: columns.iter().map(|(_, column)| column.number).collect(),
         has_code: false,
+        calls: Vec::new(),
     })
 }
 
@@ -194,20 +195,45 @@ pub fn document(columns: &[(String, Column)]) -> Result<Column> {
 pub fn document_of<'a>(values: impl Iterator<Item = (&'a str, &'a Column, String)>) -> String {
     const LONGEST: i32 = 1_000_000;
     let pairs = values.map(|(name, column, value)| {
-        // SAFETY: look-ups in the system cache.
-        let base = unsafe { pg_sys::getBaseType(column.type_oid) };
-        let bytes = match base {
-            pg_sys::BYTEAOID => value.clone(),
-            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => {
-                format!("pg_catalog.convert_to({value}, 'UTF8')")
-            }
-            _ => return format!("{}, {value}", quote_literal(name)),
+        let text = format!("{value}::pg_catalog.text");
+        let (measured, bytes) = match Part::of(column) {
+            Some(Part::Text) => (&text, format!("pg_catalog.convert_to({text}, 'UTF8')")),
+            Some(Part::Bytes) => (&value, value.clone()),
+            Some(Part::Short) | None => return format!("{}, {value}", quote_literal(name)),
         };
         format!(
-            "{}, CASE WHEN pg_catalog.octet_length({value}) OPERATOR(pg_catalog.>) {LONGEST}
-                      THEN pg_catalog.encode(pg_catalog.sha256({bytes}), 'hex') ELSE {value}::pg_catalog.text END",
+            "{}, CASE WHEN pg_catalog.octet_length({measured}) OPERATOR(pg_catalog.>) {LONGEST}
+                      THEN pg_catalog.encode(pg_catalog.sha256({bytes}), 'hex') ELSE {text} END",
             quote_literal(name)
         )
     });
     format!("pg_catalog.jsonb_build_object({})::pg_catalog.text", pairs.collect::<Vec<_>>().join(", "))
+}
+
+/// How a value becomes a part of a document.
+pub enum Part {
+    /// As itself: it is short.
+    Short,
+    /// As its text. A `json` too: read anew, it could fail, and need PostgreSQL's stack for each level.
+    Text,
+    Bytes,
+}
+
+impl Part {
+    /// `None` for a type whose text may be longer than any text can be: an array, a `jsonb`.
+    pub fn of(column: &Column) -> Option<Part> {
+        // SAFETY: look-ups in the system cache.
+        let (base, length, category) = unsafe {
+            let base = pg_sys::getBaseType(column.type_oid);
+            (base, pg_sys::get_typlen(base), pg_sys::TypeCategory(base) as u8)
+        };
+        match base {
+            pg_sys::BYTEAOID => Some(Part::Bytes),
+            pg_sys::JSONOID | pg_sys::XMLOID => Some(Part::Text),
+            pg_sys::NUMERICOID | pg_sys::INETOID | pg_sys::CIDROID => Some(Part::Short),
+            _ if length > 0 => Some(Part::Short),
+            _ if category == b'S' => Some(Part::Text),
+            _ => None,
+        }
+    }
 }

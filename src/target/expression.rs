@@ -4,6 +4,8 @@ use pgrx::spi::quote_literal;
 use crate::extension;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::expression::{Expression, called};
+use crate::postgres::names::{Object, is_own};
+use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::subtransaction::briefly;
 use crate::postgres::table::{Column, Table};
@@ -18,8 +20,37 @@ pub fn expression(key: &'static str, text: &str, table: &Table) -> Result<std::r
         Err(failure) => return Ok(Err(Mistake::caught(key, &wrong(text), failure))),
     };
     trust::check(&[table.oid], &called)?;
-    let read = briefly(|| reading_as_owner_of(table, || Expression::read(text, table.oid)));
+    if let Some((function, read)) = reads_a_table(&called)? {
+        let wrong = format!("{}{function} names {read}: it is to be of the row alone", wrong(text));
+        let look = "SELECT * FROM backlog_cleanup.target".into();
+        return Ok(Err(Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION, key, wrong, look)));
+    }
+    let read = briefly(|| reading_as_owner_of(table, || Expression::read(text, table.oid, &called)));
     Ok(read.map_err(|failure| Mistake::caught(key, &wrong(text), failure)))
+}
+
+/// The first of these objects, or of those that they call, that is a function in BEGIN ATOMIC which names a table, and the table.
+fn reads_a_table(called: &[Object]) -> Result<Option<(String, String)>> {
+    const READ: &str = "
+        WITH RECURSIVE code (class, object) AS (
+            SELECT class, object FROM ROWS FROM (unnest($1), unnest($2)) called (class, object)
+            UNION
+            SELECT refclassid, refobjid FROM code JOIN pg_depend ON classid = class AND objid = object
+            WHERE class IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+              AND refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+        )
+        SELECT pg_describe_object(class, object, 0), pg_describe_object(refclassid, refobjid, 0)
+        FROM code JOIN pg_depend ON classid = class AND objid = object
+        WHERE class = 'pg_proc'::regclass AND refclassid = 'pg_class'::regclass
+        ORDER BY object, refobjid LIMIT 1";
+    let (classes, objects): (Vec<_>, Vec<_>) = called.iter().copied().filter(|object| !is_own(*object)).unzip();
+    if objects.is_empty() {
+        return Ok(None);
+    }
+    let found = rows_now(READ, &[classes.into(), objects.into()], |row| {
+        Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default()))
+    })?;
+    Ok(found.into_iter().next())
 }
 
 fn wrong(text: &str) -> String {
@@ -68,5 +99,5 @@ pub fn null(type_oid: pg_sys::Oid, type_name: &str) -> Result<Column> {
     let sql = format!("(NULL::pg_catalog.{type_name})");
     let collation = pg_sys::Oid::INVALID;
     let (of_row, columns) = (sql.clone(), Vec::new());
-    Column::made_of(Expression { of_row, sql, type_oid, collation, columns, has_code: false })
+    Column::made_of(Expression { of_row, sql, type_oid, collation, columns, has_code: false, calls: Vec::new() })
 }

@@ -2,7 +2,7 @@ use backlog_cleanup_report::fingerprint;
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
-use crate::postgres::now::one_now;
+use crate::postgres::now::rows_now;
 use crate::postgres::table::Table;
 
 /// Returns the fingerprint of a failure's message; `backlog_cleanup_report::fingerprint` says what it is. Indexes and policies
@@ -12,15 +12,18 @@ fn backlog_cleanup_fingerprint(message: &str) -> String {
     fingerprint(message)
 }
 
-/// The name of that function, qualified and quoted, or `None` if the owner of the table may not call it: statements on the
+/// The name of that function, qualified and quoted, and its oid, or `None` if the owner of the table may not call it: statements on the
 /// table run as its owner.
-pub fn callable_by_owner_of(table: &Table) -> Result<Option<String>> {
+pub fn callable_by_owner_of(table: &Table) -> Result<Option<(String, pg_sys::Oid)>> {
     const FUNCTION: &str = "
-        SELECT format('%I.%I', n.nspname, p.proname)
+        SELECT format('%I.%I', n.nspname, p.proname), p.oid
         FROM pg_extension e
         JOIN pg_namespace n ON n.oid = e.extnamespace
         JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = 'backlog_cleanup_fingerprint'
         WHERE e.extname = 'backlog_cleanup' AND p.proargtypes = ARRAY['text'::regtype::oid]::oidvector
           AND has_schema_privilege($1, n.oid, 'USAGE') AND has_function_privilege($1, p.oid, 'EXECUTE')";
-    one_now::<String>(FUNCTION, &[table.owner.into()])
+    let found = rows_now(FUNCTION, &[table.owner.into()], |row| {
+        Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or(pg_sys::InvalidOid)))
+    })?;
+    Ok(found.into_iter().next())
 }

@@ -39,6 +39,7 @@ impl Id {
             collation: pg_sys::Oid::INVALID,
             columns: columns.iter().map(|(_, column)| column.number).collect(),
             has_code: false,
+            calls: Vec::new(),
         })?;
         Ok(Id { value, document: Some(document(&columns)?), columns })
     }

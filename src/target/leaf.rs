@@ -34,6 +34,7 @@ impl Leaf {
         if target.search_path.is_some() && table.owner == target.table.owner {
             table.search_path = target.table.search_path.clone();
         }
+        table.named = target.table.named.clone();
         let reach = if table.is_foreign() { Reach::Key } else { Reach::Position };
         let mut columns = target.id.columns.iter().map(|(_, column)| column);
         if let Some(column) = columns.find(|column| reach == Reach::Key && !column.has_order_of_catalog()) {

@@ -1,4 +1,5 @@
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
@@ -10,7 +11,7 @@ use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::search_path::with_temporary_last;
 use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
-use crate::target::column::document;
+use crate::target::column::{Part, document};
 use crate::target::expression::{self, is_expression};
 use crate::target::fingerprint::callable_by_owner_of;
 use crate::target::id::Id;
@@ -76,7 +77,7 @@ impl Search<'_> {
                 None => Some(None),
             },
             match &row.recipe_column {
-                _ if row.recipe_columns.is_some() => match self.listed(here, "recipe_columns", &row.recipe_columns)? {
+                _ if row.recipe_columns.is_some() => match self.parts_of_a_recipe(here)? {
                     Some(columns) => Some(document(&columns)?),
                     None => None,
                 },
@@ -119,6 +120,7 @@ impl Search<'_> {
                 ),
             ) => {
                 let row = row.clone();
+                let fingerprint = fingerprint_function.as_ref().map(|(_, oid)| (pg_sys::ProcedureRelationId, *oid));
                 let mut target = Target {
                     row,
                     table,
@@ -132,12 +134,14 @@ impl Search<'_> {
                     failed_at,
                     failure_type,
                     meets,
-                    fingerprint_function,
+                    fingerprint_function: fingerprint_function.map(|(name, _)| name),
                     reads: Vec::new(),
                     names_of_statuses: Vec::new(),
                 };
                 target.reads = target.find_reads()?;
                 target.names_of_statuses = target.find_names_of_statuses()?;
+                let calls = target.expressions().flat_map(|expression| expression.calls.iter().copied());
+                target.table.named = Rc::new(calls.chain(fingerprint).collect());
                 Ok(Ok(target))
             }
             (table, _) => Ok(Err(Missed { table, meant, mistakes })),
@@ -241,10 +245,7 @@ impl Search<'_> {
         let mut columns = Vec::new();
         for name in names {
             match table.column(name)? {
-                Some(column) => {
-                    let column = self.lasting(Some(table), key, Some(column.clone()))?;
-                    columns.extend(column.map(|column| (name.clone(), column)));
-                }
+                Some(column) => columns.push((name.clone(), column.clone())),
                 None => {
                     let wrong = format!("column \"{name}\" of {} does not exist", table.name);
                     let look = look_at_columns(table);
@@ -253,6 +254,27 @@ impl Search<'_> {
             }
         }
         Ok(Some(columns).filter(|columns| columns.len() == names.len()))
+    }
+
+    fn parts_of_a_recipe(&self, table: Option<&Table>) -> Result<Option<Vec<(String, Column)>>> {
+        let key = "recipe_columns";
+        let Some((table, columns)) = table.zip(self.listed(table, key, &self.row.recipe_columns)?) else {
+            return Ok(None);
+        };
+        let mut parts = Vec::new();
+        for (name, column) in columns {
+            let Some(column) = self.lasting(Some(table), key, Some(column))? else { continue };
+            if Part::of(&column).is_some() {
+                parts.push((name, column));
+                continue;
+            }
+            let wrong = format!(
+                "column \"{name}\" of {} has type {}, which cannot be a part of a recipe's document",
+                table.name, column.type_name
+            );
+            self.note(Mistake::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, key, wrong, look_at_columns(table)));
+        }
+        Ok(Some(parts).filter(|parts| Some(parts.len()) == self.row.recipe_columns.as_ref().map(Vec::len)))
     }
 
     fn expression(&self, key: &'static str, written: &str, table: &Table) -> Result<Option<Expression>> {
@@ -400,7 +422,7 @@ impl Search<'_> {
     }
 
     /// The function that takes fingerprints, if the target has them on.
-    fn fingerprint_function(&self, table: &Table) -> Result<Option<String>> {
+    fn fingerprint_function(&self, table: &Table) -> Result<Option<(String, pg_sys::Oid)>> {
         if !self.row.fingerprint {
             return Ok(None);
         }
@@ -435,11 +457,14 @@ impl Target {
         [&id.value, recipe, failed_at, failure_type].into_iter().chain(account_column).chain(status)
     }
 
+    fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.operands().filter_map(|operand| operand.expression.as_ref()).chain(&self.meets)
+    }
+
     /// What `reads` is to have: the columns that the row names, and then those that expressions read.
     fn find_reads(&self) -> Result<Vec<(String, Column)>> {
         let named = self.operands().filter(|operand| operand.expression.is_none()).map(|column| column.number);
-        let expressions = self.operands().filter_map(|operand| operand.expression.as_ref()).chain(&self.meets);
-        let below = expressions.flat_map(|expression| expression.columns.iter().copied());
+        let below = self.expressions().flat_map(|expression| expression.columns.iter().copied());
         let mut reads: Vec<(String, Column)> = Vec::new();
         for number in named.chain(below) {
             if let Some((name, column)) = self.table.numbered(number)? {

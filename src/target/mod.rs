@@ -30,6 +30,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::expression::Expression;
+use crate::postgres::names::naming_anything;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
@@ -168,12 +169,10 @@ impl TargetRow {
         let Some(query) = &self.throttle_query else { return Ok(None) };
         let query = query.trim_end().trim_end_matches(';');
         reading_as_owner_of(table, || {
-            read_one::<String>(
-                &format!(
-                    "SELECT pg_catalog.left(throttle.reason::pg_catalog.text, 1000) FROM (\n{query}\n) throttle (reason)"
-                ),
-                &[],
-            )
+            let reason = format!(
+                "SELECT pg_catalog.left(throttle.reason::pg_catalog.text, 1000) FROM (\n{query}\n) throttle (reason)"
+            );
+            naming_anything(|| read_one::<String>(&reason, &[]))
         })
     }
 }

@@ -29,7 +29,7 @@ pub struct Reading {
     /// The labels of their enums, each with its oid: whoever owns the type can swap them, and locks no table.
     #[serde(default)]
     labels: Vec<String>,
-    /// The casts from their types to text by a function, each with the version of that function: whoever owns it can replace it.
+    /// The casts from their types to text and JSON by a function, each with the version of that function: whoever owns it can replace it.
     #[serde(default)]
     casts: Vec<String>,
     /// Of the snapshot in which the rows were ranked.
@@ -44,19 +44,19 @@ pub const LABELS: &str = concat!(
     FROM pg_catalog.pg_enum e JOIN type ON e.enumtypid OPERATOR(pg_catalog.=) type.oid"
 );
 
-/// The casts from types to text by a function.
-const CASTS: &str = "
-    SELECT pg_catalog.array_agg(pg_catalog.concat_ws(' ', c.oid, p.oid, p.xmin) ORDER BY c.oid)
+/// The casts by a function to text, and to json, which documents of several columns use, from types and those below them.
+const CASTS: &str = concat!(
+    types_below!(),
+    "SELECT pg_catalog.array_agg(pg_catalog.concat_ws(' ', c.oid, p.oid, p.xmin) ORDER BY c.oid)
     FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.castfunc
-    WHERE c.castsource OPERATOR(pg_catalog.=) ANY ($1) AND c.casttarget OPERATOR(pg_catalog.=) 'pg_catalog.text'::pg_catalog.regtype";
+    WHERE c.castsource OPERATOR(pg_catalog.=) ANY (SELECT oid FROM type)
+      AND c.casttarget OPERATOR(pg_catalog.=) ANY ('{text, json}'::pg_catalog.regtype[])"
+);
 
 impl Reading {
     pub fn of(target: &Target) -> Result<Reading> {
         let Target { table, account_column, status, recipe, failed_at, id, failure_type, .. } = target;
         let number = |oid: pg_sys::Oid| oid.to_u32();
-        // SAFETY: a look-up in the system cache.
-        let base = |oid: pg_sys::Oid| unsafe { pg_sys::getBaseType(oid) };
-        let bases: Vec<pg_sys::Oid> = types(target).into_iter().map(base).collect();
         let column = |c: &Column| (c.name.clone(), c.number, number(c.type_oid), number(c.collation));
         Ok(Reading {
             table: number(table.oid),
@@ -78,7 +78,7 @@ impl Reading {
                 .collect(),
             condition: target.meets.as_ref().map(|condition| condition.of_row.clone()),
             labels: one_now::<Vec<String>>(LABELS, &[types(target).into()])?.unwrap_or_default(),
-            casts: one_now::<Vec<String>>(CASTS, &[bases.into()])?.unwrap_or_default(),
+            casts: one_now::<Vec<String>>(CASTS, &[types(target).into()])?.unwrap_or_default(),
             horizon: Horizon::now(),
         })
     }

@@ -112,3 +112,21 @@ pub fn finding(client: &mut Client, check: &str) -> (String, String, Option<Stri
     assert_eq!(found.len(), 1, "{check}: {found:?}");
     found.remove(0)
 }
+
+/// Makes `raise(sqlstate, message)` and the trigger function `meet(sqlstate, message)`, whose errors are those of a server, not of a RAISE in
+/// the code itself, whose SQLSTATE says nothing to a run.
+pub fn genuine_errors(client: &mut Client) {
+    client
+        .batch_execute(
+            "CREATE EXTENSION dblink;
+             CREATE FUNCTION raise(sqlstate text, message text) RETURNS void LANGUAGE plpgsql SET search_path = public AS $f$
+                 BEGIN
+                     PERFORM dblink_exec(format('host=%s port=%s user=postgres dbname=%s', split_part(current_setting('unix_socket_directories'), ',', 1),
+                                                current_setting('port'), current_database()),
+                                         format('DO $$BEGIN RAISE EXCEPTION USING ERRCODE = %L, MESSAGE = %L; END$$', sqlstate, message));
+                 END $f$;
+             CREATE FUNCTION meet() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS
+                 'BEGIN PERFORM raise(TG_ARGV[0], TG_ARGV[1]); RETURN OLD; END'",
+        )
+        .expect("the functions");
+}

@@ -3,7 +3,8 @@
 use std::sync::mpsc;
 
 use cluster::{
-    Cluster, column, create_index, fail, fail_in_any_order, number, numbers, refused, until, value, with_pg_cron,
+    Cluster, column, create_index, fail, fail_in_any_order, genuine_errors, number, numbers, refused, until, value,
+    with_pg_cron,
 };
 use postgres::Client;
 use serde_json::Value;
@@ -452,11 +453,10 @@ fn a_batch_takes_rows_of_as_many_partitions_as_fit() {
     }
     // A part that is rolled back is tried alone, and stops only itself.
     (1..=200).for_each(|recipe| fail(&mut client, recipe, 10));
+    genuine_errors(&mut client);
     client
         .batch_execute(
-            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-                 'BEGIN RAISE EXCEPTION USING ERRCODE = ''40001'', MESSAGE = ''not now''; END';
-             CREATE TRIGGER refuse BEFORE DELETE ON part_117 FOR EACH ROW EXECUTE FUNCTION refuse()",
+            "CREATE TRIGGER refuse BEFORE DELETE ON part_117 FOR EACH ROW EXECUTE FUNCTION meet('40001', 'not now')",
         )
         .unwrap();
     assert_eq!(refused(client.batch_execute("CALL backlog_cleanup_run(batch_size => 500)")).0, "40001");

@@ -7,7 +7,7 @@ use crate::target::trust::{Stranger, beside_strangers, stranger};
 /// one: those that reference what is removed or updated, also behind actions of keys and behind what code of a table names, and those
 /// that what is written or updated references. A partitioned table is read whole, a plain one alone. Triggers are the index of keys by the table that they reference.
 /// `$3` says which: those of owners whom the owners of the target trust, or the others, who have made keys to the target of their own
-/// will, and could stop each run.
+/// will, and could stop each run; so could a role by code that changes what the role may change anyway (`is_strange`).
 const READ_BY_KEYS: &str = beside_strangers!(
     "WITH RECURSIVE used (oid, how) AS (
         SELECT unnest($1), 'removed'
@@ -15,21 +15,21 @@ const READ_BY_KEYS: &str = beside_strangers!(
         SELECT unnest($2), 'written'
         UNION
         SELECT i.inhrelid, used.how FROM used JOIN pg_inherits i ON i.inhparent = used.oid
-    ), changed (owner, oid, how) AS (
-        SELECT relowner, oid, how FROM used JOIN pg_class USING (oid)
+    ), changed (owner, oid, how, is_strange) AS (
+        SELECT relowner, oid, how, false FROM used JOIN pg_class USING (oid)
         UNION
-        SELECT next.owner, next.oid, next.how
+        SELECT next.owner, next.oid, next.how, changed.is_strange OR next.is_strange
         FROM changed CROSS JOIN LATERAL (
-            SELECT changed.owner, inhrelid, changed.how FROM pg_inherits WHERE inhparent = changed.oid
+            SELECT changed.owner, inhrelid, changed.how, false FROM pg_inherits WHERE inhparent = changed.oid
             UNION ALL
-            SELECT changed.owner, f.conrelid, CASE WHEN changed.how = 'removed' AND f.confdeltype = 'c' THEN 'removed' ELSE 'updated' END
+            SELECT changed.owner, f.conrelid, CASE WHEN changed.how = 'removed' AND f.confdeltype = 'c' THEN 'removed' ELSE 'updated' END, false
             FROM pg_trigger t JOIN pg_constraint f ON f.oid = t.tgconstraint
             WHERE t.tgrelid = changed.oid AND f.confrelid = changed.oid AND f.contype = 'f'
               AND CASE changed.how WHEN 'removed' THEN f.confdeltype WHEN 'updated' THEN f.confupdtype END IN ('c', 'n', 'd')
             UNION ALL
             -- Its code may change the tables that it names. The target's owners may not trust its role: then only the tables that
             -- the role may change anyway, since a rule can name any.
-            SELECT wants.owner, c.oid, either.how
+            SELECT wants.owner, c.oid, each.how, NOT is_trusted
             FROM pg_class made
             CROSS JOIN pg_has_role(made.relowner, changed.owner, 'USAGE') is_trusted
             CROSS JOIN LATERAL (
@@ -48,24 +48,28 @@ const READ_BY_KEYS: &str = beside_strangers!(
                         WHERE refclassid = code.class AND refobjid = code.object AND deptype IN ('a', 'i')
                           AND classid IN ('pg_rewrite'::regclass, 'pg_attrdef'::regclass, 'pg_constraint'::regclass,
                                           'pg_policy'::regclass, 'pg_trigger'::regclass)
+                        UNION ALL
+                        SELECT 'pg_class'::regclass, indexrelid FROM pg_index
+                        WHERE code.class = 'pg_class'::regclass AND indrelid = code.object
                     ) below (class, object)
                     WHERE code.class <> 'pg_class'::regclass OR code.object = changed.oid
+                       OR EXISTS (SELECT FROM pg_index WHERE indexrelid = code.object)
                 )
                 SELECT object FROM code WHERE class = 'pg_class'::regclass AND object <> changed.oid
             ) named (oid)
-            JOIN pg_class c ON c.oid = named.oid
-            CROSS JOIN (VALUES ('removed'), ('updated')) either (how)
+            JOIN pg_class c ON c.oid = named.oid AND c.relkind NOT IN ('i', 'I')
+            CROSS JOIN (VALUES ('removed', 'DELETE'), ('updated', 'UPDATE'), ('written', 'INSERT')) each (how, privilege)
             CROSS JOIN LATERAL (
                 SELECT changed.owner
-                WHERE is_trusted OR has_table_privilege(made.relowner, c.oid, 'DELETE')
-                   OR has_any_column_privilege(made.relowner, c.oid, 'INSERT, UPDATE')
+                WHERE is_trusted OR CASE each.how WHEN 'removed' THEN has_table_privilege(made.relowner, c.oid, each.privilege)
+                                    ELSE has_any_column_privilege(made.relowner, c.oid, each.privilege) END
                 UNION ALL
                 SELECT c.relowner WHERE is_trusted
             ) wants (owner)
             WHERE made.oid = changed.oid
-        ) next (owner, oid, how)
+        ) next (owner, oid, how, is_strange)
     ), read (oid, is_trusted, types) AS (
-        SELECT f.conrelid, pg_has_role(c.relowner, changed.owner, 'USAGE'),
+        SELECT f.conrelid, NOT is_strange AND pg_has_role(c.relowner, changed.owner, 'USAGE'),
                -- A value that the key sets meets the CHECKs of a domain.
                CASE WHEN CASE changed.how WHEN 'removed' THEN f.confdeltype ELSE f.confupdtype END IN ('n', 'd')
                          OR changed.how = 'updated' AND f.confupdtype = 'c'
@@ -76,7 +80,7 @@ const READ_BY_KEYS: &str = beside_strangers!(
         JOIN pg_class c ON c.oid = f.conrelid
         WHERE f.contype = 'f' AND changed.how <> 'written'
         UNION
-        SELECT f.confrelid, pg_has_role(c.relowner, changed.owner, 'USAGE'), ''
+        SELECT f.confrelid, NOT is_strange AND pg_has_role(c.relowner, changed.owner, 'USAGE'), ''
         FROM changed JOIN pg_constraint f ON f.conrelid = changed.oid JOIN pg_class c ON c.oid = f.conrelid
         WHERE f.contype = 'f' AND changed.how <> 'removed'
     )

@@ -7,7 +7,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error};
-use crate::postgres::expression::Object;
+use crate::postgres::names::Object;
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::settings::{set_local, with_settings};
 

@@ -91,13 +91,14 @@ SELECT * FROM ran ORDER BY place;
 RESET search_path;
 SET search_path = pg_catalog, public;
 UPDATE public.before SET setting = 'pg_catalog, public' WHERE name OPERATOR(pg_catalog.=) 'search_path';
-CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'the trigger fails' USING ERRCODE = 'io_error'; END $$;
+CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ BEGIN PERFORM pg_cancel_backend(pg_backend_pid()); PERFORM pg_sleep(10); RETURN OLD; END $$;
 CREATE TRIGGER fail BEFORE DELETE ON job_1 FOR EACH ROW EXECUTE FUNCTION fail();
 CALL fill();
 DO $$
 BEGIN
     PERFORM backlog_cleanup_emergency('job');
-EXCEPTION WHEN io_error THEN
+EXCEPTION WHEN query_canceled THEN
     CALL settle();
     RAISE WARNING '%', SQLERRM;
 END $$;

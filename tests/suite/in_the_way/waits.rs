@@ -1,6 +1,8 @@
 //! Locks, deadlocks, the governor; triggers and foreign keys of the platform.
 
-use cluster::{Cluster, SEE, column, fail, fail_in_any_order, number, refused, truth, until, value, veto};
+use cluster::{
+    Cluster, SEE, column, fail, fail_in_any_order, genuine_errors, number, refused, truth, until, value, veto,
+};
 use postgres::Client;
 
 use super::{JOB, RUNS, run};
@@ -100,13 +102,14 @@ fn a_deadlock_and_a_serialization_failure_are_tried_again_a_bounded_number_of_ti
     until(&cluster, "SELECT deadlocks = 1 FROM pg_stat_database WHERE datname = 'postgres'");
 
     fail_in_any_order(&mut client, 100);
+    genuine_errors(&mut client);
     client
         .batch_execute(
             "CREATE SEQUENCE failures;
              CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
                  BEGIN
                      IF nextval('failures') <= 3 THEN
-                         RAISE EXCEPTION USING ERRCODE = 'serialization_failure', MESSAGE = 'a conflict';
+                         PERFORM raise('40001', 'a conflict');
                      END IF;
                      RETURN OLD;
                  END $$;

@@ -9,6 +9,28 @@ fn set(column: &str, text: &str) -> String {
 }
 
 #[test]
+fn a_function_of_an_expression_names_no_table() {
+    let (_cluster, mut client) = database("expression_of_a_table");
+    client
+        .batch_execute(
+            "CREATE TABLE x (id int PRIMARY KEY); ALTER TABLE x OWNER TO app; SET ROLE app;
+             CREATE FUNCTION del(i int) RETURNS boolean LANGUAGE sql VOLATILE BEGIN ATOMIC DELETE FROM public.x WHERE id = i; SELECT true; END;
+             CREATE FUNCTION meets(i int) RETURNS boolean LANGUAGE sql IMMUTABLE BEGIN ATOMIC SELECT public.del(i); END;
+             CREATE OPERATOR !! (RIGHTARG = int, FUNCTION = meets); RESET ROLE",
+        )
+        .unwrap();
+    for text in ["(meets(id))", "(!! id)"] {
+        let (sqlstate, message, hint) = refused(client.batch_execute(&set("condition", text)));
+        assert_eq!(sqlstate, "42P17", "{message}");
+        assert!(
+            message.contains("function public.del(integer) names table public.x: it is to be of the row alone"),
+            "{message}"
+        );
+        client.batch_execute(&hint).unwrap();
+    }
+}
+
+#[test]
 fn an_expression_is_of_the_row_alone_and_always_the_same() {
     let (_cluster, mut client) = database("expressions");
     client

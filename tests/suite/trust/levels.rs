@@ -6,6 +6,17 @@ use postgres::Client;
 use super::{PRELUDE, database};
 
 #[test]
+fn a_monitor_learns_of_no_row_of_another_account() {
+    let (_cluster, mut client) = database("rows_of_others");
+    client.batch_execute("INSERT INTO job (id, owner) VALUES (101, 'other'); SET ROLE mon").unwrap();
+    let verdict = |id: i32| format!("SELECT verdict || reason FROM backlog_cleanup_explain('{id}', 't')");
+    let [of_another, of_none]: [String; 2] = [101, 102].map(|id| value(&mut client, &verdict(id)));
+    assert_eq!(of_another, of_none);
+    client.batch_execute("RESET ROLE").unwrap();
+    assert!(value::<String>(&mut client, &verdict(101)).starts_with("out of scope"));
+}
+
+#[test]
 fn an_error_shows_rows_to_those_only_who_have_the_rights_of_the_tables_owner() {
     let (_cluster, mut client) = database("discreet");
     client

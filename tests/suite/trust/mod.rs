@@ -6,6 +6,7 @@ mod fixes;
 mod keys;
 mod levels;
 mod locks;
+mod names;
 mod parts;
 mod statements;
 mod values;

@@ -106,6 +106,54 @@ fn a_cast_to_text_that_changes_between_two_batches_refuses_the_next() {
 }
 
 #[test]
+fn a_cast_to_json_that_changes_between_two_batches_refuses_the_next() {
+    let (_cluster, mut client) = database("json_of_a_recipe");
+    client
+        .batch_execute(
+            "CREATE TYPE rt AS ENUM ('A', 'B'); CREATE FUNCTION ct(rt) RETURNS json LANGUAGE sql IMMUTABLE AS 'SELECT to_json($1::text)';
+             CREATE CAST (rt AS json) WITH FUNCTION ct(rt); ALTER TYPE rt OWNER TO app; ALTER FUNCTION ct OWNER TO app;
+             ALTER TABLE job ALTER queue DROP DEFAULT, ALTER queue TYPE rt USING CASE WHEN id % 2 = 0 THEN 'A' ELSE 'B' END::rt;
+             UPDATE backlog_cleanup.target SET recipe_column = NULL, recipe_columns = '{queue}' WHERE name = 't'",
+        )
+        .unwrap();
+    let start = "SELECT backlog_cleanup.start_run('{\"target\":\"t\",\"mode\":\"regular\",\"batch_size\":10,\"pause\":\"0\",\"workers\":1,\"force\":false,\"include_held\":false}')";
+    let run = count(&mut client, start);
+    let next = format!("SELECT backlog_cleanup.next_batch({run})");
+    client.batch_execute(&next).unwrap();
+    client
+        .batch_execute("CREATE OR REPLACE FUNCTION ct(rt) RETURNS json LANGUAGE sql IMMUTABLE AS $$SELECT to_json(CASE $1 WHEN 'A' THEN 'B' ELSE 'A' END)$$")
+        .unwrap();
+    assert_eq!(refused(client.batch_execute(&next)).0, "55000");
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 90);
+}
+
+#[test]
+fn no_row_keeps_others_from_being_read_by_what_a_json_has_in_it() {
+    let (_cluster, mut client) = database("json_as_a_part");
+    client.batch_execute("ALTER TABLE job ADD js json, ADD jb jsonb, ADD tags text[], ADD big text").unwrap();
+    for column in ["jb", "tags"] {
+        let write = format!(
+            "UPDATE backlog_cleanup.target SET recipe_column = NULL, recipe_columns = '{{queue,{column}}}' WHERE name = 't'"
+        );
+        let (sqlstate, message, hint) = refused(client.batch_execute(&write));
+        assert_eq!(sqlstate, "0A000", "{message}");
+        client.batch_execute(&hint).unwrap();
+    }
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET recipe_column = NULL, recipe_columns = '{js,big}' WHERE name = 't';
+             UPDATE job SET js = '{\"a\":\"\\u0000\"}' WHERE id = 1;
+             UPDATE job SET js = (repeat('[', 3000) || repeat(']', 3000))::json WHERE id = 2;
+             UPDATE job SET big = repeat('x', 268435456) WHERE id = 3",
+        )
+        .unwrap();
+    client.batch_execute("SET ROLE op; SELECT backlog_cleanup_failed_generations('t', dry_run => true)").unwrap();
+    assert_eq!(count(&mut client, "SELECT count(*) FROM backlog_cleanup_status('t')"), 4);
+    client.batch_execute("SELECT backlog_cleanup_emergency('t'); RESET ROLE").unwrap();
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 0);
+}
+
+#[test]
 fn ids_of_an_extension_with_an_order_of_its_own_are_refused_by_key() {
     let (_cluster, mut client) = database("order_of_ids");
     client
