@@ -24,3 +24,16 @@ pub fn callable_by_owner_of(table: &Table) -> Result<Option<String>> {
           AND has_schema_privilege($1, n.oid, 'USAGE') AND has_function_privilege($1, p.oid, 'EXECUTE')";
     one_now::<String>(FUNCTION, &[table.owner.into()])
 }
+
+/// The statement that lets the owner of the table call it.
+pub fn grant_to_owner_of(table: &Table) -> Result<String> {
+    const GRANT: &str = "
+        SELECT CASE WHEN has_schema_privilege($1, n.oid, 'USAGE')
+                    THEN format('GRANT EXECUTE ON FUNCTION %I.%I(text) TO %I', n.nspname, p.proname, pg_get_userbyid($1))
+                    ELSE format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, pg_get_userbyid($1)) END
+        FROM pg_extension e
+        JOIN pg_namespace n ON n.oid = e.extnamespace
+        JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = 'backlog_cleanup_fingerprint'
+        WHERE e.extname = 'backlog_cleanup' AND p.proargtypes = ARRAY['text'::regtype::oid]::oidvector";
+    Ok(one_now::<String>(GRANT, &[table.owner.into()])?.unwrap_or_default())
+}
