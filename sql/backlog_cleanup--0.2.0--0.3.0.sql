@@ -110,6 +110,10 @@ CREATE FUNCTION backlog_cleanup.check_written(target text, before text) RETURNS 
     LANGUAGE c AS 'MODULE_PATHNAME', 'check_written_target_wrapper';
 COMMENT ON FUNCTION backlog_cleanup.check_written IS
     'a part of check_target: raises an error if a target cannot be used; before is its row before the statement, as JSON';
+CREATE FUNCTION backlog_cleanup.check_policies(target text, before text) RETURNS void
+    LANGUAGE c AS 'MODULE_PATHNAME', 'check_policies_of_target_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.check_policies IS
+    'a part of check_target: raises an error if a policy would not be for the same rows any more; before is the target''s row before the statement, as JSON';
 
 -- A role by its oid: the same after ALTER ROLE ... RENAME. Dumps have its name; a name that no role has is read as nobody.
 CREATE TYPE backlog_cleanup.role;
@@ -480,6 +484,8 @@ BEGIN
     PERFORM backlog_cleanup.check_written(NEW.name, CASE TG_OP WHEN 'INSERT' THEN '{}' ELSE to_jsonb(OLD)::text END);
     IF TG_OP = 'INSERT' THEN
         INSERT INTO backlog_cleanup.policy (target) VALUES (NEW.name);
+    ELSE
+        PERFORM backlog_cleanup.check_policies(NEW.name, to_jsonb(OLD)::text);
     END IF;
     RETURN NULL;
 END
@@ -505,8 +511,8 @@ DECLARE
     names text[];
 BEGIN
     IF coalesce(NEW.recipe_id, NEW.failure_type, NEW.status) IS NULL
-       OR TG_OP = 'UPDATE' AND (NEW.recipe_id, NEW.failure_type, NEW.status)
-                               IS NOT DISTINCT FROM (OLD.recipe_id, OLD.failure_type, OLD.status)
+       OR TG_OP = 'UPDATE' AND (NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status)
+                               IS NOT DISTINCT FROM (OLD.target, OLD.recipe_id, OLD.failure_type, OLD.status)
        OR backlog_cleanup.restoring() THEN
         RETURN NEW;
     END IF;
@@ -557,6 +563,11 @@ BEGIN
     WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ($8, names[1], names[2], names[3])
     RETURNING * INTO written;
     RETURN written;
+EXCEPTION WHEN check_violation THEN
+    RAISE EXCEPTION 'a policy needs a "keep" of at least 0, a "max_age" from 0 to 1000 years, and no "max_keep_age" below it'
+        USING ERRCODE = 'invalid_parameter_value',
+              HINT = format('SELECT * FROM backlog_cleanup_simulate(max_age => ''30 days'', keep => 10, max_keep_age => ''1 year'', target => %L)',
+                            $8);
 END
 $$;
 COMMENT ON FUNCTION backlog_cleanup_set_policy IS
@@ -573,6 +584,7 @@ AS $$
 #variable_conflict use_column
 BEGIN
     IF coalesce($1, $2, $3) IS NULL THEN
+        PERFORM backlog_cleanup.written_names($4, NULL, NULL, NULL);
         RAISE EXCEPTION 'the default policy of target "%" cannot be dropped', $4
             USING ERRCODE = 'invalid_parameter_value',
                   HINT = format('SELECT backlog_cleanup_set_policy(enabled => false, target => %L)', $4);

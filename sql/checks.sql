@@ -31,6 +31,10 @@ CREATE FUNCTION backlog_cleanup.check_written(target text, before text) RETURNS 
     LANGUAGE c AS 'MODULE_PATHNAME', 'check_written_target_wrapper';
 COMMENT ON FUNCTION backlog_cleanup.check_written IS
     'a part of check_target: raises an error if a target cannot be used; before is its row before the statement, as JSON';
+CREATE FUNCTION backlog_cleanup.check_policies(target text, before text) RETURNS void
+    LANGUAGE c AS 'MODULE_PATHNAME', 'check_policies_of_target_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.check_policies IS
+    'a part of check_target: raises an error if a policy would not be for the same rows any more; before is the target''s row before the statement, as JSON';
 
 -- Checks a written target with the code of a run. A restored target is not checked, since a table that it names may be
 -- gone.
@@ -74,6 +78,8 @@ BEGIN
     PERFORM backlog_cleanup.check_written(NEW.name, CASE TG_OP WHEN 'INSERT' THEN '{}' ELSE to_jsonb(OLD)::text END);
     IF TG_OP = 'INSERT' THEN
         INSERT INTO backlog_cleanup.policy (target) VALUES (NEW.name);
+    ELSE
+        PERFORM backlog_cleanup.check_policies(NEW.name, to_jsonb(OLD)::text);
     END IF;
     RETURN NULL;
 END
@@ -99,8 +105,8 @@ DECLARE
     names text[];
 BEGIN
     IF coalesce(NEW.recipe_id, NEW.failure_type, NEW.status) IS NULL
-       OR TG_OP = 'UPDATE' AND (NEW.recipe_id, NEW.failure_type, NEW.status)
-                               IS NOT DISTINCT FROM (OLD.recipe_id, OLD.failure_type, OLD.status)
+       OR TG_OP = 'UPDATE' AND (NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status)
+                               IS NOT DISTINCT FROM (OLD.target, OLD.recipe_id, OLD.failure_type, OLD.status)
        OR backlog_cleanup.restoring() THEN
         RETURN NEW;
     END IF;

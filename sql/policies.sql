@@ -34,6 +34,11 @@ BEGIN
     WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ($8, names[1], names[2], names[3])
     RETURNING * INTO written;
     RETURN written;
+EXCEPTION WHEN check_violation THEN
+    RAISE EXCEPTION 'a policy needs a "keep" of at least 0, a "max_age" from 0 to 1000 years, and no "max_keep_age" below it'
+        USING ERRCODE = 'invalid_parameter_value',
+              HINT = format('SELECT * FROM backlog_cleanup_simulate(max_age => ''30 days'', keep => 10, max_keep_age => ''1 year'', target => %L)',
+                            $8);
 END
 $$;
 COMMENT ON FUNCTION backlog_cleanup_set_policy IS
@@ -50,6 +55,7 @@ AS $$
 #variable_conflict use_column
 BEGIN
     IF coalesce($1, $2, $3) IS NULL THEN
+        PERFORM backlog_cleanup.written_names($4, NULL, NULL, NULL);
         RAISE EXCEPTION 'the default policy of target "%" cannot be dropped', $4
             USING ERRCODE = 'invalid_parameter_value',
                   HINT = format('SELECT backlog_cleanup_set_policy(enabled => false, target => %L)', $4);

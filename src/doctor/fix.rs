@@ -14,16 +14,19 @@ pub fn is_statement(fix: &str) -> bool {
 /// What an error's hint is worth as a fix.
 pub enum Hint {
     Fix,
-    /// A change of a target that somebody has to complete, or has to think about first: to forget who has named a target's tables
-    /// gives that role theirs.
+    /// A right of a table's owner, or a change of a target that somebody has to complete, or has to think about first: to forget who
+    /// has named a target's tables gives that role theirs.
     Decision,
     /// Prose, or a statement that gives something away.
     Advice,
 }
 
 pub fn of_hint(hint: &str) -> Hint {
-    let changes = parse(hint)
-        .is_some_and(|statements| matches!(statements.kinds[..], [NodeTag::T_UpdateStmt] | [NodeTag::T_InsertStmt]));
+    let kind = parse(hint).and_then(|statements| <[NodeTag; 1]>::try_from(statements.kinds).ok());
+    if kind == Some([NodeTag::T_GrantStmt]) {
+        return Hint::Decision;
+    }
+    let changes = matches!(kind, Some([NodeTag::T_UpdateStmt | NodeTag::T_InsertStmt]));
     let is_whole = !PLACEHOLDERS.iter().any(|placeholder| hint.contains(placeholder));
     match (changes, is_whole && !hint.contains("named_by")) {
         (true, true) => Hint::Fix,

@@ -88,6 +88,10 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
     let (active, paused): (Vec<&Job>, Vec<&Job>) = found.iter().partition(|job| job.active);
     let all = || found.iter().map(|job| describe(job, target)).collect::<Vec<_>>().join(", ");
     let whole = active.iter().filter(|job| job.works_on(target).any(|work| !work.is_selective)).count();
+    let failing = failing(target, &active)?;
+    if !failing.is_empty() {
+        return Ok(failing);
+    }
     match (active.iter().find(|job| job.does_regular_run(target)), paused.first()) {
         (Some(_), _) if whole > 1 => {
             warning(format!("{whole} active jobs run target \"{target}\", decide which is to stay: {}", all()), None)
@@ -106,6 +110,21 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
         }
         _ => absent(target),
     }
+}
+
+/// Finds active jobs whose command cannot run the target, as it is written.
+fn failing(target: &str, active: &[&Job]) -> Result<Vec<Problem>> {
+    let command = schedule::command(target, true)?;
+    let problem = |job: &Job, work: &Work| {
+        let reason = work.fails.as_ref()?;
+        let detail = format!(
+            "{} fails, or removes nothing: its call of {} {reason}; decide what its command is to be, such as {command}",
+            job.describe(),
+            work.function()
+        );
+        Some(Problem { status: Status::Fail, detail, fix: None })
+    };
+    Ok(active.iter().flat_map(|job| job.works_on(target).filter_map(|work| problem(job, work))).collect())
 }
 
 /// Finds active jobs that run the target in one transaction, which its limits of batched runs do not reach.
@@ -179,17 +198,65 @@ const USER: &str = "
     SELECT 'fail',
            CASE WHEN r.oid IS NULL THEN format('job %s runs as role \"%s\", which does not exist', j.jobid, j.username)
                 WHEN NOT r.rolcanlogin THEN format('job %s runs as role \"%s\", which may not log in', j.jobid, j.username)
+                WHEN NOT has_database_privilege(r.oid, current_database(), 'CONNECT')
+                THEN format('job %s runs as role \"%s\", which may not connect to database \"%s\"', j.jobid, j.username, current_database())
                 ELSE format('job %s runs as role \"%s\", which may not run it', j.jobid, j.username) END,
            format('SELECT cron.unschedule(%s)', j.jobid)
     FROM cron.job j
     JOIN pg_extension e ON e.extname = 'backlog_cleanup'
     JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'backlog_cleanup_failed_generations'
     LEFT JOIN pg_roles r ON r.rolname = j.username
-    WHERE j.jobid = $1 AND (r.oid IS NULL OR NOT r.rolcanlogin OR NOT has_function_privilege(r.oid, p.oid, 'EXECUTE'))";
+    WHERE j.jobid = $1 AND (r.oid IS NULL OR NOT r.rolcanlogin OR NOT has_function_privilege(r.oid, p.oid, 'EXECUTE')
+                              OR NOT has_database_privilege(r.oid, current_database(), 'CONNECT'))";
+
+/// Makes a statement that begins with `job` and with `setting`: those of these names that the job's role has in this database.
+macro_rules! with_settings_of_job {
+    ($names:literal, $rest:literal) => {
+        concat!(
+            "WITH job AS (
+                 SELECT r.oid AS role, r.rolname, d.oid AS database, d.datname, j.command ~* 'backlog_cleanup_run' AS is_batched
+                 FROM cron.job j JOIN pg_roles r ON r.rolname = j.username JOIN pg_database d ON d.datname = current_database()
+                 WHERE j.jobid = $1
+             ), setting AS (
+                 SELECT DISTINCT ON (name) name, rolname, datname, is_batched, value
+                 FROM job
+                 CROSS JOIN LATERAL (
+                     SELECT setrole <> 0, setdatabase <> 0, split_part(setting, '=', 1), substr(setting, strpos(setting, '=') + 1)
+                     FROM pg_db_role_setting, unnest(setconfig) AS setting
+                     WHERE setrole IN (0, job.role) AND setdatabase IN (0, job.database)
+                     UNION ALL
+                     SELECT NULL, NULL, f.name, f.setting FROM pg_file_settings f WHERE f.applied
+                 ) known (of_role, of_database, name, value)
+                 WHERE name IN (",
+            $names,
+            ")
+                 ORDER BY name, of_role DESC NULLS LAST, of_database DESC NULLS LAST
+             ) ",
+            $rest
+        )
+    };
+}
+pub(super) use with_settings_of_job;
+
+const SETTINGS: &str = with_settings_of_job!(
+    "'default_transaction_read_only', 'role'",
+    "SELECT 'fail', format('job %s runs as role \"%s\", whose setting %s = %s stops it', $1, rolname, name, value),
+            format('ALTER ROLE %I IN DATABASE %I SET %I = %s', rolname, datname, name, CASE name WHEN 'role' THEN 'none' ELSE 'off' END)
+     FROM setting
+     WHERE CASE name WHEN 'role'
+                THEN value <> 'none' AND NOT EXISTS (
+                         SELECT FROM pg_roles r, pg_extension e JOIN pg_proc p ON p.pronamespace = e.extnamespace
+                         WHERE r.rolname = value AND e.extname = 'backlog_cleanup' AND p.proname = 'backlog_cleanup_failed_generations'
+                           AND has_function_privilege(r.oid, p.oid, 'EXECUTE'))
+                ELSE value::boolean END"
+);
 
 /// Anybody could have registered the job: what mends it is a job of one's own, and not a right for its role.
 pub fn user(target: &str) -> Result<Vec<Problem>> {
     let mut found = of_job(target, USER)?;
+    if found.is_empty() {
+        return of_job(target, SETTINGS);
+    }
     for problem in found.iter_mut().filter(|problem| problem.status == Status::Fail) {
         let own = schedule_call(target)?;
         let own = own.trim_start_matches("SELECT ");

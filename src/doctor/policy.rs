@@ -1,19 +1,27 @@
+use std::rc::Rc;
+
 use backlog_cleanup_report::Mode;
 use pgrx::spi::quote_literal;
 
+use crate::doctor::rows::BUDGET;
 use crate::extension;
 use crate::obstacles::problem::{Problem, Status};
 use crate::postgres::error::Result;
 use crate::postgres::now::rows_now;
+use crate::rank::one_pass::rank;
 use crate::rules::matching::Policies;
-use crate::rules::policy::Names;
+use crate::rules::named::{Doubt, Named};
+use crate::rules::policy::{Names, Policy};
+use crate::rules::selection::Selection;
+use crate::rules::{Rules, breaker};
 use crate::target::Target;
+use crate::target::leaf::{Reach, leaves};
 
 /// So many policies are named.
 const NAMED: usize = 5;
 
-/// Checks that there is a default policy, that it is enabled, that every other one can have rows, and that it has had some in the last
-/// regular run.
+/// Checks that there is a default policy, that it is enabled, that rows can be under every other one, and that each but the holds has
+/// had some in the last regular run.
 pub fn policies(target: &Target) -> Result<Vec<Problem>> {
     let policies = Policies::of(target, Mode::Regular)?;
     let mut found = Vec::new();
@@ -26,39 +34,104 @@ pub fn policies(target: &Target) -> Result<Vec<Problem>> {
         );
         found.push(Problem { status: Status::Warn, detail, fix: Some(enable) });
     }
-    let never: Vec<(&Names, String)> = policies
-        .list
-        .iter()
-        .filter_map(|policy| Some((&policy.names, without_use(target, &policies, &policy.names)?)))
-        .collect();
-    found.extend(without_rows(target, &policies, &never)?);
-    found.extend(never.into_iter().map(|(names, why)| Problem {
-        status: Status::Warn,
-        detail: format!("the policy for {} can never apply: {why}", names.said(target)),
-        fix: Some(drop_policy(target, names)),
-    }));
+    let (doubted, problems) = in_doubt(target)?;
+    found.extend(problems);
+    found.extend(policies.list.iter().filter_map(|policy| shadowed(target, &policies, policy)));
+    found.extend(without_rows(target, &policies, &doubted)?);
+    found.extend(too_many(target, policies)?);
     Ok(found)
 }
 
-/// Why no row can have a policy: its status is out of scope, or those that name a status as well take each row.
-fn without_use(target: &Target, policies: &Policies, names: &Names) -> Option<String> {
-    let statuses = &target.names_of_statuses;
-    if names.are_none() {
-        return None;
+/// Whether a regular run would be refused for the number of its rows. A larger table is not read.
+fn too_many(target: &Target, policies: Policies) -> Result<Option<Problem>> {
+    let leaves = leaves(target)?;
+    let is_limited = target.max_share < 100.0 || target.max_rows_per_run.is_some();
+    let pages: f64 = leaves.iter().map(|leaf| f64::from(leaf.pages)).sum();
+    let is_read = leaves.iter().all(|leaf| leaf.reach == Reach::Position) && pages <= BUDGET;
+    if !is_limited || !is_read || policies.list.iter().all(|policy| !policy.is_enabled) {
+        return Ok(None);
     }
-    if let Some(status) = &names.status {
-        let is_out_of_scope = !statuses.contains(status);
-        return is_out_of_scope
-            .then(|| format!("runs of target \"{}\" do not remove rows of this status", target.name));
-    }
-    let with = |status: &String| Names { status: Some(status.clone()), ..names.clone() };
-    let is_taken = |status: &String| policies.list.iter().any(|policy| policy.names == with(status));
-    let are_taken = !statuses.is_empty() && statuses.iter().all(is_taken);
-    are_taken.then(|| "there is one for each status beside it, and those come first".into())
+    let selection = Selection { recipe_id: None, failure_type: None, status: None };
+    let rules = Rules { target, selection, mode: Mode::Regular, policies: Rc::new(policies), include_held: false };
+    let tally = rank(&rules, &leaves)?.tally;
+    Ok(breaker::reason(target, tally.removed(), tally.failed()).map(|reason| Problem {
+        status: Status::Fail,
+        detail: format!("{reason}: decide whether these rows are to go, or the limit is to be another"),
+        fix: None,
+    }))
 }
 
-/// The policies that no row had in the last regular run.
-fn without_rows(target: &Target, policies: &Policies, never: &[(&Names, String)]) -> Result<Vec<Problem>> {
+/// The policies that no row can be under, and what to do about them. No fix takes a hold away.
+fn in_doubt(target: &Target) -> Result<(Vec<Names>, Vec<Problem>)> {
+    let (mut doubted, mut found) = (Vec::new(), Vec::new());
+    for policy in Named::all(target)? {
+        let Some(doubt) = policy.doubt(target)? else { continue };
+        let Named { names, is_hold } = policy;
+        let what = if is_hold { "hold" } else { "policy" };
+        let (said, drop) = (names.said(target), drop_policy(target, &names));
+        let (detail, fix) = match doubt {
+            Doubt::Unreadable(reason) if is_hold => (
+                format!("no row can be under the {what} for {said}: {reason}; decide what to hold, and type {drop}"),
+                None,
+            ),
+            Doubt::Unreadable(reason) => (format!("no row can be under the {what} for {said}: {reason}"), Some(drop)),
+            Doubt::Otherwise(written) => {
+                let detail = format!("no row is under the {what} for {said}: rows have {}", written.said(target));
+                // Under a fingerprint are more rows than those of the message.
+                match is_hold || written.failure_type == names.failure_type {
+                    true => (detail, Some(rename(target, &names, &written))),
+                    false => (format!("{detail}; decide whether it is to be for these, and type {drop}"), None),
+                }
+            }
+        };
+        found.push(Problem { status: Status::Fail, detail, fix });
+        doubted.push(names.of_rows(target));
+    }
+    let others = found.split_off(found.len().min(NAMED)).len();
+    let rest = (others > 0).then(|| {
+        let detail = format!("nor can any be under {others} other policies");
+        Problem { status: Status::Fail, detail, fix: None }
+    });
+    found.extend(rest);
+    Ok((doubted, found))
+}
+
+fn drop_policy(target: &Target, names: &Names) -> String {
+    format!("SELECT backlog_cleanup_drop_policy({}target => {})", names.arguments(), quote_literal(&target.name))
+}
+
+/// The statement that gives a policy the names that rows have.
+fn rename(target: &Target, names: &Names, written: &Names) -> String {
+    let list = |names: &Names| {
+        let names = [&names.recipe_id, &names.failure_type, &names.status];
+        names.map(|name| name.as_ref().map_or("NULL".into(), quote_literal)).join(", ")
+    };
+    format!(
+        "UPDATE backlog_cleanup.policy SET (recipe_id, failure_type, status) = ROW({}) \
+         WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ({}, {})",
+        list(written),
+        quote_literal(&target.name),
+        list(names)
+    )
+}
+
+/// What is wrong with a policy whose rows all have one that names their status as well. No fix takes a hold away.
+fn shadowed(target: &Target, policies: &Policies, policy: &Policy) -> Option<Problem> {
+    let (names, statuses) = (&policy.names, &target.names_of_statuses);
+    let with = |status: &String| Names { status: Some(status.clone()), ..names.clone() };
+    let is_taken = |status: &String| policies.list.iter().any(|policy| policy.names == with(status));
+    if names.are_none() || names.status.is_some() || statuses.is_empty() || !statuses.iter().all(is_taken) {
+        return None;
+    }
+    let detail = format!(
+        "the policy for {} can never apply: there is one for each status beside it, and those come first",
+        names.said(target)
+    );
+    Some(Problem { status: Status::Warn, detail, fix: (!policy.is_hold()).then(|| drop_policy(target, names)) })
+}
+
+/// The policies that no row had in the last regular run. A hold may wait for its rows.
+fn without_rows(target: &Target, policies: &Policies, doubted: &[Names]) -> Result<Vec<Problem>> {
     const WITHOUT_ROWS: &str = "
         SELECT recipe_id, failure_type, status FROM backlog_cleanup.run_policy
         WHERE run_id = (SELECT id FROM backlog_cleanup.run
@@ -73,31 +146,26 @@ fn without_rows(target: &Target, policies: &Policies, never: &[(&Names, String)]
             Ok(Names { recipe_id: row.get(1)?, failure_type: row.get(2)?, status: row.get(3)? })
         })
     })?;
-    let can_apply = |names: &Names| never.iter().all(|(others, _)| *others != names);
-    let is_there = |names: &&Names| policies.list.iter().any(|policy| policy.names == **names) && can_apply(names);
-    let names: Vec<&Names> = names.iter().filter(|names| !names.are_none()).filter(is_there).collect();
-    let named = names.iter().take(NAMED).map(|names| Problem {
+    let policy_of = |names: &Names| policies.list.iter().find(|policy| policy.names == *names);
+    let named = names.iter().filter(|names| !names.are_none() && !doubted.contains(names));
+    let (holds, others): (Vec<_>, Vec<_>) =
+        named.filter_map(|names| Some((names, policy_of(names)?))).partition(|(_, policy)| policy.is_hold());
+    let problem = |status, (names, _): &(&Names, _)| {
+        let (what, decide) = match status {
+            Status::Ok => ("hold", "it may wait for one"),
+            _ => ("policy", "decide whether it is to stay"),
+        };
+        let detail =
+            format!("the last regular run has found no row under the {what} for {}: {decide}", names.said(target));
+        Problem { status, detail, fix: None }
+    };
+    let told = others.iter().take(NAMED).map(|policy| problem(Status::Warn, policy));
+    let waiting = holds.iter().take(NAMED).map(|policy| problem(Status::Ok, policy));
+    let rest = others.len().saturating_sub(NAMED);
+    let rest = (rest > 0).then(|| Problem {
         status: Status::Warn,
-        detail: format!("the last regular run has found no row under the policy for {}", names.said(target)),
-        fix: Some(drop_policy(target, names)),
+        detail: format!("nor any under {rest} other policies, of those in backlog_cleanup.run_policy"),
+        fix: None,
     });
-    let others = names.len().saturating_sub(NAMED);
-    let rest = (others > 0).then(|| Problem {
-        status: Status::Warn,
-        detail: format!("nor any under {others} other policies"),
-        fix: Some("SELECT * FROM backlog_cleanup.run_policy WHERE in_scope = 0 ORDER BY run_id DESC, place".into()),
-    });
-    Ok(named.chain(rest).collect())
-}
-
-fn drop_policy(target: &Target, names: &Names) -> String {
-    let arguments = [("recipe_id", &names.recipe_id), ("failure_type", &names.failure_type), ("status", &names.status)];
-    let arguments = arguments
-        .into_iter()
-        .filter_map(|(argument, name)| name.as_ref().map(|name| format!("{argument} => {}, ", quote_literal(name))));
-    format!(
-        "SELECT backlog_cleanup_drop_policy({}target => {})",
-        arguments.collect::<String>(),
-        quote_literal(&target.name)
-    )
+    Ok(told.chain(rest).chain(waiting).collect())
 }

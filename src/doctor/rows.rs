@@ -19,7 +19,7 @@ use crate::target::leaf::{Leaf, Reach, leaves};
 use crate::target::nearest::nearest;
 
 /// Pages that a census reads, over all leaves: 32 MB.
-const BUDGET: f64 = 4000.0;
+pub const BUDGET: f64 = 4000.0;
 /// Statuses that a detail names.
 const NAMED: usize = 5;
 
@@ -33,6 +33,8 @@ struct Census {
     /// Of these, the rows in each of the target's `statuses`.
     in_status: Vec<i64>,
     never_expiring: i64,
+    /// Failed later than a day from now.
+    of_future: i64,
     is_sample: bool,
     scale: f64,
 }
@@ -52,18 +54,22 @@ fn census(target: &Target) -> Result<Census> {
     };
     let mut census =
         Census { in_status: vec![0; in_status.len()], is_sample: share < 1.0, scale: 1.0 / share, ..Census::default() };
+    const TOMORROW: &str = "SELECT (pg_catalog.now() OPERATOR(pg_catalog.+) interval '24 hours')::pg_catalog.text";
+    let tomorrow = read_one::<String>(TOMORROW, &[])?.unwrap_or_default();
     let sample = if census.is_sample { format!("TABLESAMPLE SYSTEM ({})", share * 100.0) } else { String::new() };
     for leaf in &leaves {
         let statement = format!(
             "SELECT pg_catalog.left({status}::pg_catalog.text, 1000), pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {is_of_account}),
                     pg_catalog.count(*) FILTER (WHERE {is_failed}),
                     pg_catalog.count(*) FILTER (WHERE {is_failed} AND {failed_at} IS NULL),
+                    pg_catalog.count(*) FILTER (WHERE {is_failed} AND {failed_at} OPERATOR(pg_catalog.>) ({tomorrow})),
                     ARRAY[{in_status}]::bigint[]
              FROM {rows} g {sample} GROUP BY 1",
             status = target.status.as_ref().map_or("NULL".into(), Column::of_row),
             is_of_account = target.is_of_account(),
             is_failed = target.is_failed(),
             failed_at = target.failed_at.of_row(),
+            tomorrow = target.as_failed_at(&tomorrow),
             in_status = in_status.join(", "),
             rows = leaf.rows(),
         );
@@ -71,7 +77,8 @@ fn census(target: &Target) -> Result<Census> {
             set_local("jit", "off");
             Spi::connect(|client| {
                 client.select(statement.as_str(), None, &[])?.try_for_each(|row| {
-                    let [rows, of_account, failed, never] = [2, 3, 4, 5].map(|column| row.get::<i64>(column));
+                    let [rows, of_account, failed, never, future] =
+                        [2, 3, 4, 5, 6].map(|column| row.get::<i64>(column));
                     let status: Option<String> = row.get(1)?;
                     let of_account = of_account?.unwrap_or_default();
                     if let Some(status) = status.filter(|_| of_account > 0) {
@@ -81,7 +88,8 @@ fn census(target: &Target) -> Result<Census> {
                     census.of_account += of_account;
                     census.failed += failed?.unwrap_or_default();
                     census.never_expiring += never?.unwrap_or_default();
-                    let in_status = row.get::<Vec<i64>>(6)?.unwrap_or_default();
+                    census.of_future += future?.unwrap_or_default();
+                    let in_status = row.get::<Vec<i64>>(7)?.unwrap_or_default();
                     census.in_status.iter_mut().zip(in_status).for_each(|(all, here)| *all += here);
                     Ok(())
                 })
@@ -212,18 +220,19 @@ fn has_found_rows(target: &Target) -> Result<bool> {
     extension::as_owner(|| read_one::<bool>(found, &[target.name.as_str().into()])).map(|found| found == Some(true))
 }
 
-/// Finds failed rows without a failed-at: they never expire.
+/// Finds failed rows without a failed-at, which never expire, and those of the future, which do not for so long: of a clock that
+/// was wrong, of milliseconds that were read as seconds, of `infinity`.
 pub fn failed_at(target: &Target) -> Result<Vec<Problem>> {
     let census = census(target)?;
-    if census.never_expiring == 0 {
-        return Ok(Vec::new());
-    }
     let about = if census.is_sample { "about " } else { "" };
-    let rows = (census.never_expiring as f64 * census.scale).round() as i64;
-    let rows = counted(rows, &format!("failed {}", target.nouns.row_word));
-    let detail = format!(
-        "{about}{rows} without {}, which never expire: decide when they failed, or name another column",
-        target.failed_at.name
-    );
-    Ok(vec![Problem { status: Status::Warn, detail, fix: None }])
+    let column = &target.failed_at.name;
+    let never = format!("without {column}, which never expire: decide when they failed, or name another column");
+    let later = format!("with a {column} in the future, which do not expire before that: decide when they failed");
+    let problem = |(seen, what): (i64, String)| {
+        let rows = (seen as f64 * census.scale).round() as i64;
+        let rows = counted(rows, &format!("failed {}", target.nouns.row_word));
+        Problem { status: Status::Warn, detail: format!("{about}{rows} {what}"), fix: None }
+    };
+    let kinds = [(census.never_expiring, never), (census.of_future, later)];
+    Ok(kinds.into_iter().filter(|(seen, _)| *seen > 0).map(problem).collect())
 }

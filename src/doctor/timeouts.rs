@@ -1,32 +1,23 @@
-use crate::doctor::job::of_job;
+use std::ffi::CString;
+
+use pgrx::prelude::*;
+
+use crate::doctor::job::{remark, with_settings_of_job};
 use crate::extension;
 use crate::obstacles::problem::{Problem, problems};
 use crate::obstacles::used::on_tables;
 use crate::postgres::error::Result;
+use crate::postgres::read::read_one;
 use crate::postgres::table::Table;
+use crate::schedule::jobs_of;
 use crate::target::TargetRow;
 use crate::target::load::row;
 
-/// A run comes close to a timeout once it takes more than half of it. A batched run is one statement, but no transaction.
-const TIMEOUTS: &str = "
-    WITH job AS (
-        SELECT r.oid AS role, r.rolname, d.oid AS database, d.datname, j.command ~* 'backlog_cleanup_run' AS is_batched
-        FROM cron.job j JOIN pg_roles r ON r.rolname = j.username JOIN pg_database d ON d.datname = current_database()
-        WHERE j.jobid = $1
-    ), setting AS (
-        SELECT DISTINCT ON (name) name, rolname, datname, is_batched,
-               CASE WHEN value ~ '^[ 0-9.]+$' THEN value || ' ms' ELSE value END::interval AS timeout
-        FROM job
-        CROSS JOIN LATERAL (
-            SELECT setrole <> 0, setdatabase <> 0, split_part(setting, '=', 1), substr(setting, strpos(setting, '=') + 1)
-            FROM pg_db_role_setting, unnest(setconfig) AS setting
-            WHERE setrole IN (0, job.role) AND setdatabase IN (0, job.database)
-            UNION ALL
-            SELECT NULL, NULL, f.name, f.setting FROM pg_file_settings f WHERE f.applied
-        ) known (of_role, of_database, name, value)
-        WHERE name IN ('statement_timeout', 'transaction_timeout')
-        ORDER BY name, of_role DESC NULLS LAST, of_database DESC NULLS LAST
-    ), longest AS (
+/// A run comes close to a timeout once it takes more than half of it. A batched run is one statement, but no transaction. What
+/// settings say is `$3`, and in milliseconds `$4`.
+const TIMEOUTS: &str = with_settings_of_job!(
+    "'statement_timeout', 'transaction_timeout'",
+    ", longest AS (
         SELECT max(finished_at - started_at) AS duration
         FROM (SELECT started_at, finished_at FROM backlog_cleanup.run WHERE target = $2 AND finished_at IS NOT NULL
               ORDER BY id DESC LIMIT 10) last
@@ -35,9 +26,29 @@ const TIMEOUTS: &str = "
                           round(extract(epoch FROM duration), 1), name, rolname, round(extract(epoch FROM timeout), 1)),
            format('ALTER ROLE %I IN DATABASE %I SET %s = %L', rolname, datname, name,
                   ceil(4 * extract(epoch FROM duration)) || 's')
-    FROM setting, longest
+    FROM (SELECT setting.*, milliseconds * interval '1 ms' AS timeout FROM setting JOIN unnest($3, $4) read (value, milliseconds) USING (value)) setting,
+         longest
     WHERE timeout > '0' AND duration > timeout / 2 AND NOT (name = 'transaction_timeout' AND is_batched)
-    ORDER BY 2";
+    ORDER BY 2"
+);
+
+/// What is set as a timeout, anywhere.
+const VALUES: &str = "
+    SELECT array_agg(DISTINCT value)
+    FROM (SELECT split_part(setting, '=', 1), substr(setting, strpos(setting, '=') + 1)
+          FROM pg_db_role_setting, unnest(setconfig) AS setting
+          UNION ALL
+          SELECT name, setting FROM pg_file_settings) AS setting (name, value)
+    WHERE name IN ('statement_timeout', 'transaction_timeout') AND value IS NOT NULL";
+
+/// A timeout as a setting says it, in milliseconds: `30s`, `1e3`, `0x1F4`.
+fn milliseconds(value: &str) -> Option<i64> {
+    let (value, mut number) = (CString::new(value).ok()?, 0);
+    // SAFETY: the value outlives the call, which raises nothing.
+    let is_read =
+        unsafe { pg_sys::parse_int(value.as_ptr(), &mut number, pg_sys::GUC_UNIT_MS as i32, std::ptr::null_mut()) };
+    is_read.then_some(number.into())
+}
 
 /// Servers on which rows are removed by key without a lock_timeout there; `$2` is the one to set.
 const SERVERS: &str = "
@@ -59,7 +70,13 @@ const SERVERS: &str = "
 /// Compares the timeouts that the job's role has in this database with the longest of the last ten runs. A run sets its own
 /// lock_timeout, and is never idle in a transaction; but its lock_timeout ends at this server.
 pub fn timeouts(target: &str) -> Result<Vec<Problem>> {
-    let mut found = of_job(target, TIMEOUTS)?;
+    let values = extension::as_owner(|| read_one::<Vec<String>>(VALUES, &[]))?.unwrap_or_default();
+    let (values, read): (Vec<String>, Vec<i64>) =
+        values.into_iter().filter_map(|value| milliseconds(&value).map(|read| (value, read))).unzip();
+    let mut found = match jobs_of(target)?.first() {
+        Some(job) => problems(TIMEOUTS, &[job.job_id.into(), target.into(), values.into(), read.into()])?,
+        None => remark("there is no job")?,
+    };
     let TargetRow { generations_table, lock_timeout, .. } = row(Some(target))?;
     if let Some(table) = extension::as_owner(|| Table::find(&generations_table))? {
         let timeout = format!("{lock_timeout}ms");

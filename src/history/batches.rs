@@ -257,7 +257,7 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left:
     if removed == 0 {
         return Ok(());
     }
-    cutoffs.check()?;
+    cutoffs.check(&target.name)?;
     let lost: Vec<_> = cutoffs.tally.list.iter().filter(|recipe| recipe.removed > 0).collect();
     let recipe_ids: Vec<Option<String>> = lost.iter().map(|recipe| recipe.recipe_id.clone()).collect();
     let policies: Vec<i32> = lost.iter().map(|recipe| recipe.policy as i32).collect();

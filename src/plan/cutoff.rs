@@ -107,7 +107,7 @@ pub fn with<T>(
 impl Cutoffs {
     /// Checks that this batch and all batches before it have removed no more rows than were ranked. The caller has numbered
     /// the batch, so that those before it are committed. Errors: 40001.
-    pub fn check(&mut self) -> Result<()> {
+    pub fn check(&mut self, target: &str) -> Result<()> {
         self.catch_up()?;
         // A recipe that was not ranked has none left; an emergency run has no limits.
         let left = self.left.iter().copied().chain(std::iter::repeat(0));
@@ -117,7 +117,7 @@ impl Cutoffs {
         Err(error(
             PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
             format!("run {} would remove more rows than there were when it started", self.run_id),
-            "CALL backlog_cleanup_run()".into(),
+            format!("CALL backlog_cleanup_run({})", quote_literal(target)),
         ))
     }
 

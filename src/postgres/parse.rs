@@ -15,6 +15,8 @@ pub struct Statements {
     pub calls: Vec<Call>,
     /// The bodies of its DO statements.
     pub blocks: Vec<String>,
+    /// Whether it has a ROLLBACK.
+    pub rolls_back: bool,
 }
 
 /// A function call as it is written.
@@ -37,6 +39,14 @@ pub enum Value {
 impl Call {
     pub fn has_at_most(&self, arguments: usize) -> bool {
         self.arguments.len() <= arguments
+    }
+
+    /// The first argument that none of these names, in their order, is for: by its name, or by its number.
+    pub fn unknown(&self, names: &[&str]) -> Option<String> {
+        let beyond = self.arguments.iter().filter(|(name, _)| name.is_none()).count() > names.len();
+        let named = self.arguments.iter().filter_map(|(name, _)| name.as_deref());
+        let unknown = named.filter(|name| !names.contains(name)).map(|name| format!("\"{name}\"")).next();
+        unknown.or(beyond.then(|| format!("{}", names.len() + 1)))
     }
 
     /// The argument of this name, or at this place in a call without names; `None` if the call leaves it to its default.
@@ -79,6 +89,10 @@ unsafe fn statement(node: *mut pg_sys::Node, found: &mut Statements) {
             T_CallStmt => {
                 let call = (*node.cast::<pg_sys::CallStmt>()).funccall;
                 visit(call.cast(), (&raw mut *found).cast());
+            }
+            T_TransactionStmt => {
+                let kind = (*node.cast::<pg_sys::TransactionStmt>()).kind;
+                found.rolls_back |= kind == pg_sys::TransactionStmtKind::TRANS_STMT_ROLLBACK;
             }
             T_DoStmt => {
                 let options = PgList::<pg_sys::DefElem>::from_pg((*node.cast::<pg_sys::DoStmt>()).args);

@@ -2,6 +2,7 @@
 
 pub mod breaker;
 pub mod matching;
+pub mod named;
 pub mod policy;
 pub mod selection;
 pub mod written;

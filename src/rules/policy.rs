@@ -1,13 +1,14 @@
 use backlog_cleanup_report::policy_name;
+use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::extension;
-use crate::postgres::error::Result;
+use crate::postgres::error::{Result, error};
 use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::target::Target;
-use crate::target::recipes::bounded;
+use crate::target::recipes::bounded_once;
 
 /// What a policy is for: a recipe, a failure type, a status, as texts. `None` is any.
 #[derive(Clone, Default, PartialEq)]
@@ -53,7 +54,7 @@ impl Names {
         policy_name(&target.nouns.group_word, recipe_id.as_deref(), failure_type.as_deref(), status.as_deref())
     }
 
-    /// Of a target, as its rows have them. Errors: 22P02 (no row can have it), 22023 (a status out of scope).
+    /// Of a target, as its rows have them. Errors: 22P02 and 22023 (no row can have it, or a status is out of scope).
     pub fn written(
         target: &Target,
         recipe_id: Option<&str>,
@@ -61,11 +62,13 @@ impl Names {
         status: Option<&str>,
     ) -> Result<Names> {
         let read = |sql: String| reading_as_owner_of(&target.table, || read_one::<String>(&sql, &[]));
-        let recipe_id = recipe_id.map(|recipe_id| {
-            target.accepts(&target.recipe, recipe_id)?;
-            read(format!("SELECT {}::pg_catalog.text", target.recipe.literal(recipe_id)))
-        });
+        let recipe_id = recipe_id.map(|recipe_id| target.written_recipe(recipe_id));
         let failure_type = failure_type.map(|failure_type| {
+            if target.failure_type_column.is_none() {
+                let message = format!("target \"{}\" has no failure_type_column", target.name);
+                let hint = format!("SELECT * FROM backlog_cleanup.target WHERE name = {}", quote_literal(&target.name));
+                return Err(error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, hint));
+            }
             if !target.has_failure_type_in_text() {
                 target.accepts(&target.failure_type, failure_type)?;
             }
@@ -83,9 +86,16 @@ impl Names {
     pub fn of_rows(mut self, target: &Target) -> Names {
         self.recipe_id = self.recipe_id.map(|recipe_id| match recipe_id.parse::<i64>() {
             Ok(number) if target.recipe.is_integer() => number.to_string(),
-            _ => bounded(&recipe_id).into_owned(),
+            _ => bounded_once(recipe_id),
         });
         self
+    }
+
+    /// The arguments of `backlog_cleanup_set_policy` and `backlog_cleanup_drop_policy` that say them, each with a comma behind it.
+    pub fn arguments(&self) -> String {
+        let names = [("recipe_id", &self.recipe_id), ("failure_type", &self.failure_type), ("status", &self.status)];
+        let named = names.into_iter().filter_map(|(argument, name)| Some((argument, name.as_ref()?)));
+        named.map(|(argument, name)| format!("{argument} => {}, ", quote_literal(name))).collect()
     }
 
     /// Whether it is for every row.
@@ -105,7 +115,7 @@ impl Names {
     /// NULL for a row without them.
     pub fn are_of_row(&self, target: &Target) -> String {
         let Names { recipe_id, failure_type, status } = self;
-        let recipe_id = recipe_id.as_ref().map(|recipe_id| target.is_of_recipe(recipe_id));
+        let recipe_id = recipe_id.as_ref().map(|recipe_id| target.has_text_of_recipe(recipe_id));
         let failure_type =
             failure_type.as_ref().map(|failure_type| target.has_failure_type(&quote_literal(failure_type)));
         let status = status.as_ref().map(|status| target.has_status(status));

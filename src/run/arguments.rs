@@ -1,5 +1,6 @@
-use backlog_cleanup_report::Mode;
+use backlog_cleanup_report::{DEFAULT_TARGET, Mode};
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 use serde::Deserialize;
 
 use crate::postgres::error::{Result, error, required};
@@ -24,11 +25,11 @@ pub struct Arguments {
 impl Arguments {
     /// From a `json`. Errors: 22004, 22023, 22P05.
     pub fn read(arguments: Option<&str>) -> Result<Arguments> {
-        let call = "CALL backlog_cleanup_run()";
+        let look = "SELECT name FROM backlog_cleanup.target";
         let arguments: Arguments =
-            serde_json::from_str(required(arguments, "arguments", call)?).map_err(|failure| {
+            serde_json::from_str(required(arguments, "arguments", look)?).map_err(|failure| {
                 let message = format!("argument \"arguments\" cannot be read: {failure}");
-                error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, call.into())
+                error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, look.into())
             })?;
         arguments.check()?;
         Ok(arguments)
@@ -47,16 +48,12 @@ impl Arguments {
             return Err(error(
                 PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
                 format!("argument \"{argument}\" has a character \\u0000, which no text of PostgreSQL can have"),
-                "CALL backlog_cleanup_run()".into(),
+                "SELECT name FROM backlog_cleanup.target".into(),
             ));
         }
-        let mode = required(self.mode.as_deref(), "mode", "CALL backlog_cleanup_run(mode => 'regular')")?;
-        required(self.force, "force", "CALL backlog_cleanup_run(force => true)")?;
-        required(
-            self.include_held,
-            "include_held",
-            "CALL backlog_cleanup_run(mode => 'emergency', include_held => true)",
-        )?;
+        let mode = required(self.mode.as_deref(), "mode", &self.call("mode => 'regular'"))?;
+        let force = required(self.force, "force", &self.call("force => false"))?;
+        let include_held = required(self.include_held, "include_held", &self.call("include_held => false"))?;
         let Pace { batch_size, pause, max_rows_per_second, max_duration, max_rows, workers } = &self.pace;
         let pause = pause.as_deref().map(seconds).transpose()?;
         let duration = max_duration.as_deref().map(seconds).transpose()?;
@@ -65,20 +62,38 @@ impl Arguments {
             let out_of_range = || error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, valid.into());
             what.then_some(()).ok_or_else(out_of_range)
         };
-        let valid = "CALL backlog_cleanup_run(pause => '100 ms'); -- from 0 to 1 day";
-        is_within(pause.is_none_or(|seconds| (0.0..=86_400.0).contains(&seconds)), "pause", valid)?;
-        let valid = "CALL backlog_cleanup_run(max_rows_per_second => 1000); -- above 0";
-        is_within(max_rows_per_second.is_none_or(|rows| rows > 0), "max_rows_per_second", valid)?;
-        let valid = "CALL backlog_cleanup_run(max_duration => '1 hour'); -- above 0, and finite";
-        is_within(duration.is_none_or(|seconds| seconds > 0.0 && seconds.is_finite()), "max_duration", valid)?;
-        let valid = "CALL backlog_cleanup_run(max_rows => 100000); -- above 0";
-        is_within(max_rows.is_none_or(|rows| rows > 0), "max_rows", valid)?;
-        let valid = "CALL backlog_cleanup_run(batch_size => 10000); -- from 1 to 1000000";
-        is_within(batch_size.is_none_or(|size| (1..=1_000_000).contains(&size)), "batch_size", valid)?;
-        let valid = "CALL backlog_cleanup_run(workers => 2); -- from 1 to 64";
-        is_within(workers.is_none_or(|workers| (1..=64).contains(&workers)), "workers", valid)?;
-        let valid = "CALL backlog_cleanup_run(mode => 'regular'); -- or 'emergency'";
-        is_within(mode.parse::<Mode>().is_ok(), "mode", valid)
+        let valid = self.call("pause => '100 ms'") + "; -- from 0 to 1 day";
+        is_within(pause.is_none_or(|seconds| (0.0..=86_400.0).contains(&seconds)), "pause", &valid)?;
+        let valid = self.call("max_rows_per_second => 1000") + "; -- above 0";
+        is_within(max_rows_per_second.is_none_or(|rows| rows > 0), "max_rows_per_second", &valid)?;
+        let valid = self.call("max_duration => '1 hour'") + "; -- above 0, and finite";
+        is_within(duration.is_none_or(|seconds| seconds > 0.0 && seconds.is_finite()), "max_duration", &valid)?;
+        let valid = self.call("max_rows => 100000") + "; -- above 0";
+        is_within(max_rows.is_none_or(|rows| rows > 0), "max_rows", &valid)?;
+        let valid = self.call("batch_size => 10000") + "; -- from 1 to 1000000";
+        is_within(batch_size.is_none_or(|size| (1..=1_000_000).contains(&size)), "batch_size", &valid)?;
+        let valid = self.call("workers => 2") + "; -- from 1 to 64";
+        is_within(workers.is_none_or(|workers| (1..=64).contains(&workers)), "workers", &valid)?;
+        let valid = self.call("mode => 'regular'") + "; -- or 'emergency'";
+        is_within(mode.parse::<Mode>().is_ok(), "mode", &valid)?;
+        let no_meaning = |argument: &str| {
+            let message = format!("argument \"{argument}\" means nothing to a run of mode \"{mode}\"");
+            Err(error(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                message,
+                self.call(&format!("mode => '{mode}'")),
+            ))
+        };
+        match self.is_regular() {
+            true if include_held => no_meaning("include_held"),
+            false if force => no_meaning("force"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The call of a run of this target with another argument, as a hint.
+    pub fn call(&self, argument: &str) -> String {
+        call("CALL backlog_cleanup_run", self.target.as_deref(), argument)
     }
 
     pub fn is_regular(&self) -> bool {
@@ -100,6 +115,13 @@ impl Arguments {
             status: self.status.as_deref(),
         }
     }
+}
+
+/// A call with a target, unless that is the default one, and another argument, unless that is empty.
+pub fn call(function: &str, target: Option<&str>, argument: &str) -> String {
+    let target = target.filter(|target| *target != DEFAULT_TARGET).map(quote_literal);
+    let argument = Some(argument).filter(|argument| !argument.is_empty()).map(str::to_owned);
+    format!("{function}({})", target.into_iter().chain(argument).collect::<Vec<_>>().join(", "))
 }
 
 fn seconds(interval: &str) -> Result<f64> {

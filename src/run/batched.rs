@@ -2,6 +2,7 @@ use std::rc::Rc;
 
 use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::extension;
 use crate::history::run::{self, Run};
@@ -50,7 +51,7 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         return Err(error(
             PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
             "a batched run cannot start in a subtransaction".into(),
-            "COMMIT; CALL backlog_cleanup_run()".into(),
+            format!("COMMIT; {}", arguments.call("")),
         ));
     }
     let caller = caller()?;
@@ -65,7 +66,7 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         let selection = arguments.selection();
         selection.check(target)?;
         let mut pace = arguments.pace.clone().or(&target.pace);
-        may_limit_rows(&pace, leaves)?;
+        may_limit_rows(&arguments, &pace, leaves)?;
         let mode = if arguments.is_regular() { Mode::Regular } else { Mode::Emergency };
         let (policies, include_held) = (Rc::new(Policies::of(target, mode)?), arguments.includes_held());
         let rules = Rules { target, selection, mode, policies, include_held };
@@ -117,12 +118,12 @@ fn unranked(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
 }
 
 /// Errors: 22023 (`max_rows` with workers), 0A000 (`max_rows`, and rows are removed by key).
-fn may_limit_rows(pace: &Pace, leaves: &[Leaf]) -> Result<()> {
-    if pace.max_rows.is_some() && pace.workers.is_some_and(|workers| workers > 1) {
+fn may_limit_rows(arguments: &Arguments, pace: &Pace, leaves: &[Leaf]) -> Result<()> {
+    if let (Some(max_rows), Some(workers @ 2..)) = (pace.max_rows, pace.workers) {
         return Err(error(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            "argument \"workers\" is out of range".into(),
-            "CALL backlog_cleanup_run(max_rows => 100000, workers => 1); -- max_rows needs workers => 1".into(),
+            format!("max_rows needs one worker, and this run would have {workers}"),
+            arguments.call(&format!("max_rows => {max_rows}, workers => 1")),
         ));
     }
     let by_key = leaves.iter().find(|leaf| leaf.reach == Reach::Key).filter(|_| pace.max_rows.is_some());
@@ -130,7 +131,7 @@ fn may_limit_rows(pace: &Pace, leaves: &[Leaf]) -> Result<()> {
     Err(error(
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
         format!("max_rows is not supported on {}, whose rows are removed by key", leaf.table.name),
-        "CALL backlog_cleanup_run(max_duration => '1 hour')".into(),
+        arguments.call("max_duration => '1 hour'"),
     ))
 }
 
@@ -196,7 +197,7 @@ fn is_not_in_code_of_a_table() -> Result<()> {
     Err(error(
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
         "code of a table cannot start, continue or finish a batched run, which belongs to the caller's session".into(),
-        "SELECT backlog_cleanup_failed_generations()".into(),
+        "SELECT * FROM backlog_cleanup.progress".into(),
     ))
 }
 
@@ -212,6 +213,6 @@ fn of_session(run_id: Option<i64>) -> Result<Run> {
     Err(error(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("run {} is not in progress in this session", run.id),
-        "CALL backlog_cleanup_run()".into(),
+        format!("CALL backlog_cleanup_run({})", quote_literal(&run.target)),
     ))
 }

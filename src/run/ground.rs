@@ -1,4 +1,5 @@
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::extension;
 use crate::history::run::Run;
@@ -46,7 +47,7 @@ pub fn is_read_as_before(run: &Run, target: &Target, is_the_same: bool) -> Resul
             "target \"{}\": its account, its status, its condition, its columns or its time zone have changed since run {} started",
             target.name, run.id
         ),
-        "CALL backlog_cleanup_run()".into(),
+        format!("CALL backlog_cleanup_run({})", quote_literal(&target.name)),
     ))
 }
 

@@ -23,6 +23,7 @@ use crate::remove::regular::regular;
 use crate::rules::matching::Policies;
 use crate::rules::selection::Selection;
 use crate::rules::{Rules, breaker};
+use crate::run::arguments::call;
 use crate::run::begin::{begin, caller};
 use crate::run::lock::Span;
 use crate::run::smaller::or_smaller;
@@ -43,8 +44,9 @@ fn regular_run(
     rehearse: default!(Option<bool>, "false"),
     status: default!(Option<&str>, "NULL"),
 ) -> Result<Json> {
-    let force = required(force, "force", "SELECT backlog_cleanup_failed_generations(force => true)")?;
-    let how = How::of(dry_run, rehearse, "backlog_cleanup_failed_generations")?;
+    let function = "SELECT backlog_cleanup_failed_generations";
+    let force = required(force, "force", &call(function, target, "force => false"))?;
+    let how = How::of(dry_run, rehearse, function, target)?;
     run(target, Selection { recipe_id, failure_type, status }, how, |target, leaves, selection| {
         let policies = Rc::new(Policies::of(target, Mode::Regular)?);
         let rules = Rules { target, selection, mode: Mode::Regular, policies, include_held: false };
@@ -66,9 +68,9 @@ fn emergency_run(
     include_held: default!(Option<bool>, "false"),
     status: default!(Option<&str>, "NULL"),
 ) -> Result<Json> {
-    let how = How::of(dry_run, rehearse, "backlog_cleanup_emergency")?;
-    let include_held =
-        required(include_held, "include_held", "SELECT backlog_cleanup_emergency(include_held => true)")?;
+    let function = "SELECT backlog_cleanup_emergency";
+    let how = How::of(dry_run, rehearse, function, target)?;
+    let include_held = required(include_held, "include_held", &call(function, target, "dry_run => true"))?;
     run(target, Selection { recipe_id, failure_type, status }, how, |target, leaves, selection| {
         let policies = Rc::new(Policies::of(target, Mode::Emergency)?);
         let rules = Rules { target, selection, mode: Mode::Emergency, policies, include_held };
@@ -112,11 +114,11 @@ enum How {
 
 impl How {
     /// Errors: 22004, 22023 (both).
-    fn of(dry_run: Option<bool>, rehearse: Option<bool>, function: &str) -> Result<How> {
-        let dry = format!("SELECT {function}(dry_run => true)");
+    fn of(dry_run: Option<bool>, rehearse: Option<bool>, function: &str, target: Option<&str>) -> Result<How> {
+        let dry = call(function, target, "dry_run => true");
         match (
             required(dry_run, "dry_run", &dry)?,
-            required(rehearse, "rehearse", &format!("SELECT {function}(rehearse => true)"))?,
+            required(rehearse, "rehearse", &call(function, target, "rehearse => true"))?,
         ) {
             (false, false) => Ok(How::Really),
             (true, false) => Ok(How::Dry),

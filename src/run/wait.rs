@@ -19,8 +19,7 @@ fn commit_and_wait(seconds: Option<f64>, fcinfo: pg_sys::FunctionCallInfo) -> Re
             PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
             "backlog_cleanup_run commits after each batch, and cannot run inside a transaction block or a function"
                 .into(),
-            "COMMIT; CALL backlog_cleanup_run(); or in one transaction: SELECT backlog_cleanup_failed_generations()"
-                .into(),
+            "COMMIT; -- and CALL it again; backlog_cleanup_failed_generations is the run of one transaction".into(),
         ));
     }
     let seconds = required(seconds, "seconds", "CALL backlog_cleanup.commit_and_wait(1)")?;

@@ -13,6 +13,32 @@ const FAILED_GENERATIONS: &str = "backlog_cleanup_failed_generations";
 const EMERGENCY: &str = "backlog_cleanup_emergency";
 const RUN: &str = "backlog_cleanup_run";
 
+/// Their arguments, in order.
+const REGULAR_ARGUMENTS: [&str; 7] = ["target", "recipe_id", "failure_type", "dry_run", "force", "rehearse", "status"];
+const EMERGENCY_ARGUMENTS: [&str; 7] =
+    ["target", "recipe_id", "failure_type", "dry_run", "rehearse", "include_held", "status"];
+const RUN_ARGUMENTS: [&str; 14] = [
+    "target",
+    "mode",
+    "batch_size",
+    "pause",
+    "max_duration",
+    "max_rows",
+    "workers",
+    "recipe_id",
+    "failure_type",
+    "force",
+    "include_held",
+    "max_rows_per_second",
+    "status",
+    "report",
+];
+
+/// The place of the argument of `backlog_cleanup_run` that it returns.
+const REPORT: usize = 13;
+
+const BESIDE: &str = "stands beside other statements, with which it is one transaction";
+
 /// One run that a job does.
 #[derive(Clone, PartialEq)]
 pub struct Work {
@@ -24,12 +50,18 @@ pub struct Work {
     pub is_selective: bool,
     /// Whether the command is a SELECT of its call and nothing else, and the call says the target and nothing else.
     pub is_alone: bool,
+    /// Why it fails each time, or removes nothing.
+    pub fails: Option<String>,
 }
 
 impl Work {
     /// Whether it is a run in one transaction.
     pub fn is_one_transaction(&self) -> bool {
         self.function != RUN
+    }
+
+    pub fn function(&self) -> &'static str {
+        self.function
     }
 
     /// The call as far as a run is told by it: what else stands in a command is its role's alone.
@@ -74,30 +106,58 @@ pub fn told(command: &str, schema: &str) -> Told {
 }
 
 /// The runs of a job, by what its command calls: with any arguments, in SELECT, CALL, a DO block, among other statements.
-/// What a function of somebody else calls is not seen. A dry run is none.
+/// What a function of somebody else calls is not seen. Neither a dry run
+/// nor a rehearsal is one.
 fn works(command: &str, schema: &str) -> Vec<Work> {
     if command.len() > LONGEST {
         let named = [FAILED_GENERATIONS, EMERGENCY, RUN].into_iter().find(|function| command.contains(function));
         let mode = |function| if function == EMERGENCY { Mode::Emergency } else { Mode::Regular };
         return named
-            .map(|function| Work { function, target: None, mode: mode(function), is_selective: false, is_alone: false })
+            .map(|function| Work {
+                function,
+                target: None,
+                mode: mode(function),
+                is_selective: false,
+                is_alone: false,
+                fails: None,
+            })
             .into_iter()
             .collect();
     }
     let Some(statements) = parse(command) else { return Vec::new() };
     let mut works: Vec<Work> = statements.calls.iter().filter_map(|call| work(call, schema)).collect();
+    for work in &mut works {
+        if statements.rolls_back {
+            work.fails = Some("is rolled back".into());
+        } else if work.function == RUN && statements.kinds.len() > 1 {
+            work.fails = Some(BESIDE.into());
+        }
+    }
     if let ([NodeTag::T_SelectStmt], [call], [work]) = (&statements.kinds[..], &statements.calls[..], &mut works[..]) {
         work.is_alone = call.has_at_most(1);
     }
     for body in &statements.blocks {
         let Some(block) = block::read(body) else { continue };
-        let found: Vec<Work> = block.calls.iter().filter_map(|call| work(call, schema)).collect();
+        let has_handler = block.words.iter().any(|word| word.eq_ignore_ascii_case("exception"));
+        let in_block = |call: &Call| {
+            let mut work = work(call, schema)?;
+            if work.function == RUN && work.fails.is_none() {
+                work.fails = match call.argument(REPORT, "report") {
+                    _ if statements.kinds.len() > 1 => Some(BESIDE.into()),
+                    _ if has_handler => Some("stands in a block with EXCEPTION, which cannot commit".into()),
+                    None => Some("gives PL/pgSQL no variable for \"report\"".into()),
+                    Some(_) => None,
+                };
+            }
+            Some(work)
+        };
+        let found: Vec<Work> = block.calls.iter().filter_map(in_block).collect();
         for function in [FAILED_GENERATIONS, EMERGENCY, RUN] {
             // A name that stands in no call that was found: in an expression, or in a string for EXECUTE.
             let mentioned = block.words.iter().filter(|word| word.to_ascii_lowercase().contains(function)).count();
             if mentioned > block.calls.iter().filter(|call| call.function == function).count() {
                 let mode = if function == EMERGENCY { Mode::Emergency } else { Mode::Regular };
-                works.push(Work { function, target: None, mode, is_selective: false, is_alone: false });
+                works.push(Work { function, target: None, mode, is_selective: false, is_alone: false, fails: None });
             }
         }
         works.extend(found);
@@ -127,21 +187,33 @@ fn work(call: &Call, schema: &str) -> Option<Work> {
         Some(Value::Text(text)) => Some(text.clone()),
         _ => None,
     };
-    let (function, mode, selection, status, dry_run) = match call.function.as_str() {
-        FAILED_GENERATIONS => (FAILED_GENERATIONS, Some(Mode::Regular), 1, 6, Some(3)),
-        EMERGENCY => (EMERGENCY, Some(Mode::Emergency), 1, 6, Some(3)),
-        RUN => (RUN, None, 7, 12, None),
+    let (function, mode, arguments) = match call.function.as_str() {
+        FAILED_GENERATIONS => (FAILED_GENERATIONS, Some(Mode::Regular), &REGULAR_ARGUMENTS[..]),
+        EMERGENCY => (EMERGENCY, Some(Mode::Emergency), &EMERGENCY_ARGUMENTS[..]),
+        RUN => (RUN, None, &RUN_ARGUMENTS[..]),
         _ => return None,
     };
-    let is_dry = dry_run.is_some_and(|place| call.argument(place, "dry_run") == Some(&Value::Bool(true)));
-    let is_given = |place: usize, name: &str| call.argument(place, name).is_some_and(|value| *value != Value::Null);
+    let given = |name: &str| {
+        let place = arguments.iter().position(|argument| *argument == name)?;
+        call.argument(place, name)
+    };
+    let is_trial = ["dry_run", "rehearse"].iter().any(|name| given(name) == Some(&Value::Bool(true)));
     let target = match call.argument(0, "target") {
         None => Some(DEFAULT_TARGET.to_owned()),
         Some(Value::Text(target)) => Some(target.clone()),
         Some(_) => None,
     };
     let named = || word(1, "mode").and_then(|mode| mode.parse().ok()).unwrap_or(Mode::Regular);
-    let selected = [(selection, "recipe_id"), (selection + 1, "failure_type"), (status, "status")];
-    let is_selective = selected.into_iter().any(|(place, name)| is_given(place, name));
-    (!is_dry).then(|| Work { function, target, mode: mode.unwrap_or_else(named), is_selective, is_alone: false })
+    let is_selective = ["recipe_id", "failure_type", "status"]
+        .iter()
+        .any(|name| given(name).is_some_and(|value| *value != Value::Null));
+    let fails = call.unknown(arguments).map(|argument| format!("has an argument {argument}, which there is not"));
+    (!is_trial).then(|| Work {
+        function,
+        target,
+        mode: mode.unwrap_or_else(named),
+        is_selective,
+        is_alone: false,
+        fails,
+    })
 }

@@ -198,18 +198,21 @@ impl Found {
             _ => newer.get(keep - 1).and_then(|(_, instant)| later(*instant, max_age)),
         };
         let too_old = policy.keep_cutoff.as_ref().map(|cutoff| microseconds_since(cutoff.as_str())).transpose()?;
-        let once_too_old = too_old.and_then(|age| later(instant, age));
+        // By the calendar 60 days can be less than two months.
+        let once_too_old = too_old.and_then(|age| later(instant, age.max(max_age)));
         let removable_at = once_pushed_out.into_iter().chain(once_too_old).min();
         let is_expired = at < age.cutoff;
         let rank = is_expired.then(|| 1 + newer.iter().filter(|(at, _)| *at < age.cutoff).count() as i64);
         let (word, reason) = match rank {
             None => ("young", "it has not expired".to_owned()),
-            Some(rank) if at < age.keep_cutoff && rank <= keep as i64 => {
-                ("removable", format!("it is among the newest, rank {rank} of {keep}, and too old to be kept"))
+            Some(rank) if at >= age.keep_cutoff && rank <= keep as i64 => {
+                ("kept", format!("it is among the newest, rank {rank} of {keep}"))
             }
-            Some(rank) if rank <= keep as i64 => ("kept", format!("it is among the newest, rank {rank} of {keep}")),
-            Some(rank) => match kept_back(target, self.id.as_deref())? {
-                Some(reason) => ("kept back", format!("the last run kept it back: {reason}")),
+            Some(rank) => match kept_back(target, self.id.as_deref(), removable_at)? {
+                Some(reason) => ("kept back", reason),
+                None if rank <= keep as i64 => {
+                    ("removable", format!("it is among the newest, rank {rank} of {keep}, and too old to be kept"))
+                }
                 None => ("removable", format!("{} newer ones have expired", rank - 1)),
             },
         };
@@ -269,10 +272,16 @@ fn moment(instant: Option<i64>) -> Option<TimestampWithTimeZone> {
     instant.and_then(|instant| TimestampWithTimeZone::try_from(instant).ok())
 }
 
-/// What the row has met that the last run kept back first, if it is this one.
-fn kept_back(target: &Target, id: Option<&str>) -> Result<Option<String>> {
+/// Why the last run has kept a row back: the first one is known by its id, another by having been removable for it.
+fn kept_back(target: &Target, id: Option<&str>, removable_at: Option<TimestampWithTimeZone>) -> Result<Option<String>> {
     const MET: &str = "
-        SELECT CASE WHEN kept_back_row = left($2, 1000) THEN kept_back_message END
+        SELECT CASE WHEN kept_back_row = left($2, 1000) THEN format('the last run kept it back: %s', kept_back_message)
+                    WHEN kept_back > 1 AND state = 'completed' AND mode = 'regular' AND recipe_id IS NULL AND failure_type IS NULL
+                         AND to_jsonb(run) ->> 'status' IS NULL
+                         AND skipped = 0 AND started_at > $3
+                    THEN format('the last run kept it back with %s others; row %s has met: %s', kept_back - 1, kept_back_row,
+                                kept_back_message) END
         FROM backlog_cleanup.run WHERE target = $1 ORDER BY id DESC LIMIT 1";
-    extension::as_owner(|| read_one::<String>(MET, &[target.name.as_str().into(), id.into()]))
+    let arguments = [target.name.as_str().into(), id.into(), removable_at.into()];
+    extension::as_owner(|| read_one::<String>(MET, &arguments))
 }

@@ -53,6 +53,22 @@ impl Column {
         format!("{} AND {} OPERATOR(pg_catalog.=) {text}", self.is(value), self.as_key())
     }
 
+    /// The condition that this column of `g` has a value with this text, whatever its type can read: it never fails.
+    pub fn has_text(&self, value: &str) -> String {
+        let is_read = match self.type_oid {
+            pg_sys::INT2OID => value.parse::<i16>().is_ok(),
+            pg_sys::INT4OID => value.parse::<i32>().is_ok(),
+            pg_sys::INT8OID => value.parse::<i64>().is_ok(),
+            pg_sys::TEXTOID => self.has_one_text(),
+            _ => false,
+        };
+        if is_read {
+            return self.is(value);
+        }
+        let text = format!("{} COLLATE pg_catalog.\"C\"", quote_literal(value));
+        format!("{} OPERATOR(pg_catalog.=) {text}", self.as_text())
+    }
+
     /// Whether what is equal in this column has one text, so that its type's equality is enough to tell values apart.
     pub fn has_one_text(&self) -> bool {
         // SAFETY: look-ups in the system cache; the collation is the column's.

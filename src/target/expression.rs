@@ -1,3 +1,5 @@
+use std::cell::Cell;
+
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
@@ -90,8 +92,34 @@ impl Target {
             set.join(", "),
             quote_literal(&self.name)
         );
+        let _written = Written::begin();
         extension::as_owner(|| Spi::run(&write).map_err(spi)).map(|()| true)
     }
+}
+
+thread_local! {
+    static WRITES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Lives as long as expressions are written, also if an ERROR ends that.
+struct Written;
+
+impl Written {
+    fn begin() -> Written {
+        WRITES.set(true);
+        Written
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        WRITES.set(false);
+    }
+}
+
+/// Whether a target is written by `write_expressions`, and means what it meant before.
+pub fn writes_expressions() -> bool {
+    WRITES.get()
 }
 
 /// A column of a target that names nothing: NULL in every row.

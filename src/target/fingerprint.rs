@@ -2,7 +2,7 @@ use backlog_cleanup_report::fingerprint;
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
-use crate::postgres::now::rows_now;
+use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::table::Table;
 
 /// Returns the fingerprint of a failure's message; `backlog_cleanup_report::fingerprint` says what it is. Indexes and policies
@@ -26,4 +26,17 @@ pub fn callable_by_owner_of(table: &Table) -> Result<Option<(String, pg_sys::Oid
         Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or(pg_sys::InvalidOid)))
     })?;
     Ok(found.into_iter().next())
+}
+
+/// The statement that lets the owner of the table call it.
+pub fn grant_to_owner_of(table: &Table) -> Result<String> {
+    const GRANT: &str = "
+        SELECT CASE WHEN has_schema_privilege($1, n.oid, 'USAGE')
+                    THEN format('GRANT EXECUTE ON FUNCTION %I.%I(text) TO %I', n.nspname, p.proname, pg_get_userbyid($1))
+                    ELSE format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, pg_get_userbyid($1)) END
+        FROM pg_extension e
+        JOIN pg_namespace n ON n.oid = e.extnamespace
+        JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = 'backlog_cleanup_fingerprint'
+        WHERE e.extname = 'backlog_cleanup' AND p.proargtypes = ARRAY['text'::regtype::oid]::oidvector";
+    Ok(one_now::<String>(GRANT, &[table.owner.into()])?.unwrap_or_default())
 }

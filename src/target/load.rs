@@ -13,7 +13,7 @@ use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
 use crate::target::column::{Part, document};
 use crate::target::expression::{self, is_expression};
-use crate::target::fingerprint::callable_by_owner_of;
+use crate::target::fingerprint::{callable_by_owner_of, grant_to_owner_of};
 use crate::target::id::Id;
 use crate::target::leaf::is_not_distributed;
 use crate::target::mistake::Mistake;
@@ -430,9 +430,8 @@ impl Search<'_> {
         if found.is_none() {
             let wrong =
                 format!("the owner of {} may not call backlog_cleanup_fingerprint() or use its schema", table.name);
-            let look = "SELECT * FROM backlog_cleanup.target".into();
-            let mistake = Mistake::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, "fingerprint", wrong, look);
-            self.note(mistake.or(false.into()));
+            let (code, grant) = (PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, grant_to_owner_of(table)?);
+            self.note(Mistake::new(code, "fingerprint", wrong, grant));
         }
         Ok(found)
     }
@@ -590,7 +589,18 @@ pub fn row(name: Option<&str>) -> Result<TargetRow> {
             "SELECT name FROM backlog_cleanup.target".into(),
         )
     })?;
-    serde_json::from_value(row.0).map_err(|failure| {
+    read_row(name, row.0)
+}
+
+/// The row that a target had, from its `to_jsonb`. Its `lock_timeout` is not read.
+pub fn row_before(name: &str, row: &str) -> Result<TargetRow> {
+    let mut row: serde_json::Map<_, _> = serde_json::from_str(row).unwrap_or_default();
+    row.insert("lock_timeout".into(), 0.into());
+    read_row(name, row.into())
+}
+
+fn read_row(name: &str, row: serde_json::Value) -> Result<TargetRow> {
+    serde_json::from_value(row).map_err(|failure| {
         error(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("target \"{name}\" cannot be read: {failure}"),

@@ -3,13 +3,14 @@
 mod below;
 pub mod check;
 pub mod column;
-mod expression;
+pub mod expression;
 mod failure_type;
 mod fingerprint;
 pub mod foreign_keys;
 pub mod id;
 pub mod leaf;
 pub mod load;
+pub mod meaning;
 pub mod mistake;
 pub mod nearest;
 pub mod pace;

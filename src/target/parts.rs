@@ -69,7 +69,7 @@ impl Target {
     }
 
     /// The columns of a recipe of several, with their names without quotes.
-    fn recipe_parts(&self) -> Option<Vec<(&str, &Column)>> {
+    pub fn recipe_parts(&self) -> Option<Vec<(&str, &Column)>> {
         let names = self.recipe_columns.as_ref()?;
         let column = |name: &String| self.reads.iter().find(|(read, _)| read == name);
         Some(names.iter().filter_map(column).map(|(name, column)| (name.as_str(), column)).collect())

@@ -1,13 +1,16 @@
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use pgrx::direct_function_call;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
+use serde_json::Value;
 
-use crate::postgres::error::Result;
+use crate::postgres::error::{Result, error};
 use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::read::read_one;
 use crate::postgres::stream::stream;
+use crate::target::column::document_of;
 use crate::target::{RecipeTable, Target};
 
 /// Longer ids are shortened, in bytes: whoever writes rows decides how long they are, and all of them are kept and reported.
@@ -32,16 +35,77 @@ pub fn bounded(id: &str) -> Cow<'_, str> {
 impl Target {
     /// The condition on a row `g` that it is of a recipe, which may be `bounded`.
     pub fn is_of_recipe(&self, recipe_id: &str) -> String {
-        let Some(hash) = sha256(recipe_id) else { return self.recipe.identifies(recipe_id) };
+        self.has_sha256_of(recipe_id).unwrap_or_else(|| self.recipe.identifies(recipe_id))
+    }
+
+    /// The same, by the recipe's text, whatever its type can read.
+    pub fn has_text_of_recipe(&self, recipe_id: &str) -> String {
+        self.has_sha256_of(recipe_id).unwrap_or_else(|| self.recipe.has_text(recipe_id))
+    }
+
+    fn has_sha256_of(&self, recipe_id: &str) -> Option<String> {
+        let hash = sha256(recipe_id)?;
         let bytes = format!("pg_catalog.convert_to({}, 'UTF8')", self.recipe.as_text());
-        format!("pg_catalog.encode(pg_catalog.sha256({bytes}), 'hex') OPERATOR(pg_catalog.=) {}", quote_literal(hash))
+        Some(format!(
+            "pg_catalog.encode(pg_catalog.sha256({bytes}), 'hex') OPERATOR(pg_catalog.=) {}",
+            quote_literal(hash)
+        ))
+    }
+
+    /// A recipe as rows have it, `bounded`. Errors: 22P02 and 22023 (no row can have it).
+    pub fn written_recipe(&self, recipe_id: &str) -> Result<Option<String>> {
+        let refused = |reason: &str| {
+            error(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("\"{}\" is no recipe of target \"{}\", {reason}", bounded(recipe_id), self.name),
+                format!("SELECT * FROM backlog_cleanup_status({})", quote_literal(&self.name)),
+            )
+        };
+        let value = if sha256(recipe_id).is_some() && !self.recipe.is_integer() {
+            return Ok(Some(recipe_id.to_owned()));
+        } else if let Some(columns) = self.recipe_parts() {
+            let keys: BTreeSet<&str> = columns.iter().map(|(name, _)| *name).collect();
+            let Ok(Value::Object(document)) = serde_json::from_str(recipe_id) else {
+                return Err(refused("whose recipes are JSON documents"));
+            };
+            if document.keys().map(String::as_str).collect::<BTreeSet<_>>() != keys {
+                let keys: Vec<&str> = keys.into_iter().collect();
+                return Err(refused(&format!("whose recipes have the keys {}", keys.join(", "))));
+            }
+            let mut values = Vec::new();
+            for (name, column) in columns {
+                let text = format!(
+                    "SELECT {}::pg_catalog.jsonb OPERATOR(pg_catalog.->>) {}",
+                    quote_literal(recipe_id),
+                    quote_literal(name)
+                );
+                let text = read_one::<String>(&text, &[])?;
+                text.as_ref().map_or(Ok(()), |text| self.accepts(column, text))?;
+                let value = text.map_or_else(|| format!("NULL::{}", column.sql_type), |text| column.literal(&text));
+                values.push((name, column, format!("({value})")));
+            }
+            document_of(values.into_iter())
+        } else if self.recipe_column.is_none() {
+            return Err(refused("which has neither a recipe_column nor recipe_columns"));
+        } else {
+            self.accepts(&self.recipe, recipe_id)?;
+            format!("{}::pg_catalog.text", self.recipe.literal(recipe_id))
+        };
+        let written = reading_as_owner_of(&self.table, || read_one::<String>(&format!("SELECT {value}"), &[]))?;
+        Ok(written.map(|written| bounded(&written).into_owned()))
     }
 }
 
 /// The SHA-256 of an id that `bounded` has shortened.
 fn sha256(id: &str) -> Option<&str> {
     let (_, hash) = id.strip_suffix(SHORTENED)?.rsplit_once("(SHA-256 ")?;
-    hash.split(' ').next()
+    let hash = hash.split(' ').next()?;
+    (hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(hash)
+}
+
+/// A recipe's id as people write it, `bounded`: it may be so already.
+pub fn bounded_once(id: String) -> String {
+    if sha256(&id).is_some() { id } else { bounded(&id).into_owned() }
 }
 
 /// The recipes' names by their ids, both `bounded`; `None` if the target has no table that names them.

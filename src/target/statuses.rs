@@ -175,6 +175,10 @@ impl Target {
 
     /// The condition on a row `g` that it has this status.
     pub fn has_status(&self, status: &str) -> String {
-        self.status.as_ref().map_or("false".into(), |column| column.is(status))
+        let place = self.names_of_statuses.iter().position(|name| name == status);
+        // The list has a value of the column, whatever its type is now.
+        let written = place.and_then(|place| self.statuses.get(place));
+        let column = self.status.as_ref();
+        column.zip(written).map_or("false".into(), |(column, written)| column.is(written))
     }
 }

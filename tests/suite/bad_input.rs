@@ -210,3 +210,44 @@ fn a_character_that_no_text_can_have_is_refused() {
         assert_eq!(refused(client.batch_execute(&call)).0, "22P05", "{argument}");
     }
 }
+
+#[test]
+fn a_hint_names_the_target_of_the_call_that_it_corrects() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(cluster::JOBS).unwrap();
+    client.batch_execute("UPDATE backlog_cleanup.target SET workers = 3 WHERE name = 't'").unwrap();
+    for (call, hint) in [
+        ("CALL backlog_cleanup_run('t', max_rows => 5)", "CALL backlog_cleanup_run('t', max_rows => 5, workers => 1)"),
+        (
+            "CALL backlog_cleanup_run('t', mode => 'x')",
+            "CALL backlog_cleanup_run('t', mode => 'regular'); -- or 'emergency'",
+        ),
+        ("CALL backlog_cleanup_run('t', force => NULL)", "CALL backlog_cleanup_run('t', force => false)"),
+        ("CALL backlog_cleanup_run('t', include_held => true)", "CALL backlog_cleanup_run('t', mode => 'regular')"),
+        (
+            "CALL backlog_cleanup_run('t', 'emergency', force => true)",
+            "CALL backlog_cleanup_run('t', mode => 'emergency')",
+        ),
+        (
+            "CALL backlog_cleanup_run('t', pause => '-1 s')",
+            "CALL backlog_cleanup_run('t', pause => '100 ms'); -- from 0 to 1 day",
+        ),
+        ("CALL backlog_cleanup_run(force => NULL)", "CALL backlog_cleanup_run(force => false)"),
+        (
+            "SELECT backlog_cleanup_failed_generations('t', force => NULL)",
+            "SELECT backlog_cleanup_failed_generations('t', force => false)",
+        ),
+        (
+            "SELECT backlog_cleanup_emergency('t', dry_run => true, rehearse => true)",
+            "SELECT backlog_cleanup_emergency('t', dry_run => true)",
+        ),
+        (
+            "SELECT backlog_cleanup_set_policy(max_age => '-1 day', target => 't')",
+            "SELECT * FROM backlog_cleanup_simulate(max_age => '30 days', keep => 10, max_keep_age => '1 year', target => 't')",
+        ),
+        ("SELECT backlog_cleanup_drop_policy(target => 'gone')", "SELECT name FROM backlog_cleanup.target"),
+    ] {
+        assert_eq!(refused(client.batch_execute(call)).2, hint, "{call}");
+    }
+}

@@ -57,7 +57,7 @@ fn every_fix_of_every_check_works_as_it_stands_and_the_check_is_ok_afterwards() 
         ("policy", "UPDATE backlog_cleanup.policy SET enabled = false"),
         ("policy", "DELETE FROM backlog_cleanup.policy"),
         ("policy", "INSERT INTO backlog_cleanup.policy (target, recipe_id, status) VALUES ('t', 'a', NULL), ('t', 'a', 'failed')"),
-        ("rows", "UPDATE backlog_cleanup.target SET statuses = '{Failed}'"),
+        ("rows", "DELETE FROM backlog_cleanup.policy WHERE status IS NOT NULL; UPDATE backlog_cleanup.target SET statuses = '{Failed}'"),
         ("rows", "UPDATE backlog_cleanup.target SET statuses = '{failed,gone}'; SELECT backlog_cleanup_failed_generations('t')"),
         ("index", "DROP INDEX job_queue_at_id_idx"),
         ("index", "UPDATE pg_index SET indisvalid = false WHERE indexrelid = (SELECT max(indexrelid) FROM pg_index WHERE indrelid = 'job'::regclass)"),

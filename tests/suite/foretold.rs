@@ -327,6 +327,42 @@ fn rows_that_no_run_would_ever_find_are_seen() {
 }
 
 #[test]
+fn rows_that_failed_in_the_future_are_told_with_their_number() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    assert_eq!(finding(&mut client, "failed_at").0, "ok");
+    client
+        .batch_execute(
+            "UPDATE job SET at = CASE WHEN id <= 20 THEN 'infinity' WHEN id <= 50 THEN '2999-01-01'
+                                      WHEN id <= 60 THEN NULL WHEN id <= 70 THEN now() + interval '1 hour' ELSE at END",
+        )
+        .unwrap();
+    for time in ["timestamptz", "timestamp"] {
+        client.batch_execute(&format!("ALTER TABLE job ALTER at TYPE {time}")).unwrap();
+        let found = findings(&mut client, "failed_at");
+        let [never, later] = &found[..] else { panic!("{found:?}") };
+        assert!(never.0 == "warn" && never.1.starts_with("10 failed rows without at"), "{never:?}");
+        assert!(later.0 == "warn" && later.1.starts_with("50 failed rows with a at in the future"), "{later:?}");
+    }
+}
+
+#[test]
+fn a_run_that_its_limits_would_refuse_is_seen() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    for limit in ["max_share = 10", "max_share = 100, max_rows_per_run = 10"] {
+        client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {limit} WHERE name = 't'")).unwrap();
+        let said = would_fail(&mut client);
+        let (status, detail, fix) = finding(&mut client, "policy");
+        assert!(status == "fail" && fix.is_none() && detail.starts_with(&said[0]), "{limit}: {detail}");
+    }
+    client.batch_execute("UPDATE backlog_cleanup.target SET max_rows_per_run = 90 WHERE name = 't'").unwrap();
+    assert_eq!(finding(&mut client, "policy").0, "ok");
+}
+
+#[test]
 fn what_nothing_would_obey_is_warned_of_when_it_is_written_and_seen_when_it_becomes_so() {
     let cluster = Cluster::start("");
     let (sender, notices) = mpsc::channel();

@@ -18,11 +18,16 @@ fn a_job_is_recognised_by_what_it_calls_whatever_its_spelling() {
         ("INSERT INTO log SELECT backlog_cleanup_failed_generations('t') ->> 'message'", true),
         ("DO $$ BEGIN PERFORM public.backlog_cleanup_failed_generations('t'); END $$", true),
         ("DO 'DECLARE r jsonb; BEGIN IF true THEN r := backlog_cleanup_failed_generations(''t''); END IF; END'", true),
-        ("DO $$ BEGIN /* ; */ CALL backlog_cleanup_run('t'); PERFORM 1; END $$ LANGUAGE plpgsql", true),
+        (
+            "DO $$ DECLARE r jsonb; BEGIN /* ; */ CALL backlog_cleanup_run('t', report => r); PERFORM 1; END $$ LANGUAGE plpgsql",
+            true,
+        ),
         ("DO $$ BEGIN SELECT backlog_cleanup_failed_generations('t') INTO r; END $$", true),
         // What runs something else, or nothing of it.
         ("SELECT backlog_cleanup_failed_generations()", false),
         ("SELECT backlog_cleanup_failed_generations('t', dry_run => true)", false),
+        ("SELECT backlog_cleanup_failed_generations('t', rehearse => true)", false),
+        ("SELECT backlog_cleanup_failed_generations('t', NULL, NULL, false, false, true)", false),
         ("SELECT other.backlog_cleanup_failed_generations('t')", false),
         ("SELECT 'SELECT backlog_cleanup_failed_generations(''t'')'", false),
         ("SELECT 1 -- backlog_cleanup_failed_generations('t')", false),
@@ -335,8 +340,13 @@ fn a_job_of_a_target_that_is_gone_and_a_timeout_that_runs_come_close_to_are_seen
              ALTER ROLE postgres SET statement_timeout = '10s'",
         )
         .unwrap();
-    assert_eq!(finding(&mut client, "timeouts").0, "ok");
+    for long in ["10s", "1e9", "0x2710", "24d", "  10000 "] {
+        client.batch_execute(&format!("ALTER ROLE postgres SET statement_timeout = '{long}'")).unwrap();
+        assert_eq!(finding(&mut client, "timeouts").0, "ok", "{long}");
+    }
     for harm in [
+        "ALTER ROLE postgres SET statement_timeout = '0x1F4'",
+        "ALTER ROLE postgres SET statement_timeout = '2e3'",
         "ALTER ROLE postgres SET statement_timeout = '2s'",
         "ALTER ROLE postgres RESET ALL; ALTER DATABASE postgres SET statement_timeout = 2000",
         "ALTER DATABASE postgres RESET ALL; ALTER ROLE postgres IN DATABASE postgres SET statement_timeout = '0.04 min'",
@@ -348,6 +358,74 @@ fn a_job_of_a_target_that_is_gone_and_a_timeout_that_runs_come_close_to_are_seen
         client.batch_execute(&fix.unwrap()).unwrap();
         assert_eq!(finding(&mut client, "timeouts").0, "ok", "{harm}");
         client.batch_execute("ALTER ROLE postgres IN DATABASE postgres RESET ALL").unwrap();
+    }
+}
+
+#[test]
+fn a_job_that_cannot_run_its_target_is_told_before_its_night() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client.batch_execute("SELECT backlog_cleanup_unschedule()").unwrap();
+    for (command, why) in [
+        ("SET statement_timeout = 0; CALL public.backlog_cleanup_run('t')", Some("beside other statements")),
+        ("CALL public.backlog_cleanup_run('t'); VACUUM job", Some("beside other statements")),
+        ("BEGIN; CALL public.backlog_cleanup_run('t'); COMMIT", Some("beside other statements")),
+        ("DO $$BEGIN CALL public.backlog_cleanup_run('t'); END$$", Some("no variable for \"report\"")),
+        (
+            "DO $$DECLARE r jsonb; BEGIN CALL public.backlog_cleanup_run('t', report => r); EXCEPTION WHEN OTHERS THEN RAISE; END$$",
+            Some("a block with EXCEPTION"),
+        ),
+        ("SELECT public.backlog_cleanup_failed_generations('t', dryrun => true)", Some("an argument \"dryrun\"")),
+        (
+            "SELECT public.backlog_cleanup_failed_generations('t', NULL, NULL, false, false, false, NULL, 8)",
+            Some("an argument 8"),
+        ),
+        ("BEGIN; SELECT public.backlog_cleanup_failed_generations('t'); ROLLBACK", Some("is rolled back")),
+        ("SET statement_timeout = 0; SELECT public.backlog_cleanup_failed_generations('t')", None),
+        ("BEGIN; SELECT public.backlog_cleanup_failed_generations('t'); COMMIT", None),
+        (
+            "DO $$BEGIN PERFORM public.backlog_cleanup_failed_generations('t'); EXCEPTION WHEN OTHERS THEN RAISE; END$$",
+            None,
+        ),
+        ("DO $$DECLARE r jsonb; BEGIN CALL public.backlog_cleanup_run('t', report => r); END$$", None),
+    ] {
+        client.execute("SELECT cron.schedule('it', '0 2 * * *', $1)", &[&command]).unwrap();
+        let (status, detail, fix) = finding(&mut client, "job");
+        assert_eq!(status, if why.is_some() { "fail" } else { "ok" }, "{command}: {detail}");
+        assert!(fix.is_none() && why.is_none_or(|why| detail.contains(why)), "{command}: {detail}");
+        // It is as the doctor says.
+        let night = cluster.connect().batch_execute(command);
+        assert_eq!(night.is_ok(), why.is_none_or(|why| why == "is rolled back"), "{command}: {night:?}");
+    }
+}
+
+#[test]
+fn a_job_whose_role_cannot_run_it_is_told_before_its_night() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "CREATE ROLE night LOGIN; CREATE ROLE other; GRANT other TO night; SELECT backlog_cleanup_grant('night', 'operator');
+             SELECT backlog_cleanup_unschedule(); SELECT backlog_cleanup_schedule(target => 't', job_name => 'night');
+             UPDATE cron.job SET username = 'night'",
+        )
+        .unwrap();
+    assert_eq!(finding(&mut client, "job_user").0, "ok");
+    for (harm, said) in [
+        ("ALTER ROLE night SET default_transaction_read_only = on", "default_transaction_read_only = on"),
+        ("ALTER ROLE ALL SET default_transaction_read_only = 'true'", "= true stops it"),
+        ("ALTER ROLE night SET role = 'other'", "role = other"),
+        ("REVOKE CONNECT ON DATABASE postgres FROM public", "may not connect"),
+    ] {
+        client.batch_execute(harm).unwrap();
+        let (status, detail, fix) = finding(&mut client, "job_user");
+        assert!(status == "fail" && detail.contains(said), "{harm}: {detail}");
+        client.batch_execute(&fix.unwrap()).unwrap();
+        assert_eq!(finding(&mut client, "job_user").0, "ok", "{harm}");
+        client.batch_execute("ALTER ROLE ALL RESET ALL; ALTER ROLE night RESET ALL").unwrap();
+        client.batch_execute("ALTER ROLE night IN DATABASE postgres RESET ALL").unwrap();
     }
 }
 

@@ -10,6 +10,7 @@ mod emergency;
 mod fixes;
 mod foretold;
 mod ground;
+mod holds;
 mod hostile;
 mod in_the_way;
 mod interrupted;

@@ -93,8 +93,7 @@ fn a_run_counts_the_rows_of_each_policy_and_the_doctor_says_which_have_none() {
     }
     let (status, detail, fix) = finding(&mut client, "t", "policy");
     assert_eq!((status.as_str(), detail.contains("group \"elsewhere\"")), ("warn", true), "{detail}");
-    client.batch_execute(&fix.expect("a fix")).unwrap();
-    assert_eq!(finding(&mut client, "t", "policy").0, "ok");
+    assert!(fix.is_none() && detail.ends_with("decide whether it is to stay"), "{detail}: {fix:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What status says of a table as it is.
 
-use cluster::{Cluster, JOBS, numbers, refused, value};
+use cluster::{Cluster, JOBS, number, numbers, refused, value, veto};
 
 #[test]
 fn a_status_that_two_words_name_is_counted_by_both() {
@@ -135,13 +135,12 @@ fn a_fingerprint_needs_an_owner_who_may_call_it_and_works_from_a_schema_of_any_n
                                                       failure_type_column, account)
                   VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w')";
     let (sqlstate, _, hint) = refused(client.batch_execute(target));
-    assert_eq!(sqlstate, "42501");
+    assert_eq!((sqlstate.as_str(), hint.as_str()), ("42501", "GRANT USAGE ON SCHEMA \"Ops, too\" TO app"));
+    client.batch_execute(&target.replace("account)", "account, fingerprint)").replace("'w')", "'w', false)")).unwrap();
     client.batch_execute(&hint).unwrap();
-    assert!(!value::<bool>(&mut client, "SELECT fingerprint FROM backlog_cleanup.target WHERE name = 't'"));
     client
         .batch_execute(
-            "GRANT USAGE ON SCHEMA \"Ops, too\" TO app;
-             UPDATE backlog_cleanup.target SET fingerprint = true WHERE name = 't';
+            "UPDATE backlog_cleanup.target SET fingerprint = true WHERE name = 't';
              UPDATE job SET error = 'job ' || id || ' failed'; UPDATE job SET error = 'no 5' WHERE id > 60",
         )
         .unwrap();
@@ -164,4 +163,24 @@ fn a_policy_for_a_failure_type_is_for_the_fingerprint_of_the_message_that_it_was
         .unwrap();
     let removed = "SELECT (backlog_cleanup_emergency('t') ->> 'removedCount')::bigint";
     assert_eq!(numbers(&mut client, removed), [40]);
+}
+
+#[test]
+fn explain_knows_every_row_that_the_last_run_kept_back_and_never_says_that_one_goes_before_it_expires() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    veto(&mut client, "job", "OLD.id IN (5, 6)");
+    client.batch_execute("SELECT backlog_cleanup_failed_generations('t'); INSERT INTO job (id) VALUES (1000)").unwrap();
+    let verdicts = "SELECT string_agg(concat_ws(' ', id, verdict), ', ' ORDER BY id)
+                    FROM job, backlog_cleanup_explain(id::text, 't') WHERE id IN (5, 6)";
+    assert_eq!(value::<String>(&mut client, verdicts), "5 kept back, 6 kept back");
+    // By the calendar 60 days are less than two months, and more than one of 28 days.
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_set_policy(max_age => '2 months', max_keep_age => '60 days', target => 't')",
+        )
+        .unwrap();
+    let early = "SELECT count(*) FROM job, backlog_cleanup_explain(id::text, 't') WHERE removable_at < expires_at";
+    assert_eq!(number(&mut client, early), 0);
 }

@@ -148,8 +148,8 @@ fn status(sqlstate: &str, exit: Exit) -> StatusCode {
 /// unless it is there already, or the caller may not.
 fn status_of_write(sqlstate: &str, exit: Exit) -> StatusCode {
     match sqlstate {
-        // unique_violation
-        "23505" => StatusCode::CONFLICT,
+        // unique_violation, dependent_objects_still_exist
+        "23505" | "2BP01" => StatusCode::CONFLICT,
         "42501" | "42704" | "55P03" => status(sqlstate, exit),
         // feature_not_supported, data_exception, integrity_constraint_violation, syntax_error_or_access_rule_violation,
         // program_limit_exceeded, object_not_in_prerequisite_state

@@ -1,0 +1,111 @@
+use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+
+use crate::extension;
+use crate::postgres::error::{Result, error};
+use crate::postgres::now::rows_now;
+use crate::postgres::subtransaction::{briefly, raise_again, reported, sqlstate};
+use crate::rules::policy::Names;
+use crate::target::Target;
+use crate::target::expression::writes_expressions;
+use crate::target::load::row_before;
+use crate::target::meaning::Change;
+use crate::target::steady::glance;
+
+/// A policy that names something, as it is stored.
+pub struct Named {
+    pub names: Names,
+    pub is_hold: bool,
+}
+
+/// Why no row is under a policy.
+pub enum Doubt {
+    /// No row can have what it names.
+    Unreadable(String),
+    /// Rows have it otherwise.
+    Otherwise(Names),
+}
+
+impl Named {
+    /// Of a target. Until ALTER EXTENSION UPDATE the table has policies in it that no run has obeyed so far.
+    pub fn all(target: &Target) -> Result<Vec<Named>> {
+        const NAMED: &str = "
+            SELECT recipe_id, failure_type, to_jsonb(policy) ->> 'status', enabled FROM backlog_cleanup.policy
+            WHERE target = $1 AND coalesce(recipe_id, failure_type, to_jsonb(policy) ->> 'status') IS NOT NULL
+            ORDER BY 1, 2, 3";
+        if !extension::is_updated()? {
+            return Ok(Vec::new());
+        }
+        extension::as_owner(|| {
+            rows_now(NAMED, &[target.name.as_str().into()], |row| {
+                let names = Names { recipe_id: row.get(1)?, failure_type: row.get(2)?, status: row.get(3)? };
+                Ok(Named { names, is_hold: row.get::<bool>(4)? == Some(false) })
+            })
+        })
+    }
+
+    /// `None` if rows can be under it.
+    pub fn doubt(&self, target: &Target) -> Result<Option<Doubt>> {
+        let Names { recipe_id, failure_type, status } = &self.names;
+        let written = || Names::written(target, recipe_id.as_deref(), failure_type.as_deref(), status.as_deref());
+        match briefly(written) {
+            Ok(written) if written == self.names => Ok(None),
+            // An earlier version or a dump may have let in `07`, which is read as 7.
+            Ok(written) if written == self.names.clone().of_rows(target) => Ok(None),
+            Ok(written) => Ok(Some(Doubt::Otherwise(written))),
+            Err(failure) => match sqlstate(&failure) {
+                PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION
+                | PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
+                | PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH => {
+                    Ok(Some(Doubt::Unreadable(reported(&failure).message().to_owned())))
+                }
+                _ => raise_again(failure),
+            },
+        }
+    }
+}
+
+/// Checks that the policies of a target that a statement has written are still for the rows that they are for: `before` is the row
+/// before it as JSON. What the statement has not touched is left alone. All of them are one error. Errors: 2BP01, those of
+/// `Target::load`.
+#[pg_extern(sql = false)]
+fn check_policies_of_target(target: Option<&str>, before: Option<&str>) -> Result<()> {
+    if writes_expressions() {
+        return Ok(());
+    }
+    glance(target, |target| {
+        let changes = target.changes_since(&row_before(&target.name, before.unwrap_or_default())?)?;
+        let mut lost = Vec::new();
+        for policy in Named::all(target)? {
+            let Names { recipe_id, failure_type, status } = &policy.names;
+            let names = [
+                (target.nouns.group_word.as_str(), recipe_id, changes.recipe),
+                ("failure type", failure_type, changes.failure_type),
+                ("status", status, changes.status),
+            ];
+            let touched = names.iter().filter(|(_, name, change)| name.is_some() && *change > Change::None);
+            let Some((what, _, change)) = touched.max_by_key(|(.., change)| *change) else { continue };
+            let reason = match policy.doubt(target)? {
+                Some(Doubt::Unreadable(reason)) => reason,
+                Some(Doubt::Otherwise(written)) => format!("rows have {}", written.said(target)),
+                None if *change == Change::Meaning => format!("a {what} would be something else"),
+                None => continue,
+            };
+            lost.push(format!("policy for {}: {reason}", policy.names.said(target)));
+        }
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let policies = if lost.len() == 1 { "policy" } else { "policies" };
+        Err(error(
+            PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+            format!("{} {policies} of target \"{}\" would not be for the same rows any more", lost.len(), target.name),
+            format!(
+                "SELECT * FROM backlog_cleanup.policy WHERE target = {}; \
+                 -- drop them, change the target, and set them as rows have it then, in one transaction",
+                quote_literal(&target.name)
+            ),
+        )
+        .set_detail(lost.join("\n")))
+    })
+}

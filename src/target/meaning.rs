@@ -1,0 +1,49 @@
+use crate::postgres::error::Result;
+use crate::target::{Target, TargetRow};
+
+/// What a statement has done to what a name is compared with.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// Nothing.
+    None,
+    /// Another value, under which a name may mean the same: a renamed column, another table.
+    Value,
+    /// A name means other rows.
+    Meaning,
+}
+
+/// The changes of a target since its row before.
+pub struct Changes {
+    pub recipe: Change,
+    pub failure_type: Change,
+    pub status: Change,
+}
+
+impl Target {
+    /// A column of another name is the same one if the old name is gone. Documents of several columns have the names in them.
+    pub fn changes_since(&self, before: &TargetRow) -> Result<Changes> {
+        let moved = if self.generations_table == before.generations_table { Change::None } else { Change::Value };
+        let of = |was: &Option<String>, is: &Option<String>| {
+            Ok(match was {
+                _ if was == is => moved,
+                Some(written) if written.starts_with('(') || self.table.column(written)?.is_some() => Change::Meaning,
+                _ => Change::Value,
+            })
+        };
+        let recipe = match (&before.recipe_columns, &self.recipe_columns) {
+            (None, None) => of(&before.recipe_column, &self.recipe_column)?,
+            (was, is) if was == is => moved,
+            (Some(_), Some(_)) => Change::Value,
+            (None, Some(_)) if before.recipe_column.is_none() => Change::Value,
+            _ => Change::Meaning,
+        };
+        let has_fingerprints = before.failure_type_column.is_some() && self.has_failure_type_in_text();
+        let failure_type = match before.fingerprint != self.fingerprint && has_fingerprints {
+            true => Change::Meaning,
+            false => of(&before.failure_type_column, &self.failure_type_column)?,
+        };
+        let status = of(&before.status_column, &self.status_column)?;
+        let status = if before.statuses != self.statuses && status == Change::None { Change::Value } else { status };
+        Ok(Changes { recipe, failure_type, status })
+    }
+}
