@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use crate::postgres::datum::tid_array;
 use crate::postgres::error::Result;
 use crate::postgres::met::Met;
+use crate::postgres::names::{Object, naming_also};
 use crate::postgres::stream::stream_writing;
 use crate::postgres::subtransaction::attempt;
 use crate::rank::removable::Removable;
@@ -128,7 +129,8 @@ fn remove_all(
     let besides = Besides::of(leaf, tables);
     let delete = format!("WITH {} {}", deletes.join(", "), counts.join(" UNION ALL "));
     let mut gone = Tally::of(rules.target, &rules.policies);
-    stream_writing(&delete, Some(tid_array(&tids)), |row| gone.count_removed(row))?;
+    let named: Vec<Object> = wanted.keys().flat_map(|place| leaves[*place].table.named_with_it()).collect();
+    naming_also(&named, || stream_writing(&delete, Some(tid_array(&tids)), |row| gone.count_removed(row)))?;
     let removed = gone.removed() as usize;
     besides.are_none(removed)?;
     if removed < tids.len() {

@@ -31,13 +31,14 @@ pub fn remove(
     tally: &mut Tally,
     left: &mut Left,
 ) -> Result<usize> {
+    let are_there = leaf.is_all_of(rules.target)?;
     let mut removed = 0;
     let mut place = range.start;
     while place < range.end && removed < limit && !left.is_over()? {
         let recipe = &tally.list[place];
         if let (Some(cutoff), Some(most)) = (recipe.cutoff, recipe.left) {
             let condition = condition(rules, recipe, cutoff);
-            let gone = remove_where(rules, leaf, &condition, most, tally, left)?;
+            let gone = remove_where(rules, leaf, &condition, most, are_there, tally, left)?;
             tally.list[place].left = Some(most - gone);
             removed += gone as usize;
         }
@@ -54,7 +55,7 @@ pub fn remove_all(rules: &Rules, leaf: &Leaf, kept_back: i64, tally: &mut Tally,
     let condition = rules.condition();
     // Code on the other server may write rows again that have gone.
     let most = if kept_back > 0 { kept_back } else { count(leaf, &condition)? };
-    remove_where(rules, leaf, &condition, most, tally, left).map(drop)
+    remove_where(rules, leaf, &condition, most, true, tally, left).map(drop)
 }
 
 fn count(leaf: &Leaf, condition: &str) -> Result<i64> {
@@ -65,12 +66,13 @@ fn count(leaf: &Leaf, condition: &str) -> Result<i64> {
 }
 
 /// Removes the rows that meet a condition, but at most so many; in one statement if all of them can go. Counts those that are
-/// left, and returns how many have gone.
+/// left, and returns how many have gone. `are_there` says whether the leaf had that many.
 fn remove_where(
     rules: &Rules,
     leaf: &Leaf,
     condition: &str,
     most: i64,
+    are_there: bool,
     tally: &mut Tally,
     left: &mut Left,
 ) -> Result<i64> {
@@ -105,7 +107,9 @@ fn remove_where(
         left.kept_back += rows;
         left.reason.get_or_insert_with(|| Reason::new(None, first.flatten()));
     }
-    left.keep_changed((most - removed - rows) as usize);
+    if are_there {
+        left.keep_changed((most - removed - rows) as usize);
+    }
     Ok(removed)
 }
 

@@ -57,6 +57,13 @@ impl Leaf {
         if belongs(oid, target)? { Leaf::of(oid, target) } else { Ok(None) }
     }
 
+    /// Whether no other leaf has rows of the target.
+    pub fn is_all_of(&self, target: &Target) -> Result<bool> {
+        let has_parts = "SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits WHERE inhparent OPERATOR(pg_catalog.=) $1)";
+        let has_parts = one_now::<bool>(has_parts, &[self.table.oid.into()])? == Some(true);
+        Ok(self.table.oid == target.table.oid && !has_parts)
+    }
+
     /// Removes rows of the leaf as its owner. Errors: those of `as_owner_of`, 40001 (a trigger of another leaf has changed it).
     pub fn as_owner<T>(&self, target: &Target, work: impl FnOnce() -> Result<T>) -> Result<T> {
         as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()))
