@@ -50,7 +50,7 @@ impl Target {
                 let text = format!("{column}::pg_catalog.text");
                 let is_long = match is_json {
                     true => format!(
-                        "pg_catalog.octet_length({text}) OPERATOR(pg_catalog.>) {LARGEST}
+                        "{is_large} OR pg_catalog.octet_length({text}) OPERATOR(pg_catalog.>) {LARGEST}
                          OR pg_catalog.octet_length({text}) OPERATOR(pg_catalog.-)
                             pg_catalog.octet_length(pg_catalog.translate({text}, '[{{', '')) OPERATOR(pg_catalog.>) {BRACKETS}"
                     ),

@@ -382,7 +382,7 @@ fn what_nothing_would_obey_is_warned_of_when_it_is_written_and_seen_when_it_beco
     ] {
         client.batch_execute("BEGIN").unwrap();
         client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {value} WHERE name = 't'")).unwrap();
-        assert!(notices.try_iter().any(|(_, message)| message.contains(said)), "{value}");
+        assert!(notices.try_iter().any(|(message, _)| message.contains(said)), "{value}");
         let (status, detail, fix) = finding(&mut client, "target");
         assert!(status == "warn" && detail.contains(said), "{value}: {detail}");
         client.batch_execute(&fix.unwrap()).unwrap();
