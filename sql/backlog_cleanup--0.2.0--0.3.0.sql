@@ -791,6 +791,8 @@ COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
     'the WAL position when the positions were read; on a page that is older they still mean the same rows';
 COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
     'counts the passes, from 1: rows that one has kept back are tried again in the next';
+COMMENT ON COLUMN backlog_cleanup.run_part.part IS
+    'counts the parts of the run, from 1; negative in every second pass, whose last part comes first';
 COMMENT ON COLUMN backlog_cleanup.run_part.removed IS 'rows removed';
 COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pass has kept back and that this part has still to try again';
 ALTER TABLE backlog_cleanup.run_part ADD COLUMN given_up bigint NOT NULL DEFAULT 0;

@@ -403,7 +403,7 @@ ALTER TABLE backlog_cleanup.run_part ALTER COLUMN tids SET STORAGE EXTERNAL, ALT
 COMMENT ON TABLE backlog_cleanup.run_part IS
     'running runs: what is left to do; a part is a range of blocks, a list of positions, or the recipes of a leaf table';
 COMMENT ON COLUMN backlog_cleanup.run_part.run_id IS 'the run';
-COMMENT ON COLUMN backlog_cleanup.run_part.part IS 'counts the parts of the run, from 0';
+COMMENT ON COLUMN backlog_cleanup.run_part.part IS 'counts the parts of the run, from 1; negative in every second pass, whose last part comes first';
 COMMENT ON COLUMN backlog_cleanup.run_part.leaf IS 'the table';
 COMMENT ON COLUMN backlog_cleanup.run_part.filenode IS
     'its filenode: if it has changed, the table was rewritten and positions mean other rows; NULL if it has none';

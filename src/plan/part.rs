@@ -16,6 +16,8 @@ pub struct Part {
     pub run_id: i64,
     /// Rows that a pass has kept back are tried again in the next one.
     pub pass: i32,
+    /// Parts come in the order of their numbers. Those of every second pass are negative, so that the last comes first: what was
+    /// freed by the rows behind goes in one pass.
     pub part: i32,
     pub leaf: pg_sys::Oid,
     /// The leaf's `numbers` when it was ranked.
@@ -59,7 +61,7 @@ pub fn save(
     let mut insert = |pass: i32, of: (pg_sys::Oid, &[i16]), task: Task, steps: i64| {
         part += 1;
         let kept_back = if pass > 1 { steps } else { 0 };
-        insert((run_id, pass, part - 1), of, task, steps, (kept_back, 0))
+        insert((run_id, pass, part), of, task, steps, (kept_back, 0))
     };
     extension::as_owner(|| {
         for leaf in leaves.iter().filter(|leaf| leaf.reach == Reach::Key) {
@@ -123,7 +125,7 @@ fn pages_of(batch_size: usize) -> u32 {
     (batch_size / 100).max(1) as u32
 }
 
-/// Saves a part, or adds its rows to those of one that a batch before has saved for the next pass.
+/// Saves a part, or puts its rows before those of one that a batch before has saved for the next pass.
 fn insert(
     (run_id, pass, part): (i64, i32, i32),
     (leaf, columns): (pg_sys::Oid, &[i16]),
@@ -149,9 +151,9 @@ fn insert(
                                                kept_back, columns, in_circles, given_up, leaves)
          VALUES ($1, $2, $3, $4, pg_relation_filenode($4), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
          ON CONFLICT (run_id, pass, part) DO UPDATE
-         SET tids = CASE WHEN run_part.first_block IS NULL THEN run_part.tids || excluded.tids END,
-             places = CASE WHEN run_part.first_block IS NULL THEN run_part.places || excluded.places END,
-             leaves = run_part.leaves || excluded.leaves,
+         SET tids = CASE WHEN run_part.first_block IS NULL THEN excluded.tids || run_part.tids END,
+             places = CASE WHEN run_part.first_block IS NULL THEN excluded.places || run_part.places END,
+             leaves = excluded.leaves || run_part.leaves,
              steps = CASE WHEN run_part.tids IS NULL THEN run_part.steps ELSE run_part.steps + excluded.steps END,
              kept_back = run_part.kept_back + excluded.kept_back, given_up = run_part.given_up + excluded.given_up",
         &[
@@ -218,9 +220,8 @@ macro_rules! is_unfinished {
     };
 }
 
-/// The unfinished parts of run $1 that are due, behind part $3 of pass $2: those of the first pass that has any. The second pass is worth
-/// while as long as the first has removed one row for $4 that it gave up on; a later one also only if the one before has removed rows.
-/// Each subquery is done once: there may be thousands of parts.
+/// The unfinished parts of run $1 that are due, behind part $3 of pass $2: those of the first pass that has any, if that is worth while
+/// (`is_worth_while`). Each subquery is done once: there may be thousands of parts.
 macro_rules! due {
     ($what:literal) => {
         concat!(
@@ -233,10 +234,12 @@ macro_rules! due {
             is_unfinished!("u"),
             ")
               AND (pass = 1 OR (pass, true) IN (
-                       SELECT b.pass + 1, (b.pass = 1 OR sum(b.removed) > 0) AND sum(b.removed) * $4 >= (
-                                  SELECT coalesce(sum(a.given_up), 0) FROM backlog_cleanup.run_part a
-                                  WHERE a.run_id = $1 AND a.pass = b.pass + 1)
-                       FROM backlog_cleanup.run_part b WHERE b.run_id = $1 GROUP BY b.pass))
+                       SELECT b.pass + 1, CASE WHEN b.pass = 1 THEN b.removed > 0 OR b.given_up = 0
+                                               ELSE b.removed > 0 AND (b.removed + b.before) * $4 >= b.given_up END
+                       FROM (SELECT a.pass, sum(a.removed) AS removed, lag(sum(a.removed)) OVER passes AS before,
+                                    lead(sum(a.given_up)) OVER passes AS given_up
+                             FROM backlog_cleanup.run_part a WHERE a.run_id = $1
+                             GROUP BY a.pass WINDOW passes AS (ORDER BY a.pass)) b))
              ORDER BY pass, part
              LIMIT 1"
         )
@@ -337,9 +340,9 @@ impl Part {
         extension::as_owner(|| {
             prepared::run(
                 "INSERT INTO backlog_cleanup.run_part (run_id, pass, part, leaf, columns, filenode, first_block, lsn, steps)
-                 SELECT $1, $2, min(part), $3, $4, pg_relation_filenode($3), 0, '0/0',
+                 SELECT $1, $2, CASE WHEN $2 % 2 = 0 THEN -min(part) ELSE min(part) END, $3, $4, pg_relation_filenode($3), 0, '0/0',
                         pg_relation_size($3) / current_setting('block_size')::bigint
-                 FROM backlog_cleanup.run_part WHERE run_id = $1 AND pass = 1 AND leaf = $3
+                 FROM backlog_cleanup.run_part WHERE run_id = $1 AND pass = 1 AND leaf = $3 AND leaves IS NULL
                  HAVING count(*) > 0
                  ON CONFLICT (run_id, pass, part) DO UPDATE
                  SET first_block = 0, tids = NULL, places = NULL, steps = excluded.steps",
@@ -366,11 +369,12 @@ impl Part {
     fn take_over_of_leaf(&mut self) -> Result<()> {
         const OF_LEAF: &str = "
             SELECT ARRAY[coalesce(sum(kept_back), 0)::bigint, coalesce(sum(given_up), 0)::bigint]
-            FROM backlog_cleanup.run_part WHERE run_id = $1 AND pass BETWEEN $2 AND $2 + 1 AND leaf = $3";
+            FROM backlog_cleanup.run_part WHERE run_id = $1 AND pass BETWEEN $2 AND $2 + 1 AND leaf = $3 AND leaves IS NULL";
         const TAKE: &str = "
             UPDATE backlog_cleanup.run_part SET kept_back = CASE WHEN part = $4 AND pass = $2 THEN $5 ELSE 0 END,
                                                 given_up = CASE WHEN part = $4 AND pass = $2 THEN $6 ELSE 0 END
-            WHERE run_id = $1 AND pass BETWEEN $2 AND $2 + 1 AND leaf = $3 AND (kept_back > 0 OR part = $4 AND pass = $2)";
+            WHERE run_id = $1 AND pass BETWEEN $2 AND $2 + 1 AND leaf = $3 AND leaves IS NULL
+                  AND (kept_back > 0 OR part = $4 AND pass = $2)";
         let place = [self.run_id.into(), self.pass.into(), self.leaf.into()];
         let of_leaf = extension::as_owner(|| prepared::get_one::<Vec<i64>>(OF_LEAF, &place))?.unwrap_or_default();
         let [kept_back, given_up] = of_leaf[..] else { return Ok(()) };
@@ -378,6 +382,18 @@ impl Part {
         let [run_id, pass, leaf] = place;
         let take = [run_id, pass, leaf, self.part.into(), kept_back.into(), given_up.into()];
         extension::as_owner(|| prepared::run(TAKE, &take))
+    }
+
+    /// The rows of a leaf in circles through several that this pass or the next one tries.
+    pub fn in_circles_across(&self) -> Result<Vec<Removable>> {
+        const ACROSS: &str = "
+            SELECT array_agg(circle.tid)
+            FROM backlog_cleanup.run_part p CROSS JOIN LATERAL ROWS FROM (unnest(p.tids), unnest(p.leaves)) circle (tid, leaf)
+            WHERE p.run_id = $1 AND p.leaves IS NOT NULL AND circle.leaf = $3
+              AND (p.pass = $2 AND p.steps_done < p.steps OR p.pass = $2 + 1)";
+        let place = [self.run_id.into(), self.pass.into(), self.leaf.into()];
+        let tids = extension::as_owner(|| prepared::get_one::<Vec<pg_sys::ItemPointerData>>(ACROSS, &place))?;
+        Ok(tids.into_iter().flatten().map(|tid| Removable::new(tid, usize::MAX)).collect())
     }
 
     /// Saves where the next batch continues, after one that has removed so many rows, and tried again so many that the run has counted
@@ -430,7 +446,8 @@ impl Part {
 
     /// Saves rows that a batch of this part has kept back, for the next pass: those of `rows`, or `kept_back` of a leaf that is
     /// reached by key. The batch gave up on so many of them. Their pages have changed since they were read, so they are looked up again.
-    pub fn try_again(&self, rows: Vec<Removable>, kept_back: i64, given_up: i64) -> Result<()> {
+    pub fn try_again(&self, mut rows: Vec<Removable>, kept_back: i64, given_up: i64) -> Result<()> {
+        rows.reverse();
         let count = rows.len() as i64;
         let (task, steps, kept_back) = match self.task {
             Task::Keys | Task::Across { .. } => (Task::Keys, self.steps, kept_back),
@@ -451,7 +468,7 @@ impl Part {
             return Ok(());
         }
         extension::as_owner(|| {
-            let place = (self.run_id, self.pass + 1, self.part);
+            let place = (self.run_id, self.pass + 1, -self.part);
             insert(place, (self.leaf, &self.columns), task, steps, (kept_back, given_up))
         })
     }

@@ -56,9 +56,18 @@ impl Left {
     }
 }
 
-/// A pass over what others have kept back is worth while as long as the one before has removed one row for so many that it gave up on:
-/// then the number of passes grows with the logarithm of the number of rows.
+/// A later pass is worth while as long as one there and one back have removed one row for so many that they gave up on: then the
+/// number of passes grows with the logarithm of the number of rows.
 pub const GIVEN_UP_PER_ROW: i64 = 100;
+
+/// Whether to try again what a pass has kept back, of which it gave up on so many, after having removed so many rows and the pass before it
+/// `before`. Behind the first pass, which has gone one way only, any row is reason enough.
+pub fn is_worth_while(removed: i64, before: Option<i64>, given_up: i64) -> bool {
+    match before {
+        None => removed > 0 || given_up == 0,
+        Some(before) => removed > 0 && given_up <= GIVEN_UP_PER_ROW * (removed + before),
+    }
+}
 
 /// How many statements may be refused in a row before a run gives up on what it has not found yet. A row that cannot go, among
 /// n others, takes about 2 log n; whatever goes renews it.
@@ -80,7 +89,7 @@ const ELSEWHERE: usize = 32;
 impl Patience {
     /// The patience of a batch in a pass of a run that has removed so many rows, and kept back so many.
     pub fn of(pass: i32, removed: i64, kept_back: i64) -> Patience {
-        let nothing_goes = removed == 0 && kept_back >= TRIES as i64;
+        let nothing_goes = kept_back >= TRIES as i64 * (removed + 1);
         Patience(if nothing_goes { SOME } else { TRIES / if pass > 1 { 4 } else { 1 } })
     }
 
@@ -89,12 +98,12 @@ impl Patience {
         Patience(self.0.max(SOME))
     }
 
-    /// The same for so many rows: if nothing has gone for long, few of a small number are tried.
+    /// The same for so many rows: if next to nothing goes, few of a small number are tried.
     pub fn for_rows(self, rows: usize) -> Patience {
         if self.is_short() { Patience(self.0.min((rows / 2).max(2))) } else { self }
     }
 
-    /// Whether nothing has gone for long.
+    /// Whether next to nothing goes.
     pub fn is_short(&self) -> bool {
         self.0 <= SOME
     }

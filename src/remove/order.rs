@@ -194,6 +194,7 @@ impl Waiting {
         if keys.is_empty() {
             return Ok(None);
         }
+        let is_backwards = rows.first() > rows.last();
         let mut rows = rows.to_vec();
         rows.sort_unstable();
         let mut graph = Graph::of(vec![rows]);
@@ -201,7 +202,7 @@ impl Waiting {
         if graph.references.is_empty() && !graph.is_held.contains(&true) {
             return Ok(None);
         }
-        let Ordered { steps, circles, held, .. } = graph.sort(false, usize::MAX);
+        let Ordered { steps, circles, held, .. } = graph.sort(is_backwards, usize::MAX);
         let (found, lengths) = graph.circles(|row| !graph.is_held[row]);
         let mut circle: Vec<u32> = (0..graph.waits.len() as u32).collect();
         let mut found = &found[..];

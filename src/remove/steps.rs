@@ -8,7 +8,7 @@ use crate::remove::across::remove_across;
 use crate::remove::by_position::remove_around;
 use crate::remove::find::{Place, find};
 use crate::remove::keys;
-use crate::remove::left::{GIVEN_UP_PER_ROW, Left, Patience};
+use crate::remove::left::{Left, Patience, is_worth_while};
 use crate::remove::order::{Linked, Ordered};
 use crate::remove::pieces::CHUNK;
 use crate::rules::Rules;
@@ -59,10 +59,21 @@ impl Rows {
             Rows::All { kept_back } => *kept_back,
         }
     }
+
+    fn reversed(self) -> Rows {
+        match self {
+            Rows::At(rows) => Rows::At(rows.into_iter().rev().collect()),
+            others => others,
+        }
+    }
+}
+
+fn reversed(steps: Vec<Step>) -> Vec<Step> {
+    steps.into_iter().rev().map(|(place, rows)| (place, rows.reversed())).collect()
 }
 
 /// Removes rows step by step, then those in `later`. Tries again what was kept back, as long as a pass is worth while: other rows that
-/// have gone since may have held it.
+/// have gone since may have held it. Each pass goes the other way than the one before.
 pub fn remove_steps(
     rules: &Rules,
     leaves: &[Leaf],
@@ -71,28 +82,28 @@ pub fn remove_steps(
     tally: &mut Tally,
     left: &mut Left,
 ) -> Result<()> {
-    let (tables, mut before) = (oids(leaves), tally.removed());
-    let mut again = one_pass(rules, leaves, &tables, steps, tally, left)?;
+    let (tables, mut at_start) = (oids(leaves), tally.removed());
+    let mut again = reversed(one_pass(rules, leaves, &tables, steps, tally, left)?);
     left.kept_back += later.iter().map(|(_, rows)| rows.kept_back()).sum::<i64>();
     again.extend(later.into_iter().filter(|(_, rows)| rows.kept_back() > 0));
-    let mut is_first = true;
+    let mut before = None;
     loop {
-        let removed = tally.removed() - before;
-        let is_worth_while = (is_first || removed > 0) && left.given_up <= GIVEN_UP_PER_ROW * removed;
-        if again.is_empty() || !is_worth_while {
+        let removed = tally.removed() - at_start;
+        if again.is_empty() || !is_worth_while(removed, before, left.given_up) {
             let rows =
                 again.into_iter().filter_map(|(_, rows)| if let Rows::At(rows) = rows { Some(rows) } else { None });
             left.again = rows.flatten().collect();
             return Ok(());
         }
-        (before, is_first) = (tally.removed(), false);
+        (at_start, before) = (tally.removed(), Some(removed));
         left.kept_back -= again.iter().map(|(_, rows)| rows.kept_back()).sum::<i64>();
         // The reason is that of a row that stays.
-        if left.kept_back == 0 {
-            left.reason = None;
-        }
+        let first = if left.kept_back == 0 { left.reason.take() } else { None };
         (left.given_up, left.patience) = (0, Patience::default());
-        again = one_pass(rules, leaves, &tables, again, tally, left)?;
+        again = reversed(one_pass(rules, leaves, &tables, again, tally, left)?);
+        if tally.removed() == at_start {
+            left.reason = left.reason.take().map(|now| first.unwrap_or(now));
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use backlog_cleanup_report::Mode;
@@ -220,21 +220,37 @@ impl Batch<'_> {
                     return Ok((part.steps, 0));
                 }
                 let limit = if is_counted { self.room.rows.min(part.kept_back as usize) } else { limit };
-                let rows = self.look(&rules, leaf, (next as u32, *next_offset), end as u32, limit)?;
+                let mut rows = self.look(&rules, leaf, (next as u32, *next_offset), end as u32, limit)?;
+                self.room.rows -= rows.len();
+                self.room.blocks -= (end - next) as usize;
+                let next = match rows.last() {
+                    Some(last) if rows.len() == limit => (i64::from(last.block()) - first, last.offset()),
+                    _ => (end - first, 0),
+                };
+                self.leave_circles(leaf, part, &mut rows)?;
+                if part.pass % 2 == 0 {
+                    rows.reverse();
+                }
                 if is_counted {
                     self.left.kept_back += rows.len() as i64;
                 } else {
                     let tally = &mut self.cutoffs.tally;
                     remove_in_time(&rules, leaf, &self.tables, &rows, false, tally, self.left)?;
                 }
-                self.room.rows -= rows.len();
-                self.room.blocks -= (end - next) as usize;
-                Ok(match rows.last() {
-                    Some(last) if rows.len() == limit => (i64::from(last.block()) - first, last.offset()),
-                    _ => (end - first, 0),
-                })
+                Ok(next)
             }
         }
+    }
+
+    /// Takes those out of rows that were found which the run tries as circles through several leaves, and counts there.
+    fn leave_circles(&mut self, leaf: &Leaf, part: &Part, rows: &mut Vec<Removable>) -> Result<()> {
+        let circles = part.in_circles_across()?;
+        let circles: HashSet<_> = follow(leaf, &circles).iter().map(|row| (row.block(), row.offset())).collect();
+        for row in rows.extract_if(.., |row| circles.contains(&(row.block(), row.offset()))) {
+            let left = row.recipe().and_then(|recipe| self.cutoffs.tally.list[recipe].left.as_mut());
+            left.into_iter().for_each(|left| *left += 1);
+        }
+        Ok(())
     }
 
     /// Finds rows to remove in blocks. If others may have come to their recipes since these were ranked, ranks them anew first.

@@ -156,7 +156,7 @@ fn no_failure_reason_or_time_of_a_row_makes_reports_fail_or_takes_its_memory_man
         match sql_type {
             "text" => assert_eq!(types, ["(none", "no", "xxxxx"]),
             "jsonb" => assert_eq!(types, ["(none", "(too ", "no"]),
-            _ => assert_eq!(types, ["\"\\\\u0", "(none", "(too ", "no", "{\"mes", "\u{1f600}"]),
+            _ => assert_eq!(types, ["(none", "(too ", "\\u000", "no", "{\"mes", "\u{1f600}"]),
         }
         client.batch_execute("SELECT backlog_cleanup_emergency(failure_type => 'no')").unwrap();
         assert_eq!(number(&mut client, "SELECT count(*) FROM far WHERE failure_reason::text LIKE '%no%'"), 0);

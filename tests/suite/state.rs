@@ -291,7 +291,7 @@ fn only_rows_in_the_statuses_go_in_every_form_and_the_index_alone_finds_them_wha
         }
         if is_indexed {
             let only = "SELECT idx_tup_read >= 60 AND idx_tup_fetch = 0 FROM pg_stat_user_indexes
-                        WHERE indexrelname = 'job_queue_at_id_idx'";
+                        WHERE indexrelname LIKE 'job_queue_at_id%'";
             client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
             client.batch_execute("VACUUM ANALYZE job").unwrap();
             client.batch_execute("SELECT pg_stat_reset()").unwrap();

@@ -216,11 +216,6 @@ pub fn changes() -> Vec<Change> {
         same(Plain, "UPDATE backlog_cleanup.target SET batch_size = 3 WHERE name = 'S'", ""),
         same(
             Plain,
-            "UPDATE backlog_cleanup.target SET time_zone = 'Asia/Tokyo' WHERE name = 'S'",
-            "UPDATE backlog_cleanup.target SET time_zone = 'UTC' WHERE name = 'S'",
-        ),
-        same(
-            Plain,
             "UPDATE backlog_cleanup.target SET id_column = 'key' WHERE name = 'S'",
             "UPDATE backlog_cleanup.target SET id_column = 'id' WHERE name = 'S'",
         ),

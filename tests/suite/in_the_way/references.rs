@@ -170,32 +170,75 @@ fn workers_that_meet_rows_of_each_others_parts_remove_all_in_one_run() {
     }
 }
 
+/// `rows` rows, of which each but the first `step` has the one `step` before it as its parent: no key says so, but a trigger that keeps
+/// rows with children. Statements are counted.
+fn held_by_a_trigger(client: &mut Client, rows: i32, step: i32, order: &str) {
+    client
+        .batch_execute(&format!(
+            "DROP TRIGGER IF EXISTS has_children ON job; DROP TRIGGER IF EXISTS count ON job; TRUNCATE job;
+             ALTER TABLE job ADD IF NOT EXISTS parent int; CREATE INDEX IF NOT EXISTS job_parent ON job (parent);
+             INSERT INTO job (id, at, parent)
+             SELECT i, now() - interval '9 days' + i * interval '1 second', nullif(greatest(i - {step}, 0), 0)
+             FROM generate_series(1, {rows}) i ORDER BY {order};
+             CREATE SEQUENCE IF NOT EXISTS statements; ALTER SEQUENCE statements RESTART;
+             CREATE OR REPLACE FUNCTION count_up() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+                 $$BEGIN PERFORM nextval('public.statements'); RETURN NULL; END$$;
+             CREATE OR REPLACE FUNCTION has_children() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN
+                     IF EXISTS (SELECT FROM public.job WHERE parent = OLD.id) THEN RAISE 'it has children'; END IF; RETURN OLD;
+                 END $$;
+             CREATE TRIGGER count BEFORE DELETE ON job FOR EACH STATEMENT EXECUTE FUNCTION count_up();
+             CREATE TRIGGER has_children BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION has_children()"
+        ))
+        .unwrap();
+}
+
 #[test]
 fn what_a_pass_gave_up_goes_once_what_held_it_has_gone() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let mut client = cluster.platform();
     client.batch_execute(JOB).unwrap();
-    // No key says so: a row waits for the one a hundred behind it.
-    client
-        .batch_execute(
-            "INSERT INTO job (id, at) SELECT i, now() - interval '9 days' + i * interval '1 minute' FROM generate_series(101, 5000) i;
-             ALTER TABLE job ADD parent int; UPDATE job SET parent = id - 100 WHERE id > 100; CREATE INDEX ON job (parent);
-             CREATE TABLE saved AS TABLE job;
-             CREATE FUNCTION has_children() RETURNS trigger LANGUAGE plpgsql AS $$
-                 BEGIN
-                     IF EXISTS (SELECT FROM public.job WHERE parent = OLD.id) THEN RAISE 'it has children'; END IF; RETURN OLD;
-                 END $$;
-             CREATE TRIGGER has_children BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION has_children()",
-        )
-        .unwrap();
-    for (call, right) in [
-        (RUNS[0], (4500, 490)),
-        ("CALL backlog_cleanup_run('t', batch_size => 500)", (4500, 490)),
-        ("CALL backlog_cleanup_run('t', 'emergency', batch_size => 500)", (5000, 0)),
+    for (rows, step, orders, calls) in [
+        (
+            5_000,
+            100,
+            &["i", "i DESC"][..],
+            &[
+                RUNS[0],
+                "CALL backlog_cleanup_run('t', batch_size => 500)",
+                "CALL backlog_cleanup_run('t', batch_size => 200)",
+                "CALL backlog_cleanup_run('t', batch_size => 500, workers => 3)",
+                "CALL backlog_cleanup_run('t', 'emergency', batch_size => 500)",
+                "CALL backlog_cleanup_run('t', 'emergency', batch_size => 500, workers => 3)",
+            ][..],
+        ),
+        (5_000, 50, &["i"], &[RUNS[1], "CALL backlog_cleanup_run('t', batch_size => 500)"]),
+        (
+            30_000,
+            500,
+            &["i"],
+            &[
+                RUNS[0],
+                "CALL backlog_cleanup_run('t')",
+                "CALL backlog_cleanup_run('t', batch_size => 1000, workers => 2)",
+            ],
+        ),
+        (30_000, 50, &["i"], &["CALL backlog_cleanup_run('t')"]),
     ] {
-        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved ORDER BY id").unwrap();
-        let (removed, kept_back, ..) = run(&mut client, call);
-        assert_eq!((removed, kept_back), right, "{call}");
+        for order in orders {
+            for call in calls {
+                held_by_a_trigger(&mut client, rows, step, order);
+                // The ten newest stay, with the ten chains that they end.
+                let right = match call.contains("emergency") {
+                    true => (i64::from(rows), 0),
+                    false => (i64::from(rows - 10 * rows / step), i64::from(10 * rows / step - 10)),
+                };
+                let (removed, kept_back, ..) = run(&mut client, call);
+                let statements = number(&mut client, "SELECT last_value FROM statements");
+                assert_eq!((removed, kept_back), right, "{rows} {step} {order}, {call}");
+                assert!(statements < 8 * i64::from(rows), "{rows} {step} {order}, {call}: {statements}");
+            }
+        }
     }
 }
 
@@ -211,12 +254,21 @@ fn rows_that_hold_each_other_through_two_tables_go_in_batches() {
              CREATE TABLE step (id int PRIMARY KEY, attempt int REFERENCES attempt ON DELETE CASCADE); CREATE INDEX ON step (attempt);
              INSERT INTO attempt SELECT id, id FROM job; INSERT INTO step SELECT id, id FROM job;
              ALTER TABLE job ADD parent int REFERENCES step, ADD root int REFERENCES job; CREATE INDEX ON job (parent);
-             CREATE INDEX ON job (root);
-             UPDATE job SET parent = id - 100 WHERE id > 100",
+             CREATE INDEX ON job (root); CREATE TABLE saved AS TABLE job",
         )
         .unwrap();
-    let (removed, kept_back, ..) = run(&mut client, "CALL backlog_cleanup_run('t', batch_size => 500)");
-    assert_eq!((removed, kept_back), (2700, 290));
+    // The ten newest stay, and hold what they reference.
+    for (parent, right) in [("id - 100", (2700, 290)), ("id + 100", (2990, 0))] {
+        client
+            .batch_execute(&format!(
+                "TRUNCATE job CASCADE; INSERT INTO job TABLE saved; INSERT INTO attempt SELECT id, id FROM job;
+                 INSERT INTO step SELECT id, id FROM job; UPDATE job SET parent = {parent} WHERE {parent} BETWEEN 1 AND 3000"
+            ))
+            .unwrap();
+        client.batch_execute("VACUUM FULL job").unwrap();
+        let (removed, kept_back, ..) = run(&mut client, "CALL backlog_cleanup_run('t', batch_size => 500)");
+        assert_eq!((removed, kept_back), right, "{parent}");
+    }
 }
 
 #[test]
