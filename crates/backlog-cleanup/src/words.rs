@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use backlog_cleanup_report::plural;
 use chrono::{DateTime, Utc};
 use indicatif::HumanCount;
 use serde_json::Value;
@@ -14,13 +15,14 @@ pub fn number(number: i64) -> String {
 
 /// `1 row`, `2 rows`, `2 batches`.
 pub fn count(many: i64, noun: &str) -> String {
-    let plural = match (many, noun.strip_suffix('y')) {
-        (1, _) => noun.to_owned(),
-        (_, Some(stem)) => format!("{stem}ies"),
-        _ if noun.ends_with("ch") => format!("{noun}es"),
-        _ => format!("{noun}s"),
-    };
-    format!("{} {plural}", number(many))
+    let noun = if many == 1 { noun.into() } else { plural(noun) };
+    format!("{} {noun}", number(many))
+}
+
+/// A noun as the first word of a title.
+pub fn capitalized(noun: &str) -> String {
+    let mut rest = noun.chars();
+    rest.next().into_iter().flat_map(char::to_uppercase).chain(rest.clone()).collect()
 }
 
 /// `32 ms`, `4.2 s`, `3 min 5 s`, `2 h 10 min`.

@@ -58,8 +58,8 @@ fn a_policy_is_simulated_written_obeyed_and_dropped() {
     assert_eq!(
         run["policies"],
         json!([
-            {"recipeId": "1", "failureType": null, "status": null, "inScope": 15, "removed": 13, "kept": 2},
-            {"recipeId": null, "failureType": null, "status": null, "inScope": 12, "removed": 2, "kept": 10},
+            {"recipeId": "1", "failureType": null, "status": null, "inScope": 15, "removed": 13, "kept": 2, "keptBack": 0},
+            {"recipeId": null, "failureType": null, "status": null, "inScope": 12, "removed": 2, "kept": 10, "keptBack": 0},
         ])
     );
     let warned = ask(&server, "PUT", ADMIN, "policies?recipeId=77", &json!({"keep": 1})).json();

@@ -69,6 +69,56 @@ fn a_target_is_added_changed_and_dropped() {
     assert!(server.log().contains("target is written who=\"backlog_admin\""), "{}", server.log());
 }
 
+/// Rows of two more statuses, one of which cannot be removed.
+const FAILED_JOBS: &str = "
+    INSERT INTO job (queue, state, finished_at, error)
+    SELECT 'mail', 'failed', now() - i * interval '1 hour', 'crash' FROM generate_series(1, 30) i
+    UNION ALL SELECT 'mail', 'failed', now() - interval '60 hours', 'stuck'
+    UNION ALL SELECT 'mail', 'available', NULL, NULL FROM generate_series(1, 3);
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$;
+    CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.error = 'stuck') EXECUTE FUNCTION refuse();";
+
+#[test]
+fn a_run_is_limited_to_a_status_and_says_what_it_did_to_each() {
+    let (_cluster, mut client, server) = start("statuses", &[]);
+    client.batch_execute(&format!("{JOBS}{FAILED_JOBS}")).unwrap();
+    let mut target = jobs();
+    (target["group_word"], target["row_word"]) = (json!("queue"), json!("job"));
+    assert_eq!(ask(&server, "POST", ADMIN, "targets", &target).status, 201);
+    let target = "target=its+jobs/1";
+    let status = server.get(MONITOR, &format!("{BASE}/status?{target}")).json();
+    assert_eq!(
+        (&status["groupWord"], &status["rowWord"], &status["inScope"]),
+        (&json!("queue"), &json!("job"), &json!(81))
+    );
+    assert_eq!(
+        status["statuses"],
+        json!([{"status": "cancelled", "count": 50}, {"status": "failed", "count": 31}, {"status": "available", "count": 3}])
+    );
+    let post = |path: &str| server.post(OPERATOR, &format!("{BASE}/{path}&{target}"), "");
+    assert_eq!(post("emergency?dryRun=true&status=cancelled").json()["removedCount"], 50);
+    let report = post("run?status=failed").json();
+    let statuses = json!([
+        {"status": "failed", "inScope": 31, "removed": 2, "kept": 29, "keptBack": 1},
+        {"status": "cancelled", "inScope": 50, "removed": 0, "kept": 50, "keptBack": 0},
+    ]);
+    assert_eq!((&report["statuses"], &report["policies"][0]["keptBack"]), (&statuses, &json!(1)));
+    let run = server.get(MONITOR, &format!("{BASE}/runs/1")).json();
+    assert_eq!((&run["statuses"], &run["policies"]), (&statuses, &report["policies"]));
+    assert_eq!((&run["status"], &run["rowWord"]), (&json!("failed"), &json!("job")));
+    // It says nothing of what a whole run does.
+    let policies = server.get(MONITOR, &format!("{BASE}/policies?{target}")).json();
+    assert_eq!(policies["policies"][0]["runId"], Value::Null);
+    let written = ask(&server, "PUT", ADMIN, &format!("policies?recipeId=mail&{target}"), &json!({"keep": 2})).json();
+    assert_eq!(written["policy"], "queue \"mail\"");
+    let dropped = ask(&server, "DELETE", ADMIN, &format!("policies?recipeId=mail&{target}"), &Value::Null).json();
+    assert_eq!(dropped["policy"], "queue \"mail\"");
+    for status in ["available", "nothing"] {
+        let refused = post(&format!("run?status={status}"));
+        assert_eq!((refused.status, &refused.json()["sqlstate"]), (400, &json!("22023")), "{refused:?}");
+    }
+}
+
 #[test]
 fn a_target_that_cannot_be_is_a_problem_and_nothing_is_written() {
     let (_cluster, mut client, server) = start("target_problems", &[]);

@@ -122,7 +122,7 @@ fn a_dry_run_removes_nothing() {
         assert_eq!(ran.json()[field], rows, "{arguments:?}");
     }
     let people = run(&cluster, "dry", &["emergency", "--dry-run"]);
-    assert!(people.stdout.contains("A run would remove 30 of 30 failed rows of 3 recipes"), "{people:?}");
+    assert!(people.stdout.contains("A run would remove 30 of 30 failed generations of 3 recipes"), "{people:?}");
     assert_eq!(number(&mut client, FAILED), 30);
     assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run"), 0);
 }
@@ -135,7 +135,7 @@ fn everything_goes_only_where_the_account_is_named() {
     for emergency in [&["emergency"][..], &["run", "--mode", "emergency"]] {
         let not = run(&cluster, "emergency", emergency);
         assert_eq!(not.code, 2);
-        for shown in ["Cat Olympic Diving", "would remove all 30 failed rows", "--confirm system_backlog"] {
+        for shown in ["Cat Olympic Diving", "would remove all 30 failed generations", "--confirm system_backlog"] {
             assert!(not.stderr.contains(shown), "{not:?}");
         }
         let wrong = run(&cluster, "emergency", &[emergency, &["--confirm", "yes", "--json"]].concat());
@@ -148,16 +148,16 @@ fn everything_goes_only_where_the_account_is_named() {
         let mut terminal = cli::Terminal::start(&template, &format!("{binary} emergency --recipe-id 2"), 100, 30);
         assert!(terminal.until(|screen| screen.contains("Type the account's name")), "{}", terminal.text());
         assert!(terminal.text().contains("Dog Chess"), "{}", terminal.text());
-        assert!(terminal.text().contains("All 3 failed rows of recipe 2 will be gone"), "{}", terminal.text());
+        assert!(terminal.text().contains("All 3 failed generations of recipe 2 will be gone"), "{}", terminal.text());
         terminal.press(&format!("{typed}\n"));
         assert_eq!(terminal.finish(), code, "{}", terminal.text());
         assert_eq!(number(&mut client, FAILED), left);
     }
     // What may end a run before it has come to all rows is in the question.
     for (arguments, asked) in [
-        (&["--max-rows", "5"][..], "at most 5 of 15 failed rows"),
-        (&["--max-rows", "15"], "all 15 failed rows"),
-        (&["--max-duration", "1 minute"], "at most 15 failed rows"),
+        (&["--max-rows", "5"][..], "at most 5 of 15 failed generations"),
+        (&["--max-rows", "15"], "all 15 failed generations"),
+        (&["--max-duration", "1 minute"], "at most 15 failed generations"),
     ] {
         let run =
             run(&cluster, "emergency", &[&["run", "--mode", "emergency", "--recipe-id", "1"], arguments].concat());
@@ -188,7 +188,7 @@ fn a_policy_does_what_its_simulation_says() {
     let sum = |key: &str| simulated.as_array().unwrap().iter().map(|group| group[key].as_i64().unwrap()).sum::<i64>();
     assert_eq!((sum("removableNow"), sum("removableThen")), (7, 15));
     let people = run(&[&["policy", "simulate"], &policy[..4]].concat()).stdout;
-    assert!(people.contains("Removable are 7 of 30 rows in scope now, and 15 then"), "{people}");
+    assert!(people.contains("Removable are 7 of 30 generations in scope now, and 15 then"), "{people}");
     assert!(!people.contains("No recipe"), "nothing changes for it: {people}");
     assert_eq!(rows("SELECT FROM backlog_cleanup.policy").as_array().unwrap().len(), 1, "a simulation writes nothing");
 
@@ -203,14 +203,17 @@ fn a_policy_does_what_its_simulation_says() {
         assert_eq!(&explained[member], value, "{explained}");
     }
     let people = run(&["explain", "15"]).stdout;
-    assert!(people.contains("policy   recipe \"1\"") && people.contains("kept"), "{people}");
+    assert!(people.contains("policy      recipe \"1\"") && people.contains("kept"), "{people}");
     assert_eq!(run(&["explain", "0", "--json"]).json()["verdict"], "no such row");
 
     let dry = run(&["cleanup", "--dry-run"]).stdout;
-    assert!(dry.lines().any(|line| line.split_whitespace().eq(["recipe", "\"1\"", "15", "13", "2"])), "{dry}");
+    assert!(dry.lines().any(|line| line.split_whitespace().eq(["recipe", "\"1\"", "15", "13", "2", "0"])), "{dry}");
     assert_eq!(run(&["cleanup", "--json"]).json()["cleanedUpGenerations"], 15);
     let removed = run(&["runs", "1"]).stdout;
-    assert!(removed.lines().any(|line| line.split_whitespace().eq(["recipe", "\"1\"", "15", "13", "2"])), "{removed}");
+    assert!(
+        removed.lines().any(|line| line.split_whitespace().eq(["recipe", "\"1\"", "15", "13", "2", "0"])),
+        "{removed}"
+    );
     assert_eq!(run(&["runs", "1", "--json"]).json()["policies"][1]["removed"], 2);
     let list = run(&["policy", "list", "--json"]).json();
     let list: Vec<_> =
@@ -241,7 +244,7 @@ fn what_a_policy_holds_stays_in_an_emergency_unless_it_is_included() {
     let run = |arguments: &[&str]| run(&cluster, "held", arguments);
     assert!(run(&["policy", "set", "--recipe-id", "1", "--hold"]).stdout.contains("hold"));
     let dry = run(&["emergency", "--dry-run"]).stdout;
-    assert!(dry.contains("would remove 15 of 15") && dry.contains("Held by policies: 15 rows"), "{dry}");
+    assert!(dry.contains("would remove 15 of 15") && dry.contains("Held by policies: 15 generations"), "{dry}");
     let done = run(&["emergency", "--confirm", "system_backlog", "--json"]).json();
     assert_eq!((&done["removedCount"], &done["heldCount"]), (&15.into(), &15.into()));
     assert_eq!(run(&["runs", "1", "--json"]).json()["held"], 15);

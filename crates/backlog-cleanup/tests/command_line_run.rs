@@ -32,7 +32,7 @@ fn ctrl_c_cancels_a_run_in_batches_and_tells_what_it_did() {
         assert!(left < before, "{ran:?}");
         assert_eq!(told["totalFailed"].as_i64(), Some(before));
         let details = cli::run(&cluster, "batches", &["runs", &run.to_string()]).stdout;
-        assert!(details.contains(&format!(" of {before} failed rows")), "{details}");
+        assert!(details.contains(&format!(" of {before} failed generations")), "{details}");
         until_true(&mut client, &format!("SELECT ({AT_WORK}) = 0"));
         let booked = "SELECT sum(amount) FROM credit_transactions WHERE type = 'backlog_cleanup'";
         assert_eq!(30 - left, number(&mut client, booked));
@@ -40,10 +40,10 @@ fn ctrl_c_cancels_a_run_in_batches_and_tells_what_it_did() {
     // So with one that stops at a number of rows.
     let few = ["run", "--mode", "emergency", "--confirm", "system_backlog", "--max-rows", "1"];
     let few = cli::run(&cluster, "batches", &few);
-    assert!(few.code == 0 && few.stdout.contains("removed 1 of 26 failed rows of "), "{few:?}");
+    assert!(few.code == 0 && few.stdout.contains("removed 1 of 26 failed generations of "), "{few:?}");
     // The next run continues.
     let rest = cli::run(&cluster, "batches", &["run", "--mode", "emergency", "--confirm", "system_backlog"]);
-    assert!(rest.code == 0 && rest.stdout.contains("removed 25 of 25 failed rows"), "{rest:?}");
+    assert!(rest.code == 0 && rest.stdout.contains("removed 25 of 25 failed generations"), "{rest:?}");
     assert_eq!(number(&mut client, FAILED), 0);
 }
 
@@ -83,7 +83,11 @@ fn how_far_a_run_is_can_be_seen_in_a_terminal() {
     let binary = env!("CARGO_BIN_EXE_backlog-cleanup");
     let run = format!("{binary} run --mode emergency --confirm system_backlog --batch-size 500 --pause '1 s'");
     let mut terminal = cli::Terminal::start(&cli::command(&cluster, "bar", &[]), &run, 100, 30);
-    assert!(terminal.until(|screen| screen.contains("500 rows, ") && screen.contains(" left")), "{}", terminal.text());
+    assert!(
+        terminal.until(|screen| screen.contains("500 generations, ") && screen.contains(" left")),
+        "{}",
+        terminal.text()
+    );
     terminal.press("\u{3}");
     terminal.finish();
     let text = terminal.text();

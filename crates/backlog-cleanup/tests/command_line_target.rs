@@ -113,6 +113,78 @@ fn a_target_is_added_shown_changed_and_dropped() {
     }
 }
 
+/// Rows of two more statuses, one of which cannot be removed.
+const FAILED_JOBS: &str = "
+    INSERT INTO job (queue, state, finished_at, error)
+    SELECT 'mail', 'failed', now() - i * interval '1 hour', 'crash' FROM generate_series(1, 30) i
+    UNION ALL SELECT 'mail', 'failed', now() - interval '60 hours', 'stuck'
+    UNION ALL SELECT 'mail', 'available', NULL, NULL FROM generate_series(1, 3);
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$;
+    CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.error = 'stuck') EXECUTE FUNCTION refuse();";
+
+#[test]
+fn a_target_is_spoken_of_in_its_words_and_its_rows_by_their_status() {
+    let (cluster, mut client) = start("words");
+    client.batch_execute(FAILED_JOBS).unwrap();
+    let run = |arguments: &str| {
+        cli::run(&cluster, "words", &[&arguments.split(' ').collect::<Vec<_>>()[..], &["--target", "jobs"]].concat())
+    };
+    let add = ["target", "add", "jobs", "group_word=work queue", "row_word=job"];
+    let added = cli::run(&cluster, "words", &[&add[..], &ARGUMENTS].concat());
+    assert_eq!(added.code, 0, "{added:?}");
+    let shows = |ran: &Ran, lines: &[&str]| {
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let there: Vec<Vec<&str>> = ran.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+        for line in lines {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert!(there.iter().any(|there| there.starts_with(&words)), "{line}: {}", ran.stdout);
+        }
+    };
+    let status = run("status");
+    shows(
+        &status,
+        &["JOBS COMPLETED", "STATUS JOBS", "cancelled 50", "failed 31", "available 3", "ID WORK QUEUE FAILED"],
+    );
+    let platform = cli::run(&cluster, "words", &["status"]);
+    shows(&platform, &["GENERATIONS COMPLETED"]);
+    assert!(!platform.stdout.contains("STATUS"), "it would say the same twice: {platform:?}");
+    shows(&run("cleanup --dry-run"), &["failed 31 3 28 0", "A run would remove 25 of 81 failed jobs of 1 work queue"]);
+
+    // One status alone; the report counts all of them.
+    let cleanup = run("cleanup --status failed");
+    let failed = "failed 31 2 29 1";
+    shows(&cleanup, &["STATUS IN SCOPE REMOVED KEPT KEPT BACK", failed, "cancelled 50 0 50 0"]);
+    shows(&cleanup, &["Run 1 removed 2 of 81 failed jobs of 1 work queue,"]);
+    shows(&run("policy list"), &["default enabled 24:00:00 10"]);
+    assert_eq!(run("policy list --json").json()[0]["runId"], Value::Null, "it was limited to a status");
+    let later = cli::run(&cluster, "words", &["runs", "1"]);
+    shows(&later, &["selected status failed", "removed 2 of 81 failed jobs", "ID WORK QUEUE", failed]);
+    let later = cli::run(&cluster, "words", &["runs", "1", "--json"]).json();
+    assert_eq!(
+        later["statuses"],
+        json!([
+            {"status": "failed", "inScope": 31, "removed": 2, "kept": 29, "keptBack": 1},
+            {"status": "cancelled", "inScope": 50, "removed": 0, "kept": 50, "keptBack": 0},
+        ])
+    );
+    assert_eq!((&later["groupWord"], &later["status"]), (&json!("work queue"), &json!("failed")));
+
+    // Policies, the explanation of a row, batches and an emergency.
+    shows(&run("policy set --recipe-id mail --keep 20"), &["work queue \"mail\" enabled"]);
+    shows(
+        &run("policy simulate --recipe-id mail --keep 0"),
+        &["POLICY ID WORK QUEUE", "Removable are 13 of 79 jobs in scope"],
+    );
+    shows(&run("explain 1"), &["JOB 1", "policy work queue \"mail\""]);
+    let both = run("run --status cancelled");
+    shows(&both, &["work queue \"mail\" 79 12 67 0", "cancelled 50 12 38 0"]);
+    shows(&run("policy drop --recipe-id mail"), &["Policy work queue \"mail\" was dropped"]);
+    let refused = run("emergency --status cancelled");
+    assert!(refused.code == 2 && refused.stderr.contains("all 38 failed jobs"), "{refused:?}");
+    let refused = run("cleanup --status available --json");
+    assert_eq!((refused.code, &refused.failure()["sqlstate"]), (1, &json!("22023")), "{refused:?}");
+}
+
 #[test]
 fn what_the_extension_says_of_a_target_is_shown_as_it_is() {
     let (cluster, mut client) = start("target_checks");

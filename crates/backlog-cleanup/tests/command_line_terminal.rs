@@ -40,7 +40,7 @@ fn every_command_fits_its_terminal() {
              UPDATE recipes SET name = '{long}' WHERE id = 1;
              UPDATE recipes SET name = repeat('W', 200) WHERE id = 2;
              UPDATE generations SET failure_reason = '{long}' WHERE recipe_id = 2;
-             UPDATE backlog_cleanup.target SET name = '{long}';"
+             UPDATE backlog_cleanup.target SET name = '{long}', group_word = repeat('g', 40), row_word = repeat('r', 40);"
         ))
         .unwrap();
     shop.batch_execute(FAILURES).unwrap();

@@ -104,21 +104,21 @@ fn the_light_says_what_is_wrong() {
 fn what_was_previewed_is_what_is_removed() {
     let mut stage = Stage::with_operator("preview", FAILURES);
     stage.browser.click("#actions button[value=regular]");
-    assert_eq!(stage.browser.text("#confirm-title"), "Remove 25 removable rows?");
+    assert_eq!(stage.browser.text("#confirm-title"), "Remove 25 removable generations?");
     stage.browser.says("#confirm table", "Bread");
     // The number has grown by more than a tenth since it was shown.
     stage.database.batch_execute(FAILURES).unwrap();
     stage.browser.click("#confirm button");
-    stage.browser.says("#alert", "25 rows were confirmed, but 70 would be removed now");
+    stage.browser.says("#alert", "25 generations were confirmed, but 70 would be removed now");
     assert_eq!(stage.failed(), 90);
     stage.open("/preview?target=generations&mode=regular&recipe=2");
-    assert_eq!(stage.browser.text("#confirm-title"), "Remove 20 removable rows?");
+    assert_eq!(stage.browser.text("#confirm-title"), "Remove 20 removable generations?");
     stage.browser.click("#confirm button");
-    stage.says_of_the_run("completed: 20 rows removed");
+    stage.says_of_the_run("completed: 20 generations removed");
     assert_eq!(stage.failed(), 70);
     assert_eq!(stage.count("SELECT count(*) FROM backlog_cleanup.run WHERE requested_by = 'backlog_operator'"), 1);
     let details = stage.browser.text("#runs .details");
-    assert!(details.contains("Recipes with most removed rows") && details.contains("Soup"), "{details}");
+    assert!(details.contains("Recipes with most removed generations") && details.contains("Soup"), "{details}");
     assert!(!details.contains("Bread"), "it lost nothing: {details}");
 }
 
@@ -132,7 +132,7 @@ fn a_policy_is_tried_before_it_is_written() {
     stage.browser.type_into("#policy-keep", "5");
     stage.browser.click("#try-policy button");
     stage.browser.says("#confirm-title", "Simulation of policy recipe \"1\"");
-    stage.browser.says("#confirm p", "Removable are 25 of 45 rows in scope now, and 30 with this policy");
+    stage.browser.says("#confirm p", "Removable are 25 of 45 generations in scope now, and 30 with this policy");
     stage.browser.says("#confirm tbody", "Bread");
     assert_eq!(stage.count("SELECT count(*) FROM backlog_cleanup.policy"), 1);
     stage.browser.click("#confirm button");
@@ -150,16 +150,16 @@ fn a_policy_is_tried_before_it_is_written() {
     stage.database.batch_execute(status).unwrap();
     stage.open("/");
     stage.browser.says("#next-run", "from more than 24 hours ago, but the 10 newest of them");
-    stage.browser.says("#next-run", "2 other policies are for some rows");
+    stage.browser.says("#next-run", "2 other policies are for some generations");
     // A run says what it did under each.
     stage.open("/?run=1");
     stage.browser.says("#runs .details", "Policies of the run");
-    stage.browser.says("#runs .details table:last-of-type tbody tr:first-child", "recipe \"1\" 30 25 5");
+    stage.browser.says("#runs .details table:last-of-type tbody tr:first-child", "recipe \"1\" 30 25 5 0");
     stage.open("/");
     // Why a row of it stays.
     stage.browser.click("#why summary");
     stage.browser.type_into("#row", "30\n");
-    stage.browser.says("#confirm-title", "Row 30: kept");
+    stage.browser.says("#confirm-title", "Generation 30: kept");
     stage.browser.says("#confirm", "recipe \"1\"");
     stage.is_clean();
     // Who may not write policies may try them.
@@ -247,7 +247,7 @@ fn an_emergency_wants_the_accounts_name() {
     stage.browser.says("#confirm table", "Bread");
     stage.open("/");
     stage.browser.click("#actions button[value=emergency]");
-    assert_eq!(stage.browser.text("#confirm-title"), "Emergency: remove all 45 failed rows?");
+    assert_eq!(stage.browser.text("#confirm-title"), "Emergency: remove all 45 failed generations?");
     stage.browser.type_into("#account", "system-backlog");
     stage.browser.click("#confirm button");
     stage.browser.says("#alert", "not the account’s name");
@@ -256,7 +256,7 @@ fn an_emergency_wants_the_accounts_name() {
     stage.browser.click("#actions button[value=emergency]");
     stage.browser.type_into("#account", "system_backlog");
     stage.browser.click("#confirm button");
-    stage.says_of_the_run("45 rows removed");
+    stage.says_of_the_run("45 generations removed");
     assert_eq!(stage.failed(), 0);
 }
 
@@ -361,7 +361,7 @@ fn all_of_it_works_without_javascript() {
     stage.open("/");
     stage.browser.click("#actions button[value=regular]");
     stage.browser.click("#confirm button");
-    stage.says_of_the_run("25 rows removed");
+    stage.says_of_the_run("25 generations removed");
     assert_eq!(stage.failed(), 20);
     stage.is_clean();
 }
@@ -374,7 +374,7 @@ fn a_keyboard_is_enough() {
     stage.browser.text("#confirm-title");
     stage.browser.tab_to("document.activeElement.id === 'account'");
     stage.browser.press("system_backlog\u{e007}");
-    stage.says_of_the_run("45 rows removed");
+    stage.says_of_the_run("45 generations removed");
     assert_eq!(stage.failed(), 0);
     stage
         .browser
@@ -406,6 +406,62 @@ fn ten_thousand_recipes_are_shown_a_page_at_a_time() {
 }
 
 #[test]
+fn a_target_is_spoken_of_in_its_words_and_its_rows_by_their_status() {
+    let stage = Stage::with_operator(
+        "words",
+        "CREATE TABLE job (id bigserial PRIMARY KEY, worker text, state text, at timestamptz, error text);
+         INSERT INTO job (worker, state, at, error)
+         SELECT 'Mailer', (ARRAY['discarded', 'cancelled', 'executing'])[1 + i % 3], now() - i * interval '1 hour', 'timeout'
+         FROM generate_series(1, 90) i;
+         INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table,
+                                             account_column, account, recipe_column, status_column, statuses,
+                                             failed_at_column, failure_type_column, group_word, row_word)
+         VALUES ('jobs', 'public.job', NULL, NULL, NULL, NULL, NULL, 'worker', 'state', '{discarded,cancelled}', 'at', 'error',
+                 'worker', 'job');
+         INSERT INTO backlog_cleanup.policy (target, recipe_id, keep) VALUES ('jobs', 'Other', 1)",
+    );
+    stage.open("/?target=jobs");
+    stage.browser.says("#statuses", "cancelled 30, discarded 30, executing 30.");
+    stage.browser.says("#recipes-title", "Workers with failures");
+    stage.browser.says("#recipes p", "1 worker.");
+    stage.browser.says("#next-run", "newest of them in each worker stay");
+    stage.browser.says("#policies tbody tr:first-child", "worker \"Other\"");
+    let words = "return [...document.querySelectorAll('main, [aria-label]')].map(it => `${it.textContent} ${it.ariaLabel}`).join()";
+    let page = |words: serde_json::Value| words.as_str().unwrap().to_lowercase();
+    let said = page(stage.browser.script(words));
+    assert!(!said.contains("recipe") && !said.contains("generations that"), "{said}");
+    stage.browser.click("#selection summary");
+    stage.browser.script("document.querySelector('#status').value = 'cancelled'");
+    stage.browser.click("#actions button[value=regular]");
+    stage.browser.says("#confirm-title", "removable jobs?");
+    stage.browser.says("#confirm p", "only status cancelled");
+    stage.browser.click("#confirm button");
+    stage.says_of_the_run("jobs removed");
+    stage.browser.says("#runs", "regular, status cancelled");
+    let details = stage.browser.text("#runs .details");
+    for said in
+        ["workers with failures", "Statuses of the run", "discarded 30 0 30 0", "Policies of the run", "kept back"]
+    {
+        assert!(details.contains(said), "{said}: {details}");
+    }
+    assert_eq!(stage.browser.axe(), Vec::<String>::new());
+    stage.browser.phone();
+    let sideways = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+    assert_eq!(stage.browser.script(sideways), 0);
+    stage.browser.desk();
+    // The platform's rows have one status that runs remove.
+    stage.open("/");
+    stage.browser.says("#recipes-title", "Recipes with failures");
+    assert_eq!(stage.browser.script("return document.querySelectorAll('#status, #statuses').length"), 0);
+    stage.open("/explain?target=jobs&id=1");
+    stage.browser.says("#confirm-title", "Job 1: ");
+    stage.open("/simulate?target=jobs&recipe=Mailer&keep=0");
+    stage.browser.says("#confirm-title", "Simulation of policy worker \"Mailer\"");
+    stage.browser.says("#confirm thead", "worker");
+    stage.is_clean();
+}
+
+#[test]
 fn each_target_has_its_light_and_no_name_takes_the_room_of_others() {
     let long = "Long ".repeat(39) + "name!";
     let others = format!(
@@ -420,7 +476,8 @@ fn each_target_has_its_light_and_no_name_takes_the_room_of_others() {
          SELECT name, 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'finished_at', 'error', 'worker'
          FROM (VALUES ('gone'), ('{long}')) target (name);
          CREATE TABLE another (LIKE job INCLUDING ALL);
-         UPDATE backlog_cleanup.target SET generations_table = 'public.another' WHERE name = '{long}';
+         UPDATE backlog_cleanup.target SET generations_table = 'public.another', group_word = repeat('g', 40), row_word = repeat('r', 40)
+         WHERE name = '{long}';
          DROP TABLE job;"
     );
     let stage = Stage::with_operator("lights", &others);

@@ -84,6 +84,9 @@ fn a_scrape_says_what_the_tables_hold_and_the_runs_did() {
         ("backlog_cleanup_rows{target=\"generations\",status=\"failed\"}", "326"),
         ("backlog_cleanup_rows{target=\"generations\",status=\"pending\"}", "1"),
         ("backlog_cleanup_rows{target=\"generations\",status=\"other\"}", "1"),
+        ("backlog_cleanup_status_rows{target=\"generations\",status=\"failed\"}", "326"),
+        ("backlog_cleanup_status_rows{target=\"generations\",status=\"strange\"}", "1"),
+        ("backlog_cleanup_status_in_scope_rows{target=\"generations\",status=\"failed\"}", "absent"),
         ("backlog_cleanup_removable_rows{target=\"generations\"}", "315"),
         ("backlog_cleanup_failed_rows{target=\"generations\",failure_type=\"type 25\"}", "25"),
         ("backlog_cleanup_failed_rows{target=\"generations\",failure_type=\"(other)\"}", "16"),
@@ -119,6 +122,8 @@ fn a_scrape_says_what_the_tables_hold_and_the_runs_did() {
         ("backlog_cleanup_rows{target=\"generations\",status=\"failed\"}", "0"),
         ("backlog_cleanup_policy_in_scope_rows{target=\"generations\",policy=\"default\"}", "326"),
         ("backlog_cleanup_policy_removed_rows{target=\"generations\",policy=\"default\"}", "315"),
+        ("backlog_cleanup_status_in_scope_rows{target=\"generations\",status=\"failed\"}", "326"),
+        ("backlog_cleanup_status_removed_rows{target=\"generations\",status=\"failed\"}", "315"),
     ] {
         assert_eq!(value(&removed, series).unwrap_or("absent"), expected, "{series}\n{removed}");
     }
@@ -154,6 +159,33 @@ fn however_many_policies_there_are_few_have_a_series() {
     assert_eq!(value(&scrape, &series("in_scope", "(other)")), Some("0"));
     assert_eq!(scrape.matches("backlog_cleanup_policy_in_scope_rows{").count(), 51);
     assert_eq!(scrape.matches("backlog_cleanup_policy_removed_rows{").count(), 51);
+}
+
+#[test]
+fn however_many_statuses_there_are_few_have_a_series() {
+    let (_cluster, mut client, server) = outage();
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status)
+             SELECT 'system_backlog', 2, '', 'state ' || i FROM generate_series(1, 150) i, generate_series(1, i);
+             UPDATE backlog_cleanup.target
+             SET statuses = (SELECT array_agg('state ' || i ORDER BY i) FROM generate_series(1, 150) i);
+             SELECT backlog_cleanup_failed_generations()",
+        )
+        .unwrap();
+    let series = |name: &str, status: &str| {
+        format!("backlog_cleanup_status_{name}{{target=\"generations\",status=\"{status}\"}}")
+    };
+    let scrape = scrape_until(&server, &series("in_scope_rows", "state 150"), "150");
+    assert_eq!(value(&scrape, &series("rows", "state 150")), Some("150"));
+    // All rows are in a series, also those that the extension has summed up.
+    let rows = scrape.lines().filter(|line| line.starts_with("backlog_cleanup_status_rows{"));
+    let rows: i64 = rows.map(|line| line.rsplit(' ').next().unwrap().parse::<i64>().unwrap()).sum();
+    let all = "SELECT count(*) FROM generations WHERE user_id = 'system_backlog'";
+    assert_eq!(rows, number(&mut client, all), "{scrape}");
+    for name in ["rows", "in_scope_rows", "removed_rows"] {
+        assert_eq!(scrape.matches(&format!("backlog_cleanup_status_{name}{{")).count(), 21, "{name}");
+    }
 }
 
 #[test]

@@ -205,6 +205,13 @@ pub struct StatusReport {
     pub warnings: Vec<Warning>,
 }
 
+impl StatusReport {
+    /// Whether rows have a status that the four counts do not show.
+    pub fn has_other_statuses(&self) -> bool {
+        self.every_status.iter().any(|rows| self.statuses.of(&rows.status) != rows.count)
+    }
+}
+
 /// The rows of a status, whatever reports count it as.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -27,6 +27,7 @@ pub struct Selection<'a> {
     pub target: &'a str,
     pub recipe_id: Option<&'a str>,
     pub failure_type: Option<&'a str>,
+    pub status: Option<&'a str>,
 }
 
 /// Whether rows go.
@@ -125,11 +126,12 @@ pub async fn cleanup(
 ) -> Result<Removal> {
     let call = removal!(
         "SELECT %I.backlog_cleanup_failed_generations(target => %L, recipe_id => %L, failure_type => %L, dry_run => %L,
-                                                      rehearse => %L, force => %L)",
-        "$1, $2, $3, $4, $5, $6"
+                                                      rehearse => %L, force => %L, status => %L)",
+        "$1, $2, $3, $4, $5, $6, $7"
     );
     let call = query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
-    call.bind(trial == Trial::DryRun).bind(trial == Trial::Rehearsal).bind(force).fetch_one(database).await.map(Removal)
+    let call = call.bind(trial == Trial::DryRun).bind(trial == Trial::Rehearsal).bind(force).bind(selection.status);
+    call.fetch_one(database).await.map(Removal)
 }
 
 /// Removes every failed row in one transaction, with those that are held or without them, or tries it.
@@ -141,11 +143,12 @@ pub async fn emergency(
 ) -> Result<Removal> {
     let call = removal!(
         "SELECT %I.backlog_cleanup_emergency(target => %L, recipe_id => %L, failure_type => %L, dry_run => %L,
-                                             rehearse => %L, include_held => %L)",
-        "$1, $2, $3, $4, $5, $6"
+                                             rehearse => %L, include_held => %L, status => %L)",
+        "$1, $2, $3, $4, $5, $6, $7"
     );
     let call = query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
     let call = call.bind(trial == Trial::DryRun).bind(trial == Trial::Rehearsal).bind(include_held);
+    let call = call.bind(selection.status);
     call.fetch_one(database).await.map(Removal)
 }
 
@@ -154,13 +157,13 @@ pub async fn run(database: &mut PgConnection, mode: Mode, selection: Selection<'
     let call = removal!(
         "CALL %I.backlog_cleanup_run(target => %L, recipe_id => %L, failure_type => %L, mode => %L, batch_size => %L,
                                      pause => %L, max_duration => %L, max_rows => %L, workers => %L, force => %L,
-                                     max_rows_per_second => %L, include_held => %L)",
-        "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12"
+                                     max_rows_per_second => %L, include_held => %L, status => %L)",
+        "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13"
     );
     let call = query_scalar(call).bind(selection.target).bind(selection.recipe_id).bind(selection.failure_type);
     let call = call.bind(mode.as_str()).bind(pace.batch_size).bind(&pace.pause).bind(&pace.max_duration);
     let call = call.bind(pace.max_rows).bind(pace.workers).bind(pace.force).bind(pace.max_rows_per_second);
-    call.bind(pace.include_held).fetch_one(database).await.map(Removal)
+    call.bind(pace.include_held).bind(selection.status).fetch_one(database).await.map(Removal)
 }
 
 impl Removal {

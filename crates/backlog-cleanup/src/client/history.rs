@@ -1,6 +1,6 @@
 //! The history of runs, and how far those are that are running.
 
-use backlog_cleanup_report::{Mode, PolicyDetail, State, kept_back_reason};
+use backlog_cleanup_report::{Mode, Nouns, PolicyDetail, State, StatusDetail, kept_back_reason};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::FromRow;
@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use utoipa::ToSchema;
 
 use super::calls::{self, Mark};
-use super::statement::{query_as, query_scalar};
+use super::statement::{last_whole_run, query_as, query_scalar};
 
 /// A run; while it is running, with its progress.
 #[derive(Debug, Serialize, FromRow, ToSchema)]
@@ -17,6 +17,9 @@ use super::statement::{query_as, query_scalar};
 pub struct Run {
     pub id: i64,
     pub target: String,
+    #[sqlx(json)]
+    #[serde(flatten)]
+    pub nouns: Nouns,
     #[sqlx(try_from = "String")]
     pub mode: Mode,
     #[sqlx(try_from = "String")]
@@ -28,6 +31,8 @@ pub struct Run {
     /// As text
     pub recipe_id: Option<String>,
     pub failure_type: Option<String>,
+    /// The status that was selected
+    pub status: Option<String>,
     pub cutoff: Option<DateTime<Utc>>,
     /// Before it; null if an emergency run of version 0.2.0 in batches has not come to all of them
     pub total_failed: Option<i64>,
@@ -79,13 +84,17 @@ impl Run {
     }
 }
 
-/// Selects runs with their progress; `finished_at` is NULL while a run is running.
+/// Selects runs with their progress; `finished_at` is NULL while a run is running. Of a target that is gone they have the words of a new
+/// one.
 macro_rules! runs {
     ($rest:literal) => {
         concat!(
-            "SELECT r.id, r.target, r.mode, COALESCE(p.state, r.state) AS state, r.requested_by::text AS requested_by,
+            "SELECT r.id, r.target,
+                    jsonb_build_object('groupWord', COALESCE(t.group_word, 'group'), 'rowWord', COALESCE(t.row_word, 'row'))
+                        AS nouns,
+                    r.mode, COALESCE(p.state, r.state) AS state, r.requested_by::text AS requested_by,
                     r.stop_requested_by::text AS stop_requested_by,
-                    r.recipe_id, r.failure_type,
+                    r.recipe_id, r.failure_type, r.status,
                     CASE WHEN r.cutoff >= '0001-01-01 UTC' AND r.cutoff < '10000-01-01 UTC' THEN r.cutoff END AS cutoff,
                     CASE WHEN r.mode = 'regular' OR r.batch_size IS NULL OR r.state = 'completed' OR r.total_failed > r.removed
                          THEN r.total_failed END
@@ -98,7 +107,9 @@ macro_rules! runs {
                                         - r.started_at) * 1000)::bigint AS duration_ms,
                     p.share_done, p.rows_per_second, EXTRACT(epoch FROM p.time_left)::float8 AS seconds_left,
                     p.waiting_for, r.error_sqlstate, r.error_message, r.error_at
-             FROM backlog_cleanup.run r LEFT JOIN backlog_cleanup.progress p ON p.run_id = r.id
+             FROM backlog_cleanup.run r
+             LEFT JOIN backlog_cleanup.progress p ON p.run_id = r.id
+             LEFT JOIN backlog_cleanup.target t ON t.name = r.target
              ",
             $rest
         )
@@ -196,11 +207,29 @@ pub async fn run(database: &mut PgConnection, id: i64) -> sqlx::Result<Option<Ru
 pub async fn policies(database: &mut PgConnection, id: i64) -> sqlx::Result<Vec<PolicyDetail>> {
     let policies = "
         SELECT jsonb_build_object('recipeId', p.recipe_id, 'failureType', p.failure_type, 'status', p.status,
-                                  'inScope', p.in_scope, 'removed', p.removed, 'kept', p.in_scope - p.removed)
+                                  'inScope', p.in_scope, 'removed', p.removed, 'kept', p.in_scope - p.removed,
+                                  'keptBack', p.kept_back)
         FROM backlog_cleanup.run_policy p JOIN backlog_cleanup.run r ON r.id = p.run_id
         WHERE r.id = $1 AND r.state <> 'running' ORDER BY p.place";
     let policies: Vec<Json<PolicyDetail>> = query_scalar(policies).bind(id).fetch_all(database).await?;
     Ok(policies.into_iter().map(|Json(policy)| policy).collect())
+}
+
+/// What a run did to the rows of each status that it was to remove; none while it is running, as for policies.
+pub async fn statuses(database: &mut PgConnection, id: i64) -> sqlx::Result<Vec<StatusDetail>> {
+    let statuses = "
+        SELECT jsonb_build_object('status', s.status, 'inScope', s.in_scope, 'removed', s.removed,
+                                  'kept', s.in_scope - s.removed, 'keptBack', s.kept_back)
+        FROM backlog_cleanup.run_status s JOIN backlog_cleanup.run r ON r.id = s.run_id
+        WHERE r.id = $1 AND r.state <> 'running' ORDER BY s.place";
+    let statuses: Vec<Json<StatusDetail>> = query_scalar(statuses).bind(id).fetch_all(database).await?;
+    Ok(statuses.into_iter().map(|Json(status)| status).collect())
+}
+
+/// The last regular run of a target without a selection that has ended.
+pub async fn last_whole_run(database: &mut PgConnection, target: &str) -> sqlx::Result<Option<i64>> {
+    let last = concat!("SELECT ", last_whole_run!("$1"));
+    query_scalar(last).bind(target).fetch_one(database).await
 }
 
 /// The batched runs that are running.

@@ -7,10 +7,11 @@ use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
 use utoipa::ToSchema;
 
-use super::statement::{query_as, query_scalar};
+use super::statement::{last_whole_run, query_as, query_scalar};
+use super::targets::nouns;
 
 /// What a policy is for; what is missing is any.
-#[derive(Debug, Clone, Default, Serialize, FromRow, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, FromRow, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Names {
     /// The recipe, as text
@@ -43,6 +44,9 @@ pub struct Policy {
     /// What it is for, in words
     #[sqlx(skip)]
     pub policy: String,
+    /// What people call a recipe
+    #[serde(skip)]
+    pub group_word: String,
     #[sqlx(flatten)]
     #[serde(flatten)]
     pub names: Names,
@@ -72,7 +76,7 @@ impl Policy {
     }
 
     fn named(self) -> Policy {
-        Policy { policy: self.names.words(), ..self }
+        Policy { policy: self.names.words(&self.group_word), ..self }
     }
 }
 
@@ -80,9 +84,9 @@ impl Policy {
 pub const DEFAULT: &str = "default";
 
 impl Names {
-    /// As in the extension's reports: `recipe "1", status "failed"`.
-    pub fn words(&self) -> String {
-        policy_name("recipe", self.recipe_id.as_deref(), self.failure_type.as_deref(), self.status.as_deref())
+    /// As in the extension's reports: `recipe "1", status "failed"`, where people call a recipe so.
+    pub fn words(&self, group_word: &str) -> String {
+        policy_name(group_word, self.recipe_id.as_deref(), self.failure_type.as_deref(), self.status.as_deref())
     }
 }
 
@@ -129,16 +133,16 @@ pub struct Verdict {
 macro_rules! policies {
     ($from:literal, $rest:literal) => {
         concat!(
-            "SELECT p.recipe_id, p.failure_type, p.status, p.max_age::text AS max_age, p.keep, p.max_keep_age::text AS max_keep_age,
+            "SELECT t.group_word, p.recipe_id, p.failure_type, p.status, p.max_age::text AS max_age, p.keep, p.max_keep_age::text AS max_keep_age,
                     p.enabled, p.note, l.run_id, l.in_scope, l.removed
              FROM ",
             $from,
-            " p LEFT JOIN backlog_cleanup.run_policy l
+            " p JOIN backlog_cleanup.target t ON t.name = p.target
+             LEFT JOIN backlog_cleanup.run_policy l
                  ON (l.recipe_id, l.failure_type, l.status) IS NOT DISTINCT FROM (p.recipe_id, p.failure_type, p.status)
-                AND l.run_id = (SELECT r.id FROM backlog_cleanup.run r
-                                WHERE r.target = p.target AND r.mode = 'regular' AND r.state <> 'running'
-                                  AND r.recipe_id IS NULL AND r.failure_type IS NULL
-                                ORDER BY r.id DESC LIMIT 1) ",
+                AND l.run_id = ",
+            last_whole_run!("p.target"),
+            " ",
             $rest
         )
     };
@@ -170,13 +174,14 @@ pub async fn set(database: &mut PgConnection, target: &str, names: &Names, value
     call.bind(values.enabled).bind(&values.note).fetch_one(database).await.map(Policy::named)
 }
 
-/// Removes a policy; false if there was none.
-pub async fn drop(database: &mut PgConnection, target: &str, names: &Names) -> sqlx::Result<bool> {
+/// Removes a policy; returns what it was for in words, and false if there was none.
+pub async fn drop(database: &mut PgConnection, target: &str, names: &Names) -> sqlx::Result<(String, bool)> {
     let call = query_scalar(
         "SELECT backlog_cleanup_drop_policy(target => $1, recipe_id => $2, failure_type => $3, status => $4)",
     );
     let call = call.bind(target).bind(&names.recipe_id).bind(&names.failure_type).bind(&names.status);
-    call.fetch_one(database).await
+    let dropped = call.fetch_one(&mut *database).await?;
+    Ok((names.words(&nouns(database, target).await?.group_word), dropped))
 }
 
 /// What `set` would change, per policy and recipe, most removable then first; nothing changes.

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use backlog_cleanup_report::DEFAULT_TARGET;
+use backlog_cleanup_report::{DEFAULT_TARGET, Nouns};
 use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
+use sqlx::types::Json;
 
 use super::statement::{query_as, query_scalar};
 
@@ -44,6 +45,8 @@ pub struct About {
     pub database: String,
     pub table: String,
     pub account: Option<String>,
+    /// Those whose rows runs remove; none if the rows have no status.
+    pub statuses: Vec<String>,
     /// Of the default policy, if it is enabled, in seconds.
     pub max_age: Option<i64>,
     pub keep: Option<i32>,
@@ -52,6 +55,7 @@ pub struct About {
 /// `None` if there is no such target.
 pub async fn about(database: &mut PgConnection, target: &str) -> sqlx::Result<Option<About>> {
     let about = "SELECT current_database()::text AS database, t.generations_table::text AS table, t.account,
+                        CASE WHEN t.status_column IS NULL THEN '{}' ELSE t.statuses END AS statuses,
                         extract(epoch FROM p.max_age)::bigint AS max_age, p.keep
                  FROM backlog_cleanup.target t
                  LEFT JOIN backlog_cleanup.policy p
@@ -59,6 +63,13 @@ pub async fn about(database: &mut PgConnection, target: &str) -> sqlx::Result<Op
                        AND p.recipe_id IS NULL AND p.failure_type IS NULL AND p.status IS NULL
                  WHERE t.name = $1";
     query_as(about).bind(target).fetch_optional(database).await
+}
+
+/// What people call the groups and rows of a target; those of the platform if there is no such target.
+pub async fn nouns(database: &mut PgConnection, target: &str) -> sqlx::Result<Nouns> {
+    let nouns = query_scalar("SELECT to_jsonb(t) FROM backlog_cleanup.target t WHERE name = $1");
+    let nouns: Option<Json<Nouns>> = nouns.bind(target).fetch_optional(database).await?;
+    Ok(nouns.map(|Json(nouns)| nouns).unwrap_or_default())
 }
 
 /// The account of a target, or the target's own name if it has none: what confirms an emergency run. `None` if there is no such

@@ -14,8 +14,8 @@ use crate::terminal::report::Report;
 use crate::words::{argument, count, number};
 
 /// How many of the failed rows a run of a pace removes.
-fn bounded(failed: i64, pace: &Pace) -> String {
-    let rows = count(failed, "failed row");
+fn bounded(failed: i64, pace: &Pace, row_word: &str) -> String {
+    let rows = printable(&count(failed, &format!("failed {row_word}")));
     match (pace.max_rows, &pace.max_duration) {
         (Some(most), _) if most < failed => format!("At most {} of {rows}", number(most)),
         (_, Some(_)) => format!("At most {rows}"),
@@ -56,18 +56,20 @@ impl Confirmation {
             calls::emergency(&mut work, selection.as_call(), calls::Trial::DryRun, pace.include_held).await?;
         let report: Report = emergency.report(&mut work).await?;
         work.commit().await?;
-        let rows = bounded(report.removed(), pace);
+        let rows = bounded(report.removed(), pace, &report.nouns().row_word);
         if !output.json {
             let preview = output.page();
             report.show_recipes(&preview, limit)?;
             output.note(format_args!("{}\n", preview.into_text().trim_end()));
         }
         if !stdin().is_terminal() {
-            return Err(Failure::usage(format!("not confirmed: would remove {}", rows.to_lowercase())).hint(named));
+            return Err(
+                Failure::usage(format!("not confirmed: would remove {}", rows.replacen('A', "a", 1))).hint(named)
+            );
         }
         output.note(format_args!(
             "{rows} of {} will be gone. Type the account's name, {}, to continue:",
-            printable(&selection.words()),
+            printable(&selection.words(&report.nouns().group_word)),
             printable(&account)
         ));
         let mut typed = String::new();

@@ -3,6 +3,7 @@ use clap::Args;
 use super::selection::Target;
 use crate::client::connect::{Server, begin};
 use crate::client::policies::{self, Verdict};
+use crate::client::targets;
 use crate::failure::{Exit, Result};
 use crate::terminal::output::Output;
 use crate::words::{number, time};
@@ -23,18 +24,19 @@ impl Explain {
         let mut work = begin(&mut connection).await?;
         self.target.settle(&mut work).await?;
         let verdict = policies::explain(&mut work, &self.target.name, &self.id).await?;
+        let nouns = targets::nouns(&mut work, &self.target.name).await?;
         work.commit().await?;
         if output.json {
             output.json(&verdict)?
         } else {
-            show(output, &self.id, &verdict)?
+            show(output, &nouns.row_word, &self.id, &verdict)?
         }
         Ok(Exit::Done)
     }
 }
 
-fn show(output: &Output, id: &str, verdict: &Verdict) -> Result<()> {
-    let mut table = output.table(["ROW", id]);
+fn show(output: &Output, row_word: &str, id: &str, verdict: &Verdict) -> Result<()> {
+    let mut table = output.table([&row_word.to_uppercase(), id]);
     let at = |instant: Option<chrono::DateTime<chrono::Utc>>| instant.map(|at| format!("{} UTC", time(at)));
     let rows = [
         ("verdict", Some(verdict.verdict.clone())),

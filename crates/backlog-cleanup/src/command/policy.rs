@@ -1,10 +1,11 @@
-use backlog_cleanup_report::Level;
+use backlog_cleanup_report::{Level, Nouns};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::selection::{Length, Target};
 use crate::client::connect::{Server, begin};
 use crate::client::policies::{self, Simulated};
+use crate::client::targets;
 use crate::failure::{Exit, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
@@ -130,9 +131,7 @@ impl Policy {
             }
             Action::Drop { names, mut target } => {
                 target.settle(&mut work).await?;
-                let names = policies::Names::from(names);
-                let dropped = policies::drop(&mut work, &target.name, &names).await?;
-                let name = names.words();
+                let (name, dropped) = policies::drop(&mut work, &target.name, &names.into()).await?;
                 match (output.json, dropped) {
                     (true, _) => output.json(&json!({ "policy": name, "dropped": dropped }))?,
                     (false, true) => output.line(format_args!("Policy {} was dropped", printable(&name)))?,
@@ -142,7 +141,8 @@ impl Policy {
             Action::Simulate { names, values, mut target, length } => {
                 target.settle(&mut work).await?;
                 let groups = policies::simulate(&mut work, &target.name, &names.into(), &values.with(None)).await?;
-                if output.json { output.json(&groups)? } else { simulated(output, &groups, length.limit)? }
+                let nouns = targets::nouns(&mut work, &target.name).await?;
+                if output.json { output.json(&groups)? } else { simulated(output, &groups, &nouns, length.limit)? }
             }
         }
         work.commit().await?;
@@ -172,11 +172,13 @@ fn list(output: &Output, policies: &[policies::Policy]) -> Result<()> {
 }
 
 /// Prints the recipes for which something changes, at most `limit` of them, and the sum.
-fn simulated(output: &Output, groups: &[Simulated], limit: usize) -> Result<()> {
+fn simulated(output: &Output, groups: &[Simulated], nouns: &Nouns, limit: usize) -> Result<()> {
+    let Nouns { group_word, row_word } = nouns;
     let changed: Vec<&Simulated> = groups.iter().filter(|group| group.changes()).collect();
     if !changed.is_empty() && limit > 0 {
+        let group = group_word.to_uppercase();
         let mut table =
-            output.table(["POLICY", "ID", "RECIPE", "REMOVABLE NOW", "KEPT NOW", "REMOVABLE THEN", "KEPT THEN"]);
+            output.table(["POLICY", "ID", &group, "REMOVABLE NOW", "KEPT NOW", "REMOVABLE THEN", "KEPT THEN"]);
         for group in changed.iter().take(limit) {
             table.add_row([
                 output.name(&group.policy),
@@ -189,10 +191,10 @@ fn simulated(output: &Output, groups: &[Simulated], limit: usize) -> Result<()> 
             ]);
         }
         output.line(table.trim_fmt())?;
-        more(output, "recipe", changed.len(), limit)?;
+        more(output, group_word, changed.len(), limit)?;
     }
     let sum = |of: fn(&Simulated) -> i64| groups.iter().map(of).sum::<i64>();
     let (now, then) = (sum(|group| group.removable_now), sum(|group| group.removable_then));
-    let all = count(now + sum(|group| group.kept_now), "row");
+    let all = printable(&count(now + sum(|group| group.kept_now), row_word));
     output.line(format_args!("Removable are {} of {all} in scope now, and {} then", number(now), number(then)))
 }

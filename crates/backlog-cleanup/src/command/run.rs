@@ -11,6 +11,7 @@ use crate::client::calls::{self, Pace};
 use crate::client::connect::Server;
 use crate::client::history;
 use crate::failure::{Exit, Failure, Result};
+use crate::printable::printable;
 use crate::terminal::bar::Bar;
 use crate::terminal::interrupt::Connections;
 use crate::terminal::output::Output;
@@ -119,8 +120,11 @@ impl Run {
                 if output.json {
                     output.json(&run)?;
                 } else {
-                    let (rows, batches) = (count(run.removed, "row"), count(run.batches, "batch"));
-                    output.line(format_args!("Run {run_id} did not finish; it removed {rows} in {batches}"))?;
+                    let (rows, batches) = (count(run.removed, &run.nouns.row_word), count(run.batches, "batch"));
+                    output.line(format_args!(
+                        "Run {run_id} did not finish; it removed {} in {batches}",
+                        printable(&rows)
+                    ))?;
                 }
                 Err(failure.or_hint("backlog-cleanup run"))
             }

@@ -1,17 +1,18 @@
-use backlog_cleanup_report::{CleanupDetail, PolicyDetail};
+use backlog_cleanup_report::{CleanupDetail, Nouns, PolicyDetail, StatusDetail};
 use clap::Args;
 use serde::Serialize;
 
+use super::selection::selected;
 use crate::client::calls;
 use crate::client::connect::{Server, begin};
 use crate::client::history::{self, Night, Run};
 use crate::failure::{Exit, Failure, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
-use crate::terminal::report::{show_policies, show_recipes};
+use crate::terminal::report::{show_policies, show_recipes, show_statuses};
 use crate::words::{count, duration, number, time};
 
-/// Show the history of runs, newest first, or one run with its recipes and policies
+/// Show the history of runs, newest first, or one run with its recipes, statuses and policies
 #[derive(Args)]
 pub struct Runs {
     /// Id of the run to show
@@ -32,6 +33,7 @@ struct Detailed {
     run: Run,
     cleanup_details: Vec<CleanupDetail>,
     policies: Vec<PolicyDetail>,
+    statuses: Vec<StatusDetail>,
 }
 
 impl Runs {
@@ -46,7 +48,8 @@ impl Runs {
                     .ok_or_else(|| Failure::error(format!("run {id} does not exist")).hint("backlog-cleanup runs"))?;
                 let cleanup_details = calls::run_details(&mut work, id).await?;
                 let policies = history::policies(&mut work, id).await?;
-                detailed(output, Detailed { run, cleanup_details, policies }, limit)?;
+                let statuses = history::statuses(&mut work, id).await?;
+                detailed(output, Detailed { run, cleanup_details, policies, statuses }, limit)?;
             }
             None => {
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -105,14 +108,14 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
     if output.json {
         return output.json(&detailed);
     }
-    let Detailed { run, cleanup_details, policies } = detailed;
+    let Detailed { run, cleanup_details, policies, statuses } = detailed;
+    let Nouns { group_word, row_word } = &run.nouns;
+    let failed_row = format!("failed {row_word}");
     let mut table = output.table(["RUN", &run.id.to_string()]);
-    let selected = [("recipe", &run.recipe_id), ("failure type", &run.failure_type)];
-    let selected = selected.iter().filter_map(|(what, value)| Some(format!("{what} {}", value.as_ref()?)));
     let rows = [
         ("target", run.target.clone()),
         ("mode", run.mode.to_string()),
-        ("selected", selected.collect::<Vec<_>>().join(", ")),
+        ("selected", selected(group_word, &run.recipe_id, &run.failure_type, &run.status)),
         ("state", run.state.to_string()),
         ("error", run.error().unwrap_or_default()),
         ("waiting for", run.waiting_for.clone().unwrap_or_default()),
@@ -125,14 +128,14 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
         (
             "removed",
             match run.total_failed {
-                Some(failed) => format!("{} of {}", number(run.removed), count(failed, "failed row")),
-                None => count(run.removed, "failed row"),
+                Some(failed) => format!("{} of {}", number(run.removed), count(failed, &failed_row)),
+                None => count(run.removed, &failed_row),
             },
         ),
         (
             "batches",
             run.batch_size
-                .map(|size| format!("{} of {}", number(run.batches), count(size.into(), "row")))
+                .map(|size| format!("{} of {}", number(run.batches), count(size.into(), row_word)))
                 .unwrap_or_default(),
         ),
         ("workers", run.workers.filter(|workers| *workers > 0).map(|workers| workers.to_string()).unwrap_or_default()),
@@ -149,6 +152,7 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
     }
     output.line(table.trim_fmt())?;
     output.line("")?;
-    show_recipes(output, &cleanup_details, limit, false)?;
-    show_policies(output, &policies, limit, false)
+    show_recipes(output, &run.nouns, &cleanup_details, limit, false)?;
+    show_statuses(output, &statuses, limit, false)?;
+    show_policies(output, &run.nouns, &policies, limit, false)
 }

@@ -41,28 +41,42 @@ pub struct Selection {
     /// Only rows of this failure type
     #[arg(long, value_name = "TYPE")]
     failure_type: Option<String>,
+    /// Only rows of this status, one of those that runs remove
+    #[arg(long)]
+    status: Option<String>,
 }
 
 impl Selection {
-    /// The rows' recipe and failure type; else "the account".
-    pub fn words(&self) -> String {
-        match (&self.recipe_id, &self.failure_type) {
-            (None, None) => "the account".into(),
-            (Some(recipe), None) => format!("recipe {recipe}"),
-            (None, Some(failure)) => format!("failure type {failure}"),
-            (Some(recipe), Some(failure)) => format!("recipe {recipe} with failure type {failure}"),
+    /// What is selected, where people call a recipe so; else "the account".
+    pub fn words(&self, group_word: &str) -> String {
+        match selected(group_word, &self.recipe_id, &self.failure_type, &self.status) {
+            words if words.is_empty() => "the account".into(),
+            words => words,
         }
     }
 
     /// The selection as an argument of a call.
     pub fn as_call(&self) -> calls::Selection<'_> {
-        let Selection { target, recipe_id, failure_type } = self;
+        let Selection { target, recipe_id, failure_type, status } = self;
         calls::Selection {
             target: &target.name,
             recipe_id: recipe_id.as_deref(),
             failure_type: failure_type.as_deref(),
+            status: status.as_deref(),
         }
     }
+}
+
+/// `recipe 1, failure type timeout`; empty if nothing is selected.
+pub fn selected(
+    group_word: &str,
+    recipe_id: &Option<String>,
+    failure_type: &Option<String>,
+    status: &Option<String>,
+) -> String {
+    let selected = [(group_word, recipe_id), ("failure type", failure_type), ("status", status)];
+    let selected = selected.iter().filter_map(|(what, value)| Some(format!("{what} {}", value.as_ref()?)));
+    selected.collect::<Vec<_>>().join(", ")
 }
 
 #[derive(Args)]

@@ -1,4 +1,4 @@
-use backlog_cleanup_report::StatusReport;
+use backlog_cleanup_report::{Nouns, StatusReport, plural};
 use clap::Args;
 use serde::Serialize;
 
@@ -48,7 +48,11 @@ impl Status {
             problems.extend(self.max_failed.filter(|most| failed > *most).map(|most| Finding {
                 check: "max_failed".into(),
                 status: "fail".into(),
-                detail: format!("there are {}, more than {}", count(failed, "failed row"), number(most)),
+                detail: format!(
+                    "there are {}, more than {}",
+                    count(failed, &format!("failed {}", report.nouns.row_word)),
+                    number(most)
+                ),
                 fix: None,
             }));
         }
@@ -70,7 +74,9 @@ impl Status {
 
 /// Prints the sums, the recipes with most failures, the last run and the schedule.
 pub fn show(output: &Output, report: &StatusReport, limit: usize) -> Result<()> {
-    let mut sums = output.table(["ROWS", "COMPLETED", "PENDING", "PROCESSING", "FAILED", "REMOVABLE"]);
+    let Nouns { group_word, row_word } = &report.nouns;
+    let rows = plural(row_word).to_uppercase();
+    let mut sums = output.table([&rows, "COMPLETED", "PENDING", "PROCESSING", "FAILED", "REMOVABLE"]);
     sums.add_row([
         output.count(report.total_generations),
         output.count(report.statuses.of("completed")),
@@ -81,9 +87,17 @@ pub fn show(output: &Output, report: &StatusReport, limit: usize) -> Result<()> 
     ]);
     output.line(sums.trim_fmt())?;
     output.line("")?;
+    if report.has_other_statuses() && limit > 0 {
+        let mut statuses = output.table(["STATUS", &rows]);
+        for status in report.every_status.iter().take(limit) {
+            statuses.add_row([output.name(&status.status), output.count(status.count)]);
+        }
+        output.line(statuses.trim_fmt())?;
+        more(output, "status", report.every_status.len(), limit)?;
+    }
     let recipes = &report.recipes_with_failed_generations;
     if !recipes.is_empty() && limit > 0 {
-        let mut table = output.table(["ID", "RECIPE", "FAILED", "REMOVABLE", "OLDEST"]);
+        let mut table = output.table(["ID", &group_word.to_uppercase(), "FAILED", "REMOVABLE", "OLDEST"]);
         for recipe in recipes.iter().take(limit) {
             table.add_row([
                 output.name(recipe_id(&recipe.recipe_id)),
@@ -94,12 +108,12 @@ pub fn show(output: &Output, report: &StatusReport, limit: usize) -> Result<()> 
             ]);
         }
         output.line(table.trim_fmt())?;
-        more(output, "recipe", recipes.len(), limit)?;
+        more(output, group_word, recipes.len(), limit)?;
     }
     let text = |value: &serde_json::Value| printable(value.as_str().unwrap_or_default());
     match report.last_run["runId"].as_i64() {
         Some(run) => {
-            let removed = count(report.last_run["removed"].as_i64().unwrap_or_default(), "row");
+            let removed = printable(&count(report.last_run["removed"].as_i64().unwrap_or_default(), row_word));
             let (mode, state) = (text(&report.last_run["mode"]), text(&report.last_run["state"]));
             output.line(format_args!(
                 "last run   {run}, {mode}, {state}, removed {removed}, started {}",

@@ -109,7 +109,8 @@ impl Watch {
                     page.line(format_args!("run {} {done:.0} %: {}\n", run.id, bar::line(run)))?;
                 }
                 // The recipes get the lines that are left.
-                let others = 13 + view.runs.len() + 2 * view.running.len() + view.status.warnings.len();
+                let statuses = if view.status.has_other_statuses() { 2 + view.status.every_status.len() } else { 0 };
+                let others = 13 + statuses + view.runs.len() + 2 * view.running.len() + view.status.warnings.len();
                 status::show(&page, &view.status, height.saturating_sub(others))?;
                 page.line("")?;
                 page.line(runs::table(&page, &view.runs).trim_fmt())?;

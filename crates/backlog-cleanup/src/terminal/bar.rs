@@ -52,8 +52,8 @@ pub fn bar(length: u64) -> ProgressBar {
 
 /// `12,000 rows, 4,000/s, 3.2 s left`
 pub fn line(run: &Run) -> String {
-    let mut line =
-        format!("{}, {}/s", count(run.removed, "row"), number(run.rows_per_second.unwrap_or_default() as i64));
+    let removed = printable(&count(run.removed, &run.nouns.row_word));
+    let mut line = format!("{removed}, {}/s", number(run.rows_per_second.unwrap_or_default() as i64));
     if let Some(seconds) = run.seconds_left {
         line += &format!(", {} left", duration((seconds * 1000.0) as i64));
     }

@@ -1,4 +1,6 @@
-use backlog_cleanup_report::{Batched, CleanupDetail, EmergencyReport, PolicyDetail, RegularReport, policy_name};
+use backlog_cleanup_report::{
+    Batched, CleanupDetail, EmergencyReport, Nouns, PolicyDetail, RegularReport, StatusDetail, policy_name,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Result;
@@ -19,11 +21,13 @@ pub enum Report {
 /// What all of them have.
 struct Common<'a> {
     message: &'a str,
+    nouns: &'a Nouns,
     run_id: Option<i64>,
     removed: i64,
     duration_ms: i64,
     details: &'a [CleanupDetail],
     policies: &'a [PolicyDetail],
+    statuses: &'a [StatusDetail],
     kept_back_count: i64,
     skipped_count: i64,
     kept_back_reason: Option<&'a str>,
@@ -37,15 +41,21 @@ impl Report {
         self.common().removed
     }
 
+    pub fn nouns(&self) -> &Nouns {
+        self.common().nouns
+    }
+
     fn common(&self) -> Common<'_> {
         match self {
             Report::BatchedRegular(Batched { report, .. }) | Report::Regular(report) => Common {
                 message: &report.message,
+                nouns: &report.nouns,
                 run_id: report.run_id,
                 removed: report.cleaned_up_generations,
                 duration_ms: report.duration_ms,
                 details: &report.cleanup_details,
                 policies: &report.policies,
+                statuses: &report.statuses,
                 kept_back_count: report.kept_back_count,
                 skipped_count: report.skipped_count,
                 kept_back_reason: report.kept_back_reason.as_deref(),
@@ -54,11 +64,13 @@ impl Report {
             },
             Report::BatchedEmergency(Batched { report, .. }) | Report::Emergency(report) => Common {
                 message: &report.message,
+                nouns: &report.nouns,
                 run_id: report.run_id,
                 removed: report.removed_count,
                 duration_ms: report.duration_ms,
                 details: &report.cleanup_details,
                 policies: &report.policies,
+                statuses: &report.statuses,
                 kept_back_count: report.kept_back_count,
                 skipped_count: report.skipped_count,
                 kept_back_reason: report.kept_back_reason.as_deref(),
@@ -75,21 +87,25 @@ impl Report {
         }
         let Common {
             message,
+            nouns,
             run_id,
             removed,
             duration_ms,
             details,
             policies,
+            statuses,
             kept_back_reason,
             held_count,
             wal_bytes,
             ..
         } = self.common();
         self.show_recipes(output, limit)?;
-        show_policies(output, policies, limit, run_id.is_none())?;
+        show_statuses(output, statuses, limit, run_id.is_none())?;
+        show_policies(output, nouns, policies, limit, run_id.is_none())?;
         let failed = details.iter().map(|recipe| recipe.failed_count).sum();
-        let recipes = count(details.len() as i64, "recipe");
-        let of = format!("{} of {} of {recipes}", number(removed), count(failed, "failed row"));
+        let recipes = count(details.len() as i64, &nouns.group_word);
+        let rows = count(failed, &format!("failed {}", nouns.row_word));
+        let of = printable(&format!("{} of {rows} of {recipes}", number(removed)));
         output.line(printable(message))?;
         match run_id {
             Some(run) => output.line(format_args!("Run {run} removed {of}, in {}", duration(duration_ms)))?,
@@ -112,15 +128,18 @@ impl Report {
         }
         // The message of a real run says it.
         match (run_id, held_count) {
-            (None, 1..) => output.line(format_args!("Held by policies: {}", count(held_count, "row"))),
+            (None, 1..) => {
+                let rows = count(held_count, &nouns.row_word);
+                output.line(format_args!("Held by policies: {}", printable(&rows)))
+            }
             _ => Ok(()),
         }
     }
 
     /// Prints the recipes, at most `limit` of them.
     pub fn show_recipes(&self, output: &Output, limit: usize) -> Result<()> {
-        let Common { run_id, details, .. } = self.common();
-        show_recipes(output, details, limit, run_id.is_none())
+        let Common { run_id, nouns, details, .. } = self.common();
+        show_recipes(output, nouns, details, limit, run_id.is_none())
     }
 
     fn show_batches<T>(&self, output: &Output, batched: &Batched<T>) -> Result<()> {
@@ -143,23 +162,48 @@ impl Report {
 }
 
 /// Prints what a run did under each policy, or in a dry run would do, where there are several.
-pub fn show_policies(output: &Output, policies: &[PolicyDetail], limit: usize, is_dry: bool) -> Result<()> {
-    if policies.len() < 2 || limit == 0 {
+pub fn show_policies(
+    output: &Output,
+    nouns: &Nouns,
+    policies: &[PolicyDetail],
+    limit: usize,
+    is_dry: bool,
+) -> Result<()> {
+    let group = &nouns.group_word;
+    let rows = policies.iter().map(|it| {
+        let name = policy_name(group, it.recipe_id.as_deref(), it.failure_type.as_deref(), it.status.as_deref());
+        (name, [it.in_scope, it.removed, it.kept, it.kept_back])
+    });
+    show_parts(output, "policy", rows, limit, is_dry)
+}
+
+/// Prints what a run did to the rows of each status, or in a dry run would do, where there are several.
+pub fn show_statuses(output: &Output, statuses: &[StatusDetail], limit: usize, is_dry: bool) -> Result<()> {
+    let rows = statuses
+        .iter()
+        .map(|it| (it.status.clone().unwrap_or_default(), [it.in_scope, it.removed, it.kept, it.kept_back]));
+    show_parts(output, "status", rows, limit, is_dry)
+}
+
+/// Prints parts of a run that have a name: the rows in scope, removed, kept, kept back.
+fn show_parts(
+    output: &Output,
+    what: &str,
+    parts: impl ExactSizeIterator<Item = (String, [i64; 4])>,
+    limit: usize,
+    is_dry: bool,
+) -> Result<()> {
+    let all = parts.len();
+    if all < 2 || limit == 0 {
         return Ok(());
     }
     let [removed, kept] = headings(is_dry);
-    let mut table = output.table(["POLICY", "IN SCOPE", removed, kept]);
-    for policy in policies.iter().take(limit) {
-        let PolicyDetail { recipe_id, failure_type, status, .. } = policy;
-        table.add_row([
-            output.name(policy_name("recipe", recipe_id.as_deref(), failure_type.as_deref(), status.as_deref())),
-            output.count(policy.in_scope),
-            output.count(policy.removed),
-            output.count(policy.kept),
-        ]);
+    let mut table = output.table([&what.to_uppercase(), "IN SCOPE", removed, kept, "KEPT BACK"]);
+    for (name, figures) in parts.take(limit) {
+        table.add_row([output.name(name)].into_iter().chain(figures.map(|figure| output.count(figure))));
     }
     output.line(table.trim_fmt())?;
-    more(output, "policy", policies.len(), limit)
+    more(output, what, all, limit)
 }
 
 fn headings(is_dry: bool) -> [&'static str; 2] {
@@ -167,12 +211,18 @@ fn headings(is_dry: bool) -> [&'static str; 2] {
 }
 
 /// Prints what a run did to each recipe, or in a dry run would do.
-pub fn show_recipes(output: &Output, details: &[CleanupDetail], limit: usize, is_dry: bool) -> Result<()> {
+pub fn show_recipes(
+    output: &Output,
+    nouns: &Nouns,
+    details: &[CleanupDetail],
+    limit: usize,
+    is_dry: bool,
+) -> Result<()> {
     if details.is_empty() || limit == 0 {
         return Ok(());
     }
     let [removed, kept] = headings(is_dry);
-    let mut table = output.table(["ID", "RECIPE", "FAILED", removed, kept]);
+    let mut table = output.table(["ID", &nouns.group_word.to_uppercase(), "FAILED", removed, kept]);
     for recipe in details.iter().take(limit) {
         table.add_row([
             output.name(recipe_id(&recipe.recipe_id)),
@@ -183,16 +233,16 @@ pub fn show_recipes(output: &Output, details: &[CleanupDetail], limit: usize, is
         ]);
     }
     output.line(table.trim_fmt())?;
-    more(output, "recipe", details.len(), limit)
+    more(output, &nouns.group_word, details.len(), limit)
 }
 
-/// Says how many recipes or policies were left out.
+/// Says how many of something were left out.
 pub fn more(output: &Output, what: &str, all: usize, limit: usize) -> Result<()> {
     match all.saturating_sub(limit) {
         0 => output.line(""),
         hidden => {
             let hidden = count(hidden as i64, &format!("more {what}"));
-            output.line(format_args!(" … and {hidden}: --limit {all}\n"))
+            output.line(format_args!(" … and {}: --limit {all}\n", printable(&hidden)))
         }
     }
 }

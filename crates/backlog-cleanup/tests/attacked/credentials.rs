@@ -140,7 +140,7 @@ fn h12_the_key_of_the_form_is_checked() {
     let authorization = bearer(OPERATOR);
     let headers = [("authorization", &*authorization), FORM[0], FORM[1]];
     let form = |key: &str| {
-        let rest = "target=generations&mode=regular&recipe=&failure_type=&expected_count=5";
+        let rest = "target=generations&mode=regular&recipe=&failure_type=&status=&expected_count=5";
         server.send("POST", "/run", &headers, &format!("{rest}&idempotency_key={key}")).status
     };
     for key in ["", &"k".repeat(256), "a%0Ab", "%C3%A9"] {

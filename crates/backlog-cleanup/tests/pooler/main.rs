@@ -119,7 +119,11 @@ fn a_run_behind_a_pooler_shows_its_progress_and_ctrl_c_ends_it_and_no_other() {
             100,
             20,
         );
-        assert!(terminal.until(|screen| screen.contains("rows,") && screen.contains(" left")), "{}", terminal.text());
+        assert!(
+            terminal.until(|screen| screen.contains("generations,") && screen.contains(" left")),
+            "{}",
+            terminal.text()
+        );
         terminal.press("\u{3}");
         terminal.finish();
         let text = terminal.text();

@@ -44,6 +44,8 @@ struct Asked {
     recipe_id: Option<String>,
     /// Only rows of this failure type
     failure_type: Option<String>,
+    /// Only rows of this status
+    status: Option<String>,
     /// Count the rows, remove nothing
     #[serde(default)]
     #[param(required = false)]
@@ -121,8 +123,8 @@ async fn remove(
     let key = idempotency::key(&headers)?;
     let work = async {
         let target = meant(&app, &caller, asked.target).await?;
-        let Asked { recipe_id, failure_type, include_held, .. } = asked;
-        let selection = Selection { target, recipe_id, failure_type, include_held };
+        let Asked { recipe_id, failure_type, status, include_held, .. } = asked;
+        let selection = Selection { target, recipe_id, failure_type, status, include_held };
         match tries {
             Some(tries) => Ok(json(bytes(trial(mode, tries, &caller, &selection, expected_count).await?))),
             None => {

@@ -157,22 +157,21 @@ async fn drop(
     caller: Caller,
     Query(Which { target, recipe_id, failure_type, status }): Query<Which>,
 ) -> Result<Json<Dropped>, Problem> {
-    let names = Names { recipe_id, failure_type, status };
     let drop = async {
         let target = meant(&app, &caller, target).await?;
-        remove(&caller, &target, &names).await
+        remove(&caller, &target, &Names { recipe_id, failure_type, status }).await
     };
-    let dropped = caller.with_level(Level::Admin, drop).await?;
-    Ok(Json(Dropped { success: true, policy: names.words(), dropped }))
+    let (policy, dropped) = caller.with_level(Level::Admin, drop).await?;
+    Ok(Json(Dropped { success: true, policy, dropped }))
 }
 
-/// Removes a policy, and says so in the log; false if there was none.
-pub async fn remove(caller: &Caller, target: &str, names: &Names) -> Result<bool, Problem> {
+/// Removes a policy, and says so in the log. Returns what it was for in words, and false if there was none.
+pub async fn remove(caller: &Caller, target: &str, names: &Names) -> Result<(String, bool), Problem> {
     let mut work = caller.begin().await?;
-    let dropped = policies::drop(&mut work, target, names).await?;
+    let (policy, dropped) = policies::drop(&mut work, target, names).await?;
     work.commit().await?;
-    tracing::info!(who = caller.who(), from = %caller.peer, target, policy = names.words(), dropped, "policy is dropped");
-    Ok(dropped)
+    tracing::info!(who = caller.who(), from = %caller.peer, target, policy, dropped, "policy is dropped");
+    Ok((policy, dropped))
 }
 
 /// What would go and stay if a policy were written so, beside what goes and stays now; nothing changes.

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query};
-use backlog_cleanup_report::{CleanupDetail, Level, PolicyDetail};
+use backlog_cleanup_report::{CleanupDetail, Level, PolicyDetail, StatusDetail};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -54,6 +54,8 @@ struct OneRun {
     recipes: Vec<CleanupDetail>,
     /// Those that name most first; none while the run is running
     policies: Vec<PolicyDetail>,
+    /// The statuses that runs of the target remove; none while the run is running
+    statuses: Vec<StatusDetail>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -79,7 +81,7 @@ async fn runs(caller: Caller, Query(page): Query<Page>) -> Result<Json<Runs>, Pr
     Ok(Json(caller.with_level(Level::Monitor, runs).await?))
 }
 
-/// One run, what it removed of each recipe and under each policy, and its progress.
+/// One run, what it removed of each recipe and status and under each policy, and its progress.
 #[utoipa::path(get, path = "/api/admin/backlog-cleanup/runs/{id}", operation_id = "one_run", tag = "history", params(("id" = i64, Path)),
     responses((status = 200, description = "The run", body = OneRun), Problems))]
 async fn run(caller: Caller, Path(id): Path<i64>) -> Result<Json<OneRun>, Problem> {
@@ -90,7 +92,8 @@ async fn run(caller: Caller, Path(id): Path<i64>) -> Result<Json<OneRun>, Proble
         };
         let recipes = calls::run_details(&mut work, id).await?;
         let policies = history::policies(&mut work, id).await?;
-        Ok(OneRun { success: true, run, recipes, policies })
+        let statuses = history::statuses(&mut work, id).await?;
+        Ok(OneRun { success: true, run, recipes, policies, statuses })
     };
     caller.with_level(Level::Monitor, read).await.map(Json)
 }

@@ -1,6 +1,6 @@
 //! Removing rows: preview, then confirm. The forms are plain HTML.
 
-use backlog_cleanup_report::{CleanupDetail, Mode};
+use backlog_cleanup_report::{CleanupDetail, Mode, Nouns, plural};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -19,6 +19,8 @@ pub struct Asked {
     pub recipe: String,
     #[serde(default)]
     pub failure_type: String,
+    #[serde(default)]
+    pub status: String,
     /// In an emergency, also what policies hold.
     #[serde(default)]
     pub include_held: bool,
@@ -31,6 +33,7 @@ impl Asked {
             target: self.target.clone(),
             recipe_id: given(&self.recipe),
             failure_type: given(&self.failure_type),
+            status: given(&self.status),
             include_held: self.include_held,
         }
     }
@@ -39,6 +42,7 @@ impl Asked {
 /// The result of a dry run, to be confirmed.
 pub struct Preview {
     pub asked: Asked,
+    pub nouns: Nouns,
     /// The rows that would be removed. The form sends it back, so that only what was seen is removed.
     pub count: i64,
     pub total_failed: i64,
@@ -57,6 +61,8 @@ const NAMED: usize = 8;
 
 /// The form that leads to a preview; only for callers who may remove rows.
 pub fn section(data: &Data, may_run: bool) -> Markup {
+    let Nouns { group_word, row_word } = data.nouns();
+    let rows = plural(row_word);
     html! {
         section #actions .card aria-labelledby="actions-title" {
             h2 #actions-title { "Clean up" }
@@ -64,12 +70,19 @@ pub fn section(data: &Data, may_run: bool) -> Markup {
                 form action="/preview" method="get" {
                     input type="hidden" name="target" value=(data.target);
                     details #selection {
-                        summary { "Only some rows" }
-                        label for="recipe" { "Recipe, by its id" }
+                        summary { "Only some " (rows) }
+                        label for="recipe" { (words::capitalized(group_word)) ", by its id" }
                         input #recipe name="recipe" autocomplete="off" spellcheck="false";
                         label for="failure-type" { "Failure type" }
                         input #failure-type name="failure_type" list="failure-types" autocomplete="off" spellcheck="false";
                         datalist #failure-types { @for name in failure_types(data) { option value=(name) {} } }
+                        @if data.about.statuses.len() > 1 {
+                            label for="status" { "Status" }
+                            select #status name="status" {
+                                option value="" { "any" }
+                                @for status in &data.about.statuses { option value=(status) { (status) } }
+                            }
+                        }
                         label { input type="checkbox" name="include_held" value="true"; " In an emergency, also what policies hold" }
                     }
                     div .buttons {
@@ -79,7 +92,7 @@ pub fn section(data: &Data, may_run: bool) -> Markup {
                 }
                 p .note { "A preview removes nothing." }
             } @else {
-                p .note { "Read only. To remove rows, sign in with a token of level operator or admin." }
+                p .note { "Read only. To remove " (rows) ", sign in with a token of level operator or admin." }
             }
         }
     }
@@ -96,29 +109,32 @@ fn failure_types(data: &Data) -> Vec<&str> {
 
 /// Asks for confirmation of a preview.
 pub fn confirm(preview: &Preview) -> Markup {
-    let Preview { asked, count, total_failed, held, account, .. } = preview;
+    let Preview { asked, nouns, count, total_failed, held, account, .. } = preview;
+    let Nouns { group_word, row_word } = nouns;
+    let failed = |rows: i64| words::count(rows, &format!("failed {row_word}"));
     let is_emergency = asked.mode == Mode::Emergency;
     html! {
         section #confirm .card .danger[is_emergency] aria-labelledby="confirm-title" {
             h1 #confirm-title tabindex="-1" {
                 @if *count == 0 { "Nothing to remove" }
-                @else if is_emergency { "Emergency: remove all " (words::count(*count, "failed row")) "?" }
-                @else { "Remove " (words::count(*count, "removable row")) "?" }
+                @else if is_emergency { "Emergency: remove all " (failed(*count)) "?" }
+                @else { "Remove " (words::count(*count, &format!("removable {row_word}"))) "?" }
             }
             p {
-                @if is_emergency { "Removes all failed rows, including recent ones. " }
-                @else { (words::number(total_failed - count)) " of " (words::count(*total_failed, "failed row")) " stay. " }
+                @if is_emergency { "Removes all failed " (plural(row_word)) ", including recent ones. " }
+                @else { (words::number(total_failed - count)) " of " (failed(*total_failed)) " stay. " }
                 @if is_emergency && asked.include_held { "What policies hold goes, too. " }
-                @if *held > 0 { "Policies hold " (words::count(*held, "row")) ", which stay. " }
+                @if *held > 0 { "Policies hold " (words::count(*held, row_word)) ", which stay. " }
                 "Account " code { (names::name(account)) } ", target " code { (names::name(&asked.target)) }
-                @if !asked.recipe.is_empty() { ", only recipe " code { (asked.recipe) } }
+                @if !asked.recipe.is_empty() { ", only " (group_word) " " code { (asked.recipe) } }
                 @if !asked.failure_type.is_empty() { ", only failure type " code { (asked.failure_type) } }
+                @if !asked.status.is_empty() { ", only status " code { (asked.status) } }
                 "."
             }
             @if *count > 0 {
                 (recipes(preview))
                 (form(preview))
-                p .note { "If the number has changed by more than one row and by more than a tenth, nothing is removed." }
+                p .note { "If the number has changed by more than one " (row_word) " and by more than a tenth, nothing is removed." }
             } @else {
                 div .buttons { a .button href=(back(asked)) { "Back" } }
             }
@@ -128,7 +144,7 @@ pub fn confirm(preview: &Preview) -> Markup {
 
 /// The form that removes what was previewed.
 fn form(preview: &Preview) -> Markup {
-    let Preview { asked, count, account, .. } = preview;
+    let Preview { asked, nouns, count, account, .. } = preview;
     let is_emergency = asked.mode == Mode::Emergency;
     html! {
         form action="/run" method="post" autocomplete="off" {
@@ -136,6 +152,7 @@ fn form(preview: &Preview) -> Markup {
             input type="hidden" name="mode" value=(asked.mode.as_str());
             input type="hidden" name="recipe" value=(asked.recipe);
             input type="hidden" name="failure_type" value=(asked.failure_type);
+            input type="hidden" name="status" value=(asked.status);
             input type="hidden" name="include_held" value=(asked.include_held);
             input type="hidden" name="expected_count" value=(count);
             input type="hidden" name="idempotency_key" value=(preview.idempotency_key);
@@ -145,7 +162,7 @@ fn form(preview: &Preview) -> Markup {
             }
             div .buttons {
                 button type="submit" class=(if is_emergency { "danger" } else { "primary" }) {
-                    "Remove " (words::count(*count, "row"))
+                    "Remove " (words::count(*count, &nouns.row_word))
                 }
                 a .button href=(back(asked)) { "Cancel" }
             }
@@ -158,12 +175,13 @@ fn back(asked: &Asked) -> String {
 }
 
 fn recipes(preview: &Preview) -> Markup {
+    let Nouns { group_word, row_word } = &preview.nouns;
     let most = preview.recipes.first().map_or(1, |recipe| recipe.cleaned_count).max(1);
     html! {
         @if !preview.recipes.is_empty() {
-            div .scroll tabindex="0" role="region" aria-label="rows that would be removed, by recipe" {
+            div .scroll tabindex="0" role="region" aria-label={ (plural(row_word)) " that would be removed, by " (group_word) } {
                 table .recipes {
-                    thead { tr { th scope="col" { "recipe" } th scope="col" .figure { "would remove" } th scope="col" .bars { span .hidden { "share" } } } }
+                    thead { tr { th scope="col" { (group_word) } th scope="col" .figure { "would remove" } th scope="col" .bars { span .hidden { "share" } } } }
                     tbody {
                         @for recipe in preview.recipes.iter().take(NAMED) {
                             tr {
@@ -180,7 +198,7 @@ fn recipes(preview: &Preview) -> Markup {
                 }
             }
             @if preview.recipes.len() > NAMED {
-                p .note { "and " (words::count((preview.recipes.len() - NAMED) as i64, "more recipe")) "." }
+                p .note { "and " (words::count((preview.recipes.len() - NAMED) as i64, &format!("more {group_word}"))) "." }
             }
         }
     }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use backlog_cleanup_report::{CleanupDetail, PolicyDetail, State, StatusReport};
+use backlog_cleanup_report::{CleanupDetail, Nouns, PolicyDetail, State, StatusDetail, StatusReport};
 use chrono::{DateTime, Utc};
 
 use super::query::{Query, Span};
@@ -54,6 +54,8 @@ pub struct Data {
     pub run_recipes: Vec<CleanupDetail>,
     /// Its policies, those that name most first.
     pub run_policies: Vec<PolicyDetail>,
+    /// Its rows by status.
+    pub run_statuses: Vec<StatusDetail>,
 }
 
 /// The number of failure types in the chart; the others are `(other)`.
@@ -73,10 +75,11 @@ impl Data {
         let policies = policies::list(&mut work, &target).await?;
         let mut runs = history::runs(&mut work, Some(&target), None, RUNS).await?;
         let nights = history::nights(&mut work, Some(&target), None, &runs, RUNS).await?;
-        let (mut run_recipes, mut run_policies) = (Vec::new(), Vec::new());
+        let (mut run_recipes, mut run_policies, mut run_statuses) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(id) = query.open() {
             run_recipes = calls::run_details(&mut work, id).await?;
             run_policies = history::policies(&mut work, id).await?;
+            run_statuses = history::statuses(&mut work, id).await?;
             if runs.iter().all(|run| run.id != id) {
                 runs.extend(history::run(&mut work, id).await?.filter(|run| run.target == target));
             }
@@ -96,8 +99,14 @@ impl Data {
             nights,
             run_recipes,
             run_policies,
+            run_statuses,
             query,
         })
+    }
+
+    /// What people call the target's groups and rows.
+    pub fn nouns(&self) -> &Nouns {
+        &self.status.nouns
     }
 
     /// The running run.
@@ -128,6 +137,11 @@ async fn failures(app: &Arc<App>, caller: &Caller, target: &str, span: Span) -> 
         Ok(serde_json::to_vec(&failures).expect("texts are JSON").into())
     });
     read(&failures.await?)
+}
+
+/// What people call the groups and rows of a target.
+pub async fn nouns(caller: &Caller, target: &str) -> Result<Nouns, Problem> {
+    Ok(targets::nouns(&mut *caller.begin().await?, target).await?)
 }
 
 /// The account of a target. Errors: 404.

@@ -8,6 +8,7 @@ use axum::response::Redirect;
 use backlog_cleanup_report::Level;
 use maud::{Markup, html};
 
+use super::data::nouns;
 use super::names::name;
 use super::page::{self, Viewer};
 use super::policies::Asked;
@@ -23,8 +24,8 @@ use crate::words;
 pub async fn ask(State(app): State<Arc<App>>, caller: Caller, Query(asked): Query<Asked>) -> Result<Markup, Problem> {
     let find = async {
         let policies = policies::list(&mut *caller.begin().await?, &asked.target).await?;
-        let words = asked.names().words();
-        let found = policies.into_iter().find(|policy| policy.policy == words);
+        let found = policies.into_iter().find(|policy| policy.names == asked.names());
+        let words = asked.names().words(&nouns(&caller, &asked.target).await?.group_word);
         found.ok_or_else(|| Problem::not_found(format!("policy {words} does not exist")))
     };
     let policy = caller.with_level(Level::Admin, find).await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
-use backlog_cleanup_report::Level;
+use backlog_cleanup_report::{Level, Nouns};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -13,6 +13,7 @@ use super::policies::explain_form;
 use super::simulate::back;
 use super::times;
 use crate::client::policies::{self, Verdict};
+use crate::client::targets;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::Problem;
@@ -31,15 +32,19 @@ pub async fn explain(
     Query(Row { target, id }): Query<Row>,
 ) -> Result<Markup, Problem> {
     let id = id.trim();
-    let look = async { Ok(policies::explain(&mut *caller.begin().await?, &target, id).await?) };
-    let verdict = caller.with_level(Level::Monitor, look).await?;
-    Ok(page::document("Explanation", &Viewer::of(&app, &caller), shown(&target, id, &verdict)))
+    let look = async {
+        let mut work = caller.begin().await?;
+        Ok((policies::explain(&mut work, &target, id).await?, targets::nouns(&mut work, &target).await?))
+    };
+    let (verdict, nouns) = caller.with_level(Level::Monitor, look).await?;
+    Ok(page::document("Explanation", &Viewer::of(&app, &caller), shown(&target, id, &verdict, &nouns)))
 }
 
-fn shown(target: &str, id: &str, verdict: &Verdict) -> Markup {
+fn shown(target: &str, id: &str, verdict: &Verdict, nouns: &Nouns) -> Markup {
+    let row_word = &nouns.row_word;
     html! {
         section #confirm .card aria-labelledby="confirm-title" {
-            h1 #confirm-title tabindex="-1" { "Row " (name(id)) ": " (verdict.verdict) }
+            h1 #confirm-title tabindex="-1" { (words::capitalized(row_word)) " " (name(id)) ": " (verdict.verdict) }
             p .reason { bdi { (verdict.reason) } }
             dl .figures {
                 div { dt { "target" } dd { (name(target)) } }
@@ -52,8 +57,8 @@ fn shown(target: &str, id: &str, verdict: &Verdict) -> Markup {
             div .buttons { a .button href=(back(target)) { "Back" } }
         }
         section #again .card aria-labelledby="again-title" {
-            h2 #again-title { "Explain another row" }
-            (explain_form(target, id))
+            h2 #again-title { "Explain another " (row_word) }
+            (explain_form(target, id, nouns))
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use backlog_cleanup_report::plural;
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use maud::{Markup, html};
 
@@ -62,6 +63,7 @@ impl Hours {
 pub fn section(data: &Data) -> Markup {
     let hours = Hours::of(data);
     let (last, mean, trend) = hours.trend();
+    let rows = plural(&data.nouns().row_word);
     let shown: i64 = hours.hours.iter().flat_map(|(_, counts)| counts).sum();
     let describe = format!(
         "failures by hour in the last {}, {} in all, {} in the last full hour",
@@ -88,7 +90,7 @@ pub fn section(data: &Data) -> Markup {
             }
             (bars("failures-chart", &describe, &drawn(&hours, data), ends(&hours)))
             (legend(&hours))
-            p .note { "Failed rows that were not removed. Dashed lines are runs; earlier bars exclude removed rows." }
+            p .note { "Failed " (rows) " that were not removed. Dashed lines are runs; earlier bars exclude removed " (rows) "." }
             details #failures-table { summary { "The same as a table" } (table(&hours)) }
         }
     }

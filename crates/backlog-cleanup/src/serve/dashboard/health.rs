@@ -1,5 +1,6 @@
 //! Whether the target is healthy: its light, the reasons, and what happens next.
 
+use backlog_cleanup_report::{Nouns, plural};
 use maud::{Markup, html};
 
 use super::data::Data;
@@ -44,6 +45,15 @@ pub fn section(data: &Data) -> Markup {
             }
             (next_run(data, &reasons))
             (figures(data))
+            @if data.status.has_other_statuses() {
+                p #statuses .note {
+                    @for (place, rows) in data.status.every_status.iter().enumerate() {
+                        @if place > 0 { ", " }
+                        (name(&rows.status)) " " (words::number(rows.count))
+                    }
+                    "."
+                }
+            }
             @if !reasons.is_empty() {
                 details #reasons {
                     summary { "What is wrong, and how to fix it" }
@@ -57,6 +67,8 @@ pub fn section(data: &Data) -> Markup {
 /// What happens next, to what, and when.
 fn next_run(data: &Data, reasons: &[Finding]) -> Markup {
     let about = &data.about;
+    let Nouns { group_word, row_word } = data.nouns();
+    let rows = plural(row_word);
     let comes = !reasons.iter().any(|reason| night(data).lacks(reason, &data.findings));
     html! {
         p #next-run {
@@ -65,18 +77,18 @@ fn next_run(data: &Data, reasons: &[Finding]) -> Markup {
             ". "
             @match (about.max_age, about.keep) {
                 (Some(max_age), Some(keep)) => {
-                    "Removable are failures from more than " (age(max_age)) " ago, but the " (words::number(keep.into())) " newest of them in each recipe stay. "
+                    "Removable are failures from more than " (age(max_age)) " ago, but the " (words::number(keep.into())) " newest of them in each " (group_word) " stay. "
                 },
                 _ => "The default policy is disabled. ",
             }
             @match data.policies.len() as i64 - 1 {
                 ..1 => {},
-                1 => { a href="#policies" { "Another policy" } " is for some rows. " },
-                others => { a href="#policies" { (words::number(others)) " other policies" } " are for some rows. " },
+                1 => { a href="#policies" { "Another policy" } " is for some " (rows) ". " },
+                others => { a href="#policies" { (words::number(others)) " other policies" } " are for some " (rows) ". " },
             }
             @match next::run(&data.status.schedule, data.now).filter(|_| comes) {
                 Some(at) => {
-                    "The next run is at " (times::clock(at)) "; now it would remove " (words::count(data.status.removable_generations, "row")) "."
+                    "The next run is at " (times::clock(at)) "; now it would remove " (words::count(data.status.removable_generations, row_word)) "."
                 },
                 None if comes && data.status.schedule["schedule"].is_string() => {
                     "The next run is at " code { (data.status.schedule["schedule"].as_str().unwrap_or_default()) } "."

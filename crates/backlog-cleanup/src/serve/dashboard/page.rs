@@ -85,7 +85,7 @@ pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
             (tabs(&data.tabs, &data.target))
             (health::section(data))
             (runs::asked(data))
-            (progress::section(data.running(), &data.target, may_run))
+            (progress::section(data, may_run))
             div .columns {
                 (failures::section(data))
                 div .stack {

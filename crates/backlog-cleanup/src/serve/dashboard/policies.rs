@@ -1,6 +1,7 @@
 //! The policies, with their rows in the last regular run; the forms that try another one and explain a row. The forms are plain
 //! HTML.
 
+use backlog_cleanup_report::{Nouns, plural};
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
 
@@ -98,12 +99,12 @@ pub fn section(data: &Data, may_write: bool) -> Markup {
             div .forms {
                 details #try-policy {
                     summary { "Try a policy" }
-                    (form(&Asked { target: data.target.clone(), ..Asked::default() }))
+                    (form(&Asked { target: data.target.clone(), ..Asked::default() }, data.nouns()))
                     p .note { "A simulation changes nothing." }
                 }
                 details #why {
-                    summary { "Why does a row stay or go?" }
-                    (explain_form(&data.target, ""))
+                    summary { "Why does one " (data.nouns().row_word) " stay or go?" }
+                    (explain_form(&data.target, "", data.nouns()))
                 }
             }
         }
@@ -154,7 +155,10 @@ fn table(data: &Data, may_write: bool) -> Markup {
 }
 
 /// The form that leads to a simulation.
-pub fn form(asked: &Asked) -> Markup {
+pub fn form(asked: &Asked, nouns: &Nouns) -> Markup {
+    let Nouns { group_word, row_word } = nouns;
+    let by_id = format!("{}, by its id", words::capitalized(group_word));
+    let keep = format!("Keep, newest per {group_word}");
     let field = |id: &str, name: &str, label: &str, value: &str, hint: &str| {
         html! {
             div {
@@ -167,15 +171,15 @@ pub fn form(asked: &Asked) -> Markup {
         form action="/simulate" method="get" {
             input type="hidden" name="target" value=(asked.target);
             fieldset {
-                legend { "For rows of" }
-                (field("policy-recipe", "recipe", "Recipe, by its id", &asked.recipe, "any"))
+                legend { "For " (plural(row_word)) " of" }
+                (field("policy-recipe", "recipe", &by_id, &asked.recipe, "any"))
                 (field("policy-failure-type", "failure_type", "Failure type", &asked.failure_type, "any"))
                 (field("policy-status", "status", "Status", &asked.status, "any"))
             }
             fieldset {
                 legend { "What stays" }
                 (field("policy-max-age", "max_age", "Max age", &asked.max_age, "24 hours"))
-                (field("policy-keep", "keep", "Keep, newest of a recipe", &asked.keep, "10"))
+                (field("policy-keep", "keep", &keep, &asked.keep, "10"))
                 (field("policy-max-keep-age", "max_keep_age", "Max keep age", &asked.max_keep_age, "off"))
                 div {
                     label for="policy-enabled" { "State" }
@@ -194,11 +198,11 @@ pub fn form(asked: &Asked) -> Markup {
 }
 
 /// The form that leads to the explanation of a row.
-pub fn explain_form(target: &str, id: &str) -> Markup {
+pub fn explain_form(target: &str, id: &str, nouns: &Nouns) -> Markup {
     html! {
         form action="/explain" method="get" {
             input type="hidden" name="target" value=(target);
-            label for="row" { "Id of the row" }
+            label for="row" { "Id of the " (nouns.row_word) }
             input #row name="id" value=(id) required autocomplete="off" spellcheck="false";
             div .buttons { button type="submit" { "Explain" } }
         }

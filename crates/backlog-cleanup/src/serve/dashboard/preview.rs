@@ -27,19 +27,20 @@ pub async fn preview(
 async fn look(caller: &Caller, asked: Asked) -> Result<Preview, Problem> {
     let report = trial(asked.mode, Trial::DryRun, caller, &asked.selection(), None).await?;
     let report = report.get().as_bytes();
-    let (count, total_failed, held, details) = match asked.mode {
+    let (nouns, count, total_failed, held, details) = match asked.mode {
         Mode::Regular => {
             let report: RegularReport = read(report)?;
-            (report.cleaned_up_generations, report.total_failed_generations, report.held_count, report.cleanup_details)
+            let (count, total) = (report.cleaned_up_generations, report.total_failed_generations);
+            (report.nouns, count, total, report.held_count, report.cleanup_details)
         }
         Mode::Emergency => {
             let report: EmergencyReport = read(report)?;
-            (report.removed_count, report.removed_count, report.held_count, report.cleanup_details)
+            (report.nouns, report.removed_count, report.removed_count, report.held_count, report.cleanup_details)
         }
     };
     let recipes = details.into_iter().filter(|recipe| recipe.cleaned_count > 0).collect();
     let account = data::account(caller, &asked.target).await?;
-    Ok(Preview { asked, count, total_failed, held, recipes, account, idempotency_key: key()? })
+    Ok(Preview { asked, nouns, count, total_failed, held, recipes, account, idempotency_key: key()? })
 }
 
 fn key() -> Result<String, Problem> {

@@ -1,18 +1,20 @@
 //! The progress of a batched run. The script updates it by server-sent events; without the script the page reloads.
 
+use backlog_cleanup_report::plural;
 use maud::{Markup, html};
 
-use crate::client::history::Run;
+use super::data::Data;
 use crate::words;
 
-pub fn section(run: Option<&Run>, target: &str, may_run: bool) -> Markup {
+pub fn section(data: &Data, may_run: bool) -> Markup {
+    let (run, target) = (data.running(), &data.target);
     html! {
         section #progress .card data-target=(target) aria-labelledby="progress-title" hidden[run.is_none()] {
             h2 #progress-title { "Running" }
             p {
                 "Run " span #progress-run { (run.map_or(0, |run| run.id)) } ", "
                 span #progress-mode { (run.map_or("", |run| run.mode.as_str())) } ": "
-                strong #progress-removed { (words::number(run.map_or(0, |run| run.removed))) } " rows removed, "
+                strong #progress-removed { (words::number(run.map_or(0, |run| run.removed))) } " " (plural(&data.nouns().row_word)) " removed, "
                 span #progress-rate { (words::number(run.and_then(|run| run.rows_per_second).unwrap_or_default() as i64)) }
                 " a second, " span #progress-left { (left(run.and_then(|run| run.seconds_left))) } "."
             }

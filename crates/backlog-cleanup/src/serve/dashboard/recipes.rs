@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use backlog_cleanup_report::RecipeFailures;
+use backlog_cleanup_report::{RecipeFailures, plural};
 use maud::{Markup, html};
 
 use super::data::Data;
@@ -15,6 +15,8 @@ const PAGE: usize = 15;
 
 pub fn section(data: &Data) -> Markup {
     let all = &data.status.recipes_with_failed_generations;
+    let group_word = &data.nouns().group_word;
+    let groups = plural(group_word);
     let found = found(all, &data.query);
     let pages = found.len().div_ceil(PAGE).max(1);
     let page = data.query.page.unwrap_or(1).clamp(1, pages);
@@ -23,17 +25,17 @@ pub fn section(data: &Data) -> Markup {
     html! {
         section #recipes .card aria-labelledby="recipes-title" {
             div .title {
-                h2 #recipes-title { "Recipes with failures" }
-                (search(&data.query))
+                h2 #recipes-title { (words::capitalized(&groups)) " with failures" }
+                (search(&data.query, &groups))
             }
             p role="status" {
-                @if data.query.search.is_empty() { (words::count(all.len() as i64, "recipe")) "." }
-                @else { (words::number(found.len() as i64)) " of " (words::count(all.len() as i64, "recipe")) " for “" (data.query.search) "”." }
+                @if data.query.search.is_empty() { (words::count(all.len() as i64, group_word)) "." }
+                @else { (words::number(found.len() as i64)) " of " (words::count(all.len() as i64, group_word)) " for “" (data.query.search) "”." }
             }
             @if !shown.is_empty() {
-                div .scroll tabindex="0" role="region" aria-label="recipes" { (table(shown, most, &data.query)) }
+                div .scroll tabindex="0" role="region" aria-label=(groups) { (table(shown, most, &data.query, group_word)) }
             }
-            @if pages > 1 { (pager(&data.query, page, pages)) }
+            @if pages > 1 { (pager(&data.query, &groups, page, pages)) }
         }
     }
 }
@@ -60,12 +62,12 @@ fn found<'a>(all: &'a [RecipeFailures], query: &Query) -> Vec<&'a RecipeFailures
     found
 }
 
-fn search(query: &Query) -> Markup {
+fn search(query: &Query, groups: &str) -> Markup {
     html! {
         form .search action="/" method="get" role="search" {
             @if !query.target.is_empty() { input type="hidden" name="target" value=(query.target); }
             input type="hidden" name="span" value=(query.span.value());
-            label .hidden for="search" { "Search recipes by name or id" }
+            label .hidden for="search" { "Search " (groups) " by name or id" }
             input #search type="search" name="search" value=(query.search) placeholder="name or id";
             label .hidden for="sort" { "Sort by" }
             select #sort name="sort" {
@@ -76,7 +78,7 @@ fn search(query: &Query) -> Markup {
     }
 }
 
-fn table(shown: &[&RecipeFailures], most: i64, query: &Query) -> Markup {
+fn table(shown: &[&RecipeFailures], most: i64, query: &Query, group_word: &str) -> Markup {
     let heading = |sort: Sort, word: &str, class: &str| {
         let sorted = (query.sort == sort).then_some(if sort == Sort::Name || sort == Sort::Oldest {
             "ascending"
@@ -93,7 +95,7 @@ fn table(shown: &[&RecipeFailures], most: i64, query: &Query) -> Markup {
         table .recipes {
             thead {
                 tr {
-                    (heading(Sort::Name, "recipe", ""))
+                    (heading(Sort::Name, group_word, ""))
                     (heading(Sort::Failed, "failed", "figure"))
                     th scope="col" .bars { span .hidden { "share" } }
                     (heading(Sort::Removable, "removable", "figure"))
@@ -126,10 +128,10 @@ fn bar(recipe: &RecipeFailures, most: i64) -> Markup {
     }
 }
 
-fn pager(query: &Query, page: usize, pages: usize) -> Markup {
+fn pager(query: &Query, groups: &str, page: usize, pages: usize) -> Markup {
     let to = |page: usize| query.link(|query| query.page = Some(page).filter(|page| *page > 1)) + "#recipes";
     html! {
-        nav .pager aria-label="pages of recipes" {
+        nav .pager aria-label={ "pages of " (groups) } {
             @if page > 1 { a href=(to(page - 1)) rel="prev" { "← previous" } }
             span { "page " (words::number(page as i64)) " of " (words::number(pages as i64)) }
             @if page < pages { a href=(to(page + 1)) rel="next" { "next →" } }

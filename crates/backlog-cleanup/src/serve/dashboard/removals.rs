@@ -1,6 +1,6 @@
 //! The rows that the last runs removed, as bars.
 
-use backlog_cleanup_report::Mode;
+use backlog_cleanup_report::{Mode, plural};
 use maud::{Markup, html};
 
 use super::chart::{Bar, bars};
@@ -33,8 +33,10 @@ pub fn section(data: &Data) -> Markup {
         drawn.insert(0, Bar { title: String::new(), parts: Vec::new(), mark: None });
     }
     let total: i64 = data.runs.iter().take(SHOWN).map(|run| run.removed).sum();
+    let row_word = &data.nouns().row_word;
     let describe = format!(
-        "rows removed by each of the last {}, {} in all; the table of runs has the figures",
+        "{} removed by each of the last {}, {} in all; the table of runs has the figures",
+        plural(row_word),
         words::count(oldest as i64, "run"),
         words::number(total)
     );
@@ -44,7 +46,7 @@ pub fn section(data: &Data) -> Markup {
             @match newest {
                 None => p .note { "No run yet." },
                 Some(run) => {
-                    p { (words::count(total, "row")) " in the last " (words::count(oldest as i64, "run")) "." }
+                    p { (words::count(total, row_word)) " in the last " (words::count(oldest as i64, "run")) "." }
                     (bars("removals-chart", &describe, &drawn, ["", "", &format!("run {}", run.id)]))
                     ul .legend aria-label="modes" {
                         @for mode in Mode::ALL {

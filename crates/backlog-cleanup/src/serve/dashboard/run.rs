@@ -26,6 +26,7 @@ pub struct Confirmation {
     mode: Mode,
     recipe: String,
     failure_type: String,
+    status: String,
     #[serde(default)]
     include_held: bool,
     expected_count: i64,
@@ -48,8 +49,8 @@ pub async fn run(
     caller: Caller,
     Form(confirmation): Form<Confirmation>,
 ) -> Result<Redirect, Problem> {
-    let Confirmation { target, mode, recipe, failure_type, include_held, expected_count, idempotency_key, account } =
-        confirmation;
+    let Confirmation { target, mode, recipe, failure_type, status, include_held, expected_count, .. } = confirmation;
+    let Confirmation { idempotency_key, account, .. } = confirmation;
     let key = idempotency::valid(&idempotency_key)?;
     if mode == Mode::Emergency {
         let (typed, account) = (account.trim(), data::account(&caller, &target).await?);
@@ -58,8 +59,8 @@ pub async fn run(
             return Err(Problem::bad_request(detail).hint(account));
         }
     }
-    let selection = Asked { target: target.clone(), mode, recipe, failure_type, include_held }.selection();
-    let work = remove_once(mode, app, caller.clone(), selection, Some(expected_count), Some(key), PATIENCE);
+    let asked = Asked { target: target.clone(), mode, recipe, failure_type, status, include_held };
+    let work = remove_once(mode, app, caller.clone(), asked.selection(), Some(expected_count), Some(key), PATIENCE);
     let answer = caller.with_level(Level::Operator, work).await?;
     let begun: Begun = read(&answer.body)?;
     Ok(Redirect::to(&Query { target, asked: Some(begun.run_id), ..Query::default() }.link(|_| ())))

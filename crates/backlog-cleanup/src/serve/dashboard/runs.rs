@@ -1,6 +1,6 @@
 //! The last runs: a table, with the details of one run.
 
-use backlog_cleanup_report::{CleanupDetail, PolicyDetail, State, policy_name};
+use backlog_cleanup_report::{CleanupDetail, Nouns, State, plural, policy_name};
 use maud::{Markup, html};
 
 use super::data::Data;
@@ -9,7 +9,7 @@ use super::times;
 use crate::client::history::{Night, Run};
 use crate::words;
 
-/// The number of recipes and of policies in the details.
+/// The number of recipes, of policies and of statuses in the details.
 const NAMED: usize = 10;
 
 pub fn section(data: &Data) -> Markup {
@@ -33,7 +33,7 @@ pub fn asked(data: &Data) -> Markup {
         section #asked .card role="status" hidden[run.is_none()] {
             @if let Some(run) = run {
                 p {
-                    strong { "Run " (run.id) " " (run.state) ": " (words::count(run.removed, "row")) " removed" }
+                    strong { "Run " (run.id) " " (run.state) ": " (words::count(run.removed, &run.nouns.row_word)) " removed" }
                     " in " (took(run)) ". " a href={ "#run-" (run.id) } { "Details" }
                 }
             }
@@ -97,8 +97,9 @@ fn failed(night: &Night, data: &Data) -> Markup {
 
 fn selection(run: &Run) -> Markup {
     html! {
-        @if let Some(recipe) = &run.recipe_id { ", recipe " (names::name(recipe)) }
+        @if let Some(recipe) = &run.recipe_id { ", " (run.nouns.group_word) " " (names::name(recipe)) }
         @if let Some(failure_type) = &run.failure_type { ", " (names::name(failure_type)) }
+        @if let Some(status) = &run.status { ", status " (names::name(status)) }
     }
 }
 
@@ -107,6 +108,17 @@ fn took(run: &Run) -> String {
 }
 
 fn details(run: &Run, data: &Data) -> Markup {
+    let group = &run.nouns.group_word;
+    let policies = data.run_policies.iter().map(|it| {
+        let name = policy_name(group, it.recipe_id.as_deref(), it.failure_type.as_deref(), it.status.as_deref());
+        (name, [it.in_scope, it.removed, it.kept, it.kept_back])
+    });
+    let policies: Vec<Part> = policies.collect();
+    let statuses = data
+        .run_statuses
+        .iter()
+        .map(|it| (it.status.clone().unwrap_or_default(), [it.in_scope, it.removed, it.kept, it.kept_back]));
+    let statuses: Vec<Part> = statuses.collect();
     html! {
         dl .figures {
             div { dt { "started" } dd { (times::clock(run.started_at)) } }
@@ -119,7 +131,7 @@ fn details(run: &Run, data: &Data) -> Markup {
                 div { dt { "failed before the run" } dd { (words::number(failed)) } }
             }
             div { dt { "removed" } dd { (words::number(run.removed)) } }
-            div { dt { "recipes with failures" } dd { (words::number(run.recipes_affected)) } }
+            div { dt { (plural(&run.nouns.group_word)) " with failures" } dd { (words::number(run.recipes_affected)) } }
             div { dt { "batches" } dd { @if run.batches == 0 { "one transaction" } @else { (words::number(run.batches)) } } }
             @if let Some(error) = run.error() { div { dt { "error" } dd { bdi { (error) } } } }
             @if run.skipped > 0 { div { dt { "skipped, locked" } dd { (words::number(run.skipped)) } } }
@@ -127,18 +139,19 @@ fn details(run: &Run, data: &Data) -> Markup {
             @if let Some(reason) = run.kept_back_reason() { div { dt { "the first of them" } dd { bdi { (reason) } } } }
             @if run.held > 0 { div { dt { "held by policies" } dd { (words::number(run.held)) } } }
         }
-        (recipes(&data.run_recipes))
-        (policies(run.id, &data.run_policies))
+        (recipes(&run.nouns, &data.run_recipes))
+        (parts(run.id, "status", &statuses))
+        (parts(run.id, "policy", &policies))
     }
 }
 
-fn recipes(recipes: &[CleanupDetail]) -> Markup {
+fn recipes(Nouns { group_word, row_word }: &Nouns, recipes: &[CleanupDetail]) -> Markup {
     html! {
         @if recipes.iter().any(|recipe| recipe.cleaned_count > 0) {
             table {
-                caption { "Recipes with most removed rows" }
+                caption { (words::capitalized(&plural(group_word))) " with most removed " (plural(row_word)) }
                 thead {
-                    tr { th scope="col" { "recipe" } th scope="col" .figure { "failed before" } th scope="col" .figure { "removed" } }
+                    tr { th scope="col" { (group_word) } th scope="col" .figure { "failed before" } th scope="col" .figure { "removed" } }
                 }
                 tbody {
                     @for recipe in recipes.iter().filter(|recipe| recipe.cleaned_count > 0).take(NAMED) {
@@ -154,34 +167,32 @@ fn recipes(recipes: &[CleanupDetail]) -> Markup {
     }
 }
 
-/// What went and stayed under each policy, where there are several.
-fn policies(run: i64, policies: &[PolicyDetail]) -> Markup {
+/// A part of a run with its name: the rows in scope, removed, kept, kept back.
+type Part = (String, [i64; 4]);
+
+/// What went and stayed under each policy or of each status, where there are several.
+fn parts(run: i64, what: &str, parts: &[Part]) -> Markup {
     html! {
-        @if policies.len() > 1 {
-            table {
-                caption { "Policies of the run" }
+        @if parts.len() > 1 {
+            table .parts {
+                caption { (words::capitalized(&plural(what))) " of the run" }
                 thead {
                     tr {
-                        th scope="col" { "policy" }
-                        th scope="col" .figure { "in scope" }
-                        th scope="col" .figure { "removed" }
-                        th scope="col" .figure { "kept" }
+                        th scope="col" { (what) }
+                        @for figure in ["in scope", "removed", "kept", "kept back"] { th scope="col" .figure { (figure) } }
                     }
                 }
                 tbody {
-                    @for policy in policies.iter().take(NAMED) {
-                        @let PolicyDetail { recipe_id, failure_type, status, .. } = policy;
+                    @for (name, figures) in parts.iter().take(NAMED) {
                         tr {
-                            th scope="row" { (names::name(&policy_name("recipe", recipe_id.as_deref(), failure_type.as_deref(), status.as_deref()))) }
-                            td .figure { (words::number(policy.in_scope)) }
-                            td .figure { (words::number(policy.removed)) }
-                            td .figure { (words::number(policy.kept)) }
+                            th scope="row" { (names::name(name)) }
+                            @for figure in figures { td .figure { (words::number(*figure)) } }
                         }
                     }
                 }
             }
-            @if policies.len() > NAMED {
-                p .note { "and " (words::number((policies.len() - NAMED) as i64)) " more; the command " code { "backlog-cleanup runs " (run) } " has all." }
+            @if parts.len() > NAMED {
+                p .note { "and " (words::number((parts.len() - NAMED) as i64)) " more; the command " code { "backlog-cleanup runs " (run) } " has all." }
             }
         }
     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::Form;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
-use backlog_cleanup_report::Level;
+use backlog_cleanup_report::{Level, Nouns, plural};
 use maud::{Markup, html};
 
+use super::data::nouns;
 use super::names::name;
 use super::page::{self, Viewer};
 use super::policies::{Asked, form};
@@ -28,9 +29,12 @@ pub async fn simulate(
     caller: Caller,
     Query(asked): Query<Asked>,
 ) -> Result<Markup, Problem> {
-    let look = async { simulation(&caller, &asked.target, &asked.names(), &asked.values()?).await };
-    let groups = caller.with_level(Level::Monitor, look).await?;
-    let body = shown(&asked, &groups, caller.level >= Level::Admin);
+    let look = async {
+        let groups = simulation(&caller, &asked.target, &asked.names(), &asked.values()?).await?;
+        Ok((groups, nouns(&caller, &asked.target).await?))
+    };
+    let (groups, nouns) = caller.with_level(Level::Monitor, look).await?;
+    let body = shown(&asked, &groups, &nouns, caller.level >= Level::Admin);
     Ok(page::document("Simulation", &Viewer::of(&app, &caller), body))
 }
 
@@ -60,25 +64,26 @@ fn warned(target: &str, policy: &str, warnings: &[String]) -> Markup {
     }
 }
 
-fn shown(asked: &Asked, groups: &[Simulated], may_write: bool) -> Markup {
+fn shown(asked: &Asked, groups: &[Simulated], nouns: &Nouns, may_write: bool) -> Markup {
+    let Nouns { group_word, row_word } = nouns;
     let sum = |of: fn(&Simulated) -> i64| groups.iter().map(of).sum::<i64>();
     let (now, then) = (sum(|group| group.removable_now), sum(|group| group.removable_then));
     let all = now + sum(|group| group.kept_now);
     let changed: Vec<&Simulated> = groups.iter().filter(|group| group.changes()).collect();
     html! {
         section #confirm .card aria-labelledby="confirm-title" {
-            h1 #confirm-title tabindex="-1" { "Simulation of policy " (name(&asked.names().words())) }
+            h1 #confirm-title tabindex="-1" { "Simulation of policy " (name(&asked.names().words(group_word))) }
             p {
                 "Target " code { (name(&asked.target)) } ". Removable are " strong { (words::number(now)) } " of "
-                (words::count(all, "row")) " in scope now, and " strong { (words::number(then)) } " with this policy."
+                (words::count(all, row_word)) " in scope now, and " strong { (words::number(then)) } " with this policy."
             }
             @if !changed.is_empty() {
-                div .scroll tabindex="0" role="region" aria-label="rows that would go or stay, by policy and recipe" { (table(&changed)) }
+                div .scroll tabindex="0" role="region" aria-label={ (plural(row_word)) " that would go or stay, by policy and " (group_word) } { (table(&changed, group_word)) }
             }
             @if changed.len() > LISTED {
                 p .note { "and " (words::number((changed.len() - LISTED) as i64)) " more. " }
             }
-            p .note { (words::count((groups.len() - changed.len()) as i64, "recipe")) " as now." }
+            p .note { (words::count((groups.len() - changed.len()) as i64, group_word)) " as now." }
             @if may_write {
                 form action="/policy" method="post" {
                     (asked.hidden())
@@ -94,19 +99,19 @@ fn shown(asked: &Asked, groups: &[Simulated], may_write: bool) -> Markup {
         }
         section #again .card aria-labelledby="again-title" {
             h2 #again-title { "Try another" }
-            (form(asked))
+            (form(asked, nouns))
         }
     }
 }
 
 /// The recipes for which something changes.
-fn table(groups: &[&Simulated]) -> Markup {
+fn table(groups: &[&Simulated], group_word: &str) -> Markup {
     html! {
         table .simulated {
             thead {
                 tr {
                     th scope="col" { "policy" }
-                    th scope="col" { "recipe" }
+                    th scope="col" { (group_word) }
                     th scope="col" .figure { "removable now" }
                     th scope="col" .figure { span .hidden { "removable " } "then" }
                     th scope="col" .figure { "kept now" }

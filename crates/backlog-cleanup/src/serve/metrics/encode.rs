@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::figures::{Counted, Figures, POLICIES, TYPES};
+use super::figures::{Counted, EVERY_STATUS, Figures, POLICIES, TYPES};
 use super::history::{History, Total};
 
 /// The metrics as text, with their content type.
@@ -74,16 +74,20 @@ impl Shown {
         });
         let help = format!("Failed rows by failure type: the {TYPES} most frequent, (other), and (none) without one.");
         family(to, "failed_rows", &help, types)?;
-        let policies = |figure: usize| {
-            self.each(|figures| {
-                figures.policies.iter().map(|(name, figures)| (label("policy", name), figures[figure])).collect()
-            })
-        };
-        let of_run = |what: &str| {
-            format!("Rows {what} the last regular run, by policy: the {POLICIES} with most rows, and (other).")
-        };
-        family(to, "policy_in_scope_rows", &of_run("in scope before"), policies(0))?;
-        family(to, "policy_removed_rows", &of_run("removed by"), policies(1))?;
+        let statuses = self.each(|figures| named("status", &figures.every_status, 0));
+        let help = format!(
+            "Rows of the account, by the status that they have: the {EVERY_STATUS} most frequent, and (other)."
+        );
+        family(to, "status_rows", &help, statuses)?;
+        for (figure, (name, what)) in [("in_scope", "in scope before"), ("removed", "removed by")].iter().enumerate() {
+            let of_run = |by: &str, most: usize| {
+                format!("Rows {what} the last regular run, by {by}: the {most} with most rows, and (other).")
+            };
+            let policies = self.each(|figures| named("policy", &figures.policies, figure));
+            family(to, &format!("policy_{name}_rows"), &of_run("policy", POLICIES), policies)?;
+            let statuses = self.each(|figures| named("status", &figures.run_statuses, figure));
+            family(to, &format!("status_{name}_rows"), &of_run("status", EVERY_STATUS), statuses)?;
+        }
         let age = self.each(|figures| {
             let age = figures.oldest_failed_at.map(|at| (Utc::now() - at).as_seconds_f64().max(0.0));
             age.map(|age| (vec![], age)).into_iter().collect()
@@ -148,6 +152,11 @@ impl Shown {
         }
         all
     }
+}
+
+/// One of the figures that have a name.
+fn named<const N: usize>(what: &'static str, all: &[(String, [i64; N])], figure: usize) -> Vec<(Labels, i64)> {
+    all.iter().map(|(name, figures)| (label(what, name), figures[figure])).collect()
 }
 
 fn label(name: &'static str, value: impl Into<String>) -> Labels {

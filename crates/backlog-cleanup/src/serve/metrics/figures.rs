@@ -3,7 +3,7 @@ use std::time::Instant;
 use backlog_cleanup_report::{STATUSES, StatusReport};
 use chrono::{DateTime, Utc};
 
-use crate::client::policies::{self, Policy};
+use crate::client::policies;
 use crate::client::statement::query_scalar;
 use crate::client::{calls, history, targets};
 use crate::serve::access::Access;
@@ -15,6 +15,15 @@ pub const TYPES: i32 = 20;
 
 /// The number of policies that have a series of their own; the others share `(other)`.
 pub const POLICIES: usize = 50;
+
+/// The number of statuses that have a series of their own; the others share `(other)`.
+pub const EVERY_STATUS: usize = 20;
+
+/// What sums up those behind the largest.
+const OTHER: &str = "(other)";
+
+/// The status of rows that have none.
+const NONE: &str = "(none)";
 
 /// The last count of a target, and whether there was an error since.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +51,10 @@ pub struct Figures {
     pub books_difference: Option<i64>,
     /// Of the last regular run, by policy: rows in scope, rows removed.
     pub policies: Vec<(String, [i64; 2])>,
+    /// The same by status.
+    pub run_statuses: Vec<(String, [i64; 2])>,
+    /// The rows of every status that is there.
+    pub every_status: Vec<(String, [i64; 1])>,
 }
 
 impl Counted {
@@ -77,7 +90,15 @@ pub async fn figures(access: &Access, target: &str) -> sqlx::Result<Figures> {
     let status: StatusReport = calls::status(&mut work, target).await?;
     let failure_types = calls::failure_types(&mut work, target, TYPES).await?;
     let books_difference = calls::books_difference(&mut work, target).await?;
-    let policies = bounded(policies::list(&mut work, target).await?);
+    let policies = policies::list(&mut work, target).await?.into_iter();
+    let policies = policies.filter_map(|it| Some((it.policy, [it.in_scope?, it.removed?])));
+    let run_statuses = match history::last_whole_run(&mut work, target).await? {
+        Some(run) => history::statuses(&mut work, run).await?,
+        None => Vec::new(),
+    };
+    let run_statuses =
+        run_statuses.into_iter().map(|it| (it.status.unwrap_or_else(|| NONE.into()), [it.in_scope, it.removed]));
+    let every_status = status.every_status.iter().map(|it| (it.status.clone(), [it.count]));
     Ok(Figures {
         at,
         seconds: started.elapsed().as_secs_f64(),
@@ -92,7 +113,9 @@ pub async fn figures(access: &Access, target: &str) -> sqlx::Result<Figures> {
         period_days: status.schedule["schedule"].as_str().map_or(1, longest_gap),
         failure_types,
         books_difference,
-        policies,
+        policies: bounded(policies, POLICIES),
+        run_statuses: bounded(run_statuses, EVERY_STATUS),
+        every_status: bounded(every_status, EVERY_STATUS),
     })
 }
 
@@ -103,15 +126,15 @@ fn rows(status: &StatusReport) -> Vec<(&'static str, i64)> {
     rows
 }
 
-/// The policies of the last regular run with most rows in scope, and the sums of the others.
-fn bounded(policies: Vec<Policy>) -> Vec<(String, [i64; 2])> {
-    let counted = policies.into_iter().filter_map(|it| Some((it.policy, [it.in_scope?, it.removed?])));
-    let mut counted: Vec<_> = counted.collect();
-    counted.sort_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
-    let others = counted.split_off(counted.len().min(POLICIES));
+/// Those with the largest figures, and the sums of the others.
+fn bounded<const N: usize>(all: impl Iterator<Item = (String, [i64; N])>, most: usize) -> Vec<(String, [i64; N])> {
+    // The extension may have summed up some of them.
+    let (mut others, mut listed): (Vec<_>, Vec<_>) = all.partition(|(name, _)| name == OTHER);
+    listed.sort_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
+    others.extend(listed.split_off(listed.len().min(most)));
     if !others.is_empty() {
         let sum = |figure: usize| others.iter().map(|(_, figures)| figures[figure]).sum();
-        counted.push(("(other)".into(), [sum(0), sum(1)]));
+        listed.push((OTHER.into(), std::array::from_fn(sum)));
     }
-    counted
+    listed
 }

@@ -44,7 +44,7 @@ const LAST_SUCCESS: &str = "
     FROM backlog_cleanup.target t
     LEFT JOIN backlog_cleanup.run r
            ON r.target = t.name AND r.mode = 'regular' AND r.state = 'completed'
-          AND r.recipe_id IS NULL AND r.failure_type IS NULL
+          AND r.recipe_id IS NULL AND r.failure_type IS NULL AND r.status IS NULL
     GROUP BY t.name";
 
 const TOTALS: &str = "SELECT target, mode, state, seconds_up_to, runs, removed, seconds FROM backlog_cleanup.total";

@@ -80,6 +80,7 @@ impl Job {
             target = selection.target,
             recipe_id = selection.recipe_id,
             failure_type = selection.failure_type,
+            status = selection.status,
             include_held = selection.include_held,
             "run begins"
         );

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use backlog_cleanup_report::Mode;
+use backlog_cleanup_report::{Mode, Nouns, counted};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -76,6 +76,8 @@ pub async fn remove_once(
 struct WouldRemove {
     #[serde(alias = "cleanedUpGenerations", alias = "removedCount")]
     rows: i64,
+    #[serde(flatten)]
+    nouns: Nouns,
 }
 
 /// Counts what a run would remove, or rehearses it; returns the report as the database wrote it. Errors: 409 if the number
@@ -96,9 +98,10 @@ pub async fn trial(
     let report: Raw = removal.report(&mut work).await?;
     drop(work);
     if let Some(expected) = expected_count {
-        let WouldRemove { rows } = read(report.get().as_bytes())?;
+        let WouldRemove { rows, nouns } = read(report.get().as_bytes())?;
         if differs(expected, rows) {
-            let detail = format!("{expected} rows were confirmed, but {rows} would be removed now");
+            let detail =
+                format!("{} were confirmed, but {rows} would be removed now", counted(expected, &nouns.row_word));
             return Err(Problem::new(StatusCode::CONFLICT, detail)
                 .hint("?dryRun=true shows what would be removed now")
                 .with("expectedCount", expected)

@@ -9,6 +9,7 @@ pub struct Selection {
     pub target: String,
     pub recipe_id: Option<String>,
     pub failure_type: Option<String>,
+    pub status: Option<String>,
     /// In an emergency run, those that policies hold, too.
     pub include_held: bool,
 }
@@ -20,6 +21,7 @@ impl Selection {
             target: &self.target,
             recipe_id: self.recipe_id.as_deref(),
             failure_type: self.failure_type.as_deref(),
+            status: self.status.as_deref(),
         }
     }
 }

@@ -35,7 +35,11 @@ pub fn judge(findings: &[Finding], last_run: Option<&Run>, night: Night) -> (Lig
                     run.id,
                     if run.state == State::Failed { "failed" } else { "been interrupted" }
                 ),
-                None => format!("run {} was interrupted after {}", run.id, words::count(run.removed, "removed row")),
+                None => format!(
+                    "run {} was interrupted after {}",
+                    run.id,
+                    words::count(run.removed, &format!("removed {}", run.nouns.row_word))
+                ),
             },
             fix: None,
         });
