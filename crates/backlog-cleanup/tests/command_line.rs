@@ -203,7 +203,7 @@ fn a_policy_does_what_its_simulation_says() {
         assert_eq!(&explained[member], value, "{explained}");
     }
     let people = run(&["explain", "15"]).stdout;
-    assert!(people.contains("policy   recipe \"1\"") && people.contains("kept"), "{people}");
+    assert!(people.contains("policy      recipe \"1\"") && people.contains("kept"), "{people}");
     assert_eq!(run(&["explain", "0", "--json"]).json()["verdict"], "no such row");
 
     let dry = run(&["cleanup", "--dry-run"]).stdout;

@@ -154,7 +154,7 @@ fn a_target_is_spoken_of_in_its_words_and_its_rows_by_their_status() {
     let cleanup = run("cleanup --status failed");
     let failed = "failed 31 2 29 1";
     shows(&cleanup, &["STATUS IN SCOPE REMOVED KEPT KEPT BACK", failed, "cancelled 50 0 50 0"]);
-    shows(&cleanup, &["Run 1 removed 2 of 81 failed jobs of 1 work queue"]);
+    shows(&cleanup, &["Run 1 removed 2 of 81 failed jobs of 1 work queue,"]);
     shows(&run("policy list"), &["default enabled 24:00:00 10"]);
     assert_eq!(run("policy list --json").json()[0]["runId"], Value::Null, "it was limited to a status");
     let later = cli::run(&cluster, "words", &["runs", "1"]);

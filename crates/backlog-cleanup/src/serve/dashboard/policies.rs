@@ -158,7 +158,7 @@ fn table(data: &Data, may_write: bool) -> Markup {
 pub fn form(asked: &Asked, nouns: &Nouns) -> Markup {
     let Nouns { group_word, row_word } = nouns;
     let by_id = format!("{}, by its id", words::capitalized(group_word));
-    let keep = format!("Keep, newest of each {group_word}");
+    let keep = format!("Keep, newest per {group_word}");
     let field = |id: &str, name: &str, label: &str, value: &str, hint: &str| {
         html! {
             div {
