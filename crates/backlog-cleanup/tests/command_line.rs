@@ -225,7 +225,7 @@ fn a_policy_does_what_its_simulation_says() {
     for (arguments, sqlstate) in [
         (&["--recipe-id", "bread"][..], "22P02"),
         (&["--max-age", "soon"], "22007"),
-        (&["--keep", "-1"], "23514"),
+        (&["--keep", "-1"], "22023"),
         (&["--status", "pending"], "22023"),
     ] {
         let refused = run(&[&["policy", "set", "--json"], arguments].concat());
