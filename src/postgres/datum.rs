@@ -17,6 +17,23 @@ pub unsafe fn text_of(value: pg_sys::Datum, type_oid: pg_sys::Oid) -> String {
     }
 }
 
+/// The values of a record's first columns; `None` for NULL.
+///
+/// # Safety
+///
+/// `record` is a row value of that many columns. A parallel worker sends it with a short header, of which this makes a copy.
+pub unsafe fn values_of_record(record: pg_sys::Datum, columns: usize) -> Vec<Option<pg_sys::Datum>> {
+    // SAFETY: the caller's.
+    let record: pg_sys::HeapTupleHeader = unsafe { pg_sys::pg_detoast_datum(record.cast_mut_ptr()) }.cast();
+    let value = |number| {
+        let mut is_null = false;
+        // SAFETY: the caller's.
+        let value = unsafe { pg_sys::GetAttributeByNum(record, number, &raw mut is_null) };
+        (!is_null).then_some(value)
+    };
+    (1..).take(columns).map(value).collect()
+}
+
 /// Microseconds since 2000, written as a `timestamp` or `timestamptz`.
 pub fn instant_as_text(at: i64, type_oid: pg_sys::Oid) -> String {
     debug_assert!(matches!(type_oid, pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID));

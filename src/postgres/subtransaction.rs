@@ -74,8 +74,8 @@ fn caught<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, CaughtE
     })
 }
 
-/// Raises an error as PostgreSQL does, so that `caught` catches one kind.
-fn raise(failure: pgrx::pg_sys::panic::ErrorReport) -> ! {
+/// Raises an error as PostgreSQL does: `caught` catches one kind, and what cannot return an `Err` can end.
+pub fn raise(failure: pgrx::pg_sys::panic::ErrorReport) -> ! {
     failure.report(PgLogLevel::ERROR);
     unreachable!("an ERROR does not return")
 }

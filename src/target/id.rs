@@ -1,7 +1,7 @@
 use pgrx::pg_sys;
 use pgrx::spi::quote_literal;
 
-use crate::postgres::datum::text_of;
+use crate::postgres::datum::{text_of, values_of_record};
 use crate::postgres::error::Result;
 use crate::postgres::expression::Expression;
 use crate::postgres::now::one_now;
@@ -66,15 +66,10 @@ impl Id {
             return vec![Some(unsafe { text_of(id, self.value.type_oid) })];
         }
         // SAFETY: the caller's: it is a record of these columns.
-        let record: pg_sys::HeapTupleHeader = unsafe { pg_sys::pg_detoast_datum(id.cast_mut_ptr()) }.cast();
-        let value = |((_, column), number): (&(String, Column), pg_sys::AttrNumber)| {
-            let mut is_null = false;
-            // SAFETY: the same.
-            let value = unsafe { pg_sys::GetAttributeByNum(record, number, &mut is_null) };
-            // SAFETY: the same.
-            (!is_null).then(|| unsafe { text_of(value, column.type_oid) })
-        };
-        self.columns.iter().zip(1..).map(value).collect()
+        let values = unsafe { values_of_record(id, self.columns.len()) };
+        // SAFETY: the same.
+        let text = |value, column: &Column| unsafe { text_of(value, column.type_oid) };
+        values.into_iter().zip(&self.columns).map(|(value, (_, column))| Some(text(value?, column))).collect()
     }
 
     /// The values as one text, to be saved.

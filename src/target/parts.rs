@@ -4,6 +4,9 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::OwnedPreparedStatement;
 
+use crate::postgres::datum::values_of_record;
+use crate::postgres::error::spi;
+use crate::postgres::subtransaction::raise;
 use crate::postgres::table::Column;
 use crate::target::Target;
 use crate::target::column::document_of;
@@ -33,17 +36,14 @@ impl Parts {
     ///
     /// `record` is a value of `Target::recipe_key`.
     pub unsafe fn document(&self, record: pg_sys::Datum) -> String {
-        // SAFETY: the caller's. A parallel worker sends it with a short header.
-        let record = unsafe { pg_sys::pg_detoast_datum(record.cast_mut_ptr()) };
-        let value = |number, type_oid| {
-            let mut is_null = false;
-            // SAFETY: the caller's; the record has a value of each of the types.
-            unsafe {
-                let value = pg_sys::GetAttributeByNum(record.cast(), number, &raw mut is_null);
-                if is_null { DatumWithOid::null_oid(type_oid) } else { DatumWithOid::new(value, type_oid) }
-            }
+        // SAFETY: the caller's.
+        let values = unsafe { values_of_record(record, self.types.len()) };
+        let argument = |(value, of): (Option<pg_sys::Datum>, &pg_sys::Oid)| match value {
+            // SAFETY: the record has a value of each of the types.
+            Some(value) => unsafe { DatumWithOid::new(value, *of) },
+            None => DatumWithOid::null_oid(*of),
         };
-        let values: Vec<DatumWithOid> = self.types.iter().zip(1..).map(|(of, number)| value(number, *of)).collect();
+        let values: Vec<DatumWithOid> = values.into_iter().zip(&self.types).map(argument).collect();
         let made = Spi::connect(|client| {
             let statement = match self.prepared.get() {
                 Some(statement) => statement,
@@ -55,7 +55,8 @@ impl Parts {
             };
             client.select(statement, Some(1), &values)?.first().get_one::<String>()
         });
-        made.ok().flatten().expect("jsonb_build_object returns a row, and never NULL")
+        // A document is never NULL.
+        made.map_or_else(|failure| raise(spi(failure)), Option::unwrap_or_default)
     }
 }
 
