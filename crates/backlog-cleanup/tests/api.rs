@@ -70,9 +70,8 @@ fn the_three_endpoints_answer_as_the_platform_has_them() {
 
     let by: Vec<String> = column(&mut client, "SELECT requested_by::text FROM backlog_cleanup.run ORDER BY id");
     assert_eq!(by, ["backlog_operator", "backlog_operator"]);
-    let log = server.log();
-    assert!(log.contains("run begins who=\"backlog_operator\" from=127.0.0.1:"), "{log}");
-    assert!(!log.contains(OPERATOR), "{log}");
+    server.until_logged("run begins who=\"backlog_operator\" from=127.0.0.1:");
+    assert!(!server.log().contains(OPERATOR), "{}", server.log());
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn a_policy_is_simulated_written_obeyed_and_dropped() {
         let answer = ask(&server, "DELETE", ADMIN, "policies?recipeId=1", &Value::Null).json();
         assert_eq!(answer, json!({"success": true, "policy": "recipe \"1\"", "dropped": dropped}));
     }
-    assert!(server.log().contains("policy is written who=\"backlog_admin\""), "{}", server.log());
+    server.until_logged("policy is written who=\"backlog_admin\"");
 }
 
 #[test]

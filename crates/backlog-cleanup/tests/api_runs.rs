@@ -196,7 +196,7 @@ fn it_starts_and_waits_without_the_database_and_is_there_again_with_it() {
     }
     assert_eq!(server.get(MONITOR, "/healthz").status, 200);
     let late = Server::start(&cluster, "away", &[]);
-    assert!(late.log().contains("the database is away"), "{}", late.log());
+    late.until_logged("the database is away");
     cluster.start_again();
     for server in [&server, &late] {
         until_holds(|| server.get(MONITOR, &status).status == 200);

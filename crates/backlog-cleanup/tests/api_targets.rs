@@ -66,7 +66,7 @@ fn a_target_is_added_changed_and_dropped() {
         let answer = ask(&server, "DELETE", ADMIN, "targets/jobs", &Value::Null).json();
         assert_eq!(answer, json!({"success": true, "name": "jobs", "dropped": dropped}));
     }
-    assert!(server.log().contains("target is written who=\"backlog_admin\""), "{}", server.log());
+    server.until_logged("target is written who=\"backlog_admin\"");
 }
 
 /// Rows of two more statuses, one of which cannot be removed.

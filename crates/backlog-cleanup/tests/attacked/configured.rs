@@ -53,7 +53,7 @@ fn h9_h12_tls_keeps_its_key_tells_browsers_and_is_reloaded() {
     // One that does not fit to its key.
     std::fs::write(&certificate, &first).unwrap();
     server.signal("HUP");
-    until_holds(|| server.log().contains("the certificate stays as it was"));
+    server.until_logged("the certificate stays as it was");
     assert!(agent(&second).get(&healthz).call().is_ok());
 }
 

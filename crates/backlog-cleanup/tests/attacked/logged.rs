@@ -61,7 +61,7 @@ fn h5_text_of_the_database_forges_no_line_of_a_log() {
         client.batch_execute(FORGES).unwrap();
         fail(&mut client, 1, 15);
         assert_eq!(server.post(OPERATOR, &format!("{BASE}/emergency"), "").status, 200);
-        until_holds(|| server.log().contains("x\\n2000-01-01"));
+        server.until_logged("x\\n2000-01-01");
         let log = server.log();
         assert!(log.lines().all(|line| !line.starts_with("2000")) && is_escaped(&log), "{log}");
         if json {

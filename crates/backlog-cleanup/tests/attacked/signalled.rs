@@ -24,7 +24,7 @@ fn h9_sighup_reloads_the_tokens_and_a_removed_one_has_no_session_left() {
     // What cannot be read changes nothing.
     std::fs::write(server.tokens(), "nonsense\n").unwrap();
     server.signal("HUP");
-    until_holds(|| server.log().contains("the tokens stay as they were"));
+    server.until_logged("the tokens stay as they were");
     assert_eq!(server.get(new, &status).status, 200);
 }
 
@@ -64,7 +64,7 @@ fn h9_runs_end_with_the_server_and_the_log_says_which_go_on() {
         until_true(&mut client, interrupted);
         assert!(cluster::truth(&mut client, "SELECT count(*) > 0 FROM generations"), "the run was cut off");
         if signals.len() == 2 {
-            assert!(server.log().contains("goes on in the database"), "{}", server.log());
+            server.until_logged("goes on in the database");
         }
     }
 }

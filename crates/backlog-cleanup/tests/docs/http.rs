@@ -32,6 +32,9 @@ fn app() -> (Cluster, Client) {
 /// What a shell prints for a command of a page.
 fn printed(cluster: &Cluster, server: &Server, command: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
+    if command.contains("serve.log") {
+        server.until_logged("run ends");
+    }
     std::fs::write(directory.path().join("serve.log"), server.log()).unwrap();
     let programs = Path::new(&pg_config()).parent().unwrap().display().to_string();
     let output = Command::new("sh")

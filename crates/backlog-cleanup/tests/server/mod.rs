@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use postgres::Client;
 use serde_json::Value;
@@ -134,7 +135,7 @@ impl Server {
         let Some(address) =
             said().split_once("listening on ").map(|(_, rest)| rest.split([' ', '\n', '"']).next().unwrap().to_owned())
         else {
-            thread::sleep(std::time::Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(50));
             return Err(said());
         };
         Ok(Server { child, address, log, files })
@@ -142,6 +143,15 @@ impl Server {
 
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Waits for a text in the log, which may be written after the answer.
+    pub fn until_logged(&self, text: &str) {
+        let by = Instant::now() + Duration::from_secs(30);
+        while !self.log().contains(text) {
+            assert!(Instant::now() < by, "no {text:?} in {}", self.log());
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub fn get(&self, token: &str, path: &str) -> Answer {
