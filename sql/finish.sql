@@ -56,22 +56,40 @@ COMMENT ON FUNCTION backlog_cleanup_revoke IS 'revokes all levels from a role';
 COMMENT ON FUNCTION backlog_cleanup_check IS
     'raises an error if a target names a table, a column or a time zone that cannot be used';
 
--- Only the owner may call anything until backlog_cleanup_grant(role_name, level) has given a level, except for the fingerprint:
--- owners of tables call it in runs and in indexes.
+-- Only the owner may do anything until backlog_cleanup_grant(role_name, level) has given a level, whatever the default privileges
+-- here are. The fingerprint is for all: owners of tables call it in runs and in indexes.
 DO $privileges$
 DECLARE
-    ours pg_catalog.regprocedure;
+    revoke text;
 BEGIN
-    FOR ours IN
-        SELECT d.objid FROM pg_catalog.pg_depend d
-        WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
-          AND d.deptype OPERATOR(pg_catalog.=) 'e'
-          AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
-          AND d.refobjid OPERATOR(pg_catalog.=) (SELECT e.oid FROM pg_catalog.pg_extension e
-                                                 WHERE e.extname OPERATOR(pg_catalog.=) 'backlog_cleanup')
-          AND d.objid OPERATOR(pg_catalog.<>) '@extschema@.backlog_cleanup_fingerprint(text)'::pg_catalog.regprocedure
+    FOR revoke IN
+        WITH ours AS (
+            SELECT d.classid, d.objid FROM pg_catalog.pg_depend d
+            JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid
+            WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+              AND d.deptype OPERATOR(pg_catalog.=) 'e' AND e.extname OPERATOR(pg_catalog.=) 'backlog_cleanup'
+        ), given (object, owner, acl) AS (
+            SELECT pg_catalog.concat('ROUTINE ', p.oid::pg_catalog.regprocedure), p.proowner,
+                   COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))
+            FROM ours JOIN pg_catalog.pg_proc p
+                ON classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass AND objid OPERATOR(pg_catalog.=) p.oid
+            WHERE p.oid OPERATOR(pg_catalog.<>) '@extschema@.backlog_cleanup_fingerprint(text)'::pg_catalog.regprocedure
+            UNION ALL
+            SELECT pg_catalog.concat(CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END, c.oid::pg_catalog.regclass),
+                   c.relowner, c.relacl
+            FROM ours JOIN pg_catalog.pg_class c
+                ON classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass AND objid OPERATOR(pg_catalog.=) c.oid
+            UNION ALL
+            SELECT pg_catalog.concat('SCHEMA ', n.oid::pg_catalog.regnamespace), n.nspowner, n.nspacl
+            FROM ours JOIN pg_catalog.pg_namespace n
+                ON classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass AND objid OPERATOR(pg_catalog.=) n.oid
+        )
+        SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s FROM %s', object,
+                                          CASE grantee WHEN '0' THEN 'PUBLIC' ELSE grantee::pg_catalog.regrole::pg_catalog.text END)
+        FROM given CROSS JOIN LATERAL pg_catalog.aclexplode(acl)
+        WHERE grantee OPERATOR(pg_catalog.<>) owner
     LOOP
-        EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', ours);
+        EXECUTE revoke;
     END LOOP;
 END
 $privileges$;

@@ -59,6 +59,20 @@ const ACCESS: &str = "
     FROM pg_class c JOIN ours ON classid = 'pg_class'::regclass AND objid = c.oid, aclexplode(c.relacl) acl
     WHERE acl.grantee = 0
     UNION ALL
+    -- No level has these: a trigger, say, would run as whoever writes the table.
+    SELECT 'fail', format('role \"%s\" has %s on %s', r.rolname, acl.privilege_type, c.oid::regclass),
+           format('REVOKE %s ON %s FROM %I', acl.privilege_type, c.oid::regclass, r.rolname)
+    FROM pg_class c JOIN ours ON classid = 'pg_class'::regclass AND objid = c.oid, aclexplode(c.relacl) acl
+    JOIN pg_roles r ON r.oid = acl.grantee
+    WHERE acl.grantee <> c.relowner AND acl.privilege_type IN ('TRIGGER', 'REFERENCES', 'TRUNCATE')
+    UNION ALL
+    SELECT 'warn', format('role \"%s\" has no level, and may execute %s', r.rolname, p.oid::regprocedure),
+           format('REVOKE ALL ON ROUTINE %s FROM %I', p.oid::regprocedure, r.rolname)
+    FROM pg_proc p JOIN ours ON classid = 'pg_proc'::regclass AND objid = p.oid, aclexplode(p.proacl) acl
+    JOIN pg_roles r ON r.oid = acl.grantee
+    WHERE acl.grantee <> p.proowner AND p.proname <> 'backlog_cleanup_fingerprint'
+      AND NOT has_table_privilege(r.oid, 'backlog_cleanup.run', 'SELECT')
+    UNION ALL
     SELECT 'fail', format('function %s could be called instead of the extension''s', p.oid::regprocedure),
            format('DROP ROUTINE %s', p.oid::regprocedure)
     FROM pg_extension e JOIN pg_proc p ON p.pronamespace = e.extnamespace
@@ -71,6 +85,21 @@ const ACCESS: &str = "
            format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', n.nspname)
     FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace, aclexplode(n.nspacl) acl
     WHERE e.extname = 'backlog_cleanup' AND acl.grantee = 0 AND acl.privilege_type = 'CREATE'
+    UNION ALL
+    SELECT 'warn', format('role \"%s\" may create functions in schema %I, which could be called instead of the extension''s', r.rolname,
+                          n.nspname),
+           format('REVOKE CREATE ON SCHEMA %I FROM %I', n.nspname, r.rolname)
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace, aclexplode(n.nspacl) acl JOIN pg_roles r ON r.oid = acl.grantee
+    WHERE e.extname = 'backlog_cleanup' AND acl.privilege_type = 'CREATE' AND r.oid <> n.nspowner
+      AND NOT pg_has_role(r.oid, e.extowner, 'USAGE')
+    UNION ALL
+    -- A person decides: the schema has other objects.
+    SELECT 'warn', format('role \"%s\" owns schema %I, and could put functions there in the place of the extension''s', r.rolname, n.nspname),
+           NULL
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+    JOIN pg_database d ON d.datname = current_database()
+    JOIN pg_roles r ON r.oid = CASE WHEN n.nspowner = 'pg_database_owner'::regrole THEN d.datdba ELSE n.nspowner END
+    WHERE e.extname = 'backlog_cleanup' AND NOT pg_has_role(r.oid, e.extowner, 'USAGE')
     ORDER BY 2";
 
 /// Finds privileges that no level gives, and functions that could be called instead of the extension's.

@@ -59,7 +59,7 @@ fn census(target: &Target) -> Result<Census> {
     let sample = if census.is_sample { format!("TABLESAMPLE SYSTEM ({})", share * 100.0) } else { String::new() };
     for leaf in &leaves {
         let statement = format!(
-            "SELECT pg_catalog.left({status}::pg_catalog.text, 1000), pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {is_of_account}),
+            "SELECT CASE WHEN {is_of_account} THEN pg_catalog.left({status}::pg_catalog.text, 1000) END, pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {is_of_account}),
                     pg_catalog.count(*) FILTER (WHERE {is_failed}),
                     pg_catalog.count(*) FILTER (WHERE {is_failed} AND {failed_at} IS NULL),
                     pg_catalog.count(*) FILTER (WHERE {is_failed} AND {failed_at} OPERATOR(pg_catalog.>) ({tomorrow})),

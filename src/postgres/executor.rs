@@ -4,6 +4,8 @@ use std::ptr::null_mut;
 use pgrx::pg_sys;
 use pgrx::spi::Spi;
 
+use crate::postgres::names::naming_anything;
+
 /// A statement that the executor has started and not yet run.
 pub struct Started(*mut pg_sys::QueryDesc);
 
@@ -60,12 +62,15 @@ pub unsafe fn start<T>(
                 null_mut(),
                 0,
             ));
-            pg_sys::ExecutorStart(started.0, 0);
-            let done = work(&mut started);
-            pg_sys::ExecutorFinish(started.0);
-            pg_sys::ExecutorEnd(started.0);
-            pg_sys::FreeQueryDesc(started.0);
-            done
+            // What it names is known. The statements that it sets off, such as those of foreign keys, are not its own.
+            naming_anything(|| {
+                pg_sys::ExecutorStart(started.0, 0);
+                let done = work(&mut started);
+                pg_sys::ExecutorFinish(started.0);
+                pg_sys::ExecutorEnd(started.0);
+                pg_sys::FreeQueryDesc(started.0);
+                done
+            })
         });
         // A plan that is not saved belongs to no resource owner.
         pg_sys::ReleaseCachedPlan(cached, null_mut());

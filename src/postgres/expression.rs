@@ -46,6 +46,11 @@ pub fn is_scalar(type_oid: pg_sys::Oid) -> bool {
     }
 }
 
+/// Whether a text may be read as an array, a row or a range that is not empty.
+pub fn has_elements(text: &str) -> bool {
+    text.trim_start().starts_with(['{', '[', '('])
+}
+
 /// What an expression on a table calls: functions, operators, types. Runs none of it. The search path is the current one. Errors:
 /// those of PostgreSQL's parser and analyser, 42601.
 pub fn called(text: &str, table: pg_sys::Oid) -> Result<Vec<Object>> {
@@ -109,6 +114,10 @@ impl Expression {
                         PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION,
                         "functions in it must be marked IMMUTABLE",
                     ));
+                }
+                if let Some(constant) = found.misread {
+                    let wrong = format!("{constant}: another object may come under that name");
+                    return Err(refused(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, &wrong));
                 }
                 if let Some(loose) = found.replaceable {
                     let wrong = format!(
@@ -224,6 +233,8 @@ struct Found {
     is_mixed: bool,
     /// Whether it has a constant of a type that is not PostgreSQL's, and that `is_scalar` is not true of.
     has_code: bool,
+    /// A constant whose text may mean something else by the next reader.
+    misread: Option<String>,
 }
 
 /// # Safety
@@ -253,8 +264,13 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
             && PgList::<pg_sys::Node>::from_pg(operands).iter_ptr().any(|operand| is_collatable(operand));
         match (*node).type_ {
             T_Const => {
-                let type_oid = (*node.cast::<pg_sys::Const>()).consttype;
-                to.has_code |= type_oid.to_u32() >= pg_sys::FirstNormalObjectId && !is_scalar(type_oid);
+                let constant = &*node.cast::<pg_sys::Const>();
+                to.has_code |=
+                    constant.consttype.to_u32() >= pg_sys::FirstNormalObjectId && !is_scalar(constant.consttype);
+                to.misread = to.misread.take().or_else(|| misread(constant));
+            }
+            T_CollateExpr => {
+                to.objects.push((pg_sys::CollationRelationId, (*node.cast::<pg_sys::CollateExpr>()).collOid));
             }
             T_OpExpr => to.objects.push((pg_sys::OperatorRelationId, (*node.cast::<pg_sys::OpExpr>()).opno)),
             T_DistinctExpr | T_NullIfExpr => {
@@ -282,6 +298,51 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
             to.replaceable = replaceable(node);
         }
         pg_sys::expression_tree_walker(node, Some(visit), found)
+    }
+}
+
+/// What is wrong with a constant that names an object which PostgreSQL does not come with, such as a text search configuration, or whose
+/// text would be read as an array if another type had the name of its type.
+///
+/// # Safety
+///
+/// `constant` is part of an analysed expression.
+unsafe fn misread(constant: &pg_sys::Const) -> Option<String> {
+    use pg_sys::*;
+    const NAMES: [Oid; 11] = [
+        REGCLASSOID,
+        REGCOLLATIONOID,
+        REGCONFIGOID,
+        REGDICTIONARYOID,
+        REGNAMESPACEOID,
+        REGOPEROID,
+        REGOPERATOROID,
+        REGPROCOID,
+        REGPROCEDUREOID,
+        REGROLEOID,
+        REGTYPEOID,
+    ];
+    // SAFETY: the caller's. The output function is that of the constant's type.
+    unsafe {
+        let base = getBaseType(constant.consttype);
+        if constant.constisnull {
+            return None;
+        }
+        let is_own = constant.consttype.to_u32() < FirstNormalObjectId;
+        let type_name = || CStr::from_ptr(format_type_be(constant.consttype)).to_string_lossy().into_owned();
+        if NAMES.contains(&base) {
+            let named = Oid::from(constant.constvalue.value() as u32);
+            return (named.to_u32() >= FirstNormalObjectId)
+                .then(|| format!("a constant of type {} names an object", type_name()));
+        }
+        if is_own || !is_scalar(constant.consttype) {
+            return None;
+        }
+        let (mut output, mut is_variable) = (InvalidOid, false);
+        getTypeOutputInfo(constant.consttype, &mut output, &mut is_variable);
+        let text = CStr::from_ptr(OidOutputFunctionCall(output, constant.constvalue)).to_string_lossy();
+        has_elements(&text)
+            .then(|| format!("a constant of type {} begins as an array, a row or a range does", type_name()))
     }
 }
 

@@ -29,6 +29,7 @@ const NOT_OF_A_TRIGGER: &[&str] = &[
     "40",    // transaction rollback
     "53100", // disk full
     "53200", // out of memory
+    "53400", // configuration limit exceeded: temporary files, which a statement needs for all its rows
     "57014", // query canceled
     "57P01", // admin shutdown
     "57P02", // crash shutdown

@@ -225,6 +225,9 @@ unsafe fn collect(node: *mut pg_sys::Node, found: &mut Found) -> bool {
                     found.expect((pg_sys::ProcedureRelationId, call.funcid));
                 }
             }
+            T_CollateExpr => {
+                found.expect((pg_sys::CollationRelationId, (*node.cast::<pg_sys::CollateExpr>()).collOid));
+            }
             T_Aggref => found.expect((pg_sys::ProcedureRelationId, (*node.cast::<pg_sys::Aggref>()).aggfnoid)),
             T_WindowFunc => found.expect((pg_sys::ProcedureRelationId, (*node.cast::<pg_sys::WindowFunc>()).winfnoid)),
             T_OpExpr | T_DistinctExpr | T_NullIfExpr => {

@@ -4,12 +4,13 @@ use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
+use crate::postgres::settings::with_settings;
 use crate::postgres::sqlstate::{listening, raise_as, unknown};
 
 /// Does `work` in a subtransaction. Commits it if `work` returns `Some`; rolls it back if it returns `None` or fails, and
-/// returns the failure.
+/// returns the failure. What code in it sets ends with it, so that the next statement means what it says.
 pub fn attempt<T>(work: impl FnOnce() -> Result<Option<T>>) -> std::result::Result<Option<T>, CaughtError> {
-    within(work, |done| matches!(done, Ok(Some(_))))
+    within(|| with_settings(work), |done| matches!(done, Ok(Some(_))))
 }
 
 /// Does `work` in a subtransaction, rolls it back, and returns the result: no lock and nothing else outlives it.

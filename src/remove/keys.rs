@@ -207,7 +207,7 @@ fn condition(rules: &Rules, recipe: &RecipeCount, cutoff: Position) -> String {
         }
     };
     let has_its_status = match rules.target.has_several_statuses() {
-        true => format!(" AND {}", rules.target.has_status(&rules.target.statuses[recipe.status])),
+        true => format!(" AND {}", rules.target.has_status(&rules.target.names_of_statuses[recipe.status])),
         false => String::new(),
     };
     format!(

@@ -14,7 +14,7 @@ use crate::postgres::subtransaction::{attempt, raise_again, sqlstate};
 const TICK: i32 = 100;
 /// How many of them a batch has to end by itself.
 const GRACE: u32 = 10;
-/// PostgreSQL's backends and background workers ignore it until somebody asks for it.
+/// PostgreSQL's backends and background workers ignore it until somebody asks for it, but for those of replication connections.
 const SIGNAL: i32 = pg_sys::SIGUSR2 as i32;
 
 /// Whether somebody has asked this process to stop its run.

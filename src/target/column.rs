@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
-use crate::postgres::expression::{Expression, is_scalar};
+use crate::postgres::expression::{Expression, has_elements, is_scalar};
 use crate::postgres::now::one_now;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
@@ -107,9 +107,12 @@ impl Column {
         }))
     }
 
-    /// A value of this column's type as SQL.
+    /// A value of this column's type as SQL. The parser reads it, before it can be known whether the type under this name is still the
+    /// one that was checked: what an array, a row or a range could be made of, whose elements may have code, is left to the executor.
     pub fn literal(&self, value: &str) -> String {
-        format!("{}::{}", quote_literal(value), self.sql_type)
+        let is_own = self.type_oid.to_u32() < pg_sys::FirstNormalObjectId;
+        let is_read_late = !is_own && has_elements(value);
+        format!("{}{}::{}", quote_literal(value), if is_read_late { "::pg_catalog.text" } else { "" }, self.sql_type)
     }
 
     /// This column of `g` as a group key: a bigint or a text.

@@ -5,7 +5,7 @@ use pgrx::spi::quote_literal;
 
 use crate::extension;
 use crate::postgres::error::{Result, spi};
-use crate::postgres::expression::{Expression, called};
+use crate::postgres::expression::{Expression, called, is_immutable};
 use crate::postgres::names::{Object, is_own};
 use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
@@ -22,37 +22,65 @@ pub fn expression(key: &'static str, text: &str, table: &Table) -> Result<std::r
         Err(failure) => return Ok(Err(Mistake::caught(key, &wrong(text), failure))),
     };
     trust::check(&[table.oid], &called)?;
-    if let Some((function, read)) = reads_a_table(&called)? {
-        let wrong = format!("{}{function} names {read}: it is to be of the row alone", wrong(text));
+    if let Some(hidden) = hidden(&called)? {
         let look = "SELECT * FROM backlog_cleanup.target".into();
+        let wrong = format!("{}{hidden}", wrong(text));
         return Ok(Err(Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION, key, wrong, look)));
     }
     let read = briefly(|| reading_as_owner_of(table, || Expression::read(text, table.oid, &called)));
     Ok(read.map_err(|failure| Mistake::caught(key, &wrong(text), failure)))
 }
 
-/// The first of these objects, or of those that they call, that is a function in BEGIN ATOMIC which names a table, and the table.
-fn reads_a_table(called: &[Object]) -> Result<Option<(String, String)>> {
-    const READ: &str = "
+/// What is wrong with these objects, or with those that they call, that an analysed expression does not show: a function in BEGIN ATOMIC
+/// that names a table, a domain's CHECK that is not immutable.
+fn hidden(called: &[Object]) -> Result<Option<String>> {
+    const CODE: &str = "
         WITH RECURSIVE code (class, object) AS (
             SELECT class, object FROM ROWS FROM (unnest($1), unnest($2)) called (class, object)
             UNION
-            SELECT refclassid, refobjid FROM code JOIN pg_depend ON classid = class AND objid = object
-            WHERE class IN ('pg_proc'::regclass, 'pg_operator'::regclass)
-              AND refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+            SELECT below.class, below.object FROM code CROSS JOIN LATERAL (
+                SELECT refclassid, refobjid FROM pg_depend
+                WHERE classid = code.class AND objid = code.object
+                  AND classid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_constraint'::regclass)
+                  AND refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass)
+                UNION ALL
+                SELECT 'pg_type'::regclass, unnest(ARRAY[typbasetype, typelem]) FROM pg_type
+                WHERE code.class = 'pg_type'::regclass AND oid = code.object
+                UNION ALL
+                SELECT 'pg_type'::regclass, atttypid FROM pg_type JOIN pg_attribute ON attrelid = typrelid AND attnum > 0
+                WHERE code.class = 'pg_type'::regclass AND pg_type.oid = code.object AND typtype = 'c'
+                UNION ALL
+                SELECT 'pg_type'::regclass, rngsubtype FROM pg_range
+                WHERE code.class = 'pg_type'::regclass AND code.object IN (rngtypid, rngmultitypid)
+                UNION ALL
+                SELECT 'pg_constraint'::regclass, oid FROM pg_constraint
+                WHERE code.class = 'pg_type'::regclass AND conrelid = 0 AND contypid = code.object
+            ) below (class, object)
         )
-        SELECT pg_describe_object(class, object, 0), pg_describe_object(refclassid, refobjid, 0)
+        SELECT pg_describe_object(class, object, 0), pg_describe_object(refclassid, refobjid, 0), NULL
         FROM code JOIN pg_depend ON classid = class AND objid = object
         WHERE class = 'pg_proc'::regclass AND refclassid = 'pg_class'::regclass
-        ORDER BY object, refobjid LIMIT 1";
+        UNION ALL
+        SELECT pg_describe_object(class, object, 0), NULL, conbin::text
+        FROM code JOIN pg_constraint ON oid = object
+        WHERE class = 'pg_constraint'::regclass
+        ORDER BY 2 NULLS LAST, 1";
     let (classes, objects): (Vec<_>, Vec<_>) = called.iter().copied().filter(|object| !is_own(*object)).unzip();
     if objects.is_empty() {
         return Ok(None);
     }
-    let found = rows_now(READ, &[classes.into(), objects.into()], |row| {
-        Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default()))
+    let found = rows_now(CODE, &[classes.into(), objects.into()], |row| {
+        let (object, table, check) = (row.get(1)?, row.get(2)?, row.get(3)?);
+        Ok((object.unwrap_or_default(), table, check))
     })?;
-    Ok(found.into_iter().next())
+    let wrong = |(object, table, check): (String, Option<String>, Option<String>)| match (table, check) {
+        (Some(table), _) => Some(format!("{object} names {table}: it is to be of the row alone")),
+        (None, Some(check)) if !is_immutable(&check) => {
+            Some(format!("{object} calls functions that are not IMMUTABLE"))
+        }
+        _ => None,
+    };
+    Ok(found.into_iter().find_map(wrong))
 }
 
 fn wrong(text: &str) -> String {

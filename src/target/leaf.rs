@@ -76,10 +76,12 @@ impl Leaf {
 
     /// Checks that it still belongs to the target, has its rows where they were, and the target's columns, too: two columns may
     /// have changed their names. A trigger of another leaf can change it in spite of its lock, since it runs in the same
-    /// transaction. Errors: 40001.
+    /// transaction. What its types write can change at any time. Errors: 40001.
     fn is_still_of(&self, target: &Target) -> Result<()> {
         let has_its_columns = !self.numbers.contains(&0) && self.numbers == numbers(&self.table, target)?;
-        if has_its_columns && filenode(&self.table)? == self.filenode && belongs(self.table.oid, target)? {
+        let is_the_same =
+            has_its_columns && filenode(&self.table)? == self.filenode && belongs(self.table.oid, target)?;
+        if is_the_same && target.spells_as_before()? {
             return Ok(());
         }
         Err(error(

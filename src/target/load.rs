@@ -1,4 +1,4 @@
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 use pgrx::prelude::*;
@@ -87,7 +87,10 @@ impl Search<'_> {
                 None => Some(expression::null(pg_sys::INT8OID, "int8")?),
             },
             match &row.status_column {
-                Some(status) => self.made_of(table.as_ref(), here, "status_column", status)?.map(Some),
+                Some(status) => {
+                    let key = "status_column";
+                    self.lasting(here, key, self.made_of(table.as_ref(), here, key, status)?)?.map(Some)
+                }
                 None => Some(None),
             },
             self.failed_at(table.as_ref(), here)?,
@@ -135,6 +138,7 @@ impl Search<'_> {
                     failure_type,
                     meets,
                     fingerprint_function: fingerprint_function.map(|(name, _)| name),
+                    spelling: OnceCell::new(),
                     reads: Vec::new(),
                     names_of_statuses: Vec::new(),
                 };
@@ -456,7 +460,7 @@ impl Target {
         [&id.value, recipe, failed_at, failure_type].into_iter().chain(account_column).chain(status)
     }
 
-    fn expressions(&self) -> impl Iterator<Item = &Expression> {
+    pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
         self.operands().filter_map(|operand| operand.expression.as_ref()).chain(&self.meets)
     }
 

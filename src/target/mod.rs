@@ -24,6 +24,8 @@ pub mod time;
 pub mod trust;
 mod unused;
 
+use std::cell::OnceCell;
+
 use backlog_cleanup_report::Nouns;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
@@ -37,6 +39,7 @@ use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
 use crate::target::id::Id;
 use crate::target::pace::Pace;
+use crate::target::reading::Spelling;
 
 /// A row of `backlog_cleanup.target`, not checked. The comments on its columns explain them.
 #[derive(Clone, Deserialize)]
@@ -127,6 +130,8 @@ pub struct Target {
     pub meets: Option<Expression>,
     /// The columns of the table that all of these read, with their names without quotes.
     pub reads: Vec<(String, Column)>,
+    /// The labels and casts of its types, as the first look at a leaf's rows has found them.
+    spelling: OnceCell<Spelling>,
     /// The qualified function that takes the fingerprint of a failure type; `None` if it is off.
     pub fingerprint_function: Option<String>,
 }

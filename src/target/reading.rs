@@ -2,6 +2,7 @@ use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
 
 use crate::postgres::error::Result;
+use crate::postgres::names::is_own;
 use crate::postgres::now::one_now;
 use crate::postgres::snapshot::Horizon;
 use crate::postgres::table::Column;
@@ -26,15 +27,54 @@ pub struct Reading {
     below: Vec<(String, i16, u32, u32)>,
     #[serde(default)]
     condition: Option<String>,
-    /// The labels of their enums, each with its oid: whoever owns the type can swap them, and locks no table.
+    /// What expressions name that PostgreSQL does not come with: the class and the oid of each object.
     #[serde(default)]
-    labels: Vec<String>,
-    /// The casts from their types to text and JSON by a function, each with the version of that function: whoever owns it can replace it.
-    #[serde(default)]
-    casts: Vec<String>,
+    calls: Vec<(u32, u32)>,
+    #[serde(flatten)]
+    spelling: Spelling,
     /// Of the snapshot in which the rows were ranked.
     #[serde(default)]
     pub horizon: Horizon,
+}
+
+/// What the texts of rows depend on that can change in spite of all locks.
+#[derive(PartialEq, Serialize, Deserialize)]
+pub struct Spelling {
+    /// The labels of enums, each with its oid: whoever owns the type can swap them, and locks no table.
+    #[serde(default)]
+    labels: Vec<String>,
+    /// The casts to text and JSON by a function, each with the version of that function: whoever owns it can replace it.
+    #[serde(default)]
+    casts: Vec<String>,
+}
+
+impl Spelling {
+    fn of(types: &[pg_sys::Oid]) -> Result<Spelling> {
+        Ok(Spelling {
+            labels: one_now::<Vec<String>>(LABELS, &[types.to_vec().into()])?.unwrap_or_default(),
+            casts: one_now::<Vec<String>>(CASTS, &[types.to_vec().into()])?.unwrap_or_default(),
+        })
+    }
+
+    /// Whether it is so still. A label that has come since is in no row that was there.
+    fn holds(&self, now: &Spelling) -> bool {
+        has_all(&now.labels, &self.labels) && self.casts == now.casts
+    }
+}
+
+impl Target {
+    /// Whether the labels and casts of its types are those of the first time that it was asked. PostgreSQL's own types have none.
+    pub fn spells_as_before(&self) -> Result<bool> {
+        let types = types(self);
+        if types.iter().all(|oid| is_own((pg_sys::TypeRelationId, *oid))) {
+            return Ok(true);
+        }
+        let now = Spelling::of(&types)?;
+        Ok(match self.spelling.get() {
+            Some(before) => before.holds(&now),
+            None => self.spelling.set(now).is_ok(),
+        })
+    }
 }
 
 /// The labels of the enums among types, also below domains, arrays, row types and ranges.
@@ -77,19 +117,23 @@ impl Reading {
                 .map(|(_, read)| column(read))
                 .collect(),
             condition: target.meets.as_ref().map(|condition| condition.of_row.clone()),
-            labels: one_now::<Vec<String>>(LABELS, &[types(target).into()])?.unwrap_or_default(),
-            casts: one_now::<Vec<String>>(CASTS, &[types(target).into()])?.unwrap_or_default(),
+            calls: target
+                .expressions()
+                .flat_map(|expression| &expression.calls)
+                .map(|(class, oid)| (number(*class), number(*oid)))
+                .collect(),
+            spelling: Spelling::of(&types(target))?,
             horizon: Horizon::now(),
         })
     }
 
-    /// Whether rows are read so still. A label that has come since is in no row that was ranked.
+    /// Whether rows are read so still.
     pub fn still_holds(&self, target: &Target) -> Result<bool> {
         let mut now = Reading::of(target)?;
-        let has_labels = has_all(&now.labels, &self.labels);
-        now.labels.clone_from(&self.labels);
+        let is_spelled_so = self.spelling.holds(&now.spelling);
+        now.spelling.labels.clone_from(&self.spelling.labels);
         now.horizon = self.horizon;
-        Ok(has_labels && *self == now)
+        Ok(is_spelled_so && *self == now)
     }
 }
 

@@ -263,3 +263,24 @@ fn a_condition_is_kept_as_it_was_understood_when_it_was_written() {
         refused(client.batch_execute("UPDATE backlog_cleanup.target SET condition = 'queue' WHERE name = 'public'"));
     assert!(!hint.contains("NULL"), "{hint}");
 }
+
+#[test]
+fn by_key_too_statuses_are_those_of_the_column_however_they_are_written() {
+    let (_cluster, mut client) = database();
+    client
+        .batch_execute(
+            "ALTER TABLE job ADD done boolean; ALTER FOREIGN TABLE far.job ADD done boolean;
+             UPDATE backlog_cleanup.target SET status_column = 'done', statuses = '{yes,no}', completed_status = NULL,
+                    pending_status = NULL, processing_status = NULL WHERE name = 'far'",
+        )
+        .unwrap();
+    for call in forms("far") {
+        client
+            .batch_execute(
+                "TRUNCATE job; INSERT INTO job (queue, done) SELECT 'a', i % 3 = 0 FROM generate_series(1, 30) i",
+            )
+            .unwrap();
+        client.batch_execute(&call).unwrap();
+        assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 0, "{call}");
+    }
+}

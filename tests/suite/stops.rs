@@ -153,3 +153,18 @@ fn a_stop_that_is_taken_back_ends_nothing_and_another_cancel_is_no_stop() {
         "interrupted"
     );
 }
+
+#[test]
+fn a_run_over_a_replication_connection_is_refused() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 15);
+    for run in ["SELECT backlog_cleanup_failed_generations()", "SELECT backlog_cleanup_emergency()", "CALL backlog_cleanup_run()"] {
+        let run = format!("{run};\n\\echo :SQLSTATE\n");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), run).unwrap();
+        let arguments = ["-X", "-f", file.path().to_str().unwrap(), "dbname=postgres replication=database"];
+        assert_eq!(cluster.program("psql", &arguments).trim(), "0A000");
+    }
+    assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 15);
+}

@@ -23,7 +23,8 @@ macro_rules! beside_strangers {
              WHERE EXISTS (
                  SELECT FROM pg_shdepend d LEFT JOIN pg_class v ON d.classid = 'pg_class'::regclass AND v.oid = d.objid
                  WHERE d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND d.deptype = 'o'
-                   AND (d.classid IN ('pg_type'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass, 'pg_opclass'::regclass)
+                   AND (d.classid IN ('pg_type'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass, 'pg_opclass'::regclass,
+                                      'pg_collation'::regclass)
                         OR v.relkind = 'v' OR EXISTS (SELECT FROM pg_inherits WHERE inhrelid = v.oid))
                    AND NOT pg_has_role(d.refobjid, started.owner, 'USAGE'))"
         )
@@ -140,6 +141,8 @@ const STRANGER: &str = "
             SELECT oprowner FROM pg_operator WHERE code.class = 'pg_operator'::regclass AND oid = code.object
             UNION ALL
             SELECT opcowner FROM pg_opclass WHERE code.class = 'pg_opclass'::regclass AND oid = code.object
+            UNION ALL
+            SELECT collowner FROM pg_collation WHERE code.class = 'pg_collation'::regclass AND oid = code.object
             UNION ALL
             SELECT relowner FROM pg_class WHERE code.class = 'pg_class'::regclass AND oid = code.object AND relkind = 'v'
             UNION ALL

@@ -19,15 +19,25 @@ fn a_function_of_an_expression_names_no_table() {
              CREATE OPERATOR !! (RIGHTARG = int, FUNCTION = meets); RESET ROLE",
         )
         .unwrap();
-    for text in ["(meets(id))", "(!! id)"] {
+    client
+        .batch_execute(
+            "SET ROLE app; CREATE DOMAIN gone AS int CHECK (del(VALUE)); CREATE DOMAIN all_gone AS gone[];
+             CREATE FUNCTION hides(i int) RETURNS boolean LANGUAGE sql IMMUTABLE BEGIN ATOMIC SELECT i::public.gone > 0; END; RESET ROLE",
+        )
+        .unwrap();
+    for text in ["(meets(id))", "(!! id)", "(id::gone > 0)", "(ARRAY[id]::all_gone IS NULL)", "(hides(id))"] {
         let (sqlstate, message, hint) = refused(client.batch_execute(&set("condition", text)));
         assert_eq!(sqlstate, "42P17", "{message}");
         assert!(
             message.contains("function public.del(integer) names table public.x: it is to be of the row alone"),
-            "{message}"
+            "{text}: {message}"
         );
         client.batch_execute(&hint).unwrap();
     }
+    client.batch_execute("CREATE DOMAIN late AS timestamptz CHECK (VALUE < now())").unwrap();
+    let (sqlstate, message, _) = refused(client.batch_execute(&set("condition", "(at::late IS NOT NULL)")));
+    assert_eq!(sqlstate, "42P17", "{message}");
+    assert!(message.contains("constraint late_check calls functions that are not IMMUTABLE"), "{message}");
 }
 
 #[test]
@@ -36,7 +46,8 @@ fn an_expression_is_of_the_row_alone_and_always_the_same() {
     client
         .batch_execute(
             "ALTER TABLE job ADD g text, ADD posix text COLLATE \"POSIX\", ADD c text COLLATE \"C\";
-             CREATE TABLE other (error text);
+             CREATE TABLE other (error text); CREATE DOMAIN word AS text; CREATE TYPE label AS ENUM ('{x}');
+             CREATE TEXT SEARCH CONFIGURATION cfg (COPY = pg_catalog.english);
              CREATE FUNCTION since(text, timestamptz DEFAULT now()) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1; END'",
         )
         .unwrap();
@@ -60,6 +71,9 @@ fn an_expression_is_of_the_row_alone_and_always_the_same() {
         ("(error || current_user)", "42P17", "IMMUTABLE"),
         ("(since(error))", "42P17", "IMMUTABLE"),
         ("('x')", "42P17", "no column"),
+        ("(to_tsvector('public.cfg', error) @@ 'x')", "0A000", "regconfig names an object"),
+        ("(id = 'other'::regclass::oid::bigint)", "0A000", "regclass names an object"),
+        ("(error = 'x' AND '{x}'::label IS NOT NULL)", "0A000", "begins as an array"),
         ("(error, queue)", "42804", "record"),
         ("(c = posix)", "42P22", "COLLATE"),
         ("(length(c || posix))", "42P22", "COLLATE"),
@@ -114,6 +128,8 @@ fn an_expression_is_of_the_row_alone_and_always_the_same() {
         ("(job.error LIKE 'a%' AND id BETWEEN 1 AND 2 AND queue IN ('a', 'b'))", ""),
         ("(extract(epoch FROM at AT TIME ZONE 'UTC') - -1)", ""),
         ("('2024-01-02'::date + (id || ' days')::text::int)", ""),
+        ("(to_tsvector('english', error) @@ 'x')", ""),
+        ("(error = '{x}'::word OR error = ANY ('{x}'))", ""),
     ] {
         client.batch_execute(&set("failure_type_column", text)).unwrap_or_else(|failure| panic!("{text}: {failure:?}"));
         let read: String =

@@ -399,3 +399,59 @@ fn a_role_that_may_only_reference_a_table_keeps_nobody_from_looking() {
     let (_, detail, _) = found(&mut client, "referenced");
     assert!(detail.ends_with("was not looked at: its table cannot be read"), "{detail}");
 }
+
+#[test]
+fn keys_onto_the_target_stop_no_emergency_run_in_a_new_session() {
+    let (cluster, mut client) = database("keys_in_new_sessions");
+    client.batch_execute("GRANT REFERENCES ON job TO evil").unwrap();
+    for (owner, action, stays) in [
+        ("app", "NO ACTION", 1),
+        ("app", "ON DELETE SET NULL", 0),
+        ("app", "ON DELETE CASCADE", 0),
+        ("evil", "NO ACTION", 1),
+        ("evil", "ON DELETE CASCADE", 0),
+    ] {
+        client
+            .batch_execute(&format!(
+                "TRUNCATE job; INSERT INTO job (id) SELECT generate_series(1, 100);
+                 SET ROLE {owner}; CREATE TABLE fk (job int REFERENCES job {}); INSERT INTO fk VALUES (40); RESET ROLE",
+                action.trim_start_matches("NO ACTION")
+            ))
+            .unwrap();
+        let run = cluster.connect_to("keys_in_new_sessions").batch_execute("SELECT backlog_cleanup_emergency('t')");
+        run.unwrap_or_else(|failure| panic!("{owner}, {action}: {failure:?}"));
+        assert_eq!(count(&mut client, "SELECT count(*) FROM job"), stays, "{owner}, {action}");
+        client.batch_execute("DROP TABLE fk").unwrap();
+    }
+}
+
+#[test]
+fn what_code_of_a_key_sets_is_set_for_no_later_statement() {
+    let (_cluster, mut client) = database("settings_of_a_key");
+    client
+        .batch_execute(
+            "ALTER TABLE job ADD doc text; TRUNCATE job; INSERT INTO job (id, doc) SELECT i, '12' || i FROM generate_series(1, 20000) i;
+             CREATE TABLE saved AS TABLE job;
+             UPDATE backlog_cleanup.target SET condition = '(doc ~ ''^\\d+$'')' WHERE name = 't';
+             GRANT REFERENCES ON job TO evil; SET ROLE evil;
+             CREATE TABLE fk (job int REFERENCES job ON DELETE CASCADE, bad boolean); CREATE INDEX ON fk (job);
+             CREATE FUNCTION disturb() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN IF OLD.bad THEN RAISE 'no'; END IF; PERFORM set_config('standard_conforming_strings', 'off', true),
+                         set_config('lock_timeout', '0', true), set_config('enable_tidscan', 'off', true); RETURN OLD; END$$;
+             CREATE TRIGGER disturb BEFORE DELETE ON fk FOR EACH ROW EXECUTE FUNCTION disturb(); RESET ROLE",
+        )
+        .unwrap();
+    for (call, all) in [
+        ("SELECT backlog_cleanup_failed_generations('t')", 10),
+        ("CALL backlog_cleanup_run('t', batch_size => 5000)", 10),
+        ("SELECT backlog_cleanup_emergency('t')", 0),
+    ] {
+        client
+            .batch_execute(
+                "TRUNCATE job, fk; INSERT INTO job TABLE saved; INSERT INTO fk VALUES (19000, false), (2, false), (20, true)",
+            )
+            .unwrap();
+        client.batch_execute(call).unwrap();
+        assert_eq!(count(&mut client, "SELECT count(*) FROM job"), all + 1, "{call}");
+    }
+}

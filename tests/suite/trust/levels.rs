@@ -1,9 +1,9 @@
 //! What a level sees and may do.
 
-use cluster::{Cluster, number as count, refused, value};
+use cluster::{Cluster, column, number as count, refused, value};
 use postgres::Client;
 
-use super::{PRELUDE, database};
+use super::{PRELUDE, database, found};
 
 #[test]
 fn a_monitor_learns_of_no_row_of_another_account() {
@@ -14,6 +14,71 @@ fn a_monitor_learns_of_no_row_of_another_account() {
     assert_eq!(of_another, of_none);
     client.batch_execute("RESET ROLE").unwrap();
     assert!(value::<String>(&mut client, &verdict(101)).starts_with("out of scope"));
+}
+
+#[test]
+fn no_error_tells_a_monitor_a_value_of_a_row_of_another_account() {
+    let (_cluster, mut client) = database("errors_of_others");
+    client
+        .batch_execute(
+            "UPDATE job SET error = '1'; INSERT INTO job (id, owner, error) VALUES (1001, 'boss', 'secret of boss');
+             UPDATE backlog_cleanup.target SET condition = '(error::int > 0)', status_column = '(CASE error::int WHEN 1 THEN ''failed'' END)',
+                    recipe_column = '(error::int)', failure_type_column = '(error::int)' WHERE name = 't';
+             SET ROLE mon",
+        )
+        .unwrap();
+    let verdict: String = value(&mut client, "SELECT verdict FROM backlog_cleanup_explain('1001', 't')");
+    assert_eq!(verdict, "no such row");
+    for check in ["rows", "failed_at"] {
+        let (status, detail, _) = found(&mut client, check);
+        assert_eq!(status, "ok", "{check}: {detail}");
+    }
+    client.batch_execute("SELECT * FROM backlog_cleanup_status('t'); RESET ROLE").unwrap();
+}
+
+#[test]
+fn default_privileges_give_nothing() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client
+        .batch_execute(
+            "CREATE ROLE evil; ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO evil; ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO evil;
+             ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO evil; ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO evil;
+             CREATE EXTENSION backlog_cleanup VERSION '0.2.0'",
+        )
+        .unwrap();
+    client.batch_execute("ALTER EXTENSION backlog_cleanup UPDATE").unwrap();
+    // What came with 0.2.0 has what that version left; the doctor says so.
+    let given = "SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d
+                 LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+                 LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
+                 LEFT JOIN pg_namespace n ON d.classid = 'pg_namespace'::regclass AND n.oid = d.objid
+                 WHERE d.deptype = 'e' AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'backlog_cleanup')
+                   AND EXISTS (SELECT FROM aclexplode(coalesce(proacl, relacl, nspacl)) acl WHERE acl.grantee = 'evil'::regrole)
+                 ORDER BY 1";
+    let access =
+        "SELECT concat(status, ': ', detail) FROM backlog_cleanup_doctor() WHERE check_name = 'access' ORDER BY detail";
+    let left: Vec<String> = column(&mut client, given);
+    assert!(left.contains(&"table backlog_cleanup.run".to_owned()), "{left:?}");
+    assert!(!left.contains(&"table backlog_cleanup.run_policy".to_owned()), "{left:?}");
+    assert!(!left.iter().any(|object| object.contains("backlog_cleanup_explain")), "{left:?}");
+    let said: Vec<String> = column(&mut client, access);
+    assert!(said.contains(&"fail: role \"evil\" has TRIGGER on backlog_cleanup.run".to_owned()), "{said:?}");
+    client.batch_execute("DROP EXTENSION backlog_cleanup; CREATE EXTENSION backlog_cleanup").unwrap();
+    assert_eq!(column::<String>(&mut client, given), ["function backlog_cleanup_fingerprint(text)"]);
+    assert_eq!(column::<String>(&mut client, access), ["ok: no role has privileges beyond its level"]);
+
+    // Who owns the schema, or may create in it, could have a job call another function.
+    client
+        .batch_execute("CREATE ROLE weak; GRANT CREATE ON SCHEMA public TO evil; ALTER DATABASE postgres OWNER TO weak")
+        .unwrap();
+    assert_eq!(
+        column::<String>(&mut client, access),
+        [
+            "warn: role \"evil\" may create functions in schema public, which could be called instead of the extension's",
+            "warn: role \"weak\" owns schema public, and could put functions there in the place of the extension's"
+        ]
+    );
 }
 
 #[test]

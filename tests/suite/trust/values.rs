@@ -205,6 +205,53 @@ fn no_setting_of_the_caller_says_when_a_row_has_failed() {
 }
 
 #[test]
+fn labels_that_are_swapped_within_a_run_end_it() {
+    for call in ["SELECT backlog_cleanup_emergency('t')", "CALL backlog_cleanup_run('t', mode => 'emergency')"] {
+        let name = if call.starts_with("CALL") { "labels_in_a_batch" } else { "labels_in_a_run" };
+        let (cluster, mut client) = database(name);
+        client
+            .batch_execute(
+                "CREATE TYPE st AS ENUM ('failed', 'done', 'x');
+                 CREATE TABLE p (id int, owner text DEFAULT 'w', queue text DEFAULT 'a', state st, at timestamptz DEFAULT now() - interval '9 days', error text)
+                     PARTITION BY RANGE (id);
+                 CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (100) TO (200);
+                 INSERT INTO p (id, state) SELECT i, CASE WHEN i < 150 THEN 'failed' ELSE 'done' END::st FROM generate_series(0, 199) i;
+                 UPDATE backlog_cleanup.target SET generations_table = 'public.p' WHERE name = 't';
+                 CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN OLD; END';
+                 CREATE TRIGGER wait BEFORE DELETE ON p1 FOR EACH ROW WHEN (OLD.id = 0) EXECUTE FUNCTION wait();
+                 SELECT pg_advisory_lock(7)",
+            )
+            .unwrap();
+        let mut operator = cluster.connect_to(name);
+        let run = std::thread::spawn(move || refused(operator.batch_execute(call)));
+        cluster::until_true(
+            &mut client,
+            "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        );
+        client
+            .batch_execute(
+                "ALTER TYPE st RENAME VALUE 'failed' TO 'y'; ALTER TYPE st RENAME VALUE 'done' TO 'failed'; ALTER TYPE st RENAME VALUE 'y' TO 'done';
+                 SELECT pg_advisory_unlock(7)",
+            )
+            .unwrap();
+        let (sqlstate, message, _) = run.join().unwrap();
+        assert!(["40001", "55000"].contains(&&*sqlstate), "{call}: {sqlstate} {message}");
+        assert_eq!(count(&mut client, "SELECT count(*) FROM p"), 200, "{call}");
+    }
+}
+
+#[test]
+fn a_status_whose_text_is_a_name_of_an_object_is_refused() {
+    let (_cluster, mut client) = database("status_of_names");
+    client.batch_execute("ALTER TABLE job ADD kind regclass").unwrap();
+    let write = "UPDATE backlog_cleanup.target SET status_column = 'kind', statuses = '{job}' WHERE name = 't'";
+    let (sqlstate, message, _) = refused(client.batch_execute(write));
+    assert_eq!(sqlstate, "42804", "{message}");
+    assert!(message.contains("whose text changes with the name of what it shows"), "{message}");
+}
+
+#[test]
 fn labels_that_are_swapped_between_two_batches_refuse_the_next() {
     for (name, made, value) in [
         ("labels", "CREATE DOMAIN rd AS rt", "l::rd"),
