@@ -1,7 +1,7 @@
 use pgrx::pg_sys::panic::CaughtError;
 
 use crate::postgres::names::REPLACED;
-use crate::postgres::sqlstate::exact;
+use crate::postgres::sqlstate::{exact, was_in_a_trigger};
 use crate::postgres::subtransaction::{raise_again, reported, sqlstate};
 
 /// An error that code has met on a row.
@@ -14,13 +14,27 @@ pub struct Met {
 /// Errors that are not about a row, by the beginning of their SQLSTATE: a run ends with them. The names are those of appendix A
 /// of PostgreSQL's manual ("PostgreSQL Error Codes"). All others keep a row back, and so does what is lost of a row's data. A run has been
 /// refused where nothing can be written: what is read-only now, code of the row has made so.
-const NOT_ABOUT_A_ROW: [&str; 6] = [
+const NOT_ABOUT_A_ROW: &[&str] = &[
     "08", // connection exception
     "40", // transaction rollback: serialization failure, deadlock
     "53", // insufficient resources: memory, disk, connections
     "57", // operator intervention: cancel, shutdown
     "58", // system error: I/O
     "XX", // internal error
+];
+
+/// Those of them that are the server's or the session's also in a trigger. The others are the trigger's own there: a connection that
+/// it makes, a file that it reads, a library that it loads.
+const NOT_OF_A_TRIGGER: &[&str] = &[
+    "40",    // transaction rollback
+    "53100", // disk full
+    "53200", // out of memory
+    "57014", // query canceled
+    "57P01", // admin shutdown
+    "57P02", // crash shutdown
+    "57P04", // database dropped
+    "57P05", // idle session timeout
+    "58030", // I/O error
 ];
 
 /// The function of PL/pgSQL that raises what code on a row says, with an SQLSTATE of its choice.
@@ -46,6 +60,10 @@ pub fn is_about_a_row(failure: &CaughtError, sqlstate: &str) -> bool {
     match report.function_name() {
         Some(REPLACED) => false,
         Some(RAISED) => true,
-        _ => LOST.contains(&sqlstate) || !NOT_ABOUT_A_ROW.iter().any(|beginning| sqlstate.starts_with(beginning)),
+        _ if LOST.contains(&sqlstate) => true,
+        _ => {
+            let classes = if was_in_a_trigger() { NOT_OF_A_TRIGGER } else { NOT_ABOUT_A_ROW };
+            !classes.iter().any(|beginning| sqlstate.starts_with(beginning))
+        }
     }
 }

@@ -7,9 +7,13 @@ use pgrx::prelude::*;
 /// The last SQLSTATE that `listening` has heard. A backend has one thread.
 static HEARD: AtomicI32 = AtomicI32::new(0);
 
+/// The last SQLSTATE of an error in a trigger.
+static HEARD_IN_A_TRIGGER: AtomicI32 = AtomicI32::new(0);
+
 /// Does `work` and hears the SQLSTATEs of its errors: pgrx turns those that PostgreSQL itself does not have into XX000.
 pub fn listening<T>(work: impl FnOnce() -> T) -> T {
     HEARD.store(0, Ordering::Relaxed);
+    HEARD_IN_A_TRIGGER.store(0, Ordering::Relaxed);
     // SAFETY: the callback is taken off below; an ERROR of `work` is caught within it, or resets the stack itself.
     unsafe {
         let mut callback = pg_sys::ErrorContextCallback {
@@ -34,8 +38,17 @@ pub fn is_of_listening(callback: &pg_sys::ErrorContextCallback) -> bool {
 ///
 /// Called by errfinish.
 unsafe extern "C-unwind" fn hear(_: *mut core::ffi::c_void) {
-    // SAFETY: geterrcode is for callbacks of this kind.
-    HEARD.store(unsafe { pg_sys::geterrcode() }, Ordering::Relaxed);
+    // SAFETY: geterrcode is for callbacks of this kind; pg_trigger_depth looks at none of its arguments (trigger.c).
+    let (sqlstate, depth) = unsafe { (pg_sys::geterrcode(), pg_sys::pg_trigger_depth(null_mut()).value()) };
+    HEARD.store(sqlstate, Ordering::Relaxed);
+    if depth > 0 {
+        HEARD_IN_A_TRIGGER.store(sqlstate, Ordering::Relaxed);
+    }
+}
+
+/// Whether a trigger was at work when the last failure began: one of the table's, or one of a foreign key.
+pub fn was_in_a_trigger() -> bool {
+    HEARD_IN_A_TRIGGER.load(Ordering::Relaxed) == HEARD.load(Ordering::Relaxed)
 }
 
 /// The SQLSTATE of the last failure, which pgrx has as `known`: five characters.
