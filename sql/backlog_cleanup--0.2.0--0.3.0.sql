@@ -196,7 +196,10 @@ ALTER TABLE backlog_cleanup.policy
     ADD COLUMN status text,
     ADD COLUMN max_keep_age interval
         CONSTRAINT max_keep_age_is_from_max_age_to_1000_years
-        CHECK (max_keep_age OPERATOR(pg_catalog.>=) max_age AND max_keep_age OPERATOR(pg_catalog.<=) interval '1000 years'),
+        CHECK ((max_keep_age OPERATOR(pg_catalog.>=) max_age
+                OR timestamp '2000-07-01' OPERATOR(pg_catalog.+) max_keep_age
+                   OPERATOR(pg_catalog.>=) (timestamp '2000-07-01' OPERATOR(pg_catalog.+) max_age))
+               AND max_keep_age OPERATOR(pg_catalog.<=) interval '1000 years'),
     DROP CONSTRAINT max_age_is_positive_and_finite,
     ADD CONSTRAINT max_age_is_from_0_to_1000_years
         CHECK (max_age OPERATOR(pg_catalog.>=) interval '0' AND max_age OPERATOR(pg_catalog.<=) interval '1000 years'),
@@ -503,6 +506,47 @@ CREATE FUNCTION backlog_cleanup.written_names(target text, recipe_id text, failu
 COMMENT ON FUNCTION backlog_cleanup.written_names IS
     'a part of check_policy: raises an error if no row can have what a policy names; returns recipe, failure type and status as rows have them';
 
+-- Names the limit of a policy that no run could obey, before a CHECK does.
+CREATE FUNCTION backlog_cleanup.check_limits(target text, max_age interval, keep integer, max_keep_age interval) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    limit_name text;
+    wrong      text;
+    possible   text;
+BEGIN
+    SELECT checked.limit_name, checked.wrong, checked.possible INTO limit_name, wrong, possible
+    FROM (VALUES
+        (max_age < '0', 'max_age', format('"%s" is below 0', max_age), '0'),
+        (max_age > '1000 years', 'max_age', format('"%s" is more than 1000 years', max_age), '0'),
+        (keep < 0, 'keep', format('%s is below 0', keep), '0'),
+        (max_keep_age > '1000 years', 'max_keep_age', format('"%s" is more than 1000 years', max_keep_age), '1000 years'),
+        (max_keep_age < '0', 'max_keep_age', format('"%s" is below 0', max_keep_age), max_age::text)
+    ) checked (is_wrong, limit_name, wrong, possible) WHERE is_wrong LIMIT 1;
+    -- Within those, no sum is beyond what a timestamp can be.
+    IF limit_name IS NULL AND max_keep_age < max_age
+       AND timestamp '2000-07-01' + max_keep_age < timestamp '2000-07-01' + max_age THEN
+        limit_name := 'max_keep_age';
+        wrong := format('"%s" is below max_age "%s"', max_keep_age, max_age);
+        possible := max_age::text;
+    END IF;
+    IF limit_name IS NOT NULL THEN
+        RAISE EXCEPTION 'policy of target "%": % %', target, limit_name, wrong
+            USING ERRCODE = 'invalid_parameter_value', COLUMN = limit_name,
+                  HINT = format('SELECT * FROM backlog_cleanup_simulate(%s => %L, target => %L)', limit_name, possible, target);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.check_limits IS
+    'a part of check_policy: raises an error if no policy can have these limits';
+
+-- For the trigger: whether somebody may have mistaken a name.
+CREATE FUNCTION backlog_cleanup.has_row_of(target text, recipe_id text, failure_type text, status text) RETURNS boolean
+    LANGUAGE c AS 'MODULE_PATHNAME', 'has_row_of_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.has_row_of IS
+    'a part of check_policy: whether the target has a row in scope now that has what a policy names';
+
 -- Refuses what no run could obey. A restored policy is kept, since a dump must not lose it.
 CREATE FUNCTION backlog_cleanup.check_policy() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -510,28 +554,33 @@ AS $$
 DECLARE
     names text[];
 BEGIN
+    IF backlog_cleanup.restoring() THEN
+        RETURN NEW;
+    END IF;
+    PERFORM backlog_cleanup.check_limits(NEW.target, NEW.max_age, NEW.keep, NEW.max_keep_age);
     IF coalesce(NEW.recipe_id, NEW.failure_type, NEW.status) IS NULL
        OR TG_OP = 'UPDATE' AND (NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status)
-                               IS NOT DISTINCT FROM (OLD.target, OLD.recipe_id, OLD.failure_type, OLD.status)
-       OR backlog_cleanup.restoring() THEN
+                               IS NOT DISTINCT FROM (OLD.target, OLD.recipe_id, OLD.failure_type, OLD.status) THEN
         RETURN NEW;
     END IF;
     names := backlog_cleanup.written_names(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status);
     NEW.recipe_id := names[1];
     NEW.failure_type := names[2];
     NEW.status := names[3];
+    -- Not where the target has only got another name.
+    IF (TG_OP = 'INSERT' OR EXISTS (SELECT FROM backlog_cleanup.target WHERE name = OLD.target))
+       AND NOT backlog_cleanup.has_row_of(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status) THEN
+        RAISE WARNING 'target "%" has no row now that this policy is for', NEW.target
+            USING HINT = format('SELECT * FROM backlog_cleanup_status(%L)', NEW.target);
+    END IF;
     RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.check_policy IS 'refuses a policy for what no row can have';
+COMMENT ON FUNCTION backlog_cleanup.check_policy IS
+    'refuses a policy for what no row can have, and limits that none can have; warns of what no row has now';
 CREATE TRIGGER check_policy BEFORE INSERT OR UPDATE ON backlog_cleanup.policy
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_policy();
 COMMENT ON TRIGGER check_policy ON backlog_cleanup.policy IS 'a policy is obeyed, or refused when it is written';
-CREATE FUNCTION backlog_cleanup.has_row_of(target text, recipe_id text, failure_type text, status text) RETURNS boolean
-    LANGUAGE c AS 'MODULE_PATHNAME', 'has_row_of_wrapper';
-COMMENT ON FUNCTION backlog_cleanup.has_row_of IS
-    'a part of backlog_cleanup_set_policy: whether the target has a row in scope now that has what a policy names';
-
 CREATE FUNCTION backlog_cleanup_set_policy(
     recipe_id    text DEFAULT NULL,
     failure_type text DEFAULT NULL,
@@ -541,7 +590,8 @@ CREATE FUNCTION backlog_cleanup_set_policy(
     enabled      boolean DEFAULT NULL,
     note         text DEFAULT NULL,
     target       text DEFAULT 'generations',
-    max_keep_age interval DEFAULT NULL)
+    max_keep_age interval DEFAULT NULL,
+    no_max_keep_age boolean DEFAULT false)
 RETURNS backlog_cleanup.policy LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -550,28 +600,23 @@ DECLARE
     names   text[] := backlog_cleanup.written_names($8, $1, $2, $3);
     written backlog_cleanup.policy;
 BEGIN
-    IF NOT backlog_cleanup.has_row_of($8, $1, $2, $3) THEN
-        RAISE WARNING 'target "%" has no row now that this policy is for', $8
-            USING HINT = format('SELECT * FROM backlog_cleanup_status(%L)', $8);
+    IF $10 AND $9 IS NOT NULL THEN
+        RAISE EXCEPTION 'a policy with no_max_keep_age has no max_keep_age' USING ERRCODE = 'invalid_parameter_value',
+            HINT = format('SELECT * FROM backlog_cleanup_simulate(max_keep_age => %L, target => %L)', $9, $8);
     END IF;
     -- A new one has the defaults of the table.
     INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status) VALUES ($8, names[1], names[2], names[3])
     ON CONFLICT DO NOTHING;
     UPDATE backlog_cleanup.policy
-    SET max_age = coalesce($4, max_age), keep = coalesce($5, keep), enabled = coalesce($6, enabled), note = coalesce($7, note),
-        max_keep_age = coalesce($9, max_keep_age)
+    SET max_age = coalesce($4, max_age), keep = coalesce($5, keep), enabled = coalesce($6, enabled), note = nullif(coalesce($7, note), ''),
+        max_keep_age = CASE WHEN $10 THEN NULL ELSE coalesce($9, max_keep_age) END
     WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ($8, names[1], names[2], names[3])
     RETURNING * INTO written;
     RETURN written;
-EXCEPTION WHEN check_violation THEN
-    RAISE EXCEPTION 'a policy needs a "keep" of at least 0, a "max_age" from 0 to 1000 years, and no "max_keep_age" below it'
-        USING ERRCODE = 'invalid_parameter_value',
-              HINT = format('SELECT * FROM backlog_cleanup_simulate(max_age => ''30 days'', keep => 10, max_keep_age => ''1 year'', target => %L)',
-                            $8);
 END
 $$;
 COMMENT ON FUNCTION backlog_cleanup_set_policy IS
-    'writes the policy for a recipe, a failure type, a status, or any row; what is NULL stays as it is, or has its default; returns the policy';
+    'writes the policy for a recipe, a failure type, a status, or any row; what is NULL stays as it is, or has its default; an empty note is none; returns the policy';
 
 CREATE FUNCTION backlog_cleanup_drop_policy(
     recipe_id    text DEFAULT NULL,
@@ -612,7 +657,8 @@ CREATE FUNCTION backlog_cleanup_simulate(
     enabled      boolean DEFAULT NULL,
     note         text DEFAULT NULL,
     target       text DEFAULT 'generations',
-    max_keep_age interval DEFAULT NULL)
+    max_keep_age interval DEFAULT NULL,
+    no_max_keep_age boolean DEFAULT false)
 RETURNS TABLE (policy text, recipe text, recipe_name text, removable_now bigint, kept_now bigint, removable_then bigint,
                kept_then bigint)
 STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'backlog_cleanup_simulate_wrapper';
@@ -626,12 +672,19 @@ COMMENT ON FUNCTION backlog_cleanup_explain IS
 
 DO $policies$
 DECLARE
-    names text;
+    names text[];
 BEGIN
-    SELECT pg_catalog.string_agg(DISTINCT pg_catalog.quote_ident(target), ', ') INTO names FROM backlog_cleanup.policy
-    WHERE recipe_id IS NOT NULL OR failure_type IS NOT NULL;
+    SELECT pg_catalog.array_agg(
+               pg_catalog.concat_ws(' ', pg_catalog.quote_ident(target),
+                                    'recipe_id ' OPERATOR(pg_catalog.||) pg_catalog.quote_literal(recipe_id),
+                                    'failure_type ' OPERATOR(pg_catalog.||) pg_catalog.quote_literal(failure_type))
+               ORDER BY target, recipe_id, failure_type)
+    INTO names FROM backlog_cleanup.policy WHERE recipe_id IS NOT NULL OR failure_type IS NOT NULL;
     IF names IS NOT NULL THEN
-        RAISE WARNING 'runs obey the policies for a recipe or a failure type from now on, of these targets: %', names
+        RAISE WARNING 'runs obey % policies from now on that they have ignored: %',
+            pg_catalog.cardinality(names),
+            pg_catalog.concat(pg_catalog.array_to_string(names[1:100], ', '),
+                              CASE WHEN pg_catalog.cardinality(names) OPERATOR(pg_catalog.>) 100 THEN ' and others' END)
             USING HINT = 'SELECT * FROM backlog_cleanup.policy WHERE recipe_id IS NOT NULL OR failure_type IS NOT NULL';
     END IF;
 END

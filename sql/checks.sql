@@ -97,6 +97,47 @@ CREATE FUNCTION backlog_cleanup.written_names(target text, recipe_id text, failu
 COMMENT ON FUNCTION backlog_cleanup.written_names IS
     'a part of check_policy: raises an error if no row can have what a policy names; returns recipe, failure type and status as rows have them';
 
+-- Names the limit of a policy that no run could obey, before a CHECK does.
+CREATE FUNCTION backlog_cleanup.check_limits(target text, max_age interval, keep integer, max_keep_age interval) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    limit_name text;
+    wrong      text;
+    possible   text;
+BEGIN
+    SELECT checked.limit_name, checked.wrong, checked.possible INTO limit_name, wrong, possible
+    FROM (VALUES
+        (max_age < '0', 'max_age', format('"%s" is below 0', max_age), '0'),
+        (max_age > '1000 years', 'max_age', format('"%s" is more than 1000 years', max_age), '0'),
+        (keep < 0, 'keep', format('%s is below 0', keep), '0'),
+        (max_keep_age > '1000 years', 'max_keep_age', format('"%s" is more than 1000 years', max_keep_age), '1000 years'),
+        (max_keep_age < '0', 'max_keep_age', format('"%s" is below 0', max_keep_age), max_age::text)
+    ) checked (is_wrong, limit_name, wrong, possible) WHERE is_wrong LIMIT 1;
+    -- Within those, no sum is beyond what a timestamp can be.
+    IF limit_name IS NULL AND max_keep_age < max_age
+       AND timestamp '2000-07-01' + max_keep_age < timestamp '2000-07-01' + max_age THEN
+        limit_name := 'max_keep_age';
+        wrong := format('"%s" is below max_age "%s"', max_keep_age, max_age);
+        possible := max_age::text;
+    END IF;
+    IF limit_name IS NOT NULL THEN
+        RAISE EXCEPTION 'policy of target "%": % %', target, limit_name, wrong
+            USING ERRCODE = 'invalid_parameter_value', COLUMN = limit_name,
+                  HINT = format('SELECT * FROM backlog_cleanup_simulate(%s => %L, target => %L)', limit_name, possible, target);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.check_limits IS
+    'a part of check_policy: raises an error if no policy can have these limits';
+
+-- For the trigger: whether somebody may have mistaken a name.
+CREATE FUNCTION backlog_cleanup.has_row_of(target text, recipe_id text, failure_type text, status text) RETURNS boolean
+    LANGUAGE c AS 'MODULE_PATHNAME', 'has_row_of_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.has_row_of IS
+    'a part of check_policy: whether the target has a row in scope now that has what a policy names';
+
 -- Refuses what no run could obey. A restored policy is kept, since a dump must not lose it.
 CREATE FUNCTION backlog_cleanup.check_policy() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -104,20 +145,30 @@ AS $$
 DECLARE
     names text[];
 BEGIN
+    IF backlog_cleanup.restoring() THEN
+        RETURN NEW;
+    END IF;
+    PERFORM backlog_cleanup.check_limits(NEW.target, NEW.max_age, NEW.keep, NEW.max_keep_age);
     IF coalesce(NEW.recipe_id, NEW.failure_type, NEW.status) IS NULL
        OR TG_OP = 'UPDATE' AND (NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status)
-                               IS NOT DISTINCT FROM (OLD.target, OLD.recipe_id, OLD.failure_type, OLD.status)
-       OR backlog_cleanup.restoring() THEN
+                               IS NOT DISTINCT FROM (OLD.target, OLD.recipe_id, OLD.failure_type, OLD.status) THEN
         RETURN NEW;
     END IF;
     names := backlog_cleanup.written_names(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status);
     NEW.recipe_id := names[1];
     NEW.failure_type := names[2];
     NEW.status := names[3];
+    -- Not where the target has only got another name.
+    IF (TG_OP = 'INSERT' OR EXISTS (SELECT FROM backlog_cleanup.target WHERE name = OLD.target))
+       AND NOT backlog_cleanup.has_row_of(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status) THEN
+        RAISE WARNING 'target "%" has no row now that this policy is for', NEW.target
+            USING HINT = format('SELECT * FROM backlog_cleanup_status(%L)', NEW.target);
+    END IF;
     RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.check_policy IS 'refuses a policy for what no row can have';
+COMMENT ON FUNCTION backlog_cleanup.check_policy IS
+    'refuses a policy for what no row can have, and limits that none can have; warns of what no row has now';
 CREATE TRIGGER check_policy BEFORE INSERT OR UPDATE ON backlog_cleanup.policy
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_policy();
 COMMENT ON TRIGGER check_policy ON backlog_cleanup.policy IS 'a policy is obeyed, or refused when it is written';

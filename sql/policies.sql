@@ -1,8 +1,3 @@
-CREATE FUNCTION backlog_cleanup.has_row_of(target text, recipe_id text, failure_type text, status text) RETURNS boolean
-    LANGUAGE c AS 'MODULE_PATHNAME', 'has_row_of_wrapper';
-COMMENT ON FUNCTION backlog_cleanup.has_row_of IS
-    'a part of backlog_cleanup_set_policy: whether the target has a row in scope now that has what a policy names';
-
 CREATE FUNCTION backlog_cleanup_set_policy(
     recipe_id    text DEFAULT NULL,
     failure_type text DEFAULT NULL,
@@ -12,7 +7,8 @@ CREATE FUNCTION backlog_cleanup_set_policy(
     enabled      boolean DEFAULT NULL,
     note         text DEFAULT NULL,
     target       text DEFAULT 'generations',
-    max_keep_age interval DEFAULT NULL)
+    max_keep_age interval DEFAULT NULL,
+    no_max_keep_age boolean DEFAULT false)
 RETURNS backlog_cleanup.policy LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -21,28 +17,23 @@ DECLARE
     names   text[] := backlog_cleanup.written_names($8, $1, $2, $3);
     written backlog_cleanup.policy;
 BEGIN
-    IF NOT backlog_cleanup.has_row_of($8, $1, $2, $3) THEN
-        RAISE WARNING 'target "%" has no row now that this policy is for', $8
-            USING HINT = format('SELECT * FROM backlog_cleanup_status(%L)', $8);
+    IF $10 AND $9 IS NOT NULL THEN
+        RAISE EXCEPTION 'a policy with no_max_keep_age has no max_keep_age' USING ERRCODE = 'invalid_parameter_value',
+            HINT = format('SELECT * FROM backlog_cleanup_simulate(max_keep_age => %L, target => %L)', $9, $8);
     END IF;
     -- A new one has the defaults of the table.
     INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status) VALUES ($8, names[1], names[2], names[3])
     ON CONFLICT DO NOTHING;
     UPDATE backlog_cleanup.policy
-    SET max_age = coalesce($4, max_age), keep = coalesce($5, keep), enabled = coalesce($6, enabled), note = coalesce($7, note),
-        max_keep_age = coalesce($9, max_keep_age)
+    SET max_age = coalesce($4, max_age), keep = coalesce($5, keep), enabled = coalesce($6, enabled), note = nullif(coalesce($7, note), ''),
+        max_keep_age = CASE WHEN $10 THEN NULL ELSE coalesce($9, max_keep_age) END
     WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ($8, names[1], names[2], names[3])
     RETURNING * INTO written;
     RETURN written;
-EXCEPTION WHEN check_violation THEN
-    RAISE EXCEPTION 'a policy needs a "keep" of at least 0, a "max_age" from 0 to 1000 years, and no "max_keep_age" below it'
-        USING ERRCODE = 'invalid_parameter_value',
-              HINT = format('SELECT * FROM backlog_cleanup_simulate(max_age => ''30 days'', keep => 10, max_keep_age => ''1 year'', target => %L)',
-                            $8);
 END
 $$;
 COMMENT ON FUNCTION backlog_cleanup_set_policy IS
-    'writes the policy for a recipe, a failure type, a status, or any row; what is NULL stays as it is, or has its default; returns the policy';
+    'writes the policy for a recipe, a failure type, a status, or any row; what is NULL stays as it is, or has its default; an empty note is none; returns the policy';
 
 CREATE FUNCTION backlog_cleanup_drop_policy(
     recipe_id    text DEFAULT NULL,

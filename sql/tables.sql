@@ -183,9 +183,13 @@ CREATE TABLE backlog_cleanup.policy (
     enabled      boolean NOT NULL DEFAULT true,
     note         text,
     status       text,
+    -- With months of 30 days, or by the calendar: a year is longer than 364 days.
     max_keep_age interval
         CONSTRAINT max_keep_age_is_from_max_age_to_1000_years
-        CHECK (max_keep_age OPERATOR(pg_catalog.>=) max_age AND max_keep_age OPERATOR(pg_catalog.<=) interval '1000 years'),
+        CHECK ((max_keep_age OPERATOR(pg_catalog.>=) max_age
+                OR timestamp '2000-07-01' OPERATOR(pg_catalog.+) max_keep_age
+                   OPERATOR(pg_catalog.>=) (timestamp '2000-07-01' OPERATOR(pg_catalog.+) max_age))
+               AND max_keep_age OPERATOR(pg_catalog.<=) interval '1000 years'),
     CONSTRAINT policy_names_key UNIQUE NULLS NOT DISTINCT (target, recipe_id, failure_type, status)
 );
 ALTER TABLE backlog_cleanup.policy REPLICA IDENTITY FULL;

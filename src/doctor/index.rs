@@ -1,10 +1,18 @@
+use std::rc::Rc;
+
+use backlog_cleanup_report::Mode;
+use serde_json::Value;
+
 use crate::obstacles::problem::{Problem, Status, problems};
 use crate::obstacles::used::{on_changed, on_tables};
 use crate::postgres::error::Result;
 use crate::postgres::owner::reading_as_owner_of;
-use crate::postgres::settings::set_local;
 use crate::postgres::stream::stream_writing;
 use crate::rank::index;
+use crate::rank::one_pass::through_index_alone;
+use crate::rules::Rules;
+use crate::rules::matching::Policies;
+use crate::rules::selection::Selection;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, leaves};
 
@@ -15,19 +23,29 @@ const INVALID: &str = "
     FROM pg_index JOIN used ON indrelid = used.oid JOIN pg_class c ON c.oid = indexrelid
     WHERE NOT indisvalid";
 
-/// Checks that the partial index exists, and that the planner uses it for the ranking.
+/// Checks that the partial index exists, and that ranking reads it alone.
 pub fn partial(target: &Target) -> Result<Vec<Problem>> {
+    let remark = |detail: String| Ok(vec![Problem { status: Status::Ok, detail, fix: None }]);
     if target.table.is_foreign() {
-        let detail = "the table's own server has its indexes".into();
-        return Ok(vec![Problem { status: Status::Ok, detail, fix: None }]);
+        return remark("the table's own server has its indexes".into());
     }
     let invalid = problems(&on_tables(INVALID), &[vec![target.table.oid].into()])?;
+    let policies = Policies::of(target, Mode::Emergency)?;
+    let names_failure_types = policies.name_failure_types;
+    let fits = !names_failure_types || index::fits_failure_type(target)?;
     let without = if !invalid.is_empty() {
         return Ok(invalid);
-    } else if !index::exists(target)? {
+    } else if !index::exists(target, false)? {
         "partial index is missing; each run scans the whole table"
-    } else if !serves(target)? {
-        "the partial index exists, but the planner does not use it for the failed rows"
+    } else if !fits {
+        return remark(format!(
+            "each run scans the whole table: a policy names a failure type, and what {} reads may be longer than an index can have",
+            target.failure_type.what()
+        ));
+    } else if !index::exists(target, names_failure_types)? {
+        "the partial index is without the failure type, which a policy names; each run scans the whole table"
+    } else if !serves(target, policies)? {
+        "the partial index exists, but the planner does not use it alone for the failed rows"
     } else {
         return Ok(Vec::new());
     };
@@ -35,45 +53,30 @@ pub fn partial(target: &Target) -> Result<Vec<Problem>> {
     Ok(vec![Problem { status: Status::Warn, detail: without.into(), fix }])
 }
 
-/// Whether the planner finds the failed rows of each leaf through a partial index, with sequential scans disabled as in a
-/// run.
-fn serves(target: &Target) -> Result<bool> {
-    let partial = on_tables(
-        "SELECT 'ok', relname::text, NULL
-         FROM pg_index JOIN used ON indrelid = used.oid JOIN pg_class ON pg_class.oid = indexrelid
-         WHERE indpred IS NOT NULL",
-    );
-    let indexes = problems(&partial, &[vec![target.table.oid].into()])?;
-    let names: Vec<String> = indexes.iter().map(|index| serde_json::json!(index.detail).to_string()).collect();
+/// Whether the planner ranks each leaf by an index-only scan.
+fn serves(target: &Target, policies: Policies) -> Result<bool> {
+    let (selection, policies) = (Selection::default(), Rc::new(policies));
+    let rules = Rules { target, selection, mode: Mode::Regular, policies, include_held: false };
     for leaf in leaves(target)?.iter().filter(|leaf| !leaf.table.is_foreign()) {
-        let plan = plan(target, leaf)?;
-        if !names.iter().any(|name| plan.contains(&format!("\"Index Name\": {name}"))) {
+        if node(&rules, leaf)?.as_deref() != Some("Index Only Scan") {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// The plan for ranking a leaf, as JSON. Runs as the leaf's owner, since planning may call functions of the table.
-fn plan(target: &Target, leaf: &Leaf) -> Result<String> {
-    let Target { recipe, failed_at, id, .. } = target;
-    let explain = format!(
-        "EXPLAIN (FORMAT JSON) SELECT {}, {}, {} FROM {} g WHERE {}",
-        recipe.of_row(),
-        failed_at.of_row(),
-        id.value.of_row(),
-        leaf.rows(),
-        target.is_failed()
-    );
-    let mut plan = String::new();
+/// What the plan for ranking a leaf is. Runs as the leaf's owner, since planning may call functions of the table.
+fn node(rules: &Rules, leaf: &Leaf) -> Result<Option<String>> {
+    let mut plan = Value::Null;
     reading_as_owner_of(&leaf.table, || {
-        set_local("enable_seqscan", "off");
+        let explain = format!("EXPLAIN (FORMAT JSON) {}", through_index_alone(rules, leaf));
         stream_writing(&explain, None, |row| {
             // SAFETY: a json is stored as a text.
-            plan = unsafe { row.text(0) }.unwrap_or_default().to_owned();
+            let text = unsafe { row.text(0) };
+            plan = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         })
     })?;
-    Ok(plan)
+    Ok(plan.pointer("/0/Plan/Node Type").and_then(Value::as_str).map(str::to_owned))
 }
 
 const REFERENCES: &str = "
@@ -108,9 +111,14 @@ pub fn references(target: &Target) -> Result<Vec<Problem>> {
 mod tests {
     use pgrx::prelude::*;
 
-    use super::serves;
+    use super::partial;
+    use crate::postgres::error::Result;
     use crate::rank::index::backlog_cleanup_index_sql;
     use crate::target::Target;
+
+    fn serves(target: &Target) -> Result<bool> {
+        partial(target).map(|problems| problems.is_empty())
+    }
 
     #[pg_test]
     fn the_partial_index_is_what_the_planner_ranks_by() {

@@ -56,24 +56,30 @@ fn census(target: &Target) -> Result<Census> {
         Census { in_status: vec![0; in_status.len()], is_sample: share < 1.0, scale: 1.0 / share, ..Census::default() };
     const TOMORROW: &str = "SELECT (pg_catalog.now() OPERATOR(pg_catalog.+) interval '24 hours')::pg_catalog.text";
     let tomorrow = read_one::<String>(TOMORROW, &[])?.unwrap_or_default();
-    let sample = if census.is_sample { format!("TABLESAMPLE SYSTEM ({})", share * 100.0) } else { String::new() };
+    // The same rows again, if an expression fails for one of them.
+    let sample = format!(" TABLESAMPLE SYSTEM ({}) REPEATABLE (0)", share * 100.0);
+    let sample = if census.is_sample { sample } else { String::new() };
+    let columns = [&target.recipe, &target.failure_type].into_iter().filter(|column| column.expression.is_some());
+    let needed: String = columns
+        .map(|column| format!(", pg_catalog.count({}) FILTER (WHERE {})", column.of_row(), target.is_failed()))
+        .collect();
     for leaf in &leaves {
+        let part = format!("{} g{sample}", leaf.rows());
         let statement = format!(
             "SELECT CASE WHEN {is_of_account} THEN pg_catalog.left({status}::pg_catalog.text, 1000) END, pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {is_of_account}),
                     pg_catalog.count(*) FILTER (WHERE {is_failed}),
                     pg_catalog.count(*) FILTER (WHERE {is_failed} AND {failed_at} IS NULL),
                     pg_catalog.count(*) FILTER (WHERE {is_failed} AND {failed_at} OPERATOR(pg_catalog.>) ({tomorrow})),
-                    ARRAY[{in_status}]::bigint[]
-             FROM {rows} g {sample} GROUP BY 1",
+                    ARRAY[{in_status}]::bigint[]{needed}
+             FROM {part} GROUP BY 1",
             status = target.status.as_ref().map_or("NULL".into(), Column::of_row),
             is_of_account = target.is_of_account(),
             is_failed = target.is_failed(),
             failed_at = target.failed_at.of_row(),
             tomorrow = target.as_failed_at(&tomorrow),
             in_status = in_status.join(", "),
-            rows = leaf.rows(),
         );
-        leaf.reading_as_owner(target, || {
+        leaf.reading_part_as_owner(target, &part, || {
             set_local("jit", "off");
             Spi::connect(|client| {
                 client.select(statement.as_str(), None, &[])?.try_for_each(|row| {
@@ -186,7 +192,7 @@ fn in_statuses(target: &Target, census: &Census) -> Result<Vec<Problem>> {
 
 /// Whether the partial index has failed rows; false without it.
 fn has_index_entries(target: &Target) -> Result<bool> {
-    if !index::exists(target)? {
+    if !index::exists(target, false)? {
         return Ok(false);
     }
     for leaf in leaves(target)? {

@@ -23,12 +23,12 @@ fn backlog_cleanup_run_details(run_id: Option<i64>) -> Result<Json> {
     })?;
     let named = briefly(|| {
         let target = Target::load(Some(&target))?;
-        Ok((RecipeNames::of(&target)?, target.recipe.is_number()))
+        Ok((RecipeNames::of(&target)?, target.has_json_recipes()))
     });
-    let (names, is_number) = match named {
+    let (names, is_json) = match named {
         Ok(named) => named,
         Err(caught) if is_cancel(&caught) => caught.rethrow(),
         Err(_) => Default::default(),
     };
-    Json::of(&details(&names, is_number, &batches::recipes(run_id)?))
+    Json::of(&details(&names, is_json, &batches::recipes(run_id)?))
 }

@@ -64,7 +64,7 @@ pub fn report(rules: &Rules, run_id: Option<i64>, done: Done) -> Result<RunRepor
         }
         _ => message,
     };
-    let cleanup_details = details(&RecipeNames::of(rules.target)?, rules.target.recipe.is_number(), &recipes);
+    let cleanup_details = details(&RecipeNames::of(rules.target)?, rules.target.has_json_recipes(), &recipes);
     let removed = recipes.iter().map(|recipe| recipe.removed).sum();
     let policies = rules.policies.list.iter().zip(of_policies).take(POLICIES).map(policy_detail).collect();
     let statuses = of_statuses.into_iter().map(status_detail).collect();
@@ -171,9 +171,9 @@ fn status_detail((status, counts): (Option<String>, Counts)) -> StatusDetail {
 }
 
 /// What a run did per recipe, of the first `LISTED`.
-pub fn details(names: &RecipeNames, is_number: bool, recipes: &[RecipeCount]) -> Vec<CleanupDetail> {
+pub fn details(names: &RecipeNames, is_json: bool, recipes: &[RecipeCount]) -> Vec<CleanupDetail> {
     let detail = |recipe: &RecipeCount| CleanupDetail {
-        recipe_id: recipe_id(recipe.recipe_id.as_deref(), is_number),
+        recipe_id: recipe_id(recipe.recipe_id.as_deref(), is_json),
         recipe_name: names.name(recipe.recipe_id.as_deref()),
         failed_count: recipe.failed,
         cleaned_count: recipe.removed,

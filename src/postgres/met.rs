@@ -2,7 +2,7 @@ use pgrx::pg_sys::panic::CaughtError;
 
 use crate::postgres::names::REPLACED;
 use crate::postgres::sqlstate::{exact, was_in_a_trigger};
-use crate::postgres::subtransaction::{raise_again, sqlstate};
+use crate::postgres::subtransaction::{raise_again, reported, sqlstate};
 
 /// An error that code has met on a row.
 pub struct Met {
@@ -48,21 +48,23 @@ impl Met {
     /// What a failure says. Raises it again if it is not about a row.
     pub fn on_a_row(failure: CaughtError) -> Met {
         let sqlstate = exact(sqlstate(&failure));
-        let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)) = &failure else {
-            failure.rethrow()
-        };
-        let is_about_a_row = match report.function_name() {
-            Some(REPLACED) => false,
-            Some(RAISED) => true,
-            _ if LOST.contains(&sqlstate.as_str()) => true,
-            _ => {
-                let classes = if was_in_a_trigger() { NOT_OF_A_TRIGGER } else { NOT_ABOUT_A_ROW };
-                !classes.iter().any(|beginning| sqlstate.starts_with(beginning))
-            }
-        };
-        if !is_about_a_row {
+        if !is_about_a_row(&failure, &sqlstate) {
             raise_again(failure);
         }
-        Met { sqlstate, message: report.message().to_owned() }
+        Met { sqlstate, message: reported(&failure).message().to_owned() }
+    }
+}
+
+/// Whether a failure with this SQLSTATE says something of a row, and not of the server, the session or this extension.
+pub fn is_about_a_row(failure: &CaughtError, sqlstate: &str) -> bool {
+    let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)) = failure else { return false };
+    match report.function_name() {
+        Some(REPLACED) => false,
+        Some(RAISED) => true,
+        _ if LOST.contains(&sqlstate) => true,
+        _ => {
+            let classes = if was_in_a_trigger() { NOT_OF_A_TRIGGER } else { NOT_ABOUT_A_ROW };
+            !classes.iter().any(|beginning| sqlstate.starts_with(beginning))
+        }
     }
 }

@@ -1,11 +1,14 @@
+use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::expression::is_scalar;
+use crate::postgres::now::one_now;
 use crate::postgres::read::read_one;
 use crate::postgres::table::Column;
 use crate::rules::Rules;
+use crate::rules::matching::Policies;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach};
 
@@ -38,7 +41,7 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
         return Err(error(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("{} has type {}, which no partial index can serve", column.what(), column.type_name),
-            "SELECT backlog_cleanup_failed_generations()".into(),
+            format!("SELECT backlog_cleanup_failed_generations({})", quote_literal(&target.name)),
         ));
     }
     let expressions = target.operands().filter_map(|operand| operand.expression.as_ref()).chain(meets);
@@ -49,7 +52,7 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
                 "expression {} has a constant of a type whose code would run as whoever builds the index",
                 expression.sql
             ),
-            "SELECT backlog_cleanup_failed_generations()".into(),
+            format!("SELECT backlog_cleanup_failed_generations({})", quote_literal(&target.name)),
         ));
     }
     let is_of_account = account_column
@@ -57,7 +60,8 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
         .zip(target.account.as_deref())
         .map(|(column, account)| format!("{} OPERATOR(pg_catalog.=) {} AND ", column.name, quote_literal(account)));
     let concurrently = if table.kind as u8 == b'p' { "" } else { " CONCURRENTLY" };
-    let Columns { recipes, order, included } = columns(&target);
+    let names_failure_types = Policies::of(&target, Mode::Emergency)?.name_failure_types;
+    let Columns { recipes, order, included } = columns(&target, names_failure_types && fits_failure_type(&target)?);
     let key = recipes.iter().map(|column| column.name.clone());
     let key = key.chain(order.iter().map(|column| format!("{} DESC", column.name)));
     let include = match included.as_slice() {
@@ -85,8 +89,9 @@ struct Columns<'a> {
     included: Vec<&'a Column>,
 }
 
-fn columns(target: &Target) -> Columns<'_> {
-    let Target { recipe, failed_at, id, status, .. } = target;
+/// The columns of the index; where ranking needs the failure type, those that it reads as well.
+fn columns(target: &Target, with_failure_type: bool) -> Columns<'_> {
+    let Target { recipe, failed_at, id, status, failure_type, .. } = target;
     let of_recipe =
         |column: &&Column| recipe.expression.as_ref().is_some_and(|all| all.columns.contains(&column.number));
     let recipes: Vec<&Column> = match target.recipe_columns {
@@ -101,11 +106,8 @@ fn columns(target: &Target) -> Columns<'_> {
     let key = || recipes.iter().chain(&order);
     // Which of several statuses a row has, the index's condition does not say.
     let status = status.iter().filter(|_| target.has_several_statuses());
-    let below: Vec<i16> = key()
-        .copied()
-        .chain(status)
-        .flat_map(|column| column.expression.as_ref().map_or(vec![column.number], |read| read.columns.clone()))
-        .collect();
+    let failure_type = Some(failure_type).filter(|_| with_failure_type);
+    let below: Vec<i16> = key().copied().chain(status).chain(failure_type).flat_map(numbers_read).collect();
     let mut included: Vec<&Column> = Vec::new();
     for column in target.reads.iter().map(|(_, column)| column).filter(|column| below.contains(&column.number)) {
         if key().chain(&included).all(|other| other.number != column.number) {
@@ -115,10 +117,29 @@ fn columns(target: &Target) -> Columns<'_> {
     Columns { recipes, order, included }
 }
 
-/// Whether the target's table has a valid partial index on recipe, failed-at and id, with the columns that expressions read. Which
-/// expressions it has, the planner knows.
-pub fn exists(target: &Target) -> Result<bool> {
-    let Columns { recipes, order, included } = columns(target);
+/// The numbers of the columns that a column or an expression reads.
+fn numbers_read(column: &Column) -> Vec<i16> {
+    column.expression.as_ref().map_or(vec![column.number], |read| read.columns.clone())
+}
+
+/// Whether the index can have what the failure type reads: PostgreSQL refuses a row whose entry would be longer than a third of a page,
+/// and an error's message may be.
+pub fn fits_failure_type(target: &Target) -> Result<bool> {
+    const FIT: &str = "
+        SELECT pg_catalog.bool_and(typlen OPERATOR(pg_catalog.>) 0::pg_catalog.int2
+                                   OR atttypid OPERATOR(pg_catalog.=) ANY ('{varchar,bpchar}'::pg_catalog.regtype[])
+                                      AND atttypmod BETWEEN 5 AND 404)
+        FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) atttypid
+        WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attnum OPERATOR(pg_catalog.=) ANY ($2)";
+    let numbers = numbers_read(&target.failure_type);
+    let fit = one_now::<bool>(FIT, &[target.table.oid.into(), numbers.into()])?;
+    Ok(fit == Some(true))
+}
+
+/// Whether the target's table has a valid partial index on recipe, failed-at and id, with the columns that expressions read, or the failure
+/// type as well. Which expressions it has, the planner knows.
+pub fn exists(target: &Target, with_failure_type: bool) -> Result<bool> {
+    let Columns { recipes, order, included } = columns(target, with_failure_type);
     let key = [recipes, order].concat();
     let numbers = |columns: Vec<&Column>| columns.iter().map(|column| i32::from(column.number)).collect::<Vec<_>>();
     read_one::<bool>(
@@ -136,11 +157,11 @@ pub fn exists(target: &Target) -> Result<bool> {
 /// three heap pages in four are all-visible, so that an index-only scan seldom visits the heap.
 pub fn serves(rules: &Rules, leaves: &[Leaf]) -> Result<bool> {
     let has_status = rules.selection.status.is_none() || rules.target.has_several_statuses();
-    if rules.selection.failure_type.is_some()
-        || rules.policies.name_failure_types
-        || !has_status
+    let needs_failure_type = rules.selection.failure_type.is_some() || rules.policies.name_failure_types;
+    if !has_status
         || leaves.iter().any(|leaf| leaf.reach == Reach::Key)
-        || !exists(rules.target)?
+        || needs_failure_type && !fits_failure_type(rules.target)?
+        || !exists(rules.target, needs_failure_type)?
     {
         return Ok(false);
     }

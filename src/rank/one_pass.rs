@@ -140,31 +140,38 @@ impl Gone {
 /// Reads the rows in scope of a leaf: `Policies::group_columns`, failed-at, id, position, whether it is selected. Runs as the leaf's owner,
 /// since planning may call functions of indexes and check constraints.
 fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&Row)) -> Result<()> {
-    let Target { id, failed_at, .. } = rules.target;
-    let statement = |position: &str| {
-        format!(
-            "SELECT {}, {}, {}, {position}, {} FROM {} g WHERE {}",
-            rules.policies.group_columns(rules.target, &rules.target.recipe_key()),
-            failed_at.as_itself(),
-            id.value.as_itself(),
-            rules.selection.matches(rules.target),
-            leaf.rows(),
-            rules.target.is_failed()
-        )
-    };
     let is_read = through_index
-        && leaf.reading_as_owner(rules.target, || {
-            for path in ["seqscan", "bitmapscan"] {
-                set_local(&format!("enable_{path}"), "off");
-            }
-            set_local("max_parallel_workers_per_gather", "0");
-            Ok(stream_index(&statement("NULL::pg_catalog.tid"), &mut each))
-        })?;
+        && leaf.reading_as_owner(rules.target, || Ok(stream_index(&through_index_alone(rules, leaf), &mut each)))?;
     if is_read {
         return Ok(());
     }
     leaf.reading_as_owner(rules.target, || {
         leaf.expect_most_rows();
-        stream(&statement(if leaf.reach == Reach::Position { "g.ctid" } else { "NULL::pg_catalog.tid" }), each)
+        stream(&statement(rules, leaf, if leaf.reach == Reach::Position { "g.ctid" } else { NOWHERE }), each)
     })
+}
+
+const NOWHERE: &str = "NULL::pg_catalog.tid";
+
+fn statement(rules: &Rules, leaf: &Leaf, position: &str) -> String {
+    let Target { id, failed_at, .. } = rules.target;
+    format!(
+        "SELECT {}, {}, {}, {position}, {} FROM {} g WHERE {}",
+        rules.policies.group_columns(rules.target, &rules.target.recipe_key()),
+        failed_at.as_itself(),
+        id.value.as_itself(),
+        rules.selection.matches(rules.target),
+        leaf.rows(),
+        rules.target.is_failed()
+    )
+}
+
+/// The statement that ranks a leaf by an index-only scan, if the planner finds one. Sets what the planner may do until the caller has
+/// read the leaf.
+pub fn through_index_alone(rules: &Rules, leaf: &Leaf) -> String {
+    for path in ["seqscan", "bitmapscan"] {
+        set_local(&format!("enable_{path}"), "off");
+    }
+    set_local("max_parallel_workers_per_gather", "0");
+    statement(rules, leaf, NOWHERE)
 }

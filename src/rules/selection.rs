@@ -1,4 +1,5 @@
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::target::Target;
@@ -23,7 +24,7 @@ impl Selection<'_> {
         {
             if value.is_some_and(|value| value.len() > LONGEST) {
                 let message = format!("argument \"{argument}\" has more than {LONGEST} bytes");
-                let hint = "SELECT * FROM backlog_cleanup_status()".into();
+                let hint = format!("SELECT * FROM backlog_cleanup_status({})", quote_literal(&target.name));
                 return Err(error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, hint));
             }
         }

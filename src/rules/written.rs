@@ -1,5 +1,6 @@
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::extension;
 use crate::postgres::error::{Result, error, spi};
@@ -17,23 +18,33 @@ pub struct Written {
     pub keep: Option<i32>,
     pub enabled: Option<bool>,
     pub max_keep_age: Option<Interval>,
+    pub no_max_keep_age: bool,
 }
 
 impl Written {
     /// The policy that `backlog_cleanup_set_policy` would make of it. Errors: 22023.
     pub fn policy(self, target: &Target) -> Result<Policy> {
+        if self.no_max_keep_age && self.max_keep_age.is_some() {
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                "a policy with no_max_keep_age has no max_keep_age".into(),
+                format!(
+                    "SELECT * FROM backlog_cleanup_simulate(no_max_keep_age => true, target => {})",
+                    quote_literal(&target.name)
+                ),
+            ));
+        }
         const POLICY: &str = r#"
             SELECT keep, enabled,
                    to_char(least(utc - max_age, utc), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                    to_char(utc - max_keep_age, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
             FROM timezone('UTC', now()) AS utc,
                  (SELECT coalesce($5, max(max_age), $9), coalesce($6, max(keep), $10),
-                         coalesce($7, bool_and(enabled), $11), coalesce($8, max(max_keep_age))
+                         coalesce($7, bool_and(enabled), $11), coalesce($8, CASE WHEN NOT $12 THEN max(max_keep_age) END)
                   FROM backlog_cleanup.policy
                   WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ($1, $2, $3, $4))
-                 AS written (max_age, keep, enabled, max_keep_age)
-            WHERE keep >= 0 AND max_age BETWEEN interval '0' AND interval '1000 years'
-              AND (max_keep_age IS NULL OR max_keep_age BETWEEN max_age AND interval '1000 years')"#;
+                 AS written (max_age, keep, enabled, max_keep_age),
+                 LATERAL backlog_cleanup.check_limits($1, max_age, keep, max_keep_age)"#;
         let name = |name: &Option<String>| name.clone().into();
         let (max_age, keep, enabled) = defaults()?;
         let arguments = [
@@ -48,6 +59,7 @@ impl Written {
             max_age.into(),
             keep.into(),
             enabled.into(),
+            self.no_max_keep_age.into(),
         ];
         let found = extension::as_owner(|| {
             rows_now(POLICY, &arguments, |row| {
@@ -57,13 +69,8 @@ impl Written {
                 Ok((row.get::<i32>(1)?.unwrap_or_default(), is_enabled, Cutoff(cutoff), keep_cutoff))
             })
         })?;
-        let Some((keep, is_enabled, cutoff, keep_cutoff)) = found.into_iter().next() else {
-            return Err(error(
-                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                "a policy needs a \"keep\" of at least 0, a \"max_age\" from 0 to 1000 years, and no \"max_keep_age\" below it".into(),
-                "SELECT * FROM backlog_cleanup_simulate(max_age => '30 days', keep => 10, max_keep_age => '1 year')".into(),
-            ));
-        };
+        let (keep, is_enabled, cutoff, keep_cutoff) =
+            found.into_iter().next().unwrap_or((0, false, Cutoff(Cutoff::NEVER.into()), None));
         Ok(Policy { names: self.names.of_rows(target), cutoff, keep, keep_cutoff, is_enabled })
     }
 }
@@ -102,15 +109,18 @@ fn has_row_of(
     failure_type: Option<&str>,
     status: Option<&str>,
 ) -> Result<bool> {
-    glance(target, |target| {
-        let names = Names::written(target, recipe_id, failure_type, status)?.of_rows(target);
-        for leaf in leaves(target)? {
-            let condition = format!("{} AND {}", target.is_failed(), names.are_of_row(target));
-            let is_there = format!("SELECT EXISTS (SELECT FROM {} g WHERE {condition})", leaf.rows());
-            if leaf.reading_as_owner(target, || read_one::<bool>(&is_there, &[]))? == Some(true) {
-                return Ok(true);
-            }
+    glance(target, |target| has_row(target, &Names::written(target, recipe_id, failure_type, status)?))
+}
+
+/// Whether the target has a row in scope now that has these names.
+pub fn has_row(target: &Target, names: &Names) -> Result<bool> {
+    let names = names.clone().of_rows(target);
+    for leaf in leaves(target)? {
+        let condition = format!("{} AND {}", target.is_failed(), names.are_of_row(target));
+        let is_there = format!("SELECT EXISTS (SELECT FROM {} g WHERE {condition})", leaf.rows());
+        if leaf.reading_as_owner(target, || read_one::<bool>(&is_there, &[]))? == Some(true) {
+            return Ok(true);
         }
-        Ok(false)
-    })
+    }
+    Ok(false)
 }

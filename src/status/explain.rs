@@ -10,6 +10,7 @@ use crate::postgres::datum::instant_as_text;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::read::read_one;
 use crate::postgres::stream::stream;
+use crate::postgres::table::Column;
 use crate::rules::matching::Policies;
 use crate::target::Target;
 use crate::target::id::Values;
@@ -26,10 +27,12 @@ fn values_of(target: &Target, id: &str) -> Result<Values> {
         let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
         let keys = serde_json::from_str::<BTreeMap<String, IgnoredAny>>(id).unwrap_or_default();
         if keys.len() != names.len() || !names.iter().all(|name| keys.contains_key(*name)) {
+            let pair = |(name, column): &(String, Column)| format!("{}, {}", quote_literal(name), column.name);
+            let pairs: Vec<String> = columns.iter().map(pair).collect();
             return Err(error(
                 PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION,
                 format!("\"{id}\" is no document with the keys {}", names.join(", ")),
-                format!("SELECT {} FROM {} g", target.id.as_text(), target.table.name),
+                format!("SELECT jsonb_build_object({}) FROM {} LIMIT 10", pairs.join(", "), target.table.name),
             ));
         }
         const VALUES: &str =
@@ -83,7 +86,8 @@ fn backlog_cleanup_explain(
         ),
     >,
 > {
-    let id = required(id, "id", "SELECT * FROM backlog_cleanup_explain('1')")?;
+    let hint = format!("SELECT * FROM backlog_cleanup_explain('1', {})", quote_literal(target.unwrap_or_default()));
+    let id = required(id, "id", &hint)?;
     let Verdict { verdict, reason, policy, rank, keep, expires_at, removable_at } =
         glance_leaves(target, |target, leaves| {
             let id = values_of(target, id)?;
@@ -214,6 +218,8 @@ impl Found {
                 None if rank <= keep as i64 => {
                     ("removable", format!("it is among the newest, rank {rank} of {keep}, and too old to be kept"))
                 }
+                None if keep == 0 => ("removable", "it has expired, and none is kept".into()),
+                None if rank == 2 => ("removable", "1 newer one has expired".into()),
                 None => ("removable", format!("{} newer ones have expired", rank - 1)),
             },
         };

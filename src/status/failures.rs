@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::extension;
 use crate::postgres::error::{Result, error, required, spi};
@@ -9,8 +10,6 @@ use crate::postgres::read::read_one;
 use crate::target::Target;
 use crate::target::leaf::Leaf;
 use crate::target::steady::glance_leaves;
-
-const TYPES_HINT: &str = "SELECT * FROM backlog_cleanup_failures(types => 8)";
 
 /// Failed rows of one hour and one failure type.
 type Failures = (Option<TimestampWithTimeZone>, String, i64);
@@ -32,10 +31,12 @@ fn backlog_cleanup_failures(
         (name!(hour, Option<TimestampWithTimeZone>), name!(failure_type, String), name!(failed_count, i64)),
     >,
 > {
-    let types = required(types, "types", TYPES_HINT)?;
+    let hint =
+        format!("SELECT * FROM backlog_cleanup_failures({}, types => 8)", quote_literal(target.unwrap_or_default()));
+    let types = required(types, "types", &hint)?;
     let types = usize::try_from(types).map_err(|_| {
         let message = "argument \"types\" must not be negative".into();
-        error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, TYPES_HINT.into())
+        error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, hint)
     })?;
     let counted = glance_leaves(target, |target, leaves| count(target, leaves, since))?;
     Ok(TableIterator::new(bounded(counted, types)))

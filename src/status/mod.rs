@@ -148,7 +148,7 @@ fn report(target: &Target, leaves: &[Leaf]) -> Result<Json> {
             .filter(|recipe| recipe.of_status[0] > 0)
             .take(LISTED)
             .map(|recipe| RecipeFailures {
-                recipe_id: recipe_id(recipe.id.as_deref(), target.recipe.is_number()),
+                recipe_id: recipe_id(recipe.id.as_deref(), target.has_json_recipes()),
                 recipe_name: recipe.name,
                 failed_count: recipe.of_status[0],
                 removable_count: recipe.removable,

@@ -3,7 +3,9 @@ use std::rc::Rc;
 
 use backlog_cleanup_report::Mode;
 use pgrx::datum::Interval;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::postgres::error::Result;
 use crate::rank::one_pass::rank;
@@ -11,7 +13,7 @@ use crate::rules::Rules;
 use crate::rules::matching::Policies;
 use crate::rules::policy::Names;
 use crate::rules::selection::Selection;
-use crate::rules::written::Written;
+use crate::rules::written::{Written, has_row};
 use crate::target::Target;
 use crate::target::leaf::Leaf;
 use crate::target::recipes::RecipeNames;
@@ -36,6 +38,7 @@ fn backlog_cleanup_simulate(
     #[allow(unused_variables)] note: default!(Option<&str>, "NULL"),
     target: default!(Option<&str>, "'generations'"),
     max_keep_age: default!(Option<Interval>, "NULL"),
+    no_max_keep_age: default!(Option<bool>, "false"),
 ) -> Result<
     TableIterator<
         'static,
@@ -53,7 +56,15 @@ fn backlog_cleanup_simulate(
     let found = glance_leaves(target, |target, leaves| {
         let names = Names::written(target, recipe_id, failure_type, status)?;
         let now = Policies::of(target, Mode::Regular)?;
-        let then = now.with(Written { names, max_age, keep, enabled, max_keep_age }.policy(target)?);
+        if !has_row(target, &names)? {
+            let message = format!("target \"{}\" has no row now that this policy is for", target.name);
+            let hint = format!("SELECT * FROM backlog_cleanup_status({})", quote_literal(&target.name));
+            let warning = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup");
+            warning.set_hint(hint).report(PgLogLevel::WARNING);
+        }
+        let no_max_keep_age = no_max_keep_age == Some(true);
+        let written = Written { names, max_age, keep, enabled, max_keep_age, no_max_keep_age };
+        let then = now.with(written.policy(target)?);
         let recipe_names = RecipeNames::of(target)?;
         let mut counts: HashMap<(String, Option<String>), Counts> = HashMap::new();
         for (policies, when) in [(now, 0), (then, 2)] {

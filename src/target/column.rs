@@ -76,6 +76,7 @@ impl Column {
             let base = pg_sys::getBaseType(self.type_oid);
             match base {
                 pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID | pg_sys::UUIDOID | pg_sys::BOOLOID => true,
+                pg_sys::NUMERICOID => true,
                 pg_sys::TEXTOID | pg_sys::VARCHAROID => pg_sys::get_collation_isdeterministic(self.collation),
                 _ => pg_sys::type_is_enum(base),
             }
@@ -117,13 +118,26 @@ impl Column {
 
     /// This column of `g` as a group key: a bigint or a text.
     pub fn as_key(&self) -> String {
-        let key = if self.is_integer() { "bigint" } else { "pg_catalog.text" };
-        format!("{}::{key}", self.of_row())
+        if self.is_integer() { format!("{}::bigint", self.of_row()) } else { self.as_text() }
     }
 
     /// This column of `g` as text.
     pub fn as_text(&self) -> String {
-        format!("{}::pg_catalog.text", self.of_row())
+        self.text_of(&self.of_row())
+    }
+
+    /// The text of a value of this column's type, as SQL.
+    pub fn text_of(&self, value: &str) -> String {
+        format!("{}::pg_catalog.text", self.one_of_equals(value))
+    }
+
+    /// Of the numbers that are equal, 1.5 and 1.50, the shortest; any other value as it is.
+    pub fn one_of_equals(&self, value: &str) -> String {
+        // SAFETY: a look-up in the system cache.
+        match unsafe { pg_sys::getBaseType(self.type_oid) } {
+            pg_sys::NUMERICOID => format!("pg_catalog.trim_scale({value})"),
+            _ => value.to_owned(),
+        }
     }
 
     /// This column of `g`, cast to the type that it had when it was checked, for code that reads its bytes.
@@ -147,10 +161,16 @@ impl Column {
 
     /// Checks that this column stores a value as it is written. The type's own code runs as the current role. Errors: 22023.
     pub fn stores(&self, value: &str, table: &Table) -> Result<()> {
-        if self.has_one_text() {
+        // A literal is of the type without the column's length.
+        const OF_A_LENGTH: &str = "
+            SELECT pg_catalog.format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute
+            WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attnum OPERATOR(pg_catalog.=) $2 AND atttypmod OPERATOR(pg_catalog.>=) 0";
+        let of_a_length = one_now::<String>(OF_A_LENGTH, &[table.oid.into(), self.number.into()])?;
+        if of_a_length.is_none() && self.has_one_text() {
             return Ok(());
         }
-        match read_one::<String>(&format!("SELECT {}::pg_catalog.text", self.literal(value)), &[])? {
+        let literal = of_a_length.map_or(self.literal(value), |cut_off| format!("{}::{cut_off}", quote_literal(value)));
+        match read_one::<String>(&format!("SELECT {}", self.text_of(&literal)), &[])? {
             Some(stored) if stored != value => {
                 let (name, type_name) = (&self.name, &self.type_name);
                 let message = format!("\"{value}\" becomes \"{stored}\" in column {name} of type {type_name}");
@@ -218,7 +238,7 @@ pub fn document_of<'a>(values: impl Iterator<Item = (&'a str, &'a Column, String
         let (measured, bytes) = match Part::of(column) {
             Some(Part::Text) => (&text, format!("pg_catalog.convert_to({text}, 'UTF8')")),
             Some(Part::Bytes) => (&value, value.clone()),
-            Some(Part::Short) | None => return format!("{}, {value}", quote_literal(name)),
+            Some(Part::Short) | None => return format!("{}, {}", quote_literal(name), column.one_of_equals(&value)),
         };
         format!(
             "{}, CASE WHEN pg_catalog.octet_length({measured}) OPERATOR(pg_catalog.>) {LONGEST}

@@ -62,7 +62,8 @@ impl Target {
                 )
             }
             _ => format!(
-                "CASE WHEN {is_large} THEN '(too long)' ELSE pg_catalog.left({column}::pg_catalog.text, {LENGTH}) END"
+                "CASE WHEN {is_large} THEN '(too long)' ELSE pg_catalog.left({}, {LENGTH}) END",
+                self.failure_type.as_text()
             ),
         }
     }
@@ -77,7 +78,8 @@ impl Target {
         if self.has_failure_type_in_text() {
             return self.type_of_text(&format!("{}::pg_catalog.text", quote_literal(failure_type)));
         }
-        format!("pg_catalog.left({}::pg_catalog.text, {LENGTH})", self.failure_type.literal(failure_type))
+        let text = self.failure_type.text_of(&self.failure_type.literal(failure_type));
+        format!("pg_catalog.left({text}, {LENGTH})")
     }
 
     /// Whether any text is a failure type, whatever the column's type can read.

@@ -7,8 +7,10 @@ use crate::postgres::error::{Result, error};
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::owner::{as_owner_of, reading_as_owner_of};
 use crate::postgres::settings::set_local;
+use crate::postgres::subtransaction::briefly;
 use crate::postgres::table::{Column, Table};
 use crate::target::Target;
+use crate::target::failing::Rows;
 
 /// A table that stores rows of the target: a plain table, a partition, a child.
 pub struct Leaf {
@@ -69,9 +71,17 @@ impl Leaf {
         as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()))
     }
 
-    /// Reads the leaf as its owner. Errors: the same.
+    /// Reads the leaf as its owner. Errors: the same, and what an expression of the target raises for a row, with its name and the
+    /// row's id.
     pub fn reading_as_owner<T>(&self, target: &Target, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        reading_as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()))
+        self.reading_part_as_owner(target, &format!("{} g", self.rows()), work)
+    }
+
+    /// The same of a part of it, as a FROM clause has that.
+    pub fn reading_part_as_owner<T>(&self, target: &Target, part: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let read = || reading_as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()));
+        let rows = Rows { table: &self.table, from: part, have_positions: self.reach == Reach::Position };
+        briefly(read).map_err(|failure| target.failed_to_read(&rows, failure))
     }
 
     /// Checks that it still belongs to the target, has its rows where they were, and the target's columns, too: two columns may

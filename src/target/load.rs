@@ -103,7 +103,7 @@ impl Search<'_> {
             },
             self.condition(table.as_ref())?,
         );
-        self.account();
+        self.account(here);
         let (recipes, users, ledger) = (self.recipes()?, self.users()?, self.ledger()?);
         let fingerprint_function = table.as_ref().map_or(Ok(None), |table| self.fingerprint_function(table))?;
         self.search_path();
@@ -202,21 +202,22 @@ impl Search<'_> {
         Ok(found)
     }
 
-    /// Checks that the target has an account and its column, or neither and nothing that needs one.
-    fn account(&self) {
+    /// Checks that the target has an account and its column, or neither and nothing that needs one. That every row is to be the
+    /// target's, somebody has to decide.
+    fn account(&self, table: Option<&Table>) {
         let row = self.row;
-        let note = |key, wrong: &str| {
-            let look = "SELECT * FROM backlog_cleanup.target".into();
-            self.note(Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, key, wrong.into(), look).or_null());
+        let mistake = |key, wrong: &str| {
+            let look = table.map_or("SELECT * FROM backlog_cleanup.target".into(), look_at_columns);
+            Mistake::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, key, wrong.into(), look)
         };
         match (&row.account_column, &row.account) {
             (Some(_), Some(_)) => {}
-            (None, Some(_)) => note("account", "there is an account, but no account_column"),
-            (Some(_), None) => note("account_column", "there is an account_column, but no account"),
+            (None, Some(_)) => self.note(mistake("account", "there is an account, but no account_column")),
+            (Some(_), None) => self.note(mistake("account_column", "there is an account_column, but no account")),
             (None, None) => {
                 let needs = [("users_table", &row.users_table), ("ledger_table", &row.ledger_table)];
                 for (key, _) in needs.into_iter().filter(|(_, table)| table.is_some()) {
-                    note(key, "a target without an account has no row in such a table");
+                    self.note(mistake(key, "a target without an account has no row in such a table").or_null());
                 }
             }
         }
@@ -247,6 +248,14 @@ impl Search<'_> {
     ) -> Result<Option<Vec<(String, Column)>>> {
         let (Some(table), Some(names)) = (table, names) else { return Ok(None) };
         let mut columns = Vec::new();
+        let is_first = |(place, name): &(usize, &String)| !names[..*place].contains(name);
+        let once: Vec<&String> = names.iter().enumerate().filter(is_first).map(|(_, name)| name).collect();
+        if once.len() < names.len() {
+            let wrong = format!("a column of {} is listed twice", table.name);
+            let mistake = Mistake::new(PgSqlErrorCode::ERRCODE_DUPLICATE_COLUMN, key, wrong, look_at_columns(table));
+            self.note(mistake.or(serde_json::json!(once)));
+            return Ok(None);
+        }
         for name in names {
             match table.column(name)? {
                 Some(column) => columns.push((name.clone(), column.clone())),
@@ -389,7 +398,7 @@ impl Search<'_> {
         let key = self.column(here, "recipe_key_column", &row.recipe_key_column)?;
         let name = self.column(here, "recipe_name_column", &row.recipe_name_column)?;
         let found = table.zip(key).zip(name);
-        Ok(found.map(|((table, key), name)| RecipeTable { table, key: key.name, name: name.name }))
+        Ok(found.map(|((table, key), name)| RecipeTable { table, key, name: name.name }))
     }
 
     fn users(&self) -> Result<Option<Users>> {

@@ -4,6 +4,7 @@ mod below;
 pub mod check;
 pub mod column;
 pub mod expression;
+mod failing;
 mod failure_type;
 mod fingerprint;
 pub mod foreign_keys;
@@ -136,10 +137,10 @@ pub struct Target {
     pub fingerprint_function: Option<String>,
 }
 
-/// The table that names the recipes; `key` and `name` are quoted columns.
+/// The table that names the recipes; `name` is a quoted column.
 pub struct RecipeTable {
     pub table: Table,
-    pub key: String,
+    pub key: Column,
     pub name: String,
 }
 

@@ -33,6 +33,11 @@ pub fn bounded(id: &str) -> Cow<'_, str> {
 }
 
 impl Target {
+    /// Whether reports have the ids of its recipes as numbers or objects, and not as strings.
+    pub fn has_json_recipes(&self) -> bool {
+        self.recipe.is_number() || self.recipe_columns.is_some()
+    }
+
     /// The condition on a row `g` that it is of a recipe, which may be `bounded`.
     pub fn is_of_recipe(&self, recipe_id: &str) -> String {
         self.has_sha256_of(recipe_id).unwrap_or_else(|| self.recipe.identifies(recipe_id))
@@ -89,7 +94,7 @@ impl Target {
             return Err(refused("which has neither a recipe_column nor recipe_columns"));
         } else {
             self.accepts(&self.recipe, recipe_id)?;
-            format!("{}::pg_catalog.text", self.recipe.literal(recipe_id))
+            self.recipe.text_of(&self.recipe.literal(recipe_id))
         };
         let written = reading_as_owner_of(&self.table, || read_one::<String>(&format!("SELECT {value}"), &[]))?;
         Ok(written.map(|written| bounded(&written).into_owned()))
@@ -117,7 +122,8 @@ impl RecipeNames {
         let Some(RecipeTable { table, key, name }) = &target.recipes else {
             return Ok(RecipeNames(None));
         };
-        let read = format!("SELECT r.{key}::pg_catalog.text, r.{name}::pg_catalog.text FROM {} r", table.name);
+        let id = key.text_of(&format!("r.{}", key.name));
+        let read = format!("SELECT {id}, r.{name}::pg_catalog.text FROM {} r", table.name);
         let mut names = HashMap::new();
         reading_as_owner_of(table, || {
             stream(&read, |row| {

@@ -118,7 +118,7 @@ impl Target {
             return Ok(self.statuses.clone());
         }
         let name = |status: &String| {
-            let name = format!("SELECT {}::pg_catalog.text", column.literal(status));
+            let name = format!("SELECT {}", column.text_of(&column.literal(status)));
             match briefly(|| reading_as_owner_of(&self.table, || read_one::<String>(&name, &[]))) {
                 Ok(name) => name.unwrap_or_else(|| status.clone()),
                 Err(failure) if is_cancel(&failure) => failure.rethrow(),

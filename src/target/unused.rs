@@ -11,6 +11,8 @@ use crate::target::nearest::nearest;
 use crate::target::{Target, TargetRow};
 
 /// What a row has by default where nothing uses it.
+const ID: &str = "id";
+const RECIPE: &str = "recipe_id";
 const RECIPE_KEY: &str = "id";
 const RECIPE_NAME: &str = "name";
 
@@ -18,6 +20,15 @@ impl Target {
     /// The values of its row that nothing obeys: whoever writes them is warned, and the doctor tells of them.
     pub fn unused(&self) -> Result<Vec<Mistake>> {
         let mut found = Vec::new();
+        let written = self.recipe_column.as_ref().filter(|written| *written != RECIPE);
+        if let (Some(_), Some(recipe)) = (&self.recipe_columns, written) {
+            let wrong = format!("nothing uses \"{recipe}\" beside recipe_columns");
+            found.push(unused("recipe_column", wrong, RECIPE.into()));
+        }
+        if self.id_columns.is_some() && self.id_column != ID {
+            let wrong = format!("nothing uses \"{}\" beside id_columns", self.id_column);
+            found.push(unused("id_column", wrong, ID.into()));
+        }
         let mut note = |column, value: &str, without: &str, right: Value| {
             found.push(unused(column, format!("nothing uses \"{value}\" without {without}"), right));
         };

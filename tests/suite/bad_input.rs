@@ -244,7 +244,7 @@ fn a_hint_names_the_target_of_the_call_that_it_corrects() {
         ),
         (
             "SELECT backlog_cleanup_set_policy(max_age => '-1 day', target => 't')",
-            "SELECT * FROM backlog_cleanup_simulate(max_age => '30 days', keep => 10, max_keep_age => '1 year', target => 't')",
+            "SELECT * FROM backlog_cleanup_simulate(max_age => '0', target => 't')",
         ),
         ("SELECT backlog_cleanup_drop_policy(target => 'gone')", "SELECT name FROM backlog_cleanup.target"),
     ] {

@@ -76,6 +76,8 @@ struct Case {
     emergency: bool,
     only_recipe: Option<Recipe>,
     only_type: Option<bool>,
+    /// One of `statuses`.
+    only_status: Option<usize>,
     id_type: &'static str,
     /// Whether the id is that of a third of the rows and their number, and not of one row.
     two_ids: bool,
@@ -174,7 +176,7 @@ fn of_kind(recipes: Recipes, (column, part): Recipe) -> Recipe {
 fn case(kinds: &'static [Kind]) -> impl Strategy<Value = Case> {
     let kinds = (
         (prop::sample::select(vec!["integer", "bigint", "uuid", "text"]), prop::bool::weighted(0.4)),
-        prop::sample::select(vec!["integer", "bigint", "uuid", "text", "varchar(40)"]),
+        prop::sample::select(vec!["integer", "bigint", "uuid", "text", "varchar(40)", "numeric"]),
         prop::sample::select(vec!["timestamp", "timestamptz"]),
         any::<bool>(),
         any::<bool>(),
@@ -194,16 +196,17 @@ fn case(kinds: &'static [Kind]) -> impl Strategy<Value = Case> {
         any::<bool>(),
         prop::bool::weighted(0.2),
         prop::option::weighted(0.2, recipe()),
-        prop::option::weighted(0.2, any::<bool>()),
+        (prop::option::weighted(0.2, any::<bool>()), prop::option::weighted(0.2, 0..3usize)),
     );
     (prop::collection::vec(row(), 0..60), run, kinds).prop_map(
         |(
             rows,
-            ((policies, statuses, without_account), include_held, emergency, only_recipe, only_type),
+            ((policies, statuses, without_account), include_held, emergency, only_recipe, (only_type, only_status)),
             ((id_type, two_ids), recipe_type, time_type, hostile, index, time_zone, kind, expressions, recipes),
         )| Case {
             rows,
             policies: obeyed(policies, &statuses, recipes),
+            only_status: only_status.filter(|status| statuses.contains(status)),
             statuses,
             without_account,
             include_held,
@@ -251,22 +254,33 @@ fn is_in_scope(case: &Case, row: &Row) -> bool {
 
 /// What becomes of a row, whatever a run selects.
 fn verdict(case: &Case, place: usize) -> &'static str {
+    fate(case, place).0
+}
+
+/// The same with the reason, and the row's rank if it has one.
+fn fate(case: &Case, place: usize) -> (&'static str, String, Option<usize>) {
     let row = &case.rows[place];
     if !is_in_scope(case, row) {
-        return "out of scope";
+        let reason = match row {
+            Row { ours: false, .. } if !case.without_account => "it is not of account \"system_backlog\"",
+            Row { status, .. } if !case.statuses.contains(status) => "its status is none whose rows go",
+            _ => "it does not meet the target's condition",
+        };
+        return ("out of scope", reason.into(), None);
     }
     let number = policy_of(case, row);
     let policy = &case.policies[number];
     if !policy.enabled {
-        let names_something = policy.recipe.is_some() || policy.failure_type.is_some() || policy.status.is_some();
-        return if names_something { "held" } else { "kept" };
+        let name = name_of(case, policy);
+        return match name.as_str() {
+            "default" => ("kept", "the default policy is disabled".into(), None),
+            _ => ("held", format!("the policy for {name} is a hold"), None),
+        };
     }
     let is_expired = |row: &Row| row.age.is_some_and(|age| age > policy.max_age * DAY);
     if !is_expired(row) {
-        return "young";
-    }
-    if policy.max_keep_age.is_some_and(|days| row.age > Some(days * DAY)) {
-        return "removable";
+        let reason = if row.age.is_some() { "it has not expired" } else { "is NULL, so it never expires" };
+        return ("young", reason.into(), None);
     }
     let id = |place: usize| (if case.two_ids { place % 3 } else { 0 }, place);
     let is_newer = |(other_place, other): &(usize, &Row)| {
@@ -278,7 +292,28 @@ fn verdict(case: &Case, place: usize) -> &'static str {
             && policy_of(case, other) == number
             && is_expired(other)
     });
-    if of_group.filter(is_newer).count() < policy.keep { "kept" } else { "removable" }
+    let (newer, keep) = (of_group.filter(is_newer).count(), policy.keep);
+    let is_too_old = policy.max_keep_age.is_some_and(|days| row.age > Some(days * DAY));
+    let among = format!("it is among the newest, rank {} of {keep}", newer + 1);
+    let (verdict, reason) = match newer {
+        _ if newer < keep && !is_too_old => ("kept", among),
+        _ if newer < keep => ("removable", format!("{among}, and too old to be kept")),
+        _ if keep == 0 => ("removable", "it has expired, and none is kept".into()),
+        1 => ("removable", "1 newer one has expired".into()),
+        _ => ("removable", format!("{newer} newer ones have expired")),
+    };
+    (verdict, reason, Some(newer + 1))
+}
+
+/// What people call a policy.
+fn name_of(case: &Case, policy: &Policy) -> String {
+    let names = [
+        policy.recipe.and_then(|recipe| recipe_id(case, recipe)).map(|id| format!("group \"{id}\"")),
+        policy.failure_type.map(|kind| format!("failure type \"{kind}\"")),
+        policy.status.map(|status| format!("status \"{}\"", STATUSES[status])),
+    ];
+    let names: Vec<String> = names.into_iter().flatten().collect();
+    if names.is_empty() { "default".into() } else { names.join(", ") }
 }
 
 /// The places of the rows that stay.
@@ -286,6 +321,7 @@ fn oracle(case: &Case) -> BTreeSet<usize> {
     let selected = |row: &Row| {
         case.only_recipe.is_none_or(|recipe| recipe_of(case, row) == of_kind(case.recipes, recipe))
             && case.only_type.is_none_or(|wanted| row.failure_type == Some(wanted))
+            && case.only_status.is_none_or(|wanted| row.status == wanted)
     };
     let goes = |place: &usize| {
         selected(&case.rows[*place])
@@ -302,7 +338,7 @@ fn oracle(case: &Case) -> BTreeSet<usize> {
 fn literal_of(sql_type: &str, number: usize) -> String {
     match sql_type {
         "uuid" => literal(&format!("00000000-0000-0000-0000-{number:012}")),
-        "integer" | "bigint" => literal(&number.to_string()),
+        "integer" | "bigint" | "numeric" => literal(&number.to_string()),
         _ => literal(&format!("it's {number:05}")),
     }
 }
@@ -405,7 +441,11 @@ fn setup(case: &Case) -> (String, String) {
             "INSERT INTO {table} VALUES ({}, '{}', {}, '{}', {}, {}, {}, {}, {place});\n",
             first_id(case, place),
             if row.ours { "system_backlog" } else { "somebody" },
-            or_null(row.recipe.map(|recipe| literal_of(recipe_type, recipe.into()))),
+            or_null(row.recipe.map(|recipe| match *recipe_type {
+                // Equal values are one recipe.
+                "numeric" if place % 2 == 1 => format!("{recipe}.00"),
+                _ => literal_of(recipe_type, recipe.into()),
+            })),
             STATUSES[row.status],
             or_null(row.age.map(|age| format!("{now} - interval '{age} microseconds'"))),
             or_null(row.failure_type.map(|kind| literal(&kind.to_string()))),
@@ -451,7 +491,7 @@ fn json(pairs: &[(&str, &str, String)]) -> String {
     let pairs = pairs.iter().map(|(name, sql_type, value)| {
         let value = match *sql_type {
             _ if value == "NULL" => "null".into(),
-            "integer" | "bigint" | "boolean" => unquoted(value),
+            "integer" | "bigint" | "numeric" | "boolean" => unquoted(value),
             _ => serde_json::Value::from(unquoted(value)).to_string(),
         };
         format!("{}: {value}", serde_json::Value::from(*name))
@@ -506,23 +546,86 @@ fn foretold(client: &mut Client, case: &Case) -> Result<(), postgres::Error> {
     ] {
         assert_eq!(said_per_recipe(client, query)?, expected, "{query}: {case:?}");
     }
-    let removable = (0..case.rows.len()).filter(|place| verdict(case, *place) == "removable").count() as i64;
-    let last = case.policies.last().expect("the default policy");
-    let simulate = |what: &str| {
-        format!("SELECT coalesce(sum({what}), 0)::bigint FROM backlog_cleanup_simulate({})", arguments(case, last))
-    };
-    for query in [
-        "SELECT coalesce(sum(removable_count), 0)::bigint FROM backlog_cleanup_status('case')".to_owned(),
-        simulate("removable_now"),
-        simulate("removable_then"),
-    ] {
-        assert_eq!(client.query_one(&query, &[])?.get::<_, i64>(0), removable, "{query}: {case:?}");
-    }
     for place in 0..case.rows.len() {
-        let explain = format!("SELECT verdict FROM backlog_cleanup_explain({}, 'case')", id(case, place));
-        let said: String = client.query_one(&explain, &[])?.get(0);
-        assert_eq!(said, verdict(case, place), "row {place}: {case:?}");
+        let explain = format!(
+            "SELECT verdict, reason, policy, rank, keep FROM backlog_cleanup_explain({}, 'case')",
+            id(case, place)
+        );
+        let said = client.query_one(&explain, &[])?;
+        let (verdict, reason, rank) = fate(case, place);
+        assert_eq!(said.get::<_, &str>(0), verdict, "row {place}: {case:?}");
+        assert!(
+            said.get::<_, &str>(1).ends_with(&reason),
+            "row {place}: {:?} {reason}: {case:?}",
+            said.get::<_, &str>(1)
+        );
+        let policy = (verdict != "out of scope").then(|| &case.policies[policy_of(case, &case.rows[place])]);
+        assert_eq!(
+            said.get::<_, Option<String>>(2),
+            policy.map(|policy| name_of(case, policy)),
+            "row {place}: {case:?}"
+        );
+        assert_eq!(said.get::<_, Option<i64>>(3), rank.map(|rank| rank as i64), "row {place}: {case:?}");
+        assert_eq!(said.get::<_, Option<i32>>(4), policy.map(|policy| policy.keep as i32), "row {place}: {case:?}");
     }
+    Ok(())
+}
+
+/// Numbers of rows by the name of their policy and the id of their recipe.
+type PerPolicy = BTreeMap<(String, Option<String>), [i64; 4]>;
+
+/// Checks what is simulated under the last policy: per policy and recipe how many rows go and stay now, and then.
+fn simulated(client: &mut Client, now: &Case, then: &Case) -> Result<(), postgres::Error> {
+    let last = then.policies.last().expect("the default policy");
+    let simulate = format!("SELECT * FROM backlog_cleanup_simulate({})", arguments(then, last));
+    let numbers = ["removable_now", "kept_now", "removable_then", "kept_then"];
+    let said = client.query(&simulate, &[])?;
+    let said = said.iter().map(|row| ((row.get("policy"), row.get("recipe")), numbers.map(|number| row.get(number))));
+    let mut expected = PerPolicy::new();
+    for (case, first) in [(now, 0), (then, 2)] {
+        for (place, row) in case.rows.iter().enumerate().filter(|(_, row)| is_in_scope(case, row)) {
+            let policy = name_of(case, &case.policies[policy_of(case, row)]);
+            let group = expected.entry((policy, recipe_id(case, recipe_of(case, row)))).or_default();
+            group[first + usize::from(verdict(case, place) != "removable")] += 1;
+        }
+    }
+    assert_eq!(said.collect::<PerPolicy>(), expected, "{simulate}: {then:?}");
+    Ok(())
+}
+
+/// Checks the rows in scope and the removed rows that a regular run has counted for each policy and each status.
+fn counted(client: &mut Client, case: &Case) -> Result<(), postgres::Error> {
+    let stays = oracle(case);
+    let counts = |is_of: &dyn Fn(&Row) -> bool| {
+        let in_scope = |(_, row): &(usize, &Row)| is_in_scope(case, row) && is_of(row);
+        let rows: Vec<usize> = case.rows.iter().enumerate().filter(in_scope).map(|(place, _)| place).collect();
+        [rows.len() as i64, rows.iter().filter(|place| !stays.contains(place)).count() as i64]
+    };
+    let last = "run_id = (SELECT max(id) FROM backlog_cleanup.run)";
+    let mut said = BTreeMap::new();
+    let policies = format!(
+        "SELECT recipe_id, failure_type, status, in_scope, removed FROM backlog_cleanup.run_policy WHERE {last}"
+    );
+    for row in client.query(&policies, &[])? {
+        let names: [Option<String>; 3] = [row.get(0), row.get(1), row.get(2)];
+        said.insert(names, [row.get::<_, i64>(3), row.get::<_, i64>(4)]);
+    }
+    let of_policy = |place: usize| {
+        let policy = &case.policies[place];
+        let recipe = policy.recipe.and_then(|recipe| recipe_id(case, recipe));
+        let names = [
+            recipe,
+            policy.failure_type.map(|kind| kind.to_string()),
+            policy.status.map(|status| STATUSES[status].into()),
+        ];
+        (names, counts(&|row| policy_of(case, row) == place))
+    };
+    let expected: BTreeMap<_, _> = (0..case.policies.len()).map(of_policy).collect();
+    assert_eq!(said, expected, "per policy: {case:?}");
+    let statuses = format!("SELECT status, in_scope, removed FROM backlog_cleanup.run_status WHERE {last}");
+    let expected =
+        case.statuses.iter().map(|status| (Some(STATUSES[*status].to_owned()), counts(&|row| row.status == *status)));
+    assert_eq!(said_per_recipe(client, &statuses)?, expected.collect(), "per status: {case:?}");
     Ok(())
 }
 
@@ -544,27 +647,28 @@ fn outcome(client: &mut Client, case: &Case, batches: Batches) -> Result<Outcome
     for policy in others {
         client.batch_execute(&format!("SELECT backlog_cleanup_set_policy({})", arguments(case, policy)))?;
     }
-    let simulate = format!(
-        "SELECT coalesce(sum(removable_then), 0)::bigint FROM backlog_cleanup_simulate({})",
-        arguments(case, last)
-    );
-    let simulated: i64 = client.query_one(&simulate, &[])?.get(0);
+    let mut before = Case { policies: others.to_vec(), ..case.clone() };
+    if others.is_empty() {
+        let (max_age, keep) = (1, 10);
+        let default =
+            Policy { recipe: None, failure_type: None, status: None, max_age, keep, max_keep_age: None, enabled: true };
+        before.policies.push(default);
+    }
+    simulated(client, &before, case)?;
     client.batch_execute(&format!("SELECT backlog_cleanup_set_policy({})", arguments(case, last)))?;
     if batches.is_none() {
-        assert_eq!(
-            simulated,
-            number(client, "SELECT coalesce(sum(removable_count), 0)::bigint FROM backlog_cleanup_status('case')")
-        );
+        simulated(client, case, case)?;
         foretold(client, case)?;
     }
     let (function, mode) = if case.emergency { ("emergency", "emergency") } else { ("failed_generations", "regular") };
     let only_recipe = or_null(case.only_recipe.and_then(|recipe| recipe_id(case, recipe)).map(|id| literal(&id)));
     let only_type = or_null(case.only_type.map(|kind| literal(&kind.to_string())));
+    let only_status = case.only_status.map_or("".into(), |status| format!(", status => {}", literal(STATUSES[status])));
     let include_held = if case.emergency && case.include_held { ", include_held => true" } else { "" };
     let run = |client: &mut Client, is_dry: bool| -> Result<i64, postgres::Error> {
         let run = format!(
             "SELECT coalesce(report ->> 'cleanedUpGenerations', report ->> 'removedCount')::bigint
-             FROM backlog_cleanup_{function}('case', {only_recipe}, {only_type}, dry_run => {is_dry}{include_held}) AS report"
+             FROM backlog_cleanup_{function}('case', {only_recipe}, {only_type}{only_status}, dry_run => {is_dry}{include_held}) AS report"
         );
         Ok(client.query_one(&run, &[])?.get(0))
     };
@@ -574,7 +678,7 @@ fn outcome(client: &mut Client, case: &Case, batches: Batches) -> Result<Outcome
         Some((batch_size, workers)) => {
             client.batch_execute(&format!(
                 "CALL backlog_cleanup_run('case', '{mode}', {batch_size}, workers => {workers},
-                                          recipe_id => {only_recipe}, failure_type => {only_type}{include_held})"
+                                          recipe_id => {only_recipe}, failure_type => {only_type}{only_status}{include_held})"
             ))?;
             number(client, "SELECT removed FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1")
         }
@@ -589,6 +693,9 @@ fn outcome(client: &mut Client, case: &Case, batches: Batches) -> Result<Outcome
         *gone > 0
     });
     assert_eq!(said_per_recipe(client, gone)?, expected, "the history: {case:?}");
+    if !case.emergency {
+        counted(client, case)?;
+    }
     assert_eq!(run(client, false)?, 0, "a second run removes nothing");
     if !case.without_account {
         assert_eq!(number(client, "SELECT sum(amount) FROM credit_transactions"), removed, "the ledger");

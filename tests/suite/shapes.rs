@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use cluster::{Cluster, JOBS, column, create_index, number, refused, until_true, value, veto};
+use cluster::{Cluster, JOBS, column, create_index, findings, number, refused, until_true, value, veto};
 use postgres::Client;
 
 /// A table as Oban has it, with two rows in three that are final, and the same rows with the columns that the expressions mean. The
@@ -90,7 +90,14 @@ fn several_recipe_columns_are_one_recipe_whose_id_is_a_document() {
     let one = r#"SELECT backlog_cleanup_failed_generations($1, recipe_id => '{"queue": "q1", "worker": "W3"}') ->> 'cleanupDetails'"#;
     let [plain, shape] =
         ["plain", "shape"].map(|target| value::<String>(&mut client, &one.replace("$1", &format!("'{target}'"))));
-    assert_eq!(plain, shape);
+    // In JSON it is an object, where the column of `plain` has a text.
+    let [mut plain, shape] = [plain, shape].map(|details| serde_json::from_str::<serde_json::Value>(&details).unwrap());
+    for detail in plain.as_array_mut().unwrap() {
+        detail["recipeId"] = serde_json::from_str(detail["recipeId"].as_str().unwrap()).unwrap();
+    }
+    assert!(shape[0]["recipeId"] == serde_json::json!({"queue": "q1", "worker": "W3"}) && plain == shape, "{shape}");
+    let status = "SELECT backlog_cleanup_status_json('shape') #>> '{recipesWithFailedGenerations,0,recipeId,queue}'";
+    assert!(value::<String>(&mut client, status).starts_with('q'));
     for target in ["plain", "shape"] {
         client.batch_execute(&format!("CALL backlog_cleanup_run('{target}', batch_size => 300)")).unwrap();
     }
@@ -263,6 +270,76 @@ fn a_condition_or_an_expression_that_changes_between_two_batches_ends_the_run() 
     }
 }
 
+#[test]
+fn a_row_for_which_an_expression_fails_is_named_with_it_and_the_hint_guards_it() {
+    let (_cluster, mut client) = database(JOBS);
+    let row = r#"'{"kind": "k", "queue": "q", "state": "failed", "at": 0, "is_ours": "yes"}'"#;
+    client
+        .batch_execute(&format!("UPDATE job SET error = {row}; UPDATE job SET error = 'not json' WHERE id = 7"))
+        .unwrap();
+    for (key, expression, as_before) in [
+        ("failure_type_column", "(error::json ->> 'kind')", "'error'"),
+        ("recipe_column", "(error::json ->> 'queue')", "'queue'"),
+        ("status_column", "(error::json ->> 'state')", "'state'"),
+        ("failed_at_column", "(to_timestamp((error::json ->> 'at')::float8))", "'at'"),
+        ("condition", "(error::json ->> 'is_ours' = 'yes')", "NULL"),
+    ] {
+        let set = |value: &str| format!("UPDATE backlog_cleanup.target SET {key} = {value} WHERE name = 't'");
+        client.batch_execute(&set(&format!("$${expression}$$"))).unwrap();
+        for call in [
+            "SELECT backlog_cleanup_failed_generations('t', failure_type => 'k', dry_run => true)",
+            "SELECT backlog_cleanup_emergency('t', failure_type => 'k', dry_run => true)",
+            "CALL backlog_cleanup_run('t', failure_type => 'k', batch_size => 10)",
+            "SELECT backlog_cleanup_explain('1', 't')",
+            "SELECT backlog_cleanup_simulate(failure_type => 'k', keep => 1, target => 't')",
+        ] {
+            // A row is explained without the failure types of others, as long as no policy names one.
+            // Nor does an emergency run ask when they failed.
+            let asks_of_none = [("failure_type_column", "explain"), ("failed_at_column", "emergency")];
+            if asks_of_none.iter().any(|(column, what)| *column == key && call.contains(what)) {
+                continue;
+            }
+            let call = if key == "failure_type_column" { call } else { &call.replace("failure_type => 'k', ", "") };
+            let failure = client.batch_execute(call).expect_err(&format!("{key} {call}"));
+            let (sqlstate, message, hint) = refused(Err(failure));
+            assert_eq!(sqlstate, "22P02", "{key} {call}: {message}");
+            let ending = format!("fails for row 7: invalid input syntax for type json ({key} of target \"t\")");
+            assert!(message.starts_with("expression (") && message.ends_with(&ending), "{call}: {message}");
+            assert!(hint.starts_with("UPDATE backlog_cleanup.target SET"), "{hint}");
+        }
+        let found = findings(&mut client, "rows");
+        let [(status, detail, Some(fix))] = &found[..] else { panic!("{key}: {found:?}") };
+        assert!(status == "fail" && detail.contains("fails for row 7"), "{key}: {found:?}");
+        client.batch_execute(fix).unwrap();
+        assert_ne!(findings(&mut client, "rows")[0].0, "fail", "{fix}");
+        let dry = "SELECT backlog_cleanup_failed_generations('t', failure_type => 'k', dry_run => true)";
+        client.batch_execute(dry).unwrap();
+        client.batch_execute(&set(as_before)).unwrap();
+    }
+}
+
+#[test]
+fn an_expression_that_fails_on_a_partition_or_by_code_of_its_owner_says_so_with_its_sqlstate() {
+    let (_cluster, mut client) = database(JOBS);
+    client
+        .batch_execute(
+            "CREATE FUNCTION strict_queue(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
+             BEGIN IF $1 = 'bad' THEN RAISE EXCEPTION 'no queue %', $1 USING ERRCODE = 'AB123', DETAIL = 'a detail'; END IF; RETURN $1; END $$;
+             CREATE TABLE parted (LIKE job) PARTITION BY RANGE (id);
+             CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (50);
+             CREATE TABLE high PARTITION OF parted FOR VALUES FROM (50) TO (1000);
+             INSERT INTO parted SELECT * FROM job; UPDATE parted SET queue = 'bad' WHERE id IN (77, 99);
+             UPDATE parted SET owner = 'other' WHERE id = 77;
+             UPDATE backlog_cleanup.target SET generations_table = 'public.parted', recipe_column = '(public.strict_queue(queue))', ledger_table = NULL
+             WHERE name = 't'",
+        )
+        .unwrap();
+    let failure = client.batch_execute("SELECT backlog_cleanup_status('t')").unwrap_err();
+    let failure = failure.as_db_error().unwrap();
+    assert_eq!((failure.code().code(), failure.detail()), ("AB123", Some("a detail")));
+    assert!(failure.message().contains("fails for row 99: no queue bad (recipe_column of target"), "{failure}");
+}
+
 /// The doctor's status and detail of the index of `shape`.
 fn index(client: &mut Client) -> (String, String) {
     let row = "SELECT status, detail FROM backlog_cleanup_doctor('shape') WHERE check_name = 'index'";
@@ -285,19 +362,42 @@ fn the_index_of_each_shape_is_all_that_ranking_reads() {
         "status_column = '(lower(worker))', statuses = '{w1,w2,w3}'",
         "id_columns = '{account,id}'",
         "id_columns = '{worker,id}', recipe_columns = '{queue,worker}'",
+        "failure_type_column = 'error_kind'",
+        "recipe_columns = NULL, recipe_column = '(queue || ''.'' || worker)', failure_type_column = '(lower(error_kind))'",
     ];
+    client
+        .batch_execute(
+            "ALTER TABLE oban_jobs ADD error_kind varchar(40); UPDATE oban_jobs SET error_kind = 'kind ' || id % 3",
+        )
+        .unwrap();
+    let drop = "DO $$ BEGIN EXECUTE (SELECT format('DROP INDEX %s', indexrelid::regclass) FROM pg_index
+                                     WHERE indrelid = 'oban_jobs'::regclass AND indpred IS NOT NULL); END $$";
     for change in columns {
         client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 'shape'")).unwrap();
+        let policy = if change.contains("error_kind") {
+            // An index that was built before a policy named a failure type.
+            create_index(&mut client, "shape");
+            client.batch_execute("VACUUM (ANALYZE) oban_jobs").unwrap();
+            assert_eq!(index(&mut client).0, "ok", "{change}");
+            client
+                .batch_execute(
+                    "SELECT backlog_cleanup_set_policy(failure_type => 'kind #', keep => 3, target => 'shape')",
+                )
+                .unwrap();
+            let without =
+                "the partial index is without the failure type, which a policy names; each run scans the whole table";
+            assert_eq!(index(&mut client), ("warn".into(), without.into()));
+            client.batch_execute(drop).unwrap();
+            "SELECT backlog_cleanup_drop_policy(failure_type => 'kind #', target => 'shape')"
+        } else {
+            "SELECT"
+        };
         let missing = index(&mut client);
         assert_eq!(missing.0, "warn", "{change}: {missing:?}");
         create_index(&mut client, "shape");
         client.batch_execute("VACUUM (ANALYZE) oban_jobs").unwrap();
         let there = index(&mut client);
         assert_eq!(there.0, "ok", "{change}: {there:?}");
-        let index: String = value(
-            &mut client,
-            "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'oban_jobs'::regclass AND indpred IS NOT NULL",
-        );
         for statement in ["SELECT pg_stat_force_next_flush()", "SELECT pg_stat_reset()"] {
             client.batch_execute(statement).unwrap();
         }
@@ -309,6 +409,21 @@ fn the_index_of_each_shape_is_all_that_ranking_reads() {
         let read = "SELECT heap_blks_read + heap_blks_hit FROM pg_statio_user_tables WHERE relname = 'oban_jobs'";
         let blocks = number(&mut client, read);
         assert!(total > 100 && blocks < 10, "{change}: {blocks} blocks of the table for {total} rows");
-        client.batch_execute(&format!("DROP INDEX {index}")).unwrap();
+        client.batch_execute(&format!("{drop}; {policy}")).unwrap();
     }
+    // A message may be longer than an index entry can be: no job may fail to be written because of the index.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET failure_type_column = 'args' WHERE name = 'shape';
+             SELECT backlog_cleanup_set_policy(failure_type => 'x', keep => 3, target => 'shape')",
+        )
+        .unwrap();
+    create_index(&mut client, "shape");
+    let (status, detail) = index(&mut client);
+    assert!(
+        status == "ok" && detail.contains("what column args reads may be longer than an index can have"),
+        "{detail}"
+    );
+    let incompressible = "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) i)";
+    client.batch_execute(&format!("UPDATE oban_jobs SET args = {incompressible}, state = 'discarded'")).unwrap();
 }

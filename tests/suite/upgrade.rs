@@ -75,6 +75,73 @@ const DATA: &str = "
     UNION ALL SELECT to_jsonb(r)::text FROM backlog_cleanup.run_recipe r
     ORDER BY 1";
 
+/// What 0.2.0 removes, as its README and its source have it: of each recipe, by the default policy of the target, whatever others
+/// there are, the failed rows of the account that are older than `max_age`, but for the `keep` newest of them. In a disabled target
+/// none. There is no library of 0.2.0 to ask: the one that is installed serves its schema.
+const GOES_IN_0_2_0: &str = "
+    SELECT target.name || ' ' || id
+    FROM backlog_cleanup.target
+    JOIN backlog_cleanup.policy ON policy.target = target.name AND policy.recipe_id IS NULL AND policy.failure_type IS NULL
+    CROSS JOIN LATERAL (
+        SELECT id, row_number() OVER (PARTITION BY recipe_id ORDER BY updated_at DESC, id DESC) AS rank
+        FROM generations
+        WHERE user_id = target.account AND status = target.failed_status
+          AND updated_at < now() AT TIME ZONE 'UTC' - policy.max_age
+    ) expired
+    WHERE policy.enabled AND rank > policy.keep
+    ORDER BY 1";
+
+/// A table as outages leave it, of three accounts, with targets of other limits, statuses and accounts.
+const FILLED: &str = "
+    INSERT INTO generations (user_id, recipe_id, prompt, status, failure_reason, updated_at)
+    SELECT CASE i % 5 WHEN 0 THEN 'somebody' WHEN 1 THEN 'other' ELSE 'system_backlog' END, nullif(i * 7 % 6, 0), '',
+           (ARRAY['failed', 'failed', 'failed', 'completed', 'pending', 'given up'])[1 + i * 11 % 6],
+           'reason ' || i % 3,
+           CASE WHEN i % 13 > 0 THEN now() AT TIME ZONE 'UTC' - interval '1 minute' * (i * 7919 % 6000 - 300) END
+    FROM generate_series(1, 3000) i;
+    UPDATE generations SET updated_at = '2020-01-01' WHERE id % 17 = 0;
+    INSERT INTO users (id) VALUES ('other') ON CONFLICT DO NOTHING;
+    INSERT INTO backlog_cleanup.target (name, account, failed_status) VALUES ('other', 'other', 'failed'), ('given up', 'system_backlog', 'given up'),
+                                                                             ('disabled', 'other', 'given up');
+    UPDATE backlog_cleanup.policy SET max_age = '2 days', keep = 0 WHERE target = 'other';
+    UPDATE backlog_cleanup.policy SET max_age = '3 hours', keep = 3 WHERE target = 'given up';
+    UPDATE backlog_cleanup.policy SET enabled = false WHERE target = 'disabled'";
+
+#[test]
+fn the_upgrade_of_a_filled_0_2_0_removes_what_0_2_0_would_have() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(include_str!("../../demo/platform.sql")).unwrap();
+    client.batch_execute("CREATE EXTENSION backlog_cleanup VERSION '0.2.0'").unwrap();
+    client.batch_execute(FILLED).unwrap();
+    client.batch_execute("CREATE TABLE saved AS TABLE generations").unwrap();
+    let runs = [
+        "SELECT backlog_cleanup_failed_generations($1)",
+        "CALL backlog_cleanup_run($1, batch_size => 50)",
+        "CALL backlog_cleanup_run($1, batch_size => 50, workers => 2)",
+    ];
+    let targets = ["generations", "other", "given up", "disabled"];
+    let expected: Vec<String> = column(&mut client, GOES_IN_0_2_0);
+    for target in &targets[..3] {
+        assert!(expected.iter().filter(|goes| goes.starts_with(target)).count() > 50, "{target}: {expected:?}");
+    }
+    client.batch_execute("ALTER EXTENSION backlog_cleanup UPDATE").unwrap();
+    for run in runs {
+        let mut gone = Vec::new();
+        for target in targets {
+            client.batch_execute("TRUNCATE generations; INSERT INTO generations TABLE saved").unwrap();
+            client.batch_execute(&run.replace("$1", &format!("'{target}'"))).unwrap();
+            let of_target = "SELECT id::text FROM saved WHERE id NOT IN (SELECT id FROM generations)";
+            let of_target: Vec<String> = column(&mut client, of_target);
+            gone.extend(of_target.into_iter().map(|id| format!("{target} {id}")));
+        }
+        gone.sort();
+        let mut expected = expected.clone();
+        expected.sort();
+        assert!(gone == expected, "{run}: {} of {} rows are gone", gone.len(), expected.len());
+    }
+}
+
 #[test]
 fn policies_that_0_2_0_ignored_are_named_by_the_upgrade_and_obeyed_after_it() {
     let cluster = Cluster::start("");
@@ -87,7 +154,8 @@ fn policies_that_0_2_0_ignored_are_named_by_the_upgrade_and_obeyed_after_it() {
              INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
              SELECT 'system_backlog', recipe, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days'
              FROM generate_series(1, 15), generate_series(1, 2) recipe;
-             INSERT INTO backlog_cleanup.policy (target, recipe_id, keep) VALUES ('generations', '1', 1000)",
+             INSERT INTO backlog_cleanup.policy (target, recipe_id, keep) VALUES ('generations', '1', 1000);
+             INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type) VALUES ('generations', '2', 'it''s slow')",
         )
         .unwrap();
     let removable = "SELECT (backlog_cleanup_failed_generations(dry_run => true) ->> 'cleanedUpGenerations')::bigint";
@@ -95,8 +163,12 @@ fn policies_that_0_2_0_ignored_are_named_by_the_upgrade_and_obeyed_after_it() {
     heard.try_iter().for_each(drop);
     client.batch_execute("ALTER EXTENSION backlog_cleanup UPDATE").unwrap();
     let (warning, hint) = heard.try_iter().find(|(message, _)| message.contains("obey")).expect("a warning");
-    assert!(warning.ends_with("of these targets: generations"), "{warning}");
-    let named: String = client.query_one(&hint, &[]).unwrap().get("recipe_id");
+    assert_eq!(
+        warning,
+        "runs obey 2 policies from now on that they have ignored: \
+         generations recipe_id '1', generations recipe_id '2' failure_type 'it''s slow'"
+    );
+    let named: String = client.query(&hint, &[]).unwrap()[0].get("recipe_id");
     assert_eq!(named, "1");
     assert_eq!(number(&mut client, removable), 5, "the rows of recipe 1 stay");
 }

@@ -50,11 +50,18 @@ pub fn argument(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// A recipe's id; empty for rows without a recipe.
+/// A recipe's id; empty for rows without a recipe. One of several columns as SQL has it, the shorter key first.
 pub fn recipe_id(id: &Value) -> String {
     match id {
         Value::Null => String::new(),
         Value::String(id) => id.clone(),
+        Value::Object(columns) => {
+            let mut pairs: Vec<(&String, &Value)> = columns.iter().collect();
+            pairs.sort_by_key(|(name, _)| (name.len(), *name));
+            let pairs: Vec<String> =
+                pairs.into_iter().map(|(name, value)| format!("{}: {value}", Value::from(name.as_str()))).collect();
+            format!("{{{}}}", pairs.join(", "))
+        }
         id => id.to_string(),
     }
 }

@@ -45,6 +45,11 @@ fn a_policy_is_simulated_written_obeyed_and_dropped() {
     // What is not in the body stays.
     let changed = ask(&server, "PUT", ADMIN, "policies?recipeId=1", &json!({"maxKeepAge": "90 days"})).json();
     assert_eq!((&changed["keep"], &changed["maxKeepAge"]), (&json!(2), &json!("90 days")));
+    let simulated = get("policies/simulate?recipeId=1&noMaxKeepAge=true");
+    assert_eq!(simulated["success"], true, "{simulated}");
+    let back = json!({"noMaxKeepAge": true, "note": ""});
+    let back = ask(&server, "PUT", ADMIN, "policies?recipeId=1", &back).json();
+    assert_eq!((&back["keep"], &back["maxKeepAge"], &back["note"]), (&json!(2), &json!(null), &json!(null)));
     assert_eq!(server.post(OPERATOR, &format!("{BASE}/run"), "").json()["cleanedUpGenerations"], 15);
     let list = get("policies");
     let rows = |place: usize| {

@@ -232,6 +232,11 @@ fn a_policy_does_what_its_simulation_says() {
         assert_eq!((refused.code, &refused.failure()["sqlstate"]), (1, &sqlstate.into()), "{arguments:?}");
     }
     assert_eq!(run(&["policy", "set", "--enabled", "--hold"]).code, 2);
+    for (limit, kept) in [("--max-keep-age=1 year", "1 year"), ("--no-max-keep-age", "")] {
+        assert!(run(&["policy", "simulate", limit]).code == 0, "{limit}");
+        let written = run(&["policy", "set", limit, "--json"]).json();
+        assert_eq!(written["maxKeepAge"].as_str().unwrap_or_default(), kept, "{limit}");
+    }
     let unused = run(&["policy", "set", "--recipe-id", "77"]);
     assert!(unused.code == 0 && unused.stderr.contains("has no row now that this policy is for"), "{unused:?}");
 }

@@ -249,11 +249,12 @@ pub fn kept_back_reason(row: Option<&str>, message: &str, sqlstate: Option<&str>
     format!("{row}{message}{sqlstate}")
 }
 
-/// A recipe's id as JSON: a number if the column is a number, else a string; null for NULL.
-pub fn recipe_id(id: Option<&str>, is_number: bool) -> Value {
+/// A recipe's id as JSON: a number if the column is a number, an object if the recipe is several columns, else a string; null for
+/// NULL. One that was shortened is a string.
+pub fn recipe_id(id: Option<&str>, is_json: bool) -> Value {
     match id {
         None => Value::Null,
-        Some(id) if is_number => match id.parse::<i64>() {
+        Some(id) if is_json => match id.parse::<i64>() {
             Ok(id) => id.into(),
             Err(_) => serde_json::from_str(id).unwrap_or_else(|_| id.into()),
         },

@@ -31,9 +31,12 @@ pub struct Values {
     pub keep: Option<i32>,
     /// Rows older than this go even if they are among those newest
     pub max_keep_age: Option<String>,
+    /// Takes maxKeepAge back
+    #[serde(default)]
+    pub no_max_keep_age: bool,
     /// False makes it a hold, under which nothing goes; of the default policy, regular runs remove nothing under it
     pub enabled: Option<bool>,
-    /// For people
+    /// For people; an empty one is none
     pub note: Option<String>,
 }
 
@@ -166,12 +169,17 @@ pub async fn set(database: &mut PgConnection, target: &str, names: &Names, value
     let call = query_as(policies!(
         "backlog_cleanup_set_policy(target => $1, recipe_id => $2, failure_type => $3, status => $4,
                                     max_age => $5::text::interval, keep => $6, max_keep_age => $7::text::interval,
-                                    enabled => $8, note => $9)",
+                                    enabled => $8, note => $9, no_max_keep_age => $10)",
         ""
     ));
     let call = call.bind(target).bind(&names.recipe_id).bind(&names.failure_type).bind(&names.status);
     let call = call.bind(&values.max_age).bind(values.keep).bind(&values.max_keep_age);
-    call.bind(values.enabled).bind(&values.note).fetch_one(database).await.map(Policy::named)
+    call.bind(values.enabled)
+        .bind(&values.note)
+        .bind(values.no_max_keep_age)
+        .fetch_one(database)
+        .await
+        .map(Policy::named)
 }
 
 /// Removes a policy; returns what it was for in words, and false if there was none.
@@ -195,11 +203,11 @@ pub async fn simulate(
         "SELECT policy, recipe AS recipe_id, recipe_name, removable_now, kept_now, removable_then, kept_then
          FROM backlog_cleanup_simulate(target => $1, recipe_id => $2, failure_type => $3, status => $4,
                                        max_age => $5::text::interval, keep => $6, max_keep_age => $7::text::interval,
-                                       enabled => $8)",
+                                       enabled => $8, no_max_keep_age => $9)",
     );
     let call = call.bind(target).bind(&names.recipe_id).bind(&names.failure_type).bind(&names.status);
     let call = call.bind(&values.max_age).bind(values.keep).bind(&values.max_keep_age).bind(values.enabled);
-    call.fetch_all(database).await
+    call.bind(values.no_max_keep_age).fetch_all(database).await
 }
 
 /// Why a row stays or goes, of a run that starts now.

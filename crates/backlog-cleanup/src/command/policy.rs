@@ -35,7 +35,7 @@ enum Action {
         names: Names,
         #[command(flatten)]
         values: Values,
-        /// Note for people
+        /// Note for people; an empty one is none
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
         #[command(flatten)]
@@ -86,6 +86,9 @@ struct Values {
     /// Rows older than this go even if they are among those newest
     #[arg(long, value_name = "INTERVAL")]
     max_keep_age: Option<String>,
+    /// Take the maximal age of those newest back
+    #[arg(long, conflicts_with = "max_keep_age")]
+    no_max_keep_age: bool,
     /// Enable it
     #[arg(long)]
     enabled: bool,
@@ -102,8 +105,9 @@ impl From<Names> for policies::Names {
 
 impl Values {
     fn with(self, note: Option<String>) -> policies::Values {
-        let Values { max_age, keep, max_keep_age, enabled, hold } = self;
-        policies::Values { max_age, keep, max_keep_age, enabled: (enabled || hold).then_some(enabled), note }
+        let Values { max_age, keep, max_keep_age, no_max_keep_age, enabled, hold } = self;
+        let enabled = (enabled || hold).then_some(enabled);
+        policies::Values { max_age, keep, max_keep_age, no_max_keep_age, enabled, note }
     }
 }
 

@@ -57,6 +57,9 @@ struct Tried {
     keep: Option<i32>,
     /// Rows older than this go even if they are among those newest
     max_keep_age: Option<String>,
+    /// Without maxKeepAge
+    #[serde(default)]
+    no_max_keep_age: bool,
     /// False makes it a hold
     enabled: Option<bool>,
 }
@@ -182,11 +185,18 @@ async fn simulate(
     caller: Caller,
     Query(tried): Query<Tried>,
 ) -> Result<Json<Simulation>, Problem> {
-    let Tried { target, recipe_id, failure_type, status, max_age, keep, max_keep_age, enabled } = tried;
+    let Tried { target, recipe_id, failure_type, status, max_age, keep, max_keep_age, no_max_keep_age, enabled } =
+        tried;
     let simulate = async {
         let target = meant(&app, &caller, target).await?;
         let names = Names { recipe_id, failure_type, status };
-        simulation(&caller, &target, &names, &Values { max_age, keep, max_keep_age, enabled, note: None }).await
+        simulation(
+            &caller,
+            &target,
+            &names,
+            &Values { max_age, keep, max_keep_age, no_max_keep_age, enabled, note: None },
+        )
+        .await
     };
     let groups = caller.with_level(Level::Monitor, simulate).await?;
     Ok(Json(Simulation { success: true, groups }))

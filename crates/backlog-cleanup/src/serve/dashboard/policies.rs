@@ -14,6 +14,10 @@ use crate::words;
 /// The number of policies that the page lists.
 const LISTED: usize = 20;
 
+/// Typed as the maximal age of the newest rows, and as the note, take those back.
+const OFF: &str = "off";
+const NONE: &str = "none";
+
 /// A policy as a form has it; an empty text is any, or stays as it is.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -76,9 +80,10 @@ impl Asked {
         Ok(Values {
             max_age: given(&self.max_age),
             keep: keep.transpose()?,
-            max_keep_age: given(&self.max_keep_age),
+            max_keep_age: given(&self.max_keep_age).filter(|age| age != OFF),
+            no_max_keep_age: self.max_keep_age.trim() == OFF,
             enabled: given(&self.enabled).map(|enabled| enabled == "true"),
-            note: given(&self.note),
+            note: given(&self.note).map(|note| if note == NONE { String::new() } else { note }),
         })
     }
 }
@@ -180,7 +185,7 @@ pub fn form(asked: &Asked, nouns: &Nouns) -> Markup {
                 legend { "What stays" }
                 (field("policy-max-age", "max_age", "Max age", &asked.max_age, "24 hours"))
                 (field("policy-keep", "keep", &keep, &asked.keep, "10"))
-                (field("policy-max-keep-age", "max_keep_age", "Max keep age", &asked.max_keep_age, "off"))
+                (field("policy-max-keep-age", "max_keep_age", "Max keep age", &asked.max_keep_age, OFF))
                 div {
                     label for="policy-enabled" { "State" }
                     select #policy-enabled name="enabled" {
@@ -189,9 +194,9 @@ pub fn form(asked: &Asked, nouns: &Nouns) -> Markup {
                         }
                     }
                 }
-                (field("policy-note", "note", "Note, for people", &asked.note, "none"))
+                (field("policy-note", "note", "Note, for people", &asked.note, NONE))
             }
-            p .note { "An empty field leaves what is there, or has the default of a new policy." }
+            p .note { "An empty field leaves what is there, or has the default of a new policy. The words off and none take a max keep age and a note back." }
             div .buttons { button .primary type="submit" { "Simulate" } }
         }
     }
