@@ -24,6 +24,10 @@ const PRIVILEGES: &[(Level, &str)] = &[
     // The view `history` calls it with the reader's privileges.
     (Monitor, "EXECUTE ON ROUTINE backlog_cleanup.failed_jobs"),
     (Monitor, "SELECT ON backlog_cleanup.total"),
+    (Monitor, "SELECT ON backlog_cleanup.tick"),
+    (Monitor, "SELECT ON backlog_cleanup.sample"),
+    (Monitor, "SELECT ON backlog_cleanup.decision"),
+    (Monitor, "SELECT ON backlog_cleanup.retention"),
     // The view `total` calls it with the reader's privileges.
     (Monitor, "EXECUTE ON ROUTINE backlog_cleanup.duration_bound"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_books"),
@@ -51,6 +55,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.has_row_of"),
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.target"),
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.policy"),
+    (Admin, "UPDATE ON backlog_cleanup.retention"),
     // The triggers of `target` and `policy` call these with the writer's privileges.
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_check"),
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.check_written"),

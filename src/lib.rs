@@ -43,6 +43,7 @@ pub extern "C-unwind" fn _PG_init() {
 extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
 extension_sql_file!("../sql/encoding.sql", name = "encoding", requires = ["tables"]);
 extension_sql_file!("../sql/dump.sql", name = "dump", requires = ["tables"]);
+extension_sql_file!("../sql/tick.sql", name = "tick", requires = ["dump"]);
 extension_sql_file!("../sql/checks.sql", name = "checks", requires = ["dump", target::check::backlog_cleanup_check]);
 extension_sql_file!("../sql/policies.sql", name = "policies", requires = ["checks"]);
 extension_sql_file!("../sql/run.sql", name = "run", requires = ["tables"]);
