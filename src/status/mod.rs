@@ -4,6 +4,7 @@ pub mod counts;
 mod explain;
 pub mod failures;
 pub mod last_run;
+pub mod quiet_hours;
 mod simulate;
 
 use std::collections::BTreeMap;
