@@ -871,6 +871,25 @@ COMMENT ON COLUMN backlog_cleanup.target.group_word IS
     'what people call a recipe of this target, in the singular: messages and screens say it';
 COMMENT ON COLUMN backlog_cleanup.target.row_word IS 'what people call a row of this target, in the singular';
 
+ALTER TABLE backlog_cleanup.target
+    ADD COLUMN adaptive            boolean NOT NULL DEFAULT false,
+    ADD COLUMN adaptive_min_rows   bigint NOT NULL DEFAULT 100000
+        CONSTRAINT adaptive_min_rows_is_positive CHECK (adaptive_min_rows OPERATOR(pg_catalog.>) 0),
+    ADD COLUMN adaptive_rate_factor double precision DEFAULT 5
+        CONSTRAINT adaptive_rate_factor_is_above_1
+        CHECK (adaptive_rate_factor OPERATOR(pg_catalog.>) 1::double precision
+               AND adaptive_rate_factor OPERATOR(pg_catalog.<=) 1000000::double precision),
+    ADD COLUMN adaptive_min_interval interval NOT NULL DEFAULT '1 hour'
+        CONSTRAINT adaptive_min_interval_is_from_0_to_1000_years
+        CHECK (adaptive_min_interval OPERATOR(pg_catalog.>=) interval '0'
+               AND adaptive_min_interval OPERATOR(pg_catalog.<=) interval '1000 years');
+COMMENT ON COLUMN backlog_cleanup.target.adaptive IS
+    'whether the tick starts a batched regular run early, as the next three columns say';
+COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_rows IS 'it does so when so many rows are removable';
+COMMENT ON COLUMN backlog_cleanup.target.adaptive_rate_factor IS
+    'or when rows fail so many times as fast as usual at this hour of the day; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_interval IS 'how long after the start of the last run at the earliest';
+
 -- What the tick writes: itself, samples, decisions; and how long everything that grows is kept.
 CREATE TABLE backlog_cleanup.tick (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1014,6 +1033,9 @@ CREATE FUNCTION backlog_cleanup_tick() RETURNS jsonb
 COMMENT ON TABLE backlog_cleanup.run_recipe IS 'history: failed and removed rows per run and recipe that lost rows';
 COMMENT ON FUNCTION backlog_cleanup_run_details IS
     'what a run of the history did per recipe that lost rows, most removed first';
+CREATE FUNCTION backlog_cleanup_explain_tick(target text DEFAULT 'generations') RETURNS text
+    STABLE LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_explain_tick_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_explain_tick IS 'what the last tick has decided about an adaptive target, and why';
 CREATE FUNCTION backlog_cleanup_quiet_hours(target text DEFAULT 'generations')
 RETURNS TABLE (hour text, transactions_per_second double precision, mon double precision, tue double precision,
                wed double precision, thu double precision, fri double precision, sat double precision, sun double precision,

@@ -41,6 +41,7 @@ COMMENT ON FUNCTION backlog_cleanup_tick IS
     'takes a sample of each target and prunes what is too old, as its pg_cron job does every five minutes; returns what each step took';
 COMMENT ON FUNCTION backlog_cleanup_quiet_hours IS
     'how busy the database is at each hour of the day and of the week, in transactions per second, in the target''s time zone';
+COMMENT ON FUNCTION backlog_cleanup_explain_tick IS 'what the last tick has decided about an adaptive target, and why';
 COMMENT ON FUNCTION backlog_cleanup_schedule_tick IS
     'registers the pg_cron job of the tick, or changes the existing one; returns its id';
 COMMENT ON FUNCTION backlog_cleanup_unschedule IS 'removes the pg_cron job of that name; returns false if there is none';

@@ -39,6 +39,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_index_sql"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_simulate"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_explain"),
+    (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_explain_tick"),
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_quiet_hours"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_failed_generations"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_emergency"),

@@ -27,9 +27,7 @@ pub fn tick(_target: &str) -> Result<Vec<Problem>> {
     let register = call_to_schedule_tick(TICK_SCHEDULE, TICK_JOB)?;
     match (found.iter().find(|job| job.active), found.first(), ago) {
         (None, None, None) => {
-            return remark(&format!(
-                "there was no tick yet: nothing is sampled, and no history pruned, before {register}"
-            ));
+            return remark(&format!("there was no tick yet: {register} schedules it"));
         }
         (None, Some(job), _) => {
             let fix = format!("SELECT cron.alter_job({}, active => true)", job.job_id);

@@ -2,6 +2,7 @@
 
 pub mod counts;
 mod explain;
+mod explain_tick;
 pub mod failures;
 pub mod last_run;
 pub mod quiet_hours;

@@ -1,5 +1,6 @@
 //! What looks after itself, every five minutes: samples, decisions, housekeeping. Each step stands alone.
 
+mod decide;
 mod lock;
 mod sample;
 
@@ -45,7 +46,7 @@ struct Tick {
     steps: Vec<Step>,
 }
 
-/// Takes a sample of each target, makes hours and days of them, and prunes what is older than `backlog_cleanup.retention` says. Returns
+/// Takes a sample of each target, decides about adaptive ones, makes hours and days of the samples, and prunes what is older than `backlog_cleanup.retention` says. Returns
 /// what each step took. Waits for no lock; a step that fails stops no other. Does nothing on a standby, or while another tick is at work,
 /// and says so. Errors: 25006, 55000.
 #[pg_extern]
@@ -70,7 +71,7 @@ fn backlog_cleanup_tick() -> Result<Json> {
     let steps = with_new_snapshot(|| {
         with_settings(|| {
             set_local("lock_timeout", PATIENCE);
-            steps()
+            steps(tick)
         })
     })?;
     let milliseconds = since(started);
@@ -86,12 +87,17 @@ fn backlog_cleanup_tick() -> Result<Json> {
     Json::of(&Tick { tick, milliseconds, skipped: None, steps })
 }
 
-fn steps() -> Result<Vec<Step>> {
+fn steps(tick: Option<i64>) -> Result<Vec<Step>> {
     const TARGETS: &str = "SELECT name FROM backlog_cleanup.target ORDER BY name";
     let targets = extension::as_owner(|| rows_now(TARGETS, &[], |row| row.get::<String>(1)))?;
     let mut steps = Vec::new();
-    for target in targets.into_iter().flatten() {
-        steps.push(step("sample", Some(&target), || sample::sample(&target)));
+    for target in targets.iter().flatten() {
+        steps.push(step("sample", Some(target), || sample::sample(target)));
+    }
+    for target in targets.iter().flatten() {
+        if decide::is_adaptive(target)? {
+            steps.push(step("decide", Some(target), || decide::decide(tick, target).map(|()| None)));
+        }
     }
     steps.push(step("roll up", None, || samples::roll_up().map(|()| None)));
     for what in housekeeping::WHAT {

@@ -581,3 +581,110 @@ fn three_years_of_nights_and_ticks_stay_under_32_megabytes() {
     println!("after three years: {megabytes:.1} MB; the longest of the ticks that pruned took {longest:.0} ms");
     assert!(megabytes < 32.0, "{megabytes} MB");
 }
+
+/// The last decision: its action and its reason.
+fn decided(client: &mut Client) -> (String, String) {
+    let last = "SELECT action, reason FROM backlog_cleanup.decision ORDER BY id DESC LIMIT 1";
+    let row = client.query_one(last, &[]).unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[test]
+fn an_adaptive_target_is_cleaned_up_early_and_every_decision_has_its_reason() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 60);
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.decision"), 0, "off by default");
+    let explained: String = value(&mut client, "SELECT backlog_cleanup_explain_tick()");
+    assert!(explained.contains("it is not adaptive"), "{explained}");
+    client
+        .batch_execute(
+            "CREATE ROLE op LOGIN; SELECT backlog_cleanup_grant('op', 'operator');
+             UPDATE backlog_cleanup.target SET adaptive = true, adaptive_min_rows = 100",
+        )
+        .unwrap();
+    pass(&mut client, "5 minutes");
+    client.batch_execute(TICK).unwrap();
+    let (action, reason) = decided(&mut client);
+    assert_eq!(action, "none");
+    assert!(
+        reason
+            .starts_with("50 rows are removable, fewer than adaptive_min_rows = 100; there is no baseline yet: 0 of 5"),
+        "{reason}"
+    );
+    let explained: String = value(&mut client, "SELECT backlog_cleanup_explain_tick()");
+    assert!(explained.contains("nothing was done, since 50 rows are removable"), "{explained}");
+
+    // Enough rows: a run starts in a worker, as who ticks; the tick does not wait for it.
+    fail(&mut client, 2, 110);
+    pass(&mut client, "5 minutes");
+    client
+        .batch_execute(
+            "SET SESSION AUTHORIZATION op; SELECT public.backlog_cleanup_tick(); RESET SESSION AUTHORIZATION",
+        )
+        .unwrap();
+    assert_eq!(decided(&mut client), ("run".into(), "150 rows are removable, and adaptive_min_rows is 100".into()));
+    until_true(&mut client, "SELECT count(*) = 1 FROM backlog_cleanup.run WHERE state = 'completed'");
+    let run = "SELECT concat_ws('|', mode, requested_by, removed, batches) FROM backlog_cleanup.run";
+    assert_eq!(value::<String>(&mut client, run), "regular|op|150|1");
+    assert_eq!(balance(&mut client, 170), 150);
+
+    // Not again within adaptive_min_interval, whatever is removable.
+    fail(&mut client, 3, 500);
+    pass(&mut client, "5 minutes");
+    client.batch_execute(TICK).unwrap();
+    let (action, reason) = decided(&mut client);
+    assert!(action == "none" && reason.ends_with("and adaptive_min_interval is 60 minutes"), "{reason}");
+
+    // While a run is at work, none is started.
+    client
+        .batch_execute("UPDATE backlog_cleanup.target SET adaptive_min_interval = '0'; UPDATE backlog_cleanup.decision SET action = 'none'")
+        .unwrap();
+    let mut session = cluster.connect();
+    session.batch_execute(&cluster::start_run(10)).unwrap();
+    pass(&mut client, "5 minutes");
+    client.batch_execute(TICK).unwrap();
+    let (action, reason) = decided(&mut client);
+    assert!(action == "none" && reason.starts_with("a run is at work"), "{reason}");
+}
+
+#[test]
+fn an_adaptive_target_is_cleaned_up_when_failures_stand_out_from_their_usual_hour() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 60);
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET adaptive = true;
+             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds, seconds, failed, failed_seconds)
+             SELECT 'generations', 'hour', date_trunc('hour', now()) - i * interval '1 day', 1, 3600,
+                    CASE i WHEN 3 THEN 100000 ELSE 120 END, 3600
+             FROM generate_series(1, 7) i",
+        )
+        .unwrap();
+    client.batch_execute(TICK).unwrap();
+    let fail_now = |client: &mut Client, rows: i32| {
+        pass(client, "5 minutes");
+        client
+            .batch_execute(&format!(
+                "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+                 SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '1 minute' FROM generate_series(1, {rows})"
+            ))
+            .unwrap();
+        client.batch_execute(TICK).unwrap();
+        decided(client)
+    };
+    // Usually two a minute: the night with many does not count, since that is a median.
+    let (action, reason) = fail_now(&mut client, 20);
+    assert!(action == "none" && reason.contains("4.0 rows failed per minute, usually 2.0 at this hour"), "{reason}");
+    let (action, reason) = fail_now(&mut client, 100);
+    assert!(
+        action == "run"
+            && reason.contains("rows failed per minute, usually 2.0 at this hour, and adaptive_rate_factor is 5"),
+        "{reason}"
+    );
+    until_true(&mut client, "SELECT count(*) = 1 FROM backlog_cleanup.run WHERE state = 'completed'");
+    let with_numbers = "SELECT numbers ->> 'usualPerMinute' = '2' AND (numbers ->> 'usualOf')::int = 7 FROM backlog_cleanup.decision ORDER BY id DESC LIMIT 1";
+    assert!(truth(&mut client, with_numbers));
+}
