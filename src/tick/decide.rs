@@ -48,11 +48,6 @@ const NUMBERS: &str = "
     ) usual (rate, hours)
     WHERE t.name = $1";
 
-pub fn is_adaptive(target: &str) -> Result<bool> {
-    const IS_ADAPTIVE: &str = "SELECT adaptive FROM backlog_cleanup.target WHERE name = $1";
-    extension::as_owner(|| one_now::<bool>(IS_ADAPTIVE, &[target.into()])).map(|adaptive| adaptive == Some(true))
-}
-
 /// Decides whether an adaptive target is cleaned up now, records that with its numbers, and starts the run.
 pub fn decide(tick: Option<i64>, target: &str) -> Result<()> {
     let Some(JsonB(json)) = extension::as_owner(|| one_now::<JsonB>(NUMBERS, &[target.into()]))? else { return Ok(()) };

@@ -88,23 +88,28 @@ fn backlog_cleanup_tick() -> Result<Json> {
 }
 
 fn steps(tick: Option<i64>) -> Result<Vec<Step>> {
-    const TARGETS: &str = "SELECT name FROM backlog_cleanup.target ORDER BY name";
-    let targets = extension::as_owner(|| rows_now(TARGETS, &[], |row| row.get::<String>(1)))?;
+    const TARGETS: &str = "SELECT name, adaptive FROM backlog_cleanup.target ORDER BY name";
+    let targets = extension::as_owner(|| {
+        rows_now(TARGETS, &[], |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<bool>(2)? == Some(true))))
+    })?;
     let mut steps = Vec::new();
-    for target in targets.iter().flatten() {
+    for (target, _) in &targets {
         steps.push(step("sample", Some(target), || sample::sample(target)));
     }
-    for target in targets.iter().flatten() {
-        if decide::is_adaptive(target)? {
-            steps.push(step("decide", Some(target), || decide::decide(tick, target).map(|()| None)));
-        }
+    for (target, _) in targets.iter().filter(|(_, is_adaptive)| *is_adaptive) {
+        steps.push(step("decide", Some(target), || decide::decide(tick, target).map(|()| None)));
     }
     steps.push(step("roll up", None, || samples::roll_up().map(|()| None)));
     for what in housekeeping::WHAT {
         steps.push(step(&format!("prune {what}"), None, || housekeeping::prune(what).map(|()| None)));
     }
-    for target in housekeeping::left_over()? {
-        steps.push(step("sum up", Some(&target), || sum_up(&target).map(|()| None)));
+    let mut left_over = Vec::new();
+    steps.push(step("look for interrupted runs", None, || {
+        left_over = housekeeping::left_over()?;
+        Ok(None)
+    }));
+    for target in &left_over {
+        steps.push(step("sum up", Some(target), || sum_up(target).map(|()| None)));
     }
     Ok(steps)
 }
