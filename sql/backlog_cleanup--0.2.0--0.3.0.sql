@@ -924,6 +924,187 @@ COMMENT ON COLUMN backlog_cleanup.target.group_word IS
     'what people call a recipe of this target, in the singular: messages and screens say it';
 COMMENT ON COLUMN backlog_cleanup.target.row_word IS 'what people call a row of this target, in the singular';
 
+ALTER TABLE backlog_cleanup.target
+    ADD COLUMN adaptive            boolean NOT NULL DEFAULT false,
+    ADD COLUMN adaptive_min_rows   bigint NOT NULL DEFAULT 100000
+        CONSTRAINT adaptive_min_rows_is_positive CHECK (adaptive_min_rows OPERATOR(pg_catalog.>) 0),
+    ADD COLUMN adaptive_rate_factor double precision DEFAULT 5
+        CONSTRAINT adaptive_rate_factor_is_above_1
+        CHECK (adaptive_rate_factor OPERATOR(pg_catalog.>) 1::double precision
+               AND adaptive_rate_factor OPERATOR(pg_catalog.<=) 1000000::double precision),
+    ADD COLUMN adaptive_min_interval interval NOT NULL DEFAULT '1 hour'
+        CONSTRAINT adaptive_min_interval_is_from_0_to_1000_years
+        CHECK (adaptive_min_interval OPERATOR(pg_catalog.>=) interval '0'
+               AND adaptive_min_interval OPERATOR(pg_catalog.<=) interval '1000 years');
+COMMENT ON COLUMN backlog_cleanup.target.adaptive IS
+    'whether the tick starts a batched regular run early, as the next three columns say';
+COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_rows IS 'it does so when so many rows are removable';
+COMMENT ON COLUMN backlog_cleanup.target.adaptive_rate_factor IS
+    'or when rows fail so many times as fast as usual at this hour of the day; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_interval IS 'how long after the start of the last run at the earliest';
+
+-- What the tick writes: itself, samples, decisions; and how long everything that grows is kept.
+CREATE TABLE backlog_cleanup.tick (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    started_at   timestamptz NOT NULL,
+    milliseconds double precision NOT NULL,
+    steps        jsonb NOT NULL
+);
+COMMENT ON TABLE backlog_cleanup.tick IS 'one row per tick, with what each of its steps took';
+COMMENT ON COLUMN backlog_cleanup.tick.id IS 'counts the ticks';
+COMMENT ON COLUMN backlog_cleanup.tick.started_at IS 'start of its transaction';
+COMMENT ON COLUMN backlog_cleanup.tick.milliseconds IS 'how long all steps took, in milliseconds';
+COMMENT ON COLUMN backlog_cleanup.tick.steps IS
+    'an array of {step, target, milliseconds, skipped, error}: skipped says why a step did nothing or not all, error why it failed';
+
+CREATE TABLE backlog_cleanup.sample (
+    target          text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
+    grain           text NOT NULL CHECK (grain OPERATOR(pg_catalog.=) ANY (ARRAY['fine', 'hour', 'day'])),
+    sampled_at      timestamptz NOT NULL,
+    in_scope        bigint,
+    statuses        jsonb,
+    removable       bigint,
+    oldest_at       timestamptz,
+    failed          bigint,
+    failed_seconds  double precision,
+    recipes         jsonb,
+    failure_types   jsonb,
+    not_counted     text,
+    milliseconds    double precision NOT NULL,
+    table_bytes     bigint,
+    index_bytes     bigint,
+    live_rows       bigint,
+    dead_rows       bigint,
+    seconds         double precision,
+    inserted        bigint,
+    updated         bigint,
+    deleted         bigint,
+    transactions    bigint,
+    removed         bigint,
+    counters        jsonb,
+    PRIMARY KEY (target, grain, sampled_at)
+);
+COMMENT ON TABLE backlog_cleanup.sample IS
+    'how a target was at a time, and what has happened since the sample before: every tick writes a fine one, hours and days are made of them';
+COMMENT ON COLUMN backlog_cleanup.sample.target IS 'the target';
+COMMENT ON COLUMN backlog_cleanup.sample.grain IS 'fine (one tick), hour or day (UTC)';
+COMMENT ON COLUMN backlog_cleanup.sample.sampled_at IS 'when it was taken; of an hour or a day, its start';
+COMMENT ON COLUMN backlog_cleanup.sample.in_scope IS
+    'rows in scope; NULL if they were not counted. An hour or a day has the last count';
+COMMENT ON COLUMN backlog_cleanup.sample.statuses IS 'the rows in scope by status, as an object; NULL if they were not counted';
+COMMENT ON COLUMN backlog_cleanup.sample.removable IS 'rows that a regular run would have removed; NULL if they were not counted';
+COMMENT ON COLUMN backlog_cleanup.sample.oldest_at IS 'when the oldest row in scope failed; NULL if there was none, or none was counted';
+COMMENT ON COLUMN backlog_cleanup.sample.failed IS
+    'rows in scope that failed in failed_seconds; NULL if they were not counted, or never before';
+COMMENT ON COLUMN backlog_cleanup.sample.failed_seconds IS 'the seconds between the count before and this one; of an hour or a day, their sum';
+COMMENT ON COLUMN backlog_cleanup.sample.recipes IS
+    'the five recipes with most failures in failed_seconds: [{recipeId, inScope, change}]; change is the rows that failed';
+COMMENT ON COLUMN backlog_cleanup.sample.failure_types IS
+    'the five failure types with most failures in failed_seconds: [{failureType, change}]';
+COMMENT ON COLUMN backlog_cleanup.sample.not_counted IS 'why the rows were not counted, or NULL';
+COMMENT ON COLUMN backlog_cleanup.sample.milliseconds IS 'how long the sample took; of an hour or a day, the sum';
+COMMENT ON COLUMN backlog_cleanup.sample.table_bytes IS 'size of the table with TOAST, all partitions, in bytes; NULL of a foreign table';
+COMMENT ON COLUMN backlog_cleanup.sample.index_bytes IS 'size of its indexes, in bytes; NULL of a foreign table';
+COMMENT ON COLUMN backlog_cleanup.sample.live_rows IS 'rows of the table, as PostgreSQL''s statistics have them';
+COMMENT ON COLUMN backlog_cleanup.sample.dead_rows IS 'dead rows, as PostgreSQL''s statistics have them';
+COMMENT ON COLUMN backlog_cleanup.sample.seconds IS
+    'the seconds between the sample before and this one, for the rates; of an hour or a day, their sum. NULL in a target''s first';
+COMMENT ON COLUMN backlog_cleanup.sample.inserted IS
+    'rows inserted into the table in these seconds; NULL if its statistics were reset meanwhile';
+COMMENT ON COLUMN backlog_cleanup.sample.updated IS 'rows updated, in the same way';
+COMMENT ON COLUMN backlog_cleanup.sample.deleted IS 'rows deleted, in the same way';
+COMMENT ON COLUMN backlog_cleanup.sample.transactions IS 'transactions of the database, in the same way';
+COMMENT ON COLUMN backlog_cleanup.sample.removed IS 'rows that runs of the target removed in these seconds';
+COMMENT ON COLUMN backlog_cleanup.sample.counters IS 'the counters from which the next sample is told apart; NULL of an hour or a day';
+
+CREATE TABLE backlog_cleanup.decision (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tick       bigint NOT NULL,
+    target     text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
+    decided_at timestamptz NOT NULL,
+    action     text NOT NULL CHECK (action OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'none', 'slow'])),
+    reason     text NOT NULL,
+    numbers    jsonb NOT NULL
+);
+CREATE INDEX decision_target_id_idx ON backlog_cleanup.decision (target, id DESC);
+COMMENT ON TABLE backlog_cleanup.decision IS 'what the tick has decided about an adaptive target, and why';
+COMMENT ON COLUMN backlog_cleanup.decision.id IS 'counts the decisions';
+COMMENT ON COLUMN backlog_cleanup.decision.tick IS 'the tick';
+COMMENT ON COLUMN backlog_cleanup.decision.target IS 'the target';
+COMMENT ON COLUMN backlog_cleanup.decision.decided_at IS 'when';
+COMMENT ON COLUMN backlog_cleanup.decision.action IS 'run (a cleanup was started), slow (it goes on slower) or none';
+COMMENT ON COLUMN backlog_cleanup.decision.reason IS 'why, in a sentence';
+COMMENT ON COLUMN backlog_cleanup.decision.numbers IS 'the numbers that it was decided by';
+
+CREATE TABLE backlog_cleanup.retention (
+    what    text PRIMARY KEY CHECK (what OPERATOR(pg_catalog.=) ANY (ARRAY[
+        'run', 'run_recipe', 'run_batch', 'sample fine', 'sample hour', 'sample day', 'tick', 'decision', 'alert',
+        'cron.job_run_details'])),
+    max_age interval
+        CONSTRAINT max_age_is_from_1_hour_to_1000_years
+        CHECK (max_age OPERATOR(pg_catalog.>=) interval '1 hour' AND max_age OPERATOR(pg_catalog.<=) interval '1000 years'),
+    note    text
+);
+COMMENT ON TABLE backlog_cleanup.retention IS 'how long the tick keeps the rows of each table that grows';
+COMMENT ON COLUMN backlog_cleanup.retention.what IS 'the table, and of samples the grain';
+COMMENT ON COLUMN backlog_cleanup.retention.max_age IS 'older rows go, some with every tick; NULL keeps them';
+COMMENT ON COLUMN backlog_cleanup.retention.note IS 'for people';
+INSERT INTO backlog_cleanup.retention (what, max_age, note) VALUES
+    ('run', '400 days', 'of each target the last regular and the last completed run stay'),
+    ('run_recipe', '90 days', 'what each run removed per recipe; the run keeps its sums'),
+    ('run_batch', '7 days', 'what an interrupted run has not summed up is summed up then'),
+    ('sample fine', '2 days', NULL),
+    ('sample hour', '90 days', NULL),
+    ('sample day', '3 years', NULL),
+    ('tick', '7 days', NULL),
+    ('decision', '90 days', NULL),
+    ('alert', '400 days', 'counts from when it was resolved'),
+    ('cron.job_run_details', NULL, 'the history of the extension''s own jobs in pg_cron');
+
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.sample', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.retention', '');
+
+CREATE FUNCTION backlog_cleanup.give_way_to_dumped_retention() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF backlog_cleanup.restoring() THEN
+        DELETE FROM backlog_cleanup.retention WHERE what = NEW.what;
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.give_way_to_dumped_retention IS
+    'replaces a row of retention by the one of a dump that is being restored';
+CREATE TRIGGER give_way_to_dumped_retention BEFORE INSERT ON backlog_cleanup.retention
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dumped_retention();
+COMMENT ON TRIGGER give_way_to_dumped_retention ON backlog_cleanup.retention IS
+    'a restored row replaces the one for the same table';
+
+CREATE FUNCTION backlog_cleanup_tick() RETURNS jsonb
+    STRICT LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_tick_wrapper';
+COMMENT ON TABLE backlog_cleanup.run_recipe IS 'history: failed and removed rows per run and recipe that lost rows';
+COMMENT ON FUNCTION backlog_cleanup_run_details IS
+    'what a run of the history did per recipe that lost rows, most removed first';
+CREATE FUNCTION backlog_cleanup_explain_tick(target text DEFAULT 'generations') RETURNS text
+    STABLE LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_explain_tick_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_explain_tick IS 'what the last tick has decided about an adaptive target, and why';
+CREATE FUNCTION backlog_cleanup_quiet_hours(target text DEFAULT 'generations')
+RETURNS TABLE (hour text, transactions_per_second double precision, mon double precision, tue double precision,
+               wed double precision, thu double precision, fri double precision, sat double precision, sun double precision,
+               note text)
+STABLE LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_quiet_hours_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_quiet_hours IS
+    'how busy the database is at each hour of the day and of the week, in transactions per second, in the target''s time zone';
+CREATE FUNCTION backlog_cleanup_schedule_tick(
+    schedule text DEFAULT '*/5 * * * *',
+    job_name text DEFAULT 'backlog-cleanup-tick')
+RETURNS bigint LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_schedule_tick_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_tick IS
+    'takes a sample of each target and prunes what is too old, as its pg_cron job does every five minutes; returns what each step took';
+COMMENT ON FUNCTION backlog_cleanup_schedule_tick IS
+    'registers the pg_cron job of the tick, or changes the existing one; returns its id';
+
 -- Refuses other functions with the extension's names, whatever their arguments: they could be called instead of the
 -- extension's, also by the nightly job.
 DO $strangers$

@@ -104,6 +104,17 @@ CREATE TABLE backlog_cleanup.target (
         CONSTRAINT row_word_is_words
         CHECK (pg_catalog.char_length(row_word) OPERATOR(pg_catalog.<=) 40
                AND row_word OPERATOR(pg_catalog.~) '^[^[:space:][:cntrl:]]+( [^[:space:][:cntrl:]]+)*$'),
+    adaptive            boolean NOT NULL DEFAULT false,
+    adaptive_min_rows   bigint NOT NULL DEFAULT 100000
+        CONSTRAINT adaptive_min_rows_is_positive CHECK (adaptive_min_rows OPERATOR(pg_catalog.>) 0),
+    adaptive_rate_factor double precision DEFAULT 5
+        CONSTRAINT adaptive_rate_factor_is_above_1
+        CHECK (adaptive_rate_factor OPERATOR(pg_catalog.>) 1::double precision
+               AND adaptive_rate_factor OPERATOR(pg_catalog.<=) 1000000::double precision),
+    adaptive_min_interval interval NOT NULL DEFAULT '1 hour'
+        CONSTRAINT adaptive_min_interval_is_from_0_to_1000_years
+        CHECK (adaptive_min_interval OPERATOR(pg_catalog.>=) interval '0'
+               AND adaptive_min_interval OPERATOR(pg_catalog.<=) interval '1000 years'),
     CONSTRAINT max_rows_takes_one_worker CHECK (max_rows IS NULL OR workers OPERATOR(pg_catalog.=) 1),
     CONSTRAINT statuses_are_none_of_the_others
         CHECK (NOT statuses OPERATOR(pg_catalog.&&)
@@ -171,6 +182,12 @@ COMMENT ON COLUMN backlog_cleanup.target.id_columns IS
 COMMENT ON COLUMN backlog_cleanup.target.group_word IS
     'what people call a recipe of this target, in the singular: messages and screens say it';
 COMMENT ON COLUMN backlog_cleanup.target.row_word IS 'what people call a row of this target, in the singular';
+COMMENT ON COLUMN backlog_cleanup.target.adaptive IS
+    'whether the tick starts a batched regular run early, as the next three columns say';
+COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_rows IS 'it does so when so many rows are removable';
+COMMENT ON COLUMN backlog_cleanup.target.adaptive_rate_factor IS
+    'or when rows fail so many times as fast as usual at this hour of the day; NULL is off';
+COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_interval IS 'how long after the start of the last run at the earliest';
 
 CREATE TABLE backlog_cleanup.policy (
     target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
@@ -299,7 +316,7 @@ CREATE TABLE backlog_cleanup.run_recipe (
 -- Not on the recipe, whose id may be longer than an index entry.
 CREATE INDEX run_recipe_run_id_idx ON backlog_cleanup.run_recipe (run_id);
 ALTER TABLE backlog_cleanup.run_recipe REPLICA IDENTITY FULL;
-COMMENT ON TABLE backlog_cleanup.run_recipe IS 'history: failed and removed rows per run and recipe';
+COMMENT ON TABLE backlog_cleanup.run_recipe IS 'history: failed and removed rows per run and recipe that lost rows';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.recipe_id IS 'the recipe, as text';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.failed_count IS 'its failed rows before the run';

@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
 
-// From the ground up: postgres, extension, target, rules, schedule, rank, remove, plan, history, obstacles, grant, run, doctor, status.
+// From the ground up: postgres, extension, target, rules, schedule, rank, remove, plan, history, obstacles, grant, run, doctor, status, tick.
 // A file imports from its own storey and from those below (src/storeys; `make lint` checks it).
 mod doctor;
 mod extension;
@@ -21,6 +21,7 @@ mod run;
 mod schedule;
 mod status;
 mod target;
+mod tick;
 
 /// What `cargo pgrx test` asks of a crate.
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub extern "C-unwind" fn _PG_init() {
 extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
 extension_sql_file!("../sql/encoding.sql", name = "encoding", requires = ["tables"]);
 extension_sql_file!("../sql/dump.sql", name = "dump", requires = ["tables"]);
+extension_sql_file!("../sql/tick.sql", name = "tick", requires = ["dump"]);
 extension_sql_file!("../sql/checks.sql", name = "checks", requires = ["dump", target::check::backlog_cleanup_check]);
 extension_sql_file!("../sql/policies.sql", name = "policies", requires = ["checks"]);
 extension_sql_file!("../sql/run.sql", name = "run", requires = ["tables"]);

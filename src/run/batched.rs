@@ -42,7 +42,7 @@ fn start_run() -> Result<i64> {
 /// code of a table).
 /// Its argument is a `json`, which PostgreSQL stores as a text.
 #[pg_extern(sql = false)]
-fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
+pub fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     let arguments = Arguments::read(arguments)?;
     extension::is_of_this_version()?;
     is_not_in_code_of_a_table()?;
@@ -139,7 +139,7 @@ fn may_limit_rows(arguments: &Arguments, pace: &Pace, leaves: &[Leaf]) -> Result
 /// transaction, before the next call; NULL if the run has nothing left to do. An error ends the run; `commit_and_wait` raises
 /// it when the run's row says so.
 #[pg_extern(sql = false)]
-fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
+pub fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
     let run = of_session(run_id)?;
     // What the session remembers of the run would outlive ROLLBACK TO SAVEPOINT.
     if is_in_subtransaction() {
@@ -164,7 +164,7 @@ fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
 /// Ends a run of this session: sums up its batches, and releases the target. Returns its report; NULL if that fails, and
 /// `commit_and_wait` is to raise the error.
 #[pg_extern(sql = false)]
-fn finish_run(run_id: Option<i64>) -> Result<Option<Json>> {
+pub fn finish_run(run_id: Option<i64>) -> Result<Option<Json>> {
     let run = of_session(run_id)?;
     let report = failure::or_record(run.id, || {
         steady(Some(&run.target), |target| {

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod batched;
 pub mod begin;
 pub mod cancel;
+pub mod early;
 pub mod failure;
 pub mod governor;
 pub mod ground;

@@ -146,30 +146,10 @@ unsafe extern "C-unwind" fn at_transaction_end(event: XactEvent::Type, _: *mut c
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn backlog_cleanup_worker(_argument: pg_sys::Datum) {
-    // SAFETY: as parallel workers do, before they unblock signals.
-    unsafe {
-        // A SIGTERM ends the statement at its next check for interrupts.
-        #[cfg(not(feature = "pg18"))]
-        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(die));
-        #[cfg(feature = "pg18")]
-        pg_sys::pqsignal_be(pg_sys::SIGTERM as i32, Some(die));
-        cancel::listen();
-        pg_sys::BackgroundWorkerUnblockSignals();
-    }
-    let arguments: Vec<i64> =
-        BackgroundWorker::get_extra().split(' ').filter_map(|argument| argument.parse().ok()).collect();
-    let [database, session_user, user, run_id] = arguments[..] else { return };
-    let oid = |number: i64| pg_sys::Oid::from(number as u32);
-    BackgroundWorker::connect_worker_to_spi_by_oid(Some(oid(database)), Some(oid(session_user)));
-    // The leader's settings.
-    // SAFETY: settings, written by the one thread of a backend.
-    unsafe {
-        pg_sys::DefaultXactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
-        pg_sys::DefaultXactReadOnly = false;
-    }
+    let [_, _, user, run_id] = connected()[..] else { return };
     while let Some(wait) = BackgroundWorker::transaction(|| {
         // SAFETY: at the start of a transaction; its end sets the role back.
-        unsafe { pg_sys::SetUserIdAndSecContext(oid(user), 0) };
+        unsafe { pg_sys::SetUserIdAndSecContext(pg_sys::Oid::from(user as u32), 0) };
         match attempt(|| one_step(run_id).map(Some)) {
             Ok(wait) => wait.flatten(),
             // The leader raises it.
@@ -181,6 +161,31 @@ pub extern "C-unwind" fn backlog_cleanup_worker(_argument: pg_sys::Datum) {
     }) {
         sleep(wait);
     }
+}
+
+/// Connects a worker to the database as the role of its session, as the first two numbers that it was given say. Returns all of them.
+pub fn connected() -> Vec<i64> {
+    // SAFETY: as parallel workers do, before they unblock signals.
+    unsafe {
+        // A SIGTERM ends the statement at its next check for interrupts.
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(die));
+        #[cfg(feature = "pg18")]
+        pg_sys::pqsignal_be(pg_sys::SIGTERM as i32, Some(die));
+        cancel::listen();
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+    let numbers: Vec<i64> = BackgroundWorker::get_extra().split(' ').filter_map(|number| number.parse().ok()).collect();
+    let [database, session_user, ..] = numbers[..] else { return numbers };
+    let oid = |number: i64| pg_sys::Oid::from(number as u32);
+    BackgroundWorker::connect_worker_to_spi_by_oid(Some(oid(database)), Some(oid(session_user)));
+    // The leader's settings.
+    // SAFETY: settings, written by the one thread of a backend.
+    unsafe {
+        pg_sys::DefaultXactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
+        pg_sys::DefaultXactReadOnly = false;
+    }
+    numbers
 }
 
 /// Does a step of a worker, unless its leader has gone.

@@ -2,8 +2,10 @@
 
 pub mod counts;
 mod explain;
+mod explain_tick;
 pub mod failures;
 pub mod last_run;
+pub mod quiet_hours;
 mod simulate;
 
 use std::collections::BTreeMap;

@@ -85,6 +85,8 @@ fn every_fix_of_every_check_works_as_it_stands_and_the_check_is_ok_afterwards() 
         ("access", "GRANT EXECUTE ON FUNCTION backlog_cleanup_emergency TO PUBLIC; GRANT SELECT ON backlog_cleanup.run TO PUBLIC;
                     GRANT CREATE ON SCHEMA public TO PUBLIC;
                     CREATE FUNCTION backlog_cleanup_emergency() RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb'"),
+        ("tick", "SELECT backlog_cleanup_schedule_tick();
+                  SELECT cron.alter_job(jobid, active => false) FROM cron.job WHERE jobname = 'backlog-cleanup-tick'"),
         ("job_time_zone", "SELECT 'ALTER SYSTEM'"),
         ("pg_cron", "DROP EXTENSION pg_cron"),
         ("pg_cron", "ALTER SYSTEM SET shared_preload_libraries = auto_explain"),

@@ -32,5 +32,6 @@ mod shapes;
 mod soak;
 mod state;
 mod status;
+mod tick;
 mod trust;
 mod upgrade;

@@ -1,7 +1,7 @@
 //! Every SQL example of the README runs, in its order, on the platform's tables, and then those of docs/api.md; but those for
 //! a database that has a function of the platform's, which `make test-install` types. `make demo` prints what the README shows.
 
-use cluster::{Cluster, Page, with_pg_cron};
+use cluster::{Cluster, Page, fail, with_pg_cron};
 
 /// The blocks `sql` of a page, in one script.
 fn statements(page: &str) -> String {
@@ -41,6 +41,18 @@ fn the_pages_on_rules_show_what_is_printed() {
     }
 }
 
+#[test]
+fn the_page_of_the_tick_shows_what_is_printed() {
+    let cluster = Cluster::start("");
+    fail(&mut cluster.platform(), 1, 15);
+    Page::open("docs/tick.md").queries(|query| {
+        cluster.program(
+            "psql",
+            &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-P", "footer=off", "-P", "null=null", "-c", query, "postgres"],
+        )
+    });
+}
+
 /// The line above a block says what its statements remove, or that they would remove nothing.
 #[test]
 fn no_example_removes_anything_without_saying_so_above() {
@@ -52,6 +64,7 @@ fn no_example_removes_anything_without_saying_so_above() {
         "docs/metrics.md",
         "docs/policies.md",
         "docs/targets.md",
+        "docs/tick.md",
     ] {
         let text = Page::open(page).text;
         let blocks = text.split("\n```").step_by(2).zip(text.split("\n```").skip(1).step_by(2));

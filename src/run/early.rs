@@ -1,0 +1,63 @@
+//! A batched regular run that nobody waits for: a background worker of its own does it, as whoever asked for it.
+
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
+use pgrx::prelude::*;
+use serde_json::json;
+
+use crate::extension;
+use crate::postgres::error::{Result, error};
+use crate::postgres::read::read_one;
+use crate::postgres::subtransaction::raise;
+use crate::run::batched::{finish_run, next_batch, start_batched_run};
+use crate::run::failure;
+use crate::run::wait::sleep;
+use crate::run::worker::connected;
+
+/// Starts the worker. Returns false if the server has no slot for it.
+pub fn start(target: &str) -> Result<bool> {
+    let number = extension::as_owner(|| read_one::<i32>("SELECT hashtext($1)", &[target.into()]))?.unwrap_or_default();
+    // SAFETY: only read who the session is.
+    let (database, session_user, user) =
+        unsafe { (pg_sys::MyDatabaseId, pg_sys::GetAuthenticatedUserId(), pg_sys::GetUserId()) };
+    let arguments = format!("{} {} {} {number}", database.to_u32(), session_user.to_u32(), user.to_u32());
+    let started = BackgroundWorkerBuilder::new("backlog_cleanup early run")
+        .set_library("backlog_cleanup")
+        .set_function("backlog_cleanup_early_run")
+        .set_extra(&arguments)
+        .enable_spi_access()
+        .load_dynamic();
+    Ok(started.is_ok())
+}
+
+/// Does the run, a transaction per batch. What fails is in the history and in the server log.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn backlog_cleanup_early_run(_argument: pg_sys::Datum) {
+    let [_, _, user, number] = connected()[..] else { return };
+    let run_id = step(user, || start_batched_run(Some(&arguments(number as i32)?)));
+    while let Some(wait) = step(user, || next_batch(Some(run_id))) {
+        sleep(wait);
+    }
+    step(user, || finish_run(Some(run_id)).map(|_| ()));
+    // Raises what has failed, which is committed now.
+    step(user, || Ok(()));
+}
+
+/// Does a transaction as `user`. An error of it, or one that the transaction before has recorded, ends the process.
+fn step<T>(user: i64, work: impl FnOnce() -> Result<T>) -> T {
+    BackgroundWorker::transaction(std::panic::AssertUnwindSafe(|| {
+        // SAFETY: at the start of a transaction; its end sets the role back.
+        unsafe { pg_sys::SetUserIdAndSecContext(pg_sys::Oid::from(user as u32), 0) };
+        failure::transaction_begins().and_then(|()| work()).unwrap_or_else(|failure| raise(failure))
+    }))
+}
+
+/// Those of a regular run of the target whose name has this hash. Errors: 42704 (it is gone, or not the only one).
+fn arguments(number: i32) -> Result<String> {
+    const NAME: &str = "SELECT max(name) FROM backlog_cleanup.target WHERE hashtext(name) = $1 HAVING count(*) = 1";
+    let name = extension::as_owner(|| read_one::<String>(NAME, &[number.into()]))?.ok_or_else(|| {
+        let message = "the target of an early run does not exist".into();
+        error(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message, "SELECT name FROM backlog_cleanup.target".into())
+    })?;
+    Ok(json!({ "target": name, "mode": "regular", "force": false, "include_held": false }).to_string())
+}
