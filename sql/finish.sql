@@ -50,6 +50,10 @@ COMMENT ON FUNCTION backlog_cleanup_books IS
     'compares the removed-row counts in ledger and history, of all targets that share the ledger; no row without a ledger';
 COMMENT ON FUNCTION backlog_cleanup_run_details IS
     'what a run of the history did per recipe, most removed first';
+COMMENT ON FUNCTION backlog_cleanup_snooze IS 'keeps an open alert from being told of until then; NULL ends that';
+COMMENT ON FUNCTION backlog_cleanup_acknowledge IS 'records that the caller has taken an open alert on';
+COMMENT ON FUNCTION backlog_cleanup_report IS
+    'what has happened to a target, by its samples, runs and alerts: a page for psql, or the same as Markdown';
 COMMENT ON FUNCTION backlog_cleanup_grant IS
     'gives a role a level: monitor (status, history), operator (also runs) or admin (also targets, policies, the job)';
 COMMENT ON FUNCTION backlog_cleanup_revoke IS 'revokes all levels from a role';
