@@ -42,6 +42,9 @@ const KEEP: &str = "
         ORDER BY e.id DESC LIMIT 1) earlier ON true";
 
 pub fn keep(rule: &Rule, values: &[Value]) -> Result<()> {
+    if !rule.has_open && values.iter().all(|value| value.value <= rule.threshold) {
+        return Ok(());
+    }
     let about = rule.target.as_ref().map_or(String::new(), |target| format!("target \"{target}\": "));
     let subjects: Vec<Option<&str>> = values.iter().map(|value| value.subject.as_deref()).collect();
     let numbers: Vec<f64> = values.iter().map(|value| value.value).collect();

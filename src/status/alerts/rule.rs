@@ -15,6 +15,8 @@ pub struct Rule {
     pub resolve_at: f64,
     /// Seconds.
     pub within: f64,
+    /// Whether alerts of it are open.
+    pub has_open: bool,
     #[serde(flatten)]
     nouns: Nouns,
 }
@@ -27,6 +29,9 @@ impl Rule {
             SELECT jsonb_build_object('name', r.name, 'kind', kind, 'target', t.name, 'threshold', threshold,
                                       'resolve_at', coalesce(resolve_at, threshold),
                                       'within', coalesce(extract(epoch FROM within), 0),
+                                      'has_open', EXISTS (SELECT FROM backlog_cleanup.alert a
+                                                          WHERE rule = r.name AND a.target IS NOT DISTINCT FROM t.name
+                                                            AND resolved_at IS NULL),
                                       'group_word', coalesce(group_word, 'recipe'), 'row_word', coalesce(row_word, 'generation'))
             FROM backlog_cleanup.alert_rule r
             LEFT JOIN backlog_cleanup.target t
