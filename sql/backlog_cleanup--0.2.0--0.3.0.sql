@@ -1009,6 +1009,27 @@ CREATE TRIGGER give_way_to_dumped_retention BEFORE INSERT ON backlog_cleanup.ret
 COMMENT ON TRIGGER give_way_to_dumped_retention ON backlog_cleanup.retention IS
     'a restored row replaces the one for the same table';
 
+CREATE FUNCTION backlog_cleanup_tick() RETURNS jsonb
+    STRICT LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_tick_wrapper';
+COMMENT ON TABLE backlog_cleanup.run_recipe IS 'history: failed and removed rows per run and recipe that lost rows';
+COMMENT ON FUNCTION backlog_cleanup_run_details IS
+    'what a run of the history did per recipe that lost rows, most removed first';
+CREATE FUNCTION backlog_cleanup_quiet_hours(target text DEFAULT 'generations')
+RETURNS TABLE (hour text, transactions_per_second double precision, mon double precision, tue double precision,
+               wed double precision, thu double precision, fri double precision, sat double precision, sun double precision,
+               note text)
+STABLE LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_quiet_hours_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_quiet_hours IS
+    'how busy the database is at each hour of the day and of the week, in transactions per second, in the target''s time zone';
+CREATE FUNCTION backlog_cleanup_schedule_tick(
+    schedule text DEFAULT '*/5 * * * *',
+    job_name text DEFAULT 'backlog-cleanup-tick')
+RETURNS bigint LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_schedule_tick_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_tick IS
+    'takes a sample of each target, opens and resolves alerts, and prunes what is too old, as its pg_cron job does every five minutes; returns what each step took';
+COMMENT ON FUNCTION backlog_cleanup_schedule_tick IS
+    'registers the pg_cron job of the tick, or changes the existing one; returns its id';
+
 -- Alerts, analytics and the report.
 -- Alerts: rules that people edit, and what they have found.
 CREATE TABLE backlog_cleanup.alert_rule (

@@ -37,6 +37,12 @@ COMMENT ON FUNCTION backlog_cleanup_status IS
     'the rows of the account by recipe and status, most failures first';
 COMMENT ON FUNCTION backlog_cleanup_schedule IS
     'registers the nightly pg_cron job, or changes the existing one; returns its id';
+COMMENT ON FUNCTION backlog_cleanup_tick IS
+    'takes a sample of each target, opens and resolves alerts, and prunes what is too old, as its pg_cron job does every five minutes; returns what each step took';
+COMMENT ON FUNCTION backlog_cleanup_quiet_hours IS
+    'how busy the database is at each hour of the day and of the week, in transactions per second, in the target''s time zone';
+COMMENT ON FUNCTION backlog_cleanup_schedule_tick IS
+    'registers the pg_cron job of the tick, or changes the existing one; returns its id';
 COMMENT ON FUNCTION backlog_cleanup_unschedule IS 'removes the pg_cron job of that name; returns false if there is none';
 COMMENT ON FUNCTION backlog_cleanup_status_json IS
     'the status as one document, with the pg_cron job and the last run';
@@ -49,7 +55,7 @@ COMMENT ON FUNCTION backlog_cleanup_fingerprint IS
 COMMENT ON FUNCTION backlog_cleanup_books IS
     'compares the removed-row counts in ledger and history, of all targets that share the ledger; no row without a ledger';
 COMMENT ON FUNCTION backlog_cleanup_run_details IS
-    'what a run of the history did per recipe, most removed first';
+    'what a run of the history did per recipe that lost rows, most removed first';
 COMMENT ON FUNCTION backlog_cleanup_snooze IS 'keeps an open alert from being told of until then; NULL ends that';
 COMMENT ON FUNCTION backlog_cleanup_acknowledge IS 'records that the caller has taken an open alert on';
 COMMENT ON FUNCTION backlog_cleanup_report IS

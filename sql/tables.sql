@@ -295,7 +295,7 @@ CREATE TABLE backlog_cleanup.run_recipe (
 -- Not on the recipe, whose id may be longer than an index entry.
 CREATE INDEX run_recipe_run_id_idx ON backlog_cleanup.run_recipe (run_id);
 ALTER TABLE backlog_cleanup.run_recipe REPLICA IDENTITY FULL;
-COMMENT ON TABLE backlog_cleanup.run_recipe IS 'history: failed and removed rows per run and recipe';
+COMMENT ON TABLE backlog_cleanup.run_recipe IS 'history: failed and removed rows per run and recipe that lost rows';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.recipe_id IS 'the recipe, as text';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.failed_count IS 'its failed rows before the run';

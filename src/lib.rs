@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
 
-// From the ground up: postgres, extension, target, rules, schedule, rank, remove, plan, history, obstacles, grant, run, doctor, status.
+// From the ground up: postgres, extension, target, rules, schedule, rank, remove, plan, history, obstacles, grant, run, doctor, status, tick.
 // A file imports from its own storey and from those below (src/storeys; `make lint` checks it).
 mod doctor;
 mod extension;
@@ -21,6 +21,7 @@ mod run;
 mod schedule;
 mod status;
 mod target;
+mod tick;
 
 /// What `cargo pgrx test` asks of a crate.
 #[cfg(test)]

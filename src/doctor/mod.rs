@@ -14,6 +14,7 @@ mod policy;
 mod removal;
 mod rows;
 mod server;
+mod tick;
 mod timeouts;
 mod vacuum;
 
@@ -63,7 +64,7 @@ const OF_TARGET: [Check<Target>; 22] = [
 ];
 
 /// The checks of the surroundings. They run even if the target cannot be loaded.
-const AROUND: [Check<str>; 15] = [
+const AROUND: [Check<str>; 16] = [
     ("last_run", history::last_run, "the last run did not fail"),
     ("pg_cron", job::pg_cron, "pg_cron runs the jobs of this database"),
     ("scheduler", job::scheduler, "the scheduler of pg_cron is running"),
@@ -72,6 +73,7 @@ const AROUND: [Check<str>; 15] = [
     ("job_login", job_login::login, "pg_cron can connect for the job"),
     ("job_time_zone", job::time_zone, "pg_cron reads schedules in UTC"),
     ("job_runs", job_runs::runs, "the job's last runs succeeded"),
+    ("tick", tick::tick, "a job ticks, and no step of the last tick has failed"),
     ("timeouts", timeouts::timeouts, "no timeout of the job's user is close to its runs"),
     ("lost_jobs", job::lost, "every job's target exists"),
     ("workers", server::workers, "background workers are free"),

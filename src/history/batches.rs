@@ -134,15 +134,17 @@ fn sum_up_kept_back(table: &str, of_cutoff: &str) -> String {
 
 /// Sums up the batches of a run per recipe, policy and status, and clears its working state.
 pub fn sum_up(run_id: i64) -> Result<()> {
-    let steps: [&str; 6] = [
-        &format!(
-            "INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
-             SELECT $1, counted.* FROM ({COUNTED}) counted"
-        ),
-        "UPDATE backlog_cleanup.run SET total_failed = counted.failed, recipes_affected = counted.recipes
-         FROM (SELECT coalesce(sum(failed_count), 0)::bigint AS failed, count(*) AS recipes
-               FROM backlog_cleanup.run_recipe WHERE run_id = $1) counted
-         WHERE id = $1",
+    // The run has the sums of all recipes; only those that lost rows have rows of their own.
+    let recipes = format!(
+        "WITH counted AS ({COUNTED}), lost AS (
+             INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
+             SELECT $1, counted.* FROM counted WHERE cleaned_count > 0)
+         UPDATE backlog_cleanup.run SET total_failed = counted.failed, recipes_affected = counted.recipes
+         FROM (SELECT coalesce(sum(failed_count), 0)::bigint AS failed, count(*) AS recipes FROM counted) counted
+         WHERE id = $1"
+    );
+    let steps: [&str; 5] = [
+        &recipes,
         &sum_up_removed("run_policy", "policies"),
         &sum_up_kept_back("run_policy", "policy"),
         &sum_up_removed("run_status", "statuses"),
@@ -183,7 +185,7 @@ pub fn waiting(run_id: i64, reason: &str) -> Result<()> {
     extension::as_owner(|| Spi::run_with_args(wait, &[run_id.into(), reason.into()]).map_err(spi))
 }
 
-/// What a run has removed so far per recipe, most first.
+/// What a run has removed so far per recipe, most first: of one that is summed up, the recipes that lost rows.
 pub fn recipes(run_id: i64) -> Result<Vec<RecipeCount>> {
     let recipes = format!(
         "SELECT recipe_id, failed_count, cleaned_count FROM backlog_cleanup.run_recipe

@@ -10,8 +10,8 @@ use crate::postgres::subtransaction::{briefly, is_cancel};
 use crate::target::Target;
 use crate::target::recipes::RecipeNames;
 
-/// Returns what a run of the history did per recipe, most removed first, as an array of `CleanupDetail`. Of a batched run
-/// that is running or was interrupted, the committed batches count. If the run's target is gone, recipes have no names.
+/// Returns what a run of the history did per recipe that lost rows, most removed first, as an array of `CleanupDetail`. Of a batched run
+/// that is running or was interrupted, the committed batches count, and the other recipes are there, too. If the run's target is gone, recipes have no names.
 /// Errors: 22004, 42704 (unknown run).
 #[pg_extern(stable)]
 fn backlog_cleanup_run_details(run_id: Option<i64>) -> Result<Json> {

@@ -149,7 +149,7 @@ pub fn start(rules: &Rules, tally: &Tally, referenced: i64, held: i64, pace: &Pa
     .map(Option::unwrap_or_default)
 }
 
-/// Records a run of one transaction, its recipes and its ledger row, in the transaction that removed. Returns the run's id.
+/// Records a run of one transaction, the recipes that lost rows and its ledger row, in the transaction that removed. Returns the run's id.
 pub fn record(rules: &Rules, tally: &Tally, left: &Left, held: i64, caller: &str) -> Result<i64> {
     let (removed, recipes) = (tally.removed(), tally.by_recipe());
     let run_id = extension::as_owner(|| {
@@ -175,9 +175,10 @@ pub fn record(rules: &Rules, tally: &Tally, left: &Left, held: i64, caller: &str
         if left.skipped + left.kept_back + held > 0 || rules.include_held || rules.selection.status.is_some() {
             leave(run_id, rules, left, held)?;
         }
-        let ids: Vec<Option<&str>> = recipes.iter().map(|recipe| recipe.recipe_id.as_deref()).collect();
-        let failed: Vec<i64> = recipes.iter().map(|recipe| recipe.failed).collect();
-        let cleaned: Vec<i64> = recipes.iter().map(|recipe| recipe.removed).collect();
+        let lost = || recipes.iter().filter(|recipe| recipe.removed > 0);
+        let ids: Vec<Option<&str>> = lost().map(|recipe| recipe.recipe_id.as_deref()).collect();
+        let failed: Vec<i64> = lost().map(|recipe| recipe.failed).collect();
+        let cleaned: Vec<i64> = lost().map(|recipe| recipe.removed).collect();
         Spi::run_with_args(
             "INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
              SELECT $1, unnest($2), unnest($3), unnest($4)",

@@ -33,3 +33,13 @@ pub fn with_own_changes<T>(work: impl FnOnce() -> T) -> T {
     unsafe { pg_sys::PopActiveSnapshot() };
     done
 }
+
+/// Does `work` in a new snapshot of the transaction, which at READ COMMITTED shows what has been committed until now.
+pub fn with_new_snapshot<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: the snapshot that is pushed is popped below, or by the abort.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+    let done = work();
+    // SAFETY: see above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    done
+}

@@ -139,7 +139,7 @@ impl Gone {
 
 /// Reads the rows in scope of a leaf: `Policies::group_columns`, failed-at, id, position, whether it is selected. Runs as the leaf's owner,
 /// since planning may call functions of indexes and check constraints.
-fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&Row)) -> Result<()> {
+pub fn read(rules: &Rules, leaf: &Leaf, through_index: bool, mut each: impl FnMut(&Row)) -> Result<()> {
     let Target { id, failed_at, .. } = rules.target;
     let statement = |position: &str| {
         format!(

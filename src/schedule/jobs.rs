@@ -12,7 +12,7 @@ use crate::schedule::home::{database, pg_cron_elsewhere, pg_cron_is_here};
 use crate::schedule::statement::{command, jobs_of_database};
 use crate::schedule::work::{Work, told};
 
-/// A job of pg_cron that calls a run, in any database.
+/// A job of pg_cron that calls a run or the tick, in any database.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Job {
@@ -35,6 +35,9 @@ pub struct Job {
     is_readable: bool,
     #[serde(skip)]
     pub works: Vec<Work>,
+    /// Whether it ticks.
+    #[serde(skip)]
+    pub ticks: bool,
     /// Functions of our names in other schemas: of an extension that had another one, or somebody's own.
     #[serde(skip)]
     pub calls_elsewhere: Vec<String>,
@@ -65,7 +68,7 @@ impl Job {
     }
 }
 
-/// The jobs that call a run, those that run first: their role may run them, they are active, the older ones. Of a role the first
+/// The jobs that call a run or the tick, those that run first: their role may run them, they are active, the older ones. Of a role the first
 /// 1,000, and of a command the first 4,096 characters: anybody with a job could take memory and time of whoever looks. The
 /// command of another role's job is the calls that were found in it.
 pub fn jobs() -> Result<Vec<Job>> {
@@ -103,11 +106,11 @@ pub fn jobs() -> Result<Vec<Job>> {
     let job = |JsonB(job)| {
         let mut job: Job = serde_json::from_value(job).ok()?;
         let told = told(&job.command, &schema);
-        (job.works, job.calls_elsewhere) = (told.works, told.elsewhere);
+        (job.works, job.ticks, job.calls_elsewhere) = (told.works, told.ticks, told.elsewhere);
         if !job.is_readable {
             job.command = job.works.iter().map(Work::call).collect::<Vec<_>>().join("; ");
         }
-        (!job.works.is_empty() || !job.calls_elsewhere.is_empty()).then_some(job)
+        (!job.works.is_empty() || job.ticks || !job.calls_elsewhere.is_empty()).then_some(job)
     };
     Ok(found.into_iter().filter_map(job).collect())
 }

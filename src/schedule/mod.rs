@@ -16,13 +16,13 @@ use crate::schedule::pg_cron::{
     Elsewhere, job_of_another, job_of_caller, may_use_pg_cron, name_is_free, not_a_schedule, register, warn_of_another,
     warn_of_pause, warn_of_time_zone,
 };
-use crate::schedule::statement::pg_cron_is_absent;
+use crate::schedule::statement::{cannot_place, command_of_tick, pg_cron_is_absent};
 use crate::target::load::exists;
 
 pub use home::{database, pg_cron_elsewhere, pg_cron_is_here};
 pub use jobs::{Job, job_of, jobs, jobs_of};
 pub use pg_cron::move_here;
-pub use statement::{call, call_to_schedule, cannot_schedule, command, jobs_of_database};
+pub use statement::{call, call_to_schedule, call_to_schedule_tick, cannot_schedule, command, jobs_of_database};
 pub use work::{Work, told};
 
 /// Registers the nightly job with pg_cron, or changes the existing job of that name. Returns the job's id.
@@ -40,22 +40,46 @@ fn backlog_cleanup_schedule(
     let batched = required(batched, "batched", &call("schedule(batched => false)")?)?;
     let job_name = checked(job_name, "schedule()")?;
     let target = exists(target)?;
-    if !pg_cron_is_here()? {
-        return Err(cannot_schedule(schedule, batched, &target, job_name)?);
-    }
     let command = command(&target, batched)?;
+    place(
+        schedule,
+        job_name,
+        &command,
+        &call_to_schedule(schedule, batched, &target, job_name)?,
+        &call("schedule('0 2 * * *')")?,
+    )
+}
+
+/// Registers the job of the tick with pg_cron, or changes the existing job of that name. Returns the job's id.
+/// `backlog_cleanup_unschedule` removes it. Errors: those of `backlog_cleanup_schedule`.
+#[pg_extern]
+fn backlog_cleanup_schedule_tick(
+    schedule: default!(Option<&str>, "'*/5 * * * *'"),
+    job_name: default!(Option<&str>, "'backlog-cleanup-tick'"),
+) -> Result<i64> {
+    let schedule = required(schedule, "schedule", &call("schedule_tick('*/5 * * * *')")?)?;
+    let job_name = checked(job_name, "schedule_tick()")?;
+    let here = call_to_schedule_tick(schedule, job_name)?;
+    place(schedule, job_name, &command_of_tick()?, &here, &call("schedule_tick('*/5 * * * *')")?)
+}
+
+/// Registers a job of the caller; `call` is what was called, and `valid` a call with a schedule that is one.
+fn place(schedule: &str, job_name: &str, command: &str, call: &str, valid: &str) -> Result<i64> {
+    if !pg_cron_is_here()? {
+        return Err(cannot_place(schedule, job_name, command, call)?);
+    }
     refuse_read_only("schedule a job")?;
     may_use_pg_cron()?;
     // pg_cron ignores what follows the fifth field, and would read a leading field of seconds as the minutes.
     if schedule.split_whitespace().count() > 5 {
-        return Err(not_a_schedule(schedule, &call("schedule('0 2 * * *')")?));
+        return Err(not_a_schedule(schedule, valid));
     }
     warn_of_time_zone()?;
     name_is_free(job_name)?;
-    let job = register(schedule, || {
+    let job = register(schedule, valid, || {
         Spi::get_one_with_args::<i64>(
             "SELECT cron.schedule($1, $2, $3)",
-            &[job_name.into(), schedule.into(), command.as_str().into()],
+            &[job_name.into(), schedule.into(), command.into()],
         )
     })?;
     warn_of_another(job_name)?;

@@ -73,12 +73,16 @@ pub fn job_of_another(job_name: &str) -> Result<Option<(i64, String)>> {
     .map(|(job, role)| job.zip(role))
 }
 
-/// Calls pg_cron. If it rejects the schedule, the error gets a hint with a valid one.
-pub fn register<T>(schedule: &str, work: impl FnOnce() -> spi::Result<T> + std::panic::UnwindSafe) -> Result<T>
+/// Calls pg_cron. If it rejects the schedule, the error gets a hint with a `valid` call.
+pub fn register<T>(
+    schedule: &str,
+    valid: &str,
+    work: impl FnOnce() -> spi::Result<T> + std::panic::UnwindSafe,
+) -> Result<T>
 where
     T: std::panic::UnwindSafe,
 {
-    let (schedule, valid) = (schedule.to_owned(), call("schedule('0 2 * * *')")?);
+    let (schedule, valid) = (schedule.to_owned(), valid.to_owned());
     PgTryBuilder::new(move || work().map_err(spi))
         .catch_when(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, move |_| Err(not_a_schedule(&schedule, &valid)))
         .execute()

@@ -1,4 +1,4 @@
-use backlog_cleanup_report::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET, job_name_in};
+use backlog_cleanup_report::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET, TICK_JOB, TICK_SCHEDULE, job_name_in};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
@@ -13,6 +13,11 @@ pub fn command(target: &str, batched: bool) -> Result<String> {
     let run = if batched { "CALL" } else { "SELECT" };
     let name = if batched { "run" } else { "failed_generations" };
     Ok(format!("{run} {}.backlog_cleanup_{name}({argument})", schema()?))
+}
+
+/// The statement that the job of the tick runs.
+pub fn command_of_tick() -> Result<String> {
+    Ok(format!("SELECT {}.backlog_cleanup_tick()", schema()?))
 }
 
 /// The statement to type that calls `backlog_cleanup_` + `function`, schema-qualified unless the schema is `public`.
@@ -40,13 +45,28 @@ pub fn call_to_schedule(schedule: &str, batched: bool, target: &str, job_name: &
     call(&format!("schedule({})", arguments.join(", ")))
 }
 
-/// The error if a job cannot be registered from this database. Its hint is what to type instead: in pg_cron's database the
-/// job has a name that carries this one.
+/// The call that registers the job of the tick.
+pub fn call_to_schedule_tick(schedule: &str, job_name: &str) -> Result<String> {
+    let arguments = [("schedule", schedule, TICK_SCHEDULE), ("job_name", job_name, TICK_JOB)];
+    let given = arguments.iter().filter(|(_, value, default)| value != default);
+    let arguments: Vec<String> =
+        given.map(|(argument, value, _)| format!("{argument} => {}", quote_literal(value))).collect();
+    call(&format!("schedule_tick({})", arguments.join(", ")))
+}
+
+/// The error if the job of a target cannot be registered from this database.
 pub fn cannot_schedule(schedule: &str, batched: bool, target: &str, job_name: &str) -> Result<ErrorReport> {
-    let here = format!("CREATE EXTENSION pg_cron; {};", call_to_schedule(schedule, batched, target, job_name)?);
-    let (command, database) = (command(target, batched)?, database()?);
+    let call = call_to_schedule(schedule, batched, target, job_name)?;
+    cannot_place(schedule, job_name, &command(target, batched)?, &call)
+}
+
+/// The error if a job cannot be registered from this database by `call`. Its hint is what to type instead: in pg_cron's database the
+/// job has a name that carries this one.
+pub fn cannot_place(schedule: &str, job_name: &str, command: &str, call: &str) -> Result<ErrorReport> {
+    let here = format!("CREATE EXTENSION pg_cron; {call};");
+    let database = database()?;
     let name = job_name_in(&database, job_name);
-    let [name, schedule, command, database] = [&name, schedule, &command, &database].map(quote_literal);
+    let [name, schedule, command, database] = [&name, schedule, command, &database].map(quote_literal);
     let there = format!("SELECT cron.schedule_in_database({name}, {schedule}, {command}, {database});");
     pg_cron_is_absent(&here, &there)
 }

@@ -13,6 +13,8 @@ const FAILED_GENERATIONS: &str = "backlog_cleanup_failed_generations";
 const EMERGENCY: &str = "backlog_cleanup_emergency";
 const RUN: &str = "backlog_cleanup_run";
 
+const TICK: &str = "backlog_cleanup_tick";
+
 /// Their arguments, in order.
 const REGULAR_ARGUMENTS: [&str; 7] = ["target", "recipe_id", "failure_type", "dry_run", "force", "rehearse", "status"];
 const EMERGENCY_ARGUMENTS: [&str; 7] =
@@ -85,6 +87,8 @@ thread_local! {
 #[derive(Clone)]
 pub struct Told {
     pub works: Vec<Work>,
+    /// Whether it ticks.
+    pub ticks: bool,
     /// Functions of our names in other schemas: of an extension that had another one, or somebody's own.
     pub elsewhere: Vec<String>,
 }
@@ -95,7 +99,11 @@ pub fn told(command: &str, schema: &str) -> Told {
     if let Some(told) = TOLD.with_borrow(|known| known.get(&key).cloned()) {
         return told;
     }
-    let told = Told { works: works(command, schema), elsewhere: calls_elsewhere(command, schema) };
+    let told = Told {
+        works: works(command, schema),
+        ticks: ticks(command, schema),
+        elsewhere: calls_elsewhere(command, schema),
+    };
     TOLD.with_borrow_mut(|known| {
         if known.len() == REMEMBERED {
             known.clear();
@@ -165,6 +173,16 @@ fn works(command: &str, schema: &str) -> Vec<Work> {
     works
 }
 
+/// Whether a command calls the tick.
+fn ticks(command: &str, schema: &str) -> bool {
+    let Some(statements) = Some(command).filter(|command| command.len() <= LONGEST).and_then(parse) else {
+        return command.contains(TICK);
+    };
+    let in_blocks = statements.blocks.iter().filter_map(|body| block::read(body)).flat_map(|block| block.calls);
+    let is_tick = |call: Call| call.function == TICK && call.schema.is_none_or(|name| quote_identifier(name) == schema);
+    statements.calls.into_iter().chain(in_blocks).any(is_tick)
+}
+
 /// The functions that a command calls by these names in another schema than the extension's, qualified and quoted.
 fn calls_elsewhere(command: &str, schema: &str) -> Vec<String> {
     let Some(statements) = Some(command).filter(|command| command.len() <= LONGEST).and_then(parse) else {
@@ -173,7 +191,7 @@ fn calls_elsewhere(command: &str, schema: &str) -> Vec<String> {
     let in_blocks = statements.blocks.iter().filter_map(|body| block::read(body)).flat_map(|block| block.calls);
     let name = |call: Call| {
         let there = quote_identifier(call.schema?);
-        let is_one = [FAILED_GENERATIONS, EMERGENCY, RUN].contains(&call.function.as_str());
+        let is_one = [FAILED_GENERATIONS, EMERGENCY, RUN, TICK].contains(&call.function.as_str());
         (is_one && there != schema).then(|| format!("{there}.{}", call.function))
     };
     statements.calls.into_iter().chain(in_blocks).filter_map(name).collect()

@@ -5,6 +5,7 @@ pub mod counts;
 mod explain;
 pub mod failures;
 pub mod last_run;
+pub mod quiet_hours;
 mod report;
 mod simulate;
 

@@ -5,6 +5,7 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::settings::{set_local, with_settings};
+use crate::postgres::snapshot::with_new_snapshot;
 use crate::postgres::subtransaction::look;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, leaves};
@@ -62,12 +63,7 @@ fn hold<T>(
                     break (target, leaves);
                 }
             };
-            // SAFETY: popped below or by an abort.
-            unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
-            let done = work(&target, &leaves);
-            // SAFETY: pushed above.
-            unsafe { pg_sys::PopActiveSnapshot() };
-            done
+            with_new_snapshot(|| work(&target, &leaves))
         }))
         .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, |_| {
             Err(error(

@@ -101,8 +101,13 @@ pub const JOBS: &str = "
 
 /// The doctor's findings of a check of `t`: status, detail, fix.
 pub fn findings(client: &mut Client, check: &str) -> Vec<(String, String, Option<String>)> {
-    let rows = "SELECT status, detail, fix FROM backlog_cleanup_doctor('t') WHERE check_name = $1";
-    let rows = client.query(rows, &[&check]).expect("the doctor");
+    findings_of(client, "t", check)
+}
+
+/// The same of a target.
+pub fn findings_of(client: &mut Client, target: &str, check: &str) -> Vec<(String, String, Option<String>)> {
+    let rows = "SELECT status, detail, fix FROM backlog_cleanup_doctor($1) WHERE check_name = $2";
+    let rows = client.query(rows, &[&target, &check]).expect("the doctor");
     rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
 }
 

@@ -10,8 +10,8 @@ mod wait;
 
 pub use cluster::{Cluster, PG_CRON, pg_config};
 pub use fixtures::{
-    JOBS, SEE, create_index, fail, fail_in_any_order, finding, findings, genuine_errors, last_state, own_by,
-    platform_of, start_run, veto, with_pg_cron,
+    JOBS, SEE, create_index, fail, fail_in_any_order, finding, findings, findings_of, genuine_errors, last_state,
+    own_by, platform_of, start_run, veto, with_pg_cron,
 };
 pub use pages::Page;
 pub use rows::{balance, column, number, numbers, refused, truth, value};

@@ -463,6 +463,22 @@ fn code_of_the_tables_owner_runs_as_the_owner_in_the_one_rule_that_reads_the_tab
 }
 
 #[test]
+fn a_tick_opens_the_alert_of_the_sample_that_it_has_just_taken_and_says_what_it_does_not_know() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 30);
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.alert_rule SET threshold = 29, resolve_at = 0 WHERE kind = 'rows_in_scope'",
+        )
+        .unwrap();
+    let skipped = "SELECT step ->> 'skipped' FROM jsonb_array_elements(backlog_cleanup_tick() -> 'steps') step WHERE step ->> 'step' = 'alerts'";
+    let skipped: String = value(&mut client, skipped);
+    assert!(skipped.contains("rule \"unusual failure rate\" of target \"generations\": no baseline yet"), "{skipped}");
+    assert_eq!(open(&mut client, "rows in scope"), 1);
+}
+
+#[test]
 fn runs_of_the_platform_open_nothing_and_balance() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();

@@ -34,5 +34,6 @@ mod shapes;
 mod soak;
 mod state;
 mod status;
+mod tick;
 mod trust;
 mod upgrade;

@@ -7,17 +7,21 @@ pub const DEFAULT_SCHEDULE: &str = "0 2 * * *";
 /// The job of the default target.
 pub const DEFAULT_JOB: &str = "backlog-cleanup-daily";
 
+/// The job that ticks, and how often unless it is told otherwise: every five minutes.
+pub const TICK_JOB: &str = "backlog-cleanup-tick";
+pub const TICK_SCHEDULE: &str = "*/5 * * * *";
+
 /// Bytes of a job's name that pg_cron stores.
 const LONGEST: usize = 63;
 
-/// Names the job of a target. A name that pg_cron would not store whole, or that is the default target's or one of another
-/// database, ends in a hash of the target's name instead.
+/// Names the job of a target. A name that pg_cron would not store whole, or that is the default target's, that of the
+/// tick or one of another database, ends in a hash of the target's name instead.
 pub fn job_name(target: &str) -> String {
     if target == DEFAULT_TARGET {
         return DEFAULT_JOB.to_owned();
     }
     let name = format!("backlog-cleanup-{target}");
-    if name.len() <= LONGEST && name != DEFAULT_JOB && !target.contains('@') {
+    if name.len() <= LONGEST && name != DEFAULT_JOB && name != TICK_JOB && !target.contains('@') {
         return name;
     }
     hashed(&name, target)
@@ -52,6 +56,7 @@ mod tests {
         assert_eq!(job_name("generations"), "backlog-cleanup-daily");
         assert_eq!(job_name("second"), "backlog-cleanup-second");
         assert_eq!(job_name("daily"), format!("backlog-cleanup-daily-{:08x}", fnv_1a("daily")));
+        assert_eq!(job_name("tick"), format!("backlog-cleanup-tick-{:08x}", fnv_1a("tick")));
         assert_eq!(job_name(&a), format!("backlog-cleanup-{a}"));
         assert_eq!(job_name(&b), format!("backlog-cleanup-{}-{:08x}", &b[..38], fnv_1a(&b)));
         assert_eq!(job_name(&c).len(), 63);

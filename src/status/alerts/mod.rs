@@ -21,7 +21,7 @@ use crate::status::alerts::measured::Measured;
 use crate::status::alerts::rule::Rule;
 
 /// How long a rule waits for a lock: short, since the tick waits for nobody.
-const PATIENCE: &str = "50ms";
+const PATIENCE: &str = "10ms";
 
 /// A kind of rules: its name, and what it measures.
 type Kind = (&'static str, fn(&Rule) -> Result<Measured>);

@@ -1,0 +1,70 @@
+use backlog_cleanup_report::{TICK_JOB, TICK_SCHEDULE, longest_gap};
+
+use crate::doctor::job::remark;
+use crate::extension;
+use crate::obstacles::problem::{Problem, Status, problems};
+use crate::postgres::error::Result;
+use crate::postgres::read::read_one;
+use crate::schedule::{Job, call_to_schedule_tick, database, jobs, jobs_of_database, pg_cron_elsewhere};
+
+const FAILED: &str = "
+    SELECT 'warn', format('step %s of the last tick has failed: %s', concat_ws(' of target ', quote_ident(step.name), quote_ident(step.target)),
+                          step.error), NULL
+    FROM (SELECT steps FROM backlog_cleanup.tick ORDER BY id DESC LIMIT 1) last
+    CROSS JOIN LATERAL jsonb_to_recordset(last.steps) AS given (step text, target text, error text)
+    CROSS JOIN LATERAL (SELECT given.step, given.target, given.error) AS step (name, target, error)
+    WHERE step.error IS NOT NULL";
+
+/// Checks that a job ticks, that the last tick is no older than its schedule allows, and that no step of it has failed. Whoever has never
+/// had a tick is told of it.
+pub fn tick(_target: &str) -> Result<Vec<Problem>> {
+    let warning = |detail: String, fix| Ok(vec![Problem { status: Status::Warn, detail, fix }]);
+    let last =
+        "SELECT extract(epoch FROM now() - started_at)::bigint FROM backlog_cleanup.tick ORDER BY id DESC LIMIT 1";
+    let ago = extension::as_owner(|| read_one::<i64>(last, &[]))?;
+    let here = database()?;
+    let found: Vec<Job> = jobs()?.into_iter().filter(|job| job.ticks && job.database == here).collect();
+    let register = call_to_schedule_tick(TICK_SCHEDULE, TICK_JOB)?;
+    match (found.iter().find(|job| job.active), found.first(), ago) {
+        (None, None, None) => {
+            return remark(&format!(
+                "there was no tick yet: nothing is sampled, and no history pruned, before {register}"
+            ));
+        }
+        (None, Some(job), _) => {
+            let fix = format!("SELECT cron.alter_job({}, active => true)", job.job_id);
+            return warning(format!("{} ticks, and is not active", job.describe()), Some(fix));
+        }
+        (None, None, Some(ago)) if ago > 900 => {
+            let minutes = ago / 60;
+            return match pg_cron_elsewhere()? {
+                Some(home) => {
+                    let look = jobs_of_database(&home)?;
+                    warning(format!("the last tick was {minutes} minutes ago: look for its job with {look}"), None)
+                }
+                None => warning(
+                    format!("no job ticks any more, and the last tick was {minutes} minutes ago"),
+                    Some(register),
+                ),
+            };
+        }
+        (Some(job), _, ago) => {
+            let longest = if job.schedule == TICK_SCHEDULE {
+                900
+            } else {
+                i64::from(longest_gap(&job.schedule)) * 86_400 + 3_600
+            };
+            if let Some(ago) = ago.filter(|ago| *ago > longest) {
+                let (job, minutes) = (job.describe(), ago / 60);
+                return warning(
+                    format!(
+                        "{job} ticks, and the last tick was {minutes} minutes ago: see checks \"scheduler\" and \"job_login\""
+                    ),
+                    None,
+                );
+            }
+        }
+        _ => {}
+    }
+    problems(FAILED, &[])
+}

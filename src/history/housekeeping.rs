@@ -1,0 +1,151 @@
+use pgrx::prelude::*;
+
+use crate::extension;
+use crate::postgres::error::{Result, spi};
+use crate::postgres::now::rows_now;
+use crate::schedule::{database, jobs, pg_cron_is_here};
+
+/// What `prune` prunes, as `backlog_cleanup.retention` has it.
+pub const WHAT: [&str; 8] =
+    ["run_recipe", "run", "sample fine", "sample hour", "sample day", "tick", "decision", "cron.job_run_details"];
+
+/// Removes a bounded number of rows that are older than `backlog_cleanup.retention` says. Passes over rows that another session has
+/// locked.
+pub fn prune(what: &str) -> Result<()> {
+    match what {
+        "run_recipe" => run(&recipes_older_than("run_recipe")),
+        // A run that has lost all of its recipes takes little with it.
+        "run" => run(&recipes_older_than("run")).and_then(|()| run(&runs())),
+        "tick" => run(&numbered("tick", "started_at")),
+        "decision" => run(&numbered("decision", "decided_at")),
+        "cron.job_run_details" => job_runs(),
+        samples => run(&samples_of(samples.trim_start_matches("sample "))),
+    }
+}
+
+fn run(statement: &str) -> Result<()> {
+    extension::as_owner(|| Spi::run(statement).map_err(spi))
+}
+
+/// The instant before which rows are too old; NULL if they are kept.
+fn cutoff(what: &str) -> String {
+    format!("(SELECT now() - max_age FROM backlog_cleanup.retention WHERE what = '{what}')")
+}
+
+/// Whether a run `r` is too old, has ended, and is not the last of its target, the last that was completed, the last regular one, or the
+/// last regular one of everything that was completed: status and doctor tell of these.
+fn may_go(what: &str) -> String {
+    let is_last = |kind: &str| {
+        format!(
+            "{kind} AND NOT EXISTS (SELECT FROM backlog_cleanup.run later WHERE later.target = r.target AND later.id > r.id AND {})",
+            kind.replace("r.", "later.")
+        )
+    };
+    let last = [
+        "true",
+        "r.state = 'completed'",
+        "r.mode = 'regular'",
+        "r.mode = 'regular' AND r.state = 'completed' AND num_nonnulls(r.recipe_id, r.failure_type, r.status) = 0",
+    ];
+    format!(
+        "coalesce(r.finished_at, r.started_at) < {} AND r.state <> 'running' AND NOT ({})",
+        cutoff(what),
+        last.map(is_last).join(" OR ")
+    )
+}
+
+/// Removes the recipes of runs that are too old, those of older runs first. Walks over the runs that have any.
+fn recipes_older_than(what: &str) -> String {
+    format!(
+        "WITH RECURSIVE old (id) AS (
+             SELECT min(run_id) FROM backlog_cleanup.run_recipe
+             UNION ALL
+             SELECT (SELECT min(run_id) FROM backlog_cleanup.run_recipe WHERE run_id > old.id)
+             FROM old
+             WHERE EXISTS (SELECT FROM backlog_cleanup.run r WHERE r.id = old.id AND r.started_at < {})
+         )
+         DELETE FROM backlog_cleanup.run_recipe WHERE ctid = ANY (ARRAY(
+             SELECT lost.ctid
+             FROM old JOIN backlog_cleanup.run r ON r.id = old.id JOIN backlog_cleanup.run_recipe lost ON lost.run_id = r.id
+             WHERE {} LIMIT 10000 FOR UPDATE OF lost SKIP LOCKED))",
+        cutoff(what),
+        may_go(what)
+    )
+}
+
+fn runs() -> String {
+    format!(
+        "DELETE FROM backlog_cleanup.run WHERE id = ANY (ARRAY(
+             SELECT r.id FROM backlog_cleanup.run r
+             WHERE {} AND NOT EXISTS (SELECT FROM backlog_cleanup.run_recipe left_over WHERE left_over.run_id = r.id)
+             ORDER BY r.id LIMIT 100 FOR UPDATE SKIP LOCKED))",
+        may_go("run")
+    )
+}
+
+/// Of a table whose rows are numbered in the order of a time. Looks no further than to the first row that is not too old.
+fn numbered(table: &str, time: &str) -> String {
+    format!(
+        "DELETE FROM backlog_cleanup.{table} WHERE id = ANY (ARRAY(
+             SELECT id FROM backlog_cleanup.{table}
+             WHERE {time} < {cutoff}
+               AND id < (SELECT id FROM backlog_cleanup.{table} WHERE {time} >= {cutoff} ORDER BY id LIMIT 1)
+             ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED))",
+        cutoff = cutoff(table)
+    )
+}
+
+/// Of samples that the next grain has been made of. The last one of each grain stays, since the next is told apart from it.
+fn samples_of(grain: &str) -> String {
+    let next = match grain {
+        "fine" => "date_trunc('hour', now(), 'UTC')",
+        "hour" => "date_trunc('day', now(), 'UTC')",
+        _ => "now()",
+    };
+    format!(
+        "DELETE FROM backlog_cleanup.sample WHERE ctid = ANY (ARRAY(
+             SELECT old.ctid
+             FROM backlog_cleanup.target t
+             CROSS JOIN LATERAL (SELECT s.ctid FROM backlog_cleanup.sample s
+                                 WHERE s.target = t.name AND s.grain = '{grain}' AND s.sampled_at < least({}, {next})
+                                   AND s.sampled_at < (SELECT max(last.sampled_at) FROM backlog_cleanup.sample last
+                                                       WHERE last.target = t.name AND last.grain = '{grain}')
+                                 ORDER BY s.sampled_at LIMIT 1000 FOR UPDATE SKIP LOCKED) old))",
+        cutoff(&format!("sample {grain}"))
+    )
+}
+
+/// Of pg_cron's history, what the extension's own jobs of this database have left.
+fn job_runs() -> Result<()> {
+    const JOB_RUNS: &str = "
+        DELETE FROM cron.job_run_details WHERE runid = ANY (ARRAY(
+            SELECT runid FROM cron.job_run_details
+            WHERE jobid = ANY ($1) AND status NOT IN ('starting', 'running')
+              AND coalesce(end_time, start_time)
+                  < (SELECT now() - max_age FROM backlog_cleanup.retention WHERE what = 'cron.job_run_details')
+            ORDER BY runid LIMIT 1000 FOR UPDATE SKIP LOCKED))";
+    const IS_ON: &str = "
+        SELECT what FROM backlog_cleanup.retention WHERE what = 'cron.job_run_details' AND max_age IS NOT NULL";
+    let is_on = extension::as_owner(|| rows_now(IS_ON, &[], |row| row.get::<String>(1)))?;
+    if is_on.is_empty() || !pg_cron_is_here()? {
+        return Ok(());
+    }
+    let here = database()?;
+    let ours: Vec<i64> = jobs()?.into_iter().filter(|job| job.database == here).map(|job| job.job_id).collect();
+    extension::as_owner(|| Spi::run_with_args(JOB_RUNS, &[ours.into()]).map_err(spi))
+}
+
+/// The targets that have an interrupted run whose working state is too old: no run has summed it up since.
+pub fn left_over() -> Result<Vec<String>> {
+    const LEFT_OVER: &str = "
+        SELECT DISTINCT r.target
+        FROM backlog_cleanup.run r JOIN backlog_cleanup.target t ON t.name = r.target
+        CROSS JOIN LATERAL (SELECT now() - max_age AS cutoff FROM backlog_cleanup.retention WHERE what = 'run_batch') old
+        WHERE r.id IN (SELECT run_id FROM backlog_cleanup.run_part
+                       UNION SELECT run_id FROM backlog_cleanup.run_cutoff
+                       UNION SELECT run_id FROM backlog_cleanup.run_batch)
+          AND r.started_at < old.cutoff
+          AND NOT EXISTS (SELECT FROM backlog_cleanup.run_batch b WHERE b.run_id = r.id AND b.finished_at >= old.cutoff)";
+    let targets = extension::as_owner(|| rows_now(LEFT_OVER, &[], |row| row.get::<String>(1)))?;
+    Ok(targets.into_iter().flatten().collect())
+}

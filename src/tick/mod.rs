@@ -1,0 +1,143 @@
+//! What looks after itself, every five minutes: samples, decisions, housekeeping. Each step stands alone.
+
+mod lock;
+mod sample;
+
+use std::time::Instant;
+
+use pgrx::prelude::*;
+use serde::Serialize;
+
+use crate::extension;
+use crate::history::{batches, housekeeping, samples};
+use crate::postgres::error::{Result, spi};
+use crate::postgres::json::Json;
+use crate::postgres::now::rows_now;
+use crate::postgres::read::refuse_read_only;
+use crate::postgres::settings::{set_local, with_settings};
+use crate::postgres::snapshot::with_new_snapshot;
+use crate::postgres::subtransaction::{attempt, is_cancel, reported, sqlstate};
+use crate::run::lock::{Span, acquire};
+use crate::run::prepare::cannot_be_prepared;
+use crate::status::alerts::{self, Unknown};
+
+/// How long a step waits for a lock.
+const PATIENCE: &str = "10ms";
+
+/// A step of a tick.
+#[derive(Serialize)]
+struct Step {
+    step: String,
+    target: Option<String>,
+    milliseconds: f64,
+    /// Why it has done nothing, or not all.
+    skipped: Option<String>,
+    /// Why it has failed.
+    error: Option<String>,
+}
+
+/// What a tick has done.
+#[derive(Serialize)]
+struct Tick {
+    /// `None` if it did nothing.
+    tick: Option<i64>,
+    milliseconds: f64,
+    skipped: Option<String>,
+    steps: Vec<Step>,
+}
+
+/// Takes a sample of each target, makes hours and days of them, opens and resolves alerts, and prunes what is older than `backlog_cleanup.retention` says. Returns
+/// what each step took. Waits for no lock; a step that fails stops no other. Does nothing on a standby, or while another tick is at work,
+/// and says so. Errors: 25006, 55000.
+#[pg_extern]
+fn backlog_cleanup_tick() -> Result<Json> {
+    let nothing =
+        |why: String| Json::of(&Tick { tick: None, milliseconds: 0.0, skipped: Some(why), steps: Vec::new() });
+    // SAFETY: only reads what the server is.
+    if unsafe { pg_sys::RecoveryInProgress() } {
+        return nothing("this server is a standby".into());
+    }
+    refuse_read_only("tick")?;
+    extension::is_of_this_version()?;
+    if let Err(holder) = lock::acquire()? {
+        let by = holder.map_or(String::new(), |process| format!(": process {process}"));
+        return nothing(format!("another tick is at work{by}"));
+    }
+    cannot_be_prepared();
+    let started = Instant::now();
+    let tick =
+        extension::as_owner(|| Spi::get_one::<i64>("SELECT nextval('backlog_cleanup.tick_id_seq')").map_err(spi))?;
+    // What the tick before has written may be newer than the statement.
+    let steps = with_new_snapshot(|| {
+        with_settings(|| {
+            set_local("lock_timeout", PATIENCE);
+            steps()
+        })
+    })?;
+    let milliseconds = since(started);
+    let json = serde_json::to_value(&steps).unwrap_or_default();
+    extension::as_owner(|| {
+        Spi::run_with_args(
+            "INSERT INTO backlog_cleanup.tick (id, started_at, milliseconds, steps) OVERRIDING SYSTEM VALUE
+             VALUES ($1, now(), $2, $3)",
+            &[tick.into(), milliseconds.into(), pgrx::JsonB(json).into()],
+        )
+        .map_err(spi)
+    })?;
+    Json::of(&Tick { tick, milliseconds, skipped: None, steps })
+}
+
+fn steps() -> Result<Vec<Step>> {
+    const TARGETS: &str = "SELECT name FROM backlog_cleanup.target ORDER BY name";
+    let targets = extension::as_owner(|| rows_now(TARGETS, &[], |row| row.get::<String>(1)))?;
+    let mut steps = Vec::new();
+    for target in targets.into_iter().flatten() {
+        steps.push(step("sample", Some(&target), || sample::sample(&target)));
+    }
+    steps.push(step("roll up", None, || samples::roll_up().map(|()| None)));
+    // They see the samples that this tick has taken.
+    steps.push(step("alerts", None, || with_new_snapshot(alerts)));
+    for what in housekeeping::WHAT {
+        steps.push(step(&format!("prune {what}"), None, || housekeeping::prune(what).map(|()| None)));
+    }
+    for target in housekeeping::left_over()? {
+        steps.push(step("sum up", Some(&target), || sum_up(&target).map(|()| None)));
+    }
+    Ok(steps)
+}
+
+/// Opens and resolves alerts; returns what cannot be known now.
+fn alerts() -> Result<Option<String>> {
+    let unknown = alerts::evaluate()?.into_iter().map(|Unknown { rule, target, why }| {
+        let target = target.map_or(String::new(), |target| format!(" of target \"{target}\""));
+        format!("rule \"{rule}\"{target}: {why}")
+    });
+    Ok(Some(unknown.collect::<Vec<_>>().join("; ")).filter(|unknown| !unknown.is_empty()))
+}
+
+/// Sums up the interrupted runs of a target. Errors: 55P03 (a run is at work).
+fn sum_up(target: &str) -> Result<()> {
+    acquire(target, Span::Transaction)?;
+    batches::interrupt(target)
+}
+
+/// Does a step in a subtransaction; `work` returns why it has not done all.
+fn step(name: &str, target: Option<&str>, work: impl FnOnce() -> Result<Option<String>>) -> Step {
+    let started = Instant::now();
+    let (skipped, error) = match attempt(|| work().map(Some)) {
+        Ok(skipped) => (skipped.flatten(), None),
+        Err(failure) if is_cancel(&failure) => failure.rethrow(),
+        Err(failure) => {
+            let message = Some(reported(&failure).message().to_owned());
+            match sqlstate(&failure) {
+                PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => (message, None),
+                _ => (None, message),
+            }
+        }
+    };
+    Step { step: name.to_owned(), target: target.map(str::to_owned), milliseconds: since(started), skipped, error }
+}
+
+fn since(started: Instant) -> f64 {
+    (started.elapsed().as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,170 @@
+use std::collections::HashMap;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Instant;
+
+use backlog_cleanup_report::{Mode, recipe_id};
+use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+use serde_json::{Value, json};
+
+use crate::history::samples::{self, Before, Counted, Sample};
+use crate::postgres::datum::instant_as_text;
+use crate::postgres::error::Result;
+use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::read::read_one;
+use crate::postgres::stream::stream;
+use crate::rank::count::{InScope, count};
+use crate::rank::index;
+use crate::rules::Rules;
+use crate::rules::matching::Policies;
+use crate::rules::selection::Selection;
+use crate::target::Target;
+use crate::target::leaf::{Leaf, oids};
+use crate::target::steady::glance_leaves;
+
+/// After a count no other is made for so many times what it took.
+const REST: f64 = 100.0;
+
+/// A larger table is counted only through the partial index, in bytes.
+const LARGEST: u64 = 1 << 30;
+
+/// How many recipes and failure types a sample names.
+const NAMED: usize = 5;
+
+/// Takes a sample of a target. Returns why its rows were not counted, if they were not. Errors: those of `Target::load`, 55P03.
+pub fn sample(name: &str) -> Result<Option<String>> {
+    let before = samples::before(name)?;
+    let started = Instant::now();
+    let mut sample = glance_leaves(Some(name), |target, leaves| {
+        let (size, counters) = samples::figures(name, &oids(leaves))?;
+        let (counted, not_counted) = match reason_not_to_count(target, leaves, &before)? {
+            Ok(through_index) => (Some(counted(target, leaves, through_index, &before)?), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        Ok(Sample { counted, not_counted, milliseconds: 0.0, size, counters })
+    })?;
+    sample.milliseconds = started.elapsed().as_secs_f64() * 1000.0;
+    samples::write(name, &before, &sample)?;
+    Ok(sample.not_counted)
+}
+
+/// Whether the rows are counted through the partial index, or else the reason not to count them.
+fn reason_not_to_count(target: &Target, leaves: &[Leaf], before: &Before) -> Result<std::result::Result<bool, String>> {
+    let through_index = index::serves(&regular(target)?, leaves)?;
+    let bytes = leaves.iter().map(|leaf| u64::from(leaf.pages)).sum::<u64>() * u64::from(pg_sys::BLCKSZ);
+    if !through_index && bytes > LARGEST {
+        let gigabytes = bytes as f64 / LARGEST as f64;
+        let why = match index::exists(target)? {
+            true => "few of its pages are all-visible or a policy names a failure type".to_owned(),
+            false => {
+                format!("it has no partial index: SELECT backlog_cleanup_index_sql({})", quote_literal(&target.name))
+            }
+        };
+        return Ok(Err(format!("the table of {gigabytes:.1} GB would have to be read, since {why}")));
+    }
+    if let (Some(seconds), Some(milliseconds)) = (before.counted_seconds, before.counted_milliseconds) {
+        let rest = REST * milliseconds / 1000.0 - seconds;
+        if rest > 0.0 {
+            let took = milliseconds / 1000.0;
+            let index = if through_index { "" } else { ", without the partial index" };
+            return Ok(Err(format!(
+                "the last count took {took:.1} s{index}: the next is made in {rest:.0} s or later"
+            )));
+        }
+    }
+    Ok(Ok(through_index))
+}
+
+/// A regular run of all of the target.
+fn regular(target: &Target) -> Result<Rules<'_>> {
+    let policies = Rc::new(Policies::of(target, Mode::Regular)?);
+    Ok(Rules { target, selection: Selection::default(), mode: Mode::Regular, policies, include_held: false })
+}
+
+fn counted(target: &Target, leaves: &[Leaf], through_index: bool, before: &Before) -> Result<Counted> {
+    let span = before.counted_at.as_deref().map(|since| span(target, since)).transpose()?;
+    let in_scope = count(&regular(target)?, leaves, through_index, span.clone().unwrap_or(0..0))?;
+    let failed: i64 = in_scope.recipes.iter().map(|recipe| recipe.failed).sum();
+    let failure_types = match &span {
+        Some(span) if failed > 0 => Some(failure_types(target, leaves, span)?),
+        span => span.as_ref().map(|_| json!([])),
+    };
+    let statuses = target.names_of_statuses.iter().cloned().zip(in_scope.of_status.iter().copied());
+    Ok(Counted {
+        in_scope: in_scope.recipes.iter().map(|recipe| recipe.in_scope).sum(),
+        statuses: target.status.as_ref().map(|_| statuses.collect()),
+        removable: in_scope.removable,
+        oldest_at: in_scope.oldest.map(|at| instant(target, at)).transpose()?.flatten(),
+        failed: span.as_ref().map(|_| failed),
+        failed_seconds: before.counted_seconds,
+        recipes: span.map(|_| recipes(target, in_scope)),
+        failure_types,
+    })
+}
+
+/// The failed-ats from an instant to now.
+fn span(target: &Target, since: &str) -> Result<Range<i64>> {
+    let now =
+        r#"SELECT pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.now()), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"#;
+    let now = read_one::<String>(now, &[])?.unwrap_or_default();
+    let values = format!("VALUES (({})), (({}))", target.as_failed_at(since), target.as_failed_at(&now));
+    let mut ends = Vec::new();
+    reading_as_owner_of(&target.table, || stream(&values, |row| ends.extend(row.number(0))))?;
+    Ok(match ends[..] {
+        [from, to] => from..to,
+        _ => 0..0,
+    })
+}
+
+/// A failed-at as a `timestamptz`, as text.
+fn instant(target: &Target, at: i64) -> Result<Option<String>> {
+    let at =
+        format!("{}::{}", quote_literal(instant_as_text(at, target.failed_at.type_oid)), target.failed_at.sql_type);
+    let instant = format!("SELECT ({})::pg_catalog.timestamptz::pg_catalog.text", target.instant(&at));
+    reading_as_owner_of(&target.table, || read_one::<String>(&instant, &[]))
+}
+
+/// The recipes with most failures.
+fn recipes(target: &Target, in_scope: InScope) -> Value {
+    let mut recipes = in_scope.recipes;
+    recipes.retain(|recipe| recipe.failed > 0);
+    recipes.sort_by(|a, b| (b.failed, b.in_scope, &a.recipe_id).cmp(&(a.failed, a.in_scope, &b.recipe_id)));
+    let named = recipes.iter().take(NAMED).map(|recipe| {
+        let id = recipe_id(recipe.recipe_id.as_deref(), target.recipe.is_number());
+        json!({ "recipeId": id, "inScope": recipe.in_scope, "change": recipe.failed })
+    });
+    named.collect()
+}
+
+/// The failure types with most failures in a span.
+fn failure_types(target: &Target, leaves: &[Leaf], span: &Range<i64>) -> Result<Value> {
+    let failed_at = target.failed_at.of_row();
+    let end = |at: i64| {
+        format!("{}::{}", quote_literal(instant_as_text(at, target.failed_at.type_oid)), target.failed_at.sql_type)
+    };
+    let mut rows: HashMap<String, i64> = HashMap::new();
+    for leaf in leaves {
+        let statement = format!(
+            "SELECT COALESCE({}, '(none)')::pg_catalog.text, pg_catalog.count(*) FROM {} g
+             WHERE {} AND {failed_at} OPERATOR(pg_catalog.>=) {} AND {failed_at} OPERATOR(pg_catalog.<) {}
+             GROUP BY 1",
+            target.failure_type_of_row(),
+            leaf.rows(),
+            target.is_failed(),
+            end(span.start),
+            end(span.end),
+        );
+        leaf.reading_as_owner(target, || {
+            stream(&statement, |row| {
+                // SAFETY: the first column of the statement is a text.
+                let failure_type = unsafe { row.text(0) }.unwrap_or_default();
+                *rows.entry(failure_type.to_owned()).or_default() += row.number(1).unwrap_or_default();
+            })
+        })?;
+    }
+    let mut most: Vec<(String, i64)> = rows.into_iter().collect();
+    most.sort_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
+    let named = most.iter().take(NAMED).map(|(name, failed)| json!({ "failureType": name, "change": failed }));
+    Ok(named.collect())
+}

@@ -1,0 +1,583 @@
+//! A tick looks after everything in a moment, whatever else goes on, and keeps what it writes small.
+
+use std::time::Instant;
+
+use cluster::{
+    Cluster, balance, create_index, fail, findings_of, number, numbers, refused, truth, until_true, value, with_pg_cron,
+};
+use postgres::Client;
+
+const TICK: &str = "SELECT backlog_cleanup_tick()";
+
+/// Why a step of the last tick did nothing, or what it failed with.
+fn said(client: &mut Client, step: &str, key: &str) -> Option<String> {
+    value(
+        client,
+        &format!(
+            "SELECT (SELECT step ->> '{key}' FROM jsonb_array_elements(steps) step
+                     WHERE concat_ws(' ', step ->> 'step', step ->> 'target') = '{step}')
+             FROM backlog_cleanup.tick ORDER BY id DESC LIMIT 1"
+        ),
+    )
+}
+
+/// Makes everything that the tick has written look as if it had been written so much earlier.
+fn pass(client: &mut Client, time: &str) {
+    client
+        .batch_execute(&format!(
+            "UPDATE backlog_cleanup.sample SET sampled_at = sampled_at - interval '{time}' WHERE grain = 'fine';
+             UPDATE backlog_cleanup.tick SET started_at = started_at - interval '{time}'"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn a_tick_samples_what_status_counts() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 15);
+    fail(&mut client, 2, 12);
+    client.batch_execute("SELECT pg_stat_force_next_flush()").unwrap();
+    client.batch_execute(TICK).unwrap();
+    let counted =
+        "SELECT in_scope, removable, (statuses ->> 'failed')::bigint, table_bytes FROM backlog_cleanup.sample";
+    let [in_scope, removable, failed, bytes] = numbers(&mut client, counted);
+    assert_eq!([in_scope, removable, failed], [27, 7, 27]);
+    assert!(bytes > 0);
+    // The first has nothing to compare with.
+    assert!(truth(
+        &mut client,
+        "SELECT seconds IS NULL AND failed IS NULL AND not_counted IS NULL FROM backlog_cleanup.sample"
+    ));
+    assert!(truth(
+        &mut client,
+        "SELECT oldest_at BETWEEN now() - interval '49 hours' AND now() - interval '47 hours' FROM backlog_cleanup.sample"
+    ));
+
+    pass(&mut client, "5 minutes");
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status, failure_reason, updated_at)
+             SELECT 'system_backlog', 1 + i % 3 / 2, '', 'failed', CASE WHEN i < 4 THEN 'timeout' ELSE 'out_of_credits' END,
+                    now() AT TIME ZONE 'UTC' - interval '1 minute'
+             FROM generate_series(1, 9) i;
+             SELECT backlog_cleanup_failed_generations(); SELECT pg_stat_force_next_flush()",
+        )
+        .unwrap();
+    client.batch_execute(TICK).unwrap();
+    let last = "FROM backlog_cleanup.sample ORDER BY sampled_at DESC LIMIT 1";
+    let since = format!("SELECT in_scope, removable, failed, removed, inserted, deleted {last}");
+    assert_eq!(numbers(&mut client, &since), [29, 0, 9, 7, 9, 7]);
+    assert!(truth(
+        &mut client,
+        &format!("SELECT seconds BETWEEN 300 AND 360 AND failed_seconds = seconds AND transactions > 0 {last}")
+    ));
+    assert_eq!(
+        value::<String>(&mut client, &format!("SELECT recipes::text {last}")),
+        r#"[{"change": 6, "inScope": 16, "recipeId": 1}, {"change": 3, "inScope": 13, "recipeId": 2}]"#
+    );
+    assert_eq!(
+        value::<String>(&mut client, &format!("SELECT failure_types::text {last}")),
+        r#"[{"change": 6, "failureType": "out_of_credits"}, {"change": 3, "failureType": "timeout"}]"#
+    );
+}
+
+#[test]
+fn a_sample_counts_every_shape_as_a_dry_run_does() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(cluster::JOBS).unwrap();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET statuses = '{failed,dead}', recipe_column = NULL,
+                 recipe_columns = '{queue,error}', condition = '(id % 7 <> 0)' WHERE name = 't';
+             UPDATE backlog_cleanup.policy SET keep = 3, max_age = '3 days' WHERE target = 't';
+             INSERT INTO backlog_cleanup.policy (target, status, keep, max_keep_age, max_age) VALUES ('t', 'dead', 5, '5 days', '1 day');
+             UPDATE job SET queue = chr(97 + id % 3), state = CASE id % 4 WHEN 0 THEN 'dead' WHEN 1 THEN 'done' ELSE 'failed' END,
+                 error = nullif(id % 2, 0)::text, at = now() - id * interval '181 minutes';
+             SELECT backlog_cleanup_tick()",
+        )
+        .unwrap();
+    let sampled = "SELECT in_scope, removable FROM backlog_cleanup.sample WHERE target = 't'";
+    let dry_run = "SELECT (r ->> 'totalFailedGenerations')::bigint, (r ->> 'cleanedUpGenerations')::bigint
+                   FROM backlog_cleanup_failed_generations('t', dry_run => true) r";
+    let [in_scope, removable] = numbers(&mut client, sampled);
+    assert!(in_scope > removable && removable > 0);
+    assert_eq!([in_scope, removable], numbers(&mut client, dry_run));
+    let statuses = "SELECT (statuses ->> 'failed')::bigint, (statuses ->> 'dead')::bigint FROM backlog_cleanup.sample WHERE target = 't'";
+    let really = "SELECT count(*) FILTER (WHERE state = 'failed'), count(*) FILTER (WHERE state = 'dead') FROM job WHERE id % 7 <> 0";
+    assert_eq!(numbers::<2>(&mut client, statuses), numbers::<2>(&mut client, really));
+}
+
+#[test]
+fn a_tick_waits_for_no_lock_and_says_which_target_it_has_passed_over() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(cluster::JOBS).unwrap();
+    let mut other = cluster.connect();
+    other.batch_execute("CREATE TABLE generations (); DROP TABLE generations; BEGIN; LOCK TABLE job").unwrap();
+    let started = Instant::now();
+    client.batch_execute(TICK).unwrap();
+    assert!(started.elapsed().as_millis() < 500);
+    let skipped = said(&mut client, "sample t", "skipped").unwrap();
+    assert!(skipped.contains("another session has held a lock"), "{skipped}");
+    // The target that the extension comes with has no table here: its step fails alone.
+    let failed = said(&mut client, "sample generations", "error").unwrap();
+    assert!(failed.contains("generations"), "{failed}");
+    other.batch_execute("ROLLBACK").unwrap();
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(said(&mut client, "sample t", "skipped"), None);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.sample WHERE target = 't'"), 1);
+
+    // Nor for rows of its own tables.
+    pass(&mut client, "8 days");
+    client.batch_execute(TICK).unwrap();
+    pass(&mut client, "8 days");
+    other.batch_execute("BEGIN; SELECT FROM backlog_cleanup.tick ORDER BY id LIMIT 1 FOR UPDATE").unwrap();
+    let started = Instant::now();
+    client.batch_execute(TICK).unwrap();
+    assert!(started.elapsed().as_millis() < 500);
+    other.batch_execute("ROLLBACK").unwrap();
+}
+
+#[test]
+fn two_ticks_never_overlap_and_the_second_says_so() {
+    let cluster = Cluster::start("");
+    let (mut client, mut other) = (cluster.platform(), cluster.connect());
+    other.batch_execute(&format!("BEGIN; {TICK}")).unwrap();
+    let process: i32 = value(&mut other, "SELECT pg_backend_pid()");
+    let skipped: String = value(&mut client, "SELECT backlog_cleanup_tick() ->> 'skipped'");
+    assert_eq!(skipped, format!("another tick is at work: process {process}"));
+    other.batch_execute("COMMIT").unwrap();
+    assert!(truth(&mut client, "SELECT backlog_cleanup_tick() ->> 'skipped' IS NULL"));
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.tick"), 2);
+}
+
+#[test]
+fn a_standby_ticks_without_doing_anything() {
+    let cluster = Cluster::start("");
+    cluster.platform();
+    let standby = cluster.standby();
+    assert_eq!(
+        value::<String>(&mut standby.connect(), "SELECT backlog_cleanup_tick() ->> 'skipped'"),
+        "this server is a standby"
+    );
+    let (sqlstate, ..) = refused(cluster.connect().batch_execute("BEGIN READ ONLY; SELECT backlog_cleanup_tick()"));
+    assert_eq!(sqlstate, "25006");
+}
+
+#[test]
+fn code_of_the_tables_owner_runs_as_the_owner() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(cluster::JOBS).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE seen (who name); GRANT INSERT ON seen TO PUBLIC;
+             CREATE FUNCTION look(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+                 $$BEGIN IF current_user = 'postgres' THEN RAISE EXCEPTION 'as %', current_user; END IF; RETURN $1; END$$;
+             ALTER FUNCTION look OWNER TO app;
+             CREATE INDEX ON job (look(queue));
+             SET ROLE app; ANALYZE job; RESET ROLE;
+             UPDATE backlog_cleanup.target SET recipe_column = '(public.look(queue))' WHERE name = 't'",
+        )
+        .ok();
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(said(&mut client, "sample t", "error"), None);
+}
+
+#[test]
+fn without_an_index_a_target_is_counted_less_often_and_its_sample_says_so() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 15);
+    client.batch_execute(TICK).unwrap();
+    client.batch_execute("UPDATE backlog_cleanup.sample SET milliseconds = 60000").unwrap();
+    pass(&mut client, "5 minutes");
+    client.batch_execute(TICK).unwrap();
+    let last = "FROM backlog_cleanup.sample WHERE grain = 'fine' ORDER BY sampled_at DESC LIMIT 1";
+    let why: String = value(&mut client, &format!("SELECT not_counted {last}"));
+    assert!(why.starts_with("the last count took 60.0 s, without the partial index: the next is made in 5"), "{why}");
+    assert_eq!(said(&mut client, "sample generations", "skipped").as_ref(), Some(&why));
+    assert!(truth(&mut client, &format!("SELECT in_scope IS NULL AND table_bytes > 0 AND seconds > 299 {last}")));
+    // A hundred times what it took later it is counted again, and the failures are those of the whole time.
+    pass(&mut client, "100 minutes");
+    client.batch_execute(TICK).unwrap();
+    assert!(truth(
+        &mut client,
+        &format!("SELECT in_scope = 15 AND failed_seconds > 6000 AND not_counted IS NULL {last}")
+    ));
+}
+
+#[test]
+fn samples_follow_their_target() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(TICK).unwrap();
+    client.batch_execute("UPDATE backlog_cleanup.target SET name = 'renamed'").unwrap();
+    assert_eq!(value::<String>(&mut client, "SELECT target FROM backlog_cleanup.sample"), "renamed");
+    client.batch_execute("DELETE FROM backlog_cleanup.target").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.sample"), 0);
+}
+
+/// Fine samples of a target in the past, `every` so often, of the time between two intervals ago.
+fn back_dated(client: &mut Client, from: &str, to: &str, every: &str) {
+    client
+        .batch_execute(&format!(
+            "INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, removable, failed, failed_seconds, milliseconds,
+                                                 seconds, inserted, updated, deleted, transactions, removed, recipes)
+             SELECT 'generations', 'fine', at, 100, 50, 10, extract(epoch FROM interval '{every}'), 1,
+                    extract(epoch FROM interval '{every}'), 10, 0, 5, 1000, 5, '[{{\"recipeId\": 1, \"inScope\": 7, \"change\": 2}}]'
+             FROM generate_series(date_trunc('hour', now(), 'UTC') - interval '{from}', now() - interval '{to}', interval '{every}') at"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn samples_are_fine_for_two_days_hourly_for_ninety_and_daily_for_three_years() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    // Three years and more, hour by hour: what the ticks of that time had left, had nothing been pruned.
+    back_dated(&mut client, "1200 days", "3 days", "1 hour");
+    back_dated(&mut client, "71 hours", "5 minutes", "5 minutes");
+    for _ in 0..40 {
+        client.batch_execute(TICK).unwrap();
+    }
+    let rows = "SELECT count(*) FILTER (WHERE grain = 'fine'), count(*) FILTER (WHERE grain = 'hour'),
+                       count(*) FILTER (WHERE grain = 'day') FROM backlog_cleanup.sample";
+    let [fine, hours, days] = numbers(&mut client, rows);
+    // With the ticks of now, those of the hour that is not over, and the one before the first.
+    assert!((576..=576 + 40 + 13).contains(&fine), "{fine} fine samples");
+    assert!((2159..=2161 + 24).contains(&hours), "{hours} hours");
+    assert!((1094..=1098).contains(&days), "{days} days");
+    // Rates are per second of what an hour has.
+    let hour = "SELECT bool_and(abs(inserted / seconds - 10 / 300.0) < 1e-9 AND failed = 120 AND transactions = 12000 AND in_scope = 100)
+                FROM backlog_cleanup.sample
+                WHERE grain = 'hour' AND sampled_at BETWEEN now() - interval '2 days' AND now() - interval '2 hours'";
+    assert!(truth(&mut client, hour));
+    let recipes = "SELECT recipes::text FROM backlog_cleanup.sample WHERE grain = 'hour' AND sampled_at < now() - interval '2 hours'
+                   ORDER BY sampled_at DESC LIMIT 1";
+    assert_eq!(value::<String>(&mut client, recipes), r#"[{"change": 24, "inScope": 7, "recipeId": 1}]"#);
+}
+
+#[test]
+fn after_a_gap_rates_are_those_of_the_gap_and_hours_are_made_of_what_there_is() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(TICK).unwrap();
+    // The server is down for five hours, or the job is paused.
+    pass(&mut client, "5 hours");
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '1 hour' FROM generate_series(1, 50);
+             SELECT pg_stat_force_next_flush()",
+        )
+        .unwrap();
+    client.batch_execute(TICK).unwrap();
+    let last =
+        "SELECT failed, inserted FROM backlog_cleanup.sample WHERE grain = 'fine' ORDER BY sampled_at DESC LIMIT 1";
+    assert_eq!(numbers(&mut client, last), [50, 50]);
+    let seconds = "SELECT seconds BETWEEN 18000 AND 18060 FROM backlog_cleanup.sample WHERE grain = 'fine' ORDER BY sampled_at DESC LIMIT 1";
+    assert!(truth(&mut client, seconds));
+    // One hour, that of the first sample: there is none for the others.
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.sample WHERE grain = 'hour'"), 1);
+
+    // A reset of the statistics leaves what happened meanwhile unknown, and nothing else.
+    pass(&mut client, "5 minutes");
+    client.batch_execute("SELECT pg_stat_reset()").unwrap();
+    client.batch_execute(TICK).unwrap();
+    let unknown = "SELECT inserted IS NULL AND seconds > 299 AND failed = 0 AND removed = 0 FROM backlog_cleanup.sample
+                   WHERE grain = 'fine' ORDER BY sampled_at DESC LIMIT 1";
+    assert!(truth(&mut client, unknown));
+}
+
+#[test]
+fn pruning_keeps_the_sums_the_books_the_last_runs_and_those_at_work() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    for _ in 0..3 {
+        fail(&mut client, 1, 15);
+        client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+    }
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_failed_generations(recipe_id => '1'); SELECT backlog_cleanup_emergency()",
+        )
+        .unwrap();
+    fail(&mut client, 2, 100);
+    let mut session = cluster.connect();
+    session.batch_execute(&cluster::start_run(10)).unwrap();
+    let running: i64 = value(&mut client, "SELECT max(id) FROM backlog_cleanup.run WHERE state = 'running'");
+    let sums = "SELECT sum(runs)::bigint, sum(removed)::bigint, round(sum(seconds) * 1000000)::bigint FROM backlog_cleanup.total
+                WHERE state <> 'running'";
+    let before: [i64; 3] = numbers(&mut client, sums);
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.run SET started_at = started_at - interval '500 days', finished_at = finished_at - interval '500 days';
+             UPDATE credit_transactions SET created_at = created_at - interval '500 days'",
+        )
+        .unwrap();
+    for _ in 0..3 {
+        client.batch_execute(TICK).unwrap();
+    }
+    // The last regular run of everything that was completed, the last that was completed, the last, which is at work.
+    assert_eq!(
+        cluster::column::<i64>(&mut client, "SELECT id FROM backlog_cleanup.run ORDER BY id"),
+        [running - 3, running - 1, running]
+    );
+    let after: [i64; 3] = numbers(&mut client, sums);
+    assert_eq!(before[..2], after[..2]);
+    assert!((before[2] - after[2]).abs() < 1000, "{before:?} {after:?}");
+    assert_eq!(numbers(&mut client, "SELECT difference FROM backlog_cleanup_books()"), [0]);
+    assert!(
+        number(&mut client, &format!("SELECT count(*) FROM backlog_cleanup.run_cutoff WHERE run_id = {running}")) > 0
+    );
+    // What is at work goes on.
+    session
+        .batch_execute(&format!("SELECT backlog_cleanup.next_batch({running}), backlog_cleanup.finish_run({running})"))
+        .unwrap();
+    assert_eq!(numbers(&mut client, "SELECT difference FROM backlog_cleanup_books()"), [0]);
+    client.batch_execute("UPDATE backlog_cleanup.retention SET max_age = NULL WHERE what = 'run'").unwrap();
+    let (sqlstate, ..) = refused(client.batch_execute("UPDATE backlog_cleanup.retention SET max_age = '1 minute'"));
+    assert_eq!(sqlstate, "23514");
+}
+
+#[test]
+fn an_interrupted_run_is_summed_up_when_its_age_is_over() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 100);
+    let mut session = cluster.connect();
+    session.batch_execute(&cluster::start_run(10)).unwrap();
+    session.batch_execute("SELECT backlog_cleanup.next_batch(1)").unwrap();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.run SET started_at = started_at - interval '8 days';
+             UPDATE backlog_cleanup.run_batch SET finished_at = finished_at - interval '8 days'; SELECT backlog_cleanup_tick()",
+        )
+        .unwrap();
+    let skipped = said(&mut client, "sum up generations", "skipped").expect("the run is at work");
+    assert!(skipped.contains("another run on it is in progress"), "{skipped}");
+    drop(session);
+    until_true(
+        &mut client,
+        "SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'object' AND classid = 'backlog_cleanup.target'::regclass",
+    );
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(value::<String>(&mut client, "SELECT state FROM backlog_cleanup.run"), "interrupted");
+    assert_eq!(numbers(&mut client, "SELECT cleaned_count, failed_count FROM backlog_cleanup.run_recipe"), [10, 100]);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run_part"), 0);
+    assert_eq!(balance(&mut client, 100), 10);
+}
+
+#[test]
+fn the_job_ticks_and_its_own_history_is_pruned_on_request() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.platform();
+    let (status, detail, _) = findings_of(&mut client, "generations", "tick").remove(0);
+    assert_eq!(status, "ok");
+    assert!(
+        detail.contains("there was no tick yet") && detail.contains("SELECT backlog_cleanup_schedule_tick()"),
+        "{detail}"
+    );
+    client.batch_execute("SELECT backlog_cleanup_schedule_tick()").unwrap();
+    assert_eq!(
+        value::<String>(
+            &mut client,
+            "SELECT concat_ws('|', jobname, schedule, command, active) FROM cron.job WHERE jobname ~ 'tick'"
+        ),
+        "backlog-cleanup-tick|*/5 * * * *|SELECT public.backlog_cleanup_tick()|t"
+    );
+    // The nightly job's checks do not take it for a job of a target.
+    assert_eq!(findings_of(&mut client, "generations", "job").remove(0).0, "ok");
+    let (sqlstate, _, hint) = refused(client.batch_execute("SELECT backlog_cleanup_schedule_tick('nonsense')"));
+    assert_eq!(
+        (&sqlstate[..], &hint[..]),
+        ("22023", "SELECT backlog_cleanup_schedule_tick('*/5 * * * *'); -- minute hour day month weekday")
+    );
+
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(findings_of(&mut client, "generations", "tick").remove(0).0, "ok");
+    pass(&mut client, "20 minutes");
+    let (status, detail, _) = findings_of(&mut client, "generations", "tick").remove(0);
+    assert!(status == "warn" && detail.contains("the last tick was 20 minutes ago"), "{detail}");
+    client
+        .batch_execute(
+            "SELECT cron.alter_job(jobid, active => false) FROM cron.job WHERE jobname = 'backlog-cleanup-tick'",
+        )
+        .unwrap();
+    let (status, _, fix) = findings_of(&mut client, "generations", "tick").remove(0);
+    assert_eq!(status, "warn");
+    client.batch_execute(&fix.expect("a fix")).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.target (name, generations_table) VALUES ('lost', 'public.generations');
+             SET session_replication_role = replica; UPDATE backlog_cleanup.target SET generations_table = 'public.gone' WHERE name = 'lost';
+             RESET session_replication_role",
+        )
+        .unwrap();
+    client.batch_execute(TICK).unwrap();
+    let (status, detail, _) = findings_of(&mut client, "generations", "tick").remove(0);
+    assert!(
+        status == "warn" && detail.starts_with("step sample of target lost of the last tick has failed: "),
+        "{detail}"
+    );
+
+    client
+        .batch_execute(
+            "INSERT INTO cron.job_run_details (jobid, runid, database, username, command, status, start_time, end_time)
+             SELECT j.jobid, nextval('cron.runid_seq'), current_database(), 'postgres', j.command, 'succeeded', now() - interval '9 days', now() - interval '9 days'
+             FROM (SELECT jobid, command FROM cron.job UNION ALL SELECT 777, 'SELECT 1') j",
+        )
+        .unwrap();
+    client.batch_execute(TICK).unwrap();
+    let old = "SELECT count(*) FROM cron.job_run_details WHERE end_time < now() - interval '8 days'";
+    assert_eq!(number(&mut client, old), 3, "off unless asked for");
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.retention SET max_age = '7 days' WHERE what = 'cron.job_run_details'; SELECT backlog_cleanup_tick()",
+        )
+        .unwrap();
+    assert_eq!(number(&mut client, &format!("{old} AND jobid = 777")), 1, "that of others stays");
+    assert_eq!(number(&mut client, old), 1);
+    assert!(truth(&mut client, "SELECT backlog_cleanup_unschedule('backlog-cleanup-tick')"));
+
+    // From another database the hint says what to type in pg_cron's.
+    let mut other = cluster.platform_in("shop");
+    let (sqlstate, _, hint) = refused(other.batch_execute("SELECT backlog_cleanup_schedule_tick()"));
+    assert_eq!(sqlstate, "55000");
+    client.batch_execute(&hint).unwrap();
+    assert_eq!(
+        value::<String>(&mut client, "SELECT concat_ws('|', jobname, database) FROM cron.job WHERE jobname ~ 'tick'"),
+        "backlog-cleanup-tick@shop|shop"
+    );
+}
+
+#[test]
+fn a_dump_carries_samples_and_how_long_everything_is_kept() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_tick(); UPDATE backlog_cleanup.retention SET max_age = NULL, note = 'the law' WHERE what = 'run'",
+        )
+        .unwrap();
+    client.batch_execute("CREATE DATABASE restored").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("dump");
+    let file = file.to_str().unwrap();
+    cluster.program("pg_dump", &["-Fc", "-f", file, "postgres"]);
+    cluster.program("pg_restore", &["-e", "-d", "restored", file]);
+    let mut restored = cluster.connect_to("restored");
+    let kept = "SELECT (SELECT count(*) FROM backlog_cleanup.sample) = 1 AND max_age IS NULL AND note = 'the law'
+                FROM backlog_cleanup.retention WHERE what = 'run'";
+    assert!(truth(&mut restored, kept));
+    assert_eq!(number(&mut restored, "SELECT count(*) FROM backlog_cleanup.retention"), 10);
+    restored.batch_execute(TICK).unwrap();
+}
+
+#[test]
+fn on_an_outage_a_tick_takes_milliseconds() {
+    let cluster = Cluster::start("");
+    cluster.outage("postgres", 100_000, 2_000);
+    let mut client = cluster.connect();
+    client.batch_execute("CREATE EXTENSION backlog_cleanup").unwrap();
+    create_index(&mut client, "generations");
+    client.batch_execute("VACUUM ANALYZE generations").unwrap();
+    client.batch_execute(TICK).unwrap();
+    pass(&mut client, "5 minutes");
+    let milliseconds: f64 = value(&mut client, "SELECT (backlog_cleanup_tick() -> 'milliseconds')::float8");
+    // On a machine that does much else beside it.
+    assert!(milliseconds < 500.0, "{milliseconds} ms");
+    println!("a tick on an outage of 100,000 rows with the index: {milliseconds} ms");
+}
+
+#[test]
+fn quiet_hours_are_those_of_the_samples_by_the_clock_of_the_target() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup_quiet_hours() WHERE note IS NOT NULL"), 0);
+    // Four weeks. In Berlin it is quiet at 4 in the morning, and on Sundays most; one night is an outlier, one hour was hardly sampled.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET time_zone = 'Europe/Berlin';
+             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds, seconds, transactions)
+             SELECT 'generations', 'hour', at, 1, seconds,
+                    seconds * CASE WHEN extract(hour FROM local) = 4 THEN CASE WHEN extract(isodow FROM local) = 7 THEN 2 ELSE 5 END
+                                   ELSE 50 END * CASE WHEN at > now() - interval '1 day' THEN 100 ELSE 1 END
+             FROM generate_series(date_trunc('hour', now()) - interval '28 days', now() - interval '1 hour', interval '1 hour') at,
+                  LATERAL (SELECT at AT TIME ZONE 'Europe/Berlin', CASE WHEN at < now() - interval '27 days' THEN 60 ELSE 3600 END) AS t (local, seconds)",
+        )
+        .unwrap();
+    let noted = "SELECT concat_ws('|', hour, transactions_per_second, mon, sun, note) FROM backlog_cleanup_quiet_hours() WHERE note IS NOT NULL";
+    assert_eq!(
+        cluster::column::<String>(&mut client, noted),
+        ["04:00|5|5|2|quietest of the day, quietest of the week on Sunday"]
+    );
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup_quiet_hours()"), 24);
+    assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_quiet_hours('nobody')")).0, "42704");
+}
+
+/// What the history would hold after three years without pruning: of each night the run, and 2,000 recipes that lost rows; the
+/// samples that three years of ticks have left; more ticks and decisions than are kept.
+const THREE_YEARS: &str = "
+    INSERT INTO backlog_cleanup.run (target, mode, requested_by, total_failed, removed, recipes_affected, started_at, finished_at)
+    SELECT 'generations', 'regular', 'postgres', 50000, 20000, 2000, at, at + interval '2 seconds'
+    FROM generate_series(now() - interval '1095 days', now(), interval '1 day') at;
+    INSERT INTO backlog_cleanup.run_policy (run_id, place, cutoff, keep, enabled, in_scope, removed)
+    SELECT id, 0, started_at, 10, true, 50000, 20000 FROM backlog_cleanup.run;
+    INSERT INTO backlog_cleanup.run_status (run_id, place, status, in_scope, removed, kept_back)
+    SELECT id, 0, 'failed', 50000, 20000, 0 FROM backlog_cleanup.run;
+    INSERT INTO backlog_cleanup.run_recipe SELECT id, recipe, 25, 10 FROM backlog_cleanup.run, generate_series(1, 2000) recipe
+    WHERE started_at > now() - interval '100 days';
+    INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, statuses, removable, oldest_at, failed, failed_seconds, recipes,
+        failure_types, milliseconds, table_bytes, index_bytes, live_rows, dead_rows, seconds, inserted, updated, deleted, transactions,
+        removed, counters)
+    SELECT 'generations', grain, at, 50000, '{\"failed\": 50000}', 20000, at - interval '2 days', 300, 300, recipes,
+           '[{\"change\": 200, \"failureType\": \"provider_unavailable\"}, {\"change\": 60, \"failureType\": \"timeout\"}]', 12.5, 800000000,
+           90000000, 1000000, 20000, 300, 900, 300, 0, 30000, 0,
+           '{\"deleted\": 20000000, \"inserted\": 900000000, \"removed\": 20000000, \"transactions\": 9000000000, \"updated\": 300000000}'
+    FROM (SELECT 'fine', at FROM generate_series(now() - interval '3 days', now() - interval '5 minutes', interval '5 minutes') at
+          UNION ALL
+          SELECT 'hour', at FROM generate_series(date_trunc('hour', now()) - interval '100 days', now() - interval '3 days', interval '1 hour') at
+          UNION ALL
+          SELECT 'day', at FROM generate_series(date_trunc('day', now()) - interval '1095 days', now() - interval '3 days', interval '1 day') at
+         ) past (grain, at),
+         LATERAL (SELECT jsonb_agg(jsonb_build_object('recipeId', r, 'inScope', 25, 'change', 3)) FROM generate_series(1, 5) r) five (recipes);
+    INSERT INTO backlog_cleanup.tick (started_at, milliseconds, steps)
+    SELECT at, 20, (SELECT jsonb_agg(jsonb_build_object('step', 'sample', 'target', 'generations', 'milliseconds', 12.345, 'skipped', NULL, 'error', NULL))
+                    FROM generate_series(1, 12))
+    FROM generate_series(now() - interval '14 days', now() - interval '5 minutes', interval '5 minutes') at;
+    INSERT INTO backlog_cleanup.decision (tick, target, decided_at, action, reason, numbers)
+    SELECT 1, 'generations', at, 'none', repeat('x', 120), '{\"removable\": 10000, \"perMinute\": 12.5, \"usual\": 11.5}'
+    FROM generate_series(now() - interval '100 days', now() - interval '5 minutes', interval '5 minutes') at";
+
+#[test]
+fn three_years_of_nights_and_ticks_stay_under_32_megabytes() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(THREE_YEARS).unwrap();
+    let runs = "SELECT sum(runs)::bigint, sum(removed)::bigint FROM backlog_cleanup.total";
+    let before: [i64; 2] = numbers(&mut client, runs);
+    let mut longest: f64 = 0.0;
+    for _ in 0..30 {
+        longest = longest.max(value(&mut client, "SELECT (backlog_cleanup_tick() -> 'milliseconds')::float8"));
+    }
+    assert_eq!(numbers(&mut client, runs), before);
+    let kept =
+        |client: &mut Client, table: &str| number(client, &format!("SELECT count(*) FROM backlog_cleanup.{table}"));
+    assert_eq!(kept(&mut client, "run"), 400);
+    assert_eq!(kept(&mut client, "run_policy"), 400);
+    assert_eq!(kept(&mut client, "run_recipe"), 90 * 2000);
+    assert!((2016..=2016 + 31).contains(&kept(&mut client, "tick")), "{}", kept(&mut client, "tick"));
+    // As VACUUM FULL or time would have it: what was pruned in this test is far more at once than ever in those years.
+    let tables = "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'backlog_cleanup'::regnamespace AND relkind = 'r'";
+    for table in cluster::column::<String>(&mut client, tables) {
+        client.batch_execute(&format!("VACUUM FULL {table}")).unwrap();
+    }
+    let size = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relnamespace = 'backlog_cleanup'::regnamespace AND relkind = 'r'";
+    let megabytes = number(&mut client, size) as f64 / 1e6;
+    println!("after three years: {megabytes:.1} MB; the longest of the ticks that pruned took {longest:.0} ms");
+    assert!(megabytes < 32.0, "{megabytes} MB");
+}
