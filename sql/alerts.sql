@@ -27,7 +27,7 @@ CREATE TABLE backlog_cleanup.alert_rule (
     CONSTRAINT within_is_from_5_minutes_to_1_day
         CHECK (within OPERATOR(pg_catalog.>=) interval '5 minutes'
                AND within OPERATOR(pg_catalog.<=)
-                   CASE kind WHEN 'table_size' THEN interval '10 years' ELSE interval '1 day' END)
+                   CASE WHEN kind OPERATOR(pg_catalog.=) 'table_size' THEN interval '10 years' ELSE interval '1 day' END)
 );
 COMMENT ON TABLE backlog_cleanup.alert_rule IS
     'when to alert: an alert opens when the value is above threshold, and resolves when it is at most resolve_at';
@@ -100,9 +100,9 @@ DECLARE
         WHEN TG_OP = 'INSERT' THEN 'opened'
         WHEN NEW.resolved_at IS DISTINCT FROM OLD.resolved_at THEN 'resolved'
         WHEN NEW.acknowledged_at IS DISTINCT FROM OLD.acknowledged_at THEN 'acknowledged'
-        ELSE 'snoozed' END;
+        WHEN NEW.snoozed_until IS DISTINCT FROM OLD.snoozed_until THEN 'snoozed' END;
 BEGIN
-    IF NOT backlog_cleanup.restoring() THEN
+    IF change IS NOT NULL AND NOT backlog_cleanup.restoring() THEN
         PERFORM pg_notify('backlog_cleanup', jsonb_build_object(
             'alert', NEW.id, 'change', change, 'rule', NEW.rule, 'target', left(NEW.target, 200))::text);
     END IF;
@@ -114,9 +114,7 @@ CREATE TRIGGER notify_opened AFTER INSERT ON backlog_cleanup.alert
     FOR EACH ROW WHEN (NEW.resolved_at IS NULL) EXECUTE FUNCTION backlog_cleanup.notify_alert();
 COMMENT ON TRIGGER notify_opened ON backlog_cleanup.alert IS 'NOTIFY when an alert opens';
 CREATE TRIGGER notify_changed AFTER UPDATE ON backlog_cleanup.alert
-    FOR EACH ROW WHEN ((NEW.resolved_at, NEW.acknowledged_at, NEW.snoozed_until)
-                       IS DISTINCT FROM (OLD.resolved_at, OLD.acknowledged_at, OLD.snoozed_until))
-    EXECUTE FUNCTION backlog_cleanup.notify_alert();
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.notify_alert();
 COMMENT ON TRIGGER notify_changed ON backlog_cleanup.alert IS
     'NOTIFY when an alert resolves, is acknowledged, or is snoozed';
 

@@ -53,9 +53,9 @@ CREATE VIEW backlog_cleanup.pace AS
         ORDER BY s.sampled_at DESC LIMIT 1) last ON true
     LEFT JOIN LATERAL (
         SELECT 3600 OPERATOR(pg_catalog.*) pg_catalog.sum(s.failed)::double precision
-                    OPERATOR(pg_catalog./) NULLIF(pg_catalog.sum(s.failed_seconds), 0) AS rows_in_per_hour,
+                    OPERATOR(pg_catalog./) pg_catalog.sum(s.failed_seconds) FILTER (WHERE s.failed_seconds OPERATOR(pg_catalog.>) 0) AS rows_in_per_hour,
                3600 OPERATOR(pg_catalog.*) pg_catalog.sum(s.removed)::double precision
-                    OPERATOR(pg_catalog./) NULLIF(pg_catalog.sum(s.seconds), 0) AS rows_out_per_hour
+                    OPERATOR(pg_catalog./) pg_catalog.sum(s.seconds) FILTER (WHERE s.seconds OPERATOR(pg_catalog.>) 0) AS rows_out_per_hour
         FROM backlog_cleanup.sample s
         WHERE s.target OPERATOR(pg_catalog.=) t.name AND s.grain OPERATOR(pg_catalog.=) 'fine'
           AND s.sampled_at OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '1 day')) day ON true
