@@ -1101,9 +1101,332 @@ CREATE FUNCTION backlog_cleanup_schedule_tick(
     job_name text DEFAULT 'backlog-cleanup-tick')
 RETURNS bigint LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_schedule_tick_wrapper';
 COMMENT ON FUNCTION backlog_cleanup_tick IS
-    'takes a sample of each target and prunes what is too old, as its pg_cron job does every five minutes; returns what each step took';
+    'takes a sample of each target, opens and resolves alerts, and prunes what is too old, as its pg_cron job does every five minutes; returns what each step took';
 COMMENT ON FUNCTION backlog_cleanup_schedule_tick IS
     'registers the pg_cron job of the tick, or changes the existing one; returns its id';
+
+-- Alerts, analytics and the report.
+-- Alerts: rules that people edit, and what they have found.
+CREATE TABLE backlog_cleanup.alert_rule (
+    name       text PRIMARY KEY CONSTRAINT name_is_short CHECK (pg_catalog.char_length(name) OPERATOR(pg_catalog.<=) 100),
+    kind       text NOT NULL
+        CONSTRAINT kind_is_known
+        CHECK (kind OPERATOR(pg_catalog.=) ANY (ARRAY[
+            'rows_in_scope', 'failure_rate', 'failure_rate_factor', 'recipe_failures', 'no_successful_run', 'failed_runs',
+            'nothing_removed', 'kept_back', 'books', 'history_size', 'dead_rows', 'table_size'])),
+    target     text REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
+    threshold  double precision NOT NULL
+        CONSTRAINT threshold_is_finite_and_not_negative
+        CHECK (threshold OPERATOR(pg_catalog.>=) double precision '0' AND threshold OPERATOR(pg_catalog.<) double precision 'Infinity'),
+    resolve_at double precision
+        CONSTRAINT resolve_at_is_from_0_to_threshold
+        CHECK (resolve_at OPERATOR(pg_catalog.>=) double precision '0' AND resolve_at OPERATOR(pg_catalog.<=) threshold),
+    within     interval,
+    enabled    boolean NOT NULL DEFAULT true,
+    note       text,
+    CONSTRAINT threshold_is_a_percentage
+        CHECK (kind OPERATOR(pg_catalog.<>) ALL (ARRAY['recipe_failures', 'dead_rows'])
+               OR threshold OPERATOR(pg_catalog.<) double precision '100'),
+    CONSTRAINT history_size_is_for_no_target CHECK (kind OPERATOR(pg_catalog.<>) 'history_size' OR target IS NULL),
+    CONSTRAINT within_is_for_kinds_that_look_back_or_ahead
+        CHECK ((within IS NOT NULL) OPERATOR(pg_catalog.=)
+               (kind OPERATOR(pg_catalog.=) ANY (ARRAY[
+                   'failure_rate', 'failure_rate_factor', 'recipe_failures', 'dead_rows', 'table_size']))),
+    CONSTRAINT within_is_from_5_minutes_to_1_day
+        CHECK (within OPERATOR(pg_catalog.>=) interval '5 minutes'
+               AND within OPERATOR(pg_catalog.<=)
+                   CASE WHEN kind OPERATOR(pg_catalog.=) 'table_size' THEN interval '10 years' ELSE interval '1 day' END)
+);
+COMMENT ON TABLE backlog_cleanup.alert_rule IS
+    'when to alert: an alert opens when the value is above threshold, and resolves when it is at most resolve_at';
+COMMENT ON COLUMN backlog_cleanup.alert_rule.name IS 'the rule''s name';
+COMMENT ON COLUMN backlog_cleanup.alert_rule.kind IS
+    'what is measured: rows_in_scope (rows), failure_rate (rows a minute), failure_rate_factor (times the usual of the hour), recipe_failures (percent of attempts), no_successful_run (periods of the job), failed_runs (in a row), nothing_removed (rows by which the backlog has grown), kept_back (rows), books (rows of difference), history_size (bytes), dead_rows (percent), table_size (bytes)';
+COMMENT ON COLUMN backlog_cleanup.alert_rule.target IS
+    'the target; NULL is every target that has no rule of this kind for itself, also none that is disabled';
+COMMENT ON COLUMN backlog_cleanup.alert_rule.threshold IS 'an alert opens when the value is above this';
+COMMENT ON COLUMN backlog_cleanup.alert_rule.resolve_at IS 'it resolves when the value is at most this; NULL is threshold';
+COMMENT ON COLUMN backlog_cleanup.alert_rule.within IS
+    'how long the rule looks back, or ahead (table_size); NULL for kinds that do neither';
+COMMENT ON COLUMN backlog_cleanup.alert_rule.enabled IS 'false: an open alert of the rule resolves, and none opens';
+COMMENT ON COLUMN backlog_cleanup.alert_rule.note IS 'for people';
+
+INSERT INTO backlog_cleanup.alert_rule (name, kind, threshold, resolve_at, within, note) VALUES
+    ('rows in scope', 'rows_in_scope', 100000, 80000, NULL, 'more rows in scope than this'),
+    ('failure rate', 'failure_rate', 60, 30, '15 minutes', 'more new rows in scope a minute than this'),
+    ('unusual failure rate', 'failure_rate_factor', 5, 2, '15 minutes', 'so many times the usual of the hour, which is the median of the same hours'),
+    ('recipe failures', 'recipe_failures', 90, 50, '1 hour', 'percent of at least 20 attempts of a recipe'),
+    ('no successful run', 'no_successful_run', 2, NULL, NULL, 'periods of the job without a run that completed'),
+    ('failed runs', 'failed_runs', 0, NULL, NULL, 'runs in a row that failed or were interrupted'),
+    ('nothing removed', 'nothing_removed', 1000, 0, NULL, 'rows by which the backlog grew before a run that removed none'),
+    ('rows kept back', 'kept_back', 0, NULL, NULL, 'rows that the last run could not remove'),
+    ('books', 'books', 0, NULL, NULL, 'rows of difference between ledger and history'),
+    ('history size', 'history_size', 1073741824, 858993459, NULL, 'bytes of the extension''s own tables'),
+    ('dead rows', 'dead_rows', 30, 20, '1 hour', 'percent of the table''s rows that are dead, for so long'),
+    ('table size', 'table_size', 107374182400, 96636764160, '14 days', 'bytes that the table with its indexes has by then at this pace');
+
+CREATE TABLE backlog_cleanup.alert (
+    id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    rule            text NOT NULL,
+    target          text,
+    subject         text,
+    opened_at       timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    resolved_at     timestamptz,
+    value           double precision NOT NULL,
+    threshold       double precision NOT NULL,
+    sentence        text NOT NULL,
+    fix             text,
+    acknowledged_at timestamptz,
+    acknowledged_by name,
+    snoozed_until   timestamptz,
+    note            text
+);
+CREATE UNIQUE INDEX alert_is_open_once ON backlog_cleanup.alert (rule, target, subject) NULLS NOT DISTINCT WHERE resolved_at IS NULL;
+COMMENT ON TABLE backlog_cleanup.alert IS 'what rules have found: an alert opens once, stays open, and resolves once';
+COMMENT ON COLUMN backlog_cleanup.alert.id IS 'the alert';
+COMMENT ON COLUMN backlog_cleanup.alert.rule IS 'the rule''s name at that time';
+COMMENT ON COLUMN backlog_cleanup.alert.target IS 'the target''s name at that time; NULL if it is about no target';
+COMMENT ON COLUMN backlog_cleanup.alert.subject IS 'which recipe, as text, if the rule is about recipes; else NULL';
+COMMENT ON COLUMN backlog_cleanup.alert.opened_at IS 'when it opened';
+COMMENT ON COLUMN backlog_cleanup.alert.resolved_at IS 'when it resolved; NULL while it is open';
+COMMENT ON COLUMN backlog_cleanup.alert.value IS 'the value, in the unit of the rule''s kind; the last above resolve_at';
+COMMENT ON COLUMN backlog_cleanup.alert.threshold IS 'the rule''s threshold then';
+COMMENT ON COLUMN backlog_cleanup.alert.sentence IS 'what is wrong';
+COMMENT ON COLUMN backlog_cleanup.alert.fix IS 'the statement that mends it; NULL if somebody has to decide';
+COMMENT ON COLUMN backlog_cleanup.alert.acknowledged_at IS 'when somebody took it on, or NULL';
+COMMENT ON COLUMN backlog_cleanup.alert.acknowledged_by IS 'the role that did';
+COMMENT ON COLUMN backlog_cleanup.alert.snoozed_until IS
+    'nobody is told of it before; an alert of the same rule, target and subject that opens before has it, too';
+COMMENT ON COLUMN backlog_cleanup.alert.note IS 'what people have said of it';
+
+-- Anybody who may connect can LISTEN: the payload has nothing that rows or errors say. It is shorter than 8,000 bytes.
+CREATE FUNCTION backlog_cleanup.notify_alert() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    change text := CASE
+        WHEN TG_OP = 'INSERT' THEN 'opened'
+        WHEN NEW.resolved_at IS DISTINCT FROM OLD.resolved_at THEN 'resolved'
+        WHEN NEW.acknowledged_at IS DISTINCT FROM OLD.acknowledged_at THEN 'acknowledged'
+        WHEN NEW.snoozed_until IS DISTINCT FROM OLD.snoozed_until THEN 'snoozed' END;
+BEGIN
+    IF change IS NOT NULL AND NOT backlog_cleanup.restoring() THEN
+        PERFORM pg_notify('backlog_cleanup', jsonb_build_object(
+            'alert', NEW.id, 'change', change, 'rule', NEW.rule, 'target', left(NEW.target, 200))::text);
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.notify_alert IS 'tells the listeners of channel backlog_cleanup of a changed alert, as JSON';
+CREATE TRIGGER notify_opened AFTER INSERT ON backlog_cleanup.alert
+    FOR EACH ROW WHEN (NEW.resolved_at IS NULL) EXECUTE FUNCTION backlog_cleanup.notify_alert();
+COMMENT ON TRIGGER notify_opened ON backlog_cleanup.alert IS 'NOTIFY when an alert opens';
+CREATE TRIGGER notify_changed AFTER UPDATE ON backlog_cleanup.alert
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.notify_alert();
+COMMENT ON TRIGGER notify_changed ON backlog_cleanup.alert IS
+    'NOTIFY when an alert resolves, is acknowledged, or is snoozed';
+
+-- The rules of a dump replace those that CREATE EXTENSION has made: also one that somebody has dropped stays dropped.
+CREATE FUNCTION backlog_cleanup.give_way_to_dumped_rule() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF backlog_cleanup.restoring() THEN
+        LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
+        PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
+        IF NEW.target IS NOT NULL AND NOT FOUND THEN
+            INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
+        END IF;
+        -- In a restore of one transaction, those that the dump has brought would look the same.
+        DELETE FROM backlog_cleanup.alert_rule
+        WHERE name = NEW.name
+           OR xmin = (SELECT e.xmin FROM pg_extension e WHERE e.extname = 'backlog_cleanup')
+              AND xmin <> pg_current_xact_id()::xid;
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.give_way_to_dumped_rule IS
+    'replaces the rules that CREATE EXTENSION has made by those of a dump that is being restored';
+CREATE TRIGGER give_way_to_dumped_rule BEFORE INSERT ON backlog_cleanup.alert_rule
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dumped_rule();
+COMMENT ON TRIGGER give_way_to_dumped_rule ON backlog_cleanup.alert_rule IS 'restored rules replace those that are there';
+
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.alert_rule', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.alert', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.alert_id_seq', '');
+
+CREATE FUNCTION backlog_cleanup.evaluate_alerts() RETURNS TABLE (rule text, target text, unknown text)
+    LANGUAGE c AS 'MODULE_PATHNAME', 'evaluate_alerts_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.evaluate_alerts IS
+    'a part of the tick: opens and resolves alerts; returns the rules whose value is not known now, and why';
+
+-- What the samples and the history say: views in plain units, and the rates that alerts are measured by.
+CREATE FUNCTION backlog_cleanup.rows_in_per_minute(target text, within interval) RETURNS double precision LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT sum(failed) / (sum(failed_seconds) / 60)
+    FROM backlog_cleanup.sample s
+    WHERE s.target = $1 AND grain = 'fine' AND sampled_at > now() - $2 AND failed IS NOT NULL
+    HAVING sum(failed_seconds) >= extract(epoch FROM $2) / 2
+$$;
+COMMENT ON FUNCTION backlog_cleanup.rows_in_per_minute IS
+    'rows that came into scope per minute, by the samples of the last so long; NULL if they cover less than half of it';
+
+CREATE FUNCTION backlog_cleanup.usual_rows_in_per_minute(target text) RETURNS double precision LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY failed / (failed_seconds / 60))
+    FROM backlog_cleanup.sample s
+    WHERE s.target = $1 AND grain = 'hour' AND failed_seconds >= 1800
+      AND sampled_at BETWEEN now() - interval '29 days' AND now() - interval '12 hours'
+      AND extract(hour FROM sampled_at AT TIME ZONE 'UTC') = extract(hour FROM now() AT TIME ZONE 'UTC')
+    HAVING count(*) >= 3
+$$;
+COMMENT ON FUNCTION backlog_cleanup.usual_rows_in_per_minute IS
+    'the median of rows that came into scope per minute in this hour of the day, UTC, over 28 days; NULL before there are three';
+
+CREATE VIEW backlog_cleanup.activity AS
+    SELECT s.target, s.grain, s.sampled_at AS started_at, s.failed AS rows_in, s.removed AS rows_out,
+           s.in_scope OPERATOR(pg_catalog.-) pg_catalog.lag(s.in_scope) OVER (PARTITION BY s.target, s.grain ORDER BY s.sampled_at) AS net,
+           s.in_scope, s.table_bytes OPERATOR(pg_catalog.+) s.index_bytes AS bytes
+    FROM backlog_cleanup.sample s
+    WHERE s.grain OPERATOR(pg_catalog.<>) 'fine';
+COMMENT ON VIEW backlog_cleanup.activity IS 'rows that came into scope and that runs removed, per hour and per day (UTC)';
+COMMENT ON COLUMN backlog_cleanup.activity.target IS 'the target';
+COMMENT ON COLUMN backlog_cleanup.activity.grain IS 'hour or day';
+COMMENT ON COLUMN backlog_cleanup.activity.started_at IS 'start of the hour or the day';
+COMMENT ON COLUMN backlog_cleanup.activity.rows_in IS 'rows that came into scope; NULL if they were not counted';
+COMMENT ON COLUMN backlog_cleanup.activity.rows_out IS 'rows that runs removed';
+COMMENT ON COLUMN backlog_cleanup.activity.net IS
+    'change of the rows in scope, in rows; what is neither in nor out has been retried or changed by others';
+COMMENT ON COLUMN backlog_cleanup.activity.in_scope IS 'rows in scope at its end';
+COMMENT ON COLUMN backlog_cleanup.activity.bytes IS 'size of the table with its indexes at its end, in bytes';
+
+CREATE VIEW backlog_cleanup.pace AS
+    SELECT t.name AS target, last.in_scope, last.removable, day.rows_in_per_hour, day.rows_out_per_hour, runs.rows_per_second,
+           CASE WHEN day.rows_out_per_hour OPERATOR(pg_catalog.>) day.rows_in_per_hour THEN
+               pg_catalog.make_interval(secs => 3600 OPERATOR(pg_catalog.*) last.in_scope OPERATOR(pg_catalog./)
+                                                (day.rows_out_per_hour OPERATOR(pg_catalog.-) day.rows_in_per_hour)) END AS time_to_clear,
+           pg_catalog.make_interval(secs => last.removable OPERATOR(pg_catalog./) runs.rows_per_second) AS time_to_remove
+    FROM backlog_cleanup.target t
+    LEFT JOIN LATERAL (
+        SELECT s.in_scope, s.removable FROM backlog_cleanup.sample s
+        WHERE s.target OPERATOR(pg_catalog.=) t.name AND s.grain OPERATOR(pg_catalog.=) 'fine' AND s.in_scope IS NOT NULL
+        ORDER BY s.sampled_at DESC LIMIT 1) last ON true
+    LEFT JOIN LATERAL (
+        SELECT 3600 OPERATOR(pg_catalog.*) pg_catalog.sum(s.failed)::double precision
+                    OPERATOR(pg_catalog./) pg_catalog.sum(s.failed_seconds) FILTER (WHERE s.failed_seconds OPERATOR(pg_catalog.>) 0) AS rows_in_per_hour,
+               3600 OPERATOR(pg_catalog.*) pg_catalog.sum(s.removed)::double precision
+                    OPERATOR(pg_catalog./) pg_catalog.sum(s.seconds) FILTER (WHERE s.seconds OPERATOR(pg_catalog.>) 0) AS rows_out_per_hour
+        FROM backlog_cleanup.sample s
+        WHERE s.target OPERATOR(pg_catalog.=) t.name AND s.grain OPERATOR(pg_catalog.=) 'fine'
+          AND s.sampled_at OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '1 day')) day ON true
+    LEFT JOIN LATERAL (
+        SELECT r.removed OPERATOR(pg_catalog./) GREATEST(EXTRACT(epoch FROM (r.finished_at OPERATOR(pg_catalog.-) r.started_at)), 0.001)::double precision
+               AS rows_per_second
+        FROM backlog_cleanup.run r
+        WHERE r.target OPERATOR(pg_catalog.=) t.name AND r.removed OPERATOR(pg_catalog.>) 0 AND r.finished_at IS NOT NULL
+        ORDER BY r.id DESC LIMIT 1) runs ON true;
+COMMENT ON VIEW backlog_cleanup.pace IS 'how fast the backlog grows and goes, and when it is gone at this pace';
+COMMENT ON COLUMN backlog_cleanup.pace.target IS 'the target';
+COMMENT ON COLUMN backlog_cleanup.pace.in_scope IS 'rows in scope, by the last sample that counted them';
+COMMENT ON COLUMN backlog_cleanup.pace.removable IS 'rows that a regular run would have removed then';
+COMMENT ON COLUMN backlog_cleanup.pace.rows_in_per_hour IS 'rows that came into scope per hour, over the last 24 hours';
+COMMENT ON COLUMN backlog_cleanup.pace.rows_out_per_hour IS 'rows that runs removed per hour, over the last 24 hours';
+COMMENT ON COLUMN backlog_cleanup.pace.rows_per_second IS 'rows per second of the last run that removed any';
+COMMENT ON COLUMN backlog_cleanup.pace.time_to_clear IS
+    'how long until no row is in scope, if rows come and go as in the last 24 hours; NULL if more come than go';
+COMMENT ON COLUMN backlog_cleanup.pace.time_to_remove IS 'how long a run now takes at rows_per_second';
+
+CREATE VIEW backlog_cleanup.size AS
+    SELECT t.name AS target, last.sampled_at AS measured_at, last.bytes, week.bytes_per_day,
+           GREATEST(last.bytes::double precision OPERATOR(pg_catalog.+) (30 OPERATOR(pg_catalog.*) week.bytes_per_day), 0) AS bytes_in_30_days
+    FROM backlog_cleanup.target t
+    JOIN LATERAL (
+        SELECT s.sampled_at, s.table_bytes OPERATOR(pg_catalog.+) s.index_bytes AS bytes FROM backlog_cleanup.sample s
+        WHERE s.target OPERATOR(pg_catalog.=) t.name AND s.grain OPERATOR(pg_catalog.=) 'fine' AND s.table_bytes IS NOT NULL
+        ORDER BY s.sampled_at DESC LIMIT 1) last ON true
+    LEFT JOIN LATERAL (
+        SELECT 86400 OPERATOR(pg_catalog.*)
+               pg_catalog.regr_slope((s.table_bytes OPERATOR(pg_catalog.+) s.index_bytes)::double precision,
+                                     EXTRACT(epoch FROM s.sampled_at)::double precision) AS bytes_per_day
+        FROM backlog_cleanup.sample s
+        WHERE s.target OPERATOR(pg_catalog.=) t.name AND s.grain OPERATOR(pg_catalog.=) 'hour' AND s.table_bytes IS NOT NULL
+          AND s.sampled_at OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '7 days')
+        HAVING pg_catalog.max(s.sampled_at) OPERATOR(pg_catalog.-) pg_catalog.min(s.sampled_at) OPERATOR(pg_catalog.>=) interval '1 day') week ON true;
+COMMENT ON VIEW backlog_cleanup.size IS 'the size of each target''s table with its indexes, and its forecast';
+COMMENT ON COLUMN backlog_cleanup.size.target IS 'the target';
+COMMENT ON COLUMN backlog_cleanup.size.measured_at IS 'when it was measured';
+COMMENT ON COLUMN backlog_cleanup.size.bytes IS 'the size then, in bytes';
+COMMENT ON COLUMN backlog_cleanup.size.bytes_per_day IS
+    'bytes by which it grows a day: the slope of a line through the hours of the last 7 days; NULL before there is a day of them';
+COMMENT ON COLUMN backlog_cleanup.size.bytes_in_30_days IS 'the size in 30 days at this pace, in bytes';
+
+CREATE VIEW backlog_cleanup.run_statistics AS
+    SELECT r.target, r.mode, pg_catalog.count(*) AS runs,
+           pg_catalog.count(*) FILTER (WHERE r.state OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'stopped'])) AS succeeded,
+           100.0::double precision OPERATOR(pg_catalog.*)
+               pg_catalog.count(*) FILTER (WHERE r.state OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'stopped']))
+               OPERATOR(pg_catalog./) pg_catalog.count(*) AS success_percent,
+           pg_catalog.percentile_cont(0.5) WITHIN GROUP (ORDER BY took.seconds) AS p50_seconds,
+           pg_catalog.percentile_cont(0.95) WITHIN GROUP (ORDER BY took.seconds) AS p95_seconds,
+           pg_catalog.max(took.seconds) AS max_seconds,
+           pg_catalog.sum(r.removed)::bigint AS removed, pg_catalog.sum(r.kept_back)::bigint AS kept_back
+    FROM backlog_cleanup.history r,
+         LATERAL (SELECT EXTRACT(epoch FROM (r.finished_at OPERATOR(pg_catalog.-) r.started_at))::double precision AS seconds) took
+    WHERE r.started_at OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '30 days')
+      AND r.state OPERATOR(pg_catalog.<>) 'running'
+    GROUP BY r.target, r.mode;
+COMMENT ON VIEW backlog_cleanup.run_statistics IS
+    'how the runs of the last 30 days went, also those that only pg_cron knows of';
+COMMENT ON COLUMN backlog_cleanup.run_statistics.target IS 'the target''s name at that time';
+COMMENT ON COLUMN backlog_cleanup.run_statistics.mode IS 'regular or emergency';
+COMMENT ON COLUMN backlog_cleanup.run_statistics.runs IS 'number of runs that have ended';
+COMMENT ON COLUMN backlog_cleanup.run_statistics.succeeded IS 'those that completed, or stopped at a limit or on request';
+COMMENT ON COLUMN backlog_cleanup.run_statistics.success_percent IS 'the same in percent';
+COMMENT ON COLUMN backlog_cleanup.run_statistics.p50_seconds IS 'the median of their durations, in seconds';
+COMMENT ON COLUMN backlog_cleanup.run_statistics.p95_seconds IS 'the duration that 95 % of them did not exceed, in seconds';
+COMMENT ON COLUMN backlog_cleanup.run_statistics.max_seconds IS 'the longest duration, in seconds';
+COMMENT ON COLUMN backlog_cleanup.run_statistics.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.run_statistics.kept_back IS 'rows that could not go, once for each run';
+
+CREATE VIEW backlog_cleanup.ranking AS
+    SELECT counted.target, counted.what,
+           pg_catalog.rank() OVER (PARTITION BY counted.target, counted.what ORDER BY counted.rows_in DESC) AS place,
+           counted.name, counted.rows_in, counted.rows_in_before
+    FROM (SELECT s.target, changed.what, changed.name,
+                 COALESCE(pg_catalog.sum(changed.change) FILTER (WHERE s.sampled_at OPERATOR(pg_catalog.>) yesterday), 0)::bigint AS rows_in,
+                 COALESCE(pg_catalog.sum(changed.change) FILTER (WHERE s.sampled_at OPERATOR(pg_catalog.<=) yesterday), 0)::bigint AS rows_in_before
+          FROM backlog_cleanup.sample s,
+               LATERAL (SELECT pg_catalog.now() OPERATOR(pg_catalog.-) interval '1 day' AS yesterday) since,
+               LATERAL (SELECT 'recipe' AS what, r."recipeId" AS name, r.change
+                        FROM pg_catalog.jsonb_to_recordset(s.recipes) AS r ("recipeId" text, change bigint)
+                        UNION ALL
+                        SELECT 'failure type', f."failureType", f.change
+                        FROM pg_catalog.jsonb_to_recordset(s.failure_types) AS f ("failureType" text, change bigint)) changed
+          WHERE s.grain OPERATOR(pg_catalog.=) 'fine'
+            AND s.sampled_at OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '2 days')
+          GROUP BY s.target, changed.what, changed.name) counted;
+COMMENT ON VIEW backlog_cleanup.ranking IS
+    'recipes and failure types by the rows that came into scope in the last 24 hours, as far as samples name them: five each';
+COMMENT ON COLUMN backlog_cleanup.ranking.target IS 'the target';
+COMMENT ON COLUMN backlog_cleanup.ranking.what IS 'recipe or failure type';
+COMMENT ON COLUMN backlog_cleanup.ranking.place IS 'its place among those of the target, from 1: most rows first';
+COMMENT ON COLUMN backlog_cleanup.ranking.name IS 'the recipe, as text, or the failure type; NULL is none';
+COMMENT ON COLUMN backlog_cleanup.ranking.rows_in IS 'rows that came into scope in the last 24 hours';
+COMMENT ON COLUMN backlog_cleanup.ranking.rows_in_before IS 'rows that came into scope in the 24 hours before';
+
+CREATE FUNCTION backlog_cleanup_snooze(alert bigint, until timestamp with time zone, note text DEFAULT NULL) RETURNS void
+    LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_snooze_wrapper';
+CREATE FUNCTION backlog_cleanup_acknowledge(alert bigint, note text DEFAULT NULL) RETURNS void
+    LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_acknowledge_wrapper';
+CREATE FUNCTION backlog_cleanup_report(since interval DEFAULT '7 days', target text DEFAULT 'generations', format text DEFAULT 'text') RETURNS text
+    STABLE LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_report_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_snooze IS 'keeps an open alert from being told of until then; NULL ends that';
+COMMENT ON FUNCTION backlog_cleanup_acknowledge IS 'records that the caller has taken an open alert on';
+COMMENT ON FUNCTION backlog_cleanup_report IS
+    'what has happened to a target, by its samples, runs and alerts: a page for psql, or the same as Markdown';
 
 -- Refuses other functions with the extension's names, whatever their arguments: they could be called instead of the
 -- extension's, also by the nightly job.

@@ -38,7 +38,7 @@ COMMENT ON FUNCTION backlog_cleanup_status IS
 COMMENT ON FUNCTION backlog_cleanup_schedule IS
     'registers the nightly pg_cron job, or changes the existing one; returns its id';
 COMMENT ON FUNCTION backlog_cleanup_tick IS
-    'takes a sample of each target and prunes what is too old, as its pg_cron job does every five minutes; returns what each step took';
+    'takes a sample of each target, opens and resolves alerts, and prunes what is too old, as its pg_cron job does every five minutes; returns what each step took';
 COMMENT ON FUNCTION backlog_cleanup_quiet_hours IS
     'how busy the database is at each hour of the day and of the week, in transactions per second, in the target''s time zone';
 COMMENT ON FUNCTION backlog_cleanup_explain_tick IS 'what the last tick has decided about an adaptive target, and why';
@@ -57,6 +57,10 @@ COMMENT ON FUNCTION backlog_cleanup_books IS
     'compares the removed-row counts in ledger and history, of all targets that share the ledger; no row without a ledger';
 COMMENT ON FUNCTION backlog_cleanup_run_details IS
     'what a run of the history did per recipe that lost rows, most removed first';
+COMMENT ON FUNCTION backlog_cleanup_snooze IS 'keeps an open alert from being told of until then; NULL ends that';
+COMMENT ON FUNCTION backlog_cleanup_acknowledge IS 'records that the caller has taken an open alert on';
+COMMENT ON FUNCTION backlog_cleanup_report IS
+    'what has happened to a target, by its samples, runs and alerts: a page for psql, or the same as Markdown';
 COMMENT ON FUNCTION backlog_cleanup_grant IS
     'gives a role a level: monitor (status, history), operator (also runs) or admin (also targets, policies, the job)';
 COMMENT ON FUNCTION backlog_cleanup_revoke IS 'revokes all levels from a role';

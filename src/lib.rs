@@ -50,4 +50,6 @@ extension_sql_file!("../sql/policies.sql", name = "policies", requires = ["check
 extension_sql_file!("../sql/run.sql", name = "run", requires = ["tables"]);
 extension_sql_file!("../sql/history.sql", name = "history", requires = ["run"]);
 extension_sql_file!("../sql/total.sql", name = "total", requires = ["tables"]);
+extension_sql_file!("../sql/alerts.sql", name = "alerts", requires = ["tick"]);
+extension_sql_file!("../sql/analytics.sql", name = "analytics", requires = ["history", "tick"]);
 extension_sql_file!("../sql/finish.sql", name = "finish", finalize);

@@ -21,7 +21,7 @@ mod vacuum;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
-use crate::doctor::fix::{Hint, is_statement, of_hint};
+use crate::doctor::fix::is_statement;
 use crate::extension;
 use crate::obstacles::problem::{Problem, Status};
 use crate::obstacles::published::replica_identity;
@@ -30,9 +30,11 @@ use crate::postgres::error::Result;
 use crate::postgres::read::read_one;
 use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::subtransaction::{briefly, sqlstate};
+use crate::schedule::pg_cron_is_here;
 use crate::target::Target;
 use crate::target::load::exists;
 
+pub use fix::{Hint, of_hint};
 pub use index::references;
 
 /// The checks that need the target's tables and columns: name, check, and the detail if nothing is wrong.
@@ -119,6 +121,18 @@ fn backlog_cleanup_doctor(
         findings
     });
     Ok(TableIterator::new(findings))
+}
+
+/// Finds the first of what keeps the job of a target from running. Where pg_cron is not here, something else may run the target.
+pub fn why_no_run(target: &str) -> Result<Option<Problem>> {
+    let pg_cron = |target: &str| if pg_cron_is_here()? { job::pg_cron(target) } else { Ok(Vec::new()) };
+    for check in [pg_cron, job::scheduler, job::job, job::user, job_login::login, job_runs::runs] {
+        let found = check(target)?.into_iter().find(|problem| problem.status != Status::Ok);
+        if let Some(Problem { status, detail, fix }) = found {
+            return Ok(Some(Problem { status, detail, fix: fix.filter(|fix| is_statement(fix)) }));
+        }
+    }
+    Ok(None)
 }
 
 /// Finds values of the target that nothing obeys any more.

@@ -16,13 +16,13 @@ use crate::schedule::pg_cron::{
     Elsewhere, job_of_another, job_of_caller, may_use_pg_cron, name_is_free, not_a_schedule, register, warn_of_another,
     warn_of_pause, warn_of_time_zone,
 };
-use crate::schedule::statement::{call, cannot_place, command_of_tick, pg_cron_is_absent};
+use crate::schedule::statement::{cannot_place, command_of_tick, pg_cron_is_absent};
 use crate::target::load::exists;
 
 pub use home::{database, pg_cron_elsewhere, pg_cron_is_here};
 pub use jobs::{Job, job_of, jobs, jobs_of};
 pub use pg_cron::move_here;
-pub use statement::{call_to_schedule, call_to_schedule_tick, cannot_schedule, command, jobs_of_database};
+pub use statement::{call, call_to_schedule, call_to_schedule_tick, cannot_schedule, command, jobs_of_database};
 pub use work::{Work, told};
 
 /// Registers the nightly job with pg_cron, or changes the existing job of that name. Returns the job's id.

@@ -1,11 +1,13 @@
 //! What people ask: how many rows, which failures, what ran last.
 
+pub mod alerts;
 pub mod counts;
 mod explain;
 mod explain_tick;
 pub mod failures;
 pub mod last_run;
 pub mod quiet_hours;
+mod report;
 mod simulate;
 
 use std::collections::BTreeMap;
@@ -112,10 +114,10 @@ fn backlog_cleanup_status(
 /// Returns the same as one `StatusReport`, with the job that runs the target and its last run.
 #[pg_extern(stable)]
 fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) -> Result<Json> {
-    glance_leaves(target, report)
+    glance_leaves(target, status_report)
 }
 
-fn report(target: &Target, leaves: &[Leaf]) -> Result<Json> {
+fn status_report(target: &Target, leaves: &[Leaf]) -> Result<Json> {
     let Counts { recipes: counts, names } = counts(target, leaves)?;
     let mut of_each = vec![0; names.len()];
     for recipe in &counts {

@@ -20,6 +20,7 @@ use crate::postgres::snapshot::with_new_snapshot;
 use crate::postgres::subtransaction::{attempt, is_cancel, reported, sqlstate};
 use crate::run::lock::{Span, acquire};
 use crate::run::prepare::cannot_be_prepared;
+use crate::status::alerts::{self, Unknown};
 
 /// How long a step waits for a lock.
 const PATIENCE: &str = "10ms";
@@ -46,7 +47,8 @@ struct Tick {
     steps: Vec<Step>,
 }
 
-/// Takes a sample of each target, decides about adaptive ones, makes hours and days of the samples, and prunes what is older than `backlog_cleanup.retention` says. Returns
+/// Takes a sample of each target, decides about adaptive ones, makes hours and days of the samples, opens and resolves alerts, and prunes what is
+/// older than `backlog_cleanup.retention` says. Returns
 /// what each step took. Waits for no lock; a step that fails stops no other. Does nothing on a standby, or while another tick is at work,
 /// and says so. Errors: 25006, 55000.
 #[pg_extern]
@@ -100,6 +102,8 @@ fn steps(tick: Option<i64>) -> Result<Vec<Step>> {
         steps.push(step("decide", Some(target), || decide::decide(tick, target).map(|()| None)));
     }
     steps.push(step("roll up", None, || samples::roll_up().map(|()| None)));
+    // They see the samples that this tick has taken.
+    steps.push(step("alerts", None, || with_new_snapshot(alerts)));
     for what in housekeeping::WHAT {
         steps.push(step(&format!("prune {what}"), None, || housekeeping::prune(what).map(|()| None)));
     }
@@ -112,6 +116,15 @@ fn steps(tick: Option<i64>) -> Result<Vec<Step>> {
         steps.push(step("sum up", Some(target), || sum_up(target).map(|()| None)));
     }
     Ok(steps)
+}
+
+/// Opens and resolves alerts; returns what cannot be known now.
+fn alerts() -> Result<Option<String>> {
+    let unknown = alerts::evaluate()?.into_iter().map(|Unknown { rule, target, why }| {
+        let target = target.map_or(String::new(), |target| format!(" of target \"{target}\""));
+        format!("rule \"{rule}\"{target}: {why}")
+    });
+    Ok(Some(unknown.collect::<Vec<_>>().join("; ")).filter(|unknown| !unknown.is_empty()))
 }
 
 /// Sums up the interrupted runs of a target. Errors: 55P03 (a run is at work).

@@ -1,5 +1,7 @@
 //! What the extension promises, each promise in the file that has its name, on throwaway servers.
 
+mod alerts;
+mod analytics;
 mod bad_input;
 mod batched;
 mod chaos;

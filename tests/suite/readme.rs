@@ -53,6 +53,20 @@ fn the_page_of_the_tick_shows_what_is_printed() {
     });
 }
 
+#[test]
+fn the_pages_on_alerts_and_analytics_show_what_is_printed() {
+    for page in ["docs/alerts.md", "docs/analytics.md"] {
+        let cluster = Cluster::start("timezone = 'UTC'");
+        cluster.connect().batch_execute("SET client_min_messages = error; CREATE EXTENSION backlog_cleanup").unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        Page::open(page).queries(|query| {
+            std::fs::write(&file, query).unwrap();
+            let file = file.path().to_str().unwrap();
+            cluster.program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-P", "footer=off", "-f", file, "postgres"])
+        });
+    }
+}
+
 /// The line above a block says what its statements remove, or that they would remove nothing.
 #[test]
 fn no_example_removes_anything_without_saying_so_above() {

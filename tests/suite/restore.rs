@@ -17,7 +17,11 @@ fn every_format_carries_everything_and_a_run_that_was_at_work_is_interrupted() {
              RESET session_replication_role;
              UPDATE backlog_cleanup.policy SET keep = 3, note = 'kept' WHERE recipe_id IS NULL;
              SELECT backlog_cleanup_failed_generations(recipe_id => '1');
-             UPDATE backlog_cleanup.policy SET keep = 0 WHERE recipe_id IS NULL",
+             UPDATE backlog_cleanup.policy SET keep = 0 WHERE recipe_id IS NULL;
+             UPDATE backlog_cleanup.alert_rule SET threshold = 7, resolve_at = 5 WHERE kind = 'rows_in_scope';
+             DELETE FROM backlog_cleanup.alert_rule WHERE kind = 'dead_rows';
+             INSERT INTO backlog_cleanup.alert_rule (name, kind, target, threshold) VALUES ('own', 'kept_back', 'second', 9);
+             INSERT INTO backlog_cleanup.alert (rule, target, value, threshold, sentence) VALUES ('own', 'second', 10, 9, 'open')",
         )
         .unwrap();
     client.batch_execute(&start_run(2)).unwrap();

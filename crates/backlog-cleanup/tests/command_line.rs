@@ -269,6 +269,8 @@ fn who_lacks_a_level_is_told_which_one() {
         ("monitor", &["status"][..]),
         ("monitor", &["policy", "simulate", "--keep", "5"]),
         ("monitor", &["explain", "1"]),
+        ("monitor", &["alerts", "list"]),
+        ("monitor", &["report"]),
         ("admin", &["policy", "set", "--keep", "5"]),
         ("monitor", &["target", "show", "generations"]),
         ("admin", &["target", "set", "generations", "pause=1 s"]),

@@ -196,6 +196,30 @@ pub async fn doctor(database: &mut PgConnection, target: &str) -> Result<Vec<Fin
     query_as(call).bind(target).fetch_all(database).await
 }
 
+/// Keeps an alert from being told of for so long: an interval as PostgreSQL reads it. Returns until when.
+pub async fn snooze(
+    database: &mut PgConnection,
+    alert: i64,
+    interval: &str,
+    note: Option<&str>,
+) -> Result<DateTime<Utc>> {
+    let call = "SELECT until FROM (SELECT now() + $2::text::interval) AS t (until),
+                                  LATERAL (SELECT backlog_cleanup_snooze(alert => $1, until => until, note => $3)) AS snoozed";
+    query_scalar(call).bind(alert).bind(interval).bind(note).fetch_one(database).await
+}
+
+/// Records that the caller has taken an alert on.
+pub async fn acknowledge(database: &mut PgConnection, alert: i64, note: Option<&str>) -> Result<()> {
+    let call = "SELECT backlog_cleanup_acknowledge(alert => $1, note => $2)::text";
+    query_scalar::<Option<String>>(call).bind(alert).bind(note).fetch_one(database).await.map(drop)
+}
+
+/// What has happened to a target in the last so long, in the format `text` or `markdown`.
+pub async fn report(database: &mut PgConnection, since: &str, target: &str, format: &str) -> Result<String> {
+    let call = "SELECT backlog_cleanup_report(since => $1::text::interval, target => $2, format => $3)";
+    query_scalar(call).bind(since).bind(target).bind(format).fetch_one(database).await
+}
+
 /// The statement that builds the index of a target.
 pub async fn index_sql(database: &mut PgConnection, target: &str) -> Result<String> {
     query_scalar("SELECT backlog_cleanup_index_sql(target => $1)").bind(target).fetch_one(database).await

@@ -1,5 +1,6 @@
 //! The database: how to connect to it, and what to ask it. Knows neither terminal nor HTTP.
 
+pub mod alerts;
 pub mod calls;
 pub mod columns;
 pub mod connect;

@@ -1,5 +1,6 @@
 //! The commands: each in a file of its name, with its arguments. Stands on all the rest, since one of them starts the server.
 
+mod alerts;
 mod cleanup;
 mod completions;
 mod confirmation;
@@ -8,6 +9,7 @@ mod emergency;
 mod explain;
 mod man;
 mod policy;
+mod report;
 mod run;
 mod runs;
 mod schedule;
@@ -54,6 +56,8 @@ pub enum Command {
     Target(target::Target),
     Policy(policy::Policy),
     Explain(explain::Explain),
+    Alerts(alerts::Alerts),
+    Report(report::Report),
     Schedule(schedule::Schedule),
     Watch(watch::Watch),
     Serve(serve::Serve),
@@ -65,12 +69,16 @@ impl Command {
     /// The level that a role needs for it, if it calls the extension.
     pub fn level(&self) -> Option<Level> {
         match self {
-            Command::Status(_) | Command::Runs(_) | Command::Doctor(_) | Command::Explain(_) | Command::Watch(_) => {
-                Some(Level::Monitor)
-            }
+            Command::Status(_)
+            | Command::Runs(_)
+            | Command::Doctor(_)
+            | Command::Explain(_)
+            | Command::Report(_)
+            | Command::Watch(_) => Some(Level::Monitor),
             Command::Cleanup(_) | Command::Emergency(_) | Command::Run(_) | Command::Stop(_) => Some(Level::Operator),
             Command::Target(command) => Some(command.level()),
             Command::Policy(command) => Some(command.level()),
+            Command::Alerts(command) => Some(command.level()),
             Command::Schedule(command) => Some(command.level()),
             Command::Setup(_) | Command::Serve(_) | Command::Completions(_) | Command::Man(_) => None,
         }
@@ -89,6 +97,8 @@ impl Command {
             Command::Target(command) => command.run(server, output).await,
             Command::Policy(command) => command.run(server, output).await,
             Command::Explain(command) => command.run(server, output).await,
+            Command::Alerts(command) => command.run(server, output).await,
+            Command::Report(command) => command.run(server, output).await,
             Command::Schedule(command) => command.run(server, output).await,
             Command::Watch(command) => command.run(server, output).await,
             Command::Serve(command) => command.run(server).await,

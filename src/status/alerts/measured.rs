@@ -1,0 +1,34 @@
+use pgrx::datum::DatumWithOid;
+use serde::Deserialize;
+
+use crate::obstacles::problem::rows_of;
+use crate::postgres::error::Result;
+
+/// What a rule has measured.
+pub enum Measured {
+    /// A subject without a value has none to alert of.
+    Known(Vec<Value>),
+    /// Why it cannot be known now.
+    Unknown(String),
+}
+
+/// A value, what it means in a sentence, and the statement that mends it.
+#[derive(Deserialize)]
+pub struct Value {
+    /// A recipe; `None` if the rule is about none.
+    #[serde(default)]
+    pub subject: Option<String>,
+    pub value: f64,
+    pub sentence: String,
+    #[serde(default)]
+    pub fix: Option<String>,
+}
+
+impl Measured {
+    /// Runs a statement on the extension's own tables that returns `value`, `sentence` and `fix`, a row of `jsonb` each. Without a
+    /// row the value is not known, for the reason given.
+    pub fn by(statement: &str, arguments: &[DatumWithOid], unknown: &str) -> Result<Measured> {
+        let values: Vec<Value> = rows_of(statement, arguments)?;
+        Ok(if values.is_empty() { Measured::Unknown(unknown.into()) } else { Measured::Known(values) })
+    }
+}

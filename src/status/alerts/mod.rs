@@ -1,0 +1,87 @@
+//! Alerts: what rules measure, and which alerts are open. One file per theme of kinds; `keep.rs` opens and resolves.
+
+mod hand;
+mod keep;
+mod ledger;
+mod measured;
+mod recipes;
+mod rule;
+mod runs;
+mod sizes;
+mod volume;
+
+use pgrx::prelude::*;
+
+use crate::extension;
+use crate::postgres::error::Result;
+use crate::postgres::read::refuse_read_only;
+use crate::postgres::settings::{set_local, with_settings};
+use crate::postgres::subtransaction::{attempt, is_cancel, reported};
+use crate::status::alerts::measured::Measured;
+use crate::status::alerts::rule::Rule;
+
+/// How long a rule waits for a lock: short, since the tick waits for nobody.
+const PATIENCE: &str = "10ms";
+
+/// A kind of rules: its name, and what it measures.
+type Kind = (&'static str, fn(&Rule) -> Result<Measured>);
+
+const KINDS: [Kind; 12] = [
+    ("rows_in_scope", volume::rows_in_scope),
+    ("failure_rate", volume::failure_rate),
+    ("failure_rate_factor", volume::failure_rate_factor),
+    ("recipe_failures", recipes::recipe_failures),
+    ("no_successful_run", runs::no_successful_run),
+    ("failed_runs", runs::failed_runs),
+    ("nothing_removed", runs::nothing_removed),
+    ("kept_back", runs::kept_back),
+    ("books", ledger::books),
+    ("history_size", sizes::history_size),
+    ("dead_rows", sizes::dead_rows),
+    ("table_size", sizes::table_size),
+];
+
+/// A rule whose value is not known now. Its alerts stay as they are.
+pub struct Unknown {
+    pub rule: String,
+    pub target: Option<String>,
+    pub why: String,
+}
+
+/// Opens and resolves alerts by the rules as they are now. A rule that fails or is not known stops no other. Waits for no lock
+/// longer than `PATIENCE`. Errors: 25006.
+pub fn evaluate() -> Result<Vec<Unknown>> {
+    refuse_read_only("evaluate alerts")?;
+    extension::is_of_this_version()?;
+    with_settings(|| {
+        set_local("lock_timeout", PATIENCE);
+        let rules = Rule::in_effect()?;
+        let mut unknown = Vec::new();
+        for rule in &rules {
+            let why = match attempt(|| evaluated(rule).map(Some)) {
+                Ok(why) => why.flatten(),
+                Err(failure) if is_cancel(&failure) => failure.rethrow(),
+                Err(failure) => Some(reported(&failure).message().to_owned()),
+            };
+            unknown.extend(why.map(|why| Unknown { rule: rule.name.clone(), target: rule.target.clone(), why }));
+        }
+        keep::resolve_without_rule(&rules)?;
+        Ok(unknown)
+    })
+}
+
+/// Evaluates one rule; returns why its value is not known.
+fn evaluated(rule: &Rule) -> Result<Option<String>> {
+    let Some((_, measure)) = KINDS.iter().find(|(kind, _)| *kind == rule.kind) else { return Ok(None) };
+    match measure(rule)? {
+        Measured::Known(values) => keep::keep(rule, &values).map(|()| None),
+        Measured::Unknown(why) => Ok(Some(why)),
+    }
+}
+
+#[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
+#[pg_extern(sql = false)]
+fn evaluate_alerts()
+-> Result<TableIterator<'static, (name!(rule, String), name!(target, Option<String>), name!(unknown, String))>> {
+    Ok(TableIterator::new(evaluate()?.into_iter().map(|unknown| (unknown.rule, unknown.target, unknown.why))))
+}

@@ -1,0 +1,190 @@
+use backlog_cleanup_report::Nouns;
+use pgrx::datum::Interval;
+use pgrx::prelude::PgSqlErrorCode;
+use serde::Deserialize;
+
+use crate::obstacles::problem::rows_of;
+use crate::postgres::error::{Result, error};
+use crate::postgres::subtransaction::{briefly, is_cancel};
+use crate::target::Target;
+use crate::target::recipes::RecipeNames;
+
+/// What a report tells.
+pub struct Facts {
+    pub span: Span,
+    pub spells: Vec<Spell>,
+    pub runs: Runs,
+    pub alerts: Vec<Alert>,
+    pub ranking: Vec<Ranked>,
+}
+
+/// The target and how it is now. Times are texts, UTC.
+#[derive(Deserialize)]
+pub struct Span {
+    pub target: String,
+    pub from: String,
+    pub to: String,
+    #[serde(flatten)]
+    pub nouns: Nouns,
+    pub in_scope: Option<i64>,
+    pub removable: Option<i64>,
+    /// Why they were not counted.
+    pub not_counted: Option<String>,
+    /// Seconds.
+    pub oldest_age: Option<i64>,
+    pub rows_in_per_hour: Option<f64>,
+    pub rows_out_per_hour: Option<f64>,
+    pub seconds_to_clear: Option<f64>,
+    pub bytes: Option<i64>,
+    pub bytes_per_day: Option<f64>,
+    pub bytes_in_30_days: Option<f64>,
+    /// Part of the time that samples cover, from 0 to 1.
+    pub covered: f64,
+    pub adaptive_runs: i64,
+}
+
+/// A day, or an hour of a short report.
+#[derive(Deserialize)]
+pub struct Spell {
+    pub name: String,
+    pub rows_in: Option<i64>,
+    pub rows_out: i64,
+    pub in_scope: Option<i64>,
+}
+
+#[derive(Deserialize)]
+pub struct Runs {
+    pub runs: i64,
+    pub completed: i64,
+    pub stopped: i64,
+    pub failed: i64,
+    pub removed: i64,
+    pub kept_back: i64,
+    pub p50: Option<f64>,
+    pub p95: Option<f64>,
+    pub max: Option<f64>,
+    pub last: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct Alert {
+    pub id: i64,
+    pub opened: String,
+    pub resolved: Option<String>,
+    pub sentence: String,
+    pub fix: Option<String>,
+    /// Who has acknowledged it, and until when it is snoozed.
+    pub hands: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct Ranked {
+    pub what: String,
+    pub name: Option<String>,
+    pub rows_in: i64,
+    pub rows_in_before: i64,
+}
+
+const SPAN: &str = "
+    SELECT to_jsonb(t) || to_jsonb(p) || jsonb_build_object(
+        'target', t.name, 'from', to_char((now() - $2) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'),
+        'to', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'),
+        'not_counted', (SELECT not_counted FROM backlog_cleanup.sample WHERE target = t.name AND grain = 'fine'
+                        ORDER BY sampled_at DESC LIMIT 1),
+        'oldest_age', (SELECT extract(epoch FROM now() - oldest_at)::bigint FROM backlog_cleanup.sample
+                       WHERE target = t.name AND grain = 'fine' AND in_scope IS NOT NULL ORDER BY sampled_at DESC LIMIT 1),
+        'seconds_to_clear', extract(epoch FROM p.time_to_clear),
+        'bytes', s.bytes, 'bytes_per_day', s.bytes_per_day, 'bytes_in_30_days', s.bytes_in_30_days,
+        'covered', least(coalesce((SELECT sum(seconds) FROM backlog_cleanup.sample
+                                   WHERE target = t.name AND sampled_at > now() - $2
+                                     AND grain = CASE WHEN $2 <= interval '2 days' THEN 'fine' WHEN $2 <= interval '90 days' THEN 'hour'
+                                                      ELSE 'day' END), 0) / extract(epoch FROM $2), 1),
+        'adaptive_runs', (SELECT count(*) FROM backlog_cleanup.decision
+                          WHERE target = t.name AND action = 'run' AND decided_at > now() - $2))
+    FROM backlog_cleanup.target t JOIN backlog_cleanup.pace p ON p.target = t.name
+    LEFT JOIN backlog_cleanup.size s ON s.target = t.name
+    WHERE t.name = $1";
+
+/// Of the hours that are over, and of the samples since. Later than 90 days there are only days.
+const SPELLS: &str = "
+    WITH grain AS (
+        SELECT CASE WHEN $2 <= interval '90 days' THEN 'hour' ELSE 'day' END AS name,
+               CASE WHEN $2 <= interval '2 days' THEN 'hour' WHEN $2 <= interval '31 days' THEN 'day'
+                    WHEN $2 <= interval '180 days' THEN 'week' ELSE 'month' END AS spell
+    ), piece AS (
+        SELECT sampled_at, failed, removed, in_scope FROM backlog_cleanup.sample, grain
+        WHERE target = $1 AND grain = grain.name AND sampled_at > now() - $2
+        UNION ALL
+        SELECT sampled_at, failed, removed, in_scope FROM backlog_cleanup.sample, grain
+        WHERE target = $1 AND grain = 'fine' AND sampled_at > now() - $2
+          AND sampled_at >= coalesce((SELECT max(sampled_at) + ('1 ' || grain.name)::interval FROM backlog_cleanup.sample s
+                                      WHERE s.target = $1 AND s.grain = grain.name), '-infinity')
+    )
+    SELECT jsonb_build_object(
+        'name', to_char(date_trunc(spell, sampled_at AT TIME ZONE 'UTC'),
+                        CASE spell WHEN 'hour' THEN 'MM-DD HH24:00' WHEN 'month' THEN 'YYYY-MM' ELSE 'Dy MM-DD' END),
+        'rows_in', sum(failed), 'rows_out', coalesce(sum(removed), 0),
+        'in_scope', (array_agg(in_scope ORDER BY sampled_at DESC) FILTER (WHERE in_scope IS NOT NULL))[1])
+    FROM piece, grain
+    GROUP BY spell, date_trunc(spell, sampled_at AT TIME ZONE 'UTC')
+    ORDER BY date_trunc(spell, sampled_at AT TIME ZONE 'UTC')";
+
+const RUNS: &str = "
+    SELECT jsonb_build_object(
+        'runs', count(*), 'completed', count(*) FILTER (WHERE state = 'completed'), 'stopped', count(*) FILTER (WHERE state = 'stopped'),
+        'failed', count(*) FILTER (WHERE state IN ('failed', 'interrupted')),
+        'removed', coalesce(sum(removed), 0), 'kept_back', coalesce(max(kept_back) FILTER (WHERE is_last), 0),
+        'p50', percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds), 'p95', percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds),
+        'max', max(seconds),
+        'last', max(format('%s on %s UTC: %s, %s removed%s', coalesce('run ' || run_id, 'a job of pg_cron'),
+                           to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), state,
+                           to_char(removed, 'FM999,999,999,999,990'), '; ' || left(error_message, 300))) FILTER (WHERE is_last))
+    FROM (SELECT *, extract(epoch FROM finished_at - started_at)::float8 AS seconds,
+                 row_number() OVER (ORDER BY started_at DESC) = 1 AS is_last
+          FROM backlog_cleanup.history
+          WHERE target = $1 AND started_at > now() - $2) r";
+
+/// Open ones first.
+const ALERTS: &str = "
+    SELECT jsonb_build_object(
+        'id', id, 'opened', to_char(opened_at AT TIME ZONE 'UTC', 'MM-DD HH24:MI'),
+        'resolved', to_char(resolved_at AT TIME ZONE 'UTC', 'MM-DD HH24:MI'), 'fix', fix,
+        'sentence', regexp_replace(left(sentence, 600), '[[:cntrl:]]+', ' ', 'g'),
+        'hands', nullif(concat_ws(', ', 'acknowledged by ' || acknowledged_by,
+                                  'snoozed until ' || to_char(snoozed_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), left(note, 200)), ''))
+    FROM backlog_cleanup.alert
+    WHERE (target = $1 OR target IS NULL) AND (resolved_at IS NULL OR resolved_at > now() - $2)
+    ORDER BY resolved_at IS NOT NULL, opened_at DESC";
+
+const RANKING: &str = "
+    SELECT to_jsonb(r) FROM backlog_cleanup.ranking r WHERE target = $1 AND place <= 5 AND rows_in > 0 ORDER BY what DESC, place, name";
+
+pub fn facts(target: &str, since: Interval) -> Result<Facts> {
+    let both = || [target.into(), since.into()];
+    let mut ranking: Vec<Ranked> = rows_of(RANKING, &[target.into()])?;
+    let named = briefly(|| Target::load(Some(target)).and_then(|target| RecipeNames::of(&target)));
+    match named {
+        Ok(names) => {
+            for recipe in ranking.iter_mut().filter(|ranked| ranked.what == "recipe") {
+                let name = names.name(recipe.name.as_deref());
+                recipe.name = match recipe.name.take() {
+                    Some(id) if id != name => Some(format!("{id} {name}")),
+                    id => id,
+                };
+            }
+        }
+        Err(failure) if is_cancel(&failure) => failure.rethrow(),
+        // A target whose table is gone has a history, too.
+        Err(_) => {}
+    }
+    let mut one: Vec<Span> = rows_of(SPAN, &both())?;
+    let mut runs: Vec<Runs> = rows_of(RUNS, &both())?;
+    let (Some(span), Some(runs)) = (one.pop(), runs.pop()) else {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("the samples of target \"{target}\" cannot be read"),
+            "ALTER EXTENSION backlog_cleanup UPDATE".into(),
+        ));
+    };
+    Ok(Facts { span, spells: rows_of(SPELLS, &both())?, runs, alerts: rows_of(ALERTS, &both())?, ranking })
+}

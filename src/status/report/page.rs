@@ -1,0 +1,196 @@
+use backlog_cleanup_report::{age_in_words, counted, plural};
+
+use crate::status::report::draw::{bytes, duration, number, sparkline};
+use crate::status::report::facts::{Alert, Facts, Ranked, Runs, Span};
+
+/// A page before it is printed.
+pub struct Page {
+    pub title: String,
+    /// What to know first.
+    pub verdict: String,
+    /// Names and sentences.
+    pub facts: Vec<(&'static str, String)>,
+    /// A row per day or hour.
+    pub spells: Vec<Row>,
+    pub alerts: Vec<Told>,
+    pub rankings: Vec<Ranking>,
+    pub remark: Option<String>,
+}
+
+pub struct Row {
+    pub name: String,
+    pub rows_in: Option<i64>,
+    pub rows_out: i64,
+    pub in_scope: Option<i64>,
+}
+
+/// An alert: when, what, what to type.
+pub struct Told {
+    pub when: String,
+    pub sentence: String,
+    pub fix: Option<String>,
+}
+
+pub struct Ranking {
+    pub title: String,
+    /// Name, rows, trend.
+    pub rows: Vec<(String, i64, String)>,
+}
+
+pub fn page(facts: &Facts) -> Page {
+    let Facts { span, spells, runs, alerts, ranking } = facts;
+    let rows = plural(&span.nouns.row_word);
+    let known: Vec<i64> = spells.iter().filter_map(|spell| spell.rows_in).collect();
+    let rows_in = (!known.is_empty()).then(|| known.iter().sum());
+    let rankings = [("recipe", span.nouns.group_word.as_str()), ("failure type", "failure type")]
+        .into_iter()
+        .filter_map(|(what, title)| ranked(what, format!("New {rows} by {title}, last 24 hours"), ranking))
+        .collect();
+    let mut told = vec![
+        ("Now", now(span, &rows)),
+        ("In", rows_in.map_or("not counted".into(), |rows_in| came(span, rows_in, &rows))),
+        ("Out", went(span, runs, &rows)),
+        ("Pace", pace(span)),
+        ("Table", table(span)),
+        ("Runs", ran(runs)),
+    ];
+    let counts: Vec<Option<i64>> = spells.iter().map(|spell| spell.in_scope).collect();
+    if counts.len() > 1 {
+        told.insert(1, ("Course", format!("{} in scope, from first to last", sparkline(&counts))));
+    }
+    Page {
+        title: format!("Backlog cleanup of \"{}\", {} to {} UTC", span.target, span.from, span.to),
+        verdict: verdict(span, runs, alerts),
+        facts: told,
+        spells: spells
+            .iter()
+            .map(|spell| Row {
+                name: spell.name.clone(),
+                rows_in: spell.rows_in,
+                rows_out: spell.rows_out,
+                in_scope: spell.in_scope,
+            })
+            .collect(),
+        alerts: alerts.iter().map(told_of).collect(),
+        rankings,
+        remark: (span.covered < 0.9).then(|| {
+            format!(
+                "Samples cover {:.0} % of this time: the numbers of rows that came in are too low.",
+                100.0 * span.covered
+            )
+        }),
+    }
+}
+
+fn verdict(span: &Span, runs: &Runs, alerts: &[Alert]) -> String {
+    let open = alerts.iter().filter(|alert| alert.resolved.is_none()).count();
+    let over = alerts.len() - open;
+    let was = match over {
+        0 => String::new(),
+        _ => format!(" {} opened and resolved.", counted(over as i64, "alert")),
+    };
+    match (open, runs.failed, span.seconds_to_clear) {
+        (1.., ..) => {
+            format!("{} {} open: see below.{was}", counted(open as i64, "alert"), if open == 1 { "is" } else { "are" })
+        }
+        (0, 1.., _) => format!("No alert is open, but {} did not complete.{was}", counted(runs.failed, "run")),
+        (0, 0, _) if runs.runs == 0 => format!("No alert is open, and there was no run.{was}"),
+        _ => format!("All is well: no alert is open, and every run completed.{was}"),
+    }
+}
+
+fn now(span: &Span, rows: &str) -> String {
+    let Some(in_scope) = span.in_scope else {
+        return format!(
+            "the {rows} were not counted: {}",
+            span.not_counted.as_deref().unwrap_or("there is no sample yet")
+        );
+    };
+    let oldest = span.oldest_age.map_or(String::new(), |age| format!("; the oldest failed {}", age_in_words(age)));
+    let removable = span.removable.map_or(String::new(), |removable| format!(", {} removable", number(removable)));
+    format!("{} {rows} in scope{removable}{oldest}", number(in_scope))
+}
+
+fn came(span: &Span, rows_in: i64, rows: &str) -> String {
+    let pace = span
+        .rows_in_per_hour
+        .map_or(String::new(), |pace| format!("; {} an hour in the last 24 hours", number(pace.round() as i64)));
+    format!("{} {rows} came into scope{pace}", number(rows_in))
+}
+
+fn went(span: &Span, runs: &Runs, rows: &str) -> String {
+    let early = match span.adaptive_runs {
+        0 => String::new(),
+        runs => format!(", {} of them started early by the tick", number(runs)),
+    };
+    let kept = match runs.kept_back {
+        0 => String::new(),
+        kept => format!("; the last kept back {}", number(kept)),
+    };
+    format!("{} {rows} removed by {}{early}{kept}", number(runs.removed), counted(runs.runs, "run"))
+}
+
+fn pace(span: &Span) -> String {
+    match (span.in_scope, span.seconds_to_clear, span.rows_in_per_hour.zip(span.rows_out_per_hour)) {
+        (Some(0), ..) => "nothing to clear".into(),
+        (_, Some(seconds), _) => {
+            format!("nothing is left in {} if it goes on as in the last 24 hours", duration(seconds))
+        }
+        (_, None, Some((rows_in, rows_out))) if rows_in > rows_out => {
+            format!(
+                "the backlog grows by {} an hour: more comes than goes",
+                number((rows_in - rows_out).round() as i64)
+            )
+        }
+        (_, None, Some(_)) => "as many come as go".into(),
+        _ => "not known yet".into(),
+    }
+}
+
+fn table(span: &Span) -> String {
+    let Some(size) = span.bytes else { return "not measured".into() };
+    let pace = span.bytes_per_day.map_or(String::new(), |pace| {
+        let (sign, then) = (if pace < 0.0 { "-" } else { "+" }, span.bytes_in_30_days.unwrap_or_default());
+        format!(", {sign}{} a day: {} in 30 days", bytes(pace.abs()), bytes(then))
+    });
+    format!("{} with its indexes{pace}", bytes(size as f64))
+}
+
+fn ran(runs: &Runs) -> String {
+    let Some(last) = &runs.last else { return "none".into() };
+    let states = [(runs.completed, "completed"), (runs.stopped, "stopped"), (runs.failed, "did not complete")];
+    let states: Vec<String> = states
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, state)| format!("{} {state}", number(count)))
+        .collect();
+    let took = runs.p50.zip(runs.p95).zip(runs.max).map_or(String::new(), |((p50, p95), max)| {
+        format!("; they took {} (median), {} (p95), {} at most", duration(p50), duration(p95), duration(max))
+    });
+    format!("{}{took}; the last is {last}", states.join(", "))
+}
+
+fn told_of(alert: &Alert) -> Told {
+    let hands = alert.hands.as_ref().map_or(String::new(), |hands| format!(" ({hands})"));
+    let when = match &alert.resolved {
+        None => format!("open since {}, alert {}{hands}", alert.opened, alert.id),
+        Some(resolved) => format!("{} to {resolved}", alert.opened),
+    };
+    let fix = alert.fix.clone().filter(|_| alert.resolved.is_none());
+    Told { when, sentence: alert.sentence.clone(), fix }
+}
+
+fn ranked(what: &str, title: String, ranking: &[Ranked]) -> Option<Ranking> {
+    let of_kind = ranking.iter().filter(|ranked| ranked.what == what).take(5);
+    let rows: Vec<_> =
+        of_kind.map(|ranked| (ranked.name.clone().unwrap_or("(none)".into()), ranked.rows_in, trend(ranked))).collect();
+    (!rows.is_empty()).then_some(Ranking { title, rows })
+}
+
+/// Against the 24 hours before.
+fn trend(ranked: &Ranked) -> String {
+    match ranked.rows_in_before {
+        0 => "new".into(),
+        before => format!("{:+.0} %", 100.0 * (ranked.rows_in - before) as f64 / before as f64),
+    }
+}

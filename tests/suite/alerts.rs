@@ -1,0 +1,490 @@
+//! Alerts: what rules find, and that each alert opens once and resolves once. Days are samples and runs of the past.
+
+use std::time::{Duration, Instant};
+
+use cluster::{Cluster, JOBS, fail, number, refused, truth, value, veto, with_pg_cron};
+use postgres::Client;
+use postgres::fallible_iterator::FallibleIterator;
+
+const EVALUATE: &str = "SELECT count(*) FROM backlog_cleanup.evaluate_alerts()";
+
+/// A sample of so many minutes ago: rows in scope, and how many of them failed in the five minutes before.
+fn sample(client: &mut Client, minutes: i32, in_scope: i64, failed: i64) {
+    let sample = format!(
+        "INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, removable, failed, failed_seconds, seconds, removed,
+                                             table_bytes, index_bytes, live_rows, dead_rows, milliseconds)
+         VALUES ('generations', 'fine', now() - interval '{minutes} minutes', {in_scope}, {in_scope}, {failed}, 300, 300, 0, 8192, 8192, 10, 0, 1)"
+    );
+    client.batch_execute(&sample).unwrap();
+}
+
+/// Forgets the samples, and has one of now.
+fn now(client: &mut Client, in_scope: i64) {
+    client.batch_execute("DELETE FROM backlog_cleanup.sample").unwrap();
+    sample(client, 0, in_scope, 0);
+}
+
+/// The open alerts of a rule: how many, and the values of the first.
+fn open(client: &mut Client, rule: &str) -> i64 {
+    number(client, &format!("SELECT count(*) FROM backlog_cleanup.alert WHERE rule = '{rule}' AND resolved_at IS NULL"))
+}
+
+fn evaluate(client: &mut Client) {
+    number(client, EVALUATE);
+}
+
+#[test]
+fn an_alert_opens_once_stays_open_and_resolves_once_at_the_lower_threshold() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    let states = "SELECT string_agg(format('%s %s', value, resolved_at IS NOT NULL), ', ' ORDER BY id)
+                  FROM backlog_cleanup.alert WHERE rule = 'rows in scope'";
+    for (in_scope, alerts) in [
+        (100_000, None),
+        (100_001, Some("100001 f")),
+        (500_000, Some("500000 f")),
+        (80_001, Some("80001 f")),
+        (80_000, Some("80001 t")),
+        (100_000, Some("80001 t")),
+        (100_002, Some("80001 t, 100002 f")),
+    ] {
+        now(&mut client, in_scope);
+        evaluate(&mut client);
+        evaluate(&mut client);
+        assert_eq!(value::<Option<String>>(&mut client, states).as_deref(), alerts, "{in_scope}");
+    }
+    let [sentence, fix] = ["sentence", "fix"].map(|column| {
+        value::<String>(&mut client, &format!("SELECT {column} FROM backlog_cleanup.alert ORDER BY id DESC LIMIT 1"))
+    });
+    assert_eq!(
+        sentence,
+        "target \"generations\": 100,002 generations are in scope (the limit is 100,000); a run would remove 100,002 of them"
+    );
+    client.batch_execute(&fix).unwrap();
+}
+
+#[test]
+fn listeners_hear_of_each_change_in_a_payload_that_fits() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    let mut listener = cluster.connect();
+    listener.batch_execute("LISTEN backlog_cleanup").unwrap();
+    let long = "\u{1}ü\"".repeat(30);
+    client.execute("UPDATE backlog_cleanup.alert_rule SET name = $1 WHERE kind = 'rows_in_scope'", &[&long]).unwrap();
+    client
+        .execute("UPDATE backlog_cleanup.target SET name = $1, row_word = repeat('ü', 40)", &[&long.repeat(6)])
+        .unwrap();
+    client
+        .batch_execute("UPDATE backlog_cleanup.alert_rule SET enabled = false WHERE kind <> 'rows_in_scope'")
+        .unwrap();
+    let sampled = "INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, milliseconds)
+                   SELECT name, 'fine', now(), 100001, 1 FROM backlog_cleanup.target";
+    client.batch_execute(sampled).unwrap();
+    evaluate(&mut client);
+    evaluate(&mut client);
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_snooze(max(id), now() + interval '1 hour') FROM backlog_cleanup.alert;
+             SELECT backlog_cleanup_acknowledge(max(id), repeat('n', 9000)) FROM backlog_cleanup.alert;
+             UPDATE backlog_cleanup.sample SET in_scope = 1",
+        )
+        .unwrap();
+    evaluate(&mut client);
+    evaluate(&mut client);
+    let mut changes = Vec::new();
+    let mut heard = listener.notifications();
+    let mut heard = heard.timeout_iter(Duration::from_secs(2));
+    while let Some(notification) = heard.next().unwrap() {
+        assert!(notification.payload().len() < 8000);
+        let payload: serde_json::Value = serde_json::from_str(notification.payload()).unwrap();
+        assert_eq!(payload["alert"], 1);
+        // Any role can listen.
+        let names: Vec<&String> = payload.as_object().unwrap().keys().collect();
+        assert_eq!(names, ["alert", "change", "rule", "target"]);
+        changes.push(payload["change"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(changes, ["opened", "snoozed", "acknowledged", "resolved"]);
+}
+
+/// What makes a kind alert, and what ends it.
+struct Case {
+    kind: &'static str,
+    harm: &'static str,
+    mended: &'static str,
+    /// What the sentence says.
+    says: &'static str,
+    /// How the fix begins, if there is one.
+    fix: Option<&'static str>,
+}
+
+const RUN: &str = "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, total_failed, removed, recipes_affected, started_at, finished_at, kept_back, error_message)
+                   VALUES ('generations', 'regular', ";
+const HOUR: &str = "INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, failed, failed_seconds, table_bytes, index_bytes, milliseconds)
+                    SELECT 'generations', 'hour', date_trunc('hour', now()) - ";
+
+const CASES: [Case; 10] = [
+    Case {
+        kind: "failure_rate",
+        harm: "UPDATE backlog_cleanup.sample SET failed = 305",
+        mended: "UPDATE backlog_cleanup.sample SET failed = 150",
+        says: "61.0 generations a minute have come into scope in the last 15 minutes (the limit is 60)",
+        fix: None,
+    },
+    Case {
+        kind: "failure_rate_factor",
+        harm: "HOUR interval '1 day' * i, 120 * i, 3600, 1, 1, 1 FROM generate_series(1, 9) i;
+               UPDATE backlog_cleanup.sample SET failed = 255 WHERE grain = 'fine'",
+        mended: "UPDATE backlog_cleanup.sample SET failed = 100 WHERE grain = 'fine'",
+        says: "51.0 generations a minute have come into scope in the last 15 minutes, 5.1 times the usual of this hour, 10.0 (the limit is 5)",
+        fix: None,
+    },
+    Case {
+        kind: "no_successful_run",
+        harm: "RUN 'completed', 'x', 1, 1, 1, now() - interval '50 hours', now() - interval '49 hours', 0, NULL)",
+        mended: "RUN 'completed', 'x', 1, 1, 1, now() - interval '47 hours', now() - interval '47 hours', 0, NULL)",
+        says: "the last regular run that completed was 2 days ago, on ",
+        fix: Some("CALL public.backlog_cleanup_run('generations')"),
+    },
+    Case {
+        kind: "failed_runs",
+        harm: "RUN 'failed', 'x', 1, 0, 1, now(), now(), 0, 'no room')",
+        mended: "RUN 'completed', 'x', 1, 0, 1, now() + interval '1 second', now(), 0, NULL)",
+        says: "UTC, failed: no room",
+        fix: None,
+    },
+    Case {
+        kind: "nothing_removed",
+        harm: "RUN 'completed', 'x', 10, 0, 1, now(), now(), 0, NULL); RUN 'completed', 'x', 1011, 0, 1, now(), now(), 0, NULL)",
+        mended: "RUN 'completed', 'x', 1500, 1, 1, now(), now(), 0, NULL)",
+        says: "run 2 has removed none of 1,011 generations, 1,001 more than the run before had: none of them was removable yet",
+        fix: None,
+    },
+    Case {
+        kind: "kept_back",
+        harm: "RUN 'completed', 'x', 10, 0, 1, now(), now(), 3, NULL)",
+        mended: "RUN 'completed', 'x', 10, 3, 1, now(), now(), 0, NULL)",
+        says: "run 1 could not remove 3 generations",
+        fix: None,
+    },
+    Case {
+        kind: "books",
+        harm: "RUN 'completed', 'x', 10, 3, 1, now(), now(), 0, NULL)",
+        mended: "UPDATE backlog_cleanup.run SET removed = 0",
+        says: "the ledger has 0 removed generations, the history 3",
+        fix: None,
+    },
+    Case {
+        kind: "history_size",
+        harm: "UPDATE backlog_cleanup.alert_rule SET threshold = 1000, resolve_at = NULL WHERE kind = 'history_size';
+               INSERT INTO backlog_cleanup.tick (started_at, milliseconds, steps)
+               SELECT now() - interval '1 day', 1, jsonb_build_array(i) FROM generate_series(1, 20000) i",
+        mended: "UPDATE backlog_cleanup.alert_rule SET threshold = 1073741824 WHERE kind = 'history_size'",
+        says: "the largest is backlog_cleanup.tick with ",
+        fix: Some("UPDATE backlog_cleanup.retention SET max_age = max_age / 2 WHERE what = 'tick'"),
+    },
+    Case {
+        kind: "dead_rows",
+        harm: "UPDATE backlog_cleanup.sample SET live_rows = 20000, dead_rows = 10000",
+        mended: "UPDATE backlog_cleanup.sample SET dead_rows = 0 WHERE sampled_at > now() - interval '6 minutes'",
+        says: "33.3 % of the rows of public.generations are dead, and have been for 60 minutes (the limit is 30 %)",
+        fix: Some("VACUUM (ANALYZE) public.generations"),
+    },
+    Case {
+        kind: "table_size",
+        harm: "HOUR interval '1 hour' * i, 0, 3600, 100e9 - 1e9 * i, 0, 1 FROM generate_series(0, 30) i;
+               UPDATE backlog_cleanup.sample SET table_bytes = 100e9 WHERE grain = 'fine'",
+        mended: "UPDATE backlog_cleanup.sample SET table_bytes = 1e9, index_bytes = 0",
+        says: "public.generations with its indexes has 93 GB and grows by 22 GB a day: it passes 100 GB on ",
+        fix: None,
+    },
+];
+
+#[test]
+fn every_kind_opens_says_what_is_wrong_and_resolves() {
+    let cluster = Cluster::start("");
+    for Case { kind, harm, mended, says, fix } in CASES {
+        let database = kind.replace('_', "");
+        let mut client = cluster.platform_in(&database);
+        (0..12).for_each(|tick| sample(&mut client, tick * 5, 1, 1));
+        let typed = |text: &str| text.replace("RUN ", RUN).replace("HOUR ", HOUR);
+        let opened = format!(
+            "SELECT count(*) FROM backlog_cleanup.alert JOIN backlog_cleanup.alert_rule ON rule = name
+             WHERE kind = '{kind}' AND resolved_at IS NULL"
+        );
+        evaluate(&mut client);
+        assert_eq!(number(&mut client, &opened), 0, "{kind}");
+        client.batch_execute(&typed(harm)).unwrap();
+        evaluate(&mut client);
+        assert_eq!(number(&mut client, &opened), 1, "{kind}");
+        let alert = "SELECT a.sentence, a.fix FROM backlog_cleanup.alert a JOIN backlog_cleanup.alert_rule ON rule = name WHERE kind = $1";
+        let alert = client.query_one(alert, &[&kind]).unwrap();
+        let (sentence, found): (String, Option<String>) = (alert.get(0), alert.get(1));
+        assert!(sentence.contains(says), "{kind}: {sentence}");
+        assert_eq!(found.is_some(), fix.is_some(), "{kind}: {found:?}");
+        if let (Some(found), Some(fix)) = (found, fix) {
+            assert!(found.starts_with(fix), "{kind}: {found}");
+            client.batch_execute(&found).unwrap_or_else(|failure| panic!("{found}: {failure:?}"));
+        }
+        client.batch_execute(&typed(mended)).unwrap();
+        evaluate(&mut client);
+        assert_eq!(number(&mut client, &opened), 0, "{kind}");
+    }
+}
+
+#[test]
+fn a_recipe_alerts_by_its_attempts_and_an_outage_of_all_opens_ten() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "INSERT INTO recipes (id, name, slug, description, prompt, category, credit_cost) VALUES (1, 'Cats', 'cats', '', '', '', 1);
+             INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', recipe, '', CASE WHEN i <= failed THEN 'failed' ELSE 'completed' END, now() AT TIME ZONE 'UTC'
+             FROM (VALUES (1, 19, 20), (2, 18, 20), (3, 15, 15), (NULL, 30, 30)) r (recipe, failed, attempts), generate_series(1, attempts) i;
+             INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', 2, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 hours' FROM generate_series(1, 100)",
+        )
+        .unwrap();
+    evaluate(&mut client);
+    let subjects = "SELECT string_agg(format('%s|%s', subject, sentence), E'\n' ORDER BY value) FROM backlog_cleanup.alert WHERE rule = 'recipe failures'";
+    assert_eq!(
+        value::<String>(&mut client, subjects),
+        "1|target \"generations\": 19 of 20 attempts of recipe 1 (Cats) have failed in the last 60 minutes (the limit is 90 %)\n\
+         |target \"generations\": 30 of 30 attempts of recipe (none) have failed in the last 60 minutes (the limit is 90 %)"
+    );
+    client.batch_execute("UPDATE generations SET status = 'completed' WHERE recipe_id = 1 AND id % 2 = 0").unwrap();
+    evaluate(&mut client);
+    assert_eq!(open(&mut client, "recipe failures"), 1);
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', recipe, '', 'failed', now() AT TIME ZONE 'UTC' FROM generate_series(10, 60) recipe, generate_series(1, 20)",
+        )
+        .unwrap();
+    evaluate(&mut client);
+    assert_eq!(open(&mut client, "recipe failures"), 10);
+    client.batch_execute("UPDATE backlog_cleanup.target SET completed_status = NULL").unwrap();
+    evaluate(&mut client);
+    assert_eq!(open(&mut client, "recipe failures"), 10, "what is not known resolves nothing");
+}
+
+#[test]
+fn a_rule_for_a_target_beats_the_one_for_all_and_a_rule_that_is_gone_leaves_no_alert_open() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    now(&mut client, 5_000);
+    let own = "INSERT INTO backlog_cleanup.alert_rule (name, kind, target, threshold) VALUES ('own', 'rows_in_scope', 'generations', 1000)";
+    client.batch_execute(own).unwrap();
+    evaluate(&mut client);
+    assert_eq!((open(&mut client, "own"), open(&mut client, "rows in scope")), (1, 0));
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.alert_rule SET threshold = 100, resolve_at = 0 WHERE kind = 'rows_in_scope'",
+        )
+        .unwrap();
+    evaluate(&mut client);
+    assert_eq!((open(&mut client, "own"), open(&mut client, "rows in scope")), (1, 0));
+    client.batch_execute("UPDATE backlog_cleanup.alert_rule SET enabled = false WHERE name = 'own'").unwrap();
+    evaluate(&mut client);
+    assert_eq!(
+        (open(&mut client, "own"), open(&mut client, "rows in scope")),
+        (0, 0),
+        "the target has none of this kind"
+    );
+    client.batch_execute("DELETE FROM backlog_cleanup.alert_rule WHERE name = 'own'").unwrap();
+    evaluate(&mut client);
+    assert_eq!(open(&mut client, "rows in scope"), 1);
+    client.batch_execute("DELETE FROM backlog_cleanup.target").unwrap();
+    evaluate(&mut client);
+    assert_eq!(open(&mut client, "rows in scope"), 0);
+}
+
+#[test]
+fn a_rule_that_cannot_be_evaluated_or_would_wait_stops_no_other() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    now(&mut client, 200_000);
+    evaluate(&mut client);
+    now(&mut client, 300_000);
+    let mut other = cluster.connect();
+    other
+        .batch_execute(
+            "BEGIN; LOCK TABLE generations, credit_transactions; SELECT FROM backlog_cleanup.alert FOR UPDATE;
+             LOCK TABLE backlog_cleanup.run_batch",
+        )
+        .unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.alert_rule (name, kind, threshold) VALUES ('low', 'rows_in_scope', 5)",
+        )
+        .unwrap();
+    let since = Instant::now();
+    let unknown: String = value(
+        &mut client,
+        "SELECT string_agg(rule, ', ' ORDER BY rule) FROM backlog_cleanup.evaluate_alerts()
+         WHERE unknown LIKE '%lock%' AND unknown NOT LIKE '%once an hour%'",
+    );
+    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    assert_eq!(unknown, "books, history size, recipe failures");
+    assert_eq!((open(&mut client, "rows in scope"), open(&mut client, "low")), (1, 1));
+    assert!(truth(&mut client, "SELECT value = 200000 FROM backlog_cleanup.alert WHERE rule = 'rows in scope'"));
+    other.batch_execute("ROLLBACK").unwrap();
+    client.batch_execute("DROP TABLE credit_transactions").unwrap();
+    evaluate(&mut client);
+    assert!(truth(&mut client, "SELECT value = 300000 FROM backlog_cleanup.alert WHERE rule = 'rows in scope'"));
+}
+
+#[test]
+fn a_rule_is_obeyed_or_refused_when_it_is_written() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    for (columns, values) in [
+        ("kind, threshold", "'rows', 1"),
+        ("kind, threshold", "'rows_in_scope', -1"),
+        ("kind, threshold", "'rows_in_scope', 'NaN'"),
+        ("kind, threshold", "'rows_in_scope', 'Infinity'"),
+        ("kind, threshold, resolve_at", "'rows_in_scope', 5, 6"),
+        ("kind, threshold, within", "'rows_in_scope', 5, '1 hour'"),
+        ("kind, threshold", "'failure_rate', 5"),
+        ("kind, threshold, within", "'failure_rate', 5, '1 minute'"),
+        ("kind, threshold, within", "'failure_rate', 5, '2 days'"),
+        ("kind, threshold, within", "'recipe_failures', 100, '1 hour'"),
+        ("kind, threshold, target", "'history_size', 100, 'generations'"),
+    ] {
+        let rule = format!("INSERT INTO backlog_cleanup.alert_rule (name, {columns}) VALUES ('r', {values})");
+        assert_eq!(refused(client.batch_execute(&rule)).0, "23514", "{values}");
+    }
+    let rule = "INSERT INTO backlog_cleanup.alert_rule (name, kind, threshold, target) VALUES ('r', 'rows_in_scope', 1, 'nobody')";
+    assert_eq!(refused(client.batch_execute(rule)).0, "23503");
+}
+
+#[test]
+fn a_snooze_outlives_an_alert_that_comes_back_and_refuses_what_means_nothing() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    now(&mut client, 200_000);
+    evaluate(&mut client);
+    for (call, sqlstate) in [
+        ("backlog_cleanup_snooze(NULL, now())", "22004"),
+        ("backlog_cleanup_snooze(1, now())", "22023"),
+        ("backlog_cleanup_snooze(7, now() + interval '1 day')", "42704"),
+        ("backlog_cleanup_acknowledge(7)", "42704"),
+    ] {
+        let (found, _, hint) = refused(client.batch_execute(&format!("SELECT {call}")));
+        assert_eq!(found, sqlstate, "{call}");
+        client.batch_execute(&hint).unwrap();
+    }
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_snooze(1, now() + interval '1 day', 'on it'), backlog_cleanup_acknowledge(1)",
+        )
+        .unwrap();
+    let taken = "SELECT acknowledged_by = CURRENT_USER AND note = 'on it' FROM backlog_cleanup.alert";
+    assert!(truth(&mut client, taken));
+    for in_scope in [1, 200_000] {
+        now(&mut client, in_scope);
+        evaluate(&mut client);
+    }
+    let again = "SELECT snoozed_until > now() AND note = 'on it' AND acknowledged_at IS NULL FROM backlog_cleanup.alert WHERE id = 2";
+    assert!(truth(&mut client, again));
+    client.batch_execute("SELECT backlog_cleanup_snooze(2, NULL)").unwrap();
+    assert!(truth(&mut client, "SELECT snoozed_until IS NULL FROM backlog_cleanup.alert WHERE id = 2"));
+    let (sqlstate, message, _) = refused(client.batch_execute("SELECT backlog_cleanup_acknowledge(1)"));
+    assert_eq!((sqlstate.as_str(), message.as_str()), ("55000", "alert 1 has resolved"));
+}
+
+#[test]
+fn a_job_that_is_paused_deleted_or_was_never_there_is_an_alert_whose_fix_brings_it_back() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds)
+             VALUES ('generations', 'day', now() - interval '3 days', 1)",
+        )
+        .unwrap();
+    for (harm, says) in [
+        ("SELECT cron.alter_job(jobid, active => false) FROM cron.job", "is not active"),
+        ("DELETE FROM cron.job", "no job runs target"),
+    ] {
+        client.batch_execute(harm).unwrap();
+        evaluate(&mut client);
+        let [sentence, fix] = ["sentence", "fix"].map(|column| {
+            let alert = format!(
+                "SELECT {column} FROM backlog_cleanup.alert WHERE rule = 'no successful run' AND resolved_at IS NULL"
+            );
+            value::<String>(&mut client, &alert)
+        });
+        assert!(sentence.contains(says) && sentence.contains("no regular run has completed"), "{sentence}");
+        client.batch_execute(&fix).unwrap();
+        assert_eq!(number(&mut client, "SELECT count(*) FROM cron.job WHERE active"), 1, "{fix}");
+    }
+    // The job is there again, and has not run yet.
+    evaluate(&mut client);
+    assert_eq!(open(&mut client, "no successful run"), 1);
+    client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+    evaluate(&mut client);
+    assert_eq!(open(&mut client, "no successful run"), 0);
+}
+
+#[test]
+fn rows_kept_back_and_a_failed_night_are_found_in_what_runs_really_write() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client.batch_execute("DELETE FROM backlog_cleanup.target WHERE name = 'generations'").unwrap();
+    veto(&mut client, "job", "OLD.id IN (5, 6)");
+    client.batch_execute("SELECT backlog_cleanup_failed_generations('t')").unwrap();
+    evaluate(&mut client);
+    let kept = "SELECT sentence FROM backlog_cleanup.alert WHERE rule = 'rows kept back'";
+    let sentence: String = value(&mut client, kept);
+    assert!(sentence.starts_with("target \"t\": run 1 could not remove 2 rows: row 5"), "{sentence}");
+    assert_eq!((open(&mut client, "books"), open(&mut client, "failed runs")), (0, 0));
+}
+
+#[test]
+fn code_of_the_tables_owner_runs_as_the_owner_in_the_one_rule_that_reads_the_table() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "CREATE FUNCTION spy(id int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS
+                 $$BEGIN IF current_user <> 'app' THEN RAISE EXCEPTION 'runs as %', current_user; END IF; RETURN true; END$$;
+             ALTER FUNCTION spy OWNER TO app;
+             UPDATE backlog_cleanup.target SET condition = '(public.spy(id))' WHERE name = 't';
+             UPDATE job SET at = now() WHERE id <= 25",
+        )
+        .unwrap();
+    let failed =
+        "SELECT count(*) FROM backlog_cleanup.evaluate_alerts() WHERE target = 't' AND rule = 'recipe failures'";
+    assert_eq!(number(&mut client, failed), 0);
+    assert_eq!(open(&mut client, "recipe failures"), 1);
+}
+
+#[test]
+fn a_tick_opens_the_alert_of_the_sample_that_it_has_just_taken_and_says_what_it_does_not_know() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 30);
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.alert_rule SET threshold = 29, resolve_at = 0 WHERE kind = 'rows_in_scope'",
+        )
+        .unwrap();
+    let skipped = "SELECT step ->> 'skipped' FROM jsonb_array_elements(backlog_cleanup_tick() -> 'steps') step WHERE step ->> 'step' = 'alerts'";
+    let skipped: String = value(&mut client, skipped);
+    assert!(skipped.contains("rule \"unusual failure rate\" of target \"generations\": no baseline yet"), "{skipped}");
+    assert_eq!(open(&mut client, "rows in scope"), 1);
+}
+
+#[test]
+fn runs_of_the_platform_open_nothing_and_balance() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 30);
+    client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+    client.batch_execute("CALL backlog_cleanup_run()").unwrap();
+    evaluate(&mut client);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.alert"), 0);
+}

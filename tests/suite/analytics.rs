@@ -1,0 +1,123 @@
+//! Rates, forecasts and the report: what samples, runs and alerts of the past say.
+
+use cluster::{Cluster, number, refused, truth, value};
+use postgres::Client;
+
+/// A week of an outage that began two days ago, hour by hour, and today in fine samples: 10 rows an hour come, and 1,000 in the outage.
+const WEEK: &str = "
+    INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, removable, oldest_at, failed, failed_seconds, seconds, removed,
+                                        table_bytes, index_bytes, live_rows, dead_rows, milliseconds)
+    SELECT 'generations', 'hour', date_trunc('hour', now()) - interval '1 hour' * i, CASE WHEN i < 48 THEN (48 - i) * 1000 ELSE 100 END,
+           50, now(), CASE WHEN i < 48 THEN 1000 ELSE 10 END, 3600, 3600, CASE i WHEN 30 THEN 240 ELSE 0 END,
+           1000000000 - 1000000 * i, 0, 10, 0, 1
+    FROM generate_series(1, 167) i;
+    INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, removable, oldest_at, failed, failed_seconds, seconds, removed,
+                                        table_bytes, index_bytes, live_rows, dead_rows, milliseconds, recipes, failure_types)
+    SELECT 'generations', 'fine', now() - interval '5 minutes' * i, 48000, 24000, now() - interval '40 hours', 100, 300, 300,
+           CASE i WHEN 1 THEN 600 ELSE 0 END, 1000000000, 0, 10, 0, 1,
+           jsonb_build_array(jsonb_build_object('recipeId', 1, 'change', CASE WHEN i < 288 THEN 60 ELSE 30 END),
+                             jsonb_build_object('recipeId', NULL, 'change', CASE WHEN i < 288 THEN 5 END)),
+           jsonb_build_array(jsonb_build_object('failureType', E'HTTP 503 | upstream\\x1b[31m', 'change', 10))
+    FROM generate_series(0, 570) i;
+    INSERT INTO recipes (id, name, slug, description, prompt, category, credit_cost) VALUES (1, 'Cats', 'cats', '', '', '', 1);
+    INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, total_failed, removed, recipes_affected, started_at, finished_at)
+    SELECT 'generations', 'regular', CASE i WHEN 3 THEN 'failed' ELSE 'completed' END, 'postgres', 100, i * 10, 1,
+           now() - interval '1 day' * i, now() - interval '1 day' * i + interval '1 second' * i
+    FROM generate_series(1, 20) i;
+    INSERT INTO backlog_cleanup.alert (rule, target, opened_at, resolved_at, value, threshold, sentence, fix) VALUES
+        ('failure rate', 'generations', now() - interval '40 hours', NULL, 90, 60,
+         'target \"generations\": 90.0 generations a minute have come into scope in the last 15 minutes (the limit is 60)',
+         'CALL public.backlog_cleanup_run(''generations'')'),
+        ('books', 'generations', now() - interval '70 hours', now() - interval '69 hours', 1, 0, 'the ledger has 1 removed row more', NULL),
+        ('books', 'generations', now() - interval '20 days', now() - interval '19 days', 1, 0, 'long over', NULL)";
+
+fn week(cluster: &Cluster) -> Client {
+    let mut client = cluster.platform();
+    client.batch_execute(WEEK).unwrap();
+    client
+}
+
+#[test]
+fn rates_sizes_and_runs_are_what_the_samples_add_up_to() {
+    let cluster = Cluster::start("");
+    let mut client = week(&cluster);
+    for truth_of in [
+        "SELECT round(backlog_cleanup.rows_in_per_minute('generations', '15 minutes')) = 20",
+        "SELECT backlog_cleanup.rows_in_per_minute('generations', '1 day') BETWEEN 19.9 AND 20.1",
+        // Of this hour there are 7 days, of which one or two have the outage.
+        "SELECT round(backlog_cleanup.usual_rows_in_per_minute('generations')::numeric, 3) = 0.167",
+        "SELECT backlog_cleanup.rows_in_per_minute('nobody', '1 day') IS NULL",
+        "SELECT (sum(rows_in), sum(rows_out), max(net), min(net)) = (48200, 240, 1000, 0) FROM backlog_cleanup.activity",
+        "SELECT (in_scope, removable) = (48000, 24000) AND round(rows_in_per_hour) = 1200 AND round(rows_out_per_hour) = 25
+                AND time_to_clear IS NULL AND rows_per_second = 10 AND time_to_remove = interval '40 minutes' FROM backlog_cleanup.pace",
+        "SELECT bytes = 1000000000 AND round(bytes_per_day) = 24000000 AND round(bytes_in_30_days) = 1720000000 FROM backlog_cleanup.size",
+        "SELECT (runs, succeeded, removed, p50_seconds, max_seconds) = (20, 19, 2100, 10.5, 20) AND success_percent = 95
+                AND p95_seconds BETWEEN 19 AND 20 FROM backlog_cleanup.run_statistics",
+        "SELECT (place, rows_in, rows_in_before) = (1, 288 * 60, 283 * 30) FROM backlog_cleanup.ranking
+         WHERE what = 'recipe' AND name = '1'",
+    ] {
+        assert!(truth(&mut client, truth_of), "{truth_of}");
+    }
+}
+
+#[test]
+fn the_report_tells_the_week_on_a_page_of_80_columns_and_the_same_as_markdown() {
+    let cluster = Cluster::start("");
+    let mut client = week(&cluster);
+    let report: String = value(&mut client, "SELECT backlog_cleanup_report()");
+    println!("{report}");
+    assert!(report.lines().all(|line| line.chars().count() <= 80), "{report}");
+    for part in [
+        "Backlog cleanup of \"generations\", ",
+        "1 alert is open: see below. 1 alert opened and resolved.",
+        "Now     48,000 generations in scope, 24,000 removable; the oldest failed 1 day\n        ago\n",
+        "Pace    the backlog grows by 1,175 an hour: more comes than goes\n",
+        "Table   954 MB with its indexes, +22.9 MB a day: 1.6 GB in 30 days\n",
+        "5 completed, 1 did not complete; they took ",
+        "    type: CALL public.backlog_cleanup_run('generations')\n",
+        "  1 Cats                                      17,280  ██████████████    +104 %\n",
+        "  HTTP 503 | upstream [31m                     2,880  ██████████████      +2 %",
+    ] {
+        assert!(report.contains(part), "{part}\n{report}");
+    }
+    assert!(!report.contains("long over") && !report.contains('\u{1b}'), "{report}");
+    let markdown: String = value(&mut client, "SELECT backlog_cleanup_report(format => 'markdown')");
+    println!("{markdown}");
+    for part in [
+        "# Backlog cleanup of \"generations\", ",
+        "| HTTP 503 \\| upstream \\[31m | 2,880 | +2 % |",
+        "  CALL public.backlog_cleanup_run('generations')",
+    ] {
+        assert!(markdown.contains(part), "{part}\n{markdown}");
+    }
+}
+
+#[test]
+fn a_report_of_a_target_without_samples_or_without_its_table_says_so() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    let empty: String = value(&mut client, "SELECT backlog_cleanup_report('1 hour')");
+    for part in [
+        "No alert is open, and there was no run.",
+        "Now     the generations were not counted: there is no sample yet",
+        "Runs    none",
+    ] {
+        assert!(empty.contains(part), "{part}\n{empty}");
+    }
+    client.batch_execute("DROP TABLE generations").unwrap();
+    for since in ["1 hour", "2 days", "31 days", "1 year", "3 years"] {
+        assert!(number(&mut client, &format!("SELECT length(backlog_cleanup_report('{since}'))")) > 100, "{since}");
+    }
+    for (call, sqlstate) in [
+        ("NULL", "22004"),
+        ("'1 minute'", "22023"),
+        ("'4 years'", "22023"),
+        ("'1 day', 'nobody'", "42704"),
+        ("'1 day', format => 'html'", "22023"),
+        ("'1 day', format => NULL", "22004"),
+    ] {
+        let (found, _, hint) = refused(client.batch_execute(&format!("SELECT backlog_cleanup_report({call})")));
+        assert_eq!(found, sqlstate, "{call}");
+        client.batch_execute(&hint).unwrap();
+    }
+}
