@@ -258,5 +258,5 @@ fn work(call: &Call, schema: &str) -> Option<Work> {
         .any(|name| given(name).is_some_and(|value| *value != Value::Null));
     let unknown = call.unknown(arguments).map(|argument| format!("has an argument {argument}, which there is not"));
     let fails = unknown.or_else(|| refused(arguments, |name| given(name).cloned(), mode));
-    (!is_trial).then(|| Work { function, target, mode, is_selective, is_alone: false, fails })
+    (!is_trial).then_some(Work { function, target, mode, is_selective, is_alone: false, fails })
 }

@@ -55,7 +55,7 @@ fn reason_not_to_count(target: &Target, leaves: &[Leaf], before: &Before) -> Res
     let bytes = leaves.iter().map(|leaf| u64::from(leaf.pages)).sum::<u64>() * u64::from(pg_sys::BLCKSZ);
     if !through_index && bytes > LARGEST {
         let gigabytes = bytes as f64 / LARGEST as f64;
-        let why = match index::exists(target)? {
+        let why = match index::exists(target, false)? {
             true => "few of its pages are all-visible or a policy names a failure type".to_owned(),
             false => {
                 format!("it has no partial index: SELECT backlog_cleanup_index_sql({})", quote_literal(&target.name))
