@@ -40,8 +40,8 @@ pub enum Task {
     Positions { rows: Vec<Removable>, lsn: u64, in_circles: bool },
     /// Rows of several leaves in circles, which go in one statement.
     Across { rows: Vec<(pg_sys::Oid, Removable)>, lsn: u64 },
-    /// The recipes of the run.
-    Keys,
+    /// The recipes of the run. Those of the rows that the pass before has kept back, at no positions.
+    Keys { kept_back: Vec<Removable> },
 }
 
 /// Splits a run into parts and saves them. A part is a list of row positions (with the WAL position at which they were read);
@@ -58,35 +58,41 @@ pub fn save(
 ) -> Result<()> {
     let are_backwards = positions.is_none() && reference_each_other(leaves)?;
     let mut part = 0;
-    let mut insert = |pass: i32, of: (pg_sys::Oid, &[i16]), task: Task, steps: i64| {
+    let mut insert = |pass: i32, of: (pg_sys::Oid, &[i16]), task: Task, steps: i64, are_held: bool| {
         part += 1;
-        let kept_back = if pass > 1 { steps } else { 0 };
-        insert((run_id, pass, part), of, task, steps, (kept_back, 0))
+        insert((run_id, pass, part), of, task, steps, (if are_held { steps } else { 0 }, 0))
     };
     extension::as_owner(|| {
         for leaf in leaves.iter().filter(|leaf| leaf.reach == Reach::Key) {
-            insert(1, of(leaf), Task::Keys, recipes as i64)?;
+            insert(1, of(leaf), Task::Keys { kept_back: Vec::new() }, recipes as i64, false)?;
         }
         match positions {
             Some((Ordered { steps, circles, across, held }, lsn)) => {
-                let mut save = |pass: i32, place: usize, rows: Vec<Removable>, in_circles: bool| {
+                let mut save = |pass: i32, place: usize, rows: Vec<Removable>, in_circles: bool, are_held: bool| {
                     let count = rows.len() as i64;
-                    insert(pass, of(&leaves[place]), Task::Positions { rows, lsn, in_circles }, count)
+                    insert(pass, of(&leaves[place]), Task::Positions { rows, lsn, in_circles }, count, are_held)
                 };
                 let in_chunks = |(place, rows): (usize, Vec<Removable>)| {
                     let chunks = chunks(&rows, batch_size, blocks_at_once()).map(<[Removable]>::to_vec);
                     chunks.map(|rows| (place, rows)).collect::<Vec<_>>()
                 };
-                steps.into_iter().flat_map(in_chunks).try_for_each(|(place, rows)| save(1, place, rows, false))?;
-                circles.into_iter().try_for_each(|(place, rows)| save(1, place, rows, true))?;
-                held.into_iter().flat_map(in_chunks).try_for_each(|(place, rows)| save(2, place, rows, false))?;
+                // Where there is no first pass, they are it.
+                let is_first = leaves.iter().all(|leaf| leaf.reach == Reach::Position)
+                    && steps.iter().chain(&circles).all(|(_, rows)| rows.is_empty())
+                    && across.is_empty();
+                let pass_of_held = if is_first { 1 } else { 2 };
+                steps
+                    .into_iter()
+                    .flat_map(in_chunks)
+                    .try_for_each(|(place, rows)| save(1, place, rows, false, false))?;
+                circles.into_iter().try_for_each(|(place, rows)| save(1, place, rows, true, false))?;
+                held.into_iter()
+                    .flat_map(in_chunks)
+                    .try_for_each(|(place, rows)| save(pass_of_held, place, rows, false, true))?;
                 for rows in across {
                     let rows: Vec<_> = rows.iter().map(|of| (leaves[of.place].table.oid, of.row)).collect();
-                    let (count, tables) = (rows.len() as i64, tables_of(&rows));
-                    let of_table = |table: pg_sys::Oid| leaves.iter().find(move |leaf| leaf.table.oid == table);
-                    let columns: Vec<i16> =
-                        tables.into_iter().filter_map(of_table).flat_map(|leaf| leaf.numbers.clone()).collect();
-                    insert(1, (table, &columns), Task::Across { rows, lsn }, count)?;
+                    let (count, columns) = (rows.len() as i64, columns_of(&rows, leaves));
+                    insert(1, (table, &columns), Task::Across { rows, lsn }, count, false)?;
                 }
             }
             None => {
@@ -99,7 +105,7 @@ pub fn save(
                     }
                     for first in firsts {
                         let task = Task::Blocks { first: first.into(), next_offset: 0 };
-                        insert(1, of(leaf), task, length.min(leaf.pages - first).into())?;
+                        insert(1, of(leaf), task, length.min(leaf.pages - first).into(), false)?;
                     }
                 }
             }
@@ -120,6 +126,12 @@ pub fn tables_of(rows: &[(pg_sys::Oid, Removable)]) -> Vec<pg_sys::Oid> {
     tables
 }
 
+/// The columns of the tables of these rows.
+fn columns_of(rows: &[(pg_sys::Oid, Removable)], leaves: &[Leaf]) -> Vec<i16> {
+    let of_table = |table: pg_sys::Oid| leaves.iter().find(move |leaf| leaf.table.oid == table);
+    tables_of(rows).into_iter().filter_map(of_table).flat_map(|leaf| leaf.numbers.clone()).collect()
+}
+
 /// About as many pages as have the rows of a batch.
 fn pages_of(batch_size: usize) -> u32 {
     (batch_size / 100).max(1) as u32
@@ -133,7 +145,7 @@ fn insert(
     steps: i64,
     (kept_back, given_up): (i64, i64),
 ) -> Result<()> {
-    let mut leaves = None;
+    let (mut leaves, is_by_key) = (None, matches!(task, Task::Keys { .. }));
     let (first_block, rows, lsn, in_circles) = match task {
         Task::Blocks { first, .. } => (Some(first), None, 0, false),
         Task::Positions { rows, lsn, in_circles } => (None, Some(rows), lsn, in_circles),
@@ -142,9 +154,9 @@ fn insert(
             leaves = Some(tables);
             (None, Some(rows), lsn, true)
         }
-        Task::Keys => (None, None, 0, false),
+        Task::Keys { kept_back } => (None, Some(kept_back), 0, false),
     };
-    let tids = rows.as_ref().map(|rows| rows.iter().map(Removable::tid).collect::<Vec<_>>());
+    let tids = rows.as_ref().map(|rows| rows.iter().map(Removable::tid).collect::<Vec<_>>()).filter(|_| !is_by_key);
     let place = |row: &Removable| row.recipe().map(|place| place as i32);
     prepared::run(
         "INSERT INTO backlog_cleanup.run_part (run_id, pass, part, leaf, filenode, first_block, tids, places, lsn, steps,
@@ -258,7 +270,9 @@ impl Task {
             let next_offset = row.get_by_name::<i32, _>("next_offset")?.unwrap_or_default() as u16;
             return Ok(Task::Blocks { first, next_offset });
         }
-        let Some(tids) = row.get_by_name::<Vec<pg_sys::ItemPointerData>, _>("tids")? else { return Ok(Task::Keys) };
+        let Some(tids) = row.get_by_name::<Vec<pg_sys::ItemPointerData>, _>("tids")? else {
+            return Ok(Task::Keys { kept_back: Vec::new() });
+        };
         let places: Vec<Option<i32>> = row.get_by_name("places")?.unwrap_or_default();
         let place = |place: Option<i32>| place.map_or(usize::MAX, |place| place as usize);
         let rows = tids.into_iter().zip(places).map(|(tid, p)| Removable::new(tid, place(p)));
@@ -450,26 +464,26 @@ impl Part {
         rows.reverse();
         let count = rows.len() as i64;
         let (task, steps, kept_back) = match self.task {
-            Task::Keys | Task::Across { .. } => (Task::Keys, self.steps, kept_back),
+            Task::Keys { .. } | Task::Across { .. } => (Task::Keys { kept_back: rows }, self.steps, kept_back),
             Task::Blocks { .. } => (Task::Positions { rows, lsn: 0, in_circles: false }, count, count),
             Task::Positions { in_circles, .. } => (Task::Positions { rows, lsn: 0, in_circles }, count, count),
         };
-        self.insert_again(task, steps, kept_back, given_up)
+        self.insert_again(&self.columns, task, steps, kept_back, given_up)
     }
 
-    /// The same for rows of several leaves.
-    pub fn try_again_across(&self, rows: Vec<(pg_sys::Oid, Removable)>, given_up: i64) -> Result<()> {
-        let count = rows.len() as i64;
-        self.insert_again(Task::Across { rows, lsn: 0 }, count, count, given_up)
+    /// The same for rows of several leaves: one batch has tried them all.
+    pub fn try_again_across(&self, rows: Vec<(pg_sys::Oid, Removable)>, leaves: &[Leaf], given_up: i64) -> Result<()> {
+        let (count, columns) = (rows.len() as i64, columns_of(&rows, leaves));
+        self.insert_again(&columns, Task::Across { rows, lsn: 0 }, count, count, given_up)
     }
 
-    fn insert_again(&self, task: Task, steps: i64, kept_back: i64, given_up: i64) -> Result<()> {
+    fn insert_again(&self, columns: &[i16], task: Task, steps: i64, kept_back: i64, given_up: i64) -> Result<()> {
         if kept_back == 0 {
             return Ok(());
         }
         extension::as_owner(|| {
             let place = (self.run_id, self.pass + 1, -self.part);
-            insert(place, (self.leaf, &self.columns), task, steps, (kept_back, given_up))
+            insert(place, (self.leaf, columns), task, steps, (kept_back, given_up))
         })
     }
 }

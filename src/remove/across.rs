@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use pgrx::pg_sys;
 
@@ -6,15 +6,17 @@ use crate::postgres::datum::tid_array;
 use crate::postgres::error::Result;
 use crate::postgres::met::Met;
 use crate::postgres::names::{Object, naming_also};
+use crate::postgres::settings::set_local;
 use crate::postgres::stream::stream_writing;
 use crate::postgres::subtransaction::attempt;
 use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
 use crate::remove::besides::Besides;
-use crate::remove::by_position::{group, still_there, where_they_are};
+use crate::remove::by_position::{group, lock, still_there, where_they_are};
 use crate::remove::find::at_some_positions;
+use crate::remove::heap::follow;
 use crate::remove::left::{LOCK_NOT_AVAILABLE, Left, Reason};
-use crate::remove::order::Linked;
+use crate::remove::order::{Linked, can_dangle, in_order};
 use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
@@ -32,63 +34,111 @@ pub fn remove_across(
     tally: &mut Tally,
     left: &mut Left,
 ) -> Result<Vec<Linked>> {
+    let places: Vec<&Leaf> = by_leaf(&[rows]).keys().map(|place| &leaves[*place]).collect();
+    let named: Vec<Object> = places.iter().flat_map(|leaf| leaf.table.named_with_it()).collect();
+    as_owner_of_all(&places, &named, rules, &mut || {
+        if can_dangle(places[0], tables)? && is_held(leaves, rows)? {
+            keep(rules, leaves, rows, &mut || Reason::referenced(None), tally, left)?;
+            return Ok(rows.to_vec());
+        }
+        remove_around(rules, leaves, tables, rows, tally, left)
+    })
+}
+
+/// Halves what is refused until the circles are found that cannot go.
+fn remove_around(
+    rules: &Rules,
+    leaves: &[Leaf],
+    tables: &[pg_sys::Oid],
+    rows: &[Linked],
+    tally: &mut Tally,
+    left: &mut Left,
+) -> Result<Vec<Linked>> {
     let circles: Vec<&[Linked]> = rows.chunk_by(|_, next| !next.is_first).collect();
     let mut pieces = Pieces::of(&circles, left.patience);
     let mut again = Vec::new();
     while let Some(piece) = pieces.next(|_| true) {
         let wanted = by_leaf(&piece);
-        let places: Vec<&Leaf> = wanted.keys().map(|place| &leaves[*place]).collect();
-        let (met, changed) = as_owner_of_all(&places, rules, &mut || {
-            match attempt(|| remove_all(rules, leaves, tables, &wanted, tally)) {
-                Ok(Some(_)) => return Ok((None, 0)),
-                Ok(None) => {}
-                Err(failure) => return Ok((Some(Some(Met::on_a_row(failure))), 0)),
-            }
+        let mut removed = attempt(|| remove_all(rules, leaves, tables, &wanted, tally));
+        let mut changed = 0;
+        if matches!(removed, Ok(None)) {
             // Rows may be elsewhere, or not removable any more.
-            let (mut now, mut changed) = (ByLeaf::new(), 0);
+            let mut now = ByLeaf::new();
             for (place, rows) in &wanted {
                 let (there, of_leaf) = where_they_are(rules, &leaves[*place], rows, tally)?;
                 now.insert(*place, there);
                 changed += of_leaf;
             }
-            let removed = attempt(|| remove_all(rules, leaves, tables, &now, tally));
-            let met =
-                removed.map_or_else(|failure| Some(Some(Met::on_a_row(failure))), |all| all.is_none().then_some(None));
-            Ok((met, changed))
-        })?;
-        let Some(met) = met else {
+            removed = attempt(|| remove_all(rules, leaves, tables, &now, tally));
+        }
+        if matches!(removed, Ok(Some(_))) {
             left.keep_changed(changed);
             pieces.went();
             continue;
-        };
+        }
         pieces.lose();
+        let met = removed.err().map(Met::on_a_row);
+        if met.as_ref().is_some_and(|met| met.sqlstate == LOCK_NOT_AVAILABLE) {
+            // The statement above has waited for all of them.
+            set_local("lock_timeout", "1");
+            let mut free = HashSet::new();
+            for (place, rows) in &wanted {
+                let now = follow(&leaves[*place], rows);
+                let locked: HashSet<_> = lock(rules, &leaves[*place], &now)?.into_iter().collect();
+                free.extend(
+                    rows.iter().zip(now).filter(|(_, now)| locked.contains(now)).map(|(row, _)| (*place, *row)),
+                );
+            }
+            let is_free = |circle: &&[Linked]| circle.iter().all(|of| free.contains(&(of.place, of.row)));
+            let (free, locked): (Vec<_>, Vec<_>) = piece.iter().copied().partition(is_free);
+            if !locked.is_empty() {
+                left.skipped += locked.concat().len() as i64;
+                pieces.first(free);
+                continue;
+            }
+        }
         if pieces.halve(&piece, |_| true, |_, _| false) {
             continue;
         }
-        if met.as_ref().is_some_and(|met| met.sqlstate == LOCK_NOT_AVAILABLE) {
-            left.skipped += piece.concat().len() as i64;
-            continue;
-        }
+        let rows = piece.concat();
         let mut met = Some(met);
-        for (place, rows) in &wanted {
-            let leaf = &leaves[*place];
-            leaf.as_owner(rules.target, || {
-                let (there, changed) = where_they_are(rules, leaf, rows, tally)?;
-                let (row, stayed) = still_there(rules, leaf, &there)?;
-                left.keep(&stayed, || Reason::new(met.take().flatten(), row));
-                left.keep_changed(changed);
-                Ok(())
-            })?;
-        }
-        again.extend(piece.concat());
+        keep(rules, leaves, &rows, &mut || Reason::new(met.take().flatten(), None), tally, left)?;
+        again.extend(rows);
     }
     left.patience = pieces.patience();
     let rest = pieces.rest().concat();
     left.kept_back += rest.len() as i64;
     left.given_up += rest.len() as i64;
-    left.again.clear();
     again.extend(rest);
     Ok(again)
+}
+
+/// Whether a row that stays references one of these, directly or through others.
+fn is_held(leaves: &[Leaf], rows: &[Linked]) -> Result<bool> {
+    let mut of_leaf = by_leaf(&[rows]);
+    let rows = (0..leaves.len()).map(|place| of_leaf.remove(&place).unwrap_or_default()).collect();
+    Ok(in_order(leaves, rows, usize::MAX)?.held.iter().any(|(_, rows)| !rows.is_empty()))
+}
+
+/// Counts rows that stay, for a reason that one of them gives.
+fn keep(
+    rules: &Rules,
+    leaves: &[Leaf],
+    rows: &[Linked],
+    reason: &mut dyn FnMut() -> Reason,
+    tally: &mut Tally,
+    left: &mut Left,
+) -> Result<()> {
+    for (place, rows) in by_leaf(&[rows]) {
+        let leaf = &leaves[place];
+        let (there, changed) = where_they_are(rules, leaf, &rows, tally)?;
+        let (row, stayed) = still_there(rules, leaf, &there)?;
+        left.keep(&stayed, || Reason { row, ..reason() });
+        left.keep_changed(changed);
+    }
+    // A later pass tries them as circles.
+    left.again.clear();
+    Ok(())
 }
 
 fn by_leaf(circles: &[&[Linked]]) -> ByLeaf {
@@ -97,11 +147,16 @@ fn by_leaf(circles: &[&[Linked]]) -> ByLeaf {
     rows
 }
 
-/// Does `work` as the owner that all these leaves have.
-fn as_owner_of_all<T>(leaves: &[&Leaf], rules: &Rules, work: &mut dyn FnMut() -> Result<T>) -> Result<T> {
+/// Does `work` as the owner that all these leaves have. Its statements name them and these objects.
+fn as_owner_of_all<T>(
+    leaves: &[&Leaf],
+    named: &[Object],
+    rules: &Rules,
+    work: &mut dyn FnMut() -> Result<T>,
+) -> Result<T> {
     match leaves {
-        [] => work(),
-        [leaf, others @ ..] => leaf.as_owner(rules.target, || as_owner_of_all(others, rules, work)),
+        [] => naming_also(named, work),
+        [leaf, others @ ..] => leaf.as_owner(rules.target, || as_owner_of_all(others, named, rules, work)),
     }
 }
 
@@ -129,8 +184,7 @@ fn remove_all(
     let besides = Besides::of(leaf, tables);
     let delete = format!("WITH {} {}", deletes.join(", "), counts.join(" UNION ALL "));
     let mut gone = Tally::of(rules.target, &rules.policies);
-    let named: Vec<Object> = wanted.keys().flat_map(|place| leaves[*place].table.named_with_it()).collect();
-    naming_also(&named, || stream_writing(&delete, Some(tid_array(&tids)), |row| gone.count_removed(row)))?;
+    stream_writing(&delete, Some(tid_array(&tids)), |row| gone.count_removed(row))?;
     let removed = gone.removed() as usize;
     besides.are_none(removed)?;
     if removed < tids.len() {

@@ -15,7 +15,7 @@ use crate::remove::besides::Besides;
 use crate::remove::find::{at_positions, removable_still};
 use crate::remove::heap::{follow, made_here, removed_here};
 use crate::remove::left::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, Left, MESSAGE, Reason};
-use crate::remove::order::Waiting;
+use crate::remove::order::{Waiting, can_dangle};
 use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
@@ -32,7 +32,13 @@ pub fn remove_around(
 ) -> Result<()> {
     let mut pieces = Pieces::of(rows, left.patience);
     let before = left.again.len();
-    let (mut waiting, mut is_read, mut held): (Option<Waiting>, _, _) = (None, false, Vec::new());
+    let (mut waiting, mut held): (Option<Waiting>, _) = (None, Vec::new());
+    let can_dangle = can_dangle(leaf, tables)?;
+    let mut is_read = can_dangle;
+    if can_dangle && let Some((read, in_order)) = Waiting::of(leaf, tables, rows)? {
+        waiting = Some(read);
+        pieces = Pieces::of(&in_order, left.patience);
+    }
     while let Some(mut piece) = pieces.next(|row| waiting.as_ref().is_none_or(|waiting| waiting.is_ready(row))) {
         if left.is_over()? {
             pieces.first(piece);
@@ -56,7 +62,9 @@ pub fn remove_around(
         let changed;
         (piece, changed) = where_they_are(rules, leaf, &piece, tally)?;
         left.keep_changed(changed);
-        if matches!(removed, Ok(None)) && !leaf.table.has_rules {
+        // One that stays may reference one that goes.
+        let may_go_apart = !leaf.table.has_rules && !(can_dangle && waiting.is_some());
+        if matches!(removed, Ok(None)) && may_go_apart {
             removed = attempt(|| remove_some(rules, leaf, &besides, &piece, tally));
         }
         if matches!(removed, Ok(None)) {
@@ -212,7 +220,7 @@ pub fn group(rules: &Rules) -> String {
 }
 
 /// Locks those of the rows that no other session has locked, and returns them.
-fn lock(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<Vec<Removable>> {
+pub fn lock(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<Vec<Removable>> {
     let lock =
         format!("SELECT g.ctid FROM ONLY {} g WHERE {} FOR UPDATE SKIP LOCKED", leaf.table.name, at_positions(rules));
     let locked: Vec<pg_sys::ItemPointerData> = Spi::connect_mut(|client| {

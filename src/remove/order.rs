@@ -52,6 +52,8 @@ struct Key {
     named: Vec<Object>,
     /// Whether a referencing row holds the referenced one: NO ACTION, RESTRICT, or CASCADE, which would take it along.
     holds: bool,
+    /// Whether a trigger or a rule can refuse its CASCADE without an error: then PostgreSQL removes the referenced row all the same.
+    is_silent: bool,
 }
 
 /// Whether rows of the leaves reference each other.
@@ -64,12 +66,20 @@ pub fn have_an_order(leaves: &[Leaf]) -> Result<bool> {
     Ok(reference_each_other(leaves)? || hold_each_other(leaves)?)
 }
 
+/// Whether the deletion of a row can leave rows of these tables that reference it: PostgreSQL does not look whether a trigger or a rule
+/// has refused a CASCADE.
+pub fn can_dangle(leaf: &Leaf, tables: &[pg_sys::Oid]) -> Result<bool> {
+    let has_code = leaf.table.has_triggers || leaf.table.has_rules;
+    Ok(has_code && keys(tables)?.iter().any(|key| key.is_silent))
+}
+
 /// Puts each row behind the rows that reference it. Without a foreign key between rows of the leaves, the order stays, or is that of the
 /// younger rows first if rows may hold each other through another table.
 ///
 /// This is Kahn's algorithm: a row is ready when no row before which it must not go is left. It takes 12 bytes per row and 8 per
-/// reference. Rows of one leaf stay together as long as there are any that are ready. Those that never are, are in circles or behind
-/// them; circles come together in lists of at most `size` rows, or of one circle.
+/// reference. Rows of one leaf stay together as long as there are any that are ready. Those that never are by all references, go in
+/// the order of those that hold. What is left then is in circles or behind them; circles come together in lists of at most `size` rows, or
+/// of one circle.
 pub fn in_order(leaves: &[Leaf], mut rows: PerLeaf, size: usize) -> Result<Ordered> {
     // What is reached by key has positions that mean nothing.
     leaves.iter().zip(&mut rows).filter(|(leaf, _)| leaf.reach == Reach::Key).for_each(|(_, rows)| rows.clear());
@@ -85,6 +95,8 @@ pub fn in_order(leaves: &[Leaf], mut rows: PerLeaf, size: usize) -> Result<Order
         *rows = follow(leaf, rows);
         rows.sort_unstable();
     }
+    // Each circle alone, so that one that stays does not leave another that it references.
+    let size = if keys.iter().any(|key| key.is_silent) { 1 } else { size };
     let mut graph = Graph::of(rows);
     for (place, leaf) in leaves.iter().enumerate() {
         for key in keys.iter().filter(|key| key.to == leaf.table.oid) {
@@ -140,7 +152,14 @@ fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
                  JOIN pg_catalog.pg_namespace rn ON rn.oid OPERATOR(pg_catalog.=) r.typnamespace),
                 k.confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r', 'c']::\"char\"[]), k.conrelid, k.conpfeqop,
                 ARRAY(SELECT pg_catalog.unnest(ARRAY[op.oprleft, op.oprright]) FROM pg_catalog.pg_operator op
-                      WHERE op.oid OPERATOR(pg_catalog.=) ANY (k.conpfeqop))
+                      WHERE op.oid OPERATOR(pg_catalog.=) ANY (k.conpfeqop)),
+                k.confdeltype OPERATOR(pg_catalog.=) 'c'
+                AND (EXISTS (SELECT FROM pg_catalog.pg_trigger t
+                             -- BEFORE DELETE FOR EACH ROW.
+                             WHERE t.tgrelid OPERATOR(pg_catalog.=) ANY ($1) AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'
+                               AND t.tgtype OPERATOR(pg_catalog.&) 11::pg_catalog.int2 OPERATOR(pg_catalog.=) 11::pg_catalog.int2)
+                     OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r
+                                WHERE r.ev_class OPERATOR(pg_catalog.=) ANY ($1) AND r.ev_type OPERATOR(pg_catalog.=) '4'))
          FROM pg_catalog.pg_constraint k
          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
@@ -164,6 +183,7 @@ fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
                 from: row.get(2)?.unwrap_or_default(),
                 matches: row.get(3)?.unwrap_or_default(),
                 holds: row.get(4)?.unwrap_or_default(),
+                is_silent: row.get(8)?.unwrap_or_default(),
                 named: [
                     (pg_sys::RelationRelationId, vec![row.get(5)?.unwrap_or(pg_sys::InvalidOid)]),
                     (pg_sys::OperatorRelationId, row.get(6)?.unwrap_or_default()),
@@ -199,20 +219,20 @@ impl Waiting {
         rows.sort_unstable();
         let mut graph = Graph::of(vec![rows]);
         with_own_changes(|| keys.iter().try_for_each(|key| graph.read(leaf, &[leaf.table.oid], 0, key)))?;
-        if graph.references.is_empty() && !graph.is_held.contains(&true) {
+        if graph.holding.is_empty() && !graph.is_held.contains(&true) {
             return Ok(None);
         }
         let Ordered { steps, circles, held, .. } = graph.sort(is_backwards, usize::MAX);
         let (found, lengths) = graph.circles(|row| !graph.is_held[row]);
-        let mut circle: Vec<u32> = (0..graph.waits.len() as u32).collect();
+        let mut circle: Vec<u32> = (0..graph.is_held.len() as u32).collect();
         let mut found = &found[..];
         for length in lengths {
             let (rows, rest) = found.split_at(length);
             rows.iter().for_each(|row| circle[*row] = rows[0] as u32);
             found = rest;
         }
-        let mut waits = vec![0; graph.waits.len()];
-        for (from, to) in &graph.references {
+        let mut waits = vec![0; graph.is_held.len()];
+        for (from, to) in &graph.holding {
             let (from, to) = (circle[*from as usize], circle[*to as usize]);
             waits[to as usize] += u32::from(from != to);
         }
@@ -238,7 +258,7 @@ impl Waiting {
 
     pub fn went(&mut self, rows: &[Removable]) {
         for row in rows.iter().filter_map(|row| self.number(row)).collect::<Vec<_>>() {
-            for to in self.graph.referenced_by(row).into_iter().filter(|to| self.circle[*to] != self.circle[row]) {
+            for to in self.graph.held_by(row).into_iter().filter(|to| self.circle[*to] != self.circle[row]) {
                 let waits = &mut self.waits[self.circle[to] as usize];
                 *waits = waits.saturating_sub(1);
             }
@@ -259,12 +279,17 @@ struct Graph {
     rows: PerLeaf,
     /// The number of each leaf's first row.
     first: Vec<usize>,
-    /// How many rows each row waits for; one that is held waits for ever.
-    waits: Vec<u32>,
+    /// Rows that rows which stay reference, directly or through others.
     is_held: Vec<bool>,
-    /// A referencing row and the row that it references.
-    references: Vec<(u32, u32)>,
+    /// Referencing rows and the rows that these hold.
+    holding: References,
+    /// The same by keys that hold nothing: ON DELETE SET NULL or SET DEFAULT. The referencing row comes first, so that it need not be
+    /// updated.
+    others: References,
 }
+
+/// A referencing row and the row that it references.
+type References = Vec<(u32, u32)>;
 
 impl Graph {
     fn of(rows: PerLeaf) -> Graph {
@@ -274,7 +299,7 @@ impl Graph {
             first.push(all);
             all += rows.len();
         }
-        Graph { rows, first, waits: vec![0; all], is_held: vec![false; all], references: Vec::new() }
+        Graph { rows, first, is_held: vec![false; all], holding: Vec::new(), others: Vec::new() }
     }
 
     /// The number of a row.
@@ -304,8 +329,8 @@ impl Graph {
                     let from = of.and_then(|place| self.number(place, from));
                     match (self.number(place, to), from) {
                         (Some(to), Some(from)) if to != from => {
-                            self.waits[to] += 1;
-                            self.references.push((from as u32, to as u32));
+                            let references = if key.holds { &mut self.holding } else { &mut self.others };
+                            references.push((from as u32, to as u32));
                         }
                         (Some(to), None) if key.holds => self.is_held[to] = true,
                         _ => {}
@@ -320,31 +345,14 @@ impl Graph {
 
     /// Of rows that wait for no others, the younger ones come first if so asked.
     fn sort(&mut self, are_younger_first: bool, size: usize) -> Ordered {
-        self.references.sort_unstable();
-        let mut waits = self.waits.clone();
-        let held: Vec<usize> = (0..self.waits.len()).filter(|row| self.is_held[*row]).collect();
-        self.hold(held);
-        let mut ready: Vec<VecDeque<usize>> = vec![VecDeque::new(); self.rows.len()];
-        let all = self.waits.len();
-        let in_turn = (0..all).map(|row| if are_younger_first { all - 1 - row } else { row });
-        for row in in_turn.filter(|row| self.waits[*row] == 0 && !self.is_held[*row]) {
-            ready[self.place(row)].push_back(row);
-        }
-        let mut steps: Vec<OfLeaf> = Vec::new();
-        let mut is_done = vec![false; self.waits.len()];
-        while let Some(place) = ready.iter().position(|ready| !ready.is_empty()) {
-            let mut step = Vec::new();
-            while let Some(row) = ready[place].pop_front() {
-                step.push(self.rows[place][row - self.first[place]]);
-                is_done[row] = true;
-                for to in self.referenced_by(row) {
-                    waits[to] -= 1;
-                    if waits[to] == 0 && !self.is_held[to] {
-                        ready[self.place(to)].push_back(to);
-                    }
-                }
-            }
-            steps.push((place, step));
+        self.holding.sort_unstable();
+        self.others.sort_unstable();
+        let all = self.is_held.len();
+        self.hold((0..all).filter(|row| self.is_held[*row]).collect());
+        let (mut steps, mut is_done) = (Vec::new(), vec![false; all]);
+        self.take_ready(&[&self.holding, &self.others], are_younger_first, &mut steps, &mut is_done);
+        if !self.others.is_empty() {
+            self.take_ready(&[&self.holding], are_younger_first, &mut steps, &mut is_done);
         }
         let held_rows = |(place, rows): (usize, &Vec<Removable>)| {
             let numbered = rows.iter().zip(self.first[place]..);
@@ -357,9 +365,42 @@ impl Graph {
         Ordered { steps, circles, across, held }
     }
 
+    /// Takes the rows that wait for no others by these references, and those that then wait for none.
+    fn take_ready(
+        &self,
+        references: &[&References],
+        are_younger_first: bool,
+        steps: &mut Vec<OfLeaf>,
+        is_done: &mut [bool],
+    ) {
+        let all = is_done.len();
+        let mut waits = vec![0u32; all];
+        let is_waited_for = |(from, _): &&(u32, u32)| !self.is_held[*from as usize] && !is_done[*from as usize];
+        references.iter().copied().flatten().filter(is_waited_for).for_each(|(_, to)| waits[*to as usize] += 1);
+        let mut ready: Vec<VecDeque<usize>> = vec![VecDeque::new(); self.rows.len()];
+        let in_turn = (0..all).map(|row| if are_younger_first { all - 1 - row } else { row });
+        for row in in_turn.filter(|row| waits[*row] == 0 && !self.is_held[*row] && !is_done[*row]) {
+            ready[self.place(row)].push_back(row);
+        }
+        while let Some(place) = ready.iter().position(|ready| !ready.is_empty()) {
+            let mut step = Vec::new();
+            while let Some(row) = ready[place].pop_front() {
+                step.push(self.rows[place][row - self.first[place]]);
+                is_done[row] = true;
+                for to in references.iter().flat_map(|references| referenced_by(references, row)) {
+                    waits[to] -= 1;
+                    if waits[to] == 0 && !self.is_held[to] && !is_done[to] {
+                        ready[self.place(to)].push_back(to);
+                    }
+                }
+            }
+            steps.push((place, step));
+        }
+    }
+
     /// The circles of the rows that are in, in an order in which they can go.
     fn circles(&self, is_in: impl Fn(usize) -> bool) -> (Vec<usize>, Vec<usize>) {
-        circles(self.waits.len(), is_in, |row| self.referenced_by(row))
+        circles(self.is_held.len(), is_in, |row| self.held_by(row))
     }
 
     /// Circles in lists that go in one statement: those of one leaf, and those of several.
@@ -393,7 +434,7 @@ impl Graph {
     /// Marks what these rows reference as held, directly or through others.
     fn hold(&mut self, mut held: Vec<usize>) {
         while let Some(row) = held.pop() {
-            for to in self.referenced_by(row) {
+            for to in self.held_by(row) {
                 if !std::mem::replace(&mut self.is_held[to], true) {
                     held.push(to);
                 }
@@ -401,15 +442,20 @@ impl Graph {
         }
     }
 
-    /// The rows that a row references.
-    fn referenced_by(&self, row: usize) -> Vec<usize> {
-        let start = self.references.partition_point(|(from, _)| (*from as usize) < row);
-        let these = self.references[start..].iter().take_while(|(from, _)| *from as usize == row);
-        these.map(|(_, to)| *to as usize).collect()
+    /// The rows that a row holds.
+    fn held_by(&self, row: usize) -> Vec<usize> {
+        referenced_by(&self.holding, row).collect()
     }
 
     /// The leaf of a row.
     fn place(&self, row: usize) -> usize {
         self.first.partition_point(|first| *first <= row) - 1
     }
+}
+
+/// The rows that a row references.
+fn referenced_by(references: &References, row: usize) -> impl Iterator<Item = usize> {
+    let start = references.partition_point(|(from, _)| (*from as usize) < row);
+    let these = references[start..].iter().take_while(move |(from, _)| *from as usize == row);
+    these.map(|(_, to)| *to as usize)
 }

@@ -26,9 +26,10 @@ pub enum Rows {
     InCircles(Vec<Removable>),
     /// Rows in circles through several leaves, which go in one statement.
     Across(Vec<Linked>),
-    /// All that the run may remove, of which so many have been kept back before.
+    /// All that the run may remove, of which so many have been kept back before: those whose recipes are known, at no positions.
     All {
         kept_back: i64,
+        known: Vec<Removable>,
     },
 }
 
@@ -41,22 +42,27 @@ pub fn ordered(rows: Ordered) -> (Vec<Step>, Vec<Step>) {
     (steps.into_iter().map(at).chain(circles).chain(across).collect(), held.into_iter().map(at).collect())
 }
 
-/// The rows of a step, with their tables; none if their positions are not known.
+/// The rows of a step that are known, with their tables.
 pub fn rows_of((place, rows): &Step, leaves: &[Leaf]) -> Vec<(pg_sys::Oid, Removable)> {
     let table = |place: usize| leaves[place].table.oid;
     match rows {
-        Rows::At(rows) | Rows::InCircles(rows) => rows.iter().map(|row| (table(*place), *row)).collect(),
+        Rows::At(rows) | Rows::InCircles(rows) | Rows::All { known: rows, .. } => {
+            rows.iter().map(|row| (table(*place), *row)).collect()
+        }
         Rows::Across(rows) => rows.iter().map(|linked| (table(linked.place), linked.row)).collect(),
-        Rows::All { .. } => Vec::new(),
     }
 }
 
 impl Rows {
-    fn kept_back(&self) -> i64 {
+    pub fn all() -> Rows {
+        Rows::All { kept_back: 0, known: Vec::new() }
+    }
+
+    pub fn kept_back(&self) -> i64 {
         match self {
             Rows::At(rows) | Rows::InCircles(rows) => rows.len() as i64,
             Rows::Across(rows) => rows.len() as i64,
-            Rows::All { kept_back } => *kept_back,
+            Rows::All { kept_back, .. } => *kept_back,
         }
     }
 
@@ -90,9 +96,7 @@ pub fn remove_steps(
     loop {
         let removed = tally.removed() - at_start;
         if again.is_empty() || !is_worth_while(removed, before, left.given_up) {
-            let rows =
-                again.into_iter().filter_map(|(_, rows)| if let Rows::At(rows) = rows { Some(rows) } else { None });
-            left.again = rows.flatten().collect();
+            left.again = again.iter().flat_map(|step| rows_of(step, leaves)).map(|(_, row)| row).collect();
             return Ok(());
         }
         (at_start, before) = (tally.removed(), Some(removed));
@@ -131,14 +135,14 @@ pub fn one_pass(
                 rows.chunks(CHUNK).try_for_each(|chunk| remove_around(rules, leaf, tables, chunk, tally, left))
             }
             Rows::InCircles(rows) => remove_around(rules, leaf, tables, &rows, tally, left),
-            Rows::All { kept_back } if leaf.reach == Reach::Key => {
+            Rows::All { kept_back, .. } if leaf.reach == Reach::Key => {
                 keys::remove_all(rules, leaf, kept_back, tally, left)
             }
             Rows::All { .. } | Rows::Across(_) => walk(rules, leaf, tables, tally, left),
         };
         with_own_changes(|| leaf.as_owner(rules.target, || remove(left)))?;
         let rows = match (leaf.reach, std::mem::take(&mut left.again)) {
-            (Reach::Key, _) => Rows::All { kept_back: left.kept_back - before },
+            (Reach::Key, known) => Rows::All { kept_back: left.kept_back - before, known },
             (Reach::Position, rows) if in_circles => Rows::InCircles(rows),
             (Reach::Position, rows) => Rows::At(rows),
         };

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
 
+use crate::history::batches;
 use crate::history::error::At;
 use crate::history::run::Run;
 use crate::plan::cutoff::Cutoffs;
@@ -17,7 +18,7 @@ use crate::remove::find::{Place, find, find_made};
 use crate::remove::heap::{follow, unchanged_since};
 use crate::remove::in_time::remove_in_time;
 use crate::remove::keys;
-use crate::remove::left::Left;
+use crate::remove::left::{Left, Reason, TOO_LARGE};
 use crate::remove::order::in_order;
 use crate::remove::steps::{one_pass, ordered, rows_of};
 use crate::rules::Rules;
@@ -151,13 +152,29 @@ impl Batch<'_> {
             rows.sort_unstable();
             known.push(leaf.as_owner(self.target, || self.known(&rules, leaf, &rows, lsn))?);
         }
-        let (mut steps, held) = ordered(with_own_changes(|| in_order(&leaves, known, usize::MAX))?);
+        // Where only so many may go, whole circles do.
+        let size = self.run.max_rows.map_or(usize::MAX, |_| 1);
+        let (mut steps, held) = ordered(with_own_changes(|| in_order(&leaves, known, size))?);
         steps.extend(held);
         let removed = self.cutoffs.tally.removed();
         let Left { given_up, untried, .. } = *self.left;
-        let again = one_pass(&rules, &leaves, &self.tables, steps, &mut self.cutoffs.tally, self.left)?;
+        let mut again = Vec::new();
+        for step in steps {
+            let rows = step.1.kept_back();
+            if self.run.max_rows.is_some_and(|most| rows > most) {
+                self.left.kept_back += rows;
+                self.left.reason.get_or_insert_with(|| Reason::without_error(TOO_LARGE));
+                again.push(step);
+            } else if self.run.rows_left().is_some_and(|most| rows > most - self.cutoffs.tally.removed()) {
+                batches::stop(self.run.id)?;
+                self.left.untried += rows;
+            } else {
+                let tally = &mut self.cutoffs.tally;
+                again.extend(one_pass(&rules, &leaves, &self.tables, vec![step], tally, self.left)?);
+            }
+        }
         let again = again.iter().flat_map(|step| rows_of(step, &leaves)).collect();
-        part.try_again_across(again, self.left.given_up - given_up)?;
+        part.try_again_across(again, &leaves, self.left.given_up - given_up)?;
         let counted_before = (part.kept_back - (self.left.untried - untried)).max(0);
         let given_up_before = counted_before.min(part.given_up);
         self.left.kept_back -= counted_before;
@@ -185,7 +202,7 @@ impl Batch<'_> {
         match &part.task {
             // Done before.
             Task::Across { .. } => Ok((part.steps, 0)),
-            Task::Keys => {
+            Task::Keys { .. } => {
                 let before = self.cutoffs.tally.removed();
                 let tally = &mut self.cutoffs.tally;
                 let next = if rules.is_regular() {
