@@ -63,8 +63,8 @@ pub fn remove_around(
         (piece, changed) = where_they_are(rules, leaf, &piece, tally)?;
         left.keep_changed(changed);
         // One that stays may reference one that goes.
-        let may_go_apart = !leaf.table.has_rules && !(can_dangle && waiting.is_some());
-        if matches!(removed, Ok(None)) && may_go_apart {
+        let go_together = leaf.table.has_rules || can_dangle && waiting.is_some();
+        if matches!(removed, Ok(None)) && !go_together {
             removed = attempt(|| remove_some(rules, leaf, &besides, &piece, tally));
         }
         if matches!(removed, Ok(None)) {

@@ -212,7 +212,7 @@ fn what_a_pass_gave_up_goes_once_what_held_it_has_gone() {
                 "CALL backlog_cleanup_run('t', 'emergency', batch_size => 500, workers => 3)",
             ][..],
         ),
-        (5_000, 50, &["i"], &[RUNS[1], "CALL backlog_cleanup_run('t', batch_size => 500)"]),
+        (5_000, 50, &["i"], &[RUNS[0], RUNS[1], "CALL backlog_cleanup_run('t', batch_size => 500)"]),
         (
             30_000,
             500,
