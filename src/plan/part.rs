@@ -76,9 +76,11 @@ pub fn save(
                     let chunks = chunks(&rows, batch_size, blocks_at_once()).map(<[Removable]>::to_vec);
                     chunks.map(|rows| (place, rows)).collect::<Vec<_>>()
                 };
-                // Where there is no first pass, they are it.
+                let mut has_steps = vec![false; leaves.len()];
+                steps.iter().chain(&circles).for_each(|(place, rows)| has_steps[*place] |= !rows.is_empty());
+                // Where there is no first pass, those that are held are it.
                 let is_first = leaves.iter().all(|leaf| leaf.reach == Reach::Position)
-                    && steps.iter().chain(&circles).all(|(_, rows)| rows.is_empty())
+                    && !has_steps.contains(&true)
                     && across.is_empty();
                 let pass_of_held = if is_first { 1 } else { 2 };
                 steps
@@ -89,6 +91,14 @@ pub fn save(
                 held.into_iter()
                     .flat_map(in_chunks)
                     .try_for_each(|(place, rows)| save(pass_of_held, place, rows, false, true))?;
+                // A part of no rows, so that `look_again` finds one of each leaf.
+                for (place, leaf) in leaves.iter().enumerate() {
+                    let is_across = across.iter().flatten().any(|of| of.place == place);
+                    if is_across && !has_steps[place] {
+                        let task = Task::Positions { rows: Vec::new(), lsn, in_circles: false };
+                        insert(1, of(leaf), task, 0, false)?;
+                    }
+                }
                 for rows in across {
                     let rows: Vec<_> = rows.iter().map(|of| (leaves[of.place].table.oid, of.row)).collect();
                     let (count, columns) = (rows.len() as i64, columns_of(&rows, leaves));

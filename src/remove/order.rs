@@ -24,29 +24,32 @@ pub struct Ordered {
     pub steps: Vec<OfLeaf>,
     /// Rows that reference each other in circles, and those that these reference: each of these lists goes in one statement.
     pub circles: Vec<OfLeaf>,
-    /// The same where a circle has rows of several leaves.
+    /// The same where a circle has rows of several leaves; and rows in their order where that goes from leaf to leaf.
     pub across: Vec<Vec<Linked>>,
     /// Rows that rows which stay reference, directly or through others.
     pub held: Vec<OfLeaf>,
 }
 
-/// A row of a circle that has rows of several leaves.
-#[derive(Clone, Copy)]
+/// A row of a list that has rows of several leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Linked {
     /// The leaf, by its index in the list of leaves.
     pub place: usize,
     pub row: Removable,
-    /// Whether it is the first of its circle.
+    /// Whether it is the first of its circle, or in none.
     pub is_first: bool,
 }
+
+/// Steps of fewer rows, on average, go in statements on several leaves.
+const SHORT: usize = 1_000;
 
 /// A foreign key between rows of a target.
 struct Key {
     /// The referenced leaf.
     to: pg_sys::Oid,
-    /// The referencing table, qualified, with ONLY before a plain one.
+    /// The referencing table `c`, qualified, with ONLY before a plain one, and the one through which it references.
     from: String,
-    /// The condition that a row `p` of the one is referenced by a row `c` of the other.
+    /// The condition that a row `p` of the one is referenced by a row of the other.
     matches: String,
     /// What these name.
     named: Vec<Object>,
@@ -95,8 +98,6 @@ pub fn in_order(leaves: &[Leaf], mut rows: PerLeaf, size: usize) -> Result<Order
         *rows = follow(leaf, rows);
         rows.sort_unstable();
     }
-    // Each circle alone, so that one that stays does not leave another that it references.
-    let size = if keys.iter().any(|key| key.is_silent) { 1 } else { size };
     let mut graph = Graph::of(rows);
     for (place, leaf) in leaves.iter().enumerate() {
         for key in keys.iter().filter(|key| key.to == leaf.table.oid) {
@@ -124,6 +125,7 @@ fn hold_each_other(leaves: &[Leaf]) -> Result<bool> {
 }
 
 /// The foreign keys from the leaves, or a partitioned table above them, to one of them. That of a plain table covers its own rows only.
+/// So do rows of another table of the same owner reference that go with a row of the leaves by ON DELETE CASCADE, and hold another.
 /// None where these tables, or partitions beside them, have several owners: who reads the table above would run code of each. Then rows
 /// go in any order, in more passes.
 fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
@@ -132,50 +134,76 @@ fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
              SELECT pg_catalog.unnest($1)
              UNION
              SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN family ON i.inhrelid OPERATOR(pg_catalog.=) family.oid
-             JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) family.oid AND part.relispartition)
-         SELECT k.confrelid,
-                pg_catalog.format('%s%I.%I', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'r' THEN 'ONLY ' END, n.nspname, c.relname),
-                -- With the operator's own types, as PostgreSQL's checks: for the columns' types anybody may have made another one.
-                (SELECT pg_catalog.string_agg(pg_catalog.format('p.%I::%I.%I OPERATOR(%I.%s) c.%I::%I.%I', there.attname, ln.nspname, l.typname,
-                                                                o.nspname, op.oprname, here.attname, rn.nspname, r.typname), ' AND ')
-                 FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey), pg_catalog.unnest(k.conpfeqop))
-                      AS pair (here, there, op)
-                 JOIN pg_catalog.pg_attribute here ON here.attrelid OPERATOR(pg_catalog.=) k.conrelid
-                                                  AND here.attnum OPERATOR(pg_catalog.=) pair.here
-                 JOIN pg_catalog.pg_attribute there ON there.attrelid OPERATOR(pg_catalog.=) k.confrelid
-                                                   AND there.attnum OPERATOR(pg_catalog.=) pair.there
-                 JOIN pg_catalog.pg_operator op ON op.oid OPERATOR(pg_catalog.=) pair.op
-                 JOIN pg_catalog.pg_namespace o ON o.oid OPERATOR(pg_catalog.=) op.oprnamespace
-                 JOIN pg_catalog.pg_type l ON l.oid OPERATOR(pg_catalog.=) op.oprleft
-                 JOIN pg_catalog.pg_namespace ln ON ln.oid OPERATOR(pg_catalog.=) l.typnamespace
-                 JOIN pg_catalog.pg_type r ON r.oid OPERATOR(pg_catalog.=) op.oprright
-                 JOIN pg_catalog.pg_namespace rn ON rn.oid OPERATOR(pg_catalog.=) r.typnamespace),
-                k.confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r', 'c']::\"char\"[]), k.conrelid, k.conpfeqop,
-                ARRAY(SELECT pg_catalog.unnest(ARRAY[op.oprleft, op.oprright]) FROM pg_catalog.pg_operator op
-                      WHERE op.oid OPERATOR(pg_catalog.=) ANY (k.conpfeqop)),
-                k.confdeltype OPERATOR(pg_catalog.=) 'c'
+             JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) family.oid AND part.relispartition),
+         key AS (
+             SELECT k.oid, k.conrelid, k.confrelid, k.confdeltype, k.conpfeqop, k.conparentid,
+                    k.conrelid IN (SELECT oid FROM family) AS is_direct,
+                    NOT c.relforcerowsecurity AS is_open,
+                    pg_catalog.format('%s%I.%I', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'r' THEN 'ONLY ' END, n.nspname, c.relname) AS name,
+                    -- With the operator's own types, as PostgreSQL's checks: for the columns' types anybody may have made another one.
+                    (SELECT pg_catalog.string_agg(pg_catalog.format('%%1$s.%s::%s.%s OPERATOR(%s.%s) %%2$s.%s::%s.%s', name[1], name[2],
+                                                                    name[3], name[4], name[5], name[6], name[7], name[8]), ' AND ')
+                     FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey), pg_catalog.unnest(k.conpfeqop))
+                          AS pair (here, there, op)
+                     JOIN pg_catalog.pg_attribute here ON here.attrelid OPERATOR(pg_catalog.=) k.conrelid
+                                                      AND here.attnum OPERATOR(pg_catalog.=) pair.here
+                     JOIN pg_catalog.pg_attribute there ON there.attrelid OPERATOR(pg_catalog.=) k.confrelid
+                                                       AND there.attnum OPERATOR(pg_catalog.=) pair.there
+                     JOIN pg_catalog.pg_operator op ON op.oid OPERATOR(pg_catalog.=) pair.op
+                     JOIN pg_catalog.pg_namespace o ON o.oid OPERATOR(pg_catalog.=) op.oprnamespace
+                     JOIN pg_catalog.pg_type l ON l.oid OPERATOR(pg_catalog.=) op.oprleft
+                     JOIN pg_catalog.pg_namespace ln ON ln.oid OPERATOR(pg_catalog.=) l.typnamespace
+                     JOIN pg_catalog.pg_type r ON r.oid OPERATOR(pg_catalog.=) op.oprright
+                     JOIN pg_catalog.pg_namespace rn ON rn.oid OPERATOR(pg_catalog.=) r.typnamespace
+                     CROSS JOIN LATERAL (
+                         SELECT pg_catalog.array_agg(pg_catalog.replace(word, '%', '%%') ORDER BY place)
+                         FROM pg_catalog.unnest(ARRAY[
+                                  pg_catalog.quote_ident(there.attname), pg_catalog.quote_ident(ln.nspname),
+                                  pg_catalog.quote_ident(l.typname), pg_catalog.quote_ident(o.nspname), op.oprname::pg_catalog.text,
+                                  pg_catalog.quote_ident(here.attname), pg_catalog.quote_ident(rn.nspname),
+                                  pg_catalog.quote_ident(r.typname)]) WITH ORDINALITY AS of_pair (word, place)) names (name)) AS matches,
+                    ARRAY(SELECT pg_catalog.unnest(ARRAY[op.oprleft, op.oprright]) FROM pg_catalog.pg_operator op
+                          WHERE op.oid OPERATOR(pg_catalog.=) ANY (k.conpfeqop)) AS types
+             FROM pg_catalog.pg_constraint k
+             JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
+             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+             WHERE k.contype OPERATOR(pg_catalog.=) 'f' AND k.confrelid IN (SELECT oid FROM family)
+               AND NOT EXISTS (WITH RECURSIVE tree (oid) AS (
+                                   SELECT k.conrelid
+                                   UNION
+                                   SELECT i.inhrelid FROM pg_catalog.pg_inherits i
+                                   JOIN tree ON i.inhparent OPERATOR(pg_catalog.=) tree.oid)
+                               SELECT FROM tree JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) tree.oid
+                               WHERE part.relowner OPERATOR(pg_catalog.<>) ALL (
+                                   SELECT relowner FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) ANY ($1)))
+               AND 1 OPERATOR(pg_catalog.=) (SELECT pg_catalog.count(DISTINCT relowner) FROM pg_catalog.pg_class
+                                             WHERE oid OPERATOR(pg_catalog.=) ANY ($1)))
+         SELECT confrelid, pg_catalog.format('%s c', name), pg_catalog.format(matches, 'p', 'c'),
+                confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r', 'c']::\"char\"[]), ARRAY[conrelid], conpfeqop, types,
+                confdeltype OPERATOR(pg_catalog.=) 'c'
                 AND (EXISTS (SELECT FROM pg_catalog.pg_trigger t
                              -- BEFORE DELETE FOR EACH ROW.
                              WHERE t.tgrelid OPERATOR(pg_catalog.=) ANY ($1) AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'
                                AND t.tgtype OPERATOR(pg_catalog.&) 11::pg_catalog.int2 OPERATOR(pg_catalog.=) 11::pg_catalog.int2)
                      OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r
                                 WHERE r.ev_class OPERATOR(pg_catalog.=) ANY ($1) AND r.ev_type OPERATOR(pg_catalog.=) '4'))
-         FROM pg_catalog.pg_constraint k
-         JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
+         FROM key
+         WHERE is_direct AND confrelid OPERATOR(pg_catalog.=) ANY ($1)
+         UNION ALL
+         -- A row of another table that holds a row, and goes with another row.
+         SELECT holding.confrelid,
+                pg_catalog.format('%s d JOIN %s%I.%I c ON %s', holding.name,
+                                  CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'r' THEN 'ONLY ' END, n.nspname, c.relname,
+                                  pg_catalog.format(going.matches, 'c', 'd')),
+                pg_catalog.format(holding.matches, 'p', 'd'), true, ARRAY[holding.conrelid, going.confrelid],
+                pg_catalog.array_cat(holding.conpfeqop, going.conpfeqop), pg_catalog.array_cat(holding.types, going.types), false
+         FROM key holding
+         JOIN key going ON going.conrelid OPERATOR(pg_catalog.=) holding.conrelid AND going.confdeltype OPERATOR(pg_catalog.=) 'c'
+              AND going.conparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+         JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) going.confrelid
          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-         WHERE k.contype OPERATOR(pg_catalog.=) 'f' AND k.confrelid OPERATOR(pg_catalog.=) ANY ($1)
-           AND k.conrelid OPERATOR(pg_catalog.=) ANY (
-               SELECT oid FROM family
-               WHERE NOT EXISTS (WITH RECURSIVE tree (oid) AS (
-                                     SELECT family.oid
-                                     UNION
-                                     SELECT i.inhrelid FROM pg_catalog.pg_inherits i
-                                     JOIN tree ON i.inhparent OPERATOR(pg_catalog.=) tree.oid)
-                                 SELECT FROM tree JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) tree.oid
-                                 WHERE part.relowner OPERATOR(pg_catalog.<>) ALL (
-                                     SELECT relowner FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) ANY ($1))))
-           AND 1 OPERATOR(pg_catalog.=) (SELECT pg_catalog.count(DISTINCT relowner) FROM pg_catalog.pg_class
-                                         WHERE oid OPERATOR(pg_catalog.=) ANY ($1))",
+         WHERE NOT holding.is_direct AND holding.is_open AND holding.confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r']::\"char\"[])
+           AND holding.confrelid OPERATOR(pg_catalog.=) ANY ($1)",
         &[tables.to_vec().into()],
         |row| {
             Ok(Key {
@@ -185,7 +213,7 @@ fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
                 holds: row.get(4)?.unwrap_or_default(),
                 is_silent: row.get(8)?.unwrap_or_default(),
                 named: [
-                    (pg_sys::RelationRelationId, vec![row.get(5)?.unwrap_or(pg_sys::InvalidOid)]),
+                    (pg_sys::RelationRelationId, row.get::<Vec<pg_sys::Oid>>(5)?.unwrap_or_default()),
                     (pg_sys::OperatorRelationId, row.get(6)?.unwrap_or_default()),
                     (pg_sys::TypeRelationId, row.get(7)?.unwrap_or_default()),
                 ]
@@ -209,20 +237,27 @@ pub struct Waiting {
 impl Waiting {
     /// Reads it, with the rows in the order in which they can go, those that are held last. `None` if no rows of these tables reference
     /// them.
-    pub fn of(leaf: &Leaf, tables: &[pg_sys::Oid], rows: &[Removable]) -> Result<Option<(Waiting, Vec<Removable>)>> {
-        let keys: Vec<_> = keys(tables)?.into_iter().filter(|key| key.to == leaf.table.oid && key.holds).collect();
-        if keys.is_empty() {
+    pub fn of(leaves: &[&Leaf], tables: &[pg_sys::Oid], rows: &PerLeaf) -> Result<Option<(Waiting, Vec<Linked>)>> {
+        let keys: Vec<_> = keys(tables)?.into_iter().filter(|key| key.holds).collect();
+        if !keys.iter().any(|key| leaves.iter().any(|leaf| leaf.table.oid == key.to)) {
             return Ok(None);
         }
-        let is_backwards = rows.first() > rows.last();
-        let mut rows = rows.to_vec();
-        rows.sort_unstable();
-        let mut graph = Graph::of(vec![rows]);
-        with_own_changes(|| keys.iter().try_for_each(|key| graph.read(leaf, &[leaf.table.oid], 0, key)))?;
+        let is_backwards = rows.iter().any(|rows| rows.first() > rows.last());
+        let mut rows = rows.clone();
+        rows.iter_mut().for_each(|rows| rows.sort_unstable());
+        let mut graph = Graph::of(rows);
+        let oids: Vec<_> = leaves.iter().map(|leaf| leaf.table.oid).collect();
+        with_own_changes(|| {
+            let of_leaf = |(place, leaf): (usize, &&Leaf)| {
+                let mut keys = keys.iter().filter(|key| key.to == leaf.table.oid);
+                keys.try_for_each(|key| graph.read(leaf, &oids, place, key))
+            };
+            leaves.iter().enumerate().try_for_each(of_leaf)
+        })?;
         if graph.holding.is_empty() && !graph.is_held.contains(&true) {
             return Ok(None);
         }
-        let Ordered { steps, circles, held, .. } = graph.sort(is_backwards, usize::MAX);
+        let rows = graph.sort(is_backwards, usize::MAX).in_a_row();
         let (found, lengths) = graph.circles(|row| !graph.is_held[row]);
         let mut circle: Vec<u32> = (0..graph.is_held.len() as u32).collect();
         let mut found = &found[..];
@@ -236,28 +271,28 @@ impl Waiting {
             let (from, to) = (circle[*from as usize], circle[*to as usize]);
             waits[to as usize] += u32::from(from != to);
         }
-        let rows = [steps, circles, held].into_iter().flatten().flat_map(|(_, rows)| rows).collect();
         Ok(Some((Waiting { graph, circle, waits }, rows)))
     }
 
-    /// Whether a row that stays references this one, directly or through others.
-    pub fn is_held(&self, row: &Removable) -> bool {
-        self.number(row).is_some_and(|row| self.graph.is_held[row])
+    /// Whether a row that stays references this one, directly or through others. `place` is its leaf's.
+    pub fn is_held(&self, place: usize, row: &Removable) -> bool {
+        self.number(place, row).is_some_and(|row| self.graph.is_held[row])
     }
 
     /// Whether no row that has not gone yet references this one, or its circle.
-    pub fn is_ready(&self, row: &Removable) -> bool {
-        self.number(row).is_none_or(|row| self.waits[self.circle[row] as usize] == 0 && !self.graph.is_held[row])
+    pub fn is_ready(&self, place: usize, row: &Removable) -> bool {
+        let is_free = |row: usize| self.waits[self.circle[row] as usize] == 0 && !self.graph.is_held[row];
+        self.number(place, row).is_none_or(is_free)
     }
 
     /// Whether two rows are of one circle.
-    pub fn are_together(&self, a: &Removable, b: &Removable) -> bool {
-        let circle = |row| self.number(row).map(|row| self.circle[row]);
+    pub fn are_together(&self, a: (usize, &Removable), b: (usize, &Removable)) -> bool {
+        let circle = |(place, row)| self.number(place, row).map(|row| self.circle[row]);
         circle(a).is_some_and(|a| circle(b) == Some(a))
     }
 
-    pub fn went(&mut self, rows: &[Removable]) {
-        for row in rows.iter().filter_map(|row| self.number(row)).collect::<Vec<_>>() {
+    pub fn went(&mut self, place: usize, rows: &[Removable]) {
+        for row in rows.iter().filter_map(|row| self.number(place, row)).collect::<Vec<_>>() {
             for to in self.graph.held_by(row).into_iter().filter(|to| self.circle[*to] != self.circle[row]) {
                 let waits = &mut self.waits[self.circle[to] as usize];
                 *waits = waits.saturating_sub(1);
@@ -265,12 +300,20 @@ impl Waiting {
         }
     }
 
-    pub fn stay(&mut self, rows: &[Removable]) {
-        self.graph.hold(rows.iter().filter_map(|row| self.number(row)).collect());
+    pub fn stay(&mut self, place: usize, rows: &[Removable]) {
+        self.graph.hold(rows.iter().filter_map(|row| self.number(place, row)).collect());
     }
 
-    fn number(&self, row: &Removable) -> Option<usize> {
-        self.graph.number(0, row.tid())
+    fn number(&self, place: usize, row: &Removable) -> Option<usize> {
+        self.graph.number(place, row.tid())
+    }
+}
+
+impl Ordered {
+    /// All rows in their order, those that are held last.
+    fn in_a_row(self) -> Vec<Linked> {
+        let free = self.steps.into_iter().chain(self.circles).flat_map(one_by_one);
+        free.chain(self.across.into_iter().flatten()).chain(self.held.into_iter().flat_map(one_by_one)).collect()
     }
 }
 
@@ -314,7 +357,7 @@ impl Graph {
     fn read(&mut self, leaf: &Leaf, tables: &[pg_sys::Oid], place: usize, key: &Key) -> Result<()> {
         let rows = self.rows[place].clone();
         let referencing = format!(
-            "SELECT p.ctid, c.tableoid::bigint, c.ctid FROM ONLY {} p JOIN {} c ON {}
+            "SELECT p.ctid, c.tableoid::bigint, c.ctid FROM ONLY {} p JOIN {} ON {}
              WHERE p.ctid OPERATOR(pg_catalog.=) ANY ((SELECT $1)::pg_catalog.tid[])",
             leaf.table.name, key.from, key.matches
         );
@@ -361,7 +404,13 @@ impl Graph {
         let held = self.rows.iter().enumerate().map(held_rows).collect();
         let is_left = |row: usize| !is_done[row] && !self.is_held[row];
         let (found, lengths) = if (0..all).any(is_left) { self.circles(is_left) } else { Default::default() };
-        let (circles, across) = self.in_lists(&found, lengths, size);
+        let rows: usize = steps.iter().map(|(_, rows)| rows.len()).sum();
+        let are_short = self.rows.len() > 1 && steps.len() > self.rows.len() && rows < SHORT * steps.len();
+        let (circles, mut across) = self.in_lists(&found, lengths, size, are_short);
+        if are_short {
+            let rows: Vec<Linked> = std::mem::take(&mut steps).into_iter().flat_map(one_by_one).collect();
+            across.splice(..0, rows.chunks(size.max(1)).map(<[Linked]>::to_vec));
+        }
         Ordered { steps, circles, across, held }
     }
 
@@ -403,15 +452,21 @@ impl Graph {
         circles(self.is_held.len(), is_in, |row| self.held_by(row))
     }
 
-    /// Circles in lists that go in one statement: those of one leaf, and those of several.
-    fn in_lists(&self, mut found: &[usize], lengths: Vec<usize>, size: usize) -> (Vec<OfLeaf>, Vec<Vec<Linked>>) {
+    /// Circles in lists that go in one statement: those of one leaf, and those of several, or all if so asked.
+    fn in_lists(
+        &self,
+        mut found: &[usize],
+        lengths: Vec<usize>,
+        size: usize,
+        are_all_across: bool,
+    ) -> (Vec<OfLeaf>, Vec<Vec<Linked>>) {
         let (mut lists, mut across): (Vec<OfLeaf>, Vec<Vec<Linked>>) = Default::default();
         for length in lengths {
             let (circle, rest) = found.split_at(length);
             found = rest;
             let row = |row: &usize| (self.place(*row), self.rows[self.place(*row)][row - self.first[self.place(*row)]]);
             let place = self.place(circle[0]);
-            if circle.iter().all(|row| self.place(*row) == place) {
+            if !are_all_across && circle.iter().all(|row| self.place(*row) == place) {
                 let rows = circle.iter().map(|of| row(of).1);
                 match lists.last_mut() {
                     Some((of, list)) if *of == place && list.len() + length <= size => list.extend(rows),
@@ -451,6 +506,10 @@ impl Graph {
     fn place(&self, row: usize) -> usize {
         self.first.partition_point(|first| *first <= row) - 1
     }
+}
+
+fn one_by_one((place, rows): OfLeaf) -> impl Iterator<Item = Linked> {
+    rows.into_iter().map(move |row| Linked { place, row, is_first: true })
 }
 
 /// The rows that a row references.

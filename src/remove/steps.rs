@@ -24,7 +24,7 @@ pub enum Rows {
     At(Vec<Removable>),
     /// Rows in circles, which go in one statement.
     InCircles(Vec<Removable>),
-    /// Rows in circles through several leaves, which go in one statement.
+    /// Rows of several leaves, which go in one statement.
     Across(Vec<Linked>),
     /// All that the run may remove, of which so many have been kept back before: those whose recipes are known, at no positions.
     All {
@@ -70,6 +70,29 @@ impl Rows {
         match self {
             Rows::At(rows) => Rows::At(rows.into_iter().rev().collect()),
             others => others,
+        }
+    }
+
+    /// How many of the first rows go in one statement or not at all.
+    pub fn together(&self) -> usize {
+        match self {
+            Rows::At(_) | Rows::All { .. } => 1,
+            Rows::InCircles(rows) => rows.len(),
+            Rows::Across(rows) => rows.iter().skip(1).take_while(|row| !row.is_first).count() + 1,
+        }
+    }
+
+    /// Takes out the rows behind those that are at most so many: whole circles, where these are through several leaves.
+    pub fn split_off(&mut self, most: usize) -> Rows {
+        match self {
+            Rows::At(rows) => Rows::At(rows.split_off(most.min(rows.len()))),
+            Rows::InCircles(rows) => Rows::InCircles(rows.split_off(most.min(rows.len()))),
+            Rows::Across(rows) => {
+                let ends = rows.iter().enumerate().skip(1).filter(|(_, row)| row.is_first).map(|(end, _)| end);
+                let end = ends.chain([rows.len()]).take_while(|end| *end <= most).last();
+                Rows::Across(rows.split_off(end.unwrap_or_default()))
+            }
+            Rows::All { .. } => Rows::At(Vec::new()),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::postgres::table::{Table, family};
 use crate::rank::removable::{PerLeaf, Removable};
 use crate::remove::find::{Place, find, find_made};
 use crate::remove::heap::{follow, unchanged_since};
-use crate::remove::in_time::remove_in_time;
+use crate::remove::in_time::{Sizes, remove_in_time};
 use crate::remove::keys;
 use crate::remove::left::{Left, Reason, TOO_LARGE};
 use crate::remove::order::in_order;
@@ -152,25 +152,40 @@ impl Batch<'_> {
             rows.sort_unstable();
             known.push(leaf.as_owner(self.target, || self.known(&rules, leaf, &rows, lsn))?);
         }
-        // Where only so many may go, whole circles do.
-        let size = self.run.max_rows.map_or(usize::MAX, |_| 1);
-        let (mut steps, held) = ordered(with_own_changes(|| in_order(&leaves, known, size))?);
+        let (mut steps, held) = ordered(with_own_changes(|| in_order(&leaves, known, usize::MAX))?);
         steps.extend(held);
         let removed = self.cutoffs.tally.removed();
         let Left { given_up, untried, .. } = *self.left;
         let mut again = Vec::new();
-        for step in steps {
-            let rows = step.1.kept_back();
-            if self.run.max_rows.is_some_and(|most| rows > most) {
-                self.left.kept_back += rows;
-                self.left.reason.get_or_insert_with(|| Reason::without_error(TOO_LARGE));
-                again.push(step);
-            } else if self.run.rows_left().is_some_and(|most| rows > most - self.cutoffs.tally.removed()) {
-                batches::stop(self.run.id)?;
-                self.left.untried += rows;
-            } else {
-                let tally = &mut self.cutoffs.tally;
-                again.extend(one_pass(&rules, &leaves, &self.tables, vec![step], tally, self.left)?);
+        let may_be_slow = leaves.iter().any(|leaf| leaf.table.has_triggers || leaf.table.has_rules);
+        let mut sizes = Sizes::of(may_be_slow);
+        for (place, mut rows) in steps {
+            while rows.kept_back() > 0 {
+                if self.left.is_over()? {
+                    self.left.untried += rows.kept_back();
+                    break;
+                }
+                let room =
+                    self.run.rows_left().map_or(i64::MAX, |rows| rows - self.cutoffs.tally.removed()).max(0) as usize;
+                let together = rows.together();
+                let mut rest = rows.split_off(room.min(sizes.next().max(together)));
+                if rows.kept_back() > 0 {
+                    let (count, started) = (rows.kept_back() as usize, Instant::now());
+                    let (tally, step) = (&mut self.cutoffs.tally, vec![(place, rows)]);
+                    again.extend(one_pass(&rules, &leaves, &self.tables, step, tally, self.left)?);
+                    sizes.took(count, started);
+                } else if room == 0 || self.run.max_rows.is_none_or(|most| together as i64 <= most) {
+                    batches::stop(self.run.id)?;
+                    self.left.untried += rest.kept_back();
+                    break;
+                } else {
+                    let others = rest.split_off(together);
+                    self.left.kept_back += rest.kept_back();
+                    self.left.reason.get_or_insert_with(|| Reason::without_error(TOO_LARGE));
+                    again.push((place, rest));
+                    rest = others;
+                }
+                rows = rest;
             }
         }
         let again = again.iter().flat_map(|step| rows_of(step, &leaves)).collect();

@@ -47,7 +47,7 @@ fn a_row_of_a_foreign_table_is_kept_back_alone() {
         assert_eq!(number(&mut client, of_policies), 2, "{call}");
     }
     let said = "SELECT status FROM backlog_cleanup_doctor('t')
-                WHERE check_name = 'triggers' AND detail LIKE '%of the server behind job are not seen%'";
+                WHERE check_name = 'triggers' AND detail LIKE '%of the server behind public.job are not seen%'";
     assert_eq!(column::<String>(&mut client, said), ["ok"]);
 }
 

@@ -360,3 +360,67 @@ fn no_row_goes_that_a_row_references_whose_cascade_a_trigger_refuses_without_an_
         }
     }
 }
+
+#[test]
+fn rows_that_a_row_of_another_table_holds_go_behind_the_rows_that_it_goes_with() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    // Each row of ten needs the one before, and a young one needs row 50.
+    client
+        .batch_execute(
+            "CREATE TABLE \"de%p\" (job int REFERENCES job ON DELETE CASCADE, needs int REFERENCES job);
+             CREATE INDEX ON \"de%p\" (job); CREATE INDEX ON \"de%p\" (needs); CREATE TABLE saved AS TABLE job",
+        )
+        .unwrap();
+    for order in ["id", "id DESC", "md5(id::text)"] {
+        for call in RUNS {
+            client
+                .batch_execute(&format!(
+                    "TRUNCATE job CASCADE; INSERT INTO job SELECT * FROM saved ORDER BY {order};
+                     INSERT INTO \"de%p\" SELECT id, id - 1 FROM job WHERE id % 10 <> 1;
+                     INSERT INTO \"de%p\" VALUES (95, 50)"
+                ))
+                .unwrap();
+            let stay = if call.contains("emergency") { 0 } else { 10 };
+            let (removed, kept_back, ..) = run(&mut client, call);
+            assert_eq!((removed, kept_back), (all(call) - stay, stay), "{order}, {call}");
+        }
+    }
+}
+
+#[test]
+fn a_chain_that_goes_from_partition_to_partition_costs_little_and_one_refused_row_keeps_only_what_it_references() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            &JOB.split("INSERT INTO job")
+                .next()
+                .unwrap()
+                .replace("error text)", "error text) PARTITION BY LIST (id)")
+                .replace("id int PRIMARY KEY", "id int, place int, next int, at_next int, PRIMARY KEY (place, id)")
+                .replace("BY LIST (id)", "BY LIST (place)"),
+        )
+        .unwrap();
+    let target = &JOB[JOB.find("INSERT INTO backlog_cleanup.target").unwrap()..];
+    client
+        .batch_execute(&format!(
+            "CREATE TABLE job_0 PARTITION OF job FOR VALUES IN (0); CREATE TABLE job_1 PARTITION OF job FOR VALUES IN (1);
+             INSERT INTO job (id, place, next, at_next, at)
+             SELECT i, i % 2, CASE WHEN i > 1 THEN i - 1 END, CASE WHEN i > 1 THEN (i - 1) % 2 END, now() - interval '9 days'
+             FROM generate_series(1, 3000) i;
+             ALTER TABLE job ADD FOREIGN KEY (at_next, next) REFERENCES job (place, id); CREATE INDEX ON job (at_next, next);
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
+             CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id = 400) EXECUTE FUNCTION refuse();
+             CREATE TABLE saved AS TABLE job; {target}; UPDATE backlog_cleanup.policy SET keep = 0 WHERE target = 't'"
+        ))
+        .unwrap();
+    for call in RUNS {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        let call = call.replace("batch_size => 10", "batch_size => 500");
+        let (started, (removed, kept_back, ..)) = (std::time::Instant::now(), run(&mut client, &call));
+        assert_eq!((removed, kept_back), (2_600, 400), "{call}");
+        assert!(started.elapsed().as_secs() < 15, "{call}: {:?}", started.elapsed());
+    }
+}
