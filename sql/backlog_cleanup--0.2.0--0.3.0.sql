@@ -48,7 +48,7 @@ COMMENT ON COLUMN backlog_cleanup.run_policy.keep IS 'how many of the newest exp
 COMMENT ON COLUMN backlog_cleanup.run_policy.keep_cutoff IS 'rows before this went even so; NULL is none';
 COMMENT ON COLUMN backlog_cleanup.run_policy.enabled IS 'whether the policy was enabled';
 COMMENT ON COLUMN backlog_cleanup.run_policy.in_scope IS
-    'rows under it before the run; in an emergency run, only those that it was to remove';
+    'rows under it before the run; of a selective emergency run, only those that were selected';
 COMMENT ON COLUMN backlog_cleanup.run_policy.removed IS 'rows removed';
 COMMENT ON COLUMN backlog_cleanup.run_policy.kept_back IS
     'rows that stayed because of what their deletion met; with several policies, those of whose policy the run knows';
@@ -67,7 +67,7 @@ COMMENT ON COLUMN backlog_cleanup.run_status.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_status.place IS 'counts the statuses of the target, from 0';
 COMMENT ON COLUMN backlog_cleanup.run_status.status IS 'the status, as rows had it; NULL if the target had none';
 COMMENT ON COLUMN backlog_cleanup.run_status.in_scope IS
-    'rows with it before the run; in an emergency run, only those that it was to remove';
+    'rows with it before the run; of a selective emergency run, only those that were selected';
 COMMENT ON COLUMN backlog_cleanup.run_status.removed IS 'rows removed';
 COMMENT ON COLUMN backlog_cleanup.run_status.kept_back IS
     'rows that stayed because of what their deletion met, as far as for a policy';

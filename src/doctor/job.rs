@@ -1,4 +1,4 @@
-use backlog_cleanup_report::{DEFAULT_SCHEDULE, job_name, job_name_in};
+use backlog_cleanup_report::{DEFAULT_SCHEDULE, job_name, job_name_in, never_fires};
 use pgrx::spi::quote_literal;
 
 use crate::extension::{self, schema};
@@ -88,9 +88,10 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
     let (active, paused): (Vec<&Job>, Vec<&Job>) = found.iter().partition(|job| job.active);
     let all = || found.iter().map(|job| describe(job, target)).collect::<Vec<_>>().join(", ");
     let whole = active.iter().filter(|job| job.works_on(target).any(|work| !work.is_selective)).count();
-    let failing = failing(target, &active)?;
-    if !failing.is_empty() {
-        return Ok(failing);
+    for problems in [failing(target, &active)?, without_tables(&active)?, seldom(&active)] {
+        if !problems.is_empty() {
+            return Ok(problems);
+        }
     }
     match (active.iter().find(|job| job.does_regular_run(target)), paused.first()) {
         (Some(_), _) if whole > 1 => {
@@ -125,6 +126,47 @@ fn failing(target: &str, active: &[&Job]) -> Result<Vec<Problem>> {
         Some(Problem { status: Status::Fail, detail, fix: None })
     };
     Ok(active.iter().flat_map(|job| job.works_on(target).filter_map(|work| problem(job, work))).collect())
+}
+
+/// Finds active jobs whose command names a table that is in no schema, whatever their search path.
+fn without_tables(active: &[&Job]) -> Result<Vec<Problem>> {
+    const ABSENT: &str = "
+        SELECT concat_ws('.', schema, name) FROM unnest($1, $2) AS wanted (schema, name)
+        WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+                          WHERE relname = name AND nspname = coalesce(schema, nspname))
+        LIMIT 1";
+    let mut found = Vec::new();
+    for job in active.iter().filter(|job| !job.tables.is_empty()) {
+        let (schemas, names): (Vec<Option<String>>, Vec<String>) = job.tables.iter().cloned().unzip();
+        let absent = extension::as_owner(|| read_one::<String>(ABSENT, &[schemas.into(), names.into()]))?;
+        found.extend(absent.map(|table| {
+            let detail = format!(
+                "{} fails: its command names table {table}, which does not exist; decide what it is to be",
+                job.describe()
+            );
+            Problem { status: Status::Fail, detail, fix: None }
+        }));
+    }
+    Ok(found)
+}
+
+/// Finds active jobs that run never, or only when the server starts.
+fn seldom(active: &[&Job]) -> Vec<Problem> {
+    let problem = |job: &&Job| {
+        let when = match job.schedule.trim() {
+            "@reboot" => "runs only when the server starts",
+            schedule if never_fires(schedule) => "never runs: no year has such a day",
+            _ => return None,
+        };
+        let detail = format!(
+            "{} {when}; decide when it is to run, and type SELECT cron.alter_job({}, schedule => {})",
+            job.describe(),
+            job.job_id,
+            quote_literal(DEFAULT_SCHEDULE)
+        );
+        Some(Problem { status: Status::Warn, detail, fix: None })
+    };
+    active.iter().filter_map(problem).collect()
 }
 
 /// Finds active jobs that run the target in one transaction, which its limits of batched runs do not reach.

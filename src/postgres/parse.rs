@@ -17,6 +17,13 @@ pub struct Statements {
     pub blocks: Vec<String>,
     /// Whether it has a ROLLBACK.
     pub rolls_back: bool,
+    /// Whether it makes its transaction read-only.
+    pub is_read_only: bool,
+    /// Whether a SELECT of it returns no row, by its WHERE or LIMIT alone.
+    pub is_idle: bool,
+    /// The tables that it names, with their schemas, and what WITH calls so.
+    pub tables: Vec<(Option<String>, String)>,
+    pub with: Vec<String>,
 }
 
 /// A function call as it is written.
@@ -30,6 +37,7 @@ pub struct Call {
 #[derive(Clone, PartialEq)]
 pub enum Value {
     Text(String),
+    Number(i64),
     Bool(bool),
     Null,
     /// An expression, whose value only its execution would tell.
@@ -84,6 +92,7 @@ unsafe fn statement(node: *mut pg_sys::Node, found: &mut Statements) {
         found.kinds.push((*node).type_);
         match (*node).type_ {
             T_SelectStmt | T_InsertStmt | T_UpdateStmt | T_DeleteStmt | T_MergeStmt => {
+                found.is_idle |= (*node).type_ == T_SelectStmt && is_idle(node.cast());
                 visit(node, (&raw mut *found).cast());
             }
             T_CallStmt => {
@@ -91,8 +100,14 @@ unsafe fn statement(node: *mut pg_sys::Node, found: &mut Statements) {
                 visit(call.cast(), (&raw mut *found).cast());
             }
             T_TransactionStmt => {
-                let kind = (*node.cast::<pg_sys::TransactionStmt>()).kind;
-                found.rolls_back |= kind == pg_sys::TransactionStmtKind::TRANS_STMT_ROLLBACK;
+                let transaction = &*node.cast::<pg_sys::TransactionStmt>();
+                found.rolls_back |= transaction.kind == pg_sys::TransactionStmtKind::TRANS_STMT_ROLLBACK;
+                found.is_read_only |= is_read_only(transaction.options);
+            }
+            T_VariableSetStmt => {
+                let set = &*node.cast::<pg_sys::VariableSetStmt>();
+                let is_of_transaction = !set.name.is_null() && CStr::from_ptr(set.name) == c"TRANSACTION";
+                found.is_read_only |= is_of_transaction && is_read_only(set.args);
             }
             T_DoStmt => {
                 let options = PgList::<pg_sys::DefElem>::from_pg((*node.cast::<pg_sys::DoStmt>()).args);
@@ -106,6 +121,29 @@ unsafe fn statement(node: *mut pg_sys::Node, found: &mut Statements) {
 
 /// # Safety
 ///
+/// `select` is a SELECT of the raw parser.
+unsafe fn is_idle(select: *mut pg_sys::SelectStmt) -> bool {
+    // SAFETY: the caller's.
+    let (condition, limit) = unsafe { ((*select).whereClause, (*select).limitCount) };
+    // SAFETY: the same.
+    let value = |node: *mut pg_sys::Node| if node.is_null() { Value::Unknown } else { unsafe { value(node) } };
+    matches!(value(condition), Value::Bool(false) | Value::Null) || value(limit) == Value::Number(0)
+}
+
+/// # Safety
+///
+/// `options` are those of a transaction, of the raw parser.
+unsafe fn is_read_only(options: *mut pg_sys::List) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        PgList::<pg_sys::DefElem>::from_pg(options).iter_ptr().any(|option| {
+            CStr::from_ptr((*option).defname) == c"transaction_read_only" && value((*option).arg) == Value::Number(1)
+        })
+    }
+}
+
+/// # Safety
+///
 /// Called by the walker with a node, and with the `Statements` that it was given.
 #[pg_guard]
 unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -> bool {
@@ -114,8 +152,18 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
         if node.is_null() {
             return false;
         }
-        if (*node).type_ == pg_sys::NodeTag::T_FuncCall {
-            (*found.cast::<Statements>()).calls.extend(call(node.cast()));
+        let statements = &mut *found.cast::<Statements>();
+        match (*node).type_ {
+            pg_sys::NodeTag::T_FuncCall => statements.calls.extend(call(node.cast())),
+            pg_sys::NodeTag::T_RangeVar => {
+                let table = &*node.cast::<pg_sys::RangeVar>();
+                let schema = (!table.schemaname.is_null()).then(|| text(table.schemaname));
+                statements.tables.push((schema, text(table.relname)));
+            }
+            pg_sys::NodeTag::T_CommonTableExpr => {
+                statements.with.push(text((*node.cast::<pg_sys::CommonTableExpr>()).ctename));
+            }
+            _ => {}
         }
         walk(node, Some(visit), found)
     }
@@ -162,6 +210,7 @@ unsafe fn value(node: *mut pg_sys::Node) -> Value {
                 match constant.val.node.type_ {
                     _ if constant.isnull => Value::Null,
                     T_String => Value::Text(text(constant.val.sval.sval)),
+                    T_Integer => Value::Number(constant.val.ival.ival.into()),
                     T_Boolean => Value::Bool(constant.val.boolval.boolval),
                     _ => Value::Unknown,
                 }

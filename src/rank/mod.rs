@@ -1,5 +1,6 @@
 //! Finds in one pass which rows go. Knows nothing of how they are removed.
 
+pub mod grouped;
 pub mod held;
 pub mod index;
 pub mod newest;

@@ -64,6 +64,8 @@ pub struct Tally {
     is_number: bool,
     /// Rows that have stayed because of what their deletion met, of all entries.
     kept_back: i64,
+    /// Rows that an emergency run passes over, which are in no entry.
+    held: Vec<RecipeCount>,
     /// Of a recipe of several columns.
     parts: Option<Parts>,
     /// Where a recipe is in the list first.
@@ -89,6 +91,7 @@ impl Tally {
             policies: policies.clone(),
             statuses: target.names_of_statuses.clone(),
             kept_back: 0,
+            held: Vec::new(),
             is_number: target.recipe.is_integer(),
             parts: Parts::of(target),
             by_number: HashMap::default(),
@@ -273,6 +276,12 @@ impl Tally {
         }
     }
 
+    /// Takes the rows of another tally for those that an emergency run passes over: its policies and statuses have them, its recipes do not.
+    pub fn hold(&mut self, counted: Tally) {
+        self.held = counted.list;
+        self.held.iter_mut().for_each(|held| held.removed = 0);
+    }
+
     /// Adds the rows that another tally has as removed.
     pub fn add(&mut self, counted: Tally) {
         for counted in counted.list {
@@ -361,7 +370,7 @@ impl Tally {
 
     fn sums(&self, length: usize, place: fn(&RecipeCount) -> usize) -> Vec<Counts> {
         let mut sums = vec![Counts::default(); length];
-        for entry in &self.list {
+        for entry in self.list.iter().chain(&self.held) {
             let sum = &mut sums[place(entry)];
             sum.in_scope += entry.failed;
             sum.removed += entry.removed;

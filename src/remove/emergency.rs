@@ -5,8 +5,9 @@ use crate::postgres::delete::{Scanned, delete_scanned};
 use crate::postgres::error::Result;
 use crate::postgres::met::Met;
 use crate::postgres::snapshot::with_own_changes;
-use crate::postgres::stream::{stream, stream_writing};
+use crate::postgres::stream::stream_writing;
 use crate::postgres::subtransaction::attempt;
+use crate::rank::grouped::count_where;
 use crate::rank::removable::{POSITIONS, PerLeaf};
 use crate::rank::tally::Tally;
 use crate::remove::besides::Besides;
@@ -24,7 +25,7 @@ pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally
     let mut left = Left::default();
     if dry_run {
         for leaf in leaves {
-            leaf.reading_as_owner(rules.target, || count_failed(rules, leaf, &mut tally))?;
+            leaf.reading_as_owner(rules.target, || count_where(rules, leaf, &rules.condition(), &mut tally))?;
         }
         return Ok((tally, left));
     }
@@ -63,7 +64,7 @@ fn remove_at_once(rules: &Rules, leaf: &Leaf, tables: &[pg_sys::Oid], tally: &mu
     let is_returned = is_scanned && scanned.map_err(Met::on_a_row).is_ok();
     let count = || {
         let mut there = Tally::of(rules.target, &rules.policies);
-        count_failed(rules, leaf, &mut there).map(|()| there)
+        count_where(rules, leaf, &rules.condition(), &mut there).map(|()| there)
     };
     // Triggers may change what is there, also by a statement that goes through.
     let before = if leaf.table.has_triggers { Some(count()?) } else { None };
@@ -140,15 +141,4 @@ fn remove_returning(rules: &Rules, leaf: &Leaf) -> Result<Tally> {
     let mut counted = Tally::of(rules.target, &rules.policies);
     stream_writing(&delete, None, |row| counted.count_removed(row))?;
     Ok(counted)
-}
-
-/// Counts the failed rows of a leaf that are selected, per recipe; those of recipes of several columns one by one.
-fn count_failed(rules: &Rules, leaf: &Leaf, tally: &mut Tally) -> Result<()> {
-    let (key, count, group_by) = match rules.target.recipe_columns {
-        Some(_) => (rules.target.recipe_key(), "1::bigint", ""),
-        None => (leaf.group_key(&rules.target.recipe), "pg_catalog.count(*)", "GROUP BY 1, 2, 3"),
-    };
-    let (group, table) = (rules.policies.group_columns(rules.target, &key), leaf.rows());
-    let count = format!("SELECT {group}, {count} FROM {table} g WHERE {} {group_by}", rules.condition());
-    stream(&count, |row| tally.count_removed(row))
 }

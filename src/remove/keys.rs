@@ -18,6 +18,9 @@ use crate::target::Target;
 use crate::target::id::Values;
 use crate::target::leaf::Leaf;
 
+/// Rows that a statement removes, at most: what it returns is held in memory, some 100 bytes a row.
+const AT_ONCE: i64 = 100_000;
+
 /// Ids that are held at a time, to find those of rows that cannot go, and about how many bytes.
 const IDS: usize = 10_000;
 const BYTES: usize = 10_000_000;
@@ -67,8 +70,8 @@ fn count(leaf: &Leaf, condition: &str) -> Result<i64> {
     Ok(rows)
 }
 
-/// Removes the rows that meet a condition, but at most so many; in one statement if all of them can go. Counts those that are
-/// left, and returns how many have gone. `are_there` says whether the leaf had that many.
+/// Removes the rows that meet a condition, but at most so many; in one statement of `AT_ONCE` rows after the other if all of them can go.
+/// Counts those that are left, and returns how many have gone. `are_there` says whether the leaf had that many.
 fn remove_where(
     rules: &Rules,
     leaf: &Leaf,
@@ -79,14 +82,28 @@ fn remove_where(
     left: &mut Left,
 ) -> Result<i64> {
     let before = tally.removed();
-    let at_once = || delete(rules, leaf, condition).map(|gone| Some(gone).filter(|gone| gone.removed() <= most));
-    match attempt(at_once) {
-        Ok(Some(gone)) => tally.add(gone),
-        Ok(None) => remove_around(rules, leaf, condition, most, tally, left)?,
-        Err(failure) => {
-            Met::on_a_row(failure);
-            remove_around(rules, leaf, condition, most, tally, left)?;
+    let mut beyond = condition.to_owned();
+    loop {
+        let rest = most - (tally.removed() - before);
+        let last = if rest > AT_ONCE { last_of(rules, leaf, &beyond, AT_ONCE)? } else { None };
+        let portion = match &last {
+            Some(last) => format!("{beyond} AND NOT ({})", rules.target.id.is_behind(last)),
+            None => beyond,
+        };
+        let at_once = || delete(rules, leaf, &portion).map(|gone| Some(gone).filter(|gone| gone.removed() <= rest));
+        match attempt(at_once) {
+            Ok(Some(gone)) => tally.add(gone),
+            Ok(None) => remove_around(rules, leaf, &portion, rest, tally, left)?,
+            Err(failure) => {
+                Met::on_a_row(failure);
+                remove_around(rules, leaf, &portion, rest, tally, left)?;
+            }
         }
+        let Some(last) = last else { break };
+        if left.is_over()? {
+            break;
+        }
+        beyond = format!("{condition} AND {}", rules.target.id.is_behind(&last));
     }
     let removed = tally.removed() - before;
     if removed >= most {
@@ -120,6 +137,25 @@ fn remove_where(
         left.keep_changed((most - removed - rows) as usize);
     }
     Ok(removed)
+}
+
+/// The id of the row at this place, the lowest ids first, of those that meet a condition; `None` if they are fewer.
+fn last_of(rules: &Rules, leaf: &Leaf, condition: &str, place: i64) -> Result<Option<Values>> {
+    let id = &rules.target.id;
+    let texts: Vec<String> = id.columns.iter().map(|(_, column)| column.as_text()).collect();
+    let at = format!(
+        "SELECT {} FROM {} g WHERE {condition} ORDER BY {} OFFSET {} LIMIT 1",
+        texts.join(", "),
+        leaf.rows(),
+        id.order(),
+        place - 1
+    );
+    let mut found = None;
+    stream(&at, |row| {
+        // SAFETY: the columns are texts.
+        found = Some((0..texts.len()).map(|column| unsafe { row.text(column) }.map(str::to_owned)).collect());
+    })?;
+    Ok(found)
 }
 
 /// Removes those of the rows that can go, but tries at most so many, the lowest ids first: halves what is refused until the ids

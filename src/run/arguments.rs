@@ -62,18 +62,21 @@ impl Arguments {
             let out_of_range = || error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, valid.into());
             what.then_some(()).ok_or_else(out_of_range)
         };
+        let is_allowed = |argument: &str, value: Option<i64>, valid: &str| {
+            is_within(value.is_none_or(|value| Pace::allows(argument, value)), argument, valid)
+        };
         let valid = self.call("pause => '100 ms'") + "; -- from 0 to 1 day";
         is_within(pause.is_none_or(|seconds| (0.0..=86_400.0).contains(&seconds)), "pause", &valid)?;
         let valid = self.call("max_rows_per_second => 1000") + "; -- above 0";
-        is_within(max_rows_per_second.is_none_or(|rows| rows > 0), "max_rows_per_second", &valid)?;
+        is_allowed("max_rows_per_second", *max_rows_per_second, &valid)?;
         let valid = self.call("max_duration => '1 hour'") + "; -- above 0, and finite";
         is_within(duration.is_none_or(|seconds| seconds > 0.0 && seconds.is_finite()), "max_duration", &valid)?;
         let valid = self.call("max_rows => 100000") + "; -- above 0";
-        is_within(max_rows.is_none_or(|rows| rows > 0), "max_rows", &valid)?;
+        is_allowed("max_rows", *max_rows, &valid)?;
         let valid = self.call("batch_size => 10000") + "; -- from 1 to 1000000";
-        is_within(batch_size.is_none_or(|size| (1..=1_000_000).contains(&size)), "batch_size", &valid)?;
+        is_allowed("batch_size", *batch_size, &valid)?;
         let valid = self.call("workers => 2") + "; -- from 1 to 64";
-        is_within(workers.is_none_or(|workers| (1..=64).contains(&workers)), "workers", &valid)?;
+        is_allowed("workers", workers.map(i64::from), &valid)?;
         let valid = self.call("mode => 'regular'") + "; -- or 'emergency'";
         is_within(mode.parse::<Mode>().is_ok(), "mode", &valid)?;
         let no_meaning = |argument: &str| {

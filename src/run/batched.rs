@@ -7,7 +7,7 @@ use pgrx::spi::quote_literal;
 use crate::extension;
 use crate::history::run::{self, Run};
 use crate::history::{ledger, report};
-use crate::plan::{cutoff, part, policies, statuses};
+use crate::plan::{cutoff, divide, policies, statuses};
 use crate::postgres::error::{Result, error};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
@@ -77,7 +77,7 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         } else {
             unranked(&rules, leaves)?
         };
-        let Ranked { tally, positions, lsn } = ranked;
+        let Ranked { mut tally, positions, lsn } = ranked;
         let batch_size = pace.batch_size.unwrap_or(1);
         // A temporary table is seen by its own session only.
         let workers = pace.workers.filter(|_| leaves.iter().all(|leaf| !leaf.table.is_temporary)).unwrap_or(1);
@@ -88,13 +88,13 @@ fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         let positions = positions.map(|positions| in_order(leaves, positions, rows)).transpose()?;
         let positions = positions.map(|rows| (rows, lsn));
         let referenced = positions.iter().flat_map(|(rows, _)| &rows.held).map(|(_, rows)| rows.len() as i64).sum();
-        let held = held(&rules, leaves, &tally)?;
+        let held = held(&rules, leaves, &mut tally)?;
         let run_id = run::start(&rules, &tally, referenced, held, &pace, &caller)?;
         policies::save(run_id, &rules.policies, &tally, false)?;
         statuses::save(run_id, target, &tally, false)?;
         cutoff::save(&rules, run_id, &tally)?;
         let steps = if arguments.is_regular() { tally.list.len() } else { 1 };
-        part::save(run_id, target.table.oid, leaves, positions, steps, rows, workers as u32)?;
+        divide::save(run_id, target.table.oid, leaves, positions, steps, rows, workers as u32)?;
         Ok(run_id)
     })
 }

@@ -172,7 +172,7 @@ fn once(
         }
         let (rules, mut tally, left, too_many) = work(target, leaves, selection)?;
         tally.keep_back(&left.again, left.kept_back);
-        let held = held(&rules, leaves, &tally)?;
+        let held = held(&rules, leaves, &mut tally)?;
         let run_id = if how == How::Dry { None } else { Some(record(&rules, &tally, &left, held, &caller)?) };
         let mut foreseen = Foreseen::default();
         if how == How::Dry && !rules.is_disabled() {

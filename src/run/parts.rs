@@ -8,6 +8,7 @@ use crate::history::batches;
 use crate::history::error::At;
 use crate::history::run::Run;
 use crate::plan::cutoff::Cutoffs;
+use crate::plan::divide::blocks_at_once;
 use crate::plan::part::{self, Part, Task};
 use crate::postgres::changes::is_updated;
 use crate::postgres::error::Result;
@@ -64,7 +65,7 @@ pub fn remove_parts(
     cutoffs: &mut Cutoffs,
     left: &mut Left,
 ) -> Result<()> {
-    let room = Room { rows: run.rows_at_once() as usize, blocks: part::blocks_at_once() };
+    let room = Room { rows: run.rows_at_once() as usize, blocks: blocks_at_once() };
     let started = Instant::now();
     let is_in_vain = left.patience.is_short();
     let mut batch = Batch { run, target, tables: family(target.table.oid)?, cutoffs, left, room };

@@ -38,6 +38,9 @@ pub struct Job {
     /// Functions of our names in other schemas: of an extension that had another one, or somebody's own.
     #[serde(skip)]
     pub calls_elsewhere: Vec<String>,
+    /// The tables that have to be there for its command, with their schemas.
+    #[serde(skip)]
+    pub tables: Vec<(Option<String>, String)>,
 }
 
 impl Job {
@@ -103,7 +106,7 @@ pub fn jobs() -> Result<Vec<Job>> {
     let job = |JsonB(job)| {
         let mut job: Job = serde_json::from_value(job).ok()?;
         let told = told(&job.command, &schema);
-        (job.works, job.calls_elsewhere) = (told.works, told.elsewhere);
+        (job.works, job.calls_elsewhere, job.tables) = (told.works, told.elsewhere, told.tables);
         if !job.is_readable {
             job.command = job.works.iter().map(Work::call).collect::<Vec<_>>().join("; ");
         }

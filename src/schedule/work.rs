@@ -6,7 +6,8 @@ use pgrx::pg_sys::NodeTag;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::postgres::block;
-use crate::postgres::parse::{Call, Value, parse};
+use crate::postgres::parse::{Call, Statements, Value, parse};
+use crate::target::pace::Pace;
 
 /// The functions that run a target, as its first argument says, and where the others have what tells their runs apart.
 const FAILED_GENERATIONS: &str = "backlog_cleanup_failed_generations";
@@ -87,6 +88,8 @@ pub struct Told {
     pub works: Vec<Work>,
     /// Functions of our names in other schemas: of an extension that had another one, or somebody's own.
     pub elsewhere: Vec<String>,
+    /// The tables that have to be there for its only statement, with their schemas.
+    pub tables: Vec<(Option<String>, String)>,
 }
 
 /// What a command tells, read once per session. `schema` is the extension's, quoted.
@@ -95,7 +98,8 @@ pub fn told(command: &str, schema: &str) -> Told {
     if let Some(told) = TOLD.with_borrow(|known| known.get(&key).cloned()) {
         return told;
     }
-    let told = Told { works: works(command, schema), elsewhere: calls_elsewhere(command, schema) };
+    let told =
+        Told { works: works(command, schema), elsewhere: calls_elsewhere(command, schema), tables: tables(command) };
     TOLD.with_borrow_mut(|known| {
         if known.len() == REMEMBERED {
             known.clear();
@@ -129,6 +133,10 @@ fn works(command: &str, schema: &str) -> Vec<Work> {
     for work in &mut works {
         if statements.rolls_back {
             work.fails = Some("is rolled back".into());
+        } else if statements.is_read_only {
+            work.fails = Some("stands in a read-only transaction".into());
+        } else if statements.is_idle && statements.kinds.len() == 1 {
+            work.fails = Some("is never reached, by its WHERE or LIMIT".into());
         } else if work.function == RUN && statements.kinds.len() > 1 {
             work.fails = Some(BESIDE.into());
         }
@@ -179,6 +187,29 @@ fn calls_elsewhere(command: &str, schema: &str) -> Vec<String> {
     statements.calls.into_iter().chain(in_blocks).filter_map(name).collect()
 }
 
+/// The tables that a command of one statement names. Statements before another may create tables for it.
+fn tables(command: &str) -> Vec<(Option<String>, String)> {
+    let parsed = Some(command).filter(|command| command.len() <= LONGEST).and_then(parse);
+    let Some(Statements { kinds, mut tables, with, .. }) = parsed.filter(|parsed| parsed.kinds.len() == 1) else {
+        return Vec::new();
+    };
+    let is_made = kinds == [NodeTag::T_DoStmt];
+    tables.retain(|(schema, name)| !is_made && (schema.is_some() || !with.contains(name)));
+    tables
+}
+
+/// The first argument whose value the run refuses.
+fn refused(arguments: &[&str], given: impl Fn(&str) -> Option<Value>, mode: Mode) -> Option<String> {
+    let is_refused = |argument: &&&str| match (**argument, given(argument)) {
+        ("mode", Some(Value::Text(mode))) => mode.parse::<Mode>().is_err(),
+        (argument, Some(Value::Number(value))) => !Pace::allows(argument, value),
+        ("force", Some(Value::Bool(true))) => mode == Mode::Emergency,
+        ("include_held", Some(Value::Bool(true))) => mode == Mode::Regular,
+        _ => false,
+    };
+    arguments.iter().find(is_refused).map(|argument| format!("has a value of \"{argument}\" that is refused"))
+}
+
 fn work(call: &Call, schema: &str) -> Option<Work> {
     if call.schema.as_deref().is_some_and(|name| quote_identifier(name) != schema) {
         return None;
@@ -203,17 +234,11 @@ fn work(call: &Call, schema: &str) -> Option<Work> {
         Some(Value::Text(target)) => Some(target.clone()),
         Some(_) => None,
     };
-    let named = || word(1, "mode").and_then(|mode| mode.parse().ok()).unwrap_or(Mode::Regular);
+    let mode = mode.unwrap_or_else(|| word(1, "mode").and_then(|mode| mode.parse().ok()).unwrap_or(Mode::Regular));
     let is_selective = ["recipe_id", "failure_type", "status"]
         .iter()
         .any(|name| given(name).is_some_and(|value| *value != Value::Null));
-    let fails = call.unknown(arguments).map(|argument| format!("has an argument {argument}, which there is not"));
-    (!is_trial).then(|| Work {
-        function,
-        target,
-        mode: mode.unwrap_or_else(named),
-        is_selective,
-        is_alone: false,
-        fails,
-    })
+    let unknown = call.unknown(arguments).map(|argument| format!("has an argument {argument}, which there is not"));
+    let fails = unknown.or_else(|| refused(arguments, |name| given(name).cloned(), mode));
+    (!is_trial).then_some(Work { function, target, mode, is_selective, is_alone: false, fails })
 }

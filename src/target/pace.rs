@@ -13,6 +13,16 @@ pub struct Pace {
 }
 
 impl Pace {
+    /// Whether an argument of this name may have this value.
+    pub fn allows(argument: &str, value: i64) -> bool {
+        match argument {
+            "batch_size" => (1..=1_000_000).contains(&value),
+            "workers" => (1..=64).contains(&value),
+            "max_rows" | "max_rows_per_second" => value > 0,
+            _ => true,
+        }
+    }
+
     /// This pace, with what it does not say from another one.
     pub fn or(self, other: &Pace) -> Pace {
         Pace {

@@ -145,6 +145,34 @@ fn rows_that_are_kept_back_are_counted_for_their_status_and_policy() {
 }
 
 #[test]
+fn an_emergency_run_counts_the_rows_that_it_passes_over_for_their_status_and_policy() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = with_states(&cluster, "SELECT backlog_cleanup_set_policy('q0', enabled => false, target => 't')");
+    let numbers = ["inScope", "removed", "kept"];
+    let counts = "count(*), count(*) FILTER (WHERE queue <> 'q0'), count(*) FILTER (WHERE queue = 'q0')";
+    let wanted = |client: &mut Client, of: &str, order: &str| -> Vec<String> {
+        let wanted = format!(
+            "SELECT concat_ws(' ', {of}, {counts}) FROM saved WHERE state <> 'available' GROUP BY {of} ORDER BY {order}"
+        );
+        column(client, &wanted)
+    };
+    let of_statuses = wanted(&mut client, "state", "state DESC");
+    let of_policies = wanted(&mut client, "CASE queue WHEN 'q0' THEN queue ELSE 'any' END", "1 DESC");
+    for call in EMERGENCY {
+        for (list, wanted, table) in
+            [("statuses", &of_statuses, "run_status"), ("policies", &of_policies, "run_policy")]
+        {
+            client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+            assert_eq!(&reported(&mut client, call, list, &numbers), wanted, "{call}");
+            let history = format!(
+                "SELECT bool_and(in_scope > 0) FROM backlog_cleanup.{table} WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)"
+            );
+            assert!(call.contains("dry_run") || truth(&mut client, &history), "{call}");
+        }
+    }
+}
+
+#[test]
 fn status_counts_every_status_that_is_there_and_the_rows_in_scope() {
     let cluster = Cluster::start("");
     let mut client = with_states(

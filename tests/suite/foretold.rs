@@ -360,6 +360,15 @@ fn a_run_that_its_limits_would_refuse_is_seen() {
     }
     client.batch_execute("UPDATE backlog_cleanup.target SET max_rows_per_run = 90 WHERE name = 't'").unwrap();
     assert_eq!(finding(&mut client, "policy").0, "ok");
+    // A large table is not read.
+    client
+        .batch_execute(
+            "ALTER TABLE job SET (autovacuum_enabled = off); INSERT INTO job (id, error) SELECT id, repeat('x', 1900)
+                          FROM generate_series(1000, 21000) id",
+        )
+        .unwrap();
+    let (status, detail, _) = finding(&mut client, "policy");
+    assert!(status == "ok" && detail.contains("was not looked at"), "{detail}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ fn a_job_is_recognised_by_what_it_calls_whatever_its_spelling() {
     let cluster = with_pg_cron();
     let mut client = cluster.connect();
     client.batch_execute(JOBS).unwrap();
-    client.batch_execute("SELECT backlog_cleanup_unschedule()").unwrap();
+    client.batch_execute("SELECT backlog_cleanup_unschedule(); CREATE TABLE log (message text)").unwrap();
     for (command, runs) in [
         ("SELECT backlog_cleanup_failed_generations('t')", true),
         ("select * from Public.\"backlog_cleanup_failed_generations\"(force => true, target => 't'::text) as r", true),
@@ -382,6 +382,24 @@ fn a_job_that_cannot_run_its_target_is_told_before_its_night() {
             Some("an argument 8"),
         ),
         ("BEGIN; SELECT public.backlog_cleanup_failed_generations('t'); ROLLBACK", Some("is rolled back")),
+        (
+            "BEGIN READ ONLY; SELECT public.backlog_cleanup_failed_generations('t'); COMMIT",
+            Some("a read-only transaction"),
+        ),
+        (
+            "SET TRANSACTION READ ONLY; SELECT public.backlog_cleanup_failed_generations('t')",
+            Some("a read-only transaction"),
+        ),
+        ("SELECT public.backlog_cleanup_failed_generations('t') WHERE false", Some("never reached")),
+        ("SELECT public.backlog_cleanup_failed_generations('t') LIMIT 0", Some("never reached")),
+        ("SELECT public.backlog_cleanup_failed_generations('t') FROM nosuch", Some("table nosuch")),
+        ("SELECT public.backlog_cleanup_failed_generations('t') FROM cron.nosuch", Some("table cron.nosuch")),
+        ("CALL public.backlog_cleanup_run('t', batch_size => 0)", Some("a value of \"batch_size\"")),
+        ("CALL public.backlog_cleanup_run('t', 'regular', 10, workers => 65)", Some("a value of \"workers\"")),
+        ("CALL public.backlog_cleanup_run('t', include_held => true)", Some("a value of \"include_held\"")),
+        ("BEGIN READ WRITE; SELECT public.backlog_cleanup_failed_generations('t'); COMMIT", None),
+        ("CREATE TABLE made AS SELECT 1; SELECT public.backlog_cleanup_failed_generations('t') FROM made", None),
+        ("WITH one AS (SELECT 1) SELECT public.backlog_cleanup_failed_generations('t') FROM one WHERE true", None),
         ("SET statement_timeout = 0; SELECT public.backlog_cleanup_failed_generations('t')", None),
         ("BEGIN; SELECT public.backlog_cleanup_failed_generations('t'); COMMIT", None),
         (
@@ -396,7 +414,18 @@ fn a_job_that_cannot_run_its_target_is_told_before_its_night() {
         assert!(fix.is_none() && why.is_none_or(|why| detail.contains(why)), "{command}: {detail}");
         // It is as the doctor says.
         let night = cluster.connect().batch_execute(command);
-        assert_eq!(night.is_ok(), why.is_none_or(|why| why == "is rolled back"), "{command}: {night:?}");
+        let succeeds = |why: &str| ["is rolled back", "never reached"].contains(&why);
+        assert_eq!(night.is_ok(), why.is_none_or(succeeds), "{command}: {night:?}");
+    }
+    for (schedule, said) in [("0 2 30 2 *", "never runs"), ("@reboot", "only when the server starts")] {
+        client
+            .execute(
+                "SELECT cron.schedule('it', $1, 'SELECT public.backlog_cleanup_failed_generations(''t'')')",
+                &[&schedule],
+            )
+            .unwrap();
+        let (status, detail, fix) = finding(&mut client, "job");
+        assert!(status == "warn" && fix.is_none() && detail.contains(said), "{schedule}: {detail}");
     }
 }
 

@@ -18,6 +18,11 @@ pub fn longest_gap(schedule: &str) -> i32 {
     longest.max(since)
 }
 
+/// Whether a schedule has no day, such as `0 2 30 2 *`.
+pub fn never_fires(schedule: &str) -> bool {
+    longest_gap(schedule) > 365 * YEARS.len() as i32
+}
+
 /// 28 years repeat leap days and weekdays; as many again hold every gap that begins in them. The first day is a Saturday.
 const YEARS: std::ops::Range<u32> = 2000..2056;
 const SATURDAY: u32 = 6;
@@ -89,7 +94,7 @@ fn values(field: &str, all: std::ops::RangeInclusive<u32>, names: &str) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use super::longest_gap;
+    use super::{longest_gap, never_fires};
 
     #[test]
     fn the_gap_is_the_longest_between_two_days_that_the_schedule_has() {
@@ -128,6 +133,7 @@ mod tests {
 
     #[test]
     fn a_day_that_never_comes_is_far_away() {
+        assert!(never_fires("0 2 30 2 *") && !never_fires("0 2 29 2 *") && !never_fires("30 seconds"));
         assert!(longest_gap("0 2 30 2 *") > 20_000);
     }
 }

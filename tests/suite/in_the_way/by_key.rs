@@ -139,6 +139,27 @@ fn rows_by_key_are_given_up_once() {
 }
 
 #[test]
+fn a_statement_by_key_removes_a_bounded_number_of_rows() {
+    let (remote, cluster) = (Cluster::start(""), Cluster::start(""));
+    let (mut far, mut client) = far_away(&cluster, &remote);
+    far.batch_execute(
+        "INSERT INTO job (id, at) SELECT i, now() - interval '9 days' FROM generate_series(101, 250000) i;
+         DROP TABLE saved; CREATE TABLE saved AS TABLE job; CREATE TABLE statement (rows bigint);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN INSERT INTO public.statement SELECT count(*) FROM gone HAVING count(*) > 0; RETURN NULL; END $$;
+         CREATE TRIGGER note AFTER DELETE ON job REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION note()",
+    )
+    .unwrap();
+    for call in &RUNS[..3] {
+        far.batch_execute("TRUNCATE job, statement; INSERT INTO job TABLE saved; ANALYZE job").unwrap();
+        let all = if call.contains("emergency") { 250_000 } else { 249_990 };
+        assert_eq!(run(&mut client, call).0, all, "{call}");
+        let statements = column::<i64>(&mut far, "SELECT rows FROM statement");
+        assert_eq!(statements, [100_000, 100_000, all - 200_000], "{call}");
+    }
+}
+
+#[test]
 fn rows_of_a_recipe_whose_id_is_shortened_go_by_key_too() {
     let (remote, cluster) = (Cluster::start(""), Cluster::start("max_worker_processes = 16\n"));
     let (mut far, mut client) = far_away(&cluster, &remote);
