@@ -34,6 +34,10 @@ const TRIGGERS: &str = "
            CASE WHEN r.is_instead THEN format('DROP RULE %I ON %s', r.rulename, r.ev_class::regclass) END
     FROM pg_rewrite r JOIN parts ON r.ev_class = parts.oid
     WHERE r.ev_type = '4' AND r.ev_enabled IN ('O', 'A') AND NOT is_above AND NOT (r.is_instead AND r.ev_qual = '<>')
+    UNION ALL
+    SELECT 'ok', format('triggers, rules and foreign keys of the server behind %s are not seen: its ON DELETE CASCADE of the table to '
+                        'itself removes rows that no run counts', parts.oid::regclass), NULL
+    FROM parts JOIN pg_class c USING (oid) WHERE c.relkind = 'f'
     ORDER BY 2";
 
 const PARTS: &str = ", parts AS (

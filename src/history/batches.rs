@@ -124,9 +124,12 @@ fn sum_up_kept_back(table: &str, of_cutoff: &str) -> String {
                FROM backlog_cleanup.run WHERE id = $1 AND kept_back > 0) run
          LEFT JOIN (SELECT c.{of_cutoff} AS place, count(*) AS rows
                     FROM backlog_cleanup.run_part p
-                    CROSS JOIN LATERAL unnest(p.places[(p.steps_done + 1)::integer:]) AS tried (place)
+                    -- By key, steps are recipes.
+                    CROSS JOIN LATERAL unnest(
+                        CASE WHEN p.tids IS NULL AND p.first_block IS NULL THEN p.places ELSE p.places[(p.steps_done + 1)::integer:] END
+                    ) AS tried (place)
                     JOIN backlog_cleanup.run_cutoff c ON c.run_id = p.run_id AND c.place = tried.place
-                    WHERE p.run_id = $1 AND p.kept_back > 0
+                    WHERE p.run_id = $1 AND p.kept_back > 0 AND (p.tids IS NOT NULL OR p.first_block IS NOT NULL OR tried.place >= p.steps_done)
                     GROUP BY c.{of_cutoff}) stayed ON NOT run.is_one
          WHERE counts.run_id = $1 AND (run.is_one OR counts.place = stayed.place)"
     )

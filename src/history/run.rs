@@ -86,7 +86,8 @@ impl Run {
         }
     }
 
-    fn rows_left(&self) -> Option<i64> {
+    /// Rows that `max_rows` leaves.
+    pub fn rows_left(&self) -> Option<i64> {
         self.max_rows.map(|rows| rows - self.removed)
     }
 

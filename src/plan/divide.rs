@@ -1,7 +1,7 @@
 use pgrx::prelude::*;
 
 use crate::extension;
-use crate::plan::part::{Task, insert, tables_of};
+use crate::plan::part::{Task, columns_of, insert};
 use crate::postgres::error::Result;
 use crate::rank::removable::Removable;
 use crate::remove::order::{Ordered, reference_each_other};
@@ -21,35 +21,51 @@ pub fn save(
 ) -> Result<()> {
     let are_backwards = positions.is_none() && reference_each_other(leaves)?;
     let mut part = 0;
-    let mut insert = |pass: i32, of: (pg_sys::Oid, &[i16]), task: Task, steps: i64| {
+    let mut insert = |pass: i32, of: (pg_sys::Oid, &[i16]), task: Task, steps: i64, are_held: bool| {
         part += 1;
-        let kept_back = if pass > 1 { steps } else { 0 };
-        insert((run_id, pass, part), of, task, steps, (kept_back, 0))
+        insert((run_id, pass, part), of, task, steps, (if are_held { steps } else { 0 }, 0))
     };
     extension::as_owner(|| {
         for leaf in leaves.iter().filter(|leaf| leaf.reach == Reach::Key) {
-            insert(1, of(leaf), Task::Keys, recipes as i64)?;
+            insert(1, of(leaf), Task::Keys { kept_back: Vec::new() }, recipes as i64, false)?;
         }
         match positions {
             Some((Ordered { steps, circles, across, held }, lsn)) => {
-                let mut save = |pass: i32, place: usize, rows: Vec<Removable>, in_circles: bool| {
+                let mut save = |pass: i32, place: usize, rows: Vec<Removable>, in_circles: bool, are_held: bool| {
                     let count = rows.len() as i64;
-                    insert(pass, of(&leaves[place]), Task::Positions { rows, lsn, in_circles }, count)
+                    insert(pass, of(&leaves[place]), Task::Positions { rows, lsn, in_circles }, count, are_held)
                 };
                 let in_chunks = |(place, rows): (usize, Vec<Removable>)| {
                     let chunks = chunks(&rows, batch_size, blocks_at_once()).map(<[Removable]>::to_vec);
                     chunks.map(|rows| (place, rows)).collect::<Vec<_>>()
                 };
-                steps.into_iter().flat_map(in_chunks).try_for_each(|(place, rows)| save(1, place, rows, false))?;
-                circles.into_iter().try_for_each(|(place, rows)| save(1, place, rows, true))?;
-                held.into_iter().flat_map(in_chunks).try_for_each(|(place, rows)| save(2, place, rows, false))?;
+                let mut has_steps = vec![false; leaves.len()];
+                steps.iter().chain(&circles).for_each(|(place, rows)| has_steps[*place] |= !rows.is_empty());
+                // Where there is no first pass, those that are held are it.
+                let is_first = leaves.iter().all(|leaf| leaf.reach == Reach::Position)
+                    && !has_steps.contains(&true)
+                    && across.is_empty();
+                let pass_of_held = if is_first { 1 } else { 2 };
+                steps
+                    .into_iter()
+                    .flat_map(in_chunks)
+                    .try_for_each(|(place, rows)| save(1, place, rows, false, false))?;
+                circles.into_iter().try_for_each(|(place, rows)| save(1, place, rows, true, false))?;
+                held.into_iter()
+                    .flat_map(in_chunks)
+                    .try_for_each(|(place, rows)| save(pass_of_held, place, rows, false, true))?;
+                // A part of no rows, so that `look_again` finds one of each leaf.
+                for (place, leaf) in leaves.iter().enumerate() {
+                    let is_across = across.iter().flatten().any(|of| of.place == place);
+                    if is_across && !has_steps[place] {
+                        let task = Task::Positions { rows: Vec::new(), lsn, in_circles: false };
+                        insert(1, of(leaf), task, 0, false)?;
+                    }
+                }
                 for rows in across {
                     let rows: Vec<_> = rows.iter().map(|of| (leaves[of.place].table.oid, of.row)).collect();
-                    let (count, tables) = (rows.len() as i64, tables_of(&rows));
-                    let of_table = |table: pg_sys::Oid| leaves.iter().find(move |leaf| leaf.table.oid == table);
-                    let columns: Vec<i16> =
-                        tables.into_iter().filter_map(of_table).flat_map(|leaf| leaf.numbers.clone()).collect();
-                    insert(1, (table, &columns), Task::Across { rows, lsn }, count)?;
+                    let (count, columns) = (rows.len() as i64, columns_of(&rows, leaves));
+                    insert(1, (table, &columns), Task::Across { rows, lsn }, count, false)?;
                 }
             }
             None => {
@@ -62,7 +78,7 @@ pub fn save(
                     }
                     for first in firsts {
                         let task = Task::Blocks { first: first.into(), next_offset: 0 };
-                        insert(1, of(leaf), task, length.min(leaf.pages - first).into())?;
+                        insert(1, of(leaf), task, length.min(leaf.pages - first).into(), false)?;
                     }
                 }
             }

@@ -39,8 +39,8 @@ pub enum Task {
     Positions { rows: Vec<Removable>, lsn: u64, in_circles: bool },
     /// Rows of several leaves in circles, which go in one statement.
     Across { rows: Vec<(pg_sys::Oid, Removable)>, lsn: u64 },
-    /// The recipes of the run.
-    Keys,
+    /// The recipes of the run. Those of the rows that the pass before has kept back, at no positions.
+    Keys { kept_back: Vec<Removable> },
 }
 
 /// The tables of these rows, by their oids.
@@ -51,6 +51,12 @@ pub fn tables_of(rows: &[(pg_sys::Oid, Removable)]) -> Vec<pg_sys::Oid> {
     tables
 }
 
+/// The columns of the tables of these rows.
+pub(super) fn columns_of(rows: &[(pg_sys::Oid, Removable)], leaves: &[Leaf]) -> Vec<i16> {
+    let of_table = |table: pg_sys::Oid| leaves.iter().find(move |leaf| leaf.table.oid == table);
+    tables_of(rows).into_iter().filter_map(of_table).flat_map(|leaf| leaf.numbers.clone()).collect()
+}
+
 /// Saves a part, or puts its rows before those of one that a batch before has saved for the next pass.
 pub(super) fn insert(
     (run_id, pass, part): (i64, i32, i32),
@@ -59,7 +65,7 @@ pub(super) fn insert(
     steps: i64,
     (kept_back, given_up): (i64, i64),
 ) -> Result<()> {
-    let mut leaves = None;
+    let (mut leaves, is_by_key) = (None, matches!(task, Task::Keys { .. }));
     let (first_block, rows, lsn, in_circles) = match task {
         Task::Blocks { first, .. } => (Some(first), None, 0, false),
         Task::Positions { rows, lsn, in_circles } => (None, Some(rows), lsn, in_circles),
@@ -68,9 +74,9 @@ pub(super) fn insert(
             leaves = Some(tables);
             (None, Some(rows), lsn, true)
         }
-        Task::Keys => (None, None, 0, false),
+        Task::Keys { kept_back } => (None, Some(kept_back), 0, false),
     };
-    let tids = rows.as_ref().map(|rows| rows.iter().map(Removable::tid).collect::<Vec<_>>());
+    let tids = rows.as_ref().map(|rows| rows.iter().map(Removable::tid).collect::<Vec<_>>()).filter(|_| !is_by_key);
     let place = |row: &Removable| row.recipe().map(|place| place as i32);
     prepared::run(
         "INSERT INTO backlog_cleanup.run_part (run_id, pass, part, leaf, filenode, first_block, tids, places, lsn, steps,
@@ -160,7 +166,9 @@ impl Task {
             let next_offset = row.get_by_name::<i32, _>("next_offset")?.unwrap_or_default() as u16;
             return Ok(Task::Blocks { first, next_offset });
         }
-        let Some(tids) = row.get_by_name::<Vec<pg_sys::ItemPointerData>, _>("tids")? else { return Ok(Task::Keys) };
+        let Some(tids) = row.get_by_name::<Vec<pg_sys::ItemPointerData>, _>("tids")? else {
+            return Ok(Task::Keys { kept_back: Vec::new() });
+        };
         let places: Vec<Option<i32>> = row.get_by_name("places")?.unwrap_or_default();
         let place = |place: Option<i32>| place.map_or(usize::MAX, |place| place as usize);
         let rows = tids.into_iter().zip(places).map(|(tid, p)| Removable::new(tid, place(p)));
@@ -352,26 +360,26 @@ impl Part {
         rows.reverse();
         let count = rows.len() as i64;
         let (task, steps, kept_back) = match self.task {
-            Task::Keys | Task::Across { .. } => (Task::Keys, self.steps, kept_back),
+            Task::Keys { .. } | Task::Across { .. } => (Task::Keys { kept_back: rows }, self.steps, kept_back),
             Task::Blocks { .. } => (Task::Positions { rows, lsn: 0, in_circles: false }, count, count),
             Task::Positions { in_circles, .. } => (Task::Positions { rows, lsn: 0, in_circles }, count, count),
         };
-        self.insert_again(task, steps, kept_back, given_up)
+        self.insert_again(&self.columns, task, steps, kept_back, given_up)
     }
 
-    /// The same for rows of several leaves.
-    pub fn try_again_across(&self, rows: Vec<(pg_sys::Oid, Removable)>, given_up: i64) -> Result<()> {
-        let count = rows.len() as i64;
-        self.insert_again(Task::Across { rows, lsn: 0 }, count, count, given_up)
+    /// The same for rows of several leaves: one batch has tried them all.
+    pub fn try_again_across(&self, rows: Vec<(pg_sys::Oid, Removable)>, leaves: &[Leaf], given_up: i64) -> Result<()> {
+        let (count, columns) = (rows.len() as i64, columns_of(&rows, leaves));
+        self.insert_again(&columns, Task::Across { rows, lsn: 0 }, count, count, given_up)
     }
 
-    fn insert_again(&self, task: Task, steps: i64, kept_back: i64, given_up: i64) -> Result<()> {
+    fn insert_again(&self, columns: &[i16], task: Task, steps: i64, kept_back: i64, given_up: i64) -> Result<()> {
         if kept_back == 0 {
             return Ok(());
         }
         extension::as_owner(|| {
             let place = (self.run_id, self.pass + 1, -self.part);
-            insert(place, (self.leaf, &self.columns), task, steps, (kept_back, given_up))
+            insert(place, (self.leaf, columns), task, steps, (kept_back, given_up))
         })
     }
 }

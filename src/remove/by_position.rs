@@ -15,7 +15,7 @@ use crate::remove::besides::Besides;
 use crate::remove::find::{at_positions, removable_still};
 use crate::remove::heap::{follow, made_here, removed_here};
 use crate::remove::left::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, Left, MESSAGE, Reason};
-use crate::remove::order::Waiting;
+use crate::remove::order::{Linked, Waiting, can_dangle};
 use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
@@ -32,15 +32,22 @@ pub fn remove_around(
 ) -> Result<()> {
     let mut pieces = Pieces::of(rows, left.patience);
     let before = left.again.len();
-    let (mut waiting, mut is_read, mut held): (Option<Waiting>, _, _) = (None, false, Vec::new());
-    while let Some(mut piece) = pieces.next(|row| waiting.as_ref().is_none_or(|waiting| waiting.is_ready(row))) {
+    let (mut waiting, mut held): (Option<Waiting>, _) = (None, Vec::new());
+    let can_dangle = can_dangle(leaf, tables)?;
+    let mut is_read = can_dangle;
+    let read = |rows: &[Removable]| Waiting::of(&[leaf], tables, &vec![rows.to_vec()]);
+    if can_dangle && let Some((read, in_order)) = read(rows)? {
+        waiting = Some(read);
+        pieces = Pieces::of(&rows_of(in_order), left.patience);
+    }
+    while let Some(mut piece) = pieces.next(|row| waiting.as_ref().is_none_or(|waiting| waiting.is_ready(0, row))) {
         if left.is_over()? {
             pieces.first(piece);
             left.untried += std::mem::replace(&mut pieces, Pieces::of(&[], left.patience)).rest().len() as i64;
             break;
         }
         if let Some(waiting) = &waiting {
-            held.extend(piece.extract_if(.., |row| waiting.is_held(row)));
+            held.extend(piece.extract_if(.., |row| waiting.is_held(0, row)));
             if piece.is_empty() {
                 continue;
             }
@@ -49,14 +56,16 @@ pub fn remove_around(
         let tried = piece.clone();
         let mut removed = attempt(|| remove_all(rules, leaf, &besides, &piece, tally));
         if matches!(removed, Ok(Some(_))) {
-            waiting.iter_mut().for_each(|waiting| waiting.went(&piece));
+            waiting.iter_mut().for_each(|waiting| waiting.went(0, &piece));
             pieces.went();
             continue;
         }
         let changed;
         (piece, changed) = where_they_are(rules, leaf, &piece, tally)?;
         left.keep_changed(changed);
-        if matches!(removed, Ok(None)) && !leaf.table.has_rules {
+        // One that stays may reference one that goes.
+        let go_together = leaf.table.has_rules || can_dangle && waiting.is_some();
+        if matches!(removed, Ok(None)) && !go_together {
             removed = attempt(|| remove_some(rules, leaf, &besides, &piece, tally));
         }
         if matches!(removed, Ok(None)) {
@@ -78,8 +87,8 @@ pub fn remove_around(
                 let stayed: HashSet<Removable> = stayed.into_iter().collect();
                 let now = follow(leaf, &tried).into_iter().zip(tried);
                 let (stay, gone): (Vec<_>, Vec<_>) = now.partition(|(now, _)| stayed.contains(now));
-                waiting.stay(&stay.into_iter().map(|(_, row)| row).collect::<Vec<_>>());
-                waiting.went(&gone.into_iter().map(|(_, row)| row).collect::<Vec<_>>());
+                waiting.stay(0, &stay.into_iter().map(|(_, row)| row).collect::<Vec<_>>());
+                waiting.went(0, &gone.into_iter().map(|(_, row)| row).collect::<Vec<_>>());
             }
             continue;
         }
@@ -102,24 +111,24 @@ pub fn remove_around(
         }
         if piece.len() > 1
             && !std::mem::replace(&mut is_read, true)
-            && let Some((read, in_order)) = Waiting::of(leaf, tables, &piece)?
+            && let Some((read, in_order)) = read(&piece)?
         {
             waiting = Some(read);
-            pieces.first(in_order);
+            pieces.first(rows_of(in_order));
             continue;
         }
-        let is_ready = |row: &Removable| waiting.as_ref().is_none_or(|waiting| waiting.is_ready(row));
+        let is_ready = |row: &Removable| waiting.as_ref().is_none_or(|waiting| waiting.is_ready(0, row));
         let are_together =
-            |a: &Removable, b: &Removable| waiting.as_ref().is_some_and(|waiting| waiting.are_together(a, b));
+            |a: &Removable, b: &Removable| waiting.as_ref().is_some_and(|waiting| waiting.are_together((0, a), (0, b)));
         if pieces.halve(&piece, is_ready, are_together) {
             continue;
         }
         let (row, stayed) = still_there(rules, leaf, &piece)?;
         left.keep(&stayed, || Reason::new(met, row));
-        waiting.iter_mut().for_each(|waiting| waiting.stay(&tried));
+        waiting.iter_mut().for_each(|waiting| waiting.stay(0, &tried));
     }
     left.patience = pieces.patience();
-    let is_held = |row: &mut Removable| waiting.as_ref().is_some_and(|waiting| waiting.is_held(row));
+    let is_held = |row: &mut Removable| waiting.as_ref().is_some_and(|waiting| waiting.is_held(0, row));
     let mut rest = pieces.rest();
     held.extend(rest.extract_if(.., is_held));
     left.give_up(&rest);
@@ -135,6 +144,10 @@ pub fn remove_around(
         left.again[before..].sort_by_key(|row| turns.get(row).copied());
     }
     Ok(())
+}
+
+fn rows_of(linked: Vec<Linked>) -> Vec<Removable> {
+    linked.into_iter().map(|linked| linked.row).collect()
 }
 
 /// The rows at their present positions, without those that were changed since they were ranked so that the run does not remove
@@ -212,7 +225,7 @@ pub fn group(rules: &Rules) -> String {
 }
 
 /// Locks those of the rows that no other session has locked, and returns them.
-fn lock(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<Vec<Removable>> {
+pub fn lock(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<Vec<Removable>> {
     let lock =
         format!("SELECT g.ctid FROM ONLY {} g WHERE {} FOR UPDATE SKIP LOCKED", leaf.table.name, at_positions(rules));
     let locked: Vec<pg_sys::ItemPointerData> = Spi::connect_mut(|client| {

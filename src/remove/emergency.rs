@@ -13,7 +13,7 @@ use crate::rank::tally::Tally;
 use crate::remove::besides::Besides;
 use crate::remove::find::{Place, find};
 use crate::remove::left::Left;
-use crate::remove::order::{have_an_order, in_order};
+use crate::remove::order::{can_dangle, have_an_order, in_order};
 use crate::remove::pieces::CHUNK;
 use crate::remove::steps::{Rows, Step, ordered, remove_steps};
 use crate::rules::Rules;
@@ -54,7 +54,7 @@ pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally
 fn remove_at_once(rules: &Rules, leaf: &Leaf, tables: &[pg_sys::Oid], tally: &mut Tally) -> Result<bool> {
     let besides = Besides::of(leaf, tables);
     let alone = |counted: Option<Tally>| Ok(counted.filter(|counted| !besides.are_gone(counted.removed() as usize)));
-    let is_scanned = leaf.reach == Reach::Position && !leaf.table.has_rules;
+    let is_scanned = leaf.reach == Reach::Position && !leaf.table.has_rules && !can_dangle(leaf, tables)?;
     let scanned = if is_scanned { attempt(|| remove_scanned(rules, leaf).and_then(alone)) } else { Ok(None) };
     if let Ok(Some(gone)) = scanned {
         tally.add_failed(&gone);
@@ -90,14 +90,14 @@ fn remove_at_once(rules: &Rules, leaf: &Leaf, tables: &[pg_sys::Oid], tally: &mu
 
 /// What one statement per leaf has left, as steps, and what rows that stay hold.
 fn steps_of(rules: &Rules, leaves: &[Leaf], rest: &[usize], tally: &mut Tally) -> Result<(Vec<Step>, Vec<Step>)> {
-    let all = || (rest.iter().map(|place| (*place, Rows::All { kept_back: 0 })).collect(), Vec::new());
+    let all = || (rest.iter().map(|place| (*place, Rows::all())).collect(), Vec::new());
     if !have_an_order(leaves)? {
         return Ok(all());
     }
     let Some(positions) = positions(rules, leaves, tally)? else { return Ok(all()) };
     let (mut steps, held) = ordered(in_order(leaves, positions, CHUNK)?);
     let by_key = rest.iter().filter(|place| leaves[**place].reach == Reach::Key);
-    steps.extend(by_key.map(|place| (*place, Rows::All { kept_back: 0 })));
+    steps.extend(by_key.map(|place| (*place, Rows::all())));
     Ok((steps, held))
 }
 

@@ -29,23 +29,42 @@ pub fn remove_in_time(
     tally: &mut Tally,
     left: &mut Left,
 ) -> Result<()> {
-    let may_be_slow = leaf.table.has_triggers || leaf.table.has_rules;
-    let mut size = if may_be_slow { FIRST } else { CHUNK };
-    if in_circles {
-        size = rows.len();
-    }
-    let (mut tried, mut before) = (0, None);
+    let mut sizes = Sizes::of(leaf.table.has_triggers || leaf.table.has_rules);
+    let mut tried = 0;
     while tried < rows.len() && !left.is_over()? {
+        let size = if in_circles { rows.len() } else { sizes.next() };
         let chunk = &rows[tried..rows.len().min(tried + size)];
         let started = Instant::now();
         remove_around(rules, leaf, tables, chunk, tally, left)?;
         tried += chunk.len();
-        let took = Took { rows: chunk.len() as f64, seconds: started.elapsed().as_secs_f64() };
-        size = (took.fitting(before) as usize).clamp(1, GROWTH * size);
-        before = Some(took);
+        sizes.took(chunk.len(), started);
     }
     left.untried += (rows.len() - tried) as i64;
     Ok(())
+}
+
+/// How many rows a statement has.
+pub struct Sizes {
+    size: usize,
+    before: Option<Took>,
+}
+
+impl Sizes {
+    /// `may_be_slow` says whether triggers or rules may take any time.
+    pub fn of(may_be_slow: bool) -> Sizes {
+        Sizes { size: if may_be_slow { FIRST } else { CHUNK }, before: None }
+    }
+
+    pub fn next(&self) -> usize {
+        self.size
+    }
+
+    /// A statement of so many rows has taken as long as since then.
+    pub fn took(&mut self, rows: usize, started: Instant) {
+        let took = Took { rows: rows as f64, seconds: started.elapsed().as_secs_f64() };
+        self.size = (took.fitting(self.before) as usize).clamp(1, GROWTH * self.size);
+        self.before = Some(took);
+    }
 }
 
 /// What a statement took.

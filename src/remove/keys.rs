@@ -1,5 +1,6 @@
 use std::ops::{ControlFlow, Range};
 
+use pgrx::pg_sys;
 use pgrx::spi::quote_literal;
 
 use crate::postgres::datum::instant_as_text;
@@ -8,6 +9,7 @@ use crate::postgres::met::Met;
 use crate::postgres::stream::{stream, stream_until, stream_writing};
 use crate::postgres::subtransaction::attempt;
 use crate::rank::position::Position;
+use crate::rank::removable::Removable;
 use crate::rank::tally::{RecipeCount, Tally};
 use crate::remove::left::{INSUFFICIENT_PRIVILEGE, Left, MESSAGE, Reason};
 use crate::remove::pieces::Pieces;
@@ -107,21 +109,28 @@ fn remove_where(
     if removed >= most {
         return Ok(removed);
     }
-    let id = rules.target.id.as_text();
-    let table = leaf.rows();
-    let (mut rows, mut first) = (0, None);
-    stream(&format!("SELECT pg_catalog.left({id}, {MESSAGE}) FROM {table} g WHERE {condition}"), |row| {
+    let there = format!(
+        "SELECT {}, pg_catalog.left({}, {MESSAGE}) FROM {} g WHERE {condition}",
+        rules.policies.group_columns(rules.target, &rules.target.recipe_key()),
+        rules.target.id.as_text(),
+        leaf.rows()
+    );
+    let (mut known, mut first) = (Vec::new(), None);
+    stream(&there, |row| {
         // SAFETY: the column is a text.
-        first.get_or_insert_with(|| unsafe { row.text(0) }.map(str::to_owned));
-        rows += 1;
+        first.get_or_insert_with(|| unsafe { row.text(3) }.map(str::to_owned));
+        if (known.len() as i64) < most - removed {
+            known.push(Removable::new(pg_sys::ItemPointerData::default(), tally.of_row(row)));
+        }
     })?;
-    let rows = rows.min(most - removed);
+    let rows = known.len() as i64;
     if left.is_over()? {
         left.untried += rows;
         return Ok(removed);
     }
     if rows > 0 {
         left.kept_back += rows;
+        left.again.extend(known);
         left.reason.get_or_insert_with(|| Reason::new(None, first.flatten()));
     }
     if are_there {

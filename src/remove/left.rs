@@ -14,7 +14,7 @@ pub struct Left {
     pub given_up: i64,
     /// What the first of them met.
     pub reason: Option<Reason>,
-    /// The rows kept back that a later pass tries again, or at the end would.
+    /// The rows kept back that a later pass tries again, or at the end would; those by key, at no positions, where their recipes are known.
     pub again: Vec<Removable>,
     pub patience: Patience,
     /// Asked whether to go on; `None` for a run that cannot end early.
@@ -38,8 +38,7 @@ impl Left {
     pub fn keep_changed(&mut self, rows: usize) {
         if rows > 0 {
             self.kept_back += rows as i64;
-            let message = CHANGED_INSTEAD.into();
-            self.reason.get_or_insert(Reason { sqlstate: None, message, row: None });
+            self.reason.get_or_insert_with(|| Reason::without_error(CHANGED_INSTEAD));
         }
     }
 
@@ -147,12 +146,19 @@ impl Reason {
         Reason { sqlstate, message, row: row.map(|row| row.chars().take(MESSAGE).collect()) }
     }
 
+    pub fn without_error(message: &str) -> Reason {
+        Reason { sqlstate: None, message: message.into(), row: None }
+    }
+
     /// That of a row that was not tried, since a row that stays references it.
     pub fn referenced(row: Option<String>) -> Reason {
         let (sqlstate, message) = (FOREIGN_KEY_VIOLATION.into(), "a row that stays references the row".into());
         Reason::new(Some(Met { sqlstate, message }), row)
     }
 }
+
+/// Why a circle stays that no run with its `max_rows` can remove.
+pub const TOO_LARGE: &str = "the row is in a circle of more rows than max_rows";
 
 /// Why a row stays that code of the run, or of another server, has changed so that it is not removable any more.
 pub const CHANGED_INSTEAD: &str = "a trigger or a rule has changed the row instead";

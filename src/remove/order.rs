@@ -24,34 +24,39 @@ pub struct Ordered {
     pub steps: Vec<OfLeaf>,
     /// Rows that reference each other in circles, and those that these reference: each of these lists goes in one statement.
     pub circles: Vec<OfLeaf>,
-    /// The same where a circle has rows of several leaves.
+    /// The same where a circle has rows of several leaves; and rows in their order where that goes from leaf to leaf.
     pub across: Vec<Vec<Linked>>,
     /// Rows that rows which stay reference, directly or through others.
     pub held: Vec<OfLeaf>,
 }
 
-/// A row of a circle that has rows of several leaves.
-#[derive(Clone, Copy)]
+/// A row of a list that has rows of several leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Linked {
     /// The leaf, by its index in the list of leaves.
     pub place: usize,
     pub row: Removable,
-    /// Whether it is the first of its circle.
+    /// Whether it is the first of its circle, or in none.
     pub is_first: bool,
 }
+
+/// Steps of fewer rows, on average, go in statements on several leaves.
+const SHORT: usize = 1_000;
 
 /// A foreign key between rows of a target.
 struct Key {
     /// The referenced leaf.
     to: pg_sys::Oid,
-    /// The referencing table, qualified, with ONLY before a plain one.
+    /// The referencing table `c`, qualified, with ONLY before a plain one, and the one through which it references.
     from: String,
-    /// The condition that a row `p` of the one is referenced by a row `c` of the other.
+    /// The condition that a row `p` of the one is referenced by a row of the other.
     matches: String,
     /// What these name.
     named: Vec<Object>,
     /// Whether a referencing row holds the referenced one: NO ACTION, RESTRICT, or CASCADE, which would take it along.
     holds: bool,
+    /// Whether a trigger or a rule can refuse its CASCADE without an error: then PostgreSQL removes the referenced row all the same.
+    is_silent: bool,
 }
 
 /// Whether rows of the leaves reference each other.
@@ -64,12 +69,20 @@ pub fn have_an_order(leaves: &[Leaf]) -> Result<bool> {
     Ok(reference_each_other(leaves)? || hold_each_other(leaves)?)
 }
 
+/// Whether the deletion of a row can leave rows of these tables that reference it: PostgreSQL does not look whether a trigger or a rule
+/// has refused a CASCADE.
+pub fn can_dangle(leaf: &Leaf, tables: &[pg_sys::Oid]) -> Result<bool> {
+    let has_code = leaf.table.has_triggers || leaf.table.has_rules;
+    Ok(has_code && keys(tables)?.iter().any(|key| key.is_silent))
+}
+
 /// Puts each row behind the rows that reference it. Without a foreign key between rows of the leaves, the order stays, or is that of the
 /// younger rows first if rows may hold each other through another table.
 ///
 /// This is Kahn's algorithm: a row is ready when no row before which it must not go is left. It takes 12 bytes per row and 8 per
-/// reference. Rows of one leaf stay together as long as there are any that are ready. Those that never are, are in circles or behind
-/// them; circles come together in lists of at most `size` rows, or of one circle.
+/// reference. Rows of one leaf stay together as long as there are any that are ready. Those that never are by all references, go in
+/// the order of those that hold. What is left then is in circles or behind them; circles come together in lists of at most `size` rows, or
+/// of one circle.
 pub fn in_order(leaves: &[Leaf], mut rows: PerLeaf, size: usize) -> Result<Ordered> {
     // What is reached by key has positions that mean nothing.
     leaves.iter().zip(&mut rows).filter(|(leaf, _)| leaf.reach == Reach::Key).for_each(|(_, rows)| rows.clear());
@@ -112,6 +125,7 @@ fn hold_each_other(leaves: &[Leaf]) -> Result<bool> {
 }
 
 /// The foreign keys from the leaves, or a partitioned table above them, to one of them. That of a plain table covers its own rows only.
+/// So do rows of another table of the same owner reference that go with a row of the leaves by ON DELETE CASCADE, and hold another.
 /// None where these tables, or partitions beside them, have several owners: who reads the table above would run code of each. Then rows
 /// go in any order, in more passes.
 fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
@@ -120,43 +134,76 @@ fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
              SELECT pg_catalog.unnest($1)
              UNION
              SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN family ON i.inhrelid OPERATOR(pg_catalog.=) family.oid
-             JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) family.oid AND part.relispartition)
-         SELECT k.confrelid,
-                pg_catalog.format('%s%I.%I', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'r' THEN 'ONLY ' END, n.nspname, c.relname),
-                -- With the operator's own types, as PostgreSQL's checks: for the columns' types anybody may have made another one.
-                (SELECT pg_catalog.string_agg(pg_catalog.format('p.%I::%I.%I OPERATOR(%I.%s) c.%I::%I.%I', there.attname, ln.nspname, l.typname,
-                                                                o.nspname, op.oprname, here.attname, rn.nspname, r.typname), ' AND ')
-                 FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey), pg_catalog.unnest(k.conpfeqop))
-                      AS pair (here, there, op)
-                 JOIN pg_catalog.pg_attribute here ON here.attrelid OPERATOR(pg_catalog.=) k.conrelid
-                                                  AND here.attnum OPERATOR(pg_catalog.=) pair.here
-                 JOIN pg_catalog.pg_attribute there ON there.attrelid OPERATOR(pg_catalog.=) k.confrelid
-                                                   AND there.attnum OPERATOR(pg_catalog.=) pair.there
-                 JOIN pg_catalog.pg_operator op ON op.oid OPERATOR(pg_catalog.=) pair.op
-                 JOIN pg_catalog.pg_namespace o ON o.oid OPERATOR(pg_catalog.=) op.oprnamespace
-                 JOIN pg_catalog.pg_type l ON l.oid OPERATOR(pg_catalog.=) op.oprleft
-                 JOIN pg_catalog.pg_namespace ln ON ln.oid OPERATOR(pg_catalog.=) l.typnamespace
-                 JOIN pg_catalog.pg_type r ON r.oid OPERATOR(pg_catalog.=) op.oprright
-                 JOIN pg_catalog.pg_namespace rn ON rn.oid OPERATOR(pg_catalog.=) r.typnamespace),
-                k.confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r', 'c']::\"char\"[]), k.conrelid, k.conpfeqop,
-                ARRAY(SELECT pg_catalog.unnest(ARRAY[op.oprleft, op.oprright]) FROM pg_catalog.pg_operator op
-                      WHERE op.oid OPERATOR(pg_catalog.=) ANY (k.conpfeqop))
-         FROM pg_catalog.pg_constraint k
-         JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
+             JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) family.oid AND part.relispartition),
+         key AS (
+             SELECT k.oid, k.conrelid, k.confrelid, k.confdeltype, k.conpfeqop, k.conparentid,
+                    k.conrelid IN (SELECT oid FROM family) AS is_direct,
+                    NOT c.relforcerowsecurity AS is_open,
+                    pg_catalog.format('%s%I.%I', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'r' THEN 'ONLY ' END, n.nspname, c.relname) AS name,
+                    -- With the operator's own types, as PostgreSQL's checks: for the columns' types anybody may have made another one.
+                    (SELECT pg_catalog.string_agg(pg_catalog.format('%%1$s.%s::%s.%s OPERATOR(%s.%s) %%2$s.%s::%s.%s', name[1], name[2],
+                                                                    name[3], name[4], name[5], name[6], name[7], name[8]), ' AND ')
+                     FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey), pg_catalog.unnest(k.conpfeqop))
+                          AS pair (here, there, op)
+                     JOIN pg_catalog.pg_attribute here ON here.attrelid OPERATOR(pg_catalog.=) k.conrelid
+                                                      AND here.attnum OPERATOR(pg_catalog.=) pair.here
+                     JOIN pg_catalog.pg_attribute there ON there.attrelid OPERATOR(pg_catalog.=) k.confrelid
+                                                       AND there.attnum OPERATOR(pg_catalog.=) pair.there
+                     JOIN pg_catalog.pg_operator op ON op.oid OPERATOR(pg_catalog.=) pair.op
+                     JOIN pg_catalog.pg_namespace o ON o.oid OPERATOR(pg_catalog.=) op.oprnamespace
+                     JOIN pg_catalog.pg_type l ON l.oid OPERATOR(pg_catalog.=) op.oprleft
+                     JOIN pg_catalog.pg_namespace ln ON ln.oid OPERATOR(pg_catalog.=) l.typnamespace
+                     JOIN pg_catalog.pg_type r ON r.oid OPERATOR(pg_catalog.=) op.oprright
+                     JOIN pg_catalog.pg_namespace rn ON rn.oid OPERATOR(pg_catalog.=) r.typnamespace
+                     CROSS JOIN LATERAL (
+                         SELECT pg_catalog.array_agg(pg_catalog.replace(word, '%', '%%') ORDER BY place)
+                         FROM pg_catalog.unnest(ARRAY[
+                                  pg_catalog.quote_ident(there.attname), pg_catalog.quote_ident(ln.nspname),
+                                  pg_catalog.quote_ident(l.typname), pg_catalog.quote_ident(o.nspname), op.oprname::pg_catalog.text,
+                                  pg_catalog.quote_ident(here.attname), pg_catalog.quote_ident(rn.nspname),
+                                  pg_catalog.quote_ident(r.typname)]) WITH ORDINALITY AS of_pair (word, place)) names (name)) AS matches,
+                    ARRAY(SELECT pg_catalog.unnest(ARRAY[op.oprleft, op.oprright]) FROM pg_catalog.pg_operator op
+                          WHERE op.oid OPERATOR(pg_catalog.=) ANY (k.conpfeqop)) AS types
+             FROM pg_catalog.pg_constraint k
+             JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
+             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+             WHERE k.contype OPERATOR(pg_catalog.=) 'f' AND k.confrelid IN (SELECT oid FROM family)
+               AND NOT EXISTS (WITH RECURSIVE tree (oid) AS (
+                                   SELECT k.conrelid
+                                   UNION
+                                   SELECT i.inhrelid FROM pg_catalog.pg_inherits i
+                                   JOIN tree ON i.inhparent OPERATOR(pg_catalog.=) tree.oid)
+                               SELECT FROM tree JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) tree.oid
+                               WHERE part.relowner OPERATOR(pg_catalog.<>) ALL (
+                                   SELECT relowner FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) ANY ($1)))
+               AND 1 OPERATOR(pg_catalog.=) (SELECT pg_catalog.count(DISTINCT relowner) FROM pg_catalog.pg_class
+                                             WHERE oid OPERATOR(pg_catalog.=) ANY ($1)))
+         SELECT confrelid, pg_catalog.format('%s c', name), pg_catalog.format(matches, 'p', 'c'),
+                confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r', 'c']::\"char\"[]), ARRAY[conrelid], conpfeqop, types,
+                confdeltype OPERATOR(pg_catalog.=) 'c'
+                AND (EXISTS (SELECT FROM pg_catalog.pg_trigger t
+                             -- BEFORE DELETE FOR EACH ROW.
+                             WHERE t.tgrelid OPERATOR(pg_catalog.=) ANY ($1) AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'
+                               AND t.tgtype OPERATOR(pg_catalog.&) 11::pg_catalog.int2 OPERATOR(pg_catalog.=) 11::pg_catalog.int2)
+                     OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r
+                                WHERE r.ev_class OPERATOR(pg_catalog.=) ANY ($1) AND r.ev_type OPERATOR(pg_catalog.=) '4'))
+         FROM key
+         WHERE is_direct AND confrelid OPERATOR(pg_catalog.=) ANY ($1)
+         UNION ALL
+         -- A row of another table that holds a row, and goes with another row.
+         SELECT holding.confrelid,
+                pg_catalog.format('%s d JOIN %s%I.%I c ON %s', holding.name,
+                                  CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'r' THEN 'ONLY ' END, n.nspname, c.relname,
+                                  pg_catalog.format(going.matches, 'c', 'd')),
+                pg_catalog.format(holding.matches, 'p', 'd'), true, ARRAY[holding.conrelid, going.confrelid],
+                pg_catalog.array_cat(holding.conpfeqop, going.conpfeqop), pg_catalog.array_cat(holding.types, going.types), false
+         FROM key holding
+         JOIN key going ON going.conrelid OPERATOR(pg_catalog.=) holding.conrelid AND going.confdeltype OPERATOR(pg_catalog.=) 'c'
+              AND going.conparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+         JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) going.confrelid
          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-         WHERE k.contype OPERATOR(pg_catalog.=) 'f' AND k.confrelid OPERATOR(pg_catalog.=) ANY ($1)
-           AND k.conrelid OPERATOR(pg_catalog.=) ANY (
-               SELECT oid FROM family
-               WHERE NOT EXISTS (WITH RECURSIVE tree (oid) AS (
-                                     SELECT family.oid
-                                     UNION
-                                     SELECT i.inhrelid FROM pg_catalog.pg_inherits i
-                                     JOIN tree ON i.inhparent OPERATOR(pg_catalog.=) tree.oid)
-                                 SELECT FROM tree JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) tree.oid
-                                 WHERE part.relowner OPERATOR(pg_catalog.<>) ALL (
-                                     SELECT relowner FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) ANY ($1))))
-           AND 1 OPERATOR(pg_catalog.=) (SELECT pg_catalog.count(DISTINCT relowner) FROM pg_catalog.pg_class
-                                         WHERE oid OPERATOR(pg_catalog.=) ANY ($1))",
+         WHERE NOT holding.is_direct AND holding.is_open AND holding.confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r']::\"char\"[])
+           AND holding.confrelid OPERATOR(pg_catalog.=) ANY ($1)",
         &[tables.to_vec().into()],
         |row| {
             Ok(Key {
@@ -164,8 +211,9 @@ fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
                 from: row.get(2)?.unwrap_or_default(),
                 matches: row.get(3)?.unwrap_or_default(),
                 holds: row.get(4)?.unwrap_or_default(),
+                is_silent: row.get(8)?.unwrap_or_default(),
                 named: [
-                    (pg_sys::RelationRelationId, vec![row.get(5)?.unwrap_or(pg_sys::InvalidOid)]),
+                    (pg_sys::RelationRelationId, row.get::<Vec<pg_sys::Oid>>(5)?.unwrap_or_default()),
                     (pg_sys::OperatorRelationId, row.get(6)?.unwrap_or_default()),
                     (pg_sys::TypeRelationId, row.get(7)?.unwrap_or_default()),
                 ]
@@ -189,68 +237,83 @@ pub struct Waiting {
 impl Waiting {
     /// Reads it, with the rows in the order in which they can go, those that are held last. `None` if no rows of these tables reference
     /// them.
-    pub fn of(leaf: &Leaf, tables: &[pg_sys::Oid], rows: &[Removable]) -> Result<Option<(Waiting, Vec<Removable>)>> {
-        let keys: Vec<_> = keys(tables)?.into_iter().filter(|key| key.to == leaf.table.oid && key.holds).collect();
-        if keys.is_empty() {
+    pub fn of(leaves: &[&Leaf], tables: &[pg_sys::Oid], rows: &PerLeaf) -> Result<Option<(Waiting, Vec<Linked>)>> {
+        let keys: Vec<_> = keys(tables)?.into_iter().filter(|key| key.holds).collect();
+        if !keys.iter().any(|key| leaves.iter().any(|leaf| leaf.table.oid == key.to)) {
             return Ok(None);
         }
-        let is_backwards = rows.first() > rows.last();
-        let mut rows = rows.to_vec();
-        rows.sort_unstable();
-        let mut graph = Graph::of(vec![rows]);
-        with_own_changes(|| keys.iter().try_for_each(|key| graph.read(leaf, &[leaf.table.oid], 0, key)))?;
-        if graph.references.is_empty() && !graph.is_held.contains(&true) {
+        let is_backwards = rows.iter().any(|rows| rows.first() > rows.last());
+        let mut rows = rows.clone();
+        rows.iter_mut().for_each(|rows| rows.sort_unstable());
+        let mut graph = Graph::of(rows);
+        let oids: Vec<_> = leaves.iter().map(|leaf| leaf.table.oid).collect();
+        with_own_changes(|| {
+            let of_leaf = |(place, leaf): (usize, &&Leaf)| {
+                let mut keys = keys.iter().filter(|key| key.to == leaf.table.oid);
+                keys.try_for_each(|key| graph.read(leaf, &oids, place, key))
+            };
+            leaves.iter().enumerate().try_for_each(of_leaf)
+        })?;
+        if graph.holding.is_empty() && !graph.is_held.contains(&true) {
             return Ok(None);
         }
-        let Ordered { steps, circles, held, .. } = graph.sort(is_backwards, usize::MAX);
+        let rows = graph.sort(is_backwards, usize::MAX).in_a_row();
         let (found, lengths) = graph.circles(|row| !graph.is_held[row]);
-        let mut circle: Vec<u32> = (0..graph.waits.len() as u32).collect();
+        let mut circle: Vec<u32> = (0..graph.is_held.len() as u32).collect();
         let mut found = &found[..];
         for length in lengths {
             let (rows, rest) = found.split_at(length);
             rows.iter().for_each(|row| circle[*row] = rows[0] as u32);
             found = rest;
         }
-        let mut waits = vec![0; graph.waits.len()];
-        for (from, to) in &graph.references {
+        let mut waits = vec![0; graph.is_held.len()];
+        for (from, to) in &graph.holding {
             let (from, to) = (circle[*from as usize], circle[*to as usize]);
             waits[to as usize] += u32::from(from != to);
         }
-        let rows = [steps, circles, held].into_iter().flatten().flat_map(|(_, rows)| rows).collect();
         Ok(Some((Waiting { graph, circle, waits }, rows)))
     }
 
-    /// Whether a row that stays references this one, directly or through others.
-    pub fn is_held(&self, row: &Removable) -> bool {
-        self.number(row).is_some_and(|row| self.graph.is_held[row])
+    /// Whether a row that stays references this one, directly or through others. `place` is its leaf's.
+    pub fn is_held(&self, place: usize, row: &Removable) -> bool {
+        self.number(place, row).is_some_and(|row| self.graph.is_held[row])
     }
 
     /// Whether no row that has not gone yet references this one, or its circle.
-    pub fn is_ready(&self, row: &Removable) -> bool {
-        self.number(row).is_none_or(|row| self.waits[self.circle[row] as usize] == 0 && !self.graph.is_held[row])
+    pub fn is_ready(&self, place: usize, row: &Removable) -> bool {
+        let is_free = |row: usize| self.waits[self.circle[row] as usize] == 0 && !self.graph.is_held[row];
+        self.number(place, row).is_none_or(is_free)
     }
 
     /// Whether two rows are of one circle.
-    pub fn are_together(&self, a: &Removable, b: &Removable) -> bool {
-        let circle = |row| self.number(row).map(|row| self.circle[row]);
+    pub fn are_together(&self, a: (usize, &Removable), b: (usize, &Removable)) -> bool {
+        let circle = |(place, row)| self.number(place, row).map(|row| self.circle[row]);
         circle(a).is_some_and(|a| circle(b) == Some(a))
     }
 
-    pub fn went(&mut self, rows: &[Removable]) {
-        for row in rows.iter().filter_map(|row| self.number(row)).collect::<Vec<_>>() {
-            for to in self.graph.referenced_by(row).into_iter().filter(|to| self.circle[*to] != self.circle[row]) {
+    pub fn went(&mut self, place: usize, rows: &[Removable]) {
+        for row in rows.iter().filter_map(|row| self.number(place, row)).collect::<Vec<_>>() {
+            for to in self.graph.held_by(row).into_iter().filter(|to| self.circle[*to] != self.circle[row]) {
                 let waits = &mut self.waits[self.circle[to] as usize];
                 *waits = waits.saturating_sub(1);
             }
         }
     }
 
-    pub fn stay(&mut self, rows: &[Removable]) {
-        self.graph.hold(rows.iter().filter_map(|row| self.number(row)).collect());
+    pub fn stay(&mut self, place: usize, rows: &[Removable]) {
+        self.graph.hold(rows.iter().filter_map(|row| self.number(place, row)).collect());
     }
 
-    fn number(&self, row: &Removable) -> Option<usize> {
-        self.graph.number(0, row.tid())
+    fn number(&self, place: usize, row: &Removable) -> Option<usize> {
+        self.graph.number(place, row.tid())
+    }
+}
+
+impl Ordered {
+    /// All rows in their order, those that are held last.
+    fn in_a_row(self) -> Vec<Linked> {
+        let free = self.steps.into_iter().chain(self.circles).flat_map(one_by_one);
+        free.chain(self.across.into_iter().flatten()).chain(self.held.into_iter().flat_map(one_by_one)).collect()
     }
 }
 
@@ -259,12 +322,17 @@ struct Graph {
     rows: PerLeaf,
     /// The number of each leaf's first row.
     first: Vec<usize>,
-    /// How many rows each row waits for; one that is held waits for ever.
-    waits: Vec<u32>,
+    /// Rows that rows which stay reference, directly or through others.
     is_held: Vec<bool>,
-    /// A referencing row and the row that it references.
-    references: Vec<(u32, u32)>,
+    /// Referencing rows and the rows that these hold.
+    holding: References,
+    /// The same by keys that hold nothing: ON DELETE SET NULL or SET DEFAULT. The referencing row comes first, so that it need not be
+    /// updated.
+    others: References,
 }
+
+/// A referencing row and the row that it references.
+type References = Vec<(u32, u32)>;
 
 impl Graph {
     fn of(rows: PerLeaf) -> Graph {
@@ -274,7 +342,7 @@ impl Graph {
             first.push(all);
             all += rows.len();
         }
-        Graph { rows, first, waits: vec![0; all], is_held: vec![false; all], references: Vec::new() }
+        Graph { rows, first, is_held: vec![false; all], holding: Vec::new(), others: Vec::new() }
     }
 
     /// The number of a row.
@@ -289,7 +357,7 @@ impl Graph {
     fn read(&mut self, leaf: &Leaf, tables: &[pg_sys::Oid], place: usize, key: &Key) -> Result<()> {
         let rows = self.rows[place].clone();
         let referencing = format!(
-            "SELECT p.ctid, c.tableoid::bigint, c.ctid FROM ONLY {} p JOIN {} c ON {}
+            "SELECT p.ctid, c.tableoid::bigint, c.ctid FROM ONLY {} p JOIN {} ON {}
              WHERE p.ctid OPERATOR(pg_catalog.=) ANY ((SELECT $1)::pg_catalog.tid[])",
             leaf.table.name, key.from, key.matches
         );
@@ -304,8 +372,8 @@ impl Graph {
                     let from = of.and_then(|place| self.number(place, from));
                     match (self.number(place, to), from) {
                         (Some(to), Some(from)) if to != from => {
-                            self.waits[to] += 1;
-                            self.references.push((from as u32, to as u32));
+                            let references = if key.holds { &mut self.holding } else { &mut self.others };
+                            references.push((from as u32, to as u32));
                         }
                         (Some(to), None) if key.holds => self.is_held[to] = true,
                         _ => {}
@@ -320,31 +388,14 @@ impl Graph {
 
     /// Of rows that wait for no others, the younger ones come first if so asked.
     fn sort(&mut self, are_younger_first: bool, size: usize) -> Ordered {
-        self.references.sort_unstable();
-        let mut waits = self.waits.clone();
-        let held: Vec<usize> = (0..self.waits.len()).filter(|row| self.is_held[*row]).collect();
-        self.hold(held);
-        let mut ready: Vec<VecDeque<usize>> = vec![VecDeque::new(); self.rows.len()];
-        let all = self.waits.len();
-        let in_turn = (0..all).map(|row| if are_younger_first { all - 1 - row } else { row });
-        for row in in_turn.filter(|row| self.waits[*row] == 0 && !self.is_held[*row]) {
-            ready[self.place(row)].push_back(row);
-        }
-        let mut steps: Vec<OfLeaf> = Vec::new();
-        let mut is_done = vec![false; self.waits.len()];
-        while let Some(place) = ready.iter().position(|ready| !ready.is_empty()) {
-            let mut step = Vec::new();
-            while let Some(row) = ready[place].pop_front() {
-                step.push(self.rows[place][row - self.first[place]]);
-                is_done[row] = true;
-                for to in self.referenced_by(row) {
-                    waits[to] -= 1;
-                    if waits[to] == 0 && !self.is_held[to] {
-                        ready[self.place(to)].push_back(to);
-                    }
-                }
-            }
-            steps.push((place, step));
+        self.holding.sort_unstable();
+        self.others.sort_unstable();
+        let all = self.is_held.len();
+        self.hold((0..all).filter(|row| self.is_held[*row]).collect());
+        let (mut steps, mut is_done) = (Vec::new(), vec![false; all]);
+        self.take_ready(&[&self.holding, &self.others], are_younger_first, &mut steps, &mut is_done);
+        if !self.others.is_empty() {
+            self.take_ready(&[&self.holding], are_younger_first, &mut steps, &mut is_done);
         }
         let held_rows = |(place, rows): (usize, &Vec<Removable>)| {
             let numbered = rows.iter().zip(self.first[place]..);
@@ -353,24 +404,69 @@ impl Graph {
         let held = self.rows.iter().enumerate().map(held_rows).collect();
         let is_left = |row: usize| !is_done[row] && !self.is_held[row];
         let (found, lengths) = if (0..all).any(is_left) { self.circles(is_left) } else { Default::default() };
-        let (circles, across) = self.in_lists(&found, lengths, size);
+        let rows: usize = steps.iter().map(|(_, rows)| rows.len()).sum();
+        let are_short = self.rows.len() > 1 && steps.len() > self.rows.len() && rows < SHORT * steps.len();
+        let (circles, mut across) = self.in_lists(&found, lengths, size, are_short);
+        if are_short {
+            let rows: Vec<Linked> = std::mem::take(&mut steps).into_iter().flat_map(one_by_one).collect();
+            across.splice(..0, rows.chunks(size.max(1)).map(<[Linked]>::to_vec));
+        }
         Ordered { steps, circles, across, held }
+    }
+
+    /// Takes the rows that wait for no others by these references, and those that then wait for none.
+    fn take_ready(
+        &self,
+        references: &[&References],
+        are_younger_first: bool,
+        steps: &mut Vec<OfLeaf>,
+        is_done: &mut [bool],
+    ) {
+        let all = is_done.len();
+        let mut waits = vec![0u32; all];
+        let is_waited_for = |(from, _): &&(u32, u32)| !self.is_held[*from as usize] && !is_done[*from as usize];
+        references.iter().copied().flatten().filter(is_waited_for).for_each(|(_, to)| waits[*to as usize] += 1);
+        let mut ready: Vec<VecDeque<usize>> = vec![VecDeque::new(); self.rows.len()];
+        let in_turn = (0..all).map(|row| if are_younger_first { all - 1 - row } else { row });
+        for row in in_turn.filter(|row| waits[*row] == 0 && !self.is_held[*row] && !is_done[*row]) {
+            ready[self.place(row)].push_back(row);
+        }
+        while let Some(place) = ready.iter().position(|ready| !ready.is_empty()) {
+            let mut step = Vec::new();
+            while let Some(row) = ready[place].pop_front() {
+                step.push(self.rows[place][row - self.first[place]]);
+                is_done[row] = true;
+                for to in references.iter().flat_map(|references| referenced_by(references, row)) {
+                    waits[to] -= 1;
+                    if waits[to] == 0 && !self.is_held[to] && !is_done[to] {
+                        ready[self.place(to)].push_back(to);
+                    }
+                }
+            }
+            steps.push((place, step));
+        }
     }
 
     /// The circles of the rows that are in, in an order in which they can go.
     fn circles(&self, is_in: impl Fn(usize) -> bool) -> (Vec<usize>, Vec<usize>) {
-        circles(self.waits.len(), is_in, |row| self.referenced_by(row))
+        circles(self.is_held.len(), is_in, |row| self.held_by(row))
     }
 
-    /// Circles in lists that go in one statement: those of one leaf, and those of several.
-    fn in_lists(&self, mut found: &[usize], lengths: Vec<usize>, size: usize) -> (Vec<OfLeaf>, Vec<Vec<Linked>>) {
+    /// Circles in lists that go in one statement: those of one leaf, and those of several, or all if so asked.
+    fn in_lists(
+        &self,
+        mut found: &[usize],
+        lengths: Vec<usize>,
+        size: usize,
+        are_all_across: bool,
+    ) -> (Vec<OfLeaf>, Vec<Vec<Linked>>) {
         let (mut lists, mut across): (Vec<OfLeaf>, Vec<Vec<Linked>>) = Default::default();
         for length in lengths {
             let (circle, rest) = found.split_at(length);
             found = rest;
             let row = |row: &usize| (self.place(*row), self.rows[self.place(*row)][row - self.first[self.place(*row)]]);
             let place = self.place(circle[0]);
-            if circle.iter().all(|row| self.place(*row) == place) {
+            if !are_all_across && circle.iter().all(|row| self.place(*row) == place) {
                 let rows = circle.iter().map(|of| row(of).1);
                 match lists.last_mut() {
                     Some((of, list)) if *of == place && list.len() + length <= size => list.extend(rows),
@@ -393,7 +489,7 @@ impl Graph {
     /// Marks what these rows reference as held, directly or through others.
     fn hold(&mut self, mut held: Vec<usize>) {
         while let Some(row) = held.pop() {
-            for to in self.referenced_by(row) {
+            for to in self.held_by(row) {
                 if !std::mem::replace(&mut self.is_held[to], true) {
                     held.push(to);
                 }
@@ -401,15 +497,24 @@ impl Graph {
         }
     }
 
-    /// The rows that a row references.
-    fn referenced_by(&self, row: usize) -> Vec<usize> {
-        let start = self.references.partition_point(|(from, _)| (*from as usize) < row);
-        let these = self.references[start..].iter().take_while(|(from, _)| *from as usize == row);
-        these.map(|(_, to)| *to as usize).collect()
+    /// The rows that a row holds.
+    fn held_by(&self, row: usize) -> Vec<usize> {
+        referenced_by(&self.holding, row).collect()
     }
 
     /// The leaf of a row.
     fn place(&self, row: usize) -> usize {
         self.first.partition_point(|first| *first <= row) - 1
     }
+}
+
+fn one_by_one((place, rows): OfLeaf) -> impl Iterator<Item = Linked> {
+    rows.into_iter().map(move |row| Linked { place, row, is_first: true })
+}
+
+/// The rows that a row references.
+fn referenced_by(references: &References, row: usize) -> impl Iterator<Item = usize> {
+    let start = references.partition_point(|(from, _)| (*from as usize) < row);
+    let these = references[start..].iter().take_while(move |(from, _)| *from as usize == row);
+    these.map(|(_, to)| *to as usize)
 }

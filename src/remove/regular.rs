@@ -18,7 +18,7 @@ pub fn regular(rules: &Rules, leaves: &[Leaf], dry_run: bool, force: bool) -> Re
     }
     breaker::check(rules.target, tally.removed(), tally.failed(), force)?;
     tally.list.iter_mut().for_each(|recipe| recipe.left = Some(std::mem::take(&mut recipe.removed)));
-    let all = |(place, _)| (place, Rows::All { kept_back: 0 });
+    let all = |(place, _)| (place, Rows::all());
     let (steps, held) = match positions {
         Some(positions) => {
             let (mut steps, held) = ordered(in_order(leaves, positions, CHUNK)?);

@@ -24,11 +24,12 @@ pub enum Rows {
     At(Vec<Removable>),
     /// Rows in circles, which go in one statement.
     InCircles(Vec<Removable>),
-    /// Rows in circles through several leaves, which go in one statement.
+    /// Rows of several leaves, which go in one statement.
     Across(Vec<Linked>),
-    /// All that the run may remove, of which so many have been kept back before.
+    /// All that the run may remove, of which so many have been kept back before: those whose recipes are known, at no positions.
     All {
         kept_back: i64,
+        known: Vec<Removable>,
     },
 }
 
@@ -41,22 +42,27 @@ pub fn ordered(rows: Ordered) -> (Vec<Step>, Vec<Step>) {
     (steps.into_iter().map(at).chain(circles).chain(across).collect(), held.into_iter().map(at).collect())
 }
 
-/// The rows of a step, with their tables; none if their positions are not known.
+/// The rows of a step that are known, with their tables.
 pub fn rows_of((place, rows): &Step, leaves: &[Leaf]) -> Vec<(pg_sys::Oid, Removable)> {
     let table = |place: usize| leaves[place].table.oid;
     match rows {
-        Rows::At(rows) | Rows::InCircles(rows) => rows.iter().map(|row| (table(*place), *row)).collect(),
+        Rows::At(rows) | Rows::InCircles(rows) | Rows::All { known: rows, .. } => {
+            rows.iter().map(|row| (table(*place), *row)).collect()
+        }
         Rows::Across(rows) => rows.iter().map(|linked| (table(linked.place), linked.row)).collect(),
-        Rows::All { .. } => Vec::new(),
     }
 }
 
 impl Rows {
-    fn kept_back(&self) -> i64 {
+    pub fn all() -> Rows {
+        Rows::All { kept_back: 0, known: Vec::new() }
+    }
+
+    pub fn kept_back(&self) -> i64 {
         match self {
             Rows::At(rows) | Rows::InCircles(rows) => rows.len() as i64,
             Rows::Across(rows) => rows.len() as i64,
-            Rows::All { kept_back } => *kept_back,
+            Rows::All { kept_back, .. } => *kept_back,
         }
     }
 
@@ -64,6 +70,29 @@ impl Rows {
         match self {
             Rows::At(rows) => Rows::At(rows.into_iter().rev().collect()),
             others => others,
+        }
+    }
+
+    /// How many of the first rows go in one statement or not at all.
+    pub fn together(&self) -> usize {
+        match self {
+            Rows::At(_) | Rows::All { .. } => 1,
+            Rows::InCircles(rows) => rows.len(),
+            Rows::Across(rows) => rows.iter().skip(1).take_while(|row| !row.is_first).count() + 1,
+        }
+    }
+
+    /// Takes out the rows behind those that are at most so many: whole circles, where these are through several leaves.
+    pub fn split_off(&mut self, most: usize) -> Rows {
+        match self {
+            Rows::At(rows) => Rows::At(rows.split_off(most.min(rows.len()))),
+            Rows::InCircles(rows) => Rows::InCircles(rows.split_off(most.min(rows.len()))),
+            Rows::Across(rows) => {
+                let ends = rows.iter().enumerate().skip(1).filter(|(_, row)| row.is_first).map(|(end, _)| end);
+                let end = ends.chain([rows.len()]).take_while(|end| *end <= most).last();
+                Rows::Across(rows.split_off(end.unwrap_or_default()))
+            }
+            Rows::All { .. } => Rows::At(Vec::new()),
         }
     }
 }
@@ -90,9 +119,7 @@ pub fn remove_steps(
     loop {
         let removed = tally.removed() - at_start;
         if again.is_empty() || !is_worth_while(removed, before, left.given_up) {
-            let rows =
-                again.into_iter().filter_map(|(_, rows)| if let Rows::At(rows) = rows { Some(rows) } else { None });
-            left.again = rows.flatten().collect();
+            left.again = again.iter().flat_map(|step| rows_of(step, leaves)).map(|(_, row)| row).collect();
             return Ok(());
         }
         (at_start, before) = (tally.removed(), Some(removed));
@@ -131,14 +158,14 @@ pub fn one_pass(
                 rows.chunks(CHUNK).try_for_each(|chunk| remove_around(rules, leaf, tables, chunk, tally, left))
             }
             Rows::InCircles(rows) => remove_around(rules, leaf, tables, &rows, tally, left),
-            Rows::All { kept_back } if leaf.reach == Reach::Key => {
+            Rows::All { kept_back, .. } if leaf.reach == Reach::Key => {
                 keys::remove_all(rules, leaf, kept_back, tally, left)
             }
             Rows::All { .. } | Rows::Across(_) => walk(rules, leaf, tables, tally, left),
         };
         with_own_changes(|| leaf.as_owner(rules.target, || remove(left)))?;
         let rows = match (leaf.reach, std::mem::take(&mut left.again)) {
-            (Reach::Key, _) => Rows::All { kept_back: left.kept_back - before },
+            (Reach::Key, known) => Rows::All { kept_back: left.kept_back - before, known },
             (Reach::Position, rows) if in_circles => Rows::InCircles(rows),
             (Reach::Position, rows) => Rows::At(rows),
         };

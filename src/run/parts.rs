@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
 
+use crate::history::batches;
 use crate::history::error::At;
 use crate::history::run::Run;
 use crate::plan::cutoff::Cutoffs;
@@ -16,9 +17,9 @@ use crate::postgres::table::{Table, family};
 use crate::rank::removable::{PerLeaf, Removable};
 use crate::remove::find::{Place, find, find_made};
 use crate::remove::heap::{follow, unchanged_since};
-use crate::remove::in_time::remove_in_time;
+use crate::remove::in_time::{Sizes, remove_in_time};
 use crate::remove::keys;
-use crate::remove::left::Left;
+use crate::remove::left::{Left, Reason, TOO_LARGE};
 use crate::remove::order::in_order;
 use crate::remove::steps::{one_pass, ordered, rows_of};
 use crate::rules::Rules;
@@ -156,9 +157,40 @@ impl Batch<'_> {
         steps.extend(held);
         let removed = self.cutoffs.tally.removed();
         let Left { given_up, untried, .. } = *self.left;
-        let again = one_pass(&rules, &leaves, &self.tables, steps, &mut self.cutoffs.tally, self.left)?;
+        let mut again = Vec::new();
+        let may_be_slow = leaves.iter().any(|leaf| leaf.table.has_triggers || leaf.table.has_rules);
+        let mut sizes = Sizes::of(may_be_slow);
+        for (place, mut rows) in steps {
+            while rows.kept_back() > 0 {
+                if self.left.is_over()? {
+                    self.left.untried += rows.kept_back();
+                    break;
+                }
+                let room =
+                    self.run.rows_left().map_or(i64::MAX, |rows| rows - self.cutoffs.tally.removed()).max(0) as usize;
+                let together = rows.together();
+                let mut rest = rows.split_off(room.min(sizes.next().max(together)));
+                if rows.kept_back() > 0 {
+                    let (count, started) = (rows.kept_back() as usize, Instant::now());
+                    let (tally, step) = (&mut self.cutoffs.tally, vec![(place, rows)]);
+                    again.extend(one_pass(&rules, &leaves, &self.tables, step, tally, self.left)?);
+                    sizes.took(count, started);
+                } else if room == 0 || self.run.max_rows.is_none_or(|most| together as i64 <= most) {
+                    batches::stop(self.run.id)?;
+                    self.left.untried += rest.kept_back();
+                    break;
+                } else {
+                    let others = rest.split_off(together);
+                    self.left.kept_back += rest.kept_back();
+                    self.left.reason.get_or_insert_with(|| Reason::without_error(TOO_LARGE));
+                    again.push((place, rest));
+                    rest = others;
+                }
+                rows = rest;
+            }
+        }
         let again = again.iter().flat_map(|step| rows_of(step, &leaves)).collect();
-        part.try_again_across(again, self.left.given_up - given_up)?;
+        part.try_again_across(again, &leaves, self.left.given_up - given_up)?;
         let counted_before = (part.kept_back - (self.left.untried - untried)).max(0);
         let given_up_before = counted_before.min(part.given_up);
         self.left.kept_back -= counted_before;
@@ -186,7 +218,7 @@ impl Batch<'_> {
         match &part.task {
             // Done before.
             Task::Across { .. } => Ok((part.steps, 0)),
-            Task::Keys => {
+            Task::Keys { .. } => {
                 let before = self.cutoffs.tally.removed();
                 let tally = &mut self.cutoffs.tally;
                 let next = if rules.is_regular() {

@@ -31,6 +31,7 @@ fn a_row_of_a_foreign_table_is_kept_back_alone() {
     let (remote, cluster) = (Cluster::start(""), Cluster::start("max_worker_processes = 16\n"));
     let (mut far, mut client) = far_away(&cluster, &remote);
     far.batch_execute("CREATE TABLE holding (job int REFERENCES job)").unwrap();
+    client.batch_execute("SELECT FROM backlog_cleanup_set_policy('b', target => 't')").unwrap();
     for call in RUNS {
         far.batch_execute("TRUNCATE job CASCADE; INSERT INTO job TABLE saved; INSERT INTO holding VALUES (40), (41)")
             .unwrap();
@@ -41,7 +42,13 @@ fn a_row_of_a_foreign_table_is_kept_back_alone() {
         let kept = "SELECT sum(failed_count - cleaned_count)::bigint FROM backlog_cleanup.run_recipe
                     WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)";
         assert_eq!(number(&mut client, kept), 100 - removed, "{call}");
+        let of_policies = "SELECT sum(kept_back)::bigint FROM backlog_cleanup.run_policy
+                           WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)";
+        assert_eq!(number(&mut client, of_policies), 2, "{call}");
     }
+    let said = "SELECT status FROM backlog_cleanup_doctor('t')
+                WHERE check_name = 'triggers' AND detail LIKE '%of the server behind public.job are not seen%'";
+    assert_eq!(column::<String>(&mut client, said), ["ok"]);
 }
 
 #[test]

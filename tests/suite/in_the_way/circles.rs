@@ -1,6 +1,6 @@
 //! Rows that reference each other in circles.
 
-use cluster::{Cluster, number};
+use cluster::{Cluster, column, number};
 use postgres::Client;
 
 use super::{JOB, RUNS, all, run};
@@ -134,4 +134,102 @@ fn a_refused_circle_among_thousands_costs_little() {
         assert_eq!((removed, kept_back), (59_988, 12), "{call}");
         assert!(started.elapsed().as_secs() < 30, "{call}: {:?}", started.elapsed());
     }
+}
+
+/// Rows 1 and 2, and 13 and 14, reference each other through three partitions by a key with this action; row 1 is refused.
+fn two_in_three_partitions(client: &mut Client, action: &str) {
+    client
+        .batch_execute(&JOB.replace("error text)", "error text) PARTITION BY LIST (id)").replace(
+            "INSERT INTO job",
+            "CREATE TABLE job_0 PARTITION OF job DEFAULT;
+             CREATE TABLE job_1 PARTITION OF job FOR VALUES IN (2, 13);
+             CREATE TABLE job_2 PARTITION OF job FOR VALUES IN (14, 15);
+             INSERT INTO job",
+        ))
+        .unwrap();
+    client
+        .batch_execute(&format!(
+            "ALTER TABLE job ADD next int REFERENCES job ON DELETE {action};
+             UPDATE job SET next = CASE id WHEN 1 THEN 2 WHEN 2 THEN 1 WHEN 13 THEN 14 ELSE 13 END WHERE id IN (1, 2, 13, 14);
+             CREATE INDEX ON job (next); CREATE TABLE saved AS TABLE job"
+        ))
+        .unwrap();
+    refuse(client, "OLD.id = 1");
+}
+
+#[test]
+fn a_circle_that_stays_takes_no_other_with_it() {
+    for (action, stay) in [("NO ACTION", 2), ("RESTRICT", 2), ("SET NULL", 1)] {
+        let cluster = Cluster::start("max_worker_processes = 16\n");
+        let mut client = cluster.platform();
+        two_in_three_partitions(&mut client, action);
+        for call in RUNS {
+            client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+            let (removed, kept_back, ..) = run(&mut client, call);
+            assert_eq!((removed, kept_back), (all(call) - stay, stay), "{action}, {call}");
+        }
+    }
+}
+
+#[test]
+fn a_circle_that_stays_is_counted_under_its_policy_and_its_status() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    two_in_three_partitions(&mut client, "NO ACTION");
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET statuses = '{failed,dead}' WHERE name = 't';
+             SELECT FROM backlog_cleanup_set_policy('b', target => 't')",
+        )
+        .unwrap();
+    for call in &RUNS[..3] {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        run(&mut client, call);
+        for table in ["run_policy", "run_status"] {
+            let of_run = format!(
+                "SELECT sum(kept_back)::bigint FROM backlog_cleanup.{table}
+                 WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)"
+            );
+            assert_eq!(number(&mut client, &of_run), 2, "{table}, {call}");
+        }
+    }
+}
+
+#[test]
+fn max_rows_takes_whole_circles_through_partitions_and_no_more() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    in_partitions(&mut client);
+    let mut of_run = |saved: &str, max_rows: i32| {
+        client.batch_execute(&format!("TRUNCATE job; INSERT INTO job SELECT * FROM saved WHERE {saved}")).unwrap();
+        let call = format!("CALL backlog_cleanup_run('t', 'emergency', max_rows => {max_rows})");
+        let (removed, kept_back, _, message, _) = run(&mut client, &call);
+        (
+            removed,
+            kept_back,
+            message,
+            column::<String>(&mut client, "SELECT state FROM backlog_cleanup.run ORDER BY id").pop().unwrap(),
+        )
+    };
+    let circles = "id IN (1, 2, 5, 6, 9, 10)";
+    assert_eq!(of_run(circles, 5), (4, 0, None, "stopped".into()));
+    assert_eq!(of_run(circles, 6), (6, 0, None, "completed".into()));
+    let too_large = "the row is in a circle of more rows than max_rows".to_owned();
+    assert_eq!(of_run("id BETWEEN 31 AND 60", 10), (0, 30, Some(too_large), "completed".into()));
+}
+
+#[test]
+fn locked_rows_of_circles_through_partitions_are_waited_for_once() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    in_partitions(&mut client);
+    client.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '1s' WHERE name = 't'").unwrap();
+    let mut other = cluster.connect();
+    other.batch_execute("BEGIN; SELECT FROM job WHERE id IN (2, 10, 34, 90) FOR UPDATE").unwrap();
+    let started = std::time::Instant::now();
+    client.batch_execute("CALL backlog_cleanup_run('t')").unwrap();
+    assert!(started.elapsed().as_secs() < 6, "{:?}", started.elapsed());
+    let last = client.query_one("SELECT removed, skipped, kept_back FROM backlog_cleanup.run", &[]).unwrap();
+    // The others of their circles stay, and the circles of rows 5 and 7.
+    assert_eq!((last.get::<_, i64>(0), last.get::<_, i64>(1), last.get::<_, i64>(2)), (50, 4, 36));
 }

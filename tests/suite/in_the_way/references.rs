@@ -3,7 +3,7 @@
 use cluster::{Cluster, number};
 use postgres::Client;
 
-use super::{JOB, RUNS, run};
+use super::{JOB, RUNS, all, run};
 
 /// Rows in chains: each but the first `step` references the one `step` before it.
 fn chain(client: &mut Client, step: i32) {
@@ -302,5 +302,125 @@ fn a_second_run_removes_nothing_more_of_rows_that_refused_and_pinned_ones_hold()
             assert_eq!(removed + kept_back, scope, "{every}, {call}");
             assert_eq!(run(&mut client, call).0, 0, "{every}, {call}");
         }
+    }
+}
+
+#[test]
+fn where_all_removable_rows_are_held_they_stay_for_a_reason_and_what_nothing_holds_goes() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "DELETE FROM job WHERE id > 12; ALTER TABLE job ADD next int REFERENCES job, ADD other int REFERENCES job ON DELETE SET NULL;
+             UPDATE job SET next = 2 WHERE id = 12; CREATE TABLE saved AS TABLE job",
+        )
+        .unwrap();
+    for call in RUNS.iter().filter(|call| !call.contains("emergency")) {
+        // Rows 1 and 2 are removable, and row 12 holds row 2.
+        for (other, removable, gone) in [("1", "id > 0", 1), ("NULL", "id > 1", 0)] {
+            client
+                .batch_execute(&format!(
+                    "TRUNCATE job; INSERT INTO job SELECT * FROM saved WHERE {removable};
+                     UPDATE job SET other = {other} WHERE id = 2"
+                ))
+                .unwrap();
+            let (removed, kept_back, sqlstate, _, row) = run(&mut client, call);
+            assert_eq!((removed, kept_back), (gone, 1), "{other}, {call}");
+            assert_eq!((sqlstate.as_deref(), row.as_deref()), (Some("23503"), Some("2")), "{other}, {call}");
+        }
+    }
+}
+
+#[test]
+fn no_row_goes_that_a_row_references_whose_cascade_a_trigger_refuses_without_an_error() {
+    let in_two = "error text) PARTITION BY LIST (id); CREATE TABLE job_0 PARTITION OF job DEFAULT;
+                  CREATE TABLE job_1 PARTITION OF job FOR VALUES IN (6, 17, 18, 33, 41, 99)";
+    for table in ["error text)", in_two] {
+        let cluster = Cluster::start("max_worker_processes = 16\n");
+        let mut client = cluster.platform();
+        client.batch_execute(&JOB.replace("error text)", table)).unwrap();
+        // Chains of 10, in which each row references the one before; 41 and 42 reference each other.
+        client
+            .batch_execute(
+                "ALTER TABLE job ADD next int REFERENCES job ON DELETE CASCADE;
+                 UPDATE job SET next = CASE id WHEN 41 THEN 42 ELSE id - 1 END WHERE id % 10 <> 1 OR id = 41;
+                 CREATE INDEX ON job (next); CREATE TABLE saved AS TABLE job;
+                 CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+                 CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id IN (5, 18, 42)) EXECUTE FUNCTION refuse()",
+            )
+            .unwrap();
+        for call in RUNS {
+            client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+            let (removed, kept_back, ..) = run(&mut client, call);
+            // Rows 1 to 5, 11 to 18, 41 and 42.
+            assert_eq!((removed, kept_back), (all(call) - 15, 15), "{table}, {call}");
+            let dangling = "SELECT count(*) FROM job WHERE next NOT IN (SELECT id FROM job)";
+            assert_eq!(number(&mut client, dangling), 0, "{table}, {call}");
+        }
+    }
+}
+
+#[test]
+fn rows_that_a_row_of_another_table_holds_go_behind_the_rows_that_it_goes_with() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    // Each row of ten needs the one before, and a young one needs row 50.
+    client
+        .batch_execute(
+            "CREATE TABLE \"de%p\" (job int REFERENCES job ON DELETE CASCADE, needs int REFERENCES job);
+             CREATE INDEX ON \"de%p\" (job); CREATE INDEX ON \"de%p\" (needs); CREATE TABLE saved AS TABLE job",
+        )
+        .unwrap();
+    for order in ["id", "id DESC", "md5(id::text)"] {
+        for call in RUNS {
+            client
+                .batch_execute(&format!(
+                    "TRUNCATE job CASCADE; INSERT INTO job SELECT * FROM saved ORDER BY {order};
+                     INSERT INTO \"de%p\" SELECT id, id - 1 FROM job WHERE id % 10 <> 1;
+                     INSERT INTO \"de%p\" VALUES (95, 50)"
+                ))
+                .unwrap();
+            let stay = if call.contains("emergency") { 0 } else { 10 };
+            let (removed, kept_back, ..) = run(&mut client, call);
+            assert_eq!((removed, kept_back), (all(call) - stay, stay), "{order}, {call}");
+        }
+    }
+}
+
+#[test]
+fn a_chain_that_goes_from_partition_to_partition_costs_little_and_one_refused_row_keeps_only_what_it_references() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            &JOB.split("INSERT INTO job")
+                .next()
+                .unwrap()
+                .replace("error text)", "error text) PARTITION BY LIST (id)")
+                .replace("id int PRIMARY KEY", "id int, place int, next int, at_next int, PRIMARY KEY (place, id)")
+                .replace("BY LIST (id)", "BY LIST (place)"),
+        )
+        .unwrap();
+    let target = &JOB[JOB.find("INSERT INTO backlog_cleanup.target").unwrap()..];
+    client
+        .batch_execute(&format!(
+            "CREATE TABLE job_0 PARTITION OF job FOR VALUES IN (0); CREATE TABLE job_1 PARTITION OF job FOR VALUES IN (1);
+             INSERT INTO job (id, place, next, at_next, at)
+             SELECT i, i % 2, CASE WHEN i > 1 THEN i - 1 END, CASE WHEN i > 1 THEN (i - 1) % 2 END, now() - interval '9 days'
+             FROM generate_series(1, 3000) i;
+             ALTER TABLE job ADD FOREIGN KEY (at_next, next) REFERENCES job (place, id); CREATE INDEX ON job (at_next, next);
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
+             CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id = 400) EXECUTE FUNCTION refuse();
+             CREATE TABLE saved AS TABLE job; {target}; UPDATE backlog_cleanup.policy SET keep = 0 WHERE target = 't'"
+        ))
+        .unwrap();
+    for call in RUNS {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        let call = call.replace("batch_size => 10", "batch_size => 500");
+        let (started, (removed, kept_back, ..)) = (std::time::Instant::now(), run(&mut client, &call));
+        assert_eq!((removed, kept_back), (2_600, 400), "{call}");
+        assert!(started.elapsed().as_secs() < 15, "{call}: {:?}", started.elapsed());
     }
 }
