@@ -151,7 +151,8 @@ fn in_statuses(target: &Target, census: &Census) -> Result<Vec<Problem>> {
         let detail =
             format!("no row has status \"{absent}\", but there are rows with \"{alike}\": runs do not remove them");
         let [old, new] = [absent, alike].map(quote_literal);
-        let fix = Some(target.set("statuses", &format!("array_replace(statuses, {old}, {new})")));
+        let fix = target.set("statuses", &format!("array_replace(statuses, {old}, {new})"));
+        let fix = (!is_of_a_policy(target, absent)?).then_some(fix);
         return Ok(vec![Problem { status: Status::Warn, detail, fix }]);
     }
     let quoted =
@@ -161,7 +162,8 @@ fn in_statuses(target: &Target, census: &Census) -> Result<Vec<Problem>> {
         for (status, name) in target.statuses.iter().zip(&target.names_of_statuses) {
             if absent.contains(&status) && was_never_found(target, name)? {
                 let detail = format!("no row has status \"{status}\", and no run has found one; others have rows");
-                let fix = Some(target.set("statuses", &format!("array_remove(statuses, {})", quote_literal(status))));
+                let fix = target.set("statuses", &format!("array_remove(statuses, {})", quote_literal(status)));
+                let fix = (!is_of_a_policy(target, status)?).then_some(fix);
                 found.push(Problem { status: Status::Warn, detail, fix });
             }
         }
@@ -206,6 +208,16 @@ fn has_index_entries(target: &Target) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Whether a policy names a status: then the target cannot be without it, and a person decides about both.
+fn is_of_a_policy(target: &Target, status: &str) -> Result<bool> {
+    const NAMED: &str = "SELECT EXISTS (SELECT FROM backlog_cleanup.policy WHERE target = $1 AND status = $2)";
+    if !extension::is_updated()? {
+        return Ok(false);
+    }
+    let named = || read_one::<bool>(NAMED, &[target.name.as_str().into(), status.into()]);
+    extension::as_owner(named).map(|named| named == Some(true))
 }
 
 /// Whether regular runs have looked for rows with this status, and have found none.

@@ -228,6 +228,18 @@ fn refused(arguments: &[&str], given: impl Fn(&str) -> Option<Value>, mode: Mode
     arguments.iter().find(is_refused).map(|argument| format!("has a value of \"{argument}\" that is refused"))
 }
 
+/// Whether a value is false for certain, as PostgreSQL reads a boolean.
+fn is_false(value: &Value) -> bool {
+    match value {
+        Value::Bool(value) => !value,
+        Value::Text(text) => {
+            let text = text.trim().to_ascii_lowercase();
+            text == "0" || !text.is_empty() && ["false", "no", "off"].iter().any(|word| word.starts_with(&text))
+        }
+        _ => false,
+    }
+}
+
 fn work(call: &Call, schema: &str) -> Option<Work> {
     if call.schema.as_deref().is_some_and(|name| quote_identifier(name) != schema) {
         return None;
@@ -246,7 +258,7 @@ fn work(call: &Call, schema: &str) -> Option<Work> {
         let place = arguments.iter().position(|argument| *argument == name)?;
         call.argument(place, name)
     };
-    let is_trial = ["dry_run", "rehearse"].iter().any(|name| given(name) == Some(&Value::Bool(true)));
+    let is_trial = ["dry_run", "rehearse"].iter().any(|name| given(name).is_some_and(|value| !is_false(value)));
     let target = match call.argument(0, "target") {
         None => Some(DEFAULT_TARGET.to_owned()),
         Some(Value::Text(target)) => Some(target.clone()),

@@ -285,6 +285,13 @@ fn the_doctor_names_what_no_row_has_and_what_can_never_apply() {
     let (status, detail, _) = finding(&mut client, "rows");
     assert_eq!((status.as_str(), detail.contains("\"discarded\"")), ("ok", true), "{detail}");
     client.batch_execute("SELECT backlog_cleanup_failed_generations('t')").unwrap();
+    // While a policy names it, the target cannot be without it.
+    client
+        .batch_execute("SELECT backlog_cleanup_set_policy(status => 'discarded', enabled => false, target => 't')")
+        .unwrap();
+    let (status, detail, fix) = finding(&mut client, "rows");
+    assert_eq!((status.as_str(), fix), ("warn", None), "{detail}");
+    client.batch_execute("SELECT backlog_cleanup_drop_policy(status => 'discarded', target => 't')").unwrap();
     mend(&mut client, "rows", "no row has status \"discarded\", and no run has found one");
     // One that runs have found is all gone.
     client.batch_execute("DELETE FROM job WHERE state = 'cancelled'").unwrap();

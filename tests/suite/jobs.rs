@@ -26,6 +26,11 @@ fn a_job_is_recognised_by_what_it_calls_whatever_its_spelling() {
         // What runs something else, or nothing of it.
         ("SELECT backlog_cleanup_failed_generations()", false),
         ("SELECT backlog_cleanup_failed_generations('t', dry_run => true)", false),
+        ("SELECT backlog_cleanup_failed_generations('t', dry_run => 'f', rehearse => 'off'::boolean)", true),
+        ("SELECT backlog_cleanup_failed_generations('t', dry_run => 't')", false),
+        ("SELECT backlog_cleanup_failed_generations('t', dry_run => '1'::boolean)", false),
+        ("SELECT backlog_cleanup_failed_generations('t', dry_run => NOT false)", false),
+        ("SELECT backlog_cleanup_failed_generations('t', rehearse => 1 = 1)", false),
         ("SELECT backlog_cleanup_failed_generations('t', rehearse => true)", false),
         ("SELECT backlog_cleanup_failed_generations('t', NULL, NULL, false, false, true)", false),
         ("SELECT other.backlog_cleanup_failed_generations('t')", false),
