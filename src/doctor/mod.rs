@@ -21,7 +21,7 @@ mod vacuum;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
-use crate::doctor::fix::is_statement;
+use crate::doctor::fix::{Hint, is_statement, of_hint};
 use crate::extension;
 use crate::obstacles::problem::{Problem, Status};
 use crate::obstacles::published::replica_identity;
@@ -34,7 +34,6 @@ use crate::schedule::pg_cron_is_here;
 use crate::target::Target;
 use crate::target::load::exists;
 
-pub use fix::{Hint, of_hint};
 pub use index::references;
 
 /// The checks that need the target's tables and columns: name, check, and the detail if nothing is wrong.

@@ -324,16 +324,18 @@ unsafe fn misread(constant: &pg_sys::Const) -> Option<String> {
     ];
     // SAFETY: the caller's. The output function is that of the constant's type.
     unsafe {
-        let base = getBaseType(constant.consttype);
         if constant.constisnull {
             return None;
         }
         let is_own = constant.consttype.to_u32() < FirstNormalObjectId;
         let type_name = || CStr::from_ptr(format_type_be(constant.consttype)).to_string_lossy().into_owned();
-        if NAMES.contains(&base) {
+        if NAMES.contains(&getBaseType(constant.consttype)) {
             let named = Oid::from(constant.constvalue.value() as u32);
             return (named.to_u32() >= FirstNormalObjectId)
                 .then(|| format!("a constant of type {} names an object", type_name()));
+        }
+        if is_made_of(constant.consttype, &NAMES) {
+            return Some(format!("a constant of type {} names objects", type_name()));
         }
         if is_own || !is_scalar(constant.consttype) {
             return None;
@@ -344,6 +346,24 @@ unsafe fn misread(constant: &pg_sys::Const) -> Option<String> {
         has_elements(&text)
             .then(|| format!("a constant of type {} begins as an array, a row or a range does", type_name()))
     }
+}
+
+/// Whether a type is one of these or has one in it, as an array, a row or a range has.
+fn is_made_of(type_oid: pg_sys::Oid, types: &[pg_sys::Oid]) -> bool {
+    // SAFETY: look-ups in the system cache.
+    let (base, parts, relation) = unsafe {
+        let base = pg_sys::getBaseType(type_oid);
+        let parts =
+            [pg_sys::get_element_type(base), pg_sys::get_multirange_range(base), pg_sys::get_range_subtype(base)];
+        (base, parts, pg_sys::get_typ_typrelid(base))
+    };
+    let columns = || {
+        let columns = pgrx::PgTupleDesc::for_composite_type_by_oid(base);
+        columns.iter().flat_map(|columns| columns.iter()).map(|column| column.atttypid).collect::<Vec<_>>()
+    };
+    types.contains(&base)
+        || parts.into_iter().any(|part| part != pg_sys::InvalidOid && is_made_of(part, types))
+        || relation != pg_sys::InvalidOid && columns().into_iter().any(|column| is_made_of(column, types))
 }
 
 /// The function or operator that a node calls by its name, if it is not PostgreSQL's own and does not take exactly these types.

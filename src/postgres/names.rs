@@ -154,6 +154,21 @@ impl Found<'_> {
         }
     }
 
+    /// Expects the collation of a column of an expected table, too.
+    fn expect_collation(&mut self, collation: pg_sys::Oid) {
+        let is_of_a_column = |(class, oid): &Object| {
+            *class == pg_sys::RelationRelationId && {
+                // SAFETY: the statement has locked the table.
+                let table = unsafe { PgRelation::open(*oid) };
+                table.tuple_desc().iter().any(|column| column.attcollation == collation)
+            }
+        };
+        let object = (pg_sys::CollationRelationId, collation);
+        if self.wrong.is_none() && !is_own(object) && !self.expected.iter().any(is_of_a_column) {
+            self.expect(object);
+        }
+    }
+
     /// Whether a type, or that of its elements, is expected, or below one that is.
     fn knows(&self, type_oid: pg_sys::Oid) -> bool {
         // SAFETY: look-ups in the system cache.
@@ -225,9 +240,7 @@ unsafe fn collect(node: *mut pg_sys::Node, found: &mut Found) -> bool {
                     found.expect((pg_sys::ProcedureRelationId, call.funcid));
                 }
             }
-            T_CollateExpr => {
-                found.expect((pg_sys::CollationRelationId, (*node.cast::<pg_sys::CollateExpr>()).collOid));
-            }
+            T_CollateExpr => found.expect_collation((*node.cast::<pg_sys::CollateExpr>()).collOid),
             T_Aggref => found.expect((pg_sys::ProcedureRelationId, (*node.cast::<pg_sys::Aggref>()).aggfnoid)),
             T_WindowFunc => found.expect((pg_sys::ProcedureRelationId, (*node.cast::<pg_sys::WindowFunc>()).winfnoid)),
             T_OpExpr | T_DistinctExpr | T_NullIfExpr => {

@@ -128,18 +128,20 @@ fn remove_around(
             continue;
         }
         let mut met = Some(met);
-        keep(rules, leaves, &piece, &mut || Reason::new(met.take().flatten(), None), tally, left)?;
+        let stayed = keep(rules, leaves, &piece, &mut || Reason::new(met.take().flatten(), None), tally, left)?;
+        let mut of_leaf = by_leaf(&stayed);
         for (place, rows) in &tried {
-            waiting.iter_mut().for_each(|waiting| waiting.stay(*place, rows));
+            let stayed = of_leaf.remove(place).unwrap_or_default();
+            waiting.iter_mut().for_each(|waiting| waiting.tried(*place, &leaves[*place], rows, &stayed));
         }
-        again.extend(piece);
+        again.extend(stayed);
     }
     left.patience = pieces.patience();
     let mut rest = pieces.rest();
     held.extend(rest.extract_if(.., |of| waiting.as_ref().is_some_and(|waiting| waiting.is_held(of.place, &of.row))));
     left.kept_back += rest.len() as i64;
     left.given_up += rest.len() as i64;
-    keep(rules, leaves, &held, &mut || Reason::referenced(None), tally, left)?;
+    let held = keep(rules, leaves, &held, &mut || Reason::referenced(None), tally, left)?;
     // A later pass tries them in the order of this one.
     let turns: HashMap<_, usize> = rows.iter().map(|of| (of.place, of.row)).zip(0..).collect();
     let mut again = [again, held, rest].concat();
@@ -149,21 +151,30 @@ fn remove_around(
 
 /// The rows at their present positions, as `where_they_are` has those of one leaf.
 fn where_all_are(rules: &Rules, leaves: &[Leaf], rows: &[Linked], tally: &mut Tally) -> Result<(Vec<Linked>, usize)> {
-    let (mut now_of, mut changed) = (HashMap::new(), 0);
+    let (mut of_leaf, mut changed) = (ByLeaf::new(), 0);
     for (place, rows) in by_leaf(rows) {
-        let (there, of_leaf) = where_they_are(rules, &leaves[place], &rows, tally)?;
-        changed += of_leaf;
-        let there: HashSet<_> = there.into_iter().collect();
+        let (there, of_this) = where_they_are(rules, &leaves[place], &rows, tally)?;
+        changed += of_this;
+        of_leaf.insert(place, there);
+    }
+    Ok((among(leaves, rows, &of_leaf), changed))
+}
+
+/// Those of these rows that are there, with their present positions.
+fn among(leaves: &[Leaf], rows: &[Linked], there: &ByLeaf) -> Vec<Linked> {
+    let mut now_of = HashMap::new();
+    for (place, rows) in by_leaf(rows) {
+        let there: HashSet<&Removable> = there.get(&place).into_iter().flatten().collect();
         let now = follow(&leaves[place], &rows);
         now_of.extend(
             rows.into_iter().zip(now).filter(|(_, now)| there.contains(now)).map(|(row, now)| ((place, row), now)),
         );
     }
     let now = |of: &Linked| now_of.get(&(of.place, of.row)).map(|row| Linked { row: *row, ..*of });
-    Ok((rows.iter().filter_map(now).collect(), changed))
+    rows.iter().filter_map(now).collect()
 }
 
-/// Counts rows that stay, for a reason that one of them gives.
+/// Counts rows that stay, for a reason that one of them gives, and returns them: others may be gone by now.
 fn keep(
     rules: &Rules,
     leaves: &[Leaf],
@@ -171,17 +182,19 @@ fn keep(
     reason: &mut dyn FnMut() -> Reason,
     tally: &mut Tally,
     left: &mut Left,
-) -> Result<()> {
+) -> Result<Vec<Linked>> {
+    let mut of_leaf = ByLeaf::new();
     for (place, rows) in by_leaf(rows) {
         let leaf = &leaves[place];
         let (there, changed) = where_they_are(rules, leaf, &rows, tally)?;
         let (row, stayed) = still_there(rules, leaf, &there)?;
         left.keep(&stayed, || Reason { row, ..reason() });
         left.keep_changed(changed);
+        of_leaf.insert(place, stayed);
     }
     // A later pass tries them as circles.
     left.again.clear();
-    Ok(())
+    Ok(among(leaves, rows, &of_leaf))
 }
 
 fn by_leaf(rows: &[Linked]) -> ByLeaf {

@@ -83,13 +83,7 @@ pub fn remove_around(
                 left.keep(&stayed, || Reason::new(None, row));
                 left.keep_changed(changed);
             }
-            if let Some(waiting) = &mut waiting {
-                let stayed: HashSet<Removable> = stayed.into_iter().collect();
-                let now = follow(leaf, &tried).into_iter().zip(tried);
-                let (stay, gone): (Vec<_>, Vec<_>) = now.partition(|(now, _)| stayed.contains(now));
-                waiting.stay(0, &stay.into_iter().map(|(_, row)| row).collect::<Vec<_>>());
-                waiting.went(0, &gone.into_iter().map(|(_, row)| row).collect::<Vec<_>>());
-            }
+            waiting.iter_mut().for_each(|waiting| waiting.tried(0, leaf, &tried, &stayed));
             continue;
         }
         pieces.lose();
@@ -125,7 +119,7 @@ pub fn remove_around(
         }
         let (row, stayed) = still_there(rules, leaf, &piece)?;
         left.keep(&stayed, || Reason::new(met, row));
-        waiting.iter_mut().for_each(|waiting| waiting.stay(0, &tried));
+        waiting.iter_mut().for_each(|waiting| waiting.tried(0, leaf, &tried, &stayed));
     }
     left.patience = pieces.patience();
     let is_held = |row: &mut Removable| waiting.as_ref().is_some_and(|waiting| waiting.is_held(0, row));

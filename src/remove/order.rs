@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use pgrx::prelude::*;
 
@@ -243,7 +243,8 @@ impl Waiting {
             return Ok(None);
         }
         let is_backwards = rows.iter().any(|rows| rows.first() > rows.last());
-        let mut rows = rows.clone();
+        // SET NULL of an earlier pass has moved rows.
+        let mut rows: PerLeaf = leaves.iter().zip(rows).map(|(leaf, rows)| follow(leaf, rows)).collect();
         rows.iter_mut().for_each(|rows| rows.sort_unstable());
         let mut graph = Graph::of(rows);
         let oids: Vec<_> = leaves.iter().map(|leaf| leaf.table.oid).collect();
@@ -300,7 +301,16 @@ impl Waiting {
         }
     }
 
-    pub fn stay(&mut self, place: usize, rows: &[Removable]) {
+    /// Takes down which of the rows that were tried have stayed, which are given by their present positions.
+    pub fn tried(&mut self, place: usize, leaf: &Leaf, rows: &[Removable], stayed: &[Removable]) {
+        let stayed: HashSet<&Removable> = stayed.iter().collect();
+        let now = follow(leaf, rows).into_iter().zip(rows.iter().copied());
+        let (stay, gone): (Vec<_>, Vec<_>) = now.partition(|(now, _)| stayed.contains(now));
+        self.stay(place, &stay.into_iter().map(|(_, row)| row).collect::<Vec<_>>());
+        self.went(place, &gone.into_iter().map(|(_, row)| row).collect::<Vec<_>>());
+    }
+
+    fn stay(&mut self, place: usize, rows: &[Removable]) {
         self.graph.hold(rows.iter().filter_map(|row| self.number(place, row)).collect());
     }
 

@@ -1,5 +1,7 @@
 //! A batched regular run that nobody waits for: a background worker of its own does it, as whoever asked for it.
 
+use std::ptr::null_mut;
+
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
 use pgrx::prelude::*;
 use serde_json::json;
@@ -13,13 +15,16 @@ use crate::run::failure;
 use crate::run::wait::sleep;
 use crate::run::worker::connected;
 
-/// Starts the worker. Returns false if the server has no slot for it.
+/// Starts the worker, which waits for the end of this transaction, and does nothing if that is no commit. Returns false if the server has
+/// no slot for it.
 pub fn start(target: &str) -> Result<bool> {
     let number = extension::as_owner(|| read_one::<i32>("SELECT hashtext($1)", &[target.into()]))?.unwrap_or_default();
-    // SAFETY: only read who the session is.
-    let (database, session_user, user) =
-        unsafe { (pg_sys::MyDatabaseId, pg_sys::GetAuthenticatedUserId(), pg_sys::GetUserId()) };
-    let arguments = format!("{} {} {} {number}", database.to_u32(), session_user.to_u32(), user.to_u32());
+    // SAFETY: only read who the session is, and in which transaction.
+    let (database, session_user, user, transaction) = unsafe {
+        let transaction = pg_sys::GetCurrentTransactionId();
+        (pg_sys::MyDatabaseId, pg_sys::GetAuthenticatedUserId(), pg_sys::GetUserId(), transaction.into_inner())
+    };
+    let arguments = format!("{} {} {} {number} {transaction}", database.to_u32(), session_user.to_u32(), user.to_u32());
     let started = BackgroundWorkerBuilder::new("backlog_cleanup early run")
         .set_library("backlog_cleanup")
         .set_function("backlog_cleanup_early_run")
@@ -33,7 +38,10 @@ pub fn start(target: &str) -> Result<bool> {
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn backlog_cleanup_early_run(_argument: pg_sys::Datum) {
-    let [_, _, user, number] = connected()[..] else { return };
+    let [_, _, user, number, transaction] = connected()[..] else { return };
+    if !step(user, || Ok(has_committed(pg_sys::TransactionId::from(transaction as u32)))) {
+        return;
+    }
     let run_id = step(user, || start_batched_run(Some(&arguments(number as i32)?)));
     while let Some(wait) = step(user, || next_batch(Some(run_id))) {
         sleep(wait);
@@ -41,6 +49,15 @@ pub extern "C-unwind" fn backlog_cleanup_early_run(_argument: pg_sys::Datum) {
     step(user, || finish_run(Some(run_id)).map(|_| ()));
     // Raises what has failed, which is committed now.
     step(user, || Ok(()));
+}
+
+/// Waits for the end of a transaction, or of the one around a subtransaction. Returns whether it was committed.
+fn has_committed(transaction: pg_sys::TransactionId) -> bool {
+    // SAFETY: as a session waits for who has written a row.
+    unsafe {
+        pg_sys::XactLockTableWait(transaction, null_mut(), null_mut(), pg_sys::XLTW_Oper::XLTW_None);
+        pg_sys::TransactionIdDidCommit(transaction)
+    }
 }
 
 /// Does a transaction as `user`. An error of it, or one that the transaction before has recorded, ends the process.

@@ -89,7 +89,10 @@ impl Search<'_> {
             match &row.status_column {
                 Some(status) => {
                     let key = "status_column";
-                    self.lasting(here, key, self.made_of(table.as_ref(), here, key, status)?)?.map(Some)
+                    let column = self.made_of(table.as_ref(), here, key, status)?;
+                    // Its values are compared, whatever they look like in a time zone.
+                    let is_instant = column.as_ref().is_some_and(|column| column.type_oid == pg_sys::TIMESTAMPTZOID);
+                    if is_instant { column.map(Some) } else { self.lasting(here, key, column)?.map(Some) }
                 }
                 None => Some(None),
             },
@@ -332,7 +335,12 @@ impl Search<'_> {
             }
         }
         if let (Some(Column { type_oid: pg_sys::DATEOID, name, .. }), Some(table)) = (&found, target) {
-            return self.made_of(Some(table), None, key, &format!("({name}::pg_catalog.timestamp)"));
+            // A date can be later than any timestamp: such a row never expires.
+            let date = format!(
+                "(CASE WHEN {name} OPERATOR(pg_catalog.<) '294277-01-01'::pg_catalog.date THEN {name}::pg_catalog.timestamp
+                       ELSE 'infinity'::pg_catalog.timestamp END)"
+            );
+            return self.made_of(Some(table), None, key, &date);
         }
         if let Some(column) =
             found.as_ref().filter(|column| matches!(column.type_oid, pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID))

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::extension;
 use crate::history::{batches, housekeeping, samples};
-use crate::postgres::error::{Result, spi};
+use crate::postgres::error::{Result, error, spi};
 use crate::postgres::json::Json;
 use crate::postgres::now::rows_now;
 use crate::postgres::read::refuse_read_only;
@@ -24,6 +24,9 @@ use crate::status::alerts::{self, Unknown};
 
 /// How long a step waits for a lock.
 const PATIENCE: &str = "10ms";
+
+/// The most characters of an error that a step keeps.
+const MESSAGE: usize = 1000;
 
 /// A step of a tick.
 #[derive(Serialize)]
@@ -50,7 +53,7 @@ struct Tick {
 /// Takes a sample of each target, decides about adaptive ones, makes hours and days of the samples, opens and resolves alerts, and prunes what is
 /// older than `backlog_cleanup.retention` says. Returns
 /// what each step took. Waits for no lock; a step that fails stops no other. Does nothing on a standby, or while another tick is at work,
-/// and says so. Errors: 25006, 55000.
+/// and says so. Errors: 25006, 42501 (within code of a table), 55000.
 #[pg_extern]
 fn backlog_cleanup_tick() -> Result<Json> {
     let nothing =
@@ -58,6 +61,14 @@ fn backlog_cleanup_tick() -> Result<Json> {
     // SAFETY: only reads what the server is.
     if unsafe { pg_sys::RecoveryInProgress() } {
         return nothing("this server is a standby".into());
+    }
+    // SAFETY: only reads what this session is in.
+    if unsafe { pg_sys::InSecurityRestrictedOperation() } {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            "code of a table cannot tick".into(),
+            "SELECT backlog_cleanup_tick()".into(),
+        ));
     }
     refuse_read_only("tick")?;
     extension::is_of_this_version()?;
@@ -140,7 +151,7 @@ fn step(name: &str, target: Option<&str>, work: impl FnOnce() -> Result<Option<S
         Ok(skipped) => (skipped.flatten(), None),
         Err(failure) if is_cancel(&failure) => failure.rethrow(),
         Err(failure) => {
-            let message = Some(reported(&failure).message().to_owned());
+            let message = Some(reported(&failure).message().chars().take(MESSAGE).collect());
             match sqlstate(&failure) {
                 PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => (message, None),
                 _ => (None, message),

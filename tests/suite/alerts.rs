@@ -150,7 +150,7 @@ const CASES: [Case; 10] = [
         harm: "RUN 'failed', 'x', 1, 0, 1, now(), now(), 0, 'no room')",
         mended: "RUN 'completed', 'x', 1, 0, 1, now() + interval '1 second', now(), 0, NULL)",
         says: "UTC, failed: no room",
-        fix: None,
+        fix: Some("SELECT * FROM public.backlog_cleanup_doctor("),
     },
     Case {
         kind: "nothing_removed",

@@ -315,11 +315,13 @@ fn prepared_statements_of_the_session_are_neither_read_nor_executed() {
     // Also after an error.
     client
         .batch_execute(
-            "CREATE OR REPLACE FUNCTION app.act() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_describe_object(1, 1, 0); END'",
+            "CREATE OR REPLACE FUNCTION app.act() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); END'",
         )
         .unwrap();
     fail(&mut client, 1, 15);
-    assert_eq!(refused(client.batch_execute("EXECUTE run")).0, "XX000");
+    client.batch_execute("SET statement_timeout = '300ms'").unwrap();
+    assert_eq!(refused(client.batch_execute("EXECUTE run")).0, "57014");
+    client.batch_execute("RESET statement_timeout").unwrap();
     assert_eq!(value::<String>(&mut client, "EXECUTE mine"), "secret");
 }
 

@@ -567,8 +567,10 @@ fn three_years_of_nights_and_ticks_stay_under_32_megabytes() {
     assert_eq!(numbers(&mut client, runs), before);
     let kept =
         |client: &mut Client, table: &str| number(client, &format!("SELECT count(*) FROM backlog_cleanup.{table}"));
-    assert_eq!(kept(&mut client, "run"), 400);
-    assert_eq!(kept(&mut client, "run_policy"), 400);
+    // The run of 400 days ago took two seconds, as these ticks may.
+    let runs_kept = kept(&mut client, "run");
+    assert!([400, 401].contains(&runs_kept), "{runs_kept}");
+    assert_eq!(kept(&mut client, "run_policy"), runs_kept);
     assert_eq!(kept(&mut client, "run_recipe"), 90 * 2000);
     assert!((2016..=2016 + 31).contains(&kept(&mut client, "tick")), "{}", kept(&mut client, "tick"));
     // As VACUUM FULL or time would have it: what was pruned in this test is far more at once than ever in those years.

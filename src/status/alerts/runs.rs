@@ -1,6 +1,7 @@
 use backlog_cleanup_report::longest_gap;
+use pgrx::spi::quote_literal;
 
-use crate::doctor::{self, Hint};
+use crate::doctor;
 use crate::extension::schema;
 use crate::postgres::error::Result;
 use crate::schedule::job_of;
@@ -36,7 +37,7 @@ pub fn no_successful_run(rule: &Rule) -> Result<Measured> {
     match measure(None, None)? {
         // Only then: what is wrong with the job takes longer to find.
         Measured::Known(values) if values.iter().any(|value| value.value > rule.resolve_at) => {
-            let run = format!("CALL {}.backlog_cleanup_run({})", schema()?, pgrx::spi::quote_literal(rule.target()));
+            let run = format!("CALL {}.backlog_cleanup_run({})", schema()?, quote_literal(rule.target()));
             match doctor::why_no_run(rule.target())? {
                 Some(problem) => measure(Some(&problem.detail), Some(problem.fix.as_deref().unwrap_or(&run))),
                 None => measure(None, Some(&run)),
@@ -52,7 +53,7 @@ const FAILED: &str = "
         FROM backlog_cleanup.run
         WHERE target = $1 AND state = 'completed' AND started_at > now() - interval '30 days'
     ), failed AS (
-        SELECT run_id, started_at, state, concat_ws(', at ', error_message, error_at) AS error, error_hint
+        SELECT run_id, started_at, state, concat_ws(', at ', error_message, error_at) AS error
         FROM backlog_cleanup.history, ended
         WHERE target = $1 AND state IN ('failed', 'interrupted') AND started_at > completed_at
     )
@@ -61,8 +62,7 @@ const FAILED: &str = "
         'sentence', format('%s, of %s, %s%s',
                            CASE runs WHEN 1 THEN 'the last run' ELSE format('%s runs in a row have not completed; the last one', runs) END,
                            to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC'),
-                           CASE state WHEN 'failed' THEN 'failed' ELSE 'was interrupted' END, ': ' || nullif(left(error, 1000), '')),
-        'fix', error_hint)
+                           CASE state WHEN 'failed' THEN 'failed' ELSE 'was interrupted' END, ': ' || nullif(left(error, 1000), '')))
     FROM (SELECT count(*) FROM failed) counted (runs)
     LEFT JOIN (SELECT * FROM failed ORDER BY started_at DESC LIMIT 1) last ON true";
 
@@ -70,10 +70,9 @@ const FAILED: &str = "
 pub fn failed_runs(rule: &Rule) -> Result<Measured> {
     let mut measured = Measured::by(FAILED, &[rule.target().into()], "the history cannot be read")?;
     if let Measured::Known(values) = &mut measured {
-        // A hint may also be prose, or a right to give away.
-        for value in values {
-            value.fix = value.fix.take().filter(|hint| matches!(doctor::of_hint(hint), Hint::Fix));
-        }
+        // The hint of an error may be of anybody's code: nobody is to type it.
+        let look = format!("SELECT * FROM {}.backlog_cleanup_doctor({})", schema()?, quote_literal(rule.target()));
+        values.iter_mut().for_each(|value| value.fix = Some(look.clone()));
     }
     Ok(measured)
 }

@@ -91,7 +91,7 @@ const SPAN: &str = "
         'to', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'),
         'not_counted', (SELECT not_counted FROM backlog_cleanup.sample WHERE target = t.name AND grain = 'fine'
                         ORDER BY sampled_at DESC LIMIT 1),
-        'oldest_age', (SELECT extract(epoch FROM now() - oldest_at)::bigint FROM backlog_cleanup.sample
+        'oldest_age', (SELECT CASE WHEN isfinite(oldest_at) THEN extract(epoch FROM now() - oldest_at)::bigint END FROM backlog_cleanup.sample
                        WHERE target = t.name AND grain = 'fine' AND in_scope IS NOT NULL ORDER BY sampled_at DESC LIMIT 1),
         'seconds_to_clear', extract(epoch FROM p.time_to_clear),
         'bytes', s.bytes, 'bytes_per_day', s.bytes_per_day, 'bytes_in_30_days', s.bytes_in_30_days,
