@@ -86,7 +86,7 @@ BEGIN
                 ON classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass AND objid OPERATOR(pg_catalog.=) p.oid
             WHERE p.oid OPERATOR(pg_catalog.<>) '@extschema@.backlog_cleanup_fingerprint(text)'::pg_catalog.regprocedure
             UNION ALL
-            SELECT pg_catalog.concat(CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END, c.oid::pg_catalog.regclass),
+            SELECT pg_catalog.concat(CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END, c.oid::pg_catalog.regclass),
                    c.relowner, c.relacl
             FROM ours JOIN pg_catalog.pg_class c
                 ON classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass AND objid OPERATOR(pg_catalog.=) c.oid
@@ -96,7 +96,7 @@ BEGIN
                 ON classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass AND objid OPERATOR(pg_catalog.=) n.oid
         )
         SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s FROM %s', object,
-                                          CASE grantee WHEN '0' THEN 'PUBLIC' ELSE grantee::pg_catalog.regrole::pg_catalog.text END)
+                                          CASE WHEN grantee OPERATOR(pg_catalog.=) '0'::pg_catalog.oid THEN 'PUBLIC' ELSE grantee::pg_catalog.regrole::pg_catalog.text END)
         FROM given CROSS JOIN LATERAL pg_catalog.aclexplode(acl)
         WHERE grantee OPERATOR(pg_catalog.<>) owner
     LOOP

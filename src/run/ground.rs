@@ -7,7 +7,8 @@ use crate::postgres::error::{Result, error};
 use crate::postgres::now::one_now;
 use crate::postgres::read::read_prepared;
 use crate::target::Target;
-use crate::target::reading::{LABELS, has_all, types};
+use crate::target::reading::types;
+use crate::target::spelling::{LABELS, has_all};
 
 /// Refuses to remove rows by an old snapshot (REPEATABLE READ, SERIALIZABLE) if the target, its policies, its leaves or their
 /// columns have changed since: the snapshot's rows are not those of the present target, and a rewritten table looks empty to

@@ -19,6 +19,7 @@ pub mod parts;
 pub mod passed_over;
 pub mod reading;
 pub mod recipes;
+pub mod spelling;
 pub mod statuses;
 pub mod steady;
 pub mod time;
@@ -40,7 +41,7 @@ use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
 use crate::target::id::Id;
 use crate::target::pace::Pace;
-use crate::target::reading::Spelling;
+use crate::target::spelling::Spelling;
 
 /// A row of `backlog_cleanup.target`, not checked. The comments on its columns explain them.
 #[derive(Clone, Deserialize)]

@@ -3,11 +3,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::postgres::error::Result;
 use crate::postgres::names::is_own;
-use crate::postgres::now::one_now;
 use crate::postgres::snapshot::Horizon;
 use crate::postgres::table::Column;
 use crate::target::Target;
-use crate::target::below::types_below;
+use crate::target::spelling::Spelling;
 
 /// How the rows of a target are read. The saved ranks of a run depend on it: with another account, status, column or time zone
 /// they would belong to other rows.
@@ -37,31 +36,6 @@ pub struct Reading {
     pub horizon: Horizon,
 }
 
-/// What the texts of rows depend on that can change in spite of all locks.
-#[derive(PartialEq, Serialize, Deserialize)]
-pub struct Spelling {
-    /// The labels of enums, each with its oid: whoever owns the type can swap them, and locks no table.
-    #[serde(default)]
-    labels: Vec<String>,
-    /// The casts to text and JSON by a function, each with the version of that function: whoever owns it can replace it.
-    #[serde(default)]
-    casts: Vec<String>,
-}
-
-impl Spelling {
-    fn of(types: &[pg_sys::Oid]) -> Result<Spelling> {
-        Ok(Spelling {
-            labels: one_now::<Vec<String>>(LABELS, &[types.to_vec().into()])?.unwrap_or_default(),
-            casts: one_now::<Vec<String>>(CASTS, &[types.to_vec().into()])?.unwrap_or_default(),
-        })
-    }
-
-    /// Whether it is so still. A label that has come since is in no row that was there.
-    fn holds(&self, now: &Spelling) -> bool {
-        has_all(&now.labels, &self.labels) && self.casts == now.casts
-    }
-}
-
 impl Target {
     /// Whether the labels and casts of its types are those of the first time that it was asked. PostgreSQL's own types have none.
     pub fn spells_as_before(&self) -> Result<bool> {
@@ -76,22 +50,6 @@ impl Target {
         })
     }
 }
-
-/// The labels of the enums among types, also below domains, arrays, row types and ranges.
-pub const LABELS: &str = concat!(
-    types_below!(),
-    "SELECT pg_catalog.array_agg(pg_catalog.concat_ws(' ', e.oid, e.enumlabel) ORDER BY e.oid)
-    FROM pg_catalog.pg_enum e JOIN type ON e.enumtypid OPERATOR(pg_catalog.=) type.oid"
-);
-
-/// The casts by a function to text, and to json, which documents of several columns use, from types and those below them.
-const CASTS: &str = concat!(
-    types_below!(),
-    "SELECT pg_catalog.array_agg(pg_catalog.concat_ws(' ', c.oid, p.oid, p.xmin) ORDER BY c.oid)
-    FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.castfunc
-    WHERE c.castsource OPERATOR(pg_catalog.=) ANY (SELECT oid FROM type)
-      AND c.casttarget OPERATOR(pg_catalog.=) ANY ('{text, json}'::pg_catalog.regtype[])"
-);
 
 impl Reading {
     pub fn of(target: &Target) -> Result<Reading> {
@@ -140,9 +98,4 @@ impl Reading {
 /// The types of the columns and expressions that runs read.
 pub fn types(target: &Target) -> Vec<pg_sys::Oid> {
     target.reads.iter().map(|(_, column)| column).chain(target.operands()).map(|column| column.type_oid).collect()
-}
-
-/// Whether labels are there that were there before.
-pub fn has_all(now: &[String], before: &[String]) -> bool {
-    before.iter().all(|label| now.contains(label))
 }
