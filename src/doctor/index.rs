@@ -3,12 +3,11 @@ use std::rc::Rc;
 use backlog_cleanup_report::Mode;
 use serde_json::Value;
 
-use crate::extension;
 use crate::obstacles::problem::{Problem, Status, problems};
 use crate::obstacles::used::{on_changed, on_tables};
 use crate::postgres::error::Result;
 use crate::postgres::owner::reading_as_owner_of;
-use crate::postgres::read::read_one;
+use crate::postgres::settings::set_local;
 use crate::postgres::stream::stream_writing;
 use crate::rank::index;
 use crate::rank::one_pass::through_index_alone;
@@ -55,25 +54,12 @@ pub fn partial(target: &Target) -> Result<Vec<Problem>> {
     Ok(vec![Problem { status: Status::Warn, detail: without.into(), fix }])
 }
 
-/// Whether the planner ranks each leaf by an index-only scan, or would, but for another index that is cheaper as long as few pages are
-/// all-visible.
+/// Whether the planner ranks each leaf by an index-only scan.
 fn serves(target: &Target, policies: Policies) -> Result<bool> {
-    const IS_PARTIAL: &str = "
-        SELECT bool_or(indpred IS NOT NULL) FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indrelid = $1 AND relname = $2";
     let (selection, policies) = (Selection::default(), Rc::new(policies));
     let rules = Rules { target, selection, mode: Mode::Regular, policies, include_held: false };
     for leaf in leaves(target)?.iter().filter(|leaf| !leaf.table.is_foreign()) {
-        let plan = plan(&rules, leaf)?;
-        let said = |key| plan.pointer(key).and_then(Value::as_str);
-        let is_served = match (said("/0/Plan/Node Type"), said("/0/Plan/Index Name")) {
-            (Some("Index Only Scan"), _) => true,
-            (Some("Index Scan"), Some(index)) => {
-                let arguments = [leaf.table.oid.into(), index.into()];
-                extension::as_owner(|| read_one::<bool>(IS_PARTIAL, &arguments))? != Some(true)
-            }
-            _ => false,
-        };
-        if !is_served {
+        if plan(&rules, leaf)?.pointer("/0/Plan/Node Type").and_then(Value::as_str) != Some("Index Only Scan") {
             return Ok(false);
         }
     }
@@ -84,6 +70,9 @@ fn serves(target: &Target, policies: Policies) -> Result<bool> {
 fn plan(rules: &Rules, leaf: &Leaf) -> Result<Value> {
     let mut plan = Value::Null;
     reading_as_owner_of(&leaf.table, || {
+        // While few pages are all-visible, another index may be cheaper.
+        set_local("random_page_cost", "0");
+        set_local("seq_page_cost", "0");
         let explain = format!("EXPLAIN (FORMAT JSON) {}", through_index_alone(rules, leaf));
         stream_writing(&explain, None, |row| {
             // SAFETY: a json is stored as a text.
