@@ -86,14 +86,14 @@ pub fn sqlstate(failure: &CaughtError) -> PgSqlErrorCode {
     reported(failure).sql_error_code()
 }
 
-/// The function of PL/pgSQL that raises what code says, with an SQLSTATE of its choice.
-pub const RAISED: &str = "exec_stmt_raise";
+/// The function of PostgreSQL that ends a statement or a session. Code can raise the same SQLSTATEs.
+const ENDS: &str = "ProcessInterrupts";
 
-/// Whether somebody has ended the statement or the session: that is not for a step to get over, unless code has raised it.
+/// Whether somebody has ended the statement or the session: that is not for a step to get over.
 pub fn is_cancel(failure: &CaughtError) -> bool {
     use PgSqlErrorCode::{ERRCODE_ADMIN_SHUTDOWN, ERRCODE_QUERY_CANCELED};
     matches!(sqlstate(failure), ERRCODE_QUERY_CANCELED | ERRCODE_ADMIN_SHUTDOWN)
-        && reported(failure).function_name() != Some(RAISED)
+        && reported(failure).function_name() == Some(ENDS)
 }
 
 /// What a failure says.

@@ -121,3 +121,22 @@ fn a_report_of_a_target_without_samples_or_without_its_table_says_so() {
         client.batch_execute(&hint).unwrap();
     }
 }
+
+#[test]
+fn no_name_forges_a_line_of_the_report() {
+    let cluster = Cluster::start("timezone = 'UTC'");
+    let mut client = week(&cluster);
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET name = E'a\\n    type: DROP TABLE b\\x1b[31m';
+             UPDATE backlog_cleanup.alert SET target = (SELECT name FROM backlog_cleanup.target),
+                    fix = format('CALL public.backlog_cleanup_run(%L)', (SELECT name FROM backlog_cleanup.target))",
+        )
+        .unwrap();
+    for format in ["text", "markdown"] {
+        let report = format!("SELECT backlog_cleanup_report('7 days', name, '{format}') FROM backlog_cleanup.target");
+        let report: String = value(&mut client, &report);
+        assert!(report.contains("backlog_cleanup_run(") && !report.contains('\x1b'), "{report}");
+        assert!(!report.lines().any(|line| line.trim_start().starts_with("type: DROP")), "{report}");
+    }
+}

@@ -214,6 +214,29 @@ fn without_a_recipe_all_rows_are_one_group_and_without_a_failure_type_all_have_n
 }
 
 #[test]
+fn a_date_beyond_all_timestamps_never_expires_and_stops_nothing() {
+    let (_cluster, mut client) = database(JOBS);
+    client
+        .batch_execute(
+            "ALTER TABLE job ALTER at DROP DEFAULT, ALTER at TYPE date USING current_date - 9;
+             UPDATE job SET at = '5874897-12-31' WHERE id = 7; UPDATE job SET at = '-infinity' WHERE id = 8;
+             UPDATE job SET at = 'infinity' WHERE id = 9",
+        )
+        .unwrap();
+    for read in [
+        "FROM backlog_cleanup_status('t')",
+        "backlog_cleanup_status_json('t')",
+        "FROM backlog_cleanup_failures('t')",
+        "FROM backlog_cleanup_explain('7', 't')",
+    ] {
+        client.batch_execute(&format!("SELECT {}{read}", if read.starts_with("FROM") { "* " } else { "" })).unwrap();
+    }
+    client.batch_execute("SELECT backlog_cleanup_failed_generations('t')").unwrap();
+    assert_eq!(column::<i32>(&mut client, "SELECT id FROM job WHERE id IN (7, 8, 9) ORDER BY id"), [7, 9]);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 12);
+}
+
+#[test]
 fn a_row_that_leaves_the_condition_or_its_expression_while_a_run_waits_survives() {
     let (cluster, mut client) = database(JOBS);
     client

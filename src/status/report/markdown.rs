@@ -1,5 +1,5 @@
 use crate::status::report::draw::number;
-use crate::status::report::page::Page;
+use crate::status::report::page::{Page, visible};
 
 /// Prints a page as Markdown, for a mail or a ticket.
 pub fn print(page: &Page) -> String {
@@ -20,9 +20,13 @@ pub fn print(page: &Page) -> String {
         for alert in &page.alerts {
             lines.push(format!("- {}: {}", escaped(&alert.when), escaped(&alert.sentence)));
             if let Some(fix) = &alert.fix {
-                lines.extend([String::new(), "  ```sql".into()]);
-                lines.extend(fix.lines().map(|line| format!("  {line}")));
-                lines.extend(["  ```".into(), String::new()]);
+                lines.extend([
+                    String::new(),
+                    "  ```sql".into(),
+                    format!("  {}", visible(fix)),
+                    "  ```".into(),
+                    String::new(),
+                ]);
             }
         }
     }

@@ -194,3 +194,8 @@ fn trend(ranked: &Ranked) -> String {
         before => format!("{:+.0} %", 100.0 * (ranked.rows_in - before) as f64 / before as f64),
     }
 }
+
+/// A text without control characters, which a terminal would obey: failure types and names are what somebody has written.
+pub fn visible(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}

@@ -1,5 +1,5 @@
 use crate::status::report::draw::{bar, number};
-use crate::status::report::page::{Page, Ranking, Row, Told};
+use crate::status::report::page::{Page, Ranking, Row, Told, visible};
 
 const WIDTH: usize = 80;
 /// Where the sentences of facts begin.
@@ -26,11 +26,6 @@ fn labelled(label: &str, sentence: &str) -> Vec<String> {
     let mut lines = wrapped(sentence, INDENT);
     lines[0].replace_range(..INDENT, &format!("{label:INDENT$}"));
     lines
-}
-
-/// A text without control characters, which a terminal would obey: failure types and names are what somebody has written.
-fn visible(text: &str) -> String {
-    text.replace(char::is_control, " ")
 }
 
 /// Breaks a text between words, and a word that is longer than a line; each line is indented.
@@ -75,7 +70,7 @@ fn alerts(alerts: &[Told]) -> Vec<String> {
         lines.extend(wrapped(&alert.when, 2));
         lines.extend(wrapped(&alert.sentence, 4));
         // Not wrapped: it is to be typed as it stands.
-        lines.extend(alert.fix.iter().map(|fix| format!("    type: {fix}")));
+        lines.extend(alert.fix.iter().map(|fix| format!("    type: {}", visible(fix))));
     }
     if alerts.is_empty() { Vec::new() } else { lines }
 }

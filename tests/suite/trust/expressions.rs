@@ -73,6 +73,7 @@ fn an_expression_is_of_the_row_alone_and_always_the_same() {
         ("('x')", "42P17", "no column"),
         ("(to_tsvector('public.cfg', error) @@ 'x')", "0A000", "regconfig names an object"),
         ("(id = 'other'::regclass::oid::bigint)", "0A000", "regclass names an object"),
+        ("(id = ANY ('{other}'::regclass[]::oid[]::bigint[]))", "0A000", "names objects"),
         ("(error = 'x' AND '{x}'::label IS NOT NULL)", "0A000", "begins as an array"),
         ("(error, queue)", "42804", "record"),
         ("(c = posix)", "42P22", "COLLATE"),
