@@ -935,13 +935,22 @@ ALTER TABLE backlog_cleanup.target
     ADD COLUMN adaptive_min_interval interval NOT NULL DEFAULT '1 hour'
         CONSTRAINT adaptive_min_interval_is_from_0_to_1000_years
         CHECK (adaptive_min_interval OPERATOR(pg_catalog.>=) interval '0'
-               AND adaptive_min_interval OPERATOR(pg_catalog.<=) interval '1000 years');
+               AND adaptive_min_interval OPERATOR(pg_catalog.<=) interval '1000 years'),
+    ADD COLUMN run_between time[]
+        CONSTRAINT run_between_is_from_one_time_to_another
+        CHECK (pg_catalog.cardinality(run_between) OPERATOR(pg_catalog.=) 2
+               AND pg_catalog.array_ndims(run_between) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC run_between) OPERATOR(pg_catalog.=) 0
+               AND pg_catalog.array_lower(run_between, 1) OPERATOR(pg_catalog.=) 1
+               AND run_between[1] OPERATOR(pg_catalog.<>) run_between[2]);
 COMMENT ON COLUMN backlog_cleanup.target.adaptive IS
     'whether the tick starts a batched regular run early, as the next three columns say';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_rows IS 'it does so when so many rows are removable';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_rate_factor IS
     'or when rows fail so many times as fast as usual at this hour of the day; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_interval IS 'how long after the start of the last run at the earliest';
+COMMENT ON COLUMN backlog_cleanup.target.run_between IS
+    'from when to when a regular run in batches works, two times of the day by the clock of time_zone; outside of it the run waits; NULL is always';
 
 -- What the tick writes: itself, samples, decisions; and how long everything that grows is kept.
 CREATE TABLE backlog_cleanup.tick (
@@ -1022,19 +1031,51 @@ CREATE TABLE backlog_cleanup.decision (
     tick       bigint NOT NULL,
     target     text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
     decided_at timestamptz NOT NULL,
-    action     text NOT NULL CHECK (action OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'none', 'slow'])),
+    action     text NOT NULL CHECK (action OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'none', 'slow', 'resume', 'move'])),
     reason     text NOT NULL,
-    numbers    jsonb NOT NULL
+    numbers    jsonb NOT NULL,
+    rows_per_second integer
 );
 CREATE INDEX decision_target_id_idx ON backlog_cleanup.decision (target, id DESC);
-COMMENT ON TABLE backlog_cleanup.decision IS 'what the tick has decided about an adaptive target, and why';
+COMMENT ON TABLE backlog_cleanup.decision IS
+    'what the tick has decided about an adaptive target, or a job that follows the quietest hour, and why';
 COMMENT ON COLUMN backlog_cleanup.decision.id IS 'counts the decisions';
 COMMENT ON COLUMN backlog_cleanup.decision.tick IS 'the tick';
 COMMENT ON COLUMN backlog_cleanup.decision.target IS 'the target';
 COMMENT ON COLUMN backlog_cleanup.decision.decided_at IS 'when';
-COMMENT ON COLUMN backlog_cleanup.decision.action IS 'run (a cleanup was started), slow (it goes on slower) or none';
+COMMENT ON COLUMN backlog_cleanup.decision.action IS
+    'run (a cleanup was started), slow (it goes on slower), resume (at its own pace), move (the nightly job, to another hour) or none';
 COMMENT ON COLUMN backlog_cleanup.decision.reason IS 'why, in a sentence';
 COMMENT ON COLUMN backlog_cleanup.decision.numbers IS 'the numbers that it was decided by';
+COMMENT ON COLUMN backlog_cleanup.decision.rows_per_second IS
+    'of slow: how many rows per second the run removes at most, until the next decision about its target, or for 15 minutes';
+
+CREATE FUNCTION backlog_cleanup.slowed_to(target text, since timestamptz) RETURNS integer LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT rows_per_second
+    FROM (SELECT * FROM backlog_cleanup.decision d WHERE d.target = $1 AND action <> 'move' ORDER BY id DESC LIMIT 1) last
+    WHERE decided_at > greatest($2, clock_timestamp() - interval '15 minutes')
+$$;
+COMMENT ON FUNCTION backlog_cleanup.slowed_to IS
+    'how many rows per second a run of the target that started then removes at most, as a tick has decided; NULL is no limit';
+
+CREATE TABLE backlog_cleanup.auto_schedule (
+    job_id    bigint PRIMARY KEY,
+    target    text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
+    hour      integer NOT NULL CHECK (hour OPERATOR(pg_catalog.>=) 0 AND hour OPERATOR(pg_catalog.<=) 23),
+    schedule  text NOT NULL,
+    is_known  boolean NOT NULL,
+    moved_at  timestamptz NOT NULL
+);
+COMMENT ON TABLE backlog_cleanup.auto_schedule IS 'the jobs that the tick moves to the quietest hour of the day';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.job_id IS 'the job, in cron.job';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.target IS 'the target that it runs';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.hour IS 'the hour of the day at which it runs, by the clock of the target''s time zone';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.schedule IS
+    'the same in the time zone of pg_cron; a job that has another schedule does not follow any more';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.is_known IS 'whether the samples have told the quietest hour';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.moved_at IS 'when it was placed there; it moves a week later at the earliest';
 
 CREATE TABLE backlog_cleanup.retention (
     what    text PRIMARY KEY CHECK (what OPERATOR(pg_catalog.=) ANY (ARRAY[
@@ -1062,6 +1103,7 @@ INSERT INTO backlog_cleanup.retention (what, max_age, note) VALUES
     ('cron.job_run_details', NULL, 'the history of the extension''s own jobs in pg_cron');
 
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.sample', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.auto_schedule', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.retention', '');
 
 CREATE FUNCTION backlog_cleanup.give_way_to_dumped_retention() RETURNS trigger LANGUAGE plpgsql

@@ -115,6 +115,13 @@ CREATE TABLE backlog_cleanup.target (
         CONSTRAINT adaptive_min_interval_is_from_0_to_1000_years
         CHECK (adaptive_min_interval OPERATOR(pg_catalog.>=) interval '0'
                AND adaptive_min_interval OPERATOR(pg_catalog.<=) interval '1000 years'),
+    run_between         time[]
+        CONSTRAINT run_between_is_from_one_time_to_another
+        CHECK (pg_catalog.cardinality(run_between) OPERATOR(pg_catalog.=) 2
+               AND pg_catalog.array_ndims(run_between) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC run_between) OPERATOR(pg_catalog.=) 0
+               AND pg_catalog.array_lower(run_between, 1) OPERATOR(pg_catalog.=) 1
+               AND run_between[1] OPERATOR(pg_catalog.<>) run_between[2]),
     CONSTRAINT max_rows_takes_one_worker CHECK (max_rows IS NULL OR workers OPERATOR(pg_catalog.=) 1),
     CONSTRAINT statuses_are_none_of_the_others
         CHECK (NOT statuses OPERATOR(pg_catalog.&&)
@@ -188,6 +195,8 @@ COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_rows IS 'it does so when s
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_rate_factor IS
     'or when rows fail so many times as fast as usual at this hour of the day; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_interval IS 'how long after the start of the last run at the earliest';
+COMMENT ON COLUMN backlog_cleanup.target.run_between IS
+    'from when to when a regular run in batches works, two times of the day by the clock of time_zone; outside of it the run waits; NULL is always';
 
 CREATE TABLE backlog_cleanup.policy (
     target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,

@@ -27,6 +27,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "SELECT ON backlog_cleanup.tick"),
     (Monitor, "SELECT ON backlog_cleanup.sample"),
     (Monitor, "SELECT ON backlog_cleanup.decision"),
+    (Monitor, "SELECT ON backlog_cleanup.auto_schedule"),
     (Monitor, "SELECT ON backlog_cleanup.retention"),
     // The view `total` calls it with the reader's privileges.
     (Monitor, "EXECUTE ON ROUTINE backlog_cleanup.duration_bound"),

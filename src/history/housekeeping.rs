@@ -6,8 +6,17 @@ use crate::postgres::now::rows_now;
 use crate::schedule::{database, jobs, pg_cron_is_here};
 
 /// What `prune` prunes, as `backlog_cleanup.retention` has it.
-pub const WHAT: [&str; 8] =
-    ["run_recipe", "run", "sample fine", "sample hour", "sample day", "tick", "decision", "cron.job_run_details"];
+pub const WHAT: [&str; 9] = [
+    "run_recipe",
+    "run",
+    "sample fine",
+    "sample hour",
+    "sample day",
+    "tick",
+    "decision",
+    "alert",
+    "cron.job_run_details",
+];
 
 /// Removes a bounded number of rows that are older than `backlog_cleanup.retention` says. Passes over rows that another session has
 /// locked.
@@ -18,6 +27,7 @@ pub fn prune(what: &str) -> Result<()> {
         "run" => run(&recipes_older_than("run")).and_then(|()| run(&runs())),
         "tick" => run(&numbered("tick", "started_at")),
         "decision" => run(&numbered("decision", "decided_at")),
+        "alert" => run(&alerts()),
         "cron.job_run_details" => job_runs(),
         samples => run(&samples_of(samples.trim_start_matches("sample "))),
     }
@@ -92,6 +102,17 @@ fn numbered(table: &str, time: &str) -> String {
                AND id < (SELECT id FROM backlog_cleanup.{table} WHERE {time} >= {cutoff} ORDER BY id LIMIT 1)
              ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED))",
         cutoff = cutoff(table)
+    )
+}
+
+/// An open alert stays, and so does one whose snooze is for those that open after it.
+fn alerts() -> String {
+    format!(
+        "DELETE FROM backlog_cleanup.alert WHERE id = ANY (ARRAY(
+             SELECT id FROM backlog_cleanup.alert
+             WHERE resolved_at < {} AND (snoozed_until > now()) IS NOT TRUE
+             ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED))",
+        cutoff("alert")
     )
 }
 

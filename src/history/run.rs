@@ -41,6 +41,7 @@ pub struct Run {
     pub batch_size: i64,
     /// Seconds.
     pub pause: f64,
+    /// Its own, or what a tick has slowed it down to.
     pub max_rows_per_second: Option<i64>,
     pub seconds_left: Option<f64>,
     pub stop_requested_by: Option<String>,
@@ -57,6 +58,7 @@ impl Run {
             read_prepared::<JsonB>(
                 "SELECT to_jsonb(r) || jsonb_build_object(
                        'pause', extract(epoch FROM pause),
+                       'max_rows_per_second', least(max_rows_per_second, backlog_cleanup.slowed_to(target, started_at)),
                        'seconds_left', extract(epoch FROM max_duration) - extract(epoch FROM clock_timestamp() - started_at))
                    FROM backlog_cleanup.run r
                    WHERE id = $1 AND batch_size IS NOT NULL",

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod analytics;
+mod auto;
 mod bad_input;
 mod batched;
 mod chaos;
@@ -37,3 +38,4 @@ mod status;
 mod tick;
 mod trust;
 mod upgrade;
+mod window;

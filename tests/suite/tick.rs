@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use cluster::{
-    Cluster, balance, create_index, fail, findings_of, number, numbers, refused, truth, until_true, value, with_pg_cron,
+    Cluster, balance, create_index, fail, findings_of, number, numbers, refused, truth, until_holds, until_true, value,
+    with_pg_cron,
 };
 use postgres::Client;
 
@@ -216,7 +217,13 @@ fn code_of_a_table_ends_no_tick_by_a_cancel_that_it_raises_and_cannot_tick() {
         assert_eq!(said(&mut client, "sample generations", "error"), None, "{body}");
         pass(&mut client, "5 minutes");
     }
-    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.sample WHERE target = 'generations'"), 3);
+    assert_eq!(
+        number(
+            &mut client,
+            "SELECT count(*) FROM backlog_cleanup.sample WHERE target = 'generations' AND grain = 'fine'"
+        ),
+        3
+    );
 }
 
 #[test]
@@ -732,4 +739,152 @@ fn an_adaptive_target_is_cleaned_up_when_failures_stand_out_from_their_usual_hou
     until_true(&mut client, "SELECT count(*) = 1 FROM backlog_cleanup.run WHERE state = 'completed'");
     let with_numbers = "SELECT numbers ->> 'usualPerMinute' = '2' AND (numbers ->> 'usualOf')::int = 7 FROM backlog_cleanup.decision ORDER BY id DESC LIMIT 1";
     assert!(truth(&mut client, with_numbers));
+}
+
+#[test]
+fn a_run_goes_slower_while_the_database_is_busier_than_in_its_usual_hour() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 20_000);
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET adaptive = true;
+             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds, seconds, transactions)
+             SELECT 'generations', 'hour', date_trunc('hour', now()) - i * interval '1 day', 1, 3600, 3600 * 50 FROM generate_series(1, 7) i",
+        )
+        .unwrap();
+    let mut session = cluster.connect();
+    session.batch_execute(&cluster::start_run(1_000)).unwrap();
+    for _ in 0..10 {
+        session.batch_execute("SELECT backlog_cleanup.next_batch(1)").unwrap();
+    }
+    // The run has removed 2,000 rows a second.
+    client
+        .batch_execute("UPDATE backlog_cleanup.run SET started_at = clock_timestamp() - interval '5 seconds'")
+        .unwrap();
+    // What the database does in the five minutes before the tick: so many transactions a second.
+    let tick = |client: &mut Client, rate: i64| {
+        client
+            .batch_execute(&format!(
+                "DELETE FROM backlog_cleanup.sample WHERE grain = 'fine'; SELECT pg_stat_force_next_flush();
+                 INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds, counters)
+                 SELECT 'generations', 'fine', now() - interval '5 minutes', 1,
+                        jsonb_build_object('transactions', xact_commit + xact_rollback - {})
+                 FROM pg_stat_database WHERE datname = current_database();
+                 {TICK}",
+                300 * rate
+            ))
+            .unwrap();
+        let numbers: (String, String) = decided(client);
+        let slowed = "SELECT rows_per_second::bigint FROM backlog_cleanup.decision ORDER BY id DESC LIMIT 1";
+        (numbers.0, numbers.1, value::<Option<i64>>(client, slowed))
+    };
+    let (action, reason, _) = tick(&mut client, 60);
+    assert!(action == "none" && reason.contains("60."), "{reason}");
+    let (action, reason, first) = tick(&mut client, 200);
+    assert_eq!(action, "slow", "{reason}");
+    assert!(reason.contains("usually 50.0 at this hour: it goes on with "), "{reason}");
+    let first = first.unwrap();
+    assert!((300..=1_000).contains(&first), "{first}");
+    let explained: String = value(&mut client, "SELECT backlog_cleanup_explain_tick()");
+    assert!(explained.contains("the run goes on slower, since a run is at work"), "{explained}");
+    // The next batches are of a quarter of a second at that rate, and wait for each other.
+    let before = number(&mut client, "SELECT removed FROM backlog_cleanup.run");
+    let started = Instant::now();
+    while number(&mut client, "SELECT removed FROM backlog_cleanup.run") < before + first {
+        let wait: f64 = value(&mut session, "SELECT backlog_cleanup.next_batch(1)");
+        std::thread::sleep(std::time::Duration::from_secs_f64(wait));
+    }
+    assert!(started.elapsed().as_secs_f64() > 0.4, "{:?}", started.elapsed());
+    // While that lasts, half as fast again; then at its own pace.
+    let (action, _, second) = tick(&mut client, 200);
+    assert_eq!((&action[..], second), ("slow", Some(first / 2)));
+    let (action, reason, none) = tick(&mut client, 60);
+    assert_eq!((&action[..], none), ("resume", None), "{reason}");
+    let removed = |client: &mut Client| number(client, "SELECT removed FROM backlog_cleanup.run");
+    let before = removed(&mut client);
+    until_holds(|| {
+        session.batch_execute("SELECT backlog_cleanup.next_batch(1)").unwrap();
+        removed(&mut client) > before
+    });
+    assert_eq!(removed(&mut client), before + 1_000);
+    // Whoever does not tick any more slows nothing down for long.
+    let (action, ..) = tick(&mut client, 200);
+    assert_eq!(action, "slow");
+    let slowed = "SELECT backlog_cleanup.slowed_to(target, started_at) IS NULL FROM backlog_cleanup.run";
+    assert!(!truth(&mut client, slowed));
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.run SET started_at = started_at - interval '1 hour';
+                        UPDATE backlog_cleanup.decision SET decided_at = decided_at - interval '16 minutes'",
+        )
+        .unwrap();
+    assert!(truth(&mut client, slowed));
+}
+
+#[test]
+fn code_of_a_tables_owner_makes_no_tick_slow() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(&cluster::JOBS.replace("CREATE EXTENSION backlog_cleanup;", "")).unwrap();
+    client
+        .batch_execute(
+            "CREATE FUNCTION meets(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN true; END';
+             ALTER FUNCTION meets OWNER TO app; UPDATE backlog_cleanup.target SET condition = '(public.meets(queue))' WHERE name = 't';
+             CREATE OR REPLACE FUNCTION meets(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN PERFORM pg_sleep(600); RETURN true; END'",
+        )
+        .unwrap();
+    let started = Instant::now();
+    client.batch_execute(TICK).unwrap();
+    assert!((5.0..30.0).contains(&started.elapsed().as_secs_f64()), "{:?}", started.elapsed());
+    assert_eq!(said(&mut client, "sample t", "skipped").as_deref(), Some("it was ended after 5 s"));
+    // Its size and its statistics are there, and so is everything else; the session goes on.
+    let sampled = "SELECT in_scope IS NULL AND table_bytes > 0 AND not_counted = 'it was ended after 5 s' FROM backlog_cleanup.sample WHERE target = 't'";
+    assert!(truth(&mut client, sampled));
+    assert!(truth(&mut client, "SELECT in_scope = 0 FROM backlog_cleanup.sample WHERE target = 'generations'"));
+    client.batch_execute("SELECT pg_sleep(0.3)").unwrap();
+}
+
+#[test]
+fn many_rows_are_counted_with_every_other_tick_and_not_all_targets_with_one() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 300_001);
+    client
+        .batch_execute("INSERT INTO backlog_cleanup.target (name) SELECT 'copy ' || i FROM generate_series(1, 3) i; ANALYZE generations")
+        .unwrap();
+    let counted = "SELECT string_agg(target, ', ' ORDER BY target) FROM backlog_cleanup.sample
+                   WHERE in_scope IS NOT NULL AND sampled_at = (SELECT max(sampled_at) FROM backlog_cleanup.sample)";
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(value::<String>(&mut client, counted), "copy 1, copy 2");
+    let why = said(&mut client, "sample copy 3", "skipped").unwrap();
+    assert_eq!(why, "this tick has counted 600002 rows of others");
+    client.batch_execute("UPDATE backlog_cleanup.sample SET milliseconds = 1").unwrap();
+    pass(&mut client, "5 minutes");
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(value::<String>(&mut client, counted), "copy 3, generations", "those that have waited longest");
+    let why = said(&mut client, "sample copy 1", "skipped").unwrap();
+    assert!(why.starts_with("this tick has counted") || why.starts_with("the last count had 300001 rows"), "{why}");
+    client.batch_execute("UPDATE backlog_cleanup.sample SET milliseconds = 1").unwrap();
+    pass(&mut client, "5 minutes");
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(value::<String>(&mut client, counted), "copy 1, copy 2");
+}
+
+#[test]
+fn alerts_that_are_over_are_pruned_and_open_ones_stay() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.alert_rule SET enabled = false WHERE kind <> 'failed_runs';
+             INSERT INTO backlog_cleanup.alert (rule, target, subject, opened_at, resolved_at, snoozed_until, value, threshold, sentence)
+             SELECT 'a rule', NULL, i, now() - interval '500 days', CASE WHEN i <> 'locked open' THEN now() - age END, snoozed, 1, 0, i
+             FROM (VALUES ('over', interval '401 days', NULL::timestamptz), ('of last year', '399 days', NULL),
+                          ('snoozed', '401 days', now() + interval '1 day')) alerts (i, age, snoozed);
+             SELECT backlog_cleanup_tick()",
+        )
+        .unwrap();
+    let left = "SELECT subject FROM backlog_cleanup.alert ORDER BY subject";
+    assert_eq!(cluster::column::<String>(&mut client, left), ["of last year", "snoozed"]);
 }
