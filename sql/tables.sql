@@ -115,6 +115,9 @@ CREATE TABLE backlog_cleanup.target (
         CONSTRAINT adaptive_min_interval_is_from_0_to_1000_years
         CHECK (adaptive_min_interval OPERATOR(pg_catalog.>=) interval '0'
                AND adaptive_min_interval OPERATOR(pg_catalog.<=) interval '1000 years'),
+    wal_compression     text NOT NULL DEFAULT 'auto'
+        CONSTRAINT wal_compression_is_auto_off_lz4_or_zstd
+        CHECK (wal_compression OPERATOR(pg_catalog.=) ANY (ARRAY['auto', 'off', 'lz4', 'zstd'])),
     CONSTRAINT max_rows_takes_one_worker CHECK (max_rows IS NULL OR workers OPERATOR(pg_catalog.=) 1),
     CONSTRAINT statuses_are_none_of_the_others
         CHECK (NOT statuses OPERATOR(pg_catalog.&&)
@@ -188,6 +191,8 @@ COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_rows IS 'it does so when s
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_rate_factor IS
     'or when rows fail so many times as fast as usual at this hour of the day; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_interval IS 'how long after the start of the last run at the earliest';
+COMMENT ON COLUMN backlog_cleanup.target.wal_compression IS
+    'how runs compress the full-page images that they write: lz4, zstd, off; auto is lz4 where the server has it and its own wal_compression is off, and else what the server does';
 
 CREATE TABLE backlog_cleanup.policy (
     target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
@@ -259,7 +264,9 @@ CREATE TABLE backlog_cleanup.run (
     stop_requested_by name,
     held             bigint NOT NULL DEFAULT 0,
     include_held     boolean NOT NULL DEFAULT false,
-    status           text
+    status           text,
+    wal_bytes        bigint,
+    full_page_images bigint
 );
 CREATE INDEX run_target_id_idx ON backlog_cleanup.run (target, id DESC);
 COMMENT ON TABLE backlog_cleanup.run IS 'history: one row per run, written in the transactions that remove';
@@ -290,6 +297,9 @@ COMMENT ON COLUMN backlog_cleanup.run.error_message IS 'what ended it, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.error_at IS 'what it worked on then, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.held IS 'rows that policies hold, and that it has passed over';
 COMMENT ON COLUMN backlog_cleanup.run.include_held IS 'whether an emergency run was to remove held rows, too';
+COMMENT ON COLUMN backlog_cleanup.run.wal_bytes IS
+    'the WAL that it has written, in bytes; NULL for a run of an earlier version';
+COMMENT ON COLUMN backlog_cleanup.run.full_page_images IS 'the full-page images in it';
 COMMENT ON COLUMN backlog_cleanup.run.stop_requested_by IS 'the role that asked it to stop, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run.batches IS 'committed batches that removed rows; 0 for a run in one transaction';

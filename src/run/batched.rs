@@ -11,6 +11,7 @@ use crate::plan::{cutoff, divide, policies, statuses};
 use crate::postgres::error::{Result, error};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
+use crate::postgres::wal;
 use crate::rank::held::held;
 use crate::rank::one_pass::{Ranked, rank};
 use crate::rank::removable::Removable;
@@ -55,6 +56,7 @@ pub fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         ));
     }
     let caller = caller()?;
+    wal::start_counting();
     begin(arguments.target.as_deref(), Span::Session)?;
     cancel::listen();
     steady_leaves(arguments.target.as_deref(), Lock::Read, |target, leaves| {

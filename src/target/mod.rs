@@ -39,6 +39,7 @@ use crate::postgres::names::naming_anything;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
+use crate::postgres::wal::WalCompression;
 use crate::target::id::Id;
 use crate::target::pace::Pace;
 use crate::target::spelling::Spelling;
@@ -91,6 +92,9 @@ pub struct TargetRow {
     /// Bytes per second.
     pub max_wal_rate: Option<i64>,
     pub throttle_query: Option<String>,
+    /// Versions before 0.3.0 have none.
+    #[serde(default)]
+    pub wal_compression: WalCompression,
     /// The role that made the target use its tables; `None` is a superuser, and `""` a role that is gone.
     pub named_by: Option<String>,
 }

@@ -37,3 +37,4 @@ mod status;
 mod tick;
 mod trust;
 mod upgrade;
+mod wal;
