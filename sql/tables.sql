@@ -53,7 +53,7 @@ CREATE TABLE backlog_cleanup.target (
     batch_size          integer NOT NULL DEFAULT 10000
         CONSTRAINT batch_size_is_from_1_to_1000000
         CHECK (batch_size OPERATOR(pg_catalog.>=) 1 AND batch_size OPERATOR(pg_catalog.<=) 1000000),
-    pause               interval NOT NULL DEFAULT '0'
+    pause               interval
         CONSTRAINT pause_is_from_0_to_1_day
         CHECK (pause OPERATOR(pg_catalog.>=) interval '0'
                AND pause OPERATOR(pg_catalog.<=) interval '1 day'),
@@ -154,8 +154,9 @@ COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the statuses that
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';
-COMMENT ON COLUMN backlog_cleanup.target.batch_size IS 'rows per batch of a batched run';
-COMMENT ON COLUMN backlog_cleanup.target.pause IS 'how long a batched run sleeps between batches';
+COMMENT ON COLUMN backlog_cleanup.target.batch_size IS 'rows per batch of a batched run, at most';
+COMMENT ON COLUMN backlog_cleanup.target.pause IS
+    'how long a batched run sleeps between batches; NULL: it works little and rests much while others write, and does not sleep while nobody does';
 COMMENT ON COLUMN backlog_cleanup.target.max_rows_per_second IS 'a batched run removes no more rows per second than this, over a second or two; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.workers IS 'background workers of a batched run; 1 is the session itself';
 COMMENT ON COLUMN backlog_cleanup.target.max_duration IS 'a batched run stops after this time; NULL is off';
@@ -304,8 +305,8 @@ COMMENT ON COLUMN backlog_cleanup.run.stop_requested_by IS 'the role that asked 
 COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run.batches IS 'committed batches that removed rows; 0 for a run in one transaction';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
-    'rows per batch; NULL for a run in one transaction, as are pause, max_rows_per_second, max_duration, max_rows and workers';
-COMMENT ON COLUMN backlog_cleanup.run.pause IS 'how long it sleeps between batches';
+    'rows per batch at most; NULL for a run in one transaction, as are pause, max_rows_per_second, max_duration, max_rows and workers';
+COMMENT ON COLUMN backlog_cleanup.run.pause IS 'how long it sleeps between batches; NULL if that depends on others';
 COMMENT ON COLUMN backlog_cleanup.run.max_rows_per_second IS 'how many rows it removes per second at most, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.max_duration IS 'after how long it stops, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.max_rows IS 'after how many removed rows it stops, or NULL';

@@ -40,8 +40,8 @@ pub struct Run {
     pub kept_back: i64,
     pub batches: i64,
     pub batch_size: i64,
-    /// Seconds.
-    pub pause: f64,
+    /// Seconds; `None` if the run finds its pace itself.
+    pub pause: Option<f64>,
     pub max_rows_per_second: Option<i64>,
     pub seconds_left: Option<f64>,
     pub stop_requested_by: Option<String>,

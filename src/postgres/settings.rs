@@ -36,17 +36,30 @@ pub fn is(name: &str, value: &str) -> bool {
 
 /// Whether a superuser could give a configuration parameter this value.
 pub fn accepts(name: &str, value: &str) -> bool {
-    call(name, value, pg_sys::GucContext::PGC_SUSET, false, pg_sys::DEBUG5 as i32) != 0
+    call(name, value, pg_sys::GucContext::PGC_SUSET, pg_sys::GucAction::GUC_ACTION_SAVE, false, pg_sys::DEBUG5 as i32)
+        != 0
+}
+
+/// Sets a parameter that anyone may set until the transaction ends. Called outside of `with_settings`.
+pub fn set_until_commit(name: &str, value: &str) {
+    call(name, value, pg_sys::GucContext::PGC_USERSET, pg_sys::GucAction::GUC_ACTION_LOCAL, true, 0);
 }
 
 fn set(name: &str, value: &str, context: pg_sys::GucContext::Type) {
     if !is(name, value) {
-        call(name, value, context, true, 0);
+        call(name, value, context, pg_sys::GucAction::GUC_ACTION_SAVE, true, 0);
     }
 }
 
 /// Returns 0 if PostgreSQL refuses the value. Raises that as an ERROR if `level` is 0.
-fn call(name: &str, value: &str, context: pg_sys::GucContext::Type, changes: bool, level: i32) -> i32 {
+fn call(
+    name: &str,
+    value: &str,
+    context: pg_sys::GucContext::Type,
+    action: pg_sys::GucAction::Type,
+    changes: bool,
+    level: i32,
+) -> i32 {
     let name = CString::new(name).unwrap_or_default();
     let value = CString::new(value).unwrap_or_default();
     // SAFETY: both strings end with a zero and outlive the call, which copies them.
@@ -56,7 +69,7 @@ fn call(name: &str, value: &str, context: pg_sys::GucContext::Type, changes: boo
             value.as_ptr(),
             context,
             pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_SAVE,
+            action,
             changes,
             level,
             false,

@@ -142,7 +142,7 @@ fn may_limit_rows(arguments: &Arguments, pace: &Pace, leaves: &[Leaf]) -> Result
 /// it when the run's row says so.
 #[pg_extern(sql = false)]
 pub fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
-    let run = of_session(run_id)?;
+    let mut run = of_session(run_id)?;
     // What the session remembers of the run would outlive ROLLBACK TO SAVEPOINT.
     if is_in_subtransaction() {
         cutoff::forget();
@@ -152,13 +152,17 @@ pub fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
             worker::start(&run)?;
         }
         match worker::leader(&run)? {
-            Leader::Works => batch::step(&run),
+            Leader::Works => batch::step(&mut run),
             Leader::Waits(seconds) => Ok(Some(seconds)),
             Leader::Done => Ok(None),
         }
     })?;
     if is_in_subtransaction() {
         cutoff::forget();
+    }
+    // After the last batch, `finish_run` is in the same transaction.
+    if failure::is_driven() && next.flatten().is_some() {
+        batch::commit_soon();
     }
     Ok(next.unwrap_or(Some(0.0)))
 }

@@ -20,6 +20,7 @@ mod jobs;
 mod kinds;
 mod limits;
 mod obeyed;
+mod pace;
 mod pg_cron;
 mod pg_upgrade;
 mod positions;
