@@ -17,6 +17,8 @@ ALTER TABLE backlog_cleanup.run
     ADD COLUMN held bigint NOT NULL DEFAULT 0,
     ADD COLUMN include_held boolean NOT NULL DEFAULT false,
     ADD COLUMN status text,
+    ADD COLUMN wal_bytes bigint,
+    ADD COLUMN full_page_images bigint,
     DROP CONSTRAINT run_state_check,
     ADD CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['running', 'completed', 'stopped', 'interrupted', 'failed']));
 COMMENT ON COLUMN backlog_cleanup.run.status IS 'the status that was selected, or NULL';
@@ -176,7 +178,7 @@ ALTER TABLE backlog_cleanup.target
     ALTER COLUMN statuses SET NOT NULL, ALTER COLUMN statuses SET DEFAULT '{failed}',
     ALTER COLUMN completed_status SET DEFAULT '{completed}',
     ALTER COLUMN pending_status SET DEFAULT '{pending}', ALTER COLUMN processing_status SET DEFAULT '{processing}',
-    ADD COLUMN pause interval NOT NULL DEFAULT '0'
+    ADD COLUMN pause interval
         CONSTRAINT pause_is_from_0_to_1_day
         CHECK (pause OPERATOR(pg_catalog.>=) interval '0'
                AND pause OPERATOR(pg_catalog.<=) interval '1 day'),
@@ -329,7 +331,7 @@ CREATE VIEW backlog_cleanup.history AS
            r.error_sqlstate,
            CASE WHEN r.state OPERATOR(pg_catalog.=) 'running' AND p.state OPERATOR(pg_catalog.=) 'interrupted'
                 THEN 'the session that ran it has ended' ELSE r.error_message END AS error_message, r.error_at,
-           CASE WHEN shown.may THEN e.detail END AS error_detail, e.hint AS error_hint
+           CASE WHEN shown.may THEN e.detail END AS error_detail, e.hint AS error_hint, r.wal_bytes, r.full_page_images
     FROM backlog_cleanup.run r
     LEFT JOIN backlog_cleanup.progress p ON p.run_id OPERATOR(pg_catalog.=) r.id
     LEFT JOIN backlog_cleanup.run_error e ON e.run_id OPERATOR(pg_catalog.=) r.id
@@ -339,7 +341,7 @@ CREATE VIEW backlog_cleanup.history AS
         LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) named.oid) shown ON true
     UNION ALL
     SELECT NULL, j.job_id, j.target, j.mode, 'failed', j.requested_by, j.started_at, j.finished_at, 0, 0, 0, 0,
-           NULL, j.message, NULL, NULL, NULL
+           NULL, j.message, NULL, NULL, NULL, NULL, NULL
     FROM backlog_cleanup.failed_jobs() j
     WHERE NOT EXISTS (SELECT FROM backlog_cleanup.run r
                       WHERE r.target OPERATOR(pg_catalog.=) j.target AND r.state OPERATOR(pg_catalog.<>) 'completed'
@@ -364,6 +366,8 @@ COMMENT ON COLUMN backlog_cleanup.history.error_at IS 'what it worked on then, o
 COMMENT ON COLUMN backlog_cleanup.history.error_detail IS
     'the error''s DETAIL, which may show values of rows: for roles with the rights of the owners of the target''s tables';
 COMMENT ON COLUMN backlog_cleanup.history.error_hint IS 'the error''s HINT, or NULL';
+COMMENT ON COLUMN backlog_cleanup.history.wal_bytes IS 'the WAL that it has written, in bytes; NULL if that is not known';
+COMMENT ON COLUMN backlog_cleanup.history.full_page_images IS 'the full-page images in it';
 
 DROP PROCEDURE backlog_cleanup_run;
 DROP FUNCTION backlog_cleanup.start_run;
@@ -796,7 +800,10 @@ COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the statuses that
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';
-COMMENT ON COLUMN backlog_cleanup.target.pause IS 'how long a batched run sleeps between batches';
+COMMENT ON COLUMN backlog_cleanup.target.batch_size IS 'rows per batch of a batched run, at most';
+COMMENT ON COLUMN backlog_cleanup.run.pause IS 'how long it sleeps between batches; NULL if that depends on others';
+COMMENT ON COLUMN backlog_cleanup.target.pause IS
+    'how long a batched run sleeps between batches; NULL: it works little and rests much while others write, and does not sleep while nobody does';
 COMMENT ON COLUMN backlog_cleanup.target.max_rows_per_second IS 'a batched run removes no more rows per second than this, over a second or two; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.workers IS 'background workers of a batched run; 1 is the session itself';
 COMMENT ON COLUMN backlog_cleanup.target.max_duration IS 'a batched run stops after this time; NULL is off';
@@ -845,7 +852,7 @@ COMMENT ON COLUMN backlog_cleanup.run.stop_requested_by IS 'the role that asked 
 COMMENT ON COLUMN backlog_cleanup.run.state IS
     'running, completed, stopped (by max_duration or max_rows), interrupted (by a crash or a cancel), or failed (by an error)';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
-    'rows per batch; NULL for a run in one transaction, as are pause, max_rows_per_second, max_duration, max_rows and workers';
+    'rows per batch at most; NULL for a run in one transaction, as are pause, max_rows_per_second, max_duration, max_rows and workers';
 COMMENT ON COLUMN backlog_cleanup.run.finished_at IS
     'when it finished; for an interrupted run, when its last batch did; NULL while it is running';
 COMMENT ON TABLE backlog_cleanup.run_cutoff IS
@@ -894,13 +901,6 @@ COMMENT ON COLUMN backlog_cleanup.forgotten.seconds_up_to IS
     'the bound of their durations; each is above the next lower bound';
 COMMENT ON COLUMN backlog_cleanup.forgotten.runs IS 'number of runs';
 COMMENT ON COLUMN backlog_cleanup.forgotten.seconds IS 'sum of their durations';
-COMMENT ON FUNCTION backlog_cleanup.remember_run IS 'keeps a run that is deleted from the history in the sums';
-COMMENT ON VIEW backlog_cleanup.total IS 'sums of all runs, including those deleted from the history; they never fall';
-COMMENT ON COLUMN backlog_cleanup.total.state IS 'how they ended, or running';
-COMMENT ON COLUMN backlog_cleanup.total.seconds_up_to IS
-    'the bound of their durations; each is above the next lower bound; NULL while running';
-COMMENT ON COLUMN backlog_cleanup.total.runs IS 'number of runs';
-COMMENT ON COLUMN backlog_cleanup.total.seconds IS 'sum of their durations; NULL while running';
 COMMENT ON FUNCTION backlog_cleanup_failed_generations IS
     'removes the expired failed rows of each recipe but the newest; returns a report';
 COMMENT ON FUNCTION backlog_cleanup_schedule IS
@@ -978,6 +978,64 @@ COMMENT ON COLUMN backlog_cleanup.target.adaptive_rate_factor IS
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_interval IS 'how long after the start of the last run at the earliest';
 COMMENT ON COLUMN backlog_cleanup.target.run_between IS
     'from when to when a regular run in batches works, two times of the day by the clock of time_zone; outside of it the run waits; NULL is always';
+
+-- Runs compress the full-page images that they write, and tell how much WAL they have written.
+ALTER TABLE backlog_cleanup.target
+    ADD COLUMN wal_compression text NOT NULL DEFAULT 'auto'
+        CONSTRAINT wal_compression_is_auto_off_lz4_or_zstd
+        CHECK (wal_compression OPERATOR(pg_catalog.=) ANY (ARRAY['auto', 'off', 'lz4', 'zstd']));
+COMMENT ON COLUMN backlog_cleanup.target.wal_compression IS
+    'how runs compress the full-page images that they write: lz4, zstd, off; auto is lz4 where the server has it and its own wal_compression is off, and else what the server does';
+COMMENT ON COLUMN backlog_cleanup.run.wal_bytes IS
+    'the WAL that it has written, in bytes; NULL for a run of an earlier version';
+COMMENT ON COLUMN backlog_cleanup.run.full_page_images IS 'the full-page images in it';
+ALTER TABLE backlog_cleanup.forgotten ADD COLUMN wal_bytes bigint NOT NULL DEFAULT 0;
+COMMENT ON COLUMN backlog_cleanup.forgotten.wal_bytes IS 'the WAL that they have written, in bytes, as far as it is known';
+DROP FUNCTION backlog_cleanup.remember_run CASCADE;
+CREATE FUNCTION backlog_cleanup.remember_run() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    took double precision := EXTRACT(epoch FROM coalesce(OLD.finished_at, OLD.started_at) - OLD.started_at)::double precision;
+BEGIN
+    INSERT INTO backlog_cleanup.forgotten AS f (target, mode, state, seconds_up_to, runs, removed, seconds, wal_bytes)
+    VALUES (OLD.target, OLD.mode, CASE OLD.state WHEN 'running' THEN 'interrupted' ELSE OLD.state END,
+            backlog_cleanup.duration_bound(took), 1, OLD.removed, took, coalesce(OLD.wal_bytes, 0))
+    ON CONFLICT (target, mode, state, seconds_up_to) DO UPDATE
+        SET runs = f.runs + excluded.runs, removed = f.removed + excluded.removed, seconds = f.seconds + excluded.seconds,
+            wal_bytes = f.wal_bytes + excluded.wal_bytes;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.remember_run IS 'keeps a run that is deleted from the history in the sums';
+CREATE TRIGGER remember_run AFTER DELETE ON backlog_cleanup.run
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.remember_run();
+COMMENT ON TRIGGER remember_run ON backlog_cleanup.run IS 'the sums of all runs never fall';
+
+DROP VIEW backlog_cleanup.total;
+CREATE VIEW backlog_cleanup.total AS
+    SELECT target, mode, state, seconds_up_to,
+           pg_catalog.sum(runs)::bigint AS runs, pg_catalog.sum(removed)::bigint AS removed, pg_catalog.sum(seconds) AS seconds,
+           pg_catalog.sum(wal_bytes)::bigint AS wal_bytes
+    FROM (SELECT r.target, r.mode, r.state, backlog_cleanup.duration_bound(took.seconds), 1, r.removed, took.seconds,
+                 COALESCE(r.wal_bytes, 0::bigint)
+          FROM backlog_cleanup.run r,
+               LATERAL (SELECT EXTRACT(epoch FROM r.finished_at OPERATOR(pg_catalog.-) r.started_at)::double precision
+                        AS seconds) took
+          UNION ALL
+          SELECT target, mode, state, seconds_up_to, runs, removed, seconds, wal_bytes FROM backlog_cleanup.forgotten)
+         ran (target, mode, state, seconds_up_to, runs, removed, seconds, wal_bytes)
+    GROUP BY target, mode, state, seconds_up_to;
+COMMENT ON VIEW backlog_cleanup.total IS 'sums of all runs, including those deleted from the history; they never fall';
+COMMENT ON COLUMN backlog_cleanup.total.target IS 'the target''s name at that time';
+COMMENT ON COLUMN backlog_cleanup.total.mode IS 'regular or emergency';
+COMMENT ON COLUMN backlog_cleanup.total.state IS 'how they ended, or running';
+COMMENT ON COLUMN backlog_cleanup.total.seconds_up_to IS
+    'the bound of their durations; each is above the next lower bound; NULL while running';
+COMMENT ON COLUMN backlog_cleanup.total.runs IS 'number of runs';
+COMMENT ON COLUMN backlog_cleanup.total.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.total.seconds IS 'sum of their durations; NULL while running';
+COMMENT ON COLUMN backlog_cleanup.total.wal_bytes IS 'the WAL that they have written, in bytes, as far as it is known';
 
 -- What the tick writes: itself, samples, decisions; and how long everything that grows is kept.
 CREATE TABLE backlog_cleanup.tick (

@@ -53,7 +53,7 @@ CREATE TABLE backlog_cleanup.target (
     batch_size          integer NOT NULL DEFAULT 10000
         CONSTRAINT batch_size_is_from_1_to_1000000
         CHECK (batch_size OPERATOR(pg_catalog.>=) 1 AND batch_size OPERATOR(pg_catalog.<=) 1000000),
-    pause               interval NOT NULL DEFAULT '0'
+    pause               interval
         CONSTRAINT pause_is_from_0_to_1_day
         CHECK (pause OPERATOR(pg_catalog.>=) interval '0'
                AND pause OPERATOR(pg_catalog.<=) interval '1 day'),
@@ -122,6 +122,9 @@ CREATE TABLE backlog_cleanup.target (
                AND pg_catalog.num_nulls(VARIADIC run_between) OPERATOR(pg_catalog.=) 0
                AND pg_catalog.array_lower(run_between, 1) OPERATOR(pg_catalog.=) 1
                AND run_between[1] OPERATOR(pg_catalog.<>) run_between[2]),
+    wal_compression     text NOT NULL DEFAULT 'auto'
+        CONSTRAINT wal_compression_is_auto_off_lz4_or_zstd
+        CHECK (wal_compression OPERATOR(pg_catalog.=) ANY (ARRAY['auto', 'off', 'lz4', 'zstd'])),
     CONSTRAINT max_rows_takes_one_worker CHECK (max_rows IS NULL OR workers OPERATOR(pg_catalog.=) 1),
     CONSTRAINT statuses_are_none_of_the_others
         CHECK (NOT statuses OPERATOR(pg_catalog.&&)
@@ -158,8 +161,9 @@ COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the statuses that
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';
-COMMENT ON COLUMN backlog_cleanup.target.batch_size IS 'rows per batch of a batched run';
-COMMENT ON COLUMN backlog_cleanup.target.pause IS 'how long a batched run sleeps between batches';
+COMMENT ON COLUMN backlog_cleanup.target.batch_size IS 'rows per batch of a batched run, at most';
+COMMENT ON COLUMN backlog_cleanup.target.pause IS
+    'how long a batched run sleeps between batches; NULL: it works little and rests much while others write, and does not sleep while nobody does';
 COMMENT ON COLUMN backlog_cleanup.target.max_rows_per_second IS 'a batched run removes no more rows per second than this, over a second or two; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.workers IS 'background workers of a batched run; 1 is the session itself';
 COMMENT ON COLUMN backlog_cleanup.target.max_duration IS 'a batched run stops after this time; NULL is off';
@@ -197,6 +201,8 @@ COMMENT ON COLUMN backlog_cleanup.target.adaptive_rate_factor IS
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_interval IS 'how long after the start of the last run at the earliest';
 COMMENT ON COLUMN backlog_cleanup.target.run_between IS
     'from when to when a regular run in batches works, two times of the day by the clock of time_zone; outside of it the run waits; NULL is always';
+COMMENT ON COLUMN backlog_cleanup.target.wal_compression IS
+    'how runs compress the full-page images that they write: lz4, zstd, off; auto is lz4 where the server has it and its own wal_compression is off, and else what the server does';
 
 CREATE TABLE backlog_cleanup.policy (
     target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
@@ -268,7 +274,9 @@ CREATE TABLE backlog_cleanup.run (
     stop_requested_by name,
     held             bigint NOT NULL DEFAULT 0,
     include_held     boolean NOT NULL DEFAULT false,
-    status           text
+    status           text,
+    wal_bytes        bigint,
+    full_page_images bigint
 );
 CREATE INDEX run_target_id_idx ON backlog_cleanup.run (target, id DESC);
 COMMENT ON TABLE backlog_cleanup.run IS 'history: one row per run, written in the transactions that remove';
@@ -299,12 +307,15 @@ COMMENT ON COLUMN backlog_cleanup.run.error_message IS 'what ended it, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.error_at IS 'what it worked on then, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.held IS 'rows that policies hold, and that it has passed over';
 COMMENT ON COLUMN backlog_cleanup.run.include_held IS 'whether an emergency run was to remove held rows, too';
+COMMENT ON COLUMN backlog_cleanup.run.wal_bytes IS
+    'the WAL that it has written, in bytes; NULL for a run of an earlier version';
+COMMENT ON COLUMN backlog_cleanup.run.full_page_images IS 'the full-page images in it';
 COMMENT ON COLUMN backlog_cleanup.run.stop_requested_by IS 'the role that asked it to stop, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run.batches IS 'committed batches that removed rows; 0 for a run in one transaction';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
-    'rows per batch; NULL for a run in one transaction, as are pause, max_rows_per_second, max_duration, max_rows and workers';
-COMMENT ON COLUMN backlog_cleanup.run.pause IS 'how long it sleeps between batches';
+    'rows per batch at most; NULL for a run in one transaction, as are pause, max_rows_per_second, max_duration, max_rows and workers';
+COMMENT ON COLUMN backlog_cleanup.run.pause IS 'how long it sleeps between batches; NULL if that depends on others';
 COMMENT ON COLUMN backlog_cleanup.run.max_rows_per_second IS 'how many rows it removes per second at most, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.max_duration IS 'after how long it stops, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.max_rows IS 'after how many removed rows it stops, or NULL';

@@ -13,6 +13,7 @@ use crate::postgres::error::{Result, spi};
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::prepared;
 use crate::postgres::subtransaction::{attempt, is_cancel, reported};
+use crate::postgres::wal;
 use crate::rank::tally::RecipeCount;
 use crate::remove::left::{CHANGED_INSTEAD, Left};
 use crate::target::Target;
@@ -240,7 +241,7 @@ pub fn milliseconds(run_id: i64) -> Result<BatchMilliseconds> {
 /// a later pass replaces what one has met before, which may be gone. Errors: 40001
 /// (with it the run would have removed more than were ranked).
 pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left: &Left, took: Duration) -> Result<()> {
-    let (removed, reason) = (cutoffs.tally.removed(), left.reason.as_ref());
+    let (removed, reason, wal) = (cutoffs.tally.removed(), left.reason.as_ref(), wal::uncounted());
     let batch = extension::as_owner(|| {
         prepared::get_one::<i64>(
             "UPDATE backlog_cleanup.run
@@ -250,6 +251,7 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left:
                  kept_back_sqlstate = CASE WHEN kept_back_message IS NULL OR $9 AND $8 IS NOT NULL THEN $6 ELSE kept_back_sqlstate END,
                  kept_back_row = CASE WHEN kept_back_message IS NULL OR $9 AND $8 IS NOT NULL THEN $7 ELSE kept_back_row END,
                  kept_back_message = CASE WHEN kept_back_message IS NULL OR $9 AND $8 IS NOT NULL THEN $8 ELSE kept_back_message END,
+                 wal_bytes = wal_bytes + $10, full_page_images = full_page_images + $11,
                  waiting_for = NULL
              WHERE id = $1
              RETURNING batches",
@@ -263,6 +265,8 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left:
                 reason.and_then(|reason| reason.row.as_deref()).into(),
                 reason.map(|reason| reason.message.as_str()).into(),
                 (pass > 1).into(),
+                wal.bytes.into(),
+                wal.full_page_images.into(),
             ],
         )
     })?;

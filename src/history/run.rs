@@ -10,6 +10,7 @@ use crate::history::{failures, ledger};
 use crate::plan::{policies, statuses};
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::read_prepared;
+use crate::postgres::wal::Wal;
 use crate::rank::tally::Tally;
 use crate::remove::left::Left;
 use crate::rules::Rules;
@@ -39,8 +40,8 @@ pub struct Run {
     pub kept_back: i64,
     pub batches: i64,
     pub batch_size: i64,
-    /// Seconds.
-    pub pause: f64,
+    /// Seconds; `None` if the run finds its pace itself.
+    pub pause: Option<f64>,
     /// Its own, or what a tick has slowed it down to.
     pub max_rows_per_second: Option<i64>,
     pub seconds_left: Option<f64>,
@@ -125,9 +126,9 @@ pub fn start(rules: &Rules, tally: &Tally, referenced: i64, held: i64, pace: &Pa
             "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,
                                               total_failed, removed, recipes_affected, batch_size, pause, max_duration,
                                               max_rows, max_rows_per_second, workers, reading, kept_back, held, include_held, status,
-                                              started_at)
+                                              wal_bytes, full_page_images, started_at)
              SELECT $1, $2, 'running', $3::name, $4, $5, $6::timestamptz, $7, 0, $8, p.batch_size, p.pause, p.max_duration,
-                    p.max_rows, p.max_rows_per_second, p.workers, $10, $11, $12, $13, $14, clock_timestamp()
+                    p.max_rows, p.max_rows_per_second, p.workers, $10, $11, $12, $13, $14, 0, 0, clock_timestamp()
              FROM jsonb_populate_record(NULL::backlog_cleanup.run, $9) p
              RETURNING id",
             &[
@@ -152,8 +153,9 @@ pub fn start(rules: &Rules, tally: &Tally, referenced: i64, held: i64, pace: &Pa
     .map(Option::unwrap_or_default)
 }
 
-/// Records a run of one transaction, the recipes that lost rows and its ledger row, in the transaction that removed. Returns the run's id.
-pub fn record(rules: &Rules, tally: &Tally, left: &Left, held: i64, caller: &str) -> Result<i64> {
+/// Records a run of one transaction that has written this WAL, the recipes that lost rows and its ledger row, in the transaction that
+/// removed. Returns the run's id.
+pub fn record(rules: &Rules, tally: &Tally, left: &Left, held: i64, wal: Wal, caller: &str) -> Result<i64> {
     let (removed, recipes) = (tally.removed(), tally.by_recipe());
     let run_id = extension::as_owner(|| {
         let run_id = Spi::get_one_with_args::<i64>(
@@ -191,6 +193,9 @@ pub fn record(rules: &Rules, tally: &Tally, left: &Left, held: i64, caller: &str
         Ok(run_id)
     })?;
     if extension::is_updated()? {
+        let written = "UPDATE backlog_cleanup.run SET wal_bytes = $2, full_page_images = $3 WHERE id = $1";
+        let arguments = [run_id.into(), wal.bytes.into(), wal.full_page_images.into()];
+        extension::as_owner(|| Spi::run_with_args(written, &arguments).map_err(spi))?;
         policies::save(run_id, &rules.policies, tally, true)?;
         statuses::save(run_id, rules.target, tally, true)?;
         failures::record(run_id, tally.lost.counted(removed))?;

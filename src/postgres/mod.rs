@@ -31,3 +31,4 @@ pub mod stream;
 pub mod subtransaction;
 pub mod table;
 pub mod timeout;
+pub mod wal;

@@ -11,6 +11,7 @@ use crate::plan::{cutoff, divide, policies, statuses};
 use crate::postgres::error::{Result, error};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
+use crate::postgres::wal;
 use crate::rank::held::held;
 use crate::rank::one_pass::{Ranked, rank};
 use crate::rank::removable::Removable;
@@ -55,6 +56,7 @@ pub fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         ));
     }
     let caller = caller()?;
+    wal::start_counting();
     begin(arguments.target.as_deref(), Span::Session)?;
     cancel::listen();
     steady_leaves(arguments.target.as_deref(), Lock::Read, |target, leaves| {
@@ -140,7 +142,7 @@ fn may_limit_rows(arguments: &Arguments, pace: &Pace, leaves: &[Leaf]) -> Result
 /// it when the run's row says so.
 #[pg_extern(sql = false)]
 pub fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
-    let run = of_session(run_id)?;
+    let mut run = of_session(run_id)?;
     // What the session remembers of the run would outlive ROLLBACK TO SAVEPOINT.
     if is_in_subtransaction() {
         cutoff::forget();
@@ -150,13 +152,17 @@ pub fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
             worker::start(&run)?;
         }
         match worker::leader(&run)? {
-            Leader::Works => batch::step(&run),
+            Leader::Works => batch::step(&mut run),
             Leader::Waits(seconds) => Ok(Some(seconds)),
             Leader::Done => Ok(None),
         }
     })?;
     if is_in_subtransaction() {
         cutoff::forget();
+    }
+    // After the last batch, `finish_run` is in the same transaction.
+    if failure::is_driven() && next.flatten().is_some() {
+        batch::commit_soon();
     }
     Ok(next.unwrap_or(Some(0.0)))
 }

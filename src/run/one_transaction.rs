@@ -15,6 +15,7 @@ use crate::postgres::error::{Result, error, required};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
 use crate::postgres::subtransaction::look;
+use crate::postgres::wal::Wal;
 use crate::rank::held::held;
 use crate::rank::tally::Tally;
 use crate::remove::emergency::emergency;
@@ -154,7 +155,7 @@ fn once(
     how: How,
     work: impl for<'t> FnOnce(&'t Target, &[Leaf], Selection<'t>) -> Result<Work<'t>>,
 ) -> Result<Json> {
-    let (started, wal) = (Instant::now(), wal_written());
+    let (started, before) = (Instant::now(), Wal::written());
     if how != How::Dry {
         begin(target, Span::Transaction)?;
     }
@@ -173,7 +174,8 @@ fn once(
         let (rules, mut tally, left, too_many) = work(target, leaves, selection)?;
         tally.keep_back(&left.again, left.kept_back);
         let held = held(&rules, leaves, &mut tally)?;
-        let run_id = if how == How::Dry { None } else { Some(record(&rules, &tally, &left, held, &caller)?) };
+        let wal = Some(Wal::since(before)).filter(|_| how != How::Dry);
+        let run_id = wal.map(|wal| record(&rules, &tally, &left, held, wal, &caller)).transpose()?;
         let mut foreseen = Foreseen::default();
         if how == How::Dry && !rules.is_disabled() {
             foreseen = foresee(&rules, leaves, tally.removed())?;
@@ -192,14 +194,13 @@ fn once(
             (How::Really, ..) => said(&rules, &kept_back),
         };
         let lasts = run_id.filter(|_| how == How::Really);
-        let wal_bytes = (how == How::Rehearsed).then(|| wal_written() - wal);
         let done = Done {
             message,
             of_policies: tally.by_policy(),
             of_statuses: statuses::names(target).zip(tally.by_status()).collect(),
             recipes: tally.into_sorted(),
             kept_back,
-            wal_bytes,
+            wal,
             duration_ms: started.elapsed().as_millis() as i64,
         };
         let report = report(&rules, lasts, done)?;
@@ -233,9 +234,3 @@ const BATCH_SIZE: i64 = 1_000;
 
 const REHEARSED: &str = "Rehearsal: everything was rolled back and nothing was removed; triggers ran, and what no rollback undoes, \
                          such as a sequence's values, stays";
-
-/// The WAL that this process has written, in bytes.
-fn wal_written() -> i64 {
-    // SAFETY: counted by the one thread of a backend.
-    unsafe { pg_sys::pgWalUsage.wal_bytes as i64 }
-}

@@ -40,6 +40,7 @@ use crate::postgres::names::naming_anything;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
+use crate::postgres::wal::WalCompression;
 use crate::target::id::Id;
 use crate::target::pace::Pace;
 use crate::target::spelling::Spelling;
@@ -96,6 +97,8 @@ pub struct TargetRow {
     /// Versions before 0.3.0 have none.
     #[serde(default)]
     pub run_between: Option<Window>,
+    #[serde(default)]
+    pub wal_compression: WalCompression,
     /// The role that made the target use its tables; `None` is a superuser, and `""` a role that is gone.
     pub named_by: Option<String>,
 }
