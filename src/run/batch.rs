@@ -16,8 +16,8 @@ use crate::remove::watch::Watch;
 use crate::run::parts::remove_parts;
 use crate::run::smaller::or_smaller;
 use crate::run::{cancel, governor, ground, refused};
-use crate::target::Target;
 use crate::target::steady::steady;
+use crate::target::{Target, guard};
 
 /// How often a batch is retried after a deadlock, a serialization failure or a locked table has rolled it back.
 const ATTEMPTS: i32 = 5;
@@ -40,16 +40,15 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
     if let Some(left) = pause_left(run) {
         return Ok(Some(run.in_time(left.min(PATIENCE))));
     }
-    let done = cancel::unless_stopped(|| {
-        steady(Some(&run.target), |target| {
-            if let Some(reason) = governor::reason(target)? {
-                batches::waiting(run.id, &reason)?;
-                return Ok(Some(run.in_time(PATIENCE)));
-            }
-            governor::batch_starts();
-            work(run, target)
-        })
-    })?;
+    let batch = |target: &Target| {
+        if let Some(reason) = governor::reason(target)? {
+            batches::waiting(run.id, &reason)?;
+            return Ok(Some(run.in_time(PATIENCE)));
+        }
+        governor::batch_starts();
+        work(run, target)
+    };
+    let done = cancel::unless_stopped(|| guard::in_a_batch(run.id, || steady(Some(&run.target), batch)))?;
     // The next step ends the run. If whoever asked it to stop has taken that back, it goes on.
     Ok(done.unwrap_or_else(|| {
         cutoff::forget();
@@ -86,6 +85,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
                 | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
                 | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
         );
+        let again = again || guard::has_failed(target, &failure)?;
         if !again || part.attempts == ATTEMPTS {
             return Err(or_smaller(failure, &target.name, run.batch_size / 10));
         }
