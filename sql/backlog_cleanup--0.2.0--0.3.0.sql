@@ -931,6 +931,10 @@ CREATE FUNCTION backlog_cleanup_fingerprint(message text) RETURNS text
     IMMUTABLE STRICT PARALLEL SAFE LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_fingerprint_wrapper';
 COMMENT ON FUNCTION backlog_cleanup_fingerprint IS
     'the first line of a message without what differs from one failure to the next: numbers, ids, times, addresses, paths, quoted strings';
+CREATE FUNCTION backlog_cleanup_has_value(expression text, of_row anyelement) RETURNS boolean
+    STRICT STABLE PARALLEL UNSAFE COST 1000 LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_has_value_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_has_value IS
+    'whether an expression, which calls the row g, does not fail for a row';
 -- The targets that are there keep their failure types.
 ALTER TABLE backlog_cleanup.target ADD COLUMN fingerprint boolean NOT NULL DEFAULT false;
 ALTER TABLE backlog_cleanup.target ALTER COLUMN fingerprint SET DEFAULT true;
@@ -1581,7 +1585,7 @@ END
 $strangers$;
 
 -- Only the owner may do anything until backlog_cleanup_grant(role_name, level) has given a level, whatever the default privileges
--- here are. The fingerprint is for all: owners of tables call it in runs and in indexes.
+-- here are. Two functions are for all: owners of tables call them in runs, and the fingerprint in indexes.
 DO $privileges$
 DECLARE
     revoke text;
@@ -1599,7 +1603,8 @@ BEGIN
                    COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))
             FROM ours JOIN pg_catalog.pg_proc p
                 ON classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass AND objid OPERATOR(pg_catalog.=) p.oid
-            WHERE p.oid OPERATOR(pg_catalog.<>) '@extschema@.backlog_cleanup_fingerprint(text)'::pg_catalog.regprocedure
+            WHERE p.oid OPERATOR(pg_catalog.<>) ALL (ARRAY['@extschema@.backlog_cleanup_fingerprint(text)'::pg_catalog.regprocedure,
+                                                             '@extschema@.backlog_cleanup_has_value(text,anyelement)'::pg_catalog.regprocedure]::pg_catalog.oid[])
             UNION ALL
             SELECT pg_catalog.concat(CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END, c.oid::pg_catalog.regclass),
                    c.relowner, c.relacl

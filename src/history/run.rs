@@ -12,11 +12,12 @@ use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::read_prepared;
 use crate::postgres::wal::Wal;
 use crate::rank::tally::Tally;
-use crate::remove::left::Left;
+use crate::remove::left::{Left, Reason};
 use crate::rules::Rules;
 use crate::rules::matching::Policies;
 use crate::rules::selection::Selection;
 use crate::target::Target;
+use crate::target::guard::Unreadable;
 use crate::target::pace::Pace;
 use crate::target::reading::Reading;
 
@@ -151,6 +152,16 @@ pub fn start(rules: &Rules, tally: &Tally, referenced: i64, held: i64, pace: &Pa
         .map_err(spi)
     })
     .map(Option::unwrap_or_default)
+}
+
+/// Records rows that a batched run keeps back from its start, since an expression of the target fails for them.
+pub fn keep_unreadable(run_id: i64, unreadable: &Unreadable) -> Result<()> {
+    let Reason { sqlstate, message, row } = Reason::unreadable(unreadable);
+    let keep = "UPDATE backlog_cleanup.run
+                SET kept_back = kept_back + $2, kept_back_sqlstate = $3, kept_back_message = $4, kept_back_row = $5
+                WHERE id = $1";
+    let arguments = [run_id.into(), unreadable.rows.into(), sqlstate.into(), message.into(), row.into()];
+    extension::as_owner(|| Spi::run_with_args(keep, &arguments).map_err(spi))
 }
 
 /// Records a run of one transaction that has written this WAL, the recipes that lost rows and its ledger row, in the transaction that

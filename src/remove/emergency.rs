@@ -24,6 +24,8 @@ use crate::target::leaf::{Leaf, Reach, oids};
 pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally, Left)> {
     let mut tally = Tally::of(rules.target, &rules.policies);
     let mut left = Left::default();
+    // Rows for which an expression fails are found before any goes.
+    leaves.iter().try_for_each(|leaf| rules.target.read_values(leaf))?;
     if dry_run {
         for leaf in leaves {
             leaf.reading_as_owner(rules.target, || count_where(rules, leaf, &rules.condition(), &mut tally))?;

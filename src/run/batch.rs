@@ -17,9 +17,9 @@ use crate::remove::watch::Watch;
 use crate::run::parts::remove_parts;
 use crate::run::smaller::or_smaller;
 use crate::run::{cancel, governor, ground, refused, tempo};
-use crate::target::Target;
 use crate::target::load::row;
 use crate::target::steady::steady;
+use crate::target::{Target, guard};
 
 /// How often a batch is retried after a deadlock, a serialization failure or a locked table has rolled it back.
 const ATTEMPTS: i32 = 5;
@@ -55,16 +55,15 @@ pub fn step(run: &mut Run) -> Result<Option<f64>> {
     tempo::before_batch(run);
     let run = &*run;
     let mut is_here = false;
-    let done = cancel::unless_stopped(|| {
-        steady(Some(&run.target), |target| {
-            if let Some(reason) = governor::reason(target)? {
-                batches::waiting(run.id, &reason)?;
-                return Ok(Some(run.in_time(PATIENCE)));
-            }
-            governor::batch_starts();
-            work(run, target, &mut is_here)
-        })
-    })?;
+    let batch = |target: &Target| {
+        if let Some(reason) = governor::reason(target)? {
+            batches::waiting(run.id, &reason)?;
+            return Ok(Some(run.in_time(PATIENCE)));
+        }
+        governor::batch_starts();
+        work(run, target, &mut is_here)
+    };
+    let done = cancel::unless_stopped(|| guard::in_a_batch(run.id, || steady(Some(&run.target), batch)))?;
     IS_HERE.set(is_here);
     // The next step ends the run. If whoever asked it to stop has taken that back, it goes on.
     Ok(done.unwrap_or_else(|| {
@@ -111,6 +110,7 @@ fn work(run: &Run, target: &Target, is_here: &mut bool) -> Result<Option<f64>> {
                 | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
                 | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
         );
+        let again = again || guard::has_failed(target, &failure)?;
         if !again || part.attempts == ATTEMPTS {
             return Err(or_smaller(failure, &target.name, run.batch_size / 10));
         }

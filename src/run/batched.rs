@@ -27,6 +27,8 @@ use crate::run::lock::{self, Span};
 use crate::run::prepare::cannot_be_prepared;
 use crate::run::worker::{self, Leader};
 use crate::run::{cancel, failure, ground, refused};
+use crate::target::Target;
+use crate::target::guard::without_unreadable_rows;
 use crate::target::leaf::{Leaf, Reach};
 use crate::target::pace::Pace;
 use crate::target::steady::{Lock, steady, steady_leaves};
@@ -59,7 +61,7 @@ pub fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     wal::start_counting();
     begin(arguments.target.as_deref(), Span::Session)?;
     cancel::listen();
-    steady_leaves(arguments.target.as_deref(), Lock::Read, |target, leaves| {
+    let start = |target: &Target, leaves: &[Leaf]| {
         ground::is_that_of_the_snapshot(target)?;
         target.account_exists()?;
         target.removed_are_no_other_statuses()?;
@@ -97,8 +99,10 @@ pub fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         cutoff::save(&rules, run_id, &tally)?;
         let steps = if arguments.is_regular() { tally.list.len() } else { 1 };
         divide::save(run_id, target.table.oid, leaves, positions, steps, rows, workers as u32)?;
+        target.unreadable(leaves)?.map_or(Ok(()), |unreadable| run::keep_unreadable(run_id, &unreadable))?;
         Ok(run_id)
-    })
+    };
+    without_unreadable_rows(|| steady_leaves(arguments.target.as_deref(), Lock::Read, start))
 }
 
 /// What an emergency run removes: every row in scope, counted. Their order matters, and so do their positions, only if rows hold each

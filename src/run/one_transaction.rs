@@ -14,7 +14,7 @@ use crate::plan::statuses;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
-use crate::postgres::subtransaction::look;
+use crate::postgres::subtransaction::{look, or_nothing};
 use crate::postgres::wal::Wal;
 use crate::rank::held::held;
 use crate::rank::tally::Tally;
@@ -30,6 +30,7 @@ use crate::run::lock::Span;
 use crate::run::smaller::or_smaller;
 use crate::run::{ground, refused};
 use crate::target::Target;
+use crate::target::guard::without_unreadable_rows;
 use crate::target::leaf::Leaf;
 use crate::target::steady::{Lock, glance_leaves, steady_leaves};
 
@@ -141,11 +142,11 @@ fn run(
     target: Option<&str>,
     selection: Selection,
     how: How,
-    work: impl for<'t> FnOnce(&'t Target, &[Leaf], Selection<'t>) -> Result<Work<'t>>,
+    work: impl for<'t> Fn(&'t Target, &[Leaf], Selection<'t>) -> Result<Work<'t>>,
 ) -> Result<Json> {
     match how {
-        How::Rehearsed => look(|| once(target, selection, how, work)),
-        _ => once(target, selection, how, work),
+        How::Rehearsed => look(|| once(target, selection, how, &work)),
+        _ => once(target, selection, how, &work),
     }
 }
 
@@ -153,7 +154,7 @@ fn once(
     target: Option<&str>,
     selection: Selection,
     how: How,
-    work: impl for<'t> FnOnce(&'t Target, &[Leaf], Selection<'t>) -> Result<Work<'t>>,
+    work: &impl for<'t> Fn(&'t Target, &[Leaf], Selection<'t>) -> Result<Work<'t>>,
 ) -> Result<Json> {
     let (started, before) = (Instant::now(), Wal::written());
     if how != How::Dry {
@@ -171,14 +172,19 @@ fn once(
             defer_nothing()?;
             tell_of_limits(target)?;
         }
-        let (rules, mut tally, left, too_many) = work(target, leaves, selection)?;
+        let (rules, mut tally, mut left, too_many) = work(target, leaves, selection)?;
         tally.keep_back(&left.again, left.kept_back);
+        let unreadable = target.unreadable(leaves)?;
+        if how != How::Dry {
+            left.keep_unreadable(unreadable.as_ref());
+        }
         let held = held(&rules, leaves, &mut tally)?;
         let wal = Some(Wal::since(before)).filter(|_| how != How::Dry);
         let run_id = wal.map(|wal| record(&rules, &tally, &left, held, wal, &caller)).transpose()?;
         let mut foreseen = Foreseen::default();
         if how == How::Dry && !rules.is_disabled() {
             foreseen = foresee(&rules, leaves, tally.removed())?;
+            foreseen.would_keep_back.extend(unreadable.iter().map(|unreadable| unreadable.said(target)));
             let reasons = refused::reasons(target)?.into_iter().map(|reason| reason.message().to_owned());
             foreseen.would_fail = too_many.into_iter().chain(reasons).chain(foreseen.would_fail).collect();
         }
@@ -209,7 +215,13 @@ fn once(
     if how == How::Dry {
         return glance_leaves(target, reported);
     }
-    PgTryBuilder::new(AssertUnwindSafe(|| steady_leaves(target, Lock::Remove, reported)))
+    // What has been removed before an expression fails comes back.
+    let removing = |target: &Target, leaves: &[Leaf]| match target.has_expressions() {
+        true => or_nothing(|| reported(target, leaves)),
+        false => reported(target, leaves),
+    };
+    let removing = || without_unreadable_rows(|| steady_leaves(target, Lock::Remove, removing));
+    PgTryBuilder::new(AssertUnwindSafe(removing))
         .catch_when(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, |failure| {
             Err(or_smaller(failure, target.unwrap_or_default(), BATCH_SIZE))
         })

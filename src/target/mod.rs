@@ -8,12 +8,14 @@ mod failing;
 mod failure_type;
 mod fingerprint;
 pub mod foreign_keys;
+pub mod guard;
 pub mod id;
 pub mod leaf;
 pub mod load;
 pub mod meaning;
 pub mod mistake;
 pub mod nearest;
+mod own;
 pub mod pace;
 pub mod parts;
 pub mod passed_over;
@@ -252,9 +254,14 @@ impl Target {
         Some((message, self.set("max_rows_per_run", "100000")))
     }
 
-    /// The condition on a row `g` that it is a failed row of the account, and meets the target's condition.
+    /// The condition on a row `g` that it is a failed row of the account, meets the target's condition, and can be read.
     pub fn is_failed(&self) -> String {
-        let condition = self.meets.iter().map(|condition| condition.of_row.clone());
-        [self.is_of_account(), self.has_failed()].into_iter().chain(condition).collect::<Vec<_>>().join(" AND ")
+        [self.is_of_account(), self.has_failed()].into_iter().chain(self.is_met()).collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// The condition on a failed row `g` that it meets the target's condition, and can be read; `None` if every row does.
+    pub fn is_met(&self) -> Option<String> {
+        let conditions: Vec<String> = self.meets.iter().map(Expression::of_row).chain(self.can_be_read()).collect();
+        (!conditions.is_empty()).then(|| conditions.join(" AND "))
     }
 }

@@ -8,6 +8,7 @@ use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::snapshot::with_new_snapshot;
 use crate::postgres::subtransaction::look;
 use crate::target::Target;
+use crate::target::guard::without_unreadable_rows;
 use crate::target::leaf::{Leaf, leaves};
 use crate::target::load::table;
 
@@ -89,12 +90,13 @@ fn hold<T>(
     })
 }
 
-/// The same for `work` that only reads, and keeps no lock: the caller may not have the right to lock the tables.
-pub fn glance<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
-    look(|| hold(name, no_leaves, Lock::Read, |target, _| work(target)))
+/// The same for `work` that only reads, and keeps no lock: the caller may not have the right to lock the tables. Rows for which an
+/// expression of the target fails are not read.
+pub fn glance<T>(name: Option<&str>, work: impl Fn(&Target) -> Result<T>) -> Result<T> {
+    without_unreadable_rows(|| look(|| hold(name, no_leaves, Lock::Read, |target, _| work(target))))
 }
 
 /// The same with the leaves.
-pub fn glance_leaves<T>(name: Option<&str>, work: impl FnOnce(&Target, &[Leaf]) -> Result<T>) -> Result<T> {
-    look(|| hold(name, leaves, Lock::Read, work))
+pub fn glance_leaves<T>(name: Option<&str>, work: impl Fn(&Target, &[Leaf]) -> Result<T>) -> Result<T> {
+    without_unreadable_rows(|| look(|| hold(name, leaves, Lock::Read, &work)))
 }
