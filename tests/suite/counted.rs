@@ -1,6 +1,6 @@
 //! Reports speak of what they count: the rows of each status and policy, every status that is there, in the words of the target.
 
-use cluster::{Cluster, JOBS, column, create_index, finding, findings, number, refused, truth, value, veto};
+use cluster::{Cluster, JOBS, column, create_index, finding, findings, number, numbers, refused, truth, value, veto};
 use postgres::Client;
 
 /// A hundred jobs in two queues: failed, cancelled, or still available, two days old and older.
@@ -340,4 +340,26 @@ fn the_defaults_of_a_policy_are_those_of_the_table() {
     let policy = policy.replace("'q1',", "'q1', note => 'n',").replace("enabled)", "note)");
     client.batch_execute("ALTER TABLE backlog_cleanup.policy ALTER keep SET DEFAULT 4").unwrap();
     assert_eq!(value::<String>(&mut client, &policy), "1 day 01:00:00 3 n");
+}
+
+#[test]
+fn a_report_lists_every_recipe_that_loses_rows_and_a_thousand_of_the_others() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', i, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' FROM generate_series(1, 1500) i;
+             INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', 1001 + i % 2, '', 'failed', now() AT TIME ZONE 'UTC' - interval '3 days' FROM generate_series(1, 30) i",
+        )
+        .unwrap();
+    let report = "SELECT (r ->> 'recipesAffected')::bigint, (r ->> 'totalFailedGenerations')::bigint,
+                         jsonb_array_length(r -> 'cleanupDetails')::bigint,
+                         (SELECT sum((detail ->> 'cleanedCount')::bigint)::bigint FROM jsonb_array_elements(r -> 'cleanupDetails') detail)
+                  FROM backlog_cleanup_failed_generations() r";
+    assert_eq!(numbers(&mut client, report), [1500, 1530, 1002, 12]);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run_recipe"), 2);
+    let message: String = value(&mut client, "SELECT backlog_cleanup_failed_generations() ->> 'message'");
+    assert!(message.ends_with("; the details have 1000 of 1500 recipes"), "{message}");
 }

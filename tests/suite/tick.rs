@@ -216,7 +216,13 @@ fn code_of_a_table_ends_no_tick_by_a_cancel_that_it_raises_and_cannot_tick() {
         assert_eq!(said(&mut client, "sample generations", "error"), None, "{body}");
         pass(&mut client, "5 minutes");
     }
-    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.sample WHERE target = 'generations'"), 3);
+    assert_eq!(
+        number(
+            &mut client,
+            "SELECT count(*) FROM backlog_cleanup.sample WHERE target = 'generations' AND grain = 'fine'"
+        ),
+        3
+    );
 }
 
 #[test]
