@@ -4,7 +4,7 @@
 //! images count for everybody. Tables show medians, and ratios of medians of one session. `fsync` is off where statements
 //! are compared: the disk's flush is the same for all of them, and drowns the rest.
 //!
-//! Arguments name the chapters to run (`runs quiet scale batches load serve tick`; all without). ROWS, RECIPES and ROUNDS change the
+//! Arguments name the chapters to run (`runs quiet scale batches load serve tick visibility`; all without). ROWS, RECIPES and ROUNDS change the
 //! size. Tables go to target/bench as Markdown and JSON, the curve as SVG.
 
 mod batches;
@@ -16,6 +16,7 @@ mod runs;
 mod scale;
 mod serve;
 mod tick;
+mod visibility;
 
 use report::Table;
 
@@ -31,6 +32,7 @@ const CHAPTERS: &[(&str, Measure)] = &[
     ("load", load::measure),
     ("serve", serve::measure),
     ("tick", tick::measure),
+    ("visibility", visibility::measure),
 ];
 
 fn main() {

@@ -60,13 +60,16 @@ pub fn report(rules: &Rules, run_id: Option<i64>, done: Done) -> Result<RunRepor
     let Done { message, recipes, of_policies, of_statuses, kept_back, wal, duration_ms } = done;
     let (target, nouns, mode) = (rules.target.name.clone(), rules.target.nouns.clone(), rules.mode);
     let dry_run = run_id.is_none();
+    let shown = shown(&recipes);
     let message = match recipes.len() {
-        all if all > LISTED => {
-            format!("{message}; the details have {LISTED} of {}", counted(all as i64, &nouns.group_word))
+        all if all > shown.len() => {
+            let all = counted(all as i64, &nouns.group_word);
+            format!("{message}; the details have {} of {all}", shown.len())
         }
         _ => message,
     };
-    let cleanup_details = details(&RecipeNames::of(rules.target)?, rules.target.has_json_recipes(), &recipes);
+    let names = RecipeNames::among(rules.target, shown.iter().filter_map(|recipe| recipe.recipe_id.as_deref()))?;
+    let cleanup_details = details(&names, rules.target.has_json_recipes(), shown);
     let removed = recipes.iter().map(|recipe| recipe.removed).sum();
     let policies = rules.policies.list.iter().zip(of_policies).take(POLICIES).map(policy_detail).collect();
     let statuses = of_statuses.into_iter().map(status_detail).collect();
@@ -159,6 +162,15 @@ impl KeptBack {
 
 /// So many recipes are listed in a report: a `jsonb` has at most 256 MB.
 pub const LISTED: usize = 50_000;
+
+/// So many recipes that lose no row are listed: after a quiet night nobody reads all of them.
+const UNTOUCHED: usize = 1_000;
+
+/// The recipes that the report of a run lists, of those in its order: the ones that lose rows come first.
+fn shown(recipes: &[RecipeCount]) -> &[RecipeCount] {
+    let lose = recipes.iter().filter(|recipe| recipe.removed > 0).count();
+    &recipes[..recipes.len().min(lose + UNTOUCHED).min(LISTED)]
+}
 
 /// So many policies are listed.
 const POLICIES: usize = 1_000;

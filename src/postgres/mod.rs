@@ -10,6 +10,7 @@ pub mod discretion;
 pub mod error;
 pub mod executor;
 pub mod expression;
+mod index_only;
 pub mod json;
 pub mod memory;
 pub mod met;

@@ -1,9 +1,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
-use std::rc::Rc;
 use std::time::Instant;
 
-use backlog_cleanup_report::{Mode, recipe_id};
+use backlog_cleanup_report::recipe_id;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 use serde_json::{Value, json};
@@ -17,8 +16,6 @@ use crate::postgres::stream::stream;
 use crate::rank::count::{InScope, count};
 use crate::rank::index;
 use crate::rules::Rules;
-use crate::rules::matching::Policies;
-use crate::rules::selection::Selection;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, oids};
 use crate::target::steady::glance_leaves;
@@ -61,12 +58,12 @@ pub fn sample(name: &str, turn: std::result::Result<(), String>, rows: &mut i64)
 
 /// Whether the rows are counted through the partial index, or else the reason not to count them.
 fn reason_not_to_count(target: &Target, leaves: &[Leaf], before: &Before) -> Result<std::result::Result<bool, String>> {
-    let through_index = index::serves(&regular(target)?, leaves)?;
+    let through_index = index::serves(&Rules::of_all(target)?, leaves)?;
     let bytes = leaves.iter().map(|leaf| u64::from(leaf.pages)).sum::<u64>() * u64::from(pg_sys::BLCKSZ);
     if !through_index && bytes > LARGEST {
         let gigabytes = bytes as f64 / LARGEST as f64;
         let why = match index::exists(target, false)? {
-            true => "few of its pages are all-visible or a policy names a failure type".to_owned(),
+            true => "a policy names a failure type".to_owned(),
             false => {
                 format!("it has no partial index: SELECT backlog_cleanup_index_sql({})", quote_literal(&target.name))
             }
@@ -90,15 +87,9 @@ fn reason_not_to_count(target: &Target, leaves: &[Leaf], before: &Before) -> Res
     Ok(Ok(through_index))
 }
 
-/// A regular run of all of the target.
-fn regular(target: &Target) -> Result<Rules<'_>> {
-    let policies = Rc::new(Policies::of(target, Mode::Regular)?);
-    Ok(Rules { target, selection: Selection::default(), mode: Mode::Regular, policies, include_held: false })
-}
-
 fn counted(target: &Target, leaves: &[Leaf], through_index: bool, before: &Before) -> Result<Counted> {
     let span = before.counted_at.as_deref().map(|since| span(target, since)).transpose()?;
-    let in_scope = count(&regular(target)?, leaves, through_index, span.clone().unwrap_or(0..0))?;
+    let in_scope = count(&Rules::of_all(target)?, leaves, through_index, span.clone().unwrap_or(0..0))?;
     let failed: i64 = in_scope.recipes.iter().map(|recipe| recipe.failed).sum();
     let failure_types = match &span {
         Some(span) if failed > 0 => Some(failure_types(target, leaves, span)?),

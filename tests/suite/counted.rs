@@ -409,3 +409,25 @@ fn failures_are_what_is_there_and_what_runs_have_removed_by_hour_and_type() {
                    WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)";
     assert!(truth(&mut client, unknown));
 }
+
+#[test]
+fn a_report_lists_every_recipe_that_loses_rows_and_a_thousand_of_the_others() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', i, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' FROM generate_series(1, 1500) i;
+             INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', 1001 + i % 2, '', 'failed', now() AT TIME ZONE 'UTC' - interval '3 days' FROM generate_series(1, 30) i",
+        )
+        .unwrap();
+    let report = "SELECT (r ->> 'recipesAffected')::bigint, (r ->> 'totalFailedGenerations')::bigint,
+                         jsonb_array_length(r -> 'cleanupDetails')::bigint,
+                         (SELECT sum((detail ->> 'cleanedCount')::bigint)::bigint FROM jsonb_array_elements(r -> 'cleanupDetails') detail)
+                  FROM backlog_cleanup_failed_generations() r";
+    assert_eq!(numbers(&mut client, report), [1500, 1530, 1002, 12]);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run_recipe"), 2);
+    let message: String = value(&mut client, "SELECT backlog_cleanup_failed_generations() ->> 'message'");
+    assert!(message.ends_with("; the details have 1000 of 1500 recipes"), "{message}");
+}
