@@ -4,6 +4,7 @@ pub mod alerts;
 pub mod calls;
 pub mod columns;
 pub mod connect;
+pub mod deliveries;
 pub mod history;
 pub mod policies;
 pub mod statement;
