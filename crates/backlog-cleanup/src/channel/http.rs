@@ -35,6 +35,12 @@ impl Address {
         Address(url.to_owned())
     }
 
+    /// What a receiver must not be quoted with: all of it, and its path.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let path = self.0.splitn(4, '/').nth(3).filter(|path| path.len() > 3);
+        [self.0.as_str()].into_iter().chain(path)
+    }
+
     /// The same with a path below it.
     pub fn join(&self, path: &str) -> String {
         format!("{}{path}", self.0.trim_end_matches('/'))

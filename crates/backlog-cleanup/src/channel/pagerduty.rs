@@ -79,6 +79,6 @@ impl Pagerduty {
     }
 
     pub fn secrets(&self) -> Vec<&str> {
-        vec![self.routing_key.as_str(), self.url.as_str()]
+        vec![self.routing_key.as_str()]
     }
 }

@@ -39,7 +39,7 @@ impl Slack {
     }
 
     pub fn secrets(&self) -> Vec<&str> {
-        vec![self.url.as_str()]
+        self.url.secrets().collect()
     }
 }
 

@@ -41,7 +41,7 @@ impl Webhook {
 
     pub fn secrets(&self) -> Vec<&str> {
         let secrets = [&self.secret, &self.authorization].into_iter().flatten().map(Secret::as_str);
-        secrets.chain([self.url.as_str()]).collect()
+        secrets.chain(self.url.secrets()).collect()
     }
 }
 

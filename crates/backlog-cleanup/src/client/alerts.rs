@@ -1,12 +1,12 @@
 //! What rules have found.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnection;
 use sqlx::{FromRow, Result};
 use utoipa::ToSchema;
 
-use super::statement::query_as;
+use super::statement::{query_as, query_scalar};
 
 /// An alert.
 #[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
@@ -88,6 +88,42 @@ pub async fn rules(database: &mut PgConnection) -> Result<Vec<Rule>> {
     let rules = "SELECT name, kind, target, threshold, resolve_at, within::text AS within, enabled, note
                  FROM backlog_cleanup.alert_rule ORDER BY kind, target NULLS FIRST, name";
     query_as(rules).fetch_all(database).await
+}
+
+/// What a rule is written with; null leaves what is there.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct RuleValues {
+    pub kind: Option<String>,
+    pub target: Option<String>,
+    pub threshold: Option<f64>,
+    pub resolve_at: Option<f64>,
+    /// An interval as PostgreSQL reads it
+    pub within: Option<String>,
+    pub enabled: Option<bool>,
+    pub note: Option<String>,
+}
+
+/// Writes a rule; what is not given stays, or has its default.
+pub async fn set_rule(database: &mut PgConnection, name: &str, values: &RuleValues) -> Result<Rule> {
+    let set = "
+        INSERT INTO backlog_cleanup.alert_rule (name, kind, target, threshold, resolve_at, within, enabled, note)
+        SELECT $1, coalesce($2, r.kind), coalesce($3, r.target), coalesce($4, r.threshold), coalesce($5, r.resolve_at),
+               coalesce($6::text::interval, r.within), coalesce($7, r.enabled, true), coalesce($8, r.note)
+        FROM (VALUES (true)) one LEFT JOIN backlog_cleanup.alert_rule r ON r.name = $1
+        ON CONFLICT (name) DO UPDATE
+        SET (kind, target, threshold, resolve_at, within, enabled, note)
+          = (excluded.kind, excluded.target, excluded.threshold, excluded.resolve_at, excluded.within, excluded.enabled, excluded.note)
+        RETURNING name, kind, target, threshold, resolve_at, within::text AS within, enabled, note";
+    let set = query_as(set).bind(name).bind(&values.kind).bind(&values.target).bind(values.threshold);
+    let set = set.bind(values.resolve_at).bind(&values.within).bind(values.enabled).bind(&values.note);
+    set.fetch_one(database).await
+}
+
+/// Removes a rule; false if there was none.
+pub async fn drop_rule(database: &mut PgConnection, name: &str) -> Result<bool> {
+    let dropped = "DELETE FROM backlog_cleanup.alert_rule WHERE name = $1 RETURNING true";
+    Ok(query_scalar::<bool>(dropped).bind(name).fetch_optional(database).await?.is_some())
 }
 
 /// The columns of an alert, of `a`.

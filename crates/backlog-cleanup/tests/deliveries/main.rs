@@ -6,6 +6,7 @@ mod receiver;
 #[path = "../server/mod.rs"]
 mod server;
 
+mod button;
 mod forms;
 mod lost;
 
