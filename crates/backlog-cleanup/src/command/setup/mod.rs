@@ -52,7 +52,7 @@ pub struct Setup {
 #[derive(Serialize)]
 struct Step {
     step: &'static str,
-    /// `created`, `changed`, `kept`, `ran`, `failed`, `not armed` or `to do`.
+    /// `created`, `changed`, `kept`, `ran`, `failed`, `not armed`, `left out` or `to do`.
     outcome: &'static str,
     detail: String,
     /// Statements for a more privileged role.

@@ -16,7 +16,11 @@ pub async fn set_up(setup: &Setup, connection: &mut PgConnection, output: &Outpu
     }
     let question = "Register job backlog-cleanup-tick? Every five minutes it takes samples and looks for what to alert; it removes no row.";
     if !setup.agrees(setup.tick || setup.yes, "--tick", question, output)? {
-        return Ok(Step::new("tick", "kept", "nothing ticks: backlog-cleanup setup --tick"));
+        return Ok(Step::new(
+            "tick",
+            "left out",
+            "nothing takes samples and looks for what to alert: backlog-cleanup setup --tick",
+        ));
     }
     let mut work = begin(connection).await?;
     match analytics::schedule_tick(&mut work).await.map_err(Failure::from) {

@@ -5,7 +5,6 @@ use backlog_cleanup_report::{CleanupDetail, Nouns, PolicyDetail, State, StatusDe
 use chrono::{DateTime, Utc};
 
 use super::query::{Query, Span};
-use super::trend;
 use crate::client::alerts::{self, Alert};
 use crate::client::analytics::{self, Grain, Hour, Sample};
 use crate::client::calls::{self, Failures, Finding};
@@ -66,6 +65,9 @@ pub struct Data {
     pub run_statuses: Vec<StatusDetail>,
 }
 
+/// The hours of a week.
+const HOURS: i64 = 168;
+
 /// The number of failure types in the chart; the others are `(other)`.
 const TYPES: i32 = 5;
 
@@ -82,7 +84,7 @@ impl Data {
         let mut work = caller.begin().await?;
         let policies = policies::list(&mut work, &target).await?;
         let alerts = alerts::list(&mut work, Some(&target), false).await?;
-        let samples = analytics::samples(&mut work, &target, Grain::Hour, trend::SHOWN).await?;
+        let samples = analytics::samples(&mut work, &target, Grain::Hour, HOURS).await?;
         let quiet_hours = analytics::quiet_hours(&mut work, &target).await?;
         let mut runs = history::runs(&mut work, Some(&target), None, RUNS).await?;
         let nights = history::nights(&mut work, Some(&target), None, &runs, RUNS).await?;

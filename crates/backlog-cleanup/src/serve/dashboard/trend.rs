@@ -8,9 +8,6 @@ use super::data::Data;
 use super::times;
 use crate::words;
 
-/// Hours of a week.
-pub const SHOWN: i64 = 168;
-
 pub fn section(data: &Data) -> Markup {
     let rows = plural(&data.nouns().row_word);
     let counted: Vec<i64> = data.samples.iter().filter_map(|sample| sample.in_scope).collect();
@@ -30,7 +27,7 @@ pub fn section(data: &Data) -> Markup {
     let describe = format!("{rows} in scope by hour, from {} to {}", words::number(first), words::number(last));
     let start = data.samples.first().map_or(String::new(), |sample| times::utc(sample.sampled_at));
     let quiet: Vec<String> =
-        data.quiet_hours.iter().filter_map(|hour| Some(format!("{} is {}", hour.hour, hour.note.as_ref()?))).collect();
+        data.quiet_hours.iter().filter_map(|hour| Some(format!("{}, {}", hour.hour, hour.note.as_ref()?))).collect();
     html! {
         section #trend .card aria-labelledby="trend-title" {
             div .title {
@@ -43,7 +40,7 @@ pub fn section(data: &Data) -> Markup {
                 p { (words::number(last)) " " (rows) " in scope, " (words::number(first)) " at the start." }
                 (bars("trend-chart", &describe, &drawn, [&start, "", "now"]))
             }
-            @if !quiet.is_empty() { p .note { "Of the database: " (quiet.join("; ")) "." } }
+            @if !quiet.is_empty() { p .note { "Hours of the database: " (quiet.join("; ")) "." } }
         }
     }
 }
