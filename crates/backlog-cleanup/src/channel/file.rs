@@ -95,7 +95,7 @@ fn channel(kind: &str, name: &str, mut settings: Table) -> std::result::Result<C
         "slack" => Kind::Slack(of(settings)?),
         "alertmanager" => Kind::Alertmanager(of(settings)?),
         "pagerduty" => Kind::Pagerduty(of(settings)?),
-        "mail" => Kind::Mail(of(settings)?),
+        "mail" => Kind::Mail(Box::new(of(settings)?)),
         _ => return Err("kinds are webhook, slack, alertmanager, pagerduty, mail".into()),
     };
     if report.is_some() && matches!(kind, Kind::Alertmanager(_) | Kind::Pagerduty(_)) {

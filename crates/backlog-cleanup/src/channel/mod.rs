@@ -38,7 +38,7 @@ enum Kind {
     Slack(slack::Slack),
     Alertmanager(alertmanager::Alertmanager),
     Pagerduty(pagerduty::Pagerduty),
-    Mail(mail::Mail),
+    Mail(Box<mail::Mail>),
 }
 
 /// Why a message was not delivered.
