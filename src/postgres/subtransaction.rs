@@ -67,7 +67,7 @@ fn within<T>(
 }
 
 /// Does `work` and returns what it raises. The caller ends the (sub)transaction.
-fn caught<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, CaughtError> {
+pub fn caught<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, CaughtError> {
     listening(|| {
         PgTryBuilder::new(AssertUnwindSafe(|| Ok(work().unwrap_or_else(|failure| raise(failure)))))
             .catch_others(Err)
