@@ -78,6 +78,27 @@ ALTER TABLE backlog_cleanup.run_batch
     ADD COLUMN statuses integer[], ALTER COLUMN statuses SET STORAGE EXTERNAL;
 COMMENT ON COLUMN backlog_cleanup.run_batch.policies IS 'the policy of each, by its place in run_policy';
 COMMENT ON COLUMN backlog_cleanup.run_batch.statuses IS 'the status of each, by its place in run_status';
+ALTER TABLE backlog_cleanup.run_batch ADD COLUMN hours bigint[], ADD COLUMN failure_types text[], ADD COLUMN of_failures bigint[];
+COMMENT ON COLUMN backlog_cleanup.run_batch.hours IS 'the hours in which removed rows failed, in seconds since 1970; run_failure has the sums';
+COMMENT ON COLUMN backlog_cleanup.run_batch.failure_types IS 'the failure type of each';
+COMMENT ON COLUMN backlog_cleanup.run_batch.of_failures IS 'the rows removed of each';
+CREATE TABLE backlog_cleanup.run_failure (
+    run_id       bigint NOT NULL,
+    hour         timestamptz,
+    failure_type text,
+    removed      bigint NOT NULL
+);
+CREATE INDEX run_failure_run_id_idx ON backlog_cleanup.run_failure (run_id);
+COMMENT ON TABLE backlog_cleanup.run_failure IS
+    'history: when the rows failed that a run removed, and as what; of more than 128 rows at once, by a sample of them';
+COMMENT ON COLUMN backlog_cleanup.run_failure.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_failure.hour IS
+    'the start of the hour (UTC) in which they failed, of the day if that was more than 7 days ago, of the month if more than 90; NULL if it is not known';
+COMMENT ON COLUMN backlog_cleanup.run_failure.failure_type IS
+    'their failure type, (none), or (other) behind the 20 with most rows; NULL if it is not known';
+COMMENT ON COLUMN backlog_cleanup.run_failure.removed IS 'rows removed; all of a run are those that the run has removed';
+
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_failure', '');
 -- Apart from run, which every level reads: a DETAIL may show values of rows. No dump has it, since oids mean other tables there.
 CREATE TABLE backlog_cleanup.run_error (
     run_id bigint PRIMARY KEY,
@@ -222,6 +243,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     DELETE FROM backlog_cleanup.run_recipe WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_failure WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_policy WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_status WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = OLD.id;
@@ -887,7 +909,12 @@ COMMENT ON FUNCTION backlog_cleanup_unschedule IS 'removes the pg_cron job of th
 COMMENT ON FUNCTION backlog_cleanup_doctor IS
     'checks a target and its surroundings, one row per check or problem, with the statement that fixes it';
 COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run: its batch ends early; returns false if it has ended';
-COMMENT ON FUNCTION backlog_cleanup_failures IS 'the failed rows by hour and failure type, oldest hour first';
+DROP FUNCTION backlog_cleanup_failures;
+CREATE FUNCTION backlog_cleanup_failures(target text DEFAULT 'generations', since interval DEFAULT '2 days', types integer DEFAULT 8)
+RETURNS TABLE (hour timestamptz, failure_type text, failed_count bigint, removed_count bigint)
+STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'failures_by_hour_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_failures IS
+    'the failed rows by hour and failure type, oldest hour first: those that are there, and those that runs have removed';
 COMMENT ON FUNCTION backlog_cleanup_books IS
     'compares the removed-row counts in ledger and history, of all targets that share the ledger; no row without a ledger';
 COMMENT ON FUNCTION backlog_cleanup_revoke IS 'revokes all levels from a role';
@@ -1095,7 +1122,7 @@ COMMENT ON COLUMN backlog_cleanup.auto_schedule.moved_at IS 'when it was placed 
 
 CREATE TABLE backlog_cleanup.retention (
     what    text PRIMARY KEY CHECK (what OPERATOR(pg_catalog.=) ANY (ARRAY[
-        'run', 'run_recipe', 'run_batch', 'sample fine', 'sample hour', 'sample day', 'tick', 'decision', 'alert',
+        'run', 'run_recipe', 'run_failure', 'run_batch', 'sample fine', 'sample hour', 'sample day', 'tick', 'decision', 'alert',
         'cron.job_run_details'])),
     max_age interval
         CONSTRAINT max_age_is_from_1_hour_to_1000_years
@@ -1109,6 +1136,7 @@ COMMENT ON COLUMN backlog_cleanup.retention.note IS 'for people';
 INSERT INTO backlog_cleanup.retention (what, max_age, note) VALUES
     ('run', '400 days', 'of each target the last regular and the last completed run stay'),
     ('run_recipe', '90 days', 'what each run removed per recipe; the run keeps its sums'),
+    ('run_failure', '90 days', 'when the removed rows had failed, and as what'),
     ('run_batch', '7 days', 'what an interrupted run has not summed up is summed up then'),
     ('sample fine', '2 days', NULL),
     ('sample hour', '90 days', NULL),

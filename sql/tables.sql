@@ -346,6 +346,22 @@ COMMENT ON COLUMN backlog_cleanup.run_recipe.recipe_id IS 'the recipe, as text';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.failed_count IS 'its failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.cleaned_count IS 'its rows removed';
 
+CREATE TABLE backlog_cleanup.run_failure (
+    run_id       bigint NOT NULL,
+    hour         timestamptz,
+    failure_type text,
+    removed      bigint NOT NULL
+);
+CREATE INDEX run_failure_run_id_idx ON backlog_cleanup.run_failure (run_id);
+COMMENT ON TABLE backlog_cleanup.run_failure IS
+    'history: when the rows failed that a run removed, and as what; of more than 128 rows at once, by a sample of them';
+COMMENT ON COLUMN backlog_cleanup.run_failure.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_failure.hour IS
+    'the start of the hour (UTC) in which they failed, of the day if that was more than 7 days ago, of the month if more than 90; NULL if it is not known';
+COMMENT ON COLUMN backlog_cleanup.run_failure.failure_type IS
+    'their failure type, (none), or (other) behind the 20 with most rows; NULL if it is not known';
+COMMENT ON COLUMN backlog_cleanup.run_failure.removed IS 'rows removed; all of a run are those that the run has removed';
+
 CREATE TABLE backlog_cleanup.run_policy (
     run_id       bigint NOT NULL,
     place        integer NOT NULL,
@@ -480,12 +496,18 @@ CREATE TABLE backlog_cleanup.run_batch (
     finished_at  timestamptz NOT NULL,
     policies     integer[],
     statuses     integer[],
+    hours        bigint[],
+    failure_types text[],
+    of_failures  bigint[],
     PRIMARY KEY (run_id, batch)
 );
 ALTER TABLE backlog_cleanup.run_batch
     ALTER COLUMN recipe_ids SET STORAGE EXTERNAL, ALTER COLUMN removed SET STORAGE EXTERNAL,
     ALTER COLUMN policies SET STORAGE EXTERNAL, ALTER COLUMN statuses SET STORAGE EXTERNAL;
 COMMENT ON TABLE backlog_cleanup.run_batch IS 'running runs: what each committed batch removed; run_recipe has the sums when the run is over';
+COMMENT ON COLUMN backlog_cleanup.run_batch.hours IS 'the hours in which removed rows failed, in seconds since 1970; run_failure has the sums';
+COMMENT ON COLUMN backlog_cleanup.run_batch.failure_types IS 'the failure type of each';
+COMMENT ON COLUMN backlog_cleanup.run_batch.of_failures IS 'the rows removed of each';
 COMMENT ON COLUMN backlog_cleanup.run_batch.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_batch.batch IS 'counts the batches of the run, from 1';
 COMMENT ON COLUMN backlog_cleanup.run_batch.recipe_ids IS 'the recipes that lost rows';
@@ -514,6 +536,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     DELETE FROM backlog_cleanup.run_recipe WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_failure WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_policy WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_status WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = OLD.id;

@@ -126,7 +126,7 @@ COMMENT ON COLUMN backlog_cleanup.auto_schedule.moved_at IS 'when it was placed 
 
 CREATE TABLE backlog_cleanup.retention (
     what    text PRIMARY KEY CHECK (what OPERATOR(pg_catalog.=) ANY (ARRAY[
-        'run', 'run_recipe', 'run_batch', 'sample fine', 'sample hour', 'sample day', 'tick', 'decision', 'alert',
+        'run', 'run_recipe', 'run_failure', 'run_batch', 'sample fine', 'sample hour', 'sample day', 'tick', 'decision', 'alert',
         'cron.job_run_details'])),
     max_age interval
         CONSTRAINT max_age_is_from_1_hour_to_1000_years
@@ -140,6 +140,7 @@ COMMENT ON COLUMN backlog_cleanup.retention.note IS 'for people';
 INSERT INTO backlog_cleanup.retention (what, max_age, note) VALUES
     ('run', '400 days', 'of each target the last regular and the last completed run stay'),
     ('run_recipe', '90 days', 'what each run removed per recipe; the run keeps its sums'),
+    ('run_failure', '90 days', 'when the removed rows had failed, and as what'),
     ('run_batch', '7 days', 'what an interrupted run has not summed up is summed up then'),
     ('sample fine', '2 days', NULL),
     ('sample hour', '90 days', NULL),

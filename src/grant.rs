@@ -17,6 +17,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "SELECT ON backlog_cleanup.policy"),
     (Monitor, "SELECT ON backlog_cleanup.run"),
     (Monitor, "SELECT ON backlog_cleanup.run_recipe"),
+    (Monitor, "SELECT ON backlog_cleanup.run_failure"),
     (Monitor, "SELECT ON backlog_cleanup.run_policy"),
     (Monitor, "SELECT ON backlog_cleanup.run_status"),
     (Monitor, "SELECT ON backlog_cleanup.progress"),

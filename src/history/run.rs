@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use serde::Deserialize;
 
 use crate::extension;
-use crate::history::ledger;
+use crate::history::{failures, ledger};
 use crate::plan::{policies, statuses};
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::read_prepared;
@@ -210,6 +210,7 @@ pub fn record(rules: &Rules, tally: &Tally, left: &Left, held: i64, caller: &str
     if extension::is_updated()? {
         policies::save(run_id, &rules.policies, tally, true)?;
         statuses::save(run_id, rules.target, tally, true)?;
+        failures::record(run_id, tally.lost.counted(removed))?;
     }
     ledger::write(rules.target, rules.mode, run_id, None, removed)?;
     Ok(run_id)

@@ -21,6 +21,7 @@ mod jobs;
 mod kinds;
 mod limits;
 mod obeyed;
+mod outage;
 mod pg_cron;
 mod pg_upgrade;
 mod positions;
