@@ -122,10 +122,10 @@ CREATE TABLE backlog_cleanup.target (
                AND pg_catalog.num_nulls(VARIADIC run_between) OPERATOR(pg_catalog.=) 0
                AND pg_catalog.array_lower(run_between, 1) OPERATOR(pg_catalog.=) 1
                AND run_between[1] OPERATOR(pg_catalog.<>) run_between[2]),
+    named_at            timestamptz NOT NULL DEFAULT pg_catalog.now(),
     wal_compression     text NOT NULL DEFAULT 'auto'
         CONSTRAINT wal_compression_is_auto_off_lz4_or_zstd
         CHECK (wal_compression OPERATOR(pg_catalog.=) ANY (ARRAY['auto', 'off', 'lz4', 'zstd'])),
-    named_at            timestamptz NOT NULL DEFAULT pg_catalog.now(),
     CONSTRAINT max_rows_takes_one_worker CHECK (max_rows IS NULL OR workers OPERATOR(pg_catalog.=) 1),
     CONSTRAINT statuses_are_none_of_the_others
         CHECK (NOT statuses OPERATOR(pg_catalog.&&)

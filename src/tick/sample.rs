@@ -40,9 +40,9 @@ pub fn sample(name: &str, turn: std::result::Result<(), String>, rows: &mut i64)
     let started = Instant::now();
     let mut sample = glance_leaves(Some(name), |target, leaves| {
         let (size, counters) = samples::figures(name, &oids(leaves))?;
-        let may_count = match turn {
+        let may_count = match &turn {
             Ok(()) => reason_not_to_count(target, leaves, &before)?,
-            Err(reason) => Err(reason),
+            Err(reason) => Err(reason.clone()),
         };
         let (counted, not_counted) = match may_count {
             Ok(through_index) => {
