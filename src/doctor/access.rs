@@ -52,7 +52,7 @@ const ACCESS: &str = "
            format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', p.oid::regprocedure)
     FROM pg_proc p JOIN ours ON classid = 'pg_proc'::regclass AND objid = p.oid,
          aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) acl
-    WHERE acl.grantee = 0 AND p.proname <> 'backlog_cleanup_fingerprint'
+    WHERE acl.grantee = 0 AND p.proname NOT IN ('backlog_cleanup_fingerprint', 'backlog_cleanup_has_value')
     UNION ALL
     SELECT 'fail', format('PUBLIC has %s on %s', acl.privilege_type, c.oid::regclass),
            format('REVOKE ALL ON %s FROM PUBLIC', c.oid::regclass)
@@ -70,7 +70,7 @@ const ACCESS: &str = "
            format('REVOKE ALL ON ROUTINE %s FROM %I', p.oid::regprocedure, r.rolname)
     FROM pg_proc p JOIN ours ON classid = 'pg_proc'::regclass AND objid = p.oid, aclexplode(p.proacl) acl
     JOIN pg_roles r ON r.oid = acl.grantee
-    WHERE acl.grantee <> p.proowner AND p.proname <> 'backlog_cleanup_fingerprint'
+    WHERE acl.grantee <> p.proowner AND p.proname NOT IN ('backlog_cleanup_fingerprint', 'backlog_cleanup_has_value')
       AND NOT has_table_privilege(r.oid, 'backlog_cleanup.run', 'SELECT')
     UNION ALL
     SELECT 'fail', format('function %s could be called instead of the extension''s', p.oid::regprocedure),

@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 use pgrx::varlena::varsize_any;
 
 use crate::postgres::stream::Row;
+use crate::rank::lost::Lost;
 use crate::rank::position::Position;
 use crate::rank::removable::Removable;
 use crate::rank::spread::Spread;
@@ -83,6 +84,8 @@ pub struct Tally {
     others: HashMap<(usize, usize, usize), usize, Spread>,
     /// Whether a new recipe has no rows left.
     is_limited: bool,
+    /// When the rows failed that are gone, and as what.
+    pub lost: Lost,
 }
 
 /// The failure type of a row, if policies name any, and the place of its status.
@@ -106,6 +109,7 @@ impl Tally {
             without: None,
             others: HashMap::default(),
             is_limited: false,
+            lost: Lost::default(),
         }
     }
 

@@ -9,7 +9,6 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::datum::instant_as_text;
 use crate::postgres::error::{Result, spi};
-use crate::postgres::expression::Expression;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::{Row, stream};
 use crate::rank::index;
@@ -339,10 +338,10 @@ fn statement(
 /// ones.
 pub fn statuses(target: &Target) -> Result<(String, String)> {
     let (kind, text) = kinds(target)?;
-    let kind = match &target.meets {
+    let kind = match target.is_met() {
         None => format!("({kind})::bigint"),
-        Some(Expression { of_row, .. }) => {
-            format!("(({kind}) OPERATOR(pg_catalog.&) CASE WHEN {of_row} THEN -1::bigint ELSE -2::bigint END)::bigint")
+        Some(meets) => {
+            format!("(({kind}) OPERATOR(pg_catalog.&) CASE WHEN {meets} THEN -1::bigint ELSE -2::bigint END)::bigint")
         }
     };
     Ok((kind, text))

@@ -7,7 +7,6 @@ mod explain_tick;
 pub mod failures;
 pub mod last_run;
 mod others;
-pub mod quiet_hours;
 mod report;
 mod simulate;
 

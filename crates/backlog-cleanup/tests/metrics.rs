@@ -127,6 +127,8 @@ fn a_scrape_says_what_the_tables_hold_and_the_runs_did() {
     ] {
         assert_eq!(value(&removed, series).unwrap_or("absent"), expected, "{series}\n{removed}");
     }
+    let wal = value(&removed, "backlog_cleanup_wal_bytes_total{target=\"generations\",mode=\"regular\"}").unwrap();
+    assert!(wal.parse::<f64>().unwrap() > 10_000.0, "{wal}");
     assert!(value(&removed, "backlog_cleanup_last_success_timestamp_seconds{target=\"generations\"}").is_some());
     assert_eq!(promtool(&["check", "metrics"], &removed), (true, String::new()), "{removed}");
 

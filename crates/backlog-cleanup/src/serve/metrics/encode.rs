@@ -103,12 +103,13 @@ impl Shown {
         let sum = |is_meant: &dyn Fn(&Total) -> bool, figure: fn(&Total) -> i64| {
             ConstCounter::new(self.history.totals.iter().filter(|t| is_meant(t)).map(figure).sum::<i64>() as u64)
         };
-        let (mut removed, mut runs, mut durations) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut removed, mut wal, mut runs, mut durations) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for target in self.history.last_success.keys() {
             for mode in Mode::ALL {
                 let labels = vec![("target", target.clone()), ("mode", mode.to_string())];
                 let is_mode = |total: &Total| total.target == *target && total.mode == *mode;
                 removed.push((labels.clone(), sum(&is_mode, |total| total.removed)));
+                wal.push((labels.clone(), sum(&is_mode, |total| total.wal_bytes)));
                 for result in State::ALL.iter().filter(|state| **state != State::Running) {
                     let labels = [labels.clone(), label("result", result.as_str())].concat();
                     runs.push((labels, sum(&|total| is_mode(total) && total.state == *result, |total| total.runs)));
@@ -117,6 +118,7 @@ impl Shown {
             }
         }
         family(to, "removed_rows", "Rows removed by all runs, by mode.", removed)?;
+        family(to, "wal_bytes", "WAL that all runs have written, by mode.", wal)?;
         family(to, "runs", "Runs that have ended, by mode and result.", runs)?;
         family(to, "run_duration_seconds", "How long the runs that have ended took.", durations)?;
         let success = self.history.last_success.iter();

@@ -37,6 +37,7 @@ pub struct Total {
     pub runs: i64,
     pub removed: i64,
     pub seconds: Option<f64>,
+    pub wal_bytes: i64,
 }
 
 const LAST_SUCCESS: &str = "
@@ -47,7 +48,8 @@ const LAST_SUCCESS: &str = "
           AND r.recipe_id IS NULL AND r.failure_type IS NULL AND r.status IS NULL
     GROUP BY t.name";
 
-const TOTALS: &str = "SELECT target, mode, state, seconds_up_to, runs, removed, seconds FROM backlog_cleanup.total";
+const TOTALS: &str =
+    "SELECT target, mode, state, seconds_up_to, runs, removed, seconds, wal_bytes FROM backlog_cleanup.total";
 
 impl History {
     /// The same after a scrape that could not read it.
