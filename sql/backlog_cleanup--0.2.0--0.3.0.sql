@@ -973,7 +973,8 @@ ALTER TABLE backlog_cleanup.target
                AND pg_catalog.array_ndims(run_between) OPERATOR(pg_catalog.=) 1
                AND pg_catalog.num_nulls(VARIADIC run_between) OPERATOR(pg_catalog.=) 0
                AND pg_catalog.array_lower(run_between, 1) OPERATOR(pg_catalog.=) 1
-               AND run_between[1] OPERATOR(pg_catalog.<>) run_between[2]);
+               AND run_between[1] OPERATOR(pg_catalog.<>) run_between[2]),
+    ADD COLUMN named_at timestamptz NOT NULL DEFAULT pg_catalog.now();
 COMMENT ON COLUMN backlog_cleanup.target.adaptive IS
     'whether the tick starts a batched regular run early, as the next three columns say';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_rows IS 'it does so when so many rows are removable';
@@ -982,6 +983,20 @@ COMMENT ON COLUMN backlog_cleanup.target.adaptive_rate_factor IS
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_interval IS 'how long after the start of the last run at the earliest';
 COMMENT ON COLUMN backlog_cleanup.target.run_between IS
     'from when to when a regular run in batches works, two times of the day by the clock of time_zone; outside of it the run waits; NULL is always';
+COMMENT ON COLUMN backlog_cleanup.target.named_at IS
+    'when it was made or renamed: runs before, which have another name or were of another target, are not its own';
+CREATE FUNCTION backlog_cleanup.target_is_renamed() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.named_at := now();
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.target_is_renamed IS 'notes when a target was renamed';
+CREATE TRIGGER target_is_renamed BEFORE UPDATE OF name ON backlog_cleanup.target
+    FOR EACH ROW WHEN (NEW.name OPERATOR(pg_catalog.<>) OLD.name) EXECUTE FUNCTION backlog_cleanup.target_is_renamed();
+COMMENT ON TRIGGER target_is_renamed ON backlog_cleanup.target IS 'notes when a target was renamed';
 
 -- Runs compress the full-page images that they write, and tell how much WAL they have written.
 ALTER TABLE backlog_cleanup.target
@@ -1093,13 +1108,14 @@ COMMENT ON COLUMN backlog_cleanup.sample.statuses IS 'the rows in scope by statu
 COMMENT ON COLUMN backlog_cleanup.sample.removable IS 'rows that a regular run would have removed; NULL if they were not counted';
 COMMENT ON COLUMN backlog_cleanup.sample.oldest_at IS 'when the oldest row in scope failed; NULL if there was none, or none was counted';
 COMMENT ON COLUMN backlog_cleanup.sample.failed IS
-    'rows in scope that failed in failed_seconds; NULL if they were not counted, or never before';
+    'rows in scope that failed in failed_seconds; NULL if they were not counted, never before, or their times do not tell';
 COMMENT ON COLUMN backlog_cleanup.sample.failed_seconds IS 'the seconds between the count before and this one; of an hour or a day, their sum';
 COMMENT ON COLUMN backlog_cleanup.sample.recipes IS
     'the five recipes with most failures in failed_seconds: [{recipeId, inScope, change}]; change is the rows that failed';
 COMMENT ON COLUMN backlog_cleanup.sample.failure_types IS
     'the five failure types with most failures in failed_seconds: [{failureType, change}]';
-COMMENT ON COLUMN backlog_cleanup.sample.not_counted IS 'why the rows were not counted, or NULL';
+COMMENT ON COLUMN backlog_cleanup.sample.not_counted IS
+    'why the rows were not counted, or those that came in were not; or NULL';
 COMMENT ON COLUMN backlog_cleanup.sample.milliseconds IS 'how long the sample took; of an hour or a day, the sum';
 COMMENT ON COLUMN backlog_cleanup.sample.table_bytes IS 'size of the table with TOAST, all partitions, in bytes; NULL of a foreign table';
 COMMENT ON COLUMN backlog_cleanup.sample.index_bytes IS 'size of its indexes, in bytes; NULL of a foreign table';
@@ -1108,7 +1124,7 @@ COMMENT ON COLUMN backlog_cleanup.sample.dead_rows IS 'dead rows, as PostgreSQL'
 COMMENT ON COLUMN backlog_cleanup.sample.seconds IS
     'the seconds between the sample before and this one, for the rates; of an hour or a day, their sum. NULL in a target''s first';
 COMMENT ON COLUMN backlog_cleanup.sample.inserted IS
-    'rows inserted into the table in these seconds; NULL if its statistics were reset meanwhile';
+    'rows inserted into the table in these seconds; NULL if its statistics were reset meanwhile, or its partitions are others';
 COMMENT ON COLUMN backlog_cleanup.sample.updated IS 'rows updated, in the same way';
 COMMENT ON COLUMN backlog_cleanup.sample.deleted IS 'rows deleted, in the same way';
 COMMENT ON COLUMN backlog_cleanup.sample.transactions IS 'transactions of the database, in the same way';
@@ -1313,7 +1329,10 @@ CREATE TABLE backlog_cleanup.alert (
     snoozed_until   timestamptz,
     note            text
 );
-CREATE UNIQUE INDEX alert_is_open_once ON backlog_cleanup.alert (rule, target, subject) NULLS NOT DISTINCT WHERE resolved_at IS NULL;
+-- A name and a recipe may be longer than an index entry.
+CREATE UNIQUE INDEX alert_is_open_once
+    ON backlog_cleanup.alert (rule, pg_catalog.hashtextextended(target, 0), pg_catalog.hashtextextended(subject, 0)) NULLS NOT DISTINCT
+    WHERE resolved_at IS NULL;
 COMMENT ON TABLE backlog_cleanup.alert IS 'what rules have found: an alert opens once, stays open, and resolves once';
 COMMENT ON COLUMN backlog_cleanup.alert.id IS 'the alert';
 COMMENT ON COLUMN backlog_cleanup.alert.rule IS 'the rule''s name at that time';
@@ -1393,6 +1412,67 @@ CREATE FUNCTION backlog_cleanup.evaluate_alerts() RETURNS TABLE (rule text, targ
 COMMENT ON FUNCTION backlog_cleanup.evaluate_alerts IS
     'a part of the tick: opens and resolves alerts; returns the rules whose value is not known now, and why';
 
+-- The delivery of alerts by `backlog-cleanup serve`. Addresses and secrets are in the server's own file, not here.
+CREATE TABLE backlog_cleanup.alert_channel (
+    name            text PRIMARY KEY
+        CONSTRAINT name_is_from_1_to_100_characters
+        CHECK (pg_catalog.char_length(name) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.char_length(name) OPERATOR(pg_catalog.<=) 100),
+    kind            text NOT NULL
+        CONSTRAINT kind_is_known
+        CHECK (kind OPERATOR(pg_catalog.=) ANY (ARRAY['webhook', 'slack', 'alertmanager', 'pagerduty', 'mail'])),
+    since           timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    leased_by       text,
+    leased_until    timestamptz,
+    seen_at         timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    next_attempt_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    delivered_at    timestamptz,
+    failures        integer NOT NULL DEFAULT 0,
+    failing_since   timestamptz,
+    last_error      text,
+    report_at       timestamptz
+);
+COMMENT ON TABLE backlog_cleanup.alert_channel IS
+    'where servers deliver alerts: how that goes. Addresses and secrets are in the server''s own file';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.name IS 'its name in the server''s file';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.kind IS 'webhook, slack, alertmanager, pagerduty or mail';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.since IS 'when a server had it first; it is not told of alerts that had resolved before';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.leased_by IS 'the server that delivers now, so that no other does; NULL if none does';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.leased_until IS 'until then no other server delivers, even if that one has died';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.seen_at IS 'when a server last looked for something to deliver';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.next_attempt_at IS 'nothing is delivered before';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.delivered_at IS 'when it last took something, or NULL';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.failures IS 'attempts in a row that failed';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.failing_since IS 'when the first of them did, or NULL';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.last_error IS 'why the last of them did, or NULL';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.report_at IS 'when the next report is due; NULL without one';
+
+CREATE TABLE backlog_cleanup.alert_delivery (
+    channel      text NOT NULL REFERENCES backlog_cleanup.alert_channel ON UPDATE CASCADE ON DELETE CASCADE,
+    alert        bigint NOT NULL REFERENCES backlog_cleanup.alert ON DELETE CASCADE,
+    change       text NOT NULL
+        CONSTRAINT change_is_known CHECK (change OPERATOR(pg_catalog.=) ANY (ARRAY['opened', 'resolved'])),
+    message      uuid NOT NULL,
+    begun_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    attempts     integer NOT NULL DEFAULT 0,
+    delivered_at timestamptz,
+    refused      text,
+    PRIMARY KEY (channel, alert, change)
+);
+CREATE INDEX alert_delivery_alert_idx ON backlog_cleanup.alert_delivery (alert);
+CREATE INDEX alert_delivery_message_idx ON backlog_cleanup.alert_delivery (message);
+CREATE INDEX alert_delivery_is_under_way ON backlog_cleanup.alert_delivery (channel) WHERE delivered_at IS NULL AND refused IS NULL;
+COMMENT ON TABLE backlog_cleanup.alert_delivery IS 'what each channel was told of each alert';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.channel IS 'the channel';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.alert IS 'the alert';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.change IS 'opened or resolved';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.message IS
+    'the message that it is told in, with what else was due then; the receiver tells by it that it has had the message before';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.begun_at IS 'when a server took it on';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.attempts IS 'how often the message was sent, or tried to be';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.delivered_at IS 'when the receiver took it; NULL before';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.refused IS
+    'why the receiver does not take this message, also not later; it is not sent again. Or NULL';
+
 -- What the samples and the history say: views in plain units, and the rates that alerts are measured by.
 CREATE FUNCTION backlog_cleanup.rows_in_per_minute(target text, within interval) RETURNS double precision LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -1437,10 +1517,9 @@ COMMENT ON COLUMN backlog_cleanup.activity.bytes IS 'size of the table with its 
 
 CREATE VIEW backlog_cleanup.pace AS
     SELECT t.name AS target, last.in_scope, last.removable, day.rows_in_per_hour, day.rows_out_per_hour, runs.rows_per_second,
-           CASE WHEN day.rows_out_per_hour OPERATOR(pg_catalog.>) day.rows_in_per_hour THEN
-               pg_catalog.make_interval(secs => 3600 OPERATOR(pg_catalog.*) last.in_scope OPERATOR(pg_catalog./)
-                                                (day.rows_out_per_hour OPERATOR(pg_catalog.-) day.rows_in_per_hour)) END AS time_to_clear,
-           pg_catalog.make_interval(secs => last.removable OPERATOR(pg_catalog./) runs.rows_per_second) AS time_to_remove
+           -- What takes 1,000 years is no forecast.
+           CASE WHEN takes.to_clear OPERATOR(pg_catalog.<) 31557600000 THEN pg_catalog.make_interval(secs => takes.to_clear) END AS time_to_clear,
+           CASE WHEN takes.to_remove OPERATOR(pg_catalog.<) 31557600000 THEN pg_catalog.make_interval(secs => takes.to_remove) END AS time_to_remove
     FROM backlog_cleanup.target t
     LEFT JOIN LATERAL (
         SELECT s.in_scope, s.removable FROM backlog_cleanup.sample s
@@ -1459,7 +1538,12 @@ CREATE VIEW backlog_cleanup.pace AS
                AS rows_per_second
         FROM backlog_cleanup.run r
         WHERE r.target OPERATOR(pg_catalog.=) t.name AND r.removed OPERATOR(pg_catalog.>) 0 AND r.finished_at IS NOT NULL
-        ORDER BY r.id DESC LIMIT 1) runs ON true;
+        ORDER BY r.id DESC LIMIT 1) runs ON true
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN day.rows_out_per_hour OPERATOR(pg_catalog.>) day.rows_in_per_hour THEN
+                   3600 OPERATOR(pg_catalog.*) last.in_scope OPERATOR(pg_catalog./)
+                   (day.rows_out_per_hour OPERATOR(pg_catalog.-) day.rows_in_per_hour) END AS to_clear,
+               last.removable OPERATOR(pg_catalog./) runs.rows_per_second AS to_remove) takes;
 COMMENT ON VIEW backlog_cleanup.pace IS 'how fast the backlog grows and goes, and when it is gone at this pace';
 COMMENT ON COLUMN backlog_cleanup.pace.target IS 'the target';
 COMMENT ON COLUMN backlog_cleanup.pace.in_scope IS 'rows in scope, by the last sample that counted them';
@@ -1468,7 +1552,7 @@ COMMENT ON COLUMN backlog_cleanup.pace.rows_in_per_hour IS 'rows that came into 
 COMMENT ON COLUMN backlog_cleanup.pace.rows_out_per_hour IS 'rows that runs removed per hour, over the last 24 hours';
 COMMENT ON COLUMN backlog_cleanup.pace.rows_per_second IS 'rows per second of the last run that removed any';
 COMMENT ON COLUMN backlog_cleanup.pace.time_to_clear IS
-    'how long until no row is in scope, if rows come and go as in the last 24 hours; NULL if more come than go';
+    'how long until no row is in scope, if rows come and go as in the last 24 hours; NULL if more come than go, or as many';
 COMMENT ON COLUMN backlog_cleanup.pace.time_to_remove IS 'how long a run now takes at rows_per_second';
 
 CREATE VIEW backlog_cleanup.size AS

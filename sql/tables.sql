@@ -125,6 +125,7 @@ CREATE TABLE backlog_cleanup.target (
     wal_compression     text NOT NULL DEFAULT 'auto'
         CONSTRAINT wal_compression_is_auto_off_lz4_or_zstd
         CHECK (wal_compression OPERATOR(pg_catalog.=) ANY (ARRAY['auto', 'off', 'lz4', 'zstd'])),
+    named_at            timestamptz NOT NULL DEFAULT pg_catalog.now(),
     CONSTRAINT max_rows_takes_one_worker CHECK (max_rows IS NULL OR workers OPERATOR(pg_catalog.=) 1),
     CONSTRAINT statuses_are_none_of_the_others
         CHECK (NOT statuses OPERATOR(pg_catalog.&&)
@@ -203,6 +204,20 @@ COMMENT ON COLUMN backlog_cleanup.target.run_between IS
     'from when to when a regular run in batches works, two times of the day by the clock of time_zone; outside of it the run waits; NULL is always';
 COMMENT ON COLUMN backlog_cleanup.target.wal_compression IS
     'how runs compress the full-page images that they write: lz4, zstd, off; auto is lz4 where the server has it and its own wal_compression is off, and else what the server does';
+COMMENT ON COLUMN backlog_cleanup.target.named_at IS
+    'when it was made or renamed: runs before, which have another name or were of another target, are not its own';
+CREATE FUNCTION backlog_cleanup.target_is_renamed() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.named_at := now();
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.target_is_renamed IS 'notes when a target was renamed';
+CREATE TRIGGER target_is_renamed BEFORE UPDATE OF name ON backlog_cleanup.target
+    FOR EACH ROW WHEN (NEW.name OPERATOR(pg_catalog.<>) OLD.name) EXECUTE FUNCTION backlog_cleanup.target_is_renamed();
+COMMENT ON TRIGGER target_is_renamed ON backlog_cleanup.target IS 'notes when a target was renamed';
 
 CREATE TABLE backlog_cleanup.policy (
     target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,

@@ -50,13 +50,14 @@ COMMENT ON COLUMN backlog_cleanup.sample.statuses IS 'the rows in scope by statu
 COMMENT ON COLUMN backlog_cleanup.sample.removable IS 'rows that a regular run would have removed; NULL if they were not counted';
 COMMENT ON COLUMN backlog_cleanup.sample.oldest_at IS 'when the oldest row in scope failed; NULL if there was none, or none was counted';
 COMMENT ON COLUMN backlog_cleanup.sample.failed IS
-    'rows in scope that failed in failed_seconds; NULL if they were not counted, or never before';
+    'rows in scope that failed in failed_seconds; NULL if they were not counted, never before, or their times do not tell';
 COMMENT ON COLUMN backlog_cleanup.sample.failed_seconds IS 'the seconds between the count before and this one; of an hour or a day, their sum';
 COMMENT ON COLUMN backlog_cleanup.sample.recipes IS
     'the five recipes with most failures in failed_seconds: [{recipeId, inScope, change}]; change is the rows that failed';
 COMMENT ON COLUMN backlog_cleanup.sample.failure_types IS
     'the five failure types with most failures in failed_seconds: [{failureType, change}]';
-COMMENT ON COLUMN backlog_cleanup.sample.not_counted IS 'why the rows were not counted, or NULL';
+COMMENT ON COLUMN backlog_cleanup.sample.not_counted IS
+    'why the rows were not counted, or those that came in were not; or NULL';
 COMMENT ON COLUMN backlog_cleanup.sample.milliseconds IS 'how long the sample took; of an hour or a day, the sum';
 COMMENT ON COLUMN backlog_cleanup.sample.table_bytes IS 'size of the table with TOAST, all partitions, in bytes; NULL of a foreign table';
 COMMENT ON COLUMN backlog_cleanup.sample.index_bytes IS 'size of its indexes, in bytes; NULL of a foreign table';
@@ -65,7 +66,7 @@ COMMENT ON COLUMN backlog_cleanup.sample.dead_rows IS 'dead rows, as PostgreSQL'
 COMMENT ON COLUMN backlog_cleanup.sample.seconds IS
     'the seconds between the sample before and this one, for the rates; of an hour or a day, their sum. NULL in a target''s first';
 COMMENT ON COLUMN backlog_cleanup.sample.inserted IS
-    'rows inserted into the table in these seconds; NULL if its statistics were reset meanwhile';
+    'rows inserted into the table in these seconds; NULL if its statistics were reset meanwhile, or its partitions are others';
 COMMENT ON COLUMN backlog_cleanup.sample.updated IS 'rows updated, in the same way';
 COMMENT ON COLUMN backlog_cleanup.sample.deleted IS 'rows deleted, in the same way';
 COMMENT ON COLUMN backlog_cleanup.sample.transactions IS 'transactions of the database, in the same way';

@@ -45,6 +45,8 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_quiet_hours"),
     (Monitor, "SELECT ON backlog_cleanup.alert_rule"),
     (Monitor, "SELECT ON backlog_cleanup.alert"),
+    (Monitor, "SELECT ON backlog_cleanup.alert_channel"),
+    (Monitor, "SELECT ON backlog_cleanup.alert_delivery"),
     (Monitor, "SELECT ON backlog_cleanup.activity"),
     (Monitor, "SELECT ON backlog_cleanup.pace"),
     (Monitor, "SELECT ON backlog_cleanup.size"),
@@ -53,6 +55,10 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_report"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_snooze"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_acknowledge"),
+    // What a server that delivers alerts does.
+    (Operator, "INSERT, UPDATE ON backlog_cleanup.alert_channel"),
+    (Operator, "INSERT, UPDATE ON backlog_cleanup.alert_delivery"),
+    (Operator, "EXECUTE ON ROUTINE backlog_cleanup.evaluate_alerts"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_failed_generations"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_emergency"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_run"),
@@ -74,6 +80,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.policy"),
     (Admin, "UPDATE ON backlog_cleanup.retention"),
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.alert_rule"),
+    (Admin, "DELETE ON backlog_cleanup.alert_channel"),
     // The triggers of `target` and `policy` call these with the writer's privileges.
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_check"),
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.check_written"),

@@ -23,8 +23,7 @@ pub fn tick(_target: &str) -> Result<Vec<Problem>> {
         return remark("this version has no tick");
     }
     let warning = |detail: String, fix| Ok(vec![Problem { status: Status::Warn, detail, fix }]);
-    let last =
-        "SELECT extract(epoch FROM now() - started_at)::bigint FROM backlog_cleanup.tick ORDER BY id DESC LIMIT 1";
+    let last = "SELECT extract(epoch FROM now() - max(started_at))::bigint FROM backlog_cleanup.tick WHERE started_at <= now()";
     let ago = extension::as_owner(|| read_one::<i64>(last, &[]))?;
     let here = database()?;
     let all: Vec<Job> = jobs()?.into_iter().filter(|job| job.database == here).collect();
@@ -76,5 +75,12 @@ pub fn tick(_target: &str) -> Result<Vec<Problem>> {
         }
         _ => {}
     }
-    problems(FAILED, &[])
+    let failed = problems(FAILED, &[])?;
+    if failed.is_empty() && found.is_empty() && pg_cron_elsewhere()?.is_none() {
+        let minutes = ago.unwrap_or_default() / 60;
+        return remark(&format!(
+            "no job ticks; the last tick, by hand, was {minutes} minutes ago: {register} schedules it"
+        ));
+    }
+    Ok(failed)
 }

@@ -1,6 +1,7 @@
 use pgrx::prelude::*;
 
 use crate::extension;
+use crate::history::run::WHOLE_AND_DONE;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::now::rows_now;
 use crate::schedule::{database, jobs, pg_cron_is_here};
@@ -44,7 +45,7 @@ fn cutoff(what: &str) -> String {
 }
 
 /// Whether a run `r` is too old, has ended, and is not the last of its target, the last that was completed, the last regular one, or the
-/// last regular one of everything that was completed: status and doctor tell of these.
+/// last regular one of everything that has done its work: status and doctor tell of these.
 fn may_go(what: &str) -> String {
     let is_last = |kind: &str| {
         format!(
@@ -52,12 +53,7 @@ fn may_go(what: &str) -> String {
             kind.replace("r.", "later.")
         )
     };
-    let last = [
-        "true",
-        "r.state = 'completed'",
-        "r.mode = 'regular'",
-        "r.mode = 'regular' AND r.state = 'completed' AND num_nonnulls(r.recipe_id, r.failure_type, r.status) = 0",
-    ];
+    let last = ["true", "r.state = 'completed'", "r.mode = 'regular'", WHOLE_AND_DONE];
     format!(
         "coalesce(r.finished_at, r.started_at) < {} AND r.state <> 'running' AND NOT ({})",
         cutoff(what),
@@ -94,13 +90,14 @@ fn runs() -> String {
     )
 }
 
-/// Of a table whose rows are numbered in the order of a time. Looks no further than to the first row that is not too old.
+/// Of a table whose rows are numbered in the order of a time. Looks no further than to the first row that is not too old; one of the future is
+/// of a clock that was ahead.
 fn numbered(table: &str, time: &str) -> String {
     format!(
         "DELETE FROM backlog_cleanup.{table} WHERE id = ANY (ARRAY(
              SELECT id FROM backlog_cleanup.{table}
              WHERE {time} < {cutoff}
-               AND id < (SELECT id FROM backlog_cleanup.{table} WHERE {time} >= {cutoff} ORDER BY id LIMIT 1)
+               AND id < (SELECT id FROM backlog_cleanup.{table} WHERE {time} BETWEEN {cutoff} AND now() ORDER BY id LIMIT 1)
              ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED))",
         cutoff = cutoff(table)
     )

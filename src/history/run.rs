@@ -21,6 +21,13 @@ use crate::target::guard::Unreadable;
 use crate::target::pace::Pace;
 use crate::target::reading::Reading;
 
+/// The condition on a run `r` that it was a regular one of everything and has done its work: it completed, or removed rows until a limit of
+/// its own stopped it. Also before ALTER EXTENSION UPDATE.
+pub const WHOLE_AND_DONE: &str =
+    "r.mode = 'regular' AND r.recipe_id IS NULL AND r.failure_type IS NULL AND to_jsonb(r) ->> 'status' IS NULL
+    AND (r.state = 'completed'
+         OR r.state = 'stopped' AND r.removed > 0 AND to_jsonb(r) ->> 'stop_requested_by' IS NULL)";
+
 /// The seconds whose rows are one batch under a rate.
 pub const PIECE: f64 = 0.25;
 
@@ -152,6 +159,16 @@ pub fn start(rules: &Rules, tally: &Tally, referenced: i64, held: i64, pace: &Pa
         .map_err(spi)
     })
     .map(Option::unwrap_or_default)
+}
+
+/// Records a batched regular run of everything that an error ends before it has begun. Returns its id.
+pub fn refused(target: &str, caller: &str) -> Result<i64> {
+    const REFUSED: &str = "
+        INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, total_failed, removed, recipes_affected, batch_size, started_at)
+        SELECT name, 'regular', 'running', $2::name, 0, 0, 0, batch_size, now() FROM backlog_cleanup.target WHERE name = $1
+        RETURNING id";
+    extension::as_owner(|| Spi::get_one_with_args::<i64>(REFUSED, &[target.into(), caller.into()]).map_err(spi))
+        .map(Option::unwrap_or_default)
 }
 
 /// Records rows that a batched run keeps back from its start, since an expression of the target fails for them.

@@ -7,10 +7,12 @@ use pgrx::prelude::*;
 use serde_json::json;
 
 use crate::extension;
+use crate::history::run;
 use crate::postgres::error::{Result, error};
 use crate::postgres::read::read_one;
-use crate::postgres::subtransaction::raise;
+use crate::postgres::subtransaction::{caught, raise};
 use crate::run::batched::{finish_run, next_batch, start_batched_run};
+use crate::run::begin::caller;
 use crate::run::failure;
 use crate::run::wait::sleep;
 use crate::run::worker::connected;
@@ -42,13 +44,24 @@ pub extern "C-unwind" fn backlog_cleanup_early_run(_argument: pg_sys::Datum) {
     if !step(user, || Ok(has_committed(pg_sys::TransactionId::from(transaction as u32)))) {
         return;
     }
-    let run_id = step(user, || start_batched_run(Some(&arguments(decision)?)));
+    let target = step(user, || target_of(decision));
+    let run_id = started(user, &target);
     while let Some(wait) = step(user, || next_batch(Some(run_id))) {
         sleep(wait);
     }
     step(user, || finish_run(Some(run_id)).map(|_| ()));
     // Raises what has failed, which is committed now.
     step(user, || Ok(()));
+}
+
+/// Starts the run. One that is refused is in the history, too: nobody waits for the error.
+fn started(user: i64, target: &str) -> i64 {
+    let arguments = json!({ "target": target, "mode": "regular", "force": false, "include_held": false }).to_string();
+    caught(|| Ok(step(user, || start_batched_run(Some(&arguments))))).unwrap_or_else(|failure| {
+        // SAFETY: as a session does after an error.
+        unsafe { pg_sys::AbortCurrentTransaction() };
+        raise(step(user, || Ok(failure::record(run::refused(target, &caller()?)?, failure))))
+    })
 }
 
 /// Waits for the end of a transaction, or of the one around a subtransaction. Returns whether it was committed.
@@ -69,12 +82,11 @@ fn step<T>(user: i64, work: impl FnOnce() -> Result<T>) -> T {
     }))
 }
 
-/// Those of a regular run of the decision's target. Errors: 42704 (it is gone).
-fn arguments(decision: i64) -> Result<String> {
+/// The decision's target. Errors: 42704 (it is gone).
+fn target_of(decision: i64) -> Result<String> {
     const TARGET: &str = "SELECT target FROM backlog_cleanup.decision WHERE id = $1";
-    let target = extension::as_owner(|| read_one::<String>(TARGET, &[decision.into()]))?.ok_or_else(|| {
+    extension::as_owner(|| read_one::<String>(TARGET, &[decision.into()]))?.ok_or_else(|| {
         let message = "the target of an early run does not exist".into();
         error(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message, "SELECT name FROM backlog_cleanup.target".into())
-    })?;
-    Ok(json!({ "target": target, "mode": "regular", "force": false, "include_held": false }).to_string())
+    })
 }

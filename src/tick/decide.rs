@@ -13,6 +13,10 @@ use crate::target::load::row;
 const BASELINE: i64 = 5;
 /// The database is busy when it has so many times its usual transactions.
 const BUSY: f64 = 1.5;
+/// After so many runs that have failed and removed nothing none is started early: `NUMBERS` looks at as many.
+const GIVES_UP: i64 = 3;
+/// A rate below one row a minute is none to stand out from, however quiet the hour usually is.
+const QUIET: f64 = 1.0;
 /// A run is slowed down to no fewer rows per second.
 const SLOWEST: f64 = 100.0;
 
@@ -34,6 +38,11 @@ struct Numbers {
     adaptive_min_rows: i64,
     adaptive_rate_factor: Option<f64>,
     adaptive_min_seconds: f64,
+    /// What the last regular run of everything could not remove.
+    kept_back: i64,
+    /// Of the last `GIVES_UP` runs, those that have failed and removed nothing; and what the last one has met.
+    refused: i64,
+    error: Option<String>,
     /// The batched regular run that is at work.
     run: Option<Run>,
 }
@@ -54,8 +63,17 @@ const NUMBERS: &str = "
                'transactionsPerSecond', now.transactions / nullif(now.seconds, 0),
                'usualTransactionsPerSecond', usual.transactions, 'usualTransactionsOf', usual.transactions_hours,
                'secondsSinceRun', extract(epoch FROM now() - greatest(
-                   (SELECT max(started_at) FROM backlog_cleanup.run WHERE target = t.name),
-                   (SELECT max(decided_at) FROM backlog_cleanup.decision WHERE target = t.name AND action = 'run'))),
+                   -- One of the future is of a clock that was ahead.
+                   (SELECT max(started_at) FROM backlog_cleanup.run WHERE target = t.name AND started_at <= clock_timestamp()),
+                   (SELECT max(decided_at) FROM backlog_cleanup.decision
+                    WHERE target = t.name AND action = 'run' AND decided_at <= clock_timestamp()))),
+               'keptBack', coalesce((SELECT r.kept_back FROM backlog_cleanup.run r
+                                     WHERE target = t.name AND mode = 'regular' AND state = 'completed'
+                                       AND recipe_id IS NULL AND failure_type IS NULL AND status IS NULL
+                                     ORDER BY id DESC LIMIT 1), 0),
+               'refused', (SELECT count(*) FROM (SELECT * FROM backlog_cleanup.run WHERE target = t.name ORDER BY id DESC LIMIT 3) last
+                           WHERE state = 'failed' AND removed = 0),
+               'error', (SELECT left(error_message, 300) FROM backlog_cleanup.run WHERE target = t.name ORDER BY id DESC LIMIT 1),
                'adaptiveMinRows', t.adaptive_min_rows, 'adaptiveRateFactor', t.adaptive_rate_factor,
                'adaptiveMinSeconds', extract(epoch FROM t.adaptive_min_interval),
                'run', (SELECT jsonb_build_object(
@@ -142,11 +160,21 @@ fn start(target: &str, numbers: &Numbers) -> Result<Decision> {
         let (ago, least) = (minutes(seconds), minutes(numbers.adaptive_min_seconds));
         return none(format!("the last run began {ago} minutes ago, and adaptive_min_interval is {least} minutes"));
     }
-    if removable >= numbers.adaptive_min_rows {
-        let least = numbers.adaptive_min_rows;
-        return Ok(Decision::of("run", format!("{removable} rows are removable, and adaptive_min_rows is {least}")));
+    if numbers.refused >= GIVES_UP {
+        let error = numbers.error.as_deref().unwrap_or_default();
+        return none(format!("the last {GIVES_UP} runs have failed, and a run has to succeed first: {error}"));
     }
-    let below = format!("{removable} rows are removable, fewer than adaptive_min_rows = {}", numbers.adaptive_min_rows);
+    let (least, stay) = (numbers.adaptive_min_rows, numbers.kept_back.min(removable));
+    let removable = removable - stay;
+    let kept = match stay {
+        0 => String::new(),
+        stay => format!(" without the {stay} that the last run has kept back"),
+    };
+    if removable >= least {
+        let reason = format!("{removable} rows are removable{kept}, and adaptive_min_rows is {least}");
+        return Ok(Decision::of("run", reason));
+    }
+    let below = format!("{removable} rows are removable{kept}, fewer than adaptive_min_rows = {least}");
     let Some(factor) = numbers.adaptive_rate_factor else { return none(below) };
     let Some(usual) = numbers.usual_per_minute.filter(|_| numbers.usual_of >= BASELINE) else {
         let hours = numbers.usual_of;
@@ -156,7 +184,7 @@ fn start(target: &str, numbers: &Numbers) -> Result<Decision> {
     };
     let Some(rate) = numbers.per_minute else { return none(below) };
     let said = format!("{rate:.1} rows failed per minute, usually {usual:.1} at this hour");
-    if rate >= factor * usual && usual > 0.0 && removable > 0 {
+    if rate >= factor * usual.max(QUIET) && removable > 0 {
         let reason = format!("{said}, and adaptive_rate_factor is {factor}; {removable} rows are removable");
         return Ok(Decision::of("run", reason));
     }

@@ -14,7 +14,7 @@ use crate::extension;
 use crate::history::{batches, housekeeping, samples};
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::json::Json;
-use crate::postgres::now::rows_now;
+use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::read::refuse_read_only;
 use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::snapshot::with_new_snapshot;
@@ -89,41 +89,63 @@ fn backlog_cleanup_tick() -> Result<Json> {
         return nothing(format!("another tick is at work{by}"));
     }
     cannot_be_prepared();
-    let started = Instant::now();
-    let tick =
-        extension::as_owner(|| Spi::get_one::<i64>("SELECT nextval('backlog_cleanup.tick_id_seq')").map_err(spi))?;
     // What the tick before has written may be newer than the statement.
-    let steps = with_new_snapshot(|| {
+    let tick = with_new_snapshot(|| {
         with_settings(|| {
             set_local("lock_timeout", PATIENCE);
             // Compiling takes far longer than what it would save.
             set_local("jit", "off");
-            steps(tick)
+            tick()
         })
     })?;
-    let milliseconds = since(started);
-    let json = serde_json::to_value(&steps).unwrap_or_default();
-    extension::as_owner(|| {
-        Spi::run_with_args(
-            "INSERT INTO backlog_cleanup.tick (id, started_at, milliseconds, steps) OVERRIDING SYSTEM VALUE
-             VALUES ($1, now(), $2, $3)",
-            &[tick.into(), milliseconds.into(), pgrx::JsonB(json).into()],
-        )
-        .map_err(spi)
-    })?;
-    Json::of(&Tick { tick, milliseconds, skipped: None, steps })
+    Json::of(&tick)
 }
 
-fn steps(tick: Option<i64>) -> Result<Vec<Step>> {
+fn tick() -> Result<Tick> {
+    const IS_LATE: &str = "
+        SELECT started_at > now() AND started_at <= clock_timestamp() FROM backlog_cleanup.tick ORDER BY id DESC LIMIT 1";
+    const WRITE: &str = "
+        INSERT INTO backlog_cleanup.tick (id, started_at, milliseconds, steps) OVERRIDING SYSTEM VALUE VALUES ($1, now(), $2, $3)";
+    let started = Instant::now();
+    let mut is_late = false;
+    let clock = step("look at the clock", None, || {
+        is_late = extension::as_owner(|| one_now::<bool>(IS_LATE, &[]))? == Some(true);
+        if is_late { Ok(None) } else { samples::of_the_future() }
+    });
+    if is_late {
+        let why = Some("another tick has begun later than this transaction".into());
+        return Ok(Tick { tick: None, milliseconds: 0.0, skipped: why, steps: Vec::new() });
+    }
+    let tick =
+        extension::as_owner(|| Spi::get_one::<i64>("SELECT nextval('backlog_cleanup.tick_id_seq')").map_err(spi))?;
+    let mut steps = steps(tick);
+    steps.insert(0, clock);
+    let milliseconds = since(started);
+    let json = pgrx::JsonB(serde_json::to_value(&steps).unwrap_or_default());
+    let written = step("write", None, || {
+        let values = [tick.into(), milliseconds.into(), json.into()];
+        extension::as_owner(|| Spi::run_with_args(WRITE, &values).map_err(spi)).map(|()| None)
+    });
+    let skipped = written.skipped.or(written.error).map(|why| format!("the tick has no row: {why}"));
+    Ok(Tick { tick, milliseconds, skipped, steps })
+}
+
+fn steps(tick: Option<i64>) -> Vec<Step> {
     // Those that were counted longest ago come first.
     const TARGETS: &str = "
         SELECT name, adaptive FROM backlog_cleanup.target t
         ORDER BY (SELECT sampled_at FROM backlog_cleanup.sample
                   WHERE target = t.name AND grain = 'fine' AND in_scope IS NOT NULL ORDER BY sampled_at DESC LIMIT 1) NULLS FIRST, name";
-    let targets = extension::as_owner(|| {
-        rows_now(TARGETS, &[], |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<bool>(2)? == Some(true))))
-    })?;
-    let (mut steps, mut rows) = (Vec::new(), 0);
+    let (mut targets, mut jobs, mut rows) = (Vec::new(), Vec::new(), 0);
+    let mut steps = vec![step("look for targets", None, || {
+        targets = extension::as_owner(|| {
+            rows_now(TARGETS, &[], |row| {
+                Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<bool>(2)? == Some(true)))
+            })
+        })?;
+        jobs = auto::all()?;
+        Ok(None)
+    })];
     for (target, _) in &targets {
         let turn = if rows < ROWS { Ok(()) } else { Err(format!("this tick has counted {rows} rows of others")) };
         let mut done = step("sample", Some(target), || sample::sample(target, turn, &mut rows));
@@ -137,12 +159,18 @@ fn steps(tick: Option<i64>) -> Result<Vec<Step>> {
     for (target, _) in targets.iter().filter(|(_, is_adaptive)| *is_adaptive) {
         steps.push(step("decide", Some(target), || decide::decide(tick, target).map(|()| None)));
     }
-    for job in auto::all()? {
-        steps.push(step("place", Some(&job.target), || place::place(tick, &job)));
+    for job in &jobs {
+        steps.push(step("place", Some(&job.target), || place::place(tick, job)));
     }
     steps.push(step("roll up", None, || samples::roll_up().map(|()| None)));
+    let mut failed = None;
     // They see the samples that this tick has taken.
-    steps.push(step("alerts", None, || with_new_snapshot(alerts)));
+    let alerts = step("alerts", None, || {
+        let unknown;
+        (unknown, failed) = with_new_snapshot(alerts)?;
+        Ok(unknown)
+    });
+    steps.push(Step { error: alerts.error.or(failed), ..alerts });
     for what in housekeeping::WHAT {
         steps.push(step(&format!("prune {what}"), None, || housekeeping::prune(what).map(|()| None)));
     }
@@ -154,16 +182,21 @@ fn steps(tick: Option<i64>) -> Result<Vec<Step>> {
     for target in &left_over {
         steps.push(step("sum up", Some(target), || sum_up(target).map(|()| None)));
     }
-    Ok(steps)
+    steps
 }
 
-/// Opens and resolves alerts; returns what cannot be known now.
-fn alerts() -> Result<Option<String>> {
-    let unknown = alerts::evaluate()?.into_iter().map(|Unknown { rule, target, why }| {
-        let target = target.map_or(String::new(), |target| format!(" of target \"{target}\""));
-        format!("rule \"{rule}\"{target}: {why}")
-    });
-    Ok(Some(unknown.collect::<Vec<_>>().join("; ")).filter(|unknown| !unknown.is_empty()))
+/// Opens and resolves alerts; returns what cannot be known now, and which rules have failed.
+fn alerts() -> Result<(Option<String>, Option<String>)> {
+    let (failed, unknown): (Vec<Unknown>, Vec<Unknown>) =
+        alerts::evaluate()?.into_iter().partition(|unknown| unknown.has_failed);
+    let said = |unknown: Vec<Unknown>| {
+        let said = unknown.into_iter().map(|Unknown { rule, target, why, .. }| {
+            let target = target.map_or(String::new(), |target| format!(" of target \"{target}\""));
+            format!("rule \"{rule}\"{target}: {}", why.chars().take(MESSAGE).collect::<String>())
+        });
+        Some(said.collect::<Vec<_>>().join("; ")).filter(|said| !said.is_empty())
+    };
+    Ok((said(unknown), said(failed)))
 }
 
 /// Sums up the interrupted runs of a target. Errors: 55P03 (a run is at work).

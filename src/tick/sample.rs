@@ -45,7 +45,9 @@ pub fn sample(name: &str, turn: std::result::Result<(), String>, rows: &mut i64)
             Err(reason) => Err(reason.clone()),
         };
         let (counted, not_counted) = match may_count {
-            Ok(through_index) => (Some(counted(target, leaves, through_index, &before)?), None),
+            Ok(through_index) => {
+                counted(target, leaves, through_index, &before).map(|(counted, why)| (Some(counted), why))?
+            }
             Err(reason) => (None, Some(reason)),
         };
         Ok(Sample { counted, not_counted, milliseconds: 0.0, size, counters })
@@ -87,8 +89,18 @@ fn reason_not_to_count(target: &Target, leaves: &[Leaf], before: &Before) -> Res
     Ok(Ok(through_index))
 }
 
-fn counted(target: &Target, leaves: &[Leaf], through_index: bool, before: &Before) -> Result<Counted> {
-    let span = before.counted_at.as_deref().map(|since| span(target, since)).transpose()?;
+/// Counts the rows; returns also why those that came in are not known.
+fn counted(
+    target: &Target,
+    leaves: &[Leaf],
+    through_index: bool,
+    before: &Before,
+) -> Result<(Counted, Option<String>)> {
+    let (span, why) = match before.counted_at.as_deref().map(|since| span(target, since)).transpose()? {
+        Some(Ok(span)) => (Some(span), None),
+        Some(Err(why)) => (None, Some(why)),
+        None => (None, None),
+    };
     let in_scope = count(&Rules::of_all(target)?, leaves, through_index, span.clone().unwrap_or(0..0))?;
     let failed: i64 = in_scope.recipes.iter().map(|recipe| recipe.failed).sum();
     let failure_types = match &span {
@@ -96,29 +108,39 @@ fn counted(target: &Target, leaves: &[Leaf], through_index: bool, before: &Befor
         span => span.as_ref().map(|_| json!([])),
     };
     let statuses = target.names_of_statuses.iter().cloned().zip(in_scope.of_status.iter().copied());
-    Ok(Counted {
+    let counted = Counted {
         in_scope: in_scope.recipes.iter().map(|recipe| recipe.in_scope).sum(),
         statuses: target.status.as_ref().map(|_| statuses.collect()),
         removable: in_scope.removable,
         oldest_at: in_scope.oldest.map(|at| instant(target, at)).transpose()?.flatten(),
         failed: span.as_ref().map(|_| failed),
-        failed_seconds: before.counted_seconds,
+        failed_seconds: before.counted_seconds.filter(|_| span.is_some()),
         recipes: span.map(|_| recipes(target, in_scope)),
         failure_types,
-    })
+    };
+    Ok((counted, why))
 }
 
-/// The failed-ats from an instant to now.
-fn span(target: &Target, since: &str) -> Result<Range<i64>> {
+/// The failed-ats from an instant to now, or why they do not tell which rows failed since.
+fn span(target: &Target, since: &str) -> Result<std::result::Result<Range<i64>, String>> {
+    if target.failed_at.type_oid == pg_sys::DATEOID {
+        return Ok(Err(format!("{} says only the day on which a row failed", target.failed_at.name)));
+    }
     let now =
         r#"SELECT pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.now()), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"#;
     let now = read_one::<String>(now, &[])?.unwrap_or_default();
+    if target.failed_at.type_oid == pg_sys::TIMESTAMPOID {
+        let twice = format!("SELECT {} OR {}", target.comes_twice(since), target.comes_twice(&now));
+        if read_one::<bool>(&twice, &[])? == Some(true) {
+            return Ok(Err(format!("clocks go back: this hour comes twice in {}", target.time_zone)));
+        }
+    }
     let values = format!("VALUES (({})), (({}))", target.as_failed_at(since), target.as_failed_at(&now));
     let mut ends = Vec::new();
     reading_as_owner_of(&target.table, || stream(&values, |row| ends.extend(row.number(0))))?;
     Ok(match ends[..] {
-        [from, to] => from..to,
-        _ => 0..0,
+        [from, to] => Ok(from..to),
+        _ => Ok(0..0),
     })
 }
 

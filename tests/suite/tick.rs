@@ -857,3 +857,157 @@ fn alerts_that_are_over_are_pruned_and_open_ones_stay() {
     let left = "SELECT subject FROM backlog_cleanup.alert ORDER BY subject";
     assert_eq!(cluster::column::<String>(&mut client, left), ["of last year", "snoozed"]);
 }
+
+#[test]
+fn counters_of_something_else_are_not_compared() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 5);
+    client.batch_execute("SELECT pg_stat_force_next_flush()").unwrap();
+    let known = "SELECT concat_ws(' ', inserted IS NOT NULL, transactions IS NOT NULL, removed IS NOT NULL)
+                 FROM backlog_cleanup.sample ORDER BY sampled_at DESC LIMIT 1";
+    for (what, expected) in [
+        ("SELECT", "f f f"),
+        ("SELECT", "t t t"),
+        ("SELECT pg_stat_reset()", "f f t"),
+        (
+            "CREATE TABLE more (LIKE generations INCLUDING ALL); UPDATE backlog_cleanup.target SET generations_table = 'public.more'",
+            "f f t",
+        ),
+        ("SELECT", "t t t"),
+    ] {
+        pass(&mut client, "5 minutes");
+        client.batch_execute(what).unwrap();
+        let more =
+            "INSERT INTO generations (user_id, prompt, status) SELECT 'x', '', 'pending' FROM generate_series(1, 5000);
+                    SELECT pg_stat_force_next_flush()";
+        client.batch_execute(more).unwrap();
+        client.batch_execute(TICK).unwrap();
+        assert_eq!(value::<String>(&mut client, known), expected, "{what}");
+    }
+    client
+        .batch_execute(
+            "CREATE EXTENSION file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
+             ALTER TABLE generations RENAME TO rows;
+             CREATE FOREIGN TABLE generations (id int, user_id text, recipe_id int, prompt text, status text, failure_reason text, updated_at timestamp)
+                 SERVER files OPTIONS (program 'true', format 'csv');
+             UPDATE backlog_cleanup.target SET generations_table = 'public.generations', id_columns = '{id}'",
+        )
+        .unwrap();
+    pass(&mut client, "5 minutes");
+    client.batch_execute(TICK).unwrap();
+    let nothing = "SELECT num_nonnulls(table_bytes, index_bytes, live_rows, dead_rows) = 0 AND in_scope = 0 FROM backlog_cleanup.sample ORDER BY sampled_at DESC LIMIT 1";
+    assert!(truth(&mut client, nothing));
+}
+
+#[test]
+fn a_tick_does_not_wait_for_its_own_tables_and_one_that_has_begun_earlier_does_nothing() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(TICK).unwrap();
+    let mut other = cluster.connect();
+    for table in ["tick", "target", "sample", "alert"] {
+        pass(&mut client, "5 minutes");
+        other.batch_execute(&format!("BEGIN; LOCK TABLE backlog_cleanup.{table}")).unwrap();
+        let since = Instant::now();
+        let done: String = value(&mut client, "SELECT backlog_cleanup_tick()::text");
+        assert!(since.elapsed().as_secs() < 2 && done.contains("lock"), "{table}: {done}");
+        other.batch_execute("ROLLBACK").unwrap();
+    }
+    pass(&mut client, "5 minutes");
+    client.batch_execute("BEGIN; SELECT now()").unwrap();
+    other.batch_execute(TICK).unwrap();
+    let late: String = value(&mut client, "SELECT backlog_cleanup_tick() ->> 'skipped'");
+    assert_eq!(late, "another tick has begun later than this transaction");
+    client.batch_execute("COMMIT").unwrap();
+    assert!(truth(&mut client, "SELECT bool_and(seconds > 0) FROM backlog_cleanup.sample WHERE seconds IS NOT NULL"));
+}
+
+#[test]
+fn an_early_run_that_is_refused_is_in_the_history_and_after_three_none_is_started() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 500);
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET adaptive = true, adaptive_min_rows = 50, adaptive_min_interval = '0', max_rows_per_run = 100",
+        )
+        .unwrap();
+    for refused in 1..4 {
+        client.batch_execute(TICK).unwrap();
+        pass(&mut client, "5 minutes");
+        until_true(
+            &mut client,
+            &format!(
+                "SELECT count(*) = {refused} FROM backlog_cleanup.history WHERE state = 'failed' AND error_sqlstate = '54000'"
+            ),
+        );
+    }
+    let said =
+        "SELECT error_message || requested_by || (finished_at >= started_at) FROM backlog_cleanup.history LIMIT 1";
+    let said: String = value(&mut client, said);
+    assert_eq!(
+        said,
+        "target \"generations\": a run would remove 490 of 500 failed generations, more than max_rows_per_run allows (100)postgrestrue"
+    );
+    client.batch_execute(TICK).unwrap();
+    let (action, reason) = decided(&mut client);
+    assert!(
+        action == "none" && reason.starts_with("the last 3 runs have failed, and a run has to succeed first: target"),
+        "{reason}"
+    );
+    assert!(truth(&mut client, "SELECT value = 3 FROM backlog_cleanup.alert WHERE rule = 'failed runs'"));
+
+    // What a run has kept back does not start the next.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET max_rows_per_run = NULL;
+             CREATE TABLE shared (generation int REFERENCES generations); INSERT INTO shared SELECT id FROM generations;
+             CALL backlog_cleanup_run()",
+        )
+        .unwrap();
+    pass(&mut client, "5 minutes");
+    client.batch_execute(TICK).unwrap();
+    let (action, reason) = decided(&mut client);
+    assert_eq!(action, "none", "{reason}");
+    assert!(
+        reason.starts_with("0 rows are removable without the 490 that the last run has kept back, fewer than"),
+        "{reason}"
+    );
+
+    // Where nothing fails usually, a flood stands out.
+    client
+        .batch_execute(
+            "DROP TABLE shared;
+             UPDATE backlog_cleanup.target SET adaptive_min_rows = 100000;
+             UPDATE backlog_cleanup.run SET kept_back = 0;
+             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds, seconds, failed, failed_seconds)
+             SELECT 'generations', 'hour', date_trunc('hour', now()) - i * interval '1 day', 1, 3600, 0, 3600 FROM generate_series(1, 7) i",
+        )
+        .unwrap();
+    for (rows, expected) in [(20, "none"), (1000, "run")] {
+        pass(&mut client, "5 minutes");
+        client
+            .batch_execute(&format!(
+                "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+                 SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '1 minute' FROM generate_series(1, {rows})"
+            ))
+            .unwrap();
+        client.batch_execute(TICK).unwrap();
+        let (action, reason) = decided(&mut client);
+        assert_eq!(action, expected, "{reason}");
+    }
+}
+
+#[test]
+fn times_that_do_not_tell_which_rows_came_in_count_none() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute("ALTER TABLE generations ALTER updated_at TYPE date").unwrap();
+    client.batch_execute(TICK).unwrap();
+    pass(&mut client, "5 minutes");
+    fail(&mut client, 1, 9);
+    client.batch_execute(TICK).unwrap();
+    let last = "SELECT concat_ws('|', in_scope, failed, failed_seconds, not_counted) FROM backlog_cleanup.sample ORDER BY sampled_at DESC LIMIT 1";
+    assert_eq!(value::<String>(&mut client, last), "9|updated_at says only the day on which a row failed");
+}

@@ -22,6 +22,13 @@ pub struct Value {
     pub sentence: String,
     #[serde(default)]
     pub fix: Option<String>,
+    /// Whether an alert may open for it; one that is open stays or resolves by the value.
+    #[serde(default = "always")]
+    pub opens: bool,
+}
+
+fn always() -> bool {
+    true
 }
 
 impl Measured {

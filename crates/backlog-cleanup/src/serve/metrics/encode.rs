@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::figures::{Counted, EVERY_STATUS, Figures, POLICIES, TYPES};
 use super::history::{History, Total};
+use crate::client::watched::{LastTick, Watched};
 
 /// The metrics as text, with their content type.
 pub fn encode(
@@ -47,6 +48,7 @@ impl Collector for Shown {
         self.server(to)?;
         self.rows(to)?;
         self.runs(to)?;
+        self.watched(to)?;
         self.counts(to)
     }
 }
@@ -129,6 +131,24 @@ impl Shown {
         let period = self.each(|figures| vec![(vec![], figures.period_days as f64 * 86_400.0)]);
         let help = "Longest time between two runs of the schedule; a day without one.";
         family(to, "schedule_period_seconds", help, period)
+    }
+
+    /// Alerts, ticks, samples and deliveries, as of this scrape.
+    fn watched(&self, to: &mut DescriptorEncoder) -> fmt::Result {
+        let Watched { open, tick, samples, failures } = &self.history.watched;
+        let by = |name, all: &[(String, i64)]| {
+            all.iter().map(|(value, number)| (label(name, value), ConstGauge::new(*number))).collect()
+        };
+        family(to, "alerts_open", "Alerts that are open, by rule.", by("rule", open))?;
+        let tick = |figure: fn(&LastTick) -> f64| {
+            tick.iter().map(|tick| (vec![], ConstGauge::new(figure(tick)))).collect::<Vec<_>>()
+        };
+        family(to, "tick_timestamp_seconds", "When the last tick was.", tick(|tick| tick.at))?;
+        family(to, "tick_duration_seconds", "How long the last tick took.", tick(|tick| tick.seconds))?;
+        let samples = samples.iter().map(|(target, at)| (label("target", target), ConstGauge::new(*at))).collect();
+        family(to, "sample_timestamp_seconds", "When the last sample of the target was taken.", samples)?;
+        let help = "Attempts in a row to deliver alerts to a channel that failed.";
+        family(to, "channel_failures", help, by("channel", failures))
     }
 
     /// When the tables were counted.
