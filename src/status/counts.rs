@@ -73,7 +73,7 @@ pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Counts> {
 /// in the last of the recipes, which has no failures. Where an index has the statuses and nearly nothing has to be read of the table, this takes
 /// two scans of indexes, and `counts` else.
 pub fn totals(target: &Target, leaves: &[Leaf]) -> Result<Counts> {
-    let Some(others) = others::count(target, leaves)? else { return counts(target, leaves) };
+    let Some(others) = others::count(target, leaves, &statuses(target)?)? else { return counts(target, leaves) };
     let mut all = Names::of(target)?;
     let rules = Rules::of_all(target)?;
     let through_index = index::serves(&rules, leaves)?;
@@ -336,7 +336,7 @@ fn statement(
 /// Of a row `g` the bits of the lists that have its status, and above them its status's place among those that the target names, -1 for
 /// others, as a bigint; and the text of such another one. A failed row that the target's condition leaves out has not the bit of failed
 /// ones.
-pub fn statuses(target: &Target) -> Result<(String, String)> {
+fn statuses(target: &Target) -> Result<(String, String)> {
     let (kind, text) = kinds(target)?;
     let kind = match target.is_met() {
         None => format!("({kind})::bigint"),

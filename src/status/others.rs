@@ -2,7 +2,6 @@ use backlog_cleanup_report::STATUSES;
 
 use crate::postgres::error::Result;
 use crate::postgres::stream::{stream, stream_writing};
-use crate::status::counts::statuses;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach};
 
@@ -18,11 +17,10 @@ pub struct Others {
 }
 
 /// Counts the account's rows that are not in scope by index-only scans, below and above the status in scope. `None` if the planner
-/// would read the table.
-pub fn count(target: &Target, leaves: &[Leaf]) -> Result<Option<Vec<Others>>> {
+/// would read the table. `kind` and `text` say of a row `g` what is counted of its status.
+pub fn count(target: &Target, leaves: &[Leaf], (kind, text): &(String, String)) -> Result<Option<Vec<Others>>> {
     let status = target.status.as_ref().filter(|status| status.expression.is_none() && status.has_order_of_catalog());
     let (Some(status), [only], None) = (status, &target.statuses[..], &target.meets) else { return Ok(None) };
-    let (kind, text) = statuses(target)?;
     let (column, literal) = (status.of_row(), status.literal(only));
     let ranges = [
         format!("{column} OPERATOR(pg_catalog.<) {literal}"),
