@@ -30,4 +30,5 @@ pub mod statements;
 pub mod stream;
 pub mod subtransaction;
 pub mod table;
+pub mod timeout;
 pub mod wal;

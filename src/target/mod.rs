@@ -25,6 +25,7 @@ pub mod steady;
 pub mod time;
 pub mod trust;
 mod unused;
+pub mod window;
 
 use std::cell::OnceCell;
 
@@ -43,6 +44,7 @@ use crate::postgres::wal::WalCompression;
 use crate::target::id::Id;
 use crate::target::pace::Pace;
 use crate::target::spelling::Spelling;
+use crate::target::window::Window;
 
 /// A row of `backlog_cleanup.target`, not checked. The comments on its columns explain them.
 #[derive(Clone, Deserialize)]
@@ -95,6 +97,9 @@ pub struct TargetRow {
     /// Versions before 0.3.0 have none.
     #[serde(default)]
     pub wal_compression: WalCompression,
+    /// The same.
+    #[serde(default)]
+    pub run_between: Option<Window>,
     /// The role that made the target use its tables; `None` is a superuser, and `""` a role that is gone.
     pub named_by: Option<String>,
 }

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod analytics;
+mod auto;
 mod bad_input;
 mod batched;
 mod chaos;
@@ -20,6 +21,7 @@ mod jobs;
 mod kinds;
 mod limits;
 mod obeyed;
+mod outage;
 mod pace;
 mod pg_cron;
 mod pg_upgrade;
@@ -39,3 +41,4 @@ mod tick;
 mod trust;
 mod upgrade;
 mod wal;
+mod window;
