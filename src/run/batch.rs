@@ -110,7 +110,7 @@ fn work(run: &Run, target: &Target, is_here: &mut bool) -> Result<Option<f64>> {
                 | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
                 | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
         );
-        let again = again || guard::has_failed(target, &failure)?;
+        let again = again || target.has_failed_to_read(&failure)?;
         if !again || part.attempts == ATTEMPTS {
             return Err(or_smaller(failure, &target.name, run.batch_size / 10));
         }

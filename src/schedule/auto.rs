@@ -1,7 +1,5 @@
 //! `schedule => 'auto'`: a nightly job that follows the quietest hour of the day, by the clock of its target's time zone.
 
-use std::collections::HashMap;
-
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -178,22 +176,4 @@ pub fn forget(job: i64) -> Result<()> {
     }
     let forget = "DELETE FROM backlog_cleanup.auto_schedule WHERE job_id = $1";
     extension::as_owner(|| Spi::run_with_args(forget, &[job.into()]).map_err(spi))
-}
-
-/// The hour of each job that follows, with its time zone.
-pub fn hours_of_jobs() -> Result<HashMap<i64, String>> {
-    const HOURS: &str = "
-        SELECT job_id, to_char(make_interval(hours => hour), 'HH24:00 ') || time_zone
-        FROM backlog_cleanup.auto_schedule a JOIN backlog_cleanup.target t ON t.name = a.target";
-    if !extension::is_updated()? {
-        return Ok(HashMap::new());
-    }
-    extension::as_owner(|| {
-        Spi::connect(|client| {
-            let rows = client.select(HOURS, None, &[])?;
-            rows.map(|row| Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default())))
-                .collect::<spi::Result<_>>()
-        })
-        .map_err(spi)
-    })
 }

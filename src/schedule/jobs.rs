@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use backlog_cleanup_report::Mode;
 use pgrx::JsonB;
 use pgrx::prelude::*;
@@ -8,7 +10,6 @@ use serde_json::{Value, json};
 use crate::extension::{self, schema};
 use crate::postgres::error::{Result, spi};
 use crate::postgres::read::read_one;
-use crate::schedule::auto;
 use crate::schedule::home::{database, pg_cron_elsewhere, pg_cron_is_here};
 use crate::schedule::statement::{command, jobs_of_database};
 use crate::schedule::work::{Work, told};
@@ -110,7 +111,7 @@ pub fn jobs() -> Result<Vec<Job>> {
         })
         .map_err(spi)
     })?;
-    let (schema, hours) = (schema()?, auto::hours_of_jobs()?);
+    let (schema, hours) = (schema()?, hours_of_jobs()?);
     let job = |JsonB(job)| {
         let mut job: Job = serde_json::from_value(job).ok()?;
         job.quietest_hour = hours.get(&job.job_id).cloned();
@@ -142,4 +143,22 @@ pub fn job_of(target: &str) -> Result<Value> {
     }
     let jobs = jobs_of(target)?;
     Ok(jobs.first().map_or(Value::Null, |job| serde_json::to_value(job).unwrap_or_default()))
+}
+
+/// The hour of each job that follows the quietest one, with its time zone.
+fn hours_of_jobs() -> Result<HashMap<i64, String>> {
+    const HOURS: &str = "
+        SELECT job_id, to_char(make_interval(hours => hour), 'HH24:00 ') || time_zone
+        FROM backlog_cleanup.auto_schedule a JOIN backlog_cleanup.target t ON t.name = a.target";
+    if !extension::is_updated()? {
+        return Ok(HashMap::new());
+    }
+    extension::as_owner(|| {
+        Spi::connect(|client| {
+            let rows = client.select(HOURS, None, &[])?;
+            rows.map(|row| Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default())))
+                .collect::<spi::Result<_>>()
+        })
+        .map_err(spi)
+    })
 }

@@ -15,7 +15,6 @@ use crate::postgres::subtransaction::{briefly, raise_again, reported, sqlstate};
 use crate::postgres::table::{Column, Table};
 use crate::target::Target;
 use crate::target::guard::Unreadable;
-use crate::target::leaf::{Leaf, Reach};
 
 /// An expression of a target, and the rows for which runs need its value.
 struct Read<'a> {
@@ -54,13 +53,8 @@ impl Target {
     }
 
     /// Reads the values of all expressions. Errors: that of the first row for which one fails.
-    pub fn read_values(&self, leaf: &Leaf) -> Result<()> {
-        let rows = Rows {
-            table: &leaf.table,
-            from: &format!("{} g", leaf.rows()),
-            have_positions: leaf.reach == Reach::Position,
-        };
-        self.reads_of_expressions().iter().try_for_each(|read| self.fails(&rows, read)?.map_or(Ok(()), Err))
+    pub(super) fn read_rows(&self, rows: &Rows) -> Result<()> {
+        self.reads_of_expressions().iter().try_for_each(|read| self.fails(rows, read)?.map_or(Ok(()), Err))
     }
 
     /// Status and condition are asked of each row of the account, the others of rows in scope.

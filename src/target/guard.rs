@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use backlog_cleanup_report::counted;
 use pgrx::AnyElement;
 use pgrx::datum::DatumWithOid;
-use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, quote_literal};
 
@@ -14,11 +14,9 @@ use crate::postgres::error::{Result, spi};
 use crate::postgres::expression::Expression;
 use crate::postgres::met::is_about_a_row;
 use crate::postgres::names::naming_also;
-use crate::postgres::read::read_one;
-use crate::postgres::sqlstate::{exact, unheard};
+use crate::postgres::sqlstate::exact;
 use crate::postgres::subtransaction::{briefly, caught, raise_again, sqlstate};
 use crate::target::Target;
-use crate::target::leaf::{Leaf, leaves};
 use crate::target::own::HAS_VALUE;
 
 /// A statement that reads an expression of a row, by the expression and the type of the row.
@@ -34,11 +32,11 @@ thread_local! {
 
 /// An expression that has failed for a row.
 #[derive(Clone)]
-struct Failed {
-    target: String,
+pub(super) struct Failed {
+    pub(super) target: String,
     /// As the target has it.
     sql: String,
-    met: Unreadable,
+    pub(super) met: Unreadable,
 }
 
 /// Rows for which an expression fails, and what the first of them has met.
@@ -110,21 +108,8 @@ pub fn in_a_batch<T>(run_id: i64, work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Whether a batch that has failed would not if it were done again: an expression fails for a row, and it has not read the row for its
-/// value alone.
-pub fn has_failed(target: &Target, failure: &CaughtError) -> Result<bool> {
-    if !target.has_expressions() || !is_about_a_row(failure, &exact(sqlstate(failure))) {
-        return Ok(false);
-    }
-    let known = failed().len();
-    let leaves = leaves(target)?;
-    // What fails is noted.
-    let _ = unheard(|| leaves.iter().try_for_each(|leaf| target.read_values(leaf)));
-    Ok(failed().len() > known)
-}
-
 /// What has failed.
-fn failed() -> Vec<Failed> {
+pub(super) fn failed() -> Vec<Failed> {
     FAILED.with_borrow(|failed| failed.clone().unwrap_or_default())
 }
 
@@ -213,27 +198,6 @@ impl Target {
     pub fn is_readable(&self) -> String {
         let guards: Vec<String> = self.expressions().filter_map(|expression| expression.guard.clone()).collect();
         if guards.is_empty() { "true".into() } else { guards.join(" AND ") }
-    }
-
-    /// The rows that stay since an expression fails for them; `None` if there are none.
-    pub fn unreadable(&self, leaves: &[Leaf]) -> Result<Option<Unreadable>> {
-        let met = failed().into_iter().find(|failed| failed.target == self.name);
-        let Some(Failed { mut met, .. }) = met else { return Ok(None) };
-        let of_status = match self.status.as_ref().and_then(|status| status.expression.as_ref()?.guard.clone()) {
-            Some(guard) => format!("(NOT {guard} OR {})", self.has_failed()),
-            None => self.has_failed(),
-        };
-        let of_condition = self.meets.as_ref().map(|condition| match &condition.guard {
-            Some(guard) => format!("(NOT {guard} OR {})", condition.of_row()),
-            None => condition.of_row(),
-        });
-        let conditions = [self.is_of_account(), of_status].into_iter().chain(of_condition);
-        let conditions = conditions.chain([format!("NOT ({})", self.is_readable())]).collect::<Vec<_>>().join(" AND ");
-        for leaf in leaves {
-            let count = format!("SELECT pg_catalog.count(*) FROM {} g WHERE {conditions}", leaf.rows());
-            met.rows += leaf.reading_as_owner(self, || read_one::<i64>(&count, &[]))?.unwrap_or_default();
-        }
-        Ok((met.rows > 0).then_some(met))
     }
 
     /// Whether it has an expression that reads the row.
