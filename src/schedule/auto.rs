@@ -6,10 +6,8 @@ use pgrx::prelude::*;
 use crate::extension;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::read::read_one;
-use crate::schedule::home::{database, pg_cron_is_here, setting};
-use crate::schedule::jobs::jobs;
+use crate::schedule::home::{pg_cron_is_here, setting};
 use crate::schedule::quiet_hours::{Hour, hours, quietest};
-use crate::schedule::statement::call;
 use crate::target::TargetRow;
 use crate::target::load::row;
 
@@ -73,16 +71,7 @@ impl Place {
             SET target = EXCLUDED.target, hour = EXCLUDED.hour, schedule = EXCLUDED.schedule, is_known = EXCLUDED.is_known,
                 moved_at = EXCLUDED.moved_at";
         let values = [job.into(), target.into(), self.hour.into(), self.schedule.as_str().into(), self.is_known.into()];
-        extension::as_owner(|| Spi::run_with_args(REMEMBER, &values).map_err(spi))?;
-        let here = database()?;
-        if jobs()?.iter().any(|job| job.ticks && job.active && job.database == here) {
-            return Ok(());
-        }
-        let message = format!("job {job} stays at its hour, since no job ticks");
-        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup")
-            .set_hint(call("schedule_tick()")?)
-            .report(PgLogLevel::WARNING);
-        Ok(())
+        extension::as_owner(|| Spi::run_with_args(REMEMBER, &values).map_err(spi))
     }
 
     /// Writes where a job is now: it has moved, or only the clock has.
@@ -103,7 +92,8 @@ impl Place {
     }
 }
 
-fn is_in_window(hour: i32, target: &TargetRow) -> bool {
+/// Whether the target's window, if it has one, has the hour.
+pub fn is_in_window(hour: i32, target: &TargetRow) -> bool {
     target.run_between.as_ref().is_none_or(|window| window.has(&format!("{hour:02}:00:00")))
 }
 
@@ -128,14 +118,9 @@ pub fn towards(quietest: i32, job: &AutoJob, furthest: i32, target: &TargetRow) 
     if is_in_window(job.hour, target) && is_in_window(next, target) { next } else { quietest }
 }
 
-/// Whether a job is where it may be at all.
-pub fn may_stay(job: &AutoJob, target: &TargetRow) -> bool {
-    is_in_window(job.hour, target)
-}
-
 /// The hour at which a job waits for samples.
 pub fn waiting(job: &AutoJob, target: &TargetRow) -> i32 {
-    if may_stay(job, target) { job.hour } else { default_hour(target) }
+    if is_in_window(job.hour, target) { job.hour } else { default_hour(target) }
 }
 
 /// The jobs that follow.

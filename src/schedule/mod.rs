@@ -9,6 +9,7 @@ mod statement;
 mod work;
 
 use backlog_cleanup_report::job_name_in;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
@@ -54,10 +55,28 @@ fn backlog_cleanup_schedule(
         &call("schedule('0 2 * * *')")?,
     )?;
     match auto {
-        Some(place) => place.remember(job, &target)?,
+        Some(place) => {
+            place.remember(job, &target)?;
+            warn_without_tick(job)?;
+        }
         None => auto::forget(job)?,
     }
     Ok(job)
+}
+
+/// Says so where nothing moves a job to the quietest hour.
+fn warn_without_tick(job: i64) -> Result<()> {
+    let here = database()?;
+    if !jobs()?.iter().any(|job| job.ticks && job.active && job.database == here) {
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!("job {job} stays at its hour, since no job ticks"),
+            "backlog_cleanup",
+        )
+        .set_hint(call("schedule_tick()")?)
+        .report(PgLogLevel::WARNING);
+    }
+    Ok(())
 }
 
 /// Registers the job of the tick with pg_cron, or changes the existing job of that name. Returns the job's id.

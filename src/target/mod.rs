@@ -179,7 +179,7 @@ impl std::ops::Deref for Target {
 impl TargetRow {
     /// Why a regular run in batches does not work now; `None` inside of `run_between`.
     pub fn outside_of_window(&self) -> Result<Option<String>> {
-        self.run_between.as_ref().map_or(Ok(None), |window| window.why_closed(&self.time_zone))
+        self.run_between.as_ref().map_or(Ok(None), |window| window.outside(&self.time_zone))
     }
 
     /// The statement that sets a column of this row.

@@ -17,8 +17,8 @@ impl Window {
         if from < to { is_late && is_early } else { is_late || is_early }
     }
 
-    /// Why a regular run in batches does not work now, by the clock of a time zone; `None` inside of the window.
-    pub fn why_closed(&self, time_zone: &str) -> Result<Option<String>> {
+    /// Says that it is outside of it, by the clock of a time zone; `None` inside of it.
+    pub fn outside(&self, time_zone: &str) -> Result<Option<String>> {
         const NOW: &str =
             "SELECT pg_catalog.timezone($1, pg_catalog.clock_timestamp())::pg_catalog.time::pg_catalog.text";
         let now = read_one::<String>(NOW, &[time_zone.into()])?.unwrap_or_default();

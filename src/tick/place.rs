@@ -70,7 +70,7 @@ fn wanted(job: &AutoJob, target: &TargetRow) -> Result<(i32, bool, String)> {
         "{quietest:02}:00 is the quietest hour, with {rate:.1} transactions per second; {:02}:00 has {here:.1}",
         job.hour
     );
-    if !job.is_known || !auto::may_stay(job, target) {
+    if !job.is_known || !auto::is_in_window(job.hour, target) {
         return Ok((quietest, true, said));
     }
     if here <= QUIETER * rate {
