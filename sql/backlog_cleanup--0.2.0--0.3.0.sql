@@ -78,6 +78,27 @@ ALTER TABLE backlog_cleanup.run_batch
     ADD COLUMN statuses integer[], ALTER COLUMN statuses SET STORAGE EXTERNAL;
 COMMENT ON COLUMN backlog_cleanup.run_batch.policies IS 'the policy of each, by its place in run_policy';
 COMMENT ON COLUMN backlog_cleanup.run_batch.statuses IS 'the status of each, by its place in run_status';
+ALTER TABLE backlog_cleanup.run_batch ADD COLUMN hours bigint[], ADD COLUMN failure_types text[], ADD COLUMN of_failures bigint[];
+COMMENT ON COLUMN backlog_cleanup.run_batch.hours IS 'the hours in which removed rows failed, in seconds since 1970; run_failure has the sums';
+COMMENT ON COLUMN backlog_cleanup.run_batch.failure_types IS 'the failure type of each';
+COMMENT ON COLUMN backlog_cleanup.run_batch.of_failures IS 'the rows removed of each';
+CREATE TABLE backlog_cleanup.run_failure (
+    run_id       bigint NOT NULL,
+    hour         timestamptz,
+    failure_type text,
+    removed      bigint NOT NULL
+);
+CREATE INDEX run_failure_run_id_idx ON backlog_cleanup.run_failure (run_id);
+COMMENT ON TABLE backlog_cleanup.run_failure IS
+    'history: when the rows failed that a run removed, and as what; of more than 128 rows at once, by a sample of them';
+COMMENT ON COLUMN backlog_cleanup.run_failure.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_failure.hour IS
+    'the start of the hour (UTC) in which they failed, of the day if that was more than 7 days ago, of the month if more than 90; NULL if it is not known';
+COMMENT ON COLUMN backlog_cleanup.run_failure.failure_type IS
+    'their failure type, (none), or (other) behind the 20 with most rows; NULL if it is not known';
+COMMENT ON COLUMN backlog_cleanup.run_failure.removed IS 'rows removed; all of a run are those that the run has removed';
+
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_failure', '');
 -- Apart from run, which every level reads: a DETAIL may show values of rows. No dump has it, since oids mean other tables there.
 CREATE TABLE backlog_cleanup.run_error (
     run_id bigint PRIMARY KEY,
@@ -222,6 +243,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     DELETE FROM backlog_cleanup.run_recipe WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_failure WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_policy WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_status WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = OLD.id;
@@ -887,7 +909,12 @@ COMMENT ON FUNCTION backlog_cleanup_unschedule IS 'removes the pg_cron job of th
 COMMENT ON FUNCTION backlog_cleanup_doctor IS
     'checks a target and its surroundings, one row per check or problem, with the statement that fixes it';
 COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run: its batch ends early; returns false if it has ended';
-COMMENT ON FUNCTION backlog_cleanup_failures IS 'the failed rows by hour and failure type, oldest hour first';
+DROP FUNCTION backlog_cleanup_failures;
+CREATE FUNCTION backlog_cleanup_failures(target text DEFAULT 'generations', since interval DEFAULT '2 days', types integer DEFAULT 8)
+RETURNS TABLE (hour timestamptz, failure_type text, failed_count bigint, removed_count bigint)
+STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'failures_by_hour_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_failures IS
+    'the failed rows by hour and failure type, oldest hour first: those that are there, and those that runs have removed';
 COMMENT ON FUNCTION backlog_cleanup_books IS
     'compares the removed-row counts in ledger and history, of all targets that share the ledger; no row without a ledger';
 COMMENT ON FUNCTION backlog_cleanup_revoke IS 'revokes all levels from a role';
@@ -935,13 +962,22 @@ ALTER TABLE backlog_cleanup.target
     ADD COLUMN adaptive_min_interval interval NOT NULL DEFAULT '1 hour'
         CONSTRAINT adaptive_min_interval_is_from_0_to_1000_years
         CHECK (adaptive_min_interval OPERATOR(pg_catalog.>=) interval '0'
-               AND adaptive_min_interval OPERATOR(pg_catalog.<=) interval '1000 years');
+               AND adaptive_min_interval OPERATOR(pg_catalog.<=) interval '1000 years'),
+    ADD COLUMN run_between time[]
+        CONSTRAINT run_between_is_from_one_time_to_another
+        CHECK (pg_catalog.cardinality(run_between) OPERATOR(pg_catalog.=) 2
+               AND pg_catalog.array_ndims(run_between) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC run_between) OPERATOR(pg_catalog.=) 0
+               AND pg_catalog.array_lower(run_between, 1) OPERATOR(pg_catalog.=) 1
+               AND run_between[1] OPERATOR(pg_catalog.<>) run_between[2]);
 COMMENT ON COLUMN backlog_cleanup.target.adaptive IS
     'whether the tick starts a batched regular run early, as the next three columns say';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_rows IS 'it does so when so many rows are removable';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_rate_factor IS
     'or when rows fail so many times as fast as usual at this hour of the day; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_interval IS 'how long after the start of the last run at the earliest';
+COMMENT ON COLUMN backlog_cleanup.target.run_between IS
+    'from when to when a regular run in batches works, two times of the day by the clock of time_zone; outside of it the run waits; NULL is always';
 
 -- What the tick writes: itself, samples, decisions; and how long everything that grows is kept.
 CREATE TABLE backlog_cleanup.tick (
@@ -1022,23 +1058,55 @@ CREATE TABLE backlog_cleanup.decision (
     tick       bigint NOT NULL,
     target     text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
     decided_at timestamptz NOT NULL,
-    action     text NOT NULL CHECK (action OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'none', 'slow'])),
+    action     text NOT NULL CHECK (action OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'none', 'slow', 'resume', 'move'])),
     reason     text NOT NULL,
-    numbers    jsonb NOT NULL
+    numbers    jsonb NOT NULL,
+    rows_per_second integer
 );
 CREATE INDEX decision_target_id_idx ON backlog_cleanup.decision (target, id DESC);
-COMMENT ON TABLE backlog_cleanup.decision IS 'what the tick has decided about an adaptive target, and why';
+COMMENT ON TABLE backlog_cleanup.decision IS
+    'what the tick has decided about an adaptive target, or a job that follows the quietest hour, and why';
 COMMENT ON COLUMN backlog_cleanup.decision.id IS 'counts the decisions';
 COMMENT ON COLUMN backlog_cleanup.decision.tick IS 'the tick';
 COMMENT ON COLUMN backlog_cleanup.decision.target IS 'the target';
 COMMENT ON COLUMN backlog_cleanup.decision.decided_at IS 'when';
-COMMENT ON COLUMN backlog_cleanup.decision.action IS 'run (a cleanup was started), slow (it goes on slower) or none';
+COMMENT ON COLUMN backlog_cleanup.decision.action IS
+    'run (a cleanup was started), slow (it goes on slower), resume (at its own pace), move (the nightly job, to another hour) or none';
 COMMENT ON COLUMN backlog_cleanup.decision.reason IS 'why, in a sentence';
 COMMENT ON COLUMN backlog_cleanup.decision.numbers IS 'the numbers that it was decided by';
+COMMENT ON COLUMN backlog_cleanup.decision.rows_per_second IS
+    'of slow: how many rows per second the run removes at most, until the next decision about its target, or for 15 minutes';
+
+CREATE FUNCTION backlog_cleanup.slowed_to(target text, since timestamptz) RETURNS integer LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT rows_per_second
+    FROM (SELECT * FROM backlog_cleanup.decision d WHERE d.target = $1 AND action <> 'move' ORDER BY id DESC LIMIT 1) last
+    WHERE decided_at > greatest($2, clock_timestamp() - interval '15 minutes')
+$$;
+COMMENT ON FUNCTION backlog_cleanup.slowed_to IS
+    'how many rows per second a run of the target that started then removes at most, as a tick has decided; NULL is no limit';
+
+CREATE TABLE backlog_cleanup.auto_schedule (
+    job_id    bigint PRIMARY KEY,
+    target    text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
+    hour      integer NOT NULL CHECK (hour OPERATOR(pg_catalog.>=) 0 AND hour OPERATOR(pg_catalog.<=) 23),
+    schedule  text NOT NULL,
+    is_known  boolean NOT NULL,
+    moved_at  timestamptz NOT NULL
+);
+COMMENT ON TABLE backlog_cleanup.auto_schedule IS 'the jobs that the tick moves to the quietest hour of the day';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.job_id IS 'the job, in cron.job';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.target IS 'the target that it runs';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.hour IS 'the hour of the day at which it runs, by the clock of the target''s time zone';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.schedule IS
+    'the same in the time zone of pg_cron; a job that has another schedule does not follow any more';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.is_known IS 'whether the samples have told the quietest hour';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.moved_at IS 'when it was placed there; it moves a week later at the earliest';
 
 CREATE TABLE backlog_cleanup.retention (
     what    text PRIMARY KEY CHECK (what OPERATOR(pg_catalog.=) ANY (ARRAY[
-        'run', 'run_recipe', 'run_batch', 'sample fine', 'sample hour', 'sample day', 'tick', 'decision', 'alert',
+        'run', 'run_recipe', 'run_failure', 'run_batch', 'sample fine', 'sample hour', 'sample day', 'tick', 'decision', 'alert',
         'cron.job_run_details'])),
     max_age interval
         CONSTRAINT max_age_is_from_1_hour_to_1000_years
@@ -1052,6 +1120,7 @@ COMMENT ON COLUMN backlog_cleanup.retention.note IS 'for people';
 INSERT INTO backlog_cleanup.retention (what, max_age, note) VALUES
     ('run', '400 days', 'of each target the last regular and the last completed run stay'),
     ('run_recipe', '90 days', 'what each run removed per recipe; the run keeps its sums'),
+    ('run_failure', '90 days', 'when the removed rows had failed, and as what'),
     ('run_batch', '7 days', 'what an interrupted run has not summed up is summed up then'),
     ('sample fine', '2 days', NULL),
     ('sample hour', '90 days', NULL),
@@ -1062,6 +1131,7 @@ INSERT INTO backlog_cleanup.retention (what, max_age, note) VALUES
     ('cron.job_run_details', NULL, 'the history of the extension''s own jobs in pg_cron');
 
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.sample', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.auto_schedule', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.retention', '');
 
 CREATE FUNCTION backlog_cleanup.give_way_to_dumped_retention() RETURNS trigger LANGUAGE plpgsql

@@ -50,7 +50,8 @@ COMMENT ON FUNCTION backlog_cleanup_status_json IS
 COMMENT ON FUNCTION backlog_cleanup_doctor IS
     'checks a target and its surroundings, one row per check or problem, with the statement that fixes it';
 COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run: its batch ends early; returns false if it has ended';
-COMMENT ON FUNCTION backlog_cleanup_failures IS 'the failed rows by hour and failure type, oldest hour first';
+COMMENT ON FUNCTION backlog_cleanup_failures IS
+    'the failed rows by hour and failure type, oldest hour first: those that are there, and those that runs have removed';
 COMMENT ON FUNCTION backlog_cleanup_fingerprint IS
     'the first line of a message without what differs from one failure to the next: numbers, ids, times, addresses, paths, quoted strings';
 COMMENT ON FUNCTION backlog_cleanup_books IS

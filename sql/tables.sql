@@ -115,6 +115,13 @@ CREATE TABLE backlog_cleanup.target (
         CONSTRAINT adaptive_min_interval_is_from_0_to_1000_years
         CHECK (adaptive_min_interval OPERATOR(pg_catalog.>=) interval '0'
                AND adaptive_min_interval OPERATOR(pg_catalog.<=) interval '1000 years'),
+    run_between         time[]
+        CONSTRAINT run_between_is_from_one_time_to_another
+        CHECK (pg_catalog.cardinality(run_between) OPERATOR(pg_catalog.=) 2
+               AND pg_catalog.array_ndims(run_between) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC run_between) OPERATOR(pg_catalog.=) 0
+               AND pg_catalog.array_lower(run_between, 1) OPERATOR(pg_catalog.=) 1
+               AND run_between[1] OPERATOR(pg_catalog.<>) run_between[2]),
     CONSTRAINT max_rows_takes_one_worker CHECK (max_rows IS NULL OR workers OPERATOR(pg_catalog.=) 1),
     CONSTRAINT statuses_are_none_of_the_others
         CHECK (NOT statuses OPERATOR(pg_catalog.&&)
@@ -188,6 +195,8 @@ COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_rows IS 'it does so when s
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_rate_factor IS
     'or when rows fail so many times as fast as usual at this hour of the day; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_interval IS 'how long after the start of the last run at the earliest';
+COMMENT ON COLUMN backlog_cleanup.target.run_between IS
+    'from when to when a regular run in batches works, two times of the day by the clock of time_zone; outside of it the run waits; NULL is always';
 
 CREATE TABLE backlog_cleanup.policy (
     target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
@@ -321,6 +330,22 @@ COMMENT ON COLUMN backlog_cleanup.run_recipe.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.recipe_id IS 'the recipe, as text';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.failed_count IS 'its failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.cleaned_count IS 'its rows removed';
+
+CREATE TABLE backlog_cleanup.run_failure (
+    run_id       bigint NOT NULL,
+    hour         timestamptz,
+    failure_type text,
+    removed      bigint NOT NULL
+);
+CREATE INDEX run_failure_run_id_idx ON backlog_cleanup.run_failure (run_id);
+COMMENT ON TABLE backlog_cleanup.run_failure IS
+    'history: when the rows failed that a run removed, and as what; of more than 128 rows at once, by a sample of them';
+COMMENT ON COLUMN backlog_cleanup.run_failure.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_failure.hour IS
+    'the start of the hour (UTC) in which they failed, of the day if that was more than 7 days ago, of the month if more than 90; NULL if it is not known';
+COMMENT ON COLUMN backlog_cleanup.run_failure.failure_type IS
+    'their failure type, (none), or (other) behind the 20 with most rows; NULL if it is not known';
+COMMENT ON COLUMN backlog_cleanup.run_failure.removed IS 'rows removed; all of a run are those that the run has removed';
 
 CREATE TABLE backlog_cleanup.run_policy (
     run_id       bigint NOT NULL,
@@ -456,12 +481,18 @@ CREATE TABLE backlog_cleanup.run_batch (
     finished_at  timestamptz NOT NULL,
     policies     integer[],
     statuses     integer[],
+    hours        bigint[],
+    failure_types text[],
+    of_failures  bigint[],
     PRIMARY KEY (run_id, batch)
 );
 ALTER TABLE backlog_cleanup.run_batch
     ALTER COLUMN recipe_ids SET STORAGE EXTERNAL, ALTER COLUMN removed SET STORAGE EXTERNAL,
     ALTER COLUMN policies SET STORAGE EXTERNAL, ALTER COLUMN statuses SET STORAGE EXTERNAL;
 COMMENT ON TABLE backlog_cleanup.run_batch IS 'running runs: what each committed batch removed; run_recipe has the sums when the run is over';
+COMMENT ON COLUMN backlog_cleanup.run_batch.hours IS 'the hours in which removed rows failed, in seconds since 1970; run_failure has the sums';
+COMMENT ON COLUMN backlog_cleanup.run_batch.failure_types IS 'the failure type of each';
+COMMENT ON COLUMN backlog_cleanup.run_batch.of_failures IS 'the rows removed of each';
 COMMENT ON COLUMN backlog_cleanup.run_batch.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_batch.batch IS 'counts the batches of the run, from 1';
 COMMENT ON COLUMN backlog_cleanup.run_batch.recipe_ids IS 'the recipes that lost rows';
@@ -490,6 +521,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     DELETE FROM backlog_cleanup.run_recipe WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_failure WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_policy WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_status WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = OLD.id;

@@ -17,6 +17,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "SELECT ON backlog_cleanup.policy"),
     (Monitor, "SELECT ON backlog_cleanup.run"),
     (Monitor, "SELECT ON backlog_cleanup.run_recipe"),
+    (Monitor, "SELECT ON backlog_cleanup.run_failure"),
     (Monitor, "SELECT ON backlog_cleanup.run_policy"),
     (Monitor, "SELECT ON backlog_cleanup.run_status"),
     (Monitor, "SELECT ON backlog_cleanup.progress"),
@@ -27,6 +28,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "SELECT ON backlog_cleanup.tick"),
     (Monitor, "SELECT ON backlog_cleanup.sample"),
     (Monitor, "SELECT ON backlog_cleanup.decision"),
+    (Monitor, "SELECT ON backlog_cleanup.auto_schedule"),
     (Monitor, "SELECT ON backlog_cleanup.retention"),
     // The view `total` calls it with the reader's privileges.
     (Monitor, "EXECUTE ON ROUTINE backlog_cleanup.duration_bound"),

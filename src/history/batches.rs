@@ -5,6 +5,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::extension;
+use crate::history::failures::{self, Columns};
 use crate::history::ledger;
 use crate::history::run::Run;
 use crate::plan::cutoff::Cutoffs;
@@ -146,8 +147,14 @@ pub fn sum_up(run_id: i64) -> Result<()> {
          FROM (SELECT coalesce(sum(failed_count), 0)::bigint AS failed, count(*) AS recipes FROM counted) counted
          WHERE id = $1"
     );
-    let steps: [&str; 5] = [
+    let failures = failures::sum_up(
+        "SELECT lost.* FROM backlog_cleanup.run_batch b,
+                LATERAL ROWS FROM (unnest(b.hours), unnest(b.failure_types), unnest(b.of_failures)) lost (hour, failure_type, removed)
+         WHERE b.run_id = $1",
+    );
+    let steps: [&str; 6] = [
         &recipes,
+        &failures,
         &sum_up_removed("run_policy", "policies"),
         &sum_up_kept_back("run_policy", "policy"),
         &sum_up_removed("run_status", "statuses"),
@@ -268,11 +275,13 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left:
     let policies: Vec<i32> = lost.iter().map(|recipe| recipe.policy as i32).collect();
     let statuses: Vec<i32> = lost.iter().map(|recipe| recipe.status as i32).collect();
     let counts: Vec<i64> = lost.iter().map(|recipe| recipe.removed).collect();
+    let Columns { hours, failure_types, rows } = Columns::of(std::mem::take(&mut cutoffs.tally.lost).counted(removed));
     ledger::write(target, run.mode, run.id, batch, removed)?;
     extension::as_owner(|| {
         prepared::run(
-            "INSERT INTO backlog_cleanup.run_batch (run_id, batch, recipe_ids, policies, statuses, removed, milliseconds, finished_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp())",
+            "INSERT INTO backlog_cleanup.run_batch (run_id, batch, recipe_ids, policies, statuses, removed, milliseconds, finished_at,
+                                                    hours, failure_types, of_failures)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp(), $8, $9, $10)",
             &[
                 run.id.into(),
                 batch.into(),
@@ -281,6 +290,9 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left:
                 statuses.into(),
                 counts.into(),
                 (took.as_secs_f64() * 1000.0).into(),
+                hours.into(),
+                failure_types.into(),
+                rows.into(),
             ],
         )
     })

@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use serde::Deserialize;
 
 use crate::extension;
-use crate::history::ledger;
+use crate::history::{failures, ledger};
 use crate::plan::{policies, statuses};
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::read_prepared;
@@ -41,6 +41,7 @@ pub struct Run {
     pub batch_size: i64,
     /// Seconds.
     pub pause: f64,
+    /// Its own, or what a tick has slowed it down to.
     pub max_rows_per_second: Option<i64>,
     pub seconds_left: Option<f64>,
     pub stop_requested_by: Option<String>,
@@ -57,6 +58,7 @@ impl Run {
             read_prepared::<JsonB>(
                 "SELECT to_jsonb(r) || jsonb_build_object(
                        'pause', extract(epoch FROM pause),
+                       'max_rows_per_second', least(max_rows_per_second, backlog_cleanup.slowed_to(target, started_at)),
                        'seconds_left', extract(epoch FROM max_duration) - extract(epoch FROM clock_timestamp() - started_at))
                    FROM backlog_cleanup.run r
                    WHERE id = $1 AND batch_size IS NOT NULL",
@@ -191,6 +193,7 @@ pub fn record(rules: &Rules, tally: &Tally, left: &Left, held: i64, caller: &str
     if extension::is_updated()? {
         policies::save(run_id, &rules.policies, tally, true)?;
         statuses::save(run_id, rules.target, tally, true)?;
+        failures::record(run_id, tally.lost.counted(removed))?;
     }
     ledger::write(rules.target, rules.mode, run_id, None, removed)?;
     Ok(run_id)

@@ -63,6 +63,7 @@ pub struct Before {
     pub counted_at: Option<String>,
     pub counted_seconds: Option<f64>,
     pub counted_milliseconds: Option<f64>,
+    pub counted_rows: Option<i64>,
 }
 
 /// What the samples of a target say that the next has to know.
@@ -72,7 +73,7 @@ pub fn before(target: &str) -> Result<Before> {
                    'seconds', extract(epoch FROM now() - last.sampled_at), 'counters', last.counters,
                    'counted_at', to_char(counted.sampled_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                    'counted_seconds', extract(epoch FROM now() - counted.sampled_at),
-                   'counted_milliseconds', counted.milliseconds)
+                   'counted_milliseconds', counted.milliseconds, 'counted_rows', counted.in_scope)
         FROM (SELECT * FROM backlog_cleanup.sample WHERE target = $1 AND grain = 'fine'
               ORDER BY sampled_at DESC LIMIT 1) last
         LEFT JOIN (SELECT * FROM backlog_cleanup.sample WHERE target = $1 AND grain = 'fine' AND in_scope IS NOT NULL

@@ -30,3 +30,4 @@ pub mod statements;
 pub mod stream;
 pub mod subtransaction;
 pub mod table;
+pub mod timeout;

@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 use pgrx::varlena::varsize_any;
 
 use crate::postgres::stream::Row;
+use crate::rank::lost::Lost;
 use crate::rank::position::Position;
 use crate::rank::removable::Removable;
 use crate::rank::spread::Spread;
@@ -78,6 +79,8 @@ pub struct Tally {
     without: Option<usize>,
     /// Whether a new recipe has no rows left.
     is_limited: bool,
+    /// When the rows failed that are gone, and as what.
+    pub lost: Lost,
 }
 
 /// The failure type of a row, if policies name any, and the place of its status.
@@ -100,6 +103,7 @@ impl Tally {
             by_parts: HashMap::new(),
             without: None,
             is_limited: false,
+            lost: Lost::default(),
         }
     }
 

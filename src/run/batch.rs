@@ -1,7 +1,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use backlog_cleanup_report::State;
+use backlog_cleanup_report::{Mode, State};
 use pgrx::prelude::*;
 
 use crate::history::batches;
@@ -17,6 +17,7 @@ use crate::run::parts::remove_parts;
 use crate::run::smaller::or_smaller;
 use crate::run::{cancel, governor, ground, refused};
 use crate::target::Target;
+use crate::target::load::row;
 use crate::target::steady::steady;
 
 /// How often a batch is retried after a deadlock, a serialization failure or a locked table has rolled it back.
@@ -29,8 +30,8 @@ thread_local! {
     static PAUSE: Cell<Option<(i64, Instant)>> = const { Cell::new(None) };
 }
 
-/// Does one step of a run: stops the run if it has reached `max_duration` or `max_rows`, waits if the governor says so, and
-/// otherwise removes a batch. Returns the seconds to wait before the next step; `None` if there is none.
+/// Does one step of a run: stops the run if it has reached `max_duration` or `max_rows`, waits outside of `run_between` or if the governor
+/// says so, and otherwise removes a batch. Returns the seconds to wait before the next step; `None` if there is none.
 pub fn step(run: &Run) -> Result<Option<f64>> {
     if run.state != State::Running || run.is_over() {
         // Not if an error has ended it.
@@ -39,6 +40,13 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
     }
     if let Some(left) = pause_left(run) {
         return Ok(Some(run.in_time(left.min(PATIENCE))));
+    }
+    // Whoever waits for long takes no lock on a table.
+    if run.mode == Mode::Regular
+        && let Some(reason) = row(Some(&run.target))?.outside_of_window()?
+    {
+        batches::waiting(run.id, &reason)?;
+        return Ok(Some(run.in_time(PATIENCE)));
     }
     let done = cancel::unless_stopped(|| {
         steady(Some(&run.target), |target| {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::extension::{self, schema};
 use crate::postgres::error::{Result, spi};
 use crate::postgres::read::read_one;
+use crate::schedule::auto;
 use crate::schedule::home::{database, pg_cron_elsewhere, pg_cron_is_here};
 use crate::schedule::statement::{command, jobs_of_database};
 use crate::schedule::work::{Work, told};
@@ -23,6 +24,9 @@ pub struct Job {
     pub username: String,
     pub active: bool,
     pub time_zone: String,
+    /// The hour and its time zone, of a job that follows the quietest hour.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub quietest_hour: Option<String>,
     #[serde(skip_serializing)]
     pub database: String,
     /// Whether pg_cron's list of databases has the job's.
@@ -67,7 +71,8 @@ impl Job {
     /// Its number, name, role and schedule in words.
     pub fn describe(&self) -> String {
         let name = self.job_name.as_ref().map_or(String::new(), |name| format!(" \"{name}\""));
-        format!("job {}{name} of role \"{}\" at \"{}\"", self.job_id, self.username, self.schedule)
+        let hour = self.quietest_hour.as_ref().map_or(String::new(), |hour| format!(", the quietest hour: {hour}"));
+        format!("job {}{name} of role \"{}\" at \"{}\"{hour}", self.job_id, self.username, self.schedule)
     }
 }
 
@@ -105,9 +110,10 @@ pub fn jobs() -> Result<Vec<Job>> {
         })
         .map_err(spi)
     })?;
-    let schema = schema()?;
+    let (schema, hours) = (schema()?, auto::hours_of_jobs()?);
     let job = |JsonB(job)| {
         let mut job: Job = serde_json::from_value(job).ok()?;
+        job.quietest_hour = hours.get(&job.job_id).cloned();
         let told = told(&job.command, &schema);
         (job.works, job.ticks) = (told.works, told.ticks);
         (job.calls_elsewhere, job.tables) = (told.elsewhere, told.tables);

@@ -6,7 +6,6 @@ mod explain;
 mod explain_tick;
 pub mod failures;
 pub mod last_run;
-pub mod quiet_hours;
 mod report;
 mod simulate;
 

@@ -25,6 +25,7 @@ pub mod steady;
 pub mod time;
 pub mod trust;
 mod unused;
+pub mod window;
 
 use std::cell::OnceCell;
 
@@ -42,6 +43,7 @@ use crate::postgres::table::{Column, Table};
 use crate::target::id::Id;
 use crate::target::pace::Pace;
 use crate::target::spelling::Spelling;
+use crate::target::window::Window;
 
 /// A row of `backlog_cleanup.target`, not checked. The comments on its columns explain them.
 #[derive(Clone, Deserialize)]
@@ -91,6 +93,9 @@ pub struct TargetRow {
     /// Bytes per second.
     pub max_wal_rate: Option<i64>,
     pub throttle_query: Option<String>,
+    /// Versions before 0.3.0 have none.
+    #[serde(default)]
+    pub run_between: Option<Window>,
     /// The role that made the target use its tables; `None` is a superuser, and `""` a role that is gone.
     pub named_by: Option<String>,
 }

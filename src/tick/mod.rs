@@ -2,6 +2,7 @@
 
 mod decide;
 mod lock;
+mod place;
 mod sample;
 
 use std::time::Instant;
@@ -17,13 +18,21 @@ use crate::postgres::now::rows_now;
 use crate::postgres::read::refuse_read_only;
 use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::snapshot::with_new_snapshot;
-use crate::postgres::subtransaction::{attempt, is_cancel, reported, sqlstate};
+use crate::postgres::subtransaction::{is_cancel, reported, sqlstate};
+use crate::postgres::timeout::within;
 use crate::run::lock::{Span, acquire};
 use crate::run::prepare::cannot_be_prepared;
+use crate::schedule::auto;
 use crate::status::alerts::{self, Unknown};
 
 /// How long a step waits for a lock.
 const PATIENCE: &str = "10ms";
+
+/// How long a step may take, in milliseconds: it can run code of a table's owner.
+const LONGEST: i64 = 5_000;
+
+/// A tick counts no target any more once it has counted so many rows.
+const ROWS: i64 = 500_000;
 
 /// The most characters of an error that a step keeps.
 const MESSAGE: usize = 1000;
@@ -38,6 +47,9 @@ struct Step {
     skipped: Option<String>,
     /// Why it has failed.
     error: Option<String>,
+    /// Whether it took too long.
+    #[serde(skip)]
+    is_over: bool,
 }
 
 /// What a tick has done.
@@ -52,7 +64,7 @@ struct Tick {
 
 /// Takes a sample of each target, decides about adaptive ones, makes hours and days of the samples, opens and resolves alerts, and prunes what is
 /// older than `backlog_cleanup.retention` says. Returns
-/// what each step took. Waits for no lock; a step that fails stops no other. Does nothing on a standby, or while another tick is at work,
+/// what each step took. Waits for no lock; a step that fails or takes too long stops no other. Does nothing on a standby, or while another tick is at work,
 /// and says so. Errors: 25006, 42501 (within code of a table), 55000.
 #[pg_extern]
 fn backlog_cleanup_tick() -> Result<Json> {
@@ -84,6 +96,8 @@ fn backlog_cleanup_tick() -> Result<Json> {
     let steps = with_new_snapshot(|| {
         with_settings(|| {
             set_local("lock_timeout", PATIENCE);
+            // Compiling takes far longer than what it would save.
+            set_local("jit", "off");
             steps(tick)
         })
     })?;
@@ -101,16 +115,30 @@ fn backlog_cleanup_tick() -> Result<Json> {
 }
 
 fn steps(tick: Option<i64>) -> Result<Vec<Step>> {
-    const TARGETS: &str = "SELECT name, adaptive FROM backlog_cleanup.target ORDER BY name";
+    // Those that were counted longest ago come first.
+    const TARGETS: &str = "
+        SELECT name, adaptive FROM backlog_cleanup.target t
+        ORDER BY (SELECT sampled_at FROM backlog_cleanup.sample
+                  WHERE target = t.name AND grain = 'fine' AND in_scope IS NOT NULL ORDER BY sampled_at DESC LIMIT 1) NULLS FIRST, name";
     let targets = extension::as_owner(|| {
         rows_now(TARGETS, &[], |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<bool>(2)? == Some(true))))
     })?;
-    let mut steps = Vec::new();
+    let (mut steps, mut rows) = (Vec::new(), 0);
     for (target, _) in &targets {
-        steps.push(step("sample", Some(target), || sample::sample(target)));
+        let turn = if rows < ROWS { Ok(()) } else { Err(format!("this tick has counted {rows} rows of others")) };
+        let mut done = step("sample", Some(target), || sample::sample(target, turn, &mut rows));
+        if done.is_over {
+            let why = done.skipped.unwrap_or_default();
+            done = step("sample", Some(target), || sample::sample(target, Err(why), &mut 0));
+            done.milliseconds += LONGEST as f64;
+        }
+        steps.push(done);
     }
     for (target, _) in targets.iter().filter(|(_, is_adaptive)| *is_adaptive) {
         steps.push(step("decide", Some(target), || decide::decide(tick, target).map(|()| None)));
+    }
+    for job in auto::all()? {
+        steps.push(step("place", Some(&job.target), || place::place(tick, &job)));
     }
     steps.push(step("roll up", None, || samples::roll_up().map(|()| None)));
     // They see the samples that this tick has taken.
@@ -144,11 +172,15 @@ fn sum_up(target: &str) -> Result<()> {
     batches::interrupt(target)
 }
 
-/// Does a step in a subtransaction; `work` returns why it has not done all.
+/// Does a step in a subtransaction, which it ends after `LONGEST`; `work` returns why it has not done all.
 fn step(name: &str, target: Option<&str>, work: impl FnOnce() -> Result<Option<String>>) -> Step {
-    let started = Instant::now();
-    let (skipped, error) = match attempt(|| work().map(Some)) {
-        Ok(skipped) => (skipped.flatten(), None),
+    let (started, mut is_over) = (Instant::now(), false);
+    let (skipped, error) = match within(LONGEST, work) {
+        Ok(Some(skipped)) => (skipped, None),
+        Ok(None) => {
+            is_over = true;
+            (Some(format!("it was ended after {} s", LONGEST / 1000)), None)
+        }
         Err(failure) if is_cancel(&failure) => failure.rethrow(),
         Err(failure) => {
             let message = Some(reported(&failure).message().chars().take(MESSAGE).collect());
@@ -158,7 +190,8 @@ fn step(name: &str, target: Option<&str>, work: impl FnOnce() -> Result<Option<S
             }
         }
     };
-    Step { step: name.to_owned(), target: target.map(str::to_owned), milliseconds: since(started), skipped, error }
+    let target = target.map(str::to_owned);
+    Step { step: name.to_owned(), target, milliseconds: since(started), skipped, error, is_over }
 }
 
 fn since(started: Instant) -> f64 {

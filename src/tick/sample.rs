@@ -26,24 +26,34 @@ use crate::target::steady::glance_leaves;
 /// After a count no other is made for so many times what it took.
 const REST: f64 = 100.0;
 
+/// So many rows are counted with every other tick only, in seconds.
+const MANY: i64 = 100_000;
+const SELDOM: f64 = 570.0;
+
 /// A larger table is counted only through the partial index, in bytes.
 const LARGEST: u64 = 1 << 30;
 
 /// How many recipes and failure types a sample names.
 const NAMED: usize = 5;
 
-/// Takes a sample of a target. Returns why its rows were not counted, if they were not. Errors: those of `Target::load`, 55P03.
-pub fn sample(name: &str) -> Result<Option<String>> {
+/// Takes a sample of a target. Returns why its rows were not counted, if they were not: that it is not its `turn`, or another reason.
+/// Adds the rows that it has counted to `rows`. Errors: those of `Target::load`, 55P03.
+pub fn sample(name: &str, turn: std::result::Result<(), String>, rows: &mut i64) -> Result<Option<String>> {
     let before = samples::before(name)?;
     let started = Instant::now();
     let mut sample = glance_leaves(Some(name), |target, leaves| {
         let (size, counters) = samples::figures(name, &oids(leaves))?;
-        let (counted, not_counted) = match reason_not_to_count(target, leaves, &before)? {
+        let may_count = match turn {
+            Ok(()) => reason_not_to_count(target, leaves, &before)?,
+            Err(reason) => Err(reason),
+        };
+        let (counted, not_counted) = match may_count {
             Ok(through_index) => (Some(counted(target, leaves, through_index, &before)?), None),
             Err(reason) => (None, Some(reason)),
         };
         Ok(Sample { counted, not_counted, milliseconds: 0.0, size, counters })
     })?;
+    *rows += sample.counted.as_ref().map_or(0, |counted| counted.in_scope);
     sample.milliseconds = started.elapsed().as_secs_f64() * 1000.0;
     samples::write(name, &before, &sample)?;
     Ok(sample.not_counted)
@@ -65,6 +75,10 @@ fn reason_not_to_count(target: &Target, leaves: &[Leaf], before: &Before) -> Res
     }
     if let (Some(seconds), Some(milliseconds)) = (before.counted_seconds, before.counted_milliseconds) {
         let rest = REST * milliseconds / 1000.0 - seconds;
+        if let Some(rows) = before.counted_rows.filter(|rows| *rows > MANY && rest.max(0.0) < SELDOM - seconds) {
+            let rest = SELDOM - seconds;
+            return Ok(Err(format!("the last count had {rows} rows: the next is made in {rest:.0} s or later")));
+        }
         if rest > 0.0 {
             let took = milliseconds / 1000.0;
             let index = if through_index { "" } else { ", without the partial index" };

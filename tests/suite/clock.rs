@@ -57,7 +57,7 @@ fn a_clock_that_is_a_year_ahead_does_not_empty_a_table_that_has_a_breaker() {
 }
 
 /// Debian's libfaketime, where it is installed.
-fn faketime() -> Option<String> {
+pub fn faketime() -> Option<String> {
     let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
     std::path::Path::new(&library).exists().then_some(library)
 }
