@@ -77,7 +77,7 @@ impl Place {
         let values = [job.into(), target.into(), self.hour.into(), self.schedule.as_str().into(), self.is_known.into()];
         extension::as_owner(|| Spi::run_with_args(REMEMBER, &values).map_err(spi))?;
         let here = database()?;
-        if jobs()?.iter().any(|job| job.ticks && job.active && job.database == here) {
+        if jobs()?.iter().any(|job| job.ticks && job.active && job.may_run && job.database == here) {
             return Ok(());
         }
         let message = format!("job {job} stays at its hour, since no job ticks");

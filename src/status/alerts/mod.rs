@@ -16,7 +16,7 @@ use crate::extension;
 use crate::postgres::error::Result;
 use crate::postgres::read::refuse_read_only;
 use crate::postgres::settings::{set_local, with_settings};
-use crate::postgres::subtransaction::{attempt, is_cancel, reported};
+use crate::postgres::subtransaction::{attempt, is_cancel, said};
 use crate::status::alerts::measured::Measured;
 use crate::status::alerts::rule::Rule;
 
@@ -63,7 +63,7 @@ pub fn evaluate() -> Result<Vec<Unknown>> {
             let why = match attempt(|| evaluated(rule).map(Some)) {
                 Ok(why) => why.flatten(),
                 Err(failure) if is_cancel(&failure) => failure.rethrow(),
-                Err(failure) => Some(reported(&failure).message().to_owned()),
+                Err(failure) => Some(said(&failure)),
             };
             unknown.extend(why.map(|why| Unknown { rule: rule.name.clone(), target: rule.target.clone(), why }));
         }

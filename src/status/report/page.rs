@@ -176,7 +176,9 @@ fn told_of(alert: &Alert) -> Told {
         None => format!("open since {}, alert {}{hands}", alert.opened, alert.id),
         Some(resolved) => format!("{} to {resolved}", alert.opened),
     };
-    let fix = alert.fix.clone().filter(|_| alert.resolved.is_none());
+    // What is not visible cannot be typed.
+    let is_typed = |fix: &String| alert.resolved.is_none() && visible(fix) == *fix;
+    let fix = alert.fix.clone().filter(is_typed);
     Told { when, sentence: alert.sentence.clone(), fix }
 }
 
