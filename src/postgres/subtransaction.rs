@@ -4,6 +4,7 @@ use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
+use crate::postgres::retold::{ENDS, bounded};
 use crate::postgres::settings::with_settings;
 use crate::postgres::sqlstate::{listening, raise_as, unknown};
 
@@ -71,11 +72,11 @@ fn within<T>(
     done
 }
 
-/// Does `work` and returns what it raises. The caller ends the (sub)transaction.
+/// Does `work` and returns what it raises, its texts bounded. The caller ends the (sub)transaction.
 pub fn caught<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, CaughtError> {
     listening(|| {
         PgTryBuilder::new(AssertUnwindSafe(|| Ok(work().unwrap_or_else(|failure| raise(failure)))))
-            .catch_others(Err)
+            .catch_others(|failure| Err(bounded(failure)))
             .execute()
     })
 }
@@ -91,14 +92,17 @@ pub fn sqlstate(failure: &CaughtError) -> PgSqlErrorCode {
     reported(failure).sql_error_code()
 }
 
-/// The function of PostgreSQL that ends a statement or a session. Code can raise the same SQLSTATEs.
-const ENDS: &str = "ProcessInterrupts";
-
 /// Whether somebody has ended the statement or the session: that is not for a step to get over.
 pub fn is_cancel(failure: &CaughtError) -> bool {
     use PgSqlErrorCode::{ERRCODE_ADMIN_SHUTDOWN, ERRCODE_QUERY_CANCELED};
     matches!(sqlstate(failure), ERRCODE_QUERY_CANCELED | ERRCODE_ADMIN_SHUTDOWN)
         && reported(failure).function_name() == Some(ENDS)
+}
+
+/// The beginning of what a failure says: enough where many of them are kept in one row.
+pub fn said(failure: &CaughtError) -> String {
+    const LONGEST: usize = 1000;
+    reported(failure).message().chars().take(LONGEST).collect()
 }
 
 /// What a failure says.

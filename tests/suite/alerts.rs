@@ -270,6 +270,26 @@ fn a_recipe_alerts_by_its_attempts_and_an_outage_of_all_opens_ten() {
 }
 
 #[test]
+fn rows_without_a_recipe_and_those_of_an_empty_one_alert_apart() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "ALTER TABLE generations DROP CONSTRAINT IF EXISTS generations_recipe_id_fkey, ALTER recipe_id TYPE text;
+             UPDATE backlog_cleanup.target SET recipes_table = NULL;
+             INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', recipe, '', 'failed', now() AT TIME ZONE 'UTC'
+             FROM (VALUES (NULL, 30), ('', 31), ('real', 25)) r (recipe, failed), generate_series(1, failed)",
+        )
+        .unwrap_or_else(|failure| panic!("{failure:?}"));
+    for _ in 0..2 {
+        evaluate(&mut client);
+        let subjects = "SELECT string_agg(quote_nullable(subject), ' ' ORDER BY subject) FROM backlog_cleanup.alert WHERE rule = 'recipe failures'";
+        assert_eq!(value::<String>(&mut client, subjects), "'' 'real' NULL");
+    }
+}
+
+#[test]
 fn a_rule_for_a_target_beats_the_one_for_all_and_a_rule_that_is_gone_leaves_no_alert_open() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();

@@ -136,7 +136,8 @@ fn no_name_forges_a_line_of_the_report() {
     for format in ["text", "markdown"] {
         let report = format!("SELECT backlog_cleanup_report('7 days', name, '{format}') FROM backlog_cleanup.target");
         let report: String = value(&mut client, &report);
-        assert!(report.contains("backlog_cleanup_run(") && !report.contains('\x1b'), "{report}");
+        // A statement with what is not visible would name another target as it is printed.
+        assert!(!report.contains("backlog_cleanup_run(") && !report.contains('\x1b'), "{report}");
         assert!(!report.lines().any(|line| line.trim_start().starts_with("type: DROP")), "{report}");
     }
 }
