@@ -87,6 +87,7 @@ fn one_tick_of_a_clock_that_was_ahead_stops_no_sample_no_decision_no_roll_up_and
         number(&mut client, "SELECT count(*) FROM backlog_cleanup.sample WHERE grain = 'hour' AND sampled_at < now()")
             > 40
     );
+    client.batch_execute("SELECT backlog_cleanup_tick()").unwrap();
     assert_eq!(
         number(&mut client, "SELECT count(*) FROM backlog_cleanup.tick WHERE started_at < now() - interval '8 days'"),
         0

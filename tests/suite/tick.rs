@@ -733,9 +733,10 @@ fn a_run_goes_slower_while_the_database_is_busier_than_in_its_usual_hour() {
         .unwrap();
     // What the database does in the five minutes before the tick: so many transactions a second.
     let tick = |client: &mut Client, rate: i64| {
+        client.batch_execute(&format!("DELETE FROM backlog_cleanup.sample WHERE grain = 'fine'; {TICK}")).unwrap();
         client
             .batch_execute(&format!(
-                "DELETE FROM backlog_cleanup.sample WHERE grain = 'fine'; {TICK}; SELECT pg_stat_force_next_flush();
+                "SELECT pg_stat_force_next_flush();
                  UPDATE backlog_cleanup.sample
                  SET sampled_at = now() - interval '5 minutes',
                      counters = counters || (SELECT jsonb_build_object('transactions', xact_commit + xact_rollback - {})
