@@ -732,13 +732,16 @@ fn a_run_goes_slower_while_the_database_is_busier_than_in_its_usual_hour() {
         .batch_execute("UPDATE backlog_cleanup.run SET started_at = clock_timestamp() - interval '5 seconds'")
         .unwrap();
     // What the database does in the five minutes before the tick: so many transactions a second.
+    client.batch_execute(TICK).unwrap();
+    let source: String =
+        value(&mut client, "SELECT counters ->> 'source' FROM backlog_cleanup.sample WHERE grain = 'fine'");
     let tick = |client: &mut Client, rate: i64| {
         client
             .batch_execute(&format!(
                 "DELETE FROM backlog_cleanup.sample WHERE grain = 'fine'; SELECT pg_stat_force_next_flush();
                  INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds, counters)
                  SELECT 'generations', 'fine', now() - interval '5 minutes', 1,
-                        jsonb_build_object('transactions', xact_commit + xact_rollback - {})
+                        jsonb_build_object('transactions', xact_commit + xact_rollback - {}, 'source', '{source}')
                  FROM pg_stat_database WHERE datname = current_database();
                  {TICK}",
                 300 * rate
@@ -962,10 +965,10 @@ fn an_early_run_that_is_refused_is_in_the_history_and_after_three_none_is_starte
     client
         .batch_execute(
             "UPDATE backlog_cleanup.target SET max_rows_per_run = NULL;
-             CREATE TABLE shared (generation int REFERENCES generations); INSERT INTO shared SELECT id FROM generations;
-             CALL backlog_cleanup_run()",
+             CREATE TABLE shared (generation int REFERENCES generations); INSERT INTO shared SELECT id FROM generations",
         )
         .unwrap();
+    client.batch_execute("CALL backlog_cleanup_run()").unwrap();
     pass(&mut client, "5 minutes");
     client.batch_execute(TICK).unwrap();
     let (action, reason) = decided(&mut client);
