@@ -161,7 +161,7 @@ impl TargetRow {
             JOIN pg_attribute ON attrelid = 'backlog_cleanup.target'::regclass AND attname = key
             LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
             CROSS JOIN pg_get_expr(adbin, adrelid) given
-            WHERE t.name = $1 AND key <> 'named_by'
+            WHERE t.name = $1 AND key NOT IN ('named_by', 'named_at')
               AND CASE WHEN is_new
                   THEN given IS DISTINCT FROM value AND given IS DISTINCT FROM format('%L::%s', value, format_type(atttypid, -1))
                   ELSE $2 ? key OR document IS DISTINCT FROM was -> key
