@@ -18,7 +18,7 @@ pub struct Night {
 }
 
 /// The failed runs of this database's jobs in pg_cron's own history, the newest first: a run of one transaction leaves nothing
-/// else when it fails. Of a message the first line, in whatever language: its DETAIL may show values of rows.
+/// else when it fails. Whoever has a job may have it say anything: only those of roles that may run count. Of a message the first line, in whatever language: its DETAIL may show values of rows.
 pub fn failed() -> Result<Vec<Night>> {
     const MAY: &str = "SELECT has_table_privilege('cron.job_run_details', 'SELECT')";
     // Whoever has a job decides how long its command and its messages are, and how many runs it calls.
@@ -26,9 +26,13 @@ pub fn failed() -> Result<Vec<Night>> {
     const FAILED: &str = r"
         SELECT beginning.command, jobid, username, start_time, end_time,
                regexp_replace(split_part(message, E'\n', 1), '^[^:[:lower:]]+:\s+', '')
-        FROM cron.job_run_details,
-             LATERAL (SELECT left(command, 4096), left(return_message, 2000)) AS beginning (command, message)
+        FROM cron.job_run_details
+        CROSS JOIN LATERAL (SELECT left(command, 4096), left(return_message, 2000)) AS beginning (command, message)
+        JOIN pg_roles r ON r.rolname = username
+        JOIN pg_extension e ON e.extname = 'backlog_cleanup'
+        JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'backlog_cleanup_failed_generations'
         WHERE status = 'failed' AND beginning.command ~* 'backlog_cleanup' AND database = $1
+          AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
         ORDER BY runid DESC LIMIT 1000";
     if !pg_cron_is_here()? {
         return Ok(Vec::new());
