@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
 use crate::postgres::settings::with_settings;
-use crate::postgres::sqlstate::{listening, raise_as, unknown};
+use crate::postgres::sqlstate::{ENDS, listening, raise_as, unknown};
 
 /// Does `work` in a subtransaction. Commits it if `work` returns `Some`; rolls it back if it returns `None` or fails, and
 /// returns the failure. What code in it sets ends with it, so that the next statement means what it says.
@@ -86,14 +86,11 @@ pub fn sqlstate(failure: &CaughtError) -> PgSqlErrorCode {
     reported(failure).sql_error_code()
 }
 
-/// The function of PostgreSQL that ends a statement or a session. Code can raise the same SQLSTATEs.
-const ENDS: &str = "ProcessInterrupts";
-
 /// Whether somebody has ended the statement or the session: that is not for a step to get over.
 pub fn is_cancel(failure: &CaughtError) -> bool {
     use PgSqlErrorCode::{ERRCODE_ADMIN_SHUTDOWN, ERRCODE_QUERY_CANCELED};
     matches!(sqlstate(failure), ERRCODE_QUERY_CANCELED | ERRCODE_ADMIN_SHUTDOWN)
-        && reported(failure).function_name() == Some(ENDS)
+        && reported(failure).function_name() == ENDS.to_str().ok()
 }
 
 /// What a failure says.

@@ -7,7 +7,7 @@ use crate::postgres::error::Result;
 use crate::postgres::names::{Object, naming_also};
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::owner::reading_as_owner_of;
-use crate::postgres::snapshot::with_own_changes;
+use crate::postgres::snapshot::with_new_snapshot;
 use crate::postgres::stream::stream_until;
 use crate::rank::removable::{PerLeaf, Removable};
 use crate::remove::circles::circles;
@@ -248,7 +248,8 @@ impl Waiting {
         rows.iter_mut().for_each(|rows| rows.sort_unstable());
         let mut graph = Graph::of(rows);
         let oids: Vec<_> = leaves.iter().map(|leaf| leaf.table.oid).collect();
-        with_own_changes(|| {
+        // Rows are where the newest versions are, which an older snapshot does not show.
+        with_new_snapshot(|| {
             let of_leaf = |(place, leaf): (usize, &&Leaf)| {
                 let mut keys = keys.iter().filter(|key| key.to == leaf.table.oid);
                 keys.try_for_each(|key| graph.read(leaf, &oids, place, key))

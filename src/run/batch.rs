@@ -10,6 +10,7 @@ use crate::plan::cutoff;
 use crate::plan::part::{self, Part};
 use crate::postgres::error::Result;
 use crate::postgres::owner::defer_nothing;
+use crate::postgres::snapshot::with_new_snapshot;
 use crate::postgres::subtransaction::{attempt, sqlstate};
 use crate::remove::left::{Left, Patience};
 use crate::remove::watch::Watch;
@@ -69,7 +70,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     defer_nothing()?;
     let (mut is_over, mut removed) = (false, 0);
     let started = Instant::now();
-    let done = attempt(|| {
+    let mut batch = || {
         cutoff::with(target, run.id, horizon, |cutoffs| {
             let mut left = left_of(run, part.pass);
             remove_parts(run, target, &mut part, cutoffs, &mut left)?;
@@ -78,7 +79,9 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
             batches::write(run, target, cutoffs, part.pass, &left, started.elapsed())?;
             Ok(Some(()))
         })
-    });
+    };
+    // It shows what other workers have committed of the pass before.
+    let done = attempt(|| with_new_snapshot(&mut batch));
     if let Err(failure) = done {
         let again = matches!(
             sqlstate(&failure),
