@@ -73,7 +73,10 @@ CREATE TABLE backlog_cleanup.alert (
     snoozed_until   timestamptz,
     note            text
 );
-CREATE UNIQUE INDEX alert_is_open_once ON backlog_cleanup.alert (rule, target, subject) NULLS NOT DISTINCT WHERE resolved_at IS NULL;
+-- A name and a recipe may be longer than an index entry.
+CREATE UNIQUE INDEX alert_is_open_once
+    ON backlog_cleanup.alert (rule, pg_catalog.hashtextextended(target, 0), pg_catalog.hashtextextended(subject, 0)) NULLS NOT DISTINCT
+    WHERE resolved_at IS NULL;
 COMMENT ON TABLE backlog_cleanup.alert IS 'what rules have found: an alert opens once, stays open, and resolves once';
 COMMENT ON COLUMN backlog_cleanup.alert.id IS 'the alert';
 COMMENT ON COLUMN backlog_cleanup.alert.rule IS 'the rule''s name at that time';

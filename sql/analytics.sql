@@ -42,10 +42,9 @@ COMMENT ON COLUMN backlog_cleanup.activity.bytes IS 'size of the table with its 
 
 CREATE VIEW backlog_cleanup.pace AS
     SELECT t.name AS target, last.in_scope, last.removable, day.rows_in_per_hour, day.rows_out_per_hour, runs.rows_per_second,
-           CASE WHEN day.rows_out_per_hour OPERATOR(pg_catalog.>) day.rows_in_per_hour THEN
-               pg_catalog.make_interval(secs => 3600 OPERATOR(pg_catalog.*) last.in_scope OPERATOR(pg_catalog./)
-                                                (day.rows_out_per_hour OPERATOR(pg_catalog.-) day.rows_in_per_hour)) END AS time_to_clear,
-           pg_catalog.make_interval(secs => last.removable OPERATOR(pg_catalog./) runs.rows_per_second) AS time_to_remove
+           -- What takes 1,000 years is no forecast.
+           CASE WHEN takes.to_clear OPERATOR(pg_catalog.<) 31557600000 THEN pg_catalog.make_interval(secs => takes.to_clear) END AS time_to_clear,
+           CASE WHEN takes.to_remove OPERATOR(pg_catalog.<) 31557600000 THEN pg_catalog.make_interval(secs => takes.to_remove) END AS time_to_remove
     FROM backlog_cleanup.target t
     LEFT JOIN LATERAL (
         SELECT s.in_scope, s.removable FROM backlog_cleanup.sample s
@@ -64,7 +63,12 @@ CREATE VIEW backlog_cleanup.pace AS
                AS rows_per_second
         FROM backlog_cleanup.run r
         WHERE r.target OPERATOR(pg_catalog.=) t.name AND r.removed OPERATOR(pg_catalog.>) 0 AND r.finished_at IS NOT NULL
-        ORDER BY r.id DESC LIMIT 1) runs ON true;
+        ORDER BY r.id DESC LIMIT 1) runs ON true
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN day.rows_out_per_hour OPERATOR(pg_catalog.>) day.rows_in_per_hour THEN
+                   3600 OPERATOR(pg_catalog.*) last.in_scope OPERATOR(pg_catalog./)
+                   (day.rows_out_per_hour OPERATOR(pg_catalog.-) day.rows_in_per_hour) END AS to_clear,
+               last.removable OPERATOR(pg_catalog./) runs.rows_per_second AS to_remove) takes;
 COMMENT ON VIEW backlog_cleanup.pace IS 'how fast the backlog grows and goes, and when it is gone at this pace';
 COMMENT ON COLUMN backlog_cleanup.pace.target IS 'the target';
 COMMENT ON COLUMN backlog_cleanup.pace.in_scope IS 'rows in scope, by the last sample that counted them';
@@ -73,7 +77,7 @@ COMMENT ON COLUMN backlog_cleanup.pace.rows_in_per_hour IS 'rows that came into 
 COMMENT ON COLUMN backlog_cleanup.pace.rows_out_per_hour IS 'rows that runs removed per hour, over the last 24 hours';
 COMMENT ON COLUMN backlog_cleanup.pace.rows_per_second IS 'rows per second of the last run that removed any';
 COMMENT ON COLUMN backlog_cleanup.pace.time_to_clear IS
-    'how long until no row is in scope, if rows come and go as in the last 24 hours; NULL if more come than go';
+    'how long until no row is in scope, if rows come and go as in the last 24 hours; NULL if more come than go, or as many';
 COMMENT ON COLUMN backlog_cleanup.pace.time_to_remove IS 'how long a run now takes at rows_per_second';
 
 CREATE VIEW backlog_cleanup.size AS

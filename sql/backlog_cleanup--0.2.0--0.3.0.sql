@@ -17,6 +17,8 @@ ALTER TABLE backlog_cleanup.run
     ADD COLUMN held bigint NOT NULL DEFAULT 0,
     ADD COLUMN include_held boolean NOT NULL DEFAULT false,
     ADD COLUMN status text,
+    ADD COLUMN wal_bytes bigint,
+    ADD COLUMN full_page_images bigint,
     DROP CONSTRAINT run_state_check,
     ADD CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['running', 'completed', 'stopped', 'interrupted', 'failed']));
 COMMENT ON COLUMN backlog_cleanup.run.status IS 'the status that was selected, or NULL';
@@ -78,6 +80,27 @@ ALTER TABLE backlog_cleanup.run_batch
     ADD COLUMN statuses integer[], ALTER COLUMN statuses SET STORAGE EXTERNAL;
 COMMENT ON COLUMN backlog_cleanup.run_batch.policies IS 'the policy of each, by its place in run_policy';
 COMMENT ON COLUMN backlog_cleanup.run_batch.statuses IS 'the status of each, by its place in run_status';
+ALTER TABLE backlog_cleanup.run_batch ADD COLUMN hours bigint[], ADD COLUMN failure_types text[], ADD COLUMN of_failures bigint[];
+COMMENT ON COLUMN backlog_cleanup.run_batch.hours IS 'the hours in which removed rows failed, in seconds since 1970; run_failure has the sums';
+COMMENT ON COLUMN backlog_cleanup.run_batch.failure_types IS 'the failure type of each';
+COMMENT ON COLUMN backlog_cleanup.run_batch.of_failures IS 'the rows removed of each';
+CREATE TABLE backlog_cleanup.run_failure (
+    run_id       bigint NOT NULL,
+    hour         timestamptz,
+    failure_type text,
+    removed      bigint NOT NULL
+);
+CREATE INDEX run_failure_run_id_idx ON backlog_cleanup.run_failure (run_id);
+COMMENT ON TABLE backlog_cleanup.run_failure IS
+    'history: when the rows failed that a run removed, and as what; of more than 128 rows at once, by a sample of them';
+COMMENT ON COLUMN backlog_cleanup.run_failure.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_failure.hour IS
+    'the start of the hour (UTC) in which they failed, of the day if that was more than 7 days ago, of the month if more than 90; NULL if it is not known';
+COMMENT ON COLUMN backlog_cleanup.run_failure.failure_type IS
+    'their failure type, (none), or (other) behind the 20 with most rows; NULL if it is not known';
+COMMENT ON COLUMN backlog_cleanup.run_failure.removed IS 'rows removed; all of a run are those that the run has removed';
+
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_failure', '');
 -- Apart from run, which every level reads: a DETAIL may show values of rows. No dump has it, since oids mean other tables there.
 CREATE TABLE backlog_cleanup.run_error (
     run_id bigint PRIMARY KEY,
@@ -155,7 +178,7 @@ ALTER TABLE backlog_cleanup.target
     ALTER COLUMN statuses SET NOT NULL, ALTER COLUMN statuses SET DEFAULT '{failed}',
     ALTER COLUMN completed_status SET DEFAULT '{completed}',
     ALTER COLUMN pending_status SET DEFAULT '{pending}', ALTER COLUMN processing_status SET DEFAULT '{processing}',
-    ADD COLUMN pause interval NOT NULL DEFAULT '0'
+    ADD COLUMN pause interval
         CONSTRAINT pause_is_from_0_to_1_day
         CHECK (pause OPERATOR(pg_catalog.>=) interval '0'
                AND pause OPERATOR(pg_catalog.<=) interval '1 day'),
@@ -222,6 +245,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     DELETE FROM backlog_cleanup.run_recipe WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_failure WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_policy WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_status WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = OLD.id;
@@ -307,7 +331,7 @@ CREATE VIEW backlog_cleanup.history AS
            r.error_sqlstate,
            CASE WHEN r.state OPERATOR(pg_catalog.=) 'running' AND p.state OPERATOR(pg_catalog.=) 'interrupted'
                 THEN 'the session that ran it has ended' ELSE r.error_message END AS error_message, r.error_at,
-           CASE WHEN shown.may THEN e.detail END AS error_detail, e.hint AS error_hint
+           CASE WHEN shown.may THEN e.detail END AS error_detail, e.hint AS error_hint, r.wal_bytes, r.full_page_images
     FROM backlog_cleanup.run r
     LEFT JOIN backlog_cleanup.progress p ON p.run_id OPERATOR(pg_catalog.=) r.id
     LEFT JOIN backlog_cleanup.run_error e ON e.run_id OPERATOR(pg_catalog.=) r.id
@@ -317,7 +341,7 @@ CREATE VIEW backlog_cleanup.history AS
         LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) named.oid) shown ON true
     UNION ALL
     SELECT NULL, j.job_id, j.target, j.mode, 'failed', j.requested_by, j.started_at, j.finished_at, 0, 0, 0, 0,
-           NULL, j.message, NULL, NULL, NULL
+           NULL, j.message, NULL, NULL, NULL, NULL, NULL
     FROM backlog_cleanup.failed_jobs() j
     WHERE NOT EXISTS (SELECT FROM backlog_cleanup.run r
                       WHERE r.target OPERATOR(pg_catalog.=) j.target AND r.state OPERATOR(pg_catalog.<>) 'completed'
@@ -342,6 +366,8 @@ COMMENT ON COLUMN backlog_cleanup.history.error_at IS 'what it worked on then, o
 COMMENT ON COLUMN backlog_cleanup.history.error_detail IS
     'the error''s DETAIL, which may show values of rows: for roles with the rights of the owners of the target''s tables';
 COMMENT ON COLUMN backlog_cleanup.history.error_hint IS 'the error''s HINT, or NULL';
+COMMENT ON COLUMN backlog_cleanup.history.wal_bytes IS 'the WAL that it has written, in bytes; NULL if that is not known';
+COMMENT ON COLUMN backlog_cleanup.history.full_page_images IS 'the full-page images in it';
 
 DROP PROCEDURE backlog_cleanup_run;
 DROP FUNCTION backlog_cleanup.start_run;
@@ -774,7 +800,10 @@ COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the statuses that
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';
-COMMENT ON COLUMN backlog_cleanup.target.pause IS 'how long a batched run sleeps between batches';
+COMMENT ON COLUMN backlog_cleanup.target.batch_size IS 'rows per batch of a batched run, at most';
+COMMENT ON COLUMN backlog_cleanup.run.pause IS 'how long it sleeps between batches; NULL if that depends on others';
+COMMENT ON COLUMN backlog_cleanup.target.pause IS
+    'how long a batched run sleeps between batches; NULL: it works little and rests much while others write, and does not sleep while nobody does';
 COMMENT ON COLUMN backlog_cleanup.target.max_rows_per_second IS 'a batched run removes no more rows per second than this, over a second or two; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.workers IS 'background workers of a batched run; 1 is the session itself';
 COMMENT ON COLUMN backlog_cleanup.target.max_duration IS 'a batched run stops after this time; NULL is off';
@@ -823,7 +852,7 @@ COMMENT ON COLUMN backlog_cleanup.run.stop_requested_by IS 'the role that asked 
 COMMENT ON COLUMN backlog_cleanup.run.state IS
     'running, completed, stopped (by max_duration or max_rows), interrupted (by a crash or a cancel), or failed (by an error)';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
-    'rows per batch; NULL for a run in one transaction, as are pause, max_rows_per_second, max_duration, max_rows and workers';
+    'rows per batch at most; NULL for a run in one transaction, as are pause, max_rows_per_second, max_duration, max_rows and workers';
 COMMENT ON COLUMN backlog_cleanup.run.finished_at IS
     'when it finished; for an interrupted run, when its last batch did; NULL while it is running';
 COMMENT ON TABLE backlog_cleanup.run_cutoff IS
@@ -872,13 +901,6 @@ COMMENT ON COLUMN backlog_cleanup.forgotten.seconds_up_to IS
     'the bound of their durations; each is above the next lower bound';
 COMMENT ON COLUMN backlog_cleanup.forgotten.runs IS 'number of runs';
 COMMENT ON COLUMN backlog_cleanup.forgotten.seconds IS 'sum of their durations';
-COMMENT ON FUNCTION backlog_cleanup.remember_run IS 'keeps a run that is deleted from the history in the sums';
-COMMENT ON VIEW backlog_cleanup.total IS 'sums of all runs, including those deleted from the history; they never fall';
-COMMENT ON COLUMN backlog_cleanup.total.state IS 'how they ended, or running';
-COMMENT ON COLUMN backlog_cleanup.total.seconds_up_to IS
-    'the bound of their durations; each is above the next lower bound; NULL while running';
-COMMENT ON COLUMN backlog_cleanup.total.runs IS 'number of runs';
-COMMENT ON COLUMN backlog_cleanup.total.seconds IS 'sum of their durations; NULL while running';
 COMMENT ON FUNCTION backlog_cleanup_failed_generations IS
     'removes the expired failed rows of each recipe but the newest; returns a report';
 COMMENT ON FUNCTION backlog_cleanup_schedule IS
@@ -887,7 +909,12 @@ COMMENT ON FUNCTION backlog_cleanup_unschedule IS 'removes the pg_cron job of th
 COMMENT ON FUNCTION backlog_cleanup_doctor IS
     'checks a target and its surroundings, one row per check or problem, with the statement that fixes it';
 COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run: its batch ends early; returns false if it has ended';
-COMMENT ON FUNCTION backlog_cleanup_failures IS 'the failed rows by hour and failure type, oldest hour first';
+DROP FUNCTION backlog_cleanup_failures;
+CREATE FUNCTION backlog_cleanup_failures(target text DEFAULT 'generations', since interval DEFAULT '2 days', types integer DEFAULT 8)
+RETURNS TABLE (hour timestamptz, failure_type text, failed_count bigint, removed_count bigint)
+STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'failures_by_hour_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_failures IS
+    'the failed rows by hour and failure type, oldest hour first: those that are there, and those that runs have removed';
 COMMENT ON FUNCTION backlog_cleanup_books IS
     'compares the removed-row counts in ledger and history, of all targets that share the ledger; no row without a ledger';
 COMMENT ON FUNCTION backlog_cleanup_revoke IS 'revokes all levels from a role';
@@ -904,6 +931,10 @@ CREATE FUNCTION backlog_cleanup_fingerprint(message text) RETURNS text
     IMMUTABLE STRICT PARALLEL SAFE LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_fingerprint_wrapper';
 COMMENT ON FUNCTION backlog_cleanup_fingerprint IS
     'the first line of a message without what differs from one failure to the next: numbers, ids, times, addresses, paths, quoted strings';
+CREATE FUNCTION backlog_cleanup_has_value(expression text, of_row anyelement) RETURNS boolean
+    STRICT STABLE PARALLEL UNSAFE COST 1000 LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_has_value_wrapper';
+COMMENT ON FUNCTION backlog_cleanup_has_value IS
+    'whether an expression, which calls the row g, does not fail for a row';
 -- The targets that are there keep their failure types.
 ALTER TABLE backlog_cleanup.target ADD COLUMN fingerprint boolean NOT NULL DEFAULT false;
 ALTER TABLE backlog_cleanup.target ALTER COLUMN fingerprint SET DEFAULT true;
@@ -935,13 +966,95 @@ ALTER TABLE backlog_cleanup.target
     ADD COLUMN adaptive_min_interval interval NOT NULL DEFAULT '1 hour'
         CONSTRAINT adaptive_min_interval_is_from_0_to_1000_years
         CHECK (adaptive_min_interval OPERATOR(pg_catalog.>=) interval '0'
-               AND adaptive_min_interval OPERATOR(pg_catalog.<=) interval '1000 years');
+               AND adaptive_min_interval OPERATOR(pg_catalog.<=) interval '1000 years'),
+    ADD COLUMN run_between time[]
+        CONSTRAINT run_between_is_from_one_time_to_another
+        CHECK (pg_catalog.cardinality(run_between) OPERATOR(pg_catalog.=) 2
+               AND pg_catalog.array_ndims(run_between) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC run_between) OPERATOR(pg_catalog.=) 0
+               AND pg_catalog.array_lower(run_between, 1) OPERATOR(pg_catalog.=) 1
+               AND run_between[1] OPERATOR(pg_catalog.<>) run_between[2]),
+    ADD COLUMN named_at timestamptz NOT NULL DEFAULT pg_catalog.now();
 COMMENT ON COLUMN backlog_cleanup.target.adaptive IS
     'whether the tick starts a batched regular run early, as the next three columns say';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_rows IS 'it does so when so many rows are removable';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_rate_factor IS
     'or when rows fail so many times as fast as usual at this hour of the day; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_interval IS 'how long after the start of the last run at the earliest';
+COMMENT ON COLUMN backlog_cleanup.target.run_between IS
+    'from when to when a regular run in batches works, two times of the day by the clock of time_zone; outside of it the run waits; NULL is always';
+COMMENT ON COLUMN backlog_cleanup.target.named_at IS
+    'when it was made or renamed: runs before, which have another name or were of another target, are not its own';
+CREATE FUNCTION backlog_cleanup.target_is_renamed() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.named_at := now();
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.target_is_renamed IS 'notes when a target was renamed';
+CREATE TRIGGER target_is_renamed BEFORE UPDATE OF name ON backlog_cleanup.target
+    FOR EACH ROW WHEN (NEW.name OPERATOR(pg_catalog.<>) OLD.name) EXECUTE FUNCTION backlog_cleanup.target_is_renamed();
+COMMENT ON TRIGGER target_is_renamed ON backlog_cleanup.target IS 'notes when a target was renamed';
+
+-- Runs compress the full-page images that they write, and tell how much WAL they have written.
+ALTER TABLE backlog_cleanup.target
+    ADD COLUMN wal_compression text NOT NULL DEFAULT 'auto'
+        CONSTRAINT wal_compression_is_auto_off_lz4_or_zstd
+        CHECK (wal_compression OPERATOR(pg_catalog.=) ANY (ARRAY['auto', 'off', 'lz4', 'zstd']));
+COMMENT ON COLUMN backlog_cleanup.target.wal_compression IS
+    'how runs compress the full-page images that they write: lz4, zstd, off; auto is lz4 where the server has it and its own wal_compression is off, and else what the server does';
+COMMENT ON COLUMN backlog_cleanup.run.wal_bytes IS
+    'the WAL that it has written, in bytes; NULL for a run of an earlier version';
+COMMENT ON COLUMN backlog_cleanup.run.full_page_images IS 'the full-page images in it';
+ALTER TABLE backlog_cleanup.forgotten ADD COLUMN wal_bytes bigint NOT NULL DEFAULT 0;
+COMMENT ON COLUMN backlog_cleanup.forgotten.wal_bytes IS 'the WAL that they have written, in bytes, as far as it is known';
+DROP FUNCTION backlog_cleanup.remember_run CASCADE;
+CREATE FUNCTION backlog_cleanup.remember_run() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    took double precision := EXTRACT(epoch FROM coalesce(OLD.finished_at, OLD.started_at) - OLD.started_at)::double precision;
+BEGIN
+    INSERT INTO backlog_cleanup.forgotten AS f (target, mode, state, seconds_up_to, runs, removed, seconds, wal_bytes)
+    VALUES (OLD.target, OLD.mode, CASE OLD.state WHEN 'running' THEN 'interrupted' ELSE OLD.state END,
+            backlog_cleanup.duration_bound(took), 1, OLD.removed, took, coalesce(OLD.wal_bytes, 0))
+    ON CONFLICT (target, mode, state, seconds_up_to) DO UPDATE
+        SET runs = f.runs + excluded.runs, removed = f.removed + excluded.removed, seconds = f.seconds + excluded.seconds,
+            wal_bytes = f.wal_bytes + excluded.wal_bytes;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.remember_run IS 'keeps a run that is deleted from the history in the sums';
+CREATE TRIGGER remember_run AFTER DELETE ON backlog_cleanup.run
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.remember_run();
+COMMENT ON TRIGGER remember_run ON backlog_cleanup.run IS 'the sums of all runs never fall';
+
+DROP VIEW backlog_cleanup.total;
+CREATE VIEW backlog_cleanup.total AS
+    SELECT target, mode, state, seconds_up_to,
+           pg_catalog.sum(runs)::bigint AS runs, pg_catalog.sum(removed)::bigint AS removed, pg_catalog.sum(seconds) AS seconds,
+           pg_catalog.sum(wal_bytes)::bigint AS wal_bytes
+    FROM (SELECT r.target, r.mode, r.state, backlog_cleanup.duration_bound(took.seconds), 1, r.removed, took.seconds,
+                 COALESCE(r.wal_bytes, 0::bigint)
+          FROM backlog_cleanup.run r,
+               LATERAL (SELECT EXTRACT(epoch FROM r.finished_at OPERATOR(pg_catalog.-) r.started_at)::double precision
+                        AS seconds) took
+          UNION ALL
+          SELECT target, mode, state, seconds_up_to, runs, removed, seconds, wal_bytes FROM backlog_cleanup.forgotten)
+         ran (target, mode, state, seconds_up_to, runs, removed, seconds, wal_bytes)
+    GROUP BY target, mode, state, seconds_up_to;
+COMMENT ON VIEW backlog_cleanup.total IS 'sums of all runs, including those deleted from the history; they never fall';
+COMMENT ON COLUMN backlog_cleanup.total.target IS 'the target''s name at that time';
+COMMENT ON COLUMN backlog_cleanup.total.mode IS 'regular or emergency';
+COMMENT ON COLUMN backlog_cleanup.total.state IS 'how they ended, or running';
+COMMENT ON COLUMN backlog_cleanup.total.seconds_up_to IS
+    'the bound of their durations; each is above the next lower bound; NULL while running';
+COMMENT ON COLUMN backlog_cleanup.total.runs IS 'number of runs';
+COMMENT ON COLUMN backlog_cleanup.total.removed IS 'rows removed';
+COMMENT ON COLUMN backlog_cleanup.total.seconds IS 'sum of their durations; NULL while running';
+COMMENT ON COLUMN backlog_cleanup.total.wal_bytes IS 'the WAL that they have written, in bytes, as far as it is known';
 
 -- What the tick writes: itself, samples, decisions; and how long everything that grows is kept.
 CREATE TABLE backlog_cleanup.tick (
@@ -995,13 +1108,14 @@ COMMENT ON COLUMN backlog_cleanup.sample.statuses IS 'the rows in scope by statu
 COMMENT ON COLUMN backlog_cleanup.sample.removable IS 'rows that a regular run would have removed; NULL if they were not counted';
 COMMENT ON COLUMN backlog_cleanup.sample.oldest_at IS 'when the oldest row in scope failed; NULL if there was none, or none was counted';
 COMMENT ON COLUMN backlog_cleanup.sample.failed IS
-    'rows in scope that failed in failed_seconds; NULL if they were not counted, or never before';
+    'rows in scope that failed in failed_seconds; NULL if they were not counted, never before, or their times do not tell';
 COMMENT ON COLUMN backlog_cleanup.sample.failed_seconds IS 'the seconds between the count before and this one; of an hour or a day, their sum';
 COMMENT ON COLUMN backlog_cleanup.sample.recipes IS
     'the five recipes with most failures in failed_seconds: [{recipeId, inScope, change}]; change is the rows that failed';
 COMMENT ON COLUMN backlog_cleanup.sample.failure_types IS
     'the five failure types with most failures in failed_seconds: [{failureType, change}]';
-COMMENT ON COLUMN backlog_cleanup.sample.not_counted IS 'why the rows were not counted, or NULL';
+COMMENT ON COLUMN backlog_cleanup.sample.not_counted IS
+    'why the rows were not counted, or those that came in were not; or NULL';
 COMMENT ON COLUMN backlog_cleanup.sample.milliseconds IS 'how long the sample took; of an hour or a day, the sum';
 COMMENT ON COLUMN backlog_cleanup.sample.table_bytes IS 'size of the table with TOAST, all partitions, in bytes; NULL of a foreign table';
 COMMENT ON COLUMN backlog_cleanup.sample.index_bytes IS 'size of its indexes, in bytes; NULL of a foreign table';
@@ -1010,7 +1124,7 @@ COMMENT ON COLUMN backlog_cleanup.sample.dead_rows IS 'dead rows, as PostgreSQL'
 COMMENT ON COLUMN backlog_cleanup.sample.seconds IS
     'the seconds between the sample before and this one, for the rates; of an hour or a day, their sum. NULL in a target''s first';
 COMMENT ON COLUMN backlog_cleanup.sample.inserted IS
-    'rows inserted into the table in these seconds; NULL if its statistics were reset meanwhile';
+    'rows inserted into the table in these seconds; NULL if its statistics were reset meanwhile, or its partitions are others';
 COMMENT ON COLUMN backlog_cleanup.sample.updated IS 'rows updated, in the same way';
 COMMENT ON COLUMN backlog_cleanup.sample.deleted IS 'rows deleted, in the same way';
 COMMENT ON COLUMN backlog_cleanup.sample.transactions IS 'transactions of the database, in the same way';
@@ -1022,23 +1136,55 @@ CREATE TABLE backlog_cleanup.decision (
     tick       bigint NOT NULL,
     target     text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
     decided_at timestamptz NOT NULL,
-    action     text NOT NULL CHECK (action OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'none', 'slow'])),
+    action     text NOT NULL CHECK (action OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'none', 'slow', 'resume', 'move'])),
     reason     text NOT NULL,
-    numbers    jsonb NOT NULL
+    numbers    jsonb NOT NULL,
+    rows_per_second integer
 );
 CREATE INDEX decision_target_id_idx ON backlog_cleanup.decision (target, id DESC);
-COMMENT ON TABLE backlog_cleanup.decision IS 'what the tick has decided about an adaptive target, and why';
+COMMENT ON TABLE backlog_cleanup.decision IS
+    'what the tick has decided about an adaptive target, or a job that follows the quietest hour, and why';
 COMMENT ON COLUMN backlog_cleanup.decision.id IS 'counts the decisions';
 COMMENT ON COLUMN backlog_cleanup.decision.tick IS 'the tick';
 COMMENT ON COLUMN backlog_cleanup.decision.target IS 'the target';
 COMMENT ON COLUMN backlog_cleanup.decision.decided_at IS 'when';
-COMMENT ON COLUMN backlog_cleanup.decision.action IS 'run (a cleanup was started), slow (it goes on slower) or none';
+COMMENT ON COLUMN backlog_cleanup.decision.action IS
+    'run (a cleanup was started), slow (it goes on slower), resume (at its own pace), move (the nightly job, to another hour) or none';
 COMMENT ON COLUMN backlog_cleanup.decision.reason IS 'why, in a sentence';
 COMMENT ON COLUMN backlog_cleanup.decision.numbers IS 'the numbers that it was decided by';
+COMMENT ON COLUMN backlog_cleanup.decision.rows_per_second IS
+    'of slow: how many rows per second the run removes at most, until the next decision about its target, or for 15 minutes';
+
+CREATE FUNCTION backlog_cleanup.slowed_to(target text, since timestamptz) RETURNS integer LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT rows_per_second
+    FROM (SELECT * FROM backlog_cleanup.decision d WHERE d.target = $1 AND action <> 'move' ORDER BY id DESC LIMIT 1) last
+    WHERE decided_at > greatest($2, clock_timestamp() - interval '15 minutes')
+$$;
+COMMENT ON FUNCTION backlog_cleanup.slowed_to IS
+    'how many rows per second a run of the target that started then removes at most, as a tick has decided; NULL is no limit';
+
+CREATE TABLE backlog_cleanup.auto_schedule (
+    job_id    bigint PRIMARY KEY,
+    target    text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
+    hour      integer NOT NULL CHECK (hour OPERATOR(pg_catalog.>=) 0 AND hour OPERATOR(pg_catalog.<=) 23),
+    schedule  text NOT NULL,
+    is_known  boolean NOT NULL,
+    moved_at  timestamptz NOT NULL
+);
+COMMENT ON TABLE backlog_cleanup.auto_schedule IS 'the jobs that the tick moves to the quietest hour of the day';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.job_id IS 'the job, in cron.job';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.target IS 'the target that it runs';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.hour IS 'the hour of the day at which it runs, by the clock of the target''s time zone';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.schedule IS
+    'the same in the time zone of pg_cron; a job that has another schedule does not follow any more';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.is_known IS 'whether the samples have told the quietest hour';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.moved_at IS 'when it was placed there; it moves a week later at the earliest';
 
 CREATE TABLE backlog_cleanup.retention (
     what    text PRIMARY KEY CHECK (what OPERATOR(pg_catalog.=) ANY (ARRAY[
-        'run', 'run_recipe', 'run_batch', 'sample fine', 'sample hour', 'sample day', 'tick', 'decision', 'alert',
+        'run', 'run_recipe', 'run_failure', 'run_batch', 'sample fine', 'sample hour', 'sample day', 'tick', 'decision', 'alert',
         'cron.job_run_details'])),
     max_age interval
         CONSTRAINT max_age_is_from_1_hour_to_1000_years
@@ -1052,6 +1198,7 @@ COMMENT ON COLUMN backlog_cleanup.retention.note IS 'for people';
 INSERT INTO backlog_cleanup.retention (what, max_age, note) VALUES
     ('run', '400 days', 'of each target the last regular and the last completed run stay'),
     ('run_recipe', '90 days', 'what each run removed per recipe; the run keeps its sums'),
+    ('run_failure', '90 days', 'when the removed rows had failed, and as what'),
     ('run_batch', '7 days', 'what an interrupted run has not summed up is summed up then'),
     ('sample fine', '2 days', NULL),
     ('sample hour', '90 days', NULL),
@@ -1062,6 +1209,7 @@ INSERT INTO backlog_cleanup.retention (what, max_age, note) VALUES
     ('cron.job_run_details', NULL, 'the history of the extension''s own jobs in pg_cron');
 
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.sample', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.auto_schedule', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.retention', '');
 
 CREATE FUNCTION backlog_cleanup.give_way_to_dumped_retention() RETURNS trigger LANGUAGE plpgsql
@@ -1181,7 +1329,10 @@ CREATE TABLE backlog_cleanup.alert (
     snoozed_until   timestamptz,
     note            text
 );
-CREATE UNIQUE INDEX alert_is_open_once ON backlog_cleanup.alert (rule, target, subject) NULLS NOT DISTINCT WHERE resolved_at IS NULL;
+-- A name and a recipe may be longer than an index entry.
+CREATE UNIQUE INDEX alert_is_open_once
+    ON backlog_cleanup.alert (rule, pg_catalog.hashtextextended(target, 0), pg_catalog.hashtextextended(subject, 0)) NULLS NOT DISTINCT
+    WHERE resolved_at IS NULL;
 COMMENT ON TABLE backlog_cleanup.alert IS 'what rules have found: an alert opens once, stays open, and resolves once';
 COMMENT ON COLUMN backlog_cleanup.alert.id IS 'the alert';
 COMMENT ON COLUMN backlog_cleanup.alert.rule IS 'the rule''s name at that time';
@@ -1261,6 +1412,67 @@ CREATE FUNCTION backlog_cleanup.evaluate_alerts() RETURNS TABLE (rule text, targ
 COMMENT ON FUNCTION backlog_cleanup.evaluate_alerts IS
     'a part of the tick: opens and resolves alerts; returns the rules whose value is not known now, and why';
 
+-- The delivery of alerts by `backlog-cleanup serve`. Addresses and secrets are in the server's own file, not here.
+CREATE TABLE backlog_cleanup.alert_channel (
+    name            text PRIMARY KEY
+        CONSTRAINT name_is_from_1_to_100_characters
+        CHECK (pg_catalog.char_length(name) OPERATOR(pg_catalog.>=) 1 AND pg_catalog.char_length(name) OPERATOR(pg_catalog.<=) 100),
+    kind            text NOT NULL
+        CONSTRAINT kind_is_known
+        CHECK (kind OPERATOR(pg_catalog.=) ANY (ARRAY['webhook', 'slack', 'alertmanager', 'pagerduty', 'mail'])),
+    since           timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    leased_by       text,
+    leased_until    timestamptz,
+    seen_at         timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    next_attempt_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    delivered_at    timestamptz,
+    failures        integer NOT NULL DEFAULT 0,
+    failing_since   timestamptz,
+    last_error      text,
+    report_at       timestamptz
+);
+COMMENT ON TABLE backlog_cleanup.alert_channel IS
+    'where servers deliver alerts: how that goes. Addresses and secrets are in the server''s own file';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.name IS 'its name in the server''s file';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.kind IS 'webhook, slack, alertmanager, pagerduty or mail';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.since IS 'when a server had it first; it is not told of alerts that had resolved before';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.leased_by IS 'the server that delivers now, so that no other does; NULL if none does';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.leased_until IS 'until then no other server delivers, even if that one has died';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.seen_at IS 'when a server last looked for something to deliver';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.next_attempt_at IS 'nothing is delivered before';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.delivered_at IS 'when it last took something, or NULL';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.failures IS 'attempts in a row that failed';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.failing_since IS 'when the first of them did, or NULL';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.last_error IS 'why the last of them did, or NULL';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.report_at IS 'when the next report is due; NULL without one';
+
+CREATE TABLE backlog_cleanup.alert_delivery (
+    channel      text NOT NULL REFERENCES backlog_cleanup.alert_channel ON UPDATE CASCADE ON DELETE CASCADE,
+    alert        bigint NOT NULL REFERENCES backlog_cleanup.alert ON DELETE CASCADE,
+    change       text NOT NULL
+        CONSTRAINT change_is_known CHECK (change OPERATOR(pg_catalog.=) ANY (ARRAY['opened', 'resolved'])),
+    message      uuid NOT NULL,
+    begun_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    attempts     integer NOT NULL DEFAULT 0,
+    delivered_at timestamptz,
+    refused      text,
+    PRIMARY KEY (channel, alert, change)
+);
+CREATE INDEX alert_delivery_alert_idx ON backlog_cleanup.alert_delivery (alert);
+CREATE INDEX alert_delivery_message_idx ON backlog_cleanup.alert_delivery (message);
+CREATE INDEX alert_delivery_is_under_way ON backlog_cleanup.alert_delivery (channel) WHERE delivered_at IS NULL AND refused IS NULL;
+COMMENT ON TABLE backlog_cleanup.alert_delivery IS 'what each channel was told of each alert';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.channel IS 'the channel';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.alert IS 'the alert';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.change IS 'opened or resolved';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.message IS
+    'the message that it is told in, with what else was due then; the receiver tells by it that it has had the message before';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.begun_at IS 'when a server took it on';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.attempts IS 'how often the message was sent, or tried to be';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.delivered_at IS 'when the receiver took it; NULL before';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.refused IS
+    'why the receiver does not take this message, also not later; it is not sent again. Or NULL';
+
 -- What the samples and the history say: views in plain units, and the rates that alerts are measured by.
 CREATE FUNCTION backlog_cleanup.rows_in_per_minute(target text, within interval) RETURNS double precision LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -1305,10 +1517,9 @@ COMMENT ON COLUMN backlog_cleanup.activity.bytes IS 'size of the table with its 
 
 CREATE VIEW backlog_cleanup.pace AS
     SELECT t.name AS target, last.in_scope, last.removable, day.rows_in_per_hour, day.rows_out_per_hour, runs.rows_per_second,
-           CASE WHEN day.rows_out_per_hour OPERATOR(pg_catalog.>) day.rows_in_per_hour THEN
-               pg_catalog.make_interval(secs => 3600 OPERATOR(pg_catalog.*) last.in_scope OPERATOR(pg_catalog./)
-                                                (day.rows_out_per_hour OPERATOR(pg_catalog.-) day.rows_in_per_hour)) END AS time_to_clear,
-           pg_catalog.make_interval(secs => last.removable OPERATOR(pg_catalog./) runs.rows_per_second) AS time_to_remove
+           -- What takes 1,000 years is no forecast.
+           CASE WHEN takes.to_clear OPERATOR(pg_catalog.<) 31557600000 THEN pg_catalog.make_interval(secs => takes.to_clear) END AS time_to_clear,
+           CASE WHEN takes.to_remove OPERATOR(pg_catalog.<) 31557600000 THEN pg_catalog.make_interval(secs => takes.to_remove) END AS time_to_remove
     FROM backlog_cleanup.target t
     LEFT JOIN LATERAL (
         SELECT s.in_scope, s.removable FROM backlog_cleanup.sample s
@@ -1327,7 +1538,12 @@ CREATE VIEW backlog_cleanup.pace AS
                AS rows_per_second
         FROM backlog_cleanup.run r
         WHERE r.target OPERATOR(pg_catalog.=) t.name AND r.removed OPERATOR(pg_catalog.>) 0 AND r.finished_at IS NOT NULL
-        ORDER BY r.id DESC LIMIT 1) runs ON true;
+        ORDER BY r.id DESC LIMIT 1) runs ON true
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN day.rows_out_per_hour OPERATOR(pg_catalog.>) day.rows_in_per_hour THEN
+                   3600 OPERATOR(pg_catalog.*) last.in_scope OPERATOR(pg_catalog./)
+                   (day.rows_out_per_hour OPERATOR(pg_catalog.-) day.rows_in_per_hour) END AS to_clear,
+               last.removable OPERATOR(pg_catalog./) runs.rows_per_second AS to_remove) takes;
 COMMENT ON VIEW backlog_cleanup.pace IS 'how fast the backlog grows and goes, and when it is gone at this pace';
 COMMENT ON COLUMN backlog_cleanup.pace.target IS 'the target';
 COMMENT ON COLUMN backlog_cleanup.pace.in_scope IS 'rows in scope, by the last sample that counted them';
@@ -1336,7 +1552,7 @@ COMMENT ON COLUMN backlog_cleanup.pace.rows_in_per_hour IS 'rows that came into 
 COMMENT ON COLUMN backlog_cleanup.pace.rows_out_per_hour IS 'rows that runs removed per hour, over the last 24 hours';
 COMMENT ON COLUMN backlog_cleanup.pace.rows_per_second IS 'rows per second of the last run that removed any';
 COMMENT ON COLUMN backlog_cleanup.pace.time_to_clear IS
-    'how long until no row is in scope, if rows come and go as in the last 24 hours; NULL if more come than go';
+    'how long until no row is in scope, if rows come and go as in the last 24 hours; NULL if more come than go, or as many';
 COMMENT ON COLUMN backlog_cleanup.pace.time_to_remove IS 'how long a run now takes at rows_per_second';
 
 CREATE VIEW backlog_cleanup.size AS
@@ -1453,7 +1669,7 @@ END
 $strangers$;
 
 -- Only the owner may do anything until backlog_cleanup_grant(role_name, level) has given a level, whatever the default privileges
--- here are. The fingerprint is for all: owners of tables call it in runs and in indexes.
+-- here are. Two functions are for all: owners of tables call them in runs, and the fingerprint in indexes.
 DO $privileges$
 DECLARE
     revoke text;
@@ -1471,7 +1687,8 @@ BEGIN
                    COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))
             FROM ours JOIN pg_catalog.pg_proc p
                 ON classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass AND objid OPERATOR(pg_catalog.=) p.oid
-            WHERE p.oid OPERATOR(pg_catalog.<>) '@extschema@.backlog_cleanup_fingerprint(text)'::pg_catalog.regprocedure
+            WHERE p.oid OPERATOR(pg_catalog.<>) ALL (ARRAY['@extschema@.backlog_cleanup_fingerprint(text)'::pg_catalog.regprocedure,
+                                                             '@extschema@.backlog_cleanup_has_value(text,anyelement)'::pg_catalog.regprocedure]::pg_catalog.oid[])
             UNION ALL
             SELECT pg_catalog.concat(CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END, c.oid::pg_catalog.regclass),
                    c.relowner, c.relacl

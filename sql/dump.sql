@@ -14,6 +14,7 @@ SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.policy', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_recipe', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_failure', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_policy', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_status', '');
 -- What a run that was at work has done: the next run sums it up.

@@ -50,9 +50,12 @@ COMMENT ON FUNCTION backlog_cleanup_status_json IS
 COMMENT ON FUNCTION backlog_cleanup_doctor IS
     'checks a target and its surroundings, one row per check or problem, with the statement that fixes it';
 COMMENT ON FUNCTION backlog_cleanup_stop IS 'stops a batched run: its batch ends early; returns false if it has ended';
-COMMENT ON FUNCTION backlog_cleanup_failures IS 'the failed rows by hour and failure type, oldest hour first';
+COMMENT ON FUNCTION backlog_cleanup_failures IS
+    'the failed rows by hour and failure type, oldest hour first: those that are there, and those that runs have removed';
 COMMENT ON FUNCTION backlog_cleanup_fingerprint IS
     'the first line of a message without what differs from one failure to the next: numbers, ids, times, addresses, paths, quoted strings';
+COMMENT ON FUNCTION backlog_cleanup_has_value IS
+    'whether an expression, which calls the row g, does not fail for a row';
 COMMENT ON FUNCTION backlog_cleanup_books IS
     'compares the removed-row counts in ledger and history, of all targets that share the ledger; no row without a ledger';
 COMMENT ON FUNCTION backlog_cleanup_run_details IS
@@ -68,7 +71,7 @@ COMMENT ON FUNCTION backlog_cleanup_check IS
     'raises an error if a target names a table, a column or a time zone that cannot be used';
 
 -- Only the owner may do anything until backlog_cleanup_grant(role_name, level) has given a level, whatever the default privileges
--- here are. The fingerprint is for all: owners of tables call it in runs and in indexes.
+-- here are. Two functions are for all: owners of tables call them in runs, and the fingerprint in indexes.
 DO $privileges$
 DECLARE
     revoke text;
@@ -84,7 +87,8 @@ BEGIN
                    COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))
             FROM ours JOIN pg_catalog.pg_proc p
                 ON classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass AND objid OPERATOR(pg_catalog.=) p.oid
-            WHERE p.oid OPERATOR(pg_catalog.<>) '@extschema@.backlog_cleanup_fingerprint(text)'::pg_catalog.regprocedure
+            WHERE p.oid OPERATOR(pg_catalog.<>) ALL (ARRAY['@extschema@.backlog_cleanup_fingerprint(text)'::pg_catalog.regprocedure,
+                                                             '@extschema@.backlog_cleanup_has_value(text,anyelement)'::pg_catalog.regprocedure]::pg_catalog.oid[])
             UNION ALL
             SELECT pg_catalog.concat(CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END, c.oid::pg_catalog.regclass),
                    c.relowner, c.relacl

@@ -11,7 +11,7 @@ CREATE VIEW backlog_cleanup.history AS
            r.error_sqlstate,
            CASE WHEN r.state OPERATOR(pg_catalog.=) 'running' AND p.state OPERATOR(pg_catalog.=) 'interrupted'
                 THEN 'the session that ran it has ended' ELSE r.error_message END AS error_message, r.error_at,
-           CASE WHEN shown.may THEN e.detail END AS error_detail, e.hint AS error_hint
+           CASE WHEN shown.may THEN e.detail END AS error_detail, e.hint AS error_hint, r.wal_bytes, r.full_page_images
     FROM backlog_cleanup.run r
     LEFT JOIN backlog_cleanup.progress p ON p.run_id OPERATOR(pg_catalog.=) r.id
     LEFT JOIN backlog_cleanup.run_error e ON e.run_id OPERATOR(pg_catalog.=) r.id
@@ -21,7 +21,7 @@ CREATE VIEW backlog_cleanup.history AS
         LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) named.oid) shown ON true
     UNION ALL
     SELECT NULL, j.job_id, j.target, j.mode, 'failed', j.requested_by, j.started_at, j.finished_at, 0, 0, 0, 0,
-           NULL, j.message, NULL, NULL, NULL
+           NULL, j.message, NULL, NULL, NULL, NULL, NULL
     FROM backlog_cleanup.failed_jobs() j
     WHERE NOT EXISTS (SELECT FROM backlog_cleanup.run r
                       WHERE r.target OPERATOR(pg_catalog.=) j.target AND r.state OPERATOR(pg_catalog.<>) 'completed'
@@ -46,3 +46,5 @@ COMMENT ON COLUMN backlog_cleanup.history.error_at IS 'what it worked on then, o
 COMMENT ON COLUMN backlog_cleanup.history.error_detail IS
     'the error''s DETAIL, which may show values of rows: for roles with the rights of the owners of the target''s tables';
 COMMENT ON COLUMN backlog_cleanup.history.error_hint IS 'the error''s HINT, or NULL';
+COMMENT ON COLUMN backlog_cleanup.history.wal_bytes IS 'the WAL that it has written, in bytes; NULL if that is not known';
+COMMENT ON COLUMN backlog_cleanup.history.full_page_images IS 'the full-page images in it';

@@ -53,7 +53,7 @@ CREATE TABLE backlog_cleanup.target (
     batch_size          integer NOT NULL DEFAULT 10000
         CONSTRAINT batch_size_is_from_1_to_1000000
         CHECK (batch_size OPERATOR(pg_catalog.>=) 1 AND batch_size OPERATOR(pg_catalog.<=) 1000000),
-    pause               interval NOT NULL DEFAULT '0'
+    pause               interval
         CONSTRAINT pause_is_from_0_to_1_day
         CHECK (pause OPERATOR(pg_catalog.>=) interval '0'
                AND pause OPERATOR(pg_catalog.<=) interval '1 day'),
@@ -115,6 +115,17 @@ CREATE TABLE backlog_cleanup.target (
         CONSTRAINT adaptive_min_interval_is_from_0_to_1000_years
         CHECK (adaptive_min_interval OPERATOR(pg_catalog.>=) interval '0'
                AND adaptive_min_interval OPERATOR(pg_catalog.<=) interval '1000 years'),
+    run_between         time[]
+        CONSTRAINT run_between_is_from_one_time_to_another
+        CHECK (pg_catalog.cardinality(run_between) OPERATOR(pg_catalog.=) 2
+               AND pg_catalog.array_ndims(run_between) OPERATOR(pg_catalog.=) 1
+               AND pg_catalog.num_nulls(VARIADIC run_between) OPERATOR(pg_catalog.=) 0
+               AND pg_catalog.array_lower(run_between, 1) OPERATOR(pg_catalog.=) 1
+               AND run_between[1] OPERATOR(pg_catalog.<>) run_between[2]),
+    named_at            timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    wal_compression     text NOT NULL DEFAULT 'auto'
+        CONSTRAINT wal_compression_is_auto_off_lz4_or_zstd
+        CHECK (wal_compression OPERATOR(pg_catalog.=) ANY (ARRAY['auto', 'off', 'lz4', 'zstd'])),
     CONSTRAINT max_rows_takes_one_worker CHECK (max_rows IS NULL OR workers OPERATOR(pg_catalog.=) 1),
     CONSTRAINT statuses_are_none_of_the_others
         CHECK (NOT statuses OPERATOR(pg_catalog.&&)
@@ -151,8 +162,9 @@ COMMENT ON COLUMN backlog_cleanup.target.processing_status IS 'the statuses that
 COMMENT ON COLUMN backlog_cleanup.target.time_zone IS 'the time zone in which a timestamp without time zone is read';
 COMMENT ON COLUMN backlog_cleanup.target.search_path IS
     'the search path of triggers that fire for a removal; NULL is pg_catalog, the table''s own schema, pg_temp';
-COMMENT ON COLUMN backlog_cleanup.target.batch_size IS 'rows per batch of a batched run';
-COMMENT ON COLUMN backlog_cleanup.target.pause IS 'how long a batched run sleeps between batches';
+COMMENT ON COLUMN backlog_cleanup.target.batch_size IS 'rows per batch of a batched run, at most';
+COMMENT ON COLUMN backlog_cleanup.target.pause IS
+    'how long a batched run sleeps between batches; NULL: it works little and rests much while others write, and does not sleep while nobody does';
 COMMENT ON COLUMN backlog_cleanup.target.max_rows_per_second IS 'a batched run removes no more rows per second than this, over a second or two; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.workers IS 'background workers of a batched run; 1 is the session itself';
 COMMENT ON COLUMN backlog_cleanup.target.max_duration IS 'a batched run stops after this time; NULL is off';
@@ -188,6 +200,24 @@ COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_rows IS 'it does so when s
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_rate_factor IS
     'or when rows fail so many times as fast as usual at this hour of the day; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_interval IS 'how long after the start of the last run at the earliest';
+COMMENT ON COLUMN backlog_cleanup.target.run_between IS
+    'from when to when a regular run in batches works, two times of the day by the clock of time_zone; outside of it the run waits; NULL is always';
+COMMENT ON COLUMN backlog_cleanup.target.wal_compression IS
+    'how runs compress the full-page images that they write: lz4, zstd, off; auto is lz4 where the server has it and its own wal_compression is off, and else what the server does';
+COMMENT ON COLUMN backlog_cleanup.target.named_at IS
+    'when it was made or renamed: runs before, which have another name or were of another target, are not its own';
+CREATE FUNCTION backlog_cleanup.target_is_renamed() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.named_at := now();
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.target_is_renamed IS 'notes when a target was renamed';
+CREATE TRIGGER target_is_renamed BEFORE UPDATE OF name ON backlog_cleanup.target
+    FOR EACH ROW WHEN (NEW.name OPERATOR(pg_catalog.<>) OLD.name) EXECUTE FUNCTION backlog_cleanup.target_is_renamed();
+COMMENT ON TRIGGER target_is_renamed ON backlog_cleanup.target IS 'notes when a target was renamed';
 
 CREATE TABLE backlog_cleanup.policy (
     target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
@@ -259,7 +289,9 @@ CREATE TABLE backlog_cleanup.run (
     stop_requested_by name,
     held             bigint NOT NULL DEFAULT 0,
     include_held     boolean NOT NULL DEFAULT false,
-    status           text
+    status           text,
+    wal_bytes        bigint,
+    full_page_images bigint
 );
 CREATE INDEX run_target_id_idx ON backlog_cleanup.run (target, id DESC);
 COMMENT ON TABLE backlog_cleanup.run IS 'history: one row per run, written in the transactions that remove';
@@ -290,12 +322,15 @@ COMMENT ON COLUMN backlog_cleanup.run.error_message IS 'what ended it, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.error_at IS 'what it worked on then, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.held IS 'rows that policies hold, and that it has passed over';
 COMMENT ON COLUMN backlog_cleanup.run.include_held IS 'whether an emergency run was to remove held rows, too';
+COMMENT ON COLUMN backlog_cleanup.run.wal_bytes IS
+    'the WAL that it has written, in bytes; NULL for a run of an earlier version';
+COMMENT ON COLUMN backlog_cleanup.run.full_page_images IS 'the full-page images in it';
 COMMENT ON COLUMN backlog_cleanup.run.stop_requested_by IS 'the role that asked it to stop, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.recipes_affected IS 'recipes with failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run.batches IS 'committed batches that removed rows; 0 for a run in one transaction';
 COMMENT ON COLUMN backlog_cleanup.run.batch_size IS
-    'rows per batch; NULL for a run in one transaction, as are pause, max_rows_per_second, max_duration, max_rows and workers';
-COMMENT ON COLUMN backlog_cleanup.run.pause IS 'how long it sleeps between batches';
+    'rows per batch at most; NULL for a run in one transaction, as are pause, max_rows_per_second, max_duration, max_rows and workers';
+COMMENT ON COLUMN backlog_cleanup.run.pause IS 'how long it sleeps between batches; NULL if that depends on others';
 COMMENT ON COLUMN backlog_cleanup.run.max_rows_per_second IS 'how many rows it removes per second at most, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.max_duration IS 'after how long it stops, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.max_rows IS 'after how many removed rows it stops, or NULL';
@@ -321,6 +356,22 @@ COMMENT ON COLUMN backlog_cleanup.run_recipe.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.recipe_id IS 'the recipe, as text';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.failed_count IS 'its failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run_recipe.cleaned_count IS 'its rows removed';
+
+CREATE TABLE backlog_cleanup.run_failure (
+    run_id       bigint NOT NULL,
+    hour         timestamptz,
+    failure_type text,
+    removed      bigint NOT NULL
+);
+CREATE INDEX run_failure_run_id_idx ON backlog_cleanup.run_failure (run_id);
+COMMENT ON TABLE backlog_cleanup.run_failure IS
+    'history: when the rows failed that a run removed, and as what; of more than 128 rows at once, by a sample of them';
+COMMENT ON COLUMN backlog_cleanup.run_failure.run_id IS 'the run';
+COMMENT ON COLUMN backlog_cleanup.run_failure.hour IS
+    'the start of the hour (UTC) in which they failed, of the day if that was more than 7 days ago, of the month if more than 90; NULL if it is not known';
+COMMENT ON COLUMN backlog_cleanup.run_failure.failure_type IS
+    'their failure type, (none), or (other) behind the 20 with most rows; NULL if it is not known';
+COMMENT ON COLUMN backlog_cleanup.run_failure.removed IS 'rows removed; all of a run are those that the run has removed';
 
 CREATE TABLE backlog_cleanup.run_policy (
     run_id       bigint NOT NULL,
@@ -456,12 +507,18 @@ CREATE TABLE backlog_cleanup.run_batch (
     finished_at  timestamptz NOT NULL,
     policies     integer[],
     statuses     integer[],
+    hours        bigint[],
+    failure_types text[],
+    of_failures  bigint[],
     PRIMARY KEY (run_id, batch)
 );
 ALTER TABLE backlog_cleanup.run_batch
     ALTER COLUMN recipe_ids SET STORAGE EXTERNAL, ALTER COLUMN removed SET STORAGE EXTERNAL,
     ALTER COLUMN policies SET STORAGE EXTERNAL, ALTER COLUMN statuses SET STORAGE EXTERNAL;
 COMMENT ON TABLE backlog_cleanup.run_batch IS 'running runs: what each committed batch removed; run_recipe has the sums when the run is over';
+COMMENT ON COLUMN backlog_cleanup.run_batch.hours IS 'the hours in which removed rows failed, in seconds since 1970; run_failure has the sums';
+COMMENT ON COLUMN backlog_cleanup.run_batch.failure_types IS 'the failure type of each';
+COMMENT ON COLUMN backlog_cleanup.run_batch.of_failures IS 'the rows removed of each';
 COMMENT ON COLUMN backlog_cleanup.run_batch.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_batch.batch IS 'counts the batches of the run, from 1';
 COMMENT ON COLUMN backlog_cleanup.run_batch.recipe_ids IS 'the recipes that lost rows';
@@ -490,6 +547,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     DELETE FROM backlog_cleanup.run_recipe WHERE run_id = OLD.id;
+    DELETE FROM backlog_cleanup.run_failure WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_policy WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_status WHERE run_id = OLD.id;
     DELETE FROM backlog_cleanup.run_cutoff WHERE run_id = OLD.id;

@@ -50,13 +50,14 @@ COMMENT ON COLUMN backlog_cleanup.sample.statuses IS 'the rows in scope by statu
 COMMENT ON COLUMN backlog_cleanup.sample.removable IS 'rows that a regular run would have removed; NULL if they were not counted';
 COMMENT ON COLUMN backlog_cleanup.sample.oldest_at IS 'when the oldest row in scope failed; NULL if there was none, or none was counted';
 COMMENT ON COLUMN backlog_cleanup.sample.failed IS
-    'rows in scope that failed in failed_seconds; NULL if they were not counted, or never before';
+    'rows in scope that failed in failed_seconds; NULL if they were not counted, never before, or their times do not tell';
 COMMENT ON COLUMN backlog_cleanup.sample.failed_seconds IS 'the seconds between the count before and this one; of an hour or a day, their sum';
 COMMENT ON COLUMN backlog_cleanup.sample.recipes IS
     'the five recipes with most failures in failed_seconds: [{recipeId, inScope, change}]; change is the rows that failed';
 COMMENT ON COLUMN backlog_cleanup.sample.failure_types IS
     'the five failure types with most failures in failed_seconds: [{failureType, change}]';
-COMMENT ON COLUMN backlog_cleanup.sample.not_counted IS 'why the rows were not counted, or NULL';
+COMMENT ON COLUMN backlog_cleanup.sample.not_counted IS
+    'why the rows were not counted, or those that came in were not; or NULL';
 COMMENT ON COLUMN backlog_cleanup.sample.milliseconds IS 'how long the sample took; of an hour or a day, the sum';
 COMMENT ON COLUMN backlog_cleanup.sample.table_bytes IS 'size of the table with TOAST, all partitions, in bytes; NULL of a foreign table';
 COMMENT ON COLUMN backlog_cleanup.sample.index_bytes IS 'size of its indexes, in bytes; NULL of a foreign table';
@@ -65,7 +66,7 @@ COMMENT ON COLUMN backlog_cleanup.sample.dead_rows IS 'dead rows, as PostgreSQL'
 COMMENT ON COLUMN backlog_cleanup.sample.seconds IS
     'the seconds between the sample before and this one, for the rates; of an hour or a day, their sum. NULL in a target''s first';
 COMMENT ON COLUMN backlog_cleanup.sample.inserted IS
-    'rows inserted into the table in these seconds; NULL if its statistics were reset meanwhile';
+    'rows inserted into the table in these seconds; NULL if its statistics were reset meanwhile, or its partitions are others';
 COMMENT ON COLUMN backlog_cleanup.sample.updated IS 'rows updated, in the same way';
 COMMENT ON COLUMN backlog_cleanup.sample.deleted IS 'rows deleted, in the same way';
 COMMENT ON COLUMN backlog_cleanup.sample.transactions IS 'transactions of the database, in the same way';
@@ -77,23 +78,55 @@ CREATE TABLE backlog_cleanup.decision (
     tick       bigint NOT NULL,
     target     text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
     decided_at timestamptz NOT NULL,
-    action     text NOT NULL CHECK (action OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'none', 'slow'])),
+    action     text NOT NULL CHECK (action OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'none', 'slow', 'resume', 'move'])),
     reason     text NOT NULL,
-    numbers    jsonb NOT NULL
+    numbers    jsonb NOT NULL,
+    rows_per_second integer
 );
 CREATE INDEX decision_target_id_idx ON backlog_cleanup.decision (target, id DESC);
-COMMENT ON TABLE backlog_cleanup.decision IS 'what the tick has decided about an adaptive target, and why';
+COMMENT ON TABLE backlog_cleanup.decision IS
+    'what the tick has decided about an adaptive target, or a job that follows the quietest hour, and why';
 COMMENT ON COLUMN backlog_cleanup.decision.id IS 'counts the decisions';
 COMMENT ON COLUMN backlog_cleanup.decision.tick IS 'the tick';
 COMMENT ON COLUMN backlog_cleanup.decision.target IS 'the target';
 COMMENT ON COLUMN backlog_cleanup.decision.decided_at IS 'when';
-COMMENT ON COLUMN backlog_cleanup.decision.action IS 'run (a cleanup was started), slow (it goes on slower) or none';
+COMMENT ON COLUMN backlog_cleanup.decision.action IS
+    'run (a cleanup was started), slow (it goes on slower), resume (at its own pace), move (the nightly job, to another hour) or none';
 COMMENT ON COLUMN backlog_cleanup.decision.reason IS 'why, in a sentence';
 COMMENT ON COLUMN backlog_cleanup.decision.numbers IS 'the numbers that it was decided by';
+COMMENT ON COLUMN backlog_cleanup.decision.rows_per_second IS
+    'of slow: how many rows per second the run removes at most, until the next decision about its target, or for 15 minutes';
+
+CREATE FUNCTION backlog_cleanup.slowed_to(target text, since timestamptz) RETURNS integer LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT rows_per_second
+    FROM (SELECT * FROM backlog_cleanup.decision d WHERE d.target = $1 AND action <> 'move' ORDER BY id DESC LIMIT 1) last
+    WHERE decided_at > greatest($2, clock_timestamp() - interval '15 minutes')
+$$;
+COMMENT ON FUNCTION backlog_cleanup.slowed_to IS
+    'how many rows per second a run of the target that started then removes at most, as a tick has decided; NULL is no limit';
+
+CREATE TABLE backlog_cleanup.auto_schedule (
+    job_id    bigint PRIMARY KEY,
+    target    text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
+    hour      integer NOT NULL CHECK (hour OPERATOR(pg_catalog.>=) 0 AND hour OPERATOR(pg_catalog.<=) 23),
+    schedule  text NOT NULL,
+    is_known  boolean NOT NULL,
+    moved_at  timestamptz NOT NULL
+);
+COMMENT ON TABLE backlog_cleanup.auto_schedule IS 'the jobs that the tick moves to the quietest hour of the day';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.job_id IS 'the job, in cron.job';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.target IS 'the target that it runs';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.hour IS 'the hour of the day at which it runs, by the clock of the target''s time zone';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.schedule IS
+    'the same in the time zone of pg_cron; a job that has another schedule does not follow any more';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.is_known IS 'whether the samples have told the quietest hour';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.moved_at IS 'when it was placed there; it moves a week later at the earliest';
 
 CREATE TABLE backlog_cleanup.retention (
     what    text PRIMARY KEY CHECK (what OPERATOR(pg_catalog.=) ANY (ARRAY[
-        'run', 'run_recipe', 'run_batch', 'sample fine', 'sample hour', 'sample day', 'tick', 'decision', 'alert',
+        'run', 'run_recipe', 'run_failure', 'run_batch', 'sample fine', 'sample hour', 'sample day', 'tick', 'decision', 'alert',
         'cron.job_run_details'])),
     max_age interval
         CONSTRAINT max_age_is_from_1_hour_to_1000_years
@@ -107,6 +140,7 @@ COMMENT ON COLUMN backlog_cleanup.retention.note IS 'for people';
 INSERT INTO backlog_cleanup.retention (what, max_age, note) VALUES
     ('run', '400 days', 'of each target the last regular and the last completed run stay'),
     ('run_recipe', '90 days', 'what each run removed per recipe; the run keeps its sums'),
+    ('run_failure', '90 days', 'when the removed rows had failed, and as what'),
     ('run_batch', '7 days', 'what an interrupted run has not summed up is summed up then'),
     ('sample fine', '2 days', NULL),
     ('sample hour', '90 days', NULL),
@@ -117,6 +151,7 @@ INSERT INTO backlog_cleanup.retention (what, max_age, note) VALUES
     ('cron.job_run_details', NULL, 'the history of the extension''s own jobs in pg_cron');
 
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.sample', '');
+SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.auto_schedule', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.retention', '');
 
 CREATE FUNCTION backlog_cleanup.give_way_to_dumped_retention() RETURNS trigger LANGUAGE plpgsql

@@ -17,6 +17,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "SELECT ON backlog_cleanup.policy"),
     (Monitor, "SELECT ON backlog_cleanup.run"),
     (Monitor, "SELECT ON backlog_cleanup.run_recipe"),
+    (Monitor, "SELECT ON backlog_cleanup.run_failure"),
     (Monitor, "SELECT ON backlog_cleanup.run_policy"),
     (Monitor, "SELECT ON backlog_cleanup.run_status"),
     (Monitor, "SELECT ON backlog_cleanup.progress"),
@@ -27,6 +28,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "SELECT ON backlog_cleanup.tick"),
     (Monitor, "SELECT ON backlog_cleanup.sample"),
     (Monitor, "SELECT ON backlog_cleanup.decision"),
+    (Monitor, "SELECT ON backlog_cleanup.auto_schedule"),
     (Monitor, "SELECT ON backlog_cleanup.retention"),
     // The view `total` calls it with the reader's privileges.
     (Monitor, "EXECUTE ON ROUTINE backlog_cleanup.duration_bound"),
@@ -43,6 +45,8 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_quiet_hours"),
     (Monitor, "SELECT ON backlog_cleanup.alert_rule"),
     (Monitor, "SELECT ON backlog_cleanup.alert"),
+    (Monitor, "SELECT ON backlog_cleanup.alert_channel"),
+    (Monitor, "SELECT ON backlog_cleanup.alert_delivery"),
     (Monitor, "SELECT ON backlog_cleanup.activity"),
     (Monitor, "SELECT ON backlog_cleanup.pace"),
     (Monitor, "SELECT ON backlog_cleanup.size"),
@@ -51,6 +55,10 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_report"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_snooze"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_acknowledge"),
+    // What a server that delivers alerts does.
+    (Operator, "INSERT, UPDATE ON backlog_cleanup.alert_channel"),
+    (Operator, "INSERT, UPDATE ON backlog_cleanup.alert_delivery"),
+    (Operator, "EXECUTE ON ROUTINE backlog_cleanup.evaluate_alerts"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_failed_generations"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_emergency"),
     (Operator, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_run"),
@@ -72,6 +80,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.policy"),
     (Admin, "UPDATE ON backlog_cleanup.retention"),
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.alert_rule"),
+    (Admin, "DELETE ON backlog_cleanup.alert_channel"),
     // The triggers of `target` and `policy` call these with the writer's privileges.
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_check"),
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.check_written"),

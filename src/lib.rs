@@ -51,5 +51,6 @@ extension_sql_file!("../sql/run.sql", name = "run", requires = ["tables"]);
 extension_sql_file!("../sql/history.sql", name = "history", requires = ["run"]);
 extension_sql_file!("../sql/total.sql", name = "total", requires = ["tables"]);
 extension_sql_file!("../sql/alerts.sql", name = "alerts", requires = ["tick"]);
+extension_sql_file!("../sql/delivery.sql", name = "delivery", requires = ["alerts"]);
 extension_sql_file!("../sql/analytics.sql", name = "analytics", requires = ["history", "tick"]);
 extension_sql_file!("../sql/finish.sql", name = "finish", finalize);

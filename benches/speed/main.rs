@@ -4,7 +4,7 @@
 //! images count for everybody. Tables show medians, and ratios of medians of one session. `fsync` is off where statements
 //! are compared: the disk's flush is the same for all of them, and drowns the rest.
 //!
-//! Arguments name the chapters to run (`runs quiet scale batches load serve`; all without). ROWS, RECIPES and ROUNDS change the
+//! Arguments name the chapters to run (`runs quiet scale batches load serve tick visibility`; all without). ROWS, RECIPES and ROUNDS change the
 //! size. Tables go to target/bench as Markdown and JSON, the curve as SVG.
 
 mod batches;
@@ -15,6 +15,8 @@ mod report;
 mod runs;
 mod scale;
 mod serve;
+mod tick;
+mod visibility;
 
 use report::Table;
 
@@ -29,6 +31,8 @@ const CHAPTERS: &[(&str, Measure)] = &[
     ("batches", batches::measure),
     ("load", load::measure),
     ("serve", serve::measure),
+    ("tick", tick::measure),
+    ("visibility", visibility::measure),
 ];
 
 fn main() {

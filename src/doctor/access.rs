@@ -54,7 +54,7 @@ const ACCESS: &str = "
            format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', p.oid::regprocedure)
     FROM pg_proc p JOIN ours ON classid = 'pg_proc'::regclass AND objid = p.oid,
          aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) acl
-    WHERE acl.grantee = 0 AND p.proname <> 'backlog_cleanup_fingerprint'
+    WHERE acl.grantee = 0 AND p.proname NOT IN ('backlog_cleanup_fingerprint', 'backlog_cleanup_has_value')
     UNION ALL
     SELECT 'fail', format('PUBLIC has %s on %s', acl.privilege_type, c.oid::regclass),
            format('REVOKE ALL ON %s FROM PUBLIC', c.oid::regclass)
@@ -102,7 +102,7 @@ const LEVELS: &str = "
         UNION ALL
         SELECT classid, objid, 'ON ROUTINE ' || objid::regprocedure, p.proowner, proname, pronamespace
         FROM ours JOIN pg_proc p ON classid = 'pg_proc'::regclass AND objid = p.oid
-        WHERE proname <> 'backlog_cleanup_fingerprint'
+        WHERE proname NOT IN ('backlog_cleanup_fingerprint', 'backlog_cleanup_has_value')
         UNION ALL
         SELECT classid, objid, 'ON SCHEMA ' || objid::regnamespace, n.nspowner, nspname, n.oid
         FROM ours JOIN pg_namespace n ON classid = 'pg_namespace'::regclass AND objid = n.oid

@@ -3,6 +3,7 @@ use pgrx::spi::quote_literal;
 
 use crate::extension::schema;
 use crate::history::books::{Balance, balance};
+use crate::history::run::WHOLE_AND_DONE;
 use crate::obstacles;
 use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
@@ -56,16 +57,18 @@ pub fn kept_back(target: &Target) -> Result<Vec<Problem>> {
     problems(KEPT_BACK, &[target.name.as_str().into(), LOST.map(str::to_owned).to_vec().into()])
 }
 
-const OVERDUE: &str = "
-    SELECT CASE WHEN last.finished_at IS NULL THEN 'warn' ELSE 'fail' END,
+fn sql_of_overdue() -> String {
+    format!(
+        "SELECT CASE WHEN last.finished_at IS NULL THEN 'warn' ELSE 'fail' END,
            CASE WHEN last.finished_at IS NULL THEN 'there was no regular run yet'
                 ELSE format('the last regular run was on %s',
                             to_char(last.finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')) END,
            $3
-    FROM (SELECT max(finished_at) AS finished_at FROM backlog_cleanup.run
-          WHERE target = $1 AND mode = 'regular' AND state = 'completed' AND recipe_id IS NULL AND failure_type IS NULL
-            AND to_jsonb(run) ->> 'status' IS NULL) last
-    WHERE coalesce(last.finished_at < now() - make_interval(days => $2, hours => 1), true)";
+    FROM (SELECT max(finished_at) AS finished_at FROM backlog_cleanup.run r
+          WHERE target = $1 AND finished_at <= clock_timestamp() AND {WHOLE_AND_DONE}) last
+    WHERE coalesce(last.finished_at < now() - make_interval(days => $2, hours => 1), true)"
+    )
+}
 
 /// Checks that the last regular run without a selection is no older than the schedule's longest gap, plus an hour for the
 /// run itself.
@@ -73,5 +76,5 @@ pub fn overdue(target: &Target) -> Result<Vec<Problem>> {
     let job = job_of(&target.name)?;
     let days = job["schedule"].as_str().map_or(1, longest_gap);
     let run = format!("SELECT {}.backlog_cleanup_failed_generations({})", schema()?, quote_literal(&target.name));
-    problems(OVERDUE, &[target.name.as_str().into(), days.into(), run.into()])
+    problems(&sql_of_overdue(), &[target.name.as_str().into(), days.into(), run.into()])
 }

@@ -7,7 +7,6 @@ use crate::obstacles::problem::{Problem, Status, problems};
 use crate::obstacles::used::{on_changed, on_tables};
 use crate::postgres::error::Result;
 use crate::postgres::owner::reading_as_owner_of;
-use crate::postgres::settings::set_local;
 use crate::postgres::stream::stream_writing;
 use crate::rank::index;
 use crate::rank::one_pass::through_index_alone;
@@ -70,9 +69,6 @@ fn serves(target: &Target, policies: Policies) -> Result<bool> {
 fn plan(rules: &Rules, leaf: &Leaf) -> Result<Value> {
     let mut plan = Value::Null;
     reading_as_owner_of(&leaf.table, || {
-        // While few pages are all-visible, another index may be cheaper.
-        set_local("random_page_cost", "0");
-        set_local("seq_page_cost", "0");
         let explain = format!("EXPLAIN (FORMAT JSON) {}", through_index_alone(rules, leaf));
         stream_writing(&explain, None, |row| {
             // SAFETY: a json is stored as a text.

@@ -2,6 +2,7 @@
 //! nothing of its callers.
 
 mod access;
+mod deliveries;
 mod fix;
 mod foreign_keys;
 mod history;
@@ -63,7 +64,7 @@ const OF_TARGET: [Check<Target>; 22] = [
 ];
 
 /// The checks of the surroundings. They run even if the target cannot be loaded.
-const AROUND: [Check<str>; 16] = [
+const AROUND: [Check<str>; 17] = [
     ("last_run", history::last_run, "the last run did not fail"),
     ("pg_cron", job::pg_cron, "pg_cron runs the jobs of this database"),
     ("scheduler", job::scheduler, "the scheduler of pg_cron is running"),
@@ -73,6 +74,7 @@ const AROUND: [Check<str>; 16] = [
     ("job_time_zone", job::time_zone, "pg_cron reads schedules in UTC"),
     ("job_runs", job_runs::runs, "the job's last runs succeeded"),
     ("tick", tick::tick, "a job ticks, and no step of the last tick has failed"),
+    ("deliveries", deliveries::deliveries, "every channel of alerts was served, and takes what it is sent"),
     ("timeouts", timeouts::timeouts, "no timeout of the job's user is close to its runs"),
     ("lost_jobs", job::lost, "every job's target exists"),
     ("workers", server::workers, "background workers are free"),

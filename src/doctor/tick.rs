@@ -23,12 +23,19 @@ pub fn tick(_target: &str) -> Result<Vec<Problem>> {
         return remark("this version has no tick");
     }
     let warning = |detail: String, fix| Ok(vec![Problem { status: Status::Warn, detail, fix }]);
-    let last =
-        "SELECT extract(epoch FROM now() - started_at)::bigint FROM backlog_cleanup.tick ORDER BY id DESC LIMIT 1";
+    let last = "SELECT extract(epoch FROM now() - max(started_at))::bigint FROM backlog_cleanup.tick WHERE started_at <= now()";
     let ago = extension::as_owner(|| read_one::<i64>(last, &[]))?;
     let here = database()?;
-    let found: Vec<Job> = jobs()?.into_iter().filter(|job| job.ticks && job.database == here).collect();
+    let all: Vec<Job> = jobs()?.into_iter().filter(|job| job.database == here).collect();
+    let found: Vec<&Job> = all.iter().filter(|job| job.ticks).collect();
     let register = call_to_schedule_tick(TICK_SCHEDULE, TICK_JOB)?;
+    if !found.iter().any(|job| job.active)
+        && let Some(job) = all.iter().find(|job| job.quietest_hour.is_some())
+    {
+        let fix =
+            found.first().map_or(register, |job| format!("SELECT cron.alter_job({}, active => true)", job.job_id));
+        return warning(format!("{} follows the quietest hour, and no job ticks", job.describe()), Some(fix));
+    }
     match (found.iter().find(|job| job.active), found.first(), ago) {
         (None, None, None) => {
             return remark(&format!("there was no tick yet: {register} schedules it"));
@@ -68,5 +75,12 @@ pub fn tick(_target: &str) -> Result<Vec<Problem>> {
         }
         _ => {}
     }
-    problems(FAILED, &[])
+    let failed = problems(FAILED, &[])?;
+    if failed.is_empty() && found.is_empty() && pg_cron_elsewhere()?.is_none() {
+        let minutes = ago.unwrap_or_default() / 60;
+        return remark(&format!(
+            "no job ticks; the last tick, by hand, was {minutes} minutes ago: {register} schedules it"
+        ));
+    }
+    Ok(failed)
 }

@@ -5,6 +5,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::extension;
+use crate::history::failures::{self, Columns};
 use crate::history::ledger;
 use crate::history::run::Run;
 use crate::plan::cutoff::Cutoffs;
@@ -12,6 +13,7 @@ use crate::postgres::error::{Result, spi};
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::prepared;
 use crate::postgres::subtransaction::{attempt, is_cancel, reported};
+use crate::postgres::wal;
 use crate::rank::tally::RecipeCount;
 use crate::remove::left::{CHANGED_INSTEAD, Left};
 use crate::target::Target;
@@ -164,8 +166,14 @@ pub fn sum_up(run_id: i64) -> Result<()> {
          FROM (SELECT coalesce(sum(failed_count), 0)::bigint AS failed, count(*) AS recipes FROM counted) counted
          WHERE id = $1"
     );
-    let steps: [&str; 5] = [
+    let failures = failures::sum_up(
+        "SELECT lost.* FROM backlog_cleanup.run_batch b,
+                LATERAL ROWS FROM (unnest(b.hours), unnest(b.failure_types), unnest(b.of_failures)) lost (hour, failure_type, removed)
+         WHERE b.run_id = $1",
+    );
+    let steps: [&str; 6] = [
         &recipes,
+        &failures,
         &sum_up_removed("run_policy", "policies"),
         &sum_up_kept_back("run_policy", "policy"),
         &sum_up_removed("run_status", "statuses"),
@@ -251,7 +259,7 @@ pub fn milliseconds(run_id: i64) -> Result<BatchMilliseconds> {
 /// a later pass replaces what one has met before, which may be gone. Errors: 40001
 /// (with it the run would have removed more than were ranked).
 pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left: &Left, took: Duration) -> Result<()> {
-    let (removed, reason) = (cutoffs.tally.removed(), left.reason.as_ref());
+    let (removed, reason, wal) = (cutoffs.tally.removed(), left.reason.as_ref(), wal::uncounted());
     let batch = extension::as_owner(|| {
         prepared::get_one::<i64>(
             "UPDATE backlog_cleanup.run
@@ -261,6 +269,7 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left:
                  kept_back_sqlstate = CASE WHEN kept_back_message IS NULL OR $9 AND $8 IS NOT NULL THEN $6 ELSE kept_back_sqlstate END,
                  kept_back_row = CASE WHEN kept_back_message IS NULL OR $9 AND $8 IS NOT NULL THEN $7 ELSE kept_back_row END,
                  kept_back_message = CASE WHEN kept_back_message IS NULL OR $9 AND $8 IS NOT NULL THEN $8 ELSE kept_back_message END,
+                 wal_bytes = wal_bytes + $10, full_page_images = full_page_images + $11,
                  waiting_for = NULL
              WHERE id = $1
              RETURNING batches",
@@ -274,6 +283,8 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left:
                 reason.and_then(|reason| reason.row.as_deref()).into(),
                 reason.map(|reason| reason.message.as_str()).into(),
                 (pass > 1).into(),
+                wal.bytes.into(),
+                wal.full_page_images.into(),
             ],
         )
     })?;
@@ -286,11 +297,13 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left:
     let policies: Vec<i32> = lost.iter().map(|recipe| recipe.policy as i32).collect();
     let statuses: Vec<i32> = lost.iter().map(|recipe| recipe.status as i32).collect();
     let counts: Vec<i64> = lost.iter().map(|recipe| recipe.removed).collect();
+    let Columns { hours, failure_types, rows } = Columns::of(std::mem::take(&mut cutoffs.tally.lost).counted(removed));
     ledger::write(target, run.mode, run.id, batch, removed)?;
     extension::as_owner(|| {
         prepared::run(
-            "INSERT INTO backlog_cleanup.run_batch (run_id, batch, recipe_ids, policies, statuses, removed, milliseconds, finished_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp())",
+            "INSERT INTO backlog_cleanup.run_batch (run_id, batch, recipe_ids, policies, statuses, removed, milliseconds, finished_at,
+                                                    hours, failure_types, of_failures)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp(), $8, $9, $10)",
             &[
                 run.id.into(),
                 batch.into(),
@@ -299,6 +312,9 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left:
                 statuses.into(),
                 counts.into(),
                 (took.as_secs_f64() * 1000.0).into(),
+                hours.into(),
+                failure_types.into(),
+                rows.into(),
             ],
         )
     })

@@ -1,23 +1,35 @@
 use pgrx::prelude::*;
 
 use crate::extension;
+use crate::history::run::WHOLE_AND_DONE;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::now::rows_now;
 use crate::schedule::{database, jobs, pg_cron_is_here};
 
 /// What `prune` prunes, as `backlog_cleanup.retention` has it.
-pub const WHAT: [&str; 8] =
-    ["run_recipe", "run", "sample fine", "sample hour", "sample day", "tick", "decision", "cron.job_run_details"];
+pub const WHAT: [&str; 10] = [
+    "run_recipe",
+    "run_failure",
+    "run",
+    "sample fine",
+    "sample hour",
+    "sample day",
+    "tick",
+    "decision",
+    "alert",
+    "cron.job_run_details",
+];
 
 /// Removes a bounded number of rows that are older than `backlog_cleanup.retention` says. Passes over rows that another session has
 /// locked.
 pub fn prune(what: &str) -> Result<()> {
     match what {
-        "run_recipe" => run(&recipes_older_than("run_recipe")),
+        "run_recipe" | "run_failure" => run(&parts_older_than(what, what)),
         // A run that has lost all of its recipes takes little with it.
-        "run" => run(&recipes_older_than("run")).and_then(|()| run(&runs())),
+        "run" => run(&parts_older_than("run_recipe", "run")).and_then(|()| run(&runs())),
         "tick" => run(&numbered("tick", "started_at")),
         "decision" => run(&numbered("decision", "decided_at")),
+        "alert" => run(&alerts()),
         "cron.job_run_details" => job_runs(),
         samples => run(&samples_of(samples.trim_start_matches("sample "))),
     }
@@ -33,7 +45,7 @@ fn cutoff(what: &str) -> String {
 }
 
 /// Whether a run `r` is too old, has ended, and is not the last of its target, the last that was completed, the last regular one, or the
-/// last regular one of everything that was completed: status and doctor tell of these.
+/// last regular one of everything that has done its work: status and doctor tell of these.
 fn may_go(what: &str) -> String {
     let is_last = |kind: &str| {
         format!(
@@ -41,12 +53,7 @@ fn may_go(what: &str) -> String {
             kind.replace("r.", "later.")
         )
     };
-    let last = [
-        "true",
-        "r.state = 'completed'",
-        "r.mode = 'regular'",
-        "r.mode = 'regular' AND r.state = 'completed' AND num_nonnulls(r.recipe_id, r.failure_type, r.status) = 0",
-    ];
+    let last = ["true", "r.state = 'completed'", "r.mode = 'regular'", WHOLE_AND_DONE];
     format!(
         "coalesce(r.finished_at, r.started_at) < {} AND r.state <> 'running' AND NOT ({})",
         cutoff(what),
@@ -54,22 +61,22 @@ fn may_go(what: &str) -> String {
     )
 }
 
-/// Removes the recipes of runs that are too old, those of older runs first. Walks over the runs that have any.
-fn recipes_older_than(what: &str) -> String {
+/// Removes the rows of runs that are too old from a table, those of older runs first. Walks over the runs that have any.
+fn parts_older_than(table: &str, what: &str) -> String {
     format!(
         "WITH RECURSIVE old (id) AS (
-             SELECT min(run_id) FROM backlog_cleanup.run_recipe
+             SELECT min(run_id) FROM backlog_cleanup.{table}
              UNION ALL
-             SELECT (SELECT min(run_id) FROM backlog_cleanup.run_recipe WHERE run_id > old.id)
+             SELECT (SELECT min(run_id) FROM backlog_cleanup.{table} WHERE run_id > old.id)
              FROM old
-             WHERE EXISTS (SELECT FROM backlog_cleanup.run r WHERE r.id = old.id AND r.started_at < {})
+             WHERE EXISTS (SELECT FROM backlog_cleanup.run r WHERE r.id = old.id AND r.started_at < {cutoff})
          )
-         DELETE FROM backlog_cleanup.run_recipe WHERE ctid = ANY (ARRAY(
+         DELETE FROM backlog_cleanup.{table} WHERE ctid = ANY (ARRAY(
              SELECT lost.ctid
-             FROM old JOIN backlog_cleanup.run r ON r.id = old.id JOIN backlog_cleanup.run_recipe lost ON lost.run_id = r.id
-             WHERE {} LIMIT 10000 FOR UPDATE OF lost SKIP LOCKED))",
-        cutoff(what),
-        may_go(what)
+             FROM old JOIN backlog_cleanup.run r ON r.id = old.id JOIN backlog_cleanup.{table} lost ON lost.run_id = r.id
+             WHERE {may_go} LIMIT 10000 FOR UPDATE OF lost SKIP LOCKED))",
+        cutoff = cutoff(what),
+        may_go = may_go(what)
     )
 }
 
@@ -83,15 +90,27 @@ fn runs() -> String {
     )
 }
 
-/// Of a table whose rows are numbered in the order of a time. Looks no further than to the first row that is not too old.
+/// Of a table whose rows are numbered in the order of a time. Looks no further than to the first row that is not too old; one of the future is
+/// of a clock that was ahead.
 fn numbered(table: &str, time: &str) -> String {
     format!(
         "DELETE FROM backlog_cleanup.{table} WHERE id = ANY (ARRAY(
              SELECT id FROM backlog_cleanup.{table}
              WHERE {time} < {cutoff}
-               AND id < (SELECT id FROM backlog_cleanup.{table} WHERE {time} >= {cutoff} ORDER BY id LIMIT 1)
+               AND id < (SELECT id FROM backlog_cleanup.{table} WHERE {time} BETWEEN {cutoff} AND now() ORDER BY id LIMIT 1)
              ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED))",
         cutoff = cutoff(table)
+    )
+}
+
+/// An open alert stays, and so does one whose snooze is for those that open after it.
+fn alerts() -> String {
+    format!(
+        "DELETE FROM backlog_cleanup.alert WHERE id = ANY (ARRAY(
+             SELECT id FROM backlog_cleanup.alert
+             WHERE resolved_at < {} AND (snoozed_until > now()) IS NOT TRUE
+             ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED))",
+        cutoff("alert")
     )
 }
 

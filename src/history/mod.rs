@@ -4,6 +4,7 @@ pub mod batches;
 pub mod books;
 pub mod details;
 pub mod error;
+pub mod failures;
 pub mod housekeeping;
 pub mod ledger;
 pub mod nights;

@@ -14,6 +14,7 @@ use crate::history::run::Run;
 use crate::plan::{policies, statuses};
 use crate::postgres::error::{Result, spi};
 use crate::postgres::json::Json;
+use crate::postgres::wal::{self, Wal};
 use crate::rank::tally::{Counts, RecipeCount};
 use crate::remove::left::{Left, Reason, TRIES};
 use crate::rules::Rules;
@@ -49,22 +50,26 @@ pub struct Done {
     pub of_policies: Vec<Counts>,
     pub of_statuses: Vec<(Option<String>, Counts)>,
     pub kept_back: KeptBack,
-    pub wal_bytes: Option<i64>,
+    /// `None` of a dry run.
+    pub wal: Option<Wal>,
     pub duration_ms: i64,
 }
 
-/// Makes the report of a run. A run without an id is a dry run, or a rehearsal, which has written WAL.
+/// Makes the report of a run. A run without an id is a dry run, or a rehearsal.
 pub fn report(rules: &Rules, run_id: Option<i64>, done: Done) -> Result<RunReport> {
-    let Done { message, recipes, of_policies, of_statuses, kept_back, wal_bytes, duration_ms } = done;
+    let Done { message, recipes, of_policies, of_statuses, kept_back, wal, duration_ms } = done;
     let (target, nouns, mode) = (rules.target.name.clone(), rules.target.nouns.clone(), rules.mode);
     let dry_run = run_id.is_none();
+    let shown = shown(&recipes);
     let message = match recipes.len() {
-        all if all > LISTED => {
-            format!("{message}; the details have {LISTED} of {}", counted(all as i64, &nouns.group_word))
+        all if all > shown.len() => {
+            let all = counted(all as i64, &nouns.group_word);
+            format!("{message}; the details have {} of {all}", shown.len())
         }
         _ => message,
     };
-    let cleanup_details = details(&RecipeNames::of(rules.target)?, rules.target.has_json_recipes(), &recipes);
+    let names = RecipeNames::among(rules.target, shown.iter().filter_map(|recipe| recipe.recipe_id.as_deref()))?;
+    let cleanup_details = details(&names, rules.target.has_json_recipes(), shown);
     let removed = recipes.iter().map(|recipe| recipe.removed).sum();
     let policies = rules.policies.list.iter().zip(of_policies).take(POLICIES).map(policy_detail).collect();
     let statuses = of_statuses.into_iter().map(status_detail).collect();
@@ -89,7 +94,8 @@ pub fn report(rules: &Rules, run_id: Option<i64>, done: Done) -> Result<RunRepor
             held_count: kept_back.held,
             policies,
             statuses,
-            wal_bytes,
+            wal_bytes: wal.map(|wal| wal.bytes),
+            full_page_images: wal.map(|wal| wal.full_page_images),
             duration_ms,
         }),
         Mode::Emergency => RunReport::Emergency(EmergencyReport {
@@ -110,7 +116,8 @@ pub fn report(rules: &Rules, run_id: Option<i64>, done: Done) -> Result<RunRepor
             held_count: kept_back.held,
             policies,
             statuses,
-            wal_bytes,
+            wal_bytes: wal.map(|wal| wal.bytes),
+            full_page_images: wal.map(|wal| wal.full_page_images),
             duration_ms,
         }),
     })
@@ -155,6 +162,15 @@ impl KeptBack {
 
 /// So many recipes are listed in a report: a `jsonb` has at most 256 MB.
 pub const LISTED: usize = 50_000;
+
+/// So many recipes that lose no row are listed: after a quiet night nobody reads all of them.
+const UNTOUCHED: usize = 1_000;
+
+/// The recipes that the report of a run lists, of those in its order: the ones that lose rows come first.
+fn shown(recipes: &[RecipeCount]) -> &[RecipeCount] {
+    let lose = recipes.iter().filter(|recipe| recipe.removed > 0).count();
+    &recipes[..recipes.len().min(lose + UNTOUCHED).min(LISTED)]
+}
 
 /// So many policies are listed.
 const POLICIES: usize = 1_000;
@@ -201,18 +217,20 @@ pub fn finish(run: &Run, target: &Target) -> Result<Json> {
     // Before it is summed up, also those that lost no row.
     let recipes = batches::recipes(run.id)?;
     batches::sum_up(run.id)?;
+    let rest = wal::uncounted();
     let closed = extension::as_owner(|| {
         Spi::get_one_with_args::<JsonB>(
             "UPDATE backlog_cleanup.run
              SET state = CASE state WHEN 'running' THEN 'completed' ELSE state END,
                  waiting_for = NULL, finished_at = clock_timestamp(),
+                 wal_bytes = wal_bytes + $2, full_page_images = full_page_images + $3,
                  kept_back_sqlstate = CASE WHEN kept_back > 0 THEN kept_back_sqlstate END,
                  kept_back_message = CASE WHEN kept_back > 0 THEN kept_back_message END,
                  kept_back_row = CASE WHEN kept_back > 0 THEN kept_back_row END
              WHERE id = $1
              RETURNING to_jsonb(run) || jsonb_build_object(
                  'milliseconds', (extract(epoch FROM finished_at - started_at) * 1000)::bigint)",
-            &[run.id.into()],
+            &[run.id.into(), rest.bytes.into(), rest.full_page_images.into()],
         )
         .map_err(spi)
     })?;
@@ -236,7 +254,7 @@ pub fn finish(run: &Run, target: &Target) -> Result<Json> {
                 of_policies: policies::counts(run.id)?,
                 of_statuses: statuses::counts(run.id)?,
                 kept_back,
-                wal_bytes: None,
+                wal: Some(Wal { bytes: number("wal_bytes"), full_page_images: number("full_page_images") }),
                 duration_ms: number("milliseconds"),
             },
         )?,

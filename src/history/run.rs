@@ -6,18 +6,27 @@ use pgrx::prelude::*;
 use serde::Deserialize;
 
 use crate::extension;
-use crate::history::ledger;
+use crate::history::{failures, ledger};
 use crate::plan::{policies, statuses};
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::read_prepared;
+use crate::postgres::wal::Wal;
 use crate::rank::tally::Tally;
-use crate::remove::left::Left;
+use crate::remove::left::{Left, Reason};
 use crate::rules::Rules;
 use crate::rules::matching::Policies;
 use crate::rules::selection::Selection;
 use crate::target::Target;
+use crate::target::guard::Unreadable;
 use crate::target::pace::Pace;
 use crate::target::reading::Reading;
+
+/// The condition on a run `r` that it was a regular one of everything and has done its work: it completed, or removed rows until a limit of
+/// its own stopped it. Also before ALTER EXTENSION UPDATE.
+pub const WHOLE_AND_DONE: &str =
+    "r.mode = 'regular' AND r.recipe_id IS NULL AND r.failure_type IS NULL AND to_jsonb(r) ->> 'status' IS NULL
+    AND (r.state = 'completed'
+         OR r.state = 'stopped' AND r.removed > 0 AND to_jsonb(r) ->> 'stop_requested_by' IS NULL)";
 
 /// The seconds whose rows are one batch under a rate.
 pub const PIECE: f64 = 0.25;
@@ -39,8 +48,9 @@ pub struct Run {
     pub kept_back: i64,
     pub batches: i64,
     pub batch_size: i64,
-    /// Seconds.
-    pub pause: f64,
+    /// Seconds; `None` if the run finds its pace itself.
+    pub pause: Option<f64>,
+    /// Its own, or what a tick has slowed it down to.
     pub max_rows_per_second: Option<i64>,
     pub seconds_left: Option<f64>,
     pub stop_requested_by: Option<String>,
@@ -57,6 +67,7 @@ impl Run {
             read_prepared::<JsonB>(
                 "SELECT to_jsonb(r) || jsonb_build_object(
                        'pause', extract(epoch FROM pause),
+                       'max_rows_per_second', least(max_rows_per_second, backlog_cleanup.slowed_to(target, started_at)),
                        'seconds_left', extract(epoch FROM max_duration) - extract(epoch FROM clock_timestamp() - started_at))
                    FROM backlog_cleanup.run r
                    WHERE id = $1 AND batch_size IS NOT NULL",
@@ -123,9 +134,9 @@ pub fn start(rules: &Rules, tally: &Tally, referenced: i64, held: i64, pace: &Pa
             "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,
                                               total_failed, removed, recipes_affected, batch_size, pause, max_duration,
                                               max_rows, max_rows_per_second, workers, reading, kept_back, held, include_held, status,
-                                              started_at)
+                                              wal_bytes, full_page_images, started_at)
              SELECT $1, $2, 'running', $3::name, $4, $5, $6::timestamptz, $7, 0, $8, p.batch_size, p.pause, p.max_duration,
-                    p.max_rows, p.max_rows_per_second, p.workers, $10, $11, $12, $13, $14, clock_timestamp()
+                    p.max_rows, p.max_rows_per_second, p.workers, $10, $11, $12, $13, $14, 0, 0, clock_timestamp()
              FROM jsonb_populate_record(NULL::backlog_cleanup.run, $9) p
              RETURNING id",
             &[
@@ -150,8 +161,29 @@ pub fn start(rules: &Rules, tally: &Tally, referenced: i64, held: i64, pace: &Pa
     .map(Option::unwrap_or_default)
 }
 
-/// Records a run of one transaction, the recipes that lost rows and its ledger row, in the transaction that removed. Returns the run's id.
-pub fn record(rules: &Rules, tally: &Tally, left: &Left, held: i64, caller: &str) -> Result<i64> {
+/// Records a batched regular run of everything that an error ends before it has begun. Returns its id.
+pub fn refused(target: &str, caller: &str) -> Result<i64> {
+    const REFUSED: &str = "
+        INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, total_failed, removed, recipes_affected, batch_size, started_at)
+        SELECT name, 'regular', 'running', $2::name, 0, 0, 0, batch_size, now() FROM backlog_cleanup.target WHERE name = $1
+        RETURNING id";
+    extension::as_owner(|| Spi::get_one_with_args::<i64>(REFUSED, &[target.into(), caller.into()]).map_err(spi))
+        .map(Option::unwrap_or_default)
+}
+
+/// Records rows that a batched run keeps back from its start, since an expression of the target fails for them.
+pub fn keep_unreadable(run_id: i64, unreadable: &Unreadable) -> Result<()> {
+    let Reason { sqlstate, message, row } = Reason::unreadable(unreadable);
+    let keep = "UPDATE backlog_cleanup.run
+                SET kept_back = kept_back + $2, kept_back_sqlstate = $3, kept_back_message = $4, kept_back_row = $5
+                WHERE id = $1";
+    let arguments = [run_id.into(), unreadable.rows.into(), sqlstate.into(), message.into(), row.into()];
+    extension::as_owner(|| Spi::run_with_args(keep, &arguments).map_err(spi))
+}
+
+/// Records a run of one transaction that has written this WAL, the recipes that lost rows and its ledger row, in the transaction that
+/// removed. Returns the run's id.
+pub fn record(rules: &Rules, tally: &Tally, left: &Left, held: i64, wal: Wal, caller: &str) -> Result<i64> {
     let (removed, recipes) = (tally.removed(), tally.by_recipe());
     let run_id = extension::as_owner(|| {
         let run_id = Spi::get_one_with_args::<i64>(
@@ -189,8 +221,12 @@ pub fn record(rules: &Rules, tally: &Tally, left: &Left, held: i64, caller: &str
         Ok(run_id)
     })?;
     if extension::is_updated()? {
+        let written = "UPDATE backlog_cleanup.run SET wal_bytes = $2, full_page_images = $3 WHERE id = $1";
+        let arguments = [run_id.into(), wal.bytes.into(), wal.full_page_images.into()];
+        extension::as_owner(|| Spi::run_with_args(written, &arguments).map_err(spi))?;
         policies::save(run_id, &rules.policies, tally, true)?;
         statuses::save(run_id, rules.target, tally, true)?;
+        failures::record(run_id, tally.lost.counted(removed))?;
     }
     ledger::write(rules.target, rules.mode, run_id, None, removed)?;
     Ok(run_id)

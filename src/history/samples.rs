@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::extension;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::now::one_now;
+use crate::postgres::prepared;
 
 /// A sample of now, as a row of `backlog_cleanup.sample`; the comments on its columns explain them.
 #[derive(Serialize)]
@@ -43,9 +44,11 @@ pub struct Size {
     dead_rows: Option<i64>,
 }
 
-/// Numbers that only grow, unless they are reset.
+/// Numbers that only grow.
 #[derive(Default, Serialize, Deserialize)]
 pub struct Counters {
+    /// Names the tables, and when their statistics were reset: other counters are those of something else.
+    source: Option<String>,
     inserted: Option<i64>,
     updated: Option<i64>,
     deleted: Option<i64>,
@@ -63,6 +66,7 @@ pub struct Before {
     pub counted_at: Option<String>,
     pub counted_seconds: Option<f64>,
     pub counted_milliseconds: Option<f64>,
+    pub counted_rows: Option<i64>,
 }
 
 /// What the samples of a target say that the next has to know.
@@ -72,7 +76,7 @@ pub fn before(target: &str) -> Result<Before> {
                    'seconds', extract(epoch FROM now() - last.sampled_at), 'counters', last.counters,
                    'counted_at', to_char(counted.sampled_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                    'counted_seconds', extract(epoch FROM now() - counted.sampled_at),
-                   'counted_milliseconds', counted.milliseconds)
+                   'counted_milliseconds', counted.milliseconds, 'counted_rows', counted.in_scope)
         FROM (SELECT * FROM backlog_cleanup.sample WHERE target = $1 AND grain = 'fine'
               ORDER BY sampled_at DESC LIMIT 1) last
         LEFT JOIN (SELECT * FROM backlog_cleanup.sample WHERE target = $1 AND grain = 'fine' AND in_scope IS NOT NULL
@@ -91,9 +95,14 @@ pub fn figures(target: &str, leaves: &[pg_sys::Oid]) -> Result<(Size, Counters)>
                    'deleted', sum(pg_stat_get_tuples_deleted(leaf)),
                    'transactions', (SELECT xact_commit + xact_rollback FROM pg_stat_database
                                     WHERE datname = current_database()),
+                   'source', hashtextextended(concat_ws(' ',
+                       (SELECT string_agg(oid::text, ' ' ORDER BY oid) FROM unnest($1) AS oid),
+                       (SELECT extract(epoch FROM stats_reset) FROM pg_stat_database WHERE datname = current_database()),
+                       -- A crash.
+                       (SELECT extract(epoch FROM stats_reset) FROM pg_stat_bgwriter)), 0)::text,
                    'removed', (SELECT coalesce(sum(removed), 0) FROM backlog_cleanup.run WHERE target = $2)
                               + (SELECT coalesce(sum(removed), 0) FROM backlog_cleanup.forgotten WHERE target = $2))
-        FROM unnest($1) AS leaf";
+        FROM unnest($1) AS leaf JOIN pg_class c ON c.oid = leaf AND c.relkind <> 'f'";
     let arguments = [leaves.to_vec().into(), target.into()];
     let figures =
         extension::as_owner(|| one_now::<JsonB>(FIGURES, &arguments))?.map_or(Value::Null, |JsonB(json)| json);
@@ -102,7 +111,7 @@ pub fn figures(target: &str, leaves: &[pg_sys::Oid]) -> Result<(Size, Counters)>
     Ok(read())
 }
 
-/// What has happened in `seconds`, by the counters before and now. One that has fallen was reset.
+/// What has happened in `seconds`, by the counters before and now.
 #[derive(Serialize)]
 struct Since {
     seconds: Option<f64>,
@@ -114,11 +123,14 @@ impl Since {
     fn of(before: &Before, now: &Counters) -> Since {
         let Some(then) = &before.counters else { return Since { seconds: None, happened: Counters::default() } };
         let grown = |then: Option<i64>, now: Option<i64>| Some(now? - then?).filter(|grown| *grown >= 0);
+        let is_of_the_same = then.source == now.source;
+        let counted = |then, now| grown(then, now).filter(|_| is_of_the_same);
         let happened = Counters {
-            inserted: grown(then.inserted, now.inserted),
-            updated: grown(then.updated, now.updated),
-            deleted: grown(then.deleted, now.deleted),
-            transactions: grown(then.transactions, now.transactions),
+            source: None,
+            inserted: counted(then.inserted, now.inserted),
+            updated: counted(then.updated, now.updated),
+            deleted: counted(then.deleted, now.deleted),
+            transactions: counted(then.transactions, now.transactions),
             removed: grown(then.removed, now.removed),
         };
         Since { seconds: before.seconds, happened }
@@ -135,6 +147,21 @@ pub fn write(target: &str, before: &Before, sample: &Sample) -> Result<()> {
     let since = json(serde_json::to_value(Since::of(before, &sample.counters)));
     let sample = json(serde_json::to_value(sample));
     extension::as_owner(|| Spi::run_with_args(WRITE, &[target.into(), since.into(), sample.into()]).map_err(spi))
+}
+
+/// Removes the samples of a clock that was ahead, which the next would be told apart from. Returns why, if there were any. Hours and days of
+/// the future are passed over until they are over.
+pub fn of_the_future() -> Result<Option<String>> {
+    const OF_THE_FUTURE: &str = "
+        WITH ahead AS (
+            DELETE FROM backlog_cleanup.sample s USING backlog_cleanup.target t
+            WHERE s.target = t.name AND s.grain = 'fine' AND s.sampled_at > now()
+            RETURNING s.sampled_at
+        )
+        SELECT format('the clock was ahead: %s samples, up to one of %s, have been removed', count(*),
+                      to_char(max(sampled_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC'))
+        FROM ahead HAVING count(*) > 0";
+    extension::as_owner(|| prepared::get_one::<String>(OF_THE_FUTURE, &[]))
 }
 
 /// Makes hours of the fine samples, and days of the hours, as soon as they are over. Where there is a gap, of what there is.
@@ -182,7 +209,8 @@ fn rolling_up(grain: &str, of: &str) -> String {
                      FROM backlog_cleanup.target t
                      CROSS JOIN LATERAL (SELECT coalesce(max(made.sampled_at) + interval '1 {grain}', '-infinity') AS up_to
                                          FROM backlog_cleanup.sample made
-                                         WHERE made.target = t.name AND made.grain = '{grain}') done
+                                         WHERE made.target = t.name AND made.grain = '{grain}'
+                                           AND made.sampled_at < date_trunc('{grain}', now(), 'UTC')) done
                      JOIN backlog_cleanup.sample part
                        ON part.target = t.name AND part.grain = '{of}' AND part.sampled_at >= done.up_to
                       AND part.sampled_at < date_trunc('{grain}', now(), 'UTC')) part

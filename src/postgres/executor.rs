@@ -16,6 +16,12 @@ impl Started {
         unsafe { (*self.0).planstate }
     }
 
+    /// Runs and ends another node than the top of its plan.
+    pub fn replace_plan(&mut self, node: *mut pg_sys::PlanState) {
+        // SAFETY: as above.
+        unsafe { (*self.0).planstate = node };
+    }
+
     /// Runs it to its end. Returns the number of rows that it returned or removed.
     pub fn run(&mut self) -> u64 {
         let direction = pg_sys::ScanDirection::ForwardScanDirection;

@@ -26,6 +26,8 @@ pub struct Expression {
     pub sql: String,
     /// The same of a row that statements call `g`.
     pub of_row: String,
+    /// The condition that it has a value for the row, if it has failed for one.
+    pub guard: Option<String>,
     pub type_oid: pg_sys::Oid,
     pub collation: pg_sys::Oid,
     /// The numbers of the columns that it reads.
@@ -140,7 +142,16 @@ impl Expression {
                 let sql = deparsed(node, table, false)?;
                 pg_sys::PopActiveSnapshot();
                 let (sql, of_row) = (format!("({sql})"), format!("({of_row})"));
-                Ok(Expression { sql, of_row, type_oid, collation, columns, has_code: found.has_code, calls })
+                Ok(Expression {
+                    sql,
+                    of_row,
+                    guard: None,
+                    type_oid,
+                    collation,
+                    columns,
+                    has_code: found.has_code,
+                    calls,
+                })
             }
         })
     }

@@ -24,24 +24,55 @@ pub fn set_local_for_all(name: &str, value: &str) {
     set(name, value, pg_sys::GucContext::PGC_SUSET);
 }
 
-fn set(name: &str, value: &str, context: pg_sys::GucContext::Type) {
+/// Whether a configuration parameter has this value.
+pub fn is(name: &str, value: &str) -> bool {
     let name = CString::new(name).unwrap_or_default();
-    let value = CString::new(value).unwrap_or_default();
-    // SAFETY: both strings end with a zero and outlive the calls, the second of which copies them.
+    // SAFETY: the string ends with a zero; the value is read before anything can change it.
     unsafe {
         let current = pg_sys::GetConfigOption(name.as_ptr(), true, false);
-        if !current.is_null() && CStr::from_ptr(current) == value.as_c_str() {
-            return;
-        }
+        !current.is_null() && CStr::from_ptr(current).to_bytes() == value.as_bytes()
+    }
+}
+
+/// Whether a superuser could give a configuration parameter this value.
+pub fn accepts(name: &str, value: &str) -> bool {
+    call(name, value, pg_sys::GucContext::PGC_SUSET, pg_sys::GucAction::GUC_ACTION_SAVE, false, pg_sys::DEBUG5 as i32)
+        != 0
+}
+
+/// Sets a parameter that anyone may set until the transaction ends. Called outside of `with_settings`.
+pub fn set_until_commit(name: &str, value: &str) {
+    call(name, value, pg_sys::GucContext::PGC_USERSET, pg_sys::GucAction::GUC_ACTION_LOCAL, true, 0);
+}
+
+fn set(name: &str, value: &str, context: pg_sys::GucContext::Type) {
+    if !is(name, value) {
+        call(name, value, context, pg_sys::GucAction::GUC_ACTION_SAVE, true, 0);
+    }
+}
+
+/// Returns 0 if PostgreSQL refuses the value. Raises that as an ERROR if `level` is 0.
+fn call(
+    name: &str,
+    value: &str,
+    context: pg_sys::GucContext::Type,
+    action: pg_sys::GucAction::Type,
+    changes: bool,
+    level: i32,
+) -> i32 {
+    let name = CString::new(name).unwrap_or_default();
+    let value = CString::new(value).unwrap_or_default();
+    // SAFETY: both strings end with a zero and outlive the call, which copies them.
+    unsafe {
         pg_sys::set_config_option(
             name.as_ptr(),
             value.as_ptr(),
             context,
             pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_SAVE,
-            true,
-            0,
+            action,
+            changes,
+            level,
             false,
-        );
+        )
     }
 }

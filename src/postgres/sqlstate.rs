@@ -36,6 +36,15 @@ pub fn listening<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
+/// Does `work`, whose errors are not those that were heard last.
+pub fn unheard<T>(work: impl FnOnce() -> T) -> T {
+    let heard = [&HEARD, &HEARD_IN_A_TRIGGER];
+    let before = heard.map(|heard| heard.load(Ordering::Relaxed));
+    let done = work();
+    heard.iter().zip(before).for_each(|(heard, before)| heard.store(before, Ordering::Relaxed));
+    done
+}
+
 /// Whether a callback is one of `listening`, or of `raise_as`.
 pub fn is_of_listening(callback: &pg_sys::ErrorContextCallback) -> bool {
     let own: [unsafe extern "C-unwind" fn(*mut core::ffi::c_void); 2] = [hear, restore];

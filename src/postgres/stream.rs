@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::executor::start;
+use crate::postgres::index_only::InHeapOrder;
 use crate::postgres::memory::context_below;
 
 /// One row of a running statement. Its values live until the next row.
@@ -181,9 +182,16 @@ pub fn stream_index(query: &str, mut each: impl FnMut(&Row)) -> bool {
         start(query, (&raw mut receiver).cast(), |started| {
             let is_index_alone = (*started.plan()).type_ == pg_sys::NodeTag::T_IndexOnlyScanState;
             if is_index_alone {
-                receiver.scan = started.plan().cast();
+                let scan = started.plan().cast();
+                let mut in_order = InHeapOrder::of(scan);
+                let node = in_order.as_mut().map_or(scan, InHeapOrder::node);
+                started.replace_plan(node.cast());
+                receiver.scan = node;
                 receiver.prepare();
                 started.run();
+                // The executor ends the node after its new place is gone.
+                *scan = *node;
+                started.replace_plan(scan.cast());
             }
             is_index_alone
         })

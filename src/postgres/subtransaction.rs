@@ -23,6 +23,11 @@ pub fn look<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     briefly(work).map_or_else(|failure| raise_again(failure), Ok)
 }
 
+/// Does `work` in a subtransaction, which a failure rolls back before it is raised again.
+pub fn or_nothing<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    within(|| with_settings(work), std::result::Result::is_ok).map_or_else(|failure| raise_again(failure), Ok)
+}
+
 /// Does `work`, whose errors keep their SQLSTATEs.
 pub fn exactly<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     caught(work).or_else(|failure| raise_again(failure))
@@ -67,7 +72,7 @@ fn within<T>(
 }
 
 /// Does `work` and returns what it raises. The caller ends the (sub)transaction.
-fn caught<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, CaughtError> {
+pub fn caught<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, CaughtError> {
     listening(|| {
         PgTryBuilder::new(AssertUnwindSafe(|| Ok(work().unwrap_or_else(|failure| raise(failure)))))
             .catch_others(Err)

@@ -67,6 +67,11 @@ pub fn family(table: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
 }
 
 impl Table {
+    /// Whether it has its rows itself, on this server.
+    pub fn is_plain(&self) -> bool {
+        self.kind as u8 == b'r'
+    }
+
     /// Finds a table by its name, schema-qualified as in SQL. `None` also if the name is malformed.
     pub fn find(name: &str) -> Result<Option<Table>> {
         let oid: Option<pg_sys::Oid> =

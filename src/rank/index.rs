@@ -153,24 +153,12 @@ pub fn exists(target: &Target, with_failure_type: bool) -> Result<bool> {
     .map(|exists| exists == Some(true))
 }
 
-/// Whether a run reads the partial index instead of the table: the index exists and has every column that the run needs, and
-/// three heap pages in four are all-visible, so that an index-only scan seldom visits the heap.
+/// Whether a run reads the partial index instead of the table: the index exists and has every column that the run needs.
 pub fn serves(rules: &Rules, leaves: &[Leaf]) -> Result<bool> {
     let has_status = rules.selection.status.is_none() || rules.target.has_several_statuses();
     let needs_failure_type = rules.selection.failure_type.is_some() || rules.policies.name_failure_types;
-    if !has_status
-        || leaves.iter().any(|leaf| leaf.reach == Reach::Key)
-        || needs_failure_type && !fits_failure_type(rules.target)?
-        || !exists(rules.target, needs_failure_type)?
-    {
-        return Ok(false);
-    }
-    let tables: Vec<pg_sys::Oid> = leaves.iter().map(|leaf| leaf.table.oid).collect();
-    let pages: i64 = leaves.iter().map(|leaf| i64::from(leaf.pages)).sum();
-    read_one::<bool>(
-        "SELECT pg_catalog.sum(relallvisible) OPERATOR(pg_catalog.>=) $2 FROM pg_catalog.pg_class
-         WHERE oid OPERATOR(pg_catalog.=) ANY ($1)",
-        &[tables.into(), (pages / 4 * 3).into()],
-    )
-    .map(|serves| serves == Some(true))
+    Ok(has_status
+        && leaves.iter().all(|leaf| leaf.reach == Reach::Position)
+        && (!needs_failure_type || fits_failure_type(rules.target)?)
+        && exists(rules.target, needs_failure_type)?)
 }

@@ -4,6 +4,7 @@ pub mod count;
 pub mod grouped;
 pub mod held;
 pub mod index;
+pub mod lost;
 pub mod newest;
 pub mod one_pass;
 pub mod position;

@@ -172,6 +172,10 @@ pub fn through_index_alone(rules: &Rules, leaf: &Leaf) -> String {
     for path in ["seqscan", "bitmapscan"] {
         set_local(&format!("enable_{path}"), "off");
     }
+    // Another index could be cheaper while few pages are all-visible, as the statistics have it.
+    for cost in ["random_page_cost", "seq_page_cost"] {
+        set_local(cost, "0");
+    }
     set_local("max_parallel_workers_per_gather", "0");
     statement(rules, leaf, NOWHERE)
 }

@@ -38,6 +38,10 @@ impl Hasher for Folded {
         bytes.iter().for_each(|byte| self.write_i64(i64::from(*byte)));
     }
 
+    fn write_usize(&mut self, number: usize) {
+        self.write_i64(number as i64);
+    }
+
     fn write_i64(&mut self, number: i64) {
         let product = u128::from(self.hash ^ number as u64 ^ self.of.seed) * u128::from(self.of.factor);
         self.hash = (product >> 64) as u64 ^ product as u64;

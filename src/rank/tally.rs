@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 use pgrx::varlena::varsize_any;
 
 use crate::postgres::stream::Row;
+use crate::rank::lost::Lost;
 use crate::rank::position::Position;
 use crate::rank::removable::Removable;
 use crate::rank::spread::Spread;
@@ -15,6 +16,9 @@ use crate::target::recipes::bounded;
 
 /// Longer values of several columns are looked up by their document, in bytes.
 const LONGEST_PARTS: usize = 1_000;
+
+/// Stands for the status of the first entry of a recipe and policy that is not the recipe's first.
+const ANY_STATUS: usize = usize::MAX;
 
 /// The rows in scope of a recipe under one policy and of one status: how many there are before a run, and how many it removes.
 #[derive(Clone, Default)]
@@ -34,8 +38,8 @@ pub struct RecipeCount {
     pub cutoff: Option<Position>,
     /// How many rows a batched run may still remove; `None` where nothing limits it.
     pub left: Option<i64>,
-    /// Where the same recipe is in the list under another policy.
-    pub next: Option<usize>,
+    /// The first entry of the same recipe.
+    pub first: usize,
 }
 
 impl RecipeCount {
@@ -74,8 +78,12 @@ pub struct Tally {
     /// The same by the values of several columns.
     by_parts: HashMap<Box<[u8]>, usize>,
     without: Option<usize>,
+    /// The entries behind the first of each recipe, by its place, policy and status. A recipe may have as many as there are policies.
+    others: HashMap<(usize, usize, usize), usize, Spread>,
     /// Whether a new recipe has no rows left.
     is_limited: bool,
+    /// When the rows failed that are gone, and as what.
+    pub lost: Lost,
 }
 
 /// The failure type of a row, if policies name any, and the place of its status.
@@ -96,7 +104,9 @@ impl Tally {
             by_text: HashMap::new(),
             by_parts: HashMap::new(),
             without: None,
+            others: HashMap::default(),
             is_limited: false,
+            lost: Lost::default(),
         }
     }
 
@@ -207,30 +217,26 @@ impl Tally {
     }
 
     fn under(&mut self, first: usize, policy: usize, status: usize) -> usize {
-        let (mut place, mut ranked_with) = (first, None);
-        loop {
-            let entry = &self.list[place];
-            if entry.policy == policy {
-                if entry.status == status {
-                    return place;
-                }
-                ranked_with.get_or_insert(place);
-            }
-            match entry.next {
-                Some(next) => place = next,
-                None => {
-                    let next = self.list.len();
-                    self.list[place].next = Some(next);
-                    self.push(self.list[first].recipe_id.clone(), policy, status, ranked_with);
-                    return next;
-                }
-            }
+        let entry = &self.list[first];
+        if entry.policy == policy && entry.status == status {
+            return first;
         }
+        let next = self.list.len();
+        let place = *self.others.entry((first, policy, status)).or_insert(next);
+        if place == next {
+            let is_of_policy = entry.policy == policy;
+            let any_status = *self.others.entry((first, policy, ANY_STATUS)).or_insert(next);
+            let ranked_with = if is_of_policy { first } else { any_status };
+            self.push(entry.recipe_id.clone(), policy, status, Some((first, ranked_with)));
+        }
+        place
     }
 
-    fn push(&mut self, recipe_id: Option<String>, policy: usize, status: usize, ranked_with: Option<usize>) {
-        let (left, ranked_with) = (self.is_limited.then_some(0), ranked_with.unwrap_or(self.list.len()));
-        self.list.push(RecipeCount { recipe_id, policy, status, left, ranked_with, ..RecipeCount::default() });
+    fn push(&mut self, recipe_id: Option<String>, policy: usize, status: usize, others: Option<(usize, usize)>) {
+        let place = self.list.len();
+        let (first, ranked_with) = others.unwrap_or((place, place));
+        let left = self.is_limited.then_some(0);
+        self.list.push(RecipeCount { recipe_id, policy, status, left, first, ranked_with, ..RecipeCount::default() });
     }
 
     /// Counts rows that an emergency run removes: `Policies::group_columns`, and how many.
@@ -313,18 +319,12 @@ impl Tally {
     /// Which recipe each entry of the list is of: counts recipes from 0, in the order of their first entries.
     pub fn recipe_of_each(&self) -> Vec<usize> {
         let mut recipes = 0;
-        let mut of_each = vec![None; self.list.len()];
+        let mut of_each: Vec<usize> = Vec::with_capacity(self.list.len());
         for (place, counted) in self.list.iter().enumerate() {
-            let recipe = *of_each[place].get_or_insert_with(|| {
-                recipes += 1;
-                recipes - 1
-            });
-            // The other entries of a recipe are behind its first.
-            if let Some(next) = counted.next {
-                of_each[next] = Some(recipe);
-            }
+            of_each.push(if counted.first == place { recipes } else { of_each[counted.first] });
+            recipes += usize::from(counted.first == place);
         }
-        of_each.into_iter().flatten().collect()
+        of_each
     }
 
     /// The sums of each recipe over all policies.

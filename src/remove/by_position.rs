@@ -17,12 +17,28 @@ use crate::remove::heap::{follow, made_here, removed_here};
 use crate::remove::left::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, Left, MESSAGE, Reason};
 use crate::remove::order::{Linked, Waiting, can_dangle};
 use crate::remove::pieces::Pieces;
+use crate::remove::sample;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
 
 /// Removes the rows that can go, in one statement if all of them can. Halves what is refused until the rows are found that
 /// cannot go; rows that they reference are not tried, and rows in a circle stay together. `tables` are the target's.
 pub fn remove_around(
+    rules: &Rules,
+    leaf: &Leaf,
+    tables: &[pg_sys::Oid],
+    rows: &[Removable],
+    tally: &mut Tally,
+    left: &mut Left,
+) -> Result<()> {
+    let (sample, before) = (sample::of_positions(rules, leaf, rows)?, tally.removed());
+    remove_pieces(rules, leaf, tables, rows, tally, left)?;
+    let removed = tally.removed() - before;
+    tally.lost.add(sample, removed);
+    Ok(())
+}
+
+fn remove_pieces(
     rules: &Rules,
     leaf: &Leaf,
     tables: &[pg_sys::Oid],

@@ -15,6 +15,7 @@ use crate::remove::find::{Place, find};
 use crate::remove::left::Left;
 use crate::remove::order::{can_dangle, have_an_order, in_order};
 use crate::remove::pieces::CHUNK;
+use crate::remove::sample;
 use crate::remove::steps::{Rows, Step, ordered, remove_steps};
 use crate::rules::Rules;
 use crate::target::leaf::{Leaf, Reach, oids};
@@ -23,6 +24,8 @@ use crate::target::leaf::{Leaf, Reach, oids};
 pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally, Left)> {
     let mut tally = Tally::of(rules.target, &rules.policies);
     let mut left = Left::default();
+    // Rows for which an expression fails are found before any goes.
+    leaves.iter().try_for_each(|leaf| rules.target.read_values(leaf))?;
     if dry_run {
         for leaf in leaves {
             leaf.reading_as_owner(rules.target, || count_where(rules, leaf, &rules.condition(), &mut tally))?;
@@ -32,7 +35,14 @@ pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally
     let mut rest = Vec::new();
     let tables = oids(leaves);
     for (place, leaf) in leaves.iter().enumerate() {
-        if !leaf.as_owner(rules.target, || remove_at_once(rules, leaf, &tables, &mut tally))? {
+        let before = tally.removed();
+        let (sample, all_went) = leaf.as_owner(rules.target, || {
+            let sample = if leaf.reach == Reach::Position { sample::of_leaf(rules, leaf)? } else { Vec::new() };
+            Ok((sample, remove_at_once(rules, leaf, &tables, &mut tally)?))
+        })?;
+        let removed = tally.removed() - before;
+        tally.lost.add(sample, removed);
+        if !all_went {
             rest.push(place);
         }
     }

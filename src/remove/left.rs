@@ -2,6 +2,7 @@ use crate::postgres::error::Result;
 use crate::postgres::met::Met;
 use crate::rank::removable::Removable;
 use crate::remove::watch::Watch;
+use crate::target::guard::Unreadable;
 
 /// Rows that a run should have removed and could not.
 #[derive(Default)]
@@ -39,6 +40,14 @@ impl Left {
         if rows > 0 {
             self.kept_back += rows as i64;
             self.reason.get_or_insert_with(|| Reason::without_error(CHANGED_INSTEAD));
+        }
+    }
+
+    /// Counts rows for which an expression of the target fails.
+    pub fn keep_unreadable(&mut self, unreadable: Option<&Unreadable>) {
+        if let Some(unreadable) = unreadable {
+            self.kept_back += unreadable.rows;
+            self.reason.get_or_insert_with(|| Reason::unreadable(unreadable));
         }
     }
 
@@ -148,6 +157,10 @@ impl Reason {
 
     pub fn without_error(message: &str) -> Reason {
         Reason { sqlstate: None, message: message.into(), row: None }
+    }
+
+    pub fn unreadable(Unreadable { sqlstate, message, row, .. }: &Unreadable) -> Reason {
+        Reason::new(Some(Met { sqlstate: sqlstate.clone(), message: message.clone() }), row.clone())
     }
 
     /// That of a row that was not tried, since a row that stays references it.

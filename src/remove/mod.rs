@@ -13,5 +13,6 @@ pub mod left;
 pub mod order;
 pub mod pieces;
 pub mod regular;
+mod sample;
 pub mod steps;
 pub mod watch;

@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use backlog_cleanup_report::Mode;
 
+use crate::postgres::error::Result;
 use crate::rules::matching::Policies;
 use crate::rules::selection::Selection;
 use crate::target::Target;
@@ -23,6 +24,14 @@ pub struct Rules<'a> {
     pub policies: Rc<Policies>,
     /// Whether an emergency run removes held rows, too.
     pub include_held: bool,
+}
+
+impl<'a> Rules<'a> {
+    /// Those of a regular run of all of a target.
+    pub fn of_all(target: &'a Target) -> Result<Rules<'a>> {
+        let policies = Rc::new(Policies::of(target, Mode::Regular)?);
+        Ok(Rules { target, selection: Selection::default(), mode: Mode::Regular, policies, include_held: false })
+    }
 }
 
 impl Rules<'_> {

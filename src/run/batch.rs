@@ -1,7 +1,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use backlog_cleanup_report::State;
+use backlog_cleanup_report::{Mode, State};
 use pgrx::prelude::*;
 
 use crate::history::batches;
@@ -10,15 +10,17 @@ use crate::plan::cutoff;
 use crate::plan::part::{self, Part};
 use crate::postgres::error::Result;
 use crate::postgres::owner::defer_nothing;
+use crate::postgres::settings::set_until_commit;
 use crate::postgres::snapshot::with_new_snapshot;
 use crate::postgres::subtransaction::{attempt, sqlstate};
 use crate::remove::left::{Left, Patience};
 use crate::remove::watch::Watch;
 use crate::run::parts::remove_parts;
 use crate::run::smaller::or_smaller;
-use crate::run::{cancel, governor, ground, refused};
-use crate::target::Target;
+use crate::run::{cancel, governor, ground, refused, tempo};
+use crate::target::load::row;
 use crate::target::steady::steady;
+use crate::target::{Target, guard};
 
 /// How often a batch is retried after a deadlock, a serialization failure or a locked table has rolled it back.
 const ATTEMPTS: i32 = 5;
@@ -28,11 +30,14 @@ const PATIENCE: f64 = 1.0;
 thread_local! {
     /// The run of this process, and when its next batch may start.
     static PAUSE: Cell<Option<(i64, Instant)>> = const { Cell::new(None) };
+    /// Whether the last step has removed a batch, and nothing on another server.
+    static IS_HERE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Does one step of a run: stops the run if it has reached `max_duration` or `max_rows`, waits if the governor says so, and
-/// otherwise removes a batch. Returns the seconds to wait before the next step; `None` if there is none.
-pub fn step(run: &Run) -> Result<Option<f64>> {
+/// Does one step of a run: stops the run if it has reached `max_duration` or `max_rows`, waits outside of `run_between` or if the governor
+/// says so, and otherwise removes a batch. Returns the seconds to wait before the next step; `None` if there is none.
+pub fn step(run: &mut Run) -> Result<Option<f64>> {
+    IS_HERE.set(false);
     if run.state != State::Running || run.is_over() {
         // Not if an error has ended it.
         batches::stop(run.id)?;
@@ -41,16 +46,26 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
     if let Some(left) = pause_left(run) {
         return Ok(Some(run.in_time(left.min(PATIENCE))));
     }
-    let done = cancel::unless_stopped(|| {
-        steady(Some(&run.target), |target| {
-            if let Some(reason) = governor::reason(target)? {
-                batches::waiting(run.id, &reason)?;
-                return Ok(Some(run.in_time(PATIENCE)));
-            }
-            governor::batch_starts();
-            work(run, target)
-        })
-    })?;
+    // Whoever waits for long takes no lock on a table.
+    if run.mode == Mode::Regular
+        && let Some(reason) = row(Some(&run.target))?.outside_of_window()?
+    {
+        batches::waiting(run.id, &reason)?;
+        return Ok(Some(run.in_time(PATIENCE)));
+    }
+    tempo::before_batch(run);
+    let run = &*run;
+    let mut is_here = false;
+    let batch = |target: &Target| {
+        if let Some(reason) = governor::reason(target)? {
+            batches::waiting(run.id, &reason)?;
+            return Ok(Some(run.in_time(PATIENCE)));
+        }
+        governor::batch_starts();
+        work(run, target, &mut is_here)
+    };
+    let done = cancel::unless_stopped(|| guard::in_a_batch(run.id, || steady(Some(&run.target), batch)))?;
+    IS_HERE.set(is_here);
     // The next step ends the run. If whoever asked it to stop has taken that back, it goes on.
     Ok(done.unwrap_or_else(|| {
         cutoff::forget();
@@ -58,8 +73,16 @@ pub fn step(run: &Run) -> Result<Option<f64>> {
     }))
 }
 
-/// Removes a batch and records it, all in the caller's transaction. Returns as `step` does.
-fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
+/// Lets the commit of a batch not wait for the disk, if all of it is on this server. A crash loses the last batches with their books:
+/// `finish_run` commits with the caller's own setting, and with it all that are before. Called outside of all subtransactions.
+pub fn commit_soon() {
+    if IS_HERE.take() {
+        set_until_commit("synchronous_commit", "off");
+    }
+}
+
+/// Removes a batch and records it, all in the caller's transaction. Returns as `step` does, and whether all of it is on this server.
+fn work(run: &Run, target: &Target, is_here: &mut bool) -> Result<Option<f64>> {
     ground::is_that_of_the_snapshot(target)?;
     target.keys_are_trusted()?;
     refused::check(target)?;
@@ -73,7 +96,8 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     let mut batch = || {
         cutoff::with(target, run.id, horizon, |cutoffs| {
             let mut left = left_of(run, part.pass);
-            remove_parts(run, target, &mut part, cutoffs, &mut left)?;
+            let is_by_position = remove_parts(run, target, &mut part, cutoffs, &mut left)?;
+            *is_here = is_by_position && target.ledger.as_ref().is_none_or(|ledger| ledger.table.is_plain());
             is_over = left.is_over()?;
             removed = cutoffs.tally.removed();
             batches::write(run, target, cutoffs, part.pass, &left, started.elapsed())?;
@@ -89,6 +113,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
                 | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
                 | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
         );
+        let again = again || target.has_failed_to_read(&failure)?;
         if !again || part.attempts == ATTEMPTS {
             return Err(or_smaller(failure, &target.name, run.batch_size / 10));
         }
@@ -101,7 +126,7 @@ fn work(run: &Run, target: &Target) -> Result<Option<f64>> {
     if !part::are_left(run.id)? {
         return Ok(None);
     }
-    let end = Instant::now() + Duration::from_secs_f64(run.pause);
+    let end = Instant::now() + tempo::after_batch(run, started);
     PAUSE.set(Some((run.id, rate_allows(run, started, removed).map_or(end, |next| next.max(end)))));
     Ok(Some(run.in_time(pause_left(run).unwrap_or_default().min(PATIENCE))))
 }

@@ -11,6 +11,7 @@ use crate::plan::{cutoff, divide, part, policies, statuses};
 use crate::postgres::error::{Result, error};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
+use crate::postgres::wal;
 use crate::rank::held::held;
 use crate::rank::one_pass::{Ranked, rank};
 use crate::remove::emergency::{emergency, positions};
@@ -24,6 +25,8 @@ use crate::run::lock::{self, Span};
 use crate::run::prepare::cannot_be_prepared;
 use crate::run::worker::{self, Leader};
 use crate::run::{cancel, failure, ground, refused};
+use crate::target::Target;
+use crate::target::guard::without_unreadable_rows;
 use crate::target::leaf::{Leaf, Reach};
 use crate::target::pace::Pace;
 use crate::target::steady::{Lock, steady, steady_leaves};
@@ -53,9 +56,10 @@ pub fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         ));
     }
     let caller = caller()?;
+    wal::start_counting();
     begin(arguments.target.as_deref(), Span::Session)?;
     cancel::listen();
-    steady_leaves(arguments.target.as_deref(), Lock::Read, |target, leaves| {
+    let start = |target: &Target, leaves: &[Leaf]| {
         ground::is_that_of_the_snapshot(target)?;
         target.account_exists()?;
         target.removed_are_no_other_statuses()?;
@@ -93,8 +97,10 @@ pub fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         cutoff::save(&rules, run_id, &tally)?;
         let steps = if arguments.is_regular() { tally.list.len() } else { 1 };
         divide::save(run_id, target.table.oid, leaves, positions, steps, rows, workers as u32)?;
+        target.unreadable(leaves)?.map_or(Ok(()), |unreadable| run::keep_unreadable(run_id, &unreadable))?;
         Ok(run_id)
-    })
+    };
+    without_unreadable_rows(|| steady_leaves(arguments.target.as_deref(), Lock::Read, start))
 }
 
 /// Divides what is left of a run anew: rows of several leaves are not where they were planned. Each recipe has the cutoff that it has.
@@ -165,7 +171,7 @@ fn may_limit_rows(arguments: &Arguments, pace: &Pace, leaves: &[Leaf]) -> Result
 /// it when the run's row says so.
 #[pg_extern(sql = false)]
 pub fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
-    let run = of_session(run_id)?;
+    let mut run = of_session(run_id)?;
     // What the session remembers of the run would outlive ROLLBACK TO SAVEPOINT.
     if is_in_subtransaction() {
         cutoff::forget();
@@ -175,7 +181,7 @@ pub fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
             worker::start(&run)?;
         }
         let next = match worker::leader(&run)? {
-            Leader::Works => batch::step(&run)?,
+            Leader::Works => batch::step(&mut run)?,
             Leader::Waits(seconds) => Some(seconds),
             Leader::Done => None,
         };
@@ -186,6 +192,10 @@ pub fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
     })?;
     if is_in_subtransaction() {
         cutoff::forget();
+    }
+    // After the last batch, `finish_run` is in the same transaction.
+    if failure::is_driven() && next.flatten().is_some() {
+        batch::commit_soon();
     }
     Ok(next.unwrap_or(Some(0.0)))
 }

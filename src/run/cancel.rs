@@ -10,6 +10,7 @@ use pgrx::prelude::*;
 use crate::postgres::error::Result;
 use crate::postgres::sqlstate::is_ended;
 use crate::postgres::subtransaction::{attempt, raise_again};
+use crate::postgres::timeout::{ANY, RegisterTimeout, disable_timeout, enable_timeout_every};
 
 /// Milliseconds between two looks of the timer.
 const TICK: i32 = 100;
@@ -30,21 +31,17 @@ thread_local! {
     static TIMER: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-// PostgreSQL's utils/timeout.h, which pgrx has not, and kill(2).
+// kill(2).
 unsafe extern "C-unwind" {
-    fn RegisterTimeout(id: u32, handler: unsafe extern "C-unwind" fn()) -> u32;
-    fn enable_timeout_every(id: u32, first: pg_sys::TimestampTz, milliseconds: i32);
-    fn disable_timeout(id: u32, keep_indicator: bool);
     fn kill(process: i32, signal: i32) -> i32;
 }
 
 /// Called before a run of this process can be seen, and so stopped.
 pub fn listen() {
     if TIMER.get().is_none() {
-        // SAFETY: both handlers live as long as the library, which is never unloaded. PostgreSQL replaces a number that is none of its
-        // own timeouts' by the next one that is free.
+        // SAFETY: both handlers live as long as the library, which is never unloaded.
         unsafe {
-            TIMER.set(Some(RegisterTimeout(u32::MAX >> 1, tick)));
+            TIMER.set(Some(RegisterTimeout(ANY, tick)));
             #[cfg(not(feature = "pg18"))]
             pg_sys::pqsignal(SIGNAL, Some(asked));
             #[cfg(feature = "pg18")]

@@ -50,6 +50,11 @@ pub fn transaction_begins() -> Result<()> {
     Err(report)
 }
 
+/// Whether this transaction is a step of the run, and nobody else's.
+pub fn is_driven() -> bool {
+    IS_DRIVEN.get()
+}
+
 /// Does a step of a run of this session. If `commit_and_wait` will commit, an error is recorded and `None` returned.
 pub fn or_record<T>(run_id: i64, step: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     AT.set(None);

@@ -16,5 +16,6 @@ pub mod prepare;
 pub mod refused;
 mod smaller;
 pub mod stop;
+mod tempo;
 pub mod wait;
 pub mod worker;

@@ -14,7 +14,8 @@ use crate::plan::statuses;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
-use crate::postgres::subtransaction::look;
+use crate::postgres::subtransaction::{look, or_nothing};
+use crate::postgres::wal::Wal;
 use crate::rank::held::held;
 use crate::rank::tally::Tally;
 use crate::remove::emergency::emergency;
@@ -29,6 +30,7 @@ use crate::run::lock::Span;
 use crate::run::smaller::or_smaller;
 use crate::run::{ground, refused};
 use crate::target::Target;
+use crate::target::guard::without_unreadable_rows;
 use crate::target::leaf::Leaf;
 use crate::target::steady::{Lock, glance_leaves, steady_leaves};
 
@@ -140,11 +142,11 @@ fn run(
     target: Option<&str>,
     selection: Selection,
     how: How,
-    work: impl for<'t> FnOnce(&'t Target, &[Leaf], Selection<'t>) -> Result<Work<'t>>,
+    work: impl for<'t> Fn(&'t Target, &[Leaf], Selection<'t>) -> Result<Work<'t>>,
 ) -> Result<Json> {
     match how {
-        How::Rehearsed => look(|| once(target, selection, how, work)),
-        _ => once(target, selection, how, work),
+        How::Rehearsed => look(|| once(target, selection, how, &work)),
+        _ => once(target, selection, how, &work),
     }
 }
 
@@ -152,9 +154,9 @@ fn once(
     target: Option<&str>,
     selection: Selection,
     how: How,
-    work: impl for<'t> FnOnce(&'t Target, &[Leaf], Selection<'t>) -> Result<Work<'t>>,
+    work: &impl for<'t> Fn(&'t Target, &[Leaf], Selection<'t>) -> Result<Work<'t>>,
 ) -> Result<Json> {
-    let (started, wal) = (Instant::now(), wal_written());
+    let (started, before) = (Instant::now(), Wal::written());
     if how != How::Dry {
         begin(target, Span::Transaction)?;
     }
@@ -170,13 +172,19 @@ fn once(
             defer_nothing()?;
             tell_of_limits(target)?;
         }
-        let (rules, mut tally, left, too_many) = work(target, leaves, selection)?;
+        let (rules, mut tally, mut left, too_many) = work(target, leaves, selection)?;
         tally.keep_back(&left.again, left.kept_back);
+        let unreadable = target.unreadable(leaves)?;
+        if how != How::Dry {
+            left.keep_unreadable(unreadable.as_ref());
+        }
         let held = held(&rules, leaves, &mut tally)?;
-        let run_id = if how == How::Dry { None } else { Some(record(&rules, &tally, &left, held, &caller)?) };
+        let wal = Some(Wal::since(before)).filter(|_| how != How::Dry);
+        let run_id = wal.map(|wal| record(&rules, &tally, &left, held, wal, &caller)).transpose()?;
         let mut foreseen = Foreseen::default();
         if how == How::Dry && !rules.is_disabled() {
             foreseen = foresee(&rules, leaves, tally.removed())?;
+            foreseen.would_keep_back.extend(unreadable.iter().map(|unreadable| unreadable.said(target)));
             let reasons = refused::reasons(target)?.into_iter().map(|reason| reason.message().to_owned());
             foreseen.would_fail = too_many.into_iter().chain(reasons).chain(foreseen.would_fail).collect();
         }
@@ -192,14 +200,13 @@ fn once(
             (How::Really, ..) => said(&rules, &kept_back),
         };
         let lasts = run_id.filter(|_| how == How::Really);
-        let wal_bytes = (how == How::Rehearsed).then(|| wal_written() - wal);
         let done = Done {
             message,
             of_policies: tally.by_policy(),
             of_statuses: statuses::names(target).zip(tally.by_status()).collect(),
             recipes: tally.into_sorted(),
             kept_back,
-            wal_bytes,
+            wal,
             duration_ms: started.elapsed().as_millis() as i64,
         };
         let report = report(&rules, lasts, done)?;
@@ -208,7 +215,13 @@ fn once(
     if how == How::Dry {
         return glance_leaves(target, reported);
     }
-    PgTryBuilder::new(AssertUnwindSafe(|| steady_leaves(target, Lock::Remove, reported)))
+    // What has been removed before an expression fails comes back.
+    let removing = |target: &Target, leaves: &[Leaf]| match target.has_expressions() {
+        true => or_nothing(|| reported(target, leaves)),
+        false => reported(target, leaves),
+    };
+    let removing = || without_unreadable_rows(|| steady_leaves(target, Lock::Remove, removing));
+    PgTryBuilder::new(AssertUnwindSafe(removing))
         .catch_when(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, |failure| {
             Err(or_smaller(failure, target.unwrap_or_default(), BATCH_SIZE))
         })
@@ -233,9 +246,3 @@ const BATCH_SIZE: i64 = 1_000;
 
 const REHEARSED: &str = "Rehearsal: everything was rolled back and nothing was removed; triggers ran, and what no rollback undoes, \
                          such as a sequence's values, stays";
-
-/// The WAL that this process has written, in bytes.
-fn wal_written() -> i64 {
-    // SAFETY: counted by the one thread of a backend.
-    unsafe { pg_sys::pgWalUsage.wal_bytes as i64 }
-}

@@ -54,21 +54,24 @@ struct Batch<'a> {
     cutoffs: &'a mut Cutoffs,
     left: &'a mut Left,
     room: Room,
+    /// Whether it has removed nothing on another server.
+    is_here: bool,
 }
 
 /// Removes a batch: rows of a part, and of the parts behind it while one like it still fits. A part that was rolled back before
-/// is tried alone.
+/// is tried alone. Returns whether all of it is on this server.
 pub fn remove_parts(
     run: &Run,
     target: &Target,
     first: &mut Part,
     cutoffs: &mut Cutoffs,
     left: &mut Left,
-) -> Result<()> {
+) -> Result<bool> {
     let room = Room { rows: run.rows_at_once() as usize, blocks: blocks_at_once() };
     let started = Instant::now();
     let is_in_vain = left.patience.is_short();
-    let mut batch = Batch { run, target, tables: family(target.table.oid)?, cutoffs, left, room };
+    let tables = family(target.table.oid)?;
+    let mut batch = Batch { run, target, tables, cutoffs, left, room, is_here: true };
     let mut is_done = batch.remove_part(first)?;
     let (mut place, mut before) = (first.place(), room);
     while first.attempts == 0 && !batch.left.is_over()? {
@@ -88,7 +91,7 @@ pub fn remove_parts(
         let leaf = Leaf::still_of(*table, target)?.filter(|leaf| leaf.reach == Reach::Position);
         leaf.map_or(Ok(()), |leaf| first.look_again(&leaf))?;
     }
-    Ok(())
+    Ok(batch.is_here)
 }
 
 impl Batch<'_> {
@@ -232,6 +235,7 @@ impl Batch<'_> {
             // Done before.
             Task::Across { .. } => Ok((part.steps, 0)),
             Task::Keys { .. } => {
+                self.is_here = false;
                 let before = self.cutoffs.tally.removed();
                 let tally = &mut self.cutoffs.tally;
                 let next = if rules.is_regular() {

@@ -15,7 +15,7 @@ use crate::history::run::Run;
 use crate::plan::part;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::subtransaction::attempt;
-use crate::run::batch::step;
+use crate::run::batch::{commit_soon, step};
 use crate::run::wait::sleep;
 use crate::run::{cancel, failure, lock};
 
@@ -151,7 +151,10 @@ pub extern "C-unwind" fn backlog_cleanup_worker(_argument: pg_sys::Datum) {
         // SAFETY: at the start of a transaction; its end sets the role back.
         unsafe { pg_sys::SetUserIdAndSecContext(pg_sys::Oid::from(user as u32), 0) };
         match attempt(|| one_step(run_id).map(Some)) {
-            Ok(wait) => wait.flatten(),
+            Ok(wait) => {
+                commit_soon();
+                wait.flatten()
+            }
             // The leader raises it.
             Err(failure) => {
                 failure::record(run_id, failure).report(PgLogLevel::LOG);
@@ -190,11 +193,11 @@ pub fn connected() -> Vec<i64> {
 
 /// Does a step of a worker, unless its leader has gone.
 fn one_step(run_id: i64) -> Result<Option<f64>> {
-    let run = Run::load(Some(run_id))?;
+    let mut run = Run::load(Some(run_id))?;
     if run.state != State::Running || lock::holder(&run.target)?.is_none() || !lock::share(&run.target)? {
         return Ok(None);
     }
-    step(&run)
+    step(&mut run)
 }
 
 /// # Safety

@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use backlog_cleanup_report::Mode;
 use pgrx::JsonB;
 use pgrx::prelude::*;
@@ -23,6 +25,9 @@ pub struct Job {
     pub username: String,
     pub active: bool,
     pub time_zone: String,
+    /// The hour and its time zone, of a job that follows the quietest hour.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub quietest_hour: Option<String>,
     #[serde(skip_serializing)]
     pub database: String,
     /// Whether pg_cron's list of databases has the job's.
@@ -67,7 +72,8 @@ impl Job {
     /// Its number, name, role and schedule in words.
     pub fn describe(&self) -> String {
         let name = self.job_name.as_ref().map_or(String::new(), |name| format!(" \"{name}\""));
-        format!("job {}{name} of role \"{}\" at \"{}\"", self.job_id, self.username, self.schedule)
+        let hour = self.quietest_hour.as_ref().map_or(String::new(), |hour| format!(", the quietest hour: {hour}"));
+        format!("job {}{name} of role \"{}\" at \"{}\"{hour}", self.job_id, self.username, self.schedule)
     }
 }
 
@@ -105,9 +111,10 @@ pub fn jobs() -> Result<Vec<Job>> {
         })
         .map_err(spi)
     })?;
-    let schema = schema()?;
+    let (schema, hours) = (schema()?, hours_of_jobs()?);
     let job = |JsonB(job)| {
         let mut job: Job = serde_json::from_value(job).ok()?;
+        job.quietest_hour = hours.get(&job.job_id).cloned();
         let told = told(&job.command, &schema);
         (job.works, job.ticks) = (told.works, told.ticks);
         (job.calls_elsewhere, job.tables) = (told.elsewhere, told.tables);
@@ -136,4 +143,22 @@ pub fn job_of(target: &str) -> Result<Value> {
     }
     let jobs = jobs_of(target)?;
     Ok(jobs.first().map_or(Value::Null, |job| serde_json::to_value(job).unwrap_or_default()))
+}
+
+/// The hour of each job that follows the quietest one, with its time zone.
+fn hours_of_jobs() -> Result<HashMap<i64, String>> {
+    const HOURS: &str = "
+        SELECT job_id, to_char(make_interval(hours => hour), 'HH24:00 ') || time_zone
+        FROM backlog_cleanup.auto_schedule a JOIN backlog_cleanup.target t ON t.name = a.target";
+    if !extension::is_updated()? {
+        return Ok(HashMap::new());
+    }
+    extension::as_owner(|| {
+        Spi::connect(|client| {
+            let rows = client.select(HOURS, None, &[])?;
+            rows.map(|row| Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default())))
+                .collect::<spi::Result<_>>()
+        })
+        .map_err(spi)
+    })
 }

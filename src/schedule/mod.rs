@@ -1,17 +1,21 @@
 //! The nightly job in pg_cron. Of runs it knows only what a job calls.
 
+pub mod auto;
 mod home;
 mod jobs;
 mod pg_cron;
+pub mod quiet_hours;
 mod statement;
 mod work;
 
 use backlog_cleanup_report::job_name_in;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::refuse_read_only;
+use crate::schedule::auto::{AUTO, Place};
 use crate::schedule::pg_cron::{
     Elsewhere, job_of_another, job_of_caller, may_use_pg_cron, name_is_free, not_a_schedule, register, warn_of_another,
     warn_of_pause, warn_of_time_zone,
@@ -26,7 +30,8 @@ pub use statement::{call, call_to_schedule, call_to_schedule_tick, cannot_schedu
 pub use work::{Work, told};
 
 /// Registers the nightly job with pg_cron, or changes the existing job of that name. Returns the job's id.
-/// The job belongs to the caller. pg_cron reads its schedule in UTC unless `cron.timezone` names another time zone.
+/// The job belongs to the caller. pg_cron reads its schedule in UTC unless `cron.timezone` names another time zone. With the schedule
+/// `auto` the tick moves it to the quietest hour of the day.
 /// Errors: 22004, 22023 (a bad cron expression or job name), 42501 (no privilege on pg_cron; another role's job),
 /// 42704 (unknown target), 42710 (the name is taken in another database), 55000 (pg_cron is not in this database).
 #[pg_extern]
@@ -41,13 +46,37 @@ fn backlog_cleanup_schedule(
     let job_name = checked(job_name, "schedule()")?;
     let target = exists(target)?;
     let command = command(&target, batched)?;
-    place(
-        schedule,
+    let auto = (schedule == AUTO).then(|| Place::first(&target)).transpose()?;
+    let job = place(
+        auto.as_ref().map_or(schedule, |place| &place.schedule),
         job_name,
         &command,
         &call_to_schedule(schedule, batched, &target, job_name)?,
         &call("schedule('0 2 * * *')")?,
-    )
+    )?;
+    match auto {
+        Some(place) => {
+            place.remember(job, &target)?;
+            warn_without_tick(job)?;
+        }
+        None => auto::forget(job)?,
+    }
+    Ok(job)
+}
+
+/// Says so where nothing moves a job to the quietest hour.
+fn warn_without_tick(job: i64) -> Result<()> {
+    let here = database()?;
+    if !jobs()?.iter().any(|job| job.ticks && job.active && job.database == here) {
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!("job {job} stays at its hour, since no job ticks"),
+            "backlog_cleanup",
+        )
+        .set_hint(call("schedule_tick()")?)
+        .report(PgLogLevel::WARNING);
+    }
+    Ok(())
 }
 
 /// Registers the job of the tick with pg_cron, or changes the existing job of that name. Returns the job's id.
@@ -120,9 +149,9 @@ fn backlog_cleanup_unschedule(job_name: default!(Option<&str>, "'backlog-cleanup
             format!("SELECT cron.unschedule({})", job.id),
         ));
     }
-    Spi::get_one_with_args::<bool>("SELECT cron.unschedule($1)", &[job.id.into()])
-        .map(|removed| removed == Some(true))
-        .map_err(spi)
+    let removed = Spi::get_one_with_args::<bool>("SELECT cron.unschedule($1)", &[job.id.into()]).map_err(spi)?;
+    auto::forget(job.id)?;
+    Ok(removed == Some(true))
 }
 
 /// Checks the length of a job's name: pg_cron would truncate a longer one, and not find it again. Errors: 22004, 22023.

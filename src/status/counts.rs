@@ -9,11 +9,14 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::datum::instant_as_text;
 use crate::postgres::error::{Result, spi};
-use crate::postgres::expression::Expression;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::{Row, stream};
+use crate::rank::index;
+use crate::rank::one_pass::read;
 use crate::rank::tally::Tally;
+use crate::rules::Rules;
 use crate::rules::matching::{Age, Policies};
+use crate::status::others::{self, Others};
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach};
 use crate::target::recipes::RecipeNames;
@@ -45,27 +48,86 @@ pub struct Counts {
 
 /// Counts the account's rows by recipe and status, in one pass.
 pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Counts> {
+    let statuses = statuses(target)?;
+    let mut all = Names::of(target)?;
+    let recipes = by_recipe(target, |policies, ages, groups| {
+        for leaf in leaves {
+            leaf.reading_as_owner(target, || {
+                leaf.expect_most_rows();
+                stream(&statement(target, &statuses, leaf, policies, ages), |row| {
+                    groups.add(row, |age| {
+                        let rows = Rows::of(target, leaf, policies, row, age);
+                        // SAFETY: the fifth column of the statement is a text.
+                        let status = all.place(rows.status, unsafe { row.text(4) });
+                        (rows, status)
+                    });
+                })
+            })?;
+        }
+        Ok(())
+    })?;
+    Ok(Counts { recipes, names: all.names })
+}
+
+/// Counts the account's rows by status, and those in scope by recipe: the recipes of other rows are not asked. The sum of the others is
+/// in the last of the recipes, which has no failures. Where an index has the statuses and nearly nothing has to be read of the table, this takes
+/// two scans of indexes, and `counts` else.
+pub fn totals(target: &Target, leaves: &[Leaf]) -> Result<Counts> {
+    let Some(others) = others::count(target, leaves, &statuses(target)?)? else { return counts(target, leaves) };
+    let mut all = Names::of(target)?;
+    let rules = Rules::of_all(target)?;
+    let through_index = index::serves(&rules, leaves)?;
+    let mut recipes = by_recipe(target, |_, _, groups| {
+        for leaf in leaves {
+            read(&rules, leaf, through_index, |row| {
+                groups.add(row, |age| {
+                    // The place of its status, and the bit of those in scope.
+                    let status = row.number(2).unwrap_or_default();
+                    (Rows::one(Some(status as usize), 1, row.number(3), age), status as usize)
+                });
+            })?;
+        }
+        Ok(())
+    })?;
+    let mut rest = Counted::default();
+    for Others { place, statuses, text, count } in others {
+        let status = all.place(place, text.as_deref());
+        rest.add(&Rows { count, statuses, ..Rows::default() }, status);
+    }
+    recipes.push(RecipeStatus::of(None, String::new(), rest, Oldest::default()));
+    Ok(Counts { recipes, names: all.names })
+}
+
+/// Rows by recipe and policy.
+struct Groups<'a> {
+    ages: &'a [Age],
+    tally: Tally,
+    counted: Vec<Counted>,
+}
+
+impl Groups<'_> {
+    /// Adds rows, which `count` returns for the age of their policy, with the place of their status. The row's first columns are
+    /// `Policies::group_columns`.
+    fn add(&mut self, row: &Row, count: impl FnOnce(Age) -> (Rows, usize)) {
+        let group = self.tally.of_row(row);
+        self.counted.resize_with(self.tally.list.len(), Counted::default);
+        let (rows, status) = count(self.ages[self.tally.list[group].policy]);
+        self.counted[group].add(&rows, status);
+    }
+}
+
+/// Sums up by recipe what `read` adds, most failures first.
+fn by_recipe(
+    target: &Target,
+    read: impl FnOnce(&Policies, &[Age], &mut Groups) -> Result<()>,
+) -> Result<Vec<RecipeStatus>> {
     target.account_exists()?;
     let policies = Rc::new(Policies::of(target, Mode::Regular)?);
     let names = RecipeNames::of(target)?;
-    let statuses = statuses(target)?;
-    let mut all = Names::of(target)?;
     let ages = policies.ages(target)?;
-    let mut groups = Tally::of(target, &policies);
-    let mut of_group: Vec<Counted> = Vec::new();
-    for leaf in leaves {
-        leaf.reading_as_owner(target, || {
-            leaf.expect_most_rows();
-            stream(&statement(target, &statuses, leaf, &policies, &ages), |row| {
-                let group = groups.of_row(row);
-                of_group.resize_with(groups.list.len(), Counted::default);
-                let rows = Rows::of(target, leaf, &policies, row, ages[groups.list[group].policy]);
-                // SAFETY: the fifth column of the statement is a text.
-                let status = all.place(rows.status, unsafe { row.text(4) });
-                of_group[group].add(&rows, status);
-            })
-        })?;
-    }
+    let mut groups = Groups { ages: &ages, tally: Tally::of(target, &policies), counted: Vec::new() };
+    read(&policies, &ages, &mut groups)?;
+    let Groups { tally: groups, counted: mut of_group, .. } = groups;
     // The entries of a recipe and policy are ranked together, whatever their status.
     for place in (0..of_group.len()).rev() {
         let first = groups.list[place].ranked_with;
@@ -86,9 +148,22 @@ pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Counts> {
     let mut counts = Vec::new();
     let oldest = oldest(target, recipes.iter().map(|(_, counted)| counted.oldest))?;
     for ((id, counted), oldest) in recipes.into_iter().zip(oldest) {
-        counts.push(RecipeStatus {
-            name: names.name(id.as_deref()),
+        let name = names.name(id.as_deref());
+        counts.push(RecipeStatus::of(id, name, counted, oldest));
+    }
+    let number = |recipe: &RecipeStatus| recipe.id.as_ref().filter(|_| target.recipe.is_number())?.parse::<f64>().ok();
+    counts.sort_by(|a, b| {
+        let by_id = || number(a).partial_cmp(&number(b)).unwrap_or(Ordering::Equal).then_with(|| a.id.cmp(&b.id));
+        b.of_status[0].cmp(&a.of_status[0]).then(a.id.is_none().cmp(&b.id.is_none())).then_with(by_id)
+    });
+    Ok(counts)
+}
+
+impl RecipeStatus {
+    fn of(id: Option<String>, name: String, counted: Counted, oldest: Oldest) -> RecipeStatus {
+        RecipeStatus {
             id,
+            name,
             total: counted.total,
             of_status: counted.of_status,
             of_each: counted.of_each,
@@ -96,14 +171,8 @@ pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Counts> {
             oldest_failed_at: oldest.at,
             oldest_failed_iso: oldest.iso,
             oldest_failed_age: oldest.seconds.map(age_in_words),
-        });
+        }
     }
-    let number = |recipe: &RecipeStatus| recipe.id.as_ref().filter(|_| target.recipe.is_number())?.parse::<f64>().ok();
-    counts.sort_by(|a, b| {
-        let by_id = || number(a).partial_cmp(&number(b)).unwrap_or(Ordering::Equal).then_with(|| a.id.cmp(&b.id));
-        b.of_status[0].cmp(&a.of_status[0]).then(a.id.is_none().cmp(&b.id.is_none())).then_with(by_id)
-    });
-    Ok(Counts { recipes: counts, names: all.names })
 }
 
 /// So many statuses that the target does not name have names of their own.
@@ -199,7 +268,8 @@ impl Counted {
     }
 }
 
-/// Rows of one recipe, policy and status, as `statement` has them.
+/// Rows of one recipe, policy and status.
+#[derive(Default)]
 struct Rows {
     count: i64,
     /// The place of their status among those that the target names.
@@ -219,8 +289,13 @@ impl Rows {
         if is_counted_there(target, leaf, policies) {
             return Rows { count: number(6), status, statuses, expired: number(7), too_old: number(8), oldest };
         }
-        let is_before = |cutoff: i64| i64::from(oldest.is_some_and(|at| at < cutoff));
-        Rows { count: 1, status, statuses, expired: is_before(age.cutoff), too_old: is_before(age.keep_cutoff), oldest }
+        Rows::one(status, statuses, oldest, age)
+    }
+
+    fn one(status: Option<usize>, statuses: i64, at: Option<i64>, age: Age) -> Rows {
+        let is_before = |cutoff: i64| i64::from(at.is_some_and(|at| at < cutoff));
+        let (expired, too_old) = (is_before(age.cutoff), is_before(age.keep_cutoff));
+        Rows { count: 1, status, statuses, expired, too_old, oldest: at }
     }
 }
 
@@ -263,10 +338,10 @@ fn statement(
 /// ones.
 fn statuses(target: &Target) -> Result<(String, String)> {
     let (kind, text) = kinds(target)?;
-    let kind = match &target.meets {
+    let kind = match target.is_met() {
         None => format!("({kind})::bigint"),
-        Some(Expression { of_row, .. }) => {
-            format!("(({kind}) OPERATOR(pg_catalog.&) CASE WHEN {of_row} THEN -1::bigint ELSE -2::bigint END)::bigint")
+        Some(meets) => {
+            format!("(({kind}) OPERATOR(pg_catalog.&) CASE WHEN {meets} THEN -1::bigint ELSE -2::bigint END)::bigint")
         }
     };
     Ok((kind, text))
@@ -303,6 +378,7 @@ fn kinds(target: &Target) -> Result<(String, String)> {
 }
 
 /// An instant, the same in ISO 8601, and the seconds since then; an infinite time has none.
+#[derive(Default)]
 struct Oldest {
     at: Option<TimestampWithTimeZone>,
     iso: Option<String>,

@@ -8,6 +8,7 @@ use serde::de::IgnoredAny;
 use crate::extension;
 use crate::postgres::datum::instant_as_text;
 use crate::postgres::error::{Result, error, required};
+use crate::postgres::expression::Expression;
 use crate::postgres::read::read_one;
 use crate::postgres::stream::stream;
 use crate::postgres::table::Column;
@@ -118,6 +119,8 @@ struct Found {
     is_of_account: bool,
     has_its_status: bool,
     meets_its_condition: bool,
+    /// No expression of the target fails for it.
+    is_readable: bool,
     /// Failed-at, as the column has it: microseconds since 2000.
     at: Option<i64>,
     /// The same as an instant.
@@ -129,21 +132,22 @@ impl Found {
     fn of(target: &Target, leaf: &Leaf, policies: &Policies, id: &Values, knows_all: bool) -> Result<Option<Found>> {
         let account = if knows_all { "true".to_owned() } else { target.is_of_account() };
         let statement = format!(
-            "SELECT {}, ({}) IS TRUE, ({}) IS TRUE, {}, {}, ({}) IS TRUE, {} FROM {} g WHERE ({account}) AND {}",
+            "SELECT {}, ({}) IS TRUE, ({}) IS TRUE, {}, {}, ({}) IS TRUE, {}, ({}) FROM {} g WHERE ({account}) AND {}",
             policies.group_columns(target, &target.recipe.as_text()),
             target.is_of_account(),
             target.has_failed(),
             target.failed_at.as_itself(),
             target.instant(&target.failed_at.as_itself()),
-            target.meets.as_ref().map_or("true", |condition| &condition.of_row),
+            target.meets.as_ref().map_or("true".into(), Expression::of_row),
             target.id.as_text(),
+            target.is_readable(),
             leaf.rows(),
             target.id.identifies(id)
         );
         let mut found = None;
         leaf.reading_as_owner(target, || {
             stream(&statement, |row| {
-                // SAFETY: the first two columns and the last are texts.
+                // SAFETY: these columns are texts: the first two and the id.
                 let text = |column| unsafe { row.text(column) }.map(str::to_owned);
                 found = Some(Found {
                     id: text(8),
@@ -155,6 +159,7 @@ impl Found {
                     at: row.number(5),
                     instant: row.number(6),
                     meets_its_condition: row.number(7) == Some(1),
+                    is_readable: row.number(9) == Some(1),
                 });
             })
         })?;
@@ -167,6 +172,9 @@ impl Found {
                 "out of scope",
                 format!("it is not of account \"{}\"", target.account.as_deref().unwrap_or_default()),
             ));
+        }
+        if !self.is_readable {
+            return Ok(Verdict::of("kept back", "an expression of the target fails for it"));
         }
         if !self.has_its_status {
             return Ok(Verdict::of("out of scope", "its status is none whose rows go"));

@@ -6,19 +6,28 @@ use crate::postgres::error::Result;
 use crate::postgres::now::one_now;
 use crate::target::load::row;
 
-/// Says in a sentence what the last tick has decided about a target, and why. Reads only. Errors: 22004, 42704 (unknown target).
+/// Says in sentences what the last tick has decided about a target, and why, and where its job is that follows the quietest hour. Reads only. Errors: 22004, 42704 (unknown target).
 #[pg_extern(stable)]
 fn backlog_cleanup_explain_tick(target: default!(Option<&str>, "'generations'")) -> Result<String> {
     const SAID: &str = "
-        SELECT CASE WHEN NOT t.adaptive
-                    THEN format('no tick decides about target \"%s\": it is not adaptive; UPDATE backlog_cleanup.target SET adaptive = true WHERE name = %L',
-                                t.name, t.name)
-                    WHEN d.id IS NULL THEN format('no tick has decided about target \"%s\" yet', t.name)
-                    ELSE format('tick %s, at %s: %s, since %s', d.tick, to_char(d.decided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC'),
-                                CASE d.action WHEN 'run' THEN 'a run was started' WHEN 'slow' THEN 'the run goes on slower'
-                                              ELSE 'nothing was done' END, d.reason) END
+        SELECT concat_ws('; ',
+                   CASE WHEN NOT t.adaptive
+                        THEN format('no tick decides about target \"%s\": it is not adaptive; UPDATE backlog_cleanup.target SET adaptive = true WHERE name = %L',
+                                    t.name, t.name)
+                        WHEN d.id IS NULL THEN format('no tick has decided about target \"%s\" yet', t.name)
+                        ELSE format('tick %s, at %s: %s, since %s', d.tick, to_char(d.decided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC'),
+                                    CASE d.action WHEN 'run' THEN 'a run was started' WHEN 'slow' THEN 'the run goes on slower'
+                                                  WHEN 'resume' THEN 'the run goes on at its own pace' ELSE 'nothing was done' END,
+                                    d.reason) END,
+                   (SELECT string_agg(format('job %s is at %s:00 (%s), %s', job_id, to_char(hour, 'FM00'), t.time_zone,
+                                             CASE WHEN is_known THEN 'the quietest hour or on its way there'
+                                                  ELSE 'until the samples tell the quietest hour' END), '; ' ORDER BY job_id)
+                    FROM backlog_cleanup.auto_schedule WHERE target = t.name),
+                   m.said)
         FROM backlog_cleanup.target t
-        LEFT JOIN LATERAL (SELECT * FROM backlog_cleanup.decision WHERE target = t.name ORDER BY id DESC LIMIT 1) d ON true
+        LEFT JOIN LATERAL (SELECT * FROM backlog_cleanup.decision WHERE target = t.name AND action <> 'move' ORDER BY id DESC LIMIT 1) d ON true
+        LEFT JOIN LATERAL (SELECT format('tick %s, at %s: %s', tick, to_char(decided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC'), reason) AS said
+                           FROM backlog_cleanup.decision WHERE target = t.name AND action = 'move' ORDER BY id DESC LIMIT 1) m ON true
         WHERE t.name = $1";
     let target = row(target)?;
     let said = extension::as_owner(|| one_now::<String>(SAID, &[target.name.as_str().into()]))?;

@@ -18,6 +18,7 @@ pub fn last_run(target: &str) -> Result<Value> {
                      jsonb_build_object('runId', id, 'mode', mode, 'removed', removed,
                                         'state', CASE WHEN state = 'running' AND NOT $2 THEN 'interrupted' ELSE state END,
                                         'requestedBy', requested_by, 'startedAt', started_at, 'finishedAt', finished_at,
+                                        'waitingFor', CASE WHEN state = 'running' AND $2 THEN waiting_for END,
                                         'error', CASE WHEN state = 'running' AND NOT $2 THEN to_jsonb('the session that ran it has ended'::text)
                                                       ELSE to_jsonb(r) -> 'error_message' END)
               FROM (SELECT * FROM backlog_cleanup.run WHERE target = $1 ORDER BY id DESC LIMIT 1) r

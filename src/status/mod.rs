@@ -6,7 +6,7 @@ mod explain;
 mod explain_tick;
 pub mod failures;
 pub mod last_run;
-pub mod quiet_hours;
+mod others;
 mod report;
 mod simulate;
 
@@ -24,7 +24,7 @@ use crate::history::report::LISTED;
 use crate::postgres::error::Result;
 use crate::postgres::json::Json;
 use crate::schedule;
-use crate::status::counts::{Counts, RecipeStatus, counts};
+use crate::status::counts::{Counts, RecipeStatus, counts, totals};
 use crate::status::last_run::last_run;
 use crate::target::Target;
 use crate::target::leaf::Leaf;
@@ -118,7 +118,7 @@ fn backlog_cleanup_status_json(target: default!(Option<&str>, "'generations'")) 
 }
 
 fn status_report(target: &Target, leaves: &[Leaf]) -> Result<Json> {
-    let Counts { recipes: counts, names } = counts(target, leaves)?;
+    let Counts { recipes: counts, names } = totals(target, leaves)?;
     let mut of_each = vec![0; names.len()];
     for recipe in &counts {
         of_each.iter_mut().zip(&recipe.of_each).for_each(|(sum, count)| *sum += count);

@@ -8,6 +8,7 @@ use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::subtransaction::{briefly, sqlstate};
 use crate::postgres::table::{Column, Table};
+use crate::postgres::wal::WalCompression;
 use crate::target::leaf::leaves;
 use crate::target::load::row;
 use crate::target::mistake::Mistake;
@@ -67,6 +68,7 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
     }
     wrong.extend(table.and_then(|table| throttle(&row, table)));
     wrong.extend(time_zone(&row.time_zone)?);
+    wrong.extend(wal_compression(&row));
     if let Some(target) = &target {
         let mistake = |found: PassedOver| {
             Mistake::of(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "generations_table", &found.error())
@@ -130,6 +132,15 @@ fn value_for(
 fn throttle(row: &TargetRow, table: &Table) -> Option<Mistake> {
     let failure = briefly(|| row.throttle(table)).err()?;
     Some(Mistake::caught("throttle_query", "throttle query fails: ", failure).or_null())
+}
+
+fn wal_compression(row: &TargetRow) -> Option<Mistake> {
+    let compression = row.wal_compression;
+    let code = PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED;
+    let wrong = format!("this server was built without {}", compression.value());
+    let look = "SELECT enumvals FROM pg_settings WHERE name = 'wal_compression'".into();
+    let mistake = Mistake::new(code, "wal_compression", wrong, look).or(WalCompression::Auto.value().into());
+    (!compression.is_built_in()).then_some(mistake)
 }
 
 /// An abbreviation means another time zone elsewhere, and no summer time; `EST` is five hours behind UTC or ten ahead of it.

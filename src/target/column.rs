@@ -14,7 +14,7 @@ use crate::target::below::types_below;
 impl Column {
     /// This column of `g` as SQL.
     pub fn of_row(&self) -> String {
-        self.expression.as_ref().map_or_else(|| format!("g.{}", self.name), |expression| expression.of_row.clone())
+        self.expression.as_ref().map_or_else(|| format!("g.{}", self.name), Expression::of_row)
     }
 
     /// What this column is, for people.
@@ -222,6 +222,7 @@ pub fn document(columns: &[(String, Column)]) -> Result<Column> {
     Column::made_of(Expression {
         sql: text(|column| column.name.clone()),
         of_row: text(Column::of_row),
+        guard: None,
         type_oid: pg_sys::TEXTOID,
         collation: pg_sys::DEFAULT_COLLATION_OID,
         columns: columns.iter().map(|(_, column)| column.number).collect(),

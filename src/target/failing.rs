@@ -14,6 +14,7 @@ use crate::postgres::stream::stream;
 use crate::postgres::subtransaction::{briefly, raise_again, reported, sqlstate};
 use crate::postgres::table::{Column, Table};
 use crate::target::Target;
+use crate::target::guard::Unreadable;
 
 /// An expression of a target, and the rows for which runs need its value.
 struct Read<'a> {
@@ -51,6 +52,11 @@ impl Target {
         }
     }
 
+    /// Reads the values of all expressions. Errors: that of the first row for which one fails.
+    pub(super) fn read_rows(&self, rows: &Rows) -> Result<()> {
+        self.reads_of_expressions().iter().try_for_each(|read| self.fails(rows, read)?.map_or(Ok(()), Err))
+    }
+
     /// Status and condition are asked of each row of the account, the others of rows in scope.
     fn reads_of_expressions(&self) -> Vec<Read<'_>> {
         let of_account =
@@ -79,7 +85,7 @@ impl Target {
             set_local("synchronize_seqscans", "off");
         };
         let mut last = None;
-        let values = read(&format!("{position}, ({}) IS NULL", expression.of_row), "");
+        let values = read(&format!("{position}, ({}) IS NULL", expression.of_row()), "");
         let tried = briefly(|| {
             reading_as_owner_of(table, || {
                 in_order();
@@ -88,6 +94,7 @@ impl Target {
             })
         });
         let Err(failure) = tried else { return Ok(None) };
+        let sqlstate = exact(sqlstate(&failure));
         let report = reported(&failure);
         let (code, wrong, detail) =
             (report.sql_error_code(), report.message().to_owned(), report.detail().map(str::to_owned));
@@ -113,6 +120,7 @@ impl Target {
             Some((_, sql)) => self.set(key, &quote_literal(sql)),
             None => self.set(key, "'...'"),
         };
+        self.guard(expression, Unreadable { rows: 0, sqlstate, message: message.clone(), hint: hint.clone(), row: id });
         let told = error(code, message, hint);
         Ok(Some(match detail {
             Some(detail) => told.set_detail(detail),

@@ -35,6 +35,7 @@ impl Id {
         let value = Column::made_of(Expression {
             sql: record(|column| column.name.clone()),
             of_row: record(Column::of_row),
+            guard: None,
             type_oid: pg_sys::RECORDOID,
             collation: pg_sys::Oid::INVALID,
             columns: columns.iter().map(|(_, column)| column.number).collect(),

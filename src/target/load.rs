@@ -13,11 +13,11 @@ use crate::postgres::settings::set_local;
 use crate::postgres::table::{Column, Table};
 use crate::target::column::{Part, document};
 use crate::target::expression::{self, is_expression};
-use crate::target::fingerprint::{callable_by_owner_of, grant_to_owner_of};
 use crate::target::id::Id;
 use crate::target::leaf::is_not_distributed;
 use crate::target::mistake::Mistake;
 use crate::target::nearest::nearest;
+use crate::target::own::FINGERPRINT;
 use crate::target::{Ledger, RecipeTable, Target, TargetRow, Users, trust};
 
 impl Target {
@@ -149,7 +149,7 @@ impl Search<'_> {
                 target.names_of_statuses = target.find_names_of_statuses()?;
                 let calls = target.expressions().flat_map(|expression| expression.calls.iter().copied());
                 target.table.named = Rc::new(calls.chain(fingerprint).collect());
-                Ok(Ok(target))
+                target.with_guards().map(Ok)
             }
             (table, _) => Ok(Err(Missed { table, meant, mistakes })),
         }
@@ -447,11 +447,11 @@ impl Search<'_> {
         if !self.row.fingerprint {
             return Ok(None);
         }
-        let found = callable_by_owner_of(table)?;
+        let found = FINGERPRINT.callable_by_owner_of(table)?;
         if found.is_none() {
             let wrong =
                 format!("the owner of {} may not call backlog_cleanup_fingerprint() or use its schema", table.name);
-            let (code, grant) = (PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, grant_to_owner_of(table)?);
+            let (code, grant) = (PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, FINGERPRINT.grant_to_owner_of(table)?);
             self.note(Mistake::new(code, "fingerprint", wrong, grant));
         }
         Ok(found)

@@ -8,12 +8,14 @@ mod failing;
 mod failure_type;
 mod fingerprint;
 pub mod foreign_keys;
+pub mod guard;
 pub mod id;
 pub mod leaf;
 pub mod load;
 pub mod meaning;
 pub mod mistake;
 pub mod nearest;
+mod own;
 pub mod pace;
 pub mod parts;
 pub mod passed_over;
@@ -24,7 +26,9 @@ pub mod statuses;
 pub mod steady;
 pub mod time;
 pub mod trust;
+mod unreadable;
 mod unused;
+pub mod window;
 
 use std::cell::OnceCell;
 
@@ -39,9 +43,11 @@ use crate::postgres::names::naming_anything;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
+use crate::postgres::wal::WalCompression;
 use crate::target::id::Id;
 use crate::target::pace::Pace;
 use crate::target::spelling::Spelling;
+use crate::target::window::Window;
 
 /// A row of `backlog_cleanup.target`, not checked. The comments on its columns explain them.
 #[derive(Clone, Deserialize)]
@@ -91,6 +97,11 @@ pub struct TargetRow {
     /// Bytes per second.
     pub max_wal_rate: Option<i64>,
     pub throttle_query: Option<String>,
+    /// Versions before 0.3.0 have none.
+    #[serde(default)]
+    pub run_between: Option<Window>,
+    #[serde(default)]
+    pub wal_compression: WalCompression,
     /// The role that made the target use its tables; `None` is a superuser, and `""` a role that is gone.
     pub named_by: Option<String>,
 }
@@ -166,6 +177,11 @@ impl std::ops::Deref for Target {
 }
 
 impl TargetRow {
+    /// Why a regular run in batches does not work now; `None` inside of `run_between`.
+    pub fn outside_of_window(&self) -> Result<Option<String>> {
+        self.run_between.as_ref().map_or(Ok(None), |window| window.outside(&self.time_zone))
+    }
+
     /// The statement that sets a column of this row.
     pub fn set(&self, column: &str, value: &str) -> String {
         format!("UPDATE backlog_cleanup.target SET {column} = {value} WHERE name = {}", quote_literal(&self.name))
@@ -244,9 +260,14 @@ impl Target {
         Some((message, self.set("max_rows_per_run", "100000")))
     }
 
-    /// The condition on a row `g` that it is a failed row of the account, and meets the target's condition.
+    /// The condition on a row `g` that it is a failed row of the account, meets the target's condition, and can be read.
     pub fn is_failed(&self) -> String {
-        let condition = self.meets.iter().map(|condition| condition.of_row.clone());
-        [self.is_of_account(), self.has_failed()].into_iter().chain(condition).collect::<Vec<_>>().join(" AND ")
+        [self.is_of_account(), self.has_failed()].into_iter().chain(self.is_met()).collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// The condition on a failed row `g` that it meets the target's condition, and can be read; `None` if every row does.
+    pub fn is_met(&self) -> Option<String> {
+        let conditions: Vec<String> = self.meets.iter().map(Expression::of_row).chain(self.can_be_read()).collect();
+        (!conditions.is_empty()).then(|| conditions.join(" AND "))
     }
 }

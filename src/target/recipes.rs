@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use pgrx::direct_function_call;
 use pgrx::prelude::*;
@@ -119,6 +119,16 @@ pub struct RecipeNames(Option<HashMap<String, String>>);
 
 impl RecipeNames {
     pub fn of(target: &Target) -> Result<RecipeNames> {
+        RecipeNames::read(target, |_| true)
+    }
+
+    /// Those of some recipes.
+    pub fn among<'a>(target: &Target, ids: impl Iterator<Item = &'a str>) -> Result<RecipeNames> {
+        let ids: HashSet<&str> = ids.collect();
+        RecipeNames::read(target, |id| ids.contains(id))
+    }
+
+    fn read(target: &Target, is_wanted: impl Fn(&str) -> bool) -> Result<RecipeNames> {
         let Some(RecipeTable { table, key, name }) = &target.recipes else {
             return Ok(RecipeNames(None));
         };
@@ -128,8 +138,10 @@ impl RecipeNames {
         reading_as_owner_of(table, || {
             stream(&read, |row| {
                 // SAFETY: both columns are cast to text.
-                let text = |column| bounded(unsafe { row.text(column) }.unwrap_or_default()).into_owned();
-                names.insert(text(0), text(1));
+                let text = |column| bounded(unsafe { row.text(column) }.unwrap_or_default());
+                if is_wanted(&text(0)) {
+                    names.insert(text(0).into_owned(), text(1).into_owned());
+                }
             })
         })?;
         Ok(RecipeNames(Some(names)))

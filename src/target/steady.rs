@@ -8,6 +8,7 @@ use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::snapshot::with_new_snapshot;
 use crate::postgres::subtransaction::look;
 use crate::target::Target;
+use crate::target::guard::without_unreadable_rows;
 use crate::target::leaf::{Leaf, leaves};
 use crate::target::load::table;
 
@@ -21,15 +22,25 @@ pub enum Lock {
 }
 
 /// Locks the target's table (ACCESS SHARE), loads the target under that lock, takes the transaction's snapshot, and does
-/// `work`. While it waits, `lock_timeout` is the shorter of the target's and the session's. Errors: those of
-/// `Target::load`, 55P03 (a lock is held for too long).
+/// `work` of a run, whose full-page images are compressed as the target says. While it waits, `lock_timeout` is the shorter of the
+/// target's and the session's. Errors: those of `Target::load`, 55P03 (a lock is held for too long).
 pub fn steady<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
-    hold(name, |_| Ok(Vec::new()), Lock::Read, |target, _| work(target))
+    hold(name, no_leaves, Lock::Read, |target, _| {
+        target.wal_compression.set_local();
+        work(target)
+    })
 }
 
 /// The same with all leaves of the target locked: until `work` ends, none is detached or rewritten.
 pub fn steady_leaves<T>(name: Option<&str>, lock: Lock, work: impl FnOnce(&Target, &[Leaf]) -> Result<T>) -> Result<T> {
-    hold(name, leaves, lock, work)
+    hold(name, leaves, lock, |target, leaves| {
+        target.wal_compression.set_local();
+        work(target, leaves)
+    })
+}
+
+fn no_leaves(_: &Target) -> Result<Vec<Leaf>> {
+    Ok(Vec::new())
 }
 
 fn hold<T>(
@@ -79,12 +90,13 @@ fn hold<T>(
     })
 }
 
-/// The same for `work` that only reads, and keeps no lock: the caller may not have the right to lock the tables.
-pub fn glance<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
-    look(|| steady(name, work))
+/// The same for `work` that only reads, and keeps no lock: the caller may not have the right to lock the tables. Rows for which an
+/// expression of the target fails are not read.
+pub fn glance<T>(name: Option<&str>, work: impl Fn(&Target) -> Result<T>) -> Result<T> {
+    without_unreadable_rows(|| look(|| hold(name, no_leaves, Lock::Read, |target, _| work(target))))
 }
 
 /// The same with the leaves.
-pub fn glance_leaves<T>(name: Option<&str>, work: impl FnOnce(&Target, &[Leaf]) -> Result<T>) -> Result<T> {
-    look(|| steady_leaves(name, Lock::Read, work))
+pub fn glance_leaves<T>(name: Option<&str>, work: impl Fn(&Target, &[Leaf]) -> Result<T>) -> Result<T> {
+    without_unreadable_rows(|| look(|| hold(name, leaves, Lock::Read, &work)))
 }

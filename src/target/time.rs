@@ -33,6 +33,20 @@ impl Target {
         )
     }
 
+    /// The condition that the local time of an instant is that of another one, too: clocks go back. Of a failed-at in that time nobody can
+    /// tell which it is.
+    pub fn comes_twice(&self, instant: &str) -> String {
+        let instant = format!("pg_catalog.timestamptz {}", quote_literal(instant));
+        let near = format!("({instant} OPERATOR(pg_catalog.+) away)");
+        format!(
+            "(SELECT pg_catalog.bool_or({} OPERATOR(pg_catalog.=) {})
+              FROM (SELECT minutes OPERATOR(pg_catalog.*) interval '1 minute' AS away
+                    FROM pg_catalog.generate_series(-180, 180, 30) AS minutes WHERE minutes OPERATOR(pg_catalog.<>) 0) near)",
+            self.in_time_zone(&self.failed_at, &near),
+            self.in_time_zone(&self.failed_at, &instant),
+        )
+    }
+
     /// The `timestamptz` that a failed-at means: a `timestamp` is read in the target's time zone. Near both ends of what a
     /// `timestamp` can be it is another one, since the one in UTC may be beyond.
     pub fn instant(&self, failed_at: &str) -> String {

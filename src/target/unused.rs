@@ -92,7 +92,7 @@ impl TargetRow {
             JOIN (VALUES (1, 'max_replica_lag', '^$'), (2, 'max_transaction_age', '^$'), (3, 'yield_to_autovacuum', '^false$'),
                          (4, 'max_wal_rate', '^$'), (5, 'throttle_query', '^$'), (6, 'max_duration', '^$'), (7, 'max_rows', '^$'),
                          (8, 'max_rows_per_second', '^$'), (9, 'pause', '^[^1-9]*$'), (10, 'batch_size', '^10000$'),
-                         (11, 'workers', '^1$')) limits (place, key, is_off) USING (key)
+                         (11, 'workers', '^1$'), (12, 'run_between', '^$')) limits (place, key, is_off) USING (key)
             WHERE t.name = $1 AND value !~ is_off";
         let found = extension::as_owner(|| one_now::<Vec<String>>(LIMITS, &[self.name.as_str().into()]))?;
         Ok(found.unwrap_or_default())

@@ -2,6 +2,7 @@
 
 mod decide;
 mod lock;
+mod place;
 mod sample;
 
 use std::time::Instant;
@@ -13,17 +14,25 @@ use crate::extension;
 use crate::history::{batches, housekeeping, samples};
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::json::Json;
-use crate::postgres::now::rows_now;
+use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::read::refuse_read_only;
 use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::snapshot::with_new_snapshot;
-use crate::postgres::subtransaction::{attempt, is_cancel, reported, sqlstate};
+use crate::postgres::subtransaction::{is_cancel, reported, sqlstate};
+use crate::postgres::timeout::within;
 use crate::run::lock::{Span, acquire};
 use crate::run::prepare::cannot_be_prepared;
+use crate::schedule::auto;
 use crate::status::alerts::{self, Unknown};
 
 /// How long a step waits for a lock.
 const PATIENCE: &str = "10ms";
+
+/// How long a step may take, in milliseconds: it can run code of a table's owner.
+const LONGEST: i64 = 5_000;
+
+/// A tick counts no target any more once it has counted so many rows.
+const ROWS: i64 = 500_000;
 
 /// The most characters of an error that a step keeps.
 const MESSAGE: usize = 1000;
@@ -38,6 +47,9 @@ struct Step {
     skipped: Option<String>,
     /// Why it has failed.
     error: Option<String>,
+    /// Whether it took too long.
+    #[serde(skip)]
+    is_over: bool,
 }
 
 /// What a tick has done.
@@ -52,7 +64,7 @@ struct Tick {
 
 /// Takes a sample of each target, decides about adaptive ones, makes hours and days of the samples, opens and resolves alerts, and prunes what is
 /// older than `backlog_cleanup.retention` says. Returns
-/// what each step took. Waits for no lock; a step that fails stops no other. Does nothing on a standby, or while another tick is at work,
+/// what each step took. Waits for no lock; a step that fails or takes too long stops no other. Does nothing on a standby, or while another tick is at work,
 /// and says so. Errors: 25006, 42501 (within code of a table), 55000.
 #[pg_extern]
 fn backlog_cleanup_tick() -> Result<Json> {
@@ -77,44 +89,88 @@ fn backlog_cleanup_tick() -> Result<Json> {
         return nothing(format!("another tick is at work{by}"));
     }
     cannot_be_prepared();
-    let started = Instant::now();
-    let tick =
-        extension::as_owner(|| Spi::get_one::<i64>("SELECT nextval('backlog_cleanup.tick_id_seq')").map_err(spi))?;
     // What the tick before has written may be newer than the statement.
-    let steps = with_new_snapshot(|| {
+    let tick = with_new_snapshot(|| {
         with_settings(|| {
             set_local("lock_timeout", PATIENCE);
-            steps(tick)
+            // Compiling takes far longer than what it would save.
+            set_local("jit", "off");
+            tick()
         })
     })?;
-    let milliseconds = since(started);
-    let json = serde_json::to_value(&steps).unwrap_or_default();
-    extension::as_owner(|| {
-        Spi::run_with_args(
-            "INSERT INTO backlog_cleanup.tick (id, started_at, milliseconds, steps) OVERRIDING SYSTEM VALUE
-             VALUES ($1, now(), $2, $3)",
-            &[tick.into(), milliseconds.into(), pgrx::JsonB(json).into()],
-        )
-        .map_err(spi)
-    })?;
-    Json::of(&Tick { tick, milliseconds, skipped: None, steps })
+    Json::of(&tick)
 }
 
-fn steps(tick: Option<i64>) -> Result<Vec<Step>> {
-    const TARGETS: &str = "SELECT name, adaptive FROM backlog_cleanup.target ORDER BY name";
-    let targets = extension::as_owner(|| {
-        rows_now(TARGETS, &[], |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<bool>(2)? == Some(true))))
-    })?;
-    let mut steps = Vec::new();
+fn tick() -> Result<Tick> {
+    const IS_LATE: &str = "
+        SELECT started_at > now() AND started_at <= clock_timestamp() FROM backlog_cleanup.tick ORDER BY id DESC LIMIT 1";
+    const WRITE: &str = "
+        INSERT INTO backlog_cleanup.tick (id, started_at, milliseconds, steps) OVERRIDING SYSTEM VALUE VALUES ($1, now(), $2, $3)";
+    let started = Instant::now();
+    let mut is_late = false;
+    let clock = step("look at the clock", None, || {
+        is_late = extension::as_owner(|| one_now::<bool>(IS_LATE, &[]))? == Some(true);
+        if is_late { Ok(None) } else { samples::of_the_future() }
+    });
+    if is_late {
+        let why = Some("another tick has begun later than this transaction".into());
+        return Ok(Tick { tick: None, milliseconds: 0.0, skipped: why, steps: Vec::new() });
+    }
+    let tick =
+        extension::as_owner(|| Spi::get_one::<i64>("SELECT nextval('backlog_cleanup.tick_id_seq')").map_err(spi))?;
+    let mut steps = steps(tick);
+    steps.insert(0, clock);
+    let milliseconds = since(started);
+    let json = pgrx::JsonB(serde_json::to_value(&steps).unwrap_or_default());
+    let written = step("write", None, || {
+        let values = [tick.into(), milliseconds.into(), json.into()];
+        extension::as_owner(|| Spi::run_with_args(WRITE, &values).map_err(spi)).map(|()| None)
+    });
+    let skipped = written.skipped.or(written.error).map(|why| format!("the tick has no row: {why}"));
+    Ok(Tick { tick, milliseconds, skipped, steps })
+}
+
+fn steps(tick: Option<i64>) -> Vec<Step> {
+    // Those that were counted longest ago come first.
+    const TARGETS: &str = "
+        SELECT name, adaptive FROM backlog_cleanup.target t
+        ORDER BY (SELECT sampled_at FROM backlog_cleanup.sample
+                  WHERE target = t.name AND grain = 'fine' AND in_scope IS NOT NULL ORDER BY sampled_at DESC LIMIT 1) NULLS FIRST, name";
+    let (mut targets, mut jobs, mut rows) = (Vec::new(), Vec::new(), 0);
+    let mut steps = vec![step("look for targets", None, || {
+        targets = extension::as_owner(|| {
+            rows_now(TARGETS, &[], |row| {
+                Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<bool>(2)? == Some(true)))
+            })
+        })?;
+        jobs = auto::all()?;
+        Ok(None)
+    })];
     for (target, _) in &targets {
-        steps.push(step("sample", Some(target), || sample::sample(target)));
+        let turn = if rows < ROWS { Ok(()) } else { Err(format!("this tick has counted {rows} rows of others")) };
+        let mut done = step("sample", Some(target), || sample::sample(target, turn, &mut rows));
+        if done.is_over {
+            let why = done.skipped.unwrap_or_default();
+            done = step("sample", Some(target), || sample::sample(target, Err(why), &mut 0));
+            done.milliseconds += LONGEST as f64;
+        }
+        steps.push(done);
     }
     for (target, _) in targets.iter().filter(|(_, is_adaptive)| *is_adaptive) {
         steps.push(step("decide", Some(target), || decide::decide(tick, target).map(|()| None)));
     }
+    for job in &jobs {
+        steps.push(step("place", Some(&job.target), || place::place(tick, job)));
+    }
     steps.push(step("roll up", None, || samples::roll_up().map(|()| None)));
+    let mut failed = None;
     // They see the samples that this tick has taken.
-    steps.push(step("alerts", None, || with_new_snapshot(alerts)));
+    let alerts = step("alerts", None, || {
+        let unknown;
+        (unknown, failed) = with_new_snapshot(alerts)?;
+        Ok(unknown)
+    });
+    steps.push(Step { error: alerts.error.or(failed), ..alerts });
     for what in housekeeping::WHAT {
         steps.push(step(&format!("prune {what}"), None, || housekeeping::prune(what).map(|()| None)));
     }
@@ -126,16 +182,21 @@ fn steps(tick: Option<i64>) -> Result<Vec<Step>> {
     for target in &left_over {
         steps.push(step("sum up", Some(target), || sum_up(target).map(|()| None)));
     }
-    Ok(steps)
+    steps
 }
 
-/// Opens and resolves alerts; returns what cannot be known now.
-fn alerts() -> Result<Option<String>> {
-    let unknown = alerts::evaluate()?.into_iter().map(|Unknown { rule, target, why }| {
-        let target = target.map_or(String::new(), |target| format!(" of target \"{target}\""));
-        format!("rule \"{rule}\"{target}: {why}")
-    });
-    Ok(Some(unknown.collect::<Vec<_>>().join("; ")).filter(|unknown| !unknown.is_empty()))
+/// Opens and resolves alerts; returns what cannot be known now, and which rules have failed.
+fn alerts() -> Result<(Option<String>, Option<String>)> {
+    let (failed, unknown): (Vec<Unknown>, Vec<Unknown>) =
+        alerts::evaluate()?.into_iter().partition(|unknown| unknown.has_failed);
+    let said = |unknown: Vec<Unknown>| {
+        let said = unknown.into_iter().map(|Unknown { rule, target, why, .. }| {
+            let target = target.map_or(String::new(), |target| format!(" of target \"{target}\""));
+            format!("rule \"{rule}\"{target}: {}", why.chars().take(MESSAGE).collect::<String>())
+        });
+        Some(said.collect::<Vec<_>>().join("; ")).filter(|said| !said.is_empty())
+    };
+    Ok((said(unknown), said(failed)))
 }
 
 /// Sums up the interrupted runs of a target. Errors: 55P03 (a run is at work).
@@ -144,11 +205,15 @@ fn sum_up(target: &str) -> Result<()> {
     batches::interrupt(target)
 }
 
-/// Does a step in a subtransaction; `work` returns why it has not done all.
+/// Does a step in a subtransaction, which it ends after `LONGEST`; `work` returns why it has not done all.
 fn step(name: &str, target: Option<&str>, work: impl FnOnce() -> Result<Option<String>>) -> Step {
-    let started = Instant::now();
-    let (skipped, error) = match attempt(|| work().map(Some)) {
-        Ok(skipped) => (skipped.flatten(), None),
+    let (started, mut is_over) = (Instant::now(), false);
+    let (skipped, error) = match within(LONGEST, work) {
+        Ok(Some(skipped)) => (skipped, None),
+        Ok(None) => {
+            is_over = true;
+            (Some(format!("it was ended after {} s", LONGEST / 1000)), None)
+        }
         Err(failure) if is_cancel(&failure) => failure.rethrow(),
         Err(failure) => {
             let message = Some(reported(&failure).message().chars().take(MESSAGE).collect());
@@ -158,7 +223,8 @@ fn step(name: &str, target: Option<&str>, work: impl FnOnce() -> Result<Option<S
             }
         }
     };
-    Step { step: name.to_owned(), target: target.map(str::to_owned), milliseconds: since(started), skipped, error }
+    let target = target.map(str::to_owned);
+    Step { step: name.to_owned(), target, milliseconds: since(started), skipped, error, is_over }
 }
 
 fn since(started: Instant) -> f64 {

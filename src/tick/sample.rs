@@ -1,9 +1,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
-use std::rc::Rc;
 use std::time::Instant;
 
-use backlog_cleanup_report::{Mode, recipe_id};
+use backlog_cleanup_report::recipe_id;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 use serde_json::{Value, json};
@@ -17,8 +16,6 @@ use crate::postgres::stream::stream;
 use crate::rank::count::{InScope, count};
 use crate::rank::index;
 use crate::rules::Rules;
-use crate::rules::matching::Policies;
-use crate::rules::selection::Selection;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, oids};
 use crate::target::steady::glance_leaves;
@@ -26,24 +23,36 @@ use crate::target::steady::glance_leaves;
 /// After a count no other is made for so many times what it took.
 const REST: f64 = 100.0;
 
+/// So many rows are counted with every other tick only, in seconds.
+const MANY: i64 = 100_000;
+const SELDOM: f64 = 570.0;
+
 /// A larger table is counted only through the partial index, in bytes.
 const LARGEST: u64 = 1 << 30;
 
 /// How many recipes and failure types a sample names.
 const NAMED: usize = 5;
 
-/// Takes a sample of a target. Returns why its rows were not counted, if they were not. Errors: those of `Target::load`, 55P03.
-pub fn sample(name: &str) -> Result<Option<String>> {
+/// Takes a sample of a target. Returns why its rows were not counted, if they were not: that it is not its `turn`, or another reason.
+/// Adds the rows that it has counted to `rows`. Errors: those of `Target::load`, 55P03.
+pub fn sample(name: &str, turn: std::result::Result<(), String>, rows: &mut i64) -> Result<Option<String>> {
     let before = samples::before(name)?;
     let started = Instant::now();
     let mut sample = glance_leaves(Some(name), |target, leaves| {
         let (size, counters) = samples::figures(name, &oids(leaves))?;
-        let (counted, not_counted) = match reason_not_to_count(target, leaves, &before)? {
-            Ok(through_index) => (Some(counted(target, leaves, through_index, &before)?), None),
+        let may_count = match &turn {
+            Ok(()) => reason_not_to_count(target, leaves, &before)?,
+            Err(reason) => Err(reason.clone()),
+        };
+        let (counted, not_counted) = match may_count {
+            Ok(through_index) => {
+                counted(target, leaves, through_index, &before).map(|(counted, why)| (Some(counted), why))?
+            }
             Err(reason) => (None, Some(reason)),
         };
         Ok(Sample { counted, not_counted, milliseconds: 0.0, size, counters })
     })?;
+    *rows += sample.counted.as_ref().map_or(0, |counted| counted.in_scope);
     sample.milliseconds = started.elapsed().as_secs_f64() * 1000.0;
     samples::write(name, &before, &sample)?;
     Ok(sample.not_counted)
@@ -51,12 +60,12 @@ pub fn sample(name: &str) -> Result<Option<String>> {
 
 /// Whether the rows are counted through the partial index, or else the reason not to count them.
 fn reason_not_to_count(target: &Target, leaves: &[Leaf], before: &Before) -> Result<std::result::Result<bool, String>> {
-    let through_index = index::serves(&regular(target)?, leaves)?;
+    let through_index = index::serves(&Rules::of_all(target)?, leaves)?;
     let bytes = leaves.iter().map(|leaf| u64::from(leaf.pages)).sum::<u64>() * u64::from(pg_sys::BLCKSZ);
     if !through_index && bytes > LARGEST {
         let gigabytes = bytes as f64 / LARGEST as f64;
         let why = match index::exists(target, false)? {
-            true => "few of its pages are all-visible or a policy names a failure type".to_owned(),
+            true => "a policy names a failure type".to_owned(),
             false => {
                 format!("it has no partial index: SELECT backlog_cleanup_index_sql({})", quote_literal(&target.name))
             }
@@ -65,6 +74,10 @@ fn reason_not_to_count(target: &Target, leaves: &[Leaf], before: &Before) -> Res
     }
     if let (Some(seconds), Some(milliseconds)) = (before.counted_seconds, before.counted_milliseconds) {
         let rest = REST * milliseconds / 1000.0 - seconds;
+        if let Some(rows) = before.counted_rows.filter(|rows| *rows > MANY && rest.max(0.0) < SELDOM - seconds) {
+            let rest = SELDOM - seconds;
+            return Ok(Err(format!("the last count had {rows} rows: the next is made in {rest:.0} s or later")));
+        }
         if rest > 0.0 {
             let took = milliseconds / 1000.0;
             let index = if through_index { "" } else { ", without the partial index" };
@@ -76,44 +89,58 @@ fn reason_not_to_count(target: &Target, leaves: &[Leaf], before: &Before) -> Res
     Ok(Ok(through_index))
 }
 
-/// A regular run of all of the target.
-fn regular(target: &Target) -> Result<Rules<'_>> {
-    let policies = Rc::new(Policies::of(target, Mode::Regular)?);
-    Ok(Rules { target, selection: Selection::default(), mode: Mode::Regular, policies, include_held: false })
-}
-
-fn counted(target: &Target, leaves: &[Leaf], through_index: bool, before: &Before) -> Result<Counted> {
-    let span = before.counted_at.as_deref().map(|since| span(target, since)).transpose()?;
-    let in_scope = count(&regular(target)?, leaves, through_index, span.clone().unwrap_or(0..0))?;
+/// Counts the rows; returns also why those that came in are not known.
+fn counted(
+    target: &Target,
+    leaves: &[Leaf],
+    through_index: bool,
+    before: &Before,
+) -> Result<(Counted, Option<String>)> {
+    let (span, why) = match before.counted_at.as_deref().map(|since| span(target, since)).transpose()? {
+        Some(Ok(span)) => (Some(span), None),
+        Some(Err(why)) => (None, Some(why)),
+        None => (None, None),
+    };
+    let in_scope = count(&Rules::of_all(target)?, leaves, through_index, span.clone().unwrap_or(0..0))?;
     let failed: i64 = in_scope.recipes.iter().map(|recipe| recipe.failed).sum();
     let failure_types = match &span {
         Some(span) if failed > 0 => Some(failure_types(target, leaves, span)?),
         span => span.as_ref().map(|_| json!([])),
     };
     let statuses = target.names_of_statuses.iter().cloned().zip(in_scope.of_status.iter().copied());
-    Ok(Counted {
+    let counted = Counted {
         in_scope: in_scope.recipes.iter().map(|recipe| recipe.in_scope).sum(),
         statuses: target.status.as_ref().map(|_| statuses.collect()),
         removable: in_scope.removable,
         oldest_at: in_scope.oldest.map(|at| instant(target, at)).transpose()?.flatten(),
         failed: span.as_ref().map(|_| failed),
-        failed_seconds: before.counted_seconds,
+        failed_seconds: before.counted_seconds.filter(|_| span.is_some()),
         recipes: span.map(|_| recipes(target, in_scope)),
         failure_types,
-    })
+    };
+    Ok((counted, why))
 }
 
-/// The failed-ats from an instant to now.
-fn span(target: &Target, since: &str) -> Result<Range<i64>> {
+/// The failed-ats from an instant to now, or why they do not tell which rows failed since.
+fn span(target: &Target, since: &str) -> Result<std::result::Result<Range<i64>, String>> {
+    if target.failed_at.type_oid == pg_sys::DATEOID {
+        return Ok(Err(format!("{} says only the day on which a row failed", target.failed_at.name)));
+    }
     let now =
         r#"SELECT pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.now()), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"#;
     let now = read_one::<String>(now, &[])?.unwrap_or_default();
+    if target.failed_at.type_oid == pg_sys::TIMESTAMPOID {
+        let twice = format!("SELECT {} OR {}", target.comes_twice(since), target.comes_twice(&now));
+        if read_one::<bool>(&twice, &[])? == Some(true) {
+            return Ok(Err(format!("clocks go back: this hour comes twice in {}", target.time_zone)));
+        }
+    }
     let values = format!("VALUES (({})), (({}))", target.as_failed_at(since), target.as_failed_at(&now));
     let mut ends = Vec::new();
     reading_as_owner_of(&target.table, || stream(&values, |row| ends.extend(row.number(0))))?;
     Ok(match ends[..] {
-        [from, to] => from..to,
-        _ => 0..0,
+        [from, to] => Ok(from..to),
+        _ => Ok(0..0),
     })
 }
 

@@ -140,15 +140,16 @@ const CASES: [Case; 10] = [
     },
     Case {
         kind: "no_successful_run",
-        harm: "RUN 'completed', 'x', 1, 1, 1, now() - interval '50 hours', now() - interval '49 hours', 0, NULL)",
+        harm: "UPDATE backlog_cleanup.target SET named_at = now() - interval '9 days';
+               RUN 'completed', 'x', 1, 1, 1, now() - interval '50 hours', now() - interval '49 hours', 0, NULL)",
         mended: "RUN 'completed', 'x', 1, 1, 1, now() - interval '47 hours', now() - interval '47 hours', 0, NULL)",
-        says: "the last regular run that completed was 2 days ago, on ",
+        says: "the last regular run that ended well was 2 days ago, on ",
         fix: Some("CALL public.backlog_cleanup_run('generations')"),
     },
     Case {
         kind: "failed_runs",
-        harm: "RUN 'failed', 'x', 1, 0, 1, now(), now(), 0, 'no room')",
-        mended: "RUN 'completed', 'x', 1, 0, 1, now() + interval '1 second', now(), 0, NULL)",
+        harm: "RUN 'failed', 'x', 1, 0, 1, now() - interval '1 hour', now(), 0, 'no room')",
+        mended: "RUN 'completed', 'x', 1, 0, 1, now(), now(), 0, NULL)",
         says: "UTC, failed: no room",
         fix: Some("SELECT * FROM public.backlog_cleanup_doctor("),
     },
@@ -156,7 +157,7 @@ const CASES: [Case; 10] = [
         kind: "nothing_removed",
         harm: "RUN 'completed', 'x', 10, 0, 1, now(), now(), 0, NULL); RUN 'completed', 'x', 1011, 0, 1, now(), now(), 0, NULL)",
         mended: "RUN 'completed', 'x', 1500, 1, 1, now(), now(), 0, NULL)",
-        says: "run 2 has removed none of 1,011 generations, 1,001 more than the run before had: none of them was removable yet",
+        says: "run 2 has removed none of 1,011 generations, 1,001 more than the run before had left: none of them was removable yet",
         fix: None,
     },
     Case {
@@ -180,7 +181,7 @@ const CASES: [Case; 10] = [
                SELECT now() - interval '1 day', 1, jsonb_build_array(i) FROM generate_series(1, 20000) i",
         mended: "UPDATE backlog_cleanup.alert_rule SET threshold = 1073741824 WHERE kind = 'history_size'",
         says: "the largest is backlog_cleanup.tick with ",
-        fix: Some("UPDATE backlog_cleanup.retention SET max_age = max_age / 2 WHERE what = 'tick'"),
+        fix: Some("UPDATE backlog_cleanup.retention SET max_age = '3 days 12:00:00' WHERE what = 'tick'"),
     },
     Case {
         kind: "dead_rows",
@@ -387,8 +388,13 @@ fn a_snooze_outlives_an_alert_that_comes_back_and_refuses_what_means_nothing() {
     }
     let again = "SELECT snoozed_until > now() AND note = 'on it' AND acknowledged_at IS NULL FROM backlog_cleanup.alert WHERE id = 2";
     assert!(truth(&mut client, again));
+    // Nor does it come back when somebody has ended it.
     client.batch_execute("SELECT backlog_cleanup_snooze(2, NULL)").unwrap();
-    assert!(truth(&mut client, "SELECT snoozed_until IS NULL FROM backlog_cleanup.alert WHERE id = 2"));
+    for in_scope in [1, 200_000] {
+        now(&mut client, in_scope);
+        evaluate(&mut client);
+    }
+    assert!(truth(&mut client, "SELECT bool_and(snoozed_until IS NULL) FROM backlog_cleanup.alert WHERE id IN (2, 3)"));
     let (sqlstate, message, _) = refused(client.batch_execute("SELECT backlog_cleanup_acknowledge(1)"));
     assert_eq!((sqlstate.as_str(), message.as_str()), ("55000", "alert 1 has resolved"));
 }
@@ -397,12 +403,7 @@ fn a_snooze_outlives_an_alert_that_comes_back_and_refuses_what_means_nothing() {
 fn a_job_that_is_paused_deleted_or_was_never_there_is_an_alert_whose_fix_brings_it_back() {
     let cluster = with_pg_cron();
     let mut client = cluster.platform();
-    client
-        .batch_execute(
-            "INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds)
-             VALUES ('generations', 'day', now() - interval '3 days', 1)",
-        )
-        .unwrap();
+    client.batch_execute("UPDATE backlog_cleanup.target SET named_at = now() - interval '3 days'").unwrap();
     for (harm, says) in [
         ("SELECT cron.alter_job(jobid, active => false) FROM cron.job", "is not active"),
         ("DELETE FROM cron.job", "no job runs target"),
@@ -415,7 +416,7 @@ fn a_job_that_is_paused_deleted_or_was_never_there_is_an_alert_whose_fix_brings_
             );
             value::<String>(&mut client, &alert)
         });
-        assert!(sentence.contains(says) && sentence.contains("no regular run has completed"), "{sentence}");
+        assert!(sentence.contains(says) && sentence.contains("no regular run has ended well"), "{sentence}");
         client.batch_execute(&fix).unwrap();
         assert_eq!(number(&mut client, "SELECT count(*) FROM cron.job WHERE active"), 1, "{fix}");
     }
@@ -487,4 +488,115 @@ fn runs_of_the_platform_open_nothing_and_balance() {
     client.batch_execute("CALL backlog_cleanup_run()").unwrap();
     evaluate(&mut client);
     assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.alert"), 0);
+}
+
+#[test]
+fn only_a_run_of_everything_resolves_what_runs_have_left_and_one_that_its_limit_stops_has_done_its_work() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute("UPDATE backlog_cleanup.target SET named_at = now() - interval '9 days'").unwrap();
+    let ran = |client: &mut Client, hours: i32, values: &str| {
+        let run = format!(
+            "INSERT INTO backlog_cleanup.run (target, mode, started_at, finished_at, requested_by, recipes_affected, state, recipe_id,
+                                              total_failed, removed, kept_back, stop_requested_by)
+             VALUES ('generations', 'regular', now() - interval '{hours} hours', now() - interval '{hours} hours', 'x', 1, {values})"
+        );
+        client.batch_execute(&run).unwrap();
+        evaluate(client);
+        ["no successful run", "failed runs", "rows kept back", "nothing removed"].map(|rule| open(client, rule))
+    };
+    assert_eq!(ran(&mut client, 9, "'failed', NULL, 9000, 0, 0, NULL"), [1, 1, 0, 0]);
+    assert_eq!(ran(&mut client, 8, "'completed', '3', 0, 0, 0, NULL"), [1, 1, 0, 0]);
+    assert_eq!(ran(&mut client, 7, "'stopped', NULL, 9000, 50, 0, 'somebody'"), [1, 1, 0, 0]);
+    assert_eq!(ran(&mut client, 6, "'stopped', NULL, 9000, 8000, 0, NULL"), [0, 0, 0, 0]);
+    assert_eq!(ran(&mut client, 5, "'completed', NULL, 2500, 0, 20, NULL"), [0, 0, 1, 1]);
+    assert_eq!(ran(&mut client, 4, "'completed', '3', 0, 0, 0, NULL"), [0, 0, 1, 1]);
+    assert_eq!(ran(&mut client, 3, "'completed', NULL, 2500, 20, 0, NULL"), [0, 0, 0, 0]);
+    // A clock that was ahead.
+    client
+        .batch_execute("UPDATE backlog_cleanup.run SET finished_at = now() + interval '1 year' WHERE id = 7")
+        .unwrap();
+    assert_eq!(ran(&mut client, 1, "'failed', NULL, 2500, 0, 0, NULL"), [0, 1, 0, 0]);
+    // The runs are of another target.
+    client.batch_execute("UPDATE backlog_cleanup.target SET name = 'renamed'").unwrap();
+    evaluate(&mut client);
+    assert_eq!(open(&mut client, "no successful run"), 0);
+}
+
+#[test]
+fn a_recipe_with_few_attempts_left_stays_open_and_a_long_one_opens() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 21);
+    client.batch_execute("UPDATE generations SET updated_at = now() AT TIME ZONE 'UTC'").unwrap();
+    for (fewer, alerts) in [("false", "1 f"), ("id <= 2", "1 f"), ("id <= 19", "1 f"), ("true", "1 t")] {
+        let old = format!("UPDATE generations SET updated_at = updated_at - interval '2 hours' WHERE {fewer}");
+        client.batch_execute(&old).unwrap();
+        evaluate(&mut client);
+        let state = "SELECT string_agg(concat_ws(' ', id, resolved_at IS NOT NULL), ',' ORDER BY id) FROM backlog_cleanup.alert";
+        assert_eq!(value::<String>(&mut client, state), alerts, "{fewer}");
+    }
+    let random = "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 30) i)";
+    client
+        .batch_execute(&format!(
+            "UPDATE backlog_cleanup.alert_rule SET threshold = 1, resolve_at = NULL WHERE kind = 'rows_in_scope';
+             ALTER TABLE generations ALTER recipe_id TYPE text;
+             UPDATE generations SET recipe_id = {random}, updated_at = now() AT TIME ZONE 'UTC';
+             UPDATE backlog_cleanup.target SET name = (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 75) i)"
+        ))
+        .unwrap();
+    evaluate(&mut client);
+    assert_eq!(open(&mut client, "recipe failures"), 1);
+}
+
+#[test]
+fn a_rule_that_fails_is_an_error_of_the_tick_and_the_ledger_is_compared_again_if_it_was_locked() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute("ALTER VIEW backlog_cleanup.size RENAME TO gone").unwrap();
+    let mut other = cluster.connect();
+    other.batch_execute("BEGIN; LOCK TABLE credit_transactions").unwrap();
+    let said = "SELECT concat_ws(E'\n', coalesce(step ->> 'skipped', ''), step ->> 'error')
+                FROM jsonb_array_elements(backlog_cleanup_tick() -> 'steps') step WHERE step ->> 'step' = 'alerts'";
+    let first: String = value(&mut client, said);
+    let (skipped, error) = first.split_once('\n').unwrap();
+    assert!(skipped.contains("rule \"books\" of target \"generations\": another session"), "{skipped}");
+    assert!(
+        error.starts_with("rule \"table size\" of target \"generations\": relation ") && !error.contains("books"),
+        "{error}"
+    );
+    let doctor = "SELECT detail FROM backlog_cleanup_doctor() WHERE check_name = 'tick'";
+    let found: String = value(&mut client, doctor);
+    assert!(found.starts_with("step alerts of the last tick has failed: rule \"table size\""), "{found}");
+    other.batch_execute("ROLLBACK").unwrap();
+    client.batch_execute("ALTER VIEW backlog_cleanup.gone RENAME TO size").unwrap();
+    let [second, third] = [(); 2].map(|()| value::<String>(&mut client, said));
+    assert!(!second.contains("books"), "{second}");
+    assert!(third.contains("rule \"books\" of target \"generations\": the ledger is compared once an hour"), "{third}");
+    let by_hand: String = value(&mut client, doctor);
+    assert!(by_hand.starts_with("no job ticks; the last tick, by hand, was 0 minutes ago: SELECT "), "{by_hand}");
+}
+
+#[test]
+fn the_fix_of_a_large_history_keeps_something_for_less_long() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.alert_rule SET threshold = 1000, resolve_at = NULL WHERE kind = 'history_size';
+             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds)
+             SELECT 'generations', 'day', now() - interval '1 hour' * i, 1 FROM generate_series(1, 20000) i",
+        )
+        .unwrap();
+    for (kept, fix) in [
+        ("what = 'sample fine'", "SET max_age = '1 day' WHERE what = 'sample fine'"),
+        ("what = 'sample hour'", "SET max_age = '90 days' WHERE what = 'sample hour'"),
+    ] {
+        let forever = "UPDATE backlog_cleanup.retention SET max_age = NULL WHERE what = 'sample hour'";
+        client.batch_execute(if kept.contains("hour") { forever } else { "" }).unwrap();
+        evaluate(&mut client);
+        let found: String = value(&mut client, "SELECT fix FROM backlog_cleanup.alert WHERE rule = 'history size'");
+        assert!(found.ends_with(fix), "{found}");
+        client.batch_execute(&found).unwrap();
+    }
 }

@@ -140,3 +140,37 @@ fn no_name_forges_a_line_of_the_report() {
         assert!(!report.lines().any(|line| line.trim_start().starts_with("type: DROP")), "{report}");
     }
 }
+
+#[test]
+fn a_short_report_has_all_of_its_time_and_one_of_many_alerts_stays_a_page() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, removable, failed, failed_seconds, seconds, removed, milliseconds)
+             SELECT 'generations', 'fine', now() - interval '5 minutes' * i, 2000000000, 1, 100, 300.0000000001, 300, CASE WHEN i % 12 = 0 THEN 1200 ELSE 0 END, 1
+             FROM generate_series(0, 575) i;
+             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, failed, failed_seconds, seconds, removed, milliseconds)
+             SELECT 'generations', 'hour', date_trunc('hour', now()) - interval '1 hour' * i, 1200, 3600, 3600, 1200, 1 FROM generate_series(1, 40) i;
+             INSERT INTO backlog_cleanup.alert (rule, target, subject, opened_at, resolved_at, value, threshold, sentence)
+             SELECT 'recipe failures', 'generations', i % 100, now() - interval '1 minute' * i, now(), 1, 1, 'recipe ' || i % 100
+             FROM generate_series(1, 3000) i;
+             INSERT INTO backlog_cleanup.alert (rule, target, value, threshold, sentence, snoozed_until)
+             SELECT 'rule ' || i, 'generations', 1, 1, 'x', 'infinity' FROM generate_series(1, 30) i",
+        )
+        .unwrap();
+    let report: String = value(&mut client, "SELECT backlog_cleanup_report('1 hour')");
+    for part in [
+        "In      1,200 generations came into scope",
+        "30 alerts are open: see below. 3,000 alerts opened and resolved.",
+        "snoozed for good",
+        ", and 29 times before\n",
+        "  2,710 more\n    SELECT * FROM backlog_cleanup.alert ORDER BY id DESC",
+        "Pace    as many come as go",
+        " 2,000,000,000\n",
+    ] {
+        assert!(report.contains(part), "{part}\n{report}");
+    }
+    assert!(report.lines().count() < 110 && report.lines().all(|line| line.chars().count() <= 80), "{report}");
+    assert!(truth(&mut client, "SELECT time_to_clear IS NULL FROM backlog_cleanup.pace"));
+}

@@ -40,7 +40,7 @@ fn what_a_call_does_not_say_of_its_pace_is_the_targets_also_in_the_scheduled_cal
     let of_run = "SELECT format('%s %s %s %s %s %s %s', batch_size, pause, max_rows_per_second, workers, max_duration, max_rows, removed)
                   FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
     client.batch_execute("CALL backlog_cleanup_run(max_rows => 10)").unwrap();
-    assert_eq!(value::<String>(&mut client, of_run), "10000 00:00:00  0  10 10");
+    assert_eq!(value::<String>(&mut client, of_run), "10000   0  10 10");
     client
         .batch_execute(
             "UPDATE backlog_cleanup.target SET batch_size = 7, pause = '1 ms', max_rows_per_second = 2000, max_duration = '1 hour',
@@ -63,7 +63,6 @@ fn what_a_call_does_not_say_of_its_pace_is_the_targets_also_in_the_scheduled_cal
     assert_eq!(refused(client.batch_execute("CALL backlog_cleanup_run(max_rows_per_second => 0)")).0, "22023");
     for wrong in [
         "pause = '-1 ms'",
-        "pause = NULL",
         "max_rows_per_second = 0",
         "workers = 0",
         "workers = 65",

@@ -1,6 +1,6 @@
 //! Reports speak of what they count: the rows of each status and policy, every status that is there, in the words of the target.
 
-use cluster::{Cluster, JOBS, column, create_index, finding, findings, number, refused, truth, value, veto};
+use cluster::{Cluster, JOBS, column, create_index, finding, findings, number, numbers, refused, truth, value, veto};
 use postgres::Client;
 
 /// A hundred jobs in two queues: failed, cancelled, or still available, two days old and older.
@@ -340,4 +340,94 @@ fn the_defaults_of_a_policy_are_those_of_the_table() {
     let policy = policy.replace("'q1',", "'q1', note => 'n',").replace("enabled)", "note)");
     client.batch_execute("ALTER TABLE backlog_cleanup.policy ALTER keep SET DEFAULT 4").unwrap();
     assert_eq!(value::<String>(&mut client, &policy), "1 day 01:00:00 3 n");
+}
+
+#[test]
+fn failures_are_what_is_there_and_what_runs_have_removed_by_hour_and_type() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.policy SET max_age = '1 hour', keep = 5;
+             INSERT INTO generations (user_id, recipe_id, prompt, status, failure_reason, updated_at)
+             SELECT 'system_backlog', i % 3, '', 'failed', CASE i % 4 WHEN 0 THEN 'timeout' WHEN 1 THEN NULL ELSE 'HTTP 503' END,
+                    date_trunc('hour', now() AT TIME ZONE 'UTC') - interval '1 hour' * (2 + i % 5) + interval '1 minute'
+             FROM generate_series(1, 120) i",
+        )
+        .unwrap();
+    let came = "SELECT string_agg(concat_ws('|', hour AT TIME ZONE 'UTC', failure_type, failed_count + removed_count), ',' ORDER BY hour, failure_type)
+                FROM backlog_cleanup_failures()";
+    let sums = "SELECT sum(failed_count)::bigint, sum(removed_count)::bigint FROM backlog_cleanup_failures()";
+    let before: String = value(&mut client, came);
+    assert_eq!(numbers(&mut client, sums), [120, 0]);
+    // In one transaction, in batches (also of a run that is at work), and in an emergency: the past stays what it was.
+    client.batch_execute("SELECT backlog_cleanup_failed_generations(recipe_id => '1')").unwrap();
+    assert_eq!((value::<String>(&mut client, came), numbers(&mut client, sums)), (before.clone(), [85, 35]));
+    let mut session = cluster.connect();
+    session.batch_execute(&cluster::start_run(20)).unwrap();
+    let run: i64 = value(&mut client, "SELECT max(id) FROM backlog_cleanup.run");
+    session.batch_execute(&format!("SELECT backlog_cleanup.next_batch({run})")).unwrap();
+    assert_eq!((value::<String>(&mut client, came), numbers(&mut client, sums)), (before.clone(), [65, 55]));
+    while truth(&mut session, &format!("SELECT backlog_cleanup.next_batch({run}) IS NOT NULL")) {}
+    session.batch_execute(&format!("SELECT backlog_cleanup.finish_run({run})")).unwrap();
+    assert_eq!((value::<String>(&mut client, came), numbers(&mut client, sums)), (before.clone(), [15, 105]));
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run_batch"), 0);
+    client.batch_execute("SELECT backlog_cleanup_emergency()").unwrap();
+    assert_eq!((value::<String>(&mut client, came), numbers(&mut client, sums)), (before, [0, 120]));
+    let balanced = "SELECT bool_and(r.removed = (SELECT sum(removed) FROM backlog_cleanup.run_failure WHERE run_id = r.id)) FROM backlog_cleanup.run r";
+    assert!(truth(&mut client, balanced));
+
+    // Of many, a sample stands for all: the sums are right, and types and hours nearly so.
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status, failure_reason, updated_at)
+             SELECT 'system_backlog', i % 7, '', 'failed', CASE WHEN i % 10 < 7 THEN 'HTTP 503' ELSE 'timeout ' || i END,
+                    date_trunc('hour', now() AT TIME ZONE 'UTC') - interval '1 hour' * (2 + i % 40 / 10) + interval '1 minute'
+             FROM generate_series(1, 40000) i",
+        )
+        .unwrap();
+    client.batch_execute("CALL backlog_cleanup_run(batch_size => 5000)").unwrap();
+    assert!(truth(&mut client, balanced));
+    let share = "SELECT 100 * sum(removed) FILTER (WHERE failure_type = 'HTTP 503') / sum(removed) FROM backlog_cleanup.run_failure
+                 WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)";
+    let share = number(&mut client, share);
+    assert!((60..=80).contains(&share), "{share} %");
+
+    // Code of the owner that fails in between stops no run: then it is not known.
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status, failure_reason, updated_at)
+             SELECT 'system_backlog', 1, '', 'failed', 'x', now() AT TIME ZONE 'UTC' - interval '2 hours' FROM generate_series(1, 50);
+             CREATE FUNCTION typed(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1; END';
+             UPDATE backlog_cleanup.target SET failure_type_column = '(public.typed(failure_reason))';
+             CREATE OR REPLACE FUNCTION typed(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RAISE ''no''; END';
+             SELECT backlog_cleanup_failed_generations()",
+        )
+        .unwrap();
+    let unknown =
+        "SELECT bool_and(hour IS NULL AND failure_type IS NULL) AND sum(removed) > 40 FROM backlog_cleanup.run_failure
+                   WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)";
+    assert!(truth(&mut client, unknown));
+}
+
+#[test]
+fn a_report_lists_every_recipe_that_loses_rows_and_a_thousand_of_the_others() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', i, '', 'failed', now() AT TIME ZONE 'UTC' - interval '2 days' FROM generate_series(1, 1500) i;
+             INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', 1001 + i % 2, '', 'failed', now() AT TIME ZONE 'UTC' - interval '3 days' FROM generate_series(1, 30) i",
+        )
+        .unwrap();
+    let report = "SELECT (r ->> 'recipesAffected')::bigint, (r ->> 'totalFailedGenerations')::bigint,
+                         jsonb_array_length(r -> 'cleanupDetails')::bigint,
+                         (SELECT sum((detail ->> 'cleanedCount')::bigint)::bigint FROM jsonb_array_elements(r -> 'cleanupDetails') detail)
+                  FROM backlog_cleanup_failed_generations() r";
+    assert_eq!(numbers(&mut client, report), [1500, 1530, 1002, 12]);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run_recipe"), 2);
+    let message: String = value(&mut client, "SELECT backlog_cleanup_failed_generations() ->> 'message'");
+    assert!(message.ends_with("; the details have 1000 of 1500 recipes"), "{message}");
 }

@@ -87,6 +87,7 @@ fn every_fix_of_every_check_works_as_it_stands_and_the_check_is_ok_afterwards() 
                     CREATE FUNCTION backlog_cleanup_emergency() RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb'"),
         ("tick", "SELECT backlog_cleanup_schedule_tick();
                   SELECT cron.alter_job(jobid, active => false) FROM cron.job WHERE jobname = 'backlog-cleanup-tick'"),
+        ("deliveries", "INSERT INTO backlog_cleanup.alert_channel (name, kind, seen_at) VALUES ('gone', 'slack', now() - interval '1 hour')"),
         ("job_time_zone", "SELECT 'ALTER SYSTEM'"),
         ("pg_cron", "DROP EXTENSION pg_cron"),
         ("pg_cron", "ALTER SYSTEM SET shared_preload_libraries = auto_explain"),

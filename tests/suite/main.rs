@@ -2,6 +2,7 @@
 
 mod alerts;
 mod analytics;
+mod auto;
 mod bad_input;
 mod batched;
 mod chaos;
@@ -20,6 +21,8 @@ mod jobs;
 mod kinds;
 mod limits;
 mod obeyed;
+mod outage;
+mod pace;
 mod pg_cron;
 mod pg_upgrade;
 mod positions;
@@ -37,3 +40,5 @@ mod status;
 mod tick;
 mod trust;
 mod upgrade;
+mod wal;
+mod window;

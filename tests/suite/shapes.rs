@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use cluster::{Cluster, JOBS, column, create_index, findings, number, refused, until_true, value, veto};
+use cluster::{Cluster, JOBS, column, create_index, number, refused, until_true, value, veto};
 use postgres::Client;
 
 /// A table as Oban has it, with two rows in three that are final, and the same rows with the columns that the expressions mean. The
@@ -291,76 +291,6 @@ fn a_condition_or_an_expression_that_changes_between_two_batches_ends_the_run() 
         assert_eq!(refused(client.batch_execute(next)).0, "55000", "{change}");
         client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {back} WHERE name = 't'")).unwrap();
     }
-}
-
-#[test]
-fn a_row_for_which_an_expression_fails_is_named_with_it_and_the_hint_guards_it() {
-    let (_cluster, mut client) = database(JOBS);
-    let row = r#"'{"kind": "k", "queue": "q", "state": "failed", "at": 0, "is_ours": "yes"}'"#;
-    client
-        .batch_execute(&format!("UPDATE job SET error = {row}; UPDATE job SET error = 'not json' WHERE id = 7"))
-        .unwrap();
-    for (key, expression, as_before) in [
-        ("failure_type_column", "(error::json ->> 'kind')", "'error'"),
-        ("recipe_column", "(error::json ->> 'queue')", "'queue'"),
-        ("status_column", "(error::json ->> 'state')", "'state'"),
-        ("failed_at_column", "(to_timestamp((error::json ->> 'at')::float8))", "'at'"),
-        ("condition", "(error::json ->> 'is_ours' = 'yes')", "NULL"),
-    ] {
-        let set = |value: &str| format!("UPDATE backlog_cleanup.target SET {key} = {value} WHERE name = 't'");
-        client.batch_execute(&set(&format!("$${expression}$$"))).unwrap();
-        for call in [
-            "SELECT backlog_cleanup_failed_generations('t', failure_type => 'k', dry_run => true)",
-            "SELECT backlog_cleanup_emergency('t', failure_type => 'k', dry_run => true)",
-            "CALL backlog_cleanup_run('t', failure_type => 'k', batch_size => 10)",
-            "SELECT backlog_cleanup_explain('1', 't')",
-            "SELECT backlog_cleanup_simulate(failure_type => 'k', keep => 1, target => 't')",
-        ] {
-            // A row is explained without the failure types of others, as long as no policy names one.
-            // Nor does an emergency run ask when they failed.
-            let asks_of_none = [("failure_type_column", "explain"), ("failed_at_column", "emergency")];
-            if asks_of_none.iter().any(|(column, what)| *column == key && call.contains(what)) {
-                continue;
-            }
-            let call = if key == "failure_type_column" { call } else { &call.replace("failure_type => 'k', ", "") };
-            let failure = client.batch_execute(call).expect_err(&format!("{key} {call}"));
-            let (sqlstate, message, hint) = refused(Err(failure));
-            assert_eq!(sqlstate, "22P02", "{key} {call}: {message}");
-            let ending = format!("fails for row 7: invalid input syntax for type json ({key} of target \"t\")");
-            assert!(message.starts_with("expression (") && message.ends_with(&ending), "{call}: {message}");
-            assert!(hint.starts_with("UPDATE backlog_cleanup.target SET"), "{hint}");
-        }
-        let found = findings(&mut client, "rows");
-        let [(status, detail, Some(fix))] = &found[..] else { panic!("{key}: {found:?}") };
-        assert!(status == "fail" && detail.contains("fails for row 7"), "{key}: {found:?}");
-        client.batch_execute(fix).unwrap();
-        assert_ne!(findings(&mut client, "rows")[0].0, "fail", "{fix}");
-        let dry = "SELECT backlog_cleanup_failed_generations('t', failure_type => 'k', dry_run => true)";
-        client.batch_execute(dry).unwrap();
-        client.batch_execute(&set(as_before)).unwrap();
-    }
-}
-
-#[test]
-fn an_expression_that_fails_on_a_partition_or_by_code_of_its_owner_says_so_with_its_sqlstate() {
-    let (_cluster, mut client) = database(JOBS);
-    client
-        .batch_execute(
-            "CREATE FUNCTION strict_queue(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
-             BEGIN IF $1 = 'bad' THEN RAISE EXCEPTION 'no queue %', $1 USING ERRCODE = 'AB123', DETAIL = 'a detail'; END IF; RETURN $1; END $$;
-             CREATE TABLE parted (LIKE job) PARTITION BY RANGE (id);
-             CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (50);
-             CREATE TABLE high PARTITION OF parted FOR VALUES FROM (50) TO (1000);
-             INSERT INTO parted SELECT * FROM job; UPDATE parted SET queue = 'bad' WHERE id IN (77, 99);
-             UPDATE parted SET owner = 'other' WHERE id = 77;
-             UPDATE backlog_cleanup.target SET generations_table = 'public.parted', recipe_column = '(public.strict_queue(queue))', ledger_table = NULL
-             WHERE name = 't'",
-        )
-        .unwrap();
-    let failure = client.batch_execute("SELECT backlog_cleanup_status('t')").unwrap_err();
-    let failure = failure.as_db_error().unwrap();
-    assert_eq!((failure.code().code(), failure.detail()), ("AB123", Some("a detail")));
-    assert!(failure.message().contains("fails for row 99: no queue bad (recipe_column of target"), "{failure}");
 }
 
 /// The doctor's status and detail of the index of `shape`.

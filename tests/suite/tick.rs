@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use cluster::{
-    Cluster, balance, create_index, fail, findings_of, number, numbers, refused, truth, until_true, value, with_pg_cron,
+    Cluster, balance, create_index, fail, findings_of, number, numbers, refused, truth, until_holds, until_true, value,
+    with_pg_cron,
 };
 use postgres::Client;
 
@@ -216,7 +217,13 @@ fn code_of_a_table_ends_no_tick_by_a_cancel_that_it_raises_and_cannot_tick() {
         assert_eq!(said(&mut client, "sample generations", "error"), None, "{body}");
         pass(&mut client, "5 minutes");
     }
-    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.sample WHERE target = 'generations'"), 3);
+    assert_eq!(
+        number(
+            &mut client,
+            "SELECT count(*) FROM backlog_cleanup.sample WHERE target = 'generations' AND grain = 'fine'"
+        ),
+        3
+    );
 }
 
 #[test]
@@ -506,7 +513,7 @@ fn a_dump_carries_samples_and_how_long_everything_is_kept() {
     let kept = "SELECT (SELECT count(*) FROM backlog_cleanup.sample) = 1 AND max_age IS NULL AND note = 'the law'
                 FROM backlog_cleanup.retention WHERE what = 'run'";
     assert!(truth(&mut restored, kept));
-    assert_eq!(number(&mut restored, "SELECT count(*) FROM backlog_cleanup.retention"), 10);
+    assert_eq!(number(&mut restored, "SELECT count(*) FROM backlog_cleanup.retention"), 11);
     restored.batch_execute(TICK).unwrap();
 }
 
@@ -552,39 +559,8 @@ fn quiet_hours_are_those_of_the_samples_by_the_clock_of_the_target() {
     assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_quiet_hours('nobody')")).0, "42704");
 }
 
-/// What the history would hold after three years without pruning: of each night the run, and 2,000 recipes that lost rows; the
-/// samples that three years of ticks have left; more ticks and decisions than are kept.
-const THREE_YEARS: &str = "
-    INSERT INTO backlog_cleanup.run (target, mode, requested_by, total_failed, removed, recipes_affected, started_at, finished_at)
-    SELECT 'generations', 'regular', 'postgres', 50000, 20000, 2000, at, at + interval '2 seconds'
-    FROM generate_series(now() - interval '1095 days', now(), interval '1 day') at;
-    INSERT INTO backlog_cleanup.run_policy (run_id, place, cutoff, keep, enabled, in_scope, removed)
-    SELECT id, 0, started_at, 10, true, 50000, 20000 FROM backlog_cleanup.run;
-    INSERT INTO backlog_cleanup.run_status (run_id, place, status, in_scope, removed, kept_back)
-    SELECT id, 0, 'failed', 50000, 20000, 0 FROM backlog_cleanup.run;
-    INSERT INTO backlog_cleanup.run_recipe SELECT id, recipe, 25, 10 FROM backlog_cleanup.run, generate_series(1, 2000) recipe
-    WHERE started_at > now() - interval '100 days';
-    INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, statuses, removable, oldest_at, failed, failed_seconds, recipes,
-        failure_types, milliseconds, table_bytes, index_bytes, live_rows, dead_rows, seconds, inserted, updated, deleted, transactions,
-        removed, counters)
-    SELECT 'generations', grain, at, 50000, '{\"failed\": 50000}', 20000, at - interval '2 days', 300, 300, recipes,
-           '[{\"change\": 200, \"failureType\": \"provider_unavailable\"}, {\"change\": 60, \"failureType\": \"timeout\"}]', 12.5, 800000000,
-           90000000, 1000000, 20000, 300, 900, 300, 0, 30000, 0,
-           '{\"deleted\": 20000000, \"inserted\": 900000000, \"removed\": 20000000, \"transactions\": 9000000000, \"updated\": 300000000}'
-    FROM (SELECT 'fine', at FROM generate_series(now() - interval '3 days', now() - interval '5 minutes', interval '5 minutes') at
-          UNION ALL
-          SELECT 'hour', at FROM generate_series(date_trunc('hour', now()) - interval '100 days', now() - interval '3 days', interval '1 hour') at
-          UNION ALL
-          SELECT 'day', at FROM generate_series(date_trunc('day', now()) - interval '1095 days', now() - interval '3 days', interval '1 day') at
-         ) past (grain, at),
-         LATERAL (SELECT jsonb_agg(jsonb_build_object('recipeId', r, 'inScope', 25, 'change', 3)) FROM generate_series(1, 5) r) five (recipes);
-    INSERT INTO backlog_cleanup.tick (started_at, milliseconds, steps)
-    SELECT at, 20, (SELECT jsonb_agg(jsonb_build_object('step', 'sample', 'target', 'generations', 'milliseconds', 12.345, 'skipped', NULL, 'error', NULL))
-                    FROM generate_series(1, 12))
-    FROM generate_series(now() - interval '14 days', now() - interval '5 minutes', interval '5 minutes') at;
-    INSERT INTO backlog_cleanup.decision (tick, target, decided_at, action, reason, numbers)
-    SELECT 1, 'generations', at, 'none', repeat('x', 120), '{\"removable\": 10000, \"perMinute\": 12.5, \"usual\": 11.5}'
-    FROM generate_series(now() - interval '100 days', now() - interval '5 minutes', interval '5 minutes') at";
+/// What three years without pruning would leave; the bench has the same.
+const THREE_YEARS: &str = include_str!("../../benches/three_years.sql");
 
 #[test]
 fn three_years_of_nights_and_ticks_stay_under_32_megabytes() {
@@ -732,4 +708,306 @@ fn an_adaptive_target_is_cleaned_up_when_failures_stand_out_from_their_usual_hou
     until_true(&mut client, "SELECT count(*) = 1 FROM backlog_cleanup.run WHERE state = 'completed'");
     let with_numbers = "SELECT numbers ->> 'usualPerMinute' = '2' AND (numbers ->> 'usualOf')::int = 7 FROM backlog_cleanup.decision ORDER BY id DESC LIMIT 1";
     assert!(truth(&mut client, with_numbers));
+}
+
+#[test]
+fn a_run_goes_slower_while_the_database_is_busier_than_in_its_usual_hour() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 20_000);
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET adaptive = true;
+             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds, seconds, transactions)
+             SELECT 'generations', 'hour', date_trunc('hour', now()) - i * interval '1 day', 1, 3600, 3600 * 50 FROM generate_series(1, 7) i",
+        )
+        .unwrap();
+    let mut session = cluster.connect();
+    session.batch_execute(&cluster::start_run(1_000)).unwrap();
+    for _ in 0..10 {
+        session.batch_execute("SELECT backlog_cleanup.next_batch(1)").unwrap();
+    }
+    // The run has removed 2,000 rows a second.
+    client
+        .batch_execute("UPDATE backlog_cleanup.run SET started_at = clock_timestamp() - interval '5 seconds'")
+        .unwrap();
+    // What the database does in the five minutes before the tick: so many transactions a second.
+    let tick = |client: &mut Client, rate: i64| {
+        client
+            .batch_execute(&format!(
+                "DELETE FROM backlog_cleanup.sample WHERE grain = 'fine'; SELECT pg_stat_force_next_flush();
+                 INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds, counters)
+                 SELECT 'generations', 'fine', now() - interval '5 minutes', 1,
+                        jsonb_build_object('transactions', xact_commit + xact_rollback - {})
+                 FROM pg_stat_database WHERE datname = current_database();
+                 {TICK}",
+                300 * rate
+            ))
+            .unwrap();
+        let numbers: (String, String) = decided(client);
+        let slowed = "SELECT rows_per_second::bigint FROM backlog_cleanup.decision ORDER BY id DESC LIMIT 1";
+        (numbers.0, numbers.1, value::<Option<i64>>(client, slowed))
+    };
+    let (action, reason, _) = tick(&mut client, 60);
+    assert!(action == "none" && reason.contains("60."), "{reason}");
+    let (action, reason, first) = tick(&mut client, 200);
+    assert_eq!(action, "slow", "{reason}");
+    assert!(reason.contains("usually 50.0 at this hour: it goes on with "), "{reason}");
+    let first = first.unwrap();
+    assert!((300..=1_000).contains(&first), "{first}");
+    let explained: String = value(&mut client, "SELECT backlog_cleanup_explain_tick()");
+    assert!(explained.contains("the run goes on slower, since a run is at work"), "{explained}");
+    // The next batches are of a quarter of a second at that rate, and wait for each other.
+    let before = number(&mut client, "SELECT removed FROM backlog_cleanup.run");
+    let started = Instant::now();
+    while number(&mut client, "SELECT removed FROM backlog_cleanup.run") < before + first {
+        let wait: f64 = value(&mut session, "SELECT backlog_cleanup.next_batch(1)");
+        std::thread::sleep(std::time::Duration::from_secs_f64(wait));
+    }
+    assert!(started.elapsed().as_secs_f64() > 0.4, "{:?}", started.elapsed());
+    // While that lasts, half as fast again; then at its own pace.
+    let (action, _, second) = tick(&mut client, 200);
+    assert_eq!((&action[..], second), ("slow", Some(first / 2)));
+    let (action, reason, none) = tick(&mut client, 60);
+    assert_eq!((&action[..], none), ("resume", None), "{reason}");
+    let removed = |client: &mut Client| number(client, "SELECT removed FROM backlog_cleanup.run");
+    let before = removed(&mut client);
+    until_holds(|| {
+        session.batch_execute("SELECT backlog_cleanup.next_batch(1)").unwrap();
+        removed(&mut client) > before
+    });
+    assert!(removed(&mut client) > before + first / 4, "a whole batch");
+    // Whoever does not tick any more slows nothing down for long.
+    let (action, ..) = tick(&mut client, 200);
+    assert_eq!(action, "slow");
+    let slowed = "SELECT backlog_cleanup.slowed_to(target, started_at) IS NULL FROM backlog_cleanup.run";
+    assert!(!truth(&mut client, slowed));
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.run SET started_at = started_at - interval '1 hour';
+                        UPDATE backlog_cleanup.decision SET decided_at = decided_at - interval '16 minutes'",
+        )
+        .unwrap();
+    assert!(truth(&mut client, slowed));
+}
+
+#[test]
+fn code_of_a_tables_owner_makes_no_tick_slow() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(&cluster::JOBS.replace("CREATE EXTENSION backlog_cleanup;", "")).unwrap();
+    client
+        .batch_execute(
+            "CREATE FUNCTION meets(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN true; END';
+             ALTER FUNCTION meets OWNER TO app; UPDATE backlog_cleanup.target SET condition = '(public.meets(queue))' WHERE name = 't';
+             CREATE OR REPLACE FUNCTION meets(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN PERFORM pg_sleep(600); RETURN true; END'",
+        )
+        .unwrap();
+    let started = Instant::now();
+    client.batch_execute(TICK).unwrap();
+    assert!((5.0..30.0).contains(&started.elapsed().as_secs_f64()), "{:?}", started.elapsed());
+    assert_eq!(said(&mut client, "sample t", "skipped").as_deref(), Some("it was ended after 5 s"));
+    // Its size and its statistics are there, and so is everything else; the session goes on.
+    let sampled = "SELECT in_scope IS NULL AND table_bytes > 0 AND not_counted = 'it was ended after 5 s' FROM backlog_cleanup.sample WHERE target = 't'";
+    assert!(truth(&mut client, sampled));
+    assert!(truth(&mut client, "SELECT in_scope = 0 FROM backlog_cleanup.sample WHERE target = 'generations'"));
+    client.batch_execute("SELECT pg_sleep(0.3)").unwrap();
+}
+
+#[test]
+fn many_rows_are_counted_with_every_other_tick_and_not_all_targets_with_one() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 300_001);
+    client
+        .batch_execute("INSERT INTO backlog_cleanup.target (name) SELECT 'copy ' || i FROM generate_series(1, 3) i; ANALYZE generations")
+        .unwrap();
+    let counted = "SELECT string_agg(target, ', ' ORDER BY target) FROM backlog_cleanup.sample
+                   WHERE in_scope IS NOT NULL AND sampled_at = (SELECT max(sampled_at) FROM backlog_cleanup.sample)";
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(value::<String>(&mut client, counted), "copy 1, copy 2");
+    let why = said(&mut client, "sample copy 3", "skipped").unwrap();
+    assert_eq!(why, "this tick has counted 600002 rows of others");
+    client.batch_execute("UPDATE backlog_cleanup.sample SET milliseconds = 1").unwrap();
+    pass(&mut client, "5 minutes");
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(value::<String>(&mut client, counted), "copy 3, generations", "those that have waited longest");
+    let why = said(&mut client, "sample copy 1", "skipped").unwrap();
+    assert!(why.starts_with("this tick has counted") || why.starts_with("the last count had 300001 rows"), "{why}");
+    client.batch_execute("UPDATE backlog_cleanup.sample SET milliseconds = 1").unwrap();
+    pass(&mut client, "5 minutes");
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(value::<String>(&mut client, counted), "copy 1, copy 2");
+}
+
+#[test]
+fn alerts_that_are_over_are_pruned_and_open_ones_stay() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.alert_rule SET enabled = false WHERE kind <> 'failed_runs';
+             INSERT INTO backlog_cleanup.alert (rule, target, subject, opened_at, resolved_at, snoozed_until, value, threshold, sentence)
+             SELECT 'a rule', NULL, i, now() - interval '500 days', CASE WHEN i <> 'locked open' THEN now() - age END, snoozed, 1, 0, i
+             FROM (VALUES ('over', interval '401 days', NULL::timestamptz), ('of last year', '399 days', NULL),
+                          ('snoozed', '401 days', now() + interval '1 day')) alerts (i, age, snoozed);
+             SELECT backlog_cleanup_tick()",
+        )
+        .unwrap();
+    let left = "SELECT subject FROM backlog_cleanup.alert ORDER BY subject";
+    assert_eq!(cluster::column::<String>(&mut client, left), ["of last year", "snoozed"]);
+}
+
+#[test]
+fn counters_of_something_else_are_not_compared() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 5);
+    client.batch_execute("SELECT pg_stat_force_next_flush()").unwrap();
+    let known = "SELECT concat_ws(' ', inserted IS NOT NULL, transactions IS NOT NULL, removed IS NOT NULL)
+                 FROM backlog_cleanup.sample ORDER BY sampled_at DESC LIMIT 1";
+    for (what, expected) in [
+        ("SELECT", "f f f"),
+        ("SELECT", "t t t"),
+        ("SELECT pg_stat_reset()", "f f t"),
+        (
+            "CREATE TABLE more (LIKE generations INCLUDING ALL); UPDATE backlog_cleanup.target SET generations_table = 'public.more'",
+            "f f t",
+        ),
+        ("SELECT", "t t t"),
+    ] {
+        pass(&mut client, "5 minutes");
+        client.batch_execute(what).unwrap();
+        let more =
+            "INSERT INTO generations (user_id, prompt, status) SELECT 'x', '', 'pending' FROM generate_series(1, 5000);
+                    SELECT pg_stat_force_next_flush()";
+        client.batch_execute(more).unwrap();
+        client.batch_execute(TICK).unwrap();
+        assert_eq!(value::<String>(&mut client, known), expected, "{what}");
+    }
+    client
+        .batch_execute(
+            "CREATE EXTENSION file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
+             ALTER TABLE generations RENAME TO rows;
+             CREATE FOREIGN TABLE generations (id int, user_id text, recipe_id int, prompt text, status text, failure_reason text, updated_at timestamp)
+                 SERVER files OPTIONS (program 'true', format 'csv');
+             UPDATE backlog_cleanup.target SET generations_table = 'public.generations', id_columns = '{id}'",
+        )
+        .unwrap();
+    pass(&mut client, "5 minutes");
+    client.batch_execute(TICK).unwrap();
+    let nothing = "SELECT num_nonnulls(table_bytes, index_bytes, live_rows, dead_rows) = 0 AND in_scope = 0 FROM backlog_cleanup.sample ORDER BY sampled_at DESC LIMIT 1";
+    assert!(truth(&mut client, nothing));
+}
+
+#[test]
+fn a_tick_does_not_wait_for_its_own_tables_and_one_that_has_begun_earlier_does_nothing() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(TICK).unwrap();
+    let mut other = cluster.connect();
+    for table in ["tick", "target", "sample", "alert"] {
+        pass(&mut client, "5 minutes");
+        other.batch_execute(&format!("BEGIN; LOCK TABLE backlog_cleanup.{table}")).unwrap();
+        let since = Instant::now();
+        let done: String = value(&mut client, "SELECT backlog_cleanup_tick()::text");
+        assert!(since.elapsed().as_secs() < 2 && done.contains("lock"), "{table}: {done}");
+        other.batch_execute("ROLLBACK").unwrap();
+    }
+    pass(&mut client, "5 minutes");
+    client.batch_execute("BEGIN; SELECT now()").unwrap();
+    other.batch_execute(TICK).unwrap();
+    let late: String = value(&mut client, "SELECT backlog_cleanup_tick() ->> 'skipped'");
+    assert_eq!(late, "another tick has begun later than this transaction");
+    client.batch_execute("COMMIT").unwrap();
+    assert!(truth(&mut client, "SELECT bool_and(seconds > 0) FROM backlog_cleanup.sample WHERE seconds IS NOT NULL"));
+}
+
+#[test]
+fn an_early_run_that_is_refused_is_in_the_history_and_after_three_none_is_started() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 500);
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET adaptive = true, adaptive_min_rows = 50, adaptive_min_interval = '0', max_rows_per_run = 100",
+        )
+        .unwrap();
+    for refused in 1..4 {
+        client.batch_execute(TICK).unwrap();
+        pass(&mut client, "5 minutes");
+        until_true(
+            &mut client,
+            &format!(
+                "SELECT count(*) = {refused} FROM backlog_cleanup.history WHERE state = 'failed' AND error_sqlstate = '54000'"
+            ),
+        );
+    }
+    let said =
+        "SELECT error_message || requested_by || (finished_at >= started_at) FROM backlog_cleanup.history LIMIT 1";
+    let said: String = value(&mut client, said);
+    assert_eq!(
+        said,
+        "target \"generations\": a run would remove 490 of 500 failed generations, more than max_rows_per_run allows (100)postgrestrue"
+    );
+    client.batch_execute(TICK).unwrap();
+    let (action, reason) = decided(&mut client);
+    assert!(
+        action == "none" && reason.starts_with("the last 3 runs have failed, and a run has to succeed first: target"),
+        "{reason}"
+    );
+    assert!(truth(&mut client, "SELECT value = 3 FROM backlog_cleanup.alert WHERE rule = 'failed runs'"));
+
+    // What a run has kept back does not start the next.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET max_rows_per_run = NULL;
+             CREATE TABLE shared (generation int REFERENCES generations); INSERT INTO shared SELECT id FROM generations;
+             CALL backlog_cleanup_run()",
+        )
+        .unwrap();
+    pass(&mut client, "5 minutes");
+    client.batch_execute(TICK).unwrap();
+    let (action, reason) = decided(&mut client);
+    assert_eq!(action, "none", "{reason}");
+    assert!(
+        reason.starts_with("0 rows are removable without the 490 that the last run has kept back, fewer than"),
+        "{reason}"
+    );
+
+    // Where nothing fails usually, a flood stands out.
+    client
+        .batch_execute(
+            "DROP TABLE shared;
+             UPDATE backlog_cleanup.target SET adaptive_min_rows = 100000;
+             UPDATE backlog_cleanup.run SET kept_back = 0;
+             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds, seconds, failed, failed_seconds)
+             SELECT 'generations', 'hour', date_trunc('hour', now()) - i * interval '1 day', 1, 3600, 0, 3600 FROM generate_series(1, 7) i",
+        )
+        .unwrap();
+    for (rows, expected) in [(20, "none"), (1000, "run")] {
+        pass(&mut client, "5 minutes");
+        client
+            .batch_execute(&format!(
+                "INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+                 SELECT 'system_backlog', 1, '', 'failed', now() AT TIME ZONE 'UTC' - interval '1 minute' FROM generate_series(1, {rows})"
+            ))
+            .unwrap();
+        client.batch_execute(TICK).unwrap();
+        let (action, reason) = decided(&mut client);
+        assert_eq!(action, expected, "{reason}");
+    }
+}
+
+#[test]
+fn times_that_do_not_tell_which_rows_came_in_count_none() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute("ALTER TABLE generations ALTER updated_at TYPE date").unwrap();
+    client.batch_execute(TICK).unwrap();
+    pass(&mut client, "5 minutes");
+    fail(&mut client, 1, 9);
+    client.batch_execute(TICK).unwrap();
+    let last = "SELECT concat_ws('|', in_scope, failed, failed_seconds, not_counted) FROM backlog_cleanup.sample ORDER BY sampled_at DESC LIMIT 1";
+    assert_eq!(value::<String>(&mut client, last), "9|updated_at says only the day on which a row failed");
 }

@@ -183,7 +183,8 @@ fn every_released_version_upgrades_to_what_a_fresh_install_is() {
     // What the upgrade leaves as it was.
     fresh
         .batch_execute(
-            "UPDATE backlog_cleanup.target SET fingerprint = false, group_word = 'recipe', row_word = 'generation'",
+            "UPDATE backlog_cleanup.target SET fingerprint = false, group_word = 'recipe', row_word = 'generation';
+             UPDATE backlog_cleanup.run SET wal_bytes = NULL, full_page_images = NULL",
         )
         .unwrap();
     let current: String = value(&mut fresh, "SELECT extversion FROM pg_extension WHERE extname = 'backlog_cleanup'");

@@ -1,9 +1,11 @@
 //! `backlog-cleanup`: the extension's SQL interface for people, programs and eyes. It adds no logic of its own.
 
+mod channel;
 mod client;
 mod command;
 mod failure;
 mod printable;
+mod private;
 mod serve;
 mod signals;
 mod terminal;

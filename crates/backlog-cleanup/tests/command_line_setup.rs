@@ -23,7 +23,7 @@ fn one_command_sets_everything_up_and_a_second_changes_nothing() {
     let setup = |more: &[&str]| run(&cluster, "postgres", &[&["setup", "--json"], more].concat());
     // Whoever is not asked gets no job.
     let unarmed = setup(&[]);
-    let created = [("extension", "created"), ("job", "not armed"), ("index", "created")];
+    let created = [("extension", "created"), ("job", "not armed"), ("tick", "left out"), ("index", "created")];
     assert_eq!((unarmed.code, outcomes(&unarmed.json())), (1, created.to_vec()), "{unarmed:?}");
     assert!(
         unarmed.stderr.contains("Register job backlog-cleanup-daily in pg_cron's database postgres?"),
@@ -31,12 +31,17 @@ fn one_command_sets_everything_up_and_a_second_changes_nothing() {
     );
     assert_eq!(number(&mut client, "SELECT count(*) FROM cron.job"), 0);
     let first = setup(&["--arm"]);
-    let created = [("extension", "kept"), ("job", "created"), ("index", "kept")];
+    let created = [("extension", "kept"), ("job", "created"), ("tick", "left out"), ("index", "kept")];
     assert_eq!((first.code, outcomes(&first.json())), (0, created.to_vec()), "{first:?}");
     let index = first.json()["doctor"].as_array().unwrap().iter().find(|finding| finding["check"] == "index").cloned();
     assert_eq!(index.unwrap()["status"], "ok");
     let second = setup(&[]);
-    assert_eq!(outcomes(&second.json()), [("extension", "kept"), ("job", "kept"), ("index", "kept")], "{second:?}");
+    let kept = [("extension", "kept"), ("job", "kept"), ("tick", "left out"), ("index", "kept")];
+    assert_eq!(outcomes(&second.json()), kept, "{second:?}");
+    // The tick removes nothing, and has a yes of its own.
+    assert_eq!(outcomes(&setup(&["--tick"]).json())[2], ("tick", "created"));
+    client.batch_execute("SELECT cron.unschedule('backlog-cleanup-tick'); SELECT backlog_cleanup_tick()").unwrap();
+    assert_eq!(outcomes(&setup(&["--tick"]).json())[2], ("tick", "kept"));
     // An existing job is changed only with --yes.
     let job = "SELECT schedule || ', ' || command FROM cron.job";
     let mut job = || -> String { value(&mut client, job) };
@@ -85,7 +90,8 @@ fn a_second_database_gets_a_job_of_its_own_after_a_test_job_that_removes_nothing
     shop.batch_execute(FAILURES).unwrap();
     let setup = |more: &[&str]| run(&cluster, "shop", &[&["setup", "--json"], more].concat());
     let done = setup(&["--test-job", "--arm"]);
-    let steps = [("extension", "kept"), ("test job", "ran"), ("job", "created"), ("index", "created")];
+    let steps =
+        [("extension", "kept"), ("test job", "ran"), ("job", "created"), ("tick", "left out"), ("index", "created")];
     assert_eq!((done.code, outcomes(&done.json())), (0, steps.to_vec()), "{done:?}");
     let jobs = "SELECT string_agg(jobname || ' in ' || database, ', ') FROM cron.job";
     assert_eq!(value::<String>(&mut home, jobs), "backlog-cleanup-daily@shop in shop");

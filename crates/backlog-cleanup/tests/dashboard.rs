@@ -603,6 +603,8 @@ fn every_page_is_for_everybody() {
     look("warned");
     stage.open("/drop?target=generations&recipe=123456");
     look("drop");
+    stage.open("/report?target=generations");
+    look("report");
     stage.open("/");
     look("policies");
 }
@@ -694,4 +696,44 @@ fn a_link_survives_the_login_and_a_search_keeps_the_rest() {
         stage.browser.script("return document.querySelector('#alert .button').getAttribute('href')"),
         "/?target=nothing"
     );
+}
+
+#[test]
+fn who_may_takes_an_alert_on_and_everybody_sees_the_course_of_the_week() {
+    let mut stage = Stage::with_operator(
+        "alerted",
+        "INSERT INTO backlog_cleanup.alert (rule, target, value, threshold, sentence, fix)
+         VALUES ('rows in scope', 'generations', 7, 5, '7 generations are in scope', 'SELECT 1'), ('books', NULL, 1, 0, 'books differ', NULL);
+         INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, milliseconds, seconds, transactions)
+         SELECT 'generations', 'hour', date_trunc('hour', now()) - interval '1 hour' * i, 2000 - i, 1, 3600, 3600 * (20 + i % 24)
+         FROM generate_series(1, 600) i",
+    );
+    assert_eq!(stage.browser.text("#alerts-title"), "2 open alerts");
+    stage.browser.says("#trend", "1,999 generations in scope, 1,832 at the start");
+    stage.browser.says("#trend", "quietest of the day");
+    stage.browser.click("[aria-label='Acknowledge alert 1']");
+    stage.browser.says("#alerts", "backlog_operator has taken it on");
+    stage.browser.click("[aria-label='Snooze alert 2 for 8 hours']");
+    stage.browser.says("#alerts", "snoozed until");
+    assert_eq!(stage.count("SELECT count(*) FROM backlog_cleanup.alert WHERE acknowledged_by = 'backlog_operator' OR snoozed_until > now()"), 2);
+    for (width, scheme) in [("desk", "light"), ("desk", "dark"), ("phone", "light"), ("phone", "dark")] {
+        stage.browser.color_scheme(scheme);
+        if width == "phone" {
+            stage.browser.phone()
+        } else {
+            stage.browser.desk()
+        }
+        let sideways = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+        assert_eq!(stage.browser.script(sideways), 0, "{width}");
+        assert_eq!(stage.browser.axe(), Vec::<String>::new(), "{width}, {scheme}");
+        stage.browser.picture(&format!("alerts-{width}-{scheme}"));
+    }
+    stage.browser.desk();
+    stage.browser.click("#trend .title a");
+    stage.browser.says("#report", "Backlog cleanup of");
+    stage.open("/");
+    stage.browser.click("header button");
+    stage.sign_in(MONITOR);
+    assert_eq!(stage.browser.script("return document.querySelectorAll('#alerts button[type=submit]').length"), 0);
+    stage.is_clean();
 }

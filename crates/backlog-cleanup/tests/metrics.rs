@@ -127,6 +127,8 @@ fn a_scrape_says_what_the_tables_hold_and_the_runs_did() {
     ] {
         assert_eq!(value(&removed, series).unwrap_or("absent"), expected, "{series}\n{removed}");
     }
+    let wal = value(&removed, "backlog_cleanup_wal_bytes_total{target=\"generations\",mode=\"regular\"}").unwrap();
+    assert!(wal.parse::<f64>().unwrap() > 10_000.0, "{wal}");
     assert!(value(&removed, "backlog_cleanup_last_success_timestamp_seconds{target=\"generations\"}").is_some());
     assert_eq!(promtool(&["check", "metrics"], &removed), (true, String::new()), "{removed}");
 
@@ -244,7 +246,12 @@ fn a_scrape_answers_while_the_database_is_away_or_hangs() {
 #[test]
 fn the_alerts_and_the_dashboard_ask_for_metrics_that_are_there() {
     let (_cluster, mut client, server) = outage();
-    client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_failed_generations(); SELECT backlog_cleanup_tick();
+             INSERT INTO backlog_cleanup.alert_channel (name, kind) VALUES ('ops', 'slack')",
+        )
+        .unwrap();
     let scrape = scrape_until(&server, "backlog_cleanup_count_success{target=\"generations\"}", "1");
     let there = names(&scrape);
     let dashboard = include_str!("../../../deploy/grafana/backlog-cleanup.json");
@@ -287,4 +294,28 @@ fn prometheus_may_call_the_server_of_the_compose_file_by_its_name() {
     let authorization = server::bearer(MONITOR);
     let answer = server.send("GET", "/metrics", &[("host", host), ("authorization", &authorization)], "");
     assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[test]
+fn a_scrape_says_what_is_alerted_and_whether_it_ticks_and_is_delivered() {
+    let (_cluster, mut client, server) = outage();
+    assert!(!scrape(&server).contains("backlog_cleanup_tick_"), "nothing has ticked");
+    client
+        .batch_execute(
+            "DELETE FROM backlog_cleanup.alert_rule WHERE name NOT IN ('books', 'dead rows');
+             SELECT backlog_cleanup_tick();
+             INSERT INTO backlog_cleanup.alert (rule, subject, value, threshold, sentence) VALUES ('books', 'a', 1, 0, ''), ('books', 'b', 1, 0, '');
+             INSERT INTO backlog_cleanup.alert_channel (name, kind, failures) SELECT 'c' || i, 'slack', i FROM generate_series(1, 60) i",
+        )
+        .unwrap();
+    let scrape = scrape_until(&server, "backlog_cleanup_alerts_open{rule=\"books\"}", "2");
+    assert_eq!(value(&scrape, "backlog_cleanup_alerts_open{rule=\"dead rows\"}"), Some("0"));
+    assert_eq!(value(&scrape, "backlog_cleanup_channel_failures{channel=\"c60\"}"), Some("60"));
+    assert_eq!(value(&scrape, "backlog_cleanup_channel_failures{channel=\"(other)\"}"), Some("55"));
+    assert_eq!(scrape.matches("backlog_cleanup_channel_failures{").count(), 51);
+    for series in
+        ["tick_timestamp_seconds", "tick_duration_seconds", "sample_timestamp_seconds{target=\"generations\"}"]
+    {
+        assert!(value(&scrape, &format!("backlog_cleanup_{series}")).is_some(), "{series}: {scrape}");
+    }
 }

@@ -43,9 +43,12 @@ pub struct RegularReport {
     /// The rows of each status that runs remove.
     #[serde(default)]
     pub statuses: Vec<StatusDetail>,
-    /// The WAL that a rehearsal has written; only a rehearsal has it.
+    /// The WAL that the run has written, in bytes, without its last commit; a dry run has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_bytes: Option<i64>,
+    /// The full-page images in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full_page_images: Option<i64>,
     pub duration_ms: i64,
 }
 
@@ -147,9 +150,12 @@ pub struct EmergencyReport {
     /// The rows of each status that runs remove.
     #[serde(default)]
     pub statuses: Vec<StatusDetail>,
-    /// The WAL that a rehearsal has written; only a rehearsal has it.
+    /// The WAL that the run has written, in bytes, without its last commit; a dry run has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_bytes: Option<i64>,
+    /// The full-page images in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full_page_images: Option<i64>,
     pub duration_ms: i64,
 }
 

@@ -9,10 +9,10 @@ use crate::status::alerts::rule::Rule;
 const MOST: i64 = 10;
 
 /// Updates the open alerts of a rule, resolves those whose value is low enough or gone, and opens new ones. An alert that somebody
-/// has locked is left for the next time. `$1` rule, `$2` target, `$3` threshold, `$4` resolve_at, `$5` to `$8` the values.
+/// has locked is left for the next time. `$1` rule, `$2` target, `$3` threshold, `$4` resolve_at, `$5` to `$9` the values, `$10` how many.
 const KEEP: &str = "
     WITH measured AS (
-        SELECT * FROM unnest($5, $6, $7, $8) AS m (subject, value, sentence, fix)
+        SELECT * FROM unnest($5, $6, $7, $8, $9) AS m (subject, value, sentence, fix, opens)
     ), open AS (
         SELECT id, subject FROM backlog_cleanup.alert
         WHERE rule = $1 AND target IS NOT DISTINCT FROM $2 AND resolved_at IS NULL
@@ -33,13 +33,13 @@ const KEEP: &str = "
     INSERT INTO backlog_cleanup.alert (rule, target, subject, value, threshold, sentence, fix, snoozed_until, note)
     SELECT $1, $2, m.subject, m.value, $3, m.sentence, m.fix, earlier.snoozed_until, earlier.note
     FROM (SELECT * FROM measured m
-          WHERE value > $3 AND NOT EXISTS (SELECT FROM open WHERE open.subject IS NOT DISTINCT FROM m.subject)
+          WHERE value > $3 AND opens AND NOT EXISTS (SELECT FROM open WHERE open.subject IS NOT DISTINCT FROM m.subject)
           ORDER BY value DESC
-          LIMIT greatest($9 - (SELECT count(*) FROM open), 0)) m
+          LIMIT greatest($10 - (SELECT count(*) FROM open), 0)) m
     LEFT JOIN LATERAL (
         SELECT snoozed_until, note FROM backlog_cleanup.alert e
-        WHERE e.rule = $1 AND e.target IS NOT DISTINCT FROM $2 AND e.subject IS NOT DISTINCT FROM m.subject AND e.snoozed_until > now()
-        ORDER BY e.id DESC LIMIT 1) earlier ON true";
+        WHERE e.rule = $1 AND e.target IS NOT DISTINCT FROM $2 AND e.subject IS NOT DISTINCT FROM m.subject
+        ORDER BY e.id DESC LIMIT 1) earlier ON earlier.snoozed_until > now()";
 
 pub fn keep(rule: &Rule, values: &[Value]) -> Result<()> {
     if !rule.has_open && values.iter().all(|value| value.value <= rule.threshold) {
@@ -50,6 +50,7 @@ pub fn keep(rule: &Rule, values: &[Value]) -> Result<()> {
     let numbers: Vec<f64> = values.iter().map(|value| value.value).collect();
     let sentences: Vec<String> = values.iter().map(|value| format!("{about}{}", value.sentence)).collect();
     let fixes: Vec<Option<&str>> = values.iter().map(|value| value.fix.as_deref()).collect();
+    let opens: Vec<bool> = values.iter().map(|value| value.opens).collect();
     extension::as_owner(|| {
         Spi::run_with_args(
             KEEP,
@@ -62,6 +63,7 @@ pub fn keep(rule: &Rule, values: &[Value]) -> Result<()> {
                 numbers.into(),
                 sentences.into(),
                 fixes.into(),
+                opens.into(),
                 MOST.into(),
             ],
         )

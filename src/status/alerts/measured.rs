@@ -1,8 +1,10 @@
+use pgrx::JsonB;
 use pgrx::datum::DatumWithOid;
 use serde::Deserialize;
 
-use crate::obstacles::problem::rows_of;
+use crate::extension;
 use crate::postgres::error::Result;
+use crate::postgres::now::rows_now;
 
 /// What a rule has measured.
 pub enum Measured {
@@ -22,13 +24,22 @@ pub struct Value {
     pub sentence: String,
     #[serde(default)]
     pub fix: Option<String>,
+    /// Whether an alert may open for it; one that is open stays or resolves by the value.
+    #[serde(default = "always")]
+    pub opens: bool,
+}
+
+fn always() -> bool {
+    true
 }
 
 impl Measured {
     /// Runs a statement on the extension's own tables that returns `value`, `sentence` and `fix`, a row of `jsonb` each. Without a
     /// row the value is not known, for the reason given.
-    pub fn by(statement: &str, arguments: &[DatumWithOid], unknown: &str) -> Result<Measured> {
-        let values: Vec<Value> = rows_of(statement, arguments)?;
+    pub fn by(statement: &'static str, arguments: &[DatumWithOid], unknown: &str) -> Result<Measured> {
+        let rows = extension::as_owner(|| rows_now(statement, arguments, |row| row.get::<JsonB>(1)))?;
+        let values: Vec<Value> =
+            rows.into_iter().flatten().filter_map(|JsonB(row)| serde_json::from_value(row).ok()).collect();
         Ok(if values.is_empty() { Measured::Unknown(unknown.into()) } else { Measured::Known(values) })
     }
 }

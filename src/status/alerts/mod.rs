@@ -16,7 +16,7 @@ use crate::extension;
 use crate::postgres::error::Result;
 use crate::postgres::read::refuse_read_only;
 use crate::postgres::settings::{set_local, with_settings};
-use crate::postgres::subtransaction::{attempt, is_cancel, reported};
+use crate::postgres::subtransaction::{attempt, is_cancel, reported, sqlstate};
 use crate::status::alerts::measured::Measured;
 use crate::status::alerts::rule::Rule;
 
@@ -46,6 +46,8 @@ pub struct Unknown {
     pub rule: String,
     pub target: Option<String>,
     pub why: String,
+    /// Whether it has failed: not if another session has held a lock.
+    pub has_failed: bool,
 }
 
 /// Opens and resolves alerts by the rules as they are now. A rule that fails or is not known stops no other. Waits for no lock
@@ -55,15 +57,21 @@ pub fn evaluate() -> Result<Vec<Unknown>> {
     extension::is_of_this_version()?;
     with_settings(|| {
         set_local("lock_timeout", PATIENCE);
+        // Compiling takes far longer than what it would save.
+        set_local("jit", "off");
         let rules = Rule::in_effect()?;
         let mut unknown = Vec::new();
         for rule in &rules {
-            let why = match attempt(|| evaluated(rule).map(Some)) {
-                Ok(why) => why.flatten(),
+            let (why, has_failed) = match attempt(|| evaluated(rule).map(Some)) {
+                Ok(why) => (why.flatten(), false),
                 Err(failure) if is_cancel(&failure) => failure.rethrow(),
-                Err(failure) => Some(reported(&failure).message().to_owned()),
+                Err(failure) => {
+                    let is_locked = sqlstate(&failure) == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE;
+                    (Some(reported(&failure).message().to_owned()), !is_locked)
+                }
             };
-            unknown.extend(why.map(|why| Unknown { rule: rule.name.clone(), target: rule.target.clone(), why }));
+            let of_rule = |why| Unknown { rule: rule.name.clone(), target: rule.target.clone(), why, has_failed };
+            unknown.extend(why.map(of_rule));
         }
         keep::resolve_without_rule(&rules)?;
         Ok(unknown)

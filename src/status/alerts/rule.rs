@@ -1,8 +1,10 @@
 use backlog_cleanup_report::{Nouns, plural};
 use serde::Deserialize;
 
+use crate::extension;
 use crate::obstacles::problem::rows_of;
 use crate::postgres::error::Result;
+use crate::postgres::read::read_one;
 
 /// A rule, for one target.
 #[derive(Deserialize)]
@@ -42,6 +44,17 @@ impl Rule {
             WHERE enabled AND (kind = 'history_size' OR t.name IS NOT NULL)
             ORDER BY t.name, r.name";
         rows_of(RULES, &[])
+    }
+
+    /// Whether no tick of such a piece of time (UTC) has measured it: what a rule cannot know is in the step.
+    pub fn is_due(&self, every: &str) -> Result<bool> {
+        const IS_DUE: &str = "
+            SELECT NOT EXISTS (SELECT FROM backlog_cleanup.tick, jsonb_to_recordset(steps) AS step (step text, skipped text, error text)
+                               WHERE started_at >= date_bin($3::interval, now(), '2000-01-01 00:00:00+00') AND started_at < now()
+                                 AND step.step = 'alerts'
+                                 AND strpos(concat(skipped, error), format('rule \"%s\" of target \"%s\": ', $1, $2)) = 0)";
+        let arguments = [self.name.as_str().into(), self.target().into(), every.into()];
+        Ok(extension::as_owner(|| read_one::<bool>(IS_DUE, &arguments))? == Some(true))
     }
 
     /// The target's name; empty for a rule that is about none.

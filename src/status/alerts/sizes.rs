@@ -8,10 +8,14 @@ const HISTORY: &str = "
         'sentence', format('the extension''s own tables have %s (the limit is %s); the largest is backlog_cleanup.%s with %s',
                            pg_size_pretty(sum(bytes)), pg_size_pretty($1::numeric), (array_agg(relname ORDER BY bytes DESC))[1],
                            pg_size_pretty(max(bytes))),
-        'fix', (SELECT format('UPDATE backlog_cleanup.retention SET max_age = max_age / 2 WHERE what = %L', what)
-                FROM backlog_cleanup.retention
-                WHERE split_part(what, ' ', 1) = (array_agg(relname ORDER BY bytes DESC))[1]
-                ORDER BY max_age DESC LIMIT 1))
+        'fix', (SELECT format('UPDATE backlog_cleanup.retention SET max_age = %L WHERE what = %L', less.max_age, what)
+                FROM backlog_cleanup.retention r
+                CROSS JOIN LATERAL (SELECT CASE WHEN r.max_age IS NOT NULL THEN greatest(r.max_age / 2, interval '1 hour') ELSE interval '90 days' END) less (max_age)
+                WHERE split_part(what, ' ', 1) = (array_agg(relname ORDER BY bytes DESC))[1] AND (less.max_age = r.max_age) IS NOT TRUE
+                -- Of samples, those of which there are most.
+                ORDER BY r.max_age IS NOT NULL,
+                         r.max_age * CASE what WHEN 'sample fine' THEN 288 WHEN 'sample hour' THEN 24 ELSE 1 END DESC
+                LIMIT 1))
     FROM (SELECT relname::text, pg_total_relation_size(oid) AS bytes FROM pg_class
           WHERE relnamespace = 'backlog_cleanup'::regnamespace AND relkind = 'r') own";
 
@@ -31,7 +35,7 @@ const DEAD_ROWS: &str = "
         'fix', 'VACUUM (ANALYZE) ' || to_regclass(name))
     FROM (SELECT min(CASE WHEN dead_rows >= 10000 THEN 100.0 * dead_rows / (dead_rows + live_rows) ELSE 0 END)::float8 AS share
           FROM backlog_cleanup.sample
-          WHERE target = $1 AND grain = 'fine' AND sampled_at >= now() - make_interval(secs => $3)
+          WHERE target = $1 AND grain = 'fine' AND sampled_at >= now() - make_interval(secs => $3) AND dead_rows IS NOT NULL
           HAVING now() - min(sampled_at) >= make_interval(secs => $3) * 0.7) least,
          (SELECT generations_table AS name FROM backlog_cleanup.target WHERE name = $1) named";
 

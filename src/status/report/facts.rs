@@ -41,6 +41,9 @@ pub struct Span {
     /// Part of the time that samples cover, from 0 to 1.
     pub covered: f64,
     pub adaptive_runs: i64,
+    pub open_alerts: i64,
+    /// Those that have resolved.
+    pub over_alerts: i64,
 }
 
 /// A day, or an hour of a short report.
@@ -69,6 +72,8 @@ pub struct Runs {
 #[derive(Deserialize)]
 pub struct Alert {
     pub id: i64,
+    /// How often it has opened and resolved.
+    pub times: i64,
     pub opened: String,
     pub resolved: Option<String>,
     pub sentence: String,
@@ -85,8 +90,14 @@ pub struct Ranked {
     pub rows_in_before: i64,
 }
 
-const SPAN: &str = "
-    SELECT to_jsonb(t) || to_jsonb(p) || jsonb_build_object(
+/// The grain of the samples that tell of so long: fine ones while they are kept, then hours, and later than 90 days there are only days.
+const GRAIN: &str = "
+    CASE WHEN $2 <= least(interval '2 days', (SELECT max_age FROM backlog_cleanup.retention WHERE what = 'sample fine')) THEN 'fine'
+         WHEN $2 <= interval '90 days' THEN 'hour' ELSE 'day' END";
+
+fn span() -> String {
+    format!(
+        "SELECT to_jsonb(t) || to_jsonb(p) || jsonb_build_object(
         'target', t.name, 'from', to_char((now() - $2) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'),
         'to', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'),
         'not_counted', (SELECT not_counted FROM backlog_cleanup.sample WHERE target = t.name AND grain = 'fine'
@@ -96,29 +107,35 @@ const SPAN: &str = "
         'seconds_to_clear', extract(epoch FROM p.time_to_clear),
         'bytes', s.bytes, 'bytes_per_day', s.bytes_per_day, 'bytes_in_30_days', s.bytes_in_30_days,
         'covered', least(coalesce((SELECT sum(seconds) FROM backlog_cleanup.sample
-                                   WHERE target = t.name AND sampled_at > now() - $2
-                                     AND grain = CASE WHEN $2 <= interval '2 days' THEN 'fine' WHEN $2 <= interval '90 days' THEN 'hour'
-                                                      ELSE 'day' END), 0) / extract(epoch FROM $2), 1),
+                                   WHERE target = t.name AND sampled_at > now() - $2 AND sampled_at <= now() AND grain = {GRAIN}), 0)
+                         / extract(epoch FROM $2), 1),
+        'open_alerts', (SELECT count(*) FROM backlog_cleanup.alert a
+                        WHERE (a.target = t.name OR a.target IS NULL) AND resolved_at IS NULL),
+        'over_alerts', (SELECT count(*) FROM backlog_cleanup.alert a
+                        WHERE (a.target = t.name OR a.target IS NULL) AND resolved_at > now() - $2),
         'adaptive_runs', (SELECT count(*) FROM backlog_cleanup.decision
                           WHERE target = t.name AND action = 'run' AND decided_at > now() - $2))
     FROM backlog_cleanup.target t JOIN backlog_cleanup.pace p ON p.target = t.name
     LEFT JOIN backlog_cleanup.size s ON s.target = t.name
-    WHERE t.name = $1";
+    WHERE t.name = $1"
+    )
+}
 
-/// Of the hours that are over, and of the samples since. Later than 90 days there are only days.
-const SPELLS: &str = "
-    WITH grain AS (
-        SELECT CASE WHEN $2 <= interval '90 days' THEN 'hour' ELSE 'day' END AS name,
+/// Of the hours or days that are over, and of the samples since.
+fn spells() -> String {
+    format!(
+        "WITH grain AS (
+        SELECT {GRAIN} AS name,
                CASE WHEN $2 <= interval '2 days' THEN 'hour' WHEN $2 <= interval '31 days' THEN 'day'
                     WHEN $2 <= interval '180 days' THEN 'week' ELSE 'month' END AS spell
     ), piece AS (
         SELECT sampled_at, failed, removed, in_scope FROM backlog_cleanup.sample, grain
-        WHERE target = $1 AND grain = grain.name AND sampled_at > now() - $2
+        WHERE target = $1 AND grain = grain.name AND sampled_at > now() - $2 AND sampled_at <= now()
         UNION ALL
         SELECT sampled_at, failed, removed, in_scope FROM backlog_cleanup.sample, grain
-        WHERE target = $1 AND grain = 'fine' AND sampled_at > now() - $2
+        WHERE target = $1 AND grain.name <> 'fine' AND grain = 'fine' AND sampled_at > now() - $2
           AND sampled_at >= coalesce((SELECT max(sampled_at) + ('1 ' || grain.name)::interval FROM backlog_cleanup.sample s
-                                      WHERE s.target = $1 AND s.grain = grain.name), '-infinity')
+                                      WHERE s.target = $1 AND s.grain = grain.name AND s.sampled_at <= now()), '-infinity')
     )
     SELECT jsonb_build_object(
         'name', to_char(date_trunc(spell, sampled_at AT TIME ZONE 'UTC'),
@@ -127,7 +144,9 @@ const SPELLS: &str = "
         'in_scope', (array_agg(in_scope ORDER BY sampled_at DESC) FILTER (WHERE in_scope IS NOT NULL))[1])
     FROM piece, grain
     GROUP BY spell, date_trunc(spell, sampled_at AT TIME ZONE 'UTC')
-    ORDER BY date_trunc(spell, sampled_at AT TIME ZONE 'UTC')";
+    ORDER BY date_trunc(spell, sampled_at AT TIME ZONE 'UTC')"
+    )
+}
 
 const RUNS: &str = "
     SELECT jsonb_build_object(
@@ -144,16 +163,23 @@ const RUNS: &str = "
           FROM backlog_cleanup.history
           WHERE target = $1 AND started_at > now() - $2) r";
 
-/// Open ones first.
+/// Open ones first, and each that has opened again once: a page has room for so many.
 const ALERTS: &str = "
     SELECT jsonb_build_object(
-        'id', id, 'opened', to_char(opened_at AT TIME ZONE 'UTC', 'MM-DD HH24:MI'),
+        'id', id, 'times', times, 'opened', to_char(opened_at AT TIME ZONE 'UTC', 'MM-DD HH24:MI'),
         'resolved', to_char(resolved_at AT TIME ZONE 'UTC', 'MM-DD HH24:MI'), 'fix', fix,
         'sentence', regexp_replace(left(sentence, 600), '[[:cntrl:]]+', ' ', 'g'),
         'hands', nullif(concat_ws(', ', 'acknowledged by ' || acknowledged_by,
-                                  'snoozed until ' || to_char(snoozed_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), left(note, 200)), ''))
-    FROM backlog_cleanup.alert
-    WHERE (target = $1 OR target IS NULL) AND (resolved_at IS NULL OR resolved_at > now() - $2)
+                                  CASE WHEN isfinite(snoozed_until)
+                                       THEN 'snoozed until ' || to_char(snoozed_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI')
+                                       WHEN snoozed_until IS NOT NULL THEN 'snoozed for good' END, left(note, 200)), ''))
+    FROM (SELECT *, row_number() OVER (PARTITION BY resolved_at IS NULL ORDER BY opened_at DESC) AS line
+          FROM (SELECT *, count(*) OVER same AS times, row_number() OVER (same ORDER BY id DESC) AS place
+                FROM backlog_cleanup.alert
+                WHERE (target = $1 OR target IS NULL) AND (resolved_at IS NULL OR resolved_at > now() - $2)
+                WINDOW same AS (PARTITION BY rule, target, subject, resolved_at IS NULL)) a
+          WHERE place = 1) lines
+    WHERE line <= CASE WHEN resolved_at IS NULL THEN 20 ELSE 10 END
     ORDER BY resolved_at IS NOT NULL, opened_at DESC";
 
 const RANKING: &str = "
@@ -177,7 +203,7 @@ pub fn facts(target: &str, since: Interval) -> Result<Facts> {
         // A target whose table is gone has a history, too.
         Err(_) => {}
     }
-    let mut one: Vec<Span> = rows_of(SPAN, &both())?;
+    let mut one: Vec<Span> = rows_of(&span(), &both())?;
     let mut runs: Vec<Runs> = rows_of(RUNS, &both())?;
     let (Some(span), Some(runs)) = (one.pop(), runs.pop()) else {
         return Err(error(
@@ -186,5 +212,5 @@ pub fn facts(target: &str, since: Interval) -> Result<Facts> {
             "ALTER EXTENSION backlog_cleanup UPDATE".into(),
         ));
     };
-    Ok(Facts { span, spells: rows_of(SPELLS, &both())?, runs, alerts: rows_of(ALERTS, &both())?, ranking })
+    Ok(Facts { span, spells: rows_of(&spells(), &both())?, runs, alerts: rows_of(ALERTS, &both())?, ranking })
 }

@@ -60,7 +60,7 @@ pub fn page(facts: &Facts) -> Page {
     }
     Page {
         title: format!("Backlog cleanup of \"{}\", {} to {} UTC", span.target, span.from, span.to),
-        verdict: verdict(span, runs, alerts),
+        verdict: verdict(span, runs),
         facts: told,
         spells: spells
             .iter()
@@ -71,7 +71,7 @@ pub fn page(facts: &Facts) -> Page {
                 in_scope: spell.in_scope,
             })
             .collect(),
-        alerts: alerts.iter().map(told_of).collect(),
+        alerts: alerts.iter().map(told_of).chain(others(span, alerts)).collect(),
         rankings,
         remark: (span.covered < 0.9).then(|| {
             format!(
@@ -82,19 +82,17 @@ pub fn page(facts: &Facts) -> Page {
     }
 }
 
-fn verdict(span: &Span, runs: &Runs, alerts: &[Alert]) -> String {
-    let open = alerts.iter().filter(|alert| alert.resolved.is_none()).count();
-    let over = alerts.len() - open;
-    let was = match over {
+fn verdict(span: &Span, runs: &Runs) -> String {
+    let was = match span.over_alerts {
         0 => String::new(),
-        _ => format!(" {} opened and resolved.", counted(over as i64, "alert")),
+        over => format!(" {} opened and resolved.", counted(over, "alert")),
     };
-    match (open, runs.failed, span.seconds_to_clear) {
-        (1.., ..) => {
-            format!("{} {} open: see below.{was}", counted(open as i64, "alert"), if open == 1 { "is" } else { "are" })
+    match (span.open_alerts, runs.failed) {
+        (open @ 1.., _) => {
+            format!("{} {} open: see below.{was}", counted(open, "alert"), if open == 1 { "is" } else { "are" })
         }
-        (0, 1.., _) => format!("No alert is open, but {} did not complete.{was}", counted(runs.failed, "run")),
-        (0, 0, _) if runs.runs == 0 => format!("No alert is open, and there was no run.{was}"),
+        (_, 1..) => format!("No alert is open, but {} did not complete.{was}", counted(runs.failed, "run")),
+        _ if runs.runs == 0 => format!("No alert is open, and there was no run.{was}"),
         _ => format!("All is well: no alert is open, and every run completed.{was}"),
     }
 }
@@ -174,10 +172,19 @@ fn told_of(alert: &Alert) -> Told {
     let hands = alert.hands.as_ref().map_or(String::new(), |hands| format!(" ({hands})"));
     let when = match &alert.resolved {
         None => format!("open since {}, alert {}{hands}", alert.opened, alert.id),
-        Some(resolved) => format!("{} to {resolved}", alert.opened),
+        Some(resolved) if alert.times == 1 => format!("{} to {resolved}", alert.opened),
+        Some(resolved) => format!("{} to {resolved}, and {} times before", alert.opened, number(alert.times - 1)),
     };
     let fix = alert.fix.clone().filter(|_| alert.resolved.is_none());
     Told { when, sentence: alert.sentence.clone(), fix }
+}
+
+/// Those for which the page has no room.
+fn others(span: &Span, alerts: &[Alert]) -> Option<Told> {
+    let told: i64 = alerts.iter().map(|alert| alert.times).sum();
+    let left = span.open_alerts + span.over_alerts - told;
+    let sentence = "SELECT * FROM backlog_cleanup.alert ORDER BY id DESC".to_owned();
+    (left > 0).then(|| Told { when: format!("{} more", number(left)), sentence, fix: None })
 }
 
 fn ranked(what: &str, title: String, ranking: &[Ranked]) -> Option<Ranking> {

@@ -55,11 +55,11 @@ fn spells(rows: &[Row]) -> Vec<String> {
     let most = rows.iter().filter_map(|row| row.rows_in).max().unwrap_or_default();
     let count = |value: Option<i64>| value.map_or("-".into(), number);
     let mut lines =
-        vec![String::new(), format!("{:<12}{:>12}  {:BAR$}{:>13}{:>13}", "", "came in", "", "removed", "in scope")];
+        vec![String::new(), format!("{:<12}{:>12}  {:BAR$} {:>13} {:>13}", "", "came in", "", "removed", "in scope")];
     lines.extend(rows.iter().map(|row| {
         let bar = bar(row.rows_in.unwrap_or_default(), most, BAR);
         let (rows_in, in_scope) = (count(row.rows_in), count(row.in_scope));
-        format!("{:<12}{rows_in:>12}  {bar:BAR$}{:>13}{in_scope:>13}", row.name, number(row.rows_out))
+        format!("{:<12}{rows_in:>12}  {bar:BAR$} {:>13} {in_scope:>13}", row.name, number(row.rows_out))
     }));
     if rows.is_empty() { Vec::new() } else { lines }
 }

@@ -17,7 +17,7 @@ CREATE VIEW books AS
     SELECT (SELECT sum(amount) FROM credit_transactions WHERE type = 'backlog_cleanup') AS ledger,
            (SELECT sum(removed) FROM backlog_cleanup.run) AS runs,
            (SELECT sum(cleaned_count) FROM backlog_cleanup.run_recipe) AS recipes;
-CREATE FUNCTION steady(report jsonb) RETURNS jsonb LANGUAGE sql AS $$ SELECT report - 'cutoff' - 'durationMs' $$;
+CREATE FUNCTION steady(report jsonb) RETURNS jsonb LANGUAGE sql AS $$ SELECT report - '{cutoff,durationMs,walBytes,fullPageImages}'::text[] $$;
 
 -- 15 expired failures of one recipe lose 5, with ties in failed-at; 12 expired and 5 fresh ones lose 2;
 -- fresh ones, NULL and future times, and other people's failures lose none; NULL is a recipe of its own.
@@ -152,7 +152,7 @@ ROLLBACK;
 BEGIN;
 UPDATE backlog_cleanup.policy SET enabled = false;
 SELECT fail('system_backlog', 1, '3 days', 15);
-SELECT backlog_cleanup_failed_generations() - '{runId,cleanupDetails,durationMs}'::text[];
+SELECT backlog_cleanup_failed_generations() - '{runId,cleanupDetails,durationMs,walBytes,fullPageImages}'::text[];
 ROLLBACK;
 
 -- Every object that the extension makes has a comment, and nobody but the owner may use it, except for the fingerprint.

@@ -16,7 +16,7 @@ CALL backlog_cleanup_run(mode => 'emergency', batch_size => 3, max_rows => 6) \g
 -- Times that the histogram tells apart, also at a bound itself.
 UPDATE backlog_cleanup.run SET finished_at = started_at + (ARRAY[interval '0.1 s', interval '30 s', interval '5 h'])[id];
 SET ROLE regress_watcher;
-SELECT * FROM backlog_cleanup.total ORDER BY mode, state, seconds_up_to;
+SELECT target, mode, state, seconds_up_to, runs, removed, seconds FROM backlog_cleanup.total ORDER BY mode, state, seconds_up_to;
 SELECT * FROM backlog_cleanup_books();
 SELECT backlog_cleanup.duration_bound(0), backlog_cleanup.duration_bound(0.1), backlog_cleanup.duration_bound(1e9),
        backlog_cleanup.duration_bound(NULL);

@@ -3,6 +3,7 @@
 mod by_key;
 mod changes;
 mod circles;
+mod expressions;
 mod many;
 mod one_row;
 mod references;

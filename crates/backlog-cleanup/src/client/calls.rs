@@ -229,7 +229,7 @@ pub async fn index_sql(database: &mut PgConnection, target: &str) -> Result<Stri
 pub async fn failures(database: &mut PgConnection, target: &str, hours: i32, types: i32) -> Result<Vec<Failures>> {
     let call = "SELECT hour, failure_type, failed_count
                 FROM backlog_cleanup_failures(target => $1, since => make_interval(hours => $2), types => $3)
-                WHERE hour >= '0001-01-01 UTC' AND hour < '10000-01-01 UTC'";
+                WHERE hour >= '0001-01-01 UTC' AND hour < '10000-01-01 UTC' AND failed_count > 0";
     query_as(call).bind(target).bind(hours).bind(types).fetch_all(database).await
 }
 
@@ -237,6 +237,7 @@ pub async fn failures(database: &mut PgConnection, target: &str, hours: i32, typ
 pub async fn failure_types(database: &mut PgConnection, target: &str, types: i32) -> Result<Vec<(String, i64)>> {
     let call = "SELECT failure_type, sum(failed_count)::bigint
                 FROM backlog_cleanup_failures(target => $1, since => NULL, types => $2)
+                WHERE failed_count > 0
                 GROUP BY failure_type ORDER BY failure_type";
     query_as(call).bind(target).bind(types).fetch_all(database).await
 }

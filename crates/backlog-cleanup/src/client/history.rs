@@ -8,6 +8,8 @@ use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
 use utoipa::ToSchema;
 
+use crate::words::count;
+
 use super::calls::{self, Mark};
 use super::statement::{last_whole_run, query_as, query_scalar};
 
@@ -74,6 +76,10 @@ pub struct Run {
     pub error_message: Option<String>,
     /// What it worked on then
     pub error_at: Option<String>,
+    /// The WAL that it has written; null if it is a run of an earlier version
+    pub wal_bytes: Option<i64>,
+    /// The full-page images in it
+    pub full_page_images: Option<i64>,
 }
 
 impl Run {
@@ -81,6 +87,14 @@ impl Run {
     pub fn kept_back_reason(&self) -> Option<String> {
         let message = self.kept_back_message.as_deref()?;
         Some(kept_back_reason(self.kept_back_row.as_deref(), message, self.kept_back_sqlstate.as_deref()))
+    }
+}
+
+impl Run {
+    /// The WAL that it has written, in words.
+    pub fn wal(&self) -> Option<String> {
+        let (bytes, images) = self.wal_bytes.zip(self.full_page_images)?;
+        Some(format!("{}, {}", count(bytes, "byte"), count(images, "full-page image")))
     }
 }
 
@@ -106,7 +120,7 @@ macro_rules! runs {
                     (EXTRACT(epoch FROM COALESCE(r.finished_at, CASE WHEN p.state = 'running' THEN clock_timestamp() END)
                                         - r.started_at) * 1000)::bigint AS duration_ms,
                     p.share_done, p.rows_per_second, EXTRACT(epoch FROM p.time_left)::float8 AS seconds_left,
-                    p.waiting_for, r.error_sqlstate, r.error_message, r.error_at
+                    p.waiting_for, r.error_sqlstate, r.error_message, r.error_at, r.wal_bytes, r.full_page_images
              FROM backlog_cleanup.run r
              LEFT JOIN backlog_cleanup.progress p ON p.run_id = r.id
              LEFT JOIN backlog_cleanup.target t ON t.name = r.target

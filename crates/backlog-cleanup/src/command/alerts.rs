@@ -1,15 +1,21 @@
+use std::path::{Path, PathBuf};
+
 use backlog_cleanup_report::Level;
+use chrono::Utc;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::client::alerts::{self, Alert};
+use crate::channel::Channels;
+use crate::client::alerts::{self, Alert, Rule};
 use crate::client::calls;
 use crate::client::connect::{Server, begin};
-use crate::failure::{Exit, Result};
+use crate::client::deliveries::{self, State};
+use crate::failure::{Exit, Failure, Result};
+use crate::printable::printable;
 use crate::terminal::output::Output;
 use crate::words::time;
 
-/// Show the alerts that are open, snooze one, or take one on
+/// Show alerts, rules and channels; snooze an alert, or take it on
 #[derive(Args)]
 pub struct Alerts {
     #[command(subcommand)]
@@ -39,6 +45,19 @@ enum Action {
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
     },
+    /// Show the rules, by which alerts open and resolve
+    Rules,
+    /// Send an alert that is none to a channel, and its resolution
+    Test {
+        /// Name of the channel
+        #[arg(value_name = "CHANNEL")]
+        channel: String,
+        /// File of the channels, as of `backlog-cleanup serve`
+        #[arg(long, value_name = "FILE", env = "BACKLOG_CLEANUP_CHANNELS")]
+        channels: PathBuf,
+    },
+    /// Show how the deliveries to each channel go
+    Channels,
     /// Say that you have taken an alert on
     Acknowledge {
         /// Id of the alert
@@ -53,12 +72,15 @@ enum Action {
 impl Alerts {
     pub fn level(&self) -> Level {
         match self.action {
-            Action::List { .. } => Level::Monitor,
+            Action::List { .. } | Action::Rules | Action::Channels | Action::Test { .. } => Level::Monitor,
             Action::Snooze { .. } | Action::Acknowledge { .. } => Level::Operator,
         }
     }
 
     pub async fn run(self, server: &Server, output: &Output) -> Result<Exit> {
+        if let Action::Test { channel, channels } = self.action {
+            return test(&channel, &channels, server, output).await;
+        }
         let mut connection = server.connect().await?;
         let mut work = begin(&mut connection).await?;
         match self.action {
@@ -73,6 +95,15 @@ impl Alerts {
                     false => output.line(format_args!("Alert {id} is snoozed until {} UTC", time(until)))?,
                 }
             }
+            Action::Rules => {
+                let rules = alerts::rules(&mut work).await?;
+                if output.json { output.json(&rules)? } else { show_rules(output, &rules)? }
+            }
+            Action::Channels => {
+                let channels = deliveries::states(&mut work).await?;
+                if output.json { output.json(&channels)? } else { show_channels(output, &channels)? }
+            }
+            Action::Test { .. } => (),
             Action::Acknowledge { id, note } => {
                 calls::acknowledge(&mut work, id, note.as_deref()).await?;
                 match output.json {
@@ -105,8 +136,61 @@ fn list(output: &Output, alerts: &[Alert]) -> Result<()> {
     // As they stand: to be typed.
     for (alert, fix) in alerts.iter().filter_map(|alert| alert.fix.as_ref().map(|fix| (alert, fix))) {
         if alert.resolved_at.is_none() {
-            output.whole(format_args!("alert {}: {}", alert.id, crate::printable::printable(fix)))?;
+            output.whole(format_args!("alert {}: {}", alert.id, printable(fix)))?;
         }
     }
     Ok(())
+}
+
+/// Needs no database: what is tested is the way to the receiver.
+async fn test(name: &str, file: &Path, server: &Server, output: &Output) -> Result<Exit> {
+    let channels = Channels::read(file)?;
+    let channel = channels.find(name)?;
+    let database = match channels.database {
+        Some(database) => database,
+        None => server.options()?.get_database().unwrap_or("test").to_owned(),
+    };
+    let id = format!("test-{}", Utc::now().timestamp());
+    channel
+        .test(&id, &database)
+        .await
+        .map_err(|failed| Failure::error(format!("channel \"{name}\" did not take the test: {}", failed.why)))?;
+    match output.json {
+        true => output.json(&json!({ "channel": name, "delivered": true }))?,
+        false => output.line(format_args!("Channel {} took the test", printable(name)))?,
+    }
+    Ok(Exit::Done)
+}
+
+fn show_rules(output: &Output, rules: &[Rule]) -> Result<()> {
+    let mut table = output.table(["RULE", "KIND", "TARGET", "OPENS ABOVE", "RESOLVES AT", "WITHIN", "STATE"]);
+    for rule in rules {
+        table.add_row([
+            output.name(&rule.name),
+            output.cell(&rule.kind),
+            output.name(rule.target.as_deref().unwrap_or("all")),
+            output.cell(rule.threshold.to_string()),
+            output.cell(rule.resolve_at.unwrap_or(rule.threshold).to_string()),
+            output.cell(rule.within.as_deref().unwrap_or("")),
+            output.state(if rule.enabled { "ok" } else { "off" }),
+        ]);
+    }
+    output.line(table.trim_fmt())
+}
+
+fn show_channels(output: &Output, channels: &[State]) -> Result<()> {
+    if channels.is_empty() {
+        return output.line("No server delivers alerts: backlog-cleanup serve --channels FILE");
+    }
+    let mut table = output.table(["CHANNEL", "KIND", "DELIVERED (UTC)", "STATE", "LAST ERROR"]);
+    for channel in channels {
+        table.add_row([
+            output.name(&channel.name),
+            output.cell(&channel.kind),
+            output.cell(channel.delivered_at.map_or(String::new(), time)),
+            output.state(if channel.failures == 0 { "ok" } else { "fail" }),
+            output.cell(channel.last_error.as_deref().unwrap_or("")),
+        ]);
+    }
+    output.line(table.trim_fmt())
 }

@@ -9,6 +9,7 @@ mod emergency;
 mod explain;
 mod man;
 mod policy;
+mod quiet_hours;
 mod report;
 mod run;
 mod runs;
@@ -19,6 +20,7 @@ mod setup;
 mod status;
 mod stop;
 mod target;
+mod tick;
 mod watch;
 
 use backlog_cleanup_report::Level;
@@ -58,6 +60,8 @@ pub enum Command {
     Explain(explain::Explain),
     Alerts(alerts::Alerts),
     Report(report::Report),
+    QuietHours(quiet_hours::QuietHours),
+    Tick(tick::Tick),
     Schedule(schedule::Schedule),
     Watch(watch::Watch),
     Serve(serve::Serve),
@@ -74,8 +78,11 @@ impl Command {
             | Command::Doctor(_)
             | Command::Explain(_)
             | Command::Report(_)
+            | Command::QuietHours(_)
             | Command::Watch(_) => Some(Level::Monitor),
-            Command::Cleanup(_) | Command::Emergency(_) | Command::Run(_) | Command::Stop(_) => Some(Level::Operator),
+            Command::Cleanup(_) | Command::Emergency(_) | Command::Run(_) | Command::Stop(_) | Command::Tick(_) => {
+                Some(Level::Operator)
+            }
             Command::Target(command) => Some(command.level()),
             Command::Policy(command) => Some(command.level()),
             Command::Alerts(command) => Some(command.level()),
@@ -99,6 +106,8 @@ impl Command {
             Command::Explain(command) => command.run(server, output).await,
             Command::Alerts(command) => command.run(server, output).await,
             Command::Report(command) => command.run(server, output).await,
+            Command::QuietHours(command) => command.run(server, output).await,
+            Command::Tick(command) => command.run(server, output).await,
             Command::Schedule(command) => command.run(server, output).await,
             Command::Watch(command) => command.run(server, output).await,
             Command::Serve(command) => command.run(server).await,

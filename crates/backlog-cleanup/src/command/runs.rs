@@ -143,6 +143,7 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
         ("kept back", if run.kept_back > 0 { number(run.kept_back) } else { String::new() }),
         ("the first of them", run.kept_back_reason().unwrap_or_default()),
         ("held", if run.held > 0 { number(run.held) } else { String::new() }),
+        ("WAL", run.wal().unwrap_or_default()),
     ];
     for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
         table.add_row([

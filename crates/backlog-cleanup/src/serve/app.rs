@@ -5,14 +5,16 @@ use axum::body::Bytes;
 use axum::http::HeaderMap;
 use backlog_cleanup_report::StatusReport;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::channel::Channels;
 use crate::client::calls::Mark;
 use crate::client::connect::Server;
-use crate::failure::Result;
-use crate::serve::access::PATIENCE;
+use crate::failure::{Failure, Result};
 use crate::serve::access::keyring::Keyring;
+use crate::serve::access::{Access, PATIENCE};
 use crate::serve::metrics::Metrics;
 use crate::serve::settings::Settings;
 use crate::serve::shared::flights::Flights;
@@ -24,6 +26,11 @@ pub struct App {
     pub settings: Settings,
     server: Server,
     keyring: RwLock<Arc<Keyring>>,
+    /// This process, among those that deliver alerts.
+    pub name: String,
+    pub channels: watch::Sender<Arc<Channels>>,
+    /// What delivers to them.
+    pub deliveries: TaskTracker,
     pub limits: Limits,
     pub metrics: Metrics,
     pub flights: Arc<Flights<Bytes>>,
@@ -39,12 +46,19 @@ pub struct App {
 }
 
 impl App {
-    /// Does not connect yet. Errors: the file of tokens; without one, an address that is not loopback.
+    /// Does not connect yet. Errors: the file of tokens, or of channels; without tokens, an address that is not loopback.
     pub fn new(settings: Settings, server: &Server) -> Result<App> {
         let limit = settings.request_timeout + 2 * PATIENCE;
+        let keyring = Keyring::load(&settings, server, None)?;
+        let channels = channels(&settings, &keyring)?;
+        let name =
+            getrandom::u64().map_err(|error| Failure::error(format!("no random bytes are available: {error}")))?;
         Ok(App {
             server: server.clone(),
-            keyring: RwLock::new(Arc::new(Keyring::load(&settings, server, None)?)),
+            keyring: RwLock::new(Arc::new(keyring)),
+            name: format!("{name:016x}"),
+            channels: watch::Sender::new(Arc::new(channels)),
+            deliveries: TaskTracker::new(),
             limits: Limits::new(settings.rate_limit),
             metrics: Metrics::default(),
             flights: Arc::new(Flights::new(limit)),
@@ -62,11 +76,23 @@ impl App {
         Arc::clone(&self.keyring.read())
     }
 
-    /// Reads the file of tokens again. Errors: those of the start; then everything stays as it was.
+    /// What messages call the database.
+    pub fn database(&self) -> String {
+        self.channels.borrow().database.clone().unwrap_or_else(|| self.keyring().lowest().place())
+    }
+
+    /// The role that delivers alerts. Errors: no token has its level.
+    pub fn deliverer(&self) -> Result<Arc<Access>> {
+        self.keyring().deliverer().cloned().ok_or_else(no_deliverer)
+    }
+
+    /// Reads the files of tokens and of channels again. Errors: those of the start; then everything stays as it was.
     pub async fn reload(&self) -> Result<()> {
         let keyring = Keyring::load(&self.settings, &self.server, Some(&self.keyring()))?;
         keyring.check().await?;
+        let channels = channels(&self.settings, &keyring)?;
         *self.keyring.write() = Arc::new(keyring);
+        self.channels.send_replace(Arc::new(channels));
         Ok(())
     }
 
@@ -85,4 +111,19 @@ impl App {
             );
         }
     }
+}
+
+/// Reads the file of channels, if there is one. Errors: the file; no role may deliver.
+fn channels(settings: &Settings, keyring: &Keyring) -> Result<Channels> {
+    let Some(file) = &settings.channels else { return Ok(Channels::default()) };
+    let channels = Channels::read(file)?;
+    match keyring.deliverer() {
+        None if !channels.channels.is_empty() => Err(no_deliverer()),
+        _ => Ok(channels),
+    }
+}
+
+fn no_deliverer() -> Failure {
+    Failure::usage("to deliver alerts takes a token of level operator")
+        .hint("operator backlog_operator sha256:<SHA-256 of the token in hex>")
 }

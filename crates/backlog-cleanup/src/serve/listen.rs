@@ -19,14 +19,16 @@ use tokio::time::{interval, timeout};
 use tower_http::add_extension::AddExtension;
 
 use crate::failure::{Failure, Result};
+use crate::private;
 use crate::serve::app::App;
-use crate::serve::private;
 use crate::serve::shared::places::{Place, Places};
 
 /// Longest time for the head of a request, and between two requests of a connection.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// Longest time for a batch when the server stops, in addition to the time of a request.
 pub const LAST_BATCH: Duration = Duration::from_secs(30);
+/// Longest time for a message then.
+const LAST_MESSAGE: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT. Running requests then finish, and runs for which no request waits stop after their current
 /// batch. A second signal ends the process at once. SIGHUP reads the file of tokens and the certificate again.
@@ -64,8 +66,14 @@ pub async fn listen(app: &Arc<App>, router: Router) -> Result<()> {
         tracing::error!("a batch took too long");
         app.warn_of_runs();
     }
+    // A message that is under way is recorded, so that no other server sends it again.
+    app.deliveries.close();
+    timeout(LAST_MESSAGE, app.deliveries.wait()).await.ok();
     let keyring = app.keyring();
-    let pools = keyring.accesses.iter().flat_map(|access| [access.pool.close(), access.reserved.close()]);
+    let pools = keyring
+        .accesses
+        .iter()
+        .flat_map(|access| [access.pool.close(), access.reserved.close(), access.listening.close()]);
     timeout(Duration::from_secs(1), join_all(pools)).await.ok();
     tracing::info!("stopped");
     Ok(())
@@ -120,8 +128,8 @@ async fn reload(app: Arc<App>, tls: Option<RustlsConfig>) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return tracing::error!("signals cannot be received") };
     while hangup.recv().await.is_some() {
         match app.reload().await {
-            Ok(()) => tracing::info!("the tokens are reloaded"),
-            Err(failure) => tracing::error!("the tokens stay as they were: {}", failure.message),
+            Ok(()) => tracing::info!("the tokens and channels are reloaded"),
+            Err(failure) => tracing::error!("the tokens and channels stay as they were: {}", failure.message),
         }
         match (certificate(&app), &tls) {
             (Ok(Some(config)), Some(tls)) => {

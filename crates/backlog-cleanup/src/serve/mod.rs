@@ -5,10 +5,10 @@ mod api;
 mod app;
 mod counting;
 mod dashboard;
+mod delivery;
 mod listen;
 mod metrics;
 mod middleware;
-mod private;
 mod removal;
 mod response;
 mod settings;
@@ -73,5 +73,6 @@ pub async fn serve(settings: Settings, server: &Server) -> Result<()> {
         tracing::info!(run = run.id, target = run.target, mode = run.mode.as_str(), "run is in progress");
     }
     tokio::spawn(counting::count(Arc::clone(&app)));
+    tokio::spawn(delivery::deliver(Arc::clone(&app)));
     listen::listen(&app, router(&app)).await
 }

@@ -41,6 +41,12 @@ pub struct Settings {
     /// Requests per second of one token, or of one address without a token; a hundredth of it is the limit of wrong tokens per minute
     #[arg(long, value_name = "REQUESTS", default_value = "1000")]
     pub rate_limit: NonZeroU32,
+    /// File of the channels to which alerts are delivered; see docs/alerts.md
+    #[arg(long, value_name = "FILE", env = "BACKLOG_CLEANUP_CHANNELS")]
+    pub channels: Option<PathBuf>,
+    /// How long the database may be away before the channels are told
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds::<86_400>)]
+    pub unreachable_after: Duration,
     /// Log in JSON
     #[arg(long)]
     pub log_json: bool,

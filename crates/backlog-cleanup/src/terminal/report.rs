@@ -111,7 +111,7 @@ impl Report {
             Some(run) => output.line(format_args!("Run {run} removed {of}, in {}", duration(duration_ms)))?,
             None => output.line(format_args!("A run would remove {of}"))?,
         }
-        if let Some(bytes) = wal_bytes {
+        if let Some(bytes) = wal_bytes.filter(|_| run_id.is_none()) {
             output.line(format_args!(
                 "The rehearsal wrote {} of WAL, in {}",
                 count(bytes, "byte"),

@@ -24,7 +24,7 @@ fn h9_sighup_reloads_the_tokens_and_a_removed_one_has_no_session_left() {
     // What cannot be read changes nothing.
     std::fs::write(server.tokens(), "nonsense\n").unwrap();
     server.signal("HUP");
-    server.until_logged("the tokens stay as they were");
+    server.until_logged("the tokens and channels stay as they were");
     assert_eq!(server.get(new, &status).status, 200);
 }
 

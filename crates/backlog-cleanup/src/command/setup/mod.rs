@@ -2,6 +2,7 @@ mod extension;
 mod index;
 mod job;
 mod test_job;
+mod tick;
 
 use std::io::{IsTerminal, stdin};
 
@@ -36,6 +37,9 @@ pub struct Setup {
     /// Register the nightly job without asking
     #[arg(long)]
     arm: bool,
+    /// Register the job of the tick without asking
+    #[arg(long)]
+    tick: bool,
     /// Fire a job that removes nothing, a dry run, and look whether it runs within two minutes
     #[arg(long)]
     test_job: bool,
@@ -48,7 +52,7 @@ pub struct Setup {
 #[derive(Serialize)]
 struct Step {
     step: &'static str,
-    /// `created`, `changed`, `kept`, `ran`, `failed`, `not armed` or `to do`.
+    /// `created`, `changed`, `kept`, `ran`, `failed`, `not armed`, `left out` or `to do`.
     outcome: &'static str,
     detail: String,
     /// Statements for a more privileged role.
@@ -85,6 +89,8 @@ impl Setup {
             for step in job::set_up(&self, server, &mut connection, output).await? {
                 done.say(output, step)?;
             }
+            let tick = tick::set_up(&self, &mut connection, output).await?;
+            done.say(output, tick)?;
             let index = index::set_up(&self, server, output).await?;
             done.say(output, index)?;
             let mut work = begin(&mut connection).await?;

@@ -81,6 +81,11 @@ impl Keyring {
         &self.accesses[0]
     }
 
+    /// The access of the lowest level that may deliver alerts.
+    pub fn deliverer(&self) -> Option<&Arc<Access>> {
+        self.accesses.iter().find(|access| access.level >= Level::Operator)
+    }
+
     /// Finds a token. Compares all digests, each to its last byte, so that the time does not reveal how far they match.
     pub fn find(&self, secret: &str) -> Option<&Arc<Token>> {
         let hash = hash(secret);

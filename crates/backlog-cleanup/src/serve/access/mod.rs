@@ -29,6 +29,8 @@ pub struct Access {
     pub pool: PgPool,
     /// One more connection, for what must get one while `pool` has none: stopping a run, readiness.
     pub reserved: PgPool,
+    /// And one that listens for alerts.
+    pub listening: PgPool,
     /// Begins a transaction whose statements have the time of a request, also if their client has gone.
     begin: String,
     /// Permits for concurrent runs: all connections of the pool but one, which is left for other requests.
@@ -62,6 +64,7 @@ impl Access {
         Access {
             pool: pool(level, &options, size),
             reserved: pool(level, &options, 1),
+            listening: pool(level, &options, 1),
             options,
             begin: format!("{BEGIN}; SET LOCAL statement_timeout = {}", settings.request_timeout.as_millis()),
             runs: Semaphore::new(size as usize - 1),

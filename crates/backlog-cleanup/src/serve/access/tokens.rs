@@ -9,7 +9,7 @@ use super::Access;
 use super::secret::{Hash, hash};
 use super::sessions::Sessions;
 use crate::failure::{Failure, Result};
-use crate::serve::private;
+use crate::private;
 
 /// A shorter token could be guessed, and so could one of fewer different characters.
 const SHORTEST: usize = 24;

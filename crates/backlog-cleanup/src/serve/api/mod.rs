@@ -1,5 +1,7 @@
 //! The HTTP API: one file a resource, each route beside its handler. Knows no page.
 
+pub mod alerts;
+mod analytics;
 mod body;
 mod cleanup;
 pub mod doctor;
@@ -33,6 +35,8 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
         .merge(targets::routes())
         .merge(policies::routes())
         .merge(explain::routes())
+        .merge(alerts::routes())
+        .merge(analytics::routes())
         .merge(login::routes())
         .merge(metrics::routes())
         .merge(health::routes())

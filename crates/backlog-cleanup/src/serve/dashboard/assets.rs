@@ -23,6 +23,7 @@ const STYLE: &str = concat!(
     include_str!("assets/style/chart.css"),
     include_str!("assets/style/table.css"),
     include_str!("assets/style/form.css"),
+    include_str!("assets/style/alerts.css"),
     include_str!("assets/style/narrow.css"),
 );
 

@@ -5,6 +5,8 @@ use backlog_cleanup_report::{CleanupDetail, Nouns, PolicyDetail, State, StatusDe
 use chrono::{DateTime, Utc};
 
 use super::query::{Query, Span};
+use crate::client::alerts::{self, Alert};
+use crate::client::analytics::{self, Grain, Hour, Sample};
 use crate::client::calls::{self, Failures, Finding};
 use crate::client::columns;
 use crate::client::history::{self, Night, Run};
@@ -44,6 +46,11 @@ pub struct Data {
     pub status: Arc<StatusReport>,
     pub findings: Vec<Finding>,
     pub failures: Vec<Failures>,
+    /// The alerts that are open, newest first.
+    pub alerts: Vec<Alert>,
+    /// Of the hours of a week, oldest first.
+    pub samples: Vec<Sample>,
+    pub quiet_hours: Vec<Hour>,
     /// Those that name most first.
     pub policies: Vec<Policy>,
     /// Newest first.
@@ -57,6 +64,9 @@ pub struct Data {
     /// Its rows by status.
     pub run_statuses: Vec<StatusDetail>,
 }
+
+/// The hours of a week.
+const HOURS: i64 = 168;
 
 /// The number of failure types in the chart; the others are `(other)`.
 const TYPES: i32 = 5;
@@ -73,6 +83,9 @@ impl Data {
         )?;
         let mut work = caller.begin().await?;
         let policies = policies::list(&mut work, &target).await?;
+        let alerts = alerts::list(&mut work, Some(&target), false).await?;
+        let samples = analytics::samples(&mut work, &target, Grain::Hour, HOURS).await?;
+        let quiet_hours = analytics::quiet_hours(&mut work, &target).await?;
         let mut runs = history::runs(&mut work, Some(&target), None, RUNS).await?;
         let nights = history::nights(&mut work, Some(&target), None, &runs, RUNS).await?;
         let (mut run_recipes, mut run_policies, mut run_statuses) = (Vec::new(), Vec::new(), Vec::new());
@@ -94,6 +107,9 @@ impl Data {
             status,
             findings,
             failures,
+            alerts,
+            samples,
+            quiet_hours,
             policies,
             runs,
             nights,

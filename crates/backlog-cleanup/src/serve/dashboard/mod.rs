@@ -1,6 +1,7 @@
 //! The dashboard at `/`: a file for each section, each a pure function of [`Data`]. Knows nothing of the router around it.
 
 mod actions;
+mod alerts;
 mod assets;
 mod chart;
 mod data;
@@ -19,12 +20,14 @@ mod query;
 mod recipes;
 mod refusal;
 mod removals;
+mod report;
 mod run;
 mod runs;
 mod simulate;
 mod stop;
 mod targets;
 mod times;
+mod trend;
 
 use std::sync::Arc;
 
@@ -53,6 +56,8 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/targets", get(targets::list))
         .route("/target", get(targets::show))
         .route("/stop", post(stop::stop))
+        .route("/alert", post(alerts::act))
+        .route("/report", get(report::report))
         .route("/login", get(login::form))
         .merge(assets::routes())
 }

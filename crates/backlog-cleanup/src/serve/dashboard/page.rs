@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, html};
 use super::data::{Data, Tabs};
 use super::names::name;
 use super::query::Query;
-use super::{actions, failures, health, next, policies, progress, recipes, removals, runs};
+use super::{actions, alerts, failures, health, next, policies, progress, recipes, removals, runs, trend};
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::shared::light::Light;
@@ -84,6 +84,7 @@ pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
             p #stale .card .danger role="alert" hidden {}
             (tabs(&data.tabs, &data.target))
             (health::section(data))
+            (alerts::section(data, may_run))
             (runs::asked(data))
             (progress::section(data, may_run))
             div .columns {
@@ -95,6 +96,7 @@ pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
             }
             (recipes::section(data))
             (policies::section(data, may_write))
+            (trend::section(data))
             (removals::section(data))
             (runs::section(data))
         },

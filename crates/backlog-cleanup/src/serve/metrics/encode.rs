@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::figures::{Counted, EVERY_STATUS, Figures, POLICIES, TYPES};
 use super::history::{History, Total};
+use crate::client::watched::{LastTick, Watched};
 
 /// The metrics as text, with their content type.
 pub fn encode(
@@ -47,6 +48,7 @@ impl Collector for Shown {
         self.server(to)?;
         self.rows(to)?;
         self.runs(to)?;
+        self.watched(to)?;
         self.counts(to)
     }
 }
@@ -103,12 +105,13 @@ impl Shown {
         let sum = |is_meant: &dyn Fn(&Total) -> bool, figure: fn(&Total) -> i64| {
             ConstCounter::new(self.history.totals.iter().filter(|t| is_meant(t)).map(figure).sum::<i64>() as u64)
         };
-        let (mut removed, mut runs, mut durations) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut removed, mut wal, mut runs, mut durations) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for target in self.history.last_success.keys() {
             for mode in Mode::ALL {
                 let labels = vec![("target", target.clone()), ("mode", mode.to_string())];
                 let is_mode = |total: &Total| total.target == *target && total.mode == *mode;
                 removed.push((labels.clone(), sum(&is_mode, |total| total.removed)));
+                wal.push((labels.clone(), sum(&is_mode, |total| total.wal_bytes)));
                 for result in State::ALL.iter().filter(|state| **state != State::Running) {
                     let labels = [labels.clone(), label("result", result.as_str())].concat();
                     runs.push((labels, sum(&|total| is_mode(total) && total.state == *result, |total| total.runs)));
@@ -117,6 +120,7 @@ impl Shown {
             }
         }
         family(to, "removed_rows", "Rows removed by all runs, by mode.", removed)?;
+        family(to, "wal_bytes", "WAL that all runs have written, by mode.", wal)?;
         family(to, "runs", "Runs that have ended, by mode and result.", runs)?;
         family(to, "run_duration_seconds", "How long the runs that have ended took.", durations)?;
         let success = self.history.last_success.iter();
@@ -127,6 +131,24 @@ impl Shown {
         let period = self.each(|figures| vec![(vec![], figures.period_days as f64 * 86_400.0)]);
         let help = "Longest time between two runs of the schedule; a day without one.";
         family(to, "schedule_period_seconds", help, period)
+    }
+
+    /// Alerts, ticks, samples and deliveries, as of this scrape.
+    fn watched(&self, to: &mut DescriptorEncoder) -> fmt::Result {
+        let Watched { open, tick, samples, failures } = &self.history.watched;
+        let by = |name, all: &[(String, i64)]| {
+            all.iter().map(|(value, number)| (label(name, value), ConstGauge::new(*number))).collect()
+        };
+        family(to, "alerts_open", "Alerts that are open, by rule.", by("rule", open))?;
+        let tick = |figure: fn(&LastTick) -> f64| {
+            tick.iter().map(|tick| (vec![], ConstGauge::new(figure(tick)))).collect::<Vec<_>>()
+        };
+        family(to, "tick_timestamp_seconds", "When the last tick was.", tick(|tick| tick.at))?;
+        family(to, "tick_duration_seconds", "How long the last tick took.", tick(|tick| tick.seconds))?;
+        let samples = samples.iter().map(|(target, at)| (label("target", target), ConstGauge::new(*at))).collect();
+        family(to, "sample_timestamp_seconds", "When the last sample of the target was taken.", samples)?;
+        let help = "Attempts in a row to deliver alerts to a channel that failed.";
+        family(to, "channel_failures", help, by("channel", failures))
     }
 
     /// When the tables were counted.

@@ -6,6 +6,7 @@ use sqlx::Executor;
 
 use crate::client::statement::query_as;
 use crate::client::targets::extension_version;
+use crate::client::watched::{Watched, watched};
 use crate::serve::access::Access;
 
 /// Lets the database end a query that takes too long, so that none is left waiting there.
@@ -23,6 +24,7 @@ pub struct History {
     /// By target, when the last regular run without a selection was completed, in seconds since 1970.
     pub last_success: BTreeMap<String, Option<f64>>,
     pub totals: Vec<Total>,
+    pub watched: Watched,
 }
 
 /// A row of `backlog_cleanup.total`.
@@ -37,6 +39,7 @@ pub struct Total {
     pub runs: i64,
     pub removed: i64,
     pub seconds: Option<f64>,
+    pub wal_bytes: i64,
 }
 
 const LAST_SUCCESS: &str = "
@@ -47,7 +50,8 @@ const LAST_SUCCESS: &str = "
           AND r.recipe_id IS NULL AND r.failure_type IS NULL AND r.status IS NULL
     GROUP BY t.name";
 
-const TOTALS: &str = "SELECT target, mode, state, seconds_up_to, runs, removed, seconds FROM backlog_cleanup.total";
+const TOTALS: &str =
+    "SELECT target, mode, state, seconds_up_to, runs, removed, seconds, wal_bytes FROM backlog_cleanup.total";
 
 impl History {
     /// The same after a scrape that could not read it.
@@ -64,7 +68,8 @@ pub async fn ask(access: &Access) -> sqlx::Result<History> {
         let extension = extension_version(&mut transaction).await?;
         let last_success: Vec<(String, Option<f64>)> = query_as(LAST_SUCCESS).fetch_all(&mut *transaction).await?;
         let totals = query_as(TOTALS).fetch_all(&mut *transaction).await?;
-        Ok(History { up: true, extension, last_success: last_success.into_iter().collect(), totals })
+        let watched = watched(&mut transaction).await?;
+        Ok(History { up: true, extension, last_success: last_success.into_iter().collect(), totals, watched })
     };
     tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }

@@ -12,6 +12,8 @@ pub struct Hour {
     pub hour: i32,
     pub rate: Option<f64>,
     of_day: [Option<f64>; 7],
+    /// How many days it was sampled on.
+    pub days: i64,
 }
 
 /// The 24 hours of the day by the samples of the last four weeks. An hour of which less than a half was sampled does not count, nor one
@@ -21,7 +23,7 @@ pub fn hours(target: &str, time_zone: &str) -> Result<Vec<Hour>> {
         .map(|day| format!(", percentile_cont(0.5) WITHIN GROUP (ORDER BY rate) FILTER (WHERE day = {day})"))
         .collect();
     let hours = format!(
-        "SELECT hour.of_day, percentile_cont(0.5) WITHIN GROUP (ORDER BY rate) {of_day}
+        "SELECT hour.of_day, percentile_cont(0.5) WITHIN GROUP (ORDER BY rate), count(rate) {of_day}
          FROM generate_series(0, 23) AS hour (of_day)
          LEFT JOIN (SELECT extract(hour FROM local)::integer, extract(isodow FROM local), transactions / seconds
                     FROM backlog_cleanup.sample CROSS JOIN LATERAL timezone($2, sampled_at) AS local
@@ -33,10 +35,15 @@ pub fn hours(target: &str, time_zone: &str) -> Result<Vec<Hour>> {
     );
     let hour = |row: SpiHeapTupleData| {
         let mut of_day = [None; 7];
-        for (place, rate) in (3..).zip(&mut of_day) {
+        for (place, rate) in (4..).zip(&mut of_day) {
             *rate = row.get::<f64>(place)?;
         }
-        Ok(Hour { hour: row.get(1)?.unwrap_or_default(), rate: row.get(2)?, of_day })
+        Ok(Hour {
+            hour: row.get(1)?.unwrap_or_default(),
+            rate: row.get(2)?,
+            of_day,
+            days: row.get(3)?.unwrap_or_default(),
+        })
     };
     extension::as_owner(|| {
         Spi::connect(|client| {
@@ -50,8 +57,8 @@ pub fn hours(target: &str, time_zone: &str) -> Result<Vec<Hour>> {
 }
 
 /// The hour of the day at which the database is least busy; `None` before the first hour was sampled.
-pub fn quietest(hours: &[Hour]) -> Option<&Hour> {
-    let sampled = hours.iter().filter_map(|hour| Some((hour.rate?, hour)));
+pub fn quietest<'a>(hours: impl IntoIterator<Item = &'a Hour>) -> Option<&'a Hour> {
+    let sampled = hours.into_iter().filter_map(|hour| Some((hour.rate?, hour)));
     sampled.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, hour)| hour)
 }
 
@@ -96,7 +103,7 @@ fn backlog_cleanup_quiet_hours(
     let rows: Vec<_> = hours
         .iter()
         .enumerate()
-        .map(|(place, Hour { hour, rate, of_day: [mon, tue, wed, thu, fri, sat, sun] })| {
+        .map(|(place, Hour { hour, rate, of_day: [mon, tue, wed, thu, fri, sat, sun], .. })| {
             let of_day = (of_day == Some(*hour)).then(|| "quietest of the day".to_owned());
             let of_week = of_week.filter(|(quietest, _)| *quietest == place);
             let of_week = of_week.map(|(_, day)| format!("quietest of the week on {}", DAYS[day]));

@@ -1,0 +1,53 @@
+use postgres::Client;
+
+use crate::outage::{Outage, SETTINGS, index};
+use crate::report::Table;
+use crate::{median, size};
+use cluster::Cluster;
+
+const TICK: &str = "SELECT (backlog_cleanup_tick() -> 'milliseconds')::float8";
+
+/// What a tick takes on the outage, with one target and with ten, and over three years of samples, runs and ticks.
+pub fn measure() -> Vec<Table> {
+    let (rows, recipes) = (size("ROWS", 1_000_000), size("RECIPES", 2_000));
+    let cluster = Cluster::start(SETTINGS);
+    Outage { rows, recipes, failed: 0.7 }.load(&cluster, "outage");
+    let mut client = cluster.connect_to("outage");
+    index(&cluster, "outage");
+    client.batch_execute("VACUUM ANALYZE generations").expect("a vacuum");
+    let one = ticks(&mut client, 24);
+    client
+        .batch_execute("INSERT INTO backlog_cleanup.target (name) SELECT 'copy ' || i FROM generate_series(1, 9) i")
+        .expect("nine more");
+    let ten = ticks(&mut client, 24);
+    client.batch_execute("DELETE FROM backlog_cleanup.target WHERE name <> 'generations'").expect("they go");
+    client.batch_execute(include_str!("../three_years.sql")).expect("three years");
+    let pruning = ticks(&mut client, 24);
+    client.batch_execute("VACUUM ANALYZE").expect("a vacuum");
+    let old = ticks(&mut client, 24);
+    let row = |what: &str, times: &[f64]| {
+        let longest = times.iter().copied().fold(0.0, f64::max);
+        vec![what.to_owned(), format!("{:.1}", median(times.to_vec())), format!("{longest:.1}")]
+    };
+    vec![Table {
+        title: format!("A tick, {rows} rows, with our index: 24 ticks, five minutes apart"),
+        columns: vec!["", "median, ms", "longest, ms"],
+        rows: vec![
+            row("one target", &one),
+            row("ten targets of the same size", &ten),
+            row("one target, behind three years that were never pruned", &pruning),
+            row("one target, with what three years leave", &old),
+        ],
+    }]
+}
+
+/// Ticks in a session of their own each, as pg_cron's are, and what each took.
+fn ticks(client: &mut Client, many: usize) -> Vec<f64> {
+    let time = |_| {
+        client
+            .batch_execute("UPDATE backlog_cleanup.sample SET sampled_at = sampled_at - interval '5 minutes' WHERE grain = 'fine'; DISCARD ALL")
+            .expect("five minutes pass");
+        client.query_one(TICK, &[]).expect("a tick").get(0)
+    };
+    (0..many).map(time).collect()
+}

@@ -1,0 +1,101 @@
+use lettre::message::header::{ContentType, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MessageBuilder};
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::{SmtpTransport, Transport};
+use serde::Deserialize;
+use url::Url;
+
+use super::message::{Content, Message};
+use super::secret::Secret;
+use super::text::{headline, paragraphs};
+use super::{Delivered, STEP, Undelivered};
+
+/// Mails, by SMTP.
+#[derive(Deserialize)]
+#[serde(try_from = "Written")]
+pub struct Mail {
+    transport: SmtpTransport,
+    from: Mailbox,
+    to: Vec<Mailbox>,
+    password: Option<Secret>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    /// `smtps://host`, or `smtp://host` with STARTTLS; without TLS only on this machine.
+    url: String,
+    user: Option<String>,
+    password: Option<Secret>,
+    from: String,
+    to: Vec<String>,
+}
+
+impl TryFrom<Written> for Mail {
+    type Error = String;
+
+    fn try_from(Written { url, user, password, from, to }: Written) -> Result<Mail, String> {
+        let mailbox = |address: &String| address.parse().map_err(|_| format!("\"{address}\" is no address of mails"));
+        if to.is_empty() {
+            return Err("to has no address".into());
+        }
+        let mut transport = transport(&url)?;
+        if let (Some(user), Some(password)) = (user, &password) {
+            transport = transport.credentials(Credentials::new(user, password.as_str().to_owned()));
+        }
+        Ok(Mail {
+            transport: transport.timeout(Some(STEP)).build(),
+            from: mailbox(&from)?,
+            to: to.iter().map(mailbox).collect::<Result<_, _>>()?,
+            password,
+        })
+    }
+}
+
+fn transport(url: &str) -> Result<lettre::transport::smtp::SmtpTransportBuilder, String> {
+    let wrong = || "url must be smtps://host or smtp://host, with or without a port".to_owned();
+    let parsed = Url::parse(url).map_err(|_| wrong())?;
+    let is_plain =
+        parsed.path().trim_matches('/').is_empty() && parsed.query().is_none() && parsed.username().is_empty();
+    let host = parsed.host_str().filter(|_| is_plain).ok_or_else(wrong)?;
+    let builder = match parsed.scheme() {
+        "smtps" => SmtpTransport::relay(host).map_err(|error| error.to_string())?,
+        "smtp" if ["localhost", "127.0.0.1", "[::1]"].contains(&host) => {
+            SmtpTransport::builder_dangerous(host.trim_matches(['[', ']'])).port(25)
+        }
+        "smtp" => SmtpTransport::starttls_relay(host).map_err(|error| error.to_string())?,
+        _ => return Err(wrong()),
+    };
+    Ok(match parsed.port() {
+        Some(port) => builder.port(port),
+        None => builder,
+    })
+}
+
+impl Mail {
+    pub fn send(&self, message: &Message) -> Delivered {
+        let body = match &message.content {
+            Content::Alerts(_) => paragraphs(message).join("\n\n") + "\n",
+            Content::Report { markdown, .. } => markdown.clone(),
+        };
+        let to = |builder: MessageBuilder, to: &Mailbox| builder.to(to.clone());
+        let builder = self.to.iter().fold(lettre::Message::builder().from(self.from.clone()), to);
+        // RFC 3834: nobody answers that he is on holiday.
+        let automatic = HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".into());
+        let mail = builder
+            .subject(format!("[backlog-cleanup] {}", headline(message)))
+            .message_id(Some(format!("<{}@backlog-cleanup>", message.id)))
+            .raw_header(automatic)
+            .header(ContentType::TEXT_PLAIN)
+            .body(body)
+            .map_err(|error| Undelivered::later(error.to_string()))?;
+        self.transport.send(&mail).map(drop).map_err(|error| {
+            let why = std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));
+            Undelivered { why: format!("{error}{why}"), is_final: false }
+        })
+    }
+
+    pub fn secrets(&self) -> Vec<&str> {
+        self.password.iter().map(Secret::as_str).collect()
+    }
+}

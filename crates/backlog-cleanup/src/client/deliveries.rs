@@ -1,0 +1,216 @@
+//! What channels were told, and what they are to be told. A server that delivers has the lease of the channel, so that no other
+//! does; what it takes on is written before it is sent, so that the next server sends the same message if this one dies.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::postgres::PgConnection;
+use sqlx::{FromRow, Result};
+use utoipa::ToSchema;
+
+use super::alerts::{Alert, alert_columns};
+use super::statement::{query_as, query_scalar};
+
+/// The most changes in a message.
+const MOST: i64 = 100;
+
+/// How the deliveries to a channel go.
+#[derive(Clone, Debug, Serialize, FromRow, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    pub name: String,
+    /// webhook, slack, alertmanager, pagerduty, mail
+    pub kind: String,
+    /// When a server last looked for something to deliver
+    pub seen_at: DateTime<Utc>,
+    /// When it last took something
+    pub delivered_at: Option<DateTime<Utc>>,
+    /// Attempts in a row that failed
+    pub failures: i32,
+    /// Why the last of them did
+    pub last_error: Option<String>,
+    /// Nothing is delivered before
+    pub next_attempt_at: DateTime<Utc>,
+    /// When the next report is due
+    pub report_at: Option<DateTime<Utc>>,
+}
+
+/// All channels that servers have had, in the order of their names.
+pub async fn states(database: &mut PgConnection) -> Result<Vec<State>> {
+    let states = "SELECT name, kind, seen_at, delivered_at, failures, last_error, next_attempt_at, report_at
+                  FROM backlog_cleanup.alert_channel ORDER BY name";
+    query_as(states).fetch_all(database).await
+}
+
+/// What a server that has the lease knows of the channel.
+#[derive(FromRow)]
+pub struct Lease {
+    pub failures: i32,
+    pub delivered_at: Option<DateTime<Utc>>,
+    pub report_at: Option<DateTime<Utc>>,
+    pub now: DateTime<Utc>,
+}
+
+/// Takes the lease of a channel, for so long; `None` while another server has it, or nothing is to be sent yet.
+pub async fn lease(
+    database: &mut PgConnection,
+    (name, kind): (&str, &str),
+    server: &str,
+    long: Duration,
+) -> Result<Option<Lease>> {
+    let lease = "
+        INSERT INTO backlog_cleanup.alert_channel AS c (name, kind, leased_by, leased_until)
+        VALUES ($1, $2, $3, now() + make_interval(secs => $4))
+        ON CONFLICT (name) DO UPDATE
+        SET kind = excluded.kind, leased_by = excluded.leased_by, leased_until = excluded.leased_until, seen_at = now()
+        WHERE (c.leased_until IS NULL OR c.leased_until <= now()) AND c.next_attempt_at <= now()
+        RETURNING failures, delivered_at, report_at, now() AS now";
+    query_as(lease).bind(name).bind(kind).bind(server).bind(long.as_secs_f64()).fetch_optional(database).await
+}
+
+/// How long until a lease may be had.
+pub async fn wait(database: &mut PgConnection, name: &str) -> Result<Option<f64>> {
+    let wait = "SELECT extract(epoch FROM greatest(leased_until, next_attempt_at) - now())::float8
+                FROM backlog_cleanup.alert_channel WHERE name = $1";
+    query_scalar(wait).bind(name).fetch_optional(database).await
+}
+
+/// Takes on what is due: first the message that was begun and not delivered, else everything that the channel was not told
+/// of. Returns the message's id; `None` if nothing is due. An alert that is open is due unless it is snoozed; one that has
+/// resolved, if the channel was told that it is open, or could not be told since no server was there.
+pub async fn take_on(database: &mut PgConnection, channel: &str, targets: &[String]) -> Result<Option<String>> {
+    let begun = "SELECT message::text FROM backlog_cleanup.alert_delivery
+                 WHERE channel = $1 AND delivered_at IS NULL AND refused IS NULL ORDER BY begun_at, message LIMIT 1";
+    if let Some(message) = query_scalar(begun).bind(channel).fetch_optional(&mut *database).await? {
+        return Ok(Some(message));
+    }
+    let due = "
+        WITH due AS (
+            SELECT a.id, CASE WHEN a.resolved_at IS NULL THEN 'opened' ELSE 'resolved' END AS change
+            FROM backlog_cleanup.alert a JOIN backlog_cleanup.alert_channel c ON c.name = $1
+            LEFT JOIN backlog_cleanup.alert_delivery opened
+                ON opened.channel = c.name AND opened.alert = a.id AND opened.change = 'opened' AND opened.refused IS NULL
+            WHERE (cardinality($2) = 0 OR a.target IS NULL OR a.target = ANY ($2))
+              AND CASE
+                      WHEN a.resolved_at IS NULL THEN a.snoozed_until IS NULL OR a.snoozed_until <= now()
+                      ELSE opened.alert IS NOT NULL
+                           OR a.resolved_at >= c.since AND (a.snoozed_until IS NULL OR a.snoozed_until <= a.resolved_at)
+                  END
+        ), message AS (
+            SELECT gen_random_uuid() AS message
+        ), begun AS (
+            INSERT INTO backlog_cleanup.alert_delivery (channel, alert, change, message)
+            SELECT $1, id, change, message
+            FROM due CROSS JOIN message
+            WHERE NOT EXISTS (SELECT FROM backlog_cleanup.alert_delivery d
+                              WHERE d.channel = $1 AND d.alert = due.id AND d.change = due.change)
+            ORDER BY id LIMIT $3
+            RETURNING message
+        )
+        SELECT message::text FROM begun LIMIT 1";
+    query_scalar(due).bind(channel).bind(targets).bind(MOST).fetch_optional(database).await
+}
+
+/// The changes of a message, with whether each is the opening; counts an attempt.
+pub async fn attempt(database: &mut PgConnection, channel: &str, message: &str) -> Result<Vec<(bool, Alert)>> {
+    let attempt = concat!(
+        "WITH tried AS (
+             UPDATE backlog_cleanup.alert_delivery SET attempts = attempts + 1
+             WHERE channel = $1 AND message = $2::uuid AND delivered_at IS NULL AND refused IS NULL
+             RETURNING alert, change
+         )
+         SELECT change = 'opened' AS is_opening, ",
+        alert_columns!(),
+        " FROM tried JOIN backlog_cleanup.alert a ON a.id = alert ORDER BY a.id, change"
+    );
+    let told: Vec<Tried> = query_as(attempt).bind(channel).bind(message).fetch_all(database).await?;
+    Ok(told.into_iter().map(|tried| (tried.is_opening, tried.alert)).collect())
+}
+
+#[derive(FromRow)]
+struct Tried {
+    is_opening: bool,
+    #[sqlx(flatten)]
+    alert: Alert,
+}
+
+/// The alerts that are open, and of which the channel was told.
+pub async fn still_open(database: &mut PgConnection, channel: &str) -> Result<Vec<Alert>> {
+    let open = concat!(
+        "SELECT ",
+        alert_columns!(),
+        " FROM backlog_cleanup.alert a JOIN backlog_cleanup.alert_delivery d ON d.alert = a.id
+          WHERE a.resolved_at IS NULL AND d.channel = $1 AND d.change = 'opened' AND d.delivered_at IS NOT NULL
+          ORDER BY a.id LIMIT 1000"
+    );
+    query_as(open).bind(channel).fetch_all(database).await
+}
+
+/// Gives the lease back; nothing was due.
+pub async fn nothing(
+    database: &mut PgConnection,
+    channel: &str,
+    server: &str,
+    report_at: Option<DateTime<Utc>>,
+) -> Result<()> {
+    let free = "UPDATE backlog_cleanup.alert_channel SET leased_by = NULL, leased_until = NULL, report_at = $3
+                WHERE name = $1 AND leased_by = $2";
+    sqlx::query(free).persistent(false).bind(channel).bind(server).bind(report_at).execute(database).await.map(drop)
+}
+
+/// Records that the channel took a message, and gives the lease back; the next message goes after `spacing`.
+pub async fn delivered(
+    database: &mut PgConnection,
+    channel: &str,
+    server: &str,
+    message: Option<&str>,
+    report_at: Option<DateTime<Utc>>,
+    spacing: Duration,
+) -> Result<()> {
+    let done =
+        "UPDATE backlog_cleanup.alert_delivery SET delivered_at = now() WHERE channel = $1 AND message = $2::uuid";
+    sqlx::query(done).persistent(false).bind(channel).bind(message).execute(&mut *database).await?;
+    let free = "UPDATE backlog_cleanup.alert_channel
+                SET leased_by = NULL, leased_until = NULL, delivered_at = now(), failures = 0, failing_since = NULL,
+                    last_error = NULL, report_at = $3, next_attempt_at = now() + make_interval(secs => $4)
+                WHERE name = $1 AND leased_by = $2";
+    let free = sqlx::query(free).persistent(false).bind(channel).bind(server).bind(report_at);
+    free.bind(spacing.as_secs_f64()).execute(database).await.map(drop)
+}
+
+/// Records a failure, and gives the lease back. If it is final, the message is not sent again; else it is after `backoff`.
+pub async fn failed(
+    database: &mut PgConnection,
+    channel: &str,
+    server: &str,
+    message: Option<&str>,
+    (why, is_final): (&str, bool),
+    report_at: Option<DateTime<Utc>>,
+    backoff: Duration,
+) -> Result<()> {
+    if is_final {
+        let refused =
+            "UPDATE backlog_cleanup.alert_delivery SET refused = $3 WHERE channel = $1 AND message = $2::uuid";
+        sqlx::query(refused).persistent(false).bind(channel).bind(message).bind(why).execute(&mut *database).await?;
+    }
+    let free = "UPDATE backlog_cleanup.alert_channel
+                SET leased_by = NULL, leased_until = NULL, failures = failures + 1, last_error = $3, report_at = $5,
+                    failing_since = coalesce(failing_since, now()), next_attempt_at = now() + make_interval(secs => $4)
+                WHERE name = $1 AND leased_by = $2";
+    let free = sqlx::query(free).persistent(false).bind(channel).bind(server).bind(why);
+    free.bind(backoff.as_secs_f64()).bind(report_at).execute(database).await.map(drop)
+}
+
+/// Opens and resolves alerts, as the tick does.
+pub async fn evaluate(database: &mut PgConnection) -> Result<()> {
+    let evaluate = "SELECT count(*) FROM backlog_cleanup.evaluate_alerts()";
+    query_scalar::<i64>(evaluate).fetch_one(database).await.map(drop)
+}
+
+/// The seconds since the last tick; `None` if there was none.
+pub async fn since_tick(database: &mut PgConnection) -> Result<Option<f64>> {
+    let since =
+        "SELECT extract(epoch FROM now() - started_at)::float8 FROM backlog_cleanup.tick ORDER BY id DESC LIMIT 1";
+    query_scalar(since).fetch_optional(database).await
+}

@@ -1,0 +1,36 @@
+use sqlx::postgres::PgConnection;
+
+use super::{Setup, Step};
+use crate::client::connect::begin;
+use crate::client::{analytics, deliveries};
+use crate::failure::{Failure, Result};
+use crate::terminal::output::Output;
+
+/// Registers the job of the tick, if it is not known to tick, and the caller agrees.
+pub async fn set_up(setup: &Setup, connection: &mut PgConnection, output: &Output) -> Result<Step> {
+    let mut work = begin(connection).await?;
+    let since_tick = deliveries::since_tick(&mut work).await?;
+    work.commit().await?;
+    if since_tick.is_some_and(|seconds| seconds < 900.0) {
+        return Ok(Step::new("tick", "kept", "there was a tick in the last 15 minutes"));
+    }
+    let question = "Register job backlog-cleanup-tick? Every five minutes it takes samples and looks for what to alert; it removes no row.";
+    if !setup.agrees(setup.tick || setup.yes, "--tick", question, output)? {
+        return Ok(Step::new(
+            "tick",
+            "left out",
+            "nothing takes samples and looks for what to alert: backlog-cleanup setup --tick",
+        ));
+    }
+    let mut work = begin(connection).await?;
+    match analytics::schedule_tick(&mut work).await.map_err(Failure::from) {
+        Ok(_) => {
+            work.commit().await?;
+            Ok(Step::new("tick", "created", "backlog-cleanup-tick, every five minutes"))
+        }
+        Err(failure) if failure.sqlstate.is_some() => {
+            Ok(Step::to_do("tick", &failure, failure.hint.clone().into_iter().collect()))
+        }
+        Err(failure) => Err(failure),
+    }
+}

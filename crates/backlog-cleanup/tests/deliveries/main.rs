@@ -1,0 +1,54 @@
+//! An alert reaches every channel, whatever the receiver, the server or the database does meanwhile: at least once, and known
+//! by its id if twice. No secret is in the database or in a log.
+
+#[path = "../receiver/mod.rs"]
+mod receiver;
+#[path = "../server/mod.rs"]
+mod server;
+
+mod button;
+mod forms;
+mod lost;
+
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+
+use cluster::Cluster;
+use postgres::Client;
+use server::Server;
+use tempfile::TempDir;
+
+/// A rule whose alert the test opens and resolves itself, so that nothing else does.
+const OPEN: &str = "
+    INSERT INTO backlog_cleanup.alert (rule, target, value, threshold, sentence, fix)
+    VALUES ('rows in scope', 'generations', 7, 5, 'target \"generations\": 7 <generations> & more are in scope', 'SELECT 1')";
+const RESOLVE: &str = "UPDATE backlog_cleanup.alert SET resolved_at = now() WHERE resolved_at IS NULL";
+
+/// A database of its own in the shared cluster. The tick was a moment ago, so that no server evaluates rules.
+fn database(name: &str) -> (Arc<Cluster>, Client) {
+    let cluster = Cluster::shared("");
+    let mut client = server::database(&cluster, name);
+    client.batch_execute("SELECT backlog_cleanup_tick(); DELETE FROM backlog_cleanup.alert_rule").unwrap();
+    (cluster, client)
+}
+
+/// A private file of channels.
+struct File(TempDir);
+
+impl File {
+    fn of(channels: &str) -> File {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("channels");
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+        std::io::Write::write_all(&mut &file, channels.as_bytes()).unwrap();
+        File(directory)
+    }
+
+    fn path(&self) -> String {
+        self.0.path().join("channels").display().to_string()
+    }
+}
+
+fn serve(cluster: &Cluster, database: &str, file: &File) -> Server {
+    Server::start(cluster, database, &["--channels", &file.path()])
+}

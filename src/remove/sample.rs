@@ -1,0 +1,66 @@
+//! What the history says of rows that are gone: when they failed, and as what. To read that of each would take longer than to remove it.
+
+use pgrx::datum::DatumWithOid;
+
+use crate::postgres::datum::tid_array;
+use crate::postgres::error::Result;
+use crate::postgres::stream::stream_writing;
+use crate::postgres::subtransaction::{attempt, is_cancel};
+use crate::rank::lost::Failure;
+use crate::rank::removable::Removable;
+use crate::remove::find::at_positions;
+use crate::rules::Rules;
+use crate::target::leaf::Leaf;
+
+/// Fewer rows are read all, and of many every so many-th.
+const ALL: usize = 128;
+const STEP: usize = 64;
+/// Of rows without known positions, those of so many pages.
+const PAGES: u32 = 200;
+
+/// A sample of rows at positions.
+pub fn of_positions(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<Vec<Failure>> {
+    let step = (rows.len() / ALL).clamp(1, STEP);
+    let tids: Vec<_> = rows.iter().step_by(step).map(Removable::tid).collect();
+    sample(rules, leaf, &format!("g WHERE {}", at_positions(rules)), Some(tid_array(&tids)))
+}
+
+/// A sample of all rows of a leaf that an emergency run removes.
+pub fn of_leaf(rules: &Rules, leaf: &Leaf) -> Result<Vec<Failure>> {
+    let percent = (100.0 * f64::from(PAGES) / f64::from(leaf.pages.max(1))).min(100.0);
+    let of_pages = format!("g TABLESAMPLE pg_catalog.system ({percent}) WHERE ({}) IS TRUE", rules.condition());
+    sample(rules, leaf, &of_pages, None)
+}
+
+/// Reads rows. If code of the table's owner fails in it, nothing is known of them: that stops no run.
+fn sample(rules: &Rules, leaf: &Leaf, rows: &str, tids: Option<DatumWithOid>) -> Result<Vec<Failure>> {
+    let target = rules.target;
+    let at = target.instant(&target.failed_at.of_row());
+    let is_within = |time: &str| {
+        format!("{at} OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) '{time}'::pg_catalog.interval)")
+    };
+    let statement = format!(
+        "SELECT CASE WHEN pg_catalog.isfinite({at}) THEN
+                    EXTRACT(epoch FROM pg_catalog.date_trunc(CASE WHEN {} THEN 'hour' WHEN {} THEN 'day' ELSE 'month' END, {at}, 'UTC'))::pg_catalog.int8
+                END,
+                COALESCE({}, '(none)')::pg_catalog.text
+         FROM ONLY {} {rows}",
+        is_within("7 days"),
+        is_within("90 days"),
+        target.failure_type_of_row(),
+        leaf.table.name,
+    );
+    let mut found = Vec::new();
+    let read = attempt(|| {
+        stream_writing(&statement, tids, |row| {
+            // SAFETY: the second column of the statement is a text.
+            found.push((row.number(0), unsafe { row.text(1) }.map(str::to_owned)));
+        })
+        .map(Some)
+    });
+    match read {
+        Ok(_) => Ok(found),
+        Err(failure) if is_cancel(&failure) => failure.rethrow(),
+        Err(_) => Ok(Vec::new()),
+    }
+}

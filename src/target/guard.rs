@@ -1,0 +1,207 @@
+//! Rows for which an expression of their target fails. They stay, and no statement asks for the value: it would fail again.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use backlog_cleanup_report::counted;
+use pgrx::AnyElement;
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::spi::{OwnedPreparedStatement, quote_literal};
+
+use crate::postgres::error::{Result, spi};
+use crate::postgres::expression::Expression;
+use crate::postgres::met::is_about_a_row;
+use crate::postgres::names::naming_also;
+use crate::postgres::sqlstate::exact;
+use crate::postgres::subtransaction::{briefly, caught, raise_again, sqlstate};
+use crate::target::Target;
+use crate::target::own::HAS_VALUE;
+
+/// A statement that reads an expression of a row, by the expression and the type of the row.
+type Statements = HashMap<(String, pg_sys::Oid), &'static OwnedPreparedStatement>;
+
+thread_local! {
+    /// What has failed since a report or a run has begun; `None` outside of both, where a failure is an error.
+    static FAILED: RefCell<Option<Vec<Failed>>> = const { RefCell::new(None) };
+    /// What has failed in the batches of the run of this process.
+    static OF_RUN: RefCell<(i64, Vec<Failed>)> = RefCell::default();
+    static STATEMENTS: RefCell<Statements> = RefCell::default();
+}
+
+/// An expression that has failed for a row.
+#[derive(Clone)]
+pub(super) struct Failed {
+    pub(super) target: String,
+    /// As the target has it.
+    sql: String,
+    pub(super) met: Unreadable,
+}
+
+/// Rows for which an expression fails, and what the first of them has met.
+#[derive(Clone, Default)]
+pub struct Unreadable {
+    pub rows: i64,
+    /// Five characters.
+    pub sqlstate: String,
+    pub message: String,
+    pub hint: String,
+    /// Its id as text.
+    pub row: Option<String>,
+}
+
+/// Returns whether an expression, which calls the row `g`, has a value for a row: it does not fail. Runs as the caller.
+#[pg_extern(stable, strict, parallel_unsafe, cost = 1000)]
+fn backlog_cleanup_has_value(expression: &str, of_row: AnyElement) -> Result<bool> {
+    let arguments = [unsafe {
+        // SAFETY: the datum is of the type that comes with it.
+        DatumWithOid::new(of_row.datum(), of_row.oid())
+    }];
+    let read = || {
+        Spi::connect(|client| {
+            let known = STATEMENTS.with_borrow(|known| known.get(&(expression.to_owned(), of_row.oid())).copied());
+            let statement = match known {
+                Some(statement) => statement,
+                None => {
+                    let text = format!("SELECT ({expression}) IS NULL FROM (SELECT ($1).*) g");
+                    let prepared = client.prepare(text.as_str(), &[PgOid::from(of_row.oid())])?.keep();
+                    let statement: &'static _ = Box::leak(Box::new(prepared));
+                    STATEMENTS.with_borrow_mut(|known| known.insert((expression.to_owned(), of_row.oid()), statement));
+                    statement
+                }
+            };
+            client.select(statement, None, &arguments).map(drop)
+        })
+        .map_err(spi)
+    };
+    let Err(failure) = naming_also(&[], || briefly(read)) else { return Ok(true) };
+    if !is_about_a_row(&failure, &exact(sqlstate(&failure))) {
+        raise_again(failure);
+    }
+    Ok(false)
+}
+
+/// Does `work`. If an expression fails for a row that it reads, does it again without such rows, and tells of them in a WARNING. Work that
+/// fails has to leave nothing behind.
+pub fn without_unreadable_rows<T>(work: impl Fn() -> Result<T>) -> Result<T> {
+    let _around = Around::of(Vec::new());
+    loop {
+        let known = failed().len();
+        match caught(&work) {
+            Ok(done) => {
+                failed().iter().for_each(Failed::warn);
+                return Ok(done);
+            }
+            Err(failure) if failed().len() == known => raise_again(failure),
+            Err(_) => (),
+        }
+    }
+}
+
+/// Does `work` on a batch of a run without the rows for which expressions have failed in earlier ones. What fails in it is remembered.
+pub fn in_a_batch<T>(run_id: i64, work: impl FnOnce() -> T) -> T {
+    let before = OF_RUN.take();
+    let _around = Around::of(if before.0 == run_id { before.1 } else { Vec::new() });
+    let done = work();
+    OF_RUN.set((run_id, failed()));
+    done
+}
+
+/// What has failed.
+pub(super) fn failed() -> Vec<Failed> {
+    FAILED.with_borrow(|failed| failed.clone().unwrap_or_default())
+}
+
+/// Restores what was there before, also after an error.
+struct Around(Option<Vec<Failed>>);
+
+impl Around {
+    fn of(failed: Vec<Failed>) -> Around {
+        Around(FAILED.replace(Some(failed)))
+    }
+}
+
+impl Drop for Around {
+    fn drop(&mut self) {
+        FAILED.set(self.0.take());
+    }
+}
+
+impl Unreadable {
+    /// For people.
+    pub fn said(&self, target: &Target) -> String {
+        let stay = if self.rows == 1 { "stays" } else { "stay" };
+        format!("{} {stay}: {}", counted(self.rows, &target.nouns.row_word), self.message)
+    }
+}
+
+impl Failed {
+    fn warn(&self) {
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, self.met.message.clone(), "backlog_cleanup")
+            .set_detail("Rows for which it fails stay, and are not counted.")
+            .set_hint(self.met.hint.clone())
+            .report(PgLogLevel::WARNING);
+    }
+}
+
+impl Expression {
+    /// The expression of a row that statements call `g`; NULL if it has no value for the row.
+    pub fn of_row(&self) -> String {
+        match &self.guard {
+            Some(guard) => format!("(CASE WHEN {guard} THEN {} END)", self.of_row),
+            None => self.of_row.clone(),
+        }
+    }
+}
+
+impl Target {
+    /// Notes that an expression fails for a row. The next time that the target is loaded, its statements ask for no such value.
+    pub fn guard(&self, expression: &Expression, met: Unreadable) {
+        FAILED.with_borrow_mut(|failed| {
+            // Once: where the owner may not call what guards it, it fails again.
+            let is_known = |failed: &Failed| failed.target == self.name && failed.sql == expression.sql;
+            if let Some(failed) = failed.as_mut().filter(|failed| !failed.iter().any(is_known)) {
+                failed.push(Failed { target: self.name.clone(), sql: expression.sql.clone(), met });
+            }
+        });
+    }
+
+    /// Guards the expressions that have failed, if the table's owner may call what guards them.
+    pub(super) fn with_guards(mut self) -> Result<Target> {
+        let mut failed = failed();
+        failed.retain(|failed| failed.target == self.row.name);
+        if failed.is_empty() {
+            return Ok(self);
+        }
+        let Some((function, oid)) = HAS_VALUE.callable_by_owner_of(&self.table)? else {
+            return Ok(self);
+        };
+        let Target { recipe, failed_at, failure_type, status, meets, .. } = &mut self;
+        let operands = [recipe, failed_at, failure_type].into_iter().chain(status);
+        let expressions = operands.filter_map(|operand| operand.expression.as_mut()).chain(meets);
+        for expression in expressions.filter(|expression| failed.iter().any(|failed| failed.sql == expression.sql)) {
+            expression.guard = Some(format!("{function}({}, g)", quote_literal(&expression.of_row)));
+        }
+        let named = self.table.named.iter().copied().chain([(pg_sys::ProcedureRelationId, oid)]);
+        self.table.named = named.collect::<Vec<_>>().into();
+        Ok(self)
+    }
+
+    /// The conditions on a row `g` that its recipe, time and failure type can be read.
+    pub(super) fn can_be_read(&self) -> impl Iterator<Item = String> {
+        let operands = [&self.recipe, &self.failed_at, &self.failure_type];
+        operands.into_iter().filter_map(|operand| operand.expression.as_ref()?.guard.clone())
+    }
+
+    /// The condition on a row `g` that no expression of the target fails for it, as far as it is guarded.
+    pub fn is_readable(&self) -> String {
+        let guards: Vec<String> = self.expressions().filter_map(|expression| expression.guard.clone()).collect();
+        if guards.is_empty() { "true".into() } else { guards.join(" AND ") }
+    }
+
+    /// Whether it has an expression that reads the row.
+    pub fn has_expressions(&self) -> bool {
+        self.expressions().any(|expression| !expression.columns.is_empty())
+    }
+}
