@@ -1,6 +1,5 @@
 //! `schedule => 'auto'`: a nightly job that follows the quietest hour of the day, by the clock of its target's time zone.
 
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::extension;

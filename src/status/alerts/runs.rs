@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use backlog_cleanup_report::longest_gap;
 use pgrx::spi::quote_literal;
 
@@ -10,7 +12,7 @@ use crate::status::alerts::measured::Measured;
 use crate::status::alerts::rule::Rule;
 
 /// Counts from when the target was made or renamed where no run has ended well since. `$2` the days of a period, `$3` why, `$4` a fix.
-fn overdue() -> String {
+static OVERDUE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT jsonb_build_object(
             'value', extract(epoch FROM now() - greatest(last, named_at)) / 86400 / $2,
@@ -28,14 +30,14 @@ fn overdue() -> String {
               LATERAL (SELECT trim_scale(round(extract(epoch FROM now() - greatest(last, named_at)) / 86400, 1))) ago (days)
          WHERE t.name = $1"
     )
-}
+});
 
 /// Periods of the job since a regular run of the whole target has ended well: whatever has become of the job.
 pub fn no_successful_run(rule: &Rule) -> Result<Measured> {
     let days = job_of(rule.target())?["schedule"].as_str().map_or(1, longest_gap);
     let measure = |why: Option<&str>, fix: Option<&str>| {
         let arguments = [rule.target().into(), days.into(), why.into(), fix.into()];
-        Measured::by(&overdue(), &arguments, "the target is gone")
+        Measured::by(&OVERDUE, &arguments, "the target is gone")
     };
     match measure(None, None)? {
         // Only then: what is wrong with the job takes longer to find.
@@ -51,7 +53,7 @@ pub fn no_successful_run(rule: &Rule) -> Result<Measured> {
 }
 
 /// A run of the same rows that completes makes a failure good, and so does one of everything.
-fn failed() -> String {
+static FAILED: LazyLock<String> = LazyLock::new(|| {
     format!(
         "WITH failed AS (
         SELECT h.started_at, h.state, concat_ws(', at ', h.error_message, h.error_at) AS error
@@ -73,11 +75,11 @@ fn failed() -> String {
     FROM (SELECT count(*) FROM failed) counted (runs)
     LEFT JOIN (SELECT * FROM failed ORDER BY started_at DESC LIMIT 1) last ON true"
     )
-}
+});
 
 /// Runs that have failed or were interrupted, and that no other has made good, also those that have left nothing but a line in pg_cron's history.
 pub fn failed_runs(rule: &Rule) -> Result<Measured> {
-    let mut measured = Measured::by(&failed(), &[rule.target().into()], "the history cannot be read")?;
+    let mut measured = Measured::by(&FAILED, &[rule.target().into()], "the history cannot be read")?;
     if let Measured::Known(values) = &mut measured {
         // The hint of an error may be of anybody's code: nobody is to type it.
         let look = format!("SELECT * FROM {}.backlog_cleanup_doctor({})", schema()?, quote_literal(rule.target()));
@@ -86,7 +88,7 @@ pub fn failed_runs(rule: &Rule) -> Result<Measured> {
     Ok(measured)
 }
 
-fn nothing() -> String {
+static NOTHING: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT jsonb_build_object(
         'value', CASE removed WHEN 0 THEN greatest(total_failed - before, 0) ELSE 0 END,
@@ -102,11 +104,11 @@ fn nothing() -> String {
           LIMIT 1) last
     WHERE before IS NOT NULL"
     )
-}
+});
 
 /// The rows by which the backlog had grown before a run that removed none of it.
 pub fn nothing_removed(rule: &Rule) -> Result<Measured> {
-    Measured::by(&nothing(), &[rule.target().into(), rule.rows().into()], "there were no two regular runs yet")
+    Measured::by(&NOTHING, &[rule.target().into(), rule.rows().into()], "there were no two regular runs yet")
 }
 
 /// A run of some rows says nothing of the others, unless it has kept back any.
