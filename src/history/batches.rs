@@ -148,7 +148,7 @@ fn sum_up_kept_back(table: &str, of_cutoff: &str) -> String {
                     sum(turn.rows) OVER (ORDER BY turn.turn, of_place.place ROWS UNBOUNDED PRECEDING) - turn.rows AS before, run.kept_back
              FROM (SELECT place, sum(known) AS known, sum(wanting) AS wanting FROM of_recipe GROUP BY place) of_place
              CROSS JOIN (SELECT kept_back FROM backlog_cleanup.run WHERE id = $1) run
-             CROSS JOIN LATERAL (VALUES (1, of_place.known), (2, of_place.wanting), (3, run.kept_back)) turn (turn, rows))
+             CROSS JOIN LATERAL (VALUES (1, of_place.known), (2, of_place.wanting)) turn (turn, rows))
          UPDATE backlog_cleanup.{table} counts SET kept_back = stayed.rows
          FROM (SELECT place, sum(least(rows, greatest(kept_back - before, 0)))::bigint AS rows FROM share GROUP BY place) stayed
          WHERE counts.run_id = $1 AND counts.place = stayed.place"

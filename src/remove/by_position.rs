@@ -170,14 +170,18 @@ pub fn where_they_are(
     rows: &[Removable],
     tally: &mut Tally,
 ) -> Result<(Vec<Removable>, usize)> {
-    let mut now = follow(leaf, rows);
-    let moved: HashSet<Removable> = now.iter().zip(rows).filter(|(now, row)| now != row).map(|(now, _)| *now).collect();
-    if !rules.is_regular() || moved.is_empty() {
-        return Ok((now, 0));
-    }
-    let goes = with_new_snapshot(|| removable_still(rules, leaf, &moved, tally))?;
-    let stays: Vec<Removable> = now.extract_if(.., |row| moved.contains(row) && !goes.contains(row)).collect();
-    Ok((now, made_here(leaf, &stays)))
+    // In one snapshot, which shows what others have moved.
+    with_new_snapshot(|| {
+        let mut now = follow(leaf, rows);
+        let moved: HashSet<Removable> =
+            now.iter().zip(rows).filter(|(now, row)| now != row).map(|(now, _)| *now).collect();
+        if !rules.is_regular() || moved.is_empty() {
+            return Ok((now, 0));
+        }
+        let goes = removable_still(rules, leaf, &moved, tally)?;
+        let stays: Vec<Removable> = now.extract_if(.., |row| moved.contains(row) && !goes.contains(row)).collect();
+        Ok((now, made_here(leaf, &stays)))
+    })
 }
 
 /// The DELETE of rows at positions. It repeats the run's condition: a row survives if another session retries, claims or

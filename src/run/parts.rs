@@ -321,10 +321,12 @@ impl Batch<'_> {
         if others.is_empty() {
             return Ok(known);
         }
-        let now = follow(leaf, &others);
-        let tids: Vec<_> = now.iter().map(Removable::tid).collect();
         // Other workers, and parts before in this batch, may have moved them.
-        let found = with_new_snapshot(|| find(rules, leaf, Place::Positions(&tids), usize::MAX, tally))?;
+        let (now, found) = with_new_snapshot(|| {
+            let now = follow(leaf, &others);
+            let tids: Vec<_> = now.iter().map(Removable::tid).collect();
+            find(rules, leaf, Place::Positions(&tids), usize::MAX, tally).map(|found| (now, found))
+        })?;
         let at = |row: &Removable| (row.block(), row.offset());
         let known: HashMap<_, _> = known.iter().map(|row| (at(row), *row)).collect();
         let found: HashMap<_, _> = found.iter().map(|row| (at(row), *row)).collect();
