@@ -1,14 +1,21 @@
 use pgrx::pg_sys::NodeTag;
 
-use crate::postgres::parse::parse;
+use crate::postgres::parse::{Statements, parse};
 
 /// What stands in hints for a value that only the reader knows.
 const PLACEHOLDERS: [&str; 5] =
     ["'...'", "'column'", "'schema.table'", "'a timestamp or timestamptz column'", "'schema, pg_temp'"];
 
+/// Nobody types a longer fix. It could nest too deep for whoever looks into it.
+const LONGEST: usize = 10_000;
+
+fn parsed(text: &str) -> Option<Statements> {
+    if text.len() > LONGEST { None } else { parse(text) }
+}
+
 /// Whether a fix can be typed as it stands, alone: it is one statement.
 pub fn is_statement(fix: &str) -> bool {
-    parse(fix).is_some_and(|statements| statements.kinds.len() == 1)
+    parsed(fix).is_some_and(|statements| statements.kinds.len() == 1)
 }
 
 /// What an error's hint is worth as a fix.
@@ -22,7 +29,7 @@ pub enum Hint {
 }
 
 pub fn of_hint(hint: &str) -> Hint {
-    let kind = parse(hint).and_then(|statements| <[NodeTag; 1]>::try_from(statements.kinds).ok());
+    let kind = parsed(hint).and_then(|statements| <[NodeTag; 1]>::try_from(statements.kinds).ok());
     if kind == Some([NodeTag::T_GrantStmt]) {
         return Hint::Decision;
     }

@@ -5,7 +5,9 @@ use crate::extension::{self, schema};
 use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
 use crate::postgres::read::read_one;
-use crate::schedule::{self, Job, Work, database, jobs, jobs_of, jobs_of_database, pg_cron_elsewhere, pg_cron_is_here};
+use crate::schedule::{
+    self, Job, Work, all_jobs_of, database, jobs, jobs_of, jobs_of_database, pg_cron_elsewhere, pg_cron_is_here,
+};
 use crate::target::load::row;
 
 const PG_CRON: &str = "
@@ -211,6 +213,13 @@ fn absent(target: &str) -> Result<Vec<Problem>> {
         found.push(Problem { status: Status::Warn, detail, fix: None });
     }
     if found.is_empty() {
+        // Those that may run it would have been found.
+        if let Some(job) = all_jobs_of(target)?.first() {
+            return remark(&format!(
+                "{} does not count, since its role may not run it: see check \"job_user\"",
+                job.describe()
+            ));
+        }
         let detail = format!("no job runs target \"{target}\"");
         found.push(Problem { status: Status::Warn, detail, fix: Some(schedule_call(target)?) });
     }
@@ -295,7 +304,8 @@ const SETTINGS: &str = with_settings_of_job!(
 
 /// Anybody could have registered the job: what mends it is a job of one's own, and not a right for its role.
 pub fn user(target: &str) -> Result<Vec<Problem>> {
-    let mut found = of_job(target, USER)?;
+    // Of a job that may run, nothing is wrong with its user.
+    let mut found = about(all_jobs_of(target)?.first(), target, USER)?;
     if found.is_empty() {
         return of_job(target, SETTINGS);
     }
@@ -354,7 +364,11 @@ fn gone(functions: &[String]) -> Result<Option<String>> {
 
 /// Runs a statement that finds problems of the target's job; `$1` is the job's id, `$2` the target.
 pub fn of_job(target: &str, statement: &str) -> Result<Vec<Problem>> {
-    match jobs_of(target)?.first() {
+    about(jobs_of(target)?.first(), target, statement)
+}
+
+fn about(job: Option<&Job>, target: &str, statement: &str) -> Result<Vec<Problem>> {
+    match job {
         Some(job) => problems(statement, &[job.job_id.into(), target.into()]),
         None => remark("there is no job"),
     }

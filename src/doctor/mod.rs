@@ -30,7 +30,7 @@ use crate::obstacles::referenced::referenced;
 use crate::postgres::error::Result;
 use crate::postgres::read::read_one;
 use crate::postgres::settings::{set_local, with_settings};
-use crate::postgres::subtransaction::{briefly, sqlstate};
+use crate::postgres::subtransaction::{briefly, is_cancel, sqlstate};
 use crate::schedule::pg_cron_is_here;
 use crate::target::Target;
 use crate::target::load::exists;
@@ -159,8 +159,8 @@ fn statuses(target: &Target) -> Result<Vec<Problem>> {
 fn examine(check: &str, healthy: &str, work: impl FnOnce() -> Result<Vec<Problem>>) -> Vec<Finding> {
     let mut found = match briefly(work) {
         Ok(found) => found,
+        Err(caught) if is_cancel(&caught) => caught.rethrow(),
         Err(caught) => match sqlstate(&caught) {
-            PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN => caught.rethrow(),
             PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
                 vec![Problem { status: Status::Warn, detail: locked(), fix: None }]
             }

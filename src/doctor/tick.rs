@@ -5,6 +5,7 @@ use crate::extension;
 use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
 use crate::postgres::read::read_one;
+use crate::run::ticks::{self, Kind};
 use crate::schedule::{Job, call_to_schedule_tick, database, jobs, jobs_of_database, pg_cron_elsewhere};
 
 const FAILED: &str = "
@@ -15,6 +16,14 @@ const FAILED: &str = "
     CROSS JOIN LATERAL (SELECT given.step, given.target, given.error) AS step (name, target, error)
     WHERE step.error IS NOT NULL";
 
+/// A tick whose transaction goes on keeps all others away; `$1` is its process.
+const OPEN: &str = "
+    SELECT 'warn', format('session %s of role \"%s\" has ticked in a transaction that goes on since %s: no other tick can begin before it ends',
+                          pid, usename, to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')),
+           format('SELECT pg_terminate_backend(%s)', pid)
+    FROM pg_stat_activity
+    WHERE pid = $1 AND pid <> pg_backend_pid() AND (state ~ '^idle in transaction' OR xact_start < now() - interval '15 minutes')";
+
 /// Checks that a job ticks, that the last tick is no older than its schedule allows, and that no step of it has failed. Whoever has never
 /// had a tick is told of it.
 pub fn tick(_target: &str) -> Result<Vec<Problem>> {
@@ -22,12 +31,16 @@ pub fn tick(_target: &str) -> Result<Vec<Problem>> {
     if !extension::is_updated()? {
         return remark("this version has no tick");
     }
+    let open = problems(OPEN, &[ticks::holder(Kind::Tick)?.into()])?;
+    if !open.is_empty() {
+        return Ok(open);
+    }
     let warning = |detail: String, fix| Ok(vec![Problem { status: Status::Warn, detail, fix }]);
     let last = "SELECT extract(epoch FROM now() - max(started_at))::bigint FROM backlog_cleanup.tick WHERE started_at <= now()";
     let ago = extension::as_owner(|| read_one::<i64>(last, &[]))?;
     let here = database()?;
     let all: Vec<Job> = jobs()?.into_iter().filter(|job| job.database == here).collect();
-    let found: Vec<&Job> = all.iter().filter(|job| job.ticks).collect();
+    let found: Vec<&Job> = all.iter().filter(|job| job.ticks && job.may_run).collect();
     let register = call_to_schedule_tick(TICK_SCHEDULE, TICK_JOB)?;
     if !found.iter().any(|job| job.active)
         && let Some(job) = all.iter().find(|job| job.quietest_hour.is_some())

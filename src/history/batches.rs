@@ -12,7 +12,7 @@ use crate::plan::cutoff::Cutoffs;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::prepared;
-use crate::postgres::subtransaction::{attempt, is_cancel, reported};
+use crate::postgres::subtransaction::{attempt, is_cancel, said};
 use crate::postgres::wal;
 use crate::rank::tally::RecipeCount;
 use crate::remove::left::{CHANGED_INSTEAD, Left};
@@ -59,7 +59,7 @@ fn or_warn(otherwise: &str, work: impl FnOnce() -> Result<()>) -> bool {
     if is_cancel(&failure) {
         failure.rethrow();
     }
-    let message = format!("{otherwise}: {}", reported(&failure).message());
+    let message = format!("{otherwise}: {}", said(&failure));
     ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup").report(PgLogLevel::WARNING);
     false
 }

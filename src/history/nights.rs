@@ -28,11 +28,12 @@ pub fn failed() -> Result<Vec<Night>> {
                regexp_replace(split_part(message, E'\n', 1), '^[^:[:lower:]]+:\s+', '')
         FROM cron.job_run_details
         CROSS JOIN LATERAL (SELECT left(command, 4096), left(return_message, 2000)) AS beginning (command, message)
+        -- What the job of another role says is no run.
         JOIN pg_roles r ON r.rolname = username
         JOIN pg_extension e ON e.extname = 'backlog_cleanup'
         JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'backlog_cleanup_failed_generations'
+                      AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
         WHERE status = 'failed' AND beginning.command ~* 'backlog_cleanup' AND database = $1
-          AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
         ORDER BY runid DESC LIMIT 1000";
     if !pg_cron_is_here()? {
         return Ok(Vec::new());

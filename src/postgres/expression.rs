@@ -9,6 +9,7 @@ use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::names::{Object, is_own, replaced};
+use crate::postgres::parse::start;
 use crate::postgres::qualify::{expression, qualified, without_strings};
 use crate::postgres::settings::{set_local, with_settings};
 
@@ -32,8 +33,6 @@ pub struct Expression {
     pub collation: pg_sys::Oid,
     /// The numbers of the columns that it reads.
     pub columns: Vec<i16>,
-    /// Whether it has a constant whose type's code runs as whoever types the expression.
-    pub has_code: bool,
     /// What it calls that PostgreSQL does not come with.
     pub calls: Vec<Object>,
 }
@@ -56,16 +55,8 @@ pub fn has_elements(text: &str) -> bool {
 /// What an expression on a table calls: functions, operators, types. Runs none of it. The search path is the current one. Errors:
 /// those of PostgreSQL's parser and analyser, 42601.
 pub fn called(text: &str, table: pg_sys::Oid) -> Result<Vec<Object>> {
-    as_written(|| {
-        let mut found = Found::default();
-        // SAFETY: the trees are in the current memory context, the first one of the raw parser.
-        unsafe {
-            let raw = expression(text)?;
-            without_strings(raw);
-            visit(analysed(text, raw, table, None).cast(), (&raw mut found).cast());
-        }
-        Ok(found.objects)
-    })
+    // SAFETY: what was analysed.
+    as_written(|| unsafe { Ok(found_in(Analysed::of(text, table, None)?.node).objects) })
 }
 
 /// Does `work` with an expression. What its text means is not for the session to say.
@@ -87,23 +78,20 @@ fn as_written<T>(work: impl FnOnce() -> T) -> T {
 impl Expression {
     /// Reads an expression on a table, by the current search path. Types' input functions and immutable functions of constants
     /// may run, as far as they are among those that `called` has found. Errors: those of PostgreSQL's parser and analyser, 42601, 42P17
-    /// (not immutable, or not of the row's columns alone), 0A000 (an operator that only a search path finds), 55000 (it calls others now).
+    /// (not immutable, or not of the row's columns alone), 0A000 (an operator that only a search path finds, a constant that another type
+    /// of its type's name would read by its code), 55000 (it calls others now).
     pub fn read(text: &str, table: pg_sys::Oid, called: &[Object]) -> Result<Expression> {
         as_written(|| {
             // SAFETY: the trees are in the current memory context; the snapshot is for functions, and popped below or by an abort.
             unsafe {
                 pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-                let written = analysed(text, expression(text)?, table, None);
+                let written = Analysed::of(text, table, None)?.with_strings(called)?;
                 let of_row = deparsed(written, table, true)?;
                 // From here on, what statements will have.
-                let node = analysed(&of_row, expression(&of_row)?, table, Some(c"g"));
-                let mut found = Found::default();
-                visit(node, (&raw mut found).cast());
+                let node = Analysed::of(&of_row, table, Some(c"g"))?.with_strings(called)?;
+                let mut found = found_in(node);
                 let mut calls = std::mem::take(&mut found.objects);
                 calls.retain(|object| !is_own(*object));
-                if let Some(other) = calls.iter().find(|object| !called.contains(object)) {
-                    return Err(replaced(*other));
-                }
                 if found.is_loose || deparsed(node, table, true)? != of_row {
                     return Err(refused(
                         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -142,16 +130,7 @@ impl Expression {
                 let sql = deparsed(node, table, false)?;
                 pg_sys::PopActiveSnapshot();
                 let (sql, of_row) = (format!("({sql})"), format!("({of_row})"));
-                Ok(Expression {
-                    sql,
-                    of_row,
-                    guard: None,
-                    type_oid,
-                    collation,
-                    columns,
-                    has_code: found.has_code,
-                    calls,
-                })
+                Ok(Expression { sql, of_row, guard: None, type_oid, collation, columns, calls })
             }
         })
     }
@@ -161,27 +140,147 @@ fn refused(sqlstate: PgSqlErrorCode, wrong: &str) -> ErrorReport {
     error(sqlstate, wrong.to_owned(), "SELECT * FROM backlog_cleanup.target".into())
 }
 
-/// The analysed expression, its columns those of a table, or of its `alias`.
+/// An analysed expression whose strings are not yet read: to read one runs its type's input function, which can be that of another type by
+/// the time that its name is looked up.
+struct Analysed {
+    /// A constant that is NULL is in the place of each string, with `place` as its location.
+    node: *mut pg_sys::Node,
+    strings: Vec<*mut c_char>,
+}
+
+/// The location of the constant of a string that was taken out as this parameter: none that the parser gives.
+fn place(parameter: c_int) -> c_int {
+    parameter - 1
+}
+
+impl Analysed {
+    /// Its columns are those of a table, or of its `alias`.
+    ///
+    /// # Safety
+    ///
+    /// The table is locked, and stays so until its reader ends.
+    unsafe fn of(text: &str, table: pg_sys::Oid, alias: Option<&CStr>) -> Result<Analysed> {
+        let raw = expression(text)?;
+        let text = CString::new(text).unwrap_or_default();
+        // SAFETY: the caller's. The tree is in the current memory context; the text outlives the parse state.
+        unsafe {
+            let strings = without_strings(raw);
+            let relation = pg_sys::relation_open(table, pg_sys::AccessShareLock as i32);
+            let state = pg_sys::make_parsestate(std::ptr::null_mut());
+            (*state).p_sourcetext = text.as_ptr();
+            (*state).p_paramref_hook = Some(unread);
+            let alias =
+                alias.map_or(std::ptr::null_mut(), |alias| pg_sys::makeAlias(alias.as_ptr(), std::ptr::null_mut()));
+            let item = pg_sys::addRangeTableEntryForRelation(
+                state,
+                relation,
+                pg_sys::AccessShareLock as i32,
+                alias,
+                false,
+                true,
+            );
+            pg_sys::addNSItemToQuery(state, item, false, true, true);
+            let node = pg_sys::transformExpr(state, raw, pg_sys::ParseExprKind::EXPR_KIND_INDEX_EXPRESSION);
+            pg_sys::assign_expr_collations(state, node);
+            pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+            Ok(Analysed { node, strings })
+        }
+    }
+
+    /// The expression with its strings, read by its types if it calls nothing but PostgreSQL's own and these objects. Errors: 0A000, 55000,
+    /// those of the types.
+    ///
+    /// # Safety
+    ///
+    /// Its tree is in the current memory context.
+    unsafe fn with_strings(mut self, called: &[Object]) -> Result<*mut pg_sys::Node> {
+        // SAFETY: the caller's.
+        unsafe {
+            let objects = found_in(self.node).objects;
+            if let Some(other) = objects.iter().find(|object| !is_own(**object) && !called.contains(object)) {
+                return Err(replaced(*other));
+            }
+            let mut reading = Reading { strings: std::mem::take(&mut self.strings), refused: None };
+            start(read, self.node, (&raw mut reading).cast());
+            match reading.refused {
+                Some(wrong) => Err(refused(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, &wrong)),
+                None => Ok(self.node),
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// Called by the analyser with a parameter.
+#[pg_guard]
+unsafe extern "C-unwind" fn unread(
+    _state: *mut pg_sys::ParseState,
+    parameter: *mut pg_sys::ParamRef,
+) -> *mut pg_sys::Node {
+    // SAFETY: the caller's. What a string is before its type is known, but NULL.
+    unsafe {
+        let number = (*parameter).number;
+        if number >= 0 {
+            return std::ptr::null_mut();
+        }
+        let (none, value) = (pg_sys::InvalidOid, pg_sys::Datum::null());
+        let constant = pg_sys::makeConst(pg_sys::UNKNOWNOID, -1, none, -2, value, true, false);
+        (*constant).location = place(number);
+        constant.cast()
+    }
+}
+
+/// The strings of an expression that are read, and why one was not.
+struct Reading {
+    strings: Vec<*mut c_char>,
+    refused: Option<String>,
+}
+
+/// Reads the strings of an analysed expression, as the analyser does, but for those that are refused.
 ///
 /// # Safety
 ///
-/// `raw` is a tree of the raw parser, made from `text`.
-unsafe fn analysed(text: &str, raw: *mut pg_sys::Node, table: pg_sys::Oid, alias: Option<&CStr>) -> *mut pg_sys::Node {
-    let text = CString::new(text).unwrap_or_default();
-    // SAFETY: the caller's. The table is locked, and stays so until its reader ends; the text outlives the parse state.
+/// Called by the walker with a node, and with the `Reading` that it was given.
+#[pg_guard]
+unsafe extern "C-unwind" fn read(node: *mut pg_sys::Node, reading: *mut c_void) -> bool {
+    // SAFETY: the caller's; the tag says what the node is. The input function is that of the constant's type.
     unsafe {
-        let relation = pg_sys::relation_open(table, pg_sys::AccessShareLock as i32);
-        let state = pg_sys::make_parsestate(std::ptr::null_mut());
-        (*state).p_sourcetext = text.as_ptr();
-        let alias = alias.map_or(std::ptr::null_mut(), |alias| pg_sys::makeAlias(alias.as_ptr(), std::ptr::null_mut()));
-        let item =
-            pg_sys::addRangeTableEntryForRelation(state, relation, pg_sys::AccessShareLock as i32, alias, false, true);
-        pg_sys::addNSItemToQuery(state, item, false, true, true);
-        let node = pg_sys::transformExpr(state, raw, pg_sys::ParseExprKind::EXPR_KIND_INDEX_EXPRESSION);
-        pg_sys::assign_expr_collations(state, node);
-        pg_sys::relation_close(relation, pg_sys::NoLock as i32);
-        node
+        if node.is_null() {
+            return false;
+        }
+        if (*node).type_ == pg_sys::NodeTag::T_Const {
+            let constant = &mut *node.cast::<pg_sys::Const>();
+            let reading = &mut *reading.cast::<Reading>();
+            let string = (1..=reading.strings.len()).find(|number| place(-(*number as c_int)) == constant.location);
+            if let Some(string) = string.map(|number| reading.strings[number - 1]) {
+                reading.refused = has_code(constant.consttype, &CStr::from_ptr(string).to_string_lossy());
+                if reading.refused.is_some() {
+                    return true;
+                }
+                let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+                pg_sys::getTypeInputInfo(constant.consttype, &mut input, &mut parameter);
+                constant.constvalue = pg_sys::OidInputFunctionCall(input, string, parameter, constant.consttypmod);
+                constant.constisnull = false;
+            }
+        }
+        pg_sys::expression_tree_walker(node, Some(read), reading)
     }
+}
+
+/// Why a string is not read by a type that PostgreSQL does not come with: the elements of arrays, rows and ranges have code, which would
+/// run as whoever has the expression analysed, or would do so if an array, a row or a range came under the name of the type.
+fn has_code(type_oid: pg_sys::Oid, text: &str) -> Option<String> {
+    // SAFETY: what is returned is a C string.
+    let type_name = || unsafe { CStr::from_ptr(pg_sys::format_type_be(type_oid)).to_string_lossy() };
+    if is_own((pg_sys::TypeRelationId, type_oid)) {
+        return None;
+    }
+    if !is_scalar(type_oid) {
+        return Some(format!("a constant of type {} has elements: write ARRAY[...], ROW(...) or a call", type_name()));
+    }
+    has_elements(text)
+        .then(|| format!("a constant of type {} begins as an array, a row or a range does, and another type may come under that name", type_name()))
 }
 
 /// An analysed expression as SQL, its columns those of `g` if `is_prefixed`.
@@ -242,10 +341,18 @@ struct Found {
     replaceable: Option<String>,
     /// Whether it calls something on values of different collations.
     is_mixed: bool,
-    /// Whether it has a constant of a type that is not PostgreSQL's, and that `is_scalar` is not true of.
-    has_code: bool,
-    /// A constant whose text may mean something else by the next reader.
+    /// A constant that names an object which PostgreSQL does not come with.
     misread: Option<String>,
+}
+
+/// # Safety
+///
+/// `node` is an analysed expression.
+unsafe fn found_in(node: *mut pg_sys::Node) -> Found {
+    let mut found = Found::default();
+    // SAFETY: the caller's, and the context that `visit` takes.
+    unsafe { start(visit, node, (&raw mut found).cast()) };
+    found
 }
 
 /// # Safety
@@ -276,8 +383,6 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
         match (*node).type_ {
             T_Const => {
                 let constant = &*node.cast::<pg_sys::Const>();
-                to.has_code |=
-                    constant.consttype.to_u32() >= pg_sys::FirstNormalObjectId && !is_scalar(constant.consttype);
                 to.misread = to.misread.take().or_else(|| misread(constant));
             }
             T_CollateExpr => {
@@ -312,8 +417,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
     }
 }
 
-/// What is wrong with a constant that names an object which PostgreSQL does not come with, such as a text search configuration, or whose
-/// text would be read as an array if another type had the name of its type.
+/// What is wrong with a constant that names an object which PostgreSQL does not come with, such as a text search configuration.
 ///
 /// # Safety
 ///
@@ -333,33 +437,23 @@ unsafe fn misread(constant: &pg_sys::Const) -> Option<String> {
         REGROLEOID,
         REGTYPEOID,
     ];
-    // SAFETY: the caller's. The output function is that of the constant's type.
+    // SAFETY: the caller's; look-ups in the system cache.
     unsafe {
         if constant.constisnull {
             return None;
         }
-        let is_own = constant.consttype.to_u32() < FirstNormalObjectId;
         let type_name = || CStr::from_ptr(format_type_be(constant.consttype)).to_string_lossy().into_owned();
         if NAMES.contains(&getBaseType(constant.consttype)) {
             let named = Oid::from(constant.constvalue.value() as u32);
             return (named.to_u32() >= FirstNormalObjectId)
                 .then(|| format!("a constant of type {} names an object", type_name()));
         }
-        if is_made_of(constant.consttype, &NAMES) {
-            return Some(format!("a constant of type {} names objects", type_name()));
-        }
-        if is_own || !is_scalar(constant.consttype) {
-            return None;
-        }
-        let (mut output, mut is_variable) = (InvalidOid, false);
-        getTypeOutputInfo(constant.consttype, &mut output, &mut is_variable);
-        let text = CStr::from_ptr(OidOutputFunctionCall(output, constant.constvalue)).to_string_lossy();
-        has_elements(&text)
-            .then(|| format!("a constant of type {} begins as an array, a row or a range does", type_name()))
+        is_made_of(constant.consttype, &NAMES).then(|| format!("a constant of type {} names objects", type_name()))
     }
 }
 
-/// Whether a type is one of these or has one in it, as an array, a row or a range has.
+/// Whether a type is one of these or has one in it, as an array, a row or a range has. What has elements is PostgreSQL's own here, and is
+/// made of few others.
 fn is_made_of(type_oid: pg_sys::Oid, types: &[pg_sys::Oid]) -> bool {
     // SAFETY: look-ups in the system cache.
     let (base, parts, relation) = unsafe {

@@ -1,6 +1,6 @@
 use pgrx::pg_sys::panic::CaughtError;
 
-use crate::postgres::names::REPLACED;
+use crate::postgres::retold::{RAISED, REPLACED};
 use crate::postgres::sqlstate::{exact, is_ended, was_in_a_trigger};
 use crate::postgres::subtransaction::{raise_again, reported, sqlstate};
 
@@ -37,9 +37,6 @@ const NOT_OF_A_TRIGGER: &[&str] = &[
     "57P05", // idle session timeout
     "58030", // I/O error
 ];
-
-/// The function of PL/pgSQL that raises what code on a row says, with an SQLSTATE of its choice.
-const RAISED: &str = "exec_stmt_raise";
 
 /// Corruption of data or an index, which code on one row meets, such as a missing chunk of its TOAST value.
 pub const LOST: [&str; 2] = ["XX001", "XX002"];

@@ -21,6 +21,7 @@ pub mod parse;
 pub mod prepared;
 pub mod qualify;
 pub mod read;
+pub mod retold;
 pub mod role;
 pub mod search_path;
 pub mod session;

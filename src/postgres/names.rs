@@ -9,13 +9,11 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{PgList, PgRelation};
 
+use crate::postgres::retold::REPLACED;
 use crate::postgres::sqlstate::is_of_listening;
 
 /// An object of a catalog: the catalog, and its oid.
 pub type Object = (pg_sys::Oid, pg_sys::Oid);
-
-/// The function that an error about a name gives as its own. A run ends with it; code that raises the same SQLSTATE keeps a row back.
-pub const REPLACED: &str = "backlog_cleanup names";
 
 /// What the statements of the innermost `naming` may name.
 struct Expected {

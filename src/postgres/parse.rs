@@ -101,7 +101,7 @@ unsafe fn statement(node: *mut pg_sys::Node, found: &mut Statements) {
             T_SelectStmt | T_InsertStmt | T_UpdateStmt | T_DeleteStmt | T_MergeStmt => {
                 found.is_idle |= (*node).type_ == T_SelectStmt && is_idle(node.cast());
                 let tables = found.tables.len();
-                visit(node, (&raw mut *found).cast());
+                start(visit, node, (&raw mut *found).cast());
                 let read: Vec<String> = found.tables[tables..].iter().map(|(_, name)| name.clone()).collect();
                 for (name, calls) in std::mem::take(&mut found.in_with) {
                     found.calls[calls].iter_mut().for_each(|call| call.is_unread |= !read.contains(&name));
@@ -109,7 +109,7 @@ unsafe fn statement(node: *mut pg_sys::Node, found: &mut Statements) {
             }
             T_CallStmt => {
                 let call = (*node.cast::<pg_sys::CallStmt>()).funccall;
-                visit(call.cast(), (&raw mut *found).cast());
+                start(visit, call.cast(), (&raw mut *found).cast());
             }
             T_TransactionStmt => {
                 let transaction = &*node.cast::<pg_sys::TransactionStmt>();
@@ -267,6 +267,20 @@ unsafe fn string(node: *mut pg_sys::Node) -> String {
 unsafe fn text(name: *const c_char) -> String {
     // SAFETY: the caller's.
     unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+}
+
+/// Starts a walk. An ERROR in a callback that Rust calls itself would jump over the frames of whoever catches it.
+///
+/// # Safety
+///
+/// As `each` has it.
+pub unsafe fn start(
+    each: unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool,
+    node: *mut pg_sys::Node,
+    context: *mut c_void,
+) {
+    // SAFETY: the caller's.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| each(node, context)) };
 }
 
 /// Calls `each` with the nodes below a node, until it returns true.

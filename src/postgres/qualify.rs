@@ -1,12 +1,12 @@
 //! Names without a schema, by PostgreSQL's own grammar. Nothing is looked up in a catalog, and nothing runs.
 
-use std::ffi::{CString, c_void};
+use std::ffi::{CString, c_char, c_void};
 
 use pgrx::PgList;
 use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error};
-use crate::postgres::parse::{strings, walk};
+use crate::postgres::parse::{start, strings, walk};
 
 /// What stands before an expression and after it, to make a statement of it. A comment of the expression ends with its line.
 const AROUND: [&str; 2] = ["SELECT (\n", "\n)"];
@@ -26,7 +26,7 @@ pub fn qualified(text: &str) -> Result<String> {
     let mut statement = statement(text);
     let tree = expression(text)?;
     // SAFETY: a tree of the raw parser, and the context that `visit` takes.
-    unsafe { visit(tree, (&raw mut edits).cast()) };
+    unsafe { start(visit, tree, (&raw mut edits).cast()) };
     edits.sort_by_key(|edit| std::cmp::Reverse(edit.at));
     for Edit { at, operator, skip } in edits {
         match operator {
@@ -40,14 +40,17 @@ pub fn qualified(text: &str) -> Result<String> {
     Ok(statement[before.len()..statement.len() - after.len()].to_owned())
 }
 
-/// Takes the values from all strings of an expression, so that its analysis calls no type's input function.
+/// Takes all strings out of an expression, so that its analysis calls no type's input function. A parameter is in the place of each: number -1
+/// for the first one that is returned, -2 for the second.
 ///
 /// # Safety
 ///
 /// `tree` is one of the raw parser.
-pub unsafe fn without_strings(tree: *mut pg_sys::Node) {
-    // SAFETY: the caller's.
-    unsafe { empty(tree, std::ptr::null_mut()) };
+pub unsafe fn without_strings(tree: *mut pg_sys::Node) -> Vec<*mut c_char> {
+    let mut taken: Vec<*mut c_char> = Vec::new();
+    // SAFETY: the caller's, and the context that `take` takes.
+    unsafe { start(take, tree, (&raw mut taken).cast()) };
+    taken
 }
 
 fn statement(text: &str) -> String {
@@ -130,18 +133,23 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, edits: *mut c_void) -
 
 /// # Safety
 ///
-/// Called by the walker with a node.
+/// Called by the walker with a node, and with the strings that it was given.
 #[pg_guard]
-unsafe extern "C-unwind" fn empty(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
-    // SAFETY: the caller's; the tags say what the nodes are.
+unsafe extern "C-unwind" fn take(node: *mut pg_sys::Node, taken: *mut c_void) -> bool {
+    // SAFETY: the caller's; the tags say what the nodes are. A parameter is smaller than a constant.
     unsafe {
         if node.is_null() {
             return false;
         }
         if (*node).type_ == pg_sys::NodeTag::T_A_Const {
-            let constant = &mut *node.cast::<pg_sys::A_Const>();
-            constant.isnull |= constant.val.node.type_ == pg_sys::NodeTag::T_String;
+            let constant = &*node.cast::<pg_sys::A_Const>();
+            if !constant.isnull && constant.val.node.type_ == pg_sys::NodeTag::T_String {
+                let taken = &mut *taken.cast::<Vec<*mut c_char>>();
+                taken.push(constant.val.sval.sval);
+                let (type_, number, location) = (pg_sys::NodeTag::T_ParamRef, -(taken.len() as i32), constant.location);
+                node.cast::<pg_sys::ParamRef>().write(pg_sys::ParamRef { type_, number, location });
+            }
         }
-        walk(node, Some(empty), context)
+        walk(node, Some(take), taken)
     }
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use pgrx::prelude::*;
 
+use crate::postgres::retold::ENDS;
+
 /// The last SQLSTATE that `listening` has heard. A backend has one thread.
 static HEARD: AtomicI32 = AtomicI32::new(0);
 
@@ -13,9 +15,6 @@ static HEARD_IN_A_TRIGGER: AtomicI32 = AtomicI32::new(0);
 
 /// Whether somebody has ended the statement or the session, whatever code has made of that error.
 static IS_ENDED: AtomicBool = AtomicBool::new(false);
-
-/// The function of PostgreSQL that ends a statement or a session. Code can raise the same SQLSTATEs.
-pub const ENDS: &CStr = c"ProcessInterrupts";
 
 /// Does `work` and hears the SQLSTATEs of its errors: pgrx turns those that PostgreSQL itself does not have into XX000.
 pub fn listening<T>(work: impl FnOnce() -> T) -> T {
@@ -62,7 +61,7 @@ unsafe extern "C-unwind" fn hear(_: *mut core::ffi::c_void) {
         HEARD_IN_A_TRIGGER.store(sqlstate, Ordering::Relaxed);
     }
     // SAFETY: errfinish has the error on its stack.
-    if ENDING.contains(&sqlstate) && unsafe { raised_by() == Some(ENDS) } {
+    if ENDING.contains(&sqlstate) && unsafe { raised_by() }.is_some_and(|function| function.to_str() == Ok(ENDS)) {
         IS_ENDED.store(true, Ordering::Relaxed);
     }
 }

@@ -4,8 +4,9 @@ use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
+use crate::postgres::retold::{ENDS, bounded};
 use crate::postgres::settings::with_settings;
-use crate::postgres::sqlstate::{ENDS, listening, raise_as, unknown};
+use crate::postgres::sqlstate::{listening, raise_as, unknown};
 
 /// Does `work` in a subtransaction. Commits it if `work` returns `Some`; rolls it back if it returns `None` or fails, and
 /// returns the failure. What code in it sets ends with it, so that the next statement means what it says.
@@ -71,11 +72,11 @@ fn within<T>(
     done
 }
 
-/// Does `work` and returns what it raises. The caller ends the (sub)transaction.
+/// Does `work` and returns what it raises, its texts bounded. The caller ends the (sub)transaction.
 pub fn caught<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, CaughtError> {
     listening(|| {
         PgTryBuilder::new(AssertUnwindSafe(|| Ok(work().unwrap_or_else(|failure| raise(failure)))))
-            .catch_others(Err)
+            .catch_others(|failure| Err(bounded(failure)))
             .execute()
     })
 }
@@ -95,7 +96,13 @@ pub fn sqlstate(failure: &CaughtError) -> PgSqlErrorCode {
 pub fn is_cancel(failure: &CaughtError) -> bool {
     use PgSqlErrorCode::{ERRCODE_ADMIN_SHUTDOWN, ERRCODE_QUERY_CANCELED};
     matches!(sqlstate(failure), ERRCODE_QUERY_CANCELED | ERRCODE_ADMIN_SHUTDOWN)
-        && reported(failure).function_name() == ENDS.to_str().ok()
+        && reported(failure).function_name() == Some(ENDS)
+}
+
+/// The beginning of what a failure says: enough where many of them are kept in one row.
+pub fn said(failure: &CaughtError) -> String {
+    const LONGEST: usize = 1000;
+    reported(failure).message().chars().take(LONGEST).collect()
 }
 
 /// What a failure says.

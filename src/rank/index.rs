@@ -44,17 +44,6 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
             format!("SELECT backlog_cleanup_failed_generations({})", quote_literal(&target.name)),
         ));
     }
-    let expressions = target.operands().filter_map(|operand| operand.expression.as_ref()).chain(meets);
-    if let Some(expression) = expressions.into_iter().find(|expression| expression.has_code) {
-        return Err(error(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!(
-                "expression {} has a constant of a type whose code would run as whoever builds the index",
-                expression.sql
-            ),
-            format!("SELECT backlog_cleanup_failed_generations({})", quote_literal(&target.name)),
-        ));
-    }
     let is_of_account = account_column
         .as_ref()
         .zip(target.account.as_deref())

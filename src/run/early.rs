@@ -1,51 +1,84 @@
-//! A batched regular run that nobody waits for: a background worker of its own does it, as whoever asked for it.
-
-use std::ptr::null_mut;
+//! Batched regular runs that nobody waits for: a background worker does them one after another, as whoever asked for them.
 
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use serde_json::json;
 
 use crate::extension;
-use crate::history::run;
-use crate::postgres::error::{Result, error};
-use crate::postgres::read::read_one;
-use crate::postgres::subtransaction::{caught, raise};
+use crate::history::run::refused;
+use crate::postgres::error::Result;
+use crate::postgres::now::rows_now;
+use crate::postgres::settings::{set_local, with_settings};
+use crate::postgres::subtransaction::{caught, raise, said, sqlstate};
 use crate::run::batched::{finish_run, next_batch, start_batched_run};
 use crate::run::begin::caller;
 use crate::run::failure;
+use crate::run::ticks::{self, Kind, Lock};
 use crate::run::wait::sleep;
 use crate::run::worker::connected;
 
-/// Starts the worker for a row of `backlog_cleanup.decision`: its arguments have no room for a target's name. It waits for the end of this
-/// transaction, and does nothing if that is no commit. Returns false if the server has no slot for it.
-pub fn start(decision: i64) -> Result<bool> {
-    // SAFETY: only read who the session is, and in which transaction.
-    let (database, session_user, user, transaction) = unsafe {
-        let transaction = pg_sys::GetCurrentTransactionId();
-        (pg_sys::MyDatabaseId, pg_sys::GetAuthenticatedUserId(), pg_sys::GetUserId(), transaction.into_inner())
-    };
-    let arguments =
-        format!("{} {} {} {decision} {transaction}", database.to_u32(), session_user.to_u32(), user.to_u32());
+/// Has the runs done that a tick has decided on: by one worker, whatever their number, so that the server's slots stay for others. It waits
+/// for the end of this transaction, and finds no decision if that is no commit. Returns why not.
+pub fn start(tick: i64) -> Result<Option<String>> {
+    match ticks::try_acquire(Kind::EarlyRuns)? {
+        Lock::Had => return Ok(None),
+        Lock::NotAvailable => {
+            let by = ticks::holder(Kind::EarlyRuns)?.map_or(String::new(), |process| format!(", in process {process}"));
+            return Ok(Some(format!("early runs are at work{by}")));
+        }
+        Lock::Taken => {}
+    }
+    // SAFETY: only read who the session is.
+    let (database, session_user, user) =
+        unsafe { (pg_sys::MyDatabaseId, pg_sys::GetAuthenticatedUserId(), pg_sys::GetUserId()) };
     let started = BackgroundWorkerBuilder::new("backlog_cleanup early run")
         .set_library("backlog_cleanup")
         .set_function("backlog_cleanup_early_run")
-        .set_extra(&arguments)
+        .set_extra(&format!("{} {} {} {tick}", database.to_u32(), session_user.to_u32(), user.to_u32()))
         .enable_spi_access()
         .load_dynamic();
-    Ok(started.is_ok())
+    if started.is_ok() {
+        return Ok(None);
+    }
+    ticks::give_back(Kind::EarlyRuns)?;
+    Ok(Some("the server has no background worker left: SHOW max_worker_processes".into()))
 }
 
-/// Does the run, a transaction per batch. What fails is in the history and in the server log.
+/// Does the runs, a transaction per batch. What fails is in the history and in the server log, and stops no other.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn backlog_cleanup_early_run(_argument: pg_sys::Datum) {
-    let [_, _, user, decision, transaction] = connected()[..] else { return };
-    if !step(user, || Ok(has_committed(pg_sys::TransactionId::from(transaction as u32)))) {
-        return;
+    let [_, _, user, tick] = connected()[..] else { return };
+    // The tick's transaction holds the lock until it ends.
+    step(user, hold);
+    for target in step(user, || decided(tick)) {
+        step(user, hold);
+        let Err(failure) = caught(|| Ok(run(user, &target))) else { continue };
+        ticks::release();
+        // SAFETY: the transaction that the failure has ended.
+        unsafe { pg_sys::AbortCurrentTransaction() };
+        let message = format!("early run of target \"{target}\": {}", said(&failure));
+        ErrorReport::new(sqlstate(&failure), message, "backlog_cleanup").report(PgLogLevel::LOG);
     }
-    let target = step(user, || target_of(decision));
-    let run_id = started(user, &target);
+}
+
+fn hold() -> Result<()> {
+    with_settings(|| {
+        set_local("lock_timeout", "0");
+        ticks::hold(Kind::EarlyRuns)
+    })
+}
+
+/// The targets that a tick has decided to clean up, if it was committed.
+fn decided(tick: i64) -> Result<Vec<String>> {
+    const DECIDED: &str = "SELECT target FROM backlog_cleanup.decision WHERE tick = $1 AND action = 'run' ORDER BY id";
+    let decided = extension::as_owner(|| rows_now(DECIDED, &[tick.into()], |row| row.get::<String>(1)))?;
+    Ok(decided.into_iter().flatten().collect())
+}
+
+fn run(user: i64, target: &str) {
+    let run_id = started(user, target);
     while let Some(wait) = step(user, || next_batch(Some(run_id))) {
         sleep(wait);
     }
@@ -60,33 +93,15 @@ fn started(user: i64, target: &str) -> i64 {
     caught(|| Ok(step(user, || start_batched_run(Some(&arguments))))).unwrap_or_else(|failure| {
         // SAFETY: as a session does after an error.
         unsafe { pg_sys::AbortCurrentTransaction() };
-        raise(step(user, || Ok(failure::record(run::refused(target, &caller()?)?, failure))))
+        raise(step(user, || Ok(failure::record(refused(target, &caller()?)?, failure))))
     })
 }
 
-/// Waits for the end of a transaction, or of the one around a subtransaction. Returns whether it was committed.
-fn has_committed(transaction: pg_sys::TransactionId) -> bool {
-    // SAFETY: as a session waits for who has written a row.
-    unsafe {
-        pg_sys::XactLockTableWait(transaction, null_mut(), null_mut(), pg_sys::XLTW_Oper::XLTW_None);
-        pg_sys::TransactionIdDidCommit(transaction)
-    }
-}
-
-/// Does a transaction as `user`. An error of it, or one that the transaction before has recorded, ends the process.
+/// Does a transaction as `user`. An error of it, or one that the transaction before has recorded, is raised.
 fn step<T>(user: i64, work: impl FnOnce() -> Result<T>) -> T {
     BackgroundWorker::transaction(std::panic::AssertUnwindSafe(|| {
         // SAFETY: at the start of a transaction; its end sets the role back.
         unsafe { pg_sys::SetUserIdAndSecContext(pg_sys::Oid::from(user as u32), 0) };
         failure::transaction_begins().and_then(|()| work()).unwrap_or_else(|failure| raise(failure))
     }))
-}
-
-/// The decision's target. Errors: 42704 (it is gone).
-fn target_of(decision: i64) -> Result<String> {
-    const TARGET: &str = "SELECT target FROM backlog_cleanup.decision WHERE id = $1";
-    extension::as_owner(|| read_one::<String>(TARGET, &[decision.into()]))?.ok_or_else(|| {
-        let message = "the target of an early run does not exist".into();
-        error(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message, "SELECT name FROM backlog_cleanup.target".into())
-    })
 }

@@ -17,5 +17,6 @@ pub mod refused;
 mod smaller;
 pub mod stop;
 mod tempo;
+pub mod ticks;
 pub mod wait;
 pub mod worker;

@@ -36,6 +36,9 @@ pub struct Job {
     /// Jobs of its role that are not among these: there are too many.
     #[serde(skip_serializing)]
     pub unseen: i64,
+    /// Whether its role may run what it calls. Anybody could have registered another one.
+    #[serde(skip_serializing)]
+    pub may_run: bool,
     #[serde(skip_serializing)]
     is_readable: bool,
     #[serde(skip)]
@@ -82,12 +85,14 @@ impl Job {
 /// command of another role's job is the calls that were found in it.
 pub fn jobs() -> Result<Vec<Job>> {
     const JOBS: &str = "
-        SELECT jsonb_build_object('jobId', jobid, 'jobName', jobname, 'schedule', schedule, 'command', beginning,
+        SELECT jsonb_build_object('jobId', jobid, 'jobName', left(jobname, 100), 'schedule', left(schedule, 1000), 'command', beginning,
                                   'username', username, 'active', active, 'database', database,
                                   'databaseExists', EXISTS (SELECT FROM pg_database WHERE datname = database),
                                   'timeZone', coalesce(current_setting('cron.timezone', true), 'GMT'),
-                                  'unseen', greatest(jobs - 1000, 0), 'isReadable', is_readable)
-        FROM (SELECT j.*, beginning, (r.rolcanlogin AND has_function_privilege(r.oid, p.oid, 'EXECUTE')) IS TRUE AS may_run,
+                                  'unseen', greatest(jobs - 1000, 0), 'isReadable', is_readable,
+                                  'mayRun', may_run)
+        FROM (SELECT j.*, beginning, (r.rolcanlogin AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
+                             AND (database <> current_database() OR has_database_privilege(r.oid, database, 'CONNECT'))) IS TRUE AS may_run,
                      coalesce(pg_has_role($1::name, r.oid, 'USAGE'), me.rolsuper) AS is_readable,
                      count(*) OVER (PARTITION BY username) AS jobs,
                      row_number() OVER (PARTITION BY username ORDER BY active DESC, jobid) AS place
@@ -128,10 +133,17 @@ pub fn jobs() -> Result<Vec<Job>> {
 
 /// The jobs of this database that run a target, those with a regular run of the whole target first.
 pub fn jobs_of(target: &str) -> Result<Vec<Job>> {
+    let mut found = all_jobs_of(target)?;
+    found.retain(|job| job.may_run);
+    Ok(found)
+}
+
+/// The same with those whose role may not run it.
+pub fn all_jobs_of(target: &str) -> Result<Vec<Job>> {
     let here = database()?;
     let mut found: Vec<Job> =
         jobs()?.into_iter().filter(|job| job.database == here && job.works_on(target).next().is_some()).collect();
-    found.sort_by_key(|job| !job.does_regular_run(target));
+    found.sort_by_key(|job| (!job.may_run, !job.does_regular_run(target)));
     Ok(found)
 }
 

@@ -226,7 +226,6 @@ pub fn document(columns: &[(String, Column)]) -> Result<Column> {
         type_oid: pg_sys::TEXTOID,
         collation: pg_sys::DEFAULT_COLLATION_OID,
         columns: columns.iter().map(|(_, column)| column.number).collect(),
-        has_code: false,
         calls: Vec::new(),
     })
 }

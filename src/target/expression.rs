@@ -155,14 +155,5 @@ pub fn null(type_oid: pg_sys::Oid, type_name: &str) -> Result<Column> {
     let sql = format!("(NULL::pg_catalog.{type_name})");
     let collation = pg_sys::Oid::INVALID;
     let (of_row, columns) = (sql.clone(), Vec::new());
-    Column::made_of(Expression {
-        of_row,
-        sql,
-        guard: None,
-        type_oid,
-        collation,
-        columns,
-        has_code: false,
-        calls: Vec::new(),
-    })
+    Column::made_of(Expression { of_row, sql, guard: None, type_oid, collation, columns, calls: Vec::new() })
 }

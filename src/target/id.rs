@@ -39,7 +39,6 @@ impl Id {
             type_oid: pg_sys::RECORDOID,
             collation: pg_sys::Oid::INVALID,
             columns: columns.iter().map(|(_, column)| column.number).collect(),
-            has_code: false,
             calls: Vec::new(),
         })?;
         Ok(Id { value, document: Some(document(&columns)?), columns })

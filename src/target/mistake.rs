@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::extension;
 use crate::postgres::error::{Result, error};
 use crate::postgres::now::one_now;
-use crate::postgres::subtransaction::sqlstate;
+use crate::postgres::subtransaction::{is_cancel, sqlstate};
 use crate::target::TargetRow;
 use crate::target::nearest::nearest;
 
@@ -36,17 +36,20 @@ impl Mistake {
 
     /// What a failure says of a column's value. Failures that say nothing of it are raised again.
     pub fn caught(key: &'static str, what: &str, failure: CaughtError) -> Mistake {
+        // The hint of somebody's code is nothing to type.
+        let look = |hint: Option<&str>| hint.unwrap_or("SELECT * FROM backlog_cleanup.target").to_owned();
         match sqlstate(&failure) {
-            PgSqlErrorCode::ERRCODE_QUERY_CANCELED
-            | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
-            | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
+            _ if is_cancel(&failure) => failure.rethrow(),
+            PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
             | PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY
             | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
             | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => failure.rethrow(),
             code => match &failure {
-                CaughtError::ErrorReport(report) | CaughtError::PostgresError(report) => {
-                    let look = report.hint().unwrap_or("SELECT * FROM backlog_cleanup.target").to_owned();
-                    Mistake::new(code, key, format!("{what}{}", report.message()), look)
+                CaughtError::ErrorReport(report) => {
+                    Mistake::new(code, key, format!("{what}{}", report.message()), look(report.hint()))
+                }
+                CaughtError::PostgresError(report) => {
+                    Mistake::new(code, key, format!("{what}{}", report.message()), look(None))
                 }
                 _ => failure.rethrow(),
             },

@@ -97,4 +97,21 @@ mod tests {
             assert_eq!(Spi::get_one::<String>(&constant), Ok(Some(failed_at.to_owned())), "{instant}");
         }
     }
+
+    #[pg_test]
+    fn local_times_come_twice_in_the_hour_before_and_after_clocks_go_back() {
+        Spi::run(include_str!("../../demo/platform.sql")).expect("the platform's tables");
+        Spi::run("UPDATE backlog_cleanup.target SET time_zone = 'Europe/Berlin'").expect("a time zone");
+        let target = Target::load(Some("generations")).expect("a target");
+        for (instant, comes_twice) in [
+            ("2026-10-24T23:59:59Z", false),
+            ("2026-10-25T00:00:00Z", true),
+            ("2026-10-25T01:59:59Z", true),
+            ("2026-10-25T02:00:00Z", false),
+            ("2026-03-29T01:30:00Z", false),
+        ] {
+            let condition = format!("SELECT {}", target.comes_twice(instant));
+            assert_eq!(Spi::get_one::<bool>(&condition), Ok(Some(comes_twice)), "{instant}");
+        }
+    }
 }

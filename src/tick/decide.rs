@@ -118,14 +118,12 @@ pub fn decide(tick: Option<i64>, target: &str) -> Result<()> {
         Some(process) => pace(process, &numbers),
         None => start(target, &numbers)?,
     };
-    let id = record(tick, target, &decision, json)?;
-    if decision.action == "run" && !early::start(id)? {
-        let why = "but the server has no background worker left: SHOW max_worker_processes";
-        const CANNOT: &str =
-            "UPDATE backlog_cleanup.decision SET action = 'none', reason = format('%s, %s', reason, $2) WHERE id = $1";
-        extension::as_owner(|| Spi::run_with_args(CANNOT, &[id.into(), why.into()]).map_err(spi))?;
-    }
-    Ok(())
+    let why_not = if decision.action == "run" { early::start(tick.unwrap_or_default())? } else { None };
+    let decision = match why_not {
+        Some(why) => Decision::of("none", format!("{}, but {why}", decision.reason)),
+        None => decision,
+    };
+    record(tick, target, &decision, json)
 }
 
 /// How a run goes on: half as fast while the database is busier than usual at this hour, and half as fast again at the next tick.
@@ -195,11 +193,10 @@ fn minutes(seconds: f64) -> f64 {
     (seconds / 60.0).floor()
 }
 
-fn record(tick: Option<i64>, target: &str, decision: &Decision, numbers: Value) -> Result<i64> {
+fn record(tick: Option<i64>, target: &str, decision: &Decision, numbers: Value) -> Result<()> {
     const RECORD: &str = "
         INSERT INTO backlog_cleanup.decision (tick, target, decided_at, action, reason, numbers, rows_per_second)
-        VALUES ($1, $2, now(), $3, $4, $5, $6)
-        RETURNING id";
+        VALUES ($1, $2, now(), $3, $4, $5, $6)";
     let Decision { action, reason, rows_per_second } = decision;
     let values = [
         tick.into(),
@@ -209,6 +206,5 @@ fn record(tick: Option<i64>, target: &str, decision: &Decision, numbers: Value) 
         JsonB(numbers).into(),
         (*rows_per_second).into(),
     ];
-    let id = extension::as_owner(|| Spi::get_one_with_args::<i64>(RECORD, &values).map_err(spi))?;
-    Ok(id.unwrap_or_default())
+    extension::as_owner(|| Spi::run_with_args(RECORD, &values).map_err(spi))
 }

@@ -1,7 +1,6 @@
 //! What looks after itself, every five minutes: samples, decisions, housekeeping. Each step stands alone.
 
 mod decide;
-mod lock;
 mod place;
 mod sample;
 
@@ -18,10 +17,12 @@ use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::read::refuse_read_only;
 use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::snapshot::with_new_snapshot;
-use crate::postgres::subtransaction::{is_cancel, reported, sqlstate};
+use crate::postgres::subtransaction::{is_cancel, said, sqlstate};
 use crate::postgres::timeout::within;
+use crate::remove::left::MESSAGE;
 use crate::run::lock::{Span, acquire};
 use crate::run::prepare::cannot_be_prepared;
+use crate::run::ticks::{self, Kind, Lock};
 use crate::schedule::auto;
 use crate::status::alerts::{self, Unknown};
 
@@ -33,9 +34,6 @@ const LONGEST: i64 = 5_000;
 
 /// A tick counts no target any more once it has counted so many rows.
 const ROWS: i64 = 500_000;
-
-/// The most characters of an error that a step keeps.
-const MESSAGE: usize = 1000;
 
 /// A step of a tick.
 #[derive(Serialize)]
@@ -84,8 +82,9 @@ fn backlog_cleanup_tick() -> Result<Json> {
     }
     refuse_read_only("tick")?;
     extension::is_of_this_version()?;
-    if let Err(holder) = lock::acquire()? {
-        let by = holder.map_or(String::new(), |process| format!(": process {process}"));
+    // Whoever has it already is in a tick: code of a table may call one.
+    if ticks::try_acquire(Kind::Tick)? != Lock::Taken {
+        let by = ticks::holder(Kind::Tick)?.map_or(String::new(), |process| format!(": process {process}"));
         return nothing(format!("another tick is at work{by}"));
     }
     cannot_be_prepared();
@@ -216,7 +215,7 @@ fn step(name: &str, target: Option<&str>, work: impl FnOnce() -> Result<Option<S
         }
         Err(failure) if is_cancel(&failure) => failure.rethrow(),
         Err(failure) => {
-            let message = Some(reported(&failure).message().chars().take(MESSAGE).collect());
+            let message = Some(said(&failure));
             match sqlstate(&failure) {
                 PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => (message, None),
                 _ => (None, message),

@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 use serde_json::{Value, json};
 
+use crate::extension;
 use crate::history::samples::{self, Before, Counted, Sample};
 use crate::postgres::datum::instant_as_text;
 use crate::postgres::error::Result;
@@ -123,8 +124,12 @@ fn counted(
 
 /// The failed-ats from an instant to now, or why they do not tell which rows failed since.
 fn span(target: &Target, since: &str) -> Result<std::result::Result<Range<i64>, String>> {
-    if target.failed_at.type_oid == pg_sys::DATEOID {
-        return Ok(Err(format!("{} says only the day on which a row failed", target.failed_at.name)));
+    const OF_A_DATE: &str = "
+        SELECT attname::text FROM backlog_cleanup.target t JOIN pg_attribute ON attname = t.failed_at_column
+        WHERE t.name = $1 AND attrelid = $2 AND atttypid = 'date'::regtype";
+    let arguments = [target.name.as_str().into(), target.table.oid.into()];
+    if let Some(name) = extension::as_owner(|| read_one::<String>(OF_A_DATE, &arguments))? {
+        return Ok(Err(format!("{name} says only the day on which a row failed")));
     }
     let now =
         r#"SELECT pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.now()), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"#;

@@ -270,6 +270,26 @@ fn a_recipe_alerts_by_its_attempts_and_an_outage_of_all_opens_ten() {
 }
 
 #[test]
+fn rows_without_a_recipe_and_those_of_an_empty_one_alert_apart() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "ALTER TABLE generations DROP CONSTRAINT IF EXISTS generations_recipe_id_fkey, ALTER recipe_id TYPE text;
+             UPDATE backlog_cleanup.target SET recipes_table = NULL;
+             INSERT INTO generations (user_id, recipe_id, prompt, status, updated_at)
+             SELECT 'system_backlog', recipe, '', 'failed', now() AT TIME ZONE 'UTC'
+             FROM (VALUES (NULL, 30), ('', 31), ('real', 25)) r (recipe, failed), generate_series(1, failed)",
+        )
+        .unwrap_or_else(|failure| panic!("{failure:?}"));
+    for _ in 0..2 {
+        evaluate(&mut client);
+        let subjects = "SELECT string_agg(quote_nullable(subject), ' ' ORDER BY subject) FROM backlog_cleanup.alert WHERE rule = 'recipe failures'";
+        assert_eq!(value::<String>(&mut client, subjects), "'' 'real' NULL");
+    }
+}
+
+#[test]
 fn a_rule_for_a_target_beats_the_one_for_all_and_a_rule_that_is_gone_leaves_no_alert_open() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();
@@ -560,7 +580,10 @@ fn a_rule_that_fails_is_an_error_of_the_tick_and_the_ledger_is_compared_again_if
                 FROM jsonb_array_elements(backlog_cleanup_tick() -> 'steps') step WHERE step ->> 'step' = 'alerts'";
     let first: String = value(&mut client, said);
     let (skipped, error) = first.split_once('\n').unwrap();
-    assert!(skipped.contains("rule \"books\" of target \"generations\": another session"), "{skipped}");
+    assert!(
+        skipped.contains("rule \"books\" of target \"generations\": target \"generations\": another session"),
+        "{skipped}"
+    );
     assert!(
         error.starts_with("rule \"table size\" of target \"generations\": relation ") && !error.contains("books"),
         "{error}"
@@ -588,12 +611,12 @@ fn the_fix_of_a_large_history_keeps_something_for_less_long() {
              SELECT 'generations', 'day', now() - interval '1 hour' * i, 1 FROM generate_series(1, 20000) i",
         )
         .unwrap();
-    for (kept, fix) in [
-        ("what = 'sample fine'", "SET max_age = '1 day' WHERE what = 'sample fine'"),
-        ("what = 'sample hour'", "SET max_age = '90 days' WHERE what = 'sample hour'"),
+    for (is_kept_for_good, fix) in [
+        (false, "SET max_age = '45 days' WHERE what = 'sample hour'"),
+        (true, "SET max_age = '90 days' WHERE what = 'sample hour'"),
     ] {
         let forever = "UPDATE backlog_cleanup.retention SET max_age = NULL WHERE what = 'sample hour'";
-        client.batch_execute(if kept.contains("hour") { forever } else { "" }).unwrap();
+        client.batch_execute(if is_kept_for_good { forever } else { "" }).unwrap();
         evaluate(&mut client);
         let found: String = value(&mut client, "SELECT fix FROM backlog_cleanup.alert WHERE rule = 'history size'");
         assert!(found.ends_with(fix), "{found}");

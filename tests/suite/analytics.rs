@@ -136,7 +136,8 @@ fn no_name_forges_a_line_of_the_report() {
     for format in ["text", "markdown"] {
         let report = format!("SELECT backlog_cleanup_report('7 days', name, '{format}') FROM backlog_cleanup.target");
         let report: String = value(&mut client, &report);
-        assert!(report.contains("backlog_cleanup_run(") && !report.contains('\x1b'), "{report}");
+        // A statement with what is not visible would name another target as it is printed.
+        assert!(!report.contains("backlog_cleanup_run(") && !report.contains('\x1b'), "{report}");
         assert!(!report.lines().any(|line| line.trim_start().starts_with("type: DROP")), "{report}");
     }
 }
@@ -162,7 +163,7 @@ fn a_short_report_has_all_of_its_time_and_one_of_many_alerts_stays_a_page() {
     let report: String = value(&mut client, "SELECT backlog_cleanup_report('1 hour')");
     for part in [
         "In      1,200 generations came into scope",
-        "30 alerts are open: see below. 3,000 alerts opened and resolved.",
+        "30 alerts are open: see below. 3000 alerts opened and resolved.",
         "snoozed for good",
         ", and 29 times before\n",
         "  2,710 more\n    SELECT * FROM backlog_cleanup.alert ORDER BY id DESC",

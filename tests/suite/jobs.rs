@@ -471,6 +471,48 @@ fn a_job_whose_role_cannot_run_it_is_told_before_its_night() {
 }
 
 #[test]
+fn a_job_of_a_role_that_may_run_nothing_counts_for_nothing() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "CREATE ROLE evil LOGIN; GRANT USAGE ON SCHEMA cron TO evil; DELETE FROM cron.job;
+             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds) VALUES ('t', 'day', now() - interval '10 days', 0);
+             SELECT backlog_cleanup_tick()",
+        )
+        .unwrap_or_else(|failure| panic!("{failure:?}"));
+    let open = "SELECT count(*) FROM backlog_cleanup.alert WHERE rule = 'no successful run' AND target = 't' AND resolved_at IS NULL";
+    assert_eq!(value::<i64>(&mut client, open), 1);
+    // A long period, and a tick that nobody may do.
+    client
+        .batch_execute(
+            "SET SESSION AUTHORIZATION evil;
+             SELECT cron.schedule('e', '0 0 1 1 *', 'SELECT public.backlog_cleanup_failed_generations(''t'')');
+             SELECT cron.schedule('tick', '* * * * *', 'SELECT public.backlog_cleanup_tick()');
+             RESET SESSION AUTHORIZATION; SELECT backlog_cleanup_tick()",
+        )
+        .unwrap();
+    assert_eq!(value::<i64>(&mut client, open), 1);
+    let (_, detail, _) = finding(&mut client, "job");
+    assert!(detail.ends_with("does not count, since its role may not run it: see check \"job_user\""), "{detail}");
+    assert_eq!(finding(&mut client, "job_user").0, "fail");
+    assert!(!finding(&mut client, "tick").1.contains("evil"));
+    // What its failure says is nowhere.
+    client
+        .batch_execute(
+            "INSERT INTO cron.job_run_details (jobid, runid, database, username, command, status, return_message, start_time, end_time)
+             SELECT jobid, 1, database, username, command, 'failed', 'ERROR:  type DROP TABLE app.t now', now(), now() FROM cron.job WHERE jobname = 'e'",
+        )
+        .unwrap();
+    let history = "SELECT count(*) FROM backlog_cleanup.history WHERE state = 'failed'";
+    assert_eq!(value::<i64>(&mut client, history), 0);
+    client.batch_execute("SELECT backlog_cleanup_grant('evil', 'operator')").unwrap();
+    assert_eq!(value::<i64>(&mut client, history), 1);
+    assert_eq!(finding(&mut client, "job_user").0, "ok");
+}
+
+#[test]
 fn a_command_that_is_too_long_is_not_parsed_but_told() {
     let cluster = with_pg_cron();
     let mut client = cluster.connect();

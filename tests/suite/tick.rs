@@ -634,7 +634,7 @@ fn an_adaptive_target_is_cleaned_up_early_and_every_decision_has_its_reason() {
     let mut watch = cluster.connect();
     let early = "FROM pg_stat_activity WHERE backend_type = 'backlog_cleanup early run'";
     client.batch_execute("BEGIN; SELECT backlog_cleanup_tick()").unwrap();
-    until_true(&mut watch, &format!("SELECT count(*) = 1 {early} AND wait_event = 'transactionid'"));
+    until_true(&mut watch, &format!("SELECT count(*) = 1 {early} AND wait_event = 'object'"));
     client.batch_execute("ROLLBACK").unwrap();
     until_true(&mut watch, &format!("SELECT count(*) = 0 {early}"));
     assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run"), 0);
@@ -732,13 +732,16 @@ fn a_run_goes_slower_while_the_database_is_busier_than_in_its_usual_hour() {
         .batch_execute("UPDATE backlog_cleanup.run SET started_at = clock_timestamp() - interval '5 seconds'")
         .unwrap();
     // What the database does in the five minutes before the tick: so many transactions a second.
+    client.batch_execute(TICK).unwrap();
+    let source: String =
+        value(&mut client, "SELECT counters ->> 'source' FROM backlog_cleanup.sample WHERE grain = 'fine'");
     let tick = |client: &mut Client, rate: i64| {
         client
             .batch_execute(&format!(
                 "DELETE FROM backlog_cleanup.sample WHERE grain = 'fine'; SELECT pg_stat_force_next_flush();
                  INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds, counters)
                  SELECT 'generations', 'fine', now() - interval '5 minutes', 1,
-                        jsonb_build_object('transactions', xact_commit + xact_rollback - {})
+                        jsonb_build_object('transactions', xact_commit + xact_rollback - {}, 'source', '{source}')
                  FROM pg_stat_database WHERE datname = current_database();
                  {TICK}",
                 300 * rate
@@ -962,10 +965,10 @@ fn an_early_run_that_is_refused_is_in_the_history_and_after_three_none_is_starte
     client
         .batch_execute(
             "UPDATE backlog_cleanup.target SET max_rows_per_run = NULL;
-             CREATE TABLE shared (generation int REFERENCES generations); INSERT INTO shared SELECT id FROM generations;
-             CALL backlog_cleanup_run()",
+             CREATE TABLE shared (generation int REFERENCES generations); INSERT INTO shared SELECT id FROM generations",
         )
         .unwrap();
+    client.batch_execute("CALL backlog_cleanup_run()").unwrap();
     pass(&mut client, "5 minutes");
     client.batch_execute(TICK).unwrap();
     let (action, reason) = decided(&mut client);
@@ -1010,4 +1013,102 @@ fn times_that_do_not_tell_which_rows_came_in_count_none() {
     client.batch_execute(TICK).unwrap();
     let last = "SELECT concat_ws('|', in_scope, failed, failed_seconds, not_counted) FROM backlog_cleanup.sample ORDER BY sampled_at DESC LIMIT 1";
     assert_eq!(value::<String>(&mut client, last), "9|updated_at says only the day on which a row failed");
+}
+
+#[test]
+fn a_timeout_of_an_operator_ends_the_whole_tick_and_interrupts_a_run() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(&cluster::JOBS.replace("CREATE EXTENSION backlog_cleanup;", "")).unwrap();
+    client
+        .batch_execute(
+            "CREATE FUNCTION meets(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN true; END';
+             ALTER FUNCTION meets OWNER TO app; CREATE ROLE op LOGIN; SELECT backlog_cleanup_grant('op', 'operator');
+             UPDATE backlog_cleanup.target SET condition = '(public.meets(queue))' WHERE name = 't';
+             CREATE OR REPLACE FUNCTION meets(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN PERFORM pg_sleep(60); RETURN true; END'",
+        )
+        .unwrap();
+    for role in ["op", "postgres"] {
+        let mut session = cluster.connect();
+        session.batch_execute(&format!("SET SESSION AUTHORIZATION {role}; SET statement_timeout = '1s'")).unwrap();
+        let started = Instant::now();
+        let (sqlstate, message, _) = refused(session.batch_execute(TICK));
+        assert_eq!(
+            (sqlstate.as_str(), message.as_str()),
+            ("57014", "canceling statement due to statement timeout"),
+            "{role}"
+        );
+        assert!(started.elapsed().as_secs_f64() < 4.0, "{role}: {:?}", started.elapsed());
+    }
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.tick"), 0);
+    // A run whose trigger sleeps.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET condition = NULL WHERE name = 't';
+             CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN OLD; END';
+             ALTER FUNCTION slow OWNER TO app; CREATE TRIGGER slow BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION slow()",
+        )
+        .unwrap();
+    let mut session = cluster.connect();
+    session.batch_execute("SET SESSION AUTHORIZATION op; SET statement_timeout = '2s'").unwrap();
+    let (sqlstate, _, _) = refused(session.batch_execute("CALL backlog_cleanup_run('t', mode => 'emergency')"));
+    assert_eq!(sqlstate, "57014");
+    let state: String =
+        value(&mut client, "SELECT state FROM backlog_cleanup.run WHERE target = 't' ORDER BY id DESC LIMIT 1");
+    assert_eq!(state, "interrupted");
+}
+
+#[test]
+fn early_runs_take_one_worker_whatever_their_number_and_who_keeps_ticks_away_is_told() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 60);
+    client
+        .batch_execute(
+            "CREATE ROLE op LOGIN; SELECT backlog_cleanup_grant('op', 'operator');
+             UPDATE backlog_cleanup.target SET adaptive = true, adaptive_min_rows = 10;
+             CREATE TABLE other (LIKE generations INCLUDING ALL); INSERT INTO other SELECT * FROM generations;
+             INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account, adaptive, adaptive_min_rows)
+             SELECT 'other' || i, 'public.other', NULL, NULL, NULL, 'system_backlog', true, 10 FROM generate_series(1, 8) i",
+        )
+        .unwrap_or_else(|failure| panic!("{failure:?}"));
+    let mut session = cluster.connect();
+    session.batch_execute("SET SESSION AUTHORIZATION op; BEGIN; SELECT public.backlog_cleanup_tick()").unwrap();
+    let early = "FROM pg_stat_activity WHERE backend_type = 'backlog_cleanup early run'";
+    until_true(&mut client, &format!("SELECT count(*) = 1 {early} AND wait_event = 'object'"));
+    let finding = "SELECT concat_ws(' ', status, detail, fix) FROM backlog_cleanup_doctor() WHERE check_name = 'tick'";
+    let told: String = value(&mut client, finding);
+    let pid = number(&mut client, "SELECT pid::bigint FROM pg_stat_activity WHERE state = 'idle in transaction'");
+    let wanted = format!("warn session {pid} of role \"postgres\" has ticked in a transaction that goes on since ");
+    assert!(told.starts_with(&wanted) && told.ends_with(&format!("SELECT pg_terminate_backend({pid})")), "{told}");
+    session.batch_execute("COMMIT").unwrap();
+    // One after another. A table that another run has emptied has nothing left to remove.
+    until_true(&mut client, &format!("SELECT count(*) = 0 {early}"));
+    assert_eq!(
+        number(
+            &mut client,
+            "SELECT count(*) FROM backlog_cleanup.run WHERE state = 'completed' AND requested_by = 'op'"
+        ),
+        9
+    );
+    assert!(!truth(
+        &mut client,
+        "SELECT EXISTS (SELECT FROM backlog_cleanup.run a JOIN backlog_cleanup.run b
+                        ON a.id < b.id AND b.started_at < a.finished_at)"
+    ));
+    // One that fails stops no other.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET adaptive_min_interval = '0', max_rows_per_run = CASE name WHEN 'other1' THEN 1 END;
+             INSERT INTO generations SELECT (jsonb_populate_record(g, jsonb_build_object('id', 10000 + g.id))).* FROM generations g;
+             INSERT INTO other SELECT * FROM generations ON CONFLICT DO NOTHING;
+             INSERT INTO other SELECT (jsonb_populate_record(g, jsonb_build_object('id', 20000 + i * 100 + g.id))).* FROM generations g, generate_series(1, 5) i",
+        )
+        .unwrap_or_else(|failure| panic!("{failure:?}"));
+    pass(&mut client, "5 minutes");
+    client.batch_execute(TICK).unwrap();
+    until_true(&mut client, &format!("SELECT count(*) = 0 {early}"));
+    let runs = "SELECT count(*) FILTER (WHERE target > 'other1') > 0 AND count(*) FILTER (WHERE target = 'other1' AND state = 'completed') = 0
+                FROM backlog_cleanup.run WHERE requested_by = 'postgres'";
+    assert!(truth(&mut client, runs));
 }

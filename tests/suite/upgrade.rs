@@ -69,7 +69,7 @@ const GRANT: &str = "SELECT backlog_cleanup_grant('monitor', 'monitor'), backlog
 
 /// What the state tables hold, without the times.
 const DATA: &str = "
-    SELECT to_jsonb(t)::text FROM backlog_cleanup.target t
+    SELECT (to_jsonb(t) - 'named_at')::text FROM backlog_cleanup.target t
     UNION ALL SELECT to_jsonb(p)::text FROM backlog_cleanup.policy p
     UNION ALL SELECT (to_jsonb(r) - 'cutoff' - 'started_at' - 'finished_at')::text FROM backlog_cleanup.run r
     UNION ALL SELECT to_jsonb(r)::text FROM backlog_cleanup.run_recipe r

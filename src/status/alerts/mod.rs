@@ -16,7 +16,7 @@ use crate::extension;
 use crate::postgres::error::Result;
 use crate::postgres::read::refuse_read_only;
 use crate::postgres::settings::{set_local, with_settings};
-use crate::postgres::subtransaction::{attempt, is_cancel, reported, sqlstate};
+use crate::postgres::subtransaction::{attempt, is_cancel, said, sqlstate};
 use crate::status::alerts::measured::Measured;
 use crate::status::alerts::rule::Rule;
 
@@ -67,7 +67,7 @@ pub fn evaluate() -> Result<Vec<Unknown>> {
                 Err(failure) if is_cancel(&failure) => failure.rethrow(),
                 Err(failure) => {
                     let is_locked = sqlstate(&failure) == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE;
-                    (Some(reported(&failure).message().to_owned()), !is_locked)
+                    (Some(said(&failure)), !is_locked)
                 }
             };
             let of_rule = |why| Unknown { rule: rule.name.clone(), target: rule.target.clone(), why, has_failed };

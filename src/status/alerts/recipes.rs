@@ -69,7 +69,7 @@ pub fn recipe_failures(rule: &Rule) -> Result<Measured> {
                 (rule.within / 60.0).round(),
                 rule.threshold
             ),
-            subject: Some(recipe.unwrap_or_default()),
+            subject: recipe,
             fix: None,
             opens: all >= LEAST,
         };

@@ -1,5 +1,5 @@
 use crate::status::report::draw::number;
-use crate::status::report::page::{Page, visible};
+use crate::status::report::page::Page;
 
 /// Prints a page as Markdown, for a mail or a ticket.
 pub fn print(page: &Page) -> String {
@@ -20,13 +20,7 @@ pub fn print(page: &Page) -> String {
         for alert in &page.alerts {
             lines.push(format!("- {}: {}", escaped(&alert.when), escaped(&alert.sentence)));
             if let Some(fix) = &alert.fix {
-                lines.extend([
-                    String::new(),
-                    "  ```sql".into(),
-                    format!("  {}", visible(fix)),
-                    "  ```".into(),
-                    String::new(),
-                ]);
+                lines.extend([String::new(), "  ```sql".into(), format!("  {fix}"), "  ```".into(), String::new()]);
             }
         }
     }

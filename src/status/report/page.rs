@@ -175,7 +175,9 @@ fn told_of(alert: &Alert) -> Told {
         Some(resolved) if alert.times == 1 => format!("{} to {resolved}", alert.opened),
         Some(resolved) => format!("{} to {resolved}, and {} times before", alert.opened, number(alert.times - 1)),
     };
-    let fix = alert.fix.clone().filter(|_| alert.resolved.is_none());
+    // What is not visible cannot be typed.
+    let is_typed = |fix: &String| alert.resolved.is_none() && visible(fix) == *fix;
+    let fix = alert.fix.clone().filter(is_typed);
     Told { when, sentence: alert.sentence.clone(), fix }
 }
 

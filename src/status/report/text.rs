@@ -70,7 +70,7 @@ fn alerts(alerts: &[Told]) -> Vec<String> {
         lines.extend(wrapped(&alert.when, 2));
         lines.extend(wrapped(&alert.sentence, 4));
         // Not wrapped: it is to be typed as it stands.
-        lines.extend(alert.fix.iter().map(|fix| format!("    type: {}", visible(fix))));
+        lines.extend(alert.fix.iter().map(|fix| format!("    type: {fix}")));
     }
     if alerts.is_empty() { Vec::new() } else { lines }
 }

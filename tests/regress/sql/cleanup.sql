@@ -101,8 +101,11 @@ UPDATE backlog_cleanup.policy SET keep = -1;
 \echo :LAST_ERROR_SQLSTATE
 UPDATE backlog_cleanup.policy SET max_age = '-1 s';
 \echo :LAST_ERROR_SQLSTATE
+-- The row is not shown: it has the time at which it was made.
+\set VERBOSITY terse
 UPDATE backlog_cleanup.target SET batch_size = 0;
 \echo :LAST_ERROR_SQLSTATE
+\set VERBOSITY default
 UPDATE backlog_cleanup.target SET status_column = 'metadata';
 \echo :LAST_ERROR_SQLSTATE
 UPDATE backlog_cleanup.target SET status_column = 'is_public';

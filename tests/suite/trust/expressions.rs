@@ -52,6 +52,7 @@ fn an_expression_is_of_the_row_alone_and_always_the_same() {
         )
         .unwrap();
     let mut wrong = Vec::new();
+    let deep = format!("(error{})", " || error".repeat(50_000));
     for (text, sqlstate, said) in [
         ("((SELECT max(error) FROM other))", "0A000", "subquery"),
         ("(EXISTS (SELECT FROM other))", "0A000", "subquery"),
@@ -75,6 +76,9 @@ fn an_expression_is_of_the_row_alone_and_always_the_same() {
         ("(id = 'other'::regclass::oid::bigint)", "0A000", "regclass names an object"),
         ("(id = ANY ('{other}'::regclass[]::oid[]::bigint[]))", "0A000", "names objects"),
         ("(error = 'x' AND '{x}'::label IS NOT NULL)", "0A000", "begins as an array"),
+        ("(error = ANY ('{a'))", "22P02", "malformed array literal"),
+        ("(id = 'x')", "22P02", "invalid input syntax"),
+        ("(error = ANY ('{a}'::word[]))", "0A000", "has elements"),
         ("(error, queue)", "42804", "record"),
         ("(c = posix)", "42P22", "COLLATE"),
         ("(length(c || posix))", "42P22", "COLLATE"),
@@ -91,6 +95,7 @@ fn an_expression_is_of_the_row_alone_and_always_the_same() {
         ("(error || 'it)", "42601", "unterminated"),
         ("(no_such)", "42703", "no_such"),
         ("()", "42601", ""),
+        (deep.as_str(), "54001", "stack depth"),
         ("(DEFAULT)", "42601", ""),
     ] {
         if client.batch_execute(&format!("BEGIN; {}", set("failure_type_column", text))).is_ok() {
@@ -334,4 +339,73 @@ fn to_name_an_expression_takes_the_rights_that_to_name_the_table_takes() {
     assert_eq!(named_by, "adm");
     client.batch_execute("REVOKE app FROM adm").unwrap();
     assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_emergency('t')")).0, "42501");
+}
+
+#[test]
+fn no_constant_is_read_whose_elements_have_code() {
+    let (cluster, mut client) = database("elements");
+    client
+        .batch_execute(
+            "CREATE TABLE told (who name); GRANT ALL ON told TO PUBLIC; CREATE SEQUENCE ran; GRANT ALL ON ran TO PUBLIC;
+             CREATE SCHEMA s1 AUTHORIZATION evil; CREATE SCHEMA s2 AUTHORIZATION evil; GRANT ALL ON SCHEMA s1 TO app; GRANT USAGE ON SCHEMA s1, s2 TO PUBLIC;
+             SET ROLE app;
+             CREATE TYPE s1.c AS (a int); CREATE TYPE s1.m AS ENUM ('sad'); CREATE TYPE s1.r AS RANGE (SUBTYPE = int); CREATE DOMAIN s1.w AS text;
+             CREATE DOMAIN s1.d AS s1.w[]; CREATE TABLE s1.with_c (id int, owner text, queue text, state text, at timestamptz, error text, c s1.c);
+             SET ROLE evil;
+             CREATE FUNCTION s2.tell(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE
+             AS $$BEGIN IF current_user <> 'evil' THEN PERFORM nextval('public.ran'); END IF; RETURN true; END$$;
+             CREATE DOMAIN s2.told AS int CHECK (s2.tell(VALUE)); CREATE TYPE s2.c AS (a s2.told); CREATE DOMAIN s2.m AS s2.told[];
+             RESET ROLE; REVOKE CREATE ON SCHEMA s1 FROM app",
+        )
+        .unwrap();
+    let constants = [
+        ("(('(1)'::s1.c) IS NOT NULL AND id > 0)", " c has elements"),
+        ("(s1.c '(1)' IS NOT NULL AND id > 0)", " c has elements"),
+        ("(id > 0 AND '{\"(1)\"}'::s1.c[] IS NOT NULL)", " c[] has elements"),
+        ("('[1,2)'::s1.r @> id)", " r has elements"),
+        ("(('{}'::s1.d) IS NOT NULL AND id > 0)", " w[] has elements"),
+        ("(c = '(1)')", "input of anonymous composite types"),
+        ("(ROW(c) IS DISTINCT FROM ROW('(1)'::s1.c))", " c has elements"),
+    ];
+    client.batch_execute("UPDATE backlog_cleanup.target SET generations_table = 's1.with_c' WHERE name = 't'").unwrap();
+    for (condition, said) in constants {
+        let (sqlstate, message, hint) = refused(client.batch_execute(&set("condition", condition)));
+        assert!(sqlstate == "0A000" && message.contains(said), "{condition}: {sqlstate} {message}");
+        client.batch_execute(&hint).unwrap();
+    }
+    // What is written with ARRAY and ROW is read by the executor; NULL has no elements, and the elements of what is PostgreSQL's own have no code.
+    for condition in [
+        "(c IS NOT NULL OR ROW(1)::s1.c IS NULL OR id > 0)",
+        "(ARRAY['sad'::s1.m] IS NOT NULL AND id > 0)",
+        "(NULL::s1.c IS NULL AND id > 0)",
+        "(id <@ '[1,2)'::int4range OR error = ANY ('{a,b}') OR error IS DISTINCT FROM 'a' OR error IN ('a', 'b', NULL))",
+        "(error BETWEEN 'a' AND 'b' OR 'sad'::s1.m IS NULL OR at > '2020-01-01' OR state = 'failed'::s1.w)",
+    ] {
+        client.batch_execute(&set("condition", condition)).unwrap_or_else(|failure| panic!("{condition}: {failure:?}"));
+    }
+    // One from before it was refused, and another type under its name: its code runs for nobody.
+    client
+        .batch_execute(&format!(
+            "ALTER TABLE backlog_cleanup.target DISABLE TRIGGER USER;
+             UPDATE backlog_cleanup.target SET generations_table = 'public.job' WHERE name = 't'; {};
+             ALTER TABLE backlog_cleanup.target ENABLE TRIGGER USER;
+             ALTER SCHEMA s1 RENAME TO s3; ALTER SCHEMA s2 RENAME TO s1",
+            set("condition", "(('(1)'::s1.c IS NOT NULL) AND ('{1}'::s1.m IS NOT NULL) AND (id > 0))")
+        ))
+        .unwrap();
+    let mut operator = cluster.connect_to("elements");
+    operator.batch_execute("SET SESSION AUTHORIZATION op").unwrap();
+    for call in [
+        "SELECT backlog_cleanup_failed_generations('t', dry_run => true)",
+        "SELECT backlog_cleanup_failed_generations('t')",
+        "CALL backlog_cleanup_run('t')",
+        "SELECT count(*) FROM backlog_cleanup_status('t')",
+        "SELECT count(*) FROM backlog_cleanup_explain('5', 't')",
+    ] {
+        let (sqlstate, message, _) = refused(operator.batch_execute(call));
+        assert!(["0A000", "42501"].contains(&sqlstate.as_str()), "{call}: {sqlstate} {message}");
+    }
+    operator.batch_execute("SELECT backlog_cleanup_tick(); SELECT backlog_cleanup_doctor('t')").unwrap();
+    assert_eq!(count(&mut client, RAN), 0);
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 100);
 }

@@ -1,6 +1,6 @@
 //! The doctor's fixes, and what naming a table needs.
 
-use cluster::refused;
+use cluster::{number as count, refused, value};
 
 use super::{database, found};
 
@@ -91,4 +91,129 @@ fn taking_the_ledger_from_a_target_wants_the_rights_that_naming_it_wants() {
              UPDATE backlog_cleanup.target SET ledger_table = NULL WHERE name = 't'; ROLLBACK",
         )
         .unwrap();
+}
+
+/// A condition of target `t` that its table's owner makes fail.
+fn with_condition(client: &mut postgres::Client) {
+    client
+        .batch_execute(
+            "SET ROLE app; CREATE FUNCTION meets(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN true; END';
+             CREATE FUNCTION constant(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN true; END'; RESET ROLE;
+             UPDATE backlog_cleanup.target SET condition = '(public.meets(queue) AND public.constant(1))', completed_status = '{completed}' WHERE name = 't'",
+        )
+        .unwrap();
+}
+
+fn raises(function: &str, raise: &str) -> String {
+    format!(
+        "CREATE OR REPLACE FUNCTION {function} RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$BEGIN {raise}; RETURN true; END$$"
+    )
+}
+
+#[test]
+fn what_code_gives_as_a_hint_is_no_fix_for_anybody() {
+    let (cluster, mut client) = database("hints");
+    with_condition(&mut client);
+    for function in ["meets(text)", "constant(int)"] {
+        for hint in [
+            "'INSERT INTO app.repair SELECT app.fix()'",
+            "'UPDATE backlog_cleanup.target SET keep = 0'",
+            "'GRANT app TO public'",
+            "'INSERT INTO a SELECT f(1' || repeat('::int', 3000000) || ')'",
+        ] {
+            client.batch_execute(&raises(function, &format!("RAISE 'out of date' USING HINT = {hint}"))).unwrap();
+            for role in ["postgres", "adm", "op", "mon", "app"] {
+                let mut session = cluster.connect_to("hints");
+                if role == "app" {
+                    client.batch_execute("SELECT backlog_cleanup_grant('app', 'monitor')").unwrap();
+                }
+                session.batch_execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
+                let told = "SELECT count(*) FROM backlog_cleanup_doctor('t') WHERE status = 'fail' AND detail LIKE '%out of date%'";
+                assert!(count(&mut session, told) > 0, "{role}: {hint}");
+                let fix = "SELECT string_agg(concat(fix, detail), ' ') FROM backlog_cleanup_doctor('t')
+                           WHERE concat(fix, detail) ~ 'INSERT INTO a|SET keep = 0|GRANT app'";
+                assert_eq!(value::<Option<String>>(&mut session, fix), None, "{role}: {hint}");
+            }
+        }
+        client.batch_execute(&raises(function, "NULL")).unwrap();
+    }
+}
+
+#[test]
+fn a_cancel_that_code_raises_ends_no_check_of_the_doctor() {
+    let (cluster, mut client) = database("doctor_cancelled");
+    with_condition(&mut client);
+    for (message, sqlstate) in
+        [("canceling statement due to user request", "57014"), ("terminating connection", "57P01")]
+    {
+        for function in ["meets(text)", "constant(int)"] {
+            client
+                .batch_execute(&raises(function, &format!("RAISE '{message}' USING ERRCODE = '{sqlstate}'")))
+                .unwrap();
+            for role in ["postgres", "mon"] {
+                let mut session = cluster.connect_to("doctor_cancelled");
+                session.batch_execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
+                let told = format!(
+                    "SELECT count(*) FROM backlog_cleanup_doctor('t') WHERE status = 'fail' AND detail LIKE '%{message}%'"
+                );
+                assert!(count(&mut session, &told) > 0, "{role}: {sqlstate}");
+            }
+            client.batch_execute(&raises(function, "NULL")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_operator_and_a_monitor_are_told_which_expression_fails_and_for_which_row() {
+    let (cluster, mut client) = database("told_which");
+    client
+        .batch_execute(
+            "ALTER TABLE job ADD doc text DEFAULT '{\"k\":\"1\"}';
+             UPDATE backlog_cleanup.target SET condition = '((doc::jsonb ->> ''k'') = ''1'')' WHERE name = 't';
+             UPDATE job SET doc = 'hunter2 is no json' WHERE id = 7",
+        )
+        .unwrap();
+    let failure = |role: &str, call: &str| {
+        let mut session = cluster.connect_to("told_which");
+        session.batch_execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
+        let failure = session.batch_execute(call).unwrap_err();
+        let failure = failure.as_db_error().unwrap();
+        assert!(role == "postgres" || failure.detail().is_none(), "{role} {call}: {failure:?}");
+        (failure.message().to_owned(), failure.hint().map(str::to_owned))
+    };
+    for (role, call) in [
+        ("op", "SELECT backlog_cleanup_failed_generations('t')"),
+        ("op", "SELECT backlog_cleanup_failed_generations('t', dry_run => true)"),
+        ("op", "SELECT backlog_cleanup_emergency('t', dry_run => true)"),
+        ("op", "CALL backlog_cleanup_run('t')"),
+        ("mon", "SELECT count(*) FROM backlog_cleanup_status('t')"),
+    ] {
+        let (message, hint) = failure(role, call);
+        assert!(message.contains("fails for row 7"), "{role} {call}: {message}");
+        assert!(hint.as_ref().is_some_and(|hint| hint.contains("CASE WHEN")), "{role} {call}: {hint:?}");
+        assert_eq!((message, hint), failure("postgres", call), "{role} {call}");
+    }
+}
+
+#[test]
+fn what_code_says_is_kept_and_raised_up_to_a_length() {
+    let (_cluster, mut client) = database("long_messages");
+    with_condition(&mut client);
+    client
+        .batch_execute(&format!(
+            "{}; UPDATE job SET at = now() WHERE id < 50; SELECT backlog_cleanup_tick()",
+            raises(
+                "meets(text)",
+                "RAISE '%', repeat('x', 20000000) USING DETAIL = repeat('y', 20000000), HINT = repeat('z', 20000000)"
+            )
+        ))
+        .unwrap();
+    let longest = "SELECT max(octet_length(steps::text)) FROM backlog_cleanup.tick";
+    assert!((2_000..20_000).contains(&count(&mut client, longest)), "{}", count(&mut client, longest));
+    let told = "SELECT max(length(detail)) FROM backlog_cleanup_doctor('t')";
+    assert!((5_000..50_000).contains(&count(&mut client, told)), "{}", count(&mut client, told));
+    let failure = client.batch_execute("CALL backlog_cleanup_run('t')").unwrap_err();
+    let failure = failure.as_db_error().unwrap();
+    let texts = [Some(failure.message()), failure.detail(), failure.hint()];
+    assert!(texts.into_iter().flatten().all(|text| text.len() < 30_000));
 }
