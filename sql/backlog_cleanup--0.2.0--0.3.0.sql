@@ -870,7 +870,7 @@ COMMENT ON COLUMN backlog_cleanup.run_part.next_offset IS 'rows of the next bloc
 COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS
     'how many times in a row a batch was rolled back, by a deadlock or the like';
 COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
-    'the WAL position when the positions were read; on a page that is older they still mean the same rows';
+    'the WAL position when the positions were read; on a page that is older they still mean the same rows; NULL if they mean nothing any more';
 COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
     'counts the passes, from 1: rows that one has kept back are tried again in the next';
 COMMENT ON COLUMN backlog_cleanup.run_part.part IS
@@ -1734,7 +1734,15 @@ BEGIN
                 WHERE c.oid OPERATOR(pg_catalog.=) 'backlog_cleanup.run'::pg_catalog.regclass
                   AND a.grantee OPERATOR(pg_catalog.<>) c.relowner) levels (grantee, rank, level)
           ORDER BY grantee, rank DESC) held
-    JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) held.grantee;
+    JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) held.grantee
+    -- No level may write runs or give levels: default privileges gave that role what it has. The doctor says so.
+    WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
+                      WHERE c.oid OPERATOR(pg_catalog.=) 'backlog_cleanup.run'::pg_catalog.regclass
+                        AND a.privilege_type OPERATOR(pg_catalog.=) 'INSERT' AND a.grantee OPERATOR(pg_catalog.=) held.grantee)
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
+                      WHERE p.oid OPERATOR(pg_catalog.=)
+                            '@extschema@.backlog_cleanup_grant(text, text)'::pg_catalog.regprocedure
+                        AND a.grantee OPERATOR(pg_catalog.=) held.grantee);
     IF again IS NOT NULL THEN
         RAISE WARNING 'roles with a level do not have the new functions yet' USING HINT = again;
     END IF;

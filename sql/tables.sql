@@ -488,7 +488,7 @@ COMMENT ON COLUMN backlog_cleanup.run_part.attempts IS
     'how many times in a row a batch was rolled back, by a deadlock or the like';
 COMMENT ON COLUMN backlog_cleanup.run_part.places IS 'the recipe of each position: its place in run_cutoff';
 COMMENT ON COLUMN backlog_cleanup.run_part.lsn IS
-    'the WAL position when the positions were read; on a page that is older they still mean the same rows';
+    'the WAL position when the positions were read; on a page that is older they still mean the same rows; NULL if they mean nothing any more';
 COMMENT ON COLUMN backlog_cleanup.run_part.columns IS 'the numbers that the target''s columns had in the table';
 COMMENT ON COLUMN backlog_cleanup.run_part.pass IS
     'counts the passes, from 1: rows that one has kept back are tried again in the next';

@@ -89,6 +89,19 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.restoring"),
 ];
 
+/// Each privilege by itself: the number of the lowest level that has it, its name, the schema and the name of its object. `schema` is the
+/// extension's, quoted.
+pub fn each_privilege(schema: &str) -> Vec<(i32, &'static str, String, String)> {
+    let parts = |(level, privilege): &(Level, &'static str)| {
+        let (what, on) = privilege.split_once(" ON ").unwrap_or_default();
+        let object = on.trim_start_matches("ROUTINE ").trim_start_matches("SCHEMA ").replace("@extschema@", schema);
+        let (of_schema, name) = object.rsplit_once('.').unwrap_or((&object, &object));
+        let (of_schema, name) = (of_schema.to_owned(), name.to_owned());
+        what.split(", ").map(move |what| (*level as i32 + 1, what, of_schema.clone(), name.clone())).collect::<Vec<_>>()
+    };
+    PRIVILEGES.iter().flat_map(parts).collect()
+}
+
 /// Gives a role a level, in addition to those that it has. Also grants USAGE on the extension's schema, and to an admin on
 /// pg_cron's, if the role lacks it. Errors: 22004, 22023 (unknown level), 42501 (the caller is not the extension's owner),
 /// 42704 (unknown role).

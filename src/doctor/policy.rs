@@ -37,6 +37,7 @@ pub fn policies(target: &Target) -> Result<Vec<Problem>> {
     let (doubted, problems) = in_doubt(target)?;
     found.extend(problems);
     found.extend(policies.list.iter().filter_map(|policy| shadowed(target, &policies, policy)));
+    found.extend(lifted(target, &policies));
     found.extend(without_rows(target, &policies, &doubted)?);
     found.extend(too_many(target, policies)?);
     Ok(found)
@@ -136,6 +137,32 @@ fn shadowed(target: &Target, policies: &Policies, policy: &Policy) -> Option<Pro
         names.said(target)
     );
     Some(Problem { status: Status::Warn, detail, fix: (!policy.is_hold()).then(|| drop_policy(target, names)) })
+}
+
+/// The holds of which another policy can take rows out: it names what comes first.
+fn lifted(target: &Target, policies: &Policies) -> Vec<Problem> {
+    let holds = policies.list.iter().filter(|policy| policy.is_hold());
+    let lifting = |hold: &Policy, policy: &Policy| {
+        policy.is_enabled && policy.names.come_before(&hold.names) && policy.names.may_meet(&hold.names)
+    };
+    let problem = |hold: &Policy, policy: &Policy| {
+        let detail = format!(
+            "rows that have both are under the policy for {}, and the hold for {} does not keep them: decide whether they may go",
+            policy.names.said(target),
+            hold.names.said(target)
+        );
+        Problem { status: Status::Warn, detail, fix: None }
+    };
+    let pairs = holds.flat_map(|hold| policies.list.iter().map(move |policy| (hold, policy)));
+    let mut found = pairs.filter(|(hold, policy)| lifting(hold, policy));
+    let told: Vec<Problem> = found.by_ref().take(NAMED).map(|(hold, policy)| problem(hold, policy)).collect();
+    let rest = found.count();
+    let rest = (rest > 0).then(|| Problem {
+        status: Status::Warn,
+        detail: format!("so are rows of {rest} other holds under policies that come first"),
+        fix: None,
+    });
+    told.into_iter().chain(rest).collect()
 }
 
 /// The policies that no row had in the last regular run. A hold may wait for its rows.

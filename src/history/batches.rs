@@ -117,23 +117,41 @@ fn sum_up_removed(table: &str, of_batch: &str) -> String {
     )
 }
 
-/// The same for the rows that the run has kept back, which the last pass has left for another: those of the only policy or status are
-/// all.
+/// The same for the rows that the run has kept back. First come those that the last pass has left for another, whose recipes are known;
+/// then, of the recipes that the run should have removed more rows of, as many as are wanting: where a part looks through blocks, or code of
+/// the run has changed rows.
 fn sum_up_kept_back(table: &str, of_cutoff: &str) -> String {
     format!(
-        "UPDATE backlog_cleanup.{table} counts SET kept_back = CASE WHEN run.is_one THEN run.kept_back ELSE stayed.rows END
-         FROM (SELECT kept_back, (SELECT count(*) = 1 FROM backlog_cleanup.{table} WHERE run_id = $1) AS is_one
-               FROM backlog_cleanup.run WHERE id = $1 AND kept_back > 0) run
-         LEFT JOIN (SELECT c.{of_cutoff} AS place, count(*) AS rows
-                    FROM backlog_cleanup.run_part p
-                    -- By key, steps are recipes.
-                    CROSS JOIN LATERAL unnest(
-                        CASE WHEN p.tids IS NULL AND p.first_block IS NULL THEN p.places ELSE p.places[(p.steps_done + 1)::integer:] END
-                    ) AS tried (place)
-                    JOIN backlog_cleanup.run_cutoff c ON c.run_id = p.run_id AND c.place = tried.place
-                    WHERE p.run_id = $1 AND p.kept_back > 0 AND (p.tids IS NOT NULL OR p.first_block IS NOT NULL OR tried.place >= p.steps_done)
-                    GROUP BY c.{of_cutoff}) stayed ON NOT run.is_one
-         WHERE counts.run_id = $1 AND (run.is_one OR counts.place = stayed.place)"
+        "WITH known AS (
+             SELECT tried.place, count(*) AS rows
+             FROM backlog_cleanup.run_part p
+             -- By key, steps are recipes.
+             CROSS JOIN LATERAL unnest(
+                 CASE WHEN p.tids IS NULL AND p.first_block IS NULL THEN p.places ELSE p.places[(p.steps_done + 1)::integer:] END
+             ) AS tried (place)
+             WHERE p.run_id = $1 AND p.kept_back > 0 AND (p.tids IS NOT NULL OR p.first_block IS NOT NULL OR tried.place >= p.steps_done)
+             GROUP BY tried.place),
+         of_recipe AS (
+             SELECT {of_cutoff} AS place, sum(known) AS known, greatest(sum(removable) - sum(removed) - sum(known), 0) AS wanting
+             FROM (SELECT recipe_id, policy, status, coalesce(removable, failed) AS removable, 0 AS removed,
+                          coalesce(known.rows, 0) AS known
+                   FROM backlog_cleanup.run_cutoff LEFT JOIN known USING (place)
+                   WHERE run_id = $1
+                   UNION ALL
+                   SELECT lost.recipe_id, lost.policy, lost.status, 0, lost.removed, 0
+                   FROM backlog_cleanup.run_batch b, LATERAL ROWS FROM (unnest(b.recipe_ids), unnest(b.policies), unnest(b.statuses),
+                                                                       unnest(b.removed)) lost (recipe_id, policy, status, removed)
+                   WHERE b.run_id = $1) counted
+             GROUP BY recipe_id, policy, status),
+         share AS (
+             SELECT of_place.place, turn.rows,
+                    sum(turn.rows) OVER (ORDER BY turn.turn, of_place.place ROWS UNBOUNDED PRECEDING) - turn.rows AS before, run.kept_back
+             FROM (SELECT place, sum(known) AS known, sum(wanting) AS wanting FROM of_recipe GROUP BY place) of_place
+             CROSS JOIN (SELECT kept_back FROM backlog_cleanup.run WHERE id = $1) run
+             CROSS JOIN LATERAL (VALUES (1, of_place.known), (2, of_place.wanting)) turn (turn, rows))
+         UPDATE backlog_cleanup.{table} counts SET kept_back = stayed.rows
+         FROM (SELECT place, sum(least(rows, greatest(kept_back - before, 0)))::bigint AS rows FROM share GROUP BY place) stayed
+         WHERE counts.run_id = $1 AND counts.place = stayed.place"
     )
 }
 

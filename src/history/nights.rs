@@ -18,7 +18,7 @@ pub struct Night {
 }
 
 /// The failed runs of this database's jobs in pg_cron's own history, the newest first: a run of one transaction leaves nothing
-/// else when it fails. Of a message the first line, in whatever language: its DETAIL may show values of rows.
+/// else when it fails. Whoever has a job may have it say anything: only those of roles that may run count. Of a message the first line, in whatever language: its DETAIL may show values of rows.
 pub fn failed() -> Result<Vec<Night>> {
     const MAY: &str = "SELECT has_table_privilege('cron.job_run_details', 'SELECT')";
     // Whoever has a job decides how long its command and its messages are, and how many runs it calls.

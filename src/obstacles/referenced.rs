@@ -39,6 +39,14 @@ const KEEPING: &str = "
                                                            ELSE 'SET NULL of a NOT NULL column' END,
                               'is_ordered', c.conrelid IN (SELECT oid FROM used) AND c.confrelid IN (SELECT oid FROM used)
                                             AND c.confdeltype IN ('a', 'r'),
+                              'going', CASE WHEN c.confdeltype IN ('a', 'r') AND c.conrelid NOT IN (SELECT oid FROM used) THEN
+                                  (SELECT jsonb_agg(going.columns)
+                                   FROM (SELECT array_agg(quote_ident(a.attname)) AS columns
+                                         FROM pg_constraint g JOIN pg_class t ON t.oid = g.conrelid CROSS JOIN unnest(g.conkey) AS here
+                                         JOIN pg_attribute a ON a.attrelid = g.conrelid AND a.attnum = here
+                                         WHERE g.conrelid = c.conrelid AND g.contype = 'f' AND g.confdeltype = 'c' AND g.conparentid = 0
+                                           AND g.confrelid IN (SELECT oid FROM used) AND t.relowner = $2 AND NOT t.relforcerowsecurity
+                                         GROUP BY g.oid) going) END,
                               'obscure', CASE
                                   WHEN c.confrelid NOT IN (SELECT oid FROM used) THEN 'it is behind an ON DELETE CASCADE'
                                   WHEN c.conrelid IN (SELECT oid FROM used) THEN 'it references the target itself'
@@ -75,6 +83,8 @@ struct Keeping {
     action: String,
     /// Whether it is of the target to itself, and a run puts its rows in order.
     is_ordered: bool,
+    /// The columns of keys by which its rows go with rows of the target: a run reads them where it puts its rows in order.
+    going: Option<Vec<Vec<String>>>,
     /// Why its rows are not read.
     obscure: Option<String>,
 }
@@ -173,7 +183,8 @@ fn look(
             remark(why);
             continue;
         }
-        let Some(Keys { lists, are_all }) = keys(&keeping)? else {
+        let going = keeping.going.as_deref().unwrap_or_default();
+        let Some(Keys { lists, are_all }) = keys(&keeping, going)? else {
             remark("its table cannot be read");
             continue;
         };
@@ -193,6 +204,11 @@ fn look(
             );
             problems.push(Problem { status: Status::Ok, detail, fix: None });
         }
+        if !are_ordered && !going.is_empty() {
+            let detail =
+                format!("what rows with foreign key {name} hold that go with rows of the target, a dry run says");
+            problems.push(Problem { status: Status::Ok, detail, fix: None });
+        }
     }
     Ok(problems)
 }
@@ -204,8 +220,9 @@ const KEYS: i64 = 1_000;
 /// Bytes of a key's column: all keys are held at once.
 const LONGEST: i64 = 1_000;
 
-/// Some of the keys that a table references; `None` if they cannot be read.
-fn keys(keeping: &Keeping) -> Result<Option<Keys>> {
+/// Some of the keys that a table references, but for those of rows that go with others by keys of these columns; `None` if they cannot be
+/// read.
+fn keys(keeping: &Keeping, going: &[Vec<String>]) -> Result<Option<Keys>> {
     let Some(table) = Table::of(keeping.referencing.into())? else { return Ok(None) };
     let each = |what: &dyn Fn(usize, &String) -> String, between: &str| {
         keeping.columns.iter().enumerate().map(|(place, column)| what(place, column)).collect::<Vec<_>>().join(between)
@@ -215,13 +232,16 @@ fn keys(keeping: &Keeping) -> Result<Option<Keys>> {
             "COALESCE(pg_catalog.octet_length(r.{column}::pg_catalog.text) OPERATOR(pg_catalog.>) {LONGEST}, false)"
         )
     };
+    let is_there = |column: &String| format!("r.{column} IS NOT NULL");
+    let by_key = |columns: &Vec<String>| columns.iter().map(is_there).collect::<Vec<_>>().join(" AND ");
+    let goes = std::iter::once("false".into()).chain(going.iter().map(by_key)).collect::<Vec<_>>().join(" OR ");
     let keys = format!(
-        "WITH looked_at AS MATERIALIZED (SELECT {} AS is_long, {} FROM {} r LIMIT {LOOKED_AT})
+        "WITH looked_at AS MATERIALIZED (SELECT {} AS is_long, {goes} AS goes, {} FROM {} r LIMIT {LOOKED_AT})
          SELECT pg_catalog.jsonb_build_object('lists', pg_catalog.jsonb_build_array({}), 'are_all',
                     pg_catalog.count(*) OPERATOR(pg_catalog.<) {KEYS}
                     AND (SELECT pg_catalog.count(*) FROM looked_at) OPERATOR(pg_catalog.<) {LOOKED_AT}
                     AND NOT EXISTS (SELECT FROM looked_at WHERE is_long))
-         FROM (SELECT DISTINCT {} FROM looked_at WHERE {} LIMIT {KEYS}) found",
+         FROM (SELECT DISTINCT {} FROM looked_at WHERE NOT goes AND {} LIMIT {KEYS}) found",
         each(&|_, column| is_long(column), " OR "),
         each(
             &|place, column| {

@@ -54,10 +54,9 @@ pub fn save(
                 held.into_iter()
                     .flat_map(in_chunks)
                     .try_for_each(|(place, rows)| save(pass_of_held, place, rows, false, true))?;
-                // A part of no rows, so that `look_again` finds one of each leaf.
+                // A part of no rows, so that `look_again` finds one of each leaf, and `is_lost` its file.
                 for (place, leaf) in leaves.iter().enumerate() {
-                    let is_across = across.iter().flatten().any(|of| of.place == place);
-                    if is_across && !has_steps[place] {
+                    if across.iter().flatten().any(|of| of.place == place) {
                         let task = Task::Positions { rows: Vec::new(), lsn, in_circles: false };
                         insert(1, of(leaf), task, 0, false)?;
                     }

@@ -154,6 +154,25 @@ macro_rules! due {
     };
 }
 
+/// Whether a run has rows of several leaves whose positions mean nothing any more.
+pub fn are_lost(run_id: i64) -> Result<bool> {
+    const ARE_LOST: &str =
+        "SELECT true FROM backlog_cleanup.run_part WHERE run_id = $1 AND leaves IS NOT NULL AND lsn IS NULL LIMIT 1";
+    extension::as_owner(|| prepared::get_one::<bool>(ARE_LOST, &[run_id.into()])).map(|lost| lost == Some(true))
+}
+
+/// Forgets the parts of a run. Those of its rows that it counts as kept back, and as given up among them, count no more; so many others
+/// are held.
+pub fn forget(run_id: i64, held: i64) -> Result<()> {
+    const FORGET: &str = "
+        WITH gone AS (DELETE FROM backlog_cleanup.run_part WHERE run_id = $1 RETURNING kept_back, given_up)
+        UPDATE backlog_cleanup.run
+        SET kept_back = run.kept_back - counted.kept_back + $2, given_up = run.given_up - counted.given_up
+        FROM (SELECT coalesce(sum(kept_back), 0) AS kept_back, coalesce(sum(given_up), 0) AS given_up FROM gone) counted
+        WHERE id = $1";
+    extension::as_owner(|| prepared::run(FORGET, &[run_id.into(), held.into()]))
+}
+
 /// Whether a run has parts that are not finished.
 pub fn are_left(run_id: i64) -> Result<bool> {
     let arguments = [run_id.into(), 0i32.into(), 0i32.into(), GIVEN_UP_PER_ROW.into()];
@@ -259,6 +278,20 @@ impl Part {
                 &[self.run_id.into(), (self.pass + 1).into(), leaf.table.oid.into(), leaf.numbers.clone().into()],
             )
         })
+    }
+
+    /// Finishes the part if one of these tables has another file than at the plan: its positions mean nothing any more, and the run is to
+    /// be planned anew. Returns false if none has. The caller has locked the tables.
+    pub fn is_lost(&self, tables: &[pg_sys::Oid]) -> Result<bool> {
+        const LOSE: &str = "
+            UPDATE backlog_cleanup.run_part SET lsn = NULL, steps_done = steps
+            WHERE run_id = $1 AND part = $2 AND pass = $3
+              AND EXISTS (SELECT FROM backlog_cleanup.run_part p
+                          WHERE p.run_id = $1 AND p.pass = 1 AND p.steps = 0 AND p.leaf = ANY ($4)
+                            AND p.filenode <> pg_relation_filenode(p.leaf))
+            RETURNING part";
+        let arguments = [self.run_id.into(), self.part.into(), self.pass.into(), tables.to_vec().into()];
+        extension::as_owner(|| prepared::get_one::<i32>(LOSE, &arguments)).map(|part| part.is_some())
     }
 
     /// Whether it looks through blocks.

@@ -1,7 +1,7 @@
 use pgrx::pg_sys::panic::CaughtError;
 
 use crate::postgres::retold::{RAISED, REPLACED};
-use crate::postgres::sqlstate::{exact, was_in_a_trigger};
+use crate::postgres::sqlstate::{exact, is_ended, was_in_a_trigger};
 use crate::postgres::subtransaction::{raise_again, reported, sqlstate};
 
 /// An error that code has met on a row.
@@ -57,6 +57,8 @@ pub fn is_about_a_row(failure: &CaughtError, sqlstate: &str) -> bool {
     let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)) = failure else { return false };
     match report.function_name() {
         Some(REPLACED) => false,
+        // Code may have raised an error of its own instead.
+        _ if is_ended() => false,
         Some(RAISED) => true,
         _ if LOST.contains(&sqlstate) => true,
         _ => {

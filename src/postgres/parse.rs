@@ -1,6 +1,7 @@
 //! What statements call, by PostgreSQL's own grammar. Nothing is looked up in a catalog, and nothing runs.
 
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::ops::Range;
 
 use pgrx::PgList;
 use pgrx::prelude::*;
@@ -21,9 +22,13 @@ pub struct Statements {
     pub is_read_only: bool,
     /// Whether a SELECT of it returns no row, by its WHERE or LIMIT alone.
     pub is_idle: bool,
+    /// Whether it switches foreign keys' actions off.
+    pub is_replica: bool,
     /// The tables that it names, with their schemas, and what WITH calls so.
     pub tables: Vec<(Option<String>, String)>,
     pub with: Vec<String>,
+    /// The calls of its SELECTs in WITH, by their places, until its statement is read.
+    in_with: Vec<(String, Range<usize>)>,
 }
 
 /// A function call as it is written.
@@ -31,6 +36,8 @@ pub struct Call {
     pub schema: Option<String>,
     pub function: String,
     arguments: Vec<(Option<String>, Value)>,
+    /// Whether it stands in a SELECT of WITH that nothing reads, which PostgreSQL does not run.
+    pub is_unread: bool,
 }
 
 /// An argument as it is written.
@@ -93,7 +100,12 @@ unsafe fn statement(node: *mut pg_sys::Node, found: &mut Statements) {
         match (*node).type_ {
             T_SelectStmt | T_InsertStmt | T_UpdateStmt | T_DeleteStmt | T_MergeStmt => {
                 found.is_idle |= (*node).type_ == T_SelectStmt && is_idle(node.cast());
+                let tables = found.tables.len();
                 start(visit, node, (&raw mut *found).cast());
+                let read: Vec<String> = found.tables[tables..].iter().map(|(_, name)| name.clone()).collect();
+                for (name, calls) in std::mem::take(&mut found.in_with) {
+                    found.calls[calls].iter_mut().for_each(|call| call.is_unread |= !read.contains(&name));
+                }
             }
             T_CallStmt => {
                 let call = (*node.cast::<pg_sys::CallStmt>()).funccall;
@@ -106,8 +118,11 @@ unsafe fn statement(node: *mut pg_sys::Node, found: &mut Statements) {
             }
             T_VariableSetStmt => {
                 let set = &*node.cast::<pg_sys::VariableSetStmt>();
-                let is_of_transaction = !set.name.is_null() && CStr::from_ptr(set.name) == c"TRANSACTION";
-                found.is_read_only |= is_of_transaction && is_read_only(set.args);
+                let is_of = |name| !set.name.is_null() && CStr::from_ptr(set.name) == name;
+                found.is_read_only |= is_of(c"TRANSACTION") && is_read_only(set.args);
+                let values = PgList::<pg_sys::Node>::from_pg(set.args);
+                let is_set_to = |text: &str| values.iter_ptr().any(|node| value(node) == Value::Text(text.into()));
+                found.is_replica |= is_of(c"session_replication_role") && is_set_to("replica");
             }
             T_DoStmt => {
                 let options = PgList::<pg_sys::DefElem>::from_pg((*node.cast::<pg_sys::DoStmt>()).args);
@@ -161,7 +176,15 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
                 statements.tables.push((schema, text(table.relname)));
             }
             pg_sys::NodeTag::T_CommonTableExpr => {
-                statements.with.push(text((*node.cast::<pg_sys::CommonTableExpr>()).ctename));
+                let with = &*node.cast::<pg_sys::CommonTableExpr>();
+                let (name, first) = (text(with.ctename), statements.calls.len());
+                statements.with.push(name.clone());
+                let is_over = walk(node, Some(visit), found);
+                let statements = &mut *found.cast::<Statements>();
+                if (*with.ctequery).type_ == pg_sys::NodeTag::T_SelectStmt {
+                    statements.in_with.push((name, first..statements.calls.len()));
+                }
+                return is_over;
             }
             _ => {}
         }
@@ -178,7 +201,7 @@ unsafe fn call(call: *mut pg_sys::FuncCall) -> Option<Call> {
         let mut names = strings((*call).funcname);
         let function = names.pop()?;
         let arguments = PgList::<pg_sys::Node>::from_pg((*call).args).iter_ptr().map(|node| argument(node)).collect();
-        Some(Call { schema: names.pop(), function, arguments })
+        Some(Call { schema: names.pop(), function, arguments, is_unread: false })
     }
 }
 

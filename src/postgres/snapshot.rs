@@ -34,10 +34,13 @@ pub fn with_own_changes<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Does `work` in a new snapshot of the transaction, which at READ COMMITTED shows what has been committed until now.
+/// Does `work` in a new snapshot of the transaction, which shows what it has done, and at READ COMMITTED what others have committed until now.
 pub fn with_new_snapshot<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: the snapshot that is pushed is popped below, or by the abort.
-    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+    unsafe {
+        pg_sys::CommandCounterIncrement();
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    }
     let done = work();
     // SAFETY: see above.
     unsafe { pg_sys::PopActiveSnapshot() };

@@ -1,8 +1,11 @@
 use std::cell::{Cell, UnsafeCell};
+use std::ffi::CStr;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use pgrx::prelude::*;
+
+use crate::postgres::retold::ENDS;
 
 /// The last SQLSTATE that `listening` has heard. A backend has one thread.
 static HEARD: AtomicI32 = AtomicI32::new(0);
@@ -10,10 +13,14 @@ static HEARD: AtomicI32 = AtomicI32::new(0);
 /// The last SQLSTATE of an error in a trigger.
 static HEARD_IN_A_TRIGGER: AtomicI32 = AtomicI32::new(0);
 
+/// Whether somebody has ended the statement or the session, whatever code has made of that error.
+static IS_ENDED: AtomicBool = AtomicBool::new(false);
+
 /// Does `work` and hears the SQLSTATEs of its errors: pgrx turns those that PostgreSQL itself does not have into XX000.
 pub fn listening<T>(work: impl FnOnce() -> T) -> T {
     HEARD.store(0, Ordering::Relaxed);
     HEARD_IN_A_TRIGGER.store(0, Ordering::Relaxed);
+    IS_ENDED.store(false, Ordering::Relaxed);
     // SAFETY: the callback is taken off below; an ERROR of `work` is caught within it, or resets the stack itself.
     unsafe {
         let mut callback = pg_sys::ErrorContextCallback {
@@ -53,6 +60,34 @@ unsafe extern "C-unwind" fn hear(_: *mut core::ffi::c_void) {
     if depth > 0 {
         HEARD_IN_A_TRIGGER.store(sqlstate, Ordering::Relaxed);
     }
+    // SAFETY: errfinish has the error on its stack.
+    if ENDING.contains(&sqlstate) && unsafe { raised_by() }.is_some_and(|function| function.to_str() == Ok(ENDS)) {
+        IS_ENDED.store(true, Ordering::Relaxed);
+    }
+}
+
+const ENDING: [i32; 2] = [PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32, PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN as i32];
+
+/// The function that raises the error.
+///
+/// # Safety
+///
+/// Called by errfinish.
+unsafe fn raised_by() -> Option<&'static CStr> {
+    // SAFETY: the copy is made outside of the context of errors, and its function's name is a constant.
+    unsafe {
+        let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+        let error = pg_sys::CopyErrorData();
+        let function = (*error).funcname;
+        pg_sys::FreeErrorData(error);
+        pg_sys::MemoryContextSwitchTo(context);
+        (!function.is_null()).then(|| CStr::from_ptr(function))
+    }
+}
+
+/// Whether somebody has ended the statement or the session since `listening` began.
+pub fn is_ended() -> bool {
+    IS_ENDED.load(Ordering::Relaxed)
 }
 
 /// Whether a trigger was at work when the last failure began: one of the table's, or one of a foreign key.

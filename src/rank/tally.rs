@@ -66,8 +66,6 @@ pub struct Tally {
     /// Those that rows may have, as texts.
     statuses: Vec<String>,
     is_number: bool,
-    /// Rows that have stayed because of what their deletion met, of all entries.
-    kept_back: i64,
     /// Rows that an emergency run passes over, which are in no entry.
     held: Vec<RecipeCount>,
     /// Of a recipe of several columns.
@@ -98,7 +96,6 @@ impl Tally {
             list: Vec::new(),
             policies: policies.clone(),
             statuses: target.names_of_statuses.clone(),
-            kept_back: 0,
             held: Vec::new(),
             is_number: target.recipe.is_integer(),
             parts: Parts::of(target),
@@ -352,10 +349,17 @@ impl Tally {
         list
     }
 
-    /// Counts rows that have stayed because of what their deletion met: those of them whose entries are known, and how many there are.
+    /// Counts rows that have stayed because of what their deletion met: those of them whose entries are known, and how many there are. The
+    /// others, such as those that code of the run has changed, count in entries of which rows have stayed.
     pub fn keep_back(&mut self, known: &[Removable], all: i64) {
         known.iter().filter_map(Removable::recipe).for_each(|recipe| self.list[recipe].kept_back += 1);
-        self.kept_back = all;
+        let mut rest = all - self.list.iter().map(|entry| entry.kept_back).sum::<i64>();
+        for entry in &mut self.list {
+            let others = (entry.failed - entry.removed - entry.kept_back).min(rest).max(0);
+            entry.kept_back += others;
+            rest -= others;
+        }
+        self.list.first_mut().into_iter().for_each(|entry| entry.kept_back += rest);
     }
 
     /// The rows of each policy.
@@ -375,9 +379,6 @@ impl Tally {
             sum.in_scope += entry.failed;
             sum.removed += entry.removed;
             sum.kept_back += entry.kept_back;
-        }
-        if let [only] = &mut sums[..] {
-            only.kept_back = self.kept_back;
         }
         sums
     }

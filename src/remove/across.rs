@@ -7,6 +7,7 @@ use crate::postgres::error::Result;
 use crate::postgres::met::Met;
 use crate::postgres::names::{Object, naming_also};
 use crate::postgres::settings::set_local;
+use crate::postgres::snapshot::with_new_snapshot;
 use crate::postgres::stream::stream_writing;
 use crate::postgres::subtransaction::attempt;
 use crate::rank::removable::Removable;
@@ -99,7 +100,7 @@ fn remove_around(
             set_local("lock_timeout", "1");
             let mut free = HashSet::new();
             for (place, rows) in &wanted {
-                let now = follow(&leaves[*place], rows);
+                let now = with_new_snapshot(|| follow(&leaves[*place], rows));
                 let locked: HashSet<_> = lock(rules, &leaves[*place], &now)?.into_iter().collect();
                 free.extend(
                     rows.iter().zip(now).filter(|(_, now)| locked.contains(now)).map(|(row, _)| (*place, *row)),
@@ -165,7 +166,7 @@ fn among(leaves: &[Leaf], rows: &[Linked], there: &ByLeaf) -> Vec<Linked> {
     let mut now_of = HashMap::new();
     for (place, rows) in by_leaf(rows) {
         let there: HashSet<&Removable> = there.get(&place).into_iter().flatten().collect();
-        let now = follow(&leaves[place], &rows);
+        let now = with_new_snapshot(|| follow(&leaves[place], &rows));
         now_of.extend(
             rows.into_iter().zip(now).filter(|(_, now)| there.contains(now)).map(|(row, now)| ((place, row), now)),
         );

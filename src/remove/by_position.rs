@@ -6,7 +6,7 @@ use crate::postgres::datum::tid_array;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::met::Met;
 use crate::postgres::settings::set_local;
-use crate::postgres::snapshot::with_own_changes;
+use crate::postgres::snapshot::with_new_snapshot;
 use crate::postgres::stream::stream_writing;
 use crate::postgres::subtransaction::attempt;
 use crate::rank::removable::Removable;
@@ -116,7 +116,9 @@ fn remove_pieces(
                 }
             }
             // Raises the error again if it is about the table.
-            Some(INSUFFICIENT_PRIVILEGE) => drop(remove_all(rules, leaf, &besides, &[], tally)?),
+            Some(INSUFFICIENT_PRIVILEGE) if !leaf.table.has_rules => {
+                remove_some(rules, leaf, &besides, &[], tally)?;
+            }
             _ => {}
         }
         if piece.len() > 1
@@ -168,14 +170,18 @@ pub fn where_they_are(
     rows: &[Removable],
     tally: &mut Tally,
 ) -> Result<(Vec<Removable>, usize)> {
-    let mut now = follow(leaf, rows);
-    let moved: HashSet<Removable> = now.iter().zip(rows).filter(|(now, row)| now != row).map(|(now, _)| *now).collect();
-    if !rules.is_regular() || moved.is_empty() {
-        return Ok((now, 0));
-    }
-    let goes = with_own_changes(|| removable_still(rules, leaf, &moved, tally))?;
-    let stays: Vec<Removable> = now.extract_if(.., |row| moved.contains(row) && !goes.contains(row)).collect();
-    Ok((now, made_here(leaf, &stays)))
+    // In one snapshot, which shows what others have moved.
+    with_new_snapshot(|| {
+        let mut now = follow(leaf, rows);
+        let moved: HashSet<Removable> =
+            now.iter().zip(rows).filter(|(now, row)| now != row).map(|(now, _)| *now).collect();
+        if !rules.is_regular() || moved.is_empty() {
+            return Ok((now, 0));
+        }
+        let goes = removable_still(rules, leaf, &moved, tally)?;
+        let stays: Vec<Removable> = now.extract_if(.., |row| moved.contains(row) && !goes.contains(row)).collect();
+        Ok((now, made_here(leaf, &stays)))
+    })
 }
 
 /// The DELETE of rows at positions. It repeats the run's condition: a row survives if another session retries, claims or
@@ -184,7 +190,7 @@ fn delete(rules: &Rules, leaf: &Leaf) -> String {
     format!("DELETE FROM ONLY {} g WHERE {}", leaf.table.name, at_positions(rules))
 }
 
-/// Removes rows whose recipes are known, or none of them: RETURNING would cost a fifth more. Errors: those of
+/// Removes rows that go in the recipes in which they were ranked, or none of them: RETURNING would cost a fifth more. Errors: those of
 /// `Besides::are_none`.
 fn remove_all(
     rules: &Rules,
@@ -194,7 +200,9 @@ fn remove_all(
     tally: &mut Tally,
 ) -> Result<Option<usize>> {
     let recipe_of_each = rows.iter().map(Removable::recipe).collect::<Option<Vec<_>>>();
-    let Some(recipe_of_each) = recipe_of_each.filter(|_| !leaf.table.has_rules) else { return Ok(None) };
+    let Some(recipe_of_each) = recipe_of_each.filter(|_| rules.is_regular() && !leaf.table.has_rules) else {
+        return Ok(None);
+    };
     let removed = Spi::connect_mut(|client| {
         client.update(delete(rules, leaf).as_str(), None, &[tid_array(&tids(rows))])?;
         // SAFETY: reads what the statement above has set.

@@ -31,6 +31,7 @@ fn at(rules: &Rules, tids: &str) -> String {
 }
 
 /// Where in a leaf to look for removable rows.
+#[derive(Clone, Copy)]
 pub enum Place<'a> {
     /// In heap order, after a position (block, offset) and before a block.
     Blocks { after: (u32, u16), end: u32 },
@@ -41,23 +42,22 @@ pub enum Place<'a> {
 /// Finds up to `limit` rows of a leaf that a run removes: in a regular run those older than the cutoff of their recipe, and no
 /// more than its recipe has left.
 pub fn find(rules: &Rules, leaf: &Leaf, place: Place, limit: usize, tally: &mut Tally) -> Result<Vec<Removable>> {
-    find_made(rules, leaf, place, limit, tally, |_| ())
+    find_but(rules, leaf, place, limit, tally, |_, _| true)
 }
 
-/// The same. `meets` gets the transaction that has made each of the rows as it is.
-pub fn find_made(
+/// The same but for rows for which `meets` is false. It gets the transaction that has made each of the rows as it is.
+pub fn find_but(
     rules: &Rules,
     leaf: &Leaf,
     place: Place,
     limit: usize,
     tally: &mut Tally,
-    mut meets: impl FnMut(u32),
+    mut meets: impl FnMut(Removable, u32) -> bool,
 ) -> Result<Vec<Removable>> {
     let mut found = Vec::new();
     removable(rules, leaf, place, tally, |recipe, row, made_by| {
-        if recipe.take() {
+        if meets(row, made_by) && recipe.take() {
             found.push(row);
-            meets(made_by);
         }
         if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;

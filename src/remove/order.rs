@@ -7,7 +7,7 @@ use crate::postgres::error::Result;
 use crate::postgres::names::{Object, naming_also};
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::owner::reading_as_owner_of;
-use crate::postgres::snapshot::with_own_changes;
+use crate::postgres::snapshot::with_new_snapshot;
 use crate::postgres::stream::stream_until;
 use crate::rank::removable::{PerLeaf, Removable};
 use crate::remove::circles::circles;
@@ -243,17 +243,18 @@ impl Waiting {
             return Ok(None);
         }
         let is_backwards = rows.iter().any(|rows| rows.first() > rows.last());
-        // SET NULL of an earlier pass has moved rows.
-        let mut rows: PerLeaf = leaves.iter().zip(rows).map(|(leaf, rows)| follow(leaf, rows)).collect();
-        rows.iter_mut().for_each(|rows| rows.sort_unstable());
-        let mut graph = Graph::of(rows);
         let oids: Vec<_> = leaves.iter().map(|leaf| leaf.table.oid).collect();
-        with_own_changes(|| {
+        // SET NULL of an earlier pass and other sessions have moved rows, and an older snapshot shows where they were.
+        let mut graph = with_new_snapshot(|| {
+            let mut rows: PerLeaf = leaves.iter().zip(rows).map(|(leaf, rows)| follow(leaf, rows)).collect();
+            rows.iter_mut().for_each(|rows| rows.sort_unstable());
+            let mut graph = Graph::of(rows);
             let of_leaf = |(place, leaf): (usize, &&Leaf)| {
                 let mut keys = keys.iter().filter(|key| key.to == leaf.table.oid);
                 keys.try_for_each(|key| graph.read(leaf, &oids, place, key))
             };
-            leaves.iter().enumerate().try_for_each(of_leaf)
+            leaves.iter().enumerate().try_for_each(of_leaf)?;
+            Ok(graph)
         })?;
         if graph.holding.is_empty() && !graph.is_held.contains(&true) {
             return Ok(None);

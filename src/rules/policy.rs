@@ -103,6 +103,13 @@ impl Names {
         *self == Names::default()
     }
 
+    /// Whether a row that has both these names and others is under the policy for these: the one that names its recipe comes first, among
+    /// those the one that names its failure type, then its status.
+    pub fn come_before(&self, other: &Names) -> bool {
+        let named = |names: &Names| [names.recipe_id.is_some(), names.failure_type.is_some(), names.status.is_some()];
+        named(self) > named(other)
+    }
+
     /// Whether a row can have both these names and others.
     pub fn may_meet(&self, other: &Names) -> bool {
         let differ = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;

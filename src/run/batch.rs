@@ -11,6 +11,7 @@ use crate::plan::part::{self, Part};
 use crate::postgres::error::Result;
 use crate::postgres::owner::defer_nothing;
 use crate::postgres::settings::set_until_commit;
+use crate::postgres::snapshot::with_new_snapshot;
 use crate::postgres::subtransaction::{attempt, sqlstate};
 use crate::remove::left::{Left, Patience};
 use crate::remove::watch::Watch;
@@ -92,7 +93,7 @@ fn work(run: &Run, target: &Target, is_here: &mut bool) -> Result<Option<f64>> {
     defer_nothing()?;
     let (mut is_over, mut removed) = (false, 0);
     let started = Instant::now();
-    let done = attempt(|| {
+    let mut batch = || {
         cutoff::with(target, run.id, horizon, |cutoffs| {
             let mut left = left_of(run, part.pass);
             let is_by_position = remove_parts(run, target, &mut part, cutoffs, &mut left)?;
@@ -102,7 +103,9 @@ fn work(run: &Run, target: &Target, is_here: &mut bool) -> Result<Option<f64>> {
             batches::write(run, target, cutoffs, part.pass, &left, started.elapsed())?;
             Ok(Some(()))
         })
-    });
+    };
+    // It shows what other workers have committed of the pass before.
+    let done = attempt(|| with_new_snapshot(&mut batch));
     if let Err(failure) = done {
         let again = matches!(
             sqlstate(&failure),

@@ -1,21 +1,19 @@
 use std::rc::Rc;
 
-use backlog_cleanup_report::Mode;
+use backlog_cleanup_report::{Mode, State};
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::extension;
 use crate::history::run::{self, Run};
 use crate::history::{ledger, report};
-use crate::plan::{cutoff, divide, policies, statuses};
+use crate::plan::{cutoff, divide, part, policies, statuses};
 use crate::postgres::error::{Result, error};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
 use crate::postgres::wal;
 use crate::rank::held::held;
 use crate::rank::one_pass::{Ranked, rank};
-use crate::rank::removable::Removable;
-use crate::rank::tally::Tally;
 use crate::remove::emergency::{emergency, positions};
 use crate::remove::order::{have_an_order, in_order};
 use crate::rules::matching::Policies;
@@ -105,21 +103,48 @@ pub fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
     without_unreadable_rows(|| steady_leaves(arguments.target.as_deref(), Lock::Read, start))
 }
 
+/// Divides what is left of a run anew: rows of several leaves are not where they were planned. Each recipe has the cutoff that it has.
+fn plan_anew(run: &Run) -> Result<()> {
+    steady_leaves(Some(&run.target), Lock::Read, |target, leaves| {
+        ground::is_that_of_the_snapshot(target)?;
+        let reading = run.reading.as_ref();
+        ground::is_read_as_before(run, target, reading.map_or(Ok(false), |reading| reading.still_holds(target))?)?;
+        let horizon = reading.map(|reading| reading.horizon).unwrap_or_default();
+        // SAFETY: only reads the WAL position.
+        let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
+        let (rows, recipes) = cutoff::with(target, run.id, horizon, |cutoffs| {
+            let rules = run.rules(target, &cutoffs.policies);
+            if rules.is_regular() {
+                cutoffs.rank_anew(&rules)?;
+            }
+            Ok((
+                positions(&rules, leaves, &mut cutoffs.tally)?,
+                if rules.is_regular() { cutoffs.tally.list.len() } else { 1 },
+            ))
+        })?;
+        let size = run.rows_at_once() as usize;
+        let rows = rows.map(|rows| in_order(leaves, rows, size)).transpose()?;
+        let held = rows.iter().flat_map(|rows| &rows.held).map(|(_, rows)| rows.len() as i64).sum();
+        part::forget(run.id, held)?;
+        divide::save(
+            run.id,
+            target.table.oid,
+            leaves,
+            rows.map(|rows| (rows, lsn)),
+            recipes,
+            size,
+            run.workers.max(1) as u32,
+        )
+    })
+}
+
 /// What an emergency run removes: every row in scope, counted. Their order matters, and so do their positions, only if rows hold each
 /// other.
 fn unranked(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
     // SAFETY: only reads the WAL position.
     let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
-    let (tally, _) = emergency(rules, leaves, true)?;
-    let positions = match have_an_order(leaves)? {
-        true => positions(rules, leaves, &mut Tally::of(rules.target, &rules.policies))?,
-        false => None,
-    };
-    // Their recipes have no place in the run's list.
-    let positions = positions.map(|leaves| {
-        let bare = |row: Removable| Removable::new(row.tid(), usize::MAX);
-        leaves.into_iter().map(|rows| rows.into_iter().map(bare).collect()).collect()
-    });
+    let (mut tally, _) = emergency(rules, leaves, true)?;
+    let positions = if have_an_order(leaves)? { positions(rules, leaves, &mut tally)? } else { None };
     Ok(Ranked { tally, positions, lsn })
 }
 
@@ -155,10 +180,14 @@ pub fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
         if run.workers > 1 && worker::are_to_start(run.id) {
             worker::start(&run)?;
         }
-        match worker::leader(&run)? {
-            Leader::Works => batch::step(&mut run),
-            Leader::Waits(seconds) => Ok(Some(seconds)),
-            Leader::Done => Ok(None),
+        let next = match worker::leader(&run)? {
+            Leader::Works => batch::step(&mut run)?,
+            Leader::Waits(seconds) => Some(seconds),
+            Leader::Done => None,
+        };
+        match next {
+            None if run.state == State::Running && part::are_lost(run.id)? => plan_anew(&run).map(|()| Some(0.0)),
+            next => Ok(next),
         }
     })?;
     if is_in_subtransaction() {

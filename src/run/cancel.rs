@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
-use crate::postgres::subtransaction::{attempt, raise_again, sqlstate};
+use crate::postgres::sqlstate::is_ended;
+use crate::postgres::subtransaction::{attempt, raise_again};
 use crate::postgres::timeout::{ANY, RegisterTimeout, disable_timeout, enable_timeout_every};
 
 /// Milliseconds between two looks of the timer.
@@ -70,9 +71,7 @@ pub fn unless_stopped<T>(step: impl FnOnce() -> Result<T>) -> Result<Option<T>> 
         // It may not have been heard.
         // SAFETY: a flag that signal handlers set, too.
         unsafe { (&raw mut pg_sys::QueryCancelPending).write_volatile(0) };
-        if let Err(failure) = &done
-            && sqlstate(failure) == PgSqlErrorCode::ERRCODE_QUERY_CANCELED
-        {
+        if done.is_err() && is_ended() {
             return Ok(None);
         }
     }

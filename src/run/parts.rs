@@ -12,10 +12,10 @@ use crate::plan::divide::blocks_at_once;
 use crate::plan::part::{self, Part, Task};
 use crate::postgres::changes::is_updated;
 use crate::postgres::error::Result;
-use crate::postgres::snapshot::with_own_changes;
+use crate::postgres::snapshot::with_new_snapshot;
 use crate::postgres::table::{Table, family};
 use crate::rank::removable::{PerLeaf, Removable};
-use crate::remove::find::{Place, find, find_made};
+use crate::remove::find::{Place, find, find_but};
 use crate::remove::heap::{follow, unchanged_since};
 use crate::remove::in_time::{Sizes, remove_in_time};
 use crate::remove::keys;
@@ -25,7 +25,7 @@ use crate::remove::steps::{one_pass, ordered, rows_of};
 use crate::rules::Rules;
 use crate::run::{failure, ground};
 use crate::target::Target;
-use crate::target::leaf::{Leaf, Reach};
+use crate::target::leaf::{Leaf, Reach, oids};
 
 /// How long a batch takes parts of which nothing goes.
 const IN_VAIN: Duration = Duration::from_millis(500);
@@ -123,7 +123,9 @@ impl Batch<'_> {
         part.take_over()?;
         let next = leaf.as_owner(self.target, || self.remove_next(&leaf, part))?;
         let (kept_back, given_up) = (self.left.kept_back - kept_back, self.left.given_up - given_up);
-        part.try_again(std::mem::take(&mut self.left.again), kept_back, given_up)?;
+        let again = std::mem::take(&mut self.left.again);
+        self.give_back(&again);
+        part.try_again(again, kept_back, given_up)?;
         let mut counted_before = part.counted_before(next.0, kept_back);
         if !part.is_looking() {
             counted_before = (counted_before - (self.left.untried - untried)).max(0);
@@ -148,6 +150,9 @@ impl Batch<'_> {
         }
         let columns: Vec<i16> = leaves.iter().flat_map(|leaf| leaf.numbers.clone()).collect();
         ground::is_read_as_before(self.run, self.target, part.columns == columns)?;
+        if part.is_lost(&oids(&leaves))? {
+            return Ok(true);
+        }
         let rules = self.run.rules(self.target, &self.cutoffs.policies);
         let mut known = PerLeaf::new();
         for leaf in &leaves {
@@ -156,7 +161,7 @@ impl Batch<'_> {
             rows.sort_unstable();
             known.push(leaf.as_owner(self.target, || self.known(&rules, leaf, &rows, lsn))?);
         }
-        let (mut steps, held) = ordered(with_own_changes(|| in_order(&leaves, known, usize::MAX))?);
+        let (mut steps, held) = ordered(with_new_snapshot(|| in_order(&leaves, known, usize::MAX))?);
         steps.extend(held);
         let removed = self.cutoffs.tally.removed();
         let Left { given_up, untried, .. } = *self.left;
@@ -192,7 +197,8 @@ impl Batch<'_> {
                 rows = rest;
             }
         }
-        let again = again.iter().flat_map(|step| rows_of(step, &leaves)).collect();
+        let again: Vec<_> = again.iter().flat_map(|step| rows_of(step, &leaves)).collect();
+        again.iter().for_each(|(_, row)| self.give_back(&[*row]));
         part.try_again_across(again, &leaves, self.left.given_up - given_up)?;
         let counted_before = (part.kept_back - (self.left.untried - untried)).max(0);
         let given_up_before = counted_before.min(part.given_up);
@@ -202,6 +208,13 @@ impl Batch<'_> {
         self.room.blocks = self.room.blocks.saturating_sub(rows.len());
         part.advance((part.steps, 0), self.cutoffs.tally.removed() - removed, (counted_before, given_up_before))?;
         Ok(true)
+    }
+
+    /// Lets as many other rows of their recipes go as have stayed.
+    fn give_back(&mut self, stayed: &[Removable]) {
+        for recipe in stayed.iter().filter_map(Removable::recipe) {
+            self.cutoffs.tally.list[recipe].left.iter_mut().for_each(|left| *left += 1);
+        }
     }
 
     /// The most rows of a part that the batch may remove. An emergency run that looks again takes no more than there were at its start,
@@ -257,14 +270,14 @@ impl Batch<'_> {
                     return Ok((part.steps, 0));
                 }
                 let limit = if is_counted { self.room.rows.min(part.kept_back as usize) } else { limit };
-                let mut rows = self.look(&rules, leaf, (next as u32, *next_offset), end as u32, limit)?;
+                let place = Place::Blocks { after: (next as u32, *next_offset), end: end as u32 };
+                let mut rows = self.look(&rules, leaf, part, place, limit)?;
                 self.room.rows -= rows.len();
                 self.room.blocks -= (end - next) as usize;
                 let next = match rows.last() {
                     Some(last) if rows.len() == limit => (i64::from(last.block()) - first, last.offset()),
                     _ => (end - first, 0),
                 };
-                self.leave_circles(leaf, part, &mut rows)?;
                 if part.pass % 2 == 0 {
                     rows.reverse();
                 }
@@ -279,39 +292,24 @@ impl Batch<'_> {
         }
     }
 
-    /// Takes those out of rows that were found which the run tries as circles through several leaves, and counts there.
-    fn leave_circles(&mut self, leaf: &Leaf, part: &Part, rows: &mut Vec<Removable>) -> Result<()> {
-        let circles = part.in_circles_across()?;
-        let circles: HashSet<_> = follow(leaf, &circles).iter().map(|row| (row.block(), row.offset())).collect();
-        for row in rows.extract_if(.., |row| circles.contains(&(row.block(), row.offset()))) {
-            let left = row.recipe().and_then(|recipe| self.cutoffs.tally.list[recipe].left.as_mut());
-            left.into_iter().for_each(|left| *left += 1);
-        }
-        Ok(())
-    }
-
-    /// Finds rows to remove in blocks. If others may have come to their recipes since these were ranked, ranks them anew first.
-    fn look(
-        &mut self,
-        rules: &Rules,
-        leaf: &Leaf,
-        after: (u32, u16),
-        end: u32,
-        limit: usize,
-    ) -> Result<Vec<Removable>> {
+    /// Finds rows to remove in blocks, but for those that the run tries and counts as rows of several leaves. If others may have come to
+    /// their recipes since these were ranked, ranks them anew first.
+    fn look(&mut self, rules: &Rules, leaf: &Leaf, part: &Part, place: Place, limit: usize) -> Result<Vec<Removable>> {
+        let at = |row: &Removable| (row.block(), row.offset());
+        let across: HashSet<_> = follow(leaf, &part.in_circles_across()?).iter().map(at).collect();
         let horizon = self.cutoffs.horizon;
         let left: Vec<_> = self.cutoffs.tally.list.iter().map(|recipe| recipe.left).collect();
         let mut are_ranked = true;
-        let place = || Place::Blocks { after, end };
-        let found = find_made(rules, leaf, place(), limit, &mut self.cutoffs.tally, |made_by| {
+        let found = find_but(rules, leaf, place, limit, &mut self.cutoffs.tally, |row, made_by| {
             are_ranked &= !horizon.is_before(made_by);
+            !across.contains(&at(&row))
         })?;
         if are_ranked || !rules.is_regular() {
             return Ok(found);
         }
         self.cutoffs.tally.list.iter_mut().zip(left).for_each(|(recipe, left)| recipe.left = left);
         self.cutoffs.rank_anew(rules)?;
-        find(rules, leaf, place(), limit, &mut self.cutoffs.tally)
+        find_but(rules, leaf, place, limit, &mut self.cutoffs.tally, |row, _| !across.contains(&at(&row)))
     }
 
     /// Of rows that were removable when the WAL was at `lsn`, those that are so still, as rows of the same recipes, in their order:
@@ -323,9 +321,12 @@ impl Batch<'_> {
         if others.is_empty() {
             return Ok(known);
         }
-        let now = follow(leaf, &others);
-        let tids: Vec<_> = now.iter().map(Removable::tid).collect();
-        let found = find(rules, leaf, Place::Positions(&tids), usize::MAX, tally)?;
+        // Other workers, and parts before in this batch, may have moved them.
+        let (now, found) = with_new_snapshot(|| {
+            let now = follow(leaf, &others);
+            let tids: Vec<_> = now.iter().map(Removable::tid).collect();
+            find(rules, leaf, Place::Positions(&tids), usize::MAX, tally).map(|found| (now, found))
+        })?;
         let at = |row: &Removable| (row.block(), row.offset());
         let known: HashMap<_, _> = known.iter().map(|row| (at(row), *row)).collect();
         let found: HashMap<_, _> = found.iter().map(|row| (at(row), *row)).collect();

@@ -141,6 +141,8 @@ fn works(command: &str, schema: &str) -> Vec<Work> {
     for work in &mut works {
         if statements.rolls_back {
             work.fails = Some("is rolled back".into());
+        } else if statements.is_replica {
+            work.fails = Some("stands behind session_replication_role = replica, under which runs are refused".into());
         } else if statements.is_read_only {
             work.fails = Some("stands in a read-only transaction".into());
         } else if statements.is_idle && statements.kinds.len() == 1 {
@@ -154,7 +156,10 @@ fn works(command: &str, schema: &str) -> Vec<Work> {
     }
     for body in &statements.blocks {
         let Some(block) = block::read(body) else { continue };
-        let has_handler = block.words.iter().any(|word| word.eq_ignore_ascii_case("exception"));
+        let has = |word: &str| block.words.iter().any(|of| of.eq_ignore_ascii_case(word));
+        let has_handler = has("exception");
+        // Without branches, all of it is rolled back.
+        let rolls_back = has("rollback") && !["commit", "if", "case", "loop", "exception"].into_iter().any(has);
         let in_block = |call: &Call| {
             let mut work = work(call, schema)?;
             if work.function == RUN && work.fails.is_none() {
@@ -164,6 +169,9 @@ fn works(command: &str, schema: &str) -> Vec<Work> {
                     None => Some("gives PL/pgSQL no variable for \"report\"".into()),
                     Some(_) => None,
                 };
+            }
+            if rolls_back && work.function != RUN {
+                work.fails = Some("is rolled back".into());
             }
             Some(work)
         };
@@ -269,6 +277,7 @@ fn work(call: &Call, schema: &str) -> Option<Work> {
         .iter()
         .any(|name| given(name).is_some_and(|value| *value != Value::Null));
     let unknown = call.unknown(arguments).map(|argument| format!("has an argument {argument}, which there is not"));
-    let fails = unknown.or_else(|| refused(arguments, |name| given(name).cloned(), mode));
+    let unread = call.is_unread.then(|| "is never reached, since nothing reads it in WITH".to_owned());
+    let fails = unread.or(unknown).or_else(|| refused(arguments, |name| given(name).cloned(), mode));
     (!is_trial).then_some(Work { function, target, mode, is_selective, is_alone: false, fails })
 }

@@ -561,6 +561,28 @@ fn rows_that_a_run_would_keep_back_are_told_beforehand_and_no_others() {
             "ok",
         ),
         ("ALTER TABLE job ADD old int REFERENCES job; UPDATE job SET old = id + 1 WHERE id < 100", "", 0, "ok"),
+        // Of a table of dependencies, rows go along but for one, which a row that stays holds, and with it what that one needs.
+        (
+            "CREATE TABLE dep (job int REFERENCES job ON DELETE CASCADE, needs int REFERENCES job); ALTER TABLE dep OWNER TO app;
+             INSERT INTO dep SELECT i + 1, i FROM generate_series(1, 79) i",
+            "",
+            0,
+            "ok",
+        ),
+        (
+            "CREATE TABLE dep (job int REFERENCES job ON DELETE CASCADE, needs int REFERENCES job); ALTER TABLE dep OWNER TO app;
+             INSERT INTO dep SELECT i + 1, i FROM generate_series(1, 79) i; INSERT INTO dep VALUES (95, 3)",
+            "rows of the target that stay reference 3 of those",
+            3,
+            "ok",
+        ),
+        (
+            "CREATE TABLE dep (job int REFERENCES job ON DELETE CASCADE, needs int REFERENCES job); ALTER TABLE dep OWNER TO app;
+             INSERT INTO dep SELECT i + 1, i FROM generate_series(1, 79) i; INSERT INTO dep VALUES (NULL, 85)",
+            "foreign key dep_needs_fkey of public.dep (needs) references at least 1 failed rows",
+            1,
+            "warn",
+        ),
         (
             "CREATE RULE never AS ON DELETE TO job DO INSTEAD NOTHING",
             "rule never on public.job replaces every removal",

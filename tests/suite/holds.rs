@@ -220,8 +220,9 @@ fn no_fix_of_the_doctor_takes_a_hold_away() {
              SELECT backlog_cleanup_failed_generations('t')",
         )
         .unwrap();
-    let (status, detail, fix) = finding(&mut client, "policy");
-    assert!(status == "warn" && fix.is_none() && detail.contains("group \"rare\""), "{detail}");
+    for (status, detail, fix) in findings(&mut client, "policy") {
+        assert!(status == "warn" && fix.is_none() && detail.contains("group \"rare\""), "{detail}");
+    }
     client.batch_execute("SELECT backlog_cleanup_drop_policy('rare', target => 't')").unwrap();
     let (status, detail, _) = finding(&mut client, "policy");
     assert!(status == "ok" && detail.contains("hold for group \"legal\""), "{detail}");
@@ -238,4 +239,23 @@ fn no_fix_of_the_doctor_takes_a_hold_away() {
     client.batch_execute(detail.split("and type ").nth(1).unwrap()).unwrap();
     assert_eq!(finding(&mut client, "target").0, "ok");
     assert_eq!(held(&mut client), 100);
+}
+
+#[test]
+fn a_policy_that_comes_before_a_hold_and_takes_rows_out_of_it_is_told() {
+    let cluster = Cluster::start("");
+    let mut client = with_jobs(&cluster);
+    client.batch_execute("SELECT backlog_cleanup_set_policy('a', enabled => false, target => 't')").unwrap();
+    assert_eq!(finding(&mut client, "policy").0, "ok");
+    assert_eq!(held(&mut client), 100);
+    client.batch_execute("SELECT backlog_cleanup_set_policy('a', status => 'dead', keep => 0, target => 't')").unwrap();
+    assert_eq!(held(&mut client), 50);
+    let (status, detail, fix) = finding(&mut client, "policy");
+    assert!(status == "warn" && fix.is_none() && detail.contains("does not keep them"), "{detail}");
+    // A hold by both names keeps them.
+    client
+        .batch_execute("SELECT backlog_cleanup_set_policy('a', status => 'dead', enabled => false, target => 't')")
+        .unwrap();
+    assert_eq!(held(&mut client), 100);
+    assert_eq!(finding(&mut client, "policy").0, "ok");
 }

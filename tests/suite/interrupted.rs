@@ -54,8 +54,11 @@ fn wherever_it_is_interrupted_the_books_balance_and_the_next_run_finishes_the_jo
             let mut client = cluster.connect();
             assert_eq!(last_state(&mut client).as_deref(), Some("interrupted"), "{case}");
             let removed = balance(&mut client, 400);
-            if interruption != "timeout" {
-                assert_eq!(removed, 10 * workers, "{case}");
+            match interruption {
+                "timeout" => (),
+                // The server starts again, and its last batches have not waited for the disk.
+                "kill" | "crash" => assert!(removed <= 10 * workers, "{case}: {removed}"),
+                _ => assert_eq!(removed, 10 * workers, "{case}"),
             }
             // What the workers were about is over in a moment, and nothing but that is in the way.
             until(&cluster, "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'backlog_cleanup%'");

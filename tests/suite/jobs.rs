@@ -1,6 +1,6 @@
 //! The doctor knows the jobs of pg_cron by what they call, and sees that they run.
 
-use cluster::{JOBS, finding, refused, truth, until_true, value, with_pg_cron};
+use cluster::{JOBS, column, finding, refused, truth, until_true, value, with_pg_cron};
 
 #[test]
 fn a_job_is_recognised_by_what_it_calls_whatever_its_spelling() {
@@ -396,6 +396,13 @@ fn a_job_that_cannot_run_its_target_is_told_before_its_night() {
             Some("a read-only transaction"),
         ),
         ("SELECT public.backlog_cleanup_failed_generations('t') WHERE false", Some("never reached")),
+        ("WITH x AS (SELECT public.backlog_cleanup_failed_generations('t')) SELECT 1", Some("never reached")),
+        ("WITH x AS (SELECT public.backlog_cleanup_failed_generations('t')) SELECT * FROM x", None),
+        ("DO $$BEGIN PERFORM public.backlog_cleanup_failed_generations('t'); ROLLBACK; END$$", Some("is rolled back")),
+        (
+            "SET session_replication_role = replica; SELECT public.backlog_cleanup_failed_generations('t')",
+            Some("session_replication_role = replica"),
+        ),
         ("SELECT public.backlog_cleanup_failed_generations('t') LIMIT 0", Some("never reached")),
         ("SELECT public.backlog_cleanup_failed_generations('t') FROM nosuch", Some("table nosuch")),
         ("SELECT public.backlog_cleanup_failed_generations('t') FROM cron.nosuch", Some("table cron.nosuch")),
@@ -607,4 +614,20 @@ fn a_monitor_sees_of_the_command_of_another_roles_job_what_it_runs() {
     assert!(value::<String>(&mut client, command).contains("hunter2"));
     client.batch_execute("SET SESSION AUTHORIZATION mon").unwrap();
     assert_eq!(value::<String>(&mut client, command), "backlog_cleanup_failed_generations('t')");
+}
+
+#[test]
+fn a_failed_job_of_a_role_that_may_not_run_is_no_run() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "CREATE ROLE night LOGIN; CREATE ROLE stranger LOGIN; SELECT backlog_cleanup_grant('night', 'operator');
+             INSERT INTO cron.job_run_details (jobid, runid, database, username, command, status, return_message, start_time)
+             SELECT run, run, 'postgres', role, 'SELECT backlog_cleanup_failed_generations(''t'')', 'failed', 'ERROR:  of ' || role, now()
+             FROM (VALUES (1000001, 'night'), (1000002, 'stranger'), (1000003, 'gone')) failed (run, role)",
+        )
+        .unwrap();
+    assert_eq!(column::<String>(&mut client, "SELECT error_message FROM backlog_cleanup.history"), ["of night"]);
 }

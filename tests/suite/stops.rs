@@ -168,3 +168,21 @@ fn a_run_over_a_replication_connection_is_refused() {
     }
     assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 15);
 }
+
+#[test]
+fn a_cancel_that_code_raises_again_as_its_own_error_ends_the_run() {
+    let cluster = Cluster::start("");
+    let mut client = platform(
+        &cluster,
+        "CREATE FUNCTION wrapped() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN PERFORM pg_sleep(3); RETURN OLD; EXCEPTION WHEN query_canceled THEN RAISE 'wrapped: %', SQLERRM; END$$;
+         CREATE TRIGGER wrapped BEFORE DELETE ON generations FOR EACH ROW WHEN (OLD.id = 5) EXECUTE FUNCTION wrapped();
+         SET statement_timeout = '1s'",
+    );
+    for call in ["SELECT backlog_cleanup_failed_generations()", "SELECT backlog_cleanup_emergency()", "CALL backlog_cleanup_run()"] {
+        let started = Instant::now();
+        let (_, message, ..) = refused(client.batch_execute(call));
+        assert!(message.contains("wrapped: canceling statement"), "{call}: {message}");
+        assert!(started.elapsed().as_secs_f64() < 2.9, "{call}: {:?}", started.elapsed());
+    }
+}

@@ -469,3 +469,63 @@ fn a_chain_that_goes_from_partition_to_partition_costs_little_and_one_refused_ro
         assert!(started.elapsed().as_secs() < 15, "{call}: {:?}", started.elapsed());
     }
 }
+
+#[test]
+fn what_one_worker_frees_goes_though_another_has_looked_before() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    // Row 1 references row 2, and takes half a second. The other worker takes row 2 again a moment after that is committed, and has looked
+    // a second before.
+    client
+        .batch_execute(&JOB.replace("error text)", "error text) PARTITION BY LIST (id)").replace(
+            "INSERT INTO job",
+            "CREATE TABLE job_1 PARTITION OF job FOR VALUES IN (1);
+             CREATE TABLE job_2 PARTITION OF job DEFAULT;
+             INSERT INTO job",
+        ))
+        .unwrap();
+    client
+        .batch_execute(
+            "DELETE FROM job WHERE id NOT IN (1, 2, 100); UPDATE backlog_cleanup.policy SET keep = 1 WHERE target = 't';
+             ALTER TABLE job ADD next int REFERENCES job ON DELETE CASCADE; UPDATE job SET next = 2 WHERE id = 1;
+             CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); RETURN OLD; END';
+             CREATE TRIGGER slow BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id = 1) EXECUTE FUNCTION slow();
+             UPDATE backlog_cleanup.target SET throttle_query = 'SELECT NULL::text FROM pg_sleep(1)' WHERE name = 't'",
+        )
+        .unwrap();
+    let (removed, kept_back, ..) = run(&mut client, "CALL backlog_cleanup_run('t', batch_size => 1, workers => 2)");
+    assert_eq!((removed, kept_back), (2, 0));
+}
+
+#[test]
+fn rows_that_others_of_their_batch_have_moved_go() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(&JOB.replace("error text)", "error text) PARTITION BY LIST (id)").replace(
+            "INSERT INTO job",
+            "CREATE TABLE job_0 PARTITION OF job DEFAULT;
+             CREATE TABLE job_1 PARTITION OF job FOR VALUES IN (1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 34);
+             CREATE TABLE job_2 PARTITION OF job FOR VALUES IN (2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35);
+             INSERT INTO job",
+        ))
+        .unwrap();
+    // One chain; the deletion of each row moves the one below it.
+    client
+        .batch_execute(
+            "DELETE FROM job WHERE id > 36; UPDATE backlog_cleanup.policy SET keep = 0 WHERE target = 't';
+             ALTER TABLE job ADD next int REFERENCES job, ADD aside int REFERENCES job ON DELETE SET NULL;
+             UPDATE job SET next = nullif(id - 1, 0), aside = CASE WHEN id < 36 THEN id + 1 END; CREATE TABLE saved AS TABLE job;
+             UPDATE backlog_cleanup.target SET throttle_query = 'SELECT NULL::text FROM pg_sleep(0.02)' WHERE name = 't'",
+        )
+        .unwrap();
+    for call in [
+        "CALL backlog_cleanup_run('t', batch_size => 3)",
+        "CALL backlog_cleanup_run('t', batch_size => 3, workers => 2)",
+        "CALL backlog_cleanup_run('t', 'emergency', batch_size => 3, workers => 2)",
+    ] {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        let (removed, kept_back, ..) = run(&mut client, call);
+        assert_eq!((removed, kept_back), (36, 0), "{call}");
+    }
+}

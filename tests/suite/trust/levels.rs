@@ -63,9 +63,12 @@ fn default_privileges_give_nothing() {
     assert!(!left.contains(&"table backlog_cleanup.run_policy".to_owned()), "{left:?}");
     assert!(!left.iter().any(|object| object.contains("backlog_cleanup_explain")), "{left:?}");
     let said: Vec<String> = column(&mut client, access);
-    assert!(said.contains(&"fail: role \"evil\" has TRIGGER on backlog_cleanup.run".to_owned()), "{said:?}");
+    let on_run = "fail: role \"evil\" has no level, but DELETE, INSERT, REFERENCES, SELECT, TRIGGER, TRUNCATE, UPDATE ON backlog_cleanup.run";
+    assert!(said.contains(&on_run.to_owned()), "{said:?}");
+    assert!(!said.iter().any(|said| said.contains("if it is to have")), "{said:?}");
     client.batch_execute("DROP EXTENSION backlog_cleanup; CREATE EXTENSION backlog_cleanup").unwrap();
-    assert_eq!(column::<String>(&mut client, given), ["function backlog_cleanup_fingerprint(text)"]);
+    let for_all = ["function backlog_cleanup_fingerprint(text)", "function backlog_cleanup_has_value(text,anyelement)"];
+    assert_eq!(column::<String>(&mut client, given), for_all);
     assert_eq!(column::<String>(&mut client, access), ["ok: no role has privileges beyond its level"]);
 
     // Who owns the schema, or may create in it, could have a job call another function.
@@ -118,7 +121,7 @@ fn a_level_is_revoked_and_granted_whatever_the_session_has_set() {
     let (cluster, mut client) = database("quoted");
     let executable = "SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
                       WHERE (p.proname ~ '^backlog_cleanup' OR n.nspname = 'backlog_cleanup')
-                        AND p.proname <> 'backlog_cleanup_fingerprint'
+                        AND p.proname NOT IN ('backlog_cleanup_fingerprint', 'backlog_cleanup_has_value')
                         AND has_function_privilege('op', p.oid, 'EXECUTE')";
     let before = count(&mut client, executable);
     client.batch_execute("SET quote_all_identifiers = on; SET search_path = pg_temp").unwrap();
@@ -172,4 +175,35 @@ fn no_setting_of_the_caller_shows_values_of_rows() {
     // Who has the owner's rights may look.
     client.batch_execute("SET debug_print_plan = on; SELECT backlog_cleanup_emergency('t')").unwrap();
     assert!(cluster.logged().contains(":aliasname known"));
+}
+
+#[test]
+fn the_doctor_compares_what_a_role_has_with_its_level() {
+    let (_cluster, mut client) = database("privileges_of_levels");
+    let access = "SELECT concat_ws('|', status, detail, fix) FROM backlog_cleanup_doctor('t')
+                  WHERE check_name = 'access' AND detail NOT LIKE '%may create%' ORDER BY detail";
+    assert_eq!(column::<String>(&mut client, access).len(), 0);
+    client
+        .batch_execute(
+            "GRANT INSERT, UPDATE, DELETE ON backlog_cleanup.run_batch TO op; GRANT UPDATE (max_age) ON backlog_cleanup.policy TO mon;
+             GRANT SELECT ON backlog_cleanup.history TO victim; GRANT EXECUTE ON FUNCTION backlog_cleanup_emergency TO mon;
+             REVOKE SELECT ON backlog_cleanup.tick FROM adm",
+        )
+        .unwrap();
+    let told = column::<String>(&mut client, access);
+    let said: Vec<&str> = told.iter().map(|told| told.split('|').take(2).last().unwrap()).collect();
+    assert_eq!(
+        said,
+        [
+            "role \"adm\" has level admin, but not 1 of what it gives, such as SELECT ON backlog_cleanup.tick: if it is to have them, type \
+             SELECT public.backlog_cleanup_grant('adm', 'admin')",
+            "role \"mon\" has level monitor, and besides EXECUTE ON public.backlog_cleanup_emergency(text,text,text,boolean,boolean,boolean,text)",
+            "role \"mon\" has level monitor, and besides UPDATE (max_age) ON backlog_cleanup.policy",
+            "role \"op\" has level operator, and besides DELETE, INSERT, UPDATE ON backlog_cleanup.run_batch",
+            "role \"victim\" has no level, but SELECT ON backlog_cleanup.history",
+        ],
+    );
+    // Each fix works as typed, and gives nothing.
+    told.iter().filter_map(|told| told.split('|').nth(2)).for_each(|fix| client.batch_execute(fix).unwrap());
+    assert_eq!(column::<String>(&mut client, access).len(), 1);
 }
