@@ -54,7 +54,11 @@ pub extern "C-unwind" fn backlog_cleanup_early_run(_argument: pg_sys::Datum) {
     step(user, hold);
     for target in step(user, || decided(tick)) {
         step(user, hold);
-        let Err(failure) = caught(|| Ok(run(user, &target))) else { continue };
+        let done = caught(|| {
+            run(user, &target);
+            Ok(())
+        });
+        let Err(failure) = done else { continue };
         ticks::release();
         // SAFETY: the transaction that the failure has ended.
         unsafe { pg_sys::AbortCurrentTransaction() };

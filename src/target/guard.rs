@@ -131,8 +131,9 @@ impl Drop for Around {
 impl Unreadable {
     /// For people.
     pub fn said(&self, target: &Target) -> String {
+        let message: String = self.message.chars().take(1_000).collect();
         let stay = if self.rows == 1 { "stays" } else { "stay" };
-        format!("{} {stay}: {}", counted(self.rows, &target.nouns.row_word), self.message)
+        format!("{} {stay}: {message}", counted(self.rows, &target.nouns.row_word))
     }
 }
 

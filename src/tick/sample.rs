@@ -108,6 +108,7 @@ fn counted(
         Some(span) if failed > 0 => Some(failure_types(target, leaves, span)?),
         span => span.as_ref().map(|_| json!([])),
     };
+    let why = why.or(target.unreadable(leaves)?.map(|unreadable| unreadable.said(target)));
     let statuses = target.names_of_statuses.iter().cloned().zip(in_scope.of_status.iter().copied());
     let counted = Counted {
         in_scope: in_scope.recipes.iter().map(|recipe| recipe.in_scope).sum(),

@@ -478,7 +478,8 @@ fn a_job_of_a_role_that_may_run_nothing_counts_for_nothing() {
     client
         .batch_execute(
             "CREATE ROLE evil LOGIN; GRANT USAGE ON SCHEMA cron TO evil; DELETE FROM cron.job;
-             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds) VALUES ('t', 'day', now() - interval '10 days', 0);
+             DELETE FROM backlog_cleanup.target WHERE name = 'generations';
+             UPDATE backlog_cleanup.target SET named_at = now() - interval '10 days' WHERE name = 't';
              SELECT backlog_cleanup_tick()",
         )
         .unwrap_or_else(|failure| panic!("{failure:?}"));

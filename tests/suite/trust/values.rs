@@ -231,10 +231,11 @@ fn labels_that_are_swapped_within_a_run_end_it() {
         );
         client
             .batch_execute(
-                "ALTER TYPE st RENAME VALUE 'failed' TO 'y'; ALTER TYPE st RENAME VALUE 'done' TO 'failed'; ALTER TYPE st RENAME VALUE 'y' TO 'done';
-                 SELECT pg_advisory_unlock(7)",
+                "ALTER TYPE st RENAME VALUE 'failed' TO 'y'; ALTER TYPE st RENAME VALUE 'done' TO 'failed'; ALTER TYPE st RENAME VALUE 'y' TO 'done'",
             )
             .unwrap();
+        // Behind the commit.
+        client.batch_execute("SELECT pg_advisory_unlock(7)").unwrap();
         let (sqlstate, message, _) = run.join().unwrap();
         assert!(["40001", "55000"].contains(&&*sqlstate), "{call}: {sqlstate} {message}");
         assert_eq!(count(&mut client, "SELECT count(*) FROM p"), 200, "{call}");
