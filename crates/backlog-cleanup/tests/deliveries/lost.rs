@@ -184,7 +184,8 @@ fn rules_are_evaluated_while_nothing_ticks() {
     client
         .batch_execute(
             "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, total_failed, removed, recipes_affected, started_at, finished_at)
-             VALUES ('generations', 'regular', 'completed', 'postgres', 0, 0, 0, now() - interval '9 days', now() - interval '9 days')",
+             VALUES ('generations', 'regular', 'completed', 'postgres', 0, 0, 0, now() - interval '9 days', now() - interval '9 days');
+             UPDATE backlog_cleanup.target SET named_at = now() - interval '10 days'",
         )
         .unwrap();
     let receiver = Receiver::start([]);
