@@ -743,7 +743,7 @@ fn the_doctor_stays_fast_on_a_million_rows() {
     let started = std::time::Instant::now();
     let (_, detail, _) = finding(&mut client, "failed_at");
     assert!(detail.starts_with("about "), "{detail}");
-    assert!(started.elapsed() < std::time::Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(started.elapsed() < std::time::Duration::from_secs(2), "{:?}", started.elapsed());
     let held = "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
                 WHERE pid = pg_backend_pid() AND relnamespace = 'public'::regnamespace";
     client.batch_execute("BEGIN; SELECT backlog_cleanup_doctor('t')").unwrap();

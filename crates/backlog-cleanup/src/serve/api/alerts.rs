@@ -154,7 +154,7 @@ struct OneRule {
 }
 
 #[derive(Serialize, ToSchema)]
-struct Dropped {
+struct DroppedRule {
     success: bool,
     /// False if there was none
     dropped: bool,
@@ -194,8 +194,8 @@ async fn set_rule(
 /// Removes a rule; its open alerts resolve with the next tick.
 #[utoipa::path(delete, path = "/api/admin/backlog-cleanup/alert-rules/{name}", operation_id = "drop_alert_rule", tag = "alerts",
     params(("name" = String, Path)),
-    responses((status = 200, description = "Whether there was one", body = Dropped), Problems))]
-async fn drop_rule(caller: Caller, Path(name): Path<String>) -> Result<Json<Dropped>, Problem> {
+    responses((status = 200, description = "Whether there was one", body = DroppedRule), Problems))]
+async fn drop_rule(caller: Caller, Path(name): Path<String>) -> Result<Json<DroppedRule>, Problem> {
     let drop = async {
         let mut work = caller.begin().await?;
         let dropped = alerts::drop_rule(&mut work, &name).await.map_err(refused)?;
@@ -204,7 +204,7 @@ async fn drop_rule(caller: Caller, Path(name): Path<String>) -> Result<Json<Drop
     };
     let dropped = caller.with_level(Level::Admin, drop).await?;
     tracing::info!(who = caller.who(), from = %caller.peer, rule = name, dropped, "rule is dropped");
-    Ok(Json(Dropped { success: true, dropped }))
+    Ok(Json(DroppedRule { success: true, dropped }))
 }
 
 #[derive(Serialize, ToSchema)]
