@@ -9,7 +9,7 @@ export PG_CONFIG
 # Servers and their clients show no backtraces, and clients connect to whom they are told.
 unexport RUST_BACKTRACE PGHOST PGPORT PGUSER PGDATABASE
 
-.PHONY: help setup needs install package demo demo-stop lint docs release test test-chaos test-soak test-hostile test-package test-install test-matrix test-assert bench
+.PHONY: help setup needs install package demo demo-stop lint docs release test test-chaos test-soak test-hostile test-citus test-package test-install test-matrix test-assert bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ test-soak: install ## runs of all kinds beside a load for five minutes (SECONDS,
 
 test-hostile: install ## hostile roles around the runs of a superuser for ten minutes (SECONDS, SEED), by chance
 	SECONDS=$(or $(SECONDS),600) cargo test --release -p backlog_cleanup_tests -- hostile:: --nocapture
+
+test-citus: install ## runs on a Citus of a coordinator and two workers, where the server of PG_CONFIG has Citus
+	cargo test --release -p backlog_cleanup_tests -- citus:: --nocapture --test-threads 1
 
 test-package: package ## install the packages in a clean Debian, use them and remove them; needs root
 	scripts/package-test

@@ -20,6 +20,8 @@ pub struct Cluster {
     dir: TempDir,
     /// Lines of its configuration.
     settings: String,
+    /// Where it listens on 127.0.0.1, if it does.
+    port: Option<u16>,
     /// What `RUST_BACKTRACE` is in the server's environment.
     backtrace: &'static str,
     /// Keeps what its data directory was copied from for the next server.
@@ -29,25 +31,30 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a server whose configuration gets these lines.
     pub fn start(settings: &str) -> Cluster {
-        Cluster::create(&pg_config(), settings, "0")
+        Cluster::create(&pg_config(), settings, None, "0")
+    }
+
+    /// The same for a server that also listens on this port of 127.0.0.1, and trusts whoever connects there.
+    pub fn start_on_port(port: u16, settings: &str) -> Cluster {
+        Cluster::create(&pg_config(), settings, Some(port), "0")
     }
 
     /// The same with the server of another `pg_config`.
     pub fn start_of(pg_config: &str, settings: &str) -> Cluster {
-        Cluster::create(pg_config, settings, "0")
+        Cluster::create(pg_config, settings, None, "0")
     }
 
     /// Starts a server that was told to show the backtraces of panics in Rust.
     pub fn start_with_backtraces() -> Cluster {
-        Cluster::create(&pg_config(), "", "full")
+        Cluster::create(&pg_config(), "", None, "full")
     }
 
     /// Copies a data directory that initdb has made once for the tests that run at this time: that is ten times as fast.
-    fn create(pg_config: &str, settings: &str, backtrace: &'static str) -> Cluster {
+    fn create(pg_config: &str, settings: &str, port: Option<u16>, backtrace: &'static str) -> Cluster {
         static INITIALIZED: Shared<TempDir> = Shared::new();
         installed::check();
         let (bin, settings) = (bin_of(pg_config), settings.to_owned());
-        let mut cluster = Cluster { bin, dir: directory(), settings, backtrace, initialized: None };
+        let mut cluster = Cluster { bin, dir: directory(), settings, port, backtrace, initialized: None };
         let initialized = INITIALIZED.get(pg_config, || {
             cluster.run("initdb", &["-U", "postgres", "-A", "trust", "--locale=C", "-E", "UTF8", "--no-sync", "-k"]);
             std::mem::replace(&mut cluster.dir, directory())
@@ -77,6 +84,7 @@ impl Cluster {
             bin: self.bin.clone(),
             dir: directory(),
             settings: self.settings.clone(),
+            port: None,
             backtrace: self.backtrace,
             initialized: self.initialized.clone(),
         };
@@ -176,6 +184,11 @@ impl Cluster {
         std::fs::read_to_string(self.log()).expect("the log")
     }
 
+    /// Its port, which also the name of the socket has.
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or(5432)
+    }
+
     pub fn socket(&self) -> &str {
         self.dir.path().to_str().expect("a temporary directory has a plain name")
     }
@@ -210,7 +223,7 @@ impl Cluster {
 
     pub(crate) fn configuration(&self, database: &str) -> postgres::Config {
         let mut configuration = postgres::Config::new();
-        configuration.host(self.socket()).user("postgres").dbname(database);
+        configuration.host(self.socket()).port(self.port()).user("postgres").dbname(database);
         configuration
     }
 
@@ -260,7 +273,7 @@ impl Cluster {
     pub fn program(&self, name: &str, arguments: &[&str]) -> String {
         let output = Command::new(self.bin.join(name))
             .args(["-h", self.socket(), "-U", "postgres"])
-            .env_remove("PGPORT")
+            .env("PGPORT", self.port().to_string())
             .args(arguments)
             .output()
             .expect("the program starts");
@@ -270,8 +283,10 @@ impl Cluster {
     }
 
     fn configure(&self) {
+        let listen = if self.port.is_some() { "127.0.0.1" } else { "" };
         let settings = format!(
-            "listen_addresses = ''\nunix_socket_directories = '{}'\nfsync = off\n{}",
+            "listen_addresses = '{listen}'\nport = {}\nunix_socket_directories = '{}'\nfsync = off\n{}",
+            self.port(),
             self.socket(),
             self.settings
         );

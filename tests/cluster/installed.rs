@@ -31,7 +31,8 @@ fn wrong(pg_config: &str) -> Option<String> {
         .then(|| format!("{} is older than {}", library.display(), newest.strip_prefix(root).unwrap().display()))
 }
 
-fn folder(pg_config: &str, name: &str) -> PathBuf {
+/// A directory of the server, by the option of `pg_config`.
+pub fn folder(pg_config: &str, name: &str) -> PathBuf {
     let output = Command::new(pg_config).arg(name).output().expect("pg_config starts");
     PathBuf::from(String::from_utf8(output.stdout).expect("UTF-8").trim_end())
 }

@@ -3,6 +3,7 @@
 mod cluster;
 mod fixtures;
 mod installed;
+mod nodes;
 mod pages;
 mod rows;
 mod shared;
@@ -13,6 +14,7 @@ pub use fixtures::{
     JOBS, SEE, create_index, fail, fail_in_any_order, finding, findings, findings_of, genuine_errors, last_state,
     own_by, platform_of, start_run, veto, with_pg_cron,
 };
+pub use nodes::Nodes;
 pub use pages::Page;
 pub use rows::{balance, column, number, numbers, refused, truth, value};
 pub use wait::{until, until_holds, until_true};

@@ -6,6 +6,7 @@ mod auto;
 mod bad_input;
 mod batched;
 mod chaos;
+mod citus;
 mod clock;
 mod counted;
 mod doctor;
