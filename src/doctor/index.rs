@@ -44,6 +44,8 @@ pub fn partial(target: &Target) -> Result<Vec<Problem>> {
         ));
     } else if !index::exists(target, names_failure_types)? {
         "the partial index is without the failure type, which a policy names; each run scans the whole table"
+    } else if leaves(target)?.iter().any(|leaf| leaf.is_distributed) {
+        return remark("the shards have the partial index".into());
     } else if !serves(target, policies)? {
         "the partial index exists, but the planner does not use it alone for the failed rows"
     } else {

@@ -10,6 +10,7 @@ mod index;
 mod job;
 mod job_login;
 mod job_runs;
+mod nodes;
 mod others;
 mod policy;
 mod removal;
@@ -38,7 +39,7 @@ use crate::target::load::exists;
 pub use index::references;
 
 /// The checks that need the target's tables and columns: name, check, and the detail if nothing is wrong.
-const OF_TARGET: [Check<Target>; 22] = [
+const OF_TARGET: [Check<Target>; 23] = [
     ("account", account, "the account is in the users table, if there is one"),
     ("statuses", statuses, "no other status is the same value as one whose rows are removed"),
     ("policy", policy::policies, "the default policy is enabled, and every other one has rows"),
@@ -55,6 +56,7 @@ const OF_TARGET: [Check<Target>; 22] = [
     ("owner", access::owner, "no table is owned by a superuser"),
     ("others", others::code, "no other role's code runs with the owners' privileges"),
     ("privileges", access::privileges, "the owners have the privileges that a run needs"),
+    ("nodes", nodes::answer, "every node that has shards answers the owners"),
     ("dead_rows", vacuum::dead_rows, "vacuum keeps up with the dead rows"),
     ("autovacuum", vacuum::autovacuum, "autovacuum is on for the table"),
     ("ledger", history::ledger, "the ledger matches the history"),

@@ -1,3 +1,4 @@
+use crate::doctor::nodes;
 use crate::obstacles::problem::{Problem, problems};
 use crate::obstacles::used::on_tables;
 use crate::postgres::error::Result;
@@ -12,7 +13,9 @@ const DEAD_ROWS: &str = "
 
 /// Finds tables with many dead rows, more than half as many as live ones. Autovacuum starts at a fifth.
 pub fn dead_rows(target: &Target) -> Result<Vec<Problem>> {
-    problems(&on_tables(DEAD_ROWS), &[vec![target.table.oid].into()])
+    let mut found = problems(&on_tables(DEAD_ROWS), &[vec![target.table.oid].into()])?;
+    found.extend(nodes::dead_rows(target)?);
+    Ok(found)
 }
 
 /// Only the server can set autovacuum, but a database and a role can set track_counts, and then their settings count.
@@ -44,7 +47,9 @@ const AUTOVACUUM: &str = "
     ORDER BY 2";
 
 pub fn autovacuum(target: &Target) -> Result<Vec<Problem>> {
-    problems(&on_tables(AUTOVACUUM), &[vec![target.table.oid].into()])
+    let mut found = problems(&on_tables(AUTOVACUUM), &[vec![target.table.oid].into()])?;
+    found.extend(nodes::autovacuum(target)?);
+    Ok(found)
 }
 
 const TRANSACTIONS: &str = "
@@ -64,7 +69,9 @@ const TRANSACTIONS: &str = "
 
 /// Finds transactions in any database that are old enough to keep removed rows on disk.
 pub fn transactions(_target: &str) -> Result<Vec<Problem>> {
-    problems(TRANSACTIONS, &[])
+    let mut found = problems(TRANSACTIONS, &[])?;
+    found.extend(nodes::transactions()?);
+    Ok(found)
 }
 
 const REPLICATION_SLOTS: &str = "

@@ -15,6 +15,7 @@ pub mod json;
 pub mod memory;
 pub mod met;
 pub mod names;
+pub mod nodes;
 pub mod now;
 pub mod owner;
 pub mod parse;

@@ -14,6 +14,7 @@ use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::postgres::error::{Result, error, required, spi};
+use crate::postgres::nodes::refuse_on_worker_node;
 use crate::postgres::read::refuse_read_only;
 use crate::schedule::auto::{AUTO, Place};
 use crate::schedule::pg_cron::{
@@ -33,7 +34,7 @@ pub use work::{Work, told};
 /// The job belongs to the caller. pg_cron reads its schedule in UTC unless `cron.timezone` names another time zone. With the schedule
 /// `auto` the tick moves it to the quietest hour of the day.
 /// Errors: 22004, 22023 (a bad cron expression or job name), 42501 (no privilege on pg_cron; another role's job),
-/// 42704 (unknown target), 42710 (the name is taken in another database), 55000 (pg_cron is not in this database).
+/// 42704 (unknown target), 42710 (the name is taken in another database), 55000 (pg_cron is not in this database; a worker node of Citus).
 #[pg_extern]
 fn backlog_cleanup_schedule(
     schedule: default!(Option<&str>, "'0 2 * * *'"),
@@ -94,6 +95,7 @@ fn backlog_cleanup_schedule_tick(
 
 /// Registers a job of the caller; `call` is what was called, and `valid` a call with a schedule that is one.
 fn place(schedule: &str, job_name: &str, command: &str, call: &str, valid: &str) -> Result<i64> {
+    refuse_on_worker_node("schedule a job")?;
     if !pg_cron_is_here()? {
         return Err(cannot_place(schedule, job_name, command, call)?);
     }

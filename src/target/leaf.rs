@@ -16,6 +16,8 @@ use crate::target::failing::Rows;
 pub struct Leaf {
     pub table: Table,
     pub reach: Reach,
+    /// Whether its rows are in shards of Citus.
+    pub is_distributed: bool,
     /// The heap's size in blocks.
     pub pages: u32,
     /// Whether the statistics are stale: since the last ANALYZE the heap has grown by a tenth, or a tenth of its rows have
@@ -33,6 +35,7 @@ impl Leaf {
     fn of(oid: pg_sys::Oid, target: &Target) -> Result<Option<Leaf>> {
         let Some(mut table) = Table::of(oid)? else { return Ok(None) };
         is_not_distributed(&table)?;
+        is_heap(&table)?;
         if target.search_path.is_some() && table.owner == target.table.owner {
             table.search_path = target.table.search_path.clone();
         }
@@ -51,7 +54,7 @@ impl Leaf {
             ));
         }
         let (numbers, filenode) = (numbers(&table, target)?, filenode(&table)?);
-        Ok(Some(Leaf { table, reach, pages: 0, is_stale: false, numbers, filenode }))
+        Ok(Some(Leaf { table, reach, is_distributed: false, pages: 0, is_stale: false, numbers, filenode }))
     }
 
     /// The leaf of this oid; `None` if it no longer exists or no longer belongs to the target. The caller has locked it.
@@ -226,6 +229,19 @@ fn belongs(leaf: pg_sys::Oid, target: &Target) -> Result<bool> {
         &[leaf.into(), target.table.oid.into()],
     )
     .map(|belongs| belongs == Some(true))
+}
+
+/// Refuses a table that is stored otherwise, such as one of Citus's `columnar`, which can lose no rows. Errors: 0A000.
+fn is_heap(table: &Table) -> Result<()> {
+    const METHOD: &str = "
+        SELECT amname::pg_catalog.text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_am a ON a.oid OPERATOR(pg_catalog.=) c.relam
+        WHERE c.oid OPERATOR(pg_catalog.=) $1 AND amname OPERATOR(pg_catalog.<>) 'heap'";
+    let Some(method) = one_now::<String>(METHOD, &[table.oid.into()])? else { return Ok(()) };
+    Err(error(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("table \"{}\" has access method \"{method}\", and runs remove rows of heap tables", table.name),
+        format!("ALTER TABLE {} SET ACCESS METHOD heap", table.name),
+    ))
 }
 
 /// Refuses a table that Citus distributes: it looks like a plain one, but a position means a row in each of its shards. Errors:

@@ -13,6 +13,7 @@ use crate::extension;
 use crate::history::{batches, housekeeping, samples};
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::json::Json;
+use crate::postgres::nodes::refuse_on_worker_node;
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::read::refuse_read_only;
 use crate::postgres::settings::{set_local, with_settings};
@@ -80,6 +81,7 @@ fn backlog_cleanup_tick() -> Result<Json> {
             "SELECT backlog_cleanup_tick()".into(),
         ));
     }
+    refuse_on_worker_node("tick")?;
     refuse_read_only("tick")?;
     extension::is_of_this_version()?;
     // Whoever has it already is in a tick: code of a table may call one.

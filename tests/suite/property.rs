@@ -47,6 +47,11 @@ enum Kind {
     Foreign,
     /// With a foreign partition.
     PartlyForeign,
+    /// By Citus.
+    DistributedById,
+    DistributedByRecipe,
+    Reference,
+    SingleShard,
 }
 
 /// A policy, for a recipe, a failure type, a status, some of them, or any row.
@@ -204,7 +209,11 @@ fn case(kinds: &'static [Kind]) -> impl Strategy<Value = Case> {
             ((policies, statuses, without_account), include_held, emergency, only_recipe, (only_type, only_status)),
             ((id_type, two_ids), recipe_type, time_type, hostile, index, time_zone, kind, expressions, recipes),
         )| Case {
-            rows,
+            // Citus refuses a row without a value to distribute it by.
+            rows: rows
+                .into_iter()
+                .map(|row| Row { recipe: row.recipe.or((kind == Kind::DistributedByRecipe).then_some(0)), ..row })
+                .collect(),
             policies: obeyed(policies, &statuses, recipes),
             only_status: only_status.filter(|status| statuses.contains(status)),
             statuses,
@@ -219,7 +228,7 @@ fn case(kinds: &'static [Kind]) -> impl Strategy<Value = Case> {
             recipe_type,
             time_type,
             hostile,
-            index: index && matches!(kind, Kind::Plain | Kind::Partitioned),
+            index: index && !matches!(kind, Kind::Foreign | Kind::PartlyForeign),
             time_zone,
             kind,
             expressions,
@@ -378,6 +387,8 @@ fn setup(case: &Case) -> (String, String) {
         "({id} {id_type}, {account} varchar, {recipe} {recipe_type}, {status} text, {at} {time_type}, {kind} text, met boolean,
           {part} boolean, {number} integer)"
     );
+    let distributed =
+        |how: &str, by: &str| format!("CREATE TABLE {table} {list}; SELECT create_{how}({}{by})", literal(table));
     let create = match case.kind {
         Kind::Plain => format!("CREATE TABLE {table} {list}"),
         Kind::Partitioned => format!(
@@ -396,6 +407,10 @@ fn setup(case: &Case) -> (String, String) {
                  SERVER here OPTIONS (schema_name 'plain', table_name 'far');
              CREATE TABLE other PARTITION OF {table} FOR VALUES WITH (MODULUS 2, REMAINDER 1)"
         ),
+        Kind::DistributedById => distributed("distributed_table", &format!(", {}", literal(&id))),
+        Kind::DistributedByRecipe => distributed("distributed_table", &format!(", {}", literal(&recipe))),
+        Kind::SingleShard => distributed("distributed_table", ", NULL"),
+        Kind::Reference => distributed("reference_table", ""),
     };
     let array =
         |names: &[&str]| format!("ARRAY[{}]", names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", "));
@@ -731,18 +746,24 @@ fn exactly_the_removable_rows_go() {
     runner(190).run(&case(&[Kind::Plain, Kind::Partitioned]), each).unwrap();
 }
 
-/// Runs cases that are committed, so that time goes by between the rows and the run.
+/// Runs cases with foreign tables of the same server.
 fn each_is_exact(cases: u32, kinds: &'static [Kind], batches: impl Strategy<Value = Batches>) {
-    const HOUR: i64 = DAY / 24;
     let cluster = Cluster::start("max_worker_processes = 16\n");
-    let client = RefCell::new(cluster.platform());
+    let mut client = cluster.platform();
     let here = format!(
         "CREATE EXTENSION postgres_fdw;
          CREATE SERVER here FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'postgres');
          CREATE USER MAPPING FOR postgres SERVER here OPTIONS (user 'postgres')",
         cluster.socket()
     );
-    client.borrow_mut().batch_execute(&here).unwrap();
+    client.batch_execute(&here).unwrap();
+    each_is_exact_for(client, cases, kinds, batches);
+}
+
+/// Runs cases that are committed, so that time goes by between the rows and the run.
+fn each_is_exact_for(client: Client, cases: u32, kinds: &'static [Kind], batches: impl Strategy<Value = Batches>) {
+    const HOUR: i64 = DAY / 24;
+    let client = RefCell::new(client);
     let each = |(mut case, batches): (Case, Batches)| {
         for age in case.rows.iter_mut().filter_map(|row| row.age.as_mut()) {
             if let Some(days) = (0..5).find(|days| (*age - days * DAY).abs() < HOUR) {
@@ -772,4 +793,10 @@ fn exactly_the_removable_rows_go_in_batches() {
 fn exactly_the_removable_rows_go_by_key() {
     let batches = prop::option::of((1..20i32, 1..=2i32));
     each_is_exact(50, &[Kind::Foreign, Kind::PartlyForeign], batches);
+}
+
+/// Runs cases of tables that Citus distributes, on its coordinator.
+pub fn exactly_the_removable_rows_go_from_distributed_tables(client: Client, cases: u32) {
+    let kinds = &[Kind::DistributedById, Kind::DistributedByRecipe, Kind::Reference, Kind::SingleShard];
+    each_is_exact_for(client, cases, kinds, prop::option::of((1..20i32, 1..=2i32)));
 }

@@ -3,6 +3,9 @@
 use cluster::{Nodes, number, value};
 use postgres::Client;
 
+use crate::property::exactly_the_removable_rows_go_from_distributed_tables;
+use crate::random::setting;
+
 use super::{BY_ID, BY_RECIPE, DISTRIBUTIONS, Distribution, books, fill, make, must_stay, there};
 
 const CALLS: [&str; 5] = [
@@ -63,6 +66,15 @@ fn exactly_the_right_rows_go_however_a_table_is_distributed() {
         exactly_the_right_rows_go(&mut client, distribution, 1200, 24);
         println!("{}, shards on the coordinator too: right", distribution.0);
     }
+}
+
+/// CASES says how many.
+#[test]
+fn exactly_the_removable_rows_go_from_random_tables() {
+    let Some(nodes) = Nodes::start("") else { return };
+    let cases = setting("CASES", 60) as u32;
+    exactly_the_removable_rows_go_from_distributed_tables(nodes.platform(), cases);
+    println!("{cases} random tables: right");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! What the extension promises, on tables that a real Citus distributes. Each test says that it is skipped where there is none.
 
+mod changes;
+mod coordinator;
 mod kinds;
+mod others;
 
 use std::collections::BTreeSet;
 
