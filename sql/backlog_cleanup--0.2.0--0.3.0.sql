@@ -884,6 +884,9 @@ ALTER TABLE backlog_cleanup.run_part ADD COLUMN in_circles boolean NOT NULL DEFA
 COMMENT ON COLUMN backlog_cleanup.run_part.in_circles IS 'whether its rows reference each other in circles, and go in one statement';
 ALTER TABLE backlog_cleanup.run_part ADD COLUMN leaves oid[];
 COMMENT ON COLUMN backlog_cleanup.run_part.leaves IS 'the table of each position, if a circle has rows of several; then leaf is the target''s';
+ALTER TABLE backlog_cleanup.run_part ADD COLUMN first_recipe bigint;
+COMMENT ON COLUMN backlog_cleanup.run_part.first_recipe IS
+    'where a range of recipes starts, for a table whose rows have no positions; then next_offset rows of the next recipe have stayed';
 COMMENT ON FUNCTION backlog_cleanup.forget_run IS 'removes the rows of a run that is deleted from the history';
 COMMENT ON FUNCTION backlog_cleanup.finish_run IS
     'a part of backlog_cleanup_run: sums up the batches and releases the target; returns the report';

@@ -470,6 +470,7 @@ CREATE TABLE backlog_cleanup.run_part (
     given_up    bigint NOT NULL DEFAULT 0,
     in_circles  boolean NOT NULL DEFAULT false,
     leaves      oid[],
+    first_recipe bigint,
     PRIMARY KEY (run_id, pass, part)
 );
 ALTER TABLE backlog_cleanup.run_part ALTER COLUMN tids SET STORAGE EXTERNAL, ALTER COLUMN places SET STORAGE EXTERNAL;
@@ -498,6 +499,8 @@ COMMENT ON COLUMN backlog_cleanup.run_part.kept_back IS 'rows that an earlier pa
 COMMENT ON COLUMN backlog_cleanup.run_part.given_up IS 'of kept_back, the rows that the run gave up on in the pass before';
 COMMENT ON COLUMN backlog_cleanup.run_part.in_circles IS 'whether its rows reference each other in circles, and go in one statement';
 COMMENT ON COLUMN backlog_cleanup.run_part.leaves IS 'the table of each position, if a circle has rows of several; then leaf is the target''s';
+COMMENT ON COLUMN backlog_cleanup.run_part.first_recipe IS
+    'where a range of recipes starts, for a table whose rows have no positions; then next_offset rows of the next recipe have stayed';
 
 CREATE TABLE backlog_cleanup.run_batch (
     run_id       bigint NOT NULL,

@@ -127,9 +127,9 @@ fn sum_up_kept_back(table: &str, of_cutoff: &str) -> String {
              FROM backlog_cleanup.run_part p
              -- By key, steps are recipes.
              CROSS JOIN LATERAL unnest(
-                 CASE WHEN p.tids IS NULL AND p.first_block IS NULL THEN p.places ELSE p.places[(p.steps_done + 1)::integer:] END
+                 CASE WHEN p.first_recipe IS NOT NULL THEN p.places ELSE p.places[(p.steps_done + 1)::integer:] END
              ) AS tried (place)
-             WHERE p.run_id = $1 AND p.kept_back > 0 AND (p.tids IS NOT NULL OR p.first_block IS NOT NULL OR tried.place >= p.steps_done)
+             WHERE p.run_id = $1 AND p.kept_back > 0 AND (p.first_recipe IS NULL OR tried.place >= p.first_recipe + p.steps_done)
              GROUP BY tried.place),
          of_recipe AS (
              SELECT {of_cutoff} AS place, sum(known) AS known, greatest(sum(removable) - sum(removed) - sum(known), 0) AS wanting

@@ -7,8 +7,11 @@ use crate::rank::removable::Removable;
 use crate::remove::order::{Ordered, reference_each_other};
 use crate::target::leaf::{Leaf, Reach};
 
+/// Ranges of recipes per worker: some have more rows than others.
+const RANGES: usize = 4;
+
 /// Splits a run into parts and saves them. A part is a list of row positions (with the WAL position at which they were read);
-/// if there were too many to keep, a range of blocks, `ranges` per leaf; for a leaf reached by key, the run's recipes. Rows that
+/// if there were too many to keep, a range of blocks, `ranges` per leaf; for a leaf reached by key, a range of the run's recipes. Rows that
 /// are held come in the second pass. `table` is the target's.
 pub fn save(
     run_id: i64,
@@ -27,7 +30,11 @@ pub fn save(
     };
     extension::as_owner(|| {
         for leaf in leaves.iter().filter(|leaf| leaf.reach == Reach::Key) {
-            insert(1, of(leaf), Task::Keys { kept_back: Vec::new() }, recipes as i64, false)?;
+            let each = recipes.div_ceil(if ranges > 1 { RANGES * ranges as usize } else { 1 }).max(1);
+            for first in (0..recipes).step_by(each) {
+                let task = Task::Keys { first: first as i64, stayed: 0, kept_back: Vec::new() };
+                insert(1, of(leaf), task, each.min(recipes - first) as i64, false)?;
+            }
         }
         match positions {
             Some((Ordered { steps, circles, across, held }, lsn)) => {

@@ -39,8 +39,9 @@ pub enum Task {
     Positions { rows: Vec<Removable>, lsn: u64, in_circles: bool },
     /// Rows of several leaves in circles, which go in one statement.
     Across { rows: Vec<(pg_sys::Oid, Removable)>, lsn: u64 },
-    /// The recipes of the run. Those of the rows that the pass before has kept back, at no positions.
-    Keys { kept_back: Vec<Removable> },
+    /// Recipes of the run from `first` on. Of the next one, so many rows with the lowest ids have stayed. Those of the rows that the pass
+    /// before has kept back, at no positions.
+    Keys { first: i64, stayed: usize, kept_back: Vec<Removable> },
 }
 
 /// The tables of these rows, by their oids.
@@ -65,7 +66,7 @@ pub(super) fn insert(
     steps: i64,
     (kept_back, given_up): (i64, i64),
 ) -> Result<()> {
-    let (mut leaves, is_by_key) = (None, matches!(task, Task::Keys { .. }));
+    let (mut leaves, mut first_recipe) = (None, None);
     let (first_block, rows, lsn, in_circles) = match task {
         Task::Blocks { first, .. } => (Some(first), None, 0, false),
         Task::Positions { rows, lsn, in_circles } => (None, Some(rows), lsn, in_circles),
@@ -74,14 +75,19 @@ pub(super) fn insert(
             leaves = Some(tables);
             (None, Some(rows), lsn, true)
         }
-        Task::Keys { kept_back } => (None, Some(kept_back), 0, false),
+        Task::Keys { first, kept_back, .. } => {
+            first_recipe = Some(first);
+            (None, Some(kept_back), 0, false)
+        }
     };
-    let tids = rows.as_ref().map(|rows| rows.iter().map(Removable::tid).collect::<Vec<_>>()).filter(|_| !is_by_key);
+    let tids = rows.as_ref().filter(|_| first_recipe.is_none());
+    let tids = tids.map(|rows| rows.iter().map(Removable::tid).collect::<Vec<_>>());
     let place = |row: &Removable| row.recipe().map(|place| place as i32);
     prepared::run(
         "INSERT INTO backlog_cleanup.run_part (run_id, pass, part, leaf, filenode, first_block, tids, places, lsn, steps,
-                                               kept_back, columns, in_circles, given_up, leaves)
-         VALUES ($1, $2, $3, $4, pg_relation_filenode($4), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+                                               kept_back, columns, in_circles, given_up, leaves, first_recipe)
+         VALUES ($1, $2, $3, $4, CASE WHEN $15 IS NULL THEN pg_relation_filenode($4) END, $5, $6, $7, $8, $9, $10, $11, $12, $13,
+                 $14, $15)
          ON CONFLICT (run_id, pass, part) DO UPDATE
          SET tids = CASE WHEN run_part.first_block IS NULL THEN excluded.tids || run_part.tids END,
              places = CASE WHEN run_part.first_block IS NULL THEN excluded.places || run_part.places END,
@@ -104,6 +110,7 @@ pub(super) fn insert(
             in_circles.into(),
             given_up.into(),
             leaves.into(),
+            first_recipe.into(),
         ],
     )
 }
@@ -185,9 +192,11 @@ impl Task {
             let next_offset = row.get_by_name::<i32, _>("next_offset")?.unwrap_or_default() as u16;
             return Ok(Task::Blocks { first, next_offset });
         }
-        let Some(tids) = row.get_by_name::<Vec<pg_sys::ItemPointerData>, _>("tids")? else {
-            return Ok(Task::Keys { kept_back: Vec::new() });
-        };
+        if let Some(first) = row.get_by_name::<i64, _>("first_recipe")? {
+            let stayed = row.get_by_name::<i32, _>("next_offset")?.unwrap_or_default() as usize;
+            return Ok(Task::Keys { first, stayed, kept_back: Vec::new() });
+        }
+        let tids: Vec<pg_sys::ItemPointerData> = row.get_by_name("tids")?.unwrap_or_default();
         let places: Vec<Option<i32>> = row.get_by_name("places")?.unwrap_or_default();
         let place = |place: Option<i32>| place.map_or(usize::MAX, |place| place as usize);
         let rows = tids.into_iter().zip(places).map(|(tid, p)| Removable::new(tid, place(p)));
@@ -208,7 +217,7 @@ impl Part {
         const NEXT: &str = concat!(
             due!(
                 "pass, part, leaf, columns, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
-                 steps, steps_done, attempts, kept_back, given_up, in_circles, leaves"
+                 steps, steps_done, attempts, kept_back, given_up, in_circles, leaves, first_recipe"
             ),
             " FOR UPDATE OF p SKIP LOCKED"
         );
@@ -343,7 +352,7 @@ impl Part {
     /// as kept back, and as given up among them.
     pub fn advance(
         &self,
-        (steps_done, next_offset): (i64, u16),
+        (steps_done, next_offset): (i64, usize),
         removed: i64,
         (kept_back, given_up): (i64, i64),
     ) -> Result<()> {
@@ -358,7 +367,7 @@ impl Part {
                     self.pass.into(),
                     self.part.into(),
                     steps_done.into(),
-                    i32::from(next_offset).into(),
+                    (next_offset as i32).into(),
                     removed.into(),
                     kept_back.into(),
                     given_up.into(),
@@ -382,7 +391,7 @@ impl Part {
     pub fn counted_before(&self, steps_done: i64, kept_back: i64) -> i64 {
         match self.task {
             Task::Positions { .. } if steps_done < self.steps => (steps_done - self.steps_done).min(self.kept_back),
-            Task::Blocks { .. } if steps_done < self.steps => kept_back.min(self.kept_back),
+            Task::Blocks { .. } | Task::Keys { .. } if steps_done < self.steps => kept_back.min(self.kept_back),
             _ => self.kept_back,
         }
     }
@@ -393,9 +402,11 @@ impl Part {
         rows.reverse();
         let count = rows.len() as i64;
         let (task, steps, kept_back) = match self.task {
-            Task::Keys { .. } | Task::Across { .. } => (Task::Keys { kept_back: rows }, self.steps, kept_back),
+            Task::Keys { first, .. } => (Task::Keys { first, stayed: 0, kept_back: rows }, self.steps, kept_back),
             Task::Blocks { .. } => (Task::Positions { rows, lsn: 0, in_circles: false }, count, count),
             Task::Positions { in_circles, .. } => (Task::Positions { rows, lsn: 0, in_circles }, count, count),
+            // They have a function of their own.
+            Task::Across { .. } => return Ok(()),
         };
         self.insert_again(&self.columns, task, steps, kept_back, given_up)
     }

@@ -3,6 +3,7 @@
 pub mod advisory;
 pub mod block;
 pub mod changes;
+pub mod citus;
 pub mod constraints;
 pub mod datum;
 pub mod delete;

@@ -16,8 +16,11 @@ use crate::postgres::sqlstate::is_of_listening;
 pub type Object = (pg_sys::Oid, pg_sys::Oid);
 
 /// What the statements of the innermost `naming` may name.
+#[derive(Clone)]
 struct Expected {
     objects: Vec<Object>,
+    /// Whether only its first statement is its own.
+    is_of_one: bool,
     /// The innermost error callback when it began. The statements themselves have one more, which is SPI's; those of code that they call
     /// have more than one.
     stack: *mut pg_sys::ErrorContextCallback,
@@ -44,7 +47,14 @@ pub fn install() {
 pub fn naming<T>(objects: Vec<Object>, work: impl FnOnce() -> T) -> T {
     // SAFETY: only reads where the stack is.
     let stack = unsafe { pg_sys::error_context_stack };
-    expecting(Some(Expected { objects, stack }), work)
+    expecting(Some(Expected { objects, is_of_one: false, stack }), work)
+}
+
+/// Does `work`, which has one statement of its own. Those that the statement sets off where it runs, such as the ones on shards that
+/// Citus has here, may name anything.
+pub fn naming_once<T>(work: impl FnOnce() -> T) -> T {
+    let around = EXPECTED.with_borrow(Option::clone);
+    expecting(around.map(|around| Expected { is_of_one: true, ..around }), work)
 }
 
 /// The same with more objects than those of the `naming` around it.
@@ -107,15 +117,20 @@ unsafe extern "C-unwind" fn analysed(
         // SAFETY: the arguments are those of the caller.
         unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| next(state, query, jumble)) };
     }
-    let wrong = EXPECTED.with_borrow(|expected| {
-        let expected = expected.as_ref().filter(|expected| is_its_own_statement(expected))?;
+    let (is_over, wrong) = EXPECTED.with_borrow(|expected| {
+        let Some(expected) = expected.as_ref().filter(|expected| is_its_own_statement(expected)) else {
+            return (false, None);
+        };
         let mut found = Found { expected: &expected.objects, wrong: None };
         // SAFETY: the caller's.
         unsafe { collect(query.cast(), &mut found) };
-        found.wrong
+        (expected.is_of_one, found.wrong)
     });
     if let Some(wrong) = wrong {
         replaced(wrong).report(PgLogLevel::ERROR);
+    }
+    if is_over {
+        EXPECTED.set(None);
     }
 }
 

@@ -9,6 +9,7 @@ use crate::postgres::error::{Result, error};
 use crate::postgres::executor::start;
 use crate::postgres::index_only::InHeapOrder;
 use crate::postgres::memory::context_below;
+use crate::postgres::names::naming_once;
 
 /// One row of a running statement. Its values live until the next row.
 pub struct Row<'a> {
@@ -144,7 +145,7 @@ fn execute(
     let code = Spi::connect(|_| {
         receiver.prepare();
         // SAFETY: the query, its parameters and the receiver outlive the call.
-        unsafe { pg_sys::SPI_execute_extended(query.as_ptr(), &options) }
+        naming_once(|| unsafe { pg_sys::SPI_execute_extended(query.as_ptr(), &options) })
     });
     if code < 0 {
         let message = format!("SPI_execute_extended returned {code}");

@@ -1,264 +1,381 @@
 use std::ops::{ControlFlow, Range};
 
 use pgrx::pg_sys;
-use pgrx::spi::quote_literal;
+use pgrx::pg_sys::panic::CaughtError;
 
-use crate::postgres::datum::instant_as_text;
+use crate::postgres::citus::{wait_on_nodes, with_settings_on_nodes};
 use crate::postgres::error::Result;
 use crate::postgres::met::Met;
-use crate::postgres::stream::{stream, stream_until, stream_writing};
+use crate::postgres::stream::{Row, stream, stream_until, stream_writing};
 use crate::postgres::subtransaction::attempt;
-use crate::rank::position::Position;
 use crate::rank::removable::Removable;
 use crate::rank::tally::{RecipeCount, Tally};
-use crate::remove::left::{INSUFFICIENT_PRIVILEGE, Left, MESSAGE, Reason};
+use crate::remove::left::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, Left, MESSAGE, Reason};
 use crate::remove::pieces::Pieces;
+use crate::remove::sought::{Sought, can_be_among_several};
 use crate::rules::Rules;
-use crate::target::Target;
 use crate::target::id::Values;
 use crate::target::leaf::Leaf;
 
 /// Rows that a statement removes, at most: what it returns is held in memory, some 100 bytes a row.
 const AT_ONCE: i64 = 100_000;
 
+/// Recipes whose rows a statement removes, at most.
+const RECIPES: usize = 50_000;
+
 /// Ids that are held at a time, to find those of rows that cannot go, and about how many bytes.
 const IDS: usize = 10_000;
 const BYTES: usize = 10_000_000;
 
-/// Removes rows of a leaf that has no usable positions: for each recipe in `range` (indexes in the tally), the rows older
-/// than its cutoff, and no more than its recipe has left. Stops once it has removed `limit` rows. Returns the index of the next
-/// recipe, or the range's end.
+/// Removes rows of a leaf that has no usable positions: for each recipe in `range` (indexes in the tally) those that the run may remove, and
+/// no more than it has left. Stops once it has tried `limit` rows. Of the first recipe, so many with the lowest ids have stayed before.
+/// Returns the index of the next recipe, or the range's end, and the same of that recipe.
 pub fn remove(
     rules: &Rules,
     leaf: &Leaf,
     range: Range<usize>,
-    limit: usize,
+    (stayed, limit): (usize, usize),
     tally: &mut Tally,
     left: &mut Left,
-) -> Result<usize> {
-    let are_there = leaf.is_all_of(rules.target)?;
-    let mut removed = 0;
-    let mut place = range.start;
-    while place < range.end && removed < limit && !left.is_over()? {
-        let recipe = &tally.list[place];
-        if let (Some(cutoff), Some(most)) = (recipe.cutoff, recipe.left) {
-            let condition = condition(rules, recipe, cutoff);
-            let gone = remove_where(rules, leaf, &condition, most, are_there, tally, left)?;
-            tally.list[place].left = Some(most - gone);
-            removed += gone as usize;
-        }
-        place += 1;
-    }
-    Ok(place)
+) -> Result<(usize, usize)> {
+    let keys = Keys { rules, leaf, are_there: rules.is_regular() && is_whole(rules, leaf)? };
+    let room = i64::try_from(limit).unwrap_or(i64::MAX);
+    on_nodes(leaf, || keys.remove_recipes(range, stayed as i64, room, tally, left))
 }
 
 /// Removes all rows of such a leaf that the run may remove, of which so many have been kept back before.
 pub fn remove_all(rules: &Rules, leaf: &Leaf, kept_back: i64, tally: &mut Tally, left: &mut Left) -> Result<()> {
     if rules.is_regular() {
-        return remove(rules, leaf, 0..tally.list.len(), usize::MAX, tally, left).map(drop);
+        return remove(rules, leaf, 0..tally.list.len(), (0, usize::MAX), tally, left).map(drop);
     }
-    let condition = rules.condition();
-    // Code on the other server may write rows again that have gone.
-    let most = if kept_back > 0 { kept_back } else { count(leaf, &condition)? };
-    remove_where(rules, leaf, &condition, most, true, tally, left).map(drop)
+    let keys = Keys { rules, leaf, are_there: is_whole(rules, leaf)? };
+    on_nodes(leaf, || {
+        let all = Sought::all(rules);
+        // Code on the other server may write rows again that have gone.
+        let most = if kept_back > 0 { kept_back } else { count(leaf, &all)? };
+        keys.remove_where(&all, most, (0, i64::MAX), tally, left).map(drop)
+    })
 }
 
-fn count(leaf: &Leaf, condition: &str) -> Result<i64> {
-    let mut rows = 0;
-    let count = format!("SELECT pg_catalog.count(*) FROM {} g WHERE {condition}", leaf.rows());
-    stream(&count, |row| rows = row.number(0).unwrap_or_default())?;
-    Ok(rows)
+fn on_nodes<T>(leaf: &Leaf, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    if leaf.is_distributed { with_settings_on_nodes(work) } else { work() }
 }
 
-/// Removes the rows that meet a condition, but at most so many; in one statement of `AT_ONCE` rows after the other if all of them can go.
-/// Counts those that are left, and returns how many have gone. `are_there` says whether the leaf had that many.
-fn remove_where(
-    rules: &Rules,
-    leaf: &Leaf,
-    condition: &str,
-    most: i64,
+/// Whether code of the run has changed what it has neither removed nor finds any more. Of a distributed table without triggers, other
+/// sessions have.
+fn is_whole(rules: &Rules, leaf: &Leaf) -> Result<bool> {
+    Ok((!leaf.is_distributed || leaf.table.has_triggers) && leaf.is_all_of(rules.target)?)
+}
+
+/// A leaf whose rows are removed by key.
+struct Keys<'a> {
+    rules: &'a Rules<'a>,
+    leaf: &'a Leaf,
+    /// Whether it has as many rows as a statement is to remove at most.
     are_there: bool,
-    tally: &mut Tally,
-    left: &mut Left,
-) -> Result<i64> {
-    let before = tally.removed();
-    let mut beyond = condition.to_owned();
-    loop {
-        let rest = most - (tally.removed() - before);
-        let last = if rest > AT_ONCE { last_of(rules, leaf, &beyond, AT_ONCE)? } else { None };
-        let portion = match &last {
-            Some(last) => format!("{beyond} AND NOT ({})", rules.target.id.is_behind(last)),
-            None => beyond,
-        };
-        let at_once = || delete(rules, leaf, &portion).map(|gone| Some(gone).filter(|gone| gone.removed() <= rest));
-        match attempt(at_once) {
-            Ok(Some(gone)) => tally.add(gone),
-            Ok(None) => remove_around(rules, leaf, &portion, rest, tally, left)?,
-            Err(failure) => {
-                Met::on_a_row(failure);
-                remove_around(rules, leaf, &portion, rest, tally, left)?;
-            }
-        }
-        let Some(last) = last else { break };
-        if left.is_over()? {
-            break;
-        }
-        beyond = format!("{condition} AND {}", rules.target.id.is_behind(&last));
-    }
-    let removed = tally.removed() - before;
-    if removed >= most {
-        return Ok(removed);
-    }
-    let there = format!(
-        "SELECT {}, pg_catalog.left({}, {MESSAGE}) FROM {} g WHERE {condition}",
-        rules.policies.group_columns(rules.target, &rules.target.recipe_key()),
-        rules.target.id.as_text(),
-        leaf.rows()
-    );
-    let (mut known, mut first) = (Vec::new(), None);
-    stream(&there, |row| {
-        // SAFETY: the column is a text.
-        first.get_or_insert_with(|| unsafe { row.text(3) }.map(str::to_owned));
-        if (known.len() as i64) < most - removed {
-            known.push(Removable::new(pg_sys::ItemPointerData::default(), tally.of_row(row)));
-        }
-    })?;
-    let rows = known.len() as i64;
-    if left.is_over()? {
-        left.untried += rows;
-        return Ok(removed);
-    }
-    if rows > 0 {
-        left.kept_back += rows;
-        left.again.extend(known);
-        left.reason.get_or_insert_with(|| Reason::new(None, first.flatten()));
-    }
-    if are_there {
-        left.keep_changed((most - removed - rows) as usize);
-    }
-    Ok(removed)
 }
 
-/// The id of the row at this place, the lowest ids first, of those that meet a condition; `None` if they are fewer.
-fn last_of(rules: &Rules, leaf: &Leaf, condition: &str, place: i64) -> Result<Option<Values>> {
-    let id = &rules.target.id;
-    let texts: Vec<String> = id.columns.iter().map(|(_, column)| column.as_text()).collect();
-    let at = format!(
-        "SELECT {} FROM {} g WHERE {condition} ORDER BY {} OFFSET {} LIMIT 1",
-        texts.join(", "),
-        leaf.rows(),
-        id.order(),
-        place - 1
-    );
-    let mut found = None;
-    stream(&at, |row| {
-        // SAFETY: the columns are texts.
-        found = Some((0..texts.len()).map(|column| unsafe { row.text(column) }.map(str::to_owned)).collect());
-    })?;
-    Ok(found)
-}
-
-/// Removes those of the rows that can go, but tries at most so many, the lowest ids first: halves what is refused until the ids
-/// are found of those that cannot.
-fn remove_around(
-    rules: &Rules,
-    leaf: &Leaf,
-    condition: &str,
-    most: i64,
-    tally: &mut Tally,
-    left: &mut Left,
-) -> Result<()> {
-    let id = &rules.target.id;
-    let mut beyond = "true".to_owned();
-    let mut most = most as usize;
-    while most > 0 {
-        let texts: Vec<String> = id.columns.iter().map(|(_, column)| column.as_text()).collect();
-        let next = format!(
-            "SELECT {} FROM {} g WHERE {condition} AND {beyond} ORDER BY {} LIMIT {}",
-            texts.join(", "),
-            leaf.rows(),
-            id.order(),
-            most.min(IDS)
-        );
-        let (mut ids, mut bytes): (Vec<Values>, usize) = Default::default();
-        stream_until(&next, None, |row| {
-            // SAFETY: the columns are texts.
-            let values = (0..texts.len()).map(|column| unsafe { row.text(column) }.map(str::to_owned));
-            let values: Values = values.collect();
-            bytes += values.iter().flatten().map(String::len).sum::<usize>();
-            ids.push(values);
-            if bytes < BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        let Some(last) = ids.last() else { return Ok(()) };
-        beyond = id.is_behind(last);
-        most -= ids.len();
-        let of_ids = |ids: &[Values]| delete(rules, leaf, &format!("{condition} AND {}", id.is_one_of(ids)));
-        let mut pieces = Pieces::of(&ids, left.patience);
-        while let Some(piece) = pieces.next(|_| true) {
-            if left.is_over()? {
-                return Ok(());
+impl Keys<'_> {
+    fn remove_recipes(
+        &self,
+        range: Range<usize>,
+        mut stayed: i64,
+        mut room: i64,
+        tally: &mut Tally,
+        left: &mut Left,
+    ) -> Result<(usize, usize)> {
+        let mut next = range.start;
+        while next < range.end && room > 0 && !left.is_over()? {
+            let (several, behind) = self.together(&tally.list, next..range.end, room);
+            if stayed == 0 && several.len() > 1 {
+                room -= several.iter().map(|place| self.rows_of(&tally.list[*place])).sum::<i64>();
+                self.remove_several(several, tally, left)?;
+                next = behind;
+                continue;
             }
-            match attempt(|| of_ids(&piece).map(Some)) {
-                Ok(gone) => {
-                    gone.into_iter().for_each(|gone| tally.add(gone));
-                    pieces.went();
+            let most = self.rows_of(&tally.list[next]);
+            if let Some(stayed) = self.remove_one(next, (stayed, room), tally, left)? {
+                return Ok((next, stayed as usize));
+            }
+            (next, stayed, room) = (next + 1, 0, room - most);
+        }
+        Ok((next, stayed as usize))
+    }
+
+    /// How many rows of a recipe a run may remove still, or had in an emergency run when it started.
+    fn rows_of(&self, recipe: &RecipeCount) -> i64 {
+        match self.rules.is_regular() {
+            true => recipe.cutoff.and(recipe.left).unwrap_or_default().max(0),
+            false => recipe.failed,
+        }
+    }
+
+    /// The first recipes of a range whose rows go in one statement, which are at most so many, and where the others begin.
+    fn together(&self, list: &[RecipeCount], range: Range<usize>, room: i64) -> (Vec<usize>, usize) {
+        let most = if self.leaf.is_distributed { RECIPES } else { 1 };
+        let (mut several, mut rows, end) = (Vec::new(), 0, range.end);
+        for place in range {
+            let recipe = &list[place];
+            let of_recipe = self.rows_of(recipe);
+            if of_recipe == 0 {
+                continue;
+            }
+            rows += of_recipe;
+            let fits = several.len() < most && rows <= room.min(AT_ONCE);
+            if !fits || !can_be_among_several(self.rules.target, recipe) {
+                return (several, place);
+            }
+            several.push(place);
+        }
+        (several, end)
+    }
+
+    /// Removes the rows of several recipes, in one statement if all of them can go; halves the recipes of one that is refused.
+    fn remove_several(&self, recipes: Vec<usize>, tally: &mut Tally, left: &mut Left) -> Result<()> {
+        let mut stack = vec![recipes];
+        while let Some(recipes) = stack.pop() {
+            if let [recipe] = recipes[..] {
+                self.remove_one(recipe, (0, i64::MAX), tally, left)?;
+                continue;
+            }
+            let sought = self.sought(tally, &recipes);
+            let removed = attempt(|| {
+                let gone = self.delete(&sought)?;
+                Ok(self.removed_of(&recipes, &gone, tally).map(|removed| (gone, removed)))
+            });
+            let Ok(Some((gone, removed))) = removed else {
+                removed.err().map(|failure| self.met(failure)).transpose()?;
+                let (first, second) = recipes.split_at(recipes.len() / 2);
+                stack.extend([second.to_vec(), first.to_vec()]);
+                continue;
+            };
+            tally.add(gone);
+            let (mut short, mut missing) = (Vec::new(), 0);
+            for (place, removed) in recipes.into_iter().zip(removed) {
+                let wanting = self.rows_of(&tally.list[place]) - removed;
+                tally.list[place].left.iter_mut().for_each(|left| *left -= removed);
+                if wanting > 0 {
+                    short.push(place);
+                    missing += wanting;
                 }
+            }
+            if missing > 0 {
+                self.keep(&self.sought(tally, &short), missing, (0, self.are_there), tally, left)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sought(&self, tally: &Tally, recipes: &[usize]) -> Sought {
+        let recipes: Vec<&RecipeCount> = recipes.iter().map(|place| &tally.list[*place]).collect();
+        Sought::of_several(self.rules, &recipes)
+    }
+
+    /// How many rows of each recipe have gone; `None` if they are more than it had left.
+    fn removed_of(&self, recipes: &[usize], gone: &Tally, tally: &mut Tally) -> Option<Vec<i64>> {
+        let mut of_all = vec![0; tally.list.len()];
+        for gone in &gone.list {
+            let place = tally.of_group(gone.recipe_id.as_deref(), gone.policy, gone.status);
+            *of_all.get_mut(place)? = gone.removed;
+        }
+        let removed: Vec<i64> = recipes.iter().map(|place| of_all[*place]).collect();
+        let are_right = removed.iter().zip(recipes).all(|(gone, place)| *gone <= self.rows_of(&tally.list[*place]));
+        (are_right && removed.iter().sum::<i64>() == gone.removed()).then_some(removed)
+    }
+
+    /// Removes the rows of a recipe. Returns as `remove_where` does.
+    fn remove_one(&self, place: usize, tried: (i64, i64), tally: &mut Tally, left: &mut Left) -> Result<Option<i64>> {
+        let recipe = &tally.list[place];
+        let (most, sought) = (self.rows_of(recipe), Sought::of_one(self.rules, recipe));
+        let before = tally.removed();
+        let stayed = self.remove_where(&sought, most, tried, tally, left)?;
+        let removed = tally.removed() - before;
+        tally.list[place].left.iter_mut().for_each(|left| *left -= removed);
+        Ok(stayed)
+    }
+
+    /// Removes rows, but at most so many; in one statement of `AT_ONCE` rows after the other if all of them can go. Counts those that are
+    /// left. Tries no more than there is room for, and none of the first so many, which have stayed before. Returns how many with the
+    /// lowest ids have stayed then; `None` if none is left to try.
+    fn remove_where(
+        &self,
+        sought: &Sought,
+        most: i64,
+        (mut stayed, mut room): (i64, i64),
+        tally: &mut Tally,
+        left: &mut Left,
+    ) -> Result<Option<i64>> {
+        let id = &self.rules.target.id;
+        let (mut here, mut rest) = (sought.clone(), most - stayed);
+        if rest > 0 && stayed > 0 {
+            let Some(last) = self.last_of(sought, stayed)? else { return Ok(None) };
+            here = sought.and(&id.is_behind(&last));
+        }
+        while rest > 0 {
+            let at_once = room.min(AT_ONCE);
+            let last = if rest > at_once { self.last_of(&here, at_once)? } else { None };
+            let (portion, most) = match &last {
+                Some(last) => (here.and(&format!("NOT ({})", id.is_behind(last))), at_once),
+                None => (here, rest),
+            };
+            let (before, skipped) = (tally.removed(), left.skipped);
+            match attempt(|| self.delete(&portion).map(|gone| Some(gone).filter(|gone| gone.removed() <= most))) {
+                Ok(Some(gone)) => tally.add(gone),
+                Ok(None) => self.remove_around(&portion, most, tally, left)?,
                 Err(failure) => {
-                    let met = Met::on_a_row(failure);
-                    pieces.lose();
-                    if met.sqlstate == INSUFFICIENT_PRIVILEGE {
-                        // Raises the error again if it is about the table.
-                        of_ids(&[])?;
+                    self.met(failure)?;
+                    self.remove_around(&portion, most, tally, left)?;
+                }
+            }
+            let removed = tally.removed() - before;
+            let mut kept = 0;
+            if removed < most {
+                let (skipped, are_there) = (left.skipped - skipped, self.are_there && last.is_none());
+                kept = self.keep(&portion, most - removed, (skipped, are_there), tally, left)?;
+            }
+            (stayed, rest, room) = (stayed + kept, rest - removed - kept, room - most);
+            let Some(last) = last else { break };
+            if room <= 0 || left.is_over()? {
+                return Ok(Some(stayed));
+            }
+            here = sought.and(&id.is_behind(&last));
+        }
+        Ok(None)
+    }
+
+    /// Counts rows that are still there, at most so many, of which some have been skipped. If all of the others should be there, too, code
+    /// of the run has changed them. Returns how many are.
+    fn keep(
+        &self,
+        sought: &Sought,
+        most: i64,
+        (skipped, are_there): (i64, bool),
+        tally: &mut Tally,
+        left: &mut Left,
+    ) -> Result<i64> {
+        let target = self.rules.target;
+        let group = self.rules.policies.group_columns(target, &target.recipe_key());
+        let columns = format!("{group}, pg_catalog.left({}, {MESSAGE})", target.id.as_text());
+        let (mut known, mut first) = (Vec::new(), None);
+        stream(&sought.select(self.leaf, &columns, ""), |row| {
+            // SAFETY: the column is a text.
+            first.get_or_insert_with(|| unsafe { row.text(3) }.map(str::to_owned));
+            if (known.len() as i64) < most {
+                known.push(Removable::new(pg_sys::ItemPointerData::default(), tally.of_row(row)));
+            }
+        })?;
+        let rows = known.len() as i64;
+        if left.is_over()? {
+            left.untried += rows;
+            return Ok(rows);
+        }
+        known.truncate((rows - skipped).max(0) as usize);
+        if !known.is_empty() {
+            left.kept_back += known.len() as i64;
+            left.again.extend(known);
+            left.reason.get_or_insert_with(|| Reason::new(None, first.flatten()));
+        }
+        if are_there {
+            left.keep_changed((most - rows) as usize);
+        }
+        Ok(rows)
+    }
+
+    /// The id of the row at this place, the lowest ids first; `None` if they are fewer.
+    fn last_of(&self, sought: &Sought, place: i64) -> Result<Option<Values>> {
+        let (ids, order) = self.ids();
+        let order = format!("{order} OFFSET {} LIMIT 1", place - 1);
+        let mut found = None;
+        stream(&sought.select(self.leaf, &ids, &order), |row| found = Some(self.id_of(row)))?;
+        Ok(found)
+    }
+
+    /// The columns of the id, and the order of the rows by them.
+    fn ids(&self) -> (String, String) {
+        let id = &self.rules.target.id;
+        let texts: Vec<String> = id.columns.iter().map(|(_, column)| column.as_text()).collect();
+        (texts.join(", "), format!("ORDER BY {}", id.order()))
+    }
+
+    fn id_of(&self, row: &Row) -> Values {
+        // SAFETY: the columns are texts.
+        let text = |column| unsafe { row.text(column) }.map(str::to_owned);
+        (0..self.rules.target.id.columns.len()).map(text).collect()
+    }
+
+    /// Removes those of the rows that can go, but tries at most so many, the lowest ids first: halves what is refused until the ids
+    /// are found of those that cannot.
+    fn remove_around(&self, sought: &Sought, most: i64, tally: &mut Tally, left: &mut Left) -> Result<()> {
+        let (id, (texts, order)) = (&self.rules.target.id, self.ids());
+        let mut beyond = "true".to_owned();
+        let mut most = most as usize;
+        while most > 0 {
+            let next = sought.and(&beyond).select(self.leaf, &texts, &format!("{order} LIMIT {}", most.min(IDS)));
+            let (mut ids, mut bytes): (Vec<Values>, usize) = Default::default();
+            stream_until(&next, None, |row| {
+                let values = self.id_of(row);
+                bytes += values.iter().flatten().map(String::len).sum::<usize>();
+                ids.push(values);
+                if bytes < BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            let Some(last) = ids.last() else { return Ok(()) };
+            beyond = id.is_behind(last);
+            most -= ids.len();
+            let of_ids = |ids: &[Values]| self.delete(&sought.and(&id.is_one_of(ids)));
+            let mut pieces = Pieces::of(&ids, left.patience);
+            while let Some(piece) = pieces.next(|_| true) {
+                if left.is_over()? {
+                    return Ok(());
+                }
+                match attempt(|| of_ids(&piece).map(Some)) {
+                    Ok(gone) => {
+                        gone.into_iter().for_each(|gone| tally.add(gone));
+                        pieces.went();
                     }
-                    if !pieces.halve(&piece, |_| true, |_, _| false) && left.reason.is_none() {
-                        let row = piece.first().map(|row| id.text_of(row)).transpose()?.flatten();
-                        left.reason = Some(Reason::new(Some(met), row));
+                    Err(failure) => {
+                        let met = self.met(failure)?;
+                        pieces.lose();
+                        if met.sqlstate == INSUFFICIENT_PRIVILEGE {
+                            // Raises the error again if it is about the table.
+                            of_ids(&[])?;
+                        }
+                        if pieces.halve(&piece, |_| true, |_, _| false) {
+                            continue;
+                        }
+                        if met.sqlstate == LOCK_NOT_AVAILABLE {
+                            left.skipped += piece.len() as i64;
+                        } else if left.reason.is_none() {
+                            let row = piece.first().map(|row| id.text_of(row)).transpose()?.flatten();
+                            left.reason = Some(Reason::new(Some(met), row));
+                        }
                     }
                 }
             }
+            left.patience = pieces.patience();
+            left.given_up += pieces.rest().len() as i64;
         }
-        left.patience = pieces.patience();
-        left.given_up += pieces.rest().len() as i64;
+        Ok(())
     }
-    Ok(())
-}
 
-/// Removes the rows that meet a condition, and returns how many per recipe.
-fn delete(rules: &Rules, leaf: &Leaf, condition: &str) -> Result<Tally> {
-    let group = rules.policies.group_columns(rules.target, &rules.target.recipe_key());
-    let delete = format!("DELETE FROM {} g WHERE {condition} RETURNING {group}, 1::bigint", leaf.rows());
-    let mut gone = Tally::of(rules.target, &rules.policies);
-    stream_writing(&delete, None, |row| gone.count_removed(row))?;
-    Ok(gone)
-}
-
-/// The condition on a recipe's rows under its policy before a cutoff. It has only columns and constants, so that another server can
-/// run it; but what finds the rows of a shortened id runs here.
-fn condition(rules: &Rules, recipe: &RecipeCount, cutoff: Position) -> String {
-    let Target { id, failed_at, recipe: recipe_column, .. } = rules.target;
-    let is_its = match &recipe.recipe_id {
-        None => format!("{} IS NULL", recipe_column.of_row()),
-        Some(recipe_id) => rules.target.is_of_recipe(recipe_id),
-    };
-    let at = format!("{}::{}", quote_literal(instant_as_text(cutoff.at, failed_at.type_oid)), failed_at.sql_type);
-    // NULL is the newest id.
-    // SAFETY: the id of a position.
-    let values = cutoff.id.map_or_else(|| vec![None; id.columns.len()], |of_row| unsafe { id.values_of(of_row) });
-    let is_older = id.is_before(&values);
-    let is_under = match rules.policies.list.len() {
-        1 => String::new(),
-        _ => {
-            format!(" AND {}", rules.policies.is_under(recipe.policy, rules.target, Some(recipe.recipe_id.as_deref())))
+    /// What a statement on rows has met. Once one has waited in vain, the others do not wait.
+    fn met(&self, failure: CaughtError) -> Result<Met> {
+        let met = Met::on_a_row(failure);
+        if self.leaf.is_distributed && met.sqlstate == LOCK_NOT_AVAILABLE {
+            wait_on_nodes(1)?;
         }
-    };
-    let has_its_status = match rules.target.has_several_statuses() {
-        true => format!(" AND {}", rules.target.has_status(&rules.target.names_of_statuses[recipe.status])),
-        false => String::new(),
-    };
-    format!(
-        "{is_its}{is_under}{has_its_status} AND {}
-         AND ({column} OPERATOR(pg_catalog.<) {at} OR {column} OPERATOR(pg_catalog.=) {at} AND {is_older})",
-        rules.condition(),
-        column = failed_at.of_row(),
-    )
+        Ok(met)
+    }
+
+    /// Removes rows, and returns how many per recipe.
+    fn delete(&self, sought: &Sought) -> Result<Tally> {
+        let mut gone = Tally::of(self.rules.target, &self.rules.policies);
+        stream_writing(&sought.delete(self.rules, self.leaf), None, |row| gone.count_removed(row))?;
+        Ok(gone)
+    }
+}
+
+fn count(leaf: &Leaf, sought: &Sought) -> Result<i64> {
+    let mut rows = 0;
+    stream(&sought.select(leaf, "pg_catalog.count(*)", ""), |row| rows = row.number(0).unwrap_or_default())?;
+    Ok(rows)
 }

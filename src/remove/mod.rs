@@ -14,5 +14,6 @@ pub mod order;
 pub mod pieces;
 pub mod regular;
 mod sample;
+mod sought;
 pub mod steps;
 pub mod watch;

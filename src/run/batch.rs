@@ -8,6 +8,7 @@ use crate::history::batches;
 use crate::history::run::{PIECE, Run};
 use crate::plan::cutoff;
 use crate::plan::part::{self, Part};
+use crate::postgres::citus::is_deadlock;
 use crate::postgres::error::Result;
 use crate::postgres::owner::defer_nothing;
 use crate::postgres::settings::set_until_commit;
@@ -113,7 +114,7 @@ fn work(run: &Run, target: &Target, is_here: &mut bool) -> Result<Option<f64>> {
                 | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
                 | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
         );
-        let again = again || target.has_failed_to_read(&failure)?;
+        let again = again || is_deadlock(&failure) || target.has_failed_to_read(&failure)?;
         if !again || part.attempts == ATTEMPTS {
             return Err(or_smaller(failure, &target.name, run.batch_size / 10));
         }

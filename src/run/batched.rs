@@ -27,7 +27,7 @@ use crate::run::worker::{self, Leader};
 use crate::run::{cancel, failure, ground, refused};
 use crate::target::Target;
 use crate::target::guard::without_unreadable_rows;
-use crate::target::leaf::{Leaf, Reach};
+use crate::target::leaf::Leaf;
 use crate::target::pace::Pace;
 use crate::target::steady::{Lock, steady, steady_leaves};
 
@@ -68,7 +68,7 @@ pub fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         let selection = arguments.selection();
         selection.check(target)?;
         let mut pace = arguments.pace.clone().or(&target.pace);
-        may_limit_rows(&arguments, &pace, leaves)?;
+        may_limit_rows(&arguments, &pace)?;
         let mode = if arguments.is_regular() { Mode::Regular } else { Mode::Emergency };
         let (policies, include_held) = (Rc::new(Policies::of(target, mode)?), arguments.includes_held());
         let rules = Rules { target, selection, mode, policies, include_held };
@@ -95,8 +95,7 @@ pub fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         policies::save(run_id, &rules.policies, &tally, false)?;
         statuses::save(run_id, target, &tally, false)?;
         cutoff::save(&rules, run_id, &tally)?;
-        let steps = if arguments.is_regular() { tally.list.len() } else { 1 };
-        divide::save(run_id, target.table.oid, leaves, positions, steps, rows, workers as u32)?;
+        divide::save(run_id, target.table.oid, leaves, positions, tally.list.len(), rows, workers as u32)?;
         target.unreadable(leaves)?.map_or(Ok(()), |unreadable| run::keep_unreadable(run_id, &unreadable))?;
         Ok(run_id)
     };
@@ -117,10 +116,7 @@ fn plan_anew(run: &Run) -> Result<()> {
             if rules.is_regular() {
                 cutoffs.rank_anew(&rules)?;
             }
-            Ok((
-                positions(&rules, leaves, &mut cutoffs.tally)?,
-                if rules.is_regular() { cutoffs.tally.list.len() } else { 1 },
-            ))
+            Ok((positions(&rules, leaves, &mut cutoffs.tally)?, cutoffs.tally.list.len()))
         })?;
         let size = run.rows_at_once() as usize;
         let rows = rows.map(|rows| in_order(leaves, rows, size)).transpose()?;
@@ -148,8 +144,8 @@ fn unranked(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
     Ok(Ranked { tally, positions, lsn })
 }
 
-/// Errors: 22023 (`max_rows` with workers), 0A000 (`max_rows`, and rows are removed by key).
-fn may_limit_rows(arguments: &Arguments, pace: &Pace, leaves: &[Leaf]) -> Result<()> {
+/// Errors: 22023 (`max_rows` with workers).
+fn may_limit_rows(arguments: &Arguments, pace: &Pace) -> Result<()> {
     if let (Some(max_rows), Some(workers @ 2..)) = (pace.max_rows, pace.workers) {
         return Err(error(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -157,13 +153,7 @@ fn may_limit_rows(arguments: &Arguments, pace: &Pace, leaves: &[Leaf]) -> Result
             arguments.call(&format!("max_rows => {max_rows}, workers => 1")),
         ));
     }
-    let by_key = leaves.iter().find(|leaf| leaf.reach == Reach::Key).filter(|_| pace.max_rows.is_some());
-    let Some(leaf) = by_key else { return Ok(()) };
-    Err(error(
-        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-        format!("max_rows is not supported on {}, whose rows are removed by key", leaf.table.name),
-        arguments.call("max_duration => '1 hour'"),
-    ))
+    Ok(())
 }
 
 /// Removes a batch of a run of this session, in the caller's transaction. Returns the seconds to wait, outside of a

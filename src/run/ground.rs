@@ -6,7 +6,9 @@ use crate::history::run::Run;
 use crate::postgres::error::{Result, error};
 use crate::postgres::now::one_now;
 use crate::postgres::read::read_prepared;
+use crate::postgres::table::Table;
 use crate::target::Target;
+use crate::target::leaf::{Leaf, Reach};
 use crate::target::reading::types;
 use crate::target::spelling::{LABELS, has_all};
 
@@ -45,11 +47,34 @@ pub fn is_read_as_before(run: &Run, target: &Target, is_the_same: bool) -> Resul
     Err(error(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!(
-            "target \"{}\": its account, its status, its condition, its columns or its time zone have changed since run {} started",
+            "target \"{}\": its table, its account, its status, its condition, its columns or its time zone have changed since run {} started",
             target.name, run.id
         ),
         format!("CALL backlog_cleanup_run({})", quote_literal(&target.name)),
     ))
+}
+
+/// Refuses a leaf that Citus has distributed since the run was planned, or does not distribute any more: its rows are elsewhere. The caller
+/// has locked it. Errors: 55000.
+pub fn is_reached_as_before(run: &Run, leaf: &Leaf, by_key: bool) -> Result<()> {
+    if by_key == (leaf.reach == Reach::Key) {
+        return Ok(());
+    }
+    let now = if by_key { "is not distributed any more" } else { "has been distributed" };
+    Err(error(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "table \"{}\" {now}, and its rows are not where they were when run {} started",
+            leaf.table.name, run.id
+        ),
+        format!("CALL backlog_cleanup_run({})", quote_literal(&run.target)),
+    ))
+}
+
+/// Refuses a target whose table is another one now, as Citus replaces it. Errors: 55000.
+pub fn has_its_table(run: &Run, target: &Target) -> Result<()> {
+    let now = Table::find(&target.generations_table)?;
+    is_read_as_before(run, target, now.is_some_and(|table| table.oid == target.table.oid))
 }
 
 /// What a run relies on, as text: for target $1 on table $2 with the columns $3.

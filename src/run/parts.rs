@@ -112,9 +112,11 @@ impl Batch<'_> {
         // SAFETY: the lock is released with the transaction.
         unsafe { pg_sys::LockRelationOid(part.leaf, pg_sys::RowExclusiveLock as i32) };
         let Some(leaf) = Leaf::still_of(part.leaf, self.target)? else {
+            ground::has_its_table(self.run, self.target)?;
             return part.advance((part.steps, 0), 0, (0, 0)).map(|()| true);
         };
         ground::is_read_as_before(self.run, self.target, part.columns == leaf.numbers)?;
+        ground::is_reached_as_before(self.run, &leaf, matches!(part.task, Task::Keys { .. }))?;
         if part.restart_if_rewritten()? {
             return Ok(false);
         }
@@ -144,8 +146,10 @@ impl Batch<'_> {
             // SAFETY: the lock is released with the transaction.
             unsafe { pg_sys::LockRelationOid(table, pg_sys::RowExclusiveLock as i32) };
             let Some(leaf) = Leaf::still_of(table, self.target)? else {
+                ground::has_its_table(self.run, self.target)?;
                 return part.advance((part.steps, 0), 0, (0, 0)).map(|()| true);
             };
+            ground::is_reached_as_before(self.run, &leaf, false)?;
             leaves.push(leaf);
         }
         let columns: Vec<i16> = leaves.iter().flat_map(|leaf| leaf.numbers.clone()).collect();
@@ -217,10 +221,11 @@ impl Batch<'_> {
         }
     }
 
-    /// The most rows of a part that the batch may remove. An emergency run that looks again takes no more than there were at its start,
-    /// whatever code has turned into failed rows since.
+    /// The most rows of a part that the batch may remove. An emergency run that looks again, or by key, takes no more than there were at
+    /// its start, whatever code has turned into failed rows since.
     fn most(&self, part: &Part) -> usize {
-        if part.pass == 1 || !part.is_looking() || self.run.mode == Mode::Regular {
+        let is_by_key = matches!(part.task, Task::Keys { .. });
+        if !is_by_key && (part.pass == 1 || !part.is_looking()) || self.run.mode == Mode::Regular {
             return self.room.rows;
         }
         let tally = &self.cutoffs.tally;
@@ -228,25 +233,22 @@ impl Batch<'_> {
     }
 
     /// Removes rows of a part. Returns where to continue (the steps done, the offset in the next block).
-    fn remove_next(&mut self, leaf: &Leaf, part: &Part) -> Result<(i64, u16)> {
+    fn remove_next(&mut self, leaf: &Leaf, part: &Part) -> Result<(i64, usize)> {
         let rules = self.run.rules(self.target, &self.cutoffs.policies);
         let limit = self.most(part);
         match &part.task {
             // Done before.
             Task::Across { .. } => Ok((part.steps, 0)),
-            Task::Keys { .. } => {
+            Task::Keys { .. } if limit == 0 => Ok((part.steps, 0)),
+            Task::Keys { first, stayed, .. } => {
                 self.is_here = false;
-                let before = self.cutoffs.tally.removed();
+                let tried = |batch: &Self| batch.cutoffs.tally.removed() + batch.left.kept_back + batch.left.skipped;
+                let before = tried(self);
+                let recipes = (first + part.steps_done) as usize..(first + part.steps) as usize;
                 let tally = &mut self.cutoffs.tally;
-                let next = if rules.is_regular() {
-                    let recipes = part.steps_done as usize..part.steps as usize;
-                    keys::remove(&rules, leaf, recipes, limit, tally, self.left)? as i64
-                } else {
-                    keys::remove_all(&rules, leaf, part.kept_back, tally, self.left)?;
-                    part.steps
-                };
-                self.room.rows = limit.saturating_sub((self.cutoffs.tally.removed() - before) as usize);
-                Ok((next, 0))
+                let (next, stayed) = keys::remove(&rules, leaf, recipes, (*stayed, limit), tally, self.left)?;
+                self.room.rows = limit.saturating_sub((tried(self) - before) as usize);
+                Ok((next as i64 - first, stayed))
             }
             Task::Positions { rows, lsn, in_circles } => {
                 let rows = &rows[part.steps_done as usize..];
@@ -275,7 +277,7 @@ impl Batch<'_> {
                 self.room.rows -= rows.len();
                 self.room.blocks -= (end - next) as usize;
                 let next = match rows.last() {
-                    Some(last) if rows.len() == limit => (i64::from(last.block()) - first, last.offset()),
+                    Some(last) if rows.len() == limit => (i64::from(last.block()) - first, last.offset().into()),
                     _ => (end - first, 0),
                 };
                 if part.pass % 2 == 0 {

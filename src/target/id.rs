@@ -159,6 +159,21 @@ impl Id {
         })
     }
 
+    /// The same for an id whose values are columns of something else in the statement.
+    pub fn is_before_columns(&self, others: &[String]) -> String {
+        let before = |later: Option<String>, ((_, column), other): (&(String, Column), &String)| {
+            let of_row = column.of_row();
+            let before = format!("{of_row} OPERATOR(pg_catalog.<) {other} OR {other} IS NULL AND {of_row} IS NOT NULL");
+            Some(match later {
+                None => format!("({before})"),
+                Some(later) => format!(
+                    "({before} OR ({of_row} OPERATOR(pg_catalog.=) {other} OR {other} IS NULL AND {of_row} IS NULL) AND {later})"
+                ),
+            })
+        };
+        self.columns.iter().zip(others).rev().fold(None, before).unwrap_or_default()
+    }
+
     /// The condition that it comes behind.
     pub fn is_behind(&self, values: &[Option<String>]) -> String {
         self.is_beyond(values, |column, value| match value {

@@ -1,8 +1,8 @@
 use std::thread::available_parallelism;
 
 use pgrx::prelude::*;
-use pgrx::spi::quote_literal;
 
+use crate::postgres::citus::is_distributed;
 use crate::postgres::error::{Result, error};
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::owner::{as_owner_of, reading_as_owner_of};
@@ -34,27 +34,41 @@ impl Leaf {
     /// role has not agreed to the search path. Errors: 0A000.
     fn of(oid: pg_sys::Oid, target: &Target) -> Result<Option<Leaf>> {
         let Some(mut table) = Table::of(oid)? else { return Ok(None) };
-        is_not_distributed(&table)?;
         is_heap(&table)?;
         if target.search_path.is_some() && table.owner == target.table.owner {
             table.search_path = target.table.search_path.clone();
         }
         table.named = target.table.named.clone();
-        let reach = if table.is_foreign() { Reach::Key } else { Reach::Position };
+        let is_distributed = is_distributed(oid)?;
+        let reach = if table.is_foreign() || is_distributed { Reach::Key } else { Reach::Position };
+        if is_distributed && (target.id_columns.is_some() || target.recipe_columns.is_some()) {
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!(
+                    "table \"{}\" is distributed by Citus, where id_columns and recipe_columns are not supported",
+                    table.name
+                ),
+                target.set("id_columns", "NULL, recipe_columns = NULL"),
+            ));
+        }
         let mut columns = target.id.columns.iter().map(|(_, column)| column);
         if let Some(column) = columns.find(|column| reach == Reach::Key && !column.has_order_of_catalog()) {
             let Column { name: column, type_name, .. } = column;
             let name = &table.name;
+            let (kind, alter) = match is_distributed {
+                true => ("distributed table", "ALTER TABLE"),
+                false => ("foreign table", "ALTER FOREIGN TABLE"),
+            };
             return Err(error(
                 PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
                 format!(
-                    "rows of foreign table \"{name}\" are found by their ids, and type {type_name} of column {column} has an order of its own"
+                    "rows of {kind} \"{name}\" are found by their ids, and type {type_name} of column {column} has an order of its own"
                 ),
-                format!("ALTER FOREIGN TABLE {name} ALTER {column} TYPE text"),
+                format!("{alter} {name} ALTER {column} TYPE text"),
             ));
         }
         let (numbers, filenode) = (numbers(&table, target)?, filenode(&table)?);
-        Ok(Some(Leaf { table, reach, is_distributed: false, pages: 0, is_stale: false, numbers, filenode }))
+        Ok(Some(Leaf { table, reach, is_distributed, pages: 0, is_stale: false, numbers, filenode }))
     }
 
     /// The leaf of this oid; `None` if it no longer exists or no longer belongs to the target. The caller has locked it.
@@ -92,8 +106,10 @@ impl Leaf {
     /// transaction. What its types write can change at any time. Errors: 40001.
     fn is_still_of(&self, target: &Target) -> Result<()> {
         let has_its_columns = !self.numbers.contains(&0) && self.numbers == numbers(&self.table, target)?;
-        let is_the_same =
-            has_its_columns && filenode(&self.table)? == self.filenode && belongs(self.table.oid, target)?;
+        let is_the_same = has_its_columns
+            && filenode(&self.table)? == self.filenode
+            && is_distributed(self.table.oid)? == self.is_distributed
+            && belongs(self.table.oid, target)?;
         if is_the_same && target.spells_as_before()? {
             return Ok(());
         }
@@ -151,7 +167,7 @@ impl Leaf {
 pub enum Reach {
     /// By their positions in the heap.
     Position,
-    /// By their recipe, failed-at and id: the rows are on another server, whose positions mean nothing here.
+    /// By their recipe, failed-at and id: the rows are on other servers, whose positions mean nothing here.
     Key,
 }
 
@@ -160,8 +176,7 @@ pub fn oids(leaves: &[Leaf]) -> Vec<pg_sys::Oid> {
     leaves.iter().map(|leaf| leaf.table.oid).collect()
 }
 
-/// The leaves of a target. A table that Citus distributes looks like a plain one, but a position means a row in each
-/// of its shards.
+/// The leaves of a target, as of now.
 pub fn leaves(target: &Target) -> Result<Vec<Leaf>> {
     let found = rows_now(
         "WITH RECURSIVE leaf (oid) AS (
@@ -241,32 +256,5 @@ fn is_heap(table: &Table) -> Result<()> {
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
         format!("table \"{}\" has access method \"{method}\", and runs remove rows of heap tables", table.name),
         format!("ALTER TABLE {} SET ACCESS METHOD heap", table.name),
-    ))
-}
-
-/// Refuses a table that Citus distributes: it looks like a plain one, but a position means a row in each of its shards. Errors:
-/// 0A000.
-pub fn is_not_distributed(table: &Table) -> Result<()> {
-    // SAFETY: a look-up in the system cache.
-    let catalog =
-        unsafe { pg_sys::get_relname_relid(c"pg_dist_partition".as_ptr(), pg_sys::PG_CATALOG_NAMESPACE.into()) };
-    if catalog == pg_sys::InvalidOid {
-        return Ok(());
-    }
-    let is_distributed = one_now::<bool>(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition
-                        WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1)",
-        &[table.oid.into()],
-    )?;
-    if is_distributed != Some(true) {
-        return Ok(());
-    }
-    Err(error(
-        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-        format!(
-            "table \"{}\" is distributed by Citus, and its rows cannot be told apart by their positions",
-            table.name
-        ),
-        format!("SELECT undistribute_table({})", quote_literal(&table.name)),
     ))
 }

@@ -14,7 +14,6 @@ use crate::postgres::table::{Column, Table};
 use crate::target::column::{Part, document};
 use crate::target::expression::{self, is_expression};
 use crate::target::id::Id;
-use crate::target::leaf::is_not_distributed;
 use crate::target::mistake::Mistake;
 use crate::target::nearest::nearest;
 use crate::target::own::FINGERPRINT;
@@ -163,10 +162,7 @@ impl Search<'_> {
     fn table(&self, key: &'static str, written: &str, kinds: &str) -> Result<(Option<Table>, Option<Table>)> {
         let mistake = match self.row.find(key, written, kinds)? {
             Err(mistake) => mistake,
-            Ok(table) => match is_not_distributed(&table) {
-                Err(failure) => Mistake::of(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, key, &failure),
-                Ok(()) => return Ok((Some(table), None)),
-            },
+            Ok(table) => return Ok((Some(table), None)),
         };
         let meant = mistake.right().map_or(Ok(None), Table::find)?;
         self.note(mistake);

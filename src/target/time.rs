@@ -1,8 +1,30 @@
-use pgrx::pg_sys;
+use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
+use pgrx::{direct_function_call, pg_sys};
 
+use crate::postgres::datum::instant_as_text;
+use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::table::Column;
 use crate::target::Target;
+
+/// In microseconds.
+const MINUTE: i64 = 60_000_000;
+
+/// A `timestamptz` as PostgreSQL has it.
+fn read_instant(text: &str) -> i64 {
+    let text = std::ffi::CString::new(text).unwrap_or_default();
+    let arguments = [text.as_c_str().into_datum(), pg_sys::InvalidOid.into_datum(), (-1).into_datum()];
+    // SAFETY: an input function takes a C string, an oid and an integer. It returns 64 bits.
+    unsafe { direct_function_call(pg_sys::timestamptz_in, &arguments) }.unwrap_or_default()
+}
+
+/// # Safety
+///
+/// `function` takes a text and 64 bits, and returns 64 bits.
+unsafe fn converted(function: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum, time_zone: &str, at: i64) -> i64 {
+    // SAFETY: the caller's.
+    unsafe { direct_function_call(function, &[time_zone.into_datum(), at.into_datum()]) }.unwrap_or_default()
+}
 
 impl Target {
     /// The condition on a row `g` that it failed before an instant.
@@ -10,27 +32,32 @@ impl Target {
         format!("{} OPERATOR(pg_catalog.<) ({})", self.failed_at.of_row(), self.as_failed_at(instant))
     }
 
-    /// An instant (`timestamptz` as text) as a constant of the failed-at column's type. Every time before the constant is
-    /// before the instant.
+    /// An instant (`timestamptz` as text) as a literal of the failed-at column's type, which another server can read, too. Every time
+    /// before the literal is before the instant.
     pub fn as_failed_at(&self, instant: &str) -> String {
-        let instant = format!("pg_catalog.timestamptz {}", quote_literal(instant));
-        let local = self.in_time_zone(&self.failed_at, &instant);
-        if local == instant {
-            return instant;
+        let type_oid = self.failed_at.type_oid;
+        let at = read_instant(instant);
+        let at = if type_oid == pg_sys::TIMESTAMPOID { self.local_time(at) } else { at };
+        let text = with_settings(|| {
+            set_local("DateStyle", "ISO");
+            instant_as_text(at, type_oid)
+        });
+        format!("{}::{}", quote_literal(text), self.failed_at.sql_type)
+    }
+
+    /// The local time of an instant in the target's time zone. When clocks go back, the times of one hour come twice, and PostgreSQL
+    /// reads them as of the second pass. During the first pass it is the minute in which that hour starts.
+    fn local_time(&self, instant: i64) -> i64 {
+        // SAFETY: both functions take a text and the 64 bits of a time, and return those of another.
+        let local = |at: i64| unsafe { converted(pg_sys::timestamptz_zone, &self.time_zone, at) };
+        // SAFETY: the same.
+        let is_later = |at: &i64| unsafe { converted(pg_sys::timestamp_zone, &self.time_zone, *at) } > instant;
+        let at = local(instant);
+        if !is_later(&at) {
+            return at;
         }
-        // When clocks go back, the times of one hour come twice, and PostgreSQL reads them as of the second pass. During the
-        // first pass the constant is the minute in which that hour starts.
-        format!(
-            "CASE WHEN {} OPERATOR(pg_catalog.>) {instant}
-             THEN (SELECT pg_catalog.min(minute)
-                   FROM pg_catalog.generate_series(
-                       pg_catalog.date_trunc('minute', {local}) OPERATOR(pg_catalog.-) interval '3 hours', {local},
-                       interval '1 minute') AS minute
-                   WHERE {} OPERATOR(pg_catalog.>) {instant})
-             ELSE {local} END",
-            self.in_time_zone(&self.failed_at, &local),
-            self.in_time_zone(&self.failed_at, "minute"),
-        )
+        let first = at - at.rem_euclid(MINUTE) - 180 * MINUTE;
+        (first..=at).step_by(MINUTE as usize).find(is_later).unwrap_or(at)
     }
 
     /// The condition that the local time of an instant is that of another one, too: clocks go back. Of a failed-at in that time nobody can

@@ -1,6 +1,7 @@
-//! Every kind of table, in one transaction and in batches: partitions, children, foreign partitions; tables that Citus distributes are refused.
+//! Every kind of table, in one transaction and in batches: partitions, children, foreign partitions, and what Citus distributes, as far as
+//! that can be seen without Citus: a catalog of ours says so.
 
-use cluster::{Cluster, SEE, column, create_index, number, refused, start_run, until, veto};
+use cluster::{Cluster, SEE, column, create_index, last_state, number, refused, truth, until, veto};
 use postgres::Client;
 
 /// What a test calls, with the field that counts.
@@ -209,19 +210,26 @@ fn foreign_partitions_lose_exactly_the_right_rows_by_one_pushed_down_delete_per_
         .unwrap();
     target(&mut client);
     exactly_the_right_rows_go(&mut client, "foreign");
+    let pushed = |log: &str| {
+        let is_pushed = |line: &&str| line.contains("recipe_id = ") && !line.contains("ctid");
+        log.lines().filter(|line| line.contains("DELETE FROM public.far")).filter(is_pushed).count()
+    };
+    let before = pushed(&remote.logged());
+    client.batch_execute("DELETE FROM kind").unwrap();
+    client.batch_execute(FILL).unwrap();
+    client.batch_execute(CALLS[0].0).unwrap();
     let log = remote.logged();
-    let deletes: Vec<&str> = log.lines().filter(|line| line.contains("DELETE FROM public.far")).collect();
-    let pushed = deletes.iter().filter(|delete| delete.contains("recipe_id = ") && !delete.contains("ctid")).count();
-    // Four recipes, two regular runs.
-    assert_eq!(pushed, 8, "{deletes:#?}");
+    assert_eq!(pushed(&log) - before, 4, "four recipes");
     let by_position: Vec<&str> = log.lines().filter(|line| line.contains("ctid =")).collect();
     assert!(by_position.is_empty(), "{by_position:#?}");
     assert!(
         log.lines().any(|line| line.contains("count(*)") && line.contains("FROM public.far")),
         "counted over there"
     );
-    let (sqlstate, ..) = refused(client.batch_execute("CALL backlog_cleanup_run('kind', max_rows => 1)"));
-    assert_eq!(sqlstate, "0A000");
+    client.batch_execute("DELETE FROM kind").unwrap();
+    client.batch_execute(FILL).unwrap();
+    client.batch_execute("CALL backlog_cleanup_run('kind', max_rows => 11)").unwrap();
+    assert_eq!(number(&mut client, "SELECT 240 - count(*) FROM kind"), 11);
 }
 
 #[test]
@@ -262,47 +270,139 @@ fn a_foreign_table_tells_recipes_apart_as_the_ranking_does_and_leaves_its_childr
     assert_eq!(number(&mut client, "SELECT count(*) FROM kind"), 0);
 }
 
-#[test]
-fn a_table_that_citus_distributes_is_refused_also_where_it_becomes_so_between_two_batches() {
-    let cluster = Cluster::start("allow_system_table_mods = on\n");
+/// Stands for Citus: its catalog, in which a table is distributed or is not.
+const CITUS: &str = "CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass)";
+const DISTRIBUTE: &str = "INSERT INTO pg_catalog.pg_dist_partition VALUES ('public.kind')";
+
+fn with_citus(settings: &str) -> (Cluster, Client) {
+    let cluster = Cluster::start(&format!("allow_system_table_mods = on\nmax_worker_processes = 16\n{settings}"));
     let mut client = cluster.platform();
-    client
-        .batch_execute(
-            &"CREATE TABLE kind (COLUMNS) PARTITION BY LIST (recipe_id);
-              CREATE TABLE few PARTITION OF kind FOR VALUES IN (0, 1); CREATE TABLE rest PARTITION OF kind DEFAULT;
-              CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass);
-              INSERT INTO pg_catalog.pg_dist_partition VALUES ('public.kind')"
-                .replace("COLUMNS", COLUMNS),
-        )
-        .unwrap();
-    let write = "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table)
-                 VALUES ('kind', 'public.kind', NULL)";
-    let (sqlstate, message, hint) = refused(client.batch_execute(write));
-    assert_eq!(sqlstate, "0A000", "{message}");
-    assert!(message.contains("distributed by Citus") && hint.contains("undistribute_table('public.kind')"), "{hint}");
-    client.batch_execute("TRUNCATE pg_catalog.pg_dist_partition").unwrap();
+    let create = format!("CREATE TABLE kind ({})", COLUMNS.replace("timestamptz", "timestamp"));
+    client.batch_execute(&format!("SET TimeZone = 'UTC'; {CITUS}; {create}")).unwrap();
     target(&mut client);
-    client.batch_execute(FILL).unwrap();
-    for distributed in ["kind", "rest"] {
-        let distribute = format!("INSERT INTO pg_catalog.pg_dist_partition VALUES ('public.{distributed}')");
+    (cluster, client)
+}
+
+#[test]
+fn a_table_that_citus_distributes_loses_exactly_the_right_rows_by_statements_of_columns_and_constants() {
+    let settings = "shared_preload_libraries = auto_explain\nauto_explain.log_min_duration = 0\n\
+                    auto_explain.log_nested_statements = on\nlog_destination = stderr\n";
+    let (cluster, mut client) = with_citus(settings);
+    client.batch_execute(DISTRIBUTE).unwrap();
+    client.batch_execute("UPDATE backlog_cleanup.target SET time_zone = 'UTC'").unwrap();
+    let before = cluster.logged().len();
+    for (call, _) in CALLS {
+        client.batch_execute("DELETE FROM kind; TRUNCATE credit_transactions").unwrap();
+        client.batch_execute(FILL).unwrap();
+        let expected = kept(&mut client, call.contains("emergency"));
+        client.batch_execute(call).unwrap();
+        assert_eq!(column::<i32>(&mut client, "SELECT id FROM kind ORDER BY id"), expected, "{call}");
+        let ledger = "SELECT max(amount) FROM credit_transactions";
+        assert!(!call.contains("batch_size") || number(&mut client, ledger) <= 7, "{call}");
+    }
+    let log = cluster.logged()[before..].to_owned();
+    let deletes: Vec<&str> =
+        log.split("Query Text: ").filter(|query| query.starts_with("DELETE FROM ONLY public.kind")).collect();
+    assert!(deletes.len() > 20, "{}", deletes.len());
+    for delete in deletes {
+        let text = delete.split("\n\tDelete on").next().unwrap_or_default();
+        assert!(!text.contains("SELECT") && !text.contains("ctid") && !text.contains("timezone("), "{text}");
+    }
+}
+
+#[test]
+fn a_batched_run_over_which_a_table_becomes_distributed_or_is_no_longer_ends_and_the_next_one_finishes() {
+    let (cluster, mut client) = with_citus("");
+    for (first, then) in
+        [("TRUNCATE pg_catalog.pg_dist_partition", DISTRIBUTE), (DISTRIBUTE, "TRUNCATE pg_catalog.pg_dist_partition")]
+    {
+        client
+            .batch_execute(&format!("TRUNCATE pg_catalog.pg_dist_partition; {first}; DELETE FROM kind; {FILL}"))
+            .unwrap();
+        let expected = kept(&mut client, false);
+        let run = cluster.in_background("CALL backlog_cleanup_run('kind', batch_size => 7, pause => '1 s')");
+        until(&cluster, "SELECT batches > 0 FROM backlog_cleanup.progress WHERE state = 'running'");
+        // As Citus does: under a lock that lets others read.
+        client.batch_execute(&format!("BEGIN; LOCK kind IN EXCLUSIVE MODE; {then}; COMMIT")).unwrap();
+        let (sqlstate, message, _) = refused(run.join().unwrap().1);
+        assert_eq!(sqlstate, "55000", "{message}");
+        assert!(message.contains("distributed"), "{message}");
+        let left = column::<i32>(&mut client, "SELECT id FROM kind ORDER BY id");
+        assert!(left.len() > expected.len() && expected.iter().all(|id| left.contains(id)), "{then}");
+        client.batch_execute("CALL backlog_cleanup_run('kind')").unwrap();
+        assert_eq!(column::<i32>(&mut client, "SELECT id FROM kind ORDER BY id"), expected, "{then}");
+    }
+}
+
+#[test]
+fn a_run_that_waits_for_a_table_to_become_distributed_removes_its_rows_by_key() {
+    let (cluster, mut client) = with_citus("log_statement = none\n");
+    for call in [CALLS[0].0, CALLS[2].0] {
+        client.batch_execute(&format!("TRUNCATE pg_catalog.pg_dist_partition; DELETE FROM kind; {FILL}")).unwrap();
+        let expected = kept(&mut client, call.contains("emergency"));
+        // A position would mean another row then.
+        client.batch_execute(&format!("BEGIN; LOCK kind IN EXCLUSIVE MODE; {DISTRIBUTE}")).unwrap();
+        let run = cluster.in_background(call);
+        until(&cluster, "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted");
+        client
+            .batch_execute("CREATE TABLE moved AS TABLE kind; TRUNCATE kind; INSERT INTO kind SELECT * FROM moved ORDER BY id DESC; DROP TABLE moved; COMMIT")
+            .unwrap();
+        run.join().unwrap().1.unwrap();
+        assert_eq!(column::<i32>(&mut client, "SELECT id FROM kind ORDER BY id"), expected, "{call}");
+    }
+}
+
+#[test]
+fn a_distributed_table_that_is_rewritten_between_batches_loses_all_of_its_rows() {
+    let (cluster, mut client) = with_citus("");
+    client.batch_execute(&format!("{DISTRIBUTE}; {FILL}")).unwrap();
+    let expected = kept(&mut client, false);
+    let run = cluster.in_background("CALL backlog_cleanup_run('kind', batch_size => 50, pause => '1 s')");
+    until(&cluster, "SELECT batches > 0 FROM backlog_cleanup.progress WHERE state = 'running'");
+    client.batch_execute("VACUUM FULL kind").unwrap();
+    run.join().unwrap().1.unwrap();
+    assert_eq!(column::<i32>(&mut client, "SELECT id FROM kind ORDER BY id"), expected);
+    assert_eq!(last_state(&mut client).as_deref(), Some("completed"));
+}
+
+#[test]
+fn rows_of_a_distributed_table_that_cannot_go_stay_alone() {
+    let (_cluster, mut client) = with_citus("");
+    client.batch_execute(DISTRIBUTE).unwrap();
+    for how in ["RAISE 'not this one'", "RETURN NULL"] {
         for (call, _) in CALLS {
-            // An old snapshot does not know of it.
-            client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM pg_class LIMIT 1").unwrap();
-            cluster.connect().batch_execute(&distribute).unwrap();
-            if call.starts_with("CALL") {
-                client.batch_execute("COMMIT").unwrap();
-            }
-            assert_eq!(refused(client.batch_execute(call)).0, "0A000", "{distributed}, {call}");
-            client.batch_execute("ROLLBACK; TRUNCATE pg_catalog.pg_dist_partition").unwrap();
+            client.batch_execute("DROP TRIGGER IF EXISTS refuse ON kind; DELETE FROM kind").unwrap();
+            client.batch_execute(FILL).unwrap();
+            let mut expected = kept(&mut client, call.contains("emergency"));
+            let gone: Vec<i32> = (1..=240).filter(|id| !expected.contains(id)).collect();
+            let stay = [gone[0], gone[40], gone[41], gone[80]];
+            let list = stay.map(|id| id.to_string()).join(", ");
+            client
+                .batch_execute(&format!(
+                    "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+                     BEGIN IF OLD.id IN ({list}) THEN {how}; END IF; RETURN OLD; END $$;
+                     CREATE TRIGGER refuse BEFORE DELETE ON kind FOR EACH ROW EXECUTE FUNCTION refuse()"
+                ))
+                .unwrap();
+            client.batch_execute(call).unwrap();
+            expected.extend(stay);
+            expected.sort_unstable();
+            assert_eq!(column::<i32>(&mut client, "SELECT id FROM kind ORDER BY id"), expected, "{how}, {call}");
+            let kept_back =
+                "SELECT kept_back = 4 AND state = 'completed' FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
+            assert!(truth(&mut client, kept_back), "{how}, {call}");
         }
-        client.batch_execute(&start_run(7).replace("generations", "kind").replace("regular", "emergency")).unwrap();
-        client.batch_execute(&distribute).unwrap();
-        let next = "SELECT backlog_cleanup.next_batch(max(id)) FROM backlog_cleanup.run";
-        let ended = (0..99).find_map(|_| client.batch_execute(next).err());
-        assert_eq!(refused(Err(ended.expect("refused"))).0, "0A000", "{distributed}");
-        client.batch_execute("TRUNCATE pg_catalog.pg_dist_partition").unwrap();
-        let rest = "SELECT count(*) FROM rest WHERE status = 'failed'";
-        assert_eq!(number(&mut client, rest), 120, "{distributed}");
+    }
+}
+
+#[test]
+fn what_cannot_be_told_apart_on_nodes_is_refused_when_the_target_is_written() {
+    let (_cluster, mut client) = with_citus("");
+    client.batch_execute(DISTRIBUTE).unwrap();
+    for set in ["id_columns = '{id, recipe_id}'", "recipe_column = NULL, recipe_columns = '{recipe_id, user_id}'"] {
+        let update = format!("UPDATE backlog_cleanup.target SET {set} WHERE name = 'kind'");
+        let (sqlstate, message, _) = refused(client.batch_execute(&update));
+        assert_eq!((sqlstate.as_str(), message.contains("distributed by Citus")), ("0A000", true), "{message}");
     }
 }
 

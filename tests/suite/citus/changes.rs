@@ -29,7 +29,10 @@ fn survive(nodes: &Nodes, client: &mut Client, before: Distribution, change: &st
     let stays = must_stay(client, is_emergency);
     let call = format!("CALL backlog_cleanup_run('kind', '{mode}', batch_size => 300");
     let run = nodes.coordinator.in_background(&format!("{call}, pause => '300 ms')"));
-    until_true(client, "SELECT coalesce((SELECT removed > 0 FROM backlog_cleanup.progress WHERE target = 'kind'), false)");
+    until_true(
+        client,
+        "SELECT coalesce((SELECT removed > 0 FROM backlog_cleanup.progress WHERE target = 'kind'), false)",
+    );
     client.batch_execute(change).unwrap_or_else(|failure| panic!("{what}: {failure:?}"));
     let (_, ended) = run.join().unwrap();
     let lost: Vec<i64> = stays.difference(&there(client)).copied().collect();
@@ -43,7 +46,9 @@ fn survive(nodes: &Nodes, client: &mut Client, before: Distribution, change: &st
             assert!(!error.message().is_empty());
         }
     }
-    client.batch_execute(&format!("{call})")).unwrap_or_else(|failure| panic!("{what}, the next run: {:?}", failure.as_db_error()));
+    client
+        .batch_execute(&format!("{call})"))
+        .unwrap_or_else(|failure| panic!("{what}, the next run: {:?}", failure.as_db_error()));
     assert_eq!(there(client), stays, "{what}: the next run finishes");
     assert_eq!(books(client, ROWS), ROWS - stays.len() as i64, "{what}");
     println!("{what}, {mode}: {} after {gone} of {} rows", said(&ended), ROWS - stays.len() as i64);
@@ -78,18 +83,20 @@ fn a_table_that_is_no_longer_distributed_loses_no_row_too_many_and_the_next_run_
     }
     survive(&nodes, &mut client, BY_ID, "SELECT undistribute_table('kind')", true);
     survive(&nodes, &mut client, BY_ID, "SELECT alter_distributed_table('kind', shard_count => 6)", false);
-    survive(&nodes, &mut client, SINGLE_SHARD, "SELECT alter_distributed_table('kind', distribution_column => 'id')", false);
+    survive(
+        &nodes,
+        &mut client,
+        SINGLE_SHARD,
+        "SELECT alter_distributed_table('kind', distribution_column => 'id')",
+        false,
+    );
 }
 
 #[test]
 fn a_plain_table_that_is_written_anew_between_two_batches_is_finished() {
     let Some(nodes) = Nodes::start("") else { return };
     let mut client = nodes.platform();
-    for change in [
-        "VACUUM FULL kind",
-        "CLUSTER kind USING kind_pkey",
-        "ALTER TABLE kind ALTER recipe_id TYPE bigint",
-    ] {
+    for change in ["VACUUM FULL kind", "CLUSTER kind USING kind_pkey", "ALTER TABLE kind ALTER recipe_id TYPE bigint"] {
         survive(&nodes, &mut client, PLAIN, change, false);
         if !change.starts_with("CLUSTER") {
             survive(&nodes, &mut client, BY_ID, change, false);
@@ -120,7 +127,9 @@ fn a_run_that_begins_while_a_table_becomes_distributed_removes_no_row_too_many()
             let lost = stays.difference(&there(&mut client)).count();
             assert_eq!(lost, 0, "{distribute}, {call}: rows too many");
             books(&mut client, ROWS);
-            client.batch_execute(call).unwrap_or_else(|failure| panic!("{distribute}, {call}: {:?}", failure.as_db_error()));
+            client
+                .batch_execute(call)
+                .unwrap_or_else(|failure| panic!("{distribute}, {call}: {:?}", failure.as_db_error()));
             assert_eq!(there(&mut client), stays, "{distribute}, {call}: the next run finishes");
             println!("{distribute}, {call}: {}", said(&ended));
         }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use cluster::{Cluster, Nodes, PG_CRON, column, create_index, findings_of, number, platform_of, refused, truth, until_holds, until_true, value};
+use cluster::{
+    Cluster, Nodes, PG_CRON, column, create_index, findings_of, number, platform_of, refused, truth, until_holds,
+    until_true, value,
+};
 
 use super::{BY_ID, LOCAL, fill, make};
 
@@ -41,13 +44,18 @@ fn on_a_worker_node_runs_ticks_and_jobs_are_refused_and_reads_go_on() {
     let read = "SELECT backlog_cleanup_status_json(), backlog_cleanup_failed_generations(dry_run => true), backlog_cleanup_unschedule();
                 SELECT * FROM backlog_cleanup_doctor()";
     client.batch_execute(read).unwrap();
-    client.batch_execute("UPDATE pg_catalog.pg_dist_local_group SET groupid = 0; SELECT backlog_cleanup_schedule()").unwrap();
+    client
+        .batch_execute("UPDATE pg_catalog.pg_dist_local_group SET groupid = 0; SELECT backlog_cleanup_schedule()")
+        .unwrap();
     client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
 }
 
 #[test]
 fn an_extension_that_citus_has_created_on_a_worker_node_registers_no_job_there_and_refuses_runs() {
-    let Some(nodes) = Nodes::start("shared_preload_libraries = 'citus, pg_cron'\ncron.database_name = 'postgres'\n") else { return };
+    let Some(nodes) = Nodes::start("shared_preload_libraries = 'citus, pg_cron'\ncron.database_name = 'postgres'\n")
+    else {
+        return;
+    };
     let mut client = nodes.coordinator.connect();
     client.batch_execute("CREATE EXTENSION pg_cron").unwrap();
     let mut client = platform_of(client);
@@ -72,7 +80,10 @@ fn an_extension_that_citus_has_created_on_a_worker_node_registers_no_job_there_a
             assert_eq!(hint, at, "{call}");
         }
         // Reads go on.
-        assert_eq!(column::<String>(&mut worker, "SELECT recipe_id FROM backlog_cleanup_status('kind') ORDER BY 1"), ["0", "1", "2"]);
+        assert_eq!(
+            column::<String>(&mut worker, "SELECT recipe_id FROM backlog_cleanup_status('kind') ORDER BY 1"),
+            ["0", "1", "2"]
+        );
         worker.batch_execute("SELECT backlog_cleanup_failed_generations('kind', dry_run => true)").unwrap();
     }
     client.batch_execute("SELECT backlog_cleanup_failed_generations('kind')").unwrap();

@@ -69,12 +69,16 @@ fn a_locked_row_stays_alone_and_is_waited_for_no_longer_than_lock_timeout() {
     for distribution in DISTRIBUTIONS {
         for call in CALLS {
             make(&mut client, distribution);
-            client.batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '300 ms' WHERE name = 'kind'").unwrap();
+            client
+                .batch_execute("UPDATE backlog_cleanup.target SET lock_timeout = '300 ms' WHERE name = 'kind'")
+                .unwrap();
             fill(&mut client, 1000, 5);
             let mut stays = must_stay(&mut client, call.contains("emergency"));
             let locked = (1..=1000).find(|id| !stays.contains(id)).unwrap();
             let mut other = nodes.coordinator.connect();
-            other.batch_execute(&format!("BEGIN; UPDATE kind SET failure_reason = 'held' WHERE id = {locked}")).unwrap();
+            other
+                .batch_execute(&format!("BEGIN; UPDATE kind SET failure_reason = 'held' WHERE id = {locked}"))
+                .unwrap();
             let started = Instant::now();
             let ended = client.batch_execute(call);
             let took = started.elapsed();
@@ -108,11 +112,15 @@ fn a_row_that_a_trigger_of_a_shard_refuses_stays_alone_with_the_reason() {
                 // Citus refuses triggers of a reference table.
                 continue;
             }
-            client.batch_execute("CREATE TRIGGER refuse BEFORE DELETE ON kind FOR EACH ROW EXECUTE FUNCTION refuse()").unwrap();
+            client
+                .batch_execute("CREATE TRIGGER refuse BEFORE DELETE ON kind FOR EACH ROW EXECUTE FUNCTION refuse()")
+                .unwrap();
             fill(&mut client, 1000, 5);
             let mut stays = must_stay(&mut client, call.contains("emergency"));
             let refused = [7, 8].into_iter().filter(|id| stays.insert(*id)).count() as i64;
-            client.batch_execute(call).unwrap_or_else(|failure| panic!("{}, {call}: {:?}", distribution.0, failure.as_db_error()));
+            client
+                .batch_execute(call)
+                .unwrap_or_else(|failure| panic!("{}, {call}: {:?}", distribution.0, failure.as_db_error()));
             assert_eq!(there(&mut client), stays, "{}, {call}", distribution.0);
             let last = "FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
             assert_eq!(number(&mut client, &format!("SELECT kept_back {last}")), refused, "{}, {call}", distribution.0);
@@ -134,10 +142,13 @@ fn no_batch_has_more_rows_than_batch_size() {
             fill(&mut client, ROWS, 30);
             let stays = must_stay(&mut client, mode == "emergency");
             let call = format!("CALL backlog_cleanup_run('kind', '{mode}', batch_size => 250, workers => {workers})");
-            client.batch_execute(&call).unwrap_or_else(|failure| panic!("{}, {call}: {:?}", distribution.0, failure.as_db_error()));
+            client
+                .batch_execute(&call)
+                .unwrap_or_else(|failure| panic!("{}, {call}: {:?}", distribution.0, failure.as_db_error()));
             assert_eq!(there(&mut client), stays, "{}, {call}", distribution.0);
             let largest = "SELECT max(amount) FROM credit_transactions";
-            let (largest, batches) = (number(&mut client, largest), number(&mut client, "SELECT count(*) FROM credit_transactions"));
+            let (largest, batches) =
+                (number(&mut client, largest), number(&mut client, "SELECT count(*) FROM credit_transactions"));
             assert!(largest <= 250, "{}, {call}: {largest} rows in a batch", distribution.0);
             println!("{}, {mode}, {workers} workers: {batches} batches, at most {largest} rows", distribution.0);
         }
@@ -177,7 +188,8 @@ fn shards_that_move_while_a_run_is_at_work_lose_exactly_the_right_rows() {
             let ended = client.batch_execute(&slowly);
             is_over.store(true, Ordering::Relaxed);
             let moved = moves.join().unwrap();
-            let said = ended.as_ref().map_or_else(|failure| format!("{:?}", failure.as_db_error()), |()| "completed".into());
+            let said =
+                ended.as_ref().map_or_else(|failure| format!("{:?}", failure.as_db_error()), |()| "completed".into());
             assert!(stays.is_subset(&there(&mut client)), "{}, {call}: rows too many", distribution.0);
             books(&mut client, ROWS);
             client.batch_execute(call).unwrap();
@@ -201,7 +213,8 @@ fn the_books_balance_and_the_next_run_finishes_whenever_a_node_stops() {
         fill(&mut client, ROWS, 30);
         let stays = must_stay(&mut client, call.contains("emergency"));
         let (node, moment) = (&nodes.workers[random.below(2) as usize], random.below(400));
-        let run = nodes.coordinator.in_background(&call.replace("batch_size => 200", "batch_size => 200, pause => '10 ms'"));
+        let run =
+            nodes.coordinator.in_background(&call.replace("batch_size => 200", "batch_size => 200, pause => '10 ms'"));
         thread::sleep(Duration::from_millis(moment));
         node.stop();
         let (session, ended) = run.join().unwrap();
@@ -213,14 +226,24 @@ fn the_books_balance_and_the_next_run_finishes_whenever_a_node_stops() {
         });
         assert!(stays.is_subset(&there(&mut client)), "round {round}, {}, {call}: rows too many", distribution.0);
         let gone = books(&mut client, ROWS);
-        client.batch_execute(call).unwrap_or_else(|failure| panic!("round {round}, {}, {call}: {:?}", distribution.0, failure.as_db_error()));
+        client
+            .batch_execute(call)
+            .unwrap_or_else(|failure| panic!("round {round}, {}, {call}: {:?}", distribution.0, failure.as_db_error()));
         assert_eq!(there(&mut client), stays, "round {round}, {}, {call}", distribution.0);
         books(&mut client, ROWS);
         let said = ended.map_or_else(
-            |failure| failure.as_db_error().map_or(failure.to_string(), |error| format!("{} {}", error.code().code(), error.message())),
+            |failure| {
+                failure
+                    .as_db_error()
+                    .map_or(failure.to_string(), |error| format!("{} {}", error.code().code(), error.message()))
+            },
             |()| "completed".into(),
         );
-        println!("round {round}, {}, {call}: stopped after {moment} ms, {gone} of {} rows gone, {said}", distribution.0, ROWS - stays.len() as i64);
+        println!(
+            "round {round}, {}, {call}: stopped after {moment} ms, {gone} of {} rows gone, {said}",
+            distribution.0,
+            ROWS - stays.len() as i64
+        );
     }
 }
 
