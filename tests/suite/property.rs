@@ -208,30 +208,40 @@ fn case(kinds: &'static [Kind]) -> impl Strategy<Value = Case> {
             rows,
             ((policies, statuses, without_account), include_held, emergency, only_recipe, (only_type, only_status)),
             ((id_type, two_ids), recipe_type, time_type, hostile, index, time_zone, kind, expressions, recipes),
-        )| Case {
-            // Citus refuses a row without a value to distribute it by.
-            rows: rows
-                .into_iter()
-                .map(|row| Row { recipe: row.recipe.or((kind == Kind::DistributedByRecipe).then_some(0)), ..row })
-                .collect(),
-            policies: obeyed(policies, &statuses, recipes),
-            only_status: only_status.filter(|status| statuses.contains(status)),
-            statuses,
-            without_account,
-            include_held,
-            emergency,
-            only_recipe: named(recipes, only_recipe),
-            only_type,
-            id_type,
-            two_ids,
-            recipes,
-            recipe_type,
-            time_type,
-            hostile,
-            index: index && !matches!(kind, Kind::Foreign | Kind::PartlyForeign),
-            time_zone,
-            kind,
-            expressions,
+        )| {
+            // Such ids and recipes of distributed tables are refused.
+            let is_distributed =
+                matches!(kind, Kind::DistributedById | Kind::DistributedByRecipe | Kind::Reference | Kind::SingleShard);
+            let two_ids = two_ids && !is_distributed;
+            let recipes = match recipes {
+                Recipes::OfTwoColumns if is_distributed => Recipes::OfOneColumn,
+                recipes => recipes,
+            };
+            Case {
+                // Citus refuses a row without a value to distribute it by.
+                rows: rows
+                    .into_iter()
+                    .map(|row| Row { recipe: row.recipe.or((kind == Kind::DistributedByRecipe).then_some(0)), ..row })
+                    .collect(),
+                policies: obeyed(policies, &statuses, recipes),
+                only_status: only_status.filter(|status| statuses.contains(status)),
+                statuses,
+                without_account,
+                include_held,
+                emergency,
+                only_recipe: named(recipes, only_recipe),
+                only_type,
+                id_type,
+                two_ids,
+                recipes,
+                recipe_type,
+                time_type,
+                hostile,
+                index: index && !matches!(kind, Kind::Foreign | Kind::PartlyForeign),
+                time_zone,
+                kind,
+                expressions,
+            }
         },
     )
 }

@@ -7,7 +7,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cluster::{Nodes, column, number, until_holds, value};
-use postgres::Client;
 
 use super::{BY_ACCOUNT, BY_ID, BY_RECIPE, DISTRIBUTIONS, PARTITIONED, REFERENCE, books, fill, make, must_stay, there};
 use crate::random::{Random, setting};
