@@ -26,7 +26,7 @@ const COUNTED: &str = "
                  min(updated_at) FILTER (WHERE status = 'failed') AT TIME ZONE 'UTC' AS oldest
           FROM scene WHERE user_id = 'system_backlog' GROUP BY recipe_id) k USING (recipe_id)
     WHERE (s.total_count, s.failed_count, s.pending_count, s.removable_count, s.oldest_failed_at)
-          = (k.count, k.failed, k.pending, k.removable, k.oldest)";
+          IS NOT DISTINCT FROM (k.count, k.failed, k.pending, k.removable, k.oldest)";
 
 /// Of these recipes runs each call; what is said beforehand, goes and is said afterwards agrees.
 fn exactly_the_right_rows_go(client: &mut Client, distribution: Distribution, rows: i64, recipes: i64) {
@@ -58,12 +58,12 @@ fn exactly_the_right_rows_go_however_a_table_is_distributed() {
     let Some(nodes) = Nodes::start("") else { return };
     let mut client = nodes.platform();
     for distribution in DISTRIBUTIONS {
-        exactly_the_right_rows_go(&mut client, distribution, 1200, 24);
+        exactly_the_right_rows_go(&mut client, distribution, 1200, 25);
         println!("{}: right", distribution.0);
     }
     nodes.put_shards_on_coordinator(true);
     for distribution in [BY_ID, BY_RECIPE] {
-        exactly_the_right_rows_go(&mut client, distribution, 1200, 24);
+        exactly_the_right_rows_go(&mut client, distribution, 1200, 25);
         println!("{}, shards on the coordinator too: right", distribution.0);
     }
 }
