@@ -417,8 +417,8 @@ fn setup(case: &Case) -> (String, String) {
                  SERVER here OPTIONS (schema_name 'plain', table_name 'far');
              CREATE TABLE other PARTITION OF {table} FOR VALUES WITH (MODULUS 2, REMAINDER 1)"
         ),
-        Kind::DistributedById => distributed("distributed_table", &format!(", {}", literal(&id))),
-        Kind::DistributedByRecipe => distributed("distributed_table", &format!(", {}", literal(&recipe))),
+        Kind::DistributedById => distributed("distributed_table", &format!(", {}", literal(columns[0]))),
+        Kind::DistributedByRecipe => distributed("distributed_table", &format!(", {}", literal(columns[2]))),
         Kind::SingleShard => distributed("distributed_table", ", NULL"),
         Kind::Reference => distributed("reference_table", ""),
     };
