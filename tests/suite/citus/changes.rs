@@ -83,13 +83,6 @@ fn a_table_that_is_no_longer_distributed_loses_no_row_too_many_and_the_next_run_
     }
     survive(&nodes, &mut client, BY_ID, "SELECT undistribute_table('kind')", true);
     survive(&nodes, &mut client, BY_ID, "SELECT alter_distributed_table('kind', shard_count => 6)", false);
-    survive(
-        &nodes,
-        &mut client,
-        SINGLE_SHARD,
-        "SELECT alter_distributed_table('kind', distribution_column => 'id')",
-        false,
-    );
 }
 
 #[test]

@@ -83,7 +83,12 @@ fn a_locked_row_stays_alone_and_is_waited_for_no_longer_than_lock_timeout() {
             let took = started.elapsed();
             other.batch_execute("ROLLBACK").unwrap();
             ended.unwrap_or_else(|failure| panic!("{}, {call}: {:?}", distribution.0, failure.as_db_error()));
-            assert!(took < Duration::from_secs(20), "{}, {call}: {took:?}", distribution.0);
+            assert!(took < Duration::from_secs(60), "{}, {call}: {took:?}", distribution.0);
+            if distribution.0 == REFERENCE.0 {
+                // Citus lets one transaction at a time write such a table.
+                assert_eq!(books(&mut client, 1000), 0, "{call}");
+                continue;
+            }
             stays.insert(locked);
             assert_eq!(there(&mut client), stays, "{}, {call}", distribution.0);
             let left = "SELECT skipped + kept_back FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
@@ -208,10 +213,14 @@ fn the_books_balance_and_the_next_run_finishes_whenever_a_node_stops() {
         make(&mut client, distribution);
         fill(&mut client, ROWS, 30);
         let stays = must_stay(&mut client, call.contains("emergency"));
-        let (node, moment) = (&nodes.workers[random.below(2) as usize], random.below(400));
+        let (node, moment) = (&nodes.workers[random.below(2) as usize], random.below(1000));
         let run =
             nodes.coordinator.in_background(&call.replace("batch_size => 200", "batch_size => 200, pause => '10 ms'"));
-        thread::sleep(Duration::from_millis(moment));
+        // So many batches in, if there are some.
+        let (is_batched, removed) = (call.starts_with("CALL"), random.below(3000) as i64);
+        let done = "SELECT coalesce(max(removed), 0) FROM backlog_cleanup.progress";
+        until_holds(|| !is_batched || run.is_finished() || number(&mut client, done) >= removed);
+        thread::sleep(Duration::from_millis(if is_batched { moment / 50 } else { moment }));
         node.stop();
         let (session, ended) = run.join().unwrap();
         drop(session);
@@ -238,7 +247,7 @@ fn the_books_balance_and_the_next_run_finishes_whenever_a_node_stops() {
             |()| "completed".into(),
         );
         println!(
-            "round {round}, {}, {call}: stopped after {moment} ms, {gone} of {} rows gone, {said}",
+            "round {round}, {}, {call}: {gone} of {} rows gone, {said}",
             distribution.0,
             ROWS - stays.len() as i64
         );
