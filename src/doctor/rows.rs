@@ -10,6 +10,7 @@ use pgrx::spi::quote_literal;
 use crate::extension;
 use crate::obstacles::problem::{Problem, Status};
 use crate::postgres::error::{Result, spi};
+use crate::postgres::names::naming_once;
 use crate::postgres::read::read_one;
 use crate::postgres::settings::set_local;
 use crate::postgres::table::Column;
@@ -198,10 +199,10 @@ fn has_index_entries(target: &Target) -> Result<bool> {
         return Ok(false);
     }
     for leaf in leaves(target)? {
-        let exists = format!("SELECT EXISTS (SELECT FROM {} g WHERE {})", leaf.rows(), target.is_failed());
+        let exists = format!("SELECT true FROM {} g WHERE {} LIMIT 1", leaf.rows(), target.is_failed());
         let found = leaf.reading_as_owner(target, || {
             set_local("enable_seqscan", "off");
-            read_one::<bool>(&exists, &[])
+            naming_once(|| read_one::<bool>(&exists, &[]))
         })?;
         if found == Some(true) {
             return Ok(true);

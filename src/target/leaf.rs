@@ -4,8 +4,10 @@ use pgrx::prelude::*;
 
 use crate::postgres::citus::is_distributed;
 use crate::postgres::error::{Result, error};
+use crate::postgres::names::naming_once;
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::owner::{as_owner_of, reading_as_owner_of};
+use crate::postgres::read::read_one;
 use crate::postgres::settings::set_local;
 use crate::postgres::subtransaction::briefly;
 use crate::postgres::table::{Column, Table};
@@ -99,6 +101,14 @@ impl Leaf {
         let read = || reading_as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()));
         let rows = Rows { table: &self.table, from: part, have_positions: self.reach == Reach::Position };
         briefly(read).map_err(|failure| target.failed_to_read(&rows, failure))
+    }
+
+    /// Whether it has a row that meets a condition. Errors: the same.
+    pub fn has_row(&self, target: &Target, condition: &str) -> Result<bool> {
+        // Citus cannot read what is below an EXISTS and has no column.
+        let any = format!("SELECT true FROM {} g WHERE {condition} LIMIT 1", self.rows());
+        let any = self.reading_as_owner(target, || naming_once(|| read_one::<bool>(&any, &[])))?;
+        Ok(any == Some(true))
     }
 
     /// Checks that it still belongs to the target, has its rows where they were, and the target's columns, too: two columns may

@@ -85,7 +85,7 @@ fn a_row_is_explained_as_runs_treat_it() {
         make(&mut client, distribution);
         fill(&mut client, 300, 3);
         let stays = must_stay(&mut client, false);
-        for id in 1..=300 {
+        for id in (1..=300).step_by(7) {
             let verdict: String =
                 value(&mut client, &format!("SELECT verdict FROM backlog_cleanup_explain('{id}', 'kind')"));
             assert_eq!(verdict == "removable", !stays.contains(&id), "{}, row {id}: {verdict}", distribution.0);
