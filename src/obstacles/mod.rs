@@ -58,7 +58,7 @@ fn lacking_privileges(rules: &Rules, leaves: &[Leaf]) -> Result<Vec<Problem>> {
     }
     let mut needed = Vec::new();
     for leaf in leaves {
-        let any = format!("SELECT EXISTS (SELECT FROM {} g WHERE {})", leaf.rows(), rules.condition());
+        let any = format!("SELECT EXISTS (SELECT 1 FROM {} g WHERE {})", leaf.rows(), rules.condition());
         if leaf.reading_as_owner(rules.target, || read_one::<bool>(&any, &[]))? == Some(true) {
             needed.push(leaf);
         }

@@ -117,7 +117,7 @@ pub fn has_row(target: &Target, names: &Names) -> Result<bool> {
     let names = names.clone().of_rows(target);
     for leaf in leaves(target)? {
         let condition = format!("{} AND {}", target.is_failed(), names.are_of_row(target));
-        let is_there = format!("SELECT EXISTS (SELECT FROM {} g WHERE {condition})", leaf.rows());
+        let is_there = format!("SELECT EXISTS (SELECT 1 FROM {} g WHERE {condition})", leaf.rows());
         if leaf.reading_as_owner(target, || read_one::<bool>(&is_there, &[]))? == Some(true) {
             return Ok(true);
         }
