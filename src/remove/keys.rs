@@ -184,13 +184,7 @@ impl Keys<'_> {
     }
 
     /// Removes the rows of a recipe. Returns as `remove_where` does.
-    fn remove_one(
-        &self,
-        place: usize,
-        tried: (i64, i64),
-        tally: &mut Tally,
-        left: &mut Left,
-    ) -> Result<Option<i64>> {
+    fn remove_one(&self, place: usize, tried: (i64, i64), tally: &mut Tally, left: &mut Left) -> Result<Option<i64>> {
         let recipe = &tally.list[place];
         let (most, sought) = (self.rows_of(recipe), Sought::of_one(self.rules, recipe));
         let before = tally.removed();

@@ -67,8 +67,7 @@ impl Sought {
         let has_cutoffs = recipes.iter().any(|recipe| recipe.cutoff.is_some());
         let ids: Vec<String> = (0..target.id.columns.len()).map(|place| format!("id_{place}")).collect();
         let columns = if has_cutoffs { format!(", failed_at, {}", ids.join(", ")) } else { String::new() };
-        let is_of_kind =
-            |(place, kind): (usize, &String)| format!("sought.kind OPERATOR(pg_catalog.=) {place}{kind}");
+        let is_of_kind = |(place, kind): (usize, &String)| format!("sought.kind OPERATOR(pg_catalog.=) {place}{kind}");
         let of_kinds: Vec<String> = kinds.iter().enumerate().map(is_of_kind).collect();
         let mut condition = format!(
             "{} OPERATOR(pg_catalog.=) sought.recipe AND ({}) AND {}",

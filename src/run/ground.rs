@@ -63,7 +63,10 @@ pub fn is_reached_as_before(run: &Run, leaf: &Leaf, by_key: bool) -> Result<()> 
     let now = if by_key { "is not distributed any more" } else { "has been distributed" };
     Err(error(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("table \"{}\" {now}, and its rows are not where they were when run {} started", leaf.table.name, run.id),
+        format!(
+            "table \"{}\" {now}, and its rows are not where they were when run {} started",
+            leaf.table.name, run.id
+        ),
         format!("CALL backlog_cleanup_run({})", quote_literal(&run.target)),
     ))
 }

@@ -21,11 +21,7 @@ fn read_instant(text: &str) -> i64 {
 /// # Safety
 ///
 /// `function` takes a text and 64 bits, and returns 64 bits.
-unsafe fn converted(
-    function: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
-    time_zone: &str,
-    at: i64,
-) -> i64 {
+unsafe fn converted(function: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum, time_zone: &str, at: i64) -> i64 {
     // SAFETY: the caller's.
     unsafe { direct_function_call(function, &[time_zone.into_datum(), at.into_datum()]) }.unwrap_or_default()
 }

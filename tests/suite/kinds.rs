@@ -306,7 +306,8 @@ fn a_table_that_citus_distributes_loses_exactly_the_right_rows_by_statements_of_
         }
     }
     let log = cluster.logged()[before..].to_owned();
-    let deletes: Vec<&str> = log.split("Query Text: ").filter(|query| query.starts_with("DELETE FROM ONLY public.kind")).collect();
+    let deletes: Vec<&str> =
+        log.split("Query Text: ").filter(|query| query.starts_with("DELETE FROM ONLY public.kind")).collect();
     assert!(deletes.len() > 20, "{}", deletes.len());
     for delete in deletes {
         let text = delete.split("\n\tDelete on").next().unwrap_or_default();
@@ -317,8 +318,12 @@ fn a_table_that_citus_distributes_loses_exactly_the_right_rows_by_statements_of_
 #[test]
 fn a_batched_run_over_which_a_table_becomes_distributed_or_is_no_longer_ends_and_the_next_one_finishes() {
     let (cluster, mut client) = with_citus("");
-    for (first, then) in [("TRUNCATE pg_catalog.pg_dist_partition", DISTRIBUTE), (DISTRIBUTE, "TRUNCATE pg_catalog.pg_dist_partition")] {
-        client.batch_execute(&format!("TRUNCATE pg_catalog.pg_dist_partition; {first}; DELETE FROM kind; {FILL}")).unwrap();
+    for (first, then) in
+        [("TRUNCATE pg_catalog.pg_dist_partition", DISTRIBUTE), (DISTRIBUTE, "TRUNCATE pg_catalog.pg_dist_partition")]
+    {
+        client
+            .batch_execute(&format!("TRUNCATE pg_catalog.pg_dist_partition; {first}; DELETE FROM kind; {FILL}"))
+            .unwrap();
         let expected = kept(&mut client, false);
         let run = cluster.in_background("CALL backlog_cleanup_run('kind', batch_size => 7, pause => '1 s')");
         until(&cluster, "SELECT batches > 0 FROM backlog_cleanup.progress WHERE state = 'running'");
@@ -389,7 +394,8 @@ fn rows_of_a_distributed_table_that_cannot_go_stay_alone() {
             expected.extend(stay);
             expected.sort_unstable();
             assert_eq!(column::<i32>(&mut client, "SELECT id FROM kind ORDER BY id"), expected, "{how}, {call}");
-            let kept_back = "SELECT kept_back = 4 AND state = 'completed' FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
+            let kept_back =
+                "SELECT kept_back = 4 AND state = 'completed' FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
             assert!(truth(&mut client, kept_back), "{how}, {call}");
         }
     }
