@@ -25,6 +25,14 @@ pub fn is_distributed(table: pg_sys::Oid) -> Result<bool> {
     naming_anything(|| one_now::<bool>(IS_LISTED, &[table.into()])).map(|is_distributed| is_distributed == Some(true))
 }
 
+/// The column whose values say in which shard a row is, by its name; `None` for a table that has none.
+pub fn distribution_column(table: pg_sys::Oid) -> Result<Option<String>> {
+    const COLUMN: &str = "
+        SELECT CASE WHEN partmethod OPERATOR(pg_catalog.=) 'h' THEN pg_catalog.column_to_column_name(logicalrelid, partkey) END
+        FROM pg_catalog.pg_dist_partition WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1";
+    naming_anything(|| one_now::<String>(COLUMN, &[table.into()]))
+}
+
 /// Does `work`, whose statements wait on the nodes no longer than this one does, and whose triggers have this process's search path there.
 /// Citus passes on nothing but SET LOCAL, and that only in a subtransaction.
 pub fn with_settings_on_nodes<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {

@@ -8,6 +8,7 @@ use crate::postgres::settings::set_local;
 use crate::postgres::stream::{Row, stream, stream_index};
 use crate::rank::index;
 use crate::rank::newest::{Newest, Ranks};
+use crate::rank::on_shards::rank_on_shards;
 use crate::rank::position::{Order, Position};
 use crate::rank::removable::{POSITIONS, PerLeaf, Removable, push};
 use crate::rank::tally::{RecipeCount, Tally};
@@ -63,6 +64,9 @@ pub fn rank(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
     let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
     let order = Order::of(&target.id.value);
     let mut tally = Tally::of(target, &rules.policies);
+    if rank_on_shards(rules, leaves, &ages, &order, &mut tally)? {
+        return Ok(Ranked { tally, positions: Some(vec![Vec::new()]), lsn });
+    }
     let mut newest: Vec<Newest<Expired>> = Vec::new();
     let mut gone = Gone { positions: Some(leaves.iter().map(|_| Vec::new()).collect()), found: 0 };
     for (leaf, place) in leaves.iter().zip(0..) {

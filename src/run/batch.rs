@@ -20,7 +20,7 @@ use crate::run::parts::remove_parts;
 use crate::run::smaller::or_smaller;
 use crate::run::{cancel, governor, ground, refused, tempo};
 use crate::target::load::row;
-use crate::target::steady::steady;
+use crate::target::steady::{Lock, steady};
 use crate::target::{Target, guard};
 
 /// How often a batch is retried after a deadlock, a serialization failure or a locked table has rolled it back.
@@ -65,7 +65,7 @@ pub fn step(run: &mut Run) -> Result<Option<f64>> {
         governor::batch_starts();
         work(run, target, &mut is_here)
     };
-    let done = cancel::unless_stopped(|| guard::in_a_batch(run.id, || steady(Some(&run.target), batch)))?;
+    let done = cancel::unless_stopped(|| guard::in_a_batch(run.id, || steady(Some(&run.target), Lock::Remove, batch)))?;
     IS_HERE.set(is_here);
     // The next step ends the run. If whoever asked it to stop has taken that back, it goes on.
     Ok(done.unwrap_or_else(|| {

@@ -196,7 +196,7 @@ pub fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
 pub fn finish_run(run_id: Option<i64>) -> Result<Option<Json>> {
     let run = of_session(run_id)?;
     let report = failure::or_record(run.id, || {
-        steady(Some(&run.target), |target| {
+        steady(Some(&run.target), Lock::Read, |target| {
             if run.batches == 0 {
                 defer_nothing()?;
                 target.keys_are_trusted()?;

@@ -21,11 +21,11 @@ pub enum Lock {
     Remove = pg_sys::RowExclusiveLock as isize,
 }
 
-/// Locks the target's table (ACCESS SHARE), loads the target under that lock, takes the transaction's snapshot, and does
+/// Locks the target's table, loads the target under that lock, takes the transaction's snapshot, and does
 /// `work` of a run, whose full-page images are compressed as the target says. While it waits, `lock_timeout` is the shorter of the
 /// target's and the session's. Errors: those of `Target::load`, 55P03 (a lock is held for too long).
-pub fn steady<T>(name: Option<&str>, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
-    hold(name, no_leaves, Lock::Read, |target, _| {
+pub fn steady<T>(name: Option<&str>, lock: Lock, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
+    hold(name, no_leaves, lock, |target, _| {
         target.wal_compression.set_local();
         work(target)
     })
@@ -56,7 +56,8 @@ fn hold<T>(
         let shorter = [lock_timeout, of_session].into_iter().filter(|timeout| *timeout > 0).min().unwrap_or(0);
         set_local("lock_timeout", &shorter.to_string());
         PgTryBuilder::new(AssertUnwindSafe(|| {
-            let mut to_lock = vec![(table.oid, Lock::Read)];
+            // At once as strongly as it is needed: who makes another table of it takes two locks as well, such as Citus.
+            let mut to_lock = vec![(table.oid, lock)];
             let mut locked = Vec::new();
             // During a wait for one lock, the name may come to mean another table, and leaves may come or go.
             let (target, leaves) = loop {
@@ -68,7 +69,7 @@ fn hold<T>(
                 let target = Target::load(name)?;
                 let leaves = leaves(&target)?;
                 let named = leaves.iter().map(|leaf| (leaf.table.oid, lock));
-                to_lock = std::iter::once((target.table.oid, Lock::Read)).chain(named).collect();
+                to_lock = std::iter::once((target.table.oid, lock)).chain(named).collect();
                 to_lock.retain(|needed| !locked.contains(needed));
                 if to_lock.is_empty() {
                     break (target, leaves);

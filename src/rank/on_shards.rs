@@ -1,0 +1,61 @@
+use crate::postgres::citus::distribution_column;
+use crate::postgres::error::Result;
+use crate::postgres::stream::stream;
+use crate::rank::position::{Order, Position};
+use crate::rank::tally::Tally;
+use crate::rules::Rules;
+use crate::rules::matching::Age;
+use crate::target::leaf::Leaf;
+
+/// Ranks the rows in scope of a target where they are: where a shard has all rows of a recipe, it returns one row for it. Returns false,
+/// with nothing counted, if not: the table is distributed by something else, or recipes are ranked by more than one policy.
+pub fn rank_on_shards(rules: &Rules, leaves: &[Leaf], ages: &[Age], order: &Order, tally: &mut Tally) -> Result<bool> {
+    let target = rules.target;
+    let ([leaf], [policy], [age], [(_, id)]) = (leaves, &rules.policies.list[..], ages, &target.id.columns[..]) else {
+        return Ok(false);
+    };
+    let selects_all = rules.selection.matches(target) == "true";
+    if !leaf.is_distributed
+        || target.recipe_column.is_none()
+        || distribution_column(leaf.table.oid)? != target.recipe_column
+        || !target.recipe.has_one_text()
+        || !selects_all
+        || target.has_several_statuses()
+        || policy.keep == 0
+        || age.keep_cutoff > i64::MIN
+    {
+        return Ok(false);
+    }
+    let (failed_at, recipe) = (&target.failed_at, &target.recipe);
+    let is_old = format!("({}) IS TRUE", target.failed_before(policy.cutoff.as_str()));
+    let statement = format!(
+        "SELECT {key}, NULL::pg_catalog.text, 0::bigint, pg_catalog.count(*),
+                pg_catalog.count(*) FILTER (WHERE g.\"rank in recipe\" OPERATOR(pg_catalog.>) {keep}),
+                pg_catalog.max(g.\"failed at\") FILTER (WHERE g.\"rank in recipe\" OPERATOR(pg_catalog.=) {keep}),
+                (pg_catalog.array_agg(g.\"row id\") FILTER (WHERE g.\"rank in recipe\" OPERATOR(pg_catalog.=) {keep}))[1]
+         FROM (SELECT {recipe} AS {recipe_name}, {at} AS \"failed at\", {id} AS \"row id\",
+                      CASE WHEN {is_old} THEN pg_catalog.row_number() OVER (
+                          PARTITION BY {recipe}, {is_old} ORDER BY {at} DESC, {id} DESC) END AS \"rank in recipe\"
+               FROM {rows} g WHERE {is_failed}) g
+         GROUP BY g.{recipe_name}",
+        key = target.recipe_key(),
+        keep = policy.keep,
+        recipe = recipe.of_row(),
+        recipe_name = recipe.name,
+        at = failed_at.of_row(),
+        id = id.of_row(),
+        rows = leaf.rows(),
+        is_failed = target.is_failed(),
+    );
+    leaf.reading_as_owner(target, || {
+        stream(&statement, |row| {
+            let place = tally.of_row(row);
+            let recipe = &mut tally.list[place];
+            recipe.failed += row.number(3).unwrap_or_default();
+            recipe.removed += row.number(4).unwrap_or_default();
+            // The oldest of those that stay.
+            recipe.cutoff = row.number(5).map(|at| order.keep(Position { at, id: row.datum(6) }));
+        })
+    })?;
+    Ok(true)
+}
