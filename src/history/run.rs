@@ -24,9 +24,9 @@ use crate::target::reading::Reading;
 /// The condition on a run `r` that it was a regular one of everything and has done its work: it completed, or removed rows until a limit of
 /// its own stopped it. Also before ALTER EXTENSION UPDATE.
 pub const WHOLE_AND_DONE: &str =
-    "r.mode = 'regular' AND r.recipe_id IS NULL AND r.failure_type IS NULL AND to_jsonb(r) ->> 'status' IS NULL
+    "r.mode = 'regular' AND r.recipe_id IS NULL AND r.failure_type IS NULL AND to_jsonb(r.*) ->> 'status' IS NULL
     AND (r.state = 'completed'
-         OR r.state = 'stopped' AND r.removed > 0 AND to_jsonb(r) ->> 'stop_requested_by' IS NULL)";
+         OR r.state = 'stopped' AND r.removed > 0 AND to_jsonb(r.*) ->> 'stop_requested_by' IS NULL)";
 
 /// The seconds whose rows are one batch under a rate.
 pub const PIECE: f64 = 0.25;
