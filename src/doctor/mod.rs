@@ -10,6 +10,7 @@ mod index;
 mod job;
 mod job_login;
 mod job_runs;
+mod job_window;
 mod others;
 mod policy;
 mod removal;

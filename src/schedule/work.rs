@@ -63,6 +63,11 @@ impl Work {
         self.function != RUN
     }
 
+    /// Whether it is a run that works only within `run_between`.
+    pub fn waits_for_window(&self) -> bool {
+        self.mode == Mode::Regular && !self.is_one_transaction()
+    }
+
     pub fn function(&self) -> &'static str {
         self.function
     }

@@ -448,7 +448,7 @@ impl Search<'_> {
         if !self.row.fingerprint {
             return Ok(None);
         }
-        let found = FINGERPRINT.callable_by_owner_of(table)?;
+        let found = FINGERPRINT.callable_by_owners_of(table)?;
         if found.is_none() {
             let wrong =
                 format!("the owner of {} may not call backlog_cleanup_fingerprint() or use its schema", table.name);
