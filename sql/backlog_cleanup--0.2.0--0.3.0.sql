@@ -1470,7 +1470,7 @@ COMMENT ON COLUMN backlog_cleanup.alert_delivery.message IS
     'the message that it is told in, with what else was due then; the receiver tells by it that it has had the message before';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.begun_at IS 'when a server took it on';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.attempts IS 'how often the message was sent, or tried to be';
-COMMENT ON COLUMN backlog_cleanup.alert_delivery.delivered_at IS 'when the receiver took it; NULL before';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.delivered_at IS 'when the receiver took it, the last time if it is reminded; NULL before';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.refused IS
     'why the receiver does not take this message, also not later; it is not sent again. Or NULL';
 

@@ -73,7 +73,7 @@ pub async fn listen(app: &Arc<App>, router: Router) -> Result<()> {
     let pools = keyring
         .accesses
         .iter()
-        .flat_map(|access| [access.pool.close(), access.reserved.close(), access.listening.close()]);
+        .flat_map(|access| [access.pool.close(), access.reserved.close()]);
     timeout(Duration::from_secs(1), join_all(pools)).await.ok();
     tracing::info!("stopped");
     Ok(())
