@@ -816,6 +816,19 @@ fn code_of_a_tables_owner_makes_no_tick_slow() {
     assert!(truth(&mut client, sampled));
     assert!(truth(&mut client, "SELECT in_scope = 0 FROM backlog_cleanup.sample WHERE target = 'generations'"));
     client.batch_execute("SELECT pg_sleep(0.3)").unwrap();
+    // An hour of that is told.
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds, not_counted)
+             SELECT target, grain, sampled_at - i * interval '5 minutes', milliseconds, not_counted
+             FROM backlog_cleanup.sample, generate_series(1, 6) i WHERE target = 't' AND grain = 'fine'",
+        )
+        .unwrap();
+    let said = "SELECT detail FROM backlog_cleanup_doctor('t') WHERE check_name = 'tick' AND status = 'warn'";
+    assert_eq!(
+        value::<String>(&mut client, said),
+        "no sample of the last hour has counted the rows: it was ended after 5 s"
+    );
 }
 
 #[test]
