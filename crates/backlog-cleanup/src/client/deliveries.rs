@@ -191,11 +191,11 @@ pub async fn failed(
 ) -> Result<()> {
     if is_final {
         let refused =
-            "UPDATE backlog_cleanup.alert_delivery SET refused = $3 WHERE channel = $1 AND message = $2::uuid";
+            "UPDATE backlog_cleanup.alert_delivery SET refused = left($3, 10000) WHERE channel = $1 AND message = $2::uuid";
         sqlx::query(refused).persistent(false).bind(channel).bind(message).bind(why).execute(&mut *database).await?;
     }
     let free = "UPDATE backlog_cleanup.alert_channel
-                SET leased_by = NULL, leased_until = NULL, failures = failures + 1, last_error = $3, report_at = $5,
+                SET leased_by = NULL, leased_until = NULL, failures = failures + 1, last_error = left($3, 10000), report_at = $5,
                     failing_since = coalesce(failing_since, now()), next_attempt_at = now() + make_interval(secs => $4)
                 WHERE name = $1 AND leased_by = $2";
     let free = sqlx::query(free).persistent(false).bind(channel).bind(server).bind(why);
