@@ -18,8 +18,8 @@ use crate::rules::matching::Policies;
 use crate::rules::selection::Selection;
 use crate::target::Target;
 use crate::target::guard::Unreadable;
-use crate::target::pace::Pace;
 use crate::target::leaf::Leaf;
+use crate::target::pace::Pace;
 use crate::target::reading::Reading;
 
 /// The condition on a run `r` that it was a regular one of everything and has done its work: it completed, or removed rows until a limit of

@@ -91,8 +91,7 @@ impl Leaf {
     /// long, or calls code in between, asks again. Errors: 40001.
     pub fn is_still_of(&self, target: &Target) -> Result<()> {
         let has_its_columns = !self.numbers.contains(&0) && self.numbers == numbers(&self.table, target)?;
-        let is_the_same =
-            has_its_columns && storage(&self.table)? == self.storage && belongs(self.table.oid, target)?;
+        let is_the_same = has_its_columns && storage(&self.table)? == self.storage && belongs(self.table.oid, target)?;
         if is_the_same && target.spells_as_before()? {
             return Ok(());
         }

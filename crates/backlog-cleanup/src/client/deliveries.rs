@@ -190,8 +190,7 @@ pub async fn failed(
     backoff: Duration,
 ) -> Result<()> {
     if is_final {
-        let refused =
-            "UPDATE backlog_cleanup.alert_delivery SET refused = left($3, 10000) WHERE channel = $1 AND message = $2::uuid";
+        let refused = "UPDATE backlog_cleanup.alert_delivery SET refused = left($3, 10000) WHERE channel = $1 AND message = $2::uuid";
         sqlx::query(refused).persistent(false).bind(channel).bind(message).bind(why).execute(&mut *database).await?;
     }
     let free = "UPDATE backlog_cleanup.alert_channel
