@@ -31,16 +31,30 @@ const OPEN: &str = "
     FROM pg_stat_activity
     WHERE pid = $1 AND pid <> pg_backend_pid() AND (state ~ '^idle in transaction' OR xact_start < now() - interval '15 minutes')";
 
-/// Checks that a job ticks, that the last tick is no older than its schedule allows, that no step of it has failed, and that samples count. Whoever has never
-/// had a tick is told of it.
+/// Alerts that a transaction has changed open and resolve for nobody else before it ends: ticks pass them over.
+const OPEN_ALERTS: &str = "
+    SELECT 'warn', format('session %s of role \"%s\" has changed alerts in a transaction that goes on since %s: no tick can open or resolve these before it ends',
+                          pid, usename, to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')),
+           format('SELECT pg_terminate_backend(%s)', pid)
+    FROM pg_stat_activity
+    WHERE pid <> pg_backend_pid() AND backend_xid IS NOT NULL
+      AND (state ~ '^idle in transaction' OR xact_start < now() - interval '15 minutes')
+      AND pid IN (SELECT pid FROM pg_locks
+                  WHERE relation = 'backlog_cleanup.alert'::regclass AND mode = 'RowExclusiveLock' AND granted
+                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+    ORDER BY xact_start, pid";
+
+/// Checks that a job ticks, that the last tick is no older than its schedule allows, that no step of it has failed, and that samples count.
+/// Whoever has never had a tick is told of it.
 pub fn tick(target: &str) -> Result<Vec<Problem>> {
     // Until ALTER EXTENSION UPDATE there is no tick.
     if !extension::is_updated()? {
         return remark("this version has no tick");
     }
-    let open = problems(OPEN, &[ticks::holder(Kind::Tick)?.into()])?;
-    if !open.is_empty() {
-        return Ok(open);
+    for open in [problems(OPEN, &[ticks::holder(Kind::Tick)?.into()])?, problems(OPEN_ALERTS, &[])?] {
+        if !open.is_empty() {
+            return Ok(open);
+        }
     }
     let warning = |detail: String, fix| Ok(vec![Problem { status: Status::Warn, detail, fix }]);
     let last = "SELECT extract(epoch FROM now() - max(started_at))::bigint FROM backlog_cleanup.tick WHERE started_at <= now()";

@@ -11,6 +11,7 @@ use crate::postgres::subtransaction::attempt;
 use crate::rank::position::Position;
 use crate::rank::removable::Removable;
 use crate::rank::tally::{RecipeCount, Tally};
+use crate::remove::besides::Besides;
 use crate::remove::left::{INSUFFICIENT_PRIVILEGE, Left, MESSAGE, Reason};
 use crate::remove::pieces::Pieces;
 use crate::rules::Rules;
@@ -25,12 +26,20 @@ const AT_ONCE: i64 = 100_000;
 const IDS: usize = 10_000;
 const BYTES: usize = 10_000_000;
 
+/// A leaf without usable positions. Code can remove rows of the target's other tables while it is worked on.
+struct Far<'a> {
+    rules: &'a Rules<'a>,
+    leaf: &'a Leaf,
+    tables: &'a [pg_sys::Oid],
+}
+
 /// Removes rows of a leaf that has no usable positions: for each recipe in `range` (indexes in the tally), the rows older
 /// than its cutoff, and no more than its recipe has left. Stops once it has removed `limit` rows. Returns the index of the next
-/// recipe, or the range's end.
+/// recipe, or the range's end. `tables` are the target's.
 pub fn remove(
     rules: &Rules,
     leaf: &Leaf,
+    tables: &[pg_sys::Oid],
     range: Range<usize>,
     limit: usize,
     tally: &mut Tally,
@@ -43,7 +52,7 @@ pub fn remove(
         let recipe = &tally.list[place];
         if let (Some(cutoff), Some(most)) = (recipe.cutoff, recipe.left) {
             let condition = condition(rules, recipe, cutoff);
-            let gone = remove_where(rules, leaf, &condition, most, are_there, tally, left)?;
+            let gone = remove_where(&Far { rules, leaf, tables }, &condition, most, are_there, tally, left)?;
             tally.list[place].left = Some(most - gone);
             removed += gone as usize;
         }
@@ -53,14 +62,21 @@ pub fn remove(
 }
 
 /// Removes all rows of such a leaf that the run may remove, of which so many have been kept back before.
-pub fn remove_all(rules: &Rules, leaf: &Leaf, kept_back: i64, tally: &mut Tally, left: &mut Left) -> Result<()> {
+pub fn remove_all(
+    rules: &Rules,
+    leaf: &Leaf,
+    tables: &[pg_sys::Oid],
+    kept_back: i64,
+    tally: &mut Tally,
+    left: &mut Left,
+) -> Result<()> {
     if rules.is_regular() {
-        return remove(rules, leaf, 0..tally.list.len(), usize::MAX, tally, left).map(drop);
+        return remove(rules, leaf, tables, 0..tally.list.len(), usize::MAX, tally, left).map(drop);
     }
     let condition = rules.condition();
     // Code on the other server may write rows again that have gone.
     let most = if kept_back > 0 { kept_back } else { count(leaf, &condition)? };
-    remove_where(rules, leaf, &condition, most, true, tally, left).map(drop)
+    remove_where(&Far { rules, leaf, tables }, &condition, most, true, tally, left).map(drop)
 }
 
 fn count(leaf: &Leaf, condition: &str) -> Result<i64> {
@@ -73,30 +89,31 @@ fn count(leaf: &Leaf, condition: &str) -> Result<i64> {
 /// Removes the rows that meet a condition, but at most so many; in one statement of `AT_ONCE` rows after the other if all of them can go.
 /// Counts those that are left, and returns how many have gone. `are_there` says whether the leaf had that many.
 fn remove_where(
-    rules: &Rules,
-    leaf: &Leaf,
+    far: &Far,
     condition: &str,
     most: i64,
     are_there: bool,
     tally: &mut Tally,
     left: &mut Left,
 ) -> Result<i64> {
+    let Far { rules, leaf, .. } = far;
     let before = tally.removed();
     let mut beyond = condition.to_owned();
     loop {
+        leaf.is_still_of(rules.target)?;
         let rest = most - (tally.removed() - before);
         let last = if rest > AT_ONCE { last_of(rules, leaf, &beyond, AT_ONCE)? } else { None };
         let portion = match &last {
             Some(last) => format!("{beyond} AND NOT ({})", rules.target.id.is_behind(last)),
             None => beyond,
         };
-        let at_once = || delete(rules, leaf, &portion).map(|gone| Some(gone).filter(|gone| gone.removed() <= rest));
+        let at_once = || delete(far, &portion).map(|gone| Some(gone).filter(|gone| gone.removed() <= rest));
         match attempt(at_once) {
             Ok(Some(gone)) => tally.add(gone),
-            Ok(None) => remove_around(rules, leaf, &portion, rest, tally, left)?,
+            Ok(None) => remove_around(far, &portion, rest, tally, left)?,
             Err(failure) => {
                 Met::on_a_row(failure);
-                remove_around(rules, leaf, &portion, rest, tally, left)?;
+                remove_around(far, &portion, rest, tally, left)?;
             }
         }
         let Some(last) = last else { break };
@@ -160,18 +177,13 @@ fn last_of(rules: &Rules, leaf: &Leaf, condition: &str, place: i64) -> Result<Op
 
 /// Removes those of the rows that can go, but tries at most so many, the lowest ids first: halves what is refused until the ids
 /// are found of those that cannot.
-fn remove_around(
-    rules: &Rules,
-    leaf: &Leaf,
-    condition: &str,
-    most: i64,
-    tally: &mut Tally,
-    left: &mut Left,
-) -> Result<()> {
+fn remove_around(far: &Far, condition: &str, most: i64, tally: &mut Tally, left: &mut Left) -> Result<()> {
+    let Far { rules, leaf, .. } = far;
     let id = &rules.target.id;
     let mut beyond = "true".to_owned();
     let mut most = most as usize;
     while most > 0 {
+        leaf.is_still_of(rules.target)?;
         let texts: Vec<String> = id.columns.iter().map(|(_, column)| column.as_text()).collect();
         let next = format!(
             "SELECT {} FROM {} g WHERE {condition} AND {beyond} ORDER BY {} LIMIT {}",
@@ -192,7 +204,7 @@ fn remove_around(
         let Some(last) = ids.last() else { return Ok(()) };
         beyond = id.is_behind(last);
         most -= ids.len();
-        let of_ids = |ids: &[Values]| delete(rules, leaf, &format!("{condition} AND {}", id.is_one_of(ids)));
+        let of_ids = |ids: &[Values]| delete(far, &format!("{condition} AND {}", id.is_one_of(ids)));
         let mut pieces = Pieces::of(&ids, left.patience);
         while let Some(piece) = pieces.next(|_| true) {
             if left.is_over()? {
@@ -223,12 +235,15 @@ fn remove_around(
     Ok(())
 }
 
-/// Removes the rows that meet a condition, and returns how many per recipe.
-fn delete(rules: &Rules, leaf: &Leaf, condition: &str) -> Result<Tally> {
+/// Removes the rows that meet a condition, and returns how many per recipe. Errors: those of `Besides::are_none`.
+fn delete(Far { rules, leaf, tables }: &Far, condition: &str) -> Result<Tally> {
     let group = rules.policies.group_columns(rules.target, &rules.target.recipe_key());
     let delete = format!("DELETE FROM {} g WHERE {condition} RETURNING {group}, 1::bigint", leaf.rows());
     let mut gone = Tally::of(rules.target, &rules.policies);
+    // PostgreSQL counts none of a foreign table's own.
+    let besides = Besides::of(leaf, tables);
     stream_writing(&delete, None, |row| gone.count_removed(row))?;
+    besides.are_none(0)?;
     Ok(gone)
 }
 

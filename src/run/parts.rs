@@ -114,7 +114,8 @@ impl Batch<'_> {
         let Some(leaf) = Leaf::still_of(part.leaf, self.target)? else {
             return part.advance((part.steps, 0), 0, (0, 0)).map(|()| true);
         };
-        ground::is_read_as_before(self.run, self.target, part.columns == leaf.numbers)?;
+        let is_found = self.run.reading.as_ref().is_none_or(|reading| reading.finds(&leaf));
+        ground::is_read_as_before(self.run, self.target, is_found && part.columns == leaf.numbers)?;
         if part.restart_if_rewritten()? {
             return Ok(false);
         }
@@ -240,9 +241,9 @@ impl Batch<'_> {
                 let tally = &mut self.cutoffs.tally;
                 let next = if rules.is_regular() {
                     let recipes = part.steps_done as usize..part.steps as usize;
-                    keys::remove(&rules, leaf, recipes, limit, tally, self.left)? as i64
+                    keys::remove(&rules, leaf, &self.tables, recipes, limit, tally, self.left)? as i64
                 } else {
-                    keys::remove_all(&rules, leaf, part.kept_back, tally, self.left)?;
+                    keys::remove_all(&rules, leaf, &self.tables, part.kept_back, tally, self.left)?;
                     part.steps
                 };
                 self.room.rows = limit.saturating_sub((self.cutoffs.tally.removed() - before) as usize);

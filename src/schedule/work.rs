@@ -58,6 +58,11 @@ pub struct Work {
 }
 
 impl Work {
+    /// Whether it is a regular run of the whole target.
+    pub fn is_regular_run_of(&self, target: &str) -> bool {
+        self.target.as_deref() == Some(target) && self.mode == Mode::Regular && !self.is_selective
+    }
+
     /// Whether it is a run in one transaction.
     pub fn is_one_transaction(&self) -> bool {
         self.function != RUN

@@ -18,13 +18,14 @@ const QUIETER: f64 = 1.1;
 pub fn place(tick: Option<i64>, job: &AutoJob) -> Result<Option<String>> {
     let id = job.id;
     match (&job.current, &job.database) {
-        (Some(_), Some(there)) if *there != database()? => {
+        (Some(_), Some(there)) if job.is_there && *there != database()? => {
             return Ok(Some(format!("job {id} runs in database \"{there}\"")));
         }
-        (Some(current), _) if *current == job.schedule => {}
+        (Some(current), _) if job.is_there && *current == job.schedule => {}
         (current, _) => {
             auto::forget(id)?;
             let why = match current {
+                Some(_) if !job.is_there => format!("job {id} is another one now, or does something else"),
                 Some(schedule) => format!("job {id} was given the schedule \"{schedule}\""),
                 None => format!("job {id} does not exist any more"),
             };

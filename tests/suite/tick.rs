@@ -975,6 +975,8 @@ fn an_early_run_that_is_refused_is_in_the_history_and_after_three_none_is_starte
         said,
         "target \"generations\": a run would remove 490 of 500 failed generations, more than max_rows_per_run allows (100)postgrestrue"
     );
+    let logged = cluster.logged();
+    assert!(!logged.contains("you don't own a lock"), "{logged}");
     client.batch_execute(TICK).unwrap();
     let (action, reason) = decided(&mut client);
     assert!(
@@ -1133,4 +1135,35 @@ fn early_runs_take_one_worker_whatever_their_number_and_who_keeps_ticks_away_is_
     let runs = "SELECT count(*) FILTER (WHERE target > 'other1') > 0 AND count(*) FILTER (WHERE target = 'other1' AND state = 'completed') = 0
                 FROM backlog_cleanup.run WHERE requested_by = 'postgres'";
     assert!(truth(&mut client, runs));
+}
+
+#[test]
+fn who_keeps_alerts_from_opening_by_an_open_transaction_is_told() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "CREATE ROLE op LOGIN; SELECT backlog_cleanup_grant('op', 'operator');
+             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, removable, failed, failed_seconds, milliseconds)
+             VALUES ('generations', 'fine', now(), 200000, 90, 900, 300, 1)",
+        )
+        .unwrap();
+    let finding = "SELECT concat_ws(' ', status, detail, fix) FROM backlog_cleanup_doctor() WHERE check_name = 'tick'";
+    let mut session = cluster.connect();
+    session
+        .batch_execute("SET SESSION AUTHORIZATION op; BEGIN; SELECT count(*) FROM backlog_cleanup.evaluate_alerts()")
+        .unwrap();
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.alert"), 0);
+    let told: String = value(&mut client, finding);
+    let pid = number(&mut client, "SELECT pid::bigint FROM pg_stat_activity WHERE state = 'idle in transaction'");
+    let wanted =
+        format!("warn session {pid} of role \"postgres\" has changed alerts in a transaction that goes on since ");
+    assert!(told.starts_with(&wanted) && told.ends_with(&format!("SELECT pg_terminate_backend({pid})")), "{told}");
+    client.batch_execute(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
+    until_true(&mut client, "SELECT count(*) = 0 FROM pg_stat_activity WHERE state = 'idle in transaction'");
+    client.batch_execute(TICK).unwrap();
+    assert!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.alert") > 0);
+    let told: String = value(&mut client, finding);
+    assert!(told.starts_with("ok"), "{told}");
 }

@@ -188,7 +188,7 @@ pub async fn taken(database: &mut PgConnection, channel: &str, alerts: &[i64], o
 
 /// Records that the receiver does not take what is left of a message, also not later.
 pub async fn refused(database: &mut PgConnection, channel: &str, message: &str, why: &str) -> Result<()> {
-    let refused = "UPDATE backlog_cleanup.alert_delivery SET refused = $3
+    let refused = "UPDATE backlog_cleanup.alert_delivery SET refused = left($3, 10000)
                    WHERE channel = $1 AND message = $2::uuid AND delivered_at IS NULL";
     sqlx::query(refused).persistent(false).bind(channel).bind(message).bind(why).execute(database).await.map(drop)
 }
@@ -219,7 +219,7 @@ pub async fn failed(
     backoff: Duration,
 ) -> Result<()> {
     let free = "UPDATE backlog_cleanup.alert_channel
-                SET leased_by = NULL, leased_until = NULL, failures = failures + 1, last_error = $3, report_at = $5,
+                SET leased_by = NULL, leased_until = NULL, failures = failures + 1, last_error = left($3, 10000), report_at = $5,
                     failing_since = coalesce(failing_since, now()), next_attempt_at = now() + make_interval(secs => $4)
                 WHERE name = $1 AND leased_by = $2";
     let free = sqlx::query(free).persistent(false).bind(channel).bind(server).bind(why);
