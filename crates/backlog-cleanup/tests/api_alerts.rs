@@ -56,7 +56,10 @@ fn times_that_no_calendar_has_are_read_as_the_last_that_it_has() {
         .unwrap();
     let last = "9999-12-31T23:59:59Z";
     let (status, list) = ask(&server, "GET", MONITOR, "alerts", &json!(null));
-    assert_eq!((status, &list["alerts"][1]["snoozedUntil"], &list["alerts"][1]["resolvedAt"]), (200, &json!(last), &json!(null)));
+    assert_eq!(
+        (status, &list["alerts"][1]["snoozedUntil"], &list["alerts"][1]["resolvedAt"]),
+        (200, &json!(last), &json!(null))
+    );
     assert_eq!(
         (&list["alerts"][0]["openedAt"], &list["alerts"][0]["acknowledgedAt"]),
         (&json!("0001-01-01T00:00:00Z"), &json!(last))

@@ -48,7 +48,9 @@ impl TryFrom<Written> for Mail {
             (Some(user), Some(password)) => {
                 let password = password.as_str();
                 secrets.push(password.to_owned());
-                secrets.extend([password.to_owned(), format!("\0{user}\0{password}")].map(|it| BASE64_STANDARD.encode(it)));
+                secrets.extend(
+                    [password.to_owned(), format!("\0{user}\0{password}")].map(|it| BASE64_STANDARD.encode(it)),
+                );
                 transport = transport.credentials(Credentials::new(user, password.to_owned()));
             }
             (None, None) => (),

@@ -74,6 +74,8 @@ fn an_alert_is_active_in_alertmanager_until_it_resolves() {
     assert_eq!((&alert["labels"], &alert["annotations"]["fix"]), (&labels, &"SELECT 1".into()));
     until_true(&mut client, "SELECT leased_by IS NULL FROM backlog_cleanup.alert_channel");
     client.batch_execute(RESOLVE).unwrap();
-    client.batch_execute("UPDATE backlog_cleanup.alert_channel SET next_attempt_at = now(); NOTIFY backlog_cleanup").unwrap();
+    client
+        .batch_execute("UPDATE backlog_cleanup.alert_channel SET next_attempt_at = now(); NOTIFY backlog_cleanup")
+        .unwrap();
     until_holds(|| alertmanager.active().is_empty());
 }

@@ -116,7 +116,10 @@ fn alertmanager_is_told_again_of_what_is_still_open_also_with_what_is_new() {
         receiver.came()[2].json().as_array().unwrap().iter().map(|it| it["labels"]["alertname"].clone()).collect();
     assert_eq!(rules, [json!("books"), json!("rows in scope")]);
     // What was told a moment ago is not told again.
-    until_true(&mut client, "SELECT bool_and(delivered_at > now() - interval '50 s') FROM backlog_cleanup.alert_delivery");
+    until_true(
+        &mut client,
+        "SELECT bool_and(delivered_at > now() - interval '50 s') FROM backlog_cleanup.alert_delivery",
+    );
 }
 
 #[test]
@@ -258,7 +261,10 @@ fn a_changed_schedule_of_the_report_is_obeyed() {
     let channels = File::of(&file("0 8 1 1 *"));
     let (cluster, mut client) = database("forms_schedule");
     let server = serve(&cluster, "forms_schedule", &channels);
-    until_true(&mut client, "SELECT coalesce(max(report_at) > now() + interval '1 hour', false) FROM backlog_cleanup.alert_channel");
+    until_true(
+        &mut client,
+        "SELECT coalesce(max(report_at) > now() + interval '1 hour', false) FROM backlog_cleanup.alert_channel",
+    );
     channels.write(&file("* * * * *"));
     server.signal("HUP");
     until_true(&mut client, "SELECT report_at < now() + interval '1 hour' FROM backlog_cleanup.alert_channel");

@@ -72,7 +72,10 @@ fn of_an_answer_without_an_end_the_beginning_is_told() {
     let (cluster, mut client) = database("lost_flood");
     let _server = serve(&cluster, "lost_flood", &webhook(&receiver));
     client.batch_execute(OPEN).unwrap();
-    until_true(&mut client, "SELECT coalesce(max(last_error), '') LIKE 'HTTP 500 %: first words xxx%' FROM backlog_cleanup.alert_channel");
+    until_true(
+        &mut client,
+        "SELECT coalesce(max(last_error), '') LIKE 'HTTP 500 %: first words xxx%' FROM backlog_cleanup.alert_channel",
+    );
     until_true(&mut client, "SELECT count(delivered_at) = 1 FROM backlog_cleanup.alert_delivery");
 }
 
@@ -261,9 +264,15 @@ fn a_file_of_channels_that_is_not_obeyed_is_refused() {
         ("[pagerduty.a]\nrouting_key = \"k\"\nreport = \"0 8 * * 1\"", "it takes no report"),
         ("[mail.a]\nurl = \"smtps://x\"\nfrom = \"a@b\"\nto = []", "to has no address"),
         ("[webhook.a]\nurl = \"https://x\"\n[slack.a]\nurl = \"https://x\"", "two channels have the name \"a\""),
-        ("[carrier_pigeon.a]\nurl = \"https://x\"", "unknown variant `carrier_pigeon`, expected one of `webhook`, `slack`"),
+        (
+            "[carrier_pigeon.a]\nurl = \"https://x\"",
+            "unknown variant `carrier_pigeon`, expected one of `webhook`, `slack`",
+        ),
         ("[mail.a]\nurl = \"smtps://x\"\nfrom = \"a@b\"\nto = [\"a@b\"]\nuser = \"u\"", "both a user and a password"),
-        ("[mail.a]\nurl = \"smtps://x\"\nfrom = \"a@b\"\nto = [\"a@b\"]\npassword = \"p\"", "both a user and a password"),
+        (
+            "[mail.a]\nurl = \"smtps://x\"\nfrom = \"a@b\"\nto = [\"a@b\"]\npassword = \"p\"",
+            "both a user and a password",
+        ),
         ("[webhook.a]\nurl = \"https://user:pass@x\"", "url must be http:// or https://, without a user"),
         ("[webhook.a]\nurl = { env = \"NOT_SET\" }", "environment variable \"NOT_SET\" is not set"),
         ("[webhook.a]\nurl = \"https://x", "line 2:"),

@@ -32,7 +32,9 @@ fn sighup_reads_the_channels_again_and_a_bad_file_leaves_them() {
     until_holds(|| here() == json!(["after"]));
     until_holds(|| after.came().len() == 1);
     client.batch_execute(RESOLVE).unwrap();
-    client.batch_execute("UPDATE backlog_cleanup.alert_channel SET next_attempt_at = now(); NOTIFY backlog_cleanup").unwrap();
+    client
+        .batch_execute("UPDATE backlog_cleanup.alert_channel SET next_attempt_at = now(); NOTIFY backlog_cleanup")
+        .unwrap();
     until_holds(|| after.came().len() == 2);
     assert_eq!(before.came().len(), 1);
 }
@@ -51,7 +53,9 @@ fn a_channel_that_is_for_fewer_targets_now_resolves_what_it_has_opened() {
     server.until_logged("the tokens and channels are reloaded");
     client.batch_execute(RESOLVE).unwrap();
     client.batch_execute(OPEN).unwrap();
-    client.batch_execute("UPDATE backlog_cleanup.alert_channel SET next_attempt_at = now(); NOTIFY backlog_cleanup").unwrap();
+    client
+        .batch_execute("UPDATE backlog_cleanup.alert_channel SET next_attempt_at = now(); NOTIFY backlog_cleanup")
+        .unwrap();
     until_holds(|| receiver.came().len() == 2);
     let told = receiver.came()[1].json();
     assert_eq!((told["alerts"].as_array().unwrap().len(), &told["alerts"][0]["change"]), (1, &json!("resolved")));

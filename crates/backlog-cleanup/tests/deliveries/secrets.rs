@@ -14,7 +14,10 @@ fn no_part_of_an_address_and_no_key_is_told_whatever_a_receiver_says() {
          [webhook.webhook]\nurl = \"{}?key=SECRETquery%2Fdecoded\"\nsecret = \"SECRETshared\"\nauthorization = \"Bearer SECRETbearer\"\n\
          [alertmanager.alertmanager]\nurl = \"{}/SECRETpath?token=SECRETtoken\"\nauthorization = \"Basic SECRETbasic\"\n\
          [pagerduty.pagerduty]\nurl = \"{}/SECRETenqueue\"\nrouting_key = \"SECRETrouting\"\n",
-        at(0), at(1), at(2), at(3)
+        at(0),
+        at(1),
+        at(2),
+        at(3)
     ));
     let (cluster, mut client) = database("secrets");
     // A superuser of the machine who looks for something.

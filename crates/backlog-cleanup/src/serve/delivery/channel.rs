@@ -107,7 +107,9 @@ async fn take(app: &App, channel: &Channel, server: &str) -> Result<Taken, Failu
     }
     let database = app.database();
     let content = match report_at.filter(|at| *at <= lease.now) {
-        _ if !told.is_empty() => Content::Alerts(told.into_iter().map(|(is_opening, alert)| Told::of(is_opening, alert)).collect()),
+        _ if !told.is_empty() => {
+            Content::Alerts(told.into_iter().map(|(is_opening, alert)| Told::of(is_opening, alert)).collect())
+        }
         Some(_) => report(&mut work, channel).await?,
         None => {
             deliveries::nothing(&mut work, name, server, report_at).await?;
