@@ -201,7 +201,7 @@ fn a_mail_that_is_refused_for_good_is_not_sent_again() {
     for (name, answer) in [("forms_large", "552 5.3.4 too large"), ("forms_unwanted", "554 5.7.1 not wanted")] {
         let mails = MailServer::start([answer]);
         let file = File::of(&format!(
-            "[mail.team]\nurl = \"{}\"\nfrom = \"db@example.com\"\nto = [\"a@example.com\"]\n",
+            "database = \"app\"\n[mail.team]\nurl = \"{}\"\nfrom = \"db@example.com\"\nto = [\"a@example.com\"]\n",
             mails.address
         ));
         let (cluster, mut client) = database(name);

@@ -23,7 +23,7 @@ fn sighup_reads_the_channels_again_and_a_bad_file_leaves_them() {
     file.write("[webhook.after]\nurl = \"nonsense\"\n");
     server.signal("HUP");
     server.until_logged("the tokens and channels stay as they were");
-    server.until_logged("channel \\\"webhook.after\\\": url is not valid");
+    server.until_logged("channel \"webhook.after\": url is not valid");
     assert_eq!(here(), json!(["before"]));
     client.batch_execute(OPEN).unwrap();
     until_holds(|| before.came().len() == 1);
