@@ -285,8 +285,7 @@ impl Reader<'_> {
         let address = self.line[self.at..self.at + span].trim_end_matches('.');
         let address = address.strip_suffix(':').unwrap_or(address);
         let end = self.at + address.len();
-        let is_joined =
-            self.byte(end).is_some_and(|byte| byte == b'@' || is(JOINT, byte)) && self.is_word_at(end + 1);
+        let is_joined = self.byte(end).is_some_and(|byte| byte == b'@' || is(JOINT, byte)) && self.is_word_at(end + 1);
         let is_address = address.split(':').all(|group| group.len() <= 4 || group.contains('.'))
             && address.matches(':').count() >= 2
             && !address.ends_with([':', '.'])
