@@ -9,5 +9,4 @@ pub mod newest;
 pub mod one_pass;
 pub mod position;
 pub mod removable;
-pub mod spread;
 pub mod tally;
