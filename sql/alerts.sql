@@ -70,12 +70,17 @@ CREATE TABLE backlog_cleanup.alert (
     fix             text,
     acknowledged_at timestamptz,
     acknowledged_by name,
-    snoozed_until   timestamptz,
+    snoozed_until   timestamptz
+        CONSTRAINT snoozed_until_is_finite CHECK (pg_catalog.isfinite(snoozed_until)),
     note            text
+        CONSTRAINT note_has_at_most_10000_characters CHECK (pg_catalog.char_length(note) OPERATOR(pg_catalog.<=) 10000)
 );
--- A name and a recipe may be longer than an index entry.
+-- A name and a recipe may be longer than an index entry. Who chooses them could have two of a weaker hash be the same.
 CREATE UNIQUE INDEX alert_is_open_once
-    ON backlog_cleanup.alert (rule, pg_catalog.hashtextextended(target, 0), pg_catalog.hashtextextended(subject, 0)) NULLS NOT DISTINCT
+    ON backlog_cleanup.alert (
+        rule,
+        pg_catalog.sha256(pg_catalog.decode(pg_catalog.replace(target, '\', '\\'), 'escape')),
+        pg_catalog.sha256(pg_catalog.decode(pg_catalog.replace(subject, '\', '\\'), 'escape'))) NULLS NOT DISTINCT
     WHERE resolved_at IS NULL;
 COMMENT ON TABLE backlog_cleanup.alert IS 'what rules have found: an alert opens once, stays open, and resolves once';
 COMMENT ON COLUMN backlog_cleanup.alert.id IS 'the alert';

@@ -1171,6 +1171,8 @@ COMMENT ON FUNCTION backlog_cleanup.slowed_to IS
 
 CREATE TABLE backlog_cleanup.auto_schedule (
     job_id    bigint PRIMARY KEY,
+    job_name  text,
+    username  text NOT NULL,
     target    text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
     hour      integer NOT NULL CHECK (hour OPERATOR(pg_catalog.>=) 0 AND hour OPERATOR(pg_catalog.<=) 23),
     schedule  text NOT NULL,
@@ -1178,7 +1180,10 @@ CREATE TABLE backlog_cleanup.auto_schedule (
     moved_at  timestamptz NOT NULL
 );
 COMMENT ON TABLE backlog_cleanup.auto_schedule IS 'the jobs that the tick moves to the quietest hour of the day';
-COMMENT ON COLUMN backlog_cleanup.auto_schedule.job_id IS 'the job, in cron.job';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.job_id IS
+    'the job, in cron.job; one that has another name or role there, or does not run the target, is another one, and stays where it is';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.job_name IS 'its name';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.username IS 'its role';
 COMMENT ON COLUMN backlog_cleanup.auto_schedule.target IS 'the target that it runs';
 COMMENT ON COLUMN backlog_cleanup.auto_schedule.hour IS 'the hour of the day at which it runs, by the clock of the target''s time zone';
 COMMENT ON COLUMN backlog_cleanup.auto_schedule.schedule IS
@@ -1330,12 +1335,17 @@ CREATE TABLE backlog_cleanup.alert (
     fix             text,
     acknowledged_at timestamptz,
     acknowledged_by name,
-    snoozed_until   timestamptz,
+    snoozed_until   timestamptz
+        CONSTRAINT snoozed_until_is_finite CHECK (pg_catalog.isfinite(snoozed_until)),
     note            text
+        CONSTRAINT note_has_at_most_10000_characters CHECK (pg_catalog.char_length(note) OPERATOR(pg_catalog.<=) 10000)
 );
--- A name and a recipe may be longer than an index entry.
+-- A name and a recipe may be longer than an index entry. Who chooses them could have two of a weaker hash be the same.
 CREATE UNIQUE INDEX alert_is_open_once
-    ON backlog_cleanup.alert (rule, pg_catalog.hashtextextended(target, 0), pg_catalog.hashtextextended(subject, 0)) NULLS NOT DISTINCT
+    ON backlog_cleanup.alert (
+        rule,
+        pg_catalog.sha256(pg_catalog.decode(pg_catalog.replace(target, '\', '\\'), 'escape')),
+        pg_catalog.sha256(pg_catalog.decode(pg_catalog.replace(subject, '\', '\\'), 'escape'))) NULLS NOT DISTINCT
     WHERE resolved_at IS NULL;
 COMMENT ON TABLE backlog_cleanup.alert IS 'what rules have found: an alert opens once, stays open, and resolves once';
 COMMENT ON COLUMN backlog_cleanup.alert.id IS 'the alert';
@@ -1425,14 +1435,18 @@ CREATE TABLE backlog_cleanup.alert_channel (
         CONSTRAINT kind_is_known
         CHECK (kind OPERATOR(pg_catalog.=) ANY (ARRAY['webhook', 'slack', 'alertmanager', 'pagerduty', 'mail'])),
     since           timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    leased_by       text,
+    leased_by       text
+        CONSTRAINT leased_by_has_at_most_100_characters
+        CHECK (pg_catalog.char_length(leased_by) OPERATOR(pg_catalog.<=) 100),
     leased_until    timestamptz,
     seen_at         timestamptz NOT NULL DEFAULT pg_catalog.now(),
     next_attempt_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     delivered_at    timestamptz,
     failures        integer NOT NULL DEFAULT 0,
     failing_since   timestamptz,
-    last_error      text,
+    last_error      text
+        CONSTRAINT last_error_has_at_most_10000_characters
+        CHECK (pg_catalog.char_length(last_error) OPERATOR(pg_catalog.<=) 10000),
     report_at       timestamptz
 );
 COMMENT ON TABLE backlog_cleanup.alert_channel IS
@@ -1459,7 +1473,9 @@ CREATE TABLE backlog_cleanup.alert_delivery (
     begun_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
     attempts     integer NOT NULL DEFAULT 0,
     delivered_at timestamptz,
-    refused      text,
+    refused      text
+        CONSTRAINT refused_has_at_most_10000_characters
+        CHECK (pg_catalog.char_length(refused) OPERATOR(pg_catalog.<=) 10000),
     PRIMARY KEY (channel, alert, change)
 );
 CREATE INDEX alert_delivery_alert_idx ON backlog_cleanup.alert_delivery (alert);
@@ -1473,9 +1489,41 @@ COMMENT ON COLUMN backlog_cleanup.alert_delivery.message IS
     'the message that it is told in, with what else was due then; the receiver tells by it that it has had the message before';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.begun_at IS 'when a server took it on';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.attempts IS 'how often the message was sent, or tried to be';
-COMMENT ON COLUMN backlog_cleanup.alert_delivery.delivered_at IS 'when the receiver took it; NULL before';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.delivered_at IS 'when the receiver took it, the last time if it is reminded; NULL before';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.refused IS
     'why the receiver does not take this message, also not later; it is not sent again. Or NULL';
+
+-- Whoever could write any time would end deliveries, and have the doctor say that all is well.
+CREATE FUNCTION backlog_cleanup.check_times() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    column_name text;
+    furthest    interval;
+BEGIN
+    SELECT bounds.column_name, bounds.furthest INTO column_name, furthest
+    FROM (SELECT TG_ARGV[i], TG_ARGV[i + 1]::interval FROM generate_series(0, TG_NARGS - 1, 2) AS i) AS bounds (column_name, furthest)
+    CROSS JOIN LATERAL (SELECT (to_jsonb(NEW) ->> bounds.column_name)::timestamptz, (to_jsonb(OLD) ->> bounds.column_name)::timestamptz)
+        AS times (is_now, was)
+    WHERE is_now IS DISTINCT FROM was AND NOT (isfinite(is_now) AND is_now <= clock_timestamp() + bounds.furthest)
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION '"%" of table "%" is not finite, or further ahead than %', column_name, TG_TABLE_NAME, furthest
+            USING ERRCODE = 'invalid_parameter_value', COLUMN = column_name, HINT = 'SELECT now()';
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.check_times IS
+    'refuses times that no server that delivers alerts would write; its arguments are columns, and how far ahead each may be';
+CREATE TRIGGER check_times BEFORE INSERT OR UPDATE ON backlog_cleanup.alert_channel
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_times(
+        'since', '0', 'leased_until', '90 seconds', 'seen_at', '0', 'next_attempt_at', '5 minutes', 'delivered_at', '0',
+        'failing_since', '0', 'report_at', '10 years');
+COMMENT ON TRIGGER check_times ON backlog_cleanup.alert_channel IS 'nobody ends deliveries by a time that is far away';
+CREATE TRIGGER check_times BEFORE INSERT OR UPDATE ON backlog_cleanup.alert_delivery
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_times('begun_at', '0', 'delivered_at', '0');
+COMMENT ON TRIGGER check_times ON backlog_cleanup.alert_delivery IS 'what was told was told before';
 
 -- What the samples and the history say: views in plain units, and the rates that alerts are measured by.
 CREATE FUNCTION backlog_cleanup.rows_in_per_minute(target text, within interval) RETURNS double precision LANGUAGE sql STABLE

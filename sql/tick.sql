@@ -109,6 +109,8 @@ COMMENT ON FUNCTION backlog_cleanup.slowed_to IS
 
 CREATE TABLE backlog_cleanup.auto_schedule (
     job_id    bigint PRIMARY KEY,
+    job_name  text,
+    username  text NOT NULL,
     target    text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
     hour      integer NOT NULL CHECK (hour OPERATOR(pg_catalog.>=) 0 AND hour OPERATOR(pg_catalog.<=) 23),
     schedule  text NOT NULL,
@@ -116,7 +118,10 @@ CREATE TABLE backlog_cleanup.auto_schedule (
     moved_at  timestamptz NOT NULL
 );
 COMMENT ON TABLE backlog_cleanup.auto_schedule IS 'the jobs that the tick moves to the quietest hour of the day';
-COMMENT ON COLUMN backlog_cleanup.auto_schedule.job_id IS 'the job, in cron.job';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.job_id IS
+    'the job, in cron.job; one that has another name or role there, or does not run the target, is another one, and stays where it is';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.job_name IS 'its name';
+COMMENT ON COLUMN backlog_cleanup.auto_schedule.username IS 'its role';
 COMMENT ON COLUMN backlog_cleanup.auto_schedule.target IS 'the target that it runs';
 COMMENT ON COLUMN backlog_cleanup.auto_schedule.hour IS 'the hour of the day at which it runs, by the clock of the target''s time zone';
 COMMENT ON COLUMN backlog_cleanup.auto_schedule.schedule IS

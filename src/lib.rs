@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
 
-// From the ground up: postgres, extension, target, rules, schedule, rank, remove, plan, history, obstacles, grant, run, doctor, status, tick.
+// From the ground up: spread, postgres, extension, target, rules, schedule, rank, remove, plan, history, obstacles, grant, run, doctor, status, tick.
 // A file imports from its own storey and from those below (src/storeys; `make lint` checks it).
 mod doctor;
 mod extension;
@@ -19,6 +19,7 @@ mod remove;
 mod rules;
 mod run;
 mod schedule;
+mod spread;
 mod status;
 mod target;
 mod tick;

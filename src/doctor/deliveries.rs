@@ -3,21 +3,22 @@ use crate::obstacles::problem::{Problem, problems};
 use crate::postgres::error::Result;
 
 const FAILING: &str = "
-    SELECT 'fail', format('channel \"%s\" takes no alerts, since %s UTC: %s', name,
-                          to_char(failing_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), last_error), NULL
-    FROM backlog_cleanup.alert_channel WHERE failures >= 3
+    (SELECT 'fail', format('channel \"%s\" takes no alerts, since %s UTC: %s', name,
+                           to_char(failing_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), left(last_error, 1000)), NULL
+     FROM backlog_cleanup.alert_channel WHERE failures >= 3 ORDER BY failing_since, name LIMIT 50)
     UNION ALL
-    SELECT 'warn', format('no server has served channel \"%s\" since %s UTC: start backlog-cleanup serve, or forget the channel', name,
+    (SELECT 'warn', format('no server has served channel \"%s\" since %s UTC: start backlog-cleanup serve, or forget the channel', name,
                           to_char(seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI')),
            format('DELETE FROM backlog_cleanup.alert_channel WHERE name = %L', name)
-    FROM backlog_cleanup.alert_channel WHERE seen_at < now() - interval '10 minutes'
+     FROM backlog_cleanup.alert_channel WHERE seen_at < now() - interval '10 minutes' ORDER BY seen_at, name LIMIT 50)
     UNION ALL
-    SELECT 'warn', format('channel \"%s\" has refused %s of an alert in the last day: %s', channel,
-                          CASE count(DISTINCT message) WHEN 1 THEN 'a message' ELSE count(DISTINCT message) || ' messages' END, max(refused)),
+    (SELECT 'warn', format('channel \"%s\" has refused %s of an alert in the last day: %s', channel,
+                          CASE count(DISTINCT message) WHEN 1 THEN 'a message' ELSE count(DISTINCT message) || ' messages' END, max(left(refused, 1000))),
            NULL
-    FROM backlog_cleanup.alert_delivery WHERE refused IS NOT NULL AND begun_at > now() - interval '1 day' GROUP BY channel";
+     FROM backlog_cleanup.alert_delivery WHERE refused IS NOT NULL AND begun_at > now() - interval '1 day'
+     GROUP BY channel ORDER BY channel LIMIT 50)";
 
-/// Finds channels of alerts that take nothing, that no server serves any more, or that have refused a message.
+/// Finds channels of alerts that take nothing, that no server serves any more, or that have refused a message: of each 50.
 pub fn deliveries(_target: &str) -> Result<Vec<Problem>> {
     // Until ALTER EXTENSION UPDATE there are none.
     if extension::is_updated()? { problems(FAILING, &[]) } else { Ok(Vec::new()) }

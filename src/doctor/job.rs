@@ -1,6 +1,7 @@
 use backlog_cleanup_report::{DEFAULT_SCHEDULE, job_name, job_name_in, never_fires};
 use pgrx::spi::quote_literal;
 
+use crate::doctor::job_window::outside_of_window;
 use crate::extension::{self, schema};
 use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
@@ -100,7 +101,8 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
             warning(format!("{whole} active jobs run target \"{target}\", decide which is to stay: {}", all()), None)
         }
         (Some(_), _) => {
-            let problems = without_limits(target, &active)?;
+            let mut problems = without_limits(target, &active)?;
+            problems.extend(outside_of_window(target, &active)?);
             if problems.is_empty() && found.len() > 1 { remark(&all()) } else { Ok(problems) }
         }
         (None, Some(job)) if job.does_regular_run(target) => warning(

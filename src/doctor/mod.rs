@@ -10,6 +10,7 @@ mod index;
 mod job;
 mod job_login;
 mod job_runs;
+mod job_window;
 mod nodes;
 mod others;
 mod policy;

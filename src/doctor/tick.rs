@@ -16,6 +16,13 @@ const FAILED: &str = "
     CROSS JOIN LATERAL (SELECT given.step, given.target, given.error) AS step (name, target, error)
     WHERE step.error IS NOT NULL";
 
+/// A target (`$1`) whose rows are not counted: nothing is decided about it, and alerts do not know it.
+const UNCOUNTED: &str = "
+    SELECT 'warn', format('no sample of the last hour has counted the rows: %s', (array_agg(not_counted ORDER BY sampled_at DESC))[1]), NULL
+    FROM backlog_cleanup.sample
+    WHERE target = $1 AND grain = 'fine' AND sampled_at BETWEEN now() - interval '1 hour' AND now()
+    HAVING count(*) >= 6 AND count(in_scope) = 0";
+
 /// A tick whose transaction goes on keeps all others away; `$1` is its process.
 const OPEN: &str = "
     SELECT 'warn', format('session %s of role \"%s\" has ticked in a transaction that goes on since %s: no other tick can begin before it ends',
@@ -24,16 +31,30 @@ const OPEN: &str = "
     FROM pg_stat_activity
     WHERE pid = $1 AND pid <> pg_backend_pid() AND (state ~ '^idle in transaction' OR xact_start < now() - interval '15 minutes')";
 
-/// Checks that a job ticks, that the last tick is no older than its schedule allows, and that no step of it has failed. Whoever has never
-/// had a tick is told of it.
-pub fn tick(_target: &str) -> Result<Vec<Problem>> {
+/// Alerts that a transaction has changed open and resolve for nobody else before it ends: ticks pass them over.
+const OPEN_ALERTS: &str = "
+    SELECT 'warn', format('session %s of role \"%s\" has changed alerts in a transaction that goes on since %s: no tick can open or resolve these before it ends',
+                          pid, usename, to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')),
+           format('SELECT pg_terminate_backend(%s)', pid)
+    FROM pg_stat_activity
+    WHERE pid <> pg_backend_pid() AND backend_xid IS NOT NULL
+      AND (state ~ '^idle in transaction' OR xact_start < now() - interval '15 minutes')
+      AND pid IN (SELECT pid FROM pg_locks
+                  WHERE relation = 'backlog_cleanup.alert'::regclass AND mode = 'RowExclusiveLock' AND granted
+                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+    ORDER BY xact_start, pid";
+
+/// Checks that a job ticks, that the last tick is no older than its schedule allows, that no step of it has failed, and that samples count.
+/// Whoever has never had a tick is told of it.
+pub fn tick(target: &str) -> Result<Vec<Problem>> {
     // Until ALTER EXTENSION UPDATE there is no tick.
     if !extension::is_updated()? {
         return remark("this version has no tick");
     }
-    let open = problems(OPEN, &[ticks::holder(Kind::Tick)?.into()])?;
-    if !open.is_empty() {
-        return Ok(open);
+    for open in [problems(OPEN, &[ticks::holder(Kind::Tick)?.into()])?, problems(OPEN_ALERTS, &[])?] {
+        if !open.is_empty() {
+            return Ok(open);
+        }
     }
     let warning = |detail: String, fix| Ok(vec![Problem { status: Status::Warn, detail, fix }]);
     let last = "SELECT extract(epoch FROM now() - max(started_at))::bigint FROM backlog_cleanup.tick WHERE started_at <= now()";
@@ -88,7 +109,8 @@ pub fn tick(_target: &str) -> Result<Vec<Problem>> {
         }
         _ => {}
     }
-    let failed = problems(FAILED, &[])?;
+    let mut failed = problems(FAILED, &[])?;
+    failed.extend(problems(UNCOUNTED, &[target.into()])?);
     if failed.is_empty() && found.is_empty() && pg_cron_elsewhere()?.is_none() {
         let minutes = ago.unwrap_or_default() / 60;
         return remark(&format!(

@@ -18,15 +18,16 @@ use crate::rules::matching::Policies;
 use crate::rules::selection::Selection;
 use crate::target::Target;
 use crate::target::guard::Unreadable;
+use crate::target::leaf::Leaf;
 use crate::target::pace::Pace;
 use crate::target::reading::Reading;
 
 /// The condition on a run `r` that it was a regular one of everything and has done its work: it completed, or removed rows until a limit of
 /// its own stopped it. Also before ALTER EXTENSION UPDATE.
 pub const WHOLE_AND_DONE: &str =
-    "r.mode = 'regular' AND r.recipe_id IS NULL AND r.failure_type IS NULL AND to_jsonb(r) ->> 'status' IS NULL
+    "r.mode = 'regular' AND r.recipe_id IS NULL AND r.failure_type IS NULL AND to_jsonb(r.*) ->> 'status' IS NULL
     AND (r.state = 'completed'
-         OR r.state = 'stopped' AND r.removed > 0 AND to_jsonb(r) ->> 'stop_requested_by' IS NULL)";
+         OR r.state = 'stopped' AND r.removed > 0 AND to_jsonb(r.*) ->> 'stop_requested_by' IS NULL)";
 
 /// The seconds whose rows are one batch under a rate.
 pub const PIECE: f64 = 0.25;
@@ -126,9 +127,16 @@ impl Run {
 
 /// Records that a batched run starts; `referenced` rows, which others keep, count as kept back until they go, and `held` ones are passed
 /// over. Returns its id.
-pub fn start(rules: &Rules, tally: &Tally, referenced: i64, held: i64, pace: &Pace, caller: &str) -> Result<i64> {
+pub fn start(
+    rules: &Rules,
+    leaves: &[Leaf],
+    tally: &Tally,
+    (referenced, held): (i64, i64),
+    pace: &Pace,
+    caller: &str,
+) -> Result<i64> {
     let pace = serde_json::to_value(pace).unwrap_or_default();
-    let reading = serde_json::to_value(Reading::of(rules.target)?).unwrap_or_default();
+    let reading = serde_json::to_value(Reading::of(rules.target, leaves)?).unwrap_or_default();
     extension::as_owner(|| {
         Spi::get_one_with_args::<i64>(
             "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, recipe_id, failure_type, cutoff,

@@ -18,8 +18,17 @@ fn sum(table: pg_sys::Oid, of: impl Fn(&pg_sys::PgStat_TableXactStatus) -> i64) 
     // SAFETY: the relation is closed below; its counts, one entry per level of subtransactions, live until their levels end.
     unsafe {
         let relation = pg_sys::RelationIdGetRelation(table);
-        let Some(known) = relation.as_ref() else { return 0 };
-        let mut level = known.pgstat_info.as_ref().map_or(std::ptr::null_mut(), |counts| counts.trans);
+        if relation.is_null() {
+            return 0;
+        }
+        // Whatever others do to a table, VACUUM for one, has this process load it anew, which loses what it is counted by.
+        if (*relation).pgstat_info.is_null() {
+            pg_sys::pgstat_init_relation(relation);
+            if (*relation).pgstat_enabled {
+                pg_sys::pgstat_assoc_relation(relation);
+            }
+        }
+        let mut level = (*relation).pgstat_info.as_ref().map_or(std::ptr::null_mut(), |counts| counts.trans);
         while let Some(counts) = level.as_ref() {
             rows += of(counts);
             level = counts.upper;

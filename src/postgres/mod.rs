@@ -1,7 +1,9 @@
 //! What PostgreSQL gives: errors, statements, tables, roles, subtransactions. Knows nothing of this extension's tables.
 
 pub mod advisory;
+pub mod analysed;
 pub mod block;
+pub mod calls;
 pub mod changes;
 pub mod citus;
 pub mod constraints;

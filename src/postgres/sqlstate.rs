@@ -16,11 +16,14 @@ static HEARD_IN_A_TRIGGER: AtomicI32 = AtomicI32::new(0);
 /// Whether somebody has ended the statement or the session, whatever code has made of that error.
 static IS_ENDED: AtomicBool = AtomicBool::new(false);
 
-/// Does `work` and hears the SQLSTATEs of its errors: pgrx turns those that PostgreSQL itself does not have into XX000.
+/// Does `work` and hears the SQLSTATEs of its errors: pgrx turns those that PostgreSQL itself does not have into XX000. Whoever ends the
+/// statement ends it for all who listen.
 pub fn listening<T>(work: impl FnOnce() -> T) -> T {
     HEARD.store(0, Ordering::Relaxed);
     HEARD_IN_A_TRIGGER.store(0, Ordering::Relaxed);
-    IS_ENDED.store(false, Ordering::Relaxed);
+    if !somebody_listens() {
+        goes_on();
+    }
     // SAFETY: the callback is taken off below; an ERROR of `work` is caught within it, or resets the stack itself.
     unsafe {
         let mut callback = pg_sys::ErrorContextCallback {
@@ -35,18 +38,41 @@ pub fn listening<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Does `work`, whose errors are not those that were heard last.
+/// Does `work`, whose errors are not those that were heard last. Code of somebody that calls this extension takes no error back so.
 pub fn unheard<T>(work: impl FnOnce() -> T) -> T {
     let heard = [&HEARD, &HEARD_IN_A_TRIGGER];
     let before = heard.map(|heard| heard.load(Ordering::Relaxed));
+    let was_ended = is_ended();
     let done = work();
     heard.iter().zip(before).for_each(|(heard, before)| heard.store(before, Ordering::Relaxed));
+    IS_ENDED.fetch_or(was_ended, Ordering::Relaxed);
     done
 }
 
+/// Forgets that somebody has ended the statement: it goes on.
+pub fn goes_on() {
+    IS_ENDED.store(false, Ordering::Relaxed);
+}
+
+/// Whether one `listening` is around the next.
+fn somebody_listens() -> bool {
+    // SAFETY: walks callbacks of frames that have not ended.
+    let mut callback = unsafe { pg_sys::error_context_stack.as_ref() };
+    while let Some(at) = callback {
+        if at.callback.is_some_and(|callback| std::ptr::fn_addr_eq(callback, hear as Callback)) {
+            return true;
+        }
+        // SAFETY: as above.
+        callback = unsafe { at.previous.as_ref() };
+    }
+    false
+}
+
+type Callback = unsafe extern "C-unwind" fn(*mut core::ffi::c_void);
+
 /// Whether a callback is one of `listening`, or of `raise_as`.
 pub fn is_of_listening(callback: &pg_sys::ErrorContextCallback) -> bool {
-    let own: [unsafe extern "C-unwind" fn(*mut core::ffi::c_void); 2] = [hear, restore];
+    let own: [Callback; 2] = [hear, restore];
     callback.callback.is_some_and(|callback| own.iter().any(|own| std::ptr::fn_addr_eq(*own, callback)))
 }
 
@@ -85,7 +111,7 @@ unsafe fn raised_by() -> Option<&'static CStr> {
     }
 }
 
-/// Whether somebody has ended the statement or the session since `listening` began.
+/// Whether somebody has ended the statement or the session since the outermost `listening` began.
 pub fn is_ended() -> bool {
     IS_ENDED.load(Ordering::Relaxed)
 }

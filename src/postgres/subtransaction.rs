@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use crate::postgres::error::Result;
 use crate::postgres::retold::{ENDS, bounded};
 use crate::postgres::settings::with_settings;
-use crate::postgres::sqlstate::{listening, raise_as, unknown};
+use crate::postgres::sqlstate::{is_ended, listening, raise_as, unknown};
 
 /// Does `work` in a subtransaction. Commits it if `work` returns `Some`; rolls it back if it returns `None` or fails, and
 /// returns the failure. What code in it sets ends with it, so that the next statement means what it says.
@@ -92,11 +92,12 @@ pub fn sqlstate(failure: &CaughtError) -> PgSqlErrorCode {
     reported(failure).sql_error_code()
 }
 
-/// Whether somebody has ended the statement or the session: that is not for a step to get over.
+/// Whether somebody has ended the statement or the session: that is not for a step to get over, whatever code has made of it.
 pub fn is_cancel(failure: &CaughtError) -> bool {
     use PgSqlErrorCode::{ERRCODE_ADMIN_SHUTDOWN, ERRCODE_QUERY_CANCELED};
-    matches!(sqlstate(failure), ERRCODE_QUERY_CANCELED | ERRCODE_ADMIN_SHUTDOWN)
-        && reported(failure).function_name() == Some(ENDS)
+    is_ended()
+        || matches!(sqlstate(failure), ERRCODE_QUERY_CANCELED | ERRCODE_ADMIN_SHUTDOWN)
+            && reported(failure).function_name() == Some(ENDS)
 }
 
 /// The beginning of what a failure says: enough where many of them are kept in one row.

@@ -7,6 +7,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 
 use crate::postgres::error::Result;
+use crate::postgres::sqlstate::goes_on;
 use crate::postgres::subtransaction::attempt;
 
 unsafe extern "C-unwind" {
@@ -50,6 +51,7 @@ pub fn within<T>(milliseconds: i64, work: impl FnOnce() -> Result<T>) -> std::re
     // It may not have been heard.
     // SAFETY: a flag that signal handlers set, too.
     unsafe { (&raw mut pg_sys::QueryCancelPending).write_volatile(0) };
+    goes_on();
     done.or(Ok(None))
 }
 

@@ -2,8 +2,8 @@ use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
+use crate::postgres::analysed::is_scalar;
 use crate::postgres::error::{Result, error};
-use crate::postgres::expression::is_scalar;
 use crate::postgres::now::one_now;
 use crate::postgres::read::read_one;
 use crate::postgres::table::Column;

@@ -10,5 +10,4 @@ mod on_shards;
 pub mod one_pass;
 pub mod position;
 pub mod removable;
-pub mod spread;
 pub mod tally;

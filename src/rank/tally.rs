@@ -8,8 +8,8 @@ use crate::postgres::stream::Row;
 use crate::rank::lost::Lost;
 use crate::rank::position::Position;
 use crate::rank::removable::Removable;
-use crate::rank::spread::Spread;
 use crate::rules::matching::Policies;
+use crate::spread::Spread;
 use crate::target::Target;
 use crate::target::parts::Parts;
 use crate::target::recipes::bounded;
@@ -74,9 +74,9 @@ pub struct Tally {
     by_number: HashMap<i64, usize, Spread>,
     /// The last recipe looked up: an index returns a recipe's rows one after the other.
     last: Option<(i64, usize)>,
-    by_text: HashMap<String, usize>,
+    by_text: HashMap<String, usize, Spread>,
     /// The same by the values of several columns.
-    by_parts: HashMap<Box<[u8]>, usize>,
+    by_parts: HashMap<Box<[u8]>, usize, Spread>,
     without: Option<usize>,
     /// The entries behind the first of each recipe, by its place, policy and status. A recipe may have as many as there are policies.
     others: HashMap<(usize, usize, usize), usize, Spread>,
@@ -101,8 +101,8 @@ impl Tally {
             parts: Parts::of(target),
             by_number: HashMap::default(),
             last: None,
-            by_text: HashMap::new(),
-            by_parts: HashMap::new(),
+            by_text: HashMap::default(),
+            by_parts: HashMap::default(),
             without: None,
             others: HashMap::default(),
             is_limited: false,

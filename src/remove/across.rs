@@ -100,8 +100,9 @@ fn remove_around(
             set_local("lock_timeout", "1");
             let mut free = HashSet::new();
             for (place, rows) in &wanted {
-                let now = with_new_snapshot(|| follow(&leaves[*place], rows));
-                let locked: HashSet<_> = lock(rules, &leaves[*place], &now)?.into_iter().collect();
+                let leaf = &leaves[*place];
+                let now = with_new_snapshot(|| follow(leaf, rows));
+                let locked: HashSet<_> = lock(rules, leaf, &Besides::of(leaf, tables), &now)?.into_iter().collect();
                 free.extend(
                     rows.iter().zip(now).filter(|(_, now)| locked.contains(now)).map(|(row, _)| (*place, *row)),
                 );

@@ -5,7 +5,8 @@ use crate::postgres::changes::deleted_of;
 use crate::postgres::error::{Result, error};
 use crate::target::leaf::Leaf;
 
-/// Watches whether a statement on a leaf deletes other rows of the target besides: triggers, rules and foreign keys can.
+/// Watches whether a statement on a leaf deletes other rows of the target besides: triggers, rules and foreign keys can, and so can code
+/// that expressions call.
 pub struct Besides<'a> {
     leaf: &'a Leaf,
     /// The target's tables.
@@ -16,8 +17,6 @@ pub struct Besides<'a> {
 impl<'a> Besides<'a> {
     /// Watches from now on.
     pub fn of(leaf: &'a Leaf, tables: &'a [pg_sys::Oid]) -> Besides<'a> {
-        // Nothing else can.
-        let tables = if leaf.table.has_triggers || leaf.table.has_rules { tables } else { &[] };
         Besides { leaf, tables, before: deleted_of(tables) }
     }
 
@@ -31,12 +30,11 @@ impl<'a> Besides<'a> {
         if !self.are_gone(rows) {
             return Ok(());
         }
+        let table = &self.leaf.table;
+        let who = if table.has_triggers || table.has_rules { "a trigger, a rule or a foreign key" } else { "code" };
         Err(error(
             PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
-            format!(
-                "a trigger, a rule or a foreign key of table \"{}\" deletes other rows of the target",
-                self.leaf.table.name
-            ),
+            format!("{who} of table \"{}\" deletes other rows of the target", table.name),
             "SELECT * FROM backlog_cleanup_doctor()".into(),
         ))
     }

@@ -8,7 +8,7 @@ use crate::postgres::met::Met;
 use crate::postgres::settings::set_local;
 use crate::postgres::snapshot::with_new_snapshot;
 use crate::postgres::stream::stream_writing;
-use crate::postgres::subtransaction::attempt;
+use crate::postgres::subtransaction::{attempt, look};
 use crate::rank::removable::Removable;
 use crate::rank::tally::Tally;
 use crate::remove::besides::Besides;
@@ -32,6 +32,7 @@ pub fn remove_around(
     left: &mut Left,
 ) -> Result<()> {
     let (sample, before) = (sample::of_positions(rules, leaf, rows)?, tally.removed());
+    leaf.is_still_of(rules.target)?;
     remove_pieces(rules, leaf, tables, rows, tally, left)?;
     let removed = tally.removed() - before;
     tally.lost.add(sample, removed);
@@ -108,7 +109,7 @@ fn remove_pieces(
             Some(LOCK_NOT_AVAILABLE) => {
                 // The statement above has waited for the whole piece.
                 set_local("lock_timeout", "1");
-                let free = lock(rules, leaf, &piece)?;
+                let free = lock(rules, leaf, &besides, &piece)?;
                 left.skipped += (piece.len() - free.len()) as i64;
                 if free.len() < piece.len() {
                     pieces.first(free);
@@ -242,8 +243,8 @@ pub fn group(rules: &Rules) -> String {
     rules.policies.group_columns(rules.target, &rules.target.recipe_key())
 }
 
-/// Locks those of the rows that no other session has locked, and returns them.
-pub fn lock(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<Vec<Removable>> {
+/// Locks those of the rows that no other session has locked, and returns them. Errors: those of `Besides::are_none`.
+pub fn lock(rules: &Rules, leaf: &Leaf, besides: &Besides, rows: &[Removable]) -> Result<Vec<Removable>> {
     let lock =
         format!("SELECT g.ctid FROM ONLY {} g WHERE {} FOR UPDATE SKIP LOCKED", leaf.table.name, at_positions(rules));
     let locked: Vec<pg_sys::ItemPointerData> = Spi::connect_mut(|client| {
@@ -253,6 +254,7 @@ pub fn lock(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<Vec<Remova
             .collect::<spi::Result<_>>()
     })
     .map_err(spi)?;
+    besides.are_none(0)?;
     Ok(of_tids(rows, locked.into_iter()))
 }
 
@@ -297,11 +299,13 @@ pub fn still_there(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<(Op
     );
     let (mut found, mut first) = (Vec::new(), None);
     // Only a statement that may write sees what this transaction has done.
-    stream_writing(&there, Some(tid_array(&tids(rows))), |row| {
-        // SAFETY: the columns are a tid and a text.
-        let (tid, id) = unsafe { (row.tid(0), row.text(1)) };
-        found.push(tid);
-        first.get_or_insert_with(|| id.map(str::to_owned));
+    look(|| {
+        stream_writing(&there, Some(tid_array(&tids(rows))), |row| {
+            // SAFETY: the columns are a tid and a text.
+            let (tid, id) = unsafe { (row.tid(0), row.text(1)) };
+            found.push(tid);
+            first.get_or_insert_with(|| id.map(str::to_owned));
+        })
     })?;
     Ok((first.flatten(), of_tids(rows, found.into_iter())))
 }

@@ -36,9 +36,14 @@ pub fn emergency(rules: &Rules, leaves: &[Leaf], dry_run: bool) -> Result<(Tally
     let tables = oids(leaves);
     for (place, leaf) in leaves.iter().enumerate() {
         let before = tally.removed();
-        let (sample, all_went) = leaf.as_owner(rules.target, || {
-            let sample = if leaf.reach == Reach::Position { sample::of_leaf(rules, leaf)? } else { Vec::new() };
-            Ok((sample, remove_at_once(rules, leaf, &tables, &mut tally)?))
+        let sample = match leaf.reach {
+            Reach::Position => leaf.as_owner(rules.target, || sample::of_leaf(rules, leaf))?,
+            Reach::Key => Vec::new(),
+        };
+        // The sample may have taken long: the leaf is looked at again, and behind the removal once more. Its condition alone says what goes.
+        let all_went = leaf.as_owner(rules.target, || {
+            let all_went = remove_at_once(rules, leaf, &tables, &mut tally)?;
+            leaf.is_still_of(rules.target).map(|()| all_went)
         })?;
         let removed = tally.removed() - before;
         tally.lost.add(sample, removed);
@@ -74,10 +79,11 @@ fn remove_at_once(rules: &Rules, leaf: &Leaf, tables: &[pg_sys::Oid], tally: &mu
     let is_returned = is_scanned && scanned.map_err(Met::on_a_row).is_ok();
     let count = || {
         let mut there = Tally::of(rules.target, &rules.policies);
-        count_where(rules, leaf, &rules.condition(), &mut there).map(|()| there)
+        leaf.reading_as_owner(rules.target, || count_where(rules, leaf, &rules.condition(), &mut there)).map(|()| there)
     };
     // Triggers may change what is there, also by a statement that goes through.
     let before = if leaf.table.has_triggers { Some(count()?) } else { None };
+    leaf.is_still_of(rules.target)?;
     let returned = || attempt(|| remove_returning(rules, leaf).map(Some).and_then(alone));
     let gone = if is_returned { returned().map_err(Met::on_a_row).ok().flatten() } else { None };
     let (there, gone) = match (before, gone) {

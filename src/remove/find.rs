@@ -93,6 +93,8 @@ fn removable(
     let statement = statement(rules, leaf, &place);
     let tids = if let Place::Positions(tids) = place { Some(tid_array(tids)) } else { None };
     reading_as_owner_of(&leaf.table, || {
+        // Code has run since its owner's work on it began.
+        leaf.is_still_of(rules.target)?;
         // Forces a TID scan: a sequential scan may start in the middle of the table, and a parallel one has no order.
         set_local("enable_seqscan", "off");
         stream_until(&statement, tids, |row| {

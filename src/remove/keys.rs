@@ -10,6 +10,7 @@ use crate::postgres::stream::{Row, stream, stream_until, stream_writing};
 use crate::postgres::subtransaction::attempt;
 use crate::rank::removable::Removable;
 use crate::rank::tally::{RecipeCount, Tally};
+use crate::remove::besides::Besides;
 use crate::remove::left::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, Left, MESSAGE, Reason};
 use crate::remove::pieces::Pieces;
 use crate::remove::sought::{Sought, can_be_among_several};
@@ -29,26 +30,34 @@ const BYTES: usize = 10_000_000;
 
 /// Removes rows of a leaf that has no usable positions: for each recipe in `range` (indexes in the tally) those that the run may remove, and
 /// no more than it has left. Stops once it has tried `limit` rows. Of the first recipe, so many with the lowest ids have stayed before.
-/// Returns the index of the next recipe, or the range's end, and the same of that recipe.
+/// Returns the index of the next recipe, or the range's end, and the same of that recipe. `tables` are the target's.
 pub fn remove(
     rules: &Rules,
     leaf: &Leaf,
+    tables: &[pg_sys::Oid],
     range: Range<usize>,
     (stayed, limit): (usize, usize),
     tally: &mut Tally,
     left: &mut Left,
 ) -> Result<(usize, usize)> {
-    let keys = Keys { rules, leaf, are_there: rules.is_regular() && is_whole(rules, leaf)? };
+    let keys = Keys { rules, leaf, tables, are_there: rules.is_regular() && is_whole(rules, leaf)? };
     let room = i64::try_from(limit).unwrap_or(i64::MAX);
     on_nodes(leaf, || keys.remove_recipes(range, stayed as i64, room, tally, left))
 }
 
 /// Removes all rows of such a leaf that the run may remove, of which so many have been kept back before.
-pub fn remove_all(rules: &Rules, leaf: &Leaf, kept_back: i64, tally: &mut Tally, left: &mut Left) -> Result<()> {
+pub fn remove_all(
+    rules: &Rules,
+    leaf: &Leaf,
+    tables: &[pg_sys::Oid],
+    kept_back: i64,
+    tally: &mut Tally,
+    left: &mut Left,
+) -> Result<()> {
     if rules.is_regular() {
-        return remove(rules, leaf, 0..tally.list.len(), (0, usize::MAX), tally, left).map(drop);
+        return remove(rules, leaf, tables, 0..tally.list.len(), (0, usize::MAX), tally, left).map(drop);
     }
-    let keys = Keys { rules, leaf, are_there: is_whole(rules, leaf)? };
+    let keys = Keys { rules, leaf, tables, are_there: is_whole(rules, leaf)? };
     on_nodes(leaf, || {
         let all = Sought::all(rules);
         // Code on the other server may write rows again that have gone.
@@ -67,10 +76,11 @@ fn is_whole(rules: &Rules, leaf: &Leaf) -> Result<bool> {
     Ok((!leaf.is_distributed || leaf.table.has_triggers) && leaf.is_all_of(rules.target)?)
 }
 
-/// A leaf whose rows are removed by key.
+/// A leaf whose rows are removed by key. Code can remove rows of the target's other tables while it is worked on.
 struct Keys<'a> {
     rules: &'a Rules<'a>,
     leaf: &'a Leaf,
+    tables: &'a [pg_sys::Oid],
     /// Whether it has as many rows as a statement is to remove at most.
     are_there: bool,
 }
@@ -134,6 +144,7 @@ impl Keys<'_> {
     fn remove_several(&self, recipes: Vec<usize>, tally: &mut Tally, left: &mut Left) -> Result<()> {
         let mut stack = vec![recipes];
         while let Some(recipes) = stack.pop() {
+            self.leaf.is_still_of(self.rules.target)?;
             if let [recipe] = recipes[..] {
                 self.remove_one(recipe, (0, i64::MAX), tally, left)?;
                 continue;
@@ -212,6 +223,7 @@ impl Keys<'_> {
             here = sought.and(&id.is_behind(&last));
         }
         while rest > 0 {
+            self.leaf.is_still_of(self.rules.target)?;
             let at_once = room.min(AT_ONCE);
             let last = if rest > at_once { self.last_of(&here, at_once)? } else { None };
             let (portion, most) = match &last {
@@ -310,6 +322,7 @@ impl Keys<'_> {
         let mut beyond = "true".to_owned();
         let mut most = most as usize;
         while most > 0 {
+            self.leaf.is_still_of(self.rules.target)?;
             let next = sought.and(&beyond).select(self.leaf, &texts, &format!("{order} LIMIT {}", most.min(IDS)));
             let (mut ids, mut bytes): (Vec<Values>, usize) = Default::default();
             stream_until(&next, None, |row| {
@@ -366,10 +379,13 @@ impl Keys<'_> {
         Ok(met)
     }
 
-    /// Removes rows, and returns how many per recipe.
+    /// Removes rows, and returns how many per recipe. Errors: those of `Besides::are_none`.
     fn delete(&self, sought: &Sought) -> Result<Tally> {
         let mut gone = Tally::of(self.rules.target, &self.rules.policies);
+        // PostgreSQL counts none of a foreign or a distributed table's own.
+        let besides = Besides::of(self.leaf, self.tables);
         stream_writing(&sought.delete(self.rules, self.leaf), None, |row| gone.count_removed(row))?;
+        besides.are_none(0)?;
         Ok(gone)
     }
 }

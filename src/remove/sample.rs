@@ -5,7 +5,7 @@ use pgrx::datum::DatumWithOid;
 use crate::postgres::datum::tid_array;
 use crate::postgres::error::Result;
 use crate::postgres::stream::stream_writing;
-use crate::postgres::subtransaction::{attempt, is_cancel};
+use crate::postgres::subtransaction::{briefly, is_cancel};
 use crate::rank::lost::Failure;
 use crate::rank::removable::Removable;
 use crate::remove::find::at_positions;
@@ -32,7 +32,7 @@ pub fn of_leaf(rules: &Rules, leaf: &Leaf) -> Result<Vec<Failure>> {
     sample(rules, leaf, &of_pages, None)
 }
 
-/// Reads rows. If code of the table's owner fails in it, nothing is known of them: that stops no run.
+/// Reads rows, and rolls back what code of the table's owner does in it. If that fails, nothing is known of them: that stops no run.
 fn sample(rules: &Rules, leaf: &Leaf, rows: &str, tids: Option<DatumWithOid>) -> Result<Vec<Failure>> {
     let target = rules.target;
     let at = target.instant(&target.failed_at.of_row());
@@ -51,15 +51,14 @@ fn sample(rules: &Rules, leaf: &Leaf, rows: &str, tids: Option<DatumWithOid>) ->
         leaf.table.name,
     );
     let mut found = Vec::new();
-    let read = attempt(|| {
+    let read = briefly(|| {
         stream_writing(&statement, tids, |row| {
             // SAFETY: the second column of the statement is a text.
             found.push((row.number(0), unsafe { row.text(1) }.map(str::to_owned)));
         })
-        .map(Some)
     });
     match read {
-        Ok(_) => Ok(found),
+        Ok(()) => Ok(found),
         Err(failure) if is_cancel(&failure) => failure.rethrow(),
         Err(_) => Ok(Vec::new()),
     }

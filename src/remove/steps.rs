@@ -159,7 +159,7 @@ pub fn one_pass(
             }
             Rows::InCircles(rows) => remove_around(rules, leaf, tables, &rows, tally, left),
             Rows::All { kept_back, .. } if leaf.reach == Reach::Key => {
-                keys::remove_all(rules, leaf, kept_back, tally, left)
+                keys::remove_all(rules, leaf, tables, kept_back, tally, left)
             }
             Rows::All { .. } | Rows::Across(_) => walk(rules, leaf, tables, tally, left),
         };

@@ -8,6 +8,7 @@ use crate::postgres::error::{Result, error};
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::stream;
 use crate::rules::policy::{Cutoff, Policy};
+use crate::spread::Spread;
 use crate::target::Target;
 
 /// The policies of a run, and which one a row has.
@@ -23,13 +24,13 @@ pub struct Policies {
 
 /// What is for a name, and what is for any.
 struct Choice<T> {
-    named: HashMap<String, T>,
+    named: HashMap<String, T, Spread>,
     any: Option<T>,
 }
 
 impl<T> Default for Choice<T> {
     fn default() -> Choice<T> {
-        Choice { named: HashMap::new(), any: None }
+        Choice { named: HashMap::default(), any: None }
     }
 }
 

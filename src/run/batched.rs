@@ -91,7 +91,7 @@ pub fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         let positions = positions.map(|rows| (rows, lsn));
         let referenced = positions.iter().flat_map(|(rows, _)| &rows.held).map(|(_, rows)| rows.len() as i64).sum();
         let held = held(&rules, leaves, &mut tally)?;
-        let run_id = run::start(&rules, &tally, referenced, held, &pace, &caller)?;
+        let run_id = run::start(&rules, leaves, &tally, (referenced, held), &pace, &caller)?;
         policies::save(run_id, &rules.policies, &tally, false)?;
         statuses::save(run_id, target, &tally, false)?;
         cutoff::save(&rules, run_id, &tally)?;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
-use crate::postgres::sqlstate::is_ended;
+use crate::postgres::sqlstate::{goes_on, is_ended};
 use crate::postgres::subtransaction::{attempt, raise_again};
 use crate::postgres::timeout::{ANY, RegisterTimeout, disable_timeout, enable_timeout_every};
 
@@ -72,6 +72,7 @@ pub fn unless_stopped<T>(step: impl FnOnce() -> Result<T>) -> Result<Option<T>> 
         // SAFETY: a flag that signal handlers set, too.
         unsafe { (&raw mut pg_sys::QueryCancelPending).write_volatile(0) };
         if done.is_err() && is_ended() {
+            goes_on();
             return Ok(None);
         }
     }

@@ -59,9 +59,7 @@ pub extern "C-unwind" fn backlog_cleanup_early_run(_argument: pg_sys::Datum) {
             Ok(())
         });
         let Err(failure) = done else { continue };
-        ticks::release();
-        // SAFETY: the transaction that the failure has ended.
-        unsafe { pg_sys::AbortCurrentTransaction() };
+        abort();
         let message = format!("early run of target \"{target}\": {}", said(&failure));
         ErrorReport::new(sqlstate(&failure), message, "backlog_cleanup").report(PgLogLevel::LOG);
     }
@@ -95,10 +93,16 @@ fn run(user: i64, target: &str) {
 fn started(user: i64, target: &str) -> i64 {
     let arguments = json!({ "target": target, "mode": "regular", "force": false, "include_held": false }).to_string();
     caught(|| Ok(step(user, || start_batched_run(Some(&arguments))))).unwrap_or_else(|failure| {
-        // SAFETY: as a session does after an error.
-        unsafe { pg_sys::AbortCurrentTransaction() };
+        abort();
         raise(step(user, || Ok(failure::record(refused(target, &caller()?)?, failure))))
     })
+}
+
+/// Ends a transaction that has failed, and with it the lock: to write down why takes none, and another worker may go on meanwhile.
+fn abort() {
+    ticks::release();
+    // SAFETY: as a session does after an error.
+    unsafe { pg_sys::AbortCurrentTransaction() };
 }
 
 /// Does a transaction as `user`. An error of it, or one that the transaction before has recorded, is raised.

@@ -47,7 +47,7 @@ pub fn is_read_as_before(run: &Run, target: &Target, is_the_same: bool) -> Resul
     Err(error(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!(
-            "target \"{}\": its table, its account, its status, its condition, its columns or its time zone have changed since run {} started",
+            "target \"{}\": its table, its account, its status, its condition, its columns, its time zone or where a foreign table has its rows have changed since run {} started",
             target.name, run.id
         ),
         format!("CALL backlog_cleanup_run({})", quote_literal(&target.name)),

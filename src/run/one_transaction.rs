@@ -14,7 +14,7 @@ use crate::plan::statuses;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::json::Json;
 use crate::postgres::owner::defer_nothing;
-use crate::postgres::subtransaction::{look, or_nothing};
+use crate::postgres::subtransaction::look;
 use crate::postgres::wal::Wal;
 use crate::rank::held::held;
 use crate::rank::tally::Tally;
@@ -215,12 +215,7 @@ fn once(
     if how == How::Dry {
         return glance_leaves(target, reported);
     }
-    // What has been removed before an expression fails comes back.
-    let removing = |target: &Target, leaves: &[Leaf]| match target.has_expressions() {
-        true => or_nothing(|| reported(target, leaves)),
-        false => reported(target, leaves),
-    };
-    let removing = || without_unreadable_rows(|| steady_leaves(target, Lock::Remove, removing));
+    let removing = || without_unreadable_rows(|| steady_leaves(target, Lock::Remove, reported));
     PgTryBuilder::new(AssertUnwindSafe(removing))
         .catch_when(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, |failure| {
             Err(or_smaller(failure, target.unwrap_or_default(), BATCH_SIZE))

@@ -115,7 +115,8 @@ impl Batch<'_> {
             ground::has_its_table(self.run, self.target)?;
             return part.advance((part.steps, 0), 0, (0, 0)).map(|()| true);
         };
-        ground::is_read_as_before(self.run, self.target, part.columns == leaf.numbers)?;
+        let is_found = self.run.reading.as_ref().is_none_or(|reading| reading.finds(&leaf));
+        ground::is_read_as_before(self.run, self.target, is_found && part.columns == leaf.numbers)?;
         ground::is_reached_as_before(self.run, &leaf, matches!(part.task, Task::Keys { .. }))?;
         if part.restart_if_rewritten()? {
             return Ok(false);
@@ -246,7 +247,8 @@ impl Batch<'_> {
                 let before = tried(self);
                 let recipes = (first + part.steps_done) as usize..(first + part.steps) as usize;
                 let tally = &mut self.cutoffs.tally;
-                let (next, stayed) = keys::remove(&rules, leaf, recipes, (*stayed, limit), tally, self.left)?;
+                let (next, stayed) =
+                    keys::remove(&rules, leaf, &self.tables, recipes, (*stayed, limit), tally, self.left)?;
                 self.room.rows = limit.saturating_sub((tried(self) - before) as usize);
                 Ok((next as i64 - first, stayed))
             }

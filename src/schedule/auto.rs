@@ -7,6 +7,7 @@ use crate::postgres::error::{Result, spi};
 use crate::postgres::read::read_one;
 use crate::schedule::home::{pg_cron_is_here, setting};
 use crate::schedule::quiet_hours::{Hour, hours, quietest};
+use crate::schedule::work::told;
 use crate::target::TargetRow;
 use crate::target::load::row;
 
@@ -27,6 +28,9 @@ pub struct AutoJob {
     pub moved_seconds: f64,
     pub database: Option<String>,
     pub current: Option<String>,
+    /// Whether a job of this number has its name and its role, and runs its target. pg_cron numbers jobs anew when it is created, and a
+    /// dump brings the numbers of another server.
+    pub is_there: bool,
 }
 
 /// An hour of the day, and the schedule in pg_cron that is then.
@@ -64,10 +68,10 @@ impl Place {
     /// Has the tick move a job from here.
     pub fn remember(&self, job: i64, target: &str) -> Result<()> {
         const REMEMBER: &str = "
-            INSERT INTO backlog_cleanup.auto_schedule (job_id, target, hour, schedule, is_known, moved_at)
-            VALUES ($1, $2, $3, $4, $5, now())
+            INSERT INTO backlog_cleanup.auto_schedule (job_id, job_name, username, target, hour, schedule, is_known, moved_at)
+            SELECT jobid, jobname::text, username, $2, $3, $4, $5, now() FROM cron.job WHERE jobid = $1
             ON CONFLICT (job_id) DO UPDATE
-            SET target = EXCLUDED.target, hour = EXCLUDED.hour, schedule = EXCLUDED.schedule, is_known = EXCLUDED.is_known,
+            SET job_name = EXCLUDED.job_name, username = EXCLUDED.username, target = EXCLUDED.target, hour = EXCLUDED.hour, schedule = EXCLUDED.schedule, is_known = EXCLUDED.is_known,
                 moved_at = EXCLUDED.moved_at";
         let values = [job.into(), target.into(), self.hour.into(), self.schedule.as_str().into(), self.is_known.into()];
         extension::as_owner(|| Spi::run_with_args(REMEMBER, &values).map_err(spi))
@@ -125,7 +129,8 @@ pub fn waiting(job: &AutoJob, target: &TargetRow) -> i32 {
 /// The jobs that follow.
 pub fn all() -> Result<Vec<AutoJob>> {
     const ALL: &str = "
-        SELECT a.job_id, a.target, a.hour, a.schedule, a.is_known, extract(epoch FROM now() - a.moved_at)::float8, j.database, j.schedule
+        SELECT a.job_id, a.target, a.hour, a.schedule, a.is_known, extract(epoch FROM now() - a.moved_at)::float8, j.database, j.schedule,
+               (j.jobname::text, j.username) IS NOT DISTINCT FROM (a.job_name, a.username), left(j.command, 4096)
         FROM backlog_cleanup.auto_schedule a LEFT JOIN cron.job j ON j.jobid = a.job_id
         ORDER BY a.target, a.job_id";
     let some =
@@ -133,18 +138,22 @@ pub fn all() -> Result<Vec<AutoJob>> {
     if some.is_none() || !pg_cron_is_here()? {
         return Ok(Vec::new());
     }
+    let schema = extension::schema()?;
     extension::as_owner(|| {
         Spi::connect(|client| {
             let job = |row: pgrx::spi::SpiHeapTupleData| {
+                let target: String = row.get(2)?.unwrap_or_default();
+                let works = told(&row.get::<String>(10)?.unwrap_or_default(), &schema).works;
                 Ok(AutoJob {
                     id: row.get(1)?.unwrap_or_default(),
-                    target: row.get(2)?.unwrap_or_default(),
                     hour: row.get(3)?.unwrap_or_default(),
                     schedule: row.get(4)?.unwrap_or_default(),
                     is_known: row.get(5)?.unwrap_or_default(),
                     moved_seconds: row.get(6)?.unwrap_or_default(),
                     database: row.get(7)?,
                     current: row.get(8)?,
+                    is_there: row.get(9)? == Some(true) && works.iter().any(|work| work.is_regular_run_of(&target)),
+                    target,
                 })
             };
             client.select(ALL, None, &[])?.map(job).collect::<spi::Result<_>>()

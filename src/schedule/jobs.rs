@@ -62,7 +62,7 @@ impl Job {
 
     /// Whether it does a regular run of the whole target.
     pub fn does_regular_run(&self, target: &str) -> bool {
-        self.works_on(target).any(|work| work.mode == Mode::Regular && !work.is_selective)
+        self.works.iter().any(|work| work.is_regular_run_of(target))
     }
 
     /// The call that has it do its runs in batches, if that is all that changes.
@@ -161,7 +161,8 @@ pub fn job_of(target: &str) -> Result<Value> {
 fn hours_of_jobs() -> Result<HashMap<i64, String>> {
     const HOURS: &str = "
         SELECT job_id, to_char(make_interval(hours => hour), 'HH24:00 ') || time_zone
-        FROM backlog_cleanup.auto_schedule a JOIN backlog_cleanup.target t ON t.name = a.target";
+        FROM backlog_cleanup.auto_schedule a JOIN backlog_cleanup.target t ON t.name = a.target
+        JOIN cron.job j ON j.jobid = a.job_id AND (j.jobname::text, j.username) IS NOT DISTINCT FROM (a.job_name, a.username)";
     if !extension::is_updated()? {
         return Ok(HashMap::new());
     }

@@ -58,9 +58,19 @@ pub struct Work {
 }
 
 impl Work {
+    /// Whether it is a regular run of the whole target.
+    pub fn is_regular_run_of(&self, target: &str) -> bool {
+        self.target.as_deref() == Some(target) && self.mode == Mode::Regular && !self.is_selective
+    }
+
     /// Whether it is a run in one transaction.
     pub fn is_one_transaction(&self) -> bool {
         self.function != RUN
+    }
+
+    /// Whether it is a run that works only within `run_between`.
+    pub fn waits_for_window(&self) -> bool {
+        self.mode == Mode::Regular && !self.is_one_transaction()
     }
 
     pub fn function(&self) -> &'static str {

@@ -3,8 +3,9 @@ use std::panic::AssertUnwindSafe;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
+use crate::postgres::analysed::{has_elements, is_scalar};
 use crate::postgres::error::{Result, error};
-use crate::postgres::expression::{Expression, has_elements, is_scalar};
+use crate::postgres::expression::Expression;
 use crate::postgres::now::one_now;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};

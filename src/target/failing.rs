@@ -42,7 +42,14 @@ impl Target {
             raise_again(failure);
         }
         let raised = unknown(code);
-        let told = self.reads_of_expressions().iter().map(|read| self.fails(rows, read)).find_map(Result::transpose);
+        // A status report asks each row of the account for its recipe.
+        let of_reports = written(&self.recipe).map(|expression| Read {
+            key: "recipe_column",
+            expression,
+            rows: self.is_of_account(),
+        });
+        let reads = self.reads_of_expressions().into_iter().chain(of_reports);
+        let told = reads.map(|read| self.fails(rows, &read)).find_map(Result::transpose);
         if let Some(sqlstate) = raised {
             raise_as(sqlstate);
         }
@@ -95,6 +102,9 @@ impl Target {
         });
         let Err(failure) = tried else { return Ok(None) };
         let sqlstate = exact(sqlstate(&failure));
+        if !is_about_a_row(&failure, &sqlstate) {
+            raise_again(failure);
+        }
         let report = reported(&failure);
         let (code, wrong, detail) =
             (report.sql_error_code(), report.message().to_owned(), report.detail().map(str::to_owned));

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use backlog_cleanup_report::counted;
 use pgrx::AnyElement;
@@ -10,17 +11,20 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, quote_literal};
 
-use crate::postgres::error::{Result, spi};
+use crate::postgres::error::{Result, error, spi};
 use crate::postgres::expression::Expression;
 use crate::postgres::met::is_about_a_row;
-use crate::postgres::names::naming_also;
-use crate::postgres::sqlstate::exact;
-use crate::postgres::subtransaction::{briefly, caught, raise_again, sqlstate};
+use crate::postgres::names::{Object, naming};
+use crate::postgres::sqlstate::{exact, unheard};
+use crate::postgres::subtransaction::{briefly, caught, or_nothing, raise_again, sqlstate};
 use crate::target::Target;
 use crate::target::own::HAS_VALUE;
 
-/// A statement that reads an expression of a row, by the expression and the type of the row.
-type Statements = HashMap<(String, pg_sys::Oid), &'static OwnedPreparedStatement>;
+/// A statement that reads an expression of a row, by the expression and the type of the row, and the version of that type which it reads.
+type Statements = HashMap<(String, pg_sys::Oid), (u64, Rc<OwnedPreparedStatement>)>;
+
+/// So many are kept.
+const KEPT: usize = 100;
 
 thread_local! {
     /// What has failed since a report or a run has begun; `None` outside of both, where a failure is an error.
@@ -36,6 +40,10 @@ pub(super) struct Failed {
     pub(super) target: String,
     /// As the target has it.
     sql: String,
+    /// The same of a row `g`.
+    of_row: String,
+    /// What its statements may name: as those of the table that it is on.
+    named: Vec<Object>,
     pub(super) met: Unreadable,
 }
 
@@ -51,44 +59,62 @@ pub struct Unreadable {
     pub row: Option<String>,
 }
 
-/// Returns whether an expression, which calls the row `g`, has a value for a row: it does not fail. Runs as the caller.
+/// Returns whether an expression, which calls the row `g`, has a value for a row: it does not fail. Runs as the caller. Errors: 55000 outside
+/// of statements of this extension.
 #[pg_extern(stable, strict, parallel_unsafe, cost = 1000)]
 fn backlog_cleanup_has_value(expression: &str, of_row: AnyElement) -> Result<bool> {
+    let Some(known) = failed().into_iter().find(|failed| failed.of_row == expression) else {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "function backlog_cleanup_has_value is for statements of backlog_cleanup".into(),
+            "SELECT * FROM backlog_cleanup_doctor()".into(),
+        ));
+    };
     let arguments = [unsafe {
         // SAFETY: the datum is of the type that comes with it.
         DatumWithOid::new(of_row.datum(), of_row.oid())
     }];
     let read = || {
-        Spi::connect(|client| {
-            let known = STATEMENTS.with_borrow(|known| known.get(&(expression.to_owned(), of_row.oid())).copied());
-            let statement = match known {
-                Some(statement) => statement,
-                None => {
-                    let text = format!("SELECT ({expression}) IS NULL FROM (SELECT ($1).*) g");
-                    let prepared = client.prepare(text.as_str(), &[PgOid::from(of_row.oid())])?.keep();
-                    let statement: &'static _ = Box::leak(Box::new(prepared));
-                    STATEMENTS.with_borrow_mut(|known| known.insert((expression.to_owned(), of_row.oid()), statement));
-                    statement
-                }
-            };
-            client.select(statement, None, &arguments).map(drop)
-        })
-        .map_err(spi)
+        let statement = statement(expression, of_row.oid())?;
+        Spi::connect(|client| client.select(&*statement, None, &arguments).map(drop)).map_err(spi)
     };
-    let Err(failure) = naming_also(&[], || briefly(read)) else { return Ok(true) };
-    if !is_about_a_row(&failure, &exact(sqlstate(&failure))) {
-        raise_again(failure);
-    }
-    Ok(false)
+    // Somebody's code may call it, and no error of the statement around is to be forgotten.
+    unheard(|| match naming(known.named, || briefly(read)) {
+        Ok(()) => Ok(true),
+        Err(failure) if is_about_a_row(&failure, &exact(sqlstate(&failure))) => Ok(false),
+        Err(failure) => raise_again(failure),
+    })
 }
 
-/// Does `work`. If an expression fails for a row that it reads, does it again without such rows, and tells of them in a WARNING. Work that
-/// fails has to leave nothing behind.
+/// The statement that reads an expression of a row `$1`. It reads columns by their numbers, so it is made anew when the row type changes.
+fn statement(expression: &str, row_type: pg_sys::Oid) -> Result<Rc<OwnedPreparedStatement>> {
+    // SAFETY: a look-up in PostgreSQL's cache of types, which gives a row type another number when it changes (typcache.c).
+    let version = unsafe { pg_sys::assign_record_type_identifier(row_type, -1) };
+    let key = (expression.to_owned(), row_type);
+    let known = STATEMENTS
+        .with_borrow(|known| known.get(&key).filter(|(of, _)| *of == version).map(|(_, known)| known.clone()));
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let text = format!("SELECT ({expression}) IS NULL FROM (SELECT ($1).*) g");
+    let prepared =
+        Spi::connect(|client| client.prepare(text.as_str(), &[PgOid::from(row_type)]).map(|made| made.keep()));
+    let prepared = Rc::new(prepared.map_err(spi)?);
+    let replaced = STATEMENTS.with_borrow_mut(|known| {
+        let replaced = if known.len() < KEPT { HashMap::new() } else { std::mem::take(known) };
+        (replaced, known.insert(key, (version, prepared.clone())))
+    });
+    drop(replaced);
+    Ok(prepared)
+}
+
+/// Does `work` in a subtransaction. If an expression fails for a row that it reads, does it again without such rows, and tells of them in a
+/// WARNING.
 pub fn without_unreadable_rows<T>(work: impl Fn() -> Result<T>) -> Result<T> {
     let _around = Around::of(Vec::new());
     loop {
         let known = failed().len();
-        match caught(&work) {
+        match caught(|| or_nothing(&work)) {
             Ok(done) => {
                 failed().iter().for_each(Failed::warn);
                 return Ok(done);
@@ -163,7 +189,13 @@ impl Target {
             // Once: where the owner may not call what guards it, it fails again.
             let is_known = |failed: &Failed| failed.target == self.name && failed.sql == expression.sql;
             if let Some(failed) = failed.as_mut().filter(|failed| !failed.iter().any(is_known)) {
-                failed.push(Failed { target: self.name.clone(), sql: expression.sql.clone(), met });
+                failed.push(Failed {
+                    target: self.name.clone(),
+                    sql: expression.sql.clone(),
+                    of_row: expression.of_row.clone(),
+                    named: self.table.named_with_it(),
+                    met,
+                });
             }
         });
     }
@@ -175,7 +207,7 @@ impl Target {
         if failed.is_empty() {
             return Ok(self);
         }
-        let Some((function, oid)) = HAS_VALUE.callable_by_owner_of(&self.table)? else {
+        let Some((function, oid)) = HAS_VALUE.callable_by_owners_of(&self.table)? else {
             return Ok(self);
         };
         let Target { recipe, failed_at, failure_type, status, meets, .. } = &mut self;

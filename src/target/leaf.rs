@@ -13,6 +13,7 @@ use crate::postgres::subtransaction::briefly;
 use crate::postgres::table::{Column, Table};
 use crate::target::Target;
 use crate::target::failing::Rows;
+use crate::target::far::stands_for;
 
 /// A table that stores rows of the target: a plain table, a partition, a child.
 pub struct Leaf {
@@ -27,8 +28,8 @@ pub struct Leaf {
     pub is_stale: bool,
     /// The `attnum`s of the target's columns in this table, whose types are the target's; 0 for one that it does not have.
     pub numbers: Vec<i16>,
-    /// Where its rows are stored: with another one, positions mean other rows.
-    filenode: pg_sys::Oid,
+    /// Where its rows are: its file, without which positions mean other rows, or what a foreign table stands for.
+    pub storage: String,
 }
 
 impl Leaf {
@@ -69,8 +70,8 @@ impl Leaf {
                 format!("{alter} {name} ALTER {column} TYPE text"),
             ));
         }
-        let (numbers, filenode) = (numbers(&table, target)?, filenode(&table)?);
-        Ok(Some(Leaf { table, reach, is_distributed, pages: 0, is_stale: false, numbers, filenode }))
+        let (numbers, storage) = (numbers(&table, target)?, storage(&table)?);
+        Ok(Some(Leaf { table, reach, is_distributed, pages: 0, is_stale: false, numbers, storage }))
     }
 
     /// The leaf of this oid; `None` if it no longer exists or no longer belongs to the target. The caller has locked it.
@@ -113,11 +114,12 @@ impl Leaf {
 
     /// Checks that it still belongs to the target, has its rows where they were, and the target's columns, too: two columns may
     /// have changed their names. A trigger of another leaf can change it in spite of its lock, since it runs in the same
-    /// transaction. What its types write can change at any time. Errors: 40001.
-    fn is_still_of(&self, target: &Target) -> Result<()> {
+    /// transaction. What its types write can change at any time, and so can the server of a foreign table. Whoever is at work on it for
+    /// long, or calls code in between, asks again. Errors: 40001.
+    pub fn is_still_of(&self, target: &Target) -> Result<()> {
         let has_its_columns = !self.numbers.contains(&0) && self.numbers == numbers(&self.table, target)?;
         let is_the_same = has_its_columns
-            && filenode(&self.table)? == self.filenode
+            && storage(&self.table)? == self.storage
             && is_distributed(self.table.oid)? == self.is_distributed
             && belongs(self.table.oid, target)?;
         if is_the_same && target.spells_as_before()? {
@@ -237,9 +239,13 @@ fn numbers(table: &Table, target: &Target) -> Result<Vec<i16>> {
     .map(Option::unwrap_or_default)
 }
 
-fn filenode(table: &Table) -> Result<pg_sys::Oid> {
-    one_now::<pg_sys::Oid>("SELECT pg_catalog.pg_relation_filenode($1)", &[table.oid.into()])
-        .map(|filenode| filenode.unwrap_or(pg_sys::InvalidOid))
+/// The `Leaf::storage` of a table, as of now.
+fn storage(table: &Table) -> Result<String> {
+    const FILENODE: &str = "SELECT pg_catalog.pg_relation_filenode($1)::pg_catalog.text";
+    match table.is_foreign() {
+        true => stands_for(table.oid),
+        false => one_now::<String>(FILENODE, &[table.oid.into()]).map(Option::unwrap_or_default),
+    }
 }
 
 /// Whether a table is now the target's or one of its descendants, without a pending detach in between.

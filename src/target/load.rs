@@ -5,8 +5,9 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::extension;
+use crate::postgres::analysed::is_scalar;
 use crate::postgres::error::{Result, error, required};
-use crate::postgres::expression::{Expression, is_scalar};
+use crate::postgres::expression::Expression;
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::search_path::with_temporary_last;
 use crate::postgres::settings::set_local;
@@ -443,7 +444,7 @@ impl Search<'_> {
         if !self.row.fingerprint {
             return Ok(None);
         }
-        let found = FINGERPRINT.callable_by_owner_of(table)?;
+        let found = FINGERPRINT.callable_by_owners_of(table)?;
         if found.is_none() {
             let wrong =
                 format!("the owner of {} may not call backlog_cleanup_fingerprint() or use its schema", table.name);

@@ -6,6 +6,7 @@ pub mod column;
 pub mod expression;
 mod failing;
 mod failure_type;
+mod far;
 mod fingerprint;
 pub mod foreign_keys;
 pub mod guard;

@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use pgrx::pg_sys;
 
 use crate::postgres::error::Result;
@@ -12,30 +14,50 @@ pub const FINGERPRINT: Own = Own("backlog_cleanup_fingerprint", "text");
 pub const HAS_VALUE: Own = Own("backlog_cleanup_has_value", "text, anyelement");
 
 impl Own {
-    /// Its name, qualified and quoted, and its oid, or `None` if the owner of the table may not call it.
-    pub fn callable_by_owner_of(self, table: &Table) -> Result<Option<(String, pg_sys::Oid)>> {
-        const FUNCTION: &str = "
-            SELECT format('%I.%I', n.nspname, p.proname), p.oid
-            FROM pg_extension e
-            JOIN pg_namespace n ON n.oid = e.extnamespace
-            JOIN pg_proc p ON p.oid = to_regprocedure(format('%I.%I(%s)', n.nspname, $2, $3))
-            WHERE e.extname = 'backlog_cleanup'
-              AND has_schema_privilege($1, n.oid, 'USAGE') AND has_function_privilege($1, p.oid, 'EXECUTE')";
-        let found = rows_now(FUNCTION, &[table.owner.into(), self.0.into(), self.1.into()], |row| {
+    /// Its name, qualified and quoted, and its oid, or `None` if the owner of the table, or of a partition or child of it, may not call it.
+    pub fn callable_by_owners_of(self, table: &Table) -> Result<Option<(String, pg_sys::Oid)>> {
+        static FUNCTION: LazyLock<String> = LazyLock::new(|| {
+            of_owners(
+                "SELECT format('%I.%I', n.nspname, p.proname), p.oid FROM function p, namespace n
+                 WHERE NOT EXISTS (SELECT FROM owner WHERE NOT may_call)",
+            )
+        });
+        let found = rows_now(&FUNCTION, &[table.oid.into(), self.0.into(), self.1.into()], |row| {
             Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or(pg_sys::InvalidOid)))
         })?;
         Ok(found.into_iter().next())
     }
 
-    /// The statement that lets the owner of the table call it.
+    /// The statement that lets one of these owners call it who may not.
     pub fn grant_to_owner_of(self, table: &Table) -> Result<String> {
-        const GRANT: &str = "
-            SELECT CASE WHEN has_schema_privilege($1, n.oid, 'USAGE')
-                        THEN format('GRANT EXECUTE ON FUNCTION %I.%I(%s) TO %I', n.nspname, $2, $3, pg_get_userbyid($1))
-                        ELSE format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, pg_get_userbyid($1)) END
-            FROM pg_extension e
-            JOIN pg_namespace n ON n.oid = e.extnamespace
-            WHERE e.extname = 'backlog_cleanup'";
-        Ok(one_now::<String>(GRANT, &[table.owner.into(), self.0.into(), self.1.into()])?.unwrap_or_default())
+        static GRANT: LazyLock<String> = LazyLock::new(|| {
+            of_owners(
+                "SELECT CASE WHEN may_use THEN format('GRANT EXECUTE ON FUNCTION %I.%I(%s) TO %I', n.nspname, $2, $3, rolname)
+                             ELSE format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, rolname) END
+                 FROM namespace n, owner WHERE NOT may_call ORDER BY rolname LIMIT 1",
+            )
+        });
+        Ok(one_now::<String>(&GRANT, &[table.oid.into(), self.0.into(), self.1.into()])?.unwrap_or_default())
     }
+}
+
+/// A statement on the owners of a table (`$1`) and of what is below it, and on a function of the extension (`$2` and its arguments `$3`).
+fn of_owners(statement: &str) -> String {
+    format!(
+        "WITH RECURSIVE part (oid) AS (
+             SELECT $1
+             UNION
+             SELECT i.inhrelid FROM pg_inherits i JOIN part p ON i.inhparent = p.oid
+         ), namespace AS (
+             SELECT n.oid, n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'backlog_cleanup'
+         ), function AS (
+             SELECT p.oid, p.proname
+             FROM namespace n JOIN pg_proc p ON p.oid = to_regprocedure(format('%I.%I(%s)', n.nspname, $2, $3))
+         ), owner AS (
+             SELECT rolname, may_use, may_use AND has_function_privilege(r.oid, f.oid, 'EXECUTE') AS may_call
+             FROM namespace n CROSS JOIN function f CROSS JOIN pg_roles r CROSS JOIN LATERAL has_schema_privilege(r.oid, n.oid, 'USAGE') may_use
+             WHERE r.oid IN (SELECT c.relowner FROM part p JOIN pg_class c ON c.oid = p.oid)
+         )
+         {statement}"
+    )
 }

@@ -6,6 +6,7 @@ use crate::postgres::names::is_own;
 use crate::postgres::snapshot::Horizon;
 use crate::postgres::table::Column;
 use crate::target::Target;
+use crate::target::leaf::{Leaf, Reach};
 use crate::target::spelling::Spelling;
 
 /// How the rows of a target are read. The saved ranks of a run depend on it: with another account, status, column or time zone
@@ -29,6 +30,9 @@ pub struct Reading {
     /// What expressions name that PostgreSQL does not come with: the class and the oid of each object.
     #[serde(default)]
     calls: Vec<(u32, u32)>,
+    /// What its foreign tables stand for, by their oids.
+    #[serde(default)]
+    far: Vec<(u32, String)>,
     #[serde(flatten)]
     spelling: Spelling,
     /// Of the snapshot in which the rows were ranked.
@@ -52,7 +56,7 @@ impl Target {
 }
 
 impl Reading {
-    pub fn of(target: &Target) -> Result<Reading> {
+    pub fn of(target: &Target, leaves: &[Leaf]) -> Result<Reading> {
         let Target { table, account_column, status, recipe, failed_at, id, failure_type, .. } = target;
         let number = |oid: pg_sys::Oid| oid.to_u32();
         let column = |c: &Column| (c.name.clone(), c.number, number(c.type_oid), number(c.collation));
@@ -80,18 +84,29 @@ impl Reading {
                 .flat_map(|expression| &expression.calls)
                 .map(|(class, oid)| (number(*class), number(*oid)))
                 .collect(),
+            far: leaves
+                .iter()
+                .filter(|leaf| leaf.reach == Reach::Key)
+                .map(|leaf| (number(leaf.table.oid), leaf.storage.clone()))
+                .collect(),
             spelling: Spelling::of(&types(target))?,
             horizon: Horizon::now(),
         })
     }
 
-    /// Whether rows are read so still.
+    /// Whether rows are read so still. `finds` says that of each foreign table.
     pub fn still_holds(&self, target: &Target) -> Result<bool> {
-        let mut now = Reading::of(target)?;
+        let mut now = Reading::of(target, &[])?;
+        now.far.clone_from(&self.far);
         let is_spelled_so = self.spelling.holds(&now.spelling);
         now.spelling.labels.clone_from(&self.spelling.labels);
         now.horizon = self.horizon;
         Ok(is_spelled_so && *self == now)
+    }
+
+    /// Whether a leaf has its rows where they were. Those of a table that is no foreign one are found by their own rules.
+    pub fn finds(&self, leaf: &Leaf) -> bool {
+        self.far.iter().all(|(table, stood_for)| *table != leaf.table.oid.to_u32() || *stood_for == leaf.storage)
     }
 }
 

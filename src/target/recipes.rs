@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use backlog_cleanup_report::{Nouns, capitalized};
 use pgrx::direct_function_call;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
@@ -113,9 +114,13 @@ pub fn bounded_once(id: String) -> String {
     if sha256(&id).is_some() { id } else { bounded(&id).into_owned() }
 }
 
-/// The recipes' names by their ids, both `bounded`; `None` if the target has no table that names them.
+/// What recipes are called, in the words of their target.
 #[derive(Default)]
-pub struct RecipeNames(Option<HashMap<String, String>>);
+pub struct RecipeNames {
+    /// The names by their ids, both `bounded`; `None` if the target has no table that names them.
+    by_id: Option<HashMap<String, String>>,
+    nouns: Nouns,
+}
 
 impl RecipeNames {
     pub fn of(target: &Target) -> Result<RecipeNames> {
@@ -130,7 +135,7 @@ impl RecipeNames {
 
     fn read(target: &Target, is_wanted: impl Fn(&str) -> bool) -> Result<RecipeNames> {
         let Some(RecipeTable { table, key, name }) = &target.recipes else {
-            return Ok(RecipeNames(None));
+            return Ok(RecipeNames { by_id: None, nouns: target.nouns.clone() });
         };
         let id = key.text_of(&format!("r.{}", key.name));
         let read = format!("SELECT {id}, r.{name}::pg_catalog.text FROM {} r", table.name);
@@ -144,15 +149,18 @@ impl RecipeNames {
                 }
             })
         })?;
-        Ok(RecipeNames(Some(names)))
+        Ok(RecipeNames { by_id: Some(names), nouns: target.nouns.clone() })
     }
 
     /// A recipe's name as reports show it.
     pub fn name(&self, id: Option<&str>) -> String {
-        match (id, &self.0) {
-            (None, _) => "No recipe".into(),
+        let group_word = &self.nouns.group_word;
+        match (id, &self.by_id) {
+            (None, _) => format!("No {group_word}"),
             (Some(id), None) => id.into(),
-            (Some(id), Some(names)) => names.get(id).cloned().unwrap_or_else(|| "Unknown Recipe".into()),
+            (Some(id), Some(names)) => {
+                names.get(id).cloned().unwrap_or_else(|| format!("Unknown {}", capitalized(group_word)))
+            }
         }
     }
 }

@@ -17,6 +17,11 @@ impl Window {
         if from < to { is_late && is_early } else { is_late || is_early }
     }
 
+    /// The time of the day at which it opens.
+    pub fn start(&self) -> &str {
+        &self.0
+    }
+
     /// Says that it is outside of it, by the clock of a time zone; `None` inside of it.
     pub fn outside(&self, time_zone: &str) -> Result<Option<String>> {
         const NOW: &str =

@@ -1,19 +1,21 @@
+use std::sync::LazyLock;
+
 use pgrx::JsonB;
-use pgrx::prelude::*;
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::extension;
-use crate::postgres::error::{Result, spi};
+use crate::history::run::WHOLE_AND_DONE;
+use crate::postgres::error::Result;
 use crate::postgres::now::one_now;
 use crate::run::{early, lock};
 use crate::target::load::row;
+use crate::tick::decision::Decision;
 
 /// So many hours make a baseline.
 const BASELINE: i64 = 5;
 /// The database is busy when it has so many times its usual transactions.
 const BUSY: f64 = 1.5;
-/// After so many runs that have failed and removed nothing none is started early: `NUMBERS` looks at as many.
+/// After so many runs that have failed and removed nothing none is started early.
 const GIVES_UP: i64 = 3;
 /// A rate below one row a minute is none to stand out from, however quiet the hour usually is.
 const QUIET: f64 = 1.0;
@@ -56,8 +58,9 @@ struct Run {
 }
 
 /// The numbers of a target. What is usual is the median of the same hour of the day.
-const NUMBERS: &str = "
-    SELECT jsonb_build_object(
+static NUMBERS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT jsonb_build_object(
                'removable', now.removable, 'notCounted', coalesce(now.not_counted, CASE WHEN now.target IS NULL THEN 'no sample was taken' END),
                'perMinute', now.failed * 60 / nullif(now.failed_seconds, 0), 'usualPerMinute', usual.rate, 'usualOf', usual.hours,
                'transactionsPerSecond', now.transactions / nullif(now.seconds, 0),
@@ -68,10 +71,8 @@ const NUMBERS: &str = "
                    (SELECT max(decided_at) FROM backlog_cleanup.decision
                     WHERE target = t.name AND action = 'run' AND decided_at <= clock_timestamp()))),
                'keptBack', coalesce((SELECT r.kept_back FROM backlog_cleanup.run r
-                                     WHERE target = t.name AND mode = 'regular' AND state = 'completed'
-                                       AND recipe_id IS NULL AND failure_type IS NULL AND status IS NULL
-                                     ORDER BY id DESC LIMIT 1), 0),
-               'refused', (SELECT count(*) FROM (SELECT * FROM backlog_cleanup.run WHERE target = t.name ORDER BY id DESC LIMIT 3) last
+                                     WHERE target = t.name AND {WHOLE_AND_DONE} ORDER BY id DESC LIMIT 1), 0),
+               'refused', (SELECT count(*) FROM (SELECT * FROM backlog_cleanup.run WHERE target = t.name ORDER BY id DESC LIMIT {GIVES_UP}) last
                            WHERE state = 'failed' AND removed = 0),
                'error', (SELECT left(error_message, 300) FROM backlog_cleanup.run WHERE target = t.name ORDER BY id DESC LIMIT 1),
                'adaptiveMinRows', t.adaptive_min_rows, 'adaptiveRateFactor', t.adaptive_rate_factor,
@@ -93,26 +94,16 @@ const NUMBERS: &str = "
         WHERE target = t.name AND grain = 'hour' AND sampled_at >= now() - interval '28 days'
           AND extract(hour FROM timezone(t.time_zone, sampled_at)) = extract(hour FROM timezone(t.time_zone, now()))
     ) usual (rate, hours, transactions, transactions_hours)
-    WHERE t.name = $1";
-
-/// What is decided about a target.
-struct Decision {
-    action: &'static str,
-    reason: String,
-    /// How fast a run may go, if it is slowed down.
-    rows_per_second: Option<i32>,
-}
-
-impl Decision {
-    fn of(action: &'static str, reason: String) -> Decision {
-        Decision { action, reason, rows_per_second: None }
-    }
-}
+    WHERE t.name = $1"
+    )
+});
 
 /// Decides whether an adaptive target is cleaned up now, and whether a run of it that is at work goes slower. Records that with its
 /// numbers, and starts the run.
 pub fn decide(tick: Option<i64>, target: &str) -> Result<()> {
-    let Some(JsonB(json)) = extension::as_owner(|| one_now::<JsonB>(NUMBERS, &[target.into()]))? else { return Ok(()) };
+    let Some(JsonB(json)) = extension::as_owner(|| one_now::<JsonB>(&NUMBERS, &[target.into()]))? else {
+        return Ok(());
+    };
     let Ok(numbers) = Numbers::deserialize(&json) else { return Ok(()) };
     let decision = match lock::holder(target)? {
         Some(process) => pace(process, &numbers),
@@ -123,7 +114,7 @@ pub fn decide(tick: Option<i64>, target: &str) -> Result<()> {
         Some(why) => Decision::of("none", format!("{}, but {why}", decision.reason)),
         None => decision,
     };
-    record(tick, target, &decision, json)
+    decision.record(tick, target, json)
 }
 
 /// How a run goes on: half as fast while the database is busier than usual at this hour, and half as fast again at the next tick.
@@ -191,20 +182,4 @@ fn start(target: &str, numbers: &Numbers) -> Result<Decision> {
 
 fn minutes(seconds: f64) -> f64 {
     (seconds / 60.0).floor()
-}
-
-fn record(tick: Option<i64>, target: &str, decision: &Decision, numbers: Value) -> Result<()> {
-    const RECORD: &str = "
-        INSERT INTO backlog_cleanup.decision (tick, target, decided_at, action, reason, numbers, rows_per_second)
-        VALUES ($1, $2, now(), $3, $4, $5, $6)";
-    let Decision { action, reason, rows_per_second } = decision;
-    let values = [
-        tick.into(),
-        target.into(),
-        (*action).into(),
-        reason.as_str().into(),
-        JsonB(numbers).into(),
-        (*rows_per_second).into(),
-    ];
-    extension::as_owner(|| Spi::run_with_args(RECORD, &values).map_err(spi))
 }

@@ -1,6 +1,7 @@
 //! What looks after itself, every five minutes: samples, decisions, housekeeping. Each step stands alone.
 
 mod decide;
+mod decision;
 mod place;
 mod sample;
 

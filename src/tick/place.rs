@@ -1,14 +1,12 @@
-use pgrx::JsonB;
-use pgrx::prelude::*;
 use serde_json::json;
 
-use crate::extension;
-use crate::postgres::error::{Result, spi};
+use crate::postgres::error::Result;
 use crate::schedule::auto::{self, AutoJob, Place};
 use crate::schedule::database;
 use crate::schedule::quiet_hours::hours;
 use crate::target::TargetRow;
 use crate::target::load::row;
+use crate::tick::decision::Decision;
 
 /// A job moves at most so often, in seconds, and so many hours at once.
 const WEEK: f64 = 7.0 * 86_400.0;
@@ -20,13 +18,14 @@ const QUIETER: f64 = 1.1;
 pub fn place(tick: Option<i64>, job: &AutoJob) -> Result<Option<String>> {
     let id = job.id;
     match (&job.current, &job.database) {
-        (Some(_), Some(there)) if *there != database()? => {
+        (Some(_), Some(there)) if job.is_there && *there != database()? => {
             return Ok(Some(format!("job {id} runs in database \"{there}\"")));
         }
-        (Some(current), _) if *current == job.schedule => {}
+        (Some(current), _) if job.is_there && *current == job.schedule => {}
         (current, _) => {
             auto::forget(id)?;
             let why = match current {
+                Some(_) if !job.is_there => format!("job {id} is another one now, or does something else"),
                 Some(schedule) => format!("job {id} was given the schedule \"{schedule}\""),
                 None => format!("job {id} does not exist any more"),
             };
@@ -46,12 +45,7 @@ pub fn place(tick: Option<i64>, job: &AutoJob) -> Result<Option<String>> {
         false => format!("job {id} moves from {from:02}:00 to {to:02}:00 ({zone}), \"{}\" for pg_cron", place.schedule),
     };
     let numbers = json!({ "jobId": id, "from": from, "to": to, "timeZone": zone, "schedule": place.schedule });
-    const RECORD: &str = "
-        INSERT INTO backlog_cleanup.decision (tick, target, decided_at, action, reason, numbers)
-        VALUES ($1, $2, now(), 'move', $3, $4)";
-    let reason = format!("{what}: {reason}");
-    let values = [tick.into(), job.target.as_str().into(), reason.into(), JsonB(numbers).into()];
-    extension::as_owner(|| Spi::run_with_args(RECORD, &values).map_err(spi))?;
+    Decision::of("move", format!("{what}: {reason}")).record(tick, &job.target, numbers)?;
     Ok(None)
 }
 

@@ -1,20 +1,31 @@
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 
 use crate::cluster::Cluster;
 
+/// No test waits longer: one that hangs says where.
+const PATIENCE: Duration = Duration::from_secs(180);
+
 /// Waits until a condition holds.
+#[track_caller]
 pub fn until_holds(mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
     while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "it never holds");
         thread::sleep(Duration::from_millis(10));
     }
 }
 
 /// Waits until a query returns true.
+#[track_caller]
 pub fn until_true(client: &mut Client, query: &str) {
-    until_holds(|| crate::truth(client, query));
+    let begun = Instant::now();
+    while !crate::truth(client, query) {
+        assert!(begun.elapsed() < PATIENCE, "never true: {query}");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Waits until a query returns true, in new sessions: also over a restart of the server.

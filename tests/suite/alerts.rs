@@ -623,3 +623,100 @@ fn the_fix_of_a_large_history_keeps_something_for_less_long() {
         client.batch_execute(&found).unwrap();
     }
 }
+
+#[test]
+fn two_recipes_that_somebody_has_chosen_for_their_hash_alert_each() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    let chosen = ["$a$6bw hz7gog5ezcm8jp wu114$a$", "$a$scr9r19rvzpg%n1{IJ~-,kwq$a$"];
+    let [one, other] = chosen;
+    assert!(truth(&mut client, &format!("SELECT hashtextextended({one}, 0) = hashtextextended({other}, 0)")));
+    client
+        .batch_execute(&format!(
+            "TRUNCATE job;
+             INSERT INTO job (id, queue, at)
+             SELECT i, (ARRAY[{one}, {other}, 'honest', E'with a \\\\ backslash'])[1 + i % 4], now() - interval '10 minutes'
+             FROM generate_series(1, 120) i"
+        ))
+        .unwrap();
+    evaluate(&mut client);
+    evaluate(&mut client);
+    assert_eq!(open(&mut client, "recipe failures"), 4);
+    let twice = "INSERT INTO backlog_cleanup.alert (rule, target, subject, value, threshold, sentence)
+                 SELECT rule, target, subject, 1, 0, 'again' FROM backlog_cleanup.alert WHERE rule = 'recipe failures' ORDER BY id LIMIT 1";
+    for place in 0..4 {
+        assert_eq!(refused(client.batch_execute(&format!("{twice} OFFSET {place}"))).0, "23505");
+    }
+}
+
+#[test]
+fn what_an_operator_writes_of_alerts_and_deliveries_is_bounded() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    now(&mut client, 200_000);
+    evaluate(&mut client);
+    client
+        .batch_execute(
+            "CREATE ROLE op LOGIN; SELECT backlog_cleanup_grant('op', 'operator'); SET SESSION AUTHORIZATION op;
+             INSERT INTO backlog_cleanup.alert_channel (name, kind) VALUES ('ops', 'webhook');
+             INSERT INTO backlog_cleanup.alert_delivery (channel, alert, change, message) VALUES ('ops', 1, 'opened', gen_random_uuid())",
+        )
+        .unwrap();
+    for (column, furthest) in [
+        ("since", "0"),
+        ("leased_until", "90 seconds"),
+        ("seen_at", "0"),
+        ("next_attempt_at", "5 minutes"),
+        ("delivered_at", "0"),
+        ("failing_since", "0"),
+        ("report_at", "10 years"),
+    ] {
+        let update = |time: &str| format!("UPDATE backlog_cleanup.alert_channel SET {column} = {time}");
+        client.batch_execute(&update(&format!("now() + interval '{furthest}'"))).unwrap();
+        for time in ["'infinity'", "'-infinity'", &format!("now() + interval '{furthest}' + interval '1 minute'")] {
+            let (sqlstate, message, hint) = refused(client.batch_execute(&update(time)));
+            assert_eq!(sqlstate, "22023", "{column} {time}: {message}");
+            assert!(
+                message.starts_with(&format!("\"{column}\" of table \"alert_channel\" is not finite")),
+                "{message}"
+            );
+            client.batch_execute(&hint).unwrap();
+        }
+    }
+    let insert = "INSERT INTO backlog_cleanup.alert_channel (name, kind, seen_at) VALUES ('far', 'slack', 'infinity')";
+    assert_eq!(refused(client.batch_execute(insert)).0, "22023");
+    for (write, expected) in [
+        ("UPDATE backlog_cleanup.alert_delivery SET begun_at = 'infinity'", "22023"),
+        ("UPDATE backlog_cleanup.alert_delivery SET delivered_at = '-infinity'", "22023"),
+        ("UPDATE backlog_cleanup.alert_delivery SET refused = repeat('x', 10001)", "23514"),
+        ("UPDATE backlog_cleanup.alert_channel SET last_error = repeat('x', 10001)", "23514"),
+        ("UPDATE backlog_cleanup.alert_channel SET leased_by = repeat('x', 101)", "23514"),
+        ("SELECT backlog_cleanup_snooze(1, 'infinity')", "22023"),
+        ("SELECT backlog_cleanup_snooze(1, '-infinity')", "22023"),
+        ("SELECT backlog_cleanup_snooze(1, now() + interval '1001 years')", "22023"),
+        ("SELECT backlog_cleanup_snooze(1, now() + interval '1 day', repeat('x', 10001))", "22023"),
+        ("SELECT backlog_cleanup_acknowledge(1, repeat('x', 10001))", "22023"),
+    ] {
+        let (sqlstate, message, hint) = refused(client.batch_execute(write));
+        assert_eq!(sqlstate, expected, "{write}: {message}");
+        if write.starts_with("SELECT") {
+            client.batch_execute(&hint).unwrap_or_else(|failure| panic!("{hint}: {failure:?}"));
+        }
+    }
+    // Another time may be what it is: whoever writes one thing is not refused for another.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.alert_channel SET failures = 3, failing_since = now(), last_error = repeat('ü', 10000);
+             UPDATE backlog_cleanup.alert_delivery SET refused = repeat('x', 10000)",
+        )
+        .unwrap();
+    client
+        .batch_execute("INSERT INTO backlog_cleanup.alert_channel (name, kind, failures) SELECT 'c' || i, 'mail', 3 FROM generate_series(1, 2000) i")
+        .unwrap();
+    let found = "SELECT max(length(detail))::bigint FROM backlog_cleanup_doctor() WHERE check_name = 'deliveries'";
+    let longest = number(&mut client, found);
+    assert!((1000..1200).contains(&longest), "{longest}");
+    let found = "SELECT count(*) FROM backlog_cleanup_doctor() WHERE check_name = 'deliveries'";
+    assert_eq!(number(&mut client, found), 51);
+}

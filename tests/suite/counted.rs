@@ -249,6 +249,15 @@ fn messages_and_reports_use_the_words_of_the_target() {
         let words = format!("SELECT concat_ws(' ', r ->> 'groupWord', r ->> 'rowWord') FROM {report} r");
         assert_eq!(value::<String>(&mut client, &words), "queue job");
     }
+    client.batch_execute("UPDATE job SET queue = NULL WHERE queue = 'q1'").unwrap();
+    for names in [
+        "SELECT recipe_name FROM backlog_cleanup_status('t') WHERE recipe_id IS NULL",
+        "SELECT recipe_name FROM backlog_cleanup_simulate(keep => 1, target => 't') WHERE recipe IS NULL",
+        "SELECT detail ->> 'recipeName' FROM backlog_cleanup_failed_generations('t', dry_run => true) report,
+                jsonb_array_elements(report::jsonb -> 'cleanupDetails') detail WHERE detail ->> 'recipeId' IS NULL",
+    ] {
+        assert_eq!(value::<String>(&mut client, names), "No queue", "{names}");
+    }
     let policy = "SELECT policy FROM backlog_cleanup_explain((SELECT min(id)::text FROM job WHERE queue = 'q0' AND state = 'failed'), 't')";
     assert_eq!(value::<String>(&mut client, policy), "queue \"q0\"");
     client.batch_execute("UPDATE backlog_cleanup.target SET max_rows_per_run = 1 WHERE name = 't'").unwrap();

@@ -90,3 +90,73 @@ fn what_a_rule_makes_something_else_of_is_not_counted_as_removed() {
         assert_eq!(number(&mut client, "SELECT count(*) FROM generations WHERE status = 'failed'"), 3, "{action}");
     }
 }
+
+/// A table of an enum, whose rows up to 5 are failed. Its code swaps the labels at a call of `turn`, or waits there for somebody who does.
+const SWAPPED: &str = "
+    DROP TABLE IF EXISTS public.job; DROP TYPE IF EXISTS public.state;
+    CREATE TYPE public.state AS ENUM ('failed', 'done');
+    CREATE TABLE public.job (id int PRIMARY KEY, owner text DEFAULT 'w', queue int DEFAULT 1, state public.state,
+                             at timestamptz DEFAULT now() - interval '9 days', error text);
+    INSERT INTO job (id, state) SELECT id, CASE WHEN id <= 5 THEN 'failed' ELSE 'done' END::public.state FROM generate_series(1, 100) id;
+    ALTER TYPE public.state OWNER TO app; ALTER TABLE public.job OWNER TO app;
+    SELECT setval('public.calls', 1, false)";
+
+const SWAP: &str = "
+    ALTER TYPE public.state RENAME VALUE 'failed' TO 'x'; ALTER TYPE public.state RENAME VALUE 'done' TO 'failed';
+    ALTER TYPE public.state RENAME VALUE 'x' TO 'done'";
+
+#[test]
+fn rows_of_another_status_stay_at_whatever_moment_its_label_is_swapped() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client
+        .batch_execute(&format!(
+            "CREATE EXTENSION backlog_cleanup; CREATE ROLE app; GRANT USAGE, CREATE ON SCHEMA public TO app; SET ROLE app;
+             CREATE SEQUENCE public.calls; CREATE TABLE public.turn (call int, by_itself boolean); INSERT INTO turn VALUES (0, true);
+             CREATE FUNCTION public.swap() RETURNS void LANGUAGE plpgsql AS $$
+                 BEGIN
+                     IF nextval('public.calls') <> (SELECT call FROM public.turn) THEN RETURN; END IF;
+                     IF NOT (SELECT by_itself FROM public.turn) THEN PERFORM pg_advisory_xact_lock_shared(7); RETURN; END IF;
+                     {SWAP};
+                 END $$;
+             CREATE FUNCTION public.kind(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+                 $$BEGIN PERFORM public.swap(); RETURN 'k'; END$$;
+             RESET ROLE; {SWAPPED};
+             INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                                                 recipe_column, status_column, failed_at_column, failure_type_column, account,
+                                                 completed_status, pending_status, processing_status, fingerprint)
+             VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', '(public.kind(error))', 'w', NULL, NULL, NULL, false)"
+        ))
+        .unwrap_or_else(|failure| panic!("{failure:?}"));
+    for call in ["SELECT backlog_cleanup_emergency('t')", "CALL backlog_cleanup_run('t', 'emergency', batch_size => 2)"]
+    {
+        client.batch_execute(SWAPPED).unwrap();
+        client.batch_execute(call).unwrap();
+        let there = "SELECT count(*) FROM job";
+        assert_eq!(number(&mut client, there), 95, "{call}");
+        let calls = number(&mut client, "SELECT last_value FROM calls");
+        assert!(calls >= 5, "{call}: {calls}");
+        let mut at_work = false;
+        for (turn, by_itself) in (1..=calls).flat_map(|turn| [(turn, true), (turn, false)]) {
+            client
+                .batch_execute(&format!("{SWAPPED}; UPDATE turn SET (call, by_itself) = ({turn}, {by_itself})"))
+                .unwrap();
+            let mut other = cluster.connect();
+            other.batch_execute("SELECT pg_advisory_lock(7)").unwrap();
+            thread::scope(|scope| {
+                let run = scope.spawn(|| cluster.connect().batch_execute(call));
+                if !by_itself {
+                    let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)";
+                    until_true(&mut client, waits);
+                    other.batch_execute(SWAP).unwrap();
+                    other.batch_execute("SELECT pg_advisory_unlock(7)").unwrap();
+                }
+                at_work |= run.join().unwrap().is_err();
+            });
+            let stays = "SELECT count(*) FROM job WHERE id > 5";
+            assert_eq!(number(&mut client, stays), 95, "{call}, call {turn}, {by_itself}");
+        }
+        assert!(at_work, "{call}");
+        client.batch_execute("UPDATE turn SET call = 0").unwrap();
+    }
+}

@@ -600,6 +600,43 @@ fn commands_and_messages_of_others_cost_whoever_looks_little() {
 }
 
 #[test]
+fn a_job_that_starts_outside_of_its_targets_window_is_told_and_its_fix_lets_it_work_at_once() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_unschedule();
+             SELECT cron.schedule('it', '30 2 * * 1-5', 'CALL backlog_cleanup_run(''t'')');
+             UPDATE backlog_cleanup.target SET run_between = '{22:15,03:00}', time_zone = 'Asia/Kolkata' WHERE name = 't'",
+        )
+        .unwrap();
+    // Half past two in UTC is eight o'clock there.
+    let (status, detail, fix) = finding(&mut client, "job");
+    assert_eq!(status, "warn", "{detail}");
+    assert!(
+        detail.ends_with("starts outside of run_between, 22:15 to 03:00 (Asia/Kolkata): its run waits until then"),
+        "{detail}"
+    );
+    client.batch_execute(&fix.unwrap()).unwrap();
+    assert_eq!(finding(&mut client, "job").0, "ok");
+    assert_eq!(value::<String>(&mut client, "SELECT schedule FROM cron.job"), "45 16 * * 1-5");
+    // One of its times is enough; what fires every minute is never far; and what does not wait is no matter of the window.
+    for (schedule, command) in [
+        ("0 2,20 * * *", "CALL backlog_cleanup_run('t')"),
+        ("* * * * *", "CALL backlog_cleanup_run('t')"),
+        ("0 2 * * *", "SELECT backlog_cleanup_failed_generations('t')"),
+    ] {
+        client.execute("SELECT cron.schedule('it', $1, $2)", &[&schedule, &command]).unwrap();
+        let (_, detail, _) = finding(&mut client, "job");
+        assert!(!detail.contains("outside of run_between"), "{schedule}: {detail}");
+    }
+    client.batch_execute("SELECT cron.schedule('it', '@weekly', 'CALL backlog_cleanup_run(''t'')')").unwrap();
+    let (_, detail, fix) = finding(&mut client, "job");
+    assert!(detail.ends_with("its run waits until then: decide when it is to start") && fix.is_none(), "{detail}");
+}
+
+#[test]
 fn a_monitor_sees_of_the_command_of_another_roles_job_what_it_runs() {
     let cluster = with_pg_cron();
     let mut client = cluster.connect();

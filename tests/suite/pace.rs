@@ -7,6 +7,15 @@ use std::time::Duration;
 use cluster::{Cluster, balance, fail, number, numbers, truth, value};
 use postgres::Client;
 
+/// Ends the thread that writes beside a test, also when the test fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// How many batches removed rows, and how many rows the largest did.
 fn batches(client: &mut Client, call: &str) -> [i64; 2] {
     client.batch_execute("TRUNCATE generations, credit_transactions; DELETE FROM backlog_cleanup.run").unwrap();
@@ -35,6 +44,7 @@ fn a_run_goes_at_full_speed_while_nobody_else_writes_and_gives_way_while_others_
     client.batch_execute("DROP TRIGGER refuse ON generations").unwrap();
     let (mut other, is_over) = (cluster.connect(), AtomicBool::new(false));
     thread::scope(|scope| {
+        let _end = End(&is_over);
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 other.batch_execute("INSERT INTO other VALUES (1)").unwrap();
@@ -53,7 +63,6 @@ fn a_run_goes_at_full_speed_while_nobody_else_writes_and_gives_way_while_others_
         assert!(full(batches(&mut client, "CALL backlog_cleanup_run(batch_size => 3000, workers => 2)")));
         client.batch_execute("UPDATE backlog_cleanup.target SET pause = '1 ms'").unwrap();
         assert!(full(batches(&mut client, run)));
-        is_over.store(true, Ordering::Relaxed);
     });
 }
 

@@ -301,17 +301,8 @@ fn fate(case: &Case, place: usize) -> (&'static str, String, Option<usize>) {
         let reason = if row.age.is_some() { "it has not expired" } else { "is NULL, so it never expires" };
         return ("young", reason.into(), None);
     }
-    let id = |place: usize| (if case.two_ids { place % 3 } else { 0 }, place);
-    let is_newer = |(other_place, other): &(usize, &Row)| {
-        (other.age, std::cmp::Reverse(id(*other_place))) < (row.age, std::cmp::Reverse(id(place)))
-    };
-    let of_group = case.rows.iter().enumerate().filter(|(_, other)| {
-        is_in_scope(case, other)
-            && recipe_of(case, other) == recipe_of(case, row)
-            && policy_of(case, other) == number
-            && is_expired(other)
-    });
-    let (newer, keep) = (of_group.filter(is_newer).count(), policy.keep);
+    let newer = newer_of_group(case, place).filter(|other| is_expired(other)).count();
+    let keep = policy.keep;
     let is_too_old = policy.max_keep_age.is_some_and(|days| row.age > Some(days * DAY));
     let among = format!("it is among the newest, rank {} of {keep}", newer + 1);
     let (verdict, reason) = match newer {
@@ -322,6 +313,39 @@ fn fate(case: &Case, place: usize) -> (&'static str, String, Option<usize>) {
         _ => ("removable", format!("{newer} newer ones have expired")),
     };
     (verdict, reason, Some(newer + 1))
+}
+
+/// The rows in scope of a row's recipe and policy that are newer, in no order.
+fn newer_of_group(case: &Case, place: usize) -> impl Iterator<Item = &Row> {
+    let row = &case.rows[place];
+    let id = |place: usize| (if case.two_ids { place % 3 } else { 0 }, place);
+    let of_group = case.rows.iter().enumerate().filter(move |(_, other)| {
+        is_in_scope(case, other)
+            && recipe_of(case, other) == recipe_of(case, row)
+            && policy_of(case, other) == policy_of(case, row)
+            && other.age.is_some()
+    });
+    let is_newer = move |(other_place, other): &(usize, &Row)| {
+        (other.age, std::cmp::Reverse(id(*other_place))) < (row.age, std::cmp::Reverse(id(place)))
+    };
+    of_group.filter(is_newer).map(|(_, other)| other)
+}
+
+/// How long after its time a row expires, and how long after it the row can go if no other comes or goes, in microseconds: the first
+/// moment at which the rules of a run would let it.
+fn comes_due(case: &Case, place: usize) -> (Option<i64>, Option<i64>) {
+    let row = &case.rows[place];
+    let policy = &case.policies[policy_of(case, row)];
+    let (true, true, Some(age)) = (is_in_scope(case, row), policy.enabled, row.age) else { return (None, None) };
+    let expires = |age: i64| policy.max_age * DAY - age;
+    let too_old = policy.max_keep_age.map(|days| days * DAY - age);
+    let newer: Vec<i64> = newer_of_group(case, place).filter_map(|other| other.age).map(expires).collect();
+    let may_go = |now: &i64| {
+        let have_expired = newer.iter().filter(|other| *other <= now).count();
+        *now >= expires(age) && (have_expired >= policy.keep || too_old.is_some_and(|then| *now >= then))
+    };
+    let moments = newer.iter().copied().chain([expires(age)]).chain(too_old);
+    (Some(expires(age) + age), moments.filter(may_go).min().map(|now| now + age))
 }
 
 /// What people call a policy.
@@ -571,9 +595,16 @@ fn foretold(client: &mut Client, case: &Case) -> Result<(), postgres::Error> {
     ] {
         assert_eq!(said_per_recipe(client, query)?, expected, "{query}: {case:?}");
     }
+    let (table, [.., at, _, _, number]) = names(case);
+    let (number, at) = (quoted(number), format!("t.{}", quoted(at)));
+    let at = if case.time_type == "timestamp" { format!("({at} AT TIME ZONE 'UTC')") } else { at };
+    let since = |moment: &str| format!("(extract(epoch FROM {moment} - {at}) * 1000000)::bigint");
     for place in 0..case.rows.len() {
         let explain = format!(
-            "SELECT verdict, reason, policy, rank, keep FROM backlog_cleanup_explain({}, 'case')",
+            "SELECT verdict, reason, policy, rank, keep, {}, {}
+             FROM backlog_cleanup_explain({}, 'case') CROSS JOIN {table} t WHERE t.{number} = {place}",
+            since("expires_at"),
+            since("removable_at"),
             id(case, place)
         );
         let said = client.query_one(&explain, &[])?;
@@ -592,6 +623,8 @@ fn foretold(client: &mut Client, case: &Case) -> Result<(), postgres::Error> {
         );
         assert_eq!(said.get::<_, Option<i64>>(3), rank.map(|rank| rank as i64), "row {place}: {case:?}");
         assert_eq!(said.get::<_, Option<i32>>(4), policy.map(|policy| policy.keep as i32), "row {place}: {case:?}");
+        let due: (Option<i64>, Option<i64>) = (said.get(5), said.get(6));
+        assert_eq!(due, comes_due(case, place), "when row {place} expires, and can go: {case:?}");
     }
     Ok(())
 }

@@ -589,3 +589,82 @@ fn a_row_that_a_change_of_any_column_takes_from_a_run_survives_by_position_and_b
         }
     }
 }
+
+#[test]
+fn a_batched_run_ends_where_a_foreign_table_stands_for_another_one() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    let socket = cluster.socket();
+    // Of `two` all rows would stay. Another database has rows under the same name.
+    client
+        .batch_execute(&format!(
+            "CREATE EXTENSION backlog_cleanup; CREATE EXTENSION postgres_fdw; CREATE ROLE other LOGIN SUPERUSER;
+             CREATE SERVER loop FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{socket}', dbname 'postgres');
+             CREATE USER MAPPING FOR postgres SERVER loop OPTIONS (user 'postgres');
+             CREATE TABLE one (id int PRIMARY KEY, owner text, queue text, state text, at timestamptz, error text);
+             CREATE TABLE two (LIKE one INCLUDING ALL);
+             CREATE TABLE job (id int, owner text, queue text, state text, at timestamptz, error text) PARTITION BY LIST (owner);
+             CREATE FOREIGN TABLE far PARTITION OF job FOR VALUES IN ('w') SERVER loop OPTIONS (schema_name 'public', table_name 'one');
+             INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                                                 recipe_column, status_column, failed_at_column, failure_type_column, account)
+             VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w')"
+        ))
+        .unwrap();
+    client.batch_execute("CREATE DATABASE another").unwrap();
+    let fill = |days: i32, rows: i32, table: &str| {
+        format!(
+            "INSERT INTO {table} SELECT i, 'w', 'q' || i % 4, 'failed', now() - interval '{days} days' - i * interval '1 minute'
+             FROM generate_series(1, {rows}) i"
+        )
+    };
+    cluster
+        .connect_to("another")
+        .batch_execute(&format!(
+            "CREATE TABLE one (id int PRIMARY KEY, owner text, queue text, state text, at timestamptz, error text); {}",
+            fill(30, 20, "one")
+        ))
+        .unwrap();
+    for (change, is_another) in [
+        ("ALTER FOREIGN TABLE far OPTIONS (SET table_name 'two')", true),
+        ("ALTER SERVER loop OPTIONS (SET dbname 'another')", true),
+        ("ALTER USER MAPPING FOR postgres SERVER loop OPTIONS (SET user 'other')", true),
+        (
+            "DROP USER MAPPING FOR postgres SERVER loop; CREATE USER MAPPING FOR PUBLIC SERVER loop OPTIONS (user 'postgres')",
+            true,
+        ),
+        (
+            "CREATE USER MAPPING FOR other SERVER loop OPTIONS (user 'other'); GRANT USAGE ON FOREIGN SERVER loop TO PUBLIC",
+            false,
+        ),
+    ] {
+        client
+            .batch_execute(&format!(
+                "DELETE FROM backlog_cleanup.run; TRUNCATE one, two; {}; {};
+                 ALTER FOREIGN TABLE far OPTIONS (SET table_name 'one'); ALTER SERVER loop OPTIONS (SET dbname 'postgres');
+                 DROP USER MAPPING IF EXISTS FOR PUBLIC SERVER loop; DROP USER MAPPING IF EXISTS FOR postgres SERVER loop;
+                 CREATE USER MAPPING FOR postgres SERVER loop OPTIONS (user 'postgres')",
+                fill(9, 400, "one"),
+                fill(30, 20, "two")
+            ))
+            .unwrap();
+        let mut run = cluster.connect();
+        run.batch_execute(&cluster::start_run(50).replace("generations", "t")).unwrap();
+        run.batch_execute(NEXT).unwrap();
+        let left = "SELECT (SELECT count(*) FROM one) * 1000 + (SELECT count(*) FROM two)";
+        let before = number(&mut client, left);
+        assert!((40_020..400_020).contains(&before), "{before}");
+        client.batch_execute(change).unwrap();
+        let next = run.batch_execute(NEXT);
+        if is_another {
+            let (sqlstate, message, hint) = refused(next);
+            assert_eq!(sqlstate, "55000", "{change}: {message}");
+            assert!(message.contains("where a foreign table has its rows") && hint.contains("'t'"), "{message} {hint}");
+            assert_eq!(number(&mut client, left), before, "{change}");
+        } else {
+            next.unwrap_or_else(|failure| panic!("{change}: {failure:?}"));
+            assert!(number(&mut client, left) < before, "{change}");
+        }
+        let there = number(&mut cluster.connect_to("another"), "SELECT count(*) FROM one");
+        assert_eq!(there, 20, "{change}");
+    }
+}

@@ -101,7 +101,9 @@ fn equal_errors_with_ids_are_one_failure_type_that_a_raw_message_and_its_fingerp
                  UPDATE job SET error = replace(({error})::text, '503', '404')::{sql_type} WHERE id = 1"
             ))
             .unwrap();
-        let types = "SELECT failure_type, sum(failed_count)::bigint FROM backlog_cleanup_failures('t', NULL) GROUP BY 1 ORDER BY 2";
+        // Those that the emergency runs of the round before have removed are in the history, as far as their samples know them.
+        let types = "SELECT failure_type, sum(failed_count)::bigint FROM backlog_cleanup_failures('t', NULL)
+                     WHERE failed_count > 0 GROUP BY 1 ORDER BY 2";
         let types: Vec<(String, i64)> =
             client.query(types, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
         assert_eq!(types, [(kind.replace("503", "404"), 1), (kind.to_owned(), 9_999)], "{sql_type}");

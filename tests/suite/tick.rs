@@ -342,7 +342,8 @@ fn pruning_keeps_the_sums_the_books_the_last_runs_and_those_at_work() {
     }
     client
         .batch_execute(
-            "SELECT backlog_cleanup_failed_generations(recipe_id => '1'); SELECT backlog_cleanup_emergency()",
+            "SELECT backlog_cleanup_failed_generations(recipe_id => '1'), backlog_cleanup_failed_generations(status => 'failed');
+             SELECT backlog_cleanup_emergency()",
         )
         .unwrap();
     fail(&mut client, 2, 100);
@@ -364,7 +365,7 @@ fn pruning_keeps_the_sums_the_books_the_last_runs_and_those_at_work() {
     // The last regular run of everything that was completed, the last that was completed, the last, which is at work.
     assert_eq!(
         cluster::column::<i64>(&mut client, "SELECT id FROM backlog_cleanup.run ORDER BY id"),
-        [running - 3, running - 1, running]
+        [running - 4, running - 1, running]
     );
     let after: [i64; 3] = numbers(&mut client, sums);
     assert_eq!(before[..2], after[..2]);
@@ -815,6 +816,19 @@ fn code_of_a_tables_owner_makes_no_tick_slow() {
     assert!(truth(&mut client, sampled));
     assert!(truth(&mut client, "SELECT in_scope = 0 FROM backlog_cleanup.sample WHERE target = 'generations'"));
     client.batch_execute("SELECT pg_sleep(0.3)").unwrap();
+    // An hour of that is told.
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds, not_counted)
+             SELECT target, grain, sampled_at - i * interval '5 minutes', milliseconds, not_counted
+             FROM backlog_cleanup.sample, generate_series(1, 6) i WHERE target = 't' AND grain = 'fine'",
+        )
+        .unwrap();
+    let said = "SELECT detail FROM backlog_cleanup_doctor('t') WHERE check_name = 'tick' AND status = 'warn'";
+    assert_eq!(
+        value::<String>(&mut client, said),
+        "no sample of the last hour has counted the rows: it was ended after 5 s"
+    );
 }
 
 #[test]
@@ -835,12 +849,20 @@ fn many_rows_are_counted_with_every_other_tick_and_not_all_targets_with_one() {
     pass(&mut client, "5 minutes");
     client.batch_execute(TICK).unwrap();
     assert_eq!(value::<String>(&mut client, counted), "copy 3, generations", "those that have waited longest");
-    let why = said(&mut client, "sample copy 1", "skipped").unwrap();
-    assert!(why.starts_with("this tick has counted") || why.starts_with("the last count had 300001 rows"), "{why}");
     client.batch_execute("UPDATE backlog_cleanup.sample SET milliseconds = 1").unwrap();
     pass(&mut client, "5 minutes");
     client.batch_execute(TICK).unwrap();
     assert_eq!(value::<String>(&mut client, counted), "copy 1, copy 2");
+    // A single target, too, is counted with every other tick only.
+    client.batch_execute("DELETE FROM backlog_cleanup.target WHERE name LIKE 'copy %'").unwrap();
+    for counts in [true, false, true] {
+        client.batch_execute("UPDATE backlog_cleanup.sample SET milliseconds = 1").unwrap();
+        pass(&mut client, "5 minutes");
+        client.batch_execute(TICK).unwrap();
+        let why = said(&mut client, "sample generations", "skipped").unwrap_or_default();
+        assert_eq!(why.starts_with("the last count had 300001 rows"), !counts, "{why}");
+        assert_eq!(value::<Option<String>>(&mut client, counted).is_some(), counts);
+    }
 }
 
 #[test]
@@ -853,12 +875,12 @@ fn alerts_that_are_over_are_pruned_and_open_ones_stay() {
              INSERT INTO backlog_cleanup.alert (rule, target, subject, opened_at, resolved_at, snoozed_until, value, threshold, sentence)
              SELECT 'a rule', NULL, i, now() - interval '500 days', CASE WHEN i <> 'locked open' THEN now() - age END, snoozed, 1, 0, i
              FROM (VALUES ('over', interval '401 days', NULL::timestamptz), ('of last year', '399 days', NULL),
-                          ('snoozed', '401 days', now() + interval '1 day')) alerts (i, age, snoozed);
+                          ('snoozed', '401 days', now() + interval '1 day'), ('locked open', '401 days', NULL)) alerts (i, age, snoozed);
              SELECT backlog_cleanup_tick()",
         )
         .unwrap();
     let left = "SELECT subject FROM backlog_cleanup.alert ORDER BY subject";
-    assert_eq!(cluster::column::<String>(&mut client, left), ["of last year", "snoozed"]);
+    assert_eq!(cluster::column::<String>(&mut client, left), ["locked open", "of last year", "snoozed"]);
 }
 
 #[test]
@@ -953,6 +975,8 @@ fn an_early_run_that_is_refused_is_in_the_history_and_after_three_none_is_starte
         said,
         "target \"generations\": a run would remove 490 of 500 failed generations, more than max_rows_per_run allows (100)postgrestrue"
     );
+    let logged = cluster.logged();
+    assert!(!logged.contains("you don't own a lock"), "{logged}");
     client.batch_execute(TICK).unwrap();
     let (action, reason) = decided(&mut client);
     assert!(
@@ -1111,4 +1135,35 @@ fn early_runs_take_one_worker_whatever_their_number_and_who_keeps_ticks_away_is_
     let runs = "SELECT count(*) FILTER (WHERE target > 'other1') > 0 AND count(*) FILTER (WHERE target = 'other1' AND state = 'completed') = 0
                 FROM backlog_cleanup.run WHERE requested_by = 'postgres'";
     assert!(truth(&mut client, runs));
+}
+
+#[test]
+fn who_keeps_alerts_from_opening_by_an_open_transaction_is_told() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "CREATE ROLE op LOGIN; SELECT backlog_cleanup_grant('op', 'operator');
+             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, removable, failed, failed_seconds, milliseconds)
+             VALUES ('generations', 'fine', now(), 200000, 90, 900, 300, 1)",
+        )
+        .unwrap();
+    let finding = "SELECT concat_ws(' ', status, detail, fix) FROM backlog_cleanup_doctor() WHERE check_name = 'tick'";
+    let mut session = cluster.connect();
+    session
+        .batch_execute("SET SESSION AUTHORIZATION op; BEGIN; SELECT count(*) FROM backlog_cleanup.evaluate_alerts()")
+        .unwrap();
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.alert"), 0);
+    let told: String = value(&mut client, finding);
+    let pid = number(&mut client, "SELECT pid::bigint FROM pg_stat_activity WHERE state = 'idle in transaction'");
+    let wanted =
+        format!("warn session {pid} of role \"postgres\" has changed alerts in a transaction that goes on since ");
+    assert!(told.starts_with(&wanted) && told.ends_with(&format!("SELECT pg_terminate_backend({pid})")), "{told}");
+    client.batch_execute(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
+    until_true(&mut client, "SELECT count(*) = 0 FROM pg_stat_activity WHERE state = 'idle in transaction'");
+    client.batch_execute(TICK).unwrap();
+    assert!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.alert") > 0);
+    let told: String = value(&mut client, finding);
+    assert!(told.starts_with("ok"), "{told}");
 }

@@ -6,6 +6,7 @@ mod command;
 mod failure;
 mod printable;
 mod private;
+mod random;
 mod serve;
 mod signals;
 mod terminal;
@@ -19,8 +20,15 @@ use command::{Arguments, Command};
 use failure::Failure;
 use terminal::output::Output;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Runtime::new().expect("threads start");
+    let exit = runtime.block_on(run());
+    // A receiver that stalls has a thread that nothing else ends.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn run() -> ExitCode {
     let Arguments { server, output, command } = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) if error.use_stderr() && std::env::args().any(|argument| argument == "--json") => {

@@ -19,12 +19,6 @@ pub fn count(many: i64, noun: &str) -> String {
     format!("{} {noun}", number(many))
 }
 
-/// A noun as the first word of a title.
-pub fn capitalized(noun: &str) -> String {
-    let mut rest = noun.chars();
-    rest.next().into_iter().flat_map(char::to_uppercase).chain(rest.clone()).collect()
-}
-
 /// `32 ms`, `4.2 s`, `3 min 5 s`, `2 h 10 min`.
 pub fn duration(milliseconds: i64) -> String {
     let seconds = milliseconds / 1000;

@@ -43,6 +43,35 @@ fn an_alert_is_listed_acknowledged_and_snoozed_by_who_may() {
 }
 
 #[test]
+fn times_that_no_calendar_has_are_read_as_the_last_that_it_has() {
+    let (_cluster, mut client, server) = start("api_infinite", &[]);
+    client.batch_execute(ALERT).unwrap();
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_snooze(1, 'infinity');
+             UPDATE backlog_cleanup.alert SET opened_at = '-infinity', acknowledged_at = '290000-01-01' WHERE id = 2;
+             INSERT INTO backlog_cleanup.alert_channel (name, kind, seen_at, delivered_at, next_attempt_at, report_at)
+             VALUES ('ops', 'slack', '-infinity', '-infinity', 'infinity', '290000-01-01')",
+        )
+        .unwrap();
+    let last = "9999-12-31T23:59:59Z";
+    let (status, list) = ask(&server, "GET", MONITOR, "alerts", &json!(null));
+    assert_eq!(
+        (status, &list["alerts"][1]["snoozedUntil"], &list["alerts"][1]["resolvedAt"]),
+        (200, &json!(last), &json!(null))
+    );
+    assert_eq!(
+        (&list["alerts"][0]["openedAt"], &list["alerts"][0]["acknowledgedAt"]),
+        (&json!("0001-01-01T00:00:00Z"), &json!(last))
+    );
+    let (status, snoozed) = ask(&server, "POST", OPERATOR, "alerts/2/snooze", &json!({"interval": "290000 years"}));
+    assert_eq!((status, &snoozed["snoozedUntil"]), (200, &json!(last)), "{snoozed}");
+    let (status, channels) = ask(&server, "GET", MONITOR, "channels", &json!(null));
+    let channel = &channels["channels"][0];
+    assert_eq!((status, &channel["nextAttemptAt"], &channel["reportAt"]), (200, &json!(last), &json!(last)));
+}
+
+#[test]
 fn a_rule_is_written_and_dropped_by_an_admin() {
     let (_cluster, _client, server) = start("api_rules", &[]);
     let (_, rules) = ask(&server, "GET", MONITOR, "alert-rules", &json!(null));

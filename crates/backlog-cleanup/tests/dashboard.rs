@@ -241,6 +241,92 @@ fn a_target_is_shown_with_its_columns_its_index_and_what_is_wrong() {
 }
 
 #[test]
+fn a_target_is_added_changed_and_dropped_with_all_that_is_wrong_in_one_list() {
+    let mut stage = Stage::set(
+        "written",
+        "CREATE TABLE job (id bigint PRIMARY KEY, queue text, state text, done timestamptz, error text)",
+    );
+    stage.sign_in(ADMIN);
+    stage.browser.click("header a[href='/targets']");
+    stage.browser.click("#all-targets .button");
+    stage.browser.says("#confirm-title", "Add a target");
+    // A field has the default; NULL is no value.
+    let value = |stage: &Stage, column: &str| {
+        stage.browser.script(&format!("return document.querySelector('#column-{column}').value"))
+    };
+    assert_eq!(value(&stage, "statuses"), "{failed}");
+    assert_eq!(value(&stage, "lock_timeout"), "00:00:05");
+    let fill = |stage: &Stage, columns: &[(&str, &str)]| {
+        for (column, text) in columns {
+            stage.browser.script(&format!("document.querySelector('#column-{column}').value = ''"));
+            stage.browser.type_into(&format!("#column-{column}"), text);
+        }
+    };
+    fill(
+        &stage,
+        &[
+            ("name", "jobs & <more>"),
+            ("generations_table", "public.job"),
+            ("account_column", "NULL"),
+            ("account", "NULL"),
+            ("recipe_column", "quue"),
+            ("status_column", "state"),
+            ("failed_at_column", "finished"),
+            ("failure_type_column", "error"),
+            ("recipes_table", "null"),
+            ("users_table", "NULL"),
+            ("ledger_table", "NULL"),
+        ],
+    );
+    stage.browser.click("#confirm button.primary");
+    // All that is wrong at once, at its fields, which have what was typed.
+    stage.browser.says("#alert li:nth-child(1)", "recipe_column");
+    stage.browser.says("#alert li:nth-child(2)", "failed_at_column");
+    stage.browser.says("#alert .fix code", "backlog_cleanup.target");
+    assert_eq!(stage.browser.script("return document.querySelectorAll('[aria-invalid=true]').length"), 2);
+    assert_eq!(value(&stage, "name"), "jobs & <more>");
+    assert_eq!(stage.count("SELECT count(*) FROM backlog_cleanup.target"), 1);
+    fill(&stage, &[("recipe_column", "queue"), ("failed_at_column", "(coalesce(done, done))")]);
+    stage.browser.click("#confirm button.primary");
+    // What the database warns of is said.
+    stage.browser.says("#confirm", "has no account, no condition and no limit");
+    stage.browser.click("#confirm .button");
+    stage.browser.says("#target-title", "Target jobs & <more>");
+    stage.browser.says("#columns", "(COALESCE(done, done))");
+    // A change writes what was changed, whatever else somebody has changed meanwhile.
+    stage.browser.click("#target .button[href^='/target/form']");
+    stage.browser.says("#confirm-title", "Change target jobs & <more>");
+    let meanwhile = "UPDATE backlog_cleanup.target SET batch_size = 77 WHERE name <> 'generations'";
+    stage.database.batch_execute(meanwhile).unwrap();
+    fill(&stage, &[("max_rows_per_run", "1000"), ("condition", "(queue <> 'vip')")]);
+    stage.browser.click("#confirm button.primary");
+    stage.browser.says("#target-title", "Target jobs & <more>");
+    assert_eq!(
+        stage.count(
+            "SELECT count(*) FROM backlog_cleanup.target
+             WHERE batch_size = 77 AND max_rows_per_run = 1000 AND condition IS NOT NULL AND account IS NULL"
+        ),
+        1
+    );
+    // Asked first.
+    stage.browser.click("#target .button[href^='/target/drop']");
+    stage.browser.says("#confirm-title", "Drop target jobs & <more>?");
+    stage.browser.says("#confirm", "its 1 policy");
+    assert_eq!(stage.count("SELECT count(*) FROM backlog_cleanup.target"), 2);
+    stage.browser.click("#confirm button");
+    stage.browser.says("#all-targets tbody", "generations");
+    assert_eq!(stage.count("SELECT count(*) FROM backlog_cleanup.target"), 1);
+    stage.is_clean();
+    // Who may not write targets has no way to.
+    stage.browser.click("header form button");
+    stage.sign_in(OPERATOR);
+    stage.open("/targets");
+    stage.browser.says("#all-targets", "sign in with a token of level admin");
+    stage.open("/target/form?target=generations");
+    stage.browser.says("#alert", "this needs level admin");
+}
+
+#[test]
 fn an_emergency_wants_the_accounts_name() {
     let mut stage = Stage::with_operator("emergency", FAILURES);
     stage.open("/preview?target=generations&mode=emergency&failure_type=timeout");
@@ -603,6 +689,17 @@ fn every_page_is_for_everybody() {
     look("warned");
     stage.open("/drop?target=generations&recipe=123456");
     look("drop");
+    stage.open("/target/form?target=generations");
+    stage.browser.click("#confirm summary");
+    look("target-form");
+    stage.open("/target/form");
+    stage.browser.type_into("#column-name", "jobs");
+    stage.browser.script("document.querySelector('#column-generations_table').value = 'public.jobs'");
+    stage.browser.click("#confirm button.primary");
+    stage.browser.says("#alert", "public.jobs");
+    look("target-refused");
+    stage.open("/target/drop?target=generations");
+    look("target-drop");
     stage.open("/report?target=generations");
     look("report");
     stage.open("/");

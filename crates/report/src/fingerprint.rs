@@ -37,11 +37,12 @@ pub fn fingerprint(message: &str) -> String {
     let written = Written { text: String::with_capacity(LENGTH), ..Written::default() };
     let mut reader = Reader { line, at: 0, is_json, unclosed: [false; QUOTES.len()], written };
     while reader.step().is_some() {}
-    let Written { text, last, .. } = reader.written;
+    let Written { mut text, last, .. } = reader.written;
     // A quote that nothing closes would close another one at the end.
     let end = last.map_or(0, |last| last.end);
     let rest = text[end..].trim_end_matches(|c: char| c.is_whitespace() || c.is_ascii() && QUOTES.contains(&(c as u8)));
-    text[..end + rest.len()].to_owned()
+    text.truncate(end + rest.len());
+    text
 }
 
 /// Reads a line from left to right, and decides by the text before and behind. A placeholder begins and ends with characters of the
@@ -57,9 +58,6 @@ struct Reader<'a> {
 
 const QUOTES: [u8; 3] = *b"\"'`";
 
-/// What joins the parts of a name, a number or an id, between two of them.
-const JOINTS: &[u8] = b"-_.:+";
-
 /// What stands between equal placeholders that are one.
 const SEPARATORS: &[u8] = b" ,:+-/.|_";
 
@@ -68,7 +66,14 @@ impl Reader<'_> {
     fn step(&mut self) -> Option<()> {
         let byte = *self.line.as_bytes().get(self.at)?;
         if is_word(byte) {
-            return self.chain();
+            return match self.end_of_plain_word() {
+                Some(end) => {
+                    let word = &self.line[self.at..end];
+                    self.at = end;
+                    self.written.word(word)
+                }
+                None => self.chain(),
+            };
         }
         let quote = QUOTES.iter().position(|quote| *quote == byte);
         if let Some((end, placeholder)) = quote.and_then(|quote| self.quoted(quote)) {
@@ -167,6 +172,22 @@ impl Reader<'_> {
         end
     }
 
+    /// The end of a word that is nothing but letters, too few to be an id, and joined to nothing: most of a message, and what `chain` writes
+    /// as it is, after a longer look.
+    fn end_of_plain_word(&self) -> Option<usize> {
+        let rest = &self.line.as_bytes()[self.at..];
+        let letters = span_of(LETTER, rest);
+        let ends = |byte: Option<&u8>| byte.is_none_or(|byte| byte.is_ascii_whitespace());
+        let is_apart = match rest.get(letters) {
+            Some(b'@' | b'/' | b'=') => false,
+            Some(byte) if is(JOINT, *byte) => ends(rest.get(letters + 1)),
+            Some(byte) => !is_word(*byte),
+            None => true,
+        };
+        let is_word = letters < 8 || letters <= Part::LONGEST && span_of(HEX, rest) < letters;
+        (letters > 0 && is_apart && is_word).then_some(self.at + letters)
+    }
+
     /// Words, numbers and ids that are joined.
     fn chain(&mut self) -> Option<()> {
         let end = self.end_of_chain(self.at);
@@ -186,7 +207,7 @@ impl Reader<'_> {
         }
         while self.at < end {
             match self.byte(self.at) {
-                Some(joint) if JOINTS.contains(&joint) => self.joint(joint)?,
+                Some(joint) if is(JOINT, joint) => self.joint(joint)?,
                 _ => self.part()?,
             }
         }
@@ -233,39 +254,38 @@ impl Reader<'_> {
     }
 
     fn end_of_part(&self) -> usize {
-        let rest = &self.line[self.at..];
-        match rest.starts_with(NUMBER) {
-            true => self.at + 1,
-            false => self.at + rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len()),
+        let rest = &self.line.as_bytes()[self.at..];
+        match rest.first() {
+            Some(b'#') => self.at + 1,
+            _ => self.at + span_of(LETTER | DIGIT, rest),
         }
     }
 
     fn end_of_chain(&self, start: usize) -> usize {
         let bytes = self.line.as_bytes();
         let mut end = start;
-        while let Some(byte) = bytes.get(end) {
-            let joins = JOINTS.contains(byte) && self.byte(end + 1).is_some_and(is_word);
-            if !is_word(*byte) && !joins {
-                break;
+        loop {
+            end += span_of(WORD, &bytes[end..]);
+            match bytes[end..] {
+                [joint, next, ..] if is(JOINT, joint) && is_word(next) => end += 1,
+                _ => return end,
             }
-            end += 1;
         }
-        end
     }
 
     /// The end of an IPv6 address that starts here, or of something that looks like one.
     fn end_of_address(&self) -> Option<usize> {
         const LONGEST: usize = 46;
-        let rest = self.line.as_bytes()[self.at..].iter().take(LONGEST);
-        let span = rest.take_while(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')).count();
-        if span < 3 {
+        let rest = &self.line.as_bytes()[self.at..];
+        let span = span_of(HEX | COLON_OR_DOT, &rest[..rest.len().min(LONGEST)]);
+        // Most are none, which is known sooner than an address is.
+        if rest[..span].iter().filter(|byte| **byte == b':').count() < 2 {
             return None;
         }
         let address = self.line[self.at..self.at + span].trim_end_matches('.');
         let address = address.strip_suffix(':').unwrap_or(address);
         let end = self.at + address.len();
-        let is_joined =
-            self.byte(end).is_some_and(|byte| byte == b'@' || JOINTS.contains(&byte)) && self.is_word_at(end + 1);
+        let is_joined = self.byte(end).is_some_and(|byte| byte == b'@' || is(JOINT, byte)) && self.is_word_at(end + 1);
         let is_address = address.split(':').all(|group| group.len() <= 4 || group.contains('.'))
             && address.matches(':').count() >= 2
             && !address.ends_with([':', '.'])
@@ -428,8 +448,45 @@ impl Part<'_> {
     }
 }
 
+const LETTER: u8 = 1;
+const DIGIT: u8 = 2;
+const HEX: u8 = 4;
+const PLACEHOLDER: u8 = 8;
+/// What joins the parts of a name, a number or an id, between two of them.
+const JOINT: u8 = 16;
+const COLON_OR_DOT: u8 = 32;
+const WORD: u8 = LETTER | DIGIT | PLACEHOLDER;
+
+/// What each byte is: looked up in a table, since each byte of a message is asked several times.
+const KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = match byte as u8 {
+            b'a'..=b'f' | b'A'..=b'F' => LETTER | HEX,
+            b'a'..=b'z' | b'A'..=b'Z' => LETTER,
+            b'0'..=b'9' => DIGIT | HEX,
+            b'#' => PLACEHOLDER,
+            b':' | b'.' => JOINT | COLON_OR_DOT,
+            b'-' | b'_' | b'+' => JOINT,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    kinds
+};
+
+fn is(kinds: u8, byte: u8) -> bool {
+    KINDS[usize::from(byte)] & kinds != 0
+}
+
+/// How many bytes of these kinds there are at the start.
+fn span_of(kinds: u8, bytes: &[u8]) -> usize {
+    bytes.iter().position(|byte| !is(kinds, *byte)).unwrap_or(bytes.len())
+}
+
 fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'#'
+    is(WORD, byte)
 }
 
 /// A number of at most five digits, or a code of capitals and digits.
@@ -460,12 +517,15 @@ fn is_announced(written: &str) -> bool {
         let word_end = rest.trim_end_matches([' ', ':', '=', '[', '(', '"', '\'', '`']);
         let gap = &rest[word_end.len()..];
         let before = word_end.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let word = last_of_camel(&word_end[before.len()..]).to_ascii_lowercase();
-        match word.as_str() {
-            "http" | "status" | "code" | "exitcode" | "errno" | "sqlstate" | "signal" => return !gap.is_empty(),
-            "error" => return !gap.is_empty() && !gap.contains(':'),
-            "of" | "is" | "was" if !gap.is_empty() => rest = before,
-            _ => return false,
+        let word = last_of_camel(&word_end[before.len()..]);
+        let is_one_of = |words: &[&str]| words.iter().any(|other| word.eq_ignore_ascii_case(other));
+        if gap.is_empty() {
+            return false;
+        } else if is_one_of(&["of", "is", "was"]) {
+            rest = before;
+        } else {
+            return is_one_of(&["http", "status", "code", "exitcode", "errno", "sqlstate", "signal"])
+                || is_one_of(&["error"]) && !gap.contains(':');
         }
     }
 }

@@ -21,13 +21,13 @@ pub use fingerprint::fingerprint;
 pub use level::Level;
 pub use mode::Mode;
 pub use names::{DEFAULT_JOB, DEFAULT_SCHEDULE, DEFAULT_TARGET, TICK_JOB, TICK_SCHEDULE, job_name, job_name_in};
-pub use nouns::{Nouns, counted, plural};
+pub use nouns::{Nouns, capitalized, counted, plural};
 pub use policy::policy_name;
 pub use report::{
     BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, Foreseen, PolicyDetail, RecipeFailures, RegularReport,
     StatusDetail, StatusReport, StatusRows, Warning, kept_back_reason, recipe_id,
 };
-pub use schedule::{longest_gap, never_fires};
+pub use schedule::{longest_gap, never_fires, times_of_day};
 pub use state::State;
 pub use statuses::{STATUSES, StatusCount, StatusCounts};
 pub use word::UnknownWord;

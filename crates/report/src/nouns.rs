@@ -24,6 +24,12 @@ pub fn counted(count: i64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {}", plural(noun)) }
 }
 
+/// A noun as the first word of a title.
+pub fn capitalized(noun: &str) -> String {
+    let mut rest = noun.chars();
+    rest.next().into_iter().flat_map(char::to_uppercase).chain(rest.clone()).collect()
+}
+
 /// The plural of an English noun that has a regular one.
 pub fn plural(noun: &str) -> String {
     let ends_in = |endings: &[&str]| endings.iter().any(|ending| noun.ends_with(ending));

@@ -23,6 +23,19 @@ pub fn never_fires(schedule: &str) -> bool {
     longest_gap(schedule) > 365 * YEARS.len() as i32
 }
 
+/// The times of the day at which a schedule of pg_cron fires, as `HH:MM`; `None` of one in seconds, of `@reboot` and of what is no schedule.
+pub fn times_of_day(schedule: &str) -> Option<Vec<String>> {
+    let schedule = match schedule.trim() {
+        "@yearly" | "@annually" | "@monthly" | "@weekly" | "@daily" | "@midnight" => "0 0 * * *",
+        "@hourly" => "0 * * * *",
+        other => other,
+    };
+    let [minute, hour, _, _, _] = schedule.split_whitespace().collect::<Vec<_>>()[..] else { return None };
+    let (minutes, hours) = (values(minute, 0..=59, "")?, values(hour, 0..=23, "")?);
+    let of = |bits: u64| (0..64).filter(move |bit| bits >> bit & 1 == 1);
+    Some(of(hours).flat_map(|hour| of(minutes).map(move |minute| format!("{hour:02}:{minute:02}"))).collect())
+}
+
 /// 28 years repeat leap days and weekdays; as many again hold every gap that begins in them. The first day is a Saturday.
 const YEARS: std::ops::Range<u32> = 2000..2056;
 const SATURDAY: u32 = 6;
@@ -94,7 +107,20 @@ fn values(field: &str, all: std::ops::RangeInclusive<u32>, names: &str) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use super::{longest_gap, never_fires};
+    use super::{longest_gap, never_fires, times_of_day};
+
+    #[test]
+    fn a_schedule_has_the_times_of_its_minutes_and_hours() {
+        let times = |schedule| times_of_day(schedule).map(|times| times.join(" "));
+        assert_eq!(times("30 2 * * *").as_deref(), Some("02:30"));
+        assert_eq!(times("0,30 22-23 1 * *").as_deref(), Some("22:00 22:30 23:00 23:30"));
+        assert_eq!(times("@weekly").as_deref(), Some("00:00"));
+        assert_eq!(times_of_day("@hourly").map(|times| times.len()), Some(24));
+        assert_eq!(times_of_day("* * * * *").map(|times| times.len()), Some(1440));
+        for other in ["30 seconds", "@reboot", "60 2 * * *", "every night"] {
+            assert_eq!(times(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn the_gap_is_the_longest_between_two_days_that_the_schedule_has() {

@@ -10,7 +10,7 @@ use crate::schedule::call;
 const OPEN: &str = "SELECT * FROM backlog_cleanup.alert WHERE resolved_at IS NULL";
 
 /// Keeps an alert from being told of until then; NULL ends that. A note replaces the one that it has. Errors: 22004, 22023 (a time
-/// that is over), 25006, 42704 (unknown alert), 55000 (the alert has resolved).
+/// that is over or never comes, a note of more than 10,000 characters), 25006, 42704 (unknown alert), 55000 (the alert has resolved).
 #[pg_extern]
 fn backlog_cleanup_snooze(
     alert: Option<i64>,
@@ -18,11 +18,14 @@ fn backlog_cleanup_snooze(
     note: default!(Option<&str>, "NULL"),
 ) -> Result<()> {
     let alert = of_open(alert)?;
-    let is_over = "SELECT $1 OPERATOR(pg_catalog.<=) pg_catalog.now()";
-    if until.is_some() && read_one::<bool>(is_over, &[until.into()])? == Some(true) {
+    is_short(note, "snooze", alert)?;
+    // Later ones are not read by all that read times.
+    let is_possible = "SELECT $1 OPERATOR(pg_catalog.>) pg_catalog.now()
+                       AND $1 OPERATOR(pg_catalog.<=) (pg_catalog.now() OPERATOR(pg_catalog.+) '1000 years'::pg_catalog.interval)";
+    if until.is_some() && read_one::<bool>(is_possible, &[until.into()])? == Some(false) {
         return Err(error(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            "argument \"until\" must be in the future".into(),
+            "argument \"until\" must be in the future, within 1000 years".into(),
             format!("{}({alert}, now() + interval '1 day')", call("snooze")?),
         ));
     }
@@ -30,15 +33,31 @@ fn backlog_cleanup_snooze(
     extension::as_owner(|| Spi::run_with_args(SNOOZE, &[alert.into(), until.into(), note.into()]).map_err(spi))
 }
 
-/// Records that the caller has taken an alert on. A note replaces the one that it has. Errors: 22004, 25006, 42704 (unknown alert),
+/// Records that the caller has taken an alert on. A note replaces the one that it has. Errors: 22004, 22023 (a note of more than 10,000
+/// characters), 25006, 42704 (unknown alert),
 /// 55000 (the alert has resolved).
 #[pg_extern]
 fn backlog_cleanup_acknowledge(alert: Option<i64>, note: default!(Option<&str>, "NULL")) -> Result<()> {
     let alert = of_open(alert)?;
+    is_short(note, "acknowledge", alert)?;
     let caller = caller()?;
     const ACKNOWLEDGE: &str = "
         UPDATE backlog_cleanup.alert SET acknowledged_at = now(), acknowledged_by = $2::name, note = coalesce($3, note) WHERE id = $1";
     extension::as_owner(|| Spi::run_with_args(ACKNOWLEDGE, &[alert.into(), caller.into(), note.into()]).map_err(spi))
+}
+
+/// Errors: 22023.
+fn is_short(note: Option<&str>, function: &str, alert: i64) -> Result<()> {
+    const LONGEST: usize = 10_000;
+    if note.is_none_or(|note| note.chars().nth(LONGEST).is_none()) {
+        return Ok(());
+    }
+    let until = if function == "snooze" { ", now() + interval '1 day'" } else { "" };
+    Err(error(
+        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        format!("argument \"note\" has more than {LONGEST} characters"),
+        format!("{}({alert}{until}, note => 'at work on it')", call(function)?),
+    ))
 }
 
 /// The id of an alert that is open.

@@ -112,17 +112,21 @@ pub fn nothing_removed(rule: &Rule) -> Result<Measured> {
 }
 
 /// A run of some rows says nothing of the others, unless it has kept back any.
-const KEPT_BACK: &str = "
-    SELECT jsonb_build_object(
+static KEPT_BACK: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT jsonb_build_object(
         'value', kept_back,
         'sentence', format('run %s could not remove %s %s%s', id, to_char(kept_back, 'FM999,999,999,999,990'), $2,
                            concat(': row ' || kept_back_row, ': ' || left(kept_back_message, 1000), ' (' || kept_back_sqlstate || ')')))
-    FROM backlog_cleanup.run
+    FROM backlog_cleanup.run r
     WHERE target = $1 AND finished_at IS NOT NULL
-      AND (kept_back > 0 OR state = 'completed' AND recipe_id IS NULL AND failure_type IS NULL AND status IS NULL)
-    ORDER BY id DESC LIMIT 1";
+      AND (kept_back > 0 OR {WHOLE_AND_DONE}
+           OR r.mode = 'emergency' AND r.state = 'completed' AND (r.recipe_id, r.failure_type, r.status) IS NOT DISTINCT FROM (NULL, NULL, NULL))
+    ORDER BY id DESC LIMIT 1"
+    )
+});
 
 /// The rows that the last run of everything has kept back, or one since.
 pub fn kept_back(rule: &Rule) -> Result<Measured> {
-    Measured::by(KEPT_BACK, &[rule.target().into(), rule.rows().into()], "there was no run of everything yet")
+    Measured::by(&KEPT_BACK, &[rule.target().into(), rule.rows().into()], "there was no run of everything yet")
 }

@@ -5,6 +5,11 @@ use postgres::Client;
 
 use super::{JOB, RUNS, run};
 
+/// A recipe that row 7 does not have, and rows in which nothing else is wrong.
+const ONE_DOCUMENT: &str = r#"
+    UPDATE job SET error = '{"queue": "q"}'; UPDATE job SET error = 'not json' WHERE id = 7;
+    UPDATE backlog_cleanup.target SET recipe_column = $$(error::json ->> 'queue')$$ WHERE name = 't'"#;
+
 /// The same rows with a document each, but for two of them, and expressions that read it.
 const DOCUMENTS: &str = r#"
     DELETE FROM job;
@@ -142,4 +147,140 @@ fn where_a_function_raises_what_it_likes_on_a_partition_its_rows_stay() {
         assert_eq!((gone, stayed), (removed, 1), "{call}: {message:?}");
         assert_eq!((sqlstate.as_deref(), row.as_deref()), (Some("AB123"), Some("99")), "{call}: {message:?}");
     }
+}
+
+#[test]
+fn a_run_that_leaves_such_a_row_leaves_nothing_in_the_callers_session() {
+    let (_cluster, mut client) = database();
+    client.batch_execute(ONE_DOCUMENT).unwrap();
+    let settings =
+        "SELECT concat_ws(' ', current_setting('wal_compression'), current_setting('lock_timeout'), current_user)";
+    let before: String = value(&mut client, settings);
+    client.batch_execute("BEGIN; SELECT backlog_cleanup_failed_generations('t')").unwrap();
+    assert_eq!(value::<String>(&mut client, settings), before);
+    client.batch_execute("ROLLBACK").unwrap();
+    // PostgreSQL would not let it commit with a snapshot of the run's.
+    client.batch_execute("DO $$ BEGIN PERFORM backlog_cleanup_failed_generations('t'); COMMIT; END $$").unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 11);
+}
+
+#[test]
+fn a_run_that_begins_again_without_such_a_row_is_in_the_history_once() {
+    let (_cluster, mut client) = database();
+    // The condition is asked only of rows that have the status, and fails when the rows that stay are counted.
+    client
+        .batch_execute(
+            r#"UPDATE job SET error = '{"state": "failed", "is_ours": true}'; UPDATE job SET error = 'not json' WHERE id = 7;
+               CREATE FUNCTION is_ours(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE COST 100000 AS
+               $$BEGIN RETURN ($1::json ->> 'is_ours')::boolean; END$$;
+               UPDATE backlog_cleanup.target
+               SET status_column = $$(error::json ->> 'state')$$, completed_status = NULL, pending_status = NULL,
+                   processing_status = NULL, condition = '(public.is_ours(error))' WHERE name = 't'"#,
+        )
+        .unwrap();
+    let (gone, stayed, ..) = run(&mut client, "CALL backlog_cleanup_run('t', batch_size => 30)");
+    assert_eq!((gone, stayed), (89, 1));
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run"), 1);
+}
+
+#[test]
+fn what_a_session_remembers_of_a_row_ends_when_its_columns_change() {
+    let (_cluster, mut client) = database();
+    client.batch_execute(ONE_DOCUMENT).unwrap();
+    client.batch_execute("ALTER TABLE job ADD other text DEFAULT '{}'").unwrap();
+    let kept_back = |client: &mut Client| -> String {
+        value(client, "SELECT backlog_cleanup_failed_generations('t', dry_run => true) #>> '{wouldKeepBack,0}'")
+    };
+    assert!(kept_back(&mut client).starts_with("1 row stays: expression"));
+    for change in [
+        "ALTER TABLE job ALTER error TYPE varchar(100)",
+        "ALTER TABLE job RENAME error TO third; ALTER TABLE job RENAME other TO error; ALTER TABLE job RENAME third TO other;
+         UPDATE job SET error = 'nor this' WHERE id = 9",
+        "ALTER TABLE job DROP other",
+    ] {
+        client.batch_execute(&format!("BEGIN; {change}; COMMIT")).unwrap();
+        let said = kept_back(&mut client);
+        assert!(said.starts_with("1 row stays: expression"), "{change}: {said}");
+    }
+}
+
+#[test]
+fn a_timeout_while_such_a_row_is_looked_for_ends_the_run() {
+    let (_cluster, mut client) = database();
+    client
+        .batch_execute(
+            r#"UPDATE job SET error = '{"queue": "q"}'; UPDATE job SET error = 'not json' WHERE id = 99;
+               CREATE FUNCTION slowly(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+               $$BEGIN PERFORM pg_sleep(0.02); RETURN $1::json ->> 'queue'; END$$;
+               UPDATE backlog_cleanup.target SET recipe_column = '(public.slowly(error))' WHERE name = 't'"#,
+        )
+        .unwrap();
+    // One pass takes two seconds.
+    client.batch_execute("SET statement_timeout = '3 s'").unwrap();
+    for call in RUNS {
+        let (sqlstate, message, _) = refused(client.batch_execute(call));
+        assert_eq!(sqlstate, "57014", "{call}: {message}");
+        assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 100, "{call}");
+    }
+}
+
+#[test]
+fn a_timeout_of_which_code_makes_another_error_while_a_run_reads_what_it_removes_ends_the_run() {
+    let (_cluster, mut client) = database();
+    client
+        .batch_execute(
+            "CREATE FUNCTION kind(text) RETURNS text LANGUAGE plpgsql IMMUTABLE COST 1 AS
+             $$BEGIN PERFORM pg_sleep(0.05); RETURN 'k'; EXCEPTION WHEN query_canceled THEN RAISE EXCEPTION 'mine'; END$$;
+             UPDATE job SET error = 'e';
+             UPDATE backlog_cleanup.target SET failure_type_column = '(public.kind(error))', fingerprint = false WHERE name = 't';
+             SET statement_timeout = '2 s'",
+        )
+        .unwrap();
+    refused(client.batch_execute("SELECT backlog_cleanup_failed_generations('t')"));
+    assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 100);
+}
+
+#[test]
+fn a_row_for_which_recipe_and_status_fail_ends_no_report() {
+    let (_cluster, mut client) = database();
+    client
+        .batch_execute(
+            r#"UPDATE job SET error = '{"queue": "q", "state": "failed", "is_ours": true}'; UPDATE job SET error = 'not json' WHERE id = 7;
+               UPDATE backlog_cleanup.target
+               SET status_column = $$(error::json ->> 'state')$$, completed_status = NULL, pending_status = NULL,
+                   processing_status = NULL, recipe_column = $$(error::json ->> 'queue')$$,
+                   condition = $$((error::json ->> 'is_ours')::boolean)$$ WHERE name = 't'"#,
+        )
+        .unwrap();
+    for report in [
+        "SELECT backlog_cleanup_status('t')",
+        "SELECT backlog_cleanup_status_json('t')",
+        "SELECT backlog_cleanup_explain('7', 't')",
+    ] {
+        client.batch_execute(report).unwrap_or_else(|failure| panic!("{report}: {failure:?}"));
+    }
+    assert_eq!(number(&mut client, "SELECT sum(failed_count) FROM backlog_cleanup_status('t')"), 99);
+}
+
+#[test]
+fn a_partition_whose_owner_may_not_call_what_guards_an_expression_is_named_by_its_own_error() {
+    let (_cluster, mut client) = database();
+    client
+        .batch_execute(
+            "CREATE ROLE app; CREATE ROLE other; ALTER TABLE job RENAME TO plain;
+             CREATE TABLE job (LIKE plain INCLUDING DEFAULTS) PARTITION BY RANGE (id);
+             CREATE TABLE low PARTITION OF job FOR VALUES FROM (0) TO (50);
+             CREATE TABLE high PARTITION OF job FOR VALUES FROM (50) TO (1000);
+             INSERT INTO job SELECT * FROM plain; UPDATE job SET error = id; UPDATE job SET error = 'none' WHERE id = 77;
+             ALTER TABLE job OWNER TO app; ALTER TABLE low OWNER TO app; ALTER TABLE high OWNER TO other;
+             REVOKE EXECUTE ON FUNCTION backlog_cleanup_has_value FROM PUBLIC; GRANT EXECUTE ON FUNCTION backlog_cleanup_has_value TO app;
+             UPDATE backlog_cleanup.target SET condition = '((error)::int > 0)' WHERE name = 't'",
+        )
+        .unwrap();
+    for call in RUNS {
+        let (sqlstate, message, _) = refused(client.batch_execute(call));
+        assert!(sqlstate == "22P02" && message.contains("fails for row 77: invalid input syntax"), "{call}: {message}");
+    }
+    client.batch_execute("GRANT EXECUTE ON FUNCTION backlog_cleanup_has_value TO other").unwrap();
+    assert_eq!(run(&mut client, RUNS[0]).1, 1);
 }

@@ -3,6 +3,7 @@
 mod below;
 mod expressions;
 mod fixes;
+mod guards;
 mod keys;
 mod levels;
 mod locks;

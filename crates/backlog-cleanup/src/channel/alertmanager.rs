@@ -27,7 +27,7 @@ impl Alertmanager {
         let alerts: Vec<Value> = told.iter().map(|told| self.alert(told, &message.database)).collect();
         let headers: Vec<(&str, &str)> =
             self.authorization.iter().map(|value| ("authorization", value.as_str())).collect();
-        post_json(&self.url.join("/api/v2/alerts"), &headers, &alerts)
+        post_json(&self.url.below("/api/v2/alerts"), &headers, &alerts)
     }
 
     /// While an alert is open it has no end: Alertmanager's `resolve_timeout` sets one, and each message moves it.
@@ -49,7 +49,7 @@ impl Alertmanager {
         told
     }
 
-    pub fn secrets(&self) -> Vec<&str> {
-        self.authorization.iter().map(Secret::as_str).collect()
+    pub fn secrets(&self) -> Vec<String> {
+        self.url.secrets().into_iter().chain(self.authorization.iter().flat_map(Secret::credentials)).collect()
     }
 }

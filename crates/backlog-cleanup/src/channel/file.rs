@@ -90,19 +90,13 @@ impl Channels {
 fn channel(kind: &str, name: &str, mut settings: Table) -> std::result::Result<Channel, String> {
     let targets = taken(&mut settings, "targets")?.unwrap_or_default();
     let report = taken(&mut settings, "report")?;
-    let kind = match kind {
-        "webhook" => Kind::Webhook(of(settings)?),
-        "slack" => Kind::Slack(of(settings)?),
-        "alertmanager" => Kind::Alertmanager(of(settings)?),
-        "pagerduty" => Kind::Pagerduty(of(settings)?),
-        "mail" => Kind::Mail(Box::new(of(settings)?)),
-        _ => return Err("kinds are webhook, slack, alertmanager, pagerduty, mail".into()),
-    };
-    if report.is_some() && matches!(kind, Kind::Alertmanager(_) | Kind::Pagerduty(_)) {
+    let of_kind = Table::from_iter([(kind.to_owned(), Value::Table(settings))]);
+    let settings: Kind = of_kind.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
+    if report.is_some() && matches!(settings, Kind::Alertmanager(_) | Kind::Pagerduty(_)) {
         return Err("it takes no report".into());
     }
     if let Kind::Webhook(webhook::Webhook { authorization: Some(_), url, .. })
-    | Kind::Alertmanager(alertmanager::Alertmanager { authorization: Some(_), url, .. }) = &kind
+    | Kind::Alertmanager(alertmanager::Alertmanager { authorization: Some(_), url, .. }) = &settings
         && !url.is_private()
     {
         return Err("authorization takes a url with https://".into());
@@ -110,15 +104,11 @@ fn channel(kind: &str, name: &str, mut settings: Table) -> std::result::Result<C
     if name.is_empty() || name.chars().count() > 100 {
         return Err("its name must have from 1 to 100 characters".into());
     }
-    Ok(Channel { name: name.to_owned(), targets, report, kind })
+    let secrets = settings.secrets();
+    Ok(Channel { name: name.to_owned(), targets, report, kind: kind.to_owned(), settings, secrets })
 }
 
 /// Takes one setting out of a table.
 fn taken<T: DeserializeOwned>(table: &mut Table, key: &str) -> std::result::Result<Option<T>, String> {
     table.remove(key).map(|value| value.try_into().map_err(|error| format!("{key}: {}", error.message()))).transpose()
-}
-
-/// Reads what is left in a table.
-fn of<T: DeserializeOwned>(settings: Table) -> std::result::Result<T, String> {
-    settings.try_into().map_err(|error: toml::de::Error| error.message().to_owned())
 }

@@ -1,3 +1,5 @@
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MessageBuilder};
 use lettre::transport::smtp::authentication::Credentials;
@@ -9,6 +11,7 @@ use super::message::{Content, Message};
 use super::secret::Secret;
 use super::text::{headline, paragraphs};
 use super::{Delivered, STEP, Undelivered};
+use crate::printable::one_line;
 
 /// Mails, by SMTP.
 #[derive(Deserialize)]
@@ -17,7 +20,8 @@ pub struct Mail {
     transport: SmtpTransport,
     from: Mailbox,
     to: Vec<Mailbox>,
-    password: Option<Secret>,
+    /// The password, and what AUTH PLAIN and AUTH LOGIN make of it.
+    secrets: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -39,15 +43,24 @@ impl TryFrom<Written> for Mail {
         if to.is_empty() {
             return Err("to has no address".into());
         }
-        let mut transport = transport(&url)?;
-        if let (Some(user), Some(password)) = (user, &password) {
-            transport = transport.credentials(Credentials::new(user, password.as_str().to_owned()));
+        let (mut transport, mut secrets) = (transport(&url)?, Vec::new());
+        match (user, password) {
+            (Some(user), Some(password)) => {
+                let password = password.as_str();
+                secrets.push(password.to_owned());
+                secrets.extend(
+                    [password.to_owned(), format!("\0{user}\0{password}")].map(|it| BASE64_STANDARD.encode(it)),
+                );
+                transport = transport.credentials(Credentials::new(user, password.to_owned()));
+            }
+            (None, None) => (),
+            _ => return Err("it takes both a user and a password, or none of them".into()),
         }
         Ok(Mail {
             transport: transport.timeout(Some(STEP)).build(),
             from: mailbox(&from)?,
             to: to.iter().map(mailbox).collect::<Result<_, _>>()?,
-            password,
+            secrets,
         })
     }
 }
@@ -91,11 +104,13 @@ impl Mail {
             .map_err(|error| Undelivered::later(error.to_string()))?;
         self.transport.send(&mail).map(drop).map_err(|error| {
             let why = std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));
-            Undelivered { why: format!("{error}{why}"), is_final: false }
+            // The message is too large, or not wanted at all. Anything else may pass, or somebody mends it.
+            let is_final = error.status().is_some_and(|code| [552, 554].contains(&u16::from(code)));
+            Undelivered { is_final, ..Undelivered::later(one_line(&format!("{error}{why}"))) }
         })
     }
 
-    pub fn secrets(&self) -> Vec<&str> {
-        self.password.iter().map(Secret::as_str).collect()
+    pub fn secrets(&self) -> Vec<String> {
+        self.secrets.clone()
     }
 }

@@ -1,5 +1,7 @@
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::client::alerts::Alert;
 
@@ -29,6 +31,13 @@ pub struct Told {
     pub alert: Alert,
 }
 
+impl Told {
+    /// An alert that has opened, or else resolved.
+    pub fn of(is_opening: bool, alert: Alert) -> Told {
+        Told { change: if is_opening { Change::Opened } else { Change::Resolved }, alert }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
@@ -50,6 +59,13 @@ impl Message {
     pub fn of_one(id: String, database: &str, alert: Alert, change: Change) -> Message {
         Message { id, database: database.to_owned(), content: Content::Alerts(vec![Told { change, alert }]) }
     }
+}
+
+/// The id of a message that the database has none for: another one for each database and channel, since the receiver may get
+/// messages of several, and fit for a header, whatever the names are.
+pub fn id(what: &str, database: &str, channel: &str, at: DateTime<Utc>) -> String {
+    let digest = hex::encode(Sha256::digest(json!([database, channel, at]).to_string()));
+    format!("{what}-{}", &digest[..32])
 }
 
 /// The alert of a test.

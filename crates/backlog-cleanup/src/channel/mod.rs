@@ -11,13 +11,15 @@ mod slack;
 mod text;
 mod webhook;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 pub use file::{Channels, Report};
-pub use message::{Change, Content, Message, Told};
+pub use message::{Change, Content, Message, Told, id};
 
 /// Longest time for a message, however slow the receiver is.
 pub const LONGEST: Duration = Duration::from_secs(60);
@@ -30,9 +32,16 @@ pub struct Channel {
     /// Whose alerts; none are those of all.
     pub targets: Vec<String>,
     pub report: Option<Report>,
-    kind: Kind,
+    /// The word for it in the file and in the database.
+    pub kind: String,
+    settings: Kind,
+    /// What nobody is shown, the longest first.
+    secrets: Vec<String>,
 }
 
+/// The kinds, by their words in the file.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
 enum Kind {
     Webhook(webhook::Webhook),
     Slack(slack::Slack),
@@ -41,42 +50,38 @@ enum Kind {
     Mail(Box<mail::Mail>),
 }
 
-/// Why a message was not delivered.
+/// Why a message was not delivered, or not all of it.
 #[derive(Debug)]
 pub struct Undelivered {
     pub why: String,
-    /// Whether the receiver will not take it later either.
+    /// Whether the receiver will not take the rest later either.
     pub is_final: bool,
+    /// The alerts of it that the receiver has taken.
+    pub taken: Vec<i64>,
 }
 
 impl Undelivered {
     fn later(why: impl Into<String>) -> Undelivered {
-        Undelivered { why: why.into(), is_final: false }
+        Undelivered { why: why.into(), is_final: false, taken: Vec::new() }
     }
 }
 
 type Delivered = Result<(), Undelivered>;
 
 impl Channel {
-    /// The word for it in the file and in the database.
-    pub fn kind(&self) -> &'static str {
-        match &self.kind {
-            Kind::Webhook(_) => "webhook",
-            Kind::Slack(_) => "slack",
-            Kind::Alertmanager(_) => "alertmanager",
-            Kind::Pagerduty(_) => "pagerduty",
-            Kind::Mail(_) => "mail",
-        }
-    }
-
     /// Whether the receiver takes an alert as resolved if it does not hear of it for some minutes.
     pub fn forgets(&self) -> bool {
-        matches!(self.kind, Kind::Alertmanager(_))
+        matches!(self.settings, Kind::Alertmanager(_))
+    }
+
+    /// The most changes in a message.
+    pub fn most(&self) -> i64 {
+        if matches!(self.settings, Kind::Pagerduty(_)) { 25 } else { 100 }
     }
 
     /// Sends a message. What it says of a failure has no secret of the channel.
-    pub async fn send(self: std::sync::Arc<Channel>, message: Message) -> Delivered {
-        let channel = std::sync::Arc::clone(&self);
+    pub async fn send(self: Arc<Channel>, message: Arc<Message>) -> Delivered {
+        let channel = Arc::clone(&self);
         let sent = timeout(LONGEST, spawn_blocking(move || channel.send_now(&message))).await;
         let sent = match sent {
             Ok(Ok(sent)) => sent,
@@ -87,17 +92,18 @@ impl Channel {
     }
 
     /// Sends an alert that is none, as opened and as resolved.
-    pub async fn test(self: std::sync::Arc<Channel>, id: &str, database: &str) -> Delivered {
+    pub async fn test(self: Arc<Channel>, database: &str) -> Delivered {
         let alert = message::test(&self.name);
+        let id = message::id("test", database, &self.name, alert.opened_at);
         for change in [Change::Opened, Change::Resolved] {
             let message = Message::of_one(format!("{id}-{}", change.as_str()), database, alert.clone(), change);
-            std::sync::Arc::clone(&self).send(message).await?;
+            Arc::clone(&self).send(Arc::new(message)).await?;
         }
         Ok(())
     }
 
     fn send_now(&self, message: &Message) -> Delivered {
-        match &self.kind {
+        match &self.settings {
             Kind::Webhook(webhook) => webhook.send(message),
             Kind::Slack(slack) => slack.send(message),
             Kind::Alertmanager(alertmanager) => alertmanager.send(message),
@@ -107,17 +113,21 @@ impl Channel {
     }
 
     fn without_secrets(&self, text: &str) -> String {
-        let secrets = match &self.kind {
+        let text = self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"));
+        text.chars().take(500).collect()
+    }
+}
+
+impl Kind {
+    fn secrets(&self) -> Vec<String> {
+        let mut secrets = match self {
             Kind::Webhook(webhook) => webhook.secrets(),
             Kind::Slack(slack) => slack.secrets(),
             Kind::Alertmanager(alertmanager) => alertmanager.secrets(),
             Kind::Pagerduty(pagerduty) => pagerduty.secrets(),
             Kind::Mail(mail) => mail.secrets(),
         };
-        let text = secrets
-            .iter()
-            .filter(|secret| !secret.is_empty())
-            .fold(text.to_owned(), |text, secret| text.replace(*secret, "***"));
-        text.chars().take(500).collect()
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets
     }
 }

@@ -1,32 +1,31 @@
+use std::time::{Duration, Instant};
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Delivered;
-use super::http::{Address, post_json};
+use super::http::{PrivateAddress, post_json};
 use super::message::{Change, Content, Message, Told};
 use super::secret::Secret;
+use super::{Delivered, STEP, Undelivered};
+
+const URL: &str = "https://events.pagerduty.com/v2/enqueue";
 
 /// The longest summary that it takes.
 const SUMMARY: usize = 1024;
 
+/// No event is begun later, so that the last one ends before the message's time does.
+const LATEST: Duration = STEP;
+
 /// PagerDuty, by version 2 of its events: an incident per alert.
 #[derive(Deserialize)]
-#[serde(try_from = "Written")]
-pub struct Pagerduty {
-    routing_key: Secret,
-    severity: Severity,
-    url: Address,
-}
-
-#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+pub struct Pagerduty {
     routing_key: Secret,
     #[serde(default)]
     severity: Severity,
     /// Another region's.
-    url: Option<Address>,
+    url: Option<PrivateAddress>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize, serde::Serialize)]
@@ -39,20 +38,27 @@ enum Severity {
     Info,
 }
 
-impl TryFrom<Written> for Pagerduty {
-    type Error = &'static str;
-
-    fn try_from(Written { routing_key, severity, url }: Written) -> Result<Pagerduty, &'static str> {
-        let url = url.unwrap_or_else(|| Address::of("https://events.pagerduty.com/v2/enqueue"));
-        if url.is_private() { Ok(Pagerduty { routing_key, severity, url }) } else { Err("url must be https://") }
-    }
-}
-
 impl Pagerduty {
-    /// Sends the events one by one. After a failure all of them are sent again: with the same key they change nothing.
+    /// Sends the events one by one. One that is refused keeps back none of the others.
     pub fn send(&self, message: &Message) -> Delivered {
         let Content::Alerts(told) = &message.content else { return Ok(()) };
-        told.iter().try_for_each(|told| post_json(self.url.as_str(), &[], &self.event(told, &message.database)))
+        let url = self.url.as_ref().map_or(URL, |url| url.as_str());
+        let began = Instant::now();
+        let mut taken = Vec::new();
+        let mut failed: Option<Undelivered> = None;
+        for told in told {
+            let sent = match began.elapsed() < LATEST {
+                true => post_json(url, &[], &self.event(told, &message.database)),
+                false => Err(Undelivered::later("it is too slow")),
+            };
+            match sent {
+                Ok(()) => taken.push(told.alert.id),
+                // It is not final as long as anything may be taken later.
+                Err(why) if failed.as_ref().is_none_or(|known| known.is_final && !why.is_final) => failed = Some(why),
+                Err(_) => (),
+            }
+        }
+        failed.map_or(Ok(()), |failed| Err(Undelivered { taken, ..failed }))
     }
 
     fn event(&self, Told { change, alert }: &Told, database: &str) -> Value {
@@ -78,7 +84,8 @@ impl Pagerduty {
         event
     }
 
-    pub fn secrets(&self) -> Vec<&str> {
-        vec![self.routing_key.as_str()]
+    pub fn secrets(&self) -> Vec<String> {
+        let url = self.url.iter().flat_map(|url| url.secrets());
+        url.chain([self.routing_key.as_str().to_owned()]).collect()
     }
 }

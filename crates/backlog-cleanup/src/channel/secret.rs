@@ -28,6 +28,12 @@ impl Secret {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What it has as the value of a header Authorization: all of it, and what comes after the scheme.
+    pub fn credentials(&self) -> impl Iterator<Item = String> {
+        let token = self.0.split_once(' ').map(|(_, token)| token.trim().to_owned());
+        [self.0.clone()].into_iter().chain(token).filter(|secret| !secret.is_empty())
+    }
 }
 
 impl TryFrom<Written> for Secret {

@@ -2,30 +2,16 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Delivered;
-use super::http::{Address, post_json};
+use super::http::{PrivateAddress, post_json};
 use super::message::{Content, Message};
 use super::text::{headline, paragraphs};
 
 /// An incoming webhook of Slack, or of what understands its form (Mattermost, Rocket.Chat, Discord's `/slack`).
 #[derive(Deserialize)]
-#[serde(try_from = "Written")]
-pub struct Slack {
-    url: Address,
-}
-
-#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
-    url: Address,
-}
-
-impl TryFrom<Written> for Slack {
-    type Error = &'static str;
-
-    fn try_from(Written { url }: Written) -> Result<Slack, &'static str> {
-        // Whoever knows the address may write.
-        if url.is_private() { Ok(Slack { url }) } else { Err("url must be https://") }
-    }
+pub struct Slack {
+    /// Whoever knows it may write.
+    url: PrivateAddress,
 }
 
 impl Slack {
@@ -38,8 +24,8 @@ impl Slack {
         post_json(self.url.as_str(), &[], &json!({ "text": text }))
     }
 
-    pub fn secrets(&self) -> Vec<&str> {
-        self.url.secrets().collect()
+    pub fn secrets(&self) -> Vec<String> {
+        self.url.secrets()
     }
 }
 

@@ -39,9 +39,10 @@ impl Webhook {
         post(self.url.as_str(), &headers, body.as_bytes())
     }
 
-    pub fn secrets(&self) -> Vec<&str> {
-        let secrets = [&self.secret, &self.authorization].into_iter().flatten().map(Secret::as_str);
-        secrets.chain(self.url.secrets()).collect()
+    pub fn secrets(&self) -> Vec<String> {
+        let secret = self.secret.iter().map(|secret| secret.as_str().to_owned());
+        let credentials = self.authorization.iter().flat_map(Secret::credentials);
+        self.url.secrets().into_iter().chain(secret).chain(credentials).collect()
     }
 }
 

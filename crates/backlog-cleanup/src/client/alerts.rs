@@ -129,8 +129,18 @@ pub async fn drop_rule(database: &mut PgConnection, name: &str) -> Result<bool> 
 /// The columns of an alert, of `a`.
 macro_rules! alert_columns {
     () => {
-        "a.id, a.rule, a.target, a.subject, a.opened_at, a.resolved_at, a.value, a.threshold, a.sentence, a.fix,
-         a.acknowledged_at, a.acknowledged_by::text AS acknowledged_by, a.snoozed_until, a.note"
+        concat!(
+            "a.id, a.rule, a.target, a.subject, a.value, a.threshold, a.sentence, a.fix, a.note,
+             a.acknowledged_by::text AS acknowledged_by, ",
+            crate::client::statement::bounded_time!("a.opened_at"),
+            " AS opened_at, ",
+            crate::client::statement::bounded_time!("a.resolved_at"),
+            " AS resolved_at, ",
+            crate::client::statement::bounded_time!("a.acknowledged_at"),
+            " AS acknowledged_at, ",
+            crate::client::statement::bounded_time!("a.snoozed_until"),
+            " AS snoozed_until"
+        )
     };
 }
 pub(super) use alert_columns;

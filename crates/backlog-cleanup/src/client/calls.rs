@@ -12,8 +12,9 @@ use sqlx::types::Json;
 use sqlx::{Executor, FromRow, Result, Row};
 use utoipa::ToSchema;
 
-use super::statement::{query_as, query_scalar};
+use super::statement::{bounded_time, query_as, query_scalar};
 use crate::failure::Failure;
+use crate::random;
 
 pub type Raw = Box<RawValue>;
 
@@ -88,9 +89,7 @@ pub struct Mark(String);
 impl Mark {
     /// Errors: there are no random bytes.
     pub fn new() -> Result<Mark, Failure> {
-        let random =
-            getrandom::u64().map_err(|error| Failure::error(format!("no random bytes are available: {error}")))?;
-        Ok(Mark(format!("/* backlog-cleanup {random:016x} */")))
+        Ok(Mark(format!("/* backlog-cleanup {} */", random::name()?)))
     }
 
     /// The comment with which a marked statement begins.
@@ -203,8 +202,12 @@ pub async fn snooze(
     interval: &str,
     note: Option<&str>,
 ) -> Result<DateTime<Utc>> {
-    let call = "SELECT until FROM (SELECT now() + $2::text::interval) AS t (until),
-                                  LATERAL (SELECT backlog_cleanup_snooze(alert => $1, until => until, note => $3)) AS snoozed";
+    let call = concat!(
+        "SELECT ",
+        bounded_time!("until"),
+        " FROM (SELECT now() + $2::text::interval) AS t (until),
+               LATERAL (SELECT backlog_cleanup_snooze(alert => $1, until => until, note => $3)) AS snoozed"
+    );
     query_scalar(call).bind(alert).bind(interval).bind(note).fetch_one(database).await
 }
 
@@ -213,6 +216,9 @@ pub async fn acknowledge(database: &mut PgConnection, alert: i64, note: Option<&
     let call = "SELECT backlog_cleanup_acknowledge(alert => $1, note => $2)::text";
     query_scalar::<Option<String>>(call).bind(alert).bind(note).fetch_one(database).await.map(drop)
 }
+
+/// How far back a report looks that nobody has said more of.
+pub const WEEK: &str = "7 days";
 
 /// What has happened to a target in the last so long, in the format `text` or `markdown`.
 pub async fn report(database: &mut PgConnection, since: &str, target: &str, format: &str) -> Result<String> {

@@ -42,18 +42,32 @@ pub async fn list(database: &mut PgConnection) -> sqlx::Result<Vec<Row>> {
 
 /// The columns of a target; none if there is no such target.
 pub async fn of(database: &mut PgConnection, target: &str) -> sqlx::Result<Vec<Column>> {
+    read(database, Some(target)).await
+}
+
+/// The columns of a new target: the literals are those of the defaults.
+pub async fn of_new(database: &mut PgConnection) -> sqlx::Result<Vec<Column>> {
+    read(database, None).await
+}
+
+async fn read(database: &mut PgConnection, target: Option<&str>) -> sqlx::Result<Vec<Column>> {
+    // A default is written as SQL: '{failed}'::text[], 10000, true.
     let columns = "
         SELECT a.attname::text AS column, format_type(a.atttypid, a.atttypmod) AS sql_type, v.value,
-               CASE jsonb_typeof(v.value)
-                   WHEN 'array' THEN ARRAY(SELECT jsonb_array_elements_text(v.value))::text
-                   ELSE v.value #>> '{}'
+               CASE WHEN t.name IS NULL AND e.given LIKE '''%'
+                        THEN replace(substring(e.given FROM '^''(.*)''::[^'']*$'), '''''', '''')
+                    WHEN t.name IS NULL THEN e.given
+                    WHEN jsonb_typeof(v.value) = 'array' THEN ARRAY(SELECT jsonb_array_elements_text(v.value))::text
+                    ELSE v.value #>> '{}'
                END AS literal,
-               pg_get_expr(d.adbin, d.adrelid) AS default, col_description(a.attrelid, a.attnum) AS meaning
-        FROM backlog_cleanup.target t
-        CROSS JOIN pg_attribute a
+               e.given AS default, col_description(a.attrelid, a.attnum) AS meaning
+        FROM pg_attribute a
+        LEFT JOIN backlog_cleanup.target t ON t.name = $1
         LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        CROSS JOIN LATERAL (SELECT pg_get_expr(d.adbin, d.adrelid)) e (given)
         CROSS JOIN LATERAL (SELECT to_jsonb(t) -> a.attname::text) v (value)
-        WHERE t.name = $1 AND a.attrelid = 'backlog_cleanup.target'::regclass AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE ($1 IS NULL OR t.name IS NOT NULL)
+          AND a.attrelid = 'backlog_cleanup.target'::regclass AND a.attnum > 0 AND NOT a.attisdropped
         ORDER BY a.attnum";
     query_as(columns).bind(target).fetch_all(database).await
 }

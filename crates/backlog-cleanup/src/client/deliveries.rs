@@ -10,10 +10,10 @@ use sqlx::{FromRow, Result};
 use utoipa::ToSchema;
 
 use super::alerts::{Alert, alert_columns};
-use super::statement::{query_as, query_scalar};
+use super::statement::{bounded_time, query_as, query_scalar};
 
-/// The most changes in a message.
-const MOST: i64 = 100;
+/// Three periods of the tick: after so long without one, nothing ticks.
+pub const WITHOUT_TICK: Duration = Duration::from_secs(900);
 
 /// How the deliveries to a channel go.
 #[derive(Clone, Debug, Serialize, FromRow, ToSchema)]
@@ -38,8 +38,18 @@ pub struct State {
 
 /// All channels that servers have had, in the order of their names.
 pub async fn states(database: &mut PgConnection) -> Result<Vec<State>> {
-    let states = "SELECT name, kind, seen_at, delivered_at, failures, last_error, next_attempt_at, report_at
-                  FROM backlog_cleanup.alert_channel ORDER BY name";
+    let states = concat!(
+        "SELECT name, kind, failures, last_error, ",
+        bounded_time!("seen_at"),
+        " AS seen_at, ",
+        bounded_time!("delivered_at"),
+        " AS delivered_at, ",
+        bounded_time!("next_attempt_at"),
+        " AS next_attempt_at, ",
+        bounded_time!("report_at"),
+        " AS report_at
+         FROM backlog_cleanup.alert_channel ORDER BY name"
+    );
     query_as(states).fetch_all(database).await
 }
 
@@ -47,7 +57,6 @@ pub async fn states(database: &mut PgConnection) -> Result<Vec<State>> {
 #[derive(FromRow)]
 pub struct Lease {
     pub failures: i32,
-    pub delivered_at: Option<DateTime<Utc>>,
     pub report_at: Option<DateTime<Utc>>,
     pub now: DateTime<Utc>,
 }
@@ -59,27 +68,36 @@ pub async fn lease(
     server: &str,
     long: Duration,
 ) -> Result<Option<Lease>> {
-    let lease = "
-        INSERT INTO backlog_cleanup.alert_channel AS c (name, kind, leased_by, leased_until)
-        VALUES ($1, $2, $3, now() + make_interval(secs => $4))
-        ON CONFLICT (name) DO UPDATE
-        SET kind = excluded.kind, leased_by = excluded.leased_by, leased_until = excluded.leased_until, seen_at = now()
-        WHERE (c.leased_until IS NULL OR c.leased_until <= now()) AND c.next_attempt_at <= now()
-        RETURNING failures, delivered_at, report_at, now() AS now";
+    let lease = concat!(
+        "INSERT INTO backlog_cleanup.alert_channel AS c (name, kind, leased_by, leased_until)
+         VALUES ($1, $2, $3, now() + make_interval(secs => $4))
+         ON CONFLICT (name) DO UPDATE
+         SET kind = excluded.kind, leased_by = excluded.leased_by, leased_until = excluded.leased_until, seen_at = now()
+         WHERE (c.leased_until IS NULL OR c.leased_until <= now()) AND c.next_attempt_at <= now()
+         RETURNING failures, now() AS now, ",
+        bounded_time!("report_at"),
+        " AS report_at"
+    );
     query_as(lease).bind(name).bind(kind).bind(server).bind(long.as_secs_f64()).fetch_optional(database).await
 }
 
 /// How long until a lease may be had.
 pub async fn wait(database: &mut PgConnection, name: &str) -> Result<Option<f64>> {
-    let wait = "SELECT extract(epoch FROM greatest(leased_until, next_attempt_at) - now())::float8
+    let wait = "SELECT extract(epoch FROM least(greatest(leased_until, next_attempt_at, now()), now() + interval '1 day') - now())::float8
                 FROM backlog_cleanup.alert_channel WHERE name = $1";
     query_scalar(wait).bind(name).fetch_optional(database).await
 }
 
 /// Takes on what is due: first the message that was begun and not delivered, else everything that the channel was not told
-/// of. Returns the message's id; `None` if nothing is due. An alert that is open is due unless it is snoozed; one that has
-/// resolved, if the channel was told that it is open, or could not be told since no server was there.
-pub async fn take_on(database: &mut PgConnection, channel: &str, targets: &[String]) -> Result<Option<String>> {
+/// of, up to so many changes. Returns the message's id; `None` if nothing is due. An alert that is open is due unless it is
+/// snoozed; one that has resolved, if the channel was told that it is open, whatever its targets are now, or could not be told
+/// since no server was there.
+pub async fn take_on(
+    database: &mut PgConnection,
+    channel: &str,
+    targets: &[String],
+    most: i64,
+) -> Result<Option<String>> {
     let begun = "SELECT message::text FROM backlog_cleanup.alert_delivery
                  WHERE channel = $1 AND delivered_at IS NULL AND refused IS NULL ORDER BY begun_at, message LIMIT 1";
     if let Some(message) = query_scalar(begun).bind(channel).fetch_optional(&mut *database).await? {
@@ -91,12 +109,12 @@ pub async fn take_on(database: &mut PgConnection, channel: &str, targets: &[Stri
             FROM backlog_cleanup.alert a JOIN backlog_cleanup.alert_channel c ON c.name = $1
             LEFT JOIN backlog_cleanup.alert_delivery opened
                 ON opened.channel = c.name AND opened.alert = a.id AND opened.change = 'opened' AND opened.refused IS NULL
-            WHERE (cardinality($2) = 0 OR a.target IS NULL OR a.target = ANY ($2))
-              AND CASE
-                      WHEN a.resolved_at IS NULL THEN a.snoozed_until IS NULL OR a.snoozed_until <= now()
-                      ELSE opened.alert IS NOT NULL
-                           OR a.resolved_at >= c.since AND (a.snoozed_until IS NULL OR a.snoozed_until <= a.resolved_at)
-                  END
+            WHERE a.resolved_at IS NOT NULL AND opened.alert IS NOT NULL
+               OR (cardinality($2) = 0 OR a.target IS NULL OR a.target = ANY ($2))
+                  AND CASE
+                          WHEN a.resolved_at IS NULL THEN a.snoozed_until IS NULL OR a.snoozed_until <= now()
+                          ELSE a.resolved_at >= c.since AND (a.snoozed_until IS NULL OR a.snoozed_until <= a.resolved_at)
+                      END
         ), message AS (
             SELECT gen_random_uuid() AS message
         ), begun AS (
@@ -109,7 +127,7 @@ pub async fn take_on(database: &mut PgConnection, channel: &str, targets: &[Stri
             RETURNING message
         )
         SELECT message::text FROM begun LIMIT 1";
-    query_scalar(due).bind(channel).bind(targets).bind(MOST).fetch_optional(database).await
+    query_scalar(due).bind(channel).bind(targets).bind(most).fetch_optional(database).await
 }
 
 /// The changes of a message, with whether each is the opening; counts an attempt.
@@ -135,16 +153,17 @@ struct Tried {
     alert: Alert,
 }
 
-/// The alerts that are open, and of which the channel was told.
-pub async fn still_open(database: &mut PgConnection, channel: &str) -> Result<Vec<Alert>> {
+/// The alerts that are open, and of which the channel was not told for so long; first the longest.
+pub async fn forgotten(database: &mut PgConnection, channel: &str, after: Duration) -> Result<Vec<Alert>> {
     let open = concat!(
         "SELECT ",
         alert_columns!(),
         " FROM backlog_cleanup.alert a JOIN backlog_cleanup.alert_delivery d ON d.alert = a.id
-          WHERE a.resolved_at IS NULL AND d.channel = $1 AND d.change = 'opened' AND d.delivered_at IS NOT NULL
-          ORDER BY a.id LIMIT 1000"
+          WHERE a.resolved_at IS NULL AND d.channel = $1 AND d.change = 'opened'
+            AND d.delivered_at <= now() - make_interval(secs => $2)
+          ORDER BY d.delivered_at, a.id LIMIT 1000"
     );
-    query_as(open).bind(channel).fetch_all(database).await
+    query_as(open).bind(channel).bind(after.as_secs_f64()).fetch_all(database).await
 }
 
 /// Gives the lease back; nothing was due.
@@ -159,18 +178,29 @@ pub async fn nothing(
     sqlx::query(free).persistent(false).bind(channel).bind(server).bind(report_at).execute(database).await.map(drop)
 }
 
-/// Records that the channel took a message, and gives the lease back; the next message goes after `spacing`.
+/// Records what the channel has taken: of which alerts, and whether that they have opened.
+pub async fn taken(database: &mut PgConnection, channel: &str, alerts: &[i64], openings: &[bool]) -> Result<()> {
+    let taken = "UPDATE backlog_cleanup.alert_delivery d SET delivered_at = now()
+                 FROM unnest($2::bigint[], $3::boolean[]) AS told (alert, is_opening)
+                 WHERE d.channel = $1 AND d.alert = told.alert AND (d.change = 'opened') = told.is_opening";
+    sqlx::query(taken).persistent(false).bind(channel).bind(alerts).bind(openings).execute(database).await.map(drop)
+}
+
+/// Records that the receiver does not take what is left of a message, also not later.
+pub async fn refused(database: &mut PgConnection, channel: &str, message: &str, why: &str) -> Result<()> {
+    let refused = "UPDATE backlog_cleanup.alert_delivery SET refused = left($3, 10000)
+                   WHERE channel = $1 AND message = $2::uuid AND delivered_at IS NULL";
+    sqlx::query(refused).persistent(false).bind(channel).bind(message).bind(why).execute(database).await.map(drop)
+}
+
+/// Gives the lease back after a message that the channel took; the next one goes after `spacing`.
 pub async fn delivered(
     database: &mut PgConnection,
     channel: &str,
     server: &str,
-    message: Option<&str>,
     report_at: Option<DateTime<Utc>>,
     spacing: Duration,
 ) -> Result<()> {
-    let done =
-        "UPDATE backlog_cleanup.alert_delivery SET delivered_at = now() WHERE channel = $1 AND message = $2::uuid";
-    sqlx::query(done).persistent(false).bind(channel).bind(message).execute(&mut *database).await?;
     let free = "UPDATE backlog_cleanup.alert_channel
                 SET leased_by = NULL, leased_until = NULL, delivered_at = now(), failures = 0, failing_since = NULL,
                     last_error = NULL, report_at = $3, next_attempt_at = now() + make_interval(secs => $4)
@@ -179,23 +209,17 @@ pub async fn delivered(
     free.bind(spacing.as_secs_f64()).execute(database).await.map(drop)
 }
 
-/// Records a failure, and gives the lease back. If it is final, the message is not sent again; else it is after `backoff`.
+/// Gives the lease back after a failure; the next attempt is after `backoff`.
 pub async fn failed(
     database: &mut PgConnection,
     channel: &str,
     server: &str,
-    message: Option<&str>,
-    (why, is_final): (&str, bool),
+    why: &str,
     report_at: Option<DateTime<Utc>>,
     backoff: Duration,
 ) -> Result<()> {
-    if is_final {
-        let refused =
-            "UPDATE backlog_cleanup.alert_delivery SET refused = $3 WHERE channel = $1 AND message = $2::uuid";
-        sqlx::query(refused).persistent(false).bind(channel).bind(message).bind(why).execute(&mut *database).await?;
-    }
     let free = "UPDATE backlog_cleanup.alert_channel
-                SET leased_by = NULL, leased_until = NULL, failures = failures + 1, last_error = $3, report_at = $5,
+                SET leased_by = NULL, leased_until = NULL, failures = failures + 1, last_error = left($3, 10000), report_at = $5,
                     failing_since = coalesce(failing_since, now()), next_attempt_at = now() + make_interval(secs => $4)
                 WHERE name = $1 AND leased_by = $2";
     let free = sqlx::query(free).persistent(false).bind(channel).bind(server).bind(why);
@@ -208,9 +232,9 @@ pub async fn evaluate(database: &mut PgConnection) -> Result<()> {
     query_scalar::<i64>(evaluate).fetch_one(database).await.map(drop)
 }
 
-/// The seconds since the last tick; `None` if there was none.
-pub async fn since_tick(database: &mut PgConnection) -> Result<Option<f64>> {
-    let since =
-        "SELECT extract(epoch FROM now() - started_at)::float8 FROM backlog_cleanup.tick ORDER BY id DESC LIMIT 1";
-    query_scalar(since).fetch_optional(database).await
+/// Whether there was a tick lately. One of the future, from before the clock went back, is none.
+pub async fn is_ticking(database: &mut PgConnection) -> Result<bool> {
+    let ticking = "SELECT coalesce((SELECT started_at > now() - make_interval(secs => $1) FROM backlog_cleanup.tick
+                                    WHERE started_at <= now() ORDER BY id DESC LIMIT 1), false)";
+    query_scalar(ticking).bind(WITHOUT_TICK.as_secs_f64()).fetch_one(database).await
 }

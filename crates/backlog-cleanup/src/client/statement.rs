@@ -19,6 +19,20 @@ macro_rules! last_whole_run {
 }
 pub(super) use last_whole_run;
 
+/// A column of times, from year 1 to 9999 as RFC 3339 has them: `infinity`, and what chrono cannot hold, is the end of that.
+macro_rules! bounded_time {
+    ($column:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $column,
+            " IS NOT NULL THEN greatest(least(",
+            $column,
+            ", timestamptz '9999-12-31 23:59:59 UTC'), timestamptz '0001-01-01 UTC') END"
+        )
+    };
+}
+pub(super) use bounded_time;
+
 pub fn query_as<T: for<'r> FromRow<'r, PgRow>>(sql: &str) -> QueryAs<'_, Postgres, T, PgArguments> {
     sqlx::query_as(sql).persistent(false)
 }

@@ -54,7 +54,7 @@ pub async fn watched(database: &mut PgConnection) -> Result<Watched> {
         return Ok(Watched::default());
     }
     let tick = "SELECT extract(epoch FROM started_at)::float8 AS at, milliseconds / 1000 AS seconds
-                FROM backlog_cleanup.tick ORDER BY id DESC LIMIT 1";
+                FROM backlog_cleanup.tick WHERE started_at <= now() ORDER BY id DESC LIMIT 1";
     Ok(Watched {
         open: query_as(OPEN).bind(MOST).fetch_all(&mut *database).await?,
         tick: query_as(tick).fetch_optional(&mut *database).await?,

@@ -1,7 +1,6 @@
 use std::path::{Path, PathBuf};
 
 use backlog_cleanup_report::Level;
-use chrono::Utc;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -150,9 +149,8 @@ async fn test(name: &str, file: &Path, server: &Server, output: &Output) -> Resu
         Some(database) => database,
         None => server.options()?.get_database().unwrap_or("test").to_owned(),
     };
-    let id = format!("test-{}", Utc::now().timestamp());
     channel
-        .test(&id, &database)
+        .test(&database)
         .await
         .map_err(|failed| Failure::error(format!("channel \"{name}\" did not take the test: {}", failed.why)))?;
     match output.json {

@@ -12,7 +12,7 @@ use crate::terminal::output::Output;
 #[derive(Args)]
 pub struct Report {
     /// How far back, from 1 hour to 3 years
-    #[arg(long, value_name = "INTERVAL", default_value = "7 days")]
+    #[arg(long, value_name = "INTERVAL", default_value = calls::WEEK)]
     since: String,
     /// As Markdown, for a mail
     #[arg(long)]

@@ -13,6 +13,7 @@ use crate::channel::Channels;
 use crate::client::calls::Mark;
 use crate::client::connect::Server;
 use crate::failure::{Failure, Result};
+use crate::random;
 use crate::serve::access::keyring::Keyring;
 use crate::serve::access::{Access, PATIENCE};
 use crate::serve::metrics::Metrics;
@@ -51,12 +52,10 @@ impl App {
         let limit = settings.request_timeout + 2 * PATIENCE;
         let keyring = Keyring::load(&settings, server, None)?;
         let channels = channels(&settings, &keyring)?;
-        let name =
-            getrandom::u64().map_err(|error| Failure::error(format!("no random bytes are available: {error}")))?;
         Ok(App {
             server: server.clone(),
             keyring: RwLock::new(Arc::new(keyring)),
-            name: format!("{name:016x}"),
+            name: random::name()?,
             channels: watch::Sender::new(Arc::new(channels)),
             deliveries: TaskTracker::new(),
             limits: Limits::new(settings.rate_limit),

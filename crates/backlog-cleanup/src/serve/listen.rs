@@ -70,10 +70,7 @@ pub async fn listen(app: &Arc<App>, router: Router) -> Result<()> {
     app.deliveries.close();
     timeout(LAST_MESSAGE, app.deliveries.wait()).await.ok();
     let keyring = app.keyring();
-    let pools = keyring
-        .accesses
-        .iter()
-        .flat_map(|access| [access.pool.close(), access.reserved.close(), access.listening.close()]);
+    let pools = keyring.accesses.iter().flat_map(|access| [access.pool.close(), access.reserved.close()]);
     timeout(Duration::from_secs(1), join_all(pools)).await.ok();
     tracing::info!("stopped");
     Ok(())

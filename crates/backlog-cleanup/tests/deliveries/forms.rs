@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::receiver::{Answer, MailServer, Receiver};
 use crate::{File, OPEN, RESOLVE, database, serve};
-use cluster::until_holds;
+use cluster::{until_holds, until_true};
 
 /// Opens an alert, waits for it, resolves it, and waits for that: the two requests.
 fn told(name: &str, receiver: &Receiver, file: &File) -> Vec<crate::receiver::Request> {
@@ -23,7 +23,7 @@ fn told(name: &str, receiver: &Receiver, file: &File) -> Vec<crate::receiver::Re
     until_holds(|| receiver.came().len() == 2);
     let deliveries =
         "SELECT count(*) FROM backlog_cleanup.alert_delivery WHERE delivered_at IS NOT NULL AND attempts = 1";
-    cluster::until_true(&mut client, &format!("SELECT ({deliveries}) = 2"));
+    until_true(&mut client, &format!("SELECT ({deliveries}) = 2"));
     receiver.came()
 }
 
@@ -87,21 +87,39 @@ fn alertmanager_has_labels_by_which_it_knows_the_alert_again() {
 }
 
 #[test]
-fn alertmanager_is_told_again_of_what_is_still_open() {
+fn alertmanager_is_told_again_of_what_is_still_open_also_with_what_is_new() {
     let receiver = Receiver::start([]);
     let file = File::of(&format!("[alertmanager.am]\nurl = \"{}\"\n", receiver.address));
     let (cluster, mut client) = database("forms_reminder");
     let _server = serve(&cluster, "forms_reminder", &file);
     client.batch_execute(OPEN).unwrap();
     until_holds(|| receiver.came().len() == 1);
-    let later =
-        "UPDATE backlog_cleanup.alert_channel SET next_attempt_at = now(), delivered_at = now() - interval '61 s'
-                 WHERE leased_by IS NULL AND delivered_at IS NOT NULL";
-    until_holds(|| client.execute(later, &[]).unwrap() == 1);
-    client.batch_execute("NOTIFY backlog_cleanup").unwrap();
+    let mut a_minute_later = |more: &str| {
+        until_true(&mut client, "SELECT leased_by IS NULL FROM backlog_cleanup.alert_channel");
+        client
+            .batch_execute(&format!(
+                "UPDATE backlog_cleanup.alert_delivery SET delivered_at = now() - interval '61 s';
+                 {more};
+                 UPDATE backlog_cleanup.alert_channel SET next_attempt_at = now();
+                 NOTIFY backlog_cleanup"
+            ))
+            .unwrap();
+    };
+    a_minute_later("");
     until_holds(|| receiver.came().len() == 2);
-    let [first, second] = &receiver.came()[..] else { panic!("two requests") };
-    assert_eq!(first.json()[0]["labels"], second.json()[0]["labels"]);
+    assert_eq!(receiver.came()[0].json()[0]["labels"], receiver.came()[1].json()[0]["labels"]);
+    a_minute_later(
+        "INSERT INTO backlog_cleanup.alert (rule, value, threshold, sentence) VALUES ('books', 1, 0, 'books differ')",
+    );
+    until_holds(|| receiver.came().len() == 3);
+    let rules: Vec<_> =
+        receiver.came()[2].json().as_array().unwrap().iter().map(|it| it["labels"]["alertname"].clone()).collect();
+    assert_eq!(rules, [json!("books"), json!("rows in scope")]);
+    // What was told a moment ago is not told again.
+    until_true(
+        &mut client,
+        "SELECT bool_and(delivered_at > now() - interval '50 s') FROM backlog_cleanup.alert_delivery",
+    );
 }
 
 #[test]
@@ -123,8 +141,37 @@ fn pagerduty_has_an_incident_per_alert() {
 }
 
 #[test]
+fn pagerduty_has_each_event_although_it_refuses_one() {
+    let statuses = [400, 202, 500].into_iter().chain([202; 22]).chain([400]);
+    let receiver = Receiver::start(statuses.map(|status| Answer::Status(status, "said")));
+    let file = File::of(&format!(
+        "[pagerduty.oncall]\nurl = \"{}/v2/enqueue\"\nrouting_key = \"R0UT1NG\"\n",
+        receiver.address
+    ));
+    let (cluster, mut client) = database("forms_events");
+    let _server = serve(&cluster, "forms_events", &file);
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.alert (rule, subject, value, threshold, sentence)
+             SELECT 'recipe failures', i, 1, 0, 'recipe ' || i || ' fails' FROM generate_series(1, 30) i",
+        )
+        .unwrap();
+    // The first is a bad request, twice; the third is taken by the second attempt.
+    until_true(
+        &mut client,
+        "SELECT count(*) = 25 AND count(delivered_at) = 24 AND count(refused) = 1 FROM backlog_cleanup.alert_delivery",
+    );
+    let subjects: Vec<_> =
+        receiver.came().iter().map(|it| it.json()["payload"]["custom_details"]["subject"].clone()).collect();
+    let expected: Vec<_> = (1..=25).chain([1, 3]).map(|it| json!(it.to_string())).collect();
+    assert!(subjects.starts_with(&expected), "{subjects:?}");
+    // The rest goes with the next message.
+    until_true(&mut client, "SELECT count(delivered_at) = 29 FROM backlog_cleanup.alert_delivery");
+}
+
+#[test]
 fn a_mail_comes_after_the_mail_server_was_busy_and_names_what_is_wrong() {
-    let mails = MailServer::start(1);
+    let mails = MailServer::start(["451 4.7.1 come again later"]);
     let file = File::of(&format!(
         "database = \"app\"\n[mail.team]\nurl = \"{}\"\nfrom = \"db@example.com\"\nto = [\"a@example.com\", \"B <b@example.com>\"]\n",
         mails.address
@@ -150,6 +197,27 @@ fn a_mail_comes_after_the_mail_server_was_busy_and_names_what_is_wrong() {
 }
 
 #[test]
+fn a_mail_that_is_refused_for_good_is_not_sent_again() {
+    for (name, answer) in [("forms_large", "552 5.3.4 too large"), ("forms_unwanted", "554 5.7.1 not wanted")] {
+        let mails = MailServer::start([answer]);
+        let file = File::of(&format!(
+            "database = \"app\"\n[mail.team]\nurl = \"{}\"\nfrom = \"db@example.com\"\nto = [\"a@example.com\"]\n",
+            mails.address
+        ));
+        let (cluster, mut client) = database(name);
+        let _server = serve(&cluster, name, &file);
+        client.batch_execute(OPEN).unwrap();
+        until_true(&mut client, "SELECT count(refused) = 1 FROM backlog_cleanup.alert_delivery");
+        let why: String = client.query_one("SELECT refused FROM backlog_cleanup.alert_delivery", &[]).unwrap().get(0);
+        assert!(why.contains(&answer[10..]), "{why}");
+        // The next one comes.
+        client.batch_execute(RESOLVE).unwrap();
+        until_holds(|| mails.came().len() == 1);
+        assert!(mails.came()[0].contains("1 alert resolved"), "{:?}", mails.came());
+    }
+}
+
+#[test]
 fn a_flood_is_one_message_that_can_be_read() {
     let receiver = Receiver::start([]);
     let file = File::of(&format!("[slack.ops]\nurl = \"{}\"\n", receiver.address));
@@ -161,7 +229,7 @@ fn a_flood_is_one_message_that_can_be_read() {
              SELECT 'recipe failures', i, 1, 0, 'recipe ' || i || ' fails: ' || repeat('x', 2000) FROM generate_series(1, 90) i",
         )
         .unwrap();
-    cluster::until_true(&mut client, "SELECT count(delivered_at) = 90 FROM backlog_cleanup.alert_delivery");
+    until_true(&mut client, "SELECT count(delivered_at) = 90 FROM backlog_cleanup.alert_delivery");
     assert_eq!(receiver.came().len(), 1);
     let text = receiver.came()[0].json()["text"].as_str().unwrap().to_owned();
     assert!(text.contains("90 alerts opened") && text.contains("and 70 more"), "{text}");
@@ -170,7 +238,7 @@ fn a_flood_is_one_message_that_can_be_read() {
 
 #[test]
 fn the_report_comes_by_its_schedule_once() {
-    let mails = MailServer::start(0);
+    let mails = MailServer::start([]);
     let file = File::of(&format!(
         "[mail.team]\nurl = \"{}\"\nfrom = \"db@example.com\"\nto = [\"a@example.com\"]\nreport = \"0 8 * * 1\"\n",
         mails.address
@@ -182,6 +250,22 @@ fn the_report_comes_by_its_schedule_once() {
     client.batch_execute("NOTIFY backlog_cleanup").unwrap();
     until_holds(|| mails.came().len() == 1);
     assert!(mails.came()[0].contains("Backlog cleanup of"), "{:?}", mails.came());
-    cluster::until_true(&mut client, "SELECT report_at > now() FROM backlog_cleanup.alert_channel");
+    until_true(&mut client, "SELECT report_at > now() FROM backlog_cleanup.alert_channel");
     assert_eq!(mails.came().len(), 1);
+}
+
+#[test]
+fn a_changed_schedule_of_the_report_is_obeyed() {
+    let receiver = Receiver::start([]);
+    let file = |schedule: &str| format!("[webhook.ops]\nurl = \"{}\"\nreport = \"{schedule}\"\n", receiver.address);
+    let channels = File::of(&file("0 8 1 1 *"));
+    let (cluster, mut client) = database("forms_schedule");
+    let server = serve(&cluster, "forms_schedule", &channels);
+    until_true(
+        &mut client,
+        "SELECT coalesce(max(report_at) > now() + interval '1 hour', false) FROM backlog_cleanup.alert_channel",
+    );
+    channels.write(&file("* * * * *"));
+    server.signal("HUP");
+    until_true(&mut client, "SELECT report_at < now() + interval '1 hour' FROM backlog_cleanup.alert_channel");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::receiver::{Answer, Receiver};
-use crate::server::{self, Server};
+use crate::server::{self, BASE, OPERATOR, Server};
 use crate::{File, OPEN, RESOLVE, database, serve};
 use cluster::{Cluster, until_holds, until_true};
 
@@ -64,6 +64,39 @@ fn what_a_receiver_refuses_for_good_does_not_keep_back_the_rest() {
     );
     let warns = "SELECT status = 'warn' AND detail LIKE '%has refused a message%' FROM backlog_cleanup_doctor() WHERE check_name = 'deliveries'";
     until_true(&mut client, warns);
+}
+
+#[test]
+fn of_an_answer_without_an_end_the_beginning_is_told() {
+    let receiver = Receiver::start([Answer::Flood(500)]);
+    let (cluster, mut client) = database("lost_flood");
+    let _server = serve(&cluster, "lost_flood", &webhook(&receiver));
+    client.batch_execute(OPEN).unwrap();
+    until_true(
+        &mut client,
+        "SELECT coalesce(max(last_error), '') LIKE 'HTTP 500 %: first words xxx%' FROM backlog_cleanup.alert_channel",
+    );
+    until_true(&mut client, "SELECT count(delivered_at) = 1 FROM backlog_cleanup.alert_delivery");
+}
+
+#[test]
+fn an_alert_that_is_snoozed_for_ever_is_still_told_to_have_resolved() {
+    let receiver = Receiver::start([]);
+    let (cluster, mut client) = database("lost_snoozed");
+    let _server = serve(&cluster, "lost_snoozed", &webhook(&receiver));
+    client.batch_execute(OPEN).unwrap();
+    until_true(&mut client, "SELECT count(delivered_at) = 1 FROM backlog_cleanup.alert_delivery");
+    client
+        .batch_execute(&format!(
+            "SELECT backlog_cleanup_snooze(id, 'infinity') FROM backlog_cleanup.alert;
+             {RESOLVE};
+             UPDATE backlog_cleanup.alert_channel SET next_attempt_at = '-infinity';
+             NOTIFY backlog_cleanup"
+        ))
+        .unwrap();
+    until_holds(|| receiver.came().len() == 2);
+    let told = &receiver.came()[1].json()["alerts"][0];
+    assert_eq!((&told["change"], &told["snoozedUntil"]), (&json!("resolved"), &json!("9999-12-31T23:59:59Z")));
 }
 
 #[test]
@@ -156,24 +189,19 @@ fn nothing_is_lost_while_no_server_is_there_and_snoozed_alerts_wait() {
 }
 
 #[test]
-fn channels_are_told_that_the_database_is_away_and_that_it_is_back() {
-    let cluster = Cluster::start("");
-    let mut client = server::database(&cluster, "lost_database");
-    client.batch_execute("SELECT backlog_cleanup_tick(); DELETE FROM backlog_cleanup.alert_rule").unwrap();
-    let receiver = Receiver::start([Answer::Status(503, "busy")]);
-    let file = webhook(&receiver);
-    let _server = Server::start(&cluster, "lost_database", &["--channels", &file.path(), "--unreachable-after", "2"]);
-    until_true(&mut client, "SELECT count(*) = 1 FROM backlog_cleanup.alert_channel");
-    drop(client);
-    cluster.stop();
-    until_holds(|| receiver.came().len() >= 2);
-    let told = receiver.came()[1].json();
-    assert_eq!(
-        (&told["alerts"][0]["rule"], &told["alerts"][0]["change"]),
-        (&json!("server unreachable"), &json!("opened"))
+fn a_server_that_evaluates_for_long_can_still_stop_a_run() {
+    let cluster = Cluster::shared("");
+    let mut client = server::database(&cluster, "lost_locked");
+    let mut locks = client.transaction().unwrap();
+    locks.batch_execute("LOCK TABLE backlog_cleanup.alert_rule").unwrap();
+    let receiver = Receiver::start([]);
+    let server = serve(&cluster, "lost_locked", &webhook(&receiver));
+    until_true(
+        &mut cluster.connect(),
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%evaluate_alerts%' AND wait_event_type = 'Lock')",
     );
-    cluster.start_again();
-    until_holds(|| receiver.came().last().unwrap().json()["alerts"][0]["change"] == "resolved");
+    // What stops a run, although there is none.
+    assert_eq!(server.post(OPERATOR, &format!("{BASE}/runs/1/stop"), "").status, 404);
 }
 
 #[test]
@@ -186,6 +214,12 @@ fn rules_are_evaluated_while_nothing_ticks() {
             "INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, total_failed, removed, recipes_affected, started_at, finished_at)
              VALUES ('generations', 'regular', 'completed', 'postgres', 0, 0, 0, now() - interval '9 days', now() - interval '9 days');
              UPDATE backlog_cleanup.target SET named_at = now() - interval '10 days'",
+        )
+        .unwrap();
+    // The clock was a day ahead when it ticked last.
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.tick (started_at, milliseconds, steps) VALUES (now() + interval '1 day', 1, '[]')",
         )
         .unwrap();
     let receiver = Receiver::start([]);
@@ -230,7 +264,16 @@ fn a_file_of_channels_that_is_not_obeyed_is_refused() {
         ("[pagerduty.a]\nrouting_key = \"k\"\nreport = \"0 8 * * 1\"", "it takes no report"),
         ("[mail.a]\nurl = \"smtps://x\"\nfrom = \"a@b\"\nto = []", "to has no address"),
         ("[webhook.a]\nurl = \"https://x\"\n[slack.a]\nurl = \"https://x\"", "two channels have the name \"a\""),
-        ("[carrier_pigeon.a]\nurl = \"https://x\"", "kinds are webhook, slack, alertmanager, pagerduty, mail"),
+        (
+            "[carrier_pigeon.a]\nurl = \"https://x\"",
+            "unknown variant `carrier_pigeon`, expected one of `webhook`, `slack`",
+        ),
+        ("[mail.a]\nurl = \"smtps://x\"\nfrom = \"a@b\"\nto = [\"a@b\"]\nuser = \"u\"", "both a user and a password"),
+        (
+            "[mail.a]\nurl = \"smtps://x\"\nfrom = \"a@b\"\nto = [\"a@b\"]\npassword = \"p\"",
+            "both a user and a password",
+        ),
+        ("[webhook.a]\nurl = \"https://user:pass@x\"", "url must be http:// or https://, without a user"),
         ("[webhook.a]\nurl = { env = \"NOT_SET\" }", "environment variable \"NOT_SET\" is not set"),
         ("[webhook.a]\nurl = \"https://x", "line 2:"),
     ] {

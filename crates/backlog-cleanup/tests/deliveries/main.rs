@@ -6,9 +6,15 @@ mod receiver;
 #[path = "../server/mod.rs"]
 mod server;
 
+mod alertmanager;
 mod button;
 mod forms;
 mod lost;
+mod mail;
+mod outage;
+mod reloaded;
+mod secrets;
+mod stalled;
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
@@ -37,11 +43,15 @@ struct File(TempDir);
 
 impl File {
     fn of(channels: &str) -> File {
-        let directory = TempDir::new().unwrap();
-        let path = directory.path().join("channels");
-        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
-        std::io::Write::write_all(&mut &file, channels.as_bytes()).unwrap();
-        File(directory)
+        let file = File(TempDir::new().unwrap());
+        file.write(channels);
+        file
+    }
+
+    fn write(&self, channels: &str) {
+        let mut opened = std::fs::OpenOptions::new();
+        let opened = opened.write(true).create(true).truncate(true).mode(0o600).open(self.path()).unwrap();
+        std::io::Write::write_all(&mut &opened, channels.as_bytes()).unwrap();
     }
 
     fn path(&self) -> String {

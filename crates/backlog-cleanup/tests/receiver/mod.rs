@@ -35,6 +35,10 @@ pub enum Answer {
     /// Takes the request, and answers after so long.
     Stall(Duration),
     Redirect(String),
+    /// Says what came: the path, the headers and the body.
+    Echo(u16),
+    /// Says something for ever.
+    Flood(u16),
 }
 
 pub struct Receiver {
@@ -90,15 +94,28 @@ fn take(stream: TcpStream, came: &Mutex<Vec<Request>>, answers: &Mutex<VecDeque<
         let mut body = vec![0; length];
         reader.read_exact(&mut body).unwrap();
         let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-        came.lock().unwrap().push(Request { path, headers, body: String::from_utf8(body).unwrap() });
+        let request = Request { path, headers, body: String::from_utf8(body).unwrap() };
+        came.lock().unwrap().push(request.clone());
         let answer = answers.lock().unwrap().pop_front().unwrap_or(Answer::Status(200, "ok"));
         let (status, header, text) = match answer {
-            Answer::Status(status, text) => (status, String::new(), text),
+            Answer::Status(status, text) => (status, String::new(), text.to_owned()),
             Answer::Stall(time) => {
                 thread::sleep(time);
-                (200, String::new(), "late")
+                (200, String::new(), "late".into())
             }
-            Answer::Redirect(to) => (307, format!("location: {to}\r\n"), ""),
+            Answer::Redirect(to) => (307, format!("location: {to}\r\n"), String::new()),
+            Answer::Echo(status) => {
+                let parts = request.path.split(['/', '?', '&', '=']).collect::<Vec<_>>().join(" ");
+                (status, String::new(), format!("{} {parts} {:?} {}", request.path, request.headers, request.body))
+            }
+            Answer::Flood(status) => {
+                let head = format!("HTTP/1.1 {status} said\r\n\r\nfirst words ");
+                let mut sent = (&stream).write_all(head.as_bytes());
+                while sent.is_ok() {
+                    sent = (&stream).write_all(&[b'x'; 4096]);
+                }
+                return;
+            }
         };
         let answer = format!("HTTP/1.1 {status} said\r\ncontent-length: {}\r\n{header}\r\n{text}", text.len());
         if (&stream).write_all(answer.as_bytes()).is_err() {
@@ -110,59 +127,119 @@ fn take(stream: TcpStream, came: &Mutex<Vec<Request>>, answers: &Mutex<VecDeque<
 /// A mail, as it came.
 pub type Mail = String;
 
+/// A mail server. `smtp://` with STARTTLS, and `AUTH PLAIN` then, if it has a certificate.
+#[derive(Clone)]
 pub struct MailServer {
-    /// `smtp://127.0.0.1:port`
     pub address: String,
     came: Arc<Mutex<Vec<Mail>>>,
+    /// What it answers to the next recipients.
+    answers: Arc<Mutex<VecDeque<&'static str>>>,
+    /// The credentials of each AUTH, and whether they were encrypted.
+    logins: Arc<Mutex<Vec<(String, bool)>>>,
+    tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 impl MailServer {
-    /// Refuses so many mails for now, as a greylist does, and takes what comes then.
-    pub fn start(refuses: usize) -> MailServer {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("smtp://{}", listener.local_addr().unwrap());
-        let came = Arc::<Mutex<Vec<Mail>>>::default();
-        thread::spawn({
-            let came = Arc::clone(&came);
-            let refuses = Arc::new(Mutex::new(refuses));
-            move || {
-                for stream in listener.incoming().map_while(Result::ok) {
-                    let (came, refuses) = (Arc::clone(&came), Arc::clone(&refuses));
-                    thread::spawn(move || talk(stream, &came, &refuses));
-                }
+    /// Answers as it is told, and takes what comes then.
+    pub fn start(answers: impl IntoIterator<Item = &'static str>) -> MailServer {
+        MailServer::listen("127.0.0.1", answers, None)
+    }
+
+    /// At another address of this machine than localhost, of which no client thinks as this machine.
+    pub fn listen(
+        ip: &str,
+        answers: impl IntoIterator<Item = &'static str>,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> MailServer {
+        let listener = TcpListener::bind((ip, 0)).unwrap();
+        let server = MailServer {
+            address: format!("smtp://{}", listener.local_addr().unwrap()),
+            came: Arc::default(),
+            answers: Arc::new(Mutex::new(answers.into_iter().collect())),
+            logins: Arc::default(),
+            tls,
+        };
+        let here = server.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let server = here.clone();
+                thread::spawn(move || server.talk(stream));
             }
         });
-        MailServer { address, came }
+        server
     }
 
     pub fn came(&self) -> Vec<Mail> {
         self.came.lock().unwrap().clone()
     }
-}
 
-fn talk(stream: TcpStream, came: &Mutex<Vec<Mail>>, refuses: &Mutex<usize>) -> Option<()> {
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
-    let say = |text: &str| (&stream).write_all(format!("{text}\r\n").as_bytes()).ok();
-    say("220 here")?;
-    while let Some(line) = lines.next() {
-        match line.split([' ', ':']).next().unwrap_or_default() {
-            "EHLO" => say("250 here")?,
-            "RCPT" if *refuses.lock().unwrap() > 0 => {
-                *refuses.lock().unwrap() -= 1;
-                say("451 4.7.1 come again later")?;
+    pub fn logins(&self) -> Vec<(String, bool)> {
+        self.logins.lock().unwrap().clone()
+    }
+
+    fn talk(&self, stream: TcpStream) -> Option<()> {
+        let mut stream: BufReader<Box<dyn Stream>> = BufReader::new(Box::new(stream));
+        let mut is_encrypted = false;
+        let offers = |is_encrypted| match (&self.tls, is_encrypted) {
+            (Some(_), false) => "250-here\r\n250 STARTTLS",
+            (Some(_), true) => "250-here\r\n250 AUTH PLAIN",
+            (None, _) => "250 here",
+        };
+        say(&mut stream, "220 here")?;
+        loop {
+            let line = hear(&mut stream)?;
+            match line.split([' ', ':']).next().unwrap_or_default() {
+                "EHLO" => say(&mut stream, offers(is_encrypted))?,
+                "STARTTLS" => {
+                    say(&mut stream, "220 go on")?;
+                    let tls = rustls::ServerConnection::new(Arc::clone(self.tls.as_ref()?)).ok()?;
+                    stream = BufReader::new(Box::new(rustls::StreamOwned::new(tls, stream.into_inner())));
+                    is_encrypted = true;
+                }
+                "AUTH" => {
+                    self.logins.lock().unwrap().push((line, is_encrypted));
+                    say(&mut stream, "235 fine")?;
+                }
+                "RCPT" => {
+                    let answer = self.answers.lock().unwrap().pop_front();
+                    say(&mut stream, answer.unwrap_or("250 fine"))?;
+                }
+                "DATA" => {
+                    say(&mut stream, "354 go on")?;
+                    let mut mail = String::new();
+                    loop {
+                        match hear(&mut stream)?.as_str() {
+                            "." => break,
+                            line => mail.push_str(&format!("{line}\n")),
+                        }
+                    }
+                    self.came.lock().unwrap().push(mail);
+                    say(&mut stream, "250 taken")?;
+                }
+                "QUIT" => {
+                    say(&mut stream, "221 bye");
+                    return None;
+                }
+                _ => say(&mut stream, "250 fine")?,
             }
-            "DATA" => {
-                say("354 go on")?;
-                let mail: Vec<String> = lines.by_ref().take_while(|line| line != ".").collect();
-                came.lock().unwrap().push(mail.join("\n"));
-                say("250 taken")?;
-            }
-            "QUIT" => {
-                say("221 bye");
-                return None;
-            }
-            _ => say("250 fine")?,
         }
     }
-    None
+}
+
+trait Stream: Read + Write {}
+
+impl<Any: Read + Write> Stream for Any {}
+
+fn say(stream: &mut BufReader<Box<dyn Stream>>, text: &str) -> Option<()> {
+    let stream = stream.get_mut();
+    stream.write_all(format!("{text}\r\n").as_bytes()).ok()?;
+    stream.flush().ok()
+}
+
+fn hear(stream: &mut BufReader<Box<dyn Stream>>) -> Option<String> {
+    let mut line = String::new();
+    match stream.read_line(&mut line) {
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(line.trim_end().to_owned()),
+    }
 }

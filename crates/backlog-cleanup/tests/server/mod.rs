@@ -98,6 +98,13 @@ impl Server {
         Server::of(command_of(pooler, database), arguments).unwrap_or_else(|log| panic!("the server starts: {log}"))
     }
 
+    /// The same with more in its environment.
+    pub fn start_with(cluster: &Cluster, database: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Server {
+        let mut command = command(cluster, database);
+        command.envs(environment.iter().copied());
+        Server::of(command, arguments).unwrap_or_else(|log| panic!("the server starts: {log}"))
+    }
+
     /// The server, or its log if it ended.
     pub fn try_start(cluster: &Cluster, database: &str, arguments: &[&str]) -> Result<Server, String> {
         Server::of(command(cluster, database), arguments)

@@ -9,10 +9,11 @@ use crate::terminal::output::Output;
 /// Registers the job of the tick, if it is not known to tick, and the caller agrees.
 pub async fn set_up(setup: &Setup, connection: &mut PgConnection, output: &Output) -> Result<Step> {
     let mut work = begin(connection).await?;
-    let since_tick = deliveries::since_tick(&mut work).await?;
+    let is_ticking = deliveries::is_ticking(&mut work).await?;
     work.commit().await?;
-    if since_tick.is_some_and(|seconds| seconds < 900.0) {
-        return Ok(Step::new("tick", "kept", "there was a tick in the last 15 minutes"));
+    if is_ticking {
+        let minutes = deliveries::WITHOUT_TICK.as_secs() / 60;
+        return Ok(Step::new("tick", "kept", format!("there was a tick in the last {minutes} minutes")));
     }
     let question = "Register job backlog-cleanup-tick? Every five minutes it takes samples and looks for what to alert; it removes no row.";
     if !setup.agrees(setup.tick || setup.yes, "--tick", question, output)? {

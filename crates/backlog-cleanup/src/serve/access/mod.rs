@@ -29,8 +29,6 @@ pub struct Access {
     pub pool: PgPool,
     /// One more connection, for what must get one while `pool` has none: stopping a run, readiness.
     pub reserved: PgPool,
-    /// And one that listens for alerts.
-    pub listening: PgPool,
     /// Begins a transaction whose statements have the time of a request, also if their client has gone.
     begin: String,
     /// Permits for concurrent runs: all connections of the pool but one, which is left for other requests.
@@ -62,9 +60,8 @@ impl Access {
     fn new(level: Level, role: String, options: PgConnectOptions, settings: &Settings) -> Access {
         let size = settings.pool_size;
         Access {
-            pool: pool(level, &options, size),
-            reserved: pool(level, &options, 1),
-            listening: pool(level, &options, 1),
+            pool: pool(level, with_settings(&options), size),
+            reserved: pool(level, with_settings(&options), 1),
             options,
             begin: format!("{BEGIN}; SET LOCAL statement_timeout = {}", settings.request_timeout.as_millis()),
             runs: Semaphore::new(size as usize - 1),
@@ -96,6 +93,11 @@ impl Access {
     /// The same with the reserved connection.
     pub async fn begin_reserved(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
         self.begin_in(&self.reserved).await
+    }
+
+    /// One more connection, to listen. Each of them is new: one that has stalled cannot be had back.
+    pub fn listening(&self) -> PgPool {
+        pool(self.level, (*self.pool.connect_options()).clone(), 1)
     }
 
     async fn begin_in(&self, pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
@@ -140,7 +142,7 @@ async fn refuse_more_than(level: Level, connection: &mut PgConnection) -> Result
         .hint(format!("CREATE ROLE backlog_{level} LOGIN; SELECT backlog_cleanup_grant('backlog_{level}', '{level}')")))
 }
 
-fn pool(level: Level, options: &PgConnectOptions, size: u32) -> PgPool {
+fn pool(level: Level, options: PgConnectOptions, size: u32) -> PgPool {
     PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(PATIENCE)
@@ -151,5 +153,5 @@ fn pool(level: Level, options: &PgConnectOptions, size: u32) -> PgPool {
                 check(level, connection).await.map_err(|failure| sqlx::Error::Configuration(failure.message.into()))
             })
         })
-        .connect_lazy_with(with_settings(options).disable_statement_logging())
+        .connect_lazy_with(options.disable_statement_logging())
 }

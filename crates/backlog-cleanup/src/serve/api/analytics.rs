@@ -88,7 +88,7 @@ struct Page {
 }
 
 fn week() -> String {
-    "7 days".into()
+    calls::WEEK.into()
 }
 
 fn text() -> String {

@@ -15,7 +15,7 @@ mod progress;
 pub mod runs;
 pub mod status;
 pub mod target;
-mod targets;
+pub mod targets;
 
 use std::sync::Arc;
 

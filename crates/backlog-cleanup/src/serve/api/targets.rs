@@ -32,19 +32,19 @@ struct Targets {
 }
 
 #[derive(Serialize, ToSchema)]
-struct OneTarget {
+pub struct OneTarget {
     success: bool,
-    name: String,
+    pub name: String,
     /// All columns of backlog_cleanup.target
     columns: Vec<Column>,
 }
 
 #[derive(Serialize, ToSchema)]
-struct WrittenTarget {
+pub struct WrittenTarget {
     #[serde(flatten)]
-    target: OneTarget,
+    pub target: OneTarget,
     /// What the database warned of
-    warnings: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -118,15 +118,20 @@ async fn set(
     params(("name" = String, Path, description = "Name of the target")),
     responses((status = 200, description = "Whether there was one", body = DroppedTarget), Problems))]
 async fn drop(caller: Caller, Path(name): Path<String>) -> Result<Json<DroppedTarget>, Problem> {
-    let drop = async {
+    let dropped = remove(&caller, &name).await?;
+    Ok(Json(DroppedTarget { success: true, name, dropped }))
+}
+
+/// Removes a target, and says so in the log. Returns false if there was none.
+pub async fn remove(caller: &Caller, name: &str) -> Result<bool, Problem> {
+    let remove = async {
         let mut work = caller.begin().await?;
-        let dropped = columns::drop(&mut work, &name).await?;
+        let dropped = columns::drop(&mut work, name).await?;
         work.commit().await?;
         tracing::info!(who = caller.who(), from = %caller.peer, target = name, dropped, "target is dropped");
         Ok(dropped)
     };
-    let dropped = caller.with_level(Level::Admin, drop).await?;
-    Ok(Json(DroppedTarget { success: true, name, dropped }))
+    caller.with_level(Level::Admin, remove).await
 }
 
 const EXAMPLE: &str = r#"{"name": "jobs", "generations_table": "public.job", "statuses": ["failed"], "account": null}"#;
@@ -141,7 +146,7 @@ fn read_row(headers: &HeaderMap, body: &[u8]) -> Result<Row, Problem> {
 }
 
 /// Adds a target, or changes the one that is named, and says so in the log.
-async fn write(caller: &Caller, target: Option<&str>, row: &Row) -> Result<WrittenTarget, Problem> {
+pub async fn write(caller: &Caller, target: Option<&str>, row: &Row) -> Result<WrittenTarget, Problem> {
     let write = async {
         let mut work = caller.begin().await?;
         let name = match target {

@@ -1,6 +1,6 @@
 //! Removing rows: preview, then confirm. The forms are plain HTML.
 
-use backlog_cleanup_report::{CleanupDetail, Mode, Nouns, plural};
+use backlog_cleanup_report::{CleanupDetail, Mode, Nouns, capitalized, plural};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -71,7 +71,7 @@ pub fn section(data: &Data, may_run: bool) -> Markup {
                     input type="hidden" name="target" value=(data.target);
                     details #selection {
                         summary { "Only some " (rows) }
-                        label for="recipe" { (words::capitalized(group_word)) ", by its id" }
+                        label for="recipe" { (capitalized(group_word)) ", by its id" }
                         input #recipe name="recipe" autocomplete="off" spellcheck="false";
                         label for="failure-type" { "Failure type" }
                         input #failure-type name="failure_type" list="failure-types" autocomplete="off" spellcheck="false";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
-use backlog_cleanup_report::{Level, Nouns};
+use backlog_cleanup_report::{Level, Nouns, capitalized};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -44,7 +44,7 @@ fn shown(target: &str, id: &str, verdict: &Verdict, nouns: &Nouns) -> Markup {
     let row_word = &nouns.row_word;
     html! {
         section #confirm .card aria-labelledby="confirm-title" {
-            h1 #confirm-title tabindex="-1" { (words::capitalized(row_word)) " " (name(id)) ": " (verdict.verdict) }
+            h1 #confirm-title tabindex="-1" { (capitalized(row_word)) " " (name(id)) ": " (verdict.verdict) }
             p .reason { bdi { (verdict.reason) } }
             dl .figures {
                 div { dt { "target" } dd { (name(target)) } }

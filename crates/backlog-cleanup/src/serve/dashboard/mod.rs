@@ -25,6 +25,7 @@ mod run;
 mod runs;
 mod simulate;
 mod stop;
+mod target_form;
 mod targets;
 mod times;
 mod trend;
@@ -54,7 +55,9 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/drop", get(drop::ask).post(drop::drop))
         .route("/explain", get(explain::explain))
         .route("/targets", get(targets::list))
-        .route("/target", get(targets::show))
+        .route("/target", get(targets::show).post(target_form::write))
+        .route("/target/form", get(target_form::form))
+        .route("/target/drop", get(target_form::ask).post(target_form::drop))
         .route("/stop", post(stop::stop))
         .route("/alert", post(alerts::act))
         .route("/report", get(report::report))

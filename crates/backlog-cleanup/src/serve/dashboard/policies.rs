@@ -1,7 +1,7 @@
 //! The policies, with their rows in the last regular run; the forms that try another one and explain a row. The forms are plain
 //! HTML.
 
-use backlog_cleanup_report::{Nouns, plural};
+use backlog_cleanup_report::{Nouns, capitalized, plural};
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
 
@@ -162,7 +162,7 @@ fn table(data: &Data, may_write: bool) -> Markup {
 /// The form that leads to a simulation.
 pub fn form(asked: &Asked, nouns: &Nouns) -> Markup {
     let Nouns { group_word, row_word } = nouns;
-    let by_id = format!("{}, by its id", words::capitalized(group_word));
+    let by_id = format!("{}, by its id", capitalized(group_word));
     let keep = format!("Keep, newest per {group_word}");
     let field = |id: &str, name: &str, label: &str, value: &str, hint: &str| {
         html! {

@@ -8,6 +8,7 @@ use super::actions::{self, Asked, Preview};
 use super::data;
 use super::page::{self, Viewer};
 use crate::client::calls::Trial;
+use crate::random;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::removal::trial;
@@ -40,11 +41,6 @@ async fn look(caller: &Caller, asked: Asked) -> Result<Preview, Problem> {
     };
     let recipes = details.into_iter().filter(|recipe| recipe.cleaned_count > 0).collect();
     let account = data::account(caller, &asked.target).await?;
-    Ok(Preview { asked, nouns, count, total_failed, held, recipes, account, idempotency_key: key()? })
-}
-
-fn key() -> Result<String, Problem> {
-    let random =
-        getrandom::u64().map_err(|error| Problem::internal(format!("no random bytes are available: {error}")))?;
-    Ok(format!("page-{random:016x}"))
+    let idempotency_key = format!("page-{}", random::name()?);
+    Ok(Preview { asked, nouns, count, total_failed, held, recipes, account, idempotency_key })
 }

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use backlog_cleanup_report::{RecipeFailures, plural};
+use backlog_cleanup_report::{RecipeFailures, capitalized, plural};
 use maud::{Markup, html};
 
 use super::data::Data;
@@ -25,7 +25,7 @@ pub fn section(data: &Data) -> Markup {
     html! {
         section #recipes .card aria-labelledby="recipes-title" {
             div .title {
-                h2 #recipes-title { (words::capitalized(&groups)) " with failures" }
+                h2 #recipes-title { (capitalized(&groups)) " with failures" }
                 (search(&data.query, &groups))
             }
             p role="status" {

@@ -25,7 +25,7 @@ pub async fn report(
     caller: Caller,
     Query(Of { target }): Query<Of>,
 ) -> Result<Markup, Problem> {
-    let read = async { Ok(calls::report(&mut *caller.begin().await?, "7 days", &target, "text").await?) };
+    let read = async { Ok(calls::report(&mut *caller.begin().await?, calls::WEEK, &target, "text").await?) };
     let report = caller.with_level(Level::Monitor, read).await?;
     let back = query::Query { target, ..query::Query::default() }.link(|_| ());
     let body = html! {

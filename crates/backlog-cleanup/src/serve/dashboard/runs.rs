@@ -1,6 +1,6 @@
 //! The last runs: a table, with the details of one run.
 
-use backlog_cleanup_report::{CleanupDetail, Nouns, State, plural, policy_name};
+use backlog_cleanup_report::{CleanupDetail, Nouns, State, capitalized, plural, policy_name};
 use maud::{Markup, html};
 
 use super::data::Data;
@@ -150,7 +150,7 @@ fn recipes(Nouns { group_word, row_word }: &Nouns, recipes: &[CleanupDetail]) ->
     html! {
         @if recipes.iter().any(|recipe| recipe.cleaned_count > 0) {
             table {
-                caption { (words::capitalized(&plural(group_word))) " with most removed " (plural(row_word)) }
+                caption { (capitalized(&plural(group_word))) " with most removed " (plural(row_word)) }
                 thead {
                     tr { th scope="col" { (group_word) } th scope="col" .figure { "failed before" } th scope="col" .figure { "removed" } }
                 }
@@ -176,7 +176,7 @@ fn parts(run: i64, what: &str, parts: &[Part]) -> Markup {
     html! {
         @if parts.len() > 1 {
             table .parts {
-                caption { (words::capitalized(&plural(what))) " of the run" }
+                caption { (capitalized(&plural(what))) " of the run" }
                 thead {
                     tr {
                         th scope="col" { (what) }

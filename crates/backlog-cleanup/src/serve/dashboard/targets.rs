@@ -1,4 +1,4 @@
-//! The targets: all of them, and each column of one. They are written on the command line or over the API.
+//! The targets: all of them, and each column of one.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use super::names::name;
 use super::page::{self, Viewer};
 use super::query::target_page;
 use super::simulate::back;
+use super::target_form::link;
 use crate::client::calls::{self, Finding};
 use crate::client::columns::{self, Column, Row};
 use crate::serve::app::App;
@@ -33,7 +34,8 @@ pub async fn list(State(app): State<Arc<App>>, caller: Caller) -> Result<Markup,
         Ok((rows, Tabs::read(&app, &caller).await?))
     };
     let (rows, tabs) = caller.with_level(Level::Monitor, look).await?;
-    Ok(page::document("Targets", &Viewer::of(&app, &caller), all(&rows, &tabs)))
+    let body = all(&rows, &tabs, caller.level >= Level::Admin);
+    Ok(page::document("Targets", &Viewer::of(&app, &caller), body))
 }
 
 /// Shows a target. Errors: 404; those of the admin API.
@@ -54,14 +56,14 @@ pub async fn show(
     };
     let (columns, findings, index) = caller.with_level(Level::Monitor, look).await?;
     let body = html! {
-        (doctor(&target, &findings))
+        (doctor(&target, &findings, caller.level >= Level::Admin))
         (table(&columns))
         (index_statement(&index))
     };
     Ok(page::document(&format!("Target {target}"), &Viewer::of(&app, &caller), body))
 }
 
-fn all(rows: &[Row], tabs: &Tabs) -> Markup {
+fn all(rows: &[Row], tabs: &Tabs, may_write: bool) -> Markup {
     html! {
         section #all-targets .card aria-labelledby="all-targets-title" {
             h1 #all-targets-title { "Targets" }
@@ -92,7 +94,11 @@ fn all(rows: &[Row], tabs: &Tabs) -> Markup {
                     }
                 }
             }
-            p .note { "To add one: " code { "backlog-cleanup help target add" } }
+            @if may_write {
+                div .buttons { a .button href="/target/form" { "Add a target…" } }
+            } @else {
+                p .note { "To add one, sign in with a token of level admin." }
+            }
         }
     }
 }
@@ -105,7 +111,7 @@ fn statuses(row: &Row) -> String {
     statuses.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
 }
 
-fn doctor(target: &str, findings: &[Finding]) -> Markup {
+fn doctor(target: &str, findings: &[Finding], may_write: bool) -> Markup {
     let wrong: Vec<&Finding> = findings.iter().filter(|finding| finding.status != "ok").collect();
     html! {
         section #target .card aria-labelledby="target-title" {
@@ -116,6 +122,12 @@ fn doctor(target: &str, findings: &[Finding]) -> Markup {
             } @else {
                 p { (words::count(wrong.len() as i64, "check")) " of " (findings.len()) " of the doctor do not pass:" }
                 ul .reasons { @for finding in wrong { (health::item(finding)) } }
+            }
+            @if may_write {
+                div .buttons {
+                    a .button href=(link("/target/form", target)) { "Change…" }
+                    a .button href=(link("/target/drop", target)) { "Drop…" }
+                }
             }
         }
     }
@@ -146,7 +158,6 @@ fn table(columns: &[Column]) -> Markup {
                     }
                 }
             }
-            p .note { "To change them: " code { "backlog-cleanup target set NAME COLUMN=VALUE" } }
         }
     }
 }

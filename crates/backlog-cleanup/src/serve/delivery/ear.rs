@@ -1,12 +1,18 @@
 use std::sync::Arc;
+use std::time::Duration;
 
+use sqlx::Executor;
 use sqlx::postgres::PgListener;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{channel::POLL, until};
+use super::{POLL, in_time, until};
+use crate::failure::Failure;
 use crate::serve::app::App;
+
+/// A connection that is silent for so long is asked whether it is still there.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Listens for changed alerts. What is not heard, since the connection is lost or a pooler hears nothing, a poll finds.
 pub fn listen(app: &Arc<App>, ends: &CancellationToken) -> watch::Receiver<()> {
@@ -15,14 +21,9 @@ pub fn listen(app: &Arc<App>, ends: &CancellationToken) -> watch::Receiver<()> {
     tokio::spawn(async move {
         let hear = async {
             loop {
-                if let Some(access) = app.keyring().deliverer()
-                    && let Ok(mut listener) = PgListener::connect_with(&access.listening).await
-                    && listener.listen("backlog_cleanup").await.is_ok()
-                {
-                    heard.send_replace(());
-                    while listener.recv().await.is_ok() {
-                        heard.send_replace(());
-                    }
+                if let Err(failure) = hear(&app, &heard).await {
+                    // Whoever watches the database says that it is away.
+                    tracing::debug!("nothing is heard of alerts: {}", failure.message);
                 }
                 sleep(POLL).await;
             }
@@ -30,4 +31,21 @@ pub fn listen(app: &Arc<App>, ends: &CancellationToken) -> watch::Receiver<()> {
         until::<()>(&ends, hear).await;
     });
     receiver
+}
+
+/// Hears of alerts with a connection of its own, until that fails.
+async fn hear(app: &App, heard: &watch::Sender<()>) -> Result<(), Failure> {
+    let listening = app.deliverer()?.listening();
+    let mut listener = in_time(app, async { Ok(PgListener::connect_with(&listening).await?) }).await?;
+    listener.eager_reconnect(false);
+    loop {
+        in_time(app, async { Ok(listener.execute("LISTEN backlog_cleanup").await?) }).await?;
+        heard.send_replace(());
+        // Until the connection is another one, or silent.
+        while let Ok(notification) = timeout(SILENCE, listener.try_recv()).await
+            && notification?.is_some()
+        {
+            heard.send_replace(());
+        }
+    }
 }

@@ -5,6 +5,8 @@ use std::time::Instant;
 use axum::extract::{ConnectInfo, Request};
 use axum::middleware::Next;
 use axum::response::Response;
+use tracing::Level;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
@@ -26,7 +28,7 @@ pub async fn log(mut request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     // A page asks every second.
     let is_poll = path.ends_with("/progress") && response.status().is_success();
-    if is_poll && !tracing::enabled!(tracing::Level::DEBUG) {
+    if is_poll && !tracing::enabled!(Level::DEBUG) {
         return response;
     }
     tracing::info!(
@@ -44,6 +46,8 @@ pub async fn log(mut request: Request, next: Next) -> Response {
 /// Logs to standard error, by default everything of this program and the warnings of its libraries; `RUST_LOG` overrides it.
 pub fn start(is_json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,backlog_cleanup=info"));
+    // At level trace the HTTP client writes whole addresses of receivers, which may be secrets.
+    let filter = filter.and(filter_fn(|line| !line.target().starts_with("ureq") || *line.level() <= Level::WARN));
     let lines = fmt::layer().with_writer(move || Log { is_json }).with_ansi(false);
     let lines = if is_json { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
     tracing_subscriber::registry().with(lines.with_filter(filter)).with(warnings::layer()).init();

@@ -80,6 +80,15 @@ impl Problem {
     pub fn detail(&self) -> &str {
         &self.detail
     }
+
+    pub fn hinted(&self) -> &str {
+        &self.hint
+    }
+
+    /// Whether what was sent is wrong, and can be sent again when it is mended.
+    pub fn is_of_input(&self) -> bool {
+        matches!(self.status, StatusCode::BAD_REQUEST | StatusCode::CONFLICT)
+    }
 }
 
 /// The SQLSTATE of an error of this server (PostgreSQL's documentation, Appendix A).

@@ -2,8 +2,8 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::OnceLock;
 
-/// Hashes recipes' numbers. A run looks up a million of them, and std's hash costs more than the lookup. The hash is seeded once
-/// per process, so that numbers cannot be chosen to collide.
+/// Hashes recipes and messages. A run looks up a million of them, and std's hash costs more than the lookup. The hash is seeded once
+/// per process, so that they cannot be chosen to collide.
 #[derive(Clone, Copy)]
 pub struct Spread {
     seed: u64,
@@ -35,7 +35,13 @@ pub struct Folded {
 
 impl Hasher for Folded {
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_i64(i64::from(*byte)));
+        let (numbers, rest) = bytes.as_chunks();
+        numbers.iter().for_each(|number| self.write_i64(i64::from_ne_bytes(*number)));
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            self.write_i64(i64::from_ne_bytes(last));
+        }
     }
 
     fn write_usize(&mut self, number: usize) {

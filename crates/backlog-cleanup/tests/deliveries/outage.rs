@@ -1,0 +1,63 @@
+//! Channels are told of each outage of the database.
+
+use serde_json::json;
+
+use crate::File;
+use crate::receiver::{Answer, Receiver};
+use crate::server::{self, Server};
+use cluster::{Cluster, until_holds, until_true};
+
+/// A database and a server for it that tells after so many seconds; the receiver answers so.
+fn watched(name: &str, seconds: &str, answers: &[Answer]) -> (Cluster, Receiver, Server) {
+    let cluster = Cluster::start("");
+    let mut client = server::database(&cluster, name);
+    client.batch_execute("SELECT backlog_cleanup_tick(); DELETE FROM backlog_cleanup.alert_rule").unwrap();
+    let receiver = Receiver::start(answers.iter().cloned());
+    let file = File::of(&format!("[webhook.ops]\nurl = \"{}\"\n", receiver.address));
+    let server = Server::start(&cluster, name, &["--channels", &file.path(), "--unreachable-after", seconds]);
+    until_true(&mut client, "SELECT count(*) = 1 FROM backlog_cleanup.alert_channel");
+    (cluster, receiver, server)
+}
+
+/// The ids of the messages that say of the outage that it has opened, or resolved.
+fn told(receiver: &Receiver, change: &str) -> Vec<String> {
+    let is_it = |alert: &serde_json::Value| {
+        (&alert["rule"], &alert["change"]) == (&json!("server unreachable"), &json!(change))
+    };
+    let came = receiver.came();
+    let messages = came.iter().filter(|it| is_it(&it.json()["alerts"][0]));
+    messages.map(|it| it.header("webhook-id").to_owned()).collect()
+}
+
+#[test]
+fn channels_are_told_that_the_database_is_away_and_that_it_is_back() {
+    let (cluster, receiver, _server) = watched("outage_once", "2", &[Answer::Status(503, "busy")]);
+    cluster.stop();
+    // The first was not taken.
+    until_holds(|| told(&receiver, "opened").len() == 2);
+    cluster.start_again();
+    until_holds(|| told(&receiver, "resolved").len() == 1);
+    let opened = told(&receiver, "opened");
+    assert_eq!(opened[0], opened[1]);
+}
+
+#[test]
+fn a_second_outage_is_told_although_nobody_knows_that_the_first_is_over() {
+    let busy = [Answer::Status(200, "ok")].into_iter().chain(vec![Answer::Status(503, "busy"); 6]);
+    let (cluster, receiver, _server) = watched("outage_twice", "2", &busy.collect::<Vec<_>>());
+    cluster.stop();
+    until_holds(|| told(&receiver, "opened").len() == 1);
+    cluster.start_again();
+    until_holds(|| !told(&receiver, "resolved").is_empty());
+    cluster.stop();
+    until_holds(|| told(&receiver, "opened").iter().any(|id| *id != told(&receiver, "opened")[0]));
+}
+
+#[test]
+fn a_long_outage_is_told_again() {
+    let (cluster, receiver, _server) = watched("outage_long", "1", &[]);
+    cluster.stop();
+    until_holds(|| told(&receiver, "opened").len() == 2);
+    let opened = told(&receiver, "opened");
+    assert_ne!(opened[0], opened[1]);
+}
