@@ -293,12 +293,12 @@ fn a_row_for_which_an_expression_takes_others_along_stays_and_what_only_reads_ta
     client
         .batch_execute(
             "INSERT INTO job (id, state) VALUES (1000, 'completed'); CREATE TABLE saved AS TABLE job;
-             CREATE FUNCTION public.take(of int) RETURNS void LANGUAGE plpgsql AS
-                 $$BEGIN IF of = 30 THEN DELETE FROM public.job WHERE job.id = 1000; END IF; END$$;
-             CREATE FUNCTION public.takes(of int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
-                 $$BEGIN PERFORM public.take(of); RETURN true; END$$;
-             CREATE FUNCTION public.kind(of int) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
-                 $$BEGIN PERFORM public.take(of); RETURN 'k'; END$$",
+             CREATE FUNCTION public.take(row_id int) RETURNS void LANGUAGE plpgsql AS
+                 $$BEGIN IF row_id = 30 THEN DELETE FROM public.job WHERE job.id = 1000; END IF; END$$;
+             CREATE FUNCTION public.takes(row_id int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+                 $$BEGIN PERFORM public.take(row_id); RETURN true; END$$;
+             CREATE FUNCTION public.kind(row_id int) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+                 $$BEGIN PERFORM public.take(row_id); RETURN 'k'; END$$",
         )
         .unwrap();
     for (of_target, stays) in [
