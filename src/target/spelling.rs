@@ -6,7 +6,7 @@ use crate::postgres::now::one_now;
 use crate::target::below::types_below;
 
 /// What the texts of rows depend on that can change in spite of all locks.
-#[derive(PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spelling {
     /// The labels of enums, each with its oid: whoever owns the type can swap them, and locks no table.
     #[serde(default)]
