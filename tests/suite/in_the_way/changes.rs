@@ -1,8 +1,6 @@
 //! Code that removes, moves or changes rows while a run is at work.
 
-use std::thread;
-
-use cluster::{Cluster, number, until_true, veto};
+use cluster::{Cluster, number, veto};
 
 use super::{JOB, RUNS, all, run};
 
@@ -316,35 +314,5 @@ fn a_row_for_which_an_expression_takes_others_along_stays_and_what_only_reads_ta
             let expected = if stays > 0 { (Some("27000"), Some("30")) } else { (None, None) };
             assert_eq!(reason, expected, "{of_target}, {call}: {message:?}");
         }
-    }
-}
-
-#[test]
-fn rows_go_whose_table_is_analysed_between_two_statements_of_a_run() {
-    let cluster = Cluster::start("");
-    let mut client = cluster.platform();
-    client.batch_execute(JOB).unwrap();
-    client
-        .batch_execute(
-            "CREATE TABLE saved AS TABLE job;
-             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-                 BEGIN
-                     IF OLD.id = 80 THEN PERFORM pg_advisory_xact_lock_shared(7); END IF;
-                     IF OLD.id IN (30, 90) THEN RAISE 'stays'; END IF;
-                     RETURN OLD;
-                 END $$;
-             CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION refuse()",
-        )
-        .unwrap();
-    for call in &RUNS[..2] {
-        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved; SELECT pg_advisory_lock(7)").unwrap();
-        thread::scope(|scope| {
-            let run = scope.spawn(|| run(&mut cluster.connect(), call));
-            let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)";
-            until_true(&mut client, waits);
-            client.batch_execute("ANALYZE job; SELECT pg_advisory_unlock(7)").unwrap();
-            let (removed, kept_back, _, message, _) = run.join().unwrap();
-            assert_eq!((removed, kept_back), (all(call) - 2, 2), "{call}: {message:?}");
-        });
     }
 }
