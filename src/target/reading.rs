@@ -89,7 +89,8 @@ impl Reading {
                 .filter(|leaf| leaf.reach == Reach::Key)
                 .map(|leaf| (number(leaf.table.oid), leaf.storage.clone()))
                 .collect(),
-            spelling: Spelling::of(&types(target))?,
+            // Not that of a later time: rows have been read by it.
+            spelling: target.spelling.get().cloned().map_or_else(|| Spelling::of(&types(target)), Ok)?,
             horizon: Horizon::now(),
         })
     }

@@ -6,7 +6,7 @@ use crate::postgres::now::one_now;
 use crate::target::below::types_below;
 
 /// What the texts of rows depend on that can change in spite of all locks.
-#[derive(PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spelling {
     /// The labels of enums, each with its oid: whoever owns the type can swap them, and locks no table.
     #[serde(default)]
@@ -43,7 +43,7 @@ const CASTS: &str = concat!(
     "SELECT pg_catalog.array_agg(pg_catalog.concat_ws(' ', c.oid, p.oid, p.xmin) ORDER BY c.oid)
     FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.castfunc
     WHERE c.castsource OPERATOR(pg_catalog.=) ANY (SELECT oid FROM type)
-      AND c.casttarget OPERATOR(pg_catalog.=) ANY ('{text, json}'::pg_catalog.regtype[])"
+      AND c.casttarget OPERATOR(pg_catalog.=) ANY ('{pg_catalog.text, pg_catalog.json}'::pg_catalog.regtype[])"
 );
 
 /// Whether labels are there that were there before.

@@ -75,6 +75,8 @@ fn hold<T>(
                     break (target, leaves);
                 }
             };
+            // What its types write now is what they write for all of the work.
+            target.spells_as_before()?;
             with_new_snapshot(|| work(&target, &leaves))
         }))
         .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, |_| {

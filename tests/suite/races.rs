@@ -647,8 +647,12 @@ fn a_batched_run_ends_where_a_foreign_table_stands_for_another_one() {
                 fill(30, 20, "two")
             ))
             .unwrap();
+        // The run before is over when its session is.
+        let alone =
+            "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname = 'postgres'";
+        until_true(&mut client, alone);
         let mut run = cluster.connect();
-        run.batch_execute(&cluster::start_run(50).replace("generations", "t")).unwrap();
+        run.batch_execute(&start_run(50).replace("generations", "t")).unwrap();
         run.batch_execute(NEXT).unwrap();
         let left = "SELECT (SELECT count(*) FROM one) * 1000 + (SELECT count(*) FROM two)";
         let before = number(&mut client, left);

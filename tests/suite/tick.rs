@@ -1141,11 +1141,13 @@ fn early_runs_take_one_worker_whatever_their_number_and_who_keeps_ticks_away_is_
 fn who_keeps_alerts_from_opening_by_an_open_transaction_is_told() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();
+    fail(&mut client, 1, 60);
     client
         .batch_execute(
             "CREATE ROLE op LOGIN; SELECT backlog_cleanup_grant('op', 'operator');
-             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, removable, failed, failed_seconds, milliseconds)
-             VALUES ('generations', 'fine', now(), 200000, 90, 900, 300, 1)",
+             UPDATE backlog_cleanup.alert_rule SET threshold = 10, resolve_at = 5 WHERE name = 'rows in scope';
+             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, removable, milliseconds)
+             VALUES ('generations', 'fine', now() - interval '1 minute', 60, 50, 1)",
         )
         .unwrap();
     let finding = "SELECT concat_ws(' ', status, detail, fix) FROM backlog_cleanup_doctor() WHERE check_name = 'tick'";
@@ -1154,7 +1156,8 @@ fn who_keeps_alerts_from_opening_by_an_open_transaction_is_told() {
         .batch_execute("SET SESSION AUTHORIZATION op; BEGIN; SELECT count(*) FROM backlog_cleanup.evaluate_alerts()")
         .unwrap();
     client.batch_execute(TICK).unwrap();
-    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.alert"), 0);
+    let opened = "SELECT count(*) FROM backlog_cleanup.alert WHERE rule = 'rows in scope'";
+    assert_eq!(number(&mut client, opened), 0);
     let told: String = value(&mut client, finding);
     let pid = number(&mut client, "SELECT pid::bigint FROM pg_stat_activity WHERE state = 'idle in transaction'");
     let wanted =
@@ -1163,7 +1166,7 @@ fn who_keeps_alerts_from_opening_by_an_open_transaction_is_told() {
     client.batch_execute(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
     until_true(&mut client, "SELECT count(*) = 0 FROM pg_stat_activity WHERE state = 'idle in transaction'");
     client.batch_execute(TICK).unwrap();
-    assert!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.alert") > 0);
+    assert_eq!(number(&mut client, opened), 1);
     let told: String = value(&mut client, finding);
     assert!(told.starts_with("ok"), "{told}");
 }

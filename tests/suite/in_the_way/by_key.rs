@@ -203,3 +203,45 @@ fn of_rows_by_key_whose_id_has_two_columns_only_those_that_cannot_go_stay() {
         assert_eq!(column::<i32>(&mut far, "SELECT id FROM job ORDER BY id"), left, "{call}");
     }
 }
+
+#[test]
+fn a_row_of_a_foreign_table_that_takes_rows_of_another_one_along_stays() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    let socket = cluster.socket();
+    client
+        .batch_execute(&format!(
+            "CREATE EXTENSION backlog_cleanup; CREATE EXTENSION postgres_fdw;
+             CREATE SERVER loop FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{socket}', dbname 'postgres');
+             CREATE USER MAPPING FOR postgres SERVER loop OPTIONS (user 'postgres');
+             CREATE TABLE remote (id int PRIMARY KEY, owner text, queue text, state text, at timestamptz, error text);
+             CREATE TABLE job (id int, owner text, queue text, state text, at timestamptz, error text) PARTITION BY LIST (queue);
+             CREATE TABLE here PARTITION OF job FOR VALUES IN ('b');
+             CREATE FOREIGN TABLE far PARTITION OF job FOR VALUES IN ('a') SERVER loop OPTIONS (table_name 'remote');
+             CREATE FUNCTION take() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN DELETE FROM here WHERE id = 1000; RETURN OLD; END';
+             CREATE TRIGGER take BEFORE DELETE ON far FOR EACH ROW WHEN (OLD.id = 3) EXECUTE FUNCTION take();
+             INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                                                 recipe_column, status_column, failed_at_column, failure_type_column, account)
+             VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w')"
+        ))
+        .unwrap();
+    for (call, rows) in [
+        ("SELECT backlog_cleanup_emergency('t')", 20),
+        ("SELECT backlog_cleanup_failed_generations('t')", 10),
+        ("CALL backlog_cleanup_run('t', batch_size => 4)", 10),
+    ] {
+        client
+            .batch_execute(
+                "TRUNCATE remote, here; INSERT INTO here VALUES (1000, 'w', 'b', 'completed', now() - interval '9 days');
+                 INSERT INTO remote SELECT i, 'w', 'a', 'failed', now() - interval '9 days' + i * interval '1 minute'
+                 FROM generate_series(1, 20) i",
+            )
+            .unwrap();
+        client.batch_execute(call).unwrap();
+        let there = "SELECT count(*) FROM job WHERE id IN (3, 1000)";
+        assert_eq!(number(&mut client, there), 2, "{call}");
+        let run = "SELECT concat_ws(' ', removed, kept_back, kept_back_sqlstate, kept_back_row)
+                   FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
+        assert_eq!(column::<String>(&mut client, run), [format!("{} 1 27000 3", rows - 1)], "{call}");
+    }
+}

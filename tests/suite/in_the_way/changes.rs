@@ -1,8 +1,6 @@
 //! Code that removes, moves or changes rows while a run is at work.
 
-use std::thread;
-
-use cluster::{Cluster, number, until_true, veto};
+use cluster::{Cluster, number, veto};
 
 use super::{JOB, RUNS, all, run};
 
@@ -293,12 +291,12 @@ fn a_row_for_which_an_expression_takes_others_along_stays_and_what_only_reads_ta
     client
         .batch_execute(
             "INSERT INTO job (id, state) VALUES (1000, 'completed'); CREATE TABLE saved AS TABLE job;
-             CREATE FUNCTION public.take(of int) RETURNS void LANGUAGE plpgsql AS
-                 $$BEGIN IF of = 30 THEN DELETE FROM public.job WHERE job.id = 1000; END IF; END$$;
-             CREATE FUNCTION public.takes(of int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
-                 $$BEGIN PERFORM public.take(of); RETURN true; END$$;
-             CREATE FUNCTION public.kind(of int) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
-                 $$BEGIN PERFORM public.take(of); RETURN 'k'; END$$",
+             CREATE FUNCTION public.take(row_id int) RETURNS void LANGUAGE plpgsql AS
+                 $$BEGIN IF row_id = 30 THEN DELETE FROM public.job WHERE job.id = 1000; END IF; END$$;
+             CREATE FUNCTION public.takes(row_id int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+                 $$BEGIN PERFORM public.take(row_id); RETURN true; END$$;
+             CREATE FUNCTION public.kind(row_id int) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+                 $$BEGIN PERFORM public.take(row_id); RETURN 'k'; END$$",
         )
         .unwrap();
     for (of_target, stays) in [
@@ -316,35 +314,5 @@ fn a_row_for_which_an_expression_takes_others_along_stays_and_what_only_reads_ta
             let expected = if stays > 0 { (Some("27000"), Some("30")) } else { (None, None) };
             assert_eq!(reason, expected, "{of_target}, {call}: {message:?}");
         }
-    }
-}
-
-#[test]
-fn rows_go_whose_table_is_analysed_between_two_statements_of_a_run() {
-    let cluster = Cluster::start("");
-    let mut client = cluster.platform();
-    client.batch_execute(JOB).unwrap();
-    client
-        .batch_execute(
-            "CREATE TABLE saved AS TABLE job;
-             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-                 BEGIN
-                     IF OLD.id = 80 THEN PERFORM pg_advisory_xact_lock_shared(7); END IF;
-                     IF OLD.id IN (30, 90) THEN RAISE 'stays'; END IF;
-                     RETURN OLD;
-                 END $$;
-             CREATE TRIGGER refuse BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION refuse()",
-        )
-        .unwrap();
-    for call in &RUNS[..2] {
-        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved; SELECT pg_advisory_lock(7)").unwrap();
-        thread::scope(|scope| {
-            let run = scope.spawn(|| run(&mut cluster.connect(), call));
-            let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)";
-            until_true(&mut client, waits);
-            client.batch_execute("ANALYZE job; SELECT pg_advisory_unlock(7)").unwrap();
-            let (removed, kept_back, _, message, _) = run.join().unwrap();
-            assert_eq!((removed, kept_back), (all(call) - 2, 2), "{call}: {message:?}");
-        });
     }
 }
