@@ -11,13 +11,18 @@ use crate::postgres::search_path::names;
 use crate::postgres::settings::set_local;
 use crate::postgres::subtransaction::{or_nothing, sqlstate};
 
-/// Whether Citus has this table, as of now: a distributed or a reference table, or one that it knows beside these. It looks like a plain
-/// one, but it is empty, and a position means a row in each of its shards.
-pub fn is_distributed(table: pg_sys::Oid) -> Result<bool> {
+/// Whether Citus is in this database.
+fn is_here() -> bool {
     // SAFETY: a look-up in the system cache.
     let catalog =
         unsafe { pg_sys::get_relname_relid(c"pg_dist_partition".as_ptr(), pg_sys::PG_CATALOG_NAMESPACE.into()) };
-    if catalog == pg_sys::InvalidOid {
+    catalog != pg_sys::InvalidOid
+}
+
+/// Whether Citus has this table, as of now: a distributed or a reference table, or one that it knows beside these. It looks like a plain
+/// one, but it is empty, and a position means a row in each of its shards.
+pub fn is_distributed(table: pg_sys::Oid) -> Result<bool> {
+    if !is_here() {
         return Ok(false);
     }
     const IS_LISTED: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition
@@ -64,15 +69,16 @@ fn tell_nodes([lock_timeout, search_path]: &[&str; 2]) -> Result<()> {
 /// Whether Citus has ended a statement because of a deadlock between nodes. It cancels the process, and says why only when the error is
 /// sent: in the hook that is called here.
 pub fn is_deadlock(failure: &CaughtError) -> bool {
-    if sqlstate(failure) != PgSqlErrorCode::ERRCODE_QUERY_CANCELED {
+    if sqlstate(failure) != PgSqlErrorCode::ERRCODE_QUERY_CANCELED || !is_here() {
         return false;
     }
     let mut sent = pg_sys::ErrorData {
         elevel: pg_sys::PGERROR as i32,
         sqlerrcode: PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32,
+        message: c"canceling statement due to user request".as_ptr().cast_mut(),
         ..pg_sys::ErrorData::default()
     };
-    // SAFETY: the hook gets an error that goes neither to the log nor to the client.
+    // SAFETY: the hook gets an error that goes neither to the log nor to the client; it may put another text in the message's place.
     unsafe {
         if let Some(hook) = pg_sys::emit_log_hook {
             pg_sys::ffi::pg_guard_ffi_boundary(|| hook(&raw mut sent));
