@@ -40,7 +40,7 @@ pub fn remove(
     tally: &mut Tally,
     left: &mut Left,
 ) -> Result<(usize, usize)> {
-    let keys = Keys { rules, leaf, tables, are_there: rules.is_regular() && is_whole(rules, leaf)? };
+    let keys = Keys { rules, leaf, tables, are_there: is_whole(rules, leaf)? };
     let room = i64::try_from(limit).unwrap_or(i64::MAX);
     on_nodes(leaf, || keys.remove_recipes(range, stayed as i64, room, tally, left))
 }
@@ -171,7 +171,9 @@ impl Keys<'_> {
                 }
             }
             if missing > 0 {
-                self.keep(&self.sought(tally, &short), missing, (0, self.are_there), tally, left)?;
+                // What an emergency run has removed of a recipe before is not known here.
+                let are_there = self.are_there && self.rules.is_regular();
+                self.keep(&self.sought(tally, &short), missing, (0, are_there), tally, left)?;
             }
         }
         Ok(())
@@ -228,6 +230,11 @@ impl Keys<'_> {
             let last = if rest > at_once { self.last_of(&here, at_once)? } else { None };
             let (portion, most) = match &last {
                 Some(last) => (here.and(&format!("NOT ({})", id.is_behind(last))), at_once),
+                // An emergency run has removed others before.
+                None if self.are_there && !self.rules.is_regular() => {
+                    let most = count(self.leaf, &here)?.min(rest);
+                    (here, most)
+                }
                 None => (here, rest),
             };
             let (before, skipped) = (tally.removed(), left.skipped);
@@ -242,8 +249,9 @@ impl Keys<'_> {
             let removed = tally.removed() - before;
             let mut kept = 0;
             if removed < most {
-                let (skipped, are_there) = (left.skipped - skipped, self.are_there && last.is_none());
-                kept = self.keep(&portion, most - removed, (skipped, are_there), tally, left)?;
+                // A regular run counts all that a recipe wants in its last portion.
+                let are_there = self.are_there && (last.is_none() || !self.rules.is_regular());
+                kept = self.keep(&portion, most - removed, (left.skipped - skipped, are_there), tally, left)?;
             }
             (stayed, rest, room) = (stayed + kept, rest - removed - kept, room - most);
             let Some(last) = last else { break };

@@ -157,7 +157,7 @@ fn a_short_report_has_all_of_its_time_and_one_of_many_alerts_stays_a_page() {
              SELECT 'recipe failures', 'generations', i % 100, now() - interval '1 minute' * i, now(), 1, 1, 'recipe ' || i % 100
              FROM generate_series(1, 3000) i;
              INSERT INTO backlog_cleanup.alert (rule, target, value, threshold, sentence, snoozed_until)
-             SELECT 'rule ' || i, 'generations', 1, 1, 'x', 'infinity' FROM generate_series(1, 30) i",
+             SELECT 'rule ' || i, 'generations', 1, 1, 'x', now() + interval '1 year' FROM generate_series(1, 30) i",
         )
         .unwrap();
     let report: String = value(&mut client, "SELECT backlog_cleanup_report('1 hour')");

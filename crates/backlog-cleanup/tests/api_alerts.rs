@@ -48,7 +48,8 @@ fn times_that_no_calendar_has_are_read_as_the_last_that_it_has() {
     client.batch_execute(ALERT).unwrap();
     client
         .batch_execute(
-            "SELECT backlog_cleanup_snooze(1, 'infinity');
+            "SET session_replication_role = replica; -- None can be written so; a table may have come with such.
+             UPDATE backlog_cleanup.alert SET snoozed_until = 'infinity' WHERE id = 1;
              UPDATE backlog_cleanup.alert SET opened_at = '-infinity', acknowledged_at = '290000-01-01' WHERE id = 2;
              INSERT INTO backlog_cleanup.alert_channel (name, kind, seen_at, delivered_at, next_attempt_at, report_at)
              VALUES ('ops', 'slack', '-infinity', '-infinity', 'infinity', '290000-01-01')",
@@ -64,8 +65,8 @@ fn times_that_no_calendar_has_are_read_as_the_last_that_it_has() {
         (&list["alerts"][0]["openedAt"], &list["alerts"][0]["acknowledgedAt"]),
         (&json!("0001-01-01T00:00:00Z"), &json!(last))
     );
-    let (status, snoozed) = ask(&server, "POST", OPERATOR, "alerts/2/snooze", &json!({"interval": "290000 years"}));
-    assert_eq!((status, &snoozed["snoozedUntil"]), (200, &json!(last)), "{snoozed}");
+    let (status, refused) = ask(&server, "POST", OPERATOR, "alerts/2/snooze", &json!({"interval": "290000 years"}));
+    assert_eq!(status, 400, "{refused}");
     let (status, channels) = ask(&server, "GET", MONITOR, "channels", &json!(null));
     let channel = &channels["channels"][0];
     assert_eq!((status, &channel["nextAttemptAt"], &channel["reportAt"]), (200, &json!(last), &json!(last)));
