@@ -40,7 +40,7 @@ pub fn remove(
     tally: &mut Tally,
     left: &mut Left,
 ) -> Result<(usize, usize)> {
-    let keys = Keys { rules, leaf, tables, are_there: is_whole(rules, leaf)? };
+    let keys = Keys::of(rules, leaf, tables)?;
     let room = i64::try_from(limit).unwrap_or(i64::MAX);
     on_nodes(leaf, || keys.remove_recipes(range, stayed as i64, room, tally, left))
 }
@@ -57,7 +57,7 @@ pub fn remove_all(
     if rules.is_regular() {
         return remove(rules, leaf, tables, 0..tally.list.len(), (0, usize::MAX), tally, left).map(drop);
     }
-    let keys = Keys { rules, leaf, tables, are_there: is_whole(rules, leaf)? };
+    let keys = Keys::of(rules, leaf, tables)?;
     on_nodes(leaf, || {
         let all = Sought::all(rules);
         // Code on the other server may write rows again that have gone.
@@ -76,16 +76,22 @@ fn is_whole(rules: &Rules, leaf: &Leaf) -> Result<bool> {
     Ok((!leaf.is_distributed || leaf.table.has_triggers) && leaf.is_all_of(rules.target)?)
 }
 
-/// A leaf whose rows are removed by key. Code can remove rows of the target's other tables while it is worked on.
+/// A leaf whose rows are removed by key.
 struct Keys<'a> {
     rules: &'a Rules<'a>,
     leaf: &'a Leaf,
-    tables: &'a [pg_sys::Oid],
+    /// The target's other tables: code can remove their rows while the leaf is worked on.
+    others: Vec<pg_sys::Oid>,
     /// Whether it has as many rows as a statement is to remove at most.
     are_there: bool,
 }
 
-impl Keys<'_> {
+impl<'a> Keys<'a> {
+    fn of(rules: &'a Rules<'a>, leaf: &'a Leaf, tables: &[pg_sys::Oid]) -> Result<Keys<'a>> {
+        let others = tables.iter().copied().filter(|table| *table != leaf.table.oid).collect();
+        Ok(Keys { rules, leaf, others, are_there: is_whole(rules, leaf)? })
+    }
+
     fn remove_recipes(
         &self,
         range: Range<usize>,
@@ -390,8 +396,7 @@ impl Keys<'_> {
     /// Removes rows, and returns how many per recipe. Errors: those of `Besides::are_none`.
     fn delete(&self, sought: &Sought) -> Result<Tally> {
         let mut gone = Tally::of(self.rules.target, &self.rules.policies);
-        // PostgreSQL counts none of a foreign or a distributed table's own.
-        let besides = Besides::of(self.leaf, self.tables);
+        let besides = Besides::of(self.leaf, &self.others);
         stream_writing(&sought.delete(self.rules, self.leaf), None, |row| gone.count_removed(row))?;
         besides.are_none(0)?;
         Ok(gone)
