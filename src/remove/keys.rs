@@ -40,7 +40,9 @@ pub fn remove(
     tally: &mut Tally,
     left: &mut Left,
 ) -> Result<(usize, usize)> {
-    let keys = Keys::of(rules, leaf, tables)?;
+    let mut keys = Keys::of(rules, leaf, tables)?;
+    // What an emergency run has removed of a recipe before is not known here.
+    keys.are_there &= rules.is_regular();
     let room = i64::try_from(limit).unwrap_or(i64::MAX);
     on_nodes(leaf, || keys.remove_recipes(range, stayed as i64, room, tally, left))
 }
@@ -177,9 +179,7 @@ impl<'a> Keys<'a> {
                 }
             }
             if missing > 0 {
-                // What an emergency run has removed of a recipe before is not known here.
-                let are_there = self.are_there && self.rules.is_regular();
-                self.keep(&self.sought(tally, &short), missing, (0, are_there), tally, left)?;
+                self.keep(&self.sought(tally, &short), missing, (0, self.are_there), tally, left)?;
             }
         }
         Ok(())
@@ -236,11 +236,6 @@ impl<'a> Keys<'a> {
             let last = if rest > at_once { self.last_of(&here, at_once)? } else { None };
             let (portion, most) = match &last {
                 Some(last) => (here.and(&format!("NOT ({})", id.is_behind(last))), at_once),
-                // An emergency run has removed others before.
-                None if self.are_there && !self.rules.is_regular() => {
-                    let most = count(self.leaf, &here)?.min(rest);
-                    (here, most)
-                }
                 None => (here, rest),
             };
             let (before, skipped) = (tally.removed(), left.skipped);
@@ -255,9 +250,8 @@ impl<'a> Keys<'a> {
             let removed = tally.removed() - before;
             let mut kept = 0;
             if removed < most {
-                // A regular run counts all that a recipe wants in its last portion.
-                let are_there = self.are_there && (last.is_none() || !self.rules.is_regular());
-                kept = self.keep(&portion, most - removed, (left.skipped - skipped, are_there), tally, left)?;
+                let (skipped, are_there) = (left.skipped - skipped, self.are_there && last.is_none());
+                kept = self.keep(&portion, most - removed, (skipped, are_there), tally, left)?;
             }
             (stayed, rest, room) = (stayed + kept, rest - removed - kept, room - most);
             let Some(last) = last else { break };

@@ -241,6 +241,16 @@ impl Batch<'_> {
             // Done before.
             Task::Across { .. } => Ok((part.steps, 0)),
             Task::Keys { .. } if limit == 0 => Ok((part.steps, 0)),
+            // Of a foreign table an emergency run removes all rows at once: then it knows which of them code has changed instead.
+            Task::Keys { first, .. } if !rules.is_regular() && !leaf.is_distributed => {
+                self.is_here = false;
+                if *first == 0 {
+                    let tally = &mut self.cutoffs.tally;
+                    keys::remove_all(&rules, leaf, &self.tables, part.kept_back, tally, self.left)?;
+                    self.room.rows = self.room.rows.saturating_sub(tally.removed() as usize);
+                }
+                Ok((part.steps, 0))
+            }
             Task::Keys { first, stayed, .. } => {
                 self.is_here = false;
                 let tried = |batch: &Self| batch.cutoffs.tally.removed() + batch.left.kept_back + batch.left.skipped;

@@ -86,7 +86,7 @@ impl Reading {
                 .collect(),
             far: leaves
                 .iter()
-                .filter(|leaf| leaf.reach == Reach::Key)
+                .filter(|leaf| leaf.table.is_foreign())
                 .map(|leaf| (number(leaf.table.oid), leaf.storage.clone()))
                 .collect(),
             // Not that of a later time: rows have been read by it.
