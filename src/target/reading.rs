@@ -6,7 +6,7 @@ use crate::postgres::names::is_own;
 use crate::postgres::snapshot::Horizon;
 use crate::postgres::table::Column;
 use crate::target::Target;
-use crate::target::leaf::{Leaf, Reach};
+use crate::target::leaf::Leaf;
 use crate::target::spelling::Spelling;
 
 /// How the rows of a target are read. The saved ranks of a run depend on it: with another account, status, column or time zone
