@@ -242,7 +242,7 @@ impl Batch<'_> {
             Task::Across { .. } => Ok((part.steps, 0)),
             Task::Keys { .. } if limit == 0 => Ok((part.steps, 0)),
             // Of a foreign table an emergency run removes all rows at once: then it knows which of them code has changed instead.
-            Task::Keys { first, .. } if !rules.is_regular() && !leaf.is_distributed => {
+            Task::Keys { first, .. } if !rules.is_regular() && !leaf.is_distributed && self.run.max_rows.is_none() => {
                 self.is_here = false;
                 if *first == 0 {
                     let tally = &mut self.cutoffs.tally;
