@@ -49,7 +49,7 @@ fn times_that_no_calendar_has_are_read_as_the_last_that_it_has() {
     client
         .batch_execute(
             "SET session_replication_role = replica; -- None can be written so; a table may have come with such.
-             UPDATE backlog_cleanup.alert SET snoozed_until = 'infinity' WHERE id = 1;
+             UPDATE backlog_cleanup.alert SET snoozed_until = '290000-01-01' WHERE id = 1;
              UPDATE backlog_cleanup.alert SET opened_at = '-infinity', acknowledged_at = '290000-01-01' WHERE id = 2;
              INSERT INTO backlog_cleanup.alert_channel (name, kind, seen_at, delivered_at, next_attempt_at, report_at)
              VALUES ('ops', 'slack', '-infinity', '-infinity', 'infinity', '290000-01-01')",

@@ -89,7 +89,7 @@ fn an_alert_that_is_snoozed_for_ever_is_still_told_to_have_resolved() {
     client
         .batch_execute(&format!(
             "SET session_replication_role = replica; -- None can be written so; a table may have come with such.
-             UPDATE backlog_cleanup.alert SET snoozed_until = 'infinity';
+             UPDATE backlog_cleanup.alert SET snoozed_until = '290000-01-01';
              UPDATE backlog_cleanup.alert_channel SET next_attempt_at = '-infinity';
              RESET session_replication_role;
              {RESOLVE};
