@@ -42,18 +42,6 @@ fn channels_are_told_that_the_database_is_away_and_that_it_is_back() {
 }
 
 #[test]
-fn a_second_outage_is_told_although_nobody_knows_that_the_first_is_over() {
-    let busy = [Answer::Status(200, "ok")].into_iter().chain(vec![Answer::Status(503, "busy"); 6]);
-    let (cluster, receiver, _server) = watched("outage_twice", "2", &busy.collect::<Vec<_>>());
-    cluster.stop();
-    until_holds(|| told(&receiver, "opened").len() == 1);
-    cluster.start_again();
-    until_holds(|| !told(&receiver, "resolved").is_empty());
-    cluster.stop();
-    until_holds(|| told(&receiver, "opened").iter().any(|id| *id != told(&receiver, "opened")[0]));
-}
-
-#[test]
 fn a_long_outage_is_told_again() {
     let (cluster, receiver, _server) = watched("outage_long", "1", &[]);
     cluster.stop();
