@@ -32,7 +32,8 @@ use crate::obstacles::referenced::referenced;
 use crate::postgres::error::Result;
 use crate::postgres::read::read_one;
 use crate::postgres::settings::{set_local, with_settings};
-use crate::postgres::subtransaction::{briefly, is_cancel, sqlstate};
+use crate::postgres::subtransaction::{is_cancel, look, sqlstate};
+use crate::postgres::timeout::within;
 use crate::schedule::pg_cron_is_here;
 use crate::target::Target;
 use crate::target::load::exists;
@@ -89,6 +90,9 @@ const AROUND: [Check<str>; 17] = [
 
 /// How long a check waits for a lock: short, so that all checks together take less than a second.
 const PATIENCE: &str = "50ms";
+
+/// How long a check may take, in milliseconds: it can run code of a table's owner.
+const LONGEST: i64 = 5_000;
 
 type Check<T> = (&'static str, fn(&T) -> Result<Vec<Problem>>, &'static str);
 
@@ -160,8 +164,9 @@ fn statuses(target: &Target) -> Result<Vec<Problem>> {
 
 /// Runs a check: a finding for each of its problems. An error counts as a problem.
 fn examine(check: &str, healthy: &str, work: impl FnOnce() -> Result<Vec<Problem>>) -> Vec<Finding> {
-    let mut found = match briefly(work) {
-        Ok(found) => found,
+    let mut found = match within(LONGEST, || look(work)) {
+        Ok(Some(found)) => found,
+        Ok(None) => vec![Problem { status: Status::Warn, detail: unfinished(), fix: None }],
         Err(caught) if is_cancel(&caught) => caught.rethrow(),
         Err(caught) => match sqlstate(&caught) {
             PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
@@ -180,6 +185,13 @@ fn examine(check: &str, healthy: &str, work: impl FnOnce() -> Result<Vec<Problem
         (check.to_owned(), status.name().to_owned(), detail, fix.filter(|fix| is_statement(fix)))
     };
     found.into_iter().map(finding).collect()
+}
+
+fn unfinished() -> String {
+    format!(
+        "this check was ended after {} s: decide whether the disk is slow, or code that the target's expressions call",
+        LONGEST / 1000
+    )
 }
 
 /// Says who holds a lock that a check would have had to wait for.

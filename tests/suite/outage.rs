@@ -44,9 +44,15 @@ fn live(cluster: &Cluster) -> Client {
             ))
             .unwrap();
         client.batch_execute("SELECT backlog_cleanup_tick()").unwrap();
+        // Each decision to run has its run, besides those of the nights.
         until_true(
             &mut client,
-            "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'backlog_cleanup early run'",
+            &format!(
+                "SELECT (SELECT count(*) FROM backlog_cleanup.run WHERE state = 'completed')
+                        = {} + (SELECT count(*) FROM backlog_cleanup.decision WHERE action = 'run')
+                        AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'backlog_cleanup early run')",
+                hour / 24
+            ),
         );
         if hour % 24 == 23 {
             client.batch_execute("CALL backlog_cleanup_run()").unwrap();

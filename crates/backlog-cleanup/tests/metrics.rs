@@ -252,7 +252,8 @@ fn the_alerts_and_the_dashboard_ask_for_metrics_that_are_there() {
              INSERT INTO backlog_cleanup.alert_channel (name, kind) VALUES ('ops', 'slack')",
         )
         .unwrap();
-    let scrape = scrape_until(&server, "backlog_cleanup_count_success{target=\"generations\"}", "1");
+    let of_the_run = "backlog_cleanup_policy_in_scope_rows{target=\"generations\",policy=\"default\"}";
+    let scrape = scrape_until(&server, of_the_run, "326");
     let there = names(&scrape);
     let dashboard = include_str!("../../../deploy/grafana/backlog-cleanup.json");
     let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();

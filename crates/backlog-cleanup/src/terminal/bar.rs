@@ -1,7 +1,7 @@
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::history::Run;
 use crate::printable::printable;
@@ -33,13 +33,13 @@ impl Bar {
         }
     }
 
-    /// Leaves a bar that was shown on the screen.
+    /// Leaves the bar of a run that removed rows on the screen, and clears every other.
     pub fn finish(&self, is_done: bool, output: &Output) {
         if is_done && self.bar.position() > 0 {
             self.bar.finish();
             output.note("");
         } else {
-            self.bar.set_draw_target(ProgressDrawTarget::hidden());
+            self.bar.finish_and_clear();
         }
     }
 }
