@@ -536,14 +536,16 @@ fn kind(relkind: i8) -> &'static str {
     }
 }
 
-/// Tables whose name is like `written`, in any schema.
+/// Tables whose name is like `written`, in any schema; those of an extension only in the schema that `written` has.
 fn tables_like(written: &str, kinds: &str) -> Result<Vec<String>> {
     const TABLES: &str = "
         SELECT relname::text, oid::regclass::text FROM pg_class
         WHERE strpos($1, relkind::text) > 0 AND relpersistence <> 't'
           AND relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema')
+          AND (starts_with($2, relnamespace::regnamespace || '.')
+               OR NOT EXISTS (SELECT FROM pg_depend WHERE (classid, objid, deptype) = ('pg_class'::regclass, pg_class.oid, 'e')))
         ORDER BY 1, 2";
-    let tables = rows_now(TABLES, &[kinds.into()], |row| {
+    let tables = rows_now(TABLES, &[kinds.into(), written.into()], |row| {
         Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default()))
     })?;
     let (mut names, qualified): (Vec<String>, Vec<String>) = tables.iter().cloned().unzip();

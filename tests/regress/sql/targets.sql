@@ -54,6 +54,8 @@ UPDATE backlog_cleanup.target SET generations_table = '' WHERE name = 'job';
 \echo :LAST_ERROR_SQLSTATE
 UPDATE backlog_cleanup.target SET generations_table = 'job' WHERE name = 'job';
 \echo :LAST_ERROR_SQLSTATE
+-- A table of an extension is no suggestion.
+UPDATE backlog_cleanup.target SET generations_table = 'decisions' WHERE name = 'job';
 UPDATE backlog_cleanup.target SET generations_table = 'public.job; DROP TABLE job' WHERE name = 'job';
 \echo :LAST_ERROR_SQLSTATE
 UPDATE backlog_cleanup.target SET recipes_table = 'a.b.c' WHERE name = 'job';
