@@ -81,7 +81,6 @@ fn census(target: &Target) -> Result<Census> {
             in_status = in_status.join(", "),
         );
         leaf.reading_part_as_owner(target, &part, || {
-            set_local("jit", "off");
             Spi::connect(|client| {
                 client.select(statement.as_str(), None, &[])?.try_for_each(|row| {
                     let [rows, of_account, failed, never, future] =

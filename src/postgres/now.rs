@@ -10,6 +10,7 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiHeapTupleData;
 
 use crate::postgres::error::{Result, spi};
+use crate::postgres::settings::{set_local, with_settings};
 
 thread_local! {
     static PLANS: RefCell<HashMap<&'static str, pg_sys::SPIPlanPtr>> = RefCell::default();
@@ -29,16 +30,20 @@ pub fn rows_now<T>(
     // SAFETY: a plan that is kept lives as long as the process. Values and nulls, one per argument, outlive the call. The
     // result lives until Spi::connect ends.
     Spi::connect(|_| unsafe {
-        pg_sys::SPI_execute_snapshot(
-            plan(query, arguments),
-            values.as_mut_ptr(),
-            nulls.as_ptr().cast(),
-            pg_sys::GetLatestSnapshot(),
-            std::ptr::null_mut(),
-            true,
-            false,
-            0,
-        );
+        with_settings(|| {
+            // Compiling takes far longer than it saves.
+            set_local("jit", "off");
+            pg_sys::SPI_execute_snapshot(
+                plan(query, arguments),
+                values.as_mut_ptr(),
+                nulls.as_ptr().cast(),
+                pg_sys::GetLatestSnapshot(),
+                std::ptr::null_mut(),
+                true,
+                false,
+                0,
+            );
+        });
         let found = pg_sys::SPI_tuptable;
         (0..pg_sys::SPI_processed as usize)
             .filter_map(|place| SpiHeapTupleData::new((*found).tupdesc, *(*found).vals.add(place)).transpose())

@@ -100,6 +100,8 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
         if !unsafe { pg_sys::has_privs_of_role(user, owner) } {
             show_no_plans();
         }
+        // Compiling takes far longer than it saves, and ten megabytes.
+        set_local("jit", "off");
         // Without it a statement on positions compares each row of the table with each position.
         set_local("enable_tidscan", "on");
         naming_anything(work)

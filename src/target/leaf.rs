@@ -144,11 +144,9 @@ impl Leaf {
     }
 
     /// Settings of the planner for a pass over most rows, until `acting_as` ends: passing tuples between workers costs nothing,
-    /// no JIT, and no index if the statistics are stale.
+    /// and no index if the statistics are stale.
     pub fn expect_most_rows(&self) {
         set_local("parallel_tuple_cost", "0");
-        // JIT takes ten megabytes and more, and saves no time on a column or two.
-        set_local("jit", "off");
         // The leader reads too. More processes than processors would only take turns.
         let others = available_parallelism().map_or(1, |processors| processors.get() - 1);
         // SAFETY: a setting, read by the one thread of a backend.

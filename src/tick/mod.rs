@@ -95,8 +95,6 @@ fn backlog_cleanup_tick() -> Result<Json> {
     let tick = with_new_snapshot(|| {
         with_settings(|| {
             set_local("lock_timeout", PATIENCE);
-            // Compiling takes far longer than what it would save.
-            set_local("jit", "off");
             tick()
         })
     })?;

@@ -57,8 +57,6 @@ pub fn evaluate() -> Result<Vec<Unknown>> {
     extension::is_of_this_version()?;
     with_settings(|| {
         set_local("lock_timeout", PATIENCE);
-        // Compiling takes far longer than what it would save.
-        set_local("jit", "off");
         let rules = Rule::in_effect()?;
         let mut unknown = Vec::new();
         for rule in &rules {

@@ -12,7 +12,6 @@ use pgrx::prelude::*;
 use crate::extension;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::read::read_one;
-use crate::postgres::settings::{set_local, with_settings};
 use crate::schedule::call;
 use crate::target::load::exists;
 
@@ -39,10 +38,5 @@ fn backlog_cleanup_report(
     if extension::as_owner(|| read_one::<bool>(IN_RANGE, &[since.into()]))? != Some(true) {
         return Err(invalid("argument \"since\" must be from 1 hour to 3 years"));
     }
-    let facts = with_settings(|| {
-        // Compiling takes far longer than what it would save.
-        set_local("jit", "off");
-        facts::facts(&target, since)
-    })?;
-    Ok(print(&page::page(&facts)))
+    Ok(print(&page::page(&facts::facts(&target, since)?)))
 }

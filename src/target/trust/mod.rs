@@ -198,7 +198,6 @@ fn stranger(starts: &'static str, arguments: &[DatumWithOid], called: &[Object])
     type Start = (pg_sys::Oid, Vec<pg_sys::Oid>, bool, String);
     let found = with_settings(|| {
         // The planner believes in a million rows, where there are ten.
-        set_local("jit", "off");
         for path in ["seqscan", "hashjoin", "mergejoin"] {
             set_local(&format!("enable_{path}"), "off");
         }
