@@ -31,16 +31,18 @@ const OPEN: &str = "
     FROM pg_stat_activity
     WHERE pid = $1 AND pid <> pg_backend_pid() AND (state ~ '^idle in transaction' OR xact_start < now() - interval '15 minutes')";
 
-/// Alerts that a transaction has changed open and resolve for nobody else before it ends: ticks pass them over.
+/// Alerts that a transaction has changed or locked open and resolve for nobody else before it ends: ticks pass them over, and so do servers
+/// the channels.
 const OPEN_ALERTS: &str = "
-    SELECT 'warn', format('session %s of role \"%s\" has changed alerts in a transaction that goes on since %s: no tick can open or resolve these before it ends',
+    SELECT 'warn', format('session %s of role \"%s\" has changed or locked alerts or their channels in a transaction that goes on since %s: no tick can open or resolve these, and no server deliver them, before it ends',
                           pid, usename, to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')),
            format('SELECT pg_terminate_backend(%s)', pid)
     FROM pg_stat_activity
-    WHERE pid <> pg_backend_pid() AND backend_xid IS NOT NULL
-      AND (state ~ '^idle in transaction' OR xact_start < now() - interval '15 minutes')
+    WHERE pid <> pg_backend_pid()
+      AND (state ~ '^idle in transaction' AND state_change < clock_timestamp() - interval '1 second' OR xact_start < now() - interval '15 minutes')
       AND pid IN (SELECT pid FROM pg_locks
-                  WHERE relation = 'backlog_cleanup.alert'::regclass AND mode = 'RowExclusiveLock' AND granted
+                  WHERE relation IN ('backlog_cleanup.alert'::regclass, 'backlog_cleanup.alert_delivery'::regclass, 'backlog_cleanup.alert_channel'::regclass)
+                    AND mode <> 'AccessShareLock' AND granted
                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
     ORDER BY xact_start, pid";
 

@@ -8,6 +8,40 @@ pub fn deleted_of(tables: &[pg_sys::Oid]) -> i64 {
     tables.iter().map(|table| sum(*table, |counts| counts.tuples_deleted)).sum()
 }
 
+/// The file that a table has its rows in: another one after TRUNCATE, and 0 once it is dropped.
+pub fn file_of(table: pg_sys::Oid) -> u32 {
+    // SAFETY: the relation is closed again.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(table);
+        if relation.is_null() {
+            return 0;
+        }
+        let file = (*(*relation).rd_rel).relfilenode.to_u32();
+        pg_sys::RelationClose(relation);
+        file
+    }
+}
+
+/// Whether this transaction holds the lock of TRUNCATE and DROP on a table.
+pub fn is_locked_from_all(table: pg_sys::Oid) -> bool {
+    let tag = pg_sys::LOCKTAG {
+        // SAFETY: the database of this process.
+        locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+        locktag_field2: table.to_u32(),
+        locktag_type: pg_sys::LockTagType::LOCKTAG_RELATION as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+        ..Default::default()
+    };
+    let mode = pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE;
+    // SAFETY: a look into the locks of this process.
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        return pg_sys::LockHeldByMe(&tag, mode);
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        return pg_sys::LockHeldByMe(&tag, mode, false);
+    }
+}
+
 /// Whether it has updated rows of a table.
 pub fn is_updated(table: pg_sys::Oid) -> bool {
     sum(table, |counts| counts.tuples_updated) > 0

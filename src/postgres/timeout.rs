@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 
 use crate::postgres::error::Result;
-use crate::postgres::sqlstate::goes_on;
+use crate::postgres::sqlstate::{goes_on, is_ended};
 use crate::postgres::subtransaction::attempt;
 
 unsafe extern "C-unwind" {
@@ -25,27 +25,53 @@ const AGAIN: i32 = 100;
 /// Whether the limit has ended the work.
 static IS_OVER: AtomicBool = AtomicBool::new(false);
 
+/// Whether somebody else had ended it before.
+static WAS_ENDED: AtomicBool = AtomicBool::new(false);
+
 thread_local! {
     /// The number of this process's timer.
     static TIMER: Cell<Option<u32>> = const { Cell::new(None) };
+    static IS_SET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Does `work` in a subtransaction, and cancels its statement after so many milliseconds: then it returns `None`, with nothing done.
-/// Not within itself.
+/// The timer, while it is set.
+struct Limit(u32);
+
+impl Limit {
+    fn set(milliseconds: i64) -> Limit {
+        let timer = TIMER.get().unwrap_or_else(|| {
+            // SAFETY: the handler lives as long as the library, which is never unloaded.
+            let timer = unsafe { RegisterTimeout(ANY, over) };
+            TIMER.set(Some(timer));
+            timer
+        });
+        IS_OVER.store(false, Relaxed);
+        IS_SET.set(true);
+        // SAFETY: the timer is registered.
+        unsafe { enable_timeout_every(timer, pg_sys::GetCurrentTimestamp() + milliseconds * 1000, AGAIN) };
+        Limit(timer)
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        // SAFETY: the timer is registered.
+        unsafe { disable_timeout(self.0, false) };
+        IS_SET.set(false);
+    }
+}
+
+/// Does `work` in a subtransaction, and cancels its statement after so many milliseconds: then it returns `None`, with nothing done. Within
+/// itself the outer limit holds. What somebody else has ended before, and code has gone on with, stays ended.
 pub fn within<T>(milliseconds: i64, work: impl FnOnce() -> Result<T>) -> std::result::Result<Option<T>, CaughtError> {
-    let timer = TIMER.get().unwrap_or_else(|| {
-        // SAFETY: the handler lives as long as the library, which is never unloaded.
-        let timer = unsafe { RegisterTimeout(ANY, over) };
-        TIMER.set(Some(timer));
-        timer
-    });
-    IS_OVER.store(false, Relaxed);
-    // SAFETY: the timer is registered.
-    unsafe { enable_timeout_every(timer, pg_sys::GetCurrentTimestamp() + milliseconds * 1000, AGAIN) };
-    let done = attempt(|| work().map(Some));
-    // SAFETY: as above.
-    unsafe { disable_timeout(timer, false) };
-    if !IS_OVER.swap(false, Relaxed) {
+    let attempted = || attempt(|| work().map(Some));
+    if IS_SET.get() {
+        return attempted();
+    }
+    let limit = Limit::set(milliseconds);
+    let done = attempted();
+    drop(limit);
+    if !IS_OVER.swap(false, Relaxed) || WAS_ENDED.load(Relaxed) {
         return done;
     }
     // It may not have been heard.
@@ -59,9 +85,12 @@ pub fn within<T>(milliseconds: i64, work: impl FnOnce() -> Result<T>) -> std::re
 ///
 /// A handler of PostgreSQL's timer, which wakes the process when it returns.
 unsafe extern "C-unwind" fn over() {
-    IS_OVER.store(true, Relaxed);
     // SAFETY: the flags of a cancel, which are made for signal handlers.
     unsafe {
+        let is_pending = (&raw const pg_sys::QueryCancelPending).read_volatile() != 0;
+        if !IS_OVER.swap(true, Relaxed) {
+            WAS_ENDED.store(is_pending || is_ended(), Relaxed);
+        }
         (&raw mut pg_sys::QueryCancelPending).write_volatile(1);
         (&raw mut pg_sys::InterruptPending).write_volatile(1);
     }

@@ -1,7 +1,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::postgres::changes::deleted_of;
+use crate::postgres::changes::{deleted_of, file_of, is_locked_from_all};
 use crate::postgres::error::{Result, error};
 use crate::target::leaf::Leaf;
 
@@ -12,17 +12,26 @@ pub struct Besides<'a> {
     /// The target's tables.
     tables: &'a [pg_sys::Oid],
     before: i64,
+    /// Where the tables have their rows.
+    files: Vec<u32>,
 }
 
 impl<'a> Besides<'a> {
     /// Watches from now on.
     pub fn of(leaf: &'a Leaf, tables: &'a [pg_sys::Oid]) -> Besides<'a> {
-        Besides { leaf, tables, before: deleted_of(tables) }
+        let files = tables.iter().map(|table| file_of(*table)).collect();
+        Besides { leaf, tables, before: deleted_of(tables), files }
     }
 
     /// Whether more rows than these are gone.
     pub fn are_gone(&self, rows: usize) -> bool {
-        deleted_of(self.tables) - self.before > rows as i64
+        deleted_of(self.tables) - self.before > rows as i64 || self.are_emptied()
+    }
+
+    /// Whether the transaction has truncated or dropped one of the tables meanwhile, which deletes no row one by one.
+    fn are_emptied(&self) -> bool {
+        let mut tables = self.tables.iter().zip(&self.files);
+        tables.any(|(table, file)| file_of(*table) != *file && is_locked_from_all(*table))
     }
 
     /// Refuses a statement that has deleted more than these rows: others may have to stay. Errors: 27000.

@@ -10,7 +10,7 @@ use crate::postgres::table::Table;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach};
 use crate::target::reading::types;
-use crate::target::spelling::{LABELS, has_all};
+use crate::target::spelling::{NAMES, has_all};
 
 /// Refuses to remove rows by an old snapshot (REPEATABLE READ, SERIALIZABLE) if the target, its policies, its leaves or their
 /// columns have changed since: the snapshot's rows are not those of the present target, and a rewritten table looks empty to
@@ -24,8 +24,8 @@ pub fn is_that_of_the_snapshot(target: &Target) -> Result<()> {
     let arguments = || [target.name.as_str().into(), target.table.oid.into(), columns().into()];
     let types = || [types(target).into()];
     let is_same = extension::as_owner(|| {
-        let before = read_prepared::<Vec<String>>(LABELS, &types())?.unwrap_or_default();
-        let now = one_now::<Vec<String>>(LABELS, &types())?.unwrap_or_default();
+        let before = read_prepared::<Vec<String>>(NAMES, &types())?.unwrap_or_default();
+        let now = one_now::<Vec<String>>(NAMES, &types())?.unwrap_or_default();
         Ok(has_all(&now, &before)
             && read_prepared::<String>(GROUND, &arguments())? == one_now::<String>(GROUND, &arguments())?)
     })?;

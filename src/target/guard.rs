@@ -44,6 +44,8 @@ pub(super) struct Failed {
     of_row: String,
     /// What its statements may name: as those of the table that it is on.
     named: Vec<Object>,
+    /// The type of that table's rows.
+    row_type: pg_sys::Oid,
     pub(super) met: Unreadable,
 }
 
@@ -63,7 +65,8 @@ pub struct Unreadable {
 /// of statements of this extension.
 #[pg_extern(stable, strict, parallel_unsafe, cost = 1000)]
 fn backlog_cleanup_has_value(expression: &str, of_row: AnyElement) -> Result<bool> {
-    let Some(known) = failed().into_iter().find(|failed| failed.of_row == expression) else {
+    let known = failed().into_iter().find(|failed| failed.of_row == expression);
+    let Some(known) = known.filter(|failed| failed.is_of(of_row.oid())) else {
         return Err(error(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             "function backlog_cleanup_has_value is for statements of backlog_cleanup".into(),
@@ -163,7 +166,18 @@ impl Unreadable {
     }
 }
 
+unsafe extern "C-unwind" {
+    /// Whether a row type is that of a child or a partition of the table of another, at any level (catalog/pg_inherits.h).
+    fn typeInheritsFrom(below: pg_sys::Oid, above: pg_sys::Oid) -> bool;
+}
+
 impl Failed {
+    /// Whether the rows of a type are those of its table: with others somebody's code asks, to which the expression means something else.
+    fn is_of(&self, row_type: pg_sys::Oid) -> bool {
+        // SAFETY: reads catalogs, for types of tables.
+        row_type == self.row_type || unsafe { typeInheritsFrom(row_type, self.row_type) }
+    }
+
     fn warn(&self) {
         ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, self.met.message.clone(), "backlog_cleanup")
             .set_detail("Rows for which it fails stay, and are not counted.")
@@ -194,6 +208,8 @@ impl Target {
                     sql: expression.sql.clone(),
                     of_row: expression.of_row.clone(),
                     named: self.table.named_with_it(),
+                    // SAFETY: a look into PostgreSQL's cache of tables.
+                    row_type: unsafe { pg_sys::get_rel_type_id(self.table.oid) },
                     met,
                 });
             }

@@ -100,7 +100,7 @@ impl Reading {
         let mut now = Reading::of(target, &[])?;
         now.far.clone_from(&self.far);
         let is_spelled_so = self.spelling.holds(&now.spelling);
-        now.spelling.labels.clone_from(&self.spelling.labels);
+        now.spelling.names.clone_from(&self.spelling.names);
         now.horizon = self.horizon;
         Ok(is_spelled_so && *self == now)
     }

@@ -8,9 +8,9 @@ use crate::target::below::types_below;
 /// What the texts of rows depend on that can change in spite of all locks.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spelling {
-    /// The labels of enums, each with its oid: whoever owns the type can swap them, and locks no table.
+    /// The labels of enums, each with its oid, and the attributes of row types: whoever owns the type can swap them, and locks no table.
     #[serde(default)]
-    pub labels: Vec<String>,
+    pub names: Vec<String>,
     /// The casts to text and JSON by a function, each with the version of that function: whoever owns it can replace it.
     #[serde(default)]
     casts: Vec<String>,
@@ -19,22 +19,29 @@ pub struct Spelling {
 impl Spelling {
     pub fn of(types: &[pg_sys::Oid]) -> Result<Spelling> {
         Ok(Spelling {
-            labels: one_now::<Vec<String>>(LABELS, &[types.to_vec().into()])?.unwrap_or_default(),
+            names: one_now::<Vec<String>>(NAMES, &[types.to_vec().into()])?.unwrap_or_default(),
             casts: one_now::<Vec<String>>(CASTS, &[types.to_vec().into()])?.unwrap_or_default(),
         })
     }
 
-    /// Whether it is so still. A label that has come since is in no row that was there.
+    /// Whether it is so still. A label that has come since is in no row that was there, and no expression names a new attribute.
     pub fn holds(&self, now: &Spelling) -> bool {
-        has_all(&now.labels, &self.labels) && self.casts == now.casts
+        has_all(&now.names, &self.names) && self.casts == now.casts
     }
 }
 
-/// The labels of the enums among types, also below domains, arrays, row types and ranges.
-pub const LABELS: &str = concat!(
+/// The labels of the enums and the attributes of the row types among types, also below domains, arrays, row types and ranges.
+pub const NAMES: &str = concat!(
     types_below!(),
-    "SELECT pg_catalog.array_agg(pg_catalog.concat_ws(' ', e.oid, e.enumlabel) ORDER BY e.oid)
-    FROM pg_catalog.pg_enum e JOIN type ON e.enumtypid OPERATOR(pg_catalog.=) type.oid"
+    "SELECT pg_catalog.array_agg(name ORDER BY name)
+    FROM (SELECT pg_catalog.concat_ws(' ', e.oid, e.enumlabel)
+          FROM pg_catalog.pg_enum e JOIN type ON e.enumtypid OPERATOR(pg_catalog.=) type.oid
+          UNION ALL
+          SELECT pg_catalog.concat_ws(' ', a.attrelid, a.attnum, a.atttypid, a.attname)
+          FROM type
+          JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) type.oid
+          JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) t.typrelid AND a.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2
+                                            AND NOT a.attisdropped) AS named (name)"
 );
 
 /// The casts by a function to text, and to json, which documents of several columns use, from types and those below them.
@@ -46,7 +53,7 @@ const CASTS: &str = concat!(
       AND c.casttarget OPERATOR(pg_catalog.=) ANY ('{pg_catalog.text, pg_catalog.json}'::pg_catalog.regtype[])"
 );
 
-/// Whether labels are there that were there before.
+/// Whether the names are there that were there before.
 pub fn has_all(now: &[String], before: &[String]) -> bool {
-    before.iter().all(|label| now.contains(label))
+    before.iter().all(|name| now.contains(name))
 }

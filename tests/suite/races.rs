@@ -598,11 +598,11 @@ fn a_batched_run_ends_where_a_foreign_table_stands_for_another_one() {
     // Of `two` all rows would stay. Another database has rows under the same name.
     client
         .batch_execute(&format!(
-            "CREATE EXTENSION backlog_cleanup; CREATE EXTENSION postgres_fdw; CREATE ROLE other LOGIN SUPERUSER;
+            "CREATE EXTENSION backlog_cleanup; CREATE EXTENSION postgres_fdw; CREATE ROLE other LOGIN SUPERUSER; CREATE SCHEMA elsewhere;
              CREATE SERVER loop FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{socket}', dbname 'postgres');
              CREATE USER MAPPING FOR postgres SERVER loop OPTIONS (user 'postgres');
              CREATE TABLE one (id int PRIMARY KEY, owner text, queue text, state text, at timestamptz, error text);
-             CREATE TABLE two (LIKE one INCLUDING ALL);
+             CREATE TABLE two (LIKE one INCLUDING ALL); CREATE TABLE elsewhere.one (LIKE one INCLUDING ALL);
              CREATE TABLE job (id int, owner text, queue text, state text, at timestamptz, error text) PARTITION BY LIST (owner);
              CREATE FOREIGN TABLE far PARTITION OF job FOR VALUES IN ('w') SERVER loop OPTIONS (schema_name 'public', table_name 'one');
              INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
@@ -626,6 +626,12 @@ fn a_batched_run_ends_where_a_foreign_table_stands_for_another_one() {
         .unwrap();
     for (change, is_another) in [
         ("ALTER FOREIGN TABLE far OPTIONS (SET table_name 'two')", true),
+        ("ALTER FOREIGN TABLE far ALTER at OPTIONS (ADD column_name 'at')", true),
+        ("ALTER FOREIGN TABLE far ALTER at OPTIONS (DROP column_name)", true),
+        // The schema is the one here where no option has it.
+        ("ALTER FOREIGN TABLE far SET SCHEMA elsewhere", false),
+        ("ALTER FOREIGN TABLE far OPTIONS (DROP schema_name)", true),
+        ("ALTER FOREIGN TABLE far SET SCHEMA elsewhere", true),
         ("ALTER SERVER loop OPTIONS (SET dbname 'another')", true),
         ("ALTER USER MAPPING FOR postgres SERVER loop OPTIONS (SET user 'other')", true),
         (
@@ -640,6 +646,7 @@ fn a_batched_run_ends_where_a_foreign_table_stands_for_another_one() {
         client
             .batch_execute(&format!(
                 "DELETE FROM backlog_cleanup.run; TRUNCATE one, two; {}; {};
+                 ALTER FOREIGN TABLE IF EXISTS elsewhere.far SET SCHEMA public;
                  ALTER FOREIGN TABLE far OPTIONS (SET table_name 'one'); ALTER SERVER loop OPTIONS (SET dbname 'postgres');
                  DROP USER MAPPING IF EXISTS FOR PUBLIC SERVER loop; DROP USER MAPPING IF EXISTS FOR postgres SERVER loop;
                  CREATE USER MAPPING FOR postgres SERVER loop OPTIONS (user 'postgres')",

@@ -839,6 +839,62 @@ fn code_of_a_tables_owner_makes_no_tick_slow() {
 }
 
 #[test]
+fn what_ends_a_statement_ends_a_check_and_a_run_whatever_code_makes_of_it() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(&cluster::JOBS.replace("CREATE EXTENSION backlog_cleanup;", "")).unwrap();
+    // It catches the first cancel, and is slow; what it calls is slow, too.
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_grant('app', 'monitor'); ALTER TABLE job ADD slow boolean DEFAULT false;
+             CREATE FUNCTION meets(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN true; END'; ALTER FUNCTION meets OWNER TO app;
+             UPDATE backlog_cleanup.target SET condition = '(public.meets(queue))' WHERE name = 't'",
+        )
+        .unwrap();
+    let meets = |client: &mut Client, body: &str| {
+        let written =
+            format!("CREATE OR REPLACE FUNCTION meets(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $${body}$$");
+        client.batch_execute(&written).unwrap();
+    };
+    meets(
+        &mut client,
+        "BEGIN PERFORM pg_sleep(6); RETURN true; EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(20); RETURN true; END",
+    );
+    let mut session = cluster.connect();
+    session.batch_execute("SET statement_timeout = '2 s'").unwrap();
+    for call in ["SELECT count(*) FROM backlog_cleanup_doctor('t')", TICK] {
+        let started = Instant::now();
+        assert_eq!(cluster::refused(session.batch_execute(call)).0, "57014", "{call}");
+        assert!(started.elapsed() < Duration::from_secs(15), "{call}: {:?}", started.elapsed());
+    }
+    // The limit of a step holds for a doctor that code of it calls.
+    meets(
+        &mut client,
+        "BEGIN PERFORM * FROM public.backlog_cleanup_doctor('generations'); PERFORM pg_sleep(60); RETURN true; END",
+    );
+    let started = Instant::now();
+    client.batch_execute(TICK).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert_eq!(said(&mut client, "sample t", "skipped").as_deref(), Some("it was ended after 5 s"));
+    // A doctor in between is no reason to forget it.
+    meets(&mut client, "BEGIN PERFORM pg_sleep(0.1); RETURN true; END");
+    client
+        .batch_execute(
+            "CREATE FUNCTION catch() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN PERFORM pg_sleep(60); RETURN OLD;
+             EXCEPTION WHEN query_canceled THEN
+                 PERFORM count(*) FROM public.backlog_cleanup_doctor('t'); RAISE EXCEPTION 'mine';
+             END $$;
+             ALTER FUNCTION catch OWNER TO app; UPDATE backlog_cleanup.target SET condition = NULL WHERE name = 't';
+             CREATE TRIGGER catch BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id = 7) EXECUTE FUNCTION catch();
+             UPDATE backlog_cleanup.policy SET keep = 0",
+        )
+        .unwrap();
+    cluster::refused(session.batch_execute("SELECT backlog_cleanup_failed_generations('t')"));
+    assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 100);
+}
+
+#[test]
 fn many_rows_are_counted_with_every_other_tick_and_not_all_targets_with_one() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();
@@ -1153,6 +1209,7 @@ fn who_keeps_alerts_from_opening_by_an_open_transaction_is_told() {
         .batch_execute(
             "CREATE ROLE op LOGIN; SELECT backlog_cleanup_grant('op', 'operator');
              UPDATE backlog_cleanup.alert_rule SET threshold = 10, resolve_at = 5 WHERE name = 'rows in scope';
+             INSERT INTO backlog_cleanup.alert_channel (name, kind) VALUES ('ops', 'slack');
              INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, removable, milliseconds)
              VALUES ('generations', 'fine', now() - interval '1 minute', 60, 50, 1)",
         )
@@ -1165,10 +1222,11 @@ fn who_keeps_alerts_from_opening_by_an_open_transaction_is_told() {
     client.batch_execute(TICK).unwrap();
     let opened = "SELECT count(*) FROM backlog_cleanup.alert WHERE rule = 'rows in scope'";
     assert_eq!(number(&mut client, opened), 0);
-    let told: String = value(&mut client, finding);
     let pid = number(&mut client, "SELECT pid::bigint FROM pg_stat_activity WHERE state = 'idle in transaction'");
-    let wanted =
-        format!("warn session {pid} of role \"postgres\" has changed alerts in a transaction that goes on since ");
+    let wanted = format!(
+        "warn session {pid} of role \"postgres\" has changed or locked alerts or their channels in a transaction that goes on since "
+    );
+    let told = told_of_alerts(&mut client, finding);
     assert!(told.starts_with(&wanted) && told.ends_with(&format!("SELECT pg_terminate_backend({pid})")), "{told}");
     client.batch_execute(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
     until_true(&mut client, "SELECT count(*) = 0 FROM pg_stat_activity WHERE state = 'idle in transaction'");
@@ -1176,4 +1234,26 @@ fn who_keeps_alerts_from_opening_by_an_open_transaction_is_told() {
     assert_eq!(number(&mut client, opened), 1);
     let told: String = value(&mut client, finding);
     assert!(told.starts_with("ok"), "{told}");
+    // What only locks them keeps others away, too.
+    for statement in [
+        "INSERT INTO backlog_cleanup.alert_delivery (channel, alert, change, message)
+         SELECT name, (SELECT min(id) FROM backlog_cleanup.alert), 'resolved', gen_random_uuid() FROM backlog_cleanup.alert_channel",
+        "UPDATE backlog_cleanup.alert_channel SET failures = 0",
+        "LOCK TABLE backlog_cleanup.alert_channel IN EXCLUSIVE MODE",
+        "LOCK TABLE backlog_cleanup.alert_delivery IN EXCLUSIVE MODE",
+    ] {
+        let mut session = cluster.connect();
+        session.batch_execute("SET SESSION AUTHORIZATION op; BEGIN").unwrap();
+        session.batch_execute(statement).unwrap();
+        let told = told_of_alerts(&mut client, finding);
+        assert!(told.contains("has changed or locked alerts or their channels"), "{statement}: {told}");
+    }
+}
+
+/// What the doctor says as soon as a transaction has been idle for a second.
+fn told_of_alerts(client: &mut Client, finding: &str) -> String {
+    let is_idle = "SELECT EXISTS (SELECT FROM pg_stat_activity
+                                  WHERE state = 'idle in transaction' AND state_change < clock_timestamp() - interval '1.1 seconds')";
+    until_true(client, is_idle);
+    value(client, finding)
 }

@@ -316,3 +316,41 @@ fn a_row_for_which_an_expression_takes_others_along_stays_and_what_only_reads_ta
         }
     }
 }
+
+#[test]
+fn a_row_for_which_code_empties_or_drops_a_part_of_the_table_stays() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    // Row 130 is of the second part; the first has completed rows.
+    client
+        .batch_execute(
+            "ALTER TABLE job RENAME TO single; CREATE TABLE job (LIKE single INCLUDING DEFAULTS) PARTITION BY RANGE (id);
+             CREATE TABLE low PARTITION OF job FOR VALUES FROM (0) TO (100); CREATE TABLE high PARTITION OF job FOR VALUES FROM (100) TO (200);
+             CREATE TABLE saved AS
+                 SELECT id + 50 AS id, owner, queue, CASE WHEN id % 10 = 0 AND id < 50 THEN 'completed' ELSE state END AS state, at, error FROM single;
+             CREATE FUNCTION trg() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN EXECUTE TG_ARGV[0]; RETURN OLD; END$$",
+        )
+        .unwrap();
+    // The second TRUNCATE is in place.
+    for way in ["TRUNCATE low", "TRUNCATE low; TRUNCATE low", "DROP TABLE low"] {
+        client
+            .batch_execute(&format!(
+                "CREATE TRIGGER trg BEFORE DELETE ON high FOR EACH ROW WHEN (OLD.id = 130) EXECUTE FUNCTION trg('{way}')"
+            ))
+            .unwrap();
+        for call in RUNS {
+            client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+            let (_, kept_back, sqlstate, message, row) = run(&mut client, call);
+            let there = "SELECT count(*) FROM job WHERE id = 130 OR state = 'completed'";
+            assert_eq!(number(&mut client, there), 5, "{way}, {call}: {message:?}");
+            assert_eq!(
+                (sqlstate.as_deref(), row.as_deref()),
+                (Some("27000"), Some("130")),
+                "{way}, {call}: {message:?}"
+            );
+            assert_eq!(kept_back, 1, "{way}, {call}");
+        }
+        client.batch_execute("DROP TRIGGER trg ON high").unwrap();
+    }
+}

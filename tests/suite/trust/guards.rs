@@ -41,6 +41,42 @@ fn what_guards_an_expression_is_for_the_extensions_statements_alone() {
 }
 
 #[test]
+fn what_guards_an_expression_is_for_rows_of_its_table_alone() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    // To a row of another type the expression is a function of somebody's.
+    let guarded = "((((g.error)::pg_catalog.json OPERATOR(pg_catalog.->>) ''c''::pg_catalog.text) OPERATOR(pg_catalog.=) ''1''::pg_catalog.text))";
+    client
+        .batch_execute(&format!(
+            "UPDATE job SET error = '{{\"c\":\"1\"}}'; UPDATE job SET error = 'no json' WHERE id = 1;
+             UPDATE backlog_cleanup.target SET condition = '(error::json ->> ''c'' = ''1'')' WHERE name = 't';
+             UPDATE backlog_cleanup.policy SET keep = 0;
+             CREATE ROLE evil; CREATE SCHEMA evil AUTHORIZATION evil; GRANT REFERENCES ON job TO evil; GRANT USAGE ON SCHEMA public TO evil;
+             SET ROLE evil;
+             CREATE TYPE evil.r AS (id int);
+             CREATE FUNCTION evil.error(record) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$BEGIN RETURN '{{}}'; END$$;
+             CREATE TABLE evil.child (job int REFERENCES public.job ON DELETE CASCADE); INSERT INTO evil.child VALUES (50);
+             CREATE FUNCTION evil.t() RETURNS trigger LANGUAGE plpgsql SET search_path = evil, pg_catalog AS
+             $$BEGIN PERFORM public.backlog_cleanup_has_value('{guarded}', ROW(1)::evil.r); RETURN OLD; END$$;
+             CREATE TRIGGER t BEFORE DELETE ON evil.child FOR EACH ROW EXECUTE FUNCTION evil.t(); RESET ROLE"
+        ))
+        .unwrap();
+    for call in [
+        "SELECT backlog_cleanup_failed_generations('t')",
+        "CALL backlog_cleanup_run('t', batch_size => 7)",
+        "SELECT backlog_cleanup_emergency('t')",
+    ] {
+        client.batch_execute(call).unwrap_or_else(|failure| panic!("{call}: {failure:?}"));
+        let reasons = "SELECT kept_back_message || ' ' || kept_back FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
+        let reason: String = value(&mut client, reasons);
+        assert!(reason.ends_with(" 2"), "{call}: {reason}");
+        assert_eq!(count(&mut client, "SELECT count(*) FROM job WHERE id IN (1, 50)"), 2, "{call}");
+        assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 2, "{call}");
+    }
+}
+
+#[test]
 fn a_trigger_that_catches_a_timeout_and_calls_the_extension_takes_it_from_no_run() {
     let cluster = Cluster::start("");
     let mut client = cluster.connect();

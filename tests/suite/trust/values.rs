@@ -263,6 +263,43 @@ fn labels_that_are_swapped_between_two_batches_refuse_the_next() {
     }
 }
 
+#[test]
+fn attributes_that_are_renamed_into_each_other_refuse_the_next_batch() {
+    let (_cluster, mut client) = database("attributes");
+    client
+        .batch_execute(
+            "CREATE TYPE pair AS (goes boolean, stays boolean); ALTER TYPE pair OWNER TO app; CREATE DOMAIN pairs AS pair[];
+             ALTER TABLE job ADD p pairs; UPDATE job SET p = ARRAY[ROW(id <= 50, id > 50)::pair];
+             UPDATE backlog_cleanup.target SET condition = '((p[1]).goes)' WHERE name = 't'",
+        )
+        .unwrap();
+    for call in ["regular", "emergency"] {
+        let start = format!(
+            "SELECT backlog_cleanup.start_run('{{\"target\":\"t\",\"mode\":\"{call}\",\"batch_size\":10,\"pause\":\"0\",\"workers\":1,\"force\":false,\"include_held\":false}}')"
+        );
+        let run = count(&mut client, &start);
+        let next = format!("SELECT backlog_cleanup.next_batch({run})");
+        client.batch_execute(&next).unwrap();
+        client.batch_execute("ALTER TYPE pair ADD ATTRIBUTE other int").unwrap();
+        client.batch_execute(&next).unwrap();
+        client
+            .batch_execute(
+                "ALTER TYPE pair RENAME ATTRIBUTE goes TO x; ALTER TYPE pair RENAME ATTRIBUTE stays TO goes;
+                 ALTER TYPE pair RENAME ATTRIBUTE x TO stays",
+            )
+            .unwrap();
+        assert_eq!(refused(client.batch_execute(&next)).0, "55000", "{call}");
+        let others = "SELECT count(*) FROM job WHERE id > 50";
+        assert_eq!(count(&mut client, others), 50, "{call}");
+        client
+            .batch_execute(
+                "ALTER TYPE pair RENAME ATTRIBUTE goes TO x; ALTER TYPE pair RENAME ATTRIBUTE stays TO goes;
+                 ALTER TYPE pair RENAME ATTRIBUTE x TO stays; ALTER TYPE pair DROP ATTRIBUTE other",
+            )
+            .unwrap();
+    }
+}
+
 /// The recipes are of a type that is `made` of an enum, each with the `value` of a label `l`.
 fn labels_are_swapped(name: &str, made: &str, value: &str) {
     let (_cluster, mut client) = database(name);
