@@ -42,12 +42,8 @@ impl Target {
             raise_again(failure);
         }
         let raised = unknown(code);
-        // A status report asks each row of the account for its recipe.
-        let of_reports = written(&self.recipe).map(|expression| Read {
-            key: "recipe_column",
-            expression,
-            rows: self.is_of_account(),
-        });
+        // Reports ask each row of the account.
+        let of_reports = self.reads_of_operands(&self.is_of_account());
         let reads = self.reads_of_expressions().into_iter().chain(of_reports);
         let told = reads.map(|read| self.fails(rows, &read)).find_map(Result::transpose);
         if let Some(sqlstate) = raised {
@@ -68,15 +64,18 @@ impl Target {
     fn reads_of_expressions(&self) -> Vec<Read<'_>> {
         let of_account =
             [("status_column", self.status.as_ref().and_then(written)), ("condition", self.meets.as_ref())];
-        let in_scope = [
+        let mut reads = reads(of_account, &self.is_of_account());
+        reads.extend(self.reads_of_operands(&self.is_failed()));
+        reads
+    }
+
+    fn reads_of_operands(&self, rows: &str) -> Vec<Read<'_>> {
+        let operands = [
             ("failed_at_column", written(&self.failed_at)),
             ("recipe_column", written(&self.recipe)),
             ("failure_type_column", written(&self.failure_type)),
         ];
-        let of_account = of_account.map(|(key, expression)| (key, expression, self.is_of_account()));
-        let in_scope = in_scope.map(|(key, expression)| (key, expression, self.is_failed()));
-        let all = of_account.into_iter().chain(in_scope);
-        all.filter_map(|(key, expression, rows)| Some(Read { key, expression: expression?, rows })).collect()
+        reads(operands, rows)
     }
 
     /// The error of the first row for which an expression fails; `None` if it has a value for each.
@@ -154,6 +153,12 @@ impl Target {
         }
         Ok(None)
     }
+}
+
+fn reads<'a, const N: usize>(of: [(&'static str, Option<&'a Expression>); N], rows: &str) -> Vec<Read<'a>> {
+    of.into_iter()
+        .filter_map(|(key, expression)| Some(Read { key, expression: expression?, rows: rows.into() }))
+        .collect()
 }
 
 /// The expression that a column of a target is, if it reads something.

@@ -102,6 +102,34 @@ fn reports_pass_over_a_row_for_which_an_expression_fails_and_the_doctor_guards_i
 }
 
 #[test]
+fn reports_pass_over_a_row_out_of_scope_for_which_an_expression_fails() {
+    let (_cluster, mut client) = database();
+    client.batch_execute(DOCUMENTS).unwrap();
+    client
+        .batch_execute(
+            "UPDATE job SET error = '{\"c\": \"1\"}'; UPDATE job SET state = 'done', error = 'none' WHERE id = 7",
+        )
+        .unwrap();
+    for (key, expression, as_before) in [
+        ("failed_at_column", "(to_timestamp((error::json ->> 'c')::float8))", "at"),
+        ("failure_type_column", "(error::json ->> 'c')", "error"),
+        ("recipe_column", "(error::json ->> 'c')", "queue"),
+    ] {
+        set(&mut client, key, &format!("$${expression}$$"));
+        for report in [
+            "SELECT backlog_cleanup_status('t')",
+            "SELECT backlog_cleanup_status_json('t')",
+            "SELECT backlog_cleanup_failures('t')",
+            "SELECT backlog_cleanup_explain('7', 't')",
+            "SELECT backlog_cleanup_failed_generations('t', dry_run => true)",
+        ] {
+            client.batch_execute(report).unwrap_or_else(|failure| panic!("{key} {report}: {failure:?}"));
+        }
+        set(&mut client, key, &format!("'{as_before}'"));
+    }
+}
+
+#[test]
 fn where_the_owner_may_not_call_what_guards_an_expression_the_error_names_it_and_the_row() {
     let (_cluster, mut client) = database();
     client.batch_execute(DOCUMENTS).unwrap();
