@@ -7,7 +7,7 @@ use std::rc::Rc;
 use backlog_cleanup_report::counted;
 use pgrx::AnyElement;
 use pgrx::datum::DatumWithOid;
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, quote_literal};
 
@@ -29,6 +29,8 @@ const KEPT: usize = 100;
 thread_local! {
     /// What has failed since a report or a run has begun; `None` outside of both, where a failure is an error.
     static FAILED: RefCell<Option<Vec<Failed>>> = const { RefCell::new(None) };
+    /// The expressions that read rows, of the targets that were loaded since.
+    static LOADED: RefCell<Vec<Failed>> = RefCell::default();
     /// What has failed in the batches of the run of this process.
     static OF_RUN: RefCell<(i64, Vec<Failed>)> = RefCell::default();
     static STATEMENTS: RefCell<Statements> = RefCell::default();
@@ -112,7 +114,7 @@ fn statement(expression: &str, row_type: pg_sys::Oid) -> Result<Rc<OwnedPrepared
 }
 
 /// Does `work` in a subtransaction. If an expression fails for a row that it reads, does it again without such rows, and tells of them in a
-/// WARNING.
+/// WARNING. Where nobody can say which, it reads no value without its guard.
 pub fn without_unreadable_rows<T>(work: impl Fn() -> Result<T>) -> Result<T> {
     let _around = Around::of(Vec::new());
     loop {
@@ -122,7 +124,7 @@ pub fn without_unreadable_rows<T>(work: impl Fn() -> Result<T>) -> Result<T> {
                 failed().iter().for_each(Failed::warn);
                 return Ok(done);
             }
-            Err(failure) if failed().len() == known => raise_again(failure),
+            Err(failure) if failed().len() == known && !guard_all(&failure) => raise_again(failure),
             Err(_) => (),
         }
     }
@@ -137,6 +139,36 @@ pub fn in_a_batch<T>(run_id: i64, work: impl FnOnce() -> T) -> T {
     done
 }
 
+/// Guards all expressions, as one of them may have met this failure: of a row that code of the run has changed, or another session meanwhile,
+/// or that is not of the account. Returns whether some had no guard.
+pub(super) fn guard_all(failure: &CaughtError) -> bool {
+    let sqlstate = exact(sqlstate(failure));
+    if !is_about_a_row(failure, &sqlstate) {
+        return false;
+    }
+    FAILED.with_borrow_mut(|failed| {
+        let Some(failed) = failed else { return false };
+        let known = failed.len();
+        for mut loaded in LOADED.take() {
+            if failed.iter().any(|failed| failed.is_same(&loaded)) {
+                continue;
+            }
+            // Its message may have values of rows of others.
+            loaded.met = Unreadable {
+                sqlstate: sqlstate.clone(),
+                message: format!(
+                    "an expression of target \"{}\" fails for a row with SQLSTATE {sqlstate}",
+                    loaded.target
+                ),
+                hint: format!("SELECT * FROM backlog_cleanup_doctor({})", quote_literal(&loaded.target)),
+                ..Unreadable::default()
+            };
+            failed.push(loaded);
+        }
+        failed.len() > known
+    })
+}
+
 /// What has failed.
 pub(super) fn failed() -> Vec<Failed> {
     FAILED.with_borrow(|failed| failed.clone().unwrap_or_default())
@@ -147,6 +179,7 @@ struct Around(Option<Vec<Failed>>);
 
 impl Around {
     fn of(failed: Vec<Failed>) -> Around {
+        LOADED.take();
         Around(FAILED.replace(Some(failed)))
     }
 }
@@ -172,6 +205,10 @@ unsafe extern "C-unwind" {
 }
 
 impl Failed {
+    fn is_same(&self, other: &Failed) -> bool {
+        self.target == other.target && self.sql == other.sql
+    }
+
     /// Whether the rows of a type are those of its table: with others somebody's code asks, to which the expression means something else.
     fn is_of(&self, row_type: pg_sys::Oid) -> bool {
         // SAFETY: reads catalogs, for types of tables.
@@ -199,25 +236,37 @@ impl Expression {
 impl Target {
     /// Notes that an expression fails for a row. The next time that the target is loaded, its statements ask for no such value.
     pub fn guard(&self, expression: &Expression, met: Unreadable) {
+        let noted = self.failed(expression, met);
         FAILED.with_borrow_mut(|failed| {
             // Once: where the owner may not call what guards it, it fails again.
-            let is_known = |failed: &Failed| failed.target == self.name && failed.sql == expression.sql;
-            if let Some(failed) = failed.as_mut().filter(|failed| !failed.iter().any(is_known)) {
-                failed.push(Failed {
-                    target: self.name.clone(),
-                    sql: expression.sql.clone(),
-                    of_row: expression.of_row.clone(),
-                    named: self.table.named_with_it(),
-                    // SAFETY: a look into PostgreSQL's cache of tables.
-                    row_type: unsafe { pg_sys::get_rel_type_id(self.table.oid) },
-                    met,
-                });
+            if let Some(failed) = failed.as_mut().filter(|failed| !failed.iter().any(|failed| failed.is_same(&noted))) {
+                failed.push(noted);
             }
         });
     }
 
+    fn failed(&self, expression: &Expression, met: Unreadable) -> Failed {
+        Failed {
+            target: self.name.clone(),
+            sql: expression.sql.clone(),
+            of_row: expression.of_row.clone(),
+            named: self.table.named_with_it(),
+            // SAFETY: a look into PostgreSQL's cache of tables.
+            row_type: unsafe { pg_sys::get_rel_type_id(self.table.oid) },
+            met,
+        }
+    }
+
     /// Guards the expressions that have failed, if the table's owner may call what guards them.
     pub(super) fn with_guards(mut self) -> Result<Target> {
+        if FAILED.with_borrow(Option::is_some) {
+            let read = self.expressions().filter(|expression| !expression.columns.is_empty());
+            let loaded = read.map(|expression| self.failed(expression, Unreadable::default())).collect::<Vec<_>>();
+            LOADED.with_borrow_mut(|all| {
+                all.retain(|known| loaded.iter().all(|loaded| !loaded.is_same(known)));
+                all.extend(loaded);
+            });
+        }
         let mut failed = failed();
         failed.retain(|failed| failed.target == self.row.name);
         if failed.is_empty() {

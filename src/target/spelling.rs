@@ -37,11 +37,13 @@ pub const NAMES: &str = concat!(
     FROM (SELECT pg_catalog.concat_ws(' ', e.oid, e.enumlabel)
           FROM pg_catalog.pg_enum e JOIN type ON e.enumtypid OPERATOR(pg_catalog.=) type.oid
           UNION ALL
-          SELECT pg_catalog.concat_ws(' ', a.attrelid, a.attnum, a.atttypid, a.attname)
-          FROM type
-          JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) type.oid
-          JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) t.typrelid AND a.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2
-                                            AND NOT a.attisdropped) AS named (name)"
+          -- Type by type, so that no catalog is read whole.
+          SELECT attribute.name
+          FROM type, LATERAL (SELECT pg_catalog.concat_ws(' ', a.attrelid, a.attnum, a.atttypid, a.attname)
+                              FROM pg_catalog.pg_type t JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) t.typrelid
+                              WHERE t.oid OPERATOR(pg_catalog.=) type.oid AND a.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2
+                                AND NOT a.attisdropped
+                              OFFSET 0) AS attribute (name)) AS named (name)"
 );
 
 /// The casts by a function to text, and to json, which documents of several columns use, from types and those below them.

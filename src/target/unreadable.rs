@@ -7,7 +7,7 @@ use crate::postgres::sqlstate::{exact, unheard};
 use crate::postgres::subtransaction::sqlstate;
 use crate::target::Target;
 use crate::target::failing::Rows;
-use crate::target::guard::{Unreadable, failed};
+use crate::target::guard::{Unreadable, failed, guard_all};
 use crate::target::leaf::{Leaf, Reach, leaves};
 
 impl Target {
@@ -49,6 +49,6 @@ impl Target {
         let (known, leaves) = (failed().len(), leaves(self)?);
         // What fails is noted.
         let _ = unheard(|| leaves.iter().try_for_each(|leaf| self.read_values(leaf)));
-        Ok(failed().len() > known)
+        Ok(failed().len() > known || guard_all(failure))
     }
 }

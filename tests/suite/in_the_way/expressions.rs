@@ -3,7 +3,7 @@
 use cluster::{Cluster, findings, number, refused, value};
 use postgres::Client;
 
-use super::{JOB, RUNS, run};
+use super::{JOB, RUNS, all, run};
 
 /// A recipe that row 7 does not have, and rows in which nothing else is wrong.
 const ONE_DOCUMENT: &str = r#"
@@ -126,6 +126,63 @@ fn reports_pass_over_a_row_out_of_scope_for_which_an_expression_fails() {
             client.batch_execute(report).unwrap_or_else(|failure| panic!("{key} {report}: {failure:?}"));
         }
         set(&mut client, key, &format!("'{as_before}'"));
+    }
+}
+
+#[test]
+fn a_row_for_which_an_expression_begins_to_fail_while_a_run_is_at_work_stays_and_the_rest_goes() {
+    let (_cluster, mut client) = database();
+    client.batch_execute(DOCUMENTS).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE saved AS TABLE job; UPDATE saved SET error = (SELECT error FROM job WHERE id = 20) WHERE error !~ '^{';
+             CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS
+             $$BEGIN UPDATE job SET error = 'none' WHERE id = OLD.id + 1; RETURN OLD; END$$;
+             CREATE TRIGGER spoil BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id = 5) EXECUTE FUNCTION spoil()",
+        )
+        .unwrap();
+    for (key, expression, as_before) in EXPRESSIONS {
+        set(&mut client, key, &format!("$${expression}$$"));
+        for call in RUNS {
+            client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+            client.batch_execute(call).unwrap_or_else(|failure| panic!("{key} {call}: {failure:?}"));
+            let left = number(&mut client, "SELECT count(*) FROM job");
+            assert!(left <= 12, "{key} {call}: {left}");
+            let spoilt = "SELECT count(*) FROM job WHERE id = 6";
+            let is_read = key != "failure_type_column" && (key != "failed_at_column" || !call.contains("emergency"));
+            assert!(!is_read || number(&mut client, spoilt) == 1, "{key} {call}");
+            assert_eq!(number(&mut client, "SELECT difference FROM backlog_cleanup_books('t')"), 0, "{key} {call}");
+        }
+        set(&mut client, key, as_before);
+    }
+}
+
+#[test]
+fn a_row_of_another_account_for_which_a_cheap_expression_fails_ends_no_run_and_is_told_to_nobody() {
+    let (_cluster, mut client) = database();
+    client
+        .batch_execute(
+            "CREATE FUNCTION is_ours(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE COST 0.1 AS
+             $$BEGIN RETURN $1::int > 0; END$$;
+             ALTER TABLE job ADD ours text DEFAULT '1'; CREATE TABLE saved AS TABLE job;
+             INSERT INTO saved (id, owner, state, at, ours) VALUES (1000, 'other', 'failed', now() - interval '9 days', 'secret');
+             UPDATE backlog_cleanup.target SET condition = '(public.is_ours(ours))' WHERE name = 't'",
+        )
+        .unwrap();
+    for call in RUNS {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        client.batch_execute(call).unwrap_or_else(|failure| panic!("{call}: {failure:?}"));
+        assert_eq!(number(&mut client, "SELECT count(*) FROM job WHERE owner <> 'other'"), 100 - all(call), "{call}");
+    }
+    client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+    for report in [
+        "SELECT backlog_cleanup_status_json('t')::text",
+        "SELECT backlog_cleanup_failed_generations('t', dry_run => true)::text",
+        "SELECT coalesce(string_agg(f::text, ''), '') FROM backlog_cleanup_failures('t') f",
+        "SELECT e::text FROM backlog_cleanup_explain('8', 't') e",
+    ] {
+        let said: String = value(&mut client, report);
+        assert!(!said.contains("secret"), "{report}: {said}");
     }
 }
 
