@@ -8,7 +8,7 @@ pub fn deleted_of(tables: &[pg_sys::Oid]) -> i64 {
     tables.iter().map(|table| sum(*table, |counts| counts.tuples_deleted)).sum()
 }
 
-/// The file that a table has its rows in: another one after TRUNCATE, and 0 once it is dropped.
+/// The file that a table has its rows in: another one after TRUNCATE or a rewrite, and 0 once it is dropped.
 pub fn file_of(table: pg_sys::Oid) -> u32 {
     // SAFETY: the relation is closed again.
     unsafe {
@@ -20,6 +20,11 @@ pub fn file_of(table: pg_sys::Oid) -> u32 {
         pg_sys::RelationClose(relation);
         file
     }
+}
+
+/// Whether it has truncated a table.
+pub fn is_truncated(table: pg_sys::Oid) -> bool {
+    sum(table, |counts| counts.truncdropped.into()) > 0
 }
 
 /// Whether this transaction holds the lock of TRUNCATE and DROP on a table.

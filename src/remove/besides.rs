@@ -1,7 +1,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::postgres::changes::{deleted_of, file_of, is_locked_from_all};
+use crate::postgres::changes::{deleted_of, file_of, is_locked_from_all, is_truncated};
 use crate::postgres::error::{Result, error};
 use crate::target::leaf::Leaf;
 
@@ -31,7 +31,10 @@ impl<'a> Besides<'a> {
     /// Whether the transaction has truncated or dropped one of the tables meanwhile, which deletes no row one by one.
     fn are_emptied(&self) -> bool {
         let mut tables = self.tables.iter().zip(&self.files);
-        tables.any(|(table, file)| file_of(*table) != *file && is_locked_from_all(*table))
+        tables.any(|(table, before)| {
+            let file = file_of(*table);
+            file != *before && (file == 0 || is_truncated(*table)) && is_locked_from_all(*table)
+        })
     }
 
     /// Refuses a statement that has deleted more than these rows: others may have to stay. Errors: 27000.

@@ -15,8 +15,9 @@ use crate::postgres::error::{Result, error, spi};
 use crate::postgres::expression::Expression;
 use crate::postgres::met::is_about_a_row;
 use crate::postgres::names::{Object, naming};
+use crate::postgres::retold::OWN;
 use crate::postgres::sqlstate::{exact, unheard};
-use crate::postgres::subtransaction::{briefly, caught, or_nothing, raise_again, sqlstate};
+use crate::postgres::subtransaction::{briefly, caught, or_nothing, raise_again, reported, sqlstate};
 use crate::target::Target;
 use crate::target::own::HAS_VALUE;
 
@@ -143,7 +144,8 @@ pub fn in_a_batch<T>(run_id: i64, work: impl FnOnce() -> T) -> T {
 /// or that is not of the account. Returns whether some had no guard.
 pub(super) fn guard_all(failure: &CaughtError) -> bool {
     let sqlstate = exact(sqlstate(failure));
-    if !is_about_a_row(failure, &sqlstate) {
+    // A refusal of this extension is about no row.
+    if !is_about_a_row(failure, &sqlstate) || reported(failure).function_name() == Some(OWN) {
         return false;
     }
     FAILED.with_borrow_mut(|failed| {
