@@ -102,6 +102,26 @@ fn reports_pass_over_a_row_for_which_an_expression_fails_and_the_doctor_guards_i
 }
 
 #[test]
+fn a_row_out_of_scope_is_not_kept_back_although_an_expression_fails_for_it() {
+    let (_cluster, mut client) = database();
+    // Only if a policy names a failure type does anything read it.
+    let policy = "SELECT backlog_cleanup_set_policy(failure_type => 'k', keep => 10, target => 't')";
+    for (key, expression, as_before) in EXPRESSIONS {
+        client.batch_execute(DOCUMENTS).unwrap();
+        set(&mut client, key, &format!("$${expression}$$"));
+        client.batch_execute(if key == "failure_type_column" { policy } else { "" }).unwrap();
+        client.batch_execute("UPDATE job SET state = 'done' WHERE id = 8").unwrap();
+        let verdicts = "SELECT string_agg(id || ' ' || verdict, ', ' ORDER BY id)
+                        FROM job, backlog_cleanup_explain(id::text, 't') WHERE id IN (7, 8)";
+        // Where its status cannot be read, it may be in scope.
+        let of_the_other = if key == "status_column" { "kept back" } else { "out of scope" };
+        assert_eq!(value::<String>(&mut client, verdicts), format!("7 kept back, 8 {of_the_other}"), "{key}");
+        client.batch_execute("DELETE FROM backlog_cleanup.policy WHERE failure_type IS NOT NULL").unwrap();
+        set(&mut client, key, as_before);
+    }
+}
+
+#[test]
 fn where_the_owner_may_not_call_what_guards_an_expression_the_error_names_it_and_the_row() {
     let (_cluster, mut client) = database();
     client.batch_execute(DOCUMENTS).unwrap();
