@@ -45,7 +45,7 @@ impl Written {
                   FROM backlog_cleanup.policy
                   WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ($1, $2, $3, $4))
                  AS written (max_age, keep, enabled, max_keep_age),
-                 LATERAL backlog_cleanup.check_limits($1, max_age, keep, max_keep_age)"#;
+                 LATERAL backlog_cleanup.check_limits($1, $2, $3, $4, max_age, keep, max_keep_age)"#;
         let names = Named::stored(target, self.names)?;
         let name = |name: &Option<String>| name.clone().into();
         let (max_age, keep, enabled) = defaults()?;

@@ -143,6 +143,12 @@ fn where_the_owner_may_not_call_what_guards_an_expression_the_error_names_it_and
         );
         assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 100, "{call}");
     }
+    // What no condition can guard is shown.
+    client.batch_execute("UPDATE job SET queue = id; UPDATE job SET queue = 'x' WHERE id = 7").unwrap();
+    set(&mut client, key, "'(queue::int)'");
+    let (sqlstate, _, hint) = refused(client.batch_execute(RUNS[0]));
+    assert_eq!(sqlstate, "22P02");
+    assert_eq!(number(&mut client, &format!("SELECT id::bigint FROM ({hint}) shown")), 7, "{hint}");
 }
 
 #[test]
