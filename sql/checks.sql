@@ -167,7 +167,8 @@ BEGIN
     -- Not where the target has only got another name.
     IF (TG_OP = 'INSERT' OR EXISTS (SELECT FROM backlog_cleanup.target WHERE name = OLD.target))
        AND NOT backlog_cleanup.has_row_of(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status) THEN
-        RAISE WARNING 'target "%" has no row now that this policy is for', NEW.target
+        RAISE WARNING 'target "%" has no row now that this policy is for%', NEW.target,
+            CASE WHEN NEW.failure_type = '(none)' THEN ': rows without a failure type have no name' ELSE '' END
             USING HINT = format('SELECT * FROM backlog_cleanup_status(%L)', NEW.target);
     END IF;
     RETURN NEW;

@@ -2,7 +2,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use backlog_cleanup_report::Mode;
+use backlog_cleanup_report::{Mode, counted};
 use pgrx::spi::quote_literal;
 
 use crate::doctor::rows::BUDGET;
@@ -103,7 +103,7 @@ fn in_doubt(target: &Target) -> Result<(Vec<Names>, Vec<Problem>)> {
     }
     let others = found.split_off(found.len().min(NAMED)).len();
     let rest = (others > 0).then(|| {
-        let detail = format!("nor can any be under {others} other policies");
+        let detail = format!("nor can any be under {}", counted(others as i64, "other policy"));
         Problem { status: Status::Fail, detail, fix: None }
     });
     found.extend(rest);
@@ -179,7 +179,7 @@ fn lifted(target: &Target, policies: &Policies) -> Vec<Problem> {
     let rest = found.count();
     let rest = (rest > 0).then(|| Problem {
         status: Status::Warn,
-        detail: format!("so are rows of {rest} other holds under policies that come first"),
+        detail: format!("so are rows of {} under policies that come first", counted(rest as i64, "other hold")),
         fix: None,
     });
     told.into_iter().chain(rest).collect()
@@ -219,7 +219,10 @@ fn without_rows(target: &Target, policies: &Policies, doubted: &[Names]) -> Resu
     let rest = others.len().saturating_sub(NAMED);
     let rest = (rest > 0).then(|| Problem {
         status: Status::Warn,
-        detail: format!("nor any under {rest} other policies, of those in backlog_cleanup.run_policy"),
+        detail: format!(
+            "nor any under {}, of those in backlog_cleanup.run_policy",
+            counted(rest as i64, "other policy")
+        ),
         fix: None,
     });
     Ok(told.chain(rest).chain(waiting).collect())
