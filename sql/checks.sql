@@ -98,7 +98,8 @@ COMMENT ON FUNCTION backlog_cleanup.written_names IS
     'a part of check_policy: raises an error if no row can have what a policy names; returns recipe, failure type and status as rows have them';
 
 -- Names the limit of a policy that no run could obey, before a CHECK does.
-CREATE FUNCTION backlog_cleanup.check_limits(target text, max_age interval, keep integer, max_keep_age interval) RETURNS void
+CREATE FUNCTION backlog_cleanup.check_limits(
+    target text, recipe_id text, failure_type text, status text, max_age interval, keep integer, max_keep_age interval) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -110,7 +111,8 @@ BEGIN
     SELECT checked.limit_name, checked.wrong, checked.possible INTO limit_name, wrong, possible
     FROM (VALUES
         (max_age < '0', 'max_age', format('"%s" is below 0', max_age), '0'),
-        (max_age > '1000 years', 'max_age', format('"%s" is more than 1000 years', max_age), '0'),
+        (max_age > '1000 years', 'max_age', format('"%s" is more than 1000 years', max_age),
+         least(max_keep_age, '1000 years')::text),
         (keep < 0, 'keep', format('%s is below 0', keep), '0'),
         (max_keep_age > '1000 years', 'max_keep_age', format('"%s" is more than 1000 years', max_keep_age), '1000 years'),
         (max_keep_age < '0', 'max_keep_age', format('"%s" is below 0', max_keep_age), max_age::text)
@@ -125,7 +127,11 @@ BEGIN
     IF limit_name IS NOT NULL THEN
         RAISE EXCEPTION 'policy of target "%": % %', target, limit_name, wrong
             USING ERRCODE = 'invalid_parameter_value', COLUMN = limit_name,
-                  HINT = format('SELECT * FROM backlog_cleanup_simulate(%s => %L, target => %L)', limit_name, possible, target);
+                  HINT = format('SELECT * FROM backlog_cleanup_simulate(%s%s => %L, target => %L)',
+                                concat('recipe_id => ' || quote_literal(recipe_id) || ', ',
+                                       'failure_type => ' || quote_literal(failure_type) || ', ',
+                                       'status => ' || quote_literal(status) || ', '),
+                                limit_name, possible, target);
     END IF;
 END
 $$;
@@ -148,7 +154,7 @@ BEGIN
     IF backlog_cleanup.restoring() THEN
         RETURN NEW;
     END IF;
-    PERFORM backlog_cleanup.check_limits(NEW.target, NEW.max_age, NEW.keep, NEW.max_keep_age);
+    PERFORM backlog_cleanup.check_limits(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status, NEW.max_age, NEW.keep, NEW.max_keep_age);
     IF coalesce(NEW.recipe_id, NEW.failure_type, NEW.status) IS NULL
        OR TG_OP = 'UPDATE' AND (NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status)
                                IS NOT DISTINCT FROM (OLD.target, OLD.recipe_id, OLD.failure_type, OLD.status) THEN
@@ -161,7 +167,8 @@ BEGIN
     -- Not where the target has only got another name.
     IF (TG_OP = 'INSERT' OR EXISTS (SELECT FROM backlog_cleanup.target WHERE name = OLD.target))
        AND NOT backlog_cleanup.has_row_of(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status) THEN
-        RAISE WARNING 'target "%" has no row now that this policy is for', NEW.target
+        RAISE WARNING 'target "%" has no row now that this policy is for%', NEW.target,
+            CASE WHEN NEW.failure_type = '(none)' THEN ': rows without a failure type have no name' ELSE '' END
             USING HINT = format('SELECT * FROM backlog_cleanup_status(%L)', NEW.target);
     END IF;
     RETURN NEW;

@@ -6,6 +6,7 @@ mod deliveries;
 mod fix;
 mod foreign_keys;
 mod history;
+mod id;
 mod index;
 mod job;
 mod job_login;
@@ -118,7 +119,7 @@ fn backlog_cleanup_doctor(
         let mut loaded = None;
         let mut findings = examine("target", "its tables and columns exist", || {
             let target = loaded.insert(Target::load(target)?);
-            unused(target)
+            Ok(unused(target)?.into_iter().chain(id::not_unique(target)?).collect())
         });
         if let Some(target) = &loaded {
             let check = |(check, examiner, healthy): Check<Target>| examine(check, healthy, || examiner(target));

@@ -1,6 +1,8 @@
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use backlog_cleanup_report::Mode;
+use backlog_cleanup_report::{Mode, counted};
 use pgrx::spi::quote_literal;
 
 use crate::doctor::rows::BUDGET;
@@ -20,8 +22,8 @@ use crate::target::leaf::{Reach, leaves};
 /// So many policies are named.
 const NAMED: usize = 5;
 
-/// Checks that there is a default policy, that it is enabled, that rows can be under every other one, and that each but the holds has
-/// had some in the last regular run.
+/// Checks that there is a default policy, that it is enabled, that rows can be under every other one, that no two are for the same, and
+/// that each but the holds has had some in the last regular run.
 pub fn policies(target: &Target) -> Result<Vec<Problem>> {
     let policies = Policies::of(target, Mode::Regular)?;
     let mut found = Vec::new();
@@ -36,6 +38,7 @@ pub fn policies(target: &Target) -> Result<Vec<Problem>> {
     }
     let (doubted, problems) = in_doubt(target)?;
     found.extend(problems);
+    found.extend(not_obeyed(target)?);
     found.extend(policies.list.iter().filter_map(|policy| shadowed(target, &policies, policy)));
     found.extend(lifted(target, &policies));
     found.extend(without_rows(target, &policies, &doubted)?);
@@ -73,11 +76,13 @@ fn too_many(target: &Target, policies: Policies) -> Result<Option<Problem>> {
 /// The policies that no row can be under, and what to do about them. No fix takes a hold away.
 fn in_doubt(target: &Target) -> Result<(Vec<Names>, Vec<Problem>)> {
     let (mut doubted, mut found) = (Vec::new(), Vec::new());
-    for policy in Named::all(target)? {
+    let all = Named::all(target)?;
+    let taken: HashSet<Names> = all.iter().map(|policy| policy.names.clone().of_rows(target)).collect();
+    for policy in all {
         let Some(doubt) = policy.doubt(target)? else { continue };
         let Named { names, is_hold } = policy;
         let what = if is_hold { "hold" } else { "policy" };
-        let (said, drop) = (names.said(target), drop_policy(target, &names));
+        let (said, drop) = (names.said(target), names.drop(target));
         let (detail, fix) = match doubt {
             Doubt::Unreadable(reason) if is_hold => (
                 format!("no row can be under the {what} for {said}: {reason}; decide what to hold, and type {drop}"),
@@ -86,8 +91,8 @@ fn in_doubt(target: &Target) -> Result<(Vec<Names>, Vec<Problem>)> {
             Doubt::Unreadable(reason) => (format!("no row can be under the {what} for {said}: {reason}"), Some(drop)),
             Doubt::Otherwise(written) => {
                 let detail = format!("no row is under the {what} for {said}: rows have {}", written.said(target));
-                // Under a fingerprint are more rows than those of the message.
-                match is_hold || written.failure_type == names.failure_type {
+                // Under a fingerprint are more rows than those of the message. Another policy may be for them.
+                match (is_hold || written.failure_type == names.failure_type) && !taken.contains(&written) {
                     true => (detail, Some(rename(target, &names, &written))),
                     false => (format!("{detail}; decide whether it is to be for these, and type {drop}"), None),
                 }
@@ -98,15 +103,11 @@ fn in_doubt(target: &Target) -> Result<(Vec<Names>, Vec<Problem>)> {
     }
     let others = found.split_off(found.len().min(NAMED)).len();
     let rest = (others > 0).then(|| {
-        let detail = format!("nor can any be under {others} other policies");
+        let detail = format!("nor can any be under {}", counted(others as i64, "other policy"));
         Problem { status: Status::Fail, detail, fix: None }
     });
     found.extend(rest);
     Ok((doubted, found))
-}
-
-fn drop_policy(target: &Target, names: &Names) -> String {
-    format!("SELECT backlog_cleanup_drop_policy({}target => {})", names.arguments(), quote_literal(&target.name))
 }
 
 /// The statement that gives a policy the names that rows have.
@@ -124,6 +125,25 @@ fn rename(target: &Target, names: &Names, written: &Names) -> String {
     )
 }
 
+/// The policies of which another one takes all rows, since it names the same: an earlier version, or a column that was text, has let in
+/// `07` and `7`. No fix takes a hold away that is obeyed.
+fn not_obeyed(target: &Target) -> Result<Vec<Problem>> {
+    let mut obeyed: HashMap<Names, Names> = HashMap::new();
+    let mut found = Vec::new();
+    for Named { names, .. } in Named::all(target)? {
+        match obeyed.entry(names.clone().of_rows(target)) {
+            Entry::Vacant(of_rows) => drop(of_rows.insert(names)),
+            Entry::Occupied(of_rows) => found.push(Problem {
+                status: Status::Fail,
+                detail: format!("two policies are for the same rows: {}", names.beside(of_rows.get(), target)),
+                fix: Some(names.drop(target)),
+            }),
+        }
+    }
+    found.truncate(NAMED);
+    Ok(found)
+}
+
 /// What is wrong with a policy whose rows all have one that names their status as well. No fix takes a hold away.
 fn shadowed(target: &Target, policies: &Policies, policy: &Policy) -> Option<Problem> {
     let (names, statuses) = (&policy.names, &target.names_of_statuses);
@@ -136,7 +156,7 @@ fn shadowed(target: &Target, policies: &Policies, policy: &Policy) -> Option<Pro
         "the policy for {} can never apply: there is one for each status beside it, and those come first",
         names.said(target)
     );
-    Some(Problem { status: Status::Warn, detail, fix: (!policy.is_hold()).then(|| drop_policy(target, names)) })
+    Some(Problem { status: Status::Warn, detail, fix: (!policy.is_hold()).then(|| names.drop(target)) })
 }
 
 /// The holds of which another policy can take rows out: it names what comes first.
@@ -159,7 +179,7 @@ fn lifted(target: &Target, policies: &Policies) -> Vec<Problem> {
     let rest = found.count();
     let rest = (rest > 0).then(|| Problem {
         status: Status::Warn,
-        detail: format!("so are rows of {rest} other holds under policies that come first"),
+        detail: format!("so are rows of {} under policies that come first", counted(rest as i64, "other hold")),
         fix: None,
     });
     told.into_iter().chain(rest).collect()
@@ -199,7 +219,10 @@ fn without_rows(target: &Target, policies: &Policies, doubted: &[Names]) -> Resu
     let rest = others.len().saturating_sub(NAMED);
     let rest = (rest > 0).then(|| Problem {
         status: Status::Warn,
-        detail: format!("nor any under {rest} other policies, of those in backlog_cleanup.run_policy"),
+        detail: format!(
+            "nor any under {}, of those in backlog_cleanup.run_policy",
+            counted(rest as i64, "other policy")
+        ),
         fix: None,
     });
     Ok(told.chain(rest).chain(waiting).collect())

@@ -2,7 +2,6 @@ use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
-use crate::postgres::analysed::is_scalar;
 use crate::postgres::error::{Result, error};
 use crate::postgres::now::one_now;
 use crate::postgres::read::read_one;
@@ -37,10 +36,10 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
             ),
         ));
     }
-    if let Some(column) = account_column.iter().chain(status).find(|column| !is_scalar(column.type_oid)) {
+    if let Some(reason) = not_served(&target) {
         return Err(error(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("{} has type {}, which no partial index can serve", column.what(), column.type_name),
+            reason,
             format!("SELECT backlog_cleanup_failed_generations({})", quote_literal(&target.name)),
         ));
     }
@@ -66,6 +65,14 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
         key.collect::<Vec<_>>().join(", "),
         is_of_account.unwrap_or_default(),
     ))
+}
+
+/// Why no partial index can have the condition of a target: its values are none that the planner knows.
+pub fn not_served(target: &Target) -> Option<String> {
+    let account = target.account_column.as_ref().map(|column| (column, target.account.as_slice()));
+    let status = target.status.as_ref().map(|column| (column, target.statuses.as_slice()));
+    let (column, _) = account.into_iter().chain(status).find(|(column, values)| !column.can_be_indexed_for(values))?;
+    Some(format!("no partial index can serve {}, which has type {}", column.what(), column.type_name))
 }
 
 /// The columns of the partial index.

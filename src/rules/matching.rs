@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
@@ -62,8 +62,10 @@ impl Policies {
         Ok(Policies::new(list))
     }
 
-    /// Of policies with different names.
+    /// Of policies with the same names the first one is obeyed: `07` and `7` are one number.
     pub fn new(mut list: Vec<Policy>) -> Policies {
+        let mut seen = HashSet::new();
+        list.retain(|policy| seen.insert(policy.names.clone()));
         if !list.iter().any(|policy| policy.names.are_none()) {
             list.push(Policy::absent());
         }

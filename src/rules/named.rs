@@ -27,12 +27,13 @@ pub enum Doubt {
 }
 
 impl Named {
-    /// Of a target. Until ALTER EXTENSION UPDATE the table has policies in it that no run has obeyed so far.
+    /// Of a target; of those for the same rows the one first that runs obey: a hold, or what keeps more. Until ALTER EXTENSION UPDATE the
+    /// table has policies in it that no run has obeyed so far.
     pub fn all(target: &Target) -> Result<Vec<Named>> {
         const NAMED: &str = "
             SELECT recipe_id, failure_type, to_jsonb(policy) ->> 'status', enabled FROM backlog_cleanup.policy
             WHERE target = $1 AND coalesce(recipe_id, failure_type, to_jsonb(policy) ->> 'status') IS NOT NULL
-            ORDER BY 1, 2, 3";
+            ORDER BY enabled, max_age DESC, keep DESC, recipe_id COLLATE \"C\", failure_type COLLATE \"C\"";
         if !extension::is_updated()? {
             return Ok(Vec::new());
         }
@@ -42,6 +43,26 @@ impl Named {
                 Ok(Named { names, is_hold: row.get::<bool>(4)? == Some(false) })
             })
         })
+    }
+
+    /// What the policy of a target for the rows with these names is stored as: as they are, if there is none. Errors: 42710 (there are
+    /// several).
+    pub fn stored(target: &Target, names: Names) -> Result<Names> {
+        let of_rows = names.clone().of_rows(target);
+        let all = Named::all(target)?.into_iter().map(|policy| policy.names);
+        let mut stored = all.filter(|stored| stored.clone().of_rows(target) == of_rows);
+        match (stored.next(), stored.next()) {
+            (Some(obeyed), Some(other)) => Err(error(
+                PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+                format!(
+                    "target \"{}\" has two policies for these rows: {}",
+                    target.name,
+                    other.beside(&obeyed, target)
+                ),
+                other.drop(target),
+            )),
+            (stored, _) => Ok(stored.unwrap_or(names)),
+        }
     }
 
     /// `None` if rows can be under it.

@@ -11,7 +11,7 @@ use crate::target::Target;
 use crate::target::recipes::bounded_once;
 
 /// What a policy is for: a recipe, a failure type, a status, as texts. `None` is any.
-#[derive(Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Names {
     pub recipe_id: Option<String>,
     pub failure_type: Option<String>,
@@ -98,6 +98,16 @@ impl Names {
         named.map(|(argument, name)| format!("{argument} => {}, ", quote_literal(name))).collect()
     }
 
+    /// The statement that drops the policy that is stored with these names.
+    pub fn drop(&self, target: &Target) -> String {
+        format!("SELECT backlog_cleanup_drop_policy({}target => {})", self.arguments(), quote_literal(&target.name))
+    }
+
+    /// That a policy with these names is not obeyed, for another one with the same rows.
+    pub fn beside(&self, obeyed: &Names, target: &Target) -> String {
+        format!("runs obey the one for {}, not the one for {}", obeyed.said(target), self.said(target))
+    }
+
     /// Whether it is for every row.
     pub fn are_none(&self) -> bool {
         *self == Names::default()
@@ -137,14 +147,16 @@ impl Policy {
         !self.is_enabled && !self.names.are_none()
     }
 
-    /// The policies of a target. Cutoffs are computed in UTC, and are never in the future.
+    /// The policies of a target, of those for the same rows the one first that keeps more, as `Named::all` has them. Cutoffs are computed
+    /// in UTC, and are never in the future.
     pub fn all(target: &Target) -> Result<Vec<Policy>> {
         const POLICIES: &str = r#"
             SELECT recipe_id, failure_type, to_jsonb(policy) ->> 'status', keep, enabled,
                    to_char(least(utc - max_age, utc), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                    to_char(utc - (to_jsonb(policy) ->> 'max_keep_age')::interval, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
             FROM backlog_cleanup.policy, timezone('UTC', now()) AS utc
-            WHERE target = $1 AND ($2 OR recipe_id IS NULL AND failure_type IS NULL)"#;
+            WHERE target = $1 AND ($2 OR recipe_id IS NULL AND failure_type IS NULL)
+            ORDER BY enabled, max_age DESC, keep DESC, recipe_id COLLATE "C""#;
         // Until ALTER EXTENSION UPDATE the table has not all columns, and policies in it that no run has obeyed so far.
         let is_updated = extension::is_updated()?;
         let policies = extension::as_owner(|| {

@@ -6,6 +6,7 @@ use crate::extension;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::now::rows_now;
 use crate::postgres::read::read_one;
+use crate::rules::named::Named;
 use crate::rules::policy::{Cutoff, Names, Policy};
 use crate::target::Target;
 use crate::target::leaf::leaves;
@@ -22,7 +23,7 @@ pub struct Written {
 }
 
 impl Written {
-    /// The policy that `backlog_cleanup_set_policy` would make of it. Errors: 22023.
+    /// The policy that `backlog_cleanup_set_policy` would make of it. Errors: 22023, those of `Named::stored`.
     pub fn policy(self, target: &Target) -> Result<Policy> {
         if self.no_max_keep_age && self.max_keep_age.is_some() {
             return Err(error(
@@ -44,14 +45,15 @@ impl Written {
                   FROM backlog_cleanup.policy
                   WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ($1, $2, $3, $4))
                  AS written (max_age, keep, enabled, max_keep_age),
-                 LATERAL backlog_cleanup.check_limits($1, max_age, keep, max_keep_age)"#;
+                 LATERAL backlog_cleanup.check_limits($1, $2, $3, $4, max_age, keep, max_keep_age)"#;
+        let names = Named::stored(target, self.names)?;
         let name = |name: &Option<String>| name.clone().into();
         let (max_age, keep, enabled) = defaults()?;
         let arguments = [
             target.name.as_str().into(),
-            name(&self.names.recipe_id),
-            name(&self.names.failure_type),
-            name(&self.names.status),
+            name(&names.recipe_id),
+            name(&names.failure_type),
+            name(&names.status),
             self.max_age.into(),
             self.keep.into(),
             self.enabled.into(),
@@ -71,7 +73,7 @@ impl Written {
         })?;
         let (keep, is_enabled, cutoff, keep_cutoff) =
             found.into_iter().next().unwrap_or((0, false, Cutoff(Cutoff::NEVER.into()), None));
-        Ok(Policy { names: self.names.of_rows(target), cutoff, keep, keep_cutoff, is_enabled })
+        Ok(Policy { names: names.of_rows(target), cutoff, keep, keep_cutoff, is_enabled })
     }
 }
 
@@ -88,8 +90,8 @@ fn defaults() -> Result<(Option<Interval>, Option<i32>, Option<bool>)> {
     })
 }
 
-/// What a policy names, as rows of the target have it: recipe, failure type, status. Errors: those of `Names::written` and
-/// `Target::load`.
+/// What a policy names, as it is stored, or else as rows of the target have it: recipe, failure type, status. Errors: those of
+/// `Names::written`, `Named::stored` and `Target::load`.
 #[pg_extern(sql = false)]
 fn written_names(
     target: Option<&str>,
@@ -97,7 +99,8 @@ fn written_names(
     failure_type: Option<&str>,
     status: Option<&str>,
 ) -> Result<Vec<Option<String>>> {
-    let names = glance(target, |target| Names::written(target, recipe_id, failure_type, status))?;
+    let names =
+        glance(target, |target| Named::stored(target, Names::written(target, recipe_id, failure_type, status)?))?;
     Ok(vec![names.recipe_id, names.failure_type, names.status])
 }
 

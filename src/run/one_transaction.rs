@@ -175,9 +175,7 @@ fn once(
         let (rules, mut tally, mut left, too_many) = work(target, leaves, selection)?;
         tally.keep_back(&left.again, left.kept_back);
         let unreadable = target.unreadable(leaves)?;
-        if how != How::Dry {
-            left.keep_unreadable(unreadable.as_ref());
-        }
+        left.keep_unreadable(unreadable.as_ref());
         let held = held(&rules, leaves, &mut tally)?;
         let wal = Some(Wal::since(before)).filter(|_| how != How::Dry);
         let run_id = wal.map(|wal| record(&rules, &tally, &left, held, wal, &caller)).transpose()?;

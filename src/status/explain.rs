@@ -6,13 +6,15 @@ use pgrx::spi::quote_literal;
 use serde::de::IgnoredAny;
 
 use crate::extension;
+use crate::plan::policies as policies_of_run;
 use crate::postgres::datum::instant_as_text;
 use crate::postgres::error::{Result, error, required};
-use crate::postgres::expression::Expression;
+use crate::postgres::now::rows_now;
 use crate::postgres::read::read_one;
 use crate::postgres::stream::stream;
 use crate::postgres::table::Column;
-use crate::rules::matching::Policies;
+use crate::rules::matching::{Age, Policies};
+use crate::rules::policy::Policy;
 use crate::target::Target;
 use crate::target::id::Values;
 use crate::target::leaf::Leaf;
@@ -117,6 +119,7 @@ struct Found {
     /// Its place in `names_of_statuses` of the target.
     status: usize,
     is_of_account: bool,
+    /// Also where its status or the condition cannot be read.
     has_its_status: bool,
     meets_its_condition: bool,
     /// No expression of the target fails for it.
@@ -135,10 +138,10 @@ impl Found {
             "SELECT {}, ({}) IS TRUE, ({}) IS TRUE, {}, {}, ({}) IS TRUE, {}, ({}) FROM {} g WHERE ({account}) AND {}",
             policies.group_columns(target, &target.recipe.as_text()),
             target.is_of_account(),
-            target.has_failed(),
+            target.may_have_failed(),
             target.failed_at.as_itself(),
             target.instant(&target.failed_at.as_itself()),
-            target.meets.as_ref().map_or("true".into(), Expression::of_row),
+            target.may_be_met(),
             target.id.as_text(),
             target.is_readable(),
             leaf.rows(),
@@ -173,17 +176,16 @@ impl Found {
                 format!("it is not of account \"{}\"", target.account.as_deref().unwrap_or_default()),
             ));
         }
-        if !self.is_readable {
-            return Ok(Verdict::of("kept back", "an expression of the target fails for it"));
-        }
         if !self.has_its_status {
             return Ok(Verdict::of("out of scope", "its status is none whose rows go"));
         }
         if !self.meets_its_condition {
             return Ok(Verdict::of("out of scope", "it does not meet the target's condition"));
         }
-        let status = target.names_of_statuses.get(self.status).map(String::as_str);
-        let place = policies.of_row(self.recipe_id.as_deref(), self.failure_type.as_deref(), status);
+        if !self.is_readable {
+            return Ok(Verdict::of("kept back", "an expression of the target fails for it"));
+        }
+        let place = self.policy(target, policies);
         let policy = &policies.list[place];
         let verdict = |verdict, reason: String| Verdict {
             policy: Some(policy.names.said(target)),
@@ -214,14 +216,13 @@ impl Found {
         // By the calendar 60 days can be less than two months.
         let once_too_old = too_old.and_then(|age| later(instant, age.max(max_age)));
         let removable_at = once_pushed_out.into_iter().chain(once_too_old).min();
-        let is_expired = at < age.cutoff;
-        let rank = is_expired.then(|| 1 + newer.iter().filter(|(at, _)| *at < age.cutoff).count() as i64);
+        let rank = rank(at, &age, &newer);
         let (word, reason) = match rank {
             None => ("young", "it has not expired".to_owned()),
-            Some(rank) if at >= age.keep_cutoff && rank <= keep as i64 => {
+            Some(rank) if !is_removable(at, rank, &age, policy) => {
                 ("kept", format!("it is among the newest, rank {rank} of {keep}"))
             }
-            Some(rank) => match kept_back(target, self.id.as_deref(), removable_at)? {
+            Some(rank) => match self.kept_back(target, leaves, policies, at, id)? {
                 Some(reason) => ("kept back", reason),
                 None if rank <= keep as i64 => {
                     ("removable", format!("it is among the newest, rank {rank} of {keep}, and too old to be kept"))
@@ -232,6 +233,46 @@ impl Found {
             },
         };
         Ok(Verdict { rank, expires_at, removable_at, ..verdict(word, reason) })
+    }
+
+    /// Why the last run has kept the row back: the first one is known by its id, another by having been removable under the run's policies.
+    fn kept_back(
+        &self,
+        target: &Target,
+        leaves: &[Leaf],
+        policies: &Policies,
+        at: i64,
+        id: &Values,
+    ) -> Result<Option<String>> {
+        const MET: &str = "
+            SELECT CASE WHEN kept_back_row IS DISTINCT FROM left($2, 1000) THEN id END,
+                   CASE WHEN kept_back_row = left($2, 1000) THEN format('the last run kept it back: %s', kept_back_message)
+                        WHEN kept_back > 1 AND state = 'completed' AND mode = 'regular' AND recipe_id IS NULL AND failure_type IS NULL
+                             AND to_jsonb(run) ->> 'status' IS NULL AND skipped = 0
+                        THEN format('the last run kept it back with %s other%s; row %s has met: %s', kept_back - 1,
+                                    left('s', (kept_back - 2)::int), kept_back_row, kept_back_message) END
+            FROM backlog_cleanup.run WHERE target = $1 ORDER BY id DESC LIMIT 1";
+        let arguments = [target.name.as_str().into(), self.id.as_deref().into()];
+        let last =
+            extension::as_owner(|| rows_now(MET, &arguments, |row| Ok((row.get::<i64>(1)?, row.get::<String>(2)?))))?;
+        let Some((run_id, Some(reason))) = last.into_iter().next() else { return Ok(None) };
+        let Some(run_id) = run_id else { return Ok(Some(reason)) };
+        let then = policies_of_run::load(run_id)?;
+        let place = self.policy(target, &then);
+        let has_kept_back = policies_of_run::counts(run_id)?.get(place).is_some_and(|counts| counts.kept_back > 0);
+        // Its failure type is read only if a policy of now names one.
+        if !has_kept_back || then.name_failure_types && !policies.name_failure_types {
+            return Ok(None);
+        }
+        let age = then.ages(target)?[place];
+        let rank = rank(at, &age, &self.newer(target, leaves, &then, place, at, id)?);
+        Ok(rank.filter(|rank| is_removable(at, *rank, &age, &then.list[place])).map(|_| reason))
+    }
+
+    /// The place of its policy.
+    fn policy(&self, target: &Target, policies: &Policies) -> usize {
+        let status = target.names_of_statuses.get(self.status).map(String::as_str);
+        policies.of_row(self.recipe_id.as_deref(), self.failure_type.as_deref(), status)
     }
 
     /// The failed-at of the rows in scope of the same recipe and policy that are newer, the oldest first, twice: as the column has it, and as
@@ -287,16 +328,12 @@ fn moment(instant: Option<i64>) -> Option<TimestampWithTimeZone> {
     instant.and_then(|instant| TimestampWithTimeZone::try_from(instant).ok())
 }
 
-/// Why the last run has kept a row back: the first one is known by its id, another by having been removable for it.
-fn kept_back(target: &Target, id: Option<&str>, removable_at: Option<TimestampWithTimeZone>) -> Result<Option<String>> {
-    const MET: &str = "
-        SELECT CASE WHEN kept_back_row = left($2, 1000) THEN format('the last run kept it back: %s', kept_back_message)
-                    WHEN kept_back > 1 AND state = 'completed' AND mode = 'regular' AND recipe_id IS NULL AND failure_type IS NULL
-                         AND to_jsonb(run) ->> 'status' IS NULL
-                         AND skipped = 0 AND started_at > $3
-                    THEN format('the last run kept it back with %s others; row %s has met: %s', kept_back - 1, kept_back_row,
-                                kept_back_message) END
-        FROM backlog_cleanup.run WHERE target = $1 ORDER BY id DESC LIMIT 1";
-    let arguments = [target.name.as_str().into(), id.into(), removable_at.into()];
-    extension::as_owner(|| read_one::<String>(MET, &arguments))
+/// Its place among the expired rows, the newest first, given the newer ones; `None` if it has not expired.
+fn rank(at: i64, age: &Age, newer: &[(i64, i64)]) -> Option<i64> {
+    (at < age.cutoff).then(|| 1 + newer.iter().filter(|(at, _)| *at < age.cutoff).count() as i64)
+}
+
+/// Whether a run removes an expired row of this rank.
+fn is_removable(at: i64, rank: i64, age: &Age, policy: &Policy) -> bool {
+    at < age.keep_cutoff || rank > i64::from(policy.keep)
 }

@@ -57,7 +57,9 @@ fn backlog_cleanup_simulate(
         let names = Names::written(target, recipe_id, failure_type, status)?;
         let now = Policies::of(target, Mode::Regular)?;
         if !has_row(target, &names)? {
-            let message = format!("target \"{}\" has no row now that this policy is for", target.name);
+            let is_none = names.failure_type.as_deref() == Some("(none)");
+            let why = if is_none { ": rows without a failure type have no name" } else { "" };
+            let message = format!("target \"{}\" has no row now that this policy is for{why}", target.name);
             let hint = format!("SELECT * FROM backlog_cleanup_status({})", quote_literal(&target.name));
             let warning = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup");
             warning.set_hint(hint).report(PgLogLevel::WARNING);

@@ -81,8 +81,8 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
     }
     let Some(target) = target else { return Ok(None) };
     leaves(&target)?;
-    target.statuses_differ()?;
-    Ok(Some(target))
+    let same = target.same_statuses()?;
+    if same.is_empty() { Ok(Some(target)) } else { Err(row.refusal(&same, before)) }
 }
 
 /// Checks that a column can have every status whose rows are removed. What is right is the whole list.

@@ -112,9 +112,20 @@ impl Column {
     /// A value of this column's type as SQL. The parser reads it, before it can be known whether the type under this name is still the
     /// one that was checked: what an array, a row or a range could be made of, whose elements may have code, is left to the executor.
     pub fn literal(&self, value: &str) -> String {
-        let is_own = self.type_oid.to_u32() < pg_sys::FirstNormalObjectId;
-        let is_read_late = !is_own && has_elements(value);
-        format!("{}{}::{}", quote_literal(value), if is_read_late { "::pg_catalog.text" } else { "" }, self.sql_type)
+        let late = if self.is_read_late(value) { "::pg_catalog.text" } else { "" };
+        format!("{}{late}::{}", quote_literal(value), self.sql_type)
+    }
+
+    fn is_read_late(&self, value: &str) -> bool {
+        self.type_oid.to_u32() >= pg_sys::FirstNormalObjectId && has_elements(value)
+    }
+
+    /// Whether a partial index can have it that this column is one of these values: the literal of each is a constant.
+    pub fn can_be_indexed_for(&self, values: &[String]) -> bool {
+        // SAFETY: look-ups in the system cache.
+        let is_enum = unsafe { pg_sys::type_is_enum(pg_sys::getBaseType(self.type_oid)) };
+        // An enum's label may be renamed, so that to read one is not IMMUTABLE.
+        is_scalar(self.type_oid) && !(is_enum && values.iter().any(|value| self.is_read_late(value)))
     }
 
     /// This column of `g` as a group key: a bigint or a text.

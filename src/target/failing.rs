@@ -119,15 +119,20 @@ impl Target {
                 read_one::<String>(&first, &[])
             })
         };
-        let id = if *have_positions { find(&self.id.as_text())? } else { None };
+        let id_of_row = self.id.as_text();
+        let id = if *have_positions { find(&id_of_row)? } else { None };
         let which = id.as_ref().map_or("a row".into(), |id| format!("row {id}"));
         let message =
             format!("expression {} fails for {which}: {wrong} ({key} of target \"{}\")", expression.sql, self.name);
         let guarded = self.guarded(expression)?;
         let helps = guarded.filter(|(of_row, _)| briefly(|| find(&format!("({of_row})::pg_catalog.text"))).is_ok());
-        let hint = match helps {
-            Some((_, sql)) => self.set(key, &quote_literal(sql)),
-            None => self.set(key, "'...'"),
+        let hint = match (helps, &id) {
+            (Some((_, sql)), _) => self.set(key, &quote_literal(sql)),
+            (None, Some(id)) => {
+                let is_it = format!("{id_of_row} OPERATOR(pg_catalog.=) {}", quote_literal(id));
+                format!("SELECT * FROM {} g WHERE {is_it}", self.table.name)
+            }
+            (None, None) => format!("SELECT * FROM {} LIMIT 10", self.table.name),
         };
         self.guard(expression, Unreadable { rows: 0, sqlstate, message: message.clone(), hint: hint.clone(), row: id });
         let told = error(code, message, hint);

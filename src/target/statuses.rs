@@ -7,6 +7,7 @@ use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::subtransaction::{briefly, is_cancel, raise_again, sqlstate};
 use crate::postgres::table::Column;
+use crate::target::mistake::Mistake;
 use crate::target::{Target, TargetRow};
 
 /// What reports count a status as.
@@ -57,9 +58,9 @@ impl Target {
         }
     }
 
-    /// Checks that no two statuses are the same value: `yes` and `true` are one boolean. Errors: 23514.
-    pub fn statuses_differ(&self) -> Result<()> {
-        self.differ(|_, _| true)
+    /// The lists in which a status is the same value as another one: `yes` and `true` are one boolean.
+    pub fn same_statuses(&self) -> Result<Vec<Mistake>> {
+        self.same(|_, _| true)
     }
 
     /// Checks that the statuses whose rows are removed are values of their column, and no other status is the same value. The
@@ -68,11 +69,12 @@ impl Target {
         if let Some(column) = &self.status {
             self.statuses.iter().try_for_each(|status| self.accepts(column, status))?;
         }
-        self.differ(|a, b| a.place == 0 && b.place > 0)
+        let mistakes = self.same(|a, b| a.place == 0 && b.place > 0)?;
+        if mistakes.is_empty() { Ok(()) } else { Err(self.refusal(&mistakes, None)) }
     }
 
-    fn differ(&self, is_to: impl Fn(&Status, &Status) -> bool) -> Result<()> {
-        let Some(column) = &self.status else { return Ok(()) };
+    fn same(&self, is_to_differ: impl Fn(&Status, &Status) -> bool) -> Result<Vec<Mistake>> {
+        let Some(column) = &self.status else { return Ok(Vec::new()) };
         const COLLATION: &str = "
             SELECT pg_catalog.format(' COLLATE %I.%I', n.nspname, c.collname)
             FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.collnamespace
@@ -81,33 +83,30 @@ impl Target {
         let counted = self.counted(column)?;
         let mut pairs = Vec::new();
         for (behind, a) in counted.iter().enumerate() {
-            pairs.extend(counted[behind + 1..].iter().filter(|b| is_to(a, b)).map(|b| (a, b)));
+            pairs.extend(counted[behind + 1..].iter().filter(|b| is_to_differ(a, b)).map(|b| (a, b)));
         }
         if pairs.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let case = |(place, (a, b)): (usize, &(&Status, &Status))| {
+        let are_same = |(a, b): &(&Status, &Status)| {
             let (a, b) = (column.literal(a.value), column.literal(b.value));
-            format!("WHEN {a}{collation} OPERATOR(pg_catalog.=) {b} THEN {place}")
+            format!("({a}{collation} OPERATOR(pg_catalog.=) {b}) IS TRUE")
         };
-        let compare = format!("SELECT CASE {} END", pairs.iter().enumerate().map(case).collect::<Vec<_>>().join(" "));
-        let same = reading_as_owner_of(&self.table, || read_one::<i32>(&compare, &[]))?;
-        let Some((a, b)) = same.map(|place| pairs[place as usize]) else { return Ok(()) };
-        let without = self.lists()[b.place].2.iter().filter(|value| !std::ptr::eq(value.as_str(), b.value));
-        let without: Vec<String> = without.map(quote_literal).collect();
-        Err(error(
-            PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
-            format!(
-                "\"{}\" in {} and \"{}\" in {} of target \"{}\" are the same value of {}",
-                a.value,
-                a.list,
-                b.value,
-                b.list,
-                self.name,
-                column.what()
-            ),
-            self.set(b.list, &format!("ARRAY[{}]::text[]", without.join(", "))),
-        ))
+        let compare = format!("SELECT ARRAY[{}]", pairs.iter().map(are_same).collect::<Vec<_>>().join(", "));
+        let same = reading_as_owner_of(&self.table, || read_one::<Vec<bool>>(&compare, &[]))?.unwrap_or_default();
+        let same: Vec<_> =
+            pairs.into_iter().zip(same).filter(|(_, are_same)| *are_same).map(|(pair, _)| pair).collect();
+        let mistake = |(place, (_, list, values)): (usize, (_, &'static str, &[String]))| {
+            let (a, b) = same.iter().find(|(_, b)| b.place == place)?;
+            let is_first = |value: &&String| !same.iter().any(|(_, b)| std::ptr::eq(value.as_str(), b.value));
+            let right: Vec<String> = values.iter().filter(is_first).cloned().collect();
+            let what = column.what();
+            let wrong =
+                format!("\"{}\" in {} and \"{}\" in {list} are the same value of {what}", a.value, a.list, b.value);
+            let look = format!("SELECT * FROM backlog_cleanup.target WHERE name = {}", quote_literal(&self.name));
+            Some(Mistake::new(PgSqlErrorCode::ERRCODE_CHECK_VIOLATION, list, wrong, look).or(right.into()))
+        };
+        Ok(self.lists().into_iter().enumerate().filter_map(mistake).collect())
     }
 
     /// How rows have the statuses that runs remove: of a boolean `true`, whoever wrote `yes`. One that the column cannot have stays as it

@@ -1,6 +1,7 @@
 use pgrx::pg_sys::panic::CaughtError;
 
 use crate::postgres::error::Result;
+use crate::postgres::expression::Expression;
 use crate::postgres::met::is_about_a_row;
 use crate::postgres::read::read_one;
 use crate::postgres::sqlstate::{exact, unheard};
@@ -23,22 +24,24 @@ impl Target {
     /// The rows that stay since an expression fails for them; `None` if there are none.
     pub fn unreadable(&self, leaves: &[Leaf]) -> Result<Option<Unreadable>> {
         let Some(failed) = failed().into_iter().find(|failed| failed.target == self.name) else { return Ok(None) };
-        let of_status = match self.status.as_ref().and_then(|status| status.expression.as_ref()?.guard.clone()) {
-            Some(guard) => format!("(NOT {guard} OR {})", self.has_failed()),
-            None => self.has_failed(),
-        };
-        let of_condition = self.meets.as_ref().map(|condition| match &condition.guard {
-            Some(guard) => format!("(NOT {guard} OR {})", condition.of_row()),
-            None => condition.of_row(),
-        });
-        let conditions = [self.is_of_account(), of_status].into_iter().chain(of_condition);
-        let conditions = conditions.chain([format!("NOT ({})", self.is_readable())]).collect::<Vec<_>>().join(" AND ");
+        let [account, status, condition] = [self.is_of_account(), self.may_have_failed(), self.may_be_met()];
+        let conditions = format!("{account} AND {status} AND {condition} AND NOT ({})", self.is_readable());
         let mut found = failed.met;
         for leaf in leaves {
             let count = format!("SELECT pg_catalog.count(*) FROM {} g WHERE {conditions}", leaf.rows());
             found.rows += leaf.reading_as_owner(self, || read_one::<i64>(&count, &[]))?.unwrap_or_default();
         }
         Ok((found.rows > 0).then_some(found))
+    }
+
+    /// The condition on a row `g` that it has failed, or that its status cannot be read.
+    pub fn may_have_failed(&self) -> String {
+        unless_unread(self.status.as_ref().and_then(|status| status.expression.as_ref()), self.has_failed())
+    }
+
+    /// The same of the target's condition.
+    pub fn may_be_met(&self) -> String {
+        unless_unread(self.meets.as_ref(), self.meets.as_ref().map_or("true".into(), Expression::of_row))
     }
 
     /// Whether a batch that has failed would not if it were done again: an expression fails for a row, which is noted only now.
@@ -50,5 +53,13 @@ impl Target {
         // What fails is noted.
         let _ = unheard(|| leaves.iter().try_for_each(|leaf| self.read_values(leaf)));
         Ok(failed().len() > known || guard_all(failure))
+    }
+}
+
+/// A condition that a row meets, too, for which the expression that it reads fails.
+fn unless_unread(expression: Option<&Expression>, condition: String) -> String {
+    match expression.and_then(|expression| expression.guard.as_ref()) {
+        Some(guard) => format!("(NOT {guard} OR {condition})"),
+        None => condition,
     }
 }

@@ -1,6 +1,6 @@
 //! Whatever the functions are called with and wherever: an answer or an error with a SQLSTATE, never a crash, never a panic.
 
-use cluster::{Cluster, balance, fail, refused, start_run, value};
+use cluster::{Cluster, JOBS, balance, fail, refused, start_run, value};
 use postgres::Client;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -249,5 +249,60 @@ fn a_hint_names_the_target_of_the_call_that_it_corrects() {
         ("SELECT backlog_cleanup_drop_policy(target => 'gone')", "SELECT name FROM backlog_cleanup.target"),
     ] {
         assert_eq!(refused(client.batch_execute(call)).2, hint, "{call}");
+    }
+}
+
+#[test]
+fn the_hint_of_a_refused_policy_is_about_the_same_rows() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    let hint = |client: &mut Client, limits: &str, names: &str| {
+        let call = format!("SELECT backlog_cleanup_set_policy({names}, {limits}, target => 't')");
+        let (sqlstate, _, hint) = refused(client.batch_execute(&call));
+        assert_eq!(sqlstate, "22023", "{call}");
+        assert!(hint.contains(names), "{hint}");
+        client.batch_execute(&hint).unwrap_or_else(|failure| panic!("{hint}: {failure:?}"));
+        hint
+    };
+    for names in ["recipe_id => 'a'", "failure_type => 'it''s', status => 'failed'"] {
+        assert!(hint(&mut client, "keep => -1", names).contains("keep => '0'"));
+        assert!(hint(&mut client, "max_age => '1001 years'", names).contains("max_age => '1000 years'"));
+        hint(&mut client, "max_age => '-1 s'", names);
+        hint(&mut client, "max_keep_age => '1001 years'", names);
+        let set = format!("SELECT backlog_cleanup_set_policy({names}, max_keep_age => '60 days', target => 't')");
+        client.batch_execute(&set).unwrap();
+        assert!(hint(&mut client, "max_age => '1001 years'", names).contains("max_age => '60 days'"));
+    }
+    // What simulate refuses, too.
+    let simulate = "SELECT backlog_cleanup_simulate('a', keep => -1, target => 't')";
+    assert!(refused(client.batch_execute(simulate)).2.contains("recipe_id => 'a'"));
+}
+
+#[test]
+fn the_hint_of_a_target_with_the_same_status_twice_corrects_the_statement() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client.batch_execute("ALTER TABLE job ADD is_done boolean").unwrap();
+    for (column, written, right) in
+        [("state", "{x,x}", "{x}"), ("state", "{x,y,x,x,y}", "{x,y}"), ("is_done", "{yes,true,no,on}", "{yes,no}")]
+    {
+        let insert = format!(
+            "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column, account,
+                                                 recipe_column, status_column, failed_at_column, failure_type_column, statuses,
+                                                 completed_status, pending_status, processing_status)
+             VALUES ('s', 'public.job', NULL, NULL, NULL, 'owner', 'w', 'queue', '{column}', 'at', NULL, '{written}', NULL, NULL, NULL)"
+        );
+        let (sqlstate, message, hint) = refused(client.batch_execute(&insert));
+        assert_eq!(sqlstate, "23514", "{message}");
+        client.batch_execute(&hint).unwrap_or_else(|failure| panic!("{hint}: {failure:?}"));
+        let statuses = "SELECT statuses::text FROM backlog_cleanup.target WHERE name = 's'";
+        assert_eq!(value::<String>(&mut client, statuses), right);
+        let update = format!("UPDATE backlog_cleanup.target SET statuses = '{written}', max_rows = 7 WHERE name = 's'");
+        let (_, _, hint) = refused(client.batch_execute(&update));
+        client.batch_execute(&hint).unwrap_or_else(|failure| panic!("{hint}: {failure:?}"));
+        assert_eq!(value::<String>(&mut client, statuses), right);
+        client.batch_execute("DELETE FROM backlog_cleanup.target WHERE name = 's'").unwrap();
     }
 }

@@ -749,3 +749,44 @@ fn the_doctor_stays_fast_on_a_million_rows() {
     client.batch_execute("BEGIN; SELECT backlog_cleanup_doctor('t')").unwrap();
     assert_eq!(number(&mut client, held), 0);
 }
+
+#[test]
+fn the_doctor_warns_of_an_id_that_may_be_that_of_two_rows() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    assert_eq!(finding(&mut client, "target").0, "ok");
+    client.batch_execute("ALTER TABLE job DROP CONSTRAINT job_pkey; ALTER TABLE job ALTER id SET NOT NULL").unwrap();
+    for (change, status) in [
+        ("CREATE INDEX ON job (id)", "warn"),
+        ("CREATE UNIQUE INDEX ON job (id) WHERE state = 'failed'", "warn"),
+        ("CREATE UNIQUE INDEX ON job (owner, id)", "warn"),
+        ("UPDATE backlog_cleanup.target SET id_columns = '{id,queue}' WHERE name = 't'", "warn"),
+        ("UPDATE backlog_cleanup.target SET id_columns = '{id,owner,queue}' WHERE name = 't'", "ok"),
+        ("UPDATE backlog_cleanup.target SET id_columns = NULL WHERE name = 't'", "warn"),
+        ("CREATE UNIQUE INDEX ON job (id) INCLUDE (queue)", "ok"),
+    ] {
+        client.batch_execute(change).unwrap();
+        let (found, detail, fix) = finding(&mut client, "target");
+        assert!(found == status && fix.is_none(), "{change}: {found}: {detail}");
+        assert!(status == "ok" || detail.contains("no unique index"), "{detail}");
+    }
+}
+
+#[test]
+fn one_policy_more_than_is_named_is_one() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_set_policy(recipe_id => 'q' || i, target => 't') FROM generate_series(1, 6) i;
+             SELECT backlog_cleanup_failed_generations('t')",
+        )
+        .unwrap();
+    let found = findings(&mut client, "policy");
+    assert!(found.iter().any(|(_, detail, _)| detail.starts_with("nor any under 1 other policy,")), "{found:?}");
+    client.batch_execute("ALTER TABLE job ALTER queue DROP DEFAULT, ALTER queue TYPE int USING 7").unwrap();
+    let found = findings(&mut client, "policy");
+    assert!(found.iter().any(|(_, detail, _)| detail == "nor can any be under 1 other policy"), "{found:?}");
+}

@@ -259,3 +259,58 @@ fn a_policy_that_comes_before_a_hold_and_takes_rows_out_of_it_is_told() {
     assert_eq!(held(&mut client), 100);
     assert_eq!(finding(&mut client, "policy").0, "ok");
 }
+
+#[test]
+fn of_two_policies_for_one_number_the_hold_is_obeyed_everywhere() {
+    let cluster = Cluster::start("");
+    let mut client = with_jobs(&cluster);
+    let policies = "SELECT count(*) FROM backlog_cleanup.policy WHERE recipe_id IS NOT NULL";
+    client.batch_execute("UPDATE job SET queue = '7'").unwrap();
+    for (hold, other) in [("7", "07"), ("07", "7")] {
+        client
+            .batch_execute(&format!(
+                "ALTER TABLE job ALTER queue DROP DEFAULT, ALTER queue TYPE text;
+                 SELECT backlog_cleanup_set_policy('{hold}', enabled => false, target => 't'),
+                        backlog_cleanup_set_policy('{other}', keep => 0, max_age => '0', target => 't');
+                 ALTER TABLE job ALTER queue TYPE int USING queue::int"
+            ))
+            .unwrap();
+        // Whichever of them the table has first.
+        for touched in [hold, other] {
+            client
+                .batch_execute(&format!("UPDATE backlog_cleanup.policy SET note = 'x' WHERE recipe_id = '{touched}'"))
+                .unwrap();
+            assert_eq!(held(&mut client), 100, "{hold}: {touched}");
+            let explained = "SELECT count(*) FROM job, backlog_cleanup_explain(id::text, 't') WHERE verdict = 'held'";
+            assert_eq!(number(&mut client, explained), 100, "{hold}: {touched}");
+            let simulated = "SELECT sum(removable_now)::bigint FROM backlog_cleanup_simulate(keep => 3, target => 't')";
+            assert_eq!(number(&mut client, simulated), 0, "{hold}: {touched}");
+            for run in ["SELECT backlog_cleanup_failed_generations('t')", "CALL backlog_cleanup_run('t')"] {
+                client.batch_execute(run).unwrap();
+                assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 100, "{hold}: {touched}: {run}");
+            }
+        }
+        // No third one comes beside them, and the hint takes away the one that no run obeys.
+        let set = client.batch_execute("SELECT backlog_cleanup_set_policy('007', keep => 1, target => 't')");
+        let refusal = set.unwrap_err();
+        let refusal = refusal.as_db_error().unwrap();
+        assert_eq!(refusal.code().code(), "42710", "{refusal:?}");
+        let (status, detail, fix) = finding(&mut client, "policy");
+        assert!(status == "fail" && detail.contains(&format!("not the one for group \"{other}\"")), "{detail}");
+        assert_eq!(refusal.hint(), fix.as_deref());
+        assert!(truth(&mut client, &fix.unwrap()));
+        assert_eq!(held(&mut client), 100);
+
+        // One is found however its number is written.
+        let lift = "SELECT backlog_cleanup_set_policy('7', enabled => true, keep => 1, target => 't')";
+        client.batch_execute(lift).unwrap();
+        assert_eq!((held(&mut client), number(&mut client, policies)), (0, 1), "{hold}");
+        let insert = "INSERT INTO backlog_cleanup.policy (target, recipe_id) VALUES ('t', '7')";
+        assert_eq!(refused(client.batch_execute(insert)).0, "23505");
+        let simulated =
+            "SELECT sum(kept_then)::bigint FROM backlog_cleanup_simulate('7', max_age => '0', target => 't')";
+        assert_eq!(number(&mut client, simulated), 1, "{hold}");
+        assert!(truth(&mut client, "SELECT backlog_cleanup_drop_policy('007', target => 't')"));
+        assert_eq!(number(&mut client, policies), 0, "{hold}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use cluster::{Cluster, JOBS, column, create_index, number, refused, until_true, value, veto};
+use cluster::{Cluster, JOBS, column, create_index, finding, number, refused, until_true, value, veto};
 use postgres::Client;
 
 /// A table as Oban has it, with two rows in three that are final, and the same rows with the columns that the expressions mean. The
@@ -379,4 +379,30 @@ fn the_index_of_each_shape_is_all_that_ranking_reads() {
     );
     let incompressible = "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) i)";
     client.batch_execute(&format!("UPDATE oban_jobs SET args = {incompressible}, state = 'discarded'")).unwrap();
+}
+
+#[test]
+fn no_index_is_offered_for_a_label_of_an_enum_that_no_index_can_have() {
+    let (_cluster, mut client) = database(JOBS);
+    client
+        .batch_execute(
+            r#"CREATE TYPE "St'ate" AS ENUM ('failed', '{}', '[a]', ' (none)');
+               ALTER TABLE job ALTER state DROP DEFAULT, ALTER state TYPE "St'ate" USING state::"St'ate""#,
+        )
+        .unwrap();
+    for (statuses, has_index) in
+        [(r#"{failed,"{}"}"#, false), (r#"{"[a]"}"#, false), (r#"{failed," (none)"}"#, false), ("{failed}", true)]
+    {
+        let set = format!("UPDATE backlog_cleanup.target SET statuses = '{statuses}' WHERE name = 't'");
+        client.batch_execute(&set).unwrap();
+        let (status, detail, fix) = finding(&mut client, "index");
+        if has_index {
+            client.batch_execute(&fix.unwrap()).unwrap();
+        } else {
+            assert!(status == "ok" && fix.is_none() && detail.contains("no partial index can serve"), "{detail}");
+            let (sqlstate, _, hint) = refused(client.batch_execute("SELECT backlog_cleanup_index_sql('t')"));
+            assert_eq!(sqlstate, "0A000", "{statuses}");
+            client.batch_execute(&hint).unwrap();
+        }
+    }
 }

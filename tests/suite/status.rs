@@ -188,6 +188,41 @@ fn explain_knows_every_row_that_the_last_run_kept_back_and_never_says_that_one_g
 }
 
 #[test]
+fn explain_says_that_the_last_run_kept_back_only_what_that_run_has_tried() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE child (job int REFERENCES job);
+             DELETE FROM job; INSERT INTO job (id, at) SELECT i, now() - interval '1 hour' - i * interval '1 day' FROM generate_series(1, 30) i;
+             CREATE TABLE saved AS TABLE job;
+             INSERT INTO child VALUES (25), (26)",
+        )
+        .unwrap();
+    let verdicts = "SELECT string_agg(concat_ws(' ', id, left(verdict, 9)), ', ' ORDER BY id)
+                    FROM job, backlog_cleanup_explain(id::text, 't') WHERE verdict <> 'kept'";
+    let removable = "SELECT sum(removable_now)::bigint FROM backlog_cleanup_simulate(keep => 3, target => 't')";
+    for run in ["SELECT backlog_cleanup_failed_generations('t')", "CALL backlog_cleanup_run('t', batch_size => 7)"] {
+        let default = "INSERT INTO job TABLE saved ON CONFLICT DO NOTHING;
+             DELETE FROM backlog_cleanup.policy WHERE status IS NOT NULL; SELECT backlog_cleanup_set_policy(keep => 10, target => 't')";
+        client.batch_execute(default).unwrap();
+        client.batch_execute(run).unwrap();
+        assert_eq!(value::<String>(&mut client, verdicts), "25 kept back, 26 kept back", "{run}");
+        let reason = "SELECT reason LIKE 'the last run kept it back with 1 other; row 2_ has met: %'
+                      FROM backlog_cleanup_explain((SELECT 51 - kept_back_row::int FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1)::text, 't')";
+        assert!(truth(&mut client, reason), "{run}");
+        // Rows that only the policies of now would let go were none of that run's, whichever policy they have now.
+        for policy in ["keep => 3", "keep => 3, status => 'failed'"] {
+            client.batch_execute(&format!("SELECT backlog_cleanup_set_policy({policy}, target => 't')")).unwrap();
+            let expected = "4 removable, 5 removable, 6 removable, 7 removable, 8 removable, 9 removable, 10 removable, 25 kept back, 26 kept back";
+            assert_eq!(value::<String>(&mut client, verdicts), expected, "{run}: {policy}");
+            assert_eq!(number(&mut client, removable), 9, "{run}: {policy}");
+        }
+    }
+}
+
+#[test]
 fn a_status_with_our_index_reads_nothing_of_a_vacuumed_table_and_counts_the_same_as_per_recipe() {
     let cluster = Cluster::start("autovacuum = off\n");
     let mut client = cluster.platform();

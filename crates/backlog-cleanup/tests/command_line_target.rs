@@ -102,7 +102,12 @@ fn a_target_is_added_shown_changed_and_dropped() {
     let list = run(&["list"]).stdout;
     assert!(list.lines().any(|line| line.starts_with("jobs") && line.contains("a b, cancelled")), "{list}");
 
-    assert_eq!(run(&["drop", "jobs", "--json"]).json(), json!({"target": "jobs", "dropped": true}));
+    // Nobody is there to ask.
+    let asked = run(&["drop", "jobs"]);
+    assert!(asked.code == 2 && asked.stderr.contains("would drop target jobs and 1 policy"), "{asked:?}");
+    assert!(asked.stderr.contains("--yes"), "{asked:?}");
+    assert_eq!(run(&["list", "--json"]).json().as_array().unwrap().len(), 2);
+    assert_eq!(run(&["drop", "jobs", "--yes", "--json"]).json(), json!({"target": "jobs", "dropped": true}));
     assert_eq!(run(&["drop", "jobs"]).stdout.trim(), "Target jobs does not exist");
     for missing in [&["show", "jobs"][..], &["set", "jobs", "pause=0"]] {
         let missing = run(&[missing, &["--json"]].concat());
@@ -172,6 +177,10 @@ fn a_target_is_spoken_of_in_its_words_and_its_rows_by_their_status() {
     shows(
         &run("policy simulate --recipe-id mail --keep 0"),
         &["POLICY ID WORK QUEUE", "Removable are 13 of 79 jobs in scope"],
+    );
+    shows(
+        &run("policy simulate --recipe-id mail"),
+        &["Nothing changes for any work queue", "Removable are 13 of 79 jobs in scope now, and 13 then"],
     );
     shows(&run("explain 1"), &["JOB 1", "policy work queue \"mail\""]);
     let both = run("run --status cancelled");

@@ -73,6 +73,17 @@ fn reports_pass_over_a_row_for_which_an_expression_fails_and_the_doctor_guards_i
         set(&mut client, key, &format!("$${expression}$$"));
         let dry: serde_json::Value =
             client.query_one("SELECT backlog_cleanup_failed_generations('t', dry_run => true)", &[]).unwrap().get(0);
+        // Nothing asks for the failure type of a row where no policy names one.
+        let kept_back = if key == "failure_type_column" { 0 } else { 2 };
+        assert_eq!(dry["keptBackCount"], kept_back, "{key}: {dry}");
+        assert_eq!(dry["keptBackReason"].is_string(), kept_back > 0, "{key}: {dry}");
+        client.batch_execute("BEGIN").unwrap();
+        let real: serde_json::Value =
+            client.query_one("SELECT backlog_cleanup_failed_generations('t')", &[]).unwrap().get(0);
+        client.batch_execute("ROLLBACK").unwrap();
+        for number in ["keptBackCount", "cleanedUpGenerations", "totalFailedGenerations", "policies", "statuses"] {
+            assert_eq!(dry[number], real[number], "{key}: {number}");
+        }
         if key != "failure_type_column" {
             assert_eq!(dry["cleanedUpGenerations"], 88, "{key}: {dry}");
             assert!(dry["wouldKeepBack"].to_string().contains("2 rows stay: expression"), "{key}: {dry}");
@@ -97,6 +108,26 @@ fn reports_pass_over_a_row_for_which_an_expression_fails_and_the_doctor_guards_i
         assert!(status == "fail" && detail.contains("fails for row 7"), "{key}: {found:?}");
         client.batch_execute(fix).unwrap();
         assert_ne!(findings(&mut client, "rows")[0].0, "fail", "{fix}");
+        set(&mut client, key, as_before);
+    }
+}
+
+#[test]
+fn a_row_out_of_scope_is_not_kept_back_although_an_expression_fails_for_it() {
+    let (_cluster, mut client) = database();
+    // Only if a policy names a failure type does anything read it.
+    let policy = "SELECT backlog_cleanup_set_policy(failure_type => 'k', keep => 10, target => 't')";
+    for (key, expression, as_before) in EXPRESSIONS {
+        client.batch_execute(DOCUMENTS).unwrap();
+        set(&mut client, key, &format!("$${expression}$$"));
+        client.batch_execute(if key == "failure_type_column" { policy } else { "" }).unwrap();
+        client.batch_execute("UPDATE job SET state = 'done' WHERE id = 8").unwrap();
+        let verdicts = "SELECT string_agg(id || ' ' || verdict, ', ' ORDER BY id)
+                        FROM job, backlog_cleanup_explain(id::text, 't') WHERE id IN (7, 8)";
+        // Where its status cannot be read, it may be in scope.
+        let of_the_other = if key == "status_column" { "kept back" } else { "out of scope" };
+        assert_eq!(value::<String>(&mut client, verdicts), format!("7 kept back, 8 {of_the_other}"), "{key}");
+        client.batch_execute("DELETE FROM backlog_cleanup.policy WHERE failure_type IS NOT NULL").unwrap();
         set(&mut client, key, as_before);
     }
 }
@@ -208,6 +239,12 @@ fn where_the_owner_may_not_call_what_guards_an_expression_the_error_names_it_and
         );
         assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 100, "{call}");
     }
+    // What no condition can guard is shown.
+    client.batch_execute("UPDATE job SET queue = id; UPDATE job SET queue = 'x' WHERE id = 7").unwrap();
+    set(&mut client, key, "'(queue::int)'");
+    let (sqlstate, _, hint) = refused(client.batch_execute(RUNS[0]));
+    assert_eq!(sqlstate, "22P02");
+    assert_eq!(number(&mut client, &format!("SELECT id::bigint FROM ({hint}) shown")), 7, "{hint}");
 }
 
 #[test]

@@ -89,7 +89,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("target list", "target list: Shows all targets."),
     ("target show", "target show jobs: Shows each column of a target, its value, and what it means."),
     ("target set", "target set jobs batch_size=2000 pause='100 ms': Changes columns of a target."),
-    ("target drop", "target drop jobs: Removes a target and its policies."),
+    ("target drop", "target drop jobs: Removes a target and its policies, once its name is typed."),
     ("policy list", "policy list: Shows the policies, with their rows in the last regular run."),
     ("policy set", "policy set --recipe-id 16 --max-age '7 days' --keep 50: Writes the policy of a recipe."),
     ("policy set", "policy set --failure-type timeout --hold: Holds the rows of a failure type."),

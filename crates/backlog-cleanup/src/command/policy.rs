@@ -197,6 +197,9 @@ fn simulated(output: &Output, groups: &[Simulated], nouns: &Nouns, limit: usize)
         output.line(table.trim_fmt())?;
         more(output, group_word, changed.len(), limit)?;
     }
+    if changed.is_empty() {
+        output.line(format_args!("Nothing changes for any {}", printable(group_word)))?;
+    }
     let sum = |of: fn(&Simulated) -> i64| groups.iter().map(of).sum::<i64>();
     let (now, then) = (sum(|group| group.removable_now), sum(|group| group.removable_then));
     let all = printable(&count(now + sum(|group| group.kept_now), row_word));

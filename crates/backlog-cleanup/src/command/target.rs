@@ -1,13 +1,16 @@
+use std::io::{IsTerminal, stdin};
+
 use backlog_cleanup_report::Level;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::client::columns::{self, Column, Row};
 use crate::client::connect::{Server, begin};
+use crate::client::policies;
 use crate::failure::{Exit, Failure, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
-use crate::words::argument;
+use crate::words::{argument, count};
 
 /// Show the targets, add, change or drop one
 ///
@@ -41,10 +44,13 @@ enum Action {
         #[command(flatten)]
         columns: Columns,
     },
-    /// Remove a target and its policies; its history and its job stay
+    /// Remove a target and its policies, also its holds; its history and its job stay
     Drop {
         #[arg(value_name = "NAME")]
         name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -98,7 +104,14 @@ impl Target {
                 }
                 return Ok(Exit::Done);
             }
-            Action::Drop { name } => {
+            Action::Drop { name, yes } => {
+                let is_there = !columns::of(&mut work, &name).await?.is_empty();
+                if is_there && !yes {
+                    let policies = policies::list(&mut work, &name).await?.len();
+                    work.commit().await?;
+                    agrees(output, &name, policies as i64)?;
+                    work = begin(&mut connection).await?;
+                }
                 let dropped = columns::drop(&mut work, &name).await?;
                 work.commit().await?;
                 dropped_or_not(output, &name, dropped)?;
@@ -158,6 +171,18 @@ fn show(output: &Output, columns: &[Column], is_wanted: impl Fn(&str) -> bool) -
     }
     output.unbroken(&mut table, ["COLUMN"], []);
     output.line(table.trim_fmt())
+}
+
+/// Asks whether a target is to be dropped. Errors: it is not, or nobody answers.
+fn agrees(output: &Output, name: &str, policies: i64) -> Result<()> {
+    let what = format!("target {} and {}", printable(name), count(policies, "policy"));
+    if !stdin().is_terminal() {
+        return Err(Failure::usage(format!("not confirmed: would drop {what}")).hint("--yes"));
+    }
+    output.note(format_args!("Drop {what}? Type the target's name to continue:"));
+    let mut typed = String::new();
+    stdin().read_line(&mut typed)?;
+    if typed.trim() == name { Ok(()) } else { Err(Failure::usage("not confirmed: nothing was dropped").hint("--yes")) }
 }
 
 fn dropped_or_not(output: &Output, name: &str, dropped: bool) -> Result<()> {
