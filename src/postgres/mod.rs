@@ -27,6 +27,7 @@ pub mod qualify;
 pub mod read;
 pub mod retold;
 pub mod role;
+pub mod row_type;
 pub mod search_path;
 pub mod session;
 pub mod settings;

@@ -5,7 +5,7 @@ use crate::extension;
 use crate::postgres::error::{Result, error};
 use crate::postgres::now::rows_now;
 use crate::postgres::subtransaction::{briefly, raise_again, reported, sqlstate};
-use crate::rules::policy::Names;
+use crate::rules::policy::{Names, obeyed_first};
 use crate::target::Target;
 use crate::target::expression::writes_expressions;
 use crate::target::load::row_before;
@@ -27,13 +27,14 @@ pub enum Doubt {
 }
 
 impl Named {
-    /// Of a target; of those for the same rows the one first that runs obey: a hold, or what keeps more. Until ALTER EXTENSION UPDATE the
-    /// table has policies in it that no run has obeyed so far.
+    /// Of a target, as `obeyed_first` orders them. Until ALTER EXTENSION UPDATE the table has policies in it that no run has obeyed so far.
     pub fn all(target: &Target) -> Result<Vec<Named>> {
-        const NAMED: &str = "
+        const NAMED: &str = concat!(
+            "
             SELECT recipe_id, failure_type, to_jsonb(policy) ->> 'status', enabled FROM backlog_cleanup.policy
-            WHERE target = $1 AND coalesce(recipe_id, failure_type, to_jsonb(policy) ->> 'status') IS NOT NULL
-            ORDER BY enabled, max_age DESC, keep DESC, recipe_id COLLATE \"C\", failure_type COLLATE \"C\"";
+            WHERE target = $1 AND coalesce(recipe_id, failure_type, to_jsonb(policy) ->> 'status') IS NOT NULL",
+            obeyed_first!()
+        );
         if !extension::is_updated()? {
             return Ok(Vec::new());
         }

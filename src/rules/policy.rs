@@ -10,6 +10,14 @@ use crate::postgres::read::read_one;
 use crate::target::Target;
 use crate::target::recipes::bounded_once;
 
+/// The order of policies by which, of those for the same rows, the first one is obeyed: a hold, or else the one that keeps more.
+macro_rules! obeyed_first {
+    () => {
+        " ORDER BY enabled, max_age DESC, keep DESC, recipe_id COLLATE \"C\", failure_type COLLATE \"C\""
+    };
+}
+pub(crate) use obeyed_first;
+
 /// What a policy is for: a recipe, a failure type, a status, as texts. `None` is any.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Names {
@@ -147,16 +155,17 @@ impl Policy {
         !self.is_enabled && !self.names.are_none()
     }
 
-    /// The policies of a target, of those for the same rows the one first that keeps more, as `Named::all` has them. Cutoffs are computed
-    /// in UTC, and are never in the future.
+    /// The policies of a target, as `obeyed_first` orders them. Cutoffs are computed in UTC, and are never in the future.
     pub fn all(target: &Target) -> Result<Vec<Policy>> {
-        const POLICIES: &str = r#"
+        const POLICIES: &str = concat!(
+            r#"
             SELECT recipe_id, failure_type, to_jsonb(policy) ->> 'status', keep, enabled,
                    to_char(least(utc - max_age, utc), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                    to_char(utc - (to_jsonb(policy) ->> 'max_keep_age')::interval, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
             FROM backlog_cleanup.policy, timezone('UTC', now()) AS utc
-            WHERE target = $1 AND ($2 OR recipe_id IS NULL AND failure_type IS NULL)
-            ORDER BY enabled, max_age DESC, keep DESC, recipe_id COLLATE "C""#;
+            WHERE target = $1 AND ($2 OR recipe_id IS NULL AND failure_type IS NULL)"#,
+            obeyed_first!()
+        );
         // Until ALTER EXTENSION UPDATE the table has not all columns, and policies in it that no run has obeyed so far.
         let is_updated = extension::is_updated()?;
         let policies = extension::as_owner(|| {

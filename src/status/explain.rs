@@ -250,7 +250,7 @@ impl Found {
                         WHEN kept_back > 1 AND state = 'completed' AND mode = 'regular' AND recipe_id IS NULL AND failure_type IS NULL
                              AND to_jsonb(run) ->> 'status' IS NULL AND skipped = 0
                         THEN format('the last run kept it back with %s other%s; row %s has met: %s', kept_back - 1,
-                                    left('s', (kept_back - 2)::int), kept_back_row, kept_back_message) END
+                                    CASE WHEN kept_back > 2 THEN 's' END, kept_back_row, kept_back_message) END
             FROM backlog_cleanup.run WHERE target = $1 ORDER BY id DESC LIMIT 1";
         let arguments = [target.name.as_str().into(), self.id.as_deref().into()];
         let last =

@@ -16,6 +16,7 @@ use crate::postgres::expression::Expression;
 use crate::postgres::met::is_about_a_row;
 use crate::postgres::names::{Object, naming};
 use crate::postgres::retold::OWN;
+use crate::postgres::row_type::is_row_of;
 use crate::postgres::sqlstate::{exact, unheard};
 use crate::postgres::subtransaction::{briefly, caught, or_nothing, raise_again, reported, sqlstate};
 use crate::target::Target;
@@ -47,8 +48,7 @@ pub(super) struct Failed {
     of_row: String,
     /// What its statements may name: as those of the table that it is on.
     named: Vec<Object>,
-    /// The type of that table's rows.
-    row_type: pg_sys::Oid,
+    table: pg_sys::Oid,
     pub(super) met: Unreadable,
 }
 
@@ -69,7 +69,8 @@ pub struct Unreadable {
 #[pg_extern(stable, strict, parallel_unsafe, cost = 1000)]
 fn backlog_cleanup_has_value(expression: &str, of_row: AnyElement) -> Result<bool> {
     let known = failed().into_iter().find(|failed| failed.of_row == expression);
-    let Some(known) = known.filter(|failed| failed.is_of(of_row.oid())) else {
+    // To rows of other types, with which somebody's code asks, the expression means something else.
+    let Some(known) = known.filter(|failed| is_row_of(of_row.oid(), failed.table)) else {
         return Err(error(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             "function backlog_cleanup_has_value is for statements of backlog_cleanup".into(),
@@ -201,20 +202,9 @@ impl Unreadable {
     }
 }
 
-unsafe extern "C-unwind" {
-    /// Whether a row type is that of a child or a partition of the table of another, at any level (catalog/pg_inherits.h).
-    fn typeInheritsFrom(below: pg_sys::Oid, above: pg_sys::Oid) -> bool;
-}
-
 impl Failed {
     fn is_same(&self, other: &Failed) -> bool {
         self.target == other.target && self.sql == other.sql
-    }
-
-    /// Whether the rows of a type are those of its table: with others somebody's code asks, to which the expression means something else.
-    fn is_of(&self, row_type: pg_sys::Oid) -> bool {
-        // SAFETY: reads catalogs, for types of tables.
-        row_type == self.row_type || unsafe { typeInheritsFrom(row_type, self.row_type) }
     }
 
     fn warn(&self) {
@@ -253,8 +243,7 @@ impl Target {
             sql: expression.sql.clone(),
             of_row: expression.of_row.clone(),
             named: self.table.named_with_it(),
-            // SAFETY: a look into PostgreSQL's cache of tables.
-            row_type: unsafe { pg_sys::get_rel_type_id(self.table.oid) },
+            table: self.table.oid,
             met,
         }
     }

@@ -1,5 +1,3 @@
-use std::io::{IsTerminal, stdin};
-
 use clap::Args;
 use sqlx::postgres::PgConnection;
 
@@ -9,6 +7,7 @@ use crate::client::connect::begin;
 use crate::client::targets;
 use crate::failure::{Failure, Result};
 use crate::printable::printable;
+use crate::terminal::ask::ask;
 use crate::terminal::output::Output;
 use crate::terminal::report::Report;
 use crate::words::{argument, count, number};
@@ -62,21 +61,16 @@ impl Confirmation {
             report.show_recipes(&preview, limit)?;
             output.note(format_args!("{}\n", preview.into_text().trim_end()));
         }
-        if !stdin().is_terminal() {
-            return Err(
-                Failure::usage(format!("not confirmed: would remove {}", rows.replacen('A', "a", 1))).hint(named)
-            );
-        }
-        output.note(format_args!(
+        let question = format!(
             "{rows} of {} will be gone. Type the account's name, {}, to continue:",
             printable(&selection.words(&report.nouns().group_word)),
             printable(&account)
-        ));
-        let mut typed = String::new();
-        stdin().read_line(&mut typed)?;
-        if typed.trim() == account {
-            return Ok(());
-        }
-        Err(Failure::usage("not confirmed: nothing was removed").hint(named))
+        );
+        let refusal = match ask(question, output)? {
+            Some(typed) if typed == account => return Ok(()),
+            Some(_) => "not confirmed: nothing was removed".to_owned(),
+            None => format!("not confirmed: would remove {}", rows.replacen('A', "a", 1)),
+        };
+        Err(Failure::usage(refusal).hint(named))
     }
 }

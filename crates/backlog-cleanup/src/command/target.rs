@@ -1,5 +1,3 @@
-use std::io::{IsTerminal, stdin};
-
 use backlog_cleanup_report::Level;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -9,6 +7,7 @@ use crate::client::connect::{Server, begin};
 use crate::client::policies;
 use crate::failure::{Exit, Failure, Result};
 use crate::printable::printable;
+use crate::terminal::ask::ask;
 use crate::terminal::output::Output;
 use crate::words::{argument, count};
 
@@ -176,13 +175,12 @@ fn show(output: &Output, columns: &[Column], is_wanted: impl Fn(&str) -> bool) -
 /// Asks whether a target is to be dropped. Errors: it is not, or nobody answers.
 fn agrees(output: &Output, name: &str, policies: i64) -> Result<()> {
     let what = format!("target {} and {}", printable(name), count(policies, "policy"));
-    if !stdin().is_terminal() {
-        return Err(Failure::usage(format!("not confirmed: would drop {what}")).hint("--yes"));
-    }
-    output.note(format_args!("Drop {what}? Type the target's name to continue:"));
-    let mut typed = String::new();
-    stdin().read_line(&mut typed)?;
-    if typed.trim() == name { Ok(()) } else { Err(Failure::usage("not confirmed: nothing was dropped").hint("--yes")) }
+    let refusal = match ask(format_args!("Drop {what}? Type the target's name to continue:"), output)? {
+        Some(typed) if typed == name => return Ok(()),
+        Some(_) => "not confirmed: nothing was dropped".to_owned(),
+        None => format!("not confirmed: would drop {what}"),
+    };
+    Err(Failure::usage(refusal).hint("--yes"))
 }
 
 fn dropped_or_not(output: &Output, name: &str, dropped: bool) -> Result<()> {

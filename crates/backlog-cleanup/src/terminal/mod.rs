@@ -1,5 +1,6 @@
 //! What a person sees and types: lines, tables, bars, Ctrl-C. Knows no command.
 
+pub mod ask;
 pub mod bar;
 pub mod interrupt;
 pub mod log;

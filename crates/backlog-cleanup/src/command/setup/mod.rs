@@ -4,8 +4,6 @@ mod job;
 mod test_job;
 mod tick;
 
-use std::io::{IsTerminal, stdin};
-
 use clap::Args;
 use serde::Serialize;
 
@@ -15,6 +13,7 @@ use crate::client::calls::{self, Finding};
 use crate::client::connect::{Server, begin};
 use crate::failure::{Exit, Failure, Result};
 use crate::printable::printable;
+use crate::terminal::ask::ask;
 use crate::terminal::output::Output;
 
 /// Create the extension, register the job, build the index, and check the result
@@ -117,14 +116,11 @@ impl Setup {
         if is_given {
             return Ok(true);
         }
-        if !stdin().is_terminal() {
+        let answer = ask(format_args!("{question} [y/N]"), output)?;
+        if answer.is_none() {
             output.note(format_args!("{question} Not done; use {argument}."));
-            return Ok(false);
         }
-        output.note(format_args!("{question} [y/N]"));
-        let mut answer = String::new();
-        stdin().read_line(&mut answer)?;
-        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+        Ok(answer.is_some_and(|answer| matches!(answer.to_lowercase().as_str(), "y" | "yes")))
     }
 }
 
