@@ -157,10 +157,10 @@ ALTER TABLE backlog_cleanup.target
     ALTER COLUMN failure_type_column DROP NOT NULL,
     ADD COLUMN condition text,
     ADD COLUMN recipe_columns text[]
-        CONSTRAINT recipe_columns_are_named
+        CONSTRAINT recipe_columns_is_a_list_of_columns
         CHECK (recipe_columns OPERATOR(pg_catalog.<>) '{}' AND pg_catalog.array_position(recipe_columns, NULL) IS NULL),
     ADD COLUMN id_columns text[]
-        CONSTRAINT id_columns_are_named
+        CONSTRAINT id_columns_is_a_list_of_columns
         CHECK (id_columns OPERATOR(pg_catalog.<>) '{}' AND pg_catalog.array_position(id_columns, NULL) IS NULL),
     ALTER COLUMN named_by TYPE backlog_cleanup.role USING named_by::pg_catalog.text::backlog_cleanup.role;
 ALTER TABLE backlog_cleanup.target
@@ -197,23 +197,20 @@ ALTER TABLE backlog_cleanup.target
     ADD COLUMN max_rows bigint
         CONSTRAINT max_rows_is_positive
         CHECK (max_rows OPERATOR(pg_catalog.>) 0),
-    ADD CONSTRAINT max_rows_takes_one_worker CHECK (max_rows IS NULL OR workers OPERATOR(pg_catalog.=) 1),
-    ADD CONSTRAINT statuses_is_a_list_of_at_least_one
+    ADD CONSTRAINT workers_is_1_where_max_rows_stops_a_run CHECK (workers OPERATOR(pg_catalog.=) 1 OR max_rows IS NULL),
+    ADD CONSTRAINT statuses_is_a_list_of_at_least_one_status
         CHECK (pg_catalog.cardinality(statuses) OPERATOR(pg_catalog.>) 0
                AND pg_catalog.array_ndims(statuses) OPERATOR(pg_catalog.=) 1
                AND pg_catalog.num_nulls(VARIADIC statuses) OPERATOR(pg_catalog.=) 0),
-    ADD CONSTRAINT completed_status_is_a_list
+    ADD CONSTRAINT completed_status_is_a_list_of_statuses
         CHECK (pg_catalog.array_ndims(completed_status) OPERATOR(pg_catalog.=) 1
                AND pg_catalog.num_nulls(VARIADIC completed_status) OPERATOR(pg_catalog.=) 0),
-    ADD CONSTRAINT pending_status_is_a_list
+    ADD CONSTRAINT pending_status_is_a_list_of_statuses
         CHECK (pg_catalog.array_ndims(pending_status) OPERATOR(pg_catalog.=) 1
                AND pg_catalog.num_nulls(VARIADIC pending_status) OPERATOR(pg_catalog.=) 0),
-    ADD CONSTRAINT processing_status_is_a_list
+    ADD CONSTRAINT processing_status_is_a_list_of_statuses
         CHECK (pg_catalog.array_ndims(processing_status) OPERATOR(pg_catalog.=) 1
-               AND pg_catalog.num_nulls(VARIADIC processing_status) OPERATOR(pg_catalog.=) 0),
-    ADD CONSTRAINT statuses_are_none_of_the_others
-        CHECK (NOT statuses OPERATOR(pg_catalog.&&)
-               pg_catalog.array_cat(pg_catalog.array_cat(completed_status, pending_status), processing_status));
+               AND pg_catalog.num_nulls(VARIADIC processing_status) OPERATOR(pg_catalog.=) 0);
 
 ALTER TABLE backlog_cleanup.policy REPLICA IDENTITY FULL;
 ALTER TABLE backlog_cleanup.policy
@@ -473,8 +470,7 @@ CREATE TRIGGER remember_namer BEFORE INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.remember_namer();
 COMMENT ON TRIGGER remember_namer ON backlog_cleanup.target IS 'a target uses only tables of the role that named them';
 
-DROP FUNCTION backlog_cleanup.check_target CASCADE;
-CREATE FUNCTION backlog_cleanup.check_target() RETURNS trigger LANGUAGE plpgsql
+CREATE FUNCTION backlog_cleanup.check_right_to_target() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -504,6 +500,42 @@ BEGIN
             USING ERRCODE = 'insufficient_privilege',
                   HINT = format('a superuser or a member of role %s must do this', owner);
     END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.check_right_to_target IS 'checks the right to use the tables of a written target';
+CREATE TRIGGER check_right BEFORE INSERT OR UPDATE ON backlog_cleanup.target
+    FOR EACH ROW WHEN (NEW.name IS NOT NULL) EXECUTE FUNCTION backlog_cleanup.check_right_to_target();
+COMMENT ON TRIGGER check_right ON backlog_cleanup.target IS 'refuses tables of other roles';
+
+-- For the trigger: only the owner may say what a row would be.
+CREATE FUNCTION backlog_cleanup.check_limits_of_target("row" jsonb, before text) RETURNS void
+    LANGUAGE c AS 'MODULE_PATHNAME', 'check_limits_of_target_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.check_limits_of_target IS
+    'a part of tell_limits: raises an error of all mistakes of a row that is beyond a limit; before is the row before the statement, as JSON';
+
+-- PostgreSQL ends a statement at the first limit of a table that a row is beyond, before check_target can tell what else is wrong in it.
+CREATE FUNCTION backlog_cleanup.tell_limits() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT backlog_cleanup.restoring() THEN
+        PERFORM backlog_cleanup.check_limits_of_target(to_jsonb(NEW), CASE TG_OP WHEN 'INSERT' THEN '{}' ELSE to_jsonb(OLD)::text END);
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.tell_limits IS 'tells at once all limits that a row of target is beyond, and what else is wrong in it';
+-- Behind remember_namer: triggers fire by their names.
+CREATE TRIGGER tell_limits BEFORE INSERT OR UPDATE ON backlog_cleanup.target
+    FOR EACH ROW WHEN (NEW.name IS NOT NULL) EXECUTE FUNCTION backlog_cleanup.tell_limits();
+COMMENT ON TRIGGER tell_limits ON backlog_cleanup.target IS 'all that is wrong in a row is one error';
+
+DROP FUNCTION backlog_cleanup.check_target CASCADE;
+CREATE FUNCTION backlog_cleanup.check_target() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
     IF backlog_cleanup.restoring() THEN
         RETURN NULL;
     END IF;
@@ -521,11 +553,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION backlog_cleanup.check_target IS
-    'checks a written target and the right to use its tables, and gives a new target the default policy';
+    'checks a written target, and gives a new one the default policy';
 CREATE TRIGGER check_target AFTER INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_target();
 COMMENT ON TRIGGER check_target ON backlog_cleanup.target IS
-    'refuses a table, a column or a time zone that does not exist, and tables of other roles';
+    'refuses a table, a column or a time zone that does not exist';
 
 -- For the trigger: what a policy names, as rows of the target have it.
 CREATE FUNCTION backlog_cleanup.written_names(target text, recipe_id text, failure_type text, status text) RETURNS text[]

@@ -50,7 +50,7 @@ pub fn partial(target: &Target) -> Result<Vec<Problem>> {
     } else if leaves(target)?.iter().any(|leaf| leaf.is_distributed) {
         return remark("the shards have the partial index".into());
     } else if !serves(target, policies)? {
-        "the partial index exists, but the planner does not use it alone for the failed rows"
+        "the partial index exists, but the planner does not use it alone for the rows in scope"
     } else {
         return Ok(Vec::new());
     };

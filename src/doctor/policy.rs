@@ -149,8 +149,12 @@ fn shadowed(target: &Target, policies: &Policies, policy: &Policy) -> Option<Pro
     let (names, statuses) = (&policy.names, &target.names_of_statuses);
     let with = |status: &String| Names { status: Some(status.clone()), ..names.clone() };
     let is_taken = |status: &String| policies.list.iter().any(|policy| policy.names == with(status));
-    if names.are_none() || names.status.is_some() || statuses.is_empty() || !statuses.iter().all(is_taken) {
+    if names.status.is_some() || statuses.is_empty() || !statuses.iter().all(is_taken) {
         return None;
+    }
+    if names.are_none() {
+        let detail = "the default policy can never apply: there is one for each status, and those come first".into();
+        return Some(Problem { status: Status::Ok, detail, fix: None });
     }
     let detail = format!(
         "the policy for {} can never apply: there is one for each status beside it, and those come first",

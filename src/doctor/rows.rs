@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use backlog_cleanup_report::counted;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
@@ -248,7 +247,7 @@ pub fn failed_at(target: &Target) -> Result<Vec<Problem>> {
     let later = format!("with a {column} in the future, which do not expire before that: decide when they failed");
     let problem = |(seen, what): (i64, String)| {
         let rows = (seen as f64 * census.scale).round() as i64;
-        let rows = counted(rows, &format!("failed {}", target.nouns.row_word));
+        let rows = target.nouns.in_scope(rows);
         Problem { status: Status::Warn, detail: format!("{about}{rows} {what}"), fix: None }
     };
     let kinds = [(census.never_expiring, never), (census.of_future, later)];

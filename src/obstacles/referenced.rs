@@ -192,8 +192,9 @@ fn look(
         let (rows, fate) = count(&find(rules, leaves, &keeping, &lists)?)?;
         if rows > 0 {
             let Keeping { columns, action, .. } = &keeping;
+            let rows = rules.target.nouns.in_scope(rows as i64);
             let detail = format!(
-                "foreign key {name} ({}) references at least {rows} failed rows ON DELETE {action}, {fate}: decide whether they are to go",
+                "foreign key {name} ({}) references at least {rows} ON DELETE {action}, {fate}: decide whether they are to go",
                 columns.join(", ")
             );
             problems.push(Problem { status: Status::Warn, detail, fix: None });

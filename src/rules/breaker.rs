@@ -1,4 +1,3 @@
-use backlog_cleanup_report::counted;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
@@ -24,8 +23,8 @@ pub fn check(target: &Target, removable: i64, failed: i64, force: bool) -> Resul
 /// Why a target does not allow a run that would remove `removable` of `failed` rows.
 pub fn reason(target: &Target, removable: i64, failed: i64) -> Option<String> {
     let share = removable as f64 * 100.0 / failed.max(1) as f64;
-    let failed = counted(failed, &format!("failed {}", target.nouns.row_word));
-    let would = format!("target \"{}\": a run would remove {removable} of {failed}", target.name);
+    let rows = target.nouns.in_scope(failed);
+    let would = format!("target \"{}\": a run would remove {removable} of {rows}", target.name);
     if share > target.max_share {
         return Some(format!("{would}, more than max_share allows ({} %)", target.max_share));
     }

@@ -177,7 +177,7 @@ impl Policies {
 }
 
 /// When rows are old, as the failed-at column has it: microseconds since 2000.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Age {
     /// Rows before it are expired.
     pub cutoff: i64,

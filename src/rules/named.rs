@@ -8,7 +8,7 @@ use crate::postgres::subtransaction::{briefly, raise_again, reported, sqlstate};
 use crate::rules::policy::{Names, obeyed_first};
 use crate::target::Target;
 use crate::target::expression::writes_expressions;
-use crate::target::load::row_before;
+use crate::target::load::row_of;
 use crate::target::meaning::Change;
 use crate::target::steady::glance;
 
@@ -96,7 +96,7 @@ fn check_policies_of_target(target: Option<&str>, before: Option<&str>) -> Resul
         return Ok(());
     }
     glance(target, |target| {
-        let changes = target.changes_since(&row_before(&target.name, before.unwrap_or_default())?)?;
+        let changes = target.changes_since(&row_of(&target.name, serde_json::from_str(before.unwrap_or_default()).unwrap_or_default())?)?;
         let mut lost = Vec::new();
         for policy in Named::all(target)? {
             let Names { recipe_id, failure_type, status } = &policy.names;

@@ -22,6 +22,9 @@ use crate::target::leaf::{Leaf, Reach};
 use crate::target::recipes::RecipeNames;
 use crate::target::statuses::Status;
 
+/// The bit of failed rows in their kind.
+const FAILED: i64 = 1;
+
 /// The account's rows of one recipe.
 pub struct RecipeStatus {
     pub id: Option<String>,
@@ -29,7 +32,7 @@ pub struct RecipeStatus {
     pub total: i64,
     /// In the order of `lists` of the target, the failed ones first.
     pub of_status: [i64; 4],
-    /// The rows of every status that is there, by the places of `Counts::names`.
+    /// The rows of every status that is there, by the places of `Counts::names`; none of those behind.
     pub of_each: Vec<i64>,
     pub removable: i64,
     pub oldest_failed_at: Option<TimestampWithTimeZone>,
@@ -49,24 +52,30 @@ pub struct Counts {
 /// Counts the account's rows by recipe and status, in one pass.
 pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Counts> {
     let statuses = statuses(target)?;
-    let mut all = Names::of(target)?;
-    let recipes = by_recipe(target, |policies, ages, groups| {
+    by_recipe(target, |policies, groups| {
         for leaf in leaves {
+            let is_counted_there = is_counted_there(target, leaf, policies);
             leaf.reading_as_owner(target, || {
                 leaf.expect_most_rows();
-                stream(&statement(target, &statuses, leaf, policies, ages), |row| {
-                    groups.add(row, |age| {
-                        let rows = Rows::of(target, leaf, policies, row, age);
-                        // SAFETY: the fifth column of the statement is a text.
-                        let status = all.place(rows.status, unsafe { row.text(4) });
-                        (rows, status)
-                    });
+                stream(&statement(target, &statuses, leaf, policies, groups.ages), |row| {
+                    let number = |column| row.number(column).unwrap_or_default();
+                    let (kind, at) = (number(3), row.number(5));
+                    // SAFETY: the fifth column of the statement is a text.
+                    let status = groups.statuses.place(kind, || unsafe { row.text(4) });
+                    let counted = groups.of_row(row);
+                    match (is_counted_there, kind & FAILED == FAILED) {
+                        (false, is_failed) => counted.add_row(status, is_failed, at),
+                        (true, false) => counted.add(status, number(6)),
+                        (true, true) => {
+                            counted.add(status, number(6));
+                            counted.add_failed([number(6), number(7), number(8)], at);
+                        }
+                    }
                 })
             })?;
         }
         Ok(())
-    })?;
-    Ok(Counts { recipes, names: all.names })
+    })
 }
 
 /// Counts the account's rows by status, and those in scope by recipe: the recipes of other rows are not asked. The sum of the others is
@@ -74,60 +83,56 @@ pub fn counts(target: &Target, leaves: &[Leaf]) -> Result<Counts> {
 /// two scans of indexes, and `counts` else.
 pub fn totals(target: &Target, leaves: &[Leaf]) -> Result<Counts> {
     let Some(others) = others::count(target, leaves, &statuses(target)?)? else { return counts(target, leaves) };
-    let mut all = Names::of(target)?;
     let rules = Rules::of_all(target)?;
     let through_index = index::serves(&rules, leaves)?;
-    let mut recipes = by_recipe(target, |_, _, groups| {
+    by_recipe(target, |_, groups| {
         for leaf in leaves {
             read(&rules, leaf, through_index, |row| {
-                groups.add(row, |age| {
-                    // The place of its status, and the bit of those in scope.
-                    let status = row.number(2).unwrap_or_default();
-                    (Rows::one(Some(status as usize), 1, row.number(3), age), status as usize)
-                });
+                // The place of its status.
+                let status = row.number(2).unwrap_or_default() as usize;
+                groups.of_row(row).add_row(status, true, row.number(3));
             })?;
         }
+        for Others { kind, text, count } in others {
+            let status = groups.statuses.place(kind, || text.as_deref());
+            groups.rest.get_or_insert_default().add(status, count);
+        }
         Ok(())
-    })?;
-    let mut rest = Counted::default();
-    for Others { place, statuses, text, count } in others {
-        let status = all.place(place, text.as_deref());
-        rest.add(&Rows { count, statuses, ..Rows::default() }, status);
-    }
-    recipes.push(RecipeStatus::of(None, String::new(), rest, Oldest::default()));
-    Ok(Counts { recipes, names: all.names })
+    })
 }
 
 /// Rows by recipe and policy.
 struct Groups<'a> {
+    /// Of the rows under each policy.
     ages: &'a [Age],
+    statuses: Statuses,
     tally: Tally,
     counted: Vec<Counted>,
+    /// Rows whose recipe is not asked.
+    rest: Option<Counted>,
 }
 
 impl Groups<'_> {
-    /// Adds rows, which `count` returns for the age of their policy, with the place of their status. The row's first columns are
-    /// `Policies::group_columns`.
-    fn add(&mut self, row: &Row, count: impl FnOnce(Age) -> (Rows, usize)) {
+    /// Those of a row's recipe and policy. The row's first columns are `Policies::group_columns`.
+    fn of_row(&mut self, row: &Row) -> &mut Counted {
         let group = self.tally.of_row(row);
-        self.counted.resize_with(self.tally.list.len(), Counted::default);
-        let (rows, status) = count(self.ages[self.tally.list[group].policy]);
-        self.counted[group].add(&rows, status);
+        for new in &self.tally.list[self.counted.len()..] {
+            self.counted.push(Counted { age: self.ages[new.policy], ..Counted::default() });
+        }
+        &mut self.counted[group]
     }
 }
 
 /// Sums up by recipe what `read` adds, most failures first.
-fn by_recipe(
-    target: &Target,
-    read: impl FnOnce(&Policies, &[Age], &mut Groups) -> Result<()>,
-) -> Result<Vec<RecipeStatus>> {
+fn by_recipe(target: &Target, read: impl FnOnce(&Policies, &mut Groups) -> Result<()>) -> Result<Counts> {
     target.account_exists()?;
     let policies = Rc::new(Policies::of(target, Mode::Regular)?);
     let names = RecipeNames::of(target)?;
     let ages = policies.ages(target)?;
-    let mut groups = Groups { ages: &ages, tally: Tally::of(target, &policies), counted: Vec::new() };
-    read(&policies, &ages, &mut groups)?;
-    let Groups { tally: groups, counted: mut of_group, .. } = groups;
+    let (statuses, tally) = (Statuses::of(target)?, Tally::of(target, &policies));
+    let mut groups = Groups { ages: &ages, statuses, tally, counted: Vec::new(), rest: None };
+    read(&policies, &mut groups)?;
+    let Groups { statuses, tally: groups, counted: mut of_group, rest, .. } = groups;
     // The entries of a recipe and policy are ranked together, whatever their status.
     for place in (0..of_group.len()).rev() {
         let first = groups.list[place].ranked_with;
@@ -149,24 +154,32 @@ fn by_recipe(
     let oldest = oldest(target, recipes.iter().map(|(_, counted)| counted.oldest))?;
     for ((id, counted), oldest) in recipes.into_iter().zip(oldest) {
         let name = names.name(id.as_deref());
-        counts.push(RecipeStatus::of(id, name, counted, oldest));
+        counts.push(RecipeStatus::of(id, name, counted, &statuses, oldest));
     }
     let number = |recipe: &RecipeStatus| recipe.id.as_ref().filter(|_| target.recipe.is_number())?.parse::<f64>().ok();
     counts.sort_by(|a, b| {
         let by_id = || number(a).partial_cmp(&number(b)).unwrap_or(Ordering::Equal).then_with(|| a.id.cmp(&b.id));
         b.of_status[0].cmp(&a.of_status[0]).then(a.id.is_none().cmp(&b.id.is_none())).then_with(by_id)
     });
-    Ok(counts)
+    counts.extend(rest.map(|rest| RecipeStatus::of(None, String::new(), rest, &statuses, Oldest::default())));
+    Ok(Counts { recipes: counts, names: statuses.names })
 }
 
 impl RecipeStatus {
-    fn of(id: Option<String>, name: String, counted: Counted, oldest: Oldest) -> RecipeStatus {
+    fn of(id: Option<String>, name: String, counted: Counted, statuses: &Statuses, oldest: Oldest) -> RecipeStatus {
+        let of_each = || counted.near.iter().chain(&counted.far);
+        let mut of_status = [counted.failed, 0, 0, 0];
+        for (bit, of_status) in of_status.iter_mut().enumerate().skip(1) {
+            // One value may equal several statuses.
+            let in_list = of_each().zip(&statuses.lists).filter(|(_, lists)| *lists >> bit & 1 == 1);
+            *of_status = in_list.map(|(count, _)| count).sum();
+        }
         RecipeStatus {
             id,
             name,
-            total: counted.total,
-            of_status: counted.of_status,
-            of_each: counted.of_each,
+            total: of_each().sum(),
+            of_status,
+            of_each: of_each().copied().collect(),
             removable: counted.removable,
             oldest_failed_at: oldest.at,
             oldest_failed_iso: oldest.iso,
@@ -179,29 +192,32 @@ impl RecipeStatus {
 const NAMED: usize = 100;
 
 /// Every status that is there.
-struct Names {
+struct Statuses {
     /// First those that `Target::counted` names, in its order.
     names: Vec<String>,
+    /// A bit for each of `lists` of the target that has the status.
+    lists: Vec<i64>,
     others: HashMap<String, usize>,
     most: usize,
 }
 
-impl Names {
-    fn of(target: &Target) -> Result<Names> {
+impl Statuses {
+    fn of(target: &Target) -> Result<Statuses> {
         let counted = target.status.as_ref().map_or(Ok(Vec::new()), |column| target.counted(column))?;
         let removed = target.names_of_statuses.iter().map(String::as_str);
         let others = counted.iter().filter(|status| status.place > 0).map(|status| status.value);
         let names: Vec<String> = removed.chain(others).map(str::to_owned).collect();
-        let most = names.len() + NAMED;
-        Ok(Names { names, others: HashMap::new(), most })
+        let (lists, most) = (vec![0; names.len()], names.len() + NAMED);
+        Ok(Statuses { names, lists, others: HashMap::new(), most })
     }
 
-    /// The place of a row's status, by its own place or its text. Adds new ones.
-    fn place(&mut self, known: Option<usize>, text: Option<&str>) -> usize {
-        if let Some(known) = known {
-            return known;
+    /// The place of a row's status, by its kind as `statuses` has it, or its text. Adds new ones.
+    fn place<'a>(&mut self, kind: i64, text: impl FnOnce() -> Option<&'a str>) -> usize {
+        if let Ok(place) = usize::try_from(kind >> STATUSES.len()) {
+            self.lists[place] |= kind;
+            return place;
         }
-        let text = text.unwrap_or("(none)");
+        let text = text().unwrap_or("(none)");
         if let Some(place) = self.others.get(text) {
             return *place;
         }
@@ -217,13 +233,16 @@ impl Names {
     }
 }
 
+/// So many statuses are counted in the same cache lines as the rest: a row of another recipe than the last reads two.
+const NEAR: usize = 8;
+
 /// The rows of a recipe under one policy, over all leaves.
 #[derive(Default)]
 struct Counted {
-    total: i64,
-    /// In the order of `lists` of the target.
-    of_status: [i64; 4],
-    of_each: Vec<i64>,
+    /// The rows of each status, by the places of `Statuses`: the first of them, and the others.
+    near: [i64; NEAR],
+    far: Vec<i64>,
+    failed: i64,
     /// Failed rows that are expired.
     expired: i64,
     /// Of these, rows that go even if they are among the newest.
@@ -231,24 +250,33 @@ struct Counted {
     removable: i64,
     /// The failed-at of the oldest failed row.
     oldest: Option<i64>,
+    age: Age,
 }
 
 impl Counted {
-    fn add(&mut self, rows: &Rows, status: usize) {
-        self.total += rows.count;
-        self.of_each.resize(self.of_each.len().max(status + 1), 0);
-        self.of_each[status] += rows.count;
-        for (bit, count) in self.of_status.iter_mut().enumerate() {
-            // One value may equal several statuses.
-            if rows.statuses >> bit & 1 == 1 {
-                *count += rows.count;
-            }
+    fn add_row(&mut self, status: usize, is_failed: bool, at: Option<i64>) {
+        self.add(status, 1);
+        if is_failed {
+            let is_before = |cutoff: i64| i64::from(at.is_some_and(|at| at < cutoff));
+            self.add_failed([1, is_before(self.age.cutoff), is_before(self.age.keep_cutoff)], at);
         }
-        if rows.statuses & 1 == 1 {
-            self.expired += rows.expired;
-            self.too_old += rows.too_old;
-            self.oldest = self.oldest.into_iter().chain(rows.oldest).min();
+    }
+
+    fn add(&mut self, status: usize, count: i64) {
+        if let Some(near) = self.near.get_mut(status) {
+            *near += count;
+            return;
         }
+        let far = status - NEAR;
+        self.far.resize(self.far.len().max(far + 1), 0);
+        self.far[far] += count;
+    }
+
+    fn add_failed(&mut self, [failed, expired, too_old]: [i64; 3], oldest: Option<i64>) {
+        self.failed += failed;
+        self.expired += expired;
+        self.too_old += too_old;
+        self.oldest = self.oldest.into_iter().chain(oldest).min();
     }
 
     /// How many rows go if so many of the newest stay.
@@ -257,45 +285,11 @@ impl Counted {
     }
 
     fn merge(&mut self, other: &Counted) {
-        self.total += other.total;
-        self.of_status.iter_mut().zip(other.of_status).for_each(|(sum, count)| *sum += count);
-        self.of_each.resize(self.of_each.len().max(other.of_each.len()), 0);
-        self.of_each.iter_mut().zip(&other.of_each).for_each(|(sum, count)| *sum += count);
-        self.expired += other.expired;
-        self.too_old += other.too_old;
-        self.removable += other.removable;
-        self.oldest = self.oldest.into_iter().chain(other.oldest).min();
-    }
-}
-
-/// Rows of one recipe, policy and status.
-#[derive(Default)]
-struct Rows {
-    count: i64,
-    /// The place of their status among those that the target names.
-    status: Option<usize>,
-    /// A bit for each of `lists` that has the rows' status.
-    statuses: i64,
-    expired: i64,
-    too_old: i64,
-    oldest: Option<i64>,
-}
-
-impl Rows {
-    fn of(target: &Target, leaf: &Leaf, policies: &Policies, row: &Row, age: Age) -> Rows {
-        let number = |column| row.number(column).unwrap_or_default();
-        let (kind, oldest) = (number(3), row.number(5));
-        let (status, statuses) = (usize::try_from(kind >> STATUSES.len()).ok(), kind);
-        if is_counted_there(target, leaf, policies) {
-            return Rows { count: number(6), status, statuses, expired: number(7), too_old: number(8), oldest };
+        for (status, count) in other.near.iter().chain(&other.far).enumerate() {
+            self.add(status, *count);
         }
-        Rows::one(status, statuses, oldest, age)
-    }
-
-    fn one(status: Option<usize>, statuses: i64, at: Option<i64>, age: Age) -> Rows {
-        let is_before = |cutoff: i64| i64::from(at.is_some_and(|at| at < cutoff));
-        let (expired, too_old) = (is_before(age.cutoff), is_before(age.keep_cutoff));
-        Rows { count: 1, status, statuses, expired, too_old, oldest: at }
+        self.add_failed([other.failed, other.expired, other.too_old], other.oldest);
+        self.removable += other.removable;
     }
 }
 

@@ -1,5 +1,3 @@
-use backlog_cleanup_report::STATUSES;
-
 use crate::postgres::error::Result;
 use crate::postgres::stream::{stream, stream_writing};
 use crate::target::Target;
@@ -7,11 +5,9 @@ use crate::target::leaf::{Leaf, Reach};
 
 /// Rows of a status that is not in scope.
 pub struct Others {
-    /// The place of the status among those that the target names.
-    pub place: Option<usize>,
-    /// A bit for each of the target's lists that has it.
-    pub statuses: i64,
-    /// What another status is called.
+    /// As `counts::statuses` has it.
+    pub kind: i64,
+    /// What a status that the target does not name is called.
     pub text: Option<String>,
     pub count: i64,
 }
@@ -52,10 +48,8 @@ pub fn count(target: &Target, leaves: &[Leaf], (kind, text): &(String, String)) 
             }
             for statement in &statements {
                 stream(statement, |row| {
-                    let kind = row.number(0).unwrap_or_default();
                     others.push(Others {
-                        place: usize::try_from(kind >> STATUSES.len()).ok(),
-                        statuses: kind,
+                        kind: row.number(0).unwrap_or_default(),
                         // SAFETY: the second column of the statement is a text.
                         text: unsafe { row.text(1) }.map(str::to_owned),
                         count: row.number(2).unwrap_or_default(),

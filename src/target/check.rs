@@ -49,13 +49,16 @@ fn check_written_target(target: Option<&str>, before: Option<&str>) -> Result<()
 }
 
 fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
-    let row = row(target)?;
+    check_row(row(target)?, before, Vec::new())
+}
+
+/// The same for a row that need not be there yet, of which some things are known to be `wrong`.
+pub fn check_row(row: TargetRow, before: Option<&str>, mut wrong: Vec<Mistake>) -> Result<Option<Target>> {
     let (target, missed) =
         Target::find(&row)?.map_or_else(|missed| (None, Some(missed)), |target| (Some(target), None));
     let table =
         target.as_ref().map(|target| &target.table).or(missed.as_ref().and_then(|missed| missed.table.as_ref()));
     let meant = missed.as_ref().and_then(|missed| missed.meant.as_ref());
-    let mut wrong = Vec::new();
     if let Some(table) = table.or(meant) {
         let column = |name: &Option<String>| name.as_deref().map_or(Ok(None), |name| table.column(name));
         if let Some((column, account)) = column(&row.account_column)?.zip(row.account.as_deref()) {
@@ -63,7 +66,12 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
         }
         let status = target.as_ref().and_then(|target| target.status.as_ref());
         if let Some(column) = status.map_or_else(|| column(&row.status_column), |status| Ok(Some(status)))? {
-            wrong.extend(statuses(&row.statuses, column, table, meant.is_none())?);
+            let of_statuses = statuses(&row.statuses, column, table, meant.is_none())?;
+            let are_readable = of_statuses.is_empty();
+            wrong.extend(of_statuses);
+            if let Some(target) = target.as_ref().filter(|_| are_readable) {
+                wrong.extend(target.same_statuses()?);
+            }
         }
     }
     wrong.extend(table.and_then(|table| throttle(&row, table)));
@@ -81,8 +89,7 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
     }
     let Some(target) = target else { return Ok(None) };
     leaves(&target)?;
-    let same = target.same_statuses()?;
-    if same.is_empty() { Ok(Some(target)) } else { Err(row.refusal(&same, before)) }
+    Ok(Some(target))
 }
 
 /// Checks that a column can have every status whose rows are removed. What is right is the whole list.

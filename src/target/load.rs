@@ -592,7 +592,7 @@ pub fn row(name: Option<&str>) -> Result<TargetRow> {
     let name = required(name, "target", "SELECT name FROM backlog_cleanup.target")?;
     const ROW: &str = "
         SELECT to_jsonb(t) || jsonb_build_object(
-                   'lock_timeout', ceil(extract(epoch FROM t.lock_timeout) * 1000)::bigint)
+                   'lock_timeout_ms', ceil(extract(epoch FROM t.lock_timeout) * 1000)::bigint)
         FROM backlog_cleanup.target t WHERE t.name = $1";
     let read = || {
         // The target's own is not known yet. An admin can lock the table.
@@ -612,21 +612,21 @@ pub fn row(name: Option<&str>) -> Result<TargetRow> {
     read_row(name, row.0)
 }
 
-/// The row that a target had, from its `to_jsonb`. Its `lock_timeout` is not read.
-pub fn row_before(name: &str, row: &str) -> Result<TargetRow> {
-    let mut row: serde_json::Map<_, _> = serde_json::from_str(row).unwrap_or_default();
-    row.insert("lock_timeout".into(), 0.into());
+/// The row that a target had or is to have, from its `to_jsonb`. Its `lock_timeout` is not read.
+pub fn row_of(name: &str, mut row: serde_json::Map<String, serde_json::Value>) -> Result<TargetRow> {
+    row.insert("lock_timeout_ms".into(), 0.into());
     read_row(name, row.into())
 }
 
-fn read_row(name: &str, row: serde_json::Value) -> Result<TargetRow> {
-    serde_json::from_value(row).map_err(|failure| {
+fn read_row(name: &str, document: serde_json::Value) -> Result<TargetRow> {
+    let row = serde_json::from_value::<TargetRow>(document.clone()).map_err(|failure| {
         error(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("target \"{name}\" cannot be read: {failure}"),
             "ALTER EXTENSION backlog_cleanup UPDATE".into(),
         )
-    })
+    })?;
+    Ok(TargetRow { document, ..row })
 }
 
 /// The name of a target that exists. Errors: 22004, 42704.

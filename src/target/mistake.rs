@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 use serde_json::Value;
@@ -13,7 +15,7 @@ use crate::target::nearest::nearest;
 pub struct Mistake {
     sqlstate: PgSqlErrorCode,
     /// The column of `backlog_cleanup.target`.
-    pub column: &'static str,
+    pub column: Cow<'static, str>,
     wrong: String,
     /// What there is instead, for people.
     instead: Option<String>,
@@ -24,8 +26,13 @@ pub struct Mistake {
 }
 
 impl Mistake {
-    pub fn new(sqlstate: PgSqlErrorCode, column: &'static str, wrong: String, look: String) -> Mistake {
-        Mistake { sqlstate, column, wrong, instead: None, right: None, look }
+    pub fn new(
+        sqlstate: PgSqlErrorCode,
+        column: impl Into<Cow<'static, str>>,
+        wrong: String,
+        look: String,
+    ) -> Mistake {
+        Mistake { sqlstate, column: column.into(), wrong, instead: None, right: None, look }
     }
 
     /// A mistake that an error with this SQLSTATE tells.
@@ -150,7 +157,7 @@ impl TargetRow {
                 ELSE format('UPDATE backlog_cleanup.target SET %s WHERE name = %L',
                             string_agg(format('%I = %s', key, quote_nullable(value)), ', ' ORDER BY attnum), min(was ->> 'name'))
                 END
-            FROM backlog_cleanup.target t
+            FROM jsonb_populate_record(NULL::backlog_cleanup.target, $1) t
             CROSS JOIN to_jsonb(jsonb_populate_record(t, coalesce($3::jsonb, '{}'))) was
             CROSS JOIN coalesce($3::jsonb = '{}', false) is_new
             CROSS JOIN jsonb_each(to_jsonb(t) || $2) written (key, document)
@@ -161,14 +168,14 @@ impl TargetRow {
             JOIN pg_attribute ON attrelid = 'backlog_cleanup.target'::regclass AND attname = key
             LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
             CROSS JOIN pg_get_expr(adbin, adrelid) given
-            WHERE t.name = $1 AND key NOT IN ('named_by', 'named_at')
+            WHERE key NOT IN ('named_by', 'named_at')
               AND CASE WHEN is_new
                   THEN given IS DISTINCT FROM value AND given IS DISTINCT FROM format('%L::%s', value, format_type(atttypid, -1))
                   ELSE $2 ? key OR document IS DISTINCT FROM was -> key
                   END
             GROUP BY is_new";
-        let right = mistakes.iter().filter_map(|mistake| Some((mistake.column.to_owned(), mistake.right.clone()?)));
-        let arguments = &[self.name.as_str().into(), pgrx::JsonB(Value::Object(right.collect())).into(), before.into()];
+        let right = mistakes.iter().filter_map(|mistake| Some((mistake.column.to_string(), mistake.right.clone()?)));
+        let arguments = &[pgrx::JsonB(self.document.clone()).into(), pgrx::JsonB(Value::Object(right.collect())).into(), before.into()];
         let correction = extension::as_owner(|| one_now::<String>(CORRECTION, arguments))?;
         Ok(correction.unwrap_or_default())
     }

@@ -12,6 +12,7 @@ pub mod foreign_keys;
 pub mod guard;
 pub mod id;
 pub mod leaf;
+mod limits;
 pub mod load;
 pub mod meaning;
 pub mod mistake;
@@ -37,6 +38,7 @@ use backlog_cleanup_report::Nouns;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::expression::Expression;
@@ -91,6 +93,7 @@ pub struct TargetRow {
     #[serde(flatten)]
     pub pace: Pace,
     /// Milliseconds.
+    #[serde(rename = "lock_timeout_ms")]
     pub lock_timeout: i64,
     /// Percent.
     pub max_share: f64,
@@ -105,6 +108,9 @@ pub struct TargetRow {
     pub wal_compression: WalCompression,
     /// The role that made the target use its tables; `None` is a superuser, and `""` a role that is gone.
     pub named_by: Option<String>,
+    /// The whole row, as its `to_jsonb`.
+    #[serde(skip)]
+    pub document: Value,
 }
 
 /// Reads a list of statuses; NULL is an empty one. Until ALTER EXTENSION UPDATE it is one text.

@@ -489,20 +489,20 @@ fn rows_that_a_run_would_keep_back_are_told_beforehand_and_no_others() {
         ("CREATE TABLE pin (job int REFERENCES job); INSERT INTO pin SELECT generate_series(91, 100)", "", 0, "warn"),
         (
             "CREATE TABLE pin (job int REFERENCES job ON DELETE RESTRICT); INSERT INTO pin VALUES (NULL), (1), (2), (2), (95)",
-            "foreign key pin_job_fkey of public.pin (job) references at least 2 failed rows ON DELETE RESTRICT, and a run keeps",
+            "foreign key pin_job_fkey of public.pin (job) references at least 2 rows in scope ON DELETE RESTRICT, and a run keeps",
             2,
             "warn",
         ),
         (
             "CREATE TABLE pin (job bigint REFERENCES job); INSERT INTO pin VALUES (3), (99)",
-            "foreign key pin_job_fkey of public.pin (job) references at least 1 failed rows ON DELETE NO ACTION",
+            "foreign key pin_job_fkey of public.pin (job) references at least 1 row in scope ON DELETE NO ACTION",
             1,
             "warn",
         ),
         (
             "CREATE TABLE pin (who text, job int, FOREIGN KEY (job, who) REFERENCES job (id, owner));
              INSERT INTO pin VALUES ('w', 4), ('w', 5), (NULL, 6)",
-            "foreign key pin_job_who_fkey of public.pin (job, who) references at least 2 failed rows",
+            "foreign key pin_job_who_fkey of public.pin (job, who) references at least 2 rows in scope",
             2,
             "warn",
         ),
@@ -529,7 +529,7 @@ fn rows_that_a_run_would_keep_back_are_told_beforehand_and_no_others() {
         ("CREATE TABLE pin (job int REFERENCES job); INSERT INTO pin VALUES (NULL)", "", 0, "ok"),
         (
             "CREATE TABLE pin (job int NOT NULL REFERENCES job ON DELETE SET NULL); INSERT INTO pin VALUES (1), (2)",
-            "foreign key pin_job_fkey of public.pin (job) references at least 2 failed rows ON DELETE SET NULL of a NOT NULL column, and",
+            "foreign key pin_job_fkey of public.pin (job) references at least 2 rows in scope ON DELETE SET NULL of a NOT NULL column, and",
             2,
             "warn",
         ),
@@ -579,7 +579,7 @@ fn rows_that_a_run_would_keep_back_are_told_beforehand_and_no_others() {
         (
             "CREATE TABLE dep (job int REFERENCES job ON DELETE CASCADE, needs int REFERENCES job); ALTER TABLE dep OWNER TO app;
              INSERT INTO dep SELECT i + 1, i FROM generate_series(1, 79) i; INSERT INTO dep VALUES (NULL, 85)",
-            "foreign key dep_needs_fkey of public.dep (needs) references at least 1 failed rows",
+            "foreign key dep_needs_fkey of public.dep (needs) references at least 1 row in scope",
             1,
             "warn",
         ),
@@ -626,7 +626,7 @@ fn rows_that_a_run_would_keep_back_are_told_beforehand_and_no_others() {
     client
         .batch_execute("RESET ROLE; CREATE TABLE pin (job int REFERENCES job); INSERT INTO pin VALUES (100)")
         .unwrap();
-    assert!(value::<String>(&mut client, dry).contains("references at least 1 failed rows"));
+    assert!(value::<String>(&mut client, dry).contains("references at least 1 row in scope"));
     client.batch_execute("UPDATE backlog_cleanup.policy SET keep = 1000").unwrap();
     assert!(would_keep_back(&mut client).is_empty());
 }

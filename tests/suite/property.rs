@@ -12,6 +12,16 @@ const DAY: i64 = 86_400_000_000;
 
 const STATUSES: [&str; 4] = ["failed", "cancelled", "discarded", "pending"];
 
+/// The types of a status, with what it is written as instead of `STATUSES`; a boolean has two of them.
+const STATUS_TYPES: [(&str, [&str; 4]); 6] = [
+    ("text", STATUSES),
+    ("varchar(20)", STATUSES),
+    ("plain.\"Pha;se\"", STATUSES),
+    ("plain.word", STATUSES),
+    ("smallint", ["-1", "0", "20", "3"]),
+    ("boolean", ["true", "false", "", ""]),
+];
+
 /// One row; its number is its place in the table.
 #[derive(Debug, Clone)]
 struct Row {
@@ -88,6 +98,10 @@ struct Case {
     two_ids: bool,
     recipes: Recipes,
     recipe_type: &'static str,
+    /// The place of its type in `STATUS_TYPES`.
+    status_type: usize,
+    /// Whether a failure type is a message with a number, of which policies mean the fingerprint.
+    messages: bool,
     time_type: &'static str,
     hostile: bool,
     index: bool,
@@ -181,7 +195,11 @@ fn of_kind(recipes: Recipes, (column, part): Recipe) -> Recipe {
 fn case(kinds: &'static [Kind]) -> impl Strategy<Value = Case> {
     let kinds = (
         (prop::sample::select(vec!["integer", "bigint", "uuid", "text"]), prop::bool::weighted(0.4)),
-        prop::sample::select(vec!["integer", "bigint", "uuid", "text", "varchar(40)", "numeric"]),
+        (
+            prop::sample::select(vec!["integer", "bigint", "uuid", "text", "varchar(40)", "numeric"]),
+            prop_oneof![1 => Just(0), 2 => 1..STATUS_TYPES.len()],
+            any::<bool>(),
+        ),
         prop::sample::select(vec!["timestamp", "timestamptz"]),
         any::<bool>(),
         any::<bool>(),
@@ -207,12 +225,22 @@ fn case(kinds: &'static [Kind]) -> impl Strategy<Value = Case> {
         |(
             rows,
             ((policies, statuses, without_account), include_held, emergency, only_recipe, (only_type, only_status)),
-            ((id_type, two_ids), recipe_type, time_type, hostile, index, time_zone, kind, expressions, recipes),
+            ((id_type, two_ids), (recipe_type, status_type, messages), time_type, hostile, index, time_zone, kind, expressions, recipes),
         )| {
             // Such ids and recipes of distributed tables are refused.
             let is_distributed =
                 matches!(kind, Kind::DistributedById | Kind::DistributedByRecipe | Kind::Reference | Kind::SingleShard);
             let two_ids = two_ids && !is_distributed;
+            let status_type = if is_distributed { 0 } else { status_type };
+            let messages = messages && !is_distributed;
+            let has_two = STATUS_TYPES[status_type].0 == "boolean";
+            let status_of = |status: usize| if has_two { status % 2 } else { status };
+            let mut statuses: Vec<usize> = statuses.into_iter().map(status_of).collect();
+            statuses.sort_unstable();
+            statuses.dedup();
+            let of_type = |policy: Policy| Policy { status: policy.status.map(status_of), ..policy };
+            let policies = policies.into_iter().map(of_type).collect();
+            let only_status = only_status.map(status_of);
             let recipes = match recipes {
                 Recipes::OfTwoColumns if is_distributed => Recipes::OfOneColumn,
                 recipes => recipes,
@@ -221,7 +249,11 @@ fn case(kinds: &'static [Kind]) -> impl Strategy<Value = Case> {
                 // Citus refuses a row without a value to distribute it by.
                 rows: rows
                     .into_iter()
-                    .map(|row| Row { recipe: row.recipe.or((kind == Kind::DistributedByRecipe).then_some(0)), ..row })
+                    .map(|row| Row {
+                        recipe: row.recipe.or((kind == Kind::DistributedByRecipe).then_some(0)),
+                        status: status_of(row.status),
+                        ..row
+                    })
                     .collect(),
                 policies: obeyed(policies, &statuses, recipes),
                 only_status: only_status.filter(|status| statuses.contains(status)),
@@ -235,6 +267,8 @@ fn case(kinds: &'static [Kind]) -> impl Strategy<Value = Case> {
                 two_ids,
                 recipes,
                 recipe_type,
+                status_type,
+                messages,
                 time_type,
                 hostile,
                 index: index && !matches!(kind, Kind::Foreign | Kind::PartlyForeign),
@@ -348,12 +382,27 @@ fn comes_due(case: &Case, place: usize) -> (Option<i64>, Option<i64>) {
     (Some(expires(age) + age), moments.filter(may_go).min().map(|now| now + age))
 }
 
+/// A status as it is written.
+fn status_name(case: &Case, status: usize) -> &'static str {
+    STATUS_TYPES[case.status_type].1[status]
+}
+
+/// The failure type of a job, which policies are written for by that of another.
+fn message(case: &Case, kind: bool, job: usize) -> String {
+    if case.messages { format!("job {job} is {kind}") } else { kind.to_string() }
+}
+
+/// What stands for it.
+fn failure_type(case: &Case, kind: bool) -> String {
+    if case.messages { format!("job # is {kind}") } else { kind.to_string() }
+}
+
 /// What people call a policy.
 fn name_of(case: &Case, policy: &Policy) -> String {
     let names = [
         policy.recipe.and_then(|recipe| recipe_id(case, recipe)).map(|id| format!("group \"{id}\"")),
-        policy.failure_type.map(|kind| format!("failure type \"{kind}\"")),
-        policy.status.map(|status| format!("status \"{}\"", STATUSES[status])),
+        policy.failure_type.map(|kind| format!("failure type \"{}\"", failure_type(case, kind))),
+        policy.status.map(|status| format!("status \"{}\"", status_name(case, status))),
     ];
     let names: Vec<String> = names.into_iter().flatten().collect();
     if names.is_empty() { "default".into() } else { names.join(", ") }
@@ -417,8 +466,9 @@ fn setup(case: &Case) -> (String, String) {
     let (table, columns) = names(case);
     let [id, account, recipe, status, at, kind, part, number] = columns.map(quoted);
     let Case { id_type, recipe_type, time_type, time_zone, .. } = case;
+    let status_type = STATUS_TYPES[case.status_type].0;
     let list = format!(
-        "({id} {id_type}, {account} varchar, {recipe} {recipe_type}, {status} text, {at} {time_type}, {kind} text, met boolean,
+        "({id} {id_type}, {account} varchar, {recipe} {recipe_type}, {status} {status_type}, {at} {time_type}, {kind} text, met boolean,
           {part} boolean, {number} integer)"
     );
     let distributed =
@@ -452,7 +502,7 @@ fn setup(case: &Case) -> (String, String) {
     let mut written = vec![
         ("name", literal("case")),
         ("generations_table", literal(table)),
-        ("statuses", array(&case.statuses.iter().map(|status| STATUSES[*status]).collect::<Vec<_>>())),
+        ("statuses", array(&case.statuses.iter().map(|status| status_name(case, *status)).collect::<Vec<_>>())),
         ("recipes_table", "NULL".into()),
         ("users_table", "NULL".into()),
     ];
@@ -471,14 +521,16 @@ fn setup(case: &Case) -> (String, String) {
         Recipes::None => ("recipe_column", "NULL".into()),
     });
     written.extend([
-        ("status_column", read(status, "(lower($1))")),
+        ("status_column", read(status, if status_type == "text" { "(lower($1))" } else { "(coalesce($1, NULL))" })),
         ("failed_at_column", read(at, "(greatest($1, $1))")),
         ("failure_type_column", read(kind, "($1 || '')")),
         ("condition", if case.expressions { literal("(met)") } else { "NULL".into() }),
     ]);
     let (keys, values): (Vec<_>, Vec<_>) = written.into_iter().unzip();
     let made = format!(
-        "SET TimeZone = '{time_zone}'; CREATE SCHEMA \"My \"\"Schema\"; CREATE SCHEMA plain; {create};
+        "SET TimeZone = '{time_zone}'; CREATE SCHEMA \"My \"\"Schema\"; CREATE SCHEMA plain;
+         CREATE TYPE plain.\"Pha;se\" AS ENUM ('pending', 'failed', 'discarded', 'cancelled'); CREATE DOMAIN plain.word AS text CHECK (VALUE > '');
+         {create};
          INSERT INTO backlog_cleanup.target ({}) VALUES ({});\n",
         keys.join(", "),
         values.join(", ")
@@ -495,9 +547,9 @@ fn setup(case: &Case) -> (String, String) {
                 "numeric" if place % 2 == 1 => format!("{recipe}.00"),
                 _ => literal_of(recipe_type, recipe.into()),
             })),
-            STATUSES[row.status],
+            status_name(case, row.status),
             or_null(row.age.map(|age| format!("{now} - interval '{age} microseconds'"))),
-            or_null(row.failure_type.map(|kind| literal(&kind.to_string()))),
+            or_null(row.failure_type.map(|kind| literal(&message(case, kind, place)))),
             or_null(row.met.map(|met| met.to_string())),
             or_null(row.part.map(|part| part.to_string())),
         );
@@ -554,8 +606,8 @@ fn arguments(case: &Case, policy: &Policy) -> String {
     format!(
         "recipe_id => {}, failure_type => {}, status => {}, max_age => {}, keep => {}, enabled => {}, max_keep_age => {}, target => 'case'",
         or_null(policy.recipe.and_then(|recipe| recipe_id(case, recipe)).map(|id| literal(&id))),
-        or_null(policy.failure_type.map(|kind| literal(&kind.to_string()))),
-        or_null(policy.status.map(|status| literal(STATUSES[status]))),
+        or_null(policy.failure_type.map(|kind| literal(&message(case, kind, 100)))),
+        or_null(policy.status.map(|status| literal(status_name(case, status)))),
         days(policy.max_age),
         policy.keep,
         policy.enabled,
@@ -673,16 +725,19 @@ fn counted(client: &mut Client, case: &Case) -> Result<(), postgres::Error> {
         let recipe = policy.recipe.and_then(|recipe| recipe_id(case, recipe));
         let names = [
             recipe,
-            policy.failure_type.map(|kind| kind.to_string()),
-            policy.status.map(|status| STATUSES[status].into()),
+            policy.failure_type.map(|kind| failure_type(case, kind)),
+            policy.status.map(|status| status_name(case, status).into()),
         ];
         (names, counts(&|row| policy_of(case, row) == place))
     };
     let expected: BTreeMap<_, _> = (0..case.policies.len()).map(of_policy).collect();
     assert_eq!(said, expected, "per policy: {case:?}");
     let statuses = format!("SELECT status, in_scope, removed FROM backlog_cleanup.run_status WHERE {last}");
-    let expected =
-        case.statuses.iter().map(|status| (Some(STATUSES[*status].to_owned()), counts(&|row| row.status == *status)));
+    let of_status = |status: &usize| {
+        let name = status_name(case, *status).to_owned();
+        (Some(name), counts(&|row| row.status == *status))
+    };
+    let expected = case.statuses.iter().map(of_status);
     assert_eq!(said_per_recipe(client, &statuses)?, expected.collect(), "per status: {case:?}");
     Ok(())
 }
@@ -720,8 +775,9 @@ fn outcome(client: &mut Client, case: &Case, batches: Batches) -> Result<Outcome
     }
     let (function, mode) = if case.emergency { ("emergency", "emergency") } else { ("failed_generations", "regular") };
     let only_recipe = or_null(case.only_recipe.and_then(|recipe| recipe_id(case, recipe)).map(|id| literal(&id)));
-    let only_type = or_null(case.only_type.map(|kind| literal(&kind.to_string())));
-    let only_status = case.only_status.map_or("".into(), |status| format!(", status => {}", literal(STATUSES[status])));
+    let only_type = or_null(case.only_type.map(|kind| literal(&message(case, kind, 101))));
+    let only_status =
+        case.only_status.map_or("".into(), |status| format!(", status => {}", literal(status_name(case, status))));
     let include_held = if case.emergency && case.include_held { ", include_held => true" } else { "" };
     let run = |client: &mut Client, is_dry: bool| -> Result<i64, postgres::Error> {
         let run = format!(

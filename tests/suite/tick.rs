@@ -1036,7 +1036,7 @@ fn an_early_run_that_is_refused_is_in_the_history_and_after_three_none_is_starte
     let said: String = value(&mut client, said);
     assert_eq!(
         said,
-        "target \"generations\": a run would remove 490 of 500 failed generations, more than max_rows_per_run allows (100)postgrestrue"
+        "target \"generations\": a run would remove 490 of 500 generations in scope, more than max_rows_per_run allows (100)postgrestrue"
     );
     let logged = cluster.logged();
     assert!(!logged.contains("you don't own a lock"), "{logged}");

@@ -19,6 +19,11 @@ pub fn count(many: i64, noun: &str) -> String {
     format!("{} {noun}", number(many))
 }
 
+/// `1 row in scope`, `2 rows in scope`.
+pub fn in_scope(many: i64, row_word: &str) -> String {
+    format!("{} in scope", count(many, row_word))
+}
+
 /// `32 ms`, `4.2 s`, `3 min 5 s`, `2 h 10 min`.
 pub fn duration(milliseconds: i64) -> String {
     let seconds = milliseconds / 1000;

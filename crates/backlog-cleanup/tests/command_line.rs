@@ -122,7 +122,7 @@ fn a_dry_run_removes_nothing() {
         assert_eq!(ran.json()[field], rows, "{arguments:?}");
     }
     let people = run(&cluster, "dry", &["emergency", "--dry-run"]);
-    assert!(people.stdout.contains("A run would remove 30 of 30 failed generations of 3 recipes"), "{people:?}");
+    assert!(people.stdout.contains("A run would remove 30 of 30 generations in scope of 3 recipes"), "{people:?}");
     assert_eq!(number(&mut client, FAILED), 30);
     assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run"), 0);
 }
@@ -135,7 +135,7 @@ fn everything_goes_only_where_the_account_is_named() {
     for emergency in [&["emergency"][..], &["run", "--mode", "emergency"]] {
         let not = run(&cluster, "emergency", emergency);
         assert_eq!(not.code, 2);
-        for shown in ["Cat Olympic Diving", "would remove all 30 failed generations", "--confirm system_backlog"] {
+        for shown in ["Cat Olympic Diving", "would remove all 30 generations in scope", "--confirm system_backlog"] {
             assert!(not.stderr.contains(shown), "{not:?}");
         }
         let wrong = run(&cluster, "emergency", &[emergency, &["--confirm", "yes", "--json"]].concat());
@@ -148,16 +148,16 @@ fn everything_goes_only_where_the_account_is_named() {
         let mut terminal = cli::Terminal::start(&template, &format!("{binary} emergency --recipe-id 2"), 100, 30);
         assert!(terminal.until(|screen| screen.contains("Type the account's name")), "{}", terminal.text());
         assert!(terminal.text().contains("Dog Chess"), "{}", terminal.text());
-        assert!(terminal.text().contains("All 3 failed generations of recipe 2 will be gone"), "{}", terminal.text());
+        assert!(terminal.text().contains("All 3 generations in scope of recipe 2 will be gone"), "{}", terminal.text());
         terminal.press(&format!("{typed}\n"));
         assert_eq!(terminal.finish(), code, "{}", terminal.text());
         assert_eq!(number(&mut client, FAILED), left);
     }
     // What may end a run before it has come to all rows is in the question.
     for (arguments, asked) in [
-        (&["--max-rows", "5"][..], "at most 5 of 15 failed generations"),
-        (&["--max-rows", "15"], "all 15 failed generations"),
-        (&["--max-duration", "1 minute"], "at most 15 failed generations"),
+        (&["--max-rows", "5"][..], "at most 5 of 15 generations in scope"),
+        (&["--max-rows", "15"], "all 15 generations in scope"),
+        (&["--max-duration", "1 minute"], "at most 15 generations in scope"),
     ] {
         let run =
             run(&cluster, "emergency", &[&["run", "--mode", "emergency", "--recipe-id", "1"], arguments].concat());

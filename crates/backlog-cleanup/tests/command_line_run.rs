@@ -32,7 +32,7 @@ fn ctrl_c_cancels_a_run_in_batches_and_tells_what_it_did() {
         assert!(left < before, "{ran:?}");
         assert_eq!(told["totalFailed"].as_i64(), Some(before));
         let details = cli::run(&cluster, "batches", &["runs", &run.to_string()]).stdout;
-        assert!(details.contains(&format!(" of {before} failed generations")), "{details}");
+        assert!(details.contains(&format!(" of {before} generations in scope")), "{details}");
         until_true(&mut client, &format!("SELECT ({AT_WORK}) = 0"));
         let booked = "SELECT sum(amount) FROM credit_transactions WHERE type = 'backlog_cleanup'";
         assert_eq!(30 - left, number(&mut client, booked));
@@ -40,10 +40,10 @@ fn ctrl_c_cancels_a_run_in_batches_and_tells_what_it_did() {
     // So with one that stops at a number of rows.
     let few = ["run", "--mode", "emergency", "--confirm", "system_backlog", "--max-rows", "1"];
     let few = cli::run(&cluster, "batches", &few);
-    assert!(few.code == 0 && few.stdout.contains("removed 1 of 26 failed generations of "), "{few:?}");
+    assert!(few.code == 0 && few.stdout.contains("removed 1 of 26 generations in scope of "), "{few:?}");
     // The next run continues.
     let rest = cli::run(&cluster, "batches", &["run", "--mode", "emergency", "--confirm", "system_backlog"]);
-    assert!(rest.code == 0 && rest.stdout.contains("removed 25 of 25 failed generations"), "{rest:?}");
+    assert!(rest.code == 0 && rest.stdout.contains("removed 25 of 25 generations in scope"), "{rest:?}");
     assert_eq!(number(&mut client, FAILED), 0);
 }
 

@@ -336,7 +336,7 @@ fn an_emergency_wants_the_accounts_name() {
     stage.browser.says("#confirm table", "Bread");
     stage.open("/");
     stage.browser.click("#actions button[value=emergency]");
-    assert_eq!(stage.browser.text("#confirm-title"), "Emergency: remove all 45 failed generations?");
+    assert_eq!(stage.browser.text("#confirm-title"), "Emergency: remove all 45 generations in scope?");
     stage.browser.type_into("#account", "system-backlog");
     stage.browser.click("#confirm button");
     stage.browser.says("#alert", "not the account’s name");

@@ -19,6 +19,13 @@ impl Default for Nouns {
     }
 }
 
+impl Nouns {
+    /// So many rows in scope, such as `2 jobs in scope`.
+    pub fn in_scope(&self, rows: i64) -> String {
+        format!("{} in scope", counted(rows, &self.row_word))
+    }
+}
+
 /// A number of things, such as `1 job` and `2 entries`.
 pub fn counted(count: i64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {}", plural(noun)) }

@@ -1,5 +1,4 @@
 -- What a target may name, how its values are read, and as whom.
-\set SHOW_CONTEXT never
 SET client_min_messages = error;
 CREATE DATABASE regress_targets ENCODING 'UTF8' TEMPLATE template0;
 \c regress_targets
@@ -131,6 +130,10 @@ UPDATE backlog_cleanup.policy SET max_age = '178000000 years';
 UPDATE backlog_cleanup.policy SET max_age = '-1 day';
 INSERT INTO backlog_cleanup.policy (target) VALUES ('job');
 \set VERBOSITY default
+-- All that is wrong in a row is one answer, with a statement that is right, also what PostgreSQL would end the statement at.
+INSERT INTO backlog_cleanup.target (name, statuses, batch_size, pause, group_word, time_zone, recipe_column)
+VALUES ('other', '{}', NULL, '-1 s', '', 'UTCC', 'recipe');
+UPDATE backlog_cleanup.target SET workers = 2, max_rows = 10, wal_compression = 'gzip', statuses = '{failed,completed}';
 
 -- Whoever may write targets needs no more; the code of a column's type runs as the table's owner, whoever asks.
 CREATE ROLE regress_configurer;

@@ -8,9 +8,9 @@ use crate::terminal::interrupt::Connections;
 use crate::terminal::output::Output;
 use crate::terminal::report::Report;
 
-/// Remove the removable failed rows in one transaction
+/// Remove the removable rows in one transaction
 ///
-/// Removable are the failed rows from before the cutoff, except the newest of each recipe. The transaction is all or nothing and holds its locks
+/// Removable are the rows in scope from before the cutoff, except the newest of each recipe. The transaction is all or nothing and holds its locks
 /// to the end; for a large or busy table see `run`.
 #[derive(Args)]
 pub struct Cleanup {

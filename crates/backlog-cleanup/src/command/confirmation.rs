@@ -10,11 +10,11 @@ use crate::printable::printable;
 use crate::terminal::ask::ask;
 use crate::terminal::output::Output;
 use crate::terminal::report::Report;
-use crate::words::{argument, count, number};
+use crate::words::{argument, in_scope, number};
 
-/// How many of the failed rows a run of a pace removes.
+/// How many of the rows in scope a run of a pace removes.
 fn bounded(failed: i64, pace: &Pace, row_word: &str) -> String {
-    let rows = printable(&count(failed, &format!("failed {row_word}")));
+    let rows = printable(&in_scope(failed, row_word));
     match (pace.max_rows, &pace.max_duration) {
         (Some(most), _) if most < failed => format!("At most {} of {rows}", number(most)),
         (_, Some(_)) => format!("At most {rows}"),

@@ -9,7 +9,7 @@ use crate::terminal::interrupt::Connections;
 use crate::terminal::output::Output;
 use crate::terminal::report::Report;
 
-/// Remove all failed rows of the account, including recent ones, in one transaction
+/// Remove all rows in scope, including recent ones, in one transaction
 ///
 /// Shows what would be removed, and asks for the account's name.
 #[derive(Args)]

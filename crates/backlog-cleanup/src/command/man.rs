@@ -71,11 +71,11 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("setup", "setup --arm: Creates the extension, the nightly job and the index."),
     (
         "status",
-        "status --check --max-failed 10000: Exits with 4 if something is wrong, or if there are more failed rows.",
+        "status --check --max-failed 10000: Exits with 4 if something is wrong, or if more rows are in scope.",
     ),
     ("cleanup", "cleanup --dry-run: Counts what a run would remove."),
     ("cleanup", "cleanup --recipe-id 16: Removes the removable rows of a recipe."),
-    ("emergency", "emergency --recipe-id 1 --dry-run: Counts all failed rows of a recipe."),
+    ("emergency", "emergency --recipe-id 1 --dry-run: Counts all rows in scope of a recipe."),
     ("run", "run --batch-size 2000 --pause '100 ms': Removes the removable rows in batches, with pauses."),
     ("runs", "runs 7: Shows a run, and what it did to each recipe."),
     ("stop", "stop 7: Stops a run; its current batch ends early."),

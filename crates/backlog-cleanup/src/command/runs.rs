@@ -10,7 +10,7 @@ use crate::failure::{Exit, Failure, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
 use crate::terminal::report::{show_policies, show_recipes, show_statuses};
-use crate::words::{count, duration, number, time};
+use crate::words::{count, duration, in_scope, number, time};
 
 /// Show the history of runs, newest first, or one run with its recipes, statuses and policies
 #[derive(Args)]
@@ -110,7 +110,6 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
     }
     let Detailed { run, cleanup_details, policies, statuses } = detailed;
     let Nouns { group_word, row_word } = &run.nouns;
-    let failed_row = format!("failed {row_word}");
     let mut table = output.table(["RUN", &run.id.to_string()]);
     let rows = [
         ("target", run.target.clone()),
@@ -128,8 +127,8 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
         (
             "removed",
             match run.total_failed {
-                Some(failed) => format!("{} of {}", number(run.removed), count(failed, &failed_row)),
-                None => count(run.removed, &failed_row),
+                Some(failed) => format!("{} of {}", number(run.removed), in_scope(failed, row_word)),
+                None => count(run.removed, row_word),
             },
         ),
         (

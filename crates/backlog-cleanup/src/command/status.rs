@@ -9,7 +9,7 @@ use crate::failure::{Exit, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
 use crate::terminal::report::more;
-use crate::words::{count, number, recipe_id, time};
+use crate::words::{count, in_scope, number, recipe_id, time};
 
 /// Show the rows by status, and the recipes with failures
 #[derive(Args)]
@@ -21,7 +21,7 @@ pub struct Status {
     /// Exit with 4 if a check of doctor fails
     #[arg(long)]
     check: bool,
-    /// With --check, exit with 4 also if there are more failed rows than this
+    /// With --check, exit with 4 also if more rows than this are in scope
     #[arg(long, value_name = "ROWS", requires = "check")]
     max_failed: Option<i64>,
 }
@@ -50,7 +50,7 @@ impl Status {
                 status: "fail".into(),
                 detail: format!(
                     "there are {}, more than {}",
-                    count(failed, &format!("failed {}", report.nouns.row_word)),
+                    in_scope(failed, &report.nouns.row_word),
                     number(most)
                 ),
                 fix: None,

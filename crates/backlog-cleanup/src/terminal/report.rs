@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Result;
 use crate::printable::printable;
 use crate::terminal::output::Output;
-use crate::words::{count, duration, number, recipe_id};
+use crate::words::{count, duration, in_scope, number, recipe_id};
 
 /// The report of a run or of a dry run.
 #[derive(Serialize, Deserialize)]
@@ -104,7 +104,7 @@ impl Report {
         show_policies(output, nouns, policies, limit, run_id.is_none())?;
         let failed = details.iter().map(|recipe| recipe.failed_count).sum();
         let recipes = count(details.len() as i64, &nouns.group_word);
-        let rows = count(failed, &format!("failed {}", nouns.row_word));
+        let rows = in_scope(failed, &nouns.row_word);
         let of = printable(&format!("{} of {rows} of {recipes}", number(removed)));
         output.line(printable(message))?;
         match run_id {

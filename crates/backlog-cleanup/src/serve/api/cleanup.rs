@@ -82,7 +82,7 @@ async fn run(app: State<Arc<App>>, caller: Caller, headers: HeaderMap, asked: Qu
     remove(Mode::Regular, app, caller, headers, asked, body).await
 }
 
-/// Removes all failed rows of the account, including recent ones.
+/// Removes all rows in scope, including recent ones.
 #[utoipa::path(post, path = "/api/admin/backlog-cleanup/emergency", tag = "cleanup", params(Asked, Headers),
     request_body(content = Option<Confirmation>, content_type = "application/json"),
     responses((status = 200, description = "The report", body = Batched<EmergencyReport>),

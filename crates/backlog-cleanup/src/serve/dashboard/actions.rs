@@ -111,18 +111,18 @@ fn failure_types(data: &Data) -> Vec<&str> {
 pub fn confirm(preview: &Preview) -> Markup {
     let Preview { asked, nouns, count, total_failed, held, account, .. } = preview;
     let Nouns { group_word, row_word } = nouns;
-    let failed = |rows: i64| words::count(rows, &format!("failed {row_word}"));
+    let in_scope = |rows: i64| words::in_scope(rows, row_word);
     let is_emergency = asked.mode == Mode::Emergency;
     html! {
         section #confirm .card .danger[is_emergency] aria-labelledby="confirm-title" {
             h1 #confirm-title tabindex="-1" {
                 @if *count == 0 { "Nothing to remove" }
-                @else if is_emergency { "Emergency: remove all " (failed(*count)) "?" }
+                @else if is_emergency { "Emergency: remove all " (in_scope(*count)) "?" }
                 @else { "Remove " (words::count(*count, &format!("removable {row_word}"))) "?" }
             }
             p {
-                @if is_emergency { "Removes all failed " (plural(row_word)) ", including recent ones. " }
-                @else { (words::number(total_failed - count)) " of " (failed(*total_failed)) " stay. " }
+                @if is_emergency { "Removes all " (plural(row_word)) " in scope, including recent ones. " }
+                @else { (words::number(total_failed - count)) " of " (in_scope(*total_failed)) " stay. " }
                 @if is_emergency && asked.include_held { "What policies hold goes, too. " }
                 @if *held > 0 { "Policies hold " (words::count(*held, row_word)) ", which stay. " }
                 "Account " code { (names::name(account)) } ", target " code { (names::name(&asked.target)) }

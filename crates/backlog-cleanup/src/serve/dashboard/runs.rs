@@ -128,7 +128,7 @@ fn details(run: &Run, data: &Data) -> Markup {
             div { dt { "mode" } dd { (run.mode) (selection(run)) } }
             @if let Some(cutoff) = run.cutoff { div { dt { "cutoff" } dd { (times::clock(cutoff)) } } }
             @if let Some(failed) = run.total_failed {
-                div { dt { "failed before the run" } dd { (words::number(failed)) } }
+                div { dt { "in scope before the run" } dd { (words::number(failed)) } }
             }
             div { dt { "removed" } dd { (words::number(run.removed)) } }
             div { dt { (plural(&run.nouns.group_word)) " with failures" } dd { (words::number(run.recipes_affected)) } }
@@ -152,7 +152,7 @@ fn recipes(Nouns { group_word, row_word }: &Nouns, recipes: &[CleanupDetail]) ->
             table {
                 caption { (capitalized(&plural(group_word))) " with most removed " (plural(row_word)) }
                 thead {
-                    tr { th scope="col" { (group_word) } th scope="col" .figure { "failed before" } th scope="col" .figure { "removed" } }
+                    tr { th scope="col" { (group_word) } th scope="col" .figure { "in scope before" } th scope="col" .figure { "removed" } }
                 }
                 tbody {
                     @for recipe in recipes.iter().filter(|recipe| recipe.cleaned_count > 0).take(NAMED) {
