@@ -262,7 +262,7 @@ fn messages_and_reports_use_the_words_of_the_target() {
     assert_eq!(value::<String>(&mut client, policy), "queue \"q0\"");
     client.batch_execute("UPDATE backlog_cleanup.target SET max_rows_per_run = 1 WHERE name = 't'").unwrap();
     let (_, message, _) = refused(client.batch_execute("SELECT backlog_cleanup_failed_generations('t')"));
-    assert!(message.contains(" failed jobs, more than max_rows_per_run"), "{message}");
+    assert!(message.contains(" jobs in scope, more than max_rows_per_run"), "{message}");
     let default = "SELECT string_agg(group_word || ' ' || row_word, ', ' ORDER BY name) FROM backlog_cleanup.target";
     client
         .batch_execute("UPDATE backlog_cleanup.target SET group_word = DEFAULT, row_word = DEFAULT WHERE name = 't'")
@@ -322,6 +322,12 @@ fn the_doctor_names_what_no_row_has_and_what_can_never_apply() {
         status == "warn" && fix.is_none() && detail.contains("no row under the policy for group \"q7\""),
         "{detail}"
     );
+    // The default policy stays, whoever takes its rows.
+    client.batch_execute("BEGIN; SELECT backlog_cleanup_set_policy(status => status, target => 't') FROM unnest('{failed,cancelled}'::text[]) status").unwrap();
+    let said = findings(&mut client, "policy");
+    let never = said.iter().find(|found| found.1.contains("the default policy can never apply"));
+    assert_eq!(never.map(|found| (found.0.as_str(), &found.2)), Some(("ok", &None)), "{said:?}");
+    client.batch_execute("ROLLBACK").unwrap();
     let narrow = "UPDATE backlog_cleanup.target SET statuses = '{failed}' WHERE name = 't'";
     assert_eq!(refused(client.batch_execute(narrow)).0, "2BP01");
     client.batch_execute("SELECT backlog_cleanup_drop_policy('q1', status => 'cancelled', target => 't')").unwrap();
@@ -331,7 +337,7 @@ fn the_doctor_names_what_no_row_has_and_what_can_never_apply() {
         .batch_execute("UPDATE job SET at = NULL WHERE id IN (SELECT id FROM job WHERE state = 'failed' LIMIT 2)")
         .unwrap();
     let (status, detail, _) = finding(&mut client, "failed_at");
-    assert_eq!((status.as_str(), detail.starts_with("2 failed rows")), ("warn", true), "{detail}");
+    assert_eq!((status.as_str(), detail.starts_with("2 rows in scope")), ("warn", true), "{detail}");
 }
 
 #[test]

@@ -323,7 +323,7 @@ fn rows_that_no_run_would_ever_find_are_seen() {
     client.batch_execute("INSERT INTO job (id, at) SELECT id, NULL FROM generate_series(1001, 2000) id").unwrap();
     let (status, detail, fix) = finding(&mut client, "failed_at");
     assert_eq!((status.as_str(), fix), ("warn", None));
-    assert!(detail.starts_with("1000 failed rows without at, which never expire"), "{detail}");
+    assert!(detail.starts_with("1000 rows in scope without at, which never expire"), "{detail}");
 }
 
 #[test]
@@ -342,8 +342,8 @@ fn rows_that_failed_in_the_future_are_told_with_their_number() {
         client.batch_execute(&format!("ALTER TABLE job ALTER at TYPE {time}")).unwrap();
         let found = findings(&mut client, "failed_at");
         let [never, later] = &found[..] else { panic!("{found:?}") };
-        assert!(never.0 == "warn" && never.1.starts_with("10 failed rows without at"), "{never:?}");
-        assert!(later.0 == "warn" && later.1.starts_with("50 failed rows with a at in the future"), "{later:?}");
+        assert!(never.0 == "warn" && never.1.starts_with("10 rows in scope without at"), "{never:?}");
+        assert!(later.0 == "warn" && later.1.starts_with("50 rows in scope with a at in the future"), "{later:?}");
     }
 }
 

@@ -151,17 +151,17 @@ fn a_target_is_spoken_of_in_its_words_and_its_rows_by_their_status() {
     let platform = cli::run(&cluster, "words", &["status"]);
     shows(&platform, &["GENERATIONS COMPLETED"]);
     assert!(!platform.stdout.contains("STATUS"), "it would say the same twice: {platform:?}");
-    shows(&run("cleanup --dry-run"), &["failed 31 3 28 0", "A run would remove 25 of 81 failed jobs of 1 work queue"]);
+    shows(&run("cleanup --dry-run"), &["failed 31 3 28 0", "A run would remove 25 of 81 jobs in scope of 1 work queue"]);
 
     // One status alone; the report counts all of them.
     let cleanup = run("cleanup --status failed");
     let failed = "failed 31 2 29 1";
     shows(&cleanup, &["STATUS IN SCOPE REMOVED KEPT KEPT BACK", failed, "cancelled 50 0 50 0"]);
-    shows(&cleanup, &["Run 1 removed 2 of 81 failed jobs of 1 work queue,"]);
+    shows(&cleanup, &["Run 1 removed 2 of 81 jobs in scope of 1 work queue,"]);
     shows(&run("policy list"), &["default enabled 24:00:00 10"]);
     assert_eq!(run("policy list --json").json()[0]["runId"], Value::Null, "it was limited to a status");
     let later = cli::run(&cluster, "words", &["runs", "1"]);
-    shows(&later, &["selected status failed", "removed 2 of 81 failed jobs", "ID WORK QUEUE", failed]);
+    shows(&later, &["selected status failed", "removed 2 of 81 jobs in scope", "ID WORK QUEUE", failed]);
     let later = cli::run(&cluster, "words", &["runs", "1", "--json"]).json();
     assert_eq!(
         later["statuses"],
@@ -187,7 +187,7 @@ fn a_target_is_spoken_of_in_its_words_and_its_rows_by_their_status() {
     shows(&both, &["work queue \"mail\" 79 12 67 0", "cancelled 50 12 38 0"]);
     shows(&run("policy drop --recipe-id mail"), &["Policy work queue \"mail\" was dropped"]);
     let refused = run("emergency --status cancelled");
-    assert!(refused.code == 2 && refused.stderr.contains("all 38 failed jobs"), "{refused:?}");
+    assert!(refused.code == 2 && refused.stderr.contains("all 38 jobs in scope"), "{refused:?}");
     let refused = run("cleanup --status available --json");
     assert_eq!((refused.code, &refused.failure()["sqlstate"]), (1, &json!("22023")), "{refused:?}");
 }
