@@ -75,10 +75,10 @@ CREATE TRIGGER check_right BEFORE INSERT OR UPDATE ON backlog_cleanup.target
 COMMENT ON TRIGGER check_right ON backlog_cleanup.target IS 'refuses tables of other roles';
 
 -- For the trigger: only the owner may say what a row would be.
-CREATE FUNCTION backlog_cleanup.check_limits_of_target("row" jsonb, before text) RETURNS void
+CREATE FUNCTION backlog_cleanup.check_limits_of_target("row" text, before text) RETURNS void
     LANGUAGE c AS 'MODULE_PATHNAME', 'check_limits_of_target_wrapper';
 COMMENT ON FUNCTION backlog_cleanup.check_limits_of_target IS
-    'a part of tell_limits: raises an error of all mistakes of a row that is beyond a limit; before is the row before the statement, as JSON';
+    'a part of tell_limits: raises an error of all mistakes of a row that is beyond a limit; before is the row before the statement, both as JSON';
 
 -- PostgreSQL ends a statement at the first limit of a table that a row is beyond, before check_target can tell what else is wrong in it.
 CREATE FUNCTION backlog_cleanup.tell_limits() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -86,7 +86,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF NOT backlog_cleanup.restoring() THEN
-        PERFORM backlog_cleanup.check_limits_of_target(to_jsonb(NEW), CASE TG_OP WHEN 'INSERT' THEN '{}' ELSE to_jsonb(OLD)::text END);
+        PERFORM backlog_cleanup.check_limits_of_target(to_jsonb(NEW)::text, CASE TG_OP WHEN 'INSERT' THEN '{}' ELSE to_jsonb(OLD)::text END);
     END IF;
     RETURN NEW;
 END

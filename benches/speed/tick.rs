@@ -45,7 +45,9 @@ pub fn measure() -> Vec<Table> {
 fn ticks(client: &mut Client, many: usize) -> Vec<f64> {
     let time = |_| {
         client
-            .batch_execute("UPDATE backlog_cleanup.sample SET sampled_at = sampled_at - interval '5 minutes' WHERE grain = 'fine'")
+            .batch_execute(
+                "UPDATE backlog_cleanup.sample SET sampled_at = sampled_at - interval '5 minutes' WHERE grain = 'fine'",
+            )
             .expect("five minutes pass");
         client.batch_execute("DISCARD ALL").expect("a session that remembers nothing");
         client.query_one(TICK, &[]).expect("a tick").get(0)

@@ -96,7 +96,10 @@ fn check_policies_of_target(target: Option<&str>, before: Option<&str>) -> Resul
         return Ok(());
     }
     glance(target, |target| {
-        let changes = target.changes_since(&row_of(&target.name, serde_json::from_str(before.unwrap_or_default()).unwrap_or_default())?)?;
+        let changes = target.changes_since(&row_of(
+            &target.name,
+            serde_json::from_str(before.unwrap_or_default()).unwrap_or_default(),
+        )?)?;
         let mut lost = Vec::new();
         for policy in Named::all(target)? {
             let Names { recipe_id, failure_type, status } = &policy.names;

@@ -52,38 +52,40 @@ fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
     check_row(row(target)?, before, Vec::new())
 }
 
-/// The same for a row that need not be there yet, of which some things are known to be `wrong`.
-pub fn check_row(row: TargetRow, before: Option<&str>, mut wrong: Vec<Mistake>) -> Result<Option<Target>> {
+/// The same for a row that need not be there yet, of which some things are known to be `wrong`. Those come first.
+pub fn check_row(row: TargetRow, before: Option<&str>, wrong: Vec<Mistake>) -> Result<Option<Target>> {
     let (target, missed) =
         Target::find(&row)?.map_or_else(|missed| (None, Some(missed)), |target| (Some(target), None));
     let table =
         target.as_ref().map(|target| &target.table).or(missed.as_ref().and_then(|missed| missed.table.as_ref()));
     let meant = missed.as_ref().and_then(|missed| missed.meant.as_ref());
+    let mut found = Vec::new();
     if let Some(table) = table.or(meant) {
         let column = |name: &Option<String>| name.as_deref().map_or(Ok(None), |name| table.column(name));
         if let Some((column, account)) = column(&row.account_column)?.zip(row.account.as_deref()) {
-            wrong.extend(value_for("account", account, column, table, meant.is_none())?);
+            found.extend(value_for("account", account, column, table, meant.is_none())?);
         }
         let status = target.as_ref().and_then(|target| target.status.as_ref());
         if let Some(column) = status.map_or_else(|| column(&row.status_column), |status| Ok(Some(status)))? {
             let of_statuses = statuses(&row.statuses, column, table, meant.is_none())?;
             let are_readable = of_statuses.is_empty();
-            wrong.extend(of_statuses);
+            found.extend(of_statuses);
             if let Some(target) = target.as_ref().filter(|_| are_readable) {
-                wrong.extend(target.same_statuses()?);
+                found.extend(target.same_statuses()?);
             }
         }
     }
-    wrong.extend(table.and_then(|table| throttle(&row, table)));
-    wrong.extend(time_zone(&row.time_zone)?);
-    wrong.extend(wal_compression(&row));
+    found.extend(table.and_then(|table| throttle(&row, table)));
+    found.extend(time_zone(&row.time_zone)?);
+    found.extend(wal_compression(&row));
     if let Some(target) = &target {
-        let mistake = |found: PassedOver| {
-            Mistake::of(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "generations_table", &found.error())
+        let mistake = |passed_over: PassedOver| {
+            Mistake::of(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "generations_table", &passed_over.error())
         };
-        wrong.extend(passed_over(target)?.into_iter().map(mistake));
+        found.extend(passed_over(target)?.into_iter().map(mistake));
     }
-    let mistakes: Vec<Mistake> = missed.into_iter().flat_map(|missed| missed.mistakes).chain(wrong).collect();
+    let mistakes: Vec<Mistake> =
+        wrong.into_iter().chain(missed.into_iter().flat_map(|missed| missed.mistakes)).chain(found).collect();
     if !mistakes.is_empty() {
         return Err(row.refusal(&mistakes, before));
     }

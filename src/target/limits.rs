@@ -1,7 +1,7 @@
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::extension;
 use crate::postgres::error::Result;
@@ -38,8 +38,8 @@ struct Beyond {
 /// Tells at once all limits that a row of `target` is beyond, and what else is wrong in it: PostgreSQL would end the statement at the first
 /// limit, before the row can be checked. `row` and `before`, an empty object if the row is new, are JSON objects. Errors: 23514, 23502.
 #[pg_extern(sql = false)]
-fn check_limits_of_target(row: Option<JsonB>, before: Option<&str>) -> Result<()> {
-    let Some(JsonB(Value::Object(mut row))) = row else { return Ok(()) };
+fn check_limits_of_target(row: Option<&str>, before: Option<&str>) -> Result<()> {
+    let Some(Ok(mut row)) = row.map(serde_json::from_str::<Map<String, Value>>) else { return Ok(()) };
     let beyond = extension::as_owner(|| {
         let limits = read_one::<String>(LIMITS, &[])?.unwrap_or_default();
         let beyond = format!(

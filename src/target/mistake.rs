@@ -26,12 +26,7 @@ pub struct Mistake {
 }
 
 impl Mistake {
-    pub fn new(
-        sqlstate: PgSqlErrorCode,
-        column: impl Into<Cow<'static, str>>,
-        wrong: String,
-        look: String,
-    ) -> Mistake {
+    pub fn new(sqlstate: PgSqlErrorCode, column: impl Into<Cow<'static, str>>, wrong: String, look: String) -> Mistake {
         Mistake { sqlstate, column: column.into(), wrong, instead: None, right: None, look }
     }
 
@@ -175,7 +170,11 @@ impl TargetRow {
                   END
             GROUP BY is_new";
         let right = mistakes.iter().filter_map(|mistake| Some((mistake.column.to_string(), mistake.right.clone()?)));
-        let arguments = &[pgrx::JsonB(self.document.clone()).into(), pgrx::JsonB(Value::Object(right.collect())).into(), before.into()];
+        let arguments = &[
+            pgrx::JsonB(self.document.clone()).into(),
+            pgrx::JsonB(Value::Object(right.collect())).into(),
+            before.into(),
+        ];
         let correction = extension::as_owner(|| one_now::<String>(CORRECTION, arguments))?;
         Ok(correction.unwrap_or_default())
     }

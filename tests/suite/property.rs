@@ -225,7 +225,17 @@ fn case(kinds: &'static [Kind]) -> impl Strategy<Value = Case> {
         |(
             rows,
             ((policies, statuses, without_account), include_held, emergency, only_recipe, (only_type, only_status)),
-            ((id_type, two_ids), (recipe_type, status_type, messages), time_type, hostile, index, time_zone, kind, expressions, recipes),
+            (
+                (id_type, two_ids),
+                (recipe_type, status_type, messages),
+                time_type,
+                hostile,
+                index,
+                time_zone,
+                kind,
+                expressions,
+                recipes,
+            ),
         )| {
             // Such ids and recipes of distributed tables are refused.
             let is_distributed =

@@ -151,7 +151,10 @@ fn a_target_is_spoken_of_in_its_words_and_its_rows_by_their_status() {
     let platform = cli::run(&cluster, "words", &["status"]);
     shows(&platform, &["GENERATIONS COMPLETED"]);
     assert!(!platform.stdout.contains("STATUS"), "it would say the same twice: {platform:?}");
-    shows(&run("cleanup --dry-run"), &["failed 31 3 28 0", "A run would remove 25 of 81 jobs in scope of 1 work queue"]);
+    shows(
+        &run("cleanup --dry-run"),
+        &["failed 31 3 28 0", "A run would remove 25 of 81 jobs in scope of 1 work queue"],
+    );
 
     // One status alone; the report counts all of them.
     let cleanup = run("cleanup --status failed");

@@ -69,10 +69,7 @@ unhealthy: doctor, or status \\-\\-check
 const EXAMPLES: &[(&str, &str)] = &[
     ("", "cleanup --dry-run: Counts what a run would remove."),
     ("setup", "setup --arm: Creates the extension, the nightly job and the index."),
-    (
-        "status",
-        "status --check --max-failed 10000: Exits with 4 if something is wrong, or if more rows are in scope.",
-    ),
+    ("status", "status --check --max-failed 10000: Exits with 4 if something is wrong, or if more rows are in scope."),
     ("cleanup", "cleanup --dry-run: Counts what a run would remove."),
     ("cleanup", "cleanup --recipe-id 16: Removes the removable rows of a recipe."),
     ("emergency", "emergency --recipe-id 1 --dry-run: Counts all rows in scope of a recipe."),

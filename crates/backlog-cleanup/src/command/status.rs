@@ -48,11 +48,7 @@ impl Status {
             problems.extend(self.max_failed.filter(|most| failed > *most).map(|most| Finding {
                 check: "max_failed".into(),
                 status: "fail".into(),
-                detail: format!(
-                    "there are {}, more than {}",
-                    in_scope(failed, &report.nouns.row_word),
-                    number(most)
-                ),
+                detail: format!("there are {}, more than {}", in_scope(failed, &report.nouns.row_word), number(most)),
                 fix: None,
             }));
         }
