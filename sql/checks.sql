@@ -36,7 +36,32 @@ CREATE FUNCTION backlog_cleanup.check_policies(target text, before text) RETURNS
 COMMENT ON FUNCTION backlog_cleanup.check_policies IS
     'a part of check_target: raises an error if a policy would not be for the same rows any more; before is the target''s row before the statement, as JSON';
 
-CREATE FUNCTION backlog_cleanup.check_right_to_target() RETURNS trigger LANGUAGE plpgsql
+-- For the trigger: all that is wrong in a row is told at once.
+CREATE FUNCTION backlog_cleanup.check_limits_of_target("row" text, before text) RETURNS void
+    LANGUAGE c AS 'MODULE_PATHNAME', 'check_limits_of_target_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.check_limits_of_target IS
+    'a part of tell_limits: raises an error of all mistakes of a row that is beyond a limit; before is the row before the statement, both as JSON';
+
+-- PostgreSQL ends a statement at the first limit of a table that a row is beyond, before check_target can tell what else is wrong in it.
+CREATE FUNCTION backlog_cleanup.tell_limits() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET extra_float_digits = 3 SET intervalstyle = postgres
+AS $$
+BEGIN
+    IF NOT backlog_cleanup.restoring() THEN
+        PERFORM backlog_cleanup.check_limits_of_target(
+            to_jsonb(NEW)::text, CASE TG_OP WHEN 'INSERT' THEN '{}' ELSE to_jsonb(OLD)::text END);
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.tell_limits IS 'tells at once all limits that a row of target is beyond, and what else is wrong in it';
+CREATE TRIGGER tell_limits BEFORE INSERT OR UPDATE ON backlog_cleanup.target
+    FOR EACH ROW WHEN (NEW.name IS NOT NULL) EXECUTE FUNCTION backlog_cleanup.tell_limits();
+COMMENT ON TRIGGER tell_limits ON backlog_cleanup.target IS 'all that is wrong in a row is one error';
+
+-- Checks a written target with the code of a run. A restored target is not checked, since a table that it names may be
+-- gone.
+CREATE FUNCTION backlog_cleanup.check_target() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -66,43 +91,6 @@ BEGIN
             USING ERRCODE = 'insufficient_privilege',
                   HINT = format('a superuser or a member of role %s must do this', owner);
     END IF;
-    RETURN NEW;
-END
-$$;
-COMMENT ON FUNCTION backlog_cleanup.check_right_to_target IS 'checks the right to use the tables of a written target';
-CREATE TRIGGER check_right BEFORE INSERT OR UPDATE ON backlog_cleanup.target
-    FOR EACH ROW WHEN (NEW.name IS NOT NULL) EXECUTE FUNCTION backlog_cleanup.check_right_to_target();
-COMMENT ON TRIGGER check_right ON backlog_cleanup.target IS 'refuses tables of other roles';
-
--- For the trigger: only the owner may say what a row would be.
-CREATE FUNCTION backlog_cleanup.check_limits_of_target("row" text, before text) RETURNS void
-    LANGUAGE c AS 'MODULE_PATHNAME', 'check_limits_of_target_wrapper';
-COMMENT ON FUNCTION backlog_cleanup.check_limits_of_target IS
-    'a part of tell_limits: raises an error of all mistakes of a row that is beyond a limit; before is the row before the statement, both as JSON';
-
--- PostgreSQL ends a statement at the first limit of a table that a row is beyond, before check_target can tell what else is wrong in it.
-CREATE FUNCTION backlog_cleanup.tell_limits() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF NOT backlog_cleanup.restoring() THEN
-        PERFORM backlog_cleanup.check_limits_of_target(to_jsonb(NEW)::text, CASE TG_OP WHEN 'INSERT' THEN '{}' ELSE to_jsonb(OLD)::text END);
-    END IF;
-    RETURN NEW;
-END
-$$;
-COMMENT ON FUNCTION backlog_cleanup.tell_limits IS 'tells at once all limits that a row of target is beyond, and what else is wrong in it';
--- Behind remember_namer: triggers fire by their names.
-CREATE TRIGGER tell_limits BEFORE INSERT OR UPDATE ON backlog_cleanup.target
-    FOR EACH ROW WHEN (NEW.name IS NOT NULL) EXECUTE FUNCTION backlog_cleanup.tell_limits();
-COMMENT ON TRIGGER tell_limits ON backlog_cleanup.target IS 'all that is wrong in a row is one error';
-
--- Checks a written target with the code of a run. A restored target is not checked, since a table that it names may be
--- gone.
-CREATE FUNCTION backlog_cleanup.check_target() RETURNS trigger LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
     IF backlog_cleanup.restoring() THEN
         RETURN NULL;
     END IF;
@@ -120,11 +108,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION backlog_cleanup.check_target IS
-    'checks a written target, and gives a new one the default policy';
+    'checks a written target and the right to use its tables, and gives a new target the default policy';
 CREATE TRIGGER check_target AFTER INSERT OR UPDATE ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_target();
 COMMENT ON TRIGGER check_target ON backlog_cleanup.target IS
-    'refuses a table, a column or a time zone that does not exist';
+    'refuses a table, a column or a time zone that does not exist, and tables of other roles';
 
 -- For the trigger: what a policy names, as rows of the target have it.
 CREATE FUNCTION backlog_cleanup.written_names(target text, recipe_id text, failure_type text, status text) RETURNS text[]

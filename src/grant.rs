@@ -84,6 +84,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     // The triggers of `target` and `policy` call these with the writer's privileges.
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_check"),
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.check_written"),
+    (Admin, "EXECUTE ON ROUTINE backlog_cleanup.check_limits_of_target"),
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.check_policies"),
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.written_names"),
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.restoring"),

@@ -2,8 +2,10 @@ use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
+use crate::postgres::changes::Deleted;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::owner::as_owner_of;
+use crate::target::leaf::{leaves, oids};
 use crate::target::{Ledger, Target};
 
 /// The statement that writes the row; `$1` is the account, `$2` the removed rows, `$3` the description.
@@ -23,14 +25,23 @@ pub fn description(mode: Mode, run_id: i64, batch: Option<i64>, removed: i64) ->
 }
 
 /// Writes one row into the platform's ledger, if the target has one: for a whole run, or for one of its batches. Errors: 27000 (a
-/// trigger or a rule of the ledger has left the row out, and the books would not balance).
+/// trigger or a rule of the ledger has left the row out, and the books would not balance, or its code deletes rows of the target).
 pub fn write(target: &Target, mode: Mode, run_id: i64, batch: Option<i64>, removed: i64) -> Result<()> {
     let Some(ledger) = &target.ledger else { return Ok(()) };
     let values = [target.account.as_deref().into(), removed.into(), description(mode, run_id, batch, removed).into()];
+    let tables = oids(&leaves(target)?);
+    let deleted = Deleted::from(&tables);
     let written = as_owner_of(&ledger.table, || {
         Spi::connect_mut(|client| client.update(&statement(target, ledger), None, &values).map(|rows| rows.len()))
             .map_err(spi)
     })?;
+    if deleted.is_more_than(0) {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+            format!("code of ledger \"{}\" deletes rows of the target", ledger.table.name),
+            code_of(ledger),
+        ));
+    }
     // Without a row for no removal the books still balance.
     if written > 0 || removed == 0 {
         return Ok(());
@@ -41,10 +52,15 @@ pub fn write(target: &Target, mode: Mode, run_id: i64, batch: Option<i64>, remov
             "a trigger or a rule of ledger \"{}\" has left out the row of {removed} removed rows",
             ledger.table.name
         ),
-        format!(
-            "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = {name}::regclass UNION ALL \
-                 SELECT pg_get_ruledef(oid) FROM pg_rewrite WHERE ev_class = {name}::regclass",
-            name = quote_literal(&ledger.table.name)
-        ),
+        code_of(ledger),
     ))
+}
+
+/// The statement that shows a ledger's triggers and rules.
+fn code_of(ledger: &Ledger) -> String {
+    format!(
+        "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = {name}::regclass UNION ALL \
+         SELECT pg_get_ruledef(oid) FROM pg_rewrite WHERE ev_class = {name}::regclass",
+        name = quote_literal(&ledger.table.name)
+    )
 }

@@ -3,13 +3,42 @@
 
 use pgrx::pg_sys;
 
+/// Watches what is deleted from tables.
+pub struct Deleted<'a> {
+    tables: &'a [pg_sys::Oid],
+    before: i64,
+    /// Where the tables have their rows.
+    files: Vec<u32>,
+}
+
+impl<'a> Deleted<'a> {
+    /// From now on.
+    pub fn from(tables: &'a [pg_sys::Oid]) -> Deleted<'a> {
+        Deleted { tables, before: deleted_of(tables), files: tables.iter().map(|table| file_of(*table)).collect() }
+    }
+
+    /// Whether it is more than so many rows.
+    pub fn is_more_than(&self, rows: usize) -> bool {
+        deleted_of(self.tables) - self.before > rows as i64 || self.is_truncated_or_dropped()
+    }
+
+    /// Which deletes no row one by one.
+    fn is_truncated_or_dropped(&self) -> bool {
+        let mut tables = self.tables.iter().zip(&self.files);
+        tables.any(|(table, before)| {
+            let file = file_of(*table);
+            file != *before && (file == 0 || is_truncated(*table)) && is_locked_from_all(*table)
+        })
+    }
+}
+
 /// The rows of the tables that it has deleted.
-pub fn deleted_of(tables: &[pg_sys::Oid]) -> i64 {
+fn deleted_of(tables: &[pg_sys::Oid]) -> i64 {
     tables.iter().map(|table| sum(*table, |counts| counts.tuples_deleted)).sum()
 }
 
 /// The file that a table has its rows in: another one after TRUNCATE or a rewrite, and 0 once it is dropped.
-pub fn file_of(table: pg_sys::Oid) -> u32 {
+fn file_of(table: pg_sys::Oid) -> u32 {
     // SAFETY: the relation is closed again.
     unsafe {
         let relation = pg_sys::RelationIdGetRelation(table);
@@ -23,12 +52,12 @@ pub fn file_of(table: pg_sys::Oid) -> u32 {
 }
 
 /// Whether it has truncated a table.
-pub fn is_truncated(table: pg_sys::Oid) -> bool {
+fn is_truncated(table: pg_sys::Oid) -> bool {
     sum(table, |counts| counts.truncdropped.into()) > 0
 }
 
 /// Whether this transaction holds the lock of TRUNCATE and DROP on a table.
-pub fn is_locked_from_all(table: pg_sys::Oid) -> bool {
+fn is_locked_from_all(table: pg_sys::Oid) -> bool {
     let tag = pg_sys::LOCKTAG {
         // SAFETY: the database of this process.
         locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),

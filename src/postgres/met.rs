@@ -38,6 +38,17 @@ const NOT_OF_A_TRIGGER: &[&str] = &[
     "58030", // I/O error
 ];
 
+/// What raises "invalid memory alloc request size" (`mcxt.c`), as XX000: the value of a row is too long for what its code makes of it.
+const OF_A_SIZE: &[&str] = &[
+    "palloc",
+    "palloc0",
+    "repalloc",
+    "MemoryContextAlloc",
+    "MemoryContextAllocZero",
+    "MemoryContextAllocExtended",
+    "MemoryContextSizeFailure",
+];
+
 /// Corruption of data or an index, which code on one row meets, such as a missing chunk of its TOAST value.
 pub const LOST: [&str; 2] = ["XX001", "XX002"];
 
@@ -61,6 +72,7 @@ pub fn is_about_a_row(failure: &CaughtError, sqlstate: &str) -> bool {
         _ if is_ended() => false,
         Some(RAISED) => true,
         _ if LOST.contains(&sqlstate) => true,
+        Some(raiser) if sqlstate == "XX000" && OF_A_SIZE.contains(&raiser) => true,
         _ => {
             let classes = if was_in_a_trigger() { NOT_OF_A_TRIGGER } else { NOT_ABOUT_A_ROW };
             !classes.iter().any(|beginning| sqlstate.starts_with(beginning))

@@ -1,7 +1,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::postgres::changes::{deleted_of, file_of, is_locked_from_all, is_truncated};
+use crate::postgres::changes::Deleted;
 use crate::postgres::error::{Result, error};
 use crate::target::leaf::Leaf;
 
@@ -9,32 +9,19 @@ use crate::target::leaf::Leaf;
 /// that expressions call.
 pub struct Besides<'a> {
     leaf: &'a Leaf,
-    /// The target's tables.
-    tables: &'a [pg_sys::Oid],
-    before: i64,
-    /// Where the tables have their rows.
-    files: Vec<u32>,
+    /// From the target's tables.
+    deleted: Deleted<'a>,
 }
 
 impl<'a> Besides<'a> {
-    /// Watches from now on.
+    /// Watches the target's tables from now on.
     pub fn of(leaf: &'a Leaf, tables: &'a [pg_sys::Oid]) -> Besides<'a> {
-        let files = tables.iter().map(|table| file_of(*table)).collect();
-        Besides { leaf, tables, before: deleted_of(tables), files }
+        Besides { leaf, deleted: Deleted::from(tables) }
     }
 
     /// Whether more rows than these are gone.
     pub fn are_gone(&self, rows: usize) -> bool {
-        deleted_of(self.tables) - self.before > rows as i64 || self.are_emptied()
-    }
-
-    /// Whether the transaction has truncated or dropped one of the tables meanwhile, which deletes no row one by one.
-    fn are_emptied(&self) -> bool {
-        let mut tables = self.tables.iter().zip(&self.files);
-        tables.any(|(table, before)| {
-            let file = file_of(*table);
-            file != *before && (file == 0 || is_truncated(*table)) && is_locked_from_all(*table)
-        })
+        self.deleted.is_more_than(rows)
     }
 
     /// Refuses a statement that has deleted more than these rows: others may have to stay. Errors: 27000.

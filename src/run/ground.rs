@@ -22,7 +22,8 @@ pub fn is_that_of_the_snapshot(target: &Target) -> Result<()> {
     }
     let columns = || target.reads.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     let arguments = || [target.name.as_str().into(), target.table.oid.into(), columns().into()];
-    let types = || [types(target).into()];
+    let types = types(target)?;
+    let types = || [types.clone().into()];
     let is_same = extension::as_owner(|| {
         let before = read_prepared::<Vec<String>>(NAMES, &types())?.unwrap_or_default();
         let now = one_now::<Vec<String>>(NAMES, &types())?.unwrap_or_default();

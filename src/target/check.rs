@@ -84,8 +84,15 @@ pub fn check_row(row: TargetRow, before: Option<&str>, wrong: Vec<Mistake>) -> R
         };
         found.extend(passed_over(target)?.into_iter().map(mistake));
     }
-    let mistakes: Vec<Mistake> =
-        wrong.into_iter().chain(missed.into_iter().flat_map(|missed| missed.mistakes)).chain(found).collect();
+    let found = missed.into_iter().flat_map(|missed| missed.mistakes).chain(found);
+    // What stands in place of a wrong value nobody has written.
+    let (instead, found): (Vec<Mistake>, Vec<Mistake>) =
+        found.partition(|mistake| wrong.iter().any(|known| known.column == mistake.column));
+    let known = wrong.into_iter().map(|known| match instead.iter().find(|mistake| mistake.column == known.column) {
+        Some(mistake) => known.corrected_as(mistake),
+        None => known,
+    });
+    let mistakes: Vec<Mistake> = known.chain(found).collect();
     if !mistakes.is_empty() {
         return Err(row.refusal(&mistakes, before));
     }

@@ -25,6 +25,12 @@ const LIMITS: &str = "
     ) limits (attrelid, attname, attnum, what, is_kept)
     LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)";
 
+/// The role, unless it is a superuser, and whether it may name all of the tables that there are.
+const NAMER: &str = "
+    SELECT jsonb_build_object('name', rolname, 'may', NOT EXISTS (
+        SELECT FROM unnest($2) named JOIN pg_class c ON c.oid = to_regclass(named) WHERE NOT pg_has_role($1, relowner, 'USAGE')))
+    FROM pg_roles r WHERE r.oid = $1 AND NOT rolsuper";
+
 /// A column whose value is beyond a limit.
 #[derive(Deserialize)]
 struct Beyond {
@@ -36,9 +42,12 @@ struct Beyond {
 }
 
 /// Tells at once all limits that a row of `target` is beyond, and what else is wrong in it: PostgreSQL would end the statement at the first
-/// limit, before the row can be checked. `row` and `before`, an empty object if the row is new, are JSON objects. Errors: 23514, 23502.
+/// limit, before the row can be checked. `row` and `before`, an empty object if the row is new, are JSON objects. What else is wrong is told to
+/// whoever may name the tables. Errors: 23514, 23502.
 #[pg_extern(sql = false)]
 fn check_limits_of_target(row: Option<&str>, before: Option<&str>) -> Result<()> {
+    // SAFETY: only reads who calls.
+    let caller = unsafe { pg_sys::GetUserId() };
     let Some(Ok(mut row)) = row.map(serde_json::from_str::<Map<String, Value>>) else { return Ok(()) };
     let beyond = extension::as_owner(|| {
         let limits = read_one::<String>(LIMITS, &[])?.unwrap_or_default();
@@ -46,7 +55,7 @@ fn check_limits_of_target(row: Option<&str>, before: Option<&str>) -> Result<()>
             "SELECT jsonb_agg(jsonb_build_object(
                         'column', attname, 'is_null', value IS NULL, 'right', is_right,
                         'wrong', CASE WHEN value IS NULL THEN format('%s is NULL', attname)
-                                      ELSE format('\"%s\" %s', value, regexp_replace(what, '^is', 'is not')) END))
+                                      ELSE format('\"%s\" %s', left(value, 100), regexp_replace(what, '^is', 'is not')) END))
              FROM jsonb_populate_record(NULL::backlog_cleanup.target, $1) written
              CROSS JOIN LATERAL (VALUES {limits}) limits (attname, value, what, is_beyond, is_right)
              WHERE is_beyond"
@@ -64,5 +73,16 @@ fn check_limits_of_target(row: Option<&str>, before: Option<&str>) -> Result<()>
         mistakes.push(Mistake::new(code, column, wrong, "SELECT * FROM backlog_cleanup.target".into()).or(right));
     }
     let name = row.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    check_row(row_of(&name, row)?, before, mistakes).map(drop)
+    let mut row = row_of(&name, row)?;
+    // Whoever calls this could say that another role has named them.
+    let tables = [&row.recipes_table, &row.users_table, &row.ledger_table];
+    let tables = tables.into_iter().flatten().chain([&row.generations_table]).cloned().collect::<Vec<_>>();
+    let namer = extension::as_owner(|| read_one::<JsonB>(NAMER, &[caller.into(), tables.into()]))?;
+    if let Some(JsonB(namer)) = namer {
+        if namer["may"] != true {
+            return Err(row.refusal(&mistakes, before));
+        }
+        row.named_by = namer["name"].as_str().map(str::to_owned);
+    }
+    check_row(row, before, mistakes).map(drop)
 }

@@ -90,6 +90,11 @@ impl Mistake {
         self
     }
 
+    /// What is right for another mistake is right for this one.
+    pub fn corrected_as(self, other: &Mistake) -> Mistake {
+        Mistake { right: other.right.clone(), look: other.look.clone(), ..self }
+    }
+
     /// The string that is right.
     pub fn right(&self) -> Option<&str> {
         self.right.as_ref().and_then(Value::as_str)

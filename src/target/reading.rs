@@ -3,6 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::postgres::error::Result;
 use crate::postgres::names::is_own;
+use crate::postgres::now::one_now;
 use crate::postgres::snapshot::Horizon;
 use crate::postgres::table::Column;
 use crate::target::Target;
@@ -43,7 +44,7 @@ pub struct Reading {
 impl Target {
     /// Whether the labels and casts of its types are those of the first time that it was asked. PostgreSQL's own types have none.
     pub fn spells_as_before(&self) -> Result<bool> {
-        let types = types(self);
+        let types = types(self)?;
         if types.iter().all(|oid| is_own((pg_sys::TypeRelationId, *oid))) {
             return Ok(true);
         }
@@ -90,7 +91,7 @@ impl Reading {
                 .map(|leaf| (number(leaf.table.oid), leaf.storage.clone()))
                 .collect(),
             // Not that of a later time: rows have been read by it.
-            spelling: target.spelling.get().cloned().map_or_else(|| Spelling::of(&types(target)), Ok)?,
+            spelling: target.spelling.get().cloned().map_or_else(|| Spelling::of(&types(target)?), Ok)?,
             horizon: Horizon::now(),
         })
     }
@@ -111,7 +112,26 @@ impl Reading {
     }
 }
 
-/// The types of the columns and expressions that runs read.
-pub fn types(target: &Target) -> Vec<pg_sys::Oid> {
-    target.reads.iter().map(|(_, column)| column).chain(target.operands()).map(|column| column.type_oid).collect()
+/// The types among what expressions call, and those that it takes and returns.
+const BETWEEN: &str = "
+    SELECT pg_catalog.array_agg(DISTINCT type.oid) FROM (
+        SELECT oid FROM pg_catalog.pg_type WHERE oid OPERATOR(pg_catalog.=) ANY ($1)
+        UNION ALL
+        SELECT pg_catalog.unnest(proargtypes::pg_catalog.oid[] OPERATOR(pg_catalog.||) prorettype)
+        FROM pg_catalog.pg_proc WHERE oid OPERATOR(pg_catalog.=) ANY ($1)
+        UNION ALL
+        SELECT pg_catalog.unnest(ARRAY[oprleft, oprright, oprresult])
+        FROM pg_catalog.pg_operator WHERE oid OPERATOR(pg_catalog.=) ANY ($1)
+    ) type (oid)";
+
+/// The types of the columns and expressions that runs read, and those that expressions have in between.
+pub fn types(target: &Target) -> Result<Vec<pg_sys::Oid>> {
+    let columns = target.reads.iter().map(|(_, column)| column).chain(target.operands());
+    let mut types: Vec<pg_sys::Oid> = columns.map(|column| column.type_oid).collect();
+    let called: Vec<pg_sys::Oid> =
+        target.expressions().flat_map(|expression| &expression.calls).map(|(_, oid)| *oid).collect();
+    if !called.is_empty() {
+        types.extend(one_now::<Vec<pg_sys::Oid>>(BETWEEN, &[called.into()])?.unwrap_or_default());
+    }
+    Ok(types)
 }

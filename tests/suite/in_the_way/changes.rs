@@ -1,6 +1,6 @@
 //! Code that removes, moves or changes rows while a run is at work.
 
-use cluster::{Cluster, number, veto};
+use cluster::{Cluster, number, refused, veto};
 
 use super::{JOB, RUNS, all, run};
 
@@ -24,6 +24,33 @@ fn a_row_that_a_trigger_removes_itself_is_counted() {
         client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
         let (removed, kept_back, ..) = run(&mut client, call);
         assert_eq!((removed, kept_back), (all(call), 0), "{call}");
+    }
+}
+
+#[test]
+fn a_run_whose_ledger_takes_rows_of_the_target_is_refused() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute("INSERT INTO job (id, state) VALUES (1000, 'completed'); CREATE TABLE saved AS TABLE job")
+        .unwrap();
+    for take in ["DELETE FROM public.job WHERE state = 'completed'", "TRUNCATE public.job"] {
+        client
+            .batch_execute(&format!(
+                "CREATE OR REPLACE FUNCTION take() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {take}; RETURN NEW; END$$;
+                 CREATE OR REPLACE TRIGGER take BEFORE INSERT ON credit_transactions FOR EACH ROW EXECUTE FUNCTION take()"
+            ))
+            .unwrap();
+        for call in RUNS {
+            client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+            let (sqlstate, message, _) = refused(client.batch_execute(call));
+            assert!(
+                sqlstate == "27000" && message.contains("code of ledger \"public.credit_transactions\" deletes rows"),
+                "{call}: {take}: {sqlstate} {message}"
+            );
+            assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 101, "{call}: {take}");
+        }
     }
 }
 

@@ -113,6 +113,20 @@ fn reports_pass_over_a_row_for_which_an_expression_fails_and_the_doctor_guards_i
 }
 
 #[test]
+fn a_row_whose_value_is_too_long_for_an_expression_is_kept_back() {
+    let (_cluster, mut client) = database();
+    set(&mut client, "condition", "$$(error !~ 'y')$$");
+    for call in [RUNS[0], RUNS[2]] {
+        client.batch_execute("TRUNCATE job; INSERT INTO job (id, at, error) SELECT id, now() - interval '9 days', 'x' FROM generate_series(1, 30) id").unwrap();
+        // PostgreSQL makes four bytes of each character, and has no memory context of more than a gigabyte.
+        client.batch_execute("UPDATE job SET error = repeat('x', 270000000) WHERE id = 7").unwrap();
+        let (_, kept_back, sqlstate, ..) = run(&mut client, call);
+        assert_eq!((kept_back, sqlstate.as_deref()), (1, Some("XX000")), "{call}");
+        assert_eq!(number(&mut client, "SELECT count(*) FROM job WHERE id = 7"), 1, "{call}");
+    }
+}
+
+#[test]
 fn a_row_out_of_scope_is_not_kept_back_although_an_expression_fails_for_it() {
     let (_cluster, mut client) = database();
     // Only if a policy names a failure type does anything read it.

@@ -99,6 +99,9 @@ fn a_leaf_below_which_a_role_has_code_that_its_owner_does_not_trust_is_refused()
         )
         .unwrap();
     let write = "UPDATE backlog_cleanup.target SET generations_table = 'evil.root' WHERE name = 't'";
+    // Whatever else is wrong with it.
+    let with_mistakes = ["recipe_column = 'quee'", "batch_size = -1", "batch_size = -1, recipe_column = 'quee'"]
+        .map(|wrong| write.replace(" WHERE", &format!(", {wrong} WHERE")));
     for (object, before, after) in CODE {
         client.batch_execute("BEGIN").unwrap();
         if !before.is_empty() {
@@ -116,7 +119,8 @@ fn a_leaf_below_which_a_role_has_code_that_its_owner_does_not_trust_is_refused()
         client.batch_execute(write).unwrap_or_else(|failure| panic!("evil may: {before} {failure:?}"));
         client.batch_execute("ALTER TABLE evil.child OWNER TO victim").unwrap();
         client.batch_execute(after).unwrap_or_else(|failure| panic!("{after} {failure:?}"));
-        for call in ["SELECT * FROM backlog_cleanup_status('t')", "SELECT backlog_cleanup_emergency('t')", write] {
+        let calls = ["SELECT * FROM backlog_cleanup_status('t')", "SELECT backlog_cleanup_emergency('t')", write];
+        for call in calls.into_iter().chain(with_mistakes.iter().map(String::as_str)) {
             client.batch_execute("SAVEPOINT here").unwrap();
             let (sqlstate, message, hint) = refused(client.batch_execute(call));
             client.batch_execute("ROLLBACK TO here").unwrap();

@@ -117,6 +117,47 @@ fn an_error_shows_rows_to_those_only_who_have_the_rights_of_the_tables_owner() {
 }
 
 #[test]
+fn a_row_beyond_a_limit_runs_and_tells_an_admin_nothing_that_another_does_not() {
+    let (_cluster, mut client) = database("beyond");
+    client
+        .batch_execute(
+            "CREATE SEQUENCE ran; GRANT ALL ON ran TO PUBLIC;
+             CREATE FUNCTION throttle() RETURNS text LANGUAGE plpgsql AS $$
+                 BEGIN
+                     PERFORM nextval('public.ran');
+                     IF current_setting('my.bad', true) = 'x' THEN
+                         RAISE EXCEPTION 'no' USING ERRCODE = '55P03', DETAIL = 'secret row', HINT = 'DROP TABLE job';
+                     END IF;
+                     RETURN NULL;
+                 END $$;
+             ALTER FUNCTION throttle OWNER TO app;
+             UPDATE backlog_cleanup.target SET throttle_query = 'SELECT public.throttle()' WHERE name = 't'; SET my.bad = 'x'; SET ROLE adm",
+        )
+        .unwrap();
+    let written = "(SELECT to_jsonb(t) || '{\"named_by\": null, \"batch_size\": -1, \"throttle_query\": \"SELECT public.throttle()\"}' FROM backlog_cleanup.target t WHERE name = 't')";
+    let before = count(&mut client, "SELECT last_value FROM ran");
+    for (write, sqlstate) in [
+        ("UPDATE backlog_cleanup.target SET max_rows = 5 WHERE name = 't'", "55P03"),
+        ("UPDATE backlog_cleanup.target SET max_rows = -5 WHERE name = 't'", "23514"),
+        (&format!("SELECT backlog_cleanup.check_limits_of_target({written}::text, '{{}}')"), "23514"),
+    ] {
+        let failure = client.batch_execute(write).unwrap_err();
+        let error = failure.as_db_error().unwrap();
+        assert_eq!((error.code().code(), error.detail()), (sqlstate, None), "{write}");
+        assert!(!error.hint().unwrap_or_default().contains("DROP"), "{write}: {error:?}");
+    }
+    assert_eq!(count(&mut client, "SELECT last_value FROM ran") - before, 1, "as for the row within its limits");
+    // What is within the limits is as before, also with an output of fewer digits.
+    client
+        .batch_execute(
+            "RESET my.bad; SET extra_float_digits = -15; UPDATE backlog_cleanup.target SET adaptive_rate_factor = 1.2 WHERE name = 't';
+             INSERT INTO backlog_cleanup.target (name, max_rows) VALUES ('t', 6) ON CONFLICT (name) DO UPDATE SET max_rows = 7",
+        )
+        .unwrap();
+    assert_eq!(count(&mut client, "SELECT max_rows FROM backlog_cleanup.target WHERE name = 't'"), 7);
+}
+
+#[test]
 fn a_level_is_revoked_and_granted_whatever_the_session_has_set() {
     let (cluster, mut client) = database("quoted");
     let executable = "SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace

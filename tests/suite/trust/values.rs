@@ -300,6 +300,42 @@ fn attributes_that_are_renamed_into_each_other_refuse_the_next_batch() {
     }
 }
 
+#[test]
+fn labels_and_attributes_that_an_expression_only_goes_through_are_those_of_its_start() {
+    let (_cluster, mut client) = database("between");
+    client
+        .batch_execute(
+            "CREATE TYPE mood AS ENUM ('bad', 'good'); ALTER TYPE mood OWNER TO app;
+             CREATE TYPE pair AS (bad boolean, good boolean); ALTER TYPE pair OWNER TO app;
+             CREATE FUNCTION mood_of(bigint) RETURNS mood IMMUTABLE LANGUAGE plpgsql AS
+                 $$BEGIN RETURN CASE WHEN $1 <= 50 THEN enum_first(NULL::public.mood) ELSE enum_last(NULL::public.mood) END; END$$;
+             CREATE FUNCTION pair_of(bigint) RETURNS pair IMMUTABLE LANGUAGE sql AS 'SELECT ROW($1 <= 50, $1 > 50)::public.pair'",
+        )
+        .unwrap();
+    for (condition, rename) in [
+        ("(mood_of(id) = ''bad''::mood)", "ALTER TYPE mood RENAME VALUE"),
+        ("((pair_of(id)).bad)", "ALTER TYPE pair RENAME ATTRIBUTE"),
+    ] {
+        client
+            .batch_execute(&format!("UPDATE backlog_cleanup.target SET condition = '{condition}' WHERE name = 't'"))
+            .unwrap();
+        let run = count(
+            &mut client,
+            "SELECT backlog_cleanup.start_run('{\"target\":\"t\",\"mode\":\"emergency\",\"batch_size\":10,\"pause\":\"0\",\"workers\":1,\"force\":false,\"include_held\":false}')",
+        );
+        let next = format!("SELECT backlog_cleanup.next_batch({run})");
+        client.batch_execute(&next).unwrap();
+        let quoted = |name: &str| if rename.ends_with("VALUE") { format!("'{name}'") } else { name.to_owned() };
+        let swap = [("bad", "x"), ("good", "bad"), ("x", "good")]
+            .map(|(from, to)| format!("{rename} {} TO {}", quoted(from), quoted(to)))
+            .join("; ");
+        client.batch_execute(&swap).unwrap();
+        assert_eq!(refused(client.batch_execute(&next)).0, "55000", "{condition}");
+        assert_eq!(count(&mut client, "SELECT count(*) FROM job WHERE id > 50"), 50, "{condition}");
+        client.batch_execute(&swap).unwrap();
+    }
+}
+
 /// The recipes are of a type that is `made` of an enum, each with the `value` of a label `l`.
 fn labels_are_swapped(name: &str, made: &str, value: &str) {
     let (_cluster, mut client) = database(name);
