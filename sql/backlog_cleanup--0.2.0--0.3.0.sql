@@ -759,6 +759,10 @@ BEGIN
     -- The policies that CREATE EXTENSION has made, and not those that the dump has brought.
     DELETE FROM backlog_cleanup.policy
     WHERE target = NEW.name AND xmin = (SELECT e.xmin FROM pg_extension e WHERE e.extname = 'backlog_cleanup');
+    -- The target that CREATE EXTENSION has made, which the dump need not have. What the dump has brought in the same transaction is older.
+    DELETE FROM backlog_cleanup.target t USING pg_extension e
+    WHERE e.extname = 'backlog_cleanup' AND t.name <> NEW.name AND t.xmin = e.xmin AND (t.named_at = now() OR age(e.xmin) > 0)
+      AND NOT EXISTS (SELECT FROM backlog_cleanup.policy p WHERE p.target = t.name AND p.xmin <> e.xmin);
     PERFORM FROM backlog_cleanup.target WHERE name = NEW.name;
     IF FOUND THEN
         SELECT string_agg(quote_ident(attname), ', ') INTO columns

@@ -93,6 +93,42 @@ const CATALOGS: &str = "
     ORDER BY 1";
 
 #[test]
+fn a_default_target_that_a_dump_is_without_is_not_there_after_the_restore() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET name = 'renamed';
+             SELECT backlog_cleanup_set_policy('1', enabled => false, target => 'renamed');
+             INSERT INTO backlog_cleanup.target (name) VALUES ('zoo'), ('another')",
+        )
+        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("dump");
+    let file = file.to_str().unwrap();
+    let all = "SELECT string_agg(t.name || coalesce(' ' || recipe_id, '') || enabled, ', ' ORDER BY t.name, recipe_id)
+               FROM backlog_cleanup.target t LEFT JOIN backlog_cleanup.policy ON target = t.name";
+    for with_default in [false, true] {
+        if with_default {
+            client
+                .batch_execute(
+                    "INSERT INTO backlog_cleanup.target (name) VALUES ('generations');
+                     SELECT backlog_cleanup_set_policy('2', enabled => false)",
+                )
+                .unwrap();
+        }
+        let expected: String = value(&mut client, all);
+        for (place, how) in [&["-e"][..], &["-e", "-1"], &["-e", "-j", "2"]].into_iter().enumerate() {
+            let name = format!("restored_{with_default}_{place}");
+            client.batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
+            cluster.program("pg_dump", &["-Fc", "-f", file, "postgres"]);
+            cluster.program("pg_restore", &[how, &["-d", &name, file]].concat());
+            assert_eq!(value::<String>(&mut cluster.connect_to(&name), all), expected, "{how:?}");
+        }
+    }
+}
+
+#[test]
 fn drop_extension_behind_unschedule_leaves_nothing_behind() {
     let cluster = with_pg_cron();
     let mut client = cluster.platform();
