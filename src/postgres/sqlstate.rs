@@ -16,6 +16,9 @@ static HEARD_IN_A_TRIGGER: AtomicI32 = AtomicI32::new(0);
 /// Whether somebody has ended the statement or the session, whatever code has made of that error.
 static IS_ENDED: AtomicBool = AtomicBool::new(false);
 
+/// Whether that was not by a cancel alone: by `statement_timeout`, by the end of the session.
+static IS_ENDED_BY_MORE: AtomicBool = AtomicBool::new(false);
+
 /// Does `work` and hears the SQLSTATEs of its errors: pgrx turns those that PostgreSQL itself does not have into XX000. Whoever ends the
 /// statement ends it for all who listen.
 pub fn listening<T>(work: impl FnOnce() -> T) -> T {
@@ -42,16 +45,18 @@ pub fn listening<T>(work: impl FnOnce() -> T) -> T {
 pub fn unheard<T>(work: impl FnOnce() -> T) -> T {
     let heard = [&HEARD, &HEARD_IN_A_TRIGGER];
     let before = heard.map(|heard| heard.load(Ordering::Relaxed));
-    let was_ended = is_ended();
+    let ended = [&IS_ENDED, &IS_ENDED_BY_MORE];
+    let was_ended = ended.map(|ended| ended.load(Ordering::Relaxed));
     let done = work();
     heard.iter().zip(before).for_each(|(heard, before)| heard.store(before, Ordering::Relaxed));
-    IS_ENDED.fetch_or(was_ended, Ordering::Relaxed);
+    ended.iter().zip(was_ended).for_each(|(ended, was_ended)| _ = ended.fetch_or(was_ended, Ordering::Relaxed));
     done
 }
 
 /// Forgets that somebody has ended the statement: it goes on.
 pub fn goes_on() {
     IS_ENDED.store(false, Ordering::Relaxed);
+    IS_ENDED_BY_MORE.store(false, Ordering::Relaxed);
 }
 
 /// Whether one `listening` is around the next.
@@ -86,34 +91,47 @@ unsafe extern "C-unwind" fn hear(_: *mut core::ffi::c_void) {
     if depth > 0 {
         HEARD_IN_A_TRIGGER.store(sqlstate, Ordering::Relaxed);
     }
+    if !ENDING.contains(&sqlstate) {
+        return;
+    }
     // SAFETY: errfinish has the error on its stack.
-    if ENDING.contains(&sqlstate) && unsafe { raised_by() }.is_some_and(|function| function.to_str() == Ok(ENDS)) {
+    let [function, message] = unsafe { raised() };
+    if function == Some(ENDS) {
         IS_ENDED.store(true, Ordering::Relaxed);
+        IS_ENDED_BY_MORE.fetch_or(message != Some(CANCEL), Ordering::Relaxed);
     }
 }
 
+/// What ProcessInterrupts says of a cancel (postgres.c), in no other language.
+const CANCEL: &str = "canceling statement due to user request";
+
 const ENDING: [i32; 2] = [PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32, PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN as i32];
 
-/// The function that raises the error.
+/// The function that raises the error, and the message as the source has it.
 ///
 /// # Safety
 ///
 /// Called by errfinish.
-unsafe fn raised_by() -> Option<&'static CStr> {
-    // SAFETY: the copy is made outside of the context of errors, and its function's name is a constant.
+unsafe fn raised() -> [Option<&'static str>; 2] {
+    // SAFETY: the copy is made outside of the context of errors, and both are constants.
     unsafe {
         let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
         let error = pg_sys::CopyErrorData();
-        let function = (*error).funcname;
+        let constants = [(*error).funcname, (*error).message_id];
         pg_sys::FreeErrorData(error);
         pg_sys::MemoryContextSwitchTo(context);
-        (!function.is_null()).then(|| CStr::from_ptr(function))
+        constants.map(|text| (!text.is_null()).then(|| CStr::from_ptr(text).to_str().ok()).flatten())
     }
 }
 
 /// Whether somebody has ended the statement or the session since the outermost `listening` began.
 pub fn is_ended() -> bool {
     IS_ENDED.load(Ordering::Relaxed)
+}
+
+/// Whether it was not by a cancel alone.
+pub fn is_ended_by_more() -> bool {
+    IS_ENDED_BY_MORE.load(Ordering::Relaxed)
 }
 
 /// Whether a trigger was at work when the last failure began: one of the table's, or one of a foreign key.

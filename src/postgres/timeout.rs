@@ -7,17 +7,21 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 
 use crate::postgres::error::Result;
-use crate::postgres::sqlstate::{goes_on, is_ended};
+use crate::postgres::sqlstate::{goes_on, is_ended, is_ended_by_more};
 use crate::postgres::subtransaction::attempt;
 
 unsafe extern "C-unwind" {
     pub fn RegisterTimeout(id: u32, handler: unsafe extern "C-unwind" fn()) -> u32;
     pub fn enable_timeout_every(id: u32, first: pg_sys::TimestampTz, milliseconds: i32);
     pub fn disable_timeout(id: u32, keep_indicator: bool);
+    fn get_timeout_indicator(id: u32, reset_indicator: bool) -> bool;
 }
 
 /// PostgreSQL replaces a number that is none of its own timeouts' by the next one that is free.
 pub const ANY: u32 = u32::MAX >> 1;
+
+/// That of `statement_timeout` (`TimeoutId`).
+const STATEMENT: u32 = 3;
 
 /// Milliseconds after which what goes on in spite of a cancel is cancelled again.
 const AGAIN: i32 = 100;
@@ -62,7 +66,7 @@ impl Drop for Limit {
 }
 
 /// Does `work` in a subtransaction, and cancels its statement after so many milliseconds: then it returns `None`, with nothing done. Within
-/// itself the outer limit holds. What somebody else has ended before, and code has gone on with, stays ended.
+/// itself the outer limit holds. What somebody else has ended before, or `statement_timeout` meanwhile, and code has gone on with, stays ended.
 pub fn within<T>(milliseconds: i64, work: impl FnOnce() -> Result<T>) -> std::result::Result<Option<T>, CaughtError> {
     let attempted = || attempt(|| work().map(Some));
     if IS_SET.get() {
@@ -71,7 +75,13 @@ pub fn within<T>(milliseconds: i64, work: impl FnOnce() -> Result<T>) -> std::re
     let limit = Limit::set(milliseconds);
     let done = attempted();
     drop(limit);
+    // SAFETY: reads a flag.
+    let is_timed_out = || unsafe { get_timeout_indicator(STATEMENT, false) };
     if !IS_OVER.swap(false, Relaxed) || WAS_ENDED.load(Relaxed) {
+        return done;
+    }
+    if is_ended_by_more() || is_timed_out() {
+        cancel();
         return done;
     }
     // It may not have been heard.
@@ -85,12 +95,20 @@ pub fn within<T>(milliseconds: i64, work: impl FnOnce() -> Result<T>) -> std::re
 ///
 /// A handler of PostgreSQL's timer, which wakes the process when it returns.
 unsafe extern "C-unwind" fn over() {
-    // SAFETY: the flags of a cancel, which are made for signal handlers.
+    // SAFETY: reads a flag that signal handlers set.
     unsafe {
         let is_pending = (&raw const pg_sys::QueryCancelPending).read_volatile() != 0;
         if !IS_OVER.swap(true, Relaxed) {
             WAS_ENDED.store(is_pending || is_ended(), Relaxed);
         }
+    }
+    cancel();
+}
+
+/// Has the statement be canceled where it looks for interrupts next.
+fn cancel() {
+    // SAFETY: the flags of a cancel, which are made for signal handlers.
+    unsafe {
         (&raw mut pg_sys::QueryCancelPending).write_volatile(1);
         (&raw mut pg_sys::InterruptPending).write_volatile(1);
     }

@@ -867,6 +867,24 @@ fn what_ends_a_statement_ends_a_check_and_a_run_whatever_code_makes_of_it() {
         assert_eq!(cluster::refused(session.batch_execute(call)).0, "57014", "{call}");
         assert!(started.elapsed() < Duration::from_secs(15), "{call}: {:?}", started.elapsed());
     }
+    // It goes on with each cancel until the statement has timed out behind the limit of a step.
+    meets(
+        &mut client,
+        "DECLARE
+             since timestamptz := clock_timestamp();
+         BEGIN
+             WHILE current_setting('my.slow', true) = 'on' AND clock_timestamp() < since + interval '8 s' LOOP
+                 BEGIN PERFORM pg_sleep(30); EXCEPTION WHEN query_canceled THEN NULL; END;
+             END LOOP;
+             PERFORM set_config('my.slow', 'off', false); RETURN true;
+         END",
+    );
+    session.batch_execute("SET statement_timeout = '6500 ms'").unwrap();
+    for call in ["SELECT count(*) FROM backlog_cleanup_doctor('t')", TICK] {
+        session.batch_execute("SET my.slow = 'on'").unwrap();
+        assert_eq!(cluster::refused(session.batch_execute(call)).0, "57014", "{call}");
+    }
+    session.batch_execute("SET statement_timeout = '2 s'").unwrap();
     // The limit of a step holds for a doctor that code of it calls.
     meets(
         &mut client,
