@@ -46,7 +46,7 @@ fn ticks(client: &mut Client, many: usize) -> Vec<f64> {
     let time = |_| {
         client
             .batch_execute(
-                "UPDATE backlog_cleanup.sample SET sampled_at = sampled_at - interval '5 minutes' WHERE grain = 'fine'",
+                "UPDATE backlog_cleanup.sample SET sampled_at = sampled_at - interval '301 seconds' WHERE grain = 'fine'",
             )
             .expect("five minutes pass");
         client.batch_execute("DISCARD ALL").expect("a session that remembers nothing");
