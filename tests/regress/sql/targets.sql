@@ -1,4 +1,5 @@
 -- What a target may name, how its values are read, and as whom.
+\set SHOW_CONTEXT never
 SET client_min_messages = error;
 CREATE DATABASE regress_targets ENCODING 'UTF8' TEMPLATE template0;
 \c regress_targets
@@ -133,6 +134,10 @@ INSERT INTO backlog_cleanup.policy (target) VALUES ('job');
 -- All that is wrong in a row is one answer, with a statement that is right, also what PostgreSQL would end the statement at.
 INSERT INTO backlog_cleanup.target (name, statuses, batch_size, pause, group_word, time_zone, recipe_column)
 VALUES ('other', '{}', NULL, '-1 s', '', 'UTCC', 'recipe');
+-- What would be right by default may be wrong here, and nobody has written it.
+INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account, account_column,
+                                    recipe_column, status_column, failed_at_column, failure_type_column)
+VALUES ('other', 'job', NULL, NULL, NULL, NULL, NULL, 'queue', 'state', NULL, NULL);
 UPDATE backlog_cleanup.target SET workers = 2, max_rows = 10, wal_compression = 'gzip', statuses = '{failed,completed}';
 
 -- Whoever may write targets needs no more; the code of a column's type runs as the table's owner, whoever asks.
