@@ -5,6 +5,7 @@ use pgrx::spi::quote_literal;
 use crate::postgres::changes::Deleted;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::owner::as_owner_of;
+use crate::target::guard::elsewhere;
 use crate::target::leaf::{leaves, oids};
 use crate::target::{Ledger, Target};
 
@@ -31,10 +32,11 @@ pub fn write(target: &Target, mode: Mode, run_id: i64, batch: Option<i64>, remov
     let values = [target.account.as_deref().into(), removed.into(), description(mode, run_id, batch, removed).into()];
     let tables = oids(&leaves(target)?);
     let deleted = Deleted::from(&tables);
-    let written = as_owner_of(&ledger.table, || {
+    let insert = || {
         Spi::connect_mut(|client| client.update(&statement(target, ledger), None, &values).map(|rows| rows.len()))
             .map_err(spi)
-    })?;
+    };
+    let written = elsewhere(|| as_owner_of(&ledger.table, insert))?;
     if deleted.is_more_than(0) {
         return Err(error(
             PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,

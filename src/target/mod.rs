@@ -47,6 +47,7 @@ use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
 use crate::postgres::wal::WalCompression;
+use crate::target::guard::elsewhere;
 use crate::target::id::Id;
 use crate::target::pace::Pace;
 use crate::target::spelling::Spelling;
@@ -223,15 +224,11 @@ impl Target {
     /// Errors: 42704 (the account is not among the users).
     pub fn account_exists(&self) -> Result<()> {
         let Some((users, account)) = self.users.as_ref().zip(self.account.as_deref()) else { return Ok(()) };
-        let found = reading_as_owner_of(&users.table, || {
-            read_one::<bool>(
-                &format!(
-                    "SELECT EXISTS (SELECT FROM {} u WHERE u.{}::pg_catalog.text OPERATOR(pg_catalog.=) $1)",
-                    users.table.name, users.key
-                ),
-                &[account.into()],
-            )
-        })?;
+        let find = format!(
+            "SELECT EXISTS (SELECT FROM {} u WHERE u.{}::pg_catalog.text OPERATOR(pg_catalog.=) $1)",
+            users.table.name, users.key
+        );
+        let found = elsewhere(|| reading_as_owner_of(&users.table, || read_one::<bool>(&find, &[account.into()])))?;
         if found == Some(true) {
             return Ok(());
         }

@@ -12,6 +12,7 @@ use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::stream::stream;
 use crate::target::column::document_of;
+use crate::target::guard::elsewhere;
 use crate::target::{RecipeTable, Target};
 
 /// Longer ids are shortened, in bytes: whoever writes rows decides how long they are, and all of them are kept and reported.
@@ -140,7 +141,7 @@ impl RecipeNames {
         let id = key.text_of(&format!("r.{}", key.name));
         let read = format!("SELECT {id}, r.{name}::pg_catalog.text FROM {} r", table.name);
         let mut names = HashMap::new();
-        reading_as_owner_of(table, || {
+        let take = || {
             stream(&read, |row| {
                 // SAFETY: both columns are cast to text.
                 let text = |column| bounded(unsafe { row.text(column) }.unwrap_or_default());
@@ -148,7 +149,8 @@ impl RecipeNames {
                     names.insert(text(0).into_owned(), text(1).into_owned());
                 }
             })
-        })?;
+        };
+        elsewhere(|| reading_as_owner_of(table, take))?;
         Ok(RecipeNames { by_id: Some(names), nouns: target.nouns.clone() })
     }
 

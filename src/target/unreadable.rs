@@ -2,13 +2,11 @@ use pgrx::pg_sys::panic::CaughtError;
 
 use crate::postgres::error::Result;
 use crate::postgres::expression::Expression;
-use crate::postgres::met::is_about_a_row;
 use crate::postgres::read::read_one;
-use crate::postgres::sqlstate::{exact, unheard};
-use crate::postgres::subtransaction::sqlstate;
+use crate::postgres::sqlstate::unheard;
 use crate::target::Target;
 use crate::target::failing::Rows;
-use crate::target::guard::{Unreadable, failed, guard_all};
+use crate::target::guard::{Unreadable, failed, guard_all, is_of_an_expression};
 use crate::target::leaf::{Leaf, Reach, leaves};
 
 impl Target {
@@ -46,7 +44,7 @@ impl Target {
 
     /// Whether a batch that has failed would not if it were done again: an expression fails for a row, which is noted only now.
     pub fn has_failed_to_read(&self, failure: &CaughtError) -> Result<bool> {
-        if !self.has_expressions() || !is_about_a_row(failure, &exact(sqlstate(failure))) {
+        if !self.has_expressions() || !is_of_an_expression(failure) {
             return Ok(false);
         }
         let (known, leaves) = (failed().len(), leaves(self)?);

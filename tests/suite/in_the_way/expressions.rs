@@ -232,6 +232,53 @@ fn a_row_of_another_account_for_which_a_cheap_expression_fails_ends_no_run_and_i
 }
 
 #[test]
+fn what_fails_in_a_ledger_or_in_the_names_of_recipes_is_taken_for_no_expressions_failure() {
+    let (cluster, mut client) = database();
+    client
+        .batch_execute(
+            "CREATE SEQUENCE calls; CREATE SEQUENCE fired;
+             CREATE FUNCTION fails_once() RETURNS boolean LANGUAGE plpgsql AS $$
+             BEGIN IF nextval('public.calls') = 1 THEN RAISE EXCEPTION 'closed'; END IF; RETURN true; END $$;
+             CREATE VIEW queue_names AS SELECT 'a' AS id, 'A' AS name WHERE public.fails_once();
+             CREATE FUNCTION count_it() RETURNS trigger LANGUAGE plpgsql AS
+             $$BEGIN PERFORM public.fails_once(); RETURN NEW; END$$;
+             CREATE FUNCTION fired() RETURNS trigger LANGUAGE plpgsql AS
+             $$BEGIN PERFORM nextval('public.fired'); RETURN OLD; END$$;
+             CREATE TRIGGER fired BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION fired();
+             UPDATE backlog_cleanup.target SET failure_type_column = '(lower(error))' WHERE name = 't';
+             CREATE TABLE saved AS TABLE job",
+        )
+        .unwrap();
+    let (told, notices) = std::sync::mpsc::channel();
+    let mut client = cluster.connect_with_notices(told);
+    for (makes, removes) in [
+        (
+            "CREATE TRIGGER count_it BEFORE INSERT ON credit_transactions FOR EACH ROW EXECUTE FUNCTION count_it()",
+            "DROP TRIGGER count_it ON credit_transactions",
+        ),
+        ("UPDATE backlog_cleanup.target SET recipes_table = 'public.queue_names' WHERE name = 't'", "SELECT 1"),
+    ] {
+        client.batch_execute(makes).unwrap();
+        for call in RUNS.iter().filter(|call| !call.contains("workers")) {
+            client
+                .batch_execute(
+                    "TRUNCATE job; INSERT INTO job SELECT * FROM saved;
+                     SELECT setval('calls', 1, false), setval('fired', 1, false)",
+                )
+                .unwrap();
+            let (sqlstate, message, _) = refused(client.batch_execute(call));
+            assert_eq!((sqlstate.as_str(), message.as_str()), ("P0001", "closed"), "{makes} {call}");
+            let fired = number(&mut client, "SELECT last_value FROM fired");
+            assert!(fired <= all(call), "{makes} {call}: each row's trigger once, {fired}");
+            client.batch_execute(call).unwrap();
+            let said: Vec<String> = notices.try_iter().map(|(message, _)| message).collect();
+            assert!(said.iter().all(|message| !message.contains("fails for a row")), "{makes} {call}: {said:?}");
+        }
+        client.batch_execute(removes).unwrap();
+    }
+}
+
+#[test]
 fn where_the_owner_may_not_call_what_guards_an_expression_the_error_names_it_and_the_row() {
     let (_cluster, mut client) = database();
     client.batch_execute(DOCUMENTS).unwrap();
