@@ -2,9 +2,12 @@
 
 #[path = "../cli/mod.rs"]
 mod cli;
+#[path = "../receiver/mod.rs"]
+mod receiver;
 #[path = "../server/mod.rs"]
 mod server;
 
+mod delivered;
 mod odd;
 mod pgbouncer;
 mod restarted;
@@ -42,6 +45,7 @@ fn assert_clean(pooler: &Pgbouncer, cluster: &Cluster) {
             ),
             ("SELECT count(*)::text FROM pg_cursors WHERE is_holdable", "0"),
             ("SELECT pg_my_temp_schema()::text", "0"),
+            ("SELECT count(*)::text FROM pg_listening_channels()", "0"),
         ] {
             assert_eq!(pooler.ask(kept), nothing, "{kept}");
         }

@@ -95,9 +95,9 @@ impl Access {
         self.begin_in(&self.reserved).await
     }
 
-    /// One more connection, to listen. Each of them is new: one that has stalled cannot be had back.
+    /// One more connection, to listen, with our settings only. Each of them is new: one that has stalled cannot be had back.
     pub fn listening(&self) -> PgPool {
-        pool(self.level, (*self.pool.connect_options()).clone(), 1)
+        pool(self.level, with_settings(&self.options), 1)
     }
 
     async fn begin_in(&self, pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {

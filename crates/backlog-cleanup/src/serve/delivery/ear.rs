@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Executor;
 use sqlx::postgres::PgListener;
+use sqlx::{Executor, Row};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,10 @@ use crate::serve::app::App;
 /// A connection that is silent for so long is asked whether it is still there.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Listens for changed alerts. What is not heard, since the connection is lost or a pooler hears nothing, a poll finds.
+/// Whether the settings of the connection's start are in effect, which no pooler passes on.
+const IS_DIRECT: &str = "SELECT source = 'client' FROM pg_catalog.pg_settings WHERE name = 'statement_timeout'";
+
+/// Listens for changed alerts. What is not heard, since the connection is lost or a pooler is in between, a poll finds.
 pub fn listen(app: &Arc<App>, ends: &CancellationToken) -> watch::Receiver<()> {
     let (heard, receiver) = watch::channel(());
     let (app, ends) = (Arc::clone(app), ends.clone());
@@ -33,11 +36,16 @@ pub fn listen(app: &Arc<App>, ends: &CancellationToken) -> watch::Receiver<()> {
     receiver
 }
 
-/// Hears of alerts with a connection of its own, until that fails.
+/// Hears of alerts with a connection of its own, until that fails. Behind a pooler it does not try: the connection that listens would go on
+/// for other clients.
 async fn hear(app: &App, heard: &watch::Sender<()>) -> Result<(), Failure> {
     let listening = app.deliverer()?.listening();
     let mut listener = in_time(app, async { Ok(PgListener::connect_with(&listening).await?) }).await?;
     listener.eager_reconnect(false);
+    let is_direct = in_time(app, async { Ok(listener.fetch_one(IS_DIRECT).await?.try_get::<bool, _>(0)?) });
+    if !is_direct.await? {
+        return Err(Failure::error("a pooler is in between"));
+    }
     loop {
         in_time(app, async { Ok(listener.execute("LISTEN backlog_cleanup").await?) }).await?;
         heard.send_replace(());
