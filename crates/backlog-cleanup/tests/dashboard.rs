@@ -101,6 +101,36 @@ fn the_light_says_what_is_wrong() {
 }
 
 #[test]
+fn where_counting_takes_long_the_last_sample_is_there_at_once() {
+    let mut stage = Stage::set("glance", FAILURES);
+    stage
+        .database
+        .batch_execute(
+            "CREATE FUNCTION slowly(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_sleep(0.015); RETURN true; END $$;
+             UPDATE backlog_cleanup.target SET condition = '(public.slowly(prompt))';
+             SELECT backlog_cleanup_tick()",
+        )
+        .unwrap();
+    let until_counted = |word: &str| {
+        until_holds(|| stage.server.get(MONITOR, "/").body.contains("id=\"glance\"") == (word == "slowly"));
+    };
+    until_counted("slowly");
+    let begun = std::time::Instant::now();
+    let glance = stage.server.get(MONITOR, "/").body;
+    assert!(begun.elapsed().as_secs_f64() < 1.0, "nothing is counted for it");
+    for figure in ["Counting the rows", "<dd>45</dd>", "<dd>25</dd>", "0; url=/?whole=true"] {
+        assert!(glance.contains(figure), "{figure}: {glance}");
+    }
+    // The browser waits for the whole page.
+    stage.sign_in(MONITOR);
+    assert_eq!(stage.browser.text("#failed"), "45");
+    stage.is_clean();
+    stage.database.batch_execute("UPDATE backlog_cleanup.target SET condition = NULL").unwrap();
+    until_counted("at once");
+}
+
+#[test]
 fn what_was_previewed_is_what_is_removed() {
     let mut stage = Stage::with_operator("preview", FAILURES);
     stage.browser.click("#actions button[value=regular]");

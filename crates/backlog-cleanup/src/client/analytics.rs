@@ -32,6 +32,25 @@ pub struct Sample {
     pub seconds: Option<f64>,
 }
 
+/// What the last sample has counted.
+#[derive(FromRow)]
+pub struct LastCount {
+    pub sampled_at: DateTime<Utc>,
+    pub in_scope: i64,
+    pub removable: i64,
+    pub oldest_at: Option<DateTime<Utc>>,
+}
+
+/// The last count of a target's rows that a tick has made within an hour.
+pub async fn last_count(database: &mut PgConnection, target: &str) -> Result<Option<LastCount>> {
+    let last = "
+        SELECT sampled_at, in_scope, removable, CASE WHEN isfinite(oldest_at) THEN oldest_at END AS oldest_at
+        FROM backlog_cleanup.sample
+        WHERE target = $1 AND grain = 'fine' AND in_scope IS NOT NULL AND removable IS NOT NULL AND sampled_at > now() - interval '1 hour'
+        ORDER BY sampled_at DESC LIMIT 1";
+    query_as(last).bind(target).fetch_optional(database).await
+}
+
 /// The grain of samples.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

@@ -8,6 +8,7 @@ mod data;
 mod drop;
 mod explain;
 mod failures;
+mod glance;
 mod health;
 mod login;
 mod names;
@@ -41,6 +42,7 @@ use backlog_cleanup_report::Level;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use data::{Data, Tabs};
+use glance::Glance;
 use page::Viewer;
 use refusal::Around;
 pub use refusal::as_page;
@@ -68,6 +70,11 @@ pub fn routes() -> Router<Arc<App>> {
 async fn dashboard(State(app): State<Arc<App>>, caller: Caller, Query(query): Query<query::Query>) -> Response {
     let viewer = Viewer::of(&app, &caller);
     let target = query.target.clone();
+    if query.is_first()
+        && let Ok(Some(glance)) = caller.with_level(Level::Monitor, Glance::read(&app, &caller, &query)).await
+    {
+        return glance.page(&viewer).into_response();
+    }
     match caller.with_level(Level::Monitor, Data::read(&app, &caller, query)).await {
         Ok(data) => page::dashboard(&data, &viewer).into_response(),
         Err(problem) => {

@@ -36,7 +36,7 @@ pub fn document(title: &str, viewer: &Viewer, body: Markup) -> Markup {
     with_head(title, viewer, html! {}, body)
 }
 
-fn with_head(title: &str, viewer: &Viewer, head: Markup, body: Markup) -> Markup {
+pub fn with_head(title: &str, viewer: &Viewer, head: Markup, body: Markup) -> Markup {
     let version = env!("CARGO_PKG_VERSION");
     html! {
         (DOCTYPE)

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The state of the page, kept in its address: it works without JavaScript, and can be reloaded and shared.
-#[derive(Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Query {
     /// A row of `backlog_cleanup.target`; `""` is the usual one.
@@ -24,6 +24,9 @@ pub struct Query {
     /// The run that was started on this page; the page shows its outcome first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<i64>,
+    /// Whether the rows are counted before anything is shown.
+    #[serde(skip_serializing_if = "is_false")]
+    pub whole: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -48,6 +51,11 @@ pub enum Sort {
 }
 
 impl Query {
+    /// Whether somebody has just come to the page of a target.
+    pub fn is_first(&self) -> bool {
+        *self == Query { target: self.target.clone(), ..Query::default() }
+    }
+
     pub fn open(&self) -> Option<i64> {
         self.run.or(self.asked)
     }
@@ -121,6 +129,10 @@ impl Sort {
     fn is_default(&self) -> bool {
         *self == Sort::default()
     }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The address of the page about a target itself.

@@ -38,6 +38,11 @@ impl Metrics {
         counted.iter().filter_map(|(target, counted)| Some((target.clone(), counted.light?))).collect()
     }
 
+    /// How many seconds the last count of a target took; `None` before the first.
+    pub fn seconds(&self, target: &str) -> Option<f64> {
+        Some(self.counted.read().get(target)?.figures.as_ref()?.seconds)
+    }
+
     /// The text of a scrape, with its content type.
     pub async fn scrape(&self, access: &Access, openmetrics: bool) -> (&'static str, String) {
         if let Ok(_asking) = self.asking.try_lock() {

@@ -44,7 +44,9 @@ function replace(old, fresh) {
 }
 
 async function refresh() {
-  const answer = await ask(location.href, "text/html");
+  const address = new URL(location.href);
+  address.searchParams.set("whole", "true");
+  const answer = await ask(address, "text/html");
   if (answer.redirected) return location.reload();
   if (!answer.ok) throw new Error(answer.status === 503 ? "the database" : "the server");
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
