@@ -137,11 +137,7 @@ BEGIN
         IF NEW.target IS NOT NULL AND NOT FOUND THEN
             INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
         END IF;
-        -- In a restore of one transaction, those that the dump has brought would look the same.
-        DELETE FROM backlog_cleanup.alert_rule
-        WHERE name = NEW.name
-           OR xmin = (SELECT e.xmin FROM pg_extension e WHERE e.extname = 'backlog_cleanup')
-              AND xmin <> pg_current_xact_id()::xid;
+        DELETE FROM backlog_cleanup.alert_rule r WHERE r.name = NEW.name OR backlog_cleanup.is_as_created(r.xmin, r.cmin);
     END IF;
     RETURN NEW;
 END

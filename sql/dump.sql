@@ -21,6 +21,17 @@ SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_status', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_cutoff', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_batch', '');
 
+-- A dump cannot say which rows CREATE EXTENSION has made; PostgreSQL can: its transaction, before it had registered the last of its tables.
+-- An update of the extension makes rows anew.
+CREATE FUNCTION backlog_cleanup.is_as_created(xmin xid, cmin cid) RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pg_extension e JOIN pg_type t ON t.oid = 'backlog_cleanup.target'::regtype AND t.xmin = e.xmin
+                   WHERE e.extname = 'backlog_cleanup' AND e.xmin = $1 AND $2::text::bigint <= e.cmin::text::bigint)
+$$;
+COMMENT ON FUNCTION backlog_cleanup.is_as_created IS
+    'whether a row, of which these are the system columns, is one that CREATE EXTENSION has made and nobody has changed';
+
 -- A parallel restore may bring policies before their targets, or both at the same time.
 CREATE FUNCTION backlog_cleanup.give_way_to_dump() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -34,12 +45,12 @@ BEGIN
     -- Not an advisory lock, which anybody can hold.
     LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
     -- The policies that CREATE EXTENSION has made, and not those that the dump has brought.
-    DELETE FROM backlog_cleanup.policy
-    WHERE target = NEW.name AND xmin = (SELECT e.xmin FROM pg_extension e WHERE e.extname = 'backlog_cleanup');
-    -- The target that CREATE EXTENSION has made, which the dump need not have. What the dump has brought in the same transaction is older.
-    DELETE FROM backlog_cleanup.target t USING pg_extension e
-    WHERE e.extname = 'backlog_cleanup' AND t.name <> NEW.name AND t.xmin = e.xmin AND (t.named_at = now() OR age(e.xmin) > 0)
-      AND NOT EXISTS (SELECT FROM backlog_cleanup.policy p WHERE p.target = t.name AND p.xmin <> e.xmin);
+    DELETE FROM backlog_cleanup.policy p WHERE p.target = NEW.name AND backlog_cleanup.is_as_created(p.xmin, p.cmin);
+    -- The target that CREATE EXTENSION has made, which the dump need not have, unless it is in use.
+    DELETE FROM backlog_cleanup.target t
+    WHERE t.name <> NEW.name AND backlog_cleanup.is_as_created(t.xmin, t.cmin)
+      AND NOT EXISTS (SELECT FROM backlog_cleanup.policy p WHERE p.target = t.name AND NOT backlog_cleanup.is_as_created(p.xmin, p.cmin))
+      AND NOT EXISTS (SELECT FROM backlog_cleanup.run r WHERE r.target = t.name AND r.started_at >= t.named_at);
     PERFORM FROM backlog_cleanup.target WHERE name = NEW.name;
     IF FOUND THEN
         SELECT string_agg(quote_ident(attname), ', ') INTO columns

@@ -5,6 +5,7 @@ use pgrx::spi::quote_literal;
 use crate::postgres::changes::Deleted;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::owner::as_owner_of;
+use crate::postgres::subtransaction::or_nothing;
 use crate::target::guard::elsewhere;
 use crate::target::leaf::{leaves, oids};
 use crate::target::{Ledger, Target};
@@ -30,20 +31,24 @@ pub fn description(mode: Mode, run_id: i64, batch: Option<i64>, removed: i64) ->
 pub fn write(target: &Target, mode: Mode, run_id: i64, batch: Option<i64>, removed: i64) -> Result<()> {
     let Some(ledger) = &target.ledger else { return Ok(()) };
     let values = [target.account.as_deref().into(), removed.into(), description(mode, run_id, batch, removed).into()];
-    let tables = oids(&leaves(target)?);
-    let deleted = Deleted::from(&tables);
     let insert = || {
         Spi::connect_mut(|client| client.update(&statement(target, ledger), None, &values).map(|rows| rows.len()))
             .map_err(spi)
     };
-    let written = elsewhere(|| as_owner_of(&ledger.table, insert))?;
-    if deleted.is_more_than(0) {
-        return Err(error(
-            PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
-            format!("code of ledger \"{}\" deletes rows of the target", ledger.table.name),
-            code_of(ledger),
-        ));
-    }
+    let tables = oids(&leaves(target)?);
+    // In a subtransaction of its own PostgreSQL's counts are those of its code.
+    let written = or_nothing(|| {
+        let deleted = Deleted::from(&tables);
+        let written = elsewhere(|| as_owner_of(&ledger.table, insert))?;
+        if deleted.is_more_than(0) {
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+                format!("code of ledger \"{}\" deletes rows of the target", ledger.table.name),
+                code_of(ledger),
+            ));
+        }
+        Ok(written)
+    })?;
     // Without a row for no removal the books still balance.
     if written > 0 || removed == 0 {
         return Ok(());

@@ -7,14 +7,15 @@ use pgrx::pg_sys;
 pub struct Deleted<'a> {
     tables: &'a [pg_sys::Oid],
     before: i64,
-    /// Where the tables have their rows.
-    files: Vec<u32>,
+    /// Where each table has its rows, and whether it was truncated.
+    files: Vec<(u32, bool)>,
 }
 
 impl<'a> Deleted<'a> {
     /// From now on.
     pub fn from(tables: &'a [pg_sys::Oid]) -> Deleted<'a> {
-        Deleted { tables, before: deleted_of(tables), files: tables.iter().map(|table| file_of(*table)).collect() }
+        let files = tables.iter().map(|table| (file_of(*table), is_truncated(*table))).collect();
+        Deleted { tables, before: deleted_of(tables), files }
     }
 
     /// Whether it is more than so many rows.
@@ -25,9 +26,11 @@ impl<'a> Deleted<'a> {
     /// Which deletes no row one by one.
     fn is_truncated_or_dropped(&self) -> bool {
         let mut tables = self.tables.iter().zip(&self.files);
-        tables.any(|(table, before)| {
-            let file = file_of(*table);
-            file != *before && (file == 0 || is_truncated(*table)) && is_locked_from_all(*table)
+        tables.any(|(table, (before, was_truncated))| {
+            let (file, is_truncated) = (file_of(*table), is_truncated(*table));
+            // A file that the same subtransaction has made is truncated where it is.
+            let is_truncated = is_truncated && (file != *before || !was_truncated);
+            (is_truncated || file == 0 && *before != 0) && is_locked_from_all(*table)
         })
     }
 }

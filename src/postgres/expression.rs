@@ -33,6 +33,8 @@ pub struct Expression {
     pub columns: Vec<i16>,
     /// What it calls that PostgreSQL does not come with.
     pub calls: Vec<Object>,
+    /// The same of what PostgreSQL makes of it: the texts of functions in SQL are in it.
+    pub inside: Vec<Object>,
 }
 
 /// What an expression on a table calls: functions, operators, types. Runs none of it. The search path is the current one. Errors:
@@ -82,7 +84,10 @@ impl Expression {
                     ));
                 }
                 let columns = columns(node)?;
-                if pg_sys::contain_mutable_functions(pg_sys::expression_planner(node.cast()).cast()) {
+                let planned = pg_sys::expression_planner(node.cast()).cast();
+                let mut inside = found_in(planned).objects;
+                inside.retain(|object| !is_own(*object));
+                if pg_sys::contain_mutable_functions(planned) {
                     return Err(refused(
                         PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION,
                         "functions in it must be marked IMMUTABLE",
@@ -113,7 +118,7 @@ impl Expression {
                 let sql = deparsed(node, table, false)?;
                 pg_sys::PopActiveSnapshot();
                 let (sql, of_row) = (format!("({sql})"), format!("({of_row})"));
-                Ok(Expression { sql, of_row, guard: None, type_oid, collation, columns, calls })
+                Ok(Expression { sql, of_row, guard: None, type_oid, collation, columns, calls, inside })
             }
         })
     }

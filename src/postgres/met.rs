@@ -38,8 +38,10 @@ const NOT_OF_A_TRIGGER: &[&str] = &[
     "58030", // I/O error
 ];
 
-/// What raises "invalid memory alloc request size" (`mcxt.c`), as XX000: the value of a row is too long for what its code makes of it.
-const OF_A_SIZE: &[&str] = &[
+/// What raises XX000 for a row alone: "invalid memory alloc request size" (`mcxt.c`), as its value is too long for what code makes of it, and
+/// "tuple concurrently deleted" (`heapam.c`), as a chunk of its TOAST value is gone already.
+const OF_A_ROW: &[&str] = &[
+    "simple_heap_delete",
     "palloc",
     "palloc0",
     "repalloc",
@@ -72,7 +74,7 @@ pub fn is_about_a_row(failure: &CaughtError, sqlstate: &str) -> bool {
         _ if is_ended() => false,
         Some(RAISED) => true,
         _ if LOST.contains(&sqlstate) => true,
-        Some(raiser) if sqlstate == "XX000" && OF_A_SIZE.contains(&raiser) => true,
+        Some(raiser) if sqlstate == "XX000" && OF_A_ROW.contains(&raiser) => true,
         _ => {
             let classes = if was_in_a_trigger() { NOT_OF_A_TRIGGER } else { NOT_ABOUT_A_ROW };
             !classes.iter().any(|beginning| sqlstate.starts_with(beginning))

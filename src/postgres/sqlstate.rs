@@ -16,8 +16,10 @@ static HEARD_IN_A_TRIGGER: AtomicI32 = AtomicI32::new(0);
 /// Whether somebody has ended the statement or the session, whatever code has made of that error.
 static IS_ENDED: AtomicBool = AtomicBool::new(false);
 
-/// Whether that was not by a cancel alone: by `statement_timeout`, by the end of the session.
-static IS_ENDED_BY_MORE: AtomicBool = AtomicBool::new(false);
+thread_local! {
+    /// What PostgreSQL said if that was not by a cancel alone, but by `statement_timeout` for one.
+    static ENDED_BY: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
 
 /// Does `work` and hears the SQLSTATEs of its errors: pgrx turns those that PostgreSQL itself does not have into XX000. Whoever ends the
 /// statement ends it for all who listen.
@@ -45,18 +47,18 @@ pub fn listening<T>(work: impl FnOnce() -> T) -> T {
 pub fn unheard<T>(work: impl FnOnce() -> T) -> T {
     let heard = [&HEARD, &HEARD_IN_A_TRIGGER];
     let before = heard.map(|heard| heard.load(Ordering::Relaxed));
-    let ended = [&IS_ENDED, &IS_ENDED_BY_MORE];
-    let was_ended = ended.map(|ended| ended.load(Ordering::Relaxed));
+    let (was_ended, was_ended_by) = (is_ended(), ended_by());
     let done = work();
     heard.iter().zip(before).for_each(|(heard, before)| heard.store(before, Ordering::Relaxed));
-    ended.iter().zip(was_ended).for_each(|(ended, was_ended)| _ = ended.fetch_or(was_ended, Ordering::Relaxed));
+    IS_ENDED.fetch_or(was_ended, Ordering::Relaxed);
+    ENDED_BY.set(was_ended_by.or(ended_by()));
     done
 }
 
 /// Forgets that somebody has ended the statement: it goes on.
 pub fn goes_on() {
     IS_ENDED.store(false, Ordering::Relaxed);
-    IS_ENDED_BY_MORE.store(false, Ordering::Relaxed);
+    ENDED_BY.set(None);
 }
 
 /// Whether one `listening` is around the next.
@@ -98,7 +100,7 @@ unsafe extern "C-unwind" fn hear(_: *mut core::ffi::c_void) {
     let [function, message] = unsafe { raised() };
     if function == Some(ENDS) {
         IS_ENDED.store(true, Ordering::Relaxed);
-        IS_ENDED_BY_MORE.fetch_or(message != Some(CANCEL), Ordering::Relaxed);
+        ENDED_BY.set(ENDED_BY.get().or(message.filter(|message| *message != CANCEL)));
     }
 }
 
@@ -129,9 +131,9 @@ pub fn is_ended() -> bool {
     IS_ENDED.load(Ordering::Relaxed)
 }
 
-/// Whether it was not by a cancel alone.
-pub fn is_ended_by_more() -> bool {
-    IS_ENDED_BY_MORE.load(Ordering::Relaxed)
+/// What PostgreSQL said if it was not by a cancel alone.
+pub fn ended_by() -> Option<&'static str> {
+    ENDED_BY.get()
 }
 
 /// Whether a trigger was at work when the last failure began: one of the table's, or one of a foreign key.

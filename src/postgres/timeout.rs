@@ -3,12 +3,13 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use pgrx::pg_sys;
-use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
-use crate::postgres::sqlstate::{goes_on, is_ended, is_ended_by_more};
-use crate::postgres::subtransaction::attempt;
+use crate::postgres::retold::ENDS;
+use crate::postgres::sqlstate::{ended_by, goes_on, is_ended};
+use crate::postgres::subtransaction::{attempt, caught};
 
 unsafe extern "C-unwind" {
     pub fn RegisterTimeout(id: u32, handler: unsafe extern "C-unwind" fn()) -> u32;
@@ -22,6 +23,9 @@ pub const ANY: u32 = u32::MAX >> 1;
 
 /// That of `statement_timeout` (`TimeoutId`).
 const STATEMENT: u32 = 3;
+
+/// What ProcessInterrupts says of it (postgres.c).
+const TIMED_OUT: &str = "canceling statement due to statement timeout";
 
 /// Milliseconds after which what goes on in spite of a cancel is cancelled again.
 const AGAIN: i32 = 100;
@@ -75,20 +79,27 @@ pub fn within<T>(milliseconds: i64, work: impl FnOnce() -> Result<T>) -> std::re
     let limit = Limit::set(milliseconds);
     let done = attempted();
     drop(limit);
-    // SAFETY: reads a flag.
-    let is_timed_out = || unsafe { get_timeout_indicator(STATEMENT, false) };
     if !IS_OVER.swap(false, Relaxed) || WAS_ENDED.load(Relaxed) {
         return done;
     }
-    if is_ended_by_more() || is_timed_out() {
-        cancel();
-        return done;
-    }
-    // It may not have been heard.
-    // SAFETY: a flag that signal handlers set, too.
-    unsafe { (&raw mut pg_sys::QueryCancelPending).write_volatile(0) };
-    goes_on();
+    caught(go_on)?;
     done.or(Ok(None))
+}
+
+/// Forgets a cancel of this extension's own: the statement goes on. Errors: 57014, if something else than a cancel has ended the statement
+/// meanwhile, and code has made something else of that.
+pub fn go_on() -> Result<()> {
+    // SAFETY: reads a flag, and one that signal handlers set, too.
+    let is_timed_out = unsafe {
+        // It may not have been heard.
+        (&raw mut pg_sys::QueryCancelPending).write_volatile(0);
+        get_timeout_indicator(STATEMENT, false)
+    };
+    let Some(by) = ended_by().or(is_timed_out.then_some(TIMED_OUT)) else {
+        goes_on();
+        return Ok(());
+    };
+    Err(ErrorReport::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, by, ENDS))
 }
 
 /// # Safety

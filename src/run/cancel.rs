@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
-use crate::postgres::sqlstate::{goes_on, is_ended};
+use crate::postgres::sqlstate::is_ended;
 use crate::postgres::subtransaction::{attempt, raise_again};
-use crate::postgres::timeout::{ANY, RegisterTimeout, disable_timeout, enable_timeout_every};
+use crate::postgres::timeout::{ANY, RegisterTimeout, disable_timeout, enable_timeout_every, go_on};
 
 /// Milliseconds between two looks of the timer.
 const TICK: i32 = 100;
@@ -68,11 +68,9 @@ pub fn unless_stopped<T>(step: impl FnOnce() -> Result<T>) -> Result<Option<T>> 
     unsafe { disable_timeout(timer, false) };
     if IS_CANCELLED.swap(false, Relaxed) {
         IS_ASKED.store(false, Relaxed);
-        // It may not have been heard.
-        // SAFETY: a flag that signal handlers set, too.
-        unsafe { (&raw mut pg_sys::QueryCancelPending).write_volatile(0) };
-        if done.is_err() && is_ended() {
-            goes_on();
+        let is_rolled_back = done.is_err() && is_ended();
+        go_on()?;
+        if is_rolled_back {
             return Ok(None);
         }
     }

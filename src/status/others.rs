@@ -17,6 +17,10 @@ pub struct Others {
 pub fn count(target: &Target, leaves: &[Leaf], (kind, text): &(String, String)) -> Result<Option<Vec<Others>>> {
     let status = target.status.as_ref().filter(|status| status.expression.is_none() && status.has_order_of_catalog());
     let (Some(status), [only], None) = (status, &target.statuses[..], &target.meets) else { return Ok(None) };
+    // What guards an expression reads columns of the table.
+    if target.is_guarded() {
+        return Ok(None);
+    }
     let (column, literal) = (status.of_row(), status.literal(only));
     let ranges = [
         format!("{column} OPERATOR(pg_catalog.<) {literal}"),

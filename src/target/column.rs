@@ -239,6 +239,7 @@ pub fn document(columns: &[(String, Column)]) -> Result<Column> {
         collation: pg_sys::DEFAULT_COLLATION_OID,
         columns: columns.iter().map(|(_, column)| column.number).collect(),
         calls: Vec::new(),
+        inside: Vec::new(),
     })
 }
 

@@ -155,5 +155,14 @@ pub fn null(type_oid: pg_sys::Oid, type_name: &str) -> Result<Column> {
     let sql = format!("(NULL::pg_catalog.{type_name})");
     let collation = pg_sys::Oid::INVALID;
     let (of_row, columns) = (sql.clone(), Vec::new());
-    Column::made_of(Expression { of_row, sql, guard: None, type_oid, collation, columns, calls: Vec::new() })
+    Column::made_of(Expression {
+        of_row,
+        sql,
+        guard: None,
+        type_oid,
+        collation,
+        columns,
+        calls: Vec::new(),
+        inside: Vec::new(),
+    })
 }

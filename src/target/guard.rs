@@ -16,14 +16,14 @@ use crate::postgres::expression::Expression;
 use crate::postgres::met::is_about_a_row;
 use crate::postgres::names::{Object, naming};
 use crate::postgres::retold::OWN;
-use crate::postgres::row_type::is_row_of;
+use crate::postgres::row_type::fields;
 use crate::postgres::sqlstate::{exact, unheard};
 use crate::postgres::subtransaction::{briefly, caught, or_nothing, raise_again, reported, sqlstate};
 use crate::target::Target;
 use crate::target::own::HAS_VALUE;
 
-/// A statement that reads an expression of a row, by the expression and the type of the row, and the version of that type which it reads.
-type Statements = HashMap<(String, pg_sys::Oid), (u64, Rc<OwnedPreparedStatement>)>;
+/// Statements that read an expression, by the expression and the types of its columns.
+type Statements = HashMap<(String, Vec<pg_sys::Oid>), Rc<OwnedPreparedStatement>>;
 
 /// So many are kept.
 const KEPT: usize = 100;
@@ -50,7 +50,8 @@ pub(super) struct Failed {
     of_row: String,
     /// What its statements may name: as those of the table that it is on.
     named: Vec<Object>,
-    table: pg_sys::Oid,
+    /// The columns that it reads, quoted, and their types.
+    columns: Vec<(String, pg_sys::Oid)>,
     pub(super) met: Unreadable,
 }
 
@@ -66,52 +67,47 @@ pub struct Unreadable {
     pub row: Option<String>,
 }
 
-/// Returns whether an expression, which calls the row `g`, has a value for a row: it does not fail. Runs as the caller. Errors: 55000 outside
-/// of statements of this extension.
+/// Returns whether an expression, which calls the row `g`, has a value for a row of the columns that it reads: it does not fail. Runs as the
+/// caller. Errors: 55000 outside of statements of this extension.
 #[pg_extern(stable, strict, parallel_unsafe, cost = 1000)]
 fn backlog_cleanup_has_value(expression: &str, of_row: AnyElement) -> Result<bool> {
     let known = failed().into_iter().find(|failed| failed.of_row == expression);
-    // To rows of other types, with which somebody's code asks, the expression means something else.
-    let Some(known) = known.filter(|failed| is_row_of(of_row.oid(), failed.table)) else {
+    let columns = fields(&of_row);
+    // To columns of other types, with which somebody's code asks, the expression means something else.
+    let Some(known) = known.filter(|failed| failed.types().eq(columns.iter().map(DatumWithOid::oid))) else {
         return Err(error(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             "function backlog_cleanup_has_value is for statements of backlog_cleanup".into(),
             "SELECT * FROM backlog_cleanup_doctor()".into(),
         ));
     };
-    let arguments = [unsafe {
-        // SAFETY: the datum is of the type that comes with it.
-        DatumWithOid::new(of_row.datum(), of_row.oid())
-    }];
     let read = || {
-        let statement = statement(expression, of_row.oid())?;
-        Spi::connect(|client| client.select(&*statement, None, &arguments).map(drop)).map_err(spi)
+        let statement = statement(&known)?;
+        Spi::connect(|client| client.select(&*statement, None, &columns).map(drop)).map_err(spi)
     };
     // Somebody's code may call it, and no error of the statement around is to be forgotten.
-    unheard(|| match naming(known.named, || briefly(read)) {
+    unheard(|| match naming(known.named.clone(), || briefly(read)) {
         Ok(()) => Ok(true),
         Err(failure) if is_about_a_row(&failure, &exact(sqlstate(&failure))) => Ok(false),
         Err(failure) => raise_again(failure),
     })
 }
 
-/// The statement that reads an expression of a row `$1`. It reads columns by their numbers, so it is made anew when the row type changes.
-fn statement(expression: &str, row_type: pg_sys::Oid) -> Result<Rc<OwnedPreparedStatement>> {
-    // SAFETY: a look-up in PostgreSQL's cache of types, which gives a row type another number when it changes (typcache.c).
-    let version = unsafe { pg_sys::assign_record_type_identifier(row_type, -1) };
-    let key = (expression.to_owned(), row_type);
-    let known = STATEMENTS
-        .with_borrow(|known| known.get(&key).filter(|(of, _)| *of == version).map(|(_, known)| known.clone()));
-    if let Some(known) = known {
+/// The statement that reads an expression of columns `$1`, `$2` and so on.
+fn statement(failed: &Failed) -> Result<Rc<OwnedPreparedStatement>> {
+    let key = (failed.of_row.clone(), failed.types().collect::<Vec<_>>());
+    if let Some(known) = STATEMENTS.with_borrow(|known| known.get(&key).cloned()) {
         return Ok(known);
     }
-    let text = format!("SELECT ({expression}) IS NULL FROM (SELECT ($1).*) g");
-    let prepared =
-        Spi::connect(|client| client.prepare(text.as_str(), &[PgOid::from(row_type)]).map(|made| made.keep()));
+    let columns = failed.columns.iter().enumerate().map(|(place, (name, _))| format!("${} AS {name}", place + 1));
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    let text = format!("SELECT ({}) IS NULL FROM (SELECT {columns}) g", failed.of_row);
+    let types: Vec<PgOid> = failed.types().map(PgOid::from).collect();
+    let prepared = Spi::connect(|client| client.prepare(text.as_str(), &types).map(|made| made.keep()));
     let prepared = Rc::new(prepared.map_err(spi)?);
     let replaced = STATEMENTS.with_borrow_mut(|known| {
         let replaced = if known.len() < KEPT { HashMap::new() } else { std::mem::take(known) };
-        (replaced, known.insert(key, (version, prepared.clone())))
+        (replaced, known.insert(key, prepared.clone()))
     });
     drop(replaced);
     Ok(prepared)
@@ -226,6 +222,10 @@ impl Unreadable {
 }
 
 impl Failed {
+    fn types(&self) -> impl Iterator<Item = pg_sys::Oid> + use<'_> {
+        self.columns.iter().map(|(_, type_oid)| *type_oid)
+    }
+
     fn is_same(&self, other: &Failed) -> bool {
         self.target == other.target && self.sql == other.sql
     }
@@ -266,7 +266,12 @@ impl Target {
             sql: expression.sql.clone(),
             of_row: expression.of_row.clone(),
             named: self.table.named_with_it(),
-            table: self.table.oid,
+            columns: expression
+                .columns
+                .iter()
+                .filter_map(|number| self.reads.iter().find(|(_, column)| column.number == *number))
+                .map(|(_, column)| (column.name.clone(), column.type_oid))
+                .collect(),
             met,
         }
     }
@@ -292,8 +297,12 @@ impl Target {
         let Target { recipe, failed_at, failure_type, status, meets, .. } = &mut self;
         let operands = [recipe, failed_at, failure_type].into_iter().chain(status);
         let expressions = operands.filter_map(|operand| operand.expression.as_mut()).chain(meets);
-        for expression in expressions.filter(|expression| failed.iter().any(|failed| failed.sql == expression.sql)) {
-            expression.guard = Some(format!("{function}({}, g)", quote_literal(&expression.of_row)));
+        for expression in expressions {
+            let Some(failed) = failed.iter().find(|failed| failed.sql == expression.sql) else { continue };
+            // Not the whole row: its other values may be lost, or too long for one row.
+            let columns: Vec<String> = failed.columns.iter().map(|(name, _)| format!("g.{name}")).collect();
+            let columns = columns.join(", ");
+            expression.guard = Some(format!("{function}({}, ROW({columns}))", quote_literal(&expression.of_row)));
         }
         let named = self.table.named.iter().copied().chain([(pg_sys::ProcedureRelationId, oid)]);
         self.table.named = named.collect::<Vec<_>>().into();
@@ -310,6 +319,11 @@ impl Target {
     pub fn is_readable(&self) -> String {
         let guards: Vec<String> = self.expressions().filter_map(|expression| expression.guard.clone()).collect();
         if guards.is_empty() { "true".into() } else { guards.join(" AND ") }
+    }
+
+    /// Whether an expression of it has failed for a row.
+    pub fn is_guarded(&self) -> bool {
+        self.expressions().any(|expression| expression.guard.is_some())
     }
 
     /// Whether it has an expression that reads the row.

@@ -40,6 +40,7 @@ impl Id {
             collation: pg_sys::Oid::INVALID,
             columns: columns.iter().map(|(_, column)| column.number).collect(),
             calls: Vec::new(),
+            inside: Vec::new(),
         })?;
         Ok(Id { value, document: Some(document(&columns)?), columns })
     }

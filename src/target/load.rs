@@ -33,13 +33,17 @@ impl Target {
     pub fn find(row: &TargetRow) -> Result<std::result::Result<Target, Missed>> {
         // With this search path names and types come out qualified.
         extension::as_owner(|| {
-            let found = Search { row, mistakes: RefCell::default() }.target()?;
+            let mut found = Search { row, mistakes: RefCell::default() }.target()?;
             // What is found beside mistakes is read, too.
             let tables = match &found {
                 Ok(target) => target.tables(),
                 Err(missed) => missed.table.iter().map(|table| table.oid).collect(),
             };
             trust::check(&tables, &[])?;
+            // That runs code of the column's type.
+            if let Ok(target) = &mut found {
+                target.names_of_statuses = target.find_names_of_statuses()?;
+            }
             Ok(found)
         })
     }
@@ -151,7 +155,6 @@ impl Search<'_> {
                     names_of_statuses: Vec::new(),
                 };
                 target.reads = target.find_reads()?;
-                target.names_of_statuses = target.find_names_of_statuses()?;
                 let calls = target.expressions().flat_map(|expression| expression.calls.iter().copied());
                 target.table.named = Rc::new(calls.chain(fingerprint).collect());
                 target.with_guards().map(Ok)

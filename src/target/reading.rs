@@ -2,7 +2,7 @@ use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
 
 use crate::postgres::error::Result;
-use crate::postgres::names::is_own;
+use crate::postgres::names::{Object, is_own};
 use crate::postgres::now::one_now;
 use crate::postgres::snapshot::Horizon;
 use crate::postgres::table::Column;
@@ -112,26 +112,31 @@ impl Reading {
     }
 }
 
-/// The types among what expressions call, and those that it takes and returns.
+/// The types among what expressions call (classes `$1`, oids `$2`), and those that it takes, returns and has inside, as far as PostgreSQL has
+/// recorded that: of functions in BEGIN ATOMIC, not of others' bodies.
 const BETWEEN: &str = "
-    SELECT pg_catalog.array_agg(DISTINCT type.oid) FROM (
-        SELECT oid FROM pg_catalog.pg_type WHERE oid OPERATOR(pg_catalog.=) ANY ($1)
-        UNION ALL
-        SELECT pg_catalog.unnest(proargtypes::pg_catalog.oid[] OPERATOR(pg_catalog.||) prorettype)
-        FROM pg_catalog.pg_proc WHERE oid OPERATOR(pg_catalog.=) ANY ($1)
-        UNION ALL
-        SELECT pg_catalog.unnest(ARRAY[oprleft, oprright, oprresult])
-        FROM pg_catalog.pg_operator WHERE oid OPERATOR(pg_catalog.=) ANY ($1)
-    ) type (oid)";
+    WITH RECURSIVE code (class, object) AS (
+        SELECT class, object FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) called (class, object)
+        UNION
+        SELECT d.refclassid, d.refobjid
+        FROM code JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) code.class AND d.objid OPERATOR(pg_catalog.=) code.object
+        WHERE code.class OPERATOR(pg_catalog.=) ANY (ARRAY['pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'])
+    )
+    SELECT pg_catalog.array_agg(object) FROM code
+    WHERE class OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass";
 
 /// The types of the columns and expressions that runs read, and those that expressions have in between.
 pub fn types(target: &Target) -> Result<Vec<pg_sys::Oid>> {
     let columns = target.reads.iter().map(|(_, column)| column).chain(target.operands());
     let mut types: Vec<pg_sys::Oid> = columns.map(|column| column.type_oid).collect();
-    let called: Vec<pg_sys::Oid> =
-        target.expressions().flat_map(|expression| &expression.calls).map(|(_, oid)| *oid).collect();
+    let called: Vec<Object> = target
+        .expressions()
+        .flat_map(|expression| expression.calls.iter().chain(&expression.inside))
+        .copied()
+        .collect();
     if !called.is_empty() {
-        types.extend(one_now::<Vec<pg_sys::Oid>>(BETWEEN, &[called.into()])?.unwrap_or_default());
+        let (classes, objects): (Vec<_>, Vec<_>) = called.into_iter().unzip();
+        types.extend(one_now::<Vec<pg_sys::Oid>>(BETWEEN, &[classes.into(), objects.into()])?.unwrap_or_default());
     }
     Ok(types)
 }

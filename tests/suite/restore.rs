@@ -100,7 +100,9 @@ fn a_default_target_that_a_dump_is_without_is_not_there_after_the_restore() {
         .batch_execute(
             "UPDATE backlog_cleanup.target SET name = 'renamed';
              SELECT backlog_cleanup_set_policy('1', enabled => false, target => 'renamed');
-             INSERT INTO backlog_cleanup.target (name) VALUES ('zoo'), ('another')",
+             INSERT INTO backlog_cleanup.target (name) VALUES ('zoo'), ('another');
+             DELETE FROM backlog_cleanup.alert_rule WHERE name = 'books';
+             UPDATE backlog_cleanup.alert_rule SET name = 'many rows' WHERE name = 'rows in scope'",
         )
         .unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -108,6 +110,7 @@ fn a_default_target_that_a_dump_is_without_is_not_there_after_the_restore() {
     let file = file.to_str().unwrap();
     let all = "SELECT string_agg(t.name || coalesce(' ' || recipe_id, '') || enabled, ', ' ORDER BY t.name, recipe_id)
                FROM backlog_cleanup.target t LEFT JOIN backlog_cleanup.policy ON target = t.name";
+    let rules = "SELECT string_agg(name, ', ' ORDER BY name) FROM backlog_cleanup.alert_rule";
     for with_default in [false, true] {
         if with_default {
             client
@@ -117,14 +120,64 @@ fn a_default_target_that_a_dump_is_without_is_not_there_after_the_restore() {
                 )
                 .unwrap();
         }
-        let expected: String = value(&mut client, all);
+        let (expected, expected_rules): (String, String) = (value(&mut client, all), value(&mut client, rules));
         for (place, how) in [&["-e"][..], &["-e", "-1"], &["-e", "-j", "2"]].into_iter().enumerate() {
             let name = format!("restored_{with_default}_{place}");
             client.batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
             cluster.program("pg_dump", &["-Fc", "-f", file, "postgres"]);
             cluster.program("pg_restore", &[how, &["-d", &name, file]].concat());
-            assert_eq!(value::<String>(&mut cluster.connect_to(&name), all), expected, "{how:?}");
+            let mut restored = cluster.connect_to(&name);
+            assert_eq!(value::<String>(&mut restored, all), expected, "{how:?}");
+            assert_eq!(value::<String>(&mut restored, rules), expected_rules, "{how:?}");
         }
+    }
+}
+
+#[test]
+fn a_restored_target_takes_none_away_that_somebody_has_written_or_uses() {
+    let cluster = Cluster::start("");
+    const WRITTEN: &str = "
+        INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                                            recipe_column, status_column, failed_at_column, failure_type_column, account)
+        SELECT name, 'public.' || name, NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w' FROM unnest('{a,b}'::text[]) name;
+        INSERT INTO backlog_cleanup.policy (target, recipe_id, enabled) VALUES ('a', 'legal', false);
+        DELETE FROM backlog_cleanup.policy WHERE target = 'b'";
+    let all = "SELECT (SELECT string_agg(name, ', ' ORDER BY name) FROM backlog_cleanup.target WHERE name <> 'c') || ': '
+                   || (SELECT string_agg(concat_ws(' ', target, recipe_id), ', ' ORDER BY target, recipe_id) FROM backlog_cleanup.policy
+                       WHERE target <> 'c')";
+    for (name, created, then) in [
+        // A migration in one transaction.
+        (
+            "migrated",
+            format!(
+                "CREATE EXTENSION backlog_cleanup; {WRITTEN}; UPDATE backlog_cleanup.target SET lock_timeout = lock_timeout"
+            ),
+            "SELECT 1",
+        ),
+        (
+            "upgraded",
+            format!("CREATE EXTENSION backlog_cleanup VERSION '0.2.0'; {WRITTEN}"),
+            "ALTER EXTENSION backlog_cleanup UPDATE",
+        ),
+        ("used", format!("CREATE EXTENSION backlog_cleanup; {WRITTEN}"), "SELECT backlog_cleanup_failed_generations()"),
+    ] {
+        let mut client = cluster.platform_in(name);
+        client
+            .batch_execute(
+                "DROP EXTENSION backlog_cleanup;
+                 CREATE TABLE a (id int PRIMARY KEY, owner text, queue text, state text, at timestamptz, error text);
+                 CREATE TABLE b (LIKE a INCLUDING ALL); CREATE TABLE c (LIKE a INCLUDING ALL)",
+            )
+            .unwrap();
+        client.batch_execute(&created).unwrap();
+        client.batch_execute(then).unwrap();
+        let before: String = value(&mut client, all);
+        assert!(before.starts_with("a, b, generations: "), "{before}");
+        let restored = WRITTEN.split_once(';').unwrap().0.replace("{a,b}", "{c}");
+        // As pg_dump's output begins.
+        client.batch_execute("SET xmloption = content; SET check_function_bodies = off").unwrap();
+        client.batch_execute(&restored).unwrap();
+        assert_eq!(value::<String>(&mut client, all), before, "{name}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use cluster::refused;
 
-use super::{database, found};
+use super::{count, database, found};
 
 /// Code of `evil` below `evil.child`, which belongs to `victim`: the object in the refusal, and the statements that make it
 /// before and after the child is given away.
@@ -191,5 +191,62 @@ fn a_ledger_and_a_view_of_recipes_are_looked_at_like_the_table() {
         let write = format!("UPDATE backlog_cleanup.target SET {table} WHERE name = 't'");
         let (sqlstate, message, _) = refused(client.batch_execute(&write));
         assert_eq!((sqlstate.as_str(), message.starts_with(object)), ("42501", true), "{message}");
+    }
+}
+
+#[test]
+fn no_code_of_the_type_of_a_status_runs_before_it_is_refused() {
+    let (_cluster, mut client) = database("code_of_statuses");
+    client
+        .batch_execute(
+            "CREATE SCHEMA evil; GRANT ALL ON SCHEMA evil TO evil; GRANT USAGE ON SCHEMA evil TO PUBLIC;
+             CREATE SEQUENCE ran; GRANT ALL ON ran TO PUBLIC",
+        )
+        .unwrap();
+    for (base, status) in [
+        ("int", "1"),
+        ("boolean", "yes"),
+        ("name", "failed"),
+        ("\"char\"", "f"),
+        ("char(6)", "failed"),
+        ("varchar", "failed"),
+        ("text", "failed"),
+    ] {
+        let target = format!(
+            "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                recipe_column, status_column, failed_at_column, failure_type_column, account, statuses, completed_status,
+                pending_status, processing_status)
+             VALUES ('v', 'public.vic', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w', '{{{status}}}', '{{}}', '{{}}', '{{}}')"
+        );
+        client
+            .batch_execute(&format!(
+                "CREATE DOMAIN evil.st AS {base};
+                 CREATE TABLE vic (id int PRIMARY KEY, owner text, queue text, state evil.st, at timestamptz, error text);
+                 {target};
+                 ALTER DOMAIN evil.st OWNER TO evil; SET ROLE evil;
+                 CREATE FUNCTION evil.ok({base}) RETURNS boolean LANGUAGE plpgsql AS
+                 $$BEGIN PERFORM nextval('public.ran'); RETURN true; END$$;
+                 ALTER DOMAIN evil.st ADD CHECK (evil.ok(VALUE)) NOT VALID; RESET ROLE"
+            ))
+            .unwrap();
+        for call in [
+            "SELECT * FROM backlog_cleanup_status('v')",
+            "SELECT backlog_cleanup_failed_generations('v')",
+            "SELECT backlog_cleanup_emergency('v', dry_run => true)",
+            "CALL backlog_cleanup_run('v')",
+            "UPDATE backlog_cleanup.target SET completed_status = '{9}' WHERE name = 'v'",
+            "UPDATE backlog_cleanup.target SET recipe_column = 'quee' WHERE name = 'v'",
+            "SELECT * FROM backlog_cleanup_explain('1', 'v')",
+        ] {
+            let (sqlstate, message, _) = refused(client.batch_execute(call));
+            assert_eq!(sqlstate, "42501", "{base} {call}: {message}");
+        }
+        client.batch_execute("SELECT backlog_cleanup_tick(); SELECT * FROM backlog_cleanup_doctor('v')").unwrap();
+        client.batch_execute("DELETE FROM backlog_cleanup.target WHERE name = 'v'").unwrap();
+        assert_eq!(refused(client.batch_execute(&target)).0, "42501", "{base}");
+        assert_eq!(count(&mut client, "SELECT is_called::int::bigint FROM ran"), 0, "{base}: code of evil has run");
+        client
+            .batch_execute(&format!("DROP TABLE vic; DROP DOMAIN evil.st CASCADE; DROP FUNCTION evil.ok({base})"))
+            .unwrap();
     }
 }
