@@ -38,6 +38,7 @@ demo-stop: ## remove the demo's server
 lint: setup ## formatting, clippy, storeys and the install script; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
+	scripts/lint-modules
 	scripts/lint-storeys src crates/backlog-cleanup/src
 	scripts/lint-sql
 	scripts/release check

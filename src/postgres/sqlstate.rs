@@ -100,12 +100,19 @@ unsafe extern "C-unwind" fn hear(_: *mut core::ffi::c_void) {
     let [function, message] = unsafe { raised() };
     if function == Some(ENDS) {
         IS_ENDED.store(true, Ordering::Relaxed);
-        ENDED_BY.set(ENDED_BY.get().or(message.filter(|message| *message != CANCEL)));
+        let by = message.filter(|message| *message != CANCEL).map(|by| if by == RETOLD { TIMED_OUT } else { by });
+        ENDED_BY.set(ENDED_BY.get().or(by));
     }
 }
 
 /// What ProcessInterrupts says of a cancel (postgres.c), in no other language.
 const CANCEL: &str = "canceling statement due to user request";
+
+/// What it says of `statement_timeout`.
+pub const TIMED_OUT: &str = "canceling statement due to statement timeout";
+
+/// What pgrx raises has its message as an argument.
+const RETOLD: &str = "%s";
 
 const ENDING: [i32; 2] = [PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32, PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN as i32];
 

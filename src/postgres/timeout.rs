@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
 use crate::postgres::retold::ENDS;
-use crate::postgres::sqlstate::{ended_by, goes_on, is_ended};
+use crate::postgres::sqlstate::{TIMED_OUT, ended_by, goes_on, is_ended};
 use crate::postgres::subtransaction::{attempt, caught};
 
 unsafe extern "C-unwind" {
@@ -23,9 +23,6 @@ pub const ANY: u32 = u32::MAX >> 1;
 
 /// That of `statement_timeout` (`TimeoutId`).
 const STATEMENT: u32 = 3;
-
-/// What ProcessInterrupts says of it (postgres.c).
-const TIMED_OUT: &str = "canceling statement due to statement timeout";
 
 /// Milliseconds after which what goes on in spite of a cancel is cancelled again.
 const AGAIN: i32 = 100;
@@ -82,8 +79,10 @@ pub fn within<T>(milliseconds: i64, work: impl FnOnce() -> Result<T>) -> std::re
     if !IS_OVER.swap(false, Relaxed) || WAS_ENDED.load(Relaxed) {
         return done;
     }
-    caught(go_on)?;
-    done.or(Ok(None))
+    match go_on() {
+        Ok(()) => done.or(Ok(None)),
+        Err(failure) => caught(|| Err(failure)),
+    }
 }
 
 /// Forgets a cancel of this extension's own: the statement goes on. Errors: 57014, if something else than a cancel has ended the statement

@@ -38,6 +38,7 @@ mod shapes;
 mod soak;
 mod state;
 mod status;
+mod stops;
 mod tick;
 mod trust;
 mod upgrade;

@@ -63,6 +63,26 @@ fn a_stop_cancels_a_statement_that_goes_on_and_keeps_what_was_committed() {
 }
 
 #[test]
+fn a_statement_timeout_that_code_catches_behind_a_stop_ends_the_call() {
+    let cluster = Cluster::start("");
+    let mut client = platform(
+        &cluster,
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             FOR i IN 1..60 LOOP BEGIN PERFORM pg_sleep(0.1); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP;
+             RETURN OLD;
+         END $$;
+         CREATE TRIGGER slow BEFORE DELETE ON generations FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
+    client.batch_execute("ALTER ROLE postgres SET statement_timeout = '4 s'").unwrap();
+    let run = cluster.in_background("CALL backlog_cleanup_run(batch_size => 1)");
+    until(&cluster, "SELECT count(*) = 1 FROM backlog_cleanup.progress");
+    assert!(truth(&mut client, "SELECT backlog_cleanup_stop(run_id) FROM backlog_cleanup.progress"));
+    let (sqlstate, message, _) = refused(run.join().unwrap().1);
+    assert_eq!((sqlstate.as_str(), message.as_str()), ("57014", "canceling statement due to statement timeout"));
+}
+
+#[test]
 fn a_stop_is_heard_by_a_run_that_waits_for_a_row() {
     let call = "CALL backlog_cleanup_run(batch_size => 50)";
     let cluster = Cluster::start("");
@@ -159,7 +179,11 @@ fn a_run_over_a_replication_connection_is_refused() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();
     fail(&mut client, 1, 15);
-    for run in ["SELECT backlog_cleanup_failed_generations()", "SELECT backlog_cleanup_emergency()", "CALL backlog_cleanup_run()"] {
+    for run in [
+        "SELECT backlog_cleanup_failed_generations()",
+        "SELECT backlog_cleanup_emergency()",
+        "CALL backlog_cleanup_run()",
+    ] {
         let run = format!("{run};\n\\echo :SQLSTATE\n");
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), run).unwrap();
@@ -179,7 +203,11 @@ fn a_cancel_that_code_raises_again_as_its_own_error_ends_the_run() {
          CREATE TRIGGER wrapped BEFORE DELETE ON generations FOR EACH ROW WHEN (OLD.id = 5) EXECUTE FUNCTION wrapped();
          SET statement_timeout = '1s'",
     );
-    for call in ["SELECT backlog_cleanup_failed_generations()", "SELECT backlog_cleanup_emergency()", "CALL backlog_cleanup_run()"] {
+    for call in [
+        "SELECT backlog_cleanup_failed_generations()",
+        "SELECT backlog_cleanup_emergency()",
+        "CALL backlog_cleanup_run()",
+    ] {
         let started = Instant::now();
         let (_, message, ..) = refused(client.batch_execute(call));
         assert!(message.contains("wrapped: canceling statement"), "{call}: {message}");

@@ -882,7 +882,9 @@ fn what_ends_a_statement_ends_a_check_and_a_run_whatever_code_makes_of_it() {
     session.batch_execute("SET statement_timeout = '6500 ms'").unwrap();
     for call in ["SELECT count(*) FROM backlog_cleanup_doctor('t')", TICK] {
         session.batch_execute("SET my.slow = 'on'").unwrap();
-        assert_eq!(cluster::refused(session.batch_execute(call)).0, "57014", "{call}");
+        let (sqlstate, message, _) = cluster::refused(session.batch_execute(call));
+        let expected = ("57014", "canceling statement due to statement timeout");
+        assert_eq!((sqlstate.as_str(), message.as_str()), expected, "{call}");
     }
     session.batch_execute("SET statement_timeout = '2 s'").unwrap();
     // The limit of a step holds for a doctor that code of it calls.

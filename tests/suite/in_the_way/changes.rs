@@ -55,6 +55,32 @@ fn a_run_whose_ledger_takes_rows_of_the_target_is_refused() {
 }
 
 #[test]
+fn a_table_that_code_of_the_run_has_made_anew_is_not_truncated_unseen() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "ALTER TABLE job RENAME TO saved; UPDATE saved SET state = 'completed' WHERE id = 7;
+             CREATE TABLE job (LIKE saved) PARTITION BY RANGE (id);
+             CREATE TABLE p1 PARTITION OF job FOR VALUES FROM (0) TO (50); CREATE INDEX p1i ON p1 (id);
+             CREATE TABLE p2 PARTITION OF job FOR VALUES FROM (50) TO (1000);
+             CREATE FUNCTION rewrite() RETURNS trigger LANGUAGE plpgsql AS
+             $$BEGIN IF OLD.id = 60 THEN CLUSTER public.p1 USING p1i; END IF; RETURN OLD; END$$;
+             CREATE TRIGGER rewrite AFTER DELETE ON p2 FOR EACH ROW EXECUTE FUNCTION rewrite();
+             CREATE FUNCTION take() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN TRUNCATE public.p1; RETURN NEW; END$$;
+             CREATE TRIGGER take BEFORE INSERT ON credit_transactions FOR EACH ROW EXECUTE FUNCTION take()",
+        )
+        .unwrap();
+    for call in &RUNS[..4] {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        let (sqlstate, message, _) = refused(client.batch_execute(call));
+        assert!(sqlstate == "27000" && message.contains("deletes rows of the target"), "{call}: {sqlstate} {message}");
+        assert_eq!(number(&mut client, "SELECT count(*) FROM job WHERE id = 7"), 1, "{call}");
+    }
+}
+
+#[test]
 fn a_row_that_takes_others_along_stays() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let mut client = cluster.platform();

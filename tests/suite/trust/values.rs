@@ -309,12 +309,20 @@ fn labels_and_attributes_that_an_expression_only_goes_through_are_those_of_its_s
              CREATE TYPE pair AS (bad boolean, good boolean); ALTER TYPE pair OWNER TO app;
              CREATE FUNCTION mood_of(bigint) RETURNS mood IMMUTABLE LANGUAGE plpgsql AS
                  $$BEGIN RETURN CASE WHEN $1 <= 50 THEN enum_first(NULL::public.mood) ELSE enum_last(NULL::public.mood) END; END$$;
-             CREATE FUNCTION pair_of(bigint) RETURNS pair IMMUTABLE LANGUAGE sql AS 'SELECT ROW($1 <= 50, $1 > 50)::public.pair'",
+             CREATE FUNCTION pair_of(bigint) RETURNS pair IMMUTABLE LANGUAGE sql AS 'SELECT ROW($1 <= 50, $1 > 50)::public.pair';
+             CREATE FUNCTION is_bad(bigint) RETURNS boolean IMMUTABLE LANGUAGE sql RETURN public.mood_of($1) = 'bad'::public.mood;
+             CREATE FUNCTION is_strictly_bad(bigint) RETURNS boolean IMMUTABLE STRICT LANGUAGE sql
+                 BEGIN ATOMIC SELECT coalesce(public.mood_of($1) = 'bad'::public.mood, false); END;
+             CREATE FUNCTION says_bad(bigint) RETURNS boolean IMMUTABLE LANGUAGE sql AS
+                 $$SELECT public.mood_of($1) = 'bad'::public.mood$$",
         )
         .unwrap();
     for (condition, rename) in [
         ("(mood_of(id) = ''bad''::mood)", "ALTER TYPE mood RENAME VALUE"),
         ("((pair_of(id)).bad)", "ALTER TYPE pair RENAME ATTRIBUTE"),
+        ("(is_bad(id))", "ALTER TYPE mood RENAME VALUE"),
+        ("(is_strictly_bad(id))", "ALTER TYPE mood RENAME VALUE"),
+        ("(says_bad(id))", "ALTER TYPE mood RENAME VALUE"),
     ] {
         client
             .batch_execute(&format!("UPDATE backlog_cleanup.target SET condition = '{condition}' WHERE name = 't'"))
