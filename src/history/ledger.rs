@@ -3,10 +3,10 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::postgres::changes::Deleted;
+use crate::postgres::elsewhere::elsewhere;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::owner::as_owner_of;
 use crate::postgres::subtransaction::or_nothing;
-use crate::target::guard::elsewhere;
 use crate::target::leaf::{leaves, oids};
 use crate::target::{Ledger, Target};
 

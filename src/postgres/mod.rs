@@ -10,6 +10,7 @@ pub mod constraints;
 pub mod datum;
 pub mod delete;
 pub mod discretion;
+pub mod elsewhere;
 pub mod error;
 pub mod executor;
 pub mod expression;

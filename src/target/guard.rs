@@ -11,6 +11,7 @@ use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, quote_literal};
 
+use crate::postgres::elsewhere::was_elsewhere;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::expression::Expression;
 use crate::postgres::met::is_about_a_row;
@@ -33,8 +34,6 @@ thread_local! {
     static FAILED: RefCell<Option<Vec<Failed>>> = const { RefCell::new(None) };
     /// The expressions that read rows, of the targets that were loaded since.
     static LOADED: RefCell<Vec<Failed>> = RefCell::default();
-    /// What has failed last where nothing reads an expression.
-    static ELSEWHERE: RefCell<Option<(String, String)>> = RefCell::default();
     /// What has failed in the batches of the run of this process.
     static OF_RUN: RefCell<(i64, Vec<Failed>)> = RefCell::default();
     static STATEMENTS: RefCell<Statements> = RefCell::default();
@@ -139,25 +138,12 @@ pub fn in_a_batch<T>(run_id: i64, work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Does `work`, which reads no expression of a target: what fails in it, code of its ledger for one, keeps no row back.
-pub fn elsewhere<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    caught(work).or_else(|failure| {
-        ELSEWHERE.set(Some(told(&failure)));
-        raise_again(failure)
-    })
-}
-
 /// Whether an expression may have met this failure.
 pub(super) fn is_of_an_expression(failure: &CaughtError) -> bool {
     is_about_a_row(failure, &exact(sqlstate(failure)))
         // A refusal of this extension is about no row.
         && reported(failure).function_name() != Some(OWN)
-        && ELSEWHERE.with_borrow(|known| known.as_ref() != Some(&told(failure)))
-}
-
-/// The SQLSTATE and the message.
-fn told(failure: &CaughtError) -> (String, String) {
-    (exact(sqlstate(failure)), reported(failure).message().to_owned())
+        && !was_elsewhere(failure)
 }
 
 /// Guards all expressions, as one of them may have met this failure: of a row that code of the run has changed, or another session meanwhile,
@@ -201,7 +187,6 @@ struct Around(Option<Vec<Failed>>);
 impl Around {
     fn of(failed: Vec<Failed>) -> Around {
         LOADED.take();
-        ELSEWHERE.take();
         Around(FAILED.replace(Some(failed)))
     }
 }

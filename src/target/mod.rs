@@ -40,6 +40,7 @@ use pgrx::spi::quote_literal;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::postgres::elsewhere::elsewhere;
 use crate::postgres::error::{Result, error};
 use crate::postgres::expression::Expression;
 use crate::postgres::names::naming_anything;
@@ -47,7 +48,6 @@ use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
 use crate::postgres::wal::WalCompression;
-use crate::target::guard::elsewhere;
 use crate::target::id::Id;
 use crate::target::pace::Pace;
 use crate::target::spelling::Spelling;

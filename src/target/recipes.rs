@@ -7,12 +7,12 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 use serde_json::Value;
 
+use crate::postgres::elsewhere::elsewhere;
 use crate::postgres::error::{Result, error};
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::stream::stream;
 use crate::target::column::document_of;
-use crate::target::guard::elsewhere;
 use crate::target::{RecipeTable, Target};
 
 /// Longer ids are shortened, in bytes: whoever writes rows decides how long they are, and all of them are kept and reported.
