@@ -1622,7 +1622,8 @@ CREATE VIEW backlog_cleanup.pace AS
                     OPERATOR(pg_catalog./) pg_catalog.sum(s.seconds) FILTER (WHERE s.seconds OPERATOR(pg_catalog.>) 0) AS rows_out_per_hour
         FROM backlog_cleanup.sample s
         WHERE s.target OPERATOR(pg_catalog.=) t.name AND s.grain OPERATOR(pg_catalog.=) 'fine'
-          AND s.sampled_at OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '1 day')) day ON true
+          AND s.sampled_at OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '1 day')
+        HAVING pg_catalog.sum(s.seconds) OPERATOR(pg_catalog.>=) 43200) day ON true
     LEFT JOIN LATERAL (
         SELECT r.removed OPERATOR(pg_catalog./) GREATEST(EXTRACT(epoch FROM (r.finished_at OPERATOR(pg_catalog.-) r.started_at)), 0.001)::double precision
                AS rows_per_second
@@ -1638,8 +1639,10 @@ COMMENT ON VIEW backlog_cleanup.pace IS 'how fast the backlog grows and goes, an
 COMMENT ON COLUMN backlog_cleanup.pace.target IS 'the target';
 COMMENT ON COLUMN backlog_cleanup.pace.in_scope IS 'rows in scope, by the last sample that counted them';
 COMMENT ON COLUMN backlog_cleanup.pace.removable IS 'rows that a regular run would have removed then';
-COMMENT ON COLUMN backlog_cleanup.pace.rows_in_per_hour IS 'rows that came into scope per hour, over the last 24 hours';
-COMMENT ON COLUMN backlog_cleanup.pace.rows_out_per_hour IS 'rows that runs removed per hour, over the last 24 hours';
+COMMENT ON COLUMN backlog_cleanup.pace.rows_in_per_hour IS
+    'rows that came into scope per hour, over the last 24 hours; NULL before samples cover half of them';
+COMMENT ON COLUMN backlog_cleanup.pace.rows_out_per_hour IS
+    'rows that runs removed per hour, over the last 24 hours; NULL before samples cover half of them';
 COMMENT ON COLUMN backlog_cleanup.pace.rows_per_second IS 'rows per second of the last run that removed any';
 COMMENT ON COLUMN backlog_cleanup.pace.time_to_clear IS
     'how long until no row is in scope, if rows come and go as in the last 24 hours; NULL if more come than go, or as many';
@@ -1678,7 +1681,14 @@ CREATE VIEW backlog_cleanup.run_statistics AS
            pg_catalog.percentile_cont(0.5) WITHIN GROUP (ORDER BY took.seconds) AS p50_seconds,
            pg_catalog.percentile_cont(0.95) WITHIN GROUP (ORDER BY took.seconds) AS p95_seconds,
            pg_catalog.max(took.seconds) AS max_seconds,
-           pg_catalog.sum(r.removed)::bigint AS removed, pg_catalog.sum(r.kept_back)::bigint AS kept_back
+           pg_catalog.sum(r.removed)::bigint AS removed, pg_catalog.sum(r.kept_back)::bigint AS kept_back,
+           pg_catalog.sum(r.wal_bytes)::bigint AS wal_bytes,
+           pg_catalog.sum(r.removed)::double precision OPERATOR(pg_catalog.*)
+               (SELECT (s.table_bytes OPERATOR(pg_catalog.+) s.index_bytes)
+                       OPERATOR(pg_catalog./) NULLIF((s.live_rows OPERATOR(pg_catalog.+) s.dead_rows)::double precision, 0)
+                FROM backlog_cleanup.sample s
+                WHERE s.target OPERATOR(pg_catalog.=) r.target AND s.grain OPERATOR(pg_catalog.=) 'fine' AND s.table_bytes IS NOT NULL
+                ORDER BY s.sampled_at DESC LIMIT 1) AS freed_bytes
     FROM backlog_cleanup.history r,
          LATERAL (SELECT EXTRACT(epoch FROM (r.finished_at OPERATOR(pg_catalog.-) r.started_at))::double precision AS seconds) took
     WHERE r.started_at OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '30 days')
@@ -1696,6 +1706,9 @@ COMMENT ON COLUMN backlog_cleanup.run_statistics.p95_seconds IS 'the duration th
 COMMENT ON COLUMN backlog_cleanup.run_statistics.max_seconds IS 'the longest duration, in seconds';
 COMMENT ON COLUMN backlog_cleanup.run_statistics.removed IS 'rows removed';
 COMMENT ON COLUMN backlog_cleanup.run_statistics.kept_back IS 'rows that could not go, once for each run';
+COMMENT ON COLUMN backlog_cleanup.run_statistics.wal_bytes IS 'WAL that they wrote, in bytes; NULL if none has counted it';
+COMMENT ON COLUMN backlog_cleanup.run_statistics.freed_bytes IS
+    'bytes in the table and its indexes that are free for new rows after VACUUM: the removed rows at the mean size of a row, by the last sample';
 
 CREATE VIEW backlog_cleanup.ranking AS
     SELECT counted.target, counted.what,

@@ -97,7 +97,8 @@ fn numbered(table: &str, time: &str) -> String {
         "DELETE FROM backlog_cleanup.{table} WHERE id = ANY (ARRAY(
              SELECT id FROM backlog_cleanup.{table}
              WHERE {time} < {cutoff}
-               AND id < (SELECT id FROM backlog_cleanup.{table} WHERE {time} BETWEEN {cutoff} AND now() ORDER BY id LIMIT 1)
+               AND id < coalesce((SELECT id FROM backlog_cleanup.{table} WHERE {time} BETWEEN {cutoff} AND now() ORDER BY id LIMIT 1),
+                                 9223372036854775807)
              ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED))",
         cutoff = cutoff(table)
     )

@@ -67,6 +67,15 @@ pub struct Before {
     pub counted_seconds: Option<f64>,
     pub counted_milliseconds: Option<f64>,
     pub counted_rows: Option<i64>,
+    /// What runs had removed until then.
+    counted_removed: Option<i64>,
+}
+
+impl Before {
+    /// Whether a run has removed rows since they were counted.
+    pub fn is_outdated_by_a_run(&self, now: &Counters) -> bool {
+        self.counted_removed.is_some_and(|before| now.removed.is_some_and(|removed| removed > before))
+    }
 }
 
 /// What the samples of a target say that the next has to know.
@@ -76,7 +85,8 @@ pub fn before(target: &str) -> Result<Before> {
                    'seconds', extract(epoch FROM now() - last.sampled_at), 'counters', last.counters,
                    'counted_at', to_char(counted.sampled_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                    'counted_seconds', extract(epoch FROM now() - counted.sampled_at),
-                   'counted_milliseconds', counted.milliseconds, 'counted_rows', counted.in_scope)
+                   'counted_milliseconds', counted.milliseconds, 'counted_rows', counted.in_scope,
+                   'counted_removed', counted.counters -> 'removed')
         FROM (SELECT * FROM backlog_cleanup.sample WHERE target = $1 AND grain = 'fine'
               ORDER BY sampled_at DESC LIMIT 1) last
         LEFT JOIN (SELECT * FROM backlog_cleanup.sample WHERE target = $1 AND grain = 'fine' AND in_scope IS NOT NULL

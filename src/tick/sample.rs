@@ -8,7 +8,7 @@ use pgrx::spi::quote_literal;
 use serde_json::{Value, json};
 
 use crate::extension;
-use crate::history::samples::{self, Before, Counted, Sample};
+use crate::history::samples::{self, Before, Counted, Counters, Sample};
 use crate::postgres::datum::instant_as_text;
 use crate::postgres::error::Result;
 use crate::postgres::owner::reading_as_owner_of;
@@ -24,7 +24,7 @@ use crate::target::steady::glance_leaves;
 /// After a count no other is made for so many times what it took.
 const REST: f64 = 100.0;
 
-/// So many rows are counted with every other tick only, in seconds.
+/// So many rows are counted with every other tick only, in seconds, unless a run has removed some of them.
 const MANY: i64 = 100_000;
 const SELDOM: f64 = 570.0;
 
@@ -42,7 +42,7 @@ pub fn sample(name: &str, turn: std::result::Result<(), String>, rows: &mut i64)
     let mut sample = glance_leaves(Some(name), |target, leaves| {
         let (size, counters) = samples::figures(name, &oids(leaves))?;
         let may_count = match &turn {
-            Ok(()) => reason_not_to_count(target, leaves, &before)?,
+            Ok(()) => reason_not_to_count(target, leaves, &before, &counters)?,
             Err(reason) => Err(reason.clone()),
         };
         let (counted, not_counted) = match may_count {
@@ -60,7 +60,12 @@ pub fn sample(name: &str, turn: std::result::Result<(), String>, rows: &mut i64)
 }
 
 /// Whether the rows are counted through the partial index, or else the reason not to count them.
-fn reason_not_to_count(target: &Target, leaves: &[Leaf], before: &Before) -> Result<std::result::Result<bool, String>> {
+fn reason_not_to_count(
+    target: &Target,
+    leaves: &[Leaf],
+    before: &Before,
+    now: &Counters,
+) -> Result<std::result::Result<bool, String>> {
     let through_index = index::serves(&Rules::of_all(target)?, leaves)?;
     let bytes = leaves.iter().map(|leaf| u64::from(leaf.pages)).sum::<u64>() * u64::from(pg_sys::BLCKSZ);
     if !through_index && bytes > LARGEST {
@@ -75,7 +80,8 @@ fn reason_not_to_count(target: &Target, leaves: &[Leaf], before: &Before) -> Res
     }
     if let (Some(seconds), Some(milliseconds)) = (before.counted_seconds, before.counted_milliseconds) {
         let rest = REST * milliseconds / 1000.0 - seconds;
-        if let Some(rows) = before.counted_rows.filter(|rows| *rows > MANY && rest.max(0.0) < SELDOM - seconds) {
+        let many = before.counted_rows.filter(|rows| *rows > MANY && !before.is_outdated_by_a_run(now));
+        if let Some(rows) = many.filter(|_| rest.max(0.0) < SELDOM - seconds) {
             let rest = SELDOM - seconds;
             return Ok(Err(format!("the last count had {rows} rows: the next is made in {rest:.0} s or later")));
         }

@@ -720,3 +720,70 @@ fn what_an_operator_writes_of_alerts_and_deliveries_is_bounded() {
     let found = "SELECT count(*) FROM backlog_cleanup_doctor() WHERE check_name = 'deliveries'";
     assert_eq!(number(&mut client, found), 51);
 }
+
+#[test]
+fn a_run_that_ends_while_alerts_are_evaluated_is_not_told_as_interrupted() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 20);
+    let mut runner = cluster.connect();
+    let runs = std::thread::spawn(move || {
+        for _ in 0..150 {
+            runner.batch_execute("CALL backlog_cleanup_run()").unwrap();
+        }
+    });
+    while !runs.is_finished() {
+        evaluate(&mut client);
+    }
+    runs.join().unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.alert WHERE rule = 'failed runs'"), 0);
+    // One that nobody does any more still is.
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.run (target, mode, state, started_at, requested_by, recipes_affected, total_failed, removed, skipped)
+             SELECT target, mode, 'running', now(), requested_by, 0, 0, 0, 0 FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1",
+        )
+        .unwrap();
+    evaluate(&mut client);
+    assert_eq!(open(&mut client, "failed runs"), 1);
+}
+
+#[test]
+fn the_failures_of_a_recipe_are_not_known_where_only_failures_have_a_time() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "DELETE FROM job; UPDATE backlog_cleanup.target SET completed_status = '{done}' WHERE name = 't';
+             INSERT INTO job (id, owner, queue, state, at) SELECT i, 'w', 'mail', 'done', NULL FROM generate_series(1, 500) i;
+             INSERT INTO job (id, owner, queue, state, at) SELECT i, 'w', 'mail', 'failed', now() FROM generate_series(1001, 1030) i",
+        )
+        .unwrap();
+    let unknown =
+        "SELECT unknown FROM backlog_cleanup.evaluate_alerts() WHERE rule = 'recipe failures' AND target = 't'";
+    assert!(value::<String>(&mut client, unknown).contains("rows that completed have no time in column"));
+    assert_eq!(open(&mut client, "recipe failures"), 0);
+    client.batch_execute("UPDATE job SET at = now() - interval '2 days' WHERE state = 'done'").unwrap();
+    evaluate(&mut client);
+    assert_eq!(open(&mut client, "recipe failures"), 1);
+}
+
+#[test]
+fn a_job_of_every_hour_that_is_dead_is_told_after_two_hours() {
+    let cluster = with_pg_cron();
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_schedule('0 * * * *'); SELECT backlog_cleanup_failed_generations();
+             UPDATE backlog_cleanup.target SET named_at = now() - interval '9 days';
+             UPDATE backlog_cleanup.run SET started_at = now() - interval '3 hours', finished_at = now() - interval '3 hours'",
+        )
+        .unwrap();
+    evaluate(&mut client);
+    let sentence: String = value(
+        &mut client,
+        "SELECT sentence FROM backlog_cleanup.alert WHERE rule = 'no successful run' AND resolved_at IS NULL",
+    );
+    assert!(sentence.contains("the job has a period of 1 hour"), "{sentence}");
+}

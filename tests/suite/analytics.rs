@@ -175,3 +175,31 @@ fn a_short_report_has_all_of_its_time_and_one_of_many_alerts_stays_a_page() {
     assert!(report.lines().count() < 110 && report.lines().all(|line| line.chars().count() <= 80), "{report}");
     assert!(truth(&mut client, "SELECT time_to_clear IS NULL FROM backlog_cleanup.pace"));
 }
+
+#[test]
+fn a_report_behind_a_tick_that_is_dead_says_of_when_it_tells_and_that_no_rule_is_enabled() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, removable, failed, failed_seconds, seconds, removed, milliseconds)
+             SELECT 'generations', 'fine', now() - interval '18 hours' - interval '5 minutes' * i, 1000, 900, 0, 300, 300, 0, 1
+             FROM generate_series(0, 287) i;
+             UPDATE backlog_cleanup.alert_rule SET enabled = false; SELECT backlog_cleanup_failed_generations()",
+        )
+        .unwrap();
+    let report: String = value(&mut client, "SELECT backlog_cleanup_report('1 day')");
+    for part in [
+        "Nothing has ticked for 18 hours: what is told is of then. No rule of alerts is enabled.",
+        "18 hours ago: 1,000 generations in scope",
+        "Samples cover 25 % of this time",
+    ] {
+        assert!(report.contains(part), "{part}\n{report}");
+    }
+    assert!(!report.contains("All is well"), "{report}");
+    // One sample is no day.
+    client.batch_execute("DELETE FROM backlog_cleanup.sample WHERE sampled_at < now() - interval '19 hours'").unwrap();
+    let known =
+        "SELECT count(*) FROM backlog_cleanup.pace WHERE rows_in_per_hour IS NOT NULL OR time_to_clear IS NOT NULL";
+    assert_eq!(number(&mut client, known), 0);
+}

@@ -18,6 +18,23 @@ pub fn longest_gap(schedule: &str) -> i32 {
     longest.max(since)
 }
 
+/// The longest time between two runs of a schedule of pg_cron, in hours, rounded up: that of days by `longest_gap`, and within a day that of its times; 1 of one in seconds. What is
+/// no schedule counts as a daily one.
+pub fn period(schedule: &str) -> i32 {
+    let days = longest_gap(schedule);
+    if schedule.trim().ends_with("seconds") || schedule.trim().ends_with("second") {
+        return 1;
+    }
+    let Some(times) = times_of_day(schedule).filter(|times| days == 1 && times.len() > 1) else { return 24 * days };
+    let minutes = |time: &String| {
+        time.split(':').filter_map(|part| part.parse::<i32>().ok()).fold(0, |sum, part| 60 * sum + part)
+    };
+    let times: Vec<i32> = times.iter().map(minutes).collect();
+    let next = times.iter().skip(1).copied().chain(times.first().map(|first| first + 24 * 60));
+    let longest = times.iter().zip(next).map(|(time, next)| next - time).max().unwrap_or_default();
+    (longest + 59) / 60
+}
+
 /// Whether a schedule has no day, such as `0 2 30 2 *`.
 pub fn never_fires(schedule: &str) -> bool {
     longest_gap(schedule) > 365 * YEARS.len() as i32
@@ -108,6 +125,25 @@ fn values(field: &str, all: std::ops::RangeInclusive<u32>, names: &str) -> Optio
 #[cfg(test)]
 mod tests {
     use super::{longest_gap, never_fires, times_of_day};
+
+    #[test]
+    fn a_period_is_the_longest_time_between_two_runs_in_hours() {
+        for (schedule, hours) in [
+            ("0 2 * * *", 24),
+            ("0 * * * *", 1),
+            ("*/10 * * * *", 1),
+            ("0 */6 * * *", 6),
+            ("0 8,9 * * *", 23),
+            ("30 8,20 * * *", 12),
+            ("@hourly", 1),
+            ("30 seconds", 1),
+            ("0 2 * * 0", 168),
+            ("0 * 1 * *", 24 * 31),
+            ("nonsense", 24),
+        ] {
+            assert_eq!(period(schedule), hours, "{schedule}");
+        }
+    }
 
     #[test]
     fn a_schedule_has_the_times_of_its_minutes_and_hours() {

@@ -58,6 +58,13 @@ pub fn recipe_failures(rule: &Rule) -> Result<Measured> {
         for (leaf, statement) in &statements {
             leaf.reading_as_owner(target, || count(statement, &mut attempts))?;
         }
+        let has_completed = attempts.values().any(|[failed, all]| failed < all);
+        if !has_completed && !attempts.is_empty() && !times_are_known(target, leaves, &completed)? {
+            let what = target.failed_at.what();
+            return Ok(Measured::Unknown(format!(
+                "rows that completed have no time in {what}: its attempts are not known, unless failed_at_column is an expression of both times"
+            )));
+        }
         attempts.retain(|_, [failed, all]| *failed > 0 && (*all >= LEAST || rule.has_open));
         let names = RecipeNames::of(target)?;
         let value = |(recipe, [failed, all]): (Option<String>, [i64; 2])| measured::Value {
@@ -109,6 +116,28 @@ fn statement(target: &Target, leaf: &Leaf, completed: &str, since: &str) -> Stri
         failed_at = target.failed_at.of_row(),
         since = target.as_failed_at(since),
     )
+}
+
+/// Whether rows that completed have a time: of the first hundred of them any. Where there is none, or where it is dear to find one, they are taken to have.
+fn times_are_known(target: &Target, leaves: &[Leaf], completed: &str) -> Result<bool> {
+    let mut is_known = None;
+    for leaf in leaves {
+        let first = format!(
+            "SELECT pg_catalog.bool_or(has_time)::pg_catalog.int4::bigint
+             FROM (SELECT {} IS NOT NULL AS has_time FROM {} g WHERE {} AND {completed} LIMIT 100) first",
+            target.failed_at.of_row(),
+            leaf.rows(),
+            target.is_of_account()
+        );
+        let found = leaf.reading_as_owner(target, || {
+            if cost(&first)? > DEAREST { Ok(Some(1)) } else { read_one::<i64>(&first, &[]) }
+        })?;
+        is_known = is_known.max(found);
+        if is_known == Some(1) {
+            break;
+        }
+    }
+    Ok(is_known != Some(0))
 }
 
 /// What the planner expects a statement to cost.

@@ -1,26 +1,27 @@
 use std::sync::LazyLock;
 
-use backlog_cleanup_report::longest_gap;
+use backlog_cleanup_report::{counted, period};
 use pgrx::spi::quote_literal;
 
 use crate::doctor;
-use crate::extension::schema;
+use crate::extension::{self, schema};
 use crate::history::run::WHOLE_AND_DONE;
 use crate::postgres::error::Result;
+use crate::postgres::now::one_now;
 use crate::schedule::job_of;
 use crate::status::alerts::measured::Measured;
 use crate::status::alerts::rule::Rule;
 
-/// Counts from when the target was made or renamed where no run has ended well since. `$2` the days of a period, `$3` why, `$4` a fix.
+/// Counts from when the target was made or renamed where no run has ended well since. `$2` the hours of a period, `$3` why, `$4` a fix, `$5` the
+/// period in words.
 static OVERDUE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT jsonb_build_object(
-            'value', extract(epoch FROM now() - greatest(last, named_at)) / 86400 / $2,
+            'value', extract(epoch FROM now() - greatest(last, named_at)) / 3600 / $2,
             'sentence', concat_ws(': ',
                 CASE WHEN last >= named_at
                      THEN format('the last regular run that ended well was %s days ago, on %s; the job has a period of %s', days,
-                                 to_char(last AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC'),
-                                 CASE $2 WHEN 1 THEN '1 day' ELSE $2 || ' days' END)
+                                 to_char(last AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC'), $5)
                      ELSE format('no regular run has ended well in the %s days since the target was made or renamed', days) END,
                 $3),
             'fix', $4)
@@ -34,9 +35,10 @@ static OVERDUE: LazyLock<String> = LazyLock::new(|| {
 
 /// Periods of the job since a regular run of the whole target has ended well: whatever has become of the job.
 pub fn no_successful_run(rule: &Rule) -> Result<Measured> {
-    let days = job_of(rule.target())?["schedule"].as_str().map_or(1, longest_gap);
+    let hours = job_of(rule.target())?["schedule"].as_str().map_or(24, period);
+    let words = if hours % 24 == 0 { counted((hours / 24).into(), "day") } else { counted(hours.into(), "hour") };
     let measure = |why: Option<&str>, fix: Option<&str>| {
-        let arguments = [rule.target().into(), days.into(), why.into(), fix.into()];
+        let arguments = [rule.target().into(), hours.into(), why.into(), fix.into(), words.as_str().into()];
         Measured::by(&OVERDUE, &arguments, "the target is gone")
     };
     match measure(None, None)? {
@@ -58,7 +60,8 @@ static FAILED: LazyLock<String> = LazyLock::new(|| {
         "WITH failed AS (
         SELECT h.started_at, h.state, concat_ws(', at ', h.error_message, h.error_at) AS error
         FROM backlog_cleanup.history h LEFT JOIN backlog_cleanup.run f ON f.id = h.run_id
-        WHERE h.target = $1 AND h.state IN ('failed', 'interrupted') AND h.started_at > now() - interval '30 days'
+        WHERE h.target = $1 AND h.started_at > now() - interval '30 days'
+          AND (h.state = 'failed' OR h.state = 'interrupted' AND (f.state <> 'running' OR f.id = ANY ($2)))
           AND NOT EXISTS (SELECT FROM backlog_cleanup.run r
                           WHERE r.target = $1 AND r.started_at > h.started_at AND r.started_at <= clock_timestamp()
                             AND ({WHOLE_AND_DONE}
@@ -77,9 +80,23 @@ static FAILED: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
+/// Runs that nobody does any more, although they are not over. A snapshot is older than the look at the locks of sessions: a run that has ended in
+/// between seems to be such a one, until the next snapshot.
+fn interrupted(target: &str) -> Result<Vec<i64>> {
+    const SEEM: &str = "
+        SELECT array_agg(h.run_id) FROM backlog_cleanup.history h JOIN backlog_cleanup.run r ON r.id = h.run_id
+        WHERE h.target = $1 AND h.state = 'interrupted' AND r.state = 'running'";
+    const ARE: &str = "SELECT array_agg(id) FROM backlog_cleanup.run WHERE id = ANY ($1) AND state = 'running'";
+    extension::as_owner(|| {
+        let Some(seem) = one_now::<Vec<i64>>(SEEM, &[target.into()])? else { return Ok(Vec::new()) };
+        Ok(one_now::<Vec<i64>>(ARE, &[seem.into()])?.unwrap_or_default())
+    })
+}
+
 /// Runs that have failed or were interrupted, and that no other has made good, also those that have left nothing but a line in pg_cron's history.
 pub fn failed_runs(rule: &Rule) -> Result<Measured> {
-    let mut measured = Measured::by(&FAILED, &[rule.target().into()], "the history cannot be read")?;
+    let arguments = [rule.target().into(), interrupted(rule.target())?.into()];
+    let mut measured = Measured::by(&FAILED, &arguments, "the history cannot be read")?;
     if let Measured::Known(values) = &mut measured {
         // The hint of an error may be of anybody's code: nobody is to type it.
         let look = format!("SELECT * FROM {}.backlog_cleanup_doctor({})", schema()?, quote_literal(rule.target()));

@@ -28,6 +28,10 @@ pub struct Span {
     pub nouns: Nouns,
     pub in_scope: Option<i64>,
     pub removable: Option<i64>,
+    /// Seconds since the last sample.
+    pub sampled_ago: Option<i64>,
+    /// The rules of alerts that are enabled.
+    pub rules: i64,
     /// Why they were not counted.
     pub not_counted: Option<String>,
     /// Seconds.
@@ -38,7 +42,7 @@ pub struct Span {
     pub bytes: Option<i64>,
     pub bytes_per_day: Option<f64>,
     pub bytes_in_30_days: Option<f64>,
-    /// Part of the time that samples cover, from 0 to 1.
+    /// Part of the time of which samples know what came in, from 0 to 1.
     pub covered: f64,
     pub adaptive_runs: i64,
     pub open_alerts: i64,
@@ -106,7 +110,10 @@ fn span() -> String {
                        WHERE target = t.name AND grain = 'fine' AND in_scope IS NOT NULL ORDER BY sampled_at DESC LIMIT 1),
         'seconds_to_clear', extract(epoch FROM p.time_to_clear),
         'bytes', s.bytes, 'bytes_per_day', s.bytes_per_day, 'bytes_in_30_days', s.bytes_in_30_days,
-        'covered', least(coalesce((SELECT sum(seconds) FROM backlog_cleanup.sample
+        'sampled_ago', (SELECT extract(epoch FROM now() - max(sampled_at))::bigint FROM backlog_cleanup.sample
+                        WHERE target = t.name AND grain = 'fine' AND sampled_at <= now()),
+        'rules', (SELECT count(*) FROM backlog_cleanup.alert_rule r WHERE enabled AND (r.target = t.name OR r.target IS NULL)),
+        'covered', least(coalesce((SELECT sum(failed_seconds) FROM backlog_cleanup.sample
                                    WHERE target = t.name AND sampled_at > now() - $2 AND sampled_at <= now() AND grain = {GRAIN}), 0)
                          / extract(epoch FROM $2), 1),
         'open_alerts', (SELECT count(*) FROM backlog_cleanup.alert a

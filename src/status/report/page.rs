@@ -82,7 +82,19 @@ pub fn page(facts: &Facts) -> Page {
     }
 }
 
+/// A tick may be missed now and then, in seconds.
+const USUAL: i64 = 900;
+
 fn verdict(span: &Span, runs: &Runs) -> String {
+    let since = span
+        .sampled_ago
+        .filter(|seconds| *seconds > USUAL)
+        .map(|seconds| format!("Nothing has ticked for {}: what is told is of then. ", duration(seconds as f64)));
+    let rules = if span.rules == 0 { "No rule of alerts is enabled. " } else { "" };
+    format!("{}{rules}{}", since.unwrap_or_default(), state(span, runs))
+}
+
+fn state(span: &Span, runs: &Runs) -> String {
     let was = match span.over_alerts {
         0 => String::new(),
         over => format!(" {} opened and resolved.", counted(over, "alert")),
@@ -93,6 +105,7 @@ fn verdict(span: &Span, runs: &Runs) -> String {
         }
         (_, 1..) => format!("No alert is open, but {} did not complete.{was}", counted(runs.failed, "run")),
         _ if runs.runs == 0 => format!("No alert is open, and there was no run.{was}"),
+        _ if span.rules == 0 => format!("No alert is open, and every run completed.{was}"),
         _ => format!("All is well: no alert is open, and every run completed.{was}"),
     }
 }
@@ -106,7 +119,9 @@ fn now(span: &Span, rows: &str) -> String {
     };
     let oldest = span.oldest_age.map_or(String::new(), |age| format!("; the oldest failed {}", age_in_words(age)));
     let removable = span.removable.map_or(String::new(), |removable| format!(", {} removable", number(removable)));
-    format!("{} {rows} in scope{removable}{oldest}", number(in_scope))
+    let then =
+        span.sampled_ago.filter(|seconds| *seconds > USUAL).map(|seconds| format!("{}: ", age_in_words(seconds)));
+    format!("{}{} {rows} in scope{removable}{oldest}", then.unwrap_or_default(), number(in_scope))
 }
 
 fn came(span: &Span, rows_in: i64, rows: &str) -> String {
@@ -173,7 +188,7 @@ fn told_of(alert: &Alert) -> Told {
     let when = match &alert.resolved {
         None => format!("open since {}, alert {}{hands}", alert.opened, alert.id),
         Some(resolved) if alert.times == 1 => format!("{} to {resolved}", alert.opened),
-        Some(resolved) => format!("{} to {resolved}, and {} times before", alert.opened, number(alert.times - 1)),
+        Some(resolved) => format!("{} to {resolved}, and {} before", alert.opened, counted(alert.times - 1, "time")),
     };
     // What is not visible cannot be typed.
     let is_typed = |fix: &String| alert.resolved.is_none() && visible(fix) == *fix;
