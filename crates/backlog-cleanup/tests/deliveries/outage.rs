@@ -67,6 +67,6 @@ fn channels_are_told_that_a_database_is_read_only_and_takes_no_deliveries() {
     assert!(sentence.ends_with(" in a read-only transaction"), "{sentence}");
     let log = server.log();
     assert_eq!((log.matches("WARN").count(), log.matches("ERROR").count()), (1, 1), "{log}");
-    set("SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only");
+    set("ALTER SYSTEM RESET default_transaction_read_only");
     until_holds(|| told_of("deliveries refused", &receiver, "resolved").len() == 1);
 }
