@@ -30,10 +30,10 @@ mod tests {
     fn no_part_of_a_secret_is_quoted() {
         let secrets = ["Bearer 0123456789abcdef".to_owned(), "key".into(), String::new()];
         for (text, quoted) in [
-            ("the key 0123456789abcdef is wrong", "the *** *** is wrong"),
+            ("the key 0123456789abcdef is wrong", "the *** is wrong"),
             ("Bearer 0123456789abcd", "***"),
             ("it ends in 89abcdef", "it ends in ***"),
-            ("over 0123456 limits: 502", "over 0123456 limits: 502"),
+            ("over 012345 limits: 502", "over 012345 limits: 502"),
             ("", ""),
         ] {
             assert_eq!(redacted(text, &secrets), quoted);
