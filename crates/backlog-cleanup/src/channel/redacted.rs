@@ -33,7 +33,7 @@ mod tests {
             ("the key 0123456789abcdef is wrong", "the *** is wrong"),
             ("Bearer 0123456789abcd", "***"),
             ("it ends in 89abcdef", "it ends in ***"),
-            ("over 012345 limits: 502", "over 012345 limits: 502"),
+            ("until 012345 ms: 502", "until 012345 ms: 502"),
             ("", ""),
         ] {
             assert_eq!(redacted(text, &secrets), quoted);
