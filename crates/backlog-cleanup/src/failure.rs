@@ -60,6 +60,11 @@ impl Failure {
         }
     }
 
+    /// Whether the database has answered, and refused.
+    pub fn is_of_database(&self) -> bool {
+        self.sqlstate.as_ref().is_some_and(|code| !code.starts_with("08"))
+    }
+
     /// Adds a hint if there is none.
     pub fn or_hint(self, hint: impl Into<String>) -> Failure {
         if self.hint.is_some() { self } else { self.hint(hint) }

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::Delivered;
@@ -17,8 +18,23 @@ pub struct Alertmanager {
     /// The value of the header Authorization.
     pub authorization: Option<Secret>,
     /// More labels of every alert, such as severity.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "labels")]
     labels: BTreeMap<String, String>,
+}
+
+/// Reads labels. Errors: a name that some version of Alertmanager does not take: it refuses all of a message then.
+fn labels<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let labels = BTreeMap::<String, String>::deserialize(from)?;
+    let is_valid = |name: &&String| {
+        name.chars().all(|char| char.is_ascii_alphanumeric() || char == '_')
+            && name.starts_with(|char: char| !char.is_ascii_digit())
+    };
+    match labels.keys().find(|name| !is_valid(name)) {
+        Some(name) => {
+            Err(D::Error::custom(format!("\"{name}\" is no name of a label: it takes letters, digits and _")))
+        }
+        None => Ok(labels),
+    }
 }
 
 impl Alertmanager {

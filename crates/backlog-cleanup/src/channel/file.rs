@@ -75,6 +75,11 @@ impl Channels {
         Ok(Channels { database, channels })
     }
 
+    /// Whether a channel is the first of them by its name.
+    pub fn is_first(&self, name: &str) -> bool {
+        self.channels.iter().all(|channel| name <= channel.name.as_str())
+    }
+
     /// A channel by its name. Errors: there is none.
     pub fn find(&self, name: &str) -> Result<Arc<Channel>> {
         self.channels.iter().find(|channel| channel.name == name).cloned().ok_or_else(|| {

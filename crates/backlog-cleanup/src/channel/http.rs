@@ -35,13 +35,13 @@ impl Address {
         self.0.as_str()
     }
 
-    /// What a receiver must not be quoted with: all of it, and each part after its host of more than three characters.
+    /// What a receiver must not be quoted with: all that is after its host, and each part of that of more than three characters.
     pub fn secrets(&self) -> Vec<String> {
         let path = self.0.path_segments().into_iter().flatten().map(str::to_owned);
         let query = self.0.query().unwrap_or_default();
         let raw = query.split(['&', '=']).map(str::to_owned);
         let decoded = self.0.query_pairs().map(|(_, value)| value.into_owned());
-        let whole = [self.0.to_string(), self.0[Position::BeforePath..].to_owned(), query.to_owned()];
+        let whole = [self.0[Position::BeforePath..].to_owned(), query.to_owned()];
         let parts = whole.into_iter().chain(path).chain(raw).chain(decoded);
         parts.filter(|part| part.len() > 3).collect()
     }

@@ -1,17 +1,20 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use lettre::address::Envelope;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MessageBuilder};
+use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::{SmtpTransport, Transport};
 use serde::Deserialize;
 use url::Url;
 
+use super::each::{Each, undelivered};
 use super::message::{Content, Message};
 use super::secret::Secret;
 use super::text::{headline, paragraphs};
 use super::{Delivered, STEP, Undelivered};
-use crate::printable::one_line;
+use crate::printable::printable;
 
 /// Mails, by SMTP.
 #[derive(Deserialize)]
@@ -22,6 +25,7 @@ pub struct Mail {
     to: Vec<Mailbox>,
     /// The password, and what AUTH PLAIN and AUTH LOGIN make of it.
     secrets: Vec<String>,
+    each: Each,
 }
 
 #[derive(Deserialize)]
@@ -61,6 +65,7 @@ impl TryFrom<Written> for Mail {
             from: mailbox(&from)?,
             to: to.iter().map(mailbox).collect::<Result<_, _>>()?,
             secrets,
+            each: Each::default(),
         })
     }
 }
@@ -89,7 +94,7 @@ impl Mail {
     pub fn send(&self, message: &Message) -> Delivered {
         let body = match &message.content {
             Content::Alerts(_) => paragraphs(message).join("\n\n") + "\n",
-            Content::Report { markdown, .. } => markdown.clone(),
+            Content::Report { markdown, .. } => printable(markdown),
         };
         let to = |builder: MessageBuilder, to: &Mailbox| builder.to(to.clone());
         let builder = self.to.iter().fold(lettre::Message::builder().from(self.from.clone()), to);
@@ -102,15 +107,32 @@ impl Mail {
             .header(ContentType::TEXT_PLAIN)
             .body(body)
             .map_err(|error| Undelivered::later(error.to_string()))?;
-        self.transport.send(&mail).map(drop).map_err(|error| {
-            let why = std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));
-            // The message is too large, or not wanted at all. Anything else may pass, or somebody mends it.
-            let is_final = error.status().is_some_and(|code| [552, 554].contains(&u16::from(code)));
-            Undelivered { is_final, ..Undelivered::later(one_line(&format!("{error}{why}"))) }
+        if !self.each.has_begun(&message.id) {
+            match self.transport.send(&mail) {
+                Ok(_) => return Ok(()),
+                Err(error) if self.to.len() == 1 || !is_of_recipient(&error) => return Err(undelivered(&error)),
+                Err(_) => (),
+            }
+        }
+        let (to, text) = (self.to.iter().map(|mailbox| mailbox.email.clone()), mail.formatted());
+        let sent = self.each.send(&message.id, to, |recipient| {
+            let envelope = Envelope::new(Some(self.from.email.clone()), vec![recipient.clone()]);
+            self.transport.send_raw(&envelope.expect("it has a recipient"), &text).map(drop)
+        });
+        sent.map_err(|failed| match &message.content {
+            Content::Alerts(told) if failed.is_final && self.each.has_begun(&message.id) => {
+                Undelivered { taken: told.iter().map(|told| told.alert.id).collect(), ..failed }
+            }
+            _ => failed,
         })
     }
 
     pub fn secrets(&self) -> Vec<String> {
         self.secrets.clone()
     }
+}
+
+/// Whether it may be about one of several recipients: a login that is refused, or a server that is busy, is about all of them.
+fn is_of_recipient(error: &Error) -> bool {
+    error.status().is_some_and(|code| matches!(u16::from(code), 450..=452 | 550..=554))
 }

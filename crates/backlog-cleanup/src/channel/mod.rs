@@ -1,11 +1,13 @@
 //! Where alerts go: the file of channels, and how each kind of them is told. Knows no database and no request.
 
 mod alertmanager;
+mod each;
 mod file;
 mod http;
 mod mail;
 mod message;
 mod pagerduty;
+mod redacted;
 mod secret;
 mod slack;
 mod text;
@@ -20,11 +22,14 @@ use tokio::time::timeout;
 
 pub use file::{Channels, Report};
 pub use message::{Change, Content, Message, Told, id};
+use redacted::redacted;
 
 /// Longest time for a message, however slow the receiver is.
 pub const LONGEST: Duration = Duration::from_secs(60);
 /// Longest time for one of its steps.
 const STEP: Duration = Duration::from_secs(20);
+/// The most characters of why a message was not delivered.
+const LONGEST_REASON: usize = 500;
 
 /// Somebody who is told of alerts.
 pub struct Channel {
@@ -35,7 +40,7 @@ pub struct Channel {
     /// The word for it in the file and in the database.
     pub kind: String,
     settings: Kind,
-    /// What nobody is shown, the longest first.
+    /// What nobody is shown.
     secrets: Vec<String>,
 }
 
@@ -56,7 +61,7 @@ pub struct Undelivered {
     pub why: String,
     /// Whether the receiver will not take the rest later either.
     pub is_final: bool,
-    /// The alerts of it that the receiver has taken.
+    /// The alerts of it that the receiver has taken: all of them if only some of its readers have not.
     pub taken: Vec<i64>,
 }
 
@@ -88,7 +93,10 @@ impl Channel {
             Ok(Err(panic)) => Err(Undelivered::later(panic.to_string())),
             Err(_) => Err(Undelivered::later(format!("it took longer than {} seconds", LONGEST.as_secs()))),
         };
-        sent.map_err(|failed| Undelivered { why: self.without_secrets(&failed.why), ..failed })
+        sent.map_err(|failed| Undelivered {
+            why: redacted(&failed.why, &self.secrets).chars().take(LONGEST_REASON).collect(),
+            ..failed
+        })
     }
 
     /// Sends an alert that is none, as opened and as resolved.
@@ -111,23 +119,16 @@ impl Channel {
             Kind::Mail(mail) => mail.send(message),
         }
     }
-
-    fn without_secrets(&self, text: &str) -> String {
-        let text = self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"));
-        text.chars().take(500).collect()
-    }
 }
 
 impl Kind {
     fn secrets(&self) -> Vec<String> {
-        let mut secrets = match self {
+        match self {
             Kind::Webhook(webhook) => webhook.secrets(),
             Kind::Slack(slack) => slack.secrets(),
             Kind::Alertmanager(alertmanager) => alertmanager.secrets(),
             Kind::Pagerduty(pagerduty) => pagerduty.secrets(),
             Kind::Mail(mail) => mail.secrets(),
-        };
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        secrets
+        }
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -39,31 +40,40 @@ enum Severity {
 }
 
 impl Pagerduty {
-    /// Sends the events one by one. One that is refused keeps back none of the others.
+    /// Sends the events one by one. One that is not taken keeps back only later ones of the same incident, until it is or never will be:
+    /// in another order, the end of an alert would end the incident of the next one.
     pub fn send(&self, message: &Message) -> Delivered {
         let Content::Alerts(told) = &message.content else { return Ok(()) };
         let url = self.url.as_ref().map_or(URL, |url| url.as_str());
         let began = Instant::now();
         let mut taken = Vec::new();
+        let mut kept_back = BTreeSet::new();
         let mut failed: Option<Undelivered> = None;
         for told in told {
+            let key = key(told, &message.database);
+            if kept_back.contains(&key) {
+                continue;
+            }
             let sent = match began.elapsed() < LATEST {
-                true => post_json(url, &[], &self.event(told, &message.database)),
+                true => post_json(url, &[], &self.event(told, &key, &message.database)),
                 false => Err(Undelivered::later("it is too slow")),
             };
-            match sent {
-                Ok(()) => taken.push(told.alert.id),
-                // It is not final as long as anything may be taken later.
-                Err(why) if failed.as_ref().is_none_or(|known| known.is_final && !why.is_final) => failed = Some(why),
-                Err(_) => (),
+            let Err(why) = sent else {
+                taken.push(told.alert.id);
+                continue;
+            };
+            if !why.is_final {
+                kept_back.insert(key);
+            }
+            // It is not final as long as anything may be taken later.
+            if failed.as_ref().is_none_or(|known| known.is_final && !why.is_final) {
+                failed = Some(why);
             }
         }
         failed.map_or(Ok(()), |failed| Err(Undelivered { taken, ..failed }))
     }
 
-    fn event(&self, Told { change, alert }: &Told, database: &str) -> Value {
-        let identity = json!([database, alert.rule, alert.target, alert.subject]).to_string();
-        let key = format!("backlog-cleanup/{}", hex::encode(Sha256::digest(identity)));
+    fn event(&self, Told { change, alert }: &Told, key: &str, database: &str) -> Value {
         let mut event =
             json!({ "routing_key": self.routing_key.as_str(), "dedup_key": key, "client": "backlog-cleanup" });
         match change {
@@ -88,4 +98,10 @@ impl Pagerduty {
         let url = self.url.iter().flat_map(|url| url.secrets());
         url.chain([self.routing_key.as_str().to_owned()]).collect()
     }
+}
+
+/// By what PagerDuty knows an incident again: one for each rule, target and recipe.
+fn key(Told { alert, .. }: &Told, database: &str) -> String {
+    let identity = json!([database, alert.rule, alert.target, alert.subject]).to_string();
+    format!("backlog-cleanup/{}", hex::encode(Sha256::digest(identity)))
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use sqlx::postgres::PgConnection;
 use sqlx::{FromRow, Result};
@@ -28,12 +28,23 @@ pub struct State {
     pub delivered_at: Option<DateTime<Utc>>,
     /// Attempts in a row that failed
     pub failures: i32,
-    /// Why the last of them did
+    /// Why the last of them did; without failures, what is wrong with the channel all the same
     pub last_error: Option<String>,
     /// Nothing is delivered before
     pub next_attempt_at: DateTime<Utc>,
     /// When the next report is due
     pub report_at: Option<DateTime<Utc>>,
+}
+
+/// A server looks at a channel more often.
+const UNSERVED: TimeDelta = TimeDelta::minutes(10);
+
+impl State {
+    /// Whether no server has served it lately, or one has while the clock was ahead.
+    pub fn is_unserved(&self) -> bool {
+        let now = Utc::now();
+        self.seen_at < now - UNSERVED || self.seen_at > now + UNSERVED
+    }
 }
 
 /// All channels that servers have had, in the order of their names.
@@ -61,24 +72,52 @@ pub struct Lease {
     pub now: DateTime<Utc>,
 }
 
-/// Takes the lease of a channel, for so long; `None` while another server has it, or nothing is to be sent yet.
+/// Takes the lease of a channel, for so long; `None` while another server has it, or nothing is to be sent yet. A time further ahead
+/// than a server writes it, the lease's end or the next attempt after the longest backoff, is of a clock that was ahead: it holds nobody up.
 pub async fn lease(
     database: &mut PgConnection,
     (name, kind): (&str, &str),
     server: &str,
     long: Duration,
+    longest_backoff: Duration,
 ) -> Result<Option<Lease>> {
     let lease = concat!(
         "INSERT INTO backlog_cleanup.alert_channel AS c (name, kind, leased_by, leased_until)
          VALUES ($1, $2, $3, now() + make_interval(secs => $4))
          ON CONFLICT (name) DO UPDATE
-         SET kind = excluded.kind, leased_by = excluded.leased_by, leased_until = excluded.leased_until, seen_at = now()
-         WHERE (c.leased_until IS NULL OR c.leased_until <= now()) AND c.next_attempt_at <= now()
+         SET kind = excluded.kind, leased_by = excluded.leased_by, leased_until = excluded.leased_until, seen_at = now(),
+             since = least(c.since, now()), failing_since = least(c.failing_since, now())
+         WHERE (c.leased_until IS NULL OR c.leased_until <= now() OR c.leased_until > clock_timestamp() + make_interval(secs => $4))
+           AND (c.next_attempt_at <= now() OR c.next_attempt_at > clock_timestamp() + make_interval(secs => $5))
          RETURNING failures, now() AS now, ",
         bounded_time!("report_at"),
         " AS report_at"
     );
-    query_as(lease).bind(name).bind(kind).bind(server).bind(long.as_secs_f64()).fetch_optional(database).await
+    let lease = query_as(lease).bind(name).bind(kind).bind(server).bind(long.as_secs_f64());
+    lease.bind(longest_backoff.as_secs_f64()).fetch_optional(database).await
+}
+
+/// Whether no server has looked for something to deliver to the channel in this minute. Others that ask wait for the transaction.
+pub async fn is_first_of_minute(database: &mut PgConnection, name: &str) -> Result<bool> {
+    let seen = "SELECT date_trunc('minute', seen_at) = date_trunc('minute', now())
+                FROM backlog_cleanup.alert_channel WHERE name = $1 FOR UPDATE";
+    Ok(query_scalar(seen).bind(name).fetch_optional(database).await? != Some(true))
+}
+
+/// Takes what the channel has refused for good as untold again, if that still matters: the opening of an alert that is open, and the
+/// end of one that it was told of.
+pub async fn reconsider(database: &mut PgConnection, channel: &str) -> Result<()> {
+    let reconsider = "
+        UPDATE backlog_cleanup.alert_delivery d SET refused = NULL
+        FROM backlog_cleanup.alert a
+        WHERE a.id = d.alert AND d.channel = $1 AND d.refused IS NOT NULL
+          AND CASE d.change
+                  WHEN 'opened' THEN a.resolved_at IS NULL
+                  ELSE EXISTS (SELECT FROM backlog_cleanup.alert_delivery opened
+                               WHERE opened.channel = d.channel AND opened.alert = d.alert
+                                 AND opened.change = 'opened' AND opened.delivered_at IS NOT NULL)
+              END";
+    sqlx::query(reconsider).persistent(false).bind(channel).execute(database).await.map(drop)
 }
 
 /// How long until a lease may be had.
@@ -153,29 +192,34 @@ struct Tried {
     alert: Alert,
 }
 
-/// The alerts that are open, and of which the channel was not told for so long; first the longest.
+/// The alerts that are open and not snoozed, and of which the channel was not told for so long, by the clock as it is now; first the longest.
 pub async fn forgotten(database: &mut PgConnection, channel: &str, after: Duration) -> Result<Vec<Alert>> {
     let open = concat!(
         "SELECT ",
         alert_columns!(),
         " FROM backlog_cleanup.alert a JOIN backlog_cleanup.alert_delivery d ON d.alert = a.id
           WHERE a.resolved_at IS NULL AND d.channel = $1 AND d.change = 'opened'
-            AND d.delivered_at <= now() - make_interval(secs => $2)
+            AND (d.delivered_at <= now() - make_interval(secs => $2) OR d.delivered_at > now())
+            AND (a.snoozed_until IS NULL OR a.snoozed_until <= now())
           ORDER BY d.delivered_at, a.id LIMIT 1000"
     );
     query_as(open).bind(channel).bind(after.as_secs_f64()).fetch_all(database).await
 }
 
-/// Gives the lease back; nothing was due.
+/// Gives the lease back; nothing was due. A remark, which is no failure, stands where the error of one would.
 pub async fn nothing(
     database: &mut PgConnection,
     channel: &str,
     server: &str,
     report_at: Option<DateTime<Utc>>,
+    remark: Option<&str>,
 ) -> Result<()> {
-    let free = "UPDATE backlog_cleanup.alert_channel SET leased_by = NULL, leased_until = NULL, report_at = $3
+    let free = "UPDATE backlog_cleanup.alert_channel
+                SET leased_by = NULL, leased_until = NULL, report_at = $3,
+                    last_error = CASE WHEN failures = 0 THEN left($4, 10000) ELSE last_error END
                 WHERE name = $1 AND leased_by = $2";
-    sqlx::query(free).persistent(false).bind(channel).bind(server).bind(report_at).execute(database).await.map(drop)
+    let free = sqlx::query(free).persistent(false).bind(channel).bind(server).bind(report_at);
+    free.bind(remark).execute(database).await.map(drop)
 }
 
 /// Records what the channel has taken: of which alerts, and whether that they have opened.
@@ -199,31 +243,33 @@ pub async fn delivered(
     channel: &str,
     server: &str,
     report_at: Option<DateTime<Utc>>,
+    remark: Option<&str>,
     spacing: Duration,
 ) -> Result<()> {
     let free = "UPDATE backlog_cleanup.alert_channel
                 SET leased_by = NULL, leased_until = NULL, delivered_at = now(), failures = 0, failing_since = NULL,
-                    last_error = NULL, report_at = $3, next_attempt_at = now() + make_interval(secs => $4)
+                    last_error = left($5, 10000), report_at = $3, next_attempt_at = now() + make_interval(secs => $4)
                 WHERE name = $1 AND leased_by = $2";
     let free = sqlx::query(free).persistent(false).bind(channel).bind(server).bind(report_at);
-    free.bind(spacing.as_secs_f64()).execute(database).await.map(drop)
+    free.bind(spacing.as_secs_f64()).bind(remark).execute(database).await.map(drop)
 }
 
-/// Gives the lease back after a failure; the next attempt is after `backoff`.
+/// Gives the lease back after a message that the channel did not take, or not all of it; the next attempt is after `backoff`.
 pub async fn failed(
     database: &mut PgConnection,
     channel: &str,
     server: &str,
-    why: &str,
+    (why, has_taken): (&str, bool),
     report_at: Option<DateTime<Utc>>,
     backoff: Duration,
 ) -> Result<()> {
     let free = "UPDATE backlog_cleanup.alert_channel
                 SET leased_by = NULL, leased_until = NULL, failures = failures + 1, last_error = left($3, 10000), report_at = $5,
-                    failing_since = coalesce(failing_since, now()), next_attempt_at = now() + make_interval(secs => $4)
+                    failing_since = coalesce(failing_since, now()), next_attempt_at = now() + make_interval(secs => $4),
+                    delivered_at = CASE WHEN $6 THEN now() ELSE delivered_at END
                 WHERE name = $1 AND leased_by = $2";
     let free = sqlx::query(free).persistent(false).bind(channel).bind(server).bind(why);
-    free.bind(backoff.as_secs_f64()).bind(report_at).execute(database).await.map(drop)
+    free.bind(backoff.as_secs_f64()).bind(report_at).bind(has_taken).execute(database).await.map(drop)
 }
 
 /// Opens and resolves alerts, as the tick does.

@@ -14,6 +14,13 @@ pub async fn names(database: &mut PgConnection) -> sqlx::Result<Vec<String>> {
     query_scalar("SELECT name FROM backlog_cleanup.target ORDER BY name").fetch_all(database).await
 }
 
+/// Which of these names no target has.
+pub async fn missing(database: &mut PgConnection, names: &[String]) -> sqlx::Result<Vec<String>> {
+    let missing = "SELECT name FROM unnest($1::text[]) AS named (name)
+                   WHERE NOT EXISTS (SELECT FROM backlog_cleanup.target t WHERE t.name = named.name) ORDER BY name";
+    query_scalar(missing).bind(names).fetch_all(database).await
+}
+
 /// Of all targets, the one to show where none is named: `generations`, or else the first.
 pub fn usual(names: &[String]) -> &str {
     let usual = names.iter().find(|name| *name == DEFAULT_TARGET).or(names.first());

@@ -182,12 +182,19 @@ fn show_channels(output: &Output, channels: &[State]) -> Result<()> {
     }
     let mut table = output.table(["CHANNEL", "KIND", "DELIVERED (UTC)", "STATE", "LAST ERROR"]);
     for channel in channels {
+        let unserved =
+            channel.is_unserved().then(|| format!("no server has served it since {} UTC", time(channel.seen_at)));
+        let wrong = channel.last_error.clone().or(unserved);
         table.add_row([
             output.name(&channel.name),
             output.cell(&channel.kind),
             output.cell(channel.delivered_at.map_or(String::new(), time)),
-            output.state(if channel.failures == 0 { "ok" } else { "fail" }),
-            output.cell(channel.last_error.as_deref().unwrap_or("")),
+            output.state(match (channel.failures, &wrong) {
+                (0, None) => "ok",
+                (0, Some(_)) => "warn",
+                _ => "fail",
+            }),
+            output.cell(wrong.unwrap_or_default()),
         ]);
     }
     output.line(table.trim_fmt())

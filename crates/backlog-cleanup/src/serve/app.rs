@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::http::HeaderMap;
 use backlog_cleanup_report::StatusReport;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,6 +32,10 @@ pub struct App {
     pub channels: watch::Sender<Arc<Channels>>,
     /// What delivers to them.
     pub deliveries: TaskTracker,
+    /// Why the database takes nothing that deliveries write; `None` if it does.
+    pub refusal: Mutex<Option<String>>,
+    /// It is this server's turn to evaluate the rules, if nothing ticks.
+    pub turn: Notify,
     pub limits: Limits,
     pub metrics: Metrics,
     pub flights: Arc<Flights<Bytes>>,
@@ -58,6 +62,8 @@ impl App {
             name: random::name()?,
             channels: watch::Sender::new(Arc::new(channels)),
             deliveries: TaskTracker::new(),
+            refusal: Mutex::default(),
+            turn: Notify::new(),
             limits: Limits::new(settings.rate_limit),
             metrics: Metrics::default(),
             flights: Arc::new(Flights::new(limit)),

@@ -70,7 +70,7 @@ pub async fn serve(settings: Settings, server: &Server) -> Result<()> {
     }
     let running = async { history::running(&mut *keyring.lowest().begin_reserved().await?).await };
     for run in running.await.unwrap_or_default() {
-        tracing::info!(run = run.id, target = run.target, mode = run.mode.as_str(), "run is in progress");
+        tracing::info!(run = run.id, target_name = run.target, mode = run.mode.as_str(), "run is in progress");
     }
     tokio::spawn(counting::count(Arc::clone(&app)));
     tokio::spawn(delivery::deliver(Arc::clone(&app)));

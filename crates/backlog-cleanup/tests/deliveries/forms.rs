@@ -123,6 +123,43 @@ fn alertmanager_is_told_again_of_what_is_still_open_also_with_what_is_new() {
 }
 
 #[test]
+fn alertmanager_is_not_told_of_an_alert_while_it_is_snoozed() {
+    let receiver = Receiver::start([]);
+    let file = File::of(&format!("[alertmanager.am]\nurl = \"{}\"\n", receiver.address));
+    let (cluster, mut client) = database("forms_snoozed");
+    let _server = serve(&cluster, "forms_snoozed", &file);
+    client.batch_execute(OPEN).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.alert (rule, value, threshold, sentence) VALUES ('books', 1, 0, 'differ')",
+        )
+        .unwrap();
+    until_true(&mut client, "SELECT count(delivered_at) = 2 FROM backlog_cleanup.alert_delivery");
+    let mut told_a_minute_later = |more: &str| {
+        let before = receiver.came().len();
+        until_true(&mut client, "SELECT leased_by IS NULL FROM backlog_cleanup.alert_channel");
+        client
+            .batch_execute(&format!(
+                "{more};
+                 UPDATE backlog_cleanup.alert_delivery SET delivered_at = now() - interval '61 s';
+                 UPDATE backlog_cleanup.alert_channel SET next_attempt_at = now();
+                 NOTIFY backlog_cleanup"
+            ))
+            .unwrap();
+        until_holds(|| receiver.came().len() > before);
+        let told = receiver.came().last().unwrap().json();
+        let mut rules: Vec<_> = told.as_array().unwrap().iter().map(|it| it["labels"]["alertname"].clone()).collect();
+        rules.sort_by_key(|rule| rule.to_string());
+        rules
+    };
+    let snoozed =
+        "SELECT backlog_cleanup_snooze(id, now() + interval '1 hour') FROM backlog_cleanup.alert WHERE rule = 'books'";
+    assert_eq!(told_a_minute_later(snoozed), [json!("rows in scope")]);
+    let over = "UPDATE backlog_cleanup.alert SET snoozed_until = now() - interval '1 s' WHERE rule = 'books'";
+    assert_eq!(told_a_minute_later(over), [json!("books"), json!("rows in scope")]);
+}
+
+#[test]
 fn pagerduty_has_an_incident_per_alert() {
     let receiver = Receiver::start([Answer::Status(202, "{\"status\": \"success\"}")]);
     let file = File::of(&format!(
@@ -268,4 +305,26 @@ fn a_changed_schedule_of_the_report_is_obeyed() {
     channels.write(&file("* * * * *"));
     server.signal("HUP");
     until_true(&mut client, "SELECT report_at < now() + interval '1 hour' FROM backlog_cleanup.alert_channel");
+}
+
+#[test]
+fn nothing_in_a_report_turns_its_lines_round() {
+    let receiver = Receiver::start([]);
+    let file = File::of(&format!("[slack.ops]\nurl = \"{}\"\nreport = \"0 8 * * 1\"\n", receiver.address));
+    let (cluster, mut client) = database("forms_turned");
+    let _server = serve(&cluster, "forms_turned", &file);
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.alert (rule, target, value, threshold, sentence, resolved_at)
+             VALUES ('rows in scope', 'generations', 1, 0, U&'turned \\202E round', now())",
+        )
+        .unwrap();
+    let due = "UPDATE backlog_cleanup.alert_channel SET report_at = now() - interval '1 minute', next_attempt_at = now()
+               WHERE report_at > now() AND leased_by IS NULL AND NOT EXISTS (SELECT FROM backlog_cleanup.alert_delivery WHERE delivered_at IS NULL)";
+    until_holds(|| client.execute(due, &[]).unwrap() == 1);
+    client.batch_execute("NOTIFY backlog_cleanup").unwrap();
+    let is_report = |it: &crate::receiver::Request| it.body.contains("```");
+    until_holds(|| receiver.came().iter().any(is_report));
+    let report = receiver.came().into_iter().find(is_report).unwrap().json()["text"].as_str().unwrap().to_owned();
+    assert!(report.contains(r"\u{202e}") && !report.contains('\u{202e}'), "{report}");
 }

@@ -265,6 +265,8 @@ fn a_file_of_channels_that_is_not_obeyed_is_refused() {
         ("[webhook.a]\nurl = \"http://x\"\nauthorization = \"Bearer 1\"", "authorization takes a url with https://"),
         ("[pagerduty.a]\nrouting_key = \"k\"\nreport = \"0 8 * * 1\"", "it takes no report"),
         ("[mail.a]\nurl = \"smtps://x\"\nfrom = \"a@b\"\nto = []", "to has no address"),
+        ("[alertmanager.a]\nurl = \"http://x\"\nlabels = { bad-label = \"1\" }", "\"bad-label\" is no name of a label"),
+        ("[alertmanager.a]\nurl = \"http://x\"\nlabels = { 1st = \"1\" }", "\"1st\" is no name of a label"),
         ("[webhook.a]\nurl = \"https://x\"\n[slack.a]\nurl = \"https://x\"", "two channels have the name \"a\""),
         (
             "[carrier_pigeon.a]\nurl = \"https://x\"",

@@ -8,13 +8,20 @@ mod server;
 
 mod alertmanager;
 mod button;
+mod clock;
 mod forms;
+mod incidents;
+mod logged;
 mod lost;
 mod mail;
+mod mailboxes;
+mod mended;
 mod outage;
 mod reloaded;
 mod secrets;
 mod stalled;
+mod targets;
+mod together;
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;

@@ -21,9 +21,11 @@ fn watched(name: &str, seconds: &str, answers: &[Answer]) -> (Cluster, Receiver,
 
 /// The ids of the messages that say of the outage that it has opened, or resolved.
 fn told(receiver: &Receiver, change: &str) -> Vec<String> {
-    let is_it = |alert: &serde_json::Value| {
-        (&alert["rule"], &alert["change"]) == (&json!("server unreachable"), &json!(change))
-    };
+    told_of("server unreachable", receiver, change)
+}
+
+fn told_of(rule: &str, receiver: &Receiver, change: &str) -> Vec<String> {
+    let is_it = |alert: &serde_json::Value| (&alert["rule"], &alert["change"]) == (&json!(rule), &json!(change));
     let came = receiver.came();
     let messages = came.iter().filter(|it| is_it(&it.json()["alerts"][0]));
     messages.map(|it| it.header("webhook-id").to_owned()).collect()
@@ -48,4 +50,23 @@ fn a_long_outage_is_told_again() {
     until_holds(|| told(&receiver, "opened").len() == 2);
     let opened = told(&receiver, "opened");
     assert_ne!(opened[0], opened[1]);
+}
+
+#[test]
+fn channels_are_told_that_a_database_is_read_only_and_takes_no_deliveries() {
+    let (cluster, receiver, server) = watched("outage_read_only", "2", &[]);
+    let set = |statement: &str| {
+        let mut client = cluster.connect();
+        client.batch_execute(statement).unwrap();
+        client.batch_execute("SELECT pg_reload_conf()").unwrap();
+    };
+    set("ALTER SYSTEM SET default_transaction_read_only = on");
+    until_holds(|| told_of("deliveries refused", &receiver, "opened").len() == 1);
+    let sentence = receiver.came()[0].json()["alerts"][0]["sentence"].as_str().unwrap().to_owned();
+    assert!(sentence.contains(" takes no deliveries: cannot execute "), "{sentence}");
+    assert!(sentence.ends_with(" in a read-only transaction"), "{sentence}");
+    let log = server.log();
+    assert_eq!((log.matches("WARN").count(), log.matches("ERROR").count()), (1, 1), "{log}");
+    set("ALTER SYSTEM RESET default_transaction_read_only");
+    until_holds(|| told_of("deliveries refused", &receiver, "resolved").len() == 1);
 }

@@ -1,5 +1,7 @@
 //! What is in the file of channels is nowhere else, whatever a receiver says.
 
+use std::process::Command;
+
 use crate::receiver::{Answer, Receiver};
 use crate::server::{ADMIN, BASE, MONITOR, Server, command};
 use crate::{File, OPEN, database};
@@ -44,4 +46,23 @@ fn no_part_of_an_address_and_no_key_is_told_whatever_a_receiver_says() {
         let found = said.find("SECRET").map(|at| &said[at.saturating_sub(300)..(at + 40).min(said.len())]);
         assert_eq!(found, None);
     }
+}
+
+#[test]
+fn no_part_of_a_secret_that_is_cut_off_is_told() {
+    // Longer than what is read of an answer: 600 groups of digits, each another one.
+    let secret: String = (1000..1600).map(|number| format!("{number}")).collect();
+    let receiver = Receiver::start([Answer::Echo(500)]);
+    let file =
+        File::of(&format!("[webhook.ops]\nurl = \"{}/in\"\nauthorization = \"Bearer {secret}\"\n", receiver.address));
+    let tested = Command::new(env!("CARGO_BIN_EXE_backlog-cleanup"))
+        .args(["alerts", "test", "ops", "--channels", &file.path(), "--dbname", "app"])
+        .env_remove("DATABASE_URL")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&tested.stderr).into_owned();
+    assert!(said.contains("HTTP 500") && said.contains("authorization"), "{said}");
+    let parts: Vec<&str> =
+        (0..secret.len() - 8).map(|at| &secret[at..at + 8]).filter(|part| said.contains(part)).collect();
+    assert!(parts.is_empty(), "{said}");
 }

@@ -1,7 +1,7 @@
 //! Receivers of alerts on loopback: one of HTTP and one of SMTP, which do what the test says.
 #![allow(dead_code)] // each test file uses its part
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -132,8 +132,12 @@ pub type Mail = String;
 pub struct MailServer {
     pub address: String,
     came: Arc<Mutex<Vec<Mail>>>,
+    /// Who got each of them.
+    to: Arc<Mutex<Vec<Vec<String>>>>,
     /// What it answers to the next recipients.
     answers: Arc<Mutex<VecDeque<&'static str>>>,
+    /// What it answers to these recipients always.
+    mailboxes: Arc<Mutex<BTreeMap<&'static str, &'static str>>>,
     /// The credentials of each AUTH, and whether they were encrypted.
     logins: Arc<Mutex<Vec<(String, bool)>>>,
     tls: Option<Arc<rustls::ServerConfig>>,
@@ -155,7 +159,9 @@ impl MailServer {
         let server = MailServer {
             address: format!("smtp://{}", listener.local_addr().unwrap()),
             came: Arc::default(),
+            to: Arc::default(),
             answers: Arc::new(Mutex::new(answers.into_iter().collect())),
+            mailboxes: Arc::default(),
             logins: Arc::default(),
             tls,
         };
@@ -173,13 +179,21 @@ impl MailServer {
         self.came.lock().unwrap().clone()
     }
 
+    pub fn to(&self) -> Vec<Vec<String>> {
+        self.to.lock().unwrap().clone()
+    }
+
+    pub fn mailbox(&self, address: &'static str, answer: &'static str) {
+        self.mailboxes.lock().unwrap().insert(address, answer);
+    }
+
     pub fn logins(&self) -> Vec<(String, bool)> {
         self.logins.lock().unwrap().clone()
     }
 
     fn talk(&self, stream: TcpStream) -> Option<()> {
         let mut stream: BufReader<Box<dyn Stream>> = BufReader::new(Box::new(stream));
-        let mut is_encrypted = false;
+        let (mut is_encrypted, mut to) = (false, Vec::new());
         let offers = |is_encrypted| match (&self.tls, is_encrypted) {
             (Some(_), false) => "250-here\r\n250 STARTTLS",
             (Some(_), true) => "250-here\r\n250 AUTH PLAIN",
@@ -201,8 +215,13 @@ impl MailServer {
                     say(&mut stream, "235 fine")?;
                 }
                 "RCPT" => {
-                    let answer = self.answers.lock().unwrap().pop_front();
-                    say(&mut stream, answer.unwrap_or("250 fine"))?;
+                    let address = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
+                    let always = self.mailboxes.lock().unwrap().get(address.as_str()).copied();
+                    let answer = always.or_else(|| self.answers.lock().unwrap().pop_front()).unwrap_or("250 fine");
+                    if answer.starts_with("250") {
+                        to.push(address);
+                    }
+                    say(&mut stream, answer)?;
                 }
                 "DATA" => {
                     say(&mut stream, "354 go on")?;
@@ -213,6 +232,7 @@ impl MailServer {
                             line => mail.push_str(&format!("{line}\n")),
                         }
                     }
+                    self.to.lock().unwrap().push(std::mem::take(&mut to));
                     self.came.lock().unwrap().push(mail);
                     say(&mut stream, "250 taken")?;
                 }

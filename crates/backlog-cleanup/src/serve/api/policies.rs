@@ -148,7 +148,7 @@ pub async fn write(
     let (policy, warnings) = heard(policies::set(&mut work, target, names, values)).await;
     let policy = policy.map_err(refused)?;
     work.commit().await?;
-    tracing::info!(who = caller.who(), from = %caller.peer, target, policy = policy.policy, "policy is written");
+    tracing::info!(who = caller.who(), from = %caller.peer, target_name = target, policy = policy.policy, "policy is written");
     Ok((policy, warnings))
 }
 
@@ -173,7 +173,7 @@ pub async fn remove(caller: &Caller, target: &str, names: &Names) -> Result<(Str
     let mut work = caller.begin().await?;
     let (policy, dropped) = policies::drop(&mut work, target, names).await?;
     work.commit().await?;
-    tracing::info!(who = caller.who(), from = %caller.peer, target, policy, dropped, "policy is dropped");
+    tracing::info!(who = caller.who(), from = %caller.peer, target_name = target, policy, dropped, "policy is dropped");
     Ok((policy, dropped))
 }
 

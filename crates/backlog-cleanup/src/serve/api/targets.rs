@@ -128,7 +128,7 @@ pub async fn remove(caller: &Caller, name: &str) -> Result<bool, Problem> {
         let mut work = caller.begin().await?;
         let dropped = columns::drop(&mut work, name).await?;
         work.commit().await?;
-        tracing::info!(who = caller.who(), from = %caller.peer, target = name, dropped, "target is dropped");
+        tracing::info!(who = caller.who(), from = %caller.peer, target_name = name, dropped, "target is dropped");
         Ok(dropped)
     };
     caller.with_level(Level::Admin, remove).await
@@ -156,7 +156,7 @@ pub async fn write(caller: &Caller, target: Option<&str>, row: &Row) -> Result<W
         let name = name.ok_or_else(|| columns::missing(target.unwrap_or_default()))?;
         let columns = columns::of(&mut work, &name).await?;
         work.commit().await?;
-        tracing::info!(who = caller.who(), from = %caller.peer, target = name, "target is written");
+        tracing::info!(who = caller.who(), from = %caller.peer, target_name = name, "target is written");
         Ok(OneTarget { success: true, name, columns })
     };
     let (target, warnings) = heard(caller.with_level(Level::Admin, write)).await;

@@ -28,26 +28,40 @@ struct Parcel {
     recorded: Option<String>,
     failures: i32,
     report_at: Option<DateTime<Utc>>,
+    remark: Option<String>,
+}
+
+/// What is known from round to round.
+#[derive(Default)]
+struct Known {
+    /// What is wrong with the channel, although it takes what it is sent.
+    remark: Option<String>,
+    /// Whether what the channel has refused by the settings before has had its other chance.
+    has_reconsidered: bool,
 }
 
 /// Delivers to a channel what is due, and waits for more.
 pub async fn serve(app: Arc<App>, channel: Arc<Channel>, mut heard: watch::Receiver<()>, ends: CancellationToken) {
     let server = app.name.clone();
-    let mut was_away = false;
+    let (mut known, mut was_away) = (Known::default(), false);
     while !ends.is_cancelled() {
         heard.borrow_and_update();
-        let wait = match round(&app, &channel, &server).await {
+        let wait = match round(&app, &channel, &server, &mut known).await {
             Ok(wait) => {
                 was_away = false;
+                *app.refusal.lock() = None;
                 wait
             }
             Err(failure) => {
-                // Whoever watches the database says so once.
                 if !was_away {
                     tracing::warn!(channel = channel.name, "deliveries wait: {}", failure.message);
                 }
                 was_away = true;
-                POLL
+                // Whoever watches the database tells the channels, also if it only refuses what deliveries take.
+                if failure.is_of_database() {
+                    *app.refusal.lock() = Some(failure.message);
+                }
+                POLL.min(app.settings.unreachable_after / 2)
             }
         };
         let more = async {
@@ -61,18 +75,18 @@ pub async fn serve(app: Arc<App>, channel: Arc<Channel>, mut heard: watch::Recei
 }
 
 /// Delivers one message, if one is due; returns how long to wait then.
-async fn round(app: &App, channel: &Arc<Channel>, server: &str) -> Result<Duration, Failure> {
-    let parcel = match in_time(app, take(app, channel, server)).await? {
+async fn round(app: &App, channel: &Arc<Channel>, server: &str, known: &mut Known) -> Result<Duration, Failure> {
+    let parcel = match in_time(app, take(app, channel, server, known)).await? {
         Taken::Parcel(parcel) => parcel,
         Taken::Nothing(wait) => return Ok(wait),
     };
     let sent = Arc::clone(channel).send(Arc::clone(&parcel.message)).await;
     // If that takes too long, it is sent again when the lease is over.
     in_time(app, record(app, channel, server, &parcel, &sent)).await?;
-    let (channel, message) = (&channel.name, &parcel.message.id);
+    let (channel, id) = (&channel.name, &parcel.message.id);
     match sent {
-        Ok(()) => tracing::info!(channel, message, "delivered"),
-        Err(failed) => tracing::warn!(channel, message, "not delivered: {}", failed.why),
+        Ok(()) => tracing::info!(channel, id, "delivered"),
+        Err(failed) => tracing::warn!(channel, id, "not delivered: {}", failed.why),
     }
     Ok(Duration::ZERO)
 }
@@ -83,15 +97,24 @@ enum Taken {
 }
 
 /// Takes the lease, and what is due.
-async fn take(app: &App, channel: &Channel, server: &str) -> Result<Taken, Failure> {
+async fn take(app: &App, channel: &Channel, server: &str, known: &mut Known) -> Result<Taken, Failure> {
     let access = app.deliverer()?;
     let mut work = access.begin().await?;
     let name = channel.name.as_str();
-    let lease = deliveries::lease(&mut work, (name, &channel.kind), server, LEASE).await?;
+    let is_first = app.channels.borrow().is_first(name);
+    let is_turn = is_first && deliveries::is_first_of_minute(&mut work, name).await?;
+    let lease = deliveries::lease(&mut work, (name, &channel.kind), server, LEASE, LONGEST_BACKOFF).await?;
     let Some(lease) = lease else {
         let wait = deliveries::wait(&mut work, name).await?.unwrap_or_default();
         return Ok(Taken::Nothing(Duration::from_secs_f64(wait.clamp(0.05, POLL.as_secs_f64()))));
     };
+    if is_turn {
+        app.turn.notify_one();
+    }
+    if !known.has_reconsidered {
+        deliveries::reconsider(&mut work, name).await?;
+    }
+    let remark = remark(&targets::missing(&mut work, &channel.targets).await?);
     // What was missed is due, by whatever schedule. What is to come is by the one that the file has now.
     let missed = lease.report_at.filter(|at| *at <= lease.now);
     let report_at = channel.report.as_ref().and_then(|report| missed.or_else(|| report.after(lease.now)));
@@ -106,24 +129,41 @@ async fn take(app: &App, channel: &Channel, server: &str) -> Result<Taken, Failu
         told.extend(open.into_iter().map(|alert| (true, alert)));
     }
     let database = app.database();
-    let content = match report_at.filter(|at| *at <= lease.now) {
-        _ if !told.is_empty() => {
-            Content::Alerts(told.into_iter().map(|(is_opening, alert)| Told::of(is_opening, alert)).collect())
+    let is_report_due = report_at.is_some_and(|at| at <= lease.now);
+    let content = match told.is_empty() {
+        false => {
+            Some(Content::Alerts(told.into_iter().map(|(is_opening, alert)| Told::of(is_opening, alert)).collect()))
         }
-        Some(_) => report(&mut work, channel).await?,
-        None => {
-            deliveries::nothing(&mut work, name, server, report_at).await?;
-            work.commit().await?;
-            return Ok(Taken::Nothing(POLL));
-        }
+        true if is_report_due => report(&mut work, channel).await?,
+        true => None,
     };
+    if content.is_none() {
+        // A report of no target is not sent.
+        let next = channel.report.as_ref().filter(|_| is_report_due).and_then(|report| report.after(lease.now));
+        deliveries::nothing(&mut work, name, server, next.or(report_at), remark.as_deref()).await?;
+    }
     work.commit().await?;
+    known.has_reconsidered = true;
+    if let Some(remark) = remark.as_ref().filter(|_| remark != known.remark) {
+        tracing::warn!(channel = name, "{remark}");
+    }
+    known.remark.clone_from(&remark);
+    let Some(content) = content else { return Ok(Taken::Nothing(POLL)) };
     let own_id = || match (&content, report_at) {
         (Content::Report { .. }, Some(due)) => id("report", &database, name, due),
         _ => id("reminder", &database, name, lease.now),
     };
     let message = Message { id: recorded.clone().unwrap_or_else(own_id), database: database.clone(), content };
-    Ok(Taken::Parcel(Parcel { message: Arc::new(message), recorded, failures: lease.failures, report_at }))
+    Ok(Taken::Parcel(Parcel { message: Arc::new(message), recorded, failures: lease.failures, report_at, remark }))
+}
+
+/// What is wrong with a channel for targets that do not exist.
+fn remark(missing: &[String]) -> Option<String> {
+    match missing {
+        [] => None,
+        [name] => Some(format!("it is for target \"{name}\", which does not exist")),
+        names => Some(format!("it is for targets \"{}\", which do not exist", names.join("\", \""))),
+    }
 }
 
 /// Records what became of a message, and gives the lease back.
@@ -138,10 +178,12 @@ async fn record(
     let mut work = access.begin().await?;
     let name = channel.name.as_str();
     let failed = sent.as_ref().err();
+    let mut has_taken = failed.is_none();
     if let Content::Alerts(told) = &parcel.message.content {
         let taken = told.iter().filter(|told| failed.is_none_or(|failed| failed.taken.contains(&told.alert.id)));
         let (alerts, openings): (Vec<i64>, Vec<bool>) =
             taken.map(|told| (told.alert.id, told.change == Change::Opened)).unzip();
+        has_taken = !alerts.is_empty();
         deliveries::taken(&mut work, name, &alerts, &openings).await?;
     }
     let is_done = failed.is_none_or(|failed| failed.is_final);
@@ -150,20 +192,22 @@ async fn record(
         _ => parcel.report_at,
     };
     match failed {
-        None => deliveries::delivered(&mut work, name, server, report_at, SPACING).await?,
+        None => deliveries::delivered(&mut work, name, server, report_at, parcel.remark.as_deref(), SPACING).await?,
         Some(failed) => {
             if let Some(message) = parcel.recorded.as_deref().filter(|_| failed.is_final) {
                 deliveries::refused(&mut work, name, message, &failed.why).await?;
             }
-            let backoff = backoff(parcel.failures);
-            deliveries::failed(&mut work, name, server, &failed.why, report_at, backoff).await?;
+            // What is done with keeps back the next no longer than what was taken.
+            let longest = if failed.is_final { SPACING } else { LONGEST_BACKOFF };
+            let backoff = backoff(parcel.failures).min(longest);
+            deliveries::failed(&mut work, name, server, (&failed.why, has_taken), report_at, backoff).await?;
         }
     }
     Ok(work.commit().await?)
 }
 
-/// The report of the channel's targets, or of all.
-async fn report(work: &mut PgConnection, channel: &Channel) -> sqlx::Result<Content> {
+/// The report of the channel's targets, or of all; `None` if there is none of them.
+async fn report(work: &mut PgConnection, channel: &Channel) -> sqlx::Result<Option<Content>> {
     let named = targets::names(work).await?;
     let is_meant = |name: &&String| channel.targets.is_empty() || channel.targets.contains(name);
     let (mut text, mut markdown) = (String::new(), String::new());
@@ -173,7 +217,7 @@ async fn report(work: &mut PgConnection, channel: &Channel) -> sqlx::Result<Cont
         text.push('\n');
         markdown.push('\n');
     }
-    Ok(Content::Report { text, markdown })
+    Ok((!text.is_empty()).then_some(Content::Report { text, markdown }))
 }
 
 fn backoff(failures: i32) -> Duration {

@@ -10,7 +10,7 @@ use crate::channel::{Change, Channel, Channels, Message, id};
 use crate::client::alerts::Alert;
 use crate::serve::app::App;
 
-/// That the database is away, and which channels know.
+/// That the database is away, or takes no deliveries, and which channels know.
 pub struct Outage {
     alert: Alert,
     began: Instant,
@@ -19,8 +19,8 @@ pub struct Outage {
 }
 
 impl Outage {
-    pub fn new(database: &str, why: &str) -> Outage {
-        let alert = Alert::of_server("server unreachable", format!("{database} does not answer: {why}"));
+    pub fn new(rule: &str, sentence: String) -> Outage {
+        let alert = Alert::of_server(rule, sentence);
         Outage { alert, began: Instant::now(), told: BTreeMap::new() }
     }
 
@@ -54,7 +54,8 @@ impl Outage {
                 Ok(()) => Some(channel.name.clone()),
                 Err(failed) => {
                     tracing::warn!(channel = channel.name, "not told of the database's outage: {}", failed.why);
-                    None
+                    // Some of its readers were.
+                    failed.taken.contains(&self.alert.id).then(|| channel.name.clone())
                 }
             }
         }));

@@ -1,4 +1,4 @@
-//! What no rule can say: that the database does not answer.
+//! What no rule can say: that the database does not answer, or takes nothing that deliveries write.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use super::outage::Outage;
 use super::{POLL, in_time, until};
 use crate::serve::app::App;
 
-/// Looks every few seconds whether the database answers, and tells the channels of each time that it does not.
+/// Looks every few seconds whether the database answers and deliveries go on, and tells the channels of each time that they do not.
 pub async fn watch(app: Arc<App>) {
     let channels = app.channels.subscribe();
     let patience = app.settings.unreachable_after;
@@ -21,18 +21,25 @@ pub async fn watch(app: Arc<App>) {
             answered = Instant::now();
         } else {
             // The reserved connection: that requests have all the others is no outage.
-            match in_time(&app, async { Ok(app.deliverer()?.begin_reserved().await.map(drop)?) }).await {
-                Ok(()) => {
+            let answer = in_time(&app, async { Ok(app.deliverer()?.begin_reserved().await.map(drop)?) }).await;
+            let wrong = match answer {
+                Ok(()) => app.refusal.lock().clone().map(|why| ("deliveries refused", "takes no deliveries", why)),
+                Err(failure) => Some(("server unreachable", "does not answer", failure.message)),
+            };
+            match wrong {
+                None => {
                     answered = Instant::now();
                     if let Some(outage) = &mut outage {
                         outage.end();
                     }
                 }
-                Err(failure) if answered.elapsed() >= patience && outage.as_ref().is_none_or(Outage::is_over) => {
-                    tracing::error!("the database is away: {}", failure.message);
-                    outage = Some(Outage::new(&app.database(), &failure.message));
+                Some((rule, what, why))
+                    if answered.elapsed() >= patience && outage.as_ref().is_none_or(Outage::is_over) =>
+                {
+                    tracing::error!("the database {what}: {why}");
+                    outage = Some(Outage::new(rule, format!("{} {what}: {why}", app.database())));
                 }
-                Err(_) => (),
+                Some(_) => (),
             }
             if let Some(outage) = &mut outage {
                 outage.tell(&app, &channels).await;

@@ -77,7 +77,7 @@ impl Job {
             who = caller.who(),
             from = %caller.peer,
             mode = mode.as_str(),
-            target = selection.target,
+            target_name = selection.target,
             recipe_id = selection.recipe_id,
             failure_type = selection.failure_type,
             status = selection.status,
