@@ -30,14 +30,24 @@ pub fn is_distributed(table: pg_sys::Oid) -> Result<bool> {
     naming_anything(|| one_now::<bool>(IS_LISTED, &[table.into()])).map(|is_distributed| is_distributed == Some(true))
 }
 
-/// Whether all rows of a distributed table that have the same value in one of these columns are in one shard, as of now.
-pub fn keeps_together(table: pg_sys::Oid, columns: Vec<&str>) -> Result<bool> {
-    const KEEPS: &str = "
-        SELECT CASE WHEN partmethod OPERATOR(pg_catalog.=) 'n' THEN true
-                    WHEN partmethod OPERATOR(pg_catalog.=) 'h'
-                    THEN pg_catalog.column_to_column_name(logicalrelid, partkey) OPERATOR(pg_catalog.=) ANY ($2) END
+/// Which rows of a distributed table are in one shard.
+#[derive(PartialEq)]
+pub enum Together {
+    /// All of them: of a reference table, of one with one shard, of one that Citus only knows of.
+    All,
+    /// Those that have the same value in this column, by its name.
+    Of(String),
+    Unknown,
+}
+
+/// Which rows of a table are in one shard, as of now.
+pub fn together(table: pg_sys::Oid) -> Result<Together> {
+    const COLUMN: &str = "
+        SELECT CASE WHEN partmethod OPERATOR(pg_catalog.=) 'n' THEN ''
+                    WHEN partmethod OPERATOR(pg_catalog.=) 'h' THEN pg_catalog.column_to_column_name(logicalrelid, partkey) END
         FROM pg_catalog.pg_dist_partition WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1";
-    naming_anything(|| one_now::<bool>(KEEPS, &[table.into(), columns.into()])).map(|keeps| keeps == Some(true))
+    let column = naming_anything(|| one_now::<String>(COLUMN, &[table.into()]))?;
+    Ok(column.map_or(Together::Unknown, |column| if column.is_empty() { Together::All } else { Together::Of(column) }))
 }
 
 /// Does `work`, which reads. Its statements end on the nodes at once, unless this transaction has written there: each one that is open

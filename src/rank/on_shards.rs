@@ -1,4 +1,4 @@
-use crate::postgres::citus::keeps_together;
+use crate::postgres::citus::{Together, together};
 use crate::postgres::error::Result;
 use crate::postgres::stream::stream;
 use crate::rank::position::{Order, Position};
@@ -15,6 +15,7 @@ pub fn can_rank_on_shards(rules: &Rules, leaf: &Leaf) -> Result<bool> {
         return Ok(false);
     };
     if !leaf.is_distributed
+        || target.recipe.expression.is_some()
         || !target.recipe.has_one_text()
         || rules.selection.matches(target) != "true"
         || target.has_several_statuses()
@@ -24,8 +25,13 @@ pub fn can_rank_on_shards(rules: &Rules, leaf: &Leaf) -> Result<bool> {
         return Ok(false);
     }
     let account = target.account_column.as_ref().map(|account| account.number);
-    let account = target.reads.iter().find(|(_, column)| Some(column.number) == account).map(|(name, _)| name.as_str());
-    keeps_together(leaf.table.oid, account.into_iter().chain([recipe.as_str()]).collect())
+    let is_account =
+        |name: &str| target.reads.iter().any(|(read, column)| read == name && Some(column.number) == account);
+    Ok(match together(leaf.table.oid)? {
+        Together::All => true,
+        Together::Of(column) => column == *recipe || is_account(&column),
+        Together::Unknown => false,
+    })
 }
 
 /// Ranks the rows in scope of a target where they are: a shard returns one row for a recipe. Returns false, with nothing counted, if it

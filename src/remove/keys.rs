@@ -3,7 +3,7 @@ use std::ops::{ControlFlow, Range};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 
-use crate::postgres::citus::{wait_on_nodes, with_settings_on_nodes};
+use crate::postgres::citus::{Together, together, wait_on_nodes, with_settings_on_nodes};
 use crate::postgres::error::Result;
 use crate::postgres::met::Met;
 use crate::postgres::stream::{Row, stream, stream_until, stream_writing};
@@ -63,7 +63,7 @@ pub fn remove_all(
     let keys = Keys::of(rules, leaf, tables)?;
     if rules.is_regular() {
         let all = 0..tally.list.len();
-        if kept_back == 0 && all.len() > LISTED && leaf.is_all_of(rules.target)? && can_rank_on_shards(rules, leaf)? {
+        if kept_back == 0 && all.len() > LISTED && has_recipes_in_shards(rules, leaf)? {
             on_nodes(leaf, || keys.remove_ranked(tally))?;
         }
         return remove(rules, leaf, tables, all, (0, usize::MAX), tally, left).map(drop);
@@ -78,6 +78,15 @@ pub fn remove_all(
 
 fn on_nodes<T>(leaf: &Leaf, work: impl FnOnce() -> Result<T>) -> Result<T> {
     if leaf.is_distributed { with_settings_on_nodes(work) } else { work() }
+}
+
+/// Whether each of several shards has all rows of the recipes that it has, and can rank them.
+fn has_recipes_in_shards(rules: &Rules, leaf: &Leaf) -> Result<bool> {
+    let Some(recipe) = rules.target.recipe_column.clone() else { return Ok(false) };
+    Ok(leaf.is_distributed
+        && together(leaf.table.oid)? == Together::Of(recipe)
+        && leaf.is_all_of(rules.target)?
+        && can_rank_on_shards(rules, leaf)?)
 }
 
 /// Whether code of the run has changed what it has neither removed nor finds any more. Of a distributed table without triggers, other
