@@ -51,10 +51,11 @@ impl Sought {
         let (mut of_recipes, mut ids, mut of_kinds, mut times) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for recipe in recipes {
             let kind = kind_of(rules, recipe, None);
-            of_kinds.push(Some(kinds.iter().position(|known| *known == kind).unwrap_or_else(|| {
+            let place = kinds.iter().position(|known| *known == kind).unwrap_or_else(|| {
                 kinds.push(kind);
                 kinds.len() - 1
-            })));
+            });
+            of_kinds.push(place.to_string());
             of_recipes.push(recipe.recipe_id.clone());
             if let Some(cutoff) = recipe.cutoff {
                 times.push(Some(instant_as_text(cutoff.at, target.failed_at.type_oid)));
@@ -66,8 +67,7 @@ impl Sought {
         if let [kind] = &kinds[..] {
             condition += kind;
         } else {
-            let places: Vec<String> = of_kinds.iter().flatten().map(usize::to_string).collect();
-            list.push(("kind".into(), format!("'{{{}}}'::pg_catalog.int4[]", places.join(","))));
+            list.push(("kind".into(), format!("'{{{}}}'::pg_catalog.int4[]", of_kinds.join(","))));
             let is_of = |(place, kind): (usize, &String)| format!("sought.kind OPERATOR(pg_catalog.=) {place}{kind}");
             let each: Vec<String> = kinds.iter().enumerate().map(is_of).collect();
             condition += &format!(" AND ({})", each.join(" OR "));
