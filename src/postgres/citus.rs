@@ -8,7 +8,7 @@ use crate::postgres::error::{Result, spi};
 use crate::postgres::names::naming_anything;
 use crate::postgres::now::one_now;
 use crate::postgres::search_path::names;
-use crate::postgres::settings::set_local;
+use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::subtransaction::{or_nothing, sqlstate};
 
 /// Whether Citus is in this database.
@@ -30,12 +30,42 @@ pub fn is_distributed(table: pg_sys::Oid) -> Result<bool> {
     naming_anything(|| one_now::<bool>(IS_LISTED, &[table.into()])).map(|is_distributed| is_distributed == Some(true))
 }
 
-/// The column whose values say in which shard a row is, by its name; `None` for a table that has none.
-pub fn distribution_column(table: pg_sys::Oid) -> Result<Option<String>> {
+/// Which rows of a distributed table are in one shard.
+#[derive(PartialEq)]
+pub enum Together {
+    /// All of them: of a reference table, of one with one shard, of one that Citus only knows of.
+    All,
+    /// Those that have the same value in this column, by its name.
+    Of(String),
+    Unknown,
+}
+
+/// Which rows of a table are in one shard, as of now.
+pub fn together(table: pg_sys::Oid) -> Result<Together> {
     const COLUMN: &str = "
-        SELECT CASE WHEN partmethod OPERATOR(pg_catalog.=) 'h' THEN pg_catalog.column_to_column_name(logicalrelid, partkey) END
+        SELECT CASE WHEN partmethod OPERATOR(pg_catalog.=) 'n' THEN ''
+                    WHEN partmethod OPERATOR(pg_catalog.=) 'h' THEN pg_catalog.column_to_column_name(logicalrelid, partkey) END
         FROM pg_catalog.pg_dist_partition WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1";
-    naming_anything(|| one_now::<String>(COLUMN, &[table.into()]))
+    let column = naming_anything(|| one_now::<String>(COLUMN, &[table.into()]))?;
+    Ok(column.map_or(Together::Unknown, |column| if column.is_empty() { Together::All } else { Together::Of(column) }))
+}
+
+/// Does `work`, which reads. Its statements end on the nodes at once, unless this transaction has written there: each one that is open
+/// there costs a connection more when a subtransaction is rolled back.
+pub fn reading_shards<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    with_settings(|| {
+        set_local("citus.select_opens_transaction_block", "off");
+        work()
+    })
+}
+
+/// Does `work`, whose statements open a second connection to a node, and further ones, only as they last. Citus opens one more every
+/// 10 ms, which takes as long.
+pub fn with_few_connections<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    with_settings(|| {
+        set_local("citus.executor_slow_start_interval", "100");
+        work()
+    })
 }
 
 /// Does `work`, whose statements wait on the nodes no longer than this one does, and whose triggers have this process's search path there.

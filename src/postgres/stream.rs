@@ -38,9 +38,9 @@ impl Row<'_> {
         }
     }
 
-    /// The value of a column, counted from 0, as PostgreSQL passes it; `None` for NULL.
+    /// The value of a column, counted from 0, as PostgreSQL passes it; `None` for NULL, and behind the last column.
     pub fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
-        (!self.nulls[column]).then(|| self.values[column])
+        self.nulls.get(column).is_some_and(|is_null| !is_null).then(|| self.values[column])
     }
 
     /// A bigint. A smaller integer, a boolean or a timestamp (microseconds since 2000) is as long as one here.

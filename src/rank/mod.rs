@@ -6,7 +6,7 @@ pub mod held;
 pub mod index;
 pub mod lost;
 pub mod newest;
-mod on_shards;
+pub mod on_shards;
 pub mod one_pass;
 pub mod position;
 pub mod removable;

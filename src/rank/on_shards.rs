@@ -1,29 +1,47 @@
-use crate::postgres::citus::distribution_column;
+use crate::postgres::citus::{Together, together};
 use crate::postgres::error::Result;
 use crate::postgres::stream::stream;
 use crate::rank::position::{Order, Position};
 use crate::rank::tally::Tally;
 use crate::rules::Rules;
-use crate::rules::matching::Age;
 use crate::target::leaf::Leaf;
 
-/// Ranks the rows in scope of a target where they are: where a shard has all rows of a recipe, it returns one row for it. Returns false,
-/// with nothing counted, if not: the table is distributed by something else, or recipes are ranked by more than one policy.
-pub fn rank_on_shards(rules: &Rules, leaves: &[Leaf], ages: &[Age], order: &Order, tally: &mut Tally) -> Result<bool> {
+/// Whether shards can rank the rows in scope of a leaf that has all of the target's: each has all rows of a recipe that are in scope, and
+/// they are ranked by one policy.
+pub fn can_rank_on_shards(rules: &Rules, leaf: &Leaf) -> Result<bool> {
     let target = rules.target;
-    let ([leaf], [policy], [age], [(_, id)]) = (leaves, &rules.policies.list[..], ages, &target.id.columns[..]) else {
+    let ([policy], [_], Some(recipe)) = (&rules.policies.list[..], &target.id.columns[..], &target.recipe_column)
+    else {
         return Ok(false);
     };
-    let selects_all = rules.selection.matches(target) == "true";
     if !leaf.is_distributed
-        || target.recipe_column.is_none()
-        || distribution_column(leaf.table.oid)? != target.recipe_column
+        || target.recipe.expression.is_some()
         || !target.recipe.has_one_text()
-        || !selects_all
+        || rules.selection.matches(target) != "true"
         || target.has_several_statuses()
         || policy.keep == 0
-        || age.keep_cutoff > i64::MIN
+        || policy.keep_cutoff.is_some()
     {
+        return Ok(false);
+    }
+    let account = target.account_column.as_ref().map(|account| account.number);
+    let is_account =
+        |name: &str| target.reads.iter().any(|(read, column)| read == name && Some(column.number) == account);
+    Ok(match together(leaf.table.oid)? {
+        Together::All => true,
+        Together::Of(column) => column == *recipe || is_account(&column),
+        Together::Unknown => false,
+    })
+}
+
+/// Ranks the rows in scope of a target where they are: a shard returns one row for a recipe. Returns false, with nothing counted, if it
+/// cannot.
+pub fn rank_on_shards(rules: &Rules, leaves: &[Leaf], order: &Order, tally: &mut Tally) -> Result<bool> {
+    let target = rules.target;
+    let ([leaf], [policy], [(_, id)]) = (leaves, &rules.policies.list[..], &target.id.columns[..]) else {
+        return Ok(false);
+    };
+    if !can_rank_on_shards(rules, leaf)? {
         return Ok(false);
     }
     let (failed_at, recipe) = (&target.failed_at, &target.recipe);

@@ -64,7 +64,7 @@ pub fn rank(rules: &Rules, leaves: &[Leaf]) -> Result<Ranked> {
     let lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
     let order = Order::of(&target.id.value);
     let mut tally = Tally::of(target, &rules.policies);
-    if rank_on_shards(rules, leaves, &ages, &order, &mut tally)? {
+    if rank_on_shards(rules, leaves, &order, &mut tally)? {
         return Ok(Ranked { tally, positions: Some(vec![Vec::new()]), lsn });
     }
     let mut newest: Vec<Newest<Expired>> = Vec::new();

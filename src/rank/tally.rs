@@ -247,7 +247,14 @@ impl Tally {
         self.list[recipe].removed += count;
     }
 
-    /// The same for one row per number: its recipe, an integer of `bytes` bytes. No policy names anything else. The upper bytes of
+    /// Counts a row that a run has removed: `Policies::group_columns`, or its recipe if that says which entry it has.
+    pub fn count_one(&mut self, row: &Row) {
+        let recipe = self.of_row(row);
+        self.list[recipe].failed += 1;
+        self.list[recipe].removed += 1;
+    }
+
+    /// The same as `count_removed` for one row per number: its recipe, an integer of `bytes` bytes. No policy names anything else. The upper bytes of
     /// the Datum mean nothing: code compiled by JIT does not extend the sign.
     pub fn count_numbers(&mut self, numbers: &[Option<pg_sys::Datum>], bytes: u32) {
         let unused = 64 - 8 * bytes;

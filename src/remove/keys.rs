@@ -3,11 +3,12 @@ use std::ops::{ControlFlow, Range};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 
-use crate::postgres::citus::{wait_on_nodes, with_settings_on_nodes};
+use crate::postgres::citus::{Together, together, wait_on_nodes, with_settings_on_nodes};
 use crate::postgres::error::Result;
 use crate::postgres::met::Met;
 use crate::postgres::stream::{Row, stream, stream_until, stream_writing};
 use crate::postgres::subtransaction::attempt;
+use crate::rank::on_shards::can_rank_on_shards;
 use crate::rank::removable::Removable;
 use crate::rank::tally::{RecipeCount, Tally};
 use crate::remove::besides::Besides;
@@ -23,6 +24,9 @@ const AT_ONCE: i64 = 100_000;
 
 /// Recipes whose rows a statement removes, at most.
 const RECIPES: usize = 50_000;
+
+/// Recipes whose cutoffs are a longer list to read, on each shard, than its rows are to rank there anew.
+const LISTED: usize = 1_000;
 
 /// Ids that are held at a time, to find those of rows that cannot go, and about how many bytes.
 const IDS: usize = 10_000;
@@ -56,10 +60,14 @@ pub fn remove_all(
     tally: &mut Tally,
     left: &mut Left,
 ) -> Result<()> {
-    if rules.is_regular() {
-        return remove(rules, leaf, tables, 0..tally.list.len(), (0, usize::MAX), tally, left).map(drop);
-    }
     let keys = Keys::of(rules, leaf, tables)?;
+    if rules.is_regular() {
+        let all = 0..tally.list.len();
+        if kept_back == 0 && all.len() > LISTED && has_recipes_in_shards(rules, leaf)? {
+            on_nodes(leaf, || keys.remove_ranked(tally))?;
+        }
+        return remove(rules, leaf, tables, all, (0, usize::MAX), tally, left).map(drop);
+    }
     on_nodes(leaf, || {
         let all = Sought::all(rules);
         // Code on the other server may write rows again that have gone.
@@ -70,6 +78,15 @@ pub fn remove_all(
 
 fn on_nodes<T>(leaf: &Leaf, work: impl FnOnce() -> Result<T>) -> Result<T> {
     if leaf.is_distributed { with_settings_on_nodes(work) } else { work() }
+}
+
+/// Whether each of several shards has all rows of the recipes that it has, and can rank them.
+fn has_recipes_in_shards(rules: &Rules, leaf: &Leaf) -> Result<bool> {
+    let Some(recipe) = rules.target.recipe_column.clone() else { return Ok(false) };
+    Ok(leaf.is_distributed
+        && together(leaf.table.oid)? == Together::Of(recipe)
+        && leaf.is_all_of(rules.target)?
+        && can_rank_on_shards(rules, leaf)?)
 }
 
 /// Whether code of the run has changed what it has neither removed nor finds any more. Of a distributed table without triggers, other
@@ -105,6 +122,10 @@ impl<'a> Keys<'a> {
         let mut next = range.start;
         while next < range.end && room > 0 && !left.is_over()? {
             let (several, behind) = self.together(&tally.list, next..range.end, room);
+            if stayed == 0 && several.is_empty() && behind > next {
+                next = behind;
+                continue;
+            }
             if stayed == 0 && several.len() > 1 {
                 room -= several.iter().map(|place| self.rows_of(&tally.list[*place])).sum::<i64>();
                 self.remove_several(several, tally, left)?;
@@ -181,6 +202,31 @@ impl<'a> Keys<'a> {
             if missing > 0 {
                 self.keep(&self.sought(tally, &short), missing, (0, self.are_there), tally, left)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Removes the rows that are not among the newest of their recipes, if they are no more than were ranked. Those that it leaves go by
+    /// their cutoffs.
+    fn remove_ranked(&self, tally: &mut Tally) -> Result<()> {
+        let recipes: Vec<usize> = (0..tally.list.len()).collect();
+        if recipes.iter().map(|place| self.rows_of(&tally.list[*place])).sum::<i64>() > AT_ONCE {
+            return Ok(());
+        }
+        self.leaf.is_still_of(self.rules.target)?;
+        let sought = Sought::beyond_newest(self.rules, self.leaf);
+        let removed = attempt(|| {
+            let gone = self.delete(&sought)?;
+            Ok(self.removed_of(&recipes, &gone, tally).map(|removed| (gone, removed)))
+        });
+        match removed {
+            Ok(Some((gone, removed))) => {
+                tally.add(gone);
+                let of_each = tally.list.iter_mut().zip(removed);
+                of_each.for_each(|(recipe, removed)| recipe.left.iter_mut().for_each(|left| *left -= removed));
+            }
+            Ok(None) => {}
+            Err(failure) => drop(self.met(failure)?),
         }
         Ok(())
     }
@@ -391,7 +437,7 @@ impl<'a> Keys<'a> {
     fn delete(&self, sought: &Sought) -> Result<Tally> {
         let mut gone = Tally::of(self.rules.target, &self.rules.policies);
         let besides = Besides::of(self.leaf, &self.others);
-        stream_writing(&sought.delete(self.rules, self.leaf), None, |row| gone.count_removed(row))?;
+        stream_writing(&sought.delete(self.rules, self.leaf), None, |row| gone.count_one(row))?;
         besides.are_none(0)?;
         Ok(gone)
     }

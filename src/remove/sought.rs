@@ -1,6 +1,7 @@
 use pgrx::spi::quote_literal;
 
 use crate::postgres::datum::instant_as_text;
+use crate::postgres::table::Column;
 use crate::rank::position::Position;
 use crate::rank::tally::RecipeCount;
 use crate::rules::Rules;
@@ -47,44 +48,75 @@ impl Sought {
     pub fn of_several(rules: &Rules, recipes: &[&RecipeCount]) -> Sought {
         let target = rules.target;
         let mut kinds: Vec<String> = Vec::new();
-        let mut rows = Vec::new();
+        let (mut of_recipes, mut ids, mut of_kinds, mut times) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for recipe in recipes {
             let kind = kind_of(rules, recipe, None);
             let place = kinds.iter().position(|known| *known == kind).unwrap_or_else(|| {
                 kinds.push(kind);
                 kinds.len() - 1
             });
-            let mut values =
-                vec![target.recipe.literal(recipe.recipe_id.as_deref().unwrap_or_default()), place.to_string()];
+            of_kinds.push(place.to_string());
+            of_recipes.push(recipe.recipe_id.clone());
             if let Some(cutoff) = recipe.cutoff {
-                values.push(at(target, cutoff));
-                values.extend(target.id.columns.iter().zip(id_of(target, cutoff)).map(|((_, column), value)| {
-                    value.map_or_else(|| format!("NULL::{}", column.sql_type), |value| column.literal(&value))
-                }));
+                times.push(Some(instant_as_text(cutoff.at, target.failed_at.type_oid)));
+                ids.push(id_of(target, cutoff));
             }
-            rows.push(format!("({})", values.join(", ")));
         }
-        let has_cutoffs = recipes.iter().any(|recipe| recipe.cutoff.is_some());
-        let ids: Vec<String> = (0..target.id.columns.len()).map(|place| format!("id_{place}")).collect();
-        let columns = if has_cutoffs { format!(", failed_at, {}", ids.join(", ")) } else { String::new() };
-        let is_of_kind = |(place, kind): (usize, &String)| format!("sought.kind OPERATOR(pg_catalog.=) {place}{kind}");
-        let of_kinds: Vec<String> = kinds.iter().enumerate().map(is_of_kind).collect();
-        let mut condition = format!(
-            "{} OPERATOR(pg_catalog.=) sought.recipe AND ({}) AND {}",
-            target.recipe.of_row(),
-            of_kinds.join(" OR "),
-            rules.condition()
-        );
-        if has_cutoffs {
-            let ids: Vec<String> = ids.iter().map(|id| format!("sought.{id}")).collect();
+        let mut list = vec![("recipe".to_owned(), target.recipe.array(&of_recipes))];
+        let mut condition = format!("{} OPERATOR(pg_catalog.=) sought.recipe", target.recipe.of_row());
+        if let [kind] = &kinds[..] {
+            condition += kind;
+        } else {
+            list.push(("kind".into(), format!("'{{{}}}'::pg_catalog.int4[]", of_kinds.join(","))));
+            let is_of = |(place, kind): (usize, &String)| format!("sought.kind OPERATOR(pg_catalog.=) {place}{kind}");
+            let each: Vec<String> = kinds.iter().enumerate().map(is_of).collect();
+            condition += &format!(" AND ({})", each.join(" OR "));
+        }
+        condition += &format!(" AND {}", rules.condition());
+        if !times.is_empty() {
+            list.push(("failed_at".into(), target.failed_at.array(&times)));
+            let mut names = Vec::new();
+            for (place, (_, column)) in target.id.columns.iter().enumerate() {
+                let values: Vec<Option<String>> = ids.iter().map(|id| id[place].clone()).collect();
+                list.push((format!("id_{place}"), column.array(&values)));
+                names.push(format!("sought.id_{place}"));
+            }
             condition += &format!(
                 " AND ({column} OPERATOR(pg_catalog.<) sought.failed_at
                        OR {column} OPERATOR(pg_catalog.=) sought.failed_at AND {})",
-                target.id.is_before_columns(&ids),
+                target.id.is_before_columns(&names),
                 column = target.failed_at.of_row(),
             );
         }
-        Sought { beside: format!("(VALUES {}) AS sought (recipe, kind{columns})", rows.join(", ")), condition }
+        let (names, arrays): (Vec<_>, Vec<_>) =
+            list.into_iter().map(|(name, array)| (name, format!("pg_catalog.unnest({array})"))).unzip();
+        // With OFFSET Citus sends the list to each node once, and not with the statement on each shard.
+        let beside = format!(
+            "(SELECT * FROM ROWS FROM ({}) AS list ({}) OFFSET 0) AS sought",
+            arrays.join(", "),
+            names.join(", ")
+        );
+        Sought { beside, condition }
+    }
+
+    /// Those that are not among the newest of their recipes, which `can_rank_on_shards` ranks there anew.
+    pub fn beyond_newest(rules: &Rules, leaf: &Leaf) -> Sought {
+        let (target, policy) = (rules.target, rules.policies.default_policy());
+        let (recipe, id, at) = (target.recipe.of_row(), target.id.value.of_row(), target.failed_at.of_row());
+        let beside = format!(
+            "(SELECT {recipe} AS recipe, {id} AS id, {at} AS failed_at, pg_catalog.row_number() OVER (
+                         PARTITION BY {recipe} ORDER BY {at} DESC, {id} DESC) AS place
+              FROM {} g WHERE {}) AS ranked",
+            leaf.rows(),
+            rules.condition()
+        );
+        let condition = format!(
+            "{recipe} OPERATOR(pg_catalog.=) ranked.recipe AND {id} OPERATOR(pg_catalog.=) ranked.id
+             AND {at} OPERATOR(pg_catalog.=) ranked.failed_at AND ranked.place OPERATOR(pg_catalog.>) {} AND {}",
+            policy.keep,
+            rules.condition()
+        );
+        Sought { beside, condition }
     }
 
     /// Those of them that meet a condition, too.
@@ -98,17 +130,20 @@ impl Sought {
         format!("SELECT {columns} FROM {} g{beside} WHERE {} {order}", leaf.rows(), self.condition)
     }
 
-    /// The statement that removes them, and returns `Policies::group_columns` and 1 of each.
+    /// The statement that removes them, and returns of each what `Tally::count_one` counts.
     pub fn delete(&self, rules: &Rules, leaf: &Leaf) -> String {
         let beside = if self.beside.is_empty() { String::new() } else { format!(" USING {}", self.beside) };
-        let group = rules.policies.group_columns(rules.target, &rules.target.recipe_key());
-        format!("DELETE FROM {} g{beside} WHERE {} RETURNING {group}, 1::bigint", leaf.rows(), self.condition)
+        let key = rules.target.recipe_key();
+        let is_by_recipe = rules.policies.are_by_recipe() && !rules.target.has_several_statuses();
+        let group = if is_by_recipe { key } else { rules.policies.group_columns(rules.target, &key) };
+        format!("DELETE FROM {} g{beside} WHERE {} RETURNING {group}", leaf.rows(), self.condition)
     }
 }
 
-/// Whether a statement can tell a recipe's rows by one comparison.
+/// Whether a statement can tell a recipe's rows by one comparison with a value of a list.
 pub fn can_be_among_several(target: &Target, recipe: &RecipeCount) -> bool {
     recipe.recipe_id.as_ref().is_some_and(|id| target.is_of_recipe(id) == target.recipe.is(id))
+        && target.id.columns.iter().map(|(_, column)| column).chain([&target.recipe]).all(Column::can_be_listed)
 }
 
 /// The condition on a row `g` of a recipe, with an AND before it, that it is under this policy and has this status; empty where the recipe

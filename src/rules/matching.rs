@@ -49,7 +49,8 @@ impl<T: Default> Choice<T> {
 }
 
 impl Policies {
-    /// Those that a run of a target obeys. Errors: 42704 (there is no default policy, which a regular run needs).
+    /// Those that a run of a target obeys. Errors: 42704 (there is no default policy, which a regular run needs), those of
+    /// `finds_failure_types`.
     pub fn of(target: &Target, mode: Mode) -> Result<Policies> {
         let list = Policy::all(target)?;
         if mode == Mode::Regular && !list.iter().any(|policy| policy.names.are_none()) {
@@ -58,6 +59,9 @@ impl Policies {
                 format!("target \"{}\" has no default policy", target.name),
                 format!("INSERT INTO backlog_cleanup.policy (target) VALUES ({})", quote_literal(&target.name)),
             ));
+        }
+        if let Some(policy) = list.iter().find(|policy| policy.names.failure_type.is_some()) {
+            target.finds_failure_types(|| policy.names.drop(target))?;
         }
         Ok(Policies::new(list))
     }

@@ -77,6 +77,7 @@ impl Names {
                 let hint = format!("SELECT * FROM backlog_cleanup.target WHERE name = {}", quote_literal(&target.name));
                 return Err(error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, hint));
             }
+            target.finds_failure_types(|| target.set("fingerprint", "false"))?;
             if !target.has_failure_type_in_text() {
                 target.accepts(&target.failure_type, failure_type)?;
             }

@@ -16,7 +16,7 @@ pub struct Selection<'a> {
 }
 
 impl Selection<'_> {
-    /// Errors: 22P02 (a value is not valid for its column), 22023 (its column stores it as another, it is too long, or rows of
+    /// Errors: 0A000 (nodes cannot tell failure types), 22P02 (a value is not valid for its column), 22023 (its column stores it as another, it is too long, or rows of
     /// the status are out of scope).
     pub fn check(&self, target: &Target) -> Result<()> {
         for (argument, value) in
@@ -29,6 +29,7 @@ impl Selection<'_> {
             }
         }
         self.recipe_id.map_or(Ok(()), |recipe_id| target.accepts(&target.recipe, recipe_id))?;
+        self.failure_type.map_or(Ok(()), |_| target.finds_failure_types(|| target.set("fingerprint", "false")))?;
         let failure_type = self.failure_type.filter(|_| !target.has_failure_type_in_text());
         failure_type.map_or(Ok(()), |failure_type| target.accepts(&target.failure_type, failure_type))?;
         self.status.map_or(Ok(()), |status| target.written_status(status).map(drop))

@@ -86,8 +86,9 @@ fn count(target: &Target, leaves: &[Leaf], since: Option<Interval>) -> Result<Co
         leaf.reading_as_owner(target, || {
             Spi::connect(|client| {
                 client.select(statement.as_str(), None, &[])?.try_for_each(|row| {
-                    let hour = (row.get(1)?, row.get(2)?.unwrap_or_default());
-                    counted.entry(hour).or_default()[0] += row.get::<i64>(3)?.unwrap_or_default();
+                    let there: String = row.get(2)?.unwrap_or_default();
+                    counted.entry((row.get(1)?, target.failure_type_here(leaf, &there))).or_default()[0] +=
+                        row.get::<i64>(3)?.unwrap_or_default();
                     Ok(())
                 })
             })
@@ -138,7 +139,7 @@ fn statement(target: &Target, leaf: &Leaf, since: Option<&str>) -> String {
          WHERE {is_failed} AND {since}
          GROUP BY 1, 2",
         hour = target.instant(&failed_at),
-        failure_type = target.failure_type_of_row(),
+        failure_type = target.failure_type_there(leaf),
         table = leaf.rows(),
         is_failed = target.is_failed(),
     )

@@ -116,6 +116,33 @@ impl Column {
         format!("{}{late}::{}", quote_literal(value), self.sql_type)
     }
 
+    /// Values of this column's type as SQL: an array. A short one for a type of PostgreSQL's own, which reads no code.
+    pub fn array(&self, values: &[Option<String>]) -> String {
+        if self.type_oid.to_u32() >= pg_sys::FirstNormalObjectId {
+            let literal = |value: &Option<String>| value.as_ref().map_or("NULL".into(), |value| self.literal(value));
+            let literals: Vec<String> = values.iter().map(literal).collect();
+            return format!("ARRAY[{}]::{}[]", literals.join(", "), self.sql_type);
+        }
+        let element = |value: &Option<String>| {
+            let quoted = |value: &String| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
+            value.as_ref().map_or("NULL".into(), quoted)
+        };
+        let elements: Vec<String> = values.iter().map(element).collect();
+        format!("{}::{}[]", quote_literal(format!("{{{}}}", elements.join(","))), self.sql_type)
+    }
+
+    /// Whether `array` has an element for each value: of arrays it would be one of many dimensions.
+    pub fn can_be_listed(&self) -> bool {
+        // SAFETY: look-ups in the system cache.
+        unsafe {
+            let base = pg_sys::getBaseType(self.type_oid);
+            pg_sys::get_array_type(self.type_oid) != pg_sys::InvalidOid
+                && pg_sys::get_element_type(base) == pg_sys::InvalidOid
+                && base != pg_sys::INT2VECTOROID
+                && base != pg_sys::OIDVECTOROID
+        }
+    }
+
     fn is_read_late(&self, value: &str) -> bool {
         self.type_oid.to_u32() >= pg_sys::FirstNormalObjectId && has_elements(value)
     }

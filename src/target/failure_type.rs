@@ -1,7 +1,11 @@
+use backlog_cleanup_report::fingerprint;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
+use crate::postgres::citus::is_distributed;
+use crate::postgres::error::{Result, error};
 use crate::target::Target;
+use crate::target::leaf::Leaf;
 
 /// Characters of a failure type.
 const LENGTH: i32 = 100;
@@ -24,11 +28,47 @@ impl Target {
     /// that of its `message`, `error` or `class` (of an array its last element), at most 100 characters; of another type the value.
     /// One expression for what groups rows and what selects them. No row makes it fail, or takes much memory.
     pub fn failure_type_of_row(&self) -> String {
+        self.failure_type_told(&|text| self.type_of_bounded(text))
+    }
+
+    /// The same as the server can tell it that has the rows of a leaf: nodes of Citus return what the fingerprint is taken of, since they do not
+    /// have the function that takes it. `failure_type_here` does.
+    pub fn failure_type_there(&self, leaf: &Leaf) -> String {
+        match self.takes_fingerprint_here(leaf.is_distributed) {
+            true => self.failure_type_told(&str::to_owned),
+            false => self.failure_type_of_row(),
+        }
+    }
+
+    /// The failure type of what `failure_type_there` has returned.
+    pub fn failure_type_here(&self, leaf: &Leaf, there: &str) -> String {
+        if self.takes_fingerprint_here(leaf.is_distributed) { fingerprint(there) } else { there.to_owned() }
+    }
+
+    fn takes_fingerprint_here(&self, is_distributed: bool) -> bool {
+        is_distributed && self.fingerprint_function.is_some() && self.has_failure_type_in_text()
+    }
+
+    /// Refuses to find rows by their failure types where nodes cannot tell them. Errors: 0A000.
+    pub fn finds_failure_types(&self, hint: impl FnOnce() -> String) -> Result<()> {
+        if !self.takes_fingerprint_here(true) || !is_distributed(self.table.oid)? {
+            return Ok(());
+        }
+        let message = format!(
+            "rows of table \"{}\", which Citus distributes, are not found by failure types that are fingerprints, which its nodes cannot take",
+            self.table.name
+        );
+        Err(error(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message, hint()))
+    }
+
+    /// `told` makes a failure type of a text of at most `LOOKED_AT` characters.
+    fn failure_type_told(&self, told: &dyn Fn(&str) -> String) -> String {
+        let of_text = |text: &str| told(&format!("pg_catalog.left({text}, {LOOKED_AT})"));
         let column = self.failure_type.of_row();
         let is_large = format!("pg_catalog.pg_column_size({column}) OPERATOR(pg_catalog.>) {LARGEST}");
         match self.failure_type.type_oid {
             // `left` reads each character, which takes half as long as a fingerprint.
-            pg_sys::TEXTOID | pg_sys::VARCHAROID => self.type_of_bounded(&format!(
+            pg_sys::TEXTOID | pg_sys::VARCHAROID => told(&format!(
                 "CASE WHEN pg_catalog.octet_length({column}::pg_catalog.text) OPERATOR(pg_catalog.<=) {LOOKED_AT}
                       THEN {column}::pg_catalog.text ELSE pg_catalog.left({column}::pg_catalog.text, {LOOKED_AT}) END"
             )),
@@ -41,15 +81,14 @@ impl Target {
                 );
                 let keys =
                     ["message", "error", "class"].map(|key| format!("({last}) OPERATOR(pg_catalog.->>) '{key}'"));
-                let line = self
-                    .type_of_text(&format!("COALESCE({}, ({last}) OPERATOR(pg_catalog.#>>) '{{}}')", keys.join(", ")));
+                let line = of_text(&format!("COALESCE({}, ({last}) OPERATOR(pg_catalog.#>>) '{{}}')", keys.join(", ")));
                 // A `jsonb` is written when it is read, so that it has only what a text can have.
                 let as_written = format!(
                     "WHEN pg_catalog.strpos({column}::pg_catalog.text, E'\\\\u') OPERATOR(pg_catalog.>) 0
                           AND (pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8'
                                OR pg_catalog.replace({column}::pg_catalog.text, E'\\\\\\\\', '_') OPERATOR(pg_catalog.~) {NO_TEXT})
                      THEN {}",
-                    self.type_of_text(&format!("{column}::pg_catalog.text"))
+                    of_text(&format!("{column}::pg_catalog.text"))
                 );
                 let text = format!("{column}::pg_catalog.text");
                 let is_long = match is_json {

@@ -2,7 +2,7 @@ use std::thread::available_parallelism;
 
 use pgrx::prelude::*;
 
-use crate::postgres::citus::is_distributed;
+use crate::postgres::citus::{is_distributed, reading_shards, with_few_connections};
 use crate::postgres::error::{Result, error};
 use crate::postgres::names::naming_once;
 use crate::postgres::now::{one_now, rows_now};
@@ -88,7 +88,11 @@ impl Leaf {
 
     /// Removes rows of the leaf as its owner. Errors: those of `as_owner_of`, 40001 (a trigger of another leaf has changed it).
     pub fn as_owner<T>(&self, target: &Target, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()))
+        as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| self.at_its_pace(work)))
+    }
+
+    fn at_its_pace<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.is_distributed { with_few_connections(work) } else { work() }
     }
 
     /// Reads the leaf as its owner. Errors: the same, and what an expression of the target raises for a row, with its name and the
@@ -99,6 +103,7 @@ impl Leaf {
 
     /// The same of a part of it, as a FROM clause has that.
     pub fn reading_part_as_owner<T>(&self, target: &Target, part: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let work = || if self.is_distributed { reading_shards(|| self.at_its_pace(work)) } else { work() };
         let read = || reading_as_owner_of(&self.table, || self.is_still_of(target).and_then(|()| work()));
         let rows = Rows { table: &self.table, from: part, have_positions: self.reach == Reach::Position };
         briefly(read).map_err(|failure| target.failed_to_read(&rows, failure))

@@ -188,7 +188,7 @@ fn failure_types(target: &Target, leaves: &[Leaf], span: &Range<i64>) -> Result<
             "SELECT COALESCE({}, '(none)')::pg_catalog.text, pg_catalog.count(*) FROM {} g
              WHERE {} AND {failed_at} OPERATOR(pg_catalog.>=) {} AND {failed_at} OPERATOR(pg_catalog.<) {}
              GROUP BY 1",
-            target.failure_type_of_row(),
+            target.failure_type_there(leaf),
             leaf.rows(),
             target.is_failed(),
             end(span.start),
@@ -198,7 +198,8 @@ fn failure_types(target: &Target, leaves: &[Leaf], span: &Range<i64>) -> Result<
             stream(&statement, |row| {
                 // SAFETY: the first column of the statement is a text.
                 let failure_type = unsafe { row.text(0) }.unwrap_or_default();
-                *rows.entry(failure_type.to_owned()).or_default() += row.number(1).unwrap_or_default();
+                *rows.entry(target.failure_type_here(leaf, failure_type)).or_default() +=
+                    row.number(1).unwrap_or_default();
             })
         })?;
     }

@@ -1,7 +1,7 @@
 //! Every kind of table, in one transaction and in batches: partitions, children, foreign partitions, and what Citus distributes, as far as
 //! that can be seen without Citus: a catalog of ours says so.
 
-use cluster::{Cluster, SEE, column, create_index, number, refused, truth, until, veto};
+use cluster::{Cluster, SEE, column, create_index, number, refused, truth, until, value, veto};
 use postgres::Client;
 
 /// What a test calls, with the field that counts.
@@ -311,6 +311,8 @@ fn a_table_that_citus_distributes_loses_exactly_the_right_rows_by_statements_of_
     assert!(deletes.len() > 20, "{}", deletes.len());
     for delete in deletes {
         let text = delete.split("\n\tDelete on").next().unwrap_or_default();
+        // A list of constants.
+        let text = text.replacen("(SELECT * FROM ROWS FROM (pg_catalog.unnest('{", "", 1);
         assert!(!text.contains("SELECT") && !text.contains("ctid") && !text.contains("timezone("), "{text}");
     }
 }
@@ -372,6 +374,39 @@ fn a_distributed_table_that_is_rewritten_between_batches_loses_all_of_its_rows()
 }
 
 #[test]
+fn a_table_that_is_distributed_by_its_recipe_loses_exactly_the_right_rows_of_many_recipes() {
+    const RECIPES: i64 = 1200;
+    let (_cluster, mut client) = with_citus("");
+    client
+        .batch_execute(&format!(
+            "{DISTRIBUTE}; UPDATE pg_catalog.pg_dist_partition SET partkey = 'recipe_id';
+             UPDATE backlog_cleanup.policy SET keep = 2 WHERE target = 'kind'"
+        ))
+        .unwrap();
+    let fill = format!(
+        "TRUNCATE kind; INSERT INTO kind
+         SELECT i, 'system_backlog', i % {RECIPES}, 'failed', now() - interval '2 days' - interval '1 second' * (i * 7 % 5000), NULL
+         FROM generate_series(1, 6000) i"
+    );
+    for refuses in [false, true] {
+        client.batch_execute(&fill).unwrap();
+        let newest = "SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY recipe_id ORDER BY updated_at DESC, id DESC) AS place
+                      FROM kind) ranked WHERE place <= 2 ORDER BY id";
+        let mut expected: Vec<i32> = column(&mut client, newest);
+        if refuses {
+            let stays = (1..).find(|id| !expected.contains(id)).expect("a row that goes");
+            veto(&mut client, "kind", &format!("OLD.id = {stays}"));
+            expected.push(stays);
+            expected.sort_unstable();
+        }
+        client.batch_execute("SELECT backlog_cleanup_failed_generations('kind')").unwrap();
+        assert_eq!(column::<i32>(&mut client, "SELECT id FROM kind ORDER BY id"), expected);
+        let removed = "SELECT sum(cleaned_count) FROM backlog_cleanup.run_recipe WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)";
+        assert_eq!(number(&mut client, removed), 6000 - expected.len() as i64);
+    }
+}
+
+#[test]
 fn rows_of_a_distributed_table_that_cannot_go_stay_alone() {
     let (_cluster, mut client) = with_citus("");
     client.batch_execute(DISTRIBUTE).unwrap();
@@ -410,6 +445,29 @@ fn what_cannot_be_told_apart_on_nodes_is_refused_when_the_target_is_written() {
         let (sqlstate, message, _) = refused(client.batch_execute(&update));
         assert_eq!((sqlstate.as_str(), message.contains("distributed by Citus")), ("0A000", true), "{message}");
     }
+}
+
+#[test]
+fn failure_types_of_a_distributed_table_are_told_here_and_select_no_rows_there_unless_they_are_lines() {
+    let (_cluster, mut client) = with_citus("");
+    client.batch_execute(&format!("{FILL}; UPDATE kind SET failure_reason = 'job ' || id || ' timed out'")).unwrap();
+    let types = "SELECT string_agg(DISTINCT failure_type, ',') FROM backlog_cleanup_failures('kind', since => NULL)";
+    let policy = "SELECT backlog_cleanup_set_policy(target => 'kind', failure_type => 'job 1 timed out', keep => 3)";
+    let run = "SELECT backlog_cleanup_failed_generations('kind')";
+    let before: String = value(&mut client, types);
+    client.batch_execute(policy).unwrap();
+    client.batch_execute(DISTRIBUTE).unwrap();
+    assert_eq!(value::<String>(&mut client, types), before);
+    let selective = "SELECT backlog_cleanup_failed_generations('kind', failure_type => 'job 1 timed out')";
+    for refusal in [policy, run, selective] {
+        let (sqlstate, message, _) = refused(client.batch_execute(refusal));
+        assert_eq!((sqlstate.as_str(), message.contains("fingerprints")), ("0A000", true), "{refusal}: {message}");
+    }
+    let (_, _, hint) = refused(client.batch_execute(run));
+    client.batch_execute(&hint).unwrap();
+    client.batch_execute("UPDATE backlog_cleanup.target SET fingerprint = false WHERE name = 'kind'").unwrap();
+    client.batch_execute(policy).unwrap();
+    client.batch_execute(run).unwrap();
 }
 
 #[test]
