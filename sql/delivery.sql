@@ -33,7 +33,8 @@ COMMENT ON COLUMN backlog_cleanup.alert_channel.next_attempt_at IS 'nothing is d
 COMMENT ON COLUMN backlog_cleanup.alert_channel.delivered_at IS 'when it last took something, or NULL';
 COMMENT ON COLUMN backlog_cleanup.alert_channel.failures IS 'attempts in a row that failed';
 COMMENT ON COLUMN backlog_cleanup.alert_channel.failing_since IS 'when the first of them did, or NULL';
-COMMENT ON COLUMN backlog_cleanup.alert_channel.last_error IS 'why the last of them did, or NULL';
+COMMENT ON COLUMN backlog_cleanup.alert_channel.last_error IS
+    'why the last of them did; without failures, what is wrong with the channel all the same; or NULL';
 COMMENT ON COLUMN backlog_cleanup.alert_channel.report_at IS 'when the next report is due; NULL without one';
 
 CREATE TABLE backlog_cleanup.alert_delivery (
@@ -63,7 +64,7 @@ COMMENT ON COLUMN backlog_cleanup.alert_delivery.begun_at IS 'when a server took
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.attempts IS 'how often the message was sent, or tried to be';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.delivered_at IS 'when the receiver took it, the last time if it is reminded; NULL before';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.refused IS
-    'why the receiver does not take this message, also not later; it is not sent again. Or NULL';
+    'why the receiver does not take this message, also not later; it is not sent again before a server starts or reads its file of channels again. Or NULL';
 
 -- Whoever could write any time would end deliveries, and have the doctor say that all is well.
 CREATE FUNCTION backlog_cleanup.check_times() RETURNS trigger LANGUAGE plpgsql
