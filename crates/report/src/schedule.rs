@@ -124,7 +124,7 @@ fn values(field: &str, all: std::ops::RangeInclusive<u32>, names: &str) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use super::{longest_gap, never_fires, times_of_day};
+    use super::{longest_gap, never_fires, period, times_of_day};
 
     #[test]
     fn a_period_is_the_longest_time_between_two_runs_in_hours() {
