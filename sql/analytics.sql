@@ -119,8 +119,9 @@ CREATE VIEW backlog_cleanup.run_statistics AS
            pg_catalog.sum(r.removed)::bigint AS removed, pg_catalog.sum(r.kept_back)::bigint AS kept_back,
            pg_catalog.sum(r.wal_bytes)::bigint AS wal_bytes,
            pg_catalog.sum(r.removed)::double precision OPERATOR(pg_catalog.*)
-               (SELECT (s.table_bytes OPERATOR(pg_catalog.+) s.index_bytes)
-                       OPERATOR(pg_catalog./) NULLIF((s.live_rows OPERATOR(pg_catalog.+) s.dead_rows)::double precision, 0)
+               (SELECT CASE WHEN s.live_rows OPERATOR(pg_catalog.+) s.dead_rows OPERATOR(pg_catalog.>) 0
+                            THEN (s.table_bytes OPERATOR(pg_catalog.+) s.index_bytes)::double precision
+                                 OPERATOR(pg_catalog./) (s.live_rows OPERATOR(pg_catalog.+) s.dead_rows) END
                 FROM backlog_cleanup.sample s
                 WHERE s.target OPERATOR(pg_catalog.=) r.target AND s.grain OPERATOR(pg_catalog.=) 'fine' AND s.table_bytes IS NOT NULL
                 ORDER BY s.sampled_at DESC LIMIT 1) AS freed_bytes
