@@ -787,3 +787,23 @@ fn a_job_of_every_hour_that_is_dead_is_told_after_two_hours() {
     );
     assert!(sentence.contains("the job has a period of 1 hour"), "{sentence}");
 }
+
+#[test]
+fn the_doctor_tells_what_is_wrong_with_a_channel_that_is_served_and_what_it_has_refused_of_an_open_alert() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.alert_channel (name, kind, last_error) VALUES ('typo', 'slack', 'it is for target nope');
+             INSERT INTO backlog_cleanup.alert (rule, target, value, threshold, sentence) VALUES ('x', 'generations', 2, 1, 'x');
+             INSERT INTO backlog_cleanup.alert_delivery (channel, alert, change, message, begun_at, refused)
+             SELECT 'typo', max(id), 'opened', gen_random_uuid(), now() - interval '3 days', 'HTTP 400' FROM backlog_cleanup.alert",
+        )
+        .unwrap();
+    let told = "SELECT string_agg(detail, '; ' ORDER BY detail) FROM backlog_cleanup_doctor() WHERE check_name = 'deliveries' AND status = 'warn'";
+    let said: String = value(&mut client, told);
+    assert!(said.contains("channel \"typo\": it is for target nope"), "{said}");
+    assert!(said.contains("channel \"typo\" has refused a message of an alert that is open"), "{said}");
+    client.batch_execute("UPDATE backlog_cleanup.alert SET resolved_at = now()").unwrap();
+    assert!(!value::<String>(&mut client, told).contains("has refused"));
+}

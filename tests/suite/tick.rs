@@ -1277,3 +1277,35 @@ fn told_of_alerts(client: &mut Client, finding: &str) -> String {
     until_true(client, is_idle);
     value(client, finding)
 }
+
+#[test]
+fn rows_are_counted_anew_after_a_run_and_decisions_of_a_target_that_is_adaptive_no_more_are_pruned() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "INSERT INTO backlog_cleanup.decision (tick, target, decided_at, action, reason, numbers)
+             SELECT 1, 'generations', now() - interval '1 year', 'none', 'x', '{}' FROM generate_series(1, 3)",
+        )
+        .unwrap();
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(
+        number(
+            &mut client,
+            "SELECT count(*) FROM backlog_cleanup.decision WHERE decided_at < now() - interval '9 months'"
+        ),
+        0
+    );
+    let counted = "SELECT (in_scope IS NOT NULL)::int::bigint FROM backlog_cleanup.sample WHERE grain = 'fine' ORDER BY sampled_at DESC LIMIT 1";
+    for (removed, is_counted) in [(0, 0), (-1, 1)] {
+        client
+            .batch_execute(&format!(
+                "DELETE FROM backlog_cleanup.sample;
+                 INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, in_scope, removable, milliseconds, counters)
+                 VALUES ('generations', 'fine', now() - interval '2 minutes', 200000, 200000, 1, '{{\"removed\": {removed}}}')"
+            ))
+            .unwrap();
+        client.batch_execute(TICK).unwrap();
+        assert_eq!(number(&mut client, counted), is_counted, "{removed}");
+    }
+}

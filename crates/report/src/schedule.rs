@@ -18,8 +18,8 @@ pub fn longest_gap(schedule: &str) -> i32 {
     longest.max(since)
 }
 
-/// The longest time between two runs of a schedule of pg_cron, in hours, rounded up: that of days by `longest_gap`, and within a day that of its times; 1 of one in seconds. What is
-/// no schedule counts as a daily one.
+/// The longest time between two runs of a schedule of pg_cron, in hours, rounded up: 1 of one in seconds, 23 of `0 8,9 * * *`, and where it
+/// has not all days that of `longest_gap`. What is no schedule counts as a daily one.
 pub fn period(schedule: &str) -> i32 {
     let days = longest_gap(schedule);
     if schedule.trim().ends_with("seconds") || schedule.trim().ends_with("second") {
