@@ -57,6 +57,17 @@ INSERT INTO backlog_cleanup.alert_rule (name, kind, threshold, resolve_at, withi
     ('dead rows', 'dead_rows', 30, 20, '1 hour', 'percent of the table''s rows that are dead, for so long'),
     ('table size', 'table_size', 107374182400, 96636764160, '14 days', 'bytes that the table with its indexes has by then at this pace');
 
+CREATE TABLE backlog_cleanup.alert_measured (
+    rule        text NOT NULL REFERENCES backlog_cleanup.alert_rule ON UPDATE CASCADE ON DELETE CASCADE,
+    target      text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
+    measured_at timestamptz NOT NULL,
+    PRIMARY KEY (rule, target)
+);
+COMMENT ON TABLE backlog_cleanup.alert_measured IS 'when rules were measured that take too long for every tick';
+COMMENT ON COLUMN backlog_cleanup.alert_measured.rule IS 'the rule';
+COMMENT ON COLUMN backlog_cleanup.alert_measured.target IS 'the target';
+COMMENT ON COLUMN backlog_cleanup.alert_measured.measured_at IS 'the last time';
+
 CREATE TABLE backlog_cleanup.alert (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     rule            text NOT NULL,
@@ -89,7 +100,7 @@ COMMENT ON COLUMN backlog_cleanup.alert.target IS 'the target''s name at that ti
 COMMENT ON COLUMN backlog_cleanup.alert.subject IS 'which recipe, as text, if the rule is about recipes; else NULL';
 COMMENT ON COLUMN backlog_cleanup.alert.opened_at IS 'when it opened';
 COMMENT ON COLUMN backlog_cleanup.alert.resolved_at IS 'when it resolved; NULL while it is open';
-COMMENT ON COLUMN backlog_cleanup.alert.value IS 'the value, in the unit of the rule''s kind; the last above resolve_at';
+COMMENT ON COLUMN backlog_cleanup.alert.value IS 'the value, in the unit of the rule''s kind; the last above the threshold';
 COMMENT ON COLUMN backlog_cleanup.alert.threshold IS 'the rule''s threshold then';
 COMMENT ON COLUMN backlog_cleanup.alert.sentence IS 'what is wrong';
 COMMENT ON COLUMN backlog_cleanup.alert.fix IS 'the statement that mends it; NULL if somebody has to decide';

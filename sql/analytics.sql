@@ -152,8 +152,16 @@ CREATE VIEW backlog_cleanup.ranking AS
            counted.name, counted.rows_in, counted.rows_in_before
     FROM (SELECT s.target, changed.what, changed.name,
                  COALESCE(pg_catalog.sum(changed.change) FILTER (WHERE s.sampled_at OPERATOR(pg_catalog.>) yesterday), 0)::bigint AS rows_in,
-                 COALESCE(pg_catalog.sum(changed.change) FILTER (WHERE s.sampled_at OPERATOR(pg_catalog.<=) yesterday), 0)::bigint AS rows_in_before
-          FROM backlog_cleanup.sample s,
+                 CASE WHEN before.is_known THEN
+                     COALESCE(pg_catalog.sum(changed.change) FILTER (WHERE s.sampled_at OPERATOR(pg_catalog.<=) yesterday), 0)::bigint
+                 END AS rows_in_before
+          FROM backlog_cleanup.sample s
+          LEFT JOIN (SELECT b.target, pg_catalog.sum(b.failed_seconds) OPERATOR(pg_catalog.>=) 77760 AS is_known
+                     FROM backlog_cleanup.sample b
+                     WHERE b.grain OPERATOR(pg_catalog.=) 'fine'
+                       AND b.sampled_at OPERATOR(pg_catalog.<=) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '1 day')
+                       AND b.sampled_at OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '2 days')
+                     GROUP BY b.target) before ON before.target OPERATOR(pg_catalog.=) s.target,
                LATERAL (SELECT pg_catalog.now() OPERATOR(pg_catalog.-) interval '1 day' AS yesterday) since,
                LATERAL (SELECT 'recipe' AS what, r."recipeId" AS name, r.change
                         FROM pg_catalog.jsonb_to_recordset(s.recipes) AS r ("recipeId" text, change bigint)
@@ -162,12 +170,13 @@ CREATE VIEW backlog_cleanup.ranking AS
                         FROM pg_catalog.jsonb_to_recordset(s.failure_types) AS f ("failureType" text, change bigint)) changed
           WHERE s.grain OPERATOR(pg_catalog.=) 'fine'
             AND s.sampled_at OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '2 days')
-          GROUP BY s.target, changed.what, changed.name) counted;
+          GROUP BY s.target, changed.what, changed.name, before.is_known) counted;
 COMMENT ON VIEW backlog_cleanup.ranking IS
-    'recipes and failure types by the rows that came into scope in the last 24 hours, as far as samples name them: five each';
+    'recipes and failure types by the rows that came into scope in the last 24 hours, as far as samples name them: 50 each';
 COMMENT ON COLUMN backlog_cleanup.ranking.target IS 'the target';
 COMMENT ON COLUMN backlog_cleanup.ranking.what IS 'recipe or failure type';
 COMMENT ON COLUMN backlog_cleanup.ranking.place IS 'its place among those of the target, from 1: most rows first';
 COMMENT ON COLUMN backlog_cleanup.ranking.name IS 'the recipe, as text, or the failure type; NULL is none';
 COMMENT ON COLUMN backlog_cleanup.ranking.rows_in IS 'rows that came into scope in the last 24 hours';
-COMMENT ON COLUMN backlog_cleanup.ranking.rows_in_before IS 'rows that came into scope in the 24 hours before';
+COMMENT ON COLUMN backlog_cleanup.ranking.rows_in_before IS
+    'rows that came into scope in the 24 hours before; NULL if samples cover less than nine tenths of them';

@@ -80,14 +80,17 @@ ALTER TABLE backlog_cleanup.run_batch
     ADD COLUMN statuses integer[], ALTER COLUMN statuses SET STORAGE EXTERNAL;
 COMMENT ON COLUMN backlog_cleanup.run_batch.policies IS 'the policy of each, by its place in run_policy';
 COMMENT ON COLUMN backlog_cleanup.run_batch.statuses IS 'the status of each, by its place in run_status';
-ALTER TABLE backlog_cleanup.run_batch ADD COLUMN hours bigint[], ADD COLUMN failure_types text[], ADD COLUMN of_failures bigint[];
+ALTER TABLE backlog_cleanup.run_batch
+    ADD COLUMN hours bigint[], ADD COLUMN failure_types text[], ADD COLUMN failed_recipes text[], ADD COLUMN of_failures bigint[];
 COMMENT ON COLUMN backlog_cleanup.run_batch.hours IS 'the hours in which removed rows failed, in seconds since 1970; run_failure has the sums';
 COMMENT ON COLUMN backlog_cleanup.run_batch.failure_types IS 'the failure type of each';
+COMMENT ON COLUMN backlog_cleanup.run_batch.failed_recipes IS 'the recipe of each';
 COMMENT ON COLUMN backlog_cleanup.run_batch.of_failures IS 'the rows removed of each';
 CREATE TABLE backlog_cleanup.run_failure (
     run_id       bigint NOT NULL,
     hour         timestamptz,
     failure_type text,
+    recipe_id    text,
     removed      bigint NOT NULL
 );
 ALTER TABLE backlog_cleanup.run_failure REPLICA IDENTITY FULL;
@@ -99,6 +102,8 @@ COMMENT ON COLUMN backlog_cleanup.run_failure.hour IS
     'the start of the hour (UTC) in which they failed, of the day if that was more than 7 days ago, of the month if more than 90; NULL if it is not known';
 COMMENT ON COLUMN backlog_cleanup.run_failure.failure_type IS
     'their failure type, (none), or (other) behind the 20 with most rows; NULL if it is not known';
+COMMENT ON COLUMN backlog_cleanup.run_failure.recipe_id IS
+    'their recipe, as text, (none), or (other) behind the 5 with most rows; NULL if it is not known';
 COMMENT ON COLUMN backlog_cleanup.run_failure.removed IS 'rows removed; all of a run are those that the run has removed';
 
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_failure', '');
@@ -1157,9 +1162,9 @@ COMMENT ON COLUMN backlog_cleanup.sample.failed IS
     'rows in scope that failed in failed_seconds; NULL if they were not counted, never before, or their times do not tell';
 COMMENT ON COLUMN backlog_cleanup.sample.failed_seconds IS 'the seconds between the count before and this one; of an hour or a day, their sum';
 COMMENT ON COLUMN backlog_cleanup.sample.recipes IS
-    'the five recipes with most failures in failed_seconds: [{recipeId, inScope, change}]; change is the rows that failed';
+    'the recipes with most failures in failed_seconds, 50 of a fine sample and five of others: [{recipeId, inScope, change}]; change is the rows that failed';
 COMMENT ON COLUMN backlog_cleanup.sample.failure_types IS
-    'the five failure types with most failures in failed_seconds: [{failureType, change}]';
+    'the failure types with most failures in failed_seconds, as many: [{failureType, change}]';
 COMMENT ON COLUMN backlog_cleanup.sample.not_counted IS
     'why the rows were not counted, or those that came in were not; or NULL';
 COMMENT ON COLUMN backlog_cleanup.sample.milliseconds IS 'how long the sample took; of an hour or a day, the sum';
@@ -1364,6 +1369,17 @@ INSERT INTO backlog_cleanup.alert_rule (name, kind, threshold, resolve_at, withi
     ('dead rows', 'dead_rows', 30, 20, '1 hour', 'percent of the table''s rows that are dead, for so long'),
     ('table size', 'table_size', 107374182400, 96636764160, '14 days', 'bytes that the table with its indexes has by then at this pace');
 
+CREATE TABLE backlog_cleanup.alert_measured (
+    rule        text NOT NULL REFERENCES backlog_cleanup.alert_rule ON UPDATE CASCADE ON DELETE CASCADE,
+    target      text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
+    measured_at timestamptz NOT NULL,
+    PRIMARY KEY (rule, target)
+);
+COMMENT ON TABLE backlog_cleanup.alert_measured IS 'when rules were measured that take too long for every tick';
+COMMENT ON COLUMN backlog_cleanup.alert_measured.rule IS 'the rule';
+COMMENT ON COLUMN backlog_cleanup.alert_measured.target IS 'the target';
+COMMENT ON COLUMN backlog_cleanup.alert_measured.measured_at IS 'the last time';
+
 CREATE TABLE backlog_cleanup.alert (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     rule            text NOT NULL,
@@ -1396,7 +1412,7 @@ COMMENT ON COLUMN backlog_cleanup.alert.target IS 'the target''s name at that ti
 COMMENT ON COLUMN backlog_cleanup.alert.subject IS 'which recipe, as text, if the rule is about recipes; else NULL';
 COMMENT ON COLUMN backlog_cleanup.alert.opened_at IS 'when it opened';
 COMMENT ON COLUMN backlog_cleanup.alert.resolved_at IS 'when it resolved; NULL while it is open';
-COMMENT ON COLUMN backlog_cleanup.alert.value IS 'the value, in the unit of the rule''s kind; the last above resolve_at';
+COMMENT ON COLUMN backlog_cleanup.alert.value IS 'the value, in the unit of the rule''s kind; the last above the threshold';
 COMMENT ON COLUMN backlog_cleanup.alert.threshold IS 'the rule''s threshold then';
 COMMENT ON COLUMN backlog_cleanup.alert.sentence IS 'what is wrong';
 COMMENT ON COLUMN backlog_cleanup.alert.fix IS 'the statement that mends it; NULL if somebody has to decide';
@@ -1507,7 +1523,7 @@ CREATE TABLE backlog_cleanup.alert_delivery (
     channel      text NOT NULL REFERENCES backlog_cleanup.alert_channel ON UPDATE CASCADE ON DELETE CASCADE,
     alert        bigint NOT NULL REFERENCES backlog_cleanup.alert ON DELETE CASCADE,
     change       text NOT NULL
-        CONSTRAINT change_is_known CHECK (change OPERATOR(pg_catalog.=) ANY (ARRAY['opened', 'resolved'])),
+        CONSTRAINT change_is_known CHECK (change OPERATOR(pg_catalog.=) ANY (ARRAY['opened', 'acknowledged', 'resolved'])),
     message      uuid NOT NULL,
     begun_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
     attempts     integer NOT NULL DEFAULT 0,
@@ -1523,7 +1539,7 @@ CREATE INDEX alert_delivery_is_under_way ON backlog_cleanup.alert_delivery (chan
 COMMENT ON TABLE backlog_cleanup.alert_delivery IS 'what each channel was told of each alert';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.channel IS 'the channel';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.alert IS 'the alert';
-COMMENT ON COLUMN backlog_cleanup.alert_delivery.change IS 'opened or resolved';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.change IS 'opened, acknowledged or resolved';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.message IS
     'the message that it is told in, with what else was due then; the receiver tells by it that it has had the message before';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.begun_at IS 'when a server took it on';
@@ -1718,8 +1734,16 @@ CREATE VIEW backlog_cleanup.ranking AS
            counted.name, counted.rows_in, counted.rows_in_before
     FROM (SELECT s.target, changed.what, changed.name,
                  COALESCE(pg_catalog.sum(changed.change) FILTER (WHERE s.sampled_at OPERATOR(pg_catalog.>) yesterday), 0)::bigint AS rows_in,
-                 COALESCE(pg_catalog.sum(changed.change) FILTER (WHERE s.sampled_at OPERATOR(pg_catalog.<=) yesterday), 0)::bigint AS rows_in_before
-          FROM backlog_cleanup.sample s,
+                 CASE WHEN before.is_known THEN
+                     COALESCE(pg_catalog.sum(changed.change) FILTER (WHERE s.sampled_at OPERATOR(pg_catalog.<=) yesterday), 0)::bigint
+                 END AS rows_in_before
+          FROM backlog_cleanup.sample s
+          LEFT JOIN (SELECT b.target, pg_catalog.sum(b.failed_seconds) OPERATOR(pg_catalog.>=) 77760 AS is_known
+                     FROM backlog_cleanup.sample b
+                     WHERE b.grain OPERATOR(pg_catalog.=) 'fine'
+                       AND b.sampled_at OPERATOR(pg_catalog.<=) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '1 day')
+                       AND b.sampled_at OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '2 days')
+                     GROUP BY b.target) before ON before.target OPERATOR(pg_catalog.=) s.target,
                LATERAL (SELECT pg_catalog.now() OPERATOR(pg_catalog.-) interval '1 day' AS yesterday) since,
                LATERAL (SELECT 'recipe' AS what, r."recipeId" AS name, r.change
                         FROM pg_catalog.jsonb_to_recordset(s.recipes) AS r ("recipeId" text, change bigint)
@@ -1728,15 +1752,16 @@ CREATE VIEW backlog_cleanup.ranking AS
                         FROM pg_catalog.jsonb_to_recordset(s.failure_types) AS f ("failureType" text, change bigint)) changed
           WHERE s.grain OPERATOR(pg_catalog.=) 'fine'
             AND s.sampled_at OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '2 days')
-          GROUP BY s.target, changed.what, changed.name) counted;
+          GROUP BY s.target, changed.what, changed.name, before.is_known) counted;
 COMMENT ON VIEW backlog_cleanup.ranking IS
-    'recipes and failure types by the rows that came into scope in the last 24 hours, as far as samples name them: five each';
+    'recipes and failure types by the rows that came into scope in the last 24 hours, as far as samples name them: 50 each';
 COMMENT ON COLUMN backlog_cleanup.ranking.target IS 'the target';
 COMMENT ON COLUMN backlog_cleanup.ranking.what IS 'recipe or failure type';
 COMMENT ON COLUMN backlog_cleanup.ranking.place IS 'its place among those of the target, from 1: most rows first';
 COMMENT ON COLUMN backlog_cleanup.ranking.name IS 'the recipe, as text, or the failure type; NULL is none';
 COMMENT ON COLUMN backlog_cleanup.ranking.rows_in IS 'rows that came into scope in the last 24 hours';
-COMMENT ON COLUMN backlog_cleanup.ranking.rows_in_before IS 'rows that came into scope in the 24 hours before';
+COMMENT ON COLUMN backlog_cleanup.ranking.rows_in_before IS
+    'rows that came into scope in the 24 hours before; NULL if samples cover less than nine tenths of them';
 
 CREATE FUNCTION backlog_cleanup_snooze(alert bigint, until timestamp with time zone, note text DEFAULT NULL) RETURNS void
     LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_snooze_wrapper';

@@ -41,7 +41,7 @@ CREATE TABLE backlog_cleanup.alert_delivery (
     channel      text NOT NULL REFERENCES backlog_cleanup.alert_channel ON UPDATE CASCADE ON DELETE CASCADE,
     alert        bigint NOT NULL REFERENCES backlog_cleanup.alert ON DELETE CASCADE,
     change       text NOT NULL
-        CONSTRAINT change_is_known CHECK (change OPERATOR(pg_catalog.=) ANY (ARRAY['opened', 'resolved'])),
+        CONSTRAINT change_is_known CHECK (change OPERATOR(pg_catalog.=) ANY (ARRAY['opened', 'acknowledged', 'resolved'])),
     message      uuid NOT NULL,
     begun_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
     attempts     integer NOT NULL DEFAULT 0,
@@ -57,7 +57,7 @@ CREATE INDEX alert_delivery_is_under_way ON backlog_cleanup.alert_delivery (chan
 COMMENT ON TABLE backlog_cleanup.alert_delivery IS 'what each channel was told of each alert';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.channel IS 'the channel';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.alert IS 'the alert';
-COMMENT ON COLUMN backlog_cleanup.alert_delivery.change IS 'opened or resolved';
+COMMENT ON COLUMN backlog_cleanup.alert_delivery.change IS 'opened, acknowledged or resolved';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.message IS
     'the message that it is told in, with what else was due then; the receiver tells by it that it has had the message before';
 COMMENT ON COLUMN backlog_cleanup.alert_delivery.begun_at IS 'when a server took it on';

@@ -358,6 +358,7 @@ CREATE TABLE backlog_cleanup.run_failure (
     run_id       bigint NOT NULL,
     hour         timestamptz,
     failure_type text,
+    recipe_id    text,
     removed      bigint NOT NULL
 );
 ALTER TABLE backlog_cleanup.run_failure REPLICA IDENTITY FULL;
@@ -369,6 +370,8 @@ COMMENT ON COLUMN backlog_cleanup.run_failure.hour IS
     'the start of the hour (UTC) in which they failed, of the day if that was more than 7 days ago, of the month if more than 90; NULL if it is not known';
 COMMENT ON COLUMN backlog_cleanup.run_failure.failure_type IS
     'their failure type, (none), or (other) behind the 20 with most rows; NULL if it is not known';
+COMMENT ON COLUMN backlog_cleanup.run_failure.recipe_id IS
+    'their recipe, as text, (none), or (other) behind the 5 with most rows; NULL if it is not known';
 COMMENT ON COLUMN backlog_cleanup.run_failure.removed IS 'rows removed; all of a run are those that the run has removed';
 
 CREATE TABLE backlog_cleanup.run_policy (
@@ -510,6 +513,7 @@ CREATE TABLE backlog_cleanup.run_batch (
     statuses     integer[],
     hours        bigint[],
     failure_types text[],
+    failed_recipes text[],
     of_failures  bigint[],
     PRIMARY KEY (run_id, batch)
 );
@@ -519,6 +523,7 @@ ALTER TABLE backlog_cleanup.run_batch
 COMMENT ON TABLE backlog_cleanup.run_batch IS 'running runs: what each committed batch removed; run_recipe has the sums when the run is over';
 COMMENT ON COLUMN backlog_cleanup.run_batch.hours IS 'the hours in which removed rows failed, in seconds since 1970; run_failure has the sums';
 COMMENT ON COLUMN backlog_cleanup.run_batch.failure_types IS 'the failure type of each';
+COMMENT ON COLUMN backlog_cleanup.run_batch.failed_recipes IS 'the recipe of each';
 COMMENT ON COLUMN backlog_cleanup.run_batch.of_failures IS 'the rows removed of each';
 COMMENT ON COLUMN backlog_cleanup.run_batch.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_batch.batch IS 'counts the batches of the run, from 1';

@@ -53,9 +53,9 @@ COMMENT ON COLUMN backlog_cleanup.sample.failed IS
     'rows in scope that failed in failed_seconds; NULL if they were not counted, never before, or their times do not tell';
 COMMENT ON COLUMN backlog_cleanup.sample.failed_seconds IS 'the seconds between the count before and this one; of an hour or a day, their sum';
 COMMENT ON COLUMN backlog_cleanup.sample.recipes IS
-    'the five recipes with most failures in failed_seconds: [{recipeId, inScope, change}]; change is the rows that failed';
+    'the recipes with most failures in failed_seconds, 50 of a fine sample and five of others: [{recipeId, inScope, change}]; change is the rows that failed';
 COMMENT ON COLUMN backlog_cleanup.sample.failure_types IS
-    'the five failure types with most failures in failed_seconds: [{failureType, change}]';
+    'the failure types with most failures in failed_seconds, as many: [{failureType, change}]';
 COMMENT ON COLUMN backlog_cleanup.sample.not_counted IS
     'why the rows were not counted, or those that came in were not; or NULL';
 COMMENT ON COLUMN backlog_cleanup.sample.milliseconds IS 'how long the sample took; of an hour or a day, the sum';

@@ -113,11 +113,15 @@ pub fn tick(target: &str) -> Result<Vec<Problem>> {
     }
     let mut failed = problems(FAILED, &[])?;
     failed.extend(problems(UNCOUNTED, &[target.into()])?);
-    if failed.is_empty() && found.is_empty() && pg_cron_elsewhere()?.is_none() {
+    if failed.is_empty() && found.is_empty() {
         let minutes = ago.unwrap_or_default() / 60;
-        return remark(&format!(
-            "no job ticks; the last tick, by hand, was {minutes} minutes ago: {register} schedules it"
-        ));
+        return remark(&match pg_cron_elsewhere()? {
+            Some(home) => format!(
+                "the last tick was {minutes} minutes ago; whether a job ticks cannot be seen from here: {}",
+                jobs_of_database(&home)?
+            ),
+            None => format!("no job ticks; the last tick, by hand, was {minutes} minutes ago: {register} schedules it"),
+        });
     }
     Ok(failed)
 }

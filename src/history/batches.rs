@@ -168,7 +168,8 @@ pub fn sum_up(run_id: i64) -> Result<()> {
     );
     let failures = failures::sum_up(
         "SELECT lost.* FROM backlog_cleanup.run_batch b,
-                LATERAL ROWS FROM (unnest(b.hours), unnest(b.failure_types), unnest(b.of_failures)) lost (hour, failure_type, removed)
+                LATERAL ROWS FROM (unnest(b.hours), unnest(b.failure_types), unnest(b.failed_recipes), unnest(b.of_failures))
+                    lost (hour, failure_type, recipe_id, removed)
          WHERE b.run_id = $1",
     );
     let steps: [&str; 6] = [
@@ -297,13 +298,14 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left:
     let policies: Vec<i32> = lost.iter().map(|recipe| recipe.policy as i32).collect();
     let statuses: Vec<i32> = lost.iter().map(|recipe| recipe.status as i32).collect();
     let counts: Vec<i64> = lost.iter().map(|recipe| recipe.removed).collect();
-    let Columns { hours, failure_types, rows } = Columns::of(std::mem::take(&mut cutoffs.tally.lost).counted(removed));
+    let failures = std::mem::take(&mut cutoffs.tally.lost).counted(removed);
+    let Columns { hours, failure_types, recipe_ids: failed_recipes, rows } = Columns::of(failures);
     ledger::write(target, run.mode, run.id, batch, removed)?;
     extension::as_owner(|| {
         prepared::run(
             "INSERT INTO backlog_cleanup.run_batch (run_id, batch, recipe_ids, policies, statuses, removed, milliseconds, finished_at,
-                                                    hours, failure_types, of_failures)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp(), $8, $9, $10)",
+                                                    hours, failure_types, failed_recipes, of_failures)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp(), $8, $9, $10, $11)",
             &[
                 run.id.into(),
                 batch.into(),
@@ -314,6 +316,7 @@ pub fn write(run: &Run, target: &Target, cutoffs: &mut Cutoffs, pass: i32, left:
                 (took.as_secs_f64() * 1000.0).into(),
                 hours.into(),
                 failure_types.into(),
+                failed_recipes.into(),
                 rows.into(),
             ],
         )

@@ -10,6 +10,9 @@ use crate::postgres::error::{Result, spi};
 use crate::postgres::now::one_now;
 use crate::postgres::prepared;
 
+/// How many recipes and failure types a fine sample names.
+pub const NAMED: usize = 50;
+
 /// A sample of now, as a row of `backlog_cleanup.sample`; the comments on its columns explain them.
 #[derive(Serialize)]
 pub struct Sample {

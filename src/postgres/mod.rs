@@ -6,6 +6,7 @@ pub mod block;
 pub mod calls;
 pub mod changes;
 pub mod citus;
+pub mod columns;
 pub mod constraints;
 pub mod datum;
 pub mod delete;

@@ -1,7 +1,14 @@
 use std::collections::HashMap;
 
-/// When a row failed, in seconds since 1970, by its hour or a longer time, and its failure type; no type where that was not looked at.
-pub type Failure = (Option<i64>, Option<String>);
+/// When a row failed, as what, and of which recipe; all `None` where that was not looked at.
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Failure {
+    /// Its hour or a longer time, in seconds since 1970.
+    pub hour: Option<i64>,
+    pub failure_type: Option<String>,
+    /// As text, `bounded`, or `(none)`.
+    pub recipe_id: Option<String>,
+}
 
 /// The failures that a run has removed. Of many rows a sample stands for all.
 #[derive(Default)]
@@ -29,7 +36,7 @@ impl Lost {
             whole.push((failure, up_to - counted));
             counted = up_to;
         }
-        whole.push(((None, None), removed - counted));
+        whole.push((Failure::default(), removed - counted));
         whole.retain(|(_, rows)| *rows > 0);
         whole
     }

@@ -11,6 +11,7 @@ use crate::rank::removable::Removable;
 use crate::remove::find::at_positions;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
+use crate::target::recipes::bounded;
 
 /// Fewer rows are read all, and of many every so many-th.
 const ALL: usize = 128;
@@ -43,18 +44,21 @@ fn sample(rules: &Rules, leaf: &Leaf, rows: &str, tids: Option<DatumWithOid>) ->
         "SELECT CASE WHEN pg_catalog.isfinite({at}) THEN
                     EXTRACT(epoch FROM pg_catalog.date_trunc(CASE WHEN {} THEN 'hour' WHEN {} THEN 'day' ELSE 'month' END, {at}, 'UTC'))::pg_catalog.int8
                 END,
-                COALESCE({}, '(none)')::pg_catalog.text
+                COALESCE({}, '(none)')::pg_catalog.text, COALESCE({}, '(none)')::pg_catalog.text
          FROM ONLY {} {rows}",
         is_within("7 days"),
         is_within("90 days"),
         target.failure_type_of_row(),
+        target.recipe.as_text(),
         leaf.table.name,
     );
     let mut found = Vec::new();
     let read = briefly(|| {
         stream_writing(&statement, tids, |row| {
-            // SAFETY: the second column of the statement is a text.
-            found.push((row.number(0), unsafe { row.text(1) }.map(str::to_owned)));
+            // SAFETY: the second and third column of the statement are texts.
+            let (failure_type, recipe_id) = unsafe { (row.text(1), row.text(2)) };
+            let recipe_id = recipe_id.map(|id| bounded(id).into_owned());
+            found.push(Failure { hour: row.number(0), failure_type: failure_type.map(str::to_owned), recipe_id });
         })
     });
     match read {

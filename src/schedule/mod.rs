@@ -48,6 +48,10 @@ fn backlog_cleanup_schedule(
     let target = exists(target)?;
     let command = command(&target, batched)?;
     let auto = (schedule == AUTO).then(|| Place::first(&target)).transpose()?;
+    if let Some(place) = auto.as_ref().filter(|_| pg_cron_elsewhere().is_ok_and(|home| home.is_some())) {
+        return Err(cannot_schedule(&place.schedule, batched, &target, job_name)?
+            .set_detail("There the job stays at this hour: the tick moves jobs of its own database only."));
+    }
     let job = place(
         auto.as_ref().map_or(schedule, |place| &place.schedule),
         job_name,

@@ -8,7 +8,7 @@ use pgrx::spi::quote_literal;
 use serde_json::{Value, json};
 
 use crate::extension;
-use crate::history::samples::{self, Before, Counted, Counters, Sample};
+use crate::history::samples::{self, Before, Counted, Counters, NAMED, Sample};
 use crate::postgres::datum::instant_as_text;
 use crate::postgres::error::Result;
 use crate::postgres::owner::reading_as_owner_of;
@@ -30,9 +30,6 @@ const SELDOM: f64 = 570.0;
 
 /// A larger table is counted only through the partial index, in bytes.
 const LARGEST: u64 = 1 << 30;
-
-/// How many recipes and failure types a sample names.
-const NAMED: usize = 5;
 
 /// Takes a sample of a target. Returns why its rows were not counted, if they were not: that it is not its `turn`, or another reason.
 /// Adds the rows that it has counted to `rows`. Errors: those of `Target::load`, 55P03.

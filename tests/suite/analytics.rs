@@ -74,6 +74,7 @@ fn the_report_tells_the_week_on_a_page_of_80_columns_and_the_same_as_markdown() 
         "Pace    the backlog grows by 1,175 an hour: more comes than goes\n",
         "Table   954 MB with its indexes, +22.9 MB a day: 1.6 GB in 30 days\n",
         "5 completed, 1 did not complete; they took ",
+        "Cost    about 19.6 GB are free for new rows after VACUUM\n",
         "    type: CALL public.backlog_cleanup_run('generations')\n",
         "  1 Cats                                      17,280  ██████████████    +104 %\n",
         "  HTTP 503 | upstream [31m                     2,880  ██████████████      +2 %",
@@ -128,7 +129,7 @@ fn no_name_forges_a_line_of_the_report() {
     let mut client = week(&cluster);
     client
         .batch_execute(
-            "UPDATE backlog_cleanup.target SET name = E'a\\n    type: DROP TABLE b\\x1b[31m';
+            "UPDATE backlog_cleanup.target SET name = E'a\\n    type: DROP TABLE b\\x1b[31m\\u202e';
              UPDATE backlog_cleanup.alert SET target = (SELECT name FROM backlog_cleanup.target),
                     fix = format('CALL public.backlog_cleanup_run(%L)', (SELECT name FROM backlog_cleanup.target))",
         )
@@ -137,8 +138,78 @@ fn no_name_forges_a_line_of_the_report() {
         let report = format!("SELECT backlog_cleanup_report('7 days', name, '{format}') FROM backlog_cleanup.target");
         let report: String = value(&mut client, &report);
         // A statement with what is not visible would name another target as it is printed.
-        assert!(!report.contains("backlog_cleanup_run(") && !report.contains('\x1b'), "{report}");
+        assert!(!report.contains("backlog_cleanup_run(") && !report.contains(['\x1b', '\u{202e}']), "{report}");
         assert!(!report.lines().any(|line| line.trim_start().starts_with("type: DROP")), "{report}");
+    }
+}
+
+/// The columns of a line of these texts: an ideograph takes two, and an accent of its own none.
+fn columns(line: &str) -> usize {
+    line.chars()
+        .map(|char| match char {
+            '\u{300}'..='\u{36f}' => 0,
+            '\u{3000}'..='\u{9fff}' | '\u{1f300}'..='\u{1faff}' => 2,
+            _ => 1,
+        })
+        .sum()
+}
+
+#[test]
+fn names_of_every_script_keep_the_columns_of_the_report() {
+    let cluster = Cluster::start("");
+    let mut client = week(&cluster);
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.sample
+             SET failure_types = (SELECT jsonb_agg(jsonb_build_object('failureType', name, 'change', 10))
+                                  FROM unnest(ARRAY['メール送信キューに失敗しました、もう一度お試しください', '', U&'cafe\\0301', '🍞 toast', 'plain']) name)
+             WHERE grain = 'fine';
+             UPDATE backlog_cleanup.alert SET sentence = repeat('接続がタイムアウトしました。', 12) WHERE resolved_at IS NULL",
+        )
+        .unwrap();
+    let report: String = value(&mut client, "SELECT backlog_cleanup_report()");
+    assert!(report.lines().all(|line| columns(line) <= 80), "{report}");
+    let ranked: Vec<&str> = report.lines().skip_while(|line| !line.contains("by failure type")).skip(1).collect();
+    let bars = |line: &&str| line.split_once('█').map(|(before, _)| columns(before));
+    assert_eq!(ranked.iter().map(bars).collect::<Vec<_>>(), [Some(54); 5], "{report}");
+    assert!(ranked.iter().any(|line| line.starts_with("  (empty) ")), "{report}");
+    // Where a sample has named as many as it may, others are missing.
+    assert!(!report.contains("that each sample names"), "{report}");
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.sample
+             SET failure_types = (SELECT jsonb_agg(jsonb_build_object('failureType', i, 'change', 10)) FROM generate_series(1, 50) i)
+             WHERE grain = 'fine' AND sampled_at > now() - interval '1 hour';
+             DELETE FROM backlog_cleanup.sample WHERE sampled_at < now() - interval '30 hours'",
+        )
+        .unwrap();
+    let report: String = value(&mut client, "SELECT backlog_cleanup_report()");
+    assert!(report.contains("New generations by failure type, last 24 hours (of the 50 that each sample"), "{report}");
+    // A day of which there are six hours is nothing to compare with.
+    assert!(!report.contains("new\n") && !report.contains(" %\n"), "{report}");
+}
+
+#[test]
+fn a_report_of_longer_than_the_history_counts_what_was_removed_by_the_samples() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.retention SET max_age = '10 days' WHERE what IN ('run', 'sample hour');
+             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, failed, failed_seconds, seconds, removed, milliseconds)
+             SELECT 'generations', 'day', date_trunc('day', now()) - interval '1 day' * i, 100, 86400, 86400, 90, 1 FROM generate_series(1, 60) i;
+             INSERT INTO backlog_cleanup.run (target, mode, state, requested_by, total_failed, removed, recipes_affected, started_at, finished_at)
+             SELECT 'generations', 'regular', 'completed', 'postgres', 100, 90, 1, now() - interval '1 day' * i, now() - interval '1 day' * i
+             FROM generate_series(1, 9) i",
+        )
+        .unwrap();
+    let report: String =
+        value(&mut client, "SELECT regexp_replace(backlog_cleanup_report('31 days'), '\\s+', ' ', 'g')");
+    // Hours are kept for ten days, and days tell of all of them.
+    for part in
+        ["In 3,000 generations came into scope", "Out 2,700 generations removed, 810 of them by the 9 runs since "]
+    {
+        assert!(report.contains(part), "{part}\n{report}");
     }
 }
 

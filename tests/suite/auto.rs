@@ -111,6 +111,29 @@ fn the_job_follows_the_quietest_hour_three_hours_a_week() {
 }
 
 #[test]
+fn where_no_job_can_follow_nothing_says_that_one_does() {
+    let cluster = with_pg_cron();
+    let mut client = berlin(&cluster);
+    let explained = "SELECT backlog_cleanup_explain_tick()";
+    let said: String = value(&mut client, explained);
+    assert!(said.contains(" is at 02:00 (Europe/Berlin)"), "{said}");
+    client.batch_execute("DROP EXTENSION pg_cron").unwrap();
+    let left: String = value(&mut client, explained);
+    assert!(!left.contains(" is at "), "{left}");
+    // In another database than pg_cron's.
+    let mut app = cluster.platform_in("app");
+    app.batch_execute("SELECT backlog_cleanup_tick()").unwrap();
+    let refusal = app.batch_execute("SELECT backlog_cleanup_schedule('auto')").unwrap_err();
+    let detail = refusal.as_db_error().unwrap().detail().unwrap_or_default();
+    assert_eq!(detail, "There the job stays at this hour: the tick moves jobs of its own database only.");
+    let (status, detail, _) = findings_of(&mut app, "generations", "tick").remove(0);
+    assert!(
+        status == "ok" && detail.contains("whether a job ticks cannot be seen from here: SELECT jobid"),
+        "{detail}"
+    );
+}
+
+#[test]
 fn a_job_that_has_a_schedule_of_its_own_is_left_alone() {
     let cluster = with_pg_cron();
     let mut client = berlin(&cluster);

@@ -394,6 +394,10 @@ fn failures_are_what_is_there_and_what_runs_have_removed_by_hour_and_type() {
     assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.run_batch"), 0);
     client.batch_execute("SELECT backlog_cleanup_emergency()").unwrap();
     assert_eq!((value::<String>(&mut client, came), numbers(&mut client, sums)), (before, [0, 120]));
+    // Of which recipe, too.
+    let recipes = "SELECT string_agg(concat_ws(' ', recipe_id, removed), ', ' ORDER BY recipe_id)
+                   FROM (SELECT recipe_id, sum(removed) AS removed FROM backlog_cleanup.run_failure GROUP BY 1) of_recipe";
+    assert_eq!(value::<String>(&mut client, recipes), "0 40, 1 40, 2 40");
     let balanced = "SELECT bool_and(r.removed = (SELECT sum(removed) FROM backlog_cleanup.run_failure WHERE run_id = r.id)) FROM backlog_cleanup.run r";
     assert!(truth(&mut client, balanced));
 
@@ -413,6 +417,22 @@ fn failures_are_what_is_there_and_what_runs_have_removed_by_hour_and_type() {
     let share = number(&mut client, share);
     assert!((60..=80).contains(&share), "{share} %");
 
+    // Of many recipes the largest, in both forms.
+    let many = "INSERT INTO generations (user_id, recipe_id, prompt, status, failure_reason, updated_at)
+                SELECT 'system_backlog', CASE WHEN i <= 30 THEN NULL WHEN i <= 200 THEN i % 8 ELSE i END, '', 'failed', 'x',
+                       now() AT TIME ZONE 'UTC' - interval '2 hours' FROM generate_series(1, 240) i";
+    for run in ["CALL backlog_cleanup_run(batch_size => 100)", "SELECT backlog_cleanup_failed_generations()"] {
+        client.batch_execute("DELETE FROM generations; UPDATE backlog_cleanup.policy SET keep = 0").unwrap();
+        client.batch_execute(many).unwrap();
+        client.batch_execute(run).unwrap();
+        let recipes =
+            "SELECT concat_ws(' ', count(DISTINCT recipe_id), sum(removed) FILTER (WHERE recipe_id = '(none)'),
+                                        sum(removed) FILTER (WHERE recipe_id = '(other)'))
+                       FROM backlog_cleanup.run_failure WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)";
+        assert_eq!(value::<String>(&mut client, recipes), "6 30 124", "{run}");
+    }
+    client.batch_execute("UPDATE backlog_cleanup.policy SET keep = 5").unwrap();
+
     // Code of the owner that fails in between stops no run: then it is not known.
     client
         .batch_execute(
@@ -425,7 +445,7 @@ fn failures_are_what_is_there_and_what_runs_have_removed_by_hour_and_type() {
         )
         .unwrap();
     let unknown =
-        "SELECT bool_and(hour IS NULL AND failure_type IS NULL) AND sum(removed) > 40 FROM backlog_cleanup.run_failure
+        "SELECT bool_and(hour IS NULL AND failure_type IS NULL AND recipe_id IS NULL) AND sum(removed) > 40 FROM backlog_cleanup.run_failure
                    WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)";
     assert!(truth(&mut client, unknown));
 }

@@ -22,7 +22,6 @@ mod jobs;
 mod kinds;
 mod limits;
 mod obeyed;
-mod outage;
 mod pace;
 mod pg_cron;
 mod pg_upgrade;

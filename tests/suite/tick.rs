@@ -564,7 +564,7 @@ fn quiet_hours_are_those_of_the_samples_by_the_clock_of_the_target() {
 const THREE_YEARS: &str = include_str!("../../benches/three_years.sql");
 
 #[test]
-fn three_years_of_nights_and_ticks_stay_under_32_megabytes() {
+fn three_years_of_nights_and_ticks_stay_under_40_megabytes() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();
     client.batch_execute(THREE_YEARS).unwrap();
@@ -592,7 +592,7 @@ fn three_years_of_nights_and_ticks_stay_under_32_megabytes() {
     let size = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relnamespace = 'backlog_cleanup'::regnamespace AND relkind = 'r'";
     let megabytes = number(&mut client, size) as f64 / 1e6;
     println!("after three years: {megabytes:.1} MB; the longest of the ticks that pruned took {longest:.0} ms");
-    assert!(megabytes < 32.0, "{megabytes} MB");
+    assert!(megabytes < 40.0, "{megabytes} MB");
 }
 
 /// The last decision: its action and its reason.

@@ -1,6 +1,8 @@
 //! Text of the database, made safe to print: nothing in it controls a terminal, forges a line of a log, or is there and not
 //! seen.
 
+use backlog_cleanup_report::is_unseen;
+
 /// Escapes text for people, as `\u{9b}`; the ends of lines stay.
 pub fn printable(text: &str) -> String {
     escape(text, |char| char != '\n', |char| char.escape_default().to_string())
@@ -23,20 +25,12 @@ pub fn json(text: &str) -> String {
 fn escape(text: &str, is_escaped: impl Fn(char) -> bool, escaped: impl Fn(char) -> String) -> String {
     let mut safe = String::with_capacity(text.len());
     for char in text.chars() {
-        match is_unsafe(char) && is_escaped(char) {
+        match is_unseen(char) && is_escaped(char) {
             true => safe.push_str(&escaped(char)),
             false => safe.push(char),
         }
     }
     safe
-}
-
-/// Control characters (C0, C1), separators of lines, what changes the direction of writing or has no width, and tags.
-fn is_unsafe(char: char) -> bool {
-    char.is_control()
-        || matches!(char, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
-            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -62,7 +56,7 @@ mod tests {
     fn escaped_json_means_the_same() {
         let text = "\u{1b}\u{7f}\u{9b}\u{85}\u{202e}\u{2028}\u{e0041}\n\"\\ über 🍞";
         let escaped = json(&serde_json::to_string_pretty(&[text]).unwrap());
-        assert!(escaped.chars().all(|char| char == '\n' || !is_unsafe(char)), "{escaped}");
+        assert!(escaped.chars().all(|char| char == '\n' || !is_unseen(char)), "{escaped}");
         assert_eq!(serde_json::from_str::<[String; 1]>(&escaped).unwrap(), [text]);
     }
 }

@@ -13,6 +13,7 @@ mod report;
 mod schedule;
 mod state;
 mod statuses;
+mod unseen;
 mod word;
 
 pub use age::age_in_words;
@@ -30,4 +31,5 @@ pub use report::{
 pub use schedule::{longest_gap, never_fires, period, times_of_day};
 pub use state::State;
 pub use statuses::{STATUSES, StatusCount, StatusCounts};
+pub use unseen::is_unseen;
 pub use word::UnknownWord;

@@ -22,7 +22,8 @@ const KEEP: &str = "
         UPDATE backlog_cleanup.alert a
         SET value = m.value, sentence = m.sentence, fix = m.fix, threshold = $3
         FROM open JOIN measured m ON m.subject IS NOT DISTINCT FROM open.subject
-        WHERE a.id = open.id AND a.id IN (SELECT id FROM unlocked) AND m.value > $4
+        -- Below the threshold it only waits for its end: it is about what was above.
+        WHERE a.id = open.id AND a.id IN (SELECT id FROM unlocked) AND m.value > $3
           AND (a.value, a.sentence, a.fix, a.threshold) IS DISTINCT FROM (m.value, m.sentence, m.fix, $3)
     ), over AS (
         UPDATE backlog_cleanup.alert a

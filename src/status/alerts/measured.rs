@@ -1,6 +1,7 @@
 use pgrx::JsonB;
 use pgrx::datum::DatumWithOid;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::extension;
 use crate::postgres::error::Result;
@@ -15,7 +16,7 @@ pub enum Measured {
 }
 
 /// A value, what it means in a sentence, and the statement that mends it.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct Value {
     /// A recipe; `None` if the rule is about none.
     #[serde(default)]
@@ -37,9 +38,13 @@ impl Measured {
     /// Runs a statement on the extension's own tables that returns `value`, `sentence` and `fix`, a row of `jsonb` each. Without a
     /// row the value is not known, for the reason given.
     pub fn by(statement: &'static str, arguments: &[DatumWithOid], unknown: &str) -> Result<Measured> {
-        let rows = extension::as_owner(|| rows_now(statement, arguments, |row| row.get::<JsonB>(1)))?;
-        let values: Vec<Value> =
-            rows.into_iter().flatten().filter_map(|JsonB(row)| serde_json::from_value(row).ok()).collect();
+        let values: Vec<Value> = measured(statement, arguments)?;
         Ok(if values.is_empty() { Measured::Unknown(unknown.into()) } else { Measured::Known(values) })
     }
+}
+
+/// The rows of such a statement.
+pub fn measured<T: DeserializeOwned>(statement: &'static str, arguments: &[DatumWithOid]) -> Result<Vec<T>> {
+    let rows = extension::as_owner(|| rows_now(statement, arguments, |row| row.get::<JsonB>(1)))?;
+    Ok(rows.into_iter().flatten().filter_map(|JsonB(row)| serde_json::from_value(row).ok()).collect())
 }

@@ -65,6 +65,9 @@ pub fn recipe_failures(rule: &Rule) -> Result<Measured> {
                 "rows that completed have no time in {what}: its attempts are not known, unless failed_at_column is an expression of both times"
             )));
         }
+        if dear > DEAR {
+            rule.was_measured()?;
+        }
         attempts.retain(|_, [failed, all]| *failed > 0 && (*all >= LEAST || rule.has_open));
         let names = RecipeNames::of(target)?;
         let value = |(recipe, [failed, all]): (Option<String>, [i64; 2])| measured::Value {
@@ -88,6 +91,7 @@ pub fn recipe_failures(rule: &Rule) -> Result<Measured> {
 fn called(names: &RecipeNames, recipe: Option<&str>) -> String {
     let name = names.name(recipe);
     match recipe {
+        Some("") => "(empty)".into(),
         Some(id) if name != id => format!("{id} ({name})"),
         Some(id) => id.to_owned(),
         None => "(none)".into(),

@@ -1,10 +1,16 @@
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use backlog_cleanup_report::{Nouns, plural};
+use pgrx::prelude::*;
 use serde::Deserialize;
 
 use crate::extension;
 use crate::obstacles::problem::rows_of;
-use crate::postgres::error::Result;
-use crate::postgres::read::read_one;
+use crate::postgres::error::{Result, spi};
+use crate::postgres::now::one_now;
+use crate::status::alerts::measured::Value;
 
 /// A rule, for one target.
 #[derive(Deserialize)]
@@ -21,6 +27,9 @@ pub struct Rule {
     pub has_open: bool,
     #[serde(flatten)]
     nouns: Nouns,
+    /// The runs of all targets that have failed, which are read once for all rules: pg_cron's history has no index for them.
+    #[serde(skip)]
+    pub failed_runs: Rc<OnceCell<HashMap<String, Value>>>,
 }
 
 impl Rule {
@@ -43,18 +52,30 @@ impl Rule {
                                                            WHERE own.kind = r.kind AND own.target = t.name))
             WHERE enabled AND (kind = 'history_size' OR t.name IS NOT NULL)
             ORDER BY t.name, r.name";
-        rows_of(RULES, &[])
+        let failed_runs = Rc::<OnceCell<_>>::default();
+        let mut rules: Vec<Rule> = rows_of(RULES, &[])?;
+        rules.iter_mut().for_each(|rule| rule.failed_runs = Rc::clone(&failed_runs));
+        Ok(rules)
     }
 
-    /// Whether no tick of such a piece of time (UTC) has measured it: what a rule cannot know is in the step.
+    /// Whether it was not measured in this piece of time (UTC), such as an hour: what takes long is not measured each time.
     pub fn is_due(&self, every: &str) -> Result<bool> {
+        // A time of the future is of a clock that was ahead.
         const IS_DUE: &str = "
-            SELECT NOT EXISTS (SELECT FROM backlog_cleanup.tick, jsonb_to_recordset(steps) AS step (step text, skipped text, error text)
-                               WHERE started_at >= date_bin($3::interval, now(), '2000-01-01 00:00:00+00') AND started_at < now()
-                                 AND step.step = 'alerts'
-                                 AND strpos(concat(skipped, error), format('rule \"%s\" of target \"%s\": ', $1, $2)) = 0)";
+            SELECT NOT EXISTS (SELECT FROM backlog_cleanup.alert_measured
+                               WHERE rule = $1 AND target = $2 AND measured_at <= now()
+                                 AND measured_at >= date_bin($3::interval, now(), '2000-01-01 00:00:00+00'))";
         let arguments = [self.name.as_str().into(), self.target().into(), every.into()];
-        Ok(extension::as_owner(|| read_one::<bool>(IS_DUE, &arguments))? == Some(true))
+        Ok(extension::as_owner(|| one_now::<bool>(IS_DUE, &arguments))? == Some(true))
+    }
+
+    /// Records that it was measured.
+    pub fn was_measured(&self) -> Result<()> {
+        const MEASURED: &str = "
+            INSERT INTO backlog_cleanup.alert_measured (rule, target, measured_at) VALUES ($1, $2, now())
+            ON CONFLICT (rule, target) DO UPDATE SET measured_at = now()";
+        let arguments = [self.name.as_str().into(), self.target().into()];
+        extension::as_owner(|| Spi::run_with_args(MEASURED, &arguments).map_err(spi))
     }
 
     /// The target's name; empty for a rule that is about none.

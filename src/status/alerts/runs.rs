@@ -2,6 +2,7 @@ use std::sync::LazyLock;
 
 use backlog_cleanup_report::{counted, period};
 use pgrx::spi::quote_literal;
+use serde::Deserialize;
 
 use crate::doctor;
 use crate::extension::{self, schema};
@@ -9,7 +10,7 @@ use crate::history::run::WHOLE_AND_DONE;
 use crate::postgres::error::Result;
 use crate::postgres::now::one_now;
 use crate::schedule::job_of;
-use crate::status::alerts::measured::Measured;
+use crate::status::alerts::measured::{Measured, Value, measured};
 use crate::status::alerts::rule::Rule;
 
 /// Counts from when the target was made or renamed where no run has ended well since. `$2` the hours of a period, `$3` why, `$4` a fix, `$5` the
@@ -54,55 +55,67 @@ pub fn no_successful_run(rule: &Rule) -> Result<Measured> {
     }
 }
 
-/// A run of the same rows that completes makes a failure good, and so does one of everything.
+/// The failed runs of each target of `$1`, and what the last has met. A run of the same rows that completes makes a failure good, and so does
+/// one of everything. `$2` are runs that were interrupted.
 static FAILED: LazyLock<String> = LazyLock::new(|| {
     format!(
         "WITH failed AS (
-        SELECT h.started_at, h.state, concat_ws(', at ', h.error_message, h.error_at) AS error
+        SELECT h.target, h.started_at, h.state, concat_ws(', at ', h.error_message, h.error_at) AS error
         FROM backlog_cleanup.history h LEFT JOIN backlog_cleanup.run f ON f.id = h.run_id
-        WHERE h.target = $1 AND h.started_at > now() - interval '30 days'
+        WHERE h.target = ANY ($1) AND h.started_at > now() - interval '30 days'
           AND (h.state = 'failed' OR h.state = 'interrupted' AND (f.state <> 'running' OR f.id = ANY ($2)))
           AND NOT EXISTS (SELECT FROM backlog_cleanup.run r
-                          WHERE r.target = $1 AND r.started_at > h.started_at AND r.started_at <= clock_timestamp()
+                          WHERE r.target = h.target AND r.started_at > h.started_at AND r.started_at <= clock_timestamp()
                             AND ({WHOLE_AND_DONE}
                                  OR r.state = 'completed' AND r.mode = h.mode
                                     AND (r.recipe_id, r.failure_type, r.status)
                                         IS NOT DISTINCT FROM (f.recipe_id, f.failure_type, f.status)))
     )
     SELECT jsonb_build_object(
-        'value', runs,
+        'target', name, 'value', runs,
         'sentence', format('%s, of %s, %s%s',
                            CASE runs WHEN 1 THEN 'the last run' ELSE format('%s runs have not completed, and none since; the last one', runs) END,
                            to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC'),
                            CASE state WHEN 'failed' THEN 'failed' ELSE 'was interrupted' END, ': ' || nullif(left(error, 1000), '')))
-    FROM (SELECT count(*) FROM failed) counted (runs)
-    LEFT JOIN (SELECT * FROM failed ORDER BY started_at DESC LIMIT 1) last ON true"
+    FROM unnest($1) AS t (name)
+    CROSS JOIN LATERAL (SELECT count(*) FROM failed WHERE target = name) counted (runs)
+    LEFT JOIN LATERAL (SELECT * FROM failed WHERE target = name ORDER BY started_at DESC LIMIT 1) last ON true"
     )
 });
 
 /// Runs that nobody does any more, although they are not over. A snapshot is older than the look at the locks of sessions: a run that has ended in
 /// between seems to be such a one, until the next snapshot.
-fn interrupted(target: &str) -> Result<Vec<i64>> {
+fn interrupted(targets: &[String]) -> Result<Vec<i64>> {
     const SEEM: &str = "
-        SELECT array_agg(h.run_id) FROM backlog_cleanup.history h JOIN backlog_cleanup.run r ON r.id = h.run_id
-        WHERE h.target = $1 AND h.state = 'interrupted' AND r.state = 'running'";
+        SELECT array_agg(p.run_id) FROM backlog_cleanup.progress p JOIN backlog_cleanup.run r ON r.id = p.run_id
+        WHERE p.target = ANY ($1) AND p.state = 'interrupted' AND r.state = 'running'";
     const ARE: &str = "SELECT array_agg(id) FROM backlog_cleanup.run WHERE id = ANY ($1) AND state = 'running'";
     extension::as_owner(|| {
-        let Some(seem) = one_now::<Vec<i64>>(SEEM, &[target.into()])? else { return Ok(Vec::new()) };
+        let Some(seem) = one_now::<Vec<i64>>(SEEM, &[targets.to_vec().into()])? else { return Ok(Vec::new()) };
         Ok(one_now::<Vec<i64>>(ARE, &[seem.into()])?.unwrap_or_default())
     })
 }
 
+#[derive(Deserialize)]
+struct OfTarget {
+    target: String,
+    #[serde(flatten)]
+    value: Value,
+}
+
 /// Runs that have failed or were interrupted, and that no other has made good, also those that have left nothing but a line in pg_cron's history.
 pub fn failed_runs(rule: &Rule) -> Result<Measured> {
-    let arguments = [rule.target().into(), interrupted(rule.target())?.into()];
-    let mut measured = Measured::by(&FAILED, &arguments, "the history cannot be read")?;
-    if let Measured::Known(values) = &mut measured {
-        // The hint of an error may be of anybody's code: nobody is to type it.
-        let look = format!("SELECT * FROM {}.backlog_cleanup_doctor({})", schema()?, quote_literal(rule.target()));
-        values.iter_mut().for_each(|value| value.fix = Some(look.clone()));
+    if rule.failed_runs.get().is_none() {
+        let targets = measured::<String>("SELECT to_jsonb(name) FROM backlog_cleanup.target", &[])?;
+        let arguments = [targets.clone().into(), interrupted(&targets)?.into()];
+        let failed = measured::<OfTarget>(&FAILED, &arguments)?;
+        let _ = rule.failed_runs.set(failed.into_iter().map(|of| (of.target, of.value)).collect());
     }
-    Ok(measured)
+    let found = rule.failed_runs.get().and_then(|failed| failed.get(rule.target()));
+    let Some(value) = found else { return Ok(Measured::Unknown("the target is gone".into())) };
+    // The hint of an error may be of anybody's code: nobody is to type it.
+    let look = format!("SELECT * FROM {}.backlog_cleanup_doctor({})", schema()?, quote_literal(rule.target()));
+    Ok(Measured::Known(vec![Value { fix: Some(look), ..value.clone() }]))
 }
 
 static NOTHING: LazyLock<String> = LazyLock::new(|| {

@@ -3,6 +3,7 @@ use pgrx::datum::Interval;
 use pgrx::prelude::PgSqlErrorCode;
 use serde::Deserialize;
 
+use crate::history::samples::NAMED;
 use crate::obstacles::problem::rows_of;
 use crate::postgres::error::{Result, error};
 use crate::postgres::subtransaction::{briefly, is_cancel};
@@ -48,6 +49,12 @@ pub struct Span {
     pub open_alerts: i64,
     /// Those that have resolved.
     pub over_alerts: i64,
+    /// The day since which the history has runs, if that is later than the report begins.
+    pub runs_since: Option<String>,
+    /// Of the table with its indexes, by the last sample.
+    pub bytes_per_row: Option<f64>,
+    /// Whether a sample of the ranking has named as many as it may, and left others out.
+    pub names_some: bool,
 }
 
 /// A day, or an hour of a short report.
@@ -70,6 +77,7 @@ pub struct Runs {
     pub p50: Option<f64>,
     pub p95: Option<f64>,
     pub max: Option<f64>,
+    pub wal_bytes: Option<i64>,
     pub last: Option<String>,
 }
 
@@ -91,13 +99,14 @@ pub struct Ranked {
     pub what: String,
     pub name: Option<String>,
     pub rows_in: i64,
-    pub rows_in_before: i64,
+    /// `None` if samples do not cover that day.
+    pub rows_in_before: Option<i64>,
 }
 
-/// The grain of the samples that tell of so long: fine ones while they are kept, then hours, and later than 90 days there are only days.
+/// The grain of the samples that tell of so long: fine ones and hours while they are kept, then there are only days.
 const GRAIN: &str = "
     CASE WHEN $2 <= least(interval '2 days', (SELECT max_age FROM backlog_cleanup.retention WHERE what = 'sample fine')) THEN 'fine'
-         WHEN $2 <= interval '90 days' THEN 'hour' ELSE 'day' END";
+         WHEN $2 <= least(interval '90 days', (SELECT max_age FROM backlog_cleanup.retention WHERE what = 'sample hour')) THEN 'hour' ELSE 'day' END";
 
 fn span() -> String {
     format!(
@@ -120,6 +129,13 @@ fn span() -> String {
                         WHERE (a.target = t.name OR a.target IS NULL) AND resolved_at IS NULL),
         'over_alerts', (SELECT count(*) FROM backlog_cleanup.alert a
                         WHERE (a.target = t.name OR a.target IS NULL) AND resolved_at > now() - $2),
+        'runs_since', (SELECT to_char((now() - max_age) AT TIME ZONE 'UTC', 'YYYY-MM-DD') FROM backlog_cleanup.retention
+                       WHERE what = 'run' AND max_age < $2),
+        'bytes_per_row', (SELECT (table_bytes + index_bytes)::float8 / nullif(live_rows + dead_rows, 0) FROM backlog_cleanup.sample
+                          WHERE target = t.name AND grain = 'fine' AND table_bytes IS NOT NULL ORDER BY sampled_at DESC LIMIT 1),
+        'names_some', EXISTS (SELECT FROM backlog_cleanup.sample
+                              WHERE target = t.name AND grain = 'fine' AND sampled_at > now() - interval '1 day'
+                                AND greatest(jsonb_array_length(recipes), jsonb_array_length(failure_types)) >= {NAMED}),
         'adaptive_runs', (SELECT count(*) FROM backlog_cleanup.decision
                           WHERE target = t.name AND action = 'run' AND decided_at > now() - $2))
     FROM backlog_cleanup.target t JOIN backlog_cleanup.pace p ON p.target = t.name
@@ -161,7 +177,7 @@ const RUNS: &str = "
         'failed', count(*) FILTER (WHERE state IN ('failed', 'interrupted')),
         'removed', coalesce(sum(removed), 0), 'kept_back', coalesce(max(kept_back) FILTER (WHERE is_last), 0),
         'p50', percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds), 'p95', percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds),
-        'max', max(seconds),
+        'max', max(seconds), 'wal_bytes', sum(wal_bytes),
         'last', max(format('%s on %s UTC: %s, %s removed%s', coalesce('run ' || run_id, 'a job of pg_cron'),
                            to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), state,
                            to_char(removed, 'FM999,999,999,999,990'), '; ' || left(error_message, 300))) FILTER (WHERE is_last))

@@ -1,3 +1,5 @@
+use backlog_cleanup_report::is_unseen;
+
 use crate::status::report::draw::number;
 use crate::status::report::page::Page;
 
@@ -43,7 +45,7 @@ fn escaped(text: &str) -> String {
             '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '#' | '|' | '!' | '~' | '&' => {
                 escaped.extend(['\\', character])
             }
-            _ if character.is_control() => escaped.push(' '),
+            _ if is_unseen(character) => escaped.push(' '),
             _ => escaped.push(character),
         }
     }

@@ -1,5 +1,6 @@
-use backlog_cleanup_report::{age_in_words, counted, plural};
+use backlog_cleanup_report::{age_in_words, counted, is_unseen, plural};
 
+use crate::history::samples::NAMED;
 use crate::status::report::draw::{bytes, duration, number, sparkline};
 use crate::status::report::facts::{Alert, Facts, Ranked, Runs, Span};
 
@@ -42,18 +43,20 @@ pub fn page(facts: &Facts) -> Page {
     let rows = plural(&span.nouns.row_word);
     let known: Vec<i64> = spells.iter().filter_map(|spell| spell.rows_in).collect();
     let rows_in = (!known.is_empty()).then(|| known.iter().sum());
+    let some = if span.names_some { format!(" (of the {NAMED} that each sample names)") } else { String::new() };
     let rankings = [("recipe", span.nouns.group_word.as_str()), ("failure type", "failure type")]
         .into_iter()
-        .filter_map(|(what, title)| ranked(what, format!("New {rows} by {title}, last 24 hours"), ranking))
+        .filter_map(|(what, title)| ranked(what, format!("New {rows} by {title}, last 24 hours{some}"), ranking))
         .collect();
     let mut told = vec![
         ("Now", now(span, &rows)),
         ("In", rows_in.map_or("not counted".into(), |rows_in| came(span, rows_in, &rows))),
-        ("Out", went(span, runs, &rows)),
+        ("Out", went(span, runs, spells.iter().map(|spell| spell.rows_out).sum(), &rows)),
         ("Pace", pace(span)),
         ("Table", table(span)),
         ("Runs", ran(runs)),
     ];
+    told.extend(cost(span, runs).map(|cost| ("Cost", cost)));
     let counts: Vec<Option<i64>> = spells.iter().map(|spell| spell.in_scope).collect();
     if counts.len() > 1 {
         told.insert(1, ("Course", format!("{} in scope, from first to last", sparkline(&counts))));
@@ -131,7 +134,8 @@ fn came(span: &Span, rows_in: i64, rows: &str) -> String {
     format!("{} {rows} came into scope{pace}", number(rows_in))
 }
 
-fn went(span: &Span, runs: &Runs, rows: &str) -> String {
+/// Of a time before the history, samples know what was removed, and nothing of the runs.
+fn went(span: &Span, runs: &Runs, sampled: i64, rows: &str) -> String {
     let early = match span.adaptive_runs {
         0 => String::new(),
         runs => format!(", {} of them started early by the tick", number(runs)),
@@ -140,7 +144,15 @@ fn went(span: &Span, runs: &Runs, rows: &str) -> String {
         0 => String::new(),
         kept => format!("; the last kept back {}", number(kept)),
     };
-    format!("{} {rows} removed by {}{early}{kept}", number(runs.removed), counted(runs.runs, "run"))
+    let by = counted(runs.runs, "run");
+    match &span.runs_since {
+        None => format!("{} {rows} removed by {by}{early}{kept}", number(runs.removed)),
+        Some(day) => format!(
+            "{} {rows} removed, {} of them by the {by} since {day}, which the history still has{early}{kept}",
+            number(sampled.max(runs.removed)),
+            number(runs.removed)
+        ),
+    }
 }
 
 fn pace(span: &Span) -> String {
@@ -183,6 +195,16 @@ fn ran(runs: &Runs) -> String {
     format!("{}{took}; the last is {last}", states.join(", "))
 }
 
+/// What the runs cost and gave back, as far as it is known.
+fn cost(span: &Span, runs: &Runs) -> Option<String> {
+    let wal = runs.wal_bytes.map(|wal| format!("{} of WAL", bytes(wal as f64)));
+    let freed = span
+        .bytes_per_row
+        .map(|row| format!("about {} are free for new rows after VACUUM", bytes(row * runs.removed as f64)));
+    let known: Vec<String> = wal.into_iter().chain(freed).collect();
+    (runs.removed > 0 && !known.is_empty()).then(|| known.join("; "))
+}
+
 fn told_of(alert: &Alert) -> Told {
     let hands = alert.hands.as_ref().map_or(String::new(), |hands| format!(" ({hands})"));
     let when = match &alert.resolved {
@@ -206,20 +228,29 @@ fn others(span: &Span, alerts: &[Alert]) -> Option<Told> {
 
 fn ranked(what: &str, title: String, ranking: &[Ranked]) -> Option<Ranking> {
     let of_kind = ranking.iter().filter(|ranked| ranked.what == what).take(5);
-    let rows: Vec<_> =
-        of_kind.map(|ranked| (ranked.name.clone().unwrap_or("(none)".into()), ranked.rows_in, trend(ranked))).collect();
+    let rows: Vec<_> = of_kind.map(|ranked| (called(ranked.name.as_deref()), ranked.rows_in, trend(ranked))).collect();
     (!rows.is_empty()).then_some(Ranking { title, rows })
 }
 
-/// Against the 24 hours before.
-fn trend(ranked: &Ranked) -> String {
-    match ranked.rows_in_before {
-        0 => "new".into(),
-        before => format!("{:+.0} %", 100.0 * (ranked.rows_in - before) as f64 / before as f64),
+fn called(name: Option<&str>) -> String {
+    match name {
+        None => "(none)".into(),
+        Some("") => "(empty)".into(),
+        Some(name) => name.to_owned(),
     }
 }
 
-/// A text without control characters, which a terminal would obey: failure types and names are what somebody has written.
+/// Against the 24 hours before, if they are known.
+fn trend(ranked: &Ranked) -> String {
+    match ranked.rows_in_before {
+        None => String::new(),
+        Some(0) => "new".into(),
+        Some(before) => format!("{:+.0} %", 100.0 * (ranked.rows_in - before) as f64 / before as f64),
+    }
+}
+
+/// A text without characters that a terminal would obey, or that are there and not seen: failure types and names are what somebody has
+/// written.
 pub fn visible(text: &str) -> String {
-    text.replace(char::is_control, " ")
+    text.replace(is_unseen, " ")
 }

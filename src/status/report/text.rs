@@ -1,3 +1,4 @@
+use crate::postgres::columns::columns;
 use crate::status::report::draw::{bar, number};
 use crate::status::report::page::{Page, Ranking, Row, Told, visible};
 
@@ -5,7 +6,7 @@ const WIDTH: usize = 80;
 /// Where the sentences of facts begin.
 const INDENT: usize = 8;
 
-/// Prints a page for psql, in lines of at most 80 characters.
+/// Prints a page for psql, in lines of at most 80 columns.
 pub fn print(page: &Page) -> String {
     let mut lines = wrapped(&page.title, 0);
     lines.push(String::new());
@@ -31,22 +32,21 @@ fn labelled(label: &str, sentence: &str) -> Vec<String> {
 /// Breaks a text between words, and a word that is longer than a line; each line is indented.
 fn wrapped(text: &str, indent: usize) -> Vec<String> {
     let width = WIDTH - indent;
-    let mut lines = vec![String::new()];
+    let (mut lines, mut line) = (Vec::new(), String::new());
     for word in visible(text).split_whitespace() {
-        let mut letters: Vec<char> = word.chars().collect();
-        let line = lines.last().map_or(0, |line| line.chars().count());
-        if line > 0 && line + 1 + letters.len() > width {
-            lines.push(String::new());
-        } else if line > 0 {
-            letters.insert(0, ' ');
+        if !line.is_empty() && columns(&line) + 1 + columns(word) > width {
+            lines.push(std::mem::take(&mut line));
+        } else if !line.is_empty() {
+            line.push(' ');
         }
-        for (place, piece) in letters.chunks(width).enumerate() {
-            if place > 0 {
-                lines.push(String::new());
+        for letter in word.chars() {
+            if columns(&line) + columns(letter.encode_utf8(&mut [0; 4])) > width {
+                lines.push(std::mem::take(&mut line));
             }
-            lines.last_mut().expect("there is a line").extend(piece);
+            line.push(letter);
         }
     }
+    lines.push(line);
     lines.into_iter().map(|line| format!("{:indent$}{line}", "")).collect()
 }
 
@@ -80,15 +80,23 @@ fn ranking(ranking: &Ranking) -> Vec<String> {
     const BAR: usize = 14;
     let most = ranking.rows.iter().map(|(_, rows, _)| *rows).max().unwrap_or_default();
     let line = |(name, rows, trend): &(String, i64, String)| {
-        let name = visible(name);
-        let name: String = match name.chars().count() {
-            ..=NAME => name,
-            _ => name.chars().take(NAME - 1).chain(['…']).collect(),
-        };
-        format!("  {name:NAME$}{:>12}  {:BAR$}{trend:>10}", number(*rows), bar(*rows, most, BAR))
+        let name = shortened(visible(name), NAME);
+        let space = " ".repeat(NAME - columns(&name));
+        format!("  {name}{space}{:>12}  {:BAR$}{trend:>10}", number(*rows), bar(*rows, most, BAR))
     };
     let mut lines = vec![String::new()];
     lines.extend(wrapped(&format!("{}, and the change", ranking.title), 0));
     lines.extend(ranking.rows.iter().map(line));
     lines
+}
+
+/// A text of at most so many columns.
+fn shortened(mut text: String, most: usize) -> String {
+    if columns(&text) > most {
+        while columns(&text) >= most {
+            text.pop();
+        }
+        text.push('…');
+    }
+    text
 }

@@ -31,24 +31,25 @@ pub struct Told {
     pub alert: Alert,
 }
 
-impl Told {
-    /// An alert that has opened, or else resolved.
-    pub fn of(is_opening: bool, alert: Alert) -> Told {
-        Told { change: if is_opening { Change::Opened } else { Change::Resolved }, alert }
-    }
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
     Opened,
+    /// Somebody has taken it on: for receivers that go on calling others.
+    Acknowledged,
     Resolved,
 }
 
 impl Change {
+    /// By its word in the database.
+    pub fn of(word: &str) -> Change {
+        [Change::Opened, Change::Acknowledged].into_iter().find(|it| it.as_str() == word).unwrap_or(Change::Resolved)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Change::Opened => "opened",
+            Change::Acknowledged => "acknowledged",
             Change::Resolved => "resolved",
         }
     }

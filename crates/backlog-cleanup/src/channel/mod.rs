@@ -79,6 +79,11 @@ impl Channel {
         matches!(self.settings, Kind::Alertmanager(_))
     }
 
+    /// Whether the receiver goes on calling others until it hears that somebody has taken an alert on.
+    pub fn escalates(&self) -> bool {
+        matches!(self.settings, Kind::Pagerduty(_))
+    }
+
     /// The most changes in a message.
     pub fn most(&self) -> i64 {
         if matches!(self.settings, Kind::Pagerduty(_)) { 25 } else { 100 }

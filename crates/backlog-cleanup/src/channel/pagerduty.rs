@@ -78,6 +78,7 @@ impl Pagerduty {
             json!({ "routing_key": self.routing_key.as_str(), "dedup_key": key, "client": "backlog-cleanup" });
         match change {
             Change::Resolved => event["event_action"] = json!("resolve"),
+            Change::Acknowledged => event["event_action"] = json!("acknowledge"),
             Change::Opened => {
                 event["event_action"] = json!("trigger");
                 event["payload"] = json!({

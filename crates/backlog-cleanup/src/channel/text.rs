@@ -15,7 +15,8 @@ pub fn headline(message: &Message) -> String {
         Content::Report { .. } => "report".to_owned(),
         Content::Alerts(told) => {
             let of = |change| told.iter().filter(|told| told.change == change).count() as i64;
-            let parts = [Change::Opened, Change::Resolved].map(|change| (of(change), change.as_str()));
+            let parts =
+                [Change::Opened, Change::Acknowledged, Change::Resolved].map(|change| (of(change), change.as_str()));
             let parts = parts.iter().filter(|(many, _)| *many > 0);
             parts.map(|(many, change)| format!("{} {change}", count(*many, "alert"))).collect::<Vec<_>>().join(", ")
         }
@@ -31,9 +32,11 @@ pub fn paragraphs(message: &Message) -> Vec<String> {
         .take(MOST)
         .map(|told| {
             let at = match told.change {
-                Change::Opened => told.alert.opened_at,
-                Change::Resolved => told.alert.resolved_at.unwrap_or(told.alert.opened_at),
+                Change::Opened => None,
+                Change::Acknowledged => told.alert.acknowledged_at,
+                Change::Resolved => told.alert.resolved_at,
             };
+            let at = at.unwrap_or(told.alert.opened_at);
             let sentence: String = one_line(&told.alert.sentence).chars().take(LONGEST).collect();
             let fix = told.alert.fix.as_ref().filter(|_| told.change == Change::Opened);
             let fix = fix.map_or(String::new(), |fix| format!("\nfix: {}", one_line(fix)));

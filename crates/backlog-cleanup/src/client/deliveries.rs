@@ -130,12 +130,13 @@ pub async fn wait(database: &mut PgConnection, name: &str) -> Result<Option<f64>
 /// Takes on what is due: first the message that was begun and not delivered, else everything that the channel was not told
 /// of, up to so many changes. Returns the message's id; `None` if nothing is due. An alert that is open is due unless it is
 /// snoozed; one that has resolved, if the channel was told that it is open, whatever its targets are now, or could not be told
-/// since no server was there.
+/// since no server was there. An acknowledgement is due where the channel escalates what was delivered.
 pub async fn take_on(
     database: &mut PgConnection,
     channel: &str,
     targets: &[String],
     most: i64,
+    escalates: bool,
 ) -> Result<Option<String>> {
     let begun = "SELECT message::text FROM backlog_cleanup.alert_delivery
                  WHERE channel = $1 AND delivered_at IS NULL AND refused IS NULL ORDER BY begun_at, message LIMIT 1";
@@ -154,6 +155,11 @@ pub async fn take_on(
                           WHEN a.resolved_at IS NULL THEN a.snoozed_until IS NULL OR a.snoozed_until <= now()
                           ELSE a.resolved_at >= c.since AND (a.snoozed_until IS NULL OR a.snoozed_until <= a.resolved_at)
                       END
+            UNION ALL
+            SELECT a.id, 'acknowledged'
+            FROM backlog_cleanup.alert a JOIN backlog_cleanup.alert_delivery opened
+                ON opened.channel = $1 AND opened.alert = a.id AND opened.change = 'opened' AND opened.delivered_at IS NOT NULL
+            WHERE $4 AND a.resolved_at IS NULL AND a.acknowledged_at IS NOT NULL
         ), message AS (
             SELECT gen_random_uuid() AS message
         ), begun AS (
@@ -166,28 +172,28 @@ pub async fn take_on(
             RETURNING message
         )
         SELECT message::text FROM begun LIMIT 1";
-    query_scalar(due).bind(channel).bind(targets).bind(most).fetch_optional(database).await
+    query_scalar(due).bind(channel).bind(targets).bind(most).bind(escalates).fetch_optional(database).await
 }
 
-/// The changes of a message, with whether each is the opening; counts an attempt.
-pub async fn attempt(database: &mut PgConnection, channel: &str, message: &str) -> Result<Vec<(bool, Alert)>> {
+/// The changes of a message: opened, acknowledged or resolved; counts an attempt.
+pub async fn attempt(database: &mut PgConnection, channel: &str, message: &str) -> Result<Vec<(String, Alert)>> {
     let attempt = concat!(
         "WITH tried AS (
              UPDATE backlog_cleanup.alert_delivery SET attempts = attempts + 1
              WHERE channel = $1 AND message = $2::uuid AND delivered_at IS NULL AND refused IS NULL
              RETURNING alert, change
          )
-         SELECT change = 'opened' AS is_opening, ",
+         SELECT change, ",
         alert_columns!(),
         " FROM tried JOIN backlog_cleanup.alert a ON a.id = alert ORDER BY a.id, change"
     );
     let told: Vec<Tried> = query_as(attempt).bind(channel).bind(message).fetch_all(database).await?;
-    Ok(told.into_iter().map(|tried| (tried.is_opening, tried.alert)).collect())
+    Ok(told.into_iter().map(|tried| (tried.change, tried.alert)).collect())
 }
 
 #[derive(FromRow)]
 struct Tried {
-    is_opening: bool,
+    change: String,
     #[sqlx(flatten)]
     alert: Alert,
 }
@@ -222,12 +228,12 @@ pub async fn nothing(
     free.bind(remark).execute(database).await.map(drop)
 }
 
-/// Records what the channel has taken: of which alerts, and whether that they have opened.
-pub async fn taken(database: &mut PgConnection, channel: &str, alerts: &[i64], openings: &[bool]) -> Result<()> {
+/// Records what the channel has taken: which changes of which alerts.
+pub async fn taken(database: &mut PgConnection, channel: &str, alerts: &[i64], changes: &[&str]) -> Result<()> {
     let taken = "UPDATE backlog_cleanup.alert_delivery d SET delivered_at = now()
-                 FROM unnest($2::bigint[], $3::boolean[]) AS told (alert, is_opening)
-                 WHERE d.channel = $1 AND d.alert = told.alert AND (d.change = 'opened') = told.is_opening";
-    sqlx::query(taken).persistent(false).bind(channel).bind(alerts).bind(openings).execute(database).await.map(drop)
+                 FROM unnest($2::bigint[], $3::text[]) AS told (alert, change)
+                 WHERE d.channel = $1 AND d.alert = told.alert AND d.change = told.change";
+    sqlx::query(taken).persistent(false).bind(channel).bind(alerts).bind(changes).execute(database).await.map(drop)
 }
 
 /// Records that the receiver does not take what is left of a message, also not later.

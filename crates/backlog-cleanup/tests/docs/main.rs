@@ -2,8 +2,11 @@
 
 #[path = "../cli/mod.rs"]
 mod cli;
+#[path = "../receiver/mod.rs"]
+mod receiver;
 #[path = "../server/mod.rs"]
 mod server;
 
 mod command_line;
 mod http;
+mod outage;

@@ -118,7 +118,7 @@ async fn take(app: &App, channel: &Channel, server: &str, known: &mut Known) -> 
     // What was missed is due, by whatever schedule. What is to come is by the one that the file has now.
     let missed = lease.report_at.filter(|at| *at <= lease.now);
     let report_at = channel.report.as_ref().and_then(|report| missed.or_else(|| report.after(lease.now)));
-    let recorded = deliveries::take_on(&mut work, name, &channel.targets, channel.most()).await?;
+    let recorded = deliveries::take_on(&mut work, name, &channel.targets, channel.most(), channel.escalates()).await?;
     let mut told = match &recorded {
         Some(id) => deliveries::attempt(&mut work, name, id).await?,
         None => Vec::new(),
@@ -126,13 +126,14 @@ async fn take(app: &App, channel: &Channel, server: &str, known: &mut Known) -> 
     // With what is new, so that neither waits for the other.
     if channel.forgets() {
         let open = deliveries::forgotten(&mut work, name, REMINDER).await?;
-        told.extend(open.into_iter().map(|alert| (true, alert)));
+        told.extend(open.into_iter().map(|alert| (Change::Opened.as_str().to_owned(), alert)));
     }
     let database = app.database();
     let is_report_due = report_at.is_some_and(|at| at <= lease.now);
     let content = match told.is_empty() {
         false => {
-            Some(Content::Alerts(told.into_iter().map(|(is_opening, alert)| Told::of(is_opening, alert)).collect()))
+            let told = told.into_iter().map(|(change, alert)| Told { change: Change::of(&change), alert });
+            Some(Content::Alerts(told.collect()))
         }
         true if is_report_due => report(&mut work, channel).await?,
         true => None,
@@ -181,10 +182,9 @@ async fn record(
     let mut has_taken = failed.is_none();
     if let Content::Alerts(told) = &parcel.message.content {
         let taken = told.iter().filter(|told| failed.is_none_or(|failed| failed.taken.contains(&told.alert.id)));
-        let (alerts, openings): (Vec<i64>, Vec<bool>) =
-            taken.map(|told| (told.alert.id, told.change == Change::Opened)).unzip();
+        let (alerts, changes): (Vec<i64>, Vec<&str>) = taken.map(|told| (told.alert.id, told.change.as_str())).unzip();
         has_taken = !alerts.is_empty();
-        deliveries::taken(&mut work, name, &alerts, &openings).await?;
+        deliveries::taken(&mut work, name, &alerts, &changes).await?;
     }
     let is_done = failed.is_none_or(|failed| failed.is_final);
     let report_at = match (&channel.report, &parcel.message.content) {

@@ -60,9 +60,9 @@ impl Outage {
             }
         }));
         for name in sent.await.into_iter().flatten() {
-            match change {
-                Change::Opened => self.told.insert(name, Instant::now()),
-                Change::Resolved => self.told.remove(&name),
+            match self.is_over() {
+                false => self.told.insert(name, Instant::now()),
+                true => self.told.remove(&name),
             };
         }
     }
