@@ -749,13 +749,22 @@ BEGIN
 END
 $policies$;
 
--- A dump cannot say which rows CREATE EXTENSION has made; PostgreSQL can: its transaction, before it had registered the last of its tables.
--- An update of the extension makes rows anew.
-CREATE FUNCTION backlog_cleanup.is_as_created(xmin xid, cmin cid) RETURNS boolean LANGUAGE sql STABLE
+-- The rows that CREATE EXTENSION has made. One that somebody has changed is at another place; what cannot be found any more stays.
+CREATE TABLE backlog_cleanup.as_created (
+    relation oid NOT NULL,
+    place    tid NOT NULL,
+    made     xid NOT NULL,
+    PRIMARY KEY (relation, place)
+);
+COMMENT ON TABLE backlog_cleanup.as_created IS
+    'the rows of targets, policies and rules that CREATE EXTENSION has made: a dump that is restored replaces those that nobody has changed';
+COMMENT ON COLUMN backlog_cleanup.as_created.relation IS 'the table';
+COMMENT ON COLUMN backlog_cleanup.as_created.place IS 'the row''s ctid';
+COMMENT ON COLUMN backlog_cleanup.as_created.made IS 'the row''s xmin';
+CREATE FUNCTION backlog_cleanup.is_as_created(relation oid, place tid, made xid) RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT EXISTS (SELECT FROM pg_extension e JOIN pg_type t ON t.oid = 'backlog_cleanup.target'::regtype AND t.xmin = e.xmin
-                   WHERE e.extname = 'backlog_cleanup' AND e.xmin = $1 AND $2::text::bigint <= e.cmin::text::bigint)
+    SELECT EXISTS (SELECT FROM backlog_cleanup.as_created WHERE relation = $1 AND place = $2 AND made = $3)
 $$;
 COMMENT ON FUNCTION backlog_cleanup.is_as_created IS
     'whether a row, of which these are the system columns, is one that CREATE EXTENSION has made and nobody has changed';
@@ -773,12 +782,16 @@ BEGIN
     -- Not an advisory lock, which anybody can hold.
     LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
     -- The policies that CREATE EXTENSION has made, and not those that the dump has brought.
-    DELETE FROM backlog_cleanup.policy p WHERE p.target = NEW.name AND backlog_cleanup.is_as_created(p.xmin, p.cmin);
+    DELETE FROM backlog_cleanup.policy p WHERE p.target = NEW.name AND backlog_cleanup.is_as_created(p.tableoid, p.ctid, p.xmin);
     -- The target that CREATE EXTENSION has made, which the dump need not have, unless it is in use.
     DELETE FROM backlog_cleanup.target t
-    WHERE t.name <> NEW.name AND backlog_cleanup.is_as_created(t.xmin, t.cmin)
-      AND NOT EXISTS (SELECT FROM backlog_cleanup.policy p WHERE p.target = t.name AND NOT backlog_cleanup.is_as_created(p.xmin, p.cmin))
-      AND NOT EXISTS (SELECT FROM backlog_cleanup.run r WHERE r.target = t.name AND r.started_at >= t.named_at);
+    WHERE t.name <> NEW.name AND backlog_cleanup.is_as_created(t.tableoid, t.ctid, t.xmin)
+      AND NOT EXISTS (SELECT FROM backlog_cleanup.policy p WHERE p.target = t.name AND NOT backlog_cleanup.is_as_created(p.tableoid, p.ctid, p.xmin))
+      AND NOT EXISTS (SELECT FROM backlog_cleanup.run r WHERE r.target = t.name AND r.started_at >= t.named_at)
+      -- What the dump has brought of it before.
+      AND NOT EXISTS (SELECT FROM backlog_cleanup.alert_rule r WHERE r.target = t.name)
+      AND NOT EXISTS (SELECT FROM backlog_cleanup.sample s WHERE s.target = t.name)
+      AND NOT EXISTS (SELECT FROM backlog_cleanup.auto_schedule a WHERE a.target = t.name);
     PERFORM FROM backlog_cleanup.target WHERE name = NEW.name;
     IF FOUND THEN
         SELECT string_agg(quote_ident(attname), ', ') INTO columns
@@ -982,10 +995,10 @@ CREATE FUNCTION backlog_cleanup_fingerprint(message text) RETURNS text
     IMMUTABLE STRICT PARALLEL SAFE LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_fingerprint_wrapper';
 COMMENT ON FUNCTION backlog_cleanup_fingerprint IS
     'the first line of a message without what differs from one failure to the next: numbers, ids, times, addresses, paths, quoted strings';
-CREATE FUNCTION backlog_cleanup_has_value(expression text, of_row anyelement) RETURNS boolean
-    STRICT STABLE PARALLEL UNSAFE COST 1000 LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_has_value_wrapper';
+CREATE FUNCTION backlog_cleanup_has_value(expression text, VARIADIC columns "any") RETURNS boolean
+    STABLE PARALLEL UNSAFE COST 1000 LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', 'backlog_cleanup_has_value_wrapper';
 COMMENT ON FUNCTION backlog_cleanup_has_value IS
-    'whether an expression, which calls the row g, does not fail for a row';
+    'whether an expression, which calls the row g, does not fail for a row of these columns';
 -- The targets that are there keep their failure types.
 ALTER TABLE backlog_cleanup.target ADD COLUMN fingerprint boolean NOT NULL DEFAULT false;
 ALTER TABLE backlog_cleanup.target ALTER COLUMN fingerprint SET DEFAULT true;
@@ -1268,6 +1281,33 @@ SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.sample', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.auto_schedule', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.retention', '');
 
+-- A parallel restore may bring what is of a target before the target.
+CREATE FUNCTION backlog_cleanup.make_dumped_target() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
+    IF FOUND OR NOT backlog_cleanup.restoring() THEN
+        RETURN NEW;
+    END IF;
+    -- Not an advisory lock, which anybody can hold.
+    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
+    PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
+    IF NOT FOUND THEN
+        INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.make_dumped_target IS
+    'makes the target of a row of a dump that is being restored, which brings the target later';
+CREATE TRIGGER make_dumped_target BEFORE INSERT ON backlog_cleanup.sample
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.make_dumped_target();
+COMMENT ON TRIGGER make_dumped_target ON backlog_cleanup.sample IS 'a restored sample may come before its target';
+CREATE TRIGGER make_dumped_target BEFORE INSERT ON backlog_cleanup.auto_schedule
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.make_dumped_target();
+COMMENT ON TRIGGER make_dumped_target ON backlog_cleanup.auto_schedule IS 'a restored job may come before its target';
+
 CREATE FUNCTION backlog_cleanup.give_way_to_dumped_retention() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1460,7 +1500,7 @@ BEGIN
         IF NEW.target IS NOT NULL AND NOT FOUND THEN
             INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
         END IF;
-        DELETE FROM backlog_cleanup.alert_rule r WHERE r.name = NEW.name OR backlog_cleanup.is_as_created(r.xmin, r.cmin);
+        DELETE FROM backlog_cleanup.alert_rule r WHERE r.name = NEW.name OR backlog_cleanup.is_as_created(r.tableoid, r.ctid, r.xmin);
     END IF;
     RETURN NEW;
 END
@@ -1818,7 +1858,7 @@ BEGIN
             FROM ours JOIN pg_catalog.pg_proc p
                 ON classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass AND objid OPERATOR(pg_catalog.=) p.oid
             WHERE p.oid OPERATOR(pg_catalog.<>) ALL (ARRAY['@extschema@.backlog_cleanup_fingerprint(text)'::pg_catalog.regprocedure,
-                                                             '@extschema@.backlog_cleanup_has_value(text,anyelement)'::pg_catalog.regprocedure]::pg_catalog.oid[])
+                                                             '@extschema@.backlog_cleanup_has_value(text,"any")'::pg_catalog.regprocedure]::pg_catalog.oid[])
             UNION ALL
             SELECT pg_catalog.concat(CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END, c.oid::pg_catalog.regclass),
                    c.relowner, c.relacl
@@ -1838,6 +1878,9 @@ BEGIN
     END LOOP;
 END
 $privileges$;
+
+-- Of the other rows it is not known whether they are as an earlier version has made them.
+INSERT INTO backlog_cleanup.as_created (relation, place, made) SELECT tableoid, ctid, xmin FROM backlog_cleanup.alert_rule;
 
 -- A GRANT in this script would be missing from dumps: backlog_cleanup_grant has to be called again, once per role.
 DO $levels$

@@ -55,7 +55,7 @@ COMMENT ON FUNCTION backlog_cleanup_failures IS
 COMMENT ON FUNCTION backlog_cleanup_fingerprint IS
     'the first line of a message without what differs from one failure to the next: numbers, ids, times, addresses, paths, quoted strings';
 COMMENT ON FUNCTION backlog_cleanup_has_value IS
-    'whether an expression, which calls the row g, does not fail for a row';
+    'whether an expression, which calls the row g, does not fail for a row of these columns';
 COMMENT ON FUNCTION backlog_cleanup_books IS
     'compares the removed-row counts in ledger and history, of all targets that share the ledger; no row without a ledger';
 COMMENT ON FUNCTION backlog_cleanup_run_details IS
@@ -88,7 +88,7 @@ BEGIN
             FROM ours JOIN pg_catalog.pg_proc p
                 ON classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass AND objid OPERATOR(pg_catalog.=) p.oid
             WHERE p.oid OPERATOR(pg_catalog.<>) ALL (ARRAY['@extschema@.backlog_cleanup_fingerprint(text)'::pg_catalog.regprocedure,
-                                                             '@extschema@.backlog_cleanup_has_value(text,anyelement)'::pg_catalog.regprocedure]::pg_catalog.oid[])
+                                                             '@extschema@.backlog_cleanup_has_value(text,"any")'::pg_catalog.regprocedure]::pg_catalog.oid[])
             UNION ALL
             SELECT pg_catalog.concat(CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END, c.oid::pg_catalog.regclass),
                    c.relowner, c.relacl
@@ -108,6 +108,11 @@ BEGIN
     END LOOP;
 END
 $privileges$;
+
+INSERT INTO backlog_cleanup.as_created (relation, place, made)
+SELECT tableoid, ctid, xmin FROM backlog_cleanup.target UNION ALL
+SELECT tableoid, ctid, xmin FROM backlog_cleanup.policy UNION ALL
+SELECT tableoid, ctid, xmin FROM backlog_cleanup.alert_rule;
 
 -- Registers the nightly job, but not in a restore: the dump brings the job in pg_cron's own table, where a second one
 -- would be an error.

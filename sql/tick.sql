@@ -159,6 +159,33 @@ SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.sample', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.auto_schedule', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.retention', '');
 
+-- A parallel restore may bring what is of a target before the target.
+CREATE FUNCTION backlog_cleanup.make_dumped_target() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
+    IF FOUND OR NOT backlog_cleanup.restoring() THEN
+        RETURN NEW;
+    END IF;
+    -- Not an advisory lock, which anybody can hold.
+    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
+    PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
+    IF NOT FOUND THEN
+        INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.make_dumped_target IS
+    'makes the target of a row of a dump that is being restored, which brings the target later';
+CREATE TRIGGER make_dumped_target BEFORE INSERT ON backlog_cleanup.sample
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.make_dumped_target();
+COMMENT ON TRIGGER make_dumped_target ON backlog_cleanup.sample IS 'a restored sample may come before its target';
+CREATE TRIGGER make_dumped_target BEFORE INSERT ON backlog_cleanup.auto_schedule
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.make_dumped_target();
+COMMENT ON TRIGGER make_dumped_target ON backlog_cleanup.auto_schedule IS 'a restored job may come before its target';
+
 CREATE FUNCTION backlog_cleanup.give_way_to_dumped_retention() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$

@@ -2,10 +2,12 @@
 
 pub mod advisory;
 pub mod analysed;
+pub mod arguments;
 pub mod block;
 pub mod calls;
 pub mod changes;
 pub mod citus;
+pub mod collation;
 pub mod columns;
 pub mod constraints;
 pub mod datum;
@@ -29,7 +31,6 @@ pub mod qualify;
 pub mod read;
 pub mod retold;
 pub mod role;
-pub mod row_type;
 pub mod search_path;
 pub mod session;
 pub mod settings;

@@ -124,7 +124,8 @@ fn value_for(
     table: &Table,
     is_the_target: bool,
 ) -> Result<Option<Mistake>> {
-    const LABELS: &str = "SELECT array_agg(enumlabel::pg_catalog.text ORDER BY enumsortorder) FROM pg_catalog.pg_enum
+    const LABELS: &str =
+        "SELECT pg_catalog.array_agg(enumlabel::pg_catalog.text ORDER BY enumsortorder) FROM pg_catalog.pg_enum
                           WHERE enumtypid OPERATOR(pg_catalog.=) $1";
     let labels = one_now::<Vec<String>>(LABELS, &[column.type_oid.into()])?.unwrap_or_default();
     if labels.iter().any(|label| label == value) || labels.is_empty() && !is_the_target {

@@ -5,26 +5,26 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use backlog_cleanup_report::counted;
-use pgrx::AnyElement;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, quote_literal};
 
+use crate::postgres::arguments::arguments;
+use crate::postgres::collation::collate;
 use crate::postgres::elsewhere::was_elsewhere;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::expression::Expression;
 use crate::postgres::met::is_about_a_row;
 use crate::postgres::names::{Object, naming};
 use crate::postgres::retold::OWN;
-use crate::postgres::row_type::fields;
 use crate::postgres::sqlstate::{exact, unheard};
 use crate::postgres::subtransaction::{briefly, caught, or_nothing, raise_again, reported, sqlstate};
 use crate::target::Target;
 use crate::target::own::HAS_VALUE;
 
-/// Statements that read an expression, by the expression and the types of its columns.
-type Statements = HashMap<(String, Vec<pg_sys::Oid>), Rc<OwnedPreparedStatement>>;
+/// Statements that read an expression, by the expression and the types and collations of its columns.
+type Statements = HashMap<(String, Vec<(pg_sys::Oid, pg_sys::Oid)>), Rc<OwnedPreparedStatement>>;
 
 /// So many are kept.
 const KEPT: usize = 100;
@@ -36,6 +36,7 @@ thread_local! {
     static LOADED: RefCell<Vec<Failed>> = RefCell::default();
     /// What has failed in the batches of the run of this process.
     static OF_RUN: RefCell<(i64, Vec<Failed>)> = RefCell::default();
+    /// Of the report or run: a label of a constant may have another name in the next.
     static STATEMENTS: RefCell<Statements> = RefCell::default();
 }
 
@@ -49,8 +50,8 @@ pub(super) struct Failed {
     of_row: String,
     /// What its statements may name: as those of the table that it is on.
     named: Vec<Object>,
-    /// The columns that it reads, quoted, and their types.
-    columns: Vec<(String, pg_sys::Oid)>,
+    /// The columns that it reads, quoted, and their types and collations.
+    columns: Vec<(String, (pg_sys::Oid, pg_sys::Oid))>,
     pub(super) met: Unreadable,
 }
 
@@ -66,12 +67,17 @@ pub struct Unreadable {
     pub row: Option<String>,
 }
 
-/// Returns whether an expression, which calls the row `g`, has a value for a row of the columns that it reads: it does not fail. Runs as the
+/// Returns whether an expression, which calls the row `g`, has a value for a row of the columns that it reads: it does not fail. The columns
+/// are arguments, and no row: nothing reads a value that the expression does not read, or puts all of them into one. Runs as the
 /// caller. Errors: 55000 outside of statements of this extension.
-#[pg_extern(stable, strict, parallel_unsafe, cost = 1000)]
-fn backlog_cleanup_has_value(expression: &str, of_row: AnyElement) -> Result<bool> {
-    let known = failed().into_iter().find(|failed| failed.of_row == expression);
-    let columns = fields(&of_row);
+#[pg_extern(sql = r#"
+CREATE FUNCTION backlog_cleanup_has_value(expression text, VARIADIC columns "any") RETURNS boolean
+    STABLE PARALLEL UNSAFE COST 1000 LANGUAGE c /* Rust */ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+fn backlog_cleanup_has_value(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool> {
+    // SAFETY: the current call, whose first argument is a text.
+    let (expression, columns) = unsafe { (pgrx::fcinfo::pg_getarg::<&str>(fcinfo, 0), arguments(fcinfo, 1)) };
+    let known = failed().into_iter().find(|failed| Some(failed.of_row.as_str()) == expression);
     // To columns of other types, with which somebody's code asks, the expression means something else.
     let Some(known) = known.filter(|failed| failed.types().eq(columns.iter().map(DatumWithOid::oid))) else {
         return Err(error(
@@ -94,12 +100,15 @@ fn backlog_cleanup_has_value(expression: &str, of_row: AnyElement) -> Result<boo
 
 /// The statement that reads an expression of columns `$1`, `$2` and so on.
 fn statement(failed: &Failed) -> Result<Rc<OwnedPreparedStatement>> {
-    let key = (failed.of_row.clone(), failed.types().collect::<Vec<_>>());
+    let key = (failed.of_row.clone(), failed.columns.iter().map(|(_, read)| *read).collect::<Vec<_>>());
     if let Some(known) = STATEMENTS.with_borrow(|known| known.get(&key).cloned()) {
         return Ok(known);
     }
-    let columns = failed.columns.iter().enumerate().map(|(place, (name, _))| format!("${} AS {name}", place + 1));
-    let columns = columns.collect::<Vec<_>>().join(", ");
+    let mut columns = Vec::new();
+    for (place, (name, (_, collation))) in failed.columns.iter().enumerate() {
+        columns.push(format!("${}{} AS {name}", place + 1, collate(*collation)?));
+    }
+    let columns = columns.join(", ");
     let text = format!("SELECT ({}) IS NULL FROM (SELECT {columns}) g", failed.of_row);
     let types: Vec<PgOid> = failed.types().map(PgOid::from).collect();
     let prepared = Spi::connect(|client| client.prepare(text.as_str(), &types).map(|made| made.keep()));
@@ -181,19 +190,23 @@ pub(super) fn failed() -> Vec<Failed> {
     FAILED.with_borrow(|failed| failed.clone().unwrap_or_default())
 }
 
-/// Restores what was there before, also after an error.
-struct Around(Option<Vec<Failed>>);
+/// Restores what was there before, also after an error: code of a run may ask for a report.
+struct Around {
+    failed: Option<Vec<Failed>>,
+    loaded: Vec<Failed>,
+}
 
 impl Around {
     fn of(failed: Vec<Failed>) -> Around {
-        LOADED.take();
-        Around(FAILED.replace(Some(failed)))
+        STATEMENTS.take();
+        Around { failed: FAILED.replace(Some(failed)), loaded: LOADED.take() }
     }
 }
 
 impl Drop for Around {
     fn drop(&mut self) {
-        FAILED.set(self.0.take());
+        FAILED.set(self.failed.take());
+        LOADED.set(std::mem::take(&mut self.loaded));
     }
 }
 
@@ -208,7 +221,7 @@ impl Unreadable {
 
 impl Failed {
     fn types(&self) -> impl Iterator<Item = pg_sys::Oid> + use<'_> {
-        self.columns.iter().map(|(_, type_oid)| *type_oid)
+        self.columns.iter().map(|(_, (type_oid, _))| *type_oid)
     }
 
     fn is_same(&self, other: &Failed) -> bool {
@@ -255,7 +268,7 @@ impl Target {
                 .columns
                 .iter()
                 .filter_map(|number| self.reads.iter().find(|(_, column)| column.number == *number))
-                .map(|(_, column)| (column.name.clone(), column.type_oid))
+                .map(|(_, column)| (column.name.clone(), (column.type_oid, column.collation)))
                 .collect(),
             met,
         }
@@ -284,10 +297,9 @@ impl Target {
         let expressions = operands.filter_map(|operand| operand.expression.as_mut()).chain(meets);
         for expression in expressions {
             let Some(failed) = failed.iter().find(|failed| failed.sql == expression.sql) else { continue };
-            // Not the whole row: its other values may be lost, or too long for one row.
             let columns: Vec<String> = failed.columns.iter().map(|(name, _)| format!("g.{name}")).collect();
             let columns = columns.join(", ");
-            expression.guard = Some(format!("{function}({}, ROW({columns}))", quote_literal(&expression.of_row)));
+            expression.guard = Some(format!("{function}({}, {columns})", quote_literal(&expression.of_row)));
         }
         let named = self.table.named.iter().copied().chain([(pg_sys::ProcedureRelationId, oid)]);
         self.table.named = named.collect::<Vec<_>>().into();

@@ -1,10 +1,10 @@
 use pgrx::pg_sys;
 use pgrx::spi::quote_literal;
 
+use crate::postgres::collation::collate;
 use crate::postgres::datum::{text_of, values_of_record};
 use crate::postgres::error::Result;
 use crate::postgres::expression::Expression;
-use crate::postgres::now::one_now;
 use crate::postgres::read::read_one;
 use crate::postgres::table::Column;
 use crate::target::column::{document, document_of};
@@ -87,13 +87,9 @@ impl Id {
             return Ok(format!("{saved}::{}", self.value.sql_type));
         }
         // Records are compared by the collations that they have.
-        const COLLATE: &str = "
-            SELECT pg_catalog.format(' COLLATE %I.%I', nspname, collname)
-            FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) collnamespace
-            WHERE c.oid OPERATOR(pg_catalog.=) $1";
         let mut values = Vec::new();
         for ((_, column), place) in self.columns.iter().zip(0..) {
-            let collate = one_now::<String>(COLLATE, &[column.collation.into()])?.unwrap_or_default();
+            let collate = collate(column.collation)?;
             values.push(format!(
                 "(({saved}::pg_catalog.jsonb OPERATOR(pg_catalog.->>) {place})::{}{collate})",
                 column.sql_type

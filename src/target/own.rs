@@ -11,7 +11,7 @@ use crate::postgres::table::Table;
 pub struct Own(pub &'static str, pub &'static str);
 
 pub const FINGERPRINT: Own = Own("backlog_cleanup_fingerprint", "text");
-pub const HAS_VALUE: Own = Own("backlog_cleanup_has_value", "text, anyelement");
+pub const HAS_VALUE: Own = Own("backlog_cleanup_has_value", "text, \"any\"");
 
 impl Own {
     /// Its name, qualified and quoted, and its oid, or `None` if the owner of the table, or of a partition or child of it, may not call it.

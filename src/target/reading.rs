@@ -112,14 +112,36 @@ impl Reading {
     }
 }
 
-/// The types among what expressions call (classes `$1`, oids `$2`), and those that it takes, returns and has inside, as far as PostgreSQL has
-/// recorded that: of functions in BEGIN ATOMIC, not of others' bodies.
+/// The types among what expressions call (classes `$1`, oids `$2`), and those that it takes, returns and has inside. PostgreSQL has recorded that of
+/// functions in BEGIN ATOMIC; of those whose body is a text it is whatever has a name that is a word of it.
 const BETWEEN: &str = "
     WITH RECURSIVE code (class, object) AS (
         SELECT class, object FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) called (class, object)
         UNION
-        SELECT d.refclassid, d.refobjid
-        FROM code JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) code.class AND d.objid OPERATOR(pg_catalog.=) code.object
+        SELECT below.class, below.object
+        FROM code CROSS JOIN LATERAL (
+            SELECT d.refclassid, d.refobjid FROM pg_catalog.pg_depend d
+            WHERE d.classid OPERATOR(pg_catalog.=) code.class AND d.objid OPERATOR(pg_catalog.=) code.object
+            UNION ALL
+            SELECT named.class, named.oid
+            FROM pg_catalog.pg_proc p
+            CROSS JOIN LATERAL (SELECT pg_catalog.lower(p.prosrc),
+                                       pg_catalog.regexp_split_to_array(pg_catalog.lower(p.prosrc), '[^[:alnum:]_$]+')) body (text, words)
+            CROSS JOIN LATERAL (
+                SELECT 'pg_catalog.pg_type'::pg_catalog.regclass::pg_catalog.oid, t.oid, pg_catalog.lower(t.typname::pg_catalog.text)
+                FROM pg_catalog.pg_type t
+                UNION ALL
+                SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, f.oid, pg_catalog.lower(f.proname::pg_catalog.text) FROM pg_catalog.pg_proc f
+                UNION ALL
+                SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, o.oid, o.oprname::pg_catalog.text FROM pg_catalog.pg_operator o
+            ) named (class, oid, name)
+            WHERE code.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid OPERATOR(pg_catalog.=) code.object
+              AND p.prosqlbody IS NULL AND p.probin IS NULL
+              -- PostgreSQL's own code is no text, and its objects do not change.
+              AND p.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid AND named.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+              AND (named.name OPERATOR(pg_catalog.=) ANY (body.words)
+                   OR named.name OPERATOR(pg_catalog.~) '[^[:alnum:]_$]' AND pg_catalog.strpos(body.text, named.name) OPERATOR(pg_catalog.>) 0)
+        ) below (class, object)
         WHERE code.class OPERATOR(pg_catalog.=) ANY (ARRAY['pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'])
     )
     SELECT pg_catalog.array_agg(object) FROM code

@@ -1,8 +1,8 @@
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
+use crate::postgres::collation::collate;
 use crate::postgres::error::{Result, error};
-use crate::postgres::now::one_now;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::subtransaction::{briefly, is_cancel, raise_again, sqlstate};
@@ -75,11 +75,7 @@ impl Target {
 
     fn same(&self, is_to_differ: impl Fn(&Status, &Status) -> bool) -> Result<Vec<Mistake>> {
         let Some(column) = &self.status else { return Ok(Vec::new()) };
-        const COLLATION: &str = "
-            SELECT pg_catalog.format(' COLLATE %I.%I', n.nspname, c.collname)
-            FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.collnamespace
-            WHERE c.oid OPERATOR(pg_catalog.=) $1";
-        let collation = one_now::<String>(COLLATION, &[column.collation.into()])?.unwrap_or_default();
+        let collation = collate(column.collation)?;
         let counted = self.counted(column)?;
         let mut pairs = Vec::new();
         for (behind, a) in counted.iter().enumerate() {

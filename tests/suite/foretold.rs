@@ -272,6 +272,11 @@ fn a_ledger_that_cannot_take_the_row_is_said_beforehand_and_nobodys_code_runs() 
         assert!(client.batch_execute("SELECT backlog_cleanup_failed_generations('t')").is_err(), "{harm}");
         client.batch_execute("ROLLBACK").unwrap();
     }
+    client
+        .batch_execute("BEGIN; ALTER TABLE ledger ALTER created_at DROP DEFAULT, ALTER created_at TYPE varchar(40)")
+        .unwrap();
+    assert_eq!((finding(&mut client, "ledger_row").0.as_str(), would_fail(&mut client).len()), ("ok", 0));
+    client.batch_execute("ROLLBACK").unwrap();
     // What cannot be told without somebody's code is named, and not run.
     for (harm, named) in [
         ("ALTER TABLE ledger ADD CONSTRAINT own CHECK (run())", "CHECK \"own\""),

@@ -1,6 +1,8 @@
 //! Dump and restore in every format, and what DROP EXTENSION leaves behind.
 
-use cluster::{Cluster, PG_CRON, balance, column, fail, number, refused, start_run, truth, value, with_pg_cron};
+use cluster::{
+    Cluster, PG_CRON, balance, column, fail, number, numbers, refused, start_run, truth, value, with_pg_cron,
+};
 use postgres::Client;
 
 #[test]
@@ -102,7 +104,8 @@ fn a_default_target_that_a_dump_is_without_is_not_there_after_the_restore() {
              SELECT backlog_cleanup_set_policy('1', enabled => false, target => 'renamed');
              INSERT INTO backlog_cleanup.target (name) VALUES ('zoo'), ('another');
              DELETE FROM backlog_cleanup.alert_rule WHERE name = 'books';
-             UPDATE backlog_cleanup.alert_rule SET name = 'many rows' WHERE name = 'rows in scope'",
+             UPDATE backlog_cleanup.alert_rule SET name = 'many rows' WHERE name = 'rows in scope';
+             SELECT backlog_cleanup_tick()",
         )
         .unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -110,7 +113,7 @@ fn a_default_target_that_a_dump_is_without_is_not_there_after_the_restore() {
     let file = file.to_str().unwrap();
     let all = "SELECT string_agg(t.name || coalesce(' ' || recipe_id, '') || enabled, ', ' ORDER BY t.name, recipe_id)
                FROM backlog_cleanup.target t LEFT JOIN backlog_cleanup.policy ON target = t.name";
-    let rules = "SELECT string_agg(name, ', ' ORDER BY name) FROM backlog_cleanup.alert_rule";
+    let rules = "SELECT string_agg(name, ', ' ORDER BY name) || (SELECT count(*) FROM backlog_cleanup.sample) FROM backlog_cleanup.alert_rule";
     for with_default in [false, true] {
         if with_default {
             client
@@ -152,7 +155,8 @@ fn a_restored_target_takes_none_away_that_somebody_has_written_or_uses() {
             format!(
                 "CREATE EXTENSION backlog_cleanup; {WRITTEN}; UPDATE backlog_cleanup.target SET lock_timeout = lock_timeout"
             ),
-            "SELECT 1",
+            // What is thought better of changes nothing.
+            "BEGIN; DELETE FROM backlog_cleanup.target WHERE name = 'a'; UPDATE backlog_cleanup.target SET lock_timeout = '1s'; ROLLBACK",
         ),
         (
             "upgraded",
@@ -179,6 +183,31 @@ fn a_restored_target_takes_none_away_that_somebody_has_written_or_uses() {
         client.batch_execute(&restored).unwrap();
         assert_eq!(value::<String>(&mut client, all), before, "{name}");
     }
+}
+
+#[test]
+fn what_a_dump_has_of_a_target_may_come_before_it() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "SET xmloption = content; SET check_function_bodies = off;
+             INSERT INTO backlog_cleanup.sample (target, grain, sampled_at, milliseconds) VALUES ('z', 'day', now(), 1), ('z', 'hour', now(), 1);
+             INSERT INTO backlog_cleanup.auto_schedule (job_id, username, target, hour, schedule, is_known, moved_at)
+             VALUES (7, 'postgres', 'y', 2, '0 2 * * *', false, now());
+             INSERT INTO backlog_cleanup.alert_rule (name, kind, target, threshold) VALUES ('mine', 'kept_back', 'generations', 3)",
+        )
+        .unwrap();
+    for target in ["y", "z", "generations"] {
+        let insert = format!("INSERT INTO backlog_cleanup.target (name, lock_timeout) VALUES ('{target}', '7s')");
+        client.batch_execute(&insert).unwrap();
+    }
+    let all = "SELECT string_agg(name || ' ' || lock_timeout, ', ' ORDER BY name) FROM backlog_cleanup.target";
+    assert_eq!(value::<String>(&mut client, all), "generations 00:00:07, y 00:00:07, z 00:00:07");
+    let left =
+        "SELECT (SELECT count(*) FROM backlog_cleanup.sample), (SELECT count(*) FROM backlog_cleanup.auto_schedule),
+                       (SELECT count(*) FROM backlog_cleanup.alert_rule)";
+    assert_eq!(numbers(&mut client, left), [2, 1, 1]);
 }
 
 #[test]

@@ -22,8 +22,8 @@ pub fn lengths(columns: &Columns) -> Result<Vec<Problem>> {
         let Some(written) = column.written() else { continue };
         let reason = match pg_sys::Oid::from(column.base) {
             pg_sys::VARCHAROID | pg_sys::BPCHAROID if column.modifier > HEADER => {
-                let needed =
-                    read_one::<i32>(&format!("SELECT pg_catalog.char_length({written})"), &[])?.unwrap_or_default();
+                let needed = format!("SELECT pg_catalog.char_length(({written})::pg_catalog.text)");
+                let needed = read_one::<i32>(&needed, &[])?.unwrap_or_default();
                 let room = column.modifier - HEADER;
                 (needed > room).then(|| format!("it needs {needed} characters, for which there is no room in {room}"))
             }

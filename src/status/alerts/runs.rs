@@ -27,8 +27,9 @@ static OVERDUE: LazyLock<String> = LazyLock::new(|| {
                 $3),
             'fix', $4)
          FROM backlog_cleanup.target t,
-              LATERAL (SELECT max(finished_at) FROM backlog_cleanup.run r
-                       WHERE target = t.name AND finished_at <= clock_timestamp() AND {WHOLE_AND_DONE}) ended (last),
+              LATERAL (SELECT (SELECT finished_at FROM backlog_cleanup.run r
+                               WHERE target = t.name AND finished_at <= clock_timestamp() AND {WHOLE_AND_DONE}
+                               ORDER BY id DESC LIMIT 1)) ended (last),
               LATERAL (SELECT trim_scale(round(extract(epoch FROM now() - greatest(last, named_at)) / 86400, 1))) ago (days)
          WHERE t.name = $1"
     )

@@ -21,6 +21,53 @@ fn namesakes(schema: &str) -> String {
 }
 
 #[test]
+fn no_call_of_ours_finds_a_namesake_that_takes_exactly_its_arguments() {
+    let (cluster, mut client) = database("exactly");
+    client
+        .batch_execute(
+            "CREATE SEQUENCE ran; GRANT ALL ON ran TO PUBLIC; SET ROLE evil;
+             CREATE FUNCTION public.step(text[], text) RETURNS text[] LANGUAGE plpgsql AS
+                 $$BEGIN PERFORM nextval('public.ran'); RETURN $1 || $2; END$$;
+             CREATE AGGREGATE public.array_agg(text) (sfunc = public.step, stype = text[], initcond = '{}'); RESET ROLE;
+             CREATE TYPE st AS ENUM ('failed', 'done'); ALTER TYPE st OWNER TO app;
+             ALTER TABLE job ALTER state DROP DEFAULT, ALTER state TYPE st USING state::st;
+             UPDATE backlog_cleanup.target SET completed_status = '{}', pending_status = '{}', processing_status = '{}' WHERE name = 't'",
+        )
+        .unwrap();
+    let mut superuser = cluster.connect_to("exactly");
+    for call in [
+        "SELECT backlog_cleanup_check('t')",
+        "SELECT * FROM backlog_cleanup_status('t')",
+        "SELECT * FROM backlog_cleanup_doctor('t')",
+        "UPDATE backlog_cleanup.target SET row_word = 'job' WHERE name = 't'",
+        "SELECT backlog_cleanup_failed_generations('t')",
+    ] {
+        superuser.batch_execute(call).unwrap_or_else(|failure| panic!("{call}: {failure:?}"));
+        assert_eq!(count(&mut client, "SELECT count(*) FROM ran WHERE is_called"), 0, "{call}");
+    }
+}
+
+#[test]
+fn what_the_owners_code_asserts_holds_its_rows_whoever_calls() {
+    let (cluster, mut client) = database("asserted");
+    client
+        .batch_execute(
+            "CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS
+                 $$DECLARE a int; a_b int; BEGIN ASSERT OLD.id > 50, 'rows up to 50 are under legal hold'; RETURN OLD; END$$;
+             ALTER FUNCTION held OWNER TO app; CREATE TRIGGER held BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION held()",
+        )
+        .unwrap();
+    for call in ["CALL backlog_cleanup_run('t', 'emergency', batch_size => 7)", "SELECT backlog_cleanup_emergency('t')"]
+    {
+        let mut operator = cluster.connect_to("asserted");
+        operator.batch_execute("SET SESSION AUTHORIZATION op; SET plpgsql.check_asserts = off").unwrap();
+        operator.batch_execute(call).unwrap();
+        assert_eq!(count(&mut client, "SELECT count(*) FROM job WHERE id <= 50"), 50, "{call}");
+        assert_eq!(count(&mut operator, "SELECT (current_setting('plpgsql.check_asserts') = 'off')::int"), 1, "{call}");
+    }
+}
+
+#[test]
 fn no_statement_of_ours_finds_a_type_of_another_role_or_of_pg_temp() {
     let (cluster, mut client) = database("namesakes");
     // What the target's owner has written: others may create in that schema, and pg_temp would come first.

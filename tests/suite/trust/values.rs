@@ -314,7 +314,17 @@ fn labels_and_attributes_that_an_expression_only_goes_through_are_those_of_its_s
              CREATE FUNCTION is_strictly_bad(bigint) RETURNS boolean IMMUTABLE STRICT LANGUAGE sql
                  BEGIN ATOMIC SELECT coalesce(public.mood_of($1) = 'bad'::public.mood, false); END;
              CREATE FUNCTION says_bad(bigint) RETURNS boolean IMMUTABLE LANGUAGE sql AS
-                 $$SELECT public.mood_of($1) = 'bad'::public.mood$$",
+                 $$SELECT public.mood_of($1) = 'bad'::public.mood$$;
+             CREATE FUNCTION folds_pair(bigint) RETURNS boolean IMMUTABLE LANGUAGE sql AS
+                 $$SELECT (ROW($1 <= 50, $1 > 50)::public.pair).bad$$;
+             CREATE FUNCTION folds_mood(bigint) RETURNS boolean IMMUTABLE LANGUAGE sql AS
+                 $$SELECT CASE WHEN 'bad'::public.mood < 'good'::public.mood THEN $1 <= 50 ELSE $1 > 50 END$$;
+             CREATE TYPE \"Odd Mood\" AS ENUM ('bad', 'good'); ALTER TYPE \"Odd Mood\" OWNER TO app;
+             CREATE FUNCTION is_odd(bigint) RETURNS boolean IMMUTABLE LANGUAGE sql AS
+                 $$SELECT CASE WHEN 'bad'::public.\"Odd Mood\" < 'good' THEN $1 <= 50 ELSE $1 > 50 END$$;
+             CREATE FUNCTION is_odd(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN public.is_odd($1::bigint); END$$;
+             CREATE OPERATOR !!! (RIGHTARG = bigint, FUNCTION = folds_mood);
+             CREATE FUNCTION calls_folds(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN !!! $1; END$$",
         )
         .unwrap();
     for (condition, rename) in [
@@ -323,6 +333,11 @@ fn labels_and_attributes_that_an_expression_only_goes_through_are_those_of_its_s
         ("(is_bad(id))", "ALTER TYPE mood RENAME VALUE"),
         ("(is_strictly_bad(id))", "ALTER TYPE mood RENAME VALUE"),
         ("(says_bad(id))", "ALTER TYPE mood RENAME VALUE"),
+        // What PostgreSQL makes of these has no type any more.
+        ("(folds_pair(id))", "ALTER TYPE pair RENAME ATTRIBUTE"),
+        ("(folds_mood(id))", "ALTER TYPE mood RENAME VALUE"),
+        ("(is_odd(id::text))", "ALTER TYPE \"Odd Mood\" RENAME VALUE"),
+        ("(calls_folds(id))", "ALTER TYPE mood RENAME VALUE"),
     ] {
         client
             .batch_execute(&format!("UPDATE backlog_cleanup.target SET condition = '{condition}' WHERE name = 't'"))
