@@ -96,7 +96,7 @@ CREATE TABLE backlog_cleanup.run_failure (
 ALTER TABLE backlog_cleanup.run_failure REPLICA IDENTITY FULL;
 CREATE INDEX run_failure_run_id_idx ON backlog_cleanup.run_failure (run_id);
 COMMENT ON TABLE backlog_cleanup.run_failure IS
-    'history: when the rows failed that a run removed, and as what; of more than 255 rows at once, by a sample of them';
+    'history: when the rows failed that a run removed, and as what; of more than 127 rows at once, by a sample of them';
 COMMENT ON COLUMN backlog_cleanup.run_failure.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_failure.hour IS
     'the start of the hour (UTC) in which they failed, of the day if that was more than 7 days ago, of the month if more than 90; NULL if it is not known';

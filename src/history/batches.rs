@@ -172,14 +172,12 @@ pub fn sum_up(run_id: i64) -> Result<()> {
                     lost (hour, failure_type, recipe_id, removed)
          WHERE b.run_id = $1",
     );
-    let steps: [&str; 6] = [
-        &recipes,
-        &failures,
-        &sum_up_removed("run_policy", "policies"),
-        &sum_up_kept_back("run_policy", "policy"),
-        &sum_up_removed("run_status", "statuses"),
-        &sum_up_kept_back("run_status", "status"),
-    ];
+    let mut steps =
+        vec![recipes, failures, sum_up_removed("run_policy", "policies"), sum_up_removed("run_status", "statuses")];
+    const HAS_KEPT_BACK: &str = "SELECT kept_back > 0 FROM backlog_cleanup.run WHERE id = $1";
+    if extension::as_owner(|| prepared::get_one::<bool>(HAS_KEPT_BACK, &[run_id.into()]))? == Some(true) {
+        steps.extend([sum_up_kept_back("run_policy", "policy"), sum_up_kept_back("run_status", "status")]);
+    }
     each(&steps, run_id)?;
     clear(run_id)
 }

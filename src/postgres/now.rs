@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
@@ -12,9 +12,17 @@ use pgrx::spi::SpiHeapTupleData;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::settings::{set_local, with_settings};
 
+/// Plans by their statements.
+type Plans = HashMap<&'static str, pg_sys::SPIPlanPtr>;
+
 thread_local! {
-    static PLANS: RefCell<HashMap<&'static str, pg_sys::SPIPlanPtr>> = RefCell::default();
+    /// By search paths: PostgreSQL would analyse and plan a statement anew whenever it comes under another one, as the extension's owner and the
+    /// table's do in turn.
+    static PLANS: RefCell<HashMap<Vec<u8>, Plans>> = RefCell::default();
 }
+
+/// So many search paths have plans of their own.
+const KEPT: usize = 100;
 
 /// Runs a read-only statement in a new snapshot and returns its rows, converted by `row`. It sees what other sessions have
 /// committed and what this transaction has done. The session prepares the statement once.
@@ -31,8 +39,9 @@ pub fn rows_now<T>(
     // result lives until Spi::connect ends.
     Spi::connect(|_| unsafe {
         with_settings(|| {
-            // Compiling takes far longer than it saves.
+            // Compiling takes far longer than it saves, and so does planning for the oid of each table.
             set_local("jit", "off");
+            set_local("plan_cache_mode", "force_generic_plan");
             pg_sys::SPI_execute_snapshot(
                 plan(query, arguments),
                 values.as_mut_ptr(),
@@ -64,7 +73,11 @@ pub fn one_now<T: FromDatum + IntoDatum>(query: &'static str, arguments: &[Datum
 ///
 /// SPI is connected.
 unsafe fn plan(query: &'static str, arguments: &[DatumWithOid]) -> pg_sys::SPIPlanPtr {
-    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(query).copied()) {
+    // SAFETY: a setting, which the one thread of a backend reads.
+    let path = unsafe { CStr::from_ptr(pg_sys::namespace_search_path) }.to_bytes();
+    // Those that are too many share their plans.
+    let path = PLANS.with_borrow(|paths| if paths.len() < KEPT || paths.contains_key(path) { path } else { b"" });
+    if let Some(plan) = PLANS.with_borrow(|paths| paths.get(path)?.get(query).copied()) {
         return plan;
     }
     let text = CString::new(query).unwrap_or_default();
@@ -75,6 +88,6 @@ unsafe fn plan(query: &'static str, arguments: &[DatumWithOid]) -> pg_sys::SPIPl
         pg_sys::SPI_keepplan(plan);
         plan
     };
-    PLANS.with_borrow_mut(|plans| plans.insert(query, plan));
+    PLANS.with_borrow_mut(|paths| paths.entry(path.to_owned()).or_default().insert(query, plan));
     plan
 }

@@ -13,8 +13,8 @@ use crate::rules::Rules;
 use crate::target::leaf::Leaf;
 use crate::target::recipes::bounded;
 
-/// Fewer rows are read all, and of many every so many-th.
-const ALL: usize = 128;
+/// Up to twice as many rows are read all, and of more every so many-th.
+const ALL: usize = 64;
 const STEP: usize = 64;
 /// Of rows without known positions, those of so many pages.
 const PAGES: u32 = 200;

@@ -1,3 +1,5 @@
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 
 use pgrx::prelude::*;
@@ -6,6 +8,7 @@ use pgrx::spi::quote_literal;
 use crate::postgres::analysed::{has_elements, is_scalar};
 use crate::postgres::error::{Result, error};
 use crate::postgres::expression::Expression;
+use crate::postgres::names::is_own;
 use crate::postgres::now::one_now;
 use crate::postgres::read::read_one;
 use crate::postgres::table::{Column, Table};
@@ -103,7 +106,21 @@ impl Column {
                  '{timestamptz, regclass, regcollation, regconfig, regdictionary, regnamespace, regoper, regoperator, regproc, regprocedure,
                    regrole, regtype}'::pg_catalog.regtype[])"
         );
-        Ok(one_now::<bool>(FOUND, &[vec![self.type_oid].into()])?.map(|is_instant| match is_instant {
+        thread_local! {
+            /// Of PostgreSQL's own types, which do not change.
+            static KNOWN: RefCell<HashMap<pg_sys::Oid, Option<bool>>> = RefCell::default();
+        }
+        let found = match KNOWN.with_borrow(|known| known.get(&self.type_oid).copied()) {
+            Some(known) => known,
+            None => {
+                let found = one_now::<bool>(FOUND, &[vec![self.type_oid].into()])?;
+                if is_own((pg_sys::TypeRelationId, self.type_oid)) {
+                    KNOWN.with_borrow_mut(|known| known.insert(self.type_oid, found));
+                }
+                found
+            }
+        };
+        Ok(found.map(|is_instant| match is_instant {
             true => "the session's time zone",
             false => "the name of what it shows",
         }))
