@@ -9,7 +9,6 @@ use crate::postgres::read::read_prepared;
 use crate::postgres::table::Table;
 use crate::target::Target;
 use crate::target::leaf::{Leaf, Reach};
-use crate::target::reading::types;
 use crate::target::spelling::{NAMES, has_all};
 
 /// Refuses to remove rows by an old snapshot (REPEATABLE READ, SERIALIZABLE) if the target, its policies, its leaves or their
@@ -22,7 +21,7 @@ pub fn is_that_of_the_snapshot(target: &Target) -> Result<()> {
     }
     let columns = || target.reads.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     let arguments = || [target.name.as_str().into(), target.table.oid.into(), columns().into()];
-    let types = types(target)?;
+    let types = target.types()?.to_vec();
     let types = || [types.clone().into()];
     let is_same = extension::as_owner(|| {
         let before = read_prepared::<Vec<String>>(NAMES, &types())?.unwrap_or_default();

@@ -151,6 +151,7 @@ impl Search<'_> {
                     meets,
                     fingerprint_function: fingerprint_function.map(|(name, _)| name),
                     spelling: OnceCell::new(),
+                    types: OnceCell::new(),
                     reads: Vec::new(),
                     names_of_statuses: Vec::new(),
                 };

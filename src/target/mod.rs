@@ -153,6 +153,8 @@ pub struct Target {
     pub reads: Vec<(String, Column)>,
     /// The labels and casts of its types, as the first look at a leaf's rows has found them.
     spelling: OnceCell<Spelling>,
+    /// The types that these are of.
+    types: OnceCell<Vec<pg_sys::Oid>>,
     /// The qualified function that takes the fingerprint of a failure type; `None` if it is off.
     pub fingerprint_function: Option<String>,
 }

@@ -42,13 +42,43 @@ pub struct Reading {
 }
 
 impl Target {
+    /// Finds the types of the columns and expressions that are read, and those that expressions have in between: of what removes rows, `of_run`, also
+    /// those that the texts of functions name.
+    pub fn find_types(&self, of_run: bool) -> Result<()> {
+        let columns = self.reads.iter().map(|(_, column)| column).chain(self.operands());
+        let mut types: Vec<pg_sys::Oid> = columns.map(|column| column.type_oid).collect();
+        let called: Vec<Object> = self
+            .expressions()
+            .flat_map(|expression| expression.calls.iter().chain(&expression.inside))
+            .copied()
+            .collect();
+        if !called.is_empty() {
+            let (classes, objects): (Vec<_>, Vec<_>) = called.into_iter().unzip();
+            let between = match of_run {
+                true => one_now::<Vec<pg_sys::Oid>>(NAMED, &[classes.into(), objects.into(), self.table.owner.into()])?,
+                false => one_now::<Vec<pg_sys::Oid>>(BETWEEN, &[classes.into(), objects.into()])?,
+            };
+            types.extend(between.unwrap_or_default());
+        }
+        let _ = self.types.set(types);
+        Ok(())
+    }
+
+    /// The types that were found.
+    pub fn types(&self) -> Result<&[pg_sys::Oid]> {
+        if self.types.get().is_none() {
+            self.find_types(false)?;
+        }
+        Ok(self.types.get().map_or(&[], Vec::as_slice))
+    }
+
     /// Whether the labels and casts of its types are those of the first time that it was asked. PostgreSQL's own types have none.
     pub fn spells_as_before(&self) -> Result<bool> {
-        let types = types(self)?;
+        let types = self.types()?;
         if types.iter().all(|oid| is_own((pg_sys::TypeRelationId, *oid))) {
             return Ok(true);
         }
-        let now = Spelling::of(&types)?;
+        let now = Spelling::of(types)?;
         Ok(match self.spelling.get() {
             Some(before) => before.holds(&now),
             None => self.spelling.set(now).is_ok(),
@@ -91,7 +121,7 @@ impl Reading {
                 .map(|leaf| (number(leaf.table.oid), leaf.storage.clone()))
                 .collect(),
             // Not that of a later time: rows have been read by it.
-            spelling: target.spelling.get().cloned().map_or_else(|| Spelling::of(&types(target)?), Ok)?,
+            spelling: target.spelling.get().cloned().map_or_else(|| Spelling::of(target.types()?), Ok)?,
             horizon: Horizon::now(),
         })
     }
@@ -112,9 +142,22 @@ impl Reading {
     }
 }
 
-/// The types among what expressions call (classes `$1`, oids `$2`), and those that it takes, returns and has inside. PostgreSQL has recorded that of
-/// functions in BEGIN ATOMIC; of those whose body is a text it is whatever has a name that is a word of it.
+/// The types among what expressions call (classes `$1`, oids `$2`), and those that it takes, returns and has inside, as far as PostgreSQL has recorded
+/// that: of functions in BEGIN ATOMIC.
 const BETWEEN: &str = "
+    WITH RECURSIVE code (class, object) AS (
+        SELECT class, object FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) called (class, object)
+        UNION
+        SELECT d.refclassid, d.refobjid
+        FROM code JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) code.class AND d.objid OPERATOR(pg_catalog.=) code.object
+        WHERE code.class OPERATOR(pg_catalog.=) ANY (ARRAY['pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'])
+    )
+    SELECT pg_catalog.array_agg(object) FROM code
+    WHERE class OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass";
+
+/// The same with what has a name that is a word of a function's text, if the owner of the table (`$3`) trusts its owner, and with the functions of
+/// casts of these types. Of 2,000 objects, so that a database of many functions that name each other is not walked with every batch.
+const NAMED: &str = "
     WITH RECURSIVE code (class, object) AS (
         SELECT class, object FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) called (class, object)
         UNION
@@ -122,43 +165,45 @@ const BETWEEN: &str = "
         FROM code CROSS JOIN LATERAL (
             SELECT d.refclassid, d.refobjid FROM pg_catalog.pg_depend d
             WHERE d.classid OPERATOR(pg_catalog.=) code.class AND d.objid OPERATOR(pg_catalog.=) code.object
+              AND code.class OPERATOR(pg_catalog.=) ANY (ARRAY['pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'])
             UNION ALL
-            SELECT named.class, named.oid
+            SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, c.castfunc FROM pg_catalog.pg_cast c
+            WHERE code.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+              AND code.object OPERATOR(pg_catalog.=) ANY (ARRAY[c.castsource, c.casttarget])
+            UNION ALL
+            SELECT named.class, named.object
             FROM pg_catalog.pg_proc p
-            CROSS JOIN LATERAL (SELECT pg_catalog.lower(p.prosrc),
-                                       pg_catalog.regexp_split_to_array(pg_catalog.lower(p.prosrc), '[^[:alnum:]_$]+')) body (text, words)
+            -- PostgreSQL's own code is no text.
+            CROSS JOIN LATERAL (SELECT pg_catalog.left(p.prosrc, 100000)) body (text)
             CROSS JOIN LATERAL (
-                SELECT 'pg_catalog.pg_type'::pg_catalog.regclass::pg_catalog.oid, t.oid, pg_catalog.lower(t.typname::pg_catalog.text)
-                FROM pg_catalog.pg_type t
+                SELECT DISTINCT spelt.name::pg_catalog.name
+                FROM pg_catalog.regexp_split_to_table(body.text, '[^[:alnum:]_$]+') AS word,
+                     LATERAL (VALUES (word), (pg_catalog.lower(word))) spelt (name)
+                UNION
+                SELECT pg_catalog.replace(quoted[1], '\"\"', '\"')::pg_catalog.name
+                FROM pg_catalog.regexp_matches(body.text, '\"((?:[^\"]|\"\")+)\"', 'g') AS quoted
+                UNION
+                SELECT symbol::pg_catalog.name FROM pg_catalog.regexp_split_to_table(body.text, '[^-+*/<>=~!@#%^&|`?]+') AS symbol
+            ) word (name)
+            CROSS JOIN LATERAL (
+                SELECT 'pg_catalog.pg_type'::pg_catalog.regclass::pg_catalog.oid, t.oid, t.typowner, t.typnamespace FROM pg_catalog.pg_type t
+                WHERE t.typname OPERATOR(pg_catalog.=) word.name
+                  AND (t.typtype::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{e,d,r,m}')
+                       OR (SELECT c.relkind OPERATOR(pg_catalog.=) 'c' FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) t.typrelid))
                 UNION ALL
-                SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, f.oid, pg_catalog.lower(f.proname::pg_catalog.text) FROM pg_catalog.pg_proc f
+                SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, f.oid, f.proowner, f.pronamespace FROM pg_catalog.pg_proc f
+                WHERE f.proname OPERATOR(pg_catalog.=) word.name
                 UNION ALL
-                SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, o.oid, o.oprname::pg_catalog.text FROM pg_catalog.pg_operator o
-            ) named (class, oid, name)
+                SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, o.oid, o.oprowner, o.oprnamespace FROM pg_catalog.pg_operator o
+                WHERE o.oprname OPERATOR(pg_catalog.=) word.name
+            ) named (class, object, owner, namespace)
             WHERE code.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid OPERATOR(pg_catalog.=) code.object
               AND p.prosqlbody IS NULL AND p.probin IS NULL
-              -- PostgreSQL's own code is no text, and its objects do not change.
-              AND p.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid AND named.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
-              AND (named.name OPERATOR(pg_catalog.=) ANY (body.words)
-                   OR named.name OPERATOR(pg_catalog.~) '[^[:alnum:]_$]' AND pg_catalog.strpos(body.text, named.name) OPERATOR(pg_catalog.>) 0)
+              AND p.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid AND named.object OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+              AND pg_catalog.pg_has_role(named.owner, $3, 'USAGE')
+              AND NOT pg_catalog.pg_is_other_temp_schema(named.namespace)
         ) below (class, object)
-        WHERE code.class OPERATOR(pg_catalog.=) ANY (ARRAY['pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'])
+        WHERE below.object OPERATOR(pg_catalog.<>) '0'::pg_catalog.oid
     )
-    SELECT pg_catalog.array_agg(object) FROM code
+    SELECT pg_catalog.array_agg(object) FROM (SELECT class, object FROM code LIMIT 2000) some
     WHERE class OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass";
-
-/// The types of the columns and expressions that runs read, and those that expressions have in between.
-pub fn types(target: &Target) -> Result<Vec<pg_sys::Oid>> {
-    let columns = target.reads.iter().map(|(_, column)| column).chain(target.operands());
-    let mut types: Vec<pg_sys::Oid> = columns.map(|column| column.type_oid).collect();
-    let called: Vec<Object> = target
-        .expressions()
-        .flat_map(|expression| expression.calls.iter().chain(&expression.inside))
-        .copied()
-        .collect();
-    if !called.is_empty() {
-        let (classes, objects): (Vec<_>, Vec<_>) = called.into_iter().unzip();
-        types.extend(one_now::<Vec<pg_sys::Oid>>(BETWEEN, &[classes.into(), objects.into()])?.unwrap_or_default());
-    }
-    Ok(types)
-}

@@ -76,6 +76,7 @@ fn hold<T>(
                 }
             };
             // What its types write now is what they write for all of the work.
+            target.find_types(lock == Lock::Remove)?;
             target.spells_as_before()?;
             with_new_snapshot(|| work(&target, &leaves))
         }))

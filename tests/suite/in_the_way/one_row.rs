@@ -234,7 +234,7 @@ fn the_doctor_warns_of_rows_that_the_last_run_has_kept_back() {
 
 #[test]
 fn a_run_that_needs_too_much_memory_says_that_smaller_batches_need_less() {
-    let cluster = Cluster::start("max_locks_per_transaction = 10\nmax_connections = 10\nmax_worker_processes = 2\n");
+    let cluster = Cluster::start("max_locks_per_transaction = 12\nmax_connections = 10\nmax_worker_processes = 2\n");
     let mut client = cluster.platform();
     client.batch_execute(JOB).unwrap();
     client
