@@ -30,8 +30,9 @@ FROM backlog_cleanup.target,
      LATERAL (SELECT jsonb_agg(jsonb_build_object('recipeId', r, 'inScope', 25, 'change', 3)) FROM generate_series(1, CASE grain WHEN 'fine' THEN 50 ELSE 5 END) r) named (recipes);
 INSERT INTO backlog_cleanup.tick (started_at, milliseconds, steps)
 SELECT at, 20, (SELECT jsonb_agg(jsonb_build_object('step', 'sample', 'target', 'generations', 'milliseconds', 12.345, 'skipped', NULL, 'error', NULL))
-                FROM generate_series(1, 12))
+                FROM generate_series(1, 23))
 FROM generate_series(now() - interval '14 days', now() - interval '5 minutes', interval '5 minutes') at;
 INSERT INTO backlog_cleanup.decision (tick, target, decided_at, action, reason, numbers)
-SELECT 1, name, at, 'none', repeat('x', 120), '{"removable": 10000, "perMinute": 12.5, "usual": 11.5}'
+SELECT 1, name, at, 'none', repeat('x', 120),
+       (SELECT jsonb_object_agg('aNumberThatTheDecision' || n, 12345.678901) FROM generate_series(1, 17) n)
 FROM backlog_cleanup.target, generate_series(now() - interval '100 days', now() - interval '5 minutes', interval '5 minutes') at;

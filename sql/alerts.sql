@@ -148,7 +148,7 @@ BEGIN
         IF NEW.target IS NOT NULL AND NOT FOUND THEN
             INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
         END IF;
-        DELETE FROM backlog_cleanup.alert_rule r WHERE r.name = NEW.name OR backlog_cleanup.is_as_created(r.tableoid, r.ctid, r.xmin);
+        DELETE FROM backlog_cleanup.alert_rule r WHERE r.name = NEW.name OR backlog_cleanup.is_as_created(r.tableoid, r.ctid, r.xmin, r.cmin);
     END IF;
     RETURN NEW;
 END

@@ -85,7 +85,8 @@ COMMENT ON COLUMN backlog_cleanup.pace.time_to_remove IS 'how long a run now tak
 
 CREATE VIEW backlog_cleanup.size AS
     SELECT t.name AS target, last.sampled_at AS measured_at, last.bytes, week.bytes_per_day,
-           GREATEST(last.bytes::double precision OPERATOR(pg_catalog.+) (30 OPERATOR(pg_catalog.*) week.bytes_per_day), 0) AS bytes_in_30_days
+           CASE WHEN week.bytes_per_day IS NOT NULL THEN
+               GREATEST(last.bytes::double precision OPERATOR(pg_catalog.+) (30 OPERATOR(pg_catalog.*) week.bytes_per_day), 0) END AS bytes_in_30_days
     FROM backlog_cleanup.target t
     JOIN LATERAL (
         SELECT s.sampled_at, s.table_bytes OPERATOR(pg_catalog.+) s.index_bytes AS bytes FROM backlog_cleanup.sample s
@@ -144,7 +145,7 @@ COMMENT ON COLUMN backlog_cleanup.run_statistics.removed IS 'rows removed';
 COMMENT ON COLUMN backlog_cleanup.run_statistics.kept_back IS 'rows that could not go, once for each run';
 COMMENT ON COLUMN backlog_cleanup.run_statistics.wal_bytes IS 'WAL that they wrote, in bytes; NULL if none has counted it';
 COMMENT ON COLUMN backlog_cleanup.run_statistics.freed_bytes IS
-    'bytes in the table and its indexes that are free for new rows after VACUUM: the removed rows at the mean size of a row, by the last sample';
+    'bytes that the removed rows took in the table and its indexes, which VACUUM frees for new rows: at the mean size of a row, by the last sample';
 
 CREATE VIEW backlog_cleanup.ranking AS
     SELECT counted.target, counted.what,

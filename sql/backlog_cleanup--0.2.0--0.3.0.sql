@@ -749,22 +749,28 @@ BEGIN
 END
 $policies$;
 
--- The rows that CREATE EXTENSION has made. One that somebody has changed is at another place; what cannot be found any more stays.
+-- The rows that CREATE EXTENSION has made. One that somebody has changed is at another place; VACUUM FULL puts all of them elsewhere, in another
+-- file. What cannot be found any more stays.
 CREATE TABLE backlog_cleanup.as_created (
     relation oid NOT NULL,
+    file     oid NOT NULL,
     place    tid NOT NULL,
     made     xid NOT NULL,
+    command  cid NOT NULL,
     PRIMARY KEY (relation, place)
 );
 COMMENT ON TABLE backlog_cleanup.as_created IS
     'the rows of targets, policies and rules that CREATE EXTENSION has made: a dump that is restored replaces those that nobody has changed';
 COMMENT ON COLUMN backlog_cleanup.as_created.relation IS 'the table';
+COMMENT ON COLUMN backlog_cleanup.as_created.file IS 'the table''s file node then';
 COMMENT ON COLUMN backlog_cleanup.as_created.place IS 'the row''s ctid';
 COMMENT ON COLUMN backlog_cleanup.as_created.made IS 'the row''s xmin';
-CREATE FUNCTION backlog_cleanup.is_as_created(relation oid, place tid, made xid) RETURNS boolean LANGUAGE sql STABLE
+COMMENT ON COLUMN backlog_cleanup.as_created.command IS 'the row''s cmin';
+CREATE FUNCTION backlog_cleanup.is_as_created(relation oid, place tid, made xid, command cid) RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT EXISTS (SELECT FROM backlog_cleanup.as_created WHERE relation = $1 AND place = $2 AND made = $3)
+    SELECT EXISTS (SELECT FROM backlog_cleanup.as_created
+                   WHERE relation = $1 AND place = $2 AND made = $3 AND command = $4 AND file = pg_relation_filenode($1))
 $$;
 COMMENT ON FUNCTION backlog_cleanup.is_as_created IS
     'whether a row, of which these are the system columns, is one that CREATE EXTENSION has made and nobody has changed';
@@ -782,11 +788,11 @@ BEGIN
     -- Not an advisory lock, which anybody can hold.
     LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
     -- The policies that CREATE EXTENSION has made, and not those that the dump has brought.
-    DELETE FROM backlog_cleanup.policy p WHERE p.target = NEW.name AND backlog_cleanup.is_as_created(p.tableoid, p.ctid, p.xmin);
+    DELETE FROM backlog_cleanup.policy p WHERE p.target = NEW.name AND backlog_cleanup.is_as_created(p.tableoid, p.ctid, p.xmin, p.cmin);
     -- The target that CREATE EXTENSION has made, which the dump need not have, unless it is in use.
     DELETE FROM backlog_cleanup.target t
-    WHERE t.name <> NEW.name AND backlog_cleanup.is_as_created(t.tableoid, t.ctid, t.xmin)
-      AND NOT EXISTS (SELECT FROM backlog_cleanup.policy p WHERE p.target = t.name AND NOT backlog_cleanup.is_as_created(p.tableoid, p.ctid, p.xmin))
+    WHERE t.name <> NEW.name AND backlog_cleanup.is_as_created(t.tableoid, t.ctid, t.xmin, t.cmin)
+      AND NOT EXISTS (SELECT FROM backlog_cleanup.policy p WHERE p.target = t.name AND NOT backlog_cleanup.is_as_created(p.tableoid, p.ctid, p.xmin, p.cmin))
       AND NOT EXISTS (SELECT FROM backlog_cleanup.run r WHERE r.target = t.name AND r.started_at >= t.named_at)
       -- What the dump has brought of it before.
       AND NOT EXISTS (SELECT FROM backlog_cleanup.alert_rule r WHERE r.target = t.name)
@@ -1500,7 +1506,7 @@ BEGIN
         IF NEW.target IS NOT NULL AND NOT FOUND THEN
             INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
         END IF;
-        DELETE FROM backlog_cleanup.alert_rule r WHERE r.name = NEW.name OR backlog_cleanup.is_as_created(r.tableoid, r.ctid, r.xmin);
+        DELETE FROM backlog_cleanup.alert_rule r WHERE r.name = NEW.name OR backlog_cleanup.is_as_created(r.tableoid, r.ctid, r.xmin, r.cmin);
     END IF;
     RETURN NEW;
 END
@@ -1707,7 +1713,8 @@ COMMENT ON COLUMN backlog_cleanup.pace.time_to_remove IS 'how long a run now tak
 
 CREATE VIEW backlog_cleanup.size AS
     SELECT t.name AS target, last.sampled_at AS measured_at, last.bytes, week.bytes_per_day,
-           GREATEST(last.bytes::double precision OPERATOR(pg_catalog.+) (30 OPERATOR(pg_catalog.*) week.bytes_per_day), 0) AS bytes_in_30_days
+           CASE WHEN week.bytes_per_day IS NOT NULL THEN
+               GREATEST(last.bytes::double precision OPERATOR(pg_catalog.+) (30 OPERATOR(pg_catalog.*) week.bytes_per_day), 0) END AS bytes_in_30_days
     FROM backlog_cleanup.target t
     JOIN LATERAL (
         SELECT s.sampled_at, s.table_bytes OPERATOR(pg_catalog.+) s.index_bytes AS bytes FROM backlog_cleanup.sample s
@@ -1766,7 +1773,7 @@ COMMENT ON COLUMN backlog_cleanup.run_statistics.removed IS 'rows removed';
 COMMENT ON COLUMN backlog_cleanup.run_statistics.kept_back IS 'rows that could not go, once for each run';
 COMMENT ON COLUMN backlog_cleanup.run_statistics.wal_bytes IS 'WAL that they wrote, in bytes; NULL if none has counted it';
 COMMENT ON COLUMN backlog_cleanup.run_statistics.freed_bytes IS
-    'bytes in the table and its indexes that are free for new rows after VACUUM: the removed rows at the mean size of a row, by the last sample';
+    'bytes that the removed rows took in the table and its indexes, which VACUUM frees for new rows: at the mean size of a row, by the last sample';
 
 CREATE VIEW backlog_cleanup.ranking AS
     SELECT counted.target, counted.what,
@@ -1880,7 +1887,8 @@ END
 $privileges$;
 
 -- Of the other rows it is not known whether they are as an earlier version has made them.
-INSERT INTO backlog_cleanup.as_created (relation, place, made) SELECT tableoid, ctid, xmin FROM backlog_cleanup.alert_rule;
+INSERT INTO backlog_cleanup.as_created (relation, file, place, made, command)
+SELECT tableoid, pg_catalog.pg_relation_filenode(tableoid), ctid, xmin, cmin FROM backlog_cleanup.alert_rule;
 
 -- A GRANT in this script would be missing from dumps: backlog_cleanup_grant has to be called again, once per role.
 DO $levels$

@@ -21,22 +21,28 @@ SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_status', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_cutoff', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.run_batch', '');
 
--- The rows that CREATE EXTENSION has made. One that somebody has changed is at another place; what cannot be found any more stays.
+-- The rows that CREATE EXTENSION has made. One that somebody has changed is at another place; VACUUM FULL puts all of them elsewhere, in another
+-- file. What cannot be found any more stays.
 CREATE TABLE backlog_cleanup.as_created (
     relation oid NOT NULL,
+    file     oid NOT NULL,
     place    tid NOT NULL,
     made     xid NOT NULL,
+    command  cid NOT NULL,
     PRIMARY KEY (relation, place)
 );
 COMMENT ON TABLE backlog_cleanup.as_created IS
     'the rows of targets, policies and rules that CREATE EXTENSION has made: a dump that is restored replaces those that nobody has changed';
 COMMENT ON COLUMN backlog_cleanup.as_created.relation IS 'the table';
+COMMENT ON COLUMN backlog_cleanup.as_created.file IS 'the table''s file node then';
 COMMENT ON COLUMN backlog_cleanup.as_created.place IS 'the row''s ctid';
 COMMENT ON COLUMN backlog_cleanup.as_created.made IS 'the row''s xmin';
-CREATE FUNCTION backlog_cleanup.is_as_created(relation oid, place tid, made xid) RETURNS boolean LANGUAGE sql STABLE
+COMMENT ON COLUMN backlog_cleanup.as_created.command IS 'the row''s cmin';
+CREATE FUNCTION backlog_cleanup.is_as_created(relation oid, place tid, made xid, command cid) RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT EXISTS (SELECT FROM backlog_cleanup.as_created WHERE relation = $1 AND place = $2 AND made = $3)
+    SELECT EXISTS (SELECT FROM backlog_cleanup.as_created
+                   WHERE relation = $1 AND place = $2 AND made = $3 AND command = $4 AND file = pg_relation_filenode($1))
 $$;
 COMMENT ON FUNCTION backlog_cleanup.is_as_created IS
     'whether a row, of which these are the system columns, is one that CREATE EXTENSION has made and nobody has changed';
@@ -54,11 +60,11 @@ BEGIN
     -- Not an advisory lock, which anybody can hold.
     LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
     -- The policies that CREATE EXTENSION has made, and not those that the dump has brought.
-    DELETE FROM backlog_cleanup.policy p WHERE p.target = NEW.name AND backlog_cleanup.is_as_created(p.tableoid, p.ctid, p.xmin);
+    DELETE FROM backlog_cleanup.policy p WHERE p.target = NEW.name AND backlog_cleanup.is_as_created(p.tableoid, p.ctid, p.xmin, p.cmin);
     -- The target that CREATE EXTENSION has made, which the dump need not have, unless it is in use.
     DELETE FROM backlog_cleanup.target t
-    WHERE t.name <> NEW.name AND backlog_cleanup.is_as_created(t.tableoid, t.ctid, t.xmin)
-      AND NOT EXISTS (SELECT FROM backlog_cleanup.policy p WHERE p.target = t.name AND NOT backlog_cleanup.is_as_created(p.tableoid, p.ctid, p.xmin))
+    WHERE t.name <> NEW.name AND backlog_cleanup.is_as_created(t.tableoid, t.ctid, t.xmin, t.cmin)
+      AND NOT EXISTS (SELECT FROM backlog_cleanup.policy p WHERE p.target = t.name AND NOT backlog_cleanup.is_as_created(p.tableoid, p.ctid, p.xmin, p.cmin))
       AND NOT EXISTS (SELECT FROM backlog_cleanup.run r WHERE r.target = t.name AND r.started_at >= t.named_at)
       -- What the dump has brought of it before.
       AND NOT EXISTS (SELECT FROM backlog_cleanup.alert_rule r WHERE r.target = t.name)

@@ -109,10 +109,10 @@ BEGIN
 END
 $privileges$;
 
-INSERT INTO backlog_cleanup.as_created (relation, place, made)
-SELECT tableoid, ctid, xmin FROM backlog_cleanup.target UNION ALL
-SELECT tableoid, ctid, xmin FROM backlog_cleanup.policy UNION ALL
-SELECT tableoid, ctid, xmin FROM backlog_cleanup.alert_rule;
+INSERT INTO backlog_cleanup.as_created (relation, file, place, made, command)
+SELECT tableoid, pg_catalog.pg_relation_filenode(tableoid), ctid, xmin, cmin FROM backlog_cleanup.target UNION ALL
+SELECT tableoid, pg_catalog.pg_relation_filenode(tableoid), ctid, xmin, cmin FROM backlog_cleanup.policy UNION ALL
+SELECT tableoid, pg_catalog.pg_relation_filenode(tableoid), ctid, xmin, cmin FROM backlog_cleanup.alert_rule;
 
 -- Registers the nightly job, but not in a restore: the dump brings the job in pg_cron's own table, where a second one
 -- would be an error.

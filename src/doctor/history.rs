@@ -1,4 +1,4 @@
-use backlog_cleanup_report::{Mode, longest_gap};
+use backlog_cleanup_report::{Mode, period};
 use pgrx::spi::quote_literal;
 
 use crate::extension::schema;
@@ -66,15 +66,15 @@ fn sql_of_overdue() -> String {
            $3
     FROM (SELECT max(finished_at) AS finished_at FROM backlog_cleanup.run r
           WHERE target = $1 AND finished_at <= clock_timestamp() AND {WHOLE_AND_DONE}) last
-    WHERE coalesce(last.finished_at < now() - make_interval(days => $2, hours => 1), true)"
+    WHERE coalesce(last.finished_at < now() - make_interval(hours => $2 + 1), true)"
     )
 }
 
-/// Checks that the last regular run without a selection is no older than the schedule's longest gap, plus an hour for the
+/// Checks that the last regular run without a selection is no older than the schedule's longest time between two runs, plus an hour for the
 /// run itself.
 pub fn overdue(target: &Target) -> Result<Vec<Problem>> {
     let job = job_of(&target.name)?;
-    let days = job["schedule"].as_str().map_or(1, longest_gap);
+    let hours = job["schedule"].as_str().map_or(24, period);
     let run = format!("SELECT {}.backlog_cleanup_failed_generations({})", schema()?, quote_literal(&target.name));
-    problems(&sql_of_overdue(), &[target.name.as_str().into(), days.into(), run.into()])
+    problems(&sql_of_overdue(), &[target.name.as_str().into(), hours.into(), run.into()])
 }

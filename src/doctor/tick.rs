@@ -1,4 +1,4 @@
-use backlog_cleanup_report::{TICK_JOB, TICK_SCHEDULE, longest_gap};
+use backlog_cleanup_report::{TICK_JOB, TICK_SCHEDULE, period};
 
 use crate::doctor::job::remark;
 use crate::extension;
@@ -15,6 +15,14 @@ const FAILED: &str = "
     CROSS JOIN LATERAL jsonb_to_recordset(last.steps) AS given (step text, target text, error text)
     CROSS JOIN LATERAL (SELECT given.step, given.target, given.error) AS step (name, target, error)
     WHERE step.error IS NOT NULL";
+
+/// The rules of a target (`$1`) that the last tick would not measure, since that takes too long.
+const UNMEASURED: &str = "
+    SELECT 'what no tick measures: ' || string_agg(rule, '; ')
+    FROM (SELECT steps FROM backlog_cleanup.tick ORDER BY id DESC LIMIT 1) last
+    CROSS JOIN LATERAL jsonb_to_recordset(last.steps) AS step (step text, skipped text)
+    CROSS JOIN LATERAL regexp_split_to_table(step.skipped, '; (?=rule \")') AS rule
+    WHERE step.step = 'alerts' AND rule LIKE '%too dear: %' AND strpos(rule, format(' of target \"%s\": ', $1)) > 0";
 
 /// A target (`$1`) whose rows are not counted: nothing is decided about it, and alerts do not know it.
 const UNCOUNTED: &str = "
@@ -94,11 +102,8 @@ pub fn tick(target: &str) -> Result<Vec<Problem>> {
             };
         }
         (Some(job), _, ago) => {
-            let longest = if job.schedule == TICK_SCHEDULE {
-                900
-            } else {
-                i64::from(longest_gap(&job.schedule)) * 86_400 + 3_600
-            };
+            let longest =
+                if job.schedule == TICK_SCHEDULE { 900 } else { i64::from(period(&job.schedule)) * 3_600 + 900 };
             if let Some(ago) = ago.filter(|ago| *ago > longest) {
                 let (job, minutes) = (job.describe(), ago / 60);
                 return warning(
@@ -113,6 +118,11 @@ pub fn tick(target: &str) -> Result<Vec<Problem>> {
     }
     let mut failed = problems(FAILED, &[])?;
     failed.extend(problems(UNCOUNTED, &[target.into()])?);
+    if failed.is_empty()
+        && let Some(unmeasured) = extension::as_owner(|| read_one::<String>(UNMEASURED, &[target.into()]))?
+    {
+        return remark(&unmeasured);
+    }
     if failed.is_empty() && found.is_empty() {
         let minutes = ago.unwrap_or_default() / 60;
         return remark(&match pg_cron_elsewhere()? {

@@ -137,13 +137,17 @@ fn samples_of(grain: &str) -> String {
 
 /// Of pg_cron's history, what the extension's own jobs of this database have left.
 fn job_runs() -> Result<()> {
-    const JOB_RUNS: &str = "
+    const JOB_RUNS: &str = r"
         DELETE FROM cron.job_run_details WHERE runid = ANY (ARRAY(
-            SELECT runid FROM cron.job_run_details
-            WHERE jobid = ANY ($1) AND status NOT IN ('starting', 'running')
+            SELECT runid FROM cron.job_run_details d
+            -- Also what those have left that are not there any more.
+            WHERE (jobid = ANY ($1)
+                   OR NOT EXISTS (SELECT FROM cron.job j WHERE j.jobid = d.jobid) AND database = current_database()
+                      AND left(command, 4096) ~ '\mbacklog_cleanup_(tick|run|failed_generations|emergency)\M')
+              AND status NOT IN ('starting', 'running')
               AND coalesce(end_time, start_time)
                   < (SELECT now() - max_age FROM backlog_cleanup.retention WHERE what = 'cron.job_run_details')
-            ORDER BY runid LIMIT 1000 FOR UPDATE SKIP LOCKED))";
+            ORDER BY runid LIMIT 1000 FOR UPDATE OF d SKIP LOCKED))";
     const IS_ON: &str = "
         SELECT what FROM backlog_cleanup.retention WHERE what = 'cron.job_run_details' AND max_age IS NOT NULL";
     let is_on = extension::as_owner(|| rows_now(IS_ON, &[], |row| row.get::<String>(1)))?;

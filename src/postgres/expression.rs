@@ -18,6 +18,9 @@ pub fn is_immutable(tree: &str) -> bool {
     unsafe { !pg_sys::contain_mutable_functions(pg_sys::stringToNode(tree.as_ptr()).cast()) }
 }
 
+/// So many columns may an expression read: a function has at most 100 arguments, and what guards an expression has one besides.
+const MOST: usize = 99;
+
 /// An expression of the columns of a table's row.
 #[derive(Clone, PartialEq)]
 pub struct Expression {
@@ -84,6 +87,10 @@ impl Expression {
                     ));
                 }
                 let columns = columns(node)?;
+                if columns.len() > MOST {
+                    let wrong = format!("it reads {} columns, and at most {MOST} can be read", columns.len());
+                    return Err(refused(PgSqlErrorCode::ERRCODE_TOO_MANY_ARGUMENTS, &wrong));
+                }
                 let planned = pg_sys::expression_planner(node.cast()).cast();
                 let mut inside = found_in(planned).objects;
                 inside.retain(|object| !is_own(*object));

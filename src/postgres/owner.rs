@@ -96,7 +96,6 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
         set_local("transform_null_equals", "off");
         // What holds a row in the owner's code holds it whoever calls, and nothing else does.
         set_local("plpgsql.check_asserts", "on");
-        set_local("plpgsql.extra_errors", "none");
         // Names are compared as they are written.
         set_local("quote_all_identifiers", "off");
         // SAFETY: both roles exist while the caller's statement runs.

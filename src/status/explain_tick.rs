@@ -24,7 +24,7 @@ fn backlog_cleanup_explain_tick(target: default!(Option<&str>, "'generations'"))
         FROM backlog_cleanup.target t
         LEFT JOIN LATERAL (SELECT * FROM backlog_cleanup.decision WHERE target = t.name AND action <> 'move' ORDER BY id DESC LIMIT 1) d ON true
         LEFT JOIN LATERAL (SELECT format('tick %s, at %s: %s', tick, to_char(decided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC'), reason) AS said
-                           FROM backlog_cleanup.decision WHERE target = t.name AND action = 'move' ORDER BY id DESC LIMIT 1) m ON true
+                           FROM backlog_cleanup.decision WHERE target = t.name AND action = 'move' AND $2 IS NOT NULL ORDER BY id DESC LIMIT 1) m ON true
         WHERE t.name = $1";
     let target = row(target)?;
     let jobs = auto::all()?.into_iter().filter(|job| job.is_there && job.target == target.name).map(|job| {

@@ -156,7 +156,7 @@ const BETWEEN: &str = "
     WHERE class OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass";
 
 /// The same with what has a name that is a word of a function's text, if the owner of the table (`$3`) trusts its owner, and with the functions of
-/// casts of these types. Of 2,000 objects, so that a database of many functions that name each other is not walked with every batch.
+/// casts and CHECKs of these types. Of 2,000 objects, so that a database of many functions that name each other is not walked with every batch.
 const NAMED: &str = "
     WITH RECURSIVE code (class, object) AS (
         SELECT class, object FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) called (class, object)
@@ -170,6 +170,12 @@ const NAMED: &str = "
             SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, c.castfunc FROM pg_catalog.pg_cast c
             WHERE code.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
               AND code.object OPERATOR(pg_catalog.=) ANY (ARRAY[c.castsource, c.casttarget])
+            UNION ALL
+            SELECT d.refclassid, d.refobjid
+            FROM pg_catalog.pg_constraint k
+            JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_constraint'::pg_catalog.regclass
+                                       AND d.objid OPERATOR(pg_catalog.=) k.oid
+            WHERE code.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass AND k.contypid OPERATOR(pg_catalog.=) code.object
             UNION ALL
             SELECT named.class, named.object
             FROM pg_catalog.pg_proc p
@@ -205,5 +211,5 @@ const NAMED: &str = "
         ) below (class, object)
         WHERE below.object OPERATOR(pg_catalog.<>) '0'::pg_catalog.oid
     )
-    SELECT pg_catalog.array_agg(object) FROM (SELECT class, object FROM code LIMIT 2000) some
+    SELECT pg_catalog.array_agg(object) FROM (SELECT class, object FROM code LIMIT 2000) bounded
     WHERE class OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass";

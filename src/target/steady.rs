@@ -26,7 +26,7 @@ pub enum Lock {
 /// target's and the session's. Errors: those of `Target::load`, 55P03 (a lock is held for too long).
 pub fn steady<T>(name: Option<&str>, lock: Lock, work: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
     hold(name, no_leaves, lock, |target, _| {
-        target.wal_compression.set_local();
+        target.begins_run()?;
         work(target)
     })
 }
@@ -34,7 +34,7 @@ pub fn steady<T>(name: Option<&str>, lock: Lock, work: impl FnOnce(&Target) -> R
 /// The same with all leaves of the target locked: until `work` ends, none is detached or rewritten.
 pub fn steady_leaves<T>(name: Option<&str>, lock: Lock, work: impl FnOnce(&Target, &[Leaf]) -> Result<T>) -> Result<T> {
     hold(name, leaves, lock, |target, leaves| {
-        target.wal_compression.set_local();
+        target.begins_run()?;
         work(target, leaves)
     })
 }
@@ -75,9 +75,6 @@ fn hold<T>(
                     break (target, leaves);
                 }
             };
-            // What its types write now is what they write for all of the work.
-            target.find_types(lock == Lock::Remove)?;
-            target.spells_as_before()?;
             with_new_snapshot(|| work(&target, &leaves))
         }))
         .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, |_| {
@@ -94,13 +91,36 @@ fn hold<T>(
     })
 }
 
+impl Target {
+    /// What its types write now is what they write for all of a run.
+    fn begins_run(&self) -> Result<()> {
+        self.wal_compression.set_local();
+        self.find_types(true)?;
+        self.spells_as_before().map(drop)
+    }
+}
+
 /// The same for `work` that only reads, and keeps no lock: the caller may not have the right to lock the tables. Rows for which an
 /// expression of the target fails are not read.
 pub fn glance<T>(name: Option<&str>, work: impl Fn(&Target) -> Result<T>) -> Result<T> {
-    without_unreadable_rows(|| look(|| hold(name, no_leaves, Lock::Read, |target, _| work(target))))
+    without_unreadable_rows(|| {
+        look(|| {
+            hold(name, no_leaves, Lock::Read, |target, _| {
+                target.spells_as_before()?;
+                work(target)
+            })
+        })
+    })
 }
 
 /// The same with the leaves.
 pub fn glance_leaves<T>(name: Option<&str>, work: impl Fn(&Target, &[Leaf]) -> Result<T>) -> Result<T> {
-    without_unreadable_rows(|| look(|| hold(name, leaves, Lock::Read, &work)))
+    without_unreadable_rows(|| {
+        look(|| {
+            hold(name, leaves, Lock::Read, |target, leaves| {
+                target.spells_as_before()?;
+                work(target, leaves)
+            })
+        })
+    })
 }

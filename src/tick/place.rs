@@ -60,8 +60,9 @@ fn wanted(job: &AutoJob, target: &TargetRow) -> Result<(i32, bool, String)> {
         return Ok((auto::waiting(job, target), job.is_known, reason));
     };
     let here = hours.iter().find(|hour| hour.hour == job.hour).and_then(|hour| hour.rate).unwrap_or_default();
+    let of_window = if target.run_between.is_some() { " of run_between" } else { "" };
     let said = format!(
-        "{quietest:02}:00 is the quietest hour, with {rate:.1} transactions per second; {:02}:00 has {here:.1}",
+        "{quietest:02}:00 is the quietest hour{of_window}, with {rate:.1} transactions per second; {:02}:00 has {here:.1}",
         job.hour
     );
     if !job.is_known || !auto::is_in_window(job.hour, target) {

@@ -835,6 +835,8 @@ fn a_job_of_every_hour_that_is_dead_is_told_after_two_hours() {
         "SELECT sentence FROM backlog_cleanup.alert WHERE rule = 'no successful run' AND resolved_at IS NULL",
     );
     assert!(sentence.contains("the job has a period of 1 hour"), "{sentence}");
+    // The doctor says the same.
+    assert_eq!(cluster::findings_of(&mut client, "generations", "overdue")[0].0, "fail");
 }
 
 #[test]

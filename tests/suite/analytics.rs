@@ -74,7 +74,7 @@ fn the_report_tells_the_week_on_a_page_of_80_columns_and_the_same_as_markdown() 
         "Pace    the backlog grows by 1,175 an hour: more comes than goes\n",
         "Table   954 MB with its indexes, +22.9 MB a day: 1.6 GB in 30 days\n",
         "5 completed, 1 did not complete; they took ",
-        "Cost    about 19.6 GB are free for new rows after VACUUM\n",
+        "Cost    the removed rows took about 19.6 GB, which VACUUM frees for new ones\n",
         "    type: CALL public.backlog_cleanup_run('generations')\n",
         "  1 Cats                                      17,280  ██████████████    +104 %\n",
         "  HTTP 503 | upstream [31m                     2,880  ██████████████      +2 %",
@@ -268,6 +268,21 @@ fn a_report_behind_a_tick_that_is_dead_says_of_when_it_tells_and_that_no_rule_is
         assert!(report.contains(part), "{part}\n{report}");
     }
     assert!(!report.contains("All is well"), "{report}");
+    // Nor is a run that was stopped one that completed.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.alert_rule SET enabled = true; UPDATE backlog_cleanup.sample SET sampled_at = now(), table_bytes = 8192, index_bytes = 0 WHERE sampled_at = (SELECT max(sampled_at) FROM backlog_cleanup.sample);
+             UPDATE backlog_cleanup.run SET state = 'stopped';
+             INSERT INTO backlog_cleanup.alert (rule, target, value, threshold, sentence, snoozed_until, resolved_at)
+             VALUES ('x', 'generations', 1, 1, 'x', now() - interval '1 minute', now())",
+        )
+        .unwrap();
+    let report: String = value(&mut client, "SELECT regexp_replace(backlog_cleanup_report('1 day'), '\\s+', ' ', 'g')");
+    assert!(
+        report.contains("All is well: no alert is open, and no run failed.") && !report.contains("snoozed"),
+        "{report}"
+    );
+    assert!(truth(&mut client, "SELECT bytes_in_30_days IS NULL FROM backlog_cleanup.size"));
     // One sample is no day.
     client.batch_execute("DELETE FROM backlog_cleanup.sample WHERE sampled_at < now() - interval '19 hours'").unwrap();
     let known =

@@ -419,8 +419,8 @@ fn failures_are_what_is_there_and_what_runs_have_removed_by_hour_and_type() {
 
     // Of many recipes the largest, in both forms.
     let many = "INSERT INTO generations (user_id, recipe_id, prompt, status, failure_reason, updated_at)
-                SELECT 'system_backlog', CASE WHEN i <= 30 THEN NULL WHEN i <= 200 THEN i % 8 ELSE i END, '', 'failed', 'x',
-                       now() AT TIME ZONE 'UTC' - interval '2 hours' FROM generate_series(1, 240) i";
+                SELECT 'system_backlog', CASE WHEN i <= 15 THEN NULL WHEN i <= 100 THEN i % 8 ELSE i END, '', 'failed', 'x',
+                       now() AT TIME ZONE 'UTC' - interval '2 hours' FROM generate_series(1, 120) i";
     for run in ["CALL backlog_cleanup_run(batch_size => 100)", "SELECT backlog_cleanup_failed_generations()"] {
         client.batch_execute("DELETE FROM generations; UPDATE backlog_cleanup.policy SET keep = 0").unwrap();
         client.batch_execute(many).unwrap();
@@ -429,7 +429,7 @@ fn failures_are_what_is_there_and_what_runs_have_removed_by_hour_and_type() {
             "SELECT concat_ws(' ', count(DISTINCT recipe_id), sum(removed) FILTER (WHERE recipe_id = '(none)'),
                                         sum(removed) FILTER (WHERE recipe_id = '(other)'))
                        FROM backlog_cleanup.run_failure WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)";
-        assert_eq!(value::<String>(&mut client, recipes), "6 30 124", "{run}");
+        assert_eq!(value::<String>(&mut client, recipes), "6 15 61", "{run}");
     }
     client.batch_execute("UPDATE backlog_cleanup.policy SET keep = 5").unwrap();
 

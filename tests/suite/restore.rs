@@ -186,6 +186,35 @@ fn a_restored_target_takes_none_away_that_somebody_has_written_or_uses() {
 }
 
 #[test]
+fn a_target_at_the_place_of_the_one_that_was_made_with_the_extension_stays() {
+    let cluster = Cluster::start("");
+    let delete = "DELETE FROM backlog_cleanup.target WHERE name = 'generations'";
+    for (name, gone, then) in [
+        ("packed", delete, "VACUUM FULL backlog_cleanup.target; VACUUM FULL backlog_cleanup.policy"),
+        (
+            "sorted",
+            delete,
+            "CLUSTER backlog_cleanup.target USING target_pkey; CLUSTER backlog_cleanup.policy USING policy_names_key",
+        ),
+        ("emptied", "TRUNCATE backlog_cleanup.target CASCADE", "SELECT 1"),
+    ] {
+        let mut client = cluster.platform_in(name);
+        client.batch_execute("DROP EXTENSION backlog_cleanup").unwrap();
+        client
+            .batch_execute(&format!(
+                "CREATE EXTENSION backlog_cleanup; {gone}; INSERT INTO backlog_cleanup.target (name) VALUES ('mine');
+                 UPDATE backlog_cleanup.policy SET enabled = false WHERE target = 'mine'"
+            ))
+            .unwrap();
+        then.split("; ").for_each(|then| client.batch_execute(then).unwrap());
+        client.batch_execute("SET xmloption = content; SET check_function_bodies = off").unwrap();
+        client.batch_execute("INSERT INTO backlog_cleanup.target (name) VALUES ('c')").unwrap();
+        let left = "SELECT string_agg(target || ' ' || enabled, ', ' ORDER BY target) FROM backlog_cleanup.policy";
+        assert_eq!(value::<String>(&mut client, left), "mine false", "{name}");
+    }
+}
+
+#[test]
 fn what_a_dump_has_of_a_target_may_come_before_it() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();

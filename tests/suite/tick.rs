@@ -443,6 +443,12 @@ fn the_job_ticks_and_its_own_history_is_pruned_on_request() {
     pass(&mut client, "20 minutes");
     let (status, detail, _) = findings_of(&mut client, "generations", "tick").remove(0);
     assert!(status == "warn" && detail.contains("the last tick was 20 minutes ago"), "{detail}");
+    // Another schedule may be late by its own period, and not by a day.
+    client.batch_execute("SELECT backlog_cleanup_schedule_tick('*/4 * * * *')").unwrap();
+    assert_eq!(findings_of(&mut client, "generations", "tick").remove(0).0, "ok");
+    pass(&mut client, "70 minutes");
+    assert_eq!(findings_of(&mut client, "generations", "tick").remove(0).0, "warn");
+    client.batch_execute("SELECT backlog_cleanup_schedule_tick()").unwrap();
     client
         .batch_execute(
             "SELECT cron.alter_job(jobid, active => false) FROM cron.job WHERE jobname = 'backlog-cleanup-tick'",
@@ -469,12 +475,13 @@ fn the_job_ticks_and_its_own_history_is_pruned_on_request() {
         .batch_execute(
             "INSERT INTO cron.job_run_details (jobid, runid, database, username, command, status, start_time, end_time)
              SELECT j.jobid, nextval('cron.runid_seq'), current_database(), 'postgres', j.command, 'succeeded', now() - interval '9 days', now() - interval '9 days'
-             FROM (SELECT jobid, command FROM cron.job UNION ALL SELECT 777, 'SELECT 1') j",
+             FROM (SELECT jobid, command FROM cron.job UNION ALL SELECT 777, 'SELECT 1'
+                   UNION ALL SELECT 778, 'SELECT public.backlog_cleanup_tick()') j",
         )
         .unwrap();
     client.batch_execute(TICK).unwrap();
     let old = "SELECT count(*) FROM cron.job_run_details WHERE end_time < now() - interval '8 days'";
-    assert_eq!(number(&mut client, old), 3, "off unless asked for");
+    assert_eq!(number(&mut client, old), 4, "off unless asked for");
     client
         .batch_execute(
             "UPDATE backlog_cleanup.retention SET max_age = '7 days' WHERE what = 'cron.job_run_details'; SELECT backlog_cleanup_tick()",
@@ -564,7 +571,7 @@ fn quiet_hours_are_those_of_the_samples_by_the_clock_of_the_target() {
 const THREE_YEARS: &str = include_str!("../../benches/three_years.sql");
 
 #[test]
-fn three_years_of_nights_and_ticks_stay_under_40_megabytes() {
+fn three_years_of_nights_and_ticks_stay_under_64_megabytes() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();
     client.batch_execute(THREE_YEARS).unwrap();
@@ -592,7 +599,7 @@ fn three_years_of_nights_and_ticks_stay_under_40_megabytes() {
     let size = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relnamespace = 'backlog_cleanup'::regnamespace AND relkind = 'r'";
     let megabytes = number(&mut client, size) as f64 / 1e6;
     println!("after three years: {megabytes:.1} MB; the longest of the ticks that pruned took {longest:.0} ms");
-    assert!(megabytes < 40.0, "{megabytes} MB");
+    assert!(megabytes < 64.0, "{megabytes} MB");
 }
 
 /// The last decision: its action and its reason.

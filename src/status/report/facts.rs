@@ -193,7 +193,7 @@ const ALERTS: &str = "
         'resolved', to_char(resolved_at AT TIME ZONE 'UTC', 'MM-DD HH24:MI'), 'fix', fix,
         'sentence', regexp_replace(left(sentence, 600), '[[:cntrl:]]+', ' ', 'g'),
         'hands', nullif(concat_ws(', ', 'acknowledged by ' || acknowledged_by,
-                                  'snoozed until ' || to_char(snoozed_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), left(note, 200)), ''))
+                                  CASE WHEN snoozed_until > now() THEN 'snoozed until ' || to_char(snoozed_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') END, left(note, 200)), ''))
     FROM (SELECT *, row_number() OVER (PARTITION BY resolved_at IS NULL ORDER BY opened_at DESC) AS line
           FROM (SELECT *, count(*) OVER same AS times, row_number() OVER (same ORDER BY id DESC) AS place
                 FROM backlog_cleanup.alert

@@ -108,8 +108,11 @@ fn state(span: &Span, runs: &Runs) -> String {
         }
         (_, 1..) => format!("No alert is open, but {} did not complete.{was}", counted(runs.failed, "run")),
         _ if runs.runs == 0 => format!("No alert is open, and there was no run.{was}"),
-        _ if span.rules == 0 => format!("No alert is open, and every run completed.{was}"),
-        _ => format!("All is well: no alert is open, and every run completed.{was}"),
+        _ => {
+            let well = if span.rules == 0 { "No" } else { "All is well: no" };
+            let ended = if runs.stopped == 0 { "every run completed" } else { "no run failed" };
+            format!("{well} alert is open, and {ended}.{was}")
+        }
     }
 }
 
@@ -198,9 +201,9 @@ fn ran(runs: &Runs) -> String {
 /// What the runs cost and gave back, as far as it is known.
 fn cost(span: &Span, runs: &Runs) -> Option<String> {
     let wal = runs.wal_bytes.map(|wal| format!("{} of WAL", bytes(wal as f64)));
-    let freed = span
-        .bytes_per_row
-        .map(|row| format!("about {} are free for new rows after VACUUM", bytes(row * runs.removed as f64)));
+    let freed = span.bytes_per_row.map(|row| {
+        format!("the removed rows took about {}, which VACUUM frees for new ones", bytes(row * runs.removed as f64))
+    });
     let known: Vec<String> = wal.into_iter().chain(freed).collect();
     (runs.removed > 0 && !known.is_empty()).then(|| known.join("; "))
 }

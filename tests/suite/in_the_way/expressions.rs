@@ -207,6 +207,28 @@ fn a_guarded_expression_compares_as_its_columns_do_and_by_the_labels_of_now() {
 }
 
 #[test]
+fn an_expression_of_more_columns_than_a_function_has_arguments_is_refused() {
+    let (_cluster, mut client) = database();
+    client
+        .batch_execute(
+            "DO $$BEGIN EXECUTE (SELECT 'ALTER TABLE job ' || string_agg('ADD c' || i || ' text', ', ') FROM generate_series(1, 110) i); END$$",
+        )
+        .unwrap();
+    let set = |client: &mut Client, columns: i32| {
+        let columns: Vec<String> = (1..=columns).map(|column| format!("c{column}")).collect();
+        client.batch_execute(&format!(
+            "UPDATE backlog_cleanup.target SET condition = 'coalesce({}, ''1'')::int = 1' WHERE name = 't'",
+            columns.join(", ")
+        ))
+    };
+    let (sqlstate, message, _) = refused(set(&mut client, 100));
+    assert!(sqlstate == "54023" && message.contains("reads 100 columns, and at most 99"), "{sqlstate} {message}");
+    set(&mut client, 99).unwrap();
+    client.batch_execute("UPDATE job SET c7 = 'no number' WHERE id = 7").unwrap();
+    assert_eq!(number(&mut client, "SELECT sum(failed_count) FROM backlog_cleanup_status('t')"), 99);
+}
+
+#[test]
 fn a_row_is_kept_back_also_if_code_of_the_run_asks_for_a_report_in_between() {
     let (_cluster, mut client) = database();
     set(&mut client, "condition", "$$(coalesce(error, '1')::int = 1)$$");

@@ -323,6 +323,17 @@ fn labels_and_attributes_that_an_expression_only_goes_through_are_those_of_its_s
              CREATE FUNCTION is_odd(bigint) RETURNS boolean IMMUTABLE LANGUAGE sql AS
                  $$SELECT CASE WHEN 'bad'::public.\"Odd Mood\" < 'good' THEN $1 <= 50 ELSE $1 > 50 END$$;
              CREATE FUNCTION is_odd(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN public.is_odd($1::bigint); END$$;
+             CREATE TYPE carrier AS (v boolean); ALTER TYPE carrier OWNER TO app;
+             CREATE FUNCTION to_carrier(text) RETURNS carrier IMMUTABLE STRICT LANGUAGE sql AS
+                 $$SELECT ROW('bad'::public.mood < 'good'::public.mood)::public.carrier$$;
+             CREATE CAST (text AS carrier) WITH FUNCTION to_carrier(text);
+             CREATE FUNCTION is_cast(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS
+                 $$BEGIN RETURN (($1::public.carrier).v) = ($1::bigint <= 50); END$$;
+             CREATE FUNCTION is_small(bigint) RETURNS boolean IMMUTABLE STRICT LANGUAGE sql AS
+                 $$SELECT ('bad'::public.mood < 'good'::public.mood) = ($1 <= 50)$$;
+             CREATE DOMAIN small AS bigint CHECK (public.is_small(VALUE));
+             CREATE FUNCTION is_checked(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS
+                 $$BEGIN PERFORM $1::public.small; RETURN true; EXCEPTION WHEN check_violation THEN RETURN false; END$$;
              CREATE OPERATOR !!! (RIGHTARG = bigint, FUNCTION = folds_mood);
              CREATE FUNCTION calls_folds(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN !!! $1; END$$",
         )
@@ -338,6 +349,8 @@ fn labels_and_attributes_that_an_expression_only_goes_through_are_those_of_its_s
         ("(folds_mood(id))", "ALTER TYPE mood RENAME VALUE"),
         ("(is_odd(id::text))", "ALTER TYPE \"Odd Mood\" RENAME VALUE"),
         ("(calls_folds(id))", "ALTER TYPE mood RENAME VALUE"),
+        ("(is_cast(id::text))", "ALTER TYPE mood RENAME VALUE"),
+        ("(is_checked(id))", "ALTER TYPE mood RENAME VALUE"),
     ] {
         client
             .batch_execute(&format!("UPDATE backlog_cleanup.target SET condition = '{condition}' WHERE name = 't'"))
@@ -357,6 +370,48 @@ fn labels_and_attributes_that_an_expression_only_goes_through_are_those_of_its_s
         assert_eq!(count(&mut client, "SELECT count(*) FROM job WHERE id > 50"), 50, "{condition}");
         client.batch_execute(&swap).unwrap();
     }
+}
+
+#[test]
+fn what_has_the_name_of_a_word_of_a_body_by_chance_ends_no_run_and_many_functions_stall_none() {
+    let (_cluster, mut client) = database("by_chance");
+    client
+        .batch_execute(
+            "CREATE FUNCTION kind(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS
+                 $$DECLARE result text; BEGIN result := lower($1); RETURN result; END$$; ALTER FUNCTION kind OWNER TO app;
+             CREATE TABLE result (id int); ALTER TABLE result OWNER TO app; CREATE SCHEMA evil AUTHORIZATION evil;
+             SET ROLE evil; CREATE TYPE evil.lower AS ENUM ('a'); RESET ROLE;
+             UPDATE backlog_cleanup.target SET recipe_column = '(public.kind(queue))' WHERE name = 't'",
+        )
+        .unwrap();
+    let run = count(
+        &mut client,
+        "SELECT backlog_cleanup.start_run('{\"target\":\"t\",\"mode\":\"emergency\",\"batch_size\":10,\"pause\":\"0\",\"workers\":1,\"force\":false,\"include_held\":false}')",
+    );
+    let next = format!("SELECT backlog_cleanup.next_batch({run})");
+    client.batch_execute(&next).unwrap();
+    client.batch_execute("ALTER TABLE result RENAME id TO key; ALTER TYPE evil.lower RENAME VALUE 'a' TO 'b'").unwrap();
+    client.batch_execute(&next).unwrap();
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 80);
+    client
+        .batch_execute(
+            "DO $$BEGIN
+                 FOR i IN 1..3000 LOOP
+                     EXECUTE format('CREATE FUNCTION fn_%s(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS %L', i,
+                                    (SELECT 'BEGIN RETURN concat(' || string_agg('public.fn_' || 1 + (i * 7 + n * 31) % 3000 || '($1)', ', ') || '); END'
+                                     FROM generate_series(1, 30) n));
+                 END LOOP;
+             END$$;
+             CREATE OR REPLACE FUNCTION kind(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS
+                 $$BEGIN IF $1 = '' THEN RETURN fn_1($1); END IF; RETURN lower($1); END$$;
+             SET statement_timeout = '20 s'",
+        )
+        .unwrap();
+    client.batch_execute("SELECT * FROM backlog_cleanup_status('t')").unwrap();
+    client
+        .batch_execute(&format!("SELECT backlog_cleanup.finish_run({run}); SELECT backlog_cleanup_emergency('t')"))
+        .unwrap();
+    assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 0);
 }
 
 /// The recipes are of a type that is `made` of an enum, each with the `value` of a label `l`.

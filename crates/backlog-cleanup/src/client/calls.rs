@@ -231,11 +231,12 @@ pub async fn index_sql(database: &mut PgConnection, target: &str) -> Result<Stri
     query_scalar("SELECT backlog_cleanup_index_sql(target => $1)").bind(target).fetch_one(database).await
 }
 
-/// The failed rows of the last `hours` by hour and failure type; beyond the most frequent `types` they are `(other)`.
+/// The failed rows of the last `hours` by hour and failure type, those that are there and those that runs have removed; beyond the most frequent
+/// `types` they are `(other)`.
 pub async fn failures(database: &mut PgConnection, target: &str, hours: i32, types: i32) -> Result<Vec<Failures>> {
-    let call = "SELECT hour, failure_type, failed_count
+    let call = "SELECT hour, failure_type, failed_count + removed_count AS failed_count
                 FROM backlog_cleanup_failures(target => $1, since => make_interval(hours => $2), types => $3)
-                WHERE hour >= '0001-01-01 UTC' AND hour < '10000-01-01 UTC' AND failed_count > 0";
+                WHERE hour >= '0001-01-01 UTC' AND hour < '10000-01-01 UTC' AND failed_count + removed_count > 0";
     query_as(call).bind(target).bind(hours).bind(types).fetch_all(database).await
 }
 

@@ -74,7 +74,7 @@ pub fn section(data: &Data) -> Markup {
     html! {
         section #failures .card aria-labelledby="failures-title" {
             div .title {
-                h2 #failures-title { "Failures that are still there, by hour" }
+                h2 #failures-title { "Failures by hour" }
                 nav .choice aria-label="how far back" {
                     @for span in Span::ALL {
                         a href=(data.query.link(|query| query.span = span)) aria-current=[(span == data.query.span).then_some("true")] {
@@ -90,7 +90,7 @@ pub fn section(data: &Data) -> Markup {
             }
             (bars("failures-chart", &describe, &drawn(&hours, data), ends(&hours)))
             (legend(&hours))
-            p .note { "Failed " (rows) " that were not removed. Dashed lines are runs; earlier bars exclude removed " (rows) "." }
+            p .note { "Failed " (rows) " that are there, and that runs have removed. Dashed lines are runs." }
             details #failures-table { summary { "The same as a table" } (table(&hours)) }
         }
     }
