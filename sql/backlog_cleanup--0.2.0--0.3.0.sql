@@ -1695,7 +1695,7 @@ CREATE VIEW backlog_cleanup.pace AS
         ORDER BY r.id DESC LIMIT 1) runs ON true
     CROSS JOIN LATERAL (
         SELECT CASE WHEN day.rows_out_per_hour OPERATOR(pg_catalog.>) day.rows_in_per_hour THEN
-                   3600 OPERATOR(pg_catalog.*) last.in_scope OPERATOR(pg_catalog./)
+                   3600 OPERATOR(pg_catalog.*) last.removable OPERATOR(pg_catalog./)
                    (day.rows_out_per_hour OPERATOR(pg_catalog.-) day.rows_in_per_hour) END AS to_clear,
                last.removable OPERATOR(pg_catalog./) runs.rows_per_second AS to_remove) takes;
 COMMENT ON VIEW backlog_cleanup.pace IS 'how fast the backlog grows and goes, and when it is gone at this pace';
@@ -1708,7 +1708,7 @@ COMMENT ON COLUMN backlog_cleanup.pace.rows_out_per_hour IS
     'rows that runs removed per hour, over the last 24 hours; NULL before samples cover half of them';
 COMMENT ON COLUMN backlog_cleanup.pace.rows_per_second IS 'rows per second of the last run that removed any';
 COMMENT ON COLUMN backlog_cleanup.pace.time_to_clear IS
-    'how long until no row is in scope, if rows come and go as in the last 24 hours; NULL if more come than go, or as many';
+    'how long until no row is removable, if rows come and go as in the last 24 hours; NULL if more come than go, or as many';
 COMMENT ON COLUMN backlog_cleanup.pace.time_to_remove IS 'how long a run now takes at rows_per_second';
 
 CREATE VIEW backlog_cleanup.size AS

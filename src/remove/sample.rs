@@ -1,9 +1,12 @@
 //! What the history says of rows that are gone: when they failed, and as what. To read that of each would take longer than to remove it.
 
 use pgrx::datum::DatumWithOid;
+use pgrx::itemptr::item_pointer_set_all;
+use pgrx::pg_sys;
 
 use crate::postgres::datum::tid_array;
 use crate::postgres::error::Result;
+use crate::postgres::now::one_now;
 use crate::postgres::stream::stream_writing;
 use crate::postgres::subtransaction::{briefly, is_cancel};
 use crate::rank::lost::Failure;
@@ -18,6 +21,8 @@ const ALL: usize = 64;
 const STEP: usize = 64;
 /// Of rows without known positions, those of so many pages.
 const PAGES: u32 = 200;
+/// A page of 8 kB has no more rows (`MaxHeapTuplesPerPage`).
+const MOST: u16 = 291;
 
 /// A sample of rows at positions.
 pub fn of_positions(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<Vec<Failure>> {
@@ -26,11 +31,26 @@ pub fn of_positions(rules: &Rules, leaf: &Leaf, rows: &[Removable]) -> Result<Ve
     sample(rules, leaf, &format!("g WHERE {}", at_positions(rules)), Some(tid_array(&tids)))
 }
 
-/// A sample of all rows of a leaf that an emergency run removes.
+/// A sample of all rows of a leaf that an emergency run removes: those on pages at equal distances, since rows lie in the order of their time.
 pub fn of_leaf(rules: &Rules, leaf: &Leaf) -> Result<Vec<Failure>> {
-    let percent = (100.0 * f64::from(PAGES) / f64::from(leaf.pages.max(1))).min(100.0);
-    let of_pages = format!("g TABLESAMPLE pg_catalog.system ({percent}) WHERE ({}) IS TRUE", rules.condition());
-    sample(rules, leaf, &of_pages, None)
+    const ROWS_OF_A_PAGE: &str = "
+        SELECT CASE WHEN relpages OPERATOR(pg_catalog.>) 0 AND reltuples OPERATOR(pg_catalog.>) 0::pg_catalog.float4
+                    THEN pg_catalog.ceil(reltuples OPERATOR(pg_catalog./) relpages)::pg_catalog.int4 END
+        FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) $1";
+    // A page may have more than the mean, and has had others.
+    let rows =
+        one_now::<i32>(ROWS_OF_A_PAGE, &[leaf.table.oid.into()])?.map_or(MOST, |rows| 2 * rows as u16 + 8).min(MOST);
+    let pages = leaf.pages.min(PAGES);
+    let mut tids = Vec::new();
+    for page in 0..pages {
+        let block = (u64::from(page) * u64::from(leaf.pages) / u64::from(pages)) as u32;
+        for offset in 1..=rows {
+            let mut tid = pg_sys::ItemPointerData::default();
+            item_pointer_set_all(&mut tid, block, offset);
+            tids.push(tid);
+        }
+    }
+    sample(rules, leaf, &format!("g WHERE {}", at_positions(rules)), Some(tid_array(&tids)))
 }
 
 /// Reads rows, and rolls back what code of the table's owner does in it. If that fails, nothing is known of them: that stops no run.

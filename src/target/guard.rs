@@ -105,8 +105,11 @@ fn statement(failed: &Failed) -> Result<Rc<OwnedPreparedStatement>> {
         return Ok(known);
     }
     let mut columns = Vec::new();
-    for (place, (name, (_, collation))) in failed.columns.iter().enumerate() {
-        columns.push(format!("${}{} AS {name}", place + 1, collate(*collation)?));
+    for (place, (name, (type_oid, collation))) in failed.columns.iter().enumerate() {
+        // SAFETY: a look-up in the system cache.
+        let is_default = unsafe { pg_sys::get_typcollation(*type_oid) } == *collation;
+        let collate = if is_default { String::new() } else { collate(*collation)? };
+        columns.push(format!("${}{collate} AS {name}", place + 1));
     }
     let columns = columns.join(", ");
     let text = format!("SELECT ({}) IS NULL FROM (SELECT {columns}) g", failed.of_row);

@@ -31,6 +31,9 @@ pub struct Reading {
     /// What expressions name that PostgreSQL does not come with: the class and the oid of each object.
     #[serde(default)]
     calls: Vec<(u32, u32)>,
+    /// The types that are read and passed through: another one may be what a text means since it came.
+    #[serde(default)]
+    types: Vec<u32>,
     /// What its foreign tables stand for, by their oids.
     #[serde(default)]
     far: Vec<(u32, String)>,
@@ -90,6 +93,9 @@ impl Reading {
     pub fn of(target: &Target, leaves: &[Leaf]) -> Result<Reading> {
         let Target { table, account_column, status, recipe, failed_at, id, failure_type, .. } = target;
         let number = |oid: pg_sys::Oid| oid.to_u32();
+        let mut types: Vec<u32> = target.types()?.iter().copied().map(number).collect();
+        types.sort_unstable();
+        types.dedup();
         let column = |c: &Column| (c.name.clone(), c.number, number(c.type_oid), number(c.collation));
         Ok(Reading {
             table: number(table.oid),
@@ -115,6 +121,7 @@ impl Reading {
                 .flat_map(|expression| &expression.calls)
                 .map(|(class, oid)| (number(*class), number(*oid)))
                 .collect(),
+            types,
             far: leaves
                 .iter()
                 .filter(|leaf| leaf.table.is_foreign())

@@ -7,6 +7,7 @@ mod sample;
 
 use std::time::Instant;
 
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 use serde::Serialize;
 
@@ -19,7 +20,7 @@ use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::read::refuse_read_only;
 use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::snapshot::with_new_snapshot;
-use crate::postgres::subtransaction::{is_cancel, said, sqlstate};
+use crate::postgres::subtransaction::{attempt, is_cancel, said, sqlstate};
 use crate::postgres::timeout::within;
 use crate::remove::left::MESSAGE;
 use crate::run::lock::{Span, acquire};
@@ -164,11 +165,13 @@ fn steps(tick: Option<i64>) -> Vec<Step> {
     }
     steps.push(step("roll up", None, || samples::roll_up().map(|()| None)));
     let mut failed = None;
-    // They see the samples that this tick has taken.
-    let alerts = step("alerts", None, || {
-        let unknown;
-        (unknown, failed) = with_new_snapshot(alerts)?;
-        Ok(unknown)
+    // They see the samples that this tick has taken. Each rule has a limit of its own.
+    let alerts = timed("alerts", None, || {
+        attempt(|| {
+            let unknown;
+            (unknown, failed) = with_new_snapshot(alerts)?;
+            Ok(Some(unknown))
+        })
     });
     steps.push(Step { error: alerts.error.or(failed), ..alerts });
     for what in housekeeping::WHAT {
@@ -207,8 +210,17 @@ fn sum_up(target: &str) -> Result<()> {
 
 /// Does a step in a subtransaction, which it ends after `LONGEST`; `work` returns why it has not done all.
 fn step(name: &str, target: Option<&str>, work: impl FnOnce() -> Result<Option<String>>) -> Step {
+    timed(name, target, || within(LONGEST, work))
+}
+
+/// Does a step in a subtransaction; `work` returns `None` if a limit has ended it.
+fn timed(
+    name: &str,
+    target: Option<&str>,
+    work: impl FnOnce() -> std::result::Result<Option<Option<String>>, CaughtError>,
+) -> Step {
     let (started, mut is_over) = (Instant::now(), false);
-    let (skipped, error) = match within(LONGEST, work) {
+    let (skipped, error) = match work() {
         Ok(Some(skipped)) => (skipped, None),
         Ok(None) => {
             is_over = true;

@@ -617,6 +617,40 @@ fn a_rule_that_fails_is_an_error_of_the_tick_and_the_ledger_is_compared_again_if
 }
 
 #[test]
+fn a_rule_that_takes_too_long_stops_no_other() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    // The ledger of one target is a view that takes long.
+    client
+        .batch_execute(
+            "CREATE FUNCTION slow() RETURNS int LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(30); RETURN 1; END$$;
+             CREATE VIEW ledger AS SELECT user_id, amount * slow() AS amount, type, description, created_at FROM credit_transactions;
+             CREATE RULE ledger AS ON INSERT TO ledger DO INSTEAD INSERT INTO credit_transactions (user_id, amount, type, description, created_at)
+                 VALUES (NEW.user_id, NEW.amount, NEW.type, NEW.description, NEW.created_at);
+             INSERT INTO credit_transactions (user_id, amount, type, description, created_at)
+             SELECT user_id, 1, 'backlog_cleanup', 'x', now() FROM (SELECT 'system_backlog' AS user_id) u;
+             UPDATE backlog_cleanup.target SET ledger_table = 'public.ledger';
+             UPDATE backlog_cleanup.alert_rule SET threshold = 0, resolve_at = NULL WHERE kind = 'rows_in_scope'",
+        )
+        .unwrap();
+    fail(&mut client, 1, 1);
+    let error = "SELECT step ->> 'error' FROM jsonb_array_elements(backlog_cleanup_tick() -> 'steps') step WHERE step ->> 'step' = 'alerts'";
+    let error: String = value(&mut client, error);
+    assert!(error.contains("rule \"books\" of target \"generations\": it was ended after 3 s"), "{error}");
+    assert_eq!(open(&mut client, "rows in scope"), 1);
+    // It rests then.
+    let began = Instant::now();
+    assert_eq!(
+        number(
+            &mut client,
+            "SELECT count(*) FROM backlog_cleanup.evaluate_alerts() WHERE unknown LIKE '%once an hour'"
+        ),
+        1
+    );
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
 fn the_history_of_pg_cron_is_read_once_for_all_targets() {
     let cluster = with_pg_cron();
     let mut client = cluster.platform();
@@ -647,6 +681,15 @@ fn the_history_of_pg_cron_is_read_once_for_all_targets() {
     assert_eq!((of_one, scans()), (1, 1));
     let alerts = "SELECT string_agg(target || ' ' || value, ', ' ORDER BY target) FROM backlog_cleanup.alert WHERE rule = 'failed runs'";
     assert_eq!(value::<String>(&mut client, alerts), "t0 1, t1 2");
+    // A thousand failures of another job hide none.
+    client
+        .batch_execute(
+            "INSERT INTO cron.job_run_details (jobid, runid, database, username, command, status, return_message, start_time, end_time)
+             SELECT 8, 10 + i, 'postgres', 'postgres', 'SELECT 1/0 -- backlog_cleanup', 'failed', 'ERROR: x', now(), now()
+             FROM generate_series(1, 3000) i",
+        )
+        .unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.history WHERE job_id = 7"), 3);
 }
 
 #[test]

@@ -41,7 +41,10 @@ fn one_command_sets_everything_up_and_a_second_changes_nothing() {
     // The tick removes nothing, and has a yes of its own.
     assert_eq!(outcomes(&setup(&["--tick"]).json())[2], ("tick", "created"));
     client.batch_execute("SELECT cron.unschedule('backlog-cleanup-tick'); SELECT backlog_cleanup_tick()").unwrap();
+    // A tick by hand is no job.
+    assert_eq!(outcomes(&setup(&["--tick"]).json())[2], ("tick", "created"));
     assert_eq!(outcomes(&setup(&["--tick"]).json())[2], ("tick", "kept"));
+    client.batch_execute("SELECT cron.unschedule('backlog-cleanup-tick')").unwrap();
     // An existing job is changed only with --yes.
     let job = "SELECT schedule || ', ' || command FROM cron.job";
     let mut job = || -> String { value(&mut client, job) };

@@ -10,18 +10,26 @@ mod runs;
 mod sizes;
 mod volume;
 
+use std::time::{Duration, Instant};
+
 use pgrx::prelude::*;
 
 use crate::extension;
 use crate::postgres::error::Result;
 use crate::postgres::read::refuse_read_only;
 use crate::postgres::settings::{set_local, with_settings};
-use crate::postgres::subtransaction::{attempt, is_cancel, said, sqlstate};
+use crate::postgres::subtransaction::{is_cancel, said, sqlstate};
+use crate::postgres::timeout::within;
 use crate::status::alerts::measured::Measured;
 use crate::status::alerts::rule::Rule;
 
 /// How long a rule waits for a lock: short, since the tick waits for nobody.
 const PATIENCE: &str = "10ms";
+
+/// How long a rule may take, in milliseconds: it can read a ledger, and run code of a table's owner.
+const LONGEST: i64 = 3_000;
+/// After so long no other rule is measured.
+const ALL: Duration = Duration::from_secs(5);
 
 /// A kind of rules: its name, and what it measures.
 type Kind = (&'static str, fn(&Rule) -> Result<Measured>);
@@ -50,7 +58,7 @@ pub struct Unknown {
     pub has_failed: bool,
 }
 
-/// Opens and resolves alerts by the rules as they are now. A rule that fails or is not known stops no other. Waits for no lock
+/// Opens and resolves alerts by the rules as they are now. A rule that fails, takes too long or is not known stops no other. Waits for no lock
 /// longer than `PATIENCE`. Errors: 25006.
 pub fn evaluate() -> Result<Vec<Unknown>> {
     refuse_read_only("evaluate alerts")?;
@@ -58,10 +66,18 @@ pub fn evaluate() -> Result<Vec<Unknown>> {
     with_settings(|| {
         set_local("lock_timeout", PATIENCE);
         let rules = Rule::in_effect()?;
-        let mut unknown = Vec::new();
+        let (mut unknown, began) = (Vec::new(), Instant::now());
         for rule in &rules {
-            let (why, has_failed) = match attempt(|| evaluated(rule).map(Some)) {
-                Ok(why) => (why.flatten(), false),
+            let measured = match began.elapsed() < ALL {
+                true => within(LONGEST, || evaluated(rule)),
+                false => Ok(Some(Some(format!("other rules have taken {} s", ALL.as_secs())))),
+            };
+            let (why, has_failed) = match measured {
+                Ok(Some(why)) => (why, false),
+                Ok(None) => {
+                    rule.was_measured()?;
+                    (Some(format!("it was ended after {} s", LONGEST / 1000)), true)
+                }
                 Err(failure) if is_cancel(&failure) => failure.rethrow(),
                 Err(failure) => {
                     let is_locked = sqlstate(&failure) == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE;

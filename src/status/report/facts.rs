@@ -31,6 +31,8 @@ pub struct Span {
     pub removable: Option<i64>,
     /// Seconds since the last sample.
     pub sampled_ago: Option<i64>,
+    /// Seconds since the rows were counted last.
+    pub counted_ago: Option<i64>,
     /// The rules of alerts that are enabled.
     pub rules: i64,
     /// Why they were not counted.
@@ -121,6 +123,8 @@ fn span() -> String {
         'bytes', s.bytes, 'bytes_per_day', s.bytes_per_day, 'bytes_in_30_days', s.bytes_in_30_days,
         'sampled_ago', (SELECT extract(epoch FROM now() - max(sampled_at))::bigint FROM backlog_cleanup.sample
                         WHERE target = t.name AND grain = 'fine' AND sampled_at <= now()),
+        'counted_ago', (SELECT extract(epoch FROM now() - max(sampled_at))::bigint FROM backlog_cleanup.sample
+                        WHERE target = t.name AND grain = 'fine' AND in_scope IS NOT NULL AND sampled_at <= now()),
         'rules', (SELECT count(*) FROM backlog_cleanup.alert_rule r WHERE enabled AND (r.target = t.name OR r.target IS NULL)),
         'covered', least(coalesce((SELECT sum(failed_seconds) FROM backlog_cleanup.sample
                                    WHERE target = t.name AND sampled_at > now() - $2 AND sampled_at <= now() AND grain = {GRAIN}), 0)

@@ -109,7 +109,8 @@ fn state(span: &Span, runs: &Runs) -> String {
         (_, 1..) => format!("No alert is open, but {} did not complete.{was}", counted(runs.failed, "run")),
         _ if runs.runs == 0 => format!("No alert is open, and there was no run.{was}"),
         _ => {
-            let well = if span.rules == 0 { "No" } else { "All is well: no" };
+            let is_told_of_now = span.rules > 0 && span.sampled_ago.is_none_or(|seconds| seconds <= USUAL);
+            let well = if is_told_of_now { "All is well: no" } else { "No" };
             let ended = if runs.stopped == 0 { "every run completed" } else { "no run failed" };
             format!("{well} alert is open, and {ended}.{was}")
         }
@@ -126,7 +127,7 @@ fn now(span: &Span, rows: &str) -> String {
     let oldest = span.oldest_age.map_or(String::new(), |age| format!("; the oldest failed {}", age_in_words(age)));
     let removable = span.removable.map_or(String::new(), |removable| format!(", {} removable", number(removable)));
     let then =
-        span.sampled_ago.filter(|seconds| *seconds > USUAL).map(|seconds| format!("{}: ", age_in_words(seconds)));
+        span.counted_ago.filter(|seconds| *seconds > 2 * USUAL).map(|seconds| format!("{}: ", age_in_words(seconds)));
     format!("{}{} {rows} in scope{removable}{oldest}", then.unwrap_or_default(), number(in_scope))
 }
 
@@ -141,7 +142,7 @@ fn came(span: &Span, rows_in: i64, rows: &str) -> String {
 fn went(span: &Span, runs: &Runs, sampled: i64, rows: &str) -> String {
     let early = match span.adaptive_runs {
         0 => String::new(),
-        runs => format!(", {} of them started early by the tick", number(runs)),
+        runs => format!("; the tick has started {} early", number(runs)),
     };
     let kept = match runs.kept_back {
         0 => String::new(),
@@ -159,10 +160,10 @@ fn went(span: &Span, runs: &Runs, sampled: i64, rows: &str) -> String {
 }
 
 fn pace(span: &Span) -> String {
-    match (span.in_scope, span.seconds_to_clear, span.rows_in_per_hour.zip(span.rows_out_per_hour)) {
-        (Some(0), ..) => "nothing to clear".into(),
+    match (span.removable, span.seconds_to_clear, span.rows_in_per_hour.zip(span.rows_out_per_hour)) {
+        (Some(0), ..) => "nothing to remove".into(),
         (_, Some(seconds), _) => {
-            format!("nothing is left in {} if it goes on as in the last 24 hours", duration(seconds))
+            format!("nothing removable is left in {} if it goes on as in the last 24 hours", duration(seconds))
         }
         (_, None, Some((rows_in, rows_out))) if rows_in > rows_out => {
             format!(

@@ -122,6 +122,14 @@ pub async fn tick(database: &mut PgConnection) -> Result<Value> {
     query_scalar("SELECT backlog_cleanup_tick()").fetch_one(database).await
 }
 
+/// Whether it is known that no job ticks, although something has.
+pub async fn ticks_by_hand(database: &mut PgConnection) -> Result<bool> {
+    let told = "SELECT EXISTS (SELECT FROM backlog_cleanup.target t
+                               WHERE t.name = (SELECT min(name) FROM backlog_cleanup.target)
+                                 AND EXISTS (SELECT FROM backlog_cleanup_doctor(t.name) WHERE check_name = 'tick' AND detail LIKE 'no job ticks%'))";
+    query_scalar(told).fetch_one(database).await
+}
+
 /// Registers the job of the tick, or changes it; returns its id.
 pub async fn schedule_tick(database: &mut PgConnection) -> Result<i64> {
     query_scalar("SELECT backlog_cleanup_schedule_tick()").fetch_one(database).await

@@ -123,7 +123,7 @@ fn list(output: &Output, alerts: &[Alert]) -> Result<()> {
     let mut table = output.table(["ALERT", "STATE", "OPENED (UTC)", "RULE", "WHAT IS WRONG"]);
     for alert in alerts {
         table.add_row([
-            output.count(alert.id),
+            output.cell(alert.id.to_string()),
             output.cell(alert.state()),
             output.cell(time(alert.opened_at)),
             output.name(&alert.rule),

@@ -1,14 +1,15 @@
 //! What happens when something is not there: a receiver, a server, the database, the tick.
 
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::receiver::{Answer, Receiver};
 use crate::server::{self, BASE, OPERATOR, Server};
 use crate::{File, OPEN, RESOLVE, database, serve};
-use cluster::{Cluster, until_holds, until_true};
+use cluster::{Cluster, number, until_holds, until_true};
 
 fn webhook(receiver: &Receiver) -> File {
     File::of(&format!("[webhook.ops]\nurl = \"{}\"\nsecret = \"a shared secret\"\n", receiver.address))
@@ -204,6 +205,22 @@ fn a_server_that_evaluates_for_long_can_still_stop_a_run() {
     );
     // What stops a run, although there is none.
     assert_eq!(server.post(OPERATOR, &format!("{BASE}/runs/1/stop"), "").status, 404);
+}
+
+#[test]
+fn a_server_without_channels_evaluates_the_rules_too_while_nothing_ticks() {
+    let cluster = Cluster::shared("");
+    let mut client = server::database(&cluster, "lost_alone");
+    client
+        .batch_execute("INSERT INTO backlog_cleanup.alert_rule (name, kind, target, threshold) VALUES ('any', 'history_size', NULL, 1)")
+        .unwrap();
+    let server = Server::start(&cluster, "lost_alone", &[]);
+    let by = Instant::now() + Duration::from_secs(100);
+    while !server.log().contains("this server evaluates the rules") {
+        assert!(Instant::now() < by, "{}", server.log());
+        sleep(Duration::from_millis(100));
+    }
+    assert!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.alert WHERE rule = 'any'") == 1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::terminal::output::Output;
 /// Registers the job of the tick, if it is not known to tick, and the caller agrees.
 pub async fn set_up(setup: &Setup, connection: &mut PgConnection, output: &Output) -> Result<Step> {
     let mut work = begin(connection).await?;
-    let is_ticking = deliveries::is_ticking(&mut work).await?;
+    let is_ticking = deliveries::is_ticking(&mut work).await? && !analytics::ticks_by_hand(&mut work).await?;
     work.commit().await?;
     if is_ticking {
         let minutes = deliveries::WITHOUT_TICK.as_secs() / 60;

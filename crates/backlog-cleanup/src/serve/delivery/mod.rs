@@ -10,7 +10,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
@@ -41,7 +41,21 @@ pub async fn deliver(app: Arc<App>) {
                 ));
             }
         }
-        until(&ends, reloaded.changed()).await;
+        let without_channels = async {
+            // With channels the turn comes with looking for something to deliver.
+            while channels.channels.is_empty() {
+                sleep(REMINDER).await;
+                app.turn.notify_one();
+            }
+            std::future::pending::<()>().await;
+        };
+        let changed = async {
+            tokio::select! {
+                changed = reloaded.changed() => drop(changed),
+                () = without_channels => (),
+            }
+        };
+        until(&ends, changed).await;
         ends.cancel();
     }
 }

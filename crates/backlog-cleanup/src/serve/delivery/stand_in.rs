@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::serve::app::App;
 
 /// Does of the tick what alerts take, while there is none. The turn comes once a minute, to one of the servers: to that which is the
-/// first to look for something to deliver to the first channel.
+/// first to look for something to deliver to the first channel; without channels to each.
 pub async fn stand_in(app: Arc<App>) {
     let mut stands_in = false;
     while until(&app.shutdown, app.turn.notified()).await.is_some() {
