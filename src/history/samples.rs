@@ -30,7 +30,7 @@ pub struct Sample {
 pub struct Counted {
     pub in_scope: i64,
     pub statuses: Option<BTreeMap<String, i64>>,
-    pub removable: i64,
+    pub removable: Option<i64>,
     pub oldest_at: Option<String>,
     pub failed: Option<i64>,
     pub failed_seconds: Option<f64>,

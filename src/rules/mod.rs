@@ -32,6 +32,12 @@ impl<'a> Rules<'a> {
         let policies = Rc::new(Policies::of(target, Mode::Regular)?);
         Ok(Rules { target, selection: Selection::default(), mode: Mode::Regular, policies, include_held: false })
     }
+
+    /// The same without the policies that name a failure type: for what is the same under any policy, such as the rows in scope.
+    pub fn without_failure_types(self) -> Rules<'a> {
+        let others = self.policies.list.iter().filter(|policy| policy.names.failure_type.is_none());
+        Rules { policies: Rc::new(Policies::new(others.cloned().collect())), ..self }
+    }
 }
 
 impl Rules<'_> {

@@ -43,9 +43,7 @@ pub fn sample(name: &str, turn: std::result::Result<(), String>, rows: &mut i64)
             Err(reason) => Err(reason.clone()),
         };
         let (counted, not_counted) = match may_count {
-            Ok(through_index) => {
-                counted(target, leaves, through_index, &before).map(|(counted, why)| (Some(counted), why))?
-            }
+            Ok(way) => counted(target, leaves, way, &before).map(|(counted, why)| (Some(counted), why))?,
             Err(reason) => (None, Some(reason)),
         };
         Ok(Sample { counted, not_counted, milliseconds: 0.0, size, counters })
@@ -56,25 +54,36 @@ pub fn sample(name: &str, turn: std::result::Result<(), String>, rows: &mut i64)
     Ok(sample.not_counted)
 }
 
-/// Whether the rows are counted through the partial index, or else the reason not to count them.
+/// How rows are counted.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Index,
+    Table,
+    /// Through the index, which does not have what policies name: not those that a run would remove.
+    InScope,
+}
+
+/// How the rows are counted, or else the reason not to count them.
 fn reason_not_to_count(
     target: &Target,
     leaves: &[Leaf],
     before: &Before,
     now: &Counters,
-) -> Result<std::result::Result<bool, String>> {
+) -> Result<std::result::Result<Way, String>> {
     let through_index = index::serves(&Rules::of_all(target)?, leaves)?;
     let bytes = leaves.iter().map(|leaf| u64::from(leaf.pages)).sum::<u64>() * u64::from(pg_sys::BLCKSZ);
-    if !through_index && bytes > LARGEST {
-        let gigabytes = bytes as f64 / LARGEST as f64;
-        let why = match index::exists(target, false)? {
-            true => "a policy names a failure type".to_owned(),
-            false => {
-                format!("it has no partial index: SELECT backlog_cleanup_index_sql({})", quote_literal(&target.name))
-            }
-        };
-        return Ok(Err(format!("the table of {gigabytes:.1} GB would have to be read, since {why}")));
-    }
+    let way = match through_index {
+        true => Way::Index,
+        false if bytes <= LARGEST => Way::Table,
+        false if index::serves(&Rules::of_all(target)?.without_failure_types(), leaves)? => Way::InScope,
+        false => {
+            let gigabytes = bytes as f64 / LARGEST as f64;
+            let fix = format!("SELECT backlog_cleanup_index_sql({})", quote_literal(&target.name));
+            return Ok(Err(format!(
+                "the table of {gigabytes:.1} GB would have to be read, since it has no partial index: {fix}"
+            )));
+        }
+    };
     if let (Some(seconds), Some(milliseconds)) = (before.counted_seconds, before.counted_milliseconds) {
         let rest = REST * milliseconds / 1000.0 - seconds;
         let many = before.counted_rows.filter(|rows| *rows > MANY && !before.is_outdated_by_a_run(now));
@@ -84,39 +93,39 @@ fn reason_not_to_count(
         }
         if rest > 0.0 {
             let took = milliseconds / 1000.0;
-            let index = if through_index { "" } else { ", without the partial index" };
+            let index = if way == Way::Table { ", without the partial index" } else { "" };
             return Ok(Err(format!(
                 "the last count took {took:.1} s{index}: the next is made in {rest:.0} s or later"
             )));
         }
     }
-    Ok(Ok(through_index))
+    Ok(Ok(way))
 }
 
 /// Counts the rows; returns also why those that came in are not known.
-fn counted(
-    target: &Target,
-    leaves: &[Leaf],
-    through_index: bool,
-    before: &Before,
-) -> Result<(Counted, Option<String>)> {
+fn counted(target: &Target, leaves: &[Leaf], way: Way, before: &Before) -> Result<(Counted, Option<String>)> {
     let (span, why) = match before.counted_at.as_deref().map(|since| span(target, since)).transpose()? {
         Some(Ok(span)) => (Some(span), None),
         Some(Err(why)) => (None, Some(why)),
         None => (None, None),
     };
-    let in_scope = count(&Rules::of_all(target)?, leaves, through_index, span.clone().unwrap_or(0..0))?;
+    let rules = Rules::of_all(target)?;
+    let (rules, is_ranked) = if way == Way::InScope { (rules.without_failure_types(), false) } else { (rules, true) };
+    let in_scope = count(&rules, leaves, way != Way::Table, span.clone().unwrap_or(0..0))?;
     let failed: i64 = in_scope.recipes.iter().map(|recipe| recipe.failed).sum();
     let failure_types = match &span {
         Some(span) if failed > 0 => Some(failure_types(target, leaves, span)?),
         span => span.as_ref().map(|_| json!([])),
     };
+    let not_ranked =
+        "what a run would remove is not counted: a policy names a failure type, which the partial index does not have";
+    let why = why.or((!is_ranked).then(|| not_ranked.to_owned()));
     let why = why.or(target.unreadable(leaves)?.map(|unreadable| unreadable.said(target)));
     let statuses = target.names_of_statuses.iter().cloned().zip(in_scope.of_status.iter().copied());
     let counted = Counted {
         in_scope: in_scope.recipes.iter().map(|recipe| recipe.in_scope).sum(),
         statuses: target.status.as_ref().map(|_| statuses.collect()),
-        removable: in_scope.removable,
+        removable: is_ranked.then_some(in_scope.removable),
         oldest_at: in_scope.oldest.map(|at| instant(target, at)).transpose()?.flatten(),
         failed: span.as_ref().map(|_| failed),
         failed_seconds: before.counted_seconds.filter(|_| span.is_some()),

@@ -567,6 +567,44 @@ fn quiet_hours_are_those_of_the_samples_by_the_clock_of_the_target() {
     assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_quiet_hours('nobody')")).0, "42704");
 }
 
+#[test]
+fn of_a_large_table_whose_index_lacks_what_a_policy_names_the_rows_in_scope_are_counted() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 15);
+    create_index(&mut client, "generations");
+    client.batch_execute("VACUUM generations").unwrap();
+    client.batch_execute("CHECKPOINT").unwrap();
+    // Empty pages at its end, which take no room on the disk.
+    let path = "SELECT current_setting('data_directory') || '/' || pg_relation_filepath('generations')";
+    let path: String = value(&mut client, path);
+    let grow = |path: &str, bytes: u64| {
+        std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_len(bytes)
+            .unwrap();
+    };
+    grow(&path, 1 << 30);
+    let next = format!("{path}.1");
+    grow(&next, 80 << 20);
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&path).unwrap());
+    std::os::unix::fs::chown(&next, Some(owner), None).unwrap();
+    let counted = "SELECT concat_ws('|', in_scope, removable, not_counted) FROM backlog_cleanup.sample ORDER BY sampled_at DESC LIMIT 1";
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(value::<String>(&mut client, counted), "15|5");
+    client.batch_execute("SELECT backlog_cleanup_set_policy(failure_type => 'timeout', keep => 3)").unwrap();
+    pass(&mut client, "20 minutes");
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(
+        value::<String>(&mut client, counted),
+        "15|what a run would remove is not counted: a policy names a failure type, which the partial index does not have"
+    );
+}
+
 /// What three years without pruning would leave; the bench has the same.
 const THREE_YEARS: &str = include_str!("../../benches/three_years.sql");
 

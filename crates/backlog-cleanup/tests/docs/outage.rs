@@ -76,7 +76,7 @@ impl Told {
 
 const DATABASE: &str = "outage";
 
-/// Lives through four days, with a tick every hour and a run every night: a quiet day, two in which the upstream service fails more and
+/// Lives through five days, with a tick every hour and a run every night: a quiet day, three in which the upstream service fails more and
 /// more, and one in which it is back.
 fn live(client: &mut Client) {
     create_index(client, "generations");
@@ -91,8 +91,8 @@ fn live(client: &mut Client) {
         )
         .unwrap();
     let mut was_busy = false;
-    for hour in 0..96 {
-        let failures = if (24..72).contains(&hour) { 60 + 10 * (hour - 24) } else { 30 };
+    for hour in 0..120 {
+        let failures = if (24..96).contains(&hour) { 60 + 10 * (hour - 24) } else { 30 };
         client
             .batch_execute(&format!(
                 "{AN_HOUR};
@@ -172,7 +172,7 @@ fn an_outage_of_three_days_is_noticed_told_cleaned_up_and_reported() {
     let early = number(&mut client, "SELECT count(*) FROM backlog_cleanup.decision WHERE action = 'run'");
     let runs = number(&mut client, "SELECT count(*) FROM backlog_cleanup.run WHERE state = 'completed'");
     assert!(early >= 2, "{early}");
-    assert_eq!(runs, early + 4);
+    assert_eq!(runs, early + 5);
     let paced: Vec<String> = column(
         &mut client,
         "SELECT action || ': ' || reason FROM backlog_cleanup.decision WHERE action IN ('slow', 'resume') ORDER BY id",
@@ -182,9 +182,9 @@ fn an_outage_of_three_days_is_noticed_told_cleaned_up_and_reported() {
     let gone = balance(&mut client, came);
     assert!(gone > came / 2, "{gone} of {came}");
     // What was removed is in the past of the failures still.
-    let told = "SELECT sum(failed_count + removed_count) FROM backlog_cleanup_failures(since => '6 days')";
+    let told = "SELECT sum(failed_count + removed_count) FROM backlog_cleanup_failures(since => '7 days')";
     assert_eq!(number(&mut client, told), came);
-    let report: String = value(&mut client, "SELECT backlog_cleanup_report('4 days')");
+    let report: String = value(&mut client, "SELECT backlog_cleanup_report('5 days')");
     for part in ["All is well: no alert is open", "2 alerts opened", "; the tick has started "] {
         assert!(report.contains(part), "{part}\n{report}");
     }
