@@ -74,7 +74,9 @@ fn sql_of_overdue() -> String {
 /// run itself.
 pub fn overdue(target: &Target) -> Result<Vec<Problem>> {
     let job = job_of(&target.name)?;
-    let hours = job["schedule"].as_str().map_or(24, period);
+    // In a window of the day it can run once a day only.
+    let least = if target.run_between.is_some() { 24 } else { 1 };
+    let hours = job["schedule"].as_str().map_or(24, period).max(least);
     let run = format!("SELECT {}.backlog_cleanup_failed_generations({})", schema()?, quote_literal(&target.name));
     problems(&sql_of_overdue(), &[target.name.as_str().into(), hours.into(), run.into()])
 }

@@ -118,11 +118,6 @@ pub fn tick(target: &str) -> Result<Vec<Problem>> {
     }
     let mut failed = problems(FAILED, &[])?;
     failed.extend(problems(UNCOUNTED, &[target.into()])?);
-    if failed.is_empty()
-        && let Some(unmeasured) = extension::as_owner(|| read_one::<String>(UNMEASURED, &[target.into()]))?
-    {
-        return remark(&unmeasured);
-    }
     if failed.is_empty() && found.is_empty() {
         let minutes = ago.unwrap_or_default() / 60;
         return remark(&match pg_cron_elsewhere()? {
@@ -132,6 +127,11 @@ pub fn tick(target: &str) -> Result<Vec<Problem>> {
             ),
             None => format!("no job ticks; the last tick, by hand, was {minutes} minutes ago: {register} schedules it"),
         });
+    }
+    if failed.is_empty()
+        && let Some(unmeasured) = extension::as_owner(|| read_one::<String>(UNMEASURED, &[target.into()]))?
+    {
+        return remark(&unmeasured);
     }
     Ok(failed)
 }

@@ -142,9 +142,10 @@ fn start(target: &str, numbers: &Numbers) -> Result<Decision> {
     if let Some(reason) = row(Some(target))?.outside_of_window()? {
         return none(reason);
     }
-    let Some(removable) = numbers.removable else {
-        return none(format!("the rows were not counted: {}", numbers.not_counted.as_deref().unwrap_or_default()));
-    };
+    let not_counted = numbers.not_counted.as_deref().unwrap_or_default();
+    if numbers.removable.is_none() && numbers.per_minute.is_none() {
+        return none(format!("the rows were not counted: {not_counted}"));
+    }
     if let Some(seconds) = numbers.seconds_since_run.filter(|seconds| *seconds < numbers.adaptive_min_seconds) {
         let (ago, least) = (minutes(seconds), minutes(numbers.adaptive_min_seconds));
         return none(format!("the last run began {ago} minutes ago, and adaptive_min_interval is {least} minutes"));
@@ -153,17 +154,25 @@ fn start(target: &str, numbers: &Numbers) -> Result<Decision> {
         let error = numbers.error.as_deref().unwrap_or_default();
         return none(format!("the last {GIVES_UP} runs have failed, and a run has to succeed first: {error}"));
     }
-    let (least, stay) = (numbers.adaptive_min_rows, numbers.kept_back.min(removable));
-    let removable = removable - stay;
+    let least = numbers.adaptive_min_rows;
+    let stay = numbers.removable.map_or(0, |removable| numbers.kept_back.min(removable));
+    let removable = numbers.removable.map(|removable| removable - stay);
     let kept = match stay {
         0 => String::new(),
         stay => format!(" without the {stay} that the last run has kept back"),
     };
-    if removable >= least {
-        let reason = format!("{removable} rows are removable{kept}, and adaptive_min_rows is {least}");
-        return Ok(Decision::of("run", reason));
+    let (is_enough, are_removable) = match removable {
+        Some(removable) => (removable >= least, format!("{removable} rows are removable{kept}")),
+        // The rate alone says whether to run.
+        None => (false, not_counted.to_owned()),
+    };
+    if is_enough {
+        return Ok(Decision::of("run", format!("{are_removable}, and adaptive_min_rows is {least}")));
     }
-    let below = format!("{removable} rows are removable{kept}, fewer than adaptive_min_rows = {least}");
+    let below = match removable {
+        Some(_) => format!("{are_removable}, fewer than adaptive_min_rows = {least}"),
+        None => are_removable.clone(),
+    };
     let Some(factor) = numbers.adaptive_rate_factor else { return none(below) };
     let Some(usual) = numbers.usual_per_minute.filter(|_| numbers.usual_of >= BASELINE) else {
         let hours = numbers.usual_of;
@@ -173,8 +182,9 @@ fn start(target: &str, numbers: &Numbers) -> Result<Decision> {
     };
     let Some(rate) = numbers.per_minute else { return none(below) };
     let said = format!("{rate:.1} rows failed per minute, usually {usual:.1} at this hour");
-    if rate >= factor * usual.max(QUIET) && removable > 0 {
-        let reason = format!("{said}, and adaptive_rate_factor is {factor}; {removable} rows are removable");
+    if rate >= factor * usual.max(QUIET) && removable.is_none_or(|removable| removable > 0) {
+        let are_removable = removable.map_or(are_removable, |removable| format!("{removable} rows are removable"));
+        let reason = format!("{said}, and adaptive_rate_factor is {factor}; {are_removable}");
         return Ok(Decision::of("run", reason));
     }
     none(format!("{below}; {said}, and adaptive_rate_factor is {factor}"))

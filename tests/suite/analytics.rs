@@ -283,6 +283,21 @@ fn a_report_behind_a_tick_that_is_dead_says_of_when_it_tells_and_that_no_rule_is
         "{report}"
     );
     assert!(truth(&mut client, "SELECT bytes_in_30_days IS NULL FROM backlog_cleanup.size"));
+    // A backlog that grows has something to remove tomorrow, and what is not counted is not known.
+    client.batch_execute("UPDATE backlog_cleanup.sample SET failed = 50, removed = 0, removable = 0, sampled_at = sampled_at + interval '15 hours 1 minute' WHERE sampled_at < now()").unwrap();
+    for (removable, pace) in [("0", "the backlog grows by "), ("NULL", "the backlog grows by ")] {
+        client.batch_execute(&format!("UPDATE backlog_cleanup.sample SET removable = {removable}")).unwrap();
+        let report: String = value(&mut client, "SELECT backlog_cleanup_report('1 day')");
+        assert!(report.contains(&format!("Pace    {pace}")), "{report}");
+    }
+    client.batch_execute("UPDATE backlog_cleanup.sample SET failed = 5, removed = 50").unwrap();
+    let report: String = value(&mut client, "SELECT backlog_cleanup_report('1 day')");
+    assert!(report.contains("Pace    not known yet"), "{report}");
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.sample SET sampled_at = sampled_at - interval '15 hours 1 minute' WHERE sampled_at < now()",
+        )
+        .unwrap();
     // One sample is no day.
     client.batch_execute("DELETE FROM backlog_cleanup.sample WHERE sampled_at < now() - interval '19 hours'").unwrap();
     let known =

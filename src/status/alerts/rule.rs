@@ -25,6 +25,8 @@ pub struct Rule {
     pub within: f64,
     /// Whether alerts of it are open.
     pub has_open: bool,
+    /// Whether it took too long within the last hour: it rests, so that its turn comes to all others.
+    pub rests: bool,
     #[serde(flatten)]
     nouns: Nouns,
     /// The runs of all targets that have failed, which are read once for all rules: pg_cron's history has no index for them.
@@ -43,6 +45,9 @@ impl Rule {
                                       'has_open', EXISTS (SELECT FROM backlog_cleanup.alert a
                                                           WHERE rule = r.name AND a.target IS NOT DISTINCT FROM t.name
                                                             AND resolved_at IS NULL),
+                                      'rests', EXISTS (SELECT FROM backlog_cleanup.alert_measured m
+                                                       WHERE m.rule = r.name AND m.target = t.name AND was_ended
+                                                         AND measured_at BETWEEN now() - interval '1 hour' AND now()),
                                       'group_word', coalesce(group_word, 'recipe'), 'row_word', coalesce(row_word, 'generation'))
             FROM backlog_cleanup.alert_rule r
             LEFT JOIN backlog_cleanup.target t
@@ -69,12 +74,13 @@ impl Rule {
         Ok(extension::as_owner(|| one_now::<bool>(IS_DUE, &arguments))? == Some(true))
     }
 
-    /// Records that it was measured.
-    pub fn was_measured(&self) -> Result<()> {
+    /// Records that it was measured for its target, or that this took too long and was ended.
+    pub fn was_measured(&self, was_ended: bool) -> Result<()> {
         const MEASURED: &str = "
-            INSERT INTO backlog_cleanup.alert_measured (rule, target, measured_at) VALUES ($1, $2, now())
-            ON CONFLICT (rule, target) DO UPDATE SET measured_at = now()";
-        let arguments = [self.name.as_str().into(), self.target().into()];
+            INSERT INTO backlog_cleanup.alert_measured (rule, target, measured_at, was_ended) VALUES ($1, $2, now(), $3)
+            ON CONFLICT (rule, target) DO UPDATE SET measured_at = now(), was_ended = $3";
+        let Some(target) = self.target.as_deref() else { return Ok(()) };
+        let arguments = [self.name.as_str().into(), target.into(), was_ended.into()];
         extension::as_owner(|| Spi::run_with_args(MEASURED, &arguments).map_err(spi))
     }
 

@@ -12,6 +12,7 @@ use crate::postgres::now::one_now;
 use crate::schedule::job_of;
 use crate::status::alerts::measured::{Measured, Value, measured};
 use crate::status::alerts::rule::Rule;
+use crate::target::load::row;
 
 /// Counts from when the target was made or renamed where no run has ended well since. `$2` the hours of a period, `$3` why, `$4` a fix, `$5` the
 /// period in words.
@@ -37,7 +38,9 @@ static OVERDUE: LazyLock<String> = LazyLock::new(|| {
 
 /// Periods of the job since a regular run of the whole target has ended well: whatever has become of the job.
 pub fn no_successful_run(rule: &Rule) -> Result<Measured> {
-    let hours = job_of(rule.target())?["schedule"].as_str().map_or(24, period);
+    // In a window of the day it can run once a day only.
+    let least = if row(Some(rule.target()))?.run_between.is_some() { 24 } else { 1 };
+    let hours = job_of(rule.target())?["schedule"].as_str().map_or(24, period).max(least);
     let words = if hours % 24 == 0 { counted((hours / 24).into(), "day") } else { counted(hours.into(), "hour") };
     let measure = |why: Option<&str>, fix: Option<&str>| {
         let arguments = [rule.target().into(), hours.into(), why.into(), fix.into(), words.as_str().into()];

@@ -11,7 +11,7 @@ const IN_SCOPE: &str = "
                            to_char($2, 'FM999,999,999,999,990'))
                     || CASE WHEN removable > 0 THEN format('; a run would remove %s of them', to_char(removable, 'FM999,999,999,999,990'))
                             WHEN removable = 0 THEN '; none of them can go yet' ELSE '' END,
-        'fix', CASE WHEN removable > 0 THEN format('CALL %s.backlog_cleanup_run(%L)', $4, $1) END)
+        'fix', CASE WHEN removable > 0 OR removable IS NULL THEN format('CALL %s.backlog_cleanup_run(%L)', $4, $1) END)
     FROM (SELECT in_scope, removable FROM backlog_cleanup.sample
           WHERE target = $1 AND grain = 'fine' AND in_scope IS NOT NULL AND sampled_at > now() - interval '3 hours'
           ORDER BY sampled_at DESC LIMIT 1) last";

@@ -109,7 +109,9 @@ fn state(span: &Span, runs: &Runs) -> String {
         (_, 1..) => format!("No alert is open, but {} did not complete.{was}", counted(runs.failed, "run")),
         _ if runs.runs == 0 => format!("No alert is open, and there was no run.{was}"),
         _ => {
-            let is_told_of_now = span.rules > 0 && span.sampled_ago.is_none_or(|seconds| seconds <= USUAL);
+            let is_lately = |ago: Option<i64>, most: i64| ago.is_some_and(|seconds| seconds <= most);
+            let is_told_of_now =
+                span.rules > 0 && is_lately(span.sampled_ago, USUAL) && is_lately(span.counted_ago, 2 * USUAL);
             let well = if is_told_of_now { "All is well: no" } else { "No" };
             let ended = if runs.stopped == 0 { "every run completed" } else { "no run failed" };
             format!("{well} alert is open, and {ended}.{was}")
@@ -161,17 +163,17 @@ fn went(span: &Span, runs: &Runs, sampled: i64, rows: &str) -> String {
 
 fn pace(span: &Span) -> String {
     match (span.removable, span.seconds_to_clear, span.rows_in_per_hour.zip(span.rows_out_per_hour)) {
-        (Some(0), ..) => "nothing to remove".into(),
-        (_, Some(seconds), _) => {
+        (Some(1..), Some(seconds), _) => {
             format!("nothing removable is left in {} if it goes on as in the last 24 hours", duration(seconds))
         }
-        (_, None, Some((rows_in, rows_out))) if rows_in > rows_out => {
+        (_, _, Some((rows_in, rows_out))) if rows_in > rows_out => {
             format!(
                 "the backlog grows by {} an hour: more comes than goes",
                 number((rows_in - rows_out).round() as i64)
             )
         }
-        (_, None, Some(_)) => "as many come as go".into(),
+        (Some(0), ..) => "nothing to remove".into(),
+        (Some(_), None, Some(_)) => "as many come as go".into(),
         _ => "not known yet".into(),
     }
 }

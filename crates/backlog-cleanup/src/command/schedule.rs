@@ -26,7 +26,7 @@ enum Action {
     },
     /// Register the job, or change an existing one
     Set {
-        /// Minute, hour, day, month and weekday, in UTC
+        /// Minute, hour, day, month and weekday, in UTC; or auto, the quietest hour of the day
         #[arg(value_name = "CRON", default_value = DEFAULT_SCHEDULE)]
         schedule: String,
         /// Run in batches, each committed

@@ -27,7 +27,7 @@ pub struct Setup {
     /// Schema in which to create the extension
     #[arg(long, value_name = "NAME", default_value = "public")]
     schema: String,
-    /// Schedule of the job: minute, hour, day, month and weekday, in UTC [default of a new job: 0 2 * * *]
+    /// Schedule of the job: minute, hour, day, month and weekday, in UTC; or auto, the quietest hour of the day [default of a new job: 0 2 * * *]
     #[arg(long, value_name = "CRON")]
     schedule: Option<String>,
     /// Run the job in batches, each committed
