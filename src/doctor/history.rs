@@ -1,4 +1,4 @@
-use backlog_cleanup_report::{Mode, period};
+use backlog_cleanup_report::Mode;
 use pgrx::spi::quote_literal;
 
 use crate::extension::schema;
@@ -8,7 +8,7 @@ use crate::obstacles;
 use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
 use crate::postgres::met::LOST;
-use crate::schedule::job_of;
+use crate::schedule::period_of_job;
 use crate::target::Target;
 
 /// Compares the removed rows in the ledger with those in the history, over all targets that share the ledger.
@@ -70,13 +70,9 @@ fn sql_of_overdue() -> String {
     )
 }
 
-/// Checks that the last regular run without a selection is no older than the schedule's longest time between two runs, plus an hour for the
-/// run itself.
+/// Checks that the last regular run without a selection is no older than the period of the job, plus an hour for the run itself.
 pub fn overdue(target: &Target) -> Result<Vec<Problem>> {
-    let job = job_of(&target.name)?;
-    // In a window of the day it can run once a day only.
-    let least = if target.run_between.is_some() { 24 } else { 1 };
-    let hours = job["schedule"].as_str().map_or(24, period).max(least);
+    let hours = period_of_job(&target.name, target.run_between.is_some())?;
     let run = format!("SELECT {}.backlog_cleanup_failed_generations({})", schema()?, quote_literal(&target.name));
     problems(&sql_of_overdue(), &[target.name.as_str().into(), hours.into(), run.into()])
 }

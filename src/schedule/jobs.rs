@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use backlog_cleanup_report::Mode;
+use backlog_cleanup_report::{Mode, period};
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
@@ -155,6 +155,13 @@ pub fn job_of(target: &str) -> Result<Value> {
     }
     let jobs = jobs_of(target)?;
     Ok(jobs.first().map_or(Value::Null, |job| serde_json::to_value(job).unwrap_or_default()))
+}
+
+/// The longest time between two runs of the job of a target, in hours: a day where there is none. In a window of the day it can run once a
+/// day only.
+pub fn period_of_job(target: &str, has_window: bool) -> Result<i32> {
+    let least = if has_window { 24 } else { 1 };
+    Ok(job_of(target)?["schedule"].as_str().map_or(24, period).max(least))
 }
 
 /// The hour of each job that follows the quietest one, with its time zone.

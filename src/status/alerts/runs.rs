@@ -1,6 +1,6 @@
 use std::sync::LazyLock;
 
-use backlog_cleanup_report::{counted, period};
+use backlog_cleanup_report::counted;
 use pgrx::spi::quote_literal;
 use serde::Deserialize;
 
@@ -9,7 +9,7 @@ use crate::extension::{self, schema};
 use crate::history::run::WHOLE_AND_DONE;
 use crate::postgres::error::Result;
 use crate::postgres::now::one_now;
-use crate::schedule::job_of;
+use crate::schedule::period_of_job;
 use crate::status::alerts::measured::{Measured, Value, measured};
 use crate::status::alerts::rule::Rule;
 use crate::target::load::row;
@@ -38,9 +38,7 @@ static OVERDUE: LazyLock<String> = LazyLock::new(|| {
 
 /// Periods of the job since a regular run of the whole target has ended well: whatever has become of the job.
 pub fn no_successful_run(rule: &Rule) -> Result<Measured> {
-    // In a window of the day it can run once a day only.
-    let least = if row(Some(rule.target()))?.run_between.is_some() { 24 } else { 1 };
-    let hours = job_of(rule.target())?["schedule"].as_str().map_or(24, period).max(least);
+    let hours = period_of_job(rule.target(), row(Some(rule.target()))?.run_between.is_some())?;
     let words = if hours % 24 == 0 { counted((hours / 24).into(), "day") } else { counted(hours.into(), "hour") };
     let measure = |why: Option<&str>, fix: Option<&str>| {
         let arguments = [rule.target().into(), hours.into(), why.into(), fix.into(), words.as_str().into()];
