@@ -3,8 +3,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Error, Timeout};
 use url::{Host, Position, Url};
 
 use super::{Delivered, STEP, Undelivered};
@@ -116,7 +116,12 @@ pub fn post(url: &str, headers: &[(&str, &str)], body: &[u8]) -> Delivered {
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = request.send(body).map_err(|error| Undelivered::later(error.to_string()))?;
+    let response = request.send(body).map_err(|error| match error {
+        Error::Timeout(Timeout::Global) => {
+            Undelivered::later(format!("it has not answered within {} seconds", STEP.as_secs()))
+        }
+        error => Undelivered::later(error.to_string()),
+    })?;
     let status = response.status();
     if status.is_success() {
         return Ok(());

@@ -79,8 +79,9 @@ impl Channel {
         matches!(self.settings, Kind::Alertmanager(_))
     }
 
-    /// Whether the receiver goes on calling others until it hears that somebody has taken an alert on.
-    pub fn escalates(&self) -> bool {
+    /// Whether the receiver has incidents, which are open until it hears that they are over, and in which it goes on calling others until it
+    /// hears that somebody has taken them on.
+    pub fn has_incidents(&self) -> bool {
         matches!(self.settings, Kind::Pagerduty(_))
     }
 

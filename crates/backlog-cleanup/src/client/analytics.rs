@@ -134,3 +134,9 @@ pub async fn ticks_by_hand(database: &mut PgConnection) -> Result<bool> {
 pub async fn schedule_tick(database: &mut PgConnection) -> Result<i64> {
     query_scalar("SELECT backlog_cleanup_schedule_tick()").fetch_one(database).await
 }
+
+/// What makes a job of the caller's run again if it is paused.
+pub async fn to_activate(database: &mut PgConnection, job: i64) -> Result<Option<String>> {
+    let activate = "SELECT format('SELECT cron.alter_job(%s, active => true)', jobid) FROM cron.job WHERE jobid = $1 AND NOT active";
+    query_scalar(activate).bind(job).fetch_optional(database).await
+}

@@ -43,6 +43,32 @@ fn channels_are_told_that_the_database_is_away_and_that_it_is_back() {
     assert_eq!(opened[0], opened[1]);
 }
 
+/// A server that has stopped during an outage cannot know of the incident it has opened.
+#[test]
+fn a_server_that_starts_ends_the_incidents_of_one_that_has_stopped_in_an_outage() {
+    let cluster = Cluster::start("");
+    drop(server::database(&cluster, "outage_left"));
+    let receiver = Receiver::start([Answer::Status(202, "{}")]);
+    let file = File::of(&format!(
+        "[pagerduty.oncall]\nurl = \"{}/v2/enqueue\"\nrouting_key = \"R0UT1NG\"\n",
+        receiver.address
+    ));
+    let start = || Server::start(&cluster, "outage_left", &["--channels", &file.path(), "--unreachable-after", "2"]);
+    let events = |action: &str| -> Vec<String> {
+        let came = receiver.came();
+        let events = came.iter().map(|it| it.json()).filter(|event| event["event_action"] == action);
+        events.map(|event| event["dedup_key"].as_str().unwrap().to_owned()).collect()
+    };
+    let server = start();
+    until_true(&mut cluster.connect_to("outage_left"), "SELECT count(*) = 1 FROM backlog_cleanup.alert_channel");
+    cluster.stop();
+    until_holds(|| events("trigger").len() == 1);
+    drop(server);
+    cluster.start_again();
+    let _server = start();
+    until_holds(|| events("resolve").contains(&events("trigger")[0]));
+}
+
 #[test]
 fn a_long_outage_is_told_again() {
     let (cluster, receiver, _server) = watched("outage_long", "1", &[]);

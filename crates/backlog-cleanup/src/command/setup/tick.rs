@@ -1,5 +1,7 @@
+use backlog_cleanup_report::TICK_JOB;
 use sqlx::postgres::PgConnection;
 
+use super::job::named;
 use super::{Setup, Step};
 use crate::client::connect::begin;
 use crate::client::{analytics, deliveries};
@@ -24,10 +26,18 @@ pub async fn set_up(setup: &Setup, connection: &mut PgConnection, output: &Outpu
         ));
     }
     let mut work = begin(connection).await?;
+    let is_there = named(&mut work, TICK_JOB).await?.is_some();
     match analytics::schedule_tick(&mut work).await.map_err(Failure::from) {
-        Ok(_) => {
+        Ok(job) => {
+            let activate = analytics::to_activate(&mut work, job).await?;
             work.commit().await?;
-            Ok(Step::new("tick", "created", "backlog-cleanup-tick, every five minutes"))
+            let (outcome, paused) = match (is_there, &activate) {
+                (_, Some(_)) => ("to do", ", is paused"),
+                (true, None) => ("changed", ""),
+                (false, None) => ("created", ""),
+            };
+            let detail = format!("{TICK_JOB}, every five minutes{paused}");
+            Ok(Step { statements: activate.into_iter().collect(), ..Step::new("tick", outcome, detail) })
         }
         Err(failure) if failure.sqlstate.is_some() => {
             Ok(Step::to_do("tick", &failure, failure.hint.clone().into_iter().collect()))

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::outage::ends_of_others;
 use super::{POLL, REMINDER, in_time, until};
 use crate::channel::{Change, Channel, Content, LONGEST, Message, Told, Undelivered, id};
 use crate::client::{calls, deliveries, targets};
@@ -29,6 +30,7 @@ struct Parcel {
     failures: i32,
     report_at: Option<DateTime<Utc>>,
     remark: Option<String>,
+    ends_outages: bool,
 }
 
 /// What is known from round to round.
@@ -38,6 +40,8 @@ struct Known {
     remark: Option<String>,
     /// Whether what the channel has refused by the settings before has had its other chance.
     has_reconsidered: bool,
+    /// Whether no server was here before this one for so long that it may have left incidents of an outage open.
+    may_have_incidents: Option<bool>,
 }
 
 /// Delivers to a channel what is due, and waits for more.
@@ -83,6 +87,10 @@ async fn round(app: &App, channel: &Arc<Channel>, server: &str, known: &mut Know
     let sent = Arc::clone(channel).send(Arc::clone(&parcel.message)).await;
     // If that takes too long, it is sent again when the lease is over.
     in_time(app, record(app, channel, server, &parcel, &sent)).await?;
+    // What is not taken is sent again.
+    if parcel.ends_outages && sent.as_ref().err().is_none_or(|failed| failed.is_final) {
+        known.may_have_incidents = Some(false);
+    }
     let (channel, id) = (&channel.name, &parcel.message.id);
     match sent {
         Ok(()) => tracing::info!(channel, id, "delivered"),
@@ -103,6 +111,9 @@ async fn take(app: &App, channel: &Channel, server: &str, known: &mut Known) -> 
     let name = channel.name.as_str();
     let is_first = app.channels.borrow().is_first(name);
     let is_turn = is_first && deliveries::is_first_of_minute(&mut work, name).await?;
+    if channel.has_incidents() && known.may_have_incidents.is_none() {
+        known.may_have_incidents = deliveries::is_unseen(&mut work, name, app.settings.unreachable_after).await?;
+    }
     let lease = deliveries::lease(&mut work, (name, &channel.kind), server, LEASE, LONGEST_BACKOFF).await?;
     let Some(lease) = lease else {
         let wait = deliveries::wait(&mut work, name).await?.unwrap_or_default();
@@ -118,23 +129,27 @@ async fn take(app: &App, channel: &Channel, server: &str, known: &mut Known) -> 
     // What was missed is due, by whatever schedule. What is to come is by the one that the file has now.
     let missed = lease.report_at.filter(|at| *at <= lease.now);
     let report_at = channel.report.as_ref().and_then(|report| missed.or_else(|| report.after(lease.now)));
-    let recorded = deliveries::take_on(&mut work, name, &channel.targets, channel.most(), channel.escalates()).await?;
-    let mut told = match &recorded {
+    let recorded =
+        deliveries::take_on(&mut work, name, &channel.targets, channel.most(), channel.has_incidents()).await?;
+    let mut due = match &recorded {
         Some(id) => deliveries::attempt(&mut work, name, id).await?,
         None => Vec::new(),
     };
     // With what is new, so that neither waits for the other.
     if channel.forgets() {
         let open = deliveries::forgotten(&mut work, name, REMINDER).await?;
-        told.extend(open.into_iter().map(|alert| (Change::Opened.as_str().to_owned(), alert)));
+        due.extend(open.into_iter().map(|alert| (Change::Opened.as_str().to_owned(), alert)));
+    }
+    let told = due.into_iter().map(|(change, alert)| Told { change: Change::of(&change), alert });
+    let mut told: Vec<Told> = told.collect();
+    let ends_outages = known.may_have_incidents == Some(true);
+    if ends_outages {
+        told.extend(ends_of_others());
     }
     let database = app.database();
     let is_report_due = report_at.is_some_and(|at| at <= lease.now);
     let content = match told.is_empty() {
-        false => {
-            let told = told.into_iter().map(|(change, alert)| Told { change: Change::of(&change), alert });
-            Some(Content::Alerts(told.collect()))
-        }
+        false => Some(Content::Alerts(told)),
         true if is_report_due => report(&mut work, channel).await?,
         true => None,
     };
@@ -155,7 +170,8 @@ async fn take(app: &App, channel: &Channel, server: &str, known: &mut Known) -> 
         _ => id("reminder", &database, name, lease.now),
     };
     let message = Message { id: recorded.clone().unwrap_or_else(own_id), database: database.clone(), content };
-    Ok(Taken::Parcel(Parcel { message: Arc::new(message), recorded, failures: lease.failures, report_at, remark }))
+    let failures = lease.failures;
+    Ok(Taken::Parcel(Parcel { message: Arc::new(message), recorded, failures, report_at, remark, ends_outages }))
 }
 
 /// What is wrong with a channel for targets that do not exist.

@@ -6,9 +6,21 @@ use chrono::Utc;
 use futures::future::join_all;
 
 use super::REMINDER;
-use crate::channel::{Change, Channel, Channels, Message, id};
+use crate::channel::{Change, Channel, Channels, Message, Told, id};
 use crate::client::alerts::Alert;
 use crate::serve::app::App;
+
+/// What no rule can say: that the database does not answer, or takes nothing that deliveries write.
+pub const UNREACHABLE: &str = "server unreachable";
+pub const REFUSED: &str = "deliveries refused";
+
+/// The ends of the outages that a server may have told of which has stopped meanwhile.
+pub fn ends_of_others() -> impl Iterator<Item = Told> {
+    [UNREACHABLE, REFUSED].into_iter().map(|rule| {
+        let alert = Alert::of_server(rule, "the database answers".into());
+        Told { change: Change::Resolved, alert: Alert { resolved_at: Some(alert.opened_at), ..alert } }
+    })
+}
 
 /// That the database is away, or takes no deliveries, and which channels know.
 pub struct Outage {

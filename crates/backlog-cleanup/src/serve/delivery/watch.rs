@@ -1,11 +1,9 @@
-//! What no rule can say: that the database does not answer, or takes nothing that deliveries write.
-
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::time::sleep;
 
-use super::outage::Outage;
+use super::outage::{Outage, REFUSED, UNREACHABLE};
 use super::{POLL, in_time, until};
 use crate::serve::app::App;
 
@@ -23,8 +21,8 @@ pub async fn watch(app: Arc<App>) {
             // The reserved connection: that requests have all the others is no outage.
             let answer = in_time(&app, async { Ok(app.deliverer()?.begin_reserved().await.map(drop)?) }).await;
             let wrong = match answer {
-                Ok(()) => app.refusal.lock().clone().map(|why| ("deliveries refused", "takes no deliveries", why)),
-                Err(failure) => Some(("server unreachable", "does not answer", failure.message)),
+                Ok(()) => app.refusal.lock().clone().map(|why| (REFUSED, "takes no deliveries", why)),
+                Err(failure) => Some((UNREACHABLE, "does not answer", failure.message)),
             };
             match wrong {
                 None => {
