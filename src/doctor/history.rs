@@ -8,7 +8,7 @@ use crate::obstacles;
 use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
 use crate::postgres::met::LOST;
-use crate::schedule::period_of_job;
+use crate::schedule::{auto, period_of_job};
 use crate::target::Target;
 
 /// Compares the removed rows in the ledger with those in the history, over all targets that share the ledger.
@@ -72,7 +72,8 @@ fn sql_of_overdue() -> String {
 
 /// Checks that the last regular run without a selection is no older than the period of the job, plus an hour for the run itself.
 pub fn overdue(target: &Target) -> Result<Vec<Problem>> {
-    let hours = period_of_job(&target.name, target.run_between.is_some())?;
+    let moved = if auto::has_moved(&target.name)? { 24 } else { 0 };
+    let hours = period_of_job(&target.name, target.run_between.is_some())? + moved;
     let run = format!("SELECT {}.backlog_cleanup_failed_generations({})", schema()?, quote_literal(&target.name));
     problems(&sql_of_overdue(), &[target.name.as_str().into(), hours.into(), run.into()])
 }

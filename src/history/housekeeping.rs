@@ -4,7 +4,7 @@ use crate::extension;
 use crate::history::run::WHOLE_AND_DONE;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::now::rows_now;
-use crate::schedule::{database, jobs, pg_cron_is_here};
+use crate::schedule::{database, jobs, pg_cron_is_here, told};
 
 /// What `prune` prunes, as `backlog_cleanup.retention` has it.
 pub const WHAT: [&str; 10] = [
@@ -137,13 +137,16 @@ fn samples_of(grain: &str) -> String {
 
 /// Of pg_cron's history, what the extension's own jobs of this database have left.
 fn job_runs() -> Result<()> {
-    const JOB_RUNS: &str = r"
+    // The commands of jobs that are not there any more. Of what only names a function, the calls in it tell.
+    const GONE: &str = r"
+        SELECT DISTINCT command FROM cron.job_run_details d
+        WHERE NOT EXISTS (SELECT FROM cron.job j WHERE j.jobid = d.jobid) AND database = current_database()
+          AND octet_length(command) <= 2048 AND command ~ '\mbacklog_cleanup_(tick|run|failed_generations|emergency)\M'";
+    const JOB_RUNS: &str = "
         DELETE FROM cron.job_run_details WHERE runid = ANY (ARRAY(
             SELECT runid FROM cron.job_run_details d
-            -- Also what those have left that are not there any more.
             WHERE (jobid = ANY ($1)
-                   OR NOT EXISTS (SELECT FROM cron.job j WHERE j.jobid = d.jobid) AND database = current_database()
-                      AND left(command, 4096) ~ '\mbacklog_cleanup_(tick|run|failed_generations|emergency)\M')
+                   OR command = ANY ($2) AND NOT EXISTS (SELECT FROM cron.job j WHERE j.jobid = d.jobid) AND database = current_database())
               AND status NOT IN ('starting', 'running')
               AND coalesce(end_time, start_time)
                   < (SELECT now() - max_age FROM backlog_cleanup.retention WHERE what = 'cron.job_run_details')
@@ -156,7 +159,15 @@ fn job_runs() -> Result<()> {
     }
     let here = database()?;
     let ours: Vec<i64> = jobs()?.into_iter().filter(|job| job.database == here).map(|job| job.job_id).collect();
-    extension::as_owner(|| Spi::run_with_args(JOB_RUNS, &[ours.into()]).map_err(spi))
+    let schema = extension::schema()?;
+    extension::as_owner(|| {
+        let mut gone: Vec<String> = rows_now(GONE, &[], |row| row.get::<String>(1))?.into_iter().flatten().collect();
+        gone.retain(|command| {
+            let told = told(command, &schema);
+            told.ticks || !told.works.is_empty()
+        });
+        Spi::run_with_args(JOB_RUNS, &[ours.into(), gone.into()]).map_err(spi)
+    })
 }
 
 /// The targets that have an interrupted run whose working state is too old: no run has summed it up since.

@@ -3,10 +3,11 @@
 use pgrx::prelude::*;
 
 use crate::extension;
-use crate::postgres::error::{Result, spi};
+use crate::postgres::error::{Result, error, spi};
 use crate::postgres::read::read_one;
 use crate::schedule::home::{pg_cron_is_here, setting};
 use crate::schedule::quiet_hours::{Hour, hours, quietest};
+use crate::schedule::statement::call_to_schedule;
 use crate::schedule::work::told;
 use crate::target::TargetRow;
 use crate::target::load::row;
@@ -56,10 +57,19 @@ impl Place {
         Ok(Place { hour, schedule, is_known })
     }
 
-    /// Where a job begins. Errors: 55000 (until ALTER EXTENSION UPDATE).
-    pub fn first(target: &str) -> Result<Place> {
+    /// Where a job begins. Errors: 22023 (no hour begins within `run_between`), 55000 (until ALTER EXTENSION UPDATE).
+    pub fn first(target: &str, job_name: &str) -> Result<Place> {
         extension::is_of_this_version()?;
         let target = row(Some(target))?;
+        if let Some(window) = target.run_between.as_ref().filter(|_| !has_hours(&target)) {
+            let zone = setting("cron.timezone")?.unwrap_or_default();
+            let schedule = format!("{} * * *", window.opens(&target.time_zone, &zone)?);
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("no hour begins within run_between, {window}: schedule \"auto\" has none to follow"),
+                call_to_schedule(&schedule, true, &target.name, job_name)?,
+            ));
+        }
         let hours = hours(&target.name, &target.time_zone)?;
         let quietest = quietest_of(&hours, &target);
         Place::of(quietest.map_or(default_hour(&target), |hour| hour.hour), quietest.is_some(), &target)
@@ -98,6 +108,21 @@ impl Place {
 /// Whether the target's window, if it has one, has the hour.
 pub fn is_in_window(hour: i32, target: &TargetRow) -> bool {
     target.run_between.as_ref().is_none_or(|window| window.has(&format!("{hour:02}:00:00")))
+}
+
+/// Whether an hour begins in the target's window.
+pub fn has_hours(target: &TargetRow) -> bool {
+    (0..24).any(|hour| is_in_window(hour, target))
+}
+
+/// Whether a job of a target has moved since a day ago: its next run can be almost two days after the last.
+pub fn has_moved(target: &str) -> Result<bool> {
+    const MOVED: &str = "
+        SELECT target FROM backlog_cleanup.auto_schedule WHERE target = $1 AND moved_at > now() - interval '1 day' LIMIT 1";
+    if !extension::is_updated()? {
+        return Ok(false);
+    }
+    extension::as_owner(|| Ok(read_one::<String>(MOVED, &[target.into()])?.is_some()))
 }
 
 /// The default hour, or the first in the target's window.

@@ -33,7 +33,7 @@ pub use work::{Work, told};
 /// Registers the nightly job with pg_cron, or changes the existing job of that name. Returns the job's id.
 /// The job belongs to the caller. pg_cron reads its schedule in UTC unless `cron.timezone` names another time zone. With the schedule
 /// `auto` the tick moves it to the quietest hour of the day.
-/// Errors: 22004, 22023 (a bad cron expression or job name), 42501 (no privilege on pg_cron; another role's job),
+/// Errors: 22004, 22023 (a bad cron expression or job name; no hour for `auto` in the window), 42501 (no privilege on pg_cron; another role's job),
 /// 42704 (unknown target), 42710 (the name is taken in another database), 55000 (pg_cron is not in this database; a worker node of Citus).
 #[pg_extern]
 fn backlog_cleanup_schedule(
@@ -47,7 +47,7 @@ fn backlog_cleanup_schedule(
     let job_name = checked(job_name, "schedule()")?;
     let target = exists(target)?;
     let command = command(&target, batched)?;
-    let auto = (schedule == AUTO).then(|| Place::first(&target)).transpose()?;
+    let auto = (schedule == AUTO).then(|| Place::first(&target, job_name)).transpose()?;
     if let Some(place) = auto.as_ref().filter(|_| pg_cron_elsewhere().is_ok_and(|home| home.is_some())) {
         return Err(cannot_schedule(&place.schedule, batched, &target, job_name)?
             .set_detail("There the job stays at this hour: the tick moves jobs of its own database only."));

@@ -17,9 +17,15 @@ impl Window {
         if from < to { is_late && is_early } else { is_late || is_early }
     }
 
-    /// The time of the day at which it opens.
-    pub fn start(&self) -> &str {
-        &self.0
+    /// The minute and the hour at which it opens, by the clock of its time zone, as the schedule of a job of another one.
+    pub fn opens(&self, time_zone: &str, job_zone: &str) -> Result<String> {
+        // Today: it depends on daylight saving.
+        const OPENS: &str = "
+            SELECT pg_catalog.to_char(pg_catalog.timezone($3, pg_catalog.timezone($2, CURRENT_DATE OPERATOR(pg_catalog.+) $1::pg_catalog.time)),
+                                      'FMMI FMHH24')";
+        let job_zone = if job_zone.is_empty() { "GMT" } else { job_zone };
+        let opens = read_one::<String>(OPENS, &[self.0.as_str().into(), time_zone.into(), job_zone.into()])?;
+        Ok(opens.unwrap_or_default())
     }
 
     /// Says that it is outside of it, by the clock of a time zone; `None` inside of it.

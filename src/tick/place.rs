@@ -51,6 +51,9 @@ pub fn place(tick: Option<i64>, job: &AutoJob) -> Result<Option<String>> {
 
 /// The hour that a job is to have, whether the samples have told it, and why.
 fn wanted(job: &AutoJob, target: &TargetRow) -> Result<(i32, bool, String)> {
+    if let Some(window) = target.run_between.as_ref().filter(|_| !auto::has_hours(target)) {
+        return Ok((job.hour, job.is_known, format!("no hour begins within run_between, {window}")));
+    }
     let hours = hours(&target.name, &target.time_zone)?;
     let Some((quietest, rate)) = auto::quietest_of(&hours, target).and_then(|hour| Some((hour.hour, hour.rate?)))
     else {

@@ -1,6 +1,6 @@
 //! A nightly job with the schedule `auto` is at the quietest hour of its target's time zone.
 
-use cluster::{Cluster, create_index, findings_of, number, truth, value, with_pg_cron};
+use cluster::{Cluster, create_index, findings_of, number, refused, truth, value, with_pg_cron};
 use postgres::Client;
 
 const TICK: &str = "SELECT backlog_cleanup_tick()";
@@ -175,6 +175,35 @@ fn the_job_goes_to_the_quietest_hour_of_its_targets_window() {
     client.batch_execute("UPDATE backlog_cleanup.target SET run_between = '{06:00,09:00}'").unwrap();
     client.batch_execute(TICK).unwrap();
     assert_eq!(hour(&mut client), 8, "at once, since it would only wait elsewhere");
+    // The next run is more than a day after the last.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET run_between = NULL;
+             SELECT backlog_cleanup_failed_generations();
+             UPDATE backlog_cleanup.run SET started_at = started_at - interval '26 hours', finished_at = finished_at - interval '26 hours'",
+        )
+        .unwrap();
+    assert_eq!(findings_of(&mut client, "generations", "overdue")[0].0, "ok");
+    client.batch_execute("UPDATE backlog_cleanup.auto_schedule SET moved_at = now() - interval '25 hours'").unwrap();
+    assert_eq!(findings_of(&mut client, "generations", "overdue")[0].0, "fail");
+}
+
+#[test]
+fn a_window_in_which_no_hour_begins_is_told_of_and_the_hint_works() {
+    let cluster = with_pg_cron();
+    let mut client = berlin(&cluster);
+    quiet_at(&mut client, 14);
+    client.batch_execute("UPDATE backlog_cleanup.target SET run_between = '{01:15,01:45}', time_zone = 'UTC'").unwrap();
+    client.batch_execute(TICK).unwrap();
+    let before = hour(&mut client);
+    client.batch_execute(TICK).unwrap();
+    assert_eq!(stays(&mut client).unwrap(), "no hour begins within run_between, 01:15 to 01:45");
+    assert_eq!(hour(&mut client), before);
+    let (sqlstate, message, hint) = refused(client.batch_execute("SELECT backlog_cleanup_schedule('auto')"));
+    assert_eq!(sqlstate, "22023", "{message}");
+    client.batch_execute(&hint).unwrap();
+    let schedule = "SELECT schedule FROM cron.job WHERE jobname = 'backlog-cleanup-daily'";
+    assert_eq!(value::<String>(&mut client, schedule), "15 1 * * *");
 }
 
 #[test]
