@@ -60,15 +60,17 @@ INSERT INTO backlog_cleanup.alert_rule (name, kind, threshold, resolve_at, withi
 CREATE TABLE backlog_cleanup.alert_measured (
     rule        text NOT NULL REFERENCES backlog_cleanup.alert_rule ON UPDATE CASCADE ON DELETE CASCADE,
     target      text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
-    measured_at timestamptz NOT NULL,
-    was_ended   boolean NOT NULL,
+    measured_at timestamptz,
+    was_ended   boolean NOT NULL DEFAULT false,
+    was_missed  boolean NOT NULL DEFAULT false,
     PRIMARY KEY (rule, target)
 );
-COMMENT ON TABLE backlog_cleanup.alert_measured IS 'when rules were measured that take too long for every tick';
+COMMENT ON TABLE backlog_cleanup.alert_measured IS 'when rules were measured that take too long for every tick, and whose turn has not come';
 COMMENT ON COLUMN backlog_cleanup.alert_measured.rule IS 'the rule';
 COMMENT ON COLUMN backlog_cleanup.alert_measured.target IS 'the target';
-COMMENT ON COLUMN backlog_cleanup.alert_measured.measured_at IS 'the last time';
+COMMENT ON COLUMN backlog_cleanup.alert_measured.measured_at IS 'the last time; NULL if that is not known';
 COMMENT ON COLUMN backlog_cleanup.alert_measured.was_ended IS 'whether it took too long then, and was ended: the rule rests for an hour';
+COMMENT ON COLUMN backlog_cleanup.alert_measured.was_missed IS 'whether others have taken all the time of the last tick: it comes first in the next';
 
 CREATE TABLE backlog_cleanup.alert (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -73,7 +73,7 @@ fn sql_of_overdue() -> String {
 /// Checks that the last regular run without a selection is no older than the period of the job, plus an hour for the run itself.
 pub fn overdue(target: &Target) -> Result<Vec<Problem>> {
     let moved = if auto::has_moved(&target.name)? { 24 } else { 0 };
-    let hours = period_of_job(&target.name, target.run_between.is_some())? + moved;
+    let hours = period_of_job(&target.name, target.run_between.as_ref())? + moved;
     let run = format!("SELECT {}.backlog_cleanup_failed_generations({})", schema()?, quote_literal(&target.name));
     problems(&sql_of_overdue(), &[target.name.as_str().into(), hours.into(), run.into()])
 }

@@ -16,6 +16,23 @@ const FAILED: &str = "
     CROSS JOIN LATERAL (SELECT given.step, given.target, given.error) AS step (name, target, error)
     WHERE step.error IS NOT NULL";
 
+/// The rules of a target (`$1`) that take too long. Of those that the last tick has ended, `FAILED` tells.
+const RESTING: &str = "
+    SELECT 'warn', format('rule \"%s\" rests until %s: it took longer than 3 s, and its alerts neither open nor resolve meanwhile', rule,
+                          to_char((measured_at + interval '1 hour') AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')), NULL
+    FROM backlog_cleanup.alert_measured
+    WHERE target = $1 AND was_ended AND measured_at BETWEEN now() - interval '1 hour' AND now()
+      AND measured_at < (SELECT max(started_at) FROM backlog_cleanup.tick WHERE started_at <= now())
+    ORDER BY rule";
+
+/// What pg_cron says of the last run of a job (`$1`), if it failed. Of a message the first line: its DETAIL may show rows.
+const FAILURE: &str = "
+    SELECT format('its run of %s failed: %s', to_char(start_time AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC'),
+                  split_part(left(return_message, 2000), E'\\n', 1))
+    FROM (SELECT * FROM cron.job_run_details
+          WHERE jobid = $1 AND status IN ('succeeded', 'failed') ORDER BY runid DESC LIMIT 1) last
+    WHERE status = 'failed'";
+
 /// The rules of a target (`$1`) that the last tick would not measure, since that takes too long.
 const UNMEASURED: &str = "
     SELECT 'what no tick measures: ' || string_agg(rule, '; ')
@@ -104,29 +121,34 @@ pub fn tick(target: &str) -> Result<Vec<Problem>> {
         (Some(job), _, ago) => {
             let longest =
                 if job.schedule == TICK_SCHEDULE { 900 } else { i64::from(period(&job.schedule)) * 3_600 + 900 };
-            if let Some(ago) = ago.filter(|ago| *ago > longest) {
-                let (job, minutes) = (job.describe(), ago / 60);
-                return warning(
-                    format!(
-                        "{job} ticks, and the last tick was {minutes} minutes ago: see checks \"scheduler\" and \"job_login\""
-                    ),
-                    None,
-                );
+            let failure = || extension::as_owner(|| read_one::<String>(FAILURE, &[job.job_id.into()]));
+            match ago {
+                None => match failure()? {
+                    Some(failure) => return warning(format!("{} has not ticked yet: {failure}", job.describe()), None),
+                    None => return remark(&format!("{} has not ticked yet", job.describe())),
+                },
+                Some(ago) if ago > longest => {
+                    let why = failure()?.unwrap_or("see checks \"scheduler\" and \"job_login\"".into());
+                    let (job, minutes) = (job.describe(), ago / 60);
+                    return warning(format!("{job} ticks, and the last tick was {minutes} minutes ago: {why}"), None);
+                }
+                Some(_) => {}
             }
         }
         _ => {}
     }
     let mut failed = problems(FAILED, &[])?;
     failed.extend(problems(UNCOUNTED, &[target.into()])?);
-    if failed.is_empty() && found.is_empty() {
+    failed.extend(problems(RESTING, &[target.into()])?);
+    if found.is_empty() {
         let minutes = ago.unwrap_or_default() / 60;
-        return remark(&match pg_cron_elsewhere()? {
+        failed.extend(remark(&match pg_cron_elsewhere()? {
             Some(home) => format!(
                 "the last tick was {minutes} minutes ago; whether a job ticks cannot be seen from here: {}",
                 jobs_of_database(&home)?
             ),
             None => format!("no job ticks; the last tick, by hand, was {minutes} minutes ago: {register} schedules it"),
-        });
+        })?);
     }
     if failed.is_empty()
         && let Some(unmeasured) = extension::as_owner(|| read_one::<String>(UNMEASURED, &[target.into()]))?

@@ -4,7 +4,7 @@ use crate::extension;
 use crate::history::run::WHOLE_AND_DONE;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::now::rows_now;
-use crate::schedule::{database, jobs, pg_cron_is_here, told};
+use crate::schedule::{database, jobs, pg_cron_elsewhere, pg_cron_is_here, told};
 
 /// What `prune` prunes, as `backlog_cleanup.retention` has it.
 pub const WHAT: [&str; 10] = [
@@ -20,19 +20,20 @@ pub const WHAT: [&str; 10] = [
     "cron.job_run_details",
 ];
 
-/// Removes a bounded number of rows that are older than `backlog_cleanup.retention` says. Passes over rows that another session has
-/// locked.
-pub fn prune(what: &str) -> Result<()> {
+/// Removes a bounded number of rows that are older than `backlog_cleanup.retention` says; returns why not. Passes over rows that another
+/// session has locked.
+pub fn prune(what: &str) -> Result<Option<String>> {
     match what {
+        "cron.job_run_details" => return job_runs(),
         "run_recipe" | "run_failure" => run(&parts_older_than(what, what)),
         // A run that has lost all of its recipes takes little with it.
         "run" => run(&parts_older_than("run_recipe", "run")).and_then(|()| run(&runs())),
         "tick" => run(&numbered("tick", "started_at")),
         "decision" => run(&numbered("decision", "decided_at")),
         "alert" => run(&alerts()),
-        "cron.job_run_details" => job_runs(),
         samples => run(&samples_of(samples.trim_start_matches("sample "))),
     }
+    .map(|()| None)
 }
 
 fn run(statement: &str) -> Result<()> {
@@ -136,7 +137,7 @@ fn samples_of(grain: &str) -> String {
 }
 
 /// Of pg_cron's history, what the extension's own jobs of this database have left.
-fn job_runs() -> Result<()> {
+fn job_runs() -> Result<Option<String>> {
     // The commands of jobs that are not there any more. Of what only names a function, the calls in it tell.
     const GONE: &str = r"
         SELECT DISTINCT command FROM cron.job_run_details d
@@ -154,8 +155,11 @@ fn job_runs() -> Result<()> {
     const IS_ON: &str = "
         SELECT what FROM backlog_cleanup.retention WHERE what = 'cron.job_run_details' AND max_age IS NOT NULL";
     let is_on = extension::as_owner(|| rows_now(IS_ON, &[], |row| row.get::<String>(1)))?;
-    if is_on.is_empty() || !pg_cron_is_here()? {
-        return Ok(());
+    if is_on.is_empty() {
+        return Ok(None);
+    }
+    if !pg_cron_is_here()? {
+        return Ok(pg_cron_elsewhere()?.map(|home| format!("pg_cron is in database \"{home}\"")));
     }
     let here = database()?;
     let ours: Vec<i64> = jobs()?.into_iter().filter(|job| job.database == here).map(|job| job.job_id).collect();
@@ -166,7 +170,7 @@ fn job_runs() -> Result<()> {
             let told = told(command, &schema);
             told.ticks || !told.works.is_empty()
         });
-        Spi::run_with_args(JOB_RUNS, &[ours.into(), gone.into()]).map_err(spi)
+        Spi::run_with_args(JOB_RUNS, &[ours.into(), gone.into()]).map_err(spi).map(|()| None)
     })
 }
 

@@ -21,6 +21,9 @@ thread_local! {
     static ENDED_BY: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
+/// Whether the last that PostgreSQL itself said was a cancel: pgrx raises it again where it leaves one of this extension's functions.
+static WAS_CANCEL: AtomicBool = AtomicBool::new(false);
+
 /// Does `work` and hears the SQLSTATEs of its errors: pgrx turns those that PostgreSQL itself does not have into XX000. Whoever ends the
 /// statement ends it for all who listen.
 pub fn listening<T>(work: impl FnOnce() -> T) -> T {
@@ -100,7 +103,13 @@ unsafe extern "C-unwind" fn hear(_: *mut core::ffi::c_void) {
     let [function, message] = unsafe { raised() };
     if function == Some(ENDS) {
         IS_ENDED.store(true, Ordering::Relaxed);
-        let by = message.filter(|message| *message != CANCEL).map(|by| if by == RETOLD { TIMED_OUT } else { by });
+        let by = match message {
+            Some(RETOLD) => (!WAS_CANCEL.load(Ordering::Relaxed)).then_some(TIMED_OUT),
+            said => {
+                WAS_CANCEL.store(said == Some(CANCEL), Ordering::Relaxed);
+                said.filter(|said| *said != CANCEL)
+            }
+        };
         ENDED_BY.set(ENDED_BY.get().or(by));
     }
 }

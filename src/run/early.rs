@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use serde_json::json;
 
 use crate::extension;
+use crate::history::batches;
 use crate::history::run::refused;
 use crate::postgres::error::Result;
 use crate::postgres::now::rows_now;
@@ -17,6 +18,7 @@ use crate::run::failure;
 use crate::run::ticks::{self, Kind, Lock};
 use crate::run::wait::sleep;
 use crate::run::worker::connected;
+use crate::target::load::row;
 
 /// Has the runs done that a tick has decided on: by one worker, whatever their number, so that the server's slots stay for others. It waits
 /// for the end of this transaction, and finds no decision if that is no commit. Returns why not.
@@ -81,12 +83,21 @@ fn decided(tick: i64) -> Result<Vec<String>> {
 
 fn run(user: i64, target: &str) {
     let run_id = started(user, target);
-    while let Some(wait) = step(user, || next_batch(Some(run_id))) {
+    while let Some(wait) = step(user, || batch(run_id, target)) {
         sleep(wait);
     }
     step(user, || finish_run(Some(run_id)).map(|_| ()));
     // Raises what has failed, which is committed now.
     step(user, || Ok(()));
+}
+
+/// Does a batch. A run whose window has closed stops: those of other targets wait for it, and the tick starts another when it is open.
+fn batch(run_id: i64, target: &str) -> Result<Option<f64>> {
+    if row(Some(target))?.outside_of_window()?.is_some() {
+        batches::stop(run_id)?;
+        return Ok(None);
+    }
+    next_batch(Some(run_id))
 }
 
 /// Starts the run. One that is refused is in the history, too: nobody waits for the error.

@@ -13,6 +13,7 @@ use crate::postgres::read::read_one;
 use crate::schedule::home::{database, pg_cron_elsewhere, pg_cron_is_here};
 use crate::schedule::statement::{command, jobs_of_database};
 use crate::schedule::work::{Work, told};
+use crate::target::window::Window;
 
 /// A job of pg_cron that calls a run or the tick, in any database.
 #[derive(Serialize, Deserialize)]
@@ -157,11 +158,15 @@ pub fn job_of(target: &str) -> Result<Value> {
     Ok(jobs.first().map_or(Value::Null, |job| serde_json::to_value(job).unwrap_or_default()))
 }
 
-/// The longest time between two runs of the job of a target, in hours: a day where there is none. In a window of the day it can run once a
-/// day only.
-pub fn period_of_job(target: &str, has_window: bool) -> Result<i32> {
-    let least = if has_window { 24 } else { 1 };
-    Ok(job_of(target)?["schedule"].as_str().map_or(24, period).max(least))
+/// The longest time between two runs of the job of a target, in hours: a day where there is none. One that waits for the target's window
+/// runs at none of its times while that is closed.
+pub fn period_of_job(target: &str, window: Option<&Window>) -> Result<i32> {
+    let found = jobs_of(target)?;
+    let Some(job) = found.first() else { return Ok(24) };
+    let waits = job.works_on(target).any(Work::waits_for_window);
+    let closed = window.filter(|_| waits).map_or(0, Window::closed_hours);
+    let hours = period(&job.schedule);
+    Ok(if hours < 24 { (hours + closed).min(24) } else { hours })
 }
 
 /// The hour of each job that follows the quietest one, with its time zone.

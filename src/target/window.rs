@@ -17,6 +17,15 @@ impl Window {
         if from < to { is_late && is_early } else { is_late || is_early }
     }
 
+    /// For how long it is closed at once, in hours, rounded up.
+    pub fn closed_hours(&self) -> i32 {
+        let minutes = |time: &str| {
+            time.split(':').take(2).fold(0, |sum, part| 60 * sum + part.parse::<i32>().unwrap_or_default())
+        };
+        let open = (minutes(&self.1) - minutes(&self.0)).rem_euclid(24 * 60);
+        (24 * 60 - open + 59) / 60
+    }
+
     /// The minute and the hour at which it opens, by the clock of its time zone, as the schedule of a job of another one.
     pub fn opens(&self, time_zone: &str, job_zone: &str) -> Result<String> {
         // Today: it depends on daylight saving.

@@ -175,7 +175,7 @@ fn steps(tick: Option<i64>) -> Vec<Step> {
     });
     steps.push(Step { error: alerts.error.or(failed), ..alerts });
     for what in housekeeping::WHAT {
-        steps.push(step(&format!("prune {what}"), None, || housekeeping::prune(what).map(|()| None)));
+        steps.push(step(&format!("prune {what}"), None, || housekeeping::prune(what)));
     }
     let mut left_over = Vec::new();
     steps.push(step("look for interrupted runs", None, || {

@@ -648,6 +648,49 @@ fn a_rule_that_takes_too_long_stops_no_other() {
         1
     );
     assert!(began.elapsed() < Duration::from_secs(2));
+    // Which is told all the while.
+    client.batch_execute("SELECT backlog_cleanup_tick()").unwrap();
+    let (status, detail, _) = cluster::findings_of(&mut client, "generations", "tick").remove(0);
+    assert!(status == "warn" && detail.starts_with("rule \"books\" rests until "), "{detail}");
+    let report: String = value(&mut client, "SELECT backlog_cleanup_report('1 day')");
+    assert!(report.contains("1 rule could not be measured: see the doctor."), "{report}");
+}
+
+#[test]
+fn rules_that_take_almost_too_long_keep_no_other_from_its_turn() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    let slow = |seconds: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION slow(t timestamptz) RETURNS timestamptz LANGUAGE plpgsql IMMUTABLE COST 1 AS
+             $$BEGIN PERFORM pg_sleep({seconds}); RETURN t; END$$"
+        )
+    };
+    client.batch_execute(&slow("0")).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE job (id int PRIMARY KEY, owner text DEFAULT 'w', queue text DEFAULT 'a', state text, at timestamptz DEFAULT now());
+             INSERT INTO job (id, state) SELECT i, CASE WHEN i > 20 THEN 'failed' ELSE 'completed' END FROM generate_series(1, 40) i;
+             ANALYZE job;
+             INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column, account,
+                                                 recipe_column, status_column, failed_at_column, failure_type_column)
+             SELECT name, 'public.job', NULL, NULL, NULL, 'owner', 'w', 'queue', 'state', '(public.slow(at))', NULL
+             FROM unnest('{a1,a2}'::text[]) name;
+             SELECT backlog_cleanup_tick();
+             UPDATE backlog_cleanup.alert_rule SET threshold = 0, resolve_at = NULL WHERE kind = 'rows_in_scope';
+             DELETE FROM backlog_cleanup.alert_measured",
+        )
+        .unwrap_or_else(|failure| panic!("{failure:?}"));
+    fail(&mut client, 1, 1);
+    client.batch_execute("UPDATE backlog_cleanup.sample SET in_scope = 1 WHERE target = 'generations'").unwrap();
+    client.batch_execute(&slow("0.065")).unwrap();
+    let of_generations =
+        "SELECT count(*) FROM backlog_cleanup.alert WHERE rule = 'rows in scope' AND target = 'generations'";
+    number(&mut client, EVALUATE);
+    assert_eq!(number(&mut client, of_generations), 0, "five seconds are over");
+    client.batch_execute("UPDATE backlog_cleanup.alert_measured SET measured_at = NULL").unwrap();
+    number(&mut client, EVALUATE);
+    assert_eq!(number(&mut client, of_generations), 1);
 }
 
 #[test]
@@ -678,7 +721,8 @@ fn the_history_of_pg_cron_is_read_once_for_all_targets() {
              SELECT 't' || i, 'nobody' FROM generate_series(0, 4) i",
         )
         .unwrap();
-    assert_eq!((of_one, scans()), (1, 1));
+    // It looks for the newest, and reads what is not much older.
+    assert_eq!((of_one, scans()), (2, 2));
     let alerts = "SELECT string_agg(target || ' ' || value, ', ' ORDER BY target) FROM backlog_cleanup.alert WHERE rule = 'failed runs'";
     assert_eq!(value::<String>(&mut client, alerts), "t0 1, t1 2");
     // A thousand failures of another job hide none.
@@ -880,11 +924,22 @@ fn a_job_of_every_hour_that_is_dead_is_told_after_two_hours() {
     assert!(sentence.contains("the job has a period of 1 hour"), "{sentence}");
     // The doctor says the same.
     assert_eq!(cluster::findings_of(&mut client, "generations", "overdue")[0].0, "fail");
-    // In a window of the day it runs once a day at least.
-    client.batch_execute("UPDATE backlog_cleanup.target SET run_between = '{01:00,05:00}'").unwrap();
-    evaluate(&mut client);
-    assert_eq!(open(&mut client, "no successful run"), 0);
-    assert_eq!(cluster::findings_of(&mut client, "generations", "overdue")[0].0, "ok");
+    // A run in batches waits while the window is closed, for 20 hours or one; the others do not.
+    for (batched, window, is_dead) in
+        [(true, "{01:00,05:00}", false), (true, "{01:00,00:30}", true), (false, "{01:00,05:00}", true)]
+    {
+        client
+            .batch_execute(&format!(
+                "SELECT backlog_cleanup_schedule('0 * * * *', batched => {batched});
+                 UPDATE backlog_cleanup.target SET run_between = '{window}';
+                 UPDATE backlog_cleanup.run SET started_at = now() - interval '5 hours', finished_at = now() - interval '5 hours'"
+            ))
+            .unwrap();
+        evaluate(&mut client);
+        assert_eq!(open(&mut client, "no successful run"), i64::from(is_dead), "{batched} {window}");
+        let overdue = &cluster::findings_of(&mut client, "generations", "overdue")[0].0;
+        assert_eq!(overdue, if is_dead { "fail" } else { "ok" }, "{batched} {window}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Rates, forecasts and the report: what samples, runs and alerts of the past say.
 
-use cluster::{Cluster, number, refused, truth, value};
+use cluster::{Cluster, fail, number, refused, truth, value};
 use postgres::Client;
 
 /// A week of an outage that began two days ago, hour by hour, and today in fine samples: 10 rows an hour come, and 1,000 in the outage.
@@ -290,9 +290,19 @@ fn a_report_behind_a_tick_that_is_dead_says_of_when_it_tells_and_that_no_rule_is
         let report: String = value(&mut client, "SELECT backlog_cleanup_report('1 day')");
         assert!(report.contains(&format!("Pace    {pace}")), "{report}");
     }
-    client.batch_execute("UPDATE backlog_cleanup.sample SET failed = 5, removed = 50").unwrap();
+    for (rows, pace) in [
+        ("failed = 5, removed = 50", "the backlog shrinks by "),
+        ("failed = 0, removed = 0", "in the last 24 hours none came and none went"),
+        ("failed = 5, removed = 5", "as many come as go"),
+    ] {
+        client.batch_execute(&format!("UPDATE backlog_cleanup.sample SET {rows}")).unwrap();
+        let report: String = value(&mut client, "SELECT backlog_cleanup_report('1 day')");
+        assert!(report.contains(&format!("Pace    {pace}")), "{report}");
+    }
+    let few = "UPDATE backlog_cleanup.sample SET removed = 0, failed = CASE sampled_at WHEN (SELECT max(sampled_at) FROM backlog_cleanup.sample) THEN 1 ELSE 0 END";
+    client.batch_execute(few).unwrap();
     let report: String = value(&mut client, "SELECT backlog_cleanup_report('1 day')");
-    assert!(report.contains("Pace    not known yet"), "{report}");
+    assert!(report.contains("Pace    the backlog grows by less than one an hour"), "{report}");
     client
         .batch_execute(
             "UPDATE backlog_cleanup.sample SET sampled_at = sampled_at - interval '15 hours 1 minute' WHERE sampled_at < now()",
@@ -303,4 +313,15 @@ fn a_report_behind_a_tick_that_is_dead_says_of_when_it_tells_and_that_no_rule_is
     let known =
         "SELECT count(*) FROM backlog_cleanup.pace WHERE rows_in_per_hour IS NOT NULL OR time_to_clear IS NOT NULL";
     assert_eq!(number(&mut client, known), 0);
+}
+
+#[test]
+fn the_report_tells_what_runs_have_removed_since_the_rows_were_counted() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 60);
+    client.batch_execute("SELECT backlog_cleanup_tick(); SELECT backlog_cleanup_failed_generations()").unwrap();
+    let report: String = value(&mut client, "SELECT regexp_replace(backlog_cleanup_report(), '\\s+', ' ', 'g')");
+    assert!(report.contains("Now 60 generations in scope, 50 removable; "), "{report}");
+    assert!(report.contains("; runs have removed 50 since that was counted"), "{report}");
 }

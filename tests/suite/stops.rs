@@ -62,6 +62,18 @@ fn a_stop_cancels_a_statement_that_goes_on_and_keeps_what_was_committed() {
     }
 }
 
+/// pgrx raises an error again where it leaves a function of the extension.
+#[test]
+fn a_stop_reaches_code_that_is_within_a_function_of_the_extension() {
+    let cluster = Cluster::start("");
+    let calls = "FOR i IN 1..100000 LOOP PERFORM backlog_cleanup_report(); END LOOP";
+    platform(&cluster, &SLOW.replace("PERFORM pg_sleep(30)", calls));
+    let run = cluster.in_background("CALL backlog_cleanup_run(batch_size => 50)");
+    until(&cluster, "SELECT coalesce(max(removed) >= 150, false) FROM backlog_cleanup.progress");
+    let removed = stop(&cluster, run, calls);
+    assert!((150..=200).contains(&removed), "{removed}");
+}
+
 #[test]
 fn a_statement_timeout_that_code_catches_behind_a_stop_ends_the_call() {
     let cluster = Cluster::start("");

@@ -41,7 +41,18 @@ fn one_command_sets_everything_up_and_a_second_changes_nothing() {
     // The tick removes nothing, and has a yes of its own.
     assert_eq!(outcomes(&setup(&["--tick"]).json())[2], ("tick", "created"));
     client.batch_execute("SELECT cron.unschedule('backlog-cleanup-tick'); SELECT backlog_cleanup_tick()").unwrap();
-    // A tick by hand is no job.
+    // A tick by hand is no job, also if one of its steps has failed.
+    client
+        .batch_execute(
+            "CREATE TABLE lost (LIKE generations INCLUDING ALL);
+             INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table)
+             VALUES ('lost', 'public.lost', NULL, NULL, NULL);
+             DROP TABLE lost",
+        )
+        .unwrap();
+    client
+        .batch_execute("SELECT backlog_cleanup_tick(); DELETE FROM backlog_cleanup.target WHERE name = 'lost'")
+        .unwrap();
     assert_eq!(outcomes(&setup(&["--tick"]).json())[2], ("tick", "created"));
     assert_eq!(outcomes(&setup(&["--tick"]).json())[2], ("tick", "kept"));
     client

@@ -68,22 +68,19 @@ pub fn evaluate() -> Result<Vec<Unknown>> {
         let rules = Rule::in_effect()?;
         let (mut unknown, began) = (Vec::new(), Instant::now());
         for rule in &rules {
-            let measured = match began.elapsed() < ALL {
-                true if rule.rests => {
+            let is_reached = began.elapsed() < ALL;
+            let measured = match is_reached {
+                _ if rule.rests => {
                     Ok(Some(Some(format!("it took longer than {} s, and rests for an hour", LONGEST / 1000))))
                 }
                 true => within(LONGEST, || evaluated(rule)),
                 false => Ok(Some(Some(format!("other rules have taken {} s", ALL.as_secs())))),
             };
+            remember(|| rule.is_missed(!is_reached && !rule.rests));
             let (why, has_failed) = match measured {
                 Ok(Some(why)) => (why, false),
                 Ok(None) => {
-                    // Where that is locked it is measured again.
-                    if let Err(failure) = attempt(|| rule.was_measured(true).map(Some))
-                        && is_cancel(&failure)
-                    {
-                        failure.rethrow();
-                    }
+                    remember(|| rule.was_measured(true));
                     (Some(format!("it was ended after {} s", LONGEST / 1000)), true)
                 }
                 Err(failure) if is_cancel(&failure) => failure.rethrow(),
@@ -98,6 +95,15 @@ pub fn evaluate() -> Result<Vec<Unknown>> {
         keep::resolve_without_rule(&rules)?;
         Ok(unknown)
     })
+}
+
+/// Records what the next tick is to know; where that is locked, it does not.
+fn remember(work: impl FnOnce() -> Result<()>) {
+    if let Err(failure) = attempt(|| work().map(Some))
+        && is_cancel(&failure)
+    {
+        failure.rethrow();
+    }
 }
 
 /// Evaluates one rule; returns why its value is not known.

@@ -27,6 +27,8 @@ pub struct Rule {
     pub has_open: bool,
     /// Whether it took too long within the last hour: it rests, so that its turn comes to all others.
     pub rests: bool,
+    /// Whether others have taken all the time when it was to be measured last.
+    pub was_missed: bool,
     #[serde(flatten)]
     nouns: Nouns,
     /// The runs of all targets that have failed, which are read once for all rules: pg_cron's history has no index for them.
@@ -35,7 +37,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// The rules that are enabled, once per target that they are for. A rule for a target beats those of its kind for all, also if
+    /// The rules that are enabled, once per target that they are for, those first whose turn has not come the last time. A rule for a target beats those of its kind for all, also if
     /// it is disabled.
     pub fn in_effect() -> Result<Vec<Rule>> {
         const RULES: &str = "
@@ -45,9 +47,8 @@ impl Rule {
                                       'has_open', EXISTS (SELECT FROM backlog_cleanup.alert a
                                                           WHERE rule = r.name AND a.target IS NOT DISTINCT FROM t.name
                                                             AND resolved_at IS NULL),
-                                      'rests', EXISTS (SELECT FROM backlog_cleanup.alert_measured m
-                                                       WHERE m.rule = r.name AND m.target = t.name AND was_ended
-                                                         AND measured_at BETWEEN now() - interval '1 hour' AND now()),
+                                      'rests', coalesce(was_ended AND measured_at BETWEEN now() - interval '1 hour' AND now(), false),
+                                      'was_missed', coalesce(was_missed, false),
                                       'group_word', coalesce(group_word, 'recipe'), 'row_word', coalesce(row_word, 'generation'))
             FROM backlog_cleanup.alert_rule r
             LEFT JOIN backlog_cleanup.target t
@@ -55,8 +56,9 @@ impl Rule {
                   AND (r.target = t.name
                        OR r.target IS NULL AND NOT EXISTS (SELECT FROM backlog_cleanup.alert_rule own
                                                            WHERE own.kind = r.kind AND own.target = t.name))
+            LEFT JOIN backlog_cleanup.alert_measured m ON m.rule = r.name AND m.target = t.name
             WHERE enabled AND (kind = 'history_size' OR t.name IS NOT NULL)
-            ORDER BY t.name, r.name";
+            ORDER BY was_missed DESC NULLS LAST, t.name NULLS FIRST, r.name";
         let failed_runs = Rc::<OnceCell<_>>::default();
         let mut rules: Vec<Rule> = rows_of(RULES, &[])?;
         rules.iter_mut().for_each(|rule| rule.failed_runs = Rc::clone(&failed_runs));
@@ -79,9 +81,21 @@ impl Rule {
         const MEASURED: &str = "
             INSERT INTO backlog_cleanup.alert_measured (rule, target, measured_at, was_ended) VALUES ($1, $2, now(), $3)
             ON CONFLICT (rule, target) DO UPDATE SET measured_at = now(), was_ended = $3";
+        self.record(MEASURED, was_ended)
+    }
+
+    /// Records whether its turn has not come.
+    pub fn is_missed(&self, is_missed: bool) -> Result<()> {
+        const MISSED: &str = "
+            INSERT INTO backlog_cleanup.alert_measured (rule, target, was_missed) VALUES ($1, $2, $3)
+            ON CONFLICT (rule, target) DO UPDATE SET was_missed = $3";
+        if is_missed == self.was_missed { Ok(()) } else { self.record(MISSED, is_missed) }
+    }
+
+    fn record(&self, statement: &str, what: bool) -> Result<()> {
         let Some(target) = self.target.as_deref() else { return Ok(()) };
-        let arguments = [self.name.as_str().into(), target.into(), was_ended.into()];
-        extension::as_owner(|| Spi::run_with_args(MEASURED, &arguments).map_err(spi))
+        let arguments = [self.name.as_str().into(), target.into(), what.into()];
+        extension::as_owner(|| Spi::run_with_args(statement, &arguments).map_err(spi))
     }
 
     /// The target's name; empty for a rule that is about none.

@@ -38,7 +38,7 @@ static OVERDUE: LazyLock<String> = LazyLock::new(|| {
 
 /// Periods of the job since a regular run of the whole target has ended well: whatever has become of the job.
 pub fn no_successful_run(rule: &Rule) -> Result<Measured> {
-    let hours = period_of_job(rule.target(), row(Some(rule.target()))?.run_between.is_some())?;
+    let hours = period_of_job(rule.target(), row(Some(rule.target()))?.run_between.as_ref())?;
     let words = if hours % 24 == 0 { counted((hours / 24).into(), "day") } else { counted(hours.into(), "hour") };
     let measure = |why: Option<&str>, fix: Option<&str>| {
         let arguments = [rule.target().into(), hours.into(), why.into(), fix.into(), words.as_str().into()];

@@ -33,8 +33,12 @@ pub struct Span {
     pub sampled_ago: Option<i64>,
     /// Seconds since the rows were counted last.
     pub counted_ago: Option<i64>,
+    /// What runs have removed that have ended since then.
+    pub removed_since: i64,
     /// The rules of alerts that are enabled.
     pub rules: i64,
+    /// Those that take too long, or whose turn has not come.
+    pub unmeasured: i64,
     /// Why they were not counted.
     pub not_counted: Option<String>,
     /// Seconds.
@@ -125,6 +129,13 @@ fn span() -> String {
                         WHERE target = t.name AND grain = 'fine' AND sampled_at <= now()),
         'counted_ago', (SELECT extract(epoch FROM now() - max(sampled_at))::bigint FROM backlog_cleanup.sample
                         WHERE target = t.name AND grain = 'fine' AND in_scope IS NOT NULL AND sampled_at <= now()),
+        'removed_since', (SELECT coalesce(sum(removed), 0) FROM backlog_cleanup.run r
+                          WHERE r.target = t.name
+                            AND finished_at > (SELECT max(sampled_at) FROM backlog_cleanup.sample
+                                               WHERE target = t.name AND grain = 'fine' AND in_scope IS NOT NULL AND sampled_at <= now())),
+        'unmeasured', (SELECT count(*) FROM backlog_cleanup.alert_measured m
+                       WHERE m.target = t.name
+                         AND (was_missed OR was_ended AND measured_at BETWEEN now() - interval '1 hour' AND now())),
         'rules', (SELECT count(*) FROM backlog_cleanup.alert_rule r WHERE enabled AND (r.target = t.name OR r.target IS NULL)),
         'covered', least(coalesce((SELECT sum(failed_seconds) FROM backlog_cleanup.sample
                                    WHERE target = t.name AND sampled_at > now() - $2 AND sampled_at <= now() AND grain = {GRAIN}), 0)

@@ -93,7 +93,11 @@ fn verdict(span: &Span, runs: &Runs) -> String {
         .sampled_ago
         .filter(|seconds| *seconds > USUAL)
         .map(|seconds| format!("Nothing has ticked for {}: what is told is of then. ", duration(seconds as f64)));
-    let rules = if span.rules == 0 { "No rule of alerts is enabled. " } else { "" };
+    let rules = match (span.rules, span.unmeasured) {
+        (0, _) => "No rule of alerts is enabled. ".into(),
+        (_, 0) => String::new(),
+        (_, unmeasured) => format!("{} could not be measured: see the doctor. ", counted(unmeasured, "rule")),
+    };
     format!("{}{rules}{}", since.unwrap_or_default(), state(span, runs))
 }
 
@@ -110,8 +114,10 @@ fn state(span: &Span, runs: &Runs) -> String {
         _ if runs.runs == 0 => format!("No alert is open, and there was no run.{was}"),
         _ => {
             let is_lately = |ago: Option<i64>, most: i64| ago.is_some_and(|seconds| seconds <= most);
-            let is_told_of_now =
-                span.rules > 0 && is_lately(span.sampled_ago, USUAL) && is_lately(span.counted_ago, 2 * USUAL);
+            let is_told_of_now = span.rules > 0
+                && span.unmeasured == 0
+                && is_lately(span.sampled_ago, USUAL)
+                && is_lately(span.counted_ago, 2 * USUAL);
             let well = if is_told_of_now { "All is well: no" } else { "No" };
             let ended = if runs.stopped == 0 { "every run completed" } else { "no run failed" };
             format!("{well} alert is open, and {ended}.{was}")
@@ -130,7 +136,11 @@ fn now(span: &Span, rows: &str) -> String {
     let removable = span.removable.map_or(String::new(), |removable| format!(", {} removable", number(removable)));
     let then =
         span.counted_ago.filter(|seconds| *seconds > 2 * USUAL).map(|seconds| format!("{}: ", age_in_words(seconds)));
-    format!("{}{} {rows} in scope{removable}{oldest}", then.unwrap_or_default(), number(in_scope))
+    let since = match span.removed_since {
+        0 => String::new(),
+        removed => format!("; runs have removed {} since that was counted", number(removed)),
+    };
+    format!("{}{} {rows} in scope{removable}{oldest}{since}", then.unwrap_or_default(), number(in_scope))
 }
 
 fn came(span: &Span, rows_in: i64, rows: &str) -> String {
@@ -162,18 +172,22 @@ fn went(span: &Span, runs: &Runs, sampled: i64, rows: &str) -> String {
 }
 
 fn pace(span: &Span) -> String {
+    // Rates are measured over times that differ by a little.
+    let differ = |a: f64, b: f64| (a - b).abs() > 0.01 * a.max(b);
+    let an_hour = |rows: f64| if rows < 1.0 { "less than one".into() } else { number(rows.round() as i64) };
     match (span.removable, span.seconds_to_clear, span.rows_in_per_hour.zip(span.rows_out_per_hour)) {
         (Some(1..), Some(seconds), _) => {
             format!("nothing removable is left in {} if it goes on as in the last 24 hours", duration(seconds))
         }
-        (_, _, Some((rows_in, rows_out))) if rows_in > rows_out => {
-            format!(
-                "the backlog grows by {} an hour: more comes than goes",
-                number((rows_in - rows_out).round() as i64)
-            )
+        (_, _, Some((rows_in, rows_out))) if rows_in > rows_out && differ(rows_in, rows_out) => {
+            format!("the backlog grows by {} an hour: more comes than goes", an_hour(rows_in - rows_out))
         }
         (Some(0), ..) => "nothing to remove".into(),
-        (Some(_), None, Some(_)) => "as many come as go".into(),
+        (_, _, Some((0.0, 0.0))) => "in the last 24 hours none came and none went".into(),
+        (_, _, Some((rows_in, rows_out))) if rows_in < rows_out && differ(rows_in, rows_out) => {
+            format!("the backlog shrinks by {} an hour: more goes than comes", an_hour(rows_out - rows_in))
+        }
+        (_, _, Some(_)) => "as many come as go".into(),
         _ => "not known yet".into(),
     }
 }
