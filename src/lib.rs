@@ -40,6 +40,7 @@ pub extern "C-unwind" fn _PG_init() {
     // SAFETY: runs when the library is loaded, before this process has another thread.
     unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
     postgres::names::install();
+    postgres::settings::restrict();
 }
 
 extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);

@@ -24,6 +24,47 @@ pub fn set_local_for_all(name: &str, value: &str) {
     set(name, value, pg_sys::GucContext::PGC_SUSET);
 }
 
+/// Settings by which anybody's code could end the session that it runs in.
+const ENDING: [&CStr; 2] = [c"exit_on_error", c"transaction_timeout"];
+
+/// Has PostgreSQL refuse in a security-restricted operation, as it does for `role`, to set what ends the session: code of a table's owner
+/// runs in one. Called once, when the library is loaded.
+pub fn restrict() {
+    for name in ENDING {
+        // SAFETY: the records live as long as the process, which has one thread.
+        if let Some(record) = unsafe { record(name).as_mut() } {
+            record.flags |= pg_sys::GUC_NOT_WHILE_SEC_REST as i32;
+        }
+    }
+}
+
+/// The record of a configuration parameter; null if this version has none of that name.
+///
+/// # Safety
+///
+/// Only what PostgreSQL itself leaves to change may be changed in it.
+#[cfg(not(feature = "pg15"))]
+unsafe fn record(name: &CStr) -> *mut pg_sys::config_generic {
+    // SAFETY: the name ends with a zero, and nothing is raised.
+    unsafe { pg_sys::find_option(name.as_ptr(), false, true, pg_sys::DEBUG5 as i32) }
+}
+
+/// The same where nothing finds one by its name.
+///
+/// # Safety
+///
+/// As above.
+#[cfg(feature = "pg15")]
+unsafe fn record(name: &CStr) -> *mut pg_sys::config_generic {
+    // SAFETY: PostgreSQL has so many records, each with a name.
+    unsafe {
+        let count = pg_sys::GetNumConfigOptions() as usize;
+        let records = std::slice::from_raw_parts(pg_sys::get_guc_variables(), count);
+        let is_it = |record: &&*mut pg_sys::config_generic| CStr::from_ptr((***record).name) == name;
+        records.iter().find(is_it).map_or(std::ptr::null_mut(), |record| *record)
+    }
+}
+
 /// Whether a configuration parameter has this value.
 pub fn is(name: &str, value: &str) -> bool {
     let name = CString::new(name).unwrap_or_default();

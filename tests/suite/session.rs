@@ -407,3 +407,35 @@ fn code_of_a_table_neither_continues_nor_finishes_the_batched_run_that_runs_it()
         assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 15, "{part}");
     }
 }
+
+#[test]
+fn code_of_a_table_sets_nothing_that_ends_the_session() {
+    let cluster = Cluster::start("");
+    let settings = ["exit_on_error = on", "transaction_timeout = 1"];
+    let mut client = hostile(&cluster, "NULL");
+    let known = "SELECT EXISTS (SELECT FROM pg_settings WHERE name = $1)";
+    for setting in settings {
+        let name = setting.split(' ').next().unwrap();
+        if !client.query_one(known, &[&name]).unwrap().get::<_, bool>(0) {
+            continue;
+        }
+        for function in [
+            format!(
+                "CREATE OR REPLACE FUNCTION app.act() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN SET LOCAL {setting}; RETURN OLD; END$$"
+            ),
+            format!(
+                "CREATE OR REPLACE FUNCTION app.act() RETURNS trigger LANGUAGE plpgsql SET {setting} AS $$BEGIN RAISE 'x'; END$$"
+            ),
+        ] {
+            client.batch_execute(&function).unwrap();
+            for run in RUNS {
+                client.batch_execute(run).unwrap_or_else(|failure| panic!("{function}: {failure:?}"));
+                let kept_back = "SELECT kept_back_sqlstate || ' ' || kept_back_message FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
+                let kept_back: String = value(&mut client, kept_back);
+                assert!(kept_back.starts_with(&format!("42501 cannot set parameter \"{name}\"")), "{kept_back}");
+            }
+        }
+        // Elsewhere it is as it was.
+        client.batch_execute(&format!("BEGIN; SET LOCAL {setting}; COMMIT")).unwrap();
+    }
+}
