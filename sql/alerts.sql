@@ -58,11 +58,11 @@ INSERT INTO backlog_cleanup.alert_rule (name, kind, threshold, resolve_at, withi
     ('table size', 'table_size', 107374182400, 96636764160, '14 days', 'bytes that the table with its indexes has by then at this pace');
 
 CREATE TABLE backlog_cleanup.alert_measured (
-    rule        text NOT NULL REFERENCES backlog_cleanup.alert_rule ON UPDATE CASCADE ON DELETE CASCADE,
-    target      text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
-    measured_at timestamptz,
-    was_ended   boolean NOT NULL DEFAULT false,
-    was_missed  boolean NOT NULL DEFAULT false,
+    rule         text NOT NULL REFERENCES backlog_cleanup.alert_rule ON UPDATE CASCADE ON DELETE CASCADE,
+    target       text NOT NULL REFERENCES backlog_cleanup.target ON UPDATE CASCADE ON DELETE CASCADE,
+    measured_at  timestamptz,
+    was_ended    boolean NOT NULL DEFAULT false,
+    missed_since timestamptz,
     PRIMARY KEY (rule, target)
 );
 COMMENT ON TABLE backlog_cleanup.alert_measured IS 'when rules were measured that take too long for every tick, and whose turn has not come';
@@ -70,7 +70,7 @@ COMMENT ON COLUMN backlog_cleanup.alert_measured.rule IS 'the rule';
 COMMENT ON COLUMN backlog_cleanup.alert_measured.target IS 'the target';
 COMMENT ON COLUMN backlog_cleanup.alert_measured.measured_at IS 'the last time; NULL if that is not known';
 COMMENT ON COLUMN backlog_cleanup.alert_measured.was_ended IS 'whether it took too long then, and was ended: the rule rests for an hour';
-COMMENT ON COLUMN backlog_cleanup.alert_measured.was_missed IS 'whether others have taken all the time of the last tick: it comes first in the next';
+COMMENT ON COLUMN backlog_cleanup.alert_measured.missed_since IS 'since which tick others have taken all the time: the longer ago, the sooner its turn comes';
 
 CREATE TABLE backlog_cleanup.alert (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -16,14 +16,18 @@ const FAILED: &str = "
     CROSS JOIN LATERAL (SELECT given.step, given.target, given.error) AS step (name, target, error)
     WHERE step.error IS NOT NULL";
 
-/// The rules of a target (`$1`) that take too long. Of those that the last tick has ended, `FAILED` tells.
+/// The rules of a target (`$1`) that take too long, or whose turn does not come. Of those that the last tick has ended, `FAILED` tells.
 const RESTING: &str = "
     SELECT 'warn', format('rule \"%s\" rests until %s: it took longer than 3 s, and its alerts neither open nor resolve meanwhile', rule,
                           to_char((measured_at + interval '1 hour') AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')), NULL
     FROM backlog_cleanup.alert_measured
     WHERE target = $1 AND was_ended AND measured_at BETWEEN now() - interval '1 hour' AND now()
       AND measured_at < (SELECT max(started_at) FROM backlog_cleanup.tick WHERE started_at <= now())
-    ORDER BY rule";
+    UNION ALL
+    SELECT 'warn', format('rule \"%s\" was not measured since %s: other rules have taken the time of all ticks', rule,
+                          to_char(missed_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI UTC')), NULL
+    FROM backlog_cleanup.alert_measured
+    WHERE target = $1 AND missed_since < now() - interval '15 minutes'";
 
 /// What pg_cron says of the last run of a job (`$1`), if it failed. Of a message the first line: its DETAIL may show rows.
 const FAILURE: &str = "

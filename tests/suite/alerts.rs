@@ -675,7 +675,7 @@ fn rules_that_take_almost_too_long_keep_no_other_from_its_turn() {
              INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column, account,
                                                  recipe_column, status_column, failed_at_column, failure_type_column)
              SELECT name, 'public.job', NULL, NULL, NULL, 'owner', 'w', 'queue', 'state', '(public.slow(at))', NULL
-             FROM unnest('{a1,a2}'::text[]) name;
+             FROM unnest('{a1,a2,a3,a4}'::text[]) name;
              SELECT backlog_cleanup_tick();
              UPDATE backlog_cleanup.alert_rule SET threshold = 0, resolve_at = NULL WHERE kind = 'rows_in_scope';
              DELETE FROM backlog_cleanup.alert_measured",
@@ -686,11 +686,33 @@ fn rules_that_take_almost_too_long_keep_no_other_from_its_turn() {
     client.batch_execute(&slow("0.065")).unwrap();
     let of_generations =
         "SELECT count(*) FROM backlog_cleanup.alert WHERE rule = 'rows in scope' AND target = 'generations'";
+    let unmeasured = |client: &mut Client| {
+        let report: String = value(client, "SELECT backlog_cleanup_report('1 day')");
+        let (status, detail, _) = cluster::findings_of(client, "generations", "tick").remove(0);
+        assert_eq!(
+            report.contains(" rules could not be measured: see the doctor."),
+            status == "warn",
+            "{report}{detail}"
+        );
+        status == "warn"
+    };
+    for _ in 0..2 {
+        number(&mut client, EVALUATE);
+        client.batch_execute("UPDATE backlog_cleanup.alert_measured SET measured_at = NULL").unwrap();
+        assert_eq!(number(&mut client, of_generations), 0, "five seconds are over");
+        assert!(!unmeasured(&mut client), "of a tick or two nobody is told");
+    }
+    client
+        .batch_execute("UPDATE backlog_cleanup.alert_measured SET missed_since = missed_since - interval '20 minutes'")
+        .unwrap();
+    assert!(unmeasured(&mut client));
     number(&mut client, EVALUATE);
-    assert_eq!(number(&mut client, of_generations), 0, "five seconds are over");
-    client.batch_execute("UPDATE backlog_cleanup.alert_measured SET measured_at = NULL").unwrap();
+    assert_eq!(number(&mut client, of_generations), 1, "its turn has come");
+    assert!(!unmeasured(&mut client));
+    // A rule that is not enabled any more is not missed.
+    client.batch_execute("UPDATE backlog_cleanup.alert_rule SET enabled = kind <> 'recipe_failures'").unwrap();
     number(&mut client, EVALUATE);
-    assert_eq!(number(&mut client, of_generations), 1);
+    assert_eq!(number(&mut client, "SELECT count(missed_since) FROM backlog_cleanup.alert_measured"), 0);
 }
 
 #[test]

@@ -76,7 +76,7 @@ pub fn evaluate() -> Result<Vec<Unknown>> {
                 true => within(LONGEST, || evaluated(rule)),
                 false => Ok(Some(Some(format!("other rules have taken {} s", ALL.as_secs())))),
             };
-            remember(|| rule.is_missed(!is_reached && !rule.rests));
+            remember(|| rule.was_reached(is_reached || rule.rests));
             let (why, has_failed) = match measured {
                 Ok(Some(why)) => (why, false),
                 Ok(None) => {
@@ -92,6 +92,7 @@ pub fn evaluate() -> Result<Vec<Unknown>> {
             let of_rule = |why| Unknown { rule: rule.name.clone(), target: rule.target.clone(), why, has_failed };
             unknown.extend(why.map(of_rule));
         }
+        remember(|| Rule::forget_others(&rules));
         keep::resolve_without_rule(&rules)?;
         Ok(unknown)
     })

@@ -28,7 +28,7 @@ pub struct Rule {
     /// Whether it took too long within the last hour: it rests, so that its turn comes to all others.
     pub rests: bool,
     /// Whether others have taken all the time when it was to be measured last.
-    pub was_missed: bool,
+    is_missed: bool,
     #[serde(flatten)]
     nouns: Nouns,
     /// The runs of all targets that have failed, which are read once for all rules: pg_cron's history has no index for them.
@@ -37,7 +37,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// The rules that are enabled, once per target that they are for, those first whose turn has not come the last time. A rule for a target beats those of its kind for all, also if
+    /// The rules that are enabled, once per target that they are for, those first whose turn has not come for longest. A rule for a target beats those of its kind for all, also if
     /// it is disabled.
     pub fn in_effect() -> Result<Vec<Rule>> {
         const RULES: &str = "
@@ -48,7 +48,7 @@ impl Rule {
                                                           WHERE rule = r.name AND a.target IS NOT DISTINCT FROM t.name
                                                             AND resolved_at IS NULL),
                                       'rests', coalesce(was_ended AND measured_at BETWEEN now() - interval '1 hour' AND now(), false),
-                                      'was_missed', coalesce(was_missed, false),
+                                      'is_missed', missed_since IS NOT NULL,
                                       'group_word', coalesce(group_word, 'recipe'), 'row_word', coalesce(row_word, 'generation'))
             FROM backlog_cleanup.alert_rule r
             LEFT JOIN backlog_cleanup.target t
@@ -58,7 +58,7 @@ impl Rule {
                                                            WHERE own.kind = r.kind AND own.target = t.name))
             LEFT JOIN backlog_cleanup.alert_measured m ON m.rule = r.name AND m.target = t.name
             WHERE enabled AND (kind = 'history_size' OR t.name IS NOT NULL)
-            ORDER BY was_missed DESC NULLS LAST, t.name NULLS FIRST, r.name";
+            ORDER BY t.name IS NOT NULL, missed_since NULLS LAST, t.name, r.name";
         let failed_runs = Rc::<OnceCell<_>>::default();
         let mut rules: Vec<Rule> = rows_of(RULES, &[])?;
         rules.iter_mut().for_each(|rule| rule.failed_runs = Rc::clone(&failed_runs));
@@ -84,12 +84,22 @@ impl Rule {
         self.record(MEASURED, was_ended)
     }
 
-    /// Records whether its turn has not come.
-    pub fn is_missed(&self, is_missed: bool) -> Result<()> {
-        const MISSED: &str = "
-            INSERT INTO backlog_cleanup.alert_measured (rule, target, was_missed) VALUES ($1, $2, $3)
-            ON CONFLICT (rule, target) DO UPDATE SET was_missed = $3";
-        if is_missed == self.was_missed { Ok(()) } else { self.record(MISSED, is_missed) }
+    /// Records whether its turn has come.
+    pub fn was_reached(&self, was_reached: bool) -> Result<()> {
+        const REACHED: &str = "
+            INSERT INTO backlog_cleanup.alert_measured AS m (rule, target, missed_since) VALUES ($1, $2, CASE WHEN NOT $3 THEN now() END)
+            ON CONFLICT (rule, target) DO UPDATE SET missed_since = CASE WHEN NOT $3 THEN coalesce(m.missed_since, now()) END";
+        if was_reached && !self.is_missed { Ok(()) } else { self.record(REACHED, was_reached) }
+    }
+
+    /// Forgets of all others what has kept them from being measured.
+    pub fn forget_others(rules: &[Rule]) -> Result<()> {
+        const FORGET: &str = "
+            UPDATE backlog_cleanup.alert_measured SET was_ended = false, missed_since = NULL
+            WHERE (was_ended OR missed_since IS NOT NULL) AND (rule, target) NOT IN (SELECT * FROM unnest($1, $2))";
+        let of_targets = rules.iter().filter_map(|rule| Some((rule.name.clone(), rule.target.clone()?)));
+        let (names, targets): (Vec<String>, Vec<String>) = of_targets.unzip();
+        extension::as_owner(|| Spi::run_with_args(FORGET, &[names.into(), targets.into()]).map_err(spi))
     }
 
     fn record(&self, statement: &str, what: bool) -> Result<()> {

@@ -37,7 +37,7 @@ pub struct Span {
     pub removed_since: i64,
     /// The rules of alerts that are enabled.
     pub rules: i64,
-    /// Those that take too long, or whose turn has not come.
+    /// Those that take too long, or whose turn has not come for three ticks.
     pub unmeasured: i64,
     /// Why they were not counted.
     pub not_counted: Option<String>,
@@ -135,7 +135,7 @@ fn span() -> String {
                                                WHERE target = t.name AND grain = 'fine' AND in_scope IS NOT NULL AND sampled_at <= now())),
         'unmeasured', (SELECT count(*) FROM backlog_cleanup.alert_measured m
                        WHERE m.target = t.name
-                         AND (was_missed OR was_ended AND measured_at BETWEEN now() - interval '1 hour' AND now())),
+                         AND (missed_since < now() - interval '15 minutes' OR was_ended AND measured_at BETWEEN now() - interval '1 hour' AND now())),
         'rules', (SELECT count(*) FROM backlog_cleanup.alert_rule r WHERE enabled AND (r.target = t.name OR r.target IS NULL)),
         'covered', least(coalesce((SELECT sum(failed_seconds) FROM backlog_cleanup.sample
                                    WHERE target = t.name AND sampled_at > now() - $2 AND sampled_at <= now() AND grain = {GRAIN}), 0)
