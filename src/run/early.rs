@@ -91,11 +91,11 @@ fn run(user: i64, target: &str) {
     step(user, || Ok(()));
 }
 
-/// Does a batch. A run whose window has closed stops: those of other targets wait for it, and the tick starts another when it is open.
+/// Does a batch. A run whose window has closed stops, with its workers: those of other targets wait for it, and the tick starts another when it
+/// is open.
 fn batch(run_id: i64, target: &str) -> Result<Option<f64>> {
     if row(Some(target))?.outside_of_window()?.is_some() {
         batches::stop(run_id)?;
-        return Ok(None);
     }
     next_batch(Some(run_id))
 }

@@ -163,7 +163,7 @@ const BETWEEN: &str = "
     WHERE class OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass";
 
 /// The same with what has a name that is a word of a function's text, if the owner of the table (`$3`) trusts its owner, and with the functions of
-/// casts and CHECKs of these types. Of 2,000 objects, so that a database of many functions that name each other is not walked with every batch.
+/// CHECKs of these types, and of casts between them that such roles have made. Of 2,000 objects, so that a database of many functions that name each other is not walked with every batch.
 const NAMED: &str = "
     WITH RECURSIVE code (class, object) AS (
         SELECT class, object FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) called (class, object)
@@ -174,7 +174,12 @@ const NAMED: &str = "
             WHERE d.classid OPERATOR(pg_catalog.=) code.class AND d.objid OPERATOR(pg_catalog.=) code.object
               AND code.class OPERATOR(pg_catalog.=) ANY (ARRAY['pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'])
             UNION ALL
-            SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, c.castfunc FROM pg_catalog.pg_cast c
+            -- Whoever may use a type can make casts of it.
+            SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, c.castfunc
+            FROM pg_catalog.pg_cast c
+            JOIN pg_catalog.pg_proc f ON f.oid OPERATOR(pg_catalog.=) c.castfunc AND pg_catalog.pg_has_role(f.proowner, $3, 'USAGE')
+            JOIN pg_catalog.pg_type s ON s.oid OPERATOR(pg_catalog.=) c.castsource AND pg_catalog.pg_has_role(s.typowner, $3, 'USAGE')
+            JOIN pg_catalog.pg_type r ON r.oid OPERATOR(pg_catalog.=) c.casttarget AND pg_catalog.pg_has_role(r.typowner, $3, 'USAGE')
             WHERE code.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
               AND code.object OPERATOR(pg_catalog.=) ANY (ARRAY[c.castsource, c.casttarget])
             UNION ALL

@@ -1279,8 +1279,8 @@ fn early_runs_take_one_worker_whatever_their_number_and_who_keeps_ticks_away_is_
             "CREATE TABLE held (LIKE generations INCLUDING ALL);
              UPDATE backlog_cleanup.target SET adaptive = false;
              INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account, adaptive, adaptive_min_rows,
-                                                 batch_size, pause)
-             VALUES ('held', 'public.held', NULL, NULL, NULL, 'system_backlog', true, 1, 1, '60 s')",
+                                                 batch_size, pause, workers)
+             VALUES ('held', 'public.held', NULL, NULL, NULL, 'system_backlog', true, 1, 1, '60 s', 2)",
         )
         .unwrap_or_else(|failure| panic!("{failure:?}"));
     fail(&mut client, 2, 60);
@@ -1296,7 +1296,10 @@ fn early_runs_take_one_worker_whatever_their_number_and_who_keeps_ticks_away_is_
              WHERE name = 'held'",
         )
         .unwrap_or_else(|failure| panic!("{failure:?}"));
-    until_true(&mut client, &format!("SELECT count(*) = 1 {of_held} AND state = 'stopped'"));
+    until_true(
+        &mut client,
+        &format!("SELECT count(*) = 1 {of_held} AND state = 'stopped' AND finished_at > started_at"),
+    );
     until_true(&mut client, &format!("SELECT count(*) = 0 {early}"));
     client.batch_execute("UPDATE backlog_cleanup.target SET adaptive = name <> 'held'").unwrap();
     // One that fails stops no other.

@@ -377,10 +377,13 @@ fn what_has_the_name_of_a_word_of_a_body_by_chance_ends_no_run_and_many_function
     let (_cluster, mut client) = database("by_chance");
     client
         .batch_execute(
-            "CREATE FUNCTION kind(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS
-                 $$DECLARE result text; BEGIN result := lower($1); RETURN result; END$$; ALTER FUNCTION kind OWNER TO app;
+            "CREATE TYPE label AS ENUM ('a'); ALTER TYPE label OWNER TO app;
+             CREATE FUNCTION kind(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS
+                 $$DECLARE result text; of label; BEGIN result := lower($1); RETURN result; END$$; ALTER FUNCTION kind OWNER TO app;
              CREATE TABLE result (id int); ALTER TABLE result OWNER TO app; CREATE SCHEMA evil AUTHORIZATION evil;
-             SET ROLE evil; CREATE TYPE evil.lower AS ENUM ('a'); RESET ROLE;
+             SET ROLE evil; CREATE TYPE evil.lower AS ENUM ('a'); CREATE TYPE evil.t AS ENUM ('a');
+             CREATE FUNCTION evil.of(label) RETURNS evil.t LANGUAGE sql AS $$SELECT NULL::evil.t$$;
+             CREATE CAST (label AS evil.t) WITH FUNCTION evil.of(label); RESET ROLE;
              UPDATE backlog_cleanup.target SET recipe_column = '(public.kind(queue))' WHERE name = 't'",
         )
         .unwrap();
@@ -390,7 +393,14 @@ fn what_has_the_name_of_a_word_of_a_body_by_chance_ends_no_run_and_many_function
     );
     let next = format!("SELECT backlog_cleanup.next_batch({run})");
     client.batch_execute(&next).unwrap();
-    client.batch_execute("ALTER TABLE result RENAME id TO key; ALTER TYPE evil.lower RENAME VALUE 'a' TO 'b'").unwrap();
+    client
+        .batch_execute(
+            "ALTER TABLE result RENAME id TO key; ALTER TYPE evil.lower RENAME VALUE 'a' TO 'b'; ALTER TYPE evil.t RENAME VALUE 'a' TO 'b';
+             SET ROLE evil; CREATE TYPE evil.u AS ENUM ('a');
+             CREATE FUNCTION evil.of_u(label) RETURNS evil.u LANGUAGE sql AS $$SELECT NULL::evil.u$$;
+             CREATE CAST (label AS evil.u) WITH FUNCTION evil.of_u(label); RESET ROLE",
+        )
+        .unwrap();
     client.batch_execute(&next).unwrap();
     assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 80);
     client
