@@ -3,7 +3,7 @@ use pgrx::prelude::*;
 use crate::extension;
 use crate::history::run::WHOLE_AND_DONE;
 use crate::postgres::error::{Result, spi};
-use crate::postgres::now::rows_now;
+use crate::postgres::now::{one_now, rows_now};
 use crate::schedule::{database, jobs, pg_cron_elsewhere, pg_cron_is_here, told};
 
 /// What `prune` prunes, as `backlog_cleanup.retention` has it.
@@ -136,24 +136,34 @@ fn samples_of(grain: &str) -> String {
     )
 }
 
+/// How many lines of pg_cron's history a tick looks at, which prunes none and has an index for their numbers alone: those of others stay, and
+/// are not to be read each time.
+const LINES: i64 = 20_000;
+
 /// Of pg_cron's history, what the extension's own jobs of this database have left.
 fn job_runs() -> Result<Option<String>> {
+    const IS_ON: &str = "
+        SELECT what FROM backlog_cleanup.retention WHERE what = 'cron.job_run_details' AND max_age IS NOT NULL";
+    // A piece of it after the other, tick by tick.
+    const FIRST: &str = "
+        SELECT first + (SELECT last_value FROM backlog_cleanup.tick_id_seq) % (1 + (last - first) / $1) * $1
+        FROM (SELECT min(runid), max(runid) FROM cron.job_run_details) runs (first, last)";
     // The commands of jobs that are not there any more. Of what only names a function, the calls in it tell.
     const GONE: &str = r"
         SELECT DISTINCT command FROM cron.job_run_details d
-        WHERE NOT EXISTS (SELECT FROM cron.job j WHERE j.jobid = d.jobid) AND database = current_database()
+        WHERE runid >= $1 AND runid < $1 + $2
+          AND NOT EXISTS (SELECT FROM cron.job j WHERE j.jobid = d.jobid) AND database = current_database()
           AND octet_length(command) <= 2048 AND command ~ '\mbacklog_cleanup_(tick|run|failed_generations|emergency)\M'";
     const JOB_RUNS: &str = "
         DELETE FROM cron.job_run_details WHERE runid = ANY (ARRAY(
             SELECT runid FROM cron.job_run_details d
-            WHERE (jobid = ANY ($1)
-                   OR command = ANY ($2) AND NOT EXISTS (SELECT FROM cron.job j WHERE j.jobid = d.jobid) AND database = current_database())
+            WHERE runid >= $1 AND runid < $1 + $2
+              AND (jobid = ANY ($3)
+                   OR command = ANY ($4) AND NOT EXISTS (SELECT FROM cron.job j WHERE j.jobid = d.jobid) AND database = current_database())
               AND status NOT IN ('starting', 'running')
               AND coalesce(end_time, start_time)
                   < (SELECT now() - max_age FROM backlog_cleanup.retention WHERE what = 'cron.job_run_details')
-            ORDER BY runid LIMIT 1000 FOR UPDATE OF d SKIP LOCKED))";
-    const IS_ON: &str = "
-        SELECT what FROM backlog_cleanup.retention WHERE what = 'cron.job_run_details' AND max_age IS NOT NULL";
+            ORDER BY runid LIMIT 5000 FOR UPDATE OF d SKIP LOCKED))";
     let is_on = extension::as_owner(|| rows_now(IS_ON, &[], |row| row.get::<String>(1)))?;
     if is_on.is_empty() {
         return Ok(None);
@@ -165,12 +175,15 @@ fn job_runs() -> Result<Option<String>> {
     let ours: Vec<i64> = jobs()?.into_iter().filter(|job| job.database == here).map(|job| job.job_id).collect();
     let schema = extension::schema()?;
     extension::as_owner(|| {
-        let mut gone: Vec<String> = rows_now(GONE, &[], |row| row.get::<String>(1))?.into_iter().flatten().collect();
+        let Some(first) = one_now::<i64>(FIRST, &[LINES.into()])? else { return Ok(None) };
+        let gone = rows_now(GONE, &[first.into(), LINES.into()], |row| row.get::<String>(1))?;
+        let mut gone: Vec<String> = gone.into_iter().flatten().collect();
         gone.retain(|command| {
             let told = told(command, &schema);
             told.ticks || !told.works.is_empty()
         });
-        Spi::run_with_args(JOB_RUNS, &[ours.into(), gone.into()]).map_err(spi).map(|()| None)
+        let arguments = [first.into(), LINES.into(), ours.into(), gone.into()];
+        Spi::run_with_args(JOB_RUNS, &arguments).map_err(spi).map(|()| None)
     })
 }
 

@@ -195,19 +195,35 @@ const NAMED: &str = "
             CROSS JOIN LATERAL (SELECT pg_catalog.left(p.prosrc, 100000)) body (text)
             CROSS JOIN LATERAL (
                 SELECT DISTINCT spelt.name::pg_catalog.name
-                FROM pg_catalog.regexp_split_to_table(body.text, '[^[:alnum:]_$]+') AS word,
+                -- What is beyond ASCII is part of names, and no letter in the text's collation.
+                FROM pg_catalog.regexp_split_to_table(body.text, '[\\x01-\\x23\\x25-\\x2f\\x3a-\\x40\\x5b-\\x5e\\x60\\x7b-\\x7f]+') AS word,
                      LATERAL (VALUES (word), (pg_catalog.lower(word))) spelt (name)
                 UNION
                 SELECT pg_catalog.replace(quoted[1], '\"\"', '\"')::pg_catalog.name
                 FROM pg_catalog.regexp_matches(body.text, '\"((?:[^\"]|\"\")+)\"', 'g') AS quoted
                 UNION
-                SELECT symbol::pg_catalog.name FROM pg_catalog.regexp_split_to_table(body.text, '[^-+*/<>=~!@#%^&|`?]+') AS symbol
+                SELECT pg_catalog.unistr(pg_catalog.replace(quoted[1], '\"\"', '\"'))::pg_catalog.name
+                FROM pg_catalog.regexp_matches(
+                         body.text, '[Uu]&\"((?:[^\"\\\\]|\"\"|\\\\\\\\|\\\\(?!\\+?0*[Dd][89A-Fa-f])(?:[0-9A-Fa-f]{4}|\\+[0-9A-Fa-f]{6}))+)\"', 'g') AS quoted
+                UNION
+                -- Before a comment, and without the sign of what follows (\"Operators\" in PostgreSQL's manual).
+                SELECT spelt.symbol::pg_catalog.name
+                FROM pg_catalog.regexp_split_to_table(body.text, '[^-+*/<>=~!@#%^&|`?]+') AS symbols,
+                     LATERAL (VALUES (symbols), (pg_catalog.regexp_replace(symbols, '(/\\*|--).*', ''))) until (symbols),
+                     LATERAL (VALUES (until.symbols), (pg_catalog.rtrim(until.symbols, '+-'))) spelt (symbol)
             ) word (name)
             CROSS JOIN LATERAL (
                 SELECT 'pg_catalog.pg_type'::pg_catalog.regclass::pg_catalog.oid, t.oid, t.typowner, t.typnamespace FROM pg_catalog.pg_type t
                 WHERE t.typname OPERATOR(pg_catalog.=) word.name
                   AND (t.typtype::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{e,d,r,m}')
+                       OR t.typelem OPERATOR(pg_catalog.<>) '0'::pg_catalog.oid AND t.typtype OPERATOR(pg_catalog.=) 'b'
                        OR (SELECT c.relkind OPERATOR(pg_catalog.=) 'c' FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) t.typrelid))
+                UNION ALL
+                -- PL/pgSQL's %TYPE names a column, and a query what it reads.
+                SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, a.atttypid, c.relowner, c.relnamespace
+                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) c.oid
+                WHERE c.relname OPERATOR(pg_catalog.=) word.name AND c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{r,p,v,m,f}')
+                  AND a.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2 AND NOT a.attisdropped
                 UNION ALL
                 SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, f.oid, f.proowner, f.pronamespace FROM pg_catalog.pg_proc f
                 WHERE f.proname OPERATOR(pg_catalog.=) word.name

@@ -338,6 +338,28 @@ fn labels_and_attributes_that_an_expression_only_goes_through_are_those_of_its_s
              CREATE FUNCTION calls_folds(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN !!! $1; END$$",
         )
         .unwrap();
+    // Names and symbols as PostgreSQL's lexer has them, and types that have another name in the text.
+    client
+        .batch_execute(
+            "CREATE TYPE größe AS ENUM ('bad', 'good'); ALTER TYPE größe OWNER TO app;
+             CREATE TABLE moods (m mood); ALTER TABLE moods OWNER TO app;
+             CREATE FUNCTION same(bigint, bigint) RETURNS boolean IMMUTABLE LANGUAGE sql AS
+                 $$SELECT ('bad'::public.mood < 'good'::public.mood) = ($1 <= 51 + $2)$$;
+             CREATE OPERATOR === (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = same);
+             CREATE FUNCTION is_large(bigint) RETURNS boolean IMMUTABLE LANGUAGE sql AS
+                 $$SELECT CASE WHEN 'bad'::public.größe < 'good'::public.größe THEN $1 <= 50 ELSE $1 > 50 END$$;
+             CREATE FUNCTION is_escaped(bigint) RETURNS boolean IMMUTABLE LANGUAGE sql AS
+                 $$SELECT CASE WHEN 'bad'::public.U&\"m\\006fod\" < 'good'::public.U&\"\\+00006Dood\" THEN $1 <= 50 ELSE $1 > 50 END$$;
+             CREATE FUNCTION is_signed(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN $1 OPERATOR(public.===)-1::bigint; END$$;
+             CREATE FUNCTION is_close(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN $1===-1::bigint; END$$;
+             CREATE FUNCTION is_commented(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN $1===/* x */(-1)::bigint; END$$;
+             CREATE FUNCTION is_array(bigint) RETURNS boolean IMMUTABLE LANGUAGE sql AS
+                 $$SELECT CASE WHEN '{bad}'::public._mood < '{good}'::public._mood THEN $1 <= 50 ELSE $1 > 50 END$$;
+             CREATE FUNCTION is_typed(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS
+                 $$DECLARE a public.moods.m%TYPE := 'bad'; b public.moods.m%TYPE := 'good';
+                   BEGIN RETURN CASE WHEN a < b THEN $1 <= 50 ELSE $1 > 50 END; END$$",
+        )
+        .unwrap();
     for (condition, rename) in [
         ("(mood_of(id) = ''bad''::mood)", "ALTER TYPE mood RENAME VALUE"),
         ("((pair_of(id)).bad)", "ALTER TYPE pair RENAME ATTRIBUTE"),
@@ -351,6 +373,13 @@ fn labels_and_attributes_that_an_expression_only_goes_through_are_those_of_its_s
         ("(calls_folds(id))", "ALTER TYPE mood RENAME VALUE"),
         ("(is_cast(id::text))", "ALTER TYPE mood RENAME VALUE"),
         ("(is_checked(id))", "ALTER TYPE mood RENAME VALUE"),
+        ("(is_large(id))", "ALTER TYPE größe RENAME VALUE"),
+        ("(is_escaped(id))", "ALTER TYPE mood RENAME VALUE"),
+        ("(is_signed(id))", "ALTER TYPE mood RENAME VALUE"),
+        ("(is_close(id))", "ALTER TYPE mood RENAME VALUE"),
+        ("(is_commented(id))", "ALTER TYPE mood RENAME VALUE"),
+        ("(is_array(id))", "ALTER TYPE mood RENAME VALUE"),
+        ("(is_typed(id))", "ALTER TYPE mood RENAME VALUE"),
     ] {
         client
             .batch_execute(&format!("UPDATE backlog_cleanup.target SET condition = '{condition}' WHERE name = 't'"))
