@@ -1483,7 +1483,8 @@ DECLARE
         WHEN NEW.acknowledged_at IS DISTINCT FROM OLD.acknowledged_at THEN 'acknowledged'
         WHEN NEW.snoozed_until IS DISTINCT FROM OLD.snoozed_until THEN 'snoozed' END;
 BEGIN
-    IF change IS NOT NULL AND NOT backlog_cleanup.restoring() THEN
+    -- A queue that is full would fail the commit of whoever changes an alert. Who listens polls, too.
+    IF change IS NOT NULL AND NOT backlog_cleanup.restoring() AND pg_notification_queue_usage() < 0.9 THEN
         PERFORM pg_notify('backlog_cleanup', jsonb_build_object(
             'alert', NEW.id, 'change', change, 'rule', NEW.rule, 'target', left(NEW.target, 200))::text);
     END IF;

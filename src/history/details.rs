@@ -21,14 +21,16 @@ fn backlog_cleanup_run_details(run_id: Option<i64>) -> Result<Json> {
     let target = extension::as_owner(|| read_one::<String>(target, &[run_id.into()]))?.ok_or_else(|| {
         error(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("run {run_id} does not exist"), latest.into())
     })?;
+    let recipes = batches::recipes(run_id)?;
     let named = briefly(|| {
         let target = Target::load(Some(&target))?;
-        Ok((RecipeNames::of(&target)?, target.has_json_recipes()))
+        let names = RecipeNames::of(&target, recipes.iter().map(|recipe| recipe.recipe_id.as_deref()))?;
+        Ok((names, target.has_json_recipes()))
     });
     let (names, is_json) = match named {
         Ok(named) => named,
         Err(caught) if is_cancel(&caught) => caught.rethrow(),
         Err(_) => Default::default(),
     };
-    Json::of(&details(&names, is_json, &batches::recipes(run_id)?))
+    Json::of(&details(&names, is_json, &recipes))
 }

@@ -68,7 +68,7 @@ pub fn report(rules: &Rules, run_id: Option<i64>, done: Done) -> Result<RunRepor
         }
         _ => message,
     };
-    let names = RecipeNames::among(rules.target, shown.iter().filter_map(|recipe| recipe.recipe_id.as_deref()))?;
+    let names = RecipeNames::of(rules.target, shown.iter().map(|recipe| recipe.recipe_id.as_deref()))?;
     let cleanup_details = details(&names, rules.target.has_json_recipes(), shown);
     let removed = recipes.iter().map(|recipe| recipe.removed).sum();
     let policies = rules.policies.list.iter().zip(of_policies).take(POLICIES).map(policy_detail).collect();

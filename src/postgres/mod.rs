@@ -18,6 +18,7 @@ pub mod error;
 pub mod executor;
 pub mod expression;
 mod index_only;
+pub mod insist;
 pub mod json;
 pub mod memory;
 pub mod met;

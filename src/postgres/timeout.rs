@@ -7,6 +7,7 @@ use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
+use crate::postgres::insist::{cancel, insist, prepare, relent};
 use crate::postgres::retold::ENDS;
 use crate::postgres::sqlstate::{TIMED_OUT, ended_by, goes_on, is_ended};
 use crate::postgres::subtransaction::{attempt, caught};
@@ -50,6 +51,7 @@ impl Limit {
             TIMER.set(Some(timer));
             timer
         });
+        prepare();
         IS_OVER.store(false, Relaxed);
         IS_SET.set(true);
         // SAFETY: the timer is registered.
@@ -62,6 +64,7 @@ impl Drop for Limit {
     fn drop(&mut self) {
         // SAFETY: the timer is registered.
         unsafe { disable_timeout(self.0, false) };
+        relent();
         IS_SET.set(false);
     }
 }
@@ -76,13 +79,23 @@ pub fn within<T>(milliseconds: i64, work: impl FnOnce() -> Result<T>) -> std::re
     let limit = Limit::set(milliseconds);
     let done = attempted();
     drop(limit);
-    if !IS_OVER.swap(false, Relaxed) || WAS_ENDED.load(Relaxed) {
+    if !IS_OVER.swap(false, Relaxed) {
         return done;
+    }
+    if WAS_ENDED.load(Relaxed) {
+        return match ended_by().filter(|_| done.is_err()) {
+            Some(by) => caught(|| Err(ended(by))),
+            None => done,
+        };
     }
     match go_on() {
         Ok(()) => done.or(Ok(None)),
         Err(failure) => caught(|| Err(failure)),
     }
+}
+
+fn ended(by: &'static str) -> ErrorReport {
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, by, ENDS)
 }
 
 /// Forgets a cancel of this extension's own: the statement goes on. Errors: 57014, if something else than a cancel has ended the statement
@@ -98,7 +111,7 @@ pub fn go_on() -> Result<()> {
         goes_on();
         return Ok(());
     };
-    Err(ErrorReport::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, by, ENDS))
+    Err(ended(by))
 }
 
 /// # Safety
@@ -113,13 +126,5 @@ unsafe extern "C-unwind" fn over() {
         }
     }
     cancel();
-}
-
-/// Has the statement be canceled where it looks for interrupts next.
-fn cancel() {
-    // SAFETY: the flags of a cancel, which are made for signal handlers.
-    unsafe {
-        (&raw mut pg_sys::QueryCancelPending).write_volatile(1);
-        (&raw mut pg_sys::InterruptPending).write_volatile(1);
-    }
+    insist();
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
+use crate::postgres::insist::{cancel, insist, prepare, relent};
 use crate::postgres::sqlstate::is_ended;
 use crate::postgres::subtransaction::{attempt, raise_again};
 use crate::postgres::timeout::{ANY, RegisterTimeout, disable_timeout, enable_timeout_every, go_on};
@@ -38,6 +39,7 @@ unsafe extern "C-unwind" {
 
 /// Called before a run of this process can be seen, and so stopped.
 pub fn listen() {
+    prepare();
     if TIMER.get().is_none() {
         // SAFETY: both handlers live as long as the library, which is never unloaded.
         unsafe {
@@ -66,6 +68,7 @@ pub fn unless_stopped<T>(step: impl FnOnce() -> Result<T>) -> Result<Option<T>> 
     let done = attempt(|| step().map(Some));
     // SAFETY: as above.
     unsafe { disable_timeout(timer, false) };
+    relent();
     if IS_CANCELLED.swap(false, Relaxed) {
         IS_ASKED.store(false, Relaxed);
         let is_rolled_back = done.is_err() && is_ended();
@@ -92,9 +95,6 @@ unsafe extern "C-unwind" fn tick() {
         return;
     }
     IS_CANCELLED.store(true, Relaxed);
-    // SAFETY: the flags of a cancel, which are made for signal handlers.
-    unsafe {
-        (&raw mut pg_sys::QueryCancelPending).write_volatile(1);
-        (&raw mut pg_sys::InterruptPending).write_volatile(1);
-    }
+    cancel();
+    insist();
 }

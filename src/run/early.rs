@@ -6,7 +6,6 @@ use pgrx::prelude::*;
 use serde_json::json;
 
 use crate::extension;
-use crate::history::batches;
 use crate::history::run::refused;
 use crate::postgres::error::Result;
 use crate::postgres::now::rows_now;
@@ -15,6 +14,7 @@ use crate::postgres::subtransaction::{caught, raise, said, sqlstate};
 use crate::run::batched::{finish_run, next_batch, start_batched_run};
 use crate::run::begin::caller;
 use crate::run::failure;
+use crate::run::stop;
 use crate::run::ticks::{self, Kind, Lock};
 use crate::run::wait::sleep;
 use crate::run::worker::connected;
@@ -94,8 +94,12 @@ fn run(user: i64, target: &str) {
 /// Does a batch. A run whose window has closed stops, with its workers: those of other targets wait for it, and the tick starts another when it
 /// is open.
 fn batch(run_id: i64, target: &str) -> Result<Option<f64>> {
-    if row(Some(target))?.outside_of_window()?.is_some() {
-        batches::stop(run_id)?;
+    if let Some(reason) = row(Some(target))?.outside_of_window()?
+        && stop::end(run_id)?.is_some()
+    {
+        let message = format!("early run of target \"{target}\" stops: {reason}");
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, "backlog_cleanup")
+            .report(PgLogLevel::LOG);
     }
     next_batch(Some(run_id))
 }

@@ -19,25 +19,30 @@ fn backlog_cleanup_stop(run_id: Option<i64>) -> Result<bool> {
     refuse_read_only("stop a run")?;
     extension::is_of_this_version()?;
     cannot_be_prepared();
-    let caller = caller()?;
     let running = "SELECT state = 'running' FROM backlog_cleanup.run WHERE id = $1";
-    // Ends its max_duration: the run then marks itself as stopped, in the transaction that ends it.
-    const STOP: &str = "UPDATE backlog_cleanup.run
-                        SET max_duration = least(max_duration, clock_timestamp() - started_at),
-                            stop_requested_by = coalesce(stop_requested_by, $2::name)
-                        WHERE id = $1 AND state = 'running'
-                        RETURNING target";
-    let target = extension::as_owner(|| match read_one::<bool>(running, &[run_id.into()])? {
-        // No row, if it has ended since.
-        Some(true) => prepared::get_one::<String>(STOP, &[run_id.into(), caller.as_str().into()]),
-        Some(false) => Ok(None),
+    match extension::as_owner(|| read_one::<bool>(running, &[run_id.into()]))? {
+        Some(true) => {}
+        Some(false) => return Ok(false),
         None => {
-            Err(error(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("run {run_id} does not exist"), hint.into()))
+            let unknown = format!("run {run_id} does not exist");
+            return Err(error(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, unknown, hint.into()));
         }
-    })?;
-    let Some(target) = target else { return Ok(false) };
+    }
+    let Some(target) = end(run_id)? else { return Ok(false) };
     lock::holder(&target)?.into_iter().for_each(ask_at_commit);
     Ok(true)
+}
+
+/// Ends the `max_duration` of a run for the caller: it then marks itself as stopped, in the transaction that ends it. Returns its target;
+/// `None` if it has ended.
+pub fn end(run_id: i64) -> Result<Option<String>> {
+    const END: &str = "UPDATE backlog_cleanup.run
+                       SET max_duration = least(max_duration, clock_timestamp() - started_at),
+                           stop_requested_by = coalesce(stop_requested_by, $2::name)
+                       WHERE id = $1 AND state = 'running'
+                       RETURNING target";
+    let caller = caller()?;
+    extension::as_owner(|| prepared::get_one::<String>(END, &[run_id.into(), caller.as_str().into()]))
 }
 
 /// Has the process of a run hear of its stop when that is committed. Until then its row is locked, so that the run cannot end.

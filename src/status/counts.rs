@@ -127,7 +127,6 @@ impl Groups<'_> {
 fn by_recipe(target: &Target, read: impl FnOnce(&Policies, &mut Groups) -> Result<()>) -> Result<Counts> {
     target.account_exists()?;
     let policies = Rc::new(Policies::of(target, Mode::Regular)?);
-    let names = RecipeNames::of(target)?;
     let ages = policies.ages(target)?;
     let (statuses, tally) = (Statuses::of(target)?, Tally::of(target, &policies));
     let mut groups = Groups { ages: &ages, statuses, tally, counted: Vec::new(), rest: None };
@@ -151,6 +150,7 @@ fn by_recipe(target: &Target, read: impl FnOnce(&Policies, &mut Groups) -> Resul
         }
     }
     let mut counts = Vec::new();
+    let names = RecipeNames::of(target, recipes.iter().map(|(id, _)| id.as_deref()))?;
     let oldest = oldest(target, recipes.iter().map(|(_, counted)| counted.oldest))?;
     for ((id, counted), oldest) in recipes.into_iter().zip(oldest) {
         let name = names.name(id.as_deref());

@@ -67,7 +67,6 @@ fn backlog_cleanup_simulate(
         let no_max_keep_age = no_max_keep_age == Some(true);
         let written = Written { names, max_age, keep, enabled, max_keep_age, no_max_keep_age };
         let then = now.with(written.policy(target)?);
-        let recipe_names = RecipeNames::of(target)?;
         let mut counts: HashMap<(String, Option<String>), Counts> = HashMap::new();
         for (policies, when) in [(now, 0), (then, 2)] {
             for (group, [removable, kept]) in counted(target, leaves, policies)? {
@@ -76,6 +75,7 @@ fn backlog_cleanup_simulate(
                 counts[when + 1] += kept;
             }
         }
+        let recipe_names = RecipeNames::of(target, counts.keys().map(|(_, recipe_id)| recipe_id.as_deref()))?;
         let rows =
             counts.into_iter().map(|((policy, recipe_id), [removable_now, kept_now, removable_then, kept_then])| {
                 let name = recipe_names.name(recipe_id.as_deref());

@@ -124,17 +124,9 @@ pub struct RecipeNames {
 }
 
 impl RecipeNames {
-    pub fn of(target: &Target) -> Result<RecipeNames> {
-        RecipeNames::read(target, |_| true)
-    }
-
-    /// Those of some recipes.
-    pub fn among<'a>(target: &Target, ids: impl Iterator<Item = &'a str>) -> Result<RecipeNames> {
-        let ids: HashSet<&str> = ids.collect();
-        RecipeNames::read(target, |id| ids.contains(id))
-    }
-
-    fn read(target: &Target, is_wanted: impl Fn(&str) -> bool) -> Result<RecipeNames> {
+    /// Those of some recipes, `bounded`: of a table or a view of anybody's the others are not kept.
+    pub fn of<'a>(target: &Target, ids: impl Iterator<Item = Option<&'a str>>) -> Result<RecipeNames> {
+        let ids: HashSet<&str> = ids.flatten().collect();
         let Some(RecipeTable { table, key, name }) = &target.recipes else {
             return Ok(RecipeNames { by_id: None, nouns: target.nouns.clone() });
         };
@@ -145,7 +137,7 @@ impl RecipeNames {
             stream(&read, |row| {
                 // SAFETY: both columns are cast to text.
                 let text = |column| bounded(unsafe { row.text(column) }.unwrap_or_default());
-                if is_wanted(&text(0)) {
+                if ids.contains(&*text(0)) {
                     names.insert(text(0).into_owned(), text(1).into_owned());
                 }
             })

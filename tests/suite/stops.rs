@@ -67,10 +67,21 @@ fn a_stop_cancels_a_statement_that_goes_on_and_keeps_what_was_committed() {
 fn a_stop_reaches_code_that_is_within_a_function_of_the_extension() {
     let cluster = Cluster::start("");
     let calls = "FOR i IN 1..100000 LOOP PERFORM backlog_cleanup_report(); END LOOP";
-    platform(&cluster, &SLOW.replace("PERFORM pg_sleep(30)", calls));
+    goes_on(&cluster, calls);
+}
+
+#[test]
+fn a_stop_ends_code_that_catches_each_cancel() {
+    let cluster = Cluster::start("");
+    goes_on(&cluster, "LOOP BEGIN PERFORM pg_sleep(10); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP");
+}
+
+/// A trigger goes on with this.
+fn goes_on(cluster: &Cluster, with: &str) {
+    platform(cluster, &SLOW.replace("PERFORM pg_sleep(30)", with));
     let run = cluster.in_background("CALL backlog_cleanup_run(batch_size => 50)");
-    until(&cluster, "SELECT coalesce(max(removed) >= 150, false) FROM backlog_cleanup.progress");
-    let removed = stop(&cluster, run, calls);
+    until(cluster, "SELECT coalesce(max(removed) >= 150, false) FROM backlog_cleanup.progress");
+    let removed = stop(cluster, run, with);
     assert!((150..=200).contains(&removed), "{removed}");
 }
 
@@ -88,7 +99,11 @@ fn a_statement_timeout_that_code_catches_behind_a_stop_ends_the_call() {
     );
     client.batch_execute("ALTER ROLE postgres SET statement_timeout = '4 s'").unwrap();
     let run = cluster.in_background("CALL backlog_cleanup_run(batch_size => 1)");
-    until(&cluster, "SELECT count(*) = 1 FROM backlog_cleanup.progress");
+    // A second before it stops.
+    until(
+        &cluster,
+        "SELECT count(*) = 1 FROM backlog_cleanup.progress WHERE clock_timestamp() > started_at + interval '3.4 s'",
+    );
     assert!(truth(&mut client, "SELECT backlog_cleanup_stop(run_id) FROM backlog_cleanup.progress"));
     let (sqlstate, message, _) = refused(run.join().unwrap().1);
     assert_eq!((sqlstate.as_str(), message.as_str()), ("57014", "canceling statement due to statement timeout"));

@@ -41,7 +41,12 @@ fn one_command_sets_everything_up_and_a_second_changes_nothing() {
     // The tick removes nothing, and has a yes of its own.
     assert_eq!(outcomes(&setup(&["--tick"]).json())[2], ("tick", "created"));
     client.batch_execute("SELECT cron.unschedule('backlog-cleanup-tick'); SELECT backlog_cleanup_tick()").unwrap();
-    // A tick by hand is no job, also if one of its steps has failed.
+    // A tick by hand is no job, also where a job follows the quietest hour, and if one of its steps has failed.
+    client.batch_execute("SELECT backlog_cleanup_schedule('auto')").unwrap();
+    assert_eq!(outcomes(&setup(&["--tick"]).json())[2], ("tick", "created"));
+    client
+        .batch_execute("SELECT cron.unschedule('backlog-cleanup-tick'), backlog_cleanup_schedule('0 2 * * *')")
+        .unwrap();
     client
         .batch_execute(
             "CREATE TABLE lost (LIKE generations INCLUDING ALL);
@@ -57,8 +62,7 @@ fn one_command_sets_everything_up_and_a_second_changes_nothing() {
     assert_eq!(outcomes(&setup(&["--tick"]).json())[2], ("tick", "kept"));
     client
         .batch_execute(
-            "SELECT cron.alter_job(jobid, active => false) FROM cron.job WHERE jobname = 'backlog-cleanup-tick';
-             DELETE FROM backlog_cleanup.tick",
+            "SELECT cron.alter_job(jobid, active => false) FROM cron.job WHERE jobname = 'backlog-cleanup-tick'; SELECT backlog_cleanup_tick()",
         )
         .unwrap();
     let paused = setup(&["--tick"]).json();

@@ -69,7 +69,7 @@ pub fn recipe_failures(rule: &Rule) -> Result<Measured> {
             rule.was_measured(false)?;
         }
         attempts.retain(|_, [failed, all]| *failed > 0 && (*all >= LEAST || rule.has_open));
-        let names = RecipeNames::of(target)?;
+        let names = RecipeNames::of(target, attempts.keys().map(Option::as_deref))?;
         let value = |(recipe, [failed, all]): (Option<String>, [i64; 2])| measured::Value {
             value: 100.0 * failed as f64 / all as f64,
             sentence: format!(

@@ -33,8 +33,10 @@ pub struct Span {
     pub sampled_ago: Option<i64>,
     /// Seconds since the rows were counted last.
     pub counted_ago: Option<i64>,
-    /// What runs have removed that have ended since then.
+    /// What runs have removed that have started since then.
     pub removed_since: i64,
+    /// Whether a run was at work then.
+    pub ran_then: bool,
     /// The rules of alerts that are enabled.
     pub rules: i64,
     /// Those that take too long, or whose turn has not come for three ticks.
@@ -127,12 +129,10 @@ fn span() -> String {
         'bytes', s.bytes, 'bytes_per_day', s.bytes_per_day, 'bytes_in_30_days', s.bytes_in_30_days,
         'sampled_ago', (SELECT extract(epoch FROM now() - max(sampled_at))::bigint FROM backlog_cleanup.sample
                         WHERE target = t.name AND grain = 'fine' AND sampled_at <= now()),
-        'counted_ago', (SELECT extract(epoch FROM now() - max(sampled_at))::bigint FROM backlog_cleanup.sample
-                        WHERE target = t.name AND grain = 'fine' AND in_scope IS NOT NULL AND sampled_at <= now()),
-        'removed_since', (SELECT coalesce(sum(removed), 0) FROM backlog_cleanup.run r
-                          WHERE r.target = t.name
-                            AND finished_at > (SELECT max(sampled_at) FROM backlog_cleanup.sample
-                                               WHERE target = t.name AND grain = 'fine' AND in_scope IS NOT NULL AND sampled_at <= now())),
+        'counted_ago', extract(epoch FROM now() - counted.at)::bigint,
+        'removed_since', (SELECT coalesce(sum(removed), 0) FROM backlog_cleanup.run r WHERE r.target = t.name AND r.started_at >= counted.at),
+        'ran_then', EXISTS (SELECT FROM backlog_cleanup.run r
+                            WHERE r.target = t.name AND r.started_at < counted.at AND coalesce(r.finished_at > counted.at, r.state = 'running')),
         'unmeasured', (SELECT count(*) FROM backlog_cleanup.alert_measured m
                        WHERE m.target = t.name
                          AND (missed_since < now() - interval '15 minutes' OR was_ended AND measured_at BETWEEN now() - interval '1 hour' AND now())),
@@ -155,6 +155,8 @@ fn span() -> String {
                           WHERE target = t.name AND action = 'run' AND decided_at > now() - $2))
     FROM backlog_cleanup.target t JOIN backlog_cleanup.pace p ON p.target = t.name
     LEFT JOIN backlog_cleanup.size s ON s.target = t.name
+    CROSS JOIN LATERAL (SELECT max(sampled_at) FROM backlog_cleanup.sample
+                        WHERE target = t.name AND grain = 'fine' AND in_scope IS NOT NULL AND sampled_at <= now()) counted (at)
     WHERE t.name = $1"
     )
 }
@@ -224,7 +226,8 @@ const RANKING: &str = "
 pub fn facts(target: &str, since: Interval) -> Result<Facts> {
     let both = || [target.into(), since.into()];
     let mut ranking: Vec<Ranked> = rows_of(RANKING, &[target.into()])?;
-    let named = briefly(|| Target::load(Some(target)).and_then(|target| RecipeNames::of(&target)));
+    let recipes = || ranking.iter().filter(|ranked| ranked.what == "recipe").map(|ranked| ranked.name.as_deref());
+    let named = briefly(|| Target::load(Some(target)).and_then(|target| RecipeNames::of(&target, recipes())));
     match named {
         Ok(names) => {
             for recipe in ranking.iter_mut().filter(|ranked| ranked.what == "recipe") {

@@ -136,9 +136,10 @@ fn now(span: &Span, rows: &str) -> String {
     let removable = span.removable.map_or(String::new(), |removable| format!(", {} removable", number(removable)));
     let then =
         span.counted_ago.filter(|seconds| *seconds > 2 * USUAL).map(|seconds| format!("{}: ", age_in_words(seconds)));
-    let since = match span.removed_since {
-        0 => String::new(),
-        removed => format!("; runs have removed {} since that was counted", number(removed)),
+    let since = match (span.removed_since, span.ran_then) {
+        (0, false) => String::new(),
+        (0, true) => "; a run was at work when that was counted".into(),
+        (removed, _) => format!("; runs have removed {} since that was counted", number(removed)),
     };
     format!("{}{} {rows} in scope{removable}{oldest}{since}", then.unwrap_or_default(), number(in_scope))
 }

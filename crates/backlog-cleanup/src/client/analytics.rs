@@ -122,11 +122,11 @@ pub async fn tick(database: &mut PgConnection) -> Result<Value> {
     query_scalar("SELECT backlog_cleanup_tick()").fetch_one(database).await
 }
 
-/// Whether it is known that no job ticks, although something has.
+/// Whether it is known that no job ticks, or that it is paused, although something has.
 pub async fn ticks_by_hand(database: &mut PgConnection) -> Result<bool> {
     let told = "SELECT EXISTS (SELECT FROM backlog_cleanup.target t
                                WHERE t.name = (SELECT min(name) FROM backlog_cleanup.target)
-                                 AND EXISTS (SELECT FROM backlog_cleanup_doctor(t.name) WHERE check_name = 'tick' AND detail LIKE 'no job ticks%'))";
+                                 AND EXISTS (SELECT FROM backlog_cleanup_doctor(t.name) WHERE check_name = 'tick' AND detail ~ 'no job ticks|ticks, and is not active'))";
     query_scalar(told).fetch_one(database).await
 }
 

@@ -104,13 +104,6 @@ pub async fn is_first_of_minute(database: &mut PgConnection, name: &str) -> Resu
     Ok(query_scalar(seen).bind(name).fetch_optional(database).await? != Some(true))
 }
 
-/// Whether no server has looked at the channel for so long; `None` if none ever has.
-pub async fn is_unseen(database: &mut PgConnection, name: &str, long: Duration) -> Result<Option<bool>> {
-    let unseen =
-        "SELECT seen_at < now() - make_interval(secs => $2) FROM backlog_cleanup.alert_channel WHERE name = $1";
-    query_scalar(unseen).bind(name).bind(long.as_secs_f64()).fetch_optional(database).await
-}
-
 /// Takes what the channel has refused for good as untold again, if that still matters: the opening of an alert that is open, and the
 /// end of one that it was told of.
 pub async fn reconsider(database: &mut PgConnection, channel: &str) -> Result<()> {

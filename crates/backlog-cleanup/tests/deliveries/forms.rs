@@ -6,13 +6,16 @@ use hmac::{Hmac, Mac};
 use serde_json::json;
 
 use crate::receiver::{Answer, MailServer, Receiver};
-use crate::{File, OPEN, RESOLVE, database, serve};
+use crate::{File, OPEN, RESOLVE, database, serve, serve_incidents};
 use cluster::{until_holds, until_true};
 
 /// Opens an alert, waits for it, resolves it, and waits for that: the two requests.
 fn told(name: &str, receiver: &Receiver, file: &File) -> Vec<crate::receiver::Request> {
     let (cluster, mut client) = database(name);
-    let _server = serve(&cluster, name, file);
+    let _server = match name {
+        "forms_pagerduty" => serve_incidents(&cluster, name, file, receiver, []).0,
+        _ => serve(&cluster, name, file),
+    };
     client.batch_execute(OPEN).unwrap();
     until_holds(|| receiver.came().len() == 1);
     let many = "UPDATE backlog_cleanup.alert_channel SET next_attempt_at = now()";
@@ -180,13 +183,14 @@ fn pagerduty_has_an_incident_per_alert() {
 #[test]
 fn pagerduty_has_each_event_although_it_refuses_one() {
     let statuses = [400, 202, 500].into_iter().chain([202; 22]).chain([400]);
-    let receiver = Receiver::start(statuses.map(|status| Answer::Status(status, "said")));
+    let receiver = Receiver::start([]);
     let file = File::of(&format!(
         "[pagerduty.oncall]\nurl = \"{}/v2/enqueue\"\nrouting_key = \"R0UT1NG\"\n",
         receiver.address
     ));
     let (cluster, mut client) = database("forms_events");
-    let _server = serve(&cluster, "forms_events", &file);
+    let answers = statuses.map(|status| Answer::Status(status, "said"));
+    let _server = serve_incidents(&cluster, "forms_events", &file, &receiver, answers);
     client
         .batch_execute(
             "INSERT INTO backlog_cleanup.alert (rule, subject, value, threshold, sentence)

@@ -3,15 +3,16 @@
 use serde_json::json;
 
 use crate::receiver::{Answer, Receiver};
-use crate::{File, OPEN, RESOLVE, database, serve};
+use crate::{File, OPEN, RESOLVE, database, serve_incidents};
 use cluster::until_true;
 
 #[test]
 fn an_incident_whose_end_is_not_taken_does_not_begin_again_before_it() {
-    let receiver = Receiver::start([Answer::Status(202, "taken"), Answer::Status(500, "oops")]);
+    let receiver = Receiver::start([]);
     let file = File::of(&format!("[pagerduty.oncall]\nurl = \"{}\"\nrouting_key = \"R0UT1NG\"\n", receiver.address));
     let (cluster, mut client) = database("incidents");
-    let _server = serve(&cluster, "incidents", &file);
+    let answers = [Answer::Status(202, "taken"), Answer::Status(500, "oops")];
+    let _server = serve_incidents(&cluster, "incidents", &file, &receiver, answers);
     client.batch_execute(OPEN).unwrap();
     until_true(&mut client, "SELECT count(delivered_at) = 1 FROM backlog_cleanup.alert_delivery");
     // It flaps, and another opens: one message.
@@ -36,14 +37,15 @@ fn an_incident_whose_end_is_not_taken_does_not_begin_again_before_it() {
 
 #[test]
 fn an_incident_that_somebody_has_taken_on_calls_nobody_else() {
-    let receiver = Receiver::start([Answer::Status(202, "taken"), Answer::Status(500, "oops")]);
+    let receiver = Receiver::start([]);
     let webhook = Receiver::start([]);
     let file = File::of(&format!(
         "[pagerduty.oncall]\nurl = \"{}\"\nrouting_key = \"R0UT1NG\"\n[webhook.log]\nurl = \"{}\"\n",
         receiver.address, webhook.address
     ));
     let (cluster, mut client) = database("taken_on");
-    let _server = serve(&cluster, "taken_on", &file);
+    let answers = [Answer::Status(202, "taken"), Answer::Status(500, "oops")];
+    let _server = serve_incidents(&cluster, "taken_on", &file, &receiver, answers);
     client.batch_execute(OPEN).unwrap();
     until_true(&mut client, "SELECT count(delivered_at) = 2 FROM backlog_cleanup.alert_delivery");
     client

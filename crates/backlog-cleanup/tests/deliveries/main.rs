@@ -26,8 +26,10 @@ mod together;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
-use cluster::Cluster;
+use cluster::{Cluster, until_holds, until_true};
 use postgres::Client;
+use receiver::{Answer, Receiver, Request};
+use serde_json::Value;
 use server::Server;
 use tempfile::TempDir;
 
@@ -68,4 +70,24 @@ impl File {
 
 fn serve(cluster: &Cluster, database: &str, file: &File) -> Server {
     Server::start(cluster, database, &["--channels", &file.path()])
+}
+
+/// A server for PagerDuty, which has ended the incidents that another may have left open; the receiver answers so then. Returns the keys of these, too.
+fn serve_incidents(
+    cluster: &Cluster,
+    database: &str,
+    file: &File,
+    receiver: &Receiver,
+    answers: impl IntoIterator<Item = Answer>,
+) -> (Server, Vec<Value>) {
+    let server = serve(cluster, database, file);
+    until_holds(|| receiver.came().len() == 2);
+    until_true(
+        &mut cluster.connect_to(database),
+        "SELECT delivered_at IS NOT NULL AND leased_by IS NULL FROM backlog_cleanup.alert_channel WHERE kind = 'pagerduty'",
+    );
+    let ends: Vec<Value> = receiver.forget().iter().map(Request::json).collect();
+    assert!(ends.iter().all(|end| end["event_action"] == "resolve"), "{ends:?}");
+    answers.into_iter().for_each(|answer| receiver.then(answer));
+    (server, ends.iter().map(|end| end["dedup_key"].clone()).collect())
 }

@@ -71,6 +71,11 @@ impl Receiver {
         self.came.lock().unwrap().clone()
     }
 
+    /// Forgets what has come, and returns it.
+    pub fn forget(&self) -> Vec<Request> {
+        std::mem::take(&mut self.came.lock().unwrap())
+    }
+
     pub fn then(&self, answer: Answer) {
         self.answers.lock().unwrap().push_back(answer);
     }

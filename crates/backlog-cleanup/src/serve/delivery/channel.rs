@@ -30,7 +30,8 @@ struct Parcel {
     failures: i32,
     report_at: Option<DateTime<Utc>>,
     remark: Option<String>,
-    ends_outages: bool,
+    /// Whether there is nothing else in it than ends of outages.
+    is_of_start: bool,
 }
 
 /// What is known from round to round.
@@ -40,14 +41,15 @@ struct Known {
     remark: Option<String>,
     /// Whether what the channel has refused by the settings before has had its other chance.
     has_reconsidered: bool,
-    /// Whether no server was here before this one for so long that it may have left incidents of an outage open.
-    may_have_incidents: Option<bool>,
+    /// Whether the receiver is still to be told that there is no outage: one that has stopped may have told it of one.
+    owes_ends: bool,
 }
 
 /// Delivers to a channel what is due, and waits for more.
 pub async fn serve(app: Arc<App>, channel: Arc<Channel>, mut heard: watch::Receiver<()>, ends: CancellationToken) {
     let server = app.name.clone();
-    let (mut known, mut was_away) = (Known::default(), false);
+    let mut known = Known { owes_ends: channel.has_incidents(), ..Known::default() };
+    let mut was_away = false;
     while !ends.is_cancelled() {
         heard.borrow_and_update();
         let wait = match round(&app, &channel, &server, &mut known).await {
@@ -88,8 +90,8 @@ async fn round(app: &App, channel: &Arc<Channel>, server: &str, known: &mut Know
     // If that takes too long, it is sent again when the lease is over.
     in_time(app, record(app, channel, server, &parcel, &sent)).await?;
     // What is not taken is sent again.
-    if parcel.ends_outages && sent.as_ref().err().is_none_or(|failed| failed.is_final) {
-        known.may_have_incidents = Some(false);
+    if sent.as_ref().err().is_none_or(|failed| failed.is_final) {
+        known.owes_ends = false;
     }
     let (channel, id) = (&channel.name, &parcel.message.id);
     match sent {
@@ -111,9 +113,6 @@ async fn take(app: &App, channel: &Channel, server: &str, known: &mut Known) -> 
     let name = channel.name.as_str();
     let is_first = app.channels.borrow().is_first(name);
     let is_turn = is_first && deliveries::is_first_of_minute(&mut work, name).await?;
-    if channel.has_incidents() && known.may_have_incidents.is_none() {
-        known.may_have_incidents = deliveries::is_unseen(&mut work, name, app.settings.unreachable_after).await?;
-    }
     let lease = deliveries::lease(&mut work, (name, &channel.kind), server, LEASE, LONGEST_BACKOFF).await?;
     let Some(lease) = lease else {
         let wait = deliveries::wait(&mut work, name).await?.unwrap_or_default();
@@ -142,8 +141,8 @@ async fn take(app: &App, channel: &Channel, server: &str, known: &mut Known) -> 
     }
     let told = due.into_iter().map(|(change, alert)| Told { change: Change::of(&change), alert });
     let mut told: Vec<Told> = told.collect();
-    let ends_outages = known.may_have_incidents == Some(true);
-    if ends_outages {
+    let is_of_start = told.is_empty() && known.owes_ends;
+    if known.owes_ends {
         told.extend(ends_of_others());
     }
     let database = app.database();
@@ -171,7 +170,7 @@ async fn take(app: &App, channel: &Channel, server: &str, known: &mut Known) -> 
     };
     let message = Message { id: recorded.clone().unwrap_or_else(own_id), database: database.clone(), content };
     let failures = lease.failures;
-    Ok(Taken::Parcel(Parcel { message: Arc::new(message), recorded, failures, report_at, remark, ends_outages }))
+    Ok(Taken::Parcel(Parcel { message: Arc::new(message), recorded, failures, report_at, remark, is_of_start }))
 }
 
 /// What is wrong with a channel for targets that do not exist.
@@ -208,7 +207,11 @@ async fn record(
         _ => parcel.report_at,
     };
     match failed {
-        None => deliveries::delivered(&mut work, name, server, report_at, parcel.remark.as_deref(), SPACING).await?,
+        None => {
+            // What it is told when a server starts keeps back nothing.
+            let spacing = if parcel.is_of_start { Duration::ZERO } else { SPACING };
+            deliveries::delivered(&mut work, name, server, report_at, parcel.remark.as_deref(), spacing).await?
+        }
         Some(failed) => {
             if let Some(message) = parcel.recorded.as_deref().filter(|_| failed.is_final) {
                 deliveries::refused(&mut work, name, message, &failed.why).await?;
