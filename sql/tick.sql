@@ -107,6 +107,11 @@ $$;
 COMMENT ON FUNCTION backlog_cleanup.slowed_to IS
     'how many rows per second a run of the target that started then removes at most, as a tick has decided; NULL is no limit';
 
+CREATE FUNCTION backlog_cleanup.tick_jobs() RETURNS TABLE (job_id bigint, job_name text, active boolean)
+    STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'tick_jobs_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.tick_jobs IS
+    'the jobs of pg_cron that tick this database, if pg_cron is in it and their roles may tick: those first that are active';
+
 CREATE TABLE backlog_cleanup.auto_schedule (
     job_id    bigint PRIMARY KEY,
     job_name  text,

@@ -26,6 +26,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "EXECUTE ON ROUTINE backlog_cleanup.failed_jobs"),
     (Monitor, "SELECT ON backlog_cleanup.total"),
     (Monitor, "SELECT ON backlog_cleanup.tick"),
+    (Monitor, "EXECUTE ON ROUTINE backlog_cleanup.tick_jobs"),
     (Monitor, "SELECT ON backlog_cleanup.sample"),
     (Monitor, "SELECT ON backlog_cleanup.decision"),
     (Monitor, "SELECT ON backlog_cleanup.auto_schedule"),

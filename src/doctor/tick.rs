@@ -6,7 +6,7 @@ use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
 use crate::postgres::read::read_one;
 use crate::run::ticks::{self, Kind};
-use crate::schedule::{Job, call_to_schedule_tick, database, jobs, jobs_of_database, pg_cron_elsewhere};
+use crate::schedule::{call_to_schedule_tick, database, jobs, jobs_of_database, pg_cron_elsewhere, ticking};
 
 const FAILED: &str = "
     SELECT 'warn', format('step %s of the last tick has failed: %s', concat_ws(' of target ', quote_ident(step.name), quote_ident(step.target)),
@@ -90,12 +90,10 @@ pub fn tick(target: &str) -> Result<Vec<Problem>> {
     let warning = |detail: String, fix| Ok(vec![Problem { status: Status::Warn, detail, fix }]);
     let last = "SELECT extract(epoch FROM now() - max(started_at))::bigint FROM backlog_cleanup.tick WHERE started_at <= now()";
     let ago = extension::as_owner(|| read_one::<i64>(last, &[]))?;
-    let here = database()?;
-    let all: Vec<Job> = jobs()?.into_iter().filter(|job| job.database == here).collect();
-    let found: Vec<&Job> = all.iter().filter(|job| job.ticks && job.may_run).collect();
+    let (here, found) = (database()?, ticking()?);
     let register = call_to_schedule_tick(TICK_SCHEDULE, TICK_JOB)?;
     if !found.iter().any(|job| job.active)
-        && let Some(job) = all.iter().find(|job| job.quietest_hour.is_some())
+        && let Some(job) = jobs()?.iter().find(|job| job.quietest_hour.is_some() && job.database == here)
     {
         let fix =
             found.first().map_or(register, |job| format!("SELECT cron.alter_job({}, active => true)", job.job_id));

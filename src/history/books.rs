@@ -2,8 +2,10 @@ use pgrx::prelude::*;
 
 use crate::extension;
 use crate::postgres::error::{Result, spi};
+use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
+use crate::postgres::table::Table;
 use crate::target::Target;
 use crate::target::steady::glance;
 
@@ -30,6 +32,12 @@ fn backlog_cleanup_books(
 pub fn balance(target: &Target) -> Result<Option<Balance>> {
     let Some(ledger) = &target.ledger else { return Ok(None) };
     let runs = extension::as_owner(|| {
+        let names =
+            rows_now("SELECT ledger_table FROM backlog_cleanup.target WHERE ledger_table IS NOT NULL", &[], |row| {
+                row.get::<String>(1)
+            })?;
+        let mut names: Vec<String> = names.into_iter().flatten().collect();
+        names.retain(|name| Table::oid_of(name) == Some(ledger.table.oid));
         Spi::connect(|client| {
             let of_ledger = client.select(
                 "SELECT array_agg(DISTINCT sharing.account),
@@ -37,9 +45,9 @@ pub fn balance(target: &Target) -> Result<Option<Balance>> {
                         coalesce(array_agg(r.started_at) FILTER (WHERE r.id IS NOT NULL), '{}'),
                         coalesce(sum(r.removed), 0)::bigint
                  FROM backlog_cleanup.target sharing LEFT JOIN backlog_cleanup.run r ON r.target = sharing.name
-                 WHERE to_regclass(sharing.ledger_table) = $1",
+                 WHERE sharing.ledger_table = ANY ($1)",
                 Some(1),
-                &[ledger.table.oid.into()],
+                &[names.into()],
             )?;
             let row = of_ledger.first();
             Ok(Runs { accounts: row.get(1)?, ids: row.get(2)?, started_at: row.get(3)?, removed: row.get(4)? })

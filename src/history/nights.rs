@@ -24,13 +24,14 @@ pub fn failed() -> Result<Vec<Night>> {
     // Whoever has a job decides how long its command and its messages are, and how many runs it calls.
     const MOST: usize = 10_000;
     // pg_cron prunes nothing, and has an index for this alone: of the last 300,000 runs of all jobs, a second at most is spent.
-    // The newest of each job come first, so that no other job hides the nights of one.
+    // The newest of each job come first, role by role, so that no other job and no other role hides the nights of one.
     const FAILED: &str = r"
         SELECT beginning.command, jobid, username, start_time, end_time,
                regexp_replace(split_part(beginning.message, E'\n', 1), '^[^:[:lower:]]+:\s+', '')
-        FROM (SELECT *, row_number() OVER (PARTITION BY jobid ORDER BY runid DESC) AS place
+        FROM (SELECT *, row_number() OVER (PARTITION BY username ORDER BY of_job, runid DESC) AS place
+              FROM (SELECT *, row_number() OVER (PARTITION BY username, jobid ORDER BY runid DESC) AS of_job
               FROM cron.job_run_details
-              WHERE runid > (SELECT max(runid) FROM cron.job_run_details) - 300000 AND status = 'failed' AND left(command, 4096) ~* 'backlog_cleanup' AND database = $1) run
+              WHERE runid > (SELECT max(runid) FROM cron.job_run_details) - 300000 AND status = 'failed' AND left(command, 4096) ~* 'backlog_cleanup' AND database = $1) of_jobs) run
         CROSS JOIN LATERAL (SELECT left(command, 4096), left(return_message, 2000)) AS beginning (command, message)
         -- What the job of another role says is no run.
         JOIN pg_roles r ON r.rolname = username

@@ -24,8 +24,15 @@ pub fn set_local_for_all(name: &str, value: &str) {
     set(name, value, pg_sys::GucContext::PGC_SUSET);
 }
 
-/// Settings by which anybody's code could end the session that it runs in.
-const ENDING: [&CStr; 2] = [c"exit_on_error", c"transaction_timeout"];
+/// Settings by which anybody's code could end the session that it runs in, or lose its connection.
+const ENDING: [&CStr; 6] = [
+    c"exit_on_error",
+    c"transaction_timeout",
+    c"tcp_user_timeout",
+    c"tcp_keepalives_idle",
+    c"tcp_keepalives_interval",
+    c"tcp_keepalives_count",
+];
 
 /// Has PostgreSQL refuse in a security-restricted operation, as it does for `role`, to set what ends the session: code of a table's owner
 /// runs in one. Called once, when the library is loaded.

@@ -74,14 +74,17 @@ impl Table {
 
     /// Finds a table by its name, schema-qualified as in SQL. `None` also if the name is malformed.
     pub fn find(name: &str) -> Result<Option<Table>> {
-        let oid: Option<pg_sys::Oid> =
-            // SAFETY: to_regclass takes a text.
-            PgTryBuilder::new(|| unsafe { direct_function_call(pg_sys::to_regclass, &[name.into_datum()]) })
-                .catch_when(PgSqlErrorCode::ERRCODE_INVALID_NAME, |_| None)
-                .catch_when(PgSqlErrorCode::ERRCODE_SYNTAX_ERROR, |_| None)
-                .catch_when(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, |_| None)
-                .execute();
-        oid.map_or(Ok(None), Table::of)
+        Table::oid_of(name).map_or(Ok(None), Table::of)
+    }
+
+    /// The oid of the table of that name; `None` as of `find`, and if the name has another database.
+    pub fn oid_of(name: &str) -> Option<pg_sys::Oid> {
+        // SAFETY: to_regclass takes a text.
+        PgTryBuilder::new(|| unsafe { direct_function_call(pg_sys::to_regclass, &[name.into_datum()]) })
+            .catch_when(PgSqlErrorCode::ERRCODE_INVALID_NAME, |_| None)
+            .catch_when(PgSqlErrorCode::ERRCODE_SYNTAX_ERROR, |_| None)
+            .catch_when(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, |_| None)
+            .execute()
     }
 
     /// Finds a table by its oid.

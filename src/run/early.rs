@@ -1,5 +1,7 @@
 //! Batched regular runs that nobody waits for: a background worker does them one after another, as whoever asked for them.
 
+use std::time::{Duration, Instant};
+
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -8,7 +10,7 @@ use serde_json::json;
 use crate::extension;
 use crate::history::run::refused;
 use crate::postgres::error::Result;
-use crate::postgres::now::rows_now;
+use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::subtransaction::{caught, raise, said, sqlstate};
 use crate::run::batched::{finish_run, next_batch, start_batched_run};
@@ -19,6 +21,9 @@ use crate::run::ticks::{self, Kind, Lock};
 use crate::run::wait::sleep;
 use crate::run::worker::connected;
 use crate::target::load::row;
+
+/// How long a run waits before it lets those of other targets go on.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Has the runs done that a tick has decided on: by one worker, whatever their number, so that the server's slots stay for others. It waits
 /// for the end of this transaction, and finds no decision if that is no commit. Returns why not.
@@ -83,7 +88,8 @@ fn decided(tick: i64) -> Result<Vec<String>> {
 
 fn run(user: i64, target: &str) {
     let run_id = started(user, target);
-    while let Some(wait) = step(user, || batch(run_id, target)) {
+    let mut waiting_since = None;
+    while let Some(wait) = step(user, || batch(run_id, target, &mut waiting_since)) {
         sleep(wait);
     }
     step(user, || finish_run(Some(run_id)).map(|_| ()));
@@ -91,10 +97,15 @@ fn run(user: i64, target: &str) {
     step(user, || Ok(()));
 }
 
-/// Does a batch. A run whose window has closed stops, with its workers: those of other targets wait for it, and the tick starts another when it
-/// is open.
-fn batch(run_id: i64, target: &str) -> Result<Option<f64>> {
-    if let Some(reason) = row(Some(target))?.outside_of_window()?
+/// Does a batch. A run that waits for longer than `PATIENCE` stops, and one whose window has closed at once: those of other targets wait for it,
+/// and the tick starts another when it may.
+fn batch(run_id: i64, target: &str, waiting_since: &mut Option<Instant>) -> Result<Option<f64>> {
+    const WAITING: &str = "SELECT waiting_for FROM backlog_cleanup.run WHERE id = $1";
+    let waiting = extension::as_owner(|| one_now::<String>(WAITING, &[run_id.into()]))?;
+    *waiting_since = waiting.as_ref().and(waiting_since.or_else(|| Some(Instant::now())));
+    let is_over = waiting_since.is_some_and(|since| since.elapsed() > PATIENCE);
+    let closed = row(Some(target))?.outside_of_window()?;
+    if let Some(reason) = closed.or(waiting.filter(|_| is_over))
         && stop::end(run_id)?.is_some()
     {
         let message = format!("early run of target \"{target}\" stops: {reason}");

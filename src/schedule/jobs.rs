@@ -132,6 +132,22 @@ pub fn jobs() -> Result<Vec<Job>> {
     Ok(found.into_iter().filter_map(job).collect())
 }
 
+/// The jobs that tick this database, as roles that may, those first that are active.
+pub fn ticking() -> Result<Vec<Job>> {
+    let here = database()?;
+    let mut found: Vec<Job> =
+        jobs()?.into_iter().filter(|job| job.ticks && job.may_run && job.database == here).collect();
+    found.sort_by_key(|job| !job.active);
+    Ok(found)
+}
+
+#[allow(clippy::type_complexity)] // pgrx reads the columns from the signature itself
+#[pg_extern(sql = false)]
+fn tick_jobs()
+-> Result<TableIterator<'static, (name!(job_id, i64), name!(job_name, Option<String>), name!(active, bool))>> {
+    Ok(TableIterator::new(ticking()?.into_iter().map(|job| (job.job_id, job.job_name, job.active))))
+}
+
 /// The jobs of this database that run a target, those with a regular run of the whole target first.
 pub fn jobs_of(target: &str) -> Result<Vec<Job>> {
     let mut found = all_jobs_of(target)?;

@@ -25,7 +25,7 @@ use crate::schedule::statement::{cannot_place, command_of_tick, pg_cron_is_absen
 use crate::target::load::exists;
 
 pub use home::{database, pg_cron_elsewhere, pg_cron_is_here};
-pub use jobs::{Job, all_jobs_of, job_of, jobs, jobs_of, period_of_job};
+pub use jobs::{Job, all_jobs_of, job_of, jobs, jobs_of, period_of_job, ticking};
 pub use pg_cron::move_here;
 pub use statement::{call, call_to_schedule, call_to_schedule_tick, cannot_schedule, command, jobs_of_database};
 pub use work::{Work, told};
@@ -71,8 +71,7 @@ fn backlog_cleanup_schedule(
 
 /// Says so where nothing moves a job to the quietest hour.
 fn warn_without_tick(job: i64) -> Result<()> {
-    let here = database()?;
-    if !jobs()?.iter().any(|job| job.ticks && job.active && job.may_run && job.database == here) {
+    if !ticking()?.iter().any(|job| job.active) {
         ErrorReport::new(
             PgSqlErrorCode::ERRCODE_WARNING,
             format!("job {job} stays at its hour, since no job ticks"),

@@ -756,6 +756,16 @@ fn the_history_of_pg_cron_is_read_once_for_all_targets() {
         )
         .unwrap();
     assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.history WHERE job_id = 7"), 3);
+    // Nor do those of a thousand jobs of another role.
+    client
+        .batch_execute(
+            "CREATE ROLE op; SELECT backlog_cleanup_grant('op', 'operator');
+             INSERT INTO cron.job_run_details (jobid, runid, database, username, command, status, return_message, start_time, end_time)
+             SELECT 1000 + i, 9000 + i, 'postgres', 'op', 'SELECT 1/0 -- backlog_cleanup', 'failed', 'ERROR: x', now(), now()
+             FROM generate_series(1, 3000) i",
+        )
+        .unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM backlog_cleanup.history WHERE job_id = 7"), 3);
 }
 
 #[test]

@@ -411,7 +411,14 @@ fn code_of_a_table_neither_continues_nor_finishes_the_batched_run_that_runs_it()
 #[test]
 fn code_of_a_table_sets_nothing_that_ends_the_session() {
     let cluster = Cluster::start("");
-    let settings = ["exit_on_error = on", "transaction_timeout = 1"];
+    let settings = [
+        "exit_on_error = on",
+        "transaction_timeout = 1",
+        "tcp_user_timeout = 1",
+        "tcp_keepalives_idle = 1",
+        "tcp_keepalives_interval = 1",
+        "tcp_keepalives_count = 1",
+    ];
     let mut client = hostile(&cluster, "NULL");
     let known = "SELECT EXISTS (SELECT FROM pg_settings WHERE name = $1)";
     for setting in settings {

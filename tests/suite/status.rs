@@ -258,3 +258,34 @@ fn a_status_with_our_index_reads_nothing_of_a_vacuumed_table_and_counts_the_same
     client.batch_execute("UPDATE generations SET status = 'pending' WHERE id % 7 = 0").unwrap();
     assert!(truth(&mut client, SAME));
 }
+
+#[test]
+fn of_a_view_of_any_number_of_recipes_only_the_names_that_are_shown_are_kept() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 3);
+    client
+        .batch_execute(
+            "ALTER TABLE recipes RENAME TO few;
+             CREATE VIEW recipes AS SELECT i AS id, 'recipe ' || i || repeat('x', 900) AS name FROM generate_series(1, 500000) i",
+        )
+        .unwrap();
+    let reports = "SELECT * FROM backlog_cleanup_status(); SELECT backlog_cleanup_report()";
+    let kilobytes = cluster.memory_for("postgres", "postgres", reports);
+    assert!(kilobytes < 200_000, "{kilobytes} kB");
+}
+
+#[test]
+fn a_ledger_that_is_named_with_its_database_ends_no_books_once_that_has_another_name() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform_in("old");
+    client
+        .batch_execute(
+            "CREATE TABLE ledger (LIKE credit_transactions);
+             INSERT INTO backlog_cleanup.target (name, ledger_table) VALUES ('t', 'old.public.ledger'); SELECT backlog_cleanup_failed_generations()",
+        )
+        .unwrap_or_else(|failure| panic!("{failure:?}"));
+    drop(client);
+    cluster.connect().batch_execute("ALTER DATABASE old RENAME TO new").unwrap();
+    assert_eq!(number(&mut cluster.connect_to("new"), "SELECT difference FROM backlog_cleanup_books()"), 0);
+}

@@ -1306,6 +1306,20 @@ fn early_runs_take_one_worker_whatever_their_number_and_who_keeps_ticks_away_is_
         ),
     );
     until_true(&mut client, &format!("SELECT count(*) = 0 {early}"));
+    // Nor does one that the governor holds up for half a minute.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET run_between = NULL, pause = NULL, adaptive_min_interval = '0', throttle_query = $$SELECT 'busy'$$
+             WHERE name = 'held'",
+        )
+        .unwrap_or_else(|failure| panic!("{failure:?}"));
+    pass(&mut client, "5 minutes");
+    client.batch_execute(TICK).unwrap();
+    let waits = format!("SELECT count(*) = 1 {of_held} AND state = 'running' AND waiting_for IS NOT NULL");
+    until_true(&mut client, &waits);
+    std::thread::sleep(Duration::from_secs(25));
+    until_true(&mut client, &format!("SELECT count(*) = 0 {early}"));
+    assert_eq!(number(&mut client, &format!("SELECT count(*) {of_held} AND state = 'stopped'")), 2);
     client.batch_execute("UPDATE backlog_cleanup.target SET adaptive = name <> 'held'").unwrap();
     // One that fails stops no other.
     client

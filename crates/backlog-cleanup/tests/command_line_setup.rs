@@ -68,8 +68,13 @@ fn one_command_sets_everything_up_and_a_second_changes_nothing() {
     let paused = setup(&["--tick"]).json();
     assert_eq!(outcomes(&paused)[2], ("tick", "to do"));
     client.batch_execute(paused["steps"][2]["statements"][0].as_str().unwrap()).unwrap();
-    assert_eq!(outcomes(&setup(&["--tick"]).json())[2], ("tick", "changed"));
-    client.batch_execute("SELECT backlog_cleanup_tick()").unwrap();
+    // Also one of another name that has not ticked for long.
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_schedule_tick(job_name => 'mine'), backlog_cleanup_unschedule('backlog-cleanup-tick'); DELETE FROM backlog_cleanup.tick",
+        )
+        .unwrap();
+    assert_eq!(outcomes(&setup(&["--tick"]).json())[2], ("tick", "kept"));
     // An existing job is changed only with --yes.
     let job = "SELECT schedule || ', ' || command FROM cron.job WHERE jobname = 'backlog-cleanup-daily'";
     let mut job = || -> String { value(&mut client, job) };

@@ -122,21 +122,20 @@ pub async fn tick(database: &mut PgConnection) -> Result<Value> {
     query_scalar("SELECT backlog_cleanup_tick()").fetch_one(database).await
 }
 
-/// Whether it is known that no job ticks, or that it is paused, although something has.
-pub async fn ticks_by_hand(database: &mut PgConnection) -> Result<bool> {
-    let told = "SELECT EXISTS (SELECT FROM backlog_cleanup.target t
-                               WHERE t.name = (SELECT min(name) FROM backlog_cleanup.target)
-                                 AND EXISTS (SELECT FROM backlog_cleanup_doctor(t.name) WHERE check_name = 'tick' AND detail ~ 'no job ticks|ticks, and is not active'))";
-    query_scalar(told).fetch_one(database).await
+/// A job of pg_cron that ticks.
+#[derive(FromRow)]
+pub struct TickJob {
+    pub job_id: i64,
+    pub job_name: Option<String>,
+    pub active: bool,
+}
+
+/// Those of this database, as far as pg_cron is in it: those first that are active.
+pub async fn tick_jobs(database: &mut PgConnection) -> Result<Vec<TickJob>> {
+    query_as("SELECT job_id, job_name, active FROM backlog_cleanup.tick_jobs()").fetch_all(database).await
 }
 
 /// Registers the job of the tick, or changes it; returns its id.
 pub async fn schedule_tick(database: &mut PgConnection) -> Result<i64> {
     query_scalar("SELECT backlog_cleanup_schedule_tick()").fetch_one(database).await
-}
-
-/// What makes a job of the caller's run again if it is paused.
-pub async fn to_activate(database: &mut PgConnection, job: i64) -> Result<Option<String>> {
-    let activate = "SELECT format('SELECT cron.alter_job(%s, active => true)', jobid) FROM cron.job WHERE jobid = $1 AND NOT active";
-    query_scalar(activate).bind(job).fetch_optional(database).await
 }
