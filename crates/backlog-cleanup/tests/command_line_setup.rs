@@ -75,6 +75,7 @@ fn one_command_sets_everything_up_and_a_second_changes_nothing() {
         )
         .unwrap();
     assert_eq!(outcomes(&setup(&["--tick"]).json())[2], ("tick", "kept"));
+    client.batch_execute("SELECT backlog_cleanup_schedule_tick(), backlog_cleanup_unschedule('mine')").unwrap();
     // An existing job is changed only with --yes.
     let job = "SELECT schedule || ', ' || command FROM cron.job WHERE jobname = 'backlog-cleanup-daily'";
     let mut job = || -> String { value(&mut client, job) };
