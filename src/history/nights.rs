@@ -30,8 +30,9 @@ pub fn failed() -> Result<Vec<Night>> {
                regexp_replace(split_part(beginning.message, E'\n', 1), '^[^:[:lower:]]+:\s+', '')
         FROM (SELECT *, row_number() OVER (PARTITION BY username ORDER BY of_job, runid DESC) AS place
               FROM (SELECT *, row_number() OVER (PARTITION BY username, jobid ORDER BY runid DESC) AS of_job
-              FROM cron.job_run_details
-              WHERE runid > (SELECT max(runid) FROM cron.job_run_details) - 300000 AND status = 'failed' AND left(command, 4096) ~* 'backlog_cleanup' AND database = $1) of_jobs) run
+                    FROM cron.job_run_details
+                    WHERE runid > (SELECT max(runid) FROM cron.job_run_details) - 300000
+                      AND status = 'failed' AND left(command, 4096) ~* 'backlog_cleanup' AND database = $1) of_jobs) run
         CROSS JOIN LATERAL (SELECT left(command, 4096), left(return_message, 2000)) AS beginning (command, message)
         -- What the job of another role says is no run.
         JOIN pg_roles r ON r.rolname = username

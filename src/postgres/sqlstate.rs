@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use pgrx::prelude::*;
 
+use crate::postgres::insist;
 use crate::postgres::retold::ENDS;
 
 /// The last SQLSTATE that `listening` has heard. A backend has one thread.
@@ -102,6 +103,7 @@ unsafe extern "C-unwind" fn hear(_: *mut core::ffi::c_void) {
     // SAFETY: errfinish has the error on its stack.
     let [function, message] = unsafe { raised() };
     if function == Some(ENDS) {
+        insist::again();
         IS_ENDED.store(true, Ordering::Relaxed);
         let by = match message {
             Some(RETOLD) => (!WAS_CANCEL.load(Ordering::Relaxed)).then_some(TIMED_OUT),

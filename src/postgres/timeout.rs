@@ -7,7 +7,7 @@ use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
-use crate::postgres::insist::{cancel, insist, prepare, relent};
+use crate::postgres::insist::{insist, relent};
 use crate::postgres::retold::ENDS;
 use crate::postgres::sqlstate::{TIMED_OUT, ended_by, goes_on, is_ended};
 use crate::postgres::subtransaction::{attempt, caught};
@@ -51,7 +51,6 @@ impl Limit {
             TIMER.set(Some(timer));
             timer
         });
-        prepare();
         IS_OVER.store(false, Relaxed);
         IS_SET.set(true);
         // SAFETY: the timer is registered.
@@ -125,6 +124,5 @@ unsafe extern "C-unwind" fn over() {
             WAS_ENDED.store(is_pending || is_ended(), Relaxed);
         }
     }
-    cancel();
     insist();
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use pgrx::prelude::*;
 
 use crate::postgres::error::Result;
-use crate::postgres::insist::{cancel, insist, prepare, relent};
+use crate::postgres::insist::{insist, relent};
 use crate::postgres::sqlstate::is_ended;
 use crate::postgres::subtransaction::{attempt, raise_again};
 use crate::postgres::timeout::{ANY, RegisterTimeout, disable_timeout, enable_timeout_every, go_on};
@@ -39,7 +39,6 @@ unsafe extern "C-unwind" {
 
 /// Called before a run of this process can be seen, and so stopped.
 pub fn listen() {
-    prepare();
     if TIMER.get().is_none() {
         // SAFETY: both handlers live as long as the library, which is never unloaded.
         unsafe {
@@ -95,6 +94,5 @@ unsafe extern "C-unwind" fn tick() {
         return;
     }
     IS_CANCELLED.store(true, Relaxed);
-    cancel();
     insist();
 }
