@@ -26,20 +26,25 @@ pub fn failed() -> Result<Vec<Night>> {
     // pg_cron prunes nothing, and has an index for this alone: of the last 300,000 runs of all jobs, a second at most is spent.
     // The newest of each job come first, role by role, so that no other job and no other role hides the nights of one.
     const FAILED: &str = r"
-        SELECT beginning.command, jobid, username, start_time, end_time,
-               regexp_replace(split_part(beginning.message, E'\n', 1), '^[^:[:lower:]]+:\s+', '')
-        FROM (SELECT *, row_number() OVER (PARTITION BY username ORDER BY of_job, runid DESC) AS place
-              FROM (SELECT *, row_number() OVER (PARTITION BY username, jobid ORDER BY runid DESC) AS of_job
-                    FROM cron.job_run_details
-                    WHERE runid > (SELECT max(runid) FROM cron.job_run_details) - 300000
-                      AND status = 'failed' AND left(command, 4096) ~* 'backlog_cleanup' AND database = $1) of_jobs) run
-        CROSS JOIN LATERAL (SELECT left(command, 4096), left(return_message, 2000)) AS beginning (command, message)
-        -- What the job of another role says is no run.
-        JOIN pg_roles r ON r.rolname = username
-        JOIN pg_extension e ON e.extname = 'backlog_cleanup'
-        JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'backlog_cleanup_failed_generations'
-                      AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
-        ORDER BY place, runid DESC LIMIT 1000";
+        WITH may (username) AS (
+            -- What the job of another role says is no run.
+            SELECT r.rolname FROM pg_roles r, pg_extension e JOIN pg_proc p ON p.pronamespace = e.extnamespace
+            WHERE e.extname = 'backlog_cleanup' AND p.proname = 'backlog_cleanup_failed_generations'
+              AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
+        ), of_job AS (
+            SELECT runid, username, row_number() OVER (PARTITION BY username, jobid ORDER BY runid DESC) AS place
+            FROM cron.job_run_details JOIN may USING (username)
+            WHERE runid > (SELECT max(runid) FROM cron.job_run_details) - 300000
+              AND status = 'failed' AND left(command, 4096) ~* 'backlog_cleanup' AND database = $1
+        ), newest AS (
+            SELECT runid, row_number() OVER (PARTITION BY username ORDER BY place, runid DESC) AS place
+            FROM of_job
+            ORDER BY place, runid DESC LIMIT 1000
+        )
+        SELECT left(command, 4096), jobid, username, start_time, end_time,
+               regexp_replace(split_part(left(return_message, 2000), E'\n', 1), '^[^:[:lower:]]+:\s+', '')
+        FROM newest JOIN cron.job_run_details USING (runid)
+        ORDER BY place, runid DESC";
     if !pg_cron_is_here()? {
         return Ok(Vec::new());
     }

@@ -1,6 +1,7 @@
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_void};
 
 use pgrx::pg_sys;
+use pgrx::prelude::PgSqlErrorCode;
 
 /// Does `work`, and resets what it has set with `set_local`. After an ERROR PostgreSQL resets it itself, with the
 /// (sub)transaction.
@@ -34,15 +35,42 @@ const ENDING: [&CStr; 6] = [
     c"tcp_keepalives_count",
 ];
 
-/// Has PostgreSQL refuse in a security-restricted operation, as it does for `role`, to set what ends the session: code of a table's owner
-/// runs in one. Called once, when the library is loaded.
+/// Has PostgreSQL refuse to set what ends the session in a security-restricted operation: code of a table's owner runs in one. Called once,
+/// when the library is loaded.
 pub fn restrict() {
     for name in ENDING {
-        // SAFETY: the records live as long as the process, which has one thread.
-        if let Some(record) = unsafe { record(name).as_mut() } {
-            record.flags |= pg_sys::GUC_NOT_WHILE_SEC_REST as i32;
+        // SAFETY: the records live as long as the process, which has one thread, and are of the type that they say.
+        unsafe {
+            let record = record(name);
+            match record.as_ref().map(|record| record.vartype) {
+                Some(pg_sys::config_type::PGC_BOOL) => {
+                    (*record.cast::<pg_sys::config_bool>()).check_hook.get_or_insert(is_free);
+                }
+                Some(pg_sys::config_type::PGC_INT) => {
+                    (*record.cast::<pg_sys::config_int>()).check_hook.get_or_insert(is_free);
+                }
+                _ => {}
+            }
         }
     }
+}
+
+/// Refuses a value where code of others runs.
+///
+/// # Safety
+///
+/// Called by PostgreSQL before it sets a parameter.
+unsafe extern "C-unwind" fn is_free<T>(_: *mut T, _: *mut *mut c_void, _: pg_sys::GucSource::Type) -> bool {
+    // SAFETY: reads what the session is in, and writes what belongs to a check that refuses.
+    unsafe {
+        if !pg_sys::InSecurityRestrictedOperation() {
+            return true;
+        }
+        pg_sys::GUC_check_errcode(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE as i32);
+        pg_sys::GUC_check_errdetail_string =
+            c"It cannot be set within a security-restricted operation.".as_ptr().cast_mut();
+    }
+    false
 }
 
 /// The record of a configuration parameter; null if this version has none of that name.

@@ -137,6 +137,12 @@ impl Reading {
     pub fn still_holds(&self, target: &Target) -> Result<bool> {
         let mut now = Reading::of(target, &[])?;
         now.far.clone_from(&self.far);
+        // One that has come since is none that an expression has gone through: somebody has created an extension.
+        if self.types != now.types && self.types.iter().all(|known| now.types.contains(known)) {
+            let types: Vec<pg_sys::Oid> = self.types.iter().map(|oid| pg_sys::Oid::from(*oid)).collect();
+            now.spelling = Spelling::of(&types)?;
+            now.types.clone_from(&self.types);
+        }
         let is_spelled_so = self.spelling.holds(&now.spelling);
         now.spelling.names.clone_from(&self.spelling.names);
         now.horizon = self.horizon;
@@ -174,6 +180,10 @@ const NAMED: &str = "
             WHERE d.classid OPERATOR(pg_catalog.=) code.class AND d.objid OPERATOR(pg_catalog.=) code.object
               AND code.class OPERATOR(pg_catalog.=) ANY (ARRAY['pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'])
             UNION ALL
+            -- NOT (a = b) is what the planner makes a <> b of.
+            SELECT code.class, negator FROM pg_catalog.pg_operator o, LATERAL (VALUES (o.oprnegate), (o.oprcom)) other (negator)
+            WHERE code.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_operator'::pg_catalog.regclass AND o.oid OPERATOR(pg_catalog.=) code.object
+            UNION ALL
             -- Whoever may use a type can make casts of it.
             SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, c.castfunc
             FROM pg_catalog.pg_cast c
@@ -202,15 +212,18 @@ const NAMED: &str = "
                 SELECT pg_catalog.replace(quoted[1], '\"\"', '\"')::pg_catalog.name
                 FROM pg_catalog.regexp_matches(body.text, '\"((?:[^\"]|\"\")+)\"', 'g') AS quoted
                 UNION
+                -- Of escapes those of ASCII, which every encoding has.
                 SELECT pg_catalog.unistr(pg_catalog.replace(quoted[1], '\"\"', '\"'))::pg_catalog.name
                 FROM pg_catalog.regexp_matches(
-                         body.text, '[Uu]&\"((?:[^\"\\\\]|\"\"|\\\\\\\\|\\\\(?!\\+?0*[Dd][89A-Fa-f])(?:[0-9A-Fa-f]{4}|\\+[0-9A-Fa-f]{6}))+)\"', 'g') AS quoted
+                         body.text, '[Uu]&\"((?:[^\"\\\\]|\"\"|\\\\\\\\|\\\\(?:00|\\+0000)[2-7][0-9A-Fa-f])+)\"', 'g') AS quoted
                 UNION
-                -- Before a comment, and without the sign of what follows (\"Operators\" in PostgreSQL's manual).
+                -- Beside comments, without the sign of what follows (\"Operators\" in PostgreSQL's manual), and as the lexer calls it.
                 SELECT spelt.symbol::pg_catalog.name
                 FROM pg_catalog.regexp_split_to_table(body.text, '[^-+*/<>=~!@#%^&|`?]+') AS symbols,
-                     LATERAL (VALUES (symbols), (pg_catalog.regexp_replace(symbols, '(/\\*|--).*', ''))) until (symbols),
-                     LATERAL (VALUES (until.symbols), (pg_catalog.rtrim(until.symbols, '+-'))) spelt (symbol)
+                     LATERAL (VALUES (symbols), (pg_catalog.regexp_replace(symbols, '(/\\*|--).*', '')),
+                                     (pg_catalog.regexp_replace(symbols, '.*\\*/', ''))) beside (symbols),
+                     LATERAL (VALUES (beside.symbols), (pg_catalog.rtrim(beside.symbols, '+-')),
+                                     (CASE WHEN beside.symbols OPERATOR(pg_catalog.=) '!=' THEN '<>' END)) spelt (symbol)
             ) word (name)
             CROSS JOIN LATERAL (
                 SELECT 'pg_catalog.pg_type'::pg_catalog.regclass::pg_catalog.oid, t.oid, t.typowner, t.typnamespace FROM pg_catalog.pg_type t

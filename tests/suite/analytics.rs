@@ -320,7 +320,8 @@ fn the_report_tells_what_runs_have_removed_since_the_rows_were_counted() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();
     fail(&mut client, 1, 60);
-    client.batch_execute("SELECT backlog_cleanup_tick(); SELECT backlog_cleanup_failed_generations()").unwrap();
+    client.batch_execute("SELECT backlog_cleanup_tick()").unwrap();
+    client.batch_execute("SELECT backlog_cleanup_failed_generations()").unwrap();
     let report: String = value(&mut client, "SELECT regexp_replace(backlog_cleanup_report(), '\\s+', ' ', 'g')");
     assert!(report.contains("Now 60 generations in scope, 50 removable; "), "{report}");
     assert!(report.contains("; runs have removed 50 since that was counted"), "{report}");

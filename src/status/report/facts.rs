@@ -130,9 +130,10 @@ fn span() -> String {
         'sampled_ago', (SELECT extract(epoch FROM now() - max(sampled_at))::bigint FROM backlog_cleanup.sample
                         WHERE target = t.name AND grain = 'fine' AND sampled_at <= now()),
         'counted_ago', extract(epoch FROM now() - counted.at)::bigint,
-        'removed_since', (SELECT coalesce(sum(removed), 0) FROM backlog_cleanup.run r WHERE r.target = t.name AND r.started_at >= counted.at),
-        'ran_then', EXISTS (SELECT FROM backlog_cleanup.run r
-                            WHERE r.target = t.name AND r.started_at < counted.at AND coalesce(r.finished_at > counted.at, r.state = 'running')),
+        'removed_since', (SELECT coalesce(sum(removed), 0) FROM backlog_cleanup.run r WHERE r.target = t.name AND r.started_at >= counted.until),
+        'ran_then', EXISTS (SELECT FROM backlog_cleanup.run r LEFT JOIN backlog_cleanup.progress p ON p.run_id = r.id
+                            WHERE r.target = t.name AND r.started_at < counted.until
+                              AND coalesce(r.finished_at > counted.at, p.state = 'running')),
         'unmeasured', (SELECT count(*) FROM backlog_cleanup.alert_measured m
                        WHERE m.target = t.name
                          AND (missed_since < now() - interval '15 minutes' OR was_ended AND measured_at BETWEEN now() - interval '1 hour' AND now())),
@@ -156,7 +157,10 @@ fn span() -> String {
     FROM backlog_cleanup.target t JOIN backlog_cleanup.pace p ON p.target = t.name
     LEFT JOIN backlog_cleanup.size s ON s.target = t.name
     CROSS JOIN LATERAL (SELECT max(sampled_at) FROM backlog_cleanup.sample
-                        WHERE target = t.name AND grain = 'fine' AND in_scope IS NOT NULL AND sampled_at <= now()) counted (at)
+                        WHERE target = t.name AND grain = 'fine' AND in_scope IS NOT NULL AND sampled_at <= now()) sampled (at)
+    -- A sample is of the tick's beginning, and its rows are counted in its course.
+    CROSS JOIN LATERAL (SELECT at, at + coalesce((SELECT milliseconds FROM backlog_cleanup.tick WHERE started_at = at LIMIT 1), 0) * interval '1 ms'
+                       ) counted (at, until)
     WHERE t.name = $1"
     )
 }

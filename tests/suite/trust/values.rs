@@ -350,6 +350,12 @@ fn labels_and_attributes_that_an_expression_only_goes_through_are_those_of_its_s
                  $$SELECT CASE WHEN 'bad'::public.größe < 'good'::public.größe THEN $1 <= 50 ELSE $1 > 50 END$$;
              CREATE FUNCTION is_escaped(bigint) RETURNS boolean IMMUTABLE LANGUAGE sql AS
                  $$SELECT CASE WHEN 'bad'::public.U&\"m\\006fod\" < 'good'::public.U&\"\\+00006Dood\" THEN $1 <= 50 ELSE $1 > 50 END$$;
+             CREATE FUNCTION differs(bigint, bigint) RETURNS boolean IMMUTABLE LANGUAGE sql AS
+                 $$SELECT ('bad'::public.mood < 'good'::public.mood) = ($1 <= 50)$$;
+             CREATE SCHEMA odd; GRANT USAGE ON SCHEMA odd TO app; CREATE OPERATOR odd.<> (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = differs);
+             CREATE FUNCTION is_unequal(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql SET search_path = odd, pg_catalog AS
+                 $$BEGIN RETURN $1!=0::bigint; END$$;
+             CREATE FUNCTION is_behind(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN $1/* x */===(-1)::bigint; END$$;
              CREATE FUNCTION is_signed(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN $1 OPERATOR(public.===)-1::bigint; END$$;
              CREATE FUNCTION is_close(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN $1===-1::bigint; END$$;
              CREATE FUNCTION is_commented(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN $1===/* x */(-1)::bigint; END$$;
@@ -376,6 +382,8 @@ fn labels_and_attributes_that_an_expression_only_goes_through_are_those_of_its_s
         ("(is_large(id))", "ALTER TYPE größe RENAME VALUE"),
         ("(is_escaped(id))", "ALTER TYPE mood RENAME VALUE"),
         ("(is_signed(id))", "ALTER TYPE mood RENAME VALUE"),
+        ("(is_unequal(id))", "ALTER TYPE mood RENAME VALUE"),
+        ("(is_behind(id))", "ALTER TYPE mood RENAME VALUE"),
         ("(is_close(id))", "ALTER TYPE mood RENAME VALUE"),
         ("(is_commented(id))", "ALTER TYPE mood RENAME VALUE"),
         ("(is_array(id))", "ALTER TYPE mood RENAME VALUE"),
@@ -427,7 +435,8 @@ fn what_has_the_name_of_a_word_of_a_body_by_chance_ends_no_run_and_many_function
             "ALTER TABLE result RENAME id TO key; ALTER TYPE evil.lower RENAME VALUE 'a' TO 'b'; ALTER TYPE evil.t RENAME VALUE 'a' TO 'b';
              SET ROLE evil; CREATE TYPE evil.u AS ENUM ('a');
              CREATE FUNCTION evil.of_u(label) RETURNS evil.u LANGUAGE sql AS $$SELECT NULL::evil.u$$;
-             CREATE CAST (label AS evil.u) WITH FUNCTION evil.of_u(label); RESET ROLE",
+             CREATE CAST (label AS evil.u) WITH FUNCTION evil.of_u(label); RESET ROLE;
+             CREATE TYPE \"declare\" AS ENUM ('a')",
         )
         .unwrap();
     client.batch_execute(&next).unwrap();

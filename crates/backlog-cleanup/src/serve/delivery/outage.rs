@@ -81,7 +81,8 @@ impl Outage {
 
     /// Whether a channel is to be told. Who was never told that it began is not told that it is over.
     fn is_due(&self, channel: &Channel, reminder: Duration) -> bool {
-        let reminder = if channel.forgets() { REMINDER } else { reminder };
+        // Another server that starts ends an incident, too.
+        let reminder = if channel.forgets() || channel.has_incidents() { REMINDER } else { reminder };
         match self.told.get(&channel.name) {
             None => !self.is_over(),
             Some(at) => self.is_over() || at.elapsed() >= reminder,
