@@ -5,6 +5,7 @@ use crate::postgres::error::{Result, spi};
 use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
+use crate::postgres::subtransaction::briefly;
 use crate::postgres::table::Table;
 use crate::target::Target;
 use crate::target::steady::glance;
@@ -37,7 +38,8 @@ pub fn balance(target: &Target) -> Result<Option<Balance>> {
                 row.get::<String>(1)
             })?;
         let mut names: Vec<String> = names.into_iter().flatten().collect();
-        names.retain(|name| Table::oid_of(name) == Some(ledger.table.oid));
+        // That of another target can be in a schema that the extension's owner may not use.
+        names.retain(|name| briefly(|| Ok(Table::oid_of(name))).is_ok_and(|oid| oid == Some(ledger.table.oid)));
         Spi::connect(|client| {
             let of_ledger = client.select(
                 "SELECT array_agg(DISTINCT sharing.account),

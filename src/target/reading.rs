@@ -212,10 +212,16 @@ const NAMED: &str = "
                 SELECT pg_catalog.replace(quoted[1], '\"\"', '\"')::pg_catalog.name
                 FROM pg_catalog.regexp_matches(body.text, '\"((?:[^\"]|\"\")+)\"', 'g') AS quoted
                 UNION
+                -- One quote in a comment is none of a name.
+                SELECT span::pg_catalog.name FROM pg_catalog.regexp_split_to_table(body.text, '\"') AS span
+                UNION
                 -- Of escapes those of ASCII, which every encoding has.
                 SELECT pg_catalog.unistr(pg_catalog.replace(quoted[1], '\"\"', '\"'))::pg_catalog.name
                 FROM pg_catalog.regexp_matches(
                          body.text, '[Uu]&\"((?:[^\"\\\\]|\"\"|\\\\\\\\|\\\\(?:00|\\+0000)[2-7][0-9A-Fa-f])+)\"', 'g') AS quoted
+                UNION
+                -- IN, CASE, BETWEEN and LIKE have no symbol.
+                SELECT symbol::pg_catalog.name FROM pg_catalog.unnest('{=,<>,<,<=,>,>=,~~,!~~,~~*,!~~*}'::pg_catalog.text[]) AS symbol
                 UNION
                 -- Beside comments, without the sign of what follows (\"Operators\" in PostgreSQL's manual), and as the lexer calls it.
                 SELECT spelt.symbol::pg_catalog.name
@@ -237,6 +243,13 @@ const NAMED: &str = "
                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) c.oid
                 WHERE c.relname OPERATOR(pg_catalog.=) word.name AND c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{r,p,v,m,f}')
                   AND a.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2 AND NOT a.attisdropped
+                UNION ALL
+                SELECT d.refclassid, d.refobjid, c.relowner, c.relnamespace
+                FROM pg_catalog.pg_class c
+                JOIN pg_catalog.pg_rewrite w ON w.ev_class OPERATOR(pg_catalog.=) c.oid
+                JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+                                           AND d.objid OPERATOR(pg_catalog.=) w.oid
+                WHERE c.relname OPERATOR(pg_catalog.=) word.name AND c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{v,m}')
                 UNION ALL
                 SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, f.oid, f.proowner, f.pronamespace FROM pg_catalog.pg_proc f
                 WHERE f.proname OPERATOR(pg_catalog.=) word.name

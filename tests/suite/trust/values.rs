@@ -355,6 +355,15 @@ fn labels_and_attributes_that_an_expression_only_goes_through_are_those_of_its_s
              CREATE SCHEMA odd; GRANT USAGE ON SCHEMA odd TO app; CREATE OPERATOR odd.<> (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = differs);
              CREATE FUNCTION is_unequal(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql SET search_path = odd, pg_catalog AS
                  $$BEGIN RETURN $1!=0::bigint; END$$;
+             CREATE VIEW is_first AS SELECT 'bad'::mood < 'good'::mood AS yes;
+             CREATE TYPE \"the mood\" AS ENUM ('bad', 'good'); ALTER TYPE \"the mood\" OWNER TO app; GRANT SELECT ON is_first TO app;
+             CREATE FUNCTION is_among(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql SET search_path = odd, pg_catalog AS
+                 $$BEGIN RETURN $1 NOT IN (0::bigint); END$$;
+             CREATE FUNCTION is_viewed(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS
+                 $$BEGIN RETURN (SELECT yes FROM public.is_first) = ($1 <= 50); END$$;
+             CREATE FUNCTION is_quoted(bigint) RETURNS boolean IMMUTABLE LANGUAGE sql AS
+                 $$-- 5\" and more
+                   SELECT CASE WHEN 'bad'::public.\"the mood\" < 'good' THEN $1 <= 50 ELSE $1 > 50 END$$;
              CREATE FUNCTION is_behind(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN $1/* x */===(-1)::bigint; END$$;
              CREATE FUNCTION is_signed(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN $1 OPERATOR(public.===)-1::bigint; END$$;
              CREATE FUNCTION is_close(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN $1===-1::bigint; END$$;
@@ -384,6 +393,9 @@ fn labels_and_attributes_that_an_expression_only_goes_through_are_those_of_its_s
         ("(is_signed(id))", "ALTER TYPE mood RENAME VALUE"),
         ("(is_unequal(id))", "ALTER TYPE mood RENAME VALUE"),
         ("(is_behind(id))", "ALTER TYPE mood RENAME VALUE"),
+        ("(is_among(id))", "ALTER TYPE mood RENAME VALUE"),
+        ("(is_viewed(id))", "ALTER TYPE mood RENAME VALUE"),
+        ("(is_quoted(id))", "ALTER TYPE \"the mood\" RENAME VALUE"),
         ("(is_close(id))", "ALTER TYPE mood RENAME VALUE"),
         ("(is_commented(id))", "ALTER TYPE mood RENAME VALUE"),
         ("(is_array(id))", "ALTER TYPE mood RENAME VALUE"),
