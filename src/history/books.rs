@@ -5,7 +5,7 @@ use crate::postgres::error::{Result, spi};
 use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
-use crate::postgres::subtransaction::briefly;
+use crate::postgres::subtransaction::{briefly, is_cancel};
 use crate::postgres::table::Table;
 use crate::target::Target;
 use crate::target::steady::glance;
@@ -39,7 +39,10 @@ pub fn balance(target: &Target) -> Result<Option<Balance>> {
             })?;
         let mut names: Vec<String> = names.into_iter().flatten().collect();
         // That of another target can be in a schema that the extension's owner may not use.
-        names.retain(|name| briefly(|| Ok(Table::oid_of(name))).is_ok_and(|oid| oid == Some(ledger.table.oid)));
+        names.retain(|name| match briefly(|| Ok(Table::oid_of(name))) {
+            Err(failure) if is_cancel(&failure) => failure.rethrow(),
+            found => found.is_ok_and(|oid| oid == Some(ledger.table.oid)),
+        });
         Spi::connect(|client| {
             let of_ledger = client.select(
                 "SELECT array_agg(DISTINCT sharing.account),

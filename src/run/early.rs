@@ -12,7 +12,7 @@ use crate::history::run::refused;
 use crate::postgres::error::Result;
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::settings::{set_local, with_settings};
-use crate::postgres::subtransaction::{briefly, caught, raise, said, sqlstate};
+use crate::postgres::subtransaction::{briefly, caught, is_cancel, raise, said, sqlstate};
 use crate::run::batched::{finish_run, next_batch, start_batched_run};
 use crate::run::begin::caller;
 use crate::run::failure;
@@ -100,12 +100,19 @@ fn run(user: i64, target: &str) {
 /// Does a batch. A run that waits for longer than `PATIENCE` stops, and one whose window has closed at once: those of other targets wait for it,
 /// and the tick starts another when it may.
 fn batch(run_id: i64, target: &str, waiting_since: &mut Option<Instant>) -> Result<Option<f64>> {
-    const WAITING: &str = "SELECT waiting_for FROM backlog_cleanup.run WHERE id = $1 AND state = 'running'";
-    let waiting = extension::as_owner(|| one_now::<String>(WAITING, &[run_id.into()]))?;
+    const WAITING: &str = "
+        SELECT coalesce(waiting_for, '') FROM backlog_cleanup.run WHERE id = $1 AND state = 'running' AND stop_requested_by IS NULL";
+    let Some(waiting) = extension::as_owner(|| one_now::<String>(WAITING, &[run_id.into()]))? else {
+        return next_batch(Some(run_id));
+    };
+    let waiting = Some(waiting).filter(|reason| !reason.is_empty());
     *waiting_since = waiting.as_ref().and(waiting_since.or_else(|| Some(Instant::now())));
     let is_over = waiting_since.is_some_and(|since| since.elapsed() > PATIENCE);
-    // A target that is gone is for the batch to tell.
-    let closed = briefly(|| row(Some(target))?.outside_of_window()).ok().flatten();
+    let closed = match briefly(|| row(Some(target))?.outside_of_window()) {
+        Err(failure) if is_cancel(&failure) => failure.rethrow(),
+        // That a target is gone is for the batch to tell.
+        found => found.ok().flatten(),
+    };
     if let Some(reason) = closed.or(waiting.filter(|_| is_over))
         && stop::end(run_id)?.is_some()
     {

@@ -220,16 +220,15 @@ const NAMED: &str = "
                 FROM pg_catalog.regexp_matches(
                          body.text, '[Uu]&\"((?:[^\"\\\\]|\"\"|\\\\\\\\|\\\\(?:00|\\+0000)[2-7][0-9A-Fa-f])+)\"', 'g') AS quoted
                 UNION
-                -- IN, CASE, BETWEEN and LIKE have no symbol.
+                -- IN, CASE, BETWEEN and LIKE have no symbol, and != is another name of <>.
                 SELECT symbol::pg_catalog.name FROM pg_catalog.unnest('{=,<>,<,<=,>,>=,~~,!~~,~~*,!~~*}'::pg_catalog.text[]) AS symbol
                 UNION
-                -- Beside comments, without the sign of what follows (\"Operators\" in PostgreSQL's manual), and as the lexer calls it.
+                -- Beside comments, and without the sign of what follows (\"Operators\" in PostgreSQL's manual).
                 SELECT spelt.symbol::pg_catalog.name
                 FROM pg_catalog.regexp_split_to_table(body.text, '[^-+*/<>=~!@#%^&|`?]+') AS symbols,
                      LATERAL (VALUES (symbols), (pg_catalog.regexp_replace(symbols, '(/\\*|--).*', '')),
                                      (pg_catalog.regexp_replace(symbols, '.*\\*/', ''))) beside (symbols),
-                     LATERAL (VALUES (beside.symbols), (pg_catalog.rtrim(beside.symbols, '+-')),
-                                     (CASE WHEN beside.symbols OPERATOR(pg_catalog.=) '!=' THEN '<>' END)) spelt (symbol)
+                     LATERAL (VALUES (beside.symbols), (pg_catalog.rtrim(beside.symbols, '+-'))) spelt (symbol)
             ) word (name)
             CROSS JOIN LATERAL (
                 SELECT 'pg_catalog.pg_type'::pg_catalog.regclass::pg_catalog.oid, t.oid, t.typowner, t.typnamespace FROM pg_catalog.pg_type t

@@ -1320,7 +1320,20 @@ fn early_runs_take_one_worker_whatever_their_number_and_who_keeps_ticks_away_is_
     std::thread::sleep(Duration::from_secs(25));
     until_true(&mut client, &format!("SELECT count(*) = 0 {early}"));
     assert_eq!(number(&mut client, &format!("SELECT count(*) {of_held} AND state = 'stopped'")), 2);
-    client.batch_execute("UPDATE backlog_cleanup.target SET adaptive = name <> 'held'").unwrap();
+    // What becomes of one whose target is renamed is in the history.
+    client
+        .batch_execute("UPDATE backlog_cleanup.target SET throttle_query = NULL, pause = '2 s' WHERE name = 'held'")
+        .unwrap_or_else(|failure| panic!("{failure:?}"));
+    pass(&mut client, "5 minutes");
+    client.batch_execute(TICK).unwrap();
+    until_true(&mut client, &format!("SELECT count(*) = 1 {of_held} AND state = 'running' AND removed > 0"));
+    client
+        .batch_execute("UPDATE backlog_cleanup.target SET name = 'renamed', pause = NULL WHERE name = 'held'")
+        .unwrap();
+    until_true(&mut client, &format!("SELECT count(*) = 0 {early}"));
+    let told = "SELECT count(*) FROM backlog_cleanup.run WHERE state = 'failed' AND error_message ~ 'held|renamed'";
+    assert_eq!(number(&mut client, told), 1);
+    client.batch_execute("UPDATE backlog_cleanup.target SET adaptive = name <> 'renamed'").unwrap();
     // One that fails stops no other.
     client
         .batch_execute(
