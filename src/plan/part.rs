@@ -150,7 +150,7 @@ macro_rules! due {
             ")
               AND (pass = 1 OR (pass, true) IN (
                        SELECT b.pass + 1, CASE WHEN b.pass = 1 THEN b.removed > 0 OR b.given_up = 0
-                                               ELSE b.removed > 0 AND (b.removed + b.before) * $4 >= b.given_up END
+                                               ELSE (b.removed > 0 OR b.given_up > 0) AND (b.removed + b.before) * $4 >= b.given_up END
                        FROM (SELECT a.pass, sum(a.removed) AS removed, lag(sum(a.removed)) OVER passes AS before,
                                     lead(sum(a.given_up)) OVER passes AS given_up
                              FROM backlog_cleanup.run_part a WHERE a.run_id = $1

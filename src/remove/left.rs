@@ -69,11 +69,12 @@ impl Left {
 pub const GIVEN_UP_PER_ROW: i64 = 100;
 
 /// Whether to try again what a pass has kept back, of which it gave up on so many, after having removed so many rows and the pass before it
-/// `before`. Behind the first pass, which has gone one way only, any row is reason enough.
+/// `before`. Behind the first pass, which has gone one way only, any row is reason enough; a pass of which nothing went, but that gave up
+/// on rows, may have gone the wrong way.
 pub fn is_worth_while(removed: i64, before: Option<i64>, given_up: i64) -> bool {
     match before {
         None => removed > 0 || given_up == 0,
-        Some(before) => removed > 0 && given_up <= GIVEN_UP_PER_ROW * (removed + before),
+        Some(before) => (removed > 0 || given_up > 0) && given_up <= GIVEN_UP_PER_ROW * (removed + before),
     }
 }
 

@@ -69,7 +69,8 @@ pub fn remove_parts(
 ) -> Result<bool> {
     let room = Room { rows: run.rows_at_once() as usize, blocks: blocks_at_once() };
     let started = Instant::now();
-    let is_in_vain = left.patience.is_short();
+    let patience = left.patience;
+    let is_in_vain = patience.is_short();
     let tables = family(target.table.oid)?;
     let mut batch = Batch { run, target, tables, cutoffs, left, room, is_here: true };
     let mut is_done = batch.remove_part(first)?;
@@ -84,6 +85,8 @@ pub fn remove_parts(
         }
         let Some(mut part) = Part::take(run.id, Some(place))?.filter(|part| part.pass == first.pass) else { break };
         before = batch.room;
+        // What the parts before were refused says little of this one.
+        batch.left.patience = patience;
         is_done = batch.remove_part(&mut part)?;
         place = part.place();
     }
