@@ -47,6 +47,8 @@ CREATE FUNCTION backlog_cleanup.tell_limits() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET extra_float_digits = 3 SET intervalstyle = postgres
 AS $$
 BEGIN
+    -- Where its subscripts begin means nothing.
+    NEW.run_between := NEW.run_between[:];
     IF NOT backlog_cleanup.restoring() THEN
         PERFORM backlog_cleanup.check_limits_of_target(
             to_jsonb(NEW)::text, CASE TG_OP WHEN 'INSERT' THEN '{}' ELSE to_jsonb(OLD)::text END);
