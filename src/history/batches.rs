@@ -3,6 +3,7 @@ use std::time::Duration;
 use backlog_cleanup_report::BatchMilliseconds;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use pgrx::spi::SpiClient;
 
 use crate::extension;
 use crate::history::failures::{self, Columns};
@@ -48,7 +49,7 @@ pub fn interrupt(target: &str) -> Result<()> {
 
 /// Sums up a run, whatever its rows hold.
 pub fn sum_up_or_warn(run_id: i64) {
-    if !or_warn(&format!("run {run_id} cannot be summed up"), || sum_up(run_id)) {
+    if !or_warn(&format!("run {run_id} cannot be summed up"), || sum_up(run_id).map(drop)) {
         or_warn(&format!("the working state of run {run_id} stays"), || clear(run_id));
     }
 }
@@ -64,8 +65,18 @@ fn or_warn(otherwise: &str, work: impl FnOnce() -> Result<()>) -> bool {
     false
 }
 
-/// What the committed batches of run `$1` have removed per recipe, until `sum_up` clears them. Rows that went as of other recipes than
-/// they had at first are counted among the failed rows of those only, as `Tally::settle` does.
+/// What the committed batches of run `$1` have removed, until `sum_up` clears them. Policies and statuses are numbered as `run_policy` and
+/// `run_status` have them.
+const LOST: &str = "
+    lost AS MATERIALIZED (
+        SELECT lost.recipe_id, lost.policy, lost.status, sum(lost.removed)::bigint AS removed
+        FROM backlog_cleanup.run_batch b, LATERAL ROWS FROM (unnest(b.recipe_ids), unnest(b.policies), unnest(b.statuses),
+                                                            unnest(b.removed)) lost (recipe_id, policy, status, removed)
+        WHERE b.run_id = $1
+        GROUP BY lost.recipe_id, lost.policy, lost.status)";
+
+/// The same per recipe, of `lost`. Rows that went as of other recipes than they had at first are counted among the failed rows of those
+/// only, as `Tally::settle` does.
 const COUNTED: &str = "
     SELECT recipe_id,
            (greatest(failed, removed) - least(gap, greatest(least(over_all, gaps - stayed) - before, 0)))::bigint AS failed_count,
@@ -76,11 +87,7 @@ const COUNTED: &str = "
                        greatest(sum(failed) - sum(removed), 0) AS gap
                 FROM (SELECT recipe_id, failed, 0 AS removed FROM backlog_cleanup.run_cutoff
                       WHERE run_id = $1
-                      UNION ALL
-                      SELECT lost.recipe_id, 0, lost.removed
-                      FROM backlog_cleanup.run_batch b, LATERAL ROWS FROM (unnest(b.recipe_ids),
-                                                                          unnest(b.removed)) lost (recipe_id, removed)
-                      WHERE b.run_id = $1) counted
+                      UNION ALL SELECT recipe_id, 0, removed FROM lost) counted
                 GROUP BY recipe_id) of_recipe) counted
     CROSS JOIN (SELECT kept_back + skipped FROM backlog_cleanup.run WHERE id = $1) run (stayed)";
 
@@ -104,20 +111,7 @@ pub fn keep_changed(run_id: i64) -> Result<()> {
     extension::as_owner(keep)
 }
 
-/// Sums up what the batches of run `$1` have removed of each policy or status: the rows of `table` are numbered as `of_batch` has it.
-fn sum_up_removed(table: &str, of_batch: &str) -> String {
-    format!(
-        "UPDATE backlog_cleanup.{table} counts SET removed = lost.removed, in_scope = greatest(in_scope, lost.removed)
-         FROM (SELECT lost.place, sum(lost.removed)::bigint AS removed
-               FROM backlog_cleanup.run_batch b, LATERAL ROWS FROM (unnest(b.{of_batch}),
-                                                                    unnest(b.removed)) lost (place, removed)
-               WHERE b.run_id = $1
-               GROUP BY lost.place) lost
-         WHERE counts.run_id = $1 AND counts.place = lost.place"
-    )
-}
-
-/// The same for the rows that the run has kept back. First come those that the last pass has left for another, whose recipes are known;
+/// Sums up the rows that run `$1` has kept back of each policy or status: the rows of `table` are numbered as `of_cutoff` has it. First come those that the last pass has left for another, whose recipes are known;
 /// then, of the recipes that the run should have removed more rows of, as many as are wanting: where a part looks through blocks, or code of
 /// the run has changed rows.
 fn sum_up_kept_back(table: &str, of_cutoff: &str) -> String {
@@ -155,31 +149,51 @@ fn sum_up_kept_back(table: &str, of_cutoff: &str) -> String {
     )
 }
 
-/// Sums up the batches of a run per recipe, policy and status, and clears its working state.
-pub fn sum_up(run_id: i64) -> Result<()> {
+/// Sums up the batches of a run per recipe, policy and status, and clears its working state. Returns all its recipes, as `recipes` does.
+pub fn sum_up(run_id: i64) -> Result<Vec<RecipeCount>> {
+    let of_place = |table: &str, place: &str| {
+        format!(
+            "UPDATE backlog_cleanup.{table} counts SET removed = sums.removed, in_scope = greatest(in_scope, sums.removed)
+             FROM (SELECT {place} AS place, sum(removed)::bigint AS removed FROM lost GROUP BY {place}) sums
+             WHERE counts.run_id = $1 AND counts.place = sums.place"
+        )
+    };
     // The run has the sums of all recipes; only those that lost rows have rows of their own.
     let recipes = format!(
-        "WITH counted AS ({COUNTED}), lost AS (
+        "WITH {LOST}, counted AS ({COUNTED}),
+         of_recipes AS (
              INSERT INTO backlog_cleanup.run_recipe (run_id, recipe_id, failed_count, cleaned_count)
-             SELECT $1, counted.* FROM counted WHERE cleaned_count > 0)
-         UPDATE backlog_cleanup.run SET total_failed = counted.failed, recipes_affected = counted.recipes
-         FROM (SELECT coalesce(sum(failed_count), 0)::bigint AS failed, count(*) AS recipes FROM counted) counted
-         WHERE id = $1"
+             SELECT $1, counted.* FROM counted WHERE cleaned_count > 0),
+         of_policies AS ({policies}),
+         of_statuses AS ({statuses}),
+         of_run AS (
+             UPDATE backlog_cleanup.run SET total_failed = counted.failed, recipes_affected = counted.recipes
+             FROM (SELECT coalesce(sum(failed_count), 0)::bigint AS failed, count(*) AS recipes FROM counted) counted
+             WHERE id = $1)
+         SELECT * FROM counted ORDER BY {ORDER}",
+        policies = of_place("run_policy", "policy"),
+        statuses = of_place("run_status", "status"),
     );
+    let recipes = extension::as_owner(|| {
+        let write = |client: &mut SpiClient| -> spi::Result<Vec<_>> {
+            client.update(recipes.as_str(), None, &[run_id.into()])?.map(count).collect()
+        };
+        Spi::connect_mut(write).map_err(spi)
+    })?;
     let failures = failures::sum_up(
         "SELECT lost.* FROM backlog_cleanup.run_batch b,
                 LATERAL ROWS FROM (unnest(b.hours), unnest(b.failure_types), unnest(b.failed_recipes), unnest(b.of_failures))
                     lost (hour, failure_type, recipe_id, removed)
          WHERE b.run_id = $1",
     );
-    let mut steps =
-        vec![recipes, failures, sum_up_removed("run_policy", "policies"), sum_up_removed("run_status", "statuses")];
+    let mut steps = vec![failures];
     const HAS_KEPT_BACK: &str = "SELECT kept_back > 0 FROM backlog_cleanup.run WHERE id = $1";
     if extension::as_owner(|| prepared::get_one::<bool>(HAS_KEPT_BACK, &[run_id.into()]))? == Some(true) {
         steps.extend([sum_up_kept_back("run_policy", "policy"), sum_up_kept_back("run_status", "status")]);
     }
     each(&steps, run_id)?;
-    clear(run_id)
+    clear(run_id)?;
+    Ok(recipes)
 }
 
 /// Clears the working state of a run.
@@ -213,29 +227,30 @@ pub fn waiting(run_id: i64, reason: &str) -> Result<()> {
     extension::as_owner(|| Spi::run_with_args(wait, &[run_id.into(), reason.into()]).map_err(spi))
 }
 
-/// What a run has removed so far per recipe, most first: of one that is summed up, the recipes that lost rows.
+/// The order of recipes in a report: most removed first.
+const ORDER: &str = "cleaned_count DESC, failed_count DESC, recipe_id";
+
+/// What a run has removed so far per recipe: of one that is summed up, the recipes that lost rows.
 pub fn recipes(run_id: i64) -> Result<Vec<RecipeCount>> {
     let recipes = format!(
-        "SELECT recipe_id, failed_count, cleaned_count FROM backlog_cleanup.run_recipe
-         WHERE run_id = $1
+        "WITH {LOST}
+         SELECT recipe_id, failed_count, cleaned_count FROM backlog_cleanup.run_recipe WHERE run_id = $1
          UNION ALL {COUNTED}
-         ORDER BY cleaned_count DESC, failed_count DESC, recipe_id"
+         ORDER BY {ORDER}"
     );
     extension::as_owner(|| {
-        Spi::connect(|client| {
-            client
-                .select(recipes.as_str(), None, &[run_id.into()])?
-                .map(|row| {
-                    Ok(RecipeCount {
-                        recipe_id: row.get(1)?,
-                        failed: row.get(2)?.unwrap_or_default(),
-                        removed: row.get(3)?.unwrap_or_default(),
-                        ..RecipeCount::default()
-                    })
-                })
-                .collect::<spi::Result<_>>()
-        })
-        .map_err(spi)
+        let read = |client: &SpiClient| client.select(recipes.as_str(), None, &[run_id.into()])?.map(count).collect::<spi::Result<_>>();
+        Spi::connect(read).map_err(spi)
+    })
+}
+
+/// A recipe of a run, and its failed and its removed rows.
+fn count(row: spi::SpiHeapTupleData) -> spi::Result<RecipeCount> {
+    Ok(RecipeCount {
+        recipe_id: row.get(1)?,
+        failed: row.get(2)?.unwrap_or_default(),
+        removed: row.get(3)?.unwrap_or_default(),
+        ..RecipeCount::default()
     })
 }
 

@@ -214,9 +214,7 @@ pub fn said(rules: &Rules, kept_back: &KeptBack) -> String {
 pub fn finish(run: &Run, target: &Target) -> Result<Json> {
     let batch_milliseconds = batches::milliseconds(run.id)?;
     batches::keep_changed(run.id)?;
-    // Before it is summed up, also those that lost no row.
-    let recipes = batches::recipes(run.id)?;
-    batches::sum_up(run.id)?;
+    let recipes = batches::sum_up(run.id)?;
     let rest = wal::uncounted();
     let closed = extension::as_owner(|| {
         Spi::get_one_with_args::<JsonB>(
