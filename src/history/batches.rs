@@ -239,7 +239,9 @@ pub fn recipes(run_id: i64) -> Result<Vec<RecipeCount>> {
          ORDER BY {ORDER}"
     );
     extension::as_owner(|| {
-        let read = |client: &SpiClient| client.select(recipes.as_str(), None, &[run_id.into()])?.map(count).collect::<spi::Result<_>>();
+        let read = |client: &SpiClient| {
+            client.select(recipes.as_str(), None, &[run_id.into()])?.map(count).collect::<spi::Result<_>>()
+        };
         Spi::connect(read).map_err(spi)
     })
 }

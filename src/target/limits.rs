@@ -11,18 +11,22 @@ use crate::target::load::row_of;
 use crate::target::mistake::Mistake;
 
 /// The constraints of `target` on single rows, as a list of VALUES: the first column of each, its value, what it is, whether the row is beyond
-/// it, the column's default. A constraint's name is that column and what it is: `batch_size_is_from_1_to_1000000`.
+/// it, and what is right: the column's default, but for a limit on runs, which that would lift, the nearest value. A constraint's name is
+/// that column and what it is: `batch_size_is_from_1_to_1000000`.
 const LIMITS: &str = "
     SELECT string_agg(format('(%L, %I::text, %L, (%s) IS FALSE, to_jsonb(%s))', attname, attname, what, is_kept,
-                             coalesce(pg_get_expr(adbin, adrelid), 'NULL::text')), ', ')
+                             CASE WHEN attname = 'max_share' THEN 'least(greatest(max_share, 0), 100)'
+                                  WHEN starts_with(attname, 'max_') THEN format('%L::%s', CASE atttypid WHEN 'interval'::regtype THEN '1 s' ELSE '1' END,
+                                                                          atttypid::regtype)
+                                  ELSE coalesce(pg_get_expr(adbin, adrelid), 'NULL::text') END), ', ')
     FROM (
-        SELECT attrelid, attname, attnum, replace(substr(conname, length(attname) + 2), '_', ' '), pg_get_expr(conbin, conrelid)
+        SELECT attrelid, attname, attnum, atttypid, replace(substr(conname, length(attname) + 2), '_', ' '), pg_get_expr(conbin, conrelid)
         FROM pg_constraint JOIN pg_attribute ON (attrelid, attnum) = (conrelid, conkey[1])
         WHERE conrelid = 'backlog_cleanup.target'::regclass AND contype = 'c'
         UNION ALL
-        SELECT attrelid, attname, attnum, NULL, format('%I IS NOT NULL', attname)
+        SELECT attrelid, attname, attnum, atttypid, NULL, format('%I IS NOT NULL', attname)
         FROM pg_attribute WHERE attrelid = 'backlog_cleanup.target'::regclass AND attnum > 0 AND attnotnull
-    ) limits (attrelid, attname, attnum, what, is_kept)
+    ) limits (attrelid, attname, attnum, atttypid, what, is_kept)
     LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)";
 
 /// The role, unless it is a superuser, and whether it may name all of the tables that there are.
@@ -37,7 +41,7 @@ struct Beyond {
     column: String,
     is_null: bool,
     wrong: String,
-    /// The column's default.
+    /// What is right.
     right: Value,
 }
 
