@@ -2,6 +2,7 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
+use crate::rules::policy::Names;
 use crate::target::Target;
 
 /// Bytes of a value, which each run keeps.
@@ -15,10 +16,16 @@ pub struct Selection<'a> {
     pub status: Option<&'a str>,
 }
 
-impl Selection<'_> {
-    /// Errors: 0A000 (nodes cannot tell failure types), 22P02 (a value is not valid for its column), 22023 (its column stores it as another, it is too long, or rows of
-    /// the status are out of scope).
-    pub fn check(&self, target: &Target) -> Result<()> {
+impl<'a> Selection<'a> {
+    pub fn of(names: &'a Names) -> Selection<'a> {
+        let Names { recipe_id, failure_type, status } = names;
+        Selection { recipe_id: recipe_id.as_deref(), failure_type: failure_type.as_deref(), status: status.as_deref() }
+    }
+
+    /// The same as the rows of a target have the values: they may be written as their types read them. A failure type stays as it is: what
+    /// compares it reads it. Errors: 0A000 (nodes cannot tell failure types), 22P02 (a value is not valid for its column), 22023 (no row
+    /// can have it, it is too long, or rows of the status are out of scope).
+    pub fn written(&self, target: &Target) -> Result<Names> {
         for (argument, value) in
             [("recipe_id", self.recipe_id), ("failure_type", self.failure_type), ("status", self.status)]
         {
@@ -28,11 +35,16 @@ impl Selection<'_> {
                 return Err(error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, hint));
             }
         }
-        self.recipe_id.map_or(Ok(()), |recipe_id| target.accepts(&target.recipe, recipe_id))?;
         self.failure_type.map_or(Ok(()), |_| target.finds_failure_types(|| target.set("fingerprint", "false")))?;
         let failure_type = self.failure_type.filter(|_| !target.has_failure_type_in_text());
         failure_type.map_or(Ok(()), |failure_type| target.accepts(&target.failure_type, failure_type))?;
-        self.status.map_or(Ok(()), |status| target.written_status(status).map(drop))
+        let recipe_id = self.recipe_id.map(|recipe_id| target.written_recipe(recipe_id)).transpose()?;
+        let status = self.status.map(|status| target.written_status(status)).transpose()?;
+        Ok(Names {
+            recipe_id: recipe_id.flatten(),
+            failure_type: self.failure_type.map(str::to_owned),
+            status: status.flatten(),
+        })
     }
 
     /// The condition on a row `g` that it is selected; never NULL.

@@ -17,6 +17,7 @@ use crate::rank::one_pass::{Ranked, rank};
 use crate::remove::emergency::{emergency, positions};
 use crate::remove::order::{have_an_order, in_order};
 use crate::rules::matching::Policies;
+use crate::rules::selection::Selection;
 use crate::rules::{Rules, breaker};
 use crate::run::arguments::Arguments;
 use crate::run::batch;
@@ -65,8 +66,8 @@ pub fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         target.removed_are_no_other_statuses()?;
         target.keys_are_trusted()?;
         refused::check(target)?;
-        let selection = arguments.selection();
-        selection.check(target)?;
+        let selected = arguments.selection().written(target)?;
+        let selection = Selection::of(&selected);
         let mut pace = arguments.pace.clone().or(&target.pace);
         may_limit_rows(&arguments, &pace)?;
         let mode = if arguments.is_regular() { Mode::Regular } else { Mode::Emergency };

@@ -163,7 +163,7 @@ fn once(
     let reported = |target: &Target, leaves: &[Leaf]| {
         let caller = caller()?;
         target.account_exists()?;
-        selection.check(target)?;
+        let selected = selection.written(target)?;
         target.removed_are_no_other_statuses()?;
         target.keys_are_trusted()?;
         if how != How::Dry {
@@ -172,7 +172,7 @@ fn once(
             defer_nothing()?;
             tell_of_limits(target)?;
         }
-        let (rules, mut tally, mut left, too_many) = work(target, leaves, selection)?;
+        let (rules, mut tally, mut left, too_many) = work(target, leaves, Selection::of(&selected))?;
         tally.keep_back(&left.again, left.kept_back);
         let unreadable = target.unreadable(leaves)?;
         left.keep_unreadable(unreadable.as_ref());

@@ -250,6 +250,52 @@ fn a_policy_for_a_status_is_obeyed_however_its_value_is_written() {
 }
 
 #[test]
+fn a_selection_means_the_value_however_it_is_written() {
+    let (_cluster, mut client) = database();
+    client
+        .batch_execute("ALTER TABLE job ADD whole int, ADD done boolean, ADD at_day date, ADD ratio float8, ADD words text[], ADD code char(5)")
+        .unwrap();
+    let set = |columns: &str| format!("UPDATE backlog_cleanup.target SET {columns} WHERE name = 'public'");
+    for (columns, selection) in [
+        ("recipe_column = 'document'", r#"recipe_id => '{ "k" : 1 }'"#),
+        ("recipe_column = 'ratio'", "recipe_id => '1.0'"),
+        ("recipe_column = 'at_day'", "recipe_id => '20200102'"),
+        ("recipe_column = 'words'", r#"recipe_id => '{"x","1"}'"#),
+        ("recipe_column = 'code'", "recipe_id => 'ab   '"),
+        ("recipe_column = NULL, recipe_columns = '{queue,whole}'", r#"recipe_id => '{"whole":1,"queue":"a"}'"#),
+        ("status_column = 'done', statuses = '{f,yes}'", "status => 'on'"),
+        ("status_column = 'whole', statuses = '{01,2}'", "status => '+1'"),
+    ] {
+        client.batch_execute(&set(columns)).unwrap();
+        for call in [
+            format!("SELECT backlog_cleanup_emergency('public', {selection})"),
+            format!("CALL backlog_cleanup_run('public', 'emergency', {selection})"),
+        ] {
+            client
+                .batch_execute(
+                    "TRUNCATE job;
+                     INSERT INTO job (queue, document, ratio, at_day, words, code, whole, done)
+                     SELECT 'a', jsonb_build_object('k', i % 2), i % 2, '2020-01-01'::date + i % 2, ARRAY['x', (i % 2)::text],
+                            (ARRAY['ab', 'b'])[2 - i % 2], 2 - i % 2, i % 2 = 1
+                     FROM generate_series(1, 20) i",
+                )
+                .unwrap();
+            client.batch_execute(&call).unwrap();
+            let left = number(&mut client, "SELECT count(*) - 10 * count(*) FILTER (WHERE whole = 1) FROM job");
+            assert_eq!(left, 10, "{columns}: {call}");
+        }
+        client
+            .batch_execute(&set(
+                "recipe_columns = NULL, recipe_column = 'queue', status_column = 'state', statuses = '{failed}'",
+            ))
+            .unwrap();
+    }
+    client.batch_execute(&set("recipe_column = NULL, recipe_columns = '{queue,whole}'")).unwrap();
+    let (sqlstate, ..) = refused(client.batch_execute("SELECT backlog_cleanup_emergency('public', recipe_id => 'a')"));
+    assert_eq!(sqlstate, "22023");
+}
+
+#[test]
 fn a_condition_is_kept_as_it_was_understood_when_it_was_written() {
     let (_cluster, mut client) = database();
     client.batch_execute("UPDATE backlog_cleanup.target SET condition = $$at < 'now'$$ WHERE name = 'public'").unwrap();
