@@ -830,7 +830,9 @@ BEGIN
     LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
     PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
     IF NOT FOUND THEN
-        INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
+        -- Until the dump has brought it, or if that fails, it is of no table.
+        INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table)
+        VALUES (NEW.target, 'not_restored', NULL, NULL, NULL);
     END IF;
     DELETE FROM backlog_cleanup.policy
     WHERE (target, recipe_id, failure_type, status)
@@ -1307,7 +1309,9 @@ BEGIN
     LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
     PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
     IF NOT FOUND THEN
-        INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
+        -- Until the dump has brought it, or if that fails, it is of no table.
+        INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table)
+        VALUES (NEW.target, 'not_restored', NULL, NULL, NULL);
     END IF;
     RETURN NEW;
 END
@@ -1516,7 +1520,9 @@ BEGIN
         LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
         PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
         IF NEW.target IS NOT NULL AND NOT FOUND THEN
-            INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
+            -- Until the dump has brought it, or if that fails, it is of no table.
+            INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table)
+            VALUES (NEW.target, 'not_restored', NULL, NULL, NULL);
         END IF;
         DELETE FROM backlog_cleanup.alert_rule r WHERE r.name = NEW.name OR backlog_cleanup.is_as_created(r.tableoid, r.ctid, r.xmin, r.cmin);
     END IF;

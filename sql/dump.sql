@@ -99,7 +99,9 @@ BEGIN
     LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
     PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
     IF NOT FOUND THEN
-        INSERT INTO backlog_cleanup.target (name) VALUES (NEW.target);
+        -- Until the dump has brought it, or if that fails, it is of no table.
+        INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table)
+        VALUES (NEW.target, 'not_restored', NULL, NULL, NULL);
     END IF;
     DELETE FROM backlog_cleanup.policy
     WHERE (target, recipe_id, failure_type, status)

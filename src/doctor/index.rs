@@ -29,7 +29,7 @@ pub fn partial(target: &Target) -> Result<Vec<Problem>> {
     if target.table.is_foreign() {
         return remark("the table's own server has its indexes".into());
     }
-    if let Some(reason) = index::not_served(target) {
+    if let Some(reason) = index::not_served(target)? {
         return remark(format!("{reason}; each run scans the whole table"));
     }
     let invalid = problems(&on_tables(INVALID), &[vec![target.table.oid].into()])?;

@@ -36,8 +36,8 @@ use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::subtransaction::{is_cancel, look, sqlstate};
 use crate::postgres::timeout::within;
 use crate::schedule::pg_cron_is_here;
-use crate::target::Target;
 use crate::target::load::exists;
+use crate::target::{RecipeTable, Target};
 
 pub use index::references;
 
@@ -119,7 +119,9 @@ fn backlog_cleanup_doctor(
         let mut loaded = None;
         let mut findings = examine("target", "its tables and columns exist", || {
             let target = loaded.insert(Target::load(target)?);
-            Ok(unused(target)?.into_iter().chain(id::not_unique(target)?).collect())
+            let names = target.recipes.as_ref().and_then(RecipeTable::problem);
+            let names = names.map(|detail| Problem { status: Status::Warn, detail, fix: None });
+            Ok(unused(target)?.into_iter().chain(id::not_unique(target)?).chain(names).collect())
         });
         if let Some(target) = &loaded {
             let check = |(check, examiner, healthy): Check<Target>| examine(check, healthy, || examiner(target));

@@ -28,13 +28,13 @@ pub fn policies(target: &Target) -> Result<Vec<Problem>> {
     let policies = Policies::of(target, Mode::Regular)?;
     let mut found = Vec::new();
     if !policies.default_policy().is_enabled {
-        let detail = "the default policy is disabled: a regular run removes nothing under it".into();
-        let enable = format!(
-            "UPDATE backlog_cleanup.policy SET enabled = true \
+        let detail = format!(
+            "the default policy is disabled: a regular run removes nothing under it; decide whether it is to stay so, or type \
+             UPDATE backlog_cleanup.policy SET enabled = true \
              WHERE target = {} AND recipe_id IS NULL AND failure_type IS NULL AND status IS NULL",
             quote_literal(&target.name)
         );
-        found.push(Problem { status: Status::Warn, detail, fix: Some(enable) });
+        found.push(Problem { status: Status::Warn, detail, fix: None });
     }
     let (doubted, problems) = in_doubt(target)?;
     found.extend(problems);

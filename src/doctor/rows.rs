@@ -120,7 +120,9 @@ fn misspelled(target: &Target, census: &Census) -> Vec<Problem> {
     let is_named = |status: &&String| lists.iter().any(|(_, _, values)| values.contains(status));
     let others: Vec<&String> = census.statuses.keys().filter(|status| !is_named(status)).collect();
     let mut found = Vec::new();
-    for (_, list, values) in lists.iter().skip(1).filter(|_| !census.is_sample && target.status.is_some()) {
+    // Of other types one value has several texts.
+    let has_texts = target.status.as_ref().is_some_and(Column::has_text_as_written);
+    for (_, list, values) in lists.iter().skip(1).filter(|_| !census.is_sample && has_texts) {
         for absent in values.iter().filter(|status| !census.statuses.contains_key(*status)) {
             let Some(meant) = nearest(absent, &others) else { continue };
             let detail = format!(
@@ -210,7 +212,10 @@ fn has_index_entries(target: &Target) -> Result<bool> {
 }
 
 /// Whether a policy names a status: then the target cannot be without it, and a person decides about both.
-fn is_of_a_policy(target: &Target, status: &str) -> Result<bool> {
+fn is_of_a_policy(target: &Target, status: &String) -> Result<bool> {
+    // A policy names it as rows have it.
+    let names = target.statuses.iter().zip(&target.names_of_statuses);
+    let status = names.into_iter().find(|(written, _)| *written == status).map_or(status, |(_, name)| name).as_str();
     const NAMED: &str = "SELECT EXISTS (SELECT FROM backlog_cleanup.policy WHERE target = $1 AND status = $2)";
     if !extension::is_updated()? {
         return Ok(false);

@@ -32,6 +32,8 @@ pub fn refuse_read_only(action: &str) -> Result<()> {
     // SAFETY: only reads what the server is.
     let hint = match unsafe { pg_sys::RecoveryInProgress() } {
         true => "this server is a standby: connect to the primary",
+        // SAFETY: a setting, which the one thread of a backend reads.
+        false if unsafe { pg_sys::DefaultXactReadOnly } => "ROLLBACK; SET default_transaction_read_only = off",
         false => "ROLLBACK; BEGIN READ WRITE",
     };
     let message = format!("cannot {action} in a read-only transaction");

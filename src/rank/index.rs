@@ -36,7 +36,7 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
             ),
         ));
     }
-    if let Some(reason) = not_served(&target) {
+    if let Some(reason) = not_served(&target)? {
         return Err(error(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             reason,
@@ -67,12 +67,42 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
     ))
 }
 
-/// Why no partial index can have the condition of a target: its values are none that the planner knows.
-pub fn not_served(target: &Target) -> Option<String> {
+/// Why no partial index can serve a target: its condition has values that the planner does not know, btree has no order for a column, or
+/// an expression reads one whose values may be longer than an index entry.
+pub fn not_served(target: &Target) -> Result<Option<String>> {
     let account = target.account_column.as_ref().map(|column| (column, target.account.as_slice()));
     let status = target.status.as_ref().map(|column| (column, target.statuses.as_slice()));
-    let (column, _) = account.into_iter().chain(status).find(|(column, values)| !column.can_be_indexed_for(values))?;
-    Some(format!("no partial index can serve {}, which has type {}", column.what(), column.type_name))
+    let is_no_constant = |(column, values): &(&Column, &[String])| !column.can_be_indexed_for(values);
+    if let Some((column, _)) = account.into_iter().chain(status).find(is_no_constant) {
+        return Ok(Some(format!("no partial index can serve {}, which has type {}", column.what(), column.type_name)));
+    }
+    let Columns { recipes, order, included } = columns(target, false);
+    // SAFETY: look-ups in the system cache.
+    let has_no_order = |column: &&&Column| unsafe {
+        pg_sys::GetDefaultOpClass(column.type_oid, pg_sys::BTREE_AM_OID) == pg_sys::InvalidOid
+    };
+    if let Some(column) = recipes.iter().chain(&order).find(has_no_order) {
+        let (what, type_name) = (column.what(), &column.type_name);
+        return Ok(Some(format!("no partial index can have {what}: btree has no order for type {type_name}")));
+    }
+    let messages = if fits_failure_type(target)? { Vec::new() } else { numbers_read(&target.failure_type) };
+    let is_long = |column: &&&Column| messages.contains(&column.number) || is_document(column.type_oid);
+    Ok(included.iter().find(is_long).map(|column| {
+        format!(
+            "no partial index can have {}, which an expression reads: PostgreSQL would refuse rows where it is long; a generated column of \
+             what the expression says can be indexed",
+            column.what()
+        )
+    }))
+}
+
+/// Whether values of a type are usually long.
+fn is_document(type_oid: pg_sys::Oid) -> bool {
+    // SAFETY: look-ups in the system cache.
+    let base = unsafe { pg_sys::getBaseType(type_oid) };
+    let documents = [pg_sys::JSONOID, pg_sys::JSONBOID, pg_sys::XMLOID, pg_sys::BYTEAOID];
+    // SAFETY: as above.
+    documents.contains(&base) || unsafe { pg_sys::get_element_type(base) } != pg_sys::InvalidOid
 }
 
 /// The columns of the partial index.

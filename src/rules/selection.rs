@@ -38,10 +38,16 @@ impl<'a> Selection<'a> {
         self.failure_type.map_or(Ok(()), |_| target.finds_failure_types(|| target.set("fingerprint", "false")))?;
         let failure_type = self.failure_type.filter(|_| !target.has_failure_type_in_text());
         failure_type.map_or(Ok(()), |failure_type| target.accepts(&target.failure_type, failure_type))?;
-        let recipe_id = self.recipe_id.map(|recipe_id| target.written_recipe(recipe_id)).transpose()?;
+        let recipe_id = self.recipe_id.map(|recipe_id| {
+            // A cast of somebody's may show what cannot be read again.
+            if target.recipe_column.is_some() && target.recipe.has_text_as_written() {
+                return target.accepts(&target.recipe, recipe_id).map(|()| Some(recipe_id.to_owned()));
+            }
+            target.written_recipe(recipe_id)
+        });
         let status = self.status.map(|status| target.written_status(status)).transpose()?;
         Ok(Names {
-            recipe_id: recipe_id.flatten(),
+            recipe_id: recipe_id.transpose()?.flatten(),
             failure_type: self.failure_type.map(str::to_owned),
             status: status.flatten(),
         })

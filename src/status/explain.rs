@@ -177,7 +177,9 @@ impl Found {
             ));
         }
         if !self.has_its_status {
-            return Ok(Verdict::of("out of scope", "its status is none whose rows go"));
+            let unfinished = format!("its {} is NULL: it has not finished", target.failed_at_column);
+            let reason = if target.status.is_some() { "its status is none whose rows go".into() } else { unfinished };
+            return Ok(Verdict::of("out of scope", reason));
         }
         if !self.meets_its_condition {
             return Ok(Verdict::of("out of scope", "it does not meet the target's condition"));

@@ -148,7 +148,7 @@ fn value_for(
 
 fn throttle(row: &TargetRow, table: &Table) -> Option<Mistake> {
     let failure = briefly(|| row.throttle(table)).err()?;
-    Some(Mistake::caught("throttle_query", "throttle query fails: ", failure).or_null())
+    Some(Mistake::caught("throttle_query", "throttle query fails: ", failure))
 }
 
 fn wal_compression(row: &TargetRow) -> Option<Mistake> {

@@ -11,11 +11,12 @@ use crate::target::load::row_of;
 use crate::target::mistake::Mistake;
 
 /// The constraints of `target` on single rows, as a list of VALUES: the first column of each, its value, what it is, whether the row is beyond
-/// it, and what is right: the column's default, but for a limit on runs, which that would lift, the nearest value. A constraint's name is
-/// that column and what it is: `batch_size_is_from_1_to_1000000`.
+/// it, and what is right: the column's default, but for a limit on runs, which that would lift, the nearest value, or a window.
+/// A constraint's name is that column and what it is: `batch_size_is_from_1_to_1000000`.
 const LIMITS: &str = "
     SELECT string_agg(format('(%L, %I::text, %L, (%s) IS FALSE, to_jsonb(%s))', attname, attname, what, is_kept,
-                             CASE WHEN attname = 'max_share' THEN 'least(greatest(max_share, 0), 100)'
+                             CASE WHEN attname = 'run_between' THEN $$'{01:00,05:00}'::text[]$$
+                                  WHEN attname = 'max_share' THEN 'least(greatest(max_share, 0), 100)'
                                   WHEN starts_with(attname, 'max_') THEN format('%L::%s', CASE atttypid WHEN 'interval'::regtype THEN '1 s' ELSE '1' END,
                                                                           atttypid::regtype)
                                   ELSE coalesce(pg_get_expr(adbin, adrelid), 'NULL::text') END), ', ')

@@ -188,7 +188,7 @@ impl Search<'_> {
     ) -> Result<(Option<Table>, Option<Table>)> {
         let Some(written) = written else { return Ok((None, None)) };
         let mistake = match self.row.find(key, written, kinds)? {
-            Err(mistake) => mistake.or_null(),
+            Err(mistake) => mistake,
             Ok(table) => match table.is_of_one_owner() {
                 Err(failure) => Mistake::of(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, key, &failure),
                 Ok(()) => return Ok((Some(table), None)),
@@ -444,7 +444,7 @@ impl Search<'_> {
         }
         let columns = if missing.len() == 1 { "column" } else { "columns" };
         let wrong = format!("{} has no {columns} {}", table.name, missing.join(", "));
-        self.note(Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look_at_columns(table)).or_null());
+        self.note(Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look_at_columns(table)));
         Ok(None)
     }
 

@@ -21,13 +21,16 @@ pub struct Mistake {
     instead: Option<String>,
     /// The value that is right: a string, a list of strings, a boolean or null.
     right: Option<Value>,
+    /// Whether that is what whoever writes the row has probably meant, as a name that is near. What a target has that was right once, nobody
+    /// can guess: another table may be another team's.
+    is_guess: bool,
     /// The statement that shows what there is, for a mistake that only a person can correct.
     look: String,
 }
 
 impl Mistake {
     pub fn new(sqlstate: PgSqlErrorCode, column: impl Into<Cow<'static, str>>, wrong: String, look: String) -> Mistake {
-        Mistake { sqlstate, column: column.into(), wrong, instead: None, right: None, look }
+        Mistake { sqlstate, column: column.into(), wrong, instead: None, right: None, is_guess: false, look }
     }
 
     /// A mistake that an error with this SQLSTATE tells.
@@ -67,7 +70,9 @@ impl Mistake {
     /// The names that there are. The nearest one to `written` is taken to be right.
     pub fn there_are<T: AsRef<str>>(mut self, what: &str, names: &[T], written: &str) -> Mistake {
         let right = nearest(written, names);
-        self.right = right.map(|name| name.as_ref().into()).or(self.right);
+        if let Some(name) = right {
+            (self.right, self.is_guess) = (Some(name.as_ref().into()), true);
+        }
         let nearest = right.map(|name| format!("the nearest is {}", name.as_ref()));
         self.instead = match names {
             [] => None,
@@ -84,15 +89,15 @@ impl Mistake {
 
     /// If there is only one name, it is right, unless there is something better.
     pub fn or_only<T: AsRef<str>>(mut self, names: &[T]) -> Mistake {
-        if let [only] = names {
-            self.right = self.right.or(Some(only.as_ref().into()));
+        if let (None, [only]) = (&self.right, names) {
+            (self.right, self.is_guess) = (Some(only.as_ref().into()), true);
         }
         self
     }
 
     /// What is right for another mistake is right for this one.
     pub fn corrected_as(self, other: &Mistake) -> Mistake {
-        Mistake { right: other.right.clone(), look: other.look.clone(), ..self }
+        Mistake { right: other.right.clone(), is_guess: other.is_guess, look: other.look.clone(), ..self }
     }
 
     /// The string that is right.
@@ -146,7 +151,8 @@ impl TargetRow {
     }
 
     fn correction(&self, mistakes: &[Mistake], before: Option<&str>) -> Result<String> {
-        if let Some(Mistake { look, .. }) = mistakes.iter().find(|mistake| mistake.right.is_none()) {
+        let is_unknown = |mistake: &&Mistake| mistake.right.is_none() || mistake.is_guess && before.is_none();
+        if let Some(Mistake { look, .. }) = mistakes.iter().find(is_unknown) {
             return Ok(look.clone());
         }
         // What has the default is left out of an INSERT, and what is as before of an UPDATE.

@@ -223,8 +223,10 @@ impl Target {
         std::iter::once(table.oid).chain(others.into_iter().flatten()).collect()
     }
 
-    /// Errors: 42704 (the account is not among the users).
+    /// Errors: 42704 (the account is not among the users), 22P02 (its column, whose type may have changed, cannot have it).
     pub fn account_exists(&self) -> Result<()> {
+        let account = self.account_column.as_ref().zip(self.account.as_deref());
+        account.map_or(Ok(()), |(column, account)| self.accepts(column, account))?;
         let Some((users, account)) = self.users.as_ref().zip(self.account.as_deref()) else { return Ok(()) };
         let find = format!(
             "SELECT EXISTS (SELECT FROM {} u WHERE u.{}::pg_catalog.text OPERATOR(pg_catalog.=) $1)",

@@ -3,6 +3,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use backlog_cleanup_report::{Nouns, capitalized};
 use pgrx::direct_function_call;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 use serde_json::Value;
@@ -12,6 +13,7 @@ use crate::postgres::error::{Result, error};
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::stream::stream;
+use crate::postgres::subtransaction::{briefly, is_cancel, said};
 use crate::target::column::document_of;
 use crate::target::{RecipeTable, Target};
 
@@ -124,26 +126,23 @@ pub struct RecipeNames {
 }
 
 impl RecipeNames {
-    /// Those of some recipes, `bounded`: of a table or a view of anybody's the others are not kept.
+    /// Those of some recipes, `bounded`: of a table or a view of anybody's the others are not kept. Where they cannot be read, ids stand for
+    /// them, with a WARNING: they are only shown.
     pub fn of<'a>(target: &Target, ids: impl Iterator<Item = Option<&'a str>>) -> Result<RecipeNames> {
-        let ids: HashSet<&str> = ids.flatten().collect();
-        let Some(RecipeTable { table, key, name }) = &target.recipes else {
-            return Ok(RecipeNames { by_id: None, nouns: target.nouns.clone() });
-        };
-        let id = key.text_of(&format!("r.{}", key.name));
-        let read = format!("SELECT {id}, r.{name}::pg_catalog.text FROM {} r", table.name);
-        let mut names = HashMap::new();
-        let take = || {
-            stream(&read, |row| {
-                // SAFETY: both columns are cast to text.
-                let text = |column| bounded(unsafe { row.text(column) }.unwrap_or_default());
-                if ids.contains(&*text(0)) {
-                    names.insert(text(0).into_owned(), text(1).into_owned());
+        let by_id = match &target.recipes {
+            None => None,
+            Some(recipes) => match recipes.names(&ids.flatten().collect()) {
+                Ok(names) => Some(names),
+                Err(failure) if is_cancel(&failure) => failure.rethrow(),
+                Err(failure) => {
+                    ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, recipes.unreadable(&failure), "backlog_cleanup")
+                        .set_hint(format!("SELECT * FROM backlog_cleanup_doctor({})", quote_literal(&target.name)))
+                        .report(PgLogLevel::WARNING);
+                    None
                 }
-            })
+            },
         };
-        elsewhere(|| reading_as_owner_of(table, take))?;
-        Ok(RecipeNames { by_id: Some(names), nouns: target.nouns.clone() })
+        Ok(RecipeNames { by_id, nouns: target.nouns.clone() })
     }
 
     /// A recipe's name as reports show it.
@@ -156,5 +155,38 @@ impl RecipeNames {
                 names.get(id).cloned().unwrap_or_else(|| format!("Unknown {}", capitalized(group_word)))
             }
         }
+    }
+}
+
+impl RecipeTable {
+    /// The names of some recipes by their ids, both `bounded`. What fails is rolled back.
+    fn names(&self, ids: &HashSet<&str>) -> std::result::Result<HashMap<String, String>, CaughtError> {
+        let RecipeTable { table, key, name } = self;
+        let id = key.text_of(&format!("r.{}", key.name));
+        let read = format!("SELECT {id}, r.{name}::pg_catalog.text FROM {} r", table.name);
+        let mut names = HashMap::new();
+        let take = || {
+            stream(&read, |row| {
+                // SAFETY: both columns are cast to text.
+                let text = |column| bounded(unsafe { row.text(column) }.unwrap_or_default());
+                if ids.contains(&*text(0)) {
+                    names.insert(text(0).into_owned(), text(1).into_owned());
+                }
+            })
+        };
+        briefly(|| elsewhere(|| reading_as_owner_of(table, take)))?;
+        Ok(names)
+    }
+
+    /// Why names of recipes cannot be read.
+    pub fn problem(&self) -> Option<String> {
+        match self.names(&HashSet::new()) {
+            Err(failure) if is_cancel(&failure) => failure.rethrow(),
+            read => read.err().map(|failure| self.unreadable(&failure)),
+        }
+    }
+
+    fn unreadable(&self, failure: &CaughtError) -> String {
+        format!("the names in {} cannot be read, and reports have ids instead: {}", self.table.name, said(failure))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cluster::{Cluster, JOBS, PG_CRON, column, create_index, until_true, value};
+use cluster::{Cluster, JOBS, PG_CRON, column, create_index, refused, until_true, value};
 use postgres::Client;
 
 /// Does a problem's fixes, each alone as \gexec does it, until the check has no problem, and restarts the server where a fix says so.
@@ -41,7 +41,6 @@ fn every_fix_of_every_check_works_as_it_stands_and_the_check_is_ok_afterwards() 
         .batch_execute(
             "SELECT backlog_cleanup_unschedule();
              CREATE ROLE evil; GRANT CREATE ON SCHEMA public TO evil; GRANT TRIGGER ON job TO evil;
-             CREATE TABLE users (id text); ALTER TABLE users OWNER TO app;
              DELETE FROM backlog_cleanup.target WHERE name = 'generations'",
         )
         .unwrap();
@@ -53,8 +52,7 @@ fn every_fix_of_every_check_works_as_it_stands_and_the_check_is_ok_afterwards() 
         ("job", "SELECT cron.alter_job(jobid, active => false) FROM cron.job"),
         ("job", "UPDATE cron.job SET database = 'prod'"),
         ("job_user", "UPDATE cron.job SET username = 'gone'"),
-        ("target", "UPDATE backlog_cleanup.target SET users_table = 'public.users'; DROP TABLE users"),
-        ("policy", "UPDATE backlog_cleanup.policy SET enabled = false"),
+        ("target", "UPDATE backlog_cleanup.target SET recipe_name_column = 'title'"),
         ("policy", "DELETE FROM backlog_cleanup.policy"),
         ("policy", "INSERT INTO backlog_cleanup.policy (target, recipe_id, status) VALUES ('t', 'a', NULL), ('t', 'a', 'failed')"),
         ("rows", "DELETE FROM backlog_cleanup.policy WHERE status IS NOT NULL; UPDATE backlog_cleanup.target SET statuses = '{Failed}'"),
@@ -183,4 +181,64 @@ fn the_table_in_the_docs_has_every_check() {
     let mut checks: Vec<String> = column(&mut client, "SELECT check_name FROM backlog_cleanup_doctor()");
     checks.dedup();
     assert_eq!(listed, checks);
+}
+
+#[test]
+fn no_fix_and_no_hint_of_a_run_means_another_table_or_takes_a_protection_away() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE events_1 (LIKE job INCLUDING ALL); CREATE TABLE events_2 (LIKE job INCLUDING ALL);
+             INSERT INTO events_2 (id) SELECT generate_series(1, 100);
+             CREATE TABLE users (id text); INSERT INTO users VALUES ('w');
+             UPDATE backlog_cleanup.target SET generations_table = 'public.events_1', users_table = 'public.users' WHERE name = 't';
+             CREATE TABLE saved AS TABLE backlog_cleanup.target",
+        )
+        .unwrap();
+    for harm in [
+        "DROP TABLE events_1",
+        "ALTER TABLE events_1 RENAME at TO failed_at; ALTER TABLE events_1 ADD at2 timestamptz DEFAULT now() - interval '9 days'",
+        "DROP TABLE users",
+        "DROP TABLE ledger CASCADE",
+        "ALTER TABLE ledger RENAME amount TO amounts",
+        "ALTER TABLE job RENAME queue TO queues",
+        "UPDATE backlog_cleanup.policy SET enabled = false WHERE target = 't'",
+    ] {
+        client.batch_execute(&format!("BEGIN; {harm}; SAVEPOINT harmed")).unwrap();
+        let fixes =
+            "SELECT fix FROM backlog_cleanup_doctor('t') WHERE check_name IN ('target', 'policy') AND fix IS NOT NULL";
+        let mut typed: Vec<String> = column(&mut client, fixes);
+        if let Err(failure) = client.batch_execute("SELECT backlog_cleanup_failed_generations('t')") {
+            typed.extend(failure.as_db_error().and_then(|failure| failure.hint()).map(str::to_owned));
+        }
+        client.batch_execute("ROLLBACK TO harmed").unwrap();
+        for statement in typed {
+            client.batch_execute(&statement).unwrap_or_else(|failure| panic!("{harm}: {statement}: {failure:?}"));
+        }
+        let is_as_it_was = "SELECT to_jsonb(t) = (SELECT to_jsonb(saved) FROM saved WHERE name = 't') FROM backlog_cleanup.target t WHERE name = 't'";
+        assert!(value::<bool>(&mut client, is_as_it_was), "{harm}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+    // What is written is corrected, but no limit is lifted.
+    client
+        .batch_execute("UPDATE backlog_cleanup.target SET max_rows_per_run = 50, max_share = 30 WHERE name = 't'")
+        .unwrap();
+    for wrong in [
+        "max_rows_per_run = 0",
+        "max_share = -1",
+        "max_rows = 0",
+        "max_duration = '-1 s'",
+        "max_transaction_age = '0'",
+        "run_between = '{01:00}'",
+        "throttle_query = 'SELECT 1 / 0'",
+        "ledger_table = 'public.legder'",
+    ] {
+        let column = wrong.split(' ').next().unwrap();
+        let (_, _, hint) =
+            refused(client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {wrong} WHERE name = 't'")));
+        client.batch_execute(&hint).unwrap_or_else(|failure| panic!("{wrong}: {hint}: {failure:?}"));
+        assert!(!hint.contains(&format!("{column} = NULL")), "{wrong}: {hint}");
+    }
 }

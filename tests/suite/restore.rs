@@ -227,6 +227,12 @@ fn what_a_dump_has_of_a_target_may_come_before_it() {
              INSERT INTO backlog_cleanup.alert_rule (name, kind, target, threshold) VALUES ('mine', 'kept_back', 'generations', 3)",
         )
         .unwrap();
+    // Until it has come, and if it never does, there is no table.
+    client.batch_execute("INSERT INTO backlog_cleanup.policy (target, max_age, keep) VALUES ('z', '1 s', 0)").unwrap();
+    for target in ["y", "z"] {
+        let run = format!("SELECT backlog_cleanup_failed_generations('{target}')");
+        assert_eq!(refused(client.batch_execute(&run)).0, "42P01");
+    }
     for target in ["y", "z", "generations"] {
         let insert = format!("INSERT INTO backlog_cleanup.target (name, lock_timeout) VALUES ('{target}', '7s')");
         client.batch_execute(&insert).unwrap();

@@ -379,6 +379,20 @@ fn the_index_of_each_shape_is_all_that_ranking_reads() {
     );
     let incompressible = "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) i)";
     client.batch_execute(&format!("UPDATE oban_jobs SET args = {incompressible}, state = 'discarded'")).unwrap();
+    // Nor because of a status that tells from the message whether there was an error, or of a column that has no order.
+    client
+        .batch_execute(
+            "SELECT backlog_cleanup_drop_policy(failure_type => 'x', target => 'shape'); ALTER TABLE oban_jobs ADD payload json;
+             UPDATE backlog_cleanup.target SET status_column = '(CASE WHEN args IS NULL THEN ''completed'' ELSE ''discarded'' END)',
+                    statuses = '{completed,discarded}', completed_status = NULL WHERE name = 'shape'",
+        )
+        .unwrap();
+    for change in ["failure_type_column = '(lower(args))'", "recipe_column = 'payload', failure_type_column = NULL"] {
+        client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 'shape'")).unwrap();
+        let (status, detail) = index(&mut client);
+        assert!(status == "ok" && detail.starts_with("no partial index can have column "), "{change}: {detail}");
+        assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_index_sql('shape')")).0, "0A000");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What status says of a table as it is.
 
-use cluster::{Cluster, JOBS, create_index, fail, number, numbers, refused, truth, until, value, veto};
+use cluster::{Cluster, JOBS, create_index, fail, finding, number, numbers, refused, truth, until, value, veto};
 
 #[test]
 fn a_status_that_two_words_name_is_counted_by_both() {
@@ -288,4 +288,33 @@ fn a_ledger_that_is_named_with_its_database_ends_no_books_once_that_has_another_
     drop(client);
     cluster.connect().batch_execute("ALTER DATABASE old RENAME TO new").unwrap();
     assert_eq!(number(&mut cluster.connect_to("new"), "SELECT difference FROM backlog_cleanup_books()"), 0);
+}
+
+#[test]
+fn names_that_cannot_be_read_stop_no_run_and_no_report() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "UPDATE job SET queue = id % 2;
+             CREATE VIEW recipe AS SELECT g::text AS id, 'x' || 1 / (3 - g) AS name FROM generate_series(0, 5) g; ALTER VIEW recipe OWNER TO app;
+             UPDATE backlog_cleanup.target SET recipes_table = 'public.recipe' WHERE name = 't'",
+        )
+        .unwrap();
+    let (status, detail, _) = finding(&mut client, "target");
+    assert!(status == "warn" && detail.ends_with("reports have ids instead: division by zero"), "{detail}");
+    let names = "SELECT string_agg(r ->> 'recipeName', ' ' ORDER BY 1) FROM jsonb_array_elements(";
+    for report in [
+        "backlog_cleanup_status_json('t') -> 'recipes'",
+        "backlog_cleanup_failed_generations('t', dry_run => true) -> 'cleanupDetails'",
+    ] {
+        let names: Option<String> = value(&mut client, &format!("{names}{report}) r"));
+        assert!(names.as_deref().is_none_or(|names| names == "0 1"), "{report}: {names:?}");
+    }
+    client.batch_execute("CALL backlog_cleanup_run('t', batch_size => 30)").unwrap();
+    let left = "SELECT count(*) FROM job";
+    assert_eq!(number(&mut client, left), 20);
+    client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
+    assert_eq!(number(&mut client, left), 0);
 }

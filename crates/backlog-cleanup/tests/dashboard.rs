@@ -203,6 +203,30 @@ fn a_policy_is_tried_before_it_is_written() {
 }
 
 #[test]
+fn a_policy_for_an_empty_failure_type_is_changed_and_dropped_and_no_other() {
+    let mut stage = Stage::set("names", FAILURES);
+    let others = "SELECT sum(hashtext(to_jsonb(p)::text)) FROM backlog_cleanup.policy p WHERE failure_type IS NULL";
+    let as_before = stage.count(others);
+    stage.count("SELECT count(*) FROM backlog_cleanup_set_policy(failure_type => '', enabled => false)");
+    stage.sign_in(ADMIN);
+    stage.browser.click("#policies a[aria-label='change policy failure type \"\"']");
+    stage.browser.says("#confirm-title", "Simulation of policy failure type \"\"");
+    stage.browser.type_into("#policy-note", "until the review");
+    stage.browser.click("#again button");
+    stage.browser.says("#confirm-title", "Simulation of policy failure type \"\"");
+    stage.browser.click("#confirm button");
+    let written = "SELECT count(*) FROM backlog_cleanup.policy WHERE failure_type = '' AND note = 'until the review' AND NOT enabled";
+    assert_eq!((stage.count(written), stage.count(others)), (1, as_before));
+    stage.open("/");
+    stage.browser.click("#policies a[aria-label='drop policy failure type \"\"']");
+    stage.browser.says("#confirm-title", "Drop policy failure type \"\"?");
+    stage.browser.click("#confirm button");
+    stage.open("/");
+    assert_eq!(stage.count("SELECT count(*) FROM backlog_cleanup.policy WHERE failure_type = ''"), 0);
+    assert_eq!(stage.count(others), as_before);
+}
+
+#[test]
 fn a_policy_gets_a_note_a_warning_and_is_dropped_when_that_is_confirmed() {
     let mut stage = Stage::set("notes", FAILURES);
     stage.sign_in(ADMIN);

@@ -126,7 +126,7 @@ impl Run {
                         printable(&rows)
                     ))?;
                 }
-                Err(failure.or_hint("backlog-cleanup run"))
+                Err(failure.or_hint(format!("backlog-cleanup runs {run_id}")))
             }
         }
     }

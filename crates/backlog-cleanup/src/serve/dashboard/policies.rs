@@ -18,14 +18,17 @@ const LISTED: usize = 20;
 const OFF: &str = "off";
 const NONE: &str = "none";
 
-/// A policy as a form has it; an empty text is any, or stays as it is.
+/// A policy as a form has it. Of its names, one that is missing is any; of what it says, an empty text stays as it is.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Asked {
     pub target: String,
-    pub recipe: String,
-    pub failure_type: String,
-    pub status: String,
+    recipe: Option<String>,
+    failure_type: Option<String>,
+    status: Option<String>,
+    /// `true` if somebody has typed the names: then an empty one is any, too.
+    #[serde(skip_serializing)]
+    typed: bool,
     pub max_age: String,
     pub keep: String,
     pub max_keep_age: String,
@@ -39,9 +42,10 @@ impl Asked {
         let Names { recipe_id, failure_type, status } = policy.names.clone();
         Asked {
             target: target.into(),
-            recipe: recipe_id.unwrap_or_default(),
-            failure_type: failure_type.unwrap_or_default(),
-            status: status.unwrap_or_default(),
+            recipe: recipe_id,
+            failure_type,
+            status,
+            typed: false,
             max_age: policy.max_age.clone(),
             keep: policy.keep.to_string(),
             max_keep_age: policy.max_keep_age.clone().unwrap_or_default(),
@@ -51,7 +55,18 @@ impl Asked {
     }
 
     pub fn names(&self) -> Names {
-        Names { recipe_id: given(&self.recipe), failure_type: given(&self.failure_type), status: given(&self.status) }
+        let read = |name: &Option<String>| if self.typed { name.as_deref().and_then(given) } else { name.clone() };
+        Names { recipe_id: read(&self.recipe), failure_type: read(&self.failure_type), status: read(&self.status) }
+    }
+
+    /// The fields of a form that have its names.
+    fn hidden_names(&self) -> Markup {
+        let Names { recipe_id, failure_type, status } = self.names();
+        html! {
+            @for (name, value) in [("recipe", recipe_id), ("failure_type", failure_type), ("status", status)] {
+                @if let Some(value) = value { input type="hidden" name=(name) value=(value); }
+            }
+        }
     }
 
     /// The address of a page about the policy.
@@ -62,9 +77,9 @@ impl Asked {
     /// The fields of a form that says the same without being filled in.
     pub fn hidden(&self) -> Markup {
         html! {
+            (self.hidden_names())
             @for (name, value) in [
-                ("target", &self.target), ("recipe", &self.recipe), ("failure_type", &self.failure_type), ("status", &self.status),
-                ("max_age", &self.max_age), ("keep", &self.keep), ("max_keep_age", &self.max_keep_age),
+                ("target", &self.target), ("max_age", &self.max_age), ("keep", &self.keep), ("max_keep_age", &self.max_keep_age),
                 ("enabled", &self.enabled), ("note", &self.note),
             ] {
                 input type="hidden" name=(name) value=(value);
@@ -164,22 +179,36 @@ pub fn form(asked: &Asked, nouns: &Nouns) -> Markup {
     let Nouns { group_word, row_word } = nouns;
     let by_id = format!("{}, by its id", capitalized(group_word));
     let keep = format!("Keep, newest per {group_word}");
-    let field = |id: &str, name: &str, label: &str, value: &str, hint: &str| {
+    let field = |id: &str, key: &str, label: &str, value: &str, hint: &str| {
         html! {
             div {
                 label for=(id) { (label) }
-                input #(id) name=(name) value=(value) placeholder=(hint) autocomplete="off" spellcheck="false";
+                input #(id) name=(key) value=(value) placeholder=(hint) autocomplete="off" spellcheck="false";
             }
         }
+    };
+    let names = asked.names();
+    let Names { recipe_id, failure_type, status } = &names;
+    // Nobody can type that a name is empty, or has blanks around it.
+    let can_be_typed =
+        [recipe_id, failure_type, status].into_iter().flatten().all(|name| given(name).as_ref() == Some(name));
+    let typed = |id: &str, key: &str, label: &str, value: &Option<String>| {
+        field(id, key, label, value.as_deref().unwrap_or_default(), "any")
     };
     html! {
         form action="/simulate" method="get" {
             input type="hidden" name="target" value=(asked.target);
             fieldset {
                 legend { "For " (plural(row_word)) " of" }
-                (field("policy-recipe", "recipe", &by_id, &asked.recipe, "any"))
-                (field("policy-failure-type", "failure_type", "Failure type", &asked.failure_type, "any"))
-                (field("policy-status", "status", "Status", &asked.status, "any"))
+                @if can_be_typed {
+                    input type="hidden" name="typed" value="true";
+                    (typed("policy-recipe", "recipe", &by_id, recipe_id))
+                    (typed("policy-failure-type", "failure_type", "Failure type", failure_type))
+                    (typed("policy-status", "status", "Status", status))
+                } @else {
+                    (asked.hidden_names())
+                    p { (name(&names.words(group_word))) }
+                }
             }
             fieldset {
                 legend { "What stays" }
