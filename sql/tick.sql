@@ -112,6 +112,11 @@ CREATE FUNCTION backlog_cleanup.tick_jobs() RETURNS TABLE (job_id bigint, job_na
 COMMENT ON FUNCTION backlog_cleanup.tick_jobs IS
     'the jobs of pg_cron that tick this database, if pg_cron is in it and their roles may tick: those first that are active';
 
+CREATE FUNCTION backlog_cleanup.does_regular_run(command text, target text) RETURNS boolean
+    STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'does_regular_run_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.does_regular_run IS
+    'whether a job with this command does a regular run of the whole target: for jobs of a pg_cron that is in another database';
+
 CREATE TABLE backlog_cleanup.auto_schedule (
     job_id    bigint PRIMARY KEY,
     job_name  text,

@@ -27,6 +27,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Monitor, "SELECT ON backlog_cleanup.total"),
     (Monitor, "SELECT ON backlog_cleanup.tick"),
     (Monitor, "EXECUTE ON ROUTINE backlog_cleanup.tick_jobs"),
+    (Monitor, "EXECUTE ON ROUTINE backlog_cleanup.does_regular_run"),
     (Monitor, "SELECT ON backlog_cleanup.sample"),
     (Monitor, "SELECT ON backlog_cleanup.decision"),
     (Monitor, "SELECT ON backlog_cleanup.auto_schedule"),

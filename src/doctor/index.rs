@@ -30,6 +30,10 @@ pub fn partial(target: &Target) -> Result<Vec<Problem>> {
         return remark("the table's own server has its indexes".into());
     }
     if let Some(reason) = index::not_served(target)? {
+        if index::exists(target, false)? {
+            let detail = format!("{reason}; there is such an index: decide whether it is to go");
+            return Ok(vec![Problem { status: Status::Warn, detail, fix: None }]);
+        }
         return remark(format!("{reason}; each run scans the whole table"));
     }
     let invalid = problems(&on_tables(INVALID), &[vec![target.table.oid].into()])?;

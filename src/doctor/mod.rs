@@ -42,7 +42,7 @@ use crate::target::{RecipeTable, Target};
 pub use index::references;
 
 /// The checks that need the target's tables and columns: name, check, and the detail if nothing is wrong.
-const OF_TARGET: [Check<Target>; 23] = [
+const OF_TARGET: [Check<Target>; 24] = [
     ("account", account, "the account is in the users table, if there is one"),
     ("statuses", statuses, "no other status is the same value as one whose rows are removed"),
     ("policy", policy::policies, "the default policy is enabled, and every other one has rows"),
@@ -66,6 +66,7 @@ const OF_TARGET: [Check<Target>; 23] = [
     ("ledger_row", history::ledger_row, "the ledger can take the row of a run"),
     ("kept_back", history::kept_back, "the last run has kept no row back"),
     ("overdue", history::overdue, "the last regular run is no older than the schedule allows"),
+    ("names", names, "the names of recipes can be read"),
 ];
 
 /// The checks of the surroundings. They run even if the target cannot be loaded.
@@ -119,9 +120,7 @@ fn backlog_cleanup_doctor(
         let mut loaded = None;
         let mut findings = examine("target", "its tables and columns exist", || {
             let target = loaded.insert(Target::load(target)?);
-            let names = target.recipes.as_ref().and_then(RecipeTable::problem);
-            let names = names.map(|detail| Problem { status: Status::Warn, detail, fix: None });
-            Ok(unused(target)?.into_iter().chain(id::not_unique(target)?).chain(names).collect())
+            Ok(unused(target)?.into_iter().chain(id::not_unique(target)?).collect())
         });
         if let Some(target) = &loaded {
             let check = |(check, examiner, healthy): Check<Target>| examine(check, healthy, || examiner(target));
@@ -153,6 +152,11 @@ fn unused(target: &Target) -> Result<Vec<Problem>> {
         Problem { status: Status::Warn, detail: refusal.message().into(), fix: refusal.hint().map(str::to_owned) }
     };
     Ok(target.unused()?.into_iter().map(problem).collect())
+}
+
+fn names(target: &Target) -> Result<Vec<Problem>> {
+    let problem = target.recipes.as_ref().map_or(Ok(None), RecipeTable::problem)?;
+    Ok(problem.into_iter().map(|detail| Problem { status: Status::Warn, detail, fix: None }).collect())
 }
 
 fn account(target: &Target) -> Result<Vec<Problem>> {

@@ -232,8 +232,12 @@ const ORDER: &str = "cleaned_count DESC, failed_count DESC, recipe_id";
 
 /// What a run has removed so far per recipe: of one that is summed up, the recipes that lost rows.
 pub fn recipes(run_id: i64) -> Result<Vec<RecipeCount>> {
+    // Until ALTER EXTENSION UPDATE the table has no policies and statuses.
     let recipes = format!(
-        "WITH {LOST}
+        "WITH lost AS (
+             SELECT lost.recipe_id, lost.removed
+             FROM backlog_cleanup.run_batch b, LATERAL ROWS FROM (unnest(b.recipe_ids), unnest(b.removed)) lost (recipe_id, removed)
+             WHERE b.run_id = $1)
          SELECT recipe_id, failed_count, cleaned_count FROM backlog_cleanup.run_recipe WHERE run_id = $1
          UNION ALL {COUNTED}
          ORDER BY {ORDER}"

@@ -22,6 +22,11 @@ pub fn elsewhere<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
+/// Forgets what has failed there, since nothing raises it.
+pub fn forget() {
+    FAILED.take();
+}
+
 /// Whether a failure is the last one of there.
 pub fn was_elsewhere(failure: &CaughtError) -> bool {
     FAILED.with_borrow(|failed| failed.as_ref() == Some(&told(failure)))

@@ -87,10 +87,10 @@ pub fn not_served(target: &Target) -> Result<Option<String>> {
     }
     let messages = if fits_failure_type(target)? { Vec::new() } else { numbers_read(&target.failure_type) };
     let is_long = |column: &&&Column| messages.contains(&column.number) || is_document(column.type_oid);
-    Ok(included.iter().find(is_long).map(|column| {
+    let plain = recipes.iter().chain(&order).filter(|column| column.expression.is_none());
+    Ok(plain.chain(&included).find(is_long).map(|column| {
         format!(
-            "no partial index can have {}, which an expression reads: PostgreSQL would refuse rows where it is long; a generated column of \
-             what the expression says can be indexed",
+            "no partial index can have {}: PostgreSQL would refuse rows where it is long; a generated column of what matters of it can be indexed",
             column.what()
         )
     }))

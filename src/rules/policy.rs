@@ -81,13 +81,19 @@ impl Names {
             if !target.has_failure_type_in_text() {
                 target.accepts(&target.failure_type, failure_type)?;
             }
-            read(format!("SELECT {}", target.written_failure_type(failure_type)))
+            let written = read(format!("SELECT {}", target.written_failure_type(failure_type)))?;
+            // A cast of somebody's may show NULL, which would be any.
+            written.ok_or_else(|| {
+                let message = format!("failure type \"{failure_type}\" is shown as NULL by its type");
+                let hint = format!("SELECT * FROM backlog_cleanup_failures({})", quote_literal(&target.name));
+                error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, hint)
+            })
         });
         let status = status.map(|status| target.written_status(status));
         Ok(Names {
-            recipe_id: recipe_id.transpose()?.flatten(),
-            failure_type: failure_type.transpose()?.flatten(),
-            status: status.transpose()?.flatten(),
+            recipe_id: recipe_id.transpose()?,
+            failure_type: failure_type.transpose()?,
+            status: status.transpose()?,
         })
     }
 

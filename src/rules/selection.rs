@@ -2,6 +2,7 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
+use crate::postgres::subtransaction::{briefly, raise_again, sqlstate};
 use crate::rules::policy::Names;
 use crate::target::Target;
 
@@ -38,19 +39,9 @@ impl<'a> Selection<'a> {
         self.failure_type.map_or(Ok(()), |_| target.finds_failure_types(|| target.set("fingerprint", "false")))?;
         let failure_type = self.failure_type.filter(|_| !target.has_failure_type_in_text());
         failure_type.map_or(Ok(()), |failure_type| target.accepts(&target.failure_type, failure_type))?;
-        let recipe_id = self.recipe_id.map(|recipe_id| {
-            // A cast of somebody's may show what cannot be read again.
-            if target.recipe_column.is_some() && target.recipe.has_text_as_written() {
-                return target.accepts(&target.recipe, recipe_id).map(|()| Some(recipe_id.to_owned()));
-            }
-            target.written_recipe(recipe_id)
-        });
+        let recipe_id = self.recipe_id.map(|recipe_id| written_recipe(target, recipe_id)).transpose()?;
         let status = self.status.map(|status| target.written_status(status)).transpose()?;
-        Ok(Names {
-            recipe_id: recipe_id.transpose()?.flatten(),
-            failure_type: self.failure_type.map(str::to_owned),
-            status: status.flatten(),
-        })
+        Ok(Names { recipe_id, failure_type: self.failure_type.map(str::to_owned), status })
     }
 
     /// The condition on a row `g` that it is selected; never NULL.
@@ -64,5 +55,24 @@ impl<'a> Selection<'a> {
             true => "true".to_owned(),
             false => format!("({}) IS TRUE", conditions.join(" AND ")),
         }
+    }
+}
+
+fn written_recipe(target: &Target, recipe_id: &str) -> Result<String> {
+    // A cast of somebody's may show what cannot be read again.
+    let is_shown =
+        target.recipe_columns.is_none() && target.recipe_column.is_some() && target.recipe.has_text_as_written();
+    if is_shown {
+        return target.accepts(&target.recipe, recipe_id).map(|()| recipe_id.to_owned());
+    }
+    match briefly(|| target.written_recipe(recipe_id)) {
+        Ok(written) => Ok(written),
+        // A part has no equality: reports have the id as rows show it.
+        Err(failure)
+            if sqlstate(&failure) == PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH && target.recipe_columns.is_some() =>
+        {
+            Ok(recipe_id.to_owned())
+        }
+        Err(failure) => raise_again(failure),
     }
 }

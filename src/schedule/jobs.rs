@@ -148,6 +148,12 @@ fn tick_jobs()
     Ok(TableIterator::new(ticking()?.into_iter().map(|job| (job.job_id, job.job_name, job.active))))
 }
 
+#[pg_extern(sql = false)]
+fn does_regular_run(command: Option<&str>, target: Option<&str>) -> Result<bool> {
+    let (Some(command), Some(target)) = (command, target) else { return Ok(false) };
+    Ok(told(command, &schema()?).works.iter().any(|work| work.is_regular_run_of(target)))
+}
+
 /// The jobs of this database that run a target, those with a regular run of the whole target first.
 pub fn jobs_of(target: &str) -> Result<Vec<Job>> {
     let mut found = all_jobs_of(target)?;

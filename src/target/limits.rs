@@ -16,9 +16,11 @@ use crate::target::mistake::Mistake;
 const LIMITS: &str = "
     SELECT string_agg(format('(%L, %I::text, %L, (%s) IS FALSE, to_jsonb(%s))', attname, attname, what, is_kept,
                              CASE WHEN attname = 'run_between' THEN $$'{01:00,05:00}'::text[]$$
-                                  WHEN attname = 'max_share' THEN 'least(greatest(max_share, 0), 100)'
-                                  WHEN starts_with(attname, 'max_') THEN format('%L::%s', CASE atttypid WHEN 'interval'::regtype THEN '1 s' ELSE '1' END,
-                                                                          atttypid::regtype)
+                                  WHEN attname = 'pause' THEN $$least(greatest(pause, '0'), '1 day')$$
+                                  WHEN attname = 'max_share' THEN 'CASE WHEN max_share < 0 THEN 0 ELSE 100 END'
+                                  WHEN starts_with(attname, 'max_') AND atttypid = 'interval'::regtype
+                                  THEN format($$least(greatest(%I, '1 s'), '1000 years')$$, attname)
+                                  WHEN starts_with(attname, 'max_') THEN '1'
                                   ELSE coalesce(pg_get_expr(adbin, adrelid), 'NULL::text') END), ', ')
     FROM (
         SELECT attrelid, attname, attnum, atttypid, replace(substr(conname, length(attname) + 2), '_', ' '), pg_get_expr(conbin, conrelid)

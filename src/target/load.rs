@@ -507,7 +507,15 @@ impl TargetRow {
         let look = "SELECT oid::regclass FROM pg_class WHERE relkind IN ('r', 'p', 'f')";
         let mistake = |sqlstate, wrong| Mistake::new(sqlstate, key, wrong, look.into());
         let Some(found) = Table::find(written)? else {
-            let wrong = mistake(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, format!("table \"{written}\" does not exist"));
+            let wrong = match written {
+                // What `sql/dump.sql` writes.
+                "not_restored" => {
+                    "a dump has brought its policies, and not the target: restore backlog_cleanup.target of that dump"
+                        .to_owned()
+                }
+                _ => format!("table \"{written}\" does not exist"),
+            };
+            let wrong = mistake(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, wrong);
             let like = tables_like(written, kinds)?;
             return Ok(Err(wrong.there_are("tables of such a name", &like, written).or_only(&like)));
         };

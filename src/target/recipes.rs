@@ -8,12 +8,12 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 use serde_json::Value;
 
-use crate::postgres::elsewhere::elsewhere;
+use crate::postgres::elsewhere::{elsewhere, forget};
 use crate::postgres::error::{Result, error};
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::stream::stream;
-use crate::postgres::subtransaction::{briefly, is_cancel, said};
+use crate::postgres::subtransaction::{briefly, is_cancel, raise_again, said, sqlstate};
 use crate::target::column::document_of;
 use crate::target::{RecipeTable, Target};
 
@@ -62,7 +62,7 @@ impl Target {
     }
 
     /// A recipe as rows have it, `bounded`. Errors: 22P02 and 22023 (no row can have it).
-    pub fn written_recipe(&self, recipe_id: &str) -> Result<Option<String>> {
+    pub fn written_recipe(&self, recipe_id: &str) -> Result<String> {
         let refused = |reason: &str| {
             error(
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -71,7 +71,7 @@ impl Target {
             )
         };
         let value = if sha256(recipe_id).is_some() && !self.recipe.is_integer() {
-            return Ok(Some(recipe_id.to_owned()));
+            return Ok(recipe_id.to_owned());
         } else if let Some(columns) = self.recipe_parts() {
             let keys: BTreeSet<&str> = columns.iter().map(|(name, _)| *name).collect();
             let Ok(Value::Object(document)) = serde_json::from_str(recipe_id) else {
@@ -101,7 +101,9 @@ impl Target {
             self.recipe.text_of(&self.recipe.literal(recipe_id))
         };
         let written = reading_as_owner_of(&self.table, || read_one::<String>(&format!("SELECT {value}"), &[]))?;
-        Ok(written.map(|written| bounded(&written).into_owned()))
+        // A cast of somebody's may show NULL, which is no recipe and not all of them.
+        let written = written.ok_or_else(|| refused("whose type shows it as NULL"))?;
+        Ok(bounded(&written).into_owned())
     }
 }
 
@@ -174,15 +176,18 @@ impl RecipeTable {
                 }
             })
         };
-        briefly(|| elsewhere(|| reading_as_owner_of(table, take)))?;
-        Ok(names)
+        let read = briefly(|| elsewhere(|| reading_as_owner_of(table, take)));
+        // Nobody is told of it as an error.
+        forget();
+        read.map(|()| names)
     }
 
-    /// Why names of recipes cannot be read.
-    pub fn problem(&self) -> Option<String> {
+    /// Why names of recipes cannot be read. Errors: 55P03.
+    pub fn problem(&self) -> Result<Option<String>> {
         match self.names(&HashSet::new()) {
             Err(failure) if is_cancel(&failure) => failure.rethrow(),
-            read => read.err().map(|failure| self.unreadable(&failure)),
+            Err(failure) if sqlstate(&failure) == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => raise_again(failure),
+            read => Ok(read.err().map(|failure| self.unreadable(&failure))),
         }
     }
 

@@ -148,7 +148,7 @@ impl Target {
     }
 
     /// A status in scope, as the target's `names_of_statuses` have it. Errors: 22P02 (no row can have it), 22023 (its rows are out of scope).
-    pub fn written_status(&self, status: &str) -> Result<Option<String>> {
+    pub fn written_status(&self, status: &str) -> Result<String> {
         let out_of_scope = || {
             error(
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -165,7 +165,7 @@ impl Target {
         let cases: Vec<String> = self.names_of_statuses.iter().zip(&self.statuses).map(is).collect();
         let known = format!("SELECT CASE {} END", cases.join(" "));
         let written = reading_as_owner_of(&self.table, || read_one::<String>(&known, &[]))?;
-        written.ok_or_else(out_of_scope).map(Some)
+        written.ok_or_else(out_of_scope)
     }
 
     /// The condition on a row `g` that it has this status.

@@ -253,7 +253,11 @@ fn a_policy_for_a_status_is_obeyed_however_its_value_is_written() {
 fn a_selection_means_the_value_however_it_is_written() {
     let (_cluster, mut client) = database();
     client
-        .batch_execute("ALTER TABLE job ADD whole int, ADD done boolean, ADD at_day date, ADD ratio float8, ADD words text[], ADD code char(5)")
+        .batch_execute("CREATE TYPE kind AS ENUM ('one', 'two'); CREATE DOMAIN kind_of AS kind; CREATE TYPE shy AS (k int);
+             CREATE FUNCTION shown(shy) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT CASE WHEN ($1).k > 0 THEN ($1).k::text END$$;
+             CREATE CAST (shy AS text) WITH FUNCTION shown(shy);
+             ALTER TABLE job ADD whole int, ADD done boolean, ADD at_day date, ADD ratio float8, ADD words text[], ADD code char(5), ADD kind kind_of,
+                             ADD shy shy")
         .unwrap();
     let set = |columns: &str| format!("UPDATE backlog_cleanup.target SET {columns} WHERE name = 'public'");
     for (columns, selection) in [
@@ -262,7 +266,8 @@ fn a_selection_means_the_value_however_it_is_written() {
         ("recipe_column = 'at_day'", "recipe_id => '20200102'"),
         ("recipe_column = 'words'", r#"recipe_id => '{"x","1"}'"#),
         ("recipe_column = 'code'", "recipe_id => 'ab   '"),
-        ("recipe_column = NULL, recipe_columns = '{queue,whole}'", r#"recipe_id => '{"whole":1,"queue":"a"}'"#),
+        ("recipe_columns = '{queue,whole}'", r#"recipe_id => '{"whole":1,"queue":"a"}'"#),
+        ("recipe_columns = '{queue,kind}'", r#"recipe_id => '{"kind": "one", "queue": "a"}'"#),
         ("status_column = 'done', statuses = '{f,yes}'", "status => 'on'"),
         ("status_column = 'whole', statuses = '{01,2}'", "status => '+1'"),
     ] {
@@ -274,8 +279,8 @@ fn a_selection_means_the_value_however_it_is_written() {
             client
                 .batch_execute(
                     "TRUNCATE job;
-                     INSERT INTO job (queue, document, ratio, at_day, words, code, whole, done)
-                     SELECT 'a', jsonb_build_object('k', i % 2), i % 2, '2020-01-01'::date + i % 2, ARRAY['x', (i % 2)::text],
+                     INSERT INTO job (queue, kind, document, ratio, at_day, words, code, whole, done)
+                     SELECT 'a', (ARRAY['two', 'one'])[1 + i % 2]::kind_of, jsonb_build_object('k', i % 2), i % 2, '2020-01-01'::date + i % 2, ARRAY['x', (i % 2)::text],
                             (ARRAY['ab', 'b'])[2 - i % 2], 2 - i % 2, i % 2 = 1
                      FROM generate_series(1, 20) i",
                 )
@@ -290,9 +295,19 @@ fn a_selection_means_the_value_however_it_is_written() {
             ))
             .unwrap();
     }
-    client.batch_execute(&set("recipe_column = NULL, recipe_columns = '{queue,whole}'")).unwrap();
-    let (sqlstate, ..) = refused(client.batch_execute("SELECT backlog_cleanup_emergency('public', recipe_id => 'a')"));
-    assert_eq!(sqlstate, "22023");
+    // What is no recipe is not all of them.
+    for (columns, recipe_id) in
+        [("recipe_columns = '{queue,whole}'", "a"), ("recipe_columns = NULL, recipe_column = 'shy'", "(0)")]
+    {
+        client.batch_execute(&set(columns)).unwrap();
+        for call in [
+            "SELECT backlog_cleanup_emergency('public', recipe_id => $)",
+            "SELECT backlog_cleanup_set_policy(recipe_id => $, target => 'public')",
+        ] {
+            let call = call.replace('$', &format!("'{recipe_id}'"));
+            assert_eq!(refused(client.batch_execute(&call)).0, "22023", "{call}");
+        }
+    }
 }
 
 #[test]

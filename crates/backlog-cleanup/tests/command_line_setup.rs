@@ -135,6 +135,20 @@ fn a_second_database_gets_a_job_of_its_own_after_a_test_job_that_removes_nothing
     assert_eq!(number(&mut shop, "SELECT count(*) FROM generations"), 30);
     let detail = setup(&[]).json()["steps"][1]["detail"].as_str().unwrap().to_owned();
     assert!(detail.starts_with("backlog-cleanup-daily@shop at 0 2 * * *") && detail.ends_with("in database postgres"));
+    // Jobs there are told by what they call.
+    for (command, outcome) in [
+        ("SELECT public.backlog_cleanup_tick()", "created"),
+        ("SELECT public.backlog_cleanup_failed_generations(dry_run => true)", "created"),
+        ("CALL public.backlog_cleanup_run(batch_size => 2000)", "kept"),
+        ("SELECT * FROM public.backlog_cleanup_failed_generations(''generations'', force => false)", "kept"),
+    ] {
+        home.batch_execute(&format!(
+            "DELETE FROM cron.job; SELECT cron.schedule_in_database('there', '0 2 * * *', '{command}', 'shop')"
+        ))
+        .unwrap();
+        let done = setup(&["--arm"]).json();
+        assert!(outcomes(&done).contains(&("job", outcome)), "{command}: {done}");
+    }
 }
 
 #[test]

@@ -36,7 +36,12 @@ const CONSTRAINTS: &str = "
                               'is_built_in', NOT EXISTS (
                                   SELECT FROM pg_depend WHERE classid = 'pg_constraint'::regclass AND objid = con.oid
                                     AND NOT (refclassid = 'pg_type'::regclass AND refobjid = con.contypid)))
-    FROM pg_attribute a JOIN pg_constraint con ON con.contypid = a.atttypid
+    FROM pg_attribute a
+    CROSS JOIN LATERAL (
+        WITH RECURSIVE domain (oid) AS (
+            SELECT a.atttypid UNION SELECT typbasetype FROM domain JOIN pg_type USING (oid) WHERE typtype = 'd'
+        ) SELECT oid FROM domain) domain
+    JOIN pg_constraint con ON con.contypid = domain.oid
     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND con.contype = 'c'
     UNION ALL
     SELECT jsonb_build_object('kind', 'p', 'name', p.partrelid::regclass::text,
@@ -154,7 +159,7 @@ fn equal(there: &[String], here: &[String]) -> String {
 }
 
 /// Answers a question about a table as its owner; `None` if PostgreSQL cannot answer.
-fn ask(table: &Table, question: String) -> Option<bool> {
+pub(super) fn ask(table: &Table, question: String) -> Option<bool> {
     let answer = || {
         // What the catalogs have written out is found in no other schema.
         set_local("search_path", "pg_catalog, pg_temp");

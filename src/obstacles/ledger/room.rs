@@ -1,10 +1,12 @@
 //! Whether there is room for the row: in its columns, and in the sequences that number it.
 
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 use serde::Deserialize;
 
 use crate::obstacles::ledger::answer::refuses;
 use crate::obstacles::ledger::column::{Column, Columns};
+use crate::obstacles::ledger::constraint::ask;
 use crate::obstacles::problem::{Problem, rows_of};
 use crate::postgres::error::Result;
 use crate::postgres::owner::reading_as_owner_of;
@@ -52,9 +54,12 @@ fn too_large(written: &str, largest: i64) -> Option<String> {
 const SEQUENCES: &str = "
     SELECT jsonb_build_object(
                'oid', s.seqrelid::bigint, 'name', s.seqrelid::regclass::text, 'column', a.attname, 'start', seqstart,
-               'increment', seqincrement, 'min', seqmin, 'max', seqmax, 'cycles', seqcycle,
+               'increment', seqincrement, 'min', seqmin, 'max', seqmax, 'cycles', seqcycle, 'quoted', quote_ident(a.attname),
+               'is_unique', EXISTS (SELECT FROM pg_index WHERE indrelid = $1 AND indisunique AND indisvalid AND indpred IS NULL
+                                      AND indnkeyatts = 1 AND indkey[0] = a.attnum),
                'largest', CASE WHEN filled.is_identity OR pg_get_expr(d.adbin, d.adrelid) ~ '^nextval[(][^()]*[)]$' THEN
-                   CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 END END)
+                   CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647
+                                   WHEN 'int8'::regtype THEN 9223372036854775807 END END)
     FROM (
         SELECT adnum AS number, objid, refobjid AS sequence, false AS is_identity
         FROM pg_attrdef JOIN pg_depend ON classid = 'pg_attrdef'::regclass AND objid = pg_attrdef.oid
@@ -73,6 +78,8 @@ struct Sequence {
     oid: u32,
     name: String,
     column: String,
+    quoted: String,
+    is_unique: bool,
     start: i64,
     increment: i64,
     min: i64,
@@ -82,7 +89,8 @@ struct Sequence {
     largest: Option<i64>,
 }
 
-/// Finds sequences that are at their end, or have come to numbers that their column cannot have.
+/// Finds sequences that are at their end, have come to numbers that their column cannot have, or come to one that a row has already, as
+/// after a restore.
 pub fn sequences(ledger: &Ledger) -> Result<Vec<Problem>> {
     let mut found = Vec::new();
     for sequence in rows_of::<Sequence>(SEQUENCES, &[ledger.table.oid.into()])? {
@@ -94,7 +102,14 @@ pub fn sequences(ledger: &Ledger) -> Result<Vec<Problem>> {
             Some(largest) if next.is_some_and(|next| next > largest) => {
                 format!("sequence {} is past {largest}, the end of column \"{}\"", sequence.name, sequence.column)
             }
-            _ => continue,
+            Some(_) => {
+                let taken = next.filter(|_| sequence.is_unique).filter(|next| sequence.is_taken(*next, &ledger.table));
+                let Some(next) = taken else { continue };
+                let reason = format!("sequence {} comes to {next}, which a row has already", sequence.name);
+                found.push(Problem { fix: Some(sequence.catch_up(&ledger.table)), ..refuses(ledger, &reason) });
+                continue;
+            }
+            None => continue,
         };
         found.push(refuses(ledger, &reason));
     }
@@ -109,5 +124,19 @@ impl Sequence {
         let last = format!("SELECT CASE WHEN is_called THEN last_value END FROM {}", table.name);
         let last = reading_as_owner_of(&table, || read_one::<i64>(&last, &[]))?;
         Ok(Some(last.map_or(Some(self.start), |last| last.checked_add(self.increment))))
+    }
+
+    fn is_taken(&self, number: i64, table: &Table) -> bool {
+        let taken = format!(
+            "SELECT EXISTS (SELECT FROM {} r WHERE r.{} OPERATOR(pg_catalog.=) {number})",
+            table.name, self.quoted
+        );
+        ask(table, taken) == Some(true)
+    }
+
+    /// The statement that lets it go on behind the numbers that there are.
+    fn catch_up(&self, table: &Table) -> String {
+        let last = if self.increment > 0 { "max" } else { "min" };
+        format!("SELECT setval({}, (SELECT {last}({}) FROM {}))", quote_literal(&self.name), self.quoted, table.name)
     }
 }

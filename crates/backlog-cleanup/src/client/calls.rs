@@ -287,6 +287,12 @@ pub async fn job_names(database: &mut PgConnection) -> Result<Vec<String>> {
     query_scalar(names).fetch_all(database).await
 }
 
+/// Whether a job with this command does a regular run of the whole target.
+pub async fn does_regular_run(database: &mut PgConnection, command: &str, target: &str) -> Result<bool> {
+    let ask = "SELECT backlog_cleanup.does_regular_run($1, $2)";
+    query_scalar(ask).bind(command).bind(target).fetch_one(database).await
+}
+
 /// The job that runs a target; null if there is none.
 pub async fn job(database: &mut PgConnection, target: &str) -> Result<Value> {
     let call = "SELECT backlog_cleanup_status_json(target => $1) -> 'schedule'";

@@ -72,7 +72,7 @@ async fn registered(
         work.commit().await?;
         steps.extend(test_job::offer(setup, output, connection, &command, None).await?);
         if !arms(setup, output, &name, schedule, &here)? {
-            return Ok(not_armed());
+            return Ok(not_armed(target));
         }
     }
     let mut work = begin(connection).await?;
@@ -108,13 +108,22 @@ async fn elsewhere(
     let mut work = begin(&mut home_connection).await?;
     let jobs: Vec<Value> = query_scalar(&jobs).fetch_all(&mut *work).await?;
     work.commit().await?;
-    if let Some(job) = jobs.iter().find(|job| runs(job, target)) {
-        return Ok(Step::new("job", "kept", format!("{}, in database {home}", described(job))));
+    let mut work = begin(connection).await?;
+    let mut kept = None;
+    for job in &jobs {
+        let command = job["command"].as_str().unwrap_or_default();
+        if kept.is_none() && calls::does_regular_run(&mut work, command, target).await? {
+            kept = Some(Step::new("job", "kept", format!("{}, in database {home}", described(job))));
+        }
+    }
+    work.commit().await?;
+    if let Some(kept) = kept {
+        return Ok(kept);
     }
     steps.extend(test_job::offer(setup, output, &mut home_connection, &command, Some(&here)).await?);
     let name = job_name_in(&here, &job_name(target));
     if !arms(setup, output, &name, schedule, home)? {
-        return Ok(not_armed());
+        return Ok(not_armed(target));
     }
     let mut work = begin(&mut home_connection).await?;
     match work.execute(statement.as_str()).await.map_err(Failure::from) {
@@ -138,15 +147,12 @@ fn arms(setup: &Setup, output: &Output, name: &str, schedule: &str, database: &s
     setup.agrees(setup.arm || setup.yes, "--arm", &question, output)
 }
 
-fn not_armed() -> Step {
-    Step::new("job", "not armed", "nothing is removed at night: backlog-cleanup setup --arm")
-}
-
-/// Whether a job names this target and no other.
-fn runs(job: &Value, target: &str) -> bool {
-    let command = job["command"].as_str().unwrap_or_default();
-    let names = command.contains(&format!("'{}'", target.replace('\'', "''")));
-    names || target == DEFAULT_TARGET && command.trim_end_matches(';').ends_with("()")
+fn not_armed(target: &str) -> Step {
+    let target = match target {
+        DEFAULT_TARGET => String::new(),
+        other => format!(" --target '{}'", printable(other).replace('\'', r"'\''")),
+    };
+    Step::new("job", "not armed", format!("nothing is removed at night: backlog-cleanup setup --arm{target}"))
 }
 
 fn described(job: &Value) -> String {
