@@ -110,6 +110,14 @@ impl Mistake {
         Mistake { right: self.right.map(|_| list.into()), ..self }
     }
 
+    /// The column, which has its default, is right as NULL in a new row, unless there is something better.
+    pub fn or_left_out(mut self) -> Mistake {
+        if self.right.is_none() {
+            (self.right, self.is_guess) = (Some(Value::Null), true);
+        }
+        self
+    }
+
     /// The column is right as NULL, unless there is something better.
     pub fn or_null(self) -> Mistake {
         self.or(Value::Null)
@@ -151,7 +159,13 @@ impl TargetRow {
     }
 
     fn correction(&self, mistakes: &[Mistake], before: Option<&str>) -> Result<String> {
-        let is_unknown = |mistake: &&Mistake| mistake.right.is_none() || mistake.is_guess && before.is_none();
+        let is_new = before == Some("{}");
+        let is_unknown = |mistake: &&Mistake| match &mistake.right {
+            None => true,
+            // What is left out of a new row, nobody has wanted.
+            Some(Value::Null) => mistake.is_guess && !is_new,
+            Some(_) => mistake.is_guess && before.is_none(),
+        };
         if let Some(Mistake { look, .. }) = mistakes.iter().find(is_unknown) {
             return Ok(look.clone());
         }

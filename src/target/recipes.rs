@@ -10,10 +10,13 @@ use serde_json::Value;
 
 use crate::postgres::elsewhere::{elsewhere, forget};
 use crate::postgres::error::{Result, error};
+use crate::postgres::met::is_about_a_row;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
+use crate::postgres::retold::OWN;
+use crate::postgres::sqlstate::exact;
 use crate::postgres::stream::stream;
-use crate::postgres::subtransaction::{briefly, is_cancel, raise_again, said, sqlstate};
+use crate::postgres::subtransaction::{briefly, raise_again, reported, said, sqlstate};
 use crate::target::column::document_of;
 use crate::target::{RecipeTable, Target};
 
@@ -135,7 +138,7 @@ impl RecipeNames {
             None => None,
             Some(recipes) => match recipes.names(&ids.flatten().collect()) {
                 Ok(names) => Some(names),
-                Err(failure) if is_cancel(&failure) => failure.rethrow(),
+                Err(failure) if !is_of_a_name(&failure) => raise_again(failure),
                 Err(failure) => {
                     ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, recipes.unreadable(&failure), "backlog_cleanup")
                         .set_hint(format!("SELECT * FROM backlog_cleanup_doctor({})", quote_literal(&target.name)))
@@ -182,11 +185,10 @@ impl RecipeTable {
         read.map(|()| names)
     }
 
-    /// Why names of recipes cannot be read. Errors: 55P03.
+    /// Why names of recipes cannot be read.
     pub fn problem(&self) -> Result<Option<String>> {
         match self.names(&HashSet::new()) {
-            Err(failure) if is_cancel(&failure) => failure.rethrow(),
-            Err(failure) if sqlstate(&failure) == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => raise_again(failure),
+            Err(failure) if !is_of_a_name(&failure) => raise_again(failure),
             read => Ok(read.err().map(|failure| self.unreadable(&failure))),
         }
     }
@@ -194,4 +196,10 @@ impl RecipeTable {
     fn unreadable(&self, failure: &CaughtError) -> String {
         format!("the names in {} cannot be read, and reports have ids instead: {}", self.table.name, said(failure))
     }
+}
+
+/// Whether one name is to blame for a failure, and not the server, the session, or a privilege; a refusal of this extension is about the
+/// code of whoever owns the table or the view.
+fn is_of_a_name(failure: &CaughtError) -> bool {
+    is_about_a_row(failure, &exact(sqlstate(failure))) && reported(failure).function_name() != Some(OWN)
 }

@@ -858,13 +858,9 @@ fn a_sqlstate_of_the_owners_own_reaches_the_caller() {
         .batch_execute(
             "CREATE ROLE ledgers; CREATE ROLE operator; SELECT backlog_cleanup_grant('operator', 'operator');
              GRANT USAGE, CREATE ON SCHEMA public TO ledgers; ALTER TABLE credit_transactions OWNER TO ledgers;
-             ALTER TABLE recipes RENAME TO real_recipes;
              CREATE FUNCTION full_up() RETURNS trigger LANGUAGE plpgsql AS
                  $$BEGIN RAISE 'the ledger is full' USING ERRCODE = TG_ARGV[0]; END$$;
-             CREATE TRIGGER full_up BEFORE INSERT ON credit_transactions FOR EACH ROW EXECUTE FUNCTION full_up('ABC12');
-             CREATE FUNCTION no() RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE 'no' USING ERRCODE = 'ABC13'; END$$;
-             CREATE VIEW recipes AS SELECT 1 AS id, no() AS name; ALTER VIEW recipes OWNER TO ledgers;
-             GRANT SELECT ON recipes TO ledgers",
+             CREATE TRIGGER full_up BEFORE INSERT ON credit_transactions FOR EACH ROW EXECUTE FUNCTION full_up('ABC12')",
         )
         .unwrap();
     fail(&mut client, 1, 100);
@@ -875,8 +871,6 @@ fn a_sqlstate_of_the_owners_own_reaches_the_caller() {
             ("SELECT backlog_cleanup_emergency(rehearse => true)", "ABC12"),
             ("CALL backlog_cleanup_run()", "ABC12"),
             ("CALL backlog_cleanup_run(workers => 2)", "ABC12"),
-            ("SELECT backlog_cleanup_status_json()", "ABC13"),
-            ("SELECT * FROM backlog_cleanup_status()", "ABC13"),
             // Its error is no longer the one before.
             ("SELECT backlog_cleanup_emergency(recipe_id => 'x')", "22P02"),
         ] {

@@ -396,8 +396,13 @@ fn what_fails_in_a_ledger_or_in_the_names_of_recipes_is_taken_for_no_expressions
                      SELECT setval('calls', 1, false), setval('fired', 1, false)",
                 )
                 .unwrap();
-            let (sqlstate, message, _) = refused(client.batch_execute(call));
-            assert_eq!((sqlstate.as_str(), message.as_str()), ("P0001", "closed"), "{makes} {call}");
+            // Names are only shown.
+            if makes.contains("TRIGGER") {
+                let (sqlstate, message, _) = refused(client.batch_execute(call));
+                assert_eq!((sqlstate.as_str(), message.as_str()), ("P0001", "closed"), "{makes} {call}");
+            } else {
+                client.batch_execute(call).unwrap();
+            }
             let fired = number(&mut client, "SELECT last_value FROM fired");
             assert!(fired <= all(call), "{makes} {call}: each row's trigger once, {fired}");
             client.batch_execute(call).unwrap();

@@ -39,7 +39,12 @@ fn rows_of_accounts_that_are_only_called_equal_stay() {
         let write = format!("UPDATE backlog_cleanup.target SET account = '{account}' WHERE name = 't'");
         client.batch_execute(&write).unwrap();
         client.batch_execute("ALTER TABLE backlog_cleanup.target ENABLE TRIGGER USER").unwrap();
-        client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
+        // What is not refused removes nothing.
+        if column.starts_with("float4") {
+            client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
+        } else {
+            assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_emergency('t')")).0, "22023", "{column}");
+        }
         assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 40, "{column}");
         let (sqlstate, message, _) = refused(client.batch_execute("SELECT backlog_cleanup_check('t')"));
         let said = format!("\"{account}\" becomes \"{stored}\"");
