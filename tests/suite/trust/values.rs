@@ -40,7 +40,7 @@ fn rows_of_accounts_that_are_only_called_equal_stay() {
         client.batch_execute(&write).unwrap();
         client.batch_execute("ALTER TABLE backlog_cleanup.target ENABLE TRIGGER USER").unwrap();
         // What is not refused removes nothing.
-        if column.starts_with("float4") {
+        if ["float4", "char("].iter().any(|of| column.starts_with(of)) {
             client.batch_execute("SELECT backlog_cleanup_emergency('t')").unwrap();
         } else {
             assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_emergency('t')")).0, "22023", "{column}");
