@@ -21,8 +21,8 @@ pub struct Mistake {
     instead: Option<String>,
     /// The value that is right: a string, a list of strings, a boolean or null.
     right: Option<Value>,
-    /// Whether that is what whoever writes the row has probably meant, as a name that is near. What a target has that was right once, nobody
-    /// can guess: another table may be another team's.
+    /// Whether that is a guess, such as a name that is near. It is good for a row that is being written. Of a stored target nobody can guess: a
+    /// table of such a name may be another team's.
     is_guess: bool,
     /// The statement that shows what there is, for a mistake that only a person can correct.
     look: String,
