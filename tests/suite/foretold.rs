@@ -441,6 +441,29 @@ fn what_nothing_would_obey_is_warned_of_when_it_is_written_and_seen_when_it_beco
 }
 
 #[test]
+fn no_status_is_missed_that_rows_have_in_another_spelling_nor_taken_from_a_policy() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "ALTER TABLE job ALTER state DROP DEFAULT, ALTER state TYPE int USING 4 + id % 2;
+             UPDATE backlog_cleanup.target SET statuses = '{4,+1}', completed_status = '{05}', pending_status = NULL, processing_status = NULL
+             WHERE name = 't'",
+        )
+        .unwrap();
+    // A run has looked for both, and found none of one: that is told with a fix, unless a policy names it.
+    client
+        .batch_execute("SELECT backlog_cleanup_failed_generations('t'); INSERT INTO job (id, state) VALUES (201, 4)")
+        .unwrap();
+    let (status, detail, fix) = finding(&mut client, "rows");
+    assert!(status == "warn" && detail.starts_with("no row has status \"+1\"") && fix.is_some(), "{detail} {fix:?}");
+    client.batch_execute("SELECT backlog_cleanup_set_policy(status => '1', enabled => false, target => 't')").unwrap();
+    let (status, detail, fix) = finding(&mut client, "rows");
+    assert!(status == "warn" && detail.starts_with("no row has status \"+1\"") && fix.is_none(), "{detail} {fix:?}");
+}
+
+#[test]
 fn a_reference_without_an_index_behind_a_cascade_is_seen() {
     let cluster = Cluster::start("");
     let mut client = cluster.connect();

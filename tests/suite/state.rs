@@ -988,3 +988,21 @@ fn c4_a_failed_night_is_in_the_history_though_its_transaction_is_gone() {
     client.batch_execute("RESET ROLE; SELECT backlog_cleanup_failed_generations(force => true)").unwrap();
     assert_eq!(cluster::last_state(&mut client).as_deref(), Some("completed"));
 }
+
+#[test]
+fn the_hint_of_a_session_that_is_read_only_lets_the_next_call_work() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    for (read_only, call) in [
+        ("SET default_transaction_read_only = on", "CALL backlog_cleanup_run()"),
+        ("SET default_transaction_read_only = on", "SELECT backlog_cleanup_emergency()"),
+        ("BEGIN READ ONLY", "SELECT backlog_cleanup_emergency()"),
+    ] {
+        client.batch_execute(read_only).unwrap();
+        let (sqlstate, _, hint) = refused(client.batch_execute(call));
+        assert_eq!(sqlstate, "25006", "{read_only}, {call}");
+        client.batch_execute(&hint).unwrap();
+        client.batch_execute(call).unwrap_or_else(|failure| panic!("{read_only}, {call}: {failure:?}"));
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+}

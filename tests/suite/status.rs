@@ -326,3 +326,18 @@ fn names_that_cannot_be_read_stop_no_run_and_no_report() {
     client.batch_execute("CALL backlog_cleanup_run('t', 'emergency', batch_size => 10)").unwrap();
     assert_eq!(number(&mut client, left), 1);
 }
+
+#[test]
+fn explain_says_of_a_row_without_a_status_that_it_has_not_finished() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO job (id, at) VALUES (201, NULL);
+             UPDATE backlog_cleanup.target SET status_column = NULL WHERE name = 't'",
+        )
+        .unwrap();
+    let reason = "SELECT verdict || ': ' || reason FROM backlog_cleanup_explain('201', 't')";
+    assert_eq!(value::<String>(&mut client, reason), "out of scope: its at is NULL: it has not finished");
+}

@@ -114,6 +114,16 @@ fn the_upgrade_of_a_filled_0_2_0_removes_what_0_2_0_would_have() {
     client.batch_execute(include_str!("../../demo/platform.sql")).unwrap();
     client.batch_execute("CREATE EXTENSION backlog_cleanup VERSION '0.2.0'").unwrap();
     client.batch_execute(FILLED).unwrap();
+    // A page of the history, until the upgrade.
+    client
+        .batch_execute(
+            "BEGIN;
+             INSERT INTO backlog_cleanup.run (target, mode, requested_by, state, total_failed, removed, recipes_affected, started_at)
+             VALUES ('generations', 'regular', 'postgres', 'completed', 0, 0, 0, now());
+             SELECT backlog_cleanup_run_details(max(id)) FROM backlog_cleanup.run;
+             ROLLBACK",
+        )
+        .unwrap();
     client.batch_execute("CREATE TABLE saved AS TABLE generations").unwrap();
     let runs = [
         "SELECT backlog_cleanup_failed_generations($1)",

@@ -109,17 +109,13 @@ async fn elsewhere(
     let jobs: Vec<Value> = query_scalar(&jobs).fetch_all(&mut *work).await?;
     work.commit().await?;
     let mut work = begin(connection).await?;
-    let mut kept = None;
     for job in &jobs {
-        let command = job["command"].as_str().unwrap_or_default();
-        if kept.is_none() && calls::does_regular_run(&mut work, command, target).await? {
-            kept = Some(Step::new("job", "kept", format!("{}, in database {home}", described(job))));
+        if calls::does_regular_run(&mut work, job["command"].as_str().unwrap_or_default(), target).await? {
+            work.commit().await?;
+            return Ok(Step::new("job", "kept", format!("{}, in database {home}", described(job))));
         }
     }
     work.commit().await?;
-    if let Some(kept) = kept {
-        return Ok(kept);
-    }
     steps.extend(test_job::offer(setup, output, &mut home_connection, &command, Some(&here)).await?);
     let name = job_name_in(&here, &job_name(target));
     if !arms(setup, output, &name, schedule, home)? {
