@@ -19,6 +19,7 @@ ALTER TABLE backlog_cleanup.run
     ADD COLUMN status text,
     ADD COLUMN wal_bytes bigint,
     ADD COLUMN full_page_images bigint,
+    ADD COLUMN unreadable bigint NOT NULL DEFAULT 0,
     DROP CONSTRAINT run_state_check,
     ADD CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['running', 'completed', 'stopped', 'interrupted', 'failed']));
 COMMENT ON COLUMN backlog_cleanup.run.status IS 'the status that was selected, or NULL';
@@ -912,6 +913,7 @@ COMMENT ON COLUMN backlog_cleanup.run.kept_back IS
     'rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error';
 COMMENT ON COLUMN backlog_cleanup.run.given_up IS
     'of the rows kept back, those not tried one by one, since too many others were refused';
+COMMENT ON COLUMN backlog_cleanup.run.unreadable IS 'of the rows kept back, those for which an expression of the target fails';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back_sqlstate IS
     'the SQLSTATE that the first row kept back has met; NULL if a trigger or a rule left the row where it is';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back_message IS 'the message that it has met, or NULL';

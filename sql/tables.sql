@@ -288,7 +288,8 @@ CREATE TABLE backlog_cleanup.run (
     include_held     boolean NOT NULL DEFAULT false,
     status           text,
     wal_bytes        bigint,
-    full_page_images bigint
+    full_page_images bigint,
+    unreadable       bigint NOT NULL DEFAULT 0
 );
 CREATE INDEX run_target_id_idx ON backlog_cleanup.run (target, id DESC);
 COMMENT ON TABLE backlog_cleanup.run IS 'history: one row per run, written in the transactions that remove';
@@ -310,6 +311,7 @@ COMMENT ON COLUMN backlog_cleanup.run.kept_back IS
     'rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error';
 COMMENT ON COLUMN backlog_cleanup.run.given_up IS
     'of the rows kept back, those not tried one by one, since too many others were refused';
+COMMENT ON COLUMN backlog_cleanup.run.unreadable IS 'of the rows kept back, those for which an expression of the target fails';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back_sqlstate IS
     'the SQLSTATE that the first row kept back has met; NULL if a trigger or a rule left the row where it is';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back_message IS 'the message that it has met, or NULL';

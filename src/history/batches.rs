@@ -100,7 +100,7 @@ pub fn keep_changed(run_id: i64) -> Result<()> {
             kept_back_sqlstate = CASE WHEN kept_back > 0 THEN kept_back_sqlstate END,
             kept_back_row = CASE WHEN kept_back > 0 THEN kept_back_row END,
             kept_back_message = CASE WHEN kept_back > 0 THEN kept_back_message ELSE $2 END
-        FROM (SELECT r.id, sum(coalesce(c.removable, c.failed)) - r.removed - r.kept_back - r.skipped AS missing
+        FROM (SELECT r.id, sum(coalesce(c.removable, c.failed)) - r.removed - (r.kept_back - r.unreadable) - r.skipped AS missing
               FROM backlog_cleanup.run r JOIN backlog_cleanup.run_cutoff c ON c.run_id = r.id
               WHERE r.id = $1 AND r.state = 'running'
                 -- A part that looks again.
@@ -141,7 +141,7 @@ fn sum_up_kept_back(table: &str, of_cutoff: &str) -> String {
              SELECT of_place.place, turn.rows,
                     sum(turn.rows) OVER (ORDER BY turn.turn, of_place.place ROWS UNBOUNDED PRECEDING) - turn.rows AS before, run.kept_back
              FROM (SELECT place, sum(known) AS known, sum(wanting) AS wanting FROM of_recipe GROUP BY place) of_place
-             CROSS JOIN (SELECT kept_back FROM backlog_cleanup.run WHERE id = $1) run
+             CROSS JOIN (SELECT kept_back - unreadable AS kept_back FROM backlog_cleanup.run WHERE id = $1) run
              CROSS JOIN LATERAL (VALUES (1, of_place.known), (2, of_place.wanting)) turn (turn, rows))
          UPDATE backlog_cleanup.{table} counts SET kept_back = stayed.rows
          FROM (SELECT place, sum(least(rows, greatest(kept_back - before, 0)))::bigint AS rows FROM share GROUP BY place) stayed

@@ -183,7 +183,7 @@ pub fn refused(target: &str, caller: &str) -> Result<i64> {
 pub fn keep_unreadable(run_id: i64, unreadable: &Unreadable) -> Result<()> {
     let Reason { sqlstate, message, row } = Reason::unreadable(unreadable);
     let keep = "UPDATE backlog_cleanup.run
-                SET kept_back = kept_back + $2, kept_back_sqlstate = $3, kept_back_message = $4, kept_back_row = $5
+                SET kept_back = kept_back + $2, unreadable = $2, kept_back_sqlstate = $3, kept_back_message = $4, kept_back_row = $5
                 WHERE id = $1";
     let arguments = [run_id.into(), unreadable.rows.into(), sqlstate.into(), message.into(), row.into()];
     extension::as_owner(|| Spi::run_with_args(keep, &arguments).map_err(spi))
@@ -248,7 +248,7 @@ fn leave(run_id: i64, rules: &Rules, left: &Left, held: i64) -> Result<()> {
     Spi::run_with_args(
         "UPDATE backlog_cleanup.run
          SET skipped = $2, kept_back = $3, given_up = $4, kept_back_sqlstate = $5, kept_back_message = $6, kept_back_row = $7,
-             held = $8, include_held = $9, status = $10
+             held = $8, include_held = $9, status = $10, unreadable = $11
          WHERE id = $1",
         &[
             run_id.into(),
@@ -261,6 +261,7 @@ fn leave(run_id: i64, rules: &Rules, left: &Left, held: i64) -> Result<()> {
             held.into(),
             rules.include_held.into(),
             rules.selection.status.into(),
+            left.unreadable.into(),
         ],
     )
     .map_err(spi)

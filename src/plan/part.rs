@@ -30,6 +30,8 @@ pub struct Part {
     pub kept_back: i64,
     /// Of these, rows that the run gave up on in the pass before.
     pub given_up: i64,
+    /// Whether its pass tries rows. If not, it counts those that the run has changed and left.
+    pub is_worth_while: bool,
 }
 
 pub enum Task {
@@ -135,29 +137,36 @@ macro_rules! is_unfinished {
     };
 }
 
-/// The unfinished parts of run $1 that are due, behind part $3 of pass $2: those of the first pass that has any, if that is worth while
-/// (`is_worth_while`). Each subquery is done once: there may be thousands of parts.
+/// The unfinished parts of run $1 that are due, behind part $3 of pass $2: those of the first pass that has any, if that is worth while.
+/// If it is not, those that look through their leaves, and only count. Each subquery is done once: there may be thousands of parts.
 macro_rules! due {
-    ($what:literal) => {
+    ($($what:expr),*) => {
         concat!(
             "SELECT ",
-            $what,
+            $($what,)*
             " FROM backlog_cleanup.run_part p
              WHERE run_id = $1 AND (pass, part) > ($2, $3) AND ",
             is_unfinished!("p"),
             " AND pass = (SELECT min(u.pass) FROM backlog_cleanup.run_part u WHERE u.run_id = $1 AND ",
             is_unfinished!("u"),
             ")
-              AND (pass = 1 OR (pass, true) IN (
+              AND (first_block IS NOT NULL OR ", is_worth_while!(), ")
+             ORDER BY pass, part
+             LIMIT 1"
+        )
+    };
+}
+
+/// Whether pass `pass` of run $1 is worth while (`remove::left::is_worth_while`); $4 is `GIVEN_UP_PER_ROW`.
+macro_rules! is_worth_while {
+    () => {
+        "(pass = 1 OR (pass, true) IN (
                        SELECT b.pass + 1, CASE WHEN b.pass = 1 THEN b.removed > 0 OR b.given_up = 0
                                                ELSE (b.removed > 0 OR b.given_up > 0) AND (b.removed + b.before) * $4 >= b.given_up END
                        FROM (SELECT a.pass, sum(a.removed) AS removed, lag(sum(a.removed)) OVER passes AS before,
                                     lead(sum(a.given_up)) OVER passes AS given_up
                              FROM backlog_cleanup.run_part a WHERE a.run_id = $1
-                             GROUP BY a.pass WINDOW passes AS (ORDER BY a.pass)) b))
-             ORDER BY pass, part
-             LIMIT 1"
-        )
+                             GROUP BY a.pass WINDOW passes AS (ORDER BY a.pass)) b))"
     };
 }
 
@@ -217,7 +226,9 @@ impl Part {
         const NEXT: &str = concat!(
             due!(
                 "pass, part, leaf, columns, first_block, next_offset, tids, places, (lsn - '0/0'::pg_lsn)::bigint AS lsn,
-                 steps, steps_done, attempts, kept_back, given_up, in_circles, leaves, first_recipe"
+                 steps, steps_done, attempts, kept_back, given_up, in_circles, leaves, first_recipe, ",
+                is_worth_while!(),
+                " AS is_worth_while"
             ),
             " FOR UPDATE OF p SKIP LOCKED"
         );
@@ -239,6 +250,7 @@ impl Part {
                         attempts: row.get_by_name("attempts")?.unwrap_or_default(),
                         kept_back: row.get_by_name("kept_back")?.unwrap_or_default(),
                         given_up: row.get_by_name("given_up")?.unwrap_or_default(),
+                        is_worth_while: row.get_by_name("is_worth_while")?.unwrap_or_default(),
                     })
                 });
                 parts.next().transpose()

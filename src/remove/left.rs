@@ -13,6 +13,8 @@ pub struct Left {
     pub kept_back: i64,
     /// Of these, rows that have not been tried one by one: too many others were refused.
     pub given_up: i64,
+    /// Of these, rows for which an expression of the target fails.
+    pub unreadable: i64,
     /// What the first of them met.
     pub reason: Option<Reason>,
     /// The rows kept back that a later pass tries again, or at the end would; those by key, at no positions, where their recipes are known.
@@ -47,6 +49,7 @@ impl Left {
     pub fn keep_unreadable(&mut self, unreadable: Option<&Unreadable>) {
         if let Some(unreadable) = unreadable {
             self.kept_back += unreadable.rows;
+            self.unreadable += unreadable.rows;
             self.reason.get_or_insert_with(|| Reason::unreadable(unreadable));
         }
     }

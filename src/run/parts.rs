@@ -225,9 +225,12 @@ impl Batch<'_> {
         }
     }
 
-    /// The most rows of a part that the batch may remove. An emergency run that looks again, or by key, takes no more than there were at
+    /// The most rows of a part that the batch may remove: none of one that only counts. An emergency run that looks again, or by key, takes no more than there were at
     /// its start, whatever code has turned into failed rows since.
     fn most(&self, part: &Part) -> usize {
+        if !part.is_worth_while {
+            return 0;
+        }
         let is_by_key = matches!(part.task, Task::Keys { .. });
         if !is_by_key && (part.pass == 1 || !part.is_looking()) || self.run.mode == Mode::Regular {
             return self.room.rows;
@@ -300,6 +303,7 @@ impl Batch<'_> {
                 }
                 if is_counted {
                     self.left.kept_back += rows.len() as i64;
+                    self.left.given_up += part.given_up.min(rows.len() as i64);
                 } else {
                     let tally = &mut self.cutoffs.tally;
                     remove_in_time(&rules, leaf, &self.tables, &rows, false, tally, self.left)?;

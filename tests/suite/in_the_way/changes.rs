@@ -244,6 +244,36 @@ fn a_row_that_a_trigger_changes_instead_is_kept_back() {
 }
 
 #[test]
+fn rows_that_a_trigger_changes_and_leaves_removable_are_kept_back_once_each() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client.batch_execute("CREATE TABLE saved AS TABLE job").unwrap();
+    let every_third = "OLD.id % 3 = 0";
+    for (stays, touched) in [
+        ("true", "id = OLD.id"),
+        (every_third, "id = OLD.id"),
+        (every_third, "id % 3 = 0"),
+        (every_third, "id BETWEEN OLD.id AND OLD.id + 9"),
+        (every_third, "id BETWEEN OLD.id - 9 AND OLD.id"),
+    ] {
+        client
+            .batch_execute(&format!(
+                "CREATE OR REPLACE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS
+                     $$BEGIN UPDATE job SET error = repeat(md5(id::text), 60) WHERE {touched}; RETURN NULL; END$$;
+                 CREATE OR REPLACE TRIGGER touch BEFORE DELETE ON job FOR EACH ROW WHEN ({stays}) EXECUTE FUNCTION touch()"
+            ))
+            .unwrap();
+        for call in RUNS {
+            client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+            let (removed, kept_back, ..) = run(&mut client, call);
+            let stay = if stays == "true" { all(call) } else { all(call) / 3 };
+            assert_eq!((removed, kept_back), (all(call) - stay, stay), "{call}: {stays}, {touched}");
+        }
+    }
+}
+
+#[test]
 fn a_row_that_the_trigger_of_another_takes_out_of_the_run_is_kept_back() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let mut client = cluster.platform();

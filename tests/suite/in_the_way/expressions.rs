@@ -602,3 +602,24 @@ fn a_partition_whose_owner_may_not_call_what_guards_an_expression_is_named_by_it
     client.batch_execute("GRANT EXECUTE ON FUNCTION backlog_cleanup_has_value TO other").unwrap();
     assert_eq!(run(&mut client, RUNS[0]).1, 1);
 }
+
+#[test]
+fn rows_that_cannot_be_read_and_rows_that_a_trigger_changes_are_kept_back_once_each() {
+    let (_cluster, mut client) = database();
+    set(&mut client, "recipe_column", "$$(error::json ->> 'queue')$$");
+    client
+        .batch_execute(
+            "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN UPDATE job SET owner = owner WHERE id = OLD.id; RETURN NULL; END$$;
+             CREATE TRIGGER touch BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id % 3 = 0) EXECUTE FUNCTION touch()",
+        )
+        .unwrap();
+    for call in RUNS {
+        client.batch_execute(&DOCUMENTS.replace("DELETE FROM", "TRUNCATE")).unwrap();
+        client.batch_execute(call).unwrap();
+        let stayed = "SELECT ARRAY[kept_back, unreadable, (SELECT sum(kept_back)::bigint FROM backlog_cleanup.run_policy WHERE run_id = id)]
+                      FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
+        let changed = if call.contains("emergency") { 33 } else { 30 };
+        assert_eq!(value::<Vec<i64>>(&mut client, stayed), [changed + 2, 2, changed], "{call}");
+    }
+}
