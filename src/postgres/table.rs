@@ -147,6 +147,24 @@ impl Table {
         ))
     }
 
+    /// Checks that its owner may SELECT from it, or DELETE: an owner can revoke its own privileges. Errors: 42501.
+    pub fn allows_its_owner(&self, to: &str) -> Result<()> {
+        let lacking = one_now::<String>(
+            "SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles
+             WHERE oid OPERATOR(pg_catalog.=) $1
+               AND NOT CASE $3 WHEN 'SELECT' THEN pg_catalog.has_any_column_privilege(oid, $2, $3)
+                               ELSE pg_catalog.has_table_privilege(oid, $2, $3) END",
+            &[self.owner.into(), self.oid.into(), to.into()],
+        )?;
+        lacking.map_or(Ok(()), |owner| {
+            Err(error(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("owner \"{owner}\" of {} has no {to} privilege on it", self.name),
+                format!("GRANT {to} ON {} TO {}", self.name, quote(&owner)),
+            ))
+        })
+    }
+
     pub fn is_foreign(&self) -> bool {
         self.kind as u8 == b'f'
     }

@@ -4,6 +4,7 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::now::one_now;
+use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::Column;
 use crate::rules::Rules;
@@ -85,8 +86,11 @@ pub fn not_served(target: &Target) -> Result<Option<String>> {
         let (what, type_name) = (column.what(), &column.type_name);
         return Ok(Some(format!("no partial index can have {what}: btree has no order for type {type_name}")));
     }
-    let messages = if fits_failure_type(target)? { Vec::new() } else { numbers_read(&target.failure_type) };
-    let is_long = |column: &&&Column| messages.contains(&column.number) || is_document(column.type_oid);
+    let mut long = long_in_rows(target, &[&recipes[..], &order, &included].concat())?;
+    if !fits_failure_type(target)? {
+        long.extend(numbers_read(&target.failure_type));
+    }
+    let is_long = |column: &&&Column| long.contains(&column.number) || is_document(column.type_oid);
     let plain = recipes.iter().chain(&order).filter(|column| column.expression.is_none());
     Ok(plain.chain(&included).find(is_long).map(|column| {
         format!(
@@ -94,6 +98,22 @@ pub fn not_served(target: &Target) -> Result<Option<String>> {
             column.what()
         )
     }))
+}
+
+/// Of these columns, those that are long in some of the table's first rows: a name of a queue has some 20 bytes, a message some hundreds.
+fn long_in_rows(target: &Target, columns: &[&Column]) -> Result<Vec<i16>> {
+    let plain: Vec<&&Column> = columns.iter().filter(|column| column.expression.is_none()).collect();
+    let is_long = |column: &&&Column| {
+        let name = &column.name;
+        format!("coalesce(pg_catalog.max(pg_catalog.pg_column_size({name})) OPERATOR(pg_catalog.>) 500, false)")
+    };
+    let are_long = format!(
+        "SELECT ARRAY[{}]::pg_catalog.bool[] FROM (SELECT * FROM {} LIMIT 1000) first_rows",
+        plain.iter().map(is_long).collect::<Vec<_>>().join(", "),
+        target.table.name
+    );
+    let are_long = reading_as_owner_of(&target.table, || read_one::<Vec<bool>>(&are_long, &[]))?.unwrap_or_default();
+    Ok(plain.into_iter().zip(are_long).filter(|(_, is_long)| *is_long).map(|(column, _)| column.number).collect())
 }
 
 /// Whether values of a type are usually long.

@@ -118,6 +118,7 @@ fn remove_pieces(
             }
             // Raises the error again if it is about the table.
             Some(INSUFFICIENT_PRIVILEGE) if !leaf.table.has_rules => {
+                leaf.table.allows_its_owner("DELETE")?;
                 remove_some(rules, leaf, &besides, &[], tally)?;
             }
             _ => {}

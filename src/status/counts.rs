@@ -203,7 +203,7 @@ struct Statuses {
 
 impl Statuses {
     fn of(target: &Target) -> Result<Statuses> {
-        let counted = target.status.as_ref().map_or(Ok(Vec::new()), |column| target.counted(column))?;
+        let counted = target.status.as_ref().map_or(Ok(Vec::new()), |column| target.counted(column, &target.table))?;
         let removed = target.names_of_statuses.iter().map(String::as_str);
         let others = counted.iter().filter(|status| status.place > 0).map(|status| status.value);
         let names: Vec<String> = removed.chain(others).map(str::to_owned).collect();
@@ -351,7 +351,7 @@ fn kinds(target: &Target) -> Result<(String, String)> {
     };
     // Under the column's collation one value may equal several statuses; its mask then has all their bits. The planner folds
     // these expressions to constants.
-    let statuses = target.counted(column)?;
+    let statuses = target.counted(column, &target.table)?;
     let kind = |(place, value): (usize, &str)| {
         let value = format!("CASE WHEN false THEN {} ELSE {} END", column.of_row(), column.literal(value));
         let bit = |other: &Status| {

@@ -68,11 +68,10 @@ pub fn check_row(row: TargetRow, before: Option<&str>, wrong: Vec<Mistake>) -> R
         let status = target.as_ref().and_then(|target| target.status.as_ref());
         if let Some(column) = status.map_or_else(|| column(&row.status_column), |status| Ok(Some(status)))? {
             let of_statuses = statuses(&row.statuses, column, table, meant.is_none())?;
-            let are_readable = of_statuses.is_empty();
-            found.extend(of_statuses);
-            if let Some(target) = target.as_ref().filter(|_| are_readable) {
-                found.extend(target.same_statuses()?);
+            if of_statuses.is_empty() && meant.is_none() {
+                found.extend(row.same_statuses(&column, table)?);
             }
+            found.extend(of_statuses);
         }
     }
     found.extend(table.and_then(|table| throttle(&row, table)));

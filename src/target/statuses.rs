@@ -6,7 +6,7 @@ use crate::postgres::error::{Result, error};
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::subtransaction::{briefly, is_cancel, raise_again, sqlstate};
-use crate::postgres::table::Column;
+use crate::postgres::table::{Column, Table};
 use crate::target::mistake::Mistake;
 use crate::target::{Target, TargetRow};
 
@@ -29,54 +29,35 @@ impl TargetRow {
             ("processing", "processing_status", &self.processing_status),
         ]
     }
-}
 
-impl Target {
     /// The statuses that the column can have, in the order of their lists. Only those whose rows are removed have to be such;
     /// another counts nothing.
-    pub fn counted(&self, column: &Column) -> Result<Vec<Status<'_>>> {
+    pub fn counted(&self, column: &Column, table: &Table) -> Result<Vec<Status<'_>>> {
         let lists = self.lists().into_iter().enumerate();
         let all =
             lists.flat_map(|(place, (_, list, values))| values.iter().map(move |value| Status { list, place, value }));
         let mut counted = Vec::new();
         for status in all {
-            if status.place == 0 || self.can_have(column, status.value)? {
+            if status.place == 0 || can_have(column, table, status.value)? {
                 counted.push(status);
             }
         }
         Ok(counted)
     }
 
-    fn can_have(&self, column: &Column, value: &str) -> Result<bool> {
-        match briefly(|| self.accepts(column, value)) {
-            Ok(()) => Ok(true),
-            Err(failure) => match sqlstate(&failure) {
-                PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION
-                | PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE => Ok(false),
-                _ => raise_again(failure),
-            },
-        }
-    }
-
     /// The lists in which a status is the same value as another one: `yes` and `true` are one boolean.
-    pub fn same_statuses(&self) -> Result<Vec<Mistake>> {
-        self.same(|_, _| true)
+    pub fn same_statuses(&self, column: &Column, table: &Table) -> Result<Vec<Mistake>> {
+        self.same(column, table, |_, _| true)
     }
 
-    /// Checks that the statuses whose rows are removed are values of their column, and no other status is the same value. The
-    /// column's type may have changed since the target was written. Errors: 22P02, 22023, 42804, 23514.
-    pub fn removed_are_no_other_statuses(&self) -> Result<()> {
-        if let Some(column) = &self.status {
-            self.statuses.iter().try_for_each(|status| self.accepts(column, status))?;
-        }
-        let mistakes = self.same(|a, b| a.place == 0 && b.place > 0)?;
-        if mistakes.is_empty() { Ok(()) } else { Err(self.refusal(&mistakes, None)) }
-    }
-
-    fn same(&self, is_to_differ: impl Fn(&Status, &Status) -> bool) -> Result<Vec<Mistake>> {
-        let Some(column) = &self.status else { return Ok(Vec::new()) };
+    fn same(
+        &self,
+        column: &Column,
+        table: &Table,
+        is_to_differ: impl Fn(&Status, &Status) -> bool,
+    ) -> Result<Vec<Mistake>> {
         let collation = collate(column.collation)?;
-        let counted = self.counted(column)?;
+        let counted = self.counted(column, table)?;
         let mut pairs = Vec::new();
         for (behind, a) in counted.iter().enumerate() {
             pairs.extend(counted[behind + 1..].iter().filter(|b| is_to_differ(a, b)).map(|b| (a, b)));
@@ -89,7 +70,7 @@ impl Target {
             format!("({a}{collation} OPERATOR(pg_catalog.=) {b}) IS TRUE")
         };
         let compare = format!("SELECT ARRAY[{}]", pairs.iter().map(are_same).collect::<Vec<_>>().join(", "));
-        let same = reading_as_owner_of(&self.table, || read_one::<Vec<bool>>(&compare, &[]))?.unwrap_or_default();
+        let same = reading_as_owner_of(table, || read_one::<Vec<bool>>(&compare, &[]))?.unwrap_or_default();
         let same: Vec<_> =
             pairs.into_iter().zip(same).filter(|(_, are_same)| *are_same).map(|(pair, _)| pair).collect();
         let mistake = |(place, (_, list, values)): (usize, (_, &'static str, &[String]))| {
@@ -103,6 +84,29 @@ impl Target {
             Some(Mistake::new(PgSqlErrorCode::ERRCODE_CHECK_VIOLATION, list, wrong, look).or(right.into()))
         };
         Ok(self.lists().into_iter().enumerate().filter_map(mistake).collect())
+    }
+}
+
+fn can_have(column: &Column, table: &Table, value: &str) -> Result<bool> {
+    match briefly(|| reading_as_owner_of(table, || column.accepts(value, table))) {
+        Ok(()) => Ok(true),
+        Err(failure) => match sqlstate(&failure) {
+            PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION | PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE => {
+                Ok(false)
+            }
+            _ => raise_again(failure),
+        },
+    }
+}
+
+impl Target {
+    /// Checks that the statuses whose rows are removed are values of their column, and no other status is the same value. The
+    /// column's type may have changed since the target was written. Errors: 22P02, 22023, 42804, 23514.
+    pub fn removed_are_no_other_statuses(&self) -> Result<()> {
+        let Some(column) = &self.status else { return Ok(()) };
+        self.statuses.iter().try_for_each(|status| self.accepts(column, status))?;
+        let mistakes = self.same(column, &self.table, |a, b| a.place == 0 && b.place > 0)?;
+        if mistakes.is_empty() { Ok(()) } else { Err(self.refusal(&mistakes, None)) }
     }
 
     /// How rows have the statuses that runs remove: of a boolean `true`, whoever wrote `yes`. One that the column cannot have stays as it

@@ -75,6 +75,11 @@ fn hold<T>(
                     break (target, leaves);
                 }
             };
+            leaves
+                .iter()
+                .map(|leaf| &leaf.table)
+                .chain([&target.table])
+                .try_for_each(|table| table.allows_its_owner("SELECT"))?;
             with_new_snapshot(|| work(&target, &leaves))
         }))
         .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, |_| {

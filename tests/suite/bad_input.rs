@@ -304,5 +304,35 @@ fn the_hint_of_a_target_with_the_same_status_twice_corrects_the_statement() {
         client.batch_execute(&hint).unwrap_or_else(|failure| panic!("{hint}: {failure:?}"));
         assert_eq!(value::<String>(&mut client, statuses), right);
         client.batch_execute("DELETE FROM backlog_cleanup.target WHERE name = 's'").unwrap();
+        // Beside another mistake.
+        let (_, message, hint) = refused(client.batch_execute(&insert.replace("'queue'", "'queu'")));
+        assert!(message.contains("has 2 mistakes"), "{message}");
+        client.batch_execute(&hint).unwrap_or_else(|failure| panic!("{hint}: {failure:?}"));
+        assert_eq!(value::<String>(&mut client, statuses), right);
+        client.batch_execute("DELETE FROM backlog_cleanup.target WHERE name = 's'").unwrap();
+    }
+}
+
+#[test]
+fn a_run_that_the_tables_owner_may_not_do_says_what_the_owner_lacks() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    let runs = ["SELECT backlog_cleanup_failed_generations('t')", "CALL backlog_cleanup_run('t')"];
+    let reads = [
+        "SELECT backlog_cleanup_failed_generations('t', dry_run => true)",
+        "SELECT backlog_cleanup_status('t')",
+        "SELECT backlog_cleanup_failures('t')",
+        "SELECT backlog_cleanup_explain('1', 't')",
+    ];
+    for (privilege, calls) in [("SELECT", [&runs[..], &reads].concat()), ("DELETE", runs.to_vec())] {
+        for call in calls {
+            client.batch_execute(&format!("REVOKE {privilege} ON job FROM app")).unwrap();
+            let (sqlstate, message, hint) = refused(client.batch_execute(call));
+            let wrong = format!("owner \"app\" of public.job has no {privilege} privilege on it");
+            assert_eq!((sqlstate.as_str(), message), ("42501", wrong), "{call}");
+            client.batch_execute(&hint).unwrap();
+            client.batch_execute(reads[0]).unwrap();
+        }
     }
 }

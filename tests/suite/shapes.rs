@@ -387,7 +387,11 @@ fn the_index_of_each_shape_is_all_that_ranking_reads() {
                     statuses = '{completed,discarded}', completed_status = NULL WHERE name = 'shape'",
         )
         .unwrap();
-    for change in ["failure_type_column = '(lower(args))'", "recipe_column = 'payload', failure_type_column = NULL"] {
+    for change in [
+        "failure_type_column = '(lower(args))'",
+        "failure_type_column = 'error_kind'",
+        "recipe_column = 'payload', failure_type_column = NULL",
+    ] {
         client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 'shape'")).unwrap();
         let (status, detail) = index(&mut client);
         assert!(status == "ok" && detail.starts_with("no partial index can have column "), "{change}: {detail}");

@@ -101,7 +101,7 @@ fn called(names: &RecipeNames, recipe: Option<&str>) -> String {
 /// The condition on a row `g` that it has completed; `None` if the target does not say which have.
 fn completed(target: &Target) -> Result<Option<String>> {
     let Some(status) = &target.status else { return Ok(None) };
-    let had = target.counted(status)?.into_iter().filter(|counted| counted.list == "completed_status");
+    let had = target.counted(status, &target.table)?.into_iter().filter(|counted| counted.list == "completed_status");
     let values: Vec<String> = had.map(|counted| counted.value.to_owned()).collect();
     Ok((!values.is_empty()).then(|| status.is_one_of(&status.of_row(), &values)))
 }
