@@ -185,11 +185,14 @@ fn as_owner(role_name: &str, work: impl FnOnce(&str) -> Result<()>) -> Result<()
     extension::as_owner(|| {
         let role = "SELECT rolname::text FROM pg_roles WHERE rolname::text = $1";
         if read_one::<String>(role, &[role_name.into()])?.is_none() {
-            return Err(error(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-                format!("role \"{role_name}\" does not exist"),
-                format!("CREATE ROLE {}", quote_identifier(role_name)),
-            ));
+            // No role can have such a name.
+            let is_reserved = ["", "public", "none"].contains(&role_name) || role_name.starts_with("pg_");
+            let hint = match is_reserved {
+                true => "SELECT rolname FROM pg_roles".into(),
+                false => format!("CREATE ROLE {}", quote_identifier(role_name)),
+            };
+            let message = format!("role \"{role_name}\" does not exist");
+            return Err(error(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message, hint));
         }
         work(&quote_identifier(role_name))
     })

@@ -336,3 +336,20 @@ fn a_run_that_the_tables_owner_may_not_do_says_what_the_owner_lacks() {
         }
     }
 }
+
+#[test]
+fn a_name_that_no_role_can_have_is_not_to_be_created() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute("CREATE EXTENSION backlog_cleanup").unwrap();
+    for name in ["public", "none", "pg_x", "", "backlog_ops"] {
+        for call in ["grant(:name, 'admin')", "revoke(:name)"] {
+            let call = call.replace(":name", &format!("'{name}'"));
+            let (sqlstate, _, hint) = refused(client.batch_execute(&format!("SELECT backlog_cleanup_{call}")));
+            assert_eq!(sqlstate, "42704", "{call}");
+            client
+                .batch_execute(&format!("BEGIN; {hint}; ROLLBACK"))
+                .unwrap_or_else(|failure| panic!("{hint}: {failure:?}"));
+        }
+    }
+}

@@ -74,20 +74,31 @@ impl Connections {
         watch: impl AsyncFnMut(&mut PgConnection, bool),
     ) -> Result<T> {
         let ended = CancellationToken::new();
-        let watcher = Watcher { mark: &self.mark, second: &mut self.second, output, signals: Signals::listen()? };
-        let mut watching = std::pin::pin!(watcher.watch(watch, &ended));
-        let done = select! {
-            biased;
-            done = statement(&mut self.first) => done,
-            failure = &mut watching => return Err(failure.unwrap_or_else(|| Failure::error("stopped waiting"))),
+        let done = {
+            let watcher = Watcher { mark: &self.mark, second: &mut self.second, output, signals: Signals::listen()? };
+            let mut watching = std::pin::pin!(watcher.watch(watch, &ended));
+            let done = select! {
+                biased;
+                done = statement(&mut self.first) => done,
+                failure = &mut watching => return Err(failure.unwrap_or_else(|| Failure::error("stopped waiting"))),
+            };
+            ended.cancel();
+            watching.await;
+            done
         };
-        ended.cancel();
-        watching.await;
         end_by_signals()?;
         if done.is_err() {
             settle(&mut self.first).await;
+            timeout(PATIENCE, self.cancel_what_is_left()).await.ok();
         }
         Ok(done?)
+    }
+
+    /// A pooler that gives a statement up leaves the server at work on it.
+    async fn cancel_what_is_left(&mut self) -> sqlx::Result<()> {
+        let mut work = begin(&mut self.second).await?;
+        history::cancel(&mut work, &self.mark).await?;
+        work.commit().await
     }
 }
 

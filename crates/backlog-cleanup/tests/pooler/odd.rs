@@ -1,6 +1,6 @@
 //! Whatever settings a role has: a command works, or says what to do.
 
-use cluster::{Cluster, truth};
+use cluster::{Cluster, truth, until_holds};
 
 use crate::pgbouncer::{Mode, Pgbouncer};
 use crate::{MANY, assert_clean, cli, server};
@@ -99,6 +99,18 @@ fn a_role_that_only_reads_is_told_so() {
             assert!(ran.code == 0 || ran.stderr.contains("HINT:"), "{setting}, {arguments:?}: {ran:?}");
         }
     }
+}
+
+#[test]
+fn a_run_that_its_pooler_gives_up_ends() {
+    let cluster = Cluster::start("");
+    let mut client = server::database(&cluster, "behind");
+    client.batch_execute(MANY).unwrap();
+    let Some(pooler) = Pgbouncer::start_with(&cluster, Mode::Transaction, "query_timeout = 3") else { return };
+    let given_up = pooler.run(&["run", "--batch-size", "10", "--pause", "200 ms"]);
+    assert!(given_up.code == 1 && given_up.stderr.contains("did not finish; it removed"), "{given_up:?}");
+    until_holds(|| truth(&mut client, "SELECT state = 'interrupted' FROM backlog_cleanup.run"));
+    assert!(truth(&mut client, "SELECT difference = 0 FROM backlog_cleanup_books()"));
 }
 
 #[test]

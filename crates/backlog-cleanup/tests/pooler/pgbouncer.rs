@@ -28,6 +28,11 @@ pub struct Pgbouncer {
 impl Pgbouncer {
     /// In front of the database `behind`; `None`, with a note, where it is not installed.
     pub fn start(cluster: &Cluster, mode: Mode) -> Option<Pgbouncer> {
+        Pgbouncer::start_with(cluster, mode, "")
+    }
+
+    /// The same with one more setting.
+    pub fn start_with(cluster: &Cluster, mode: Mode, setting: &str) -> Option<Pgbouncer> {
         if !std::path::Path::new(PROGRAM).exists() {
             eprintln!("skipped: {PROGRAM} is not installed (make setup)");
             return None;
@@ -41,7 +46,7 @@ impl Pgbouncer {
         let configuration = format!(
             "[databases]\nbehind = host={}\n[pgbouncer]\nlisten_port = 5432\nlisten_addr =\nunix_socket_dir = {path}\n\
              auth_type = any\nauth_file = {path}/users\npool_mode = {mode}\ndefault_pool_size = {size}\nmin_pool_size = 0\n\
-             logfile = {path}/log\nmax_client_conn = 100\nserver_round_robin = 1\n",
+             logfile = {path}/log\nmax_client_conn = 100\nserver_round_robin = 1\n{setting}\n",
             cluster.socket()
         )
         .replace("auth_type = any", "auth_type = trust");

@@ -141,8 +141,16 @@ impl Job {
         let report = run.marked(&mark).report(&mut connection).await;
         if report.is_err() {
             settle(&mut connection).await;
+            self.cancel_what_is_left(&mark).await.ok();
         }
         Ok(report?)
+    }
+
+    /// A pooler that gives a call up leaves the server at work on it.
+    async fn cancel_what_is_left(&self, mark: &Mark) -> sqlx::Result<()> {
+        let mut work = self.caller.begin_reserved().await?;
+        history::cancel(&mut work, mark).await?;
+        work.commit().await
     }
 
     /// Lists the call until the result is dropped.
