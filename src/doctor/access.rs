@@ -1,5 +1,6 @@
 use crate::extension;
 use crate::grant::each_privilege;
+use crate::obstacles::actions::actions;
 use crate::obstacles::privileges;
 use crate::obstacles::problem::{Problem, problems};
 use crate::obstacles::used::on_tables;
@@ -39,10 +40,12 @@ pub fn owner(target: &Target) -> Result<Vec<Problem>> {
     problems(&on_tables(OWNER), &[target.tables().into()])
 }
 
-/// Owners can lose privileges on their own tables.
+/// Owners can lose privileges on their own tables, also on those that foreign keys reach.
 pub fn privileges(target: &Target) -> Result<Vec<Problem>> {
     let leaves: Vec<_> = leaves(target)?.iter().map(|leaf| leaf.table.oid).collect();
-    privileges::privileges(target, &leaves)
+    let mut found = privileges::privileges(target, &leaves)?;
+    found.extend(actions(target)?);
+    Ok(found)
 }
 
 const ACCESS: &str = "

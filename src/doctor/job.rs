@@ -70,7 +70,7 @@ const SCHEDULER: &str = "
 /// Checks that pg_cron's background process is alive: it does not come back by itself after a pg_terminate_backend, and ends at
 /// each job of a role that is gone.
 pub fn scheduler(_target: &str) -> Result<Vec<Problem>> {
-    if pg_cron_is_here()? { problems(SCHEDULER, &[]) } else { remark("pg_cron is not here") }
+    if pg_cron_is_here()? { problems(SCHEDULER, &[]) } else { no_job() }
 }
 
 /// Checks that one job runs the target, and that it is active.
@@ -119,17 +119,39 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
 
 /// Finds active jobs whose command cannot run the target, as it is written.
 fn failing(target: &str, active: &[&Job]) -> Result<Vec<Problem>> {
-    let command = schedule::command(target, true)?;
-    let problem = |job: &Job, work: &Work| {
-        let reason = work.fails.as_ref()?;
-        let detail = format!(
-            "{} fails, or removes nothing: its call of {} {reason}; decide what its command is to be, such as {command}",
-            job.describe(),
-            work.function()
-        );
-        Some(Problem { status: Status::Fail, detail, fix: None })
-    };
-    Ok(active.iter().flat_map(|job| job.works_on(target).filter_map(|work| problem(job, work))).collect())
+    let (command, mut found) = (quote_literal(schedule::command(target, true)?), Vec::new());
+    for job in active {
+        for work in job.works_on(target) {
+            let reason = work.fails.clone().map_or_else(|| as_another(job, work), |reason| Ok(Some(reason)))?;
+            let Some(reason) = reason else { continue };
+            let detail = format!(
+                "{} fails, or removes nothing: its call of {} {reason}; decide what its command is to be, and type \
+                 SELECT cron.alter_job({}, command => {command})",
+                job.describe(),
+                work.function(),
+                job.job_id
+            );
+            found.push(Problem { status: Status::Fail, detail, fix: None });
+        }
+    }
+    Ok(found)
+}
+
+/// Why the role that a job becomes by its command cannot run the target. Its name is part of a command that is not everybody's to read.
+fn as_another(job: &Job, work: &Work) -> Result<Option<String>> {
+    const REFUSED: &str = "
+        SELECT 'stands behind SET ROLE, and the role there ' || CASE
+                   WHEN r.oid IS NULL THEN 'does not exist'
+                   WHEN NOT pg_has_role($2::name, r.oid, 'MEMBER') THEN 'is none that the job''s can become'
+                   WHEN NOT (has_function_privilege(r.oid, p.oid, 'EXECUTE') AND has_schema_privilege(r.oid, e.extnamespace, 'USAGE'))
+                   THEN 'may not run it' END
+        FROM pg_extension e
+        JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = $3
+        LEFT JOIN pg_roles r ON r.rolname = $1
+        WHERE e.extname = 'backlog_cleanup'";
+    let Some(role) = &work.role else { return Ok(None) };
+    let arguments = [role.clone().into(), job.username.clone().into(), work.function().into()];
+    extension::as_owner(|| read_one::<String>(REFUSED, &arguments))
 }
 
 /// Finds active jobs whose command names a table that is in no schema, whatever their search path.
@@ -332,6 +354,9 @@ pub fn time_zone(_target: &str) -> Result<Vec<Problem>> {
 /// Finds jobs of this database whose target has been deleted, or whose function is gone, as after ALTER SCHEMA RENAME: they fail
 /// every night.
 pub fn lost(_target: &str) -> Result<Vec<Problem>> {
+    if !pg_cron_is_here()? {
+        return no_job();
+    }
     let (here, mut found) = (database()?, Vec::new());
     for job in jobs()?.iter().filter(|job| job.database == here) {
         let status = if job.active { Status::Fail } else { Status::Warn };
@@ -372,7 +397,16 @@ pub fn of_job(target: &str, statement: &str) -> Result<Vec<Problem>> {
 fn about(job: Option<&Job>, target: &str, statement: &str) -> Result<Vec<Problem>> {
     match job {
         Some(job) => problems(statement, &[job.job_id.into(), target.into()]),
-        None => remark("there is no job"),
+        None => no_job(),
+    }
+}
+
+/// Says that there is no job to look at, or that jobs cannot be seen.
+pub fn no_job() -> Result<Vec<Problem>> {
+    match pg_cron_elsewhere()? {
+        Some(home) => remark(&format!("jobs cannot be seen from here: pg_cron is in database \"{home}\"")),
+        None if pg_cron_is_here()? => remark("there is no job"),
+        None => remark("pg_cron is not here, and what else calls a run cannot be seen"),
     }
 }
 

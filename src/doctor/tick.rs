@@ -101,7 +101,13 @@ pub fn tick(target: &str) -> Result<Vec<Problem>> {
     }
     match (found.iter().find(|job| job.active), found.first(), ago) {
         (None, None, None) => {
-            return remark(&format!("there was no tick yet: {register} schedules it"));
+            return remark(&match pg_cron_elsewhere()? {
+                Some(home) => format!(
+                    "there was no tick yet, and whether a job ticks cannot be seen from here: {}",
+                    jobs_of_database(&home)?
+                ),
+                None => format!("there was no tick yet: {register} schedules it"),
+            });
         }
         (None, Some(job), _) => {
             let fix = format!("SELECT cron.alter_job({}, active => true)", job.job_id);

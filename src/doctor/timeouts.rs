@@ -2,7 +2,7 @@ use std::ffi::CString;
 
 use pgrx::prelude::*;
 
-use crate::doctor::job::{remark, with_settings_of_job};
+use crate::doctor::job::{no_job, with_settings_of_job};
 use crate::extension;
 use crate::obstacles::problem::{Problem, problems};
 use crate::obstacles::used::on_tables;
@@ -75,7 +75,7 @@ pub fn timeouts(target: &str) -> Result<Vec<Problem>> {
         values.into_iter().filter_map(|value| milliseconds(&value).map(|read| (value, read))).unzip();
     let mut found = match jobs_of(target)?.first() {
         Some(job) => problems(TIMEOUTS, &[job.job_id.into(), target.into(), values.into(), read.into()])?,
-        None => remark("there is no job")?,
+        None => no_job()?,
     };
     let TargetRow { generations_table, lock_timeout, .. } = row(Some(target))?;
     if let Some(table) = extension::as_owner(|| Table::find(&generations_table))? {

@@ -25,7 +25,7 @@ pub fn failed() -> Result<Vec<Night>> {
     const MOST: usize = 10_000;
     // pg_cron prunes nothing, and has an index for this alone: of the last 300,000 runs of all jobs, a second at most is spent.
     // The newest of each job come first, role by role, so that no other job and no other role hides the nights of one.
-    const FAILED: &str = r"
+    const FAILED: &str = r#"
         WITH may (username) AS (
             -- What the job of another role says is no run.
             SELECT r.rolname FROM pg_roles r, pg_extension e JOIN pg_proc p ON p.pronamespace = e.extnamespace
@@ -35,7 +35,7 @@ pub fn failed() -> Result<Vec<Night>> {
             SELECT runid, username, row_number() OVER (PARTITION BY username, jobid ORDER BY runid DESC) AS place
             FROM cron.job_run_details JOIN may USING (username)
             WHERE runid > (SELECT max(runid) FROM cron.job_run_details) - 300000
-              AND status = 'failed' AND left(command, 4096) ~* 'backlog_cleanup' AND database = $1
+              AND status = 'failed' AND left(command, 4096) ~* 'backlog_cleanup|u&"' AND database = $1
         ), newest AS (
             SELECT runid, row_number() OVER (PARTITION BY username ORDER BY place, runid DESC) AS place
             FROM of_job
@@ -44,7 +44,7 @@ pub fn failed() -> Result<Vec<Night>> {
         SELECT left(command, 4096), jobid, username, start_time, end_time,
                regexp_replace(split_part(left(return_message, 2000), E'\n', 1), '^[^:[:lower:]]+:\s+', '')
         FROM newest JOIN cron.job_run_details USING (runid)
-        ORDER BY place, runid DESC";
+        ORDER BY place, runid DESC"#;
     if !pg_cron_is_here()? {
         return Ok(Vec::new());
     }

@@ -1,6 +1,7 @@
 //! What would stop a run, or keep rows back, as far as the catalogs tell it beforehand, without running anybody's code. A dry run
 //! reports it, and the doctor has a check for each. Knows nothing of either.
 
+pub mod actions;
 pub mod ledger;
 pub mod privileges;
 pub mod problem;
@@ -28,6 +29,7 @@ pub fn foresee(rules: &Rules, leaves: &[Leaf], removed: i64) -> Result<Foreseen>
             stopping.extend(lacking_privileges(rules, leaves)?);
             let mut keeping = Vec::new();
             if removed > 0 {
+                keeping.extend(actions::actions(rules.target)?);
                 keeping.extend(published::replica_identity(rules.target)?);
                 keeping.extend(replaced::replaced(leaves)?);
                 keeping.extend(referenced::kept_back(rules, leaves)?);

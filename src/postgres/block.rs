@@ -41,7 +41,7 @@ pub fn read(body: &str) -> Option<Block> {
         };
         match parse(&candidate) {
             Some(found) => {
-                calls.extend(found.calls);
+                calls.extend(found.into_iter().flat_map(|statement| statement.calls));
                 parsed_up_to = end;
             }
             None if tries == TRIES => break,

@@ -1,33 +1,30 @@
 //! What statements call, by PostgreSQL's own grammar. Nothing is looked up in a catalog, and nothing runs.
 
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_void};
 use std::ops::Range;
 
 use pgrx::PgList;
 use pgrx::prelude::*;
 
 use crate::postgres::memory::in_own_memory;
+use crate::postgres::step::{Step, dropped, inner, made, step};
+use crate::postgres::value::{Value, string, strings, text, value};
 
-/// What a text of SQL is made of.
-#[derive(Default)]
-pub struct Statements {
-    pub kinds: Vec<pg_sys::NodeTag>,
-    /// The functions and procedures that its SELECT, INSERT, UPDATE, DELETE, MERGE and CALL statements call.
+/// A statement of a text of SQL.
+pub struct Statement {
+    pub kind: pg_sys::NodeTag,
+    /// The functions and procedures that it calls: as SELECT, INSERT, UPDATE, DELETE, MERGE or CALL, or as a statement around one.
     pub calls: Vec<Call>,
-    /// The bodies of its DO statements.
-    pub blocks: Vec<String>,
-    /// Whether it has a ROLLBACK.
-    pub rolls_back: bool,
-    /// Whether it makes its transaction read-only.
-    pub is_read_only: bool,
-    /// Whether a SELECT of it returns no row, by its WHERE or LIMIT alone.
-    pub is_idle: bool,
-    /// Whether it switches foreign keys' actions off.
-    pub is_replica: bool,
+    /// The body of a DO.
+    pub block: Option<String>,
     /// The tables that it names, with their schemas, and what WITH calls so.
     pub tables: Vec<(Option<String>, String)>,
     pub with: Vec<String>,
-    /// The calls of its SELECTs in WITH, by their places, until its statement is read.
+    pub step: Step,
+    /// The table that it makes and that is there the next time, and those that it drops.
+    pub makes: Option<String>,
+    pub drops: Vec<String>,
+    /// The calls of its SELECTs in WITH, by their places, until it is read.
     in_with: Vec<(String, Range<usize>)>,
 }
 
@@ -38,17 +35,6 @@ pub struct Call {
     arguments: Vec<(Option<String>, Value)>,
     /// Whether it stands in a SELECT of WITH that nothing reads, which PostgreSQL does not run.
     pub is_unread: bool,
-}
-
-/// An argument as it is written.
-#[derive(Clone, PartialEq)]
-pub enum Value {
-    Text(String),
-    Number(i64),
-    Bool(bool),
-    Null,
-    /// An expression, whose value only its execution would tell.
-    Unknown,
 }
 
 impl Call {
@@ -73,93 +59,80 @@ impl Call {
 }
 
 /// Parses statements; `None` if they are no SQL.
-pub fn parse(sql: &str) -> Option<Statements> {
+pub fn parse(sql: &str) -> Option<Vec<Statement>> {
     let sql = CString::new(sql).ok()?;
     // The parser raises an ERROR for what is no SQL.
     in_own_memory(|| {
-        let mut found = Statements::default();
         // SAFETY: the text outlives the parser, whose trees are in the current memory context.
         unsafe {
             let trees = pg_sys::raw_parser(sql.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
-            for tree in PgList::<pg_sys::RawStmt>::from_pg(trees).iter_ptr() {
-                statement((*tree).stmt, &mut found);
-            }
+            Some(PgList::<pg_sys::RawStmt>::from_pg(trees).iter_ptr().map(|tree| statement((*tree).stmt)).collect())
         }
-        Some(found)
     })
 }
 
 /// # Safety
 ///
 /// `node` is a statement of the raw parser.
-unsafe fn statement(node: *mut pg_sys::Node, found: &mut Statements) {
+unsafe fn statement(node: *mut pg_sys::Node) -> Statement {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut found = Statement {
+            kind: (*node).type_,
+            calls: Vec::new(),
+            block: None,
+            tables: Vec::new(),
+            with: Vec::new(),
+            step: step(node),
+            makes: made(node).filter(|(_, stays)| *stays).map(|(name, _)| name),
+            drops: dropped(node),
+            in_with: Vec::new(),
+        };
+        look_into(node, &mut found);
+        for (name, calls) in std::mem::take(&mut found.in_with) {
+            let is_read = found.tables.iter().any(|(_, table)| *table == name);
+            found.calls[calls].iter_mut().for_each(|call| call.is_unread |= !is_read);
+        }
+        found
+    }
+}
+
+/// # Safety
+///
+/// `node` is a statement of the raw parser.
+unsafe fn look_into(node: *mut pg_sys::Node, found: &mut Statement) {
     use pg_sys::NodeTag::*;
     // SAFETY: the tag says what the node is. The walker knows these kinds of statements, and no other.
     unsafe {
-        found.kinds.push((*node).type_);
         match (*node).type_ {
             T_SelectStmt | T_InsertStmt | T_UpdateStmt | T_DeleteStmt | T_MergeStmt => {
-                found.is_idle |= (*node).type_ == T_SelectStmt && is_idle(node.cast());
-                let tables = found.tables.len();
                 start(visit, node, (&raw mut *found).cast());
-                let read: Vec<String> = found.tables[tables..].iter().map(|(_, name)| name.clone()).collect();
-                for (name, calls) in std::mem::take(&mut found.in_with) {
-                    found.calls[calls].iter_mut().for_each(|call| call.is_unread |= !read.contains(&name));
-                }
+                // What it makes need not be there.
+                let made = made(node);
+                found.tables.retain(|(_, name)| made.as_ref().is_none_or(|(made, _)| made != name));
             }
             T_CallStmt => {
                 let call = (*node.cast::<pg_sys::CallStmt>()).funccall;
                 start(visit, call.cast(), (&raw mut *found).cast());
             }
-            T_TransactionStmt => {
-                let transaction = &*node.cast::<pg_sys::TransactionStmt>();
-                found.rolls_back |= transaction.kind == pg_sys::TransactionStmtKind::TRANS_STMT_ROLLBACK;
-                found.is_read_only |= is_read_only(transaction.options);
-            }
-            T_VariableSetStmt => {
-                let set = &*node.cast::<pg_sys::VariableSetStmt>();
-                let is_of = |name| !set.name.is_null() && CStr::from_ptr(set.name) == name;
-                found.is_read_only |= is_of(c"TRANSACTION") && is_read_only(set.args);
-                let values = PgList::<pg_sys::Node>::from_pg(set.args);
-                let is_set_to = |text: &str| values.iter_ptr().any(|node| value(node) == Value::Text(text.into()));
-                found.is_replica |= is_of(c"session_replication_role") && is_set_to("replica");
-            }
             T_DoStmt => {
                 let options = PgList::<pg_sys::DefElem>::from_pg((*node.cast::<pg_sys::DoStmt>()).args);
                 let body = options.iter_ptr().find(|option| CStr::from_ptr((**option).defname) == c"as");
-                found.blocks.extend(body.map(|body| string((*body).arg)));
+                found.block = body.map(|body| string((*body).arg));
             }
-            _ => {}
+            _ => {
+                let inner = inner(node);
+                if !inner.is_null() {
+                    look_into(inner, found);
+                }
+            }
         }
     }
 }
 
 /// # Safety
 ///
-/// `select` is a SELECT of the raw parser.
-unsafe fn is_idle(select: *mut pg_sys::SelectStmt) -> bool {
-    // SAFETY: the caller's.
-    let (condition, limit) = unsafe { ((*select).whereClause, (*select).limitCount) };
-    // SAFETY: the same.
-    let value = |node: *mut pg_sys::Node| if node.is_null() { Value::Unknown } else { unsafe { value(node) } };
-    matches!(value(condition), Value::Bool(false) | Value::Null) || value(limit) == Value::Number(0)
-}
-
-/// # Safety
-///
-/// `options` are those of a transaction, of the raw parser.
-unsafe fn is_read_only(options: *mut pg_sys::List) -> bool {
-    // SAFETY: the caller's.
-    unsafe {
-        PgList::<pg_sys::DefElem>::from_pg(options).iter_ptr().any(|option| {
-            CStr::from_ptr((*option).defname) == c"transaction_read_only" && value((*option).arg) == Value::Number(1)
-        })
-    }
-}
-
-/// # Safety
-///
-/// Called by the walker with a node, and with the `Statements` that it was given.
+/// Called by the walker with a node, and with the `Statement` that it was given.
 #[pg_guard]
 unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -> bool {
     // SAFETY: the caller's; the tag says what the node is.
@@ -167,22 +140,22 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
         if node.is_null() {
             return false;
         }
-        let statements = &mut *found.cast::<Statements>();
+        let statement = &mut *found.cast::<Statement>();
         match (*node).type_ {
-            pg_sys::NodeTag::T_FuncCall => statements.calls.extend(call(node.cast())),
+            pg_sys::NodeTag::T_FuncCall => statement.calls.extend(call(node.cast())),
             pg_sys::NodeTag::T_RangeVar => {
                 let table = &*node.cast::<pg_sys::RangeVar>();
                 let schema = (!table.schemaname.is_null()).then(|| text(table.schemaname));
-                statements.tables.push((schema, text(table.relname)));
+                statement.tables.push((schema, text(table.relname)));
             }
             pg_sys::NodeTag::T_CommonTableExpr => {
                 let with = &*node.cast::<pg_sys::CommonTableExpr>();
-                let (name, first) = (text(with.ctename), statements.calls.len());
-                statements.with.push(name.clone());
+                let (name, first) = (text(with.ctename), statement.calls.len());
+                statement.with.push(name.clone());
                 let is_over = walk(node, Some(visit), found);
-                let statements = &mut *found.cast::<Statements>();
+                let statement = &mut *found.cast::<Statement>();
                 if (*with.ctequery).type_ == pg_sys::NodeTag::T_SelectStmt {
-                    statements.in_with.push((name, first..statements.calls.len()));
+                    statement.in_with.push((name, first..statement.calls.len()));
                 }
                 return is_over;
             }
@@ -217,56 +190,6 @@ unsafe fn argument(node: *mut pg_sys::Node) -> (Option<String>, Value) {
         let named = node.cast::<pg_sys::NamedArgExpr>();
         (Some(text((*named).name)), value((*named).arg.cast()))
     }
-}
-
-/// # Safety
-///
-/// As `argument`.
-unsafe fn value(node: *mut pg_sys::Node) -> Value {
-    use pg_sys::NodeTag::*;
-    // SAFETY: the tags say what the nodes are.
-    unsafe {
-        match (*node).type_ {
-            T_TypeCast => value((*node.cast::<pg_sys::TypeCast>()).arg),
-            T_A_Const => {
-                let constant = &mut *node.cast::<pg_sys::A_Const>();
-                match constant.val.node.type_ {
-                    _ if constant.isnull => Value::Null,
-                    T_String => Value::Text(text(constant.val.sval.sval)),
-                    T_Integer => Value::Number(constant.val.ival.ival.into()),
-                    T_Boolean => Value::Bool(constant.val.boolval.boolval),
-                    _ => Value::Unknown,
-                }
-            }
-            _ => Value::Unknown,
-        }
-    }
-}
-
-/// The names in a list of the raw parser.
-///
-/// # Safety
-///
-/// `names` is a list of strings.
-pub unsafe fn strings(names: *mut pg_sys::List) -> Vec<String> {
-    // SAFETY: the caller's.
-    unsafe { PgList::<pg_sys::Node>::from_pg(names).iter_ptr().map(|name| string(name)).collect() }
-}
-
-/// # Safety
-///
-/// `node` is a string of the raw parser.
-unsafe fn string(node: *mut pg_sys::Node) -> String {
-    // SAFETY: the caller's.
-    unsafe { text((*node.cast::<pg_sys::String>()).sval) }
-}
-
-/// # Safety
-///
-/// `name` is a C string.
-unsafe fn text(name: *const c_char) -> String {
-    // SAFETY: the caller's.
-    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
 }
 
 /// Starts a walk. An ERROR in a callback that Rust calls itself would jump over the frames of whoever catches it.

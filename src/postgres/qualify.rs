@@ -6,7 +6,8 @@ use pgrx::PgList;
 use pgrx::prelude::*;
 
 use crate::postgres::error::{Result, error};
-use crate::postgres::parse::{start, strings, walk};
+use crate::postgres::parse::{start, walk};
+use crate::postgres::value::strings;
 
 /// What stands before an expression and after it, to make a statement of it. A comment of the expression ends with its line.
 const AROUND: [&str; 2] = ["SELECT (\n", "\n)"];

@@ -103,7 +103,7 @@ pub fn jobs() -> Result<Vec<Job>> {
               JOIN pg_extension e ON e.extname = 'backlog_cleanup'
               JOIN pg_proc p ON p.pronamespace = e.extnamespace AND p.proname = 'backlog_cleanup_failed_generations'
               LEFT JOIN pg_roles r ON r.rolname = username
-              WHERE beginning ~* 'backlog_cleanup') job
+              WHERE beginning ~* 'backlog_cleanup|u&\"') job
         WHERE place <= 1000
         ORDER BY may_run DESC, active DESC, jobid";
     if !pg_cron_is_here()? {

@@ -1,6 +1,7 @@
 //! The nightly job in pg_cron. Of runs it knows only what a job calls.
 
 pub mod auto;
+mod course;
 mod home;
 mod jobs;
 mod pg_cron;

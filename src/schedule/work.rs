@@ -1,12 +1,15 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::CStr;
 
 use backlog_cleanup_report::{DEFAULT_TARGET, Mode};
-use pgrx::pg_sys::NodeTag;
+use pgrx::pg_sys::{self, NodeTag};
 use pgrx::spi::{quote_identifier, quote_literal};
 
-use crate::postgres::block;
-use crate::postgres::parse::{Call, Statements, Value, parse};
+use crate::postgres::block::{self, Block};
+use crate::postgres::parse::{Call, Statement, parse};
+use crate::postgres::value::Value;
+use crate::schedule::course::{Fate, fates};
 use crate::target::pace::Pace;
 
 /// The functions that run a target, as its first argument says, and where the others have what tells their runs apart.
@@ -55,9 +58,17 @@ pub struct Work {
     pub is_alone: bool,
     /// Why it fails each time, or removes nothing.
     pub fails: Option<String>,
+    /// The role that its command becomes before.
+    pub role: Option<String>,
 }
 
 impl Work {
+    /// A run of which only the job's execution would tell more.
+    fn unclear(function: &'static str) -> Work {
+        let mode = if function == EMERGENCY { Mode::Emergency } else { Mode::Regular };
+        Work { function, target: None, mode, is_selective: false, is_alone: false, fails: None, role: None }
+    }
+
     /// Whether it is a regular run of the whole target.
     pub fn is_regular_run_of(&self, target: &str) -> bool {
         self.target.as_deref() == Some(target) && self.mode == Mode::Regular && !self.is_selective
@@ -112,12 +123,7 @@ pub fn told(command: &str, schema: &str) -> Told {
     if let Some(told) = TOLD.with_borrow(|known| known.get(&key).cloned()) {
         return told;
     }
-    let told = Told {
-        works: works(command, schema),
-        ticks: ticks(command, schema),
-        elsewhere: calls_elsewhere(command, schema),
-        tables: tables(command),
-    };
+    let told = if command.len() > LONGEST { unread(command) } else { read(command, schema) };
     TOLD.with_borrow_mut(|known| {
         if known.len() == REMEMBERED {
             known.clear();
@@ -127,111 +133,118 @@ pub fn told(command: &str, schema: &str) -> Told {
     told
 }
 
-/// The runs of a job, by what its command calls: with any arguments, in SELECT, CALL, a DO block, among other statements.
+/// What a command tells that is too long to be parsed: what it mentions.
+fn unread(command: &str) -> Told {
+    let named = [FAILED_GENERATIONS, EMERGENCY, RUN].into_iter().find(|function| command.contains(function));
+    Told {
+        works: named.map(Work::unclear).into_iter().collect(),
+        ticks: command.contains(TICK),
+        elsewhere: Vec::new(),
+        tables: Vec::new(),
+    }
+}
+
+/// What the calls of a command tell: with any arguments, in whatever statement executes them, in DO, among others.
 /// What a function of somebody else calls is not seen. Neither a dry run
 /// nor a rehearsal is one.
-fn works(command: &str, schema: &str) -> Vec<Work> {
-    if command.len() > LONGEST {
-        let named = [FAILED_GENERATIONS, EMERGENCY, RUN].into_iter().find(|function| command.contains(function));
-        let mode = |function| if function == EMERGENCY { Mode::Emergency } else { Mode::Regular };
-        return named
-            .map(|function| Work {
-                function,
-                target: None,
-                mode: mode(function),
-                is_selective: false,
-                is_alone: false,
-                fails: None,
-            })
-            .into_iter()
-            .collect();
-    }
-    let Some(statements) = parse(command) else { return Vec::new() };
-    let mut works: Vec<Work> = statements.calls.iter().filter_map(|call| work(call, schema)).collect();
-    for work in &mut works {
-        if statements.rolls_back {
-            work.fails = Some("is rolled back".into());
-        } else if statements.is_replica {
-            work.fails = Some("stands behind session_replication_role = replica, under which runs are refused".into());
-        } else if statements.is_read_only {
-            work.fails = Some("stands in a read-only transaction".into());
-        } else if statements.is_idle && statements.kinds.len() == 1 {
-            work.fails = Some("is never reached, by its WHERE or LIMIT".into());
-        } else if work.function == RUN && statements.kinds.len() > 1 {
-            work.fails = Some(BESIDE.into());
+fn read(command: &str, schema: &str) -> Told {
+    let statements = parse(command).unwrap_or_default();
+    let mut told = Told { works: Vec::new(), ticks: false, elsewhere: Vec::new(), tables: tables(&statements) };
+    let is_alone = statements.len() == 1;
+    for (statement, fate) in statements.iter().zip(fates(&statements, has_background_workers())) {
+        let mut calls: Vec<(&Call, Option<String>)> = Vec::new();
+        for call in &statement.calls {
+            let beside = !is_alone && call.function == RUN;
+            calls.push((call, beside.then(|| BESIDE.to_owned())));
+        }
+        let block = statement.block.as_ref().and_then(|body| block::read(body));
+        if let Some(block) = &block {
+            calls.extend(block.calls.iter().map(|call| (call, in_block(call, block, is_alone))));
+            told.works.extend(mentioned(block));
+        }
+        for (call, fails) in calls {
+            told.elsewhere.extend(elsewhere(call, schema));
+            if !is_ours(call, schema) {
+                continue;
+            }
+            let fails = fails.or_else(|| fate.fails.clone()).or_else(|| not_found(call, &fate, schema));
+            told.ticks |= call.function == TICK && fails.is_none();
+            told.works.extend(work(call).map(|work| Work {
+                fails: fails.or(work.fails),
+                role: fate.role.clone(),
+                is_alone: is_alone
+                    && statement.kind == NodeTag::T_SelectStmt
+                    && statement.calls.len() == 1
+                    && call.has_at_most(1),
+                ..work
+            }));
         }
     }
-    if let ([NodeTag::T_SelectStmt], [call], [work]) = (&statements.kinds[..], &statements.calls[..], &mut works[..]) {
-        work.is_alone = call.has_at_most(1);
+    told
+}
+
+/// Whether pg_cron does commands in background workers. That changes only when the server starts.
+fn has_background_workers() -> bool {
+    // SAFETY: the names are C strings; what it returns, if anything, is one, too.
+    let value = unsafe { pg_sys::GetConfigOption(c"cron.use_background_workers".as_ptr(), true, false) };
+    // SAFETY: the same.
+    !value.is_null() && unsafe { CStr::from_ptr(value) } == c"on"
+}
+
+/// Why a call in a block fails, or removes nothing, by what else is in the block.
+fn in_block(call: &Call, block: &Block, is_alone: bool) -> Option<String> {
+    let has = |word: &str| block.words.iter().any(|of| of.eq_ignore_ascii_case(word));
+    if !is_alone && (call.function == RUN || has("commit")) {
+        return Some(BESIDE.into());
     }
-    for body in &statements.blocks {
-        let Some(block) = block::read(body) else { continue };
-        let has = |word: &str| block.words.iter().any(|of| of.eq_ignore_ascii_case(word));
-        let has_handler = has("exception");
+    if call.function != RUN {
         // Without branches, all of it is rolled back.
-        let rolls_back = has("rollback") && !["commit", "if", "case", "loop", "exception"].into_iter().any(has);
-        let in_block = |call: &Call| {
-            let mut work = work(call, schema)?;
-            if work.function == RUN && work.fails.is_none() {
-                work.fails = match call.argument(REPORT, "report") {
-                    _ if statements.kinds.len() > 1 => Some(BESIDE.into()),
-                    _ if has_handler => Some("stands in a block with EXCEPTION, which cannot commit".into()),
-                    None => Some("gives PL/pgSQL no variable for \"report\"".into()),
-                    Some(_) => None,
-                };
-            }
-            if rolls_back && work.function != RUN {
-                work.fails = Some("is rolled back".into());
-            }
-            Some(work)
-        };
-        let found: Vec<Work> = block.calls.iter().filter_map(in_block).collect();
-        for function in [FAILED_GENERATIONS, EMERGENCY, RUN] {
-            // A name that stands in no call that was found: in an expression, or in a string for EXECUTE.
-            let mentioned = block.words.iter().filter(|word| word.to_ascii_lowercase().contains(function)).count();
-            if mentioned > block.calls.iter().filter(|call| call.function == function).count() {
-                let mode = if function == EMERGENCY { Mode::Emergency } else { Mode::Regular };
-                works.push(Work { function, target: None, mode, is_selective: false, is_alone: false, fails: None });
-            }
-        }
-        works.extend(found);
+        let is_undone = has("rollback") && !["commit", "if", "case", "loop", "exception"].into_iter().any(has);
+        return is_undone.then(|| "is rolled back".into());
     }
-    works
+    if has("exception") {
+        return Some("stands in a block with EXCEPTION, which cannot commit".into());
+    }
+    let has_variable = call.argument(REPORT, "report").is_some();
+    (!has_variable).then(|| "gives PL/pgSQL no variable for \"report\"".into())
 }
 
-/// Whether a command calls the tick.
-fn ticks(command: &str, schema: &str) -> bool {
-    let Some(statements) = Some(command).filter(|command| command.len() <= LONGEST).and_then(parse) else {
-        return command.contains(TICK);
+/// The runs that a block mentions in no call that was found: in an expression, or in a string for EXECUTE.
+fn mentioned(block: &Block) -> impl Iterator<Item = Work> {
+    let is_mentioned = |function: &&str| {
+        let mentioned = block.words.iter().filter(|word| word.to_ascii_lowercase().contains(*function)).count();
+        mentioned > block.calls.iter().filter(|call| call.function == **function).count()
     };
-    let in_blocks = statements.blocks.iter().filter_map(|body| block::read(body)).flat_map(|block| block.calls);
-    let is_tick = |call: Call| call.function == TICK && call.schema.is_none_or(|name| quote_identifier(name) == schema);
-    statements.calls.into_iter().chain(in_blocks).any(is_tick)
+    [FAILED_GENERATIONS, EMERGENCY, RUN]
+        .into_iter()
+        .filter(is_mentioned)
+        .map(Work::unclear)
+        .collect::<Vec<_>>()
+        .into_iter()
 }
 
-/// The functions that a command calls by these names in another schema than the extension's, qualified and quoted.
-fn calls_elsewhere(command: &str, schema: &str) -> Vec<String> {
-    let Some(statements) = Some(command).filter(|command| command.len() <= LONGEST).and_then(parse) else {
-        return Vec::new();
-    };
-    let in_blocks = statements.blocks.iter().filter_map(|body| block::read(body)).flat_map(|block| block.calls);
-    let name = |call: Call| {
-        let there = quote_identifier(call.schema?);
-        let is_one = [FAILED_GENERATIONS, EMERGENCY, RUN, TICK].contains(&call.function.as_str());
-        (is_one && there != schema).then(|| format!("{there}.{}", call.function))
-    };
-    statements.calls.into_iter().chain(in_blocks).filter_map(name).collect()
+fn is_ours(call: &Call, schema: &str) -> bool {
+    call.schema.as_deref().is_none_or(|name| quote_identifier(name) == schema)
+}
+
+/// Why a call without a schema finds no function, if the command says where to look.
+fn not_found(call: &Call, fate: &Fate, schema: &str) -> Option<String> {
+    let path = fate.search_path.as_ref().filter(|_| call.schema.is_none())?;
+    let is_there = path.iter().any(|name| name == "$user" || quote_identifier(name) == schema);
+    (!is_there).then(|| format!("names no schema, and its command sets a search_path without {schema}"))
+}
+
+/// The function that a call names by one of these names in another schema than the extension's, qualified and quoted.
+fn elsewhere(call: &Call, schema: &str) -> Option<String> {
+    let is_one = [FAILED_GENERATIONS, EMERGENCY, RUN, TICK].contains(&call.function.as_str());
+    (is_one && !is_ours(call, schema))
+        .then(|| format!("{}.{}", quote_identifier(call.schema.as_deref().unwrap_or_default()), call.function))
 }
 
 /// The tables that a command of one statement names. Statements before another may create tables for it.
-fn tables(command: &str) -> Vec<(Option<String>, String)> {
-    let parsed = Some(command).filter(|command| command.len() <= LONGEST).and_then(parse);
-    let Some(Statements { kinds, mut tables, with, .. }) = parsed.filter(|parsed| parsed.kinds.len() == 1) else {
-        return Vec::new();
-    };
-    let is_made = kinds == [NodeTag::T_DoStmt];
-    tables.retain(|(schema, name)| !is_made && (schema.is_some() || !with.contains(name)));
-    tables
+fn tables(statements: &[Statement]) -> Vec<(Option<String>, String)> {
+    let [Statement { tables, with, .. }] = statements else { return Vec::new() };
+    tables.iter().filter(|(schema, name)| schema.is_some() || !with.contains(name)).cloned().collect()
 }
 
 /// The first argument whose value the run refuses.
@@ -246,22 +259,7 @@ fn refused(arguments: &[&str], given: impl Fn(&str) -> Option<Value>, mode: Mode
     arguments.iter().find(is_refused).map(|argument| format!("has a value of \"{argument}\" that is refused"))
 }
 
-/// Whether a value is false for certain, as PostgreSQL reads a boolean.
-fn is_false(value: &Value) -> bool {
-    match value {
-        Value::Bool(value) => !value,
-        Value::Text(text) => {
-            let text = text.trim().to_ascii_lowercase();
-            text == "0" || !text.is_empty() && ["false", "no", "off"].iter().any(|word| word.starts_with(&text))
-        }
-        _ => false,
-    }
-}
-
-fn work(call: &Call, schema: &str) -> Option<Work> {
-    if call.schema.as_deref().is_some_and(|name| quote_identifier(name) != schema) {
-        return None;
-    }
+fn work(call: &Call) -> Option<Work> {
     let word = |place: usize, name: &str| match call.argument(place, name) {
         Some(Value::Text(text)) => Some(text.clone()),
         _ => None,
@@ -276,7 +274,7 @@ fn work(call: &Call, schema: &str) -> Option<Work> {
         let place = arguments.iter().position(|argument| *argument == name)?;
         call.argument(place, name)
     };
-    let is_trial = ["dry_run", "rehearse"].iter().any(|name| given(name).is_some_and(|value| !is_false(value)));
+    let is_trial = ["dry_run", "rehearse"].iter().any(|name| given(name).is_some_and(|value| !value.is_false()));
     let target = match call.argument(0, "target") {
         None => Some(DEFAULT_TARGET.to_owned()),
         Some(Value::Text(target)) => Some(target.clone()),
@@ -289,5 +287,5 @@ fn work(call: &Call, schema: &str) -> Option<Work> {
     let unknown = call.unknown(arguments).map(|argument| format!("has an argument {argument}, which there is not"));
     let unread = call.is_unread.then(|| "is never reached, since nothing reads it in WITH".to_owned());
     let fails = unread.or(unknown).or_else(|| refused(arguments, |name| given(name).cloned(), mode));
-    (!is_trial).then_some(Work { function, target, mode, is_selective, is_alone: false, fails })
+    (!is_trial).then_some(Work { target, is_selective, fails, mode, ..Work::unclear(function) })
 }

@@ -8,6 +8,7 @@ mod batched;
 mod chaos;
 mod citus;
 mod clock;
+mod commands_of_jobs;
 mod counted;
 mod doctor;
 mod emergency;

@@ -281,6 +281,32 @@ fn each_database_has_a_job_of_its_own_and_says_where_to_see_it() {
 }
 
 #[test]
+fn no_check_says_that_there_is_no_job_where_none_could_be_seen() {
+    let cluster = with_pg_cron();
+    cluster.connect().batch_execute("CREATE DATABASE shop").unwrap();
+    let mut shop = cluster.connect_to("shop");
+    shop.batch_execute(include_str!("../../demo/platform.sql")).unwrap();
+    shop.batch_execute("CREATE EXTENSION backlog_cleanup").unwrap();
+    let said = |client: &mut postgres::Client, text: &str| {
+        let checks = "SELECT check_name FROM backlog_cleanup_doctor() WHERE strpos(detail, $1) > 0 ORDER BY 1";
+        let checks = client.query(checks, &[&text]).unwrap();
+        checks.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>()
+    };
+    let of_jobs = ["job_login", "job_runs", "job_user", "lost_jobs", "scheduler", "timeouts"];
+    assert_eq!(said(&mut shop, "jobs cannot be seen from here: pg_cron is in database \"postgres\""), of_jobs);
+    assert_eq!(said(&mut shop, "whether a job ticks cannot be seen from here: SELECT jobid"), ["tick"]);
+    for claim in ["there is no job", "no job ", "exists"] {
+        let claimed = said(&mut shop, claim);
+        assert!(!claimed.iter().any(|check| check.contains("job") || check == "tick"), "{claim}: {claimed:?}");
+    }
+
+    // Where pg_cron is not at all, something else may call a run.
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    assert_eq!(said(&mut client, "pg_cron is not here, and what else calls a run cannot be seen"), of_jobs);
+}
+
+#[test]
 fn a_pg_cron_that_runs_no_jobs_here_is_refused() {
     let cluster = with_pg_cron();
     let mut client = cluster.platform();

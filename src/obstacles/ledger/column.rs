@@ -17,7 +17,7 @@ pub struct Columns<'a> {
 pub struct Column {
     pub name: String,
     pub number: i16,
-    /// The type, or what its domain is made of: its oid, its name without a length, whether PostgreSQL itself has it, its modifier.
+    /// The type, or what its domains are made of: its oid, its name without a length, whether PostgreSQL itself has it, its modifier.
     pub base: u32,
     pub sql_type: String,
     pub is_built_in: bool,
@@ -39,15 +39,26 @@ impl Columns<'_> {
         const COLUMNS: &str = "
             SELECT jsonb_build_object(
                 'name', a.attname, 'number', a.attnum, 'base', b.oid::bigint, 'sql_type', format('%I.%I', n.nspname, b.typname),
-                'is_built_in', b.oid < 16384, 'modifier', CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END,
-                'not_null', a.attnotnull OR t.typnotnull,
+                'is_built_in', b.oid < 16384, 'modifier', coalesce(made_of.modifier, a.atttypmod),
+                'not_null', a.attnotnull OR made_of.not_null,
                 'has_default', a.atthasdef OR t.typdefaultbin IS NOT NULL,
                 'is_made', a.attidentity <> '' OR a.attgenerated <> '',
                 'default_expression', CASE WHEN plain THEN pg_get_expr(d.adbin, d.adrelid) END,
                 'default_tree', CASE WHEN plain THEN d.adbin::text END)
             FROM pg_attribute a
             JOIN pg_type t ON t.oid = a.atttypid
-            JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+            CROSS JOIN LATERAL (
+                WITH RECURSIVE made_of AS (
+                    SELECT t.oid, t.typtype, t.typbasetype, t.typtypmod, t.typnotnull
+                    UNION ALL
+                    SELECT b.oid, b.typtype, b.typbasetype, b.typtypmod, b.typnotnull
+                    FROM made_of JOIN pg_type b ON b.oid = made_of.typbasetype WHERE made_of.typtype = 'd'
+                )
+                SELECT max(oid) FILTER (WHERE typtype <> 'd') AS base, max(typtypmod) FILTER (WHERE typtype = 'd') AS modifier,
+                       bool_or(typnotnull) AS not_null
+                FROM made_of
+            ) made_of
+            JOIN pg_type b ON b.oid = made_of.base
             JOIN pg_namespace n ON n.oid = b.typnamespace
             LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
             CROSS JOIN LATERAL (
@@ -78,6 +89,12 @@ impl Columns<'_> {
             refuses(self.ledger, &reason)
         };
         self.list.iter().filter(is_empty).map(problem).collect()
+    }
+
+    /// Whether the row of each run has the same values in these columns.
+    pub fn are_always_the_same(&self, numbers: &[i16]) -> bool {
+        let varies = |column: &&Column| ["amount", "description", "created_at"].contains(&column.name.as_str());
+        !self.list.iter().filter(varies).any(|column| numbers.contains(&column.number))
     }
 
     /// The known values of these columns as a row: `value AS name, ...`; `None` if one of them is not known.

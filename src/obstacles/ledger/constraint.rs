@@ -3,7 +3,7 @@ use serde::Deserialize;
 use crate::extension;
 use crate::obstacles::ledger::answer::{cannot_be_told, refuses};
 use crate::obstacles::ledger::column::Columns;
-use crate::obstacles::problem::{Problem, rows_of};
+use crate::obstacles::problem::{Problem, Status, rows_of};
 use crate::postgres::error::Result;
 use crate::postgres::expression::is_immutable;
 use crate::postgres::owner::reading_as_owner_of;
@@ -13,7 +13,8 @@ use crate::postgres::subtransaction::{briefly, is_cancel};
 use crate::postgres::table::Table;
 use crate::target::trust;
 
-/// What a row may break: CHECKs of the table and of its columns' domains, bounds of partitions, foreign keys, unique indexes.
+/// What a row may break: CHECKs of the table and of its columns' domains, bounds of partitions, foreign keys, unique indexes, exclusion
+/// constraints. Where an index was made for a constraint, that is what knows its operators.
 const CONSTRAINTS: &str = "
     SELECT jsonb_build_object('kind', con.contype, 'name', con.conname, 'columns', con.conkey,
                               'expression', pg_get_expr(con.conbin, con.conrelid), 'tree', con.conbin::text,
@@ -59,13 +60,33 @@ const CONSTRAINTS: &str = "
     WHERE p.partrelid = $1
     GROUP BY p.partrelid
     UNION ALL
-    SELECT jsonb_build_object('kind', 'u', 'name', indexrelid::regclass::text, 'columns', indkey::int2[], 'names', (
-                                  SELECT array_agg(quote_ident(attname) ORDER BY place)
-                                  FROM unnest(indkey::int2[]) WITH ORDINALITY k (number, place)
-                                  JOIN pg_attribute ON attrelid = indrelid AND attnum = k.number))
+    SELECT jsonb_build_object('kind', CASE WHEN indisexclusion THEN 'x' ELSE 'u' END, 'name', indexrelid::regclass::text,
+                              'columns', (
+                                  SELECT array_agg(number)
+                                  FROM (SELECT unnest((indkey::int2[])[0:indnkeyatts - 1])
+                                        UNION
+                                        SELECT refobjsubid FROM pg_depend
+                                        WHERE classid = 'pg_class'::regclass AND objid = indexrelid
+                                          AND refclassid = 'pg_class'::regclass AND refobjid = indrelid) read (number)
+                                  WHERE number > 0),
+                              'expression', coalesce(pg_get_expr(indpred, indrelid), 'true'),
+                              'is_built_in', coalesce(compared.are_built_in, true) AND NOT EXISTS (
+                                  SELECT FROM pg_depend
+                                  WHERE classid = 'pg_class'::regclass AND objid = indexrelid
+                                    AND refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass)),
+                              'keys', (SELECT array_agg(pg_get_indexdef(indexrelid, place, true) ORDER BY place)
+                                       FROM generate_series(1, indnkeyatts) place),
+                              'operators', coalesce(compared.operators, array_fill(CASE WHEN indnullsnotdistinct THEN 'IS NOT DISTINCT FROM'
+                                                                                        ELSE 'OPERATOR(pg_catalog.=)' END,
+                                                                                   ARRAY[indnkeyatts::integer])))
     FROM pg_index
-    WHERE indrelid = $1 AND indisunique AND indisvalid AND indpred IS NULL AND indexprs IS NULL
-      AND indnkeyatts = indnatts";
+    CROSS JOIN LATERAL (
+        SELECT array_agg(format('OPERATOR(%I.%s)', nspname, oprname) ORDER BY place) AS operators, max(o.oid) < 16384 AS are_built_in
+        FROM pg_constraint con CROSS JOIN unnest(con.conexclop) WITH ORDINALITY AS by (oid, place)
+        JOIN pg_operator o ON o.oid = by.oid JOIN pg_namespace n ON n.oid = o.oprnamespace
+        WHERE con.conindid = indexrelid AND con.contype = 'x'
+    ) compared
+    WHERE indrelid = $1 AND (indisunique OR indisexclusion) AND indisvalid";
 
 #[derive(Deserialize)]
 struct Constraint {
@@ -80,6 +101,7 @@ struct Constraint {
     referenced: u32,
     keys: Option<Vec<String>>,
     names: Option<Vec<String>>,
+    operators: Option<Vec<String>>,
 }
 
 /// The constraints that the row would break, and CHECKs that cannot be evaluated beforehand.
@@ -144,13 +166,36 @@ fn reference(constraint: &Constraint, row: Option<String>, columns: &Columns) ->
     }))
 }
 
+/// A row that is in conflict with one of the ledger, or with the next of its kind.
 fn unique(constraint: &Constraint, row: Option<String>, columns: &Columns) -> Option<Problem> {
-    let (row, names) = (row?, constraint.names.as_ref()?);
+    let Constraint { kind, name, columns: numbers, expression, keys, operators, .. } = constraint;
+    let (row, numbers, keys, operators) = (row?, numbers.as_ref()?, keys.as_ref()?, operators.as_ref()?);
     let table = &columns.ledger.table;
-    let taken =
-        format!("SELECT EXISTS (SELECT FROM {} r, (SELECT {row}) AS g WHERE {})", table.name, equal(names, names));
-    (ask(table, taken) == Some(true))
-        .then(|| refuses(columns.ledger, &format!("unique index {} has its values already", constraint.name)))
+    let (of_what, already) = match kind {
+        'x' => ("exclusion constraint", "does not go with a row that is there already"),
+        _ => ("unique index", "has its values already"),
+    };
+    let what = format!("{of_what} {name}");
+    if !constraint.is_built_in {
+        return Some(cannot_be_told(format!("{what} needs more than PostgreSQL's own functions")));
+    }
+    let each = |text: &dyn Fn(usize) -> String, between| (0..keys.len()).map(text).collect::<Vec<_>>().join(between);
+    let list = each(&|place| format!("{} AS key{place}", keys[place]), ", ");
+    let holds = expression.as_deref().unwrap_or("true");
+    let of = |rows: &str| format!("(SELECT {list} FROM {rows} WHERE {holds})");
+    let written = of(&format!("(SELECT {row}) AS written"));
+    let compared = each(&|place| format!("r.key{place} {} g.key{place}", operators[place]), " AND ");
+    let is_taken =
+        |rows: &str| ask(table, format!("SELECT EXISTS (SELECT FROM {rows} AS r, {written} AS g WHERE {compared})"));
+    if is_taken(&of(&table.name)) == Some(true) {
+        return Some(refuses(columns.ledger, &format!("{what} {already}")));
+    }
+    let is_next_refused = columns.are_always_the_same(numbers) && is_taken(&written) == Some(true);
+    is_next_refused.then(|| {
+        let detail =
+            format!("ledger {} can take the row of one run only, or of one batch: {what} refuses the next", table.name);
+        Problem { status: Status::Warn, detail, fix: None }
+    })
 }
 
 fn equal(there: &[String], here: &[String]) -> String {

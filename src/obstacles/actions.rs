@@ -1,0 +1,40 @@
+use crate::obstacles::problem::{Problem, problems};
+use crate::obstacles::used::on_changed;
+use crate::postgres::error::Result;
+use crate::target::Target;
+
+/// What a foreign key needs when a row goes that it may reference: its columns are read, and by its action its rows are removed, updated or
+/// locked, which an UPDATE privilege on any column allows.
+const LACKING: &str = ", key AS (
+        SELECT f.oid, f.conname, f.conrelid, f.confdeltype, c.relnamespace, r.oid AS owner, r.rolname, f.conkey, f.confdelsetcols
+        FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_roles r ON r.oid = c.relowner
+        WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid IN (SELECT oid FROM changed WHERE is_removed)
+          AND (to_jsonb(f) ->> 'conenforced') IS DISTINCT FROM 'false'
+    )
+    SELECT 'fail', format('foreign key %I of %s acts as owner \"%s\" of it, which has no %s privilege on it: no row goes that it could reference',
+                          conname, conrelid::regclass, rolname, string_agg(privilege, ' and no ' ORDER BY privilege)),
+           format('GRANT %s ON %s TO %I', string_agg(privilege, ', ' ORDER BY privilege), conrelid::regclass, rolname)
+    FROM key CROSS JOIN LATERAL (
+        SELECT 'SELECT'
+        WHERE EXISTS (SELECT FROM unnest(conkey) AS place WHERE NOT has_column_privilege(owner, conrelid, place, 'SELECT'))
+        UNION ALL
+        SELECT 'DELETE' WHERE confdeltype = 'c' AND NOT has_table_privilege(owner, conrelid, 'DELETE')
+        UNION ALL
+        SELECT 'UPDATE'
+        WHERE CASE WHEN confdeltype IN ('n', 'd')
+                   THEN EXISTS (SELECT FROM unnest(coalesce(confdelsetcols, conkey)) AS place
+                                WHERE NOT has_column_privilege(owner, conrelid, place, 'UPDATE'))
+                   ELSE confdeltype <> 'c' AND NOT has_any_column_privilege(owner, conrelid, 'UPDATE') END
+    ) lacking (privilege)
+    GROUP BY oid, conname, conrelid, rolname
+    UNION ALL
+    SELECT 'fail', format('foreign key %I of %s acts as owner \"%s\" of it, which has no USAGE privilege on schema %I, whose owner has to decide '
+                          'about it: no row goes that it could reference', conname, conrelid::regclass, rolname, relnamespace::regnamespace::name),
+           NULL
+    FROM key WHERE NOT has_schema_privilege(owner, relnamespace, 'USAGE')
+    ORDER BY 2";
+
+/// Finds foreign keys that refuse each removal, since PostgreSQL looks at their rows, and changes them, as the owner of their own table.
+pub fn actions(target: &Target) -> Result<Vec<Problem>> {
+    problems(&on_changed(LACKING), &[vec![target.table.oid].into()])
+}
