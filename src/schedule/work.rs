@@ -144,9 +144,8 @@ fn unread(command: &str) -> Told {
     }
 }
 
-/// What the calls of a command tell: with any arguments, in whatever statement executes them, in DO, among others.
-/// What a function of somebody else calls is not seen. Neither a dry run
-/// nor a rehearsal is one.
+/// What the calls of a command tell: with any arguments, in whatever statement executes them, in DO, among others. What a function of
+/// somebody else calls is not seen. Neither a dry run nor a rehearsal is a run.
 fn read(command: &str, schema: &str) -> Told {
     let statements = parse(command).unwrap_or_default();
     let mut told = Told { works: Vec::new(), ticks: false, elsewhere: Vec::new(), tables: tables(&statements) };
