@@ -108,7 +108,7 @@ fn a_run_that_its_pooler_gives_up_ends() {
     client.batch_execute(MANY).unwrap();
     let Some(pooler) = Pgbouncer::start_with(&cluster, Mode::Transaction, "query_timeout = 3") else { return };
     let given_up = pooler.run(&["run", "--batch-size", "10", "--pause", "200 ms"]);
-    assert!(given_up.code == 1 && given_up.stderr.contains("did not finish; it removed"), "{given_up:?}");
+    assert!(given_up.code == 1 && given_up.stdout.contains("did not finish; it removed"), "{given_up:?}");
     until_holds(|| truth(&mut client, "SELECT state = 'interrupted' FROM backlog_cleanup.run"));
     assert!(truth(&mut client, "SELECT difference = 0 FROM backlog_cleanup_books()"));
 }
