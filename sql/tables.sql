@@ -139,11 +139,11 @@ COMMENT ON COLUMN backlog_cleanup.target.id_column IS 'the row''s unique id: any
 COMMENT ON COLUMN backlog_cleanup.target.account_column IS
     'the account that the row belongs to; NULL, with account, if every row of the table is the target''s';
 COMMENT ON COLUMN backlog_cleanup.target.recipe_column IS
-    'the recipe: the group whose newest failures are kept, a column or an expression in parentheses; NULL if there is none: one group';
+    'the recipe: the group whose newest rows are kept, a column or an expression in parentheses; NULL if there is none: one group';
 COMMENT ON COLUMN backlog_cleanup.target.status_column IS
-    'the status, a column or an expression in parentheses; NULL if there is none: then a row counts as failed once its failed_at_column is not NULL';
+    'the status, a column or an expression in parentheses; NULL if there is none: then a row is in scope once its failed_at_column is not NULL';
 COMMENT ON COLUMN backlog_cleanup.target.failed_at_column IS
-    'when the row became failed, a column or an expression in parentheses: timestamp, timestamptz or date';
+    'when the row reached its status, a column or an expression in parentheses: timestamp, timestamptz or date';
 COMMENT ON COLUMN backlog_cleanup.target.failure_type_column IS
     'the failure type, a column or an expression in parentheses; NULL if there is none';
 COMMENT ON COLUMN backlog_cleanup.target.fingerprint IS
@@ -168,7 +168,7 @@ COMMENT ON COLUMN backlog_cleanup.target.max_duration IS 'a batched run stops af
 COMMENT ON COLUMN backlog_cleanup.target.max_rows IS 'a batched run stops after so many removed rows; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.lock_timeout IS 'how long a run waits for a lock; 0 is without limit';
 COMMENT ON COLUMN backlog_cleanup.target.max_share IS
-    'refuses a regular run that would remove more than this percentage of the failed rows; 100 is off';
+    'refuses a regular run that would remove more than this percentage of the rows in scope; 100 is off';
 COMMENT ON COLUMN backlog_cleanup.target.max_rows_per_run IS
     'refuses a regular run that would remove more rows than this; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.max_replica_lag IS
@@ -195,7 +195,7 @@ COMMENT ON COLUMN backlog_cleanup.target.adaptive IS
     'whether the tick starts a batched regular run early, as the next three columns say';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_rows IS 'it does so when so many rows are removable';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_rate_factor IS
-    'or when rows fail so many times as fast as usual at this hour of the day; NULL is off';
+    'or when rows come into scope so many times as fast as usual at this hour of the day; NULL is off';
 COMMENT ON COLUMN backlog_cleanup.target.adaptive_min_interval IS 'how long after the start of the last run at the earliest';
 COMMENT ON COLUMN backlog_cleanup.target.run_between IS
     'from when to when a regular run in batches works, two times of the day by the clock of time_zone; outside of it the run waits; NULL is always';
@@ -304,7 +304,7 @@ COMMENT ON COLUMN backlog_cleanup.run.failure_type IS 'the failure type that was
 COMMENT ON COLUMN backlog_cleanup.run.status IS 'the status that was selected, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run.cutoff IS 'failed rows before this were expired; NULL in an emergency run';
 COMMENT ON COLUMN backlog_cleanup.run.total_failed IS
-    'failed rows before the run; in an emergency run, only those that it was to remove';
+    'rows in scope before the run; of a selective emergency run, only those that were selected';
 COMMENT ON COLUMN backlog_cleanup.run.removed IS 'rows removed';
 COMMENT ON COLUMN backlog_cleanup.run.skipped IS 'rows skipped because other sessions had locked them';
 COMMENT ON COLUMN backlog_cleanup.run.kept_back IS
@@ -444,7 +444,8 @@ COMMENT ON TABLE backlog_cleanup.run_cutoff IS
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.policy IS 'the policy, by its place in run_policy';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.status IS 'the status, by its place in run_status';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.run_id IS 'the run';
-COMMENT ON COLUMN backlog_cleanup.run_cutoff.place IS 'counts the recipes of the run, from 0';
+COMMENT ON COLUMN backlog_cleanup.run_cutoff.place IS
+    'counts the recipes of the run, from 0; below 0 those whose rows an emergency run passes over';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.recipe_id IS 'the recipe, as text';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.failed IS 'its failed rows before the run';
 COMMENT ON COLUMN backlog_cleanup.run_cutoff.failed_at IS

@@ -76,18 +76,19 @@ const LOST: &str = "
         GROUP BY lost.recipe_id, lost.policy, lost.status)";
 
 /// The same per recipe, of `lost`. Rows that went as of other recipes than they had at first are counted among the failed rows of those
-/// only, as `Tally::settle` does.
+/// only, as `Tally::settle` does; what an emergency run passes over is added to those.
 const COUNTED: &str = "
     SELECT recipe_id,
-           (greatest(failed, removed) - least(gap, greatest(least(over_all, gaps - stayed) - before, 0)))::bigint AS failed_count,
+           (greatest(failed, removed) - least(gap, greatest(least(over_all, gaps - stayed) - before, 0)) + held)::bigint AS failed_count,
            removed::bigint AS cleaned_count
     FROM (SELECT *, sum(greatest(removed - failed, 0)) OVER () AS over_all, sum(gap) OVER () AS gaps,
                  sum(gap) OVER (ORDER BY gap DESC, recipe_id ROWS UNBOUNDED PRECEDING) - gap AS before
-          FROM (SELECT recipe_id, sum(failed) AS failed, sum(removed) AS removed,
+          FROM (SELECT recipe_id, sum(failed) AS failed, sum(removed) AS removed, sum(held) AS held,
                        greatest(sum(failed) - sum(removed), 0) AS gap
-                FROM (SELECT recipe_id, failed, 0 AS removed FROM backlog_cleanup.run_cutoff
-                      WHERE run_id = $1
-                      UNION ALL SELECT recipe_id, 0, removed FROM lost) counted
+                FROM (SELECT recipe_id, CASE WHEN place < 0 THEN 0 ELSE failed END AS failed, 0 AS removed,
+                             CASE WHEN place < 0 THEN failed ELSE 0 END AS held
+                      FROM backlog_cleanup.run_cutoff WHERE run_id = $1
+                      UNION ALL SELECT recipe_id, 0, removed, 0 FROM lost) counted
                 GROUP BY recipe_id) of_recipe) counted
     CROSS JOIN (SELECT kept_back + skipped FROM backlog_cleanup.run WHERE id = $1) run (stayed)";
 

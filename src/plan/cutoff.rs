@@ -22,17 +22,22 @@ use crate::rules::matching::Policies;
 use crate::target::Target;
 use crate::target::leaf::leaves;
 
-/// Saves the recipes of a run under its policies, with their cutoffs, so that they survive a crash.
-pub fn save(rules: &Rules, run_id: i64, tally: &Tally) -> Result<()> {
+/// Saves the recipes of a run under its policies, with their cutoffs, so that they survive a crash. An emergency run passes over the rows
+/// of the entries from `held` on: their places are below 0, and only reports count them.
+pub fn save(rules: &Rules, run_id: i64, tally: &Tally, held: usize) -> Result<()> {
     let target = rules.target;
     // An earlier run of this session has the same id if the extension was dropped and created again in between.
     forget();
+    let is_held = |place: usize| place >= held;
+    let places = 0..tally.list.len();
+    let places: Vec<i32> = places.map(|place| if is_held(place) { -1 - place as i32 } else { place as i32 }).collect();
     let ids: Vec<Option<String>> = tally.list.iter().map(|recipe| recipe.recipe_id.clone()).collect();
     let policies: Vec<i32> = tally.list.iter().map(|recipe| recipe.policy as i32).collect();
     let statuses: Vec<i32> = tally.list.iter().map(|recipe| recipe.status as i32).collect();
     let failed: Vec<i64> = tally.list.iter().map(|recipe| recipe.failed).collect();
-    let removable = |recipe: &RecipeCount| rules.is_regular().then_some(recipe.removed);
-    let removable: Vec<Option<i64>> = tally.list.iter().map(removable).collect();
+    let removable =
+        |(place, recipe): (usize, &RecipeCount)| (rules.is_regular() || is_held(place)).then_some(recipe.removed);
+    let removable: Vec<Option<i64>> = tally.list.iter().enumerate().map(removable).collect();
     let order = Order::of(&target.id.value);
     // Whoever writes rows decides how long the ids are.
     let cutoffs = || tally.list.iter().map(|recipe| recipe.cutoff.and_then(|cutoff| order.rounded(cutoff)));
@@ -47,11 +52,12 @@ pub fn save(rules: &Rules, run_id: i64, tally: &Tally) -> Result<()> {
     extension::as_owner(|| {
         Spi::run_with_args(
             "INSERT INTO backlog_cleanup.run_cutoff (run_id, place, recipe_id, policy, status, failed, removable, failed_at, id)
-             SELECT $1, place - 1, recipe_id, policy, status, failed, removable, failed_at::timestamp, id
-             FROM ROWS FROM (unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8))
-                  WITH ORDINALITY AS cutoff (recipe_id, policy, status, failed, removable, failed_at, id, place)",
+             SELECT $1, place, recipe_id, policy, status, failed, removable, failed_at::timestamp, id
+             FROM ROWS FROM (unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), unnest($8), unnest($9))
+                  AS cutoff (place, recipe_id, policy, status, failed, removable, failed_at, id)",
             &[
                 run_id.into(),
+                places.into(),
                 ids.into(),
                 policies.into(),
                 statuses.into(),
@@ -199,7 +205,7 @@ fn load(target: &Target, run_id: i64, horizon: Horizon) -> Result<Cutoffs> {
     let (mut ids, mut left): (Vec<String>, Vec<i64>) = Default::default();
     let rows = format!(
         "SELECT recipe_id, policy, failed, failed_at, id, removable, status FROM backlog_cleanup.run_cutoff
-         WHERE run_id = {run_id} ORDER BY place"
+         WHERE run_id = {run_id} AND place >= 0 ORDER BY place"
     );
     extension::as_owner(|| {
         stream(&rows, |row| {

@@ -4,8 +4,8 @@ use crate::rank::tally::Tally;
 use crate::rules::Rules;
 use crate::target::leaf::Leaf;
 
-/// Counts the held rows that a run passes over: in an emergency run, which has not counted them yet, those that are selected; in a
-/// regular run those that it has ranked.
+/// Counts the held rows that a run passes over: in an emergency run, which has not counted them yet, those that are selected, which the
+/// tally then has too; in a regular run those that it has ranked.
 pub fn held(rules: &Rules, leaves: &[Leaf], tally: &mut Tally) -> Result<i64> {
     if rules.is_regular() {
         let holds = rules.policies.list.iter().zip(tally.by_policy()).filter(|(policy, _)| policy.is_hold());
@@ -17,7 +17,6 @@ pub fn held(rules: &Rules, leaves: &[Leaf], tally: &mut Tally) -> Result<i64> {
     for leaf in leaves {
         leaf.reading_as_owner(rules.target, || count_where(rules, leaf, &condition, &mut counted))?;
     }
-    let rows = counted.failed();
-    tally.hold(counted);
-    Ok(rows)
+    tally.add_failed(&counted);
+    Ok(counted.failed())
 }

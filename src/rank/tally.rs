@@ -66,8 +66,6 @@ pub struct Tally {
     /// Those that rows may have, as texts.
     statuses: Vec<String>,
     is_number: bool,
-    /// Rows that an emergency run passes over, which are in no entry.
-    held: Vec<RecipeCount>,
     /// Of a recipe of several columns.
     parts: Option<Parts>,
     /// Where a recipe is in the list first.
@@ -96,7 +94,6 @@ impl Tally {
             list: Vec::new(),
             policies: policies.clone(),
             statuses: target.names_of_statuses.clone(),
-            held: Vec::new(),
             is_number: target.recipe.is_integer(),
             parts: Parts::of(target),
             by_number: HashMap::default(),
@@ -286,12 +283,6 @@ impl Tally {
         }
     }
 
-    /// Takes the rows of another tally for those that an emergency run passes over: its policies and statuses have them, its recipes do not.
-    pub fn hold(&mut self, counted: Tally) {
-        self.held = counted.list;
-        self.held.iter_mut().for_each(|held| held.removed = 0);
-    }
-
     /// Adds the rows that another tally has as removed.
     pub fn add(&mut self, counted: Tally) {
         for counted in counted.list {
@@ -381,7 +372,7 @@ impl Tally {
 
     fn sums(&self, length: usize, place: fn(&RecipeCount) -> usize) -> Vec<Counts> {
         let mut sums = vec![Counts::default(); length];
-        for entry in self.list.iter().chain(&self.held) {
+        for entry in &self.list {
             let sum = &mut sums[place(entry)];
             sum.in_scope += entry.failed;
             sum.removed += entry.removed;

@@ -91,12 +91,13 @@ pub fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         let positions = positions.map(|positions| in_order(leaves, positions, rows)).transpose()?;
         let positions = positions.map(|rows| (rows, lsn));
         let referenced = positions.iter().flat_map(|(rows, _)| &rows.held).map(|(_, rows)| rows.len() as i64).sum();
+        let recipes = tally.list.len();
         let held = held(&rules, leaves, &mut tally)?;
         let run_id = run::start(&rules, leaves, &tally, (referenced, held), &pace, &caller)?;
         policies::save(run_id, &rules.policies, &tally, false)?;
         statuses::save(run_id, target, &tally, false)?;
-        cutoff::save(&rules, run_id, &tally)?;
-        divide::save(run_id, target.table.oid, leaves, positions, tally.list.len(), rows, workers as u32)?;
+        cutoff::save(&rules, run_id, &tally, recipes)?;
+        divide::save(run_id, target.table.oid, leaves, positions, recipes, rows, workers as u32)?;
         target.unreadable(leaves)?.map_or(Ok(()), |unreadable| run::keep_unreadable(run_id, &unreadable))?;
         Ok(run_id)
     };

@@ -181,7 +181,7 @@ fn start(target: &str, numbers: &Numbers) -> Result<Decision> {
         ));
     };
     let Some(rate) = numbers.per_minute else { return none(below) };
-    let said = format!("{rate:.1} rows failed per minute, usually {usual:.1} at this hour");
+    let said = format!("{rate:.1} rows came into scope per minute, usually {usual:.1} at this hour");
     if rate >= factor * usual.max(QUIET) && removable.is_none_or(|removable| removable > 0) {
         let are_removable = removable.map_or(are_removable, |removable| format!("{removable} rows are removable"));
         let reason = format!("{said}, and adaptive_rate_factor is {factor}; {are_removable}");

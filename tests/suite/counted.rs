@@ -145,11 +145,14 @@ fn rows_that_are_kept_back_are_counted_for_their_status_and_policy() {
 }
 
 #[test]
-fn an_emergency_run_counts_the_rows_that_it_passes_over_for_their_status_and_policy() {
+fn an_emergency_run_counts_the_rows_that_it_passes_over_for_their_recipe_status_and_policy() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
-    let mut client = with_states(&cluster, "SELECT backlog_cleanup_set_policy('q0', enabled => false, target => 't')");
-    let numbers = ["inScope", "removed", "kept"];
-    let counts = "count(*), count(*) FILTER (WHERE queue <> 'q0'), count(*) FILTER (WHERE queue = 'q0')";
+    // All of a recipe, and some of another.
+    let holds = "SELECT backlog_cleanup_set_policy('q0', enabled => false, target => 't');
+                 SELECT backlog_cleanup_set_policy('q1', status => 'cancelled', enabled => false, target => 't')";
+    let mut client = with_states(&cluster, holds);
+    let goes = "queue = 'q1' AND state = 'failed'";
+    let counts = format!("count(*), count(*) FILTER (WHERE {goes}), count(*) FILTER (WHERE NOT ({goes}))");
     let wanted = |client: &mut Client, of: &str, order: &str| -> Vec<String> {
         let wanted = format!(
             "SELECT concat_ws(' ', {of}, {counts}) FROM saved WHERE state <> 'available' GROUP BY {of} ORDER BY {order}"
@@ -157,17 +160,41 @@ fn an_emergency_run_counts_the_rows_that_it_passes_over_for_their_status_and_pol
         column(client, &wanted)
     };
     let of_statuses = wanted(&mut client, "state", "state DESC");
-    let of_policies = wanted(&mut client, "CASE queue WHEN 'q0' THEN queue ELSE 'any' END", "1 DESC");
+    let of_policies = wanted(&mut client, &format!("CASE WHEN {goes} THEN 'any' ELSE queue END"), "1 DESC");
+    let of_recipes = wanted(&mut client, "queue", "queue DESC");
+    // All add up to the same sums: of the 67 rows in scope, those that go and those that are held.
+    let sums = |counted: &[String]| {
+        let figures = |line: &String| line.split(' ').skip(1).map(|figure| figure.parse().unwrap()).collect();
+        let figures: Vec<Vec<i64>> = counted.iter().map(figures).collect();
+        [0, 1, 2].map(|place| figures.iter().map(|figures| figures[place]).sum::<i64>())
+    };
+    let all = sums(&of_policies);
+    assert_eq!([sums(&of_statuses), sums(&of_recipes)], [all, all]);
     for call in EMERGENCY {
-        for (list, wanted, table) in
-            [("statuses", &of_statuses, "run_status"), ("policies", &of_policies, "run_policy")]
-        {
+        for (list, numbers, wanted, table) in [
+            ("statuses", ["inScope", "removed", "kept"], &of_statuses, "run_status"),
+            ("policies", ["inScope", "removed", "kept"], &of_policies, "run_policy"),
+            ("cleanupDetails", ["failedCount", "cleanedCount", "keptCount"], &of_recipes, "run_recipe"),
+        ] {
             client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
             assert_eq!(&reported(&mut client, call, list, &numbers), wanted, "{call}");
+            if call.contains("dry_run") {
+                continue;
+            }
+            let (in_scope, removed) = match table {
+                // Recipes that lost rows.
+                "run_recipe" => ("failed_count", "cleaned_count"),
+                _ => ("in_scope", "removed"),
+            };
             let history = format!(
-                "SELECT bool_and(in_scope > 0) FROM backlog_cleanup.{table} WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run)"
+                "SELECT string_agg(concat_ws(' ', total_failed, r.removed, held), ',') || '; ' ||
+                        (SELECT concat_ws(' ', sum({in_scope}), sum({removed})) FROM backlog_cleanup.{table} WHERE run_id = r.id)
+                 FROM backlog_cleanup.run r WHERE id = (SELECT max(id) FROM backlog_cleanup.run) GROUP BY id"
             );
-            assert!(call.contains("dry_run") || truth(&mut client, &history), "{call}");
+            let [in_scope, removed, held] = all;
+            let of_table = if table == "run_recipe" { sums(&of_recipes[..1]) } else { all };
+            let history: String = value(&mut client, &history);
+            assert_eq!(history, format!("{in_scope} {removed} {held}; {} {}", of_table[0], of_table[1]), "{call}");
         }
     }
 }

@@ -762,11 +762,15 @@ fn an_adaptive_target_is_cleaned_up_when_failures_stand_out_from_their_usual_hou
     };
     // Usually two a minute: the night with many does not count, since that is a median.
     let (action, reason) = fail_now(&mut client, 20);
-    assert!(action == "none" && reason.contains("4.0 rows failed per minute, usually 2.0 at this hour"), "{reason}");
+    assert!(
+        action == "none" && reason.contains("4.0 rows came into scope per minute, usually 2.0 at this hour"),
+        "{reason}"
+    );
     let (action, reason) = fail_now(&mut client, 100);
     assert!(
         action == "run"
-            && reason.contains("rows failed per minute, usually 2.0 at this hour, and adaptive_rate_factor is 5"),
+            && reason
+                .contains("rows came into scope per minute, usually 2.0 at this hour, and adaptive_rate_factor is 5"),
         "{reason}"
     );
     until_true(&mut client, "SELECT count(*) = 1 FROM backlog_cleanup.run WHERE state = 'completed'");

@@ -146,7 +146,14 @@ fn a_target_is_spoken_of_in_its_words_and_its_rows_by_their_status() {
     let status = run("status");
     shows(
         &status,
-        &["JOBS COMPLETED", "STATUS JOBS", "cancelled 50", "failed 31", "available 3", "ID WORK QUEUE FAILED"],
+        &[
+            "JOBS COMPLETED PENDING PROCESSING IN SCOPE",
+            "STATUS JOBS",
+            "cancelled 50",
+            "failed 31",
+            "available 3",
+            "ID WORK QUEUE IN SCOPE",
+        ],
     );
     let platform = cli::run(&cluster, "words", &["status"]);
     shows(&platform, &["GENERATIONS COMPLETED"]);

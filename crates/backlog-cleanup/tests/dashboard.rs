@@ -84,7 +84,7 @@ const FAILURES: &str = "
 fn the_light_says_what_is_wrong() {
     let mut stage = Stage::with_operator("light", FAILURES);
     stage.browser.says("#health-title", "warning");
-    assert_eq!(stage.browser.text("#failed"), "45");
+    assert_eq!(stage.browser.text("#in-scope"), "45");
     assert_eq!(stage.browser.text("#removable"), "25");
     stage
         .database
@@ -124,7 +124,7 @@ fn where_counting_takes_long_the_last_sample_is_there_at_once() {
     }
     // The browser waits for the whole page.
     stage.sign_in(MONITOR);
-    assert_eq!(stage.browser.text("#failed"), "45");
+    assert_eq!(stage.browser.text("#in-scope"), "45");
     stage.is_clean();
     stage.database.batch_execute("UPDATE backlog_cleanup.target SET condition = NULL").unwrap();
     until_counted("at once");
@@ -401,6 +401,12 @@ fn an_emergency_wants_the_accounts_name() {
     stage.browser.click("#confirm button");
     stage.says_of_the_run("45 generations removed");
     assert_eq!(stage.failed(), 0);
+    // What policies hold is in scope, and stays.
+    let hold = "SELECT backlog_cleanup_set_policy('2', enabled => false)";
+    stage.database.batch_execute(&format!("{FAILURES} {hold}")).unwrap();
+    stage.open("/preview?target=generations&mode=emergency");
+    assert_eq!(stage.browser.text("#confirm-title"), "Emergency: remove 30 of 45 generations in scope?");
+    stage.browser.says("#confirm p", "Policies hold 15 generations, which stay.");
 }
 
 #[test]
@@ -554,7 +560,8 @@ fn a_target_is_spoken_of_in_its_words_and_its_rows_by_their_status() {
         "words",
         "CREATE TABLE job (id bigserial PRIMARY KEY, worker text, state text, at timestamptz, error text);
          INSERT INTO job (worker, state, at, error)
-         SELECT 'Mailer', (ARRAY['discarded', 'cancelled', 'executing'])[1 + i % 3], now() - i * interval '1 hour', 'timeout'
+         SELECT 'Mailer', (ARRAY['discarded', 'cancelled', 'executing'])[1 + i % 3], now() - i * interval '1 hour',
+                CASE i % 3 WHEN 0 THEN 'timeout' END
          FROM generate_series(1, 90) i;
          INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table,
                                              account_column, account, recipe_column, status_column, statuses,
@@ -565,7 +572,8 @@ fn a_target_is_spoken_of_in_its_words_and_its_rows_by_their_status() {
     );
     stage.open("/?target=jobs");
     stage.browser.says("#statuses", "cancelled 30, discarded 30, executing 30.");
-    stage.browser.says("#recipes-title", "Workers with failures");
+    stage.browser.says("#recipes-title", "In scope by worker");
+    stage.browser.says("#failures .note", "Jobs by failure type, (none) without one");
     stage.browser.says("#recipes p", "1 worker.");
     stage.browser.says("#next-run", "newest of them in each worker stay");
     stage.browser.says("#policies tbody tr:first-child", "worker \"Other\"");
@@ -573,6 +581,9 @@ fn a_target_is_spoken_of_in_its_words_and_its_rows_by_their_status() {
     let page = |words: serde_json::Value| words.as_str().unwrap().to_lowercase();
     let said = page(stage.browser.script(words));
     assert!(!said.contains("recipe") && !said.contains("generations that"), "{said}");
+    // Not every row that runs remove has failed.
+    let claims = said.replace("failure type", "");
+    assert!(!claims.contains("failure") && !claims.contains("failed"), "{claims}");
     stage.browser.click("#selection summary");
     stage.browser.script("document.querySelector('#status').value = 'cancelled'");
     stage.browser.click("#actions button[value=regular]");
@@ -582,9 +593,7 @@ fn a_target_is_spoken_of_in_its_words_and_its_rows_by_their_status() {
     stage.says_of_the_run("jobs removed");
     stage.browser.says("#runs", "regular, status cancelled");
     let details = stage.browser.text("#runs .details");
-    for said in
-        ["workers with failures", "Statuses of the run", "discarded 30 0 30 0", "Policies of the run", "kept back"]
-    {
+    for said in ["workers in scope", "Statuses of the run", "discarded 30 0 30 0", "Policies of the run", "kept back"] {
         assert!(details.contains(said), "{said}: {details}");
     }
     assert_eq!(stage.browser.axe(), Vec::<String>::new());
@@ -594,7 +603,7 @@ fn a_target_is_spoken_of_in_its_words_and_its_rows_by_their_status() {
     stage.browser.desk();
     // The platform's rows have one status that runs remove.
     stage.open("/");
-    stage.browser.says("#recipes-title", "Recipes with failures");
+    stage.browser.says("#recipes-title", "In scope by recipe");
     assert_eq!(stage.browser.script("return document.querySelectorAll('#status, #statuses').length"), 0);
     stage.open("/explain?target=jobs&id=1");
     stage.browser.says("#confirm-title", "Job 1: ");

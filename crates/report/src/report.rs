@@ -17,7 +17,7 @@ pub struct RegularReport {
     pub nouns: Nouns,
     pub mode: Mode,
     pub dry_run: bool,
-    /// Rows that failed before this instant are expired; NULL if the policy is disabled.
+    /// Rows in scope from before this instant are expired; NULL if the policy is disabled.
     pub cutoff: Option<String>,
     pub total_failed_generations: i64,
     pub cleaned_up_generations: i64,
@@ -72,6 +72,7 @@ pub struct Foreseen {
 pub struct CleanupDetail {
     pub recipe_id: Value,
     pub recipe_name: String,
+    /// Rows in scope before the run; of a selective emergency run, only the rows that were selected.
     pub failed_count: i64,
     pub cleaned_count: i64,
     pub kept_count: i64,
@@ -86,7 +87,7 @@ pub struct PolicyDetail {
     pub recipe_id: Option<String>,
     pub failure_type: Option<String>,
     pub status: Option<String>,
-    /// In an emergency run, only the rows that it was to remove.
+    /// Of a selective emergency run, only the rows that were selected.
     pub in_scope: i64,
     pub removed: i64,
     pub kept: i64,
@@ -103,7 +104,7 @@ pub struct PolicyDetail {
 pub struct StatusDetail {
     /// As rows have it; null if the target has no status.
     pub status: Option<String>,
-    /// In an emergency run, only the rows that it was to remove.
+    /// Of a selective emergency run, only the rows that were selected.
     pub in_scope: i64,
     pub removed: i64,
     pub kept: i64,
@@ -187,7 +188,7 @@ pub struct BatchMilliseconds {
     pub max: f64,
 }
 
-/// The state of a target: its rows by status, and the recipes with failures.
+/// The state of a target: its rows by status, and the recipes that have rows in scope.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
@@ -235,13 +236,14 @@ pub struct Warning {
     pub hint: String,
 }
 
-/// A recipe with failures.
+/// A recipe that has rows in scope.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RecipeFailures {
     pub recipe_id: Value,
     pub recipe_name: String,
+    /// Rows in scope.
     pub failed_count: i64,
     pub removable_count: i64,
     pub oldest_failed_at: Option<String>,

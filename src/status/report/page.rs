@@ -132,7 +132,7 @@ fn now(span: &Span, rows: &str) -> String {
             span.not_counted.as_deref().unwrap_or("there is no sample yet")
         );
     };
-    let oldest = span.oldest_age.map_or(String::new(), |age| format!("; the oldest failed {}", age_in_words(age)));
+    let oldest = span.oldest_age.map_or(String::new(), |age| format!("; the oldest from {}", age_in_words(age)));
     let removable = span.removable.map_or(String::new(), |removable| format!(", {} removable", number(removable)));
     let then =
         span.counted_ago.filter(|seconds| *seconds > 2 * USUAL).map(|seconds| format!("{}: ", age_in_words(seconds)));

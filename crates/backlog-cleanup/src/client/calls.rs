@@ -22,7 +22,7 @@ pub type Raw = Box<RawValue>;
 pub trait FromReport: DeserializeOwned + Send + Unpin + 'static {}
 impl<T: DeserializeOwned + Send + Unpin + 'static> FromReport for T {}
 
-/// The failed rows that a run is about.
+/// The rows in scope that a run is about.
 #[derive(Clone, Copy)]
 pub struct Selection<'a> {
     pub target: &'a str,
@@ -70,7 +70,7 @@ pub struct Finding {
     pub fix: Option<String>,
 }
 
-/// The rows of a failure type that failed in an hour.
+/// The rows of a failure type that came into scope in an hour.
 #[derive(Serialize, Deserialize, FromRow)]
 pub struct Failures {
     pub hour: DateTime<Utc>,
@@ -133,7 +133,7 @@ pub async fn cleanup(
     call.fetch_one(database).await.map(Removal)
 }
 
-/// Removes every failed row in one transaction, with those that are held or without them, or tries it.
+/// Removes every row in scope in one transaction, with those that are held or without them, or tries it.
 pub async fn emergency(
     database: &mut PgConnection,
     selection: Selection<'_>,
@@ -182,7 +182,7 @@ pub async fn stop(database: &mut PgConnection, run_id: i64) -> Result<bool> {
     query_scalar("SELECT backlog_cleanup_stop(run_id => $1)").bind(run_id).fetch_one(database).await
 }
 
-/// The rows of a target by status, and its recipes with failures.
+/// The rows of a target by status, and its recipes that have rows in scope.
 pub async fn status<T: FromReport>(database: &mut PgConnection, target: &str) -> Result<T> {
     let call = query_scalar("SELECT backlog_cleanup_status_json(target => $1)");
     let Json(report) = call.bind(target).fetch_one(database).await?;
@@ -231,7 +231,7 @@ pub async fn index_sql(database: &mut PgConnection, target: &str) -> Result<Stri
     query_scalar("SELECT backlog_cleanup_index_sql(target => $1)").bind(target).fetch_one(database).await
 }
 
-/// The failed rows of the last `hours` by hour and failure type, those that are there and those that runs have removed; beyond the most frequent
+/// The rows in scope of the last `hours` by hour and failure type, those that are there and those that runs have removed; beyond the most frequent
 /// `types` they are `(other)`.
 pub async fn failures(database: &mut PgConnection, target: &str, hours: i32, types: i32) -> Result<Vec<Failures>> {
     let call = "SELECT hour, failure_type, failed_count + removed_count AS failed_count
@@ -240,7 +240,7 @@ pub async fn failures(database: &mut PgConnection, target: &str, hours: i32, typ
     query_as(call).bind(target).bind(hours).bind(types).fetch_all(database).await
 }
 
-/// All failed rows by failure type; beyond the most frequent `types` they are `(other)`.
+/// All rows in scope by failure type; beyond the most frequent `types` they are `(other)`.
 pub async fn failure_types(database: &mut PgConnection, target: &str, types: i32) -> Result<Vec<(String, i64)>> {
     let call = "SELECT failure_type, sum(failed_count)::bigint
                 FROM backlog_cleanup_failures(target => $1, since => NULL, types => $2)

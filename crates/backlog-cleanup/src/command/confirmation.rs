@@ -1,3 +1,4 @@
+use backlog_cleanup_report::capitalized;
 use clap::Args;
 use sqlx::postgres::PgConnection;
 
@@ -12,13 +13,16 @@ use crate::terminal::output::Output;
 use crate::terminal::report::Report;
 use crate::words::{argument, in_scope, number};
 
-/// How many of the rows in scope a run of a pace removes.
-fn bounded(failed: i64, pace: &Pace, row_word: &str) -> String {
-    let rows = printable(&in_scope(failed, row_word));
+/// How many of the rows in scope a run of a pace removes: all but those that are held.
+fn bounded(report: &Report, pace: &Pace) -> String {
+    let (removed, held) = (report.removed(), report.held());
+    let rows = printable(&in_scope(removed + held, &report.nouns().row_word));
     match (pace.max_rows, &pace.max_duration) {
-        (Some(most), _) if most < failed => format!("At most {} of {rows}", number(most)),
-        (_, Some(_)) => format!("At most {rows}"),
-        _ => format!("All {rows}"),
+        (Some(most), _) if most < removed => format!("at most {} of {rows}", number(most)),
+        (_, Some(_)) if held == 0 => format!("at most {rows}"),
+        (_, Some(_)) => format!("at most {} of {rows}", number(removed)),
+        _ if held == 0 => format!("all {rows}"),
+        _ => format!("{} of {rows}", number(removed)),
     }
 }
 
@@ -55,21 +59,22 @@ impl Confirmation {
             calls::emergency(&mut work, selection.as_call(), calls::Trial::DryRun, pace.include_held).await?;
         let report: Report = emergency.report(&mut work).await?;
         work.commit().await?;
-        let rows = bounded(report.removed(), pace, &report.nouns().row_word);
+        let rows = bounded(&report, pace);
         if !output.json {
             let preview = output.page();
             report.show_recipes(&preview, limit)?;
             output.note(format_args!("{}\n", preview.into_text().trim_end()));
         }
         let question = format!(
-            "{rows} of {} will be gone. Type the account's name, {}, to continue:",
+            "{} of {} will be gone. Type the account's name, {}, to continue:",
+            capitalized(&rows),
             printable(&selection.words(&report.nouns().group_word)),
             printable(&account)
         );
         let refusal = match ask(question, output)? {
             Some(typed) if typed == account => return Ok(()),
             Some(_) => "not confirmed: nothing was removed".to_owned(),
-            None => format!("not confirmed: would remove {}", rows.replacen('A', "a", 1)),
+            None => format!("not confirmed: would remove {rows}"),
         };
         Err(Failure::usage(refusal).hint(named))
     }

@@ -11,7 +11,7 @@ use crate::terminal::output::Output;
 use crate::terminal::report::more;
 use crate::words::{count, in_scope, number, recipe_id, time};
 
-/// Show the rows by status, and the recipes with failures
+/// Show the rows by status, and the recipes that have rows in scope
 #[derive(Args)]
 pub struct Status {
     #[command(flatten)]
@@ -68,11 +68,11 @@ impl Status {
     }
 }
 
-/// Prints the sums, the recipes with most failures, the last run and the schedule.
+/// Prints the sums, the recipes with most rows in scope, the last run and the schedule.
 pub fn show(output: &Output, report: &StatusReport, limit: usize) -> Result<()> {
     let Nouns { group_word, row_word } = &report.nouns;
     let rows = plural(row_word).to_uppercase();
-    let mut sums = output.table([&rows, "COMPLETED", "PENDING", "PROCESSING", "FAILED", "REMOVABLE"]);
+    let mut sums = output.table([&rows, "COMPLETED", "PENDING", "PROCESSING", "IN SCOPE", "REMOVABLE"]);
     sums.add_row([
         output.count(report.total_generations),
         output.count(report.statuses.of("completed")),
@@ -93,7 +93,7 @@ pub fn show(output: &Output, report: &StatusReport, limit: usize) -> Result<()> 
     }
     let recipes = &report.recipes_with_failed_generations;
     if !recipes.is_empty() && limit > 0 {
-        let mut table = output.table(["ID", &group_word.to_uppercase(), "FAILED", "REMOVABLE", "OLDEST"]);
+        let mut table = output.table(["ID", &group_word.to_uppercase(), "IN SCOPE", "REMOVABLE", "OLDEST"]);
         for recipe in recipes.iter().take(limit) {
             table.add_row([
                 output.name(recipe_id(&recipe.recipe_id)),

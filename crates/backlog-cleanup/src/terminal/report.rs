@@ -41,6 +41,11 @@ impl Report {
         self.common().removed
     }
 
+    /// Rows that policies hold, and that it passes over.
+    pub fn held(&self) -> i64 {
+        self.common().held_count
+    }
+
     pub fn nouns(&self) -> &Nouns {
         self.common().nouns
     }
@@ -222,7 +227,7 @@ pub fn show_recipes(
         return Ok(());
     }
     let [removed, kept] = headings(is_dry);
-    let mut table = output.table(["ID", &nouns.group_word.to_uppercase(), "FAILED", removed, kept]);
+    let mut table = output.table(["ID", &nouns.group_word.to_uppercase(), "IN SCOPE", removed, kept]);
     for recipe in details.iter().take(limit) {
         table.add_row([
             output.name(recipe_id(&recipe.recipe_id)),

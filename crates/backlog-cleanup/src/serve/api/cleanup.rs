@@ -73,7 +73,7 @@ struct Headers {
     prefer: Option<String>,
 }
 
-/// Removes the removable rows: those that failed before the cutoff, except the newest of each recipe.
+/// Removes the removable rows: those in scope from before the cutoff, except the newest of each recipe.
 #[utoipa::path(post, path = "/api/admin/backlog-cleanup/run", tag = "cleanup", params(Asked, Headers),
     request_body(content = Option<Confirmation>, content_type = "application/json"),
     responses((status = 200, description = "The report", body = Batched<RegularReport>),

@@ -17,7 +17,7 @@ pub static DOCUMENT: OnceLock<String> = OnceLock::new();
 #[openapi(
     info(
         title = "backlog-cleanup",
-        description = "The admin API of the PostgreSQL extension backlog_cleanup, which removes old failures from a table of jobs."
+        description = "The admin API of the PostgreSQL extension backlog_cleanup, which removes old rows from a table of jobs."
     ),
     components(schemas(Problem)),
     modifiers(&Credentials),

@@ -27,7 +27,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 struct Asked {
     /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one
     target: Option<String>,
-    /// Number of recipes, those with most failures; all by default
+    /// Number of recipes, those with most rows in scope; all by default
     #[param(minimum = 0)]
     limit: Option<usize>,
 }
@@ -38,13 +38,13 @@ struct Asked {
 struct Status {
     #[serde(flatten)]
     report: StatusReport,
-    /// With `limit`, the number of all recipes that have failures
+    /// With `limit`, the number of all recipes that have rows in scope
     #[schema(value_type = i64, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     recipes_affected: Option<usize>,
 }
 
-/// The rows by status, and the recipes with failures, those with most first.
+/// The rows by status, and the recipes that have rows in scope, those with most first.
 #[utoipa::path(get, path = "/api/admin/backlog-cleanup/status", tag = "status", params(Asked),
     responses((status = 200, description = "The report", body = Status), Problems))]
 async fn status(

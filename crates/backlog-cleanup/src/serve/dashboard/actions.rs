@@ -117,11 +117,12 @@ pub fn confirm(preview: &Preview) -> Markup {
         section #confirm .card .danger[is_emergency] aria-labelledby="confirm-title" {
             h1 #confirm-title tabindex="-1" {
                 @if *count == 0 { "Nothing to remove" }
-                @else if is_emergency { "Emergency: remove all " (in_scope(*count)) "?" }
+                @else if is_emergency && count == total_failed { "Emergency: remove all " (in_scope(*count)) "?" }
+                @else if is_emergency { "Emergency: remove " (words::number(*count)) " of " (in_scope(*total_failed)) "?" }
                 @else { "Remove " (words::count(*count, &format!("removable {row_word}"))) "?" }
             }
             p {
-                @if is_emergency { "Removes all " (plural(row_word)) " in scope, including recent ones. " }
+                @if is_emergency { "Removes " (plural(row_word)) " in scope of any age, including recent ones. " }
                 @else { (words::number(total_failed - count)) " of " (in_scope(*total_failed)) " stay. " }
                 @if is_emergency && asked.include_held { "What policies hold goes, too. " }
                 @if *held > 0 { "Policies hold " (words::count(*held, row_word)) ", which stay. " }

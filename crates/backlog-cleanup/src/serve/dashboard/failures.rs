@@ -1,8 +1,8 @@
-//! Failures by hour, stacked by failure type, and their trend.
+//! The rows that came into scope by hour, stacked by failure type, and their trend.
 
 use std::collections::HashMap;
 
-use backlog_cleanup_report::plural;
+use backlog_cleanup_report::{capitalized, plural};
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use maud::{Markup, html};
 
@@ -13,7 +13,7 @@ use super::query::Span;
 use super::times;
 use crate::words;
 
-/// The failures of each hour of the chart by failure type, the most frequent type first.
+/// The rows of each hour of the chart by failure type, the most frequent type first.
 struct Hours {
     types: Vec<String>,
     hours: Vec<(DateTime<Utc>, Vec<i64>)>,
@@ -66,7 +66,7 @@ pub fn section(data: &Data) -> Markup {
     let rows = plural(&data.nouns().row_word);
     let shown: i64 = hours.hours.iter().flat_map(|(_, counts)| counts).sum();
     let describe = format!(
-        "failures by hour in the last {}, {} in all, {} in the last full hour",
+        "{rows} new in scope by hour in the last {}, {} in all, {} in the last full hour",
         data.query.span.words(),
         words::number(shown),
         words::number(last)
@@ -74,7 +74,7 @@ pub fn section(data: &Data) -> Markup {
     html! {
         section #failures .card aria-labelledby="failures-title" {
             div .title {
-                h2 #failures-title { "Failures by hour" }
+                h2 #failures-title { "New in scope by hour" }
                 nav .choice aria-label="how far back" {
                     @for span in Span::ALL {
                         a href=(data.query.link(|query| query.span = span)) aria-current=[(span == data.query.span).then_some("true")] {
@@ -90,7 +90,7 @@ pub fn section(data: &Data) -> Markup {
             }
             (bars("failures-chart", &describe, &drawn(&hours, data), ends(&hours)))
             (legend(&hours))
-            p .note { "Failed " (rows) " that are there, and that runs have removed. Dashed lines are runs." }
+            p .note { (capitalized(&rows)) " by failure type, (none) without one: those that are there, and that runs have removed. Dashed lines are runs." }
             details #failures-table { summary { "The same as a table" } (table(&hours)) }
         }
     }
@@ -149,12 +149,12 @@ fn legend(hours: &Hours) -> Markup {
 
 fn table(hours: &Hours) -> Markup {
     html! {
-        div .scroll tabindex="0" role="region" aria-label="failures by hour, the table" {
+        div .scroll tabindex="0" role="region" aria-label="new in scope by hour, the table" {
             table {
                 thead {
                     tr {
                         th scope="col" { "hour, UTC" }
-                        th scope="col" .figure { "failed" }
+                        th scope="col" .figure { "in scope" }
                         @for name in &hours.types { th scope="col" .figure { (names::cut(name)) } }
                     }
                 }

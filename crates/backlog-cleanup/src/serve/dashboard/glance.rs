@@ -62,7 +62,7 @@ impl Glance {
                     div { dt { "in scope" } dd { (words::number(*in_scope)) } }
                     div { dt { "removable" } dd { (words::number(*removable)) } }
                     div {
-                        dt { "oldest failure" }
+                        dt { "oldest in scope" }
                         dd { @match oldest_at { Some(at) => (times::ago(*at, self.now)), None => "none" } }
                     }
                 }

@@ -77,7 +77,7 @@ fn next_run(data: &Data, reasons: &[Finding]) -> Markup {
             ". "
             @match (about.max_age, about.keep) {
                 (Some(max_age), Some(keep)) => {
-                    "Removable are failures from more than " (age(max_age)) " ago, but the " (words::number(keep.into())) " newest of them in each " (group_word) " stay. "
+                    "Removable are " (rows) " in scope from more than " (age(max_age)) " ago, but the " (words::number(keep.into())) " newest of them in each " (group_word) " stay. "
                 },
                 _ => "The default policy is disabled. ",
             }
@@ -154,10 +154,10 @@ fn figures(data: &Data) -> Markup {
     });
     html! {
         dl .figures {
-            div { dt { "failed" } dd #failed { (words::number(data.status.statuses.of("failed"))) } }
+            div { dt { "in scope" } dd #in-scope { (words::number(data.status.statuses.of("failed"))) } }
             div { dt { "removable now" } dd #removable { (words::number(data.status.removable_generations)) } }
             div {
-                dt { "oldest failure" }
+                dt { "oldest in scope" }
                 dd { @match oldest.min() { Some(at) => (times::ago(at, data.now)), None => "none" } }
             }
             div {

@@ -72,7 +72,7 @@ pub fn dashboard(data: &Data, viewer: &Viewer) -> Markup {
     let (light, _) = health::of(data);
     let may_run = viewer.level >= Some(Level::Operator);
     let may_write = viewer.level >= Some(Level::Admin);
-    let title = format!("{} {} failed, {}", sign(light), data.status.statuses.of("failed"), data.target);
+    let title = format!("{} {} in scope, {}", sign(light), data.status.statuses.of("failed"), data.target);
     // Without the script the page reloads while a run is running.
     let head = html! { @if data.running().is_some() { noscript { meta http-equiv="refresh" content="3"; } } };
     with_head(

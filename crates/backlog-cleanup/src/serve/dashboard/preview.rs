@@ -36,7 +36,8 @@ async fn look(caller: &Caller, asked: Asked) -> Result<Preview, Problem> {
         }
         Mode::Emergency => {
             let report: EmergencyReport = read(report)?;
-            (report.nouns, report.removed_count, report.removed_count, report.held_count, report.cleanup_details)
+            let (count, held) = (report.removed_count, report.held_count);
+            (report.nouns, count, count + held, held, report.cleanup_details)
         }
     };
     let recipes = details.into_iter().filter(|recipe| recipe.cleaned_count > 0).collect();

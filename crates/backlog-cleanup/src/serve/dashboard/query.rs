@@ -109,9 +109,9 @@ impl Sort {
 
     pub fn words(self) -> &'static str {
         match self {
-            Sort::Failed => "most failed",
+            Sort::Failed => "most in scope",
             Sort::Removable => "most removable",
-            Sort::Oldest => "oldest failure",
+            Sort::Oldest => "oldest",
             Sort::Name => "name",
         }
     }

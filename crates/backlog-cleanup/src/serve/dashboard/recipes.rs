@@ -1,8 +1,8 @@
-//! The recipes with failures: bars, sorted and searched on the server, a page at a time.
+//! The rows in scope by recipe: bars, sorted and searched on the server, a page at a time.
 
 use std::cmp::Reverse;
 
-use backlog_cleanup_report::{RecipeFailures, capitalized, plural};
+use backlog_cleanup_report::{RecipeFailures, plural};
 use maud::{Markup, html};
 
 use super::data::Data;
@@ -25,7 +25,7 @@ pub fn section(data: &Data) -> Markup {
     html! {
         section #recipes .card aria-labelledby="recipes-title" {
             div .title {
-                h2 #recipes-title { (capitalized(&groups)) " with failures" }
+                h2 #recipes-title { "In scope by " (group_word) }
                 (search(&data.query, &groups))
             }
             p role="status" {
@@ -49,7 +49,7 @@ fn found<'a>(all: &'a [RecipeFailures], query: &Query) -> Vec<&'a RecipeFailures
                 || words::recipe_id(&recipe.recipe_id).to_lowercase() == wanted
         })
         .collect();
-    // The status report has the recipes with most failures first.
+    // The status report has the recipes with most rows in scope first.
     match query.sort {
         Sort::Failed => {}
         Sort::Removable => found.sort_by_key(|recipe| Reverse(recipe.removable_count)),
@@ -96,10 +96,10 @@ fn table(shown: &[&RecipeFailures], most: i64, query: &Query, group_word: &str) 
             thead {
                 tr {
                     (heading(Sort::Name, group_word, ""))
-                    (heading(Sort::Failed, "failed", "figure"))
+                    (heading(Sort::Failed, "in scope", "figure"))
                     th scope="col" .bars { span .hidden { "share" } }
                     (heading(Sort::Removable, "removable", "figure"))
-                    (heading(Sort::Oldest, "oldest failure", ""))
+                    (heading(Sort::Oldest, "oldest", ""))
                 }
             }
             tbody {
@@ -117,7 +117,7 @@ fn table(shown: &[&RecipeFailures], most: i64, query: &Query, group_word: &str) 
     }
 }
 
-/// The failed rows, relative to the recipe with most; the removable rows are the darker part.
+/// The rows in scope, relative to the recipe with most; the removable rows are the darker part.
 fn bar(recipe: &RecipeFailures, most: i64) -> Markup {
     let share = |figure: i64| format!("{:.2}%", figure as f64 * 100.0 / most as f64);
     html! {

@@ -131,7 +131,7 @@ fn details(run: &Run, data: &Data) -> Markup {
                 div { dt { "in scope before the run" } dd { (words::number(failed)) } }
             }
             div { dt { "removed" } dd { (words::number(run.removed)) } }
-            div { dt { (plural(&run.nouns.group_word)) " with failures" } dd { (words::number(run.recipes_affected)) } }
+            div { dt { (plural(&run.nouns.group_word)) " in scope" } dd { (words::number(run.recipes_affected)) } }
             div { dt { "batches" } dd { @if run.batches == 0 { "one transaction" } @else { (words::number(run.batches)) } } }
             @if let Some(error) = run.error() { div { dt { "error" } dd { bdi { (error) } } } }
             @if run.skipped > 0 { div { dt { "skipped, locked" } dd { (words::number(run.skipped)) } } }

@@ -68,13 +68,14 @@ impl Shown {
     fn rows(&self, to: &mut DescriptorEncoder) -> fmt::Result {
         let rows =
             self.each(|figures| figures.rows.iter().map(|(status, rows)| (label("status", *status), *rows)).collect());
-        family(to, "rows", "Rows of the account, by status.", rows)?;
+        family(to, "rows", "Rows of the account, by status; failed are those in scope.", rows)?;
         let removable = self.each(|figures| vec![(vec![], figures.removable)]);
-        family(to, "removable_rows", "Failed rows that a regular run would remove.", removable)?;
+        family(to, "removable_rows", "Rows in scope that a regular run would remove.", removable)?;
         let types = self.each(|figures| {
             figures.failure_types.iter().map(|(name, rows)| (label("failure_type", name), *rows)).collect()
         });
-        let help = format!("Failed rows by failure type: the {TYPES} most frequent, (other), and (none) without one.");
+        let help =
+            format!("Rows in scope by failure type: the {TYPES} most frequent, (other), and (none) without one.");
         family(to, "failed_rows", &help, types)?;
         let statuses = self.each(|figures| named("status", &figures.every_status, 0));
         let help = format!(
@@ -94,7 +95,7 @@ impl Shown {
             let age = figures.oldest_failed_at.map(|at| (Utc::now() - at).as_seconds_f64().max(0.0));
             age.map(|age| (vec![], age)).into_iter().collect()
         });
-        family(to, "oldest_failure_age_seconds", "Age of the oldest failed row.", age)?;
+        family(to, "oldest_failure_age_seconds", "Age of the oldest row in scope.", age)?;
         let books =
             self.each(|figures| figures.books_difference.map(|difference| (vec![], difference)).into_iter().collect());
         family(to, "books_difference_rows", "Removed rows of the ledger less those of the runs.", books)
