@@ -70,7 +70,7 @@ fn the_report_tells_the_week_on_a_page_of_80_columns_and_the_same_as_markdown() 
     for part in [
         "Backlog cleanup of \"generations\", ",
         "1 alert is open: see below. 1 alert opened and resolved.",
-        "Now     48,000 generations in scope, 24,000 removable; the oldest from 1 day\n        ago\n",
+        "Now     48,000 generations in scope, 24,000 removable; the oldest from 1 day ago\n",
         "Pace    the backlog grows by 1,175 an hour: more comes than goes\n",
         "Table   954 MB with its indexes, +22.9 MB a day: 1.6 GB in 30 days\n",
         "5 completed, 1 did not complete; they took ",

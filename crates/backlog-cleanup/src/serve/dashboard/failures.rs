@@ -154,7 +154,7 @@ fn table(hours: &Hours) -> Markup {
                 thead {
                     tr {
                         th scope="col" { "hour, UTC" }
-                        th scope="col" .figure { "in scope" }
+                        th scope="col" .figure { "all" }
                         @for name in &hours.types { th scope="col" .figure { (names::cut(name)) } }
                     }
                 }
