@@ -645,6 +645,50 @@ COMMENT ON FUNCTION backlog_cleanup.check_policy IS
 CREATE TRIGGER check_policy BEFORE INSERT OR UPDATE ON backlog_cleanup.policy
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_policy();
 COMMENT ON TRIGGER check_policy ON backlog_cleanup.policy IS 'a policy is obeyed, or refused when it is written';
+
+-- Whoever writes a policy is told what it does to a hold, and whoever writes a hold, what it does not keep.
+CREATE FUNCTION backlog_cleanup.tell_lifted() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    lifted text;
+BEGIN
+    IF backlog_cleanup.restoring()
+       OR TG_OP = 'UPDATE' AND (NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status, NEW.enabled)
+                               IS NOT DISTINCT FROM (OLD.target, OLD.recipe_id, OLD.failure_type, OLD.status, OLD.enabled) THEN
+        RETURN NULL;
+    END IF;
+    WITH named AS (
+        SELECT enabled, recipe_id, failure_type, status,
+               ARRAY[recipe_id IS NOT NULL, failure_type IS NOT NULL, status IS NOT NULL] AS names,
+               concat_ws(', ', 'recipe_id => ' || quote_literal(recipe_id), 'failure_type => ' || quote_literal(failure_type),
+                         'status => ' || quote_literal(status)) AS said
+        FROM backlog_cleanup.policy
+        WHERE target = NEW.target AND coalesce(recipe_id, failure_type, status) IS NOT NULL
+    )
+    SELECT format('rows that have both are under the policy for %s, and the hold for %s does not keep them', policy.said, hold.said) INTO lifted
+    FROM named AS policy JOIN named AS hold
+         -- The one that names its recipe comes first, then its failure type, then its status.
+         ON policy.enabled AND NOT hold.enabled AND policy.names > hold.names
+            AND coalesce(policy.recipe_id = hold.recipe_id, true) AND coalesce(policy.failure_type = hold.failure_type, true)
+            AND coalesce(policy.status = hold.status, true)
+    WHERE CASE WHEN NEW.enabled
+               THEN (policy.recipe_id, policy.failure_type, policy.status)
+                    IS NOT DISTINCT FROM (NEW.recipe_id, NEW.failure_type, NEW.status)
+               ELSE (hold.recipe_id, hold.failure_type, hold.status)
+                    IS NOT DISTINCT FROM (NEW.recipe_id, NEW.failure_type, NEW.status) END
+    LIMIT 1;
+    IF lifted IS NOT NULL THEN
+        RAISE WARNING '%', lifted
+            USING HINT = format('SELECT detail FROM backlog_cleanup_doctor(%L) WHERE check_name = ''policy''', NEW.target);
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.tell_lifted IS 'warns of a policy that takes rows out of a hold';
+CREATE TRIGGER tell_lifted AFTER INSERT OR UPDATE ON backlog_cleanup.policy
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.tell_lifted();
+COMMENT ON TRIGGER tell_lifted ON backlog_cleanup.policy IS 'held rows do not go without a word';
 CREATE FUNCTION backlog_cleanup_set_policy(
     recipe_id    text DEFAULT NULL,
     failure_type text DEFAULT NULL,
@@ -668,9 +712,14 @@ BEGIN
         RAISE EXCEPTION 'a policy with no_max_keep_age has no max_keep_age' USING ERRCODE = 'invalid_parameter_value',
             HINT = format('SELECT * FROM backlog_cleanup_simulate(max_keep_age => %L, target => %L)', $9, $8);
     END IF;
-    -- A new one has the defaults of the table.
-    INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status) VALUES ($8, names[1], names[2], names[3])
-    ON CONFLICT DO NOTHING;
+    -- A new one has the defaults of the table, and a hold is one from its start.
+    IF $6 IS NULL THEN
+        INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status)
+        VALUES ($8, names[1], names[2], names[3]) ON CONFLICT DO NOTHING;
+    ELSE
+        INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status, enabled)
+        VALUES ($8, names[1], names[2], names[3], $6) ON CONFLICT DO NOTHING;
+    END IF;
     UPDATE backlog_cleanup.policy
     SET max_age = coalesce($4, max_age), keep = coalesce($5, keep), enabled = coalesce($6, enabled), note = nullif(coalesce($7, note), ''),
         max_keep_age = CASE WHEN $10 THEN NULL ELSE coalesce($9, max_keep_age) END
@@ -691,6 +740,8 @@ RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
+DECLARE
+    names text[];
 BEGIN
     IF coalesce($1, $2, $3) IS NULL THEN
         PERFORM backlog_cleanup.written_names($4, NULL, NULL, NULL);
@@ -704,7 +755,8 @@ BEGIN
     IF FOUND THEN
         RETURN true;
     END IF;
-    DELETE FROM backlog_cleanup.policy USING (SELECT backlog_cleanup.written_names($4, $1, $2, $3)) AS written (names)
+    names := backlog_cleanup.written_names($4, $1, $2, $3);
+    DELETE FROM backlog_cleanup.policy
     WHERE (target, recipe_id, failure_type, status) IS NOT DISTINCT FROM ($4, names[1], names[2], names[3]);
     RETURN FOUND;
 END

@@ -204,3 +204,47 @@ COMMENT ON FUNCTION backlog_cleanup.check_policy IS
 CREATE TRIGGER check_policy BEFORE INSERT OR UPDATE ON backlog_cleanup.policy
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_policy();
 COMMENT ON TRIGGER check_policy ON backlog_cleanup.policy IS 'a policy is obeyed, or refused when it is written';
+
+-- Whoever writes a policy is told what it does to a hold, and whoever writes a hold, what it does not keep.
+CREATE FUNCTION backlog_cleanup.tell_lifted() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    lifted text;
+BEGIN
+    IF backlog_cleanup.restoring()
+       OR TG_OP = 'UPDATE' AND (NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status, NEW.enabled)
+                               IS NOT DISTINCT FROM (OLD.target, OLD.recipe_id, OLD.failure_type, OLD.status, OLD.enabled) THEN
+        RETURN NULL;
+    END IF;
+    WITH named AS (
+        SELECT enabled, recipe_id, failure_type, status,
+               ARRAY[recipe_id IS NOT NULL, failure_type IS NOT NULL, status IS NOT NULL] AS names,
+               concat_ws(', ', 'recipe_id => ' || quote_literal(recipe_id), 'failure_type => ' || quote_literal(failure_type),
+                         'status => ' || quote_literal(status)) AS said
+        FROM backlog_cleanup.policy
+        WHERE target = NEW.target AND coalesce(recipe_id, failure_type, status) IS NOT NULL
+    )
+    SELECT format('rows that have both are under the policy for %s, and the hold for %s does not keep them', policy.said, hold.said) INTO lifted
+    FROM named AS policy JOIN named AS hold
+         -- The one that names its recipe comes first, then its failure type, then its status.
+         ON policy.enabled AND NOT hold.enabled AND policy.names > hold.names
+            AND coalesce(policy.recipe_id = hold.recipe_id, true) AND coalesce(policy.failure_type = hold.failure_type, true)
+            AND coalesce(policy.status = hold.status, true)
+    WHERE CASE WHEN NEW.enabled
+               THEN (policy.recipe_id, policy.failure_type, policy.status)
+                    IS NOT DISTINCT FROM (NEW.recipe_id, NEW.failure_type, NEW.status)
+               ELSE (hold.recipe_id, hold.failure_type, hold.status)
+                    IS NOT DISTINCT FROM (NEW.recipe_id, NEW.failure_type, NEW.status) END
+    LIMIT 1;
+    IF lifted IS NOT NULL THEN
+        RAISE WARNING '%', lifted
+            USING HINT = format('SELECT detail FROM backlog_cleanup_doctor(%L) WHERE check_name = ''policy''', NEW.target);
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.tell_lifted IS 'warns of a policy that takes rows out of a hold';
+CREATE TRIGGER tell_lifted AFTER INSERT OR UPDATE ON backlog_cleanup.policy
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.tell_lifted();
+COMMENT ON TRIGGER tell_lifted ON backlog_cleanup.policy IS 'held rows do not go without a word';

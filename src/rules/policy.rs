@@ -72,11 +72,7 @@ impl Names {
         let read = |sql: String| reading_as_owner_of(&target.table, || read_one::<String>(&sql, &[]));
         let recipe_id = recipe_id.map(|recipe_id| target.written_recipe(recipe_id));
         let failure_type = failure_type.map(|failure_type| {
-            if target.failure_type_column.is_none() {
-                let message = format!("target \"{}\" has no failure_type_column", target.name);
-                let hint = format!("SELECT * FROM backlog_cleanup.target WHERE name = {}", quote_literal(&target.name));
-                return Err(error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, hint));
-            }
+            target.has_failure_types()?;
             target.finds_failure_types(|| target.set("fingerprint", "false"))?;
             if !target.has_failure_type_in_text() {
                 target.accepts(&target.failure_type, failure_type)?;

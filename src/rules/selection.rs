@@ -25,7 +25,7 @@ impl<'a> Selection<'a> {
 
     /// The same as the rows of a target have the values: they may be written as their types read them. A failure type stays as it is: what
     /// compares it reads it. Errors: 0A000 (nodes cannot tell failure types), 22P02 (a value is not valid for its column), 22023 (no row
-    /// can have it, it is too long, or rows of the status are out of scope).
+    /// can have it, it is too long, rows of the status are out of scope, or rows have no failure type).
     pub fn written(&self, target: &Target) -> Result<Names> {
         for (argument, value) in
             [("recipe_id", self.recipe_id), ("failure_type", self.failure_type), ("status", self.status)]
@@ -36,7 +36,10 @@ impl<'a> Selection<'a> {
                 return Err(error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, hint));
             }
         }
-        self.failure_type.map_or(Ok(()), |_| target.finds_failure_types(|| target.set("fingerprint", "false")))?;
+        if self.failure_type.is_some() {
+            target.has_failure_types()?;
+            target.finds_failure_types(|| target.set("fingerprint", "false"))?;
+        }
         let failure_type = self.failure_type.filter(|_| !target.has_failure_type_in_text());
         failure_type.map_or(Ok(()), |failure_type| target.accepts(&target.failure_type, failure_type))?;
         let recipe_id = self.recipe_id.map(|recipe_id| written_recipe(target, recipe_id)).transpose()?;

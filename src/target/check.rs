@@ -68,7 +68,7 @@ pub fn check_row(row: TargetRow, before: Option<&str>, wrong: Vec<Mistake>) -> R
         let status = target.as_ref().and_then(|target| target.status.as_ref());
         if let Some(column) = status.map_or_else(|| column(&row.status_column), |status| Ok(Some(status)))? {
             let of_statuses = statuses(&row.statuses, column, table, meant.is_none())?;
-            if of_statuses.is_empty() && meant.is_none() {
+            if meant.is_none() {
                 found.extend(row.same_statuses(column, table)?);
             }
             found.extend(of_statuses);

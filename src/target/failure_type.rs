@@ -24,6 +24,16 @@ const NO_TEXT: &str =
     r"E'\\\\u0000|\\\\u[dD][89abAB]..(?!\\\\u[dD][c-fC-F])|(?<!\\\\u[dD][89abAB]..)\\\\u[dD][c-fC-F]'";
 
 impl Target {
+    /// Refuses to find rows by their failure types where they have none. Errors: 22023.
+    pub fn has_failure_types(&self) -> Result<()> {
+        if self.failure_type_column.is_some() {
+            return Ok(());
+        }
+        let message = format!("target \"{}\" has no failure_type_column", self.name);
+        let hint = format!("SELECT * FROM backlog_cleanup.target WHERE name = {}", quote_literal(&self.name));
+        Err(error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, hint))
+    }
+
     /// The failure type of a row `g`, as text: of a text the first line or, where that is on, the fingerprint, of a JSON document
     /// that of its `message`, `error` or `class` (of an array its last element), at most 100 characters; of another type the value.
     /// One expression for what groups rows and what selects them. No row makes it fail, or takes much memory.

@@ -1,5 +1,7 @@
 //! A hold holds, whatever becomes of its target, and no fix takes it away.
 
+use std::sync::mpsc::channel;
+
 use cluster::{Cluster, JOBS, column, finding, findings, number, refused, truth, value};
 use postgres::Client;
 
@@ -244,12 +246,28 @@ fn no_fix_of_the_doctor_takes_a_hold_away() {
 #[test]
 fn a_policy_that_comes_before_a_hold_and_takes_rows_out_of_it_is_told() {
     let cluster = Cluster::start("");
-    let mut client = with_jobs(&cluster);
+    with_jobs(&cluster);
+    let (notices, told) = channel();
+    let mut client = cluster.connect_with_notices(notices);
+    // Each warning is told with a statement that shows more.
+    let warned = |client: &mut Client| {
+        let told: Vec<(String, String)> = told.try_iter().collect();
+        told.iter().for_each(|(_, hint)| client.batch_execute(hint).unwrap());
+        told.iter().filter(|(message, _)| message.contains("does not keep them")).count()
+    };
     client.batch_execute("SELECT backlog_cleanup_set_policy('a', enabled => false, target => 't')").unwrap();
     assert_eq!(finding(&mut client, "policy").0, "ok");
-    assert_eq!(held(&mut client), 100);
+    assert_eq!((held(&mut client), warned(&mut client)), (100, 0));
     client.batch_execute("SELECT backlog_cleanup_set_policy('a', status => 'dead', keep => 0, target => 't')").unwrap();
-    assert_eq!(held(&mut client), 50);
+    assert_eq!((held(&mut client), warned(&mut client)), (50, 1));
+    for (write, warnings) in [
+        ("SELECT backlog_cleanup_set_policy('a', status => 'dead', keep => 1, target => 't')", 0),
+        ("UPDATE backlog_cleanup.policy SET enabled = true WHERE recipe_id = 'a' AND status IS NULL", 0),
+        ("UPDATE backlog_cleanup.policy SET enabled = false WHERE recipe_id = 'a' AND status IS NULL", 1),
+    ] {
+        client.batch_execute(write).unwrap();
+        assert_eq!(warned(&mut client), warnings, "{write}");
+    }
     let (status, detail, fix) = finding(&mut client, "policy");
     assert!(status == "warn" && fix.is_none() && detail.contains("does not keep them"), "{detail}");
     // A hold by both names keeps them.

@@ -200,8 +200,10 @@ fn without_a_recipe_all_rows_are_one_group_and_without_a_failure_type_all_have_n
     let types: Vec<String> =
         column(&mut client, "SELECT DISTINCT failure_type FROM backlog_cleanup_failures('t', NULL)");
     assert_eq!(types, ["(none)"]);
-    assert_eq!(number(&mut client, "SELECT backlog_cleanup_emergency('t', failure_type => 'x') ->> 'removedCount'"), 0);
-    assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_emergency('t', recipe_id => '1')")).0, "22023");
+    for selection in ["failure_type => 'x'", "failure_type => '(none)'", "recipe_id => '1'"] {
+        let run = format!("SELECT backlog_cleanup_emergency('t', {selection})");
+        assert_eq!(refused(client.batch_execute(&run)).0, "22023", "{selection}");
+    }
     let report = "SELECT backlog_cleanup_failed_generations('t', dry_run => true) #>> '{cleanupDetails,0}'";
     let details: String = value(&mut client, report);
     assert!(details.contains("\"recipeId\": null") && details.contains("\"failedCount\": 100"), "{details}");

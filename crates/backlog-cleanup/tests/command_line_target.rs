@@ -170,6 +170,10 @@ fn a_target_is_spoken_of_in_its_words_and_its_rows_by_their_status() {
     shows(&cleanup, &["Run 1 removed 2 of 81 jobs in scope of 1 work queue,"]);
     shows(&run("policy list"), &["default enabled 24:00:00 10"]);
     assert_eq!(run("policy list --json").json()[0]["runId"], Value::Null, "it was limited to a status");
+    for no_target in [&["policy", "list"][..], &["policy", "drop", "--status", "failed"]] {
+        let refused = cli::run(&cluster, "words", &[no_target, &["--target", "nosuch"]].concat());
+        assert!(refused.code == 1 && refused.stderr.contains("\"nosuch\" does not exist"), "{refused:?}");
+    }
     let later = cli::run(&cluster, "words", &["runs", "1"]);
     shows(&later, &["selected status failed", "removed 2 of 81 jobs in scope", "ID WORK QUEUE", failed]);
     let later = cli::run(&cluster, "words", &["runs", "1", "--json"]).json();

@@ -6,7 +6,7 @@ use super::selection::{Length, Target};
 use crate::client::connect::{Server, begin};
 use crate::client::policies::{self, Simulated};
 use crate::client::targets;
-use crate::failure::{Exit, Result};
+use crate::failure::{Exit, Failure, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
 use crate::terminal::report::more;
@@ -126,6 +126,11 @@ impl Policy {
             Action::List { mut target } => {
                 target.settle(&mut work).await?;
                 let policies = policies::list(&mut work, &target.name).await?;
+                // Each target has a default policy.
+                if policies.is_empty() {
+                    let message = format!("target \"{}\" does not exist or has no policy", target.name);
+                    return Err(Failure::error(message).hint("backlog-cleanup target list"));
+                }
                 if output.json { output.json(&policies)? } else { list(output, &policies)? }
             }
             Action::Set { names, values, note, mut target } => {

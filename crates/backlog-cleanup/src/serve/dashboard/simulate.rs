@@ -1,5 +1,6 @@
 //! What another policy would do, beside what goes and stays now; who may write policies can write it then.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Form;
@@ -70,6 +71,9 @@ fn shown(asked: &Asked, groups: &[Simulated], nouns: &Nouns, may_write: bool) ->
     let (now, then) = (sum(|group| group.removable_now), sum(|group| group.removable_then));
     let all = now + sum(|group| group.kept_now);
     let changed: Vec<&Simulated> = groups.iter().filter(|group| group.changes()).collect();
+    // A recipe has a group for each of its policies.
+    let recipes: HashSet<&Option<String>> = groups.iter().map(|group| &group.recipe_id).collect();
+    let changing: HashSet<&Option<String>> = changed.iter().map(|group| &group.recipe_id).collect();
     html! {
         section #confirm .card aria-labelledby="confirm-title" {
             h1 #confirm-title tabindex="-1" { "Simulation of policy " (name(&asked.names().words(group_word))) }
@@ -83,7 +87,7 @@ fn shown(asked: &Asked, groups: &[Simulated], nouns: &Nouns, may_write: bool) ->
             @if changed.len() > LISTED {
                 p .note { "and " (words::number((changed.len() - LISTED) as i64)) " more. " }
             }
-            p .note { (words::count((groups.len() - changed.len()) as i64, group_word)) " as now." }
+            p .note { (words::count((recipes.len() - changing.len()) as i64, group_word)) " as now." }
             @if may_write {
                 form action="/policy" method="post" {
                     (asked.hidden())

@@ -65,7 +65,11 @@ impl Night {
     pub fn lacks(self, reason: &Finding, findings: &[Finding]) -> bool {
         let pg_cron_is_here = findings.iter().any(|finding| finding.check == "pg_cron" && finding.status == "ok");
         match reason.check.as_str() {
-            "policy" => !self.has_policy,
+            // Of policies the doctor tells of the default one first.
+            "policy" if !self.has_policy => {
+                let first = findings.iter().find(|finding| finding.check == "policy");
+                first.is_some_and(|first| first.detail == reason.detail)
+            }
             "job" => !self.has_job && pg_cron_is_here,
             "scheduler" | "job_user" | "job_login" => reason.status == "fail",
             _ => false,
@@ -109,6 +113,19 @@ mod tests {
             assert!(light == expected, "{statuses:?}");
             assert_eq!(reasons.first().map(|reason| reason.check.as_str()), first);
         }
+    }
+
+    #[test]
+    fn where_the_default_policy_is_disabled_what_is_said_of_others_stays_a_warning() {
+        let finding =
+            |detail: &str| Finding { check: "policy".into(), status: "warn".into(), detail: detail.into(), fix: None };
+        let findings = [finding("the default policy is disabled"), finding("no row"), finding("shadowed")];
+        let (_, reasons) = judge(&findings, None, Night { has_policy: false, ..WHOLE });
+        let statuses: Vec<&str> = reasons.iter().map(|reason| reason.status.as_str()).collect();
+        assert_eq!(
+            (statuses, reasons[0].detail.as_str()),
+            (vec!["fail", "warn", "warn"], "the default policy is disabled")
+        );
     }
 
     #[test]
