@@ -93,11 +93,12 @@ const COUNTED: &str = "
     CROSS JOIN (SELECT kept_back + skipped FROM backlog_cleanup.run WHERE id = $1) run (stayed)";
 
 /// Counts as kept back what a run was to remove and has not found again, if code of the run has changed rows of the target: those in
-/// batches behind the one that has changed them.
+/// batches behind the one that has changed them. A regular run keeps back no more than it was to remove, in however many recipes it has
+/// met a row.
 pub fn keep_changed(run_id: i64) -> Result<()> {
     const KEEP: &str = "
         UPDATE backlog_cleanup.run
-        SET kept_back = kept_back + missing,
+        SET kept_back = greatest(kept_back + missing, unreadable),
             kept_back_sqlstate = CASE WHEN kept_back > 0 THEN kept_back_sqlstate END,
             kept_back_row = CASE WHEN kept_back > 0 THEN kept_back_row END,
             kept_back_message = CASE WHEN kept_back > 0 THEN kept_back_message ELSE $2 END
@@ -107,7 +108,7 @@ pub fn keep_changed(run_id: i64) -> Result<()> {
                 -- A part that looks again.
                 AND EXISTS (SELECT FROM backlog_cleanup.run_part p WHERE p.run_id = $1 AND p.pass > 1 AND p.first_block IS NOT NULL)
               GROUP BY r.id) wanted
-        WHERE run.id = wanted.id AND missing > 0";
+        WHERE run.id = wanted.id AND (missing > 0 OR missing < 0 AND run.mode = 'regular')";
     let keep = || Spi::run_with_args(KEEP, &[run_id.into(), CHANGED_INSTEAD.into()]).map_err(spi);
     extension::as_owner(keep)
 }

@@ -6,9 +6,11 @@ use crate::target::Target;
 /// What a foreign key needs when a row goes that it may reference: its columns are read, and by its action its rows are removed, updated or
 /// locked, which an UPDATE privilege on any column allows.
 const LACKING: &str = ", key AS (
-        SELECT f.oid, f.conname, f.conrelid, f.confdeltype, c.relnamespace, r.oid AS owner, r.rolname, f.conkey, f.confdelsetcols
+        SELECT f.oid, f.conname, f.conrelid, f.confrelid, f.confdeltype, c.relnamespace, r.oid AS owner, r.rolname, f.conkey, f.confdelsetcols
         FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_roles r ON r.oid = c.relowner
-        WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid IN (SELECT oid FROM changed WHERE is_removed)
+        WHERE f.contype = 'f' AND f.confrelid IN (SELECT oid FROM changed WHERE is_removed)
+          -- A key onto a whole has one onto each of its partitions.
+          AND NOT EXISTS (SELECT FROM pg_constraint whole WHERE whole.oid = f.conparentid AND whole.confrelid IN (SELECT oid FROM changed))
           AND (to_jsonb(f) ->> 'conenforced') IS DISTINCT FROM 'false'
     )
     SELECT 'fail', format('foreign key %I of %s acts as owner \"%s\" of it, which has no %s privilege on it: no row goes that it could reference',
@@ -27,6 +29,13 @@ const LACKING: &str = ", key AS (
                    ELSE confdeltype <> 'c' AND NOT has_any_column_privilege(owner, conrelid, 'UPDATE') END
     ) lacking (privilege)
     GROUP BY oid, conname, conrelid, rolname
+    UNION ALL
+    -- Whether another row has the key by then.
+    SELECT 'fail', format('foreign key %I of %s looks at %s as owner \"%s\" of it, which has no UPDATE privilege on it to lock a row: no row goes that it could reference',
+                          conname, conrelid::regclass, confrelid::regclass, r.rolname),
+           format('GRANT UPDATE ON %s TO %I', confrelid::regclass, r.rolname)
+    FROM key JOIN pg_class c ON c.oid = confrelid JOIN pg_roles r ON r.oid = c.relowner
+    WHERE confdeltype IN ('a', 'd') AND NOT has_any_column_privilege(r.oid, c.oid, 'UPDATE')
     UNION ALL
     SELECT 'fail', format('foreign key %I of %s acts as owner \"%s\" of it, which has no USAGE privilege on schema %I, whose owner has to decide '
                           'about it: no row goes that it could reference', conname, conrelid::regclass, rolname, relnamespace::regnamespace::name),

@@ -70,9 +70,25 @@ pub unsafe fn step(node: *mut pg_sys::Node) -> Step {
             T_TransactionStmt => transaction(&*node.cast::<pg_sys::TransactionStmt>()),
             T_VariableSetStmt => Step::Set(settings(&*node.cast::<pg_sys::VariableSetStmt>())),
             T_VacuumStmt if (*node.cast::<pg_sys::VacuumStmt>()).is_vacuumcmd => Step::Alone("VACUUM"),
+            T_IndexStmt if (*node.cast::<pg_sys::IndexStmt>()).concurrent => Step::Alone("CREATE INDEX CONCURRENTLY"),
+            T_DropStmt if (*node.cast::<pg_sys::DropStmt>()).concurrent => Step::Alone("DROP INDEX CONCURRENTLY"),
+            T_ReindexStmt if is_concurrent(node.cast()) => Step::Alone("REINDEX CONCURRENTLY"),
+            T_AlterSystemStmt => Step::Alone("ALTER SYSTEM"),
+            T_CreatedbStmt => Step::Alone("CREATE DATABASE"),
+            T_DropdbStmt => Step::Alone("DROP DATABASE"),
             _ => Step::Run,
         }
     }
+}
+
+/// # Safety
+///
+/// `node` is a REINDEX of the raw parser.
+unsafe fn is_concurrent(node: *mut pg_sys::ReindexStmt) -> bool {
+    // SAFETY: the caller's.
+    let options = unsafe { PgList::<pg_sys::DefElem>::from_pg((*node).params) };
+    // SAFETY: each has a name.
+    options.iter_ptr().any(|option| unsafe { CStr::from_ptr((*option).defname) } == c"concurrently")
 }
 
 /// The statement that a statement is around; null if there is none.

@@ -147,13 +147,15 @@ impl Table {
         ))
     }
 
-    /// Checks that its owner may SELECT from it, or DELETE: an owner can revoke its own privileges. Errors: 42501.
+    /// Checks that its owner may SELECT from it, UPDATE or DELETE: an owner can revoke its own privileges. Errors: 42501.
     pub fn allows_its_owner(&self, to: &str) -> Result<()> {
         let lacking = one_now::<String>(
             "SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles
              WHERE oid OPERATOR(pg_catalog.=) $1
-               AND NOT CASE $3 WHEN 'SELECT' THEN pg_catalog.has_any_column_privilege(oid, $2, $3)
-                               ELSE pg_catalog.has_table_privilege(oid, $2, $3) END",
+               AND NOT CASE $3 WHEN 'UPDATE' THEN pg_catalog.has_any_column_privilege(oid, $2, $3)
+                               ELSE pg_catalog.has_table_privilege(oid, $2, $3) END
+               -- Positions are a column of their own, on which nobody else grants anything.
+               AND NOT ($3 OPERATOR(pg_catalog.=) 'SELECT' AND pg_catalog.has_column_privilege(oid, $2, 'ctid', $3))",
             &[self.owner.into(), self.oid.into(), to.into()],
         )?;
         lacking.map_or(Ok(()), |owner| {

@@ -152,9 +152,14 @@ fn read(command: &str, schema: &str) -> Told {
     let is_alone = statements.len() == 1;
     for (statement, fate) in statements.iter().zip(fates(&statements, has_background_workers())) {
         let mut calls: Vec<(&Call, Option<String>)> = Vec::new();
-        for call in &statement.calls {
-            let beside = !is_alone && call.function == RUN;
-            calls.push((call, beside.then(|| BESIDE.to_owned())));
+        for (place, call) in statement.calls.iter().enumerate() {
+            let is_called = place == 0 && statement.kind == NodeTag::T_CallStmt;
+            let fails = match call.function == RUN {
+                true if !is_called => Some("stands in no CALL: it is a procedure"),
+                true => (!is_alone).then_some(BESIDE),
+                false => is_called.then_some("stands in a CALL: it is no procedure"),
+            };
+            calls.push((call, fails.map(str::to_owned)));
         }
         let block = statement.block.as_ref().and_then(|body| block::read(body));
         if let Some(block) = &block {

@@ -45,6 +45,11 @@ const COMMANDS: &[(&str, Option<&str>, Option<&str>)] = &[
     ("COMMIT; CALL r", BESIDE, BESIDE),
     ("SELECT 1; DO $$BEGIN PERFORM f; COMMIT; END$$", BESIDE, BESIDE),
     ("SELECT f; VACUUM job", Some("beside VACUUM"), Some("beside VACUUM")),
+    ("SELECT f; REINDEX TABLE CONCURRENTLY job", Some("beside REINDEX"), Some("beside REINDEX")),
+    ("CREATE INDEX CONCURRENTLY ON job (at); SELECT f", Some("beside CREATE INDEX"), Some("beside CREATE INDEX")),
+    ("SELECT f; ALTER SYSTEM RESET work_mem", Some("beside ALTER SYSTEM"), Some("beside ALTER SYSTEM")),
+    ("SELECT r", Some("it is a procedure"), Some("it is a procedure")),
+    ("CALL f", Some("it is no procedure"), Some("it is no procedure")),
     // Settings.
     ("SET search_path = pg_catalog; SELECT f", NOT_FOUND, NOT_FOUND),
     ("SET LOCAL search_path = ''; SELECT f", NOT_FOUND, NOT_FOUND),
@@ -102,6 +107,8 @@ fn what_stands_around_a_call_is_told_as_pg_cron_does_it() {
                 .replace("PERFORM f", "PERFORM backlog_cleanup_failed_generations('t@')")
                 .replace("public.f", "public.backlog_cleanup_failed_generations('t@')")
                 .replace("CALL r", "CALL backlog_cleanup_run('t@')")
+                .replace("SELECT r", "SELECT backlog_cleanup_run('t@')")
+                .replace("CALL f", "CALL backlog_cleanup_failed_generations('t@')")
                 .replace('@', &place.to_string());
             client.execute("SELECT cron.schedule($1, '0 2 1 1 *', $2)", &[&format!("j{place}"), &command]).unwrap();
             let why = if in_worker { in_workers } else { over_connections };

@@ -7,6 +7,9 @@ use crate::postgres::error::Result;
 use crate::postgres::expression::is_immutable;
 use crate::target::{Ledger, Target};
 
+/// The time of a row.
+pub const NOW: &str = "pg_catalog.now()";
+
 /// The columns of a ledger, with what the row of a run would have in them.
 pub struct Columns<'a> {
     pub ledger: &'a Ledger,
@@ -17,7 +20,7 @@ pub struct Columns<'a> {
 pub struct Column {
     pub name: String,
     pub number: i16,
-    /// The type, or what its domains are made of: its oid, its name without a length, whether PostgreSQL itself has it, its modifier.
+    /// The type, or what its domains are made of: its oid, its name without a length, whether it is PostgreSQL's own or an enum, its modifier.
     pub base: u32,
     pub sql_type: String,
     pub is_built_in: bool,
@@ -39,7 +42,7 @@ impl Columns<'_> {
         const COLUMNS: &str = "
             SELECT jsonb_build_object(
                 'name', a.attname, 'number', a.attnum, 'base', b.oid::bigint, 'sql_type', format('%I.%I', n.nspname, b.typname),
-                'is_built_in', b.oid < 16384, 'modifier', coalesce(made_of.modifier, a.atttypmod),
+                'is_built_in', b.oid < 16384 OR b.typtype = 'e', 'modifier', coalesce(made_of.modifier, a.atttypmod),
                 'not_null', a.attnotnull OR made_of.not_null,
                 'has_default', a.atthasdef OR t.typdefaultbin IS NOT NULL,
                 'is_made', a.attidentity <> '' OR a.attgenerated <> '',
@@ -74,7 +77,7 @@ impl Columns<'_> {
                 "amount" => Some(removed.to_string()),
                 "type" => Some(quote_literal("backlog_cleanup")),
                 "description" => Some(quote_literal(description)),
-                "created_at" => Some(target.in_time_zone(&ledger.created_at, "pg_catalog.now()")),
+                "created_at" => Some(target.in_time_zone(&ledger.created_at, NOW)),
                 _ => None,
             };
         }
@@ -91,10 +94,10 @@ impl Columns<'_> {
         self.list.iter().filter(is_empty).map(problem).collect()
     }
 
-    /// Whether the row of each run has the same values in these columns.
-    pub fn are_always_the_same(&self, numbers: &[i16]) -> bool {
-        let varies = |column: &&Column| ["amount", "description", "created_at"].contains(&column.name.as_str());
-        !self.list.iter().filter(varies).any(|column| numbers.contains(&column.number))
+    /// Whether the row of each run has values of its own in these columns, but for its time.
+    pub fn have_what_varies(&self, numbers: &[i16]) -> bool {
+        let varies = |column: &&Column| ["amount", "description"].contains(&column.name.as_str());
+        self.list.iter().filter(varies).any(|column| numbers.contains(&column.number))
     }
 
     /// The known values of these columns as a row: `value AS name, ...`; `None` if one of them is not known.

@@ -2,7 +2,7 @@ use serde::Deserialize;
 
 use crate::extension;
 use crate::obstacles::ledger::answer::{cannot_be_told, refuses};
-use crate::obstacles::ledger::column::Columns;
+use crate::obstacles::ledger::column::{Columns, NOW};
 use crate::obstacles::problem::{Problem, Status, rows_of};
 use crate::postgres::error::Result;
 use crate::postgres::expression::is_immutable;
@@ -73,9 +73,12 @@ const CONSTRAINTS: &str = "
                               'is_built_in', coalesce(compared.are_built_in, true) AND NOT EXISTS (
                                   SELECT FROM pg_depend
                                   WHERE classid = 'pg_class'::regclass AND objid = indexrelid
-                                    AND refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass)),
-                              'keys', (SELECT array_agg(pg_get_indexdef(indexrelid, place, true) ORDER BY place)
-                                       FROM generate_series(1, indnkeyatts) place),
+                                    AND refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass, 'pg_collation'::regclass)),
+                              'keys', (SELECT array_agg(concat(pg_get_indexdef(indexrelid, place, true),
+                                                               CASE WHEN c.oid > 0 THEN format(' COLLATE %I.%I', n.nspname, c.collname) END) ORDER BY place)
+                                       FROM generate_series(1, indnkeyatts) place
+                                       LEFT JOIN pg_collation c ON c.oid = indcollation[place - 1]
+                                       LEFT JOIN pg_namespace n ON n.oid = c.collnamespace),
                               'operators', coalesce(compared.operators, array_fill(CASE WHEN indnullsnotdistinct THEN 'IS NOT DISTINCT FROM'
                                                                                         ELSE 'OPERATOR(pg_catalog.=)' END,
                                                                                    ARRAY[indnkeyatts::integer])))
@@ -86,7 +89,8 @@ const CONSTRAINTS: &str = "
         JOIN pg_operator o ON o.oid = by.oid JOIN pg_namespace n ON n.oid = o.oprnamespace
         WHERE con.conindid = indexrelid AND con.contype = 'x'
     ) compared
-    WHERE indrelid = $1 AND (indisunique OR indisexclusion) AND indisvalid";
+    -- An invalid one, as a failed CREATE INDEX CONCURRENTLY leaves it, refuses rows too.
+    WHERE indrelid = $1 AND (indisunique OR indisexclusion) AND indisready";
 
 #[derive(Deserialize)]
 struct Constraint {
@@ -109,7 +113,7 @@ pub fn broken(columns: &Columns) -> Result<Vec<Problem>> {
     let table = &columns.ledger.table;
     let mut found = Vec::new();
     for constraint in rows_of::<Constraint>(CONSTRAINTS, &[table.oid.into()])? {
-        let row = constraint.columns.as_ref().and_then(|numbers| columns.row(numbers));
+        let row = columns.row(constraint.columns.as_deref().unwrap_or_default());
         found.extend(match constraint.kind {
             'c' | 'd' | 'p' => check(&constraint, row, columns),
             'f' => reference(&constraint, row, columns)?,
@@ -160,16 +164,28 @@ fn reference(constraint: &Constraint, row: Option<String>, columns: &Columns) ->
         "SELECT {is_given} AND NOT EXISTS (SELECT FROM {} r WHERE {is_equal}) FROM (SELECT {row}) AS g",
         table.name
     );
-    Ok((ask(&table, missing) == Some(true)).then(|| {
-        let reason = format!("it breaks foreign key \"{}\": {} has no such row", constraint.name, table.name);
-        refuses(columns.ledger, &reason)
-    }))
+    // PostgreSQL locks the row that is referenced.
+    let lacking = ["SELECT", "UPDATE"].into_iter().find_map(|privilege| table.allows_its_owner(privilege).err());
+    if let Some(lacking) = lacking {
+        let is_given = ask(&columns.ledger.table, format!("SELECT {is_given} FROM (SELECT {row}) AS g"));
+        let reason = format!("foreign key \"{}\": {}", constraint.name, lacking.message());
+        let problem = || Problem { fix: lacking.hint().map(str::to_owned), ..refuses(columns.ledger, &reason) };
+        return Ok((is_given != Some(false)).then(problem));
+    }
+    Ok(match ask(&table, missing) {
+        Some(false) => None,
+        Some(true) => {
+            let reason = format!("it breaks foreign key \"{}\": {} has no such row", constraint.name, table.name);
+            Some(refuses(columns.ledger, &reason))
+        }
+        None => Some(cannot_be_told(format!("{} of foreign key \"{}\" cannot be read", table.name, constraint.name))),
+    })
 }
 
 /// A row that is in conflict with one of the ledger, or with the next of its kind.
 fn unique(constraint: &Constraint, row: Option<String>, columns: &Columns) -> Option<Problem> {
     let Constraint { kind, name, columns: numbers, expression, keys, operators, .. } = constraint;
-    let (row, numbers, keys, operators) = (row?, numbers.as_ref()?, keys.as_ref()?, operators.as_ref()?);
+    let (row, keys, operators) = (row?, keys.as_ref()?, operators.as_ref()?);
     let table = &columns.ledger.table;
     let (of_what, already) = match kind {
         'x' => ("exclusion constraint", "does not go with a row that is there already"),
@@ -177,7 +193,7 @@ fn unique(constraint: &Constraint, row: Option<String>, columns: &Columns) -> Op
     };
     let what = format!("{of_what} {name}");
     if !constraint.is_built_in {
-        return Some(cannot_be_told(format!("{what} needs more than PostgreSQL's own functions")));
+        return Some(cannot_be_told(format!("{what} needs more than PostgreSQL's own functions and collations")));
     }
     let each = |text: &dyn Fn(usize) -> String, between| (0..keys.len()).map(text).collect::<Vec<_>>().join(between);
     let list = each(&|place| format!("{} AS key{place}", keys[place]), ", ");
@@ -190,10 +206,16 @@ fn unique(constraint: &Constraint, row: Option<String>, columns: &Columns) -> Op
     if is_taken(&of(&table.name)) == Some(true) {
         return Some(refuses(columns.ledger, &format!("{what} {already}")));
     }
-    let is_next_refused = columns.are_always_the_same(numbers) && is_taken(&written) == Some(true);
+    // That of a batch a second before.
+    let before = row.replace(NOW, "(pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.interval '1 second')");
+    let before = of(&format!("(SELECT {before}) AS written"));
+    let is_varied = columns.have_what_varies(numbers.as_deref().unwrap_or_default());
+    let is_next_refused = !is_varied && is_taken(&before) == Some(true);
     is_next_refused.then(|| {
-        let detail =
-            format!("ledger {} can take the row of one run only, or of one batch: {what} refuses the next", table.name);
+        let detail = format!(
+            "ledger {} can take the row of one run only, or of one batch, as long as its values stay the same: {what} refuses the next",
+            table.name
+        );
         Problem { status: Status::Warn, detail, fix: None }
     })
 }

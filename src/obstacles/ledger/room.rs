@@ -54,6 +54,8 @@ fn too_large(written: &str, largest: i64) -> Option<String> {
 const SEQUENCES: &str = "
     SELECT jsonb_build_object(
                'oid', s.seqrelid::bigint, 'name', s.seqrelid::regclass::text, 'column', a.attname, 'start', seqstart,
+               'lacking', CASE WHEN NOT filled.is_identity AND NOT has_sequence_privilege(c.relowner, s.seqrelid, 'USAGE, UPDATE')
+                               THEN format('GRANT USAGE ON SEQUENCE %s TO %I', s.seqrelid::regclass, pg_get_userbyid(c.relowner)) END,
                'increment', seqincrement, 'min', seqmin, 'max', seqmax, 'cycles', seqcycle, 'quoted', quote_ident(a.attname),
                'is_unique', EXISTS (SELECT FROM pg_index WHERE indrelid = $1 AND indisunique AND indisvalid AND indpred IS NULL
                                       AND indnkeyatts = 1 AND indkey[0] = a.attnum),
@@ -69,6 +71,7 @@ const SEQUENCES: &str = "
         WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND refobjid = $1 AND deptype = 'i'
     ) filled
     JOIN pg_sequence s ON s.seqrelid = filled.sequence
+    JOIN pg_class c ON c.oid = $1
     JOIN pg_attribute a ON a.attrelid = $1 AND a.attnum = filled.number
     LEFT JOIN pg_attrdef d ON d.oid = filled.objid
     ORDER BY 1";
@@ -78,6 +81,8 @@ struct Sequence {
     oid: u32,
     name: String,
     column: String,
+    /// What gives the ledger's owner the privilege that its default needs; `None` if the owner has it.
+    lacking: Option<String>,
     quoted: String,
     is_unique: bool,
     start: i64,
@@ -94,6 +99,11 @@ struct Sequence {
 pub fn sequences(ledger: &Ledger) -> Result<Vec<Problem>> {
     let mut found = Vec::new();
     for sequence in rows_of::<Sequence>(SEQUENCES, &[ledger.table.oid.into()])? {
+        if sequence.lacking.is_some() {
+            let reason = format!("its owner has no USAGE privilege on sequence {}", sequence.name);
+            found.push(Problem { fix: sequence.lacking, ..refuses(ledger, &reason) });
+            continue;
+        }
         let Some(next) = sequence.next()? else { continue };
         let reason = match sequence.largest {
             _ if !sequence.cycles && !next.is_some_and(|next| (sequence.min..=sequence.max).contains(&next)) => {
@@ -117,10 +127,12 @@ pub fn sequences(ledger: &Ledger) -> Result<Vec<Problem>> {
 }
 
 impl Sequence {
-    /// The number that comes next; `Some(None)` if there is none, `None` if the sequence is gone. Read as a table: asking for its
-    /// last value would lock the sequence until the transaction ends.
+    /// The number that comes next; `Some(None)` if there is none, `None` if the sequence is gone or its owner may not read it. Read as a
+    /// table: asking for its last value would lock the sequence until the transaction ends.
     fn next(&self) -> Result<Option<Option<i64>>> {
-        let Some(table) = Table::of(self.oid.into())? else { return Ok(None) };
+        let Some(table) = Table::of(self.oid.into())?.filter(|table| table.allows_its_owner("SELECT").is_ok()) else {
+            return Ok(None);
+        };
         let last = format!("SELECT CASE WHEN is_called THEN last_value END FROM {}", table.name);
         let last = reading_as_owner_of(&table, || read_one::<i64>(&last, &[]))?;
         Ok(Some(last.map_or(Some(self.start), |last| last.checked_add(self.increment))))

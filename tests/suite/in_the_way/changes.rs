@@ -274,6 +274,28 @@ fn rows_that_a_trigger_changes_and_leaves_removable_are_kept_back_once_each() {
 }
 
 #[test]
+fn rows_that_a_trigger_moves_to_another_recipe_and_policy_are_kept_back_once_each() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    let mut client = cluster.platform();
+    client.batch_execute(JOB).unwrap();
+    client
+        .batch_execute(
+            "UPDATE job SET queue = 'q' || id % 5; CREATE TABLE saved AS TABLE job;
+             UPDATE backlog_cleanup.policy SET keep = 0 WHERE target = 't';
+             SELECT backlog_cleanup_set_policy('q1', max_age => '1 day', keep => 0, target => 't');
+             CREATE FUNCTION move() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN UPDATE job SET queue = 'q' || (substr(OLD.queue, 2)::int + 1) % 5 WHERE id = OLD.id; RETURN NULL; END$$;
+             CREATE TRIGGER move BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id % 3 = 0) EXECUTE FUNCTION move()",
+        )
+        .unwrap();
+    for call in RUNS {
+        client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+        let (removed, kept_back, ..) = run(&mut client, call);
+        assert_eq!((removed, kept_back), (67, 33), "{call}");
+    }
+}
+
+#[test]
 fn a_row_that_the_trigger_of_another_takes_out_of_the_run_is_kept_back() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let mut client = cluster.platform();
