@@ -4,13 +4,12 @@ use pgrx::spi::quote_literal;
 
 use crate::postgres::error::{Result, error};
 use crate::postgres::now::one_now;
-use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
 use crate::postgres::table::Column;
 use crate::rules::Rules;
 use crate::rules::matching::Policies;
 use crate::target::Target;
-use crate::target::leaf::{Leaf, Reach};
+use crate::target::leaf::{Leaf, Reach, leaves};
 
 /// Returns the statement that builds the partial index of a target, for `\gexec`. Not CONCURRENTLY on a partitioned table,
 /// which PostgreSQL does not support. Errors: those of `Target::load`, 42809 (a foreign table: its own server has its
@@ -100,20 +99,25 @@ pub fn not_served(target: &Target) -> Result<Option<String>> {
     }))
 }
 
-/// Of these columns, those that are long in some of the table's first rows: a name of a queue has some 20 bytes, a message some hundreds.
+/// Of these columns, those that are long in some of the first rows of a leaf: a name of a queue has some 20 bytes, a message some hundreds.
 fn long_in_rows(target: &Target, columns: &[&Column]) -> Result<Vec<i16>> {
     let plain: Vec<&&Column> = columns.iter().filter(|column| column.expression.is_none()).collect();
     let is_long = |column: &&&Column| {
         let name = &column.name;
         format!("coalesce(pg_catalog.max(pg_catalog.pg_column_size({name})) OPERATOR(pg_catalog.>) 500, false)")
     };
-    let are_long = format!(
-        "SELECT ARRAY[{}]::pg_catalog.bool[] FROM (SELECT * FROM {} LIMIT 1000) first_rows",
-        plain.iter().map(is_long).collect::<Vec<_>>().join(", "),
-        target.table.name
-    );
-    let are_long = reading_as_owner_of(&target.table, || read_one::<Vec<bool>>(&are_long, &[]))?.unwrap_or_default();
-    Ok(plain.into_iter().zip(are_long).filter(|(_, is_long)| *is_long).map(|(column, _)| column.number).collect())
+    let are_long = plain.iter().map(is_long).collect::<Vec<_>>().join(", ");
+    let names = plain.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+    let mut long = Vec::new();
+    for leaf in leaves(target)?.iter().filter(|leaf| leaf.reach == Reach::Position && !leaf.is_distributed) {
+        let are_long = format!(
+            "SELECT ARRAY[{are_long}]::pg_catalog.bool[] FROM (SELECT {names} FROM ONLY {} LIMIT 1000) first_rows",
+            leaf.table.name
+        );
+        let are_long = leaf.reading_as_owner(target, || read_one::<Vec<bool>>(&are_long, &[]))?.unwrap_or_default();
+        long.extend(plain.iter().zip(are_long).filter(|(_, is_long)| *is_long).map(|(column, _)| column.number));
+    }
+    Ok(long)
 }
 
 /// Whether values of a type are usually long.
