@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use backlog_cleanup_report::Mode;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
@@ -107,7 +109,8 @@ fn long_in_rows(target: &Target, columns: &[&Column]) -> Result<Vec<i16>> {
         format!("coalesce(pg_catalog.max(pg_catalog.pg_column_size({name})) OPERATOR(pg_catalog.>) 500, false)")
     };
     let are_long = plain.iter().map(is_long).collect::<Vec<_>>().join(", ");
-    let names = plain.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names: BTreeSet<&str> = plain.iter().map(|column| column.name.as_str()).collect();
+    let names = names.into_iter().collect::<Vec<_>>().join(", ");
     let mut long = Vec::new();
     for leaf in leaves(target)?.iter().filter(|leaf| leaf.reach == Reach::Position && !leaf.is_distributed) {
         let are_long = format!(

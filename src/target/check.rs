@@ -68,7 +68,9 @@ pub fn check_row(row: TargetRow, before: Option<&str>, wrong: Vec<Mistake>) -> R
         let status = target.as_ref().and_then(|target| target.status.as_ref());
         if let Some(column) = status.map_or_else(|| column(&row.status_column), |status| Ok(Some(status)))? {
             let of_statuses = statuses(&row.statuses, column, table, meant.is_none())?;
-            if meant.is_none() {
+            let is_its_column =
+                missed.iter().flat_map(|missed| &missed.mistakes).all(|it| it.column != "status_column");
+            if of_statuses.is_empty() && is_its_column && meant.is_none() {
                 found.extend(row.same_statuses(column, table)?);
             }
             found.extend(of_statuses);

@@ -45,26 +45,19 @@ impl TargetRow {
         Ok(counted)
     }
 
-    /// The lists in which a status is the same value as another one: `yes` and `true` are one boolean. Says nothing of one that the column cannot
-    /// have.
+    /// The lists in which a status is the same value as another one: `yes` and `true` are one boolean.
     pub fn same_statuses(&self, column: &Column, table: &Table) -> Result<Vec<Mistake>> {
-        let mut readable = Vec::new();
-        for status in self.counted(column, table)? {
-            if status.place > 0 || can_have(column, table, status.value)? {
-                readable.push(status);
-            }
-        }
-        self.same(column, table, &readable, |_, _| true)
+        self.same(column, table, |_, _| true)
     }
 
     fn same(
         &self,
         column: &Column,
         table: &Table,
-        counted: &[Status],
         is_to_differ: impl Fn(&Status, &Status) -> bool,
     ) -> Result<Vec<Mistake>> {
         let collation = collate(column.collation)?;
+        let counted = self.counted(column, table)?;
         let mut pairs = Vec::new();
         for (behind, a) in counted.iter().enumerate() {
             pairs.extend(counted[behind + 1..].iter().filter(|b| is_to_differ(a, b)).map(|b| (a, b)));
@@ -112,8 +105,7 @@ impl Target {
     pub fn removed_are_no_other_statuses(&self) -> Result<()> {
         let Some(column) = &self.status else { return Ok(()) };
         self.statuses.iter().try_for_each(|status| self.accepts(column, status))?;
-        let counted = self.counted(column, &self.table)?;
-        let mistakes = self.same(column, &self.table, &counted, |a, b| a.place == 0 && b.place > 0)?;
+        let mistakes = self.same(column, &self.table, |a, b| a.place == 0 && b.place > 0)?;
         if mistakes.is_empty() { Ok(()) } else { Err(self.refusal(&mistakes, None)) }
     }
 
