@@ -341,7 +341,7 @@ fn colour_is_for_terminals_and_for_those_who_ask() {
         (format!("NO_COLOR=1 {binary} doctor"), false),
         (format!("{binary} doctor --color never"), false),
     ] {
-        let mut terminal = cli::Terminal::start(&command(&[]), &shell, 80, 80);
+        let mut terminal = cli::Terminal::start(&command(&[]), &shell, 80, 100);
         terminal.finish();
         assert_eq!(terminal.sent.contains(&0x1b), expected, "{shell}");
         // With or without colour, a table is no wider than the terminal.
