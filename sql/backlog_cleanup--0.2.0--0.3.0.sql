@@ -646,11 +646,18 @@ CREATE TRIGGER check_policy BEFORE INSERT OR UPDATE ON backlog_cleanup.policy
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.check_policy();
 COMMENT ON TRIGGER check_policy ON backlog_cleanup.policy IS 'a policy is obeyed, or refused when it is written';
 
+-- For the trigger. Policy and hold are their recipe, failure type, and status.
+CREATE FUNCTION backlog_cleanup.lifted(group_word text, policy text[], hold text[]) RETURNS text STRICT
+    LANGUAGE c AS 'MODULE_PATHNAME', 'lifted_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.lifted IS
+    'a part of tell_lifted: says that a policy takes rows out of a hold, if it does';
+
 -- Whoever writes a policy is told what it does to a hold, and whoever writes a hold, what it does not keep.
 CREATE FUNCTION backlog_cleanup.tell_lifted() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    written CONSTANT text[] := ARRAY[NEW.recipe_id, NEW.failure_type, NEW.status];
     lifted text;
 BEGIN
     IF backlog_cleanup.restoring()
@@ -658,25 +665,12 @@ BEGIN
                                IS NOT DISTINCT FROM (OLD.target, OLD.recipe_id, OLD.failure_type, OLD.status, OLD.enabled) THEN
         RETURN NULL;
     END IF;
-    WITH named AS (
-        SELECT enabled, recipe_id, failure_type, status,
-               ARRAY[recipe_id IS NOT NULL, failure_type IS NOT NULL, status IS NOT NULL] AS names,
-               concat_ws(', ', 'recipe_id => ' || quote_literal(recipe_id), 'failure_type => ' || quote_literal(failure_type),
-                         'status => ' || quote_literal(status)) AS said
-        FROM backlog_cleanup.policy
-        WHERE target = NEW.target AND coalesce(recipe_id, failure_type, status) IS NOT NULL
-    )
-    SELECT format('rows that have both are under the policy for %s, and the hold for %s does not keep them', policy.said, hold.said) INTO lifted
-    FROM named AS policy JOIN named AS hold
-         -- The one that names its recipe comes first, then its failure type, then its status.
-         ON policy.enabled AND NOT hold.enabled AND policy.names > hold.names
-            AND coalesce(policy.recipe_id = hold.recipe_id, true) AND coalesce(policy.failure_type = hold.failure_type, true)
-            AND coalesce(policy.status = hold.status, true)
-    WHERE CASE WHEN NEW.enabled
-               THEN (policy.recipe_id, policy.failure_type, policy.status)
-                    IS NOT DISTINCT FROM (NEW.recipe_id, NEW.failure_type, NEW.status)
-               ELSE (hold.recipe_id, hold.failure_type, hold.status)
-                    IS NOT DISTINCT FROM (NEW.recipe_id, NEW.failure_type, NEW.status) END
+    SELECT said INTO lifted
+    FROM backlog_cleanup.policy AS other JOIN backlog_cleanup.target ON target.name = other.target
+         CROSS JOIN LATERAL (SELECT ARRAY[other.recipe_id, other.failure_type, other.status] AS names) AS named
+         CROSS JOIN LATERAL (SELECT CASE WHEN NEW.enabled THEN backlog_cleanup.lifted(group_word, written, names)
+                                         ELSE backlog_cleanup.lifted(group_word, names, written) END AS said) AS told
+    WHERE other.target = NEW.target AND other.enabled <> NEW.enabled AND said IS NOT NULL
     LIMIT 1;
     IF lifted IS NOT NULL THEN
         RAISE WARNING '%', lifted
@@ -712,14 +706,9 @@ BEGIN
         RAISE EXCEPTION 'a policy with no_max_keep_age has no max_keep_age' USING ERRCODE = 'invalid_parameter_value',
             HINT = format('SELECT * FROM backlog_cleanup_simulate(max_keep_age => %L, target => %L)', $9, $8);
     END IF;
-    -- A new one has the defaults of the table, and a hold is one from its start.
-    IF $6 IS NULL THEN
-        INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status)
-        VALUES ($8, names[1], names[2], names[3]) ON CONFLICT DO NOTHING;
-    ELSE
-        INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status, enabled)
-        VALUES ($8, names[1], names[2], names[3], $6) ON CONFLICT DO NOTHING;
-    END IF;
+    -- A new one has the defaults of the table, but a hold is one from its start.
+    INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status, enabled)
+    VALUES ($8, names[1], names[2], names[3], coalesce($6, true)) ON CONFLICT DO NOTHING;
     UPDATE backlog_cleanup.policy
     SET max_age = coalesce($4, max_age), keep = coalesce($5, keep), enabled = coalesce($6, enabled), note = nullif(coalesce($7, note), ''),
         max_keep_age = CASE WHEN $10 THEN NULL ELSE coalesce($9, max_keep_age) END

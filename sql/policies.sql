@@ -21,14 +21,9 @@ BEGIN
         RAISE EXCEPTION 'a policy with no_max_keep_age has no max_keep_age' USING ERRCODE = 'invalid_parameter_value',
             HINT = format('SELECT * FROM backlog_cleanup_simulate(max_keep_age => %L, target => %L)', $9, $8);
     END IF;
-    -- A new one has the defaults of the table, and a hold is one from its start.
-    IF $6 IS NULL THEN
-        INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status)
-        VALUES ($8, names[1], names[2], names[3]) ON CONFLICT DO NOTHING;
-    ELSE
-        INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status, enabled)
-        VALUES ($8, names[1], names[2], names[3], $6) ON CONFLICT DO NOTHING;
-    END IF;
+    -- A new one has the defaults of the table, but a hold is one from its start.
+    INSERT INTO backlog_cleanup.policy (target, recipe_id, failure_type, status, enabled)
+    VALUES ($8, names[1], names[2], names[3], coalesce($6, true)) ON CONFLICT DO NOTHING;
     UPDATE backlog_cleanup.policy
     SET max_age = coalesce($4, max_age), keep = coalesce($5, keep), enabled = coalesce($6, enabled), note = nullif(coalesce($7, note), ''),
         max_keep_age = CASE WHEN $10 THEN NULL ELSE coalesce($9, max_keep_age) END

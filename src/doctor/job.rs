@@ -406,7 +406,7 @@ pub fn no_job() -> Result<Vec<Problem>> {
     match pg_cron_elsewhere()? {
         Some(home) => remark(&format!("jobs cannot be seen from here: pg_cron is in database \"{home}\"")),
         None if pg_cron_is_here()? => remark("there is no job"),
-        None => remark("pg_cron is not here, and what else calls a run cannot be seen"),
+        None => remark("there is no pg_cron to look at"),
     }
 }
 

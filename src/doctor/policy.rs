@@ -166,20 +166,12 @@ fn shadowed(target: &Target, policies: &Policies, policy: &Policy) -> Option<Pro
 /// The holds of which another policy can take rows out: it names what comes first.
 fn lifted(target: &Target, policies: &Policies) -> Vec<Problem> {
     let holds = policies.list.iter().filter(|policy| policy.is_hold());
-    let lifting = |hold: &Policy, policy: &Policy| {
-        policy.is_enabled && policy.names.come_before(&hold.names) && policy.names.may_meet(&hold.names)
-    };
-    let problem = |hold: &Policy, policy: &Policy| {
-        let detail = format!(
-            "rows that have both are under the policy for {}, and the hold for {} does not keep them: decide whether they may go",
-            policy.names.said(target),
-            hold.names.said(target)
-        );
-        Problem { status: Status::Warn, detail, fix: None }
-    };
-    let pairs = holds.flat_map(|hold| policies.list.iter().map(move |policy| (hold, policy)));
-    let mut found = pairs.filter(|(hold, policy)| lifting(hold, policy));
-    let told: Vec<Problem> = found.by_ref().take(NAMED).map(|(hold, policy)| problem(hold, policy)).collect();
+    let enabled = || policies.list.iter().filter(|policy| policy.is_enabled);
+    let mut found =
+        holds.flat_map(|hold| enabled().filter_map(|policy| policy.names.lift(&hold.names, &target.nouns.group_word)));
+    let problem =
+        |lifted| Problem { status: Status::Warn, detail: format!("{lifted}: decide whether they may go"), fix: None };
+    let told: Vec<Problem> = found.by_ref().take(NAMED).map(problem).collect();
     let rest = found.count();
     let rest = (rest > 0).then(|| Problem {
         status: Status::Warn,

@@ -58,8 +58,12 @@ impl Cutoff {
 impl Names {
     /// What they are, for people.
     pub fn said(&self, target: &Target) -> String {
+        self.said_of(&target.nouns.group_word)
+    }
+
+    fn said_of(&self, group_word: &str) -> String {
         let Names { recipe_id, failure_type, status } = self;
-        policy_name(&target.nouns.group_word, recipe_id.as_deref(), failure_type.as_deref(), status.as_deref())
+        policy_name(group_word, recipe_id.as_deref(), failure_type.as_deref(), status.as_deref())
     }
 
     /// Of a target, as its rows have them. Errors: 22P02 and 22023 (no row can have it, or a status is out of scope).
@@ -124,9 +128,21 @@ impl Names {
         *self == Names::default()
     }
 
+    /// Says that the policy with these names takes rows out of a hold, if it does. `group_word` is the target's.
+    pub fn lift(&self, hold: &Names, group_word: &str) -> Option<String> {
+        let is_lifted = !hold.are_none() && self.come_before(hold) && self.may_meet(hold);
+        is_lifted.then(|| {
+            format!(
+                "rows that have both are under the policy for {}, and the hold for {} does not keep them",
+                self.said_of(group_word),
+                hold.said_of(group_word)
+            )
+        })
+    }
+
     /// Whether a row that has both these names and others is under the policy for these: the one that names its recipe comes first, among
     /// those the one that names its failure type, then its status.
-    pub fn come_before(&self, other: &Names) -> bool {
+    fn come_before(&self, other: &Names) -> bool {
         let named = |names: &Names| [names.recipe_id.is_some(), names.failure_type.is_some(), names.status.is_some()];
         named(self) > named(other)
     }

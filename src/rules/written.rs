@@ -115,6 +115,17 @@ fn has_row_of(
     glance(target, |target| has_row(target, &Names::written(target, recipe_id, failure_type, status)?))
 }
 
+/// Says that a policy takes rows out of a hold, if it does. Both as a recipe, a failure type, and a status.
+#[pg_extern(sql = false)]
+fn lifted(group_word: &str, policy: Vec<Option<String>>, hold: Vec<Option<String>>) -> Option<String> {
+    let [policy, hold] = [policy, hold].map(|names| {
+        let mut names = names.into_iter();
+        let mut name = || names.next().flatten();
+        Names { recipe_id: name(), failure_type: name(), status: name() }
+    });
+    policy.lift(&hold, group_word)
+}
+
 /// Whether the target has a row in scope now that has these names.
 pub fn has_row(target: &Target, names: &Names) -> Result<bool> {
     let names = names.clone().of_rows(target);

@@ -43,7 +43,9 @@ pub struct Run {
     pub skipped: i64,
     /// Rows that stayed because of what their deletion met: a trigger, a rule, a foreign key, any error
     pub kept_back: i64,
-    /// Of these, rows not tried one by one, since too many others were refused
+    /// Of these, rows for which an expression of the target fails
+    pub unreadable: i64,
+    /// Of the rows kept back, those not tried one by one, since too many others were refused
     pub given_up: i64,
     /// What the first of them met; null if a trigger or a rule left it where it is
     pub kept_back_sqlstate: Option<String>,
@@ -112,7 +114,7 @@ macro_rules! runs {
                     CASE WHEN r.cutoff >= '0001-01-01 UTC' AND r.cutoff < '10000-01-01 UTC' THEN r.cutoff END AS cutoff,
                     CASE WHEN r.mode = 'regular' OR r.batch_size IS NULL OR r.state = 'completed' OR r.total_failed > r.removed
                          THEN r.total_failed END
-                        AS total_failed, r.removed, r.skipped, r.kept_back, r.given_up,
+                        AS total_failed, r.removed, r.skipped, r.kept_back, r.unreadable, r.given_up,
                     r.kept_back_sqlstate, r.kept_back_message, r.kept_back_row, r.held, r.include_held,
                     r.recipes_affected, r.batches,
                     r.batch_size, r.workers,

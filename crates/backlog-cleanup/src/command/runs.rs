@@ -140,6 +140,7 @@ fn detailed(output: &Output, detailed: Detailed, limit: usize) -> Result<()> {
         ("workers", run.workers.filter(|workers| *workers > 0).map(|workers| workers.to_string()).unwrap_or_default()),
         ("skipped", if run.skipped > 0 { number(run.skipped) } else { String::new() }),
         ("kept back", if run.kept_back > 0 { number(run.kept_back) } else { String::new() }),
+        ("of these, unreadable", if run.unreadable > 0 { number(run.unreadable) } else { String::new() }),
         ("the first of them", run.kept_back_reason().unwrap_or_default()),
         ("held", if run.held > 0 { number(run.held) } else { String::new() }),
         ("WAL", run.wal().unwrap_or_default()),

@@ -136,6 +136,7 @@ fn details(run: &Run, data: &Data) -> Markup {
             @if let Some(error) = run.error() { div { dt { "error" } dd { bdi { (error) } } } }
             @if run.skipped > 0 { div { dt { "skipped, locked" } dd { (words::number(run.skipped)) } } }
             @if run.kept_back > 0 { div { dt { "kept back" } dd { (words::number(run.kept_back)) } } }
+            @if run.unreadable > 0 { div { dt { "of these, unreadable" } dd { (words::number(run.unreadable)) } } }
             @if let Some(reason) = run.kept_back_reason() { div { dt { "the first of them" } dd { bdi { (reason) } } } }
             @if let Some(wal) = run.wal() { div { dt { "WAL" } dd { (wal) } } }
             @if run.held > 0 { div { dt { "held by policies" } dd { (words::number(run.held)) } } }
