@@ -148,13 +148,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF backlog_cleanup.restoring() THEN
-        LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
-        PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
-        IF NEW.target IS NOT NULL AND NOT FOUND THEN
-            -- Until the dump has brought it, or if that fails, it is of no table.
-            INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table)
-            VALUES (NEW.target, 'not_restored', NULL, NULL, NULL);
-        END IF;
+        PERFORM backlog_cleanup.await_dumped_target(NEW.target);
         DELETE FROM backlog_cleanup.alert_rule r WHERE r.name = NEW.name OR backlog_cleanup.is_as_created(r.tableoid, r.ctid, r.xmin, r.cmin);
     END IF;
     RETURN NEW;

@@ -622,17 +622,17 @@ BEGIN
     END IF;
     PERFORM backlog_cleanup.check_limits(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status, NEW.max_age, NEW.keep, NEW.max_keep_age);
     IF coalesce(NEW.recipe_id, NEW.failure_type, NEW.status) IS NULL
-       OR TG_OP = 'UPDATE' AND (NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status)
-                               IS NOT DISTINCT FROM (OLD.target, OLD.recipe_id, OLD.failure_type, OLD.status) THEN
+       OR TG_OP = 'UPDATE' AND (NEW.recipe_id, NEW.failure_type, NEW.status)
+                               IS NOT DISTINCT FROM (OLD.recipe_id, OLD.failure_type, OLD.status)
+          -- If the target has only got another name, its foreign key does this as the extension's owner, who may see what an admin may not.
+          AND (NEW.target = OLD.target OR NOT EXISTS (SELECT FROM backlog_cleanup.target WHERE name = OLD.target)) THEN
         RETURN NEW;
     END IF;
     names := backlog_cleanup.written_names(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status);
     NEW.recipe_id := names[1];
     NEW.failure_type := names[2];
     NEW.status := names[3];
-    -- Not where the target has only got another name.
-    IF (TG_OP = 'INSERT' OR EXISTS (SELECT FROM backlog_cleanup.target WHERE name = OLD.target))
-       AND NOT backlog_cleanup.has_row_of(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status) THEN
+    IF NOT backlog_cleanup.has_row_of(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status) THEN
         RAISE WARNING 'target "%" has no row now that this policy is for%', NEW.target,
             CASE WHEN NEW.failure_type = '(none)' THEN ': rows without a failure type have no name' ELSE '' END
             USING HINT = format('SELECT * FROM backlog_cleanup_status(%L)', NEW.target);
@@ -661,8 +661,8 @@ DECLARE
     lifted text;
 BEGIN
     IF backlog_cleanup.restoring()
-       OR TG_OP = 'UPDATE' AND (NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status, NEW.enabled)
-                               IS NOT DISTINCT FROM (OLD.target, OLD.recipe_id, OLD.failure_type, OLD.status, OLD.enabled) THEN
+       OR TG_OP = 'UPDATE' AND (NEW.recipe_id, NEW.failure_type, NEW.status, NEW.enabled)
+                               IS NOT DISTINCT FROM (OLD.recipe_id, OLD.failure_type, OLD.status, OLD.enabled) THEN
         RETURN NULL;
     END IF;
     SELECT said INTO lifted
@@ -863,6 +863,22 @@ CREATE TRIGGER give_way_to_dump BEFORE INSERT ON backlog_cleanup.target
 COMMENT ON TRIGGER give_way_to_dump ON backlog_cleanup.target IS 'a restored target replaces the one of the same name';
 
 DROP FUNCTION backlog_cleanup.give_way_to_dumped_policy CASCADE;
+-- A parallel restore may bring what is of a target before the target, or both at the same time.
+CREATE FUNCTION backlog_cleanup.await_dumped_target(awaited text) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Not an advisory lock, which anybody can hold.
+    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
+    -- Until the dump has brought it, or if that fails, it is of no table.
+    INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table)
+    SELECT awaited, 'not_restored', NULL, NULL, NULL
+    WHERE awaited IS NOT NULL AND NOT EXISTS (SELECT FROM backlog_cleanup.target WHERE name = awaited);
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.await_dumped_target IS
+    'makes a target that a dump that is being restored brings later; no other restore changes targets until the transaction ends';
+
 CREATE FUNCTION backlog_cleanup.give_way_to_dumped_policy() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -870,14 +886,7 @@ BEGIN
     IF NOT backlog_cleanup.restoring() THEN
         RETURN NEW;
     END IF;
-    -- Not an advisory lock, which anybody can hold.
-    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
-    PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
-    IF NOT FOUND THEN
-        -- Until the dump has brought it, or if that fails, it is of no table.
-        INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table)
-        VALUES (NEW.target, 'not_restored', NULL, NULL, NULL);
-    END IF;
+    PERFORM backlog_cleanup.await_dumped_target(NEW.target);
     DELETE FROM backlog_cleanup.policy
     WHERE (target, recipe_id, failure_type, status)
           IS NOT DISTINCT FROM (NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status);
@@ -1346,22 +1355,13 @@ SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.sample', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.auto_schedule', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.retention', '');
 
--- A parallel restore may bring what is of a target before the target.
 CREATE FUNCTION backlog_cleanup.make_dumped_target() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
-    IF FOUND OR NOT backlog_cleanup.restoring() THEN
-        RETURN NEW;
-    END IF;
-    -- Not an advisory lock, which anybody can hold.
-    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
-    PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
-    IF NOT FOUND THEN
-        -- Until the dump has brought it, or if that fails, it is of no table.
-        INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table)
-        VALUES (NEW.target, 'not_restored', NULL, NULL, NULL);
+    IF NOT FOUND AND backlog_cleanup.restoring() THEN
+        PERFORM backlog_cleanup.await_dumped_target(NEW.target);
     END IF;
     RETURN NEW;
 END
@@ -1567,13 +1567,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF backlog_cleanup.restoring() THEN
-        LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
-        PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
-        IF NEW.target IS NOT NULL AND NOT FOUND THEN
-            -- Until the dump has brought it, or if that fails, it is of no table.
-            INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table)
-            VALUES (NEW.target, 'not_restored', NULL, NULL, NULL);
-        END IF;
+        PERFORM backlog_cleanup.await_dumped_target(NEW.target);
         DELETE FROM backlog_cleanup.alert_rule r WHERE r.name = NEW.name OR backlog_cleanup.is_as_created(r.tableoid, r.ctid, r.xmin, r.cmin);
     END IF;
     RETURN NEW;

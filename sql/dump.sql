@@ -88,6 +88,22 @@ CREATE TRIGGER give_way_to_dump BEFORE INSERT ON backlog_cleanup.target
     FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.give_way_to_dump();
 COMMENT ON TRIGGER give_way_to_dump ON backlog_cleanup.target IS 'a restored target replaces the one of the same name';
 
+-- A parallel restore may bring what is of a target before the target, or both at the same time.
+CREATE FUNCTION backlog_cleanup.await_dumped_target(awaited text) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Not an advisory lock, which anybody can hold.
+    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
+    -- Until the dump has brought it, or if that fails, it is of no table.
+    INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table)
+    SELECT awaited, 'not_restored', NULL, NULL, NULL
+    WHERE awaited IS NOT NULL AND NOT EXISTS (SELECT FROM backlog_cleanup.target WHERE name = awaited);
+END
+$$;
+COMMENT ON FUNCTION backlog_cleanup.await_dumped_target IS
+    'makes a target that a dump that is being restored brings later; no other restore changes targets until the transaction ends';
+
 CREATE FUNCTION backlog_cleanup.give_way_to_dumped_policy() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -95,14 +111,7 @@ BEGIN
     IF NOT backlog_cleanup.restoring() THEN
         RETURN NEW;
     END IF;
-    -- Not an advisory lock, which anybody can hold.
-    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
-    PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
-    IF NOT FOUND THEN
-        -- Until the dump has brought it, or if that fails, it is of no table.
-        INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table)
-        VALUES (NEW.target, 'not_restored', NULL, NULL, NULL);
-    END IF;
+    PERFORM backlog_cleanup.await_dumped_target(NEW.target);
     DELETE FROM backlog_cleanup.policy
     WHERE (target, recipe_id, failure_type, status)
           IS NOT DISTINCT FROM (NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status);

@@ -169,22 +169,13 @@ SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.sample', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.auto_schedule', '');
 SELECT pg_catalog.pg_extension_config_dump('backlog_cleanup.retention', '');
 
--- A parallel restore may bring what is of a target before the target.
 CREATE FUNCTION backlog_cleanup.make_dumped_target() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
-    IF FOUND OR NOT backlog_cleanup.restoring() THEN
-        RETURN NEW;
-    END IF;
-    -- Not an advisory lock, which anybody can hold.
-    LOCK TABLE backlog_cleanup.target IN SHARE ROW EXCLUSIVE MODE;
-    PERFORM FROM backlog_cleanup.target WHERE name = NEW.target;
-    IF NOT FOUND THEN
-        -- Until the dump has brought it, or if that fails, it is of no table.
-        INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table)
-        VALUES (NEW.target, 'not_restored', NULL, NULL, NULL);
+    IF NOT FOUND AND backlog_cleanup.restoring() THEN
+        PERFORM backlog_cleanup.await_dumped_target(NEW.target);
     END IF;
     RETURN NEW;
 END

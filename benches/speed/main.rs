@@ -4,10 +4,11 @@
 //! images count for everybody. Tables show medians, and ratios of medians of one session. `fsync` is off where statements
 //! are compared: the disk's flush is the same for all of them, and drowns the rest.
 //!
-//! Arguments name the chapters to run (`runs quiet scale batches load serve tick visibility`; all without). ROWS, RECIPES and ROUNDS change the
+//! Arguments name the chapters to run (`runs quiet scale batches load serve tick visibility citus`; all without). ROWS, RECIPES and ROUNDS change the
 //! size. Tables go to target/bench as Markdown and JSON, the curve as SVG.
 
 mod batches;
+mod citus;
 mod load;
 mod outage;
 mod quiet;
@@ -29,6 +30,7 @@ const CHAPTERS: &[(&str, Measure)] = &[
     ("quiet", quiet::measure),
     ("scale", scale::measure),
     ("batches", batches::measure),
+    ("citus", citus::measure),
     ("load", load::measure),
     ("serve", serve::measure),
     ("tick", tick::measure),

@@ -35,6 +35,7 @@ pub mod role;
 pub mod search_path;
 pub mod session;
 pub mod settings;
+pub mod signals;
 pub mod snapshot;
 pub mod sqlstate;
 pub mod statements;

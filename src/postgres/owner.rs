@@ -7,7 +7,7 @@ use crate::postgres::discretion::discreetly;
 use crate::postgres::error::{Result, spi};
 use crate::postgres::names::{naming, naming_anything};
 use crate::postgres::session::Session;
-use crate::postgres::settings::{set_local, set_local_for_all, with_settings};
+use crate::postgres::settings::{see_alike, set_local, set_local_for_all, with_settings};
 use crate::postgres::subtransaction::{exactly, look};
 use crate::postgres::table::Table;
 
@@ -80,6 +80,7 @@ pub fn acting_as<T>(owner: pg_sys::Oid, search_path: &str, work: impl FnOnce() -
     // SAFETY: an `Err` of `work` becomes an ERROR (see `Result`).
     unsafe { pg_sys::SetUserIdAndSecContext(owner, context | restricted) };
     let done = with_settings(|| {
+        see_alike();
         set_local("search_path", search_path);
         set_local("row_security", "off");
         // Values go as text between the processes of a run, and to other servers: they must read the same everywhere.

@@ -7,10 +7,11 @@ use crate::postgres::advisory::AdvisoryLocks;
 use crate::postgres::error::{Result, error, spi};
 use crate::postgres::prepared::prepared;
 use crate::postgres::read::read_prepared;
+use crate::postgres::signals::Signals;
 use crate::postgres::statements::PreparedStatements;
 
 /// The state of the caller's session that code of another role could use or change: cursors, prepared statements, large object
-/// descriptors, temporary objects, advisory locks, modes of constraints. SECURITY.md has the table.
+/// descriptors, temporary objects, advisory locks, modes of constraints, signals. SECURITY.md has the table.
 pub struct Session {
     /// The role whose code runs.
     owner: pg_sys::Oid,
@@ -18,15 +19,13 @@ pub struct Session {
     portals: Vec<(pg_sys::Portal, pg_sys::PortalStatus::Type, pg_sys::PortalStrategy::Type)>,
     statements: PreparedStatements,
     advisory_locks: AdvisoryLocks,
+    signals: Signals,
 }
 
 unsafe extern "C-unwind" {
     /// PostgreSQL's, in libpq/be-fsstubs.h, which pgrx does not bind.
     fn AtEOXact_LargeObject(is_commit: bool);
 }
-
-/// How many large object descriptors are checked. A transaction rarely has more than a few.
-const DESCRIPTORS: i32 = 256;
 
 const CURSORS: &str = "SELECT name FROM pg_catalog.pg_cursors";
 
@@ -68,11 +67,12 @@ impl Session {
                 (*portal).visible = false;
             }
         }
-        Ok(Session { owner, portals, statements, advisory_locks })
+        Ok(Session { owner, portals, statements, advisory_locks, signals: Signals::now() })
     }
 
-    /// Gives the caller's cursors their status back, and the session its prepared statements and advisory locks.
+    /// Gives the caller's cursors their status back, and the session its prepared statements, advisory locks and signals.
     pub fn show(&self) {
+        self.signals.give_back();
         self.statements.show();
         self.advisory_locks.give_back();
         for (portal, status, strategy) in &self.portals {
@@ -157,9 +157,6 @@ fn temporary_object() -> Result<Option<String>> {
 
 /// The large object descriptors that are open.
 fn descriptors() -> Vec<i32> {
-    if !large_objects_are_used() {
-        return Vec::new();
-    }
     let is_open = |descriptor: &i32| {
         let descriptor = *descriptor;
         PgTryBuilder::new(move || {
@@ -170,21 +167,22 @@ fn descriptors() -> Vec<i32> {
         .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, |_| false)
         .execute()
     };
-    (0..DESCRIPTORS).filter(is_open).collect()
+    (0..most_descriptors()).filter(is_open).collect()
 }
 
-/// Whether this transaction has opened a large object: PostgreSQL keeps the descriptors in a memory context of this name
-/// (`CreateFSContext` in be-fsstubs.c).
-fn large_objects_are_used() -> bool {
+/// As many large objects at most has this transaction open: PostgreSQL keeps a pointer for each in a memory context of this name
+/// (`CreateFSContext` and `newLOfd` in be-fsstubs.c).
+fn most_descriptors() -> i32 {
     // SAFETY: walks the children of a context that lives as long as the process.
     unsafe {
         let mut child = (*pg_sys::TopMemoryContext).firstchild;
         while !child.is_null() {
             if !(*child).name.is_null() && CStr::from_ptr((*child).name) == c"Filesystem" {
-                return true;
+                let pointers = pg_sys::MemoryContextMemAllocated(child, true) as usize / size_of::<*const ()>();
+                return pointers.try_into().unwrap_or(i32::MAX);
             }
             child = (*child).nextchild;
         }
     }
-    false
+    0
 }

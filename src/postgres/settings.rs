@@ -1,4 +1,6 @@
-use std::ffi::{CStr, CString, c_void};
+use std::cell::OnceCell;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::sync::OnceLock;
 
 use pgrx::pg_sys;
 use pgrx::prelude::PgSqlErrorCode;
@@ -35,9 +37,22 @@ const ENDING: [&CStr; 6] = [
     c"tcp_keepalives_count",
 ];
 
+/// How PostgreSQL itself checks a value of `client_encoding`. What code sends under another encoding than the connection's, no client can read.
+static CHECK_OF_ENCODING: OnceLock<
+    unsafe extern "C-unwind" fn(*mut *mut c_char, *mut *mut c_void, pg_sys::GucSource::Type) -> bool,
+> = OnceLock::new();
+
 /// Has PostgreSQL refuse to set what ends the session in a security-restricted operation: code of a table's owner runs in one. Called once,
 /// when the library is loaded.
 pub fn restrict() {
+    // SAFETY: the record lives as long as the process, which has one thread, and is a string's.
+    unsafe {
+        let encoding = record(c"client_encoding").cast::<pg_sys::config_string>();
+        if let Some(check) = (*encoding).check_hook {
+            (*encoding).check_hook = Some(is_free_encoding);
+            CHECK_OF_ENCODING.get_or_init(|| check);
+        }
+    }
     for name in ENDING {
         // SAFETY: the records live as long as the process, which has one thread, and are of the type that they say.
         unsafe {
@@ -73,6 +88,20 @@ unsafe extern "C-unwind" fn is_free<T>(_: *mut T, _: *mut *mut c_void, _: pg_sys
     false
 }
 
+/// Refuses an encoding where code of others runs, and checks it anywhere else.
+///
+/// # Safety
+///
+/// Called by PostgreSQL before it sets `client_encoding`.
+unsafe extern "C-unwind" fn is_free_encoding(
+    value: *mut *mut c_char,
+    extra: *mut *mut c_void,
+    source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: the arguments are those of PostgreSQL.
+    unsafe { is_free(value, extra, source) && CHECK_OF_ENCODING.get().is_none_or(|check| check(value, extra, source)) }
+}
+
 /// The record of a configuration parameter; null if this version has none of that name.
 ///
 /// # Safety
@@ -100,6 +129,51 @@ unsafe fn record(name: &CStr) -> *mut pg_sys::config_generic {
     }
 }
 
+/// What code can depend on, each with a value that no caller decides about. PostgreSQL's own, but `log_timezone`, which only the server's
+/// configuration sets.
+const SEEN_ALIKE: [(&CStr, &str); 8] = [
+    (c"TimeZone", "log_timezone"),
+    (c"DateStyle", "ISO, MDY"),
+    (c"default_text_search_config", "pg_catalog.simple"),
+    (c"xmloption", "content"),
+    (c"xmlbinary", "base64"),
+    (c"lc_time", "C"),
+    (c"lc_numeric", "C"),
+    (c"gin_fuzzy_search_limit", "0"),
+];
+
+thread_local! {
+    static RECORDS: OnceCell<[*mut pg_sys::config_generic; SEEN_ALIKE.len()]> = const { OnceCell::new() };
+}
+
+/// Sets what code can depend on as the server's or the database's configuration has it, whatever the session has set, until the
+/// innermost `with_settings` ends. Where the role or the client has a configuration of its own, PostgreSQL's own value stands in.
+pub fn see_alike() {
+    // SAFETY: each has a record.
+    let records = RECORDS.with(|records| *records.get_or_init(|| SEEN_ALIKE.map(|(name, _)| unsafe { record(name) })));
+    for ((name, otherwise), record) in SEEN_ALIKE.iter().zip(records) {
+        let name = name.to_str().unwrap_or_default();
+        // SAFETY: the records live as long as the process.
+        let (source, of_reset) = unsafe { ((*record).source, (*record).reset_source) };
+        if of_reset > pg_sys::GucSource::PGC_S_DATABASE {
+            let otherwise = if *otherwise == "log_timezone" { current(otherwise) } else { (*otherwise).into() };
+            set_local(name, &otherwise);
+        } else if source != of_reset {
+            call(name, None, pg_sys::GucContext::PGC_USERSET, pg_sys::GucAction::GUC_ACTION_SAVE, true, 0);
+        }
+    }
+}
+
+/// The value of a configuration parameter.
+fn current(name: &str) -> String {
+    let name = CString::new(name).unwrap_or_default();
+    // SAFETY: the string ends with a zero; the value is copied before anything can change it.
+    unsafe {
+        let current = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        if current.is_null() { String::new() } else { CStr::from_ptr(current).to_string_lossy().into_owned() }
+    }
+}
+
 /// Whether a configuration parameter has this value.
 pub fn is(name: &str, value: &str) -> bool {
     let name = CString::new(name).unwrap_or_default();
@@ -112,37 +186,43 @@ pub fn is(name: &str, value: &str) -> bool {
 
 /// Whether a superuser could give a configuration parameter this value.
 pub fn accepts(name: &str, value: &str) -> bool {
-    call(name, value, pg_sys::GucContext::PGC_SUSET, pg_sys::GucAction::GUC_ACTION_SAVE, false, pg_sys::DEBUG5 as i32)
-        != 0
+    call(
+        name,
+        Some(value),
+        pg_sys::GucContext::PGC_SUSET,
+        pg_sys::GucAction::GUC_ACTION_SAVE,
+        false,
+        pg_sys::DEBUG5 as i32,
+    ) != 0
 }
 
 /// Sets a parameter that anyone may set until the transaction ends. Called outside of `with_settings`.
 pub fn set_until_commit(name: &str, value: &str) {
-    call(name, value, pg_sys::GucContext::PGC_USERSET, pg_sys::GucAction::GUC_ACTION_LOCAL, true, 0);
+    call(name, Some(value), pg_sys::GucContext::PGC_USERSET, pg_sys::GucAction::GUC_ACTION_LOCAL, true, 0);
 }
 
 fn set(name: &str, value: &str, context: pg_sys::GucContext::Type) {
     if !is(name, value) {
-        call(name, value, context, pg_sys::GucAction::GUC_ACTION_SAVE, true, 0);
+        call(name, Some(value), context, pg_sys::GucAction::GUC_ACTION_SAVE, true, 0);
     }
 }
 
-/// Returns 0 if PostgreSQL refuses the value. Raises that as an ERROR if `level` is 0.
+/// Without a value it is reset. Returns 0 if PostgreSQL refuses the value. Raises that as an ERROR if `level` is 0.
 fn call(
     name: &str,
-    value: &str,
+    value: Option<&str>,
     context: pg_sys::GucContext::Type,
     action: pg_sys::GucAction::Type,
     changes: bool,
     level: i32,
 ) -> i32 {
     let name = CString::new(name).unwrap_or_default();
-    let value = CString::new(value).unwrap_or_default();
+    let value = value.map(|value| CString::new(value).unwrap_or_default());
     // SAFETY: both strings end with a zero and outlive the call, which copies them.
     unsafe {
         pg_sys::set_config_option(
             name.as_ptr(),
-            value.as_ptr(),
+            value.as_ref().map_or(std::ptr::null(), |value| value.as_ptr()),
             context,
             pg_sys::GucSource::PGC_S_SESSION,
             action,

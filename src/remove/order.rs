@@ -137,7 +137,7 @@ fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
              JOIN pg_catalog.pg_class part ON part.oid OPERATOR(pg_catalog.=) family.oid AND part.relispartition),
          key AS (
              SELECT k.oid, k.conrelid, k.confrelid, k.confdeltype, k.conpfeqop, k.conparentid,
-                    k.conrelid IN (SELECT oid FROM family) AS is_direct,
+                    k.conrelid OPERATOR(pg_catalog.=) ANY (SELECT oid FROM family) AS is_direct,
                     NOT c.relforcerowsecurity AS is_open,
                     pg_catalog.format('%s%I.%I', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'r' THEN 'ONLY ' END, n.nspname, c.relname) AS name,
                     -- With the operator's own types, as PostgreSQL's checks: for the columns' types anybody may have made another one.
@@ -167,7 +167,7 @@ fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
              FROM pg_catalog.pg_constraint k
              JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
              JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-             WHERE k.contype OPERATOR(pg_catalog.=) 'f' AND k.confrelid IN (SELECT oid FROM family)
+             WHERE k.contype OPERATOR(pg_catalog.=) 'f' AND k.confrelid OPERATOR(pg_catalog.=) ANY (SELECT oid FROM family)
                AND NOT EXISTS (WITH RECURSIVE tree (oid) AS (
                                    SELECT k.conrelid
                                    UNION
@@ -179,7 +179,7 @@ fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
                AND 1 OPERATOR(pg_catalog.=) (SELECT pg_catalog.count(DISTINCT relowner) FROM pg_catalog.pg_class
                                              WHERE oid OPERATOR(pg_catalog.=) ANY ($1)))
          SELECT confrelid, pg_catalog.format('%s c', name), pg_catalog.format(matches, 'p', 'c'),
-                confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r', 'c']::\"char\"[]), ARRAY[conrelid], conpfeqop, types,
+                confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r', 'c']::pg_catalog.\"char\"[]), ARRAY[conrelid], conpfeqop, types,
                 confdeltype OPERATOR(pg_catalog.=) 'c'
                 AND (EXISTS (SELECT FROM pg_catalog.pg_trigger t
                              -- BEFORE DELETE FOR EACH ROW.
@@ -202,7 +202,7 @@ fn keys(tables: &[pg_sys::Oid]) -> Result<Vec<Key>> {
               AND going.conparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid
          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) going.confrelid
          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-         WHERE NOT holding.is_direct AND holding.is_open AND holding.confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r']::\"char\"[])
+         WHERE NOT holding.is_direct AND holding.is_open AND holding.confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'r']::pg_catalog.\"char\"[])
            AND holding.confrelid OPERATOR(pg_catalog.=) ANY ($1)",
         &[tables.to_vec().into()],
         |row| {

@@ -13,11 +13,11 @@ pub fn or_smaller(failure: CaughtError, target: &str, batch_size: i64) -> ErrorR
     }
     let (report, name) = (reported(&failure), quote_literal(target));
     let message = report.message().to_owned();
-    // A lock for each partition is needed whatever the size.
+    // A lock for each partition is needed whatever the size. No name stands behind the dashes, and nothing ends the line.
     let hint = format!(
-        "UPDATE backlog_cleanup.target SET batch_size = {} WHERE name = {name}; -- and CALL backlog_cleanup_run({name}). {}",
+        "UPDATE backlog_cleanup.target SET batch_size = {} WHERE name = {name}; -- and run it in batches. {}",
         batch_size.max(1),
-        report.hint().unwrap_or_default()
+        report.hint().unwrap_or_default().replace(['\n', '\r'], " ")
     );
     error(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, message, hint)
 }

@@ -45,7 +45,7 @@ impl Place {
     pub fn of(hour: i32, is_known: bool, target: &TargetRow) -> Result<Place> {
         // Of its next time: it depends on daylight saving.
         const SCHEDULE: &str = "
-            SELECT pg_catalog.to_char(pg_catalog.timezone(COALESCE(NULLIF($3, ''), 'GMT'), at), 'FMMI FMHH24 * * *')
+            SELECT pg_catalog.to_char(pg_catalog.timezone(CASE WHEN $3 OPERATOR(pg_catalog.<>) '' THEN $3 ELSE 'GMT' END, at), 'FMMI FMHH24 * * *')
             FROM (SELECT pg_catalog.timezone($2, pg_catalog.date_trunc('day', pg_catalog.timezone($2, pg_catalog.now()))
                                                  OPERATOR(pg_catalog.+) pg_catalog.make_interval(days => day, hours => $1)) AS at
                   FROM pg_catalog.generate_series(0, 2) AS day) times

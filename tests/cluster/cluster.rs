@@ -221,7 +221,7 @@ impl Cluster {
         })
     }
 
-    pub(crate) fn configuration(&self, database: &str) -> postgres::Config {
+    pub fn configuration(&self, database: &str) -> postgres::Config {
         let mut configuration = postgres::Config::new();
         configuration.host(self.socket()).port(self.port()).user("postgres").dbname(database);
         configuration

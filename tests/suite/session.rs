@@ -186,6 +186,13 @@ fn large_object_descriptors_of_the_session_are_closed_or_refused() {
     client.batch_execute("BEGIN; SELECT lo_open(8, 262144)").unwrap();
     let (sqlstate, _, hint) = refused(client.batch_execute(RUNS[0]));
     assert_eq!((sqlstate.as_str(), hint.as_str()), ("42501", "SELECT lo_close(0)"));
+    client
+        .batch_execute(
+            "ROLLBACK; BEGIN; SELECT lo_open(8, 262144) FROM generate_series(0, 999); SELECT lo_close(i) FROM generate_series(0, 998) i",
+        )
+        .unwrap();
+    let (sqlstate, _, hint) = refused(client.batch_execute(RUNS[0]));
+    assert_eq!((sqlstate.as_str(), hint.as_str()), ("42501", "SELECT lo_close(999)"));
     for descriptor in [0, 299] {
         client.batch_execute("ROLLBACK; BEGIN").unwrap();
         client.batch_execute(RUNS[0]).unwrap();
@@ -418,6 +425,7 @@ fn code_of_a_table_sets_nothing_that_ends_the_session() {
         "tcp_keepalives_idle = 1",
         "tcp_keepalives_interval = 1",
         "tcp_keepalives_count = 1",
+        "client_encoding = latin1",
     ];
     let mut client = hostile(&cluster, "NULL");
     let known = "SELECT EXISTS (SELECT FROM pg_settings WHERE name = $1)";
@@ -450,4 +458,35 @@ fn code_of_a_table_sets_nothing_that_ends_the_session() {
             ))
             .unwrap();
     }
+}
+
+#[test]
+fn signals_that_code_of_a_table_ignores_end_and_cancel_the_session_afterwards() {
+    let cluster = Cluster::start("");
+    let mut client = hostile(&cluster, "NULL");
+    client
+        .batch_execute(
+            "CREATE EXTENSION plperl;
+             CREATE FUNCTION app.deaf() RETURNS text LANGUAGE plperl AS
+                 $$ $SIG{$_} = 'IGNORE' for qw(HUP INT QUIT USR1 USR2 ALRM TERM); return ''; $$;
+             CREATE FUNCTION app.hear() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM app.deaf(); RETURN OLD; END';
+             CREATE TRIGGER hear BEFORE DELETE ON generations FOR EACH ROW EXECUTE FUNCTION app.hear();
+             ALTER TABLE recipes RENAME TO named;
+             CREATE VIEW recipes AS SELECT id, name || app.deaf() AS name FROM named; ALTER VIEW recipes OWNER TO app;
+             INSERT INTO named (id, name, slug, description, prompt, category, credit_cost) VALUES (1, 'a', 'a', '', '', 'video', 1)
+             ON CONFLICT DO NOTHING",
+        )
+        .unwrap();
+    let mut other = cluster.connect();
+    for call in
+        ["SELECT * FROM backlog_cleanup_status()", RUNS[0], "CALL backlog_cleanup_run('generations', 'emergency')"]
+    {
+        client.batch_execute(call).unwrap_or_else(|failure| panic!("{call}: {failure:?}"));
+        let slow = "SET statement_timeout = '100ms'; SELECT pg_sleep(5)";
+        assert_eq!(refused(client.batch_execute(slow)).0, "57014", "{call}");
+        client.batch_execute("RESET statement_timeout").unwrap();
+    }
+    let pid: i32 = value(&mut client, "SELECT pg_backend_pid()");
+    other.execute("SELECT pg_terminate_backend($1, 10000)", &[&pid]).unwrap();
+    assert_eq!(number(&mut other, &format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}")), 0);
 }

@@ -242,20 +242,22 @@ fn a_run_that_needs_too_much_memory_says_that_smaller_batches_need_less() {
             "INSERT INTO job (id, at) SELECT i, now() - interval '9 days' FROM generate_series(1001, 20000) i;
              CREATE FUNCTION locks() RETURNS trigger LANGUAGE plpgsql AS
                  $$BEGIN PERFORM pg_advisory_xact_lock(OLD.id); RETURN OLD; END$$;
-             CREATE TRIGGER locks BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION locks()",
+             CREATE TRIGGER locks BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION locks();
+             -- A name that would be statements of its own, were it in a comment.
+             UPDATE backlog_cleanup.target SET name = E't\\n; DROP TABLE job; --' WHERE name = 't'",
         )
         .unwrap();
     for (call, batch_size) in [
-        ("SELECT backlog_cleanup_failed_generations('t')", 1000),
-        ("CALL backlog_cleanup_run('t', batch_size => 5000)", 500),
+        (r"SELECT backlog_cleanup_failed_generations(E't\n; DROP TABLE job; --')", 1000),
+        (r"CALL backlog_cleanup_run(E't\n; DROP TABLE job; --', batch_size => 5000)", 500),
     ] {
         let (sqlstate, message, hint) = refused(client.batch_execute(call));
         assert_eq!((sqlstate.as_str(), message.as_str()), ("53200", "out of shared memory"), "{call}");
         client.batch_execute(&hint).unwrap();
-        let set = "SELECT batch_size::bigint FROM backlog_cleanup.target WHERE name = 't'";
+        let set = "SELECT batch_size::bigint FROM backlog_cleanup.target WHERE starts_with(name, 't')";
         assert_eq!(number(&mut client, set), batch_size, "{call}");
     }
-    client.batch_execute("CALL backlog_cleanup_run('t', batch_size => 100)").unwrap();
+    client.batch_execute(r"CALL backlog_cleanup_run(E't\n; DROP TABLE job; --', batch_size => 100)").unwrap();
     assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 10);
 }
 

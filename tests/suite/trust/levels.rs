@@ -158,6 +158,31 @@ fn a_row_beyond_a_limit_runs_and_tells_an_admin_nothing_that_another_does_not() 
 }
 
 #[test]
+fn a_target_that_gets_another_name_shows_an_admin_no_row() {
+    let (_cluster, mut client) = database("renamed");
+    client
+        .batch_execute(
+            "CREATE FUNCTION chk(text) RETURNS boolean LANGUAGE plpgsql AS $$
+                 BEGIN
+                     IF current_setting('my.bad', true) = 'x' THEN RAISE 'no' USING DETAIL = 'secret row', HINT = 'DROP TABLE job'; END IF;
+                     RETURN true;
+                 END $$; ALTER FUNCTION chk OWNER TO app;
+             CREATE DOMAIN q AS text CHECK (chk(VALUE)); ALTER DOMAIN q OWNER TO app;
+             ALTER TABLE job ALTER queue DROP DEFAULT, ALTER queue TYPE q;
+             SELECT backlog_cleanup_set_policy('a', keep => 3, target => 't'); SET my.bad = 'x'; SET ROLE adm",
+        )
+        .unwrap();
+    for write in [
+        "UPDATE backlog_cleanup.target SET name = 't2' WHERE name = 't'",
+        "SELECT backlog_cleanup_set_policy('b', keep => 3, target => (SELECT name FROM backlog_cleanup.target WHERE starts_with(name, 't')))",
+    ] {
+        let Err(failure) = client.batch_execute(write) else { continue };
+        let error = failure.as_db_error().unwrap();
+        assert_eq!((error.message(), error.detail(), error.hint()), ("no", None, None), "{write}");
+    }
+}
+
+#[test]
 fn a_level_is_revoked_and_granted_whatever_the_session_has_set() {
     let (cluster, mut client) = database("quoted");
     let executable = "SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace

@@ -2,7 +2,7 @@
 
 use cluster::{number as count, refused};
 
-use super::database;
+use super::{RAN, database};
 
 /// Domains with the names of types of PostgreSQL in a schema; each runs `steal()` of that schema.
 fn namesakes(schema: &str) -> String {
@@ -44,6 +44,67 @@ fn no_call_of_ours_finds_a_namesake_that_takes_exactly_its_arguments() {
     ] {
         superuser.batch_execute(call).unwrap_or_else(|failure| panic!("{call}: {failure:?}"));
         assert_eq!(count(&mut client, "SELECT count(*) FROM ran WHERE is_called"), 0, "{call}");
+    }
+}
+
+#[test]
+fn no_statement_of_ours_finds_a_namesake_before_pg_catalog_in_the_callers_path() {
+    let (cluster, mut client) = database("before_pg_catalog");
+    client
+        .batch_execute(
+            "CREATE SEQUENCE ran; GRANT ALL ON ran TO PUBLIC;
+             ALTER TABLE job ADD parent int REFERENCES job; UPDATE job SET parent = id - 1 WHERE id % 10 > 1;
+             CREATE TABLE step (id int PRIMARY KEY, job int REFERENCES job ON DELETE CASCADE, after int REFERENCES job);
+             INSERT INTO step SELECT i, i, i % 7 + 1 FROM generate_series(20, 60) i; ALTER TABLE step OWNER TO app;
+             CREATE TABLE part (LIKE job INCLUDING ALL) PARTITION BY RANGE (id); ALTER TABLE part OWNER TO app; SET ROLE app;
+             CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (50);
+             CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (50) TO (999);
+             ALTER TABLE part ADD FOREIGN KEY (parent) REFERENCES part; INSERT INTO part TABLE job; RESET ROLE;
+             INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                                                 recipe_column, status_column, failed_at_column, failure_type_column, account, time_zone)
+             SELECT 'p', 'public.part', NULL, NULL, NULL, account_column, recipe_column, status_column, failed_at_column,
+                    failure_type_column, account, 'Europe/Vienna' FROM backlog_cleanup.target WHERE name = 't'",
+        )
+        .unwrap();
+    client.batch_execute(include_str!("namesakes.sql")).unwrap();
+    assert!(count(&mut client, "SELECT count(*) FROM pg_operator WHERE oprnamespace = 'trap'::regnamespace") > 500);
+    let calls = [
+        "SELECT public.backlog_cleanup_check($)",
+        "SELECT public.backlog_cleanup_status($)",
+        "SELECT public.backlog_cleanup_status_json($)",
+        "SELECT public.backlog_cleanup_failures($)",
+        "SELECT public.backlog_cleanup_index_sql($)",
+        "SELECT public.backlog_cleanup_simulate(keep => 1, target => $)",
+        "SELECT public.backlog_cleanup_explain('15', $)",
+        "SELECT public.backlog_cleanup_explain_tick($)",
+        "SELECT public.backlog_cleanup_doctor($)",
+        "SELECT public.backlog_cleanup_quiet_hours($)",
+        "SELECT public.backlog_cleanup_set_policy('a', 'x', keep => 2, target => $)",
+        "SELECT public.backlog_cleanup_drop_policy('a', 'x', target => $)",
+        "SELECT public.backlog_cleanup_failed_generations($, dry_run => true)",
+        "SELECT public.backlog_cleanup_failed_generations($, rehearse => true)",
+        "SELECT public.backlog_cleanup_emergency($, rehearse => true)",
+        "SELECT public.backlog_cleanup_tick()",
+        "SELECT backlog_cleanup.evaluate_alerts()",
+        "SELECT public.backlog_cleanup_report(target => $)",
+        "SELECT public.backlog_cleanup_books($)",
+        "CALL public.backlog_cleanup_run($, batch_size => 7, max_rows => 20)",
+        "CALL public.backlog_cleanup_run($, batch_size => 7, workers => 2)",
+        "SELECT public.backlog_cleanup_failed_generations($)",
+        "CALL public.backlog_cleanup_run($, 'emergency', batch_size => 7)",
+        "SELECT public.backlog_cleanup_run_details((SELECT pg_catalog.max(id) FROM backlog_cleanup.run))",
+        "UPDATE backlog_cleanup.target SET row_word = 'job', max_duration = '2 hours' WHERE name OPERATOR(pg_catalog.=) $",
+        "SELECT public.backlog_cleanup_grant('mon', 'operator')",
+    ];
+    let mut superuser = cluster.connect_to("before_pg_catalog");
+    superuser.batch_execute("SET search_path = trap, pg_catalog").unwrap();
+    for call in calls {
+        for target in ["'t'", "'p'"] {
+            let call = call.replace('$', target);
+            superuser.batch_execute(&call).unwrap_or_else(|failure| panic!("{call}: {failure:?}"));
+            // Neither has it raised an error that somebody has caught.
+            assert_eq!(count(&mut client, RAN), 0, "{call}");
+        }
     }
 }
 

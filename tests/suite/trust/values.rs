@@ -1,6 +1,7 @@
 //! Values that look the same, and settings that change what they mean.
 
-use cluster::{number as count, refused};
+use cluster::{column, number as count, refused, value};
+use postgres::NoTls;
 
 use super::database;
 
@@ -207,6 +208,55 @@ fn no_setting_of_the_caller_says_when_a_row_has_failed() {
     operator.batch_execute("SELECT backlog_cleanup_failed_generations('t')").unwrap();
     operator.batch_execute("CALL backlog_cleanup_run('t')").unwrap();
     assert_eq!(count(&mut client, "SELECT count(*) FROM job"), 100);
+}
+
+#[test]
+fn what_code_of_the_table_holds_by_the_time_zone_or_the_like_it_holds_whoever_calls() {
+    let (cluster, mut client) = database("alike");
+    client
+        .batch_execute(
+            "ALTER DATABASE alike SET TimeZone = 'Asia/Tokyo'; ALTER DATABASE alike SET DateStyle = 'German, DMY';
+             CREATE TABLE seen (said text); ALTER TABLE seen OWNER TO app;
+             CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN
+                     INSERT INTO seen SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings
+                     WHERE name IN ('TimeZone', 'DateStyle', 'default_text_search_config', 'xmloption', 'xmlbinary', 'lc_time', 'lc_numeric',
+                                    'gin_fuzzy_search_limit');
+                     RETURN OLD;
+                 END $$; ALTER FUNCTION tell OWNER TO app;
+             CREATE TRIGGER tell BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION tell()",
+        )
+        .unwrap();
+    let own = "SET TimeZone = 'Etc/GMT+12'; SET DateStyle = 'SQL, YMD'; SET default_text_search_config = 'pg_catalog.german'; SET xmloption = document;
+               SET xmlbinary = hex; SET lc_time = 'C.UTF-8'; SET lc_numeric = 'C.UTF-8'; SET gin_fuzzy_search_limit = 1;";
+    let run = "SELECT backlog_cleanup_failed_generations('t')";
+    // Each removes three rows more.
+    for (keep, before) in [
+        (97, ""),
+        (94, own),
+        (91, "SET SESSION AUTHORIZATION op;"),
+        (88, &format!("SET SESSION AUTHORIZATION op; {own}")),
+        (85, &format!("SET SESSION AUTHORIZATION app; {own}")),
+    ] {
+        client.batch_execute(&format!("SELECT backlog_cleanup_set_policy(keep => {keep}, target => 't'), backlog_cleanup_grant('app', 'operator')")).unwrap();
+        let mut caller = cluster.connect_to("alike");
+        caller.batch_execute(&format!("{before} SET row_security = on")).unwrap();
+        let shown =
+            "SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings WHERE source = 'session'";
+        let settings: String = value(&mut caller, shown);
+        caller.batch_execute(run).unwrap();
+        assert_eq!(value::<String>(&mut caller, shown), settings, "{before}");
+    }
+    // What a client asks for when it connects is no configuration of the server.
+    client.batch_execute("SELECT backlog_cleanup_set_policy(keep => 82, target => 't')").unwrap();
+    let mut configuration = cluster.configuration("alike");
+    let mut caller = configuration.user("op").options("-c TimeZone=Etc/GMT+12").connect(NoTls).unwrap();
+    caller.batch_execute(run).unwrap();
+    let seen = "SELECT count(*) || ' ' || (said ~ 'DateStyle=ISO, DMY TimeZone=Asia/Tokyo ')::text FROM seen GROUP BY said ORDER BY count(*) DESC";
+    assert_eq!(column::<String>(&mut client, seen), ["15 true", "3 false"]);
+    let of_server =
+        "SELECT count(*) FROM seen WHERE strpos(said, 'TimeZone=' || current_setting('log_timezone') || ' ') > 0";
+    assert_eq!(count(&mut client, of_server), 3);
 }
 
 #[test]
