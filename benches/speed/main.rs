@@ -1,15 +1,17 @@
 //! `make bench`: the runs beside their peers and the floor, on the same outage, each from the same state.
 //!
-//! Every measurement starts from a fresh copy of one database, read into memory, after a CHECKPOINT, so that full-page
-//! images count for everybody. Tables show medians, and ratios of medians of one session. `fsync` is off where statements
-//! are compared: the disk's flush is the same for all of them, and drowns the rest.
+//! Every measurement starts from a fresh copy of one database, or from what a rollback and a VACUUM leave, read into memory,
+//! after a CHECKPOINT, so that full-page images count for everybody. Tables show medians, and ratios of medians of one session.
+//! `fsync` is off where statements are compared: the disk's flush is the same for all of them, and drowns the rest.
 //!
-//! Arguments name the chapters to run (`runs quiet scale batches load serve tick visibility`; all without). ROWS, RECIPES and ROUNDS change the
-//! size. Tables go to target/bench as Markdown and JSON, the curve as SVG.
+//! Arguments name the chapters to run (`runs quiet scale batches load serve tick visibility`; all without).
+//! ROWS, RECIPES and ROUNDS change the size of most; QUIET_ROWS, SCALE, and LOAD_ROWS
+//! that of one. Tables go to target/bench as Markdown and JSON, the curve as SVG.
 
 mod batches;
 mod load;
 mod outage;
+mod peak;
 mod quiet;
 mod report;
 mod runs;
@@ -17,6 +19,8 @@ mod scale;
 mod serve;
 mod tick;
 mod visibility;
+
+use std::time::Instant;
 
 use report::Table;
 
@@ -39,7 +43,9 @@ fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     for (name, measure) in CHAPTERS {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            let started = Instant::now();
             report::write(name, &measure());
+            println!("{name}: {} s\n", started.elapsed().as_secs());
         }
     }
 }
@@ -47,6 +53,11 @@ fn main() {
 /// A size from the environment.
 fn size(name: &str, default: i64) -> i64 {
     std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
+}
+
+/// How often each variant is measured.
+fn rounds() -> i64 {
+    size("ROUNDS", 3)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
