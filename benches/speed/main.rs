@@ -5,8 +5,8 @@
 //! `fsync` is off where statements are compared: the disk's flush is the same for all of them, and drowns the rest.
 //!
 //! Arguments name the chapters to run (`runs quiet scale batches load serve tick visibility`; all without).
-//! ROWS, RECIPES and ROUNDS change the size of most; QUIET_ROWS, SCALE, and LOAD_ROWS
-//! that of one. Tables go to target/bench as Markdown and JSON, the curve as SVG.
+//! ROWS, RECIPES and ROUNDS change the size of most; QUIET_ROWS, SCALE, LOAD_ROWS and
+//! LOAD_SECONDS that of one. Tables go to target/bench as Markdown and JSON, the curve as SVG.
 
 mod batches;
 mod load;
