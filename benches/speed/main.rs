@@ -4,8 +4,8 @@
 //! after a CHECKPOINT, so that full-page images count for everybody. Tables show medians, and ratios of medians of one session.
 //! `fsync` is off where statements are compared: the disk's flush is the same for all of them, and drowns the rest.
 //!
-//! Arguments name the chapters to run (`runs quiet scale batches load serve tick visibility`; all without).
-//! ROWS, RECIPES and ROUNDS change the size of most; QUIET_ROWS, SCALE, LOAD_ROWS and
+//! Arguments name the chapters to run (`runs quiet scale batches workers load serve tick visibility`; all without).
+//! ROWS, RECIPES and ROUNDS change the size of most; QUIET_ROWS, SCALE, WORKERS_ROWS, LOAD_ROWS and
 //! LOAD_SECONDS that of one. Tables go to target/bench as Markdown and JSON, the curve as SVG.
 
 mod batches;
@@ -19,6 +19,7 @@ mod scale;
 mod serve;
 mod tick;
 mod visibility;
+mod workers;
 
 use std::time::Instant;
 
@@ -33,6 +34,7 @@ const CHAPTERS: &[(&str, Measure)] = &[
     ("quiet", quiet::measure),
     ("scale", scale::measure),
     ("batches", batches::measure),
+    ("workers", workers::measure),
     ("load", load::measure),
     ("serve", serve::measure),
     ("tick", tick::measure),

@@ -86,6 +86,9 @@ pub fn warm(cluster: &Cluster, database: &str, table: &str) -> Client {
     client
 }
 
+/// Has a session compress full-page images as runs do.
+pub const LZ4: &str = "SET wal_compression = lz4";
+
 /// Milliseconds that statements take.
 pub fn time(client: &mut Client, statements: &str) -> f64 {
     let started = Instant::now();
