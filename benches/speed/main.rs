@@ -4,9 +4,9 @@
 //! after a CHECKPOINT, so that full-page images count for everybody. Tables show medians, and ratios of medians of one session.
 //! `fsync` is off where statements are compared: the disk's flush is the same for all of them, and drowns the rest.
 //!
-//! Arguments name the chapters to run (`runs quiet scale batches workers load serve tick visibility`; all without).
-//! ROWS, RECIPES and ROUNDS change the size of most; QUIET_ROWS, SCALE, WORKERS_ROWS, LOAD_ROWS and
-//! LOAD_SECONDS that of one. Tables go to target/bench as Markdown and JSON, the curve as SVG.
+//! Arguments name the chapters to run (`runs quiet scale batches workers load serve tick visibility shapes`; all without).
+//! ROWS, RECIPES and ROUNDS change the size of most; QUIET_ROWS, SCALE, WORKERS_ROWS, LOAD_ROWS, LOAD_SECONDS and
+//! SHAPES_ROWS that of one. Tables go to target/bench as Markdown and JSON, the curve as SVG.
 
 mod batches;
 mod load;
@@ -17,6 +17,7 @@ mod report;
 mod runs;
 mod scale;
 mod serve;
+mod shapes;
 mod tick;
 mod visibility;
 mod workers;
@@ -39,6 +40,7 @@ const CHAPTERS: &[(&str, Measure)] = &[
     ("serve", serve::measure),
     ("tick", tick::measure),
     ("visibility", visibility::measure),
+    ("shapes", shapes::measure),
 ];
 
 fn main() {
