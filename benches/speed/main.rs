@@ -4,14 +4,15 @@
 //! after a CHECKPOINT, so that full-page images count for everybody. Tables show medians, and ratios of medians of one session.
 //! `fsync` is off where statements are compared: the disk's flush is the same for all of them, and drowns the rest.
 //!
-//! Arguments name the chapters to run (`runs quiet scale batches workers load serve tick visibility shapes`; all without).
-//! ROWS, RECIPES and ROUNDS change the size of most; QUIET_ROWS, SCALE, WORKERS_ROWS, LOAD_ROWS, LOAD_SECONDS and
-//! SHAPES_ROWS that of one. Tables go to target/bench as Markdown and JSON, the curve as SVG.
+//! Arguments name the chapters to run (`runs quiet scale batches workers load serve tick visibility shapes peers`; all without).
+//! ROWS, RECIPES and ROUNDS change the size of most; QUIET_ROWS, SCALE, WORKERS_ROWS, LOAD_ROWS, LOAD_SECONDS, SHAPES_ROWS and
+//! PEERS_ROWS that of one. Tables go to target/bench as Markdown and JSON, the curve as SVG.
 
 mod batches;
 mod load;
 mod outage;
 mod peak;
+mod peers;
 mod quiet;
 mod report;
 mod runs;
@@ -41,6 +42,7 @@ const CHAPTERS: &[(&str, Measure)] = &[
     ("tick", tick::measure),
     ("visibility", visibility::measure),
     ("shapes", shapes::measure),
+    ("peers", peers::measure),
 ];
 
 fn main() {
