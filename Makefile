@@ -88,6 +88,6 @@ test-matrix: ## run every test on every supported PostgreSQL (MAJORS); see CONTR
 test-assert: ## run every test on a PostgreSQL with assertions; see CONTRIBUTING.md
 	scripts/matrix/assert
 
-bench: install ## the runs beside their peers, as ratios, into target/bench (CHAPTERS="runs quiet scale batches load serve tick")
+bench: install ## the runs beside their peers, as ratios, into target/bench (CHAPTERS="runs quiet scale batches workers load serve tick visibility shapes peers citus")
 	cargo build --release -p backlog-cleanup
 	cargo bench $(FEATURES) --bench speed -- $(CHAPTERS)

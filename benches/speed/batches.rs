@@ -4,7 +4,7 @@ use postgres::SimpleQueryMessage;
 
 use crate::outage::{Outage, SETTINGS, copy, execute, fresh, index};
 use crate::report::Table;
-use crate::{median, size};
+use crate::{median, rounds, size};
 use cluster::Cluster;
 
 const VARIANTS: &[(&str, &str)] = &[
@@ -20,7 +20,7 @@ pub fn measure() -> Vec<Table> {
     execute(&cluster, "plain", "VACUUM ANALYZE");
     copy(&cluster, "indexed", "plain");
     index(&cluster, "indexed");
-    let rounds = size("ROUNDS", 5);
+    let rounds = rounds();
     ["plain", "indexed"]
         .map(|database| {
             let mut times = vec![Vec::new(); VARIANTS.len()];

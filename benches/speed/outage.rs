@@ -18,15 +18,8 @@ pub struct Outage {
 impl Outage {
     /// Makes a database with the outage and the extension. The secondary indexes are built at the end, which is faster.
     pub fn load(&self, cluster: &Cluster, database: &str) {
-        let root = env!("CARGO_MANIFEST_DIR");
         cluster.program("createdb", &[database]);
-        let psql = |file: &str, variables: &[String]| {
-            let variables = variables.iter().flat_map(|variable| ["-v", variable]);
-            let arguments = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database].into_iter().chain(variables);
-            let file = format!("{root}/{file}");
-            cluster.program("psql", &arguments.chain(["-f", &file]).collect::<Vec<_>>());
-        };
-        psql("demo/platform.sql", &[]);
+        psql(cluster, database, "demo/platform.sql", &[]);
         let mut client = cluster.connect_to(database);
         let indexes = "SELECT indexname::text, indexdef FROM pg_indexes WHERE indexname LIKE 'idx_generations%'";
         let indexes = client.query(indexes, &[]).expect("the indexes");
@@ -39,19 +32,29 @@ impl Outage {
             format!("failed={}", self.failed),
             "days=10".into(),
         ];
-        psql("demo/outage.sql", &variables);
+        psql(cluster, database, "demo/outage.sql", &variables);
         for index in &indexes {
             client.batch_execute(&index.get::<_, String>(1)).expect("an index comes back");
         }
-        psql("benches/prepare.sql", &[]);
+        psql(cluster, database, "benches/prepare.sql", &[]);
     }
 }
 
-/// Adds the partial index to a database.
+/// Runs a file of the sources with variables of psql.
+pub fn psql(cluster: &Cluster, database: &str, file: &str, variables: &[String]) {
+    let variables = variables.iter().flat_map(|variable| ["-v", variable]);
+    let arguments = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database].into_iter().chain(variables);
+    let file = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+    cluster.program("psql", &arguments.chain(["-f", &file]).collect::<Vec<_>>());
+}
+
+/// Adds the partial index of every target of a database.
 pub fn index(cluster: &Cluster, database: &str) {
     let mut client = cluster.connect_to(database);
-    let index: String = client.query_one("SELECT backlog_cleanup_index_sql()", &[]).expect("a statement").get(0);
-    client.batch_execute(&index).expect("the index is built");
+    let indexes = client.query("SELECT backlog_cleanup_index_sql(name) FROM backlog_cleanup.target", &[]);
+    for index in indexes.expect("statements") {
+        client.batch_execute(index.get(0)).expect("the index is built");
+    }
 }
 
 pub fn execute(cluster: &Cluster, database: &str, statements: &str) {
@@ -66,17 +69,25 @@ pub fn copy(cluster: &Cluster, database: &str, of: &str) {
 /// A connection to a fresh copy of a database, its table read into memory, after a CHECKPOINT.
 pub fn fresh(cluster: &Cluster, database: &str) -> Client {
     copy(cluster, "measured", database);
-    let mut client = cluster.connect_to("measured");
+    warm(cluster, "measured", "generations")
+}
+
+/// A connection to a database whose tables and indexes are read into memory, after a CHECKPOINT.
+pub fn warm(cluster: &Cluster, database: &str, table: &str) -> Client {
+    let mut client = cluster.connect_to(database);
     client
-        .batch_execute(
-            // A scan of a table that is larger than a quarter of the buffers would leave nothing of it there.
-            "SELECT pg_prewarm('generations');
-             SELECT sum(pg_prewarm(indexrelid)) FROM pg_index WHERE indrelid = 'generations'::regclass;
-             SET jit = off; SELECT count(id) FROM generations WHERE prompt > ''; RESET jit; CHECKPOINT",
-        )
+        .batch_execute(&format!(
+            // A scan of a table that is larger than a quarter of the buffers would leave nothing of it there. No index has the system
+            // column, so that the scan looks at every row.
+            "SELECT sum(pg_prewarm(oid)) FROM pg_class WHERE relkind IN ('r', 'i', 't') AND oid >= 16384;
+             SET jit = off; SELECT count(tableoid) FROM {table}; RESET jit; CHECKPOINT"
+        ))
         .expect("read into memory");
     client
 }
+
+/// Has a session compress full-page images as runs do.
+pub const LZ4: &str = "SET wal_compression = lz4";
 
 /// Milliseconds that statements take.
 pub fn time(client: &mut Client, statements: &str) -> f64 {

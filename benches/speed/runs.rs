@@ -1,6 +1,6 @@
 use crate::outage::{Outage, SETTINGS, copy, execute, fresh, index, time};
 use crate::report::Table;
-use crate::{median, size};
+use crate::{median, rounds, size};
 use cluster::Cluster;
 
 /// Variants (name, statements) on one database; the first is ours.
@@ -26,6 +26,7 @@ const EMERGENCY: &[(&str, &str)] = &[
 ];
 const STATUS: &[(&str, &str)] = &[
     ("backlog_cleanup_status()", include_str!("../status.sql")),
+    ("backlog_cleanup_status_json()", "SELECT backlog_cleanup_status_json()"),
     ("six separate counts", include_str!("../status_counts.sql")),
     ("six separate counts per recipe", include_str!("../status_counts_per_recipe.sql")),
 ];
@@ -86,7 +87,7 @@ pub fn measure() -> Vec<Table> {
 
 /// Medians of the variants, measured in turn.
 pub fn compare(cluster: &Cluster, comparison: &Comparison) -> Table {
-    let rounds = size("ROUNDS", 5);
+    let rounds = rounds();
     let mut times = vec![Vec::new(); comparison.variants.len()];
     for _ in 0..rounds {
         for ((name, statements), times) in comparison.variants.iter().zip(&mut times) {

@@ -1,6 +1,6 @@
 use crate::outage::{Outage, SETTINGS, copy, execute, fresh, index, time};
 use crate::report::Table;
-use crate::{median, size};
+use crate::{median, rounds, size};
 use cluster::Cluster;
 
 /// Regular runs while a share of the heap pages is not all-visible, chosen at random or in a row: with our index, without it, and the
@@ -9,7 +9,7 @@ pub fn measure() -> Vec<Table> {
     const REGULAR: &str = include_str!("../regular.sql");
     const FLOOR: &str = include_str!("../floor.sql");
     let cluster = Cluster::start(SETTINGS);
-    let rounds = size("ROUNDS", 5);
+    let rounds = rounds();
     Outage { rows: size("ROWS", 1_000_000), recipes: size("RECIPES", 2_000), failed: 0.7 }.load(&cluster, "plain");
     execute(&cluster, "plain", "VACUUM ANALYZE");
     copy(&cluster, "indexed", "plain");
