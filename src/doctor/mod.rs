@@ -14,6 +14,7 @@ mod job_runs;
 mod job_window;
 mod nodes;
 mod others;
+mod partitions;
 mod policy;
 mod removal;
 mod rows;
@@ -42,13 +43,14 @@ use crate::target::{RecipeTable, Target};
 pub use index::references;
 
 /// The checks that need the target's tables and columns: name, check, and the detail if nothing is wrong.
-const OF_TARGET: [Check<Target>; 24] = [
+const OF_TARGET: [Check<Target>; 25] = [
     ("account", account, "the account is in the users table, if there is one"),
     ("statuses", statuses, "no other status is the same value as one whose rows are removed"),
     ("policy", policy::policies, "the default policy is enabled, and every other one has rows"),
     ("rows", rows::in_scope, "rows have a status that runs remove, or had it"),
     ("failed_at", rows::failed_at, "every row in scope can expire"),
     ("index", index::partial, "the partial index exists and is used"),
+    ("partitions", partitions::expired, "no partition could be dropped instead of removing its rows"),
     ("foreign_keys", foreign_keys::switched_off, "no foreign key onto the table is switched off"),
     ("references", index::references, "every column that references the table has an index"),
     ("referenced", referenced, "no other table keeps rows in scope back"),

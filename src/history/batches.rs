@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use std::time::Duration;
 
 use backlog_cleanup_report::BatchMilliseconds;
@@ -15,7 +17,7 @@ use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::prepared;
 use crate::postgres::subtransaction::{attempt, is_cancel, said};
 use crate::postgres::wal;
-use crate::rank::tally::RecipeCount;
+use crate::rank::tally::OfRecipe;
 use crate::remove::left::{CHANGED_INSTEAD, Left};
 use crate::target::Target;
 
@@ -152,7 +154,7 @@ fn sum_up_kept_back(table: &str, of_cutoff: &str) -> String {
 }
 
 /// Sums up the batches of a run per recipe, policy and status, and clears its working state. Returns all its recipes, as `recipes` does.
-pub fn sum_up(run_id: i64) -> Result<Vec<RecipeCount>> {
+pub fn sum_up(run_id: i64) -> Result<Vec<OfRecipe<'static>>> {
     let of_place = |table: &str, place: &str| {
         format!(
             "UPDATE backlog_cleanup.{table} counts SET removed = sums.removed, in_scope = greatest(in_scope, sums.removed)
@@ -233,7 +235,7 @@ pub fn waiting(run_id: i64, reason: &str) -> Result<()> {
 const ORDER: &str = "cleaned_count DESC, failed_count DESC, recipe_id";
 
 /// What a run has removed so far per recipe: of one that is summed up, the recipes that lost rows.
-pub fn recipes(run_id: i64) -> Result<Vec<RecipeCount>> {
+pub fn recipes(run_id: i64) -> Result<Vec<OfRecipe<'static>>> {
     // Until ALTER EXTENSION UPDATE the table has no policies and statuses.
     let recipes = format!(
         "WITH lost AS (
@@ -253,12 +255,11 @@ pub fn recipes(run_id: i64) -> Result<Vec<RecipeCount>> {
 }
 
 /// A recipe of a run, and its failed and its removed rows.
-fn count(row: spi::SpiHeapTupleData) -> spi::Result<RecipeCount> {
-    Ok(RecipeCount {
-        recipe_id: row.get(1)?,
+fn count(row: spi::SpiHeapTupleData) -> spi::Result<OfRecipe<'static>> {
+    Ok(OfRecipe {
+        recipe_id: row.get::<String>(1)?.map(Cow::from),
         failed: row.get(2)?.unwrap_or_default(),
         removed: row.get(3)?.unwrap_or_default(),
-        ..RecipeCount::default()
     })
 }
 

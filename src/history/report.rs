@@ -15,7 +15,7 @@ use crate::plan::{policies, statuses};
 use crate::postgres::error::{Result, spi};
 use crate::postgres::json::Json;
 use crate::postgres::wal::{self, Wal};
-use crate::rank::tally::{Counts, RecipeCount};
+use crate::rank::tally::{Counts, OfRecipe};
 use crate::remove::left::{Left, Reason, TRIES};
 use crate::rules::Rules;
 use crate::rules::policy::{Names, Policy};
@@ -42,10 +42,10 @@ impl RunReport {
 }
 
 /// What a run has done.
-pub struct Done {
+pub struct Done<'a> {
     pub message: String,
-    /// In the order of the report.
-    pub recipes: Vec<RecipeCount>,
+    /// Those that the report lists come first, `listed_first`.
+    pub recipes: Vec<OfRecipe<'a>>,
     /// In the order of the run's policies.
     pub of_policies: Vec<Counts>,
     pub of_statuses: Vec<(Option<String>, Counts)>,
@@ -163,11 +163,22 @@ impl KeptBack {
 /// So many recipes are listed in a report: a `jsonb` has at most 256 MB.
 pub const LISTED: usize = 50_000;
 
+/// Puts the recipes that a report lists first: most removed, then most failed.
+pub fn listed_first(recipes: &mut [OfRecipe]) {
+    let order =
+        |a: &OfRecipe, b: &OfRecipe| (b.removed, b.failed, &a.recipe_id).cmp(&(a.removed, a.failed, &b.recipe_id));
+    if recipes.len() > LISTED {
+        recipes.select_nth_unstable_by(LISTED, order);
+    }
+    let listed = recipes.len().min(LISTED);
+    recipes[..listed].sort_unstable_by(order);
+}
+
 /// So many recipes that lose no row are listed: after a quiet night nobody reads all of them.
 const UNTOUCHED: usize = 1_000;
 
 /// The recipes that the report of a run lists, of those in its order: the ones that lose rows come first.
-fn shown(recipes: &[RecipeCount]) -> &[RecipeCount] {
+fn shown<'a, 'r>(recipes: &'a [OfRecipe<'r>]) -> &'a [OfRecipe<'r>] {
     let lose = recipes.iter().filter(|recipe| recipe.removed > 0).count();
     &recipes[..recipes.len().min(lose + UNTOUCHED).min(LISTED)]
 }
@@ -187,8 +198,8 @@ fn status_detail((status, counts): (Option<String>, Counts)) -> StatusDetail {
 }
 
 /// What a run did per recipe, of the first `LISTED`.
-pub fn details(names: &RecipeNames, is_json: bool, recipes: &[RecipeCount]) -> Vec<CleanupDetail> {
-    let detail = |recipe: &RecipeCount| CleanupDetail {
+pub fn details(names: &RecipeNames, is_json: bool, recipes: &[OfRecipe]) -> Vec<CleanupDetail> {
+    let detail = |recipe: &OfRecipe| CleanupDetail {
         recipe_id: recipe_id(recipe.recipe_id.as_deref(), is_json),
         recipe_name: names.name(recipe.recipe_id.as_deref()),
         failed_count: recipe.failed,

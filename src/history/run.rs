@@ -11,7 +11,7 @@ use crate::plan::{policies, statuses};
 use crate::postgres::error::{Result, error, required, spi};
 use crate::postgres::read::read_prepared;
 use crate::postgres::wal::Wal;
-use crate::rank::tally::Tally;
+use crate::rank::tally::{OfRecipe, Tally};
 use crate::remove::left::{Left, Reason};
 use crate::rules::Rules;
 use crate::rules::matching::Policies;
@@ -155,7 +155,7 @@ pub fn start(
                 rules.selection.failure_type.into(),
                 rules.is_regular().then(|| rules.policies.default_policy().cutoff.as_str()).into(),
                 tally.failed().into(),
-                (tally.by_recipe().len() as i64).into(),
+                (tally.recipes() as i64).into(),
                 JsonB(pace).into(),
                 JsonB(reading).into(),
                 referenced.into(),
@@ -191,8 +191,16 @@ pub fn keep_unreadable(run_id: i64, unreadable: &Unreadable) -> Result<()> {
 
 /// Records a run of one transaction that has written this WAL, the recipes that lost rows and its ledger row, in the transaction that
 /// removed. Returns the run's id.
-pub fn record(rules: &Rules, tally: &Tally, left: &Left, held: i64, wal: Wal, caller: &str) -> Result<i64> {
-    let (removed, recipes) = (tally.removed(), tally.by_recipe());
+pub fn record(
+    rules: &Rules,
+    tally: &Tally,
+    recipes: &[OfRecipe],
+    left: &Left,
+    held: i64,
+    wal: Wal,
+    caller: &str,
+) -> Result<i64> {
+    let removed = tally.removed();
     let run_id = extension::as_owner(|| {
         let run_id = Spi::get_one_with_args::<i64>(
             "INSERT INTO backlog_cleanup.run (target, mode, requested_by, recipe_id, failure_type, cutoff,

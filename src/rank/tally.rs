@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -40,6 +41,14 @@ pub struct RecipeCount {
     pub left: Option<i64>,
     /// The first entry of the same recipe.
     pub first: usize,
+}
+
+/// How many rows in scope of a recipe there are before a run, and how many it removes.
+pub struct OfRecipe<'a> {
+    /// As in `RecipeCount`.
+    pub recipe_id: Option<Cow<'a, str>>,
+    pub failed: i64,
+    pub removed: i64,
 }
 
 impl RecipeCount {
@@ -325,26 +334,25 @@ impl Tally {
         of_each
     }
 
-    /// The sums of each recipe over all policies.
-    pub fn by_recipe(&self) -> Vec<RecipeCount> {
-        let mut sums: Vec<RecipeCount> = Vec::new();
+    /// How many recipes have rows.
+    pub fn recipes(&self) -> usize {
+        self.list.iter().enumerate().filter(|(place, entry)| entry.first == *place).count()
+    }
+
+    /// The sums of each recipe over all policies and statuses.
+    pub fn by_recipe(&self) -> Vec<OfRecipe<'_>> {
+        let mut sums: Vec<OfRecipe> = Vec::new();
         for (recipe, counted) in self.recipe_of_each().into_iter().zip(&self.list) {
+            let RecipeCount { failed, removed, .. } = *counted;
             match sums.get_mut(recipe) {
                 Some(sum) => {
-                    sum.failed += counted.failed;
-                    sum.removed += counted.removed;
+                    sum.failed += failed;
+                    sum.removed += removed;
                 }
-                None => sums.push(counted.clone()),
+                None => sums.push(OfRecipe { recipe_id: counted.recipe_id.as_deref().map(Cow::from), failed, removed }),
             }
         }
         sums
-    }
-
-    /// The same, most removed first, then most failed.
-    pub fn into_sorted(self) -> Vec<RecipeCount> {
-        let mut list = self.by_recipe();
-        list.sort_by(|a, b| (b.removed, b.failed, &a.recipe_id).cmp(&(a.removed, a.failed, &b.recipe_id)));
-        list
     }
 
     /// Counts rows that have stayed because of what their deletion met: those of them whose entries are known, and how many there are. The

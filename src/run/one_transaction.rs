@@ -7,7 +7,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
-use crate::history::report::{Done, KeptBack, report, said};
+use crate::history::report::{Done, KeptBack, listed_first, report, said};
 use crate::history::run::record;
 use crate::obstacles::foresee;
 use crate::plan::statuses;
@@ -178,7 +178,9 @@ fn once(
         left.keep_unreadable(unreadable.as_ref());
         let held = held(&rules, leaves, &mut tally)?;
         let wal = Some(Wal::since(before)).filter(|_| how != How::Dry);
-        let run_id = wal.map(|wal| record(&rules, &tally, &left, held, wal, &caller)).transpose()?;
+        let mut recipes = tally.by_recipe();
+        let run_id = wal.map(|wal| record(&rules, &tally, &recipes, &left, held, wal, &caller)).transpose()?;
+        listed_first(&mut recipes);
         let mut foreseen = Foreseen::default();
         if how == How::Dry && !rules.is_disabled() {
             foreseen = foresee(&rules, leaves, tally.removed())?;
@@ -202,7 +204,7 @@ fn once(
             message,
             of_policies: tally.by_policy(),
             of_statuses: statuses::names(target).zip(tally.by_status()).collect(),
-            recipes: tally.into_sorted(),
+            recipes,
             kept_back,
             wal,
             duration_ms: started.elapsed().as_millis() as i64,

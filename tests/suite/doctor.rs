@@ -184,3 +184,54 @@ fn a_lock_is_said_and_not_waited_for() {
         other.batch_execute("ROLLBACK").unwrap();
     }
 }
+
+#[test]
+fn partitions_that_a_run_would_empty_are_named_where_policies_keep_nothing() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    client
+        .batch_execute(
+            "CREATE TABLE event (id bigint, queue text, state text, at timestamp) PARTITION BY RANGE (at);
+             DO $$
+             DECLARE
+                 noon timestamp := date_trunc('day', now() AT TIME ZONE 'Europe/Vienna') + interval '12 hours';
+             BEGIN
+                 FOR day IN 1..5 LOOP
+                     EXECUTE format('CREATE TABLE event_%s PARTITION OF event FOR VALUES FROM (%L) TO (%L)', day,
+                                    noon - make_interval(days => day + 1), noon - make_interval(days => day));
+                 END LOOP;
+             END $$;
+             CREATE TABLE event_rest PARTITION OF event DEFAULT;
+             INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column, account,
+                                                 recipe_column, status_column, failed_at_column, failure_type_column, time_zone)
+             VALUES ('e', 'public.event', NULL, NULL, NULL, NULL, NULL, 'queue', NULL, 'at', NULL, 'Europe/Vienna');
+             SELECT backlog_cleanup_set_policy(max_age => '3 days', keep => 0, target => 'e')",
+        )
+        .unwrap();
+    let said = |client: &mut Client, write: &str| {
+        client.batch_execute(write).unwrap();
+        value::<String>(
+            client,
+            "SELECT status || ': ' || detail FROM backlog_cleanup_doctor('e') WHERE check_name = 'partitions'",
+        )
+    };
+    let nothing = "ok: no partition could be dropped instead of removing its rows";
+    let found = said(&mut client, "SET TimeZone = 'Pacific/Kiritimati'; SET DateStyle = 'German, DMY'");
+    // The third day has ended three days ago in the afternoon only.
+    let others = ["1 other partition", "2 other partitions"].map(|others| {
+        format!(
+            "ok: runs keep no row in scope of partition public.event_5 and {others}; DROP TABLE takes no time and leaves no dead rows: \
+             decide whether such partitions may go"
+        )
+    });
+    assert!(others.contains(&found), "{found}");
+    let found = said(&mut client, "UPDATE backlog_cleanup.target SET status_column = 'state' WHERE name = 'e'");
+    assert!(found.ends_with("may go with their rows out of scope"), "{found}");
+    let held = "SELECT backlog_cleanup_set_policy('mail', enabled => false, target => 'e')";
+    assert_eq!(said(&mut client, held), nothing);
+    assert_eq!(said(&mut client, "DELETE FROM backlog_cleanup.policy WHERE recipe_id = 'mail'").len(), found.len());
+    assert_eq!(said(&mut client, "SELECT backlog_cleanup_set_policy(keep => 1, target => 'e')"), nothing);
+    let found =
+        said(&mut client, "SELECT backlog_cleanup_set_policy(max_keep_age => '4 days 12 hours', target => 'e')");
+    assert!(found.contains("partition public.event_5;"), "{found}");
+}

@@ -142,8 +142,19 @@ fn every_fix_of_every_check_works_as_it_stands_and_the_check_is_ok_afterwards() 
     }
     // Those that other tests look at, what takes an hour, and what only Citus has.
     seen.extend(
-        ["statuses", "scheduler", "job_login", "job_runs", "transactions", "version", "workers", "nodes", "names"]
-            .map(str::to_owned),
+        [
+            "statuses",
+            "scheduler",
+            "job_login",
+            "job_runs",
+            "transactions",
+            "version",
+            "workers",
+            "nodes",
+            "names",
+            "partitions",
+        ]
+        .map(str::to_owned),
     );
     let all: Vec<String> = column(&mut client, "SELECT DISTINCT check_name FROM backlog_cleanup_doctor('t')");
     assert_eq!(seen, all.into_iter().collect());
