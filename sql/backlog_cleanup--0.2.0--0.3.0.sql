@@ -566,43 +566,56 @@ COMMENT ON FUNCTION backlog_cleanup.written_names IS
 -- Names the limit of a policy that no run could obey, before a CHECK does.
 CREATE FUNCTION backlog_cleanup.check_limits(
     target text, recipe_id text, failure_type text, status text, max_age interval, keep integer, max_keep_age interval) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE
+    LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    limit_name text;
-    wrong      text;
-    possible   text;
+    wrong    text[];
+    possible text;
+    mistake  text;
+    detail   text;
+    hint     text;
 BEGIN
-    SELECT checked.limit_name, checked.wrong, checked.possible INTO limit_name, wrong, possible
+    SELECT array_agg(concat_ws(' ', limit_name, checked.wrong) ORDER BY place),
+           string_agg(format('%s => %L', limit_name, checked.possible), ', ' ORDER BY place) INTO wrong, possible
     FROM (VALUES
-        (max_age < '0', 'max_age', format('"%s" is below 0', max_age), '0'),
-        (max_age > '1000 years', 'max_age', format('"%s" is more than 1000 years', max_age),
+        (1, max_age < '0', 'max_age', format('"%s" is below 0', max_age), '0'),
+        (2, max_age > '1000 years', 'max_age', format('"%s" is more than 1000 years', max_age),
          least(max_keep_age, '1000 years')::text),
-        (keep < 0, 'keep', format('%s is below 0', keep), '0'),
-        (max_keep_age > '1000 years', 'max_keep_age', format('"%s" is more than 1000 years', max_keep_age), '1000 years'),
-        (max_keep_age < '0', 'max_keep_age', format('"%s" is below 0', max_keep_age), max_age::text)
-    ) checked (is_wrong, limit_name, wrong, possible) WHERE is_wrong LIMIT 1;
+        (3, keep < 0, 'keep', format('%s is below 0', keep), '0'),
+        (4, max_keep_age > '1000 years', 'max_keep_age', format('"%s" is more than 1000 years', max_keep_age), '1000 years'),
+        (5, max_keep_age < '0', 'max_keep_age', format('"%s" is below 0', max_keep_age), greatest(max_age, '0')::text)
+    ) checked (place, is_wrong, limit_name, wrong, possible) WHERE is_wrong;
     -- Within those, no sum is beyond what a timestamp can be.
-    IF limit_name IS NULL AND max_keep_age < max_age
+    IF wrong IS NULL AND max_keep_age < max_age
        AND timestamp '2000-07-01' + max_keep_age < timestamp '2000-07-01' + max_age THEN
-        limit_name := 'max_keep_age';
-        wrong := format('"%s" is below max_age "%s"', max_keep_age, max_age);
-        possible := max_age::text;
+        wrong := ARRAY[format('max_keep_age "%s" is below max_age "%s"', max_keep_age, max_age)];
+        possible := format('max_keep_age => %L', max_age);
     END IF;
-    IF limit_name IS NOT NULL THEN
-        RAISE EXCEPTION 'policy of target "%": % %', target, limit_name, wrong
-            USING ERRCODE = 'invalid_parameter_value', COLUMN = limit_name,
-                  HINT = format('SELECT * FROM backlog_cleanup_simulate(%s%s => %L, target => %L)',
-                                concat('recipe_id => ' || quote_literal(recipe_id) || ', ',
-                                       'failure_type => ' || quote_literal(failure_type) || ', ',
-                                       'status => ' || quote_literal(status) || ', '),
-                                limit_name, possible, target);
+    IF wrong IS NULL THEN
+        RETURN;
     END IF;
+    BEGIN
+        PERFORM backlog_cleanup.written_names(target, recipe_id, failure_type, status);
+    EXCEPTION WHEN OTHERS THEN
+        GET STACKED DIAGNOSTICS mistake = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+        wrong := wrong || string_to_array(coalesce(nullif(detail, ''), mistake), E'\n');
+    END;
+    hint := coalesce(hint, format('SELECT * FROM backlog_cleanup_simulate(%s%s, target => %L)',
+                                  concat('recipe_id => ' || quote_literal(recipe_id) || ', ',
+                                         'failure_type => ' || quote_literal(failure_type) || ', ',
+                                         'status => ' || quote_literal(status) || ', '),
+                                  possible, target));
+    IF cardinality(wrong) = 1 THEN
+        RAISE EXCEPTION 'policy of target "%": %', target, wrong[1]
+            USING ERRCODE = 'invalid_parameter_value', COLUMN = split_part(wrong[1], ' ', 1), HINT = hint;
+    END IF;
+    RAISE EXCEPTION 'policy of target "%" has % mistakes', target, cardinality(wrong)
+        USING ERRCODE = 'invalid_parameter_value', DETAIL = array_to_string(wrong, E'\n'), HINT = hint;
 END
 $$;
 COMMENT ON FUNCTION backlog_cleanup.check_limits IS
-    'a part of check_policy: raises an error if no policy can have these limits';
+    'a part of check_policy: raises an error of all mistakes of a policy if none can have its limits';
 
 -- For the trigger: whether somebody may have mistaken a name.
 CREATE FUNCTION backlog_cleanup.has_row_of(target text, recipe_id text, failure_type text, status text) RETURNS boolean
@@ -699,9 +712,16 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    names   text[] := backlog_cleanup.written_names($8, $1, $2, $3);
+    names   text[];
     written backlog_cleanup.policy;
 BEGIN
+    BEGIN
+        names := backlog_cleanup.written_names($8, $1, $2, $3);
+    EXCEPTION WHEN invalid_text_representation OR invalid_parameter_value OR datatype_mismatch THEN
+        -- Tells of these as well.
+        PERFORM backlog_cleanup.check_limits($8, $1, $2, $3, $4, $5, $9);
+        RAISE;
+    END;
     IF $10 AND $9 IS NOT NULL THEN
         RAISE EXCEPTION 'a policy with no_max_keep_age has no max_keep_age' USING ERRCODE = 'invalid_parameter_value',
             HINT = format('SELECT * FROM backlog_cleanup_simulate(max_keep_age => %L, target => %L)', $9, $8);

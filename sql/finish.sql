@@ -144,6 +144,12 @@ BEGIN
     PERFORM @extschema@.backlog_cleanup_check('generations');
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, remedy = PG_EXCEPTION_HINT;
+    -- Whoever has other tables needs a target of their own, and this one no more.
+    IF pg_catalog.starts_with(remedy, 'INSERT INTO backlog_cleanup.target ') THEN
+        remedy := pg_catalog.concat(
+            remedy, '; -- and then DELETE FROM backlog_cleanup.target WHERE name = ''generations''',
+            CASE WHEN pg_catalog.to_regclass('cron.job') IS NOT NULL THEN '; SELECT @extschema@.backlog_cleanup_unschedule()' END);
+    END IF;
     RAISE WARNING 'target "generations" cannot be used: %', pg_catalog.rtrim(pg_catalog.concat_ws(E'\n', problem, detail), E'\n') USING HINT = remedy;
 END
 $target$;

@@ -14,9 +14,16 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    names   text[] := backlog_cleanup.written_names($8, $1, $2, $3);
+    names   text[];
     written backlog_cleanup.policy;
 BEGIN
+    BEGIN
+        names := backlog_cleanup.written_names($8, $1, $2, $3);
+    EXCEPTION WHEN invalid_text_representation OR invalid_parameter_value OR datatype_mismatch THEN
+        -- Tells of these as well.
+        PERFORM backlog_cleanup.check_limits($8, $1, $2, $3, $4, $5, $9);
+        RAISE;
+    END;
     IF $10 AND $9 IS NOT NULL THEN
         RAISE EXCEPTION 'a policy with no_max_keep_age has no max_keep_age' USING ERRCODE = 'invalid_parameter_value',
             HINT = format('SELECT * FROM backlog_cleanup_simulate(max_keep_age => %L, target => %L)', $9, $8);

@@ -46,7 +46,7 @@ pub use index::references;
 const OF_TARGET: [Check<Target>; 25] = [
     ("account", account, "the account is in the users table, if there is one"),
     ("statuses", statuses, "no other status is the same value as one whose rows are removed"),
-    ("policy", policy::policies, "the default policy is enabled, and every other one has rows"),
+    ("policy", policy::policies, "the default policy is enabled, and every other one had rows in the last run"),
     ("rows", rows::in_scope, "rows have a status that runs remove, or had it"),
     ("failed_at", rows::failed_at, "every row in scope can expire"),
     ("index", index::partial, "the partial index exists and is used"),

@@ -9,7 +9,7 @@ use crate::doctor::rows::BUDGET;
 use crate::extension;
 use crate::obstacles::problem::{Problem, Status};
 use crate::postgres::error::Result;
-use crate::postgres::now::rows_now;
+use crate::postgres::now::{one_now, rows_now};
 use crate::rank::one_pass::rank;
 use crate::rules::matching::Policies;
 use crate::rules::named::{Doubt, Named};
@@ -183,17 +183,20 @@ fn lifted(target: &Target, policies: &Policies) -> Vec<Problem> {
 
 /// The policies that no row had in the last regular run. A hold may wait for its rows.
 fn without_rows(target: &Target, policies: &Policies, doubted: &[Names]) -> Result<Vec<Problem>> {
+    const LAST_RUN: &str = "SELECT id FROM backlog_cleanup.run
+        WHERE target = $1 AND mode = 'regular' AND state = 'completed' ORDER BY id DESC LIMIT 1";
     const WITHOUT_ROWS: &str = "
-        SELECT recipe_id, failure_type, status FROM backlog_cleanup.run_policy
-        WHERE run_id = (SELECT id FROM backlog_cleanup.run
-                        WHERE target = $1 AND mode = 'regular' AND state = 'completed' ORDER BY id DESC LIMIT 1)
-          AND in_scope = 0
-        ORDER BY place";
+        SELECT recipe_id, failure_type, status FROM backlog_cleanup.run_policy WHERE run_id = $1 AND in_scope = 0 ORDER BY place";
     if policies.list.len() == 1 || !extension::is_updated()? {
         return Ok(Vec::new());
     }
+    let Some(last_run) = extension::as_owner(|| one_now::<i64>(LAST_RUN, &[target.name.as_str().into()]))? else {
+        let others = counted(policies.list.len() as i64 - 1, "other policy");
+        let detail = format!("no regular run has looked for rows under {others} yet");
+        return Ok(vec![Problem { status: Status::Ok, detail, fix: None }]);
+    };
     let names: Vec<Names> = extension::as_owner(|| {
-        rows_now(WITHOUT_ROWS, &[target.name.as_str().into()], |row| {
+        rows_now(WITHOUT_ROWS, &[last_run.into()], |row| {
             Ok(Names { recipe_id: row.get(1)?, failure_type: row.get(2)?, status: row.get(3)? })
         })
     })?;

@@ -39,11 +39,7 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
         ));
     }
     if let Some(reason) = not_served(&target)? {
-        return Err(error(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            reason,
-            format!("SELECT backlog_cleanup_failed_generations({})", quote_literal(&target.name)),
-        ));
+        return Err(error(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, reason, generated(&target)));
     }
     let is_of_account = account_column
         .as_ref()
@@ -67,6 +63,31 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
         key.collect::<Vec<_>>().join(", "),
         is_of_account.unwrap_or_default(),
     ))
+}
+
+/// The statements that make a column of what an expression of the target reads in a document, and use it; or else a run, which needs
+/// no index.
+fn generated(target: &Target) -> String {
+    let operands = [
+        ("recipe", "recipe_column", Some(&target.recipe).filter(|_| target.recipe_columns.is_none())),
+        ("finished_at", "failed_at_column", Some(&target.failed_at)),
+        ("failure_type", "failure_type_column", Some(&target.failure_type)),
+    ];
+    let reads_document =
+        |number: &i16| target.reads.iter().any(|(_, column)| column.number == *number && is_document(column.type_oid));
+    let found = operands.into_iter().find_map(|(name, key, column)| {
+        let read = column?.expression.as_ref().filter(|read| read.columns.iter().any(reads_document))?;
+        Some((format!("backlog_{name}"), key, read, &column?.sql_type))
+    });
+    match found {
+        Some((name, key, read, sql_type)) => format!(
+            "ALTER TABLE {} ADD {name} {sql_type} GENERATED ALWAYS AS ({}) STORED; {}; -- writes the table anew",
+            target.table.name,
+            read.sql,
+            target.set(key, &quote_literal(&name))
+        ),
+        None => format!("SELECT backlog_cleanup_failed_generations({})", quote_literal(&target.name)),
+    }
 }
 
 /// Why no partial index can serve a target: its condition has values that the planner does not know, btree has no order for a column, or
@@ -155,7 +176,8 @@ fn columns(target: &Target, with_failure_type: bool) -> Columns<'_> {
     let recipes: Vec<&Column> = recipes.into_iter().filter(|column| is_read(column)).collect();
     let of_id = id.columns.iter().map(|(_, column)| column);
     let is_new = |column: &&Column| recipes.iter().all(|other| other.number != column.number);
-    let order: Vec<&Column> = std::iter::once(failed_at).chain(of_id.filter(is_new)).collect();
+    let of_id = of_id.filter(|column| column.number != failed_at.number).filter(is_new);
+    let order: Vec<&Column> = std::iter::once(failed_at).chain(of_id).collect();
     let key = || recipes.iter().chain(&order);
     // Which of several statuses a row has, the index's condition does not say.
     let status = status.iter().filter(|_| target.has_several_statuses());

@@ -1,6 +1,7 @@
 //! Which rows a run may remove, and how many: policies, selections, the breaker. Knows nothing of ranks.
 
 pub mod breaker;
+mod checked;
 pub mod matching;
 pub mod named;
 pub mod policy;

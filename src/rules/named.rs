@@ -5,12 +5,12 @@ use crate::extension;
 use crate::postgres::error::{Result, error};
 use crate::postgres::now::rows_now;
 use crate::postgres::subtransaction::{briefly, raise_again, reported, sqlstate};
-use crate::rules::policy::{Names, obeyed_first};
-use crate::target::Target;
+use crate::rules::policy::{Names, is_unreadable, obeyed_first};
 use crate::target::expression::writes_expressions;
 use crate::target::load::row_of;
 use crate::target::meaning::Change;
 use crate::target::steady::glance;
+use crate::target::{Target, TargetRow};
 
 /// A policy that names something, as it is stored.
 pub struct Named {
@@ -75,14 +75,12 @@ impl Named {
             // An earlier version or a dump may have let in `07`, which is read as 7.
             Ok(written) if written == self.names.clone().of_rows(target) => Ok(None),
             Ok(written) => Ok(Some(Doubt::Otherwise(written))),
-            Err(failure) => match sqlstate(&failure) {
-                PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION
-                | PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
-                | PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH => {
-                    Ok(Some(Doubt::Unreadable(reported(&failure).message().to_owned())))
-                }
-                _ => raise_again(failure),
-            },
+            Err(failure) if is_unreadable(sqlstate(&failure)) => {
+                let reported = reported(&failure);
+                let lines = reported.detail().unwrap_or(reported.message()).lines();
+                Ok(Some(Doubt::Unreadable(lines.collect::<Vec<_>>().join("; "))))
+            }
+            Err(failure) => raise_again(failure),
         }
     }
 }
@@ -96,41 +94,52 @@ fn check_policies_of_target(target: Option<&str>, before: Option<&str>) -> Resul
         return Ok(());
     }
     glance(target, |target| {
-        let changes = target.changes_since(&row_of(
-            &target.name,
-            serde_json::from_str(before.unwrap_or_default()).unwrap_or_default(),
-        )?)?;
-        let mut lost = Vec::new();
-        for policy in Named::all(target)? {
-            let Names { recipe_id, failure_type, status } = &policy.names;
-            let names = [
-                (target.nouns.group_word.as_str(), recipe_id, changes.recipe),
-                ("failure type", failure_type, changes.failure_type),
-                ("status", status, changes.status),
-            ];
-            let touched = names.iter().filter(|(_, name, change)| name.is_some() && *change > Change::None);
-            let Some((what, _, change)) = touched.max_by_key(|(.., change)| *change) else { continue };
-            let reason = match policy.doubt(target)? {
-                Some(Doubt::Unreadable(reason)) => reason,
-                Some(Doubt::Otherwise(written)) => format!("rows have {}", written.said(target)),
-                None if *change == Change::Meaning => format!("a {what} would be something else"),
-                None => continue,
-            };
-            lost.push(format!("policy for {}: {reason}", policy.names.said(target)));
-        }
+        let before = serde_json::from_str(before.unwrap_or_default()).unwrap_or_default();
+        let lost = lost(target, &row_of(&target.name, before)?)?;
         if lost.is_empty() {
             return Ok(());
         }
         let policies = if lost.len() == 1 { "policy" } else { "policies" };
+        let detail: Vec<String> = lost.iter().map(|(_, lost)| lost.clone()).collect();
         Err(error(
             PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
             format!("{} {policies} of target \"{}\" would not be for the same rows any more", lost.len(), target.name),
-            format!(
-                "SELECT * FROM backlog_cleanup.policy WHERE target = {}; \
-                 -- drop them, change the target, and set them as rows have it then, in one transaction",
-                quote_literal(&target.name)
-            ),
+            look_at_policies(&target.name),
         )
-        .set_detail(lost.join("\n")))
+        .set_detail(detail.join("\n")))
     })
+}
+
+pub fn look_at_policies(target: &str) -> String {
+    format!(
+        "SELECT * FROM backlog_cleanup.policy WHERE target = {}; \
+         -- drop them, change the target, and set them as rows have it then, in one transaction",
+        quote_literal(target)
+    )
+}
+
+/// The policies of a target that would not be for the rows that they were for in its row before: the column of `target` that has changed,
+/// and what is lost.
+pub fn lost(target: &Target, before: &TargetRow) -> Result<Vec<(&'static str, String)>> {
+    let changes = target.changes_since(before)?;
+    let recipe = if target.recipe_columns.is_some() { "recipe_columns" } else { "recipe_column" };
+    let mut lost = Vec::new();
+    for policy in Named::all(target)? {
+        let Names { recipe_id, failure_type, status } = &policy.names;
+        let names = [
+            (recipe, target.nouns.group_word.as_str(), recipe_id, changes.recipe),
+            ("failure_type_column", "failure type", failure_type, changes.failure_type),
+            ("status_column", "status", status, changes.status),
+        ];
+        let touched = names.iter().filter(|(.., name, change)| name.is_some() && *change > Change::None);
+        let Some((column, what, _, change)) = touched.max_by_key(|(.., change)| *change) else { continue };
+        let reason = match policy.doubt(target)? {
+            Some(Doubt::Unreadable(reason)) => reason,
+            Some(Doubt::Otherwise(written)) => format!("rows have {}", written.said(target)),
+            None if *change == Change::Meaning => format!("a {what} would be something else"),
+            None => continue,
+        };
+        lost.push((*column, format!("policy for {}: {reason}", policy.names.said(target))));
+    }
+    Ok(lost)
 }

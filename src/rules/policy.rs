@@ -7,6 +7,7 @@ use crate::postgres::error::{Result, error};
 use crate::postgres::now::rows_now;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
+use crate::postgres::subtransaction::{briefly, raise_again, reported, sqlstate};
 use crate::target::Target;
 use crate::target::recipes::bounded_once;
 
@@ -74,8 +75,8 @@ impl Names {
         status: Option<&str>,
     ) -> Result<Names> {
         let read = |sql: String| reading_as_owner_of(&target.table, || read_one::<String>(&sql, &[]));
-        let recipe_id = recipe_id.map(|recipe_id| target.written_recipe(recipe_id));
-        let failure_type = failure_type.map(|failure_type| {
+        let written_recipe = |recipe_id: &str| target.written_recipe(recipe_id);
+        let written_failure_type = |failure_type: &str| {
             target.has_failure_types()?;
             target.finds_failure_types(|| target.set("fingerprint", "false"))?;
             if !target.has_failure_type_in_text() {
@@ -88,13 +89,39 @@ impl Names {
                 let hint = format!("SELECT * FROM backlog_cleanup_failures({})", quote_literal(&target.name));
                 error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, hint)
             })
-        });
-        let status = status.map(|status| target.written_status(status));
-        Ok(Names {
-            recipe_id: recipe_id.transpose()?,
-            failure_type: failure_type.transpose()?,
-            status: status.transpose()?,
-        })
+        };
+        let mut wrong = Vec::new();
+        let several = [recipe_id, failure_type, status].into_iter().flatten().count() > 1;
+        let mut written = |name: Option<&str>, written: &dyn Fn(&str) -> Result<String>| {
+            let Some(name) = name else { return Ok(None) };
+            if !several {
+                return written(name).map(Some);
+            }
+            match briefly(|| written(name)) {
+                Ok(written) => Ok(Some(written)),
+                Err(failure) if is_unreadable(sqlstate(&failure)) => {
+                    wrong.push(failure);
+                    Ok(None)
+                }
+                Err(failure) => raise_again(failure),
+            }
+        };
+        let names = Names {
+            recipe_id: written(recipe_id, &written_recipe)?,
+            failure_type: written(failure_type, &written_failure_type)?,
+            status: written(status, &|status| target.written_status(status))?,
+        };
+        if wrong.is_empty() {
+            return Ok(names);
+        }
+        let wrong: Vec<_> = wrong.iter().map(reported).collect();
+        let (code, hint) = (wrong[0].sql_error_code(), wrong[0].hint().unwrap_or_default().to_owned());
+        if let [only] = wrong[..] {
+            return Err(error(code, only.message().to_owned(), hint));
+        }
+        let lines: Vec<&str> = wrong.iter().map(|wrong| wrong.message()).collect();
+        let message = format!("a policy of target \"{}\" has {} mistakes", target.name, wrong.len());
+        Err(error(code, message, hint).set_detail(lines.join("\n")))
     }
 
     /// The same with the recipe as rows are told apart. An earlier version or a dump may have let in `07`.
@@ -166,6 +193,16 @@ impl Names {
         let conditions: Vec<String> = recipe_id.into_iter().chain(failure_type).chain(status).collect();
         if conditions.is_empty() { "true".into() } else { conditions.join(" AND ") }
     }
+}
+
+/// Whether a failure says that no row can have what a policy names.
+pub fn is_unreadable(code: PgSqlErrorCode) -> bool {
+    matches!(
+        code,
+        PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION
+            | PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
+            | PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH
+    )
 }
 
 impl Policy {

@@ -1,10 +1,11 @@
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 
 use crate::extension;
 use crate::postgres::error::Result;
 use crate::postgres::now::{one_now, rows_now};
 use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::parse::parse;
 use crate::postgres::read::read_one;
 use crate::postgres::subtransaction::{briefly, sqlstate};
 use crate::postgres::table::{Column, Table};
@@ -21,41 +22,17 @@ use crate::target::{Target, TargetRow};
 /// that its column stores as another, a time zone), 0A000 (what runs would pass over, ids that cannot be found by key), what its throttle query raises.
 #[pg_extern(stable)]
 fn backlog_cleanup_check(target: Option<&str>) -> Result<()> {
-    check(target, None).map(drop)
+    let row = row(target)?;
+    let (target, mistakes) = find(&row, Vec::new())?;
+    if !mistakes.is_empty() {
+        return Err(row.refusal(&mistakes, None));
+    }
+    target.map_or(Ok(()), |target| leaves(&target).map(drop))
 }
 
-/// The same for a target that a statement has written, with a hint that corrects that statement: `before` is the row before it
-/// as JSON, an empty object if the statement inserts it. Writes its expressions as PostgreSQL has understood them, so that they mean
-/// the same tomorrow. Warns of what nothing limits, and of values that nothing uses. Errors: the same.
-#[pg_extern(sql = false)]
-fn check_written_target(target: Option<&str>, before: Option<&str>) -> Result<()> {
-    let Some(target) = check(target, before)? else { return Ok(()) };
-    if target.write_expressions()? {
-        // That has checked it once more.
-        return Ok(());
-    }
-    let warn = |message: String, hint: String| {
-        let warning = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup");
-        warning.set_hint(hint).report(PgLogLevel::WARNING);
-    };
-    if let Some((message, hint)) = target.without_limit() {
-        warn(message, hint);
-    }
-    for unused in target.unused()? {
-        let refusal = target.refusal(&[unused], None);
-        warn(refusal.message().to_owned(), refusal.hint().unwrap_or_default().to_owned());
-    }
-    Ok(())
-}
-
-fn check(target: Option<&str>, before: Option<&str>) -> Result<Option<Target>> {
-    check_row(row(target)?, before, Vec::new())
-}
-
-/// The same for a row that need not be there yet, of which some things are known to be `wrong`. Those come first.
-pub fn check_row(row: TargetRow, before: Option<&str>, wrong: Vec<Mistake>) -> Result<Option<Target>> {
-    let (target, missed) =
-        Target::find(&row)?.map_or_else(|missed| (None, Some(missed)), |target| (Some(target), None));
+/// Finds what a row names, and all that is wrong with it. The row need not be there yet. What is known to be `wrong` comes first.
+pub fn find(row: &TargetRow, wrong: Vec<Mistake>) -> Result<(Option<Target>, Vec<Mistake>)> {
+    let (target, missed) = Target::find(row)?.map_or_else(|missed| (None, Some(missed)), |target| (Some(target), None));
     let table =
         target.as_ref().map(|target| &target.table).or(missed.as_ref().and_then(|missed| missed.table.as_ref()));
     let meant = missed.as_ref().and_then(|missed| missed.meant.as_ref());
@@ -67,18 +44,14 @@ pub fn check_row(row: TargetRow, before: Option<&str>, wrong: Vec<Mistake>) -> R
         }
         let status = target.as_ref().and_then(|target| target.status.as_ref());
         if let Some(column) = status.map_or_else(|| column(&row.status_column), |status| Ok(Some(status)))? {
-            let of_statuses = statuses(&row.statuses, column, table, meant.is_none())?;
             let is_its_column =
                 missed.iter().flat_map(|missed| &missed.mistakes).all(|it| it.column != "status_column");
-            if of_statuses.is_empty() && is_its_column && meant.is_none() {
-                found.extend(row.same_statuses(column, table)?);
-            }
-            found.extend(of_statuses);
+            found.extend(statuses(row, column, table, meant.is_none(), is_its_column)?);
         }
     }
-    found.extend(table.and_then(|table| throttle(&row, table)));
+    found.extend(table.and_then(|table| throttle(row, table)));
     found.extend(time_zone(&row.time_zone)?);
-    found.extend(wal_compression(&row));
+    found.extend(wal_compression(row));
     if let Some(target) = &target {
         let mistake = |passed_over: PassedOver| {
             Mistake::of(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "generations_table", &passed_over.error())
@@ -93,27 +66,44 @@ pub fn check_row(row: TargetRow, before: Option<&str>, wrong: Vec<Mistake>) -> R
         Some(mistake) => known.corrected_as(mistake),
         None => known,
     });
-    let mistakes: Vec<Mistake> = known.chain(found).collect();
-    if !mistakes.is_empty() {
-        return Err(row.refusal(&mistakes, before));
-    }
-    let Some(target) = target else { return Ok(None) };
-    leaves(&target)?;
-    Ok(Some(target))
+    Ok((target, known.chain(found).collect()))
 }
 
-/// Checks that a column can have every status whose rows are removed. What is right is the whole list.
-fn statuses(values: &[String], column: &Column, table: &Table, is_the_target: bool) -> Result<Vec<Mistake>> {
-    let mut list = values.to_vec();
-    let mut mistakes = Vec::new();
-    for (value, right) in values.iter().zip(&mut list) {
+/// Checks that a column can have every status whose rows are removed, and, with `can_compare`, that no two are the same value. What is
+/// right is the whole list.
+fn statuses(
+    row: &TargetRow,
+    column: &Column,
+    table: &Table,
+    is_the_target: bool,
+    can_compare: bool,
+) -> Result<Vec<Mistake>> {
+    let mut readable = TargetRow { statuses: Vec::new(), ..row.clone() };
+    let mut unreadable = Vec::new();
+    let mut list = Vec::new();
+    for value in &row.statuses {
         let mistake = value_for("statuses", value, column, table, is_the_target)?;
-        if let Some(nearest) = mistake.as_ref().and_then(Mistake::right) {
-            *right = nearest.to_owned();
+        let right = mistake.as_ref().map_or(Some(value.as_str()), Mistake::right);
+        list.extend(right.map(str::to_owned).filter(|right| !list.contains(right)));
+        match mistake {
+            Some(mistake) => unreadable.push(mistake),
+            None => readable.statuses.push(value.clone()),
         }
-        mistakes.extend(mistake);
     }
-    Ok(mistakes.into_iter().map(|mistake| mistake.in_list(&list)).collect())
+    let same = if can_compare && is_the_target { readable.same_statuses(column, table)? } else { Vec::new() };
+    if unreadable.is_empty() {
+        return Ok(same);
+    }
+    let again =
+        |status: &String| readable.statuses.contains(status) && same.iter().any(|mistake| mistake.leaves_out(status));
+    list.retain(|status| !again(status));
+    let unreadable: Vec<Mistake> = unreadable.into_iter().map(|mistake| mistake.in_list(&list)).collect();
+    let same = same.into_iter().map(|mistake| match mistake.column == "statuses" {
+        true => mistake.corrected_as(&unreadable[0]),
+        false => mistake,
+    });
+    let same: Vec<Mistake> = same.collect();
+    Ok(unreadable.into_iter().chain(same).collect())
 }
 
 /// Checks that a column can have a value. The labels of an enum are in the catalog; code of any other type runs as the table's
@@ -148,8 +138,13 @@ fn value_for(
 }
 
 fn throttle(row: &TargetRow, table: &Table) -> Option<Mistake> {
+    const EXAMPLE: &str = "SELECT 'replication lags' FROM pg_stat_replication WHERE replay_lag > '10 s'";
     let failure = briefly(|| row.throttle(table)).err()?;
-    Some(Mistake::caught("throttle_query", "throttle query fails: ", failure))
+    let statements = parse(row.throttle_query.as_deref().unwrap_or_default());
+    let is_select = matches!(statements.as_deref(), Some([only]) if only.kind == pg_sys::NodeTag::T_SelectStmt);
+    let what = if is_select { "throttle query fails: " } else { "throttle query is not one SELECT: " };
+    let look = format!("SELECT throttle_query FROM backlog_cleanup.target WHERE name = {}", quote_literal(&row.name));
+    Some(Mistake::caught("throttle_query", what, failure).look_at(look).guess(EXAMPLE.into()))
 }
 
 fn wal_compression(row: &TargetRow) -> Option<Mistake> {

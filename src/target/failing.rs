@@ -143,7 +143,7 @@ impl Target {
     }
 
     /// An expression that has no value where a text that it reads is no JSON document, as statements and as people write it.
-    fn guarded(&self, expression: &Expression) -> Result<Option<(String, String)>> {
+    pub(super) fn guarded(&self, expression: &Expression) -> Result<Option<(String, String)>> {
         if !expression.sql.contains("json") {
             return Ok(None);
         }

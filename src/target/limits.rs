@@ -6,8 +6,6 @@ use serde_json::{Map, Value};
 use crate::extension;
 use crate::postgres::error::Result;
 use crate::postgres::read::read_one;
-use crate::target::check::check_row;
-use crate::target::load::row_of;
 use crate::target::mistake::Mistake;
 
 /// The constraints of `target` on single rows, as a list of VALUES: the first column of each, its value, what it is, whether the row is beyond
@@ -32,12 +30,6 @@ const LIMITS: &str = "
     ) limits (attrelid, attname, attnum, atttypid, what, is_kept)
     LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)";
 
-/// The role, unless it is a superuser, and whether it may name all of the tables that there are.
-const NAMER: &str = "
-    SELECT jsonb_build_object('name', rolname, 'may', NOT EXISTS (
-        SELECT FROM unnest($2) named JOIN pg_class c ON c.oid = to_regclass(named) WHERE NOT pg_has_role($1, relowner, 'USAGE')))
-    FROM pg_roles r WHERE r.oid = $1 AND NOT rolsuper";
-
 /// A column whose value is beyond a limit.
 #[derive(Deserialize)]
 struct Beyond {
@@ -48,14 +40,8 @@ struct Beyond {
     right: Value,
 }
 
-/// Tells at once all limits that a row of `target` is beyond, and what else is wrong in it: PostgreSQL would end the statement at the first
-/// limit, before the row can be checked. `row` and `before`, an empty object if the row is new, are JSON objects. What else is wrong is told to
-/// whoever may name the tables. Errors: 23514, 23502.
-#[pg_extern(sql = false)]
-fn check_limits_of_target(row: Option<&str>, before: Option<&str>) -> Result<()> {
-    // SAFETY: only reads who calls.
-    let caller = unsafe { pg_sys::GetUserId() };
-    let Some(Ok(mut row)) = row.map(serde_json::from_str::<Map<String, Value>>) else { return Ok(()) };
+/// Finds the limits that a row of `target`, a JSON object, is beyond. In their place puts what is right: the row can be looked at further.
+pub fn beyond(row: &mut Map<String, Value>) -> Result<Vec<Mistake>> {
     let beyond = extension::as_owner(|| {
         let limits = read_one::<String>(LIMITS, &[])?.unwrap_or_default();
         let beyond = format!(
@@ -69,27 +55,14 @@ fn check_limits_of_target(row: Option<&str>, before: Option<&str>) -> Result<()>
         );
         read_one::<JsonB>(&beyond, &[JsonB(row.clone().into()).into()])
     })?;
-    let Some(JsonB(beyond)) = beyond else { return Ok(()) };
-    let mut mistakes = Vec::new();
-    for Beyond { column, is_null, wrong, right } in serde_json::from_value::<Vec<Beyond>>(beyond).unwrap_or_default() {
+    let Some(JsonB(beyond)) = beyond else { return Ok(Vec::new()) };
+    let mistake = |Beyond { column, is_null, wrong, right }: Beyond| {
         row.insert(column.clone(), right.clone());
         let code = match is_null {
             true => PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
             false => PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
         };
-        mistakes.push(Mistake::new(code, column, wrong, "SELECT * FROM backlog_cleanup.target".into()).or(right));
-    }
-    let name = row.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let mut row = row_of(&name, row)?;
-    // Whoever calls this could say that another role has named them.
-    let tables = [&row.recipes_table, &row.users_table, &row.ledger_table];
-    let tables = tables.into_iter().flatten().chain([&row.generations_table]).cloned().collect::<Vec<_>>();
-    let namer = extension::as_owner(|| read_one::<JsonB>(NAMER, &[caller.into(), tables.into()]))?;
-    if let Some(JsonB(namer)) = namer {
-        if namer["may"] != true {
-            return Err(row.refusal(&mistakes, before));
-        }
-        row.named_by = namer["name"].as_str().map(str::to_owned);
-    }
-    check_row(row, before, mistakes).map(drop)
+        Mistake::new(code, column, wrong, "SELECT * FROM backlog_cleanup.target".into()).or(right)
+    };
+    Ok(serde_json::from_value::<Vec<Beyond>>(beyond).unwrap_or_default().into_iter().map(mistake).collect())
 }

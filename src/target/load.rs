@@ -1,6 +1,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
+use backlog_cleanup_report::DEFAULT_TARGET;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
@@ -9,8 +10,11 @@ use crate::postgres::analysed::is_scalar;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::expression::Expression;
 use crate::postgres::now::{one_now, rows_now};
+use crate::postgres::owner::reading_as_owner_of;
+use crate::postgres::read::read_one;
 use crate::postgres::search_path::with_temporary_last;
 use crate::postgres::settings::set_local;
+use crate::postgres::subtransaction::briefly;
 use crate::postgres::table::{Column, Table};
 use crate::target::column::{Part, document};
 use crate::target::expression::{self, is_expression};
@@ -205,9 +209,7 @@ impl Search<'_> {
         let Some(table) = table else { return Ok(None) };
         let found = table.column(written)?.cloned();
         if found.is_none() {
-            let wrong = format!("column \"{written}\" of {} does not exist", table.name);
-            let mistake = Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look_at_columns(table));
-            self.note(mistake.there_are("columns", &columns(table, ANY_COLUMN)?, written));
+            self.note(no_column(key, written, table)?);
         }
         Ok(found)
     }
@@ -266,16 +268,20 @@ impl Search<'_> {
             self.note(mistake.or(serde_json::json!(once)));
             return Ok(None);
         }
-        for name in names {
-            match table.column(name)? {
-                Some(column) => columns.push((name.clone(), column.clone())),
-                None => {
-                    let wrong = format!("column \"{name}\" of {} does not exist", table.name);
-                    let look = look_at_columns(table);
-                    self.note(Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look));
-                }
+        let mut list = names.clone();
+        let mut mistakes = Vec::new();
+        for (name, right) in names.iter().zip(&mut list) {
+            if let Some(column) = table.column(name)? {
+                columns.push((name.clone(), column.clone()));
+                continue;
             }
+            let mistake = no_column(key, name, table)?;
+            if let Some(nearest) = mistake.right() {
+                *right = nearest.to_owned();
+            }
+            mistakes.push(mistake);
         }
+        mistakes.into_iter().for_each(|mistake| self.note(mistake.in_list(&list)));
         Ok(Some(columns).filter(|columns| columns.len() == names.len()))
     }
 
@@ -369,7 +375,12 @@ impl Search<'_> {
             ),
         };
         let mistake = Mistake::new(sqlstate, key, wrong, look_at_columns(table));
-        self.note(mistake.there_are("columns of type timestamp or timestamptz", &columns(table, TIMES)?, written));
+        let mistake = mistake.there_are("columns of type timestamp or timestamptz", &columns(table, TIMES)?, written);
+        let of_number = found.as_ref().zip(target).and_then(|(column, target)| instant_of_number(column, target));
+        self.note(match of_number {
+            Some(instant) => mistake.guess(instant),
+            None => mistake,
+        });
         Ok(None)
     }
 
@@ -494,7 +505,8 @@ impl Target {
         let below = self.expressions().flat_map(|expression| expression.columns.iter().copied());
         let mut reads: Vec<(String, Column)> = Vec::new();
         for number in named.chain(below) {
-            if let Some((name, column)) = self.table.numbered(number)? {
+            let is_new = reads.iter().all(|(_, column)| column.number != number);
+            if let Some((name, column)) = self.table.numbered(number)?.filter(|_| is_new) {
                 reads.push((name.to_owned(), column.clone()));
             }
         }
@@ -518,7 +530,14 @@ impl TargetRow {
             };
             let wrong = mistake(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, wrong);
             let like = tables_like(written, kinds)?;
-            return Ok(Err(wrong.there_are("tables of such a name", &like, written).or_only(&like)));
+            let wrong = wrong.there_are("tables of such a name", &like, written).or_only(&like);
+            return Ok(Err(match (self.name.as_str(), written) {
+                // As CREATE EXTENSION makes it.
+                (DEFAULT_TARGET, "public.generations") if like.is_empty() => {
+                    wrong.or_another_target(others(&self.name)?)
+                }
+                _ => wrong,
+            }));
         };
         if !kinds.contains(found.kind as u8 as char) {
             let kind = kind(found.kind);
@@ -541,6 +560,27 @@ impl TargetRow {
         let look = self.set("named_by", "NULL, throttle_query = NULL, search_path = NULL");
         Ok(Err(Mistake::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, key, wrong, look)))
     }
+}
+
+/// The expression that reads a number as an instant: seconds since 1970, or parts of one as large as the first of its rows.
+fn instant_of_number(column: &Column, table: &Table) -> Option<String> {
+    let numbers = [pg_sys::INT4OID, pg_sys::INT8OID, pg_sys::NUMERICOID, pg_sys::FLOAT8OID];
+    if !numbers.contains(&column.type_oid) {
+        return None;
+    }
+    let name = &column.name;
+    let first = format!(
+        "SELECT pg_catalog.max(instant)::pg_catalog.float8 FROM (SELECT {name} FROM {} WHERE {name} IS NOT NULL LIMIT 100) rows (instant)",
+        table.name
+    );
+    let first =
+        briefly(|| reading_as_owner_of(table, || read_one::<f64>(&first, &[]))).ok().flatten().unwrap_or_default();
+    Some(match first {
+        // From the year 5138 on, seconds would be as large.
+        ..1e11 => format!("(to_timestamp({name}))"),
+        ..1e14 => format!("(to_timestamp({name} / 1000.0))"),
+        _ => format!("(to_timestamp({name} / 1000000.0))"),
+    })
 }
 
 /// The defaults of `recipes_table`, `users_table` and `ledger_table`, which few have.
@@ -579,6 +619,12 @@ fn tables_like(written: &str, kinds: &str) -> Result<Vec<String>> {
     Ok(tables.iter().filter(|(name, _)| Some(name) == near).map(|(_, qualified)| qualified.clone()).collect())
 }
 
+/// The names of the other targets.
+fn others(name: &str) -> Result<Vec<String>> {
+    const OTHERS: &str = "SELECT array_agg(name ORDER BY name) FROM backlog_cleanup.target WHERE name <> $1";
+    Ok(one_now::<Vec<String>>(OTHERS, &[name.into()])?.unwrap_or_default())
+}
+
 /// The tables that a view reads.
 fn read_by(view: &Table, kinds: &str) -> Result<Vec<String>> {
     const TABLES: &str = "
@@ -601,9 +647,15 @@ fn columns(table: &Table, which: &'static str) -> Result<Vec<String>> {
     Ok(one_now::<Vec<String>>(which, &[table.oid.into()])?.unwrap_or_default())
 }
 
+fn no_column(key: &'static str, written: &str, table: &Table) -> Result<Mistake> {
+    let wrong = format!("column \"{written}\" of {} does not exist", table.name);
+    let mistake = Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look_at_columns(table));
+    Ok(mistake.there_are("columns", &columns(table, ANY_COLUMN)?, written))
+}
+
 fn look_at_columns(table: &Table) -> String {
     format!(
-        "SELECT attname, atttypid::regtype FROM pg_attribute WHERE attrelid = {}::regclass AND attnum > 0",
+        "SELECT attname, atttypid::regtype FROM pg_attribute WHERE attrelid = {}::regclass AND attnum > 0 AND NOT attisdropped",
         quote_literal(&table.name)
     )
 }

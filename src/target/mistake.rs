@@ -2,6 +2,7 @@ use std::borrow::Cow;
 
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
 use serde_json::Value;
 
 use crate::extension;
@@ -87,6 +88,28 @@ impl Mistake {
         self
     }
 
+    /// Of the default target, whose table is not there: names the other targets, or else says how to add one.
+    pub fn or_another_target(mut self, others: Vec<String>) -> Mistake {
+        self.look = match others.first() {
+            Some(other) => {
+                self.instead = Some(match others.len() {
+                    1 => format!("the other target is \"{other}\""),
+                    _ => format!("the other targets are \"{}\"", others.join("\", \"")),
+                });
+                format!("SELECT * FROM backlog_cleanup_doctor({})", quote_literal(other))
+            }
+            None => {
+                "INSERT INTO backlog_cleanup.target (name, generations_table) VALUES ('jobs', 'schema.table')".into()
+            }
+        };
+        self
+    }
+
+    /// This value may be right.
+    pub fn guess(self, right: String) -> Mistake {
+        Mistake { right: Some(right.into()), is_guess: true, ..self }
+    }
+
     /// If there is only one name, it is right, unless there is something better.
     pub fn or_only<T: AsRef<str>>(mut self, names: &[T]) -> Mistake {
         if let (None, [only]) = (&self.right, names) {
@@ -100,6 +123,11 @@ impl Mistake {
         Mistake { right: other.right.clone(), is_guess: other.is_guess, look: other.look.clone(), ..self }
     }
 
+    /// The value that is right.
+    pub fn correct(&self) -> Option<&Value> {
+        self.right.as_ref()
+    }
+
     /// The string that is right.
     pub fn right(&self) -> Option<&str> {
         self.right.as_ref().and_then(Value::as_str)
@@ -108,6 +136,12 @@ impl Mistake {
     /// The column is a list, and right as this one, if what was wrong in it has something right.
     pub fn in_list(self, list: &[String]) -> Mistake {
         Mistake { right: self.right.map(|_| list.into()), ..self }
+    }
+
+    /// Whether what is right is a list without this value.
+    pub fn leaves_out(&self, value: &str) -> bool {
+        let list = self.right.as_ref().and_then(Value::as_array);
+        self.column == "statuses" && list.is_some_and(|list| !list.iter().any(|right| right == value))
     }
 
     /// The column, which has its default, is right as NULL in a new row, unless there is something better.

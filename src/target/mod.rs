@@ -12,7 +12,7 @@ pub mod foreign_keys;
 pub mod guard;
 pub mod id;
 pub mod leaf;
-mod limits;
+pub mod limits;
 pub mod load;
 pub mod meaning;
 pub mod mistake;

@@ -314,6 +314,67 @@ fn the_hint_of_a_target_with_the_same_status_twice_corrects_the_statement() {
 }
 
 #[test]
+fn limits_columns_statuses_and_policies_that_are_wrong_are_one_error() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute("ALTER TABLE job ADD is_done boolean; SELECT backlog_cleanup_set_policy(status => 'failed', keep => 3, target => 't')")
+        .unwrap();
+    for (set, told) in [
+        (
+            "status_column = 'is_done', statuses = '{yes}', batch_size = 0",
+            &["batch_size", "status_column: policy for status \"failed\""][..],
+        ),
+        (
+            "status_column = 'is_done', statuses = '{yes}', recipe_column = 'queu', batch_size = 0",
+            &["batch_size", "recipe_column", "status_column: policy for status \"failed\""],
+        ),
+        (
+            "status_column = 'is_done', statuses = '{yes,nope,true}', completed_status = '{on}'",
+            &["statuses: \"nope\"", "statuses: \"yes\"", "completed_status"],
+        ),
+    ] {
+        let failure =
+            client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {set} WHERE name = 't'")).unwrap_err();
+        let detail = failure.as_db_error().and_then(|error| error.detail()).unwrap_or_default();
+        for told in told {
+            assert!(detail.lines().any(|line| line.starts_with(told)), "{told}: {detail}");
+        }
+        client.batch_execute(failure.as_db_error().unwrap().hint().unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn the_hint_of_a_column_that_cannot_be_used_names_one_that_can() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "ALTER TABLE job ADD seconds int DEFAULT 1700000000, ADD milliseconds bigint DEFAULT 1700000000123, ADD microseconds bigint DEFAULT 1700000000123456",
+        )
+        .unwrap();
+    for (column, written, right) in [
+        ("failed_at_column", "'seconds'", "to_timestamp("),
+        ("failed_at_column", "'milliseconds'", "1000.0"),
+        ("failed_at_column", "'microseconds'", "1000000.0"),
+        ("recipe_columns", "'{queu,owne}'", "{queue,owner}"),
+        ("throttle_query", "'nothing'", "pg_stat_replication"),
+        ("throttle_query", "'SELECT 1 FROM nothing'", "pg_stat_replication"),
+    ] {
+        let set = format!("UPDATE backlog_cleanup.target SET {column} = {written} WHERE name = 't'");
+        let (_, message, hint) = refused(client.batch_execute(&set));
+        client.batch_execute(&hint).unwrap_or_else(|failure| panic!("{message}; {hint}: {failure:?}"));
+        let is_now = value::<String>(
+            &mut client,
+            &format!("SELECT {column}::text FROM backlog_cleanup.target WHERE name = 't'"),
+        );
+        assert!(is_now.contains(right), "{is_now}");
+    }
+}
+
+#[test]
 fn a_run_that_the_tables_owner_may_not_do_says_what_the_owner_lacks() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let mut client = cluster.connect();

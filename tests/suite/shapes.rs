@@ -317,6 +317,7 @@ fn the_index_of_each_shape_is_all_that_ranking_reads() {
         "status_column = '(lower(worker))', statuses = '{w1,w2,w3}'",
         "id_columns = '{account,id}'",
         "id_columns = '{worker,id}', recipe_columns = '{queue,worker}'",
+        "id_columns = '{queue,worker,id}', recipe_columns = '{queue,worker}'",
         "failure_type_column = 'error_kind'",
         "recipe_columns = NULL, recipe_column = '(queue || ''.'' || worker)', failure_type_column = '(lower(error_kind))'",
     ];
@@ -399,6 +400,27 @@ fn the_index_of_each_shape_is_all_that_ranking_reads() {
         assert!(status == "ok" && detail.starts_with("no partial index can have column "), "{change}: {detail}");
         assert_eq!(refused(client.batch_execute("SELECT backlog_cleanup_index_sql('shape')")).0, "0A000");
     }
+}
+
+#[test]
+fn what_an_expression_reads_in_a_document_is_indexed_as_a_generated_column() {
+    let (_cluster, mut client) = database(OBAN);
+    client
+        .batch_execute(
+            "ALTER TABLE oban_jobs ADD document jsonb DEFAULT '{\"queue\": \"q\"}';
+             UPDATE backlog_cleanup.target SET recipe_column = '(document ->> ''queue'')', status_column = 'state', statuses = '{discarded}',
+                    completed_status = NULL, pending_status = NULL, processing_status = NULL, failed_at_column = 'discarded_at', condition = NULL
+             WHERE name = 'shape'",
+        )
+        .unwrap();
+    let (status, detail) = index(&mut client);
+    assert!(status == "ok" && detail.starts_with("no partial index can have column document"), "{detail}");
+    let (sqlstate, _, hint) = refused(client.batch_execute("SELECT backlog_cleanup_index_sql('shape')"));
+    assert_eq!(sqlstate, "0A000");
+    client.batch_execute(&hint).unwrap_or_else(|failure| panic!("{hint}: {failure:?}"));
+    create_index(&mut client, "shape");
+    client.batch_execute("VACUUM (ANALYZE) oban_jobs").unwrap();
+    assert_eq!(index(&mut client), ("ok".into(), "the partial index exists and is used".into()));
 }
 
 #[test]

@@ -79,6 +79,11 @@ fn a_run_counts_the_rows_of_each_policy_and_the_doctor_says_which_have_none() {
                     backlog_cleanup_set_policy('elsewhere', target => 't')",
         )
         .unwrap();
+    let (status, detail, _) = finding(&mut client, "t", "policy");
+    assert_eq!(
+        (status.as_str(), detail.as_str()),
+        ("ok", "no regular run has looked for rows under 2 other policies yet")
+    );
     // Of 50 rows of either kind, 47 and 40 go.
     let counts = "SELECT concat_ws(' ', coalesce(recipe_id, failure_type, 'default'), in_scope, removed) FROM backlog_cleanup.run_policy
                   WHERE run_id = (SELECT max(id) FROM backlog_cleanup.run) ORDER BY place";
@@ -167,6 +172,35 @@ fn a_limit_that_no_policy_can_have_is_named_with_its_value_however_it_is_written
             "SELECT backlog_cleanup_{function}(no_max_keep_age => true, max_keep_age => '1 year', target => 't')"
         );
         assert_eq!(refused(client.batch_execute(&both)).0, "22023", "{function}");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_with_a_policy_is_said_at_once() {
+    let cluster = Cluster::start("");
+    let mut client = with_jobs(&cluster);
+    client.batch_execute("ALTER TABLE job ALTER queue DROP DEFAULT, ALTER queue TYPE bigint USING 7").unwrap();
+    let names = "\"x\" cannot be read as bigint, the type of column queue\nstatus \"y\" is none whose rows target \"t\" may remove";
+    let limits = "max_age \"-1 days\" is below 0\nkeep -3 is below 0";
+    for (write, detail) in [
+        ("SELECT backlog_cleanup_set_policy('x', status => 'y', target => 't')", names.to_owned()),
+        ("SELECT backlog_cleanup_simulate('x', status => 'y', target => 't')", names.to_owned()),
+        ("SELECT backlog_cleanup_set_policy(max_age => '-1 day', keep => -3, target => 't')", limits.to_owned()),
+        ("SELECT backlog_cleanup_simulate(max_age => '-1 day', keep => -3, target => 't')", limits.to_owned()),
+        (
+            "SELECT backlog_cleanup_set_policy('x', status => 'y', max_age => '-1 day', keep => -3, target => 't')",
+            format!("{limits}\n{names}"),
+        ),
+        (
+            "INSERT INTO backlog_cleanup.policy (target, recipe_id, status, max_age, keep) VALUES ('t', 'x', 'y', '-1 day', -3)",
+            format!("{limits}\n{names}"),
+        ),
+    ] {
+        let failure = client.batch_execute(write).unwrap_err();
+        let told = failure.as_db_error().expect("an error of the server");
+        assert_eq!(told.detail(), Some(detail.as_str()), "{write}");
+        assert!(told.message().ends_with(&format!(" has {} mistakes", detail.lines().count())), "{write}: {told:?}");
+        client.batch_execute(told.hint().unwrap()).unwrap();
     }
 }
 
@@ -767,13 +801,33 @@ fn d11_an_extension_without_the_platforms_tables_says_what_to_do() {
     client.batch_execute("CREATE EXTENSION backlog_cleanup").unwrap();
     let said: Vec<(String, String)> = heard.try_iter().collect();
     let (_, hint) = said.iter().find(|(message, _)| message.contains("public.generations")).expect("a warning");
-    // It shows the tables that there are.
-    client.batch_execute("CREATE TABLE job (id int)").unwrap();
-    assert!(
-        column::<String>(&mut client, &format!("SELECT name::text FROM ({hint}) AS there (name)"))
-            .contains(&"job".to_owned())
-    );
-    assert!(truth(&mut client, "SELECT count(*) = 1 FROM backlog_cleanup.target"));
+    // It adds a target of one's own, and drops the one that nobody can use. What is wrong then is told with what corrects it.
+    client
+        .batch_execute("CREATE TABLE job (id int, user_id text, recipe_id int, status text, updated_at timestamptz, failure_reason text)")
+        .unwrap();
+    let (add, drop) = hint.split_once("; -- and then ").expect("two steps");
+    let (sqlstate, _, hint) = refused(client.batch_execute(add));
+    assert_eq!(sqlstate, "42P01");
+    client.batch_execute(&hint).unwrap();
+    let (_, _, corrected) = refused(client.batch_execute(&add.replace("schema.table", "public.job")));
+    client.batch_execute(&corrected).unwrap();
+    // Until then every function without a target says which other one there is.
+    for call in [
+        "backlog_cleanup_failed_generations",
+        "backlog_cleanup_status",
+        "backlog_cleanup_emergency",
+        "backlog_cleanup_index_sql",
+    ] {
+        let (sqlstate, _, hint) = refused(client.batch_execute(&format!("SELECT {call}()")));
+        assert_eq!(
+            (sqlstate.as_str(), hint.as_str()),
+            ("42P01", "SELECT * FROM backlog_cleanup_doctor('jobs')"),
+            "{call}"
+        );
+        client.batch_execute(&hint).unwrap();
+    }
+    client.batch_execute(drop).unwrap();
+    assert_eq!(column::<String>(&mut client, "SELECT name FROM backlog_cleanup.target"), ["jobs"]);
 }
 
 /// The last run in the history: state, SQLSTATE, message, what it worked on, DETAIL.

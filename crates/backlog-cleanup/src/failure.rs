@@ -117,6 +117,8 @@ fn usual_hint(error: &PgDatabaseError) -> Option<String> {
         "57014" if error.message().contains("statement timeout") => Some(
             "ALTER ROLE CURRENT_USER SET statement_timeout = 0; or connect to the server, not to its pooler".into(),
         ),
+        // unique_violation: an INSERT of a target that there is, for which PostgreSQL asks no trigger
+        "23505" if error.constraint() == Some("target_pkey") => Some("SELECT name FROM backlog_cleanup.target".into()),
         _ => None,
     }
 }

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::process::Command;
 
 use cli::{FAILURES, Ran, run};
-use cluster::{Cluster, number, value};
+use cluster::{Cluster, number, refused, value};
 use serde_json::Value;
 
 const FAILED: &str = "SELECT count(*) FROM generations WHERE status = 'failed'";
@@ -104,6 +104,98 @@ fn where_no_target_is_named_it_is_one_that_exists() {
     assert_eq!(run(&["status", "--target", "only"]).code, 0);
     assert_eq!(run(&["status", "--target", ""]).code, 1);
     assert_eq!(number(&mut client, FAILED), 30);
+}
+
+#[test]
+fn where_the_platforms_tables_are_not_there_a_team_gets_its_own_target() {
+    let cluster = Cluster::shared("");
+    cluster.connect().batch_execute("CREATE DATABASE no_platform").unwrap();
+    let mut client = cluster.connect_to("no_platform");
+    client.batch_execute("SET client_min_messages = error; CREATE EXTENSION backlog_cleanup; CREATE TABLE job (id bigint PRIMARY KEY, at timestamptz)").unwrap();
+    let run = |arguments: &[&str]| run(&cluster, "no_platform", arguments);
+    // Where there is no other, it says how to add one.
+    let none = run(&["status", "--json"]).failure();
+    let hint = none["hint"].as_str().unwrap();
+    assert!(hint.starts_with("INSERT INTO backlog_cleanup.target (name, generations_table) VALUES ("), "{none}");
+    let add = |name: &str| {
+        format!(
+            "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column, account,
+                                                 recipe_column, status_column, failed_at_column, failure_type_column, max_rows_per_run)
+             VALUES ('{name}', 'public.job', NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'at', NULL, 100)"
+        )
+    };
+    client.batch_execute(&add("jobs")).unwrap();
+    let dry = run(&["cleanup", "--dry-run", "--json"]);
+    assert_eq!((dry.code, dry.json()["target"].as_str()), (0, Some("jobs")), "{dry:?}");
+    for command in [&["policy", "list"][..], &["status"], &["quiet-hours"], &["report"]] {
+        assert_eq!(run(command).code, 0, "{command:?}");
+    }
+    let doctor = run(&["doctor"]).stdout;
+    assert!(doctor.lines().any(|line| line.starts_with("target ") && line.contains(" ok ")), "{doctor}");
+    // In SQL the default stays what it is, and says what else there is.
+    let (sqlstate, _, hint) = refused(client.batch_execute("SELECT backlog_cleanup_failed_generations()"));
+    assert_eq!((sqlstate.as_str(), hint.as_str()), ("42P01", "SELECT * FROM backlog_cleanup_doctor('jobs')"));
+    client.batch_execute(&hint).unwrap();
+    client.batch_execute(&add("more")).unwrap();
+    let several = run(&["status"]);
+    assert!(
+        several.code == 2 && several.stderr.contains("the targets are \"jobs\", \"more\": name one"),
+        "{several:?}"
+    );
+    assert!(several.stderr.contains("--target jobs"), "{several:?}");
+}
+
+#[test]
+fn a_name_that_no_target_has_is_refused_by_every_command() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("nobody");
+    for command in [
+        &["runs"][..],
+        &["alerts", "list"],
+        &["policy", "list"],
+        &["status"],
+        &["doctor"],
+        &["schedule", "show"],
+        &["quiet-hours"],
+        &["report"],
+        &["explain", "1"],
+    ] {
+        let ran = run(&cluster, "nobody", &[command, &["--target", "nosuch", "--json"]].concat());
+        let failure = ran.failure();
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert_eq!(
+            (failure["sqlstate"].as_str(), failure["message"].as_str()),
+            (Some("42704"), Some("target \"nosuch\" does not exist"))
+        );
+        client.batch_execute(failure["hint"].as_str().unwrap()).unwrap();
+    }
+    // What a target has left behind is still shown.
+    client.batch_execute("SELECT backlog_cleanup_failed_generations(); DELETE FROM backlog_cleanup.target").unwrap();
+    assert_eq!(run(&cluster, "nobody", &["runs", "--target", "generations"]).code, 0);
+}
+
+#[test]
+fn without_an_account_everything_goes_only_where_the_target_is_named() {
+    let cluster = Cluster::shared("");
+    let mut client = cluster.platform_in("no_account");
+    client.batch_execute(FAILURES).unwrap();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET account_column = NULL, account = NULL, users_table = NULL, ledger_table = NULL, max_rows_per_run = 100",
+        )
+        .unwrap();
+    let wrong = run(&cluster, "no_account", &["emergency", "--confirm", "system_backlog", "--json"]);
+    let failure = wrong.failure();
+    assert_eq!(failure["message"], "\"system_backlog\" is not the target's name");
+    assert_eq!((wrong.code, failure["hint"].as_str()), (2, Some("--confirm generations")));
+    let template = cli::command(&cluster, "no_account", &[]);
+    let binary = env!("CARGO_BIN_EXE_backlog-cleanup");
+    let mut terminal = cli::Terminal::start(&template, &format!("{binary} emergency"), 100, 30);
+    assert!(terminal.until(|screen| screen.contains("Type the target's name, generations,")), "{}", terminal.text());
+    assert!(terminal.text().contains("of the target will be gone"), "{}", terminal.text());
+    terminal.press("generations\n");
+    assert_eq!(terminal.finish(), 0, "{}", terminal.text());
+    assert_eq!(number(&mut client, FAILED), 0);
 }
 
 #[test]

@@ -109,6 +109,17 @@ fn a_target_is_added_shown_changed_and_dropped() {
     assert_eq!(run(&["list", "--json"]).json().as_array().unwrap().len(), 2);
     assert_eq!(run(&["drop", "jobs", "--yes", "--json"]).json(), json!({"target": "jobs", "dropped": true}));
     assert_eq!(run(&["drop", "jobs"]).stdout.trim(), "Target jobs does not exist");
+    let unknown = run(&["set", "generations", "nocolumn=4", "--json"]).failure();
+    assert_eq!(
+        (unknown["sqlstate"].as_str(), unknown["message"].as_str()),
+        (Some("42703"), Some("a target has no column \"nocolumn\""))
+    );
+    client.batch_execute(unknown["hint"].as_str().unwrap()).unwrap();
+    let twice = run(&["add", "generations", "batch_size=10", "--json"]).failure();
+    assert_eq!(
+        (twice["sqlstate"].as_str(), twice["hint"].as_str()),
+        (Some("23505"), Some("SELECT name FROM backlog_cleanup.target"))
+    );
     for missing in [&["show", "jobs"][..], &["set", "jobs", "pause=0"]] {
         let missing = run(&[missing, &["--json"]].concat());
         assert_eq!((missing.code, missing.failure()["sqlstate"].as_str()), (1, Some("42704")), "{missing:?}");

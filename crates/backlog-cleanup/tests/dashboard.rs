@@ -407,6 +407,15 @@ fn an_emergency_wants_the_accounts_name() {
     stage.open("/preview?target=generations&mode=emergency");
     assert_eq!(stage.browser.text("#confirm-title"), "Emergency: remove 30 of 45 generations in scope?");
     stage.browser.says("#confirm p", "Policies hold 15 generations, which stay.");
+    // A target without an account is confirmed by its own name.
+    let no_account = "UPDATE backlog_cleanup.target SET account_column = NULL, account = NULL, users_table = NULL, ledger_table = NULL, max_rows_per_run = 100";
+    stage.database.batch_execute(no_account).unwrap();
+    stage.open("/preview?target=generations&mode=emergency");
+    stage.browser.says("#confirm label", "type the target’s name, generations");
+    assert!(!stage.browser.text("#confirm p").contains("Account"));
+    stage.browser.type_into("#account", "system_backlog");
+    stage.browser.click("#confirm button");
+    stage.browser.says("#alert", "not the target’s name");
 }
 
 #[test]

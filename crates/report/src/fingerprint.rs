@@ -23,8 +23,12 @@ const NUMBER: &str = "#";
 /// - a number of at most five digits, or capitals with one, after `HTTP`, `status`, `code`, `errno`, `signal`, `SQLSTATE`,
 ///   `error`: `HTTP 503`, `[Errno 111]`, `exit code 137`, `SQLSTATE[23505]`, `error TS2304`
 /// - a status with its reason: `503 Service Unavailable`
+/// - a number of at most five digits that is glued to one of these, or to `err`: `Http404`, `HTTP_404`, `StatusCode502`
 /// - a code with a colon at the start or after another colon: `ORA-00001:`, `P2002:`, `23505:`
+/// - the codes of Oracle, `ORA-12541`, those with a letter for their severity, `SQL0911N`, the SQLSTATEs with `P` or `S` in the middle, `40P01`
 /// - `E` with four or five digits: `E11000`
+/// - the number with which the text of an error begins: `OperationalError: (2003, "...")`
+/// - a name that ends as those of errors do: `S3Timeout`, `OAuth2Error`
 ///
 /// Quotes quote nothing in a line that starts as JSON, and around the message of an error: `OSError('disk full')`.
 ///
@@ -245,7 +249,9 @@ impl Reader<'_> {
         }
         match Part::of(part) {
             Part::Word => self.written.word(part),
+            Part::Number if self.written.ends_in_name_of_codes() && is_short_code(part) => self.written.word(part),
             Part::Number => self.written.placeholder(NUMBER),
+            Part::Numbered(name) if names_codes(name) && part.len() - name.len() <= 5 => self.written.word(part),
             Part::Numbered(name) => {
                 self.written.word(name)?;
                 self.written.placeholder(NUMBER)
@@ -310,7 +316,15 @@ impl Reader<'_> {
             return Some(status);
         }
         let written = self.written.text.as_str();
-        if is_short_code(chain) && is_announced(written) {
+        if is_short_code(chain) {
+            if is_announced(written) {
+                return Some(end);
+            }
+            if self.byte(end) == Some(b',') && begins_error(written) {
+                return Some(end + 1);
+            }
+        }
+        if is_known_code(chain) {
             return Some(end);
         }
         let is_label = (written.is_empty() || written.ends_with(": "))
@@ -402,6 +416,13 @@ impl Written {
         before.is_some_and(|before| !before.ends_with(|last: char| last.is_ascii_alphanumeric()))
     }
 
+    /// Whether it ends in `HTTP_`, `status_` or the like.
+    fn ends_in_name_of_codes(&self) -> bool {
+        self.text.strip_suffix('_').is_some_and(|before| {
+            names_codes(&before[before.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len()..])
+        })
+    }
+
     /// Whether it ends in a drive of Windows: `C:`.
     fn ends_in_drive(&self) -> bool {
         let mut last = self.text.chars().rev();
@@ -430,11 +451,10 @@ impl Part<'_> {
         }
         let is_hex = part.bytes().all(|byte| byte.is_ascii_hexdigit());
         let name = part.trim_end_matches(|c: char| c.is_ascii_digit());
-        let is_error =
-            name == "E" && (5..=6).contains(&part.len()) || part.ends_with("Error") || part.ends_with("Exception");
+        let is_error = || name == "E" && (5..=6).contains(&part.len()) || is_error(part);
         if part.len() > Part::LONGEST || part == NUMBER {
             Part::Number
-        } else if is_error {
+        } else if has_digit && is_error() {
             Part::Word
         } else if is_hex && part.len() >= if has_digit { 6 } else { 8 } {
             Part::Number
@@ -489,6 +509,59 @@ fn is_word(byte: u8) -> bool {
     is(WORD, byte)
 }
 
+/// Whether a name ends as those of errors do.
+fn is_error(name: &str) -> bool {
+    const ENDS: [&str; 10] = [
+        "Error",
+        "Exception",
+        "Failure",
+        "Fault",
+        "Timeout",
+        "NotFound",
+        "Exceeded",
+        "Denied",
+        "Expired",
+        "Unavailable",
+    ];
+    ENDS.iter().any(|end| name.ends_with(end))
+}
+
+/// Whether the text of an error begins: `OperationalError: (`.
+fn begins_error(written: &str) -> bool {
+    let name = written.strip_suffix('(').unwrap_or_default().trim_end_matches([':', ' ']);
+    name.ends_with("Error") || name.ends_with("Exception")
+}
+
+/// Whether a number that is glued to a name is a code.
+fn names_codes(name: &str) -> bool {
+    const NAMES: [&str; 6] = ["http", "status", "code", "errno", "err", "error"];
+    // Most are none.
+    if !name.ends_with(['p', 's', 'e', 'o', 'r', 'P', 'S', 'E', 'O', 'R']) {
+        return false;
+    }
+    let word = last_of_camel(name);
+    NAMES.iter().any(|other| word.eq_ignore_ascii_case(other)) && !name.eq_ignore_ascii_case("code")
+}
+
+/// A code that says of itself whose it is.
+fn is_known_code(code: &str) -> bool {
+    const OF_ORACLE: [&str; 6] = ["ORA", "TNS", "PLS", "DPI", "DPY", "NJS"];
+    let bytes = code.as_bytes();
+    let are_digits = |bytes: &[u8]| matches!(bytes.len(), 3..=5) && bytes.iter().all(u8::is_ascii_digit);
+    let of_oracle = || {
+        code.split_once('-').is_some_and(|(name, number)| OF_ORACLE.contains(&name) && are_digits(number.as_bytes()))
+    };
+    let has_severity = || {
+        let [code @ .., b'C' | b'E' | b'I' | b'N' | b'S' | b'W'] = bytes else { return false };
+        let letters = code.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
+        (3..=6).contains(&letters) && code.len() - letters > 3 && are_digits(&code[letters..])
+    };
+    let is_sqlstate = || matches!(bytes, [a, b, b'P' | b'S', c, d] if [a, b, c, d].into_iter().all(u8::is_ascii_digit));
+    let [first, second, .., last] = bytes else { return false };
+    let may_be_one = [first, second, last].into_iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    may_be_one && (5..=12).contains(&bytes.len()) && (of_oracle() || has_severity() || is_sqlstate())
+}
+
 /// A number of at most five digits, or a code of capitals and digits.
 fn is_short_code(code: &str) -> bool {
     let number = code.trim_start_matches(|c: char| c.is_ascii_uppercase());
@@ -501,7 +574,7 @@ fn is_label(code: &str) -> bool {
     let prefix = code.len() - number.len();
     let digits = number.strip_prefix('-').unwrap_or(number);
     let is_number = (2..=5).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-    is_number && (1..=5).contains(&prefix) || is_sqlstate(code)
+    is_number && (1..=6).contains(&prefix) || is_sqlstate(code)
 }
 
 fn is_sqlstate(code: &str) -> bool {
@@ -514,7 +587,8 @@ fn is_sqlstate(code: &str) -> bool {
 fn is_announced(written: &str) -> bool {
     let mut rest = written;
     loop {
-        let word_end = rest.trim_end_matches([' ', ':', '=', '[', '(', '"', '\'', '`']);
+        let unsigned = rest.strip_suffix("=-").unwrap_or(rest);
+        let word_end = unsigned.trim_end_matches([' ', ':', '=', '[', '(', '"', '\'', '`']);
         let gap = &rest[word_end.len()..];
         let before = word_end.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let word = last_of_camel(&word_end[before.len()..]);
@@ -524,7 +598,7 @@ fn is_announced(written: &str) -> bool {
         } else if is_one_of(&["of", "is", "was"]) {
             rest = before;
         } else {
-            return is_one_of(&["http", "status", "code", "exitcode", "errno", "sqlstate", "signal"])
+            return is_one_of(&["http", "status", "code", "exitcode", "errno", "sqlcode", "sqlstate", "signal"])
                 || is_one_of(&["error"]) && !gap.contains(':');
         }
     }

@@ -78,13 +78,32 @@ macro_rules! with_columns {
         let write = concat!(
             "SELECT format('", $statement, "', string_agg(quote_ident(name), ', ')) FROM jsonb_object_keys($1) AS name"
         );
+        are_there($database, $row).await?;
         let write: String = query_scalar(write).bind(Json($row)).fetch_one(&mut *$database).await?;
-        query_scalar(&write).bind(Json($row))$(.bind($argument))?.fetch_optional($database).await
+        Ok(query_scalar(&write).bind(Json($row))$(.bind($argument))?.fetch_optional($database).await?)
     }};
 }
 
+/// Errors: 42703 (the table of targets has no such column).
+async fn are_there(database: &mut PgConnection, row: &Row) -> Result<(), Failure> {
+    let unknown = "SELECT name FROM jsonb_object_keys($1) AS name
+                   WHERE NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'backlog_cleanup.target'::regclass
+                                                                AND attname = name AND attnum > 0 AND NOT attisdropped)
+                   ORDER BY name LIMIT 1";
+    let unknown: Option<String> = query_scalar(unknown).bind(Json(row)).fetch_optional(database).await?;
+    let refusal = |column| Failure {
+        // undefined_column
+        sqlstate: Some("42703".into()),
+        ..Failure::error(format!("a target has no column \"{column}\""))
+    };
+    unknown.map_or(Ok(()), |column: String| Err(refusal(column).hint(COLUMNS)))
+}
+
+const COLUMNS: &str =
+    "SELECT attname FROM pg_attribute WHERE attrelid = 'backlog_cleanup.target'::regclass AND attnum > 0";
+
 /// Adds a target; what the row does not have has its default. Returns its name.
-pub async fn add(database: &mut PgConnection, row: &Row) -> sqlx::Result<Option<String>> {
+pub async fn add(database: &mut PgConnection, row: &Row) -> Result<Option<String>, Failure> {
     with_columns!(
         database,
         row,
@@ -94,7 +113,7 @@ pub async fn add(database: &mut PgConnection, row: &Row) -> sqlx::Result<Option<
 }
 
 /// Changes columns of a target. Returns its name, which may be among them; `None` if there is no such target.
-pub async fn set(database: &mut PgConnection, target: &str, row: &Row) -> sqlx::Result<Option<String>> {
+pub async fn set(database: &mut PgConnection, target: &str, row: &Row) -> Result<Option<String>, Failure> {
     with_columns!(
         database,
         row,

@@ -7,11 +7,36 @@ use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
 
+use super::columns;
 use super::statement::{query_as, query_scalar};
+use crate::failure::Failure;
 
 /// The names of all targets, in their order.
 pub async fn names(database: &mut PgConnection) -> sqlx::Result<Vec<String>> {
     query_scalar("SELECT name FROM backlog_cleanup.target ORDER BY name").fetch_all(database).await
+}
+
+/// The names of the targets whose table is there, in their order; of all, where none is there.
+pub async fn usable(database: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+    // to_regclass() fails in a schema that the role may not use.
+    let usable = "SELECT t.name FROM backlog_cleanup.target t
+                  CROSS JOIN parse_ident(t.generations_table) AS name_of_table (parts)
+                  JOIN pg_namespace n ON n.nspname = parts[cardinality(parts) - 1]
+                  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = parts[cardinality(parts)]
+                  ORDER BY t.name";
+    let usable = query_scalar(usable).fetch_all(&mut *database).await?;
+    if usable.is_empty() { names(database).await } else { Ok(usable) }
+}
+
+/// Errors: 42704 (there is no such target, and there was none that has left something).
+pub async fn known(database: &mut PgConnection, target: Option<&str>) -> Result<(), Failure> {
+    let Some(target) = target else { return Ok(()) };
+    let known = "SELECT EXISTS (SELECT FROM backlog_cleanup.target WHERE name = $1
+                                UNION ALL SELECT FROM backlog_cleanup.run WHERE target = $1
+                                UNION ALL SELECT FROM backlog_cleanup.alert WHERE target = $1
+                                UNION ALL SELECT FROM backlog_cleanup.sample WHERE target = $1)";
+    let is_known: bool = query_scalar(known).bind(target).fetch_one(database).await?;
+    if is_known { Ok(()) } else { Err(columns::missing(target)) }
 }
 
 /// Which of these names no target has.
@@ -21,13 +46,13 @@ pub async fn missing(database: &mut PgConnection, names: &[String]) -> sqlx::Res
     query_scalar(missing).bind(names).fetch_all(database).await
 }
 
-/// Of all targets, the one to show where none is named: `generations`, or else the first.
+/// Of the usable targets, the one to show where none is named: `generations`, or else the first.
 pub fn usual(names: &[String]) -> &str {
     let usual = names.iter().find(|name| *name == DEFAULT_TARGET).or(names.first());
     usual.map_or(DEFAULT_TARGET, String::as_str)
 }
 
-/// Of all targets, the one that is meant where none is named: `generations`, or the only one.
+/// Of the usable targets, the one that is meant where none is named: `generations`, or the only one.
 pub fn meant(names: &[String]) -> Result<&str, Unclear<'_>> {
     match usual(names) {
         usual if names.len() > 1 && usual != DEFAULT_TARGET => Err(Unclear { names }),
@@ -79,11 +104,20 @@ pub async fn nouns(database: &mut PgConnection, target: &str) -> sqlx::Result<No
     Ok(nouns.map(|Json(nouns)| nouns).unwrap_or_default())
 }
 
-/// The account of a target, or the target's own name if it has none: what confirms an emergency run. `None` if there is no such
-/// target.
-pub async fn account(database: &mut PgConnection, target: &str) -> sqlx::Result<Option<String>> {
-    let account = query_scalar("SELECT coalesce(account, name) FROM backlog_cleanup.target WHERE name = $1");
-    account.bind(target).fetch_optional(database).await
+/// What confirms an emergency run.
+#[derive(Default, FromRow)]
+pub struct Confirming {
+    /// `account`, or `target` if it has none.
+    pub what: String,
+    pub name: String,
+}
+
+/// `None` if there is no such target.
+pub async fn confirming(database: &mut PgConnection, target: &str) -> sqlx::Result<Option<Confirming>> {
+    let confirming =
+        "SELECT CASE WHEN account IS NULL THEN 'target' ELSE 'account' END AS what, coalesce(account, name) AS name
+                      FROM backlog_cleanup.target WHERE name = $1";
+    query_as(confirming).bind(target).fetch_optional(database).await
 }
 
 /// The version of the extension; `None` if the database does not have it.

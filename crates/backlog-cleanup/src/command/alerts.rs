@@ -9,6 +9,7 @@ use crate::client::alerts::{self, Alert, Rule};
 use crate::client::calls;
 use crate::client::connect::{Server, begin};
 use crate::client::deliveries::{self, State};
+use crate::client::targets;
 use crate::failure::{Exit, Failure, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
@@ -85,6 +86,7 @@ impl Alerts {
         match self.action {
             Action::List { target, all } => {
                 let alerts = alerts::list(&mut work, target.as_deref(), all).await?;
+                targets::known(&mut work, target.as_deref()).await?;
                 if output.json { output.json(&alerts)? } else { list(output, &alerts)? }
             }
             Action::Snooze { id, interval, note } => {

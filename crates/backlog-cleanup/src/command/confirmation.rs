@@ -5,7 +5,7 @@ use sqlx::postgres::PgConnection;
 use super::selection::Selection;
 use crate::client::calls::{self, Pace};
 use crate::client::connect::begin;
-use crate::client::targets;
+use crate::client::targets::{self, Confirming};
 use crate::failure::{Failure, Result};
 use crate::printable::printable;
 use crate::terminal::ask::ask;
@@ -28,14 +28,14 @@ fn bounded(report: &Report, pace: &Pace) -> String {
 
 #[derive(Args)]
 pub struct Confirmation {
-    /// Confirm with the account's name instead of typing it
-    #[arg(long, value_name = "ACCOUNT")]
+    /// Confirm with the account's name, or the target's where it has no account, instead of typing it
+    #[arg(long, value_name = "NAME")]
     confirm: Option<String>,
 }
 
 impl Confirmation {
-    /// Shows what an emergency run would remove at this pace, and asks for the account's name. Errors: the answer is another
-    /// name.
+    /// Shows what an emergency run would remove at this pace, and asks for the name that confirms it. Errors: the answer is
+    /// another name.
     pub async fn ask(
         &self,
         connection: &mut PgConnection,
@@ -46,12 +46,13 @@ impl Confirmation {
     ) -> Result<()> {
         let mut work = begin(connection).await?;
         // An unknown target is reported by the dry run.
-        let account = targets::account(&mut work, &selection.target.name).await?.unwrap_or_default();
-        let named = format!("--confirm {}", argument(&account));
+        let Confirming { what, name } =
+            targets::confirming(&mut work, &selection.target.name).await?.unwrap_or_default();
+        let named = format!("--confirm {}", argument(&name));
         match &self.confirm {
-            Some(confirmed) if *confirmed == account => return Ok(work.commit().await?),
+            Some(confirmed) if *confirmed == name => return Ok(work.commit().await?),
             Some(confirmed) => {
-                return Err(Failure::usage(format!("\"{confirmed}\" is not the account of this target")).hint(named));
+                return Err(Failure::usage(format!("\"{confirmed}\" is not the {what}'s name")).hint(named));
             }
             None => {}
         }
@@ -66,13 +67,13 @@ impl Confirmation {
             output.note(format_args!("{}\n", preview.into_text().trim_end()));
         }
         let question = format!(
-            "{} of {} will be gone. Type the account's name, {}, to continue:",
+            "{} of {} will be gone. Type the {what}'s name, {}, to continue:",
             capitalized(&rows),
-            printable(&selection.words(&report.nouns().group_word)),
-            printable(&account)
+            printable(&selection.words(&report.nouns().group_word, &what)),
+            printable(&name)
         );
         let refusal = match ask(question, output)? {
-            Some(typed) if typed == account => return Ok(()),
+            Some(typed) if typed == name => return Ok(()),
             Some(_) => "not confirmed: nothing was removed".to_owned(),
             None => format!("not confirmed: would remove {rows}"),
         };

@@ -11,7 +11,7 @@ use crate::terminal::report::Report;
 
 /// Remove all rows in scope, including recent ones, in one transaction
 ///
-/// Shows what would be removed, and asks for the account's name.
+/// Shows what would be removed, and asks for the name of the account, or of a target without one.
 #[derive(Args)]
 pub struct Emergency {
     #[command(flatten)]

@@ -3,10 +3,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::selection::{Length, Target};
+use crate::client::columns;
 use crate::client::connect::{Server, begin};
 use crate::client::policies::{self, Simulated};
 use crate::client::targets;
-use crate::failure::{Exit, Failure, Result};
+use crate::failure::{Exit, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
 use crate::terminal::report::more;
@@ -128,8 +129,7 @@ impl Policy {
                 let policies = policies::list(&mut work, &target.name).await?;
                 // Each target has a default policy.
                 if policies.is_empty() {
-                    let message = format!("target \"{}\" does not exist or has no policy", target.name);
-                    return Err(Failure::error(message).hint("backlog-cleanup target list"));
+                    return Err(columns::missing(&target.name));
                 }
                 if output.json { output.json(&policies)? } else { list(output, &policies)? }
             }

@@ -6,6 +6,7 @@ use super::selection::selected;
 use crate::client::calls;
 use crate::client::connect::{Server, begin};
 use crate::client::history::{self, Night, Run};
+use crate::client::targets;
 use crate::failure::{Exit, Failure, Result};
 use crate::printable::printable;
 use crate::terminal::output::Output;
@@ -56,6 +57,9 @@ impl Runs {
                 let target = self.target.as_deref();
                 let runs = history::runs(&mut work, target, None, limit).await?;
                 let nights = history::nights(&mut work, target, None, &runs, limit).await?;
+                if runs.is_empty() && nights.is_empty() {
+                    targets::known(&mut work, target).await?;
+                }
                 if output.json { output.json(&runs)? } else { list(output, &runs, &nights)? }
             }
         }

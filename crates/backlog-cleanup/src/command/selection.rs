@@ -7,7 +7,7 @@ use crate::words::argument;
 
 #[derive(Args)]
 pub struct Target {
-    /// Name of the target: a row of backlog_cleanup.target [default: generations, or the only one]
+    /// Name of the target: a row of backlog_cleanup.target [default: generations, or the only one with a table]
     #[arg(long = "target", value_name = "NAME")]
     given: Option<String>,
     #[arg(skip)]
@@ -15,12 +15,12 @@ pub struct Target {
 }
 
 impl Target {
-    /// Sets `name`. Errors: the argument is missing, and there are several targets, none named `generations`.
+    /// Sets `name`. Errors: the argument is missing, and there are several usable targets, none named `generations`.
     pub async fn settle(&mut self, database: &mut PgConnection) -> Result<()> {
         self.name = match &self.given {
             Some(given) => given.clone(),
             None => {
-                let names = targets::names(database).await?;
+                let names = targets::usable(database).await?;
                 let meant = targets::meant(&names);
                 meant
                     .map_err(|it| Failure::usage(it.to_string()).hint(format!("--target {}", argument(&it.names[0]))))?
@@ -47,10 +47,10 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// What is selected, where people call a recipe so; else "the account".
-    pub fn words(&self, group_word: &str) -> String {
+    /// What is selected, where people call a recipe so; else all that a run is about: `the account` or `the target`.
+    pub fn words(&self, group_word: &str, what: &str) -> String {
         match selected(group_word, &self.recipe_id, &self.failure_type, &self.status) {
-            words if words.is_empty() => "the account".into(),
+            words if words.is_empty() => format!("the {what}"),
             words => words,
         }
     }

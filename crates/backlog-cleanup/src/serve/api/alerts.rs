@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::body::read_body;
 use crate::client::alerts::{self, Alert, Rule, RuleValues};
-use crate::client::{calls, deliveries};
+use crate::client::{calls, deliveries, targets};
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::{Problem, Problems, refused};
@@ -52,7 +52,11 @@ struct Alerts {
 #[utoipa::path(get, path = "/api/admin/backlog-cleanup/alerts", operation_id = "alerts", tag = "alerts", params(Which),
     responses((status = 200, description = "The alerts", body = Alerts), Problems))]
 async fn list(caller: Caller, Query(which): Query<Which>) -> Result<Json<Alerts>, Problem> {
-    let list = async { Ok(alerts::list(&mut *caller.begin().await?, which.target.as_deref(), which.all).await?) };
+    let list = async {
+        let mut work = caller.begin().await?;
+        targets::known(&mut work, which.target.as_deref()).await?;
+        Ok(alerts::list(&mut work, which.target.as_deref(), which.all).await?)
+    };
     let alerts = caller.with_level(Level::Monitor, list).await?;
     Ok(Json(Alerts { success: true, alerts }))
 }

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 
 use super::target::{Target, meant};
 use crate::client::analytics::{self, Grain, Hour, Sample, Tick};
-use crate::client::calls;
+use crate::client::{calls, targets};
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::{Problem, Problems};
@@ -29,7 +29,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Series {
-    /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one
+    /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one with a table
     target: Option<String>,
     /// fine (a tick, two days), hour (90 days) or day (three years), UTC
     #[serde(default)]
@@ -65,7 +65,9 @@ async fn samples(
     }
     let read = async {
         let target = meant(&app, &caller, target).await?;
-        Ok(analytics::samples(&mut *caller.begin().await?, &target, grain, limit).await?)
+        let mut work = caller.begin().await?;
+        targets::known(&mut work, Some(&target)).await?;
+        Ok(analytics::samples(&mut work, &target, grain, limit).await?)
     };
     let samples = caller.with_level(Level::Monitor, read).await?;
     Ok(Json(Samples { success: true, samples }))
@@ -75,7 +77,7 @@ async fn samples(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Page {
-    /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one
+    /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one with a table
     target: Option<String>,
     /// How far back, as PostgreSQL reads an interval, from 1 hour to 3 years
     #[serde(default = "week")]

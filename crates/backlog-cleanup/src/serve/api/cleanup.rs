@@ -38,7 +38,7 @@ struct Confirmation {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 struct Asked {
-    /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one
+    /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one with a table
     target: Option<String>,
     /// Only rows of this recipe
     recipe_id: Option<String>,

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::body::read_body;
 use super::target::{Target, meant};
+use crate::client::columns;
 use crate::client::policies::{self, Names, Policy, Simulated, Values};
 use crate::client::warnings::heard;
 use crate::serve::app::App;
@@ -27,7 +28,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 struct Which {
-    /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one
+    /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one with a table
     target: Option<String>,
     /// For rows of this recipe
     recipe_id: Option<String>,
@@ -42,7 +43,7 @@ struct Which {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 struct Tried {
-    /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one
+    /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one with a table
     target: Option<String>,
     /// For rows of this recipe
     recipe_id: Option<String>,
@@ -108,8 +109,7 @@ async fn list(
         let target = meant(&app, &caller, target).await?;
         let policies = policies::list(&mut *caller.begin().await?, &target).await?;
         if policies.is_empty() {
-            return Err(Problem::not_found(format!("target \"{target}\" does not exist or has no policy"))
-                .hint("SELECT name FROM backlog_cleanup.target"));
+            return Err(columns::missing(&target).into());
         }
         Ok(policies)
     };

@@ -15,7 +15,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::client::history;
+use crate::client::{history, targets};
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::{Problem, Problems, json};
@@ -60,7 +60,11 @@ async fn progress(
 async fn look(app: &Arc<App>, caller: &Caller, target: String) -> Result<Bytes, Problem> {
     let access = Arc::clone(caller);
     let question = (caller.role.clone(), "progress", target.clone());
-    let look = async move { Ok(history::progress(&mut *access.begin().await?, &target).await?.into()) };
+    let look = async move {
+        let mut work = access.begin().await?;
+        targets::known(&mut work, Some(target.as_str()).filter(|target| !target.is_empty())).await?;
+        Ok(history::progress(&mut work, &target).await?.into())
+    };
     app.flights.join(question, look).await
 }
 

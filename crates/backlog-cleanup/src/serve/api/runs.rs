@@ -10,6 +10,7 @@ use utoipa_axum::routes;
 
 use crate::client::calls;
 use crate::client::history::{self, Night, Run};
+use crate::client::targets;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::{Problem, Problems};
@@ -76,6 +77,9 @@ async fn runs(caller: Caller, Query(page): Query<Page>) -> Result<Json<Runs>, Pr
         let (mut work, target) = (caller.begin().await?, page.target.as_deref());
         let runs = history::runs(&mut work, target, page.before, page.limit).await?;
         let failed_nights = history::nights(&mut work, target, page.before, &runs, page.limit).await?;
+        if runs.is_empty() && failed_nights.is_empty() {
+            targets::known(&mut work, target).await?;
+        }
         Ok(Runs { success: true, runs, failed_nights })
     };
     Ok(Json(caller.with_level(Level::Monitor, runs).await?))

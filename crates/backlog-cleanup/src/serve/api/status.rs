@@ -25,7 +25,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Asked {
-    /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one
+    /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one with a table
     target: Option<String>,
     /// Number of recipes, those with most rows in scope; all by default
     #[param(minimum = 0)]

@@ -13,7 +13,7 @@ use crate::serve::response::{Problem, read};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Target {
-    /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one
+    /// Name of the target, a row of backlog_cleanup.target: by default generations, or the only one with a table
     pub target: Option<String>,
 }
 
@@ -23,12 +23,22 @@ pub async fn meant(app: &Arc<App>, caller: &Caller, named: Option<String>) -> Re
     if let Some(named) = named {
         return Ok(named);
     }
-    let names = names(app, caller).await?;
+    let names = usable(app, caller).await?;
     let meant = targets::meant(&names).map_err(|unclear| {
         let example = serde_urlencoded::to_string([("target", &unclear.names[0])]).unwrap_or_default();
         Problem::bad_request(unclear.to_string()).hint(format!("?{example}")).with("targets", unclear.names)
     })?;
     Ok(meant.to_owned())
+}
+
+/// The names of the targets of which one is meant, in their order. Concurrent requests share a query.
+pub async fn usable(app: &Arc<App>, caller: &Caller) -> Result<Vec<String>, Problem> {
+    let access = Arc::clone(caller);
+    let names = app.flights.join((caller.role.clone(), "usable", String::new()), async move {
+        let names = targets::usable(&mut *access.begin().await?).await?;
+        Ok(serde_json::to_vec(&names).expect("texts are JSON").into())
+    });
+    read(&names.await?)
 }
 
 /// The names of all targets, in their order. Concurrent requests share a query.

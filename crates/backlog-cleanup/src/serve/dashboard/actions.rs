@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::data::Data;
 use super::names;
 use super::query::Query;
+use crate::client::targets::Confirming;
 use crate::serve::removal::Selection;
 use crate::words;
 
@@ -51,7 +52,7 @@ pub struct Preview {
     /// Those of which rows would go, most first.
     pub recipes: Vec<CleanupDetail>,
     /// To be typed before an emergency run.
-    pub account: String,
+    pub confirming: Confirming,
     /// Makes a form that is sent twice remove once.
     pub idempotency_key: String,
 }
@@ -109,7 +110,7 @@ fn failure_types(data: &Data) -> Vec<&str> {
 
 /// Asks for confirmation of a preview.
 pub fn confirm(preview: &Preview) -> Markup {
-    let Preview { asked, nouns, count, total_failed, held, account, .. } = preview;
+    let Preview { asked, nouns, count, total_failed, held, confirming, .. } = preview;
     let Nouns { group_word, row_word } = nouns;
     let in_scope = |rows: i64| words::in_scope(rows, row_word);
     let is_emergency = asked.mode == Mode::Emergency;
@@ -126,7 +127,9 @@ pub fn confirm(preview: &Preview) -> Markup {
                 @else { (words::number(total_failed - count)) " of " (in_scope(*total_failed)) " stay. " }
                 @if is_emergency && asked.include_held { "What policies hold goes, too. " }
                 @if *held > 0 { "Policies hold " (words::count(*held, row_word)) ", which stay. " }
-                "Account " code { (names::name(account)) } ", target " code { (names::name(&asked.target)) }
+                @if confirming.what == "account" { "Account " code { (names::name(&confirming.name)) } ", target " }
+                @else { "Target " }
+                code { (names::name(&asked.target)) }
                 @if !asked.recipe.is_empty() { ", only " (group_word) " " code { (asked.recipe) } }
                 @if !asked.failure_type.is_empty() { ", only failure type " code { (asked.failure_type) } }
                 @if !asked.status.is_empty() { ", only status " code { (asked.status) } }
@@ -145,7 +148,7 @@ pub fn confirm(preview: &Preview) -> Markup {
 
 /// The form that removes what was previewed.
 fn form(preview: &Preview) -> Markup {
-    let Preview { asked, nouns, count, account, .. } = preview;
+    let Preview { asked, nouns, count, confirming, .. } = preview;
     let is_emergency = asked.mode == Mode::Emergency;
     html! {
         form action="/run" method="post" autocomplete="off" {
@@ -158,7 +161,7 @@ fn form(preview: &Preview) -> Markup {
             input type="hidden" name="expected_count" value=(count);
             input type="hidden" name="idempotency_key" value=(preview.idempotency_key);
             @if is_emergency {
-                label for="account" { "To confirm, type the account’s name, " code { (account) } }
+                label for="account" { "To confirm, type the " (confirming.what) "’s name, " code { (confirming.name) } }
                 input #account name="account" required spellcheck="false" autocapitalize="off" autocomplete="off";
             }
             div .buttons {

@@ -11,7 +11,7 @@ use crate::client::calls::{self, Failures, Finding};
 use crate::client::columns;
 use crate::client::history::{self, Night, Run};
 use crate::client::policies::{self, Policy};
-use crate::client::targets::{self, About};
+use crate::client::targets::{self, About, Confirming};
 use crate::serve::api::doctor::{self, Doctor};
 use crate::serve::api::target;
 use crate::serve::app::App;
@@ -26,12 +26,20 @@ const RUNS: i64 = 30;
 #[derive(Clone, Default)]
 pub struct Tabs {
     pub targets: Vec<String>,
+    /// The one to show where the address names none.
+    usual: String,
     pub lights: BTreeMap<String, Light>,
 }
 
 impl Tabs {
     pub async fn read(app: &Arc<App>, caller: &Caller) -> Result<Tabs, Problem> {
-        Ok(Tabs { targets: target::names(app, caller).await?, lights: app.metrics.lights() })
+        let (targets, usable) = (target::names(app, caller).await?, target::usable(app, caller).await?);
+        Ok(Tabs { targets, usual: targets::usual(&usable).to_owned(), lights: app.metrics.lights() })
+    }
+
+    /// The target that a page is about.
+    pub fn shown(&self, query: &Query) -> String {
+        if query.target.is_empty() { &self.usual } else { &query.target }.clone()
     }
 }
 
@@ -75,7 +83,7 @@ impl Data {
     /// Reads everything; the three slow queries run concurrently.
     pub async fn read(app: &Arc<App>, caller: &Caller, query: Query) -> Result<Data, Problem> {
         let tabs = Tabs::read(app, caller).await?;
-        let target = if query.target.is_empty() { targets::usual(&tabs.targets) } else { &query.target }.to_owned();
+        let target = tabs.shown(&query);
         let (status, findings, failures) = tokio::try_join!(
             status(app, caller, &target),
             findings(app, caller, &target),
@@ -160,8 +168,8 @@ pub async fn nouns(caller: &Caller, target: &str) -> Result<Nouns, Problem> {
     Ok(targets::nouns(&mut *caller.begin().await?, target).await?)
 }
 
-/// The account of a target. Errors: 404.
-pub async fn account(caller: &Caller, target: &str) -> Result<String, Problem> {
-    let account = targets::account(&mut *caller.begin().await?, target).await?;
-    Ok(account.ok_or_else(|| columns::missing(target))?)
+/// What confirms an emergency run of a target. Errors: 404.
+pub async fn confirming(caller: &Caller, target: &str) -> Result<Confirming, Problem> {
+    let confirming = targets::confirming(&mut *caller.begin().await?, target).await?;
+    Ok(confirming.ok_or_else(|| columns::missing(target))?)
 }

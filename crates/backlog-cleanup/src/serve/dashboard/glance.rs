@@ -11,7 +11,6 @@ use super::page::{Viewer, tabs, with_head};
 use super::query::Query;
 use super::times;
 use crate::client::analytics::{self, LastCount};
-use crate::client::targets;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::response::Problem;
@@ -33,7 +32,7 @@ impl Glance {
     /// `None` if the last count took no time, or no sample is young enough. Counts nothing.
     pub async fn read(app: &Arc<App>, caller: &Caller, query: &Query) -> Result<Option<Glance>, Problem> {
         let tabs = Tabs::read(app, caller).await?;
-        let target = if query.target.is_empty() { targets::usual(&tabs.targets) } else { &query.target }.to_owned();
+        let target = tabs.shown(query);
         if app.metrics.seconds(&target).is_some_and(|seconds| seconds < PATIENCE) {
             return Ok(None);
         }

@@ -41,7 +41,7 @@ async fn look(caller: &Caller, asked: Asked) -> Result<Preview, Problem> {
         }
     };
     let recipes = details.into_iter().filter(|recipe| recipe.cleaned_count > 0).collect();
-    let account = data::account(caller, &asked.target).await?;
+    let confirming = data::confirming(caller, &asked.target).await?;
     let idempotency_key = format!("page-{}", random::name()?);
-    Ok(Preview { asked, nouns, count, total_failed, held, recipes, account, idempotency_key })
+    Ok(Preview { asked, nouns, count, total_failed, held, recipes, confirming, idempotency_key })
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::actions::Asked;
 use super::data;
 use super::query::Query;
+use crate::client::targets::Confirming;
 use crate::serve::app::App;
 use crate::serve::middleware::Caller;
 use crate::serve::removal::remove_once;
@@ -43,7 +44,7 @@ struct Begun {
     run_id: i64,
 }
 
-/// Removes what was previewed, and shows the run. Errors: those of the admin API; 400 for another account's name.
+/// Removes what was previewed, and shows the run. Errors: those of the admin API; 400 for another name than the one that confirms it.
 pub async fn run(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -53,10 +54,10 @@ pub async fn run(
     let Confirmation { idempotency_key, account, .. } = confirmation;
     let key = idempotency::valid(&idempotency_key)?;
     if mode == Mode::Emergency {
-        let (typed, account) = (account.trim(), data::account(&caller, &target).await?);
-        if typed != account {
-            let detail = format!("\"{typed}\" is not the account’s name; nothing was removed");
-            return Err(Problem::bad_request(detail).hint(account));
+        let (typed, Confirming { what, name }) = (account.trim(), data::confirming(&caller, &target).await?);
+        if typed != name {
+            let detail = format!("\"{typed}\" is not the {what}’s name; nothing was removed");
+            return Err(Problem::bad_request(detail).hint(name));
         }
     }
     let asked = Asked { target: target.clone(), mode, recipe, failure_type, status, include_held };

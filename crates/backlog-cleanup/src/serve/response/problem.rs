@@ -184,7 +184,7 @@ fn problem(failure: Failure, status: fn(&str, Exit) -> StatusCode) -> Problem {
 }
 
 /// The problem of a target or a policy that the database does not write.
-pub fn refused(error: sqlx::Error) -> Problem {
+pub fn refused(error: impl Into<Failure>) -> Problem {
     problem(error.into(), status_of_write)
 }
 

@@ -1,0 +1,115 @@
+use pgrx::JsonB;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use serde_json::{Map, Value};
+
+use crate::extension;
+use crate::postgres::error::Result;
+use crate::postgres::read::read_one;
+use crate::postgres::subtransaction::{briefly, is_cancel};
+use crate::rules::named::{look_at_policies, lost};
+use crate::target::check::find;
+use crate::target::leaf::leaves;
+use crate::target::limits::beyond;
+use crate::target::load::{row, row_of};
+use crate::target::mistake::Mistake;
+use crate::target::{Target, TargetRow};
+
+/// The role, unless it is a superuser, and whether it may name all of the tables that there are.
+const NAMER: &str = "
+    SELECT jsonb_build_object('name', rolname, 'may', NOT EXISTS (
+        SELECT FROM unnest($2) named JOIN pg_class c ON c.oid = to_regclass(named) WHERE NOT pg_has_role($1, relowner, 'USAGE')))
+    FROM pg_roles r WHERE r.oid = $1 AND NOT rolsuper";
+
+/// Checks a target that a statement has written, as `backlog_cleanup_check` does, with a hint that corrects that statement: `before` is the
+/// row before it as JSON, an empty object if the statement inserts it. Beside mistakes tells of the policies that would not be for the same
+/// rows any more. Writes its expressions as PostgreSQL has understood them, so that they mean the same tomorrow. Warns of what nothing
+/// limits, and of values that nothing uses. Errors: those of `backlog_cleanup_check`.
+#[pg_extern(sql = false)]
+fn check_written_target(target: Option<&str>, before: Option<&str>) -> Result<()> {
+    let Some(target) = found(row(target)?, before, Vec::new())? else { return Ok(()) };
+    leaves(&target)?;
+    if target.write_expressions()? {
+        // That has checked it once more.
+        return Ok(());
+    }
+    let warn = |message: String, hint: String| {
+        let warning = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup");
+        warning.set_hint(hint).report(PgLogLevel::WARNING);
+    };
+    if let Some((message, hint)) = target.without_limit() {
+        warn(message, hint);
+    }
+    for unused in target.unused()? {
+        let refusal = target.refusal(&[unused], None);
+        warn(refusal.message().to_owned(), refusal.hint().unwrap_or_default().to_owned());
+    }
+    Ok(())
+}
+
+/// Tells at once all limits that a row of `target` is beyond, and what else is wrong in it: PostgreSQL would end the statement at the first
+/// limit, before the row can be checked. `row` and `before`, an empty object if the row is new, are JSON objects. What else is wrong is told to
+/// whoever may name the tables. Errors: 23514, 23502.
+#[pg_extern(sql = false)]
+fn check_limits_of_target(row: Option<&str>, before: Option<&str>) -> Result<()> {
+    // SAFETY: only reads who calls.
+    let caller = unsafe { pg_sys::GetUserId() };
+    let Some(Ok(mut row)) = row.map(serde_json::from_str::<Map<String, Value>>) else { return Ok(()) };
+    let mistakes = beyond(&mut row)?;
+    if mistakes.is_empty() {
+        return Ok(());
+    }
+    let name = row.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut row = row_of(&name, row)?;
+    // Whoever calls this could say that another role has named them.
+    let tables = [&row.recipes_table, &row.users_table, &row.ledger_table];
+    let tables = tables.into_iter().flatten().chain([&row.generations_table]).cloned().collect::<Vec<_>>();
+    let namer = extension::as_owner(|| read_one::<JsonB>(NAMER, &[caller.into(), tables.into()]))?;
+    if let Some(JsonB(namer)) = namer {
+        if namer["may"] != true {
+            return Err(row.refusal(&mistakes, before));
+        }
+        row.named_by = namer["name"].as_str().map(str::to_owned);
+    }
+    found(row, before, mistakes).map(drop)
+}
+
+/// What a row names, if nothing is wrong with it.
+fn found(row: TargetRow, before: Option<&str>, wrong: Vec<Mistake>) -> Result<Option<Target>> {
+    let (target, mut mistakes) = find(&row, wrong)?;
+    if mistakes.is_empty() {
+        return Ok(target);
+    }
+    match briefly(|| of_policies(&row, before, &mistakes)) {
+        Ok(of_policies) => mistakes.extend(of_policies),
+        Err(failure) if is_cancel(&failure) => failure.rethrow(),
+        // What is wrong with the row comes first.
+        Err(_) => {}
+    }
+    Err(row.refusal(&mistakes, before))
+}
+
+/// The policies that would not be for the same rows any more if all else were right.
+fn of_policies(row: &TargetRow, before: Option<&str>, mistakes: &[Mistake]) -> Result<Vec<Mistake>> {
+    let before: Map<String, Value> = before.and_then(|before| serde_json::from_str(before).ok()).unwrap_or_default();
+    if before.is_empty() {
+        return Ok(Vec::new());
+    }
+    let before = row_of(&row.name, before)?;
+    let Ok(target) = Target::find(&corrected(row, mistakes, &before)?)? else { return Ok(Vec::new()) };
+    let mistake = |(column, wrong)| {
+        let look = look_at_policies(&target.name);
+        Mistake::new(PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST, column, wrong, look)
+    };
+    Ok(lost(&target, &before)?.into_iter().map(mistake).collect())
+}
+
+/// A row without its mistakes: with what is right, or else what was `before`.
+fn corrected(row: &TargetRow, mistakes: &[Mistake], before: &TargetRow) -> Result<TargetRow> {
+    let mut corrected = row.document.as_object().cloned().unwrap_or_default();
+    for mistake in mistakes {
+        let right = mistake.correct().or(before.document.get(&*mistake.column));
+        corrected.insert(mistake.column.to_string(), right.cloned().unwrap_or_default());
+    }
+    row_of(&row.name, corrected)
+}
