@@ -9,7 +9,7 @@ use crate::postgres::read::read_one;
 use crate::schedule::{
     self, Job, Work, all_jobs_of, database, jobs, jobs_of, jobs_of_database, pg_cron_elsewhere, pg_cron_is_here,
 };
-use crate::target::load::row;
+use crate::target::row::row;
 
 const PG_CRON: &str = "
     SELECT CASE WHEN home IS NULL THEN 'fail' ELSE 'warn' END,

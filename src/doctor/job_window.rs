@@ -6,7 +6,7 @@ use crate::obstacles::problem::{Problem, Status};
 use crate::postgres::error::Result;
 use crate::postgres::read::read_one;
 use crate::schedule::Job;
-use crate::target::load::row;
+use crate::target::row::row;
 
 /// Finds active jobs whose runs in batches never begin within `run_between`: they wait for it, and no other run begins meanwhile.
 pub fn outside_of_window(target: &str, active: &[&Job]) -> Result<Vec<Problem>> {

@@ -37,7 +37,7 @@ use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::subtransaction::{is_cancel, look, sqlstate};
 use crate::postgres::timeout::within;
 use crate::schedule::pg_cron_is_here;
-use crate::target::load::exists;
+use crate::target::row::exists;
 use crate::target::{RecipeTable, Target};
 
 pub use index::references;

@@ -11,7 +11,7 @@ use crate::postgres::read::read_one;
 use crate::postgres::table::Table;
 use crate::schedule::jobs_of;
 use crate::target::TargetRow;
-use crate::target::load::row;
+use crate::target::row::row;
 
 /// A run comes close to a timeout once it takes more than half of it. A batched run is one statement, but no transaction. What
 /// settings say is `$3`, and in milliseconds `$4`.

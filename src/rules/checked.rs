@@ -11,8 +11,8 @@ use crate::rules::named::{look_at_policies, lost};
 use crate::target::check::find;
 use crate::target::leaf::leaves;
 use crate::target::limits::beyond;
-use crate::target::load::{row, row_of};
 use crate::target::mistake::Mistake;
+use crate::target::row::{row, row_of};
 use crate::target::{Target, TargetRow};
 
 /// The role, unless it is a superuser, and whether it may name all of the tables that there are.

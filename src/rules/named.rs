@@ -7,8 +7,8 @@ use crate::postgres::now::rows_now;
 use crate::postgres::subtransaction::{briefly, raise_again, reported, sqlstate};
 use crate::rules::policy::{Names, is_unreadable, obeyed_first};
 use crate::target::expression::writes_expressions;
-use crate::target::load::row_of;
 use crate::target::meaning::Change;
+use crate::target::row::row_of;
 use crate::target::steady::glance;
 use crate::target::{Target, TargetRow};
 

@@ -19,7 +19,7 @@ use crate::remove::watch::Watch;
 use crate::run::parts::remove_parts;
 use crate::run::smaller::or_smaller;
 use crate::run::{cancel, governor, ground, refused, tempo};
-use crate::target::load::row;
+use crate::target::row::row;
 use crate::target::steady::{Lock, steady};
 use crate::target::{Target, guard};
 

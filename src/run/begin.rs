@@ -6,7 +6,7 @@ use crate::postgres::nodes::refuse_on_worker_node;
 use crate::postgres::read::{read_one, refuse_read_only};
 use crate::run::lock::{self, Span};
 use crate::run::prepare::cannot_be_prepared;
-use crate::target::load::exists;
+use crate::target::row::exists;
 
 /// Locks a target for a run, and marks its runs that have not ended as interrupted. Errors: 22004, 42704, 25006, 55P03, 55000 (on a worker
 /// node of Citus), 0A000 (over a replication connection, whose process takes the signal of a stop as one that the server is shut down).

@@ -20,7 +20,7 @@ use crate::run::stop;
 use crate::run::ticks::{self, Kind, Lock};
 use crate::run::wait::sleep;
 use crate::run::worker::connected;
-use crate::target::load::row;
+use crate::target::row::row;
 
 /// How long a run waits before it lets those of other targets go on.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -10,7 +10,7 @@ use crate::schedule::quiet_hours::{Hour, hours, quietest};
 use crate::schedule::statement::call_to_schedule;
 use crate::schedule::work::told;
 use crate::target::TargetRow;
-use crate::target::load::row;
+use crate::target::row::row;
 
 /// The schedule that follows.
 pub const AUTO: &str = "auto";

@@ -23,7 +23,7 @@ use crate::schedule::pg_cron::{
     warn_of_pause, warn_of_time_zone,
 };
 use crate::schedule::statement::{cannot_place, command_of_tick, pg_cron_is_absent};
-use crate::target::load::exists;
+use crate::target::row::exists;
 
 pub use home::{database, pg_cron_elsewhere, pg_cron_is_here};
 pub use jobs::{Job, all_jobs_of, job_of, jobs, jobs_of, period_of_job, ticking};

@@ -3,7 +3,7 @@ use pgrx::spi::SpiHeapTupleData;
 
 use crate::extension;
 use crate::postgres::error::{Result, spi};
-use crate::target::load::row;
+use crate::target::row::row;
 
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 

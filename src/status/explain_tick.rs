@@ -5,7 +5,7 @@ use crate::extension;
 use crate::postgres::error::Result;
 use crate::postgres::now::one_now;
 use crate::schedule::auto;
-use crate::target::load::row;
+use crate::target::row::row;
 
 /// Says in sentences what the last tick has decided about a target, and why, and where its job is that follows the quietest hour. Reads only. Errors: 22004, 42704 (unknown target).
 #[pg_extern(stable)]

@@ -11,10 +11,10 @@ use crate::postgres::subtransaction::{briefly, sqlstate};
 use crate::postgres::table::{Column, Table};
 use crate::postgres::wal::WalCompression;
 use crate::target::leaf::leaves;
-use crate::target::load::row;
 use crate::target::mistake::Mistake;
 use crate::target::nearest::nearest;
 use crate::target::passed_over::{PassedOver, passed_over};
+use crate::target::row::row;
 use crate::target::{Target, TargetRow};
 
 /// Checks that the tables, columns and values that a target names exist and can be used. All mistakes are one error. Errors:

@@ -1,27 +1,21 @@
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
-use backlog_cleanup_report::DEFAULT_TARGET;
 use pgrx::prelude::*;
-use pgrx::spi::quote_literal;
 
 use crate::extension;
 use crate::postgres::analysed::is_scalar;
-use crate::postgres::error::{Result, error, required};
+use crate::postgres::error::Result;
 use crate::postgres::expression::Expression;
-use crate::postgres::now::{one_now, rows_now};
-use crate::postgres::owner::reading_as_owner_of;
-use crate::postgres::read::read_one;
 use crate::postgres::search_path::with_temporary_last;
-use crate::postgres::settings::set_local;
-use crate::postgres::subtransaction::briefly;
 use crate::postgres::table::{Column, Table};
 use crate::target::column::{Part, document};
 use crate::target::expression::{self, is_expression};
 use crate::target::id::Id;
+use crate::target::instead::{PRIMARY_KEY, TIMES, columns, instant_of_number, look_at_columns, no_column};
 use crate::target::mistake::Mistake;
-use crate::target::nearest::nearest;
 use crate::target::own::FINGERPRINT;
+use crate::target::row::row;
 use crate::target::{Ledger, RecipeTable, Target, TargetRow, Users, trust};
 
 impl Target {
@@ -62,6 +56,17 @@ pub struct Missed {
     pub mistakes: Vec<Mistake>,
 }
 
+/// The table of a target, and the target's `lock_timeout` in milliseconds; nothing else is checked.
+/// Errors: 22004, 42704, 42P01, 42501.
+pub fn table(name: Option<&str>) -> Result<(Table, i64)> {
+    let row = row(name)?;
+    let found = extension::as_owner(|| row.find("generations_table", &row.generations_table, TABLES))?;
+    match found {
+        Ok(table) => Ok((table, row.lock_timeout)),
+        Err(_) => Target::load(name).map(|target| (target.table, row.lock_timeout)),
+    }
+}
+
 /// Looks for what a row names, and collects the mistakes.
 struct Search<'a> {
     row: &'a TargetRow,
@@ -71,6 +76,9 @@ struct Search<'a> {
 const TABLES: &str = "rpf";
 const TABLES_AND_VIEWS: &str = "rpfvm";
 const WRITABLE: &str = "rpfv";
+
+/// The defaults of `recipes_table`, `users_table` and `ledger_table`, which few have.
+const PLATFORM: [&str; 3] = ["public.recipes", "public.users", "public.credit_transactions"];
 
 impl Search<'_> {
     fn target(self) -> Result<std::result::Result<Target, Missed>> {
@@ -511,209 +519,5 @@ impl Target {
             }
         }
         Ok(reads)
-    }
-}
-
-impl TargetRow {
-    /// Finds the table `written`, the value of column `key`, of one of these kinds (`pg_class.relkind`).
-    fn find(&self, key: &'static str, written: &str, kinds: &str) -> Result<std::result::Result<Table, Mistake>> {
-        let look = "SELECT oid::regclass FROM pg_class WHERE relkind IN ('r', 'p', 'f')";
-        let mistake = |sqlstate, wrong| Mistake::new(sqlstate, key, wrong, look.into());
-        let Some(found) = Table::find(written)? else {
-            let wrong = match written {
-                // What `sql/dump.sql` writes.
-                "not_restored" => {
-                    "a dump has brought its policies, and not the target: restore backlog_cleanup.target of that dump"
-                        .to_owned()
-                }
-                _ => format!("table \"{written}\" does not exist"),
-            };
-            let wrong = mistake(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, wrong);
-            let like = tables_like(written, kinds)?;
-            let wrong = wrong.there_are("tables of such a name", &like, written).or_only(&like);
-            return Ok(Err(match (self.name.as_str(), written) {
-                // As CREATE EXTENSION makes it.
-                (DEFAULT_TARGET, "public.generations") if like.is_empty() => {
-                    wrong.or_another_target(others(&self.name)?)
-                }
-                _ => wrong,
-            }));
-        };
-        if !kinds.contains(found.kind as u8 as char) {
-            let kind = kind(found.kind);
-            let wrong =
-                mistake(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{written}\" is {kind}, not a table"));
-            let read = read_by(&found, kinds)?;
-            return Ok(Err(wrong.there_are("tables that it reads", &read, written).or_only(&read)));
-        }
-        // After DROP and CREATE, or if a schema was renamed, the name means another table.
-        let Some(named_by) = &self.named_by else { return Ok(Ok(found)) };
-        let may = "SELECT pg_has_role(oid, $2, 'USAGE') FROM pg_roles WHERE rolname::text = $1";
-        if one_now::<bool>(may, &[named_by.as_str().into(), found.owner.into()])? == Some(true) {
-            return Ok(Ok(found));
-        }
-        let wrong = match named_by.as_str() {
-            "" => format!("the role that named table \"{written}\" does not exist any more"),
-            role => format!("table \"{written}\" does not belong to role \"{role}\", which named it"),
-        };
-        // For a superuser, after a look at the table. What else the role wrote was allowed by the same right.
-        let look = self.set("named_by", "NULL, throttle_query = NULL, search_path = NULL");
-        Ok(Err(Mistake::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, key, wrong, look)))
-    }
-}
-
-/// The expression that reads a number as an instant: seconds since 1970, or parts of one as large as the first of its rows.
-fn instant_of_number(column: &Column, table: &Table) -> Option<String> {
-    let numbers = [pg_sys::INT4OID, pg_sys::INT8OID, pg_sys::NUMERICOID, pg_sys::FLOAT8OID];
-    if !numbers.contains(&column.type_oid) {
-        return None;
-    }
-    let name = &column.name;
-    let first = format!(
-        "SELECT pg_catalog.max(instant)::pg_catalog.float8 FROM (SELECT {name} FROM {} WHERE {name} IS NOT NULL LIMIT 100) rows (instant)",
-        table.name
-    );
-    let first =
-        briefly(|| reading_as_owner_of(table, || read_one::<f64>(&first, &[]))).ok().flatten().unwrap_or_default();
-    Some(match first {
-        // From the year 5138 on, seconds would be as large.
-        ..1e11 => format!("(to_timestamp({name}))"),
-        ..1e14 => format!("(to_timestamp({name} / 1000.0))"),
-        _ => format!("(to_timestamp({name} / 1000000.0))"),
-    })
-}
-
-/// The defaults of `recipes_table`, `users_table` and `ledger_table`, which few have.
-const PLATFORM: [&str; 3] = ["public.recipes", "public.users", "public.credit_transactions"];
-
-fn kind(relkind: i8) -> &'static str {
-    match relkind as u8 {
-        b'v' => "a view",
-        b'm' => "a materialized view",
-        b'S' => "a sequence",
-        b'i' | b'I' => "an index",
-        b'c' => "a composite type",
-        _ => "something else",
-    }
-}
-
-/// Tables whose name is like `written`, in any schema; those of an extension only in the schema that `written` has.
-fn tables_like(written: &str, kinds: &str) -> Result<Vec<String>> {
-    const TABLES: &str = "
-        SELECT relname::text, oid::regclass::text FROM pg_class
-        WHERE strpos($1, relkind::text) > 0 AND relpersistence <> 't'
-          AND relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema')
-          AND (starts_with($2, relnamespace::regnamespace || '.')
-               OR NOT EXISTS (SELECT FROM pg_depend WHERE (classid, objid, deptype) = ('pg_class'::regclass, pg_class.oid, 'e')))
-        ORDER BY 1, 2";
-    let tables = rows_now(TABLES, &[kinds.into(), written.into()], |row| {
-        Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default()))
-    })?;
-    let (mut names, qualified): (Vec<String>, Vec<String>) = tables.iter().cloned().unzip();
-    if let Some(table) = nearest(written, &qualified) {
-        return Ok(vec![table.clone()]);
-    }
-    names.dedup();
-    let name = written.rsplit('.').next().unwrap_or_default().trim_matches('"');
-    let near = nearest(name, &names);
-    Ok(tables.iter().filter(|(name, _)| Some(name) == near).map(|(_, qualified)| qualified.clone()).collect())
-}
-
-/// The names of the other targets.
-fn others(name: &str) -> Result<Vec<String>> {
-    const OTHERS: &str = "SELECT array_agg(name ORDER BY name) FROM backlog_cleanup.target WHERE name <> $1";
-    Ok(one_now::<Vec<String>>(OTHERS, &[name.into()])?.unwrap_or_default())
-}
-
-/// The tables that a view reads.
-fn read_by(view: &Table, kinds: &str) -> Result<Vec<String>> {
-    const TABLES: &str = "
-        SELECT array_agg(DISTINCT c.oid::regclass::text ORDER BY c.oid::regclass::text)
-        FROM pg_rewrite r
-        JOIN pg_depend d ON (d.classid, d.objid, d.refclassid) = ('pg_rewrite'::regclass, r.oid, 'pg_class'::regclass)
-        JOIN pg_class c ON c.oid = d.refobjid
-        WHERE r.ev_class = $1 AND strpos($2, c.relkind::text) > 0";
-    Ok(one_now::<Vec<String>>(TABLES, &[view.oid.into(), kinds.into()])?.unwrap_or_default())
-}
-
-const ANY_COLUMN: &str = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
-    WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
-const TIMES: &str = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
-    WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype)";
-const PRIMARY_KEY: &str = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
-    JOIN pg_index ON indrelid = attrelid AND indisprimary AND attnum = ANY (indkey) WHERE attrelid = $1";
-
-fn columns(table: &Table, which: &'static str) -> Result<Vec<String>> {
-    Ok(one_now::<Vec<String>>(which, &[table.oid.into()])?.unwrap_or_default())
-}
-
-fn no_column(key: &'static str, written: &str, table: &Table) -> Result<Mistake> {
-    let wrong = format!("column \"{written}\" of {} does not exist", table.name);
-    let mistake = Mistake::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, key, wrong, look_at_columns(table));
-    Ok(mistake.there_are("columns", &columns(table, ANY_COLUMN)?, written))
-}
-
-fn look_at_columns(table: &Table) -> String {
-    format!(
-        "SELECT attname, atttypid::regtype FROM pg_attribute WHERE attrelid = {}::regclass AND attnum > 0 AND NOT attisdropped",
-        quote_literal(&table.name)
-    )
-}
-
-/// The row of a target, whether its tables exist or not. Errors: 22004, 42704.
-pub fn row(name: Option<&str>) -> Result<TargetRow> {
-    let name = required(name, "target", "SELECT name FROM backlog_cleanup.target")?;
-    const ROW: &str = "
-        SELECT to_jsonb(t) || jsonb_build_object(
-                   'lock_timeout_ms', ceil(extract(epoch FROM t.lock_timeout) * 1000)::bigint)
-        FROM backlog_cleanup.target t WHERE t.name = $1";
-    let read = || {
-        // The target's own is not known yet. An admin can lock the table.
-        // SAFETY: a setting, read by the one thread of a backend.
-        if unsafe { pg_sys::LockTimeout } == 0 {
-            set_local("lock_timeout", "5s");
-        }
-        one_now::<pgrx::JsonB>(ROW, &[name.into()])
-    };
-    let row = extension::as_owner(read)?.ok_or_else(|| {
-        error(
-            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("target \"{name}\" does not exist"),
-            "SELECT name FROM backlog_cleanup.target".into(),
-        )
-    })?;
-    read_row(name, row.0)
-}
-
-/// The row that a target had or is to have, from its `to_jsonb`. Its `lock_timeout` is not read.
-pub fn row_of(name: &str, mut row: serde_json::Map<String, serde_json::Value>) -> Result<TargetRow> {
-    row.insert("lock_timeout_ms".into(), 0.into());
-    read_row(name, row.into())
-}
-
-fn read_row(name: &str, document: serde_json::Value) -> Result<TargetRow> {
-    let row = serde_json::from_value::<TargetRow>(document.clone()).map_err(|failure| {
-        error(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("target \"{name}\" cannot be read: {failure}"),
-            "ALTER EXTENSION backlog_cleanup UPDATE".into(),
-        )
-    })?;
-    Ok(TargetRow { document, ..row })
-}
-
-/// The name of a target that exists. Errors: 22004, 42704.
-pub fn exists(name: Option<&str>) -> Result<String> {
-    row(name).map(|row| row.name)
-}
-
-/// The table of a target, and the target's `lock_timeout` in milliseconds; nothing else is checked.
-/// Errors: 22004, 42704, 42P01, 42501.
-pub fn table(name: Option<&str>) -> Result<(Table, i64)> {
-    let row = row(name)?;
-    let found = extension::as_owner(|| row.find("generations_table", &row.generations_table, TABLES))?;
-    match found {
-        Ok(table) => Ok((table, row.lock_timeout)),
-        Err(_) => Target::load(name).map(|target| (target.table, row.lock_timeout)),
     }
 }

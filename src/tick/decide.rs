@@ -8,7 +8,7 @@ use crate::history::run::WHOLE_AND_DONE;
 use crate::postgres::error::Result;
 use crate::postgres::now::one_now;
 use crate::run::{early, lock};
-use crate::target::load::row;
+use crate::target::row::row;
 use crate::tick::decision::Decision;
 
 /// So many hours make a baseline.

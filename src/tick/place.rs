@@ -5,7 +5,7 @@ use crate::schedule::auto::{self, AutoJob, Place};
 use crate::schedule::database;
 use crate::schedule::quiet_hours::hours;
 use crate::target::TargetRow;
-use crate::target::load::row;
+use crate::target::row::row;
 use crate::tick::decision::Decision;
 
 /// A job moves at most so often, in seconds, and so many hours at once.

@@ -12,7 +12,7 @@ use crate::postgres::now::one_now;
 use crate::schedule::period_of_job;
 use crate::status::alerts::measured::{Measured, Value, measured};
 use crate::status::alerts::rule::Rule;
-use crate::target::load::row;
+use crate::target::row::row;
 
 /// Counts from when the target was made or renamed where no run has ended well since. `$2` the hours of a period, `$3` why, `$4` a fix, `$5` the
 /// period in words.

@@ -13,7 +13,7 @@ use crate::extension;
 use crate::postgres::error::{Result, error, required};
 use crate::postgres::read::read_one;
 use crate::schedule::call;
-use crate::target::load::exists;
+use crate::target::row::exists;
 
 /// Tells what has happened to a target in the last so long, by its samples, runs and alerts: a page of at most 80 columns for psql,
 /// or the same as Markdown. Reads none of the target's rows. Errors: 22004, 22023 (`since` is not from 1 hour to 3 years; an unknown
