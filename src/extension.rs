@@ -3,8 +3,8 @@
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 
+use crate::postgres::acting::acting_as;
 use crate::postgres::error::{Result, error};
-use crate::postgres::owner::acting_as;
 use crate::postgres::read::read_one;
 
 /// Does `work` on the extension's own tables as their owner. The search path is `pg_catalog, pg_temp`: inside, plain SQL

@@ -4,9 +4,9 @@ use pgrx::spi::quote_literal;
 
 use crate::obstacles::problem::{Problem, Status, problems};
 use crate::obstacles::used::on_tables;
+use crate::postgres::acting::acting_as;
 use crate::postgres::error::Result;
 use crate::postgres::nodes::{SHARDS, asked, has_nodes};
-use crate::postgres::owner::acting_as;
 use crate::postgres::read::read_one;
 use crate::target::Target;
 use crate::target::leaf::leaves;

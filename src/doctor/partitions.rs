@@ -7,9 +7,16 @@ use crate::postgres::read::read_one;
 use crate::rules::policy::{Cutoff, Policy};
 use crate::target::Target;
 
-/// Finds partitions by time that are older than all that a run leaves there: to drop one takes no time, and leaves no dead rows.
+/// So many partitions are named.
+const NAMED: usize = 5;
+
+/// Finds partitions by time that are older than all that policies keep there: to drop one takes no time, and leaves no dead rows. Says
+/// nothing where a removal is more than that: a ledger has it, a trigger or a rule fires, rows are referenced, or are on another server.
 pub fn expired(target: &Target) -> Result<Vec<Problem>> {
     let policies = Policy::all(target)?;
+    if target.ledger.is_some() {
+        return Ok(Vec::new());
+    }
     let Some(cutoff) = policies.iter().map(of_all_rows).min().flatten().and_then(Cutoff::instant) else {
         return Ok(Vec::new());
     };
@@ -20,23 +27,29 @@ pub fn expired(target: &Target) -> Result<Vec<Problem>> {
                 FROM pg_partitioned_table p
                 JOIN pg_inherits i ON i.inhparent = p.partrelid AND NOT i.inhdetachpending
                 JOIN pg_class c ON c.oid = i.inhrelid
-                WHERE p.partrelid = $1 AND p.partstrat = 'r' AND p.partnatts = 1 AND p.partattrs[0] = $2 AND $2 > 0) parts
-          WHERE bound <= ({})",
+                WHERE p.partrelid = $1 AND p.partstrat = 'r' AND p.partnatts = 1 AND p.partattrs[0] = $2 AND $2 > 0 AND c.relkind = 'r') parts
+          WHERE bound <= ({})
+            AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid IN ($1, parts.oid) AND NOT tgisinternal AND tgtype & 8 <> 0) -- TRIGGER_TYPE_DELETE
+            AND NOT EXISTS (SELECT FROM pg_rewrite WHERE ev_class IN ($1, parts.oid) AND ev_type = '4')
+            AND NOT EXISTS (SELECT FROM pg_constraint WHERE confrelid IN ($1, parts.oid) AND contype = 'f')",
         failed_at.sql_type,
         target.as_failed_at(cutoff)
     );
     let arguments = [target.table.oid.into(), failed_at.number.into()];
     let found = extension::as_owner(|| read_one::<Vec<String>>(&partitions, &arguments))?.unwrap_or_default();
-    let [first, others @ ..] = &found[..] else { return Ok(Vec::new()) };
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (named, others) = found.split_at(found.len().min(NAMED));
     let others = match others.len() {
         0 => String::new(),
         others => format!(" and {}", counted(others as i64, "other partition")),
     };
     let is_all = target.account_column.is_none() && target.status.is_none() && target.meets.is_none();
-    let besides = if is_all { "" } else { " with their rows out of scope" };
     let detail = format!(
-        "runs keep no row in scope of partition {first}{others}; DROP TABLE takes no time and leaves no dead rows: \
-         decide whether such partitions may go{besides}"
+        "policies keep no row in scope of {}{others}; DROP TABLE takes no time and leaves no dead rows: decide whether such partitions may go{}",
+        named.join(", "),
+        if is_all { "" } else { " with their rows out of scope" }
     );
     Ok(vec![Problem { status: Status::Ok, detail, fix: None }])
 }

@@ -1,14 +1,41 @@
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 
-/// A value as its type's output function writes it.
+/// How dates, intervals and floats are written, as the session has set it. While this lives they are written as every session reads them.
+struct Styles {
+    date: c_int,
+    interval: c_int,
+    digits: c_int,
+}
+
+impl Styles {
+    fn set(date: c_int, interval: c_int, digits: c_int) -> Styles {
+        // SAFETY: the variables of settings, in the one thread of a backend; each value is one that the setting can have.
+        unsafe {
+            Styles {
+                date: std::mem::replace(&mut *(&raw mut pg_sys::DateStyle), date),
+                interval: std::mem::replace(&mut *(&raw mut pg_sys::IntervalStyle), interval),
+                digits: std::mem::replace(&mut *(&raw mut pg_sys::extra_float_digits), digits),
+            }
+        }
+    }
+}
+
+impl Drop for Styles {
+    fn drop(&mut self) {
+        std::mem::forget(Styles::set(self.date, self.interval, self.digits));
+    }
+}
+
+/// A value as its type's output function writes it, whatever the session has set.
 ///
 /// # Safety
 ///
 /// `value` is of type `type_oid`, and not NULL.
 pub unsafe fn text_of(value: pg_sys::Datum, type_oid: pg_sys::Oid) -> String {
+    let _styles = Styles::set(pg_sys::USE_ISO_DATES as c_int, pg_sys::INTSTYLE_POSTGRES as c_int, 1);
     // SAFETY: the caller's; an output function returns a C string.
     unsafe {
         let (mut output, mut is_varlena) = (pg_sys::InvalidOid, false);

@@ -1,6 +1,8 @@
 //! What PostgreSQL gives: errors, statements, tables, roles, subtransactions. Knows nothing of this extension's tables.
 
+pub mod acting;
 pub mod advisory;
+mod alike;
 pub mod analysed;
 pub mod arguments;
 pub mod block;

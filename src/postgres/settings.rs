@@ -1,4 +1,4 @@
-use std::cell::OnceCell;
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::OnceLock;
 
@@ -42,8 +42,23 @@ static CHECK_OF_ENCODING: OnceLock<
     unsafe extern "C-unwind" fn(*mut *mut c_char, *mut *mut c_void, pg_sys::GucSource::Type) -> bool,
 > = OnceLock::new();
 
-/// Has PostgreSQL refuse to set what ends the session in a security-restricted operation: code of a table's owner runs in one. Called once,
-/// when the library is loaded.
+thread_local! {
+    static IS_RESTRICTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does `work` while code of others may run in it: that cannot set what would end the session.
+pub fn restricted<T>(work: impl FnOnce() -> T) -> T {
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            IS_RESTRICTED.set(self.0);
+        }
+    }
+    let _before = Before(IS_RESTRICTED.replace(true));
+    work()
+}
+
+/// Has PostgreSQL refuse to set what ends the session within `restricted`. Called once, when the library is loaded.
 pub fn restrict() {
     // SAFETY: the record lives as long as the process, which has one thread, and is a string's.
     unsafe {
@@ -78,7 +93,7 @@ pub fn restrict() {
 unsafe extern "C-unwind" fn is_free<T>(_: *mut T, _: *mut *mut c_void, _: pg_sys::GucSource::Type) -> bool {
     // SAFETY: reads what the session is in, and writes what belongs to a check that refuses.
     unsafe {
-        if !pg_sys::InSecurityRestrictedOperation() {
+        if !IS_RESTRICTED.get() || !pg_sys::InSecurityRestrictedOperation() {
             return true;
         }
         pg_sys::GUC_check_errcode(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE as i32);
@@ -88,7 +103,7 @@ unsafe extern "C-unwind" fn is_free<T>(_: *mut T, _: *mut *mut c_void, _: pg_sys
     false
 }
 
-/// Refuses an encoding where code of others runs, and checks it anywhere else.
+/// Refuses another encoding where code of others runs, and checks it anywhere else.
 ///
 /// # Safety
 ///
@@ -99,7 +114,11 @@ unsafe extern "C-unwind" fn is_free_encoding(
     source: pg_sys::GucSource::Type,
 ) -> bool {
     // SAFETY: the arguments are those of PostgreSQL.
-    unsafe { is_free(value, extra, source) && CHECK_OF_ENCODING.get().is_none_or(|check| check(value, extra, source)) }
+    unsafe {
+        let is_other = (*value).is_null() || pg_sys::pg_char_to_encoding(*value) != pg_sys::pg_get_client_encoding();
+        (!is_other || is_free(value, extra, source))
+            && CHECK_OF_ENCODING.get().is_none_or(|check| check(value, extra, source))
+    }
 }
 
 /// The record of a configuration parameter; null if this version has none of that name.
@@ -108,7 +127,7 @@ unsafe extern "C-unwind" fn is_free_encoding(
 ///
 /// Only what PostgreSQL itself leaves to change may be changed in it.
 #[cfg(not(feature = "pg15"))]
-unsafe fn record(name: &CStr) -> *mut pg_sys::config_generic {
+pub unsafe fn record(name: &CStr) -> *mut pg_sys::config_generic {
     // SAFETY: the name ends with a zero, and nothing is raised.
     unsafe { pg_sys::find_option(name.as_ptr(), false, true, pg_sys::DEBUG5 as i32) }
 }
@@ -119,58 +138,13 @@ unsafe fn record(name: &CStr) -> *mut pg_sys::config_generic {
 ///
 /// As above.
 #[cfg(feature = "pg15")]
-unsafe fn record(name: &CStr) -> *mut pg_sys::config_generic {
+pub unsafe fn record(name: &CStr) -> *mut pg_sys::config_generic {
     // SAFETY: PostgreSQL has so many records, each with a name.
     unsafe {
         let count = pg_sys::GetNumConfigOptions() as usize;
         let records = std::slice::from_raw_parts(pg_sys::get_guc_variables(), count);
         let is_it = |record: &&*mut pg_sys::config_generic| CStr::from_ptr((***record).name) == name;
         records.iter().find(is_it).map_or(std::ptr::null_mut(), |record| *record)
-    }
-}
-
-/// What code can depend on, each with a value that no caller decides about. PostgreSQL's own, but `log_timezone`, which only the server's
-/// configuration sets.
-const SEEN_ALIKE: [(&CStr, &str); 8] = [
-    (c"TimeZone", "log_timezone"),
-    (c"DateStyle", "ISO, MDY"),
-    (c"default_text_search_config", "pg_catalog.simple"),
-    (c"xmloption", "content"),
-    (c"xmlbinary", "base64"),
-    (c"lc_time", "C"),
-    (c"lc_numeric", "C"),
-    (c"gin_fuzzy_search_limit", "0"),
-];
-
-thread_local! {
-    static RECORDS: OnceCell<[*mut pg_sys::config_generic; SEEN_ALIKE.len()]> = const { OnceCell::new() };
-}
-
-/// Sets what code can depend on as the server's or the database's configuration has it, whatever the session has set, until the
-/// innermost `with_settings` ends. Where the role or the client has a configuration of its own, PostgreSQL's own value stands in.
-pub fn see_alike() {
-    // SAFETY: each has a record.
-    let records = RECORDS.with(|records| *records.get_or_init(|| SEEN_ALIKE.map(|(name, _)| unsafe { record(name) })));
-    for ((name, otherwise), record) in SEEN_ALIKE.iter().zip(records) {
-        let name = name.to_str().unwrap_or_default();
-        // SAFETY: the records live as long as the process.
-        let (source, of_reset) = unsafe { ((*record).source, (*record).reset_source) };
-        if of_reset > pg_sys::GucSource::PGC_S_DATABASE {
-            let otherwise = if *otherwise == "log_timezone" { current(otherwise) } else { (*otherwise).into() };
-            set_local(name, &otherwise);
-        } else if source != of_reset {
-            call(name, None, pg_sys::GucContext::PGC_USERSET, pg_sys::GucAction::GUC_ACTION_SAVE, true, 0);
-        }
-    }
-}
-
-/// The value of a configuration parameter.
-fn current(name: &str) -> String {
-    let name = CString::new(name).unwrap_or_default();
-    // SAFETY: the string ends with a zero; the value is copied before anything can change it.
-    unsafe {
-        let current = pg_sys::GetConfigOption(name.as_ptr(), true, false);
-        if current.is_null() { String::new() } else { CStr::from_ptr(current).to_string_lossy().into_owned() }
     }
 }
 
@@ -182,6 +156,11 @@ pub fn is(name: &str, value: &str) -> bool {
         let current = pg_sys::GetConfigOption(name.as_ptr(), true, false);
         !current.is_null() && CStr::from_ptr(current).to_bytes() == value.as_bytes()
     }
+}
+
+/// Resets a parameter that anyone may set until the innermost `with_settings` ends.
+pub fn reset_local(name: &str) {
+    call(name, None, pg_sys::GucContext::PGC_USERSET, pg_sys::GucAction::GUC_ACTION_SAVE, true, 0);
 }
 
 /// Whether a superuser could give a configuration parameter this value.

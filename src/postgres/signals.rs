@@ -10,26 +10,26 @@ unsafe extern "C" {
     fn sigaction(signal: c_int, action: *const c_void, before: *mut c_void) -> c_int;
 }
 
-/// SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGPIPE, SIGALRM, SIGTERM and SIGCHLD, by their numbers on Linux: a backend acts on each of
-/// them, or ignores it (`PostgresMain`).
-const SIGNALS: [c_int; 9] = [1, 2, 3, 10, 12, 13, 14, 15, 17];
+/// Those of POSIX, by their numbers; SIGKILL and SIGSTOP cannot be handled. PostgreSQL handles or ignores a dozen of them.
+const SIGNALS: std::ops::RangeInclusive<c_int> = 1..=31;
 
-/// What the process does with the signals that cancel, end and wake it.
-pub struct Signals([Action; SIGNALS.len()]);
+/// What the process does with signals.
+pub struct Signals(Vec<(c_int, Action)>);
 
 impl Signals {
     pub fn now() -> Signals {
-        Signals(SIGNALS.map(|signal| {
+        let now = |signal| {
             let mut action = Action([0; 256]);
             // SAFETY: writes an action into a place that is large enough.
-            unsafe { sigaction(signal, std::ptr::null(), (&raw mut action).cast()) };
-            action
-        }))
+            let done = unsafe { sigaction(signal, std::ptr::null(), (&raw mut action).cast()) };
+            (done == 0).then_some((signal, action))
+        };
+        Signals(SIGNALS.filter_map(now).collect())
     }
 
     /// Gives them back what they did: languages such as PL/Perl let any code ignore them.
     pub fn give_back(&self) {
-        for (signal, action) in SIGNALS.iter().zip(&self.0) {
+        for (signal, action) in &self.0 {
             // SAFETY: the action is one that `sigaction` has written.
             unsafe { sigaction(*signal, (&raw const *action).cast(), std::ptr::null_mut()) };
         }

@@ -3,7 +3,6 @@ use pgrx::spi::quote_literal;
 use pgrx::{direct_function_call, pg_sys};
 
 use crate::postgres::datum::instant_as_text;
-use crate::postgres::settings::{set_local, with_settings};
 use crate::postgres::table::Column;
 use crate::target::Target;
 
@@ -38,11 +37,7 @@ impl Target {
         let type_oid = self.failed_at.type_oid;
         let at = read_instant(instant);
         let at = if type_oid == pg_sys::TIMESTAMPOID { self.local_time(at) } else { at };
-        let text = with_settings(|| {
-            set_local("DateStyle", "ISO");
-            instant_as_text(at, type_oid)
-        });
-        format!("{}::{}", quote_literal(text), self.failed_at.sql_type)
+        format!("{}::{}", quote_literal(instant_as_text(at, type_oid)), self.failed_at.sql_type)
     }
 
     /// The local time of an instant in the target's time zone. When clocks go back, the times of one hour come twice, and PostgreSQL

@@ -218,13 +218,13 @@ fn partitions_that_a_run_would_empty_are_named_where_policies_keep_nothing() {
     let nothing = "ok: no partition could be dropped instead of removing its rows";
     let found = said(&mut client, "SET TimeZone = 'Pacific/Kiritimati'; SET DateStyle = 'German, DMY'");
     // The third day has ended three days ago in the afternoon only.
-    let others = ["1 other partition", "2 other partitions"].map(|others| {
+    let expected = ["event_5, public.event_4", "event_5, public.event_4, public.event_3"].map(|partitions| {
         format!(
-            "ok: runs keep no row in scope of partition public.event_5 and {others}; DROP TABLE takes no time and leaves no dead rows: \
+            "ok: policies keep no row in scope of public.{partitions}; DROP TABLE takes no time and leaves no dead rows: \
              decide whether such partitions may go"
         )
     });
-    assert!(others.contains(&found), "{found}");
+    assert!(expected.contains(&found), "{found}");
     let found = said(&mut client, "UPDATE backlog_cleanup.target SET status_column = 'state' WHERE name = 'e'");
     assert!(found.ends_with("may go with their rows out of scope"), "{found}");
     let held = "SELECT backlog_cleanup_set_policy('mail', enabled => false, target => 'e')";
@@ -233,5 +233,25 @@ fn partitions_that_a_run_would_empty_are_named_where_policies_keep_nothing() {
     assert_eq!(said(&mut client, "SELECT backlog_cleanup_set_policy(keep => 1, target => 'e')"), nothing);
     let found =
         said(&mut client, "SELECT backlog_cleanup_set_policy(max_keep_age => '4 days 12 hours', target => 'e')");
-    assert!(found.contains("partition public.event_5;"), "{found}");
+    assert!(found.contains("of public.event_5;"), "{found}");
+    // What would go without a word, or not go at all.
+    for (besides, without) in [
+        (
+            "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+             CREATE TRIGGER tell BEFORE DELETE ON event FOR EACH ROW EXECUTE FUNCTION tell()",
+            "DROP TRIGGER tell ON event",
+        ),
+        ("CREATE RULE other AS ON DELETE TO event_5 DO ALSO SELECT 1", "DROP RULE other ON event_5"),
+        (
+            "ALTER TABLE event_5 ADD UNIQUE (id); CREATE TABLE of_event (id bigint REFERENCES event_5 (id))",
+            "DROP TABLE of_event",
+        ),
+        (
+            "UPDATE backlog_cleanup.target SET ledger_table = 'public.credit_transactions', account_column = 'queue', account = 'a' WHERE name = 'e'",
+            "UPDATE backlog_cleanup.target SET ledger_table = NULL WHERE name = 'e'",
+        ),
+    ] {
+        assert_eq!(said(&mut client, besides), nothing, "{besides}");
+        assert_eq!(said(&mut client, without), found, "{without}");
+    }
 }

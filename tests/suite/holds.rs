@@ -270,6 +270,25 @@ fn a_policy_that_comes_before_a_hold_and_takes_rows_out_of_it_is_told() {
     }
     let (status, detail, fix) = finding(&mut client, "policy");
     assert!(status == "warn" && fix.is_none() && detail.contains("does not keep them"), "{detail}");
+    // A policy that comes from another target is told, and one whose target gets another name is not told again.
+    client
+        .batch_execute(
+            "CREATE TABLE job_of_u (LIKE job INCLUDING ALL); INSERT INTO job_of_u TABLE job;
+             INSERT INTO backlog_cleanup.target SELECT (jsonb_populate_record(t, '{\"name\": \"u\", \"generations_table\": \"public.job_of_u\"}')).*
+             FROM backlog_cleanup.target t WHERE name = 't';
+             DELETE FROM backlog_cleanup.policy WHERE target = 't' AND status IS NOT NULL;
+             SELECT backlog_cleanup_set_policy('a', status => 'dead', keep => 0, target => 'u')",
+        )
+        .unwrap();
+    warned(&mut client);
+    for (write, warnings) in [
+        ("UPDATE backlog_cleanup.policy SET target = 't' WHERE target = 'u' AND status = 'dead'", 1),
+        ("UPDATE backlog_cleanup.target SET name = 't2' WHERE name = 't'", 0),
+        ("UPDATE backlog_cleanup.target SET name = 't' WHERE name = 't2'", 0),
+    ] {
+        client.batch_execute(write).unwrap();
+        assert_eq!(warned(&mut client), warnings, "{write}");
+    }
     // A hold by both names keeps them.
     client
         .batch_execute("SELECT backlog_cleanup_set_policy('a', status => 'dead', enabled => false, target => 't')")

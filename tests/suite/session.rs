@@ -464,11 +464,13 @@ fn code_of_a_table_sets_nothing_that_ends_the_session() {
 fn signals_that_code_of_a_table_ignores_end_and_cancel_the_session_afterwards() {
     let cluster = Cluster::start("");
     let mut client = hostile(&cluster, "NULL");
+    // From its first batched run on, a session listens to who stops one.
+    client.batch_execute("CALL backlog_cleanup_run(max_rows => 1)").unwrap();
     client
         .batch_execute(
             "CREATE EXTENSION plperl;
              CREATE FUNCTION app.deaf() RETURNS text LANGUAGE plperl AS
-                 $$ $SIG{$_} = 'IGNORE' for qw(HUP INT QUIT USR1 USR2 ALRM TERM); return ''; $$;
+                 $$ $SIG{$_} = 'IGNORE' for qw(HUP INT QUIT USR1 USR2 ALRM TERM FPE XFSZ TTIN URG PROF CONT); return ''; $$;
              CREATE FUNCTION app.hear() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM app.deaf(); RETURN OLD; END';
              CREATE TRIGGER hear BEFORE DELETE ON generations FOR EACH ROW EXECUTE FUNCTION app.hear();
              ALTER TABLE recipes RENAME TO named;
@@ -478,15 +480,22 @@ fn signals_that_code_of_a_table_ignores_end_and_cancel_the_session_afterwards() 
         )
         .unwrap();
     let mut other = cluster.connect();
+    let pid: i32 = value(&mut client, "SELECT pg_backend_pid()");
+    let signals = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let lines = status.lines().filter(|line| line.starts_with("SigIgn") || line.starts_with("SigCgt"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = signals();
     for call in
         ["SELECT * FROM backlog_cleanup_status()", RUNS[0], "CALL backlog_cleanup_run('generations', 'emergency')"]
     {
         client.batch_execute(call).unwrap_or_else(|failure| panic!("{call}: {failure:?}"));
+        assert_eq!(signals(), before, "{call}");
         let slow = "SET statement_timeout = '100ms'; SELECT pg_sleep(5)";
         assert_eq!(refused(client.batch_execute(slow)).0, "57014", "{call}");
         client.batch_execute("RESET statement_timeout").unwrap();
     }
-    let pid: i32 = value(&mut client, "SELECT pg_backend_pid()");
     other.execute("SELECT pg_terminate_backend($1, 10000)", &[&pid]).unwrap();
     assert_eq!(number(&mut other, &format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}")), 0);
 }
