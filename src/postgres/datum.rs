@@ -15,9 +15,9 @@ impl Styles {
         // SAFETY: the variables of settings, in the one thread of a backend; each value is one that the setting can have.
         unsafe {
             Styles {
-                date: std::mem::replace(&mut *(&raw mut pg_sys::DateStyle), date),
-                interval: std::mem::replace(&mut *(&raw mut pg_sys::IntervalStyle), interval),
-                digits: std::mem::replace(&mut *(&raw mut pg_sys::extra_float_digits), digits),
+                date: (&raw mut pg_sys::DateStyle).replace(date),
+                interval: (&raw mut pg_sys::IntervalStyle).replace(interval),
+                digits: (&raw mut pg_sys::extra_float_digits).replace(digits),
             }
         }
     }

@@ -458,6 +458,16 @@ fn code_of_a_table_sets_nothing_that_ends_the_session() {
             ))
             .unwrap();
     }
+    // Nor does anything stand in the way of what is set already, or of what is not code of a target's table.
+    client
+        .batch_execute(
+            "CREATE OR REPLACE FUNCTION app.act() RETURNS trigger LANGUAGE plpgsql SET client_encoding = 'UTF8' AS $$BEGIN RETURN OLD; END$$;
+             CREATE TABLE other AS SELECT 'a'::text AS t;
+             CREATE FUNCTION norm(text) RETURNS text LANGUAGE plpgsql IMMUTABLE SET client_encoding = 'LATIN1' AS 'BEGIN RETURN lower($1); END';
+             CREATE INDEX ON other (norm(t)); REINDEX TABLE other; ANALYZE other; SELECT backlog_cleanup_emergency()",
+        )
+        .unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM generations"), 0);
 }
 
 #[test]
