@@ -189,16 +189,17 @@ AS $$
 DECLARE
     names text[];
 BEGIN
-    IF backlog_cleanup.restoring() THEN
+    IF backlog_cleanup.restoring()
+       -- A target that gets another name takes its policies along, by a foreign key: that acts as the extension's owner, who may see what an admin
+       -- may not.
+       OR NEW.target <> OLD.target AND pg_trigger_depth() > 1
+          AND CURRENT_USER::regrole = (SELECT relowner FROM pg_class WHERE oid = TG_RELID) THEN
         RETURN NEW;
     END IF;
     PERFORM backlog_cleanup.check_limits(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status, NEW.max_age, NEW.keep, NEW.max_keep_age);
     IF coalesce(NEW.recipe_id, NEW.failure_type, NEW.status) IS NULL
-       OR TG_OP = 'UPDATE' AND (NEW.recipe_id, NEW.failure_type, NEW.status)
-                               IS NOT DISTINCT FROM (OLD.recipe_id, OLD.failure_type, OLD.status)
-          -- If the target has only got another name, its foreign key does this as the extension's owner, who may see what an admin may not.
-          AND (NEW.target = OLD.target
-               OR pg_trigger_depth() > 1 AND CURRENT_USER::regrole = (SELECT relowner FROM pg_class WHERE oid = TG_RELID)) THEN
+       OR TG_OP = 'UPDATE' AND (NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status)
+                               IS NOT DISTINCT FROM (OLD.target, OLD.recipe_id, OLD.failure_type, OLD.status) THEN
         RETURN NEW;
     END IF;
     names := backlog_cleanup.written_names(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status);

@@ -48,7 +48,7 @@ pub fn see_alike() -> Result<()> {
     Ok(())
 }
 
-/// What sessions have of which neither the role nor the client has set anything: PostgreSQL forgets it where they have.
+/// The values of a session whose role and client set nothing. Where one of them does, PostgreSQL forgets what it would be otherwise.
 fn values() -> Result<Values> {
     // SAFETY: a variable of the one thread of a backend.
     let read_at = unsafe { pg_sys::PgReloadTime };

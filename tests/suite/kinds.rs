@@ -187,6 +187,16 @@ fn a_partitions_triggers_run_as_its_own_owner() {
     }
 }
 
+/// The statements that make another cluster the server `remote`.
+fn server_of(remote: &Cluster) -> String {
+    format!(
+        "CREATE EXTENSION postgres_fdw;
+         CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'postgres');
+         CREATE USER MAPPING FOR postgres SERVER remote OPTIONS (user 'postgres')",
+        remote.socket()
+    )
+}
+
 #[test]
 fn foreign_partitions_lose_exactly_the_right_rows_by_one_pushed_down_delete_per_recipe() {
     let remote = Cluster::start("log_statement = all\n");
@@ -196,14 +206,12 @@ fn foreign_partitions_lose_exactly_the_right_rows_by_one_pushed_down_delete_per_
     client
         .batch_execute(
             &format!(
-                "CREATE EXTENSION postgres_fdw;
-                 CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'postgres');
-                 CREATE USER MAPPING FOR postgres SERVER remote OPTIONS (user 'postgres');
+                "{};
                  CREATE TABLE kind (COLUMNS) PARTITION BY LIST (recipe_id);
                  CREATE TABLE near PARTITION OF kind FOR VALUES IN (0, 1);
                  CREATE FOREIGN TABLE far PARTITION OF kind FOR VALUES IN (2, 3) SERVER remote;
                  SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Asia/Kolkata'",
-                remote.socket()
+                server_of(&remote)
             )
             .replace("COLUMNS", COLUMNS),
         )
@@ -240,12 +248,10 @@ fn times_and_floats_of_keys_are_the_same_on_both_servers_whatever_the_session_wr
     let mut client = cluster.platform();
     client
         .batch_execute(&format!(
-            "CREATE EXTENSION postgres_fdw;
-             CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'postgres');
-             CREATE USER MAPPING FOR postgres SERVER remote OPTIONS (user 'postgres');
+            "{};
              CREATE FOREIGN TABLE kind ({columns}) SERVER remote;
              SET DateStyle = 'SQL, DMY'; SET extra_float_digits = -10; SET TimeZone = 'Europe/Vienna'",
-            remote.socket()
+            server_of(&remote)
         ))
         .unwrap();
     target(&mut client);
@@ -276,12 +282,10 @@ fn a_foreign_table_tells_recipes_apart_as_the_ranking_does_and_leaves_its_childr
     let mut client = cluster.platform();
     client
         .batch_execute(&format!(
-            "CREATE EXTENSION postgres_fdw;
-             CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'postgres');
-             CREATE USER MAPPING FOR postgres SERVER remote OPTIONS (user 'postgres');
+            "{};
              CREATE FOREIGN TABLE kind ({columns}) SERVER remote;
              CREATE TABLE child () INHERITS (kind)",
-            remote.socket()
+            server_of(&remote)
         ))
         .unwrap();
     target(&mut client);

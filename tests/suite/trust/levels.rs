@@ -172,14 +172,12 @@ fn a_target_that_gets_another_name_shows_an_admin_no_row() {
              SELECT backlog_cleanup_set_policy('a', keep => 3, target => 't'); SET my.bad = 'x'; SET ROLE adm",
         )
         .unwrap();
-    for write in [
-        "UPDATE backlog_cleanup.target SET name = 't2' WHERE name = 't'",
-        "SELECT backlog_cleanup_set_policy('b', keep => 3, target => (SELECT name FROM backlog_cleanup.target WHERE starts_with(name, 't')))",
-    ] {
-        let Err(failure) = client.batch_execute(write) else { continue };
-        let error = failure.as_db_error().unwrap();
-        assert_eq!((error.message(), error.detail(), error.hint()), ("no", None, None), "{write}");
-    }
+    client.batch_execute("UPDATE backlog_cleanup.target SET name = 't2' WHERE name = 't'").unwrap();
+    // Its code fails, and says no more than that.
+    let failure =
+        client.batch_execute("SELECT backlog_cleanup_set_policy('b', keep => 3, target => 't2')").unwrap_err();
+    let error = failure.as_db_error().unwrap();
+    assert_eq!((error.message(), error.detail(), error.hint()), ("no", None, None));
 }
 
 #[test]
