@@ -617,11 +617,11 @@ $$;
 COMMENT ON FUNCTION backlog_cleanup.check_limits IS
     'a part of check_policy: raises an error of all mistakes of a policy if none can have its limits';
 
--- For the trigger: whether somebody may have mistaken a name.
-CREATE FUNCTION backlog_cleanup.has_row_of(target text, recipe_id text, failure_type text, status text) RETURNS boolean
-    LANGUAGE c AS 'MODULE_PATHNAME', 'has_row_of_wrapper';
-COMMENT ON FUNCTION backlog_cleanup.has_row_of IS
-    'a part of check_policy: whether the target has a row in scope now that has what a policy names';
+-- For the trigger: somebody may have mistaken a name.
+CREATE FUNCTION backlog_cleanup.tell_unmatched(target text, recipe_id text, failure_type text, status text) RETURNS void
+    LANGUAGE c AS 'MODULE_PATHNAME', 'tell_unmatched_wrapper';
+COMMENT ON FUNCTION backlog_cleanup.tell_unmatched IS
+    'a part of check_policy: warns if the target has no row in scope now that has what a policy names';
 
 -- Refuses what no run could obey. A restored policy is kept, since a dump must not lose it.
 CREATE FUNCTION backlog_cleanup.check_policy() RETURNS trigger LANGUAGE plpgsql
@@ -647,11 +647,7 @@ BEGIN
     NEW.recipe_id := names[1];
     NEW.failure_type := names[2];
     NEW.status := names[3];
-    IF NOT backlog_cleanup.has_row_of(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status) THEN
-        RAISE WARNING 'target "%" has no row now that this policy is for%', NEW.target,
-            CASE WHEN NEW.failure_type = '(none)' THEN ': rows without a failure type have no name' ELSE '' END
-            USING HINT = format('SELECT * FROM backlog_cleanup_status(%L)', NEW.target);
-    END IF;
+    PERFORM backlog_cleanup.tell_unmatched(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status);
     RETURN NEW;
 END
 $$;

@@ -76,7 +76,7 @@ const PRIVILEGES: &[(Level, &str)] = &[
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_unschedule"),
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_set_policy"),
     (Admin, "EXECUTE ON ROUTINE @extschema@.backlog_cleanup_drop_policy"),
-    (Admin, "EXECUTE ON ROUTINE backlog_cleanup.has_row_of"),
+    (Admin, "EXECUTE ON ROUTINE backlog_cleanup.tell_unmatched"),
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.lifted"),
     (Admin, "EXECUTE ON ROUTINE backlog_cleanup.check_limits"),
     (Admin, "INSERT, UPDATE, DELETE ON backlog_cleanup.target"),

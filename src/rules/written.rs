@@ -1,4 +1,5 @@
 use pgrx::datum::Interval;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
@@ -104,15 +105,15 @@ fn written_names(
     Ok(vec![names.recipe_id, names.failure_type, names.status])
 }
 
-/// Whether the target has a row in scope now that has what a policy names. Errors: the same.
+/// Warns if the target has no row in scope now that has what a policy names. Errors: the same.
 #[pg_extern(sql = false)]
-fn has_row_of(
+fn tell_unmatched(
     target: Option<&str>,
     recipe_id: Option<&str>,
     failure_type: Option<&str>,
     status: Option<&str>,
-) -> Result<bool> {
-    glance(target, |target| has_row(target, &Names::written(target, recipe_id, failure_type, status)?))
+) -> Result<()> {
+    glance(target, |target| warn_if_unmatched(target, &Names::written(target, recipe_id, failure_type, status)?))
 }
 
 /// Says that a policy takes rows out of a hold, if it does. Both as a recipe, a failure type, and a status.
@@ -126,14 +127,20 @@ fn lifted(group_word: &str, policy: Vec<Option<String>>, hold: Vec<Option<String
     policy.lift(&hold, group_word)
 }
 
-/// Whether the target has a row in scope now that has these names.
-pub fn has_row(target: &Target, names: &Names) -> Result<bool> {
-    let names = names.clone().of_rows(target);
+/// Warns if the target has no row in scope now that has these names.
+pub fn warn_if_unmatched(target: &Target, names: &Names) -> Result<()> {
+    let of_rows = names.clone().of_rows(target);
+    let condition = format!("{} AND {}", target.is_failed(), of_rows.are_of_row(target));
     for leaf in leaves(target)? {
-        let condition = format!("{} AND {}", target.is_failed(), names.are_of_row(target));
         if leaf.has_row(target, &condition)? {
-            return Ok(true);
+            return Ok(());
         }
     }
-    Ok(false)
+    let is_none = names.failure_type.as_deref() == Some("(none)");
+    let why = if is_none { ": rows without a failure type have no name" } else { "" };
+    let message = format!("target \"{}\" has no row now that this policy is for{why}", target.name);
+    let warning = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup");
+    let hint = format!("SELECT * FROM backlog_cleanup_status({})", quote_literal(&target.name));
+    warning.set_hint(hint).report(PgLogLevel::WARNING);
+    Ok(())
 }

@@ -3,9 +3,7 @@ use std::rc::Rc;
 
 use backlog_cleanup_report::Mode;
 use pgrx::datum::Interval;
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::spi::quote_literal;
 
 use crate::postgres::error::Result;
 use crate::rank::one_pass::rank;
@@ -13,7 +11,7 @@ use crate::rules::Rules;
 use crate::rules::matching::Policies;
 use crate::rules::policy::Names;
 use crate::rules::selection::Selection;
-use crate::rules::written::{Written, has_row};
+use crate::rules::written::{Written, warn_if_unmatched};
 use crate::target::Target;
 use crate::target::leaf::Leaf;
 use crate::target::recipes::RecipeNames;
@@ -56,14 +54,7 @@ fn backlog_cleanup_simulate(
     let found = glance_leaves(target, |target, leaves| {
         let names = Names::written(target, recipe_id, failure_type, status)?;
         let now = Policies::of(target, Mode::Regular)?;
-        if !has_row(target, &names)? {
-            let is_none = names.failure_type.as_deref() == Some("(none)");
-            let why = if is_none { ": rows without a failure type have no name" } else { "" };
-            let message = format!("target \"{}\" has no row now that this policy is for{why}", target.name);
-            let hint = format!("SELECT * FROM backlog_cleanup_status({})", quote_literal(&target.name));
-            let warning = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup");
-            warning.set_hint(hint).report(PgLogLevel::WARNING);
-        }
+        warn_if_unmatched(target, &names)?;
         let no_max_keep_age = no_max_keep_age == Some(true);
         let written = Written { names, max_age, keep, enabled, max_keep_age, no_max_keep_age };
         let then = now.with(written.policy(target)?);

@@ -201,6 +201,16 @@ impl Cluster {
         self.configuration(database).connect(NoTls).expect("connects")
     }
 
+    /// The statements that make a database of this server the server `name` of postgres_fdw, for the role `postgres`.
+    pub fn as_server(&self, name: &str, database: &str) -> String {
+        format!(
+            "CREATE EXTENSION postgres_fdw;
+             CREATE SERVER {name} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname '{database}');
+             CREATE USER MAPPING FOR postgres SERVER {name} OPTIONS (user 'postgres');",
+            self.socket()
+        )
+    }
+
     /// The most memory that a new session has had after a statement, in kB.
     pub fn memory_for(&self, database: &str, role: &str, statement: &str) -> u32 {
         let mut session = self.connect_to(database);

@@ -187,16 +187,6 @@ fn a_partitions_triggers_run_as_its_own_owner() {
     }
 }
 
-/// The statements that make another cluster the server `remote`.
-fn server_of(remote: &Cluster) -> String {
-    format!(
-        "CREATE EXTENSION postgres_fdw;
-         CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'postgres');
-         CREATE USER MAPPING FOR postgres SERVER remote OPTIONS (user 'postgres')",
-        remote.socket()
-    )
-}
-
 #[test]
 fn foreign_partitions_lose_exactly_the_right_rows_by_one_pushed_down_delete_per_recipe() {
     let remote = Cluster::start("log_statement = all\n");
@@ -206,12 +196,12 @@ fn foreign_partitions_lose_exactly_the_right_rows_by_one_pushed_down_delete_per_
     client
         .batch_execute(
             &format!(
-                "{};
+                "{}
                  CREATE TABLE kind (COLUMNS) PARTITION BY LIST (recipe_id);
                  CREATE TABLE near PARTITION OF kind FOR VALUES IN (0, 1);
                  CREATE FOREIGN TABLE far PARTITION OF kind FOR VALUES IN (2, 3) SERVER remote;
                  SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Asia/Kolkata'",
-                server_of(&remote)
+                remote.as_server("remote", "postgres")
             )
             .replace("COLUMNS", COLUMNS),
         )
@@ -251,7 +241,7 @@ fn times_and_floats_of_keys_are_the_same_on_both_servers_whatever_the_session_wr
             "{};
              CREATE FOREIGN TABLE kind ({columns}) SERVER remote;
              SET DateStyle = 'SQL, DMY'; SET extra_float_digits = -10; SET TimeZone = 'Europe/Vienna'",
-            server_of(&remote)
+            remote.as_server("remote", "postgres")
         ))
         .unwrap();
     target(&mut client);
@@ -285,7 +275,7 @@ fn a_foreign_table_tells_recipes_apart_as_the_ranking_does_and_leaves_its_childr
             "{};
              CREATE FOREIGN TABLE kind ({columns}) SERVER remote;
              CREATE TABLE child () INHERITS (kind)",
-            server_of(&remote)
+            remote.as_server("remote", "postgres")
         ))
         .unwrap();
     target(&mut client);

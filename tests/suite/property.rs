@@ -870,13 +870,7 @@ fn exactly_the_removable_rows_go() {
 fn each_is_exact(cases: u32, kinds: &'static [Kind], batches: impl Strategy<Value = Batches>) {
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let mut client = cluster.platform();
-    let here = format!(
-        "CREATE EXTENSION postgres_fdw;
-         CREATE SERVER here FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'postgres');
-         CREATE USER MAPPING FOR postgres SERVER here OPTIONS (user 'postgres')",
-        cluster.socket()
-    );
-    client.batch_execute(&here).unwrap();
+    client.batch_execute(&cluster.as_server("here", "postgres")).unwrap();
     each_is_exact_for(client, cases, kinds, batches);
 }
 

@@ -526,9 +526,7 @@ fn a_row_that_a_change_of_any_column_takes_from_a_run_survives_by_position_and_b
         .batch_execute(&format!(
             "{JOBS};
              ALTER TABLE job OWNER TO postgres; ALTER TABLE job ADD worker text DEFAULT 'w', ADD pinned boolean DEFAULT false;
-             CREATE EXTENSION postgres_fdw;
-             CREATE SERVER here FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'postgres');
-             CREATE USER MAPPING FOR postgres SERVER here OPTIONS (user 'postgres');
+             {}
              CREATE FOREIGN TABLE away (id int, owner text, queue text, state text, at timestamptz, error text, worker text,
                                         pinned boolean) SERVER here OPTIONS (table_name 'job');
              UPDATE backlog_cleanup.target SET ledger_table = NULL, recipe_columns = '{{queue,worker}}', condition = '(NOT pinned)',
@@ -537,7 +535,7 @@ fn a_row_that_a_change_of_any_column_takes_from_a_run_survives_by_position_and_b
                     backlog_cleanup_set_policy(max_age => '30 days', failure_type => 'slow', target => 't'),
                     backlog_cleanup_set_policy('{{\"queue\": \"slow\", \"worker\": \"w\"}}', max_age => '30 days', target => 't'),
                     backlog_cleanup_set_policy('{{\"queue\": \"a\", \"worker\": \"slow\"}}', max_age => '30 days', target => 't')",
-            cluster.socket()
+            cluster.as_server("here", "postgres")
         ))
         .unwrap();
     let leaves_scope = ["owner = 'somebody'", "state = 'retried'", "pinned = true", "pinned = NULL"];
@@ -594,20 +592,18 @@ fn a_row_that_a_change_of_any_column_takes_from_a_run_survives_by_position_and_b
 fn a_batched_run_ends_where_a_foreign_table_stands_for_another_one() {
     let cluster = Cluster::start("");
     let mut client = cluster.connect();
-    let socket = cluster.socket();
     // Of `two` all rows would stay. Another database has rows under the same name.
     client
         .batch_execute(&format!(
-            "CREATE EXTENSION backlog_cleanup; CREATE EXTENSION postgres_fdw; CREATE ROLE other LOGIN SUPERUSER; CREATE SCHEMA elsewhere;
-             CREATE SERVER loop FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{socket}', dbname 'postgres');
-             CREATE USER MAPPING FOR postgres SERVER loop OPTIONS (user 'postgres');
+            "CREATE EXTENSION backlog_cleanup; CREATE ROLE other LOGIN SUPERUSER; CREATE SCHEMA elsewhere; {}
              CREATE TABLE one (id int PRIMARY KEY, owner text, queue text, state text, at timestamptz, error text);
              CREATE TABLE two (LIKE one INCLUDING ALL); CREATE TABLE elsewhere.one (LIKE one INCLUDING ALL);
              CREATE TABLE job (id int, owner text, queue text, state text, at timestamptz, error text) PARTITION BY LIST (owner);
              CREATE FOREIGN TABLE far PARTITION OF job FOR VALUES IN ('w') SERVER loop OPTIONS (schema_name 'public', table_name 'one');
              INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
                                                  recipe_column, status_column, failed_at_column, failure_type_column, account)
-             VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w')"
+             VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w')",
+            cluster.as_server("loop", "postgres")
         ))
         .unwrap();
     client.batch_execute("CREATE DATABASE another").unwrap();

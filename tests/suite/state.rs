@@ -282,10 +282,8 @@ fn a2_a_partition_whose_detach_is_pending_keeps_its_rows_in_every_form() {
     let cluster = Cluster::start("max_worker_processes = 16\n");
     let mut client = cluster.connect();
     client
-        .batch_execute(
-            "CREATE EXTENSION backlog_cleanup; CREATE EXTENSION postgres_fdw;
-             CREATE SERVER here FOREIGN DATA WRAPPER postgres_fdw OPTIONS (dbname 'postgres');
-             CREATE USER MAPPING FOR postgres SERVER here OPTIONS (user 'postgres');
+        .batch_execute(&format!(
+            "CREATE EXTENSION backlog_cleanup; {}
              CREATE TABLE job (id int, owner text DEFAULT 'w', queue text DEFAULT 'a', state text DEFAULT 'failed',
                                at timestamptz DEFAULT now() - interval '9 days', error text) PARTITION BY RANGE (id);
              CREATE TABLE job_old PARTITION OF job FOR VALUES FROM (0) TO (300);
@@ -297,9 +295,9 @@ fn a2_a_partition_whose_detach_is_pending_keeps_its_rows_in_every_form() {
                  recipe_column, status_column, failed_at_column, failure_type_column, account)
              VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w');
              UPDATE backlog_cleanup.policy SET keep = 0",
-        )
+            cluster.as_server("here", "postgres")
+        ))
         .unwrap();
-    client.batch_execute(&format!("ALTER SERVER here OPTIONS (host '{}')", cluster.socket())).unwrap();
     let fill = "TRUNCATE ONLY job_old, job_new, elsewhere; INSERT INTO job_old SELECT generate_series(0, 299);
                 INSERT INTO job_new SELECT generate_series(300, 599); INSERT INTO elsewhere SELECT generate_series(600, 899)";
     for pending in ["job_old", "job_far"] {

@@ -159,11 +159,9 @@ fn a_stop_is_heard_by_a_statement_on_another_server() {
     (1..=5).for_each(|recipe| fail(&mut far, recipe, 100));
     far.batch_execute(&SLOW.replace("200", "400")).unwrap();
     let foreign = format!(
-        "DROP TABLE generations CASCADE; CREATE EXTENSION postgres_fdw;
-         CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'postgres');
-         CREATE USER MAPPING FOR postgres SERVER remote OPTIONS (user 'postgres');
+        "DROP TABLE generations CASCADE; {}
          IMPORT FOREIGN SCHEMA public LIMIT TO (generations) FROM SERVER remote INTO public",
-        remote.socket()
+        remote.as_server("remote", "postgres")
     );
     let mut client = platform(&cluster, &foreign);
     let call = "CALL backlog_cleanup_run(batch_size => 90)";

@@ -32,11 +32,9 @@ impl Stage {
                 "DO $$ BEGIN CREATE ROLE somebody; EXCEPTION WHEN OTHERS THEN NULL; END $$;
                  CREATE SCHEMA elsewhere; GRANT USAGE ON SCHEMA elsewhere TO somebody;
                  CREATE FUNCTION elsewhere.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
-                 CREATE EXTENSION postgres_fdw;
-                 CREATE SERVER here FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname '{database}');
-                 CREATE USER MAPPING FOR postgres SERVER here OPTIONS (user 'postgres');
+                 {}
                  GRANT USAGE ON FOREIGN SERVER here TO somebody;",
-                cluster.socket()
+                cluster.as_server("here", database)
             ))
             .unwrap();
         let watch = cluster.connect_to(database);

@@ -14,11 +14,8 @@ fn far_away(cluster: &Cluster, remote: &Cluster) -> (Client, Client) {
     let target = &target[target.find("INSERT INTO backlog_cleanup.target").unwrap()..];
     client
         .batch_execute(&format!(
-            "CREATE EXTENSION postgres_fdw;
-             CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'postgres');
-             CREATE USER MAPPING FOR postgres SERVER remote OPTIONS (user 'postgres');
-             {} SERVER remote; {target}",
-            remote.socket(),
+            "{} {} SERVER remote; {target}",
+            remote.as_server("remote", "postgres"),
             columns.trim_end().trim_end_matches(';')
         ))
         .unwrap();
@@ -208,12 +205,9 @@ fn of_rows_by_key_whose_id_has_two_columns_only_those_that_cannot_go_stay() {
 fn a_row_of_a_foreign_table_that_takes_rows_of_another_one_along_stays() {
     let cluster = Cluster::start("");
     let mut client = cluster.connect();
-    let socket = cluster.socket();
     client
         .batch_execute(&format!(
-            "CREATE EXTENSION backlog_cleanup; CREATE EXTENSION postgres_fdw;
-             CREATE SERVER loop FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{socket}', dbname 'postgres');
-             CREATE USER MAPPING FOR postgres SERVER loop OPTIONS (user 'postgres');
+            "CREATE EXTENSION backlog_cleanup; {}
              CREATE TABLE remote (id int PRIMARY KEY, owner text, queue text, state text, at timestamptz, error text);
              CREATE TABLE job (id int, owner text, queue text, state text, at timestamptz, error text) PARTITION BY LIST (queue);
              CREATE TABLE here PARTITION OF job FOR VALUES IN ('b');
@@ -222,7 +216,8 @@ fn a_row_of_a_foreign_table_that_takes_rows_of_another_one_along_stays() {
              CREATE TRIGGER take BEFORE DELETE ON far FOR EACH ROW WHEN (OLD.id = 3) EXECUTE FUNCTION take();
              INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
                                                  recipe_column, status_column, failed_at_column, failure_type_column, account)
-             VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w')"
+             VALUES ('t', 'public.job', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w')",
+            cluster.as_server("loop", "postgres")
         ))
         .unwrap();
     for (call, rows) in [
