@@ -3,6 +3,8 @@
 CREATE FUNCTION backlog_cleanup.remember_namer() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    namer backlog_cleanup.role := OLD.named_by;
 BEGIN
     IF (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER) THEN
         RETURN NEW;
@@ -13,10 +15,13 @@ BEGIN
                     AND (key IN ('throttle_query', 'search_path', 'condition') OR key LIKE '%\_table' AND is_now.value IS NOT NULL
                          OR key LIKE '%\_column' AND is_now.value LIKE '(%'))
     THEN
-        NEW.named_by := CURRENT_USER::backlog_cleanup.role;
-    ELSE
-        NEW.named_by := OLD.named_by;
+        namer := CURRENT_USER::backlog_cleanup.role;
     END IF;
+    IF NEW.named_by::oid IS DISTINCT FROM OLD.named_by::oid AND NEW.named_by::oid IS DISTINCT FROM namer::oid THEN
+        RAISE EXCEPTION 'permission denied to set named_by of target "%"', NEW.name
+            USING ERRCODE = 'insufficient_privilege', HINT = 'leave it out: it is the role that names what the target uses';
+    END IF;
+    NEW.named_by := namer;
     RETURN NEW;
 END
 $$;
@@ -76,18 +81,23 @@ DECLARE
           AND (key IN ('throttle_query', 'search_path', 'condition') OR key LIKE '%\_column' AND is_now.value LIKE '(%'));
 BEGIN
     -- To name a table is to let runs read it, write to it and remove its rows as its owner.
-    SELECT c.oid::regclass, c.relowner::regrole INTO stranger, owner
-    FROM jsonb_each_text(to_jsonb(NEW)) AS is_now
-    LEFT JOIN jsonb_each_text(to_jsonb(OLD)) AS was USING (key)
-    CROSS JOIN LATERAL (VALUES (is_now.value), (CASE WHEN key <> 'generations_table' THEN was.value END)) AS named (name)
-    JOIN pg_class c ON c.oid = CASE WHEN key LIKE '%\_table' THEN to_regclass(named.name) END
-    WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
-      AND (is_now.value IS DISTINCT FROM was.value
-           OR key = 'generations_table' AND has_code
-           OR key = 'ledger_table'
-              AND (NEW.account, NEW.account_column) IS DISTINCT FROM (OLD.account, OLD.account_column))
-      AND NOT pg_has_role(c.relowner, 'USAGE')
-    ORDER BY c.oid;
+    BEGIN
+        SELECT c.oid::regclass, c.relowner::regrole INTO stranger, owner
+        FROM jsonb_each_text(to_jsonb(NEW)) AS is_now
+        LEFT JOIN jsonb_each_text(to_jsonb(OLD)) AS was USING (key)
+        CROSS JOIN LATERAL (VALUES (is_now.value), (CASE WHEN key <> 'generations_table' THEN was.value END)) AS named (name)
+        JOIN pg_class c ON c.oid = CASE WHEN key LIKE '%\_table' THEN to_regclass(named.name) END
+        WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER)
+          AND (is_now.value IS DISTINCT FROM was.value
+               OR key = 'generations_table' AND has_code
+               OR key = 'ledger_table'
+                  AND (NEW.account, NEW.account_column) IS DISTINCT FROM (OLD.account, OLD.account_column))
+          AND NOT pg_has_role(c.relowner, 'USAGE')
+        ORDER BY c.oid;
+    EXCEPTION WHEN insufficient_privilege THEN
+        RAISE EXCEPTION '% (target "%")', SQLERRM, NEW.name
+            USING ERRCODE = 'insufficient_privilege', HINT = 'a superuser or a role that may use the schema must do this';
+    END;
     IF FOUND THEN
         RAISE EXCEPTION 'must be owner of table "%" to change how target "%" uses it', stranger, NEW.name
             USING ERRCODE = 'insufficient_privilege',

@@ -8,7 +8,7 @@ use crate::obstacles::used::{on_changed, on_tables};
 use crate::postgres::error::Result;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::stream::stream_writing;
-use crate::rank::index;
+use crate::rank::index::{self, NotServed};
 use crate::rank::one_pass::through_index_alone;
 use crate::rules::Rules;
 use crate::rules::matching::Policies;
@@ -29,7 +29,7 @@ pub fn partial(target: &Target) -> Result<Vec<Problem>> {
     if target.table.is_foreign() {
         return remark("the table's own server has its indexes".into());
     }
-    if let Some(reason) = index::not_served(target)? {
+    if let Some(NotServed { reason, .. }) = index::not_served(target)? {
         if index::exists(target, false)? {
             let detail = format!("{reason}; there is such an index: decide whether it is to go");
             return Ok(vec![Problem { status: Status::Warn, detail, fix: None }]);

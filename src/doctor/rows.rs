@@ -247,7 +247,7 @@ fn has_found_rows(target: &Target) -> Result<bool> {
 pub fn failed_at(target: &Target) -> Result<Vec<Problem>> {
     let census = census(target)?;
     let about = if census.is_sample { "about " } else { "" };
-    let column = &target.failed_at.name;
+    let column = &target.failed_at_column;
     let never = format!("without {column}, which never expire: decide when they failed, or name another column");
     let later = format!("with a {column} in the future, which do not expire before that: decide when they failed");
     let problem = |(seen, what): (i64, String)| {

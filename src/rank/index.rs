@@ -38,8 +38,8 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
             ),
         ));
     }
-    if let Some(reason) = not_served(&target)? {
-        return Err(error(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, reason, generated(&target)));
+    if let Some(NotServed { reason, long }) = not_served(&target)? {
+        return Err(error(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, reason, generated(&target, long)));
     }
     let is_of_account = account_column
         .as_ref()
@@ -65,18 +65,17 @@ pub fn backlog_cleanup_index_sql(target: default!(Option<&str>, "'generations'")
     ))
 }
 
-/// The statements that make a column of what an expression of the target reads in a document, and use it; or else a run, which needs
-/// no index.
-fn generated(target: &Target) -> String {
+/// The statements that make a column of what an expression of the target reads in a long one, and use it; or else a dry run, which needs no
+/// index.
+fn generated(target: &Target, long: Option<i16>) -> String {
     let operands = [
         ("recipe", "recipe_column", Some(&target.recipe).filter(|_| target.recipe_columns.is_none())),
         ("finished_at", "failed_at_column", Some(&target.failed_at)),
         ("failure_type", "failure_type_column", Some(&target.failure_type)),
+        ("status", "status_column", target.status.as_ref()),
     ];
-    let reads_document =
-        |number: &i16| target.reads.iter().any(|(_, column)| column.number == *number && is_document(column.type_oid));
     let found = operands.into_iter().find_map(|(name, key, column)| {
-        let read = column?.expression.as_ref().filter(|read| read.columns.iter().any(reads_document))?;
+        let read = column?.expression.as_ref().filter(|read| long.is_some_and(|long| read.columns.contains(&long)))?;
         Some((format!("backlog_{name}"), key, read, &column?.sql_type))
     });
     match found {
@@ -86,18 +85,26 @@ fn generated(target: &Target) -> String {
             read.sql,
             target.set(key, &quote_literal(&name))
         ),
-        None => format!("SELECT backlog_cleanup_failed_generations({})", quote_literal(&target.name)),
+        None => format!("SELECT backlog_cleanup_failed_generations({}, dry_run => true)", quote_literal(&target.name)),
     }
 }
 
-/// Why no partial index can serve a target: its condition has values that the planner does not know, btree has no order for a column, or
+/// Why no partial index can serve a target.
+pub struct NotServed {
+    pub reason: String,
+    /// The number of the column whose values may be longer than an index entry.
+    long: Option<i16>,
+}
+
+/// Whether no partial index can serve a target: its condition has values that the planner does not know, btree has no order for a column, or
 /// an expression reads one whose values may be longer than an index entry.
-pub fn not_served(target: &Target) -> Result<Option<String>> {
+pub fn not_served(target: &Target) -> Result<Option<NotServed>> {
+    let because = |reason: String| Ok(Some(NotServed { reason, long: None }));
     let account = target.account_column.as_ref().map(|column| (column, target.account.as_slice()));
     let status = target.status.as_ref().map(|column| (column, target.statuses.as_slice()));
     let is_no_constant = |(column, values): &(&Column, &[String])| !column.can_be_indexed_for(values);
     if let Some((column, _)) = account.into_iter().chain(status).find(is_no_constant) {
-        return Ok(Some(format!("no partial index can serve {}, which has type {}", column.what(), column.type_name)));
+        return because(format!("no partial index can serve {}, which has type {}", column.what(), column.type_name));
     }
     let Columns { recipes, order, included } = columns(target, false);
     // SAFETY: look-ups in the system cache.
@@ -106,7 +113,7 @@ pub fn not_served(target: &Target) -> Result<Option<String>> {
     };
     if let Some(column) = recipes.iter().chain(&order).find(has_no_order) {
         let (what, type_name) = (column.what(), &column.type_name);
-        return Ok(Some(format!("no partial index can have {what}: btree has no order for type {type_name}")));
+        return because(format!("no partial index can have {what}: btree has no order for type {type_name}"));
     }
     let mut long = long_in_rows(target, &[&recipes[..], &order, &included].concat())?;
     if !fits_failure_type(target)? {
@@ -114,11 +121,12 @@ pub fn not_served(target: &Target) -> Result<Option<String>> {
     }
     let is_long = |column: &&&Column| long.contains(&column.number) || is_document(column.type_oid);
     let plain = recipes.iter().chain(&order).filter(|column| column.expression.is_none());
-    Ok(plain.chain(&included).find(is_long).map(|column| {
-        format!(
+    Ok(plain.chain(&included).find(is_long).map(|column| NotServed {
+        reason: format!(
             "no partial index can have {}: PostgreSQL would refuse rows where it is long; a generated column of what matters of it can be indexed",
             column.what()
-        )
+        ),
+        long: Some(column.number),
     }))
 }
 

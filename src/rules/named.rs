@@ -123,13 +123,14 @@ pub fn look_at_policies(target: &str) -> String {
 pub fn lost(target: &Target, before: &TargetRow) -> Result<Vec<(&'static str, String)>> {
     let changes = target.changes_since(before)?;
     let recipe = if target.recipe_columns.is_some() { "recipe_columns" } else { "recipe_column" };
+    let status = if target.status_column == before.status_column { "statuses" } else { "status_column" };
     let mut lost = Vec::new();
     for policy in Named::all(target)? {
-        let Names { recipe_id, failure_type, status } = &policy.names;
+        let Names { recipe_id, failure_type, status: of_status } = &policy.names;
         let names = [
             (recipe, target.nouns.group_word.as_str(), recipe_id, changes.recipe),
             ("failure_type_column", "failure type", failure_type, changes.failure_type),
-            ("status_column", "status", status, changes.status),
+            (status, "status", of_status, changes.status),
         ];
         let touched = names.iter().filter(|(.., name, change)| name.is_some() && *change > Change::None);
         let Some((column, what, _, change)) = touched.max_by_key(|(.., change)| *change) else { continue };

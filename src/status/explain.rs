@@ -237,7 +237,7 @@ impl Found {
         Ok(Verdict { rank, expires_at, removable_at, ..verdict(word, reason) })
     }
 
-    /// Why the last run has kept the row back: the first one is known by its id, another by having been removable under the run's policies.
+    /// Why the last run that has met the row has kept it back: of the whole target, or of it. The first one is known by its id, another by having been removable under the run's policies.
     fn kept_back(
         &self,
         target: &Target,
@@ -249,11 +249,13 @@ impl Found {
         const MET: &str = "
             SELECT CASE WHEN kept_back_row IS DISTINCT FROM left($2, 1000) THEN id END,
                    CASE WHEN kept_back_row = left($2, 1000) THEN format('the last run kept it back: %s', kept_back_message)
-                        WHEN kept_back > 1 AND state = 'completed' AND mode = 'regular' AND recipe_id IS NULL AND failure_type IS NULL
-                             AND to_jsonb(run) ->> 'status' IS NULL AND skipped = 0
+                        WHEN kept_back > 1 AND mode = 'regular' AND skipped = 0
                         THEN format('the last run kept it back with %s other%s; row %s has met: %s', kept_back - 1,
                                     CASE WHEN kept_back > 2 THEN 's' END, kept_back_row, kept_back_message) END
-            FROM backlog_cleanup.run WHERE target = $1 ORDER BY id DESC LIMIT 1";
+            FROM backlog_cleanup.run
+            WHERE target = $1 AND (kept_back_row = left($2, 1000) OR state = 'completed' AND recipe_id IS NULL AND failure_type IS NULL
+                                                                     AND to_jsonb(run) ->> 'status' IS NULL)
+            ORDER BY id DESC LIMIT 1";
         let arguments = [target.name.as_str().into(), self.id.as_deref().into()];
         let last =
             extension::as_owner(|| rows_now(MET, &arguments, |row| Ok((row.get::<i64>(1)?, row.get::<String>(2)?))))?;

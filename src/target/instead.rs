@@ -55,7 +55,7 @@ const ANY_COLUMN: &str = "SELECT array_agg(attname::text ORDER BY attnum) FROM p
     WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
 /// The times among the columns of table `$1`.
 pub const TIMES: &str = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
-    WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype)";
+    WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype, 'date'::regtype)";
 /// The columns of the primary key of table `$1`.
 pub const PRIMARY_KEY: &str = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
     JOIN pg_index ON indrelid = attrelid AND indisprimary AND attnum = ANY (indkey) WHERE attrelid = $1";

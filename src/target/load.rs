@@ -358,8 +358,8 @@ impl Search<'_> {
         if let (Some(Column { type_oid: pg_sys::DATEOID, name, .. }), Some(table)) = (&found, target) {
             // A date can be later than any timestamp: such a row never expires.
             let date = format!(
-                "(CASE WHEN {name} OPERATOR(pg_catalog.<) '294277-01-01'::pg_catalog.date THEN {name}::pg_catalog.timestamp
-                       ELSE 'infinity'::pg_catalog.timestamp END)"
+                "(CASE WHEN {name} OPERATOR(pg_catalog.>=) '294277-01-01'::pg_catalog.date THEN 'infinity'::pg_catalog.timestamp
+                       ELSE {name}::pg_catalog.timestamp END)"
             );
             return self.made_of(Some(table), None, key, &date);
         }
@@ -371,11 +371,14 @@ impl Search<'_> {
         let (sqlstate, wrong) = match &found {
             Some(column @ Column { type_name, expression: Some(_), .. }) => (
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                format!("{} has type {type_name}, not timestamp or timestamptz", column.what()),
+                format!("{} has type {type_name}, not timestamp, timestamptz or date", column.what()),
             ),
             Some(Column { type_name, .. }) => (
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                format!("column \"{written}\" of {} has type {type_name}, not timestamp or timestamptz", table.name),
+                format!(
+                    "column \"{written}\" of {} has type {type_name}, not timestamp, timestamptz or date",
+                    table.name
+                ),
             ),
             None => (
                 PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
@@ -383,7 +386,8 @@ impl Search<'_> {
             ),
         };
         let mistake = Mistake::new(sqlstate, key, wrong, look_at_columns(table));
-        let mistake = mistake.there_are("columns of type timestamp or timestamptz", &columns(table, TIMES)?, written);
+        let mistake =
+            mistake.there_are("columns of type timestamp, timestamptz or date", &columns(table, TIMES)?, written);
         let of_number = found.as_ref().zip(target).and_then(|(column, target)| instant_of_number(column, target));
         self.note(match of_number {
             Some(instant) => mistake.guess(instant),

@@ -99,7 +99,9 @@ impl Mistake {
                 format!("SELECT * FROM backlog_cleanup_doctor({})", quote_literal(other))
             }
             None => {
-                "INSERT INTO backlog_cleanup.target (name, generations_table) VALUES ('jobs', 'schema.table')".into()
+                "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column, account) \
+                 VALUES ('jobs', 'schema.table', NULL, NULL, NULL, NULL, NULL)"
+                    .into()
             }
         };
         self

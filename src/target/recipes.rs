@@ -69,7 +69,12 @@ impl Target {
         let refused = |reason: &str| {
             error(
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                format!("\"{}\" is no recipe of target \"{}\", {reason}", bounded(recipe_id), self.name),
+                format!(
+                    "\"{}\" is no {} of target \"{}\", {reason}",
+                    bounded(recipe_id),
+                    self.nouns.group_word,
+                    self.name
+                ),
                 format!("SELECT * FROM backlog_cleanup_status({})", quote_literal(&self.name)),
             )
         };

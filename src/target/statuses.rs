@@ -160,7 +160,11 @@ impl Target {
                 format!("SELECT * FROM backlog_cleanup.target WHERE name = {}", quote_literal(&self.name)),
             )
         };
-        let column = self.status.as_ref().ok_or_else(out_of_scope)?;
+        let Some(column) = &self.status else {
+            let message = format!("target \"{}\" has no status_column", self.name);
+            let hint = format!("SELECT * FROM backlog_cleanup.target WHERE name = {}", quote_literal(&self.name));
+            return Err(error(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, hint));
+        };
         self.accepts(column, status)?;
         let is = |(name, known): (&String, &String)| {
             let (known, value) = (column.literal(known), column.literal(status));
