@@ -113,13 +113,15 @@ CREATE TABLE backlog_cleanup.run_error (
     run_id bigint PRIMARY KEY,
     detail text,
     hint   text,
-    tables oid[] NOT NULL
+    tables oid[] NOT NULL,
+    hint_is_own boolean NOT NULL
 );
 COMMENT ON TABLE backlog_cleanup.run_error IS 'history: more of the errors that ended runs; see the view history';
 COMMENT ON COLUMN backlog_cleanup.run_error.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_error.detail IS 'the error''s DETAIL, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run_error.hint IS 'the error''s HINT, or NULL';
-COMMENT ON COLUMN backlog_cleanup.run_error.tables IS 'the tables whose owners may see the DETAIL';
+COMMENT ON COLUMN backlog_cleanup.run_error.tables IS 'the tables whose owners may see the DETAIL, and a HINT of their code';
+COMMENT ON COLUMN backlog_cleanup.run_error.hint_is_own IS 'whether the HINT is of the extension, and for each level';
 
 ALTER TABLE backlog_cleanup.run_part
     ADD COLUMN pass integer NOT NULL DEFAULT 1,
@@ -337,7 +339,8 @@ CREATE VIEW backlog_cleanup.history AS
            r.error_sqlstate,
            CASE WHEN r.state OPERATOR(pg_catalog.=) 'running' AND p.state OPERATOR(pg_catalog.=) 'interrupted'
                 THEN 'the session that ran it has ended' ELSE r.error_message END AS error_message, r.error_at,
-           CASE WHEN shown.may THEN e.detail END AS error_detail, e.hint AS error_hint, r.wal_bytes, r.full_page_images
+           CASE WHEN shown.may THEN e.detail END AS error_detail,
+           CASE WHEN shown.may OR e.hint_is_own THEN e.hint END AS error_hint, r.wal_bytes, r.full_page_images
     FROM backlog_cleanup.run r
     LEFT JOIN backlog_cleanup.progress p ON p.run_id OPERATOR(pg_catalog.=) r.id
     LEFT JOIN backlog_cleanup.run_error e ON e.run_id OPERATOR(pg_catalog.=) r.id
@@ -371,7 +374,7 @@ COMMENT ON COLUMN backlog_cleanup.history.error_message IS 'what ended it, or NU
 COMMENT ON COLUMN backlog_cleanup.history.error_at IS 'what it worked on then, or NULL';
 COMMENT ON COLUMN backlog_cleanup.history.error_detail IS
     'the error''s DETAIL, which may show values of rows: for roles with the rights of the owners of the target''s tables';
-COMMENT ON COLUMN backlog_cleanup.history.error_hint IS 'the error''s HINT, or NULL';
+COMMENT ON COLUMN backlog_cleanup.history.error_hint IS 'the error''s HINT, or NULL: one of code of a table as error_detail';
 COMMENT ON COLUMN backlog_cleanup.history.wal_bytes IS 'the WAL that it has written, in bytes; NULL if that is not known';
 COMMENT ON COLUMN backlog_cleanup.history.full_page_images IS 'the full-page images in it';
 
@@ -644,7 +647,7 @@ BEGIN
        -- A target that gets another name takes its policies along, by a foreign key: that acts as the extension's owner, who may see what an admin
        -- may not.
        OR NEW.target <> OLD.target AND pg_trigger_depth() > 1
-          AND CURRENT_USER::regrole = (SELECT relowner FROM pg_class WHERE oid = TG_RELID) THEN
+          AND EXISTS (SELECT FROM pg_class c JOIN pg_roles r ON r.oid = relowner WHERE c.oid = TG_RELID AND rolname = CURRENT_USER) THEN
         RETURN NEW;
     END IF;
     PERFORM backlog_cleanup.check_limits(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status, NEW.max_age, NEW.keep, NEW.max_keep_age);

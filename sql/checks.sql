@@ -203,7 +203,7 @@ BEGIN
        -- A target that gets another name takes its policies along, by a foreign key: that acts as the extension's owner, who may see what an admin
        -- may not.
        OR NEW.target <> OLD.target AND pg_trigger_depth() > 1
-          AND CURRENT_USER::regrole = (SELECT relowner FROM pg_class WHERE oid = TG_RELID) THEN
+          AND EXISTS (SELECT FROM pg_class c JOIN pg_roles r ON r.oid = relowner WHERE c.oid = TG_RELID AND rolname = CURRENT_USER) THEN
         RETURN NEW;
     END IF;
     PERFORM backlog_cleanup.check_limits(NEW.target, NEW.recipe_id, NEW.failure_type, NEW.status, NEW.max_age, NEW.keep, NEW.max_keep_age);

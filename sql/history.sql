@@ -11,7 +11,8 @@ CREATE VIEW backlog_cleanup.history AS
            r.error_sqlstate,
            CASE WHEN r.state OPERATOR(pg_catalog.=) 'running' AND p.state OPERATOR(pg_catalog.=) 'interrupted'
                 THEN 'the session that ran it has ended' ELSE r.error_message END AS error_message, r.error_at,
-           CASE WHEN shown.may THEN e.detail END AS error_detail, e.hint AS error_hint, r.wal_bytes, r.full_page_images
+           CASE WHEN shown.may THEN e.detail END AS error_detail,
+           CASE WHEN shown.may OR e.hint_is_own THEN e.hint END AS error_hint, r.wal_bytes, r.full_page_images
     FROM backlog_cleanup.run r
     LEFT JOIN backlog_cleanup.progress p ON p.run_id OPERATOR(pg_catalog.=) r.id
     LEFT JOIN backlog_cleanup.run_error e ON e.run_id OPERATOR(pg_catalog.=) r.id
@@ -45,6 +46,6 @@ COMMENT ON COLUMN backlog_cleanup.history.error_message IS 'what ended it, or NU
 COMMENT ON COLUMN backlog_cleanup.history.error_at IS 'what it worked on then, or NULL';
 COMMENT ON COLUMN backlog_cleanup.history.error_detail IS
     'the error''s DETAIL, which may show values of rows: for roles with the rights of the owners of the target''s tables';
-COMMENT ON COLUMN backlog_cleanup.history.error_hint IS 'the error''s HINT, or NULL';
+COMMENT ON COLUMN backlog_cleanup.history.error_hint IS 'the error''s HINT, or NULL: one of code of a table as error_detail';
 COMMENT ON COLUMN backlog_cleanup.history.wal_bytes IS 'the WAL that it has written, in bytes; NULL if that is not known';
 COMMENT ON COLUMN backlog_cleanup.history.full_page_images IS 'the full-page images in it';

@@ -542,13 +542,15 @@ CREATE TABLE backlog_cleanup.run_error (
     run_id bigint PRIMARY KEY,
     detail text,
     hint   text,
-    tables oid[] NOT NULL
+    tables oid[] NOT NULL,
+    hint_is_own boolean NOT NULL
 );
 COMMENT ON TABLE backlog_cleanup.run_error IS 'history: more of the errors that ended runs; see the view history';
 COMMENT ON COLUMN backlog_cleanup.run_error.run_id IS 'the run';
 COMMENT ON COLUMN backlog_cleanup.run_error.detail IS 'the error''s DETAIL, or NULL';
 COMMENT ON COLUMN backlog_cleanup.run_error.hint IS 'the error''s HINT, or NULL';
-COMMENT ON COLUMN backlog_cleanup.run_error.tables IS 'the tables whose owners may see the DETAIL';
+COMMENT ON COLUMN backlog_cleanup.run_error.tables IS 'the tables whose owners may see the DETAIL, and a HINT of their code';
+COMMENT ON COLUMN backlog_cleanup.run_error.hint_is_own IS 'whether the HINT is of the extension, and for each level';
 
 -- Not a foreign key: checking for each of two thousand recipes that the run exists would cost a tenth of a run.
 CREATE FUNCTION backlog_cleanup.forget_run() RETURNS trigger LANGUAGE plpgsql

@@ -15,8 +15,14 @@ pub struct At {
 }
 
 /// Ends a running run with an error: its row says so. The DETAIL, which may show values of rows, is kept apart for roles with
-/// the rights of the tables' owners. Of each text the beginning: it is anybody's, and every report has it.
-pub fn write(run_id: i64, state: State, sqlstate: &str, failure: &ErrorReport, at: Option<&At>) -> Result<()> {
+/// the rights of the tables' owners, and so is a HINT that is not the extension's own. Of each text the beginning: it is anybody's, and every report has it.
+pub fn write(
+    run_id: i64,
+    state: State,
+    sqlstate: &str,
+    (failure, hint_is_own): (&ErrorReport, bool),
+    at: Option<&At>,
+) -> Result<()> {
     const END: &str = "
         UPDATE backlog_cleanup.run
         SET state = $2, error_sqlstate = $3, error_message = left($4, 10000), error_at = $5, waiting_for = NULL,
@@ -24,8 +30,8 @@ pub fn write(run_id: i64, state: State, sqlstate: &str, failure: &ErrorReport, a
         WHERE id = $1 AND state = 'running'
         RETURNING true";
     const DETAIL: &str = "
-        INSERT INTO backlog_cleanup.run_error (run_id, detail, hint, tables)
-        VALUES ($1, left($2, 10000), left($3, 10000), $4)";
+        INSERT INTO backlog_cleanup.run_error (run_id, detail, hint, tables, hint_is_own)
+        VALUES ($1, left($2, 10000), left($3, 10000), $4, $5)";
     extension::as_owner(|| {
         let arguments = [
             run_id.into(),
@@ -39,7 +45,8 @@ pub fn write(run_id: i64, state: State, sqlstate: &str, failure: &ErrorReport, a
         }
         let tables = at.map(|at| at.tables.clone()).unwrap_or_default();
         let detail = failure.detail().filter(|_| !tables.is_empty());
-        Spi::run_with_args(DETAIL, &[run_id.into(), detail.into(), failure.hint().into(), tables.into()]).map_err(spi)
+        let arguments = [run_id.into(), detail.into(), failure.hint().into(), tables.into(), hint_is_own.into()];
+        Spi::run_with_args(DETAIL, &arguments).map_err(spi)
     })
 }
 

@@ -58,8 +58,8 @@ fn values() -> Result<Values> {
     if let Some(values) = VALUES.with_borrow(known) {
         return Ok(values);
     }
-    const VALUES_NOW: &str = "
-        SELECT array_agg(coalesce(of_database.setting, of_file.setting, '') ORDER BY place)
+    const VALUES_NOW: &str = r#"
+        SELECT array_agg(coalesce(of_database.setting, of_command_line.setting, of_file.setting, '') ORDER BY place)
         FROM unnest($1) WITH ORDINALITY asked (name, place)
         LEFT JOIN LATERAL (
             SELECT substr(setting, strpos(setting, '=') + 1) AS setting
@@ -67,8 +67,14 @@ fn values() -> Result<Values> {
             WHERE setrole = 0 AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
             ORDER BY setdatabase DESC LIMIT 1) of_database ON true
         LEFT JOIN LATERAL (
+            SELECT found[1] AS setting
+            FROM regexp_matches(pg_read_file('postmaster.opts', 0, 1000000, true),
+                                format('"(?:-c|--)?%s=([^"]*)"', replace(asked.name, '_', '[-_]')), 'gi') WITH ORDINALITY option (found, place)
+            ORDER BY place DESC LIMIT 1) of_command_line ON true
+        LEFT JOIN LATERAL (
+            -- None is applied while another line is wrong: the server keeps what it has read before.
             SELECT setting FROM pg_file_settings
-            WHERE lower(name) = lower(asked.name) AND applied ORDER BY seqno DESC LIMIT 1) of_file ON true";
+            WHERE lower(name) = lower(asked.name) AND error IS NULL ORDER BY seqno DESC LIMIT 1) of_file ON true"#;
     let names: Vec<&str> = SETTINGS.iter().map(|(name, _)| name.to_str().unwrap_or_default()).collect();
     // Only a superuser may read the server's files.
     let superuser = pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID);

@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
 use crate::extension;
+use crate::postgres::acting::who;
 use crate::postgres::error::Result;
 use crate::postgres::read::read_one;
 use crate::postgres::subtransaction::{briefly, is_cancel};
@@ -14,12 +15,6 @@ use crate::target::limits::beyond;
 use crate::target::mistake::Mistake;
 use crate::target::row::{row, row_of};
 use crate::target::{Target, TargetRow};
-
-/// The role, unless it is a superuser, and whether it may name all of the tables that there are.
-const NAMER: &str = "
-    SELECT jsonb_build_object('name', rolname, 'may', NOT EXISTS (
-        SELECT FROM unnest($2) named JOIN pg_class c ON c.oid = to_regclass(named) WHERE NOT pg_has_role($1, relowner, 'USAGE')))
-    FROM pg_roles r WHERE r.oid = $1 AND NOT rolsuper";
 
 /// Checks a target that a statement has written, as `backlog_cleanup_check` does, with a hint that corrects that statement: `before` is the
 /// row before it as JSON, an empty object if the statement inserts it. Beside mistakes tells of the policies that would not be for the same
@@ -52,8 +47,6 @@ fn check_written_target(target: Option<&str>, before: Option<&str>) -> Result<()
 /// whoever may name the tables. Errors: 23514, 23502.
 #[pg_extern(sql = false)]
 fn check_limits_of_target(row: Option<&str>, before: Option<&str>) -> Result<()> {
-    // SAFETY: only reads who calls.
-    let caller = unsafe { pg_sys::GetUserId() };
     let Some(Ok(mut row)) = row.map(serde_json::from_str::<Map<String, Value>>) else { return Ok(()) };
     let mistakes = beyond(&mut row)?;
     if mistakes.is_empty() {
@@ -61,16 +54,13 @@ fn check_limits_of_target(row: Option<&str>, before: Option<&str>) -> Result<()>
     }
     let name = row.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut row = row_of(&name, row)?;
-    // Whoever calls this could say that another role has named them.
     let tables = [&row.recipes_table, &row.users_table, &row.ledger_table];
     let tables = tables.into_iter().flatten().chain([&row.generations_table]).cloned().collect::<Vec<_>>();
-    let namer = extension::as_owner(|| read_one::<JsonB>(NAMER, &[caller.into(), tables.into()]))?;
-    if let Some(JsonB(namer)) = namer {
-        if namer["may"] != true {
-            return Err(row.refusal(&mistakes, before));
-        }
-        row.named_by = namer["name"].as_str().map(str::to_owned);
+    let namer = namer(tables)?;
+    if namer.as_ref().is_some_and(|(_, may_name)| !may_name) {
+        return Err(row.refusal(&mistakes, before));
     }
+    row.named_by = namer.map(|(role, _)| role);
     found(row, before, mistakes).map(drop)
 }
 
@@ -104,12 +94,25 @@ fn of_policies(row: &TargetRow, before: Option<&str>, mistakes: &[Mistake]) -> R
     Ok(lost(&target, &before)?.into_iter().map(mistake).collect())
 }
 
-/// A row without its mistakes: with what is right, or else what was `before`.
+/// The role that calls, unless it is a superuser, and whether it may name all of these tables that there are: whoever calls could say that
+/// another role has named what a row has.
+fn namer(tables: Vec<String>) -> Result<Option<(String, bool)>> {
+    const NAMER: &str = "
+        SELECT jsonb_build_array(rolname, NOT EXISTS (
+            SELECT FROM unnest($2) named JOIN pg_class c ON c.oid = to_regclass(named) WHERE NOT pg_has_role($1, relowner, 'USAGE')))
+        FROM pg_roles WHERE oid = $1 AND NOT rolsuper";
+    let (caller, _) = who();
+    let namer = extension::as_owner(|| read_one::<JsonB>(NAMER, &[caller.into(), tables.into()]))?;
+    Ok(namer.and_then(|JsonB(namer)| serde_json::from_value(namer).ok()))
+}
+
+/// A row without its mistakes, as whoever calls would name it: with what is right, or else what was `before`.
 fn corrected(row: &TargetRow, mistakes: &[Mistake], before: &TargetRow) -> Result<TargetRow> {
     let mut corrected = row.document.as_object().cloned().unwrap_or_default();
     for mistake in mistakes {
         let right = mistake.correct().or(before.document.get(&*mistake.column));
         corrected.insert(mistake.column.to_string(), right.cloned().unwrap_or_default());
     }
-    row_of(&row.name, corrected)
+    let namer = namer(Vec::new())?.map(|(role, _)| role);
+    Ok(TargetRow { named_by: namer, ..row_of(&row.name, corrected)? })
 }

@@ -108,7 +108,8 @@ pub fn record(run_id: i64, failure: CaughtError) -> ErrorReport {
     let is_interrupted = IS_LOST.take() || is_cancel(&failure);
     let state = if is_interrupted { State::Interrupted } else { State::Failed };
     let (sqlstate, report) = (exact(sqlstate(&failure)), copy(reported(&failure)));
-    if attempt(|| error::write(run_id, state, &sqlstate, &report, at.as_ref()).map(Some)).is_err() {
+    let is_own = !matches!(failure, CaughtError::PostgresError(_));
+    if attempt(|| error::write(run_id, state, &sqlstate, (&report, is_own), at.as_ref()).map(Some)).is_err() {
         raise_again(failure);
     }
     run_ends();

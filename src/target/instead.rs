@@ -12,7 +12,8 @@ use crate::postgres::table::{Column, Table};
 use crate::target::mistake::Mistake;
 use crate::target::nearest::nearest;
 
-/// Tables whose name is like `written`, in any schema; those of an extension only in the schema that `written` has.
+/// Tables that have the name of `written` in other schemas, or else the one whose name is like it, or those; those of an extension only in
+/// the schema that `written` has.
 pub fn tables_like(written: &str, kinds: &str) -> Result<Vec<String>> {
     const TABLES: &str = "
         SELECT relname::text, oid::regclass::text FROM pg_class
@@ -25,13 +26,15 @@ pub fn tables_like(written: &str, kinds: &str) -> Result<Vec<String>> {
         Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default()))
     })?;
     let (mut names, qualified): (Vec<String>, Vec<String>) = tables.iter().cloned().unzip();
-    if let Some(table) = nearest(written, &qualified) {
+    let name = written.rsplit('.').next().unwrap_or_default().trim_matches('"');
+    let is_there = names.iter().any(|other| other == name);
+    if let Some(table) = nearest(written, &qualified).filter(|_| !is_there) {
         return Ok(vec![table.clone()]);
     }
     names.dedup();
-    let name = written.rsplit('.').next().unwrap_or_default().trim_matches('"');
-    let near = nearest(name, &names);
-    Ok(tables.iter().filter(|(name, _)| Some(name) == near).map(|(_, qualified)| qualified.clone()).collect())
+    let near = if is_there { Some(name) } else { nearest(name, &names).map(String::as_str) };
+    let has_it = |(name, _): &&(String, String)| Some(name.as_str()) == near;
+    Ok(tables.iter().filter(has_it).map(|(_, qualified)| qualified.clone()).collect())
 }
 
 /// The names of the other targets.

@@ -355,13 +355,17 @@ impl Search<'_> {
                 return Ok(None);
             }
         }
-        if let (Some(Column { type_oid: pg_sys::DATEOID, name, .. }), Some(table)) = (&found, target) {
+        if let (Some(Column { type_oid: pg_sys::DATEOID, name, expression, .. }), Some(table)) = (&found, target) {
             // A date can be later than any timestamp: such a row never expires.
             let date = format!(
                 "(CASE WHEN {name} OPERATOR(pg_catalog.>=) '294277-01-01'::pg_catalog.date THEN 'infinity'::pg_catalog.timestamp
                        ELSE {name}::pg_catalog.timestamp END)"
             );
-            return self.made_of(Some(table), None, key, &date);
+            let mut column = self.made_of(Some(table), None, key, &date)?;
+            // People see what they have written.
+            let read = column.as_mut().and_then(|column| column.expression.as_mut());
+            read.into_iter().zip(expression).for_each(|(read, written)| read.sql.clone_from(&written.sql));
+            return Ok(column);
         }
         if let Some(column) =
             found.as_ref().filter(|column| matches!(column.type_oid, pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID))

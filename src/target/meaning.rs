@@ -1,3 +1,6 @@
+use pgrx::pg_sys;
+
+use crate::postgres::acting::who;
 use crate::postgres::error::Result;
 use crate::postgres::table::Column;
 use crate::target::expression::expression;
@@ -57,6 +60,12 @@ impl Target {
         let Some(is) = column.and_then(|column| column.expression.as_ref()).filter(|_| was.starts_with('(')) else {
             return Ok(false);
         };
+        let (caller, _) = who();
+        // Who calls says what it was. To read it is to do what its owner may.
+        // SAFETY: both roles exist while the caller's statement runs.
+        if !unsafe { pg_sys::has_privs_of_role(caller, self.table.owner) } {
+            return Ok(false);
+        }
         let Ok(was) = expression(key, was, &self.table)? else { return Ok(false) };
         let Some((_, guarded)) = self.guarded(&was)? else { return Ok(false) };
         Ok(expression(key, &guarded, &self.table)?.is_ok_and(|guarded| guarded.sql == is.sql))

@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::extension;
 use crate::postgres::error::{Result, error};
@@ -22,7 +22,7 @@ pub struct Mistake {
     instead: Option<String>,
     /// The value that is right: a string, a list of strings, a boolean or null.
     right: Option<Value>,
-    /// Whether that is a guess, such as a name that is near. It is good for a row that is being written. Of a stored target nobody can guess: a
+    /// Whether that is a guess, such as a name that is near. It is good for what is being written. Of what is stored nobody can guess: a
     /// table of such a name may be another team's.
     is_guess: bool,
     /// The statement that shows what there is, for a mistake that only a person can correct.
@@ -196,11 +196,15 @@ impl TargetRow {
 
     fn correction(&self, mistakes: &[Mistake], before: Option<&str>) -> Result<String> {
         let is_new = before == Some("{}");
+        let was: Map<String, Value> = before.and_then(|before| serde_json::from_str(before).ok()).unwrap_or_default();
+        let is_stored = |column: &str| !is_new && self.document.get(column) == was.get(column);
+        // Columns of another table are guessed as those of a new target are.
+        let is_stored = |column: &str| is_stored(column) && is_stored("generations_table");
         let is_unknown = |mistake: &&Mistake| match &mistake.right {
             None => true,
             // What is left out of a new row, nobody has wanted.
             Some(Value::Null) => mistake.is_guess && !is_new,
-            Some(_) => mistake.is_guess && before.is_none(),
+            Some(_) => mistake.is_guess && (before.is_none() || is_stored(&mistake.column)),
         };
         if let Some(Mistake { look, .. }) = mistakes.iter().find(is_unknown) {
             return Ok(look.clone());

@@ -109,6 +109,11 @@ impl Cluster {
         self.pg_ctl(&["restart", "-m", "fast"]);
     }
 
+    /// The same with options on its command line.
+    pub fn restart_with_options(&self, options: &str) {
+        self.pg_ctl(&["restart", "-m", "fast", "-o", options]);
+    }
+
     /// The same with an environment of its own.
     pub fn restart_with(&self, environment: &[(&str, &str)]) {
         let arguments = ["restart", "-m", "fast", "-w", "-l", &self.log()];

@@ -252,4 +252,18 @@ fn no_fix_and_no_hint_of_a_run_means_another_table_or_takes_a_protection_away() 
         client.batch_execute(&hint).unwrap_or_else(|failure| panic!("{wrong}: {hint}: {failure:?}"));
         assert!(!hint.contains(&format!("{column} = NULL")), "{wrong}: {hint}");
     }
+    // Nor is a table guessed that the statement does not name: the one of that name may be another team's, and the one in another schema ours.
+    client
+        .batch_execute(
+            "CREATE SCHEMA ops; CREATE TABLE events (LIKE job INCLUDING ALL); ALTER TABLE events_1 SET SCHEMA ops;
+             CREATE TABLE ops.job (LIKE job INCLUDING ALL); ALTER TABLE job RENAME TO jobs",
+        )
+        .unwrap();
+    let write = "UPDATE backlog_cleanup.target SET batch_size = 9 WHERE name = 't'";
+    let failure = client.batch_execute(write).unwrap_err();
+    let error = failure.as_db_error().unwrap();
+    assert_eq!(error.detail(), Some("there is ops.events_1"));
+    assert!(error.hint().unwrap().starts_with("SELECT oid::regclass FROM pg_class"), "{error:?}");
+    let named = "UPDATE backlog_cleanup.target SET generations_table = 'public.job' WHERE name = 't'";
+    assert!(refused(client.batch_execute(named)).2.contains("'ops.job'"));
 }

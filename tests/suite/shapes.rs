@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use cluster::{Cluster, JOBS, column, create_index, finding, number, refused, until_true, value, veto};
+use cluster::{Cluster, JOBS, column, create_index, finding, number, numbers, refused, until_true, value, veto};
 use postgres::Client;
 
 /// A table as Oban has it, with two rows in three that are final, and the same rows with the columns that the expressions mean. The
@@ -421,6 +421,24 @@ fn what_an_expression_reads_in_a_document_is_indexed_as_a_generated_column() {
     create_index(&mut client, "shape");
     client.batch_execute("VACUUM (ANALYZE) oban_jobs").unwrap();
     assert_eq!(index(&mut client), ("ok".into(), "the partial index exists and is used".into()));
+    // The same of a long text, which a status reads. Where no expression does, the hint is a dry run.
+    client
+        .batch_execute(
+            "UPDATE oban_jobs SET args = repeat('x', 700);
+             UPDATE backlog_cleanup.target SET status_column = '(CASE WHEN args IS NULL THEN ''ok'' ELSE ''discarded'' END)', statuses = '{ok,discarded}',
+                    recipe_column = 'queue' WHERE name = 'shape'",
+        )
+        .unwrap();
+    let (_, message, hint) = refused(client.batch_execute("SELECT backlog_cleanup_index_sql('shape')"));
+    assert!(message.starts_with("no partial index can have column args"), "{message}");
+    client.batch_execute(&hint).unwrap_or_else(|failure| panic!("{hint}: {failure:?}"));
+    client.batch_execute("DROP INDEX oban_jobs_backlog_cleanup_idx").ok();
+    create_index(&mut client, "shape");
+    client.batch_execute("UPDATE backlog_cleanup.target SET recipe_column = 'args' WHERE name = 'shape'").unwrap();
+    let rows = number(&mut client, "SELECT count(*) FROM oban_jobs");
+    let (_, _, hint) = refused(client.batch_execute("SELECT backlog_cleanup_index_sql('shape')"));
+    client.batch_execute(&hint).unwrap_or_else(|failure| panic!("{hint}: {failure:?}"));
+    assert_eq!(number(&mut client, "SELECT count(*) FROM oban_jobs"), rows, "{hint}");
 }
 
 #[test]
@@ -447,4 +465,53 @@ fn no_index_is_offered_for_a_label_of_an_enum_that_no_index_can_have() {
             client.batch_execute(&hint).unwrap();
         }
     }
+}
+
+#[test]
+fn a_row_without_a_date_has_not_finished() {
+    let (_cluster, mut client) = database(JOBS);
+    client
+        .batch_execute(
+            "ALTER TABLE job ALTER at DROP DEFAULT, ALTER at TYPE date USING CASE WHEN id > 20 THEN current_date - 9 END, ADD late date;
+             CREATE TABLE saved AS TABLE job;
+             UPDATE backlog_cleanup.target SET status_column = NULL WHERE name = 't'",
+        )
+        .unwrap();
+    let counted = "SELECT sum(failed_count) FROM backlog_cleanup_status('t')";
+    let explained = "SELECT verdict || ': ' || reason FROM backlog_cleanup_explain('7', 't')";
+    for column in ["at", "(COALESCE(late, at))"] {
+        client
+            .batch_execute(&format!(
+                "UPDATE backlog_cleanup.target SET failed_at_column = '{column}' WHERE name = 't'; TRUNCATE job; INSERT INTO job TABLE saved"
+            ))
+            .unwrap();
+        let unfinished = format!("out of scope: its {column} is NULL: it has not finished");
+        assert_eq!(value::<String>(&mut client, explained), unfinished);
+        assert_eq!(number(&mut client, counted), 80, "{column}");
+        for (run, stay) in [
+            ("SELECT backlog_cleanup_failed_generations('t')", 30),
+            ("CALL backlog_cleanup_run('t', batch_size => 7)", 30),
+            ("SELECT backlog_cleanup_emergency('t')", 20),
+            ("CALL backlog_cleanup_run('t', 'emergency', batch_size => 7)", 20),
+        ] {
+            client.batch_execute("TRUNCATE job; INSERT INTO job TABLE saved").unwrap();
+            client.batch_execute(run).unwrap();
+            let left = "SELECT count(*) FILTER (WHERE id <= 20), count(*) FROM job";
+            assert_eq!(numbers(&mut client, left), [20, stay], "{column}: {run}");
+        }
+    }
+    // With a status they have finished, and never expire.
+    client
+        .batch_execute(
+            "TRUNCATE job; INSERT INTO job TABLE saved; UPDATE job SET at = current_date + 9 WHERE id = 50;
+             UPDATE backlog_cleanup.target SET status_column = 'state', failed_at_column = 'at' WHERE name = 't'",
+        )
+        .unwrap();
+    assert_eq!(value::<String>(&mut client, explained), "young: its at is NULL, so it never expires");
+    let never = "SELECT string_agg(split_part(detail, ' in scope ', 2), '; ' ORDER BY detail) FROM backlog_cleanup_doctor('t') WHERE check_name = 'failed_at'";
+    assert_eq!(
+        value::<String>(&mut client, never),
+        "with a at in the future, which do not expire before that: decide when they failed; \
+         without at, which never expire: decide when they failed, or name another column"
+    );
 }

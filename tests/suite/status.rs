@@ -177,6 +177,10 @@ fn explain_knows_every_row_that_the_last_run_kept_back_and_never_says_that_one_g
     let verdicts = "SELECT string_agg(concat_ws(' ', id, verdict), ', ' ORDER BY id)
                     FROM job, backlog_cleanup_explain(id::text, 't') WHERE id IN (5, 6)";
     assert_eq!(value::<String>(&mut client, verdicts), "5 kept back, 6 kept back");
+    // A run of other rows has said nothing of them.
+    client.batch_execute("INSERT INTO job (id, queue) VALUES (1001, 'b')").unwrap();
+    client.batch_execute("SELECT backlog_cleanup_failed_generations('t', recipe_id => 'b')").unwrap();
+    assert_eq!(value::<String>(&mut client, verdicts), "5 kept back, 6 kept back");
     // By the calendar 60 days are less than two months, and more than one of 28 days.
     client
         .batch_execute(
@@ -340,4 +344,11 @@ fn explain_says_of_a_row_without_a_status_that_it_has_not_finished() {
         .unwrap();
     let reason = "SELECT verdict || ': ' || reason FROM backlog_cleanup_explain('201', 't')";
     assert_eq!(value::<String>(&mut client, reason), "out of scope: its at is NULL: it has not finished");
+    for call in [
+        "backlog_cleanup_set_policy(status => 'failed', target => 't')",
+        "backlog_cleanup_emergency('t', status => 'failed')",
+    ] {
+        let (sqlstate, message, _) = refused(client.batch_execute(&format!("SELECT {call}")));
+        assert_eq!((&*sqlstate, &*message), ("22023", "target \"t\" has no status_column"), "{call}");
+    }
 }

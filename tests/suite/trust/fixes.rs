@@ -219,3 +219,24 @@ fn what_code_says_is_kept_and_raised_up_to_a_length() {
     let texts = [Some(failure.message()), failure.detail(), failure.hint()];
     assert!(texts.into_iter().flatten().all(|text| text.len() < 30_000));
 }
+
+#[test]
+fn the_history_shows_a_hint_of_code_to_those_only_who_have_the_rights_of_the_tables_owner() {
+    let (cluster, mut client) = database("hints_of_history");
+    client
+        .batch_execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN RAISE 'no' USING DETAIL = 'secret row', HINT = 'GRANT app TO mon'; END $$;
+             ALTER TABLE ledger OWNER TO app; ALTER FUNCTION refuse OWNER TO app;
+             CREATE TRIGGER refuse BEFORE INSERT ON ledger FOR EACH ROW EXECUTE FUNCTION refuse();
+             UPDATE backlog_cleanup.target SET ledger_table = 'public.ledger' WHERE name = 't'",
+        )
+        .unwrap();
+    client.batch_execute("CALL backlog_cleanup_run('t', batch_size => 7)").unwrap_err();
+    let shown = "SELECT concat_ws(' ', error_message, error_detail, error_hint) FROM backlog_cleanup.history WHERE target = 't'";
+    for (role, wanted) in [("mon", "no"), ("op", "no"), ("postgres", "no secret row GRANT app TO mon")] {
+        let mut session = cluster.connect_to("hints_of_history");
+        session.batch_execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
+        assert_eq!(value::<String>(&mut session, shown), wanted, "{role}");
+    }
+}

@@ -271,3 +271,106 @@ fn the_doctor_compares_what_a_role_has_with_its_level() {
     told.iter().filter_map(|told| told.split('|').nth(2)).for_each(|fix| client.batch_execute(fix).unwrap());
     assert_eq!(column::<String>(&mut client, access).len(), 1);
 }
+
+#[test]
+fn nobody_looks_up_as_somebody_else_what_a_row_of_their_own_making_names() {
+    let (cluster, mut client) = database("made_up");
+    client
+        .batch_execute(
+            "CREATE SEQUENCE ran; GRANT ALL ON ran TO PUBLIC; GRANT CREATE ON DATABASE made_up TO adm;
+             CREATE FUNCTION valid(v int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN abs(v) < 100; END';
+             CREATE DOMAIN level AS int CHECK (public.valid(value));
+             CREATE TABLE settings (id int PRIMARY KEY, state level, at timestamptz); INSERT INTO settings VALUES (1, 1, now());
+             CREATE TABLE plain (id int PRIMARY KEY, state text, at timestamptz); ALTER TABLE plain OWNER TO app",
+        )
+        .unwrap();
+    let mut admin = cluster.connect_to("made_up");
+    admin
+        .batch_execute(
+            "SET SESSION AUTHORIZATION adm; CREATE SCHEMA adm; GRANT USAGE ON SCHEMA adm TO PUBLIC;
+             CREATE FUNCTION adm.abs(v int) RETURNS int LANGUAGE plpgsql AS $$
+                 BEGIN IF current_user <> 'adm' THEN PERFORM nextval('public.ran'); END IF; RETURN 1; END $$",
+        )
+        .unwrap();
+    for (table, condition) in
+        [("public.settings", "null"), ("public.plain", "\"(state IS NOT NULL AND public.valid(1))\"")]
+    {
+        for (path, broken) in [
+            ("adm, pg_catalog, public", "\"batch_size\": -1, \"generations_table\": \"nowhere.at_all\""),
+            ("adm, pg_catalog, public", "\"batch_size\": -1"),
+        ] {
+            for function in
+                ["check_limits_of_target(now::text", "check_written('generations'", "check_policies('generations'"]
+            {
+                let call = format!(
+                    "WITH made AS (
+                         SELECT to_jsonb(t) || '{{\"recipes_table\": null, \"users_table\": null, \"ledger_table\": null, \"account_column\": null,
+                                \"account\": null, \"recipe_column\": null, \"status_column\": \"state\", \"failed_at_column\": \"at\",
+                                \"failure_type_column\": null, \"statuses\": [\"1\"], \"completed_status\": [\"2\"], \"pending_status\": [\"3\"],
+                                \"processing_status\": [\"4\"], \"named_by\": null, \"generations_table\": \"{table}\", \"search_path\": \"{path}\",
+                                \"condition\": {condition}}}' AS was
+                         FROM backlog_cleanup.target t WHERE name = 't'), written AS (SELECT was, was || '{{{broken}}}' AS now FROM made)
+                     SELECT backlog_cleanup.{function}, was::text) FROM written"
+                );
+                admin.batch_execute(&call).ok();
+                assert!(!value::<bool>(&mut client, "SELECT is_called FROM ran"), "{call}");
+            }
+        }
+    }
+    // A superuser may.
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET generations_table = 'public.settings', search_path = 'adm, pg_catalog, public',
+                    recipe_column = NULL, account_column = NULL, account = NULL, statuses = '{1}', completed_status = '{2}',
+                    pending_status = '{3}', processing_status = '{4}', failure_type_column = NULL, max_share = 100 WHERE name = 't'",
+        )
+        .ok();
+    assert!(value::<bool>(&mut client, "SELECT is_called FROM ran"), "the trap works");
+}
+
+#[test]
+fn an_admin_may_have_any_name() {
+    let (cluster, mut client) = database("any_name");
+    for name in ["Alice", "jane.doe", "Ops \"Team\"", "10"] {
+        let quoted = format!("\"{}\"", name.replace('"', "\"\""));
+        client
+            .batch_execute(&format!(
+                "CREATE ROLE {quoted} LOGIN; SELECT backlog_cleanup_grant('{name}', 'admin'); CREATE TABLE \"of {0}\" (LIKE job INCLUDING ALL);
+                 ALTER TABLE \"of {0}\" OWNER TO {quoted}",
+                name.replace('"', "")
+            ))
+            .unwrap();
+        let mut admin = cluster.connect_to("any_name");
+        let table = format!("public.\"of {}\"", name.replace('"', ""));
+        admin
+            .batch_execute(&format!(
+                "SET SESSION AUTHORIZATION {quoted};
+                 INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
+                                                     recipe_column, status_column, failed_at_column, failure_type_column, account)
+                 VALUES ('{name}', '{table}', NULL, NULL, NULL, 'owner', 'queue', 'state', 'at', 'error', 'w');
+                 UPDATE backlog_cleanup.target SET name = 'another' WHERE name = '{name}'; DELETE FROM backlog_cleanup.target WHERE name = 'another'"
+            ))
+            .unwrap_or_else(|failure| panic!("{name}: {failure:?}"));
+        admin.batch_execute("RESET SESSION AUTHORIZATION").ok();
+    }
+}
+
+#[test]
+fn what_an_admin_writes_into_a_target_is_obeyed_or_refused_with_what_to_do() {
+    let (_cluster, mut client) = database("obeyed_or_refused");
+    client.batch_execute("CREATE SCHEMA o; ALTER TABLE job SET SCHEMA o; UPDATE backlog_cleanup.target SET generations_table = 'o.job' WHERE name = 't'; SET ROLE adm").unwrap();
+    for (change, wanted) in [
+        ("condition = '(id > 3)'", "permission denied for schema o (target \"t\")"),
+        ("named_by = 'adm'", "permission denied to set named_by of target \"t\""),
+        ("named_by = NULL, batch_size = 5", ""),
+    ] {
+        let done = client.batch_execute(&format!("UPDATE backlog_cleanup.target SET {change} WHERE name = 't'"));
+        if wanted.is_empty() {
+            done.unwrap();
+            continue;
+        }
+        let (sqlstate, message, hint) = refused(done);
+        assert_eq!((&*sqlstate, &*message), ("42501", wanted), "{change}");
+        assert!(!hint.is_empty(), "{change}");
+    }
+}

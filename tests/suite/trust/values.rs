@@ -1,9 +1,9 @@
 //! Values that look the same, and settings that change what they mean.
 
-use cluster::{column, number as count, refused, value};
+use cluster::{Cluster, column, number as count, refused, value};
 use postgres::NoTls;
 
-use super::database;
+use super::{PRELUDE, database};
 
 #[test]
 fn rows_of_accounts_that_are_only_called_equal_stay() {
@@ -257,6 +257,46 @@ fn what_code_of_the_table_holds_by_the_time_zone_or_the_like_it_holds_whoever_ca
     client.batch_execute("ALTER ROLE op RESET ALL").unwrap();
     let seen = "SELECT count(*) || ' ' || (said ~ 'DateStyle=ISO, DMY TimeZone=Asia/Tokyo ')::text FROM seen GROUP BY said ORDER BY count(*) DESC";
     assert_eq!(column::<String>(&mut client, seen), ["21 true"]);
+}
+
+#[test]
+fn what_the_server_was_started_with_is_what_code_sees_whatever_a_client_asks_for() {
+    let cluster = Cluster::start("timezone = 'Asia/Tokyo'\n");
+    let mut client = cluster.connect();
+    client
+        .batch_execute(PRELUDE)
+        .and_then(|()| {
+            client.batch_execute(
+                "CREATE TABLE seen (said text); ALTER TABLE seen OWNER TO app;
+                 CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
+                     BEGIN INSERT INTO seen VALUES (current_setting('TimeZone')); RETURN OLD; END $$;
+                 ALTER FUNCTION tell OWNER TO app;
+                 CREATE TRIGGER tell BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION tell();
+                 SELECT backlog_cleanup_set_policy(keep => 0, target => 't')",
+            )
+        })
+        .unwrap();
+    let sees = |zone: &str| {
+        let mut client = cluster.connect();
+        client
+            .batch_execute("TRUNCATE seen; INSERT INTO job (id) SELECT generate_series(1, 3) ON CONFLICT DO NOTHING")
+            .unwrap();
+        let mut caller = cluster.configuration("postgres").options("-c TimeZone=Etc/GMT+12").connect(NoTls).unwrap();
+        caller.batch_execute("SELECT backlog_cleanup_failed_generations('t')").unwrap();
+        assert_eq!(column::<String>(&mut client, "SELECT DISTINCT said FROM seen"), [zone]);
+    };
+    for (options, zone) in [
+        ("-c TimeZone=Europe/Berlin", "Europe/Berlin"),
+        ("-cTimeZone=UTC --timezone=Asia/Kolkata", "Asia/Kolkata"),
+        ("", "Asia/Tokyo"),
+    ] {
+        cluster.restart_with_options(options);
+        sees(zone);
+    }
+    // While a line is wrong, the server keeps what it has.
+    cluster.set("max_conections = 5");
+    cluster.connect().batch_execute("SELECT pg_reload_conf()").unwrap();
+    sees("Asia/Tokyo");
 }
 
 #[test]
