@@ -230,15 +230,16 @@ COMMENT ON TRIGGER check_policy ON backlog_cleanup.policy IS 'a policy is obeyed
 CREATE FUNCTION backlog_cleanup.lifted(group_word text, policy text[], hold text[]) RETURNS text STRICT
     LANGUAGE c AS 'MODULE_PATHNAME', 'lifted_wrapper';
 COMMENT ON FUNCTION backlog_cleanup.lifted IS
-    'a part of tell_lifted: says that a policy takes rows out of a hold, if it does';
+    'a part of tell_of_holds: says that a policy takes rows out of a hold, if it does';
 
 -- Whoever writes a policy is told what it does to a hold, and whoever writes a hold, what it does not keep.
-CREATE FUNCTION backlog_cleanup.tell_lifted() RETURNS trigger LANGUAGE plpgsql
+CREATE FUNCTION backlog_cleanup.tell_of_holds() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     written CONSTANT text[] := ARRAY[NEW.recipe_id, NEW.failure_type, NEW.status];
-    lifted text;
+    lifted  text;
+    at_work bigint;
 BEGIN
     IF backlog_cleanup.restoring()
        OR TG_OP = 'UPDATE' AND (NEW.recipe_id, NEW.failure_type, NEW.status, NEW.enabled)
@@ -257,10 +258,17 @@ BEGIN
         RAISE WARNING '%', lifted
             USING HINT = format('SELECT detail FROM backlog_cleanup_doctor(%L) WHERE check_name = ''policy''', NEW.target);
     END IF;
+    IF NOT NEW.enabled THEN
+        SELECT run_id INTO at_work FROM backlog_cleanup.progress WHERE target = NEW.target AND state = 'running' LIMIT 1;
+        IF FOUND THEN
+            RAISE WARNING 'run % of target "%" is at work, and keeps the policies that it has begun with', at_work, NEW.target
+                USING HINT = format('SELECT backlog_cleanup_stop(%s)', at_work);
+        END IF;
+    END IF;
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION backlog_cleanup.tell_lifted IS 'warns of a policy that takes rows out of a hold';
-CREATE TRIGGER tell_lifted AFTER INSERT OR UPDATE ON backlog_cleanup.policy
-    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.tell_lifted();
-COMMENT ON TRIGGER tell_lifted ON backlog_cleanup.policy IS 'held rows do not go without a word';
+COMMENT ON FUNCTION backlog_cleanup.tell_of_holds IS 'warns of a policy that takes rows out of a hold, and of a run that does not obey a new one';
+CREATE TRIGGER tell_of_holds AFTER INSERT OR UPDATE ON backlog_cleanup.policy
+    FOR EACH ROW EXECUTE FUNCTION backlog_cleanup.tell_of_holds();
+COMMENT ON TRIGGER tell_of_holds ON backlog_cleanup.policy IS 'held rows do not go without a word';

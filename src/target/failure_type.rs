@@ -23,6 +23,9 @@ const BRACKETS: i32 = 5_000;
 const NO_TEXT: &str =
     r"E'\\\\u0000|\\\\u[dD][89abAB]..(?!\\\\u[dD][c-fC-F])|(?<!\\\\u[dD][89abAB]..)\\\\u[dD][c-fC-F]'";
 
+/// Types of which any text is a failure type.
+const IN_TEXT: [pg_sys::Oid; 4] = [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::JSONBOID, pg_sys::JSONOID];
+
 impl Target {
     /// Refuses to find rows by their failure types where they have none. Errors: 22023.
     pub fn has_failure_types(&self) -> Result<()> {
@@ -35,7 +38,8 @@ impl Target {
     }
 
     /// The failure type of a row `g`, as text: of a text the first line or, where that is on, the fingerprint, of a JSON document
-    /// that of its `message`, `error` or `class` (of an array its last element), at most 100 characters; of another type the value.
+    /// that of its `message`, `error` or `class`, of an array of these that of its last element, at most 100 characters; of another type the
+    /// value.
     /// One expression for what groups rows and what selects them. No row makes it fail, or takes much memory.
     pub fn failure_type_of_row(&self) -> String {
         self.failure_type_told(&|text| self.type_of_bounded(text))
@@ -74,16 +78,23 @@ impl Target {
     /// `told` makes a failure type of a text of at most `LOOKED_AT` characters.
     fn failure_type_told(&self, told: &dyn Fn(&str) -> String) -> String {
         let of_text = |text: &str| told(&format!("pg_catalog.left({text}, {LOOKED_AT})"));
-        let column = self.failure_type.of_row();
-        let is_large = format!("pg_catalog.pg_column_size({column}) OPERATOR(pg_catalog.>) {LARGEST}");
-        match self.failure_type.type_oid {
-            // `left` reads each character, which takes half as long as a fingerprint.
-            pg_sys::TEXTOID | pg_sys::VARCHAROID => told(&format!(
-                "CASE WHEN pg_catalog.octet_length({column}::pg_catalog.text) OPERATOR(pg_catalog.<=) {LOOKED_AT}
-                      THEN {column}::pg_catalog.text ELSE pg_catalog.left({column}::pg_catalog.text, {LOOKED_AT}) END"
-            )),
-            pg_sys::JSONBOID | pg_sys::JSONOID => {
-                let is_json = self.failure_type.type_oid == pg_sys::JSONOID;
+        let whole = self.failure_type.of_row();
+        let is_large = format!("pg_catalog.pg_column_size({whole}) OPERATOR(pg_catalog.>) {LARGEST}");
+        let (column, is_array) = match self.type_of_failures() {
+            type_oid if type_oid == self.failure_type.type_oid => (whole, false),
+            _ => (format!("({whole})[pg_catalog.array_upper({whole}, 1)]"), true),
+        };
+        match self.type_of_failures() {
+            pg_sys::TEXTOID | pg_sys::VARCHAROID => {
+                let too_long = if is_array { format!("WHEN {is_large} THEN '(too long)'") } else { String::new() };
+                // `left` reads each character, which takes half as long as a fingerprint.
+                told(&format!(
+                    "CASE {too_long} WHEN pg_catalog.octet_length({column}::pg_catalog.text) OPERATOR(pg_catalog.<=) {LOOKED_AT}
+                          THEN {column}::pg_catalog.text ELSE pg_catalog.left({column}::pg_catalog.text, {LOOKED_AT}) END"
+                ))
+            }
+            type_oid @ (pg_sys::JSONBOID | pg_sys::JSONOID) => {
+                let is_json = type_oid == pg_sys::JSONOID;
                 let kind = if is_json { "json" } else { "jsonb" };
                 let last = format!(
                     "CASE WHEN pg_catalog.{kind}_typeof({column}) OPERATOR(pg_catalog.=) 'array'
@@ -137,8 +148,15 @@ impl Target {
 
     /// Whether any text is a failure type, whatever the column's type can read.
     pub fn has_failure_type_in_text(&self) -> bool {
-        let texts = [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::JSONBOID, pg_sys::JSONOID];
-        texts.contains(&self.failure_type.type_oid)
+        IN_TEXT.contains(&self.type_of_failures())
+    }
+
+    /// The type of what says why a row has failed: of an array of texts or documents its last element.
+    fn type_of_failures(&self) -> pg_sys::Oid {
+        let type_oid = self.failure_type.type_oid;
+        // SAFETY: a look-up in the system cache.
+        let element = unsafe { pg_sys::get_element_type(type_oid) };
+        if IN_TEXT.contains(&element) { element } else { type_oid }
     }
 
     /// The failure type of a text: its fingerprint, or its first line that is not empty. Compared by its bytes.

@@ -24,7 +24,8 @@ impl TargetRow {
             };
             let wrong = mistake(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, wrong);
             let like = tables_like(written, kinds)?;
-            let wrong = wrong.there_are("tables of such a name", &like, written).or_only(&like);
+            // Of several, none is more likely than another.
+            let wrong = wrong.there_are("tables of such a name", &like, "").or_only(&like);
             return Ok(Err(match (self.name.as_str(), written) {
                 // As CREATE EXTENSION makes it.
                 (DEFAULT_TARGET, "public.generations") if like.is_empty() => {

@@ -12,8 +12,8 @@ use crate::postgres::table::{Column, Table};
 use crate::target::mistake::Mistake;
 use crate::target::nearest::nearest;
 
-/// Tables that have the name of `written` in other schemas, or else the one whose name is like it, or those; those of an extension only in
-/// the schema that `written` has.
+/// Tables that have the name of `written` in other schemas, and the one whose whole name is like it, or else those whose name is like it; those
+/// of an extension only in the schema that `written` has.
 pub fn tables_like(written: &str, kinds: &str) -> Result<Vec<String>> {
     const TABLES: &str = "
         SELECT relname::text, oid::regclass::text FROM pg_class
@@ -27,14 +27,12 @@ pub fn tables_like(written: &str, kinds: &str) -> Result<Vec<String>> {
     })?;
     let (mut names, qualified): (Vec<String>, Vec<String>) = tables.iter().cloned().unzip();
     let name = written.rsplit('.').next().unwrap_or_default().trim_matches('"');
-    let is_there = names.iter().any(|other| other == name);
-    if let Some(table) = nearest(written, &qualified).filter(|_| !is_there) {
-        return Ok(vec![table.clone()]);
-    }
+    let whole = nearest(written, &qualified);
     names.dedup();
-    let near = if is_there { Some(name) } else { nearest(name, &names).map(String::as_str) };
-    let has_it = |(name, _): &&(String, String)| Some(name.as_str()) == near;
-    Ok(tables.iter().filter(has_it).map(|(_, qualified)| qualified.clone()).collect())
+    let near = whole.is_none().then(|| nearest(name, &names)).flatten();
+    let is_like =
+        |(other, qualified): &&(String, String)| other == name || Some(qualified) == whole || Some(other) == near;
+    Ok(tables.iter().filter(is_like).map(|(_, qualified)| qualified.clone()).collect())
 }
 
 /// The names of the other targets.

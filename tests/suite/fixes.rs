@@ -259,11 +259,31 @@ fn no_fix_and_no_hint_of_a_run_means_another_table_or_takes_a_protection_away() 
              CREATE TABLE ops.job (LIKE job INCLUDING ALL); ALTER TABLE job RENAME TO jobs",
         )
         .unwrap();
-    let write = "UPDATE backlog_cleanup.target SET batch_size = 9 WHERE name = 't'";
-    let failure = client.batch_execute(write).unwrap_err();
-    let error = failure.as_db_error().unwrap();
-    assert_eq!(error.detail(), Some("there is ops.events_1"));
-    assert!(error.hint().unwrap().starts_with("SELECT oid::regclass FROM pg_class"), "{error:?}");
-    let named = "UPDATE backlog_cleanup.target SET generations_table = 'public.job' WHERE name = 't'";
-    assert!(refused(client.batch_execute(named)).2.contains("'ops.job'"));
+    for (write, there, hint) in [
+        (
+            "batch_size = 9",
+            "the tables of such a name are ops.events_1, public.events_2",
+            "SELECT oid::regclass FROM pg_class",
+        ),
+        (
+            "generations_table = 'public.job'",
+            "the tables of such a name are ops.job, public.jobs",
+            "SELECT oid::regclass FROM pg_class",
+        ),
+        (
+            "generations_table = 'events_1'",
+            "there is ops.events_1",
+            "UPDATE backlog_cleanup.target SET generations_table = 'ops.events_1' WHERE",
+        ),
+    ] {
+        let write = format!("UPDATE backlog_cleanup.target SET {write} WHERE name = 't'");
+        let failure = client.batch_execute(&write).unwrap_err();
+        let error = failure.as_db_error().unwrap();
+        assert_eq!(error.detail(), Some(there), "{write}");
+        assert!(error.hint().unwrap().starts_with(hint), "{write}: {error:?}");
+    }
+    client.batch_execute("DROP TABLE events_2").unwrap();
+    let (_, _, hint) =
+        refused(client.batch_execute("UPDATE backlog_cleanup.target SET batch_size = 9 WHERE name = 't'"));
+    assert!(hint.starts_with("SELECT oid::regclass FROM pg_class"), "{hint}");
 }

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::channel;
 
-use cluster::{Cluster, JOBS, column, finding, findings, number, refused, truth, value};
+use cluster::{Cluster, JOBS, column, finding, findings, number, refused, truth, until_true, value};
 use postgres::Client;
 
 /// The target `t` with 100 failed rows of the recipe `a`, whose failure types are one fingerprint, 50 of them in another status.
@@ -350,4 +350,25 @@ fn of_two_policies_for_one_number_the_hold_is_obeyed_everywhere() {
         assert!(truth(&mut client, "SELECT backlog_cleanup_drop_policy('007', target => 't')"));
         assert_eq!(number(&mut client, policies), 0, "{hold}");
     }
+}
+
+#[test]
+fn who_writes_a_hold_is_told_of_a_run_at_work_that_does_not_obey_it() {
+    let cluster = Cluster::start("");
+    with_jobs(&cluster);
+    let (notices, told) = channel();
+    let mut client = cluster.connect_with_notices(notices);
+    let hold = "SELECT backlog_cleanup_set_policy('a', enabled => false, target => 't')";
+    client.batch_execute(hold).unwrap();
+    client.batch_execute("SELECT backlog_cleanup_drop_policy('a', target => 't')").unwrap();
+    assert!(told.try_iter().all(|(message, _)| !message.contains("at work")));
+    let run = cluster.in_background("CALL backlog_cleanup_run('t', batch_size => 10, pause => '1 hour')");
+    until_true(&mut client, "SELECT EXISTS (SELECT FROM backlog_cleanup.progress WHERE removed > 0)");
+    client.batch_execute(hold).unwrap();
+    client.batch_execute("SELECT backlog_cleanup_set_policy('a', keep => 1, target => 't')").unwrap();
+    let warnings: Vec<_> = told.try_iter().filter(|(message, _)| message.contains("at work")).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    client.batch_execute(&warnings[0].1).unwrap();
+    run.join().unwrap().1.unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM job"), 90);
 }

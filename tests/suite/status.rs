@@ -91,7 +91,13 @@ fn equal_errors_with_ids_are_one_failure_type_that_a_raw_message_and_its_fingerp
     client.batch_execute(JOBS).unwrap();
     let message = "format('Request %s failed: HTTP 503, retry in %s ms', md5(id::text), id)";
     let kind = "Request # failed: HTTP 503, retry in # ms";
-    for (sql_type, error) in [("text", message), ("jsonb", "jsonb_build_array(jsonb_build_object('error', MESSAGE))")] {
+    for (sql_type, error) in [
+        ("text", message),
+        ("jsonb", "jsonb_build_array(jsonb_build_object('error', MESSAGE))"),
+        ("jsonb[]", "ARRAY['{\"error\": \"before\"}', jsonb_build_object('error', MESSAGE)]"),
+        ("json[]", "ARRAY['{\"error\": \"before\"}', json_build_object('error', MESSAGE)]"),
+        ("text[]", "ARRAY['before', MESSAGE]"),
+    ] {
         let error = error.replace("MESSAGE", message);
         client
             .batch_execute(&format!(

@@ -87,7 +87,7 @@ VALUES ('oban', 'jobs', NULL, NULL, NULL, 'queue', 'worker', 'state', 'discarded
 -- E2, E3: a wrong case, a misspelling, a table with a column too few, values that an empty table does not show.
 INSERT INTO backlog_cleanup.target (name, generations_table, users_table, ledger_table, account_column, recipe_column,
     status_column, failed_at_column, failure_type_column, account, statuses, time_zone)
-VALUES ('oban', 'oban.job', 'public.user', 'oban.jobs', 'Queue', 'wrker', 'state', 'errors', 'worker', 'default', '{Discarded}',
+VALUES ('oban', 'oban.jobz', 'public.user', 'oban.jobs', 'Queue', 'wrker', 'state', 'errors', 'worker', 'default', '{Discarded}',
     'Europe/Berln');
 \echo :LAST_ERROR_SQLSTATE
 INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column,
