@@ -138,7 +138,8 @@ pub fn warn_if_unmatched(target: &Target, names: &Names) -> Result<()> {
     }
     let is_none = names.failure_type.as_deref() == Some("(none)");
     let why = if is_none { ": rows without a failure type have no name" } else { "" };
-    let message = format!("target \"{}\" has no row now that this policy is for{why}", target.name);
+    let (name, row_word) = (&target.name, &target.nouns.row_word);
+    let message = format!("target \"{name}\" has no {row_word} now that this policy is for{why}");
     let warning = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "backlog_cleanup");
     let hint = format!("SELECT * FROM backlog_cleanup_status({})", quote_literal(&target.name));
     warning.set_hint(hint).report(PgLogLevel::WARNING);

@@ -105,7 +105,8 @@ fn backlog_cleanup_explain(
             }
             let account = target.account.as_ref().filter(|_| !knows_all);
             let of_account = account.map_or(String::new(), |account| format!(" of account \"{account}\""));
-            Ok(Verdict::of("no such row", format!("table {} has no row with this id{of_account}", target.table.name)))
+            let (table, row_word) = (&target.table.name, &target.nouns.row_word);
+            Ok(Verdict::of("no such row", format!("table {table} has no {row_word} with this id{of_account}")))
         })?;
     Ok(TableIterator::once((verdict, reason, policy, rank, keep, expires_at, removable_at)))
 }

@@ -83,11 +83,11 @@ impl Target {
         } else if let Some(columns) = self.recipe_parts() {
             let keys: BTreeSet<&str> = columns.iter().map(|(name, _)| *name).collect();
             let Ok(Value::Object(document)) = serde_json::from_str(recipe_id) else {
-                return Err(refused("whose recipes are JSON documents"));
+                return Err(refused("whose ids are JSON documents"));
             };
             if document.keys().map(String::as_str).collect::<BTreeSet<_>>() != keys {
                 let keys: Vec<&str> = keys.into_iter().collect();
-                return Err(refused(&format!("whose recipes have the keys {}", keys.join(", "))));
+                return Err(refused(&format!("whose ids have the keys {}", keys.join(", "))));
             }
             let mut values = Vec::new();
             for (name, column) in columns {

@@ -50,7 +50,7 @@ fn no_change_of_a_target_switches_a_hold_off() {
             100,
             vec![
                 ("recipe_column = NULL", "which has neither a recipe_column nor recipe_columns"),
-                ("recipe_column = NULL, recipe_columns = '{queue,state}'", "whose recipes are JSON documents"),
+                ("recipe_column = NULL, recipe_columns = '{queue,state}'", "whose ids are JSON documents"),
                 ("recipe_column = 'owner'", "a group would be something else"),
                 ("recipe_column = '(upper(queue))'", "a group would be something else"),
                 ("generations_table = 'public.other'", "\"a\" cannot be read as integer"),

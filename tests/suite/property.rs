@@ -91,6 +91,8 @@ struct Case {
     statuses: Vec<usize>,
     /// Whether every row is the target's.
     without_account: bool,
+    /// Whether every row has the same status: those with a time have finished.
+    without_status: bool,
     /// With different names; the first is the default policy.
     policies: Vec<Policy>,
     include_held: bool,
@@ -221,7 +223,11 @@ fn case(kinds: &'static [Kind]) -> impl Strategy<Value = Case> {
         ]),
     );
     let run = (
-        (policies(), prop::sample::subsequence(vec![0, 1, 2], 1..=3), prop::bool::weighted(0.2)),
+        (
+            policies(),
+            prop::sample::subsequence(vec![0, 1, 2], 1..=3),
+            (prop::bool::weighted(0.2), prop::bool::weighted(0.2)),
+        ),
         any::<bool>(),
         prop::bool::weighted(0.2),
         prop::option::weighted(0.2, recipe()),
@@ -230,7 +236,13 @@ fn case(kinds: &'static [Kind]) -> impl Strategy<Value = Case> {
     (prop::collection::vec(row(), 0..60), run, kinds).prop_map(
         |(
             rows,
-            ((policies, statuses, without_account), include_held, emergency, only_recipe, (only_type, only_status)),
+            (
+                (policies, statuses, (without_account, without_status)),
+                include_held,
+                emergency,
+                only_recipe,
+                (only_type, only_status),
+            ),
             (
                 (id_type, two_ids),
                 (recipe_type, status_type, messages),
@@ -246,16 +258,21 @@ fn case(kinds: &'static [Kind]) -> impl Strategy<Value = Case> {
             // Such ids and recipes of distributed tables are refused.
             let is_distributed = kind.is_distributed();
             let two_ids = two_ids && !is_distributed;
-            let status_type = if is_distributed { 0 } else { status_type };
+            let status_type = if is_distributed || without_status { 0 } else { status_type };
             let messages = messages && !is_distributed;
             let has_two = STATUS_TYPES[status_type].0 == "boolean";
-            let status_of = |status: usize| if has_two { status % 2 } else { status };
+            let status_of = |status: usize| match (without_status, has_two) {
+                (true, _) => 0,
+                (false, true) => status % 2,
+                (false, false) => status,
+            };
             let mut statuses: Vec<usize> = statuses.into_iter().map(status_of).collect();
             statuses.sort_unstable();
             statuses.dedup();
-            let of_type = |policy: Policy| Policy { status: policy.status.map(status_of), ..policy };
+            let of_type =
+                |policy: Policy| Policy { status: policy.status.filter(|_| !without_status).map(status_of), ..policy };
             let policies = policies.into_iter().map(of_type).collect();
-            let only_status = only_status.map(status_of);
+            let only_status = only_status.filter(|_| !without_status).map(status_of);
             let recipes = match recipes {
                 Recipes::OfTwoColumns if is_distributed => Recipes::OfOneColumn,
                 recipes => recipes,
@@ -274,6 +291,7 @@ fn case(kinds: &'static [Kind]) -> impl Strategy<Value = Case> {
                 only_status: only_status.filter(|status| statuses.contains(status)),
                 statuses,
                 without_account,
+                without_status,
                 include_held,
                 emergency,
                 only_recipe: named(recipes, only_recipe),
@@ -317,6 +335,7 @@ fn policy_of(case: &Case, row: &Row) -> usize {
 fn is_in_scope(case: &Case, row: &Row) -> bool {
     (row.ours || case.without_account)
         && case.statuses.contains(&row.status)
+        && (!case.without_status || row.age.is_some())
         && (!case.expressions || row.met == Some(true))
 }
 
@@ -332,6 +351,7 @@ fn fate(case: &Case, place: usize) -> (&'static str, String, Option<usize>) {
         let reason = match row {
             Row { ours: false, .. } if !case.without_account => "it is not of account \"system_backlog\"",
             Row { status, .. } if !case.statuses.contains(status) => "its status is none whose rows go",
+            Row { age: None, .. } if case.without_status => "is NULL: it has not finished",
             _ => "it does not meet the target's condition",
         };
         return ("out of scope", reason.into(), None);
@@ -530,13 +550,14 @@ fn setup(case: &Case) -> (String, String) {
     let read = |name: &str, expression: &str| {
         literal(&if case.expressions { expression.replace("$1", &quoted(name)) } else { name.to_owned() })
     };
+    let of_status = read(status, if status_type == "text" { "(lower($1))" } else { "(coalesce($1, NULL))" });
     written.push(match case.recipes {
         Recipes::OfOneColumn => ("recipe_column", read(recipe, "(coalesce($1, NULL))")),
         Recipes::OfTwoColumns => ("recipe_columns", array(&[recipe, part])),
         Recipes::None => ("recipe_column", "NULL".into()),
     });
     written.extend([
-        ("status_column", read(status, if status_type == "text" { "(lower($1))" } else { "(coalesce($1, NULL))" })),
+        ("status_column", if case.without_status { "NULL".into() } else { of_status }),
         ("failed_at_column", read(at, "(greatest($1, $1))")),
         ("failure_type_column", read(kind, "($1 || '')")),
         // Nodes of Citus cannot take fingerprints.
@@ -755,8 +776,8 @@ fn counted(client: &mut Client, case: &Case) -> Result<(), postgres::Error> {
     assert_eq!(said, expected, "per policy: {case:?}");
     let statuses = format!("SELECT status, in_scope, removed FROM backlog_cleanup.run_status WHERE {last}");
     let of_status = |status: &usize| {
-        let name = status_name(case, *status).to_owned();
-        (Some(name), counts(&|row| row.status == *status))
+        let name = (!case.without_status).then(|| status_name(case, *status).to_owned());
+        (name, counts(&|row| row.status == *status))
     };
     let expected = case.statuses.iter().map(of_status);
     assert_eq!(said_per_recipe(client, &statuses)?, expected.collect(), "per status: {case:?}");

@@ -68,7 +68,7 @@ fn a_policy_is_simulated_written_obeyed_and_dropped() {
         ])
     );
     let warned = ask(&server, "PUT", ADMIN, "policies?recipeId=77", &json!({"keep": 1})).json();
-    assert_eq!(warned["warnings"], json!(["target \"generations\" has no row now that this policy is for"]));
+    assert_eq!(warned["warnings"], json!(["target \"generations\" has no generation now that this policy is for"]));
     ask(&server, "DELETE", ADMIN, "policies?recipeId=77", &Value::Null);
 
     // A hold stays in an emergency, which says so, unless it is included.

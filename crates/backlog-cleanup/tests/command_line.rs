@@ -330,7 +330,7 @@ fn a_policy_does_what_its_simulation_says() {
         assert_eq!(written["maxKeepAge"].as_str().unwrap_or_default(), kept, "{limit}");
     }
     let unused = run(&["policy", "set", "--recipe-id", "77"]);
-    assert!(unused.code == 0 && unused.stderr.contains("has no row now that this policy is for"), "{unused:?}");
+    assert!(unused.code == 0 && unused.stderr.contains("has no generation now that this policy is for"), "{unused:?}");
     for action in ["set", "simulate"] {
         let none = run(&["policy", action, "--failure-type", "(none)"]);
         assert!(none.code == 0 && none.stderr.contains("rows without a failure type have no name"), "{none:?}");

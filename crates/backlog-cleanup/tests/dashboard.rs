@@ -242,7 +242,7 @@ fn a_policy_gets_a_note_a_warning_and_is_dropped_when_that_is_confirmed() {
     stage.browser.says("#policies tbody tr:first-child", "until the <review>");
     stage.open("/simulate?target=generations&recipe=77");
     stage.browser.click("#confirm button");
-    stage.browser.says("#confirm", "target \"generations\" has no row now that this policy is for");
+    stage.browser.says("#confirm", "target \"generations\" has no generation now that this policy is for");
     stage.browser.click("#confirm .button");
     stage.browser.says("#policies tbody tr:nth-child(2)", "recipe \"77\"");
     // Asked first; the default policy cannot be dropped.
@@ -762,7 +762,7 @@ fn every_page_is_for_everybody() {
     stage.sign_in(ADMIN);
     stage.open("/simulate?target=generations&recipe=123456&note=until+the+review&enabled=false");
     stage.browser.click("#confirm button");
-    stage.browser.says("#confirm", "has no row now");
+    stage.browser.says("#confirm", "has no generation now");
     look("warned");
     stage.open("/drop?target=generations&recipe=123456");
     look("drop");
