@@ -1,6 +1,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::ffi::CStr;
 
+use pgrx::JsonB;
 use pgrx::prelude::*;
 
 use crate::postgres::acting::acting_as;
@@ -59,7 +60,7 @@ fn values() -> Result<Values> {
         return Ok(values);
     }
     const VALUES_NOW: &str = r#"
-        SELECT array_agg(coalesce(of_database.setting, of_command_line.setting, of_file.setting, '') ORDER BY place)
+        SELECT jsonb_agg(jsonb_build_array(of_database.setting, of_command_line.setting, of_file.setting) ORDER BY place)
         FROM unnest($1) WITH ORDINALITY asked (name, place)
         LEFT JOIN LATERAL (
             SELECT substr(setting, strpos(setting, '=') + 1) AS setting
@@ -78,11 +79,14 @@ fn values() -> Result<Values> {
     let names: Vec<&str> = SETTINGS.iter().map(|(name, _)| name.to_str().unwrap_or_default()).collect();
     // Only a superuser may read the server's files.
     let superuser = pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID);
-    let read = || read_one::<Vec<String>>(VALUES_NOW, &[names.clone().into()]);
-    let found = acting_as(superuser, "pg_catalog, pg_temp", read)?.unwrap_or_default();
+    let read = || read_one::<JsonB>(VALUES_NOW, &[names.clone().into()]);
+    let found = acting_as(superuser, "pg_catalog, pg_temp", read)?;
+    let found: Option<Vec<[Option<String>; 3]>> = found.and_then(|JsonB(found)| serde_json::from_value(found).ok());
+    let found = found.unwrap_or_default();
     let values = std::array::from_fn(|place| {
-        let of_server = found.get(place).filter(|value| !value.is_empty() && accepts(names[place], value));
-        of_server.cloned().unwrap_or_else(|| SETTINGS[place].1.into())
+        // PostgreSQL passes over what a parameter cannot have, such as a configuration that was dropped.
+        let mut given = found.get(place).into_iter().flatten().flatten();
+        given.find(|value| accepts(names[place], value)).cloned().unwrap_or_else(|| SETTINGS[place].1.into())
     });
     VALUES.set(Some((read_at, Values::clone(&values))));
     Ok(values)

@@ -1,6 +1,6 @@
 //! What a level sees and may do.
 
-use cluster::{Cluster, column, number as count, refused, value};
+use cluster::{Cluster, column, number as count, refused, until_true, value};
 use postgres::Client;
 
 use super::{PRELUDE, database, found};
@@ -372,5 +372,66 @@ fn what_an_admin_writes_into_a_target_is_obeyed_or_refused_with_what_to_do() {
         let (sqlstate, message, hint) = refused(done);
         assert_eq!((&*sqlstate, &*message), ("42501", wanted), "{change}");
         assert!(!hint.is_empty(), "{change}");
+    }
+}
+
+#[test]
+fn no_update_of_a_superuser_reads_a_table_that_nobody_has_named() {
+    let (cluster, mut client) = database("nobody_named");
+    client
+        .batch_execute(
+            "CREATE SEQUENCE ran; GRANT ALL ON ran TO PUBLIC; GRANT CREATE ON DATABASE nobody_named TO adm;
+             CREATE FUNCTION known(v int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN abs(v) < 100; END';
+             CREATE DOMAIN level AS int CHECK (public.known(value));
+             CREATE TABLE rendered (id int PRIMARY KEY, state level, at timestamptz); CREATE TABLE taken_over (LIKE rendered INCLUDING ALL)",
+        )
+        .unwrap();
+    let mut admin = cluster.connect_to("nobody_named");
+    admin
+        .batch_execute(
+            "SET SESSION AUTHORIZATION adm; CREATE SCHEMA mine; GRANT USAGE ON SCHEMA mine TO PUBLIC;
+             CREATE FUNCTION mine.abs(v int) RETURNS int LANGUAGE plpgsql AS $$
+                 BEGIN IF current_user <> 'adm' THEN PERFORM nextval('public.ran'); END IF; RETURN 1; END $$;
+             CREATE FUNCTION mine.throttle() RETURNS text LANGUAGE plpgsql AS 'BEGIN PERFORM mine.abs(1), pg_sleep(1); RETURN NULL; END';
+             CREATE TABLE mine.rendered (id int PRIMARY KEY, state int, at timestamptz);
+             CREATE TABLE mine.taken_over (LIKE mine.rendered INCLUDING ALL)",
+        )
+        .unwrap();
+    let target = |table: &str, more: &str| {
+        format!(
+            "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column, account, recipe_column,
+                                                 status_column, failed_at_column, failure_type_column, search_path, statuses, completed_status,
+                                                 pending_status, processing_status, max_share, throttle_query, condition)
+             VALUES ('{table}', 'mine.{table}', NULL, NULL, NULL, NULL, NULL, NULL, 'state', 'at', NULL, 'mine, pg_catalog, pg_temp', '{{1}}', '{{2}}',
+                     '{{3}}', '{{4}}', 100, {more})"
+        )
+    };
+    // An admin renames the table while the row is checked, and another one has its name.
+    let slow = target("rendered", "'SELECT mine.throttle()', '(state IS NOT NULL AND public.known(1))'");
+    let write = std::thread::spawn(move || admin.batch_execute(&slow).map(|()| admin));
+    until_true(
+        &mut client,
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = 'nobody_named' AND wait_event = 'PgSleep'",
+    );
+    client.batch_execute("ALTER TABLE mine.rendered RENAME TO gone").unwrap();
+    write.join().unwrap().err().expect("the table is gone");
+    client.batch_execute("ALTER TABLE mine.gone RENAME TO rendered").unwrap();
+    let mut admin = cluster.connect_to("nobody_named");
+    admin.batch_execute("SET SESSION AUTHORIZATION adm").unwrap();
+    // A table is gone whose namesake is a superuser's, and a superuser has taken one over.
+    admin.batch_execute(&target("rendered", "NULL, NULL")).unwrap();
+    admin.batch_execute(&target("taken_over", "'SELECT mine.throttle()', NULL")).unwrap();
+    client.batch_execute("DROP TABLE mine.rendered; ALTER TABLE mine.taken_over OWNER TO postgres").unwrap();
+    for table in ["rendered", "taken_over"] {
+        for write in [
+            "batch_size = 100",
+            "batch_size = 0",
+            "status_column = 'stat'",
+            "batch_size = 0, condition = '(state > 0)'",
+        ] {
+            let update = format!("UPDATE backlog_cleanup.target SET {write} WHERE name = '{table}'");
+            client.batch_execute(&update).expect_err(&update);
+            assert!(!value::<bool>(&mut client, "SELECT is_called FROM ran"), "{update}");
+        }
     }
 }
