@@ -15,6 +15,7 @@ use crate::plan::cutoff;
 use crate::postgres::error::Result;
 use crate::postgres::sqlstate::{exact, raise_as, unknown};
 use crate::postgres::subtransaction::{attempt, is_cancel, raise_again, reported, sqlstate};
+use crate::run::worker;
 
 thread_local! {
     /// What this process works on.
@@ -94,7 +95,7 @@ pub fn run_ends() {
     cutoff::forget();
 }
 
-/// Ends a run of this session with an error. Its workers have ended.
+/// Ends a run of this session with an error.
 fn ends_with(run_id: i64, failure: CaughtError) {
     let sqlstate = unknown(sqlstate(&failure));
     let report = record(run_id, failure);
@@ -102,13 +103,17 @@ fn ends_with(run_id: i64, failure: CaughtError) {
     RECORDED.set(Some((report, sqlstate)));
 }
 
-/// Writes what has failed into the run's row, and returns it. If even that fails, raises the failure itself.
+/// Writes what has failed into the run's row once its workers have ended, and returns it. If even that fails, raises the failure itself.
 pub fn record(run_id: i64, failure: CaughtError) -> ErrorReport {
     let at = AT.take();
     let is_interrupted = IS_LOST.take() || is_cancel(&failure);
     let state = if is_interrupted { State::Interrupted } else { State::Failed };
     let (sqlstate, report) = (exact(sqlstate(&failure)), copy(reported(&failure)));
-    if attempt(|| error::write(run_id, state, &sqlstate, &report, at.as_ref()).map(Some)).is_err() {
+    let write = || {
+        worker::end();
+        error::write(run_id, state, &sqlstate, &report, at.as_ref()).map(Some)
+    };
+    if attempt(write).is_err() {
         raise_again(failure);
     }
     run_ends();

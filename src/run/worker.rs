@@ -3,7 +3,9 @@ use std::sync::Once;
 
 use backlog_cleanup_report::State;
 use pgrx::PgMemoryContexts;
-use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, DynamicBackgroundWorker};
+use pgrx::bgworkers::{
+    BackgroundWorker, BackgroundWorkerBuilder, DynamicBackgroundWorker, TerminatingDynamicBackgroundWorker,
+};
 use pgrx::pg_sys::XactEvent;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -130,15 +132,23 @@ pub fn leader(run: &Run) -> Result<Leader> {
     }
 }
 
-/// Stops the workers of a run whose leader fails, between two commits or while it waits.
-unsafe extern "C-unwind" fn at_transaction_end(event: XactEvent::Type, _: *mut core::ffi::c_void) {
-    if event != XactEvent::XACT_EVENT_ABORT {
-        return;
+/// Ends the workers of this session's run, and waits until they have ended.
+pub fn end() {
+    for worker in terminate() {
+        // It is over, or the server is.
+        let _ = worker.wait_for_shutdown();
     }
-    if let Some((_, workers)) = WORKERS.take() {
-        for worker in workers {
-            worker.terminate();
-        }
+}
+
+fn terminate() -> Vec<TerminatingDynamicBackgroundWorker> {
+    let workers = WORKERS.take().map(|(_, workers)| workers).unwrap_or_default();
+    workers.into_iter().map(DynamicBackgroundWorker::terminate).collect()
+}
+
+/// Ends the workers of a run whose leader has failed and could not record it.
+unsafe extern "C-unwind" fn at_transaction_end(event: XactEvent::Type, _: *mut core::ffi::c_void) {
+    if event == XactEvent::XACT_EVENT_ABORT {
+        terminate();
     }
 }
 

@@ -1,6 +1,12 @@
 //! A run that is cut off, asked to stop, or finds the table changed after a pause.
 
-use cluster::{Cluster, fail, fail_in_any_order, last_state, number, refused, start_run, truth, until, value};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cluster::{
+    Cluster, JOBS, fail, fail_in_any_order, last_state, number, numbers, refused, start_run, truth, until, until_true,
+    value,
+};
 
 use crate::batched::{balance, report};
 
@@ -78,6 +84,44 @@ fn wherever_it_is_interrupted_the_books_balance_and_the_next_run_finishes_the_jo
                 assert_eq!(number(&mut client, &format!("SELECT count(*) FROM backlog_cleanup.{state}")), 0);
             }
         }
+    }
+}
+
+#[test]
+fn a_run_whose_workers_are_at_work_ends_at_once_and_is_summed_up() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    cluster.connect().batch_execute(JOBS).unwrap();
+    for how in ["cancel", "timeout"] {
+        let (told, notices) = std::sync::mpsc::channel();
+        let mut session = cluster.connect_with_notices(told);
+        session
+            .batch_execute("TRUNCATE job, ledger, backlog_cleanup.run CASCADE; INSERT INTO job (id) SELECT generate_series(1, 60000)")
+            .unwrap();
+        if how == "timeout" {
+            session.batch_execute("SET statement_timeout = '500ms'").unwrap();
+        }
+        let run = thread::spawn(move || {
+            let done = session.batch_execute("CALL backlog_cleanup_run('t', batch_size => 200, workers => 2)");
+            (session, done, Instant::now())
+        });
+        until(&cluster, "SELECT count(*) > 9 FROM backlog_cleanup.run_batch");
+        if how == "cancel" {
+            cluster.connect().batch_execute("SELECT pg_cancel_backend(pid) FROM backlog_cleanup.progress").unwrap();
+        }
+        let cancelled = Instant::now();
+        let (mut session, done, ended) = run.join().unwrap();
+        assert_eq!(refused(done).0, "57014", "{how}");
+        assert!(ended.saturating_duration_since(cancelled) < Duration::from_millis(900), "{how}");
+        assert_eq!(notices.try_iter().collect::<Vec<_>>(), [], "{how}");
+        let books = "
+            SELECT r.removed, (SELECT 60000 - count(*) FROM job), (SELECT sum(amount) FROM ledger),
+                   (SELECT sum(cleaned_count)::bigint FROM backlog_cleanup.run_recipe WHERE run_id = r.id),
+                   (SELECT count(*) FROM backlog_cleanup.run_batch)
+            FROM backlog_cleanup.run r WHERE state = 'interrupted' AND error_sqlstate = '57014'";
+        let [removed, gone, booked, summed_up, working_state] = numbers(&mut session, books);
+        assert_eq!((gone, booked, summed_up, working_state), (removed, removed, removed, 0), "{how}");
+        session.batch_execute("RESET statement_timeout").unwrap();
+        session.batch_execute("CALL backlog_cleanup_run('t', max_rows => 1)").unwrap();
     }
 }
 
