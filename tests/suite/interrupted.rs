@@ -9,6 +9,7 @@ use cluster::{
 };
 
 use crate::batched::{balance, report};
+use crate::random::{Random, setting};
 
 #[test]
 fn wherever_it_is_interrupted_the_books_balance_and_the_next_run_finishes_the_job() {
@@ -122,6 +123,28 @@ fn a_run_whose_workers_are_at_work_ends_at_once_and_is_summed_up() {
         assert_eq!((gone, booked, summed_up, working_state), (removed, removed, removed, 0), "{how}");
         session.batch_execute("RESET statement_timeout").unwrap();
         session.batch_execute("CALL backlog_cleanup_run('t', max_rows => 1)").unwrap();
+    }
+}
+
+#[test]
+fn whenever_a_run_at_full_speed_is_cancelled_the_history_says_so() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail_in_any_order(&mut client, 20_000);
+    let mut random = Random(setting("SEED", 7));
+    for round in 1..=60 {
+        let run = cluster.in_background("CALL backlog_cleanup_run(batch_size => 3, pause => '0')");
+        until_true(
+            &mut client,
+            "SELECT count(*) = 1 FROM backlog_cleanup.progress WHERE state = 'running' AND batches > 0",
+        );
+        let pid: i32 = value(&mut client, "SELECT pid FROM backlog_cleanup.progress");
+        thread::sleep(Duration::from_micros(random.below(20_000)));
+        client.execute("SELECT pg_cancel_backend($1)", &[&pid]).unwrap();
+        assert_eq!(refused(run.join().unwrap().1).0, "57014", "round {round}");
+        let last = "SELECT concat_ws(' ', state, error_sqlstate) FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
+        assert_eq!(value::<String>(&mut client, last), "interrupted 57014", "round {round}");
+        balance(&mut client, 20_000);
     }
 }
 
