@@ -109,8 +109,8 @@ pub fn run_ends() {
     cutoff::forget();
 }
 
-/// Ends a run of this session with an error.
-fn ends_with(run_id: i64, failure: CaughtError) {
+/// Ends a run of this session with an error, which is raised as soon as that is committed.
+pub fn ends_with(run_id: i64, failure: CaughtError) {
     let sqlstate = unknown(sqlstate(&failure));
     let report = record(run_id, failure);
     // Who cancels that does not want to wait. The next run does it.

@@ -149,6 +149,26 @@ fn whenever_a_run_at_full_speed_is_cancelled_the_history_says_so() {
 }
 
 #[test]
+fn an_early_run_that_is_cancelled_while_it_waits_is_in_the_history() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 60);
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET adaptive = true, adaptive_min_rows = 10, batch_size = 1, pause = '60 s';
+             SELECT backlog_cleanup_tick()",
+        )
+        .unwrap();
+    until_true(&mut client, "SELECT coalesce(sum(removed), 0) > 0 FROM backlog_cleanup.run");
+    let early = "FROM pg_stat_activity WHERE backend_type = 'backlog_cleanup early run'";
+    client.batch_execute(&format!("SELECT pg_cancel_backend(pid) {early}")).unwrap();
+    until_true(&mut client, &format!("SELECT count(*) = 0 {early}"));
+    let last = "SELECT concat_ws(' ', state, error_sqlstate) FROM backlog_cleanup.run";
+    assert_eq!(value::<String>(&mut client, last), "interrupted 57014");
+    balance(&mut client, 60);
+}
+
+#[test]
 fn what_changes_while_it_pauses_is_looked_at_again() {
     let cluster = Cluster::start("");
     let mut client = cluster.platform();
