@@ -25,7 +25,7 @@ use crate::run::begin::{begin, caller};
 use crate::run::lock::{self, Span};
 use crate::run::prepare::cannot_be_prepared;
 use crate::run::worker::{self, Leader};
-use crate::run::{cancel, failure, ground, refused};
+use crate::run::{cancel, failure, ground, refused, workers};
 use crate::target::Target;
 use crate::target::guard::without_unreadable_rows;
 use crate::target::leaf::Leaf;
@@ -172,8 +172,8 @@ pub fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
     }
     let next = failure::or_record(run_id, || {
         let mut run = of_session(run_id)?;
-        if run.workers > 1 && worker::are_to_start(run.id) {
-            worker::start(&run)?;
+        if run.workers > 1 && workers::are_to_start(run.id) {
+            workers::start(&run)?;
         }
         let next = match worker::leader(&run)? {
             Leader::Works => batch::step(&mut run)?,
@@ -240,7 +240,7 @@ fn is_not_in_code_of_a_table() -> Result<()> {
 fn of_session(run_id: Option<i64>) -> Result<Run> {
     cannot_be_prepared();
     let run = Run::load(run_id)?;
-    if (run.finished_at.is_none() || worker::are_of(run.id)) && lock::is_held(&run.target)? {
+    if (run.finished_at.is_none() || workers::are_of(run.id)) && lock::is_held(&run.target)? {
         return Ok(run);
     }
     Err(error(

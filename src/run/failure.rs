@@ -17,7 +17,7 @@ use crate::postgres::cancels;
 use crate::postgres::error::Result;
 use crate::postgres::sqlstate::{exact, raise_as, unknown};
 use crate::postgres::subtransaction::{attempt, is_cancel, raise_again, reported, sqlstate};
-use crate::run::worker;
+use crate::run::workers;
 
 thread_local! {
     /// What this process works on.
@@ -129,7 +129,7 @@ pub fn record(run_id: i64, failure: CaughtError) -> ErrorReport {
     let (sqlstate, report) = (exact(sqlstate(&failure)), copy(reported(&failure)));
     let write = || {
         attempt(|| {
-            worker::end();
+            workers::end();
             error::write(run_id, state, &sqlstate, &report, at.as_ref()).map(Some)
         })
     };

@@ -99,20 +99,21 @@ fn a_run_whose_workers_are_at_work_ends_at_once_and_is_summed_up() {
             .batch_execute("TRUNCATE job, ledger, backlog_cleanup.run CASCADE; INSERT INTO job (id) SELECT generate_series(1, 60000)")
             .unwrap();
         if how == "timeout" {
-            session.batch_execute("SET statement_timeout = '500ms'").unwrap();
+            session.batch_execute("SET statement_timeout = '2 s'").unwrap();
         }
         let run = thread::spawn(move || {
-            let done = session.batch_execute("CALL backlog_cleanup_run('t', batch_size => 200, workers => 2)");
+            let done = session.batch_execute("CALL backlog_cleanup_run('t', batch_size => 50, workers => 2)");
             (session, done, Instant::now())
         });
-        until(&cluster, "SELECT count(*) > 9 FROM backlog_cleanup.run_batch");
+        let mut cancelled = Instant::now() + Duration::from_secs(2);
         if how == "cancel" {
+            until(&cluster, "SELECT count(*) > 9 FROM backlog_cleanup.run_batch");
             cluster.connect().batch_execute("SELECT pg_cancel_backend(pid) FROM backlog_cleanup.progress").unwrap();
+            cancelled = Instant::now();
         }
-        let cancelled = Instant::now();
         let (mut session, done, ended) = run.join().unwrap();
         assert_eq!(refused(done).0, "57014", "{how}");
-        assert!(ended.saturating_duration_since(cancelled) < Duration::from_millis(900), "{how}");
+        assert!(ended.saturating_duration_since(cancelled) < Duration::from_secs(2), "{how}");
         assert_eq!(notices.try_iter().collect::<Vec<_>>(), [], "{how}");
         let books = "
             SELECT r.removed, (SELECT 60000 - count(*) FROM job), (SELECT sum(amount) FROM ledger),
