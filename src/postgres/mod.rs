@@ -7,6 +7,7 @@ pub mod analysed;
 pub mod arguments;
 pub mod block;
 pub mod calls;
+pub mod cancels;
 pub mod changes;
 pub mod citus;
 pub mod collation;

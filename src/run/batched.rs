@@ -25,7 +25,7 @@ use crate::run::begin::{begin, caller};
 use crate::run::lock::{self, Span};
 use crate::run::prepare::cannot_be_prepared;
 use crate::run::worker::{self, Leader};
-use crate::run::{cancel, failure, ground, refused};
+use crate::run::{cancel, failure, ground, refused, workers};
 use crate::target::Target;
 use crate::target::guard::without_unreadable_rows;
 use crate::target::leaf::Leaf;
@@ -101,7 +101,9 @@ pub fn start_batched_run(arguments: Option<&str>) -> Result<i64> {
         target.unreadable(leaves)?.map_or(Ok(()), |unreadable| run::keep_unreadable(run_id, &unreadable))?;
         Ok(run_id)
     };
-    without_unreadable_rows(|| steady_leaves(arguments.target.as_deref(), Lock::Read, start))
+    let run_id = without_unreadable_rows(|| steady_leaves(arguments.target.as_deref(), Lock::Read, start))?;
+    failure::run_starts(run_id);
+    Ok(run_id)
 }
 
 /// Divides what is left of a run anew: rows of several leaves are not where they were planned. Each recipe has the cutoff that it has.
@@ -163,14 +165,15 @@ fn may_limit_rows(arguments: &Arguments, pace: &Pace) -> Result<()> {
 /// it when the run's row says so.
 #[pg_extern(sql = false)]
 pub fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
-    let mut run = of_session(run_id)?;
+    is_not_in_code_of_a_table()?;
     // What the session remembers of the run would outlive ROLLBACK TO SAVEPOINT.
     if is_in_subtransaction() {
         cutoff::forget();
     }
-    let next = failure::or_record(run.id, || {
-        if run.workers > 1 && worker::are_to_start(run.id) {
-            worker::start(&run)?;
+    let next = failure::or_record(run_id, || {
+        let mut run = of_session(run_id)?;
+        if run.workers > 1 && workers::are_to_start(run.id) {
+            workers::start(&run)?;
         }
         let next = match worker::leader(&run)? {
             Leader::Works => batch::step(&mut run)?,
@@ -196,8 +199,9 @@ pub fn next_batch(run_id: Option<i64>) -> Result<Option<f64>> {
 /// `commit_and_wait` is to raise the error.
 #[pg_extern(sql = false)]
 pub fn finish_run(run_id: Option<i64>) -> Result<Option<Json>> {
-    let run = of_session(run_id)?;
-    let report = failure::or_record(run.id, || {
+    is_not_in_code_of_a_table()?;
+    let report = failure::or_record(run_id, || {
+        let run = of_session(run_id)?;
         steady(Some(&run.target), Lock::Read, |target| {
             if run.batches == 0 {
                 defer_nothing()?;
@@ -232,13 +236,11 @@ fn is_not_in_code_of_a_table() -> Result<()> {
     ))
 }
 
-/// Loads a run of this session. Errors: those of `Run::load`, 42501 (in code of a table), 55000 (it is over, or another
-/// session's).
+/// Loads a run of this session. Errors: those of `Run::load`, 55000 (it is over, or another session's).
 fn of_session(run_id: Option<i64>) -> Result<Run> {
-    is_not_in_code_of_a_table()?;
     cannot_be_prepared();
     let run = Run::load(run_id)?;
-    if (run.finished_at.is_none() || worker::are_of(run.id)) && lock::is_held(&run.target)? {
+    if (run.finished_at.is_none() || workers::are_of(run.id)) && lock::is_held(&run.target)? {
         return Ok(run);
     }
     Err(error(

@@ -90,7 +90,16 @@ fn run(user: i64, target: &str) {
     let run_id = started(user, target);
     let mut waiting_since = None;
     while let Some(wait) = step(user, || batch(run_id, target, &mut waiting_since)) {
-        sleep(wait);
+        let waited = caught(|| {
+            sleep(wait);
+            Ok(())
+        });
+        if let Err(failure) = waited {
+            step(user, || {
+                failure::ends_with(run_id, failure);
+                Ok(())
+            });
+        }
     }
     step(user, || finish_run(Some(run_id)).map(|_| ()));
     // Raises what has failed, which is committed now.

@@ -20,3 +20,4 @@ mod tempo;
 pub mod ticks;
 pub mod wait;
 pub mod worker;
+mod workers;

@@ -1,88 +1,19 @@
-use std::cell::RefCell;
-use std::sync::Once;
-
 use backlog_cleanup_report::State;
-use pgrx::PgMemoryContexts;
-use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, DynamicBackgroundWorker};
-use pgrx::pg_sys::XactEvent;
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
-use crate::extension;
 use crate::history::error::of_run;
 use crate::history::run::Run;
 use crate::plan::part;
-use crate::postgres::error::{Result, error, spi};
+use crate::postgres::error::{Result, error};
 use crate::postgres::subtransaction::attempt;
 use crate::run::batch::{commit_soon, step};
 use crate::run::wait::sleep;
-use crate::run::{cancel, failure, lock};
+use crate::run::{cancel, failure, lock, workers};
 
 /// How often the leader looks at its workers, in seconds.
 const LOOK: f64 = 0.1;
-
-thread_local! {
-    /// This session's run, and its workers.
-    static WORKERS: RefCell<Option<(i64, Vec<DynamicBackgroundWorker>)>> = const { RefCell::new(None) };
-}
-
-/// Whether the workers of a run of this session have not been started yet.
-pub fn are_to_start(run_id: i64) -> bool {
-    WORKERS.with_borrow(|workers| workers.as_ref().is_none_or(|(run, _)| *run != run_id))
-}
-
-/// Whether this session has started workers of a run, and not seen their end.
-pub fn are_of(run_id: i64) -> bool {
-    !are_to_start(run_id)
-}
-
-/// Starts the workers of a run, in at most half of the server's slots: an operator's long pause keeps them. Raises a NOTICE if
-/// it gets fewer.
-pub fn start(run: &Run) -> Result<()> {
-    // SAFETY: only read who the session is.
-    let (database, session_user, user) =
-        unsafe { (pg_sys::MyDatabaseId, pg_sys::GetAuthenticatedUserId(), pg_sys::GetUserId()) };
-    let arguments = format!("{} {} {} {}", database.to_u32(), session_user.to_u32(), user.to_u32(), run.id);
-    static ONCE: Once = Once::new();
-    // SAFETY: the callback lives as long as the library, which is never unloaded.
-    ONCE.call_once(|| unsafe { pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut()) });
-    // SAFETY: a setting, read by the one thread of a backend.
-    let slots = unsafe { pg_sys::max_worker_processes };
-    // Their handles outlive this transaction.
-    // SAFETY: the context lives as long as the process.
-    let workers: Vec<DynamicBackgroundWorker> = unsafe {
-        PgMemoryContexts::TopMemoryContext
-            .switch_to(|_| (0..run.workers.min(slots / 2)).map_while(|_| begin(&arguments)).collect())
-    };
-    let got = workers.len() as i32;
-    if got < run.workers {
-        let message = format!("run {} got {got} of {} background workers", run.id, run.workers);
-        let more = (slots + run.workers - got).max(2 * run.workers);
-        let hint = format!("ALTER SYSTEM SET max_worker_processes = {more}; -- and restart the server");
-        ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, "backlog_cleanup")
-            .set_hint(hint)
-            .report(PgLogLevel::NOTICE);
-    }
-    WORKERS.set(Some((run.id, workers)));
-    extension::as_owner(|| {
-        Spi::run_with_args("UPDATE backlog_cleanup.run SET workers = $2 WHERE id = $1", &[run.id.into(), got.into()])
-            .map_err(spi)
-    })
-}
-
-/// Starts a worker; `None` if the server has no slot for it.
-fn begin(arguments: &str) -> Option<DynamicBackgroundWorker> {
-    BackgroundWorkerBuilder::new("backlog_cleanup worker")
-        .set_library("backlog_cleanup")
-        .set_function("backlog_cleanup_worker")
-        .set_extra(arguments)
-        // SAFETY: set once when the backend starts.
-        .set_notify_pid(unsafe { pg_sys::MyProcPid })
-        .enable_spi_access()
-        .load_dynamic()
-        .ok()
-}
 
 /// What the leader of a run does next.
 pub enum Leader {
@@ -96,26 +27,11 @@ pub enum Leader {
 
 /// Errors: what has ended a worker; 55000 (somebody has ended a worker).
 pub fn leader(run: &Run) -> Result<Leader> {
-    let is_to_stop = run.stop_requested_by.is_some();
-    let (started, at_work) = WORKERS.with_borrow(|workers| match workers {
-        Some((run_id, workers)) if *run_id == run.id => {
-            use pgrx::bgworkers::BackgroundWorkerStatus::Stopped;
-            let is_at_work = |worker: &&DynamicBackgroundWorker| {
-                let process = worker.pid();
-                process.iter().filter(|_| is_to_stop).for_each(|process| cancel::ask(*process));
-                !matches!(process, Err(Stopped))
-            };
-            (workers.len(), workers.iter().filter(is_at_work).count())
-        }
-        _ => (0, 0),
-    });
-    if started == 0 {
-        return Ok(Leader::Works);
-    }
+    let Some(at_work) = workers::at_work(run) else { return Ok(Leader::Works) };
     if at_work > 0 {
         return Ok(Leader::Waits(LOOK));
     }
-    WORKERS.set(None);
+    workers::forget();
     match run.state {
         State::Failed | State::Interrupted => Err(of_run(run.id)?),
         State::Running if part::are_left(run.id)? => {
@@ -127,18 +43,6 @@ pub fn leader(run: &Run) -> Result<Leader> {
             ))
         }
         _ => Ok(Leader::Done),
-    }
-}
-
-/// Stops the workers of a run whose leader fails, between two commits or while it waits.
-unsafe extern "C-unwind" fn at_transaction_end(event: XactEvent::Type, _: *mut core::ffi::c_void) {
-    if event != XactEvent::XACT_EVENT_ABORT {
-        return;
-    }
-    if let Some((_, workers)) = WORKERS.take() {
-        for worker in workers {
-            worker.terminate();
-        }
     }
 }
 

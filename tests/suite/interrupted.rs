@@ -1,8 +1,15 @@
 //! A run that is cut off, asked to stop, or finds the table changed after a pause.
 
-use cluster::{Cluster, fail, fail_in_any_order, last_state, number, refused, start_run, truth, until, value};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cluster::{
+    Cluster, JOBS, fail, fail_in_any_order, last_state, number, numbers, refused, start_run, truth, until, until_true,
+    value,
+};
 
 use crate::batched::{balance, report};
+use crate::random::{Random, setting};
 
 #[test]
 fn wherever_it_is_interrupted_the_books_balance_and_the_next_run_finishes_the_job() {
@@ -79,6 +86,87 @@ fn wherever_it_is_interrupted_the_books_balance_and_the_next_run_finishes_the_jo
             }
         }
     }
+}
+
+#[test]
+fn a_run_whose_workers_are_at_work_ends_at_once_and_is_summed_up() {
+    let cluster = Cluster::start("max_worker_processes = 16\n");
+    cluster.connect().batch_execute(JOBS).unwrap();
+    for how in ["cancel", "timeout"] {
+        let (told, notices) = std::sync::mpsc::channel();
+        let mut session = cluster.connect_with_notices(told);
+        session
+            .batch_execute("TRUNCATE job, ledger, backlog_cleanup.run CASCADE; INSERT INTO job (id) SELECT generate_series(1, 60000)")
+            .unwrap();
+        if how == "timeout" {
+            session.batch_execute("SET statement_timeout = '2 s'").unwrap();
+        }
+        let run = thread::spawn(move || {
+            let done = session.batch_execute("CALL backlog_cleanup_run('t', batch_size => 50, workers => 2)");
+            (session, done, Instant::now())
+        });
+        let mut cancelled = Instant::now() + Duration::from_secs(2);
+        if how == "cancel" {
+            until(&cluster, "SELECT count(*) > 9 FROM backlog_cleanup.run_batch");
+            cluster.connect().batch_execute("SELECT pg_cancel_backend(pid) FROM backlog_cleanup.progress").unwrap();
+            cancelled = Instant::now();
+        }
+        let (mut session, done, ended) = run.join().unwrap();
+        assert_eq!(refused(done).0, "57014", "{how}");
+        assert!(ended.saturating_duration_since(cancelled) < Duration::from_secs(2), "{how}");
+        assert_eq!(notices.try_iter().collect::<Vec<_>>(), [], "{how}");
+        let books = "
+            SELECT r.removed, (SELECT 60000 - count(*) FROM job), (SELECT sum(amount) FROM ledger),
+                   (SELECT sum(cleaned_count)::bigint FROM backlog_cleanup.run_recipe WHERE run_id = r.id),
+                   (SELECT count(*) FROM backlog_cleanup.run_batch)
+            FROM backlog_cleanup.run r WHERE state = 'interrupted' AND error_sqlstate = '57014'";
+        let [removed, gone, booked, summed_up, working_state] = numbers(&mut session, books);
+        assert_eq!((gone, booked, summed_up, working_state), (removed, removed, removed, 0), "{how}");
+        session.batch_execute("RESET statement_timeout").unwrap();
+        session.batch_execute("CALL backlog_cleanup_run('t', max_rows => 1)").unwrap();
+    }
+}
+
+#[test]
+fn whenever_a_run_at_full_speed_is_cancelled_the_history_says_so() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail_in_any_order(&mut client, 20_000);
+    let mut random = Random(setting("SEED", 7));
+    for round in 1..=60 {
+        let run = cluster.in_background("CALL backlog_cleanup_run(batch_size => 3, pause => '0')");
+        until_true(
+            &mut client,
+            "SELECT count(*) = 1 FROM backlog_cleanup.progress WHERE state = 'running' AND batches > 0",
+        );
+        let pid: i32 = value(&mut client, "SELECT pid FROM backlog_cleanup.progress");
+        thread::sleep(Duration::from_micros(random.below(20_000)));
+        client.execute("SELECT pg_cancel_backend($1)", &[&pid]).unwrap();
+        assert_eq!(refused(run.join().unwrap().1).0, "57014", "round {round}");
+        let last = "SELECT concat_ws(' ', state, error_sqlstate) FROM backlog_cleanup.run ORDER BY id DESC LIMIT 1";
+        assert_eq!(value::<String>(&mut client, last), "interrupted 57014", "round {round}");
+        balance(&mut client, 20_000);
+    }
+}
+
+#[test]
+fn an_early_run_that_is_cancelled_while_it_waits_is_in_the_history() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.platform();
+    fail(&mut client, 1, 60);
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET adaptive = true, adaptive_min_rows = 10, batch_size = 1, pause = '60 s';
+             SELECT backlog_cleanup_tick()",
+        )
+        .unwrap();
+    until_true(&mut client, "SELECT coalesce(sum(removed), 0) > 0 FROM backlog_cleanup.run");
+    let early = "FROM pg_stat_activity WHERE backend_type = 'backlog_cleanup early run'";
+    client.batch_execute(&format!("SELECT pg_cancel_backend(pid) {early}")).unwrap();
+    until_true(&mut client, &format!("SELECT count(*) = 0 {early}"));
+    let last = "SELECT concat_ws(' ', state, error_sqlstate) FROM backlog_cleanup.run";
+    assert_eq!(value::<String>(&mut client, last), "interrupted 57014");
+    balance(&mut client, 60);
 }
 
 #[test]
