@@ -3,8 +3,7 @@ use crate::postgres::error::Result;
 use crate::target::leaf::Leaf;
 
 const REPLACED: &str = "
-    SELECT 'fail', format('rule %I on %s replaces every removal', r.rulename, r.ev_class::regclass),
-           format('DROP RULE %I ON %s', r.rulename, r.ev_class::regclass)
+    SELECT 'fail', format('rule %I on %s replaces every removal: decide whether it is to', r.rulename, r.ev_class::regclass), NULL
     FROM pg_rewrite r
     WHERE r.ev_class = ANY ($1) AND r.ev_type = '4' AND r.is_instead AND r.ev_qual = '<>' AND r.ev_enabled IN ('O', 'A')
     ORDER BY 2";
