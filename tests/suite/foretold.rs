@@ -423,6 +423,64 @@ fn rows_that_no_run_would_ever_find_are_seen() {
 }
 
 #[test]
+fn rows_in_another_spelling_are_told_with_their_number_also_beside_right_ones() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute("UPDATE job SET state = CASE WHEN id > 99 THEN 'failed ' ELSE 'FAILED' END WHERE id > 20")
+        .unwrap();
+    for run in ["SELECT 1", "SELECT backlog_cleanup_failed_generations('t')", "SELECT backlog_cleanup_emergency('t')"] {
+        client.batch_execute(run).unwrap();
+        let found = findings(&mut client, "rows");
+        let [(status, many, fix), (_, one, _)] = &found[..] else { panic!("{run}: {found:?}") };
+        assert_eq!((status.as_str(), fix), ("warn", &None), "{run}: {many}");
+        assert!(
+            many.starts_with("79 rows with status \"FAILED\" differ from \"failed\" of statuses in case"),
+            "{many}"
+        );
+        assert!(one.starts_with("1 row with status \"failed \" differs from \"failed\" of statuses"), "{one}");
+    }
+    client
+        .batch_execute("UPDATE backlog_cleanup.target SET statuses = '{failed,FAILED,\"failed \"}' WHERE name = 't'")
+        .unwrap();
+    assert_eq!(finding(&mut client, "rows").0, "ok");
+    client.batch_execute("INSERT INTO job (id, state) VALUES (201, 'completed'), (202, 'Completed')").unwrap();
+    let (status, detail, _) = finding(&mut client, "rows");
+    assert!(status == "warn" && detail.contains("of completed_status") && detail.contains("do not count"), "{detail}");
+}
+
+#[test]
+fn a_misspelt_status_is_told_with_the_one_that_rows_have_and_stays() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET statuses = '{failed,discared}' WHERE name = 't';
+             INSERT INTO job (id, state) SELECT id, 'discarded' FROM generate_series(201, 301) id",
+        )
+        .unwrap();
+    for run in ["SELECT 1", "SELECT backlog_cleanup_failed_generations('t')"] {
+        client.batch_execute(run).unwrap();
+        let (status, detail, fix) = finding(&mut client, "rows");
+        assert_eq!((status.as_str(), fix), ("warn", None), "{run}: {detail}");
+        assert!(
+            detail.starts_with("no row has status \"discared\" of statuses, but there are rows with \"discarded\""),
+            "{detail}"
+        );
+        assert!(detail.contains("decide"), "{detail}");
+    }
+    client.batch_execute("UPDATE backlog_cleanup.target SET statuses = '{failed,discarded}' WHERE name = 't'").unwrap();
+    assert_eq!(finding(&mut client, "rows").0, "ok");
+    // One whose rows have all gone is no mistake, whatever others have.
+    client
+        .batch_execute("SELECT backlog_cleanup_emergency('t'); INSERT INTO job (id, state) VALUES (401, 'mailed')")
+        .unwrap();
+    assert_eq!(finding(&mut client, "rows").0, "ok");
+}
+
+#[test]
 fn rows_that_failed_in_the_future_are_told_with_their_number() {
     let cluster = Cluster::start("");
     let mut client = cluster.connect();
