@@ -809,6 +809,47 @@ fn rows_that_a_run_would_keep_back_are_told_beforehand_and_no_others() {
 }
 
 #[test]
+fn a_rule_that_replaces_what_a_foreign_key_does_is_told_beforehand() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client.batch_execute("CREATE TABLE other (job int); ALTER TABLE other OWNER TO app").unwrap();
+    let hidden = "UPDATE ref SET is_gone = true WHERE job = OLD.job";
+    let elsewhere = "DELETE FROM other WHERE job = OLD.job";
+    for (action, rule, found) in [
+        ("CASCADE", "ON DELETE TO ref DO INSTEAD NOTHING", "fail"),
+        ("CASCADE", &format!("ON DELETE TO ref DO INSTEAD {hidden}"), "fail"),
+        ("CASCADE", "ON DELETE TO ref DO INSTEAD INSERT INTO other VALUES (OLD.job)", "fail"),
+        ("SET NULL", "ON UPDATE TO ref DO INSTEAD NOTHING", "fail"),
+        ("SET DEFAULT", "ON UPDATE TO ref DO INSTEAD NOTHING", "fail"),
+        // PostgreSQL does not see that these leave rows.
+        ("CASCADE", &format!("ON DELETE TO ref DO INSTEAD {elsewhere}"), "warn"),
+        ("CASCADE", "ON DELETE TO ref WHERE OLD.job = 1 DO INSTEAD NOTHING", "warn"),
+        ("CASCADE", "ON DELETE TO ref DO ALSO INSERT INTO other VALUES (OLD.job)", "ok"),
+        ("CASCADE", "ON UPDATE TO ref DO INSTEAD NOTHING", "ok"),
+        ("SET NULL", "ON DELETE TO ref DO INSTEAD NOTHING", "ok"),
+        ("CASCADE", "ON DELETE TO ref_all DO INSTEAD NOTHING", "ok"),
+    ] {
+        let (whole, part) = match rule.contains("ref_all") {
+            true => (" PARTITION BY RANGE (job)", "CREATE TABLE ref_all PARTITION OF ref DEFAULT;"),
+            false => ("", ""),
+        };
+        client
+            .batch_execute(&format!(
+                "BEGIN; CREATE TABLE ref (job int REFERENCES job ON DELETE {action}, is_gone boolean){whole}; {part} INSERT INTO ref VALUES (1), (99);
+                 CREATE RULE other AS {rule}; ALTER TABLE ref OWNER TO app"
+            ))
+            .unwrap();
+        let (status, detail, fix) = finding(&mut client, "foreign_keys");
+        assert_eq!((status.as_str(), fix), (found, None), "{action} {rule}: {detail}");
+        let told = would_keep_back(&mut client);
+        assert_eq!(told, if found == "fail" { vec![detail] } else { Vec::new() }, "{action} {rule}");
+        assert_eq!(run(&mut client), if found == "fail" { (0, 90) } else { (90, 0) }, "{action} {rule}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+}
+
+#[test]
 fn a_right_that_a_foreign_keys_action_lacks_is_told_before_each_row_is_refused() {
     let cluster = Cluster::start("");
     let mut client = cluster.connect();
