@@ -712,6 +712,53 @@ fn rows_that_a_run_would_keep_back_are_told_beforehand_and_no_others() {
         ),
         ("CREATE TABLE pin (job int REFERENCES job ON DELETE SET NULL); INSERT INTO pin VALUES (1)", "", 0, "ok"),
         (
+            "CREATE TABLE pin (job int REFERENCES job ON DELETE SET NULL CHECK (job IS NOT NULL)); INSERT INTO pin VALUES (1), (2)",
+            "foreign key pin_job_fkey of public.pin (job) references at least 2 rows in scope ON DELETE SET NULL that a CHECK refuses, and",
+            2,
+            "warn",
+        ),
+        // What the other columns of a row allow.
+        (
+            "CREATE TABLE pin (job int REFERENCES job ON DELETE SET NULL, is_done boolean, CHECK (is_done OR job IS NOT NULL));
+             INSERT INTO pin VALUES (1, true), (2, false), (3, NULL)",
+            "foreign key pin_job_fkey of public.pin (job) references at least 1 row in scope ON DELETE SET NULL that a CHECK",
+            1,
+            "warn",
+        ),
+        ("CREATE TABLE pin (job int REFERENCES job ON DELETE SET NULL CHECK (job > 0)); INSERT INTO pin VALUES (1)", "", 0, "ok"),
+        (
+            "CREATE DOMAIN given AS int NOT NULL; CREATE DOMAIN key AS given; CREATE TABLE pin (job key REFERENCES job ON DELETE SET NULL);
+             INSERT INTO pin VALUES (1)",
+            "foreign key pin_job_fkey of public.pin (job) references at least 1 row in scope ON DELETE SET NULL of a NOT NULL column, and",
+            1,
+            "warn",
+        ),
+        (
+            "CREATE TABLE pin (job int UNIQUE NULLS NOT DISTINCT REFERENCES job ON DELETE SET NULL); INSERT INTO pin VALUES (1), (2), (3)",
+            "foreign key pin_job_fkey of public.pin (job) references at least 2 rows in scope ON DELETE SET NULL of what may be NULL once, and",
+            2,
+            "warn",
+        ),
+        (
+            "CREATE TABLE pin (job int UNIQUE NULLS NOT DISTINCT REFERENCES job ON DELETE SET NULL); INSERT INTO pin VALUES (1), (NULL)",
+            "foreign key pin_job_fkey of public.pin (job) references at least 1 row in scope ON DELETE SET NULL of what may be NULL once",
+            1,
+            "warn",
+        ),
+        (
+            "CREATE TABLE pin (job int UNIQUE NULLS NOT DISTINCT REFERENCES job ON DELETE SET NULL); INSERT INTO pin VALUES (1)",
+            "",
+            0,
+            "ok",
+        ),
+        (
+            "CREATE TABLE pin (job int NOT NULL REFERENCES job ON DELETE SET DEFAULT); INSERT INTO pin VALUES (1)",
+            "foreign key pin_job_fkey of public.pin (job) references at least 1 row in scope ON DELETE SET DEFAULT of a NOT NULL column, and",
+            1,
+            "warn",
+        ),
+        ("CREATE TABLE pin (job int REFERENCES job ON DELETE SET DEFAULT); INSERT INTO pin VALUES (1)", "", 0, "ok"),
+        (
             "CREATE TABLE pin (who text NOT NULL, job int, FOREIGN KEY (job, who) REFERENCES job (id, owner) ON DELETE SET NULL (job));
              INSERT INTO pin VALUES ('w', 4)",
             "",
