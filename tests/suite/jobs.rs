@@ -425,6 +425,21 @@ fn a_job_that_cannot_run_its_target_is_told_before_its_night() {
         let succeeds = |why: &str| ["is rolled back", "never reached"].contains(&why);
         assert_eq!(night.is_ok(), why.is_none_or(succeeds), "{command}: {night:?}");
     }
+    // Nor does pg_cron itself run one that it cannot read: it has come from elsewhere.
+    for schedule in ["61 2 * * *", "30 seconds", "every night", "0 2 * *"] {
+        client.execute("UPDATE cron.job SET schedule = $1", &[&schedule]).unwrap();
+        let (status, detail, fix) = finding(&mut client, "job");
+        assert_eq!(status, "fail", "{schedule}: {detail}");
+        assert!(detail.ends_with("never runs: pg_cron cannot read its schedule"), "{detail}");
+        client.batch_execute(&fix.unwrap()).unwrap();
+        assert_eq!(finding(&mut client, "job").0, "ok", "{schedule}");
+    }
+    client.batch_execute("SELECT backlog_cleanup_schedule_tick()").unwrap();
+    client.batch_execute("UPDATE cron.job SET schedule = '5 minutes' WHERE jobname = 'backlog-cleanup-tick'").unwrap();
+    let (status, detail, fix) = finding(&mut client, "tick");
+    assert!(status == "fail" && detail.ends_with("pg_cron cannot read its schedule"), "{detail}");
+    client.batch_execute(&fix.unwrap()).unwrap();
+    assert_eq!(finding(&mut client, "tick").0, "ok");
     for (schedule, said) in [("0 2 30 2 *", "never runs"), ("@reboot", "only when the server starts")] {
         client
             .execute(
