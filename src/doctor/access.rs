@@ -9,8 +9,8 @@ use crate::target::Target;
 use crate::target::leaf::leaves;
 
 const ROW_SECURITY: &str = "
-    SELECT 'fail', format('row security of %s is forced on its owner, so that runs fail', used.oid::regclass),
-           format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', used.oid::regclass)
+    SELECT 'fail', format('row security of %1$s is forced on its owner, so that runs fail; decide, and type ALTER TABLE %1$s NO FORCE ROW LEVEL SECURITY',
+                          used.oid::regclass), NULL
     FROM used JOIN pg_class c ON c.oid = used.oid JOIN pg_roles r ON r.oid = c.relowner
     WHERE c.relrowsecurity AND c.relforcerowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
     ORDER BY 2";

@@ -46,7 +46,7 @@ pub fn last_run(target: &str) -> Result<Vec<Problem>> {
 
 const KEPT_BACK: &str = "
     SELECT CASE WHEN kept_back_sqlstate = ANY ($2) THEN 'fail' ELSE 'warn' END,
-           format('run %s has kept back %s rows%s', id, kept_back,
+           format('run %s has kept back %s row%s%s', id, kept_back, CASE WHEN kept_back > 1 THEN 's' END,
                   concat(': row ' || kept_back_row, ': ' || kept_back_message, ' (' || kept_back_sqlstate || ')')),
            NULL
     FROM (SELECT * FROM backlog_cleanup.run WHERE target = $1 AND finished_at IS NOT NULL ORDER BY id DESC LIMIT 1) last

@@ -1,4 +1,4 @@
-use backlog_cleanup_report::{DEFAULT_SCHEDULE, job_name, job_name_in, never_fires};
+use backlog_cleanup_report::{DEFAULT_SCHEDULE, counted, is_schedule, job_name, job_name_in, never_fires};
 use pgrx::spi::quote_literal;
 
 use crate::doctor::job_window::outside_of_window;
@@ -8,6 +8,7 @@ use crate::postgres::error::Result;
 use crate::postgres::read::read_one;
 use crate::schedule::{
     self, Job, Work, all_jobs_of, database, jobs, jobs_of, jobs_of_database, pg_cron_elsewhere, pg_cron_is_here,
+    setting,
 };
 use crate::target::row::row;
 
@@ -91,7 +92,9 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
     let (active, paused): (Vec<&Job>, Vec<&Job>) = found.iter().partition(|job| job.active);
     let all = || found.iter().map(|job| describe(job, target)).collect::<Vec<_>>().join(", ");
     let whole = active.iter().filter(|job| job.works_on(target).any(|work| !work.is_selective)).count();
-    for problems in [failing(target, &active)?, without_tables(&active)?, seldom(&active)] {
+    for problems in
+        [unreadable(&active, DEFAULT_SCHEDULE)?, failing(target, &active)?, without_tables(&active)?, seldom(&active)]
+    {
         if !problems.is_empty() {
             return Ok(problems);
         }
@@ -115,6 +118,21 @@ pub fn job(target: &str) -> Result<Vec<Problem>> {
         }
         _ => absent(target),
     }
+}
+
+/// Finds active jobs whose schedule pg_cron cannot read, as after a restore from a server with a newer one, or an UPDATE by hand: it skips
+/// them, and says so in the server's log only. They are to have another one.
+pub(super) fn unreadable(active: &[&Job], schedule: &str) -> Result<Vec<Problem>> {
+    // To ask pg_cron itself would be to schedule a job. These settings came with intervals of seconds and with the last day of a month.
+    let (has_seconds, has_last_day) =
+        (setting("cron.timezone")?.is_some(), setting("cron.launch_active_jobs")?.is_some());
+    let problem = |job: &&Job| Problem {
+        status: Status::Fail,
+        detail: format!("{} never runs: pg_cron cannot read its schedule", job.describe()),
+        fix: Some(format!("SELECT cron.alter_job({}, schedule => {})", job.job_id, quote_literal(schedule))),
+    };
+    let unreadable = active.iter().filter(|job| !is_schedule(&job.schedule, has_seconds, has_last_day));
+    Ok(unreadable.map(problem).collect())
 }
 
 /// Finds active jobs whose command cannot run the target, as it is written.
@@ -233,7 +251,8 @@ fn absent(target: &str) -> Result<Vec<Problem>> {
     crowds.sort_unstable();
     crowds.dedup();
     for (role, unseen) in crowds {
-        let detail = format!("{unseen} jobs of role \"{role}\" were not looked at: it has too many");
+        let (jobs, were) = (counted(unseen, "job"), if unseen == 1 { "was" } else { "were" });
+        let detail = format!("{jobs} of role \"{role}\" {were} not looked at: it has too many");
         found.push(Problem { status: Status::Warn, detail, fix: None });
     }
     if found.is_empty() {

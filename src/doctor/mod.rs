@@ -51,7 +51,7 @@ const OF_TARGET: [Check<Target>; 25] = [
     ("failed_at", rows::failed_at, "every row in scope can expire"),
     ("index", index::partial, "the partial index exists and is used"),
     ("partitions", partitions::expired, "no partition could be dropped instead of removing its rows"),
-    ("foreign_keys", foreign_keys::switched_off, "no foreign key onto the table is switched off"),
+    ("foreign_keys", foreign_keys::obeyed, "no foreign key onto the table is switched off, or replaced by a rule"),
     ("references", index::references, "every column that references the table has an index"),
     ("referenced", referenced, "no other table keeps rows in scope back"),
     ("replica_identity", replica_identity, "every table whose deletes are published has a replica identity"),

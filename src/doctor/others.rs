@@ -39,7 +39,7 @@ const TRIGGERS: &str = ", found AS (
     SELECT t.oid, t.tgparentid, format('trigger %I on %s calls %s, which belongs to %I and runs as %I', t.tgname, c.oid::regclass,
                           p.oid::regprocedure, p.proowner::regrole::name, c.relowner::regrole::name) AS detail,
            format(CASE t.tgparentid WHEN 0 THEN 'DROP TRIGGER %1$I ON %2$s' ELSE 'ALTER TABLE %2$s DISABLE TRIGGER %1$I' END,
-                  t.tgname, c.oid::regclass) AS fix
+                  t.tgname, c.oid::regclass) AS without
     FROM pg_trigger t
     JOIN used ON used.oid = t.tgrelid
     JOIN pg_class c ON c.oid = t.tgrelid
@@ -49,7 +49,7 @@ const TRIGGERS: &str = ", found AS (
       AND t.tgtype & (4 | 8) <> 0 -- TRIGGER_TYPE_INSERT, as into a ledger, and TRIGGER_TYPE_DELETE
       AND NOT pg_has_role(p.proowner, c.relowner, 'USAGE')
     )
-    SELECT 'warn', detail, fix FROM found WHERE tgparentid NOT IN (SELECT oid FROM found)
+    SELECT 'warn', format('%s; decide, and type %s', detail, without), NULL FROM found WHERE tgparentid NOT IN (SELECT oid FROM found)
     ORDER BY 2";
 
 /// Where PostgreSQL itself runs code of one role as another: below a view or a rule, where it checks a foreign key, after a foreign

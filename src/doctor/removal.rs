@@ -28,10 +28,8 @@ const TRIGGERS: &str = "
     FROM pg_constraint f JOIN used ON f.confrelid = used.oid
     WHERE f.contype = 'f' AND f.conrelid = f.confrelid AND f.confdeltype = 'c' AND f.conparentid = 0
     UNION ALL
-    SELECT CASE WHEN r.is_instead THEN 'fail' ELSE 'warn' END,
-           format('rule %I on %s %s', r.rulename, r.ev_class::regclass,
-                  CASE WHEN r.is_instead THEN 'replaces some removals' ELSE 'adds to a removal' END),
-           CASE WHEN r.is_instead THEN format('DROP RULE %I ON %s', r.rulename, r.ev_class::regclass) END
+    SELECT 'warn', format('rule %I on %s %s: decide whether it is to', r.rulename, r.ev_class::regclass,
+                          CASE WHEN r.is_instead THEN 'replaces some removals' ELSE 'adds to a removal' END), NULL
     FROM pg_rewrite r JOIN parts ON r.ev_class = parts.oid
     WHERE r.ev_type = '4' AND r.ev_enabled IN ('O', 'A') AND NOT is_above AND NOT (r.is_instead AND r.ev_qual = '<>')
     UNION ALL

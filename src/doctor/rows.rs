@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use backlog_cleanup_report::counted;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
@@ -26,6 +27,7 @@ const NAMED: usize = 5;
 /// The rows that were seen, and by how much there are more of them.
 #[derive(Default)]
 struct Census {
+    /// Those of the account's rows that are not in scope.
     statuses: BTreeMap<String, i64>,
     rows: i64,
     of_account: i64,
@@ -86,12 +88,13 @@ fn census(target: &Target) -> Result<Census> {
                         [2, 3, 4, 5, 6].map(|column| row.get::<i64>(column));
                     let status: Option<String> = row.get(1)?;
                     let of_account = of_account?.unwrap_or_default();
-                    if let Some(status) = status.filter(|_| of_account > 0) {
+                    let failed = failed?.unwrap_or_default();
+                    if let Some(status) = status.filter(|_| of_account > 0 && failed == 0) {
                         *census.statuses.entry(status).or_default() += of_account;
                     }
                     census.rows += rows?.unwrap_or_default();
                     census.of_account += of_account;
-                    census.failed += failed?.unwrap_or_default();
+                    census.failed += failed;
                     census.never_expiring += never?.unwrap_or_default();
                     census.of_future += future?.unwrap_or_default();
                     let in_status = row.get::<Vec<i64>>(7)?.unwrap_or_default();
@@ -105,63 +108,113 @@ fn census(target: &Target) -> Result<Census> {
     Ok(census)
 }
 
+impl Census {
+    /// The statuses that rows have and that the target names nowhere.
+    fn unnamed(&self, target: &Target) -> Vec<&String> {
+        let lists = target.lists();
+        let is_named = |status: &&String| lists.iter().any(|(_, _, values)| values.contains(status));
+        self.statuses.keys().filter(|status| !is_named(status)).collect()
+    }
+
+    /// The one that is meant by a status that no row has. Few rows may be in no sample.
+    fn meant(&self, target: &Target, absent: &str) -> Option<&String> {
+        let unnamed = self.unnamed(target);
+        let alike = unnamed.iter().find(|status| are_alike(status, absent)).copied();
+        let is_complete = !self.is_sample && has_texts(target);
+        alike.or_else(|| is_complete.then(|| nearest(absent, &unnamed).copied()).flatten())
+    }
+}
+
+/// Whether two statuses differ in case or spaces only.
+fn are_alike(one: &str, other: &str) -> bool {
+    one.trim().eq_ignore_ascii_case(other.trim())
+}
+
+/// Whether a status has one text only. Of other types one value has several.
+fn has_texts(target: &Target) -> bool {
+    target.status.as_ref().is_some_and(Column::has_text_as_written)
+}
+
 /// Checks that rows have the account and the statuses that runs remove, or once had, and that no other status is misspelled.
 pub fn in_scope(target: &Target) -> Result<Vec<Problem>> {
     let census = census(target)?;
-    let mut found = in_statuses(target, &census)?;
-    found.extend(misspelled(target, &census));
+    let has_rows = census.failed > 0 || has_index_entries(target)?;
+    let absent = absent(target, &census, has_rows)?;
+    let mut found = in_statuses(target, &census, has_rows, &absent)?;
+    found.extend(misspelled(target, &census, &absent)?);
     Ok(found)
 }
 
-/// Finds statuses that reports count, and that no row has, where rows have one that differs in a letter or two. Few rows may be in
-/// no sample.
-fn misspelled(target: &Target, census: &Census) -> Vec<Problem> {
-    let lists = target.lists();
-    let is_named = |status: &&String| lists.iter().any(|(_, _, values)| values.contains(status));
-    let others: Vec<&String> = census.statuses.keys().filter(|status| !is_named(status)).collect();
-    let mut found = Vec::new();
-    // Of other types one value has several texts.
-    let has_texts = target.status.as_ref().is_some_and(Column::has_text_as_written);
-    for (_, list, values) in lists.iter().skip(1).filter(|_| !census.is_sample && has_texts) {
-        for absent in values.iter().filter(|status| !census.statuses.contains_key(*status)) {
-            let Some(meant) = nearest(absent, &others) else { continue };
-            let detail = format!(
-                "no row has status \"{absent}\" of {list}, but there are rows with \"{meant}\": reports do not count them"
-            );
-            let [old, new] = [absent, *meant].map(quote_literal);
-            let fix = target.set(list, &format!("array_replace({list}, {old}, {new})"));
-            found.push(Problem { status: Status::Warn, detail, fix: Some(fix) });
+/// The statuses of the target that no row has, and no run has found. Few rows may be in no sample.
+fn absent<'a>(target: &'a Target, census: &Census, has_rows: bool) -> Result<Vec<&'a String>> {
+    let mut absent = Vec::new();
+    let removed = target.statuses.iter().zip(&target.names_of_statuses).zip(&census.in_status);
+    for ((status, name), _) in removed.filter(|(_, rows)| **rows == 0 && (!census.is_sample || !has_rows)) {
+        if most_found(target, name)?.unwrap_or_default() == 0 {
+            absent.push(status);
         }
     }
-    found
+    if !census.is_sample && has_texts(target) {
+        let others = [&target.completed_status, &target.pending_status, &target.processing_status];
+        absent.extend(others.into_iter().flatten().filter(|status| !census.statuses.contains_key(*status)));
+    }
+    Ok(absent)
 }
 
-fn in_statuses(target: &Target, census: &Census) -> Result<Vec<Problem>> {
+/// Finds statuses of the target that rows have in another spelling: in another case or with spaces, or where no row has the right one,
+/// with another letter or two.
+fn misspelled(target: &Target, census: &Census, absent: &[&String]) -> Result<Vec<Problem>> {
+    let mut found = Vec::new();
+    for (_, list, values) in target.lists() {
+        let are_removed = list == "statuses";
+        let passed_over = if are_removed { "runs do not remove them" } else { "reports do not count them" };
+        for status in values {
+            if absent.contains(&status) {
+                let Some(meant) = census.meant(target, status) else { continue };
+                let detail = format!(
+                    "no row has status \"{status}\" of {list}, but there are rows with \"{meant}\": {passed_over}"
+                );
+                let [old, new] = [status, meant].map(quote_literal);
+                let fix = target.set(list, &format!("array_replace({list}, {old}, {new})"));
+                // Nobody has written that runs are to remove rows with another word.
+                let is_clear = !are_removed || are_alike(status, meant) && !is_of_a_policy(target, status)?;
+                let decide = if is_clear { "" } else { "; decide which of both is meant" };
+                let (detail, fix) = (format!("{detail}{decide}"), is_clear.then_some(fix));
+                found.push(Problem { status: Status::Warn, detail, fix });
+            } else if has_texts(target) {
+                for other in census.unnamed(target).into_iter().filter(|other| are_alike(other, status)) {
+                    let about = if census.is_sample { "about " } else { "" };
+                    let rows = (census.statuses[other] as f64 * census.scale).round() as i64;
+                    let differ = if rows == 1 { "differs" } else { "differ" };
+                    let rows = counted(rows, &target.nouns.row_word);
+                    let detail = format!(
+                        "{about}{rows} with status \"{other}\" {differ} from \"{status}\" of {list} in case or spaces only: {passed_over}; \
+                         decide whether {list} is to have both"
+                    );
+                    found.push(Problem { status: Status::Warn, detail, fix: None });
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn in_statuses(target: &Target, census: &Census, has_rows: bool, unseen: &[&String]) -> Result<Vec<Problem>> {
     let absent = target.statuses.iter().zip(&census.in_status).filter(|(_, rows)| **rows == 0);
-    let absent: Vec<&String> = absent.map(|(status, _)| status).collect();
-    let has_rows = census.failed > 0 || has_index_entries(target)?;
+    let absent = absent.map(|(status, _)| status);
+    let (misspelt, absent): (Vec<&String>, Vec<&String>) =
+        absent.partition(|status| unseen.contains(status) && census.meant(target, status).is_some());
+    if absent.is_empty() && !misspelt.is_empty() {
+        return Ok(Vec::new());
+    }
     // Few rows may be in no sample.
     let is_absent = !census.is_sample || !has_rows;
-    let is_named = |status: &String| target.lists().iter().any(|(_, _, values)| values.contains(status));
-    let alike = |absent: &str| {
-        let is_alike = |status: &&String| status.trim().eq_ignore_ascii_case(absent.trim()) && !is_named(status);
-        census.statuses.keys().find(is_alike)
-    };
-    let misspelled = absent.iter().find_map(|absent| Some((*absent, alike(absent)?)));
-    if let Some((absent, alike)) = misspelled.filter(|_| is_absent) {
-        let detail =
-            format!("no row has status \"{absent}\", but there are rows with \"{alike}\": runs do not remove them");
-        let [old, new] = [absent, alike].map(quote_literal);
-        let fix = target.set("statuses", &format!("array_replace(statuses, {old}, {new})"));
-        let fix = (!is_of_a_policy(target, absent)?).then_some(fix);
-        return Ok(vec![Problem { status: Status::Warn, detail, fix }]);
-    }
     let quoted =
         |statuses: &[&String]| statuses.iter().map(|status| format!("\"{status}\"")).collect::<Vec<_>>().join(", ");
     if census.failed > 0 && !absent.is_empty() && is_absent {
         let mut found = Vec::new();
         for (status, name) in target.statuses.iter().zip(&target.names_of_statuses) {
-            if absent.contains(&status) && was_never_found(target, name)? {
+            if absent.contains(&status) && most_found(target, name)? == Some(0) {
                 let detail = format!("no row has status \"{status}\", and no run has found one; others have rows");
                 let fix = target.set("statuses", &format!("array_remove(statuses, {})", quote_literal(status)));
                 let fix = (!is_of_a_policy(target, status)?).then_some(fix);
@@ -224,16 +277,15 @@ fn is_of_a_policy(target: &Target, status: &String) -> Result<bool> {
     extension::as_owner(named).map(|named| named == Some(true))
 }
 
-/// Whether regular runs have looked for rows with this status, and have found none.
-fn was_never_found(target: &Target, status: &str) -> Result<bool> {
-    const WAS_NEVER_FOUND: &str = "
-        SELECT max(s.in_scope) = 0 FROM backlog_cleanup.run_status s JOIN backlog_cleanup.run r ON r.id = s.run_id
-        WHERE r.target = $1 AND r.mode = 'regular' AND s.status = $2";
+/// The most rows with this status that a run has found; `None` if none has looked.
+fn most_found(target: &Target, status: &str) -> Result<Option<i64>> {
+    const MOST: &str = "
+        SELECT max(s.in_scope) FROM backlog_cleanup.run_status s JOIN backlog_cleanup.run r ON r.id = s.run_id
+        WHERE r.target = $1 AND s.status = $2";
     if !extension::is_updated()? {
-        return Ok(false);
+        return Ok(None);
     }
-    let was = || read_one::<bool>(WAS_NEVER_FOUND, &[target.name.as_str().into(), status.into()]);
-    extension::as_owner(was).map(|was| was == Some(true))
+    extension::as_owner(|| read_one::<i64>(MOST, &[target.name.as_str().into(), status.into()]))
 }
 
 fn has_found_rows(target: &Target) -> Result<bool> {

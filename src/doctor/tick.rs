@@ -1,6 +1,6 @@
 use backlog_cleanup_report::{TICK_JOB, TICK_SCHEDULE, period};
 
-use crate::doctor::job::remark;
+use crate::doctor::job::{remark, unreadable};
 use crate::extension;
 use crate::obstacles::problem::{Problem, Status, problems};
 use crate::postgres::error::Result;
@@ -127,6 +127,10 @@ pub fn tick(target: &str) -> Result<Vec<Problem>> {
             };
         }
         (Some(job), _, ago) => {
+            let unreadable = unreadable(&[job], TICK_SCHEDULE)?;
+            if !unreadable.is_empty() {
+                return Ok(unreadable);
+            }
             let longest =
                 if job.schedule == TICK_SCHEDULE { 900 } else { i64::from(period(&job.schedule)) * 3_600 + 900 };
             let failure = || extension::as_owner(|| read_one::<String>(FAILURE, &[job.job_id.into()]));

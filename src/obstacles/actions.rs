@@ -1,18 +1,11 @@
 use crate::obstacles::problem::{Problem, problems};
-use crate::obstacles::used::on_changed;
+use crate::obstacles::used::on_keys;
 use crate::postgres::error::Result;
 use crate::target::Target;
 
 /// What a foreign key needs when a row goes that it may reference: its columns are read, and by its action its rows are removed, updated or
 /// locked, which an UPDATE privilege on any column allows.
-const LACKING: &str = ", key AS (
-        SELECT f.oid, f.conname, f.conrelid, f.confrelid, f.confdeltype, c.relnamespace, r.oid AS owner, r.rolname, f.conkey, f.confdelsetcols
-        FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_roles r ON r.oid = c.relowner
-        WHERE f.contype = 'f' AND f.confrelid IN (SELECT oid FROM changed WHERE is_removed)
-          -- A key onto a whole has one onto each of its partitions.
-          AND NOT EXISTS (SELECT FROM pg_constraint whole WHERE whole.oid = f.conparentid AND whole.confrelid IN (SELECT oid FROM changed))
-          AND (to_jsonb(f) ->> 'conenforced') IS DISTINCT FROM 'false'
-    )
+const LACKING: &str = "
     SELECT 'fail', format('foreign key %I of %s acts as owner \"%s\" of it, which has no %s privilege on it: no row goes that it could reference',
                           conname, conrelid::regclass, rolname, string_agg(privilege, ' and no ' ORDER BY privilege)),
            format('GRANT %s ON %s TO %I', string_agg(privilege, ', ' ORDER BY privilege), conrelid::regclass, rolname)
@@ -45,5 +38,5 @@ const LACKING: &str = ", key AS (
 
 /// Finds foreign keys that refuse each removal, since PostgreSQL looks at their rows, and changes them, as the owner of their own table.
 pub fn actions(target: &Target) -> Result<Vec<Problem>> {
-    problems(&on_changed(LACKING), &[vec![target.table.oid].into()])
+    problems(&on_keys(LACKING), &[vec![target.table.oid].into()])
 }

@@ -32,6 +32,8 @@ pub fn foresee(rules: &Rules, leaves: &[Leaf], removed: i64) -> Result<Foreseen>
                 keeping.extend(actions::actions(rules.target)?);
                 keeping.extend(published::replica_identity(rules.target)?);
                 keeping.extend(replaced::replaced(leaves)?);
+                let replaced = replaced::actions_replaced(rules.target)?;
+                keeping.extend(replaced.into_iter().filter(|problem| problem.status == Status::Fail));
                 keeping.extend(referenced::kept_back(rules, leaves)?);
             }
             Ok((stopping, keeping))

@@ -10,8 +10,10 @@ use crate::extension;
 use crate::obstacles::problem::{Problem, Status, rows_of};
 use crate::obstacles::used::on_changed;
 use crate::postgres::error::Result;
+use crate::postgres::expression::is_immutable;
 use crate::postgres::owner::reading_as_owner_of;
 use crate::postgres::read::read_one;
+use crate::postgres::settings::set_local;
 use crate::postgres::subtransaction::{briefly, is_cancel};
 use crate::postgres::table::Table;
 use crate::rank::one_pass::rank;
@@ -27,7 +29,7 @@ use crate::target::leaf::{Leaf, Reach, leaves};
 use crate::target::{Target, trust};
 
 /// Foreign keys that keep the row that they reference, or one that a foreign key would remove behind it: those that hold it, or
-/// whose action their own column does not take. What the target itself references is not looked up here: it may go in the same run.
+/// whose action their own table does not take: to set a column to NULL, which SET DEFAULT does too where there is no default. What the target itself references is not looked up here: it may go in the same run.
 /// A table is read as its owner, so only those are that belong to a role which could act as the owner of the target's table (`$2`):
 /// an index of another's could make who looks wait.
 const KEEPING: &str = "
@@ -36,7 +38,30 @@ const KEEPING: &str = "
                               'keys', array_agg(quote_ident(k.attname) ORDER BY place),
                               'types', array_agg(format('%I.%I', n.nspname, t.typname) ORDER BY place),
                               'action', CASE c.confdeltype WHEN 'a' THEN 'NO ACTION' WHEN 'r' THEN 'RESTRICT'
-                                                           ELSE 'SET NULL of a NOT NULL column' END,
+                                                           WHEN 'n' THEN 'SET NULL' ELSE 'SET DEFAULT' END,
+                              'nulls', CASE WHEN does.nulls THEN jsonb_build_object(
+                                  'are_refused', bool_or(here = ANY (does.columns) AND (a.attnotnull OR base.is_not_null)),
+                                  'checks', (
+                                      SELECT jsonb_agg(jsonb_build_object(
+                                          'tree', con.conbin::text, 'expression', pg_get_expr(con.conbin, con.conrelid),
+                                          'row', (SELECT string_agg(format(CASE WHEN attnum = ANY (does.columns) THEN 'CASE WHEN false THEN r.%1$I END AS %1$I'
+                                                                                ELSE 'r.%I' END, attname), ', ')
+                                                  FROM pg_attribute WHERE attrelid = con.conrelid AND attnum = ANY (con.conkey))))
+                                      FROM pg_constraint con
+                                      WHERE con.conrelid = c.conrelid AND con.contype = 'c' AND con.conkey && does.columns AND 0 < ALL (con.conkey)
+                                        AND (to_jsonb(con) ->> 'conenforced') IS DISTINCT FROM 'false'
+                                        -- Of PostgreSQL's own functions.
+                                        AND NOT EXISTS (SELECT FROM pg_depend
+                                                        WHERE classid = 'pg_constraint'::regclass AND objid = con.oid
+                                                          AND NOT (refclassid = 'pg_class'::regclass AND refobjid = con.conrelid))),
+                                  'once', (
+                                      SELECT array_agg(quote_ident(attname))
+                                      FROM pg_attribute JOIN pg_index i ON i.indrelid = attrelid
+                                      WHERE i.indexrelid = (
+                                              SELECT min(indexrelid) FROM pg_index
+                                              WHERE indrelid = c.conrelid AND indisunique AND indisready AND indnullsnotdistinct
+                                                AND indpred IS NULL AND (indkey::int2[])[0:indnkeyatts - 1] <@ does.columns)
+                                        AND attnum = ANY ((indkey::int2[])[0:indnkeyatts - 1]))) END,
                               'is_ordered', c.conrelid IN (SELECT oid FROM used) AND c.confrelid IN (SELECT oid FROM used)
                                             AND c.confdeltype IN ('a', 'r'),
                               'going', CASE WHEN c.confdeltype IN ('a', 'r') AND c.conrelid NOT IN (SELECT oid FROM used) THEN
@@ -54,21 +79,29 @@ const KEEPING: &str = "
                                   THEN format('it belongs to role \"%s\"', r.relowner::regrole)
                                   WHEN max(t.oid) >= 16384 OR max(k.atttypid) >= 16384 -- FirstNormalObjectId
                                   THEN 'its columns have types that PostgreSQL does not come with'
-                                  WHEN c.confdeltype = 'd' THEN 'it is ON DELETE SET DEFAULT' END)
+                                  WHEN c.confdeltype = 'd' AND NOT does.nulls THEN 'it is ON DELETE SET DEFAULT' END)
     FROM pg_constraint c
     JOIN (SELECT DISTINCT oid FROM changed WHERE is_removed) removed ON c.confrelid = removed.oid
     JOIN pg_class r ON r.oid = c.conrelid
     CROSS JOIN ROWS FROM (unnest(c.conkey), unnest(c.confkey)) WITH ORDINALITY AS pair (here, there, place)
     JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = here
     JOIN pg_attribute k ON k.attrelid = c.confrelid AND k.attnum = there
-    JOIN pg_type t ON t.oid = a.atttypid
+    CROSS JOIN LATERAL (
+        WITH RECURSIVE type (oid, below, is_not_null) AS (
+            SELECT oid, typbasetype, typnotnull FROM pg_type WHERE oid = a.atttypid
+            UNION ALL SELECT t.oid, typbasetype, typnotnull FROM type JOIN pg_type t ON t.oid = type.below
+        ) SELECT max(oid) FILTER (WHERE below = 0) AS oid, bool_or(is_not_null) AS is_not_null FROM type) base
+    JOIN pg_type t ON t.oid = base.oid
     JOIN pg_namespace n ON n.oid = t.typnamespace
+    CROSS JOIN LATERAL (SELECT coalesce(c.confdelsetcols, c.conkey) AS columns) sets
+    CROSS JOIN LATERAL (
+        SELECT sets.columns, c.confdeltype = 'n' OR c.confdeltype = 'd' AND NOT EXISTS (
+            SELECT FROM pg_attribute s JOIN pg_type ON pg_type.oid = s.atttypid
+            WHERE s.attrelid = c.conrelid AND s.attnum = ANY (sets.columns) AND (s.atthasdef OR typdefault IS NOT NULL)) AS nulls
+    ) does
     WHERE c.contype = 'f' AND c.conparentid = 0 AND c.confdeltype IN ('a', 'r', 'n', 'd')
       AND (to_jsonb(c) ->> 'conenforced') IS DISTINCT FROM 'false'
-    GROUP BY c.oid, c.conname, c.conrelid, c.confrelid, c.confdeltype, r.relowner
-    HAVING c.confdeltype <> 'n'
-        OR bool_or((a.attnotnull OR t.typnotnull) -- of all columns, or since PostgreSQL 15 of those listed
-                   AND coalesce(nullif(to_jsonb(c) -> 'confdelsetcols', 'null') @> to_jsonb(here), true))
+    GROUP BY c.oid, c.conname, c.conrelid, c.confrelid, c.confdeltype, r.relowner, does.columns, does.nulls
     ORDER BY c.conrelid::regclass::text, c.conname";
 
 #[derive(Deserialize)]
@@ -81,6 +114,8 @@ struct Keeping {
     /// Those of `columns`.
     types: Vec<String>,
     action: String,
+    /// What the table says to the NULLs that its action sets.
+    nulls: Option<Nulls>,
     /// Whether it is of the target to itself, and a run puts its rows in order.
     is_ordered: bool,
     /// The columns of keys by which its rows go with rows of the target: a run reads them where it puts its rows in order.
@@ -89,12 +124,50 @@ struct Keeping {
     obscure: Option<String>,
 }
 
+/// What a table says to the NULLs that a foreign key's action sets in its columns.
+#[derive(Deserialize)]
+struct Nulls {
+    /// One of them is NOT NULL.
+    are_refused: bool,
+    checks: Option<Vec<Check>>,
+    /// Those of a unique index in which they may all be NULL once only.
+    once: Option<Vec<String>>,
+}
+
+/// A CHECK, and the row that it reads once the action has been done to a row `r`.
+#[derive(Deserialize)]
+struct Check {
+    tree: String,
+    expression: String,
+    row: String,
+}
+
+impl Keeping {
+    /// The condition on a row `r` under which its reference keeps what it references, and what to call that; `None` if it never does.
+    fn holds(&self) -> Option<(String, &'static str)> {
+        let Some(nulls) = &self.nulls else { return Some(("true".into(), "")) };
+        if nulls.are_refused {
+            return Some(("true".into(), " of a NOT NULL column"));
+        }
+        let refuse =
+            |Check { expression, row, .. }: &Check| format!("(SELECT ({expression}) IS FALSE FROM (SELECT {row}) g)");
+        let checks = nulls.checks.iter().flatten().filter(|check| is_immutable(&check.tree));
+        let checks: Vec<String> = checks.map(refuse).collect();
+        if !checks.is_empty() {
+            return Some((checks.join(" OR "), " that a CHECK refuses"));
+        }
+        nulls.once.as_ref().map(|_| ("true".into(), " of what may be NULL once"))
+    }
+}
+
 /// The keys that some rows of a table reference, as text: a list for each column.
 #[derive(Deserialize)]
 struct Keys {
     lists: Vec<Option<Vec<String>>>,
     /// Whether there are no others.
     are_all: bool,
+    /// Whether the first of the NULLs that there may be once has been set.
+    has_null: bool,
 }
 
 /// The rows of a leaf, by their positions, that some keys reference.
@@ -174,6 +247,7 @@ fn look(
         if are_ordered && keeping.is_ordered {
             continue;
         }
+        let Some((condition, how)) = keeping.holds() else { continue };
         let name = &keeping.name;
         let mut remark = |why: &str| {
             let detail = format!("foreign key {name} may keep rows back, and was not looked at: {why}");
@@ -184,17 +258,18 @@ fn look(
             continue;
         }
         let going = keeping.going.as_deref().unwrap_or_default();
-        let Some(Keys { lists, are_all }) = keys(&keeping, going)? else {
+        let Some(Keys { lists, are_all, has_null }) = keys(&keeping, going, &condition)? else {
             remark("its table cannot be read");
             continue;
         };
         let lists: Vec<Vec<String>> = lists.into_iter().map(Option::unwrap_or_default).collect();
         let (rows, fate) = count(&find(rules, leaves, &keeping, &lists)?)?;
+        let rows = if has_null { rows } else { rows.saturating_sub(1) };
         if rows > 0 {
             let Keeping { columns, action, .. } = &keeping;
             let rows = rules.target.nouns.in_scope(rows as i64);
             let detail = format!(
-                "foreign key {name} ({}) references at least {rows} ON DELETE {action}, {fate}: decide whether they are to go",
+                "foreign key {name} ({}) references at least {rows} ON DELETE {action}{how}, {fate}: decide whether they are to go",
                 columns.join(", ")
             );
             problems.push(Problem { status: Status::Warn, detail, fix: None });
@@ -221,9 +296,9 @@ const KEYS: i64 = 1_000;
 /// Bytes of a key's column: all keys are held at once.
 const LONGEST: i64 = 1_000;
 
-/// Some of the keys that a table references, but for those of rows that go with others by keys of these columns; `None` if they cannot be
-/// read.
-fn keys(keeping: &Keeping, going: &[Vec<String>]) -> Result<Option<Keys>> {
+/// Some of the keys that rows of a table reference for which a condition holds, but for those of rows that go with others by keys of these
+/// columns; `None` if they cannot be read.
+fn keys(keeping: &Keeping, going: &[Vec<String>], condition: &str) -> Result<Option<Keys>> {
     let Some(table) = Table::of(keeping.referencing.into())? else { return Ok(None) };
     let each = |what: &dyn Fn(usize, &String) -> String, between: &str| {
         keeping.columns.iter().enumerate().map(|(place, column)| what(place, column)).collect::<Vec<_>>().join(between)
@@ -236,13 +311,19 @@ fn keys(keeping: &Keeping, going: &[Vec<String>]) -> Result<Option<Keys>> {
     let is_there = |column: &String| format!("r.{column} IS NOT NULL");
     let by_key = |columns: &Vec<String>| columns.iter().map(is_there).collect::<Vec<_>>().join(" AND ");
     let goes = std::iter::once("false".into()).chain(going.iter().map(by_key)).collect::<Vec<_>>().join(" OR ");
+    let once = keeping.nulls.as_ref().filter(|nulls| !nulls.are_refused).and_then(|nulls| nulls.once.as_ref());
+    let has_null = once.map_or("true".into(), |columns| {
+        let are_null = columns.iter().map(|column| format!("r.{column} IS NULL")).collect::<Vec<_>>().join(" AND ");
+        format!("EXISTS (SELECT FROM {} r WHERE {are_null})", table.name)
+    });
     let keys = format!(
-        "WITH looked_at AS MATERIALIZED (SELECT {} AS is_long, {goes} AS goes, {} FROM {} r LIMIT {LOOKED_AT})
+        "WITH looked_at AS MATERIALIZED (SELECT {} AS is_long, {goes} AS goes, {condition} AS holds, {} FROM {} r LIMIT {LOOKED_AT})
          SELECT pg_catalog.jsonb_build_object('lists', pg_catalog.jsonb_build_array({}), 'are_all',
                     pg_catalog.count(*) OPERATOR(pg_catalog.<) {KEYS}
                     AND (SELECT pg_catalog.count(*) FROM looked_at) OPERATOR(pg_catalog.<) {LOOKED_AT}
-                    AND NOT EXISTS (SELECT FROM looked_at WHERE is_long))
-         FROM (SELECT DISTINCT {} FROM looked_at WHERE NOT goes AND {} LIMIT {KEYS}) found",
+                    AND NOT EXISTS (SELECT FROM looked_at WHERE is_long),
+                    'has_null', {has_null})
+         FROM (SELECT DISTINCT {} FROM looked_at WHERE NOT goes AND holds AND {} LIMIT {KEYS}) found",
         each(&|_, column| is_long(column), " OR "),
         each(
             &|place, column| {
@@ -258,7 +339,11 @@ fn keys(keeping: &Keeping, going: &[Vec<String>]) -> Result<Option<Keys>> {
     let read = || {
         table.is_of_one_owner()?;
         extension::as_owner(|| trust::check(&[table.oid], &[]))?;
-        reading_as_owner_of(&table, || read_one::<pgrx::JsonB>(&keys, &[]))
+        reading_as_owner_of(&table, || {
+            // What the catalogs have written out is found in no other schema.
+            set_local("search_path", "pg_catalog, pg_temp");
+            read_one::<pgrx::JsonB>(&keys, &[])
+        })
     };
     match briefly(read) {
         Ok(keys) => Ok(keys.and_then(|keys| serde_json::from_value(keys.0).ok())),

@@ -27,3 +27,18 @@ pub fn on_changed(statement: &str) -> String {
          {statement}"
     ))
 }
+
+/// Puts also `key` before it: the foreign keys that PostgreSQL looks at when a row in `changed` goes, with the owners of their own tables.
+pub fn on_keys(statement: &str) -> String {
+    on_changed(&format!(
+        ", key AS (
+             SELECT f.oid, f.conname, f.conrelid, f.confrelid, f.confdeltype, c.relnamespace, r.oid AS owner, r.rolname, f.conkey, f.confdelsetcols
+             FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_roles r ON r.oid = c.relowner
+             WHERE f.contype = 'f' AND f.confrelid IN (SELECT oid FROM changed WHERE is_removed)
+               -- A key onto a whole has one onto each of its partitions.
+               AND NOT EXISTS (SELECT FROM pg_constraint whole WHERE whole.oid = f.conparentid AND whole.confrelid IN (SELECT oid FROM changed))
+               AND (to_jsonb(f) ->> 'conenforced') IS DISTINCT FROM 'false'
+         )
+         {statement}"
+    ))
+}

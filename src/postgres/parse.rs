@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use crate::postgres::memory::in_own_memory;
 use crate::postgres::step::{Step, dropped, inner, made, step};
-use crate::postgres::value::{Value, string, strings, text, value};
+use crate::postgres::value::{Literal, Value, literal, string, strings, text, value};
 
 /// A statement of a text of SQL.
 pub struct Statement {
@@ -32,9 +32,15 @@ pub struct Statement {
 pub struct Call {
     pub schema: Option<String>,
     pub function: String,
-    arguments: Vec<(Option<String>, Value)>,
+    arguments: Vec<Argument>,
     /// Whether it stands in a SELECT of WITH that nothing reads, which PostgreSQL does not run.
     pub is_unread: bool,
+}
+
+struct Argument {
+    name: Option<String>,
+    value: Value,
+    literal: Option<Literal>,
 }
 
 impl Call {
@@ -44,17 +50,26 @@ impl Call {
 
     /// The first argument that none of these names, in their order, is for: by its name, or by its number.
     pub fn unknown(&self, names: &[&str]) -> Option<String> {
-        let beyond = self.arguments.iter().filter(|(name, _)| name.is_none()).count() > names.len();
-        let named = self.arguments.iter().filter_map(|(name, _)| name.as_deref());
+        let beyond = self.arguments.iter().filter(|argument| argument.name.is_none()).count() > names.len();
+        let named = self.arguments.iter().filter_map(|argument| argument.name.as_deref());
         let unknown = named.filter(|name| !names.contains(name)).map(|name| format!("\"{name}\"")).next();
         unknown.or(beyond.then(|| format!("{}", names.len() + 1)))
     }
 
     /// The argument of this name, or at this place in a call without names; `None` if the call leaves it to its default.
     pub fn argument(&self, place: usize, name: &str) -> Option<&Value> {
-        let is_named = |argument: &&(Option<String>, Value)| argument.0.as_deref() == Some(name);
-        let positional = || self.arguments.get(place).filter(|(name, _)| name.is_none());
-        self.arguments.iter().find(is_named).or_else(positional).map(|(_, value)| value)
+        self.find(place, name).map(|argument| &argument.value)
+    }
+
+    /// The type that this argument has as it is written.
+    pub fn literal(&self, place: usize, name: &str) -> Option<Literal> {
+        self.find(place, name)?.literal
+    }
+
+    fn find(&self, place: usize, name: &str) -> Option<&Argument> {
+        let is_named = |argument: &&Argument| argument.name.as_deref() == Some(name);
+        let positional = || self.arguments.get(place).filter(|argument| argument.name.is_none());
+        self.arguments.iter().find(is_named).or_else(positional)
     }
 }
 
@@ -181,14 +196,15 @@ unsafe fn call(call: *mut pg_sys::FuncCall) -> Option<Call> {
 /// # Safety
 ///
 /// `node` is an expression of the raw parser.
-unsafe fn argument(node: *mut pg_sys::Node) -> (Option<String>, Value) {
+unsafe fn argument(node: *mut pg_sys::Node) -> Argument {
     // SAFETY: the tags say what the nodes are.
     unsafe {
         if (*node).type_ != pg_sys::NodeTag::T_NamedArgExpr {
-            return (None, value(node));
+            return Argument { name: None, value: value(node), literal: literal(node) };
         }
         let named = node.cast::<pg_sys::NamedArgExpr>();
-        (Some(text((*named).name)), value((*named).arg.cast()))
+        let of_name = (*named).arg.cast();
+        Argument { name: Some(text((*named).name)), value: value(of_name), literal: literal(of_name) }
     }
 }
 

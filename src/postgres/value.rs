@@ -54,6 +54,38 @@ pub unsafe fn value(node: *mut pg_sys::Node) -> Value {
     }
 }
 
+/// The type that a constant has as it is written. A string has none yet, and a cast gives one that is not looked at.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Literal {
+    Integer,
+    /// A number with a fraction or an exponent.
+    Numeric,
+    Boolean,
+}
+
+/// # Safety
+///
+/// `node` is an expression of the raw parser.
+pub unsafe fn literal(node: *mut pg_sys::Node) -> Option<Literal> {
+    // SAFETY: the tags say what the nodes are.
+    unsafe {
+        if (*node).type_ != pg_sys::NodeTag::T_A_Const {
+            return None;
+        }
+        let constant = &mut *node.cast::<pg_sys::A_Const>();
+        match constant.val.node.type_ {
+            _ if constant.isnull => None,
+            pg_sys::NodeTag::T_Integer => Some(Literal::Integer),
+            // One that is too large for an integer may be one for a bigint.
+            pg_sys::NodeTag::T_Float => {
+                text(constant.val.fval.fval).parse::<i64>().map_or(Some(Literal::Numeric), |_| Some(Literal::Integer))
+            }
+            pg_sys::NodeTag::T_Boolean => Some(Literal::Boolean),
+            _ => None,
+        }
+    }
+}
+
 /// The names in a list of the raw parser.
 ///
 /// # Safety

@@ -25,7 +25,7 @@ use crate::schedule::pg_cron::{
 use crate::schedule::statement::{cannot_place, command_of_tick, pg_cron_is_absent};
 use crate::target::row::exists;
 
-pub use home::{database, pg_cron_elsewhere, pg_cron_is_here};
+pub use home::{database, pg_cron_elsewhere, pg_cron_is_here, setting};
 pub use jobs::{Job, all_jobs_of, job_of, jobs, jobs_of, period_of_job, ticking};
 pub use pg_cron::move_here;
 pub use statement::{call, call_to_schedule, call_to_schedule_tick, cannot_schedule, command, jobs_of_database};

@@ -8,7 +8,7 @@ use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::postgres::block::{self, Block};
 use crate::postgres::parse::{Call, Statement, parse};
-use crate::postgres::value::Value;
+use crate::postgres::value::{Literal, Value};
 use crate::schedule::course::{Fate, fates};
 use crate::target::pace::Pace;
 
@@ -263,6 +263,19 @@ fn refused(arguments: &[&str], given: impl Fn(&str) -> Option<Value>, mode: Mode
     arguments.iter().find(is_refused).map(|argument| format!("has a value of \"{argument}\" that is refused"))
 }
 
+/// The first argument with a value of a type that is not its own, nor becomes it without a cast.
+fn mistyped(arguments: &[&str], call: &Call) -> Option<String> {
+    let is_mistyped = |(place, argument): &(usize, &&str)| {
+        call.literal(*place, argument).is_some_and(|literal| match **argument {
+            "dry_run" | "rehearse" | "force" | "include_held" => literal != Literal::Boolean,
+            "batch_size" | "workers" | "max_rows" | "max_rows_per_second" => literal != Literal::Integer,
+            _ => true,
+        })
+    };
+    let (_, argument) = arguments.iter().enumerate().find(is_mistyped)?;
+    Some(format!("has a value of \"{argument}\" of another type"))
+}
+
 fn work(call: &Call) -> Option<Work> {
     let word = |place: usize, name: &str| match call.argument(place, name) {
         Some(Value::Text(text)) => Some(text.clone()),
@@ -290,6 +303,9 @@ fn work(call: &Call) -> Option<Work> {
         .any(|name| given(name).is_some_and(|value| *value != Value::Null));
     let unknown = call.unknown(arguments).map(|argument| format!("has an argument {argument}, which there is not"));
     let unread = call.is_unread.then(|| "is never reached, since nothing reads it in WITH".to_owned());
-    let fails = unread.or(unknown).or_else(|| refused(arguments, |name| given(name).cloned(), mode));
+    let fails = unread
+        .or(unknown)
+        .or_else(|| mistyped(arguments, call))
+        .or_else(|| refused(arguments, |name| given(name).cloned(), mode));
     (!is_trial).then_some(Work { target, is_selective, fails, mode, ..Work::unclear(function) })
 }

@@ -63,11 +63,7 @@ fn every_fix_of_every_check_works_as_it_stands_and_the_check_is_ok_afterwards() 
                         CREATE TABLE grandchild (child int REFERENCES child)"),
         ("foreign_keys", "ALTER TABLE child DISABLE TRIGGER ALL"),
         ("replica_identity", "ALTER TABLE job REPLICA IDENTITY NOTHING; CREATE PUBLICATION p FOR TABLE job, child"),
-        ("triggers", "CREATE RULE never AS ON DELETE TO job DO INSTEAD NOTHING"),
         ("deferred_constraints", "ALTER TABLE child ALTER CONSTRAINT child_job_fkey DEFERRABLE INITIALLY DEFERRED"),
-        ("row_security", "ALTER TABLE job ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"),
-        ("others", "SET ROLE evil; CREATE FUNCTION steal() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
-                    CREATE TRIGGER theirs BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION steal(); RESET ROLE"),
         ("privileges", "REVOKE DELETE ON job FROM app"),
         ("dead_rows", "CREATE PUBLICATION none; INSERT INTO job (id) SELECT generate_series(1001, 30000);
                        ALTER TABLE job SET (autovacuum_enabled = false); DELETE FROM job WHERE id > 1000;
@@ -132,6 +128,15 @@ fn every_fix_of_every_check_works_as_it_stands_and_the_check_is_ok_afterwards() 
              WHERE id = (SELECT max(id) FROM backlog_cleanup.run)",
         ),
         ("ledger_row", "ALTER TABLE ledger ADD CHECK (type = 'purchase') NOT VALID"),
+        // What may be there to protect rows.
+        ("triggers", "CREATE RULE never AS ON DELETE TO job DO INSTEAD NOTHING"),
+        ("triggers", "CREATE RULE hold AS ON DELETE TO job WHERE OLD.id = 40 DO INSTEAD NOTHING"),
+        ("row_security", "ALTER TABLE job ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"),
+        (
+            "others",
+            "CREATE FUNCTION veto() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; ALTER FUNCTION veto OWNER TO evil;
+             CREATE TRIGGER theirs BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION veto()",
+        ),
     ] {
         client.batch_execute(&format!("BEGIN; {harm}")).unwrap();
         let row = "SELECT fix, detail FROM backlog_cleanup_doctor('t') WHERE check_name = $1 AND status <> 'ok'";
@@ -286,4 +291,45 @@ fn no_fix_and_no_hint_of_a_run_means_another_table_or_takes_a_protection_away() 
     let (_, _, hint) =
         refused(client.batch_execute("UPDATE backlog_cleanup.target SET batch_size = 9 WHERE name = 't'"));
     assert!(hint.starts_with("SELECT oid::regclass FROM pg_class"), "{hint}");
+}
+
+#[test]
+fn a_row_that_somebody_has_pinned_is_there_after_all_fixes_and_a_run() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute("CREATE ROLE evil; GRANT CREATE ON SCHEMA public TO evil; GRANT TRIGGER ON job TO evil")
+        .unwrap();
+    for (pin, check, status) in [
+        ("CREATE RULE hold AS ON DELETE TO job WHERE OLD.id = 40 DO INSTEAD NOTHING", "triggers", "warn"),
+        ("CREATE RULE hold AS ON DELETE TO job DO INSTEAD NOTHING", "triggers", "fail"),
+        (
+            "SET ROLE evil; CREATE FUNCTION veto() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+             CREATE TRIGGER veto BEFORE DELETE ON job FOR EACH ROW WHEN (OLD.id = 40) EXECUTE FUNCTION veto(); RESET ROLE",
+            "others",
+            "warn",
+        ),
+        (
+            "CREATE POLICY hold ON job USING (id <> 40); ALTER TABLE job ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+            "row_security",
+            "fail",
+        ),
+    ] {
+        client.batch_execute(&format!("BEGIN; {pin}")).unwrap();
+        let found = "SELECT status, detail FROM backlog_cleanup_doctor('t') WHERE check_name = $1";
+        let found = client.query_one(found, &[&check]).unwrap();
+        let (found, detail): (String, String) = (found.get(0), found.get(1));
+        assert!(found == status && detail.contains("decide"), "{pin}: {found}: {detail}");
+        let fixes = "SELECT fix FROM backlog_cleanup_doctor('t') WHERE fix IS NOT NULL AND fix !~ 'CONCURRENTLY|SYSTEM|EXTENSION|failed_generations'";
+        for fix in column::<String>(&mut client, fixes) {
+            client.batch_execute(&fix).unwrap_or_else(|failure| panic!("{pin}: {fix}: {failure:?}"));
+        }
+        client.batch_execute("SAVEPOINT typed").unwrap();
+        if client.batch_execute("SELECT backlog_cleanup_failed_generations('t')").is_err() {
+            client.batch_execute("ROLLBACK TO typed").unwrap();
+        }
+        assert!(value::<bool>(&mut client, "SELECT count(*) = 1 FROM job WHERE id = 40"), "{pin}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
 }

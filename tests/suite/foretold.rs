@@ -423,6 +423,64 @@ fn rows_that_no_run_would_ever_find_are_seen() {
 }
 
 #[test]
+fn rows_in_another_spelling_are_told_with_their_number_also_beside_right_ones() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute("UPDATE job SET state = CASE WHEN id > 99 THEN 'failed ' ELSE 'FAILED' END WHERE id > 20")
+        .unwrap();
+    for run in ["SELECT 1", "SELECT backlog_cleanup_failed_generations('t')", "SELECT backlog_cleanup_emergency('t')"] {
+        client.batch_execute(run).unwrap();
+        let found = findings(&mut client, "rows");
+        let [(status, many, fix), (_, one, _)] = &found[..] else { panic!("{run}: {found:?}") };
+        assert_eq!((status.as_str(), fix), ("warn", &None), "{run}: {many}");
+        assert!(
+            many.starts_with("79 rows with status \"FAILED\" differ from \"failed\" of statuses in case"),
+            "{many}"
+        );
+        assert!(one.starts_with("1 row with status \"failed \" differs from \"failed\" of statuses"), "{one}");
+    }
+    client
+        .batch_execute("UPDATE backlog_cleanup.target SET statuses = '{failed,FAILED,\"failed \"}' WHERE name = 't'")
+        .unwrap();
+    assert_eq!(finding(&mut client, "rows").0, "ok");
+    client.batch_execute("INSERT INTO job (id, state) VALUES (201, 'completed'), (202, 'Completed')").unwrap();
+    let (status, detail, _) = finding(&mut client, "rows");
+    assert!(status == "warn" && detail.contains("of completed_status") && detail.contains("do not count"), "{detail}");
+}
+
+#[test]
+fn a_misspelt_status_is_told_with_the_one_that_rows_have_and_stays() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client
+        .batch_execute(
+            "UPDATE backlog_cleanup.target SET statuses = '{failed,discared}' WHERE name = 't';
+             INSERT INTO job (id, state) SELECT id, 'discarded' FROM generate_series(201, 301) id",
+        )
+        .unwrap();
+    for run in ["SELECT 1", "SELECT backlog_cleanup_failed_generations('t')"] {
+        client.batch_execute(run).unwrap();
+        let (status, detail, fix) = finding(&mut client, "rows");
+        assert_eq!((status.as_str(), fix), ("warn", None), "{run}: {detail}");
+        assert!(
+            detail.starts_with("no row has status \"discared\" of statuses, but there are rows with \"discarded\""),
+            "{detail}"
+        );
+        assert!(detail.contains("decide"), "{detail}");
+    }
+    client.batch_execute("UPDATE backlog_cleanup.target SET statuses = '{failed,discarded}' WHERE name = 't'").unwrap();
+    assert_eq!(finding(&mut client, "rows").0, "ok");
+    // One whose rows have all gone is no mistake, whatever others have.
+    client
+        .batch_execute("SELECT backlog_cleanup_emergency('t'); INSERT INTO job (id, state) VALUES (401, 'mailed')")
+        .unwrap();
+    assert_eq!(finding(&mut client, "rows").0, "ok");
+}
+
+#[test]
 fn rows_that_failed_in_the_future_are_told_with_their_number() {
     let cluster = Cluster::start("");
     let mut client = cluster.connect();
@@ -654,6 +712,53 @@ fn rows_that_a_run_would_keep_back_are_told_beforehand_and_no_others() {
         ),
         ("CREATE TABLE pin (job int REFERENCES job ON DELETE SET NULL); INSERT INTO pin VALUES (1)", "", 0, "ok"),
         (
+            "CREATE TABLE pin (job int REFERENCES job ON DELETE SET NULL CHECK (job IS NOT NULL)); INSERT INTO pin VALUES (1), (2)",
+            "foreign key pin_job_fkey of public.pin (job) references at least 2 rows in scope ON DELETE SET NULL that a CHECK refuses, and",
+            2,
+            "warn",
+        ),
+        // What the other columns of a row allow.
+        (
+            "CREATE TABLE pin (job int REFERENCES job ON DELETE SET NULL, is_done boolean, CHECK (is_done OR job IS NOT NULL));
+             INSERT INTO pin VALUES (1, true), (2, false), (3, NULL)",
+            "foreign key pin_job_fkey of public.pin (job) references at least 1 row in scope ON DELETE SET NULL that a CHECK",
+            1,
+            "warn",
+        ),
+        ("CREATE TABLE pin (job int REFERENCES job ON DELETE SET NULL CHECK (job > 0)); INSERT INTO pin VALUES (1)", "", 0, "ok"),
+        (
+            "CREATE DOMAIN given AS int NOT NULL; CREATE DOMAIN key AS given; CREATE TABLE pin (job key REFERENCES job ON DELETE SET NULL);
+             INSERT INTO pin VALUES (1)",
+            "foreign key pin_job_fkey of public.pin (job) references at least 1 row in scope ON DELETE SET NULL of a NOT NULL column, and",
+            1,
+            "warn",
+        ),
+        (
+            "CREATE TABLE pin (job int UNIQUE NULLS NOT DISTINCT REFERENCES job ON DELETE SET NULL); INSERT INTO pin VALUES (1), (2), (3)",
+            "foreign key pin_job_fkey of public.pin (job) references at least 2 rows in scope ON DELETE SET NULL of what may be NULL once, and",
+            2,
+            "warn",
+        ),
+        (
+            "CREATE TABLE pin (job int UNIQUE NULLS NOT DISTINCT REFERENCES job ON DELETE SET NULL); INSERT INTO pin VALUES (1), (NULL)",
+            "foreign key pin_job_fkey of public.pin (job) references at least 1 row in scope ON DELETE SET NULL of what may be NULL once",
+            1,
+            "warn",
+        ),
+        (
+            "CREATE TABLE pin (job int UNIQUE NULLS NOT DISTINCT REFERENCES job ON DELETE SET NULL); INSERT INTO pin VALUES (1)",
+            "",
+            0,
+            "ok",
+        ),
+        (
+            "CREATE TABLE pin (job int NOT NULL REFERENCES job ON DELETE SET DEFAULT); INSERT INTO pin VALUES (1)",
+            "foreign key pin_job_fkey of public.pin (job) references at least 1 row in scope ON DELETE SET DEFAULT of a NOT NULL column, and",
+            1,
+            "warn",
+        ),
+        ("CREATE TABLE pin (job int REFERENCES job ON DELETE SET DEFAULT); INSERT INTO pin VALUES (1)", "", 0, "ok"),
+        (
             "CREATE TABLE pin (who text NOT NULL, job int, FOREIGN KEY (job, who) REFERENCES job (id, owner) ON DELETE SET NULL (job));
              INSERT INTO pin VALUES ('w', 4)",
             "",
@@ -748,6 +853,47 @@ fn rows_that_a_run_would_keep_back_are_told_beforehand_and_no_others() {
     assert!(value::<String>(&mut client, dry).contains("references at least 1 row in scope"));
     client.batch_execute("UPDATE backlog_cleanup.policy SET keep = 1000").unwrap();
     assert!(would_keep_back(&mut client).is_empty());
+}
+
+#[test]
+fn a_rule_that_replaces_what_a_foreign_key_does_is_told_beforehand() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect();
+    client.batch_execute(JOBS).unwrap();
+    client.batch_execute("CREATE TABLE other (job int); ALTER TABLE other OWNER TO app").unwrap();
+    let hidden = "UPDATE ref SET is_gone = true WHERE job = OLD.job";
+    let elsewhere = "DELETE FROM other WHERE job = OLD.job";
+    for (action, rule, found) in [
+        ("CASCADE", "ON DELETE TO ref DO INSTEAD NOTHING", "fail"),
+        ("CASCADE", &format!("ON DELETE TO ref DO INSTEAD {hidden}"), "fail"),
+        ("CASCADE", "ON DELETE TO ref DO INSTEAD INSERT INTO other VALUES (OLD.job)", "fail"),
+        ("SET NULL", "ON UPDATE TO ref DO INSTEAD NOTHING", "fail"),
+        ("SET DEFAULT", "ON UPDATE TO ref DO INSTEAD NOTHING", "fail"),
+        // PostgreSQL does not see that these leave rows.
+        ("CASCADE", &format!("ON DELETE TO ref DO INSTEAD {elsewhere}"), "warn"),
+        ("CASCADE", "ON DELETE TO ref WHERE OLD.job = 1 DO INSTEAD NOTHING", "warn"),
+        ("CASCADE", "ON DELETE TO ref DO ALSO INSERT INTO other VALUES (OLD.job)", "ok"),
+        ("CASCADE", "ON UPDATE TO ref DO INSTEAD NOTHING", "ok"),
+        ("SET NULL", "ON DELETE TO ref DO INSTEAD NOTHING", "ok"),
+        ("CASCADE", "ON DELETE TO ref_all DO INSTEAD NOTHING", "ok"),
+    ] {
+        let (whole, part) = match rule.contains("ref_all") {
+            true => (" PARTITION BY RANGE (job)", "CREATE TABLE ref_all PARTITION OF ref DEFAULT;"),
+            false => ("", ""),
+        };
+        client
+            .batch_execute(&format!(
+                "BEGIN; CREATE TABLE ref (job int REFERENCES job ON DELETE {action}, is_gone boolean){whole}; {part} INSERT INTO ref VALUES (1), (99);
+                 CREATE RULE other AS {rule}; ALTER TABLE ref OWNER TO app"
+            ))
+            .unwrap();
+        let (status, detail, fix) = finding(&mut client, "foreign_keys");
+        assert_eq!((status.as_str(), fix), (found, None), "{action} {rule}: {detail}");
+        let told = would_keep_back(&mut client);
+        assert_eq!(told, if found == "fail" { vec![detail] } else { Vec::new() }, "{action} {rule}");
+        assert_eq!(run(&mut client), if found == "fail" { (0, 90) } else { (90, 0) }, "{action} {rule}");
+        client.batch_execute("ROLLBACK").unwrap();
+    }
 }
 
 #[test]

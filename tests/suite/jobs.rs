@@ -401,6 +401,14 @@ fn a_job_that_cannot_run_its_target_is_told_before_its_night() {
         ("SELECT public.backlog_cleanup_failed_generations('t') LIMIT 0", Some("never reached")),
         ("SELECT public.backlog_cleanup_failed_generations('t') FROM nosuch", Some("table nosuch")),
         ("SELECT public.backlog_cleanup_failed_generations('t') FROM cron.nosuch", Some("table cron.nosuch")),
+        (
+            "SELECT public.backlog_cleanup_failed_generations('t', force => 1)",
+            Some("a value of \"force\" of another type"),
+        ),
+        ("SELECT public.backlog_cleanup_failed_generations('t', 7)", Some("a value of \"recipe_id\" of another type")),
+        ("CALL public.backlog_cleanup_run('t', batch_size => 1e3)", Some("a value of \"batch_size\" of another type")),
+        ("CALL public.backlog_cleanup_run('t', pause => 1)", Some("a value of \"pause\" of another type")),
+        ("CALL public.backlog_cleanup_run('t', max_rows => 3000000000, batch_size => '10', force => 1::boolean)", None),
         ("CALL public.backlog_cleanup_run('t', batch_size => 0)", Some("a value of \"batch_size\"")),
         ("CALL public.backlog_cleanup_run('t', 'regular', 10, workers => 65)", Some("a value of \"workers\"")),
         ("CALL public.backlog_cleanup_run('t', include_held => true)", Some("a value of \"include_held\"")),
@@ -425,6 +433,21 @@ fn a_job_that_cannot_run_its_target_is_told_before_its_night() {
         let succeeds = |why: &str| ["is rolled back", "never reached"].contains(&why);
         assert_eq!(night.is_ok(), why.is_none_or(succeeds), "{command}: {night:?}");
     }
+    // Nor does pg_cron itself run one that it cannot read: it has come from elsewhere.
+    for schedule in ["61 2 * * *", "30 seconds", "every night", "0 2 * *"] {
+        client.execute("UPDATE cron.job SET schedule = $1", &[&schedule]).unwrap();
+        let (status, detail, fix) = finding(&mut client, "job");
+        assert_eq!(status, "fail", "{schedule}: {detail}");
+        assert!(detail.ends_with("never runs: pg_cron cannot read its schedule"), "{detail}");
+        client.batch_execute(&fix.unwrap()).unwrap();
+        assert_eq!(finding(&mut client, "job").0, "ok", "{schedule}");
+    }
+    client.batch_execute("SELECT backlog_cleanup_schedule_tick()").unwrap();
+    client.batch_execute("UPDATE cron.job SET schedule = '5 minutes' WHERE jobname = 'backlog-cleanup-tick'").unwrap();
+    let (status, detail, fix) = finding(&mut client, "tick");
+    assert!(status == "fail" && detail.ends_with("pg_cron cannot read its schedule"), "{detail}");
+    client.batch_execute(&fix.unwrap()).unwrap();
+    assert_eq!(finding(&mut client, "tick").0, "ok");
     for (schedule, said) in [("0 2 30 2 *", "never runs"), ("@reboot", "only when the server starts")] {
         client
             .execute(

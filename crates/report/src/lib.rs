@@ -28,7 +28,7 @@ pub use report::{
     BatchMilliseconds, Batched, CleanupDetail, EmergencyReport, Foreseen, PolicyDetail, RecipeFailures, RegularReport,
     StatusDetail, StatusReport, StatusRows, Warning, kept_back_reason, recipe_id,
 };
-pub use schedule::{longest_gap, never_fires, period, times_of_day};
+pub use schedule::{is_schedule, longest_gap, never_fires, period, times_of_day};
 pub use state::State;
 pub use statuses::{STATUSES, StatusCount, StatusCounts};
 pub use unseen::is_unseen;

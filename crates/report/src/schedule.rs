@@ -40,6 +40,24 @@ pub fn never_fires(schedule: &str) -> bool {
     longest_gap(schedule) > 365 * YEARS.len() as i32
 }
 
+/// Whether pg_cron can read a schedule. Intervals of seconds came with its version 1.5, and `$` with 1.6.
+pub fn is_schedule(schedule: &str, has_seconds: bool, has_last_day: bool) -> bool {
+    if let Some(name) = schedule.trim_start().strip_prefix('@') {
+        const NAMES: [&str; 8] = ["reboot", "yearly", "annually", "monthly", "weekly", "daily", "midnight", "hourly"];
+        return NAMES.contains(&name.split_whitespace().next().unwrap_or_default());
+    }
+    let fields: Vec<&str> = schedule.split([' ', '\t']).filter(|field| !field.is_empty()).collect();
+    if let [number, unit] = fields[..] {
+        let is_unit = ["second", "seconds"].iter().any(|known| unit.eq_ignore_ascii_case(known));
+        return has_seconds && is_unit && number.parse().is_ok_and(|seconds| (1..=59).contains(&seconds));
+    }
+    let [minute, hour, day, month, weekday, ..] = fields[..] else { return false };
+    // What follows the last field is not read.
+    let weekday = weekday.split(|c: char| !c.is_ascii_alphanumeric() && !"*,-/".contains(c)).next().unwrap_or_default();
+    let expression = [minute, hour, day, month, weekday].join(" ");
+    times_of_day(&expression).is_some() && Days::of(&expression).is_some() && (has_last_day || day != "$")
+}
+
 /// The times of the day at which a schedule of pg_cron fires, as `HH:MM`; `None` of one in seconds, of `@reboot` and of what is no schedule.
 pub fn times_of_day(schedule: &str) -> Option<Vec<String>> {
     let schedule = match schedule.trim() {
@@ -114,6 +132,8 @@ fn values(field: &str, all: std::ops::RangeInclusive<u32>, names: &str) -> Optio
         let range = match range.split_once('-') {
             _ if range == "*" => all.clone(),
             Some((first, last)) => number(first)?..=number(last)?,
+            // pg_cron reads a step of a range only.
+            None if part.len() > range.len() => return None,
             None => number(range)?..=number(range)?,
         };
         let step = step.parse().ok().filter(|step| *step > 0)?;
@@ -124,7 +144,7 @@ fn values(field: &str, all: std::ops::RangeInclusive<u32>, names: &str) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use super::{longest_gap, never_fires, period, times_of_day};
+    use super::{is_schedule, longest_gap, never_fires, period, times_of_day};
 
     #[test]
     fn a_period_is_the_longest_time_between_two_runs_in_hours() {
@@ -142,6 +162,60 @@ mod tests {
             ("nonsense", 24),
         ] {
             assert_eq!(period(schedule), hours, "{schedule}");
+        }
+    }
+
+    #[test]
+    fn a_schedule_is_schedule_where_pg_cron_reads_it() {
+        for schedule in [
+            "0 2 * * *",
+            " 0  2\t* * * ",
+            "@daily",
+            " @hourly",
+            "@reboot",
+            "0 2 * * 7",
+            "0 2 * * Mon,THU",
+            "0 2 * jan *",
+            "0,30 22-23 1 * *",
+            "1-5/2 * * * *",
+            "*/70 * * * *",
+            "00 02 * * *",
+            "0 2 31 2 *",
+            "0 2 * * * foo",
+            "0 2 * * *;",
+            "0 2 * * 1-5 -- x",
+            "0 2 * * 1#2",
+        ] {
+            assert!(is_schedule(schedule, false, false), "{schedule}");
+        }
+        for schedule in [
+            "61 2 * * *",
+            "0 24 * * *",
+            "0 2 0 * *",
+            "0 2 32 * *",
+            "0 2 * 13 *",
+            "0 2 * * 8",
+            "0 2 * * monday",
+            "0 2 ? * *",
+            "0 2 L * *",
+            "0 2 * *",
+            "",
+            "every night",
+            "@DAILY",
+            "@every 5m",
+            "*/0 * * * *",
+            "5/2 * * * *",
+            "-5 2 * * *",
+            "0, 2 * * *",
+            "0\n2 * * *",
+            "0 seconds",
+            "60 seconds",
+            "5 minutes",
+        ] {
+            assert!(!is_schedule(schedule, true, true), "{schedule}");
+        }
+        for schedule in ["30 seconds", "1 second", "0 2 $ * *"] {
+            assert!(is_schedule(schedule, true, true) && !is_schedule(schedule, false, false), "{schedule}");
         }
     }
 

@@ -210,7 +210,7 @@ fn the_doctor_warns_of_rows_that_the_last_run_has_kept_back() {
     run(&mut client, RUNS[0]);
     let found: Vec<String> = column(&mut client, finding);
     let [found] = &found[..] else { panic!("{found:?}") };
-    assert!(found.starts_with("warn: run 1 has kept back 1 rows: row 40: update or delete"), "{found}");
+    assert!(found.starts_with("warn: run 1 has kept back 1 row: row 40: update or delete"), "{found}");
     assert!(found.ends_with("(23503) -> "), "{found}");
     client.batch_execute("TRUNCATE holding").unwrap();
     run(&mut client, RUNS[0]);
@@ -227,7 +227,7 @@ fn the_doctor_warns_of_rows_that_the_last_run_has_kept_back() {
     run(&mut client, RUNS[0]);
     let found: Vec<String> = column(&mut client, finding);
     assert!(
-        found[0].starts_with("fail: run 3 has kept back 1 rows: row 40: missing chunk number 0 (XX001)"),
+        found[0].starts_with("fail: run 3 has kept back 1 row: row 40: missing chunk number 0 (XX001)"),
         "{found:?}"
     );
 }

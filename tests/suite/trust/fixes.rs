@@ -1,6 +1,7 @@
 //! The doctor's fixes, and what naming a table needs.
 
 use cluster::{number as count, refused, value};
+use postgres::Client;
 
 use super::{database, found};
 
@@ -14,10 +15,15 @@ fn a_trigger_of_a_role_that_only_has_the_trigger_privilege_is_named_by_the_docto
              CREATE TRIGGER theirs BEFORE DELETE ON job FOR EACH ROW EXECUTE FUNCTION steal(); RESET ROLE",
         )
         .unwrap();
-    let (status, detail, fix) = found(&mut client, "others");
-    assert_eq!(status, "warn");
+    let told = |client: &mut Client| {
+        let (status, detail, fix) = found(client, "others");
+        assert_eq!((status.as_str(), fix), ("warn", None), "{detail}");
+        let (detail, mended) = detail.split_once("; decide, and type ").unwrap();
+        (detail.to_owned(), mended.to_owned())
+    };
+    let (detail, mended) = told(&mut client);
     assert_eq!(detail, "trigger theirs on public.job calls public.steal(), which belongs to evil and runs as app");
-    client.batch_execute(&fix.unwrap()).unwrap();
+    client.batch_execute(&mended).unwrap();
     assert_eq!(found(&mut client, "others").0, "ok");
     // On a partitioned table it is dropped with its copies, and a copy alone can be switched off only.
     client
@@ -36,8 +42,7 @@ fn a_trigger_of_a_role_that_only_has_the_trigger_privilege_is_named_by_the_docto
                  RESET ROLE; UPDATE backlog_cleanup.target SET generations_table = 'public.{table}' WHERE name = 't'"
             ))
             .unwrap();
-        let (_, _, fix) = found(&mut client, "others");
-        assert_eq!(fix.as_deref(), Some(mended));
+        assert_eq!(told(&mut client).1, mended);
         client.batch_execute(mended).unwrap();
         assert_eq!(found(&mut client, "others").0, "ok", "{table}");
     }
