@@ -116,7 +116,7 @@ fn where_the_platforms_tables_are_not_there_a_team_gets_its_own_target() {
     // Where there is no other, it says how to add one.
     let none = run(&["status", "--json"]).failure();
     let hint = none["hint"].as_str().unwrap();
-    assert!(hint.starts_with("INSERT INTO backlog_cleanup.target (name, generations_table) VALUES ("), "{none}");
+    assert!(hint.starts_with("INSERT INTO backlog_cleanup.target (name, generations_table,"), "{none}");
     let add = |name: &str| {
         format!(
             "INSERT INTO backlog_cleanup.target (name, generations_table, recipes_table, users_table, ledger_table, account_column, account,
