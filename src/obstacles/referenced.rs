@@ -29,7 +29,8 @@ use crate::target::leaf::{Leaf, Reach, leaves};
 use crate::target::{Target, trust};
 
 /// Foreign keys that keep the row that they reference, or one that a foreign key would remove behind it: those that hold it, or
-/// whose action their own table does not take: to set a column to NULL, which SET DEFAULT does too where there is no default. What the target itself references is not looked up here: it may go in the same run.
+/// whose action their own table does not take: to set a column to NULL, which SET DEFAULT does too where there is no default. What the target
+/// itself references is not looked up here: it may go in the same run.
 /// A table is read as its owner, so only those are that belong to a role which could act as the owner of the target's table (`$2`):
 /// an index of another's could make who looks wait.
 const KEEPING: &str = "
